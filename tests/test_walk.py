@@ -75,8 +75,9 @@ def go(folder: Path) -> Ways:
     from mlmon_dagster.alerts.receivers.base import ConsoleReceiver
     from mlmon_dagster.pipeline.ingest import ingest
     from mlmon_dagster.pipeline.plan import plan
-    from mlmon_dagster.pipeline.run import look, run
+    from mlmon_dagster.pipeline.run import run
     from mlmon_dagster.pipeline.work import Work
+    from tests.pipeline.looking import look
 
     spec = write_declaration(folder)
     project = make_project(folder)

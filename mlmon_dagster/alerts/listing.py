@@ -5,8 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, cast
+from typing import cast
 
 import sqlalchemy as sa
 
@@ -16,54 +15,17 @@ from mlmon_dagster.alerts.messages.view import SHORT_ID, local_moment, number, v
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.text_table import text_table
 from mlmon_dagster.store import Store, alert_state
-from mlmon_dagster.store.alert_state import AlertRow, SilenceRow, StoredEvent
+from mlmon_dagster.store.alert_state import (
+    AlertEpisode,
+    AlertRow,
+    ListedState,
+    SilenceRow,
+    StoredEvent,
+)
 from mlmon_dagster.store.outbox import OutboxRow
 
-ListedState = Literal["FIRING", "RECOVERING", "RESOLVED", "PENDING"]
 _ORDER = {"FIRING": 0, "RECOVERING": 1, "PENDING": 2, "RESOLVED": 3}
 _SENTENCE = 110
-
-
-@dataclass(frozen=True)
-class AlertEpisode:
-    """One firing of one alert; a pending alert has no episode yet.
-
-    Attributes:
-        fingerprint: Identity of the alert.
-        model, monitor, family, metric, column, slice_key, slice_value: What it is about.
-        episode: Which firing this is, from 1; 0 if pending.
-        state: Where it is in its life.
-        severity: The highest so far.
-        opened_window: Start of the window that opened it; of the last window if pending.
-        resolved_window: Start of the window that ended it; None while it lasts.
-        worst_value: The failing value farthest from its baseline; None if there is no value.
-        message: The last sentence.
-        muted_reason: Why it was not sent; empty if it was.
-        acked_by: Who has taken it on; empty if nobody has.
-    """
-
-    fingerprint: str
-    model: str
-    monitor: str
-    family: str
-    metric: str
-    column: str
-    slice_key: str
-    slice_value: str
-    episode: int
-    state: ListedState
-    severity: str
-    opened_window: dt.datetime
-    resolved_window: dt.datetime | None
-    worst_value: float | None
-    message: str
-    muted_reason: str
-    acked_by: str = ""
-
-    @property
-    def is_explained(self) -> bool:
-        """Whether another alert is the cause of it, which is told instead."""
-        return self.muted_reason.startswith("suppressed:")
 
 
 def list_alerts(

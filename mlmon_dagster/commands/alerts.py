@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from mlmon_dagster.alerts.lifecycle.routing import Destination
-    from mlmon_dagster.alerts.listing import AlertEpisode
     from mlmon_dagster.alerts.messages.digest import Cadence
     from mlmon_dagster.project import Project
     from mlmon_dagster.spec import ModelSpec
+    from mlmon_dagster.store.alert_state import AlertEpisode
 
 
 @click.group()

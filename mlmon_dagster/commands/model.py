@@ -5,8 +5,9 @@ from __future__ import annotations
 import datetime as dt
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -102,47 +103,33 @@ def show_history(project: Project, name: str) -> None:
         click.echo(f"Nobody has changed anything of {name} yet.")
 
 
+def _change_of_windows(command: Callable[..., object]) -> Callable[..., object]:
+    """Add which windows of a model change, why, and who says so."""
+    why = click.option("--note", default="", help="Why, for those who look later.")
+    return click.argument("name", metavar="MODEL")(period(why(author_option(command))))
+
+
 @model.command(
     "reopen", epilog="Example: mlmon model reopen flight_delay --from 2013-04-01 --to 2013-04-30"
 )
-@click.argument("name", metavar="MODEL")
-@period
-@click.option("--note", default="", help="Why, for those who look later.")
-@author_option
+@_change_of_windows
 @click.pass_obj
-def reopen_windows(
-    project: Project,
-    name: str,
-    first: dt.date | None,
-    last: dt.date | None,
-    note: str,
-    author: str,
-) -> None:
+def reopen_windows(project: Project, /, **asked: Any) -> None:
     """Let closed windows of MODEL take in what arrived after they closed.
 
     They stay open until they are closed again: mlmon model close MODEL --from --to.
     """
-    _change(project, name, first, last, note, author, is_open=True)
+    _change(project, **asked, is_open=True)
 
 
 @model.command(
     "close", epilog="Example: mlmon model close flight_delay --from 2013-04-01 --to 2013-04-30"
 )
-@click.argument("name", metavar="MODEL")
-@period
-@click.option("--note", default="", help="Why, for those who look later.")
-@author_option
+@_change_of_windows
 @click.pass_obj
-def close_windows(
-    project: Project,
-    name: str,
-    first: dt.date | None,
-    last: dt.date | None,
-    note: str,
-    author: str,
-) -> None:
+def close_windows(project: Project, /, **asked: Any) -> None:
     """Freeze reopened windows of MODEL again."""
-    _change(project, name, first, last, note, author, is_open=False)
+    _change(project, **asked, is_open=False)
 
 
 @model.command("rebuild-history", epilog="Example: mlmon model rebuild-history flight_delay")
@@ -168,12 +155,12 @@ def rebuild_history(project: Project, name: str) -> None:
 
 def _change(
     project: Project,
+    *,
     name: str,
     first: dt.date | None,
     last: dt.date | None,
     note: str,
     author: str,
-    *,
     is_open: bool,
 ) -> None:
     from mlmon_dagster.store.state import window_state

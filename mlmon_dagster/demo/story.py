@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlmon_dagster.alerts import AlertEpisode, list_alerts
+from mlmon_dagster.alerts import list_alerts
 from mlmon_dagster.commands.options import spec_of
 from mlmon_dagster.commands.run import show_reports
 from mlmon_dagster.defs.delivery import dispatch_alerts
@@ -30,6 +30,7 @@ from mlmon_dagster.project import Project
 from mlmon_dagster.report.summary import rolled_up_metrics
 from mlmon_dagster.spec import ModelSpec, complete_windows
 from mlmon_dagster.spec.names import ALL, TABLE
+from mlmon_dagster.store.alert_state import AlertEpisode
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -63,17 +63,28 @@ def _last_event(window: Window) -> pd.Timestamp:
 
 
 def _fresh(evidence: Evidence, window: Window) -> MonitorResult:
+    limit = format_duration(evidence.spec.monitors.freshness.no_data_for)
+    return _of_predictions(
+        evidence, window, status=OK, message="Predictions arrived.", value=0.0, threshold=limit
+    )
+
+
+def _of_predictions(evidence: Evidence, window: Window, **fields: Any) -> MonitorResult:
     monitor = evidence.spec.monitors.freshness
+    return result_row(evidence, window, monitor, family="freshness", metric="no_data_for", **fields)
+
+
+def _of_actuals(evidence: Evidence, window: Window, seen: str, **fields: Any) -> MonitorResult:
+    """Return a verdict on ground truth, whose version is that of what was seen of it."""
     return result_row(
         evidence,
         window,
-        monitor,
+        evidence.spec.monitors.freshness,
         family="freshness",
-        metric="no_data_for",
-        status=OK,
-        message="Predictions arrived.",
-        value=0.0,
-        threshold=format_duration(monitor.no_data_for),
+        metric="actuals_missing",
+        data_version=f"actuals:{seen}",
+        method_version="actuals-1",
+        **fields,
     )
 
 
@@ -114,16 +125,8 @@ def _silent(
             "value": silence.total_seconds() / 3600,
             "details": {"silent_since": f"{start:%Y-%m-%dT%H:%M:%SZ}"},
         }
-    return result_row(
-        evidence,
-        window,
-        monitor,
-        family="freshness",
-        metric="no_data_for",
-        status=status,
-        message=message,
-        threshold=limit,
-        **fields,
+    return _of_predictions(
+        evidence, window, status=status, message=message, threshold=limit, **fields
     )
 
 
@@ -180,18 +183,14 @@ _NOT_JUDGED = {
 
 
 def _not_judged(evidence: Evidence, window: Window, n: int, why: str) -> MonitorResult:
-    return result_row(
+    return _of_actuals(
         evidence,
         window,
-        evidence.spec.monitors.freshness,
-        family="freshness",
-        metric="actuals_missing",
+        why,
         status=NO_DATA,
         reason="no_rows" if why == "no_rows" else "provisional",
         message=_NOT_JUDGED[why],
         n=n,
-        data_version=f"actuals:{why}",
-        method_version="actuals-1",
     )
 
 
@@ -210,32 +209,24 @@ def _judge(evidence: Evidence, window: Window, n: int, earlier: Sequence[float])
         failed = k == 0 and n >= MIN_ROWS
         known = "how many are usual is not known yet"
     if failed and window["n_unread_actuals"]:
-        return result_row(
+        return _of_actuals(
             evidence,
             window,
-            monitor,
-            family="freshness",
-            metric="actuals_missing",
+            "unread",
             status=NO_DATA,
             reason="files_unread",
             message=no_verdict("ground truth", "files_unread", n),
             n=n,
-            data_version="actuals:unread",
-            method_version="actuals-1",
             details={"unread_until": window["unread_actuals_until"]},
         )
-    return result_row(
+    return _of_actuals(
         evidence,
         window,
-        monitor,
-        family="freshness",
-        metric="actuals_missing",
+        f"{k}:{n}",
         status=monitor.severity if failed else OK,
         message=f"Ground truth is due, and {k:,} of {n:,} predictions have it ({known}).",
         value=missing,
         **excess(missing, condition.bound),
         n=n,
         threshold=threshold(condition),
-        data_version=f"actuals:{k}:{n}",
-        method_version="actuals-1",
     )

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 
 from mlmon_dagster.pipeline.baseline import fit_baseline
 from mlmon_dagster.pipeline.families import MEASURED_BY
-from mlmon_dagster.pipeline.ingest import ingest
-from mlmon_dagster.pipeline.judge import judge, judge_quarantined
+from mlmon_dagster.pipeline.judge import judge
 from mlmon_dagster.pipeline.measure import measure_windows, numbers_of
-from mlmon_dagster.pipeline.plan import plan
 from mlmon_dagster.pipeline.rebuild import (
     build_window_profiles,
     rebuild_records,
@@ -99,21 +96,3 @@ def newer_window(work: Work, step: str) -> tuple[Window, WindowInputs] | None:
         return None
     newest = max(computed)
     return window_containing(work.spec.time, newest), later[newest]
-
-
-def look(project: Project, spec: ModelSpec, run_id: str) -> None:
-    """Take in what has landed, then compute and judge what that touches, as the planner asks.
-
-    Alerts are not told; `alerts.dispatch` does that.
-    """
-    idle = Work(project, spec, (), project.now(), run_id, False)
-    ingest(idle)
-    judge(idle, "freshness")
-    judge_quarantined(idle)
-    requests = plan(project, spec, project.now())
-    while requests:
-        for request in requests:
-            run(replace(idle, windows=request.windows), request.assets)
-        # The baseline comes alone, and the windows at the next look.
-        again = not any(request.windows for request in requests)
-        requests = plan(project, spec, project.now()) if again else []

@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol, cast, get_args
+from typing import TYPE_CHECKING, cast, get_args
 
 from mlmon_dagster.metrics.statistics import merge
 from mlmon_dagster.monitors.quality import null_limit
@@ -36,6 +36,7 @@ from mlmon_dagster.spec.monitors import (
 from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.spec.tasks import business_metrics, estimated, outcomes_of, residual
 from mlmon_dagster.store import Store
+from mlmon_dagster.store.alert_state import AlertEpisode
 from mlmon_dagster.store.state import metric_log
 
 if TYPE_CHECKING:
@@ -406,62 +407,6 @@ def _limit(monitor: PerformanceMonitor, baseline: float | None) -> float | None:
         if is_better_high
         else baseline + monitor.allowed(baseline)
     )
-
-
-class AlertEpisode(Protocol):
-    """One firing of one alert; `mlmon_dagster.alerts.AlertEpisode` is one."""
-
-    @property
-    def monitor(self) -> str:
-        """Id of the monitor."""
-
-    @property
-    def metric(self) -> str:
-        """What it measures."""
-
-    @property
-    def column(self) -> str:
-        """The column, ``:table`` or empty for none."""
-
-    @property
-    def slice_key(self) -> str:
-        """The slice, ``all`` for everything."""
-
-    @property
-    def slice_value(self) -> str:
-        """Its value, ``all`` for everything."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Identity of the alert."""
-
-    @property
-    def state(self) -> str:
-        """FIRING, RECOVERING, RESOLVED or PENDING."""
-
-    @property
-    def severity(self) -> str:
-        """The highest so far."""
-
-    @property
-    def opened_window(self) -> dt.datetime:
-        """Start of the window that opened it."""
-
-    @property
-    def resolved_window(self) -> dt.datetime | None:
-        """Start of the window that ended it; None while it lasts."""
-
-    @property
-    def worst_value(self) -> float | None:
-        """The failing value farthest from its baseline."""
-
-    @property
-    def message(self) -> str:
-        """The last sentence."""
-
-    @property
-    def is_explained(self) -> bool:
-        """Whether another alert is the cause of it, which is told instead."""
 
 
 def firing(episodes: Iterable[AlertEpisode]) -> Sequence[AlertEpisode]:

@@ -16,7 +16,6 @@ from mlmon_dagster.report.charts import Chart, Line, Strip, chart_of, windows_na
 from mlmon_dagster.report.curves import (
     EVERYTHING,
     WINDOWS_DRAWN,
-    AlertEpisode,
     Asked,
     Curves,
     firing,
@@ -44,6 +43,7 @@ from mlmon_dagster.spec.metric_registry import is_higher_better
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.tasks import RESIDUAL
 from mlmon_dagster.store import Store, alert_state
+from mlmon_dagster.store.alert_state import AlertEpisode
 from mlmon_dagster.store.mlflow_registry import run_link, version_link
 from mlmon_dagster.store.places.location import whole_file
 from mlmon_dagster.store.state import monitor_results, registry_state, window_state

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mlmon_dagster.alerts import AlertEpisode, list_alerts
+from mlmon_dagster.alerts import list_alerts
 from mlmon_dagster.alerts.messages.view import (
     SHORT_ID,
     AlertView,
@@ -27,7 +27,7 @@ from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.spec.spans import STAGE, TRACE_ID
 from mlmon_dagster.store import Store, alert_state
-from mlmon_dagster.store.alert_state import AlertEvent, AlertRow
+from mlmon_dagster.store.alert_state import AlertEpisode, AlertEvent, AlertRow
 from mlmon_dagster.store.state import monitor_results
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 from mlmon_dagster.store.tables.columns import span_fields

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field
 
 from mlmon_dagster.spec import names
 from mlmon_dagster.spec.names import secret_keys, url_problem
-from mlmon_dagster.spec.scalars import Declared, Duration, as_tuple, shown
+from mlmon_dagster.spec.scalars import Declared, Duration, Listed, as_tuple, one_or_more, shown
 
 Weekday = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -23,23 +23,16 @@ _PLACES = "slack, webhook, email, pagerduty, alertmanager, teams or apprise"
 _MATCHERS = ("family", "severity", "owner", "monitor")
 
 
-def _listed(value: object) -> object:
-    return (value,) if isinstance(value, str) else as_tuple(value)
-
-
 def _digest(value: object) -> object:
     if value is False:  # YAML reads the bare word off as false
         return {"every": "off"}
     return {"every": value} if isinstance(value, str) else value
 
 
-Listed = Annotated[
-    tuple[str, ...], BeforeValidator(_listed, json_schema_input_type=str | tuple[str, ...])
-]
 _Severity = Literal["WARN", "ERROR"]
 Severities = Annotated[
     tuple[_Severity, ...],
-    BeforeValidator(_listed, json_schema_input_type=_Severity | tuple[_Severity, ...]),
+    BeforeValidator(one_or_more, json_schema_input_type=_Severity | tuple[_Severity, ...]),
 ]
 
 

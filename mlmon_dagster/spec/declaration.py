@@ -27,6 +27,7 @@ from mlmon_dagster.spec.scalars import (
     Date,
     Declared,
     Duration,
+    Listed,
     Names,
     as_tuple,
     format_duration,
@@ -236,16 +237,10 @@ class Datasets(Declared):
         return " and ".join(found) or None
 
 
-def _one_or_more(value: object) -> object:
-    return (value,) if isinstance(value, str) else as_tuple(value)
-
-
 class Fairness(Declared):
     """Slices whose rates are compared with those of a reference group."""
 
-    slices: Annotated[
-        Names, BeforeValidator(_one_or_more, json_schema_input_type=str | tuple[str, ...])
-    ]
+    slices: Listed
     reference: dict[str, str] | None = None
 
 
@@ -260,14 +255,7 @@ class ActualsPolicy(Declared):
     unmatched_after: Duration = dt.timedelta(days=90)
 
 
-def _slice_tuple(value: object) -> object:
-    return (value,) if isinstance(value, str) else as_tuple(value)
-
-
-SliceKey = Annotated[
-    tuple[str, ...],
-    BeforeValidator(_slice_tuple, json_schema_input_type=str | tuple[str, ...]),
-]
+SliceKey = Listed
 
 
 Key = Annotated[tuple[str, ...], BeforeValidator(as_tuple), Field(min_length=2)]
@@ -409,9 +397,7 @@ class Registry(Declared):
     mlflow: str = Field(min_length=1, max_length=256, pattern=r"^[^/:]+$")
     url_env: EnvName = "MLFLOW_TRACKING_URI"
     token_env: EnvName | None = None
-    aliases: Annotated[
-        Names, BeforeValidator(_one_or_more, json_schema_input_type=str | tuple[str, ...])
-    ] = ("champion",)
+    aliases: Listed = ("champion",)
     tags: bool = True
 
     @model_validator(mode="after")

@@ -118,6 +118,11 @@ def as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
+def one_or_more(value: object) -> object:
+    """Read one text as the tuple of it, and a list as `as_tuple` does."""
+    return (value,) if isinstance(value, str) else as_tuple(value)
+
+
 def switched(value: object) -> object:
     """Read ``true`` as the defaults and ``false`` as none."""
     if value is True:
@@ -168,3 +173,6 @@ WindowCount = Annotated[
 AssetName = Annotated[str, AfterValidator(check_asset)]
 Date = Annotated[dt.date, BeforeValidator(parse_date)]
 Names = Annotated[tuple[str, ...], BeforeValidator(as_tuple)]
+Listed = Annotated[
+    tuple[str, ...], BeforeValidator(one_or_more, json_schema_input_type=str | tuple[str, ...])
+]

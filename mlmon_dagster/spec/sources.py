@@ -14,8 +14,8 @@ from mlmon_dagster.spec.scalars import (
     AssetName,
     Declared,
     Duration,
+    Listed,
     Names,
-    as_tuple,
     format_duration,
     parse_duration,
     shown,
@@ -42,13 +42,6 @@ def _sign(value: object) -> object:
 
 
 Sign = Annotated[str, BeforeValidator(_sign)]
-TimeFormats = Annotated[
-    tuple[str, ...],
-    BeforeValidator(
-        lambda value: (value,) if isinstance(value, str) else as_tuple(value),
-        json_schema_input_type=str | tuple[str, ...],
-    ),
-]
 
 
 class FileSource(Declared):
@@ -64,7 +57,7 @@ class FileSource(Declared):
     outputs: Names = ()
     null_tokens: Names = ()
     epoch: EpochUnit | None = None
-    time_format: TimeFormats = ()
+    time_format: Listed = ()
     decimal: Sign = "."
     thousands: Sign = ""
     columns: dict[str, str] | None = None

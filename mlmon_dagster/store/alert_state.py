@@ -6,12 +6,13 @@ import datetime as dt
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Literal, TypedDict, TypeVar, cast
 
 import sqlalchemy as sa
 
 from mlmon_dagster.spec.names import ALL
-from mlmon_dagster.store.state.monitor_results import Status, StoredResult, fetch_results
+from mlmon_dagster.store.state.monitor_results import Finding, StoredResult, fetch_results
 from mlmon_dagster.store.state.schema import (
     alert,
     alert_event,
@@ -25,6 +26,7 @@ from mlmon_dagster.store.state.statements import Query, fetch, insert_or_ignore,
 
 ACTIVE = ("FIRING", "RECOVERING")
 State = Literal["OK", "PENDING", "FIRING", "RECOVERING"]
+ListedState = Literal["FIRING", "RECOVERING", "RESOLVED", "PENDING"]
 T = TypeVar("T")
 _BATCH = 500  # values per IN (...)
 # Written out, as the partial index is declared.
@@ -79,22 +81,6 @@ def mark_folded(conn: sa.Connection, ids: Sequence[int], now: dt.datetime) -> No
         conn.execute(
             monitor_result.update().where(monitor_result.c.id.in_(batch)).values(folded_at=now)
         )
-
-
-class Finding(TypedDict):
-    """Of a verdict what says whether something is broken."""
-
-    window_start: dt.datetime
-    monitor: str
-    dataset: str
-    slice_key: str
-    slice_value: str
-    family: str
-    metric: str
-    column_name: str
-    status: Status
-    value: float | None
-    details: str
 
 
 def newest_results(
@@ -186,6 +172,48 @@ class AlertRow(TypedDict):
     acked_by: str
     acked_at: dt.datetime | None
     updated_at: dt.datetime
+
+
+@dataclass(frozen=True)
+class AlertEpisode:
+    """One firing of one alert; a pending alert has no episode yet.
+
+    Attributes:
+        fingerprint: Identity of the alert.
+        model, monitor, family, metric, column, slice_key, slice_value: What it is about.
+        episode: Which firing this is, from 1; 0 if pending.
+        state: Where it is in its life.
+        severity: The highest so far.
+        opened_window: Start of the window that opened it; of the last window if pending.
+        resolved_window: Start of the window that ended it; None while it lasts.
+        worst_value: The failing value farthest from its baseline; None if there is no value.
+        message: The last sentence.
+        muted_reason: Why it was not sent; empty if it was.
+        acked_by: Who has taken it on; empty if nobody has.
+    """
+
+    fingerprint: str
+    model: str
+    monitor: str
+    family: str
+    metric: str
+    column: str
+    slice_key: str
+    slice_value: str
+    episode: int
+    state: ListedState
+    severity: str
+    opened_window: dt.datetime
+    resolved_window: dt.datetime | None
+    worst_value: float | None
+    message: str
+    muted_reason: str
+    acked_by: str = ""
+
+    @property
+    def is_explained(self) -> bool:
+        """Whether another alert is the cause of it, which is told instead."""
+        return self.muted_reason.startswith("suppressed:")
 
 
 def load_alerts(

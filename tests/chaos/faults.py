@@ -6,7 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 
-from mlmon_dagster.store.state import crash_points
+from tests import crash_steps
 from tests.alerts.fake_slack import FakeSlack
 from tests.chaos.dispatching import CHANNELS, Fate
 
@@ -15,7 +15,7 @@ FAULTS = ("429:1", "500", "503", "reset", "after_reset", "hang", "late", "trunca
 FAULTS += ("after_truncated", "after_500")
 KILL_STEPS = tuple(
     step
-    for step in crash_points.STEPS
+    for step in crash_steps.STEPS
     if step.startswith(("fold.", "flush.", "dispatch.", "deliver."))
 )
 FREEZE_STEPS = ("deliver.claimed", "deliver.fenced", "deliver.posted", "deliver.looked_up")

@@ -15,8 +15,8 @@ import pandas as pd
 from mlmon_dagster.commands.run import run_model
 from mlmon_dagster.defs.instance import open_instance
 from mlmon_dagster.spec import load_models
-from mlmon_dagster.store.state import crash_points, metric_log
-from tests import forked
+from mlmon_dagster.store.state import metric_log
+from tests import crash_steps, forked
 from tests.defs.small_model import (
     DAYS,
     MODEL,
@@ -31,7 +31,7 @@ from tests.defs.small_model import (
 )
 
 PIPELINE = ("append.", "rebuild.", "ingest.")  # files; the steps of tables are tested with them
-STEPS = tuple(step for step in crash_points.STEPS if step.startswith(PIPELINE))
+STEPS = tuple(step for step in crash_steps.STEPS if step.startswith(PIPELINE))
 SOME_DAYS = DAYS[:3]
 PROVENANCE = {"file_sha", "row_number", "ingested_at"}
 NUMBERS = ["value", "lower", "upper", "n", "data_version"]

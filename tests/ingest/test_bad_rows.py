@@ -10,7 +10,8 @@ import pytest
 
 from mlmon_dagster.ingest.faults import ROW_REASONS
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.state import erased_ids, manifest
+from mlmon_dagster.store.state import manifest
+from tests.erased import note_erased
 from tests.ingest.landing import (
     ACTUALS,
     NOW,
@@ -290,8 +291,8 @@ def test_local_times_are_read_in_the_zone_when_the_spec_says_so(
 
 
 def test_erased_prediction_does_not_come_back(store: Store, project: Path) -> None:
-    erased_ids.request(store.state, "credit", ["p3"], now=NOW)
-    erased_ids.request(store.state, "credit", ["p4"], now=NOW, dataset="training")
+    note_erased(store.state, "credit", ["p3"], now=NOW)
+    note_erased(store.state, "credit", ["p4"], now=NOW, dataset="training")
     land(project, f"{PREDICTIONS}/a.parquet", events(10))
     land(project, f"{ACTUALS}/a.parquet", truths(10))
 

@@ -12,8 +12,8 @@ import pytest
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.store import Store, open_store
 from mlmon_dagster.store.erasure.erase import erase
-from mlmon_dagster.store.state import crash_points, manifest
-from tests import forked
+from mlmon_dagster.store.state import manifest
+from tests import crash_steps, forked
 from tests.ingest.landing import (
     ACTUALS,
     LANDED,
@@ -48,7 +48,7 @@ FILES: dict[str, bytes] = {
     f"{ACTUALS}/b.csv": csv_bytes(truths(4, first=3, day="2024-02-08", defaulted=[1] * 4)),
     f"{ACTUALS}/c.csv": csv_bytes(truths(3, first=200)),
 }
-STEPS = [step for step in crash_points.STEPS if step.startswith(("ingest.", "append."))]
+STEPS = [step for step in crash_steps.STEPS if step.startswith(("ingest.", "append."))]
 
 
 def _land_all(project: Path) -> None:

@@ -23,10 +23,9 @@ from mlmon_dagster.store import Store, open_store
 from mlmon_dagster.store.erasure.erase import erase
 from mlmon_dagster.store.erasure.places import look
 from mlmon_dagster.store.erasure.proof import find_traces
-from mlmon_dagster.store.state import crash_points
 from mlmon_dagster.store.tables import kept_rows
 from mlmon_dagster.store.upkeep.maintenance import let_go
-from tests import forked
+from tests import crash_steps, forked
 from tests.ingest.landing import (
     ACTUALS,
     NOW,
@@ -413,7 +412,7 @@ def _refuse_all(root: Path) -> None:
     store.close()
 
 
-STEPS = [s for s in crash_points.STEPS if s.startswith(("ingest.", "append."))]
+STEPS = [s for s in crash_steps.STEPS if s.startswith(("ingest.", "append."))]
 
 
 def _settled(root: Path) -> dict[str, Any]:

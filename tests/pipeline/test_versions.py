@@ -14,7 +14,6 @@ import pytest
 import yaml
 from sklearn.metrics import roc_auc_score
 
-from mlmon_dagster.pipeline.run import look
 from mlmon_dagster.spec import load_model
 from mlmon_dagster.store.state import monitor_results
 from tests.defs.small_model import (
@@ -28,6 +27,7 @@ from tests.defs.small_model import (
     windows_of_days,
     write_declaration,
 )
+from tests.pipeline.looking import look
 
 pytestmark = pytest.mark.slow
 

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 
 from mlmon_dagster.store import Store, open_store
 from mlmon_dagster.store.state import crash_points
+from tests import crash_steps
 from tests.proof import world
 from tests.proof.world import DAYS, Erased, Event, Known, Predicted
 
 STEPS = tuple(
     name
-    for name in crash_points.STEPS
+    for name in crash_steps.STEPS
     if name.startswith(("ingest.", "append.", "rebuild.", "erase."))
 )
 ids = st.sampled_from(["a", "b", "c", "d"])

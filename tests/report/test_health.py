@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 from sklearn.metrics import roc_auc_score
 
-from mlmon_dagster.alerts import AlertEpisode, list_alerts
+from mlmon_dagster.alerts import list_alerts
 from mlmon_dagster.alerts.lifecycle.apply_results import fold_results
 from mlmon_dagster.profiles import load_baseline
 from mlmon_dagster.report.curves import Asked, Curves, sentence_of
@@ -21,6 +21,7 @@ from mlmon_dagster.report.health import health_report, write_report
 from mlmon_dagster.report.trace import newest_mature
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store
+from mlmon_dagster.store.alert_state import AlertEpisode
 from mlmon_dagster.store.state import metric_log, monitor_results
 from mlmon_dagster.store.state.schema import monitor_result
 from tests.report.worlds import BROKEN, DAY, NOW, SECRET, START, World, build, declare

@@ -7,13 +7,12 @@ from pathlib import Path
 import pytest
 
 from mlmon_dagster.store import Store, open_store
-from mlmon_dagster.store.state import crash_points
-from tests import forked
+from tests import crash_steps, forked
 from tests.conftest import make_events, make_spec, window
 
 SPEC = make_spec()
 WINDOWS = [window(SPEC, f"2024-01-0{day}") for day in (1, 2, 3)]
-STEPS = [step for step in crash_points.STEPS if step.startswith(("append.", "rebuild."))]
+STEPS = [step for step in crash_steps.STEPS if step.startswith(("append.", "rebuild."))]
 
 
 def work(store: Store, numbers: range) -> None:

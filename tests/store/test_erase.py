@@ -18,11 +18,11 @@ from mlmon_dagster.store.erasure import erase
 from mlmon_dagster.store.erasure.places import look
 from mlmon_dagster.store.erasure.proof import find_traces
 from mlmon_dagster.store.places.addresses import place_of
-from mlmon_dagster.store.state import crash_points, erased_ids
+from mlmon_dagster.store.state import erased_ids
 from mlmon_dagster.store.state.window_state import load
 from mlmon_dagster.store.tables.columns import PARTITION_BY
 from mlmon_dagster.store.tables.delta import Conflict, DeltaFolder
-from tests import forked
+from tests import crash_steps, forked
 from tests.conftest import make_events, make_spec, window
 
 SPEC = make_spec(
@@ -34,7 +34,7 @@ SPEC = make_spec(
 NOW = dt.datetime(2024, 2, 1, tzinfo=dt.UTC)
 WINDOWS = [window(SPEC, f"2024-01-0{day}") for day in (1, 2)]
 CANARY, VALUE = "canary-4711", "Atlantis-4711"
-STEPS = [step for step in crash_points.STEPS if step.startswith("erase.")]
+STEPS = [step for step in crash_steps.STEPS if step.startswith("erase.")]
 
 
 def fill(store: Store, datasets: tuple[str, ...] = ("production",)) -> None:

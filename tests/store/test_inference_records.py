@@ -7,8 +7,8 @@ import pytest
 
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.state import erased_ids
 from tests.conftest import make_events, make_spec, window
+from tests.erased import note_erased
 
 SPEC = make_spec()
 T0 = dt.datetime(2024, 1, 1, 10, tzinfo=dt.UTC)
@@ -179,10 +179,10 @@ def test_erased_ids_are_gone_and_stay_gone(store: Store) -> None:
     append(store, "predictions", rows)
     inference = store.inference_records(SPEC)
     inference.rebuild(WINDOWS[:1])
-    assert erased_ids.request(store.state, SPEC.model, ["x", "late"], now=T0) == 2
-    assert erased_ids.request(store.state, SPEC.model, ["x"], now=T0) == 0
-    erased_ids.request(store.state, SPEC.model, ["y"], now=T0, dataset="shadow")
-    erased_ids.request(store.state, "another_model", ["y"], now=T0)
+    assert note_erased(store.state, SPEC.model, ["x", "late"], now=T0) == 2
+    assert note_erased(store.state, SPEC.model, ["x"], now=T0) == 0
+    note_erased(store.state, SPEC.model, ["y"], now=T0, dataset="shadow")
+    note_erased(store.state, "another_model", ["y"], now=T0)
     append(store, "predictions", [predicted("late", T0, 4)])
     (counts,) = (c for c in inference.rebuild(WINDOWS[:1]) if c.n)
     assert (counts.dataset, counts.n) == ("production", 1)
@@ -193,7 +193,7 @@ def test_a_window_that_becomes_empty_is_emptied(store: Store) -> None:
     append(store, "predictions", [predicted("x", T0, 1)])
     inference = store.inference_records(SPEC)
     inference.rebuild(WINDOWS[:1])
-    erased_ids.request(store.state, SPEC.model, ["x"], now=T0)
+    note_erased(store.state, SPEC.model, ["x"], now=T0)
     assert [c.n for c in inference.rebuild(WINDOWS[:1])] == [0]
     assert records(store) == []
 
@@ -202,7 +202,7 @@ def test_rebuilding_one_dataset_leaves_the_others_alone(store: Store) -> None:
     append(store, "predictions", [predicted("x", T0, 1), predicted("x", T0, 2, dataset="shadow")])
     inference = store.inference_records(SPEC)
     inference.rebuild(WINDOWS[:1])
-    erased_ids.request(store.state, SPEC.model, ["x"], now=T0)
+    note_erased(store.state, SPEC.model, ["x"], now=T0)
     counts = inference.rebuild(WINDOWS[:1], ["shadow", "canary"])
     assert [(c.dataset, c.n) for c in counts] == [("canary", 0), ("shadow", 0)]
     assert [r["dataset"] for r in records(store)] == ["production"]

@@ -15,7 +15,7 @@ from mlmon_dagster.alerts.lifecycle.transitions import fingerprint, new_row
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec import window_containing
 from mlmon_dagster.store import Store, alert_state, open_store
-from mlmon_dagster.store.state import collect_tokens, crash_points, window_state
+from mlmon_dagster.store.state import collect_tokens, window_state
 from mlmon_dagster.store.state.statements import exported_tables
 from mlmon_dagster.store.upkeep.maintenance import (
     count_rows,
@@ -23,7 +23,7 @@ from mlmon_dagster.store.upkeep.maintenance import (
     folders_of,
     remove_model,
 )
-from tests import forked
+from tests import crash_steps, forked
 from tests.conftest import make_spec
 from tests.store.test_backup import NOW, fill
 
@@ -75,7 +75,7 @@ def remove(folder: Path, store: Store) -> None:
     remove_model(store, path, MODEL, landed=landed, author="ann", now=NOW + DAY)
 
 
-STEPS = [step for step in crash_points.STEPS if step.startswith("remove.")]
+STEPS = [step for step in crash_steps.STEPS if step.startswith("remove.")]
 
 
 def remove_until(folder: Path, step: str) -> None:

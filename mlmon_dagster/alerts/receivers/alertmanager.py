@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 import re
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
 from mlmon_dagster.alerts.messages.message import Payload
-from mlmon_dagster.alerts.receivers.base import Delivery, NotPosted, Outcome, Posted, Refused
-from mlmon_dagster.alerts.receivers.http_post import TIMEOUT_SECONDS, Endpoint, post
+from mlmon_dagster.alerts.receivers.base import Delivery, Outcome, Posted
+from mlmon_dagster.alerts.receivers.http_post import EndpointReceiver, post
 
 PATH = "/api/v2/alerts"
 KEPT_SECONDS = 3600.0  # a dispatcher that stands still for longer lets alerts end there
@@ -22,25 +21,11 @@ _SEVERITIES = ("ERROR", "WARN")
 _NO_ALERT = ("head", "digest")  # an edit of what is told already; a summary for people
 
 
-class AlertmanagerReceiver:
-    """Posts to the Alertmanagers that the specs name.
+class AlertmanagerReceiver(EndpointReceiver):
+    """Posts to the Alertmanagers that the specs name."""
 
-    Args:
-        servers: By channel.
-        timeout_seconds: Of one request.
-        clock: Real time in seconds since 1970.
-    """
-
-    def __init__(
-        self,
-        servers: Mapping[str, Endpoint],
-        *,
-        timeout_seconds: float = TIMEOUT_SECONDS,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._servers = servers
-        self._timeout = timeout_seconds
-        self._clock = clock
+    called = "Alertmanager"
+    repeats = "sent again with the same labels"
 
     def send(self, delivery: Delivery) -> Outcome:
         """Raise or end an alert; edits of what was told and digests are none."""
@@ -57,22 +42,10 @@ class AlertmanagerReceiver:
     def _post(self, channel: str, events: Iterable[Payload]) -> Outcome:
         if problem := self.problem(channel):
             return problem
-        server = self._servers[channel]
+        server = self._endpoints[channel]
         alerts = [alert for event in events for alert in _alerts(event, self._clock())]
         url = server.url.rstrip("/").removesuffix(PATH) + PATH
         return post("Alertmanager", url, json.dumps(alerts).encode(), {}, self._timeout)
-
-    def problem(self, channel: str) -> Refused | None:
-        """Say why a server cannot be posted to."""
-        return self._servers.get(channel, Endpoint("")).problem("Alertmanager", channel)
-
-    def look_up(self, delivery: Delivery, since: float) -> Outcome:
-        """Nobody need be asked: alerts with the same labels are one."""
-        return NotPosted("sent again with the same labels")
-
-    def retract(self, delivery: Delivery, posted: Posted) -> bool:
-        """Both copies carry the same labels, so that there is one alert."""
-        return True
 
 
 def _alerts(event: Payload, now: float) -> Iterator[Payload]:

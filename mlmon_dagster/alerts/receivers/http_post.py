@@ -5,12 +5,15 @@ from __future__ import annotations
 import http.client
 import socket
 import ssl
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from mlmon_dagster.alerts.receivers.base import (
+    Delivery,
     NotPosted,
     Outcome,
     Posted,
@@ -47,6 +50,50 @@ class Endpoint:
         if problem := address_problem(self.url):
             return Refused(f"{name} {channel}: {problem}")
         return None
+
+
+class EndpointReceiver:
+    """Posts to the addresses that the specs name.
+
+    It can ask nobody what has arrived: a message whose answer was lost is sent again.
+
+    Args:
+        endpoints: The addresses by channel.
+        timeout_seconds: Of one request.
+        clock: Real time in seconds since 1970, for messages that carry it.
+
+    Attributes:
+        called: What the other side is called where an address cannot be posted to.
+        repeats: What is said of a message that is sent again.
+        keeps_one: Whether the other side knows the second copy of a message, and drops it.
+    """
+
+    called: ClassVar[str]
+    repeats: ClassVar[str]
+    keeps_one: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        endpoints: Mapping[str, Endpoint],
+        *,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._endpoints = endpoints
+        self._timeout = timeout_seconds
+        self._clock = clock
+
+    def problem(self, channel: str) -> Refused | None:
+        """Say why nothing can be posted to a place, and what mends it; None if it can."""
+        return self._endpoints.get(channel, Endpoint("")).problem(self.called, channel)
+
+    def look_up(self, delivery: Delivery, since: float) -> Outcome:
+        """Nobody can be asked; see the class."""
+        return NotPosted(self.repeats)
+
+    def retract(self, delivery: Delivery, posted: Posted) -> bool:
+        """What is posted stays posted, unless the other side keeps one of the copies."""
+        return self.keeps_one
 
 
 def post(

@@ -10,8 +10,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mlmon_dagster.alerts.receivers.base import Delivery, NotPosted, Outcome, Posted, Refused
-from mlmon_dagster.alerts.receivers.http_post import TIMEOUT_SECONDS, Endpoint, post
+from mlmon_dagster.alerts.receivers.base import Delivery, Outcome, Posted, Refused
+from mlmon_dagster.alerts.receivers.http_post import EndpointReceiver, post
 
 URLS = {
     "us": "https://events.pagerduty.com/v2/enqueue",
@@ -22,25 +22,20 @@ _NO_INCIDENT = ("head", "digest")  # an edit of what is told already; a summary 
 _SUMMARY = 1024  # characters that PagerDuty takes
 
 
-class PagerDutyReceiver:
+class PagerDutyReceiver(EndpointReceiver):
     """Triggers and resolves incidents of the services that the specs name.
 
-    Args:
-        services: By channel: the address of the API, and the integration's key as its secret.
-        timeout_seconds: Of one request.
+    An endpoint is the address of the API, with the integration's key as its secret.
     """
 
-    def __init__(
-        self, services: Mapping[str, Endpoint], *, timeout_seconds: float = TIMEOUT_SECONDS
-    ) -> None:
-        self._services = services
-        self._timeout = timeout_seconds
+    called = "PagerDuty"
+    repeats = "sent again under the same key of the incident"
 
     def send(self, delivery: Delivery) -> Outcome:
         """Trigger or resolve; edits of what was told and digests are no incidents."""
         if problem := self.problem(delivery.channel):
             return problem
-        service = self._services[delivery.channel]
+        service = self._endpoints[delivery.channel]
         for event in _events(delivery.payload["event"]):
             body = json.dumps({"routing_key": service.secret, **event}).encode()
             outcome = post("PagerDuty", service.url, body, {}, self._timeout)
@@ -49,18 +44,6 @@ class PagerDutyReceiver:
             if not isinstance(outcome, Posted):
                 return outcome
         return Posted(delivery.idempotency_key)
-
-    def problem(self, channel: str) -> Refused | None:
-        """Say why a service has no key."""
-        return self._services.get(channel, Endpoint("")).problem("PagerDuty", channel)
-
-    def look_up(self, delivery: Delivery, since: float) -> Outcome:
-        """Nobody need be asked: the incident's key tells a repetition from a new one."""
-        return NotPosted("sent again under the same key of the incident")
-
-    def retract(self, delivery: Delivery, posted: Posted) -> bool:
-        """Both copies carry the same key, so that PagerDuty keeps one."""
-        return True
 
 
 def _events(event: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -11,27 +11,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlmon_dagster.alerts.messages.message import Payload
-from mlmon_dagster.alerts.receivers.base import Delivery, NotPosted, Outcome, Posted, Refused
-from mlmon_dagster.alerts.receivers.http_post import TIMEOUT_SECONDS, Endpoint, post
+from mlmon_dagster.alerts.receivers.base import Delivery, Outcome, Posted
+from mlmon_dagster.alerts.receivers.http_post import EndpointReceiver, post
 
 _COLOURS = {"ERROR": "Attention", "WARN": "Warning", "OK": "Good"}
 _MOST_BYTES = 26_000  # Teams refuses cards of more than 28 KB
 _MOST_LINKS = 6
 
 
-class TeamsReceiver:
-    """Posts to the workflows that the specs name.
+class TeamsReceiver(EndpointReceiver):
+    """Posts to the workflows that the specs name; a message twice is better than none."""
 
-    Args:
-        workflows: By channel.
-        timeout_seconds: Of one request.
-    """
-
-    def __init__(
-        self, workflows: Mapping[str, Endpoint], *, timeout_seconds: float = TIMEOUT_SECONDS
-    ) -> None:
-        self._workflows = workflows
-        self._timeout = timeout_seconds
+    called = "Teams"
+    repeats = "it may be there already; sent again"
+    keeps_one = False
 
     def send(self, delivery: Delivery) -> Outcome:
         """Post a card; an edit of an earlier one would be a card too, so it is left out."""
@@ -40,21 +33,9 @@ class TeamsReceiver:
             return Posted(delivery.idempotency_key)
         if problem := self.problem(delivery.channel):
             return problem
-        workflow = self._workflows[delivery.channel]
+        workflow = self._endpoints[delivery.channel]
         outcome = post("Teams workflow", workflow.url, _body(event), {}, self._timeout)
         return Posted(delivery.idempotency_key) if isinstance(outcome, Posted) else outcome
-
-    def problem(self, channel: str) -> Refused | None:
-        """Say why no workflow can be posted to."""
-        return self._workflows.get(channel, Endpoint("")).problem("Teams", channel)
-
-    def look_up(self, delivery: Delivery, since: float) -> Outcome:
-        """Nobody can be asked, and a message twice is better than none."""
-        return NotPosted("it may be there already; sent again")
-
-    def retract(self, delivery: Delivery, posted: Posted) -> bool:
-        """What is posted stays posted."""
-        return False
 
 
 def _body(event: Payload) -> bytes:

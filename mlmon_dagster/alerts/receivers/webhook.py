@@ -10,32 +10,16 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import time
-from collections.abc import Callable, Mapping
 
-from mlmon_dagster.alerts.receivers.base import Delivery, NotPosted, Outcome, Posted, Refused
-from mlmon_dagster.alerts.receivers.http_post import TIMEOUT_SECONDS, Endpoint, post
+from mlmon_dagster.alerts.receivers.base import Delivery, Outcome, Posted
+from mlmon_dagster.alerts.receivers.http_post import Endpoint, EndpointReceiver, post
 
 
-class WebhookReceiver:
-    """Posts to the addresses that the specs name.
+class WebhookReceiver(EndpointReceiver):
+    """Posts to the addresses that the specs name."""
 
-    Args:
-        endpoints: The addresses by channel, as ``routing.channel_of`` names them.
-        timeout_seconds: Of one request.
-        clock: Real time in seconds since 1970, which is signed.
-    """
-
-    def __init__(
-        self,
-        endpoints: Mapping[str, Endpoint],
-        *,
-        timeout_seconds: float = TIMEOUT_SECONDS,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._endpoints = endpoints
-        self._timeout = timeout_seconds
-        self._clock = clock
+    called = "webhook"
+    repeats = "sent again under the same Idempotency-Key"
 
     def send(self, delivery: Delivery) -> Outcome:
         """Post once; an update of an earlier message is posted as a message of kind ``head``."""
@@ -54,18 +38,6 @@ class WebhookReceiver:
             headers["X-Mlmon-Timestamp"] = stamp
             headers["X-Mlmon-Signature"] = f"sha256={sign(endpoint.secret, stamp, body)}"
         return headers
-
-    def problem(self, channel: str) -> Refused | None:
-        """Say why an address cannot be posted to."""
-        return self._endpoints.get(channel, Endpoint("")).problem("webhook", channel)
-
-    def look_up(self, delivery: Delivery, since: float) -> Outcome:
-        """Nobody can be asked, and nobody need be: the key tells a repetition from a message."""
-        return NotPosted("sent again under the same Idempotency-Key")
-
-    def retract(self, delivery: Delivery, posted: Posted) -> bool:
-        """Both copies carry the same key, so that the receiver keeps one."""
-        return True
 
 
 def sign(secret: str, timestamp: str, body: bytes) -> str:

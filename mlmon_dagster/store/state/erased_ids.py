@@ -110,24 +110,6 @@ def salt_of(conn: sa.Connection, model: str) -> str:
     return str(salt)
 
 
-def request(
-    engine: sa.Engine,
-    model: str,
-    prediction_ids: Sequence[str],
-    *,
-    now: datetime,
-    dataset: str = ALL,
-    receipt: str = "",
-) -> int:
-    """Note ids as erased, in one dataset or in all; return how many were not yet noted.
-
-    From then on they are refused when they arrive, and records forget them when their windows
-    are rebuilt. `store.erase` removes what is there.
-    """
-    with engine.begin() as conn:
-        return note(conn, model, prediction_ids, now=now, dataset=dataset, receipt=receipt)
-
-
 def note(
     conn: sa.Connection,
     model: str,
@@ -137,7 +119,19 @@ def note(
     dataset: str,
     receipt: str,
 ) -> int:
-    """As `request`, in a write transaction."""
+    """Note ids as erased, in one dataset or in all; return how many were not yet noted.
+
+    From then on they are refused when they arrive, and records forget them when their windows
+    are rebuilt. `store.erase` removes what is there.
+
+    Args:
+        conn: A write transaction.
+        model: The model.
+        prediction_ids: The ids; only keyed hashes of them are kept.
+        now: When it was asked for.
+        dataset: The dataset, or ``all``.
+        receipt: Of the erasure.
+    """
     salt = salt_of(conn, model)
     rows = [
         {

@@ -22,25 +22,31 @@ LOOK_BACK = 40  # windows in which a family's last verdict is looked for
 _MODELS_AT_ONCE = 500
 
 
-class MonitorResult(TypedDict):
+class Finding(TypedDict):
+    """Of a verdict what says whether something is broken."""
+
+    window_start: datetime
+    monitor: str
+    dataset: str
+    slice_key: str
+    slice_value: str
+    family: str
+    metric: str
+    column_name: str
+    status: Status
+    value: float | None
+    details: str
+
+
+class MonitorResult(Finding):
     """A verdict: what one monitor says of one window, as a row of ``monitor_result``.
 
     What the columns mean stands beside the table.
     """
 
     model: str
-    monitor: str
-    family: str
-    metric: str
-    column_name: str
-    dataset: str
-    slice_key: str
-    slice_value: str
-    window_start: datetime
     window_end: datetime
     granularity: str
-    status: Status
-    value: float | None
     lower: float | None
     upper: float | None
     baseline_value: float | None
@@ -54,7 +60,6 @@ class MonitorResult(TypedDict):
     maturity: str
     reason: str
     message: str
-    details: str
     k: int
     of_n: int
     owner: str
