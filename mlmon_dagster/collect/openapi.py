@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any, Final
 
 from mlmon_dagster.collect.body import ARROW, LINES
@@ -22,6 +22,7 @@ _TYPES: Final[dict[Kind, dict[str, object]]] = {
     "text": {"type": ["string", "number", "boolean"]},
 }
 Json = dict[str, Any]  # an object of the document
+_TEXT: Final[Json] = {"type": "string"}
 _HEADERS_ONLY: Final = {"not_found", "method_not_allowed", "not_read"}
 CONTENT_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'"
 _STYLE = (
@@ -158,16 +159,7 @@ def _of_otlp(signal: str, limits: Limits) -> Json:
         named = {"schema": {"$ref": f"#/components/schemas/{schema}"}}
         return {"application/json": named, PROTOBUF: binary}
 
-    titles: dict[str, list[str]] = {}
-    for code, (status, title) in PROBLEMS.items():
-        if code not in _NEVER_OF_OTLP:
-            titles.setdefault("503" if code == "too_slow" else str(status), []).append(title)
-    failed: Json = {
-        status: {"description": "; ".join(found), "content": in_both("Status")}
-        for status, found in titles.items()
-    }
-    for refusal, header in _HEADERS.items():
-        failed[refusal]["headers"] = header
+    failed = _refusals(in_both("Status"), _NEVER_OF_OTLP, {"too_slow": "503"})
     taken = {
         "description": "Durable; rows that were refused are counted in it",
         "content": in_both(f"{signal.title()}Answer"),
@@ -182,18 +174,12 @@ def _of_otlp(signal: str, limits: Limits) -> Json:
 
 
 def _otlp_schemas() -> Json:
-    text, number = {"type": "string"}, {"type": ["string", "integer"]}
-    attributes = _listed({
-        "type": "object",
-        "required": ["key"],
-        "properties": {
-            "key": text,
-            "value": _object(
-                stringValue=text, intValue=number, doubleValue={"type": "number"},
-                boolValue={"type": "boolean"},
-            ),
-        },
-    })  # fmt: skip
+    text, number = _TEXT, {"type": ["string", "integer"]}
+    value = _object(
+        stringValue=text, intValue=number, doubleValue={"type": "number"},
+        boolValue={"type": "boolean"},
+    )  # fmt: skip
+    attributes = _listed(_object("key", key=text, value=value))
     ids = {
         "traceId": text | {"pattern": "^[0-9a-fA-F]{32}$"},
         "spanId": text | {"pattern": "^[0-9a-fA-F]{16}$"},
@@ -216,8 +202,9 @@ def _otlp_schemas() -> Json:
     return schemas
 
 
-def _object(**properties: Json) -> Json:
-    return {"type": "object", "properties": properties}
+def _object(*required: str, **properties: Json) -> Json:
+    needed = {"required": [*required]} if required else {}
+    return {"type": "object", **needed, "properties": properties}
 
 
 def _listed(items: Json) -> Json:
@@ -251,17 +238,22 @@ def _numbers() -> dict[str, object]:
 
 
 def _problem_responses() -> Json:
-    titles: dict[int, list[str]] = {}
-    for code, (status, title) in PROBLEMS.items():
-        if code not in _HEADERS_ONLY:
-            titles.setdefault(status, []).append(title)
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return _refusals(content, _HEADERS_ONLY, {})
+
+
+def _refusals(content: Json, never: Set[str], other_status: Mapping[str, str]) -> Json:
+    """Return an answer a status: its problems, but those that never come, maybe by another one."""
+    titles: dict[str, list[str]] = {}
+    for code, (status, title) in PROBLEMS.items():
+        if code not in never:
+            titles.setdefault(other_status.get(code, str(status)), []).append(title)
     responses: Json = {
-        str(status): {"description": "; ".join(found), "content": content}
+        status: {"description": "; ".join(found), "content": content}
         for status, found in titles.items()
     }
-    for status_text, header in _HEADERS.items():
-        responses[status_text]["headers"] = header
+    for refusal, header in _HEADERS.items():
+        responses[refusal]["headers"] = header
     return responses
 
 
@@ -286,62 +278,51 @@ def _cell_schema(column: Column) -> dict[str, object]:
     return schema | kind
 
 
-def _accepted_schema() -> dict[str, object]:
+def _accepted_schema() -> Json:
     number = {"type": "integer", "minimum": 0}
-    return {
-        "type": "object",
-        "required": ["accepted", "refused"],
-        "properties": {
-            "accepted": number | {"description": "rows stored"},
-            "refused": number,
-            "n_errors": number,
-            "errors": {"type": "array", "items": _error_schema()},
-            "warnings": {"type": "array", "items": {"type": "string"}},
-        },
-    }
+    return _object(
+        "accepted",
+        "refused",
+        accepted=number | {"description": "rows stored"},
+        refused=number,
+        n_errors=number,
+        errors=_listed(_error_schema()),
+        warnings=_listed(_TEXT),
+    )
 
 
-def _problem_schema() -> dict[str, object]:
-    text = {"type": "string"}
-    return {
-        "type": "object",
-        "required": ["type", "title", "status", "detail"],
-        "properties": {
-            "type": text | {"format": "uri-reference"},
-            "title": text,
-            "status": {"type": "integer"},
-            "detail": text,
-            "n_errors": {"type": "integer"},
-            "errors": {"type": "array", "items": _error_schema()},
-        },
-    }
+def _problem_schema() -> Json:
+    return _object(
+        "type",
+        "title",
+        "status",
+        "detail",
+        type=_TEXT | {"format": "uri-reference"},
+        title=_TEXT,
+        status={"type": "integer"},
+        detail=_TEXT,
+        n_errors={"type": "integer"},
+        errors=_listed(_error_schema()),
+    )
 
 
-def _probed_schema() -> dict[str, object]:
-    reasons = {"type": "array", "items": {"type": "string"}, "description": "why not"}
-    return {
-        "type": "object",
-        "required": ["status"],
-        "properties": {
-            "status": {"type": "string", "enum": ["ok", "not ready"]},
-            "reasons": reasons,
-        },
-    }
+def _probed_schema() -> Json:
+    return _object(
+        "status",
+        status=_TEXT | {"enum": ["ok", "not ready"]},
+        reasons=_listed(_TEXT) | {"description": "why not"},
+    )
 
 
-def _error_schema() -> dict[str, object]:
-    text = {"type": "string"}
-    return {
-        "type": "object",
-        "required": ["reason"],
-        "properties": {
-            "row": {"type": "integer", "minimum": 0, "description": "0 is the first row"},
-            "column": text,
-            "reason": text,
-            "expected": text,
-            "detail": text,
-        },
-    }
+def _error_schema() -> Json:
+    return _object(
+        "reason",
+        row={"type": "integer", "minimum": 0, "description": "0 is the first row"},
+        column=_TEXT,
+        reason=_TEXT,
+        expected=_TEXT,
+        detail=_TEXT,
+    )
 
 
 def page(document: Json) -> str:

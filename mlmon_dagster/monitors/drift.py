@@ -12,7 +12,6 @@ from mlmon_dagster.metrics.false_discoveries import benjamini_hochberg
 from mlmon_dagster.metrics.frames import MetricSample
 from mlmon_dagster.monitors.change_wording import in_words, percent
 from mlmon_dagster.monitors.evidence import (
-    NO_DATA,
     OK,
     WORST_SLICES,
     Evidence,
@@ -21,12 +20,12 @@ from mlmon_dagster.monitors.evidence import (
     finite,
     not_tested,
     result_row,
+    unjudged,
 )
 from mlmon_dagster.monitors.wording import (
     IMPACT,
     NAMES,
     impact_of,
-    no_verdict,
     number,
     subject,
     told,
@@ -104,6 +103,7 @@ def _by_importance(evidence: Evidence, methods: dict[str, str]) -> dict[str, str
 def _judge_family(
     evidence: Evidence, window: Window, found: list[tuple[str, str, MetricSample | None]]
 ) -> Iterator[MonitorResult]:
+    monitor = evidence.spec.monitors.drift
     reasons = [_no_data(evidence, row, window) for _, _, row in found]
     tested = [
         row["p_value"] if row and not reason else float("nan")
@@ -114,7 +114,18 @@ def _judge_family(
         found, reasons, benjamini_hochberg(tested), strict=True
     ):
         if row is None or reason:
-            yield _unjudged(evidence, window, column, method, row, reason)
+            yield unjudged(
+                evidence,
+                window,
+                monitor,
+                subject(method, column, row),
+                reason,
+                family="drift",
+                metric=method,
+                column=column,
+                source=row,
+                threshold=f"above {number(monitor.above)}",
+            )
         else:
             yield _judged(evidence, window, column, row, adjusted, size)
 
@@ -124,31 +135,6 @@ def _no_data(evidence: Evidence, row: MetricSample | None, window: Window) -> st
     if reason or row is None:
         return reason
     return "few_rows" if row["n"] < evidence.spec.monitors.drift.min_rows else ""
-
-
-def _unjudged(
-    evidence: Evidence,
-    window: Window,
-    column: str,
-    method: str,
-    row: MetricSample | None,
-    reason: str,
-) -> MonitorResult:
-    monitor = evidence.spec.monitors.drift
-    n = int(row["n"]) if row else int(window["n"])
-    return result_row(
-        evidence,
-        window,
-        monitor,
-        family="drift",
-        metric=method,
-        column=column,
-        source=row,
-        status=NO_DATA,
-        reason=reason,
-        message=no_verdict(subject(method, column, row), reason, n),
-        threshold=f"above {number(monitor.above)}",
-    )
 
 
 def _judged(
@@ -301,33 +287,20 @@ def judge_attribution(evidence: Evidence, window: Window) -> Iterator[MonitorRes
     size = sum(not reason for reason in reasons)
     for (feature, row), reason, each in zip(found, reasons, adjusted, strict=True):
         if row is None or reason:
-            yield _unjudged_attribution(evidence, window, declared, feature, row, reason)
+            yield unjudged(
+                evidence,
+                window,
+                evidence.spec.monitors.drift,
+                subject(ATTRIBUTION_SHIFT, feature),
+                reason,
+                family="drift",
+                metric=ATTRIBUTION_SHIFT,
+                column=feature,
+                source=row,
+                threshold=f"beyond {number(declared.above)}",
+            )
         else:
             yield _judged_attribution(evidence, window, declared, feature, row, each, size)
-
-
-def _unjudged_attribution(
-    evidence: Evidence,
-    window: Window,
-    declared: Attribution,
-    feature: str,
-    row: MetricSample | None,
-    reason: str,
-) -> MonitorResult:
-    n = int(row["n"]) if row else int(window["n"])
-    return result_row(
-        evidence,
-        window,
-        evidence.spec.monitors.drift,
-        family="drift",
-        metric=ATTRIBUTION_SHIFT,
-        column=feature,
-        source=row,
-        status=NO_DATA,
-        reason=reason,
-        message=no_verdict(subject(ATTRIBUTION_SHIFT, feature), reason, n),
-        threshold=f"beyond {number(declared.above)}",
-    )
 
 
 def _judged_attribution(
@@ -383,18 +356,15 @@ def judge_multivariate(evidence: Evidence, window: Window) -> Iterator[MonitorRe
     row = evidence.whole(window, CORRELATION_SHIFT)
     reason = not_tested(window, row)
     if row is None or reason:
-        yield result_row(
+        yield unjudged(
             evidence,
             window,
             evidence.spec.monitors.drift,
+            NAMES[CORRELATION_SHIFT],
+            reason,
             family="drift",
             metric=CORRELATION_SHIFT,
             source=row,
-            status=NO_DATA,
-            reason=reason,
-            message=no_verdict(
-                NAMES[CORRELATION_SHIFT], reason, int(row["n"]) if row else int(window["n"])
-            ),
             threshold=f"above {number(declared.above)}",
         )
     else:

@@ -18,7 +18,6 @@ from mlmon_dagster.metrics.estimated.learnt import (
 from mlmon_dagster.metrics.frames import MetricSample
 from mlmon_dagster.metrics.intervals import Z95
 from mlmon_dagster.monitors.evidence import (
-    NO_DATA,
     OK,
     Evidence,
     Window,
@@ -26,8 +25,9 @@ from mlmon_dagster.monitors.evidence import (
     finite,
     not_valued,
     result_row,
+    unjudged,
 )
-from mlmon_dagster.monitors.wording import NAMES, no_verdict, number, width_text
+from mlmon_dagster.monitors.wording import NAMES, number, width_text
 from mlmon_dagster.spec.metric_registry import is_loss
 from mlmon_dagster.spec.monitors import EstimateMonitor
 from mlmon_dagster.spec.tasks import estimated, residual
@@ -65,7 +65,7 @@ def _judge_estimate(evidence: Evidence, window: Window, monitor: EstimateMonitor
     reason = _not_estimated(evidence, window, row)
     if not reason and (base is None or finite(base["value"]) is None):
         reason = "no_baseline"
-    fields: dict[str, object] = {
+    fields: dict[str, Any] = {
         "family": FAMILY,
         "metric": metric,
         "source": row,
@@ -73,7 +73,7 @@ def _judge_estimate(evidence: Evidence, window: Window, monitor: EstimateMonitor
         "baseline_value": finite(base["value"]) if base else None,
     }
     if row is None or base is None or reason:
-        return _without(evidence, window, monitor, metric, reason, fields)
+        return unjudged(evidence, window, monitor, NAMES.get(metric, metric), reason, **fields)
     wait = evidence.spec.actuals.expected_within or dt.timedelta.resolution
     width = learnt_width(evidence.recent(window, residual(monitor.metric), RECORD, wait=wait))
     row = reaching(monitor.metric, row, width)
@@ -103,7 +103,7 @@ def _judge_residual(evidence: Evidence, window: Window, monitor: EstimateMonitor
     reason = _not_estimated(evidence, window, row)
     if not reason and window["maturity"] == "provisional":
         reason = "provisional"
-    fields: dict[str, object] = {
+    fields: dict[str, Any] = {
         "family": FAMILY,
         "metric": metric,
         "source": row,
@@ -111,7 +111,7 @@ def _judge_residual(evidence: Evidence, window: Window, monitor: EstimateMonitor
         "baseline_value": None,
     }
     if row is None or reason:
-        return _without(evidence, window, monitor, metric, reason, fields)
+        return unjudged(evidence, window, monitor, NAMES.get(metric, metric), reason, **fields)
     recent = evidence.recent(window, metric, monitor.over)
     mean, margin = pooled(recent, evidence.baseline_row(estimated(monitor.metric), row))
     worse = -mean if is_loss(monitor.metric) else mean
@@ -183,22 +183,6 @@ def _band(row: MetricSample) -> str:
 
 def _learnt(width: LearntWidth) -> str:
     return f". {width_text(width.factor, width.n)}" if width.factor > 1 else ""
-
-
-def _without(
-    evidence: Evidence,
-    window: Window,
-    monitor: EstimateMonitor,
-    metric: str,
-    reason: str,
-    fields: dict[str, Any],
-) -> MonitorResult:
-    row = fields["source"]
-    n = int(row["n"]) if row else int(window["n"])
-    message = no_verdict(NAMES.get(metric, metric), reason, n)
-    return result_row(
-        evidence, window, monitor, status=NO_DATA, reason=reason, message=message, **fields
-    )
 
 
 def _with(

@@ -15,6 +15,7 @@ import pandas as pd
 from mlmon_dagster.metrics.clusters import UsualLevel, usual_level
 from mlmon_dagster.metrics.drift.change import ColumnChange
 from mlmon_dagster.metrics.frames import MetricSample, records, samples
+from mlmon_dagster.monitors.wording import no_verdict
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.monitors import Condition, Severity
@@ -313,6 +314,41 @@ def result_row(
     if not isinstance(row["details"], str):
         row["details"] = json.dumps(row["details"], sort_keys=True)
     return cast("MonitorResult", row)
+
+
+def unjudged(
+    evidence: Evidence,
+    window: Window,
+    monitor: Monitor,
+    named: str,
+    reason: str,
+    *,
+    source: MetricSample | None = None,
+    **fields: Any,
+) -> MonitorResult:
+    """Build the row of a window that cannot be judged: NO_DATA, and a sentence that says why.
+
+    Args:
+        evidence: As in `result_row`.
+        window: The window.
+        monitor: The declared monitor.
+        named: What was to be judged, in words.
+        reason: Why it is not, see `wording.REASONS`.
+        source: The metric row without a value, if there is one.
+        **fields: Further columns, as in `result_row`; the sentence says their ``n``, else that of
+            the metric row, else that of the window.
+    """
+    n = int(fields["n"] if "n" in fields else (source or window)["n"])
+    return result_row(
+        evidence,
+        window,
+        monitor,
+        status=NO_DATA,
+        reason=reason,
+        message=no_verdict(named, reason, n),
+        source=source,
+        **fields,
+    )
 
 
 def not_measured(window: Window) -> str:

@@ -6,7 +6,6 @@ from typing import Any
 
 from mlmon_dagster.metrics.frames import MetricSample
 from mlmon_dagster.monitors.evidence import (
-    NO_DATA,
     OK,
     Evidence,
     Window,
@@ -15,8 +14,9 @@ from mlmon_dagster.monitors.evidence import (
     not_measured,
     rate_fails,
     result_row,
+    unjudged,
 )
-from mlmon_dagster.monitors.wording import compared, no_verdict, number, subject, threshold, told
+from mlmon_dagster.monitors.wording import compared, number, subject, threshold, told
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.declaration import NOT_ADDITIVE, Feature
 from mlmon_dagster.spec.metric_registry import AUTO
@@ -82,11 +82,7 @@ def _judge_column(evidence: Evidence, window: Window, metric: str, column: str) 
     }
     reason = _no_data(row, window, monitor.min_rows)
     if row is None or reason:
-        n = int(row["n"]) if row else int(window["n"])
-        message = no_verdict(text, reason, n)
-        return result_row(
-            evidence, window, monitor, status=NO_DATA, message=message, reason=reason, **common
-        )
+        return unjudged(evidence, window, monitor, text, reason, **common)
     failed = rate_fails(condition, row) and (not usual or row["lower"] > condition.bound)
     count, share = f"n {int(row['n']):,}", number(row["value"])
     if share == number(condition.bound) and row["value"] != condition.bound:

@@ -8,14 +8,14 @@ from typing import Any
 
 from mlmon_dagster.monitors.evidence import (
     MIN_COUNT,
-    NO_DATA,
     OK,
     Evidence,
     Window,
     excess,
     result_row,
+    unjudged,
 )
-from mlmon_dagster.monitors.wording import compared, no_verdict, number, threshold
+from mlmon_dagster.monitors.wording import compared, number, threshold
 from mlmon_dagster.spec.names import counted
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 
@@ -128,10 +128,7 @@ def _judge_window(evidence: Evidence, window: Window) -> MonitorResult:
     common: dict[str, Any] = {"family": "schema", "metric": "bad_rate"}
     common |= {"threshold": threshold(monitor.bad_rate), "n": rows}
     if rows == 0 and files == 0:
-        message = no_verdict("The schema", "no_rows", 0)
-        return result_row(
-            evidence, window, monitor, status=NO_DATA, message=message, reason="no_rows", **common
-        )
+        return unjudged(evidence, window, monitor, "The schema", "no_rows", **common)
     share = bad / rows if rows else 0.0
     past = monitor.bad_rate.fails(share)
     reasons = _reasons(window.get("bad_reasons"))

@@ -22,6 +22,7 @@ from mlmon_dagster.monitors.evidence import (
     not_measured,
     production,
     result_row,
+    unjudged,
 )
 from mlmon_dagster.monitors.wording import compared, no_verdict, number, subject, threshold
 from mlmon_dagster.spec.monitors import CLASS_RATE, PROMETHEUS, SPAN_COVERAGE, Condition, Objective
@@ -165,11 +166,7 @@ def _judge_objective(evidence: Evidence, window: Window, objective: Objective) -
         fields |= excess(found.burn, found.rule.factor)
         return result_row(evidence, window, monitor, status=status, message=message, **fields)
     if found.too_few(objective.target):
-        message = no_verdict(objective.name, "few_requests", found.n)
-        return result_row(
-            evidence, window, monitor, status=NO_DATA, message=message, reason="few_requests",
-            **fields,
-        )  # fmt: skip
+        return unjudged(evidence, window, monitor, objective.name, "few_requests", **fields)
     message = f"{objective.name} burns its budget at {found.burn:.3g} times the even rate.{remains}"
     fields |= excess(found.burn, RULES[-1].factor)
     return result_row(evidence, window, monitor, status=OK, message=message, **fields)

@@ -40,9 +40,9 @@ from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.monitors import FAMILIES
 from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.store import Store, alert_state
-from mlmon_dagster.store.alert_state import AlertEvent, AlertRow, Finding
+from mlmon_dagster.store.alert_state import AlertEvent, AlertRow
 from mlmon_dagster.store.state import crash_points
-from mlmon_dagster.store.state.monitor_results import MonitorResult, StoredResult
+from mlmon_dagster.store.state.monitor_results import Finding, MonitorResult, StoredResult
 
 Result = TypeVar("Result", MonitorResult, StoredResult)
 WINDOWS_UNTIL_MISSING = 2
