@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import io
 import json
 import uuid
 from collections import Counter
@@ -17,6 +16,7 @@ from mlmon_dagster.commands.options import period, spec_of
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.pipeline.asked import complete_period, window_range
 from mlmon_dagster.spec.monitors import FAMILIES
+from mlmon_dagster.spec.text_table import text_table
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 
 if TYPE_CHECKING:
@@ -91,19 +91,11 @@ def _text(
     weeks: Sequence[int],
     expected: Sequence[Budget],
 ) -> str:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    names = ["monitor", "slice", "threshold", "worst", "failed", "opened", "firing", "first",
-             "suggested"]  # fmt: skip
-    for name in names:
-        right = name in ("worst", "failed", "opened", "firing", "suggested")
-        table.add_column(name, justify="right" if right else "left", no_wrap=True)
     zone = ZoneInfo(spec.time.zone)
-    for test in tests:
-        cells = [
+    numbers = ("worst", "failed", "opened", "firing", "suggested")
+    head = ("monitor", "slice", "threshold", *numbers[:4], "first", "suggested")
+    rows = [
+        (
             test.monitor,
             test.slice_name or "all",
             test.threshold,
@@ -113,19 +105,17 @@ def _text(
             str(len(test.firing)),
             f"{test.opened[0].astimezone(zone):%Y-%m-%d}" if test.opened else "-",
             "-" if test.suggested is None else f"{test.suggested:g}",
-        ]
-        table.add_row(*map(Text, cells))
-    buffer = io.StringIO()
-    Console(file=buffer, width=200).print(table)
-    lines = [line.rstrip() for line in buffer.getvalue().splitlines()]
+        )
+        for test in tests
+    ]
     n_opened = sum(len(test.opened) for test in tests)
     summary = (
         f"{spec.model}: {window_range(windows)}, {len(windows)} windows: "
         f"{n_opened} alerts would have opened, {n_opened / len(weeks):.2g} a week."
     )
     said = _weeks_said(weeks, windows[0].start.astimezone(zone).date())
-    shown = lines if tests else ["No monitor failed."]
-    return "\n".join([summary, *shown, said, _expected_said(expected), *_remedies(spec, expected)])
+    shown = text_table(head, rows, right=numbers) if tests else "No monitor failed."
+    return "\n".join([summary, shown, said, _expected_said(expected), *_remedies(spec, expected)])
 
 
 def _expected_said(expected: Sequence[Budget]) -> str:

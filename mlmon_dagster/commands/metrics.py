@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +12,7 @@ from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.pipeline.asked import metrics_by_days, moments_of, query_metrics
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.names import ALL
-from mlmon_dagster.spec.text_table import harmless, text_table
+from mlmon_dagster.spec.text_table import csv_text, harmless, json_lines, text_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -188,12 +186,9 @@ def render(frame: pd.DataFrame, format_: str, *, with_head: bool = True) -> str:
         return _table(frame)
     shown = frame[SHOWN]
     if format_ == "csv":
-        text = shown.assign(**{name: shown[name].map(harmless) for name in ("slice_value",)})
-        buffer = io.StringIO()
-        text.to_csv(buffer, index=False, header=with_head, lineterminator="\n")
-        return buffer.getvalue().rstrip("\n")
-    records = json.loads(shown.to_json(orient="records", double_precision=15))
-    return "\n".join(json.dumps(record) for record in records)
+        shown = shown.assign(slice_value=shown["slice_value"].map(harmless))
+        return csv_text(shown, with_head=with_head)
+    return json_lines(shown)
 
 
 def _table(frame: pd.DataFrame) -> str:

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -113,23 +113,23 @@ def _change_of_windows(command: Callable[..., object]) -> Callable[..., object]:
     "reopen", epilog="Example: mlmon model reopen flight_delay --from 2013-04-01 --to 2013-04-30"
 )
 @_change_of_windows
-@click.pass_obj
-def reopen_windows(project: Project, /, **asked: Any) -> None:
+@click.pass_context
+def reopen_windows(context: click.Context, /, **_: object) -> None:
     """Let closed windows of MODEL take in what arrived after they closed.
 
     They stay open until they are closed again: mlmon model close MODEL --from --to.
     """
-    _change(project, **asked, is_open=True)
+    _change(context.obj, **context.params, is_open=True)
 
 
 @model.command(
     "close", epilog="Example: mlmon model close flight_delay --from 2013-04-01 --to 2013-04-30"
 )
 @_change_of_windows
-@click.pass_obj
-def close_windows(project: Project, /, **asked: Any) -> None:
+@click.pass_context
+def close_windows(context: click.Context, /, **_: object) -> None:
     """Freeze reopened windows of MODEL again."""
-    _change(project, **asked, is_open=False)
+    _change(context.obj, **context.params, is_open=False)
 
 
 @model.command("rebuild-history", epilog="Example: mlmon model rebuild-history flight_delay")

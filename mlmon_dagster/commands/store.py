@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import io
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +12,7 @@ import click
 from mlmon_dagster.commands.options import as_of, period, spec_of, specs_of
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.pipeline.asked import moments_of
-from mlmon_dagster.spec.text_table import harmless, text_table
+from mlmon_dagster.spec.text_table import csv_text, harmless, json_lines, text_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -191,15 +189,9 @@ def _head(
 
 def _render(frame: pd.DataFrame, format_: str) -> str:
     if format_ == "csv":
-        text = frame.map(harmless)
-        buffer = io.StringIO()
-        text.to_csv(buffer, index=False, lineterminator="\n")
-        return buffer.getvalue().rstrip("\n")
+        return csv_text(frame.map(harmless))
     if format_ == "json":
-        records = json.loads(
-            frame.to_json(orient="records", double_precision=15, date_format="iso")
-        )
-        return "\n".join(json.dumps(record) for record in records)
+        return json_lines(frame)
     return _table(frame)
 
 

@@ -65,13 +65,7 @@ def _judge_estimate(evidence: Evidence, window: Window, monitor: EstimateMonitor
     reason = _not_estimated(evidence, window, row)
     if not reason and (base is None or finite(base["value"]) is None):
         reason = "no_baseline"
-    fields: dict[str, Any] = {
-        "family": FAMILY,
-        "metric": metric,
-        "source": row,
-        "threshold": f"drop {number(monitor.drop)}",
-        "baseline_value": finite(base["value"]) if base else None,
-    }
+    fields = _fields(metric, row, f"drop {number(monitor.drop)}", base)
     if row is None or base is None or reason:
         return unjudged(evidence, window, monitor, NAMES.get(metric, metric), reason, **fields)
     wait = evidence.spec.actuals.expected_within or dt.timedelta.resolution
@@ -91,6 +85,18 @@ def _judge_estimate(evidence: Evidence, window: Window, monitor: EstimateMonitor
     return _with(evidence, window, monitor, text, past, failed, worse, margin, fields)
 
 
+def _fields(
+    metric: str, row: MetricSample | None, threshold: str, base: MetricSample | None = None
+) -> dict[str, Any]:
+    return {
+        "family": FAMILY,
+        "metric": metric,
+        "source": row,
+        "threshold": threshold,
+        "baseline_value": finite(base["value"]) if base else None,
+    }
+
+
 def _not_estimated(evidence: Evidence, window: Window, row: MetricSample | None) -> str:
     reason = not_valued(window, row)
     is_rolling = row is None and window["n"] and evidence.spec.baseline.is_rolling
@@ -103,13 +109,7 @@ def _judge_residual(evidence: Evidence, window: Window, monitor: EstimateMonitor
     reason = _not_estimated(evidence, window, row)
     if not reason and window["maturity"] == "provisional":
         reason = "provisional"
-    fields: dict[str, Any] = {
-        "family": FAMILY,
-        "metric": metric,
-        "source": row,
-        "threshold": f"above {number(monitor.residual)}",
-        "baseline_value": None,
-    }
+    fields = _fields(metric, row, f"above {number(monitor.residual)}")
     if row is None or reason:
         return unjudged(evidence, window, monitor, NAMES.get(metric, metric), reason, **fields)
     recent = evidence.recent(window, metric, monitor.over)

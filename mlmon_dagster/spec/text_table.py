@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\0")  # how a cell begins that a spreadsheet runs
 
@@ -11,6 +16,19 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\0")  # how a cell begins that a sp
 def harmless(value: object) -> object:
     """Return a cell of a CSV file so that no spreadsheet takes it for a formula."""
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+
+def csv_text(frame: pd.DataFrame, *, with_head: bool = True) -> str:
+    """Return a frame as CSV without the last line's end; its cells are not made `harmless`."""
+    buffer = io.StringIO()
+    frame.to_csv(buffer, index=False, header=with_head, lineterminator="\n")
+    return buffer.getvalue().rstrip("\n")
+
+
+def json_lines(frame: pd.DataFrame) -> str:
+    """Return a frame as a JSON object a row and line; numbers to 15 digits, times as ISO 8601."""
+    records = frame.to_json(orient="records", double_precision=15, date_format="iso")
+    return "\n".join(json.dumps(record) for record in json.loads(records))
 
 
 def text_table(
