@@ -7,7 +7,7 @@ their step goes on. What a killed process has not written yet belongs to a step 
 which is computed and told again.
 
 Of each database that Dagster makes it reads its sixty migrations anew, so that of a new run is a
-copy of the first.
+copy of an empty one, which is kept beside them for every version of Dagster.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
 
 import sqlalchemy as sa
+from alembic.runtime.migration import MigrationContext
 from dagster import DagsterEventType, EventLogEntry
+from dagster import __version__ as dg_version
 from dagster._core.events import ASSET_CHECK_EVENTS, ASSET_EVENTS, BATCH_WRITABLE_EVENTS
 from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
@@ -119,8 +120,6 @@ class BatchedEventLogStorage(SqlEventLogStorage):
 class BatchedSqliteEventLogStorage(BatchedEventLogStorage, SqliteEventLogStorage):
     """The event log in SQLite: a database per run, and an index over all of them."""
 
-    _new_run: ClassVar[bytes] = b""
-
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
         self._engines: OrderedDict[str, sa.Engine] = OrderedDict()
         self._open = threading.local()
@@ -164,7 +163,8 @@ class BatchedSqliteEventLogStorage(BatchedEventLogStorage, SqliteEventLogStorage
         """Make the tables that a database lacks; of a new run by a copy."""
         path = Path(engine.url.database or "")
         if for_index_shard or path.exists():
-            super()._initdb(engine, for_index_shard)
+            if not _is_complete(engine):
+                super()._initdb(engine, for_index_shard)
             return
         copy = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
         copy.write_bytes(self._tables_of_a_run())
@@ -176,13 +176,14 @@ class BatchedSqliteEventLogStorage(BatchedEventLogStorage, SqliteEventLogStorage
             copy.unlink()
 
     def _tables_of_a_run(self) -> bytes:
-        cls = type(self)
-        if not cls._new_run:
-            with tempfile.TemporaryDirectory() as folder:
+        """Return the bytes of an empty run's database, made once for a version of Dagster."""
+        kept = Path(self._base_dir) / f"empty-{dg_version}.sqlite"
+        if not kept.exists():
+            with tempfile.TemporaryDirectory(dir=self._base_dir) as folder:
                 path = Path(folder) / "run.db"
                 super()._initdb(sa.create_engine(f"sqlite:///{path}", poolclass=NullPool))
-                cls._new_run = path.read_bytes()
-        return cls._new_run
+                path.replace(kept)
+        return kept.read_bytes()
 
     def _engine(self, shard: str) -> sa.Engine:
         engine = self._engines.pop(shard, None)
@@ -199,6 +200,12 @@ class BatchedSqliteEventLogStorage(BatchedEventLogStorage, SqliteEventLogStorage
         while len(self._engines) > _ENGINES:
             self._engines.popitem(last=False)
         return engine
+
+
+def _is_complete(engine: sa.Engine) -> bool:
+    """Tell whether a database has Dagster's tables: the revision is noted after they are made."""
+    with engine.connect() as conn:
+        return MigrationContext.configure(conn).get_current_revision() is not None
 
 
 class BatchedSqliteStorage(DagsterSqliteStorage):

@@ -172,4 +172,19 @@ def test_the_database_of_a_run_is_the_one_that_dagster_makes(tmp_path: Path) -> 
     expected = tables(SqliteEventLogStorage(str(theirs)))
     assert tables(BatchedSqliteEventLogStorage(str(ours))) == expected
     assert (ours / "r.db").stat().st_mode == (theirs / "r.db").stat().st_mode
-    assert sorted(p.name for p in ours.iterdir()) == ["index.db", "r.db"]
+    kept = f"empty-{dg.__version__}.sqlite"
+    assert sorted(p.name for p in ours.iterdir()) == [kept, "index.db", "r.db"]
+
+
+def test_a_process_takes_the_empty_database_that_an_earlier_one_made(tmp_path: Path) -> None:
+    def make(run_id: str) -> bytes:
+        with BatchedSqliteEventLogStorage(str(tmp_path)).run_connection(run_id):
+            return (tmp_path / f"{run_id}.db").read_bytes()
+
+    first = make("first")
+    kept = tmp_path / f"empty-{dg.__version__}.sqlite"
+    made = kept.stat()
+    assert make("second") == first == kept.read_bytes()
+    assert kept.stat() == made
+    known = BatchedSqliteEventLogStorage(str(tmp_path)).get_all_run_ids()
+    assert sorted(known) == ["first", "second"]

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 # at seconds a process. None of it judges a pandas frame.
 _BACKENDS = (
     "pyspark", "boto3", "botocore", "google.auth", "google.cloud", "google.oauth2", "azure",
-    "snowflake", "databricks",
+    "snowflake", "databricks", "psycopg2",
 )  # fmt: skip
 # What it needs for a test, a picture or a page that is rarely asked for, a third of its import:
 # imported once somebody asks.
-_LATER = ("scipy.stats", "altair")
+_LATER = ("scipy.stats", "altair", "mistune", "jsonschema")
 
 
 class Made(Protocol):
@@ -105,12 +105,14 @@ def _imported_without(names: Sequence[str]) -> Iterator[None]:
     hidden = [name for name in names if name not in sys.modules]
     loaded: dict[str, ModuleType | None] = sys.modules  # type: ignore[assignment]  # takes None
     loaded.update(dict.fromkeys(hidden))
-    # Thousands of classes are made and none is dropped: collecting takes a quarter of the import.
+    # Thousands of classes are made and none is dropped: collecting takes a quarter of the import,
+    # and once more as much afterwards, unless they are set aside.
     collects = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
+        gc.freeze()
         if collects:
             gc.enable()
         for name in hidden:
