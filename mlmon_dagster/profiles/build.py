@@ -118,7 +118,7 @@ def _profile(
     if moments.num_rows == 0:
         return {column.binning.column: empty(column.binning) for column in columns}
     has_nonfinite = can_be and pc.any(pc.greater(moments.column("n_nonfinite"), 0)).as_py()
-    parts = [with_numeric(engine, statements, moments.sort_by("window_start"))]
+    parts = [with_values(engine, statements, moments.sort_by("window_start"))]
     if spec.slices:
         parts.append(engine.query(statements.moments(sliced=True)))
     cells = Cells(parts, spec, sum(column.binning.size for column in columns))
@@ -232,11 +232,10 @@ def _statistics(
             return np.full(len(cells), default)
         return cells.arrange(parts, name, default).astype(np.float64)
 
-    counts = (
-        cells.counts(parts, f"bins{i}", binning)
-        if f"bins{i}" in names
-        else _dense(codes, len(cells), binning.size)
-    )
+    counts = cells.counts(parts, f"bins{i}", binning)
+    if codes is not None:
+        known = codes.codes != NULL_CODE
+        np.add.at(counts, (codes.cells[known], codes.codes[known]), codes.n[known])
     n = ints("n")
     return ColumnStatistics(
         binning,
@@ -276,14 +275,6 @@ def _coarsened(stats: ColumnStatistics) -> ColumnStatistics:
     )
 
 
-def _dense(codes: Codes | None, cells: int, size: int) -> Ints:
-    counts = np.zeros((cells, size), np.int64)
-    if codes is not None:
-        known = codes.codes != NULL_CODE
-        np.add.at(counts, (codes.cells[known], codes.codes[known]), codes.n[known])
-    return counts
-
-
 def _count_nonfinite(
     stats: ColumnStatistics, nonfinite: Mapping[tuple[str, str], Ints]
 ) -> ColumnStatistics:
@@ -321,14 +312,14 @@ def _unseen_counts(column: Column, engine: Engine, statements: Statements) -> pa
     return engine.query(statements.unseen_counts(column, names))
 
 
-_ROWS_AT_ONCE = 2_000_000  # of windows read together, unless one window has more
-_VALUES_AT_ONCE = 4_000_000
-_FEWEST_COLUMNS = 2  # read together
+_ROWS_AT_ONCE = 1_000_000  # of windows read together, unless one window has more
+_VALUES_AT_ONCE = 4_000_000  # that are read while as many are counted
+_FEWEST_COLUMNS = 1  # read together
 _THREADS = 2
 
 
-def with_numeric(engine: Engine, statements: Statements, moments: pa.Table) -> pa.Table:
-    """Add to the moments of the whole those of the numeric columns, and their bins.
+def with_values(engine: Engine, statements: Statements, moments: pa.Table) -> pa.Table:
+    """Add to the moments of the whole what is counted in this process: numbers and categories.
 
     Args:
         engine: Runs SQL in this process.
@@ -337,11 +328,11 @@ def with_numeric(engine: Engine, statements: Statements, moments: pa.Table) -> p
             numeric columns.
 
     Returns:
-        The same with the columns that `moments` of slices has: of column i ``bins{i}`` (lists),
-        ``minimum{i}``, ``maximum{i}``, ``total{i}``, ``total_sq{i}`` and, where a range is
-        declared, ``outside{i}``.
+        The same with ``bins{i}`` (lists) of column i and, of numbers, the other columns that
+        `moments` of slices has: ``minimum{i}``, ``maximum{i}``, ``total{i}``, ``total_sq{i}`` and,
+        where a range is declared, ``outside{i}``.
     """
-    parts: dict[int, list[_Sums]] = {i: [] for i in statements.numeric}
+    parts: dict[int, list[_Sums]] = {i: [] for i in statements.numeric + statements.categorical}
     if not parts:
         return moments
     with ThreadPoolExecutor(_THREADS) as threads:
@@ -358,22 +349,32 @@ def with_numeric(engine: Engine, statements: Statements, moments: pa.Table) -> p
 def _of_windows(
     engine: Engine, statements: Statements, cells: pa.Table, threads: ThreadPoolExecutor
 ) -> Iterator[tuple[int, _Sums]]:
-    """Read the values of some cells, a few columns at a time, and add them up by column."""
-    places, rows = statements.numeric, int(pc.sum(cells.column("n")).as_py())
+    """Read the values of some cells, a few columns at a time, and add them up by column.
+
+    While some are read, those read before are counted.
+    """
+    places = statements.numeric + statements.categorical
+    rows = int(pc.sum(cells.column("n")).as_py())
     starts, names = cells.column("window_start"), cells.column(CELL).to_numpy()
     ends = starts[0].as_py(), starts[-1].as_py()
+    by_window = pc.count_distinct(starts).as_py() == len(starts)
+    if by_window:
+        names = starts.to_numpy().astype("datetime64[us]").astype(np.int64)
     step = max(_VALUES_AT_ONCE // max(rows, 1), _FEWEST_COLUMNS)
     grouped: _Cells | None = None
+    counted: Iterator[tuple[int, _Sums]] = iter(())
     for begin in range(0, len(places), step):
         some = places[begin : begin + step]
-        table = engine.query(statements.values(some, *ends))
+        table = engine.query(statements.values(some, *ends, by_window=by_window))
         found = table.column(CELL).to_numpy()
         if grouped is None or not np.array_equal(grouped.of_row, found):
             grouped = _Cells.of(found, names)
         columns = [statements.columns[i] for i in some]
+        yield from counted
         sums = threads.map(partial(_sums, grouped), columns, table.columns[1:])
-        yield from zip(some, sums, strict=True)
+        counted = zip(some, sums, strict=True)
         del table  # before the next is read
+    yield from counted
 
 
 def _windows_together(moments: pa.Table) -> Iterator[pa.Table]:
@@ -392,6 +393,9 @@ def _next_end(starts: np.ndarray, begin: int) -> int:
     return int(np.searchsorted(starts, starts[begin], side="right"))
 
 
+_Names = NDArray[np.int64] | NDArray[np.uint64]
+
+
 class _Cells(NamedTuple):
     """Which rows belong to which cell.
 
@@ -401,12 +405,12 @@ class _Cells(NamedTuple):
         ends: Where the rows of each of C cells begin and end among those, (C + 1,).
     """
 
-    of_row: NDArray[np.uint64]
+    of_row: _Names
     order: NDArray[np.intp] | None
     ends: Ints
 
     @classmethod
-    def of(cls, of_row: NDArray[np.uint64], cells: NDArray[np.uint64]) -> _Cells:
+    def of(cls, of_row: _Names, cells: _Names) -> _Cells:
         codes = pd.Index(cells).get_indexer(pd.Index(of_row))
         codes = codes.astype(np.int16 if len(cells) < 2**15 else np.int32)  # sorted by radix
         order = None
@@ -417,7 +421,7 @@ class _Cells(NamedTuple):
 
 
 class _Sums(NamedTuple):
-    """Of a column in C cells: rows per bin (C, E + 1), range (NaN without values) and sums."""
+    """Of a column in C cells: rows per bin (C, bins), range (NaN without values) and sums."""
 
     bins: Ints
     minimum: Floats
@@ -430,6 +434,8 @@ class _Sums(NamedTuple):
 def _joined(parts: list[_Sums], column: Column) -> dict[str, pa.Array]:
     bins, *others = (np.concatenate(values) for values in zip(*parts, strict=True))
     lists = pa.FixedSizeListArray.from_arrays(pa.array(bins.ravel()), bins.shape[1])
+    if column.binning.kind == "categorical":
+        return {"bins": lists}
     found = dict(zip(_Sums._fields[1:], map(pa.array, others), strict=True))
     if column.low is None and column.high is None:
         del found["outside"]  # as in what is counted by slice
@@ -437,15 +443,23 @@ def _joined(parts: list[_Sums], column: Column) -> dict[str, pa.Array]:
 
 
 def _sums(cells: _Cells, column: Column, values: pa.ChunkedArray) -> _Sums:
-    edges = np.array(list_bins(column.binning, coarse=False)[0])
     ordered = values.to_numpy()
-    ordered = ordered.copy() if cells.order is None else ordered[cells.order]
+    if cells.order is not None:
+        ordered = ordered[cells.order]
     size = len(cells.ends) - 1
+    is_numeric = column.binning.kind == "numeric"
+    edges = np.array(list_bins(column.binning, coarse=False)[0] if is_numeric else ())
     found = _Sums(
-        np.zeros((size, len(edges) + 1), np.int64),
+        np.zeros((size, len(edges) + 1 if is_numeric else column.binning.size), np.int64),
         np.full(size, np.nan), np.full(size, np.nan), np.zeros(size), np.zeros(size),
         np.zeros(size, np.int64),
     )  # fmt: skip
+    if not is_numeric:
+        for cell in range(size):
+            mine = ordered[cells.ends[cell] : cells.ends[cell + 1]] - NULL_CODE
+            found.bins[cell] = np.bincount(mine, minlength=column.binning.size + 1)[1:]
+        return found
+    ordered = np.require(ordered, requirements="W")  # copied only where it is Arrow's own
     for cell in range(size):
         mine = ordered[cells.ends[cell] : cells.ends[cell + 1]]
         mine.sort()  # nulls, which are NaN here, last

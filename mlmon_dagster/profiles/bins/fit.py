@@ -4,7 +4,7 @@ Edges that depended on the window would hide a shift: one outlier would stretch 
 bins are open, so whatever comes later has a bin. `metrics.binnings` says what the codes mean.
 
 Those of a numeric column are made from its range, median, few values or quantiles. An engine in
-this process hands over two columns at a time, and numpy sorts them: that takes a third of
+this process hands over a few columns at a time, and numpy sorts them: that takes a third of
 asking for values, moments and quantiles with a statement each. Any other engine is asked, so that
 no column has to travel, and so is DuckDB where a column is large to hold.
 """
@@ -12,7 +12,7 @@ no column has to travel, and so is DuckDB where a column is large to hold.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -82,8 +82,8 @@ _ANSWERS: dict[Answer, Kind] = {"label": "confusion", "class": "classes", "numbe
 QUANTILE_BINS = 20
 MAX_VALUES = 32
 MAX_HELD = 20_000_000  # rows: 160 MB a column
-_VALUES_AT_ONCE = 4_000_000
-_THREADS = 2  # and columns read together, however many rows they have
+_VALUES_AT_ONCE = 2_000_000  # that are read while as many are sorted
+_THREADS = 2
 _FINER = 2.0**8  # SHAP values have long tails, and their means must add up
 
 
@@ -334,7 +334,8 @@ def order_statistics(
         return {name: _asked(engine, from_sql, value, dialect) for name, value in values.items()}
     found: dict[str, OrderStatistics] = {}
     names = list(values)
-    step = max(_VALUES_AT_ONCE // max(n_rows, 1), _THREADS)
+    step = max(_VALUES_AT_ONCE // max(n_rows, 1), 1)
+    ordered: Iterable[tuple[str, OrderStatistics]] = ()
     with ThreadPoolExecutor(_THREADS) as threads:
         for begin in range(0, len(names), step):
             some = names[begin : begin + step]
@@ -342,8 +343,10 @@ def order_statistics(
                 f"CAST({values[name]} AS DOUBLE) AS x{i}" for i, name in enumerate(some)
             )
             table = engine.query(f"SELECT {columns} FROM {from_sql} AS records")
-            found |= dict(zip(some, threads.map(_sorted, table.columns), strict=True))
+            found |= dict(ordered)  # of those before, sorted while these were read
+            ordered = zip(some, threads.map(_sorted, table.columns), strict=True)
             del table  # before the next is read
+        found |= dict(ordered)
     pa.default_memory_pool().release_unused()
     return found
 
@@ -371,7 +374,9 @@ def quantiles_of(
 
 def _sorted(column: pa.ChunkedArray) -> OrderStatistics:
     n = len(column) - column.null_count
-    values: NDArray[np.float64] = np.sort(column.to_numpy())[:n]  # nulls, NaN here, are last
+    values: NDArray[np.float64] = np.require(column.to_numpy(), requirements="W")
+    values.sort()
+    values = values[:n]  # nulls, NaN here, are last
     values += 0.0  # -0 is 0, whichever of them comes first
     if n == 0:
         return OrderStatistics((), (), 0.0, 0.0, 0.0)

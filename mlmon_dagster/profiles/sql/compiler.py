@@ -74,7 +74,8 @@ def slice_expression(columns: Sequence[str]) -> str:
 class _Coded(NamedTuple):
     """A column's codes in SQL, and what they are called in the whole and in slices.
 
-    The value comes first, where its text is long and would stand at each of hundreds of edges.
+    The value comes first, where its text is long and would stand at each of hundreds of edges. No
+    name in the whole: it is counted elsewhere.
     """
 
     value: str
@@ -108,6 +109,11 @@ class Statements:
             for i, column in enumerate(self.columns)
             if column.binning.kind == "numeric" and dialect.is_duckdb
         )
+        self.categorical = tuple(
+            i
+            for i, column in enumerate(self.columns)
+            if column.binning.kind == "categorical" and dialect.is_duckdb
+        )
         self._source = source
         self._keys = {
             "window_start": "window_start",
@@ -134,7 +140,7 @@ class Statements:
             # Lists are empty, not null, where every number of a row is finite.
             test = "CASE WHEN len(nonfinite) > 0 THEN 1 END" if is_duckdb else "nonfinite"
             outer.append(f"COUNT({test}) AS n_nonfinite")
-        if self.numeric and not sliced:
+        if (self.numeric or self.categorical) and not sliced:
             outer.append(f"hash({', '.join(KEYS)}) AS {CELL}")
         for i, column in enumerate(self.columns):
             if i in self.numeric and not sliced:
@@ -149,20 +155,31 @@ class Statements:
                 outer.append(f"map_values(histogram(v{i}, {bins})) AS bins{i}")
         return self._grouped(inner, outer, [[]], sliced, whole=not sliced)
 
-    def values(self, places: Sequence[int], first: dt.datetime, last: dt.datetime) -> str:
-        """Cells and values, as they are, of the columns at these places in a range of windows."""
-        keys = ", ".join(self._keys.values())
-        columns = [f"CAST({self.columns[i].value} AS DOUBLE) AS v{i}" for i in places]
+    def values(
+        self, places: Sequence[int], first: dt.datetime, last: dt.datetime, *, by_window: bool
+    ) -> str:
+        """Cells and numbers or codes of the columns at these places in a range of windows.
+
+        Args:
+            places: Among `numeric` and `categorical`.
+            first: The first window.
+            last: The last one.
+            by_window: Name the cells by their windows' starts, in microseconds, which is cheaper
+                to read than the hash of all keys, and enough where no window has two cells.
+        """
+        cell = "epoch_us(window_start)" if by_window else f"hash({', '.join(self._keys.values())})"
+        columns = [f"{value_to_code(self.columns[i], self.dialect)} AS v{i}" for i in places]
         return (
-            f"SELECT hash({keys}) AS {CELL}, {', '.join(columns)} FROM {self._source} AS records "
+            f"SELECT {cell} AS {CELL}, {', '.join(columns)} FROM {self._source} AS records "
             f"WHERE window_start BETWEEN {literal(first)} AND {literal(last)}"
         )
 
     def codes(self) -> list[str]:
         """Rows per cell, column (its position as ``item``) and code, for the whole and slices.
 
-        Of outputs that are counted together there are the pairs only, as the score's. Several
-        statements where one would be too long for the engine, none where there is no such column.
+        Of outputs that are counted together there are the pairs only, as the score's, and of
+        categories on DuckDB only those of slices: see `values`. Several statements where one would
+        be too long for the engine, none where there is no such column.
         """
         together, statements, length = list[_Coded](), list[str](), 0
         most = self.dialect.most_chars
@@ -183,6 +200,9 @@ class Statements:
                 continue  # counted elsewhere
             if paired is not None and i in paired[1:]:
                 continue
+            is_read = i in self.categorical
+            if is_read and not self._slices:
+                continue
             value, fine = "", column.binning.fine
             if column.binning.kind == "numeric" and len(column.value) > _LONG_VALUE:
                 value = f"{column.value} AS __v{i}"
@@ -193,10 +213,11 @@ class Statements:
             inner = f"{code} AS b{i}"
             if fine > 1 and self._slices:
                 inner += f", {code_expression(column, self.dialect, coarse=True)} AS c{i}"
-            yield _Coded(value, inner, f"b{i}", f"c{i}" if fine > 1 else f"b{i}")
+            whole = "" if is_read else f"b{i}"
+            yield _Coded(value, inner, whole, f"c{i}" if fine > 1 else f"b{i}")
 
     def _counted(self, columns: Sequence[_Coded]) -> str:
-        whole, sliced = [c.whole for c in columns], [c.sliced for c in columns]
+        whole, sliced = [c.whole for c in columns if c.whole], [c.sliced for c in columns]
         names = [*whole, *(name for name in sliced if name not in whole and self._slices)]
         items = " ".join(f"WHEN {name} IS NOT NULL THEN {name[1:]}" for name in names)
         outer = [f"CASE {items} END AS item", f"COALESCE({', '.join(names)}) AS code"]
@@ -433,22 +454,27 @@ class Cells:
         return arranged
 
     def counts(self, parts: Sequence[pa.Table], name: str, binning: Binning) -> Ints:
-        """Return the bins of a moments column, from lists to (cells, codes)."""
+        """Return the bins of a moments column, from lists to (cells, codes); 0 without any."""
         counts = np.zeros((len(self), binning.size), np.int64)
         start = 0
         for part, coarse in zip(parts, (False, True), strict=False):
-            if binning.kind == "loss":
-                counts[start : start + part.num_rows, 0] = as_numpy(part.column(name))
-                start += part.num_rows
-                continue
-            lists = part.column(name).combine_chunks()
-            edges, codes = list_bins(binning, coarse)
-            filled = start + np.flatnonzero(as_numpy(pc.is_valid(lists)))
-            flat = as_numpy(pc.list_flatten(lists)).reshape(-1, len(edges) + 1)
-            counts[np.ix_(filled, codes)] = flat
+            if name in part.column_names:
+                mine = counts[start : start + part.num_rows]
+                _fill(mine, part.column(name), binning, coarse=coarse)
             start += part.num_rows
         arranged: Ints = counts[self._order]
         return arranged
+
+
+def _fill(counts: Ints, column: pa.ChunkedArray, binning: Binning, *, coarse: bool) -> None:
+    if binning.kind == "loss":
+        counts[:, 0] = as_numpy(column)
+        return
+    is_numeric = binning.kind == "numeric"
+    codes = list_bins(binning, coarse)[1] if is_numeric else np.arange(binning.size)
+    lists = column.combine_chunks()
+    filled = np.flatnonzero(as_numpy(pc.is_valid(lists)))
+    counts[np.ix_(filled, codes)] = as_numpy(pc.list_flatten(lists)).reshape(-1, len(codes))
 
 
 def as_numpy(column: pa.Array | pa.ChunkedArray, default: float | bool = 0) -> np.ndarray:
