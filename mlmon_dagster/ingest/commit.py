@@ -53,6 +53,8 @@ from mlmon_dagster.store.tables.event_log import EventLog
 from mlmon_dagster.store.tables.id_index import may_repeat
 from mlmon_dagster.store.tables.parted_rows import PartedRows
 
+Ints = NDArray[np.int64]
+
 
 @dataclass(frozen=True)
 class Committed:
@@ -89,21 +91,21 @@ def commit_batch(
     looked_up = _LookedUp(store, log, stream, rows, shas if is_in_log else ())
     if is_by_arrival(rows.schema, stream):
         looked_up = replace(looked_up, rows=_arriving_after(looked_up.newest(), rows, batch, now))
-    kinds, starts = looked_up.classified()
-    added = looked_up.rows.only(kinds != Kind.DUPLICATE)
+    added, counts, starts = looked_up.classified(np.cumsum([f.rows.num_rows for f in batch]))
     # What reading and judging freed is of use to the writer, which has its own allocator.
     pa.default_memory_pool().release_unused()
     reached("ingest.before_append")
     if added.num_rows and not is_in_log:
         log.append(stream, added, shas)
     reached("ingest.after_append")
-    unmatched = np.zeros(rows.num_rows, dtype=bool)
+    unmatched = np.zeros(len(batch), np.int64)
     if stream == "actuals":
         # Looked up only now, so that a prediction that came meanwhile is not missed.
-        unmatched[kinds != Kind.DUPLICATE], starts = _matched(store, log, added)
+        ends = np.cumsum(counts[:, [Kind.NEW, Kind.CONFLICT]].sum(axis=1))
+        unmatched, starts = _matched(store, log, added, ends)
     told = [w for file in batch for w in (*file.bad_windows, *_told_before(spec, file.staged))]
     windows = dict.fromkeys(told, 0) | _windows(spec, starts)
-    reports = _reports(batch, kinds, unmatched)
+    reports = _reports(batch, counts, unmatched)
     reached("ingest.before_manifest")
     _settle(store, spec, batch, reports, windows, now)
     reached("ingest.after_manifest")
@@ -133,29 +135,45 @@ class _LookedUp:
         found = [pc.max(known["ingested_at"]).as_py() for _, _, known in self._known()]
         return max((moment for moment in found if moment is not None), default=None)
 
-    def classified(self) -> tuple[NDArray[np.int8], Counter[dt.datetime]]:
-        """Classify the rows; count those that touch a window, by its start."""
-        kinds = np.full(self.rows.num_rows, Kind.NEW, dtype=np.int8)
+    def classified(self, ends: Ints) -> tuple[PartedRows, Ints, Counter[dt.datetime]]:
+        """Classify the rows; count those that touch a window, by its start.
+
+        Args:
+            ends: Where the rows of each of F files end.
+
+        Returns:
+            The rows that the log lacks, how many of each file are of each `Kind`, (F, 3), and the
+            windows' counts.
+        """
+        is_added = np.ones(self.rows.num_rows, dtype=bool)
+        counts = np.zeros((len(ends), len(Kind)), np.int64)
         starts: Counter[dt.datetime] = Counter()
         for positions, rows, known in self._known():
             repeating = may_repeat(self.store, rows.select(["prediction_id"]), known)
             found = classify(rows, known, self.stream, repeating)
-            kinds[positions] = found
+            is_added[positions[found == Kind.DUPLICATE]] = False
+            for kind in Kind:
+                counts[:, kind] += _by_file(positions[found == kind], ends)
             if self.stream == "predictions":
                 starts += _counted(_touched(rows, found, known))
-        return kinds, starts
+        return self.rows.only(is_added), counts, starts
+
+
+def _by_file(positions: Ints, ends: Ints) -> Ints:
+    """Count rows, given by their positions, by the file that they are of."""
+    return np.bincount(np.searchsorted(ends, positions, side="right"), minlength=len(ends))
 
 
 def _matched(
-    store: Store, log: EventLog, added: PartedRows
-) -> tuple[NDArray[np.bool_], Counter[dt.datetime]]:
-    """Return which actuals have no prediction, and the windows of the others' predictions."""
-    unmatched = np.zeros(added.num_rows, dtype=bool)
+    store: Store, log: EventLog, added: PartedRows, ends: Ints
+) -> tuple[Ints, Counter[dt.datetime]]:
+    """Count the actuals of each file that have no prediction, and the windows of the others'."""
+    unmatched = np.zeros(len(ends), np.int64)
     starts: Counter[dt.datetime] = Counter()
     for positions, rows in added.by_id(store.queries, ["prediction_id", "dataset"]):
         matched = log.windows_of_actuals(rows)
         starts += _counted(matched["window_start"])
-        unmatched[positions] = _unmatched(rows, matched)
+        unmatched += _by_file(positions[_unmatched(rows, matched)], ends)
     return unmatched, starts
 
 
@@ -262,15 +280,9 @@ def _pairs(rows: pa.Table) -> pa.ChunkedArray:
     return pc.binary_join_element_wise(rows["dataset"], rows["prediction_id"], "/")
 
 
-def _reports(
-    batch: Sequence[Prepared], kinds: NDArray[np.int8], unmatched: NDArray[np.bool_]
-) -> list[FileReport]:
+def _reports(batch: Sequence[Prepared], found: Ints, unmatched: Ints) -> list[FileReport]:
     reports = []
-    end = 0
-    for file in batch:
-        start, end = end, end + file.rows.num_rows
-        # Not `bincount`, which makes eight bytes of every one.
-        counts = [int(np.count_nonzero(kinds[start:end] == kind)) for kind in Kind]
+    for file, counts, n_unmatched in zip(batch, found.tolist(), unmatched.tolist(), strict=True):
         if sum(counts) + file.n_bad != file.n_rows:
             raise AssertionError(f"{file.staged.name}: {counts} + {file.n_bad} != {file.n_rows}")
         reports.append(
@@ -287,7 +299,7 @@ def _reports(
                 n_bad=file.n_bad,
                 n_erased=file.n_erased,
                 is_again=file.staged.again is not None,
-                n_unmatched=int(unmatched[start:end].sum()),
+                n_unmatched=n_unmatched,
                 warnings=file.warnings,
                 bad_rows=file.examples,
             )

@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -18,10 +19,10 @@ from mlmon_dagster.store.tables.engine import QueryEngine
 from mlmon_dagster.store.tables.part_files import SAMPLE
 
 ROWS_TOGETHER: Final = 500_000  # whose ids are compared at once
-_MOST_GROUPS: Final = 250  # a byte a row
+_MOST_GROUPS: Final = 250  # each has a piece of every table
 _PASSES: Final = 4  # over all rows that are cheaper than to write them by group
+_PLACE: Final = ":place"
 Digits = NDArray[np.uint8]
-Groups = NDArray[np.uint8]
 Read = Callable[[Sequence[str] | None], Iterator[pa.Table]]
 
 
@@ -33,7 +34,6 @@ class PartedRows:
         n_rows: How many there are.
         read: Yields them as tables, with the columns asked for, or all if that is None; the same
             tables however often it is called.
-        groups: Which rows may have an id in common, if that is known.
         folder: Of this machine, where the rows are; None if they are in memory.
     """
 
@@ -42,13 +42,11 @@ class PartedRows:
         schema: pa.Schema,
         n_rows: int,
         read: Read,
-        groups: Groups | None = None,
         folder: Path | None = None,
     ) -> None:
         self.schema = schema
         self.num_rows = n_rows
         self._read = read
-        self._groups = groups
         self._folder = folder
 
     @classmethod
@@ -89,8 +87,7 @@ class PartedRows:
                 start += table.num_rows
                 yield table if mine.all() else table.filter(pa.array(mine))
 
-        groups = None if self._groups is None else self._groups[chosen]
-        return PartedRows(self.schema, int(chosen.sum()), read, groups, self._folder)
+        return PartedRows(self.schema, int(np.count_nonzero(chosen)), read, self._folder)
 
     def with_column(self, name: str, values: Callable[[int, int], pa.Array]) -> PartedRows:
         """Return them with a column set, or added as the last.
@@ -119,7 +116,7 @@ class PartedRows:
                 start = end
                 yield table.select(names)
 
-        return PartedRows(schema, self.num_rows, read, self._groups, self._folder)
+        return PartedRows(schema, self.num_rows, read, self._folder)
 
     def digits(self, engine: QueryEngine) -> Digits:
         """Return the first two digits of the md5 of every row's id, as a number."""
@@ -132,7 +129,7 @@ class PartedRows:
 
         Args:
             engine: Hashes the ids.
-            columns: To be read.
+            columns: To be read, ``prediction_id`` among them.
 
         Yields:
             Of each group which rows are in it, and some columns of them, in their order; all rows
@@ -141,55 +138,70 @@ class PartedRows:
         if self.num_rows <= ROWS_TOGETHER:
             yield np.arange(self.num_rows), self.table(columns)
             return
-        if self._groups is None:
-            most = min(-(-self.num_rows // ROWS_TOGETHER), _MOST_GROUPS)
-            # Not by md5, which takes eight times as long: no table is divided by these groups.
-            self._groups = self._of_ids(engine, f"CAST(hash(prediction_id) % {most} AS UTINYINT)")
-        groups = self._groups
-        n = int(groups.max()) + 1  # of more rows, if some are gone since
+        n = min(-(-self.num_rows // ROWS_TOGETHER), _MOST_GROUPS)
+        # Not by md5, which takes eight times as long: no table is divided by these groups.
+        sql = f"CAST(hash(prediction_id) % {n} AS UTINYINT)"
         if self._folder is None or n <= _PASSES:
+            groups = self._of_ids(engine, sql)
             for group in range(n):
                 mine = groups == group
                 yield np.flatnonzero(mine), self.only(mine).table(columns)
             return
         with tempfile.TemporaryFile(dir=self._folder) as file:
-            places = self._write_by_group(file, groups, n, columns)
-            schema = pa.schema([self.schema.field(name) for name in columns])
+            places, schema = self._write_by_group(file, engine, sql, n, columns)
             for group in range(n):
-                read = (os.pread(file.fileno(), size, at) for at, size in places[group])
+                pieces = ((at, end - at) for at, end in places[:, group : group + 2].tolist())
+                read = (os.pread(file.fileno(), size, at) for at, size in pieces if size)
                 batches = [pa.ipc.read_record_batch(pa.py_buffer(one), schema) for one in read]
-                yield np.flatnonzero(groups == group), pa.Table.from_batches(batches, schema)
+                rows = pa.Table.from_batches(batches, schema)
+                yield rows[_PLACE].to_numpy(), rows.select(columns)
 
     def _write_by_group(
-        self, file: IO[bytes], groups: Groups, n: int, columns: Sequence[str]
-    ) -> list[list[tuple[int, int]]]:
-        """Write all rows once, sorted by group; return where each has bytes, and how many.
+        self, file: IO[bytes], engine: QueryEngine, sql: str, n: int, columns: Sequence[str]
+    ) -> tuple[NDArray[np.int64], pa.Schema]:
+        """Write all rows once, those of each table sorted by group.
 
-        Read anew for each group, a hundred million rows would be read two hundred times.
+        Read anew for each group, a hundred million rows would be read two hundred times. Where a
+        row stands is written beside it, so that nothing in memory grows with the rows.
+
+        Returns:
+            Between which bytes the rows of each table and group are, (tables, n + 1), and the
+            columns of what is written.
         """
-        places: list[list[tuple[int, int]]] = [[] for _ in range(n)]
+        schema = pa.schema([self.schema.field(name) for name in columns])
+        schema = schema.append(pa.field(_PLACE, pa.int64()))
+        places = []
         start = at = 0
         for table in self.tables(columns):
-            mine = groups[start : start + table.num_rows]
+            groups = _asked(engine, sql, table)
+            order = np.argsort(groups, kind="stable")
+            ends = np.searchsorted(groups[order], np.arange(n + 1)).tolist()
+            numbers = pa.array(np.arange(start, start + table.num_rows))
             start += table.num_rows
-            order = np.argsort(mine, kind="stable")
-            ends = np.searchsorted(mine[order], np.arange(n + 1))
-            ordered = table.take(pa.array(order)).combine_chunks()
-            for group in np.flatnonzero(np.diff(ends)):
-                for batch in ordered.slice(ends[group], ends[group + 1] - ends[group]).to_batches():
-                    written = batch.serialize()
-                    places[group].append((at, written.size))
-                    at += file.write(written)
+            ordered = table.append_column(_PLACE, numbers).take(pa.array(order))
+            places.append([at])
+            for first, end in pairwise(ends):
+                if end > first:
+                    mine = pa.concat_batches(ordered.slice(first, end - first).to_batches())
+                    at += file.write(mine.serialize())
+                places[-1].append(at)
         file.flush()
-        return places
+        return np.array(places, np.int64), schema
 
-    def _of_ids(self, engine: QueryEngine, sql: str) -> NDArray[Any]:
-        query = f"SELECT {sql} AS found FROM ids"
-        found = [
-            engine.query(query, {"ids": table}).column("found").to_numpy()
-            for table in self.tables(["prediction_id"])
-        ]
-        return np.concatenate(found)
+    def _of_ids(self, engine: QueryEngine, sql: str) -> NDArray[np.uint8]:
+        found = np.empty(self.num_rows, np.uint8)
+        start = 0
+        for table in self.tables(["prediction_id"]):
+            found[start : start + table.num_rows] = _asked(engine, sql, table)
+            start += table.num_rows
+        return found
+
+
+def _asked(engine: QueryEngine, sql: str, rows: pa.Table) -> NDArray[np.uint8]:
+    """Return what an expression of ``prediction_id`` is for every row."""
+    ids = {"ids": rows.select(["prediction_id"])}
+    found: NDArray[np.uint8] = engine.query(f"SELECT {sql} AS found FROM ids", ids)[0].to_numpy()
+    return found
 
 
 class Spill:
