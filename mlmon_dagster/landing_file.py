@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any, Final
 
 Cell = str | int | float | bool | None
-Row = dict[str, object]
 _SIMPLE = frozenset({float, int, str, bool, bytes, type(None)})
 _ROW_BYTES = 200  # of a row, besides the values
 _SAMPLED = 100  # elements of a list or mapping that are looked at

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -31,7 +31,6 @@ from mlmon_dagster.profiles.storage import from_rows, to_rows
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.store.tables.engine import QueryEngine, WithTables
 
-P = TypeVar("P")
 # Does work on every part, as the builtin ``map``; ``map`` of an engine, which does it elsewhere.
 Spread = Callable[[Callable[[str], pa.Table], Sequence[str]], Iterable[pa.Table]]
 

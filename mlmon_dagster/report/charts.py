@@ -41,7 +41,6 @@ _STYLE = (
     f".mark{{fill:{ALERT};fill-opacity:.13;stroke:none}}"
     f".base{{stroke:{BASELINE};stroke-dasharray:6 4}}.limit{{stroke:{LIMIT};stroke-dasharray:2 4}}"
 )
-Run = tuple[float, float]
 Points = list[tuple[float, float]]
 
 

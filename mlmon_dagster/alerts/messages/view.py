@@ -416,11 +416,18 @@ def head_message(context: Context, firing: Sequence[AlertView], before: str = ""
     """
     views = worst_first(firing)
     title = _title(context, views, before)
+    message = _firing_message(context, views, title)
+    if len(views) > 1:
+        return message
+    return replace(message, items=_beyond_title(title, views[0]))
+
+
+def _firing_message(context: Context, views: Sequence[AlertView], title: str) -> Message:
     said = listing(views, [Item(f"{v.headline}.", v.statistics) for v in views])
     return Message(
         title=title,
         mood="ERROR" if any(v.row["severity"] == "ERROR" for v in views) else "WARN",
-        items=said.items if len(views) > 1 else _beyond_title(title, views[0]),
+        items=said.items,
         more=said.more,
         notes=_notes(context, views),
         mentions=_mentions(context, views),
@@ -510,20 +517,10 @@ def summary_message(context: Context, firing: Sequence[AlertView]) -> Message:
     """Say in one message what fires after a backfill, across families."""
     views = worst_first(firing)
     families = sorted({v.row["family"] for v in views})
-    said = listing(views, [Item(f"{v.headline}.", v.statistics) for v in views])
-    return Message(
-        title=titled(
-            f"{context.spec.model}: ",
-            f"{_count(len(views))} firing after the backfill ({', '.join(families)})",
-        ),
-        mood="ERROR" if any(v.row["severity"] == "ERROR" for v in views) else "WARN",
-        items=said.items,
-        more=said.more,
-        notes=_notes(context, views),
-        mentions=_mentions(context, views),
-        links=links_of(context.links, views),
-        commands=(f"mlmon alerts list --model {shlex.quote(context.spec.model)}",),
-    )
+    firing_now = f"{_count(len(views))} firing after the backfill ({', '.join(families)})"
+    message = _firing_message(context, views, titled(f"{context.spec.model}: ", firing_now))
+    command = f"mlmon alerts list --model {shlex.quote(context.spec.model)}"
+    return replace(message, commands=(command,))
 
 
 def _title(context: Context, views: Sequence[AlertView], before: str = "") -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -21,7 +20,7 @@ from mlmon_dagster.alerts.receivers.base import (
     Refused,
     Unclear,
 )
-from mlmon_dagster.alerts.receivers.http_post import Endpoint, outcome_of_status
+from mlmon_dagster.alerts.receivers.http_post import Endpoint, EndpointReceiver, outcome_of_status
 
 if TYPE_CHECKING:
     from apprise import Apprise, AppriseResult
@@ -34,15 +33,15 @@ _MENTION = re.compile(r"(?<!\w)@|<(?=[!@#&])")
 _NO_WIDTH = "\N{ZERO WIDTH SPACE}"
 
 
-class AppriseReceiver:
-    """Sends to the services that the specs name.
+class AppriseReceiver(EndpointReceiver):
+    """Sends to the services that the specs name, by an Apprise address each.
 
-    Args:
-        services: By channel: an Apprise address each.
+    A message twice is better than none.
     """
 
-    def __init__(self, services: Mapping[str, Endpoint]) -> None:
-        self._services = services
+    called = "Apprise"
+    repeats = "it may be there already; sent again"
+    keeps_one = False
 
     def send(self, delivery: Delivery) -> Outcome:
         """Send once; an edit of an earlier message would be one more, so it is left out."""
@@ -64,21 +63,13 @@ class AppriseReceiver:
         )
         return Posted(delivery.idempotency_key) if result else _outcome_of(result)
 
-    def look_up(self, delivery: Delivery, since: float) -> Outcome:
-        """Nobody can be asked, and a message twice is better than none."""
-        return NotPosted("it may be there already; sent again")
-
-    def retract(self, delivery: Delivery, posted: Posted) -> bool:
-        """What is sent stays sent."""
-        return False
-
     def problem(self, channel: str) -> Refused | None:
         """Say why nothing can be sent to a place, and what mends it; nothing is sent."""
         opened = self._opened(channel)
         return opened if isinstance(opened, Refused) else None
 
     def _opened(self, channel: str) -> Apprise | Refused:
-        service = self._services.get(channel, Endpoint(""))
+        service = self._endpoints.get(channel, Endpoint(""))
         if service.missing:
             return Refused(f"Apprise {channel}: set {service.missing[0]} where the dispatcher runs")
         if find_spec("apprise") is None:

@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, TypedDict, cast
 import sqlalchemy as sa
 
 from mlmon_dagster.store.state.schema import dead_letter, ingest_backlog, ingest_file, ingest_path
-from mlmon_dagster.store.state.statements import Query, insert_or_ignore, read_frame, upsert
+from mlmon_dagster.store.state.statements import (
+    Query,
+    between,
+    insert_or_ignore,
+    read_frame,
+    upsert,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -331,10 +337,7 @@ def refused_rows(
     query = sa.select(table).where(table.c.model == model)
     if sha256 is not None:
         query = query.where(table.c.sha256 == sha256)
-    if start is not None:
-        query = query.where(table.c.window_start >= start)
-    if end is not None:
-        query = query.where(table.c.window_start < end)
+    query = query.where(*between(table.c.window_start, start, end))
     if is_unplaced:
         query = query.where(*_UNPLACED)
     query = query.order_by(table.c.stream, table.c.sha256, table.c.row_number, table.c.reason)

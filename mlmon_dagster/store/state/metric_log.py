@@ -32,7 +32,7 @@ from mlmon_dagster.store.state.series import (
     series_numbers,
 )
 from mlmon_dagster.store.state.sql import quote_identifier
-from mlmon_dagster.store.state.statements import frame_of
+from mlmon_dagster.store.state.statements import between, frame_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -387,10 +387,7 @@ def newest(
     of_window = [w.model == model]
     if granularity is not None:
         of_window.append(w.granularity == granularity)
-    if start is not None:
-        of_window.append(w.window_start >= start)
-    if end is not None:
-        of_window.append(w.window_start < end)
+    of_window += between(w.window_start, start, end)
     if as_of is not None:
         of_window.append(schema.provenance.c.computed_at <= as_of)
     with engine.connect() as conn:
@@ -413,11 +410,8 @@ def window_starts(
     """
     moment = schema.metric_window.c.window_start
     mine = schema.metric_window.c.model == model
-    query = sa.select(moment).distinct().where(mine).order_by(moment)
-    if start is not None:
-        query = query.where(moment >= start)
-    if end is not None:
-        query = query.where(moment < end)
+    wanted = between(moment, start, end)
+    query = sa.select(moment).distinct().where(mine, *wanted).order_by(moment)
     with engine.connect() as conn:
         return list(conn.scalars(query))
 

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store.state.schema import monitor_result
-from mlmon_dagster.store.state.statements import Query, fetch, insert_or_ignore, read_frame
+from mlmon_dagster.store.state.statements import Query, between, fetch, insert_or_ignore, read_frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -163,18 +163,10 @@ def newest(
         The columns of ``monitor_result``, ordered by window, monitor and slice.
     """
     table = monitor_result
-    conditions = [table.c.model == model]
-    if start is not None:
-        conditions.append(table.c.window_start >= start)
-    if end is not None:
-        conditions.append(table.c.window_start < end)
+    conditions = [table.c.model == model, *between(table.c.window_start, start, end)]
     if family is not None:
         conditions.append(table.c.family.in_([family] if isinstance(family, str) else family))
-    last = (
-        sa.select(sa.func.max(table.c.id))
-        .where(*conditions)
-        .group_by(*(table.c[name] for name in _IDENTITY))
-    )
+    last = _last_ids(conditions)
     query = sa.select(table).where(table.c.id.in_(last))
     return read_frame(
         engine,
@@ -182,6 +174,13 @@ def newest(
             table.c.window_start, table.c.monitor, table.c.slice_key, table.c.slice_value
         ),
     )
+
+
+def _last_ids(wanted: Sequence[sa.ColumnElement[bool]]) -> sa.Select[tuple[int]]:
+    """Return the ids of the last verdicts of each monitor and slice on each window."""
+    c = monitor_result.c
+    by_identity = (c[name] for name in _IDENTITY)
+    return sa.select(sa.func.max(c.id)).where(*wanted).group_by(*by_identity)
 
 
 def shares_failed(
@@ -200,11 +199,7 @@ def shares_failed(
     """
     table = monitor_result
     mine = (table.c.model == model, table.c.family.in_(families), table.c.window_start < end)
-    last = (
-        sa.select(sa.func.max(table.c.id))
-        .where(*mine)
-        .group_by(*(table.c[name] for name in _IDENTITY))
-    )
+    last = _last_ids(mine)
     failed = sa.case((table.c.status == "OK", 0.0), else_=1.0)
     query = (
         sa.select(table.c.window_start, sa.func.avg(failed))
@@ -364,10 +359,7 @@ def versions(
         )
         .order_by(table.c.id)
     )
-    if start is not None:
-        query = query.where(table.c.window_start >= start)
-    if end is not None:
-        query = query.where(table.c.window_start < end)
+    query = query.where(*between(table.c.window_start, start, end))
     with engine.connect() as conn:
         return {
             (m, window): (version, details) for m, window, version, details in conn.execute(query)

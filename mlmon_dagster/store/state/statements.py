@@ -29,6 +29,14 @@ _ROWS_AT_ONCE = 5_000
 _OF_NOBODY = {"writer_lock"}  # held by processes of this moment
 
 
+def between(
+    moment: sa.ColumnElement[dt.datetime], start: dt.datetime | None, end: dt.datetime | None
+) -> list[sa.ColumnElement[bool]]:
+    """Return what a moment at or after one and before another meets; None is no limit."""
+    since = [] if start is None else [moment >= start]
+    return since if end is None else [*since, moment < end]
+
+
 def read_frame(engine: sa.Engine, query: Query) -> pd.DataFrame:
     """Run a query and return its rows.
 

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.windows import Window, closes_at, first_window
 from mlmon_dagster.store.state.schema import window_state, window_step
-from mlmon_dagster.store.state.statements import insert, upsert
+from mlmon_dagster.store.state.statements import between, insert, upsert
 
 
 def mark_inputs(
@@ -78,9 +78,9 @@ def mark_arrivals(
     if late:
         table = window_state
         conn.execute(
-            sa.update(table)
-            .where(table.c.model == spec.model, table.c.window_start == sa.bindparam("the_window"))
-            .values(n_late_after_close=table.c.n_late_after_close + sa.bindparam("n_late")),
+            _update_window(spec.model).values(
+                n_late_after_close=table.c.n_late_after_close + sa.bindparam("n_late")
+            ),
             late,
         )
     return frozen
@@ -141,18 +141,20 @@ def _with_late(conn: sa.Connection, model: str) -> set[datetime]:
     return set(conn.scalars(query))
 
 
+def _update_window(model: str) -> sa.Update:
+    """Return an update of one window of a model: the parameter ``the_window``, its start."""
+    c = window_state.c
+    of_window = c.window_start == sa.bindparam("the_window")
+    return sa.update(window_state).where(c.model == model, of_window)
+
+
 def _set_reopened(
     conn: sa.Connection, model: str, windows: Iterable[Window], when: datetime | None
 ) -> None:
     rows = [{"the_window": window.start} for window in windows]
     if rows:
         conn.execute(
-            sa.update(window_state)
-            .where(
-                window_state.c.model == model,
-                window_state.c.window_start == sa.bindparam("the_window"),
-            )
-            .values(reopened_at=when),
+            _update_window(model).values(reopened_at=when),
             rows,
         )
 
@@ -178,16 +180,8 @@ def mark_computed(conn: sa.Connection, model: str, rows: Sequence[Mapping[str, o
         )
         conn.execute(statement, [{**row, "model": model} for row in rows])
         return
-    update = (
-        sa.update(window_state)
-        .where(
-            window_state.c.model == model,
-            window_state.c.window_start == sa.bindparam("the_window"),
-        )
-        .values({name: sa.bindparam(f"new_{name}") for name in changed})
-    )
     conn.execute(
-        update,
+        _update_window(model).values({name: sa.bindparam(f"new_{name}") for name in changed}),
         [
             {"the_window": row["window_start"], **{f"new_{name}": row[name] for name in changed}}
             for row in rows
@@ -322,12 +316,7 @@ def load(
     """
 
     def within(table: sa.Table) -> list[sa.ColumnElement[bool]]:
-        conditions = [table.c.model == model]
-        if start is not None:
-            conditions.append(table.c.window_start >= start)
-        if end is not None:
-            conditions.append(table.c.window_start < end)
-        return conditions
+        return [table.c.model == model, *between(table.c.window_start, start, end)]
 
     with engine.connect() as conn:
         states = conn.execute(sa.select(window_state).where(*within(window_state))).all()
@@ -414,21 +403,14 @@ def note_finished(
         for row in conn.execute(done).all()
     ]
     if rows:
-        statement = (
-            sa.update(window_state)
-            .where(
-                window_state.c.model == model,
-                window_state.c.window_start == sa.bindparam("the_window"),
-            )
-            .values(
-                computed_revision=sa.bindparam("revision"),
-                computed_at=now,
-                # All that was asked for is there: the attempts it took are of no interest.
-                attempts=sa.case(
-                    (window_state.c.input_revision <= sa.bindparam("revision"), 0),
-                    else_=window_state.c.attempts,
-                ),
-            )
+        statement = _update_window(model).values(
+            computed_revision=sa.bindparam("revision"),
+            computed_at=now,
+            # All that was asked for is there: the attempts it took are of no interest.
+            attempts=sa.case(
+                (window_state.c.input_revision <= sa.bindparam("revision"), 0),
+                else_=window_state.c.attempts,
+            ),
         )
         conn.execute(statement, rows)
 
@@ -447,13 +429,6 @@ def forget_attempts(conn: sa.Connection, model: str, windows: Sequence[datetime]
 def _set_attempts(
     conn: sa.Connection, model: str, windows: Iterable[datetime], value: sa.ColumnElement[int]
 ) -> None:
-    statement = (
-        sa.update(window_state)
-        .where(
-            window_state.c.model == model, window_state.c.window_start == sa.bindparam("the_window")
-        )
-        .values(attempts=value)
-    )
     rows = [{"the_window": window} for window in windows]
     if rows:
-        conn.execute(statement, rows)
+        conn.execute(_update_window(model).values(attempts=value), rows)
