@@ -19,7 +19,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from mlmon_dagster.alerts import dispatch
+from mlmon_dagster.alerts.dispatching import dispatch
 from mlmon_dagster.alerts.receivers.base import ConsoleReceiver
 from mlmon_dagster.commands.options import spec_of
 from mlmon_dagster.project import project_from_environment

@@ -195,7 +195,7 @@ class Monitoring:
         """Return alert episodes, those that fire first, then the newest."""
         import pandas as pd
 
-        from mlmon_dagster.alerts import list_alerts
+        from mlmon_dagster.alerts.listing import list_alerts
         from mlmon_dagster.store.alert_state import AlertEpisode
 
         found = list_alerts(self.project.store, model, "FIRING" if firing else None)

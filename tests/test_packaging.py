@@ -23,7 +23,7 @@ DATA = (
     "defs/dagster.yaml",
     "store/state/migrations/env.py",
     "store/state/migrations/script.py.mako",
-    "store/state/migrations/versions/v0001_tables.py",
+    "store/state/migrations/versions/v0002_tables_and_views.py",
 )
 TOP_LEVEL = [
     "README.md",

@@ -71,7 +71,7 @@ class Ways(NamedTuple):
 
 def go(folder: Path) -> Ways:
     """Take a day whose scores say the contrary from its landing file to a message."""
-    from mlmon_dagster.alerts import dispatch
+    from mlmon_dagster.alerts.dispatching import dispatch
     from mlmon_dagster.alerts.receivers.base import ConsoleReceiver
     from mlmon_dagster.pipeline.ingest import ingest
     from mlmon_dagster.pipeline.plan import plan

@@ -12,9 +12,9 @@ from mlmon_dagster.alerts.lifecycle.apply_results import fold_results
 from mlmon_dagster.alerts.messages.incidents import flush_groups
 from mlmon_dagster.alerts.receivers.base import Delivery, NotPosted, Outcome, Posted
 from mlmon_dagster.alerts.receivers.worker import DeliveryPolicy, deliver
-from mlmon_dagster.pipeline.run import look
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec
+from tests.pipeline.looking import look
 
 _UNPACED = DeliveryPolicy(pace_seconds=0.0)
 

@@ -1,15 +1,5 @@
-"""Alerts: from monitor results to messages that arrive once."""
+"""Alerts: from monitor results to messages that arrive once.
 
-from mlmon_dagster.alerts.dispatching import DispatchReport, dispatch, send_test
-from mlmon_dagster.alerts.listing import list_alerts, render_alerts
-from mlmon_dagster.alerts.messages.view import dagster_links, page_links
-
-__all__ = [
-    "DispatchReport",
-    "dagster_links",
-    "dispatch",
-    "list_alerts",
-    "page_links",
-    "render_alerts",
-    "send_test",
-]
+Verdicts come in by `lifecycle`, become messages in `messages`, and leave by `receivers`;
+`dispatching` is the three in a row, `handling` and `listing` are what people do and see.
+"""

@@ -36,7 +36,7 @@ def alerts() -> None:
 @click.pass_obj
 def list_(project: Project, model: str | None, firing: bool, format_: str) -> None:
     """List alerts and their episodes, newest first."""
-    from mlmon_dagster.alerts import list_alerts, render_alerts
+    from mlmon_dagster.alerts.listing import list_alerts, render_alerts
     from mlmon_dagster.store.alert_state import models_with_new_results
 
     found = list_alerts(project.store, model, "FIRING" if firing else None)
@@ -343,7 +343,7 @@ def _try(
     project: Project, specs: list[ModelSpec], place: Destination, *, is_shown_here: bool
 ) -> str:
     """Send one message; return what is wrong, empty if nothing."""
-    from mlmon_dagster.alerts import send_test
+    from mlmon_dagster.alerts.dispatching import send_test
     from mlmon_dagster.alerts.lifecycle.routing import every_destination
     from mlmon_dagster.pipeline.receivers import receivers
 

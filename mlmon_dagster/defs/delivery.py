@@ -15,6 +15,14 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from mlmon_dagster.alerts.lifecycle.pipeline_failures import (
+    Kind,
+    RunFailure,
+    RunSuccess,
+    Unsettled,
+    observe_run_failures,
+    unsettled,
+)
 from mlmon_dagster.defs.assets import BACKFILL_TAG, OVERVIEW_KEY, SHARED
 from mlmon_dagster.defs.instance import MODEL_TAG, ONE_OF_MANY, UNFINISHED, models_of
 from mlmon_dagster.defs.metadata import safe_metadata
@@ -24,15 +32,9 @@ from mlmon_dagster.project import Project
 from mlmon_dagster.spec import BrokenModel, ModelSpec
 
 if TYPE_CHECKING:
-    from mlmon_dagster.alerts import DispatchReport
-    from mlmon_dagster.alerts.lifecycle.pipeline_failures import (
-        Kind,
-        RunFailure,
-        RunSuccess,
-        Unsettled,
-    )
+    from mlmon_dagster.alerts.dispatching import DispatchReport
 
-    Observed = RunFailure | RunSuccess
+Observed = RunFailure | RunSuccess
 
 LOOK_BACK = dt.timedelta(hours=48)
 PAGE = 200
@@ -63,7 +65,8 @@ def dispatch_alerts(
         broken: Declarations that do not load, all of them; what is known of their models waits.
             None if nobody looked.
     """
-    from mlmon_dagster.alerts import dagster_links, dispatch, page_links
+    from mlmon_dagster.alerts.dispatching import dispatch
+    from mlmon_dagster.alerts.messages.view import dagster_links, page_links
     from mlmon_dagster.alerts.receivers.worker import ping
     from mlmon_dagster.pipeline.asking.business import business_line
     from mlmon_dagster.store.state import state_marks
@@ -198,13 +201,6 @@ def observe_dagster(
     project: Project, specs: Sequence[ModelSpec], instance: dg.DagsterInstance, now: dt.datetime
 ) -> int:
     """Record what failed in Dagster, and what is well again; return how much of it is new."""
-    from mlmon_dagster.alerts.lifecycle.pipeline_failures import (
-        RunFailure,
-        RunSuccess,
-        observe_run_failures,
-        unsettled,
-    )
-
     if not specs:
         return 0
     known = {spec.model for spec in specs}
@@ -224,12 +220,6 @@ def observe_dagster(
 
 def observe_declarations(project: Project, broken: Sequence[BrokenModel], now: dt.datetime) -> int:
     """Record which declarations do not load, each once, and which do again or are gone."""
-    from mlmon_dagster.alerts.lifecycle.pipeline_failures import (
-        RunFailure,
-        RunSuccess,
-        observe_run_failures,
-        unsettled,
-    )
     from mlmon_dagster.alerts.lifecycle.routing import PLATFORM
 
     known = {
@@ -253,20 +243,12 @@ def observe_declarations(project: Project, broken: Sequence[BrokenModel], now: d
 
 def failed_plannings(project: Project) -> dict[str, str]:
     """Return the models whose new data could not be looked at lately, and their alert's state."""
-    from mlmon_dagster.alerts.lifecycle.pipeline_failures import unsettled
-
     found = unsettled(project.store)
     return {model: state for (model, kind, _), state in found.items() if kind == "planning"}
 
 
 def note_planning(project: Project, model: str, error: Exception | None) -> None:
     """Record that a model's new data could not be looked at, or can be again."""
-    from mlmon_dagster.alerts.lifecycle.pipeline_failures import (
-        RunFailure,
-        RunSuccess,
-        observe_run_failures,
-    )
-
     real_now = dt.datetime.now(dt.UTC)
     tick = f"{real_now:%Y%m%dT%H%M%S}"
     failures, well = [], []
@@ -284,7 +266,6 @@ def note_planning(project: Project, model: str, error: Exception | None) -> None
 def _failed_runs(
     instance: dg.DagsterInstance, known: set[str], now: dt.datetime
 ) -> Iterator[RunFailure]:
-    from mlmon_dagster.alerts.lifecycle.pipeline_failures import RunFailure
 
     wanted = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=now - LOOK_BACK)
     cursor: str | None = None
@@ -338,8 +319,6 @@ def _runs_well_again(
     instance: dg.DagsterInstance, specs: Sequence[ModelSpec], broken: set[tuple[str, str, str]]
 ) -> Iterator[RunSuccess]:
     """Yield the newest run that went well for every model that has a failed one."""
-    from mlmon_dagster.alerts.lifecycle.pipeline_failures import RunSuccess
-
     failed = {model for model, kind, _ in broken if kind in ("run", "check")}
     for spec in sorted((s for s in specs if s.model in failed), key=lambda s: s.model):
         if (record := _newest_good_run(instance, spec)) is None:
@@ -402,7 +381,6 @@ def _steps(instance: dg.DagsterInstance, run: dg.DagsterRun, kind: dg.DagsterEve
 def _stuck_runs(
     instance: dg.DagsterInstance, known: set[str], open_: Unsettled, now: dt.datetime
 ) -> Iterator[Observed]:
-    from mlmon_dagster.alerts.lifecycle.pipeline_failures import RunFailure, RunSuccess
 
     stuck: set[str] = set()
     for record in instance.get_run_records(dg.RunsFilter(statuses=list(STUCK_AFTER))):
@@ -432,7 +410,6 @@ def _ticks(
     """Yield failing ticks of our sensors and schedules, and later ones that went well."""
     from dagster._core.scheduler.instigation import TickStatus
 
-    from mlmon_dagster.alerts.lifecycle.pipeline_failures import RunFailure, RunSuccess
     from mlmon_dagster.alerts.lifecycle.routing import PLATFORM
 
     ours = {*SENSORS, *(f"{SHARED}_newest_{spec.time.granularity}" for spec in specs)}
@@ -468,7 +445,6 @@ def _daemons(
     instance: dg.DagsterInstance, open_: Unsettled, now: dt.datetime
 ) -> Iterator[Observed]:
     """Yield the daemons that have run once and are silent; one that never ran is not missed."""
-    from mlmon_dagster.alerts.lifecycle.pipeline_failures import RunFailure, RunSuccess
     from mlmon_dagster.alerts.lifecycle.routing import PLATFORM
 
     for name, status in instance.get_daemon_statuses().items():

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlmon_dagster.alerts import list_alerts
+from mlmon_dagster.alerts.listing import list_alerts
 from mlmon_dagster.commands.options import spec_of
 from mlmon_dagster.commands.run import show_reports
 from mlmon_dagster.defs.delivery import dispatch_alerts

@@ -69,6 +69,20 @@ Variables = Callable[[str], str | None]  # of the environment, by name
 Read = Callable[[Position, Path], Polled]  # from a position, into the staging folder
 
 
+def needed(variables: Variables, name: str, what: str) -> str:
+    """Return an environment variable that a source cannot do without.
+
+    Raises:
+        ConfigError: If it is not set; ``what`` says what it must hold.
+    """
+    value = variables(name)
+    if not value:
+        raise ConfigError(
+            f"{name} is not set; it must hold {what}, for every process that ingests."
+        )
+    return value
+
+
 def poll(
     store: Store,
     spec: ModelSpec,

@@ -6,6 +6,12 @@ import datetime as dt
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from mlmon_dagster.alerts.lifecycle.pipeline_failures import (
+    RunFailure,
+    RunSuccess,
+    observe_run_failures,
+    unsettled,
+)
 from mlmon_dagster.pipeline.work import Numbers, Work
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec.sources import Stream
@@ -108,13 +114,6 @@ def note_backlog(
         before: What the look before left, by stream.
         now: What this look left.
     """
-    from mlmon_dagster.alerts.lifecycle.pipeline_failures import (
-        RunFailure,
-        RunSuccess,
-        observe_run_failures,
-        unsettled,
-    )
-
     real_now = dt.datetime.now(dt.UTC)
     late = {
         stream: left

@@ -40,7 +40,7 @@ def status_of(
 
 
 def _status(project: Project, spec: ModelSpec) -> dict[str, object]:
-    from mlmon_dagster.alerts import list_alerts
+    from mlmon_dagster.alerts.listing import list_alerts
     from mlmon_dagster.report.summary import overall, standing_of
 
     engine = project.store.state

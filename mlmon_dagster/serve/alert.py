@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mlmon_dagster.alerts import list_alerts
+from mlmon_dagster.alerts.listing import list_alerts
 from mlmon_dagster.alerts.messages.view import (
     SHORT_ID,
     AlertView,

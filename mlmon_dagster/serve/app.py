@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from mlmon_dagster.alerts import list_alerts
+from mlmon_dagster.alerts.listing import list_alerts
 from mlmon_dagster.collect.admission import Access
 from mlmon_dagster.collect.problem import Problem, json_response
 from mlmon_dagster.report import page

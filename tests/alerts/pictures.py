@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from mlmon_dagster.alerts import dagster_links
 from mlmon_dagster.alerts.lifecycle.pipeline_failures import RunFailure, observe_run_failures
 from mlmon_dagster.alerts.messages.digest import write_digests
+from mlmon_dagster.alerts.messages.view import dagster_links
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from mlmon_dagster.monitors.evidence import excess
 from mlmon_dagster.monitors.wording import no_verdict

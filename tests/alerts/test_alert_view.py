@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import sqlalchemy as sa
 
-from mlmon_dagster.alerts import list_alerts
+from mlmon_dagster.alerts.listing import list_alerts
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state.statements import fetch
 from mlmon_dagster.store.state.views import mlmon_alert

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from mlmon_dagster.alerts import dispatch, send_test
+from mlmon_dagster.alerts.dispatching import dispatch, send_test
 from mlmon_dagster.alerts.handling import requeue
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from mlmon_dagster.alerts.receivers.worker import DeliveryPolicy, deliver

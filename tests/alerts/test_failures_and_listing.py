@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 
-from mlmon_dagster.alerts import dagster_links, list_alerts, render_alerts
 from mlmon_dagster.alerts.lifecycle.pipeline_failures import (
     RunFailure,
     RunSuccess,
     observe_run_failures,
 )
-from mlmon_dagster.alerts.listing import render_history
+from mlmon_dagster.alerts.listing import list_alerts, render_alerts, render_history
+from mlmon_dagster.alerts.messages.view import dagster_links
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from mlmon_dagster.store import Store
 from tests.alerts.fake_slack import FakeSlack

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from mlmon_dagster.alerts import dagster_links
 from mlmon_dagster.alerts.lifecycle.apply_results import fold_results
 from mlmon_dagster.alerts.lifecycle.routing import matcher
 from mlmon_dagster.alerts.messages.incidents import flush_groups
+from mlmon_dagster.alerts.messages.view import dagster_links
 from mlmon_dagster.alerts.receivers.base import ConsoleReceiver
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from mlmon_dagster.alerts.receivers.worker import deliver

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from mlmon_dagster.alerts import dagster_links, list_alerts, page_links
+from mlmon_dagster.alerts.listing import list_alerts
+from mlmon_dagster.alerts.messages.view import dagster_links, page_links
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.pipeline.receivers import local_links

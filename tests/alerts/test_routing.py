@@ -159,7 +159,7 @@ def test_what_a_place_refuses_for_good_goes_to_its_fallback_in_order(
 
 
 def test_a_model_taken_away_says_so_in_its_thread(store: Store) -> None:
-    from mlmon_dagster.alerts import dispatch
+    from mlmon_dagster.alerts.dispatching import dispatch
 
     settle(store, [spec_of()], day(2), result(1))
     dispatch(store, [spec_of("other")], day(20), {})

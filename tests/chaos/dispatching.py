@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from mlmon_dagster.alerts import dispatch
+from mlmon_dagster.alerts.dispatching import dispatch
 from mlmon_dagster.alerts.messages import incidents, outage
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from mlmon_dagster.alerts.receivers.worker import DeliveryPolicy

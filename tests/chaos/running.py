@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from mlmon_dagster.alerts import dispatch
+from mlmon_dagster.alerts.dispatching import dispatch
 from mlmon_dagster.alerts.messages.incidents import count_untold
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from mlmon_dagster.errors import MlmonError

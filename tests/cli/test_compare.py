@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlmon_dagster.pipeline.run import look
 from mlmon_dagster.spec import load_model
 from tests.cli.conftest import Command
 from tests.defs.small_model import DAYS, MODEL, NOW, customers, drop, landing, make_project
+from tests.pipeline.looking import look
 
 AT = ("--now", NOW.isoformat())
 SEEN = DAYS[:12]  # days with ground truth

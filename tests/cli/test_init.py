@@ -10,11 +10,11 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from mlmon_dagster.pipeline.run import look
 from mlmon_dagster.spec import load_model
 from mlmon_dagster.store.state import manifest, metric_log
 from tests.cli.conftest import Command
 from tests.defs.small_model import make_project
+from tests.pipeline.looking import look
 from tests.scaffold import events, other_words
 from tests.scaffold.events import N, churn
 

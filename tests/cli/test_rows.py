@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
-from mlmon_dagster.alerts import list_alerts
+from mlmon_dagster.alerts.listing import list_alerts
 from mlmon_dagster.pipeline.asking.rows import rows_of
 from mlmon_dagster.pipeline.ingest import ingest
-from mlmon_dagster.pipeline.run import compute, look
+from mlmon_dagster.pipeline.run import compute
 from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.spec import load_model
 from mlmon_dagster.store.state import window_state
@@ -35,6 +35,7 @@ from tests.defs.small_model import (
     windows_of_days,
     write_declaration,
 )
+from tests.pipeline.looking import look
 
 AT = ("--now", NOW.isoformat())
 

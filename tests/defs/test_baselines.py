@@ -10,8 +10,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from mlmon_dagster.alerts import list_alerts
 from mlmon_dagster.alerts.lifecycle.apply_results import fold_results
+from mlmon_dagster.alerts.listing import list_alerts
 from mlmon_dagster.defs.assets import asset_key
 from mlmon_dagster.defs.history import report_history
 from mlmon_dagster.defs.instance import open_instance

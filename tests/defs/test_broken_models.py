@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 import sqlalchemy as sa
 
-from mlmon_dagster.alerts import list_alerts
+from mlmon_dagster.alerts.listing import list_alerts
 from mlmon_dagster.defs.build import build_definitions
 from mlmon_dagster.defs.delivery import dispatch_alerts
 from mlmon_dagster.spec import read_models

@@ -28,9 +28,9 @@ from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._daemon.types import DaemonHeartbeat
 from dagster._utils.error import SerializableErrorInfo
 
-from mlmon_dagster.alerts import list_alerts
 from mlmon_dagster.alerts.lifecycle.apply_results import fold_results
 from mlmon_dagster.alerts.lifecycle.routing import platform_spec
+from mlmon_dagster.alerts.listing import list_alerts
 from mlmon_dagster.defs.assets import OVERVIEW_KEY
 from mlmon_dagster.defs.delivery import (
     failed_plannings,

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from mlmon_dagster.alerts import list_alerts
 from mlmon_dagster.alerts.lifecycle.apply_results import fold_results
+from mlmon_dagster.alerts.listing import list_alerts
 from mlmon_dagster.defs.checks import UNWATCHED
 from mlmon_dagster.store.alert_state import ACTIVE
 from tests.defs.small_model import DAYS, MODEL, customers, drop, landing, write_declaration

@@ -13,8 +13,8 @@ import pytest
 import sqlalchemy as sa
 from sklearn.metrics import roc_auc_score
 
-from mlmon_dagster.alerts import list_alerts
 from mlmon_dagster.alerts.lifecycle.apply_results import fold_results
+from mlmon_dagster.alerts.listing import list_alerts
 from mlmon_dagster.profiles import load_baseline
 from mlmon_dagster.report.curves import Asked, Curves, sentence_of
 from mlmon_dagster.report.health import health_report, write_report

@@ -14,10 +14,10 @@ from typing import Any
 import yaml
 
 from mlmon_dagster import cli
-from mlmon_dagster.pipeline.run import look
 from mlmon_dagster.spec import ModelSpec, load_model
 from mlmon_dagster.store.state import metric_log
 from tests.defs.small_model import make_project
+from tests.pipeline.looking import look
 from tests.scaffold.layouts import DataSet
 
 NOW = "2026-05-01T00:00:00Z"

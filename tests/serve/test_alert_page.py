@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from mlmon_dagster.alerts import list_alerts
+from mlmon_dagster.alerts.listing import list_alerts
 from mlmon_dagster.store.state import monitor_results
 from tests.report.worlds import SECRET, World
 from tests.serve.conftest import Get

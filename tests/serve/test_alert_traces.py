@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from mlmon_dagster.alerts import list_alerts
 from mlmon_dagster.alerts.lifecycle.apply_results import fold_results
+from mlmon_dagster.alerts.listing import list_alerts
 from mlmon_dagster.pipeline.run import run
 from mlmon_dagster.pipeline.steps import windowed_of
 from mlmon_dagster.pipeline.work import Work

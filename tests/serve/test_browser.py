@@ -12,7 +12,7 @@ from html import unescape
 import pytest
 import uvicorn
 
-from mlmon_dagster.alerts import list_alerts
+from mlmon_dagster.alerts.listing import list_alerts
 from mlmon_dagster.report.health import health_report
 from tests.browser import A4, DESKTOP, PHONE, Browser, started
 from tests.report.worlds import NOW, World, build

@@ -6,8 +6,7 @@ import datetime as dt
 import json
 from pathlib import Path
 
-from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.ingest.polling import Batch, Polled, Variables, poll, stage_lines
+from mlmon_dagster.ingest.polling import Batch, Polled, Variables, needed, poll, stage_lines
 from mlmon_dagster.ingest.report import FileReport
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.sources import KafkaSource, Stream
@@ -86,10 +85,4 @@ def _line(message: bytes) -> bytes:
 
 
 def _config(source: KafkaSource, variables: Variables) -> str:
-    config = variables(source.config_env)
-    if not config:
-        raise ConfigError(
-            f"{source.config_env} is not set; it must hold the servers of the topic "
-            f"{source.kafka}, for every process that ingests."
-        )
-    return config
+    return needed(variables, source.config_env, f"the servers of the topic {source.kafka}")

@@ -13,9 +13,8 @@ from typing import Any, Protocol
 import pyarrow as pa
 import sqlalchemy as sa
 
-from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.ingest.formats.read_jsonl import NESTED
-from mlmon_dagster.ingest.polling import Polled, Variables, poll, stage_rows, wanted_names
+from mlmon_dagster.ingest.polling import Polled, Variables, needed, poll, stage_rows, wanted_names
 from mlmon_dagster.ingest.raw import text_array
 from mlmon_dagster.ingest.report import FileReport
 from mlmon_dagster.spec import ModelSpec
@@ -114,13 +113,8 @@ def check_table(spec: ModelSpec, stream: Stream, source: SqlSource, variables: V
 
 
 def _url(source: SqlSource, variables: Variables) -> str:
-    url = variables(source.url_env)
-    if not url:
-        raise ConfigError(
-            f"{source.url_env} is not set; it must hold the URL of the database with the table "
-            f"{source.sql}, for every process that ingests."
-        )
-    return url
+    what = f"the URL of the database with the table {source.sql}"
+    return needed(variables, source.url_env, what)
 
 
 def _regrouped(

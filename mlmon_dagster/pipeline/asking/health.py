@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mlmon_dagster.alerts import list_alerts
+from mlmon_dagster.alerts.listing import list_alerts
 from mlmon_dagster.project import Project
 from mlmon_dagster.report.health import HealthReport, health_report, write_report
 from mlmon_dagster.spec import ModelSpec

@@ -1,12 +1,17 @@
-"""Create the views that people, Grafana and BI tools read; see docs/dashboards.md.
+"""Create the tables, as `schema.py` declares them, and the views on them; see docs/dashboards.md.
 
-A later migration that changes a table below them drops them first and creates them again.
+Version 0.1 has no past: a change of a table changes what this makes. The first migration after a
+release is written together with the tables of that release here, for it changes databases that
+have them (`alembic revision --autogenerate` on an empty database writes them out). If it changes a
+table below the views, it drops these first and creates them again.
 """
 
 from alembic import op
 
+from mlmon_dagster.store.state.schema import METADATA
+
 revision = "0002"
-down_revision = "0001"
+down_revision = None
 branch_labels = None
 depends_on = None
 
@@ -120,6 +125,7 @@ LEFT JOIN (
 
 
 def upgrade() -> None:
-    """Create the views."""
+    """Create all of it; a table of another program with one of the names is an error."""
+    METADATA.create_all(op.get_bind(), checkfirst=False)
     for view in (METRIC, MONITOR, ALERT, WINDOW):
         op.execute(view)
