@@ -8,6 +8,8 @@ from __future__ import annotations
 import atexit
 import gc
 
+gc.disable()  # of what follows nothing is garbage, and looking for it takes half as long again
+
 import dagster as dg
 
 from mlmon_dagster.defs.build import build_definitions
@@ -16,7 +18,6 @@ from mlmon_dagster.project import project_from_environment
 from mlmon_dagster.spec import read_models
 
 project = project_from_environment()
-gc.disable()  # of what is made here nothing is garbage, and looking for it takes half as long again
 models = read_models(project.models_folder, project.now(), known=project.known_specs)
 defs = dg.Definitions.merge(
     build_definitions(models, project, only=models_of_own_run()),

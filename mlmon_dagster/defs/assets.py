@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 import dagster as dg
@@ -59,7 +59,7 @@ PAST = "rows are past retention; profiles and metrics stay as they were computed
 Materialized = dg.MaterializeResult[None] | dg.AssetMaterialization
 Inputs = Mapping[str, object]  # of a step: nothing, since our steps hand each other no values
 Body = Callable[[dg.AssetExecutionContext, Inputs], Iterator[Materialized]]
-AFTER = dg.In(dg.Nothing)  # a step comes after others, and takes nothing from them
+_AFTER = dg.In(dg.Nothing)  # a step comes after others, and takes nothing from them
 _OUTPUT = "result"
 SHARED = "mlmon"  # before the name of everything that serves all models together
 OVERVIEW_KEY = dg.AssetKey([SHARED, "overview"])
@@ -245,7 +245,7 @@ def made_of(
             body,
             name=asset.key.to_python_identifier(),
             description=asset.description,
-            ins=dict.fromkeys(parents, AFTER),
+            ins=after(parents),
             outs={_OUTPUT: _out(asset.description, asset.code_version)},
             tags=tags,
             code_version=asset.code_version,
@@ -259,6 +259,17 @@ def made_of(
 def by_input(keys: Iterable[dg.AssetKey]) -> dict[str, dg.AssetKey]:
     """Return the assets that a step comes after, by the names that its inputs have."""
     return {re.sub("[-.]", "_", "_".join(key.path)): key for key in keys}
+
+
+def after(names: Iterable[str]) -> dict[str, dg.In]:
+    """Return the inputs of a step that comes after others and takes nothing from them."""
+    return {name: _input(name) for name in names}
+
+
+@lru_cache(maxsize=1_000)  # a model's steps come after the same few, and each is checked when made
+def _input(name: str) -> dg.In:
+    # What Dagster would make of it for each step; it takes one that is made already.
+    return cast(dg.In, _AFTER.to_definition(name))
 
 
 @cache

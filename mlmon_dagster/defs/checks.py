@@ -10,8 +10,8 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
 )
 
 from mlmon_dagster.defs.assets import (
-    AFTER,
     Inputs,
+    after,
     asset_key,
     by_input,
     first_of_all,
@@ -90,7 +90,7 @@ def _family_check(project: Project, spec: ModelSpec, info: AssetInfo) -> dg.Asse
             family_check,
             name=f"{spec.model}__{family}_check",
             description=check.description,
-            ins=dict.fromkeys(parents, AFTER),
+            ins=after(parents),
             outs={output: _VERDICTS},
             tags={"dagster/compute_kind": "mlmon", **first_of_all(spec)},
             pool=spec.model,
