@@ -224,7 +224,7 @@ def test_every_part_of_the_spec_has_a_section() -> None:
         and thing.__module__ in (declared.__name__, families.__name__)
     ]
     covered = {model for _, model in SECTIONS} | {
-        sources.Sources, families.Condition, families.Monitors, families._Monitor,
+        sources.Sources, families.Condition, families.Monitors, families.Monitor,
             families._Limited,
         families.Attribution, families.Multivariate,
         declared.Declaration,  # the top level, before its defaults

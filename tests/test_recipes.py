@@ -62,7 +62,7 @@ from mlmon_dagster.metrics.drift.columns import columns_drift
 from mlmon_dagster.metrics.drift.optional_distances import FURTHER
 from mlmon_dagster.metrics.drift.references import DriftBaseline
 from mlmon_dagster.monitors.wording import NAMES
-from mlmon_dagster.spec import DriftMonitor
+from mlmon_dagster.spec.monitors import DriftMonitor
 from tests.metrics.samples import categorical_binning, count
 method = DriftMonitor(method="bhattacharyya").method
 values = np.array([[0] * 900 + [1] * 100, [0] * 100 + [1] * 900])
@@ -208,8 +208,8 @@ FAMILY = Toy(
     {
         "spec/monitors.py": {
             '    "versions": "versions",\n': '    "crowding": "crowding",\n',
-            "class ServiceMonitor(_Monitor):\n": (
-                'class CrowdingMonitor(_Monitor):\n    """Too many."""\n\n    above: int = 9\n\n\n'
+            "class ServiceMonitor(Monitor):\n": (
+                'class CrowdingMonitor(Monitor):\n    """Too many."""\n\n    above: int = 9\n\n\n'
             ),
             "    service: ServiceMonitor = ServiceMonitor()\n": (
                 "    crowding: CrowdingMonitor = CrowdingMonitor()\n"
@@ -258,10 +258,11 @@ def judge(evidence):
     """
 import io
 from pathlib import Path
-from mlmon_dagster.alerts import ConsoleReceiver, dispatch
-from mlmon_dagster.pipeline.run import look
+from mlmon_dagster.alerts.dispatching import dispatch
+from mlmon_dagster.alerts.receivers.base import ConsoleReceiver
 from mlmon_dagster.spec import load_model
 from tests.defs.small_model import DAYS, land_days, land_validation, make_project, write_declaration
+from tests.pipeline.looking import look
 write_declaration(Path("."))
 path = Path("models/churn.yaml")
 said = "monitors:\\n  crowding: {above: 100, windows: 1 of 1}\\n"

@@ -17,7 +17,9 @@ from mlmon_dagster.monitors.evidence import (
     Evidence,
     Window,
     excess,
+    failing,
     finite,
+    is_beyond,
     not_tested,
     result_row,
     unjudged,
@@ -169,8 +171,7 @@ def _judged(
             {key: part[key] for key in ("metric", "slice_key", "slice_value", "value", "n")}
             for part in _farther_slices(evidence, window, column)[:WORST_SLICES]
         ]
-    is_error = monitor.error_at is not None and abs(row["value"]) > monitor.error_at
-    status = ("ERROR" if is_error else monitor.severity) if failed else OK
+    status = failing(monitor, is_beyond(monitor.error_at, row["value"])) if failed else OK
     return result_row(
         evidence,
         window,
@@ -324,8 +325,7 @@ def _judged_attribution(
     )
     if large and not real:
         message += f", but an unchanged window can be as far (adjusted p {number(adjusted)})"
-    is_error = declared.error_at is not None and abs(shift) > declared.error_at
-    failing = "ERROR" if is_error else monitor.severity
+    failed = large and real
     return result_row(
         evidence,
         window,
@@ -334,7 +334,7 @@ def _judged_attribution(
         metric=ATTRIBUTION_SHIFT,
         column=feature,
         source=row,
-        status=failing if large and real else OK,
+        status=failing(monitor, is_beyond(declared.error_at, shift)) if failed else OK,
         message=message + ".",
         threshold=f"beyond {number(declared.above)}",
         p_adjusted=finite(adjusted),
@@ -388,7 +388,6 @@ def _judged_correlation(
         message += f"; it changed most for {said}"
     if large and not real:
         message += f", but an unchanged window can be as far (p {number(row['p_value'])})"
-    is_error = declared.error_at is not None and row["value"] > declared.error_at
     return result_row(
         evidence,
         window,
@@ -396,7 +395,7 @@ def _judged_correlation(
         family="drift",
         metric=CORRELATION_SHIFT,
         source=row,
-        status=("ERROR" if is_error else monitor.severity) if failed else OK,
+        status=failing(monitor, is_beyond(declared.error_at, row["value"])) if failed else OK,
         message=message + ".",
         threshold=f"above {number(declared.above)}",
         p_adjusted=finite(row["p_value"]),

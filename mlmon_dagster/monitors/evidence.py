@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final, Protocol, TypedDict, cast
+from typing import Any, Final, TypedDict, cast
 
 import pandas as pd
 
@@ -18,9 +18,8 @@ from mlmon_dagster.metrics.frames import MetricSample, records, samples
 from mlmon_dagster.monitors.wording import no_verdict
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.baseline import PRODUCTION
-from mlmon_dagster.spec.monitors import Condition, Severity
+from mlmon_dagster.spec.monitors import Condition, Monitor, Severity
 from mlmon_dagster.spec.names import ALL, TABLE
-from mlmon_dagster.spec.scalars import KOfN
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 
 OK: Final = "OK"
@@ -67,26 +66,6 @@ class Excess(TypedDict, total=False):
 
     excess: float | None
     excess_error: float | None
-
-
-class Monitor(Protocol):
-    """What every declared monitor has."""
-
-    @property
-    def severity(self) -> Severity:
-        """WARN or ERROR, the status of a failure."""
-
-    @property
-    def windows(self) -> KOfN:
-        """How many of how many windows must fail."""
-
-    @property
-    def owner(self) -> str | None:
-        """Who is told, if not the model's owners."""
-
-    @property
-    def runbook(self) -> str | None:
-        """Link to what to do."""
 
 
 @dataclass(frozen=True)
@@ -349,6 +328,16 @@ def unjudged(
         source=source,
         **fields,
     )
+
+
+def failing(monitor: Monitor, is_error: bool) -> Severity:
+    """Return the status of a failure: ERROR past the second threshold, else as declared."""
+    return "ERROR" if is_error else monitor.severity
+
+
+def is_beyond(error_at: float | None, value: float) -> bool:
+    """Say whether a distance, either way, is past a second threshold; never without one."""
+    return error_at is not None and abs(value) > error_at
 
 
 def not_measured(window: Window) -> str:

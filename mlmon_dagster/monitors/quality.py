@@ -10,6 +10,7 @@ from mlmon_dagster.monitors.evidence import (
     Evidence,
     Window,
     excess_of,
+    failing,
     finite,
     not_measured,
     rate_fails,
@@ -98,8 +99,7 @@ def _judge_column(evidence: Evidence, window: Window, metric: str, column: str) 
         listed = ", ".join(list(names)[:3]) + more
         first = f"{text} is {share}: {listed}"
         message = told(first, f"{count}, {compared(condition, failed)}")
-    is_error = failed and condition.is_error(row["value"])
-    status = ("ERROR" if is_error else monitor.severity) if failed else OK
+    status = failing(monitor, condition.is_error(row["value"])) if failed else OK
     return result_row(
         evidence,
         window,

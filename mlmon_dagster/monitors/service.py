@@ -18,6 +18,7 @@ from mlmon_dagster.monitors.evidence import (
     Window,
     excess,
     excess_of,
+    failing,
     finite,
     not_measured,
     production,
@@ -112,8 +113,7 @@ def _judge_metric(
     if not failed and condition.fails(row["value"]):
         message = f"{named} is {number(row['value'])}{count}, too few "
         message += f"{'requests' if metric == SPAN_COVERAGE else 'errors'} to tell."
-    is_error = failed and condition.is_error(row["value"])
-    status = ("ERROR" if is_error else monitor.severity) if failed else OK
+    status = failing(monitor, condition.is_error(row["value"])) if failed else OK
     return result_row(
         evidence,
         window,

@@ -238,14 +238,16 @@ MonitoredColumns = Annotated[
 ]
 
 
-class _Monitor(Declared):
+class Monitor(Declared):
+    """What every monitor declares: how bad a failure is, how many must fail, who is told."""
+
     severity: Severity = "ERROR"
     windows: WindowCount = KOfN(1, 1)
     owner: str | None = None
     runbook: str | None = None
 
 
-class SchemaMonitor(_Monitor):
+class SchemaMonitor(Monitor):
     """Rows or files that break the declared schema."""
 
     bad_rate: RateCondition = Condition(above=0.0)
@@ -253,14 +255,14 @@ class SchemaMonitor(_Monitor):
     conflict_rate: RateCondition | None = Condition(above=0.01)
 
 
-class FreshnessMonitor(_Monitor):
+class FreshnessMonitor(Monitor):
     """Predictions that stopped coming, and ground truth that is overdue."""
 
     no_data_for: Duration = dt.timedelta(hours=26)
     actuals_missing: RateCondition | None = Condition(above=0.5)
 
 
-class QualityMonitor(_Monitor):
+class QualityMonitor(Monitor):
     """Nulls, not-a-number values, unseen categories, values out of range, SHAP of other scores."""
 
     severity: Severity = "WARN"
@@ -273,7 +275,7 @@ class QualityMonitor(_Monitor):
     min_rows: int = Field(default=30, ge=1)
 
 
-class DriftMonitor(_Monitor):
+class DriftMonitor(Monitor):
     """A distribution that is really and largely unlike the baseline's."""
 
     severity: Severity = "WARN"
@@ -317,7 +319,7 @@ class DriftMonitor(_Monitor):
         return self
 
 
-class PerformanceMonitor(_Monitor):
+class PerformanceMonitor(Monitor):
     """Realized performance against the baseline (drop) or a fixed bound.
 
     ``drop`` is how much worse than the baseline, so for losses such as log_loss or rmse it is a
@@ -413,7 +415,7 @@ class BusinessMonitor(PerformanceMonitor):
         return self.outcome or TABLE
 
 
-class EstimateMonitor(_Monitor):
+class EstimateMonitor(Monitor):
     """Performance estimated without ground truth, and the estimate's distance from the truth.
 
     ``drop`` is how much worse than the baseline's the estimate may be, and ``residual`` how much
@@ -550,7 +552,7 @@ class StageLimits(Declared):
         }
 
 
-class ServiceMonitor(_Monitor):
+class ServiceMonitor(Monitor):
     """Latency, errors and volume of the serving system."""
 
     p95_latency_ms: Condition | None = None
@@ -646,7 +648,7 @@ class Staleness(Declared):
     above: Duration
 
 
-class VersionsMonitor(_Monitor):
+class VersionsMonitor(Monitor):
     """Other versions, the features that the present one is served, and its age."""
 
     severity: Severity = "WARN"
@@ -700,7 +702,7 @@ class Monitors(Declared):
     ] = ()
     versions: VersionsMonitor = VersionsMonitor()
 
-    def each(self) -> Iterator[tuple[tuple[str | int, ...], _Monitor]]:
+    def each(self) -> Iterator[tuple[tuple[str | int, ...], Monitor]]:
         """Yield every declared monitor with its place in the spec, such as ``("drift",)``."""
         for name in ("schema", "freshness", "quality", "drift", "service", "versions"):
             yield (name,), getattr(self, "schema_" if name == "schema" else name)
