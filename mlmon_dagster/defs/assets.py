@@ -5,6 +5,7 @@ Every body hands the run's windows to one function and reports numbers.
 
 import base64
 import datetime as dt
+import inspect
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
@@ -15,6 +16,7 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
+from dagster._core.definitions.output import OutputDefinition
 
 from mlmon_dagster.defs.instance import MODEL_TAG, note_process
 from mlmon_dagster.defs.metadata import (
@@ -59,7 +61,7 @@ PAST = "rows are past retention; profiles and metrics stay as they were computed
 Materialized = dg.MaterializeResult[None] | dg.AssetMaterialization
 Inputs = Mapping[str, object]  # of a step: nothing, since our steps hand each other no values
 Body = Callable[[dg.AssetExecutionContext, Inputs], Iterator[Materialized]]
-_AFTER = dg.In(dg.Nothing)  # a step comes after others, and takes nothing from them
+_SIGNATURE = inspect.signature(lambda context, inputs: None)  # of every body
 _OUTPUT = "result"
 SHARED = "mlmon"  # before the name of everything that serves all models together
 OVERVIEW_KEY = dg.AssetKey([SHARED, "overview"])
@@ -241,12 +243,12 @@ def made_of(
     return dg.AssetsDefinition(
         keys_by_input_name=parents,
         keys_by_output_name={_OUTPUT: asset.key},
-        node_def=dg.OpDefinition(
+        node_def=step_of(
             body,
+            parents,
+            {_OUTPUT: _out(asset.description, asset.code_version)},
             name=asset.key.to_python_identifier(),
             description=asset.description,
-            ins=after(parents),
-            outs={_OUTPUT: _out(asset.description, asset.code_version)},
             tags=tags,
             code_version=asset.code_version,
             pool=pool,
@@ -257,24 +259,51 @@ def made_of(
 
 
 def by_input(keys: Iterable[dg.AssetKey]) -> dict[str, dg.AssetKey]:
-    """Return the assets that a step comes after, by the names that its inputs have."""
-    return {re.sub("[-.]", "_", "_".join(key.path)): key for key in keys}
+    """Return the assets that a step comes after, by the names that its inputs have.
+
+    They are short, so that the steps of all models have the same ones; longer where two would be
+    called alike.
+    """
+    found: dict[str, dg.AssetKey] = {}
+    for key in keys:
+        short, whole = (re.sub("[-.]", "_", name) for name in (key.path[-1], "_".join(key.path)))
+        found[whole if short in found else short] = key
+    return found
 
 
-def after(names: Iterable[str]) -> dict[str, dg.In]:
-    """Return the inputs of a step that comes after others and takes nothing from them."""
-    return {name: _input(name) for name in names}
+def step_of(
+    body: Callable[..., object], parents: Iterable[str], outs: Mapping[str, dg.Out], **of: Any
+) -> dg.OpDefinition:
+    """Return a step that comes after others, and takes nothing from them.
+
+    Args:
+        body: What it does, with its context and nothing.
+        parents: Its inputs' names.
+        outs: Its outputs.
+        of: What else Dagster takes.
+    """
+    body.__signature__ = _SIGNATURE  # type: ignore[attr-defined]  # Dagster asks, and need not search
+    return dg.OpDefinition(body, ins={name: _input(name) for name in parents}, outs=outs, **of)
 
 
-@lru_cache(maxsize=1_000)  # a model's steps come after the same few, and each is checked when made
+@lru_cache(maxsize=1_000)  # steps of all models come after the same few, and each is checked
 def _input(name: str) -> dg.In:
     # What Dagster would make of it for each step; it takes one that is made already.
-    return cast(dg.In, _AFTER.to_definition(name))
+    return cast(dg.In, dg.In(dg.Nothing).to_definition(name))
+
+
+class SharedOut(dg.Out):
+    """An output whose definition is made once for all steps that have it."""
+
+    @lru_cache(maxsize=1_000)  # noqa: B019  # they are few, and live as long
+    def to_definition(self, *of: Any) -> OutputDefinition:
+        """Return what Dagster makes of it."""
+        return super().to_definition(*of)
 
 
 @cache
 def _out(description: str | None, version: str | None) -> dg.Out:
-    return dg.Out(dg.Nothing, description=description, code_version=version)
+    return SharedOut(dg.Nothing, description=description, code_version=version)
 
 
 def first_of_all(spec: ModelSpec) -> dict[str, str]:

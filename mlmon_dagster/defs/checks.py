@@ -11,11 +11,12 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
 
 from mlmon_dagster.defs.assets import (
     Inputs,
-    after,
+    SharedOut,
     asset_key,
     by_input,
     first_of_all,
     partitions_of,
+    step_of,
     work_of,
 )
 from mlmon_dagster.defs.metadata import REBUILT, page_metadata, safe_metadata, table
@@ -29,7 +30,7 @@ from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store.state import monitor_results
 
 Result = Mapping[str, Any]
-_VERDICTS = dg.Out(None, is_required=False)  # one an evaluated window, however many
+_VERDICTS = SharedOut(None, is_required=False)  # one an evaluated window, however many
 NOTHING_TO_WATCH = "The model declares nothing that this family could watch."
 UNWATCHED = {"performance": "No ground truth is declared, so there is nothing to judge."}
 EXPECTED = (
@@ -83,19 +84,19 @@ def _family_check(project: Project, spec: ModelSpec, info: AssetInfo) -> dg.Asse
             rows = [{str(name): row[name] for name in row} for row in known.to_dict("records")]
             yield evaluation(key, family, newer.key, rows, target, is_known=True)
 
-    parents, output = by_input([key]), check.get_python_identifier()
+    parents = by_input([key])
     found: dg.AssetChecksDefinition = dg.AssetChecksDefinition.create(
         keys_by_input_name=parents,
-        node_def=dg.OpDefinition(
+        node_def=step_of(
             family_check,
+            parents,
+            {family: _VERDICTS},
             name=f"{spec.model}__{family}_check",
             description=check.description,
-            ins=after(parents),
-            outs={output: _VERDICTS},
             tags={"dagster/compute_kind": "mlmon", **first_of_all(spec)},
             pool=spec.model,
         ),
-        check_specs_by_output_name={output: check},
+        check_specs_by_output_name={family: check},
         can_subset=True,
     )
     return found

@@ -229,12 +229,15 @@ def test_checks_put_together_from_parts_are_what_the_decorator_makes(project: Pr
 
 
 def told_of(made: dg.AssetsDefinition) -> tuple[object, ...]:
-    """Return what else a run is told of an asset or a check."""
+    """Return what else a run is told of an asset or a check.
+
+    The names of inputs and outputs are left out: steps of all models share theirs.
+    """
     op = made.op
-    ins = [(one.name, one.dagster_type) for one in op.input_defs]
-    outs = [(one.name, one.dagster_type, one.is_required) for one in op.output_defs]
-    said = (op.name, op.description, op.tags, op.pool, op.retry_policy, ins, outs)
-    return (*said, made.keys_by_input_name, made.can_subset, made.backfill_policy)
+    ins = [(made.keys_by_input_name[one.name], one.dagster_type) for one in op.input_defs]
+    outs = [(one.dagster_type, one.is_required) for one in op.output_defs]
+    said = (op.name, op.description, op.tags, op.pool, op.retry_policy, sorted(ins, key=str), outs)
+    return (*said, made.can_subset, made.backfill_policy)
 
 
 # Windows and partitions
