@@ -272,7 +272,15 @@ def by_input(keys: Iterable[dg.AssetKey]) -> dict[str, dg.AssetKey]:
 
 
 def step_of(
-    body: Callable[..., object], parents: Iterable[str], outs: Mapping[str, dg.Out], **of: Any
+    body: Callable[..., object],
+    parents: Iterable[str],
+    outs: Mapping[str, dg.Out],
+    *,
+    name: str,
+    description: str | None,
+    tags: Mapping[str, str] | None = None,
+    code_version: str | None = None,
+    pool: str | None = None,
 ) -> dg.OpDefinition:
     """Return a step that comes after others, and takes nothing from them.
 
@@ -280,10 +288,23 @@ def step_of(
         body: What it does, with its context and nothing.
         parents: Its inputs' names.
         outs: Its outputs.
-        of: What else Dagster takes.
+        name: Its name among all steps of the code location.
+        description: What people read of it.
+        tags: For whoever runs it.
+        code_version: Of what it does.
+        pool: Of which so many steps at once may be run.
     """
-    body.__signature__ = _SIGNATURE  # type: ignore[attr-defined]  # Dagster asks, and need not search
-    return dg.OpDefinition(body, ins={name: _input(name) for name in parents}, outs=outs, **of)
+    body.__signature__ = _SIGNATURE  # type: ignore[attr-defined]  # Dagster need not search for it
+    return dg.OpDefinition(
+        body,
+        name=name,
+        description=description,
+        ins={parent: _input(parent) for parent in parents},
+        outs=outs,
+        tags=tags,
+        code_version=code_version,
+        pool=pool,
+    )
 
 
 @lru_cache(maxsize=1_000)  # steps of all models come after the same few, and each is checked
@@ -296,9 +317,15 @@ class SharedOut(dg.Out):
     """An output whose definition is made once for all steps that have it."""
 
     @lru_cache(maxsize=1_000)  # noqa: B019  # they are few, and live as long
-    def to_definition(self, *of: Any) -> OutputDefinition:
+    def to_definition(
+        self,
+        annotation_type: type,
+        name: str | None,
+        description: str | None,
+        code_version: str | None,
+    ) -> OutputDefinition:
         """Return what Dagster makes of it."""
-        return super().to_definition(*of)
+        return super().to_definition(annotation_type, name, description, code_version)
 
 
 @cache
