@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from mlmon_dagster.project import Project
     from mlmon_dagster.spec import ModelSpec
     from mlmon_dagster.spec.checks import Problem
+    from mlmon_dagster.store import Store
 
 EXIT_CODES = """
 \b
@@ -169,7 +170,8 @@ def validate(project: Project) -> None:
 
     Where there is a store, a change that its events do not allow is one of them.
     """
-    found = models_of(project, lambda spec: _expectation_problems(spec) + _changed(project, spec))
+    store = _store_that_is_there(project)
+    found = models_of(project, lambda spec: _expectation_problems(spec) + _changed(store, spec))
     for spec in found.specs:
         click.echo(
             f"{spec.model}: ok ({spec.task}, {len(spec.features)} features, "
@@ -179,16 +181,26 @@ def validate(project: Project) -> None:
         raise ConfigError("\n".join(broken.problems for broken in found.broken))
 
 
-def _changed(project: Project, spec: ModelSpec) -> list[Problem]:
-    """Return what was changed as the stored events do not allow; without a store nothing was."""
+def _store_that_is_there(project: Project) -> Store | None:
+    """Open the store, if there is one; declarations can be right where it is out of reach."""
+    homes = (Path(project.store_root), project.state_folder / "work")
+    if project.db_url is None and not any((home / "state.db").exists() for home in homes):
+        return None
+    try:
+        return project.store
+    except MlmonError as error:
+        click.echo(f"mlmon: not compared with the events that are stored: {error}", err=True)
+        return None
+
+
+def _changed(store: Store | None, spec: ModelSpec) -> list[Problem]:
+    """Return what was changed as the stored events do not allow."""
+    if store is None:
+        return []
     from mlmon_dagster.spec.checks import Problem
     from mlmon_dagster.store.state.state_marks import changed_keys
 
-    homes = (Path(project.store_root), project.state_folder / "work")
-    if project.db_url is None and not any((home / "state.db").exists() for home in homes):
-        return []
-    found = changed_keys(project.store.state, spec)
-    return [Problem(tuple(key.split(".")), said) for key, said in found]
+    return [Problem(tuple(key.split(".")), said) for key, said in changed_keys(store.state, spec)]
 
 
 def _expectation_problems(spec: ModelSpec) -> list[Problem]:
