@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import io
 import logging
 import shutil
 import time
@@ -30,6 +29,7 @@ from mlmon_dagster.project import Project
 from mlmon_dagster.report.summary import rolled_up_metrics
 from mlmon_dagster.spec import ModelSpec, complete_windows
 from mlmon_dagster.spec.names import ALL, TABLE
+from mlmon_dagster.spec.text_table import text_table
 from mlmon_dagster.store.alert_state import AlertEpisode
 
 if TYPE_CHECKING:
@@ -40,6 +40,9 @@ FIRST, LAST_OF_HISTORY = dt.date(2013, 4, 1), dt.date(2013, 12, 28)
 LIVE = (dt.date(2013, 12, 29), dt.date(2013, 12, 30), dt.date(2013, 12, 31))
 DAY = dt.timedelta(days=1)
 MOST_SHOWN = 4
+_CELLS = (
+    "n", "coverage", "late rate", "ROC AUC (95 %)", "estimated", "F1", "accuracy", "PSI of score",
+)  # fmt: skip
 
 
 class Clock:
@@ -217,30 +220,11 @@ def _tick(launcher: Launcher) -> bool:
 
 def render_months(project: Project, spec: ModelSpec) -> str:
     """Return a table by month, merged from the daily profiles."""
-    from rich.console import Console
-    from rich.table import Table
-
     frame = rolled_up_metrics(project.store, spec, "month")
-    table = Table(title=f"{spec.model} by month", box=None, title_justify="left")
-    table.add_column("month")
-    for name in (
-        "n",
-        "coverage",
-        "late rate",
-        "ROC AUC (95 %)",
-        "estimated",
-        "F1",
-        "accuracy",
-        "PSI of score",
-    ):
-        table.add_column(name, justify="right")
     whole = frame[frame["slice_key"] == ALL]
     local = whole["window_start"].dt.tz_convert(spec.time.zone).dt.strftime("%Y-%m")
-    for name, month in whole.groupby(local):
-        table.add_row(str(name), *_cells(month))
-    buffer = io.StringIO()
-    Console(file=buffer, width=110).print(table)
-    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
+    lines = [(str(name), *_cells(month)) for name, month in whole.groupby(local)]
+    return f"{spec.model} by month\n" + text_table(("month", *_CELLS), lines, right=_CELLS)
 
 
 def _cells(month: pd.DataFrame) -> list[str]:
