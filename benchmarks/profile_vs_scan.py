@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,11 @@ class Engine:
     def query(self, sql: str, /) -> pa.Table:
         """Run one statement."""
         return self._connection.sql(sql).to_arrow_table()
+
+    def batches(self, sql: str, rows: int, /) -> Iterator[pa.Table]:
+        """Run one statement and yield its rows, at most so many at a time."""
+        for batch in self._connection.sql(sql).to_arrow_reader(rows):
+            yield pa.Table.from_batches([batch])
 
 
 def make_spec(*, multivariate: bool = False) -> ModelSpec:

@@ -79,6 +79,9 @@ class _Copies:
     def query(self, sql: str, /) -> pa.Table:
         return self._store.query(sql, {_COPIES: self._table})
 
+    def batches(self, sql: str, rows: int, /) -> Iterator[pa.Table]:
+        return self._store.batches(sql, rows, {_COPIES: self._table})
+
 
 class Trial:
     """One column of a model's healthy rows, with faults in it.

@@ -7,7 +7,7 @@ whatever order, the counts are the same and the sums differ by rounding alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -44,7 +44,15 @@ from mlmon_dagster.profiles.sql.attribution_columns import (
     with_offsets,
 )
 from mlmon_dagster.profiles.sql.bin_codes import DUCKDB, NULL_CODE, Column, Dialect, list_bins
-from mlmon_dagster.profiles.sql.compiler import CELL, Cells, Codes, Engine, Statements, as_numpy
+from mlmon_dagster.profiles.sql.compiler import (
+    CELL,
+    WINDOW,
+    Cells,
+    Codes,
+    Engine,
+    Statements,
+    as_numpy,
+)
 from mlmon_dagster.profiles.sql.loss_columns import (
     group_columns,
     group_source,
@@ -312,8 +320,8 @@ def _unseen_counts(column: Column, engine: Engine, statements: Statements) -> pa
     return engine.query(statements.unseen_counts(column, names))
 
 
-_ROWS_AT_ONCE = 1_000_000  # of windows read together, unless one window has more
-_VALUES_AT_ONCE = 4_000_000  # that are read while as many are counted
+_ROWS_AT_ONCE = 250_000  # that are counted together, while as many are read
+_VALUES_AT_ONCE = 2_000_000  # of them
 _FEWEST_COLUMNS = 1  # read together
 _THREADS = 2
 
@@ -332,65 +340,68 @@ def with_values(engine: Engine, statements: Statements, moments: pa.Table) -> pa
         `moments` of slices has: ``minimum{i}``, ``maximum{i}``, ``total{i}``, ``total_sq{i}`` and,
         where a range is declared, ``outside{i}``.
     """
-    parts: dict[int, list[_Sums]] = {i: [] for i in statements.numeric + statements.categorical}
-    if not parts:
+    places = statements.numeric + statements.categorical
+    if not places:
         return moments
+    starts = moments.column("window_start")
+    key, names = CELL, moments.column(CELL).to_numpy()
+    if pc.count_distinct(starts).as_py() == len(starts):  # no window has two cells
+        key, names = WINDOW, starts.to_numpy().astype("datetime64[us]").astype(np.int64)
+    rows = int(pc.sum(moments.column("n")).as_py())
+    step = max(_VALUES_AT_ONCE // min(rows, _ROWS_AT_ONCE), _FEWEST_COLUMNS)
     with ThreadPoolExecutor(_THREADS) as threads:
-        for cells in _windows_together(moments):
-            for i, sums in _of_windows(engine, statements, cells, threads):
-                parts[i].append(sums)
-    for i, found in parts.items():
-        for name, values in _joined(found, statements.columns[i]).items():
-            moments = moments.append_column(f"{name}{i}", values)
+        for begin in range(0, len(places), step):
+            some = places[begin : begin + step]
+            read = engine.batches(statements.values(some, by_cell=key == CELL), _ROWS_AT_ONCE)
+            columns = [statements.columns[i] for i in some]
+            cells = (
+                (_Cells.of(rows.column(key).to_numpy(), names), rows.columns[-len(some) :])
+                for rows in _whole_windows(read)
+            )
+            sums = _added_up(len(names), columns, cells, threads)
+            for i, column, found in zip(some, columns, sums, strict=True):
+                for name, values in _arrays(found, column).items():
+                    moments = moments.append_column(f"{name}{i}", values)
     pa.default_memory_pool().release_unused()
     return moments
 
 
-def _of_windows(
-    engine: Engine, statements: Statements, cells: pa.Table, threads: ThreadPoolExecutor
-) -> Iterator[tuple[int, _Sums]]:
-    """Read the values of some cells, a few columns at a time, and add them up by column.
+def _whole_windows(read: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Cut rows anew, behind the last window that ends among so many: at most the newest is cut.
 
-    While some are read, those read before are counted.
+    Windows whose rows follow each other and are not too many are then added up as if they were
+    alone, to the last bit.
     """
-    places = statements.numeric + statements.categorical
-    rows = int(pc.sum(cells.column("n")).as_py())
-    starts, names = cells.column("window_start"), cells.column(CELL).to_numpy()
-    ends = starts[0].as_py(), starts[-1].as_py()
-    by_window = pc.count_distinct(starts).as_py() == len(starts)
-    if by_window:
-        names = starts.to_numpy().astype("datetime64[us]").astype(np.int64)
-    step = max(_VALUES_AT_ONCE // max(rows, 1), _FEWEST_COLUMNS)
-    grouped: _Cells | None = None
-    counted: Iterator[tuple[int, _Sums]] = iter(())
-    for begin in range(0, len(places), step):
-        some = places[begin : begin + step]
-        table = engine.query(statements.values(some, *ends, by_window=by_window))
-        found = table.column(CELL).to_numpy()
-        if grouped is None or not np.array_equal(grouped.of_row, found):
-            grouped = _Cells.of(found, names)
-        columns = [statements.columns[i] for i in some]
-        yield from counted
-        sums = threads.map(partial(_sums, grouped), columns, table.columns[1:])
-        counted = zip(some, sums, strict=True)
-        del table  # before the next is read
-    yield from counted
+    held: list[pa.Table] = []
+    for batch in read:
+        held.append(batch)
+        while sum(map(len, held)) >= _ROWS_AT_ONCE:
+            rows = pa.concat_tables(held)
+            starts = rows.column(WINDOW).slice(0, _ROWS_AT_ONCE).to_numpy()
+            changes = np.flatnonzero(starts[1:] != starts[:-1])
+            end = int(changes[-1]) + 1 if len(changes) else _ROWS_AT_ONCE
+            yield rows.slice(0, end)
+            held = [rows.slice(end)]
+            del rows
+    if any(map(len, held)):
+        yield pa.concat_tables(held)
 
 
-def _windows_together(moments: pa.Table) -> Iterator[pa.Table]:
-    """Cut the cells, sorted by window, into runs of whole windows of so many rows together."""
-    starts = moments.column("window_start").to_numpy()
-    n = np.cumsum(moments.column("n").to_numpy())
-    begin, taken = 0, 0
-    for end in [*(np.flatnonzero(starts[1:] != starts[:-1]) + 1).tolist(), len(starts)]:
-        last = end == len(starts)
-        if last or n[_next_end(starts, end) - 1] - taken > _ROWS_AT_ONCE:
-            yield moments.slice(begin, end - begin)
-            begin, taken = end, int(n[end - 1])
-
-
-def _next_end(starts: np.ndarray, begin: int) -> int:
-    return int(np.searchsorted(starts, starts[begin], side="right"))
+def _added_up(
+    size: int,
+    columns: Sequence[Column],
+    read: Iterable[tuple[_Cells, list[pa.ChunkedArray]]],
+    threads: ThreadPoolExecutor,
+) -> list[_Sums]:
+    """Count the columns' values in so many cells, while the next rows are read."""
+    found = [_Sums.of_none(size, column) for column in columns]
+    counting: Iterator[None] = iter(())
+    for cells, values in read:
+        list(counting)
+        counting = threads.map(partial(_count, cells), found, columns, values)
+        del values  # before the next are read
+    list(counting)
+    return found
 
 
 _Names = NDArray[np.int64] | NDArray[np.uint64]
@@ -400,14 +411,14 @@ class _Cells(NamedTuple):
     """Which rows belong to which cell.
 
     Attributes:
-        of_row: What names the cell of every row, as read.
         order: Positions of the rows, cell by cell; None if they are read in that order.
-        ends: Where the rows of each of C cells begin and end among those, (C + 1,).
+        places: The cells that have rows, in that order.
+        ends: Where the rows of each of them begin and end among those, one more than there are.
     """
 
-    of_row: _Names
     order: NDArray[np.intp] | None
-    ends: Ints
+    places: list[int]
+    ends: list[int]
 
     @classmethod
     def of(cls, of_row: _Names, cells: _Names) -> _Cells:
@@ -417,12 +428,17 @@ class _Cells(NamedTuple):
         if (codes[1:] < codes[:-1]).any():
             order = np.argsort(codes, kind="stable")
             codes = codes[order]
-        return cls(of_row, order, np.searchsorted(codes, np.arange(len(cells) + 1)))
+        starts = np.flatnonzero(np.append(True, codes[1:] != codes[:-1]))
+        return cls(order, codes[starts].tolist(), [*starts.tolist(), len(codes)])
 
 
 class _Sums(NamedTuple):
-    """Of a column in C cells: rows per bin (C, bins), range (NaN without values) and sums."""
+    """Of a column in C cells: rows per bin (C, bins), range (NaN without values) and sums.
 
+    A number's bins are those between the ``edges``, which are distinct.
+    """
+
+    edges: Floats
     bins: Ints
     minimum: Floats
     maximum: Floats
@@ -430,51 +446,53 @@ class _Sums(NamedTuple):
     total_sq: Floats
     outside: Ints
 
+    @classmethod
+    def of_none(cls, size: int, column: Column) -> _Sums:
+        """Return those of cells without rows."""
+        is_numeric = column.binning.kind == "numeric"
+        edges = np.array(list_bins(column.binning, coarse=False)[0] if is_numeric else ())
+        bins = np.zeros((size, len(edges) + 1 if is_numeric else column.binning.size), np.int64)
+        none, zeros = np.full(size, np.nan), np.zeros(size)
+        return cls(edges, bins, none, none.copy(), zeros, zeros.copy(), np.zeros(size, np.int64))
 
-def _joined(parts: list[_Sums], column: Column) -> dict[str, pa.Array]:
-    bins, *others = (np.concatenate(values) for values in zip(*parts, strict=True))
+
+def _arrays(found: _Sums, column: Column) -> dict[str, pa.Array]:
+    _, bins, *others = found
     lists = pa.FixedSizeListArray.from_arrays(pa.array(bins.ravel()), bins.shape[1])
     if column.binning.kind == "categorical":
         return {"bins": lists}
-    found = dict(zip(_Sums._fields[1:], map(pa.array, others), strict=True))
+    named = dict(zip(_Sums._fields[2:], map(pa.array, others), strict=True))
     if column.low is None and column.high is None:
-        del found["outside"]  # as in what is counted by slice
-    return {"bins": lists} | found
+        del named["outside"]  # as in what is counted by slice
+    return {"bins": lists} | named
 
 
-def _sums(cells: _Cells, column: Column, values: pa.ChunkedArray) -> _Sums:
+def _count(cells: _Cells, found: _Sums, column: Column, values: pa.ChunkedArray) -> None:
+    """Add some rows' values of a column to what was found so far."""
     ordered = values.to_numpy()
     if cells.order is not None:
         ordered = ordered[cells.order]
-    size = len(cells.ends) - 1
-    is_numeric = column.binning.kind == "numeric"
-    edges = np.array(list_bins(column.binning, coarse=False)[0] if is_numeric else ())
-    found = _Sums(
-        np.zeros((size, len(edges) + 1 if is_numeric else column.binning.size), np.int64),
-        np.full(size, np.nan), np.full(size, np.nan), np.zeros(size), np.zeros(size),
-        np.zeros(size, np.int64),
-    )  # fmt: skip
-    if not is_numeric:
-        for cell in range(size):
-            mine = ordered[cells.ends[cell] : cells.ends[cell + 1]] - NULL_CODE
-            found.bins[cell] = np.bincount(mine, minlength=column.binning.size + 1)[1:]
-        return found
-    ordered = np.require(ordered, requirements="W")  # copied only where it is Arrow's own
-    for cell in range(size):
-        mine = ordered[cells.ends[cell] : cells.ends[cell + 1]]
+    if not ordered.flags.writeable:  # Arrow's own
+        ordered = ordered.copy()
+    rows_of = [ordered[begin:end] for begin, end in pairwise(cells.ends)]
+    if column.binning.kind == "categorical":
+        for cell, mine in zip(cells.places, rows_of, strict=True):
+            found.bins[cell] += np.bincount(mine - NULL_CODE, minlength=column.binning.size + 1)[1:]
+        return
+    for cell, mine in zip(cells.places, rows_of, strict=True):
         mine.sort()  # nulls, which are NaN here, last
         mine = mine[: np.searchsorted(mine, np.inf, side="right")]
         if not len(mine):
             continue
-        passed = np.searchsorted(mine, edges, side="right")
-        found.bins[cell] = np.diff(passed, prepend=0, append=len(mine))
-        found.minimum[cell], found.maximum[cell] = mine[0], mine[-1]
+        passed = np.searchsorted(mine, found.edges, side="right")
+        found.bins[cell] += np.diff(passed, prepend=0, append=len(mine))
+        found.minimum[cell] = np.fmin(found.minimum[cell], mine[0])
+        found.maximum[cell] = np.fmax(found.maximum[cell], mine[-1])
         if column.low is not None:
             found.outside[cell] += np.searchsorted(mine, column.low, side="left")
         if column.high is not None:
             found.outside[cell] += len(mine) - np.searchsorted(mine, column.high, side="right")
         with np.errstate(over="ignore", invalid="ignore"):
             mine -= column.binning.centre
-            found.total[cell] = mine.sum()
-            found.total_sq[cell] = np.square(mine, out=mine).sum()
-    return found
+            found.total[cell] += mine.sum()
+            found.total_sq[cell] += np.square(mine, out=mine).sum()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -64,6 +64,12 @@ class Store:
             StoreError: If the statement fails.
         """
         return self.queries.query(sql, tables)
+
+    def batches(
+        self, sql: str, rows: int, tables: Mapping[str, pa.Table] | None = None
+    ) -> Iterator[pa.Table]:
+        """Run SQL as `query` does and yield its rows, at most so many at a time."""
+        return self.queries.batches(sql, rows, tables)
 
     def event_log(self, spec: ModelSpec) -> EventLog:
         """Return the event log of a model."""

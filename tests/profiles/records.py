@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterator
 from typing import Any
 
 import duckdb
@@ -119,3 +120,8 @@ class DuckEngine:
     def query(self, sql: str, /) -> pa.Table:
         self.statements.append(sql)
         return self._connection.sql(sql).to_arrow_table()
+
+    def batches(self, sql: str, rows: int, /) -> Iterator[pa.Table]:
+        self.statements.append(sql)
+        for batch in self._connection.sql(sql).to_arrow_reader(rows):
+            yield pa.Table.from_batches([batch])

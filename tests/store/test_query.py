@@ -107,3 +107,16 @@ def test_threads_may_query_at_once(store: Store) -> None:
     for thread in threads:
         thread.join()
     assert sorted(sums) == [sum(range(1000 + i)) for i in range(8)]
+
+
+def test_rows_come_in_batches_with_tables_in_memory_and_in_their_order() -> None:
+    table = pa.table({"i": range(10_000)})
+    batches = list(ENGINE.batches("SELECT i FROM numbers", 3_000, {"numbers": table}))
+    assert max(map(len, batches)) <= 3_000
+    assert pa.concat_tables(batches)["i"].to_pylist() == list(range(10_000))
+
+
+def test_a_statement_that_fails_on_a_late_row_is_an_error_of_the_store() -> None:
+    sql = "SELECT CASE WHEN i > 900000 THEN error('late') ELSE i END AS v FROM range(1000000) t(i)"
+    with pytest.raises(StoreError, match="late"):
+        list(ENGINE.batches(sql, 1_000))

@@ -10,7 +10,6 @@ decision.
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -43,6 +42,7 @@ NULL_SLICE = "<null>"
 NO_VERSION = "none"
 KEYS = ("window_start", "dataset", "model_version")
 CELL = "cell"  # a hash of those, which is quicker to hand over
+WINDOW = "__window"  # its start as a number
 UNSEEN_CANDIDATES = 50
 UNSEEN_LENGTH = 120
 _LONG_VALUE = 20  # characters; names are hardly longer
@@ -58,6 +58,9 @@ class Engine(Protocol):
 
     def query(self, sql: str, /) -> pa.Table:
         """Run one statement and return its rows."""
+
+    def batches(self, sql: str, rows: int, /) -> Iterator[pa.Table]:
+        """Run one statement and yield its rows, at most so many at a time; DuckDB only is asked."""
 
 
 def slice_expression(columns: Sequence[str]) -> str:
@@ -155,24 +158,19 @@ class Statements:
                 outer.append(f"map_values(histogram(v{i}, {bins})) AS bins{i}")
         return self._grouped(inner, outer, [[]], sliced, whole=not sliced)
 
-    def values(
-        self, places: Sequence[int], first: dt.datetime, last: dt.datetime, *, by_window: bool
-    ) -> str:
-        """Cells and numbers or codes of the columns at these places in a range of windows.
+    def values(self, places: Sequence[int], *, by_cell: bool) -> str:
+        """Windows, and numbers or codes of the columns at these places; the columns last.
+
+        Windows are microseconds since 1970.
 
         Args:
             places: Among `numeric` and `categorical`.
-            first: The first window.
-            last: The last one.
-            by_window: Name the cells by their windows' starts, in microseconds, which is cheaper
-                to read than the hash of all keys, and enough where no window has two cells.
+            by_cell: Add the hash of all keys, which is dearer to read: windows have several cells.
         """
-        cell = "epoch_us(window_start)" if by_window else f"hash({', '.join(self._keys.values())})"
+        window, cell = "epoch_us(window_start)", f"hash({', '.join(self._keys.values())})"
+        names = [f"{window} AS {WINDOW}", *([f"{cell} AS {CELL}"] if by_cell else [])]
         columns = [f"{value_to_code(self.columns[i], self.dialect)} AS v{i}" for i in places]
-        return (
-            f"SELECT {cell} AS {CELL}, {', '.join(columns)} FROM {self._source} AS records "
-            f"WHERE window_start BETWEEN {literal(first)} AND {literal(last)}"
-        )
+        return f"SELECT {', '.join(names + columns)} FROM {self._source} AS records"
 
     def codes(self) -> list[str]:
         """Rows per cell, column (its position as ``item``) and code, for the whole and slices.

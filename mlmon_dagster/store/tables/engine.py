@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -68,6 +68,32 @@ class QueryEngine:
         finally:
             cursor.close()
 
+    def batches(
+        self, sql: str, rows: int, tables: Mapping[str, pa.Table] | None = None
+    ) -> Iterator[pa.Table]:
+        """Run one statement and yield its rows, of which few are in memory at a time.
+
+        Args:
+            sql: As of `query`.
+            rows: At most so many at a time.
+            tables: As of `query`.
+
+        Raises:
+            StoreError: If the statement fails, also after some of its rows.
+        """
+        import duckdb
+
+        cursor = self._cursor()
+        try:
+            for name, table in (tables or {}).items():
+                cursor.register(name, table)
+            for batch in cursor.sql(sql).to_arrow_reader(rows):
+                yield pa.Table.from_batches([batch])
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
+            raise StoreError(f"A query failed: {error}") from error
+        finally:
+            cursor.close()
+
     def _cursor(self) -> Any:
         # One database and a cursor per query: an unfinished result would own the connection.
         with self._lock:
@@ -114,3 +140,7 @@ class WithTables:
     def query(self, sql: str, /) -> pa.Table:
         """Run one statement and return its rows."""
         return self._queries.query(sql, self._tables)
+
+    def batches(self, sql: str, rows: int, /) -> Iterator[pa.Table]:
+        """Run one statement and yield its rows, at most so many at a time."""
+        return self._queries.batches(sql, rows, self._tables)
