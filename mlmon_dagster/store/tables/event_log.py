@@ -165,7 +165,8 @@ class EventLog:
             start += table.num_rows
             for date, among in files.items():
                 is_mine = pc.equal(table["window_date"], date).to_numpy().astype(bool)
-                is_mine &= (of_table >= among[0].first) & (of_table <= among[-1].last)
+                first, last = among[0].two_digits[0], among[-1].two_digits[1]
+                is_mine &= (of_table >= first) & (of_table <= last)
                 if is_mine.any():
                     mine = self._conformed(stream, table.filter(pa.array(is_mine)))
                     yield from by_bucket(mine, of_table[is_mine], among)

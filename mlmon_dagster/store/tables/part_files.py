@@ -36,12 +36,12 @@ ROWS_A_FILE: Final = 500_000
 ROWS_AT_ONCE: Final = 125_000  # so many, with all their columns, are in memory at a time
 SAMPLE: Final = 2_000
 WRITERS: Final = 2  # files that are written at the same time
-_NAME = re.compile(r"part-([0-9a-f]{2})-([0-9a-f]{2})-[^/]*$")
-_BUCKETS: Final = 256  # as many as two hexadecimal digits tell apart
+_NAME = re.compile(r"part-([0-9a-f]{3})-([0-9a-f]{3})-[^/]*$")
+_BUCKETS: Final = 4_096  # as many as three hexadecimal digits tell apart
 
 
 class Bucket(NamedTuple):
-    """The ids whose md5 begins with the two hexadecimal digits from ``first`` to ``last``.
+    """The ids whose md5 begins with the three hexadecimal digits from ``first`` to ``last``.
 
     All rows of an id, in whichever table, are in one bucket: whatever compares ids can be done
     bucket by bucket. md5 is the same in every version of every engine.
@@ -60,18 +60,23 @@ class Bucket(NamedTuple):
 
     def sql(self) -> str:
         """Return the condition that a row's ``prediction_id`` is inside."""
-        return f"md5(prediction_id)[1:2] BETWEEN '{self.first:02x}' AND '{self.last:02x}'"
+        return f"md5(prediction_id)[1:3] BETWEEN '{self.first:03x}' AND '{self.last:03x}'"
+
+    @property
+    def two_digits(self) -> tuple[int, int]:
+        """The first two digits of its first and its last ids; it has all ids between them."""
+        return self.first >> 4, self.last >> 4
 
 
 EVERY_ID: Final = Bucket()
 
 
 def buckets(n: int) -> list[Bucket]:
-    """Divide all ids into at least ``n`` buckets of one size, 256 at most.
+    """Divide all ids into at least ``n`` buckets of one size, 4,096 at most.
 
     Example:
         >>> [(bucket.first, bucket.last) for bucket in buckets(3)]
-        [(0, 63), (64, 127), (128, 191), (192, 255)]
+        [(0, 1023), (1024, 2047), (2048, 3071), (3072, 4095)]
     """
     number = min(1 << max(n - 1, 0).bit_length(), _BUCKETS)
     size = _BUCKETS // number
@@ -82,8 +87,8 @@ def bucket_of(path: str) -> Bucket:
     """Return the bucket that a file's rows are all in, as its name says; a compacted one has all.
 
     Example:
-        >>> bucket_of("window_date=2026-01-01/part-40-7f-0123.parquet")
-        Bucket(first=64, last=127)
+        >>> bucket_of("window_date=2026-01-01/part-400-7ff-0123.parquet")
+        Bucket(first=1024, last=2047)
     """
     found = _NAME.search(path)
     return Bucket(int(found[1], 16), int(found[2], 16)) if found else EVERY_ID
@@ -167,7 +172,7 @@ class PartFiles:
 
     def _begun(self, values: dict[str, str | None], bucket: Bucket, rows: pa.Table) -> _Open:
         folders = "".join(f"{key}={value}/" for key, value in values.items())
-        name = f"part-{bucket.first:02x}-{bucket.last:02x}-{uuid.uuid4().hex}.parquet"
+        name = f"part-{bucket.first:03x}-{bucket.last:03x}-{uuid.uuid4().hex}.parquet"
         stack = ExitStack()
         if self._folder.is_local:
             draft = stack.enter_context(whole_file(self._folder.path / folders / name))
@@ -278,10 +283,10 @@ def by_bucket(
     Args:
         rows: The rows.
         digits: The two first digits of the md5 of each row's id, as a number.
-        among: All buckets, of one size.
+        among: All buckets, of one size: 256 at most, that two digits tell them apart.
     """
     order = np.argsort(digits, kind="stable")
-    ends = np.searchsorted(digits[order], [bucket.last for bucket in among], side="right")
+    ends = np.searchsorted(digits[order], [bucket.two_digits[1] for bucket in among], side="right")
     ordered = rows.take(pa.array(order))
     start = 0
     for bucket, end in zip(among, ends.tolist(), strict=True):
