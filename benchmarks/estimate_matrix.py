@@ -43,7 +43,7 @@ from benchmarks.estimate_tasks import (
 from benchmarks.scored_worlds import SHAPES, Floats, counted, in_half, shaped
 from benchmarks.table import Goal, Row, render
 from benchmarks.weighted_baseline import Baseline, WeightedRows
-from mlmon_dagster.metrics.estimated.learnt import RECORD
+from mlmon_dagster.metrics.estimated.learnt import RECORD, factor_of
 from mlmon_dagster.metrics.estimated.multiclass import (
     CONFIDENCE,
     calibrate_classes,
@@ -291,8 +291,8 @@ def with_learnt_width(found: pd.DataFrame) -> pd.DataFrame:
     """Return windows of one case and metric with bands as wide as those before them needed."""
     ordered = found.sort_values(["baseline", "window"])
     needed = (ordered["chosen"] / ordered["half"]).to_numpy()
-    before = [needed[max(i - RECORD, 0) : i] for i in range(len(needed))]
-    factor = np.array([max([1.0, *record]) for record in before])
+    before = [needed[max(i - RECORD, 0) : i].tolist() for i in range(len(needed))]
+    factor = np.array([factor_of(record) for record in before])
     return ordered.assign(
         case=ordered["case"] + ", learnt",
         half=ordered["half"] * factor,

@@ -54,9 +54,9 @@ def test_a_cells_draws_are_the_same_whatever_is_drawn_beside_it():
     assert not np.allclose(days["chosen"].mean(), alone["chosen"].mean())
 
 
-def test_a_day_of_the_flights_learns_from_the_40_days_before_it_and_not_from_itself():
+def test_a_day_of_the_flights_learns_from_the_30_days_before_it_and_not_from_itself():
     found = windows(1, 60, 0.0).assign(chosen=0.5, case="the winter")
     found.loc[[3, 4], "chosen"] = 2.0, 3.0
     learnt = with_learnt_width(found)
-    assert learnt["half"].tolist() == [1.0] * 4 + [2.0] + [3.0] * 40 + [1.0] * 15
+    assert learnt["half"].tolist() == [1.0] * 4 + [2.4] + [1.2 * 3] * 30 + [1.0] * 25
     assert np.flatnonzero(learnt["held"] == 0).tolist() == [3, 4]

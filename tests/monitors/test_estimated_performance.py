@@ -143,15 +143,17 @@ def earlier(values, half=0.05):
     [
         ((), "WARN", 1),
         ((0.05,) * 9, "WARN", 1),
-        ((0.1,) + (0.0,) * 31, "OK", 2),
-        ((0.0,) * 40 + (0.1,), "WARN", 1),
+        ((0.1,) + (0.0,) * 29, "OK", 2.4),
+        ((0.0,) * 30 + (0.1,), "WARN", 1),
     ],
 )
-def test_a_band_is_as_wide_as_the_farthest_of_the_last_40_windows_needed(values, status, factor):
+def test_a_band_is_a_fifth_wider_than_the_farthest_of_the_last_30_that_missed(
+    values, status, factor
+):
     row = judged("roc_auc", earlier(values))
     assert row["status"] == status
     assert row["upper"] - row["value"] == pytest.approx(0.03 * factor)
-    said = f"2 times as wide as the baseline asks for, learnt from {len(values)} windows"
+    said = f"2.4 times as wide as the baseline asks for, learnt from {len(values)} windows"
     assert (said in row["message"]) == (factor > 1)
 
 
@@ -159,5 +161,5 @@ def test_truth_that_was_not_due_when_the_window_was_estimated_teaches_nothing():
     due = MODEL.actuals.model_copy(update={"expected_within": dt.timedelta(days=3)})
     late = MODEL.model_copy(update={"actuals": due})
     rows = earlier((0.2, 0.2, 0.1, 0.0))
-    assert judged("roc_auc", rows)["upper"] == pytest.approx(0.66 + 0.03 * 4)
-    assert judged("roc_auc", rows, model=late)["upper"] == pytest.approx(0.66 + 0.03 * 2)
+    assert judged("roc_auc", rows)["upper"] == pytest.approx(0.66 + 0.03 * 4.8)
+    assert judged("roc_auc", rows, model=late)["upper"] == pytest.approx(0.66 + 0.03 * 2.4)

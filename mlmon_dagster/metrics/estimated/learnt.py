@@ -1,11 +1,12 @@
 """How wide the bands of estimates must be by a model's own record: claims against what came true.
 
 A band says where the realized value will lie while scores mean what they meant in the baseline.
-Whether they do, no input tells; the windows whose ground truth has come do. So a later window's
-band is made as many times as wide as the farthest of the newest 40 of these needed: were they
-alike, one more would lie outside with a chance of one in 41 (split conformal prediction; Vovk,
-Gammerman and Shafer, 2005). They are the newest, since the law wanders (Gibbs and Candes, 2021,
-move the level instead).
+Whether they do, no input tells; the windows whose ground truth has come do. So where one of the
+newest 30 of these lay outside, a later window's band is made a fifth wider than the farthest
+needed. Were they alike, one more would lie farther than all of them with a chance of one in 31
+(split conformal prediction; Vovk, Gammerman and Shafer, 2005). They are the newest, since the law
+wanders (Gibbs and Candes, 2021, move the level instead), and the fifth is for where it wanders
+next. A claim that held for all of them is kept as it is.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from mlmon_dagster.metrics.frames import MetricSample
 from mlmon_dagster.spec.metric_registry import METRICS
 from mlmon_dagster.spec.tasks import estimated
 
-VERSION = "learnt-1"
-RECORD = 40  # newest windows with ground truth that a width is learnt from
+VERSION = "learnt-2"
+RECORD = 30  # newest windows with ground truth that a width is learnt from
+MARGIN = 1.2  # as many times as wide as they needed
 _TINY = 1e-12
 
 
@@ -31,7 +33,7 @@ class LearntWidth(NamedTuple):
 
     Attributes:
         factor: As many times as wide as claimed, at least 1.
-        n: Windows that it is learnt from, at most 40.
+        n: Windows that it is learnt from, at most 30.
     """
 
     factor: float
@@ -47,16 +49,22 @@ def learnt_width(record: Sequence[MetricSample]) -> LearntWidth:
             ground truth was not due yet.
 
     Returns:
-        The factor by which all bands of the newest 40 would have held. 1 without windows, and no
-        less with them: few windows hold by chance.
+        A fifth more than the factor by which all bands of the newest 30 would have held; 1 if they
+        held, and without windows: few hold by chance, so that none is made narrower.
 
     Example:
         >>> row = {"value": -0.06, "lower": -0.10, "upper": -0.02}
         >>> round(learnt_width([row]).factor, 3), learnt_width([])
-        (1.5, LearntWidth(factor=1.0, n=0))
+        (1.8, LearntWidth(factor=1.0, n=0))
     """
     needed = [_needed(row) for row in record if np.isfinite(row["value"])][-RECORD:]
-    return LearntWidth(max([1.0, *needed]), len(needed))
+    return LearntWidth(factor_of(needed), len(needed))
+
+
+def factor_of(needed: Sequence[float]) -> float:
+    """Return the factor for bands of which the newest would just have held by these factors."""
+    most = max(needed, default=0.0)
+    return MARGIN * most if most > 1 else 1.0
 
 
 def _needed(row: MetricSample) -> float:
@@ -90,7 +98,7 @@ def widened(
 
     Args:
         estimates: Rows of ``estimated_<metric>``.
-        residuals: Rows of ``<metric>_residual`` that have a value, oldest first, also of the 40
+        residuals: Rows of ``<metric>_residual`` that have a value, oldest first, also of the 30
             windows before; all of one dataset.
         wait: How long ground truth takes: windows that started less than so long before an
             estimate's are not part of its record, since they had none when it was made.
