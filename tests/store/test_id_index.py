@@ -69,11 +69,30 @@ def test_an_id_that_comes_again_on_another_date_is_found_on_both(store: Store) -
     assert store.query(f"SELECT COUNT(*) AS n FROM {moved.from_sql()}").to_pylist() == [{"n": 2}]
 
 
-def test_segments_of_one_size_are_merged(store: Store) -> None:
-    fill(store, [f"2024-0{1 + n // 28}-{1 + n % 28:02}" for n in range(30)])
+def test_segments_of_one_size_are_merged_a_piece_at_a_time(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(id_index, "_WORDS_AT_ONCE", 5)
+    days = [f"2024-0{1 + n // 28}-{1 + n % 28:02}" for n in range(30)]
+    fill(store, days)
     known(store, ["nowhere"])
 
     assert len(list(folder_of(store).glob("*"))) < 8
+    everyone = [f"{day}-{n}" for day in days for n in range(6)]
+    assert known(store, everyone) == {(name, name[:10]) for name in everyone}
+
+
+def test_words_of_an_index_are_on_the_disk_and_not_in_memory(store: Store) -> None:
+    fill(store)
+    snapshot = store.event_log(SPEC)._streams["predictions"].snapshot()
+    assert snapshot is not None
+    index = IdIndex(SPEC.model, "predictions", store.queries)
+    shutil.rmtree(folder_of(store))
+
+    segments = index._segments({file.path.rpartition("/")[2]: file for file in snapshot.files})
+
+    assert all(np.all(np.diff(one.words.astype(object)) >= 0) for one in segments)
+    assert all(one.words.base is not None and not one.words.flags.writeable for one in segments)
 
 
 @pytest.mark.parametrize("harm", ["lost", "cut off", "of another engine"])

@@ -12,7 +12,7 @@ import json
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -32,7 +32,8 @@ SMALL_LOG = 200_000  # rows; below it, reading all ids is as fast as asking the 
 _FILE_BITS = np.uint64(0xFFFF)
 _MOST_FILES = 0x10000
 _FAN_IN = 4  # so many segments of about one size become one
-_MOST_WORDS = 16_000_000  # of a segment that others are merged into; all are in memory then
+_MOST_WORDS = 16_000_000  # of a segment that others are merged into; all are in memory once then
+_WORDS_AT_ONCE = 1_000_000
 _ROWS_AT_ONCE = 4_000_000
 _ENDING = ".words"
 
@@ -59,7 +60,10 @@ class Candidates:
 
 @dataclass(frozen=True)
 class _Segment:
-    """Sorted words of the ids of some files; the low bits are positions in ``files``."""
+    """Sorted words of the ids of some files; the low bits are positions in ``files``.
+
+    The words stay on the disk, and are read where they are looked at.
+    """
 
     path: Path
     files: tuple[str, ...]
@@ -125,18 +129,15 @@ class IdIndex:
     def _stored(self) -> Iterator[_Segment]:
         for path in sorted(self._folder.glob(f"*{_ENDING}")):
             try:
-                table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-                about = json.loads(table.schema.metadata[b"mlmon"])
+                segment = _opened(path)
             except FileNotFoundError:
                 continue  # another process merged it
             except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
-                path.unlink(missing_ok=True)  # cut off or damaged; it is made anew
-                continue
-            if about["hash"] != _hash_name():
+                segment = None  # cut off or damaged; it is made anew
+            if segment is None:
                 path.unlink(missing_ok=True)
-                continue
-            words = table.column("word").combine_chunks().to_numpy()
-            yield _Segment(path, tuple(about["files"]), words)
+            else:
+                yield segment
 
     def _pruned(self, segment: _Segment, live: dict[str, LiveFile]) -> _Segment | None:
         """Drop the words of files that are no longer live, as after an erasure."""
@@ -159,8 +160,7 @@ class IdIndex:
         )
         if words.column("word").null_count:
             raise StoreError(f"The files of {files[0].path} and others read under other names.")
-        found = np.sort(words.column("word").to_numpy())
-        return self._write(tuple(_name(file) for file in files), found)
+        return self._write(tuple(map(_name, files)), np.sort(words.column("word").to_numpy()))
 
     def _merged(self, segments: list[_Segment]) -> list[_Segment]:
         by_size: dict[int, list[_Segment]] = {}
@@ -179,31 +179,45 @@ class IdIndex:
     def _store(self, parts: Sequence[tuple[_Segment, NDArray[np.bool_]]]) -> _Segment | None:
         """Write the words of the chosen files of some segments as one segment."""
         names: dict[str, int] = {}
-        found = []
+        words, end = np.empty(sum(segment.words.size for segment, _ in parts), np.uint64), 0
         for segment, chosen in parts:
-            numbers = (segment.words & _FILE_BITS).astype(np.int64)
             renumbered = np.array(
                 [names.setdefault(n, len(names)) if c else 0
                  for n, c in zip(segment.files, chosen, strict=True)],
                 dtype=np.uint64,
             )  # fmt: skip
-            kept = chosen[numbers]
-            found.append((segment.words[kept] & ~_FILE_BITS) | renumbered[numbers[kept]])
+            for first in range(0, segment.words.size, _WORDS_AT_ONCE):
+                some = segment.words[first : first + _WORDS_AT_ONCE]
+                numbers = (some & _FILE_BITS).astype(np.int64)
+                kept = chosen[numbers]
+                start, end = end, end + int(np.count_nonzero(kept))
+                words[start:end] = (some[kept] & ~_FILE_BITS) | renumbered[numbers[kept]]
         if not names:
             return None
-        return self._write(tuple(names), _distinct(np.concatenate(found)))
+        words = words[:end]
+        words.sort()
+        return self._write(tuple(names), words)
 
     def _write(self, files: tuple[str, ...], words: Words) -> _Segment:
         about = {"hash": _hash_name(), "files": files}
         schema = pa.schema([("word", pa.uint64())], metadata={"mlmon": json.dumps(about)})
         path = self._folder / f"{uuid.uuid4().hex}{_ENDING}"
-        with (
-            whole_file(path) as draft,
-            pa.OSFile(str(draft), "wb") as file,
-            pa.ipc.new_file(file, schema) as writer,
-        ):
-            writer.write_table(pa.table({"word": words}, schema=schema))
-        return _Segment(path, files, words)
+        with whole_file(path) as draft:
+            with pa.OSFile(str(draft), "wb") as file, pa.ipc.new_file(file, schema) as writer:
+                writer.write_table(pa.table({"word": words}, schema=schema))
+            segment = _opened(draft)  # before another process can find, merge and delete it
+        assert segment is not None
+        return replace(segment, path=path)
+
+
+def _opened(path: Path) -> _Segment | None:
+    """Map a segment's file; None if another version hashed its ids."""
+    table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    about = json.loads(table.schema.metadata[b"mlmon"])
+    if about["hash"] != _hash_name():
+        return None
+    words = table.column("word").combine_chunks().to_numpy()
+    return _Segment(path, tuple(about["files"]), words)
 
 
 def hash_ids(engine: Hashing, ids: pa.Table) -> Words:
