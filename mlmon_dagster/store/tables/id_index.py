@@ -216,7 +216,8 @@ def _opened(path: Path) -> _Segment | None:
     about = json.loads(table.schema.metadata[b"mlmon"])
     if about["hash"] != _hash_name():
         return None
-    words = table.column("word").combine_chunks().to_numpy()
+    column = table.column("word")  # in one piece; combining pieces copies even one
+    words = column.chunk(0).to_numpy() if column.num_chunks else np.empty(0, np.uint64)
     return _Segment(path, tuple(about["files"]), words)
 
 
