@@ -160,6 +160,7 @@ class InferenceRecords:
                 records = self._compute(log, group, wanted)
                 self._add_up(records, sums)
                 yield records
+                del records  # before the next are made
             reached("rebuild.computed")
 
         self._replace(target, computed(), dates, wanted)
@@ -182,7 +183,8 @@ class InferenceRecords:
             named = [f"{key} IN ({literals(sorted(values))})" for key, values in where.items()]
             target.overwrite(first, " AND ".join(named))
             return
-        parts = (BucketRows(EVERY_ID, table) for table in chain([first, second], tables))
+        parts = map(partial(BucketRows, EVERY_ID), chain([first, second], tables))
+        del first, second  # so that each part is let go once it is written
         target.replace_partitions(parts, self._schema, where)
 
     def _has(self, target: Snapshot, dates: set[str], datasets: set[str] | None) -> bool:

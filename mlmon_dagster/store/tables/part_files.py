@@ -142,8 +142,8 @@ class PartFiles:
         try:
             for parts in passes:
                 for part in parts:
-                    for values, rows in _divided(part.rows, self._keys):
-                        self._write(values, part.bucket, rows)
+                    self._take(part)
+                    del part  # before the next is made
                 for key in list(self._open):
                     self._close(key)
         except BaseException:
@@ -154,6 +154,10 @@ class PartFiles:
             if self._scratch is not None:
                 self._scratch.cleanup()
         return self._actions
+
+    def _take(self, part: BucketRows) -> None:
+        for values, rows in _divided(part.rows, self._keys):
+            self._write(values, part.bucket, rows)
 
     def _write(self, values: dict[str, str | None], bucket: Bucket, rows: pa.Table) -> None:
         key = (*values.values(), bucket)
