@@ -2,9 +2,10 @@
 
 Each model has eight features and a landing folder; each measurement is a process of its own. With
 ``--cycle N`` the first N of them get a day of 1,000 rows, which the planner's requests compute; the
-time of all is calculated from it.
+time of all is calculated from it. With ``--daemon`` as well, Dagster's daemon does that, with as
+many runs at once as there are cores, while all of it is watched.
 
-    python -m benchmarks thousand [--models 1000] [--cycle 0]
+    python -m benchmarks thousand [--models 1000] [--cycle 0] [--daemon]
 """
 
 from __future__ import annotations
@@ -12,18 +13,24 @@ from __future__ import annotations
 import argparse
 import ast
 import datetime as dt
+import os
 import resource
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import psutil
 
 from benchmarks.table import Goal, Row, show
 from mlmon_dagster.pipeline.plan import MAX_MODELS_PER_RUN
-from mlmon_dagster.project import process_environment
+from mlmon_dagster.project import process_environment, project_from_environment
 
 NOW = dt.datetime(2024, 3, 2, 9, tzinfo=dt.UTC)
 DECLARED = """model: {name}
@@ -48,6 +55,8 @@ features:
 slices: [channel]
 """
 _IDLE_TICKS = 3
+_LOOK, _PATIENCE = 60, 7200  # seconds: between two counts, and at most
+ROOT = Path(__file__).parents[1]
 BROKEN = "model: broken\ntask: guessing\n"
 
 
@@ -152,6 +161,105 @@ def cycle(names: list[str]) -> tuple[float, float, int, float]:
     return seconds, cpu, sum(computed), _peak()
 
 
+class Watched(NamedTuple):
+    """What was seen while the daemon worked: seconds, days, longest and failed ticks, MB."""
+
+    seconds: float
+    n_done: int
+    tick: float
+    n_failed: int
+    early: float
+    late: float
+
+
+def under_daemon(folder: Path, names: list[str]) -> Watched:
+    """Let the daemon compute the day of some models, of which the first cannot be read."""
+    settings = (ROOT / "dagster.yaml").read_text()
+    runs = settings.replace("max_concurrent_runs: 4", f"max_concurrent_runs: {os.cpu_count()}")
+    (folder / "dagster.yaml").write_text(runs)
+    variables = {
+        "MLMON_PROJECT": str(folder), "DAGSTER_HOME": str(folder), "MLMON_NOW": NOW.isoformat()
+    }  # fmt: skip
+    command = [sys.executable, "-m", "mlmon_dagster.cli", "dev", "--port", str(_free_port())]
+    with (folder / "dev.log").open("wb") as log:
+        process = subprocess.Popen(
+            command, cwd=folder, env=process_environment() | variables, stdout=log, stderr=log,
+            start_new_session=True,
+        )  # fmt: skip
+        try:
+            found = list(_watch(folder, process.pid, names))
+            ticks = _in_own_process(folder, "ticks_so_far()")
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait()
+    half = found[-1][0] / 2
+    early = max((held for at, held, _ in found if at <= half), default=0.0)
+    late = max((held for at, held, _ in found if at > half), default=0.0)
+    return Watched(found[-1][0], found[-1][2], *ticks, early, late)
+
+
+def _watch(folder: Path, pid: int, names: list[str]) -> Iterator[tuple[float, float, int]]:
+    """Yield seconds, MB of all processes and days computed, until nothing is left to do."""
+    began, n_done, looked = time.perf_counter(), 0, 0.0
+    while True:
+        held = _held(pid)
+        at = time.perf_counter() - began
+        if at - looked > _LOOK:
+            n_done, n_open = _in_own_process(folder, f"so_far({names})")
+            looked = at
+            print(f"{at:.0f} s: {n_done} days, {n_open} runs", file=sys.stderr, flush=True)
+            if (n_done == len(names) - 1 and not n_open) or at > _PATIENCE:
+                yield at, held, n_done
+                return
+        yield at, held, n_done
+        time.sleep(1)
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
+
+
+def _held(pid: int) -> float:
+    """Return the MB of all processes of the daemon, the web server, the code server and runs."""
+    found = 0.0
+    for child in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
+        with suppress(psutil.Error):
+            found += child.memory_info().rss / 2**20
+    return found
+
+
+def so_far(names: list[str]) -> tuple[int, int]:
+    """Count the models whose day has metrics, and the runs that are not over."""
+    import dagster as dg
+    from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
+
+    from mlmon_dagster.defs.instance import open_instance
+    from mlmon_dagster.store.state import metric_log
+
+    project = project_from_environment()
+    with open_instance(project) as instance:
+        n_open = instance.get_runs_count(dg.RunsFilter(statuses=NOT_FINISHED_STATUSES))
+    computed = [len(metric_log.newest(project.store.state, name, metric="roc_auc")) > 0
+                for name in names]  # fmt: skip
+    return sum(computed), n_open
+
+
+def ticks_so_far() -> tuple[float, int]:
+    """Return the longest tick of all sensors and schedules, in seconds, and how many failed."""
+    from mlmon_dagster.defs.instance import open_instance
+
+    longest, n_failed = 0.0, 0
+    with open_instance(project_from_environment()) as instance:
+        for state in instance.all_instigator_state():
+            for tick in instance.get_ticks(state.instigator_origin_id, state.selector_id):
+                n_failed += tick.status.value == "FAILURE"
+                longest = max(longest, (tick.end_timestamp or tick.timestamp) - tick.timestamp)
+    return longest, n_failed
+
+
 def _peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
@@ -170,11 +278,14 @@ def _in_own_process(folder: Path, call: str) -> Any:
     return ast.literal_eval(done.stdout.strip().splitlines()[-1])
 
 
-def measured(n_models: int, n_cycle: int) -> Iterator[Row]:
+def measured(n_models: int, n_cycle: int, *, is_daemon: bool) -> Iterator[Row]:
     """Measure one thing after the other."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "project"
         names = declare(folder, n_models)
+        if is_daemon:
+            yield from _lived(folder, names[:n_cycle], n_models)
+            return
         _in_own_process(folder, "ticks(1)")  # makes the state
         loaded = {}
         for name, only in (("all models loaded", ""), ("loaded in a run of one", names[0])):
@@ -191,11 +302,37 @@ def measured(n_models: int, n_cycle: int) -> Iterator[Row]:
             yield from _cycled(folder, names[:n_cycle], n_models, loaded[names[0]])
 
 
-def _cycled(folder: Path, names: list[str], n_models: int, start: float) -> Iterator[Row]:
-    """Measure the day of some models, of which one has a file that cannot be read."""
+def _land_all(folder: Path, names: list[str]) -> None:
+    """Give models a day; the file of the first cannot be read."""
     for number, name in enumerate(names):
         land(folder, name, number)
     (folder / "landing" / names[0] / "predictions" / "day.parquet").write_bytes(b"PAR1 and no more")
+
+
+def _lived(folder: Path, names: list[str], n_models: int) -> Iterator[Row]:
+    """Measure the day of some models under the daemon."""
+    _land_all(folder, names)
+    found = under_daemon(folder, names)
+    n, cores = len(names) - 1, f"{os.cpu_count()} cores"
+    minutes = found.seconds / 60
+    yield Row(
+        "days computed beside a bad one",
+        (f"{found.n_done} of {n}", ""),
+        Goal(found.n_done, n, True),
+    )
+    whole = Goal(minutes * n_models / len(names), 30, unit=" min")
+    yield Row(f"{len(names)} days under the daemon", (f"{minutes:.1f} min", cores))
+    yield Row(f"day of {n_models} models", (f"{whole.value:.1f} min", cores), whole)
+    yield Row("longest tick", (f"{found.tick:.0f} s", ""), Goal(found.tick, 60, unit=" s"))
+    yield Row("ticks that failed", (str(found.n_failed), ""), Goal(found.n_failed, 0))
+    yield Row("all processes, first half", (f"{found.early:.0f} MB", ""))
+    flat = Goal(found.late / max(found.early, 1), 1.1, unit=" x")
+    yield Row("all processes, second half", (f"{found.late:.0f} MB", ""), flat)
+
+
+def _cycled(folder: Path, names: list[str], n_models: int, start: float) -> Iterator[Row]:
+    """Measure the day of some models, of which one has a file that cannot be read."""
+    _land_all(folder, names)
     seconds, cpu, n_done, peak = _in_own_process(folder, f"cycle({names})")
     n = len(names) - 1
     yield Row("days computed beside a bad one", (f"{n_done} of {n}", ""), Goal(n_done, n, True))
@@ -211,7 +348,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", type=int, default=1000)
     parser.add_argument("--cycle", type=int, default=0, help="models that get a day of rows")
+    parser.add_argument("--daemon", action="store_true", help="let Dagster's daemon do that")
     arguments = parser.parse_args()
     title = f"{arguments.models} models in one project, and a declaration that does not load"
-    found = measured(arguments.models, arguments.cycle)
+    found = measured(arguments.models, arguments.cycle, is_daemon=arguments.daemon)
     sys.exit(show([(title, ("measured", ""), found)], seed=0))
