@@ -15,6 +15,7 @@ from benchmarks.table import Goal
 from mlmon_dagster.metrics.estimated.binary import residuals
 from mlmon_dagster.metrics.estimated.calibration import LEAST_STRETCH, calibrate, stretch
 from mlmon_dagster.metrics.estimated.regression import Losses, estimated_losses, loss_calibration
+from mlmon_dagster.metrics.intervals import Z95
 from mlmon_dagster.profiles.measure.regression_estimates import LossRows, _first_half, learn_losses
 
 
@@ -136,6 +137,22 @@ def test_a_window_of_rows_harder_to_predict_has_a_wider_band():
         mae = frame[frame["metric"] == "mae_residual"].iloc[0]
         widths.append(mae["upper"] - mae["lower"])
     assert widths[1] / widths[0] == pytest.approx(2, rel=0.03)
+
+
+def test_models_that_disagree_up_here_and_down_there_are_not_taken_to_agree():
+    """Off by .2 in either half of the rows, so by none of the window: .1 squared, twice."""
+    learnt, day = loss_calibration(losses(50_000, 1.0, seed=1)), losses(400, 1.0, seed=2)
+    side = np.where(np.arange(400) < 200, -1, 1)
+    level = 1 + 0.5 * side
+    variances = []
+    for apart in (0.0, 0.2):
+        halves = np.stack([level + apart * side, level - apart * side])
+        frame = estimated_losses(
+            replace(day, predicted=np.stack([halves, day.predicted[1]])), learnt
+        )
+        mae = frame[frame["metric"] == "estimated_mae"].iloc[0]
+        variances.append((np.log(mae["upper"] / mae["value"]) * mae["value"] / Z95) ** 2)
+    assert variances[1] - variances[0] == pytest.approx(2 * 0.1**2)
 
 
 def test_the_band_of_a_mean_loss_reaches_as_many_times_up_as_down():

@@ -25,7 +25,9 @@ from mlmon_dagster.metrics.intervals import Z95
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.tasks import estimated, residual
 
-VERSION = "dle-5"
+VERSION = "dle-6"
+_TENTHS = 10
+_MOST_DEARER = 1e12  # a row of a window, in rows of the baseline
 _TINY = 1e-300
 _LARGEST_EXPONENT = 50.0
 _LARGEST_SQUARE = 1e150  # whose square is a number, too
@@ -65,6 +67,8 @@ class LossCalibration(NamedTuple):
         between: By how much `dispersion` grows a row beyond `size`: what the rows of a window share
             does not shrink with their number.
         error: Standard error of the predicted losses' mean over the baseline.
+        spread: The mean `_spread` of a row, per power.
+        tenths: Predicted losses between the tenths of the rows, per power (2, 9).
         n: Rows.
         reason: Why nothing can be estimated, if so.
         losses: The baseline's own.
@@ -75,6 +79,8 @@ class LossCalibration(NamedTuple):
     size: float
     between: Floats
     error: Floats
+    spread: Floats
+    tenths: Floats
     n: int
     reason: str
     losses: Losses
@@ -96,7 +102,8 @@ def loss_calibration(losses: Losses, reason: str = "") -> LossCalibration:
     n = losses.realized.shape[1]
     if reason:
         none = np.full(2, np.nan)
-        return LossCalibration(none, none, 0.0, none, none, n, reason, losses)
+        apart = np.full((2, _TENTHS - 1), np.nan)
+        return LossCalibration(none, none, 0.0, none, none, none, apart, n, reason, losses)
     away = losses.realized - losses.predicted[:, 0]
     overall = away.var(axis=1, ddof=1)
     spread = _spread(losses.predicted)
@@ -116,7 +123,10 @@ def loss_calibration(losses: Losses, reason: str = "") -> LossCalibration:
             later = later_squares(strays, starts)
             between[power] = LEAST_STRETCH * max(later.mean - 1, 0) / size
     error = np.sqrt(overall * dispersion / n)
-    return LossCalibration(variance, dispersion, size, between, error, n, "", losses)
+    shares = np.arange(1, _TENTHS) / _TENTHS
+    tenths = np.quantile(losses.predicted.mean(axis=1), shares, axis=1).T
+    mean = spread.mean(axis=1)
+    return LossCalibration(variance, dispersion, size, between, error, mean, tenths, n, "", losses)
 
 
 def _spread(predicted: Floats) -> Floats:
@@ -128,6 +138,25 @@ def _spread(predicted: Floats) -> Floats:
     """
     square = np.clip(predicted[1].mean(axis=0), 0, _LARGEST_SQUARE)
     return np.stack([square, square**2])
+
+
+def _disagreement(predicted: Floats, tenths: Floats, place: Ints, size: Ints) -> Floats:
+    """Return the square of what the halves' models are from their mean, per window.
+
+    That of a whole window is one draw of how far the curve of losses is off, and may be none by
+    chance. By tenths of the loss there are ten draws; what they add up to counts if it is more.
+
+    Args:
+        predicted: By either half's model, (2, n).
+        tenths: Between the tenths of the baseline's losses, (9,).
+        place: The window of every row, of W.
+        size: Rows of each window.
+    """
+    away = (predicted[0] - predicted[1]) / 2
+    tenth = np.searchsorted(tenths, predicted.mean(axis=0))
+    cells = np.bincount(place * _TENTHS + tenth, away, minlength=len(size) * _TENTHS)
+    means = cells.reshape(len(size), _TENTHS) / size[:, None]
+    return np.asarray(np.maximum(means.sum(axis=1) ** 2, (means**2).sum(axis=1)))
 
 
 def _cells(keys: pd.DataFrame) -> tuple[pd.DataFrame, Ints]:
@@ -149,9 +178,9 @@ def estimated_losses(losses: Losses, calibration: LossCalibration) -> pd.DataFra
         MetricFrame of ``estimated_mae``, ``estimated_rmse`` (n = rows with a prediction),
         ``mae_residual`` and ``rmse_residual`` (estimated - realized over the n rows with an
         actual), column `:table`. Bands of 95 %: from the rows' own chance, widened to what the
-        baseline's windows show; from how far the models of the two halves disagree; and from
-        the held-out rows. Windows without rows have no cell. `reason` of a NaN: few_rows (under
-        30), no_actuals, or why the baseline is of no use.
+        baseline's windows show; from how far the models of the two halves disagree, at all or by
+        tenths of the predicted loss; and from the held-out rows. Windows without rows have no cell.
+        `reason` of a NaN: few_rows (under 30), no_actuals, or why the baseline is of no use.
     """
     if not len(losses.keys):
         return stack_rows([])
@@ -172,8 +201,12 @@ def estimated_losses(losses: Losses, calibration: LossCalibration) -> pd.DataFra
                 for one in losses.predicted[power]
             ]
             guess = np.maximum((halves[0] + halves[1]) / 2, 0)
-            learning = ((halves[0] - halves[1]) / 2) ** 2 + calibration.error[power] ** 2
             around = np.bincount(place[chosen], spread[power][chosen], minlength=len(cells))
+            # What held-out rows leave open is more of rows whose losses stray more.
+            dearer = around / size / np.maximum(calibration.spread[power], _TINY)
+            learning = _disagreement(
+                losses.predicted[power][:, chosen], calibration.tenths[power], place[chosen], size
+            ) + calibration.error[power] ** 2 * np.clip(dearer, 1, _MOST_DEARER)
             variance = calibration.variance[power] * calibration.dispersion_of(n, power)
             sampling = variance * around / size**2
             half = Z95 * np.sqrt(learning + sampling)
