@@ -13,7 +13,6 @@ import datetime as dt
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from benchmarks.collect import free_port
 from benchmarks.table import Goal, Row, show
 from mlmon_dagster.defs.instance import open_instance
 from mlmon_dagster.project import Project, project_from_environment
@@ -38,12 +38,9 @@ PATIENCE = 600.0
 @contextmanager
 def dagster_dev(folder: Path) -> Iterator[None]:
     """Run webserver, daemon and code server of the example, and end them."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     with (folder / "dev.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "dagster", "dev", "-p", str(port)],
+            [sys.executable, "-m", "dagster", "dev", "-p", str(free_port())],
             cwd=folder, env=environment(folder), stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
         try:

@@ -169,7 +169,7 @@ class Measured:
         reader = threading.Thread(target=self._read, args=(process,))
         reader.start()
         while process.poll() is None:
-            held = _held(process.pid) / 2**20
+            held = held_by(process.pid) / 2**20
             self.by_step[self._step] = max(self.by_step.get(self._step, 0.0), held)
             time.sleep(0.05)
         reader.join()
@@ -191,7 +191,7 @@ def _busy() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _held(pid: int) -> int:
+def held_by(pid: int) -> int:
     """Return the bytes that a process and those below it have in memory.
 
     A child that is still its parent's copy is left out: its pages are its parent's. Dagster starts

@@ -16,18 +16,16 @@ import datetime as dt
 import os
 import resource
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import psutil
-
+from benchmarks.collect import free_port
+from benchmarks.memory import held_by
 from benchmarks.table import Goal, Row, show
 from mlmon_dagster.pipeline.plan import MAX_MODELS_PER_RUN
 from mlmon_dagster.project import process_environment, project_from_environment
@@ -180,7 +178,7 @@ def under_daemon(folder: Path, names: list[str]) -> Watched:
     variables = {
         "MLMON_PROJECT": str(folder), "DAGSTER_HOME": str(folder), "MLMON_NOW": NOW.isoformat()
     }  # fmt: skip
-    command = [sys.executable, "-m", "mlmon_dagster.cli", "dev", "--port", str(_free_port())]
+    command = [sys.executable, "-m", "mlmon_dagster.cli", "dev", "--port", str(free_port())]
     with (folder / "dev.log").open("wb") as log:
         process = subprocess.Popen(
             command, cwd=folder, env=process_environment() | variables, stdout=log, stderr=log,
@@ -202,7 +200,7 @@ def _watch(folder: Path, pid: int, names: list[str]) -> Iterator[tuple[float, fl
     """Yield seconds, MB of all processes and days computed, until nothing is left to do."""
     began, n_done, looked = time.perf_counter(), 0, 0.0
     while True:
-        held = _held(pid)
+        held = held_by(pid) / 2**20
         at = time.perf_counter() - began
         if at - looked > _LOOK:
             n_done, n_open = _in_own_process(folder, f"so_far({names})")
@@ -213,22 +211,6 @@ def _watch(folder: Path, pid: int, names: list[str]) -> Iterator[tuple[float, fl
                 return
         yield at, held, n_done
         time.sleep(1)
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    return port
-
-
-def _held(pid: int) -> float:
-    """Return the MB of all processes of the daemon, the web server, the code server and runs."""
-    found = 0.0
-    for child in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
-        with suppress(psutil.Error):
-            found += child.memory_info().rss / 2**20
-    return found
 
 
 def so_far(names: list[str]) -> tuple[int, int]:

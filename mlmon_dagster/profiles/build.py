@@ -322,7 +322,6 @@ def _unseen_counts(column: Column, engine: Engine, statements: Statements) -> pa
 
 _ROWS_AT_ONCE = 250_000  # that are counted together, while as many are read
 _VALUES_AT_ONCE = 2_000_000  # of them
-_FEWEST_COLUMNS = 1  # read together
 _THREADS = 2
 
 
@@ -348,7 +347,7 @@ def with_values(engine: Engine, statements: Statements, moments: pa.Table) -> pa
     if pc.count_distinct(starts).as_py() == len(starts):  # no window has two cells
         key, names = WINDOW, starts.to_numpy().astype("datetime64[us]").astype(np.int64)
     rows = int(pc.sum(moments.column("n")).as_py())
-    step = max(_VALUES_AT_ONCE // min(rows, _ROWS_AT_ONCE), _FEWEST_COLUMNS)
+    step = max(_VALUES_AT_ONCE // min(rows, _ROWS_AT_ONCE), 1)
     with ThreadPoolExecutor(_THREADS) as threads:
         for begin in range(0, len(places), step):
             some = places[begin : begin + step]

@@ -77,7 +77,6 @@ def test_windows_cut_or_mixed_have_the_same_counts_and_range_and_sums_but_for_ro
 def read_in_parts(patch: pytest.MonkeyPatch, rows: int, values: int) -> None:
     patch.setattr(build, "_ROWS_AT_ONCE", rows)
     patch.setattr(build, "_VALUES_AT_ONCE", values)
-    patch.setattr(build, "_FEWEST_COLUMNS", 1)
 
 
 @settings(max_examples=50)

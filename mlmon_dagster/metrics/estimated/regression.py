@@ -107,7 +107,8 @@ def loss_calibration(losses: Losses, reason: str = "") -> LossCalibration:
     away = losses.realized - losses.predicted[:, 0]
     overall = away.var(axis=1, ddof=1)
     spread = _spread(losses.predicted)
-    variance = overall / np.maximum(spread.mean(axis=1), _TINY)
+    mean = spread.mean(axis=1)
+    variance = overall / np.maximum(mean, _TINY)
     cells, place = _cells(losses.keys)
     rows = np.bincount(place, minlength=len(cells))
     used = rows >= MIN_ROWS
@@ -125,7 +126,6 @@ def loss_calibration(losses: Losses, reason: str = "") -> LossCalibration:
     error = np.sqrt(overall * dispersion / n)
     shares = np.arange(1, _TENTHS) / _TENTHS
     tenths = np.quantile(losses.predicted.mean(axis=1), shares, axis=1).T
-    mean = spread.mean(axis=1)
     return LossCalibration(variance, dispersion, size, between, error, mean, tenths, n, "", losses)
 
 

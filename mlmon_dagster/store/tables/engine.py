@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -56,17 +57,8 @@ class QueryEngine:
         Raises:
             StoreError: If the statement fails.
         """
-        import duckdb
-
-        cursor = self._cursor()
-        try:
-            for name, table in (tables or {}).items():
-                cursor.register(name, table)
+        with self._asking(tables) as cursor:
             return cursor.sql(sql).to_arrow_table()
-        except duckdb.Error as error:
-            raise StoreError(f"A query failed: {error}") from error
-        finally:
-            cursor.close()
 
     def batches(
         self, sql: str, rows: int, tables: Mapping[str, pa.Table] | None = None
@@ -81,15 +73,21 @@ class QueryEngine:
         Raises:
             StoreError: If the statement fails, also after some of its rows.
         """
+        with self._asking(tables) as cursor:
+            for batch in cursor.sql(sql).to_arrow_reader(rows):
+                yield pa.Table.from_batches([batch])
+
+    @contextmanager
+    def _asking(self, tables: Mapping[str, pa.Table] | None) -> Iterator[Any]:
+        """Yield a cursor that sees some tables; what fails is an error of the store."""
         import duckdb
 
         cursor = self._cursor()
         try:
             for name, table in (tables or {}).items():
                 cursor.register(name, table)
-            for batch in cursor.sql(sql).to_arrow_reader(rows):
-                yield pa.Table.from_batches([batch])
-        except (duckdb.Error, pa.ArrowException, OSError) as error:
+            yield cursor
+        except (duckdb.Error, pa.ArrowException, OSError) as error:  # Arrow's while rows come
             raise StoreError(f"A query failed: {error}") from error
         finally:
             cursor.close()
