@@ -37,6 +37,7 @@ Spread = Callable[[Callable[[str], pa.Table], Sequence[str]], Iterable[pa.Table]
 
 _WIDE = 100  # columns; fewer are a handful of statements
 _MOST_VALUES = 4_000_000
+_MOST_WAITING = 64 * 2**20  # bytes of parts that are added up at once, which costs as much as one
 _HELD = "held_records"
 
 
@@ -110,17 +111,24 @@ def profile_in_parts(
     if len(sources) == 1:
         return work.profiles(sources[0])
     apart = {name: binning for name, binning in work.binnings.items() if name != JOINT}
-    found = {name: empty(binning) for name, binning in apart.items()}
+    found: dict[str, ColumnStatistics] = {}
+    waiting: list[pa.Table] = []
     for rows in spread(replace(work, binnings=apart), sources):
-        found = added_up(found, rows, apart)
+        waiting.append(rows)
+        if sum(part.nbytes for part in waiting) > _MOST_WAITING:
+            found, waiting = added_up(found, waiting, apart), []
+    found = added_up(found, waiting, apart)
+    found |= {name: empty(binning) for name, binning in apart.items() if name not in found}
     values = value_expressions(work.spec, work.key)
     source = row_source(work.spec, whole)
     return found | profile_joint(work.opened(), source, work.binnings, values, DUCKDB)
 
 
 def added_up(
-    profiles: Mapping[str, ColumnStatistics], rows: pa.Table, binnings: Mapping[str, Binning]
+    profiles: Mapping[str, ColumnStatistics],
+    parts: Sequence[pa.Table],
+    binnings: Mapping[str, Binning],
 ) -> dict[str, ColumnStatistics]:
-    """Add a part's rows to profiles, cell by cell; either may lack cells that the other has."""
-    together = from_rows(pa.concat_tables([to_rows(profiles), rows]), binnings)
+    """Add the rows of parts to profiles, cell by cell; each may lack cells that others have."""
+    together = from_rows(pa.concat_tables([to_rows(profiles), *parts]), binnings)
     return {**profiles, **merge_columns(together, CELL_KEYS)}

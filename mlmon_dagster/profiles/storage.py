@@ -122,17 +122,25 @@ def _has_dates(first: str | None, last: str | None, partition: Mapping[str, str]
 
 def to_rows(profiles: Mapping[str, ColumnStatistics]) -> pa.Table:
     """Return one row per cell and column; bins without rows take no room."""
-    parts = [_column_rows(name, stats) for name, stats in profiles.items()]
+    # Columns nearly always share the frame of their cells.
+    frames = {id(stats.cells): stats.cells for stats in profiles.values()}
+    keys = {
+        place: {key: pa.array(frame[key]) for key in CELL_KEYS} for place, frame in frames.items()
+    }
+    parts = [_column_rows(name, one, keys[id(one.cells)]) for name, one in profiles.items()]
     return pa.concat_tables(parts) if parts else SCHEMA.empty_table()
 
 
-def _column_rows(name: str, stats: ColumnStatistics) -> pa.Table:
+def _column_rows(name: str, stats: ColumnStatistics, keys: Mapping[str, pa.Array]) -> pa.Table:
     size = len(stats)
     cells, codes, counts = _filled(stats)
     offsets = np.searchsorted(cells, np.arange(size + 1)).astype(np.int32)
     unseen = stats.unseen or [{}] * size
-    columns: dict[str, object] = {key: pa.array(stats.cells[key]) for key in CELL_KEYS}
-    columns |= {"column_name": [name] * size, "binning_id": [stats.binning.binning_id] * size}
+    columns: dict[str, object] = {
+        **keys,
+        "column_name": [name] * size,
+        "binning_id": [stats.binning.binning_id] * size,
+    }
     columns |= {key: getattr(stats, key) for key in _COUNTS}
     columns |= {key: pa.array(getattr(stats, key), from_pandas=True) for key in _FLOATS}
     columns["codes"] = _lists(offsets, pa.array(codes.astype(np.int32)))

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlmon_dagster.metrics.statistics import ColumnStatistics
-from mlmon_dagster.profiles import ProfileRows, build_profiles, profile_in_parts
+from mlmon_dagster.profiles import ProfileRows, build_profiles, in_parts, profile_in_parts
 from mlmon_dagster.profiles.bins.fit import fit_binnings
 from mlmon_dagster.profiles.in_parts import added_up, held
 from mlmon_dagster.profiles.storage import to_rows
@@ -69,12 +69,20 @@ def test_a_part_of_one_row_or_of_one_window_is_no_exception(
         assert_same(divided(parts, sorted(set(parts.tolist()))), whole)
 
 
+def test_parts_are_the_same_added_up_together_or_one_by_one(
+    whole: dict[str, ColumnStatistics], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(in_parts, "_MOST_WAITING", 0)
+
+    assert_same(divided(np.arange(ROWS) % 3, [2, 0, 1]), whole)
+
+
 def test_a_part_without_rows_adds_nothing(whole: dict[str, ColumnStatistics]) -> None:
     engine = DuckEngine(records=RECORDS.slice(0, 0), baseline=BASELINE)
     binnings = fit_binnings(engine, SPEC, "baseline")
     nothing = build_profiles(engine, SPEC, "records", binnings)
 
-    assert_same(added_up(nothing, to_rows(whole), binnings), whole)
+    assert_same(added_up(nothing, [to_rows(whole)], binnings), whole)
 
 
 def test_hundreds_of_columns_are_read_once_and_counted_within_the_engines_memory(
