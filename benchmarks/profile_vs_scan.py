@@ -54,6 +54,8 @@ START = np.datetime64("2026-01-01", "us")
 class Engine:
     """DuckDB with two threads, set up like the store's."""
 
+    threads = 2
+
     def __init__(self) -> None:
         self._connection = duckdb.connect()
         self.execute("SET threads = 2; SET memory_limit = '512MB'; SET TimeZone = 'UTC'")

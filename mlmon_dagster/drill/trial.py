@@ -75,6 +75,7 @@ class _Copies:
 
     def __init__(self, store: Store, table: pa.Table) -> None:
         self._store, self._table = store, table
+        self.threads = store.threads
 
     def query(self, sql: str, /) -> pa.Table:
         return self._store.query(sql, {_COPIES: self._table})

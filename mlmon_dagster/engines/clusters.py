@@ -22,6 +22,16 @@ if TYPE_CHECKING:
 
 _RETRIES: Final = 3  # of a part whose worker died
 _LOCAL: Final = "local[*,4]"  # every core, and four attempts at a part, as on a cluster
+# Of a session on this machine: Java only hands bytes to and fro, and leaves the cores to the work.
+SPARK_HERE: Final[dict[str, bool | float | int | str | None]] = {
+    "spark.driver.bindAddress": "127.0.0.1",
+    "spark.driver.host": "127.0.0.1",
+    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+    "spark.sql.adaptive.enabled": "false",
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.ui.enabled": "false",
+    "spark.ui.showConsoleProgress": "false",
+}
 _AT_ONCE: Final = 256  # parts of a job; their rows of profiles are held together
 
 
@@ -53,7 +63,7 @@ class Ray:
                     ray.cancel(left)
                 raise EngineError(
                     f"Ray could not work on a part: {str(error).strip()[:2000]} Every worker needs "
-                    "mlmon-dagster in the version of this process, and memory for 500,000 rows."
+                    "mlmon-dagster in the version of this process, and a gigabyte of memory."
                 ) from error
             yield received(content)
 
@@ -113,9 +123,7 @@ class Spark:
             builder = builder.master(address)
         elif SparkSession.getActiveSession() is None:
             set_for_spark()
-            builder = builder.master(_LOCAL).config("spark.ui.enabled", "false")
-            builder = builder.config("spark.driver.bindAddress", "127.0.0.1")
-            builder = builder.config("spark.driver.host", "127.0.0.1")
+            builder = builder.master(_LOCAL).config(map=SPARK_HERE)
         try:
             session = builder.getOrCreate()
         except Exception as error:  # of Java, of the gateway to it, of gRPC
@@ -141,7 +149,7 @@ def _job(
         except Exception as error:  # of Java, of the gateway to it, of gRPC
             raise EngineError(
                 f"Spark could not work on {n} parts: {str(error).strip()[:2000]} Every worker "
-                "needs mlmon-dagster in the version of this process, and memory for 500,000 rows."
+                "needs mlmon-dagster in the version of this process, and a gigabyte of memory."
             ) from error
     for row in rows:
         yield received(bytes(row.done))

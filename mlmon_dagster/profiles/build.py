@@ -7,7 +7,7 @@ whatever order, the counts are the same and the sums differ by rounding alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -322,7 +322,6 @@ def _unseen_counts(column: Column, engine: Engine, statements: Statements) -> pa
 
 _ROWS_AT_ONCE = 250_000  # that are counted together, while as many are read
 _VALUES_AT_ONCE = 2_000_000  # of them
-_THREADS = 2
 
 
 def with_values(engine: Engine, statements: Statements, moments: pa.Table) -> pa.Table:
@@ -348,7 +347,9 @@ def with_values(engine: Engine, statements: Statements, moments: pa.Table) -> pa
         key, names = WINDOW, starts.to_numpy().astype("datetime64[us]").astype(np.int64)
     rows = int(pc.sum(moments.column("n")).as_py())
     step = max(_VALUES_AT_ONCE // min(rows, _ROWS_AT_ONCE), 1)
-    with ThreadPoolExecutor(_THREADS) as threads:
+    with ThreadPoolExecutor(engine.threads) as threads:
+        # The one thread that a worker of one core has reads, and counts between reads.
+        spread = threads.map if engine.threads > 1 else map
         for begin in range(0, len(places), step):
             some = places[begin : begin + step]
             read = engine.batches(statements.values(some, by_cell=key == CELL), _ROWS_AT_ONCE)
@@ -357,7 +358,7 @@ def with_values(engine: Engine, statements: Statements, moments: pa.Table) -> pa
                 (_Cells.of(rows.column(key).to_numpy(), names), rows.columns[-len(some) :])
                 for rows in _whole_windows(read)
             )
-            sums = _added_up(len(names), columns, cells, threads)
+            sums = _added_up(len(names), columns, cells, spread)
             for i, column, found in zip(some, columns, sums, strict=True):
                 for name, values in _arrays(found, column).items():
                     moments = moments.append_column(f"{name}{i}", values)
@@ -390,14 +391,14 @@ def _added_up(
     size: int,
     columns: Sequence[Column],
     read: Iterable[tuple[_Cells, list[pa.ChunkedArray]]],
-    threads: ThreadPoolExecutor,
+    spread: Callable[..., Iterator[None]],
 ) -> list[_Sums]:
-    """Count the columns' values in so many cells, while the next rows are read."""
+    """Count the columns' values in so many cells; if `spread` begins at once, beside reading."""
     found = [_Sums.of_none(size, column) for column in columns]
     counting: Iterator[None] = iter(())
     for cells, values in read:
         list(counting)
-        counting = threads.map(partial(_count, cells), found, columns, values)
+        counting = spread(partial(_count, cells), found, columns, values)
         del values  # before the next are read
     list(counting)
     return found

@@ -51,6 +51,7 @@ class Store:
         self.storage_options = dict(storage_options or {})
         self.state = engine
         self.queries = QueryEngine(root, folder, limits or Limits())
+        self.threads = self.queries.threads
 
     def query(self, sql: str, tables: Mapping[str, pa.Table] | None = None) -> pa.Table:
         """Run SQL on DuckDB, in this process, over files of the store and Arrow tables.

@@ -82,7 +82,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every file is a part, and no work is too small to be done elsewhere."""
-    monkeypatch.setattr(inference_records, "ROWS_A_FILE", 1)
+    monkeypatch.setattr(inference_records, "ROWS_A_PART", 1)
     monkeypatch.setattr(chosen, "SMALL", 1)
 
 

@@ -110,6 +110,8 @@ def make_records(
 class DuckEngine:
     """The least that profiles need: SQL in, Arrow out; counts the statements."""
 
+    threads = 2
+
     def __init__(self, **tables: pa.Table) -> None:
         self._connection = duckdb.connect()
         self._connection.execute("SET threads = 2; SET TimeZone = 'UTC'")

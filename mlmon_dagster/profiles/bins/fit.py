@@ -83,7 +83,6 @@ QUANTILE_BINS = 20
 MAX_VALUES = 32
 MAX_HELD = 20_000_000  # rows: 160 MB a column
 _VALUES_AT_ONCE = 2_000_000  # that are read while as many are sorted
-_THREADS = 2
 _FINER = 2.0**8  # SHAP values have long tails, and their means must add up
 
 
@@ -336,7 +335,7 @@ def order_statistics(
     names = list(values)
     step = max(_VALUES_AT_ONCE // max(n_rows, 1), 1)
     ordered: Iterable[tuple[str, OrderStatistics]] = ()
-    with ThreadPoolExecutor(_THREADS) as threads:
+    with ThreadPoolExecutor(engine.threads) as threads:
         for begin in range(0, len(names), step):
             some = names[begin : begin + step]
             columns = ", ".join(

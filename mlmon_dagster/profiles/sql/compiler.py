@@ -56,6 +56,10 @@ _USUAL_CODES = 10_000  # a model of a few dozen columns has so many; more allow 
 class Engine(Protocol):
     """Anything that runs SQL; ``Store`` is one, Spark and PostgreSQL take a few lines."""
 
+    @property
+    def threads(self) -> int:
+        """How many are at work in this process at a time, on batches and beside them, as asked."""
+
     def query(self, sql: str, /) -> pa.Table:
         """Run one statement and return its rows."""
 

@@ -43,6 +43,7 @@ class QueryEngine:
     def __init__(self, root: Location, folder: Path, limits: Limits) -> None:
         self._root = root
         self.folder = folder
+        self.threads = limits.threads
         self._limits = limits
         self._lock = Lock()
         self._database: Any = None
@@ -134,6 +135,7 @@ class WithTables:
 
     def __init__(self, queries: QueryEngine, tables: Mapping[str, pa.Table]) -> None:
         self._queries, self._tables = queries, tables
+        self.threads = queries.threads
 
     def query(self, sql: str, /) -> pa.Table:
         """Run one statement and return its rows."""

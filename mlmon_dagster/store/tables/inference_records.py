@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import pyarrow as pa
 
@@ -36,7 +36,6 @@ from mlmon_dagster.store.tables.engine import QueryEngine
 from mlmon_dagster.store.tables.event_log import EventLog, PinnedLog
 from mlmon_dagster.store.tables.part_files import (
     EVERY_ID,
-    ROWS_A_FILE,
     ROWS_AT_ONCE,
     Bucket,
     BucketRows,
@@ -79,6 +78,10 @@ class WindowCounts:
     n_actual: int
     data_version: str
     n_conflict: int
+
+
+# Few of a part's rows are in memory at a time; each part costs what it takes to begin one.
+ROWS_A_PART: Final = 1_000_000
 
 
 class Parts(NamedTuple):
@@ -291,7 +294,7 @@ class InferenceRecords:
         )
 
     def parts(self, windows: Sequence[Window], datasets: Sequence[str]) -> Parts:
-        """Divide what `from_sql` returns into subqueries of roughly 500,000 rows, whole files each.
+        """Divide what `from_sql` returns into subqueries of a million rows or so, whole files each.
 
         Args:
             windows: Whose records are wanted.
@@ -308,7 +311,7 @@ class InferenceRecords:
                 or file.partition["dataset"] not in datasets
             ):
                 continue
-            if groups[-1] and n_rows + file.n_rows > ROWS_A_FILE:
+            if groups[-1] and n_rows + file.n_rows > ROWS_A_PART:
                 groups.append([])
                 n_rows = 0
             groups[-1].append(file.path)
