@@ -24,8 +24,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.collect import free_port
-from benchmarks.memory import held_by
 from benchmarks.table import Goal, Row, show
 from mlmon_dagster.pipeline.plan import MAX_MODELS_PER_RUN
 from mlmon_dagster.project import process_environment, project_from_environment
@@ -172,6 +170,10 @@ class Watched(NamedTuple):
 
 def under_daemon(folder: Path, names: list[str]) -> Watched:
     """Let the daemon compute the day of some models, of which the first cannot be read."""
+    # Here, since a process whose loading is measured has nothing but what a run imports.
+    from benchmarks.collect import free_port
+    from benchmarks.memory import held_by
+
     settings = (ROOT / "dagster.yaml").read_text()
     runs = settings.replace("max_concurrent_runs: 4", f"max_concurrent_runs: {os.cpu_count()}")
     (folder / "dagster.yaml").write_text(runs)
