@@ -35,6 +35,10 @@ class Declared(BaseModel):
         str_max_length=10_000,
     )
 
+    def __hash__(self) -> int:
+        """Hash what is declared. Of a default without a hash each spec would get a deep copy."""
+        return hash(self.model_dump_json())
+
 
 class KOfN(NamedTuple):
     """A monitor fires when ``k`` of the last ``n`` windows fail."""

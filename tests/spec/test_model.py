@@ -258,6 +258,10 @@ def test_a_spec_cannot_change() -> None:
         spec().model = "other"  # type: ignore[misc]
 
 
+def test_specs_share_the_defaults_that_they_do_not_change() -> None:
+    assert spec(model="one").retention is spec(model="other").retention
+
+
 def test_a_condition_is_broken_past_its_bound_only() -> None:
     assert Condition(above=0.2).fails(0.21)
     assert not Condition(above=0.2).fails(0.2)
