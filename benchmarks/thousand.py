@@ -170,9 +170,7 @@ class Watched(NamedTuple):
 
 def under_daemon(folder: Path, names: list[str]) -> Watched:
     """Let the daemon compute the day of some models, of which the first cannot be read."""
-    # Here, since a process whose loading is measured has nothing but what a run imports.
-    from benchmarks.collect import free_port
-    from benchmarks.memory import held_by
+    from benchmarks.collect import free_port  # here, see `_watch`
 
     settings = (ROOT / "dagster.yaml").read_text()
     runs = settings.replace("max_concurrent_runs: 4", f"max_concurrent_runs: {os.cpu_count()}")
@@ -200,6 +198,9 @@ def under_daemon(folder: Path, names: list[str]) -> Watched:
 
 def _watch(folder: Path, pid: int, names: list[str]) -> Iterator[tuple[float, float, int]]:
     """Yield seconds, MB of all processes and days computed, until nothing is left to do."""
+    # Here, since a process whose loading is measured has nothing but what a run imports.
+    from benchmarks.memory import held_by
+
     began, n_done, looked = time.perf_counter(), 0, 0.0
     while True:
         held = held_by(pid) / 2**20
