@@ -62,7 +62,7 @@ from mlmon_dagster.spec.loader import spec_from_mapping
 OUTPUTS = ("score", GAP)
 FAMILIES = ("quality", "drift", "performance", "service")
 LENGTH, EVERY, FROM = 14, 32, 30  # days of a fault, between two starts, and before the first
-RECOVERED = 7  # windows after which an alert should have ended
+RECOVERED = 7  # windows after the first healthy one by which an alert should have ended
 MOST_LIVING, MOST_QUIET, RECALL = 2.0, 0.2, 0.95
 Flags = NDArray[np.bool_]
 Statistics = tuple[dict[str, ColumnStatistics], dict[str, ColumnStatistics]]
@@ -346,7 +346,7 @@ def _noticed(found: Sequence[Episode], fault: Fault, start: int) -> Noticed:
     ]
     first = min((episode.start for episode in mine), default=None)
     last = start + LENGTH + RECOVERED
-    ended = all(episode.end is not None and episode.end < last for episode in mine)
+    ended = all(episode.end is not None and episode.end <= last for episode in mine)
     most = max(Tally(episode.monitor for episode in mine).values(), default=0)
     return Noticed(None if first is None else first - start, most, ended)
 
