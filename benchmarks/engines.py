@@ -29,7 +29,7 @@ from mlmon_dagster.profiles import ProfileRows, profile_in_parts
 from mlmon_dagster.profiles.bins.fit import fit_binnings
 from mlmon_dagster.project import Tables, set_for_ray, set_for_spark
 from mlmon_dagster.store.places.addresses import place_of
-from mlmon_dagster.store.state.sql import literal
+from mlmon_dagster.store.state.sql import literal, literals
 from mlmon_dagster.store.tables.engine import Limits, QueryEngine
 from mlmon_dagster.store.tables.inference_records import ROWS_A_PART
 
@@ -51,7 +51,7 @@ def measure(run: str, folder: Path) -> dict[str, float]:
     work = ProfileRows(Tables(str(folder), queries), spec, binnings)
     files = sorted(map(str, folder.glob("part-*")))
     some = ROWS_A_PART // A_FILE
-    parts = [f"read_parquet({files[i : i + some]})" for i in range(0, len(files), some)]
+    parts = [f"read_parquet([{literals(files[i : i + some])}])" for i in range(0, len(files), some)]
     whole = f"read_parquet({literal(str(folder / 'part-*'))})"
     spread = map
     if name == "ray":
