@@ -39,6 +39,7 @@ from mlmon_dagster.spec.declaration import Feature, TimeSpec
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.monitors import DriftMonitor, Monitors
 from mlmon_dagster.spec.sources import FileSource, Sources
+from mlmon_dagster.store.tables.engine import keep_freed_memory
 
 NUMERIC = [f"n{i:02d}" for i in range(20)]
 LEVELS = (3, 5, 8, 12, 50, 100, 300, 1_000)
@@ -57,6 +58,7 @@ class Engine:
     threads = 2
 
     def __init__(self) -> None:
+        keep_freed_memory()
         self._connection = duckdb.connect()
         self.execute("SET threads = 2; SET memory_limit = '512MB'; SET TimeZone = 'UTC'")
         self.execute("SET enable_external_file_cache = false")

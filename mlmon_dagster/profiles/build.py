@@ -7,8 +7,7 @@ whatever order, the counts are the same and the sums differ by rounding alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -52,6 +51,7 @@ from mlmon_dagster.profiles.sql.compiler import (
     Engine,
     Statements,
     as_numpy,
+    at_work,
 )
 from mlmon_dagster.profiles.sql.loss_columns import (
     group_columns,
@@ -347,21 +347,28 @@ def with_values(engine: Engine, statements: Statements, moments: pa.Table) -> pa
         key, names = WINDOW, starts.to_numpy().astype("datetime64[us]").astype(np.int64)
     rows = int(pc.sum(moments.column("n")).as_py())
     step = max(_VALUES_AT_ONCE // min(rows, _ROWS_AT_ONCE), 1)
-    with ThreadPoolExecutor(engine.threads) as threads:
-        # The one thread that a worker of one core has reads, and counts between reads.
-        spread = threads.map if engine.threads > 1 else map
+    columns = {i: statements.columns[i] for i in places}
+    sums = {i: _Sums.of_none(len(names), column) for i, column in columns.items()}
+
+    def read() -> Iterator[tuple[_Cells, Sequence[int], list[pa.ChunkedArray]]]:
         for begin in range(0, len(places), step):
             some = places[begin : begin + step]
-            read = engine.batches(statements.values(some, by_cell=key == CELL), _ROWS_AT_ONCE)
-            columns = [statements.columns[i] for i in some]
-            cells = (
-                (_Cells.of(rows.column(key).to_numpy(), names), rows.columns[-len(some) :])
-                for rows in _whole_windows(read)
-            )
-            sums = _added_up(len(names), columns, cells, spread)
-            for i, column, found in zip(some, columns, sums, strict=True):
-                for name, values in _arrays(found, column).items():
-                    moments = moments.append_column(f"{name}{i}", values)
+            sql = statements.values(some, by_cell=key == CELL)
+            for rows in _whole_windows(engine.batches(sql, _ROWS_AT_ONCE)):
+                cells = _Cells.of(rows.column(key).to_numpy(), names)
+                yield cells, some, rows.columns[-len(some) :]
+
+    with at_work(engine) as spread:
+        counting: Iterator[None] = iter(())
+        for cells, some, values in read():
+            list(counting)
+            mine = [sums[i] for i in some], [columns[i] for i in some]
+            counting = spread(partial(_count, cells), *mine, values)
+            del values  # before the next are read
+        list(counting)
+    for i, column in columns.items():
+        for name, found in _arrays(sums[i], column).items():
+            moments = moments.append_column(f"{name}{i}", found)
     pa.default_memory_pool().release_unused()
     return moments
 
@@ -385,23 +392,6 @@ def _whole_windows(read: Iterable[pa.Table]) -> Iterator[pa.Table]:
             del rows
     if any(map(len, held)):
         yield pa.concat_tables(held)
-
-
-def _added_up(
-    size: int,
-    columns: Sequence[Column],
-    read: Iterable[tuple[_Cells, list[pa.ChunkedArray]]],
-    spread: Callable[..., Iterator[None]],
-) -> list[_Sums]:
-    """Count the columns' values in so many cells; if `spread` begins at once, beside reading."""
-    found = [_Sums.of_none(size, column) for column in columns]
-    counting: Iterator[None] = iter(())
-    for cells, values in read:
-        list(counting)
-        counting = spread(partial(_count, cells), found, columns, values)
-        del values  # before the next are read
-    list(counting)
-    return found
 
 
 _Names = NDArray[np.int64] | NDArray[np.uint64]

@@ -179,9 +179,10 @@ class KsNull:
         """Draw bridges at the baseline's cumulative shares, `baseline` being (F,) fine counts."""
         share = baseline[baseline > 0] / max(int(baseline.sum()), 1)
         steps = _normals(seed, 1 << max(len(share) - 1, 0).bit_length())[:, : len(share)]
-        steps = steps * np.sqrt(share)
-        walk = np.cumsum(steps, axis=1)
-        bridge = np.abs(walk - np.cumsum(share) * walk[:, -1:]).max(axis=1, initial=0.0)
+        walk = steps * np.sqrt(share)
+        np.cumsum(walk, axis=1, out=walk)
+        walk -= np.cumsum(share) * walk[:, -1:]
+        bridge = np.maximum(walk.max(axis=1, initial=0.0), -walk.min(axis=1, initial=0.0))
         return cls(Moments(*map(np.asarray, _moments_of(bridge, POWER["ks"]))), int(baseline.sum()))
 
     @classmethod

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -47,7 +46,7 @@ from mlmon_dagster.profiles.sql.attribution_columns import (
     without_values,
 )
 from mlmon_dagster.profiles.sql.bin_codes import DUCKDB, Dialect
-from mlmon_dagster.profiles.sql.compiler import Engine
+from mlmon_dagster.profiles.sql.compiler import Engine, at_work
 from mlmon_dagster.profiles.sql.loss_columns import (
     DECIDED,
     LAG,
@@ -335,7 +334,7 @@ def order_statistics(
     names = list(values)
     step = max(_VALUES_AT_ONCE // max(n_rows, 1), 1)
     ordered: Iterable[tuple[str, OrderStatistics]] = ()
-    with ThreadPoolExecutor(engine.threads) as threads:
+    with at_work(engine) as spread:
         for begin in range(0, len(names), step):
             some = names[begin : begin + step]
             columns = ", ".join(
@@ -343,7 +342,7 @@ def order_statistics(
             )
             table = engine.query(f"SELECT {columns} FROM {from_sql} AS records")
             found |= dict(ordered)  # of those before, sorted while these were read
-            ordered = zip(some, threads.map(_sorted, table.columns), strict=True)
+            ordered = zip(some, spread(_sorted, table.columns), strict=True)
             del table  # before the next is read
         found |= dict(ordered)
     pa.default_memory_pool().release_unused()

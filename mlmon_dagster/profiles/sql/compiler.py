@@ -10,10 +10,12 @@ decision.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -65,6 +67,19 @@ class Engine(Protocol):
 
     def batches(self, sql: str, rows: int, /) -> Iterator[pa.Table]:
         """Run one statement and yield its rows, at most so many at a time; DuckDB only is asked."""
+
+
+@contextmanager
+def at_work(engine: Engine) -> Iterator[Callable[..., Iterator[Any]]]:
+    """Yield a ``map`` whose calls run beside what the engine reads meanwhile, on as many threads.
+
+    The one thread that a worker of one core has takes turns: it calls when it is asked for results.
+    """
+    if engine.threads == 1:
+        yield map
+        return
+    with ThreadPoolExecutor(engine.threads) as threads:
+        yield threads.map
 
 
 def slice_expression(columns: Sequence[str]) -> str:
