@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+# Products of matrices are small here, and the library's threads wait busily for the next one.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 from mlmon_dagster.commands.options import (
     AUTHOR,
     LEFT_OUT,

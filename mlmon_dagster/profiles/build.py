@@ -358,12 +358,12 @@ def with_values(engine: Engine, statements: Statements, moments: pa.Table) -> pa
                 cells = _Cells.of(rows.column(key).to_numpy(), names)
                 yield cells, some, rows.columns[-len(some) :]
 
-    with at_work(engine) as spread:
+    with at_work(engine) as threads:
         counting: Iterator[None] = iter(())
         for cells, some, values in read():
             list(counting)
             mine = [sums[i] for i in some], [columns[i] for i in some]
-            counting = spread(partial(_count, cells), *mine, values)
+            counting = threads.map(partial(_count, cells), *mine, values)
             del values  # before the next are read
         list(counting)
     for i, column in columns.items():

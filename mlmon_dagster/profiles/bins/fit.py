@@ -334,7 +334,7 @@ def order_statistics(
     names = list(values)
     step = max(_VALUES_AT_ONCE // max(n_rows, 1), 1)
     ordered: Iterable[tuple[str, OrderStatistics]] = ()
-    with at_work(engine) as spread:
+    with at_work(engine) as threads:
         for begin in range(0, len(names), step):
             some = names[begin : begin + step]
             columns = ", ".join(
@@ -342,7 +342,7 @@ def order_statistics(
             )
             table = engine.query(f"SELECT {columns} FROM {from_sql} AS records")
             found |= dict(ordered)  # of those before, sorted while these were read
-            ordered = zip(some, spread(_sorted, table.columns), strict=True)
+            ordered = zip(some, threads.map(_sorted, table.columns), strict=True)
             del table  # before the next is read
         found |= dict(ordered)
     pa.default_memory_pool().release_unused()

@@ -10,12 +10,11 @@ decision.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import chain
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -40,6 +39,7 @@ from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store.state.sql import literal, quote_identifier
 
+Found = TypeVar("Found")
 NULL_SLICE = "<null>"
 NO_VERSION = "none"
 KEYS = ("window_start", "dataset", "model_version")
@@ -69,17 +69,25 @@ class Engine(Protocol):
         """Run one statement and yield its rows, at most so many at a time; DuckDB only is asked."""
 
 
-@contextmanager
-def at_work(engine: Engine) -> Iterator[Callable[..., Iterator[Any]]]:
-    """Yield a ``map`` whose calls run beside what the engine reads meanwhile, on as many threads.
+class _InTurn(Executor):
+    """Does work when its result is asked for, on the thread that asks."""
 
-    The one thread that a worker of one core has takes turns: it calls when it is asked for results.
+    def map(
+        self,
+        fn: Callable[..., Found],
+        *iterables: Iterable[object],
+        timeout: float | None = None,
+        chunksize: int = 1,
+    ) -> Iterator[Found]:
+        return map(fn, *iterables)
+
+
+def at_work(engine: Engine) -> Executor:
+    """Return what does work beside an engine's reading, on as many threads as the engine has.
+
+    The one thread that a worker of one core has takes turns with itself.
     """
-    if engine.threads == 1:
-        yield map
-        return
-    with ThreadPoolExecutor(engine.threads) as threads:
-        yield threads.map
+    return ThreadPoolExecutor(engine.threads) if engine.threads > 1 else _InTurn()
 
 
 def slice_expression(columns: Sequence[str]) -> str:

@@ -74,7 +74,10 @@ def _raw(query: Query, dialect: str) -> Query:
 def _values(type_: sa.types.TypeEngine[Any], values: Any, pd: ModuleType) -> Any:
     """Return a column's values: no series, each of which a frame would align with the others."""
     if isinstance(type_, UtcDateTime):
-        return pd.to_datetime(list(values), utc=True).as_unit("us")
+        if any(isinstance(value, str) for value in values):
+            # Texts as `UtcDateTime` writes them, without the Z that numpy does not know.
+            values = np.array([value and value[:-1] for value in values], "datetime64[us]")
+        return pd.to_datetime(values, utc=True).as_unit("us")
     if isinstance(type_, sa.Float):
         return np.array(values, "float64")
     if isinstance(type_, sa.Boolean):

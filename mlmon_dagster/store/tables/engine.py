@@ -99,9 +99,7 @@ class QueryEngine:
         with self._lock:
             if self._database is None:
                 self._database = self._connect()
-            cursor = self._database.cursor()
-        cursor.execute("SET TimeZone = 'UTC'")  # a setting of the session, not of the database
-        return cursor
+            return self._database.cursor()
 
     def _connect(self) -> Any:
         import duckdb
@@ -113,6 +111,7 @@ class QueryEngine:
 
             database.register_filesystem(ObjectFiles(self._root))
         for statement in (
+            "SET GLOBAL TimeZone = 'UTC'",  # else of this session alone
             f"SET threads = {self._limits.threads}",
             f"SET memory_limit = {literal(self._limits.memory)}",
             f"SET temp_directory = {literal(str(self._limits.spill or self.folder / '.spill'))}",
