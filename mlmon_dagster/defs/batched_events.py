@@ -159,6 +159,13 @@ class BatchedSqliteEventLogStorage(BatchedEventLogStorage, SqliteEventLogStorage
                 finally:
                     del opened[shard]
 
+    def dispose(self) -> None:
+        """Close the connections that were kept, so that no database has a file beside it."""
+        super().dispose()
+        with self._db_lock:
+            for engine in self._engines.values():
+                engine.dispose()
+
     def _initdb(self, engine: sa.Engine, for_index_shard: bool = False) -> None:
         """Make the tables that a database lacks; of a new run by a copy."""
         path = Path(engine.url.database or "")
@@ -190,7 +197,10 @@ class BatchedSqliteEventLogStorage(BatchedEventLogStorage, SqliteEventLogStorage
         if engine is None:
             engine = sa.create_engine(
                 self.conn_string_for_shard(shard),
-                poolclass=NullPool,
+                # Whoever closes the last connection of a database writes all of it to the disk and
+                # waits for that three times: with one that stays open, a commit waits once.
+                pool_size=1,
+                max_overflow=-1,
                 connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS},
             )
         if shard not in self._initialized_dbs:
@@ -198,7 +208,7 @@ class BatchedSqliteEventLogStorage(BatchedEventLogStorage, SqliteEventLogStorage
             self._initialized_dbs.add(shard)
         self._engines[shard] = engine
         while len(self._engines) > _ENGINES:
-            self._engines.popitem(last=False)
+            self._engines.popitem(last=False)[1].dispose()
         return engine
 
 

@@ -6,9 +6,9 @@ Baselines that are earlier windows of production are answered from stored profil
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import pandas as pd
@@ -62,13 +62,9 @@ class BaselineInForce:
         Blank bins are those of no rows: one for all values of a feature, so that rows and nulls are
         counted from the first day on, and the usual ones for what has fixed bins, such as a score.
         """
-        store, spec = self._store, self._spec
         if self._stored:
-            return binnings_of(store, self._stored)
-        nothing = store.inference_records(spec).from_sql(datasets=[])
-        return fit_binnings(
-            store, spec, nothing, key=erased_ids.personal_key(store.state, spec.model)
-        )
+            return binnings_of(self._store, self._stored)
+        return dict(_blank(self._store, self._spec))
 
     def is_rolling(self, choice: BaselineSpec) -> bool:
         """Tell whether windows are compared with earlier ones; not if a period was promoted."""
@@ -125,6 +121,14 @@ class BaselineInForce:
             self._store, self._spec, self.binnings,
             start=start, end=end, dataset=dataset, columns=columns, slices=slices,
         )  # fmt: skip
+
+
+@lru_cache(maxsize=64)  # a question to the engine for every column, asked by every step of a run
+def _blank(store: Store, spec: ModelSpec) -> Mapping[str, Binning]:
+    """Return the bins of no rows."""
+    nothing = store.inference_records(spec).from_sql(datasets=[])
+    key = erased_ids.personal_key(store.state, spec.model)
+    return fit_binnings(store, spec, nothing, key=key)
 
 
 def baseline_in_force(

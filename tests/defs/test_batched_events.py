@@ -166,6 +166,7 @@ def test_the_database_of_a_run_is_the_one_that_dagster_makes(tmp_path: Path) -> 
             made = run.exec_driver_sql("SELECT name, sql FROM sqlite_master ORDER BY name").all()
             of = run.exec_driver_sql("SELECT version_num FROM alembic_version").all()
             mode = run.exec_driver_sql("PRAGMA journal_mode").all()
+        storage.dispose()
         return [tuple(map(str, row)) for row in (*made, *of, *mode)]
 
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
