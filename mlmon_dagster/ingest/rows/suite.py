@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # at seconds a process. None of it judges a pandas frame.
 _BACKENDS = (
     "pyspark", "boto3", "botocore", "google.auth", "google.cloud", "google.oauth2", "azure",
-    "snowflake", "databricks", "psycopg2", "sqlalchemy.orm",
+    "snowflake", "databricks", "psycopg2",
 )  # fmt: skip
 # What it needs for a test, a picture or a page that is rarely asked for, a third of its import:
 # imported once somebody asks.
