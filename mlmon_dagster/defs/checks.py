@@ -12,6 +12,7 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
 from mlmon_dagster.defs.assets import (
     Inputs,
     SharedOut,
+    StepCheck,
     asset_key,
     by_input,
     first_of_all,
@@ -85,8 +86,9 @@ def _family_check(project: Project, spec: ModelSpec, info: AssetInfo) -> dg.Asse
             yield evaluation(key, family, newer.key, rows, target, is_known=True)
 
     parents = by_input([key])
-    found: dg.AssetChecksDefinition = dg.AssetChecksDefinition.create(
+    return StepCheck(
         keys_by_input_name=parents,
+        keys_by_output_name={},
         node_def=step_of(
             family_check,
             parents,
@@ -99,7 +101,6 @@ def _family_check(project: Project, spec: ModelSpec, info: AssetInfo) -> dg.Asse
         check_specs_by_output_name={family: check},
         can_subset=True,
     )
-    return found
 
 
 def _newer_verdict(work: Work, family: str) -> Window | None:
