@@ -117,6 +117,42 @@ def test_everything_merges_into_a_project_that_has_the_same_names(tmp_path: Path
     assert {"overview", "mlmon/overview", "maintenance", "mlmon/maintenance"} <= keys
 
 
+def test_a_project_with_an_io_manager_of_its_own_runs_our_assets_beside_its_own(
+    tmp_path: Path,
+) -> None:
+    """Ours hand nothing on: they are read from the store."""
+    handed: list[object] = []
+
+    class Noting(dg.IOManager):
+        def handle_output(self, context: dg.OutputContext, obj: object) -> None:
+            handed.append((context.asset_key.to_user_string(), obj))
+
+        def load_input(self, context: dg.InputContext) -> object:
+            raise AssertionError(context.asset_key)
+
+    @dg.asset
+    def scores(warehouse: dg.ResourceParam[str]) -> str:
+        return warehouse
+
+    spec = write_declaration(tmp_path)
+    land_days(tmp_path, FIRST)
+    own = dg.Definitions(
+        assets=[scores],
+        resources={
+            "io_manager": dg.IOManagerDefinition.hardcoded_io_manager(Noting()),
+            "warehouse": dg.ResourceDefinition.hardcoded_resource("dsn"),
+        },
+    )
+    merged = dg.Definitions.merge(own, build_definitions([spec], make_project(tmp_path)))
+
+    done = merged.resolve_implicit_global_asset_job_def().execute_in_process(
+        asset_selection=[dg.AssetKey("scores"), dg.AssetKey([spec.model, "event_log"])]
+    )
+
+    assert done.success
+    assert handed == [("scores", "dsn")]
+
+
 def test_runs_go_in_process_only_where_the_project_has_no_executor(tmp_path: Path) -> None:
     from mlmon_dagster.defs.sensors import in_process
 
