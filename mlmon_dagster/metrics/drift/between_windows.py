@@ -350,17 +350,17 @@ class Season:
         found = np.tile(np.median(values, axis=0), (self.places, 1))
         there, rows = np.unique(places, return_counts=True)
         # All places at once: those with fewer windows than others are filled up at the end.
-        order = np.argsort(places, kind="stable")
+        order, first = np.argsort(places, kind="stable"), np.cumsum(rows) - rows
         of_place = np.full((len(there), rows.max(initial=0), values.shape[1]), np.inf)
-        rank = np.arange(len(places)) - np.repeat(np.cumsum(rows) - rows, rows)
-        of_place[np.repeat(np.arange(len(there)), rows), rank] = values[order]
-        of_place.sort(axis=1)
         each = np.arange(len(there))
+        rank = np.arange(len(places)) - np.repeat(first, rows)
+        of_place[np.repeat(each, rows), rank] = values[order]
+        of_place.sort(axis=1)
         found[there] = (of_place[each, (rows - 1) // 2] + of_place[each, rows // 2]) / 2
         away = values - found[places]
         most = _FURTHEST * 1.4826 * np.median(np.abs(away), axis=0)
         away = np.clip(away, -most, most)
-        sums = np.add.reduceat(away[order], np.cumsum(rows) - rows, axis=0)
+        sums = np.add.reduceat(away[order], first, axis=0)
         found[there] += sums / rows[:, None]
         return found
 
