@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -58,7 +59,12 @@ def great_expectations() -> Any:
     Its optional backends are kept out: here it judges pandas frames. Who uses the library with
     Spark in the same process imports it before, and is left alone.
     """
-    with warnings.catch_warnings(), _imported_without(_BACKENDS), _imported_later(_LATER):
+    with (
+        warnings.catch_warnings(),
+        _imported_without(_BACKENDS),
+        _imported_later(_LATER),
+        _fields_copied_once(),
+    ):
         warnings.simplefilter("ignore", DeprecationWarning)
         import great_expectations
         import great_expectations.expectations
@@ -153,6 +159,32 @@ def _imported_later(names: Sequence[str]) -> Iterator[None]:
     finally:
         for module in later:
             module.leave()
+
+
+@contextmanager
+def _fields_copied_once() -> Iterator[None]:
+    """Let classes take over the fields of their bases for a while without all that is in them.
+
+    Every one of hundreds of classes copies its bases' fields with each object in them, a third of
+    the import. A class changes of a field what is copied here: itself, its lists and dictionaries,
+    and what was declared of it.
+    """
+    from pydantic.v1 import fields
+
+    def copied(field: fields.ModelField, _: object) -> fields.ModelField:
+        new = fields.ModelField.__new__(fields.ModelField)
+        for name in fields.ModelField.__slots__:
+            if hasattr(field, name):
+                value = getattr(field, name)
+                is_own = isinstance(value, list | dict | fields.FieldInfo)
+                setattr(new, name, copy(value) if is_own else value)
+        return new
+
+    setattr(fields.ModelField, "__deepcopy__", copied)  # noqa: B010  # mypy knows no such method
+    try:
+        yield
+    finally:
+        delattr(fields.ModelField, "__deepcopy__")
 
 
 def _context_config() -> object:
