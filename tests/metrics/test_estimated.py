@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn import metrics as oracle
 
 from benchmarks.scored_worlds import bin_of, counted, halved, logistic, middles, world
@@ -43,6 +45,25 @@ def test_the_curve_is_scikit_learns_isotonic_regression():
     np.testing.assert_allclose(
         isotonic_curve(pos, neg), np.clip(known, least, 1 - least), rtol=0, atol=1e-9
     )
+
+
+@given(st.integers(0, 2**32), st.integers(1, 6), st.integers(1, 40), st.sampled_from([1, 3, 1000]))
+def test_curves_of_ties_gaps_and_weights_are_scipys_one_by_one(seed, curves, size, most):
+    from scipy.optimize import isotonic_regression
+
+    rng = np.random.default_rng(seed)
+    pos, neg = rng.integers(0, most, (2, curves, size)) * rng.choice([1.0, 0.3])
+    found = isotonic_curve(pos, neg)
+    for curve, p, n in zip(found, pos, neg, strict=True):
+        rows = p + n
+        if not rows.any():
+            assert np.isnan(curve).all()
+            continue
+        filled = np.flatnonzero(rows)
+        known = isotonic_regression(p[filled] / rows[filled], weights=rows[filled]).x
+        least = 0.5 / (rows.sum() + 1)
+        known = np.clip(np.interp(np.arange(size), filled, known), least, 1 - least)
+        np.testing.assert_allclose(curve, known, rtol=0, atol=1e-12)
 
 
 def test_metrics_of_whole_counts_are_scikit_learns():

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import scipy  # its `optimize` is imported where it is first used, which most processes never do
 from numpy.typing import NDArray
 from scipy import special
 
@@ -306,30 +305,49 @@ _REDRAWN = 40
 def isotonic_curve(positives: Floats, negatives: Floats) -> Floats:
     """Share of positives per score bin, never falling with the score (pool adjacent violators).
 
-    After Ayer et al. (1955).
+    After Ayer et al. (1955). Not by scipy.optimize, which takes as long to import as all estimates
+    of a small window to compute.
 
     Args:
-        positives: Rows with actual 1 per bin, ascending scores, shape (S,); may be weighted.
+        positives: Rows with actual 1 per bin, ascending scores, shape (..., S); may be weighted.
         negatives: Rows with actual 0.
 
     Returns:
-        Shape (S,), inside (0, 1): a pooled share of 0 or 1 is moved in by half a row of the whole.
-        Bins without rows lie on the line between their neighbours. NaN without any rows.
+        Shape (..., S), inside (0, 1): a pooled share of 0 or 1 is moved in by half a row of the
+        whole. Bins without rows lie on the line between their neighbours. NaN without any rows.
 
     Example:
         >>> isotonic_curve(np.array([1.0, 0.0, 9.0]), np.array([9.0, 10.0, 1.0])).round(3).tolist()
         [0.05, 0.05, 0.9]
     """
-    rows = positives + negatives
-    filled = np.flatnonzero(rows > 0)
-    if not len(filled):
-        return np.full(len(rows), np.nan)
-    fitted = scipy.optimize.isotonic_regression(
-        positives[filled] / rows[filled], weights=rows[filled]
-    ).x
-    least = 0.5 / (rows.sum() + 1)
-    curve = np.interp(np.arange(len(rows)), filled, fitted)
-    return np.asarray(np.clip(curve, least, 1 - least), np.float64)
+    size = positives.shape[-1]
+    rows = (positives + negatives).reshape(-1, size)
+    curve, filled = np.full(rows.shape, np.nan), np.flatnonzero(rows > 0)
+    pooled = _pooled(positives.ravel()[filled], rows.ravel()[filled], filled // size)
+    ends = np.searchsorted(filled, np.arange(len(rows) + 1) * size)
+    for one, first, end in zip(curve, ends[:-1], ends[1:], strict=True):
+        if end > first:
+            one[:] = np.interp(np.arange(size), filled[first:end] % size, pooled[first:end])
+    least = 0.5 / (rows.sum(axis=1, keepdims=True) + 1)
+    return np.asarray(np.clip(curve, least, 1 - least), np.float64).reshape(positives.shape)
+
+
+def _pooled(positives: Floats, rows: Floats, curves: NDArray[np.intp]) -> Floats:
+    """Return the shares of bins that have rows, pooled until none is below the one before it.
+
+    All that fall are pooled at once, since the order makes no difference; bins of another curve
+    are never neighbours.
+    """
+    starts, n_bins = np.arange(len(rows)), len(rows)
+    while True:
+        shares = positives / rows
+        is_first = np.ones(len(shares), dtype=bool)
+        is_first[1:] = (shares[1:] >= shares[:-1]) | (curves[1:] != curves[:-1])
+        if is_first.all():
+            return np.repeat(shares, np.diff(starts, append=n_bins))
+        firsts = np.flatnonzero(is_first)
+        starts, curves, rows = starts[firsts], curves[firsts], np.add.reduceat(rows, firsts)
+        positives = np.add.reduceat(positives, firsts)
 
 
 class Curves(NamedTuple):
@@ -379,20 +397,18 @@ def learn_curves(positives: Floats, negatives: Floats, seed: int) -> Curves:
     filled = np.flatnonzero((positives + negatives).sum(axis=1) > 0)
     if len(filled) >= MIN_BLOCKS:
         parts = [filled[block::MIN_BLOCKS] for block in range(MIN_BLOCKS)]
-        replicates = [
-            isotonic_curve(all_pos - positives[part].sum(axis=0),
-                           all_neg - negatives[part].sum(axis=0))
-            for part in parts
-        ]  # fmt: skip
-        return Curves(curve, np.array(replicates), (MIN_BLOCKS - 1) / MIN_BLOCKS)
+        pos, neg = (
+            of_all - np.array([some[part].sum(axis=0) for part in parts])
+            for of_all, some in ((all_pos, positives), (all_neg, negatives))
+        )
+        return Curves(curve, isotonic_curve(pos, neg), (MIN_BLOCKS - 1) / MIN_BLOCKS)
     total = int(all_pos.sum() + all_neg.sum())
     if total == 0:
         return Curves(curve, curve[None], 1.0)
     shares = np.concatenate([all_pos, all_neg])
     drawn = np.random.default_rng(seed).multinomial(total, shares / shares.sum(), size=_REDRAWN)
-    size = len(curve)
-    redrawn = [isotonic_curve(row[:size] * 1.0, row[size:] * 1.0) for row in drawn]
-    return Curves(curve, np.array(redrawn), 1 / (_REDRAWN - 1))
+    pos, neg = np.split(drawn * 1.0, 2, axis=1)
+    return Curves(curve, isotonic_curve(pos, neg), 1 / (_REDRAWN - 1))
 
 
 def t_of(curves: Curves) -> float:

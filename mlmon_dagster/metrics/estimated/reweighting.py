@@ -332,8 +332,9 @@ def block_curves(counts: Floats) -> Curves:
         counts: Rows by block, actual (0, 1) and score bin, (10, 2, S).
     """
     total = counts.sum(axis=0)
-    replicates = np.array([isotonic_curve(pos, neg) for neg, pos in total - counts])
-    return Curves(isotonic_curve(total[1], total[0]), replicates, (MIN_BLOCKS - 1) / MIN_BLOCKS)
+    neg, pos = np.moveaxis(np.concatenate([total[None], total - counts]), 1, 0)
+    curve, *replicates = isotonic_curve(pos, neg)
+    return Curves(curve, np.array(replicates), (MIN_BLOCKS - 1) / MIN_BLOCKS)
 
 
 def moved_like(plain: Curves, before: Curves, after: Curves) -> Curves:
