@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # What the library calls optional (its `compatibility` modules) and still imports where installed,
-# at seconds a process. None of it judges a pandas frame.
+# at seconds a process. None of it judges a pandas frame; the mapper of SQLAlchemy it never uses.
 _BACKENDS = (
     "pyspark", "boto3", "botocore", "google.auth", "google.cloud", "google.oauth2", "azure",
-    "snowflake", "databricks", "psycopg2",
+    "snowflake", "databricks", "psycopg2", "sqlalchemy.orm",
 )  # fmt: skip
 # What it needs for a test, a picture or a page that is rarely asked for, a third of its import:
 # imported once somebody asks.
