@@ -142,8 +142,9 @@ def main() -> None:
 
 def _main() -> None:
     # Imports make hundreds of thousands of objects that stay: every 700 of them is too often to
-    # look for garbage, which took a twelfth of a run.
-    gc.set_threshold(20_000)
+    # look for garbage, which took a twelfth of a run, and ten looks are too few before one at all
+    # that stayed.
+    gc.set_threshold(20_000, 50)
     # Nor need it be searched for garbage when the process ends and drops it all: that took a sixth.
     atexit.register(gc.freeze)
     try:

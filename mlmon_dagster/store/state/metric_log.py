@@ -204,8 +204,12 @@ def _retire_replaced(conn: sa.Connection, rows: pd.DataFrame, stored: pd.DataFra
         .reset_index()
     )
     stored = stored.merge(together, on=_TOGETHER)
-    is_other = stored["data_version"] != stored["version"]
-    pairs = rows.reset_index().merge(stored, on=_IDENTITY, suffixes=("", "_before"))
+    is_other = (stored["data_version"] != stored["version"]).to_numpy()
+    if is_other.all():
+        if len(stored):
+            _retire(conn, stored)
+        return rows
+    pairs = rows.reset_index().merge(stored[~is_other], on=_IDENTITY, suffixes=("", "_before"))
     same = np.ones(len(pairs), dtype=bool)
     for name in _SAID:
         new, old = pairs[name], pairs[f"{name}_before"]
@@ -215,8 +219,7 @@ def _retire_replaced(conn: sa.Connection, rows: pd.DataFrame, stored: pd.DataFra
     replaced = pd.MultiIndex.from_arrays(
         [pairs.loc[~same, name] for name in ("provenance_id", "series_id_before")]
     )
-    is_replaced = pd.MultiIndex.from_frame(stored[keys]).isin(replaced)
-    gone = stored[is_other.to_numpy() | is_replaced]
+    gone = stored[is_other | pd.MultiIndex.from_frame(stored[keys]).isin(replaced)]
     if len(gone):
         _retire(conn, gone)
     return rows[~rows.index.isin(pairs.loc[same, "index"])]
