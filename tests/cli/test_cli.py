@@ -519,3 +519,33 @@ def test_the_doctor_tells_mistakes_in_models(folder: Path, mlmon: Command) -> No
     assert ended.code == 1
     assert "FIX  models" in ended.out
     assert "ownres" in ended.out
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="faults are counted as Linux counts them")
+def test_calls_in_a_loop_take_no_memory_anew_wherever_a_piece_of_frames_ends() -> None:
+    code = """if True:
+        import resource
+        from mlmon_dagster import cli
+
+        def nothing(): pass
+
+        def called(depth):
+            if depth:
+                return called(depth - 1)
+            for _ in range(200):
+                nothing()
+
+        def faults(**_):
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            for depth in range(300):
+                called(depth)
+            print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+
+        faults()
+        cli.cli = faults
+        cli.main()
+    """
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    anywhere, within = map(int, found.stdout.split())
+    assert within < 50 < 200 < anywhere

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -89,3 +90,34 @@ def test_what_the_library_seldom_needs_is_imported_by_the_expectation_that_needs
 
     # .75 ln(.75 / .5) + .25 ln(.25 / .5)
     assert found.stdout.split("\n") == ["[]", "False 0.1308", "True", ""]
+
+
+def test_expectations_have_the_fields_that_they_have_without_us() -> None:
+    code = """if True:
+        import sys, warnings
+        warnings.simplefilter("ignore")
+        if sys.argv[1:]:
+            from mlmon_dagster.ingest.rows.suite import great_expectations
+            great_expectations()
+        import great_expectations.expectations
+        from pydantic.v1 import BaseModel
+
+        def below(kind):
+            return {kind}.union(*map(below, kind.__subclasses__()))
+
+        for kind in sorted(below(BaseModel), key=lambda kind: (kind.__module__, kind.__name__)):
+            if kind.__module__.startswith("great_expectations"):
+                for name, field in kind.__fields__.items():
+                    print(kind, name, field, field.class_validators.keys(), field.alias)
+        print("__deepcopy__" in dir(type(field)))
+    """
+
+    def told(*arguments: str) -> list[str]:
+        command = [sys.executable, "-c", code, *arguments]
+        found = subprocess.run(command, capture_output=True, text=True, check=True)
+        return re.sub(" at 0x[0-9a-f]+", "", found.stdout).split("\n")
+
+    ours, theirs = told("ours"), told()
+    assert len(theirs) > 1000
+    assert ours[-2:] == ["False", ""]
+    assert sorted(ours) == sorted(theirs)
