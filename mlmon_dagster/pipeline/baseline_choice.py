@@ -69,7 +69,7 @@ def comparisons(part: Part, family: str, columns: Sequence[str]) -> Iterator[Com
     """
     choice = baseline_of(part.work.spec, family)
     if not _is_rolling(part, choice):
-        yield Comparison(part, _own(part, columns))
+        yield Comparison(part, _own(part))
         return
     windows = part.work.windows
     rolling = part.in_force.rolling(choice, windows[0].start, windows[-1].start, columns)
@@ -78,19 +78,18 @@ def comparisons(part: Part, family: str, columns: Sequence[str]) -> Iterator[Com
         yield Comparison(part.only([window]), found, rolling.mark(window.start))
 
 
-def fixed_comparison(part: Part, columns: Sequence[str]) -> Comparison:
-    """Return windows with their baseline, the columns given, where that does not move on."""
-    is_rolling = _is_rolling(part, part.work.spec.baseline)
-    return Comparison(part, None if is_rolling else _own(part, columns))
+def fixed_comparison(part: Part) -> Comparison:
+    """Return windows with their baseline where that does not move on."""
+    return Comparison(part, None if _is_rolling(part, part.work.spec.baseline) else _own(part))
 
 
 def _is_rolling(part: Part, choice: BaselineSpec) -> bool:
     return part.in_force.baseline_id is not None and part.in_force.is_rolling(choice)
 
 
-def _own(part: Part, columns: Sequence[str]) -> Baseline | None:
+def _own(part: Part) -> Baseline | None:
     """Return the baseline in force for a part, if it has rows of its own."""
-    return _or_none(partial(part.in_force.own, columns))
+    return _or_none(lambda: part.in_force.own)
 
 
 def _or_none(load: Callable[[], Baseline]) -> Baseline | None:

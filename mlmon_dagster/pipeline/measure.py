@@ -74,10 +74,10 @@ def compared(
         columns: The profiled columns that are compared; by default all that the family reads.
     """
     spec = part.work.spec
-    against, mine = family.made.against(spec), columns or family.columns(spec)
+    against = family.made.against(spec)
     if against == "baseline":
-        return comparisons(part, family.name, mine)
-    return [fixed_comparison(part, mine) if against == "fixed" else Comparison(part)]
+        return comparisons(part, family.name, columns or family.columns(spec))
+    return [fixed_comparison(part) if against == "fixed" else Comparison(part)]
 
 
 def _of(profiles: Mapping[str, ColumnStatistics], work: Work) -> dict[str, ColumnStatistics]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -38,7 +38,7 @@ from mlmon_dagster.spec.windows import Window, complete_windows, window_containi
 from mlmon_dagster.store import Store, baselines
 from mlmon_dagster.store.baselines import StoredBaseline
 from mlmon_dagster.store.state import erased_ids, window_state
-from mlmon_dagster.store.state.sql import literal, literals
+from mlmon_dagster.store.state.sql import literal
 
 if TYPE_CHECKING:
     from mlmon_dagster.store.tables.inference_records import WindowCounts
@@ -170,27 +170,16 @@ def fit_period(
 
 
 def load_stored(
-    store: Store,
-    spec: ModelSpec,
-    stored: StoredBaseline,
-    binnings: dict[str, Binning],
-    columns: Collection[str] | None = None,
+    store: Store, spec: ModelSpec, stored: StoredBaseline, binnings: dict[str, Binning]
 ) -> Baseline:
     """Return a baseline that has rows of its own, with their profiles.
-
-    Args:
-        store: The store.
-        spec: The model.
-        stored: The baseline.
-        binnings: Its bins.
-        columns: Of these columns only; all by default.
 
     Raises:
         BaselineMissingError: If it is bins only, since windows are compared with earlier ones.
     """
     if stored.kind == FIRST_WINDOWS:
         raise no_baseline(spec)
-    return _load(store, spec, stored, binnings, columns)
+    return _load(store, spec, stored, binnings)
 
 
 def no_baseline(spec: ModelSpec) -> BaselineMissingError:
@@ -221,19 +210,11 @@ def _saved(store: Store, spec: ModelSpec, baseline_id: str) -> Baseline:
 
 
 def _load(
-    store: Store,
-    spec: ModelSpec,
-    stored: StoredBaseline,
-    binnings: dict[str, Binning],
-    columns: Collection[str] | None = None,
+    store: Store, spec: ModelSpec, stored: StoredBaseline, binnings: dict[str, Binning]
 ) -> Baseline:
-    mine = {name: b for name, b in binnings.items() if columns is None or name in columns}
-    wanted = mine | half_binnings(spec, mine)
     where = f"baseline_id = {literal(stored.baseline_id)}"
-    if columns is not None:
-        where += f" AND column_name IN ({literals(wanted)})"
     rows = store.table(KIND, spec.model).read(where=where)
-    found = from_rows(rows, wanted)
+    found = from_rows(rows, binnings | half_binnings(spec, binnings))
     return Baseline(
         baseline_id=stored.baseline_id,
         kind=_KINDS.get(stored.kind, spec.baseline.kind),
@@ -241,8 +222,8 @@ def _load(
         n=stored.n,
         data_version=stored.data_version,
         binnings=binnings,
-        windows=BaselineWindows(with_empty(found, mine)),
-        halves=split_halves(spec, found, mine),
+        windows=BaselineWindows(with_empty(found, binnings)),
+        halves=split_halves(spec, found, binnings),
     )
 
 

@@ -49,7 +49,6 @@ class BaselineInForce:
 
     def __init__(self, store: Store, spec: ModelSpec, stored: StoredBaseline | None) -> None:
         self._store, self._spec, self._stored = store, spec, stored
-        self._own: dict[frozenset[str] | None, Baseline] = {}
 
     @property
     def baseline_id(self) -> str | None:
@@ -82,21 +81,14 @@ class BaselineInForce:
             raise no_baseline(self._spec)
         return self._stored
 
-    def own(self, columns: Sequence[str] | None = None) -> Baseline:
-        """Return the baseline of windows that are not compared with earlier ones.
-
-        Args:
-            columns: Profiled columns wanted; all by default.
+    @cached_property
+    def own(self) -> Baseline:
+        """The baseline of windows that are not compared with earlier ones.
 
         Raises:
             BaselineMissingError: If there is none.
         """
-        wanted = None if columns is None else frozenset(columns)
-        if wanted not in self._own:
-            self._own[wanted] = load_stored(
-                self._store, self._spec, self.stored, self.binnings, wanted
-            )
-        return self._own[wanted]
+        return load_stored(self._store, self._spec, self.stored, self.binnings)
 
     def rolling(
         self,
@@ -161,7 +153,7 @@ def load_baseline(store: Store, spec: ModelSpec, at: dt.datetime | None = None) 
     """
     found = baseline_in_force(store, spec, at)
     if not found.is_rolling(spec.baseline):
-        return found.own()
+        return found.own
     rolling = found.rolling(spec.baseline, at, at)
     return rolling.of(at or rolling.to_come)
 
