@@ -11,7 +11,7 @@ from benchmarks.estimate_tasks import CLASSES, class_profiles, draw_classes
 from benchmarks.scored_worlds import SHAPES, counted, mixture, shaped
 from benchmarks.weighted_baseline import Baseline
 from mlmon_dagster.metrics.binnings import upper_edges
-from mlmon_dagster.metrics.estimated.calibration import Curves
+from mlmon_dagster.metrics.estimated.calibration import Curves, block_curves
 from mlmon_dagster.metrics.estimated.multiclass import (
     CONFIDENCE,
     calibrate_classes,
@@ -20,7 +20,6 @@ from mlmon_dagster.metrics.estimated.multiclass import (
 from mlmon_dagster.metrics.estimated.reweighting import (
     Margin,
     Weighing,
-    block_curves,
     grouping,
     moved_like,
     rake,

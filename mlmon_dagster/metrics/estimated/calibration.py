@@ -392,16 +392,13 @@ def learn_curves(positives: Floats, negatives: Floats, seed: int) -> Curves:
         negatives: Rows with actual 0.
         seed: Of the drawing.
     """
-    all_pos, all_neg = positives.sum(axis=0), negatives.sum(axis=0)
-    curve = isotonic_curve(all_pos, all_neg)
     filled = np.flatnonzero((positives + negatives).sum(axis=1) > 0)
     if len(filled) >= MIN_BLOCKS:
         parts = [filled[block::MIN_BLOCKS] for block in range(MIN_BLOCKS)]
-        pos, neg = (
-            of_all - np.array([some[part].sum(axis=0) for part in parts])
-            for of_all, some in ((all_pos, positives), (all_neg, negatives))
-        )
-        return Curves(curve, isotonic_curve(pos, neg), (MIN_BLOCKS - 1) / MIN_BLOCKS)
+        counts = [[some[part].sum(axis=0) for some in (negatives, positives)] for part in parts]
+        return block_curves(np.array(counts))
+    all_pos, all_neg = positives.sum(axis=0), negatives.sum(axis=0)
+    curve = isotonic_curve(all_pos, all_neg)
     total = int(all_pos.sum() + all_neg.sum())
     if total == 0:
         return Curves(curve, curve[None], 1.0)
@@ -409,6 +406,18 @@ def learn_curves(positives: Floats, negatives: Floats, seed: int) -> Curves:
     drawn = np.random.default_rng(seed).multinomial(total, shares / shares.sum(), size=_REDRAWN)
     pos, neg = np.split(drawn * 1.0, 2, axis=1)
     return Curves(curve, isotonic_curve(pos, neg), 1 / (_REDRAWN - 1))
+
+
+def block_curves(counts: Floats) -> Curves:
+    """Return P(positive) per bin, with a jackknife over ten blocks of windows.
+
+    Args:
+        counts: Rows by block, actual (0, 1) and score bin, (10, 2, S).
+    """
+    total = counts.sum(axis=0, keepdims=True)
+    rows = np.concatenate([total, total - counts])
+    curves = isotonic_curve(rows[:, 1], rows[:, 0])
+    return Curves(curves[0], curves[1:], (MIN_BLOCKS - 1) / MIN_BLOCKS)
 
 
 def t_of(curves: Curves) -> float:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from mlmon_dagster.metrics.arrays import Floats, Ints
-from mlmon_dagster.metrics.estimated.calibration import MIN_BLOCKS, Curves, isotonic_curve
+from mlmon_dagster.metrics.estimated.calibration import MIN_BLOCKS, Curves, block_curves
 from mlmon_dagster.metrics.statistics import Binning
 
 SWEEPS = 6
@@ -323,18 +323,6 @@ class LabelledRows:
             counts = np.bincount(flat, weights, minlength=MIN_BLOCKS * 2 * size)
             found[name] = counts.reshape(MIN_BLOCKS, 2, size).astype(np.float64)
         return found
-
-
-def block_curves(counts: Floats) -> Curves:
-    """Return P(positive) per bin, with a jackknife over ten blocks of windows.
-
-    Args:
-        counts: Rows by block, actual (0, 1) and score bin, (10, 2, S).
-    """
-    total = counts.sum(axis=0)
-    neg, pos = np.moveaxis(np.concatenate([total[None], total - counts]), 1, 0)
-    curve, *replicates = isotonic_curve(pos, neg)
-    return Curves(curve, np.array(replicates), (MIN_BLOCKS - 1) / MIN_BLOCKS)
 
 
 def moved_like(plain: Curves, before: Curves, after: Curves) -> Curves:

@@ -206,8 +206,7 @@ def _retire_replaced(conn: sa.Connection, rows: pd.DataFrame, stored: pd.DataFra
     stored = stored.merge(together, on=_TOGETHER)
     is_other = (stored["data_version"] != stored["version"]).to_numpy()
     if is_other.all():
-        if len(stored):
-            _retire(conn, stored)
+        _retire(conn, stored)
         return rows
     pairs = rows.reset_index().merge(stored[~is_other], on=_IDENTITY, suffixes=("", "_before"))
     same = np.ones(len(pairs), dtype=bool)
@@ -220,8 +219,7 @@ def _retire_replaced(conn: sa.Connection, rows: pd.DataFrame, stored: pd.DataFra
         [pairs.loc[~same, name] for name in ("provenance_id", "series_id_before")]
     )
     gone = stored[is_other | pd.MultiIndex.from_frame(stored[keys]).isin(replaced)]
-    if len(gone):
-        _retire(conn, gone)
+    _retire(conn, gone)
     return rows[~rows.index.isin(pairs.loc[same, "index"])]
 
 
