@@ -52,9 +52,10 @@ def run_model(
         return True
     from mlmon_dagster.defs.instance import fail_dead_runs, open_instance
     from mlmon_dagster.defs.launch import Launcher, season_told
+    from mlmon_dagster.profiles.in_force import baselines_shared
 
     period = complete_period(spec, first, last, project.now()) if named else ()
-    with open_instance(project) as instance:
+    with open_instance(project) as instance, baselines_shared():
         fail_dead_runs(instance, spec.model)
         launcher = Launcher(project, [spec], instance, lambda step: click.echo(f"  {step}"))
         click.echo(f"{spec.model}: taking in new files")

@@ -130,7 +130,7 @@ def _profile(
     if spec.slices:
         parts.append(engine.query(statements.moments(sliced=True)))
     cells = Cells(parts, spec, sum(column.binning.size for column in columns))
-    codes = _codes(engine, statements, cells)
+    codes = _codes(engine, statements, cells, int(pc.sum(moments.column("n")).as_py()))
     nonfinite = _nonfinite(engine, statements, cells) if has_nonfinite else {}
     found: dict[str, ColumnStatistics] = {}
     for i, column in enumerate(columns):
@@ -193,9 +193,9 @@ def profiled_columns(
     return columns
 
 
-def _codes(engine: Engine, statements: Statements, cells: Cells) -> dict[int, Codes]:
+def _codes(engine: Engine, statements: Statements, cells: Cells, rows: int) -> dict[int, Codes]:
     """Count codes, by the position of the column."""
-    tables = [engine.query(sql) for sql in statements.codes()]
+    tables = [engine.query(sql) for sql in statements.codes(rows)]
     if not tables:
         return {}
     table = pa.concat_tables(tables, promote_options="permissive")

@@ -6,7 +6,9 @@ Baselines that are earlier windows of production are answered from stored profil
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from functools import cached_property, lru_cache
 
@@ -36,6 +38,8 @@ from mlmon_dagster.store.baselines import StoredBaseline
 from mlmon_dagster.store.state import erased_ids, window_state
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_Shared = dict[tuple[Store, ModelSpec, StoredBaseline], "BaselineInForce"]
+_SHARED: ContextVar[_Shared | None] = ContextVar("shared baselines", default=None)
 
 
 class BaselineInForce:
@@ -142,7 +146,24 @@ def baseline_in_force(
 def stored_in_force(store: Store, spec: ModelSpec, baseline_id: str | None) -> BaselineInForce:
     """Look up a baseline by its id; None while there is none."""
     stored = baselines.newest(store.state, spec.model, baseline_id) if baseline_id else None
-    return BaselineInForce(store, spec, stored)
+    shared = _SHARED.get()
+    if stored is None or shared is None:
+        return BaselineInForce(store, spec, stored)
+    return shared.setdefault((store, spec, stored), BaselineInForce(store, spec, stored))
+
+
+@contextmanager
+def baselines_shared() -> Iterator[None]:
+    """While this lasts, all who look up a baseline get the same one, with what was read of it.
+
+    For one command: a process that lives on would keep what others erase meanwhile. A baseline that
+    is stored anew in between is another one.
+    """
+    token = _SHARED.set({})
+    try:
+        yield
+    finally:
+        _SHARED.reset(token)
 
 
 def load_baseline(store: Store, spec: ModelSpec, at: dt.datetime | None = None) -> Baseline:

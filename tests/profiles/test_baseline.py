@@ -19,6 +19,7 @@ from mlmon_dagster.profiles import (
     save_profiles,
 )
 from mlmon_dagster.profiles.bins.shapes import decode_binnings, encode_binnings
+from mlmon_dagster.profiles.in_force import baselines_shared
 from mlmon_dagster.store import Store, baselines
 from mlmon_dagster.store.erasure import erase
 from tests.conftest import make_events, make_spec, window
@@ -243,6 +244,29 @@ def test_profiles_of_a_baseline_keep_no_cell_and_no_extreme_of_an_erased_row(sto
     kept = load_baseline(store, spec)
     assert kept.baseline_id == before.baseline_id
     assert kept.pooled("age").n.sum() == 60 + 59
+
+
+def test_one_command_reads_a_baseline_once_unless_it_is_stored_anew(store: Store) -> None:
+    spec = make_spec()
+    land(store, "validation")
+    ensure_baseline(store, spec, NOW)
+    with baselines_shared():
+        first = baseline_in_force(store, spec)
+        assert load_baseline(store, spec) is first.own is baseline_in_force(store, spec).own
+        with baselines_shared():  # a command within another one: its own
+            assert baseline_in_force(store, spec) is not first
+        assert baseline_in_force(store, spec) is first
+
+        baselines.redact(store, spec.model, ["validation"], first.binnings["region"].categories)
+        redacted = load_baseline(store, spec)
+        land(store, "validation", ["2024-01-04"])
+        fitted = ensure_baseline(store, spec, NOW + dt.timedelta(days=1))
+
+        assert redacted.binnings["region"].categories == ("[erased]", "[erased 2]")
+        assert load_baseline(store, spec).baseline_id == fitted.baseline_id
+    again = baseline_in_force(store, spec)
+    assert again.own is again.own
+    assert baseline_in_force(store, spec) is not again
 
 
 def test_of_the_rarest_names_those_that_one_window_has_count_as_unseen_there(store: Store) -> None:

@@ -232,7 +232,7 @@ _RARE = 4.0  # expected rows of bins that no merging made larger: outside, unsee
 _RAREST = 5e-4  # a jump rarer than this would make the whole tail useless
 _REACH = 6.5  # standard deviations to either side that the quadrature covers
 _ROUNDING = 1e-7  # a spread this small beside the mean is the computer's
-_BATCH = 400_000  # points of all bins computed at once: bounds the memory
+_BATCH = 100_000  # points of all bins computed at once: bounds the memory
 
 
 class Moments(NamedTuple):

@@ -50,8 +50,10 @@ UNSEEN_LENGTH = 120
 _LONG_VALUE = 20  # characters; names are hardly longer
 _DECISIONS = 2 * LABEL_STATES + 1  # codes of a confusion, and none
 MAX_CELLS = 100_000  # dense score bins of so many cells are 2.4 GB
-# Ways of grouping in one statement: DuckDB keeps megabytes for each, a hundred fill its memory.
-_SETS_AT_ONCE = 48
+# Ways of grouping in one statement: DuckDB keeps megabytes for each, of few rows as of many. Few
+# rows are quickly read once more.
+_SETS_AT_ONCE, _SETS_OF_FEW = 48, 12
+_FEW_ROWS = 200_000
 _USUAL_CODES = 10_000  # a model of a few dozen columns has so many; more allow fewer cells
 
 
@@ -199,17 +201,21 @@ class Statements:
         columns = [f"{value_to_code(self.columns[i], self.dialect)} AS v{i}" for i in places]
         return f"SELECT {', '.join(names + columns)} FROM {self._source} AS records"
 
-    def codes(self) -> list[str]:
+    def codes(self, rows: int) -> list[str]:
         """Rows per cell, column (its position as ``item``) and code, for the whole and slices.
 
         Of outputs that are counted together there are the pairs only, as the score's, and of
         categories on DuckDB only those of slices: see `values`. Several statements where one would
-        be too long for the engine, none where there is no such column.
+        be too long for the engine or take it too much memory, none where there is no such column.
+
+        Args:
+            rows: How many rows there are, about.
         """
         together, statements, length = list[_Coded](), list[str](), 0
         most = self.dialect.most_chars
+        sets = _SETS_OF_FEW if rows < _FEW_ROWS else _SETS_AT_ONCE
         for coded in self._coded():
-            is_full = (len(together) + 1) * (1 + len(self._slices)) > _SETS_AT_ONCE
+            is_full = (len(together) + 1) * (1 + len(self._slices)) > sets
             is_full |= most is not None and length + len(coded.inner) > most
             if together and is_full:
                 statements.append(self._counted(together))
