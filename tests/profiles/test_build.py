@@ -294,6 +294,23 @@ def test_names_of_unseen_values_are_asked_for_only_if_there_are_any() -> None:
     assert asked[0] < asked[1]
 
 
+def test_many_rows_are_counted_in_fewer_statements_to_the_same(
+    monkeypatch: pytest.MonkeyPatch, profiles: dict[str, ColumnStatistics]
+) -> None:
+    engine = DuckEngine(records=RECORDS, baseline=BASELINE)
+    binnings = fit_binnings(engine, SPEC, "baseline")
+    asked = []
+    for few in (len(RECORDS) + 1, len(RECORDS)):
+        monkeypatch.setattr(cells_module, "_FEW_ROWS", few)
+        engine.statements.clear()
+        found = build_profiles(engine, SPEC, "records", binnings)
+        asked.append(len(engine.statements))
+        assert found.keys() == profiles.keys()
+        for name, stats in found.items():
+            assert_equal(stats, profiles[name])
+    assert asked[0] > asked[1]
+
+
 def test_values_that_are_not_finite_are_asked_for_only_if_there_are_any() -> None:
     place, field = BASELINE.schema.get_field_index("nonfinite"), BASELINE.schema.field("nonfinite")
     nulls = pa.nulls(len(BASELINE), field.type)
