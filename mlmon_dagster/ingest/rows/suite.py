@@ -61,6 +61,7 @@ def great_expectations() -> Any:
     """
     with (
         warnings.catch_warnings(),
+        _nothing_collected(),
         _imported_without(_BACKENDS),
         _imported_later(_LATER),
         _fields_copied_once(),
@@ -111,8 +112,20 @@ def _imported_without(names: Sequence[str]) -> Iterator[None]:
     hidden = [name for name in names if name not in sys.modules]
     loaded: dict[str, ModuleType | None] = sys.modules  # type: ignore[assignment]  # takes None
     loaded.update(dict.fromkeys(hidden))
-    # Thousands of classes are made and none is dropped: collecting takes a quarter of the import,
-    # and once more as much afterwards, unless they are set aside.
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del loaded[name]
+
+
+@contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """Look for no garbage for a while, nor ever again in what was made meanwhile.
+
+    Thousands of classes are made and none is dropped: collecting takes a quarter of the import, and
+    once more as much afterwards, unless they are set aside.
+    """
     collects = gc.isenabled()
     gc.disable()
     try:
@@ -121,8 +134,6 @@ def _imported_without(names: Sequence[str]) -> Iterator[None]:
         gc.freeze()
         if collects:
             gc.enable()
-        for name in hidden:
-            del loaded[name]
 
 
 class _Later(ModuleType):
