@@ -81,12 +81,8 @@ class Launcher:
         on_step: OnStep | None = None,
     ) -> None:
         self._project, self._models = project, models
-        self._here = dg.Definitions(
-            loggers={"console": _step_logger(on_step)},
-            # No asset hands a value on; Dagster would import what it writes them to files with.
-            resources={"io_manager": dg.mem_io_manager},
-        )
-        self.definitions = dg.Definitions.merge(build_definitions(models, project), self._here)
+        self._loggers = dg.Definitions(loggers={"console": _step_logger(on_step)})
+        self.definitions = dg.Definitions.merge(build_definitions(models, project), self._loggers)
         self.instance = instance
         self.overview_keys = [OVERVIEW_KEY]
         self.seconds = 0.0  # of all runs so far
@@ -131,7 +127,7 @@ class Launcher:
         if self._n_models <= FEW:
             return self._job
         mine = build_definitions(self._models, self._project, only=names)
-        return dg.Definitions.merge(mine, self._here).resolve_implicit_global_asset_job_def()
+        return dg.Definitions.merge(mine, self._loggers).resolve_implicit_global_asset_job_def()
 
     def run(self, tags: dict[str, str], selection: Sequence[dg.AssetKey]) -> RunReport:
         """Execute a selection of assets with some run tags, as a sensor requests them."""
