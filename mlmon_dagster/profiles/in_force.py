@@ -38,7 +38,7 @@ from mlmon_dagster.store.baselines import StoredBaseline
 from mlmon_dagster.store.state import erased_ids, window_state
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-_Shared = dict[tuple[Store, ModelSpec, StoredBaseline], "BaselineInForce"]
+_Shared = dict[tuple[Store, ModelSpec, StoredBaseline | None], "BaselineInForce"]
 _SHARED: ContextVar[_Shared | None] = ContextVar("shared baselines", default=None)
 
 
@@ -146,10 +146,8 @@ def baseline_in_force(
 def stored_in_force(store: Store, spec: ModelSpec, baseline_id: str | None) -> BaselineInForce:
     """Look up a baseline by its id; None while there is none."""
     stored = baselines.newest(store.state, spec.model, baseline_id) if baseline_id else None
-    shared = _SHARED.get()
-    if stored is None or shared is None:
-        return BaselineInForce(store, spec, stored)
-    return shared.setdefault((store, spec, stored), BaselineInForce(store, spec, stored))
+    found, shared = BaselineInForce(store, spec, stored), _SHARED.get()
+    return found if shared is None else shared.setdefault((store, spec, stored), found)
 
 
 @contextmanager

@@ -291,7 +291,7 @@ def test_names_of_unseen_values_are_asked_for_only_if_there_are_any() -> None:
         engine.statements.clear()
         build_profiles(engine, SPEC, "records", binnings)
         asked.append(len(engine.statements))
-    assert asked[0] < asked[1]
+    assert asked == [7, 9]
 
 
 def test_many_rows_are_counted_in_fewer_statements_to_the_same(
@@ -308,7 +308,7 @@ def test_many_rows_are_counted_in_fewer_statements_to_the_same(
         assert found.keys() == profiles.keys()
         for name, stats in found.items():
             assert_equal(stats, profiles[name])
-    assert asked[0] > asked[1]
+    assert asked == [7, 6]
 
 
 def test_values_that_are_not_finite_are_asked_for_only_if_there_are_any() -> None:

@@ -206,7 +206,7 @@ class Statements:
 
         Of outputs that are counted together there are the pairs only, as the score's, and of
         categories on DuckDB only those of slices: see `values`. Several statements where one would
-        be too long for the engine or take it too much memory, none where there is no such column.
+        be too long for the engine or need too much memory, none where there is no such column.
 
         Args:
             rows: How many rows there are, about.
