@@ -100,6 +100,8 @@ def acknowledge(
                     "episode": row["episode"],
                     "kind": "acknowledged",
                     "window_start": row["last_window_start"],
+                    "first_window": row["opened_window"],
+                    "last_window": row["failed_window"],
                     "data_version": now.isoformat(),
                     "severity": row["severity"],
                     "value": None,

@@ -73,6 +73,7 @@ def _episode(conn: sa.Connection, row: AlertRow, events: Sequence[StoredEvent]) 
     opened = next(e for e in events if e["kind"] == "opened")
     resolved = next((e for e in events if e["kind"] == "resolved"), None)
     is_current = opened["episode"] == row["episode"]
+    start = opened["first_window"] or opened["window_start"]
     end = resolved["window_start"] if resolved else None
     state = "RESOLVED" if resolved else cast("ListedState", row["state"])  # not OK: it is open
     told = [e for e in events if e["kind"] not in ("resolved", "acknowledged")]
@@ -80,8 +81,8 @@ def _episode(conn: sa.Connection, row: AlertRow, events: Sequence[StoredEvent]) 
         {**row, "severity": events[-1]["severity"]},
         opened["episode"],
         state,
-        (opened["window_start"], end),
-        alert_state.worst_value(conn, row, opened["window_start"], end),
+        (start, end),
+        alert_state.worst_value(conn, row, start, end),
         view_of(row).sentence if is_current else told[-1]["message"],
         row["muted_reason"] if is_current else opened["muted_reason"],
     )

@@ -160,6 +160,7 @@ class AlertRow(TypedDict):
     last_window_start: dt.datetime
     last_data_version: str
     opened_window: dt.datetime | None
+    failed_window: dt.datetime | None
     opened_at: dt.datetime | None
     resolved_at: dt.datetime | None
     resolved_reason: str
@@ -184,7 +185,8 @@ class AlertEpisode:
         episode: Which firing this is, from 1; 0 if pending.
         state: Where it is in its life.
         severity: The highest so far.
-        opened_window: Start of the window that opened it; of the last window if pending.
+        opened_window: Start of the first failing window of those that opened it; of the last window
+            if pending.
         resolved_window: Start of the window that ended it; None while it lasts.
         worst_value: The failing value farthest from its baseline; None if there is no value.
         message: The last sentence.
@@ -270,6 +272,8 @@ class AlertEvent(TypedDict):
     episode: int
     kind: str
     window_start: dt.datetime
+    first_window: dt.datetime | None
+    last_window: dt.datetime | None
     data_version: str
     severity: str
     value: float | None

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import random
 import threading
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from mlmon_dagster.alerts.lifecycle.apply_results import fold_results, retire_undeclared
 from mlmon_dagster.alerts.lifecycle.transitions import fingerprint
+from mlmon_dagster.alerts.listing import list_alerts, render_alert
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.state.schema import alert, alert_event, monitor_result
-from tests.alerts.worlds import alerts_of, day, observe, only_alert, result, rows_of, spec_of
+from mlmon_dagster.store.state.schema import alert, alert_event, monitor_result, outbox
+from mlmon_dagster.store.state.statements import fetch
+from mlmon_dagster.store.state.views import mlmon_alert
+from tests.alerts.worlds import (
+    alerts_of,
+    day,
+    observe,
+    only_alert,
+    result,
+    rows_of,
+    settle,
+    spec_of,
+)
 
 SPECS = [spec_of()]
 NOW = day(20)
@@ -47,6 +61,25 @@ def test_an_alert_keeps_the_numbers_of_its_last_failure(store: Store) -> None:
 
     row = only_alert(store)
     assert (row["state"], row["value"], row["opened_window"]) == ("FIRING", 0.6, day(1))
+
+
+def test_since_is_the_first_bad_day_in_the_list_the_view_the_message_and_its_commands(
+    store: Store,
+) -> None:
+    """Of 2 of 3 windows the second opened the alert; every surface says the first."""
+    rows = [result(n, status, k=2, of_n=3) for n, status in enumerate(("OK", "ERROR", "ERROR"), 1)]
+    settle(store, SPECS, day(4), *rows)
+    (listed,) = list_alerts(store)
+    with store.state.connect() as conn:
+        (shown,) = fetch(conn, sa.select(mlmon_alert).where(mlmon_alert.c.episode > 0))
+    said = json.loads(rows_of(store, outbox)[0]["payload"])
+
+    assert (listed.opened_window, shown["opened_window"]) == (day(2), day(2))
+    assert "Since:         2024-01-02" in said["plain"]
+    assert "--from 2024-01-02 --to 2024-01-03" in said["plain"]
+    assert said["event"]["notes"]["Since"] == "2024-01-02"
+    assert "Since:         2024-01-02" in render_alert(store, listed.fingerprint[:8])
+    assert rows_of(store, alert_event)[0]["window_start"] == day(3)  # when it happened
 
 
 def test_results_of_other_models_wait(store: Store) -> None:

@@ -205,6 +205,29 @@ def test_opened_and_resolved_alternate(letters: list[str], kn: tuple[int, int]) 
     assert alert.active == bool(len(ends) % 2)
 
 
+@pytest.mark.parametrize(
+    ("k", "n", "letters", "first", "last"),
+    [
+        (1, 1, "PE", 1, 1),
+        (2, 3, "PEE", 1, 2),
+        (2, 3, "EPE", 0, 2),
+        (3, 5, "EPEPE", 0, 4),
+        (3, 5, "PE-EE", 1, 4),
+        (2, 3, "EEPPEE", 4, 5),  # the episode before is over
+        (2, 5, "EPPPPEE", 5, 6),  # four passes: it cannot count any more
+        (2, 3, "PEEPE", 1, 4),
+    ],
+)
+def test_an_episode_begins_with_the_first_failing_window_of_those_that_opened_it(
+    k: int, n: int, letters: str, first: int, last: int
+) -> None:
+    """Since is the first bad day, not the day that completed 2 of 3."""
+    alert, _ = play(letters, k, n)
+
+    assert alert.first == START + dt.timedelta(days=first)
+    assert alert.last == START + dt.timedelta(days=last)
+
+
 # Evidence: how far past the limit a window is, in units of it
 
 Told = tuple[str, float | None, float | None]

@@ -218,7 +218,6 @@ def _take_in(
         row |= {"acked_by": "", "acked_at": None}
     if "opened" in kinds:
         row |= {
-            "opened_window": result["window_start"],
             "opened_at": now,
             "resolved_at": None,
             "resolved_reason": "",
@@ -283,6 +282,8 @@ def _event(
         "episode": row["episode"],
         "kind": kind,
         "window_start": window,
+        "first_window": row["opened_window"],
+        "last_window": row["failed_window"],
         "data_version": result["data_version"] if result else row["last_data_version"],
         "severity": row["severity"],
         "value": result["value"] if result else row["value"],

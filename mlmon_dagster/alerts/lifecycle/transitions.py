@@ -95,12 +95,17 @@ class AlertState:
         severity: Highest severity announced in this episode; empty before the first.
         episode: How many times the alert has opened.
         recent: Verdicts of the last `MEMORY` windows that had one (or n), oldest first.
+        first: The first failing window of the newest episode: where it began, which may be before
+            the window that completed k of n. None before the first episode.
+        last: The last failing window of that episode so far.
     """
 
     state: State = "OK"
     severity: str = ""
     episode: int = 0
     recent: tuple[Verdict, ...] = ()
+    first: dt.datetime | None = None
+    last: dt.datetime | None = None
 
     @property
     def active(self) -> bool:
@@ -186,13 +191,36 @@ def _judge(alert: AlertState, *, k: int, n: int) -> tuple[AlertState, tuple[Even
 def _judge_failure(alert: AlertState, k: int, n: int) -> tuple[AlertState, tuple[EventKind, ...]]:
     newest = alert.recent[-1]
     if alert.active:
+        alert = replace(alert, last=newest.window_start)
         if _RANK[newest.status] > _RANK[alert.severity]:
             return replace(alert, state="FIRING", severity=newest.status), ("escalated",)
         return replace(alert, state="FIRING"), ()
     if _failures(alert.recent[-n:]) < k and not newest.is_severe:
         return replace(alert, state="PENDING"), ()
-    opened = replace(alert, state="FIRING", severity=newest.status, episode=alert.episode + 1)
+    opened = replace(
+        alert,
+        state="FIRING",
+        severity=newest.status,
+        episode=alert.episode + 1,
+        first=_first_failing(alert.recent[-n:], k, n),
+        last=newest.window_start,
+    )
     return opened, ("opened",)
+
+
+def _first_failing(verdicts: Sequence[Verdict], k: int, n: int) -> dt.datetime:
+    """Return the first failing window of those that opened an alert; the newest one fails.
+
+    Failures before n-k+1 passes in a row belong to what was over: they could not make k of n.
+    """
+    first, n_passes = verdicts[-1].window_start, 0
+    for verdict in reversed(verdicts):
+        n_passes = 0 if failed(verdict.status) else n_passes + 1
+        if n_passes > n - k:
+            break
+        if not n_passes:
+            first = verdict.window_start
+    return first
 
 
 def _failures(verdicts: Sequence[Verdict]) -> int:
@@ -303,6 +331,7 @@ def new_row(result: MonitorResult, environment: str, now: dt.datetime) -> AlertR
         "last_window_start": result["window_start"],
         "last_data_version": "",
         "opened_window": None,
+        "failed_window": None,
         "opened_at": None,
         "resolved_at": None,
         "resolved_reason": "",
@@ -324,7 +353,14 @@ def state_of(row: AlertRow) -> AlertState:
         Verdict(dt.datetime.fromisoformat(window), *said)
         for window, *said in json.loads(row["recent"])
     )
-    return AlertState(row["state"], row["severity"], row["episode"], recent)
+    return AlertState(
+        state=row["state"],
+        severity=row["severity"],
+        episode=row["episode"],
+        recent=recent,
+        first=row["opened_window"],
+        last=row["failed_window"],
+    )
 
 
 def keep_state(row: AlertRow, state: AlertState) -> None:
@@ -335,4 +371,6 @@ def keep_state(row: AlertRow, state: AlertState) -> None:
         "severity": state.severity,
         "episode": state.episode,
         "recent": json.dumps(recent),
+        "opened_window": state.first,
+        "failed_window": state.last,
     }

@@ -186,7 +186,7 @@ def past_episode(row: AlertRow, events: Sequence[StoredEvent]) -> AlertRow:
         events: The episode's history, oldest first.
     """
     said = [event for event in events if event["kind"] in ("opened", "escalated")]
-    opened = next((e["window_start"] for e in events if e["kind"] == "opened"), None)
+    opened = next((e["first_window"] for e in events if e["kind"] == "opened"), None)
     resolved = (e["window_start"] for e in events if e["kind"] == "resolved")
     ended = next(resolved, row["last_window_start"])
     last = said[-1] if said else row

@@ -442,7 +442,8 @@ alert = sa.Table(
     text("recent", "[]"),  # JSON: the verdicts of the last windows, oldest first
     time("last_window_start"),
     text("last_data_version"),
-    time("opened_window"),
+    time("opened_window"),  # the first failing window of the newest episode
+    time("failed_window"),  # the last one
     time("opened_at"),
     time("resolved_at"),
     text("resolved_reason"),
@@ -468,7 +469,9 @@ alert_event = sa.Table(
     text("fingerprint"),
     sa.Column("episode", sa.Integer, nullable=False),
     text("kind"),  # opened | escalated | revised | resolved | acknowledged
-    time("window_start", nullable=False),
+    time("window_start", nullable=False),  # in which it happened
+    time("first_window"),  # the first and the last failing window of the episode, as known then
+    time("last_window"),
     text("data_version"),
     text("severity"),
     sa.Column("value", sa.Float),

@@ -77,7 +77,7 @@ SELECT
         WHERE last.fingerprint = opened.fingerprint AND last.episode = opened.episode
         ORDER BY last.id DESC LIMIT 1
     ) AS severity,
-    opened.window_start AS opened_window, opened.created_at AS opened_at,
+    opened.first_window AS opened_window, opened.created_at AS opened_at,
     ended.window_start AS resolved_window, ended.created_at AS resolved_at,
     CASE WHEN opened.episode = alert.episode THEN alert.muted_reason
         ELSE opened.muted_reason END AS muted_reason,
