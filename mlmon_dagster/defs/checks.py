@@ -29,6 +29,7 @@ from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, Window, window_containing
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store.state import monitor_results
+from mlmon_dagster.store.state.standing import load_standing
 
 Result = Mapping[str, Any]
 _VERDICTS = SharedOut(None, is_required=False)  # one an evaluated window, however many
@@ -105,10 +106,10 @@ def _family_check(project: Project, spec: ModelSpec, info: AssetInfo) -> dg.Asse
 
 def _newer_verdict(work: Work, family: str) -> Window | None:
     """Return the newest window that the family could judge, if it is later than those of a run."""
-    standing = monitor_results.standing(work.project.store.state, work.spec.model, work.now)
+    state, spec = work.project.store.state, work.spec
     judged = {
         row["window_start"]
-        for row in standing
+        for row in load_standing(state, [spec], work.now)[spec.model]
         if row["family"] == family and row["status"] != "NO_DATA"
     }
     newest = max(judged, default=work.start)

@@ -14,12 +14,10 @@ from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, complete_windows
 from mlmon_dagster.spec.names import did_you_mean
 from mlmon_dagster.store.state import window_state
+from mlmon_dagster.store.state.standing import LOOK_BACK, NOT_JUDGED, PIPELINE
 
 if TYPE_CHECKING:
-    from mlmon_dagster.report.summary import Standing
-
-LOOK_BACK = 40  # newest windows, as far as a standing looks back
-NOT_JUDGED = "-"
+    from mlmon_dagster.report.standing import Standing
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,8 @@ def gate_of(
     """Return whether a model's state lets what depends on it go on.
 
     Windows that are computed and not judged yet, as in the run that computes them, are judged
-    first. What was not judged is not healthy: it closes the gate unless that is asked for.
+    first. What was not judged is not healthy: it closes the gate unless that is asked for. A failed
+    run has an alert of its own, and closes no gate.
 
     Args:
         project: Where the store is.
@@ -80,7 +79,7 @@ def gate_of(
     Raises:
         ConfigError: If there is no such family.
     """
-    from mlmon_dagster.report.summary import Standing, overall, standing_of
+    from mlmon_dagster.report.standing import Standing, overall, standing_of
 
     for family in families:
         if family not in FAMILIES:
@@ -88,7 +87,9 @@ def gate_of(
             known = ", ".join(FAMILIES)
             raise ConfigError(f"'{family}' is not a family of monitors{hint} Known: {known}")
     _judge_computed(project, spec, families or tuple(FAMILIES), run_id)
-    found = standing_of(project.store, spec, project.now())
+    # A run that failed is no verdict on the model. And if it closed the gate, whatever the gate
+    # stops in the run that would mend it fails that run, and the gate stays closed for ever.
+    found = [s for s in standing_of(project.store, spec, project.now()) if s.family != PIPELINE]
     watched = {standing.family for standing in found}
     found += [
         Standing(family, NOT_JUDGED, "", "the spec does not have it watched")

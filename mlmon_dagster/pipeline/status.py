@@ -8,6 +8,7 @@ from mlmon_dagster.project import Project
 from mlmon_dagster.spec import BrokenModel, ModelSpec
 from mlmon_dagster.spec.monitors import FAMILIES
 from mlmon_dagster.store.state import window_state
+from mlmon_dagster.store.state.standing import PIPELINE
 
 ORDER = ("BROKEN", "ERROR", "WARN", "NO_DATA", "OK")
 COLUMNS = (
@@ -18,6 +19,7 @@ COLUMNS = (
     "actual_coverage",
     "firing",
     *FAMILIES,
+    PIPELINE,
     "owners",
 )
 
@@ -29,7 +31,8 @@ def status_of(
 
     A family's status is the worst verdict on the newest window that it could judge: NO_DATA where
     it could judge none, and then the model is NO_DATA too unless something fails; ``-`` where there
-    is nothing to judge. A model without windows is NO_DATA.
+    is nothing to judge. A model without windows is NO_DATA unless something fails. What failed
+    outside the data is the family ``pipeline``.
     """
     rows = [_status(project, spec) for spec in specs]
     rows += [
@@ -41,7 +44,7 @@ def status_of(
 
 def _status(project: Project, spec: ModelSpec) -> dict[str, object]:
     from mlmon_dagster.alerts.listing import list_alerts
-    from mlmon_dagster.report.summary import overall, standing_of
+    from mlmon_dagster.report.standing import name_window, overall, standing_of
 
     engine = project.store.state
     windows = {k: v for k, v in window_state.load(engine, spec.model).items() if v.n}
@@ -52,14 +55,14 @@ def _status(project: Project, spec: ModelSpec) -> dict[str, object]:
         if a.state == "FIRING" and not a.is_explained
     ]
     row["firing"] = len(firing)
-    if not windows:
-        return row | {"status": "NO_DATA", "window": "none yet"}
-    newest = windows[max(windows)]
-    row |= {
-        "window": newest.window_start.date().isoformat(),
-        "n": newest.n,
-        "actual_coverage": round(newest.coverage or 0.0, 4),
-    }
     standings = standing_of(project.store, spec, project.now())
     row |= {standing.family: standing.status for standing in standings}
-    return row | {"status": overall(standings)}
+    row |= {"status": overall(standings, has_windows=bool(windows)), "window": "none yet"}
+    if windows:
+        newest = windows[max(windows)]
+        row |= {
+            "window": name_window(spec, newest.window_start),
+            "n": newest.n,
+            "actual_coverage": round(newest.coverage or 0.0, 4),
+        }
+    return row

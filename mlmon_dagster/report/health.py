@@ -23,19 +23,14 @@ from mlmon_dagster.report.curves import (
 )
 from mlmon_dagster.report.layers import LAYERS, layers_of
 from mlmon_dagster.report.plots import Curve
-from mlmon_dagster.report.summary import (
-    NONE,
-    Judged,
+from mlmon_dagster.report.standing import (
     Standing,
-    decimal,
-    judged_of,
-    last_day,
-    moment,
+    name_last_window,
+    name_window,
     overall,
-    period_names,
-    periods_of,
     standing_of,
 )
+from mlmon_dagster.report.summary import NONE, decimal, period_names, periods_of
 from mlmon_dagster.report.trace import SPAN, newest_mature, trace_of
 from mlmon_dagster.spec import ModelSpec, window_containing
 from mlmon_dagster.spec.baseline import PRODUCTION
@@ -158,7 +153,7 @@ def health_report(
         spec=spec,
         now=moment_text(now),
         status=status,
-        standings=_with_judged(standings, judged_of(store, spec, now)),
+        standings=standings,
         newest=_newest(standings),
         registered=_registered(store, spec),
         alerts=[_alert(spec, episode, places) for episode in current[:MAX_ALERTS]],
@@ -240,13 +235,6 @@ def _registered(store: Store, spec: ModelSpec) -> list[dict[str, str]]:
             }
         )
     return found
-
-
-def _with_judged(
-    standings: Sequence[Standing], judged: dict[str, Judged]
-) -> list[tuple[Standing, Judged]]:
-    nothing = Judged(0, 0, "")
-    return [(standing, judged.get(standing.family, nothing)) for standing in standings]
 
 
 def _period_of(asked: Asked, now: dt.datetime) -> tuple[dt.datetime, dt.datetime] | None:
@@ -360,7 +348,7 @@ def _no_truth(spec: ModelSpec, period: tuple[dt.datetime, dt.datetime]) -> str:
 
 
 def _named(spec: ModelSpec, period: tuple[dt.datetime, dt.datetime]) -> str:
-    first, last = moment(spec, period[0]), last_day(spec, period[1])
+    first, last = name_window(spec, period[0]), name_last_window(spec, period[1])
     return first if first == last else f"{first} to {last}"
 
 
@@ -378,7 +366,7 @@ def _shown(
     slices, versions = _offered(store, spec, states, now) if is_served else ([], [])
     return {
         "from": "" if asked.start is None else windows_named([asked.start], zone)[0][:10],
-        "to": "" if asked.end is None else last_day(spec, asked.end)[:10],
+        "to": "" if asked.end is None else name_last_window(spec, asked.end)[:10],
         "slice": "" if asked.slice_key == ALL else f"{asked.slice_key}={asked.slice_value}",
         "version": "" if asked.model_version == ALL else asked.model_version,
         "is_whole": asked.is_whole,
@@ -420,7 +408,7 @@ def _alert(spec: ModelSpec, episode: AlertEpisode, places: Places) -> dict[str, 
     return {
         "severity": episode.severity or "WARN",
         "sentence": sentence_of(spec, episode),
-        "since": moment(spec, episode.opened_window),
+        "since": name_window(spec, episode.opened_window),
         "monitor": episode.monitor,
         "href": places.alert(spec.model, episode.fingerprint),
     }
@@ -446,7 +434,7 @@ def _trace(
         _traced(metric, frame, trace.apart.get(AREA) if metric == AREA else None)
         for metric, frame in trace.slices.groupby("metric", sort=False)
     ]
-    first, last = moment(spec, period[0]), last_day(spec, period[1])
+    first, last = name_window(spec, period[0]), name_last_window(spec, period[1])
     if not metrics:
         return None
     return {"first": first, "last": last, "said": trace.said, "metrics": metrics}

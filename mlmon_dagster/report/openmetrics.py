@@ -270,10 +270,10 @@ class Exporter:
 
     def _read(self) -> Families:
         store, models, now = self._store, self._declared(), self._now()
-        names = sorted(spec.model for spec in models.specs)
+        specs = sorted(models.specs, key=lambda spec: spec.model)
         families = Families()
         room = self._bounds.in_all
-        for name, judged in self._judged.read(names, now).items():
+        for name, judged in self._judged.read(specs, now).items():
             shown = judged.verdicts[: min(self._bounds.of_model, room)]
             room -= len(shown)
             for verdict in shown:
@@ -286,7 +286,7 @@ class Exporter:
             families.add("mlmon_left_out_monitors", left, {"model": name})
         for broken in models.broken:
             families.add("mlmon_model_broken", 1.0, {"model": broken.name})
-        _add_windows(families, store, set(names))
+        _add_windows(families, store, {spec.model for spec in specs})
         _add_alerts(families, store, self._bounds.alerts)
         _add_health(families, store, time.time())
         return families

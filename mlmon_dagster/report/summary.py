@@ -1,9 +1,8 @@
-"""A model's standing in tables: the last verdict per family, firing alerts, longer windows."""
+"""A model's numbers over longer windows than its own: months, or weeks."""
 
 from __future__ import annotations
 
 import datetime as dt
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -18,7 +17,7 @@ from mlmon_dagster.metrics.statistics import (
     merge,
     of_all,
 )
-from mlmon_dagster.monitors.wording import NAMES, REASONS
+from mlmon_dagster.monitors.wording import NAMES
 from mlmon_dagster.profiles import Baseline, baseline_in_force, load_baseline
 from mlmon_dagster.profiles.baseline import scored_columns
 from mlmon_dagster.profiles.measure.drift import main_output
@@ -34,9 +33,9 @@ from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.declaration import Granularity
 from mlmon_dagster.spec.metric_registry import BINARY, METRICS
 from mlmon_dagster.spec.names import ALL, TABLE
-from mlmon_dagster.spec.tasks import families_of, task_of
+from mlmon_dagster.spec.tasks import task_of
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.state import monitor_results, window_state
+from mlmon_dagster.store.state import window_state
 from mlmon_dagster.store.state.window_state import WindowInputs
 
 if TYPE_CHECKING:
@@ -45,12 +44,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 NONE = "\N{EN DASH}"
-_LENGTH: dict[Granularity, dt.timedelta] = {
-    "hour": dt.timedelta(hours=1),
-    "day": dt.timedelta(days=1),
-    "week": dt.timedelta(days=7),
-    "month": dt.timedelta(days=31),
-}
 PERIODS_SHOWN = 13
 # Windows of a week do not fit into months.
 _PERIOD: dict[Granularity, Granularity] = {
@@ -60,124 +53,6 @@ _PERIOD: dict[Granularity, Granularity] = {
     "month": "month",
 }
 LENGTHS: tuple[Granularity, ...] = ("hour", "day", "week", "month")
-
-
-@dataclass(frozen=True)
-class Standing:
-    """How one family of monitors judged its newest window.
-
-    Attributes:
-        family: The family.
-        status: ERROR, WARN, NO_DATA, OK, or ``-`` if it never judged.
-        window: The window, in the model's zone; empty if there is none.
-        text: What is wrong, or how many verdicts passed.
-    """
-
-    family: str
-    status: str
-    window: str
-    text: str
-
-
-def standing_of(store: Store, spec: ModelSpec, now: dt.datetime) -> list[Standing]:
-    """Return the worst verdict of each family on the newest window that it could judge.
-
-    A newest window without a verdict, such as one whose ground truth is still to come, does not
-    hide the last one that has; if none of the family's newest 40 windows has, it is NO_DATA. A
-    family keeps its last verdict when its data has ended.
-    """
-    last = monitor_results.last_windows(store.state, spec.model, end=now)
-    back = monitor_results.LOOK_BACK * _LENGTH[spec.time.granularity]
-    found = []
-    for family in families_of(spec):
-        if family not in last:
-            found.append(Standing(family, "-", "", "nothing to judge"))
-            continue
-        rows = monitor_results.newest(
-            store.state, spec.model, start=last[family] - back, end=now, family=family
-        )
-        rows = rows[(rows["slice_key"] == ALL) & (rows["dataset"] == PRODUCTION)]
-        found.append(_standing(spec, family, rows))
-    return found
-
-
-@dataclass(frozen=True)
-class Judged:
-    """How many monitors of a family could judge its window.
-
-    Attributes:
-        n: Monitors that judged.
-        n_not: Monitors that did not.
-        why: Why not, the commonest reason first.
-    """
-
-    n: int
-    n_not: int
-    why: str
-
-
-def judged_of(store: Store, spec: ModelSpec, now: dt.datetime) -> dict[str, Judged]:
-    """Return family -> how many of its monitors, slices included, could judge its newest window."""
-    found: dict[str, list[str | None]] = {}
-    for row in monitor_results.standing(store.state, spec.model, now):
-        reason = str(row["reason"]) if row["status"] == "NO_DATA" else None
-        found.setdefault(str(row["family"]), []).append(reason)
-    return {family: _judged(reasons) for family, reasons in found.items()}
-
-
-def _judged(reasons: Sequence[str | None]) -> Judged:
-    not_judged = [REASONS.get(reason, reason) for reason in reasons if reason is not None]
-    counted = Counter(not_judged).most_common(3)
-    why = "; ".join(f"{n}: {reason}" if len(counted) > 1 else reason for reason, n in counted)
-    return Judged(len(reasons) - len(not_judged), len(not_judged), why)
-
-
-def overall(standings: Sequence[Standing]) -> str:
-    """Return a model's status from its families': the worst verdict.
-
-    A family that could judge none of its newest windows is NO_DATA, and then so is the model,
-    unless something is failing: what was not judged is not healthy.
-
-    Example:
-        >>> overall([Standing("drift", "NO_DATA", "", ""), Standing("quality", "OK", "", "")])
-        'NO_DATA'
-    """
-    statuses = {standing.status for standing in standings}
-    return next((s for s in ("ERROR", "WARN", "NO_DATA", "OK") if s in statuses), "NO_DATA")
-
-
-def _standing(spec: ModelSpec, family: str, rows: pd.DataFrame) -> Standing:
-    if rows.empty:
-        return Standing(family, "-", "", "nothing to judge")
-    judged = rows[rows["status"] != "NO_DATA"]
-    pool = judged if len(judged) else rows
-    newest = pool[pool["window_start"] == pool["window_start"].max()]
-    statuses = list(newest["status"])
-    status = next((s for s in ("ERROR", "WARN", "OK") if s in statuses), "NO_DATA")
-    window = moment(spec, newest["window_start"].iloc[0].to_pydatetime())
-    if status == "NO_DATA":
-        reasons = newest["reason"].dropna().value_counts()
-        known = REASONS.get(str(reasons.index[0]), str(reasons.index[0])) if len(reasons) else ""
-        why = f": {known}" if known else ""
-        return Standing(family, status, window, f"nothing could be judged{why}")
-    failing = newest[newest["status"].isin(["ERROR", "WARN"])]
-    if failing.empty:
-        return Standing(family, status, window, f"{_counted(len(newest), 'verdict')}, all passed")
-    names = [_subject(row) for row in failing.to_dict("records")]
-    more = f" and {len(names) - 6} more" if len(names) > 6 else ""
-    text = f"{len(failing)} of {_counted(len(newest), 'verdict')} failed: "
-    return Standing(family, status, window, text + ", ".join(names[:6]) + more)
-
-
-def _counted(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
-
-
-def _subject(row: dict[object, object]) -> str:
-    name = NAMES.get(str(row["metric"]), str(row["metric"]))
-    column = str(row["column_name"])
-    return name if column in (TABLE, "") else f"{name} of {column}"
-
 
 # What a row says of a task; the first has its interval beside it.
 
@@ -330,17 +205,6 @@ def _period(
 def decimal(value: float, places: int = 3) -> str:
     """Write a number with a fixed number of places; a dash for none."""
     return NONE if value is None or value != value else f"{value:.{places}f}"
-
-
-def moment(spec: ModelSpec, when: dt.datetime) -> str:
-    """Write the start of a window in the model's zone: a date, with the time for hours."""
-    local = when.astimezone(ZoneInfo(spec.time.zone))
-    return local.strftime("%Y-%m-%d %H:%M" if spec.time.granularity == "hour" else "%Y-%m-%d")
-
-
-def last_day(spec: ModelSpec, end: dt.datetime) -> str:
-    """Write the window that ends at a moment."""
-    return moment(spec, window_containing(spec.time, end - dt.timedelta(microseconds=1)).start)
 
 
 def rolled_up_metrics(

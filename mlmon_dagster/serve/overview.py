@@ -15,14 +15,20 @@ from mlmon_dagster.monitors.wording import NAMES, subject
 from mlmon_dagster.monitors.wording import number as short
 from mlmon_dagster.report.charts import number, places_of, sparkline
 from mlmon_dagster.report.layers import LAYERS
-from mlmon_dagster.report.standing import StandingVerdicts
-from mlmon_dagster.report.summary import Standing, last_day, overall
+from mlmon_dagster.report.standing import (
+    Standing,
+    StandingVerdicts,
+    describe_standing,
+    name_last_window,
+    overall,
+)
 from mlmon_dagster.spec import Models, ModelSpec
 from mlmon_dagster.spec.baseline import GRAINS, PRODUCTION
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store import Store, alert_state
 from mlmon_dagster.store.state import metric_log, monitor_results, views
 from mlmon_dagster.store.state.monitor_results import MonitorResult
+from mlmon_dagster.store.state.standing import NOT_JUDGED
 from mlmon_dagster.store.state.statements import Row
 
 ORDER = ("BROKEN", "ERROR", "WARN", "NO_DATA", "OK")
@@ -30,7 +36,6 @@ FRESH_SECONDS = 30.0
 PER_PAGE = 50
 _LOOKED_BACK = {name: 30 * span for name, span in GRAINS.items()}  # for an outcome
 DRAWN = 40  # windows of a sparkline
-_STATUSES = ("ERROR", "WARN", "OK")
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,7 @@ class Line:
 class _Judged:
     """What is known of a model's verdicts, until there are newer ones."""
 
-    families: Mapping[str, str]
+    standings: Sequence[Standing]
     layers: Sequence[Layer]
     metric: str
     values: Sequence[float]
@@ -115,7 +120,6 @@ class Overview:
         self._fresh_seconds = fresh_seconds
         self._reading = threading.Lock()
         self._known = StandingVerdicts(store, self._judged)
-        self._specs: dict[str, ModelSpec] = {}
         self._lines: Sequence[Line] | None = None
         self.models = Models((), ())
         self.read_at = now()
@@ -143,8 +147,7 @@ class Overview:
         """Read what is new."""
         self._since = time.monotonic()
         models, now = self._declared(), self._now()
-        self._specs = {spec.model: spec for spec in models.specs}
-        known = self._known.read(list(self._specs), now)
+        known = self._known.read(models.specs, now)
         windows = {str(row["model"]): row for row in views.newest_windows(self._store.state)}
         with self._store.state.connect() as conn:
             firing = Counter(
@@ -162,28 +165,22 @@ class Overview:
             lines, key=lambda line: (ORDER.index(line.status), -line.n_firing, line.model)
         )
 
-    def _judged(self, model: str, rows: Sequence[MonitorResult]) -> _Judged:
-        spec = self._specs[model]
+    def _judged(self, spec: ModelSpec, rows: Sequence[MonitorResult]) -> _Judged:
         whole = [row for row in rows if row["slice_key"] == ALL]
-        statuses: dict[str, list[str]] = {}
-        for row in whole:
-            statuses.setdefault(str(row["family"]), []).append(str(row["status"]))
-        families = {
-            family: next((s for s in _STATUSES if s in found), "NO_DATA")
-            for family, found in statuses.items()
-        }
+        standings = [s for s in describe_standing(spec, rows) if s.status != NOT_JUDGED]
+        families = {standing.family: standing.status for standing in standings}
         layers, monitor = _layers(spec, families, whole), _drawn(spec, whole)
         if spec.columns.outcomes and "business" not in families and whole:
             newest = max(row["window_end"] for row in whole)
             layers += _unjudged(self._store, spec, newest)
         if monitor is None:
-            return _Judged(families, layers, "", ())
+            return _Judged(standings, layers, "", ())
         span = monitor["window_end"] - monitor["window_start"]
         values = monitor_results.values_since(
             self._store.state, monitor, monitor["window_start"] - DRAWN * span
         )
         metric = str(monitor["metric"])
-        return _Judged(families, layers, NAMES.get(metric, metric), values)
+        return _Judged(standings, layers, NAMES.get(metric, metric), values)
 
 
 def _drawn(spec: ModelSpec, rows: Sequence[MonitorResult]) -> MonitorResult | None:
@@ -246,20 +243,19 @@ def _number(
 
 
 def _line(spec: ModelSpec, judged: _Judged, window: Row | None, n_firing: int) -> Line:
-    standings = [Standing(family, status, "", "") for family, status in judged.families.items()]
     known = [v for v in judged.values if v == v]
     has_window = window is not None and window["window_end"] is not None
     shown = {}
     if window is not None and has_window:
         coverage = window["actual_coverage"]
         shown = {
-            "window": last_day(spec, window["window_end"]),
+            "window": name_last_window(spec, window["window_end"]),
             "n": f"{window['n']:,}",
             "coverage": "" if coverage is None else f"{coverage:.0%}",
         }
     return Line(
         spec.model,
-        overall(standings) if has_window else "NO_DATA",
+        overall(judged.standings, has_windows=has_window),
         **shown,
         n_firing=n_firing,
         layers=judged.layers,

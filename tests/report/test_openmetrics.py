@@ -15,7 +15,6 @@ from prometheus_client.openmetrics import parser as open_parser
 from prometheus_client.samples import Sample
 
 from mlmon_dagster.report.openmetrics import Bounds, Exporter, history
-from mlmon_dagster.report.summary import standing_of
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.loader import BrokenModel, Models
 from mlmon_dagster.store import Store
@@ -105,47 +104,6 @@ def test_promtool_accepts_hostile_names(store: Store) -> None:
 
     done = checked(body)
     assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_statuses_are_those_of_the_overview_on_every_third_of_60_random_days(
-    any_store: Store,
-) -> None:
-    rng = np.random.default_rng(5)
-    spec = spec_of()
-    for number in range(1, 61):
-        observe(
-            any_store,
-            *(
-                result(
-                    number,
-                    str(rng.choice(["OK", "WARN", "ERROR", "NO_DATA"], p=[0.3, 0.1, 0.1, 0.5])),
-                    family=family, metric=metric, monitor=f"{family}/{metric}/{column}",
-                    column_name=column,
-                )
-                for family, metric in (("drift", "psi"), ("quality", "null_rate"))
-                for column in ("age", "plan")
-                if rng.random() < 0.7
-            ),
-        )  # fmt: skip
-        if number % 3:
-            continue
-        now = day(number + 1)
-        rows = monitor_results.standing(any_store.state, spec.model, now)
-        expected = {
-            s.family: (s.status, s.window) for s in standing_of(any_store, spec, now)
-            if s.status != "-"
-        }  # fmt: skip
-        assert {family_status(rows, f) for f in expected} == {
-            (f, *found) for f, found in expected.items()
-        }
-
-
-def family_status(rows: list[monitor_results.Row], family: str) -> tuple[str, str, str]:
-    mine = [row for row in rows if row["family"] == family]
-    statuses = {row["status"] for row in mine}
-    status = next((s for s in ("ERROR", "WARN", "OK") if s in statuses), "NO_DATA")
-    (start,) = {row["window_start"] for row in mine}
-    return family, status, f"{start:%Y-%m-%d}"
 
 
 def test_what_is_too_much_is_left_out_and_counted(store: Store) -> None:

@@ -151,12 +151,12 @@ def tell_gate(project: Project, spec: ModelSpec, gate: Gate) -> str:
 
 def _window_of(spec: ModelSpec, gate: Gate, now: dt.datetime) -> Window | None:
     """Return the newest window that closes a gate, or that an open one rests on."""
-    from mlmon_dagster.report.summary import moment
+    from mlmon_dagster.report.standing import name_window
 
     closing = {standing.window for standing in gate.closed_by if standing.window}
     named = closing or {standing.window for standing in gate.families}
     windows = reversed(complete_windows(spec.time, now))
-    return next((w for w in windows if moment(spec, w.start) in named), None)
+    return next((w for w in windows if name_window(spec, w.start) in named), None)
 
 
 def _version_of(

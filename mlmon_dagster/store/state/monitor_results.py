@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Literal, TypedDict, cast
 
 import sqlalchemy as sa
@@ -16,10 +16,8 @@ from mlmon_dagster.store.state.statements import Query, between, fetch, insert_o
 if TYPE_CHECKING:
     import pandas as pd
 
-_IDENTITY = ("model", "monitor", "dataset", "slice_key", "slice_value", "window_start")
+IDENTITY = ("model", "monitor", "dataset", "slice_key", "slice_value", "window_start")
 Status = Literal["OK", "WARN", "ERROR", "NO_DATA"]
-LOOK_BACK = 40  # windows in which a family's last verdict is looked for
-_MODELS_AT_ONCE = 500
 
 
 class Finding(TypedDict):
@@ -114,33 +112,17 @@ def _other(conn: sa.Connection, rows: Sequence[Mapping[str, object]]) -> list[di
         c.monitor.in_({row["monitor"] for row in rows}),
         c.window_start.between(min(starts), max(starts)),
     )
-    keys = [c[name] for name in _IDENTITY]
+    keys = [c[name] for name in IDENTITY]
     last = sa.select(sa.func.max(c.id)).where(*mine).group_by(*keys)
     query = sa.select(c.id, c.status, c.threshold, *keys).where(c.id.in_(last))
     known = {tuple(key): (id_, status, limit) for id_, status, limit, *key in conn.execute(query)}
     others = []
     for row in rows:
-        id_, *said = known[tuple((defaults | dict(row))[name] for name in _IDENTITY)]
+        id_, *said = known[tuple((defaults | dict(row))[name] for name in IDENTITY)]
         if [row["status"], row.get("threshold", "")] != said:
             method = row.get("method_version", "")
             others.append({**row, "method_version": f"{method}, after {id_}"})
     return others
-
-
-def last_windows(engine: sa.Engine, model: str, end: datetime | None = None) -> dict[str, datetime]:
-    """Return family -> start of the newest window that it has a verdict on, NO_DATA included.
-
-    Args:
-        engine: The state database.
-        model: The model's name.
-        end: Windows that start before this time.
-    """
-    table = monitor_result
-    last = sa.select(table.c.family, sa.func.max(table.c.window_start)).where(
-        table.c.model == model, *(() if end is None else (table.c.window_start < end,))
-    )
-    with engine.connect() as connection:
-        return {family: when for family, when in connection.execute(last.group_by(table.c.family))}
 
 
 def newest(
@@ -166,7 +148,7 @@ def newest(
     conditions = [table.c.model == model, *between(table.c.window_start, start, end)]
     if family is not None:
         conditions.append(table.c.family.in_([family] if isinstance(family, str) else family))
-    last = _last_ids(conditions)
+    last = newest_ids(conditions)
     query = sa.select(table).where(table.c.id.in_(last))
     return read_frame(
         engine,
@@ -176,10 +158,10 @@ def newest(
     )
 
 
-def _last_ids(wanted: Sequence[sa.ColumnElement[bool]]) -> sa.Select[tuple[int]]:
+def newest_ids(wanted: Sequence[sa.ColumnElement[bool]]) -> sa.Select[tuple[int]]:
     """Return the ids of the last verdicts of each monitor and slice on each window."""
     c = monitor_result.c
-    by_identity = (c[name] for name in _IDENTITY)
+    by_identity = (c[name] for name in IDENTITY)
     return sa.select(sa.func.max(c.id)).where(*wanted).group_by(*by_identity)
 
 
@@ -199,7 +181,7 @@ def shares_failed(
     """
     table = monitor_result
     mine = (table.c.model == model, table.c.family.in_(families), table.c.window_start < end)
-    last = _last_ids(mine)
+    last = newest_ids(mine)
     failed = sa.case((table.c.status == "OK", 0.0), else_=1.0)
     query = (
         sa.select(table.c.window_start, sa.func.avg(failed))
@@ -209,86 +191,6 @@ def shares_failed(
     )
     with engine.connect() as conn:
         return {start: float(share) for start, share in conn.execute(query)}
-
-
-def standing(engine: sa.Engine, model: str, now: datetime) -> list[StoredResult]:
-    """Return the verdicts of each family on its newest window that could be judged.
-
-    Of a family none of whose newest 40 windows could be judged, those on the newest one, which say
-    NO_DATA. Families that have said nothing for 80 windows are absent.
-
-    Args:
-        engine: The state database.
-        model: The model's name.
-        now: Windows that start before this moment.
-
-    Returns:
-        Rows of ``monitor_result`` about production, those about everything before those of slices.
-    """
-    return standing_of(engine, [model], now)[model]
-
-
-def standing_of(
-    engine: sa.Engine, models: Sequence[str], now: datetime
-) -> dict[str, list[StoredResult]]:
-    """Return for each of some models what `standing` does; models of one rhythm are read at once.
-
-    Args:
-        engine: The state database.
-        models: Their names.
-        now: Windows that start before this moment.
-    """
-    c = monitor_result.c
-    until = [c.dataset == PRODUCTION, c.window_start < now]
-    last_of = (
-        sa.select(c.window_start, c.window_end)
-        .where(c.model == sa.bindparam("named"), *until)
-        .order_by(c.window_start.desc())
-        .limit(1)
-    )
-    alike: dict[tuple[datetime, datetime], list[str]] = {}
-    found: dict[str, list[StoredResult]] = {model: [] for model in models}
-    with engine.connect() as conn:
-        for model in models:
-            last = conn.execute(last_of, {"named": model}).first()
-            if last is not None:
-                alike.setdefault((last.window_start, last.window_end), []).append(model)
-        for (start, end), named in alike.items():
-            for place in range(0, len(named), _MODELS_AT_ONCE):
-                some = named[place : place + _MODELS_AT_ONCE]
-                mine = [c.model.in_(some), *until]
-                for row in _standing(conn, mine, start, LOOK_BACK * (end - start)):
-                    found[row["model"]].append(row)
-    for rows in found.values():
-        rows.sort(
-            key=lambda r: (r["slice_key"] != ALL, r["monitor"], r["slice_key"], r["slice_value"])
-        )
-    return found
-
-
-def _standing(
-    conn: sa.Connection, mine: Sequence[sa.ColumnElement[bool]], last: datetime, back: timedelta
-) -> Iterator[StoredResult]:
-    c = monitor_result.c
-    judged = sa.case((c.status != "NO_DATA", c.window_start))
-    families = conn.execute(
-        sa.select(c.model, c.family, sa.func.max(c.window_start), sa.func.max(judged))
-        .where(*mine, c.slice_key == ALL, c.window_start >= last - 2 * back)
-        .group_by(c.model, c.family)
-    ).all()
-    chosen = {
-        (model, family): judged if judged is not None and judged >= newest - back else newest
-        for model, family, newest, judged in families
-    }
-    ids = (
-        sa.select(sa.func.max(c.id))
-        .where(*mine, c.window_start.in_(set(chosen.values())))
-        .group_by(*(c[name] for name in _IDENTITY))
-    )
-    rows = fetch_results(conn, sa.select(monitor_result).where(c.id.in_(ids)))
-    for row in rows:
-        if row["window_start"] == chosen.get((row["model"], row["family"])):
-            yield row
 
 
 def changed_since(engine: sa.Engine, seen: int) -> tuple[int, set[str]]:
@@ -409,7 +311,7 @@ def failed(
     last = (
         sa.select(sa.func.max(c.id))
         .where(*mine, c.window_start.between(start, until))
-        .group_by(*(c[name] for name in _IDENTITY))
+        .group_by(*(c[name] for name in IDENTITY))
     )
     query = sa.select(monitor_result).where(c.id.in_(last), c.status.in_(("WARN", "ERROR")))
     return fetch_results(conn, query.order_by(c.window_start, c.monitor))

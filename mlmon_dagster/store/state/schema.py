@@ -357,6 +357,19 @@ monitor_result = sa.Table(
     sa.Index("monitor_result_pending", "folded_at", "model"),
     sa.Index("monitor_result_window", "model", "window_start", "family"),
 )
+# Verdicts on everything, which status goes by. It is spelled out, not bound, so that both databases
+# see that the index holds what is asked for.
+IS_WHOLE = sa.text(
+    f"monitor_result.dataset = '{PRODUCTION}' AND monitor_result.slice_key = '{ALL}'"
+)
+sa.Index(
+    "monitor_result_standing",
+    monitor_result.c.model,
+    monitor_result.c.family,
+    monitor_result.c.window_start,
+    sqlite_where=sa.text(f"dataset = '{PRODUCTION}' AND slice_key = '{ALL}'"),
+    postgresql_where=sa.text(f"dataset = '{PRODUCTION}' AND slice_key = '{ALL}'"),
+)
 
 # A fitted baseline; the newest one is what windows are compared with.
 baseline = sa.Table(

@@ -1,0 +1,165 @@
+"""What stands of a model, against all its verdicts gone through one by one."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.state.standing import PIPELINE, load_standing
+from tests.alerts.worlds import DAY, day, observe, result, spec_of
+
+FAMILIES = ("schema", "drift", "quality", "performance")
+Row = dict[str, Any]
+
+
+def failed_run(when: dt.datetime, status: str = "ERROR", kind: str = "run") -> Row:
+    return result(
+        1, status, family=PIPELINE, metric=f"failed_{kind}", monitor=f"pipeline/{kind}",
+        column_name=":table", window_start=when, window_end=when, granularity="",
+        data_version=f"{when}", message="A run failed: disk full" if status == "ERROR" else "",
+    )  # fmt: skip
+
+
+def statuses(store: Store, now: dt.datetime) -> dict[str, set[tuple[dt.datetime, str]]]:
+    found: dict[str, set[tuple[dt.datetime, str]]] = {}
+    for row in load_standing(store.state, [spec_of()], now)["credit"]:
+        found.setdefault(row["family"], set()).add((row["window_start"], row["status"]))
+    return found
+
+
+def test_a_run_that_failed_adds_to_what_stands_and_goes_when_one_goes_well(
+    any_store: Store,
+) -> None:
+    observe(any_store, result(3, "ERROR"), failed_run(day(5)))
+    drift = {(day(3), "ERROR")}
+    assert statuses(any_store, day(9)) == {"drift": drift, PIPELINE: {(day(5), "ERROR")}}
+
+    observe(any_store, failed_run(day(6), "OK"))
+    assert statuses(any_store, day(9)) == {"drift": drift}
+    observe(any_store, failed_run(day(7), kind="check"))
+    assert statuses(any_store, day(9)) == {"drift": drift, PIPELINE: {(day(7), "ERROR")}}
+
+
+def test_what_failed_outside_the_data_counts_whatever_moment_is_replayed(any_store: Store) -> None:
+    observe(any_store, result(3, "OK"), failed_run(day(900)))
+    assert statuses(any_store, day(4))[PIPELINE] == {(day(900), "ERROR")}
+
+
+def test_a_window_that_waits_hides_no_verdict_for_forty_windows(any_store: Store) -> None:
+    observe(any_store, result(1, "ERROR"))
+    observe(any_store, *(result(n, "NO_DATA") for n in range(2, 42)))
+    assert statuses(any_store, day(60)) == {"drift": {(day(1), "ERROR")}}
+    observe(any_store, result(42, "NO_DATA"))
+    assert statuses(any_store, day(60)) == {"drift": {(day(42), "NO_DATA")}}
+
+
+def test_a_family_keeps_its_verdict_when_others_go_on_for_years(any_store: Store) -> None:
+    observe(any_store, result(1, "WARN"))
+    observe(any_store, *(result(n, "OK", family="freshness") for n in (1, 500, 900)))
+    assert statuses(any_store, day(999)) == {
+        "drift": {(day(1), "WARN")},
+        "freshness": {(day(900), "OK")},
+    }
+
+
+def draw_history(rng: np.random.Generator, model: str) -> list[Row]:
+    """Draw verdicts of up to 200 days: judged again, with gaps, slices, datasets and failures."""
+    rows: list[Row] = []
+    number = 1
+    for _ in range(int(rng.integers(1, 5))):
+        waiting = rng.random() < 0.3
+        for _ in range(int(rng.integers(1, 46))):
+            number += 1
+            for family in FAMILIES:
+                if rng.random() < 0.3:
+                    continue
+                likely = (
+                    [0, 0, 0, 1] if waiting or family == "performance" else [0.5, 0.2, 0.2, 0.1]
+                )
+                for version in range(int(rng.integers(1, 3))):
+                    for column in ("age", "plan"):
+                        key, dataset = (
+                            ("all", "production") if rng.random() < 0.7 else ("o", "shadow")
+                        )
+                        rows.append(
+                            result(
+                                number,
+                                str(rng.choice(["OK", "WARN", "ERROR", "NO_DATA"], p=likely)),
+                                model=model, family=family, column_name=column,
+                                slice_key=key if rng.random() < 0.9 else "o", dataset=dataset,
+                                data_version=f"{version}",
+                            )
+                        )  # fmt: skip
+            if rng.random() < 0.05:
+                status, kind = rng.choice(["OK", "ERROR"]), str(rng.choice(["run", "check"]))
+                rows.append({**failed_run(day(number), str(status), kind), "model": model})
+        number += int(rng.choice([0, 3, 40, 41, 80, 81]))
+    return rows
+
+
+def expected_standing(rows: Sequence[Row], model: str, now: dt.datetime) -> set[tuple[Any, ...]]:
+    """Go through the verdicts in the order in which they were written."""
+    last: dict[tuple[Any, ...], Row] = {}
+    for row in rows:
+        is_mine = row["model"] == model and row["dataset"] == "production"
+        if is_mine and row["family"] != PIPELINE and row["window_start"] < now:
+            same = ("family", "monitor", "slice_key", "slice_value", "window_start")
+            last[tuple(row[name] for name in same)] = row
+    found: set[tuple[Any, ...]] = set()
+    for family in FAMILIES:
+        mine = [row for row in last.values() if row["family"] == family]
+        whole = [row for row in mine if row["slice_key"] == "all"]
+        if not whole:
+            continue
+        newest = max(row["window_start"] for row in whole)
+        judged = [
+            row["window_start"]
+            for row in whole
+            if row["status"] != "NO_DATA" and row["window_start"] >= newest - 40 * DAY
+        ]
+        chosen = max(judged, default=newest)
+        found |= {identity(row) for row in mine if row["window_start"] == chosen}
+    failures: dict[str, Row] = {}
+    for row in rows:
+        if row["model"] == model and row["family"] == PIPELINE:
+            known = failures.get(row["monitor"])
+            if known is None or row["window_start"] >= known["window_start"]:
+                failures[row["monitor"]] = row
+    return found | {identity(row) for row in failures.values() if row["status"] != "OK"}
+
+
+def identity(row: Any) -> tuple[Any, ...]:
+    names = ("family", "monitor", "slice_key", "window_start", "status", "data_version")
+    return tuple(row[name] for name in names)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_stands_is_what_all_verdicts_gone_through_say(any_store: Store, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    names = ("credit", "churn", "fraud")
+    specs: list[ModelSpec] = [spec_of(name) for name in names]
+    written = [row for name in names for row in draw_history(rng, name)]
+    written = list({written_once(row): row for row in reversed(written)}.values())[::-1]
+    for row in written:
+        row["window_end"] = row["window_start"] + DAY * (row["family"] != PIPELINE)
+    for place in range(0, len(written), 400):
+        observe(any_store, *written[place : place + 400])
+    for now in (day(400), day(int(rng.integers(20, 200)))):
+        found = load_standing(any_store.state, specs, now)
+        for name in names:
+            expected = expected_standing(written, name, now)
+            assert {identity(row) for row in found[name]} == expected
+            assert len(found[name]) == len(expected)
+            whole = [row["slice_key"] == "all" for row in found[name]]
+            assert whole == sorted(whole, reverse=True)
+
+
+def written_once(row: Row) -> tuple[Any, ...]:
+    names = ("model", "monitor", "dataset", "slice_key", "window_start", "data_version")
+    return tuple(row[name] for name in names)
