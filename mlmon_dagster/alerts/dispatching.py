@@ -11,6 +11,7 @@ from mlmon_dagster.alerts.lifecycle.apply_results import fold_results, retire_un
 from mlmon_dagster.alerts.lifecycle.routing import (
     PLATFORM,
     Destination,
+    collect_mentions,
     default_destinations,
     platform_spec,
     stand_in,
@@ -124,6 +125,7 @@ def send_test(
     now: dt.datetime,
     receivers: Mapping[str, Receiver],
     destination: Destination | None = None,
+    mentions: Sequence[str] | None = None,
 ) -> DeliveryReport:
     """Send a test message the way an alert of the model would go.
 
@@ -135,10 +137,11 @@ def send_test(
         now: The time written into the message's key.
         receivers: By name.
         destination: Where to; by default the model's first default place.
+        mentions: Who is notified; by default whom the model mentions there.
     """
-    declared = default_destinations(spec)
-    destination = destination or next(iter(declared))
-    mention = declared.get(destination, "")
+    destination = destination or next(iter(default_destinations(spec)))
+    if mentions is None:
+        mentions = collect_mentions([spec], destination)
     group: MessageGroup = {
         "receiver": destination.receiver,
         "channel": destination.channel,
@@ -150,7 +153,7 @@ def send_test(
         title=f"{spec.model}: this is a test, alerts arrive here",
         mood="OK",
         notes=(("Owner", ", ".join(spec.owners)),),
-        mentions=(mention,) if mention else (),
+        mentions=tuple(mentions),
     )
     key = hashlib.sha256(group["group_key"].encode()).hexdigest()
     with store.state.begin() as conn:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from mlmon_dagster.spec import ModelSpec
     from mlmon_dagster.store.alert_state import AlertEpisode
 
+_MOST_MENTIONS = 5  # that a test notifies: a channel of many models may have those of many teams
+
 
 @click.group()
 def alerts() -> None:
@@ -303,7 +305,8 @@ def digest(project: Project, printed: bool, every: Cadence, model: str | None) -
 def test(project: Project, channel: str | None, model: str | None) -> None:
     """Send one test message to every place that the models name: Slack, mail, PagerDuty and so on.
 
-    Where one does not arrive, say what is wrong and what mends it.
+    It notifies whom alerts there notify, and the command says who that is. Where a message does
+    not arrive, it says what is wrong and what mends it.
     """
     from mlmon_dagster.pipeline.receivers import local_links
 
@@ -344,11 +347,14 @@ def _try(
 ) -> str:
     """Send one message; return what is wrong, empty if nothing."""
     from mlmon_dagster.alerts.dispatching import send_test
-    from mlmon_dagster.alerts.lifecycle.routing import every_destination
+    from mlmon_dagster.alerts.lifecycle.routing import collect_mentions, every_destination
     from mlmon_dagster.pipeline.receivers import receivers
 
-    spec = next((s for s in specs if place in every_destination([s])), specs[0])
-    report = send_test(project.store, spec, project.now(), receivers(project, specs), place)
+    naming = [s for s in specs if place in every_destination([s])]
+    spec = naming[0] if naming else specs[0]
+    mentions = collect_mentions(naming, place)
+    tried = mentions[:_MOST_MENTIONS]
+    report = send_test(project.store, spec, project.now(), receivers(project, specs), place, tried)
     shown = place.receiver == "console" or (place.receiver == "slack" and is_shown_here)
     names = {
         "slack": place.channel,
@@ -360,12 +366,28 @@ def _try(
     }
     where = "the terminal" if shown else names.get(place.receiver, place.channel)
     if report.n_sent and not report.errors:
-        click.echo(f"Delivered to {where}.")
+        notified = _describe_notified(place, mentions, is_shown_here=shown)
+        click.echo(f"Delivered to {where}{notified}.")
         return ""
     errors = report.errors or ["it is not its turn yet: the channel is asked to wait; try again"]
     for error in errors:
         click.echo(f"Not delivered to {where}: {error}", err=True)
     return errors[0]
+
+
+def _describe_notified(place: Destination, mentions: Sequence[str], *, is_shown_here: bool) -> str:
+    """Say who was notified by name, as the end of a sentence."""
+    from mlmon_dagster.spec.mentions import UNMENTIONED, read_mention
+
+    if place.receiver == "console":
+        return ""
+    if place.receiver != "slack":
+        return f"; {UNMENTIONED[place.receiver]}"
+    known = [found.who for mention in mentions if (found := read_mention(mention))]
+    who = ", ".join(known[:_MOST_MENTIONS]) or "nobody: no mention is declared"
+    if n_spared := len(known[_MOST_MENTIONS:]):
+        who += f"; this test spares {n_spared} more whom alerts may notify"
+    return f"; in {place.channel} it notifies {who}" if is_shown_here else f", notifying {who}"
 
 
 def _age(_context: click.Context, _option: click.Parameter, text: str) -> dt.timedelta:

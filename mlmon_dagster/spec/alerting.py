@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field
 
 from mlmon_dagster.spec import names
+from mlmon_dagster.spec.mentions import mention_problem
 from mlmon_dagster.spec.names import secret_keys, url_problem
 from mlmon_dagster.spec.scalars import Declared, Duration, Listed, as_tuple, one_or_more, shown
 
@@ -37,7 +38,7 @@ Severities = Annotated[
 
 
 class SlackRoute(Declared):
-    """The Slack channel that hears of a model, and who is mentioned."""
+    """The Slack channel that hears of a model, and who is notified there by name."""
 
     channel: str
     mention: str | None = Field(default=None, max_length=80)
@@ -167,8 +168,9 @@ def _place_problems(
         problem = names.channel_problem(place.slack.channel)
         if problem:
             yield (*where, "slack", "channel"), problem
-        if place.slack.mention is not None and not place.slack.mention.isprintable():
-            yield (*where, "slack", "mention"), "a mention is printable text"
+        mention = place.slack.mention
+        if mention is not None and (problem := mention_problem(mention)):
+            yield (*where, "slack", "mention"), problem
     if place.webhook is not None:
         yield from _url_problems(place.webhook, (*where, "webhook"))
         yield from _env_problems(place.webhook, (*where, "webhook"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -241,3 +242,32 @@ def test_the_end_of_the_last_model_is_delivered(
     (reply,) = slack.replies(head)
     assert "model removed" in reply.text
     assert "has no *.yaml file" in nothing.err
+
+
+def test_a_test_message_says_whom_it_notified_at_each_place(
+    declared: Path, mlmon: Command, slack: FakeSlack
+) -> None:
+    """A route's mention counts like the default one, and of many teams five are called."""
+    slack.channels |= {"#teams": "C0000003", "#free": "C0000004"}
+    declaration = declared / "models" / "credit.yaml"
+    teams = [f"S0{letter * 7}" for letter in "ABCDEF"]
+    routes = [
+        {"family": "service", "slack": {"channel": "#other"}},
+        *({"owner": f"team:{t}", "slack": {"channel": "#teams", "mention": t}} for t in teams),
+    ]
+    text = declaration.read_text().replace(
+        "group_interval: 0s}", f"group_interval: 0s, routes: {json.dumps(routes)}}}"
+    )
+    declaration.write_text(text)
+
+    out = mlmon("--project", declared, "alerts", "test").out
+    free = mlmon("--project", declared, "alerts", "test", "--channel", "#free").out
+
+    five = ", ".join(f"the user group {team}" for team in teams[:5])
+    assert "to #ml-alerts, notifying @here (everybody active in the channel)." in out
+    assert "to #other, notifying nobody: no mention is declared." in out
+    assert f"to #teams, notifying {five}; this test spares 1 more whom alerts may notify" in out
+    assert "to #free, notifying nobody: no mention is declared." in free
+    texts = {m.channel: m.text for m in slack.messages}
+    assert [text.count("<!subteam^") for text in texts.values()].count(5) == 1
+    assert sum(text.startswith("<!here> ") for text in texts.values()) == 1

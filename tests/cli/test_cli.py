@@ -442,13 +442,21 @@ def test_a_new_failure_is_listed_and_delivered_to_slack_or_that_it_was_not_is_co
 def test_a_test_message_arrives(
     folder: Path, mlmon: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert mlmon("--project", folder, "alerts", "test").out.endswith("Delivered to the terminal.\n")
+    shown = mlmon("--project", folder, "alerts", "test").out
+    assert shown.endswith(
+        "Delivered to the terminal; "
+        "in #ml-alerts it notifies @here (everybody active in the channel).\n"
+    )
     with fake_slack() as slack:
         monkeypatch.setenv("MLMON_SLACK_TOKEN", slack.token)
         monkeypatch.setenv("MLMON_SLACK_API_URL", slack.url)
         ended = mlmon("--project", folder, "alerts", "test")
         assert ended.code == 0
-        assert ended.out == "Slack: Connected to Team as mlmon.\nDelivered to #ml-alerts.\n"
+        assert ended.out == (
+            "Slack: Connected to Team as mlmon.\n"
+            "Delivered to #ml-alerts, notifying @here (everybody active in the channel).\n"
+        )
+        assert slack.messages[0].text.startswith("<!here> ")
         assert "this is a test" in slack.messages[0].text
         lost = mlmon("--project", folder, "alerts", "test", "--channel", "#ghost")
         assert lost.code == 1

@@ -69,8 +69,8 @@ def declare(folder: Path) -> ModelSpec:
     text = text.replace("/*.parquet", "/*")
     text = text.replace("dataset: dataset,", "dataset: dataset, trace_id: trace,")
     text = text.replace(
-        'mention: "@oncall"}',
-        'mention: "@oncall"}, email: {to: [a@example.com]}, '
+        'mention: "@here"}',
+        'mention: "@here"}, email: {to: [a@example.com]}, '
         "webhook: {url_env: HOOK_URL, secret_env: HOOK_KEY}, digest: daily",
     )
     path = folder / "models" / f"{MODEL}.yaml"

@@ -63,7 +63,7 @@ monitors:
   drift: {{above: 0.25, windows: 1 of 1}}
   performance: {{metric: roc_auc, drop: 0.1, windows: 1 of 1}}
   quality: {{null_rate: {{above: 0.2}}}}
-alerts: {{slack: {{channel: "#ml-alerts", mention: "@oncall"}}, repeat: 24h}}
+alerts: {{slack: {{channel: "#ml-alerts", mention: "@here"}}, repeat: 24h}}
 """
 
 

@@ -212,6 +212,27 @@ def test_the_defaults_watch_everything() -> None:
         ({"actuals": {"min_coverage": 90}}, "actuals.min_coverage: should be less than or equal"),
         ({"alerts": {"slack": {"channel": "ml alerts"}}}, "is not a Slack channel"),
         ({"alerts": {"slack": {"channel": "#x", "mention": "a\nb"}}}, "printable text"),
+        (
+            {"alerts": {"slack": {"channel": "#x", "mention": "@oncall"}}},
+            "alerts.slack.mention: Slack shows '@oncall' as plain text and notifies nobody. Write "
+            "'<!subteam^S0123ABCD>' for a user group",
+        ),
+        ({"alerts": {"slack": {"channel": "#x", "mention": "@SUPPORT"}}}, "notifies nobody"),
+        ({"alerts": {"slack": {"channel": "#x", "mention": "<@U012ABCDE|ana>"}}}, "<@U0123ABCD>"),
+        ({"alerts": {"slack": {"channel": "#x", "mention": "<!date^1^{time}|x>"}}}, "@channel"),
+        ({"alerts": {"slack": {"channel": "#x", "mention": "@here @channel"}}}, "need a group"),
+        (
+            {"alerts": {"routes": {"family": "drift", "slack": {"channel": "#x", "mention": "a"}}}},
+            "alerts.routes.0.slack.mention: Slack shows 'a' as plain text",
+        ),
+        (
+            {"alerts": {"teams": {"url_env": "HOOK", "mention": "@here"}}},
+            "alerts.teams.mention: mention is a key of slack; here a card calls nobody by name",
+        ),
+        (
+            {"alerts": {"pagerduty": {"key_env": "KEY", "mention": "@here"}}},
+            "the escalation policy of the service says who is called",
+        ),
         ({"alerts": {"repeat": "0s"}}, "alerts.repeat: must be longer than 0s"),
     ],
     ids=lambda value: str(value)[:40],

@@ -103,6 +103,13 @@ def every_destination(specs: Iterable[ModelSpec]) -> list[Destination]:
     return sorted(found)
 
 
+def collect_mentions(specs: Iterable[ModelSpec], destination: Destination) -> tuple[str, ...]:
+    """Return whom some models mention at a place, by default or by a route, each once."""
+    every = (place for spec in specs for place in spec.alerts.every_place())
+    named = (_places(place).get(destination) for place in every)
+    return tuple(dict.fromkeys(mention for mention in named if mention))
+
+
 def fallback_of(spec: ModelSpec, destination: Destination) -> Destination | None:
     """Return where a message goes that a place has refused for good; None if nowhere."""
     if spec.alerts.fallback is not None:

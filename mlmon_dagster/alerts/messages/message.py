@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
 from mlmon_dagster.alerts.lifecycle.routing import Destination
+from mlmon_dagster.spec.mentions import read_mention
 from mlmon_dagster.store.alert_state import GroupRow, MessageGroup
 from mlmon_dagster.store.outbox import NewMessage, OutboxRow
 
@@ -45,9 +46,6 @@ MAX_BUDGET = 10_000  # Slack answers msg_blocks_too_long at about 13,200 charact
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 _MARKUP = re.compile(r"<(?:[!@][A-Za-z0-9^]+|https?://[^\s<>|]+(?:\|[^<>|]*)?)>")
 _ENTITY = re.compile(r"&(?:amp|lt|gt);")
-_USER = re.compile(r"@?([UW][A-Z0-9]{5,})")
-_USERGROUP = re.compile(r"@?(S[A-Z0-9]{5,})")
-_BROADCASTS = ("here", "channel", "everyone")
 _TITLE = 500
 _NOTE = 200
 _TEXT = 500
@@ -468,19 +466,11 @@ def link(url: str, label: str) -> str:
 def mention(name: str | None) -> str:
     """Return the markup that notifies a declared person or group.
 
-    ``@here``, ``@channel``, a user id (``U012ABCDEF``) and a user group id (``S012ABCDEF``)
-    notify; Slack cannot resolve any other name, which is therefore shown as plain text.
+    A declaration that is refused for its mention still says where alerts go: there the name that
+    Slack cannot resolve stays plain text.
     """
-    name = (name or "").strip()
-    if name.startswith("<") and name.endswith(">") and _MARKUP.fullmatch(name):
-        return name
-    if name.removeprefix("@") in _BROADCASTS:
-        return f"<!{name.removeprefix('@')}>"
-    if match := _USER.fullmatch(name):
-        return f"<@{match[1]}>"
-    if match := _USERGROUP.fullmatch(name):
-        return f"<!subteam^{match[1]}>"
-    return safe(name)
+    found = read_mention(name or "")
+    return found.markup if found else safe(name or "")
 
 
 def problems(payload: Payload, mentions: Iterable[str] = ()) -> list[str]:
