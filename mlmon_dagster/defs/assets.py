@@ -18,7 +18,7 @@ import dagster as dg
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
 from dagster._core.definitions.output import OutputDefinition
 
-from mlmon_dagster.defs.instance import MODEL_TAG, note_process
+from mlmon_dagster.defs.instance import MODEL_TAG, WINDOWS_TAG, note_process
 from mlmon_dagster.defs.metadata import (
     PARTITION_ROW_COUNT,
     REBUILT,
@@ -219,7 +219,7 @@ def _spec(
         description=info.description,
         owners=list(spec.owners),
         kinds=set(info.kinds),
-        tags={MODEL_TAG: spec.model},
+        tags={MODEL_TAG: spec.model, WINDOWS_TAG: spec.time.granularity},
         metadata=definition_metadata(project, spec, info, declared),
         code_version=code_version(info),
         freshness_policy=freshness_of(spec, info),

@@ -33,6 +33,7 @@ from mlmon_dagster.spec.names import url_problem
 from mlmon_dagster.store.state.writer_lock import process_died
 
 MODEL_TAG = "mlmon/model"
+WINDOWS_TAG = "mlmon/windows"  # of an asset: hour, day, week or month
 ONE_OF_MANY = "mlmon.model/"  # before the name of each model of a run that is for several
 PROCESS_TAG = "mlmon/process"
 UNFINISHED = [

@@ -16,6 +16,7 @@ from mlmon_dagster.defs.delivery import report_delivery
 from mlmon_dagster.defs.instance import model_tags, models_in_flight
 from mlmon_dagster.defs.metadata import safe_metadata, table
 from mlmon_dagster.defs.resource import report_on_assets
+from mlmon_dagster.defs.targets import ASSET_JOB, cadence_job, select_cadence
 from mlmon_dagster.pipeline import silence
 from mlmon_dagster.pipeline.ingest import ingest, ingest_numbers, note_backlog
 from mlmon_dagster.pipeline.judge import judge, judge_quarantined, verdicts_on
@@ -31,9 +32,6 @@ from mlmon_dagster.store.state import manifest, window_state
 from mlmon_dagster.store.state.manifest import Backlog
 from mlmon_dagster.store.state.writer_lock import BusyError
 
-ASSET_JOB = (
-    "__ASSET_JOB"  # Dagster's own job over all assets: the only one whose partitions may differ
-)
 # Dagster cuts a tick off after 60 s. Files are taken in for the first 20 of them; what is left is
 # left for the next tick, and a file that alone may take longer for a run of its own.
 TICK_SECONDS = 20.0
@@ -54,7 +52,7 @@ def planner_sensor(project: Project, models: Models) -> dg.SensorDefinition:
 
     @dg.sensor(
         name=f"{SHARED}_planner",
-        job_name=ASSET_JOB,
+        asset_selection=select_cadence(*granularities_of(models.specs)),
         minimum_interval_seconds=project.tick_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Takes in new landing files and requests exactly the windows that they, late "
@@ -259,7 +257,6 @@ def dispatcher_sensor(project: Project, models: Models) -> dg.SensorDefinition:
 
     @dg.sensor(
         name=f"{SHARED}_alert_dispatcher",
-        job_name=ASSET_JOB,
         minimum_interval_seconds=project.tick_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Turns monitor results into alerts and delivers them: none lost, none twice.",
@@ -296,11 +293,15 @@ def cadence_schedules(project: Project, specs: Sequence[ModelSpec]) -> list[dg.S
     The planner follows the data; the schedules make sure that a window is looked at even if no
     data came, which is when somebody has to hear of it.
     """
-    grains = sorted({spec.time.granularity for spec in specs})
     return [
         _schedule(project, grain, [s for s in specs if s.time.granularity == grain])
-        for grain in grains
+        for grain in granularities_of(specs)
     ]
+
+
+def granularities_of(specs: Sequence[ModelSpec]) -> list[Granularity]:
+    """Return the lengths of windows in use, each once."""
+    return sorted({spec.time.granularity for spec in specs})
 
 
 def is_over(spec: ModelSpec, now: dt.datetime) -> bool:
@@ -312,9 +313,11 @@ def is_over(spec: ModelSpec, now: dt.datetime) -> bool:
 def _schedule(
     project: Project, grain: Granularity, specs: Sequence[ModelSpec]
 ) -> dg.ScheduleDefinition:
+    name = f"{SHARED}_newest_{grain}"
+
     @dg.schedule(
-        name=f"{SHARED}_newest_{grain}",
-        job_name=ASSET_JOB,
+        name=name,
+        target=cadence_job(grain, name),
         cron_schedule=CRON[grain],
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
@@ -386,7 +389,7 @@ def maintenance_schedule() -> dg.ScheduleDefinition:
 
     @dg.schedule(
         name=f"{SHARED}_daily_maintenance",
-        job_name=ASSET_JOB,
+        target=[MAINTENANCE_KEY],
         cron_schedule="15 3 * * *",
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
