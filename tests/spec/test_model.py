@@ -222,7 +222,11 @@ def test_the_defaults_watch_everything() -> None:
         ({"alerts": {"slack": {"channel": "#x", "mention": "<!date^1^{time}|x>"}}}, "@channel"),
         ({"alerts": {"slack": {"channel": "#x", "mention": "@here @channel"}}}, "need a group"),
         (
-            {"alerts": {"routes": {"family": "drift", "slack": {"channel": "#x", "mention": "a"}}}},
+            {
+                "alerts": {
+                    "routes": [{"family": "drift", "slack": {"channel": "#x", "mention": "a"}}]
+                }
+            },
             "alerts.routes.0.slack.mention: Slack shows 'a' as plain text",
         ),
         (
