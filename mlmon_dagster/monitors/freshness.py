@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+from calendar import day_name
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from mlmon_dagster.metrics.presence import Calendar
 from mlmon_dagster.metrics.service import chance_of_so_few
 from mlmon_dagster.monitors.evidence import (
     NO_DATA,
@@ -21,6 +25,7 @@ from mlmon_dagster.monitors.evidence import (
     result_row,
 )
 from mlmon_dagster.monitors.wording import no_verdict, threshold
+from mlmon_dagster.spec.names import listed
 from mlmon_dagster.spec.scalars import format_duration
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 
@@ -33,33 +38,73 @@ CHANCE = 1e-4
 def judge(evidence: Evidence) -> list[MonitorResult]:
     """Fail empty production windows when the silence has lasted `no_data_for`.
 
-    At an empty window's end, silence is counted from the last event before it (`last_event_time`
-    of the last window that has data; unless that is known, from that window's start; before the
-    first window, from `last_before`). A window fails if the silence reaches `no_data_for` and as
-    much time has passed since the silent windows began, so that rows on their way have their
-    chance; before that there is no row for it. Where landing files are not read yet that may hold
-    its rows (`n_unread`), it is NO_DATA.
-    Overdue ground truth: see `overdue`.
+    A silence lasts from the last event before a window (`last_event_time` of the last window that
+    has data, else that window's start; before the first window, from `last_before`) to the window's
+    end. Only time in which predictions are expected counts, see `Calendar.count`: a window in which
+    none are is NO_DATA, and never fails.
+
+    Of a limit below two windows one empty window is the business, so its silence may reach the
+    limit in the window after it, and so may one that ends in a usual pause. Such a window has no
+    row until that is decided: by the next event (`first_event_time`, `next_after`), or by its not
+    having come. A window fails only once as much time has passed since the silent windows began, so
+    that rows on their way have their chance; before that there is no row for it either. Where
+    landing files are not read yet that may hold its rows (`n_unread`), it is NO_DATA.
+    Overdue ground truth: see `judge_actuals`.
     """
+    windows = list(production(evidence))
+    silences = _find_silences(windows)
     rows = []
-    last_event: pd.Timestamp | None = None
-    silent_since: pd.Timestamp | None = None
-    for window in production(evidence):
-        if window["n"] > 0:
-            last_event, silent_since = _last_event(window), None
-            rows.append(_fresh(evidence, window))
-            continue
-        if last_event is None and pd.notna(before := window.get("last_before")):
-            last_event = pd.Timestamp(before)
-        silent_since = window["window_start"] if silent_since is None else silent_since
-        row = _silent(evidence, window, last_event, silent_since)
+    for window, silence in zip(windows, silences, strict=True):
+        row = _judge_silence(evidence, window, silence) if silence else _fresh(evidence, window)
         rows += [row] if row else []
     return rows + judge_actuals(evidence)
 
 
-def _last_event(window: Window) -> pd.Timestamp:
-    known = window.get("last_event_time")
-    return pd.Timestamp(window["window_start"] if known is None or pd.isna(known) else known)
+@dataclass(frozen=True)
+class _Silence:
+    """What surrounds an empty window.
+
+    Attributes:
+        last_event: The last event before it; None if there was none.
+        since: Start of the first empty window since then.
+        next_event: The first event after it; None if none is known.
+        is_followed: Whether rows have come after it whose times are not known yet.
+    """
+
+    last_event: pd.Timestamp | None
+    since: pd.Timestamp
+    next_event: pd.Timestamp | None
+    is_followed: bool
+
+
+def _find_silences(windows: Sequence[Window]) -> list[_Silence | None]:
+    """Return what surrounds each empty window, None for one with rows."""
+    ahead: list[tuple[pd.Timestamp | None, bool]] = []
+    next_event = _known(windows[-1].get("next_after")) if windows else None
+    is_followed = bool(windows) and windows[-1].get("is_followed") is True
+    for window in reversed(windows):
+        ahead.append((next_event, is_followed))
+        if window["n"] > 0:
+            next_event = _known(window.get("first_event_time"))
+            is_followed = next_event is None and window["is_waiting"]
+            if next_event is None and not is_followed:
+                next_event = window["window_start"]
+    last_event = _known(windows[0].get("last_before")) if windows else None
+    since: pd.Timestamp | None = None
+    found: list[_Silence | None] = []
+    for window, (following, is_followed) in zip(windows, reversed(ahead), strict=True):
+        if window["n"] > 0:
+            last_event, since = _known(window.get("last_event_time")), None
+            last_event = window["window_start"] if last_event is None else last_event
+            found.append(None)
+            continue
+        since = window["window_start"] if since is None else since
+        found.append(_Silence(last_event, since, following, is_followed))
+    return found
+
+
+def _known(moment: Any) -> pd.Timestamp | None:
+    return None if moment is None or pd.isna(moment) else pd.Timestamp(moment)
 
 
 def _fresh(evidence: Evidence, window: Window) -> MonitorResult:
@@ -88,55 +133,140 @@ def _of_actuals(evidence: Evidence, window: Window, seen: str, **fields: Any) ->
     )
 
 
-def _silent(
-    evidence: Evidence,
-    window: Window,
-    last_event: pd.Timestamp | None,
-    silent_since: pd.Timestamp,
-) -> MonitorResult | None:
+class _Count:
+    """Counts how long a silence lasts, in the time in which predictions are expected."""
+
+    def __init__(self, calendar: Calendar | None, limit: dt.timedelta, window: Window) -> None:
+        self.calendar, self.limit = calendar, limit.total_seconds()
+        self.start, self.end = (window[name].timestamp() for name in ("window_start", "window_end"))
+
+    @cached_property
+    def _covered(self) -> float:
+        assert self.calendar is not None
+        return self.calendar.pauses.longest_within(self.limit, self.start)
+
+    def seconds(self, start: pd.Timestamp, end: float | None = None) -> float:
+        """Count from a moment to the window's end, or to another."""
+        until = self.end if end is None else end
+        if self.calendar is None:
+            return until - start.timestamp()
+        return self.calendar.count(start.timestamp(), until, self._covered)
+
+    def room(self) -> float:
+        """Return how much longer a silence may become before another window speaks of it."""
+        length = self.end - self.start
+        grace = length if 2 * length > self.limit else 0.0
+        if self.calendar is None:
+            return grace
+        resumed = self.calendar.next_expected(self.end)
+        return max(grace, self.calendar.count(self.end, resumed, self._covered))
+
+
+def _judge_silence(evidence: Evidence, window: Window, silence: _Silence) -> MonitorResult | None:
     monitor = evidence.spec.monitors.freshness
-    if evidence.now - silent_since.to_pydatetime() < monitor.no_data_for:
+    count = _Count(window.get("calendar") or None, monitor.no_data_for, window)
+    if count.calendar is not None and not count.calendar.is_expected(count.start):
+        return _not_expected(evidence, window, count.calendar)
+    waited = count.seconds(silence.since) + (evidence.now.timestamp() - count.end)
+    if waited < count.limit:
         return None
-    start = silent_since if last_event is None else last_event
-    silence: dt.timedelta = window["window_end"] - start
-    limit = format_duration(monitor.no_data_for)
-    # With no event before, it was silent for longer: as many whole windows as the limit has are
-    # enough, of a limit of 26 hours one day.
-    short = window["window_end"] - window["window_start"] if last_event is None else dt.timedelta()
-    failed = silence >= monitor.no_data_for or silence + short > monitor.no_data_for
-    fields: dict[str, Any] = {}
-    if failed and window["n_unread"]:
-        status = NO_DATA
-        message = no_verdict("freshness", "files_unread", 0)
-        fields = {
-            "reason": "files_unread",
-            "data_version": UNREAD,
-            "details": {"unread_until": window["unread_until"]},
-        }
+    start = silence.since if silence.last_event is None else silence.last_event
+    lasted = count.seconds(start)
+    missing = count.limit - lasted
+    if silence.last_event is None:
+        # It was silent for longer: as many whole windows as the limit has are enough.
+        failed = missing < count.end - count.start
+    elif 0 < missing <= count.room():
+        reached = pd.Timestamp(count.end + missing, unit="s", tz="UTC")
+        if silence.next_event is None and (silence.is_followed or evidence.now < reached):
+            return None
+        failed = silence.next_event is None or silence.next_event >= reached
     else:
-        status = monitor.severity if failed else OK
-        known = (
-            "and none was taken in before it"
-            if last_event is None
-            else f"the last before it came {_when(evidence, last_event)}"
+        failed = missing <= 0
+    limit = format_duration(monitor.no_data_for)
+    if failed and window["n_unread"]:
+        return _of_predictions(
+            evidence,
+            window,
+            status=NO_DATA,
+            reason="files_unread",
+            message=no_verdict("freshness", "files_unread", 0),
+            data_version=UNREAD,
+            details={"unread_until": window["unread_until"]},
+            threshold=limit,
         )
-        message = f"No prediction in this window, {known}; the limit is {limit}."
-        fields = {
-            "value": silence.total_seconds() / 3600,
-            "details": {"silent_since": f"{start:%Y-%m-%dT%H:%M:%SZ}"},
-        }
     return _of_predictions(
-        evidence, window, status=status, message=message, threshold=limit, **fields
+        evidence,
+        window,
+        status=monitor.severity if failed else OK,
+        message=_tell_silence(evidence, silence, count, start, lasted),
+        value=lasted / 3600,
+        details={"silent_since": f"{start:%Y-%m-%dT%H:%M:%SZ}"},
+        threshold=limit,
     )
 
 
+def _not_expected(evidence: Evidence, window: Window, calendar: Calendar) -> MonitorResult:
+    start = window["window_start"].tz_convert(evidence.spec.time.zone)
+    named = f"{start:%A}s" + (f" at {start:%H:%M}" if _is_hourly(evidence) else "")
+    return _of_predictions(
+        evidence,
+        window,
+        status=NO_DATA,
+        reason="not_expected",
+        message=f"No prediction is expected in this window: {named} are usually empty.",
+        threshold=format_duration(evidence.spec.monitors.freshness.no_data_for),
+    )
+
+
+def _tell_silence(
+    evidence: Evidence, silence: _Silence, count: _Count, start: pd.Timestamp, lasted: float
+) -> str:
+    """Say since when it is silent, what of that time is not expected, and the limit."""
+    limit = format_duration(evidence.spec.monitors.freshness.no_data_for)
+    if silence.last_event is None:
+        first = "No prediction in this window, and none was taken in before it"
+    else:
+        first = f"No prediction since {_when(evidence, silence.last_event)}"
+    parts = [first]
+    whole = count.end - start.timestamp()
+    if count.calendar is not None and lasted < whole:
+        parts += _tell_pauses(evidence, count.calendar.paused(start.timestamp(), count.end))
+        hours = round(lasted / 3600)
+        parts.append(f"{hours:,} expected hour{'s are' if hours != 1 else ' is'} missing")
+    return "; ".join([*parts, f"the limit is {limit}."])
+
+
+def _tell_pauses(evidence: Evidence, paused: Sequence[tuple[float, float]]) -> list[str]:
+    """Name the weekdays, or the longest stretch of hours, in which predictions are not expected."""
+    zone = evidence.spec.time.zone
+    runs = [
+        [pd.Timestamp(moment, unit="s", tz="UTC").tz_convert(zone) for moment in run]
+        for run in paused
+    ]
+    if not runs:
+        return []
+    if _is_hourly(evidence):
+        first, last = max(runs, key=lambda run: run[1] - run[0])
+        return [f"{first:%A %H:%M} to {last:%A %H:%M} is usually empty"]
+    days = {
+        day.weekday()
+        for first, last in runs
+        for day in pd.date_range(first, last, inclusive="left")
+    }
+    if days == {5, 6}:
+        return ["weekends are usually empty"]
+    return [f"{listed(f'{day_name[day]}s' for day in sorted(days))} are usually empty"]
+
+
+def _is_hourly(evidence: Evidence) -> bool:
+    return evidence.spec.time.granularity == "hour"
+
+
 def _when(evidence: Evidence, moment: pd.Timestamp) -> str:
-    """Name the window of the last event, in the zone in which windows are cut."""
-    time = evidence.spec.time
-    if time.granularity == "hour":
-        return f"at {moment.tz_convert(time.zone):%Y-%m-%d %H:%M} ({time.zone})"
-    unit = {"day": "on", "week": "in the week from", "month": "in the month from"}
-    return f"{unit[time.granularity]} {moment.tz_convert(time.zone):%Y-%m-%d}"
+    """Name a moment in the zone in which windows are cut."""
+    zone = evidence.spec.time.zone
+    return f"{moment.tz_convert(zone):%A %Y-%m-%d %H:%M} ({zone})"
 
 
 def judge_actuals(evidence: Evidence) -> list[MonitorResult]:

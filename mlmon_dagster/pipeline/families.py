@@ -257,8 +257,10 @@ def _schema_limits(spec: ModelSpec) -> str:
 
 
 def _freshness_facts(work: Work, windows: Sequence[Window]) -> list[Facts]:
-    unread, before = silence.unread_files(work, windows), silence.last_before(work, windows[0])
-    return [{"last_before": before, **unread.get(window.start, {})} for window in windows]
+    unread, around = silence.unread_files(work, windows), silence.silence_facts(work, windows)
+    return [
+        {**own, **unread.get(window.start, {})} for window, own in zip(windows, around, strict=True)
+    ]
 
 
 def _freshness_version(_: str, state: WindowInputs, facts: Facts) -> str:

@@ -64,6 +64,8 @@ def rebuild_records(work: Work) -> dict[str, Numbers]:
                 "n_exempt": lag.n_exempt,
                 "n_late_after_close": 0,
                 "lags": lag.lags,
+                "first_event_time": count.first_event_time,
+                "last_event_time": count.last_event_time,
             }
         )
     with store.state.begin() as conn:

@@ -4,14 +4,36 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import math
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
+import numpy as np
+
+from mlmon_dagster.metrics.presence import (
+    MIN_WEEKS,
+    WEEKS,
+    Calendar,
+    expected_windows,
+    served_places,
+)
 from mlmon_dagster.pipeline.work import Work, is_waiting
-from mlmon_dagster.spec import ModelSpec, Window, complete_windows
+from mlmon_dagster.spec import (
+    ModelSpec,
+    Window,
+    complete_windows,
+    first_window,
+    windows_between,
+)
+from mlmon_dagster.spec.windows import PLACES, place_in_week
 from mlmon_dagster.store.state import manifest, monitor_results, window_state
 from mlmon_dagster.store.state.manifest import Backlog
-from mlmon_dagster.store.state.window_state import WindowInputs
+from mlmon_dagster.store.state.window_state import ServedWindow, WindowInputs
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_WEEK = dt.timedelta(weeks=1)
 ALWAYS = 30  # newest windows that every look judges; older ones where their verdict is out of date
 SILENCE, OVERDUE = "freshness/no_data_for", "freshness/actuals_missing"
 ARRIVED, SILENT = "arrived", "silent"
@@ -66,9 +88,106 @@ def _versions(
     return found
 
 
-def last_before(work: Work, first: Window) -> dt.datetime | None:
-    """Return the start of the last window before a window that has predictions."""
-    return window_state.last_with_rows(work.project.store.state, work.spec.model, first.start)
+def silence_facts(work: Work, windows: Sequence[Window]) -> list[dict[str, object]]:
+    """Return for each window when its events were, and what is known of the silence around it.
+
+    Returns:
+        ``first_event_time`` and ``last_event_time`` of windows with records. If any has none, also
+        ``last_before`` and ``next_after``, the events around all of these windows, ``is_followed``
+        if rows have come after them that are not counted yet, and the `Calendar`, where hours or
+        weekdays tell.
+    """
+    engine, spec = work.project.store.state, work.spec
+    first, end = windows[0].start, windows[-1].end
+    served = {
+        s.window_start: s for s in window_state.served_windows(engine, spec.model, first, end)
+    }
+    around: dict[str, object] = {}
+    if len(served) < len(windows):
+        last = window_state.last_served(engine, spec.model, first)
+        following = window_state.next_touched(engine, spec.model, end)
+        around = {
+            "last_before": None if last is None else last.last_event_time or last.window_start,
+            "next_after": None if following is None else following.first_event_time,
+            "is_followed": following is not None and following.first_event_time is None,
+            "calendar": _learn_calendar(work, first if last is None else last.window_start),
+        }
+    return [
+        {
+            **around,
+            **({"first_event_time": own.first_event_time, "last_event_time": own.last_event_time}
+               if (own := served.get(window.start)) else {}),
+        }
+        for window in windows
+    ]  # fmt: skip
+
+
+def _learn_calendar(work: Work, since: dt.datetime) -> Calendar | None:
+    """Learn when predictions come, from twelve weeks before a moment on.
+
+    Args:
+        work: The model.
+        since: The last event before what is looked at, or the first window of it.
+    """
+    engine, spec = work.project.store.state, work.spec
+    n_places = PLACES.get(spec.time.granularity)
+    if n_places is None:
+        return None
+    production_start = first_window(spec.time).start
+    start = max(since - (WEEKS + 1) * _WEEK, production_start)
+    windows = windows_between(spec.time, start, work.now + _WEEK)
+    served = window_state.served_windows(engine, spec.model, start, windows[-1].end)
+    before: list[dt.datetime] = []
+    if start < production_start + MIN_WEEKS * _WEEK:
+        most = (WEEKS + 1) * n_places
+        before = window_state.touched_before(engine, spec.model, production_start, most)
+    return build_calendar(spec, windows, served, before, work.now)
+
+
+def build_calendar(
+    spec: ModelSpec,
+    windows: Sequence[Window],
+    served: Sequence[ServedWindow],
+    before: Sequence[dt.datetime],
+    now: dt.datetime,
+) -> Calendar:
+    """Return in which windows predictions are expected, each told by those before it.
+
+    Args:
+        spec: The model, with windows of hours or days.
+        windows: Windows that follow each other, also ones to come.
+        served: Those of production that have records, in order.
+        before: Starts of windows of the baseline that have rows.
+        now: The present moment.
+    """
+    found = {each.window_start: each for each in served}
+    places, weeks = _places(spec, [window.start for window in windows])
+    has_rows = np.array([window.start in found for window in windows], dtype=bool)
+    teaches = np.array([window.end <= now for window in windows], dtype=bool)
+    if windows[0].start <= first_window(spec.time).start:
+        # Before its first prediction of all a model was not there to be silent.
+        teaches &= np.maximum.accumulate(has_rows)
+    events = [found.get(window.start) for window in windows]
+    in_baseline = served_places(*_places(spec, before), PLACES[spec.time.granularity])
+    return Calendar(
+        edges=np.array([*(w.start.timestamp() for w in windows), windows[-1].end.timestamp()]),
+        expected=expected_windows(places, weeks, has_rows, teaches, in_baseline),
+        served=has_rows,
+        first=np.array([_seconds(each and each.first_event_time) for each in events]),
+        last=np.array([_seconds(each and each.last_event_time) for each in events]),
+    )
+
+
+def _places(
+    spec: ModelSpec, starts: Sequence[dt.datetime]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    known = np.array([place_in_week(spec.time, start) for start in starts], dtype=np.int64)
+    places, weeks = known.reshape(-1, 2).T
+    return places, weeks
+
+
+def _seconds(moment: dt.datetime | None) -> float:
+    return math.nan if moment is None else moment.timestamp()
 
 
 def unread_files(work: Work, windows: Sequence[Window]) -> dict[dt.datetime, dict[str, object]]:

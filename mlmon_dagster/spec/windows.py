@@ -30,6 +30,7 @@ _FORMATS: dict[Granularity, str] = {
 _FIRST, _LAST = dt.date(1, 1, 8), dt.date(9998, 12, 31)
 MOST_OF_A_VERSION = 366  # windows of a model version to look back over
 _WEEK = dt.timedelta(weeks=1)
+PLACES: Mapping[Granularity, int] = {"hour": 168, "day": 7}  # of a week, where it has several
 Maturity = Literal["provisional", "mature", "closed"]
 
 
@@ -203,6 +204,20 @@ def window_date(time: TimeSpec, window: Window) -> str:
     """Return the local date, ``YYYY-MM-DD``, on which a window starts."""
     # Where a day begins with a gap in the clock its start reads 01:00, still of the same date.
     return window.start.astimezone(ZoneInfo(time.zone)).date().isoformat()
+
+
+def place_in_week(time: TimeSpec, start: dt.datetime) -> tuple[int, int]:
+    """Return which of a week's windows one is, and a number of its week.
+
+    Hours and days are those of the model's zone: 0 to 167 from Monday at 00:00, or 0 to 6. Of
+    weeks and months there is one place, and each is a week of its own.
+    """
+    local = start.astimezone(ZoneInfo(time.zone))
+    if time.granularity not in PLACES:
+        return 0, local.toordinal()
+    hour = local.weekday() * 24 + local.hour
+    place = hour if time.granularity == "hour" else local.weekday()
+    return place, (local.toordinal() - 1) // 7  # the first day of year 1 was a Monday
 
 
 def _windows_from(time: TimeSpec, start: dt.datetime, grain: Granularity) -> Iterator[Window]:

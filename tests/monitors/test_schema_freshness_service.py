@@ -104,17 +104,17 @@ def test_windows_that_are_not_counted_yet_have_a_verdict_on_ground_truth_all_the
 @pytest.mark.parametrize(
     ("windows", "said"),
     [
-        ([window(n=0)], "and none was taken in before it"),
-        ([window(), window(DAY + ONE_DAY, n=0)], "the last before it came on 2024-01-10"),
+        ([window(n=0)], "in this window, and none was taken in before it"),
+        ([window(), window(DAY + ONE_DAY, n=0)], "since Wednesday 2024-01-10 00:00 (UTC)"),
         (
             [window(n=0, last_before=DAY - 90 * ONE_DAY)],
-            "the last before it came on 2023-10-12",
+            "since Thursday 2023-10-12 00:00 (UTC)",
         ),
     ],
 )
 def test_an_empty_window_says_when_the_last_prediction_before_it_came(windows, said):
     row = silence(windows)[-1]
-    assert row["message"] == f"No prediction in this window, {said}; the limit is 26h."
+    assert row["message"] == f"No prediction {said}; the limit is 26h."
     assert row["status"] == "ERROR"
 
 
@@ -133,12 +133,43 @@ def test_hours_before_the_first_prediction_of_all_are_no_silence_yet():
     assert freshness([0, 5]) == ["ERROR", "OK"]  # of days, with a limit of 26 hours
 
 
-def test_the_time_of_the_last_event_counts_when_known():
+def day_after(hours: float, **fields):
+    """The verdicts on an empty day as known so long after it, the last event an hour before it."""
+    end = DAY + 2 * ONE_DAY
+    windows = [
+        window(last_event_time=DAY + pd.Timedelta(hours=23)),
+        window(DAY + ONE_DAY, n=0, **fields),
+    ]
+    now = (end + pd.Timedelta(hours=hours)).to_pydatetime()
     model = spec(freshness={"no_data_for": "30h"})
-    late = DAY + pd.Timedelta(hours=23)
-    early = DAY + pd.Timedelta(hours=2)
-    assert freshness([5, 0], model=model, last_event_time=late) == ["OK", "OK"]
-    assert freshness([5, 0], model=model, last_event_time=early) == ["OK", "ERROR"]
+    return [row["status"] for row in silence(windows, model=model, now=now)][1:]
+
+
+def test_the_silence_is_as_long_as_since_the_last_event():
+    """Of a limit of 30 hours 25 are over at the day's end: it is decided five hours later."""
+    assert day_after(4.9) == []
+    assert day_after(6) == ["ERROR"]
+
+
+def test_an_event_within_the_limit_ends_the_silence():
+    end = DAY + 2 * ONE_DAY
+    early, late = (end + pd.Timedelta(hours=hour) for hour in (4.9, 5.1))
+    assert day_after(48, next_after=early) == ["OK"]
+    assert day_after(48, next_after=late) == ["ERROR"]
+
+
+def test_rows_that_are_not_counted_yet_put_the_verdict_off():
+    assert day_after(48, is_followed=True) == []
+
+
+def test_a_limit_of_several_windows_is_judged_at_the_end_of_each():
+    """Another window follows soon, which says the same of the same silence."""
+    early, late = DAY + pd.Timedelta(minutes=5), DAY + pd.Timedelta(minutes=50)
+    model = spec(freshness={"no_data_for": "4h"})
+    counts = [5, 0, 0, 0, 0]
+    for last, said in ((early, ["OK", "ERROR"]), (late, ["OK", "ERROR"])):
+        found = freshness(counts, model=model, hours=1, last_event_time=last)
+        assert found[3:] == said
 
 
 def test_only_production_can_be_stale():

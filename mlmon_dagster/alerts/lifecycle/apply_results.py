@@ -64,8 +64,8 @@ _AT_ONCE = ("no_baseline",)
 _WHEN_MATURE = ("no_actuals",)
 # Told by other alerts, over by themselves, or known to whoever installed it.
 _EXPLAINED = (
-    "no_rows", "no_records", "given_by_window", "files_unread", "provisional", "schema",
-    "fully_covered", "no_actuals", "no_scikit_learn", "undecided", "few_shared_windows",
+    "no_rows", "no_records", "not_expected", "given_by_window", "files_unread", "provisional",
+    "schema", "fully_covered", "no_actuals", "no_scikit_learn", "undecided", "few_shared_windows",
     "sample_ratio",
 )  # fmt: skip
 # Windows with predictions in a row without a verdict: a week of days, two days of hours.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
-from zoneinfo import ZoneInfo
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from mlmon_dagster.spec import (
 )
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.predicate import to_sql
+from mlmon_dagster.spec.windows import place_in_week
 from mlmon_dagster.store.state import window_state
 from mlmon_dagster.store.state.sql import quote_identifier
 
@@ -141,24 +141,16 @@ def volumes(work: Work, windows: Sequence[Window]) -> list[dict[str, object]]:
     )
     known = sorted((s for s in states.values() if s.n), key=lambda s: s.window_start)
     starts = [state.window_start for state in known]
-    places = np.array([_place(spec, start) for start in starts], dtype=np.int64)
+    places = np.array([place_in_week(spec.time, start)[0] for start in starts], dtype=np.int64)
     sizes = np.array([state.n for state in known], dtype=np.int64)
     found = []
     for window in windows:
         mine = np.array([window.start - back <= s < window.start for s in starts], dtype=bool)
         found.append(
             {
-                "place": _place(spec, window.start),
+                "place": place_in_week(spec.time, window.start)[0],
                 "earlier_places": places[mine],
                 "earlier_sizes": sizes[mine],
             }
         )
     return found
-
-
-def _place(spec: ModelSpec, start: dt.datetime) -> int:
-    """Return which of the windows of a week one is; 0 for weeks and months."""
-    local = start.astimezone(ZoneInfo(spec.time.zone))
-    if spec.time.granularity == "hour":
-        return local.weekday() * 24 + local.hour
-    return local.weekday() if spec.time.granularity == "day" else 0

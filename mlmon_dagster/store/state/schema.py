@@ -149,6 +149,8 @@ window_state = sa.Table(
     time("first_input_at"),  # null in windows that never had rows
     time("reopened_at"),
     text("lags", "{}"),  # JSON: quantiles in hours of how late ground truth is known and arrives
+    time("first_event_time"),  # of production's records; null without any
+    time("last_event_time"),
 )
 
 # How far each step of a window has come: the revision and version of the inputs it was made from.

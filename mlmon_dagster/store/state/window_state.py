@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
@@ -267,6 +268,8 @@ class WindowInputs:
         n_exempt: Those without any, of which none is expected (``actuals.no_actual_when``).
         n_late_after_close: Rows that arrived after the window closed and are not in its numbers.
         lags: JSON: how many hours after the event ground truth was known, and arrived here.
+        first_event_time: Time of the first production record; None without any.
+        last_event_time: Time of the last one.
         computed_at: When all of its steps were last done; None before that.
         steps: Step -> its mark.
     """
@@ -280,6 +283,8 @@ class WindowInputs:
     n_late_after_close: int = 0
     lags: str = "{}"
     computed_at: datetime | None = None
+    first_event_time: datetime | None = None
+    last_event_time: datetime | None = None
     steps: dict[str, StepMark] = field(default_factory=dict)
 
     @property
@@ -332,6 +337,8 @@ def load(
             row.n_late_after_close,
             row.lags,
             row.computed_at,
+            row.first_event_time,
+            row.last_event_time,
         )
         for row in states
     }
@@ -342,15 +349,66 @@ def load(
     return found
 
 
-def last_with_rows(engine: sa.Engine, model: str, before: datetime) -> datetime | None:
-    """Return the start of a model's last window before a moment that has production records."""
-    table = window_state
-    query = sa.select(sa.func.max(table.c.window_start)).where(
-        table.c.model == model, table.c.window_start < before, table.c.n > 0
+class ServedWindow(NamedTuple):
+    """A window with production records, and when its first and last event were."""
+
+    window_start: datetime
+    first_event_time: datetime | None
+    last_event_time: datetime | None
+
+
+_SERVED = (
+    window_state.c.window_start,
+    window_state.c.first_event_time,
+    window_state.c.last_event_time,
+)
+
+
+def served_windows(
+    engine: sa.Engine, model: str, start: datetime, end: datetime
+) -> list[ServedWindow]:
+    """Return the windows that start in a period and have production records, oldest first."""
+    c = window_state.c
+    query = sa.select(*_SERVED).where(
+        c.model == model, c.n > 0, *between(c.window_start, start, end)
     )
     with engine.connect() as conn:
-        found: datetime | None = conn.scalar(query)
-    return found
+        return [ServedWindow(*row) for row in conn.execute(query.order_by(c.window_start))]
+
+
+def last_served(engine: sa.Engine, model: str, before: datetime) -> ServedWindow | None:
+    """Return the last window before a moment that has production records."""
+    c = window_state.c
+    query = sa.select(*_SERVED).where(c.model == model, c.n > 0, c.window_start < before)
+    with engine.connect() as conn:
+        row = conn.execute(query.order_by(c.window_start.desc()).limit(1)).first()
+    return ServedWindow(*row) if row else None
+
+
+def next_touched(engine: sa.Engine, model: str, start: datetime) -> ServedWindow | None:
+    """Return the first window from then on with records, or with rows that are not counted yet.
+
+    Of the latter the times are None.
+    """
+    c = window_state.c
+    query = sa.select(*_SERVED).where(
+        c.model == model,
+        c.window_start >= start,
+        (c.n > 0) | (c.input_revision > c.computed_revision),
+    )
+    with engine.connect() as conn:
+        row = conn.execute(query.order_by(c.window_start).limit(1)).first()
+    return ServedWindow(*row) if row else None
+
+
+def touched_before(engine: sa.Engine, model: str, end: datetime, most: int) -> list[datetime]:
+    """Return the starts of the newest windows before a moment that any row came for."""
+    c = window_state.c
+    query = sa.select(c.window_start).where(
+        c.model == model, c.input_revision > 0, c.window_start < end
+    )
+    with engine.connect() as conn:
+        return list(conn.scalars(query.order_by(c.window_start.desc()).limit(most)))
 
 
 def mark(

@@ -68,6 +68,8 @@ class WindowCounts:
         n: Records.
         n_actual: Records whose ground truth is known.
         n_conflict: Records for which several different prediction rows were logged.
+        first_event_time: Time of the first event, UTC; None without records.
+        last_event_time: Time of the last one.
         data_version: Fingerprint of the records; equal for equal records, whatever the order,
             repetition or file layout of the log they were rebuilt from.
     """
@@ -78,6 +80,8 @@ class WindowCounts:
     n_actual: int
     data_version: str
     n_conflict: int
+    first_event_time: datetime | None = None
+    last_event_time: datetime | None = None
 
 
 # Few of a part's rows are in memory at a time; each part costs what it takes to begin one.
@@ -239,7 +243,13 @@ class InferenceRecords:
         for row in self._engine.query(sql, {"records": records}).to_pylist():
             key = row["window_start"].astimezone(UTC), row["dataset"]
             more = _Sums(
-                row["n"], row["n_actual"], row["n_conflict"], int(row["total"]), int(row["parity"])
+                row["n"],
+                row["n_actual"],
+                row["n_conflict"],
+                int(row["total"]),
+                int(row["parity"]),
+                row["first_event_time"].astimezone(UTC),
+                row["last_event_time"].astimezone(UTC),
             )
             sums[key] = sums.get(key, _Sums()) + more
 
@@ -418,14 +428,20 @@ class _Sums:
     n_conflict: int = 0
     total: int = 0
     parity: int = 0
+    first_event_time: datetime | None = None
+    last_event_time: datetime | None = None
 
     def __add__(self, other: _Sums) -> _Sums:
+        firsts = [t for t in (self.first_event_time, other.first_event_time) if t is not None]
+        lasts = [t for t in (self.last_event_time, other.last_event_time) if t is not None]
         return _Sums(
             self.n + other.n,
             self.n_actual + other.n_actual,
             self.n_conflict + other.n_conflict,
             self.total + other.total,
             self.parity ^ other.parity,
+            min(firsts, default=None),
+            max(lasts, default=None),
         )
 
 
@@ -438,6 +454,8 @@ def _counts(sums: Mapping[tuple[datetime, str], _Sums]) -> list[WindowCounts]:
             n_actual=found.n_actual,
             data_version=_digest(found.n, found.total, found.parity),
             n_conflict=found.n_conflict,
+            first_event_time=found.first_event_time,
+            last_event_time=found.last_event_time,
         )
         for (start, dataset), found in sums.items()
     ]
@@ -553,7 +571,8 @@ def fingerprint_sql(of_spans: Sequence[str] = ()) -> str:
     joined = "".join(f", COALESCE({column}::VARCHAR, '')" for column in columns)
     return f"""SELECT window_start, dataset, COUNT(*) AS n, COUNT(actual) AS n_actual,
         COUNT(*) FILTER (n_prediction_rows > 1) AS n_conflict,
-        CAST(SUM(hash) AS VARCHAR) AS total, CAST(BIT_XOR(hash) AS VARCHAR) AS parity
+        CAST(SUM(hash) AS VARCHAR) AS total, CAST(BIT_XOR(hash) AS VARCHAR) AS parity,
+        MIN(event_time) AS first_event_time, MAX(event_time) AS last_event_time
     FROM (SELECT *, CAST('0x' || md5(CONCAT_WS('|',
             prediction_id, row_hash, n_prediction_rows, COALESCE(actual_row_hash::VARCHAR, '')
             {joined}))[1:15] AS BIGINT) AS hash FROM records)

@@ -1,0 +1,106 @@
+"""A model of weekdays through files, real tables and verdicts: weekends, and a Monday without."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlmon_dagster.project import Project
+from mlmon_dagster.spec import load_model
+from mlmon_dagster.store.state import monitor_results, window_state
+from tests.defs.small_model import drop, make_project
+from tests.pipeline.looking import look
+
+pytestmark = pytest.mark.slow
+
+FIRST = dt.date(2024, 3, 4)  # a Monday
+SPEC = """
+model: desk
+task: regression
+owners: [team:desk]
+time: {zone: Europe/Berlin, start: 2024-03-04}
+source:
+  predictions: {path: landing/predictions/*.parquet, settle: 0s}
+columns: {prediction_id: id, event_time: at, dataset: dataset, prediction: p}
+features:
+  age: {type: numeric}
+monitors:
+  drift: {columns: [age]}
+"""
+
+
+def land(folder: Path, day: dt.date, dataset: str = "production", n: int = 40) -> None:
+    """Land a day's predictions, from 8:00 to 18:02 in Berlin."""
+    rng = np.random.default_rng(day.toordinal())
+    opens = pd.Timestamp(day, tz="Europe/Berlin") + pd.Timedelta(hours=8)
+    at = [opens + pd.Timedelta(minutes=minute) for minute in np.linspace(0, 602, n)]
+    frame = pd.DataFrame(
+        {
+            "id": [f"{dataset}{day}{i}" for i in range(n)], "at": at, "dataset": dataset,
+            "p": rng.normal(size=n), "age": rng.normal(40, 9, n),
+        }
+    )  # fmt: skip
+    drop(frame, folder / "landing" / "predictions" / f"{dataset}{day}.parquet")
+
+
+class Desk:
+    """The project, whose clock stands where a test puts it."""
+
+    def __init__(self, folder: Path) -> None:
+        (folder / "models").mkdir()
+        (folder / "landing" / "predictions").mkdir(parents=True)
+        (folder / "models" / "desk.yaml").write_text(SPEC)
+        self.folder, self.moment = folder, dt.datetime(2024, 3, 4, tzinfo=dt.UTC)
+        self.project: Project = make_project(folder, lambda: self.moment)
+        self.spec = load_model(folder / "models" / "desk.yaml")
+
+    def land(self, first: dt.date, last: dt.date, dataset: str = "production") -> None:
+        """Land the weekdays of a period."""
+        for day in pd.date_range(first, last):
+            if day.weekday() < 5:
+                land(self.folder, day.date(), dataset)
+
+    def look(self, moment: str) -> dict[str, tuple[str, str]]:
+        """Look at a moment; return by date what is said of the silence, and its sentence."""
+        self.moment = dt.datetime.fromisoformat(moment)
+        look(self.project, self.spec, moment)
+        newest = monitor_results.newest(self.project.store.state, "desk", family="freshness")
+        mine = newest[newest["monitor"] == "freshness/no_data_for"]
+        days = mine["window_start"].dt.tz_convert("Europe/Berlin").dt.strftime("%m-%d")
+        said = zip(mine["status"], mine["message"], strict=True)
+        return dict(zip(days, said, strict=True))
+
+
+def test_weekends_are_no_silence_and_a_monday_without_predictions_is(tmp_path: Path) -> None:
+    """The first weekend is known from the baseline, and the Monday at the first look after it."""
+    desk = Desk(tmp_path)
+    desk.land(dt.date(2024, 1, 15), dt.date(2024, 2, 23), "validation")
+    desk.land(FIRST, dt.date(2024, 3, 8))
+    desk.look("2024-03-09T06:00:00+01:00")
+    found = desk.look("2024-03-11T06:00:00+01:00")
+    assert [status for status, _ in found.values()] == ["OK"] * 5 + ["NO_DATA"] * 2
+    assert found["03-09"][1] == (
+        "No prediction is expected in this window: Saturdays are usually empty."
+    )
+    states = window_state.load(desk.project.store.state, "desk")
+    friday = states[dt.datetime(2024, 3, 7, 23, tzinfo=dt.UTC)]
+    assert friday.first_event_time == dt.datetime(2024, 3, 8, 7, 0, tzinfo=dt.UTC)
+    assert friday.last_event_time == dt.datetime(2024, 3, 8, 17, 2, tzinfo=dt.UTC)
+
+    desk.land(dt.date(2024, 3, 11), dt.date(2024, 3, 15))
+    assert "03-18" not in desk.look("2024-03-19T01:59:00+01:00")  # its rows may still come
+    found = desk.look("2024-03-19T02:00:00+01:00")
+    assert {day for day, (status, _) in found.items() if status == "ERROR"} == {"03-18"}
+    assert found["03-18"][1] == (
+        "No prediction since Friday 2024-03-15 18:02 (Europe/Berlin); weekends are usually empty; "
+        "30 expected hours are missing; the limit is 26h."
+    )
+    desk.land(dt.date(2024, 3, 19), dt.date(2024, 3, 22))
+    found = desk.look("2024-03-25T06:00:00+01:00")
+    assert [found[f"03-{day}"][0] for day in range(18, 25)] == [
+        "ERROR", "OK", "OK", "OK", "OK", "NO_DATA", "NO_DATA",
+    ]  # fmt: skip
