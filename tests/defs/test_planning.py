@@ -306,7 +306,7 @@ def test_every_window_is_judged_for_freshness_however_old(own_fortnight: World) 
     silence = newest.loc["freshness/no_data_for"]
     assert list(silence["status"]) == ["OK"] * 14 + ["ERROR"] * 60
     assert silence["message"].iloc[-1] == (
-        "No prediction since Thursday 2024-03-14 23:59 (UTC); the limit is 26h."
+        "No prediction since Thursday 2024-03-14 17:47 (America/New_York); the limit is 26h."
     )
     overdue = newest.loc[["freshness/actuals_missing"]]
     assert set(overdue["window_start"]) >= {windows_of_days(own_fortnight.spec, [SILENT])[0].start}
