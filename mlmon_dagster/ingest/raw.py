@@ -47,6 +47,7 @@ class Options:
         max_rows: Checked before the file is parsed where the format allows it.
         delimiter: Between the cells of a CSV line.
         quote: Around a cell of a CSV file.
+        multiline: Quoted cells of a CSV file may hold line ends.
         header: Names of the columns of a CSV file without a header; () if it has one.
         inputs: Names of the columns of request bodies that are CSV or lists.
         outputs: Names of the columns of response bodies that are CSV or lists.
@@ -57,6 +58,7 @@ class Options:
     max_rows: int
     delimiter: str = ","
     quote: str = '"'
+    multiline: bool = False
     header: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
@@ -66,11 +68,19 @@ class Options:
 
 @dataclass(frozen=True)
 class Refusal:
-    """Rows that the format itself makes unusable: the reason, what was expected, the rows."""
+    """Rows that the format itself makes unusable.
+
+    Attributes:
+        reason: A code of `faults.ROW_REASONS`.
+        expected: What should have been there.
+        rows: Their numbers in the part of the file that was read, ascending.
+        column: The column of the file that it was found in; by default the id's.
+    """
 
     reason: str
     expected: str
     rows: tuple[int, ...]
+    column: str = ""
 
 
 @dataclass(frozen=True)

@@ -212,7 +212,9 @@ def _in_production(table: pa.Table, column: ColumnFacts) -> pa.Table:
 
 
 def _files(folder: Path, files: tuple[Path, ...], sample: Sample) -> Files:
-    return Files(_glob(folder, files), sample.delimiter, sample.epoch, sample.notation)
+    return Files(
+        _glob(folder, files), sample.delimiter, sample.multiline, sample.epoch, sample.notation
+    )
 
 
 def _zone_of(table: pa.Table, column: str) -> tuple[str, str]:

@@ -132,6 +132,7 @@ class Sample:
         delimiter: Of CSV, as the spec calls it; "" for a comma and for other formats.
         epoch: Unit of times that were numbers in the files; "" if there are none.
         notation: How texts of the files write numbers and times, where that is not ISO 8601.
+        multiline: Cells of CSV hold line ends.
     """
 
     table: pa.Table
@@ -140,6 +141,7 @@ class Sample:
     delimiter: str = ""
     epoch: str = ""
     notation: Notation = field(default_factory=Notation)
+    multiline: bool = False
 
 
 def columns_of(file: Path) -> tuple[str, ...]:
@@ -179,7 +181,13 @@ def read_sample(files: Sequence[Path], max_rows: int = 200_000) -> Sample:
     notation = Notation(decimal, thousands, times, example)
     table, epoch = _with_times(table)
     delimiter = _DELIMITERS[_delimiter_of(files[0])] if suffix == ".csv" else ""
-    return Sample(table, total, suffix, delimiter, epoch, notation)
+    multiline = suffix == ".csv" and _holds_line_ends(table)
+    return Sample(table, total, suffix, delimiter, epoch, notation, multiline)
+
+
+def _holds_line_ends(table: pa.Table) -> bool:
+    texts = (column for column in table.columns if pa.types.is_string(column.type))
+    return any(pc.any(pc.match_substring_regex(column, r"[\r\n]")).as_py() for column in texts)
 
 
 def ending_of(file: Path) -> str:
@@ -423,7 +431,7 @@ def _read_csv(file: Path, most: int) -> tuple[pa.Table, int]:
     from pyarrow import csv
 
     options = csv.ConvertOptions(strings_can_be_null=True, null_values=["", "NULL", "null"])
-    parse = csv.ParseOptions(delimiter=_delimiter_of(file))
+    parse = csv.ParseOptions(delimiter=_delimiter_of(file), newlines_in_values=True)
     reader = csv.open_csv(file, convert_options=options, parse_options=parse)
     for column in reader.schema:
         if pa.types.is_binary(column.type):

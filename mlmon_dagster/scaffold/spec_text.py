@@ -38,12 +38,14 @@ class Files:
     Attributes:
         path: Their glob, relative to the project.
         delimiter: Of CSV, as the spec calls it; "" for a comma.
+        multiline: Cells of CSV hold line ends.
         epoch: Unit of times that are numbers; "" for none.
         notation: How texts write numbers and times.
     """
 
     path: str
     delimiter: str = ""
+    multiline: bool = False
     epoch: str = ""
     notation: Notation = field(default_factory=Notation)
 
@@ -51,8 +53,10 @@ class Files:
         """Write them as the spec does."""
         options = [f"path: {_quoted(self.path)}"]
         options += [f"delimiter: {self.delimiter}"] if self.delimiter else []
+        options += ["multiline: true"] if self.multiline else []
         options += [f"epoch: {self.epoch}"] if self.epoch else []
-        reasons = ["times are numbers, counted from 1970 on"] if self.epoch else []
+        reasons = ["cells hold line ends"] if self.multiline else []
+        reasons += ["times are numbers, counted from 1970 on"] if self.epoch else []
         written = self.notation
         if written.decimal:
             options.append(f"decimal: {written.decimal}")

@@ -52,6 +52,7 @@ class FileSource(Declared):
     format: FileFormat = "auto"
     delimiter: Sign = ","
     quote: Sign = '"'
+    multiline: bool = False
     header: Names = ()
     inputs: Names = ()
     outputs: Names = ()
@@ -87,7 +88,7 @@ class FileSource(Declared):
         for written in self.time_format:
             if problem := _format_problem(written):
                 raise ValueError(f"time_format {shown(written)} {problem}")
-        csv_only = {"delimiter", "quote", "header"} & self.model_fields_set
+        csv_only = {"delimiter", "quote", "multiline", "header"} & self.model_fields_set
         if csv_only and self.format not in ("auto", "csv"):
             raise ValueError(f"{', '.join(sorted(csv_only))} is for csv, not for {self.format}")
         bodies = {"inputs", "outputs"} & self.model_fields_set

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mlmon_dagster.spec import load_model
+from mlmon_dagster.spec.sources import FileSource
 from mlmon_dagster.store.state import manifest, metric_log
 from tests.cli.conftest import Command
 from tests.defs.small_model import make_project
@@ -318,3 +319,15 @@ def test_files_that_share_no_id_or_are_of_three_kinds_are_refused_with_what_to_n
     assert (apart.code, three.code) == (2, 2)
     assert "no column in common" in apart.err
     assert "--actuals FILE" in three.err
+
+
+def test_line_ends_in_cells_of_the_sample_are_declared(tmp_path: Path, mlmon: Command) -> None:
+    table = events.churn().to_pandas()
+    table["note"] = ["asked twice,\nthen left", "content"] * (len(table) // 2)
+    table.to_csv(tmp_path / "churn.csv", index=False)
+
+    assert mlmon("--project", tmp_path, "init", tmp_path / "churn.csv").code == 0
+
+    source = load_model(tmp_path / "models" / "churn.yaml").source.predictions
+    assert isinstance(source, FileSource)
+    assert source.multiline

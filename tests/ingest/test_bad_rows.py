@@ -124,7 +124,7 @@ def test_line_of_a_bad_row_is_right_after_blank_lines_and_line_ends_in_quotes(
     header, rest = csv_bytes(frame).split(b"\n", 1)
     land(project, f"{PREDICTIONS}/a.csv", header + b"\n\n" + rest)
 
-    (file,) = ingest(store, credit_spec(), project).files
+    (file,) = ingest(store, credit_spec(source__predictions__multiline=True), project).files
 
     # header 1, blank 2, first row 3 and 4, second 5
     assert ", line 6, column 'score'" in file.bad_rows[0]

@@ -273,7 +273,7 @@ def test_rows_have_one_hash_in_every_format(tmp_path: Path, values: dict[str, li
         path = tmp_path / f"file.{ending}"
         path.write_bytes(write(frame))
         staged = Staged("predictions", path.name, path, "sha", path.stat().st_size, 0)
-        spec = credit_spec()
+        spec = credit_spec(source__predictions__multiline=True)
         [parsed] = parse_file(staged, spec, spec.source.predictions, read_file)
         draft = draft_rows(parsed, spec, NOW)
         assert draft.faults == ()

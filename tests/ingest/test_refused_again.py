@@ -56,6 +56,10 @@ def _spec(mended: bool = False, **source: Any) -> ModelSpec:
     return credit_spec(**{f"source__predictions__{name}": v for name, v in found.items()})
 
 
+def _csv_spec(mended: bool = False, **source: Any) -> ModelSpec:
+    return _spec(mended, multiline=True, **source)
+
+
 def _frame(n: int = 200, every: int = 7) -> pd.DataFrame:
     """Return events of which each seventh has an age that is no number, over two lines."""
     ages = [OLD if i % every == 0 else str(i) for i in range(n)]
@@ -135,9 +139,9 @@ def _sagemaker_spec(mended: bool) -> ModelSpec:
 
 HEADER = tuple(events(1).columns)
 FORMATS: dict[str, tuple[str, Callable[[pd.DataFrame], bytes], Callable[[bool], ModelSpec]]] = {
-    "csv": ("a.csv", csv_bytes, _spec),
-    "headerless csv": ("a.csv", _headless, lambda mended: _spec(mended, header=list(HEADER))),
-    "gzipped csv": ("a.csv.gz", lambda f: gzip.compress(csv_bytes(f)), _spec),
+    "csv": ("a.csv", csv_bytes, _csv_spec),
+    "headerless csv": ("a.csv", _headless, lambda m: _csv_spec(m, header=list(HEADER))),
+    "gzipped csv": ("a.csv.gz", lambda f: gzip.compress(csv_bytes(f)), _csv_spec),
     "json lines": ("a.jsonl", jsonl_bytes, _spec),
     "parquet": ("a.parquet", parquet_bytes, _spec),
     "parquet of views": ("a.parquet", _views, _spec),
@@ -182,7 +186,7 @@ def test_refused_rows_of_any_format_are_taken_in_once_the_spec_is_mended(
 
 def test_small_file_of_bad_rows_alone_is_not_lost(store: Store, project: Path) -> None:
     land(project, f"{PREDICTIONS}/a.csv", events(6, age=[OLD] * 6))
-    strict, mended = credit_spec(), _spec(mended=True)
+    strict, mended = credit_spec(source__predictions__multiline=True), _csv_spec(mended=True)
     report = ingest(store, strict, project)
     assert report.has_refusals
     land(project, f"{PREDICTIONS}/b.csv", events(6, age=[OLD] * 6))
@@ -221,16 +225,16 @@ def test_rows_that_stay_bad_stay_kept_and_keep_their_places(store: Store, projec
 
 def test_rows_taken_in_meanwhile_are_duplicates(store: Store, project: Path) -> None:
     land(project, f"{PREDICTIONS}/a.csv", _frame(60))
-    ingest(store, _spec(), project)
+    ingest(store, _csv_spec(), project)
     sound = _frame(60)
     sound["age"] = [str(i) for i in range(60)]
     land(project, f"{PREDICTIONS}/mended.csv", sound)
-    ingest(store, _spec(), project)
+    ingest(store, _csv_spec(), project)
 
-    (file,) = ingest(store, _spec(mended=True), project).files
+    (file,) = ingest(store, _csv_spec(mended=True), project).files
 
     assert (file.n_new, file.n_duplicate, file.n_conflict) == (0, 0, 9)
-    assert log_content(store, _spec(), provenance=False)
+    assert log_content(store, _csv_spec(), provenance=False)
 
 
 def test_whole_files_are_read_again_by_themselves_too(store: Store, project: Path) -> None:
@@ -447,7 +451,7 @@ def test_csv_rows_of_any_shape_are_cut_out_as_they_were_written(
     text = out.getvalue().replace('\r\n"p3', '\r\n\r\n\r\n"p3')
     land(project, f"{PREDICTIONS}/a.csv", b"\xef\xbb\xbf" + text.encode())
 
-    ingest(store, credit_spec(), project)
+    ingest(store, credit_spec(source__predictions__multiline=True), project)
 
     [place] = kept_rows.places_of(store, "credit")
     kept = kept_rows.read(place)

@@ -1,7 +1,7 @@
 """Every proof in full, and one table of what was claimed and found: `python -m tests.proof`.
 
 Two hours and more on two cores; `--examples`, `--kills`, `--every`,
-`--seconds`, `--specs` and `--requests` make it shorter.
+`--seconds`, `--specs`, `--requests` and `--csv` make it shorter.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from tests.defs.killed import STEPS, kill_at_each
 from tests.ingest.landing import events, land, truths
 from tests.proof import (
     any_order,
+    csv_damage,
     documented,
     failing,
     faults,
@@ -196,6 +197,22 @@ def prove_documented(folder: Path, n: int) -> list[Row]:
     return rows
 
 
+def prove_csv(folder: Path, n: int) -> list[Row]:
+    """Read n CSV files of generated dialects and damage in two processes."""
+    each = repeat(folder), repeat(-(-n // 2)), (SEED, SEED + 1)
+    with ProcessPoolExecutor(2, mp_context=forked.processes()) as pool:
+        found = sum(pool.map(csv_damage.read_files, *each), Counter())
+    counts = {name: found.pop(name) for name in ("files", "rows", "refused", "sniffed")}
+    if found:
+        raise AssertionError("\n".join(list(found)[:20]))
+    numbers = (f"{counts['rows']:,} rows", f"{counts['refused']:,} refused", "0 unaccounted")
+    files = Goal(counts["files"], n, is_least=True, unit=" files")
+    return [
+        Row("CSV of any dialect and damage", numbers, files),
+        Row("  of them in the dialect that DuckDB takes them for", (f"{counts['sniffed']:,}",)),
+    ]
+
+
 def main() -> int:
     """Run the proofs, print the table, return how many failed."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -204,10 +221,21 @@ def main() -> int:
     parser.add_argument("--every", type=int, default=1, help="of so many calls one fails")
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--specs", type=int, default=500, help="so many generated specs")
+    parser.add_argument("--csv", type=int, default=100_000, help="so many generated CSV files")
     parser.add_argument("--requests", type=int, default=300, help="so many of each operation")
     parser.add_argument(
         "--only",
-        choices=["order", "kills", "failures", "faults", "together", "pipeline", "specs", "http"],
+        choices=[
+            "order",
+            "kills",
+            "failures",
+            "faults",
+            "together",
+            "pipeline",
+            "specs",
+            "http",
+            "csv",
+        ],
     )
     options = parser.parse_args()
     proofs: dict[str, Callable[[Path], list[Row]]] = {
@@ -217,6 +245,7 @@ def main() -> int:
         "together": lambda folder: prove_together(folder, options.seconds),
         "pipeline": prove_pipeline,
         "http": lambda folder: prove_documented(folder, options.requests),
+        "csv": lambda folder: prove_csv(folder, options.csv),
         "specs": lambda folder: prove_specs(folder, options.specs),
         "order": lambda folder: prove_any_order(folder, options.examples),
     }

@@ -21,6 +21,7 @@ from tests import forked
 from tests.ingest.landing import credit_spec, events, ingest, land, record_content, truths
 from tests.proof import (
     any_order,
+    csv_damage,
     documented,
     failing,
     faults,
@@ -203,3 +204,10 @@ def test_an_answer_that_the_document_does_not_have_is_found(
     found = documented.ask(tmp_path, "full", 4, 1, corners=False)
 
     assert {name.rpartition(": ")[2] for name in found.problems} == {"status_code_conformance"}
+
+
+def test_no_line_of_a_csv_file_of_any_dialect_and_damage_vanishes(tmp_path: Path) -> None:
+    found = csv_damage.read_files(tmp_path, 150, 20_240_210)
+
+    assert set(found) == {"files", "rows", "refused", "sniffed"}, list(found)
+    assert found["refused"] > 0

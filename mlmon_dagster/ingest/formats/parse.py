@@ -198,8 +198,8 @@ def _options(source: Source) -> Options:
     if not isinstance(source, FileSource):
         return Options(source.max_rows)
     return Options(
-        source.max_rows, source.delimiter, source.quote, source.header, source.inputs,
-        source.outputs,
+        source.max_rows, source.delimiter, source.quote, source.multiline, source.header,
+        source.inputs, source.outputs,
     )  # fmt: skip
 
 
@@ -268,7 +268,10 @@ def _refusals(found: Sequence[Refusal], wanted: Sequence[Column]) -> list[Fault]
         fault
         for refusal in found
         for fault in Fault.of(
-            np.array(refusal.rows, dtype=np.int64), refusal.reason, of_id, refusal.expected
+            np.array(refusal.rows, dtype=np.int64),
+            refusal.reason,
+            replace(of_id, source=refusal.column or of_id.source),
+            refusal.expected,
         )
     ]
 

@@ -217,9 +217,10 @@ def _excused(parsed: Parsed, by_name: Mapping[str, Column]) -> dict[str, Mask]:
     elif "actual_time" in excused:
         excused["actual_time"] |= mask_of(parsed.columns["actual"].is_null())
     for fault in parsed.faults:
-        if fault.reason in {"unpaired", "malformed_payload"}:
-            for mask in excused.values():
-                mask[fault.rows] = True
+        if fault.reason in {"malformed_line", "unpaired", "malformed_payload"}:
+            # A row without a dataset has been given one, which breaks no rule.
+            for name in excused.keys() - {"dataset"}:
+                excused[name][fault.rows] = True
         elif fault.reason in {"wrong_type", "naive_time", "ambiguous_time", "score_out_of_range"}:
             excused[fault.name][fault.rows] = True
     return {name: mask for name, mask in excused.items() if mask.any()}
