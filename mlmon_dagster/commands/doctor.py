@@ -6,7 +6,7 @@ import datetime as dt
 import importlib.metadata
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -155,9 +155,31 @@ def _registry(project: Project, spec: ModelSpec) -> Finding:
 
 def _landing_files(project: Project) -> Finding:
     """Look for files beside the landing files that no source matches."""
+    if unreadable := examine_landing(project, models_of(project).specs):
+        return Finding(
+            "landing files", False, f"cannot be read: {'; '.join(unreadable[:5])}",
+            "Give the user that ingests the right to read them, or mount the disk again.",
+        )  # fmt: skip
     told = told_of_strays(project, list(models_of(project).specs))
     cure = "Correct 'path' under 'source', or move the files where it looks, or delete them."
     return Finding("landing files", not told, told or "a source matches every one", cure)
+
+
+def examine_landing(project: Project, specs: Sequence[ModelSpec]) -> list[str]:
+    """Name the landing folders and new files of some models that this user cannot read."""
+    from mlmon_dagster.ingest.landing import find_unreadable
+    from mlmon_dagster.spec.sources import STREAMS, FileSource
+    from mlmon_dagster.store.state import manifest
+
+    found: list[str] = []
+    for spec in specs:
+        for stream in STREAMS:
+            source = spec.source.of(stream)
+            if isinstance(source, FileSource) and not _is_remote(source.path):
+                seen = manifest.paths(project.store.state, spec.model, stream)
+                known = {n: (p.size_bytes, p.mtime_ns, p.mark) for n, p in seen.items()}
+                found += find_unreadable(project.folder, source, known)
+    return list(dict.fromkeys(found))
 
 
 def _store(project: Project) -> Finding:

@@ -36,7 +36,7 @@ def run_model(
     """Ingest, then compute the windows of a period, or those whose inputs changed.
 
     Returns:
-        Whether every run succeeded (failed checks are not failed runs).
+        Whether every run succeeded (failed checks are not failed runs), and all could be read.
 
     Raises:
         ConfigError: If the period holds no complete window.
@@ -66,6 +66,8 @@ def run_model(
         first_of_all = ("event_log", "baseline") if fits else ("event_log",)
         reports = [launcher.materialize(spec, first_of_all)]
         show_files(spec, reports[0])
+        for message in reports[0].failed[:_FILES_SHOWN]:
+            click.echo(f"  {message}")
         if waiting := reports[0].n_waiting:
             click.echo(f"  {_left_for_later(spec, waiting)}")
         if again := reports[0].read_again:
@@ -98,7 +100,7 @@ def run_model(
     for error in (error for report in reports for error in report.errors):
         if text := sentence_of_failure(error.partition(": ")[2]):
             raise StoreError(text)
-    return all(report.is_success for report in reports)
+    return all(report.is_success and not report.failed for report in reports)
 
 
 def _left_for_later(spec: ModelSpec, waiting: int) -> str:

@@ -94,6 +94,26 @@ def sql(project: Project, model: str, query: str, limit: int, timeout: float, fo
     click.echo(_render(found.to_pandas(), format_))
 
 
+@store.command(epilog="Example: mlmon store unlock flight_delay")
+@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@click.pass_obj
+def unlock(project: Project, models: tuple[str, ...]) -> None:
+    """Free the locks of every model, or of some, whose holders are dead.
+
+    A process of another machine is dead if it does not renew its lease within half a minute.
+    """
+    from mlmon_dagster.store.state.writer_lock import free_dead_locks
+
+    names = [f"{what}/{model}" for model in models for what in ("ingest", "baseline")]
+    found = free_dead_locks(project.store.state, names)
+    for lock in found:
+        what = "is dead; freed" if lock.is_freed else "is alive; it goes on holding it"
+        click.echo(harmless(f"{lock.name}: {lock.holder} {what}"))
+    if not found:
+        click.echo("no lock is held")
+    sys.exit(0 if all(lock.is_freed for lock in found) else 1)
+
+
 @store.command(epilog="Example: mlmon store maintain --dry-run")
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
 @click.option("--dry-run", is_flag=True, help="Only show what would be removed.")

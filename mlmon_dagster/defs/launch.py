@@ -45,6 +45,7 @@ class RunReport:
         n_bad: Rows of them that were refused.
         n_quarantined: How many of them were refused as a whole.
         quarantined: Why, a message for each of the first.
+        failed: Why files or sources could not be read; it is tried again at the next ingest.
     """
 
     run_id: str
@@ -63,6 +64,7 @@ class RunReport:
     n_bad: int = 0
     n_quarantined: int = 0
     quarantined: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
 
     @property
     def is_news(self) -> bool:
@@ -163,6 +165,7 @@ def _report(
 ) -> RunReport:
     errors, read_again, season = [], "", ""
     quarantined: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
     counts = dict.fromkeys(("n_waiting", "n_files", "n_new", "n_bad", "n_quarantined"), 0)
     for event in result.all_events:
         if event.is_step_materialization:
@@ -174,6 +177,8 @@ def _report(
             season = season_of(metadata) or season
             if refused := metadata.get("quarantined"):
                 quarantined = tuple(str(refused.value).splitlines())
+            if unread := metadata.get("failed"):
+                failed = tuple(str(unread.value).splitlines())
         if event.is_step_failure:
             error = event.step_failure_data.error
             cause = error.cause if error and error.cause else error
@@ -204,6 +209,7 @@ def _report(
         read_again=read_again,
         season=season,
         quarantined=quarantined,
+        failed=failed,
         **counts,
     )
 

@@ -182,7 +182,11 @@ def _plan_model(tick: Tick, spec: ModelSpec, n_models: int) -> Found:
     if before or report.n_left:
         now = manifest.load_backlog(project.store.state, spec.model)
         note_backlog(project, spec.model, before, now)
-    news = [file for file in report.files if file.status not in ("waiting", "skipped")]
+    news = [
+        file
+        for file in report.files
+        if file.status not in ("waiting", "skipped") and file.reason != "no_access"
+    ]
     if news:
         assets.report_taken_in(instance, project, spec, ingest_numbers(report))
     if spec.model in tick.busy:

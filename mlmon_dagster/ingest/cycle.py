@@ -20,6 +20,7 @@ from mlmon_dagster.ingest.formats.parse import Parsed, parse_file
 from mlmon_dagster.ingest.landing import (
     Candidate,
     StillChangingError,
+    UnreadableError,
     clear_incoming,
     stage,
     staging_folder,
@@ -29,6 +30,7 @@ from mlmon_dagster.ingest.queue import (
     Queued,
     find_work,
     reopen,
+    report_unreadable,
     source_of,
     stage_again,
 )
@@ -308,6 +310,9 @@ class _Ingest:
             waiting = FileReport(item.stream, item.name, "waiting", message=f"{error}.")
             self.reports.append(waiting)
             self.unsettled.append(item.candidate)
+            return None
+        except UnreadableError as error:
+            self.reports.append(report_unreadable(item.stream, item.name, str(error)))
             return None
 
     def _prepare(self, stream: Stream, items: Sequence[Queued]) -> list[Prepared]:

@@ -15,6 +15,7 @@ are named by content, never by the landing name.
 from __future__ import annotations
 
 import datetime as dt
+import errno
 import hashlib
 import os
 import re
@@ -78,27 +79,34 @@ def list_landing(
     ready: list[Candidate] = []
     waiting: list[Candidate] = []
     skipped: list[tuple[str, str]] = []
+    unreadable: dict[Path, str] = {}
     inside: dict[Path, bool] = {}
-    for path in _matches(root, source.path):
+    for path in _matches(root, source.path, unreadable):
         name = printable(path.relative_to(root).as_posix())
-        problem, info = _inspect(root, path, inside)
+        try:
+            problem, info = _inspect(root, path, inside)
+        except OSError as error:
+            unreadable[path] = error.strerror or str(error)
+            continue
         if problem or info is None:
             skipped.append((name, problem))
         elif known.get(name) != (info.st_size, info.st_mtime_ns, mark_of(info)):
             candidate = _candidate(stream, path, name, info, _nanoseconds(written_by))
             settled = candidate.has_marker or candidate.age >= source.settle.total_seconds()
             (ready if settled else waiting).append(candidate)
-    return Listing(oldest_first(ready), oldest_first(waiting), tuple(skipped))
+    names = {printable(path.relative_to(root).as_posix()): why for path, why in unreadable.items()}
+    return Listing(oldest_first(ready), oldest_first(waiting), tuple(skipped), tuple(names.items()))
 
 
-def _matches(root: Path, pattern: str) -> Iterator[Path]:
+def _matches(root: Path, pattern: str, unreadable: dict[Path, str]) -> Iterator[Path]:
+    """Yield what a glob matches, in the order of names, and note what cannot be looked into."""
     parts = PurePosixPath(pattern).parts
     if PurePosixPath(pattern).is_absolute() or ".." in parts or not parts:
         raise ConfigError(
             f"source path {pattern!r} leaves the project folder. "
             "Write a path relative to it, such as landing/predictions/*.parquet."
         )
-    for path in sorted(root.glob(pattern)):
+    for path in sorted(set(_walk(root, parts, unreadable))):
         below = path.relative_to(root).parts
         if is_unfinished(path.name):
             continue
@@ -107,13 +115,48 @@ def _matches(root: Path, pattern: str) -> Iterator[Path]:
         yield path
 
 
+def _walk(folder: Path, parts: Sequence[str], unreadable: dict[Path, str]) -> Iterator[Path]:
+    """Yield what matches parts of a glob; `Path.glob` passes over what it may not look into."""
+    if not parts:
+        yield folder
+        return
+    first, *rest = parts
+    try:
+        if first != "**" and not _WILD.search(first):
+            if rest or _exists(folder / first):
+                yield from _walk(folder / first, rest, unreadable)
+            return
+        with os.scandir(folder) as found:
+            entries = [(entry.name, entry.is_dir(), entry.is_symlink()) for entry in found]
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        unreadable[folder] = error.strerror or str(error)
+        return
+    if first == "**":
+        yield from _walk(folder, rest, unreadable)
+    for name, is_folder, is_link in entries:
+        if first == "**" and is_folder and not is_link:
+            yield from _walk(folder / name, parts, unreadable)
+        elif first != "**" and (is_folder or not rest) and fnmatchcase(name, first):
+            yield from _walk(folder / name, rest, unreadable)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
 def _inspect(root: Path, path: Path, inside: dict[Path, bool]) -> tuple[str, os.stat_result | None]:
     folder = path.parent
     try:
         info = path.lstat()
         if folder not in inside:  # resolved once a look: it takes longer than all the rest
             inside[folder] = folder.resolve().is_relative_to(root)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return "it vanished while the folder was listed", None
     if stat.S_ISLNK(info.st_mode):
         return "it is a symbolic link; links are not followed", None
@@ -267,11 +310,13 @@ class Listing:
         ready: Complete files.
         waiting: Files that may still be written to.
         skipped: Names and why they are never read: symbolic links, pipes, folders.
+        unreadable: Names of folders and files that this user cannot look into, and why.
     """
 
     ready: tuple[Candidate, ...] = ()
     waiting: tuple[Candidate, ...] = ()
     skipped: tuple[tuple[str, str], ...] = field(default=())
+    unreadable: tuple[tuple[str, str], ...] = field(default=())
 
 
 def is_unfinished(name: str) -> bool:
@@ -284,7 +329,21 @@ def oldest_first(found: list[Candidate]) -> tuple[Candidate, ...]:
     return tuple(sorted(found, key=lambda c: (c.mtime_ns, c.name)))
 
 
+def find_unreadable(project: Path, source: FileSource, known: Mapping[str, Look]) -> list[str]:
+    """Return the folders and new files of a local source that cannot be read, and why."""
+    listing = list_landing(project, source, "predictions", known)
+    found = dict(listing.unreadable)
+    for candidate in (*listing.ready, *listing.waiting):
+        if not os.access(str(candidate.path), os.R_OK, effective_ids=True):
+            found[candidate.name] = os.strerror(errno.EACCES)
+    return [f"{name} ({why})" for name, why in found.items()]
+
+
 Look = tuple[int, int, str]
+
+
+class UnreadableError(Exception):
+    """The landing file is there, and this user or machine cannot read it; the text says why."""
 
 
 class StillChangingError(Exception):
@@ -374,6 +433,7 @@ def stage(candidate: Candidate, folder: Path, max_bytes: int) -> Staged:
 
     Raises:
         StillChangingError: If the file changed, vanished or stopped being a regular file.
+        UnreadableError: If it cannot be read.
     """
     folder.mkdir(parents=True, exist_ok=True)
     incoming = folder / f"incoming-{os.getpid()}"
@@ -410,10 +470,8 @@ def _read(candidate: Candidate, path: Path, incoming: Path, max_bytes: int) -> t
             copy = before.st_size <= max_bytes
             sha256 = _copy(landing, incoming if copy else None)
             after = os.fstat(landing)
-    except OSError as error:
+    except (OSError, UnreadableError):
         incoming.unlink(missing_ok=True)
-        if isinstance(error, FileNotFoundError | PermissionError) or error.errno == 40:  # ELOOP
-            raise StillChangingError(f"{candidate.name}: {error.strerror}") from error
         raise
     if _version(before) != _version(after) or _version(after) != _listed(candidate):
         incoming.unlink(missing_ok=True)
@@ -469,7 +527,12 @@ def too_large(staged: Staged, max_bytes: int) -> SchemaError:
 @contextmanager
 def _opened(path: Path) -> Iterator[int]:
     # O_NONBLOCK: a pipe put in the file's place after the listing must not block us.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP):
+            raise StillChangingError(f"{path.name}: {error.strerror}") from error
+        raise UnreadableError(error.strerror) from error
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise StillChangingError(f"{path.name}: not a regular file any more")
@@ -481,10 +544,17 @@ def _opened(path: Path) -> Iterator[int]:
 def _copy(landing: int, target: Path | None) -> str:
     digest = hashlib.sha256()
     with open(os.devnull if target is None else target, "wb") as copy:  # noqa: PTH123
-        while block := os.read(landing, _BLOCK):
+        while block := _read_block(landing):
             digest.update(block)
             copy.write(block)
     return digest.hexdigest()
+
+
+def _read_block(landing: int) -> bytes:
+    try:
+        return os.read(landing, _BLOCK)
+    except OSError as error:
+        raise UnreadableError(error.strerror) from error
 
 
 def _version(info: os.stat_result) -> Look:

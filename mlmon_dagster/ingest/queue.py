@@ -15,6 +15,7 @@ from pathlib import Path
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.ingest.declared_columns import reading_of
+from mlmon_dagster.ingest.faults import file_message
 from mlmon_dagster.ingest.landing import (
     Again,
     Candidate,
@@ -171,7 +172,7 @@ def may_have_work(store: Store, spec: ModelSpec, project: Path) -> bool:
         seen = manifest.paths(store.state, spec.model, stream)
         known = {name: (path.size_bytes, path.mtime_ns, path.mark) for name, path in seen.items()}
         found = list_landing(project, source, stream, known, store.storage_options)
-        if found.ready or found.waiting or found.skipped:
+        if found.ready or found.waiting or found.skipped or found.unreadable:
             return True
     return False
 
@@ -323,7 +324,14 @@ def _told(listing: Listing, stream: Stream) -> list[FileReport]:
         FileReport(stream, name, "skipped", message=f"{name}: not read, since {why}.")
         for name, why in listing.skipped
     ]
-    return waiting + skipped
+    unreadable = [report_unreadable(stream, name, why) for name, why in listing.unreadable]
+    return waiting + skipped + unreadable
+
+
+def report_unreadable(stream: Stream, name: str, why: str) -> FileReport:
+    """Report a landing file, or a folder, that cannot be read; it is tried at each ingest."""
+    message = file_message(name, "no_access", f"it cannot be read ({why}).")
+    return FileReport(stream, name, "failed", reason="no_access", message=message)
 
 
 def _mark_missing(store: Store, spec: ModelSpec, stream: Stream, row: FileRow) -> FileReport:

@@ -78,8 +78,11 @@ def _sources(specs: Sequence[ModelSpec]) -> Iterator[tuple[str, FileSource]]:
 def _files(project: Path, pattern: str) -> Iterator[str]:
     """Yield files in and below the folder of a glob, and data files beside that folder."""
     folder = project / _folder(pattern)
-    if folder == project or not folder.is_dir():
-        return
+    try:
+        if folder == project or not folder.is_dir():
+            return
+    except OSError:
+        return  # the ingest itself says what is wrong
     left = MAX_LOOKED_AT
     for place, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith((".", "_"))]
@@ -90,9 +93,16 @@ def _files(project: Path, pattern: str) -> Iterator[str]:
             if not is_unfinished(name):
                 yield (Path(place) / name).relative_to(project).as_posix()
     if folder.parent != project:
-        for path in folder.parent.iterdir():
+        for path in _entries(folder.parent):
             if ending_of(path.name) != ".bin" and not is_unfinished(path.name) and path.is_file():
                 yield path.relative_to(project).as_posix()
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []  # the ingest itself says what is wrong
 
 
 def _folder(pattern: str) -> Path:

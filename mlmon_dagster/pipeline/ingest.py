@@ -46,6 +46,7 @@ def ingest(
         wait_seconds=wait_seconds,
         written_by=written_by,
     )
+    note_unreadable(work.project, work.spec.model, report)
     if work.spec.has_actuals and any(file.status == "done" for file in report.files):
         from mlmon_dagster.store.upkeep.maintenance import settle_unmatched
 
@@ -95,6 +96,38 @@ def table_sizes(work: Work) -> Numbers:
     for row in describe_tables(work.project.store, work.spec.model):
         numbers |= {f"rows/{row['table']}": row["rows"], f"bytes/{row['table']}": row["bytes"]}
     return numbers
+
+
+def note_unreadable(project: Project, model: str, report: IngestReport) -> None:
+    """Record which landing folders and files of a model cannot be read, or that all can be again.
+
+    Args:
+        project: Where the state is.
+        model: Whose files.
+        report: What the ingest found.
+    """
+    found: dict[str, list[str]] = {}
+    for file in report.files:
+        if file.reason == "no_access":
+            found.setdefault(file.stream, []).append(file.message)
+    known = {
+        subject: state
+        for (_, kind, subject), state in unsettled(project.store, model).items()
+        if kind == "source"
+    }
+    real_now = dt.datetime.now(dt.UTC)
+    mark = f"{real_now:%Y%m%dT%H%M%S%f}"
+    failures = [
+        RunFailure(model, f"unreadable {mark}", real_now, messages[0], "source", subject=stream)
+        for stream, messages in found.items()
+        if known.get(stream) != "FIRING"
+    ]
+    well = [
+        RunSuccess(model, f"readable {mark}", real_now, "source", stream)
+        for stream in known
+        if stream not in found
+    ]
+    observe_run_failures(project.store, failures, well, now=project.now())
 
 
 BACKLOG_AFTER = dt.timedelta(minutes=10)

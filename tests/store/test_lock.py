@@ -14,7 +14,8 @@ import sqlalchemy as sa
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import schema
-from mlmon_dagster.store.state.writer_lock import Lease, writer_lock
+from mlmon_dagster.store.state import writer_lock as locks
+from mlmon_dagster.store.state.writer_lock import Lease, free_dead_locks, writer_lock
 
 
 def hold_as(store: Store, host: str, pid: int, seconds: float) -> None:
@@ -122,6 +123,53 @@ def expiry(store: Store) -> dt.datetime:
     with store.state.connect() as conn:
         found: dt.datetime = conn.scalar(sa.select(schema.writer_lock.c.expires_at))
     return found
+
+
+def test_no_end_of_a_lease_is_believed_beyond_the_longest_that_is_asked_for(
+    any_store: Store,
+) -> None:
+    hold_as(any_store, "elsewhere", 42, 365 * 86_400)
+    with (
+        pytest.raises(StoreError, match="is held by process 42 on elsewhere"),
+        writer_lock(any_store.state, "a", wait_seconds=0),
+    ):
+        raise AssertionError
+    left = expiry(any_store) - dt.datetime.now(dt.UTC)
+    assert left <= dt.timedelta(seconds=locks.LONGEST_LEASE)
+
+
+def test_who_waits_is_told_once_who_holds_the_lock(
+    any_store: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "TOLD_AFTER", 0.1)
+    hold_as(any_store, "elsewhere", 42, 1)
+
+    with writer_lock(any_store.state, "a", wait_seconds=30):
+        pass
+
+    [told] = [record.getMessage() for record in caplog.records]
+    assert "held by process 42 on elsewhere" in told
+    assert "mlmon store unlock" in told
+
+
+def test_locks_of_dead_holders_are_freed_and_those_of_living_ones_are_not(
+    any_store: Store,
+) -> None:
+    hold_as(any_store, "elsewhere", 42, 60)
+    with (
+        writer_lock(any_store.state, "here"),
+        writer_lock(any_store.state, "renewed", lease_seconds=0.3),
+    ):
+        with any_store.state.begin() as conn:  # as if it were held on another machine
+            mine = schema.writer_lock.c.name == "renewed"
+            conn.execute(sa.update(schema.writer_lock).where(mine).values(host="elsewhere"))
+        found = free_dead_locks(any_store.state, watch_seconds=1)
+
+        assert [(lock.name, lock.is_freed) for lock in found] == [
+            ("a", True), ("here", False), ("renewed", False)
+        ]  # fmt: skip
+        assert sorted(holders(any_store)) == ["here", "renewed"]
+    assert free_dead_locks(any_store.state) == []
 
 
 def test_renewing_goes_on_after_errors_of_the_database(any_store: Store) -> None:

@@ -15,7 +15,9 @@ from mlmon_dagster.store import Store, alert_state
 from mlmon_dagster.store.state.schema import monitor_result
 from mlmon_dagster.store.state.statements import insert_or_ignore
 
-Kind = Literal["run", "check", "file", "stuck", "planning", "backlog", "tick", "daemon", "spec"]
+Kind = Literal[
+    "run", "check", "file", "stuck", "planning", "backlog", "source", "tick", "daemon", "spec"
+]
 
 Unsettled = dict[tuple[str, str, str], str]
 
@@ -27,6 +29,7 @@ _SENTENCES: dict[Kind, str] = {
     "stuck": "A run does not get on",
     "planning": "New data could not be looked at",
     "backlog": "Landing files pile up",
+    "source": "Landing files cannot be read",
     "tick": "A sensor or schedule fails",
     "daemon": "A daemon of Dagster is silent",
     "spec": "A model does not load and is not monitored",

@@ -1,17 +1,24 @@
-"""One writer at a time: a lease in the state database."""
+"""One writer at a time: a lease in the state database.
+
+The end of a lease that is stored is believed no further than the longest lease that anybody asks
+for. A clock that was a year ahead once would otherwise hold a lock for a year. On PostgreSQL the
+server's clock counts, so that of the machines does not matter.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import socket
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from threading import Event, Thread
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
@@ -19,6 +26,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.store.state.schema import writer_lock as lock_table
 from mlmon_dagster.store.state.statements import insert_or_ignore
+
+LONGEST_LEASE: Final = 60.0  # seconds
+TOLD_AFTER: Final = 5.0
+_TOLD_AGAIN: Final = 60.0
+_LOG = logging.getLogger(__name__)
 
 
 class BusyError(StoreError):
@@ -51,11 +63,12 @@ class Lease:
 
 @contextmanager
 def writer_lock(
-    engine: sa.Engine, name: str, *, wait_seconds: float = 600, lease_seconds: float = 60
+    engine: sa.Engine, name: str, *, wait_seconds: float = 600, lease_seconds: float = LONGEST_LEASE
 ) -> Iterator[Lease]:
     """Hold the lock ``name`` while the block runs; the lease is renewed in the background.
 
-    A holder that died is displaced: at once if it ran on this host, else when its lease ends.
+    A holder that died is displaced: at once if it ran on this host, else when its lease ends. Who
+    waits for longer than five seconds logs a warning that names the holder.
     While the database cannot be reached, renewing is tried again until the lease is over. A block
     that outlives its lease does not end well. Not reentrant.
 
@@ -70,10 +83,16 @@ def writer_lock(
         StoreError: At the end of the block, if the lock was lost in it.
     """
     owner = uuid.uuid4().hex
-    deadline = time.monotonic() + wait_seconds
+    begun = time.monotonic()
+    told_at = begun + TOLD_AFTER
     while not _take(engine, name, owner, lease_seconds):
-        if time.monotonic() >= deadline:
-            raise BusyError(f"{_holder(engine, name)}; waited {wait_seconds:g} s for it.")
+        if (now := time.monotonic()) >= told_at:
+            _LOG.warning(
+                "Waiting for %s. If it is gone: mlmon store unlock", _describe_holder(engine, name)
+            )
+            told_at = now + _TOLD_AGAIN
+        if now >= begun + wait_seconds:
+            raise BusyError(f"{_describe_holder(engine, name)}; waited {wait_seconds:g} s for it.")
         time.sleep(random.uniform(0.02, 0.2))
     released, lease = Event(), Lease(name, time.monotonic() + lease_seconds)
     renewing = Thread(
@@ -93,25 +112,103 @@ def writer_lock(
 
 
 def _take(engine: sa.Engine, name: str, owner: str, lease_seconds: float) -> bool:
-    row = {
-        "name": name,
-        "owner": owner,
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "expires_at": _after(lease_seconds),
-    }
     with engine.begin() as conn:
+        now = _read_clock(conn)
         held = conn.execute(sa.select(lock_table).where(lock_table.c.name == name)).first()
         if held is not None:
-            if held.expires_at > datetime.now(UTC) and not process_died(held.host, held.pid):
+            if held.expires_at > now and not process_died(held.host, held.pid):
+                _shorten(conn, held, now)
                 return False
-            # Compared by owner, so that of two who displace a dead holder only one goes on.
-            conn.execute(
-                sa.delete(lock_table).where(
-                    lock_table.c.name == name, lock_table.c.owner == held.owner
-                )
-            )
+            _remove(conn, held)
+        row = {
+            "name": name,
+            "owner": owner,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "expires_at": now + timedelta(seconds=lease_seconds),
+        }
         return insert_or_ignore(conn, lock_table, [row]) == 1
+
+
+def _shorten(conn: sa.Connection, held: Any, now: datetime) -> None:
+    """Bring the end of a lease to what can have been asked for; a living holder renews it."""
+    latest = now + timedelta(seconds=LONGEST_LEASE)
+    if held.expires_at > latest:
+        same = (lock_table.c.name == held.name, lock_table.c.owner == held.owner)
+        conn.execute(sa.update(lock_table).where(*same).values(expires_at=latest))
+
+
+def _remove(conn: sa.Connection, held: Any) -> None:
+    # Compared by owner, so that of two who displace a dead holder only one goes on.
+    same = (lock_table.c.name == held.name, lock_table.c.owner == held.owner)
+    conn.execute(sa.delete(lock_table).where(*same))
+
+
+def _read_clock(conn: sa.Connection) -> datetime:
+    """Return the present moment, by the server's clock where there is a server."""
+    if conn.dialect.name == "postgresql":
+        now: datetime = conn.execute(sa.text("SELECT clock_timestamp()")).scalar_one()
+        return now.astimezone(UTC)
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class HeldLock:
+    """A lock that somebody held.
+
+    Attributes:
+        name: What is locked.
+        holder: Which process on which machine.
+        is_freed: It was dead, and the lock is free.
+    """
+
+    name: str
+    holder: str
+    is_freed: bool
+
+
+def free_dead_locks(
+    engine: sa.Engine, names: Sequence[str] = (), *, watch_seconds: float = LONGEST_LEASE / 2
+) -> list[HeldLock]:
+    """Free the locks whose holders are dead, and return all that were held.
+
+    A holder on this machine is looked up. One on another machine is alive if it renews its lease,
+    which it does three times a lease.
+
+    Args:
+        engine: The state database.
+        names: What is locked; everything by default.
+        watch_seconds: How long to look whether a lease is renewed.
+    """
+    found: list[HeldLock] = []
+    watched = {held.name: held for held in _list_held(engine, names)}
+    deadline = time.monotonic() + watch_seconds
+    while watched:
+        is_over = time.monotonic() >= deadline
+        current = {held.name: held for held in _list_held(engine, list(watched))}
+        for name, before in list(watched.items()):
+            is_renewed = current.get(name, before) != before
+            is_gone = name not in current or process_died(before.host, before.pid)
+            is_here = before.host == socket.gethostname()
+            if not (is_renewed or is_gone or is_here or is_over):
+                continue
+            is_freed = is_gone or not (is_renewed or is_here)
+            if is_freed:
+                with engine.begin() as conn:
+                    _remove(conn, before)
+            found.append(HeldLock(name, f"process {before.pid} on {before.host}", is_freed))
+            del watched[name]
+        if watched:
+            time.sleep(min(0.2, watch_seconds))
+    return sorted(found, key=lambda lock: lock.name)
+
+
+def _list_held(engine: sa.Engine, names: Sequence[str]) -> list[Any]:
+    wanted = sa.select(lock_table)
+    if names:
+        wanted = wanted.where(lock_table.c.name.in_(names))
+    with engine.connect() as conn:
+        return list(conn.execute(wanted))
 
 
 def _renew(
@@ -123,8 +220,9 @@ def _renew(
         until = time.monotonic() + lease_seconds
         try:
             with engine.begin() as conn:
+                ends = _read_clock(conn) + timedelta(seconds=lease_seconds)
                 renewed = sa.update(lock_table).where(*mine)
-                is_ours = conn.execute(renewed.values(expires_at=_after(lease_seconds))).rowcount
+                is_ours = conn.execute(renewed.values(expires_at=ends)).rowcount
         except (SQLAlchemyError, StoreError):
             pause = lease_seconds / 30
             if time.monotonic() < lease.ends:
@@ -149,7 +247,7 @@ def process_died(host: str, pid: int) -> bool:
     return False
 
 
-def _holder(engine: sa.Engine, name: str) -> str:
+def _describe_holder(engine: sa.Engine, name: str) -> str:
     with engine.connect() as conn:
         held = conn.execute(sa.select(lock_table).where(lock_table.c.name == name)).first()
     if held is None:
@@ -158,7 +256,3 @@ def _holder(engine: sa.Engine, name: str) -> str:
         f"The lock {name!r} is held by process {held.pid} on {held.host} "
         f"until {held.expires_at:%Y-%m-%d %H:%M:%S} UTC"
     )
-
-
-def _after(seconds: float) -> datetime:
-    return datetime.now(UTC) + timedelta(seconds=seconds)
