@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from threading import Event, Thread
-from typing import Any, Final
+from typing import Final
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
@@ -31,6 +31,7 @@ LONGEST_LEASE: Final = 60.0  # seconds
 TOLD_AFTER: Final = 5.0
 _TOLD_AGAIN: Final = 60.0
 _LOG = logging.getLogger(__name__)
+Held = sa.Row[tuple[str, str, str, int, datetime]]
 
 
 class BusyError(StoreError):
@@ -130,7 +131,7 @@ def _take(engine: sa.Engine, name: str, owner: str, lease_seconds: float) -> boo
         return insert_or_ignore(conn, lock_table, [row]) == 1
 
 
-def _shorten(conn: sa.Connection, held: Any, now: datetime) -> None:
+def _shorten(conn: sa.Connection, held: Held, now: datetime) -> None:
     """Bring the end of a lease to what can have been asked for; a living holder renews it."""
     latest = now + timedelta(seconds=LONGEST_LEASE)
     if held.expires_at > latest:
@@ -138,7 +139,7 @@ def _shorten(conn: sa.Connection, held: Any, now: datetime) -> None:
         conn.execute(sa.update(lock_table).where(*same).values(expires_at=latest))
 
 
-def _remove(conn: sa.Connection, held: Any) -> None:
+def _remove(conn: sa.Connection, held: Held) -> None:
     # Compared by owner, so that of two who displace a dead holder only one goes on.
     same = (lock_table.c.name == held.name, lock_table.c.owner == held.owner)
     conn.execute(sa.delete(lock_table).where(*same))
@@ -203,7 +204,7 @@ def free_dead_locks(
     return sorted(found, key=lambda lock: lock.name)
 
 
-def _list_held(engine: sa.Engine, names: Sequence[str]) -> list[Any]:
+def _list_held(engine: sa.Engine, names: Sequence[str]) -> list[Held]:
     wanted = sa.select(lock_table)
     if names:
         wanted = wanted.where(lock_table.c.name.in_(names))
