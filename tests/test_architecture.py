@@ -233,7 +233,7 @@ def test_what_an_extra_brings_is_loaded_only_where_it_is_needed() -> None:
     """Else nothing works without it; the one module is imported inside functions alone."""
     extras = {
         "confluent_kafka", "fsspec", "obstore", "sklearn", "threadpoolctl", "flask", "moto", "ray",
-        "pyspark",
+        "pyspark", "holidays",
     }  # fmt: skip
     loading = {
         str(path.relative_to(PACKAGE))

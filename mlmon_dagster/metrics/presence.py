@@ -203,6 +203,15 @@ class Calendar:
                 found.append((float(first), float(last)))
         return found
 
+    def holidays_within(self, start: float, end: float) -> list[str]:
+        """Return the names of the holidays that overlap a silence, in order."""
+        names = [
+            name
+            for i, name in sorted(self.holidays.items())
+            if self.edges[i] < end and self.edges[i + 1] > start
+        ]
+        return list(dict.fromkeys(names))
+
     @cached_property
     def pauses(self) -> Pauses:
         """The runs in which nothing came, between windows that were served, holidays apart."""

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy import special
 
 from mlmon_dagster.metrics.arrays import Floats, Ints
@@ -116,14 +115,16 @@ class Volume:
         usual: Median of the windows in the same place of the week; of all if there are too few.
         drop: Missing share of the usual, 1 - n / usual; negative if there are more.
         z: How many usual deviations the logarithm of n lies below; larger is stranger.
+        drops: The drop of each earlier window against the others, (W,).
     """
 
     usual: float
     drop: float
     z: float
+    drops: Floats
 
 
-def volume_drop(n: int, place: int, places: NDArray[np.int64], sizes: NDArray[np.int64]) -> Volume:
+def volume_drop(n: int, place: int, places: Ints, sizes: Ints, covered: float = 1.0) -> Volume:
     """Compare a window's rows with those of earlier windows.
 
     The spread is that of log(size / usual size of its place) over the earlier windows, each against
@@ -139,6 +140,7 @@ def volume_drop(n: int, place: int, places: NDArray[np.int64], sizes: NDArray[np
         place: Its place in the week, such as the weekday.
         places: Places of the earlier windows, (W,), with rows each.
         sizes: Their rows, (W,), at least 1.
+        covered: Share of the window that rows were taken in for, above 0, at most 1.
 
     Raises:
         ValueError: If there are no earlier windows.
@@ -156,7 +158,7 @@ def volume_drop(n: int, place: int, places: NDArray[np.int64], sizes: NDArray[np
     usual = np.array(
         [_usual(int(p), places[o], logs[o], 1) for p, o in zip(places, others, strict=True)]
     )
-    mine = _usual(place, places, logs, _MIN_ALIKE)
+    mine = _usual(place, places, logs, _MIN_ALIKE) + float(np.log(covered))
     strayed = np.abs(logs - usual)
     spread = max(
         _MAD * float(np.median(strayed)),
@@ -164,12 +166,34 @@ def volume_drop(n: int, place: int, places: NDArray[np.int64], sizes: NDArray[np
         float(np.exp(-mine / 2)),  # of a Poisson count, relative to its mean
     )
     size = max(float(np.exp(mine)) - 0.5, 0.5)
-    return Volume(size, 1 - n / size, (mine - float(np.log(n + 0.5))) / spread)
+    z = (mine - float(np.log(n + 0.5))) / spread
+    return Volume(size, 1 - n / size, z, 1 - np.exp(logs - usual))
 
 
-def _usual(
-    place: int, places: NDArray[np.int64], logs: NDArray[np.float64], at_least: int
-) -> float:
+def is_passing(drops: Floats, limit: float, most: int = 4) -> bool:
+    """Say whether a low volume is the kind that comes and goes in a day or a few, as holidays do.
+
+    It is if every window since the last usual one is low, too, and the earlier windows have fewer
+    than ``most`` such stretches. What hovers about the limit is not, nor what is low every other
+    day: that is one lasting condition.
+
+    Args:
+        drops: Missing share of the usual of the earlier windows, in order, (W,).
+        limit: From which share on a volume is low; usual is what misses less than half of it.
+        most: Stretches of low windows among the earlier ones and this one.
+
+    Example:
+        >>> good_friday = np.array([0.0, 0.0, 0.9, 0.1, 0.0])
+        >>> is_passing(good_friday, 0.5), is_passing(np.append(good_friday, 0.4), 0.5)
+        (True, False)
+    """
+    is_off = drops > limit / 2
+    since = int(np.flatnonzero(~is_off)[-1]) + 1 if not is_off.all() else 0
+    starts = np.diff(is_off[:since].astype(np.int8), prepend=0) == 1
+    return bool((drops[since:] > limit).all() and starts.sum() < most)
+
+
+def _usual(place: int, places: Ints, logs: Floats, at_least: int) -> float:
     alike = logs[places == place]
     return float(np.median(alike if len(alike) >= at_least else logs))
 

@@ -177,7 +177,7 @@ def _judge_silence(evidence: Evidence, window: Window, silence: _Silence) -> Mon
         # It was silent for longer: as many whole windows as the limit has are enough.
         failed = missing < count.end - count.start
     elif 0 < missing <= count.room():
-        reached = pd.Timestamp(count.end + missing, unit="s", tz="UTC")
+        reached = _moment(count.end + missing)
         if silence.next_event is None and (silence.is_followed or evidence.now < reached):
             return None
         failed = silence.next_event is None or silence.next_event >= reached
@@ -209,12 +209,14 @@ def _judge_silence(evidence: Evidence, window: Window, silence: _Silence) -> Mon
 def _not_expected(evidence: Evidence, window: Window, calendar: Calendar) -> MonitorResult:
     start = window["window_start"].tz_convert(evidence.spec.time.zone)
     named = f"{start:%A}s" + (f" at {start:%H:%M}" if _is_hourly(evidence) else "")
+    holiday = calendar.holiday(window["window_start"].timestamp())
+    why = f"it is a holiday ({holiday})" if holiday else f"{named} are usually empty"
     return _of_predictions(
         evidence,
         window,
         status=NO_DATA,
-        reason="not_expected",
-        message=f"No prediction is expected in this window: {named} are usually empty.",
+        reason="holiday" if holiday else "not_expected",
+        message=f"No prediction is expected in this window: {why}.",
         threshold=format_duration(evidence.spec.monitors.freshness.no_data_for),
     )
 
@@ -231,32 +233,38 @@ def _tell_silence(
     parts = [first]
     whole = count.end - start.timestamp()
     if count.calendar is not None and lasted < whole:
-        parts += _tell_pauses(evidence, count.calendar.paused(start.timestamp(), count.end))
+        parts += _tell_pauses(evidence, count.calendar, start.timestamp(), count.end)
         hours = round(lasted / 3600)
         parts.append(f"{hours:,} expected hour{'s are' if hours != 1 else ' is'} missing")
     return "; ".join([*parts, f"the limit is {limit}."])
 
 
-def _tell_pauses(evidence: Evidence, paused: Sequence[tuple[float, float]]) -> list[str]:
-    """Name the weekdays, or the longest stretch of hours, in which predictions are not expected."""
+def _tell_pauses(evidence: Evidence, calendar: Calendar, start: float, end: float) -> list[str]:
+    """Name the weekdays, or the longest stretch of hours, and holidays without an expectation."""
     zone = evidence.spec.time.zone
     runs = [
-        [pd.Timestamp(moment, unit="s", tz="UTC").tz_convert(zone) for moment in run]
-        for run in paused
+        (_moment(first).tz_convert(zone), _moment(last).tz_convert(zone))
+        for first, last in calendar.paused(start, end)
     ]
-    if not runs:
-        return []
-    if _is_hourly(evidence):
+    told: list[str] = []
+    if runs and _is_hourly(evidence):
         first, last = max(runs, key=lambda run: run[1] - run[0])
-        return [f"{first:%A %H:%M} to {last:%A %H:%M} is usually empty"]
-    days = {
-        day.weekday()
-        for first, last in runs
-        for day in pd.date_range(first, last, inclusive="left")
-    }
-    if days == {5, 6}:
-        return ["weekends are usually empty"]
-    return [f"{listed(f'{day_name[day]}s' for day in sorted(days))} are usually empty"]
+        told = [f"nothing is expected from {first:%A %H:%M} to {last:%A %H:%M}"]
+    elif runs:
+        days = [
+            day
+            for first, last in runs
+            for day in pd.date_range(first, last, freq="D", inclusive="left")
+        ]
+        usual = {day.weekday() for day in days if not calendar.holiday(day.timestamp())}
+        names = "weekends" if usual == {5, 6} else listed(f"{day_name[day]}s" for day in usual)
+        told = [f"{names} are usually empty"] if usual else []
+    holidays = calendar.holidays_within(start, end)
+    return told + ([f"holidays: {listed(holidays)}"] if holidays else [])
+
+
+def _moment(seconds: float) -> pd.Timestamp:
+    return pd.Timestamp(seconds, unit="s", tz="UTC")
 
 
 def _is_hourly(evidence: Evidence) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 
 from mlmon_dagster.metrics.frames import MetricSample
 from mlmon_dagster.metrics.objectives import RULES
-from mlmon_dagster.metrics.service import MIN_WINDOWS, volume_drop
+from mlmon_dagster.metrics.service import MIN_WINDOWS, is_passing, volume_drop
 from mlmon_dagster.monitors.evidence import (
     MIN_COUNT,
     NO_DATA,
@@ -29,7 +29,7 @@ from mlmon_dagster.monitors.wording import compared, no_verdict, number, subject
 from mlmon_dagster.spec.monitors import CLASS_RATE, PROMETHEUS, SPAN_COVERAGE, Condition, Objective
 from mlmon_dagster.spec.names import TABLE
 from mlmon_dagster.spec.scalars import format_duration
-from mlmon_dagster.store.state.monitor_results import MonitorResult
+from mlmon_dagster.store.state.monitor_results import MonitorResult, Status
 
 BURN_RATE = "burn_rate"
 _ROLES = {"p95_latency_ms": "latency_ms", "p99_latency_ms": "latency_ms", "error_rate": "status"}
@@ -113,13 +113,18 @@ def _judge_metric(
     if not failed and condition.fails(row["value"]):
         message = f"{named} is {number(row['value'])}{count}, too few "
         message += f"{'requests' if metric == SPAN_COVERAGE else 'errors'} to tell."
-    status = failing(monitor, condition.is_error(row["value"])) if failed else OK
+    status: Status = failing(monitor, condition.is_error(row["value"])) if failed else OK
+    reason = ""
+    if failed and metric == "n" and condition.below is not None and window.get("holiday"):
+        status, reason = NO_DATA, "holiday"
+        message += f" It is a holiday ({window['holiday']}), so that is no alert."
     return result_row(
         evidence,
         window,
         monitor,
         status=status,
         message=message,
+        reason=reason,
         **excess_of(condition, row),
         **common,
     )
@@ -183,8 +188,10 @@ def judge_volume(evidence: Evidence, window: Window) -> MonitorResult | None:
     """Fail a window with far fewer rows than its place in the week usually has.
 
     It needs `MIN_WINDOWS` earlier windows with rows (`earlier_places` and `earlier_sizes` of the
-    window); before that there is no row. An empty window is the business of freshness, and one
-    whose rows were refused that of the schema: neither has a row here.
+    window); before that there is no row. A window that would fail on a `holiday` is NO_DATA. Of the
+    last window of a production that has ended, the time until its last event counts (`covered`). An
+    empty window is the business of freshness, and one whose rows were refused that of the schema:
+    neither has a row here.
     """
     monitor = evidence.spec.monitors.service
     condition, sizes = monitor.volume_drop, window.get("earlier_sizes", ())
@@ -194,27 +201,38 @@ def judge_volume(evidence: Evidence, window: Window) -> MonitorResult | None:
     if len(sizes) < MIN_WINDOWS:
         return None
     n = int(window["n"])
-    found = volume_drop(n, int(window["place"]), window["earlier_places"], np.asarray(sizes))
-    failed = condition.fails(found.drop) and found.z > STRANGE
+    covered = float(window.get("covered", 1.0))
+    found = volume_drop(
+        n, int(window["place"]), np.asarray(window["earlier_places"]), np.asarray(sizes), covered
+    )
+    failed, holiday = condition.fails(found.drop) and found.z > STRANGE, window.get("holiday")
     share = f"{abs(found.drop) * 100:.0f}"
     message = (
         f"{n:,} predictions, {share} % {'less' if found.drop >= 0 else 'more'} than the usual "
-        f"{found.usual:,.0f} of such a window"
+        f"{found.usual:,.0f} of such a window" + (" until its last event" if covered < 1 else "")
     )
     if condition.fails(found.drop) and not failed:
         message += "; the volume varies as much anyway"
+    status: Status = monitor.severity if failed else OK
+    if failed and holiday:
+        message += f"; it is a holiday ({holiday}), so that is no alert"
+        status = NO_DATA
+    # Without an excess the next usual window ends the alert: Good Friday and Easter Monday, with a
+    # usual weekend between them, are no condition that comes and goes.
+    is_brief = failed and is_passing(found.drops, condition.bound)
     return result_row(
         evidence,
         window,
         monitor,
         family="service",
         metric="volume_drop",
-        status=monitor.severity if failed else OK,
+        status=status,
+        reason="holiday" if status == NO_DATA else "",
         message=message + ".",
         value=found.drop,
         baseline_value=found.usual,
         threshold=threshold(condition),
         method_version="volume-1",
         details={"usual": round(found.usual, 1), "z": round(found.z, 2)},
-        **excess(found.drop, condition.bound),
+        **({} if is_brief else excess(found.drop, condition.bound)),
     )

@@ -81,6 +81,7 @@ REASONS = {
     "few_rows": "too few rows",
     "few_requests": "too few requests for a budget; ten bad ones in three days must be possible",
     "no_rows": "the window has no rows",
+    "holiday": "it is a holiday",
     "not_expected": "no prediction is expected then",
     "files_unread": "files that may hold its rows have landed and are not read yet",
     "not_computed": "it was not computed",

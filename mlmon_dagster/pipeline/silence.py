@@ -25,7 +25,7 @@ from mlmon_dagster.spec import (
     first_window,
     windows_between,
 )
-from mlmon_dagster.spec.windows import PLACES, place_in_week
+from mlmon_dagster.spec.windows import PLACES, holidays_of_windows, place_in_week
 from mlmon_dagster.store.state import manifest, monitor_results, window_state
 from mlmon_dagster.store.state.manifest import Backlog
 from mlmon_dagster.store.state.window_state import ServedWindow, WindowInputs
@@ -167,14 +167,19 @@ def build_calendar(
     if windows[0].start <= first_window(spec.time).start:
         # Before its first prediction of all a model was not there to be silent.
         teaches &= np.maximum.accumulate(has_rows)
-    events = [found.get(window.start) for window in windows]
+    holidays = holidays_of_windows(spec.time, windows)
+    teaches[list(holidays)] = False
     in_baseline = served_places(*_places(spec, before), PLACES[spec.time.granularity])
+    events = [found.get(window.start) for window in windows]
+    expected = expected_windows(places, weeks, has_rows, teaches, in_baseline)
+    expected[list(holidays)] = False
     return Calendar(
         edges=np.array([*(w.start.timestamp() for w in windows), windows[-1].end.timestamp()]),
-        expected=expected_windows(places, weeks, has_rows, teaches, in_baseline),
+        expected=expected,
         served=has_rows,
         first=np.array([_seconds(each and each.first_event_time) for each in events]),
         last=np.array([_seconds(each and each.last_event_time) for each in events]),
+        holidays=holidays,
     )
 
 

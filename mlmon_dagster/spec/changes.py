@@ -82,6 +82,7 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule("time", ("end",), "followed", "windows after it are not computed; their numbers stay"),
     Rule("time", ("allowed_lateness",), "followed", _MATURITY),
     Rule("time", ("naive", "skew_tolerance"), "kept", _FILES),
+    Rule("time", ("holidays",), "kept", _JUDGED),
     Rule("source.predictions", ("path", "format", "delimiter", "quote", "multiline", "header",
          "inputs", "outputs", "null_tokens", "epoch", "time_format", "decimal", "thousands",
          "columns", "settle", "max_bad_rate", "max_bytes", "max_rows", "sql", "url_env", "cursor",

@@ -18,6 +18,7 @@ from mlmon_dagster.spec.declaration import (
     outcome_problems,
     retention_problems,
 )
+from mlmon_dagster.spec.holidays import holiday_problem
 from mlmon_dagster.spec.metric_registry import BINARY, METRICS, MetricFamily
 from mlmon_dagster.spec.monitors import BusinessMonitor, Prometheus
 from mlmon_dagster.spec.predicate import columns_of_spans, parse_predicate, predicate_columns
@@ -107,6 +108,8 @@ def _time(spec: Declaration) -> Iterator[Problem]:
     time = spec.time
     problem = names.zone_problem(time.zone)
     yield from _said(("time", "zone"), problem)
+    for entry in time.holidays:
+        yield from _said(("time", "holidays"), holiday_problem(entry))
     for name in ("start", "end"):
         day = getattr(time, name)
         if day is not None and not 1970 <= day.year <= 2200:

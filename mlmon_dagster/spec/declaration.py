@@ -261,6 +261,18 @@ SliceKey = Listed
 Key = Annotated[tuple[str, ...], BeforeValidator(as_tuple), Field(min_length=2)]
 
 
+def _holidays(value: object) -> object:
+    """Read one entry as the tuple of it; YAML gives a day as a date."""
+    entries = value if isinstance(value, list | tuple) else [value]
+    return tuple(str(entry) if type(entry) is dt.date else entry for entry in entries)
+
+
+Holidays = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_holidays, json_schema_input_type=str | tuple[str, ...]),
+]
+
+
 class TimeSpec(Declared):
     """When windows start and end, and how late events may come."""
 
@@ -271,6 +283,7 @@ class TimeSpec(Declared):
     allowed_lateness: Duration = dt.timedelta(days=2)
     naive: Literal["refuse", "zone"] = "refuse"
     skew_tolerance: Duration = dt.timedelta(minutes=10)
+    holidays: Holidays = ()
 
 
 class Outcome(Declared):

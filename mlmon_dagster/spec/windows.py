@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec.baseline import BaselineSpec
 from mlmon_dagster.spec.declaration import Granularity, TimeSpec
+from mlmon_dagster.spec.holidays import name_holidays
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.scalars import MAX_HOURLY_WINDOWS
 
@@ -218,6 +219,16 @@ def place_in_week(time: TimeSpec, start: dt.datetime) -> tuple[int, int]:
     hour = local.weekday() * 24 + local.hour
     place = hour if time.granularity == "hour" else local.weekday()
     return place, (local.toordinal() - 1) // 7  # the first day of year 1 was a Monday
+
+
+def holidays_of_windows(time: TimeSpec, windows: Sequence[Window]) -> dict[int, str]:
+    """Return the names of holidays by the number of the window, of hours or days, on each."""
+    if not time.holidays or not windows or time.granularity not in PLACES:
+        return {}
+    zone = ZoneInfo(time.zone)
+    days = [window.start.astimezone(zone).date() for window in windows]
+    names = name_holidays(time.holidays, days[0], days[-1])
+    return {i: names[day] for i, day in enumerate(days) if day in names}
 
 
 def _windows_from(time: TimeSpec, start: dt.datetime, grain: Granularity) -> Iterator[Window]:

@@ -70,6 +70,7 @@ CHANGES: dict[str, Any] = {
     "time.allowed_lateness": "1h",
     "time.naive": "zone",
     "time.skew_tolerance": "1h",
+    "time.holidays": "DE-BE",
     "columns.prediction_id": ["id", "version"],
     "columns.event_time": "moment",
     "columns.dataset": Many({"columns.dataset": None, "baseline": {"moving": "7d"}}),

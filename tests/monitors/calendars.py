@@ -13,6 +13,7 @@ import pandas as pd
 
 from mlmon_dagster.pipeline.silence import build_calendar
 from mlmon_dagster.spec import ModelSpec, Window, windows_between
+from mlmon_dagster.spec.windows import holidays_of_windows
 from mlmon_dagster.store.state.window_state import ServedWindow
 from tests.conftest import make_spec
 from tests.monitors.cases import verdicts
@@ -21,7 +22,7 @@ ZONES = (
     "UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Australia/Adelaide",
     "America/Sao_Paulo", "Pacific/Chatham", "Asia/Kathmandu",
 )  # fmt: skip
-HOUR = dt.timedelta(hours=1)
+COUNTRIES = ("DE-BE", "US-NY", "GB-ENG", "JP", "BR-SP")
 
 
 @dataclass(frozen=True)
@@ -91,14 +92,21 @@ def draw_year(seed: int, days: int = 366) -> Drawn:
         "shifts": set(rng.choice(21, int(rng.integers(6, 16)), replace=False).tolist()),
         "turn": start + dt.timedelta(days=int(rng.integers(60, 300))),
     }
+    country = str(rng.choice(COUNTRIES)) if rng.random() < 0.4 else None
     spec = make_spec(
-        time={"zone": zone, "granularity": grain, "start": start},
+        time={
+            "zone": zone,
+            "granularity": grain,
+            "start": start,
+            **({"holidays": country} if country else {}),
+        },
         monitors={"freshness": {"no_data_for": str(rng.choice(LIMITS[grain]))}},
     )
     first = dt.datetime.combine(start, dt.time(), ZoneInfo(zone)).astimezone(dt.UTC)
     windows = windows_between(spec.time, first, first + dt.timedelta(days=days))
     locals_ = [window.start.astimezone(ZoneInfo(zone)) for window in windows]
     open_ = np.array([_is_open(name, local, draw) for local in locals_])
+    open_[list(holidays_of_windows(spec.time, windows))] = False
     # Once in a while somebody runs it when it is closed, and an hour of a quiet model is empty.
     served = open_ | (rng.random(len(windows)) < 0.01)
     if grain == "hour":

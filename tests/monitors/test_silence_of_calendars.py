@@ -125,8 +125,8 @@ def test_a_silence_names_the_last_event_the_pause_and_the_hours_that_are_missing
     served = drawn.silenced(friday, drawn.windows[-1].end)
     judged = judge_year(drawn, served, 5, dt.datetime(2024, 2, 26, 12, tzinfo=dt.UTC))
     assert judged[judged["status"] == "ERROR"]["message"].iloc[-1] == (
-        "No prediction since Friday 2024-02-23 17:20 (Europe/Berlin); Friday 18:00 to Monday "
-        "08:00 is usually empty; 6 expected hours are missing; the limit is 4h."
+        "No prediction since Friday 2024-02-23 17:20 (Europe/Berlin); nothing is expected from "
+        "Friday 18:00 to Monday 08:00; 6 expected hours are missing; the limit is 4h."
     )
     assert judged[judged["status"] == "NO_DATA"]["message"].iloc[-1] == (
         "No prediction is expected in this window: Mondays at 07:00 are usually empty."

@@ -1,4 +1,4 @@
-"""A model of weekdays through files, real tables and verdicts: weekends, and a Monday without."""
+"""A model of weekdays through files, real tables and verdicts: weekends, Easter, a lost Monday."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ def land(folder: Path, day: dt.date, dataset: str = "production", n: int = 40) -
 class Desk:
     """The project, whose clock stands where a test puts it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, spec: str = SPEC) -> None:
         (folder / "models").mkdir()
         (folder / "landing" / "predictions").mkdir(parents=True)
-        (folder / "models" / "desk.yaml").write_text(SPEC)
+        (folder / "models" / "desk.yaml").write_text(spec)
         self.folder, self.moment = folder, dt.datetime(2024, 3, 4, tzinfo=dt.UTC)
         self.project: Project = make_project(folder, lambda: self.moment)
         self.spec = load_model(folder / "models" / "desk.yaml")
@@ -104,3 +104,23 @@ def test_weekends_are_no_silence_and_a_monday_without_predictions_is(tmp_path: P
     assert [found[f"03-{day}"][0] for day in range(18, 25)] == [
         "ERROR", "OK", "OK", "OK", "OK", "NO_DATA", "NO_DATA",
     ]  # fmt: skip
+
+
+def test_easter_is_no_silence_where_the_country_is_declared(tmp_path: Path) -> None:
+    """And the Tuesday after it is one, told with what of the time does not count."""
+    spec = SPEC.replace("start: 2024-03-04}", "start: 2024-03-18, holidays: DE-BE}")
+    desk = Desk(tmp_path, spec)
+    desk.land(dt.date(2024, 1, 15), dt.date(2024, 2, 23), "validation")
+    desk.land(dt.date(2024, 3, 18), dt.date(2024, 3, 28))
+    found = desk.look("2024-04-02T06:00:00+02:00")
+    assert [found[f"03-{day}"][0] for day in range(28, 32)] == ["OK"] + ["NO_DATA"] * 3
+    assert found["04-01"] == (
+        "NO_DATA",
+        "No prediction is expected in this window: it is a holiday (Easter Monday).",
+    )
+    assert desk.look("2024-04-03T06:00:00+02:00")["04-02"] == (
+        "ERROR",
+        "No prediction since Thursday 2024-03-28 18:02 (Europe/Berlin); weekends are usually "
+        "empty; holidays: Good Friday, Easter Monday; 30 expected hours are missing; the limit is "
+        "26h.",
+    )

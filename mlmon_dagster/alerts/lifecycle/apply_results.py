@@ -64,9 +64,9 @@ _AT_ONCE = ("no_baseline",)
 _WHEN_MATURE = ("no_actuals",)
 # Told by other alerts, over by themselves, or known to whoever installed it.
 _EXPLAINED = (
-    "no_rows", "no_records", "not_expected", "given_by_window", "files_unread", "provisional",
-    "schema", "fully_covered", "no_actuals", "no_scikit_learn", "undecided", "few_shared_windows",
-    "sample_ratio",
+    "no_rows", "no_records", "not_expected", "holiday", "given_by_window", "files_unread",
+    "provisional", "schema", "fully_covered", "no_actuals", "no_scikit_learn", "undecided",
+    "few_shared_windows", "sample_ratio",
 )  # fmt: skip
 # Windows with predictions in a row without a verdict: a week of days, two days of hours.
 _PATIENCE: dict[Granularity, int] = {"hour": 48, "day": 7, "week": 3, "month": 2}

@@ -19,7 +19,7 @@ from mlmon_dagster.spec import (
 )
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.predicate import to_sql
-from mlmon_dagster.spec.windows import place_in_week
+from mlmon_dagster.spec.windows import holidays_of_windows, place_in_week, production_end
 from mlmon_dagster.store.state import window_state
 from mlmon_dagster.store.state.sql import quote_identifier
 
@@ -133,21 +133,38 @@ def _buckets(
 
 
 def volumes(work: Work, windows: Sequence[Window]) -> list[dict[str, object]]:
-    """Return for each window its place in the week, and places and sizes of the earlier ones."""
+    """Return for each window its place in the week, and places and sizes of the earlier ones.
+
+    Holidays are not among the earlier ones. In the last window of a production that has ended,
+    ``covered`` is the share of it until its last event: an export may end in the middle of a week.
+    """
     spec = work.spec
     back = _LOOK_BACK[spec.time.granularity]
     states = window_state.load(
         work.project.store.state, spec.model, windows[0].start - back, windows[-1].end
     )
     known = sorted((s for s in states.values() if s.n), key=lambda s: s.window_start)
+    holidays: dict[dt.datetime, str] = {}
+    if spec.time.holidays:
+        around = windows_between(spec.time, windows[0].start - back, windows[-1].end)
+        named = holidays_of_windows(spec.time, around)
+        holidays = {around[i].start: name for i, name in named.items()}
+    known = [state for state in known if state.window_start not in holidays]
+    ended = production_end(spec.time)
     starts = [state.window_start for state in known]
     places = np.array([place_in_week(spec.time, start)[0] for start in starts], dtype=np.int64)
     sizes = np.array([state.n for state in known], dtype=np.int64)
     found = []
     for window in windows:
         mine = np.array([window.start - back <= s < window.start for s in starts], dtype=bool)
+        last = state.last_event_time if (state := states.get(window.start)) else None
+        length = window.end - window.start
         found.append(
             {
+                "holiday": holidays.get(window.start, ""),
+                "covered": max((last - window.start) / length, 0.01)
+                if last is not None and ended is not None and window.end >= ended
+                else 1.0,
                 "place": place_in_week(spec.time, window.start)[0],
                 "earlier_places": places[mine],
                 "earlier_sizes": sizes[mine],
