@@ -37,6 +37,7 @@ from mlmon_dagster.spec import ModelSpec, load_model
 from mlmon_dagster.store import open_store
 from mlmon_dagster.store.alert_state import all_alerts, all_events
 from mlmon_dagster.store.state import metric_log
+from mlmon_dagster.store.tables.engine import Limits
 from tests.pipeline.looking import look
 
 MODEL = "credit"
@@ -234,7 +235,7 @@ def live(
         take_a_look = look if families is None else partial(look_at, families)
         first, path = write_history(world, folder)
         clock = Clock(world.look_after(first))
-        project = Project(folder, str(folder / "store"), now=clock)
+        project = Project(folder, str(folder / "store"), now=clock, limits=Limits(threads=1))
         spec = load_model(path)
         for n in range(first, world.knobs.windows):
             clock.moment = world.look_after(n)

@@ -15,6 +15,7 @@ which nothing comes on weekends, at night or on holidays. `--ways` lives each wo
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import multiprocessing
 import shutil
@@ -166,6 +167,7 @@ WAYS_OF_LIVING = {
 
 def live_one(what: str, seed: int, law: str, windows: int) -> Result:
     """Live one world in a folder of its own, which is gone afterwards; an error is a result."""
+    gc.set_threshold(200_000)  # a world leaves few cycles, and looking for them takes a tenth
     base = MEMORY if MEMORY.is_dir() else None
     folder = Path(tempfile.mkdtemp(prefix="mlmon-world-", dir=base))
     try:
