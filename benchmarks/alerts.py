@@ -43,7 +43,7 @@ def live(store: Store, spec: ModelSpec, results: Sequence[Row]) -> Counter[str]:
         results: Rows of ``monitor_result``, the newest of each window.
     """
     receiver = ConsoleReceiver(io.StringIO(), hint="")
-    wait = spec.actuals.expected_within
+    wait = spec.actuals.expected_within or dt.timedelta(days=1)
     for day, of_day in _by_day(results, wait):
         with store.state.begin() as conn:
             insert_or_ignore(conn, monitor_result, of_day)

@@ -50,11 +50,12 @@ def show_status(project: Project, name: str, last: int) -> None:
     from mlmon_dagster.ingest.spans import set_aside
     from mlmon_dagster.spec import complete_windows, maturity_of
     from mlmon_dagster.store import baselines
-    from mlmon_dagster.store.state import window_state
+    from mlmon_dagster.store.state import truth_timing, window_state
     from mlmon_dagster.store.upkeep.maintenance import count_unmatched
 
     spec, now = spec_of(project, name), project.now()
     states = window_state.load(project.store.state, name)
+    timing = truth_timing.timing_of(project.store.state, name)
     if baselines.baselines_in_force(project.store.state, name).newest is None:
         click.echo(
             f"learning: windows are compared with {spec.baseline.described()}; too few have come "
@@ -68,7 +69,7 @@ def show_status(project: Project, name: str, last: int) -> None:
         if state is None:
             click.echo(f"{window.key:<10} {'-':>8}")
             continue
-        maturity = maturity_of(spec, window, state.n_expected, state.n_actual, now)
+        maturity = maturity_of(spec, window, state.n_expected, state.n_actual, now, timing)
         coverage = "-" if state.coverage is None else f"{state.coverage:.1%}"
         known = json.loads(state.lags).get("known_hours")
         lag = f"{known['p50']:g} / {known['p99']:g}" if known else "-"

@@ -26,7 +26,7 @@ from mlmon_dagster.pipeline.steps import REPORTED, windowed_of
 from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import Models, ModelSpec, complete_windows, production_end
-from mlmon_dagster.spec.declaration import Granularity
+from mlmon_dagster.spec.declaration import SHORTEST_CLOSING, Granularity
 from mlmon_dagster.spec.sources import Stream
 from mlmon_dagster.store.state import manifest, window_state
 from mlmon_dagster.store.state.manifest import Backlog
@@ -311,7 +311,8 @@ def granularities_of(specs: Sequence[ModelSpec]) -> list[Granularity]:
 def is_over(spec: ModelSpec, now: dt.datetime) -> bool:
     """Tell whether a model has ended and its last ground truth is past waiting for."""
     end = production_end(spec.time)
-    return end is not None and now >= end + spec.actuals.closed_after
+    closed_after = spec.actuals.closed_after or SHORTEST_CLOSING
+    return end is not None and now >= end + closed_after
 
 
 def _schedule(

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import special
 
 from mlmon_dagster.metrics.arrays import Floats, Ints
 from mlmon_dagster.metrics.binnings import latency_representatives
@@ -196,13 +195,3 @@ def is_passing(drops: Floats, limit: float, most: int = 4) -> bool:
 def _usual(place: int, places: Ints, logs: Floats, at_least: int) -> float:
     alike = logs[places == place]
     return float(np.median(alike if len(alike) >= at_least else logs))
-
-
-def chance_of_so_few(k: int, n: int, share: float) -> float:
-    """Chance of at most ``k`` of ``n`` when each comes with probability ``share``.
-
-    Example:
-        >>> round(chance_of_so_few(1, 10, 0.5), 4)
-        0.0107
-    """
-    return float(special.bdtr(k, n, share))

@@ -8,6 +8,7 @@ from functools import partial
 
 import pandas as pd
 
+from mlmon_dagster.metrics.arrivals import Arrivals
 from mlmon_dagster.monitors import (
     drift,
     estimated_performance,
@@ -48,6 +49,7 @@ def evaluate(
     baseline_windows: pd.DataFrame | None = None,
     unseen: Mapping[tuple[str, pd.Timestamp], Mapping[str, int]] | None = None,
     changes: Changes | None = None,
+    arrivals: Arrivals | None = None,
     families: Iterable[str] = FAMILIES,
 ) -> list[MonitorResult]:
     """Judge windows by every monitor that the spec declares.
@@ -73,6 +75,8 @@ def evaluate(
             `metrics.quality.unseen_values`; shown unless the feature is `pii`.
         changes: Says what changed in a column in the window that starts then; without it, drift is
             told by its statistics alone.
+        arrivals: What is known of when ground truth comes; without it, late ground truth is told
+            by `actuals.expected_within` alone.
         families: Families to judge.
 
     Returns:
@@ -93,5 +97,6 @@ def evaluate(
         unseen,
         baseline_windows,
         changes,
+        arrivals,
     )
     return [row for family in families for row in _JUDGES[family](evidence)]

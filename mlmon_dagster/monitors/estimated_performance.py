@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -68,7 +67,7 @@ def _judge_estimate(evidence: Evidence, window: Window, monitor: EstimateMonitor
     fields = _fields(metric, row, f"drop {number(monitor.drop)}", base)
     if row is None or base is None or reason:
         return unjudged(evidence, window, monitor, NAMES.get(metric, metric), reason, **fields)
-    wait = evidence.spec.actuals.expected_within or dt.timedelta.resolution
+    wait = evidence.wait_for_truth
     width = learnt_width(evidence.recent(window, residual(monitor.metric), RECORD, wait=wait))
     row = reaching(monitor.metric, row, width)
     fields["source"] = row
@@ -108,7 +107,7 @@ def _judge_residual(evidence: Evidence, window: Window, monitor: EstimateMonitor
     row = evidence.whole(window, metric)
     reason = _not_estimated(evidence, window, row)
     if not reason and window["maturity"] == "provisional":
-        reason = "provisional"
+        reason = str(window["truth_reason"])
     fields = _fields(metric, row, f"above {number(monitor.residual)}")
     if row is None or reason:
         return unjudged(evidence, window, monitor, NAMES.get(metric, metric), reason, **fields)

@@ -12,6 +12,7 @@ from typing import Any, Final, TypedDict, cast
 
 import pandas as pd
 
+from mlmon_dagster.metrics.arrivals import Arrivals
 from mlmon_dagster.metrics.clusters import UsualLevel, usual_level
 from mlmon_dagster.metrics.drift.change import ColumnChange
 from mlmon_dagster.metrics.frames import MetricSample, records, samples
@@ -44,6 +45,8 @@ _DEFAULTS: dict[str, Any] = {
     "learning": False,
     "n_unread": 0,
     "unread_until": "",
+    "truth_reason": "labels_still_coming",
+    "truth_message": "",
     "n_unread_actuals": 0,
     "unread_actuals_until": "",
 }
@@ -80,6 +83,7 @@ class Evidence:
             by its level, or None.
         unseen: Unseen values by (column, window start).
         changes: Says what changed in a column in the window that starts then, or None.
+        arrivals: What is known of when ground truth comes, or None.
     """
 
     spec: ModelSpec
@@ -92,6 +96,18 @@ class Evidence:
     run_id: str
     is_backfill: bool
     changes: Changes | None = None
+    arrivals: Arrivals | None = None
+
+    @property
+    def wait_for_truth(self) -> dt.timedelta:
+        """How long after a window its ground truth is there: as declared, learnt, or a day."""
+        declared = self.spec.actuals.expected_within
+        if declared is not None:
+            return declared or dt.timedelta.resolution
+        curve = None if self.arrivals is None else self.arrivals.whole
+        if curve is None or curve.due is None:
+            return dt.timedelta(days=1)
+        return dt.timedelta(hours=curve.due * curve.unit_hours) or dt.timedelta.resolution
 
     @cached_property
     def _whole(self) -> dict[tuple[str, pd.Timestamp, str, str], MetricSample]:
@@ -188,6 +204,7 @@ def gather(
     unseen: Mapping[tuple[str, pd.Timestamp], Mapping[str, int]] | None,
     baseline_windows: pd.DataFrame | None = None,
     changes: Changes | None = None,
+    arrivals: Arrivals | None = None,
 ) -> Evidence:
     """Normalise what `evaluate` was given."""
     frame = windows.copy()
@@ -211,6 +228,7 @@ def gather(
         run_id=run_id,
         is_backfill=is_backfill,
         changes=changes,
+        arrivals=arrivals,
     )
 
 
@@ -324,10 +342,17 @@ def unjudged(
         monitor,
         status=NO_DATA,
         reason=reason,
-        message=no_verdict(named, reason, n),
+        message=explain_unjudged(window, named, reason, n),
         source=source,
         **fields,
     )
+
+
+def explain_unjudged(window: Window, named: str, reason: str, n: int) -> str:
+    """Say why something of a window is not judged; if its ground truth is awaited, until when."""
+    if reason == window["truth_reason"] and window["truth_message"]:
+        return str(window["truth_message"])
+    return no_verdict(named, reason, n)
 
 
 def failing(monitor: Monitor, is_error: bool) -> Severity:
@@ -359,7 +384,7 @@ def not_valued(window: Window, row: MetricSample | None) -> str:
 def not_mature(window: Window, row: MetricSample | None) -> str:
     """Say why a metric of ground truth has no value that counts yet; empty if it has one."""
     reason = not_valued(window, row)
-    return reason or ("provisional" if window["maturity"] == "provisional" else "")
+    return reason or (str(window["truth_reason"]) if window["maturity"] == "provisional" else "")
 
 
 def not_tested(window: Window, row: MetricSample | None) -> str:

@@ -23,11 +23,12 @@ from mlmon_dagster.monitors.evidence import (
     Excess,
     Window,
     excess,
+    explain_unjudged,
     finite,
     not_mature,
     result_row,
 )
-from mlmon_dagster.monitors.wording import NAMES, no_verdict, number, told
+from mlmon_dagster.monitors.wording import NAMES, number, told
 from mlmon_dagster.spec.metric_registry import METRICS
 from mlmon_dagster.spec.monitors import PerformanceMonitor
 from mlmon_dagster.store.state.monitor_results import MonitorResult
@@ -117,7 +118,8 @@ def judge_level(evidence: Evidence, window: Window, monitor: PerformanceMonitor)
     reason = _no_data(evidence, window, row, found)
     if row is None or reason:
         n = int(row["n"]) if row else int(window["n_actual"])
-        message = no_verdict(NAMES.get(monitor.metric, monitor.metric), reason, n)
+        named = NAMES.get(monitor.metric, monitor.metric)
+        message = explain_unjudged(window, named, reason, n)
         return _result(evidence, window, monitor, row, limit, NO_DATA, message, reason=reason)
     worst = max(found, key=lambda one: abs(one.change.shift))
     change, of_several = worst.change, len(found)

@@ -22,12 +22,13 @@ from mlmon_dagster.monitors.evidence import (
     Excess,
     Window,
     excess,
+    explain_unjudged,
     finite,
     not_mature,
     result_row,
 )
 from mlmon_dagster.monitors.levels import judge_level
-from mlmon_dagster.monitors.wording import no_verdict, number, subject, told
+from mlmon_dagster.monitors.wording import number, subject, told
 from mlmon_dagster.spec.metric_registry import (
     COUNTED,
     METRICS,
@@ -132,7 +133,8 @@ def _judge_cell(
     }
     if row is None or reason:
         n = int(row["n"]) if row else int(window["n_actual"])
-        message = no_verdict(subject(monitor.metric, monitor.column, row), reason, n)
+        named = subject(monitor.metric, monitor.column, row)
+        message = explain_unjudged(window, named, reason, n)
         return result_row(
             evidence,
             window,

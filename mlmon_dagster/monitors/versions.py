@@ -13,13 +13,14 @@ from mlmon_dagster.monitors.evidence import (
     Evidence,
     Window,
     excess,
+    explain_unjudged,
     finite,
     not_mature,
     not_valued,
     production,
     result_row,
 )
-from mlmon_dagster.monitors.wording import no_verdict, number, subject
+from mlmon_dagster.monitors.wording import number, subject
 from mlmon_dagster.profiles.sql.compiler import NO_VERSION
 from mlmon_dagster.spec.monitors import (
     CANARY_SHARE,
@@ -70,7 +71,7 @@ def _unjudged(
     about = subject(metric, fields.get("column", ""))
     return _result(
         evidence, window, metric=metric, source=row, status=NO_DATA, reason=reason,
-        **{"message": no_verdict(about, reason, n), **fields},
+        **{"message": explain_unjudged(window, about, reason, n), **fields},
     )  # fmt: skip
 
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.errors import BaselineMissingError
 from mlmon_dagster.pipeline.work import Numbers, Work
 from mlmon_dagster.project import Project
-from mlmon_dagster.spec import ModelSpec, first_window
+from mlmon_dagster.spec import ModelSpec, first_window, window_containing
 from mlmon_dagster.spec.model import profile_digest
 from mlmon_dagster.store.state import window_state
 from mlmon_dagster.store.state.window_state import StepMark, WindowInputs
 
 if TYPE_CHECKING:
     from mlmon_dagster.profiles import Baseline
+    from mlmon_dagster.store.reading import GroundTruthLag
 
 
 ONE_SEASON = "one_season"  # names the number that says which columns may have more of them
@@ -28,6 +29,7 @@ def fit_baseline(work: Work) -> Numbers:
     just went live has none yet, and its windows then say NO_DATA instead of failing.
     """
     from mlmon_dagster.profiles import ensure_baseline
+    from mlmon_dagster.profiles.arrivals import learn_timing
 
     store, model = work.project.store, work.spec.model
     states = window_state.load(store.state, model)
@@ -44,15 +46,35 @@ def fit_baseline(work: Work) -> Numbers:
     noted = before or first_of(states)
     marks = {start: StepMark(state.input_revision, digest) for start, state in noted.items()}
     # Nothing else is ever computed of a window before production: it does not wait any more.
+    lags = _measure_lags(work, before)
     done = [
-        {"window_start": start, "computed_revision": state.input_revision}
+        {
+            "window_start": start,
+            "computed_revision": state.input_revision,
+            "arrivals": lags[start].arrivals if start in lags else "{}",
+        }
         for start, state in before.items()
     ]
     with store.state.begin() as conn:
         window_state.mark_computed(conn, model, done)
         window_state.mark(conn, model, "baseline", marks, work.now)
         window_state.forget_attempts(conn, model, list(marks))
+    learn_timing(work.project.store.state, work.spec, work.now)
     return numbers
+
+
+def _measure_lags(work: Work, older: Collection[dt.datetime]) -> dict[dt.datetime, GroundTruthLag]:
+    """Measure how late the baseline's ground truth was known, in its newest windows."""
+    from mlmon_dagster.profiles.arrivals import NEWEST
+    from mlmon_dagster.store.reading import measure_lags
+
+    if work.spec.baseline.is_rolling:
+        return {}
+    newest = sorted(older)[-NEWEST:]
+    windows = [window_containing(work.spec.time, start) for start in newest]
+    return measure_lags(
+        work.project.store, work.spec, windows, work.now, work.spec.baseline.dataset
+    )
 
 
 def version_of_inputs(project: Project, spec: ModelSpec) -> str:

@@ -33,7 +33,7 @@ from mlmon_dagster.pipeline.steps import ASSETS
 from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.spec import ModelSpec, Window, declaration
 from mlmon_dagster.spec.baseline import GRAINS, LIVE
-from mlmon_dagster.spec.declaration import NOT_ADDITIVE
+from mlmon_dagster.spec.declaration import NOT_ADDITIVE, SHORTEST_CLOSING
 from mlmon_dagster.spec.metric_registry import AUTO, NOVEL, MetricFamily
 from mlmon_dagster.spec.monitors import (
     CANARY_SHARE,
@@ -435,12 +435,17 @@ def _missed_over(spec: ModelSpec, metric: str) -> int:
     return max((m.over for m in named if residual(m.metric) == metric), default=1)
 
 
+_MOST_DUE = 400  # windows
+
+
 def _record(spec: ModelSpec) -> int:
     """Return the windows that a width is learnt from, with those whose truth is still due."""
     from mlmon_dagster.metrics.estimated.learnt import RECORD
 
     named = spec.monitors.estimated_performance
-    due = math.ceil(spec.actuals.expected_within / GRAINS[spec.time.granularity])
+    declared = spec.actuals.expected_within
+    wait = SHORTEST_CLOSING if declared is None else declared  # learnt ones are seldom longer
+    due = min(math.ceil(wait / GRAINS[spec.time.granularity]), _MOST_DUE)
     return max(RECORD + max(due, 1), *(m.over for m in named)) if named else 1
 
 

@@ -38,6 +38,10 @@ def judge(work: Work, family: str, windows: Sequence[Window] | None = None) -> S
     if not windows:
         return ()
     store, spec = work.project.store, work.spec
+    if family == "freshness":
+        from mlmon_dagster.profiles.arrivals import learn_timing
+
+        learn_timing(work.project.store.state, spec, work.now)
     states = load(store.state, spec.model, windows[0].start, windows[-1].end)
     rows = verdicts_with_why(judge_inputs(work, family, tuple(windows), states))
     for row in rows:
@@ -115,7 +119,7 @@ def judge_older(work: Work) -> None:
 
 def is_history(spec: ModelSpec, window_end: dt.datetime, now: dt.datetime) -> bool:
     """Tell whether a window is too old for its verdict to be news."""
-    expected = spec.actuals.expected_within + spec.time.allowed_lateness
+    expected = (spec.actuals.expected_within or dt.timedelta(days=1)) + spec.time.allowed_lateness
     return window_end + expected + NEWS * GRAINS[spec.time.granularity] < now
 
 

@@ -15,12 +15,15 @@ from mlmon_dagster.pipeline.work import Work, is_waiting
 from mlmon_dagster.spec import Window, maturity_of
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.names import ALL
-from mlmon_dagster.store.state import manifest, metric_log
+from mlmon_dagster.spec.windows import TruthTiming
+from mlmon_dagster.store.state import manifest, metric_log, truth_timing
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 from mlmon_dagster.store.state.window_state import NO_BASELINE, StepMark, WindowInputs
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from mlmon_dagster.metrics.arrivals import Arrivals
 
 _UNKNOWN = StepMark(0, "")
 
@@ -35,6 +38,7 @@ class JudgeInputs:
         metrics: MetricFrame of the windows.
         windows: What is known of each window beside its metrics, one row each.
         references: What they read of the baseline and of profiles, see `Family.references`.
+        arrivals: What is known of when ground truth comes; None if nothing is.
     """
 
     comparison: Comparison
@@ -42,6 +46,7 @@ class JudgeInputs:
     metrics: pd.DataFrame
     windows: pd.DataFrame
     references: References
+    arrivals: Arrivals | None = None
 
     def verdicts(self) -> list[MonitorResult]:
         """Return rows of ``monitor_result``; nothing is stored."""
@@ -56,6 +61,7 @@ class JudgeInputs:
             run_id=work.run_id,
             is_backfill=work.is_backfill,
             families=[self.family],
+            arrivals=self.arrivals,
             **self.references,
         )
 
@@ -82,10 +88,14 @@ def judge_inputs(
     states: Mapping[dt.datetime, WindowInputs],
 ) -> Iterator[JudgeInputs]:
     """Yield what windows are judged by: stored metrics, in parts that share a baseline."""
+    from mlmon_dagster.profiles.arrivals import load_arrivals
+
     mine, spec = FAMILIES[family], work.spec
     if not mine.is_due(spec):
         return  # no verdict is ever to come, which is no news
     columns = mine.compared or mine.columns
+    arrivals = load_arrivals(work.project.store.state, spec) if spec.has_actuals else None
+    timing = truth_timing.timing_of(work.project.store.state, spec.model)
     for part in parts_of(replace(work, windows=windows), states):
         for comparison in (
             comparisons(part, family, columns(spec))
@@ -96,8 +106,9 @@ def judge_inputs(
                 comparison,
                 family,
                 _metrics(comparison.work, mine),
-                _describe(comparison.part, mine),
+                _describe(comparison.part, mine, arrivals, timing),
                 mine.references(comparison),
+                arrivals,
             )
 
 
@@ -140,9 +151,13 @@ def _since(first: Window, n_windows: int) -> dt.datetime:
     return first.start - (n_windows - 1) * (first.end - first.start) - dt.timedelta(hours=1)
 
 
-def _describe(part: Part, family: Family) -> pd.DataFrame:
+def _describe(
+    part: Part, family: Family, arrivals: Arrivals | None, timing: TruthTiming
+) -> pd.DataFrame:
     """Return what the monitors must know of each window beside its metrics."""
     import pandas as pd
+
+    from mlmon_dagster.monitors.ground_truth import explain_waiting
 
     work, states = part.work, part.states
     spec, refused = work.spec, _refused(work)
@@ -154,15 +169,20 @@ def _describe(part: Part, family: Family) -> pd.DataFrame:
         share = n_bad / (n + n_bad) if n + n_bad else 0.0
         facts = {"n_bad": n_bad, **own}
         version = state.steps.get(family.step, _UNKNOWN).data_version
+        counts = (state.n_expected, state.n_actual)
+        maturity = maturity_of(spec, window, *counts, work.now, timing)
+        if maturity == "provisional" and spec.has_actuals:
+            why = explain_waiting(spec, arrivals, timing, window.end, *counts, work.now)
+            facts |= {"truth_reason": why[0], "truth_message": why[1]}
         rows.append(
             {
                 "window_start": window.start,
                 "window_end": window.end,
                 "n": n,
                 "n_actual": state.n_actual,
-                "n_expected": 0 if is_waiting(state) else state.n_expected,
+                "n_expected": state.n_expected,
                 "is_waiting": is_waiting(state),
-                "maturity": maturity_of(spec, window, state.n_expected, state.n_actual, work.now),
+                "maturity": maturity,
                 "data_version": family.version(version, state, facts),
                 "bad_reasons": json.dumps(reasons),
                 "schema_broken": share > spec.source.predictions.max_bad_rate,

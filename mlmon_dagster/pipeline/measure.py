@@ -16,7 +16,7 @@ from mlmon_dagster.spec import Maturity, Window, maturity_of
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.declaration import SliceKey
 from mlmon_dagster.spec.names import ALL
-from mlmon_dagster.store.state import metric_log
+from mlmon_dagster.store.state import metric_log, truth_timing
 from mlmon_dagster.store.state.window_state import NO_BASELINE, StepMark
 
 if TYPE_CHECKING:
@@ -91,12 +91,13 @@ def _of(profiles: Mapping[str, ColumnStatistics], work: Work) -> dict[str, Colum
 def _marks(part: Part, step: str) -> dict[dt.datetime, StepMark]:
     """Return what this step of each window is made from; of those about actuals also maturity."""
     marks, work, states = {}, part.work, part.states
+    timing = truth_timing.timing_of(work.project.store.state, work.spec.model)
     for window in work.windows:
         mark = replace(mark_of(states, window, "profiles"), maturity="")
         if step in of_actuals(work.spec):
             state = states.get(window.start)
             n, n_actual = (state.n_expected, state.n_actual) if state else (0, 0)
-            maturity = maturity_of(work.spec, window, n, n_actual, work.now)
+            maturity = maturity_of(work.spec, window, n, n_actual, work.now, timing)
             version = f"{mark.data_version}:{maturity}"
             mark = replace(mark, data_version=version, maturity=maturity)
         marks[window.start] = mark

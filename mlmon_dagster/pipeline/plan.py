@@ -26,9 +26,9 @@ from mlmon_dagster.spec import (
 )
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.model import profile_digest
-from mlmon_dagster.spec.windows import EarlierWindows, mark_of_windows
+from mlmon_dagster.spec.windows import EarlierWindows, TruthTiming, mark_of_windows
 from mlmon_dagster.store.baselines import BaselinesInForce, baselines_in_force
-from mlmon_dagster.store.state import state_marks, window_state
+from mlmon_dagster.store.state import state_marks, truth_timing, window_state
 from mlmon_dagster.store.state.window_state import StepMark, WindowInputs
 
 MAX_ATTEMPTS = 3
@@ -81,10 +81,11 @@ def plan(
         # Every window is compared with it, so the windows wait for one tick.
         return [_baseline_request(engine, spec, due)]
     force = baselines_in_force(engine, spec.model)
+    timing = truth_timing.timing_of(engine, spec.model)
     order = _with_rows(engine, spec, complete_windows(spec.time, now))
     stale = [
         (window, assets)
-        for window, assets in _stale(spec, order, inputs, now, force)
+        for window, assets in _stale(spec, order, inputs, now, force, timing)
         if not (more_is_coming and _is_fresh(inputs.get(window.start), now))
     ]
     requests = []
@@ -96,7 +97,7 @@ def plan(
         key = f"{spec.model}:{windows[0].key}:{windows[-1].key}:{assets[0]}:{revision}"
         baselines = sorted({(force.at(w.start) or "none")[:8] for w in windows})
         key += "" if assets != COMPARED else f":{_compared_with(spec, windows, inputs)}"
-        key += f":{'+'.join(baselines)}:{_maturities(spec, windows, inputs, now)}:{attempt}"
+        key += f":{'+'.join(baselines)}:{_maturities(spec, windows, inputs, now, timing)}:{attempt}"
         if assets == windowed_of(spec) and force.newest is None:
             assets = ("baseline", *assets)
         requests.append(Request(spec, windows, assets, key, attempt, largest * len(windows)))
@@ -111,7 +112,8 @@ def is_up_to_date(project: Project, spec: ModelSpec, now: dt.datetime) -> bool:
         return False
     order = _with_rows(engine, spec, complete_windows(spec.time, now))
     force = baselines_in_force(engine, spec.model)
-    return next(_stale(spec, order, inputs, now, force), None) is None
+    timing = truth_timing.timing_of(engine, spec.model)
+    return next(_stale(spec, order, inputs, now, force, timing), None) is None
 
 
 def _stale(
@@ -120,11 +122,12 @@ def _stale(
     inputs: dict[dt.datetime, WindowInputs],
     now: dt.datetime,
     force: BaselinesInForce,
+    timing: TruthTiming,
 ) -> Iterator[tuple[Window, tuple[str, ...]]]:
     """Yield the windows that have to be computed again, and which assets of each."""
     moved = _moved(spec, order, inputs, force)
     for window in order:
-        assets = stale_assets(spec, window, inputs, now, force.at(window.start))
+        assets = stale_assets(spec, window, inputs, now, force.at(window.start), timing)
         if assets := assets or moved.get(window.start, ()):
             yield window, assets
 
@@ -137,7 +140,8 @@ def is_computed(project: Project, spec: ModelSpec, window: Window, now: dt.datet
     if state is None or not state.n or state.computed_at is None or state.attempts:
         return False
     in_force = baselines_in_force(engine, spec.model).at(window.start)
-    return not stale_assets(spec, window, inputs, now, in_force)
+    timing = truth_timing.timing_of(engine, spec.model)
+    return not stale_assets(spec, window, inputs, now, in_force, timing)
 
 
 def in_runs(requests: Sequence[Request]) -> list[tuple[Request, ...]]:
@@ -235,6 +239,7 @@ def stale_assets(
     inputs: dict[dt.datetime, WindowInputs],
     now: dt.datetime,
     baseline_id: str | None,
+    timing: TruthTiming,
 ) -> tuple[str, ...]:
     """Return the assets of a window that have to be computed again, () if none.
 
@@ -242,7 +247,7 @@ def stale_assets(
     another baseline than the one the window was profiled with. Assets that the model has only now,
     as it declares more, are computed alone. Where only time has passed, so that ground truth counts
     as mature now, what is about it is judged again and nothing else; what was mature already is
-    left alone when it closes.
+    left alone when it closes, and when its ground truth turns out to take longer than was thought.
     """
     state = inputs.get(window.start)
     if state is None or state.attempts >= MAX_ATTEMPTS:
@@ -258,10 +263,13 @@ def stale_assets(
         return every
     if new:
         return new
-    maturity = maturity_of(spec, window, state.n_expected, state.n_actual, now)
+    maturity = maturity_of(spec, window, state.n_expected, state.n_actual, now, timing)
     checks = [f"{BY_NAME[name].family}_check" for name in about_actuals]
     judged = {marks[step].maturity for step in (*about_actuals, *checks)}
-    if maturity == "closed":  # says that nobody waits any more; the numbers are judged as mature
+    # Closed says that nobody waits any more, and provisional that the age is now held to be longer:
+    # the numbers were judged as mature, and are the same.
+    is_learnt = spec.actuals.expected_within is None
+    if maturity == "closed" or (maturity == "provisional" and is_learnt):
         judged -= {"mature"}
     return () if judged <= {maturity} else about_actuals
 
@@ -316,11 +324,12 @@ def _maturities(
     windows: Sequence[Window],
     inputs: dict[dt.datetime, WindowInputs],
     now: dt.datetime,
+    timing: TruthTiming,
 ) -> str:
     """Name the maturities of some windows: what they are judged by changes without new inputs."""
     states = ((w, inputs[w.start]) for w in windows)
     return "+".join(
-        sorted({maturity_of(spec, w, s.n_expected, s.n_actual, now) for w, s in states})
+        sorted({maturity_of(spec, w, s.n_expected, s.n_actual, now, timing) for w, s in states})
     )
 
 

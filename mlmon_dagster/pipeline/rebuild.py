@@ -27,6 +27,7 @@ def rebuild_records(work: Work) -> dict[str, Numbers]:
 
     A frozen window keeps the records it was closed with.
     """
+    from mlmon_dagster.profiles.arrivals import learn_timing
     from mlmon_dagster.store.reading import GroundTruthLag, measure_lags
 
     store, spec = work.project.store, work.spec
@@ -35,7 +36,7 @@ def rebuild_records(work: Work) -> dict[str, Numbers]:
     kept = _kept(work, before)
     rebuilt = [window for window in work.windows if window not in kept]
     counts = _counted(store.inference_records(spec).rebuild(rebuilt))
-    lags = measure_lags(store, spec, rebuilt)
+    lags = measure_lags(store, spec, rebuilt, work.now)
     rows, marks = [], {}
     numbers: dict[str, Numbers] = {}
     for window in work.windows:
@@ -66,11 +67,13 @@ def rebuild_records(work: Work) -> dict[str, Numbers]:
                 "lags": lag.lags,
                 "first_event_time": count.first_event_time,
                 "last_event_time": count.last_event_time,
+                "arrivals": lag.arrivals,
             }
         )
     with store.state.begin() as conn:
         window_state.mark_computed(conn, spec.model, rows)
         window_state.mark(conn, spec.model, "inference_store", marks, work.now)
+    learn_timing(work.project.store.state, spec, work.now)
     return numbers
 
 

@@ -33,12 +33,15 @@ from mlmon_dagster.store.state.window_state import ServedWindow, WindowInputs
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from mlmon_dagster.metrics.arrivals import Arrivals
+
 _WEEK = dt.timedelta(weeks=1)
 ALWAYS = 30  # newest windows that every look judges; older ones where their verdict is out of date
 SILENCE, OVERDUE = "freshness/no_data_for", "freshness/actuals_missing"
 ARRIVED, SILENT = "arrived", "silent"
 _OPEN = (  # verdicts that files may still change
     "", "unread", "actuals:unread", "actuals:not_due", "actuals:uncounted", "actuals:no_rows",
+    "actuals:unknown",
 )  # fmt: skip
 _NEVER = WindowInputs(dt.datetime.max.replace(tzinfo=dt.UTC), 0, 0, 0, 0)
 
@@ -54,17 +57,21 @@ def unjudged_windows(work: Work) -> tuple[Window, ...]:
     Older windows change when files are taken in late, or all at once; what was judged before and
     has not changed since needs no second look.
     """
+    from mlmon_dagster.profiles.arrivals import load_arrivals
+
     windows = complete_windows(work.spec.time, work.now)
     older, newest = windows[:-ALWAYS], windows[-ALWAYS:]
     if not older:
         return tuple(newest)
     engine, spec = work.project.store.state, work.spec
     states = window_state.load(engine, spec.model, older[0].start, older[-1].end)
+    arrivals = load_arrivals(work.project.store.state, spec) if spec.has_actuals else None
     known = monitor_results.versions(
         engine, spec.model, [SILENCE, OVERDUE], older[0].start, older[-1].end
     )
     for i, window in enumerate(older):
-        due = _versions(spec, window, states.get(window.start, _NEVER), work.now)
+        state = states.get(window.start, _NEVER)
+        due = _versions(spec, window, state, arrivals, work.now)
         if any(known.get((m, window.start), ("", ""))[0] != v for m, v in due.items()):
             return tuple(windows[i:])
     return tuple(newest)
@@ -76,15 +83,22 @@ def arrived(state: WindowInputs) -> int:
 
 
 def _versions(
-    spec: ModelSpec, window: Window, state: WindowInputs, now: dt.datetime
+    spec: ModelSpec,
+    window: Window,
+    state: WindowInputs,
+    arrivals: Arrivals | None,
+    now: dt.datetime,
 ) -> dict[str, str]:
     """Return the data versions that a window's verdicts should have."""
+    from mlmon_dagster.monitors.ground_truth import compare_truth
+
     found = {SILENCE: ARRIVED if arrived(state) else SILENT}
-    n, wait = state.n_expected, spec.actuals.expected_within + spec.time.allowed_lateness
+    n, k = state.n_expected, state.n_actual
     is_overdue = spec.has_actuals and spec.monitors.freshness.actuals_missing is not None
     if is_overdue and n and not is_waiting(state):
-        is_due = window.end + wait <= now
-        found[OVERDUE] = f"actuals:{state.n_actual}:{n}" if is_due else "actuals:not_due"
+        seen = compare_truth(spec, arrivals, window.end, n, k, now).state
+        is_told = seen in ("late", "fine")
+        found[OVERDUE] = f"actuals:{k}:{n}:{seen}" if is_told else f"actuals:{seen}"
     return found
 
 

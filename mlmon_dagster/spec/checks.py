@@ -153,7 +153,8 @@ def _source(spec: Declaration) -> Iterator[Problem]:
             yield from (Problem(("source", stream, *path), said) for path, said in found)
     if spec.source.actuals is not None and spec.columns.actual is None:
         yield Problem(("columns",), "source.actuals needs columns.actual, the ground truth's name")
-    if spec.actuals.closed_after < spec.actuals.expected_within:
+    closed, expected = spec.actuals.closed_after, spec.actuals.expected_within
+    if closed is not None and expected is not None and closed < expected:
         yield Problem(
             ("actuals", "closed_after"), "a window closes before its actuals are expected"
         )

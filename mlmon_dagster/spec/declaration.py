@@ -41,6 +41,7 @@ Granularity = Literal["hour", "day", "week", "month"]
 
 FeatureType = Literal["numeric", "categorical", "boolean", "datetime", "text"]
 SHORTEST_VERSIONS = dt.timedelta(days=1)
+SHORTEST_CLOSING = dt.timedelta(days=90)  # unless declared, whatever is learnt
 ATTRIBUTION: Final = "attribution"  # of a feature
 ATTRIBUTION_SHIFT: Final = "attribution_shift"  # of the same, from the baseline's
 ATTRIBUTION_NDCG: Final = "attribution_ndcg"  # of their order, against the baseline's
@@ -70,14 +71,16 @@ class RetentionPolicy(Declared):
 
 
 def retention_problems(
-    kept: RetentionPolicy, closed_after: dt.timedelta
+    kept: RetentionPolicy, closed_after: dt.timedelta | None
 ) -> Iterator[tuple[str, str]]:
     """Yield the keys that are too short, and why.
 
     Args:
         kept: The declared policy.
-        closed_after: Until when ground truth is awaited.
+        closed_after: Until when ground truth is awaited; None if that is learnt, and then not less
+            than `SHORTEST_CLOSING`.
     """
+    awaited = SHORTEST_CLOSING if closed_after is None else closed_after
     if kept.versions < SHORTEST_VERSIONS:
         yield (
             "versions",
@@ -85,10 +88,10 @@ def retention_problems(
         )
     for name in ("production", "profiles"):
         age = getattr(kept, name)
-        if age is not None and age < closed_after:
+        if age is not None and age < awaited:
             yield (
                 name,
-                f"is shorter than actuals.closed_after ({format_duration(closed_after)}); windows "
+                f"is shorter than actuals.closed_after ({format_duration(awaited)}); windows "
                 "would lose their rows while their ground truth is still awaited",
             )
 
@@ -245,11 +248,14 @@ class Fairness(Declared):
 
 
 class ActualsPolicy(Declared):
-    """When ground truth is expected, and when a window is closed."""
+    """When ground truth is expected, and when a window is closed.
 
-    expected_within: Duration = dt.timedelta(days=1)
-    closed_after: Duration = dt.timedelta(days=90)
-    min_coverage: float = Field(default=0.9, gt=0, le=1)
+    What is not declared is learnt from how late ground truth comes.
+    """
+
+    expected_within: Duration | None = None
+    closed_after: Duration | None = None
+    min_coverage: float | None = Field(default=None, gt=0, le=1)
     min_rows: int = Field(default=30, ge=1)
     no_actual_when: str | None = None
     unmatched_after: Duration = dt.timedelta(days=90)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from zoneinfo import ZoneInfo
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec.baseline import BaselineSpec
-from mlmon_dagster.spec.declaration import Granularity, TimeSpec
+from mlmon_dagster.spec.declaration import SHORTEST_CLOSING, Granularity, TimeSpec
 from mlmon_dagster.spec.holidays import name_holidays
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.scalars import MAX_HOURLY_WINDOWS
@@ -32,6 +33,7 @@ _FIRST, _LAST = dt.date(1, 1, 8), dt.date(9998, 12, 31)
 MOST_OF_A_VERSION = 366  # windows of a model version to look back over
 _WEEK = dt.timedelta(weeks=1)
 PLACES: Mapping[Granularity, int] = {"hour": 168, "day": 7}  # of a week, where it has several
+FINE = 32  # up to this age of a window a step of its arrivals is one unit; above it, a sixteenth
 Maturity = Literal["provisional", "mature", "closed"]
 
 
@@ -340,16 +342,99 @@ def actual_coverage(n: int, n_actual: int) -> float | None:
     return n_actual / n if n else None
 
 
+def age_unit(time: TimeSpec) -> dt.timedelta:
+    """Return the unit in which the ages of ground truth are counted."""
+    return _HOUR if time.granularity == "hour" else _DAY
+
+
+def age_step(age: float) -> int:
+    """Return the end of the step that an age falls into: the grid on which arrivals are counted.
+
+    Args:
+        age: In units since the window's end; negative ones count as 0.
+
+    Returns:
+        0, 1, 2 ... 32, 34 ... 64, 68 ... 128 and so on: 16 steps for each doubling.
+
+    Example:
+        >>> [age_step(age) for age in (-3, 0.2, 32, 33, 64.5, 1000)]
+        [0, 1, 32, 34, 68, 1024]
+    """
+    whole = max(math.ceil(age), 0)
+    width = step_width(whole)
+    return -(-whole // width) * width
+
+
+def step_width(age: int) -> int:
+    """Return how many units the step has that ends at an age, or that a whole age falls into."""
+    return 1 if age <= FINE else 1 << ((age - 1).bit_length() - 5)
+
+
+def count_steps(ages: Mapping[int, int]) -> dict[int, int]:
+    """Count actuals of whole ages by the steps of the grid."""
+    found: dict[int, int] = {}
+    for age, n in ages.items():
+        step = age_step(age)
+        found[step] = found.get(step, 0) + n
+    return found
+
+
+@dataclass(frozen=True)
+class TruthTiming:
+    """How late a model's ground truth comes, as far as it was learnt; what is declared wins.
+
+    Attributes:
+        due: Age of a window, from its end, by which nearly all of every class has come.
+        least_share: Share of its predictions that must have ground truth by then; with less, the
+            rest is late and may be a special part of it.
+        closes: Age at which what ever comes has long come.
+    """
+
+    due: dt.timedelta | None = None
+    least_share: float = 0.0
+    closes: dt.timedelta | None = None
+
+
+UNKNOWN_TIMING = TruthTiming()
+_CLOSES_UNLEARNT = dt.timedelta(days=365)
+
+
+def closing_age(spec: ModelSpec, timing: TruthTiming) -> dt.timedelta:
+    """Return how long after its end a window waits for ground truth.
+
+    It is what `actuals.closed_after` says; else twice as long as ground truth was seen to take,
+    and at least 90 days; until that is learnt a year, but no longer than rows are kept.
+    """
+    if spec.actuals.closed_after is not None:
+        return spec.actuals.closed_after
+    learnt = _CLOSES_UNLEARNT if timing.closes is None else timing.closes
+    kept = spec.retention.production
+    return max(SHORTEST_CLOSING, learnt if kept is None else min(learnt, kept))
+
+
+def due_age(spec: ModelSpec, timing: TruthTiming) -> dt.timedelta | None:
+    """Return the age at which a window's ground truth should be there; None if nobody knows yet."""
+    if spec.actuals.expected_within is not None:
+        return spec.actuals.expected_within + spec.time.allowed_lateness
+    return timing.due
+
+
 def maturity_of(
-    spec: ModelSpec, window: Window, n: int, n_actual: int, now: dt.datetime
+    spec: ModelSpec,
+    window: Window,
+    n: int,
+    n_actual: int,
+    now: dt.datetime,
+    timing: TruthTiming = UNKNOWN_TIMING,
 ) -> Maturity:
     """Tell whether a window's realized performance may be trusted yet.
 
     - ``provisional``: the window is still running, or ground truth is still expected;
-    - ``mature``: enough of it has arrived, or it should all have arrived by now and at least
-      ``actuals.min_rows`` did;
-    - ``closed``: ``actuals.closed_after`` has passed; nobody waits for what comes later, and it
-      does not change the window any more (`closes_at`).
+    - ``mature``: all of it has arrived, or the declared `actuals.min_coverage`; or it should have
+      arrived by now, at least ``actuals.min_rows`` did, and (unless its age is declared) about as
+      much as usual: a window whose ground truth is late may lack a special part of it;
+    - ``closed``: nobody waits for what comes later, and it does not change the window any more
+      (`closes_at`).
 
     A model without ground truth has nothing to wait for: its windows are mature once they end.
 
@@ -359,19 +444,29 @@ def maturity_of(
         n: Its predictions that ground truth is expected for, 0 or more.
         n_actual: Those of them with ground truth, 0 to ``n``.
         now: The present moment, timezone-aware.
+        timing: How late ground truth comes, as learnt.
     """
     if now < window.end:
         return "provisional"
-    if now >= window.end + spec.actuals.closed_after:
+    if now >= window.end + closing_age(spec, timing):
         return "closed"
-    if not spec.has_actuals or (n and n_actual / n >= spec.actuals.min_coverage):
+    declared = spec.actuals
+    share = n_actual / n if n else 0.0
+    enough = 1.0 if declared.min_coverage is None else declared.min_coverage
+    if not spec.has_actuals or (n and share >= enough):
         return "mature"
-    due = window.end + spec.actuals.expected_within + spec.time.allowed_lateness
-    return "mature" if now >= due and n_actual >= spec.actuals.min_rows else "provisional"
+    due = due_age(spec, timing)
+    if due is None or now < window.end + due or n_actual < declared.min_rows:
+        return "provisional"
+    in_line = declared.expected_within is not None or share >= timing.least_share
+    return "mature" if in_line else "provisional"
 
 
 def closes_at(
-    spec: ModelSpec, window_end: dt.datetime, first_input_at: dt.datetime | None
+    spec: ModelSpec,
+    window_end: dt.datetime,
+    first_input_at: dt.datetime | None,
+    timing: TruthTiming = UNKNOWN_TIMING,
 ) -> dt.datetime:
     """Return when a window is frozen: what arrives later is stored and counted, not computed.
 
@@ -380,5 +475,6 @@ def closes_at(
         window_end: The window's end.
         first_input_at: When its first rows came; a history that is imported later has as much
             time for its ground truth as one that was watched live.
+        timing: How late ground truth comes, as learnt.
     """
-    return max(window_end, first_input_at or window_end) + spec.actuals.closed_after
+    return max(window_end, first_input_at or window_end) + closing_age(spec, timing)

@@ -6,7 +6,7 @@ import datetime as dt
 import json
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,7 +20,8 @@ from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.predicate import parse_predicate, predicate_columns, to_sql
-from mlmon_dagster.spec.windows import Window
+from mlmon_dagster.spec.tasks import task_of
+from mlmon_dagster.spec.windows import Window, age_unit, count_steps
 from mlmon_dagster.store.state import metric_log
 from mlmon_dagster.store.state.schema import dead_letter, ingest_file
 from mlmon_dagster.store.state.sql import literal, quote_identifier
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from mlmon_dagster.store.tables.inference_records import Group
 
 
+MOST_CLASSES = 10  # whose arrivals are counted one by one
 LAGS_AT_ONCE = 1_000_000  # predictions whose ground truth is looked up at once
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
@@ -240,14 +242,23 @@ class GroundTruthLag:
         n_exempt: Predictions without ground truth that ``actuals.no_actual_when`` picks.
         lags: JSON, ``{"known_hours": {"p50": ...}, "arrived_hours": {...}}``: hours from the event
             until the actual was known (``actual_time``), and until it came to this store.
+        arrivals: JSON: how many predictions ground truth is expected for (``n``), and how many
+            actuals came by each age of the window (``arrived``, ``known``: class -> [[age, count],
+            ...]), in hours of hourly windows, else days; ``future`` and ``early`` are those known
+            later than now, or before their prediction, which are not counted as known.
     """
 
     n_exempt: int
     lags: str
+    arrivals: str = "{}"
 
 
 def measure_lags(
-    store: Store, spec: ModelSpec, windows: Sequence[Window]
+    store: Store,
+    spec: ModelSpec,
+    windows: Sequence[Window],
+    now: datetime,
+    dataset: str = PRODUCTION,
 ) -> dict[datetime, GroundTruthLag]:
     """Measure the ground truth of windows from their records and the event log.
 
@@ -258,6 +269,8 @@ def measure_lags(
         store: The store.
         spec: The model.
         windows: Windows whose records are up to date.
+        now: The present moment.
+        dataset: Whose records.
 
     Returns:
         Window start -> what was measured; a window without records is absent, and so is every
@@ -268,7 +281,7 @@ def measure_lags(
     log = store.event_log(spec).pinned()
     of_date = by_date(windows)
     found = (
-        store.query(_lags_sql(store, spec, log, group, of_date))
+        store.query(_lags_sql(store, spec, log, group, of_date, now, dataset))
         for group in groups_of(log.count_rows(set(of_date)), LAGS_AT_ONCE)
         if not group.bucket.first  # of so many, the first bucket of the ids is sample enough
     )
@@ -285,28 +298,85 @@ def measure_lags(
                     if row[name] and None not in row[name]
                 }
             ),
+            _encode_arrivals(
+                row["expected"],
+                {name: row[f"{name}_ages"] or () for name in ("arrived", "known")},
+                {name: row[name] for name in ("future", "early")},
+            ),
         )
         for row in rows
     }
 
 
+def _encode_arrivals(
+    n: int, ages_of: Mapping[str, Iterable[tuple[str, int]]], odd: Mapping[str, int]
+) -> str:
+    """Return the arrivals of a window as JSON; of ages of the grid, with the fewest bytes.
+
+    Args:
+        n: Predictions that ground truth is expected for.
+        ages_of: ``arrived`` and ``known``: age and class, as in ``12:1``, and how many.
+        odd: How many are known in the ``future`` and too ``early``.
+    """
+    found: dict[str, object] = {"n": n}
+    for name, counted in ages_of.items():
+        by_class: dict[str, dict[int, int]] = {}
+        for key, count in counted:
+            age, _, actual = key.partition(":")
+            by_class.setdefault(actual, {})[int(age)] = count
+        if len(by_class) > MOST_CLASSES:
+            by_class = {"": dict(sum((Counter(ages) for ages in by_class.values()), Counter()))}
+        found[name] = {
+            actual: sorted(count_steps(ages).items()) for actual, ages in sorted(by_class.items())
+        }
+    found |= {name: count for name, count in odd.items() if count}
+    return json.dumps(found, separators=(",", ":"))
+
+
 def _lags_sql(
-    store: Store, spec: ModelSpec, log: PinnedLog, group: Group, of_date: dict[str, list[Window]]
+    store: Store,
+    spec: ModelSpec,
+    log: PinnedLog,
+    group: Group,
+    of_date: dict[str, list[Window]],
+    now: datetime,
+    dataset: str,
 ) -> str:
     """Return the statement that counts exempt records and measures lags of those in a bucket."""
     windows = [window for date in sorted(group.dates) for window in of_date[date]]
-    records = store.inference_records(spec).from_sql(windows, [PRODUCTION])
+    records = store.inference_records(spec).from_sql(windows, [dataset])
     columns = ["prediction_id", "ingested_at"]
     actuals = log.sql("actuals", columns, group.dates | {UNMATCHED}, bucket=group.bucket)
     is_asked = "TRUE" if group.bucket == EVERY_ID else group.bucket.sql()
     levels = list(QUANTILES.values())
+    ends = ", ".join(f"({literal(w.start)}, {literal(w.end)})" for w in windows)
+    has_classes = task_of(spec).answer in ("label", "class")
+    actual = "CAST(actual AS VARCHAR)" if has_classes else "''"
+    unit = age_unit(spec.time).total_seconds()
+
+    def key(moment: str) -> str:
+        age = f"greatest(ceil(epoch({moment} - window_end) / {unit}), 0)"
+        return f"CAST(CAST({age} AS BIGINT) AS VARCHAR) || ':' || {actual}"
+
+    is_odd = f"(actual_time > {literal(now)} OR actual_time < event_time)"
+    came = "actual IS NOT NULL AND is_asked"
     return f"""SELECT window_start,
             COUNT(*) FILTER (WHERE actual IS NULL AND {_never(spec)}) AS exempt,
+            COUNT(*) FILTER (WHERE is_asked AND NOT coalesce(actual IS NULL AND {_never(spec)},
+                FALSE)) AS expected,
             quantile_cont(epoch(actual_time - event_time) / 3600, {levels})
-                FILTER (WHERE actual IS NOT NULL AND is_asked) AS known,
+                FILTER (WHERE {came}) AS known,
             quantile_cont(epoch(arrived - event_time) / 3600, {levels})
-                FILTER (WHERE actual IS NOT NULL AND is_asked) AS arrived
-        FROM (SELECT *, {is_asked} AS is_asked FROM {records}) AS r LEFT JOIN (
+                FILTER (WHERE {came}) AS arrived,
+            histogram({key("actual_time")}) FILTER (
+                WHERE {came} AND actual_time IS NOT NULL AND NOT {is_odd}) AS known_ages,
+            histogram({key("arrived")}) FILTER (
+                WHERE {came} AND arrived IS NOT NULL) AS arrived_ages,
+            COUNT(*) FILTER (WHERE {came} AND actual_time > {literal(now)}) AS future,
+            COUNT(*) FILTER (WHERE {came} AND actual_time < event_time) AS early
+        FROM (SELECT *, {is_asked} AS is_asked FROM {records}) AS r
+        JOIN (VALUES {ends}) AS w(begins, window_end) ON w.begins = r.window_start
+        LEFT JOIN (
             SELECT prediction_id, MIN(ingested_at) AS arrived FROM {actuals} GROUP BY prediction_id
         ) AS a ON a.prediction_id = r.prediction_id
         GROUP BY window_start"""

@@ -283,7 +283,7 @@ def no_data(number: int, reason: str, **changes: Any) -> dict[str, Any]:
     ("reason", "maturity", "raised"),
     [
         ("few_rows", "", False),
-        ("provisional", "provisional", False),
+        ("labels_still_coming", "provisional", False),
         ("schema", "", False),
         ("no_actuals", "provisional", False),
         ("no_actuals", "mature", True),

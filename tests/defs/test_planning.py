@@ -106,7 +106,7 @@ def test_time_alone_asks_for_performance_alone(own_fortnight: World) -> None:
     part = landing(own_fortnight.folder, "actuals") / "part.parquet"
     drop(actuals.head(50), part)
     own_fortnight.work()
-    assert set(own_fortnight.verdicts("performance", LATE[0])["reason"]) == {"provisional"}
+    assert set(own_fortnight.verdicts("performance", LATE[0])["reason"]) == {"labels_still_coming"}
     own_fortnight.clock.moment = NOW + dt.timedelta(days=2)
     requests = own_fortnight.requests()
     assert asked(requests) == [(str(LATE[0]), str(LATE[0]), {*of_actuals(own_fortnight.spec)})]

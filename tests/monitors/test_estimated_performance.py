@@ -60,7 +60,7 @@ def test_the_message_says_estimate_truth_and_what_it_means():
 def test_few_actuals_or_no_baseline_give_no_verdict():
     row = metric("roc_auc_residual", 0.2, lower=0.1, upper=0.3)
     early = [window(maturity="provisional")]
-    assert judged("roc_auc_residual", [row], early)["reason"] == "provisional"
+    assert judged("roc_auc_residual", [row], early)["reason"] == "labels_still_coming"
     estimate = metric("estimated_roc_auc", 0.6, lower=0.59, upper=0.61)
     assert judged("roc_auc", [estimate], baseline=None)["reason"] == "no_baseline"
     assert judged("roc_auc", [], [window(learning=True)])["reason"] == "learning"

@@ -191,7 +191,7 @@ def test_provisional_windows_are_not_judged_by_level():
     known = frame(series(np.zeros(20), start=FIRST))
     day = window(DAY, maturity="provisional")
     row = only(verdicts("performance", series([0.9]), [day], baseline_windows=known), GAP)
-    assert (row["status"], row["reason"]) == ("NO_DATA", "provisional")
+    assert (row["status"], row["reason"]) == ("NO_DATA", "labels_still_coming")
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def test_provisional_windows_are_not_judged():
         verdicts("performance", [auc(0.1)], [window(maturity="provisional")], baseline=BASELINE),
         AUC,
     )
-    assert (row["status"], row["reason"]) == ("NO_DATA", "provisional")
+    assert (row["status"], row["reason"]) == ("NO_DATA", "labels_still_coming")
     assert row["value"] == 0.1  # shown all the same
 
 

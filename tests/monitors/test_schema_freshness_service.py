@@ -97,7 +97,7 @@ def test_windows_that_are_not_counted_yet_have_a_verdict_on_ground_truth_all_the
     rows = verdicts("freshness", [], [window(n=10, n_expected=0, is_waiting=True)])
     assert [(r["monitor"], r["status"], r["reason"]) for r in rows] == [
         ("freshness/no_data_for", "OK", ""),
-        ("freshness/actuals_missing", "NO_DATA", "provisional"),
+        ("freshness/actuals_missing", "NO_DATA", "labels_still_coming"),
     ]
 
 

@@ -7,7 +7,12 @@ import datetime as dt
 import pytest
 
 from mlmon_dagster.spec import maturity_of, window_from_key
-from mlmon_dagster.spec.windows import actual_coverage
+from mlmon_dagster.spec.windows import (
+    UNKNOWN_TIMING,
+    TruthTiming,
+    actual_coverage,
+    closing_age,
+)
 from tests.spec.specs import REMOVED, spec
 
 SPEC = spec(
@@ -39,6 +44,48 @@ def test_maturity_follows_coverage_then_time(
     now = WINDOW.end + dt.timedelta(days=days_after_end)
 
     assert maturity_of(SPEC, WINDOW, n, n_actual, now) == expected
+
+
+LEARNT = TruthTiming(dt.timedelta(days=20), 0.72, dt.timedelta(days=120))
+
+
+@pytest.mark.parametrize(
+    ("days_after_end", "n_actual", "timing", "expected"),
+    [
+        (1, 99, UNKNOWN_TIMING, "provisional"),
+        (100, 99, UNKNOWN_TIMING, "provisional"),
+        (1, 100, UNKNOWN_TIMING, "mature"),
+        (365, 99, UNKNOWN_TIMING, "closed"),
+        (19.9, 90, LEARNT, "provisional"),
+        (20, 90, LEARNT, "mature"),
+        (20, 71, LEARNT, "provisional"),
+        (119, 71, LEARNT, "provisional"),
+        (120, 71, LEARNT, "closed"),
+    ],
+)
+def test_what_is_not_declared_follows_what_was_learnt(
+    days_after_end: float, n_actual: int, timing: TruthTiming, expected: str
+) -> None:
+    """Before the learnt age, or with less than is in line then, a window waits."""
+    undeclared, now = spec(), WINDOW.end + dt.timedelta(days=days_after_end)
+
+    assert maturity_of(undeclared, WINDOW, 100, n_actual, now, timing) == expected
+
+
+def test_declared_ages_win_over_learnt_ones() -> None:
+    """Nothing learnt moves a window whose ages are declared."""
+    for days, n_actual in ((2, 50), (4, 50), (5, 95), (15, 0)):
+        now = WINDOW.end + dt.timedelta(days=days)
+        known = maturity_of(SPEC, WINDOW, 100, n_actual, now)
+        assert maturity_of(SPEC, WINDOW, 100, n_actual, now, LEARNT) == known
+
+
+def test_a_window_closes_while_its_rows_are_kept() -> None:
+    """However long ground truth is awaited, it is not awaited for rows that are gone."""
+    kept = spec(retention={"production": "200d"})
+    assert closing_age(kept, UNKNOWN_TIMING) == dt.timedelta(days=200)
+    assert closing_age(kept, LEARNT) == dt.timedelta(days=120)
+    assert closing_age(spec(), TruthTiming(closes=dt.timedelta(days=30))).days == 90
 
 
 def test_coverage_is_the_share_with_ground_truth_and_none_of_an_empty_window() -> None:

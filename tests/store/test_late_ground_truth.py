@@ -86,7 +86,7 @@ def test_lags_tell_when_ground_truth_was_known_and_when_it_arrived(
     log.append("actuals", actuals.slice(0, 20), ["a"])
     day = window(spec, "2024-01-01")
     store.inference_records(spec).rebuild([day])
-    found = measure_lags(store, spec, [day])[day.start]
+    found = measure_lags(store, spec, [day], NOW + dt.timedelta(days=30))[day.start]
     north = sum(r == "north" for r in predictions.column("region").to_pylist()[20:])
     assert found.n_exempt == north
     lags = json.loads(found.lags)

@@ -49,7 +49,7 @@ from mlmon_dagster.spec.metric_registry import BINARY, MULTICLASS, REGRESSION
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.tasks import class_scores, estimated, estimated_metrics, residual
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.state import erased_ids, metric_log
+from mlmon_dagster.store.state import erased_ids, metric_log, truth_timing
 from mlmon_dagster.store.state.sql import quote_identifier
 
 if TYPE_CHECKING:
@@ -316,6 +316,8 @@ def with_learnt_bands(
     if not len(mine):
         return frame
     grain, wait = GRAINS[spec.time.granularity], spec.actuals.expected_within
+    if wait is None:
+        wait = truth_timing.timing_of(store.state, spec.model).due or dt.timedelta(days=1)
     known = metric_log.newest(
         store.state,
         spec.model,

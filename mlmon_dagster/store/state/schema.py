@@ -151,6 +151,19 @@ window_state = sa.Table(
     text("lags", "{}"),  # JSON: quantiles in hours of how late ground truth is known and arrives
     time("first_event_time"),  # of production's records; null without any
     time("last_event_time"),
+    text("arrivals", "{}"),  # JSON: actuals by age and class, see store.reading
+)
+
+# How late ground truth comes, as learnt from the windows' arrivals: one row a model.
+arrival_curve = sa.Table(
+    "arrival_curve",
+    METADATA,
+    text("model", primary_key=True),
+    sa.Column("due_seconds", sa.BigInteger),  # null until it is learnt
+    sa.Column("least_share", sa.Float, nullable=False, server_default="0"),
+    sa.Column("closes_seconds", sa.BigInteger),
+    text("curves", "{}"),  # JSON, see `metrics.arrivals`
+    time("learnt_at", nullable=False),
 )
 
 # How far each step of a window has come: the revision and version of the inputs it was made from.

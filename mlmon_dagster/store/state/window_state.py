@@ -14,6 +14,7 @@ from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.windows import Window, closes_at, first_window
 from mlmon_dagster.store.state.schema import window_state, window_step
 from mlmon_dagster.store.state.statements import between, insert, upsert
+from mlmon_dagster.store.state.truth_timing import load_timing
 
 
 def mark_inputs(
@@ -106,10 +107,12 @@ def frozen_among(
         c.input_revision > 0,
         c.reopened_at.is_(None),
     )
+    timing = load_timing(conn, spec.model)
     return {
         live[row.window_start]
         for row in conn.execute(query)
-        if row.window_start in live and now >= closes_at(spec, row.window_end, row.first_input_at)
+        if row.window_start in live
+        and now >= closes_at(spec, row.window_end, row.first_input_at, timing)
     }
 
 
@@ -323,8 +326,10 @@ def load(
     def within(table: sa.Table) -> list[sa.ColumnElement[bool]]:
         return [table.c.model == model, *between(table.c.window_start, start, end)]
 
+    # Arrivals are most of a row's bytes, and only `load_arrivals` reads them.
+    columns = [column for column in window_state.c if column.name != "arrivals"]
     with engine.connect() as conn:
-        states = conn.execute(sa.select(window_state).where(*within(window_state))).all()
+        states = conn.execute(sa.select(*columns).where(*within(window_state))).all()
         steps = conn.execute(sa.select(window_step).where(*within(window_step))).all()
     found = {
         row.window_start: WindowInputs(
@@ -347,6 +352,31 @@ def load(
             mark = StepMark(row.revision, row.data_version, row.maturity)
             found[row.window_start].steps[row.step] = mark
     return found
+
+
+@dataclass(frozen=True)
+class StoredArrivals:
+    """When the ground truth of a window came, as it was measured when the window was rebuilt."""
+
+    window_start: datetime
+    window_end: datetime
+    first_input_at: datetime | None
+    arrivals: str
+
+
+def load_arrivals(
+    engine: sa.Engine, model: str, before: datetime, after: datetime | None, most: int
+) -> list[StoredArrivals]:
+    """Return the arrivals of a model's newest windows that start before and not before a time."""
+    c = window_state.c
+    query = (
+        sa.select(c.window_start, c.window_end, c.first_input_at, c.arrivals)
+        .where(c.model == model, c.arrivals != "{}", *between(c.window_start, after, before))
+        .order_by(c.window_start.desc())
+        .limit(most)
+    )
+    with engine.connect() as conn:
+        return [StoredArrivals(*row) for row in conn.execute(query)]
 
 
 class ServedWindow(NamedTuple):

@@ -1,14 +1,13 @@
-"""Monitors that compare a window with its own past: volume, overdue and repeated rows."""
+"""Monitors that compare a window with its own past: volume and repeated rows."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 
-from tests.monitors.cases import DAY, only, spec, verdicts, window
+from tests.monitors.cases import only, spec, verdicts, window
 
 STEADY = {"place": 0, "earlier_places": np.tile(np.arange(7), 4), "earlier_sizes": np.full(28, 900)}
 
@@ -45,52 +44,6 @@ def test_a_drop_within_the_usual_scatter_passes_and_says_so() -> None:
 
     assert row["status"] == "OK"
     assert row["message"].endswith("the volume varies as much anyway.")
-
-
-def overdue(coverages: list[float], n: int = 100) -> list[dict[str, Any]]:
-    windows = [
-        window(
-            DAY + pd.Timedelta(days=i),
-            n=n,
-            n_expected=n,
-            n_actual=round(n * c),
-            data_version=f"{i}",
-        )
-        for i, c in enumerate(coverages)
-    ]
-    rows = verdicts("freshness", [], windows)
-    return [row for row in rows if row["metric"] == "actuals_missing"]
-
-
-def test_ground_truth_far_below_its_usual_coverage_is_overdue() -> None:
-    rows = overdue([0.95] * 8 + [0.2, 0.9])
-
-    assert [row["status"] for row in rows] == ["OK"] * 8 + ["ERROR", "OK"]
-    assert rows[8]["message"] == (
-        "Ground truth is due, and 20 of 100 predictions have it (usually 95 %)."
-    )
-
-
-def test_ground_truth_that_never_came_is_overdue_and_sparse_one_is_not() -> None:
-    assert [row["status"] for row in overdue([0.0, 0.0])] == ["ERROR", "ERROR"]
-    assert {row["status"] for row in overdue([0.3, 0.2, 0.35] * 4)} == {"OK"}
-    assert {row["status"] for row in overdue([0.0] * 3, n=20)} == {"OK"}
-
-
-def test_ground_truth_stays_overdue_however_long_none_comes_and_while_no_predictions_come() -> None:
-    rows = overdue([1.0] * 8 + [0.0] * 20, n=20)
-    assert {row["status"] for row in rows[8:]} == {"ERROR"}
-    assert rows[-1]["message"].endswith("(usually 100 %).")
-    # A row, or the alert would end as that of a monitor that is gone.
-    (empty,) = overdue([0.0], n=0)
-    assert (empty["status"], empty["reason"]) == ("NO_DATA", "no_rows")
-
-
-def test_windows_that_are_not_due_have_no_verdict() -> None:
-    now = (DAY + pd.Timedelta(days=2)).to_pydatetime()
-    rows = verdicts("freshness", [], [window(n_expected=100, n_actual=0)], now=now)
-
-    assert [row["status"] for row in rows] == ["OK", "NO_DATA"]
 
 
 def test_rows_sent_again_are_a_warning_and_two_rows_are_none() -> None:

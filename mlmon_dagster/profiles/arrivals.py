@@ -1,0 +1,106 @@
+"""How late a model's ground truth comes: learnt from its windows, stored once, read by every step.
+
+It is learnt whenever records were rebuilt, and when freshness looks: time passes without new rows.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from mlmon_dagster.spec import ModelSpec, first_window
+from mlmon_dagster.spec.baseline import GRAINS
+from mlmon_dagster.spec.declaration import SHORTEST_CLOSING
+from mlmon_dagster.spec.windows import TruthTiming, age_unit
+from mlmon_dagster.store.state import truth_timing, window_state
+from mlmon_dagster.store.state.window_state import StoredArrivals
+
+if TYPE_CHECKING:
+    from mlmon_dagster.metrics.arrivals import Arrivals, TruthRecord
+
+NEWEST, NEWEST_HOURS = 120, 720  # windows at each age that a curve is learnt from
+_IN_LINE = 0.8  # of the usual share, from which a window's ground truth is not late
+_EPOCH = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
+
+
+def learn_timing(engine: sa.Engine, spec: ModelSpec, now: dt.datetime) -> None:
+    """Learn how late ground truth comes from what is stored, and store it."""
+    if not spec.has_actuals:
+        return
+    from mlmon_dagster.metrics.arrivals import encode_arrivals
+
+    found = _learn(engine, spec, now)
+    curves = encode_arrivals(found)
+    if curves != truth_timing.load_curves(engine, spec.model):
+        truth_timing.save_timing(engine, spec.model, timing_from(found, spec), curves, now)
+
+
+def load_arrivals(engine: sa.Engine, spec: ModelSpec) -> Arrivals | None:
+    """Return what was learnt of a model's ground truth; None if nothing was."""
+    from mlmon_dagster.metrics.arrivals import decode_arrivals
+
+    stored = truth_timing.load_curves(engine, spec.model)
+    return None if stored is None else decode_arrivals(stored)
+
+
+def timing_from(arrivals: Arrivals, spec: ModelSpec) -> TruthTiming:
+    """Return what maturity goes by: the curve that was seen to its end, if there is one."""
+    curve = arrivals.whole
+    if curve is None or curve.due is None or curve.plateau is None or curve.longest is None:
+        return TruthTiming()
+    unit = dt.timedelta(hours=curve.unit_hours)
+    due = curve.due * unit
+    if curve is arrivals.prior:  # its times are not those at which this store gets it
+        due += spec.time.allowed_lateness
+    closes = max(SHORTEST_CLOSING, 2 * curve.longest * unit)
+    return TruthTiming(due, _IN_LINE * curve.plateau, closes)
+
+
+def _learn(engine: sa.Engine, spec: ModelSpec, now: dt.datetime) -> Arrivals:
+    from mlmon_dagster.metrics.arrivals import learn_arrivals
+
+    first = first_window(spec.time).start
+    unit = age_unit(spec.time)
+    most = NEWEST_HOURS if spec.time.granularity == "hour" else NEWEST
+    lived = window_state.load_arrivals(engine, spec.model, now, first, 2 * most)
+    older = window_state.load_arrivals(engine, spec.model, first, None, most)
+    patience = max(spec.time.allowed_lateness, 2 * GRAINS[spec.time.granularity])
+    return learn_arrivals(
+        _records(lived, unit),
+        _records(older, unit),
+        (now - _EPOCH) / unit,
+        unit.total_seconds() / 3600,
+        patience=patience / unit,
+        newest=most,
+        n_classes=2 if spec.task == "binary_classification" else 0,
+    )
+
+
+def _records(stored: Sequence[StoredArrivals], unit: dt.timedelta) -> list[TruthRecord]:
+    from mlmon_dagster.metrics.arrivals import TruthRecord
+
+    found = []
+    for row in stored:
+        content = json.loads(row.arrivals)
+        end = (row.window_end - _EPOCH) / unit
+        seen = end if row.first_input_at is None else (row.first_input_at - _EPOCH) / unit
+        found.append(
+            TruthRecord(
+                end,
+                seen,
+                content["n"],
+                _by_class(content["arrived"]),
+                _by_class(content["known"]),
+                content.get("future", 0),
+                content.get("early", 0),
+            )
+        )
+    return found
+
+
+def _by_class(stored: Mapping[str, Sequence[tuple[int, int]]]) -> dict[str, dict[int, int]]:
+    return {name: {int(age): int(k) for age, k in ages} for name, ages in stored.items()}

@@ -1,0 +1,158 @@
+"""A model whose ground truth is late, lived day by day through the pipeline's own steps."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mlmon_dagster.project import Project
+from mlmon_dagster.spec import ModelSpec, spec_from_mapping
+from mlmon_dagster.store.state import monitor_results
+from tests.pipeline.looking import look
+
+FIRST = dt.datetime(2024, 3, 1, tzinfo=dt.UTC)
+DAY = dt.timedelta(days=1)
+Lag = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+SPEC: dict[str, Any] = {
+    "model": "credit",
+    "task": "binary_classification",
+    "owners": ["team:risk"],
+    "time": {"start": "2024-03-01"},
+    "source": {
+        "predictions": {"path": "landing/predictions/*.parquet", "settle": "0s"},
+        "actuals": {"path": "landing/actuals/*.parquet", "settle": "0s"},
+    },
+    "columns": {
+        "prediction_id": "id",
+        "event_time": "at",
+        "score": "score",
+        "prediction": "decision",
+        "dataset": "dataset",
+        "actual": "late",
+        "actual_time": "known_at",
+    },
+    "features": {"income": {"type": "numeric"}},
+}
+
+
+def by_class(positives: tuple[float, float], negatives: tuple[float, float]) -> Lag:
+    """Return a lag in days, uniform between two bounds for each class."""
+
+    def lag(truth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        low = np.where(truth == 1, positives[0], negatives[0])
+        high = np.where(truth == 1, positives[1], negatives[1])
+        return np.asarray(rng.uniform(low, high))
+
+    return lag
+
+
+@dataclass
+class LateWorld:
+    """A calibrated model of which every prediction gets its label after a drawn lag.
+
+    Attributes:
+        folder: Of the project.
+        lag: Days from the prediction to its label, drawn by truth.
+        n: Predictions a day.
+        baseline_days: Days of the validation data, 0 for none.
+        actuals: What the spec declares under ``actuals``.
+        delivered: Day on which labels known on a day are delivered; by default that day.
+        is_dated: Whether labels say when they became known.
+        wrong: From this day on scores say nothing.
+    """
+
+    folder: Path
+    lag: Lag
+    n: int = 200
+    baseline_days: int = 30
+    actuals: dict[str, Any] = field(default_factory=dict)
+    delivered: Callable[[int], int] = lambda day: day
+    is_dated: bool = True
+    wrong: int = 10**6
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        self.moment = FIRST
+        self.rng = np.random.default_rng(self.seed)
+        self.project = Project(self.folder, str(self.folder / "store"), now=lambda: self.moment)
+        columns = {k: v for k, v in SPEC["columns"].items() if self.is_dated or k != "actual_time"}
+        self.spec: ModelSpec = spec_from_mapping(
+            {**SPEC, "columns": columns, "actuals": self.actuals}
+        )
+        self.waiting: dict[int, list[pd.DataFrame]] = {}
+        self.day = 0
+        if self.baseline_days:
+            first = -self.baseline_days - 70  # so that all of its labels are known by now
+            days = [self._made(first + i, "validation") for i in range(self.baseline_days)]
+            self._drop("predictions", "baseline", pd.concat([p for p, _ in days]))
+            self._drop("actuals", "baseline", pd.concat([a for _, a in days]).drop(columns="due"))
+
+    def _made(self, day: int, dataset: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+        rng, start = self.rng, FIRST + day * DAY
+        at = np.sort(rng.random(self.n))
+        income = rng.normal(0, 1, self.n)
+        score = 1 / (1 + np.exp(-(1.4 * income - 1.2)))
+        truth = (rng.random(self.n) < score).astype(int)
+        if day >= self.wrong:
+            truth = rng.permutation(truth)
+        ids = [f"{day}-{i}" for i in range(self.n)]
+        known = at + self.lag(truth, rng)
+        predictions = pd.DataFrame(
+            {
+                "id": ids,
+                "at": start + pd.to_timedelta(at, unit="D"),
+                "score": score,
+                "decision": (score > 0.5).astype(int),
+                "dataset": dataset,
+                "income": income,
+            }
+        )
+        labels = pd.DataFrame(
+            {
+                "id": ids,
+                "late": truth,
+                "dataset": dataset,
+                "known_at": start + pd.to_timedelta(known, unit="D"),
+                "due": [self.delivered(int(day + k)) for k in known],
+            }
+        )
+        return predictions, labels if self.is_dated else labels.drop(columns="known_at")
+
+    def _drop(self, stream: str, name: str, rows: pd.DataFrame) -> None:
+        path = self.folder / "landing" / stream / f"{name}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows.to_parquet(path, index=False)
+
+    def live(self, days: int) -> None:
+        """Live so many days: files of a day land early on the next one, and the planner looks."""
+        for _ in range(days):
+            predictions, labels = self._made(self.day, "production")
+            self._drop("predictions", f"{self.day:03}", predictions)
+            for due, rows in labels.groupby("due"):
+                self.waiting.setdefault(max(int(due), self.day), []).append(
+                    rows.drop(columns="due")
+                )
+            if found := self.waiting.pop(self.day, []):
+                self._drop("actuals", f"{self.day:03}", pd.concat(found))
+            self.day += 1
+            self.moment = FIRST + self.day * DAY + dt.timedelta(hours=3)
+            look(self.project, self.spec, f"run-{self.day}")
+
+    def verdicts(self, family: str, metric: str | None = None) -> pd.DataFrame:
+        """Return the newest verdicts of a family, with the number of their day."""
+        rows = monitor_results.newest(
+            self.project.store.state, self.spec.model, FIRST, self.moment, family
+        )
+        rows = rows[rows["metric"] == metric] if metric else rows
+        return rows.assign(day=(rows["window_start"] - FIRST).dt.days)
+
+    def ever(self, family: str) -> pd.DataFrame:
+        """Return every verdict of a family that was ever stored and failed."""
+        frame = monitor_results.fetch(self.project.store.state, self.spec.model)
+        return frame[(frame["family"] == family) & frame["status"].isin(["WARN", "ERROR"])]
