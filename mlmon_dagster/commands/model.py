@@ -63,6 +63,10 @@ def show_status(project: Project, name: str, last: int) -> None:
         )
     if not spec.has_actuals:
         click.echo("no ground truth is declared: performance is not measured")
+    if spec.has_actuals:
+        from mlmon_dagster.profiles.arrivals import describe_arrivals
+
+        click.echo(f"ground truth: {describe_arrivals(project.store.state, spec)}")
     click.echo("window            n  exempt  coverage  maturity     after close  known p50/p99 h")
     for window in complete_windows(spec.time, now)[-last:]:
         state = states.get(window.start)

@@ -15,7 +15,8 @@ import sqlalchemy as sa
 from mlmon_dagster.spec import ModelSpec, first_window
 from mlmon_dagster.spec.baseline import GRAINS
 from mlmon_dagster.spec.declaration import SHORTEST_CLOSING
-from mlmon_dagster.spec.windows import TruthTiming, age_unit
+from mlmon_dagster.spec.scalars import format_duration
+from mlmon_dagster.spec.windows import TruthTiming, age_unit, due_age
 from mlmon_dagster.store.state import truth_timing, window_state
 from mlmon_dagster.store.state.window_state import StoredArrivals
 
@@ -45,6 +46,24 @@ def load_arrivals(engine: sa.Engine, spec: ModelSpec) -> Arrivals | None:
 
     stored = truth_timing.load_curves(engine, spec.model)
     return None if stored is None else decode_arrivals(stored)
+
+
+def describe_arrivals(engine: sa.Engine, spec: ModelSpec) -> str:
+    """Say in one line how late a model's ground truth comes, for people."""
+    arrivals = load_arrivals(engine, spec)
+    curve = None if arrivals is None else arrivals.whole
+    note = f" {arrivals.note}" if arrivals is not None and arrivals.note else ""
+    if arrivals is None or curve is None:
+        return f"how late it comes is not known yet.{note}"
+    unit = "h" if curve.unit_hours == 1 else "d"
+    due = due_age(spec, timing_from(arrivals, spec))
+    of = "its own times" if curve is arrivals.prior else "when it came"
+    return (
+        f"half of it within {curve.median:g} {unit}, 95 % within {curve.late:g} {unit}; "
+        f"{(curve.plateau or 0) * 100:.0f} % of predictions get it; judged at "
+        f"{'-' if due is None else format_duration(due)} (learnt from {of} in "
+        f"{max(curve.n_windows)} windows).{note}"
+    )
 
 
 def timing_from(arrivals: Arrivals, spec: ModelSpec) -> TruthTiming:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mlmon_dagster.metrics.service import chance_of_so_few, volume_drop
+from mlmon_dagster.metrics.service import volume_drop
 
 WEEK = np.tile(np.arange(7), 4)
 
@@ -39,7 +39,3 @@ def test_an_incident_of_some_days_does_not_hide_itself() -> None:
 def test_without_earlier_windows_there_is_nothing_to_compare_with() -> None:
     with pytest.raises(ValueError, match="no earlier windows"):
         volume_drop(3, 0, np.zeros(0, dtype=int), np.zeros(0, dtype=int))
-
-
-def test_few_of_few_are_no_evidence() -> None:
-    assert chance_of_so_few(2, 5, 0.9) > 1e-4 > chance_of_so_few(20, 100, 0.9)
