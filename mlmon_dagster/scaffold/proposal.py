@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from zoneinfo import ZoneInfo, available_timezones
 
 from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.scaffold.label_lag import measure_label_lag
 from mlmon_dagster.scaffold.roles import (
     Roles,
     guess_roles,
@@ -87,9 +88,10 @@ def propose(
     predictions = _files(folder, streams.predictions, sample)
     truth = predictions if "actual" in roles.found else None
     of_truth: list[ColumnFacts] = []
-    events = sample.table
+    events = labelled = sample.table
     if streams.actuals:
         read = read_sample(streams.actuals)
+        labelled = read.table
         of_truth = facts_of(read.table)
         roles = with_actuals(roles, facts, of_truth)
         events = with_truth(sample.table, read.table, roles)
@@ -126,6 +128,7 @@ def propose(
             notes=tuple(notes),
             datasets=served.datasets,
             datasets_reason=served.reason,
+            label_lag=measure_label_lag(sample.table, labelled, roles),
         ),
         roles,
         facts,

@@ -11,6 +11,7 @@ from itertools import count
 
 import yaml
 
+from mlmon_dagster.scaffold.label_lag import LabelLag
 from mlmon_dagster.scaffold.roles import Roles
 from mlmon_dagster.scaffold.sample import ColumnFacts, Notation, words_of
 from mlmon_dagster.spec.baseline import PRODUCTION
@@ -85,6 +86,7 @@ class Scaffold:
         notes: What a person has to decide, as names and values do not tell it.
         datasets: Dataset -> the words of a column, or of the files' names, that mean it.
         datasets_reason: Where these words stand.
+        label_lag: How late ground truth was; None if that is not known.
     """
 
     model: str
@@ -102,6 +104,7 @@ class Scaffold:
     notes: tuple[str, ...] = ()
     datasets: Mapping[str, Sequence[str]] = field(default_factory=dict)
     datasets_reason: str = ""
+    label_lag: LabelLag | None = None
 
 
 _NOTE = "# DECIDE: "
@@ -151,6 +154,7 @@ def spec_text(
         *_shap(roles, keys),
         *_labels(roles),
         *_datasets(scaffold),
+        *([scaffold.label_lag.text()] if scaffold.label_lag and scaffold.actuals else []),
         "features:",
         *(_feature(f, keys.get(f.name, "")) for f in facts if f.name not in used),
         *_slices(keys, facts),

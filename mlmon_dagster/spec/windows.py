@@ -431,8 +431,8 @@ def maturity_of(
 
     - ``provisional``: the window is still running, or ground truth is still expected;
     - ``mature``: all of it has arrived, or the declared `actuals.min_coverage`; or it should have
-      arrived by now, at least ``actuals.min_rows`` did, and (unless its age is declared) about as
-      much as usual: a window whose ground truth is late may lack a special part of it;
+      arrived by now, at least ``actuals.min_rows`` did, and (unless the coverage is declared) about
+      as much as usual: a window whose ground truth is late may lack a special part of it;
     - ``closed``: nobody waits for what comes later, and it does not change the window any more
       (`closes_at`).
 
@@ -458,7 +458,7 @@ def maturity_of(
     due = due_age(spec, timing)
     if due is None or now < window.end + due or n_actual < declared.min_rows:
         return "provisional"
-    in_line = declared.expected_within is not None or share >= timing.least_share
+    in_line = declared.min_coverage is not None or share >= timing.least_share
     return "mature" if in_line else "provisional"
 
 
