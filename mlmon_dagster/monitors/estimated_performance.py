@@ -33,6 +33,7 @@ from mlmon_dagster.spec.tasks import estimated, residual
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 
 FAMILY = "estimated_performance"
+_COMES = ("", "no_actuals", "single_class", "few_of_rarer_class")  # over with more ground truth
 
 
 def judge(evidence: Evidence) -> list[MonitorResult]:
@@ -106,7 +107,7 @@ def _judge_residual(evidence: Evidence, window: Window, monitor: EstimateMonitor
     metric = residual(monitor.metric)
     row = evidence.whole(window, metric)
     reason = _not_estimated(evidence, window, row)
-    if not reason and window["maturity"] == "provisional":
+    if reason in _COMES and window["maturity"] == "provisional":
         reason = str(window["truth_reason"])
     fields = _fields(metric, row, f"above {number(monitor.residual)}")
     if row is None or reason:
@@ -196,12 +197,15 @@ def _with(
     fields: dict[str, Any],
 ) -> MonitorResult:
     p = float(special.ndtr(-worse / margin * Z95)) if margin > 0 else None
+    ending = ", but this may be chance." if past else "."
+    if window["maturity"] == "provisional":
+        ending += " Ground truth is still coming."
     return result_row(
         evidence,
         window,
         monitor,
         status=monitor.severity if failed else OK,
-        message=text + (", but this may be chance." if past else "."),
+        message=text + ending,
         p_value=p,
         p_adjusted=p,
         details={"worse_by": finite(worse), "margin": finite(margin)},

@@ -381,10 +381,16 @@ def not_valued(window: Window, row: MetricSample | None) -> str:
     return str(row["reason"])
 
 
+_OF_WINDOW = ("schema", "no_rows", "learning", "not_computed")  # whatever the ground truth
+
+
 def not_mature(window: Window, row: MetricSample | None) -> str:
     """Say why a metric of ground truth has no value that counts yet; empty if it has one."""
     reason = not_valued(window, row)
-    return reason or (str(window["truth_reason"]) if window["maturity"] == "provisional" else "")
+    if window["maturity"] != "provisional" or reason in _OF_WINDOW:
+        return reason
+    # Whatever its rows with ground truth lack by now, the rest may bring.
+    return str(window["truth_reason"])
 
 
 def not_tested(window: Window, row: MetricSample | None) -> str:

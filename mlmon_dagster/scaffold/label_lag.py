@@ -66,28 +66,32 @@ def measure_label_lag(events: pa.Table, truth: pa.Table, roles: Roles) -> LabelL
     found = _lags(events, truth, roles)
     if found is None or len(found) < FEWEST:
         return None
-    lag = found["known"] - found["at"]
-    if (lag < dt.timedelta(0)).mean() > 0.01 or found["known"].dt.floor("D").nunique() < 3:
+    lag = (found["known"] - found["at"]).dt.total_seconds()
+    if (lag < 0).mean() > 0.01 or found["known"].dt.floor("D").nunique() < 3:
         return None
-    settled = found["at"] <= found["at"].max() - lag.max()
+    settled = found["at"] <= found["at"].max() - dt.timedelta(seconds=float(lag.max()))
     if settled.sum() >= FEWEST:
         found, lag = found[settled], lag[settled]
     groups = lag.groupby(found["actual"])
     sizes = groups.size()
     slow = groups.quantile(0.95)[sizes >= _FEWEST_OF_CLASS]
-    slower, late = "", lag.quantile(0.95)
+    slower, late = "", float(lag.quantile(0.95))
     mine = lag
     if 2 <= len(slow) <= _MOST_CLASSES and slow.max() > 1.25 * slow.min():
-        slower, late = str(slow.idxmax()), slow.max()
+        slower, late = str(slow.idxmax()), float(slow.max())
         mine = groups.get_group(slow.idxmax())
-    waited = max(mine.quantile(NEARLY_ALL).to_pytimedelta(), _HOUR)
+    waited = max(_duration(float(mine.quantile(NEARLY_ALL))), _HOUR)
     unit = _DAY if waited > 2 * _DAY else _HOUR
     return LabelLag(
-        lag.median().to_pytimedelta(),
-        late.to_pytimedelta(),
+        _duration(float(lag.median())),
+        _duration(late),
         math.ceil(waited / unit) * unit,
         slower,
     )
+
+
+def _duration(seconds: float) -> dt.timedelta:
+    return dt.timedelta(seconds=seconds)
 
 
 def _lags(events: pa.Table, truth: pa.Table, roles: Roles) -> pd.DataFrame | None:

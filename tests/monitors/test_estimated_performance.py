@@ -57,6 +57,14 @@ def test_the_message_says_estimate_truth_and_what_it_means():
     )
 
 
+def test_an_estimate_says_that_the_truth_is_still_coming():
+    """Estimates speak while a window waits, and say that they are what there is."""
+    row = metric("estimated_roc_auc", 0.66, lower=0.64, upper=0.68)
+    waiting = judged("roc_auc", [row], [window(maturity="provisional")])
+    assert waiting["message"].endswith(". Ground truth is still coming.")
+    assert "still coming" not in judged("roc_auc", [row])["message"]
+
+
 def test_few_actuals_or_no_baseline_give_no_verdict():
     row = metric("roc_auc_residual", 0.2, lower=0.1, upper=0.3)
     early = [window(maturity="provisional")]

@@ -51,6 +51,17 @@ def test_the_sentence_compares_with_the_baseline():
     assert chance["message"].endswith(", but this may be chance.")
 
 
+def test_a_window_that_waits_says_so_whatever_it_lacks_by_now():
+    """No ground truth yet, or one class of it, is what is still coming and no reason of its own."""
+    waiting = {"maturity": "provisional", "truth_message": "It will be judged by 12 March."}
+    none_yet = auc(None) | {"reason": "no_actuals"}
+    row = only(verdicts("performance", [none_yet], [window(**waiting)], baseline=BASELINE), AUC)
+    assert (row["reason"], row["message"]) == (
+        "labels_still_coming",
+        "It will be judged by 12 March.",
+    )
+
+
 def test_provisional_windows_are_not_judged():
     row = only(
         verdicts("performance", [auc(0.1)], [window(maturity="provisional")], baseline=BASELINE),

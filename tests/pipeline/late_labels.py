@@ -10,10 +10,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import sqlalchemy as sa
 
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, spec_from_mapping
 from mlmon_dagster.store.state import monitor_results
+from mlmon_dagster.store.state.schema import monitor_result
+from mlmon_dagster.store.state.statements import read_frame
 from tests.pipeline.looking import look
 
 FIRST = dt.datetime(2024, 3, 1, tzinfo=dt.UTC)
@@ -132,17 +135,23 @@ class LateWorld:
     def live(self, days: int) -> None:
         """Live so many days: files of a day land early on the next one, and the planner looks."""
         for _ in range(days):
-            predictions, labels = self._made(self.day, "production")
-            self._drop("predictions", f"{self.day:03}", predictions)
-            for due, rows in labels.groupby("due"):
-                self.waiting.setdefault(max(int(due), self.day), []).append(
-                    rows.drop(columns="due")
-                )
-            if found := self.waiting.pop(self.day, []):
-                self._drop("actuals", f"{self.day:03}", pd.concat(found))
-            self.day += 1
-            self.moment = FIRST + self.day * DAY + dt.timedelta(hours=3)
-            look(self.project, self.spec, f"run-{self.day}")
+            self.land_day()
+            self.look()
+
+    def look(self) -> None:
+        """Look as the planner does."""
+        look(self.project, self.spec, f"run-{self.day}")
+
+    def land_day(self) -> None:
+        """Land the files of a day, and let it be the next morning."""
+        predictions, labels = self._made(self.day, "production")
+        self._drop("predictions", f"{self.day:03}", predictions)
+        for due, rows in labels.groupby("due"):
+            self.waiting.setdefault(max(int(due), self.day), []).append(rows.drop(columns="due"))
+        if found := self.waiting.pop(self.day, []):
+            self._drop("actuals", f"{self.day:03}", pd.concat(found))
+        self.day += 1
+        self.moment = FIRST + self.day * DAY + dt.timedelta(hours=3)
 
     def verdicts(self, family: str, metric: str | None = None) -> pd.DataFrame:
         """Return the newest verdicts of a family, with the number of their day."""
@@ -154,5 +163,8 @@ class LateWorld:
 
     def ever(self, family: str) -> pd.DataFrame:
         """Return every verdict of a family that was ever stored and failed."""
-        frame = monitor_results.fetch(self.project.store.state, self.spec.model)
-        return frame[(frame["family"] == family) & frame["status"].isin(["WARN", "ERROR"])]
+        c = monitor_result.c
+        query = sa.select(c.monitor, c.window_start, c.message).where(
+            c.model == self.spec.model, c.family == family, c.status.in_(["WARN", "ERROR"])
+        )
+        return read_frame(self.project.store.state, query)

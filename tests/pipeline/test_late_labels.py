@@ -1,0 +1,104 @@
+"""Healthy models whose labels are late raise nothing, and are judged once the labels are there."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from mlmon_dagster.profiles.arrivals import describe_arrivals, load_arrivals
+from mlmon_dagster.spec.windows import age_step
+from mlmon_dagster.store.state import truth_timing, window_state
+from tests.pipeline.late_labels import DAY, FIRST, Lag, LateWorld, by_class
+
+OF_TRUTH = ("freshness", "performance", "estimated_performance")
+UNIFORM = by_class((1, 20), (1, 20))
+DEFAULTS = by_class((1, 44), (60, 60.5))
+
+
+def failed(world: LateWorld) -> pd.DataFrame:
+    """Return the verdicts about ground truth that ever failed."""
+    found = pd.concat([world.ever(family) for family in OF_TRUTH])
+    return found[["monitor", "window_start", "message"]]
+
+
+def judged_days(world: LateWorld, metric: str = "calibration_gap") -> set[int]:
+    rows = world.verdicts("performance", metric)
+    return set(rows[rows["status"] != "NO_DATA"]["day"])
+
+
+@pytest.mark.slow
+def test_when_labels_came_is_counted_by_age_and_class(tmp_path: Path) -> None:
+    """Two days, of which positives came a day later and negatives have not come."""
+    world = LateWorld(tmp_path, by_class((1, 1), (9, 9)), n=60, baseline_days=0)
+    world.live(4)
+    first = FIRST + DAY * 4
+    stored = window_state.load_arrivals(world.project.store.state, "credit", first, FIRST, 9)
+    oldest = stored[-1]
+    assert oldest.window_start == FIRST
+    (positives,) = world.verdicts("freshness", "actuals_missing")["n"].head(1)
+    assert positives == 60
+    assert '"n":60' in oldest.arrivals
+    assert '"0"' not in oldest.arrivals
+    # A label known on the next day lands with the file of that day, early on the one after it.
+    came = int(oldest.arrivals.split('"arrived":{"1":[[2,')[1].split("]")[0])
+    assert 0 < came < 60
+    assert age_step(2) == 2
+    assert describe_arrivals(world.project.store.state, world.spec).startswith(
+        "how late it comes is not known yet"
+    )
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize(
+    ("lag", "days", "baseline_days", "due"),
+    [(UNIFORM, 36, 30, 20), (UNIFORM, 36, 0, 20), (DEFAULTS, 70, 30, 61)],
+    ids=["1 to 20 days", "1 to 20 days, no baseline", "positives first"],
+)
+def test_a_healthy_model_with_late_labels_is_never_wrong_and_is_judged_in_time(
+    tmp_path: Path, lag: Lag, days: int, baseline_days: int, due: int
+) -> None:
+    """No verdict on its freshness, calibration or estimates fails, however few labels there are."""
+    world = LateWorld(tmp_path, lag, n=300, baseline_days=baseline_days)
+    world.live(days)
+
+    bad = failed(world)
+    calibrated = bad[~bad["monitor"].isin(["performance/roc_auc"])]  # .05 of 300 rows is chance
+    assert calibrated.empty, calibrated.to_string()
+    oldest = set(range(days - due - 4)) if baseline_days else set(range(days - due - 4, 0))
+    assert oldest <= judged_days(world)
+    newest = world.verdicts("performance", "calibration_gap").iloc[-1]
+    assert newest["reason"] == "labels_still_coming"
+    assert "It will be judged by" in newest["message"]
+
+
+@pytest.mark.proof
+def test_a_label_job_that_stops_is_told_and_over_when_it_has_caught_up(tmp_path: Path) -> None:
+    """Labels of the 30th to the 39th day come on the 40th."""
+    world = LateWorld(tmp_path, UNIFORM, n=300, delivered=lambda day: 40 if 30 <= day < 40 else day)
+    world.live(38)
+    late = world.verdicts("freshness", "actuals_missing")
+    assert "ERROR" in set(late["status"])
+    assert late[late["status"] == "ERROR"]["message"].str.startswith("Ground truth is late").all()
+    world.live(6)
+    late = world.verdicts("freshness", "actuals_missing")
+    assert "ERROR" not in set(late["status"])
+
+
+@pytest.mark.proof
+def test_history_that_is_imported_is_learnt_from_the_times_it_gives(tmp_path: Path) -> None:
+    """Forty days that come at once are judged at once, but for those still waiting."""
+    world = LateWorld(tmp_path, UNIFORM, n=200, baseline_days=0)
+    for _ in range(40):
+        world.land_day()
+    world.look()
+    arrivals = load_arrivals(world.project.store.state, world.spec)
+    assert arrivals is not None
+    assert arrivals.is_dated
+    timing = truth_timing.timing_of(world.project.store.state, "credit")
+    assert timing.due is not None
+    assert dt.timedelta(days=19) <= timing.due <= dt.timedelta(days=23)
+    world.look()
+    assert set(range(15)) <= judged_days(world)
