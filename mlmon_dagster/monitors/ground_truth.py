@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from mlmon_dagster.metrics.arrivals import MIN_WINDOWS, Arrivals
+from mlmon_dagster.metrics.arrivals import MIN_WINDOWS, ArrivalCurve, Arrivals
 from mlmon_dagster.monitors.evidence import (
     NO_DATA,
     OK,
@@ -23,6 +23,7 @@ from mlmon_dagster.monitors.evidence import (
 from mlmon_dagster.monitors.wording import no_verdict, threshold
 from mlmon_dagster.spec.declaration import SHORTEST_CLOSING
 from mlmon_dagster.spec.model import ModelSpec
+from mlmon_dagster.spec.monitors import Condition
 from mlmon_dagster.spec.windows import TruthTiming, closing_age, due_age
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 
@@ -65,9 +66,9 @@ def compare_truth(
     """Compare the ground truth of a window with what windows have at the same age.
 
     The age is counted `time.allowed_lateness` short, so that a day's delay of the label job is no
-    alarm. The curve of watched windows speaks where enough were watched at that age; before that
-    the times that ground truth gives itself, a week later, since they are not those of its arrival
-    here; before that `actuals.expected_within`, or 90 days, after which a window without any fails.
+    alarm. The curve of watched windows speaks where enough were watched at that age. Before that a
+    window without any is late after `actuals.expected_within`, or 90 days, and one is that has less
+    than the times of ground truth itself tell, a week later: they are not those of its arrival.
 
     Args:
         spec: The model.
@@ -82,25 +83,34 @@ def compare_truth(
     age = now - window_end - spec.time.allowed_lateness
     if age < dt.timedelta(0):
         return Compared("not_due")
-    if arrivals is not None:
-        dated = arrivals.prior if arrivals.is_dated else None
-        for curve, late_by in ((arrivals.watched, dt.timedelta(0)), (dated, SLACK)):
-            if curve is None or (curve is arrivals.watched and not curve.is_watched):
-                continue
-            units = (age - late_by) / dt.timedelta(hours=curve.unit_hours)
-            usual = curve.share_by(units) if units >= 0 else None
-            if usual is None:
-                if curve is not arrivals.watched and curve.ages:
-                    return Compared("not_due")
-                continue
-            chance = curve.chance_of_so_few(k, n, units)
-            missing = 1 - k / n / usual if usual else 0.0
-            is_late = chance is not None and chance < CHANCE and condition.fails(missing)
-            return Compared("late" if is_late else "fine", missing, usual)
+    watched = arrivals.watched if arrivals is not None and arrivals.watched.is_watched else None
+    if (found := _compare_with(watched, condition, age, n, k)) is not None:
+        return found
     declared = spec.actuals.expected_within
-    if age < (SHORTEST_CLOSING if declared is None else declared):
-        return Compared("unknown" if declared is None else "not_due")
-    return Compared("late" if k == 0 and n >= MIN_ROWS else "fine", 0.0 if k else 1.0)
+    if age >= (SHORTEST_CLOSING if declared is None else declared) and not k and n >= MIN_ROWS:
+        return Compared("late", 1.0)
+    dated = arrivals.prior if arrivals is not None and arrivals.is_dated else None
+    if (found := _compare_with(dated, condition, age - SLACK, n, k)) is not None:
+        return found
+    if declared is not None and age >= declared:
+        return Compared("fine")
+    is_known = declared is not None or (dated is not None and dated.ages)
+    return Compared("not_due" if is_known else "unknown")
+
+
+def _compare_with(
+    curve: ArrivalCurve | None, condition: Condition, age: dt.timedelta, n: int, k: int
+) -> Compared | None:
+    """Compare with a curve at an age; None where there is none, or it says nothing of that age."""
+    if curve is None or age < dt.timedelta(0):
+        return None
+    units = age / dt.timedelta(hours=curve.unit_hours)
+    usual, chance = curve.share_by(units), curve.chance_of_so_few(k, n, units)
+    if usual is None or chance is None:
+        return None
+    missing = 1 - k / n / usual if usual else 0.0
+    is_late = chance < CHANCE and condition.fails(missing)
+    return Compared("late" if is_late else "fine", missing, usual)
 
 
 def judge_ground_truth(evidence: Evidence) -> list[MonitorResult]:
@@ -200,7 +210,8 @@ def explain_waiting(
     """Say why a window's ground truth is not judged yet, and by when it will be.
 
     Returns:
-        The reason, ``labels_still_coming`` or ``arrival_unknown``, and the sentence.
+        The reason, ``labels_still_coming``, ``arrival_unknown`` or, if it is due and there is none,
+        ``no_actuals``; and the sentence.
     """
     curve = arrivals.whole if arrivals is not None else None
     unit = dt.timedelta(hours=curve.unit_hours) if curve else dt.timedelta(days=1)
@@ -217,7 +228,7 @@ def explain_waiting(
     if now < window_end + due:
         day = _name_day(spec, window_end + due, now)
         return STILL_COMING, f"Ground truth is still coming: {has} It will be judged by {day}."
-    return STILL_COMING, (
+    return STILL_COMING if k else "no_actuals", (
         f"Ground truth is late: {has} It will be judged once more of it is there, or on {closing}."
     )
 

@@ -264,7 +264,7 @@ def test_run_says_which_files_it_left_because_they_may_not_be_complete(
     assert "  1 file left for later: changed less than 1h ago (settle) and perhaps" in ended.out
     told = mlmon("--project", folder, *two_days_on, "alerts", "deliver")
     assert told.code == 0
-    assert "Ground truth is due" in told.out
+    assert "Ground truth is late" in told.out
     assert "No prediction in this window" not in told.out
 
 

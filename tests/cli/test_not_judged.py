@@ -33,6 +33,7 @@ source:
   actuals: {{path: landing/{name}/actuals/*.parquet}}
 columns: {{prediction_id: id, event_time: at, dataset: dataset, score: p, prediction: decision,
           actual: y, actual_time: known}}
+actuals: {{expected_within: 1d}}
 features:
   age: {{type: numeric, nullable: true}}
   temp: {{type: numeric}}
@@ -174,18 +175,18 @@ def test_a_model_whose_labels_never_come_says_so_once_when_they_are_overdue(
     assert first.count("The baseline is shorter than a year") == 1
     assert "differ much in temp: a season" in first
     assert "shorter than a year" not in second  # it is the same baseline
-    assert "Ground truth is due, and 0 of 200 predictions have it" in said
-    assert said.count("Ground truth is due") == 1
+    assert "Ground truth is late: 0 of 200 predictions have it" in said
+    assert said.count("Ground truth is late") == 1
     # It gets warmer, which is news; the month and the day of the week are not.
     assert sorted(alerts_of(tmp_path, mlmon, "unlabelled", day=9)) == [
         ("FIRING", "drift/psi/temp"),
         ("FIRING", "freshness/actuals_missing"),
     ]
     assert heads(again, "unlabelled") == []
-    assert "unlabelled/performance: nothing could be judged: there is no ground truth" in doctor
+    assert "unlabelled/performance: nothing could be judged: its ground truth is still" in doctor
     look = seen(tmp_path, "unlabelled", day=9)
     assert look.report["performance"] == "NO_DATA"
-    assert look.checks["performance"] == "No verdict: there is no ground truth."
+    assert look.checks["performance"] == "No verdict: its ground truth is still coming."
 
 
 @dataclass(frozen=True)

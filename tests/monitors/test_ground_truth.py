@@ -96,7 +96,7 @@ def test_nothing_is_said_before_anything_is_known() -> None:
         assert found.state == "unknown"
     # Nobody waits for ever, though: `closed_after` is not less than that.
     assert compare_truth(SPEC, None, day(0), 1000, 0, day(93)).state == "late"
-    assert compare_truth(SPEC, None, day(0), 20, 0, day(93)).state == "fine"
+    assert compare_truth(SPEC, None, day(0), 20, 0, day(93)).state == "unknown"
 
 
 def test_before_a_curve_is_learnt_the_declared_age_counts() -> None:
