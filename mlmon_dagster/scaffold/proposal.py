@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Mapping
+from calendar import day_name
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from zoneinfo import ZoneInfo, available_timezones
 
+import numpy as np
+import pandas as pd
+
 from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.metrics.presence import MIN_WEEKS
 from mlmon_dagster.scaffold.label_lag import measure_label_lag
 from mlmon_dagster.scaffold.roles import (
     Roles,
@@ -42,6 +47,7 @@ from mlmon_dagster.spec.names import RESERVED_MODELS, listed
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from numpy.typing import NDArray
 
 _ENDED = dt.timedelta(days=30)  # without events for so long, the files are history
 _STREAMS = ("predictions", "actuals", "landing", "data")  # folders that are named after no model
@@ -51,6 +57,9 @@ _LIKELY_ZONES = (  # of several that fit
     "America/Denver", "America/Los_Angeles", "America/Sao_Paulo", "Asia/Kolkata", "Asia/Shanghai",
     "Asia/Tokyo", "Australia/Sydney", "Australia/Lord_Howe",
 )  # fmt: skip
+_WEEKLY, _MONTHLY = 5, 20  # days from one with events to the next
+_ENOUGH = 10  # events that a weekday or an hour would have were they spread evenly
+_NIGHT = 3  # hours without events that are worth a word
 _BUSY_DAY = 50  # fewer events a day than this make daily windows too small to judge
 
 
@@ -110,7 +119,8 @@ def propose(
         notes += _zone_note(streams.predictions, time) if zone == "UTC" else []
     # A time without an offset is one of the zone already.
     local = zone if next(f for f in facts if f.name == time).is_utc else "UTC"
-    granularity = _granularity(per_day)
+    days = times.dt.tz_convert(local)
+    granularity = _granularity(per_day, days)
     text = spec_text(
         Scaffold(
             model=model,
@@ -124,6 +134,7 @@ def propose(
             n_rows=sample.n_rows,
             zone_reason=zone_reason,
             per_day=per_day,
+            quiet=quiet_times(days),
             positives=positive_share(events, roles),
             notes=tuple(notes),
             datasets=served.datasets,
@@ -282,11 +293,59 @@ def _percent_note(roles: Roles, facts: list[ColumnFacts]) -> list[str]:
     ]
 
 
-def _granularity(per_day: float) -> Granularity:
-    """Return the shortest windows that the rate of events fills."""
-    if per_day >= _BUSY_DAY:
+def _granularity(per_day: float, times: pd.Series) -> Granularity:
+    """Return the shortest windows that the rate of events fills, and each job that writes them.
+
+    A job of once a week fills one day of seven, so its windows are weeks.
+    """
+    gaps = pd.Series(times.dt.normalize().unique()).sort_values().diff().dt.days
+    usual = float(gaps.median()) if len(gaps) > MIN_WEEKS else 0.0
+    if per_day >= _BUSY_DAY and usual < _WEEKLY:
         return "day"
-    return "week" if 7 * per_day >= _BUSY_DAY else "month"
+    return "week" if 7 * per_day >= _BUSY_DAY and usual < _MONTHLY else "month"
+
+
+def quiet_times(times: pd.Series) -> str:
+    """Say on which weekdays and between which hours no event happened; empty if that says nothing.
+
+    Args:
+        times: Of events, in the zone in which windows are cut. They tell if they reach over three
+            weeks and if each weekday, and each hour, would have ten were they spread evenly.
+    """
+    if times.max() - times.min() < MIN_WEEKS * pd.Timedelta(weeks=1):
+        return ""
+    by_day = np.bincount(times.dt.day_of_week, minlength=7)
+    by_hour = np.bincount(times.dt.hour, minlength=24)
+    said = []
+    if len(times) >= 7 * _ENOUGH and not by_day.all():
+        empty = np.flatnonzero(by_day == 0)
+        if len(empty) > len(by_day) / 2:
+            said.append(
+                f"events on {_joined(day_name[int(i)] for i in np.flatnonzero(by_day))} only"
+            )
+        else:
+            said.append(f"no events on {_joined(day_name[int(i)] for i in empty)}")
+    first, last = _longest_run(by_hour == 0)
+    if len(times) >= 24 * _ENOUGH and last - first >= _NIGHT:
+        said.append(
+            f"{'none' if said else 'no events'} between {first % 24:02}:00 and {last % 24:02}:00"
+        )
+    return ", ".join(said)
+
+
+def _joined(names: Iterable[str]) -> str:
+    *others, last = (f"{name}s" for name in names)
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def _longest_run(flags: NDArray[np.bool_]) -> tuple[int, int]:
+    """Return start and end of the longest run of true on a circle; the end may lie beyond it."""
+    best, start = (0, 0), 0
+    for i, flag in enumerate(np.append(flags, flags)):
+        start = start if flag else i + 1
+        if best[1] - best[0] < i + 1 - start <= len(flags):
+            best = start, i + 1
+    return best
 
 
 def _end(

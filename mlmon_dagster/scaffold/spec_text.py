@@ -82,6 +82,7 @@ class Scaffold:
         end: First day after the last event of data that has ended; None for a live model.
         zone_reason: Why this zone.
         per_day: Events of a day, on average.
+        quiet: On which weekdays and between which hours no event happened.
         positives: Share of the rows with ground truth that are positive; None if not known.
         notes: What a person has to decide, as names and values do not tell it.
         datasets: Dataset -> the words of a column, or of the files' names, that mean it.
@@ -100,6 +101,7 @@ class Scaffold:
     n_rows: int
     zone_reason: str = ""
     per_day: float = 0.0
+    quiet: str = ""
     positives: float | None = None
     notes: tuple[str, ...] = ()
     datasets: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -144,6 +146,7 @@ def spec_text(
         f"  granularity: {scaffold.granularity}  # about {scaffold.per_day:,.0f} events a day",
         f"  start: {scaffold.start}  # the first day in production; older events may be a baseline",
         *_end(scaffold.end),
+        *_quiet(scaffold),
         *_naive(roles, facts, of_truth),
         "source:",
         f"  predictions: {scaffold.predictions}",
@@ -176,6 +179,12 @@ def _actuals(scaffold: Scaffold) -> Iterator[str]:
 def _end(end: dt.date | None) -> Iterator[str]:
     if end is not None:
         yield f"  end: {end}  # the events stop before; delete this line for a model that goes on"
+
+
+def _quiet(scaffold: Scaffold) -> Iterator[str]:
+    if scaffold.quiet:
+        yield f"  # {scaffold.quiet}; what is usually empty is learnt, and no alert"
+        yield "  # holidays: DE-BE  # your country or region, if few events come on public holidays"
 
 
 def _because(reason: str) -> str:

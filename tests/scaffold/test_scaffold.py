@@ -301,6 +301,49 @@ def test_a_json_column_of_several_types_is_text_and_stops_nothing(tmp_path: Path
     assert table.to_pydict() == {"a": ["1", "x", "[1]"], "b": [2, None, None]}
 
 
+def write_shifts(folder: Path, weekdays: tuple[int, ...], hours: tuple[int, int]) -> Path:
+    """Write six weeks of 100 predictions a day, in Tokyo, on some weekdays and in some hours."""
+    rng = np.random.default_rng(5)
+    days = [day for day in pd.date_range("2026-03-02", periods=42) if day.weekday() in weekdays]
+    minutes = [rng.integers(hours[0] * 60, hours[1] * 60, 100) for _ in days]
+    at = [
+        day + pd.Timedelta(minutes=int(m))
+        for day, own in zip(days, minutes, strict=True)
+        for m in own
+    ]
+    n = len(at)
+    events = {
+        "request": [f"r{i}" for i in range(n)],
+        "scored_at": pd.Series(at).dt.tz_localize("Asia/Tokyo").dt.tz_convert("UTC"),
+        "score": rng.random(n), "label": rng.integers(0, 2, n), "age": rng.normal(40, 9, n),
+    }  # fmt: skip
+    pd.DataFrame(events).to_parquet(folder / "desk.parquet", index=False)
+    return folder / "desk.parquet"
+
+
+@pytest.mark.parametrize(
+    ("weekdays", "hours", "said", "granularity"),
+    [
+        ((0, 1, 2, 3, 4), (8, 18),
+         "no events on Saturdays and Sundays, none between 18:00 and 08:00", "day"),
+        ((0, 1, 2, 3, 4, 5, 6), (0, 22), "", "day"),
+        ((0, 1, 2, 3, 4, 5, 6), (6, 22), "no events between 22:00 and 06:00", "day"),
+        ((1,), (0, 24), "events on Tuesdays only", "week"),
+    ],
+)  # fmt: skip
+def test_a_spec_says_when_no_events_were_seen(
+    tmp_path: Path, weekdays: tuple[int, ...], hours: tuple[int, int], said: str, granularity: str
+) -> None:
+    """In its own zone; a job of one day a week has weeks for windows."""
+    file = write_shifts(tmp_path, weekdays, hours)
+    now = dt.datetime(2026, 4, 14, tzinfo=dt.UTC)
+    text = propose(tmp_path, (file,), "desk", "Asia/Tokyo", "team:desk", now)
+    assert parse_model(text, "desk").time.granularity == granularity
+    line = f"  # {said}; what is usually empty is learnt, and no alert\n"
+    assert line in text if said else "usually empty" not in text
+    assert ("# holidays: DE-BE  #" in text) == bool(said)
+
+
 def demand(folder: Path, forecast: str, *, is_near: bool) -> tuple[Path, Path]:
     """Write forecasts of ten days, and their loads: a first half of validation."""
     rng = np.random.default_rng(2)
