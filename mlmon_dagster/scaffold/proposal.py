@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.metrics.presence import MIN_WEEKS
 from mlmon_dagster.scaffold.label_lag import measure_label_lag
 from mlmon_dagster.scaffold.roles import (
     Roles,
@@ -57,6 +56,7 @@ _LIKELY_ZONES = (  # of several that fit
     "America/Denver", "America/Los_Angeles", "America/Sao_Paulo", "Asia/Kolkata", "Asia/Shanghai",
     "Asia/Tokyo", "Australia/Sydney", "Australia/Lord_Howe",
 )  # fmt: skip
+_SURE = 3  # weeks, or days with events, that tell a rhythm
 _WEEKLY, _MONTHLY = 5, 20  # days from one with events to the next
 _ENOUGH = 10  # events that a weekday or an hour would have were they spread evenly
 _NIGHT = 3  # hours without events that are worth a word
@@ -299,7 +299,7 @@ def _granularity(per_day: float, times: pd.Series) -> Granularity:
     A job of once a week fills one day of seven, so its windows are weeks.
     """
     gaps = pd.Series(times.dt.normalize().unique()).sort_values().diff().dt.days
-    usual = float(gaps.median()) if len(gaps) > MIN_WEEKS else 0.0
+    usual = float(gaps.median()) if len(gaps) > _SURE else 0.0
     if per_day >= _BUSY_DAY and usual < _WEEKLY:
         return "day"
     return "week" if 7 * per_day >= _BUSY_DAY and usual < _MONTHLY else "month"
@@ -312,7 +312,7 @@ def quiet_times(times: pd.Series) -> str:
         times: Of events, in the zone in which windows are cut. They tell if they reach over three
             weeks and if each weekday, and each hour, would have ten were they spread evenly.
     """
-    if times.max() - times.min() < MIN_WEEKS * pd.Timedelta(weeks=1):
+    if times.max() - times.min() < _SURE * pd.Timedelta(weeks=1):
         return ""
     by_day = np.bincount(times.dt.day_of_week, minlength=7)
     by_hour = np.bincount(times.dt.hour, minlength=24)
