@@ -8,7 +8,8 @@ object storage are in the standard ``AWS_``, ``GOOGLE_`` and ``AZURE_`` variable
 ``MLMON_SMTP_URL`` and ``MLMON_MAIL_FROM`` (mail server and sender of alerts),
 ``MLMON_HEARTBEAT_URL`` (asked for after every healthy dispatch), ``MLMON_OPS_CHANNEL`` (Slack
 channel of alerts about Dagster itself), ``MLMON_UI_URL`` (where people reach the Dagster UI),
-``MLMON_PAGES_URL`` (where people reach the pages of `mlmon serve`),
+``MLMON_PAGES_URL`` (where people reach the pages of `mlmon serve`), ``MLMON_KEY_PREFIX`` (what
+stands before the models' names in the keys of Dagster's assets),
 ``MLMON_ENVIRONMENT`` (part of an alert's identity), ``MLMON_TICK_SECONDS`` (how often the sensors
 look; 30), ``MLMON_MEMORY``, ``MLMON_THREADS`` and ``MLMON_SPILL`` (what queries may take of this
 machine, and the folder for what does not fit), ``MLMON_ENGINE`` (where work on a million rows or
@@ -33,6 +34,7 @@ from urllib.parse import quote
 
 from mlmon_dagster.errors import ConfigError, StoreError
 from mlmon_dagster.spec.names import has_user, secret_keys, shown_url, url_problem
+from mlmon_dagster.spec.scalars import check_asset
 
 if TYPE_CHECKING:
     from mlmon_dagster.store import Store
@@ -100,6 +102,13 @@ def _limits(env: Mapping[str, str]) -> Limits | None:
         raise ConfigError(f"MLMON_THREADS is {threads!r}; expected a whole number, such as 2.")
     spill = named.get("MLMON_SPILL")
     return Limits(memory, int(threads), Path(spill).absolute() if spill else None)
+
+
+def _key_prefix(text: str | None) -> str | None:
+    try:
+        return check_asset(text) if text else None
+    except ValueError as error:
+        raise ConfigError(f"MLMON_KEY_PREFIX: {error}.") from None
 
 
 def _public_url(name: str, url: str) -> str:
@@ -189,6 +198,7 @@ class Project:
         ops_channel: Slack channel of alerts about Dagster itself; None for that of most models.
         environment: Name of this installation, part of every alert's identity.
         tick_seconds: Least time between two looks of a sensor.
+        key_prefix: What stands before a model's name in the keys of its assets; None for nothing.
         limits: What queries may take of this machine, memory, threads and folder, as far as named.
         engine: Where work on a million rows or more is done, see `engines.engine_for`.
         variables: Looks up the variables that specs name, such as URLs of source databases.
@@ -210,6 +220,7 @@ class Project:
     ops_channel: str | None = None
     environment: str = "production"
     tick_seconds: int = 30
+    key_prefix: str | None = None
     limits: Limits | None = None
     engine: str = field(default="local", repr=False)  # an address may hold a token
     variables: Callable[[str], str | None] = read_variable
@@ -348,6 +359,7 @@ def project_from_environment(
         ops_channel=env.get("MLMON_OPS_CHANNEL") or None,
         environment=env.get("MLMON_ENVIRONMENT") or "production",
         tick_seconds=_seconds("MLMON_TICK_SECONDS", env.get("MLMON_TICK_SECONDS") or "30"),
+        key_prefix=_key_prefix(env.get("MLMON_KEY_PREFIX")),
         limits=_limits(env),
         engine=env.get("MLMON_ENGINE") or "local",
         variables=read_variable if environ is None else environ.get,

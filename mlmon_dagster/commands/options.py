@@ -50,7 +50,9 @@ def models_of(
     """
     from mlmon_dagster.spec.loader import no_models
 
-    found = read_models(project.models_folder, project.now(), more_problems, project.known_specs)
+    found = read_models(
+        project.models_folder, project.now(), more_problems, project.known_specs
+    ).under(project.key_prefix)
     if not found.specs and not found.broken:
         raise no_models(project.models_folder)
     return found

@@ -75,8 +75,8 @@ _COLUMNS = {
 BROKEN_ASSET = "declaration"
 LOADS_CHECK = "loads"
 NOT_LOADED_YET = (
-    "declared anew or with other windows, which Dagster does not know yet; `mlmon dev` tells it, "
-    "elsewhere reload the code location (Deployment, Reload)"
+    "declared anew or with other windows, assets or keys, which Dagster does not know yet; "
+    "`mlmon dev` tells it, elsewhere reload the code location (Deployment, Reload)"
 )
 
 
@@ -266,7 +266,7 @@ def made_of(
             body,
             parents,
             {_OUTPUT: _out(asset.description, asset.code_version)},
-            name=asset.key.to_python_identifier(),
+            name=step_of_key(asset.key),
             description=asset.description,
             tags=tags,
             code_version=asset.code_version,
@@ -573,11 +573,15 @@ REPORTS: dict[str, Callable[[Work], Numbers]] = {
 }
 
 
-def refused_by_dagster(folder: Path, spec: ModelSpec, error: Exception) -> BrokenModel:
+def refused_by_dagster(folder: Path | None, spec: ModelSpec, problem: str) -> BrokenModel:
     """Describe a model whose declaration is good and that Dagster cannot take nevertheless."""
-    path = folder / f"{spec.model}.yaml"
-    said = " ".join(str(error).split())
-    return BrokenModel(spec.model, path, f"{path}:1: {said}", spec.alerts, spec)
+    problems = " ".join(problem.split())
+    if folder is None:
+        path = Path(f"{spec.model} (declared in code)")
+    else:
+        path = folder / f"{spec.model}.yaml"
+        problems = f"{path}:1: {problems}"
+    return BrokenModel(spec.model, path, problems, spec.alerts, spec, spec.key_prefix)
 
 
 def broken_definitions(project: Project, models: Models) -> dg.Definitions:
@@ -613,7 +617,7 @@ def report_broken(instance: dg.DagsterInstance, broken: Sequence[BrokenModel]) -
 
 
 def _check_key(broken: BrokenModel) -> dg.AssetCheckKey:
-    return dg.AssetCheckKey(dg.AssetKey([broken.name, BROKEN_ASSET]), LOADS_CHECK)
+    return dg.AssetCheckKey(asset_key(broken, BROKEN_ASSET), LOADS_CHECK)
 
 
 def _broken_asset(broken: BrokenModel) -> dg.AssetSpec:
@@ -622,7 +626,7 @@ def _broken_asset(broken: BrokenModel) -> dg.AssetSpec:
         _check_key(broken).asset_key,
         group_name=broken.name,
         description=f"**This model does not load and is not monitored:**\n\n{listed}\n\n"
-        "Mend the file; `mlmon validate` says when it is right. The other models go on.",
+        "Mend what is named; `mlmon validate` says when the file is right. The other models go on.",
         metadata={"file": str(broken.path)},
         kinds={"yaml"},
         tags={MODEL_TAG: broken.name},
@@ -647,9 +651,23 @@ def _check(project: Project, models: Models, broken: BrokenModel) -> dg.AssetChe
     return loads
 
 
-def asset_key(spec: ModelSpec, name: str) -> dg.AssetKey:
-    """Return the key of a model's asset: the model's name, then the asset's."""
-    return dg.AssetKey([spec.model, name])
+def asset_key(spec: ModelSpec | BrokenModel, name: str) -> dg.AssetKey:
+    """Return the key of a model's asset: the user's prefix, the model's name, the asset's."""
+    prefix = spec.key_prefix.split("/") if spec.key_prefix else []
+    return dg.AssetKey([*prefix, spec.model, name])
+
+
+def step_of_key(key: dg.AssetKey) -> str:
+    """Return the name of the step that makes an asset."""
+    return key.to_python_identifier()
+
+
+def keys_of_model(spec: ModelSpec) -> list[dg.AssetKey]:
+    """Return the keys of all that a model has in Dagster."""
+    return [
+        *(one.key for one in _landing(spec)),
+        *(asset_key(spec, i.name) for i in assets_of(spec)),
+    ]
 
 
 def keys_of(spec: ModelSpec, names: tuple[str, ...]) -> list[dg.AssetKey]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from mlmon_dagster.defs.assets import (
     broken_definitions,
@@ -27,15 +27,23 @@ from mlmon_dagster.defs.sensors import (
     maintenance_schedule,
     planner_sensor,
 )
+from mlmon_dagster.defs.taken_keys import (
+    keys_in,
+    keys_of_other_components,
+    leave_out_taken,
+)
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.project import Project, project_from_environment
 from mlmon_dagster.spec import Models, ModelSpec, check_window_count, read_models
+from mlmon_dagster.spec.scalars import check_asset
 
 
 def build_definitions(
     models: Sequence[ModelSpec | MonitoredModel] | Models,
     project: Project | None = None,
     *,
+    key_prefix: str | Sequence[str] | None = None,
+    beside: dg.Definitions | None = None,
     only: Set[str] | None = None,
 ) -> dg.Definitions:
     """Return everything Dagster needs to monitor some models, to be merged into any project.
@@ -47,6 +55,12 @@ def build_definitions(
         models: The models, as specs or components; or what a folder declares, of which a file
             that is wrong stops no other.
         project: Where their state lives; default: what the environment names.
+        key_prefix: What stands before the models' names in the keys of their assets, as Dagster
+            writes it: ``"ml/monitoring"`` or its parts; default: the project's. A model that
+            declares a prefix keeps its own.
+        beside: Your own definitions that these are merged with. A model of which they have a key
+            is left out, and an asset and an alert say so; without it Dagster refuses to load the
+            whole code location.
         only: Models whose assets are wanted, in a process that computes nothing else; what serves
             all models together knows all of them all the same. None wants those of every model.
 
@@ -56,6 +70,12 @@ def build_definitions(
     project = project or project_from_environment()
     if not isinstance(models, Models):
         models = Models(tuple(m.spec if isinstance(m, MonitoredModel) else m for m in models))
+    prefix = (
+        key_prefix if key_prefix is None or isinstance(key_prefix, str) else "/".join(key_prefix)
+    )
+    models = models.under(check_asset(prefix) if prefix else project.key_prefix)
+    if beside is not None:
+        models = leave_out_taken(models, keys_in(beside))
     folder = models.folder
     # Looked through once: of a thousand models each would look through a thousand files.
     files = {} if folder is None else {path.stem: path for path in sorted(folder.glob("*.y*ml"))}
@@ -68,7 +88,7 @@ def build_definitions(
         except Exception as error:
             if models.folder is None:
                 raise
-            models = models.without(refused_by_dagster(models.folder, spec, error))
+            models = models.without(refused_by_dagster(models.folder, spec, str(error)))
     shared = shared_definitions(project, models, only)
     return dg.Definitions.merge(*parts, shared, broken_definitions(project, models))
 
@@ -136,10 +156,14 @@ class MonitoredModel(dg.Component):
         What serves all models together comes with the first of the project's models.
         """
         project = project_of(context)
-        mine = model_definitions(project, self.spec)
         tree = context.component_tree
         declared = tree.get_all_components(of_type=MonitoredModel)
         specs = sorted((component.spec for component in declared), key=lambda spec: spec.model)
+        models = leave_out_taken(
+            Models(tuple(specs)).under(project.key_prefix), keys_beside(context)
+        )
+        parts = [model_definitions(project, s) for s in models.specs if s.model == self.spec.model]
+        mine = dg.Definitions.merge(*parts)
         if self.spec.model != specs[0].model:
             return mine
         if tree.get_all_components(of_type=MonitoredModels):
@@ -148,13 +172,20 @@ class MonitoredModel(dg.Component):
                 "models/, which MonitoredModels loads. Found both; move the keys under "
                 "'attributes' of each MonitoredModel into a file of models/."
             )
-        return dg.Definitions.merge(mine, shared_definitions(project, Models(tuple(specs))))
+        shared = shared_definitions(project, models)
+        return dg.Definitions.merge(mine, shared, broken_definitions(project, models))
 
 
-class NoAttributes(BaseModel):
-    """What a component takes that takes nothing."""
+class FolderAttributes(BaseModel):
+    """What the component of a folder of models takes."""
 
     model_config = ConfigDict(extra="forbid")
+
+    key_prefix: str | None = Field(
+        default=None,
+        description="What stands before the models' names in the keys of their assets, such as "
+        "ml/monitoring.",
+    )
 
 
 @dg.scaffold_with(FolderScaffolder)
@@ -164,15 +195,20 @@ class MonitoredModels(dg.Component):
     The same files serve the command line and notebooks; one that does not load stops no other.
     """
 
+    def __init__(self, key_prefix: str | None = None) -> None:
+        self.key_prefix = key_prefix
+
     @classmethod
-    def get_model_cls(cls) -> type[NoAttributes]:
-        """Return the schema of the YAML attributes: there are none."""
-        return NoAttributes
+    def get_model_cls(cls) -> type[FolderAttributes]:
+        """Return the schema of the YAML attributes."""
+        return FolderAttributes
 
     @classmethod
     def load(cls, attributes: Any, context: dg.ComponentLoadContext) -> MonitoredModels:
-        """Build the component."""
-        return cls()
+        """Build the component, with ``{{ env.X }}`` templates filled in."""
+        declared = attributes.model_dump() if attributes else {}
+        prefix = context.resolution_context.resolve_value(declared).get("key_prefix")
+        return cls(check_asset(prefix) if prefix else None)
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Return everything that monitors the models; nothing for a second one of this kind."""
@@ -180,7 +216,13 @@ class MonitoredModels(dg.Component):
         if context.component_tree.get_all_components(of_type=MonitoredModels)[0] is not self:
             return dg.Definitions()
         models = read_models(project.models_folder, project.now(), known=project.known_specs)
-        return build_definitions(models, project)
+        models = models.under(self.key_prefix or project.key_prefix)
+        return build_definitions(leave_out_taken(models, keys_beside(context)), project)
+
+
+def keys_beside(context: dg.ComponentLoadContext) -> frozenset[dg.AssetKey]:
+    """Return the keys of what a Dagster project has besides our components."""
+    return keys_of_other_components(context, (MonitoredModel, MonitoredModels))
 
 
 def project_of(context: dg.ComponentLoadContext) -> Project:

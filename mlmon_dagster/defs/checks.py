@@ -18,6 +18,7 @@ from mlmon_dagster.defs.assets import (
     first_of_all,
     partitions_of,
     step_of,
+    step_of_key,
     work_of,
 )
 from mlmon_dagster.defs.metadata import REBUILT, page_metadata, safe_metadata, table
@@ -94,7 +95,7 @@ def _family_check(project: Project, spec: ModelSpec, info: AssetInfo) -> dg.Asse
             family_check,
             parents,
             {family: _VERDICTS},
-            name=f"{spec.model}__{family}_check",
+            name=step_of_key(asset_key(spec, f"{family}_check")),
             description=check.description,
             tags={"dagster/compute_kind": "mlmon", **first_of_all(spec)},
             pool=spec.model,

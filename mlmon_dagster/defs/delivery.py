@@ -23,7 +23,13 @@ from mlmon_dagster.alerts.lifecycle.pipeline_failures import (
     observe_run_failures,
     unsettled,
 )
-from mlmon_dagster.defs.assets import BACKFILL_TAG, OVERVIEW_KEY, SHARED
+from mlmon_dagster.defs.assets import (
+    BACKFILL_TAG,
+    OVERVIEW_KEY,
+    SHARED,
+    asset_key,
+    step_of_key,
+)
 from mlmon_dagster.defs.instance import MODEL_TAG, ONE_OF_MANY, UNFINISHED, models_of
 from mlmon_dagster.defs.metadata import safe_metadata
 from mlmon_dagster.pipeline.receivers import receivers
@@ -77,13 +83,14 @@ def dispatch_alerts(
     if instance is not None:
         observe_dagster(project, specs, instance, now)
         backfilling = set(_backfilling(instance))
+    prefixes = {spec.model: spec.key_prefix for spec in specs if spec.key_prefix}
     report = dispatch(
         project.store,
         specs,
         now,
         receivers(project, specs),
         environment=project.environment,
-        links=page_links(project.pages_url, dagster_links(project.ui_url)),
+        links=page_links(project.pages_url, dagster_links(project.ui_url, prefixes)),
         backfilling=backfilling,
         ops_channel=project.ops_channel,
         broken=broken or (),
@@ -306,8 +313,9 @@ def _why_failed(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dict[str, t
 
 
 def _model_of(step: str, models: Sequence[str]) -> list[str]:
-    """Return the model of a step, of which a name may begin with another's."""
-    return sorted((m for m in models if step.startswith(f"{m}__")), key=len)[-1:]
+    """Return the model of a step, of which a name may end with another's."""
+    before = f"__{step.rpartition('__')[0]}"
+    return sorted((m for m in models if before.endswith(f"__{m}")), key=len)[-1:]
 
 
 def _told(causes: Sequence[tuple[str, str]]) -> tuple[Kind, str]:
@@ -341,7 +349,8 @@ def _newest_good_run(instance: dg.DagsterInstance, spec: ModelSpec) -> dg.RunRec
 
     last = _newest_run(instance, model, [status.FAILURE], lambda run: not is_well(run))
     known = {
-        f"{model}__{name}"  # a step that the model no longer has cannot go well again
+        # A step that the model no longer has cannot go well again.
+        step_of_key(asset_key(spec, name))
         for info in assets_of(spec)
         for name in (info.name, f"{info.family}_check")
     }

@@ -145,7 +145,12 @@ def models_of(run: dg.DagsterRun) -> set[str]:
     if MODEL_TAG in run.tags:
         return {run.tags[MODEL_TAG]}
     tagged = {tag.removeprefix(ONE_OF_MANY) for tag in run.tags if tag.startswith(ONE_OF_MANY)}
-    return tagged or {key.path[0] for key in run.asset_selection or () if len(key.path) > 1}
+    return tagged or {model_of_key(key) for key in run.asset_selection or ()} - {""}
+
+
+def model_of_key(key: dg.AssetKey) -> str:
+    """Return the model of an asset's key; of another asset's, what stands in that place."""
+    return key.path[-2] if len(key.path) > 1 else ""
 
 
 def note_process(instance: dg.DagsterInstance, run_id: str) -> None:

@@ -10,9 +10,15 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from mlmon_dagster.defs.assets import BACKFILL_TAG, OVERVIEW_KEY, keys_of, range_tags
+from mlmon_dagster.defs.assets import (
+    BACKFILL_TAG,
+    OVERVIEW_KEY,
+    asset_key,
+    keys_of,
+    range_tags,
+)
 from mlmon_dagster.defs.build import build_definitions
-from mlmon_dagster.defs.instance import model_tags
+from mlmon_dagster.defs.instance import model_of_key, model_tags
 from mlmon_dagster.defs.metadata import REBUILT
 from mlmon_dagster.pipeline.baseline import ONE_SEASON
 from mlmon_dagster.pipeline.quiet_models import FEW
@@ -134,7 +140,7 @@ class Launcher:
     def run(self, tags: dict[str, str], selection: Sequence[dg.AssetKey]) -> RunReport:
         """Execute a selection of assets with some run tags, as a sensor requests them."""
         start, computed = time.perf_counter(), computing.seconds
-        result = self._job_of({key.path[0] for key in selection}).execute_in_process(
+        result = self._job_of({model_of_key(key) for key in selection}).execute_in_process(
             instance=self.instance,
             asset_selection=list(selection),
             tags=tags,
@@ -149,7 +155,7 @@ class Launcher:
 
 def season_told(instance: dg.DagsterInstance, spec: ModelSpec) -> str:
     """Return what the newest baseline of a model said of a season that it misses."""
-    event = instance.get_latest_materialization_event(dg.AssetKey([spec.model, "baseline"]))
+    event = instance.get_latest_materialization_event(asset_key(spec, "baseline"))
     found = event.asset_materialization if event else None
     return season_of(found.metadata) if found else ""
 
@@ -224,7 +230,7 @@ def _how(evaluation: dg.AssetCheckEvaluation) -> str:
 
 def _shown(step_key: str) -> str:
     """Turn ``flight_delay__drift`` into ``drift``; Dagster joins the parts of an asset key so."""
-    return step_key.split("__", 1)[-1]
+    return step_key.rpartition("__")[2]
 
 
 def _step_logger(on_step: OnStep | None) -> dg.LoggerDefinition:

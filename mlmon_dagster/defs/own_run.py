@@ -13,13 +13,14 @@ import dagster as dg
 from dagster._grpc.types import ExecuteExternalJobArgs, ExecuteRunArgs
 from dagster._serdes import deserialize_value
 
+from mlmon_dagster.defs.instance import model_of_key
 from mlmon_dagster.project import read_variable
 
 _COMMAND, _VARIABLE, _TARGET = "execute_run", "DAGSTER_EXECUTE_RUN_ARGS", "start_run_in_subprocess"
 
 
 def models_of_own_run() -> frozenset[str] | None:
-    """Return the first parts of the keys that the run of this process computes.
+    """Return the models whose assets the run of this process computes.
 
     Returns:
         None if the process executes no run, or one that names no assets: then it has to know every
@@ -39,7 +40,7 @@ def models_of_own_run() -> frozenset[str] | None:
     if run is None or not run.asset_selection:
         return None
     checked = {check.asset_key for check in run.asset_check_selection or ()}
-    return frozenset(key.path[0] for key in run.asset_selection | checked)
+    return frozenset(model_of_key(key) for key in run.asset_selection | checked)
 
 
 def _arguments() -> str | None:

@@ -47,7 +47,7 @@ def planner_sensor(project: Project, models: Models) -> dg.SensorDefinition:
     that does not load any more waits, and so does one that Dagster has to be told of first. The
     cursor only names the model that a tick had no time for, with which the next one begins.
     """
-    known = {spec.model: spec.time for spec in models.specs}
+    known = {spec.model: shape_of(spec) for spec in models.specs}
     quiet = QuietModels(project)
 
     @dg.sensor(
@@ -63,7 +63,7 @@ def planner_sensor(project: Project, models: Models) -> dg.SensorDefinition:
         requests: list[dg.RunRequest] = []  # of files that are taken in by a run
         failing = delivery.failed_plannings(project)
         declared = models.again(project.now())
-        waiting = [s.model for s in declared.specs if known.get(s.model) != s.time]
+        waiting = [s.model for s in declared.specs if known.get(s.model) != shape_of(s)]
         ready = [s for s in declared.specs if s.model not in waiting]
         tick = Tick.begin(project, context, ready)
         progress = quiet.progress() if len(ready) > FEW else {}
@@ -103,6 +103,11 @@ def planner_sensor(project: Project, models: Models) -> dg.SensorDefinition:
         return dg.SensorResult(run_requests=in_process(context, requests))
 
     return planner
+
+
+def shape_of(spec: ModelSpec) -> tuple[object, ...]:
+    """Return all of a model that Dagster knows from when it loaded: windows, keys and assets."""
+    return spec.time, spec.key_prefix, windowed_of(spec)
 
 
 @dataclass(frozen=True)

@@ -152,6 +152,8 @@ RULES: Final[tuple[Rule, ...]] = (
          "versions", "profiles", "dead_letter", "quarantine"), "kept", _UPKEEP),
     Rule("retention", ("min_cell",), "kept", "the next erasure"),
     Rule("", ("run_tags",), "kept", "runs that are asked for from now on"),
+    Rule("", ("key_prefix",), "kept", "the keys that Dagster shows after its next reload; what it "
+         "knew stays under the old ones, and `mlmon model rebuild-history` tells it of the new"),
     Rule("compute", ("engine",), "kept", "windows computed from now on; the numbers are the same"),
 )  # fmt: skip
 

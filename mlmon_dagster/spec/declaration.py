@@ -24,6 +24,7 @@ from mlmon_dagster.spec.monitors import (
 )
 from mlmon_dagster.spec.names import column_problem, did_you_mean, listed, score_column
 from mlmon_dagster.spec.scalars import (
+    AssetName,
     Date,
     Declared,
     Duration,
@@ -507,6 +508,7 @@ class Declaration(Declared):
     alerts: AlertPolicy = AlertPolicy()
     retention: RetentionPolicy = RetentionPolicy()
     run_tags: RunTags = Field(default={})
+    key_prefix: AssetName | None = None
     compute: Compute = Compute()
 
     def shows_values_of(self, column: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -50,6 +50,7 @@ class BrokenModel:
         problems: Lines ``file:line: message``.
         alerts: Where the model's alerts should go, if at least that part could be read.
         spec: What it declares, where only Dagster cannot take it.
+        key_prefix: What stands before its name in Dagster.
     """
 
     name: str
@@ -57,6 +58,12 @@ class BrokenModel:
     problems: str
     alerts: AlertPolicy | None = None
     spec: ModelSpec | None = None
+    key_prefix: str | None = None
+
+    @property
+    def model(self) -> str:
+        """Its name, as that of a model that loads."""
+        return self.name
 
     def summary(self) -> str:
         """Say in one line what is wrong, and what lists the rest."""
@@ -74,11 +81,25 @@ class Models:
         specs: The models that can be monitored, sorted by name.
         broken: What cannot, sorted by file.
         folder: Where they were read; None for models that a program declares.
+        key_prefix: What stands before a model's name in Dagster, where the model does not say.
     """
 
     specs: tuple[ModelSpec, ...]
     broken: tuple[BrokenModel, ...] = ()
     folder: Path | None = None
+    key_prefix: str | None = None
+
+    def under(self, key_prefix: str | None) -> Models:
+        """Return the models with a prefix of their keys in Dagster, where they have none yet."""
+        if not key_prefix or self.key_prefix:
+            return self
+        change = {"key_prefix": key_prefix}
+        return Models(
+            tuple(s if s.key_prefix else s.model_copy(update=change) for s in self.specs),
+            tuple(b if b.key_prefix else replace(b, key_prefix=key_prefix) for b in self.broken),
+            self.folder,
+            key_prefix,
+        )
 
     def again(self, now: dt.datetime) -> Models:
         """Return what the folder says now; models without a folder never change.
@@ -88,7 +109,7 @@ class Models:
         """
         if self.folder is None:
             return self
-        found = read_models(self.folder, now)
+        found = read_models(self.folder, now).under(self.key_prefix)
         for broken in self.broken:
             if broken.spec in found.specs:
                 found = found.without(broken)
@@ -97,7 +118,7 @@ class Models:
     def without(self, broken: BrokenModel) -> Models:
         """Return the same with a model that turned out to be broken after it was read."""
         specs = tuple(spec for spec in self.specs if spec != broken.spec)
-        return Models(specs, (*self.broken, broken), self.folder)
+        return Models(specs, (*self.broken, broken), self.folder, self.key_prefix)
 
 
 def read_models(

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
+from types import MappingProxyType
 from typing import Any, get_args
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
@@ -229,11 +230,17 @@ def number(value: float | None) -> str:
     return "-" if value is None else wording.number(value)
 
 
-def dagster_links(base_url: str) -> Links:
-    """Return links into the Dagster UI at an address; none if the address is empty."""
+def dagster_links(base_url: str, prefixes: Mapping[str, str] = MappingProxyType({})) -> Links:
+    """Return links into the Dagster UI at an address; none if the address is empty.
+
+    Args:
+        base_url: The address.
+        prefixes: What stands before some models' names in the keys of their assets, by model.
+    """
 
     def links(view: AlertView) -> Sequence[tuple[str, str]]:
-        base, model = base_url.rstrip("/"), quote(view.row["model"])
+        base, name = base_url.rstrip("/"), view.row["model"]
+        model = quote(f"{prefixes[name]}/{name}" if name in prefixes else name)
         if not base:
             return ()
         run_id = str(view.details.get("run_id", ""))
