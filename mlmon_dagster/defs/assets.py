@@ -19,6 +19,7 @@ from dagster._core.definitions.data_version import DATA_VERSION_TAG
 from dagster._core.definitions.output import OutputDefinition
 
 from mlmon_dagster.defs.instance import MODEL_TAG, WINDOWS_TAG, note_process
+from mlmon_dagster.defs.mapping import line_up
 from mlmon_dagster.defs.metadata import (
     PARTITION_ROW_COUNT,
     REBUILT,
@@ -81,16 +82,26 @@ NOT_LOADED_YET = (
 
 
 def model_assets(
-    project: Project, spec: ModelSpec, declared: Path | None = None
+    project: Project,
+    spec: ModelSpec,
+    declared: Path | None = None,
+    neighbours: Mapping[dg.AssetKey, dg.PartitionsDefinition | None] | None = None,
 ) -> list[dg.AssetsDefinition | dg.AssetSpec]:
-    """Return the assets of one model, in lineage order; ``declared`` is the model's file."""
+    """Return the assets of one model, in lineage order.
+
+    Args:
+        project: Where its state lives.
+        spec: The model.
+        declared: The model's file, if there is one.
+        neighbours: Partitions of the user's own assets by key; None if they are not known.
+    """
     landing, mine = _landing(spec), assets_of(spec)
     names = {info.name for info in mine} | {one.key.path[-1] for one in landing}
     return [
         *landing,
         *(
             made_of(
-                _spec(project, spec, info, _parents(spec, info, names), declared),
+                _spec(project, spec, info, _parents(spec, info, names, neighbours), declared),
                 _body(project, spec, info),
                 pool=spec.model,
                 tags=first_of_all(spec),
@@ -163,22 +174,33 @@ def _landing(spec: ModelSpec) -> list[dg.AssetSpec]:
     ]
 
 
-def _parents(spec: ModelSpec, info: AssetInfo, names: Set[str]) -> list[dg.AssetKey]:
+def _parents(
+    spec: ModelSpec,
+    info: AssetInfo,
+    names: Set[str],
+    neighbours: Mapping[dg.AssetKey, dg.PartitionsDefinition | None] | None,
+) -> list[dg.AssetDep]:
     """Return what an asset of a model is computed from: ours, and those of the user's project.
+
+    The event log has no partitions, as one commit takes in whatever has come. So that lineage by
+    partition does not end there, the windows' records hang on the user's assets themselves, too.
 
     Args:
         spec: The model.
         info: The asset.
         names: Those that the model has.
+        neighbours: Partitions of the user's own assets by key; None if they are not known.
     """
-    theirs = {
-        "event_log": list(dict.fromkeys(spec.source.assets().values())),
-        "baseline": [spec.baseline.asset] if spec.baseline.asset else [],
-    }.get(info.name, [])
-    return [
-        *(dg.AssetKey.from_user_string(key) for key in theirs),
-        *(asset_key(spec, dep) for dep in info.deps if dep in names),
-    ]
+    streams = [dg.AssetKey.from_user_string(key) for key in spec.source.assets().values()]
+    theirs: list[dg.AssetDep] = []
+    if info.name == "event_log":
+        theirs = [dg.AssetDep(key) for key in dict.fromkeys(streams)]
+    elif info.name == "inference_store":
+        lined_up = (line_up(key, partitions_of(spec), neighbours) for key in dict.fromkeys(streams))
+        theirs = [dep for dep in lined_up if dep is not None]
+    elif info.name == "baseline" and spec.baseline.asset:
+        theirs = [dg.AssetDep(dg.AssetKey.from_user_string(spec.baseline.asset))]
+    return [*theirs, *(dg.AssetDep(asset_key(spec, dep)) for dep in info.deps if dep in names)]
 
 
 def written_by(
@@ -208,7 +230,7 @@ def _spec(
     project: Project,
     spec: ModelSpec,
     info: AssetInfo,
-    parents: list[dg.AssetKey],
+    parents: list[dg.AssetDep],
     declared: Path | None,
 ) -> dg.AssetSpec:
     """Return what Dagster shows of an asset of a model."""

@@ -18,6 +18,12 @@ from mlmon_dagster.defs.assets import (
 )
 from mlmon_dagster.defs.checks import model_checks
 from mlmon_dagster.defs.delivery import delivery_check
+from mlmon_dagster.defs.neighbours import (
+    Neighbours,
+    find_in_components,
+    find_neighbours,
+    leave_out_taken,
+)
 from mlmon_dagster.defs.resource import declare
 from mlmon_dagster.defs.scaffolder import FolderScaffolder, ModelScaffolder
 from mlmon_dagster.defs.sensors import (
@@ -26,11 +32,6 @@ from mlmon_dagster.defs.sensors import (
     maintenance_asset,
     maintenance_schedule,
     planner_sensor,
-)
-from mlmon_dagster.defs.taken_keys import (
-    keys_in,
-    keys_of_other_components,
-    leave_out_taken,
 )
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.project import Project, project_from_environment
@@ -58,9 +59,10 @@ def build_definitions(
         key_prefix: What stands before the models' names in the keys of their assets, as Dagster
             writes it: ``"ml/monitoring"`` or its parts; default: the project's. A model that
             declares a prefix keeps its own.
-        beside: Your own definitions that these are merged with. A model of which they have a key
-            is left out, and an asset and an alert say so; without it Dagster refuses to load the
-            whole code location.
+        beside: Your own definitions that these are merged with. Windows then line up with the
+            partitions of the assets that a model names. A model of which they have a key is left
+            out, and an asset and an alert say so; without it Dagster refuses to load the whole
+            code location.
         only: Models whose assets are wanted, in a process that computes nothing else; what serves
             all models together knows all of them all the same. None wants those of every model.
 
@@ -74,8 +76,18 @@ def build_definitions(
         key_prefix if key_prefix is None or isinstance(key_prefix, str) else "/".join(key_prefix)
     )
     models = models.under(check_asset(prefix) if prefix else project.key_prefix)
-    if beside is not None:
-        models = leave_out_taken(models, keys_in(beside))
+    neighbours = None if beside is None else find_neighbours(beside)
+    return _build_beside(project, models, neighbours, only)
+
+
+def _build_beside(
+    project: Project,
+    models: Models,
+    neighbours: Neighbours | None,
+    only: Set[str] | None = None,
+) -> dg.Definitions:
+    """Return the definitions of models beside the user's assets; None if those are not known."""
+    models = leave_out_taken(models, (neighbours or {}).keys())
     folder = models.folder
     # Looked through once: of a thousand models each would look through a thousand files.
     files = {} if folder is None else {path.stem: path for path in sorted(folder.glob("*.y*ml"))}
@@ -84,7 +96,7 @@ def build_definitions(
         if only is not None and spec.model not in only:
             continue
         try:
-            parts.append(model_definitions(project, spec, files.get(spec.model)))
+            parts.append(model_definitions(project, spec, files.get(spec.model), neighbours))
         except Exception as error:
             if models.folder is None:
                 raise
@@ -107,9 +119,18 @@ def shared_definitions(
 
 
 def model_definitions(
-    project: Project, spec: ModelSpec, file: Path | None = None
+    project: Project,
+    spec: ModelSpec,
+    file: Path | None = None,
+    neighbours: Neighbours | None = None,
 ) -> dg.Definitions:
-    """Return the assets and checks of one model; ``file`` declares it, if one is named after it.
+    """Return the assets and checks of one model.
+
+    Args:
+        project: Where its state lives.
+        spec: The model.
+        file: What declares it, if a file is named after it.
+        neighbours: The user's own assets, if they are known.
 
     Raises:
         ConfigError: If the model has more hourly windows than Dagster copes with.
@@ -121,7 +142,7 @@ def model_definitions(
         warnings.simplefilter("ignore", dg.PreviewWarning)
         warnings.simplefilter("ignore", dg.BetaWarning)
         return dg.Definitions(
-            assets=model_assets(project, spec, file),
+            assets=model_assets(project, spec, file, neighbours),
             asset_checks=model_checks(project, spec),
         )
 
@@ -159,10 +180,14 @@ class MonitoredModel(dg.Component):
         tree = context.component_tree
         declared = tree.get_all_components(of_type=MonitoredModel)
         specs = sorted((component.spec for component in declared), key=lambda spec: spec.model)
-        models = leave_out_taken(
-            Models(tuple(specs)).under(project.key_prefix), keys_beside(context)
-        )
-        parts = [model_definitions(project, s) for s in models.specs if s.model == self.spec.model]
+        neighbours = neighbours_of(context)
+        models = Models(tuple(specs)).under(project.key_prefix)
+        models = leave_out_taken(models, neighbours.keys())
+        parts = [
+            model_definitions(project, spec, neighbours=neighbours)
+            for spec in models.specs
+            if spec.model == self.spec.model
+        ]
         mine = dg.Definitions.merge(*parts)
         if self.spec.model != specs[0].model:
             return mine
@@ -217,12 +242,12 @@ class MonitoredModels(dg.Component):
             return dg.Definitions()
         models = read_models(project.models_folder, project.now(), known=project.known_specs)
         models = models.under(self.key_prefix or project.key_prefix)
-        return build_definitions(leave_out_taken(models, keys_beside(context)), project)
+        return _build_beside(project, models, neighbours_of(context))
 
 
-def keys_beside(context: dg.ComponentLoadContext) -> frozenset[dg.AssetKey]:
-    """Return the keys of what a Dagster project has besides our components."""
-    return keys_of_other_components(context, (MonitoredModel, MonitoredModels))
+def neighbours_of(context: dg.ComponentLoadContext) -> Neighbours:
+    """Return what a Dagster project has besides our components."""
+    return find_in_components(context, (MonitoredModel, MonitoredModels))
 
 
 def project_of(context: dg.ComponentLoadContext) -> Project:

@@ -27,6 +27,7 @@ project = make_project(Path({folder!r}))
 defs = dg.Definitions.merge(
     dg.Definitions(assets=[{assets}]),
     build_definitions(read_models(project.models_folder, project.now()), project{options}),
+    dg.Definitions(executor=dg.in_process_executor),
 )
 """
 

@@ -14,7 +14,7 @@ from mlmon_dagster import MonitoredModel, MonitoredModels, build_definitions
 from mlmon_dagster.alerts.messages.view import dagster_links
 from mlmon_dagster.commands.options import models_of as declared_models
 from mlmon_dagster.defs.assets import OVERVIEW_KEY, asset_key
-from mlmon_dagster.defs.delivery import observe_declarations, observe_dagster
+from mlmon_dagster.defs.delivery import observe_dagster, observe_declarations
 from mlmon_dagster.defs.instance import models_of, open_instance
 from mlmon_dagster.defs.launch import Launcher
 from mlmon_dagster.errors import ConfigError
@@ -85,10 +85,10 @@ def test_what_dagster_cannot_take_as_a_prefix_is_refused(
     path = tmp_path / "models" / "churn.yaml"
     write_declaration(tmp_path)
     path.write_text(path.read_text() + f"key_prefix: '{prefix}'\n")
-    with pytest.raises(ConfigError, match="key_prefix: .*is not the key of an asset"):
+    with pytest.raises(ConfigError, match=r"key_prefix: .*is not the key of an asset"):
         load_model(path)
     monkeypatch.setenv("MLMON_KEY_PREFIX", prefix)
-    with pytest.raises(ConfigError, match="MLMON_KEY_PREFIX: .*is not the key of an asset"):
+    with pytest.raises(ConfigError, match=r"MLMON_KEY_PREFIX: .*is not the key of an asset"):
         project_from_environment(tmp_path)
 
 
@@ -157,7 +157,7 @@ def test_a_key_of_the_users_leaves_out_that_model_alone_and_says_how_to_mend_it(
 
     project = make_project(tmp_path)
     models = read_models(project.models_folder, NOW)
-    mine = dg.Definitions([dg.AssetSpec("churn/performance".split("/"))])
+    mine = dg.Definitions([dg.AssetSpec(["churn", "performance"])])
     merged = dg.Definitions.merge(mine, build_definitions(models, project, beside=mine))
     assert "churn/declaration" in keys_in(merged)
     again = dg.Definitions.merge(
@@ -168,7 +168,7 @@ def test_a_key_of_the_users_leaves_out_that_model_alone_and_says_how_to_mend_it(
 
 def test_a_taken_key_fires_an_alert_until_a_prefix_is_written(tmp_path: Path) -> None:
     """As the dispatcher sees it: with what the planner's models are at each tick."""
-    from mlmon_dagster.defs.taken_keys import leave_out_taken
+    from mlmon_dagster.defs.neighbours import leave_out_taken
 
     write_declaration(tmp_path)
     project = make_project(tmp_path)

@@ -1,38 +1,41 @@
-"""Keys of assets that the user's own definitions have already.
+"""The user's own assets beside ours, where they can be seen: their keys and their partitions.
 
-Dagster loads no code location in which two assets have one key. Where the user's definitions can be
-seen, only the model concerned is left out. They cannot be seen where they are merged after ours
-were made, in another code location, or where a component's post-processing changes a key.
+Dagster loads no code location in which two assets have one key: with the keys known, only the model
+concerned is left out. With the partitions known, the windows of a model line up with them. They
+cannot be seen where they are merged after ours were made, in another code location, or where a
+component's post-processing changes a key.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Set
+from collections.abc import Mapping, Set
 
 import dagster as dg
 
 from mlmon_dagster.defs.assets import keys_of_model, refused_by_dagster
 from mlmon_dagster.spec import Models, ModelSpec
 
+Neighbours = Mapping[dg.AssetKey, dg.PartitionsDefinition | None]
+
 _looking: set[int] = set()  # trees of components that are gone through at this moment
 
 
-def keys_in(definitions: dg.Definitions) -> frozenset[dg.AssetKey]:
-    """Return the keys of the assets that some definitions hold."""
-    found: set[dg.AssetKey] = set()
+def find_neighbours(definitions: dg.Definitions) -> Neighbours:
+    """Return the partitions of the assets that some definitions hold, by key; None without."""
+    found: dict[dg.AssetKey, dg.PartitionsDefinition | None] = {}
     for asset in definitions.assets or ():
         if isinstance(asset, dg.AssetsDefinition):
-            found |= asset.keys
+            found |= {spec.key: spec.partitions_def for spec in asset.specs}
         elif isinstance(asset, dg.AssetSpec | dg.SourceAsset):
-            found.add(asset.key)
-    return frozenset(found)
+            found[asset.key] = asset.partitions_def
+    return found
 
 
-def keys_of_other_components(
+def find_in_components(
     context: dg.ComponentLoadContext, ours: tuple[type[dg.Component], ...]
-) -> frozenset[dg.AssetKey]:
-    """Return the keys of what else is in the folder of definitions that a component is in.
+) -> Neighbours:
+    """Return what else is in the folder of definitions that a component is in.
 
     What another component makes is kept by Dagster, and made once. A component that cannot be
     built says so when Dagster builds it.
@@ -43,19 +46,19 @@ def keys_of_other_components(
     """
     tree = context.component_tree
     if id(tree) in _looking:  # what we look at has asked for us
-        return frozenset()
+        return {}
     _looking.add(id(tree))
-    found: set[dg.AssetKey] = set()
+    found: dict[dg.AssetKey, dg.PartitionsDefinition | None] = {}
     try:
         for loc, declared in tree.find_root_decl().iterate_loc_component_decl_pairs():
             is_ours = any(issubclass(declared.component_type, kind) for kind in ours)
             if is_ours or list(declared.iterate_child_component_decls()):
                 continue
             with contextlib.suppress(Exception):
-                found |= keys_in(tree.build_defs_at_path(loc))
+                found |= find_neighbours(tree.build_defs_at_path(loc))
     finally:
         _looking.discard(id(tree))
-    return frozenset(found)
+    return found
 
 
 def leave_out_taken(models: Models, taken: Set[dg.AssetKey]) -> Models:
