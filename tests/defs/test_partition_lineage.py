@@ -208,6 +208,8 @@ def daemon_of(folder: Path) -> Iterator[tuple[WorkspaceProcessContext, dg.Dagste
         yield context, instance
 
 
+# A mutation of Dagster's GraphQL leaves a coroutine of its event loop behind.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.proof
 @pytest.mark.parametrize(
     "partitions",
