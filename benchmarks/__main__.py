@@ -2,7 +2,8 @@
 
 `python -m benchmarks calibrate` runs one of them, here how often intervals hold the truth;
 `calibrate drift` counts false alarms of drift, `calibrate versions` equal versions that are called
-different, `clusters` those of periods that are compared, and `multivariate` what sees which change
+different, `calibrate rectified` how often intervals hold where labels are a chosen subset,
+`clusters` those of periods that are compared, and `multivariate` what sees which change
 of the joint distribution. `living` counts the incidents of healthy years and the faults noticed in
 them, `label_worlds` those of worlds whose ground truth comes late, `levels` those of calibration
 and bias. `alerts FOLDER` lives the history of a made project day by day, `drill_claims` puts the
@@ -44,7 +45,7 @@ RUNS = (
 def main() -> int:
     """Run all, also after one that failed, or the one that is named; return how many failed."""
     named = sys.argv[1:]
-    if named[:1] == ["calibrate"] and named[1:2] in (["drift"], ["versions"]):
+    if named[:1] == ["calibrate"] and named[1:2] in (["drift"], ["versions"], ["rectified"]):
         named[:2] = [f"calibrate_{named[1]}"]
     runs = ((f"benchmarks.{named[0]}", *named[1:]),) if named else RUNS
     return sum(

@@ -11,7 +11,7 @@ from mlmon_dagster.commands.options import as_of, period, spec_of
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.pipeline.asked import metrics_by_days, moments_of, query_metrics
 from mlmon_dagster.spec.baseline import PRODUCTION
-from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.spec.names import ALL, counted
 from mlmon_dagster.spec.text_table import csv_text, harmless, json_lines, text_table
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ SHOWN = [
     "upper",
     "n",
     "reason",
+    "method_version",
 ]
 
 
@@ -123,6 +124,7 @@ def _show_table(project: Project, spec: ModelSpec, limit: int, wanted: dict[str,
     shown = _newest(frame, limit) if is_cut else frame
     click.echo(render(shown, "table"))
     _say_widths(shown)
+    _say_weighted(shown)
     if is_cut:
         first, last = shown["window"].iloc[0], shown["window"].iloc[-1]
         windows = last if first == last else f"{first} to {last}"
@@ -145,6 +147,21 @@ def _say_widths(shown: pd.DataFrame) -> None:
         newest = part.iloc[-1]
         said = width_text(newest["band_factor"], int(newest["band_windows"]))
         click.echo(f"mlmon: {metric}, {newest['window']}: {said}.", err=True)
+
+
+def _say_weighted(shown: pd.DataFrame) -> None:
+    """Say which metrics are of all predictions though ground truth is of some."""
+    from mlmon_dagster.metrics.rectified import METHOD
+
+    weighted = shown[shown["method_version"] == METHOD]
+    if len(weighted):
+        metrics = ", ".join(sorted(weighted["metric"].unique()))
+        n = weighted["window"].nunique()
+        click.echo(
+            f"mlmon: {metrics}: in {counted(n, 'window')} ground truth covers less than 95 % of "
+            "the predictions, and values are weighted back to all of them (post-stratified).",
+            err=True,
+        )
 
 
 def _newest(frame: pd.DataFrame, limit: int) -> pd.DataFrame:

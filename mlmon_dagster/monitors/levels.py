@@ -28,7 +28,7 @@ from mlmon_dagster.monitors.evidence import (
     not_mature,
     result_row,
 )
-from mlmon_dagster.monitors.wording import NAMES, number, told
+from mlmon_dagster.monitors.wording import NAMES, number, told, weighted_text
 from mlmon_dagster.spec.metric_registry import METRICS
 from mlmon_dagster.spec.monitors import PerformanceMonitor
 from mlmon_dagster.store.state.monitor_results import MonitorResult
@@ -233,12 +233,13 @@ def _sentence(
     n = sum(int(row["n"]) for row in rows)
     span = f"In the last {len(rows)} windows" if len(rows) > 1 else "In this window"
     name = NAMES.get(monitor.metric, monitor.metric)
+    weighted = weighted_text(rows[-1]["method_version"], window.get("actual_coverage"))
     return told(
         _level(evidence, window, monitor, worst),
         f"{span} (n {n:,}): {name} {_signed(change.value, worst.limit)}, in the baseline "
         f"{_signed(usual.mean, worst.limit)}: moved by {_signed(change.shift, worst.limit)}, give "
         f"or take {number(change.margin)} for {usual.windows} windows' own spread; the limit is "
-        f"{number(worst.limit)}",
+        f"{number(worst.limit)}" + (f". {weighted}" if weighted else ""),
     )
 
 

@@ -28,7 +28,7 @@ from mlmon_dagster.monitors.evidence import (
     result_row,
 )
 from mlmon_dagster.monitors.levels import judge_level
-from mlmon_dagster.monitors.wording import number, subject, told
+from mlmon_dagster.monitors.wording import number, subject, told, weighted_text
 from mlmon_dagster.spec.metric_registry import (
     COUNTED,
     METRICS,
@@ -162,7 +162,7 @@ def _judge_cell(
         window,
         monitor,
         status=_status(monitor, row, change),
-        message=_message(monitor, row, change),
+        message=_message(window, monitor, row, change),
         baseline_value=finite(change.usual),
         p_value=finite(change.p),
         p_adjusted=finite(change.p),
@@ -266,7 +266,9 @@ def _by_rows(worse: float, limit: float, margin: float, usual: float = math.nan)
     return _Change(worse, limit, float(special.ndtr(-z)), usual, margin)
 
 
-def _message(monitor: PerformanceMonitor, row: MetricSample, change: _Change) -> str:
+def _message(
+    window: Window, monitor: PerformanceMonitor, row: MetricSample, change: _Change
+) -> str:
     first = f"{subject(monitor.metric, monitor.column, row)} is {number(row['value'])}"
     if monitor.is_relative:
         direction = "worse" if change.worse > 0 else "better"
@@ -281,7 +283,8 @@ def _message(monitor: PerformanceMonitor, row: MetricSample, change: _Change) ->
     limit = number(change.limit) if monitor.is_relative else _threshold(monitor)
     parts.append(f"the limit is {limit}")
     chance = ", but this may be chance" if change.is_large and not change.failed else ""
-    return told(first, "; ".join(parts) + chance)
+    weighted = weighted_text(row["method_version"], window.get("actual_coverage"))
+    return told(first, ". ".join(filter(None, ("; ".join(parts) + chance, weighted))))
 
 
 def _usual_range(monitor: PerformanceMonitor, change: _Change) -> str:

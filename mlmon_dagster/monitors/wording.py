@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import get_args
 
+from mlmon_dagster.metrics.rectified import METHOD
 from mlmon_dagster.spec.metric_registry import METRICS, is_loss
 from mlmon_dagster.spec.monitors import ComparedMetric, Condition
 from mlmon_dagster.spec.names import ALL, TABLE, counted
@@ -117,6 +118,7 @@ REASONS = {
     "no_actual_negatives": "no actual is negative",
     "zero_actuals": "every actual is 0",
     "constant_actuals": "all actuals are equal",
+    "unlabelled_scores": "a part of the scores has no ground truth at all",
     "fully_covered": "every prediction has its ground truth",
     "no_reference": "the reference group has no rows",
     "no_latency": "no latency was logged",
@@ -221,6 +223,25 @@ ground truth has come'
     return (
         f"Its band is {factor:.3g} times as wide as the baseline asks for, learnt from "
         f"{counted(n, 'window')} whose ground truth has come"
+    )
+
+
+def weighted_text(method: str, coverage: float | None) -> str:
+    """Say that a value is of all predictions though labels are of some; else empty.
+
+    Args:
+        method: Method version of the metric.
+        coverage: Share of the predictions that have ground truth; None where not known.
+
+    Example:
+        >>> weighted_text("post-stratified-1", 0.1)
+        'Ground truth covers 10 % of the predictions; the value is weighted back to all of them'
+    """
+    if method != METHOD:
+        return ""
+    share = "a part" if coverage is None else f"{100 * coverage:.2g} %"
+    return (
+        f"Ground truth covers {share} of the predictions; the value is weighted back to all of them"
     )
 
 

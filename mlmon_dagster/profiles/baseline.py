@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from mlmon_dagster.errors import BaselineMissingError
 from mlmon_dagster.metrics.estimated.multiclass import CONFIDENCE
+from mlmon_dagster.metrics.performance.weighted_back import DECIDED
 from mlmon_dagster.metrics.statistics import (
     BaselineWindows,
     Binning,
@@ -29,7 +30,6 @@ from mlmon_dagster.profiles.explain import explained, explainer_of
 from mlmon_dagster.profiles.in_parts import held
 from mlmon_dagster.profiles.sql.bin_codes import DUCKDB, Dialect
 from mlmon_dagster.profiles.sql.compiler import Engine
-from mlmon_dagster.profiles.sql.loss_columns import DECIDED
 from mlmon_dagster.profiles.storage import from_rows, to_rows
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.model import ModelSpec, profile_signature

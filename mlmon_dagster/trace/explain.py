@@ -13,8 +13,8 @@ from mlmon_dagster.metrics.arrays import Floats, Ints
 from mlmon_dagster.metrics.binnings import label_counts, score_midpoints
 from mlmon_dagster.metrics.intervals import rate
 from mlmon_dagster.metrics.performance.decomposition import ratio_parts
+from mlmon_dagster.metrics.performance.weighted_back import DECIDED
 from mlmon_dagster.metrics.statistics import ColumnStatistics
-from mlmon_dagster.profiles.sql.loss_columns import DECIDED
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.metric_registry import is_higher_better, is_loss
 from mlmon_dagster.spec.names import ALL

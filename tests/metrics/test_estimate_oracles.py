@@ -23,8 +23,8 @@ from mlmon_dagster.metrics.estimated.multiclass import (
 )
 from mlmon_dagster.metrics.estimated.regression import Losses, estimated_losses, loss_calibration
 from mlmon_dagster.metrics.frames import concat_frames
+from mlmon_dagster.metrics.performance.weighted_back import DECIDED
 from mlmon_dagster.metrics.service import volume_drop
-from mlmon_dagster.profiles.sql.loss_columns import DECIDED
 from mlmon_dagster.spec.metric_registry import BINARY, MULTICLASS, REGRESSION
 from mlmon_dagster.spec.tasks import TASKS, estimated, residual
 from tests.metrics.oracles import CLASSES, EXACT, midpoint, score_bin

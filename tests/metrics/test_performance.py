@@ -112,7 +112,7 @@ def test_confusion_metrics_are_sklearns():
     actual, predicted = RNG.integers(0, 2, 400), RNG.integers(0, 2, 400)
     (tn, fp), (fn, tp) = sk.confusion_matrix(actual, predicted)
     found = performance_metrics(
-        None, confusion_statistics(tn=tn, fp=fp, fn=fn, tp=tp, u0=10, u1=30)
+        None, confusion_statistics(tn=tn, fp=fp, fn=fn, tp=tp, u0=4, u1=12)
     ).set_index("metric")
     oracles = {
         "f1": sk.f1_score, "precision": sk.precision_score,
@@ -123,7 +123,7 @@ def test_confusion_metrics_are_sklearns():
         assert row["value"] == pytest.approx(oracle(actual, predicted), rel=1e-12)
         assert row["lower"] < row["value"] < row["upper"]
         assert row["n"] == 400
-    assert found.loc["predicted_rate", "value"] == pytest.approx((fp + tp + 30) / 440, rel=1e-12)
+    assert found.loc["predicted_rate", "value"] == pytest.approx((fp + tp + 12) / 416, rel=1e-12)
     assert found.loc["actual_rate", "value"] == pytest.approx((tp + fn) / 400, rel=1e-12)
 
 

@@ -29,15 +29,31 @@ from mlmon_dagster.metrics.performance.roc import (
     MIN_RARER,
     SCORE_ORDER,
     RocAuc,
+    Weighed,
     by_chunks,
     by_node,
     roc_auc,
 )
+from mlmon_dagster.metrics.performance.weighted_back import (
+    DECIDED,
+    UNLABELLED_SCORES,
+    WORTHS,
+    PartlyLabelled,
+    area_counts,
+    areas_known,
+    by_decision,
+    by_score,
+    decision_metrics,
+    replace_rows,
+    score_metrics,
+)
+from mlmon_dagster.metrics.rectified import METHOD, Interval
 from mlmon_dagster.metrics.statistics import CELL_KEYS, ColumnStatistics
 
 CALIBRATION_GROUPS = 10
 MIN_CALIBRATION_ROWS = 50
 _CHUNK = 128
+_Classes = tuple[Ints, Ints] | tuple[Floats, Floats]  # rows per bin of negatives and positives
 
 
 def performance_metrics(
@@ -75,7 +91,11 @@ def performance_metrics(
     if score is not None:
         metrics += _score_metrics(score, losses, top_share)
     if confusion is not None:
-        metrics += _confusion_metrics(confusion, with_actual_rate=score is None)
+        found = _confusion_metrics(confusion, with_actual_rate=score is None)
+        for part in by_decision(confusion, score, losses.get(DECIDED)):
+            values = decision_metrics(part)
+            found = [_replaced(rows, part, values) for rows in found]
+        metrics += found
     either = score if score is not None else confusion
     if either is not None:
         counts = label_counts(either.counts)
@@ -86,8 +106,30 @@ def performance_metrics(
     return stack_rows(metrics)
 
 
+def _replaced(rows: MetricRows, part: PartlyLabelled, values: Mapping[str, Interval]) -> MetricRows:
+    metric = str(rows.metric)
+    return replace_rows(rows, part.places, values[metric]) if metric in values else rows
+
+
 def _score_metrics(
     score: ColumnStatistics, losses: Mapping[str, ColumnStatistics], top_share: float
+) -> list[MetricRows]:
+    """Measure the labelled rows; where they may be a chosen subset, weigh them back to all."""
+    found, part = _of_labelled(score, losses), by_score(score)
+    if part is not None:
+        plain = {
+            str(rows.metric): np.asarray(rows.value, np.float64)[part.places]
+            for rows in found
+            if rows.metric in WORTHS
+        }
+        values = score_metrics(part, plain)
+        values["calibration_error"] = _weighted_calibration_error(part)
+        found = [_replaced(rows, part, values) for rows in found]
+    return [*_areas(score, losses.get(SCORE_ORDER), part, top_share), *found]
+
+
+def _of_labelled(
+    score: ColumnStatistics, losses: Mapping[str, ColumnStatistics]
 ) -> list[MetricRows]:
     cells = score.cells
     counts = label_counts(score.counts)
@@ -97,8 +139,6 @@ def _score_metrics(
     middles = score_midpoints(score.binning)
     no_actuals = np.where(n == 0, "no_actuals", "")
     return [
-        *_area_frames(cells, negatives, positives, losses.get(SCORE_ORDER)),
-        *_separation_frames(cells, negatives, positives, top_share),
         mean_rows("brier", losses[":brier"], high=1.0)
         if ":brier" in losses
         else _loss_rows(cells, "brier", score.total_sq, n, *_losses(middles, "brier"), counts),
@@ -115,26 +155,68 @@ def _score_metrics(
     ]
 
 
-def _area_frames(
-    cells: pd.DataFrame, negatives: Ints, positives: Ints, order: ColumnStatistics | None
+def _areas(
+    score: ColumnStatistics,
+    order: ColumnStatistics | None,
+    part: PartlyLabelled | None,
+    top_share: float,
 ) -> list[MetricRows]:
-    """Areas from the order of the scores where that is known, of the whole; else from the bins."""
+    """Areas and separation of classes, of all rows that labels speak for.
+
+    Areas come from the order of the scores where that is known, of the whole; else, and where
+    labelled rows are weighed, from the bins.
+    """
+    cells, counts = score.cells, label_counts(score.counts)
+    negatives, positives = counts[:, :, 1], counts[:, :, 2]
     n_neg, n_pos = negatives.sum(axis=1), positives.sum(axis=1)
+    n = n_neg + n_pos
     reason = _of_classes(n_neg, n_pos)
+    few = np.select(
+        [n == 0, n_pos == 0, n < MIN_CALIBRATION_ROWS],
+        ["no_actuals", "no_actual_positives", "few_rows"],
+        "",
+    )
     place, ordered = _ordered(cells, order)
+    is_weighed = np.zeros(len(cells), bool)
+    classes: _Classes = (negatives, positives)
+    shares: _Classes = classes
+    if part is not None:
+        is_weighed[part.places] = True
+        weighed = area_counts(score, part.places)
+        classes = _with(classes, part, weighed.each)
+        shares = _with(shares, part, (weighed.negatives, weighed.positives))
+        bare = part.places[~areas_known(part)]
+        for why in (reason, few):
+            why[bare] = np.where(why[bare] == "", UNLABELLED_SCORES, why[bare])
     metrics = []
-    for metric, area, version in (
-        ("roc_auc", roc_auc, "delong-2"),
-        ("pr_auc", average_precision, "influence-2"),
+    for metric, area, version, counted in (
+        ("roc_auc", roc_auc, "delong-2", classes),
+        ("pr_auc", average_precision, "influence-2", shares),
     ):
-        result = np.array(area(negatives, positives))
-        for cell, counts in zip(place, ordered, strict=True):
-            result[:, cell] = np.array(area(*counts))[:, 0]
-        value = np.where(reason == "", result[0], np.nan)
-        metrics.append(
-            table_rows(cells, metric, value, result[1], result[2], n_neg + n_pos, reason, version)
+        result = np.array(area(*counted))
+        for cell, rows in zip(place, ordered, strict=True):
+            if not is_weighed[cell]:
+                result[:, cell] = np.array(area(*rows))[:, 0]
+        metrics.append((metric, result, reason, version))
+    metrics += [
+        ("ks_separation", np.array(ks_separation(*classes)), reason, "newcombe-1"),
+        ("lift", np.array(lift(shares[0], shares[1], top_share)), few, f"wilson-1@{top_share:g}"),
+    ]
+    return [
+        table_rows(
+            cells, metric, np.where(why == "", result[0], np.nan), result[1], result[2], n, why,
+            np.where(is_weighed, METHOD, version).tolist(),
         )
-    return metrics
+        for metric, result, why, version in metrics
+    ]  # fmt: skip
+
+
+def _with(classes: _Classes, part: PartlyLabelled, others: _Classes) -> _Classes:
+    """Put other rows of the classes in the place of those of some cells."""
+    found = [np.array(side, np.float64) for side in classes]
+    for side, other in zip(found, others, strict=True):
+        side[part.places] = other
+    return found[0], found[1]
 
 
 def _ordered(
@@ -157,29 +239,6 @@ def _of_classes(n_neg: Ints, n_pos: Ints) -> NDArray[np.str_]:
         ["no_actuals", "single_class", "few_of_rarer_class"],
         "",
     )
-
-
-def _separation_frames(
-    cells: pd.DataFrame, negatives: Ints, positives: Ints, top_share: float
-) -> list[MetricRows]:
-    n_neg, n_pos = negatives.sum(axis=1), positives.sum(axis=1)
-    n = n_neg + n_pos
-    few = np.select(
-        [n == 0, n_pos == 0, n < MIN_CALIBRATION_ROWS],
-        ["no_actuals", "no_actual_positives", "few_rows"],
-        "",
-    )
-    metrics = []
-    for metric, result, reason, version in (
-        ("ks_separation", ks_separation(negatives, positives), _of_classes(n_neg, n_pos),
-         "newcombe-1"),
-        ("lift", lift(negatives, positives, top_share), few, f"wilson-1@{top_share:g}"),
-    ):  # fmt: skip
-        value = np.where(reason == "", result.value, np.nan)
-        metrics.append(
-            table_rows(cells, metric, value, result.lower, result.upper, n, reason, version)
-        )
-    return metrics
 
 
 def _losses(middles: Floats, metric: str) -> tuple[Floats, Floats]:
@@ -222,9 +281,8 @@ def _calibration_rows(
         else [np.empty(0)] * 4
     )
     reason = np.select([n == 0, n < MIN_CALIBRATION_ROWS], ["no_actuals", "few_rows"], "")
-    lower = np.maximum(value - most - Z95 * spread, 0)
-    upper = np.minimum(value + Z95 * spread, 1)
-    value = np.where(reason == "", np.maximum(value - bias, 0), np.nan)
+    value, lower, upper = _error_interval(value, bias, most, spread)
+    value = np.where(reason == "", value, np.nan)
     return table_rows(cells, "calibration_error", value, lower, upper, n, reason, "ece10-2")
 
 
@@ -253,12 +311,30 @@ def _calibration_error(
 
     gap = by_group(rows * middles) - by_group(positives.astype(np.float64))
     noise = np.sqrt(by_group(rows * (middles * (1 - middles))))
-    most = np.sqrt(2 / np.pi) * noise.sum(axis=1) / total
+    return _add_gaps(gap / total[:, None], noise / total[:, None])
+
+
+def _add_gaps(gap: Floats, noise: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+    """Add up the gaps of groups whose sampling noise is known, see `_calibration_error`."""
+    most = np.sqrt(2 / np.pi) * noise.sum(axis=1)
     # The mean of exp(-z^2 / 4) over |z| of a standard normal is sqrt(2 / 3).
     faded = np.exp(-((rate(gap, noise)) ** 2) / 4) * np.sqrt(3 / np.pi)
-    bias = (noise * np.nan_to_num(faded)).sum(axis=1) / total
-    spread = np.sqrt((noise**2).sum(axis=1)) / total
-    return np.abs(gap).sum(axis=1) / total, bias, most, spread
+    bias = (noise * np.nan_to_num(faded)).sum(axis=1)
+    return np.abs(gap).sum(axis=1), bias, most, np.sqrt((noise**2).sum(axis=1))
+
+
+def _weighted_calibration_error(part: PartlyLabelled) -> Interval:
+    """Calibration error whose groups weigh as much as they hold of all rows with labels."""
+    gap, noise = part.gaps()
+    return _error_interval(*_add_gaps(gap, noise))
+
+
+def _error_interval(value: Floats, bias: Floats, most: Floats, spread: Floats) -> Interval:
+    return Interval(
+        np.maximum(value - bias, 0),
+        np.maximum(value - most - Z95 * spread, 0),
+        np.minimum(value + Z95 * spread, 1),
+    )
 
 
 def _confusion_metrics(confusion: ColumnStatistics, *, with_actual_rate: bool) -> list[MetricRows]:
@@ -320,7 +396,7 @@ def _f1_rows(
 _FLOOR = 0.3  # share of the binomial variance that is the least
 
 
-def average_precision(negatives: Ints, positives: Ints) -> RocAuc:
+def average_precision(negatives: Weighed, positives: Weighed) -> RocAuc:
     """Sum of (R_i - R_i-1) * P_i over the thresholds from the highest score down, as scikit-learn.
 
     Rows of one bin share a threshold. `bound`: the largest distance from the value that any order
@@ -357,7 +433,7 @@ def _interval(area: Floats, variance: Floats, bound: Floats, p: Floats) -> RocAu
     return RocAuc(area, lower, upper, bound)
 
 
-def _chunk(negatives: Ints, positives: Ints) -> tuple[Floats, Floats, Floats, Floats]:
+def _chunk(negatives: Weighed, positives: Weighed) -> tuple[Floats, Floats, Floats, Floats]:
     neg, pos = negatives.astype(np.float64), positives.astype(np.float64)
     tp, fp = _from_top(pos), _from_top(neg)
     p = pos.sum(axis=1)
@@ -410,7 +486,7 @@ class Separation(NamedTuple):
     bound: Floats
 
 
-def ks_separation(negatives: Ints, positives: Ints) -> Separation:
+def ks_separation(negatives: Weighed, positives: Weighed) -> Separation:
     """Largest distance of the two classes' distributions of scores, over the bins' edges.
 
     The true distance is at most `bound` larger: the largest share that one class has in a bin. The
@@ -451,7 +527,7 @@ def _difference(
     )
 
 
-def lift(negatives: Ints, positives: Ints, share: float) -> Separation:
+def lift(negatives: Weighed, positives: Weighed, share: float) -> Separation:
     """Share of positives among the rows with the highest scores / share of positives in all.
 
     The bin in which the cut falls gives the fraction of its rows that is needed, as if its scores

@@ -11,10 +11,9 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special
 
-from mlmon_dagster.metrics.arrays import Floats
+from mlmon_dagster.metrics.arrays import Floats, Ints
 from mlmon_dagster.metrics.intervals import Z95
 
 Scale = Literal["logit", "fisher"]
@@ -38,11 +37,12 @@ class Estimate(NamedTuple):
     upper: Floats
 
 
-def estimate(counts: NDArray[np.int64], metric: Metric, scale: Scale = "logit") -> Estimate:
+def estimate(counts: Ints | Floats, metric: Metric, scale: Scale = "logit") -> Estimate:
     """Value of a metric of tables and its 95 % interval.
 
     Args:
-        counts: Predicted x actual, (C, K, K); classes of neither kind do not count.
+        counts: Predicted x actual, (C, K, K), maybe weighted; classes of neither kind do not
+            count.
         metric: One of this module's.
         scale: On which the interval is symmetric: ``logit`` for metrics from 0 to 1, ``fisher``
             for those from -1 to 1. It is computed with half a row spread evenly over the table of

@@ -20,6 +20,7 @@ from scipy import special
 
 from mlmon_dagster.metrics.arrays import Floats, Ints
 
+Weighed = Ints | Floats  # rows, or how many they stand for
 MIN_RARER = 10
 _FLOOR = 0.3  # share of Hanley and McNeil's variance that is the least
 _CHUNK = 128  # cells whose arrays stay in the processor's cache
@@ -40,7 +41,7 @@ class RocAuc(NamedTuple):
     bound: Floats
 
 
-def roc_auc(negatives: Ints, positives: Ints) -> RocAuc:
+def roc_auc(negatives: Weighed, positives: Weighed) -> RocAuc:
     """Chance that a random positive scores above a random negative, ties counting half.
 
     The interval is that of DeLong, DeLong and Clarke-Pearson (1988) on a logit scale, with
@@ -62,10 +63,10 @@ def roc_auc(negatives: Ints, positives: Ints) -> RocAuc:
 
 
 def by_chunks(
-    chunk: Callable[[Ints, Ints], tuple[Floats, ...]],
+    chunk: Callable[[Weighed, Weighed], tuple[Floats, ...]],
     finish: Callable[..., RocAuc],
-    negatives: Ints,
-    positives: Ints,
+    negatives: Weighed,
+    positives: Weighed,
 ) -> RocAuc:
     """Measure the curves of many cells, a few at a time, so that no large matrix is made.
 
@@ -85,7 +86,7 @@ def by_chunks(
     return finish(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def _chunk(negatives: Ints, positives: Ints) -> tuple[Floats, ...]:
+def _chunk(negatives: Weighed, positives: Weighed) -> tuple[Floats, ...]:
     """Return area, DeLong variance, binning bound and the class sizes of some cells."""
     neg, pos = negatives.astype(np.float64), positives.astype(np.float64)
     n, p = neg.sum(axis=1), pos.sum(axis=1)

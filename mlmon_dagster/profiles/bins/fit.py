@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from mlmon_dagster.metrics.additivity import RAW, REST
 from mlmon_dagster.metrics.estimated.multiclass import CONFIDENCE
+from mlmon_dagster.metrics.performance.weighted_back import DECIDED
 from mlmon_dagster.metrics.statistics import Binning, Kind
 from mlmon_dagster.profiles.bins.joint import fit_joint
 from mlmon_dagster.profiles.bins.shapes import (
@@ -48,7 +49,6 @@ from mlmon_dagster.profiles.sql.attribution_columns import (
 from mlmon_dagster.profiles.sql.bin_codes import DUCKDB, Dialect
 from mlmon_dagster.profiles.sql.compiler import Engine, at_work
 from mlmon_dagster.profiles.sql.loss_columns import (
-    DECIDED,
     LAG,
     bound_of,
     group_columns,

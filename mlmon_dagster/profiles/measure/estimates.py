@@ -37,12 +37,13 @@ from mlmon_dagster.metrics.estimated.reweighting import (
     grouping,
 )
 from mlmon_dagster.metrics.frames import concat_frames, samples
+from mlmon_dagster.metrics.performance.weighted_back import DECIDED
 from mlmon_dagster.metrics.statistics import WITHOUT_VERSION, ColumnStatistics, merge, select
 from mlmon_dagster.profiles.baseline import SEED, Baseline, scored_columns
 from mlmon_dagster.profiles.bins.fit import value_expressions
 from mlmon_dagster.profiles.sql.bin_codes import DUCKDB, Column
 from mlmon_dagster.profiles.sql.compiler import as_numpy, codes_of, value_to_code
-from mlmon_dagster.profiles.sql.loss_columns import DECIDED, resolve
+from mlmon_dagster.profiles.sql.loss_columns import resolve
 from mlmon_dagster.spec import ModelSpec, Window, window_containing
 from mlmon_dagster.spec.baseline import GRAINS, PRODUCTION
 from mlmon_dagster.spec.metric_registry import BINARY, MULTICLASS, REGRESSION

@@ -15,6 +15,7 @@ from mlmon_dagster.metrics.estimated.multiclass import CONFIDENCE
 from mlmon_dagster.metrics.performance.decomposition import OUTCOME
 from mlmon_dagster.metrics.performance.multiclass import GAP
 from mlmon_dagster.metrics.performance.roc import SCORE_ORDER
+from mlmon_dagster.metrics.performance.weighted_back import DECIDED
 from mlmon_dagster.metrics.statistics import Binning
 from mlmon_dagster.profiles.sql.attribution_columns import SHARE, Values
 from mlmon_dagster.profiles.sql.bin_codes import number
@@ -29,7 +30,7 @@ TRACED, TRACED_STATUS = ":traced", ":traced_status"
 TRACED_LATENCY = ":traced_latency_ms"
 TOLD = ":told/"  # begins the names of what says whether spans tell a declared column
 FAILED, TIMED_OUT = ":error/", ":timeout/"
-DECIDED = ":decided_score"  # the score of the rows that were decided positive
+
 GROUPED = (":ndcg", ":reciprocal_rank", ":average_precision", ":hit")
 # Losses that cannot be larger, so that their sums' unit does not depend on the baseline.
 BOUNDED = {GAP: 1.0, ":log_loss": 64.0, ":brier": 2.0, ":top_k": 1.0, **dict.fromkeys(GROUPED, 1.0)}

@@ -1,0 +1,277 @@
+"""Performance of a binary classifier whose labels are a chosen subset, of all its predictions.
+
+A cell with labels for less than `COMPLETE` of its predictions is post-stratified: by the score and
+the decision, or by the decision alone where there is no score (see `metrics.rectified`). If labels
+come at random this changes nothing but chance; if they were chosen by the score it takes away what
+the choice did. Areas weigh every labelled row by how many rows of its stratum it stands for; their
+intervals count as many rows as have the weights' effective size (Kish, 1965).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from mlmon_dagster.metrics.arrays import Flags, Floats, Ints
+from mlmon_dagster.metrics.binnings import label_counts, score_midpoints
+from mlmon_dagster.metrics.frames import MetricRows
+from mlmon_dagster.metrics.intervals import rate
+from mlmon_dagster.metrics.performance.class_tables import estimate, mcc
+from mlmon_dagster.metrics.rectified import (
+    METHOD,
+    Interval,
+    Strata,
+    Worth,
+    mean,
+    ratio,
+    strata_by_answer,
+    strata_by_score,
+)
+from mlmon_dagster.metrics.statistics import CELL_KEYS, ColumnStatistics
+
+COMPLETE = 0.95  # share of predictions with a label from which on the rest can change little
+DECIDED = ":decided_score"  # the score of the rows that were decided positive
+UNLABELLED_SCORES = "unlabelled_scores"
+_FINE = 50  # strata of an area, whose rows are weighed by nothing else
+_MOST_UNLABELLED = 0.05  # share of the rows, in strata without a label, that an area does without
+_DECISIONS_DIFFER = 0.01  # share of the rows with a decision and no score, or the other way round
+
+
+# What a score was worth of a row that came true, and of one that did not.
+WORTHS: dict[str, Callable[[Floats], tuple[Floats, Floats]]] = {
+    "brier": lambda score: ((1 - score) ** 2, score**2),
+    "log_loss": lambda score: (-np.log(score), -np.log1p(-score)),
+    "calibration_gap": lambda score: (score - 1, score),
+}
+
+
+def is_partly_labelled(counts: Ints) -> Flags:
+    """Say which cells have labels for some rows, but for too few to count as all, (C,).
+
+    Args:
+        counts: Rows by bin and label state, (C, B, 3).
+    """
+    n = counts.sum(axis=(1, 2))
+    labelled = n - counts[:, :, 0].sum(axis=1)
+    return np.asarray((labelled > 0) & (labelled < COMPLETE * n))
+
+
+@dataclass(frozen=True)
+class PartlyLabelled:
+    """The cells among C whose labels may be a chosen subset.
+
+    Attributes:
+        places: Which they are, ascending, (P,).
+        strata: Their rows.
+        scores: A typical score of each bin of the strata, (B,).
+        decided: Whether rows of a bin were decided positive, (B,), 0 or 1; all 0 if not split.
+    """
+
+    places: Ints
+    strata: Strata
+    scores: Floats
+    decided: Floats
+
+    def mean(self, worth: Worth, high: float = 1.0, low: float = 0.0) -> Interval:
+        """Return a mean over all rows, see `rectified.mean`."""
+        return mean(self.strata, worth, low, high)
+
+    def gaps(self) -> tuple[Floats, Floats]:
+        """Return by how much scores are above the rate of each stratum, and the noise of that.
+
+        Both (P, G), weighted by the stratum's share of the rows that labels speak for; the noise
+        is that of calibrated scores.
+        """
+        known = self.strata.with_labels_only()
+        rows, n = known.add(known.rows), known.add(known.labelled)
+        share = rate(rows, rows.sum(axis=1, keepdims=True))
+        s = self.scores
+        expected = rate(known.add(known.rows * s), rows)
+        variance = rate(known.add(known.rows * s * (1 - s)), rows)
+        gap = share * np.nan_to_num(expected - known.rates())
+        return gap, share * np.nan_to_num(np.sqrt(rate(variance, n)))
+
+
+def by_score(score: ColumnStatistics) -> PartlyLabelled | None:
+    """Return the partly labelled cells of a score; None if there are none."""
+    counts = label_counts(score.counts)
+    places = np.flatnonzero(is_partly_labelled(counts))
+    return _stratified(places, [counts[places]], score_midpoints(score.binning))
+
+
+def by_decision(
+    confusion: ColumnStatistics, score: ColumnStatistics | None, decided: ColumnStatistics | None
+) -> list[PartlyLabelled]:
+    """Return the partly labelled cells of decisions, by score where that is known of all of them.
+
+    Args:
+        confusion: Decisions by actual.
+        score: Score bins by actual, of the same or other cells.
+        decided: Of these, the rows that were decided positive.
+    """
+    counts = label_counts(confusion.counts)
+    places = np.flatnonzero(is_partly_labelled(counts))
+    if not len(places):
+        return []
+    scored = np.zeros(len(places), bool)
+    found = []
+    if score is not None and decided is not None:
+        where = [_positions(confusion.cells, stats.cells, places) for stats in (score, decided)]
+        has_both = (where[0] >= 0) & (where[1] >= 0)
+        rows = [
+            label_counts(stats.counts)[np.maximum(at, 0)]
+            for stats, at in zip((score, decided), where, strict=True)
+        ]
+        mine = counts[places]
+        n = mine.sum(axis=(1, 2))
+        apart = np.abs(rows[0].sum(axis=(1, 2)) - n)
+        apart = apart + np.abs(rows[1].sum(axis=(1, 2)) - mine[:, 1].sum(axis=1))
+        scored = has_both & (apart <= _DECISIONS_DIFFER * n)
+        sides = [(rows[0] - rows[1])[scored], rows[1][scored]]
+        one = _stratified(places[scored], sides, score_midpoints(score.binning))
+        found += [one] if one is not None else []
+    rest = counts[places[~scored]].astype(np.float64)
+    if len(rest):
+        strata = strata_by_answer(rest.sum(axis=2), rest[:, :, 1:].sum(axis=2), rest[:, :, 2])
+        sides_of = np.array([0.0, 1.0])
+        found.append(PartlyLabelled(places[~scored], strata, sides_of, sides_of))
+    return found
+
+
+def _positions(cells: pd.DataFrame, others: pd.DataFrame, places: Ints) -> Ints:
+    if cells is others:
+        return places
+    keys = list(CELL_KEYS)
+    known = pd.MultiIndex.from_frame(others[keys])
+    return np.asarray(known.get_indexer(pd.MultiIndex.from_frame(cells[keys].iloc[places])))
+
+
+def _stratified(places: Ints, sides: Sequence[Ints], scores: Floats) -> PartlyLabelled | None:
+    if not len(places):
+        return None
+    rows = np.stack(sides, axis=1).astype(np.float64)  # (P, D, S, 3)
+    strata = strata_by_score(rows.sum(axis=3), rows[..., 1:].sum(axis=3), rows[..., 2], scores)
+    decided = np.repeat(np.arange(len(sides), dtype=np.float64), len(scores))
+    return PartlyLabelled(places, strata, np.tile(scores, len(sides)), decided)
+
+
+def score_metrics(found: PartlyLabelled, plain: Mapping[str, Floats]) -> dict[str, Interval]:
+    """Return the means over all rows of what scores were worth.
+
+    Args:
+        found: By score.
+        plain: Mean of ``brier``, ``log_loss`` and ``calibration_gap`` over the labelled rows of the
+            cells, (P,), exact: what bins say of the same rows is off by a little, which is taken
+            off.
+    """
+    # Where no label speaks for a score, nothing is known of how far off it is.
+    known = found.strata.with_labels_only()
+    results = {"actual_rate": found.mean((1.0, 0.0))}
+    for metric, exact in plain.items():
+        worth = WORTHS[metric](found.scores)
+        low, high = (-1.0, 1.0) if metric == "calibration_gap" else (0.0, np.inf)
+        strata = known if metric == "calibration_gap" else found.strata
+        interval = mean(strata, worth, low, high)
+        labelled, successes = found.strata.labelled, found.strata.successes
+        binned = rate(successes @ worth[0] + (labelled - successes) @ worth[1],
+                      labelled.sum(axis=1))  # fmt: skip
+        results[metric] = Interval(*(np.clip(x + exact - binned, low, high) for x in interval))
+    return results
+
+
+def decision_metrics(found: PartlyLabelled) -> dict[str, Interval]:
+    """Return the metrics of decisions over all rows."""
+    d = found.decided
+    none, one = np.zeros_like(d), np.ones_like(d)
+    strata = found.strata
+    results = {
+        "accuracy": found.mean((d, 1 - d)),
+        "actual_rate": found.mean((one, none)),
+        "precision": ratio(strata, (d, none), (d, d)),
+        "recall": ratio(strata, (d, none), (one, none)),
+        "specificity": ratio(strata, (none, 1 - d), (none, one)),
+        "f1": ratio(strata, (2 * d, none), (1 + d, d)),
+    }
+    recall, specificity = results["recall"], results["specificity"]
+    value = (recall.value + specificity.value) / 2
+    down, up = (
+        np.hypot(recall.value - one_end, specificity.value - other) / 2
+        for one_end, other in zip(recall[1:], specificity[1:], strict=True)
+    )
+    results["balanced_accuracy"] = Interval(value, value - down, value + up)
+    weighed = effective_counts(strata)
+    table = np.stack(
+        [np.stack([c @ (1 - d), c @ d], axis=1) for c in (weighed.negatives, weighed.positives)],
+        axis=2,
+    )
+    results["mcc"] = Interval(*estimate(table, mcc, "fisher"))
+    return results
+
+
+class Effective(NamedTuple):
+    """Negatives and positives of each bin, as many as tell as much, (P, B) each.
+
+    A labelled row stands for all rows of its stratum over the labelled ones. The sum of these
+    weights is brought down to their effective size, (sum of w) ** 2 / sum of w ** 2.
+
+    Attributes:
+        negatives: In proportion to `positives`, by the class in which the effective size is less.
+        positives: See `negatives`.
+        each: Both, each brought down to its own effective size; for what is of no proportion.
+    """
+
+    negatives: Floats
+    positives: Floats
+    each: tuple[Floats, Floats]
+
+
+def effective_counts(strata: Strata) -> Effective:
+    """Weigh the labelled rows of each class by stratum."""
+    weights = strata.weights()
+    classes = [(strata.labelled - strata.successes) * weights, strata.successes * weights]
+    factors = [
+        np.nan_to_num(rate(side.sum(axis=1), (side * weights).sum(axis=1)))[:, None]
+        for side in classes
+    ]
+    has_both = np.minimum(*factors) > 0
+    least = np.where(has_both, np.minimum(*factors), np.maximum(*factors))
+    negatives, positives = (side * factor for side, factor in zip(classes, factors, strict=True))
+    return Effective(classes[0] * least, classes[1] * least, (negatives, positives))
+
+
+def areas_known(found: PartlyLabelled) -> Flags:
+    """Say where areas are those of all rows but few: labels are among all scores, (P,)."""
+    return np.asarray(found.strata.unlabelled_share() <= _MOST_UNLABELLED)
+
+
+def area_counts(score: ColumnStatistics, places: Ints) -> Effective:
+    """Return what areas of the partly labelled cells are computed from, see `effective_counts`."""
+    rows = label_counts(score.counts)[places].astype(np.float64)[:, None]
+    scores = score_midpoints(score.binning)
+    strata = strata_by_score(
+        rows.sum(axis=3), rows[..., 1:].sum(axis=3), rows[..., 2], scores, _FINE
+    )
+    return effective_counts(strata)
+
+
+def replace_rows(rows: MetricRows, places: Ints, found: Interval) -> MetricRows:
+    """Return one metric of C cells with other values at some places, (P,).
+
+    What has no value stays without one, for its own reason.
+    """
+    size = len(rows.cells)
+    value, lower, upper = (
+        np.array(np.broadcast_to(np.asarray(x, np.float64), size))
+        for x in (rows.value, rows.lower, rows.upper)
+    )
+    method = np.array(np.broadcast_to(np.asarray(rows.method_version, object), size))
+    has_value = np.isfinite(value[places]) & np.isfinite(found.value)
+    chosen = places[has_value]
+    for target, ends in zip((value, lower, upper), found, strict=True):
+        target[chosen] = ends[has_value]
+    method[chosen] = METHOD
+    return rows._replace(value=value, lower=lower, upper=upper, method_version=method.tolist())

@@ -1,0 +1,380 @@
+"""Rates and means of all rows where labels are those of a chosen subset: post-stratification.
+
+Labels often come for rows that somebody chose by the score: the riskiest applications, the alarms
+that were looked into, a judge's doubtful answers. The labelled rows then say little of the others,
+but within a *stratum*, rows of about the same score and the same decision, labels come whatever
+the truth is. So a rate is the sum over strata of (share of all rows) x (rate among its labelled),
+as in a stratified survey (Cochran, 1977, chapter 5A). What the score says of rows inside a stratum
+is used as well: rates are moved by how much higher the score, recalibrated on the labelled rows,
+is among all rows of a stratum than among its labelled (a difference estimator; Saerndal, Swensson
+and Wretman, 1992, section 6.3). With every row labelled all of this is the plain rate.
+
+The interval combines Wilson's of each stratum by square-and-add, which is MOVER (Zou and Donner,
+2008), with the multinomial noise of the strata's shares. A stratum without a label counts as 0 to
+1, so that the interval is as wide as what is not known.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mlmon_dagster.metrics.arrays import Floats, Ints
+from mlmon_dagster.metrics.intervals import Z95, rate
+
+METHOD = "post-stratified-1"
+GROUPS = 10  # of scores, at most, on each side of the decision
+PER_GROUP = 10  # labels
+_GAP = 4.0  # natural logarithm of how unlikely a stretch without labels is, if it is no rule
+_STEPS = 40  # halvings of an interval
+_NEWTON = 20
+_SMOOTH = 4.0  # labels that what the score says is worth, where the variance is taken
+_FARTHEST = 60.0  # logits
+_PRIOR = 3.0, 1.0  # standard deviation of intercept and slope of a recalibration
+
+
+class Interval(NamedTuple):
+    """Value and ends of its 95 % interval, each (C,)."""
+
+    value: Floats
+    lower: Floats
+    upper: Floats
+
+
+class Strata(NamedTuple):
+    """Rows of C cells by B bins, which are in G strata.
+
+    Attributes:
+        rows: All rows, labelled or not, (C, B).
+        labelled: Of these, the labelled, (C, B).
+        successes: Of these, those that came true, (C, B).
+        group: Stratum of each bin, 0 to G - 1, (C, B).
+        expected: Chance that a row of the bin comes true, as far as its score says, (C, B).
+        size: G.
+        logit: Of the score of each bin, (B,).
+        doubt: Variances of intercept and slope of the recalibration that `expected` rests on, and
+            between them their covariance, (C, 3).
+    """
+
+    rows: Floats
+    labelled: Floats
+    successes: Floats
+    group: Ints
+    expected: Floats
+    size: int
+    logit: Floats
+    doubt: Floats
+
+    def add(self, values: ArrayLike) -> Floats:
+        """Add up values of bins, (C, B) or what broadcasts to it, by stratum: (C, G)."""
+        cells = len(self.rows)
+        flat = self.group + self.size * np.arange(cells)[:, None]
+        spread = np.broadcast_to(np.asarray(values, np.float64), self.rows.shape)
+        found = np.bincount(flat.ravel(), spread.ravel(), minlength=cells * self.size)
+        return np.asarray(found.reshape(cells, self.size), np.float64)
+
+    def weights(self) -> Floats:
+        """Return how many rows a labelled row of each bin stands for, (C, B); 0 without labels."""
+        each = rate(self.add(self.rows), self.add(self.labelled))
+        return np.nan_to_num(np.take_along_axis(each, self.group, axis=1))
+
+    def with_labels_only(self) -> Strata:
+        """Leave out the rows of strata without a label."""
+        return self._replace(rows=self.rows * (self.weights() > 0))
+
+    def rates(self) -> Floats:
+        """Return the rate of each stratum, (C, G); NaN of one without rows.
+
+        It is moved by how much higher the score's is among all rows than among the labelled.
+        """
+        n, rows = self.add(self.labelled), self.add(self.rows)
+        among_all = rate(self.add(self.rows * self.expected), rows)
+        among_labelled = rate(self.add(self.labelled * self.expected), n)
+        moved = rate(self.add(self.successes), n) + among_all - among_labelled
+        return np.where(n > 0, moved, among_all)
+
+    def unlabelled_share(self) -> Floats:
+        """Return the share of the rows that are in strata without a label, (C,)."""
+        return 1 - rate(self.with_labels_only().rows.sum(axis=1), self.rows.sum(axis=1))
+
+
+def strata_by_answer(rows: Floats, labelled: Floats, successes: Floats) -> Strata:
+    """Make each of G answers a stratum, such as a judge's; arrays are (C, G)."""
+    group = np.broadcast_to(np.arange(rows.shape[1]), rows.shape)
+    none = np.zeros(rows.shape[1])
+    doubt = np.zeros((len(rows), 3))
+    return Strata(rows, labelled, successes, group, none + 0.5, len(none), none, doubt)
+
+
+def strata_by_score(
+    rows: Floats, labelled: Floats, successes: Floats, scores: Floats, most: int = GROUPS
+) -> Strata:
+    """Group the bins of a score such that every stratum has enough labels.
+
+    On each side of the decision as many strata of equally many labels as there are
+    `PER_GROUP` labels for, at most `most`. A stretch of bins without any label is a stratum of its
+    own where that is no chance, such as below a cut: if its stratum's labels were spread over the
+    stratum's rows, all would miss it with a chance below exp(-4) / n, n being all labels.
+
+    Args:
+        rows: All rows by side of the decision and ascending bin, (C, D, S).
+        labelled: Of these, the labelled.
+        successes: Of these, the positives.
+        scores: A typical score of each bin, (S,).
+        most: Strata of a side.
+    """
+    cells, sides, bins = rows.shape
+    flat = (cells * sides, bins)
+    group = _groups(rows.reshape(flat), labelled.reshape(flat), most).reshape(rows.shape)
+    group = group + (most + 1) * np.arange(sides)[None, :, None]
+    logit = np.log(scores) - np.log1p(-scores)
+    expected, doubt = recalibrate(labelled.sum(axis=1), successes.sum(axis=1), logit)
+    expected = np.broadcast_to(expected[:, None], rows.shape)
+    size = sides * (most + 1)
+    whole = (cells, sides * bins)
+    return Strata(
+        rows.reshape(whole), labelled.reshape(whole), successes.reshape(whole),
+        group.reshape(whole), expected.reshape(whole), size, np.tile(logit, sides), doubt,
+    )  # fmt: skip
+
+
+def _groups(rows: Floats, labelled: Floats, most: int) -> Ints:
+    """Return the stratum of each bin, `most` for those that no label speaks for."""
+    n = labelled.sum(axis=1, keepdims=True)
+    strata = np.clip(n // PER_GROUP, 1, most)
+    middle = np.cumsum(labelled, axis=1) - labelled / 2
+    group = np.clip(rate(middle * strata, n), 0, strata - 1)
+    found = np.nan_to_num(group, nan=most).astype(np.int64)
+    is_bare = labelled == 0
+    stretch = np.cumsum(~is_bare, axis=1)  # which stretch between two labelled bins a bin is in
+    cell = np.arange(len(rows))[:, None]
+    held = _add_up(np.where(is_bare, rows, 0.0), stretch + (rows.shape[1] + 1) * cell)
+    place = found + (most + 1) * cell
+    share = np.minimum(rate(held, _add_up(rows, place)), 1 - 1e-12)
+    surprise = -_add_up(labelled, place) * np.log1p(-np.nan_to_num(share))
+    is_rule = surprise > _GAP + np.log(np.maximum(n, 1))
+    return np.where(is_bare & is_rule, most, found)
+
+
+def _add_up(values: Floats, places: Ints) -> Floats:
+    """Return of every bin the sum over the bins that have the same place."""
+    return np.asarray(np.bincount(places.ravel(), values.ravel())[places], np.float64)
+
+
+def recalibrate(labelled: Floats, successes: Floats, x: Floats) -> tuple[Floats, Floats]:
+    """Return the chance of success by bin: a logistic curve of the score's logit, (C, S).
+
+    Of few labels it stays near the score itself: intercept and slope have a normal prior around 0
+    and 1 (Platt, 1999, without the prior). Only differences of it inside a stratum are used, and
+    its level where no label speaks.
+
+    Args:
+        labelled: Rows with a label, (C, S).
+        successes: Of these, the positives.
+        x: Logit of the score of each bin, (S,).
+
+    Returns:
+        Chances (C, S), and of intercept and slope the variance of the former, the covariance and
+        the variance of the latter, (C, 3).
+    """
+    a, b = np.zeros((len(labelled), 1)), np.ones((len(labelled), 1))
+    prior_a, prior_b = _PRIOR[0] ** -2, _PRIOR[1] ** -2
+    for _ in range(_NEWTON):
+        p = 1 / (1 + np.exp(-np.clip(a + b * x, -30, 30)))
+        error, weight = successes - labelled * p, labelled * p * (1 - p)
+        da = error.sum(axis=1, keepdims=True) - prior_a * a
+        db = (error * x).sum(axis=1, keepdims=True) - prior_b * (b - 1)
+        aa = weight.sum(axis=1, keepdims=True) + prior_a
+        ab = (weight * x).sum(axis=1, keepdims=True)
+        bb = (weight * x**2).sum(axis=1, keepdims=True) + prior_b
+        scale = aa * bb - ab**2
+        a = a + np.clip((bb * da - ab * db) / scale, -1, 1)
+        b = b + np.clip((aa * db - ab * da) / scale, -0.5, 0.5)
+    return 1 / (1 + np.exp(-np.clip(a + b * x, -30, 30))), np.hstack([bb, -ab, aa]) / scale
+
+
+Worth = tuple[
+    ArrayLike, ArrayLike
+]  # of a row of each bin that comes true, and of one that does not
+
+
+class _Rates(NamedTuple):
+    """Of each stratum, (C, G).
+
+    Attributes:
+        rows: All of its rows.
+        labelled: Of these, the labelled.
+        rate: Its rate, moved by what the score says of the rest, maybe beyond 0 and 1; of no label
+            what the score lets expect.
+        logit: Of the rate that its variance is taken at, between `rate` and what the score says.
+    """
+
+    rows: Floats
+    labelled: Floats
+    rate: Floats
+    logit: Floats
+
+
+def _rates(strata: Strata) -> _Rates:
+    n, rows = strata.add(strata.labelled), strata.add(strata.rows)
+    among_all = np.nan_to_num(rate(strata.add(strata.rows * strata.expected), rows))
+    moved = np.nan_to_num(strata.rates())
+    smooth = (n * np.clip(moved, 0, 1) + _SMOOTH * among_all) / (n + _SMOOTH)
+    smooth = np.clip(smooth, 1e-9, 1 - 1e-9)
+    return _Rates(rows, n, moved, np.log(smooth) - np.log1p(-smooth))
+
+
+class _Mean(NamedTuple):
+    """A mean over all rows, (C,).
+
+    Attributes:
+        value: The mean.
+        slope: How much of it hangs on the rate of each stratum, (C, G).
+        spread: The same, where rows of a stratum differ in what hangs on them; at least `slope`.
+        by_bin: What the score lets expect of a row of each bin, (C, B).
+        learnt: How it hangs on intercept and slope of the recalibration, two of (C,).
+    """
+
+    value: Floats
+    slope: Floats
+    spread: Floats
+    by_bin: Floats
+    learnt: tuple[Floats, Floats]
+
+
+def _mean(strata: Strata, rates: _Rates, worth: Worth) -> _Mean:
+    success, failure = (np.asarray(side, np.float64) for side in worth)
+    difference = np.broadcast_to(success - failure, strata.rows.shape)
+    by_bin = failure + difference * strata.expected
+    total = strata.rows.sum(axis=1)
+    missed = strata.add(difference * (strata.successes - strata.labelled * strata.expected))
+    missed = np.nan_to_num(rates.rows * rate(missed, rates.labelled)).sum(axis=1)
+    value = rate((strata.rows * by_bin).sum(axis=1) + missed, total)
+    sums, squares = (strata.add(strata.rows * difference**k) for k in (1, 2))
+    slope, spread = (np.nan_to_num(rate(x, total[:, None]))
+                     for x in (sums, np.sqrt(squares * rates.rows)))  # fmt: skip
+    steep = difference * strata.expected * (1 - strata.expected)
+    share = np.where(rates.labelled > 0, rate(rates.rows, total[:, None]), 0.0)
+    by_intercept, by_slope = (
+        (share * np.nan_to_num(
+            rate(strata.add(strata.rows * x), rates.rows)
+            - rate(strata.add(strata.labelled * x), rates.labelled))).sum(axis=1)
+        for x in (steep, steep * strata.logit)
+    )  # fmt: skip
+    spread = np.maximum(spread, np.abs(slope))
+    return _Mean(value, slope, spread, by_bin, (by_intercept, by_slope))
+
+
+def mean(strata: Strata, worth: Worth, low: float = 0.0, high: float = 1.0) -> Interval:
+    """Mean over all rows of what a row is worth by whether it comes true; (1, 0) is their rate.
+
+    Args:
+        strata: Of C cells.
+        worth: Of a row of each bin that comes true, (B,), and of one that does not.
+        low: Smallest possible mean.
+        high: Largest possible mean.
+
+    Returns:
+        NaN of cells without a label.
+    """
+    return ratio(strata, worth, (1.0, 1.0), low, high)
+
+
+def ratio(
+    strata: Strata, above: Worth, below: Worth, low: float = 0.0, high: float = 1.0
+) -> Interval:
+    """Ratio of two means over all rows: recall is decided positives by all positives.
+
+    The interval is the score's (Wilson, 1927; of one stratum it is Wilson's): the values r at which
+    ``above - r below`` is not farther from 0 than its error there, the strata's rates being moved
+    on a logit scale in the direction in which they move it fastest, so that no rate is 0 or 1.
+
+    Args:
+        strata: Of C cells.
+        above: Worth of a row of each bin, (B,), that comes true, and of one that does not.
+        below: The same of what is divided by.
+        low: Smallest possible ratio.
+        high: Largest possible ratio.
+
+    Returns:
+        NaN of cells without a label, and where the mean below is 0.
+    """
+    rates = _rates(strata)
+    a, b = _mean(strata, rates, above), _mean(strata, rates, below)
+    total = strata.rows.sum(axis=1)
+    moments = _moment(strata, a, a), _moment(strata, a, b), _moment(strata, b, b)
+    value = np.where(rates.labelled.sum(axis=1) > 0, rate(a.value, b.value), np.nan)
+    at = np.nan_to_num(value)
+    has_labels = rates.labelled > 0
+    slope = np.where(has_labels, a.slope - at[:, None] * b.slope, 0.0)
+    one_lost = has_labels.sum(axis=1, keepdims=True) > 1
+    freedom = np.maximum(rates.labelled - one_lost, 1)
+    way = slope / freedom
+    way = way / np.maximum(np.abs(way).max(axis=1, keepdims=True), 1e-300)
+    extra = np.where(has_labels, a.spread**2 - a.slope**2, 0.0)
+
+    def moved(delta: Floats) -> tuple[Floats, Floats]:
+        """Return the ratio if the rates are moved, and how far it is from what was found."""
+        p = 1 / (1 + np.exp(-np.clip(rates.logit + delta[:, None] * way, -35, 35)))
+        change = np.where(has_labels, p - rates.rate, 0.0)
+        r = rate(a.value + (a.slope * change).sum(axis=1), b.value + (b.slope * change).sum(axis=1))
+        weight = (a.slope - r[:, None] * b.slope) ** 2 + extra
+        variance = np.where(has_labels, weight * p * (1 - p) / freedom, 0.0)
+        noise = np.maximum(moments[0] - 2 * r * moments[1] + r**2 * moments[2], 0) / total
+        i, j = (x - r * y for x, y in zip(a.learnt, b.learnt, strict=True))
+        noise = noise + (np.stack([i**2, 2 * i * j, j**2], axis=1) * strata.doubt).sum(axis=1)
+        half = Z95 * np.sqrt(variance.sum(axis=1) + noise)
+        return r, np.abs(a.value - r * b.value) - half
+
+    ends = []
+    for side in (-1.0, 1.0):
+        near, far = np.zeros_like(at), np.full_like(at, side * _FARTHEST)
+        for _ in range(_STEPS):
+            middle = (near + far) / 2
+            _, beyond = moved(middle)
+            is_out = beyond > 0
+            near, far = np.where(is_out, near, middle), np.where(is_out, middle, far)
+        ends.append(moved(far)[0])
+    lower, upper = np.fmin(ends[0], at), np.fmax(ends[1], at)
+    lower, upper = _with_gaps(rates, a, b, at, lower, upper)
+    found = (np.clip(x, low, high) for x in (value, lower, upper))
+    return Interval(*(np.where(np.isfinite(value), x, np.nan) for x in found))
+
+
+def _with_gaps(
+    rates: _Rates, a: _Mean, b: _Mean, value: Floats, lower: Floats, upper: Floats
+) -> tuple[Floats, Floats]:
+    """Widen the ends by strata without a label, whose rates may be 0 to 1 (square-and-add)."""
+    is_gap = (rates.labelled == 0) & (rates.rows > 0)
+    if not is_gap.any():
+        return lower, upper
+    p = rates.rate
+
+    most = np.where(is_gap, np.abs(a.slope) + np.abs(value)[:, None] * np.abs(b.slope), 0.0)
+    scale = np.where(b.value > 0, b.value, np.inf)
+
+    def end(side: int, known: Floats) -> Floats:
+        mine = b.value * (known - value)
+        near, far = known, known + side * 2 * most.sum(axis=1) / scale
+        for _ in range(_STEPS):
+            r = (near + far) / 2
+            slope = np.where(is_gap, a.slope - r[:, None] * b.slope, 0.0)
+            reach = np.where(side * slope > 0, 1 - p, p)
+            half = np.sqrt(mine**2 + ((slope * reach) ** 2).sum(axis=1))
+            is_out = np.abs(a.value - r * b.value) > half
+            near, far = np.where(is_out, near, r), np.where(is_out, r, far)
+        return np.asarray(far)
+
+    return end(-1, lower), end(1, upper)
+
+
+def _moment(strata: Strata, one: _Mean, other: _Mean) -> Floats:
+    """Return the covariance, among all rows, of what the score lets expect of two means."""
+    total = strata.rows.sum(axis=1)
+    both, first, second = (
+        rate((strata.rows * by_bin).sum(axis=1), total)
+        for by_bin in (one.by_bin * other.by_bin, one.by_bin, other.by_bin)
+    )
+    return np.asarray(both - first * second)
