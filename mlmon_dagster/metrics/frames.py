@@ -98,7 +98,7 @@ def table_rows(
     upper: ArrayLike,
     n: ArrayLike,
     reason: ArrayLike,
-    method_version: str,
+    method_version: Texts,
     column_name: str = TABLE,
 ) -> MetricRows:
     """Return one metric of the whole model; arguments as `MetricRows`."""

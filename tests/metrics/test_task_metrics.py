@@ -162,14 +162,20 @@ def test_multiclass_metrics_are_scikit_learns():
 
 
 def test_unseen_classes_are_one_class_more_and_right_only_when_equal():
-    even = np.full((6, 3), 1 / 3)
-    found = multiclass(["a", "a", "x", "x", "y", None], ["a", "x", "x", "y", "b b", "a"], even)[
-        "value"
-    ]
+    even = np.full((5, 3), 1 / 3)
+    found = multiclass(["a", "a", "x", "x", "y"], ["a", "x", "x", "y", "b b"], even)["value"]
     assert found["accuracy"] == pytest.approx(2 / 5)
     assert found["unseen_class_rate"] == pytest.approx(3 / 5)
     assert found["recallclass:a"] == pytest.approx(1 / 2)
     assert found["log_loss"] == pytest.approx((2 * np.log(3) - 3 * np.log(1e-15)) / 5)
+
+
+def test_labels_of_one_decision_stand_for_all_of_its_rows():
+    actual = ["a"] * 40 + ["c"] * 10 + [None] * 50 + ["c"] * 50 + ["a"] * 50
+    found = multiclass(actual, ["a"] * 100 + ["c"] * 100, np.full((200, 3), 1 / 3))
+    assert found.loc["accuracy", "value"] == pytest.approx(0.5 * 40 / 50 + 0.5 * 50 / 100)
+    assert found.loc["accuracy", "n"] == 150
+    assert found.loc["recallclass:a", "value"] == pytest.approx(80 / (80 + 50))
 
 
 def test_constant_and_absent_actuals_of_several_classes_are_defined():

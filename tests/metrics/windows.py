@@ -106,7 +106,7 @@ def _multiclass(rng: Rng, n: int) -> dict[str, Any]:
     truth = np.where(unseen[1], rng.integers(3, 5, n), truth)
     return {
         "prediction": names[predicted],
-        "actual": _some(rng, names[truth], 0.2),
+        "actual": _some(rng, names[truth], 0.04),
         **dict(zip(SCORES, scores.T, strict=True)),
     }
 

@@ -38,6 +38,7 @@ from mlmon_dagster.metrics.performance.weighted_back import (
     DECIDED,
     UNLABELLED_SCORES,
     WORTHS,
+    Classes,
     PartlyLabelled,
     area_counts,
     areas_known,
@@ -46,6 +47,7 @@ from mlmon_dagster.metrics.performance.weighted_back import (
     decision_metrics,
     replace_rows,
     score_metrics,
+    with_rows,
 )
 from mlmon_dagster.metrics.rectified import METHOD, Interval
 from mlmon_dagster.metrics.statistics import CELL_KEYS, ColumnStatistics
@@ -53,7 +55,6 @@ from mlmon_dagster.metrics.statistics import CELL_KEYS, ColumnStatistics
 CALIBRATION_GROUPS = 10
 MIN_CALIBRATION_ROWS = 50
 _CHUNK = 128
-_Classes = tuple[Ints, Ints] | tuple[Floats, Floats]  # rows per bin of negatives and positives
 
 
 def performance_metrics(
@@ -178,13 +179,13 @@ def _areas(
     )
     place, ordered = _ordered(cells, order)
     is_weighed = np.zeros(len(cells), bool)
-    classes: _Classes = (negatives, positives)
-    shares: _Classes = classes
+    classes: Classes = (negatives, positives)
+    shares: Classes = classes
     if part is not None:
         is_weighed[part.places] = True
         weighed = area_counts(score, part.places)
-        classes = _with(classes, part, weighed.each)
-        shares = _with(shares, part, (weighed.negatives, weighed.positives))
+        classes = with_rows(classes, part, weighed.each)
+        shares = with_rows(shares, part, (weighed.negatives, weighed.positives))
         bare = part.places[~areas_known(part)]
         for why in (reason, few):
             why[bare] = np.where(why[bare] == "", UNLABELLED_SCORES, why[bare])
@@ -209,14 +210,6 @@ def _areas(
         )
         for metric, result, why, version in metrics
     ]  # fmt: skip
-
-
-def _with(classes: _Classes, part: PartlyLabelled, others: _Classes) -> _Classes:
-    """Put other rows of the classes in the place of those of some cells."""
-    found = [np.array(side, np.float64) for side in classes]
-    for side, other in zip(found, others, strict=True):
-        side[part.places] = other
-    return found[0], found[1]
 
 
 def _ordered(

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmon_dagster.metrics.arrays import Ints
+from mlmon_dagster.metrics.arrays import Flags, Floats, Ints
 from mlmon_dagster.metrics.binnings import class_counts, label_counts
 from mlmon_dagster.metrics.frames import MetricRows, stack_rows, table_rows
 from mlmon_dagster.metrics.intervals import rate, wilson
@@ -25,6 +25,18 @@ from mlmon_dagster.metrics.performance.class_tables import (
 )
 from mlmon_dagster.metrics.performance.loss_means import coverage_bias, early_actual_gap, mean_rows
 from mlmon_dagster.metrics.performance.roc import MIN_RARER, roc_auc
+from mlmon_dagster.metrics.performance.weighted_back import (
+    COMPLETE,
+    UNLABELLED_SCORES,
+    Classes,
+    area_counts,
+    areas_known,
+    by_score,
+    replace_rows,
+    score_metrics,
+    with_rows,
+)
+from mlmon_dagster.metrics.rectified import METHOD
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.spec.names import TABLE
 
@@ -74,14 +86,12 @@ def _gaps(
     profiles: Mapping[str, ColumnStatistics], scores: list[ColumnStatistics]
 ) -> list[MetricRows]:
     """Mean score of each class less its share; of the whole that of the class furthest off."""
-    named = {
-        CLASS + score.binning.categories[0]: profiles[f"{GAP}/{score.binning.column}"]
+    each = [
+        _gap(score, profiles[f"{GAP}/{score.binning.column}"])._replace(
+            column_name=CLASS + score.binning.categories[0]
+        )
         for score in scores
         if f"{GAP}/{score.binning.column}" in profiles
-    }
-    each = [
-        mean_rows("calibration_gap", stats, low=-1.0, high=1.0)._replace(column_name=name)
-        for name, stats in named.items()
     ]
     if not each:
         return []
@@ -95,13 +105,26 @@ def _gaps(
     ]
 
 
+def _gap(score: ColumnStatistics, gap: ColumnStatistics) -> MetricRows:
+    """Mean score of a class less its share, of all rows where labels are of some."""
+    rows = mean_rows("calibration_gap", gap, low=-1.0, high=1.0)
+    part = by_score(score)
+    if part is None:
+        return rows
+    plain = {"calibration_gap": np.asarray(rows.value, np.float64)[part.places]}
+    return replace_rows(rows, part.places, score_metrics(part, plain)["calibration_gap"])
+
+
 def _from_table(stats: ColumnStatistics) -> list[MetricRows]:
-    cells, (table, unlabelled) = stats.cells, class_counts(stats.binning, stats.counts)
-    n, right = table.sum(axis=(1, 2)), np.trace(table, axis1=1, axis2=2)
+    """Measure the table of decision by actual, weighed by decision where labels are of some."""
+    cells, (counted, unlabelled) = stats.cells, class_counts(stats.binning, stats.counts)
+    n = counted.sum(axis=(1, 2))
     reason = np.where(n == 0, "no_actuals", "")
-    lower, upper = wilson(right, n)
+    table, is_weighed = _weighed(counted, unlabelled)
+    size, right = table.sum(axis=(1, 2)), np.trace(table, axis1=1, axis2=2)
+    lower, upper = wilson(right, size)
     metrics = [
-        table_rows(cells, metric, rate(right, n), lower, upper, n, reason, "wilson-1")
+        table_rows(cells, metric, rate(right, size), lower, upper, n, reason, "wilson-1")
         for metric in ("accuracy", *_MICRO)
     ]
     merged = _one_unseen(table)
@@ -109,17 +132,43 @@ def _from_table(stats: ColumnStatistics) -> list[MetricRows]:
         metrics.append(table_rows(cells, metric, *estimate(merged, of), n, reason, "delta-1"))
     metrics.append(table_rows(cells, "mcc", *estimate(merged, mcc, "fisher"), n, reason, "delta-1"))
     unseen = table[:, :, -2:].sum(axis=(1, 2))
-    lower, upper = wilson(unseen, n)
+    lower, upper = wilson(unseen, size)
+    share = rate(unseen, size)
     metrics.append(
-        table_rows(cells, "unseen_class_rate", rate(unseen, n), lower, upper, n, reason, "wilson-1")
+        table_rows(cells, "unseen_class_rate", share, lower, upper, n, reason, "wilson-1")
     )
     metrics += _per_class(cells, stats.binning.categories, table, n, reason)
-    predicted = table.sum(axis=2)[:, : unlabelled.shape[1]]
+    metrics = [
+        rows._replace(method_version=np.where(is_weighed, METHOD, rows.method_version).tolist())
+        for rows in metrics
+    ]
+    predicted = counted.sum(axis=2)[:, : unlabelled.shape[1]]
     metrics.append(coverage_bias(cells, _indicators(unlabelled, predicted)))
     return metrics
 
 
-def _one_unseen(table: Ints) -> Ints:
+def _weighed(table: Ints, unlabelled: Ints) -> tuple[Floats, Flags]:
+    """Let the labelled rows of each decision stand for all of them, where labels are of some.
+
+    Args:
+        table: Labelled rows, decision x actual, (C, K + 2, K + 2).
+        unlabelled: Rows without an actual, by decision, (C, K + 1).
+
+    Returns:
+        The table in as many rows as tell as much (Kish, 1965), and which cells are weighed.
+    """
+    labelled = table.sum(axis=2).astype(np.float64)
+    rows = labelled.copy()
+    rows[:, : unlabelled.shape[1]] += unlabelled
+    n = labelled.sum(axis=1)
+    is_weighed = (n > 0) & (n < COMPLETE * rows.sum(axis=1))
+    weight = np.where(is_weighed[:, None], np.nan_to_num(rate(rows, labelled)), 1.0)
+    effective = rate((labelled * weight).sum(axis=1), (labelled * weight**2).sum(axis=1))
+    weight *= np.where(is_weighed, np.nan_to_num(effective), 1.0)[:, None]
+    return np.asarray(table * weight[:, :, None], np.float64), np.asarray(is_weighed)
+
+
+def _one_unseen(table: Floats) -> Floats:
     """Make all unseen actuals one class, but for pairs of two different unseen names."""
     merged = table.copy()
     merged[:, :-2, -2] += merged[:, :-2, -1]
@@ -137,7 +186,7 @@ def _indicators(without: Ints, with_actual: Ints) -> list[tuple[Ints, Ints]]:
 
 
 def _per_class(
-    cells: pd.DataFrame, classes: tuple[str, ...], table: Ints, n: Ints, reason: NDArray[np.str_]
+    cells: pd.DataFrame, classes: tuple[str, ...], table: Floats, n: Ints, reason: NDArray[np.str_]
 ) -> list[MetricRows]:
     predicted, actual = table.sum(axis=2), table.sum(axis=1)
     metrics = []
@@ -167,27 +216,38 @@ def _areas(scores: list[ColumnStatistics]) -> list[MetricRows]:
     found, sizes, metrics = [], [], []
     for stats in scores:
         counts = label_counts(stats.counts)
-        area = roc_auc(counts[:, :, 1], counts[:, :, 2])
+        classes: Classes = (counts[:, :, 1], counts[:, :, 2])
+        method = np.full(len(stats), "delong-1", object)
+        part = by_score(stats)
+        bare = np.zeros(len(stats), bool)
+        if part is not None:
+            classes = with_rows(classes, part, area_counts(stats, part.places).each)
+            method[part.places] = METHOD
+            bare[part.places] = ~areas_known(part)
+        area = roc_auc(*classes)
         n_neg, n_pos = counts[:, :, 1].sum(axis=1), counts[:, :, 2].sum(axis=1)
         rarer = np.minimum(n_neg, n_pos)
         why = np.select(
-            [n_neg + n_pos == 0, rarer == 0, rarer < MIN_RARER],
-            ["no_actuals", "single_class", "few_of_rarer_class"],
+            [n_neg + n_pos == 0, rarer == 0, rarer < MIN_RARER, bare],
+            ["no_actuals", "single_class", "few_of_rarer_class", UNLABELLED_SCORES],
             "",
         )
         value = np.where(why == "", area.value, np.nan)
         name = CLASS + stats.binning.categories[0]
         metrics.append(
             table_rows(stats.cells, "roc_auc", value, area.lower, area.upper, n_neg + n_pos, why,
-                        "delong-1", name)
+                        method.tolist(), name)
         )  # fmt: skip
         found.append(np.array([value, area.lower, area.upper]))
-        sizes.append((n_pos, n_neg + n_pos))
+        sizes.append((np.asarray(classes[1], np.float64).sum(axis=1), n_neg + n_pos))
     areas = np.array(found)  # (K, 3, C)
     known = ~np.isnan(areas[:, 0])
     n = np.max([size[1] for size in sizes], axis=0)
     reason = np.select([n == 0, ~known.any(axis=0)], ["no_actuals", "few_of_rarer_class"], "")
-    positives = np.array([size[0] for size in sizes]).astype(np.float64)
+    is_bare = (why == UNLABELLED_SCORES) & ~known.any(axis=0)
+    reason = np.where(is_bare, UNLABELLED_SCORES, reason)
+    positives = np.array([size[0] for size in sizes])
+    mean_method = np.where(method == METHOD, METHOD, "delong-mean-1").tolist()
     for metric, each in (
         ("macro_roc_auc", np.ones_like(positives)),
         ("weighted_roc_auc", positives),
@@ -198,6 +258,6 @@ def _areas(scores: list[ColumnStatistics]) -> list[MetricRows]:
             rate((weight * np.nan_to_num(areas[:, i])).sum(axis=0), total) for i in range(3)
         )
         metrics.append(
-            table_rows(scores[0].cells, metric, value, low, high, n, reason, "delong-mean-1")
+            table_rows(scores[0].cells, metric, value, low, high, n, reason, mean_method)
         )
     return metrics

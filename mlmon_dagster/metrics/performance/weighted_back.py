@@ -35,6 +35,7 @@ from mlmon_dagster.metrics.statistics import CELL_KEYS, ColumnStatistics
 
 COMPLETE = 0.95  # share of predictions with a label from which on the rest can change little
 DECIDED = ":decided_score"  # the score of the rows that were decided positive
+Classes = tuple[Ints, Ints] | tuple[Floats, Floats]  # rows per bin of negatives and positives
 UNLABELLED_SCORES = "unlabelled_scores"
 _FINE = 50  # strata of an area, whose rows are weighed by nothing else
 _MOST_UNLABELLED = 0.05  # share of the rows, in strata without a label, that an area does without
@@ -256,6 +257,13 @@ def area_counts(score: ColumnStatistics, places: Ints) -> Effective:
         rows.sum(axis=3), rows[..., 1:].sum(axis=3), rows[..., 2], scores, _FINE
     )
     return effective_counts(strata)
+
+
+def with_rows(classes: Classes, part: PartlyLabelled, others: Classes) -> Classes:
+    """Put other rows of negatives and positives, by bin, in the place of those of some cells."""
+    negatives, positives = (np.array(side, np.float64) for side in classes)
+    negatives[part.places], positives[part.places] = others
+    return negatives, positives
 
 
 def replace_rows(rows: MetricRows, places: Ints, found: Interval) -> MetricRows:
