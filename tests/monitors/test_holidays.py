@@ -17,7 +17,7 @@ from mlmon_dagster.spec.windows import holidays_of_windows
 from tests.conftest import make_spec
 from tests.monitors.calendars import COUNTRIES
 from tests.monitors.cases import verdicts, window
-from tests.monitors.test_volume_and_overdue import STEADY, volume
+from tests.monitors.test_volume_and_repeats import STEADY, volume
 
 FIRST = dt.datetime(2023, 1, 2, tzinfo=dt.UTC)
 DAYS = 700
