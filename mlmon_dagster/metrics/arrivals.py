@@ -133,19 +133,6 @@ class ArrivalCurve:
         seen = min((k + 0.5) / n, 1.0)
         return float(special.betainc(mean * weight, (1 - mean) * weight, seen))
 
-    def mix_by(self, age: float) -> dict[str, float]:
-        """Return how much of each class is among the actuals at an age, beside the final mix.
-
-        Returns:
-            Class -> ratio; 1 is the final mix, 2 is twice as much of it as in the end. Empty where
-            nothing is known of classes.
-        """
-        at = self._place(age)
-        total = 0.0 if at is None else self.share[at] / (self.plateau or self.share[-1] or 1.0)
-        if at is None or not total:
-            return {}
-        return {name: shares[at] / total for name, shares in self.classes.items()}
-
 
 def fit_curve(
     windows: Sequence[WindowArrivals],

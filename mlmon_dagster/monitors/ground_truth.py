@@ -21,6 +21,7 @@ from mlmon_dagster.monitors.evidence import (
     result_row,
 )
 from mlmon_dagster.monitors.wording import no_verdict, threshold
+from mlmon_dagster.spec.baseline import GRAINS
 from mlmon_dagster.spec.declaration import SHORTEST_CLOSING
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.monitors import Condition
@@ -65,10 +66,11 @@ def compare_truth(
 ) -> Compared:
     """Compare the ground truth of a window with what windows have at the same age.
 
-    The age is counted `time.allowed_lateness` short, so that a day's delay of the label job is no
-    alarm. The curve of watched windows speaks where enough were watched at that age. Before that a
-    window without any is late after `actuals.expected_within`, or 90 days, and one is that has less
-    than the times of ground truth itself tell, a week later: they are not those of its arrival.
+    The age is counted `time.allowed_lateness` short, at most two windows, so that a day's delay of
+    the label job is no alarm. The curve of watched windows speaks where enough were watched at that
+    age. Before that a window without any is late after `actuals.expected_within`, or 90 days, and
+    one is that has less than the times of ground truth itself tell, a week later: they are not
+    those of its arrival.
 
     Args:
         spec: The model.
@@ -80,7 +82,8 @@ def compare_truth(
     """
     condition = spec.monitors.freshness.actuals_missing
     assert condition is not None
-    age = now - window_end - spec.time.allowed_lateness
+    grain = GRAINS[spec.time.granularity]
+    age = now - window_end - min(spec.time.allowed_lateness, 2 * grain)
     if age < dt.timedelta(0):
         return Compared("not_due")
     watched = arrivals.watched if arrivals is not None and arrivals.watched.is_watched else None
