@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from mlmon_dagster.defs.launch import RunReport
 
 _FILES_SHOWN = 3
-HISTORY = 7  # more windows than this in one run of a person are history, not news
 
 
 def run_model(
@@ -82,8 +81,7 @@ def run_model(
         stale = [(request.windows, request.assets) for request in requests if request.windows]
         for windows, assets in [(period, windowed_of(spec))] if period else stale:
             click.echo(f"{spec.model}: {window_range(windows)}, {len(windows)} windows")
-            history = len(windows) > HISTORY
-            reports.append(launcher.materialize(spec, assets, windows, is_backfill=history))
+            reports.append(launcher.materialize(spec, assets, windows, is_backfill=bool(period)))
         if not (period or stale):
             click.echo(f"{spec.model}: every window is computed from its newest inputs")
         is_news = len(reports) > 1 or reports[0].is_news

@@ -113,7 +113,7 @@ class Launcher:
             spec: The model.
             assets: Asset names, such as ``drift``.
             windows: A contiguous range, oldest first; () if no asset is partitioned.
-            is_backfill: Whether alerts of these windows are history: listed, not sent.
+            is_backfill: Whether a person named these windows.
             keys: More assets, by key.
         """
         tags = model_tags([spec]) | range_tags(windows)

@@ -12,13 +12,12 @@ from mlmon_dagster.pipeline.judge_inputs import judge_inputs
 from mlmon_dagster.pipeline.reported_files import reported_in, window_named_by
 from mlmon_dagster.pipeline.why import verdicts_with_why
 from mlmon_dagster.pipeline.work import Work, mark_of, mark_step
-from mlmon_dagster.spec import ModelSpec, Window, complete_windows
-from mlmon_dagster.spec.baseline import GRAINS
-from mlmon_dagster.store.state import manifest, monitor_results
+from mlmon_dagster.spec import Window, complete_windows
+from mlmon_dagster.store.state import manifest, monitor_results, window_state
 from mlmon_dagster.store.state.window_state import WindowInputs, load
 
 Judged = dict[str | None, list[dict[str, object]]]
-NEWS = 2  # windows: what is older than this, beyond what lateness explains, is history
+NEWEST = 2  # windows that refused files are reported in
 
 
 def judge(work: Work, family: str, windows: Sequence[Window] | None = None) -> Sequence[Window]:
@@ -44,8 +43,9 @@ def judge(work: Work, family: str, windows: Sequence[Window] | None = None) -> S
         learn_timing(work.project.store.state, spec, work.now)
     states = load(store.state, spec.model, windows[0].start, windows[-1].end)
     rows = verdicts_with_why(judge_inputs(work, family, tuple(windows), states))
+    history = _history(work, family, windows, states)
     for row in rows:
-        row["is_backfill"] = work.is_backfill or is_history(spec, row["window_end"], work.now)
+        row["is_backfill"] = row["window_start"] in history
         row["created_at"] = work.now
     monitor_results.append(store.state, rows)
     if family != "freshness":
@@ -53,6 +53,28 @@ def judge(work: Work, family: str, windows: Sequence[Window] | None = None) -> S
     if family == "schema":
         judge_older(work)
     return windows
+
+
+def _history(
+    work: Work,
+    family: str,
+    windows: Sequence[Window],
+    states: Mapping[dt.datetime, WindowInputs],
+) -> set[dt.datetime]:
+    """Return the starts of the windows whose verdicts are no news: listed, and not sent.
+
+    They could not be told when the window ended, or a person asked for another look at inputs
+    that were judged before.
+    """
+    engine, spec, step = work.project.store.state, work.spec, f"{family}_check"
+    with engine.connect() as conn:
+        found = window_state.imported_among(conn, spec, windows)
+    if work.is_backfill:
+        for window in windows:
+            judged, state = mark_of(states, window, step), states.get(window.start)
+            if state is not None and 0 < judged.revision >= state.input_revision:
+                found.add(window.start)
+    return found
 
 
 def verdicts_on(work: Work, family: str, windows: Sequence[Window]) -> Judged:
@@ -93,7 +115,7 @@ def judge_quarantined(work: Work) -> None:
     expectation may touch others, so that nothing else would ask for the verdict.
     """
     time = work.spec.time
-    newest = complete_windows(time, work.now)[-NEWS:]
+    newest = complete_windows(time, work.now)[-NEWEST:]
     if not newest:
         return
     engine, model = work.project.store.state, work.spec.model
@@ -115,12 +137,6 @@ def judge_older(work: Work) -> None:
     newest = silence.newest_windows(work)
     if work.windows and newest and work.start < newest[0].start:
         judge(work, "freshness")
-
-
-def is_history(spec: ModelSpec, window_end: dt.datetime, now: dt.datetime) -> bool:
-    """Tell whether a window is too old for its verdict to be news."""
-    expected = (spec.actuals.expected_within or dt.timedelta(days=1)) + spec.time.allowed_lateness
-    return window_end + expected + NEWS * GRAINS[spec.time.granularity] < now
 
 
 def why_no_verdict(reasons: Sequence[str]) -> str:

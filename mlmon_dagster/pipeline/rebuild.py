@@ -12,7 +12,7 @@ from mlmon_dagster.engines.chosen import engine_for
 from mlmon_dagster.pipeline.parts import Part, parts_of
 from mlmon_dagster.pipeline.work import Numbers, Work, mark_of, mark_step
 from mlmon_dagster.spec import Window
-from mlmon_dagster.spec.baseline import LIVE, PRODUCTION
+from mlmon_dagster.spec.baseline import GRAINS, LIVE, PRODUCTION
 from mlmon_dagster.spec.tasks import task_of
 from mlmon_dagster.store.state import erased_ids, window_state
 from mlmon_dagster.store.state.window_state import NO_BASELINE, StepMark, WindowInputs
@@ -20,6 +20,8 @@ from mlmon_dagster.store.tables.inference_records import version_of
 
 if TYPE_CHECKING:
     from mlmon_dagster.store.tables.inference_records import WindowCounts
+
+NEWS = 2  # windows: a person who asks for the newest ones asks for news
 
 
 def rebuild_records(work: Work) -> dict[str, Numbers]:
@@ -72,9 +74,18 @@ def rebuild_records(work: Work) -> dict[str, Numbers]:
         )
     with store.state.begin() as conn:
         window_state.mark_computed(conn, spec.model, rows)
+        window_state.note_history(conn, spec, work.windows, _asked_for(work))
         window_state.mark(conn, spec.model, "inference_store", marks, work.now)
     learn_timing(work.project.store.state, spec, work.now)
     return numbers
+
+
+def _asked_for(work: Work) -> list[Window]:
+    """Return the windows that a person asked for and whose verdict is due no more."""
+    if not work.is_backfill:
+        return []
+    due = work.spec.time.allowed_lateness + NEWS * GRAINS[work.spec.time.granularity]
+    return [window for window in work.windows if window.end + due < work.now]
 
 
 def _kept(work: Work, states: Mapping[dt.datetime, WindowInputs]) -> set[Window]:

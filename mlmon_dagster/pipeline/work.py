@@ -35,7 +35,8 @@ class Work:
         windows: The run's windows, oldest first; () for an asset without partitions.
         now: The moment the run goes by.
         run_id: Dagster's run.
-        is_backfill: Whether the run recomputes history, whose alerts are listed and not sent.
+        is_backfill: Whether a person asked for these windows. What nobody waited for is history
+            then: its alerts are listed and not sent.
     """
 
     project: Project

@@ -15,7 +15,7 @@ from typing import Literal
 from zoneinfo import ZoneInfo
 
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.spec.baseline import BaselineSpec
+from mlmon_dagster.spec.baseline import GRAINS, BaselineSpec
 from mlmon_dagster.spec.declaration import SHORTEST_CLOSING, Granularity, TimeSpec
 from mlmon_dagster.spec.holidays import name_holidays
 from mlmon_dagster.spec.model import ModelSpec
@@ -478,3 +478,45 @@ def closes_at(
         timing: How late ground truth comes, as learnt.
     """
     return max(window_end, first_input_at or window_end) + closing_age(spec, timing)
+
+
+def is_imported(
+    spec: ModelSpec,
+    window_end: dt.datetime,
+    first_input_at: dt.datetime | None,
+    monitored_from: dt.datetime | None,
+) -> bool:
+    """Tell whether a window's rows came so long after its end that nobody could have been told.
+
+    A week, or two windows, beyond the declared lateness is an outage of whatever runs this: what
+    is computed after it is late news. What came later than that was imported.
+
+    Args:
+        spec: The monitored model.
+        window_end: The window's end.
+        first_input_at: When its first rows came; None if none ever did.
+        monitored_from: When a model that began with a history got its first rows: what had ended
+            by then belongs to that history. None for a model that was watched from its beginning.
+    """
+    if monitored_from is not None and window_end <= monitored_from:
+        return True
+    return first_input_at is not None and first_input_at > window_end + _longest_outage(spec)
+
+
+def monitored_from(
+    spec: ModelSpec, first_end: dt.datetime, first_input_at: dt.datetime
+) -> dt.datetime | None:
+    """Return when a model that began with a history got its first rows; None without a history.
+
+    Args:
+        spec: The monitored model.
+        first_end: The end of its first window with rows.
+        first_input_at: When the first rows of any window came.
+    """
+    began_late = first_input_at > first_end + _longest_outage(spec)
+    return first_input_at if began_late else None
+
+
+def _longest_outage(spec: ModelSpec) -> dt.timedelta:
+    length = max(dt.timedelta(days=7), 2 * GRAINS[spec.time.granularity])
+    return length + spec.time.allowed_lateness

@@ -147,6 +147,8 @@ window_state = sa.Table(
     count("n_exempt"),  # predictions without ground truth that never get one
     count("n_late_after_close"),  # arrivals after the window closed; not in its numbers
     time("first_input_at"),  # null in windows that never had rows
+    # Whether its verdicts could not be told when it ended; null until it is first computed.
+    sa.Column("is_history", sa.Boolean),
     time("reopened_at"),
     text("lags", "{}"),  # JSON: quantiles in hours of how late ground truth is known and arrives
     time("first_event_time"),  # of production's records; null without any

@@ -11,7 +11,13 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from mlmon_dagster.spec.model import ModelSpec
-from mlmon_dagster.spec.windows import Window, closes_at, first_window
+from mlmon_dagster.spec.windows import (
+    Window,
+    closes_at,
+    first_window,
+    is_imported,
+    monitored_from,
+)
 from mlmon_dagster.store.state.schema import window_state, window_step
 from mlmon_dagster.store.state.statements import between, insert, upsert
 from mlmon_dagster.store.state.truth_timing import load_timing
@@ -191,6 +197,63 @@ def mark_computed(conn: sa.Connection, model: str, rows: Sequence[Mapping[str, o
             for row in rows
         ],
     )
+
+
+def imported_among(
+    conn: sa.Connection, spec: ModelSpec, windows: Iterable[Window]
+) -> set[datetime]:
+    """Return the starts of those windows whose verdicts could not be told when they ended.
+
+    What a window was when it was first computed it stays; others are what they would be now.
+    """
+    wanted = {window.start: window for window in windows}
+    if not wanted:
+        return set()
+    c, first = window_state.c, first_window(spec.time).start
+    query = sa.select(c.window_start, c.first_input_at, c.is_history).where(
+        c.model == spec.model, c.window_start.between(min(wanted), max(wanted))
+    )
+    known = {row.window_start: row for row in conn.execute(query)}
+    began = sa.select(sa.func.min(c.window_end), sa.func.min(c.first_input_at)).where(
+        c.model == spec.model, c.window_start >= first, c.first_input_at.is_not(None)
+    )
+    first_end, first_input = conn.execute(began).one()
+    since = monitored_from(spec, first_end, first_input) if first_end else None
+    found = set()
+    for start, window in wanted.items():
+        row = known.get(start)
+        if row is not None and row.is_history is not None:
+            is_history = row.is_history
+        else:
+            came = row.first_input_at if row else None
+            is_history = is_imported(spec, window.end, came, since)
+        if is_history:
+            found.add(start)
+    return found
+
+
+def note_history(
+    conn: sa.Connection, spec: ModelSpec, windows: Sequence[Window], asked_for: Sequence[Window]
+) -> None:
+    """Note of windows that are computed for the first time whether they are history.
+
+    Args:
+        conn: A write transaction.
+        spec: The windows' model.
+        windows: The windows that are computed.
+        asked_for: Those whose verdicts a person asked for, and that nobody waited for.
+    """
+    c = window_state.c
+    unknown = sa.select(c.window_start).where(
+        c.model == spec.model,
+        c.window_start.between(windows[0].start, windows[-1].start),
+        c.is_history.is_(None),
+    )
+    history = imported_among(conn, spec, windows) | {window.start for window in asked_for}
+    mine = {window.start for window in windows} & set(conn.scalars(unknown))
+    rows = [{"the_window": start, "history": start in history} for start in sorted(mine)]
+    if rows:
+        conn.execute(_update_window(spec.model).values(is_history=sa.bindparam("history")), rows)
 
 
 Progress = tuple[object, ...]
