@@ -99,6 +99,7 @@ def acknowledge(
                     "fingerprint": fingerprint,
                     "episode": row["episode"],
                     "kind": "acknowledged",
+                    "is_late": False,
                     "window_start": row["last_window_start"],
                     "first_window": row["opened_window"],
                     "last_window": row["failed_window"],

@@ -11,7 +11,13 @@ import sqlalchemy as sa
 
 from mlmon_dagster.alerts.handling import find_alert
 from mlmon_dagster.alerts.messages.message import clean
-from mlmon_dagster.alerts.messages.view import SHORT_ID, local_moment, number, view_of
+from mlmon_dagster.alerts.messages.view import (
+    SHORT_ID,
+    is_amendment,
+    local_moment,
+    number,
+    view_of,
+)
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.text_table import text_table
 from mlmon_dagster.store import Store, alert_state
@@ -24,7 +30,7 @@ from mlmon_dagster.store.alert_state import (
 )
 from mlmon_dagster.store.outbox import OutboxRow
 
-_ORDER = {"FIRING": 0, "RECOVERING": 1, "PENDING": 2, "RESOLVED": 3}
+_ORDER = {"FIRING": 0, "RECOVERING": 1, "PENDING": 2, "RESOLVED": 3, "WITHDRAWN": 4}
 _SENTENCE = 110
 
 
@@ -71,12 +77,15 @@ def _episodes(
 
 def _episode(conn: sa.Connection, row: AlertRow, events: Sequence[StoredEvent]) -> AlertEpisode:
     opened = next(e for e in events if e["kind"] == "opened")
-    resolved = next((e for e in events if e["kind"] == "resolved"), None)
+    ends = [e for e in events if e["kind"] == "resolved" or is_amendment(e)]
     is_current = opened["episode"] == row["episode"]
-    start = opened["first_window"] or opened["window_start"]
-    end = resolved["window_start"] if resolved else None
-    state = "RESOLVED" if resolved else cast("ListedState", row["state"])  # not OK: it is open
-    told = [e for e in events if e["kind"] not in ("resolved", "acknowledged")]
+    known = [e["first_window"] for e in events if e["kind"] != "acknowledged"]
+    start = known[-1] or opened["window_start"]
+    end = ends[-1]["window_start"] if ends else None
+    state = "RESOLVED" if ends else cast("ListedState", row["state"])  # not OK: it is open
+    if any(event["kind"] == "withdrawn" for event in events):
+        state = "WITHDRAWN"
+    told = [e for e in events if e["kind"] not in ("resolved", "withdrawn", "acknowledged")]
     return _listed(
         {**row, "severity": events[-1]["severity"]},
         opened["episode"],

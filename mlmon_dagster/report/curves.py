@@ -376,7 +376,7 @@ class Curves:
             episodes=[
                 Episode(e.opened_window, e.resolved_window)
                 for e in self._alerts(metric, column)
-                if e.state != "PENDING"
+                if e.state not in ("PENDING", "WITHDRAWN")
             ],
             is_share=is_share or _is_share(metric),
         )

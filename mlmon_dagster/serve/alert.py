@@ -178,7 +178,11 @@ def _chart(
             zone=spec.time.zone,
             baseline=None if baseline is None else float(baseline),
             limit=limit_of(judged[-1]),
-            episodes=[Episode(e.opened_window, e.resolved_window) for e in episodes if e.episode],
+            episodes=[
+                Episode(e.opened_window, e.resolved_window)
+                for e in episodes
+                if e.state not in ("PENDING", "WITHDRAWN")
+            ],
         )
     )
 

@@ -26,7 +26,7 @@ from mlmon_dagster.store.state.statements import Query, fetch, insert_or_ignore,
 
 ACTIVE = ("FIRING", "RECOVERING")
 State = Literal["OK", "PENDING", "FIRING", "RECOVERING"]
-ListedState = Literal["FIRING", "RECOVERING", "RESOLVED", "PENDING"]
+ListedState = Literal["FIRING", "RECOVERING", "RESOLVED", "WITHDRAWN", "PENDING"]
 T = TypeVar("T")
 _BATCH = 500  # values per IN (...)
 # Written out, as the partial index is declared.
@@ -156,6 +156,7 @@ class AlertRow(TypedDict):
     state: State
     severity: str
     episode: int
+    n_episodes: int
     recent: str
     last_window_start: dt.datetime
     last_data_version: str
@@ -271,6 +272,7 @@ class AlertEvent(TypedDict):
     fingerprint: str
     episode: int
     kind: str
+    is_late: bool
     window_start: dt.datetime
     first_window: dt.datetime | None
     last_window: dt.datetime | None
@@ -294,13 +296,56 @@ def append_events(conn: sa.Connection, rows: Sequence[AlertEvent]) -> None:
     insert_or_ignore(conn, alert_event, rows)
 
 
+def events_of(conn: sa.Connection, fingerprint: str) -> list[StoredEvent]:
+    """Return the transitions of one alert, oldest first."""
+    e = alert_event.c
+    query = sa.select(alert_event).where(e.fingerprint == fingerprint).order_by(e.id)
+    return [cast("StoredEvent", row) for row in fetch(conn, query)]
+
+
+def results_taken_in(
+    conn: sa.Connection, row: AlertRow, start: dt.datetime, n_before: int
+) -> list[StoredResult]:
+    """Return the newest verdicts, NO_DATA apart, that an alert has taken in on windows.
+
+    Args:
+        conn: An open connection.
+        row: The alert. Of one about the quality of a column these are the verdicts on all the
+            columns, since what fails in several at once is another alert.
+        start: The first window.
+        n_before: How many windows with a verdict before it to return as well.
+
+    Returns:
+        Rows of ``monitor_result``, one per monitor and window, ordered by window.
+    """
+    r = monitor_result.c
+    mine = [
+        r.model == row["model"],
+        r.dataset == row["dataset"],
+        r.slice_key == row["slice_key"],
+        r.slice_value == row["slice_value"],
+        r.status != "NO_DATA",
+        r.folded_at.is_not(None),
+    ]
+    if row["family"] == "quality" and row["slice_key"] == ALL:
+        mine += [r.family == row["family"], r.metric == row["metric"]]
+    else:
+        mine.append(r.monitor == row["monitor"])
+    before = sa.select(r.window_start).where(*mine, r.window_start < start).distinct()
+    before = before.order_by(r.window_start.desc()).limit(n_before)
+    first = min(conn.scalars(before), default=start)
+    query = sa.select(monitor_result).where(*mine, r.window_start >= first).order_by(r.id)
+    newest = {(one["window_start"], one["monitor"]): one for one in fetch_results(conn, query)}
+    return sorted(newest.values(), key=lambda one: (one["window_start"], one["id"]))
+
+
 def changes_announced(conn: sa.Connection, episodes: Mapping[str, int]) -> dict[str, list[str]]:
     """Return the escalations and revisions of each alert's given episode, oldest first."""
     e = alert_event.c
     found: dict[str, list[str]] = {fingerprint: [] for fingerprint in episodes}
     for batch in _batches(list(episodes)):
         query = sa.select(e.fingerprint, e.episode, e.kind).where(
-            e.fingerprint.in_(batch), e.kind.in_(("escalated", "revised"))
+            e.fingerprint.in_(batch), e.kind.in_(("escalated", "revised")), ~e.is_late
         )
         for fingerprint, episode, kind in conn.execute(query.order_by(e.id)):
             if episode == episodes[fingerprint]:
@@ -313,7 +358,7 @@ def changes_announced(conn: sa.Connection, episodes: Mapping[str, int]) -> dict[
 
 def all_alerts(conn: sa.Connection, model: str | None) -> dict[str, AlertRow]:
     """Return the alerts that ever opened or are pending, of one or every model."""
-    query = sa.select(alert).where(sa.or_(alert.c.episode > 0, alert.c.state != "OK"))
+    query = sa.select(alert).where(sa.or_(alert.c.n_episodes > 0, alert.c.state != "OK"))
     if model is not None:
         query = query.where(alert.c.model == model)
     return {row["fingerprint"]: row for row in _alerts(conn, query)}
@@ -445,8 +490,14 @@ def models_of(conn: sa.Connection, fingerprints: Collection[str]) -> list[str]:
     return sorted(found)
 
 
-def untold_episodes(conn: sa.Connection, model: str) -> dict[str, set[int]]:
-    """Return the episodes with an unmuted event that is in no message, by fingerprint."""
+def untold_episodes(conn: sa.Connection, model: str, *, late: bool = False) -> dict[str, set[int]]:
+    """Return the episodes with an unmuted event that is in no message, by fingerprint.
+
+    Args:
+        conn: An open connection.
+        model: Name of the model.
+        late: Only those of which that event is late news.
+    """
     e = alert_event.c
     query = (
         sa.select(e.fingerprint, e.episode)
@@ -454,6 +505,8 @@ def untold_episodes(conn: sa.Connection, model: str) -> dict[str, set[int]]:
         .where(_UNTOLD, alert.c.model == model)
         .distinct()
     )
+    if late:
+        query = query.where(e.is_late)
     found: dict[str, set[int]] = {}
     for fingerprint, episode in conn.execute(query):
         found.setdefault(fingerprint, set()).add(episode)

@@ -29,7 +29,7 @@ AT_ONCE = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)  # due whatever the clocks say
 UNSETTLED = ("queued", "sending", "unknown")
 OUTAGE = "outage"  # the kind of a summary, and the end of its group
 FAILING = 3  # failures in a row after which a channel counts as down
-_NEWS = ("opened", "resolved", "summary", OUTAGE)
+_NEWS = ("opened", "resolved", "late", "summary", OUTAGE)
 
 
 class NewMessage(TypedDict):

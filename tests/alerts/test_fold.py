@@ -124,7 +124,7 @@ def test_late_data_revises_the_newest_window(store: Store) -> None:
     fold(store, result(1, "OK", data_version="v2"))
 
     row = only_alert(store)
-    assert [kind for kind, _ in history(store)] == ["opened", "revised", "resolved"]
+    assert [kind for kind, _ in history(store)] == ["opened", "revised", "resolved", "withdrawn"]
     assert (row["state"], row["resolved_reason"]) == ("OK", "revised")
 
 

@@ -136,8 +136,9 @@ def test_a_new_alert_and_a_partial_end_are_replies(
 def test_escalation_and_revision_are_told(store: Store) -> None:
     settle(store, SPECS, day(2), *columns(1, "WARN", n=2, k=2, of_n=3))
     settle(store, SPECS, day(3), *columns(2, "WARN", n=2, k=2, of_n=3))
-    settle(store, SPECS, day(4), result(3, "ERROR", column_name="c0", k=2, of_n=3))
-    revised = result(2, "OK", column_name="c1", data_version="v2", message="c1 fine", k=2, of_n=3)
+    worse = result(3, "ERROR", column_name="c0", k=2, of_n=3)
+    settle(store, SPECS, day(4), worse, result(3, "WARN", column_name="c1", k=2, of_n=3))
+    revised = result(3, "OK", column_name="c1", data_version="v2", message="c1 fine", k=2, of_n=3)
     settle(store, SPECS, day(5), revised)
 
     replies = [text for text in texts(store) if "still firing" in text]

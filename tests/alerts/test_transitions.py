@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
@@ -12,10 +13,14 @@ from hypothesis import strategies as st
 
 from mlmon_dagster.alerts.lifecycle.transitions import (
     AlertState,
+    Episode,
+    Opinion,
     Status,
-    Step,
     Verdict,
+    failed,
+    is_known,
     resolve,
+    revise,
     step,
 )
 
@@ -28,17 +33,92 @@ def verdict(window: int, letter: str, result_id: int | None = None) -> Verdict:
     return Verdict(start, NAMES[letter], window + 1 if result_id is None else result_id)
 
 
+@dataclass
+class Life:
+    """An alert that takes verdicts in as they come, and the episodes that people know of.
+
+    Attributes:
+        told: What happened, a batch of verdicts after the other.
+        standing: The episodes that were not withdrawn, by number.
+    """
+
+    k: int = 1
+    n: int = 1
+    alert: AlertState = field(default_factory=AlertState)
+    opinions: dict[dt.datetime, Opinion] = field(default_factory=dict)
+    standing: dict[int, Episode] = field(default_factory=dict)
+    told: list[str] = field(default_factory=list)
+
+    def take(self, *verdicts: Verdict) -> list[str]:
+        """Take in a batch, in the order of windows; return what happened."""
+        happened: list[str] = []
+        late = {}
+        for one in sorted(verdicts, key=lambda v: (v.window_start, v.result_id)):
+            if one.status == "NO_DATA":
+                continue
+            if is_known(self.alert, one.window_start):
+                old = self.opinions.get(one.window_start)
+                if old is None or old.verdict._replace(result_id=one.result_id) != one:
+                    late[one.window_start] = Opinion(one, self.k, self.n)
+                continue
+            happened += self._revise(late) + self._step(one)
+            late = {}
+        happened += self._revise(late)
+        self.told += happened
+        return happened
+
+    def _step(self, one: Verdict) -> list[str]:
+        self.opinions[one.window_start] = Opinion(one, self.k, self.n)
+        self.alert, events = step(self.alert, one, k=self.k, n=self.n)
+        alert = self.alert
+        if alert.episode and (alert.active or "resolved" in events):
+            assert alert.first is not None
+            assert alert.last is not None
+            before = self.standing.get(alert.episode)
+            self.standing[alert.episode] = Episode(
+                alert.episode,
+                alert.first,
+                alert.last,
+                one.window_start if "resolved" in events else None,
+                alert.severity,
+                before.opened_in if before else one.window_start,
+            )
+        return list(events)
+
+    def _revise(self, late: dict[dt.datetime, Opinion]) -> list[str]:
+        if not late:
+            return []
+        self.opinions |= late
+        known = [self.opinions[w] for w in sorted(self.opinions)]
+        episodes = [self.standing[number] for number in sorted(self.standing)]
+        self.alert, changes = revise(self.alert, episodes, known, set(late))
+        for change in changes:
+            self.standing[change.episode.number] = change.episode
+            if change.kind == "withdrawn":
+                del self.standing[change.episode.number]
+        if self.alert.active:  # where it began and last failed is kept with the alert
+            assert self.alert.first is not None
+            assert self.alert.last is not None
+            known_as = self.standing[self.alert.episode]
+            self.standing[self.alert.episode] = known_as._replace(
+                first=self.alert.first, last=self.alert.last
+            )
+        return [f"{c.kind}{' late' if c.is_late else ''}" for c in changes]
+
+
 def play(letters: str, k: int = 1, n: int = 1) -> tuple[AlertState, list[str]]:
     alert, events = AlertState(), []
     for window, letter in enumerate(letters):
-        alert, happened, _ = step(alert, verdict(window, letter), k=k, n=n)
+        alert, happened = step(alert, verdict(window, letter), k=k, n=n)
         events += happened
     return alert, events
 
 
-def revise(letters: str, window: int, letter: str, k: int = 1, n: int = 1) -> Step:
-    alert, _ = play(letters, k, n)
-    return step(alert, verdict(window, letter, result_id=100), k=k, n=n)
+def live(letters: str, k: int = 1, n: int = 1) -> Life:
+    life = Life(k, n)
+    for window, letter in enumerate(letters):
+        life.take(verdict(window, letter))
+    return life
 
 
 @pytest.mark.parametrize(
@@ -91,67 +171,118 @@ def test_each_transition(k: int, n: int, letters: str, state: str, events: list[
 @pytest.mark.parametrize(
     ("letters", "window", "letter", "state", "events"),
     [
-        ("E", 0, "P", "OK", ("revised", "resolved")),
-        ("EE", 1, "P", "OK", ("revised", "resolved")),
-        ("P", 0, "E", "FIRING", ("opened",)),
-        ("EP", 1, "E", "FIRING", ("opened",)),
-        ("W", 0, "E", "FIRING", ("escalated",)),
-        ("E", 0, "W", "FIRING", ()),
-        ("E", 0, "E", "FIRING", ()),
-        ("E", 0, "-", "FIRING", ()),
-        ("EE", 0, "P", "FIRING", ()),
-        ("PP", 0, "E", "OK", ()),
+        # the newest window
+        ("E", 0, "P", "OK", ["resolved", "withdrawn"]),
+        ("EE", 1, "P", "OK", ["revised", "resolved"]),
+        ("P", 0, "E", "FIRING", ["opened"]),
+        ("EP", 1, "E", "FIRING", ["opened"]),
+        ("W", 0, "E", "FIRING", ["escalated"]),
+        ("E", 0, "W", "FIRING", []),
+        ("E", 0, "E", "FIRING", []),
+        ("E", 0, "-", "FIRING", []),
+        # older ones
+        ("EE", 0, "P", "FIRING", ["revised"]),  # since the second
+        ("PE", 0, "E", "FIRING", ["revised"]),  # since the first
+        ("EPE", 1, "E", "FIRING", ["revised"]),  # the episode before and this one are one
+        ("EEE", 1, "P", "FIRING", []),  # what was told from the first on still goes on
+        ("WEE", 0, "E", "FIRING", []),
+        ("PPP", 0, "E", "OK", ["opened late", "resolved late"]),
+        ("EPP", 0, "P", "OK", ["withdrawn late"]),
+        ("EPP", 1, "E", "OK", ["revised late"]),  # it lasted longer
+        ("EEP", 0, "P", "OK", ["revised late"]),  # it began later
+        ("WPP", 0, "E", "OK", ["revised late"]),  # it was worse
+        ("EPPEP", 1, "E", "OK", ["revised late"]),
     ],
 )
 def test_a_revised_verdict(
-    letters: str, window: int, letter: str, state: str, events: tuple[str, ...]
+    letters: str, window: int, letter: str, state: str, events: list[str]
 ) -> None:
-    after = revise(letters, window, letter)
+    life = live(letters)
+    happened = life.take(verdict(window, letter, result_id=100))
 
-    assert (after.after.state, after.events) == (state, events)
+    assert (life.alert.state, happened) == (state, events)
 
 
 def test_a_revision_that_reopens_a_recovery_is_told() -> None:
-    after = revise("EEP", 2, "E", k=2, n=3)
+    life = live("EEP", k=2, n=3)
 
-    assert (after.after.state, after.events) == ("FIRING", ("revised",))
+    assert life.take(verdict(2, "E", 100)) == ["revised"]
+    assert life.alert.state == "FIRING"
 
 
 def test_a_revision_may_let_an_episode_recover_without_ending_it() -> None:
-    after = revise("EE", 1, "P", k=2, n=3)
+    life = live("EEE", k=2, n=3)
 
-    assert (after.after.state, after.events) == ("RECOVERING", ("revised",))
+    assert life.take(verdict(2, "P", 100)) == ["revised"]
+    assert life.alert.state == "RECOVERING"
+
+
+def test_a_revision_that_leaves_no_two_failures_of_three_ends_the_episode() -> None:
+    life = live("EE", k=2, n=3)
+
+    assert life.take(verdict(1, "P", 100)) == ["resolved", "withdrawn"]
+    assert (life.alert.state, life.standing) == ("PENDING", {})
 
 
 def test_an_older_failure_that_comes_late_completes_k_of_n() -> None:
-    alert, _ = play("P", k=2, n=3)
-    newest, _, _ = step(alert, verdict(3, "E"), k=2, n=3)
-    late, events, is_newest = step(newest, verdict(2, "E", result_id=50), k=2, n=3)
+    life = Life(2, 3)
+    life.take(verdict(0, "P"))
+    life.take(verdict(3, "E"))
 
-    assert (newest.state, late.state) == ("PENDING", "FIRING")
-    assert (events, is_newest) == (("opened",), False)
-
-
-@pytest.mark.parametrize(
-    ("newest", "late", "state"),
-    [("P", "E", "OK"), ("W", "E", "FIRING"), ("E", "P", "FIRING")],
-    ids=["newest passes", "no escalation", "no recovery"],
-)
-def test_an_older_window_that_comes_late_ends_and_worsens_nothing(
-    newest: str, late: str, state: str
-) -> None:
-    alert, _ = play("P", k=1, n=3)
-    before, _, _ = step(alert, verdict(3, newest), k=1, n=3)
-    after, events, is_newest = step(before, verdict(2, late, result_id=50), k=1, n=3)
-
-    assert (after.state, after.severity) == (before.state, before.severity)
-    assert (after.state, events, is_newest) == (state, (), False)
+    assert life.alert.state == "PENDING"
+    assert life.take(verdict(2, "E", result_id=50)) == ["opened"]
+    assert (life.alert.state, life.alert.first) == ("FIRING", verdict(2, "E").window_start)
 
 
-def test_a_result_older_than_the_one_known_for_its_window_is_nothing() -> None:
-    alert, _, _ = step(AlertState(), verdict(0, "P", result_id=7))
+def test_past_windows_that_were_corrected_are_an_episode_of_their_own_beside_one_that_fires() -> (
+    None
+):
+    life = live("P" * 10 + "EE")
+    happened = life.take(verdict(3, "E", 100), verdict(4, "W", 101), verdict(5, "E", 102))
 
-    assert step(alert, verdict(0, "E", result_id=3)).after == alert
+    assert happened == ["opened late", "resolved late"]
+    assert (life.alert.state, life.alert.episode, life.alert.n_episodes) == ("FIRING", 1, 2)
+    assert life.take(verdict(12, "P")) == ["resolved"]
+    assert life.take(verdict(13, "E")) == ["opened"]
+    assert life.alert.episode == 3
+
+
+def test_a_correction_back_withdraws_and_the_same_again_is_told_anew() -> None:
+    life = live("P" * 10)
+    bad = [verdict(n, "E", 100 + n) for n in (3, 4)]
+    good = [verdict(n, "P", 200 + n) for n in (3, 4)]
+    worse = [verdict(n, "E", 300 + n) for n in (3, 4)]
+
+    assert life.take(*bad) == ["opened late", "resolved late"]
+    assert life.take(*good) == ["withdrawn late"]
+    assert life.standing == {}
+    assert life.take(*good) == []
+    assert life.take(*worse) == ["opened late", "resolved late"]
+    assert list(life.standing) == [2]
+
+
+def test_windows_older_than_the_memory_are_corrected_too() -> None:
+    life = live("P" * 60)
+    assert life.take(verdict(5, "E", 100)) == ["opened late", "resolved late"]
+    assert life.alert.recent == live("P" * 60).alert.recent
+
+
+def test_an_episode_that_was_over_goes_on_after_all() -> None:
+    life = live("EEPP", k=2, n=3)
+    assert not life.alert.active
+
+    assert life.take(verdict(3, "E", 100)) == ["opened"]
+    assert (life.alert.state, life.alert.first) == ("FIRING", START)
+
+
+def test_what_was_ended_from_outside_is_not_opened_again_by_other_news() -> None:
+    life = live("PEEE")
+    life.alert = resolve(life.alert).after
+    ended = life.standing[1]._replace(ended=START + dt.timedelta(days=3))
+    life.standing[1] = ended
+
+    assert life.take(verdict(0, "W", 100)) == ["revised late"]
+    assert life.alert.state == "OK"
 
 
 def test_ending_from_outside_resolves_only_what_is_active() -> None:
@@ -170,7 +301,7 @@ def test_repeating_every_verdict_changes_nothing(letters: list[str], kn: tuple[i
     once, events = play("".join(letters), k, n)
     again = once
     for window, letter in enumerate(letters):
-        again, happened, _ = step(again, verdict(window, letter), k=k, n=n)
+        again, happened = step(again, verdict(window, letter), k=k, n=n)
         assert not happened
 
     assert again.state == once.state
@@ -185,15 +316,79 @@ def test_no_data_is_as_if_the_window_had_not_been(letters: list[str], kn: tuple[
     assert (with_gaps.state, events) == (without.state, same_events)
 
 
-@given(st.permutations(list(enumerate("EPWEPPE"))), windows)
-def test_the_memory_of_windows_does_not_depend_on_their_order(
-    order: list[tuple[int, str]], kn: tuple[int, int]
+@given(st.data(), windows)
+def test_the_episodes_that_stand_do_not_depend_on_the_order_of_arrival(
+    data: st.DataObject, kn: tuple[int, int]
 ) -> None:
-    alert = AlertState()
-    for window, letter in order:
-        alert = step(alert, verdict(window, letter), k=kn[0], n=kn[1]).after
+    """Whatever comes when, in whatever batches, the same is known and told at the end."""
+    letters = "".join(data.draw(st.lists(st.sampled_from("PPWE-"), min_size=1, max_size=24)))
+    order = data.draw(st.permutations(list(enumerate(letters))))
+    life, left = Life(*kn), list(order)
+    while left:
+        size = data.draw(st.integers(1, len(left)))
+        life.take(*(verdict(window, letter) for window, letter in left[:size]))
+        left = left[size:]
+    in_order = live(letters, *kn)
 
-    assert alert.recent == play("EPWEPPE", *kn)[0].recent
+    assert life.alert.recent == in_order.alert.recent
+    assert life.alert.state == in_order.alert.state
+    assert_same_is_told(life, in_order)
+
+
+@given(st.data(), windows)
+def test_whatever_is_revised_stands_as_if_it_had_been_so_from_the_beginning(
+    data: st.DataObject, kn: tuple[int, int]
+) -> None:
+    """Every window that a standing episode should hold is told, and none that it should not."""
+    letters = data.draw(st.lists(st.sampled_from("PPPWE"), min_size=3, max_size=40))
+    life = live("".join(letters), *kn)
+    for number in range(data.draw(st.integers(1, 6))):
+        news = data.draw(
+            st.dictionaries(st.integers(0, len(letters) - 1), st.sampled_from("PWE"), min_size=1)
+        )
+        life.take(*(verdict(w, letter, 1000 * (number + 1) + w) for w, letter in news.items()))
+        for window, letter in news.items():
+            letters[window] = letter
+        truth = live("".join(letters), *kn)
+
+        assert life.alert.state == truth.alert.state
+        if life.alert.active:
+            assert life.alert.last == truth.alert.last
+        assert_same_is_told(life, truth)
+        numbers = [e.number for e in life.standing.values() if e.ended is None]
+        assert numbers == ([life.alert.episode] if life.alert.active else [])
+
+
+@given(st.lists(st.sampled_from("PWE"), min_size=1, max_size=30), windows)
+def test_an_opinion_that_is_the_same_tells_nothing(letters: list[str], kn: tuple[int, int]) -> None:
+    life = live("".join(letters), *kn)
+    before = life.standing.copy()
+
+    for window, letter in enumerate(letters):
+        assert life.take(verdict(window, letter, 500 + window)) == []
+    assert life.standing == before
+
+
+def assert_same_is_told(life: Life, truth: Life) -> None:
+    """Every window of a true episode is in one that stands, and what stands is within true ones.
+
+    What was told as going on from a window on may be two episodes in truth: it is not taken back.
+    """
+    held = {w for e in life.standing.values() for w in failing(life, e)}
+    assert {w for e in truth.standing.values() for w in failing(truth, e)} <= held
+    spans = [(e.first, e.last) for e in truth.standing.values()]
+    for episode in life.standing.values():
+        for end in (episode.first, episode.last):
+            assert any(first <= end <= last for first, last in spans), (episode, spans)
+
+
+def failing(life: Life, episode: Episode) -> set[dt.datetime]:
+    """Return the failing windows from the first to the last of an episode."""
+    return {
+        w
+        for w, o in life.opinions.items()
+        if failed(o.verdict.status) and episode.first <= w <= episode.last
+    }
 
 
 @given(histories, windows)
@@ -238,7 +433,7 @@ def measured(windows: Sequence[Told], k: int = 1, n: int = 1) -> list[tuple[str,
     alert, happened = AlertState(), []
     for window, (letter, excess, error) in enumerate(windows):
         told = verdict(window, letter)._replace(excess=excess, excess_error=error)
-        alert, events, _ = step(alert, told, k=k, n=n)
+        alert, events = step(alert, told, k=k, n=n)
         happened += [(event, window) for event in events]
     return happened
 
@@ -346,13 +541,12 @@ def test_two_failures_near_the_limit_are_what_has_to_end() -> None:
     assert measured([FAR] * 5 + after, k=2, n=3) == [("opened", 0)]
 
 
-def test_a_late_opinion_changes_the_evidence_and_moves_nothing() -> None:
-    alert = AlertState()
+def test_a_late_opinion_changes_the_evidence_and_is_told_only_if_it_moves_the_alert() -> None:
+    life = Life()
     for window, (letter, excess, error) in enumerate([BAD, BAD, BAD]):
-        told = verdict(window, letter)._replace(excess=excess, excess_error=error)
-        alert, _, _ = step(alert, told)
-    late, events, _ = step(alert, verdict(1, "P", result_id=50)._replace(excess=-0.9))
-    after, ended, _ = step(late, verdict(3, "P")._replace(excess=-0.9, excess_error=0.1))
+        life.take(verdict(window, letter)._replace(excess=excess, excess_error=error))
+    late = life.take(verdict(1, "P", result_id=50)._replace(excess=-0.9))
+    ended = life.take(verdict(3, "P")._replace(excess=-0.9, excess_error=0.1))
 
-    assert (events, ended) == ((), ())  # now it came and went
-    assert after.state == "RECOVERING"
+    assert (late, ended) == ([], [])  # now it came and went
+    assert life.alert.state == "RECOVERING"

@@ -111,7 +111,7 @@ def kinds(store: Store) -> list[str]:
 def alerts_of(store: Store) -> list[dict[str, Any]]:
     """Return the alerts, without those of families that could always judge."""
     rows = rows_of(store, alert)
-    return [row for row in rows if row["metric"] != "no_verdict" or row["episode"]]
+    return [row for row in rows if row["metric"] != "no_verdict" or row["n_episodes"]]
 
 
 def only_alert(store: Store) -> dict[str, Any]:

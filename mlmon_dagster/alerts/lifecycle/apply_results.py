@@ -24,13 +24,21 @@ import sqlalchemy as sa
 
 from mlmon_dagster.alerts.lifecycle.transitions import (
     DEFAULT_ENVIRONMENT,
+    MEMORY,
+    STATUS_RANK,
+    AlertState,
+    Episode,
     EventKind,
+    Opinion,
     Verdict,
     failed,
     fingerprint,
+    is_known,
     keep_state,
     new_row,
+    replayed_from,
     resolve,
+    revise,
     state_of,
     step,
 )
@@ -40,7 +48,7 @@ from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.monitors import FAMILIES
 from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.store import Store, alert_state
-from mlmon_dagster.store.alert_state import AlertEvent, AlertRow
+from mlmon_dagster.store.alert_state import AlertEvent, AlertRow, StoredEvent
 from mlmon_dagster.store.state import crash_points
 from mlmon_dagster.store.state.monitor_results import Finding, MonitorResult, StoredResult
 
@@ -49,6 +57,8 @@ WINDOWS_UNTIL_MISSING = 2
 RETIRED_AFTER = dt.timedelta(days=1)
 _BATCH = 5000
 NO_VERDICT = "no_verdict"
+# What an alert's details say of its newest window, whether that failed or not.
+_OF_NEWEST = ("newest_value", "newest_message", "newest_window_end", "judged_at")
 # Reasons that are one condition, as one thing mends them; every other reason is its own.
 _CONDITIONS = {
     "few_of_rarer_class": "few_rows",
@@ -175,6 +185,7 @@ def _fold_batch(
     events: list[AlertEvent] = []
     windows = sorted({result["window_start"] for result in results})
     causes = failing_causes(conn, spec, windows)
+    late: dict[str, list[StoredResult]] = {}
     # Window by window, so that many at once are told as if each had been looked at when it came.
     for window, rows in groupby(results, key=lambda r: r["window_start"]):
         happened: list[AlertEvent] = []
@@ -185,10 +196,20 @@ def _fold_batch(
                 continue
             key = fingerprint(result, environment)
             row = alerts.setdefault(key, new_row(result, environment, now))
-            happened += _take_in(row, result, now, breaks=breaks_window(result, limit))
             touched.add(key)
+            if is_known(state_of(row), window):
+                late.setdefault(key, []).append(result)
+                continue
+            # What is late of an alert comes before what is new of it, and is taken in as a whole.
+            happened += _take_in_late(conn, row, late.pop(key, ()), now, limit)
+            happened += _take_in(row, result, now, breaks=breaks_window(result, limit))
         touched |= mute(alerts.values(), happened, causes, [window])
         events += happened
+    for key, past in late.items():
+        events += _take_in_late(conn, alerts[key], past, now, limit)
+    older = sorted({event["window_start"] for event in events} - set(windows))
+    causes = {**causes, **(failing_causes(conn, spec, older) if older else {})}
+    touched |= mute(alerts.values(), events, causes, windows)
     alert_state.save_alerts(conn, [alerts[key] for key in sorted(touched)])
     alert_state.append_events(conn, events)
     alert_state.mark_folded(conn, [result["id"] for result in results], now)
@@ -206,34 +227,175 @@ def _whole_windows(results: Sequence[StoredResult]) -> Sequence[StoredResult]:
 def _take_in(
     row: AlertRow, result: StoredResult, now: dt.datetime, *, breaks: bool
 ) -> list[AlertEvent]:
-    """Change the alert row by one result and return the events to write."""
-    evidence = result["excess"], result["excess_error"]
-    verdict = Verdict(result["window_start"], result["status"], result["id"], *evidence)
-    before, rows = state_of(row), str(row["last_data_version"]).partition(":")[0]
-    after, kinds, is_newest = step(before, verdict, k=result["k"], n=result["of_n"])
+    """Change the alert row by a result on a newer window and return the events to write."""
+    after, kinds = step(state_of(row), _verdict(result), k=result["k"], n=result["of_n"])
     keep_state(row, after)
-    if is_newest:
-        _remember(row, result, now, breaks)
+    _remember(row, result, now, breaks)
     if {"opened", "escalated", "resolved"} & set(kinds):
         row |= {"acked_by": "", "acked_at": None}
     if "opened" in kinds:
-        row |= {
-            "opened_at": now,
-            "resolved_at": None,
-            "resolved_reason": "",
-            "muted_reason": "backfill" if result["is_backfill"] else "",
-        }
+        _open(row, now, "backfill" if result["is_backfill"] else "")
         if sum(failed(known.status) for known in after.recent[-result["of_n"] :]) < result["k"]:
             severe = {"severe": f"{result['k']} of {result['of_n']}"}
             row["details"] = json.dumps(json.loads(row["details"]) | severe)
     if "resolved" in kinds:
-        reason = "revised" if "revised" in kinds else "recovered"
-        if reason == "revised" and str(result["data_version"]).partition(":")[0] == rows:
-            reason = "recomputed"  # from the same rows, whose fingerprint comes first
-        row |= {"resolved_at": now, "resolved_reason": reason}
-    if "resolved" in kinds and row["muted_reason"] == "backfill" and not result["is_backfill"]:
-        row["muted_reason"] = ""  # it outlived the backfill that it came with
+        row |= {"resolved_at": now, "resolved_reason": "recovered"}
+        if row["muted_reason"] == "backfill" and not result["is_backfill"]:
+            row["muted_reason"] = ""  # it outlived the backfill that it came with
     return [_event(row, kind, result["window_start"], result, now) for kind in kinds]
+
+
+def _verdict(result: StoredResult) -> Verdict:
+    evidence = result["excess"], result["excess_error"]
+    return Verdict(result["window_start"], result["status"], result["id"], *evidence)
+
+
+def _open(row: AlertRow, now: dt.datetime, muted: str) -> None:
+    row |= {"opened_at": now, "resolved_at": None, "resolved_reason": "", "muted_reason": muted}
+
+
+def _take_in_late(
+    conn: sa.Connection,
+    row: AlertRow,
+    results: Sequence[StoredResult],
+    now: dt.datetime,
+    max_bad_rate: float,
+) -> list[AlertEvent]:
+    """Change the alert row by results on windows that are not newer, all of them at once.
+
+    Args:
+        conn: The transaction.
+        row: The alert.
+        results: What came late of it, in the order of windows and then of ids.
+        now: The time written beside the changes.
+        max_bad_rate: The share of bad rows from which a window counts as broken.
+
+    Returns:
+        The events to write.
+    """
+    if not results:
+        return []
+    before, history = state_of(row), alert_state.events_of(conn, row["fingerprint"])
+    episodes = _episodes(history)
+    start = replayed_from(episodes, results[0]["window_start"])
+    known = _opinions(conn, row, before, results[0], start)
+    news = {r["window_start"]: r for r in results if _is_news(known.get(r["window_start"]), r)}
+    newest = results[-1]
+    if newest["window_start"] == row["last_window_start"]:
+        _remember(row, newest, now, breaks_window(newest, max_bad_rate))
+    if not news:
+        return []
+    opinions = {start: opinion for start, (opinion, _) in known.items()}
+    opinions |= {w: Opinion(_verdict(r), r["k"], r["of_n"]) for w, r in news.items()}
+    revision = revise(before, episodes, [opinions[w] for w in sorted(opinions)], set(news))
+    keep_state(row, revision.after)
+    # Of the same rows, as the spec or the baseline is another one now: no news, but listed.
+    again = {w for w, r in news.items() if w in known and known[w][1] == _rows(r)}
+    silent = {e["episode"]: e["muted_reason"] for e in history if _is_silent(e)}
+    events: list[AlertEvent] = []
+    for kind, episode, window, is_late in revision.changes:
+        about = [r for w, r in news.items() if episode.first <= w <= episode.last] or [newest]
+        worst = max(about, key=_badness)
+        is_told = any(not r["is_backfill"] and r["window_start"] not in again for r in about)
+        muted = "" if is_told else "backfill"
+        if is_late:
+            hidden = silent.get(episode.number, "")
+            muted = hidden if hidden and (kind == "withdrawn" or hidden != "backfill") else muted
+        elif kind == "opened":
+            _open(row, now, muted)
+            if failed(worst["status"]):
+                _keep_failure(row, worst, breaks_window(worst, max_bad_rate))
+        else:
+            muted = row["muted_reason"]
+        if not is_late and kind in ("opened", "escalated", "resolved"):
+            row |= {"acked_by": "", "acked_at": None}
+        if not is_late and kind == "resolved":
+            reason = "revised" if set(news) - again else "recomputed"
+            row |= {"resolved_at": now, "resolved_reason": reason}
+        event = _event(row, kind, window, worst, now)
+        event |= {
+            "episode": episode.number,
+            "is_late": is_late,
+            "first_window": episode.first,
+            "last_window": episode.last,
+            "severity": episode.severity,
+            "muted_reason": muted,
+        }
+        events.append(event)
+    return events
+
+
+def _is_silent(event: StoredEvent) -> bool:
+    """Whether nobody was told that an episode opened."""
+    return event["kind"] == "opened" and event["muted_reason"] != "" and not event["message_key"]
+
+
+def _badness(result: StoredResult) -> tuple[int, float, dt.datetime]:
+    excess = -math.inf if result["excess"] is None else result["excess"]
+    return (STATUS_RANK[result["status"]], excess, result["window_start"])
+
+
+def _episodes(events: Sequence[StoredEvent]) -> list[Episode]:
+    """Return the episodes of an alert that stand, as its events tell them, oldest first."""
+    found: dict[int, Episode] = {}
+    for event in events:
+        number, first, last = event["episode"], event["first_window"], event["last_window"]
+        if event["kind"] == "acknowledged" or first is None or last is None:
+            continue
+        if event["kind"] == "withdrawn":
+            found.pop(number, None)
+            continue
+        old = found.get(number)
+        is_end = event["kind"] == "resolved" or (old is not None and old.ended is not None)
+        found[number] = Episode(
+            number=number,
+            first=first,
+            last=last,
+            ended=event["window_start"] if is_end else None,
+            severity=event["severity"],
+            opened_in=old.opened_in if old else event["window_start"],
+        )
+    return [found[number] for number in sorted(found)]
+
+
+_Known = dict[dt.datetime, tuple[Opinion, str]]
+
+
+def _opinions(
+    conn: sa.Connection,
+    row: AlertRow,
+    before: AlertState,
+    result: StoredResult,
+    start: dt.datetime,
+) -> _Known:
+    """Return what an alert has taken in: by window the opinion and the rows it was formed on.
+
+    What is told of windows that could not be judged is no verdict of a monitor, and is known as far
+    back as the alert remembers.
+    """
+    if row["metric"] == NO_VERDICT:
+        k, n = result["k"], result["of_n"]
+        return {v.window_start: (Opinion(v, k, n), "") for v in before.recent}
+    memory = max(MEMORY, result["of_n"])
+    taken = alert_state.results_taken_in(conn, row, start, memory)
+    about = (row["monitor"], row["column_name"])
+    return {
+        one["window_start"]: (Opinion(_verdict(one), one["k"], one["of_n"]), _rows(one))
+        for one in join_columns(taken)
+        if (one["monitor"], one["column_name"]) == about
+    }
+
+
+def _rows(result: MonitorResult) -> str:
+    """Return the fingerprint of the rows that a verdict was formed on."""
+    return str(result["data_version"]).partition(":")[0]
+
+
+def _is_news(known: tuple[Opinion, str] | None, result: StoredResult) -> bool:
+    if known is None:
+        return True
+    old, new = known[0].verdict, _verdict(result)
+    return old.result_id < new.result_id and old._replace(result_id=new.result_id) != new
 
 
 def _remember(row: AlertRow, result: MonitorResult, now: dt.datetime, breaks: bool) -> None:
@@ -243,30 +405,38 @@ def _remember(row: AlertRow, result: MonitorResult, now: dt.datetime, breaks: bo
         "last_data_version": result["data_version"],
         "updated_at": now,
     }
-    details: dict[str, object] = json.loads(row["details"])
     if failed(result["status"]):
-        row |= {
-            "value": result["value"],
-            "message": result["message"],
-            "owner": result["owner"],
-            "runbook": result["runbook"],
-        }
-        details = {
-            "baseline_value": result["baseline_value"],
-            "lower": result["lower"],
-            "upper": result["upper"],
-            "n": result["n"],
-            "threshold": result["threshold"],
-            "granularity": result["granularity"],
-            "run_id": result["run_id"],
-        }
-        details["window_start"] = result["window_start"].isoformat()
-        details["breaks_window"] = breaks
-        details["explain"] = json.loads(result["details"] or "{}")
+        _keep_failure(row, result, breaks)
+    details: dict[str, object] = json.loads(row["details"])
     details["newest_value"], details["newest_message"] = result["value"], result["message"]
     details["newest_window_end"] = result["window_end"].isoformat()
     if not result["is_backfill"]:
         details["judged_at"] = now.isoformat()  # history is no reason to remind of anything
+    row["details"] = json.dumps(details)
+
+
+def _keep_failure(row: AlertRow, result: MonitorResult, breaks: bool) -> None:
+    """Keep the sentence and the numbers of a window that failed."""
+    row |= {
+        "value": result["value"],
+        "message": result["message"],
+        "owner": result["owner"],
+        "runbook": result["runbook"],
+    }
+    before = json.loads(row["details"])
+    details = {name: before[name] for name in _OF_NEWEST if name in before}
+    details |= {
+        "baseline_value": result["baseline_value"],
+        "lower": result["lower"],
+        "upper": result["upper"],
+        "n": result["n"],
+        "threshold": result["threshold"],
+        "granularity": result["granularity"],
+        "run_id": result["run_id"],
+        "window_start": result["window_start"].isoformat(),
+        "breaks_window": breaks,
+        "explain": json.loads(result["details"] or "{}"),
+    }
     row["details"] = json.dumps(details)
 
 
@@ -281,6 +451,7 @@ def _event(
         "fingerprint": row["fingerprint"],
         "episode": row["episode"],
         "kind": kind,
+        "is_late": False,
         "window_start": window,
         "first_window": row["opened_window"],
         "last_window": row["failed_window"],
@@ -312,7 +483,7 @@ def _resolve_missing(conn: sa.Connection, model: str, now: dt.datetime) -> None:
 def _end(
     conn: sa.Connection, row: AlertRow, reason: str, window: dt.datetime, now: dt.datetime
 ) -> None:
-    after, kinds, _ = resolve(state_of(row))
+    after, kinds = resolve(state_of(row))
     keep_state(row, after)
     row |= {"resolved_at": now, "resolved_reason": reason}
     row |= {"acked_by": "", "acked_at": None, "updated_at": now}

@@ -21,17 +21,31 @@ An episode is over on evidence, not on a lucky window. At least n-k+1 windows pa
 
 Clear is what is nearer to nothing than to the limit, or less than a quarter of what failed (the
 median of the newest three failures that were past the limit by themselves: others rest on windows
-before them). So a fault
-that is mended ends at once or after `SPAN` windows, however a healthy column wanders about its
-limit, and what comes and goes is one episode. Of failures near the limit seven passes near it are
+before XX comes and goes is one episode. Of failures near the limit seven passes near it are
 no evidence: of windows that fail every other time, seven in a row pass some times a year. A window
 among the failures that is past the limit, too, and passes because that may be chance (a weekend of
 few rows) does not end their stretch.
 
-NO_DATA changes nothing: it is neither a pass nor a failure. Only the newest window moves the
-state. An older one that comes late corrects the memory; it opens an episode if the newest window
-fails and the late one makes k of n, and moves nothing else. A revised verdict on the newest window
-is judged again and, inside an episode, said so.
+NO_DATA changes nothing: it is neither a pass nor a failure.
+
+Windows come in any order and more than once. One that is newer than all the others takes the step
+of the table. An older one, or another opinion on one that is known, is late news: the table is gone
+through again from there, and what it says now is compared with the episodes that there are.
+
+| the windows say now                     | there was                | what happens                |
+|-----------------------------------------|--------------------------|-----------------------------|
+| an episode of windows long past         | nothing                  | opened and resolved, late   |
+| an episode that goes on                 | nothing, or it had ended | opened                      |
+| other first or last failing windows, or | an episode that is over  | revised, late               |
+| a higher severity                       |                          |                             |
+| another first one, or another verdict   | an episode that goes on  | revised, or escalated       |
+| on the newest window, or worse          |                          |                             |
+| it ended                                | an episode that goes on  | revised and resolved        |
+| no such episode                         | an episode that goes on  | resolved and withdrawn      |
+| no such episode                         | an episode that is over  | withdrawn, late             |
+
+So whatever the order in which verdicts come, the episodes that stand at the end are those of the
+windows in their order.
 """
 
 from __future__ import annotations
@@ -41,7 +55,7 @@ import hashlib
 import json
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -49,14 +63,14 @@ from mlmon_dagster.metrics.intervals import Z95
 from mlmon_dagster.store.alert_state import AlertRow, State
 from mlmon_dagster.store.state.monitor_results import MonitorResult, Status
 
-EventKind = Literal["opened", "escalated", "revised", "resolved"]
+EventKind = Literal["opened", "escalated", "revised", "resolved", "withdrawn"]
 SPAN = 7  # passes in a row after which what came and went may be over
 MEMORY = 2 * SPAN  # windows
 SEVERE = 0.5  # past the limit, in units of it
 CLEAR = -0.5
 FADED, NEWEST = 0.25, 3  # of how far off the failures were, by the median of so many
 _SURE = 1.68  # from a 95 % interval to one of 99.9 %: each window of a year is looked at alone
-_RANK = {"": 0, "OK": 0, "WARN": 1, "ERROR": 2}
+STATUS_RANK = {"": 0, "OK": 0, "WARN": 1, "ERROR": 2}
 DEFAULT_ENVIRONMENT = "production"
 
 
@@ -93,7 +107,8 @@ class AlertState:
     Attributes:
         state: Where the alert is in its life.
         severity: Highest severity announced in this episode; empty before the first.
-        episode: How many times the alert has opened.
+        episode: The newest episode, from 1; 0 before the first.
+        n_episodes: How many there were, those of past windows that were learnt late included.
         recent: Verdicts of the last `MEMORY` windows that had one (or n), oldest first.
         first: The first failing window of the newest episode: where it began, which may be before
             the window that completed k of n. None before the first episode.
@@ -103,6 +118,7 @@ class AlertState:
     state: State = "OK"
     severity: str = ""
     episode: int = 0
+    n_episodes: int = 0
     recent: tuple[Verdict, ...] = ()
     first: dt.datetime | None = None
     last: dt.datetime | None = None
@@ -114,11 +130,66 @@ class AlertState:
 
 
 class Step(NamedTuple):
-    """The next state, what happened, and whether the verdict is now the newest one."""
+    """The next state, and what happened."""
 
     after: AlertState
     events: tuple[EventKind, ...]
-    is_newest: bool
+
+
+class Opinion(NamedTuple):
+    """The newest verdict on a window, and how many of how many failures open an episode."""
+
+    verdict: Verdict
+    k: int = 1
+    n: int = 1
+
+    @property
+    def start(self) -> dt.datetime:
+        """Start of its window."""
+        return self.verdict.window_start
+
+
+class Episode(NamedTuple):
+    """One uninterrupted firing, as far as it is known.
+
+    Attributes:
+        number: Which of the alert's, from 1; 0 if it has none yet.
+        first: Its first failing window.
+        last: Its last one so far.
+        ended: The window that ended it; None while it goes on.
+        severity: The highest so far.
+        opened_in: The window that opened it; the first one where that is not known.
+    """
+
+    number: int
+    first: dt.datetime
+    last: dt.datetime
+    ended: dt.datetime | None
+    severity: str
+    opened_in: dt.datetime
+
+
+class Change(NamedTuple):
+    """What late news does to an episode.
+
+    Attributes:
+        kind: What happened.
+        episode: The episode as it is now.
+        window: The window in which it happened.
+        is_late: Whether the episode is one of past windows, told in a message of its own.
+    """
+
+    kind: EventKind
+    episode: Episode
+    window: dt.datetime
+    is_late: bool = False
+
+
+class Revision(NamedTuple):
+    """The alert after late news, and what that changed."""
+
+    after: AlertState
+    changes: tuple[Change, ...]
 
 
 def failed(status: str) -> bool:
@@ -127,54 +198,180 @@ def failed(status: str) -> bool:
 
 
 def step(before: AlertState, verdict: Verdict, *, k: int = 1, n: int = 1) -> Step:
-    """Take in one verdict.
+    """Take in the verdict on a window that is newer than all that are known.
 
     Args:
         before: The alert as it was.
-        verdict: One window's result; windows may come in any order and more than once.
+        verdict: The window's verdict. NO_DATA leaves the alert as it is, and so does a window that
+            is not newer; `revise` is for those.
         k: Failures among the last ``n`` windows that open an episode; 1 <= k <= n.
         n: Windows remembered.
 
     Returns:
-        The alert as it is now, the transitions to announce, and whether the verdict concerns the
-        newest window. A NO_DATA, an exact repetition and a result older than the one already
-        known for its window leave the state as it is.
+        The alert as it is now, and the transitions to announce.
     """
-    if verdict.status == "NO_DATA":
-        return Step(before, (), False)
-    known = {v.window_start: v for v in before.recent}
-    old = known.get(verdict.window_start)
-    if old is not None and old.result_id >= verdict.result_id:
-        return Step(before, (), False)
-    is_newest = all(start <= verdict.window_start for start in known)
-    known[verdict.window_start] = verdict
-    recent = tuple(sorted(known.values(), key=lambda v: v.window_start))[-max(n, MEMORY) :]
-    remembered = replace(before, recent=recent)
-    if old is not None and old._replace(result_id=verdict.result_id) == verdict:
-        return Step(remembered, (), is_newest)
-    if not is_newest:
-        return _judge_late(remembered, k, n)
-    after, events = _judge(remembered, k=k, n=n)
-    flipped = old is not None and failed(old.status) != failed(verdict.status)
-    if flipped and before.active:
-        events = ("revised", *events)
-    return Step(after, events, True)
+    if verdict.status == "NO_DATA" or is_known(before, verdict.window_start):
+        return Step(before, ())
+    recent = (*before.recent, verdict)[-max(n, MEMORY) :]
+    return Step(*_judge(replace(before, recent=recent), k=k, n=n))
 
 
-def _judge_late(alert: AlertState, k: int, n: int) -> Step:
-    """Take in an older window: it can complete k of n, and end or worsen nothing."""
-    newest = alert.recent[-1]
-    if alert.active or not failed(newest.status) or _failures(alert.recent[-n:]) < k:
-        return Step(alert, (), False)
-    after, events = _judge_failure(alert, k, n)
-    return Step(after, events, False)
+def is_known(alert: AlertState, window: dt.datetime) -> bool:
+    """Tell whether a window is not newer than all that an alert has seen."""
+    return bool(alert.recent) and window <= alert.recent[-1].window_start
+
+
+def revise(
+    before: AlertState,
+    episodes: Sequence[Episode],
+    opinions: Sequence[Opinion],
+    changed: Collection[dt.datetime],
+) -> Revision:
+    """Take in other verdicts on windows that are not newer than all that are known.
+
+    Args:
+        before: The alert as it was.
+        episodes: Its episodes that were not withdrawn, oldest first; those that had ended long
+            before the changed windows may be left out.
+        opinions: The newest opinions on windows, oldest first: all from the first window of the
+            episodes that hold a changed one, or from the oldest changed one, up to the newest, and
+            `MEMORY` windows before them.
+        changed: Starts of the windows whose verdict is another one, or that had none; not empty.
+
+    Returns:
+        The alert as the windows tell it now, and what that changes; the numbers of new episodes
+        follow those that there are.
+    """
+    start = replayed_from(episodes, min(changed))
+    alert, spans = _replay(opinions, start)
+    touched = [e for e in episodes if _reaches(e, start)]
+    touched.sort(key=lambda e: (e.ended is None, e.number))
+    owners = {s: e for e in touched for s in spans if _overlap(e, s)}  # the last of several
+    failing = {o.start for o in opinions if failed(o.verdict.status)} & set(changed)
+    changes: list[Change] = []
+    n_episodes, current, newest = before.n_episodes, None, opinions[-1]
+    for told in touched:
+        shared = [span for span in spans if _overlap(told, span)]
+        if not shared:
+            changes += _withdraw(told, changed, newest.start)
+            continue
+        of_it = [span for span in shared if owners[span] is told]
+        now = _amended(told, of_it or shared)
+        if told.ended is None and now.ended is not None:
+            changes += _end(now, newest.start)
+        elif told.ended is None:
+            current = now
+            if now.severity != told.severity:
+                changes.append(Change("escalated", now, newest.start))
+            elif now.first != told.first or _flipped(before, newest):
+                changes.append(Change("revised", now, max(changed)))
+        else:
+            is_open = bool(of_it) and now.ended is None
+            if is_open and any(window > told.last for window in changed):
+                n_episodes += 1  # it goes on after all
+                current = now._replace(number=n_episodes, opened_in=newest.start)
+                changes.append(Change("opened", current, newest.start))
+            if is_open or not of_it:  # of another episode, or ended from outside: it has its part
+                first = now.first if of_it else max(now.first, told.first)
+                last, ended = min(now.last, told.last), told.ended
+                now = now._replace(first=first, last=last, ended=ended)
+            if now._replace(ended=told.ended) != told:
+                assert now.ended is not None
+                changes.append(Change("revised", now, now.ended, is_late=True))
+    for span in spans:
+        if span in owners or not any(span.first <= window <= span.last for window in failing):
+            continue
+        n_episodes += 1
+        mine = span._replace(number=n_episodes)
+        changes.append(Change("opened", mine, span.opened_in, is_late=span.ended is not None))
+        if span.ended is not None:
+            changes.append(Change("resolved", mine, span.ended, is_late=True))
+        else:
+            current = mine
+    after = replace(before, recent=alert.recent, n_episodes=n_episodes)
+    if current is not None:
+        return Revision(
+            replace(
+                after,
+                state=alert.state,
+                severity=current.severity,
+                episode=current.number,
+                first=current.first,
+                last=current.last,
+            ),
+            tuple(changes),
+        )
+    return Revision(replace(after, state="OK" if alert.active else alert.state), tuple(changes))
+
+
+def replayed_from(episodes: Sequence[Episode], changed: dt.datetime) -> dt.datetime:
+    """Return the window from which on late news about a window has to be gone through again."""
+    holding = [e.first for e in episodes if e.first < changed and _reaches(e, changed)]
+    return min([*holding, changed])
+
+
+def _amended(told: Episode, spans: Sequence[Episode]) -> Episode:
+    """Return an episode as the windows tell it now; it stays as severe as it was announced."""
+    severity = max((told.severity, *(s.severity for s in spans)), key=lambda s: STATUS_RANK[s])
+    first, last, ended = spans[0].first, spans[-1].last, spans[-1].ended
+    return told._replace(first=first, last=last, ended=ended, severity=severity)
+
+
+def _end(episode: Episode, window: dt.datetime) -> list[Change]:
+    return [Change("revised", episode, window), Change("resolved", episode, window)]
+
+
+def _replay(opinions: Sequence[Opinion], start: dt.datetime) -> tuple[AlertState, list[Episode]]:
+    """Go through windows from one on that no episode holds; return the alert and its episodes."""
+    place = next(i for i, opinion in enumerate(opinions) if opinion.start >= start)
+    memory = max(MEMORY, *(opinion.n for opinion in opinions[place:]))
+    context = tuple(opinion.verdict for opinion in opinions[:place])[-memory:]
+    alert, spans = AlertState(recent=context), list[Episode]()
+    for opinion in opinions[place:]:
+        was_active = alert.active
+        alert, events = step(alert, opinion.verdict, k=opinion.k, n=opinion.n)
+        if not (was_active or alert.active):
+            continue
+        assert alert.first is not None
+        assert alert.last is not None
+        ended = opinion.start if "resolved" in events else None
+        opened_in = opinion.start if "opened" in events else spans.pop().opened_in
+        span = Episode(0, alert.first, alert.last, ended, alert.severity, opened_in)
+        spans.append(span)
+    return alert, spans
+
+
+def _reaches(episode: Episode, window: dt.datetime) -> bool:
+    return episode.ended is None or episode.ended >= window
+
+
+def _overlap(told: Episode, span: Episode) -> bool:
+    """Whether an episode that was told and one of the windows share failing windows."""
+    return (told.ended is None or span.first <= told.last) and told.first <= span.last
+
+
+def _withdraw(told: Episode, changed: Collection[dt.datetime], newest: dt.datetime) -> list[Change]:
+    """Take an episode back of which the windows say nothing any more."""
+    if told.ended is None:
+        return [Change("resolved", told, newest), Change("withdrawn", told, newest)]
+    if any(told.first <= window <= told.ended for window in changed):
+        return [Change("withdrawn", told, told.ended, is_late=True)]
+    return []
+
+
+def _flipped(before: AlertState, newest: Opinion) -> bool:
+    """Whether the newest window fails now and passed before, or the other way round."""
+    known = before.recent[-1]
+    return known.window_start == newest.start and failed(known.status) != failed(
+        newest.verdict.status
+    )
 
 
 def resolve(before: AlertState) -> Step:
     """End the episode from outside: the slice or the monitor does not exist any more."""
     if not before.active:
-        return Step(replace(before, state="OK"), (), False)
-    return Step(replace(before, state="OK"), ("resolved",), False)
+        return Step(replace(before, state="OK"), ())
+    return Step(replace(before, state="OK"), ("resolved",))
 
 
 def _judge(alert: AlertState, *, k: int, n: int) -> tuple[AlertState, tuple[EventKind, ...]]:
@@ -192,7 +389,7 @@ def _judge_failure(alert: AlertState, k: int, n: int) -> tuple[AlertState, tuple
     newest = alert.recent[-1]
     if alert.active:
         alert = replace(alert, last=newest.window_start)
-        if _RANK[newest.status] > _RANK[alert.severity]:
+        if STATUS_RANK[newest.status] > STATUS_RANK[alert.severity]:
             return replace(alert, state="FIRING", severity=newest.status), ("escalated",)
         return replace(alert, state="FIRING"), ()
     if _failures(alert.recent[-n:]) < k and not newest.is_severe:
@@ -201,7 +398,8 @@ def _judge_failure(alert: AlertState, k: int, n: int) -> tuple[AlertState, tuple
         alert,
         state="FIRING",
         severity=newest.status,
-        episode=alert.episode + 1,
+        episode=alert.n_episodes + 1,
+        n_episodes=alert.n_episodes + 1,
         first=_first_failing(alert.recent[-n:], k, n),
         last=newest.window_start,
     )
@@ -327,6 +525,7 @@ def new_row(result: MonitorResult, environment: str, now: dt.datetime) -> AlertR
         "state": "OK",
         "severity": "",
         "episode": 0,
+        "n_episodes": 0,
         "recent": "[]",
         "last_window_start": result["window_start"],
         "last_data_version": "",
@@ -357,6 +556,7 @@ def state_of(row: AlertRow) -> AlertState:
         state=row["state"],
         severity=row["severity"],
         episode=row["episode"],
+        n_episodes=row["n_episodes"],
         recent=recent,
         first=row["opened_window"],
         last=row["failed_window"],
@@ -370,6 +570,7 @@ def keep_state(row: AlertRow, state: AlertState) -> None:
         "state": state.state,
         "severity": state.severity,
         "episode": state.episode,
+        "n_episodes": state.n_episodes,
         "recent": json.dumps(recent),
         "opened_window": state.first,
         "failed_window": state.last,

@@ -34,6 +34,7 @@ from mlmon_dagster.alerts.messages.view import (
     AlertView,
     Context,
     failed_since,
+    late_message,
     missed_message,
     number,
     past_episode,
@@ -46,6 +47,7 @@ from mlmon_dagster.store.alert_state import AlertRow, GroupRow, SilenceRow, sile
 from mlmon_dagster.store.state.monitor_results import series
 
 SUMMARY = "summary"  # the group of the message that ends a backfill
+LATE = "late"  # the kind of a message about past windows, which is a thread of its own
 IN_THREAD, INLINE = "slack", ("email",)  # how a receiver shows plots; others show none
 Reason = Literal["first", "new_alerts", "all_resolved", "some_resolved", "missed", "repeat"]
 DISTANCES = (1, 2, 4, 8, 30)  # of the reminders in a thread; the last one goes on
@@ -76,6 +78,7 @@ class GroupState:
         views: The alerts as people read them.
         with_plots: Whether messages that tell something new get a picture of it.
         untold: Episodes of which something is in no message, by fingerprint.
+        late: Those of them of which that is late news about past windows.
     """
 
     conn: sa.Connection
@@ -89,6 +92,7 @@ class GroupState:
     views: dict[str, AlertView] = field(default_factory=dict)
     with_plots: bool = False
     untold: Mapping[str, Collection[int]] = field(default_factory=dict)
+    late: Mapping[str, Collection[int]] = field(default_factory=dict)
 
     def apply_silences(self) -> None:
         """Mute what a silence matches, and unmute what none matches any more."""
@@ -109,6 +113,11 @@ class GroupState:
         return (
             row is not None and row["episode"] == int(number) and row["state"] in alert_state.ACTIVE
         )
+
+    def is_late(self, episode: str) -> bool:
+        """Tell whether an episode of past windows has late news that nobody was told."""
+        fingerprint, number = split(episode)
+        return number in self.late.get(fingerprint, ())
 
     def key(self, row: AlertRow) -> str:
         """Name what is told of an alert: its episode and how often that changed."""
@@ -275,6 +284,8 @@ class GroupState:
     ) -> dict[str, list[str]]:
         """Say of episodes that they are over, in as many messages as it takes to name them all.
 
+        What was learnt of past windows afterwards is told apart, and in threads of its own.
+
         Args:
             group: The notification log that they belong to.
             part: Tells these messages from others of the same version.
@@ -283,14 +294,20 @@ class GroupState:
         Returns:
             By the key of each message the episodes that it tells.
         """
-        left, told = self.episodes(over), dict[str, list[str]]()
-        while left:
-            key = row_key(group, f"{part}{len(told) or ''}")
-            text, rest = missed_message(self.context_of(group), left)
-            untold = {view.episode for view in rest}
-            told[key] = [view.episode for view in left if view.episode not in untold]
-            self.enqueue(group, key, "resolved", text, head_key="", tells=told[key])
-            left = list(rest)
+        views, told = self.episodes(over), dict[str, list[str]]()
+        late = [view for view in views if view.is_late_news]
+        missed = [view for view in views if not view.is_late_news]
+        for kind, render, left in (
+            ("resolved", missed_message, missed),
+            (LATE, late_message, late),
+        ):
+            while left:
+                key = row_key(group, f"{part}{len(told) or ''}")
+                text, rest = render(self.context_of(group), left)
+                untold = {view.episode for view in rest}
+                told[key] = [view.episode for view in left if view.episode not in untold]
+                self.enqueue(group, key, kind, text, head_key="", tells=told[key])
+                left = list(rest)
         return told
 
 
@@ -327,6 +344,7 @@ def load(
         },
         with_plots=with_plots,
         untold=untold,
+        late=alert_state.untold_episodes(conn, model, late=True),
     )
     state.apply_silences()
     state.views = {key: view_of(row, context.spec.time.zone) for key, row in alerts.items()}

@@ -12,11 +12,12 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mlmon_dagster.alerts.lifecycle.routing import PLATFORM, Destination, destinations, silenced_by
 from mlmon_dagster.alerts.messages import view as say
 from mlmon_dagster.alerts.messages.group_state import (
+    LATE,
     SUMMARY,
     GroupState,
     Reason,
@@ -104,6 +105,7 @@ def _flush_family(state: GroupState, place: Destination, family: str) -> int:
     held = {k for k in held if active[episodes[episode_of(k)]]["muted_reason"]}
     ended = {k for k in told.firing if episode_of(k) not in episodes}
     missed = {k for k in owed if not state.is_active(k)} - {episode_of(k) for k in ended}
+    late = {k for k in missed if state.is_late(k)}
     over = {episode_of(k) for k in ended} | missed
     quiet = {k for k in over if silenced_by(state.alerts[k.split(":")[0]], state.silences)}
     ended_quietly, ended = _split(ended, quiet)
@@ -132,7 +134,7 @@ def _flush_family(state: GroupState, place: Destination, family: str) -> int:
     group |= {
         "firing": dump(firing),
         # Also what the thread tells as over: should nobody have seen it, all of it is said anew.
-        "resolved": dump(resolved | over | (missed if told.firing else set())),
+        "resolved": dump(resolved | over | (missed - late if told.firing else set())),
         "owed": dump(silenced),
     }
     if reason is None:  # they ended under a silence: only the head says so
@@ -202,6 +204,12 @@ def _write(state: GroupState, group: GroupRow, reason: Reason, news: News) -> in
         "last_sent_at": state.now,
         "next_flush_at": state.now + state.context.spec.alerts.group_interval,
     }
+    late = {k for k in news.missed if state.is_late(k)}
+    n_late = len(state.enqueue_over(group, LATE, late))
+    news = replace(news, missed=news.missed - late)
+    if reason == "missed" and not news.missed:  # nothing of it belongs into the thread
+        alert_state.save_group(state.conn, group)
+        return n_late
     key, context, n_written = row_key(group), state.context_of(group), 1
     is_stale, group["first_dirty_at"] = group["first_dirty_at"] is not None, None
     if reason == "repeat":
@@ -246,7 +254,7 @@ def _write(state: GroupState, group: GroupRow, reason: Reason, news: News) -> in
         if reason != "repeat" or is_stale:
             _write_head(state, group)
     alert_state.save_group(state.conn, group)
-    return n_written
+    return n_written + n_late
 
 
 def _replies(
@@ -392,6 +400,8 @@ def _owe(state: GroupState, place: Destination, key: str) -> None:
     told, owed = told_of(group), set(json.loads(group["owed"]))
     if state.is_active(key):
         is_known = state.key(row) in told.firing
+    elif state.is_late(key):
+        is_known = False
     else:  # the end of what was told as firing is told anyway
         is_known = key in {episode_of(k) for k in told.firing} | told.resolved
     if not is_known and key not in owed:

@@ -42,6 +42,11 @@ MAX_NAMED, MAX_OVER = 20, 12  # what is over is told nowhere else
 MAX_TITLE, _SHORTEST = 80, 20  # that a phone shows; of what is wrong, at least
 OVER = "Opened and resolved"  # before anybody was told
 LATE = ("Told late", "it was over before this message could be sent")
+LATE_NEWS = (
+    "Late news",
+    "ground truth or rows of these windows came or were corrected after they had been judged; "
+    "nothing of it goes on",
+)
 _RANK = {"ERROR": 0, "WARN": 1}
 _MOST_MOMENTS = 3
 _NAMED = {"unseen": "unseen values", "quarantined": "files", "bad_reasons": "reasons"}
@@ -122,6 +127,11 @@ class AlertView:
         return self.moment(opened) if opened else "unknown"
 
     @property
+    def is_late_news(self) -> bool:
+        """Whether it is an episode of past windows that was learnt, or changed, afterwards."""
+        return "learnt" in self.details
+
+    @property
     def first_day(self) -> str:
         """The local date on which the episode's first window starts."""
         start = self.row["opened_window"] or self.row["last_window_start"]
@@ -164,6 +174,10 @@ class AlertView:
         """Write a time in the model's zone."""
         return local_moment(when, self.zone)
 
+    def moment_of_day(self, when: dt.datetime) -> str:
+        """Write the date that a time has in the model's zone."""
+        return str(when.astimezone(ZoneInfo(self.zone)).date())
+
 
 Links = Callable[[AlertView], Sequence[tuple[str, str]]]
 
@@ -186,20 +200,33 @@ def past_episode(row: AlertRow, events: Sequence[StoredEvent]) -> AlertRow:
         row: The alert as it is now.
         events: The episode's history, oldest first.
     """
-    said = [event for event in events if event["kind"] in ("opened", "escalated")]
-    opened = next((e["first_window"] for e in events if e["kind"] == "opened"), None)
-    resolved = (e["window_start"] for e in events if e["kind"] == "resolved")
-    ended = next(resolved, row["last_window_start"])
+    said = [e for e in events if e["kind"] in ("opened", "escalated") or is_amendment(e)]
+    known = [e for e in events if e["first_window"] is not None and e["kind"] != "acknowledged"]
+    ends = [e["window_start"] for e in events if e["kind"] == "resolved" or is_amendment(e)]
+    ended = ends[-1] if ends else row["last_window_start"]
     last = said[-1] if said else row
+    details: dict[str, object] = {"newest_window_end": ended.isoformat()}
+    late = [event for event in events if event["is_late"]]
+    if late and known and (failed := known[-1]["last_window"]) is not None:
+        details["learnt"] = late[-1]["created_at"].isoformat()
+        details["is_told"] = events[0]["message_key"] != ""
+        details["withdrawn"] = late[-1]["kind"] == "withdrawn"
+        details["newest_window_end"] = (failed + dt.timedelta(microseconds=1)).isoformat()
+        ended = failed
     return {
         **row,
         "severity": last["severity"],
         "value": last["value"],
         "message": last["message"],
-        "opened_window": opened,
+        "opened_window": known[-1]["first_window"] if known else None,
         "last_window_start": ended,
-        "details": json.dumps({"newest_window_end": ended.isoformat()}),
+        "details": json.dumps(details),
     }
+
+
+def is_amendment(event: StoredEvent) -> bool:
+    """Tell whether an event says that windows of an episode that was over are other ones."""
+    return event["kind"] == "revised" and event["is_late"]
 
 
 def failed_since(row: AlertRow, past: AlertView) -> bool:
@@ -433,7 +460,7 @@ def _firing_message(context: Context, views: Sequence[AlertView], title: str) ->
     said = listing(views, [Item(f"{v.headline}.", v.statistics) for v in views])
     return Message(
         title=title,
-        mood="ERROR" if any(v.row["severity"] == "ERROR" for v in views) else "WARN",
+        mood="ERROR" if _has_error(views) else "WARN",
         items=said.items,
         more=said.more,
         notes=_notes(context, views),
@@ -518,6 +545,70 @@ def missed_message(
         commands=commands_of(views),
     )
     return text, said.left
+
+
+def late_message(
+    context: Context, over: Sequence[AlertView]
+) -> tuple[Message, tuple[AlertView, ...]]:
+    """Say what was learnt afterwards of windows that are past: no more of it goes on.
+
+    Args:
+        context: The model.
+        over: Episodes of past windows that were learnt, amended or withdrawn; not empty.
+
+    Returns:
+        The message, and the episodes that it has no room for: they are told in another one.
+    """
+    views = worst_first(over)
+    standing = [view for view in views if not view.details["withdrawn"]]
+    said = listing(views, [_late_item(v) for v in views], MAX_OVER)
+    title = titled(
+        f"{context.spec.model}: {_late_verb(views)} late: ",
+        f"{_count(len(views) - len(said.left))} of past windows",
+    )
+    if len(views) == 1:
+        about = f"{context.spec.model}: {_late_verb(views)} late: "
+        title = titled(about, views[0].headline, f" ({_span(views[0])})")
+    text = Message(
+        title=title,
+        mood="OK" if not standing else "ERROR" if _has_error(standing) else "WARN",
+        items=said.items,
+        more=said.more,
+        notes=(LATE_NEWS, ("Owner", _owners(context, views))),
+        links=links_of(context.links, views),
+        commands=commands_of(views),
+    )
+    return text, said.left
+
+
+def _late_verb(views: Sequence[AlertView]) -> str:
+    kinds = {_late_kind(view) for view in views}
+    return kinds.pop() if len(kinds) == 1 else "changed"
+
+
+def _late_kind(view: AlertView) -> str:
+    if view.details["withdrawn"]:
+        return "withdrawn"
+    return "amended" if view.details["is_told"] else "learnt"
+
+
+def _late_item(view: AlertView) -> Item:
+    learnt = view.moment_of_day(dt.datetime.fromisoformat(view.details["learnt"]))
+    kind = _late_kind(view)
+    text = f"{kind.capitalize()} on {learnt}: {_span(view)}, {view.headline}"
+    if kind == "withdrawn":
+        text = f"Withdrawn on {learnt}: {_span(view)} pass now; was: {view.headline}"
+    return Item(f"{text}.", view.statistics)
+
+
+def _span(view: AlertView) -> str:
+    """Name the failing windows of an episode that is over."""
+    last = view.moment(view.row["last_window_start"])
+    return view.since if view.since == last else f"{view.since} to {last}"
+
+
+def _has_error(views: Sequence[AlertView]) -> bool:
+    return any(view.row["severity"] == "ERROR" for view in views)
 
 
 def summary_message(context: Context, firing: Sequence[AlertView]) -> Message:

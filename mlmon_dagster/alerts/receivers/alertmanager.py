@@ -61,7 +61,8 @@ def _alerts(event: Payload, now: float) -> Iterator[Payload]:
                 "model": event["model"],
                 "family": event["family"] or event["kind"],
                 "severity": severity.lower(),
-                "group": event["group"],
+                # What is past is an alert of its own, which ends by itself.
+                "group": event["id" if event["kind"] == "late" else "group"],
             },
             "annotations": {
                 "summary": event["title"],

@@ -70,5 +70,5 @@ def _events(event: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             },
             "links": [{"href": link["url"], "text": link["label"]} for link in event["links"]],
         }
-    if event["kind"] in ("resolved", "test"):
+    if event["kind"] in ("resolved", "late", "test"):
         yield {"event_action": "resolve", "dedup_key": key}

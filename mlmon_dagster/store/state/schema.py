@@ -468,7 +468,9 @@ alert = sa.Table(
     text("slice_value", ALL),
     text("state", "OK"),  # OK | PENDING | FIRING | RECOVERING
     text("severity"),
-    sa.Column("episode", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("episode", sa.Integer, nullable=False, server_default="0"),  # the newest one
+    # How many there were, those of past windows included that were learnt late.
+    sa.Column("n_episodes", sa.Integer, nullable=False, server_default="0"),
     text("recent", "[]"),  # JSON: the verdicts of the last windows, oldest first
     time("last_window_start"),
     text("last_data_version"),
@@ -498,7 +500,9 @@ alert_event = sa.Table(
     sa.Column("id", Id, primary_key=True, autoincrement=True),
     text("fingerprint"),
     sa.Column("episode", sa.Integer, nullable=False),
-    text("kind"),  # opened | escalated | revised | resolved | acknowledged
+    text("kind"),  # opened | escalated | revised | resolved | withdrawn | acknowledged
+    # Whether it is about an episode of past windows, told in a message of its own.
+    sa.Column("is_late", sa.Boolean, nullable=False, server_default=sa.false()),
     time("window_start", nullable=False),  # in which it happened
     time("first_window"),  # the first and the last failing window of the episode, as known then
     time("last_window"),
@@ -547,9 +551,8 @@ outbox = sa.Table(
     text("receiver"),
     text("channel"),
     text("head_key"),  # the row that opened the thread; '' for a row that opens one itself
-    text(
-        "kind"
-    ),  # opened | updated | repeated | resolved | summary | outage | digest | head | test | plot
+    # opened | updated | repeated | resolved | late | summary | outage | digest | head | test | plot
+    text("kind"),
     text("payload", "{}"),  # JSON: rendered and frozen
     text("status", "queued"),  # queued | sending | unknown | sent | dead | superseded
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),

@@ -71,21 +71,39 @@ SELECT
     alert.fingerprint, opened.episode, alert.environment, alert.model, alert.monitor,
     alert.family, alert.metric, alert.column_name, alert.dataset, alert.slice_key,
     alert.slice_value,
-    CASE WHEN ended.id IS NULL THEN alert.state ELSE 'RESOLVED' END AS state,
+    CASE WHEN ended.id IS NULL THEN alert.state
+        WHEN EXISTS (
+            SELECT 1 FROM alert_event AS gone
+            WHERE gone.fingerprint = opened.fingerprint AND gone.episode = opened.episode
+                AND gone.kind = 'withdrawn'
+        ) THEN 'WITHDRAWN'
+        ELSE 'RESOLVED' END AS state,
     (
         SELECT last.severity FROM alert_event AS last
         WHERE last.fingerprint = opened.fingerprint AND last.episode = opened.episode
         ORDER BY last.id DESC LIMIT 1
     ) AS severity,
-    opened.first_window AS opened_window, opened.created_at AS opened_at,
-    ended.window_start AS resolved_window, ended.created_at AS resolved_at,
+    (
+        SELECT known.first_window FROM alert_event AS known
+        WHERE known.fingerprint = opened.fingerprint AND known.episode = opened.episode
+            AND known.kind <> 'acknowledged'
+        ORDER BY known.id DESC LIMIT 1
+    ) AS opened_window,
+    opened.created_at AS opened_at,
+    CASE WHEN ended.id IS NULL THEN NULL ELSE (
+        SELECT known.window_start FROM alert_event AS known
+        WHERE known.fingerprint = opened.fingerprint AND known.episode = opened.episode
+            AND (known.kind = 'resolved' OR (known.kind = 'revised' AND known.is_late))
+        ORDER BY known.id DESC LIMIT 1
+    ) END AS resolved_window,
+    ended.created_at AS resolved_at,
     CASE WHEN opened.episode = alert.episode THEN alert.muted_reason
         ELSE opened.muted_reason END AS muted_reason,
     CASE WHEN ended.id IS NULL THEN alert.acked_by ELSE '' END AS acked_by,
     (
         SELECT told.message FROM alert_event AS told
         WHERE told.fingerprint = opened.fingerprint AND told.episode = opened.episode
-            AND told.kind NOT IN ('resolved', 'acknowledged')
+            AND told.kind NOT IN ('resolved', 'withdrawn', 'acknowledged')
         ORDER BY told.id DESC LIMIT 1
     ) AS message,
     alert.owner, alert.runbook

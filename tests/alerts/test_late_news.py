@@ -1,0 +1,173 @@
+"""What is learnt afterwards of past windows is told once, as what it is, or taken back."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from mlmon_dagster.alerts.listing import list_alerts
+from mlmon_dagster.alerts.messages.incidents import count_untold
+from mlmon_dagster.alerts.receivers.pagerduty import _events
+from mlmon_dagster.alerts.receivers.slack import SlackReceiver
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.state.schema import alert_event, outbox
+from tests.alerts.worlds import day, only_alert, result, rows_of, send, settle, spec_of
+
+SPECS = [spec_of()]
+ROC = {"family": "performance", "metric": "roc_auc", "column_name": ":table"}
+
+
+def area(number: int, status: str = "OK", version: str = "v1", **changes: Any) -> dict[str, Any]:
+    """Return a verdict on the area under the ROC curve of a day."""
+    value = 0.21 if status == "ERROR" else 0.8
+    said = f"ROC AUC is {value}, 0.59 worse than usual (0.80)" if status == "ERROR" else ""
+    return result(
+        number, status, value=value, message=said, data_version=f"{version}:b1", **ROC, **changes
+    )
+
+
+def events_of(store: Store) -> list[tuple[str, bool, str]]:
+    return [(r["kind"], r["is_late"], r["muted_reason"]) for r in rows_of(store, alert_event)]
+
+
+def messages(store: Store) -> list[dict[str, Any]]:
+    """Return what was written, updates of first messages apart."""
+    rows = [row for row in rows_of(store, outbox) if row["kind"] != "head"]
+    return [{**row, **json.loads(row["payload"])} for row in rows]
+
+
+def watched(store: Store, n_days: int = 11) -> None:
+    """Let days pass on which all is well, each looked at when it ended."""
+    for number in range(1, n_days + 1):
+        settle(store, SPECS, day(number + 1), area(number))
+
+
+def correct(store: Store, status: str, *days: int, version: str, now: int = 12) -> int:
+    return settle(store, SPECS, day(now), *(area(n, status, version) for n in days))
+
+
+def test_a_correction_that_turns_past_windows_bad_is_told_once_though_the_newest_is_fine(
+    any_store: Store,
+) -> None:
+    watched(any_store)
+    assert correct(any_store, "ERROR", 8, 9, 10, version="v2") == 1
+    assert settle(any_store, SPECS, day(13)) == 0
+
+    (told,) = messages(any_store)
+    assert (told["kind"], told["head_key"]) == ("late", "")
+    assert "Learnt on 2024-01-12: 2024-01-08 to 2024-01-10, ROC AUC is 0.21" in told["plain"]
+    assert "--from 2024-01-08 --to 2024-01-10" in told["plain"]
+    assert told["event"]["severity"] == "ERROR"
+    assert events_of(any_store) == [("opened", True, ""), ("resolved", True, "")]
+    assert only_alert(any_store)["state"] == "OK"
+    assert count_untold(any_store, SPECS, day(20)) == 0
+    assert settle(any_store, SPECS, day(60), area(59)) == 0  # and nobody is reminded
+
+
+def test_pagerduty_gets_an_incident_of_its_own_that_is_over_at_once(store: Store) -> None:
+    watched(store)
+    correct(store, "ERROR", 8, version="v2")
+    (told,) = messages(store)
+    sent = list(_events(told["event"]))
+
+    assert [one["event_action"] for one in sent] == ["trigger", "resolve"]
+    assert {one["dedup_key"] for one in sent} == {told["event"]["id"]}
+
+
+def test_windows_far_older_than_an_alert_remembers_are_told_too(store: Store) -> None:
+    watched(store, 60)
+    assert correct(store, "ERROR", 9, 10, version="v2", now=62) == 1
+
+    (episode,) = list_alerts(store)
+    assert (episode.state, episode.opened_window, episode.worst_value) == ("RESOLVED", day(9), 0.21)
+    assert (episode.resolved_window, episode.severity) == (day(11), "ERROR")
+
+
+def test_a_correction_back_withdraws_what_was_told_and_says_so_once(any_store: Store) -> None:
+    watched(any_store)
+    correct(any_store, "ERROR", 8, 9, version="v2")
+    assert correct(any_store, "OK", 8, 9, version="v3", now=13) == 1
+    assert correct(any_store, "OK", 8, 9, version="v4", now=14) == 0
+
+    said = messages(any_store)[-1]
+    assert "Withdrawn on 2024-01-13: 2024-01-08 to 2024-01-09 pass now" in said["plain"]
+    assert [e.state for e in list_alerts(any_store)] == ["WITHDRAWN"]
+    assert correct(any_store, "ERROR", 8, version="v5", now=15) == 1  # bad after all: told anew
+
+
+def test_a_correction_that_makes_an_episode_longer_amends_it(store: Store) -> None:
+    watched(store)
+    correct(store, "ERROR", 8, version="v2")
+    assert correct(store, "ERROR", 9, 10, version="v2", now=13) == 1
+
+    said = messages(store)[-1]["plain"]
+    assert "Amended on 2024-01-13: 2024-01-08 to 2024-01-10, ROC AUC is 0.21" in said
+    (episode,) = list_alerts(store)
+    assert (episode.opened_window, episode.resolved_window) == (day(8), day(11))
+    assert [kind for kind, *_ in events_of(store)] == ["opened", "resolved", "revised"]
+
+
+def test_what_is_late_has_a_thread_of_its_own_beside_one_that_fires(
+    store: Store, receiver: SlackReceiver
+) -> None:
+    watched(store)
+    settle(store, SPECS, day(13), area(12, "ERROR"))
+    send(store, receiver)
+    assert correct(store, "ERROR", 5, 6, version="v2", now=14) == 1
+    settle(store, SPECS, day(15), area(13))
+
+    kinds = [(m["kind"], m["head_key"] == "") for m in messages(store)]
+    assert kinds == [("opened", True), ("late", True), ("resolved", False)]
+    assert only_alert(store)["episode"] == 1
+
+
+def test_what_fires_is_since_the_first_window_that_a_correction_turned_bad(store: Store) -> None:
+    watched(store)
+    settle(store, SPECS, day(13), area(12, "ERROR"))
+    assert correct(store, "ERROR", 11, version="v2", now=14) == 1
+
+    reply = messages(store)[-1]
+    assert (reply["kind"], reply["head_key"] != "") == ("updated", True)
+    assert "Revised after late data" in reply["plain"]
+    heads = [row for row in rows_of(store, outbox) if row["kind"] == "head"]
+    assert "Since:         2024-01-11" in json.loads(heads[-1]["payload"])["plain"]
+
+
+def test_truth_that_comes_in_another_order_than_the_windows_is_told(store: Store) -> None:
+    """The ninth day was judged before the eighth, whose labels came later and are bad."""
+    for number in (*range(1, 8), 9, 10):
+        settle(store, SPECS, day(number + 1), area(number))
+    assert correct(store, "ERROR", 8, version="v1") == 1
+
+    assert messages(store)[0]["kind"] == "late"
+
+
+@pytest.mark.parametrize("reason", ["history", "other baseline"])
+def test_what_is_no_news_is_listed_and_not_told(store: Store, reason: str) -> None:
+    """Imported windows, and other verdicts on the same rows after a change of the baseline."""
+    watched(store)
+    if reason == "history":
+        settle(store, SPECS, day(12), area(8, "ERROR", "v2", is_backfill=True))
+    else:
+        bad = {**area(8, "ERROR"), "data_version": "v1:b2"}
+        settle(store, SPECS, day(12), bad)
+
+    assert messages(store) == []
+    assert [(e.state, e.muted_reason) for e in list_alerts(store)] == [("RESOLVED", "backfill")]
+
+
+def test_a_correction_that_ends_what_fires_is_told_in_its_thread(
+    store: Store, receiver: SlackReceiver
+) -> None:
+    watched(store)
+    settle(store, SPECS, day(13), area(12, "ERROR"))
+    send(store, receiver)
+    assert correct(store, "OK", 12, version="v2", now=14) == 1
+
+    reply = messages(store)[-1]
+    assert (reply["kind"], reply["head_key"] != "") == ("resolved", True)
+    assert "after late data" in reply["plain"]
+    assert [e.state for e in list_alerts(store)] == ["WITHDRAWN"]
+    assert count_untold(store, SPECS, day(20)) == 0
