@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from mlmon_dagster.pipeline import silence
 from mlmon_dagster.pipeline.families import FAMILIES
-from mlmon_dagster.pipeline.judge_inputs import judge_inputs
+from mlmon_dagster.pipeline.judge_inputs import judge_inputs, windows_begin
 from mlmon_dagster.pipeline.reported_files import reported_in, window_named_by
 from mlmon_dagster.pipeline.why import verdicts_with_why
 from mlmon_dagster.pipeline.work import Work, mark_of, mark_step
-from mlmon_dagster.spec import Window, complete_windows
+from mlmon_dagster.spec import Window, complete_windows, window_containing
 from mlmon_dagster.store.state import manifest, monitor_results, window_state
+from mlmon_dagster.store.state.monitor_results import MonitorResult
 from mlmon_dagster.store.state.window_state import WindowInputs, load
 
 Judged = dict[str | None, list[dict[str, object]]]
@@ -36,23 +38,76 @@ def judge(work: Work, family: str, windows: Sequence[Window] | None = None) -> S
         windows = silence.unjudged_windows(work) if family == "freshness" else work.windows
     if not windows:
         return ()
-    store, spec = work.project.store, work.spec
     if family == "freshness":
         from mlmon_dagster.profiles.arrivals import learn_timing
 
-        learn_timing(work.project.store.state, spec, work.now)
-    states = load(store.state, spec.model, windows[0].start, windows[-1].end)
-    rows = verdicts_with_why(judge_inputs(work, family, tuple(windows), states))
-    history = _history(work, family, windows, states)
-    for row in rows:
-        row["is_backfill"] = row["window_start"] in history
-        row["created_at"] = work.now
-    monitor_results.append(store.state, rows)
+        learn_timing(work.project.store.state, work.spec, work.now)
+    states = _judge_windows(work, family, windows)
+    if later := _later_windows(work, family, windows[-1]):
+        _judge_windows(work, family, later)
     if family != "freshness":
         _mark_judged(work, family, states)
     if family == "schema":
         judge_older(work)
     return windows
+
+
+def _judge_windows(
+    work: Work, family: str, windows: Sequence[Window]
+) -> dict[dt.datetime, WindowInputs]:
+    """Judge windows and store the verdicts.
+
+    Returns:
+        The states of these windows, and of those before them that verdicts look back at.
+    """
+    engine, spec, mine = work.project.store.state, work.spec, FAMILIES[family]
+    begin = windows_begin(windows[0], mine.looks_back(spec))
+    states = load(engine, spec.model, begin, windows[-1].end)
+    rows = verdicts_with_why(judge_inputs(work, family, tuple(windows), states))
+    history = _history(work, family, windows, states)
+    for row in rows:
+        row["is_backfill"] = row["window_start"] in history
+        row["created_at"] = work.now
+        if (most := mine.judged_together(spec, row["metric"])) > 1:
+            row["data_version"] = _version_of_members(row, states, mine.step, most)
+    monitor_results.append(engine, rows)
+    return states
+
+
+def _version_of_members(
+    row: MonitorResult, states: Mapping[dt.datetime, WindowInputs], step: str, most: int
+) -> str:
+    """Return a verdict's data version, with that of the windows before it that it is of, too."""
+    rows, _, rest = row["data_version"].partition(":")
+    with_truth = sorted(w for w, s in states.items() if s.n_actual and w < row["window_start"])
+    members = [
+        mark.data_version for w in with_truth[1 - most :] if (mark := states[w].steps.get(step))
+    ]
+    digest = hashlib.sha256("|".join(members).encode()).hexdigest()[:8]
+    return f"{rows}+{digest}:{rest}"
+
+
+def _later_windows(work: Work, family: str, last: Window) -> list[Window]:
+    """Return the windows after some that are judged together with them, or by what they were like.
+
+    What waits to be computed is judged after that.
+    """
+    spec, mine = work.spec, FAMILIES[family]
+    back = mine.looks_back(spec)
+    if back == 1:
+        return []
+    later = load(work.project.store.state, spec.model, start=last.end)
+    found: list[Window] = []
+    n_with_truth = 0
+    for start, state in sorted(later.items()):
+        mark = state.steps.get(mine.step)
+        if mark is None or mark.revision < state.input_revision:
+            continue
+        found.append(window_containing(spec.time, start))
+        n_with_truth += bool(state.n_actual)
+        if n_with_truth == back - 1:
+            break
+    return found
 
 
 def _history(

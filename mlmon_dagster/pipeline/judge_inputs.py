@@ -123,7 +123,7 @@ def _metrics(work: Work, family: Family) -> pd.DataFrame:
     if not names:
         return concat_frames([])
     first = work.windows[0]
-    begin = _since(first, family.looks_back(spec))
+    begin = windows_begin(first, family.looks_back(spec))
 
     def read(start: dt.datetime, end: dt.datetime, slice_key: str | None) -> pd.DataFrame:
         frame = metric_log.newest(
@@ -144,7 +144,7 @@ def _metrics(work: Work, family: Family) -> pd.DataFrame:
     return own if begin == first.start else concat_frames([read(begin, first.start, ALL), own])
 
 
-def _since(first: Window, n_windows: int) -> dt.datetime:
+def windows_begin(first: Window, n_windows: int) -> dt.datetime:
     """Return from when on metrics are read, if a verdict is of several windows."""
     if n_windows == 1:
         return first.start

@@ -1,0 +1,253 @@
+"""Whoever computes the windows, and when: the verdicts are the same, and so is what is told."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlmon_dagster.alerts.lifecycle.apply_results import fold_results
+from mlmon_dagster.alerts.listing import list_alerts
+from mlmon_dagster.alerts.messages.incidents import flush_groups
+from mlmon_dagster.commands.run import plan_again
+from mlmon_dagster.pipeline.baseline import fit_baseline
+from mlmon_dagster.pipeline.ingest import ingest
+from mlmon_dagster.pipeline.judge import judge, judge_quarantined
+from mlmon_dagster.pipeline.run import run
+from mlmon_dagster.pipeline.steps import windowed_of
+from mlmon_dagster.pipeline.work import Work
+from mlmon_dagster.project import Project
+from mlmon_dagster.spec import ModelSpec, complete_windows, load_model
+from mlmon_dagster.store.state import monitor_results
+from mlmon_dagster.store.state.schema import outbox
+from tests.alerts.worlds import rows_of
+from tests.pipeline.looking import look
+
+FIRST = dt.date(2026, 1, 1)
+DAY = dt.timedelta(days=1)
+ROWS = 120
+TURNED = range(12, 16)  # days of which the model is right by chance
+SPEC = """\
+model: loans
+task: binary_classification
+owners: [team:risk]
+time: {zone: UTC, start: 2026-01-01}
+source:
+  predictions: {path: landing/predictions/*.parquet, settle: 0s}
+  actuals: {path: landing/actuals/*.parquet, settle: 0s}
+columns: {prediction_id: id, event_time: at, dataset: dataset, score: score, prediction: decision,
+          actual: bad, actual_time: known_at}
+actuals: {expected_within: 20d, min_coverage: 0.9, closed_after: 90d}
+features: {age: {type: numeric}}
+monitors:
+  performance: {metric: roc_auc, drop: 0.1, severity: ERROR, windows: 2 of 3}
+alerts: {slack: {channel: "#ml"}, group_wait: 0s, group_interval: 0s}
+"""
+
+
+class Lived:
+    """A model in a folder of its own, at one moment after the other.
+
+    Attributes:
+        known: What was landed of the truth: id -> outcome.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.now = folder, _at(0)
+        (folder / "models").mkdir(parents=True)
+        (folder / "models/loans.yaml").write_text(SPEC)
+        for stream in ("predictions", "actuals"):
+            (folder / "landing" / stream).mkdir(parents=True)
+        self.spec: ModelSpec = load_model(folder / "models/loans.yaml")
+        self.project = Project(folder, str(folder / ".mlmon/store"), now=lambda: self.now)
+        predictions, actuals = customers(range(-20, 0), "validation")
+        self.land("predictions", "validation", predictions)
+        self.land("actuals", "validation", actuals)
+
+    def land(self, stream: str, name: str, frame: pd.DataFrame) -> None:
+        path = self.folder / "landing" / stream / f"{name}.parquet"
+        frame.to_parquet(path.with_suffix(".tmp"), index=False)
+        path.with_suffix(".tmp").rename(path)
+
+    def work(self, *, is_backfill: bool = False) -> Work:
+        windows = tuple(complete_windows(self.spec.time, self.now))
+        return Work(self.project, self.spec, windows, self.now, "run", is_backfill)
+
+    def daemon(self) -> None:
+        look(self.project, self.spec, "run")
+
+    def cron(self) -> None:
+        """Do what `mlmon run` does, without Dagster."""
+        idle = replace(self.work(), windows=())
+        ingest(idle)
+        judge(idle, "freshness")
+        judge_quarantined(idle)
+        requests = plan_again(self.project, self.spec)
+        while requests:
+            for request in requests:
+                run(replace(idle, windows=request.windows), request.assets)
+            again = not any(request.windows for request in requests)
+            requests = plan_again(self.project, self.spec) if again else []
+
+    def backfill(self) -> None:
+        """Take in all there is and compute the whole range by name."""
+        work = self.work(is_backfill=True)
+        ingest(replace(work, windows=()))
+        fit_baseline(work)
+        run(work, windowed_of(self.spec))
+        judge(replace(work, windows=()), "freshness")
+
+    def tell(self) -> None:
+        fold_results(self.project.store, [self.spec], self.now)
+        flush_groups(self.project.store, [self.spec], self.now)
+
+    def messages(self) -> list[tuple[object, ...]]:
+        """Return what was written: when, what kind, in which thread, and the words."""
+        rows = [row for row in rows_of(self.project.store, outbox) if row["kind"] != "head"]
+        place = {row["idempotency_key"]: n for n, row in enumerate(rows)}
+        return [
+            (row["created_at"].date(), row["kind"], place.get(row["head_key"]), _plain(row))
+            for row in rows
+        ]
+
+    def verdicts(self, *families: str) -> pd.DataFrame:
+        frame = monitor_results.newest(self.project.store.state, "loans", family=families)
+        key = ["monitor", "slice_key", "slice_value", "window_start"]
+        return frame.set_index(key).sort_index()[["status", "value", "n", "reason"]]
+
+
+def _plain(row: dict[str, Any]) -> str:
+    return re.sub(r"mlmon [0-9a-f]{12}", "", json.loads(row["payload"])["plain"])
+
+
+def _at(day: int, hour: int = 0) -> dt.datetime:
+    return dt.datetime.combine(FIRST, dt.time(), dt.UTC) + day * DAY + dt.timedelta(hours=hour)
+
+
+def customers(days: range, dataset: str = "production") -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return predictions of some days and their truth, known 1 to 20 days after."""
+    frames = []
+    for day in days:
+        rng = np.random.default_rng([day + 100, len(dataset)])
+        age = rng.normal(40, 10, ROWS)
+        logit = (age - 40) / 4
+        right = 0.0 if day in TURNED and dataset == "production" else 1.0
+        bad = rng.random(ROWS) < 1 / (1 + np.exp(-right * logit))
+        at = pd.Timestamp(_at(day)) + pd.to_timedelta(np.sort(rng.uniform(0, 24, ROWS)), unit="h")
+        late = rng.uniform(1, 20, ROWS) if dataset == "production" else np.full(ROWS, 0.1)
+        score = 1 / (1 + np.exp(-logit))
+        frames.append(
+            pd.DataFrame(
+                {
+                    "id": [f"{dataset[0]}{day}-{i}" for i in range(ROWS)],
+                    "at": at,
+                    "dataset": dataset,
+                    "score": score,
+                    "decision": (score > 0.5).astype(int),
+                    "age": age,
+                    "bad": bad.astype(int),
+                    "known_at": at + pd.to_timedelta(late, unit="D"),
+                }
+            )
+        )
+    whole = pd.concat(frames, ignore_index=True)
+    return whole.drop(columns=["bad", "known_at"]), whole[["id", "dataset", "bad", "known_at"]]
+
+
+def land_day(life: Lived, day: int, truth: pd.DataFrame) -> None:
+    """Land the predictions of a day, and the truth that became known on it."""
+    life.land("predictions", f"{day:03d}", customers(range(day, day + 1))[0])
+    known = truth[(truth["known_at"] >= _at(day)) & (truth["known_at"] < _at(day + 1))]
+    if len(known):
+        life.land("actuals", f"{day:03d}", known)
+
+
+def live(life: Lived, look: Callable[[], None], n_days: int, *, looks: int = 1) -> None:
+    """Live some days; each is looked at on the morning after it, once or several times."""
+    truth = customers(range(n_days))[1]
+    for day in range(n_days):
+        land_day(life, day, truth)
+        for number in range(looks):
+            life.now = _at(day + 1, 6)
+            look()
+            if number == looks - 1:
+                life.tell()
+
+
+N_DAYS = 40
+
+
+@pytest.mark.slow
+def test_cron_the_daemon_and_one_backfill_say_the_same_of_truth_that_is_20_days_late(
+    tmp_path: Path,
+) -> None:
+    """A label file of every day touches the last 20 windows: none of it is history."""
+    daemon, cron, past = (Lived(tmp_path / name) for name in ("daemon", "cron", "backfill"))
+    live(daemon, daemon.daemon, N_DAYS, looks=2)
+    live(cron, cron.cron, N_DAYS)
+    truth = customers(range(N_DAYS))[1]
+    for day in range(N_DAYS):
+        land_day(past, day, truth)
+    past.now = _at(N_DAYS, 6)
+    past.backfill()
+    past.tell()
+
+    judged = ("schema", "quality", "drift", "performance", "estimated_performance", "service")
+    lived = cron.verdicts(*judged)
+    pd.testing.assert_frame_equal(daemon.verdicts(*judged), lived)
+    pd.testing.assert_frame_equal(past.verdicts(*judged), lived, rtol=1e-9)
+    assert daemon.messages() == cron.messages()
+    kinds = [kind for _, kind, *_ in cron.messages()]
+    assert "opened" in kinds
+    assert "summary" not in kinds
+    assert {e.muted_reason for e in list_alerts(cron.project.store)} == {""}
+    assert {kind for _, kind, *_ in past.messages()} <= {"summary"}
+    (found,) = [e for e in list_alerts(cron.project.store) if e.metric == "roc_auc"]
+    assert found.opened_window == _at(TURNED[0])
+
+
+def test_a_correction_after_weeks_is_told_and_windows_judged_together_are_judged_again(
+    tmp_path: Path,
+) -> None:
+    """Three past days turn bad while the newest are fine; a residual of seven days sees six."""
+    life = Lived(tmp_path / "corrected")
+    n = 20
+    predictions, truth = customers(range(n))
+    truth = truth.assign(
+        known_at=predictions["at"] + pd.Timedelta(hours=3),
+        bad=(predictions["score"] > 0.5).astype(int),
+    )
+    days = (predictions["at"] - pd.Timestamp(_at(0))).dt.days
+    for first in (0, 5, 10, 15):  # somebody looks every five days
+        some = days.isin(range(first, first + 5))
+        life.land("predictions", str(first), predictions[some])
+        life.land("actuals", str(first), truth[some])
+        life.now = _at(first + 5, 6)
+        life.daemon()
+        life.tell()
+    before = life.verdicts("estimated_performance")["value"]
+    assert life.messages() == []
+
+    life.now += DAY
+    some = days.isin(range(12, 18))
+    life.land("actuals", "corrected", truth[some].assign(bad=1 - truth["bad"][some]))
+    life.daemon()
+    life.tell()
+
+    told = [(kind, text) for _, kind, _, text in life.messages() if "ROC AUC" in str(text)]
+    kinds = [kind for kind, _ in told]
+    assert set(kinds) <= {"late", "opened"}
+    assert any("2026-01-13 to 2026-01-18" in str(text) for _, text in told)
+    after = life.verdicts("estimated_performance")["value"]
+    newest = [key for key in after.index if "residual" in key[0] and key[3] == _at(n - 1)]
+    assert newest
+    for key in newest:
+        assert abs(after[key] - before[key]) > 0.1, key
