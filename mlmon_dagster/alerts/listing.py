@@ -92,9 +92,14 @@ def _episode(conn: sa.Connection, row: AlertRow, events: Sequence[StoredEvent]) 
         state,
         (start, end),
         alert_state.worst_value(conn, row, start, end),
-        view_of(row).sentence if is_current else told[-1]["message"],
+        view_of(row).sentence if is_current else _last_words(told),
         row["muted_reason"] if is_current else opened["muted_reason"],
     )
+
+
+def _last_words(events: Sequence[StoredEvent]) -> str:
+    said = [event["message"] for event in events if event["message"]]
+    return said[-1] if said else ""
 
 
 def _listed(

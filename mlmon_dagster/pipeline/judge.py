@@ -9,10 +9,10 @@ from dataclasses import replace
 
 from mlmon_dagster.pipeline import silence
 from mlmon_dagster.pipeline.families import FAMILIES
-from mlmon_dagster.pipeline.judge_inputs import judge_inputs, windows_begin
+from mlmon_dagster.pipeline.judge_inputs import judge_inputs
 from mlmon_dagster.pipeline.reported_files import reported_in, window_named_by
 from mlmon_dagster.pipeline.why import verdicts_with_why
-from mlmon_dagster.pipeline.work import Work, mark_of, mark_step
+from mlmon_dagster.pipeline.work import Work, mark_of, mark_step, windows_begin
 from mlmon_dagster.spec import Window, complete_windows, window_containing
 from mlmon_dagster.store.state import manifest, monitor_results, window_state
 from mlmon_dagster.store.state.monitor_results import MonitorResult

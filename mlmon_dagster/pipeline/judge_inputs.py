@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from mlmon_dagster.pipeline.baseline_choice import Comparison, comparisons
 from mlmon_dagster.pipeline.families import FAMILIES, Family, References
 from mlmon_dagster.pipeline.parts import Part, parts_of
-from mlmon_dagster.pipeline.work import Work, is_waiting
+from mlmon_dagster.pipeline.work import Work, is_waiting, windows_begin
 from mlmon_dagster.spec import Window, maturity_of
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.names import ALL
@@ -142,13 +142,6 @@ def _metrics(work: Work, family: Family) -> pd.DataFrame:
         return read(begin, work.end, ALL)
     own = read(first.start, work.end, None)
     return own if begin == first.start else concat_frames([read(begin, first.start, ALL), own])
-
-
-def windows_begin(first: Window, n_windows: int) -> dt.datetime:
-    """Return from when on metrics are read, if a verdict is of several windows."""
-    if n_windows == 1:
-        return first.start
-    return first.start - (n_windows - 1) * (first.end - first.start) - dt.timedelta(hours=1)
 
 
 def _describe(

@@ -536,7 +536,9 @@ def test_what_got_worse_and_was_revised_since_is_told_as_worse(store: Store) -> 
     rule = {"k": 1, "of_n": 3}
     settle(store, SPECS, day(2), result(1, "WARN", **rule))
     worse = result(2, "ERROR", message="far too high", **rule)
-    settle(store, SPECS, day(4), worse, result(2, "OK", data_version="v2", **rule))
+    observe(store, worse)
+    fold_results(store, SPECS, day(3))
+    settle(store, SPECS, day(4), result(2, "OK", data_version="v2", **rule))
 
     assert "Worse: far too high" in texts(store)[1]
 

@@ -5,7 +5,8 @@ frozen past their lease and, on PostgreSQL, three immediate restarts, one with a
 They look at random days only, twice after weeks; monitors are edited and removed in between;
 for a sixth of the looks Slack answers nothing, which counts as an outage after ten days. The
 rule of old, by which what is over at the next look is not told, and a poster without an outbox are
-run too: the harness must find them wanting.
+run too: the harness must find them wanting. So must it a product that passes over what is late
+(`deaf`), where 300 drawn revisions of past windows turn good ones bad and bad ones good.
 """
 
 from __future__ import annotations
@@ -16,34 +17,42 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
 
+from mlmon_dagster.store import open_store
 from tests.alerts.fake_slack import fake_slack
 from tests.chaos.database import own_postgres
 from tests.chaos.drain import drain
 from tests.chaos.faults import brew_storm, fates
 from tests.chaos.inline import post_inline
 from tests.chaos.judge import Finding, judge
+from tests.chaos.revisions import Revised, draw, passing_over_what_is_late, play_revisions
 from tests.chaos.running import Toll, looks_of, play, prepare, untold
 from tests.chaos.verdicts import expected, looks, verdicts
 
-SHOWN_TO_FAIL = ("inline", "forgetful")
+REVISIONS = ("revisions", "deaf")
+SHOWN_TO_FAIL = ("inline", "forgetful", "deaf")
 PAUSES = (0.0, 5.0, 60.0)
 
 
 def main() -> int:
     """Run what is asked for and print one table each; the exit code is 1 if anything went wrong."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    parser.add_argument("--only", choices=("postgres", "sqlite", "inline", "forgetful"))
+    kinds = ("postgres", "sqlite", "inline", "forgetful", *REVISIONS)
+    parser.add_argument("--only", choices=kinds)
     parser.add_argument("--models", type=int, default=8)
     parser.add_argument("--days", type=int, default=160)
     parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--revisions", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    names = (options.only,) if options.only else ("postgres", "sqlite", "inline", "forgetful")
-    findings = {name: _run(name, options) for name in names}
-    is_right = all(found.is_clean != (name in SHOWN_TO_FAIL) for name, found in findings.items())
+    names = (options.only,) if options.only else kinds
+    is_right = True
+    for name in names:
+        found = _run_revisions(name, options) if name in REVISIONS else _run(name, options)
+        is_right &= found.is_clean != (name in SHOWN_TO_FAIL)
     for n_rows in () if options.only else (300, 10_000):
         with tempfile.TemporaryDirectory() as folder:
             print(f"\n{n_rows:,} messages waiting, SQLite: {drain(Path(folder), n_rows)}")
@@ -106,6 +115,39 @@ def _run(name: str, options: argparse.Namespace) -> Finding:
             f"{days}, {found.n_summaries}"
         )
         print(f"  {'unmuted events without a message':<50} {n_untold}")
+    return found
+
+
+def _run_revisions(name: str, options: argparse.Namespace) -> Revised:
+    arriving, found = draw(12, options.days, options.revisions, options.seed)
+    began = time.monotonic()
+    with (
+        fake_slack() as slack,
+        tempfile.TemporaryDirectory() as folder,
+        passing_over_what_is_late() if name == "deaf" else nullcontext(),
+    ):
+        faults = brew_storm(slack, options.seed, slow=False)
+        place = prepare(Path(folder), "", slack, 12)
+        store = open_store(place.folder / "store", None)
+        play_revisions(store, place, slack, arriving, found, options.seed)
+        store.close()
+    print(f"\n{name}, seed {options.seed}")
+    rows = {
+        "revisions of past windows": f"{found.n_revisions.total()} ({_counts(found.n_revisions)})",
+        "windows whose verdict they change": str(found.n_windows),
+        "looks after which belief and truth are compared": str(found.n_looks),
+        "messages about past windows": _counts(found.n_told),
+        "faults, and dispatches stopped in between": f"{faults.total():,}, {found.n_killed}",
+        "never told": str(len(found.never)),
+        "told twice": str(len(found.twice)),
+        "withdrawn or standing wrongly": str(len(found.wrongly)),
+        "wall time": f"{time.monotonic() - began:.0f} s",
+    }
+    for label, text in rows.items():
+        print(f"  {label:<50} {text}")
+    for wrong in (found.never, found.twice, found.wrongly):
+        for what in wrong[:5]:
+            print(f"    {what}")
     return found
 
 

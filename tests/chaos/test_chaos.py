@@ -18,6 +18,14 @@ from tests.chaos.dispatching import CHANNELS, OUTAGE_AFTER, Place
 from tests.chaos.faults import brew_storm, fates
 from tests.chaos.inline import post_inline
 from tests.chaos.judge import judge
+from tests.chaos.revisions import (
+    GOES_ON,
+    believed,
+    draw,
+    passing_over_what_is_late,
+    play_revisions,
+    true_spans,
+)
 from tests.chaos.running import look_through, looks_of, play, prepare, untold, written_at
 from tests.chaos.verdicts import Verdict, expected, looks, rule_of, verdicts
 
@@ -175,3 +183,50 @@ def test_whatever_dies_everybody_is_told_once_and_in_order(
     assert (toll.n_restarts, toll.n_crashed) == (int(restart is not None), 0)
     assert toll.kills.total() > 0
     assert faults.total() > 0
+
+
+def test_revisions_of_past_windows_are_believed_as_they_are_true(
+    store: Store, slack: FakeSlack
+) -> None:
+    place = Place(Path(), "", slack.url, 3)
+    brew_storm(slack, seed=2, slow=False)
+    arriving, found = draw(n_models=3, n_days=70, n_revisions=40, seed=2)
+    play_revisions(store, place, slack, arriving, found, seed=2)
+
+    assert found.is_clean, found
+    assert min(found.n_told[kind] for kind in ("Learnt", "Amended", "Withdrawn")) > 0
+    assert found.n_killed > 0
+
+
+def test_a_product_that_passes_over_what_is_late_is_found_wanting(
+    store: Store, slack: FakeSlack
+) -> None:
+    slack.channels = dict(CHANNELS)
+    place = Place(Path(), "", slack.url, 2)
+    arriving, found = draw(n_models=2, n_days=50, n_revisions=20, seed=3)
+    with passing_over_what_is_late():
+        play_revisions(store, place, slack, arriving, found, seed=3)
+
+    assert found.never
+
+
+def test_a_reader_believes_what_messages_say_and_the_judge_compares_that_with_the_truth() -> None:
+    def told(text: str, ts: str, thread: str = "") -> Message:
+        return replace(post(text, ts, ts, thread), updates=[])
+
+    head = told("m00: psi is high Since: 2024-01-05", "000001")
+    late = told("Learnt on 2024-02-01: 2024-01-02 to 2024-01-03, m00/c0/day 3/ERROR.", "000002")
+    longer = told("Amended on 2024-02-02: 2024-01-02 to 2024-01-04, m00/c0/day 4/ERROR.", "000003")
+    gone = told("Withdrawn on 2024-02-03: 2024-01-02 to 2024-01-04 pass now; m00: x", "000004")
+
+    assert believed([head], "m00") == ([(5, GOES_ON)], [])
+    assert believed([head], "m01") == ([], [])
+    assert believed([late, longer], "m00") == ([(2, 4)], [])
+    assert believed([late, longer, gone], "m00") == ([], [])
+    assert believed([late, replace(late, ts="1.000009")], "m00")[1] == ["m00: days 2 to 3"]
+    assert true_spans(
+        {d: said(d, "OK" if d in (1, 4, 5) else "WARN", "c1") for d in range(1, 8)}
+    ) == [
+        (2, 3),
+        (6, 7),
+    ]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import mean, median, stdev
 from typing import Literal
@@ -18,7 +18,7 @@ COLUMNS = 4
 MEASURED = ("c2", "c3")  # whose verdicts carry evidence; the others say only yes or no
 CLEAR, NEAR, PAST, FAR, VAST = -1.0, -0.2, 0.1, 1.0, 12.0  # beyond the limit, in units of it
 ERROR = 0.3  # half the 95 % interval of that
-LATE = 0.1  # share of verdicts on windows long past
+LATE = 0.1  # share of days on which a past one is judged again and is as it was, see `revisions`
 EDITED, REMOVED = 0.15, 0.1  # shares of the monitors
 EDIT = {(1, 1): (2, 3), (2, 3): (1, 1)}
 LONGEST_ABSENCE = 21
@@ -107,7 +107,7 @@ def looks(n_days: int, seed: int, *, daily: bool = False) -> list[int]:
 
 
 def verdicts(n_models: int, n_days: int, seed: int) -> Arriving:
-    """Return by day what arrives on it, late second opinions on past days included.
+    """Return by day what arrives on it, second opinions on past days included.
 
     Some monitors are edited on the way (``k of n``), some are removed.
     """
@@ -121,6 +121,7 @@ def verdicts(n_models: int, n_days: int, seed: int) -> Arriving:
 
 def _stream(rng: random.Random, arriving: Arriving, model: str, column: str) -> None:
     n_days, rule, failing = len(arriving), rule_of(column), False
+    said: dict[int, Verdict] = {}
     fate, moment = rng.random(), rng.randint(n_days // 3, n_days * 2 // 3)
     is_edited = fate < EDITED
     is_removed = EDITED <= fate < EDITED + REMOVED and column != "c0"
@@ -135,12 +136,10 @@ def _stream(rng: random.Random, arriving: Arriving, model: str, column: str) -> 
         if rng.random() < 0.05 and day <= n_days - QUIET_DAYS:
             status = "NO_DATA"
         excess = _excess(rng, column, status, is_quiet=day > n_days - QUIET_DAYS)
-        arriving[day].append(Verdict(model, column, day, status, "v1", k, n, excess))
-        may_be_late = day > 3 and rule == (1, 1) and not is_edited
-        if may_be_late and day <= n_days - QUIET_DAYS and rng.random() < LATE:
-            late = rng.choice(["OK", "ERROR"])
-            excess = _excess(rng, column, late)
-            arriving[day].append(Verdict(model, column, day - 3, late, f"v{day}", 1, 1, excess))
+        said[day] = Verdict(model, column, day, status, "v1", k, n, excess)
+        arriving[day].append(said[day])
+        if day > 3 and day <= n_days - QUIET_DAYS and rng.random() < LATE:
+            arriving[day].append(replace(said[day - 3], version=f"v{day}"))
 
 
 def _excess(
@@ -176,7 +175,7 @@ def _episodes(stream: Sequence[tuple[int, Verdict]], looked: list[int]) -> Itera
         known[verdict.day] = verdict
         known = dict(sorted(known.items())[-14:])
         if verdict.day < newest:
-            continue  # where one window decides, one long past is remembered and moves nothing
+            continue  # it says what was known
         days = list(known.values())
         kind: Kind | None = None
         if _bad(verdict):

@@ -186,6 +186,7 @@ N_DAYS = 40
 
 
 @pytest.mark.slow
+@pytest.mark.proof
 def test_cron_the_daemon_and_one_backfill_say_the_same_of_truth_that_is_20_days_late(
     tmp_path: Path,
 ) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from collections.abc import Sequence
 
 import pyarrow as pa
 import pytest
 
+from mlmon_dagster.spec.windows import is_imported
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.reading import measure_lags
 from mlmon_dagster.store.state import window_state
@@ -140,3 +142,66 @@ def test_ground_truth_that_waited_too_long_is_set_aside_and_still_found(store: S
     assert settle_unmatched(store, spec, late).n_placed == 20
     (counts,) = store.inference_records(spec).rebuild([window(spec, "2024-01-01")])
     assert counts.n_actual == 20
+
+
+# Whether a window is history
+
+
+def history_of(
+    store: Store, arrivals: dict[str, dt.datetime], *, asked_for: Sequence[str] = ()
+) -> list[str]:
+    """Let the first rows of days come at some moments; return the days that are history."""
+    spec = make_spec(actuals=ACTUALS)
+    for day, now in sorted(arrivals.items(), key=lambda item: item[1]):
+        arrive(store, day, 10, now)
+    windows = {day: window(spec, day) for day in sorted(arrivals)}
+    with store.state.begin() as conn:
+        asked = [windows[day] for day in asked_for]
+        window_state.note_history(conn, spec, list(windows.values()), asked)
+        found = window_state.imported_among(conn, spec, list(windows.values()))
+    return [day for day, one in windows.items() if one.start in found]
+
+
+def after(day: str, days: float) -> dt.datetime:
+    return window(make_spec(), day).end + dt.timedelta(days=days)
+
+
+def test_a_year_that_is_imported_is_history_up_to_the_day_before(any_store: Store) -> None:
+    """Also its last days, whose rows came within a week: nobody watched then."""
+    import_day = after("2024-03-10", 0.5)
+    days = {f"2024-03-{n:02d}": import_day for n in range(1, 11)}
+    days |= {"2024-03-11": after("2024-03-11", 0.1)}
+
+    assert history_of(any_store, days) == [f"2024-03-{n:02d}" for n in range(1, 11)]
+
+
+def test_a_week_taken_in_at_once_or_a_job_that_was_down_for_three_days_is_no_history(
+    store: Store,
+) -> None:
+    week = {f"2024-03-{n:02d}": after("2024-03-07", 0.5) for n in range(1, 8)}
+    down = {f"2024-03-{n:02d}": after("2024-03-11", 0.5) for n in range(8, 12)}
+
+    assert history_of(store, week | down) == []
+
+
+def test_rows_that_come_weeks_after_their_day_are_imported(store: Store) -> None:
+    """With a declared lateness they are only late."""
+    days = {"2024-03-01": after("2024-03-01", 0.1), "2024-03-02": after("2024-03-02", 20)}
+
+    assert history_of(store, days) == ["2024-03-02"]
+    patient = make_spec(time={"start": "2024-01-01", "allowed_lateness": "14d"})
+    assert not is_imported(patient, after("2024-03-02", 0), after("2024-03-02", 20), None)
+
+
+def test_a_window_stays_what_it_was_when_it_was_first_computed(store: Store) -> None:
+    """Late truth, or older windows that are imported later, make no history of it."""
+    assert history_of(store, {"2024-03-01": after("2024-03-01", 0.1)}) == []
+    later = {"2024-01-05": after("2024-03-02", 0), "2024-03-01": after("2024-03-20", 0)}
+    assert history_of(store, later) == ["2024-01-05"]
+
+
+def test_windows_that_a_person_asked_for_first_are_history(store: Store) -> None:
+    days = {f"2024-03-{n:02d}": after(f"2024-03-{n:02d}", 0.1) for n in (1, 2, 3)}
+
+    assert history_of(store, days, asked_for=["2024-03-01"]) == ["2024-03-01"]
+    assert history_of(store, days, asked_for=["2024-03-02"]) == ["2024-03-01"]

@@ -191,7 +191,7 @@ def _fold_batch(
         happened: list[AlertEvent] = []
         of_window = list(rows)
         unjudged = _unjudged(conn, spec, of_window, alerts.values())
-        for result in (*join_columns(of_window), *unjudged):
+        for result in (*join_columns(_newest(of_window)), *unjudged):
             if result["status"] == "NO_DATA":
                 continue
             key = fingerprint(result, environment)
@@ -214,6 +214,20 @@ def _fold_batch(
     alert_state.append_events(conn, events)
     alert_state.mark_folded(conn, [result["id"] for result in results], now)
     return len(results), len(read) == _BATCH
+
+
+def _newest(results: Iterable[StoredResult]) -> list[StoredResult]:
+    """Return the last verdict of each monitor and slice on a window, NO_DATA apart.
+
+    What was corrected before anybody looked is not told: it was never known.
+    """
+    found: dict[tuple[str, ...], StoredResult] = {}
+    for row in results:
+        if row["status"] != "NO_DATA":
+            key = (row["monitor"], row["dataset"], row["slice_key"], row["slice_value"])
+            found.pop(key, None)
+            found[key] = row
+    return list(found.values())
 
 
 def _whole_windows(results: Sequence[StoredResult]) -> Sequence[StoredResult]:
@@ -312,7 +326,14 @@ def _take_in_late(
         if not is_late and kind == "resolved":
             reason = "revised" if set(news) - again else "recomputed"
             row |= {"resolved_at": now, "resolved_reason": reason}
+        if not is_late and kind == "withdrawn" and row["resolved_reason"] == "revised":
+            row["resolved_reason"] = "withdrawn"
         event = _event(row, kind, window, worst, now)
+        if (
+            not failed(worst["status"])
+            or not episode.first <= worst["window_start"] <= episode.last
+        ):
+            event |= {"message": "", "value": None}  # what was said of it before stays said
         event |= {
             "episode": episode.number,
             "is_late": is_late,

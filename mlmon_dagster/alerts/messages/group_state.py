@@ -306,7 +306,8 @@ class GroupState:
                 text, rest = render(self.context_of(group), left)
                 untold = {view.episode for view in rest}
                 told[key] = [view.episode for view in left if view.episode not in untold]
-                self.enqueue(group, key, kind, text, head_key="", tells=told[key])
+                handles = () if kind == LATE else None  # nothing goes on that one could take on
+                self.enqueue(group, key, kind, text, head_key="", tells=told[key], handles=handles)
                 left = list(rest)
         return told
 

@@ -200,7 +200,7 @@ def past_episode(row: AlertRow, events: Sequence[StoredEvent]) -> AlertRow:
         row: The alert as it is now.
         events: The episode's history, oldest first.
     """
-    said = [e for e in events if e["kind"] in ("opened", "escalated") or is_amendment(e)]
+    said = [event for event in events if _says_more(event)]
     known = [e for e in events if e["first_window"] is not None and e["kind"] != "acknowledged"]
     ends = [e["window_start"] for e in events if e["kind"] == "resolved" or is_amendment(e)]
     ended = ends[-1] if ends else row["last_window_start"]
@@ -227,6 +227,12 @@ def past_episode(row: AlertRow, events: Sequence[StoredEvent]) -> AlertRow:
 def is_amendment(event: StoredEvent) -> bool:
     """Tell whether an event says that windows of an episode that was over are other ones."""
     return event["kind"] == "revised" and event["is_late"]
+
+
+def _says_more(event: StoredEvent) -> bool:
+    return event["kind"] in ("opened", "escalated") or (
+        is_amendment(event) and event["message"] != ""
+    )
 
 
 def failed_since(row: AlertRow, past: AlertView) -> bool:
@@ -844,7 +850,11 @@ def _back(views: Sequence[AlertView]) -> str:
     return f"{_count(len(views))} back to normal"
 
 
-_REVISED = {"revised": " after late data", "recomputed": ", as its spec or baseline changed"}
+_REVISED = {
+    "revised": " after late data",
+    "withdrawn": " after late data, and is withdrawn",
+    "recomputed": ", as its spec or baseline changed",
+}
 
 
 def _now(view: AlertView) -> str:

@@ -103,7 +103,7 @@ SELECT
     (
         SELECT told.message FROM alert_event AS told
         WHERE told.fingerprint = opened.fingerprint AND told.episode = opened.episode
-            AND told.kind NOT IN ('resolved', 'withdrawn', 'acknowledged')
+            AND told.kind NOT IN ('resolved', 'withdrawn', 'acknowledged') AND told.message <> ''
         ORDER BY told.id DESC LIMIT 1
     ) AS message,
     alert.owner, alert.runbook
