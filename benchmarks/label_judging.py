@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 from scipy import stats
 
@@ -18,6 +19,7 @@ POOLED = 7  # windows that are looked at together at most
 LIMITS = {"roc_auc": 0.05, "calibration_gap": 0.02}  # what the default monitors bear
 SURE = stats.norm.isf(0.001) + stats.norm.isf(0.1)  # of chance at .001 with power .9
 FEWEST = 30  # labels of one window that are missed before anybody can say so
+FEWEST_OF_RARER = 10
 WITHIN = 5  # windows within which a fault is to be found
 LASTING = 14  # windows from which on an episode that is open at the end counts as never ending
 
@@ -42,7 +44,8 @@ class Incident:
         kind: One of `KINDS`.
         opened: The look at which it began; `ended` is None if it is open at the end.
         message: What was said first.
-        is_right: Whether the world gave a reason: its label job stood still.
+        is_right: Whether the world gave a reason: its label job stood still, or its windows have
+            too few labels of the rarer class to be judged.
         never_ends: Whether it is open at the end, and has been for long.
     """
 
@@ -75,9 +78,19 @@ def find_incidents(world: World, episodes: Sequence[Episode]) -> list[Incident]:
             ended = None if None in ends else max(end for end in ends if end is not None)
             opened = max(first.opened, -1)
             lasts = ended is None and opened <= world.knobs.windows - 1 - LASTING
-            right = kind == "coverage" and _is_of_a_pause(world, opened, ended)
+            right = (kind == "coverage" and _is_of_a_pause(world, opened, ended)) or (
+                first.monitor == "no_verdict/few_rows" and has_few_rows(world)
+            )
             found.append(Incident(kind, first.monitor, opened, ended, first.message, right, lasts))
     return sorted(found, key=lambda incident: incident.opened)
+
+
+def has_few_rows(world: World) -> bool:
+    """Say whether every other window has fewer labels of the rarer class than an area needs."""
+    labels = world.labels[world.labels["dataset"] == "production"]
+    positive = labels.groupby("window")["label"].sum()
+    rarer = np.minimum(positive, labels.groupby("window").size() - positive)
+    return bool(np.median(rarer) < FEWEST_OF_RARER)
 
 
 def _outlives(episode: Episode) -> bool:
