@@ -45,7 +45,7 @@ class Incident:
         opened: The look at which it began; `ended` is None if it is open at the end.
         message: What was said first.
         is_right: Whether the world gave a reason: its label job stood still, or its windows have
-            too few labels of the rarer class to be judged.
+            too few labels of the rarer class to be judged, or its baseline has none.
         never_ends: Whether it is open at the end, and has been for long.
     """
 
@@ -79,14 +79,22 @@ def find_incidents(world: World, episodes: Sequence[Episode]) -> list[Incident]:
             opened = max(first.opened, -1)
             lasts = ended is None and opened <= world.knobs.windows - 1 - LASTING
             right = (kind == "coverage" and _is_of_a_pause(world, opened, ended)) or (
-                first.monitor == "no_verdict/few_rows" and has_few_rows(world)
+                kind == "no verdict" and _is_beyond_judging(world, first.monitor)
             )
             found.append(Incident(kind, first.monitor, opened, ended, first.message, right, lasts))
     return sorted(found, key=lambda incident: incident.opened)
 
 
-def has_few_rows(world: World) -> bool:
-    """Say whether every other window has fewer labels of the rarer class than an area needs."""
+def _is_beyond_judging(world: World, monitor: str) -> bool:
+    """Say whether the world gives the reason for which nothing is judged.
+
+    Its baseline has no ground truth, or every other window fewer labels of the rarer class than an
+    area under a curve needs.
+    """
+    if monitor == "no_verdict/no_baseline":
+        return world.knobs.baseline == "unlabelled"
+    if monitor != "no_verdict/few_rows":
+        return False
     labels = world.labels[world.labels["dataset"] == "production"]
     positive = labels.groupby("window")["label"].sum()
     rarer = np.minimum(positive, labels.groupby("window").size() - positive)
