@@ -24,7 +24,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from mlmon_dagster.collect.admission import Access, Pressure
 from mlmon_dagster.collect.body import encoding_of, form_of
@@ -32,8 +33,8 @@ from mlmon_dagster.collect.collector import Ask, Collector
 from mlmon_dagster.collect.landing import Target
 from mlmon_dagster.collect.openapi import CONTENT_POLICY, describe, page
 from mlmon_dagster.collect.otlp import JSON, Signal, Spans, form_of_otlp, status_of
-from mlmon_dagster.collect.problem import Problem, json_response
-from mlmon_dagster.errors import StoreError
+from mlmon_dagster.collect.problem import NOT_KEPT, Problem, json_body, json_response
+from mlmon_dagster.errors import ConfigError, StoreError
 from mlmon_dagster.ingest.faults import shown
 
 # Accepted media types, whether a model may be seen, families of the server, whether to zip
@@ -45,6 +46,8 @@ _LOG = logging.getLogger("mlmon_dagster.collect")
 _DISCARDED = 8  # times the limit: so much of a body that is too large is read to its end
 _MOST_KEY = 255
 _MOST_HEAD = 1 << 16  # bytes
+_MOST_WAITING = 8  # requests that came on one connection before those ahead were answered
+_MOST_DESCRIPTIONS = 64
 _OTHER_FILES = 128  # of the store, of landing files, of libraries
 
 
@@ -67,6 +70,7 @@ class App:
         self._numbers, self._spans = numbers, spans
         self._n_answers: Counter[int] = Counter()
         self._n_rows: Counter[Target] = Counter()
+        self._descriptions: dict[tuple[object, ...], tuple[bytes, bytes]] = {}
         self.is_draining = False
         self.asgi = Starlette(
             routes=[
@@ -276,8 +280,12 @@ class App:
             files.add_metric([target.model, target.stream], n)
         return [requests, rows, files]
 
-    async def _description(self, request: Request) -> dict[str, object]:
-        """Describe the models that the caller may push to; without a token none is named."""
+    async def _description(self, request: Request) -> tuple[bytes, bytes]:
+        """Describe the models that the caller may push to; without a token none is named.
+
+        Returns:
+            The document, and its page. Both are made once for those who may push to the same.
+        """
         judges = self._collector.judges.values()
         mine = []
         for judge in judges:
@@ -289,16 +297,24 @@ class App:
             with contextlib.suppress(Problem):
                 await self._allowed(request, model)
                 takes_spans = True
-        return describe(
-            mine, self._collector.limits, needs_token=self._access.needs_token,
-            takes_spans=takes_spans,
-        )  # fmt: skip
+        names = tuple((judge.spec.model, judge.stream) for judge in mine)
+        key = (names, self._access.needs_token, takes_spans)
+        if key not in self._descriptions:
+            if len(self._descriptions) >= _MOST_DESCRIPTIONS:
+                self._descriptions.clear()
+            document = describe(
+                mine, self._collector.limits, needs_token=self._access.needs_token,
+                takes_spans=takes_spans,
+            )  # fmt: skip
+            self._descriptions[key] = json_body(document), page(document).encode()
+        return self._descriptions[key]
 
     async def _openapi(self, request: Request) -> Response:
-        return json_response(await self._description(request))
+        document, _ = await self._description(request)
+        return Response(document, headers=NOT_KEPT, media_type="application/json")
 
     async def _docs(self, request: Request) -> Response:
-        text = page(await self._description(request))
+        _, text = await self._description(request)
         return HTMLResponse(text, headers={"content-security-policy": CONTENT_POLICY})
 
 
@@ -362,14 +378,20 @@ class Served(Protocol):
 
 
 def make_server(app: Served, listening: Listening) -> uvicorn.Server:
-    """Return the server; its ``run`` serves until a signal comes."""
+    """Return the server; its ``run`` serves until a signal comes.
+
+    Raises:
+        ConfigError: If the certificate or its key cannot be read.
+    """
+    connections = _Connections(_affordable(listening.max_connections))
+    context = _context(listening)
     config = uvicorn.Config(
         app.asgi,
+        # uvloop ends a connection whose server begins TLS after it was accepted.
+        loop="auto" if context is None else "asyncio",
         host=listening.host,
         port=listening.port,
-        http=_protocol(
-            listening.head_seconds, _Connections(_affordable(listening.max_connections))
-        ),
+        http=_protocol(listening.head_seconds, connections, context),
         ws="none",
         lifespan="on",
         access_log=False,
@@ -377,11 +399,20 @@ def make_server(app: Served, listening: Listening) -> uvicorn.Server:
         server_header=False,
         timeout_keep_alive=30,
         timeout_graceful_shutdown=int(listening.end_seconds),
-        ssl_certfile=listening.certificate,
-        ssl_keyfile=listening.key,
-        ssl_version=ssl.PROTOCOL_TLS_SERVER,
     )
     return _Server(config, app, listening.drain_seconds)
+
+
+def _context(listening: Listening) -> ssl.SSLContext | None:
+    if listening.certificate is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(listening.certificate, listening.key)
+    except OSError as error:  # an SSLError is one
+        files = " and ".join(str(f) for f in (listening.certificate, listening.key) if f)
+        raise ConfigError(f"TLS: {files} cannot be used ({error.strerror or error}).") from None
+    return context
 
 
 class _Server(uvicorn.Server):
@@ -413,82 +444,214 @@ def _affordable(n: int) -> int:
 class _Connections:
     """Bounds the connections that are open, so that idle ones never shut out new clients.
 
+    Idle is also who has not sent all of a request yet, and who does not read an answer.
+
     Args:
         most: Open at once.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._open: dict[HttpToolsProtocol, str] = {}
+        self._open: dict[_Impatient, str] = {}
         # Address -> its connections without a request at work, the longest waiting first.
-        self._idle: dict[str, dict[HttpToolsProtocol, None]] = {}
+        self._idle: dict[str, dict[_Impatient, None]] = {}
 
-    def opened(self, connection: HttpToolsProtocol, address: str) -> None:
+    def opened(self, connection: _Impatient, address: str) -> None:
+        if connection in self._open:
+            return
         self._open[connection] = address
         self.idle(connection)
         if len(self._open) > self._most:
             crowd = max(self._idle.values(), key=len)
             oldest = next(iter(crowd))
             self.closed(oldest)
-            oldest.transport.abort()
+            oldest.end()
 
-    def busy(self, connection: HttpToolsProtocol) -> None:
+    def busy(self, connection: _Impatient) -> None:
         waiting = self._idle.get(self._open.get(connection, ""), {})
         waiting.pop(connection, None)
 
-    def idle(self, connection: HttpToolsProtocol) -> None:
+    def idle(self, connection: _Impatient) -> None:
         if connection in self._open:
             self._idle.setdefault(self._open[connection], {})[connection] = None
 
-    def closed(self, connection: HttpToolsProtocol) -> None:
+    def closed(self, connection: _Impatient) -> None:
         self.busy(connection)
         address = self._open.pop(connection, None)
         if address is not None and not self._idle.get(address):
             self._idle.pop(address, None)
 
 
-def _protocol(head_seconds: float, connections: _Connections) -> type[HttpToolsProtocol]:
-    """Return the protocol that gives a client so long for the head of each request."""
+class _Door(asyncio.Protocol):
+    """Counts a connection when it is accepted, and gives it so long for the handshake of TLS.
 
-    class Impatient(HttpToolsProtocol):
-        _deadline: asyncio.TimerHandle | None = None
-        _n_head = 0
+    Asyncio's own servers show a connection only once it has shaken hands.
+    """
 
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(transport)
-            connections.opened(self, self.client[0] if self.client else "")
+    def __init__(self, inner: _Impatient, context: ssl.SSLContext, seconds: float) -> None:
+        self._inner, self._context, self._seconds = inner, context, seconds
+        self._early = b""
+        self._greeting: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        transport.pause_reading()  # until the handshake listens
+        self._inner.accept(transport)
+        self._greeting = asyncio.get_running_loop().create_task(self._greet(transport))
+
+    async def _greet(self, transport: asyncio.Transport) -> None:
+        inner, loop = self._inner, asyncio.get_running_loop()
+        try:
+            secured = await loop.start_tls(
+                transport, self, self._context, server_side=True,
+                ssl_handshake_timeout=self._seconds, ssl_shutdown_timeout=self._seconds,
+            )  # fmt: skip
+        except (OSError, asyncio.CancelledError):
+            secured = None
+        if secured is None or transport.is_closing():
+            transport.abort()
+            inner.leave()
+            return
+        inner.connection_made(secured)
+        secured.set_protocol(inner)
+        if self._early:
+            inner.data_received(self._early)
+
+    def data_received(self, data: bytes) -> None:
+        self._early += data  # came with the end of the handshake
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        self._inner.leave()
+
+
+class _Impatient(HttpToolsProtocol):
+    """Gives a client so long for the head of a request, and for reading what was written.
+
+    Attributes:
+        seconds: How long.
+        open: All that are open.
+    """
+
+    seconds = 10.0
+    open: _Connections
+
+    _deadline: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
+    _at_work: RequestResponseCycle | None = None
+    _is_refused = False
+    _n_head = 0
+    _n_unread = 0
+
+    def accept(self, transport: asyncio.Transport) -> None:
+        """Count a connection, and expect its first request."""
+        if self._deadline is None:
+            self.transport = transport
+            peer = transport.get_extra_info("peername")
+            self.open.opened(self, str(peer[0]) if isinstance(peer, tuple) else "")
             self._expect_head()
 
-        def data_received(self, data: bytes) -> None:
-            # The first bytes of the next request on a connection that was kept.
-            if self._deadline is None and (self.cycle is None or self.cycle.response_complete):
-                self._expect_head()
-            super().data_received(data)
-            self._n_head += len(data)
-            if self._deadline is not None and self._n_head > _MOST_HEAD:
-                self.transport.abort()
+    def leave(self) -> None:
+        """Forget a connection."""
+        self._expect_nothing()
+        self._stop_waiting()
+        self.open.closed(self)
 
-        def on_headers_complete(self) -> None:
-            self._expect_nothing()
-            connections.busy(self)
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self.accept(transport)
+        super().connection_made(transport)
+        # Whatever the kernel does not take at once is watched.
+        transport.set_write_buffer_limits(high=1, low=0)
+
+    def data_received(self, data: bytes) -> None:
+        # The first bytes of the next request on a connection that was kept.
+        if self._deadline is None and (self.cycle is None or self.cycle.response_complete):
+            self._expect_head()
+        super().data_received(data)
+        self._n_head += len(data)
+        if self._deadline is not None and self._n_head > _MOST_HEAD:
+            self.end()
+
+    def on_headers_complete(self) -> None:
+        self._expect_nothing()
+        self._is_refused |= len(self.pipeline) >= _MOST_WAITING
+        if self._is_refused:
+            self.end()
+        else:
             super().on_headers_complete()
 
-        def on_response_complete(self) -> None:
-            super().on_response_complete()
-            connections.idle(self)
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._at_work = cycle
+        super()._start_asgi_task(cycle, app)
 
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._expect_nothing()
-            connections.closed(self)
-            super().connection_lost(exc)
+    def on_body(self, body: bytes) -> None:
+        if not self._is_refused:
+            super().on_body(body)
 
-        def _expect_head(self) -> None:
-            self._n_head = 0
-            self._deadline = self.loop.call_later(head_seconds, self.transport.abort)
+    def on_message_complete(self) -> None:
+        if self._is_refused:
+            return
+        super().on_message_complete()
+        if not self.cycle.response_complete:
+            self.open.busy(self)
 
-        def _expect_nothing(self) -> None:
-            if self._deadline is not None:
-                self._deadline.cancel()
-                self._deadline = None
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if not self.pipeline:
+            self.open.idle(self)
 
-    return Impatient
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.open.idle(self)
+        if self._unread is None:
+            self._n_unread = self.transport.get_write_buffer_size()
+            self._unread = self.loop.call_later(self.seconds, self._look_whether_read)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_waiting()
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.open.busy(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.leave()
+        super().connection_lost(exc)
+
+    def end(self) -> None:
+        """End the connection at once."""
+        if self._at_work is not None:  # what it writes now would fail
+            self._at_work.disconnected = True
+        self.transport.abort()
+
+    def _look_whether_read(self) -> None:
+        n_before, self._n_unread = self._n_unread, self.transport.get_write_buffer_size()
+        if self._n_unread >= n_before:
+            self.end()
+        else:  # slowly
+            self._unread = self.loop.call_later(self.seconds, self._look_whether_read)
+
+    def _stop_waiting(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
+    def _expect_head(self) -> None:
+        self._n_head = 0
+        self._deadline = self.loop.call_later(self.seconds, self.end)
+
+    def _expect_nothing(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
+def _protocol(
+    head_seconds: float, connections: _Connections, context: ssl.SSLContext | None
+) -> type[asyncio.Protocol]:
+    """Return what makes the protocol of each connection, behind TLS if there is a certificate."""
+    mine = type("Mine", (_Impatient,), {"seconds": head_seconds, "open": connections})
+    if context is None:
+        return mine
+
+    def make(*arguments: object, **options: object) -> asyncio.Protocol:
+        return _Door(mine(*arguments, **options), context, head_seconds)
+
+    return make  # type: ignore[return-value]  # uvicorn calls it, and looks no closer

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 MAX_ERRORS = 100
 MEDIA_TYPE = "application/problem+json"
+NOT_KEPT: Final = {"cache-control": "no-store"}
 
 # Code -> status and title; the documentation page explains each under its code.
 PROBLEMS: Final = {
@@ -81,7 +82,11 @@ def json_response(
     media_type: str = "application/json",
 ) -> Response:
     """Return an answer in JSON."""
+    kept = {**NOT_KEPT, **(headers or {})}
+    return Response(json_body(content), status_code=status, headers=kept, media_type=media_type)
+
+
+def json_body(content: Mapping[str, object]) -> bytes:
+    """Write JSON as the body of an answer."""
     text = json.dumps(content, allow_nan=False, ensure_ascii=False) + "\n"
-    body = text.encode("utf-8", "replace")
-    kept = {"cache-control": "no-store", **(headers or {})}
-    return Response(body, status_code=status, headers=kept, media_type=media_type)
+    return text.encode("utf-8", "replace")

@@ -12,7 +12,7 @@ from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.pipeline.asked import metrics_by_days, moments_of, query_metrics
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.names import ALL, counted
-from mlmon_dagster.spec.text_table import csv_text, harmless, json_lines, text_table
+from mlmon_dagster.spec.text_table import csv_text, json_lines, text_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -203,7 +203,6 @@ def render(frame: pd.DataFrame, format_: str, *, with_head: bool = True) -> str:
         return _table(frame)
     shown = frame[SHOWN]
     if format_ == "csv":
-        shown = shown.assign(slice_value=shown["slice_value"].map(harmless))
         return csv_text(shown, with_head=with_head)
     return json_lines(shown)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,7 +21,7 @@ from mlmon_dagster.spec import (
 )
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.names import counted
-from mlmon_dagster.spec.text_table import harmless, text_table
+from mlmon_dagster.spec.text_table import csv_text, text_table
 from mlmon_dagster.store.state import window_state
 
 if TYPE_CHECKING:
@@ -219,13 +218,9 @@ def render(spec: ModelSpec, table: pa.Table, format_: str) -> str:
     columns = column_texts(spec, table, digits=6)
     names, values = list(columns), [list(row) for row in zip(*columns.values(), strict=True)]
     if format_ == "csv":
-        import csv
+        import pandas as pd
 
-        buffer = io.StringIO()
-        writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow(names)
-        writer.writerows([harmless(value) for value in row] for row in values)
-        return buffer.getvalue().rstrip("\n")
+        return csv_text(pd.DataFrame(values, columns=names, dtype=object))
     filled = [i for i, _ in enumerate(names) if any(row[i] for row in values)] or [0]
     kept = filled[:_IN_TABLE]
     text = text_table([names[i] for i in kept], [[row[i] for i in kept] for row in values])

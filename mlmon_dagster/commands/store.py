@@ -12,7 +12,8 @@ import click
 from mlmon_dagster.commands.options import as_of, period, spec_of, specs_of
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.pipeline.asked import moments_of
-from mlmon_dagster.spec.text_table import csv_text, harmless, json_lines, text_table
+from mlmon_dagster.spec.scalars import printable
+from mlmon_dagster.spec.text_table import csv_text, json_lines, text_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,7 +109,7 @@ def unlock(project: Project, models: tuple[str, ...]) -> None:
     found = free_dead_locks(project.store.state, names)
     for lock in found:
         what = "is dead; freed" if lock.is_freed else "is alive; it goes on holding it"
-        click.echo(harmless(f"{lock.name}: {lock.holder} {what}"))
+        click.echo(printable(f"{lock.name}: {lock.holder} {what}"))
     if not found:
         click.echo("no lock is held")
     sys.exit(0 if all(lock.is_freed for lock in found) else 1)
@@ -209,19 +210,17 @@ def _head(
 
 def _render(frame: pd.DataFrame, format_: str) -> str:
     if format_ == "csv":
-        return csv_text(frame.map(harmless))
+        return csv_text(frame)
     if format_ == "json":
         return json_lines(frame)
     return _table(frame)
 
 
 def _table(frame: pd.DataFrame) -> str:
-    from mlmon_dagster.spec.scalars import printable
-
     return text_table(
-        [printable(str(name)) for name in frame.columns],
-        [[printable(_cell(value)) for value in row] for row in frame.itertuples(index=False)],
-        right=[printable(str(n)) for n in frame.columns if frame[n].dtype.kind in "iuf"],
+        [str(name) for name in frame.columns],
+        [[_cell(value) for value in row] for row in frame.itertuples(index=False)],
+        right=[str(n) for n in frame.columns if frame[n].dtype.kind in "iuf"],
         width=max(160, 24 * len(frame.columns)),
     )
 

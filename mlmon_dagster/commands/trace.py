@@ -17,8 +17,9 @@ from mlmon_dagster.pipeline.asked import against_asked, period_asked, window_ran
 from mlmon_dagster.spec import ModelSpec, Window, windows_between
 from mlmon_dagster.spec.metric_registry import METRICS, of_outcome
 from mlmon_dagster.spec.names import ALL, did_you_mean
+from mlmon_dagster.spec.scalars import printable
 from mlmon_dagster.spec.tasks import metric_problem, outcomes_of
-from mlmon_dagster.spec.text_table import text_table
+from mlmon_dagster.spec.text_table import csv_text, text_table
 
 if TYPE_CHECKING:
     from mlmon_dagster.project import Project
@@ -102,9 +103,9 @@ def trace(
     if format_ == "json":
         click.echo(json.dumps(_plain(found, lines, scored, fresh), default=str))
     elif format_ == "csv":
-        click.echo(found.slices.to_csv(index=False, lineterminator="\n").rstrip("\n"))
+        click.echo(csv_text(found.slices))
     else:
-        click.echo("\n".join(lines))
+        click.echo("\n".join(map(printable, lines)))
         for text in [*(_score_table(scored) if scored else ()), *_tables(spec, found)]:
             click.echo(f"\n{text}")
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
+
+from mlmon_dagster.spec.scalars import printable
 
 if TYPE_CHECKING:
     import pandas as pd
 
+_OUTSIDE_QUOTES = re.compile(r'("(?:[^"]|"")*")|\r\n')
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\0")  # how a cell begins that a spreadsheet runs
 
 
@@ -19,10 +23,11 @@ def harmless(value: object) -> object:
 
 
 def csv_text(frame: pd.DataFrame, *, with_head: bool = True) -> str:
-    """Return a frame as CSV without the last line's end; its cells are not made `harmless`."""
-    buffer = io.StringIO()
-    frame.to_csv(buffer, index=False, header=with_head, lineterminator="\n")
-    return buffer.getvalue().rstrip("\n")
+    """Return a frame as CSV without the last line's end; every cell and name is `harmless`."""
+    safe = frame.map(harmless).rename(columns=harmless)
+    # With this line end a lone carriage return is quoted, too; it would begin another row.
+    text = safe.to_csv(index=False, header=with_head, lineterminator="\r\n")
+    return _OUTSIDE_QUOTES.sub(lambda found: found[1] or "\n", text).rstrip("\n")
 
 
 def json_lines(frame: pd.DataFrame) -> str:
@@ -40,6 +45,8 @@ def text_table(
 ) -> str:
     """Return a table without lines or colours, its columns two spaces apart.
 
+    What would break a line or steer the terminal is escaped in every cell.
+
     Args:
         head: The columns' names.
         lines: The cells, row by row, as they are to be shown.
@@ -53,10 +60,12 @@ def text_table(
     table = Table(box=None, pad_edge=False)
     for name in head:
         table.add_column(
-            Text(name), justify="right" if name in right else "left", no_wrap=width is None
+            Text(printable(name)),
+            justify="right" if name in right else "left",
+            no_wrap=width is None,
         )
     for line in lines:
-        table.add_row(*map(Text, line))
+        table.add_row(*(Text(printable(cell)) for cell in line))
     buffer = io.StringIO()
     Console(file=buffer, width=width or 1_000_000, no_color=True).print(table)
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())

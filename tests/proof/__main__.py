@@ -1,7 +1,7 @@
 """Every proof in full, and one table of what was claimed and found: `python -m tests.proof`.
 
 Two hours and more on two cores; `--examples`, `--kills`, `--every`,
-`--seconds`, `--specs`, `--requests` and `--csv` make it shorter.
+`--seconds`, `--specs`, `--requests`, `--csv` and `--strangers` make it shorter.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from tests.defs.killed import STEPS, kill_at_each
 from tests.ingest.landing import events, land, truths
 from tests.proof import (
     any_order,
+    crowd,
     csv_damage,
     documented,
     failing,
@@ -213,6 +214,26 @@ def prove_csv(folder: Path, n: int) -> list[Row]:
     ]
 
 
+def prove_strangers(folder: Path, n: int) -> list[Row]:
+    """Let n strangers of each kind come, in the clear and over TLS."""
+    rows = []
+    for kind in crowd.STRANGERS:
+        for is_secured in (False, True):
+            (home := folder / f"{kind} {is_secured}").mkdir()
+            met = crowd.meet(home, kind, n, is_secured=is_secured)
+            n_probes = met.n_answers + met.n_failed
+            numbers = (
+                f"{met.n_came:,} strangers",
+                f"{met.n_answers:,} of {n_probes:,} probes answered",
+                f"{met.megabytes:.0f} MB",
+            )
+            name = f"{kind}, {'TLS' if is_secured else 'plain'}: slowest answer"
+            rows.append(Row(name, numbers, Goal(round(met.slowest, 2), 1, unit=" s")))
+            rows.append(Row("  probes without an answer", ("",), Goal(met.n_failed, 0)))
+            rows.append(Row("  memory", ("",), Goal(round(met.megabytes), 400, unit=" MB")))
+    return rows
+
+
 def main() -> int:
     """Run the proofs, print the table, return how many failed."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -222,6 +243,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--specs", type=int, default=500, help="so many generated specs")
     parser.add_argument("--csv", type=int, default=100_000, help="so many generated CSV files")
+    parser.add_argument("--strangers", type=int, default=2_000, help="so many of each kind")
     parser.add_argument("--requests", type=int, default=300, help="so many of each operation")
     parser.add_argument(
         "--only",
@@ -235,6 +257,7 @@ def main() -> int:
             "specs",
             "http",
             "csv",
+            "strangers",
         ],
     )
     options = parser.parse_args()
@@ -245,6 +268,7 @@ def main() -> int:
         "together": lambda folder: prove_together(folder, options.seconds),
         "pipeline": prove_pipeline,
         "http": lambda folder: prove_documented(folder, options.requests),
+        "strangers": lambda folder: prove_strangers(folder, options.strangers),
         "csv": lambda folder: prove_csv(folder, options.csv),
         "specs": lambda folder: prove_specs(folder, options.specs),
         "order": lambda folder: prove_any_order(folder, options.examples),

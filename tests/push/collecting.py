@@ -94,6 +94,7 @@ def running(
     linger: float = 0.0,
     drain: float = 0.0,
     max_connections: int = 1_000,
+    certificate: tuple[Path, Path] | None = None,
     declared: Callable[[], Models] | None = None,
 ) -> Iterator[Running]:
     """Run a collector."""
@@ -113,7 +114,11 @@ def running(
     exporter = Exporter(store, models, lambda: NOW)
     app = App(collector, access, pressure, exporter.answer, spans)
     head = limits.head_seconds if limits else 10.0
-    listening = Listening(host, 0, head, max_connections, drain_seconds=drain)
+    listening = Listening(
+        host, 0, head, max_connections, drain_seconds=drain,
+        certificate=certificate[0] if certificate else None,
+        key=certificate[1] if certificate else None,
+    )  # fmt: skip
     server = make_server(app, listening)
     thread = threading.Thread(target=server.run)
     thread.start()

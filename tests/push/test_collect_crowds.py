@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import tracemalloc
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from mlmon_dagster.collect import body
 from mlmon_dagster.collect.admission import Pressure
+from mlmon_dagster.collect.app import Listening, make_server
+from mlmon_dagster.collect.collector import Limits
 from mlmon_dagster.collect.landing import Target
 from mlmon_dagster.collect.problem import Problem
+from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.store import Store
+from tests.push import strangers
 from tests.push.collecting import PREDICTIONS, Running, row, running, wait_until
 
 HEAD = (
@@ -94,3 +100,51 @@ def test_no_more_rows_are_made_than_are_taken(name: str) -> None:
 
     assert len(rows) == 11
     assert peak < 100_000
+
+
+@pytest.mark.parametrize("stranger", [strangers.say_nothing, strangers.never_read])
+@pytest.mark.parametrize("is_secured", [False, True])
+def test_strangers_shut_out_nobody_and_are_let_go(
+    store: Store,
+    tmp_path: Path,
+    is_secured: bool,
+    stranger: strangers.Stranger,
+) -> None:
+    pair = strangers.make_certificate(tmp_path) if is_secured else None
+    context = strangers.trusting(pair[0]) if pair else None
+    limits = Limits(head_seconds=2.0)
+    with (
+        running(store, tmp_path, limits=limits, max_connections=20, certificate=pair) as collector,
+        ExitStack() as opened,
+    ):
+        links = strangers.let_come(60, stranger, collector.port, context, opened)
+        for _ in range(3):
+            assert b"200 OK" in strangers.ask_health(collector.port, context)
+        assert all(map(strangers.was_let_go, links))
+
+
+def test_requests_that_come_before_answers_are_read_are_few(store: Store, tmp_path: Path) -> None:
+    with running(store, tmp_path) as collector, connected(collector) as client:
+        asked = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+        client.sendall(asked * 8)
+        answers = b""
+        while answers.count(b'"ok"') < 8:
+            answers += client.recv(65_536)
+        client.sendall(asked * 200)
+        with contextlib.suppress(ConnectionError):
+            while client.recv(65_536):
+                pass
+
+
+def test_the_document_is_made_once_for_all_who_ask(store: Store, tmp_path: Path) -> None:
+    with running(store, tmp_path) as collector:
+        first = collector.request("GET", "/openapi.json").body
+        assert collector.request("GET", "/openapi.json").body == first
+        assert collector.request("GET", "/docs").status == 200
+        assert len(collector.app._descriptions) == 1
+
+
+def test_a_certificate_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    (tmp_path / "cert.pem").write_text("none")
+    with pytest.raises(ConfigError, match=r"cert\.pem cannot be used"):
+        make_server(cast("Any", None), Listening(certificate=tmp_path / "cert.pem"))

@@ -48,6 +48,8 @@ Call = Callable[[], SlackResponse]
 UNCLEAR_ERRORS = frozenset(
     {"fatal_error", "internal_error", "service_unavailable", "request_timeout", "team_added_to_org"}
 )
+# What an admin or Slack itself ends without anything being mended here; the message was not posted.
+PASSING_ERRORS = frozenset({"accesslimited", "org_login_required", "ekm_access_denied"})
 PAYLOAD_ERRORS = frozenset(
     {
         "msg_too_long",
@@ -87,6 +89,9 @@ _MEANINGS = {
     "alerts.slack.channel of the model's file.",
     "missing_scope": "The token lacks a permission. Add it under OAuth & Permissions of the app "
     "and reinstall the app.",
+    "accesslimited": "Slack limits access to this workspace for now.",
+    "org_login_required": "The workspace is being moved into an organisation.",
+    "ekm_access_denied": "The workspace's key is not available: an admin has suspended it.",
     "restricted_action": "A rule of the workspace forbids the bot to post there. Ask an admin.",
     "message_not_found": "The message to update was deleted.",
     "cant_update_message": "The message to update is not the bot's.",
@@ -368,6 +373,8 @@ def _classify_answer(response: Any) -> Outcome:
         proxy = "" if is_code or status != http.HTTPStatus.OK else "; does a proxy answer instead?"
         said = f"HTTP {status} {code[:60]}".rstrip()
         return Unclear(f"no usable answer from Slack: {said}{proxy}")
+    if code in PASSING_ERRORS:
+        return NotPosted(explain(code))
     needed = str(data.get("needed") or "") if code == "missing_scope" else ""
     return Refused(explain(code, [needed] if needed else ()))
 
