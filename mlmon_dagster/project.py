@@ -60,6 +60,7 @@ _STORAGE_VARIABLES = (
     "AZURE_STORAGE_CLIENT_SECRET",
     "AZURE_STORAGE_TENANT_ID",
 )
+_ENDPOINTS = ("MLMON_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 
 
 def wall_clock() -> dt.datetime:
@@ -140,7 +141,13 @@ def storage_options(env: Mapping[str, str]) -> dict[str, str]:
 
     Commits rely on the server to refuse a second object of one name, which S3 has done since
     2024; other protections, such as a lock table, are not needed.
+
+    Raises:
+        ConfigError: If the address of a server holds a user or a password: whatever speaks to the
+            storage repeats it in its messages, and keys have variables of their own.
     """
+    for name in _ENDPOINTS:
+        _asked_url(name, env.get(name))
     found = {name.lower(): env[name] for name in _STORAGE_VARIABLES if env.get(name)}
     endpoint = env.get("MLMON_S3_ENDPOINT") or env.get("AWS_ENDPOINT_URL_S3")
     if endpoint:

@@ -8,6 +8,7 @@ import logging
 import resource
 import ssl
 import traceback
+from asyncio.sslproto import SSLProtocol
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -358,7 +359,7 @@ class Listening:
     host: str = "127.0.0.1"
     port: int = 8321
     head_seconds: float = 10.0
-    max_connections: int = 1_000
+    max_connections: int = 4_000
     drain_seconds: float = 2.0
     end_seconds: float = 30.0
     certificate: Path | None = None
@@ -387,7 +388,7 @@ def make_server(app: Served, listening: Listening) -> uvicorn.Server:
     context = _context(listening)
     config = uvicorn.Config(
         app.asgi,
-        # uvloop ends a connection whose server begins TLS after it was accepted.
+        # TLS begins within a connection here, which uvloop's transports do not allow.
         loop="auto" if context is None else "asyncio",
         host=listening.host,
         port=listening.port,
@@ -436,8 +437,11 @@ class _Server(uvicorn.Server):
 
 
 def _affordable(n: int) -> int:
-    """Return how many connections the process may open, with files besides."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    """Return how many connections the process may open, with files besides; let it open so many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if resource.RLIM_INFINITY not in (soft, hard):
+        soft = max(soft, min(n + _OTHER_FILES, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     return n if soft == resource.RLIM_INFINITY else max(min(n, soft - _OTHER_FILES), 1)
 
 
@@ -482,45 +486,51 @@ class _Connections:
             self._idle.pop(address, None)
 
 
-class _Door(asyncio.Protocol):
-    """Counts a connection when it is accepted, and gives it so long for the handshake of TLS.
+class _Tls(SSLProtocol):
+    max_size = 1 << 14  # of its buffer; the usual 256 KB are made for each who shakes hands
 
-    Asyncio's own servers show a connection only once it has shaken hands.
+
+class _Door(asyncio.Protocol):
+    """Counts a connection when it is accepted, and begins TLS once the other side does.
+
+    Asyncio's own servers show a connection only once it has shaken hands, and hold a quarter of a
+    megabyte for each that never does.
     """
 
     def __init__(self, inner: _Impatient, context: ssl.SSLContext, seconds: float) -> None:
         self._inner, self._context, self._seconds = inner, context, seconds
-        self._early = b""
-        self._greeting: asyncio.Task[None] | None = None
+        self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        transport.pause_reading()  # until the handshake listens
+        self._transport = transport
         self._inner.accept(transport)
-        self._greeting = asyncio.get_running_loop().create_task(self._greet(transport))
-
-    async def _greet(self, transport: asyncio.Transport) -> None:
-        inner, loop = self._inner, asyncio.get_running_loop()
-        try:
-            secured = await loop.start_tls(
-                transport, self, self._context, server_side=True,
-                ssl_handshake_timeout=self._seconds, ssl_shutdown_timeout=self._seconds,
-            )  # fmt: skip
-        except (OSError, asyncio.CancelledError):
-            secured = None
-        if secured is None or transport.is_closing():
-            transport.abort()
-            inner.leave()
-            return
-        inner.connection_made(secured)
-        secured.set_protocol(inner)
-        if self._early:
-            inner.data_received(self._early)
 
     def data_received(self, data: bytes) -> None:
-        self._early += data  # came with the end of the handshake
+        assert self._transport is not None
+        secured = _Tls(
+            asyncio.get_running_loop(),
+            self._inner,
+            self._context,
+            waiter=None,  # type: ignore[arg-type]
+            server_side=True,
+            ssl_handshake_timeout=self._seconds,  # type: ignore[arg-type]
+            ssl_shutdown_timeout=self._seconds,
+        )
+        self._transport.set_protocol(secured)
+        secured.connection_made(self._transport)
+        while data and not self._transport.is_closing():
+            space = secured.get_buffer(len(data))
+            n_bytes = min(len(space), len(data))
+            space[:n_bytes] = data[:n_bytes]
+            secured.buffer_updated(n_bytes)
+            data = data[n_bytes:]
 
     def connection_lost(self, _exc: Exception | None) -> None:
         self._inner.leave()
+
+
+class _TooManyWaitingError(Exception):
+    """More requests came on one connection than anybody sends before an answer."""
 
 
 class _Impatient(HttpToolsProtocol):
@@ -572,23 +582,21 @@ class _Impatient(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._expect_nothing()
-        self._is_refused |= len(self.pipeline) >= _MOST_WAITING
-        if self._is_refused:
+        if len(self.pipeline) >= _MOST_WAITING:
+            self._is_refused = True
             self.end()
-        else:
-            super().on_headers_complete()
+            raise _TooManyWaitingError  # else thousands more that came with it are parsed
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        if not self._is_refused:
+            super().send_400_response(msg)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._at_work = cycle
         super()._start_asgi_task(cycle, app)
 
-    def on_body(self, body: bytes) -> None:
-        if not self._is_refused:
-            super().on_body(body)
-
     def on_message_complete(self) -> None:
-        if self._is_refused:
-            return
         super().on_message_complete()
         if not self.cycle.response_complete:
             self.open.busy(self)

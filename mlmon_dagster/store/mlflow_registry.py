@@ -21,7 +21,7 @@ from pydantic import BaseModel, ValidationError
 
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.spec.names import url_problem
-from mlmon_dagster.store.prometheus_source import OPENER
+from mlmon_dagster.store.bounded_http import NoRedirect, open_within
 
 TIMEOUT_SECONDS = 3.0
 LONGEST_VALUE = 500  # of a tag; MLflow takes 5,000, and people read it in a table
@@ -238,7 +238,7 @@ class MlflowRegistry:
         headers |= {"Authorization": self.authorization} if self.authorization else {}
         request = urllib.request.Request(url, body, headers, method=method)
         try:
-            with OPENER.open(request, timeout=self.timeout_seconds) as said:
+            with open_within(request, self.timeout_seconds, NoRedirect()) as said:
                 return answer.model_validate_json(said.read(_MOST_BYTES))
         except urllib.error.HTTPError as error:
             with error:

@@ -18,6 +18,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from mlmon_dagster.store.bounded_http import NoRedirect, open_within
+
 TIMEOUT_SECONDS = 10.0
 PATIENCE_SECONDS = 1.0  # a server that fails later than this is not waited for again
 NO_SERIES, MANY_SERIES, NOT_A_NUMBER = "no_series", "many_series", "not_a_number"
@@ -37,16 +39,6 @@ class Answer:
     value: float = math.nan
     reason: str = ""
     said: str = ""
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Tokens and messages go where they were declared to go and nowhere else."""
-
-    def redirect_request(self, *_args: object, **_kwargs: object) -> None:
-        return None
-
-
-OPENER = urllib.request.build_opener(_NoRedirect)
 
 
 @dataclass
@@ -82,7 +74,7 @@ class PrometheusServer:
             | ({"Authorization": f"Bearer {self.token}"} if self.token else {}),
         )
         try:
-            with OPENER.open(request, timeout=self.timeout_seconds + 1) as answer:
+            with open_within(request, self.timeout_seconds + 1, NoRedirect()) as answer:
                 return _read(answer.read(_MOST_BYTES))
         except urllib.error.HTTPError as error:
             with error:

@@ -18,7 +18,10 @@ YEARS = (dt.datetime(2023, 1, 1), dt.datetime(2025, 1, 1))  # noqa: DTZ001
 moments = st.datetimes(*YEARS, timezones=st.just(dt.UTC))
 
 
-ZONES = ("UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe")
+ZONES = (
+    "UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kathmandu",
+    "Pacific/Chatham",
+)  # fmt: skip
 # The spec refuses hours where clocks change by half an hour.
 CALENDARS = [
     (zone, grain)

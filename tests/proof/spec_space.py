@@ -29,7 +29,7 @@ DIMENSIONS: dict[str, tuple[str, ...]] = {
     "granularity": ("day", "hour", "week", "month"),
     "zone": (
         "UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Pacific/Auckland",
-        "Australia/Lord_Howe",
+        "Australia/Lord_Howe", "Asia/Kathmandu", "Pacific/Chatham",
     ),
     "id": ("one", "parts"),
     "names": ("shared", "own"),  # of the columns of the actuals

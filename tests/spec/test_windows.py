@@ -29,7 +29,8 @@ from mlmon_dagster.spec.declaration import TimeSpec
 from tests.spec.specs import UTC, time_spec
 
 ZONES = ["UTC", "America/New_York", "Europe/Berlin", "Australia/Lord_Howe", "America/Santiago",
-         "America/Havana", "Asia/Kolkata", "Africa/Cairo"]  # fmt: skip
+         "America/Havana", "Asia/Kolkata", "Asia/Kathmandu", "Pacific/Chatham",
+         "Africa/Cairo"]  # fmt: skip
 MOMENTS = st.timedeltas(dt.timedelta(0), dt.timedelta(days=40 * 365)).map(
     dt.datetime(1995, 1, 1, tzinfo=UTC).__add__
 )
@@ -289,7 +290,7 @@ def test_hours_where_clocks_change_by_half_an_hour_are_refused_before_they_do() 
     with pytest.raises(ConfigError, match="change by 30 minutes, so that an hour there is no hour"):
         check_window_count(time_spec(granularity="hour", **howe), now)
     check_window_count(time_spec(granularity="day", **howe), now)
-    for zone in ("Asia/Kolkata", "Europe/Berlin"):
+    for zone in ("Asia/Kolkata", "Asia/Kathmandu", "Pacific/Chatham", "Europe/Berlin"):
         check_window_count(time_spec(granularity="hour", zone=zone, start="2026-09-01"), now)
 
 

@@ -22,7 +22,7 @@ from mlmon_dagster.alerts.receivers.base import (
     retry_after,
 )
 from mlmon_dagster.spec.alerting import address_problem
-from mlmon_dagster.store.prometheus_source import OPENER
+from mlmon_dagster.store.bounded_http import NoRedirect, open_within
 
 TIMEOUT_SECONDS = 10
 _NOT_NOW = (408, 425, 500, 502, 503, 504)
@@ -110,12 +110,12 @@ def post(
         url: Where to.
         body: What.
         headers: Besides the usual ones.
-        timeout_seconds: How long to wait for the other side.
+        timeout_seconds: How long the whole may take.
     """
     usual = {"Content-Type": "application/json", "User-Agent": "mlmon-dagster"}
     request = urllib.request.Request(url, body, {**usual, **headers})
     try:
-        with OPENER.open(request, timeout=timeout_seconds) as answer:
+        with open_within(request, timeout_seconds, NoRedirect()) as answer:
             answer.read(1024)
     except urllib.error.HTTPError as error:
         with error:

@@ -36,6 +36,7 @@ from mlmon_dagster.alerts.receivers.base import (
     retry_after,
 )
 from mlmon_dagster.alerts.receivers.slack_buttons import buttons_of
+from mlmon_dagster.store.bounded_http import open_within
 
 TIMEOUT_SECONDS = 10
 SCOPES = ("chat:write", "channels:history")
@@ -111,6 +112,18 @@ class SlackCheck:
     text: str
 
 
+class _Client(WebClient):
+    """The SDK's client, whose answers have a deadline as a whole."""
+
+    def _perform_urllib_http_request_internal(
+        self, url: str, req: urllib.request.Request
+    ) -> dict[str, Any]:
+        proxies = {"http": self.proxy, "https": self.proxy} if self.proxy else None
+        with open_within(req, self.timeout, urllib.request.ProxyHandler(proxies)) as answer:
+            body = answer.read().decode(answer.headers.get_content_charset() or "utf-8")
+            return {"status": answer.status, "headers": answer.headers, "body": body}
+
+
 class SlackReceiver:
     """A Slack workspace, by bot token.
 
@@ -139,7 +152,7 @@ class SlackReceiver:
         self._app_token = app_token
         logger = logging.getLogger(__name__)
         logger.setLevel(logging.CRITICAL)  # outcomes are kept in the outbox; DEBUG prints bodies
-        self._client = WebClient(
+        self._client = _Client(
             token,
             base_url=base_url,
             proxy=proxy,
@@ -426,10 +439,9 @@ def send_bytes(url: str, content: bytes, timeout_seconds: float, proxy: str | No
         OSError: If the server cannot be reached or answers anything but success.
     """
     proxies = urllib.request.ProxyHandler({"http": proxy, "https": proxy} if proxy else None)
-    opener = urllib.request.build_opener(proxies)
     headers = {"Content-Type": "application/octet-stream", "User-Agent": "mlmon-dagster"}
     request = urllib.request.Request(url, content, headers)
-    with opener.open(request, timeout=timeout_seconds) as answer:
+    with open_within(request, timeout_seconds, proxies) as answer:
         answer.read(1024)
 
 

@@ -32,6 +32,7 @@ from mlmon_dagster.alerts.receivers.base import (
 )
 from mlmon_dagster.spec.alerting import address_problem
 from mlmon_dagster.store import Store, outbox
+from mlmon_dagster.store.bounded_http import open_within
 from mlmon_dagster.store.outbox import Claim, outbox_health
 from mlmon_dagster.store.state import crash_points
 from mlmon_dagster.store.state.statements import Row
@@ -383,7 +384,7 @@ def ping(url: str, timeout_seconds: float = TIMEOUT_SECONDS) -> str:
         return f"MLMON_HEARTBEAT_URL: {problem}"
     request = urllib.request.Request(url, headers={"User-Agent": "mlmon-dagster"})
     try:
-        with urllib.request.urlopen(request, timeout=timeout_seconds) as answer:
+        with open_within(request, timeout_seconds) as answer:
             answer.read(64)
     except urllib.error.HTTPError as error:
         error.close()
