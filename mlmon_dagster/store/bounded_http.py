@@ -15,7 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 _MOST_BYTES: Final = 1_000_000  # that are read of an answer that says what went wrong
 
@@ -74,9 +74,11 @@ class _Deadline:
         self._timer.daemon = True
         self._timer.start()
 
-    def connect(self, *arguments: Any, **options: Any) -> socket.socket:
+    def connect(
+        self, address: tuple[str, int], timeout: float | None, source: tuple[str, int] | None
+    ) -> socket.socket:
         """Connect, and watch the connection from then on, TLS on top of it or not."""
-        found = socket.create_connection(*arguments, **options)
+        found = socket.create_connection(address, timeout, source)
         with self._lock:
             self._watched.append(found.dup())
         return found
@@ -103,14 +105,14 @@ class _Deadline:
 
 
 class _Connection(http.client.HTTPConnection):
-    def __init__(self, deadline: _Deadline, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+    def __init__(self, deadline: _Deadline, host: str, *, timeout: float) -> None:
+        super().__init__(host, timeout=timeout)
         self._create_connection = deadline.connect
 
 
 class _SecureConnection(http.client.HTTPSConnection):
-    def __init__(self, deadline: _Deadline, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+    def __init__(self, deadline: _Deadline, host: str, *, timeout: float) -> None:
+        super().__init__(host, timeout=timeout)
         self._create_connection = deadline.connect
 
 

@@ -117,7 +117,7 @@ class _Client(WebClient):
 
     def _perform_urllib_http_request_internal(
         self, url: str, req: urllib.request.Request
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         proxies = {"http": self.proxy, "https": self.proxy} if self.proxy else None
         with open_within(req, self.timeout, urllib.request.ProxyHandler(proxies)) as answer:
             body = answer.read().decode(answer.headers.get_content_charset() or "utf-8")
