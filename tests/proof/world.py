@@ -82,7 +82,7 @@ def make_spec() -> ModelSpec:
                 "dataset": "dataset",
             },
             "baseline": {"dataset": "training"},
-            "actuals": {"expected_within": "30d", "closed_after": "300d"},
+            "actuals": {"expected_within": "30d", "closed_after": "300d", "min_coverage": 0.9},
             "features": {"age": {"type": "numeric"}},
         }
     )  # fmt: skip

@@ -40,7 +40,11 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """A world whose alerts go to Slack."""
     spec = declare(
         alerts={"slack": {"channel": "#ml-alerts"}, "group_wait": "0s"},
-        actuals={"expected_within": "30d", "closed_after": "60d"},  # no window is history yet
+        actuals={
+            "expected_within": "30d",
+            "closed_after": "60d",
+            "min_coverage": 0.9,
+        },  # no window is history yet
     )
     made = build(tmp_path_factory.mktemp("told"), spec=spec)
     yield made
