@@ -53,22 +53,21 @@ def test_when_labels_came_is_counted_by_age_and_class(tmp_path: Path) -> None:
 
 @pytest.mark.proof
 @pytest.mark.parametrize(
-    ("lag", "days", "baseline_days", "due"),
-    [(UNIFORM, 36, 30, 20), (UNIFORM, 36, 0, 20), (DEFAULTS, 70, 30, 61)],
-    ids=["1 to 20 days", "1 to 20 days, no baseline", "positives first"],
+    ("lag", "days", "due"),
+    [(UNIFORM, 36, 20), (DEFAULTS, 70, 61)],
+    ids=["1 to 20 days", "positives first"],
 )
 def test_a_healthy_model_with_late_labels_is_never_wrong_and_is_judged_in_time(
-    tmp_path: Path, lag: Lag, days: int, baseline_days: int, due: int
+    tmp_path: Path, lag: Lag, days: int, due: int
 ) -> None:
     """No verdict on its freshness, calibration or estimates fails, however few labels there are."""
-    world = LateWorld(tmp_path, lag, n=300, baseline_days=baseline_days)
+    world = LateWorld(tmp_path, lag, n=300)
     world.live(days)
 
     bad = failed(world)
     calibrated = bad[~bad["monitor"].isin(["performance/roc_auc"])]  # .05 of 300 rows is chance
     assert calibrated.empty, calibrated.to_string()
-    oldest = set(range(days - due - 4)) if baseline_days else set(range(days - due - 4, 0))
-    assert oldest <= judged_days(world)
+    assert set(range(days - due - 4)) <= judged_days(world)
     newest = world.verdicts("performance", "calibration_gap").iloc[-1]
     assert newest["reason"] == "labels_still_coming"
     assert "It will be judged by" in newest["message"]
@@ -90,7 +89,7 @@ def test_a_label_job_that_stops_is_told_and_over_when_it_has_caught_up(tmp_path:
 @pytest.mark.proof
 def test_history_that_is_imported_is_learnt_from_the_times_it_gives(tmp_path: Path) -> None:
     """Forty days that come at once are judged at once, but for those still waiting."""
-    world = LateWorld(tmp_path, UNIFORM, n=200, baseline_days=0)
+    world = LateWorld(tmp_path, UNIFORM, n=200)
     for _ in range(40):
         world.land_day()
     world.look()
