@@ -68,6 +68,7 @@ class LateWorld:
         delivered: Day on which labels known on a day are delivered; by default that day.
         is_dated: Whether labels say when they became known.
         wrong: From this day on scores say nothing.
+        chosen: Chance by score that a production row is ever labelled; None: all are.
     """
 
     folder: Path
@@ -78,6 +79,7 @@ class LateWorld:
     delivered: Callable[[int], int] = lambda day: day
     is_dated: bool = True
     wrong: int = 10**6
+    chosen: Callable[[np.ndarray], np.ndarray] | None = None
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -125,6 +127,8 @@ class LateWorld:
                 "due": [self.delivered(int(day + k)) for k in known],
             }
         )
+        if self.chosen is not None and dataset == "production":
+            labels = labels[rng.random(self.n) < self.chosen(score)]
         return predictions, labels if self.is_dated else labels.drop(columns="known_at")
 
     def _drop(self, stream: str, name: str, rows: pd.DataFrame) -> None:
