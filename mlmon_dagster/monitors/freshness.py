@@ -42,7 +42,8 @@ def judge(evidence: Evidence) -> list[MonitorResult]:
     row until that is decided: by the next event (`first_event_time`, `next_after`), or by its not
     having come. A window fails only once as much time has passed since the silent windows began, so
     that rows on their way have their chance; before that there is no row for it either. Where
-    landing files are not read yet that may hold its rows (`n_unread`), it is NO_DATA.
+    landing files are not read yet that may hold its rows (`n_unread`), it is NO_DATA. After rows
+    that are not counted yet there is no row, either.
     Late ground truth: see `judge_ground_truth`.
     """
     windows = list(production(evidence))
@@ -63,12 +64,15 @@ class _Silence:
         since: Start of the first empty window since then.
         next_event: The first event after it; None if none is known.
         is_followed: Whether rows have come after it whose times are not known yet.
+        is_after_uncounted: Whether the rows before it are not counted yet, so that neither the last
+            event nor what is usual is known.
     """
 
     last_event: pd.Timestamp | None
     since: pd.Timestamp
     next_event: pd.Timestamp | None
     is_followed: bool
+    is_after_uncounted: bool
 
 
 def _find_silences(windows: Sequence[Window]) -> list[_Silence | None]:
@@ -85,15 +89,17 @@ def _find_silences(windows: Sequence[Window]) -> list[_Silence | None]:
                 next_event = window["window_start"]
     last_event = _known(windows[0].get("last_before")) if windows else None
     since: pd.Timestamp | None = None
+    is_uncounted = False
     found: list[_Silence | None] = []
     for window, (following, is_followed) in zip(windows, reversed(ahead), strict=True):
         if window["n"] > 0:
             last_event, since = _known(window.get("last_event_time")), None
+            is_uncounted = last_event is None and window["is_waiting"]
             last_event = window["window_start"] if last_event is None else last_event
             found.append(None)
             continue
         since = window["window_start"] if since is None else since
-        found.append(_Silence(last_event, since, following, is_followed))
+        found.append(_Silence(last_event, since, following, is_followed, is_uncounted))
     return found
 
 
@@ -144,6 +150,8 @@ class _Count:
 
 def _judge_silence(evidence: Evidence, window: Window, silence: _Silence) -> MonitorResult | None:
     monitor = evidence.spec.monitors.freshness
+    if silence.is_after_uncounted:
+        return None  # the first look at a history comes before any of it is counted
     count = _Count(window.get("calendar") or None, monitor.no_data_for, window)
     if count.calendar is not None and not count.calendar.is_expected(count.start):
         return _not_expected(evidence, window, count.calendar)

@@ -48,7 +48,7 @@ def judge(work: Work, family: str, windows: Sequence[Window] | None = None) -> S
     if family != "freshness":
         _mark_judged(work, family, states)
     if family == "schema":
-        judge_older(work)
+        _judge_freshness_again(work)
     return windows
 
 
@@ -187,10 +187,12 @@ def judge_quarantined(work: Work) -> None:
             judge(replace(work, windows=(window,)), "schema")
 
 
-def judge_older(work: Work) -> None:
-    """Judge the freshness of windows that no look at the newest ones reaches, once computed."""
-    newest = silence.newest_windows(work)
-    if work.windows and newest and work.start < newest[0].start:
+def _judge_freshness_again(work: Work) -> None:
+    """Judge freshness once a run has counted its windows.
+
+    The look before the run knew neither when their last events were nor how many have truth.
+    """
+    if work.windows:
         judge(work, "freshness")
 
 

@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import sqlalchemy as sa
 
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import load_model
 from mlmon_dagster.store.state import monitor_results, window_state
+from mlmon_dagster.store.state.schema import monitor_result
 from tests.defs.small_model import drop, make_project
 from tests.pipeline.looking import look
 
@@ -124,3 +126,20 @@ def test_easter_is_no_silence_where_the_country_is_declared(tmp_path: Path) -> N
         "empty; holidays: Good Friday, Easter Monday; 30 expected hours are missing; the limit is "
         "26h.",
     )
+
+
+def test_the_first_look_at_a_history_knows_its_weekends(tmp_path: Path) -> None:
+    """Eight weeks that land at once open no episode: they are counted before silence is judged."""
+    desk = Desk(tmp_path)
+    desk.land(FIRST, dt.date(2024, 4, 26))
+
+    found = desk.look("2024-04-29T06:00:00+02:00")
+
+    weekends = [day.strftime("%m-%d") for day in pd.date_range("2024-03-30", "2024-04-28")]
+    weekends = [day for day in weekends if dt.date.fromisoformat(f"2024-{day}").weekday() >= 5]
+    assert {found[day][0] for day in weekends} == {"NO_DATA"}
+    table = monitor_result
+    failed = sa.select(table.c.window_start).where(table.c.status == "ERROR")
+    with desk.project.store.state.connect() as conn:
+        first_weeks = dt.datetime(2024, 3, 25, tzinfo=dt.UTC)  # before they could teach anything
+        assert max(conn.scalars(failed), default=first_weeks) <= first_weeks
