@@ -14,6 +14,7 @@ from mlmon_dagster.commands.outside import sentence_of_failure
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.pipeline.asked import complete_period, window_range
 from mlmon_dagster.pipeline.plan import Request, is_up_to_date, plan, try_again
+from mlmon_dagster.pipeline.status import find_outdated
 from mlmon_dagster.pipeline.steps import REPORTED, windowed_of
 from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.project import Project
@@ -21,7 +22,6 @@ from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.names import counted
 from mlmon_dagster.spec.scalars import format_duration
 from mlmon_dagster.store import Store, baselines
-from mlmon_dagster.store.state import window_state
 
 if TYPE_CHECKING:
     from mlmon_dagster.defs.launch import RunReport
@@ -85,7 +85,7 @@ def run_model(
         if not (period or stale):
             click.echo(f"{spec.model}: every window is computed from its newest inputs")
         is_news = len(reports) > 1 or reports[0].is_news
-        if is_news or spec.model not in window_state.reported(project.store.state):
+        if is_news or find_outdated(project, [spec]):
             reports.append(launcher.materialize(spec, REPORTED, keys=launcher.overview_keys))
         for season in {report.season for report in reports} - {"", known}:
             click.echo(f"  {season}")
@@ -122,17 +122,19 @@ def would_change_nothing(project: Project, spec: ModelSpec) -> bool:
     if (
         spec.registry is not None
         or may_have_work(store, spec, project.folder)
-        or spec.model not in window_state.reported(store.state)
+        or find_outdated(project, [spec])
         or not has_baseline(store, spec)
         or not is_up_to_date(project, spec, project.now())
     ):
         return False
-    from mlmon_dagster.pipeline.judge import judge, judge_quarantined, verdicts_on
+    from mlmon_dagster.pipeline.judge import judge, judge_quarantined
+    from mlmon_dagster.store.state.standing import load_standing
 
     work = Work(project, spec, (), project.now(), "", False)
     judge_quarantined(work)
-    fresh = verdicts_on(work, "freshness", judge(work, "freshness"))
-    statuses = {row["status"] for row in fresh.get(None, [])}
+    judge(work, "freshness")
+    standing = load_standing(store.state, [spec], work.now)[spec.model]
+    statuses = {row["status"] for row in standing if row["family"] == "freshness"}
     return "OK" in statuses <= {"OK", "NO_DATA"}
 
 

@@ -36,7 +36,13 @@ from mlmon_dagster.pipeline.baseline import fit_baseline, version_of_inputs
 from mlmon_dagster.pipeline.ingest import ingest, ingest_numbers, schema_changes_now, table_sizes
 from mlmon_dagster.pipeline.judge import judge_quarantined
 from mlmon_dagster.pipeline.run import WINDOW_STEPS, known_numbers, newer_window
-from mlmon_dagster.pipeline.status import COLUMNS, status_of
+from mlmon_dagster.pipeline.status import (
+    COLUMNS,
+    OVERVIEW,
+    digest_overview,
+    digest_shown,
+    status_of,
+)
 from mlmon_dagster.pipeline.steps import MEASURED, AssetInfo, assets_of
 from mlmon_dagster.pipeline.work import Numbers, Work, computing
 from mlmon_dagster.project import Project
@@ -461,7 +467,10 @@ def _windowed(project: Project, spec: ModelSpec, info: AssetInfo) -> Body:
         if (newer := newer_window(work, info.name)) is not None:
             window, state = newer
             known = known_numbers(project, spec, info.name, [window], {window.start: state})
-            if shown := _of_window(info, known.get(window.key, {})):
+            shown = _of_window(info, known.get(window.key, {}))
+            if info.name not in MEASURED:  # what a count of all rows found is not kept elsewhere
+                shown = _shown_before(context.instance, asset_key(spec, info.name), window) or shown
+            if shown:
                 # The UI shows what came last as the newest: so the newest window comes once more.
                 yield dg.AssetMaterialization(
                     asset_key(spec, info.name),
@@ -470,6 +479,16 @@ def _windowed(project: Project, spec: ModelSpec, info: AssetInfo) -> Body:
                 )
 
     return windowed
+
+
+def _shown_before(
+    instance: dg.DagsterInstance, key: dg.AssetKey, window: Window
+) -> dict[str, dg.MetadataValue]:
+    """Return the metadata that a window's asset was materialized with last."""
+    of_window = dg.AssetRecordsFilter(asset_key=key, asset_partitions=[window.key])
+    found = instance.fetch_materializations(of_window, limit=1).records
+    last = found[0].asset_materialization if found else None
+    return {k: v for k, v in last.metadata.items() if k not in REBUILT} if last else {}
 
 
 def _of_window(info: AssetInfo, numbers: Numbers) -> dict[str, Any]:
@@ -517,12 +536,15 @@ def overview_asset(
     )
 
     def overview(_: dg.AssetExecutionContext, __: Inputs) -> Iterator[Materialized]:
-        rows = status_of(project, specs, models.broken)
+        now = models.again(project.now())
+        digest = digest_overview(project, now.specs, [one.name for one in now.broken])
+        rows = status_of(project, now.specs, now.broken)
         worst: dict[str, object] = {
             "models": len(rows),
             "models failing": sum(row["status"] in ("BROKEN", "ERROR", "WARN") for row in rows),
             "status": table(rows, COLUMNS),
         }
+        state_marks.beat(project.store.state, OVERVIEW, project.now(), digest)
         yield dg.MaterializeResult(metadata=safe_metadata(worst))
 
     return made_of(asset, overview)
@@ -573,9 +595,9 @@ def make_health_report(work: Work) -> Numbers:
     from mlmon_dagster.pipeline.asking.health import write_health_report
 
     state, model = work.project.store.state, work.spec.model
-    seen = window_state.progress(state).get(model)
+    shown = digest_shown(work.project, [work.spec]).get(model, "")
     report, path = write_health_report(work.project, work.spec)
-    window_state.note_report(state, model, seen, work.now)
+    window_state.note_report(state, model, shown, work.now)
     numbers: Numbers = {
         "path": dg.MetadataValue.path(str(path)),
         "status": report.status,

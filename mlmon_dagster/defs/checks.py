@@ -1,13 +1,15 @@
 """Monitors as asset checks: one check per family, one evaluation per window."""
 
+import datetime as dt
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.asset_checks.asset_check_evaluation import (
     AssetCheckEvaluationTargetMaterializationData as Target,
 )
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord
 
 from mlmon_dagster.defs.assets import (
     Inputs,
@@ -21,16 +23,23 @@ from mlmon_dagster.defs.assets import (
     step_of_key,
     work_of,
 )
+from mlmon_dagster.defs.instance import models_in_flight, models_of
 from mlmon_dagster.defs.metadata import REBUILT, page_metadata, safe_metadata, table
 from mlmon_dagster.pipeline.families import FAMILIES
-from mlmon_dagster.pipeline.judge import judge, verdicts_on, why_no_verdict
+from mlmon_dagster.pipeline.judge import (
+    judge,
+    judge_computed,
+    verdicts_on,
+    waits_for_truth,
+    why_no_verdict,
+)
 from mlmon_dagster.pipeline.steps import AssetInfo, assets_of
-from mlmon_dagster.pipeline.work import Work, computing
+from mlmon_dagster.pipeline.work import computing
 from mlmon_dagster.project import Project
-from mlmon_dagster.spec import ModelSpec, Window, window_containing
+from mlmon_dagster.spec import ModelSpec, window_containing
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store.state import monitor_results
-from mlmon_dagster.store.state.standing import load_standing
+from mlmon_dagster.store.state.standing import load_standing, name_window, worst_of
 
 Result = Mapping[str, Any]
 _VERDICTS = SharedOut(None, is_required=False)  # one an evaluated window, however many
@@ -39,6 +48,14 @@ UNWATCHED = {"performance": "No ground truth is declared, so there is nothing to
 EXPECTED = (
     "expectation", "columns", "severity", "kept", "rows", "unexpected", "share", "values", "error",
 )  # fmt: skip
+WINDOW = ("window",)
+FINISHED = [
+    dg.DagsterRunStatus.SUCCESS,
+    dg.DagsterRunStatus.FAILURE,
+    dg.DagsterRunStatus.CANCELED,
+]
+_OVERLAP = dt.timedelta(minutes=1)  # a run's end may be written a little after it
+_MODELS_AT_ONCE = 100
 SHOWN = ("column", "slice", "metric", "value", "baseline", "threshold", "n", "status", "message")
 
 
@@ -68,24 +85,34 @@ def _family_check(project: Project, spec: ModelSpec, info: AssetInfo) -> dg.Asse
         context: dg.AssetCheckExecutionContext, _: Inputs
     ) -> Iterator[dg.AssetCheckEvaluation]:
         work = work_of(project, spec, context)
-        if info.is_windowed and not work.windows:
-            return  # rows past retention; the verdicts of then stand
+        judged: Mapping[str, Sequence[Result]] = {}
+        shown: list[str] = []
         with computing.running():
-            judged = verdicts_on(work, family, judge(work, family))
-        keys = [window.key for window in work.windows] if info.is_windowed else [None]
-        targets = _targets(context.instance, key, keys)
-        for partition in keys:
-            results = judged.get(partition, [])
-            watched = FAMILIES[family].is_watched(spec) or bool(results)
-            yield evaluation(key, family, partition, results, targets.get(partition), watched)
-        if info.is_windowed and (newer := _newer_verdict(work, family)) is not None:
-            # The UI counts a check as what it said last: of the newest window, once more.
-            target = _targets(context.instance, key, [newer.key]).get(newer.key)
-            known = monitor_results.newest(
-                project.store.state, spec.model, newer.start, newer.end, family
-            )
-            rows = [{str(name): row[name] for name in row} for row in known.to_dict("records")]
-            yield evaluation(key, family, newer.key, rows, target, is_known=True)
+            if not info.is_windowed:
+                judge(work, family)
+            elif work.windows:
+                judge(work, family)
+                judged = verdicts_on(work, family)
+            else:  # "Execute all" in the UI names none: what stands is looked at again
+                judge_computed(work, family, again=True)
+        if info.is_windowed:
+            # A window that waits for its ground truth has nothing to show, and hides nothing.
+            shown = [w.key for w in work.windows if not waits_for_truth(judged[w.key])]
+            targets = _targets(context.instance, key, shown)
+            for name in shown:
+                results = judged[name]
+                watched = FAMILIES[family].is_watched(spec) or bool(results)
+                yield evaluation(key, family, name, results, targets.get(name), watched)
+        standing = load_standing(project.store.state, [spec], work.now)[spec.model]
+        mine = [row for row in standing if row["family"] == family]
+        names = windows_of_rows(spec, mine)
+        is_last = bool(work.windows) and shown[-1:] == [work.windows[-1].key]
+        if not (is_last and names <= set(shown[-1:])):
+            # Of a check the UI shows what was planned or said last: so what stands comes last.
+            outside = names - {window.key for window in work.windows}
+            partition = next(iter(outside)) if len(names) == len(outside) == 1 else None
+            target = _targets(context.instance, key, [partition]).get(partition)
+            yield show_standing(spec, key, family, mine, target, partition, is_known=bool(shown))
 
     parents = by_input([key])
     return StepCheck(
@@ -105,16 +132,113 @@ def _family_check(project: Project, spec: ModelSpec, info: AssetInfo) -> dg.Asse
     )
 
 
-def _newer_verdict(work: Work, family: str) -> Window | None:
-    """Return the newest window that the family could judge, if it is later than those of a run."""
-    state, spec = work.project.store.state, work.spec
-    judged = {
-        row["window_start"]
-        for row in load_standing(state, [spec], work.now)[spec.model]
-        if row["family"] == family and row["status"] != "NO_DATA"
-    }
-    newest = max(judged, default=work.start)
-    return window_containing(work.spec.time, newest) if newest >= work.end else None
+def windows_of_rows(spec: ModelSpec, rows: Sequence[Result]) -> set[str]:
+    """Return the keys of the windows that some verdicts are on."""
+    return {window_containing(spec.time, row["window_start"]).key for row in rows}
+
+
+def show_standing(
+    spec: ModelSpec,
+    key: dg.AssetKey,
+    family: str,
+    rows: Sequence[Result],
+    target: Target | None,
+    partition: str | None = None,
+    *,
+    is_known: bool = False,
+) -> dg.AssetCheckEvaluation:
+    """Put what stands of a family into one evaluation, which may hold verdicts on several windows.
+
+    Args:
+        spec: The model.
+        key: The asset.
+        family: The family.
+        rows: Its verdicts that stand.
+        target: The materialization that the evaluation is of.
+        partition: The window, if it is one alone that the run does not have.
+        is_known: Whether the run said it before, or nothing was judged for it.
+    """
+    windowed = [{**row, "window": name_window(spec, row["window_start"])} for row in rows]
+    watched = FAMILIES[family].is_watched(spec) or bool(rows)
+    return evaluation(key, family, partition, windowed, target, watched, is_known=is_known)
+
+
+class StandingChecks:
+    """Keeps what Dagster shows of a check last equal to what stands.
+
+    Of two runs at once Dagster shows as the latest the one that was asked for last, whichever said
+    its verdict last, and of a run that ended early what was only planned. So once the runs of a
+    model are over, a check that shows anything else is evaluated once more, outside of a run and
+    of no partition: of these Dagster takes any number.
+    """
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self._seen = -1  # the newest verdict that was compared
+        self._since: dt.datetime | None = None  # runs that ended before were, too
+        self._left: set[str] = set()  # models whose runs went on at the last look
+
+    def report(self, instance: dg.DagsterInstance, specs: Sequence[ModelSpec]) -> int:
+        """Evaluate the checks that show something else than what stands; return how many."""
+        began = dt.datetime.now(dt.UTC)  # Dagster's times are of the real clock
+        seen, changed = monitor_results.changed_since(self._project.store.state, self._seen)
+        if self._since is not None:
+            ended = dg.RunsFilter(statuses=FINISHED, updated_after=self._since - _OVERLAP)
+            runs = instance.get_run_records(ended)
+            changed |= {model for run in runs for model in models_of(run.dagster_run)}
+        busy, wanted = models_in_flight(instance), changed | self._left
+        mine = [spec for spec in specs if spec.model in wanted - busy]
+        n = sum(
+            self._report_some(instance, mine[place : place + _MODELS_AT_ONCE])
+            for place in range(0, len(mine), _MODELS_AT_ONCE)
+        )
+        self._seen, self._since, self._left = seen, began, wanted & busy
+        return n
+
+    def _report_some(self, instance: dg.DagsterInstance, specs: Sequence[ModelSpec]) -> int:
+        checks = {
+            dg.AssetCheckKey(asset_key(spec, info.name), info.family): spec
+            for spec in specs
+            for info in assets_of(spec)
+            if info.family
+        }
+        storage = instance.event_log_storage
+        newest = storage.get_latest_asset_check_execution_by_key(list(checks))
+        standing = load_standing(self._project.store.state, specs, self._project.now())
+        last = {
+            record.asset_entry.asset_key: record.asset_entry.last_materialization_record
+            for record in instance.get_asset_records([key.asset_key for key in newest])
+        }
+        n = 0
+        for key, record in newest.items():
+            spec, made = checks[key], last.get(key.asset_key)
+            rows = [row for row in standing[spec.model] if row["family"] == key.name]
+            target = made and Target(
+                storage_id=made.storage_id, run_id=made.run_id, timestamp=made.timestamp
+            )
+            shown = show_standing(spec, key.asset_key, key.name, rows, target, is_known=True)
+            if not _says(record, shown, windows_of_rows(spec, rows)):
+                instance.report_runless_asset_event(shown)
+                n += 1
+        return n
+
+
+def _says(
+    record: AssetCheckExecutionRecord, shown: dg.AssetCheckEvaluation, windows: Set[str]
+) -> bool:
+    """Tell whether the latest evaluation of a check says what stands, and the UI counts it."""
+    said = record.evaluation
+    if not isinstance(said, dg.AssetCheckEvaluation):  # planned, and not evaluated in its run
+        return False
+    same = (said.passed, said.severity, said.description)
+    if same != (shown.passed, shown.severity, shown.description):
+        return False
+    if record.partition is not None:
+        return windows <= {record.partition}
+    # Without a partition it counts only for the asset's last materialization, or in the same run.
+    of, now = said.target_materialization_data, shown.target_materialization_data
+    is_counted = now is None or (of is not None and of.storage_id == now.storage_id)
+    return is_counted or (now is not None and now.run_id == record.run_id)
 
 
 def evaluation(
@@ -131,20 +255,21 @@ def evaluation(
 
     Failing results come first in its table. A window without any verdict does not pass: it fails
     as a warning, since "no data" is not "healthy". Only a family that has nothing to watch in this
-    model passes without one. What was known before the run says so.
+    model passes without one. What stands, whatever the run's windows are, says of which window.
     """
+    status = worst_of(results)
     failing = [r for r in results if r["status"] in ("WARN", "ERROR")]
     decided = [r for r in results if r["status"] != "NO_DATA"]
-    is_error = any(r["status"] == "ERROR" for r in failing)
+    has_windows = any("window" in r for r in results)
     ranked = sorted(results, key=lambda r: ("ERROR", "WARN", "NO_DATA", "OK").index(r["status"]))
     return dg.AssetCheckEvaluation(
         asset_key=key,
         check_name=family,
         partition=partition,
-        passed=not watched or (bool(decided) and not failing),
-        severity=dg.AssetCheckSeverity.ERROR if is_error else dg.AssetCheckSeverity.WARN,
+        passed=not watched or status == "OK",
+        severity=dg.AssetCheckSeverity.ERROR if status == "ERROR" else dg.AssetCheckSeverity.WARN,
         blocking=False,
-        description=_sentence(results, failing, decided)
+        description=_sentence(results, failing, decided if status == "OK" else ())
         if watched
         else UNWATCHED.get(family, NOTHING_TO_WATCH),
         metadata=safe_metadata(
@@ -152,13 +277,20 @@ def evaluation(
                 "failing": len(failing),
                 "checked": len(decided),
                 "no data": len(results) - len(decided),
-                "results": table([_shown(r) for r in ranked], SHOWN),
+                "results": table([_shown(r) for r in ranked], (*WINDOW[:has_windows], *SHOWN)),
                 **_expectations(results),
+                **({"window": _newest_window(results)} if has_windows else {}),
                 **(REBUILT if is_known else {}),
             }
         ),
         target_materialization_data=target,
     )
+
+
+def _newest_window(results: Sequence[Result]) -> str:
+    """Return the newest window with the worst verdict; "none" where nothing was ever judged."""
+    worst = worst_of(results)
+    return max((r["window"] for r in results if r["status"] == worst), default="none")
 
 
 def _expectations(results: Sequence[Result]) -> dict[str, object]:
@@ -198,6 +330,7 @@ def _shown(result: Result) -> dict[str, object]:
     unseen = details.get("unseen_values") or details.get("unseen")
     suffix = f" Values: {', '.join(map(str, unseen))}." if unseen else ""
     return {
+        "window": result.get("window"),
         "column": result["column_name"],
         "slice": "all" if is_whole else f"{result['slice_key']}={result['slice_value']}",
         "metric": result["metric"],

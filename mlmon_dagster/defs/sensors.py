@@ -11,7 +11,7 @@ import dagster as dg
 
 from mlmon_dagster.defs import assets, delivery
 from mlmon_dagster.defs.assets import OVERVIEW_KEY, SHARED, asset_key, keys_of, range_tags
-from mlmon_dagster.defs.checks import evaluation
+from mlmon_dagster.defs.checks import StandingChecks, show_standing
 from mlmon_dagster.defs.delivery import report_delivery
 from mlmon_dagster.defs.instance import model_tags, models_in_flight
 from mlmon_dagster.defs.metadata import safe_metadata, table
@@ -19,17 +19,24 @@ from mlmon_dagster.defs.resource import report_on_assets
 from mlmon_dagster.defs.targets import ASSET_JOB, cadence_job, select_cadence
 from mlmon_dagster.pipeline import silence
 from mlmon_dagster.pipeline.ingest import ingest, ingest_numbers, note_backlog
-from mlmon_dagster.pipeline.judge import judge, judge_quarantined, verdicts_on
+from mlmon_dagster.pipeline.judge import judge, judge_quarantined
 from mlmon_dagster.pipeline.plan import Request, in_runs, is_computed, plan
 from mlmon_dagster.pipeline.quiet_models import FEW, QuietModels
+from mlmon_dagster.pipeline.status import (
+    OVERVIEW,
+    digest_overview,
+    find_outdated,
+    is_overview_outdated,
+)
 from mlmon_dagster.pipeline.steps import REPORTED, windowed_of
 from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import Models, ModelSpec, complete_windows, production_end
 from mlmon_dagster.spec.declaration import SHORTEST_CLOSING, Granularity
 from mlmon_dagster.spec.sources import Stream
-from mlmon_dagster.store.state import manifest, window_state
+from mlmon_dagster.store.state import manifest, state_marks
 from mlmon_dagster.store.state.manifest import Backlog
+from mlmon_dagster.store.state.standing import load_standing
 from mlmon_dagster.store.state.writer_lock import BusyError
 
 # Dagster cuts a tick off after 60 s. Files are taken in for the first 20 of them; what is left is
@@ -37,6 +44,7 @@ from mlmon_dagster.store.state.writer_lock import BusyError
 TICK_SECONDS = 20.0
 LEAST_SECONDS = 3.0  # of a model, so that one with many files leaves something to the others
 LARGE_FILE = 32 * 1024**2
+OVERVIEW_WAITS = dt.timedelta(minutes=10)
 
 
 def planner_sensor(project: Project, models: Models) -> dg.SensorDefinition:
@@ -60,6 +68,7 @@ def planner_sensor(project: Project, models: Models) -> dg.SensorDefinition:
     )
     def planner(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         planned: list[Request] = []
+        idle: list[ModelSpec] = []  # with nothing to compute before what there is can be shown
         requests: list[dg.RunRequest] = []  # of files that are taken in by a run
         failing = delivery.failed_plannings(project)
         declared = models.again(project.now())
@@ -83,6 +92,8 @@ def planner_sensor(project: Project, models: Models) -> dg.SensorDefinition:
                 found = _plan_model(tick, spec, len(to_look_at) - n)
                 planned += found.requests
                 requests += found.files
+                if found.is_idle:
+                    idle.append(spec)
                 if found.is_idle and spec.model not in failing:
                     quiet.note(spec, folders, progress)
                 if spec.model in failing:
@@ -94,7 +105,11 @@ def planner_sensor(project: Project, models: Models) -> dg.SensorDefinition:
                     delivery.note_planning(project, spec.model, error)
         if waiting:
             context.log.info(f"{', '.join(waiting)}: {assets.NOT_LOADED_YET}")
+        planned += reports_to_make(project, idle)
         requests += [run_request(together) for together in in_runs(planned)]
+        if not waiting:
+            is_busy = bool(requests or tick.busy)
+            requests += overview_to_make(project, declared, is_busy=is_busy)
         if not requests:
             return dg.SkipReason(
                 "every window is computed from its newest inputs, or failed too often"
@@ -198,12 +213,12 @@ def _plan_model(tick: Tick, spec: ModelSpec, n_models: int) -> Found:
         return Found()
     newest = silence.newest_windows(work)
     touches_older = bool(newest and report.windows and report.windows[0] < newest[0])
-    looked_at = judge(work, "freshness", None if touches_older else newest)
+    judge(work, "freshness", None if touches_older else newest)
     if news:
-        key, fresh = asset_key(spec, "event_log"), verdicts_on(work, "freshness", looked_at)
-        instance.report_runless_asset_event(
-            evaluation(key, "freshness", None, fresh.get(None, []), None)
-        )
+        found = load_standing(project.store.state, [spec], work.now)[spec.model]
+        fresh = [row for row in found if row["family"] == "freshness"]
+        key = asset_key(spec, "event_log")
+        instance.report_runless_asset_event(show_standing(spec, key, "freshness", fresh, None))
     judge_quarantined(work)
     if report.n_large:
         return Found(files=[take_in_request(spec)])
@@ -211,6 +226,34 @@ def _plan_model(tick: Tick, spec: ModelSpec, n_models: int) -> Found:
     requests = plan(project, spec, project.now(), more_is_coming=more_is_coming)
     is_idle = not (requests or news or more_is_coming)
     return Found(requests, is_idle=is_idle)
+
+
+def reports_to_make(project: Project, specs: Sequence[ModelSpec]) -> list[Request]:
+    """Ask for the reports of models that show something else than what there is.
+
+    The run key says what they are to show: a run that failed is not asked for at every tick.
+    """
+    outdated = find_outdated(project, specs)
+    return [
+        Request(spec, (), REPORTED, f"{spec.model}:reports:{outdated[spec.model]}")
+        for spec in specs
+        if spec.model in outdated
+    ]
+
+
+def overview_to_make(project: Project, models: Models, *, is_busy: bool) -> list[dg.RunRequest]:
+    """Ask for the overview if it rests on older verdicts, once all models are computed.
+
+    While runs go on, so that something changes at every tick, it is made every ten minutes.
+    """
+    digest = digest_overview(project, models.specs, [one.name for one in models.broken])
+    if not is_overview_outdated(project, digest):
+        return []
+    last = state_marks.last_beat(project.store.state, OVERVIEW)
+    if is_busy and last is not None and last <= project.now() < last + OVERVIEW_WAITS:
+        return []
+    key = f"overview:{digest}"
+    return [dg.RunRequest(run_key=key, asset_selection=[OVERVIEW_KEY])]
 
 
 def in_process(
@@ -263,6 +306,7 @@ def dispatcher_sensor(project: Project, models: Models) -> dg.SensorDefinition:
     Nothing depends on its cursor: alert state and outbox are tables, so any number of these may
     run. The cursor holds what the check of the delivery last said, so that it is not said again.
     """
+    standing = StandingChecks(project)
 
     @dg.sensor(
         name=f"{SHARED}_alert_dispatcher",
@@ -277,6 +321,7 @@ def dispatcher_sensor(project: Project, models: Models) -> dg.SensorDefinition:
         summary = delivery.dispatch_alerts(
             project, declared.specs, context.instance, now, declared.broken
         )
+        standing.report(context.instance, declared.specs)
         report_on_assets(context.instance, context.repository_def, project)
         context.update_cursor(
             report_delivery(context.instance, project, declared.specs, context.cursor)
@@ -340,7 +385,7 @@ def _schedule(
 
     def requested(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
         tick, now = context.scheduled_execution_time.isoformat(), project.now()
-        reported = window_state.reported(project.store.state)
+        outdated = find_outdated(project, specs)
         wanted = []
         for spec in specs:
             complete = complete_windows(spec.time, now)
@@ -350,7 +395,7 @@ def _schedule(
             if not is_computed(project, spec, complete[-1], now):
                 every = ("event_log", "baseline", *windowed_of(spec), *REPORTED)
                 wanted.append(Request(spec, (complete[-1],), every, key))
-            elif spec.model not in reported:
+            elif spec.model in outdated:
                 wanted.append(Request(spec, (), REPORTED, f"{key}:reports"))
         yield from (run_request(together) for together in in_runs(wanted))
         # Once for all models, behind their runs in the queue.

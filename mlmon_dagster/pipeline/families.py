@@ -34,12 +34,13 @@ from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.spec import ModelSpec, Window, declaration
 from mlmon_dagster.spec.baseline import GRAINS, LIVE
 from mlmon_dagster.spec.declaration import NOT_ADDITIVE, SHORTEST_CLOSING
-from mlmon_dagster.spec.metric_registry import AUTO, NOVEL, MetricFamily
+from mlmon_dagster.spec.metric_registry import AUTO, METRICS, NOVEL, MetricFamily
 from mlmon_dagster.spec.monitors import (
     CANARY_SHARE,
     CLASS_RATE,
     CORRELATION_CHANGE,
     CORRELATION_SHIFT,
+    GAIN,
     PROMETHEUS,
     SKEW_RATE,
     VERSION_AGE,
@@ -72,15 +73,16 @@ class Measure:
         frame: Metrics of some windows that share a baseline.
         against: What the metrics need: the ``baseline`` of each window, only one that is
             ``fixed`` (else they do without), or nothing.
+        plotted: Metric and column -> name of its plot in the UI; None if it has none, or is another
+            family's.
         by_slice: Whether slices are measured.
-        plotted: Metric and column -> name of its plot in the UI; None if it has none.
     """
 
     columns: Callable[[ModelSpec], list[str]]
     frame: Callable[[Comparison, Profiles], pd.DataFrame]
     against: Callable[[ModelSpec], Literal["baseline", "fixed", "nothing"]]
+    plotted: Plotted
     by_slice: bool = True
-    plotted: Plotted = lambda metric, column: metric if column == ":table" else None
 
 
 def _nothing(_: object) -> tuple[()]:
@@ -193,13 +195,43 @@ def _estimate(comparison: Comparison, profiles: Profiles) -> pd.DataFrame:
 def _measure(
     family: str,
     against: Callable[[ModelSpec], Literal["baseline", "fixed", "nothing"]],
-    **others: Any,
+    plotted: Plotted | None = None,
 ) -> Measure:
-    return Measure(partial(_columns, family), partial(_frame, family), against, **others)
+    return Measure(
+        partial(_columns, family),
+        partial(_frame, family),
+        against,
+        plotted or _plot_of_family(family),
+    )
 
 
 def _plotted(*metrics: str) -> Plotted:
     return lambda metric, column: f"{metric}/{column}" if metric in metrics else None
+
+
+def _plot_of_family(family: str) -> Plotted:
+    """Return the plots of the metrics that the registry lists for a family."""
+
+    def name_plot(metric: str, column: str) -> str | None:
+        info = METRICS.get(metric.partition("/")[0])
+        is_own = info is not None and info.family == family
+        return metric if is_own and column == TABLE else None
+
+    return name_plot
+
+
+def _plot_estimate(metric: str, column: str) -> str | None:
+    is_own = metric.startswith(estimated("")) or bool(estimated_of(metric))
+    return metric if is_own and column == TABLE else None
+
+
+def _plot_by_column(is_own: Callable[[str], bool]) -> Plotted:
+    def name_plot(metric: str, column: str) -> str | None:
+        if not is_own(metric):
+            return None
+        return metric if column == TABLE else f"{metric}/{column}"
+
+    return name_plot
 
 
 def _plotted_drift(metric: str, column: str) -> str | None:
@@ -601,7 +633,13 @@ FAMILIES: Mapping[str, Family] = {
         Family(
             "estimated_performance",
             limits=_estimate_limits,
-            measure=Measure(_estimate_columns, _estimate, lambda spec: "baseline", by_slice=False),
+            measure=Measure(
+                _estimate_columns,
+                _estimate,
+                lambda spec: "baseline",
+                plotted=_plot_estimate,
+                by_slice=False,
+            ),
             is_watched=lambda spec: bool(spec.monitors.estimated_performance),
             metrics=_estimate_metrics,
             looks_back=_record,
@@ -618,7 +656,7 @@ FAMILIES: Mapping[str, Family] = {
                 partial(_columns, "service"),
                 _service_frame,
                 lambda spec: "nothing",
-                plotted=lambda metric, column: metric if column == TABLE else f"{metric}/{column}",
+                plotted=_plot_by_column(lambda metric: metric in (*_SERVICE, *SPAN_METRICS)),
             ),
             is_watched=_serves,
             metrics=lambda spec: _SERVICE if spec.spans is None else (*_SERVICE, *SPAN_METRICS),
@@ -634,8 +672,12 @@ FAMILIES: Mapping[str, Family] = {
                 lambda spec: list(spec.features)[:1],
                 _versions_measure,
                 lambda spec: "nothing",
+                plotted=_plot_by_column(
+                    lambda metric: (
+                        metric in (CANARY_SHARE, SKEW_RATE, VERSION_AGE) or metric.endswith(GAIN)
+                    )
+                ),
                 by_slice=False,
-                plotted=lambda metric, column: metric if column == TABLE else f"{metric}/{column}",
             ),
             is_watched=lambda spec: spec.monitors.versions.is_declared,
             is_due=lambda spec: spec.monitors.versions.is_declared,

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Literal
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.pipeline.families import FAMILIES
-from mlmon_dagster.pipeline.judge import judge
+from mlmon_dagster.pipeline.judge import judge_computed
 from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.project import Project
-from mlmon_dagster.spec import ModelSpec, complete_windows
+from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.names import did_you_mean
-from mlmon_dagster.store.state import window_state
-from mlmon_dagster.store.state.standing import LOOK_BACK, NOT_JUDGED, PIPELINE
+from mlmon_dagster.store.state.standing import NOT_JUDGED, PIPELINE
 
 if TYPE_CHECKING:
     from mlmon_dagster.report.standing import Standing
@@ -86,7 +85,8 @@ def gate_of(
             hint = did_you_mean(family, FAMILIES) or "."
             known = ", ".join(FAMILIES)
             raise ConfigError(f"'{family}' is not a family of monitors{hint} Known: {known}")
-    _judge_computed(project, spec, families or tuple(FAMILIES), run_id)
+    for name in families or FAMILIES:
+        judge_computed(Work(project, spec, (), project.now(), run_id, False), name)
     # A run that failed is no verdict on the model. And if it closed the gate, whatever the gate
     # stops in the run that would mend it fails that run, and the gate stays closed for ever.
     found = [s for s in standing_of(project.store, spec, project.now()) if s.family != PIPELINE]
@@ -108,26 +108,3 @@ def gate_of(
     is_open = not closed_by and (bool(counted) or no_data == "open")
     status = "NO_DATA" if not counted else overall(counted)
     return Gate(spec.model, is_open, status, counted, closed_by)
-
-
-def _judge_computed(
-    project: Project, spec: ModelSpec, families: Sequence[str], run_id: str
-) -> None:
-    """Judge windows whose numbers are newer than their verdict."""
-    newest = complete_windows(spec.time, project.now())[-LOOK_BACK:]
-    if not newest:
-        return
-    states = window_state.load(project.store.state, spec.model, newest[0].start, newest[-1].end)
-    for name in families:
-        if name == "freshness" or not FAMILIES[name].is_watched(spec):
-            continue
-        due = [
-            n
-            for n, window in enumerate(newest)
-            if (state := states.get(window.start)) is not None
-            and (computed := state.steps.get(FAMILIES[name].step)) is not None
-            and state.steps.get(f"{name}_check") != computed
-        ]
-        if due:
-            windows = tuple(newest[due[0] : due[-1] + 1])
-            judge(Work(project, spec, windows, project.now(), run_id, False), name)

@@ -16,13 +16,14 @@ from mlmon_dagster.pipeline.work import Work, mark_of, mark_step, windows_begin
 from mlmon_dagster.spec import Window, complete_windows, window_containing
 from mlmon_dagster.store.state import manifest, monitor_results, window_state
 from mlmon_dagster.store.state.monitor_results import MonitorResult
+from mlmon_dagster.store.state.standing import LOOK_BACK
 from mlmon_dagster.store.state.window_state import WindowInputs, load
 
-Judged = dict[str | None, list[dict[str, object]]]
+_STILL_COMING = ("provisional", "labels_still_coming", "arrival_unknown")
 NEWEST = 2  # windows that refused files are reported in
 
 
-def judge(work: Work, family: str, windows: Sequence[Window] | None = None) -> Sequence[Window]:
+def judge(work: Work, family: str, windows: Sequence[Window] | None = None) -> None:
     """Judge the run's windows by one family, and store the verdicts.
 
     Args:
@@ -30,14 +31,11 @@ def judge(work: Work, family: str, windows: Sequence[Window] | None = None) -> S
         family: One of `spec.FAMILIES`.
         windows: Others than the run's. Freshness judges, by default, all windows whose verdict is
             out of date, and the newest ones in any case.
-
-    Returns:
-        The windows that were judged; `verdicts_on` reads what is said of them.
     """
     if windows is None:
         windows = silence.unjudged_windows(work) if family == "freshness" else work.windows
     if not windows:
-        return ()
+        return
     if family == "freshness":
         from mlmon_dagster.profiles.arrivals import learn_timing
 
@@ -49,7 +47,6 @@ def judge(work: Work, family: str, windows: Sequence[Window] | None = None) -> S
         _mark_judged(work, family, states)
     if family == "schema":
         _judge_freshness_again(work)
-    return windows
 
 
 def _judge_windows(
@@ -132,26 +129,20 @@ def _history(
     return found
 
 
-def verdicts_on(work: Work, family: str, windows: Sequence[Window]) -> Judged:
-    """Return the newest verdicts of a family on windows, as they are stored.
+def verdicts_on(work: Work, family: str) -> dict[str, list[dict[str, object]]]:
+    """Return the newest verdicts of a family on the run's windows, as they are stored.
 
     Returns:
-        Window key -> rows of ``monitor_result``; for freshness, which looks at the newest windows
-        whatever the run's are, one list under None.
+        Window key -> rows of ``monitor_result``.
     """
-    if not windows:
-        return {}
     newest = monitor_results.newest(
-        work.project.store.state, work.spec.model, windows[0].start, windows[-1].end, family
+        work.project.store.state, work.spec.model, work.start, work.end, family
     )
-    found = [{str(k): v for k, v in row.items()} for row in newest.to_dict("records")]
-    if family == "freshness":
-        last = {row["monitor"]: row for row in found}  # ordered by window
-        return {None: list(last.values())}
-    keys = {window.start: window.key for window in windows}
-    judged: Judged = {window.key: [] for window in windows}
-    for said in found:
-        judged[keys[said["window_start"].to_pydatetime()]].append(said)
+    keys = {window.start: window.key for window in work.windows}
+    judged: dict[str, list[dict[str, object]]] = {window.key: [] for window in work.windows}
+    for row in newest.to_dict("records"):
+        key = keys[row["window_start"].to_pydatetime()]
+        judged[key].append({str(name): value for name, value in row.items()})
     return judged
 
 
@@ -194,6 +185,41 @@ def _judge_freshness_again(work: Work) -> None:
     """
     if work.windows:
         judge(work, "freshness")
+
+
+def judge_computed(work: Work, family: str, *, again: bool = False) -> None:
+    """Judge those of the newest windows whose numbers are newer than their verdict.
+
+    Args:
+        work: Whatever its windows, those that the present moment makes the newest are looked at.
+        family: The family.
+        again: Judge the newest of them that has numbers also where nothing is newer.
+    """
+    spec, name = work.spec, f"{family}_check"
+    newest = complete_windows(spec.time, work.now)[-LOOK_BACK:]
+    if not newest or family == "freshness" or not FAMILIES[family].is_watched(spec):
+        return
+    states = load(work.project.store.state, spec.model, newest[0].start, newest[-1].end)
+    marks = [
+        (state.steps.get(FAMILIES[family].step), state.steps.get(name))
+        if (state := states.get(window.start)) is not None
+        else (None, None)
+        for window in newest
+    ]
+    due = [n for n, (made, judged) in enumerate(marks) if made is not None and judged != made]
+    if again and not due:
+        due = [n for n, (made, _) in enumerate(marks) if made is not None][-1:]
+    if due:
+        judge(replace(work, windows=tuple(newest[due[0] : due[-1] + 1])), family)
+
+
+def waits_for_truth(results: Sequence[Mapping[str, object]]) -> bool:
+    """Tell whether a window has no verdict of a family since its ground truth is still to come."""
+    return all(result["status"] == "NO_DATA" for result in results) and any(
+        result["reason"] in _STILL_COMING
+        or (result["reason"] == "no_actuals" and result["maturity"] == "provisional")
+        for result in results
+    )
 
 
 def why_no_verdict(reasons: Sequence[str]) -> str:

@@ -1,15 +1,18 @@
-"""How every model is, worst first."""
+"""How every model is, worst first, and whether what was written of it says something else."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import BrokenModel, ModelSpec
 from mlmon_dagster.spec.monitors import FAMILIES
-from mlmon_dagster.store.state import window_state
-from mlmon_dagster.store.state.standing import PIPELINE
+from mlmon_dagster.store import alert_state
+from mlmon_dagster.store.state import monitor_results, state_marks, window_state
+from mlmon_dagster.store.state.standing import PIPELINE, load_standing, name_window
 
+OVERVIEW = "overview"
 ORDER = ("BROKEN", "ERROR", "WARN", "NO_DATA", "OK")
 COLUMNS = (
     "model",
@@ -44,7 +47,7 @@ def status_of(
 
 def _status(project: Project, spec: ModelSpec) -> dict[str, object]:
     from mlmon_dagster.alerts.listing import list_alerts
-    from mlmon_dagster.report.standing import name_window, overall, standing_of
+    from mlmon_dagster.report.standing import overall, standing_of
 
     engine = project.store.state
     windows = {k: v for k, v in window_state.load(engine, spec.model).items() if v.n}
@@ -66,3 +69,51 @@ def _status(project: Project, spec: ModelSpec) -> dict[str, object]:
             "actual_coverage": round(newest.coverage or 0.0, 4),
         }
     return row
+
+
+def digest_shown(project: Project, specs: Sequence[ModelSpec]) -> Mapping[str, str]:
+    """Return a digest of what each model's reports show: its windows, what stands, what fires.
+
+    Models without windows are left out; of them there is nothing to show.
+    """
+    store = project.store
+    windows = window_state.progress(store.state)
+    mine = [spec for spec in specs if spec.model in windows]
+    standing = load_standing(store.state, mine, project.now())
+    with store.state.connect() as conn:
+        firing = alert_state.firing(conn)
+    shown: dict[str, list[object]] = {
+        model: [windows[model], *(sorted(row["id"] for row in rows))]
+        for model, rows in standing.items()
+    }
+    for alert in firing:
+        if alert["model"] in shown:
+            told = (alert["severity"], alert["muted_reason"], alert["acked_by"])
+            shown[alert["model"]].append((alert["fingerprint"], alert["episode"], *told))
+    return {model: _digest(parts) for model, parts in shown.items()}
+
+
+def find_outdated(project: Project, specs: Sequence[ModelSpec]) -> Mapping[str, str]:
+    """Return the models whose reports show something else than what there is, and its digest."""
+    made = window_state.report_digests(project.store.state)
+    shown = digest_shown(project, specs)
+    return {model: digest for model, digest in shown.items() if made.get(model) != digest}
+
+
+def digest_overview(project: Project, specs: Sequence[ModelSpec], broken: Sequence[str]) -> str:
+    """Return a digest of what the overview rests on; none is ever the same again."""
+    state = project.store.state
+    with state.connect() as conn:
+        newest = (monitor_results.newest_id(conn), alert_state.newest_event_id(conn))
+    windows = window_state.progress(state)
+    mine = [(spec.model, windows.get(spec.model)) for spec in specs]
+    return _digest([newest, mine, sorted(broken)])
+
+
+def is_overview_outdated(project: Project, digest: str) -> bool:
+    """Tell whether the overview was made from something else."""
+    return state_marks.last_note(project.store.state, OVERVIEW) != digest
+
+
+def _digest(parts: Sequence[object]) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()

@@ -26,7 +26,6 @@ from mlmon_dagster.report.plots import Curve
 from mlmon_dagster.report.standing import (
     Standing,
     name_last_window,
-    name_window,
     overall,
     standing_of,
 )
@@ -43,6 +42,7 @@ from mlmon_dagster.store.mlflow_registry import run_link, version_link
 from mlmon_dagster.store.places.location import whole_file
 from mlmon_dagster.store.state import monitor_results, registry_state, window_state
 from mlmon_dagster.store.state.model_history import SeenChange, changes
+from mlmon_dagster.store.state.standing import name_window
 from mlmon_dagster.store.state.window_state import WindowInputs
 from mlmon_dagster.trace.explain import AREA, Explained
 

@@ -168,8 +168,10 @@ class _Judged:
 
     @classmethod
     def of(cls, rows: Sequence[MonitorResult]) -> _Judged:
-        ends = sorted({(row["family"], row["window_end"]) for row in rows})
-        return cls([_lines(row) for row in rows], ends)
+        ends: dict[str, dt.datetime] = {}
+        for row in rows:
+            ends[row["family"]] = max(row["window_end"], ends.get(row["family"], row["window_end"]))
+        return cls([_lines(row) for row in rows], sorted(ends.items()))
 
 
 def _add_windows(families: Families, store: Store, names: set[str]) -> None:

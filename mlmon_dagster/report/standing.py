@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
-from zoneinfo import ZoneInfo
 
 from mlmon_dagster.monitors.wording import NAMES, REASONS
 from mlmon_dagster.spec import ModelSpec, window_containing
@@ -16,21 +15,26 @@ from mlmon_dagster.spec.tasks import families_of
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import monitor_results
 from mlmon_dagster.store.state.monitor_results import MonitorResult
-from mlmon_dagster.store.state.standing import NOT_JUDGED, PIPELINE, load_standing
+from mlmon_dagster.store.state.standing import (
+    NOT_JUDGED,
+    PIPELINE,
+    load_standing,
+    name_window,
+    worst_of,
+)
 
 T = TypeVar("T")
-WORST_FIRST = ("ERROR", "WARN", "OK", "NO_DATA")
 _MOST_NAMED = 6
 
 
 @dataclass(frozen=True)
 class Standing:
-    """How one family of monitors judged the newest window that it could judge.
+    """How the monitors of one family judged the newest windows that they could judge.
 
     Attributes:
         family: The family; ``pipeline`` for what failed outside the data.
         status: ERROR, WARN, NO_DATA, OK, or ``-`` if it never judged.
-        window: The window, in the model's zone; empty if there is none.
+        window: The newest window with that verdict, in the model's zone; empty if there is none.
         text: What is wrong, or how many verdicts passed.
         n_judged: Monitors that judged, slices included.
         n_not_judged: Monitors that did not.
@@ -87,18 +91,6 @@ def overall(standings: Sequence[Standing], *, has_windows: bool = True) -> str:
     return next((s for s in ("ERROR", "WARN", "NO_DATA", "OK") if s in statuses), "NO_DATA")
 
 
-def worst_of(rows: Sequence[MonitorResult]) -> str:
-    """Return the worst verdict; NO_DATA only if there is no other."""
-    statuses = {row["status"] for row in rows}
-    return next((status for status in WORST_FIRST if status in statuses), "NO_DATA")
-
-
-def name_window(spec: ModelSpec, start: dt.datetime) -> str:
-    """Write the start of a window in the model's zone: a date, with the time for hours."""
-    local = start.astimezone(ZoneInfo(spec.time.zone))
-    return local.strftime("%Y-%m-%d %H:%M" if spec.time.granularity == "hour" else "%Y-%m-%d")
-
-
 def name_last_window(spec: ModelSpec, end: dt.datetime) -> str:
     """Write the window that ends at a moment."""
     last = window_containing(spec.time, end - dt.timedelta(microseconds=1))
@@ -108,14 +100,14 @@ def name_last_window(spec: ModelSpec, end: dt.datetime) -> str:
 def _describe_family(spec: ModelSpec, family: str, rows: Sequence[MonitorResult]) -> Standing:
     if not rows:
         return Standing(family, NOT_JUDGED, "", "nothing to judge")
-    whole = [row for row in rows if row["slice_key"] == ALL]
-    status, window = worst_of(whole), name_window(spec, max(row["window_start"] for row in whole))
+    status = worst_of(rows)
+    window = name_window(spec, max(r["window_start"] for r in rows if r["status"] == status))
     not_judged = [row["reason"] for row in rows if row["status"] == "NO_DATA"]
     return Standing(
         family,
         status,
         "" if family == PIPELINE else window,
-        _describe_verdicts(family, status, whole),
+        _describe_verdicts(family, status, rows),
         len(rows) - len(not_judged),
         len(not_judged),
         _count_reasons(not_judged),
@@ -149,7 +141,10 @@ def _count_of(n: int, noun: str) -> str:
 
 def _subject(row: MonitorResult) -> str:
     name = NAMES.get(row["metric"], row["metric"])
-    return name if row["column_name"] in (TABLE, "") else f"{name} of {row['column_name']}"
+    if row["column_name"] not in (TABLE, ""):
+        name += f" of {row['column_name']}"
+    is_whole = row["slice_key"] == ALL
+    return name if is_whole else f"{name} ({row['slice_key']} = {row['slice_value']})"
 
 
 class StandingVerdicts(Generic[T]):

@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
+from typing import NamedTuple
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
@@ -29,10 +30,11 @@ from mlmon_dagster.report.curves import Asked
 from mlmon_dagster.report.health import Places, health_report, moment_text
 from mlmon_dagster.report.openmetrics import Exporter
 from mlmon_dagster.serve.alert import alert_page
-from mlmon_dagster.serve.overview import DRAWN, ORDER, PER_PAGE, Overview, tally
+from mlmon_dagster.serve.overview import DRAWN, ORDER, PER_PAGE, RELOAD_SECONDS, Overview, tally
 from mlmon_dagster.spec import ModelSpec, window_containing
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store import Store, alert_state
+from mlmon_dagster.store.state import monitor_results, window_state
 
 _LOG = logging.getLogger("mlmon_dagster.serve")
 PLACES = Places("/")
@@ -40,6 +42,14 @@ _AT_ONCE = 2  # pages that are made; more wait
 _FRESH_SECONDS = 20.0
 _KEPT = 64  # pages
 Key = tuple[str, ...]
+
+
+class _Page(NamedTuple):
+    """A page that was made, when, and what of its model it was made from."""
+
+    made_at: float
+    state: tuple[object, ...]
+    html: str
 
 
 class Pages:
@@ -67,7 +77,7 @@ class Pages:
         self._store, self._overview, self._access = store, overview, access
         self._exporter, self._now = exporter, now
         self._room = asyncio.Semaphore(_AT_ONCE)
-        self._made: dict[Key, tuple[float, str]] = {}
+        self._made: dict[Key, _Page] = {}
         self.is_draining = False
         self.asgi = Starlette(
             routes=[
@@ -112,6 +122,7 @@ class Pages:
             tally=tally(mine),
             order=ORDER,
             read_at=moment_text(self._overview.read_at),
+            reload_seconds=RELOAD_SECONDS,
             drawn=DRAWN,
             page=place,
             n_pages=n_pages,
@@ -155,8 +166,7 @@ class Pages:
         """
         name = request.path_params["model"]
         await self._access.check(*_credentials(request), name)
-        await asyncio.to_thread(self._overview.lines)
-        spec = next((s for s in self._overview.models.specs if s.model == name), None)
+        spec = await asyncio.to_thread(self._overview.find_spec, name)
         if spec is None:
             raise Problem("not_found", "There is no such model, or its declaration does not load.")
         return spec
@@ -164,14 +174,22 @@ class Pages:
     async def _kept(self, key: Key, make: Callable[[], str]) -> str:
         """Return a page, made anew if the one that is kept is old; few are made at once."""
         async with self._room:
-            known = self._made.get(key)
-            if known is not None and time.monotonic() - known[0] < _FRESH_SECONDS:
-                return known[1]
+            known, state = self._made.get(key), await asyncio.to_thread(self._state_of, key[1])
+            is_new = known is not None and time.monotonic() - known.made_at < _FRESH_SECONDS
+            if known is not None and is_new and known.state == state:
+                return known.html
             html = await asyncio.to_thread(_safely, make)
-            self._made[key] = time.monotonic(), html
+            self._made[key] = _Page(time.monotonic(), state, html)
             while len(self._made) > _KEPT:
                 del self._made[next(iter(self._made))]
             return html
+
+    def _state_of(self, model: str) -> tuple[object, ...]:
+        """Return what a page about a model is out of date without: windows, verdicts, alerts."""
+        engine = self._store.state
+        with engine.connect() as conn:
+            newest = (monitor_results.newest_id(conn, model), alert_state.newest_event_id(conn))
+        return *newest, window_state.progress(engine, model).get(model)
 
     async def _metrics(self, request: Request) -> Response:
         sees = await self._access.sees(*_credentials(request))

@@ -1,4 +1,4 @@
-"""How every model is, for the first page: read in the background, answered from memory."""
+"""How every model is, for the first page: read when somebody asks, as far as it is new."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from mlmon_dagster.store.state.standing import NOT_JUDGED
 from mlmon_dagster.store.state.statements import Row
 
 ORDER = ("BROKEN", "ERROR", "WARN", "NO_DATA", "OK")
-FRESH_SECONDS = 30.0
+RELOAD_SECONDS = 60  # after which an open page asks again
 PER_PAGE = 50
 _LOOKED_BACK = {name: 30 * span for name, span in GRAINS.items()}  # for an outcome
 DRAWN = 40  # windows of a sparkline
@@ -100,13 +100,14 @@ class Overview:
     """Holds the lines of the first page, worst first.
 
     Reading again costs what is new: a model whose monitors have said nothing since the last time
-    is not looked at. Who asks while it is read again gets what was known.
+    is not looked at. Who asks while it is read gets what the next reading finds, together with all
+    others who wait.
 
     Args:
         store: The store.
         declared: Reads what is declared.
         now: The clock that windows go by.
-        fresh_seconds: How long the lines are answered without reading again.
+        fresh_seconds: How old the lines may be when somebody asks; by default what stands then.
     """
 
     def __init__(
@@ -114,34 +115,27 @@ class Overview:
         store: Store,
         declared: Callable[[], Models],
         now: Callable[[], dt.datetime],
-        fresh_seconds: float = FRESH_SECONDS,
+        fresh_seconds: float = 0.0,
     ) -> None:
         self._store, self._declared, self._now = store, declared, now
         self._fresh_seconds = fresh_seconds
         self._reading = threading.Lock()
         self._known = StandingVerdicts(store, self._judged)
-        self._lines: Sequence[Line] | None = None
-        self.models = Models((), ())
+        self._lines: Sequence[Line] = ()
         self.read_at = now()
         self._since = float("-inf")
 
     def lines(self) -> Sequence[Line]:
-        """Return the lines; the first time they are read, later what is known at once."""
-        is_old = time.monotonic() - self._since >= self._fresh_seconds
-        if self._lines is None:
-            with self._reading:
-                if self._lines is None:
-                    self.read()
-        elif is_old and self._reading.acquire(blocking=False):
-            threading.Thread(target=self._read_and_release, daemon=True).start()
-        assert self._lines is not None
-        return self._lines
+        """Return the lines as they are now: they are read again, once for all who ask meanwhile."""
+        asked_at = time.monotonic()
+        with self._reading:
+            if self._since < asked_at - self._fresh_seconds:
+                self.read()
+            return self._lines
 
-    def _read_and_release(self) -> None:
-        try:
-            self.read()
-        finally:
-            self._reading.release()
+    def find_spec(self, model: str) -> ModelSpec | None:
+        """Return what a model declares now; None if there is none that loads."""
+        return next((spec for spec in self._declared().specs if spec.model == model), None)
 
     def read(self) -> None:
         """Read what is new."""
@@ -160,7 +154,7 @@ class Overview:
             for spec in models.specs
         ]
         lines += [Line(b.name, "BROKEN", about=b.summary()) for b in models.broken]
-        self.models, self.read_at = models, now
+        self.read_at = now
         self._lines = sorted(
             lines, key=lambda line: (ORDER.index(line.status), -line.n_firing, line.model)
         )

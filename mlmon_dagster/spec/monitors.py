@@ -60,6 +60,7 @@ FEATURE: Final = "{feature}"  # in a pattern of column names
 _PREFIX: Final = "shap:"
 CORRELATION_SHIFT: Final = "correlation_shift"  # of a window, at column `:table`
 CORRELATION_CHANGE: Final = "correlation_change"  # of one of its pairs
+GAIN: Final = "_gain"  # ends the name of what another version is better by
 CANARY_SHARE: Final = "canary_share"
 SKEW_RATE: Final = "skew_rate"
 VERSION_AGE: Final = "version_age_days"
@@ -626,7 +627,7 @@ class VersionComparison(Declared):
     @property
     def gain(self) -> str:
         """Name of the stored metric: how much better the other version is."""
-        return f"{self.how}_{self.metric}_gain"
+        return f"{self.how}_{self.metric}{GAIN}"
 
     @property
     def split(self) -> tuple[str | float | None, ...]:

@@ -371,6 +371,12 @@ def firing(conn: sa.Connection) -> list[AlertRow]:
     return _alerts(conn, query.order_by(c.model, c.monitor, c.slice_key, c.slice_value))
 
 
+def newest_event_id(conn: sa.Connection) -> int | None:
+    """Return the number of the newest transition of any alert; None if there is none."""
+    newest: int | None = conn.scalar(sa.select(sa.func.max(alert_event.c.id)))
+    return newest
+
+
 def all_events(conn: sa.Connection, model: str | None) -> dict[str, list[StoredEvent]]:
     """Return the transitions of one or every model by fingerprint, oldest first."""
     query = sa.select(alert_event).join(alert, alert.c.fingerprint == alert_event.c.fingerprint)

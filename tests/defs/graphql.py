@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,12 @@ defs = dg.Definitions.merge(
 
 @contextmanager
 def ui_of(
-    folder: Path, *, own: str = "", assets: str = "", options: str = ""
+    folder: Path,
+    *,
+    own: str = "",
+    assets: str = "",
+    options: str = "",
+    instance: dg.DagsterInstance | None = None,
 ) -> Iterator[tuple[Ask, dg.DagsterInstance]]:
     """Load the location of a folder's models; yield what asks its GraphQL, and the instance.
 
@@ -43,13 +48,15 @@ def ui_of(
         own: The user's own code.
         assets: Names that it defines, of assets.
         options: More arguments of ``build_definitions``.
+        instance: Whose runs and checks it shows; by default a new one's.
     """
     location = folder / "location.py"
     location.write_text(
         LOCATION.format(folder=str(folder), own=own, assets=assets, options=options)
     )
     origin = LoadableTargetOrigin(python_file=str(location), attribute="defs")
-    with dg.instance_for_test() as instance, in_process_test_workspace(instance, origin) as context:
+    known = nullcontext(instance) if instance is not None else dg.instance_for_test()
+    with known as instance, in_process_test_workspace(instance, origin) as context:
 
         def ask(query: str, **variables: object) -> Mapping[str, Any]:
             return execute_dagster_graphql(context, query, variables).data

@@ -18,7 +18,7 @@ import pandas as pd
 from mlmon_dagster.defs.assets import asset_key
 from mlmon_dagster.defs.instance import open_instance
 from mlmon_dagster.defs.launch import Launcher, RunReport
-from mlmon_dagster.pipeline.steps import windowed_of
+from mlmon_dagster.pipeline.steps import REPORTED, windowed_of
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, read_models
 from mlmon_dagster.store.state import metric_log, monitor_results
@@ -71,22 +71,33 @@ class World:
         wanted = assets or windowed_of(self.spec)
         return self.launcher.materialize(self.spec, wanted, windows_of_days(self.spec, days))
 
-    def requests(self, sensor: str = "mlmon_planner") -> Sequence[dg.RunRequest]:
-        """Evaluate a sensor once, as the daemon does."""
+    def requests(
+        self, sensor: str = "mlmon_planner", *, with_reports: bool = False
+    ) -> Sequence[dg.RunRequest]:
+        """Evaluate a sensor once, as the daemon does.
+
+        Returns:
+            What is to be computed; also the reports and the overview if that is asked for.
+        """
         definitions = self.launcher.definitions
         context = dg.build_sensor_context(
             instance=self.instance, definitions=definitions, sensor_name=sensor
         )
         tick = definitions.resolve_sensor_def(sensor).evaluate_tick(context)
-        return tick.run_requests or []
+        found = tick.run_requests or []
+        return [request for request in found if with_reports or not is_report(request)]
 
     def work(self) -> list[RunReport]:
-        """Run what the planner requests, until it requests nothing more."""
+        """Run what the planner requests until it requests nothing; return what it computed."""
         reports = []
-        while requests := self.requests():
+        while requests := self.requests(with_reports=True):
             for request in requests:
-                self.ran.append(request)
-                reports.append(self.launcher.run(dict(request.tags), request.asset_selection or []))
+                report = self.launcher.run(dict(request.tags), request.asset_selection or [])
+                if is_report(request):
+                    assert report.is_success, report.errors
+                else:
+                    self.ran.append(request)
+                    reports.append(report)
         return reports
 
     def metrics(self, day: dt.date | None = None) -> pd.DataFrame:
@@ -115,6 +126,11 @@ class World:
         for record in history:  # newest first
             found.setdefault(record.partition, record)
         return found
+
+
+def is_report(request: dg.RunRequest) -> bool:
+    """Tell whether a request is for the overview or for what is written of a model."""
+    return {key.path[-1] for key in request.asset_selection or ()} <= {"overview", *REPORTED}
 
 
 @contextmanager

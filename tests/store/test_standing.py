@@ -59,6 +59,16 @@ def test_a_window_that_waits_hides_no_verdict_for_forty_windows(any_store: Store
     assert statuses(any_store, day(60)) == {"drift": {(day(42), "NO_DATA")}}
 
 
+def test_a_monitor_that_waits_keeps_its_verdict_while_others_of_its_family_judge(
+    any_store: Store,
+) -> None:
+    late = {"monitor": "freshness/actuals_missing", "family": "freshness"}
+    now = {"monitor": "freshness/no_data_for", "family": "freshness"}
+    observe(any_store, *(result(n, "OK", **now) for n in (1, 2, 3)))
+    observe(any_store, result(1, "ERROR", **late), *(result(n, "NO_DATA", **late) for n in (2, 3)))
+    assert statuses(any_store, day(9)) == {"freshness": {(day(1), "ERROR"), (day(3), "OK")}}
+
+
 def test_a_family_keeps_its_verdict_when_others_go_on_for_years(any_store: Store) -> None:
     observe(any_store, result(1, "WARN"))
     observe(any_store, *(result(n, "OK", family="freshness") for n in (1, 500, 900)))
@@ -79,9 +89,8 @@ def draw_history(rng: np.random.Generator, model: str) -> list[Row]:
             for family in FAMILIES:
                 if rng.random() < 0.3:
                     continue
-                likely = (
-                    [0, 0, 0, 1] if waiting or family == "performance" else [0.5, 0.2, 0.2, 0.1]
-                )
+                is_late = family == "performance" and rng.random() < 0.7
+                likely = [0, 0, 0, 1] if waiting or is_late else [0.5, 0.2, 0.2, 0.1]
                 for version in range(int(rng.integers(1, 3))):
                     for column in ("age", "plan"):
                         key, dataset = (
@@ -114,6 +123,7 @@ def expected_standing(rows: Sequence[Row], model: str, now: dt.datetime) -> set[
     found: set[tuple[Any, ...]] = set()
     for family in FAMILIES:
         mine = [row for row in last.values() if row["family"] == family]
+        mine_at: dict[str, dt.datetime] = {}
         whole = [row for row in mine if row["slice_key"] == "all"]
         if not whole:
             continue
@@ -124,7 +134,22 @@ def expected_standing(rows: Sequence[Row], model: str, now: dt.datetime) -> set[
             if row["status"] != "NO_DATA" and row["window_start"] >= newest - 40 * DAY
         ]
         chosen = max(judged, default=newest)
-        found |= {identity(row) for row in mine if row["window_start"] == chosen}
+        for row in whole:
+            if row["window_start"] != chosen:
+                continue
+            own = [
+                one["window_start"]
+                for one in whole
+                if one["monitor"] == row["monitor"]
+                and one["status"] != "NO_DATA"
+                and chosen - 40 * DAY <= one["window_start"] <= chosen
+            ]
+            mine_at[row["monitor"]] = max(own, default=chosen) if judged else chosen
+        found |= {
+            identity(row)
+            for row in mine
+            if row["window_start"] == mine_at.get(row["monitor"], chosen)
+        }
     failures: dict[str, Row] = {}
     for row in rows:
         if row["model"] == model and row["family"] == PIPELINE:

@@ -151,7 +151,7 @@ def tell_gate(project: Project, spec: ModelSpec, gate: Gate) -> str:
 
 def _window_of(spec: ModelSpec, gate: Gate, now: dt.datetime) -> Window | None:
     """Return the newest window that closes a gate, or that an open one rests on."""
-    from mlmon_dagster.report.standing import name_window
+    from mlmon_dagster.store.state.standing import name_window
 
     closing = {standing.window for standing in gate.closed_by if standing.window}
     named = closing or {standing.window for standing in gate.families}

@@ -193,6 +193,15 @@ def shares_failed(
         return {start: float(share) for start, share in conn.execute(query)}
 
 
+def newest_id(conn: sa.Connection, model: str | None = None) -> int | None:
+    """Return the number of the newest verdict, of all models or of one; None if there is none."""
+    query = sa.select(sa.func.max(monitor_result.c.id))
+    if model is not None:
+        query = query.where(monitor_result.c.model == model)
+    newest: int | None = conn.scalar(query)
+    return newest
+
+
 def changed_since(engine: sa.Engine, seen: int) -> tuple[int, set[str]]:
     """Return the newest verdict's number, and the models with verdicts after another one's.
 
@@ -202,7 +211,7 @@ def changed_since(engine: sa.Engine, seen: int) -> tuple[int, set[str]]:
     """
     c = monitor_result.c
     with engine.connect() as conn:
-        newest = conn.scalar(sa.select(sa.func.max(c.id)))
+        newest = newest_id(conn)
         if newest is None or newest == seen:
             return seen, set()
         return newest, set(conn.scalars(sa.select(c.model).where(c.id > seen).distinct()))

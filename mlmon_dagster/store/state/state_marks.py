@@ -85,6 +85,12 @@ def beats(engine: sa.Engine) -> dict[str, dt.datetime]:
         return {name: at for name, at in conn.execute(query)}
 
 
+def last_note(engine: sa.Engine, name: str) -> str | None:
+    """Return what a part noted when it last did its work; None if it never did."""
+    with engine.connect() as conn:
+        return conn.scalar(sa.select(heartbeat.c.note).where(heartbeat.c.name == name))
+
+
 def last_beat(engine: sa.Engine, name: str) -> dt.datetime | None:
     """Return when a part last did its work; None if it never did."""
     with engine.connect() as conn:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -259,8 +258,8 @@ def note_history(
 Progress = tuple[object, ...]
 
 
-def progress(engine: sa.Engine) -> dict[str, Progress]:
-    """Return what tells one state of a model's windows from another, of every model at once."""
+def progress(engine: sa.Engine, model: str | None = None) -> dict[str, Progress]:
+    """Return what tells one state of a model's windows from another, of every model or of one."""
     c = window_state.c
     query = sa.select(
         c.model,
@@ -272,40 +271,35 @@ def progress(engine: sa.Engine) -> dict[str, Progress]:
         sa.func.max(c.computed_at),
         sa.func.max(c.reopened_at),
     ).group_by(c.model)
+    if model is not None:
+        query = query.where(c.model == model)
     with engine.connect() as conn:
         return {row[0]: tuple(row[1:]) for row in conn.execute(query)}
 
 
-def note_report(engine: sa.Engine, model: str, seen: Progress | None, now: datetime) -> None:
-    """Note what a model's health report was made from.
+def note_report(engine: sa.Engine, model: str, digest: str, now: datetime) -> None:
+    """Note what a model's reports were made from.
 
     Args:
         engine: The state database.
-        model: The model.
-        seen: How far its windows had come before the report was made; None if it has none.
+        model: The model; nothing is noted of one without windows.
+        digest: Of what they show.
         now: The present moment.
     """
-    if seen is None:
-        return
     c = window_step.c
     with engine.begin() as conn:
         conn.execute(sa.delete(window_step).where(c.model == model, c.step == _REPORT))
         newest = sa.select(sa.func.max(window_state.c.window_start))
-        start = conn.scalar(newest.where(window_state.c.model == model))
-        mark(conn, model, _REPORT, {start: StepMark(0, _digest(seen))}, now)
+        if start := conn.scalar(newest.where(window_state.c.model == model)):
+            mark(conn, model, _REPORT, {start: StepMark(0, digest)}, now)
 
 
-def reported(engine: sa.Engine) -> set[str]:
-    """Return the models whose health report was made from their windows as they are."""
+def report_digests(engine: sa.Engine) -> dict[str, str]:
+    """Return what the reports of each model were made from."""
     c = window_step.c
     with engine.connect() as conn:
-        made_from = conn.execute(sa.select(c.model, c.data_version).where(c.step == _REPORT)).all()
-    seen = progress(engine)
-    return {model for model, digest in made_from if digest == _digest(seen.get(model, ()))}
-
-
-def _digest(seen: Progress) -> str:
-    return hashlib.sha256(repr(seen).encode()).hexdigest()
+        made_from = conn.execute(sa.select(c.model, c.data_version).where(c.step == _REPORT))
+        return {model: digest for model, digest in made_from}
 
 
 _REPORT = "health_report"  # of a model, at its newest window

@@ -1,0 +1,142 @@
+"""What a browser shows of a model on Dagster's own webserver, on both databases."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from mlmon_dagster.defs.assets import OVERVIEW_KEY, asset_key
+from mlmon_dagster.defs.instance import dagster_home
+from tests.browser import Browser, started
+from tests.defs.small_model import DAYS, land_fortnight, write_declaration
+from tests.defs.test_live_on_postgres import is_up, running, wait_for
+from tests.defs.test_standing_checks import BAD, invert_actuals
+from tests.defs.worlds import World, opened
+
+pytestmark = pytest.mark.proof
+RED, GREEN = "rgb(199, 42, 28)", "rgb(46, 204, 129)"
+SIZE = (1600, 1000)
+# Of what says how many checks of an asset passed: the asset, what it says, and the mark's colour.
+MARKS = """JSON.stringify([...document.querySelectorAll('*')]
+  .filter(e => !e.children.length && / Passed$/.test(e.textContent))
+  .map(e => [e.textContent, [...e.parentElement.parentElement.querySelectorAll('*')]
+    .map(x => getComputedStyle(x).backgroundColor)]))"""
+
+
+@contextmanager
+def webserver(world: World, log: Path) -> Iterator[str]:
+    """Serve Dagster's UI of a world; yield its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {
+        **os.environ,
+        "MLMON_PROJECT": str(world.folder),
+        "MLMON_NOW": world.clock.moment.isoformat(),
+        "DAGSTER_HOME": str(dagster_home(world.project)),
+        "DAGSTER_DISABLE_TELEMETRY": "1",
+    }
+    program = str(Path(sys.executable).parent / "dagster-webserver")
+    command = [program, "-m", "mlmon_dagster.definitions", "-h", "127.0.0.1", "-p", str(port)]
+    with running(command, world.folder, environment, log):
+        wait_for("the UI", lambda: is_up(port), log.read_text)
+        yield f"http://127.0.0.1:{port}"
+
+
+def see(browser: Browser, url: str, is_there: Callable[[str], bool]) -> str:
+    """Open a page and return what is read on it, once something is."""
+    browser.open(url, SIZE)
+    text = ""
+    for _ in range(120):
+        text = str(browser.run("document.body.innerText"))
+        if is_there(text):
+            return text
+        time.sleep(0.5)
+    raise AssertionError(text[:3000])
+
+
+def colours(browser: Browser, url: str) -> dict[str, str]:
+    """Return what the graph says of passed checks -> the colour of the mark beside it."""
+    see(browser, url, lambda text: " Passed" in text)
+    found = {}
+    for said, behind in json.loads(str(browser.run(MARKS))):
+        found[said] = next((colour for colour in behind if colour in (RED, GREEN)), "")
+    return found
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+def test_dagster_shows_what_stands_in_words_and_colours(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    if database == "postgres":
+        monkeypatch.setenv("MLMON_DB_URL", request.getfixturevalue("pg_url"))
+    folder = tmp_path / "project"
+    write_declaration(folder)
+    land_fortnight(folder)
+    with opened(folder) as world, started(tmp_path / "profile") as browser:
+        world.work()
+        invert_actuals(world, BAD)
+        world.work()
+        world.requests("mlmon_alert_dispatcher")
+        world.work()
+        with webserver(world, tmp_path / "webserver.log") as address:
+            look_at(world, browser, f"{address}/assets/")
+
+
+def look_at(world: World, browser: Browser, assets: str) -> None:
+    performance = f"{assets}churn/performance?view=checks&checkDetail=performance"
+
+    # A window of three days ago fails while the newer ones wait for their ground truth.
+    def is_failed(text: str) -> bool:
+        return "Evaluation result\nFailed" in text
+
+    told = see(browser, performance, is_failed)
+    assert "ROC AUC is 0.13, 0.70 worse than usual" in told
+    assert str(BAD) in told
+    assert "No verdict" not in told
+    assert colours(browser, f"{assets}churn/performance?view=lineage")["0 / 1 Passed"] == RED
+
+    # Checks that are run without a partition leave it so.
+    key = dg.AssetCheckKey(asset_key(world.spec, "performance"), "performance")
+    job = world.launcher.definitions.resolve_implicit_global_asset_job_def().get_subset(
+        asset_selection=set(), asset_check_selection={key}
+    )
+    assert job.execute_in_process(instance=world.instance).success
+    assert "ROC AUC is 0.13" in see(browser, performance, is_failed)
+
+    # An older verdict that was said last is covered again by what stands.
+    schema = dg.AssetCheckKey(asset_key(world.spec, "inference_store"), "schema")
+    world.instance.report_runless_asset_event(
+        dg.AssetCheckEvaluation(
+            asset_key=schema.asset_key, check_name="schema", passed=False,
+            partition=str(DAYS[4]), severity=dg.AssetCheckSeverity.ERROR,
+            description="75 of 150 rows were refused.",
+        )
+    )  # fmt: skip
+    world.requests("mlmon_alert_dispatcher")
+    page = f"{assets}churn/inference_store?view=checks&checkDetail=schema"
+    told = see(browser, page, lambda text: "Evaluation result" in text)
+    assert "Evaluation result\nPassed" in told
+    assert colours(browser, f"{assets}churn/inference_store?view=lineage")["1 / 1 Passed"] == GREEN
+
+    # A window told again has its own numbers alone.
+    assert world.compute(DAYS[:1]).is_success
+    told = see(browser, f"{assets}churn/performance", lambda text: "predicted_rate" in text)
+    assert str(DAYS[-1]) in told
+    assert not any(name in told for name in ("error_rate", "latency", "estimated_"))
+
+    # Overview and reports are there, and the overview says what stands.
+    for name in ("churn/health_report", "churn/performance_trace"):
+        told = see(browser, f"{assets}{name}", lambda text: "Latest materialization" in text)
+        assert "Never materialized" not in told
+    told = see(browser, f"{assets}{'/'.join(OVERVIEW_KEY.path)}", lambda text: "models" in text)
+    assert "ERROR" in told
