@@ -192,6 +192,7 @@ def test_each_transition(k: int, n: int, letters: str, state: str, events: list[
         ("EEP", 0, "P", "OK", ["revised late"]),  # it began later
         ("WPP", 0, "E", "OK", ["revised late"]),  # it was worse
         ("EPPEP", 1, "E", "OK", ["revised late"]),
+        ("WPWP", 1, "E", "OK", ["revised late"]),  # two are one now, which is told once
     ],
 )
 def test_a_revised_verdict(

@@ -274,7 +274,8 @@ def revise(
             if is_open or not of_it:  # of another episode, or ended from outside: it has its part
                 first = now.first if of_it else max(now.first, told.first)
                 last, ended = min(now.last, told.last), told.ended
-                now = now._replace(first=first, last=last, ended=ended)
+                severity = now.severity if of_it else told.severity
+                now = now._replace(first=first, last=last, ended=ended, severity=severity)
             if now._replace(ended=told.ended) != told:
                 assert now.ended is not None
                 changes.append(Change("revised", now, now.ended, is_late=True))
