@@ -163,6 +163,7 @@ CHANGES: dict[str, Any] = {
     "retention.versions": "10d",
     "retention.min_cell": 5,
     "run_tags": {"team": "growth"},
+    "key_prefix": "ml/monitoring",
     "compute.engine": "ray",
     "source.predictions.asset": "scored_customers",
     "source.actuals.asset": "churned_customers",
