@@ -131,8 +131,12 @@ def look_at(world: World, browser: Browser, assets: str) -> None:
 
     # A window told again has its own numbers alone.
     assert world.compute(DAYS[:1]).is_success
-    told = see(browser, f"{assets}churn/performance", lambda text: "predicted_rate" in text)
-    assert str(DAYS[-1]) in told
+    newest = str(DAYS[-1])
+    told = see(
+        browser,
+        f"{assets}churn/performance",
+        lambda text: newest in text and "predicted_rate" in text,
+    )
     assert not any(name in told for name in ("error_rate", "latency", "estimated_"))
 
     # Overview and reports are there, and the overview says what stands.

@@ -78,6 +78,7 @@ def test_what_a_run_that_ended_late_covered_is_shown_again_by_the_dispatcher(
 ) -> None:
     check = dg.AssetCheckKey(asset_key(own_fortnight.spec, "inference_store"), "schema")
     storage = own_fortnight.instance.event_log_storage
+    own_fortnight.requests("mlmon_alert_dispatcher")  # freshness is judged after its check, too
     before = shown(own_fortnight)
     # The older run is asked for last, so that Dagster holds its evaluation for the latest.
     late = dg.AssetCheckEvaluation(
