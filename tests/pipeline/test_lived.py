@@ -120,6 +120,8 @@ class Lived:
 
     def verdicts(self, *families: str) -> pd.DataFrame:
         frame = monitor_results.newest(self.project.store.state, "loans", family=families)
+        # What a delivery repeats is said of the windows in which it came, whatever it holds.
+        frame = frame[~frame["metric"].isin(["conflict_rate", "duplicate_rate"])]
         key = ["monitor", "slice_key", "slice_value", "window_start"]
         return frame.set_index(key).sort_index()[["status", "value", "n", "reason"]]
 
