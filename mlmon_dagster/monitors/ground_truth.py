@@ -68,9 +68,9 @@ def compare_truth(
 
     The age is counted `time.allowed_lateness` short, at most two windows, so that a day's delay of
     the label job is no alarm. The curve of watched windows speaks where enough were watched at that
-    age. Before that a window without any is late after `actuals.expected_within`, or 90 days, and
-    one is that has less than the times of ground truth itself tell, a week later: they are not
-    those of its arrival.
+    age. Before that a window without any is late a week after `actuals.expected_within`, or after 90
+    days, and one is that has less than the times of ground truth itself tell, a week later: neither
+    says how often it is delivered.
 
     Args:
         spec: The model.
@@ -90,12 +90,13 @@ def compare_truth(
     if (found := _compare_with(watched, condition, age, n, k)) is not None:
         return found
     declared = spec.actuals.expected_within
-    if age >= (SHORTEST_CLOSING if declared is None else declared) and not k and n >= MIN_ROWS:
+    latest = SHORTEST_CLOSING if declared is None else declared + SLACK
+    if age >= latest and not k and n >= MIN_ROWS:
         return Compared("late", 1.0)
     dated = arrivals.prior if arrivals is not None and arrivals.is_dated else None
     if (found := _compare_with(dated, condition, age - SLACK, n, k)) is not None:
         return found
-    if declared is not None and age >= declared:
+    if k and declared is not None and age >= declared:
         return Compared("fine")
     is_known = declared is not None or (dated is not None and dated.ages)
     return Compared("not_due" if is_known else "unknown")
