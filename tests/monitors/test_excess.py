@@ -76,7 +76,7 @@ def test_a_collapse_of_one_window_fires_at_once_and_a_lone_window_past_the_limit
         told = Verdict(
             row["window_start"], row["status"], number, row["excess"], row["excess_error"]
         )
-        state, happened, _ = step(state, told, k=row["k"], n=row["of_n"])
+        state, happened = step(state, told, k=row["k"], n=row["of_n"])
         events += [(event, number) for event in happened]
 
     assert (found[0]["k"], found[0]["of_n"]) == (2, 3)
