@@ -110,8 +110,7 @@ def test_a_model_under_a_prefix_is_computed_judged_and_told_like_any_other(tmp_p
         assert drift.to_user_string() == "ml/monitoring/churn/drift"
         assert FIRST.isoformat() in instance.get_materialized_partitions(drift)
         assert window_state.load(project.store.state, "churn")
-        [run, *_] = instance.get_runs(limit=1)
-        assert models_of(run) == {"churn"}
+        assert {"churn"} in [models_of(run) for run in instance.get_runs()]
         clicked = dg.DagsterRun("job", asset_selection=frozenset([drift]))  # without our tags
         assert models_of(clicked) == {"churn"}
 

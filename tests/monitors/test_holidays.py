@@ -75,7 +75,7 @@ def test_without_a_country_the_next_usual_day_ends_what_a_holiday_began(country:
         verdict = Verdict(
             row["window_start"], row["status"], number, row["excess"], row["excess_error"]
         )
-        alert, events, _ = step(alert, verdict)
+        alert, events = step(alert, verdict)
         n_opened += "opened" in events
         if row["status"] == "ERROR":
             assert day in holidays
