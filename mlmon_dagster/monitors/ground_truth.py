@@ -68,9 +68,9 @@ def compare_truth(
 
     The age is counted `time.allowed_lateness` short, at most two windows, so that a day's delay of
     the label job is no alarm. The curve of watched windows speaks where enough were watched at that
-    age. Before that a window without any is late a week after `actuals.expected_within`, or after 90
-    days, and one is that has less than the times of ground truth itself tell, a week later: neither
-    says how often it is delivered.
+    age. Before that a window without any is late a week after `actuals.expected_within`, or after
+    90 days, and one is that has less than the times of ground truth itself tell, a week later:
+    neither says how often it is delivered.
 
     Args:
         spec: The model.
