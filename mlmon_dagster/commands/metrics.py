@@ -153,7 +153,7 @@ def _say_weighted(shown: pd.DataFrame) -> None:
     """Say which metrics are of all predictions though ground truth is of some."""
     from mlmon_dagster.metrics.rectified import METHOD
 
-    weighted = shown[shown["method_version"] == METHOD]
+    weighted = shown[shown["method_version"].str.startswith(METHOD)]
     if len(weighted):
         metrics = ", ".join(sorted(weighted["metric"].unique()))
         n = weighted["window"].nunique()

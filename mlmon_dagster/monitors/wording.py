@@ -237,7 +237,7 @@ def weighted_text(method: str, coverage: float | None) -> str:
         >>> weighted_text("post-stratified-1", 0.1)
         'Ground truth covers 10 % of the predictions; the value is weighted back to all of them'
     """
-    if method != METHOD:
+    if not method.startswith(METHOD):
         return ""
     share = "a part" if coverage is None else f"{100 * coverage:.2g} %"
     return (

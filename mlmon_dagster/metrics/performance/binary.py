@@ -206,7 +206,7 @@ def _areas(
     return [
         table_rows(
             cells, metric, np.where(why == "", result[0], np.nan), result[1], result[2], n, why,
-            np.where(is_weighed, METHOD, version).tolist(),
+            np.where(is_weighed, METHOD + "".join(version.partition("@")[1:]), version).tolist(),
         )
         for metric, result, why, version in metrics
     ]  # fmt: skip
