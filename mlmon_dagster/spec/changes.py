@@ -104,8 +104,7 @@ RULES: Final[tuple[Rule, ...]] = (
          "are computed again"),
     Rule("actuals", ("expected_within", "closed_after", "min_coverage", "min_rows"), "followed",
          _MATURITY),
-    Rule("actuals", ("no_actual_when",), "kept", "windows computed from now on; earlier ones with "
-         "`mlmon run MODEL --from --to`"),
+    Rule("actuals", ("no_actual_when",), "followed", _REFIT),
     Rule("actuals", ("unmatched_after",), "kept", "the next ingest that brings ground truth"),
     Rule("features.<name>", ("from", "alias"), "followed", f"the next file; {_REFIT}"),
     Rule("features.<name>", ("min", "max", "pii"), "followed", _REFIT),

@@ -117,6 +117,8 @@ def profiled_besides(spec: ModelSpec) -> list[object]:
     if attributed(spec):
         explain = spec.explain.model_dump(exclude_defaults=True)
         found.append(["shap", explain, *attributed(spec)])
+    if spec.actuals.no_actual_when is not None:
+        found.append(["exempt", spec.actuals.no_actual_when])
     if spec.columns.outcomes:
         read = {name: [o.kind, o.better] for name, o in spec.columns.outcomes.items()}
         found.append(["outcomes", read])

@@ -209,6 +209,15 @@ def predicate_columns(spec: Declaration) -> dict[str, ColumnKind]:
     return {**roles, "dataset": "text", **outcomes, **features, **columns_of_spans(spec)}
 
 
+def exempt_sql(spec: Declaration) -> str | None:
+    """Return the SQL condition of records of which no ground truth is expected; None if of all."""
+    text = spec.actuals.no_actual_when
+    if text is None:
+        return None
+    never = to_sql(parse_predicate(text, predicate_columns(spec), spec.time.zone))
+    return f"(actual IS NULL AND {never})"
+
+
 def columns_of_spans(spec: Declaration) -> dict[str, ColumnKind]:
     """Return the columns that records have from spans; none without a declaration."""
     if spec.spans is None:

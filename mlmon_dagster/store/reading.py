@@ -19,7 +19,7 @@ from mlmon_dagster.errors import ConfigError, StoreError
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.names import ALL
-from mlmon_dagster.spec.predicate import parse_predicate, predicate_columns, to_sql
+from mlmon_dagster.spec.predicate import exempt_sql
 from mlmon_dagster.spec.tasks import task_of
 from mlmon_dagster.spec.windows import Window, age_unit, count_steps
 from mlmon_dagster.store.state import metric_log
@@ -358,12 +358,12 @@ def _lags_sql(
         age = f"greatest(ceil(epoch({moment} - window_end) / {unit}), 0)"
         return f"CAST(CAST({age} AS BIGINT) AS VARCHAR) || ':' || {actual}"
 
+    exempt = exempt_sql(spec) or "FALSE"
     is_odd = f"(actual_time > {literal(now)} OR actual_time < event_time)"
     came = "actual IS NOT NULL AND is_asked"
     return f"""SELECT window_start,
-            COUNT(*) FILTER (WHERE actual IS NULL AND {_never(spec)}) AS exempt,
-            COUNT(*) FILTER (WHERE is_asked AND NOT coalesce(actual IS NULL AND {_never(spec)},
-                FALSE)) AS expected,
+            COUNT(*) FILTER (WHERE {exempt}) AS exempt,
+            COUNT(*) FILTER (WHERE is_asked AND NOT coalesce({exempt}, FALSE)) AS expected,
             quantile_cont(epoch(actual_time - event_time) / 3600, {levels})
                 FILTER (WHERE {came}) AS known,
             quantile_cont(epoch(arrived - event_time) / 3600, {levels})
@@ -380,11 +380,3 @@ def _lags_sql(
             SELECT prediction_id, MIN(ingested_at) AS arrived FROM {actuals} GROUP BY prediction_id
         ) AS a ON a.prediction_id = r.prediction_id
         GROUP BY window_start"""
-
-
-def _never(spec: ModelSpec) -> str:
-    """Return the condition that picks predictions of which no ground truth is expected."""
-    text = spec.actuals.no_actual_when
-    if text is None:
-        return "FALSE"
-    return to_sql(parse_predicate(text, predicate_columns(spec), spec.time.zone))

@@ -216,6 +216,7 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     "actuals.min_coverage": OF_ACTUALS,
     "actuals.closed_after": OF_ACTUALS,
     "actuals.min_rows": (),
+    "actuals.no_actual_when": REFIT,
     "time.allowed_lateness": OF_ACTUALS,
     "costs": NEW,
 }

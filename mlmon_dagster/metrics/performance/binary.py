@@ -45,6 +45,7 @@ from mlmon_dagster.metrics.performance.weighted_back import (
     by_decision,
     by_score,
     decision_metrics,
+    leave_out_exempt,
     replace_rows,
     score_metrics,
     with_rows,
@@ -73,7 +74,8 @@ def performance_metrics(
             and ``:late_loss`` over the same cells, for exact intervals; without the first two they
             come from the score's bins. ``:score_order`` of the cells whose areas are to be those
             of the rows; of others they come from the score's bins, within the bound that is part
-            of their interval.
+            of their interval. Outputs of rows that ground truth never comes for (`EXEMPT`) count
+            in predicted_rate alone.
         top_share: Share of the rows that counts as the top for lift.
 
     Returns:
@@ -87,13 +89,17 @@ def performance_metrics(
         under 50), no_predicted_positives (precision), no_actual_positives (recall, lift),
         no_actual_negatives (specificity), no_positives (f1: neither predicted nor actual).
     """
-    losses = losses or {}
+    predicted, losses = confusion, losses or {}
+    outputs_of = {"score": score, "prediction": confusion}
+    named = {name: stats for name, stats in outputs_of.items() if stats is not None}
+    expected = leave_out_exempt({**losses, **named})
+    score, confusion = (expected[n] if n in named else None for n in outputs_of)
     metrics = []
     if score is not None:
         metrics += _score_metrics(score, losses, top_share)
-    if confusion is not None:
-        found = _confusion_metrics(confusion, with_actual_rate=score is None)
-        for part in by_decision(confusion, score, losses.get(DECIDED)):
+    if predicted is not None and confusion is not None:
+        found = _confusion_metrics(predicted, with_actual_rate=score is None)
+        for part in by_decision(confusion, score, expected.get(DECIDED)):
             values = decision_metrics(part)
             found = [_replaced(rows, part, values) for rows in found]
         metrics += found

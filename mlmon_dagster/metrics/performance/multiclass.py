@@ -32,6 +32,7 @@ from mlmon_dagster.metrics.performance.weighted_back import (
     area_counts,
     areas_known,
     by_score,
+    leave_out_exempt,
     replace_rows,
     score_metrics,
     with_rows,
@@ -65,6 +66,7 @@ def multiclass_metrics(profiles: Mapping[str, ColumnStatistics]) -> pd.DataFrame
         single_class and few_of_rarer_class (roc_auc), no_predicted_positives, no_actual_positives,
         no_positives.
     """
+    profiles = leave_out_exempt(profiles)
     metrics: list[MetricRows] = []
     if "prediction" in profiles:
         metrics += _from_table(profiles["prediction"])

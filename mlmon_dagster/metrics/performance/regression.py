@@ -23,6 +23,7 @@ from mlmon_dagster.metrics.performance.loss_means import (
     positive_interval,
     t_factor,
 )
+from mlmon_dagster.metrics.performance.weighted_back import leave_out_exempt
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 
 Profiles = Mapping[str, ColumnStatistics]
@@ -50,6 +51,7 @@ def regression_metrics(profiles: Profiles) -> pd.DataFrame:
     """
     if ":error" not in profiles:
         return stack_rows([])
+    profiles = leave_out_exempt(profiles)
     metrics = [
         mean_rows(metric, profiles[column], low=low, high=high)
         for metric, (column, low, high) in _MEANS.items()

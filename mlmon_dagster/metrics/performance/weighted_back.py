@@ -10,7 +10,7 @@ intervals count as many rows as have the weights' effective size (Kish, 1965).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -35,6 +35,7 @@ from mlmon_dagster.metrics.statistics import CELL_KEYS, ColumnStatistics
 
 COMPLETE = 0.95  # share of predictions with a label from which on the rest can change little
 DECIDED = ":decided_score"  # the score of the rows that were decided positive
+EXEMPT = ":exempt/"  # begins the names of outputs of the rows that ground truth never comes for
 Classes = tuple[Ints, Ints] | tuple[Floats, Floats]  # rows per bin of negatives and positives
 UNLABELLED_SCORES = "unlabelled_scores"
 _FINE = 50  # strata of an area, whose rows are weighed by nothing else
@@ -48,6 +49,24 @@ WORTHS: dict[str, Callable[[Floats], tuple[Floats, Floats]]] = {
     "log_loss": lambda score: (-np.log(score), -np.log1p(-score)),
     "calibration_gap": lambda score: (score - 1, score),
 }
+
+
+def leave_out_exempt(profiles: Mapping[str, ColumnStatistics]) -> dict[str, ColumnStatistics]:
+    """Return the columns without the rows of which no ground truth is ever expected.
+
+    These are neither missing nor what labelled rows stand for.
+
+    Args:
+        profiles: Column -> statistics, and of some the same of exempt rows, see `EXEMPT`.
+    """
+    found = {name: stats for name, stats in profiles.items() if not name.startswith(EXEMPT)}
+    for name, stats in found.items():
+        exempt = profiles.get(EXEMPT + name)
+        if exempt is not None:
+            found[name] = replace(
+                stats, counts=stats.counts - exempt.counts, n=stats.n - exempt.counts.sum(axis=1)
+            )
+    return found
 
 
 def is_partly_labelled(counts: Ints) -> Flags:

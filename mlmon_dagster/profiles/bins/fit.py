@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from mlmon_dagster.metrics.additivity import RAW, REST
 from mlmon_dagster.metrics.estimated.multiclass import CONFIDENCE
-from mlmon_dagster.metrics.performance.weighted_back import DECIDED
+from mlmon_dagster.metrics.performance.weighted_back import DECIDED, EXEMPT
 from mlmon_dagster.metrics.statistics import Binning, Kind
 from mlmon_dagster.profiles.bins.joint import fit_joint
 from mlmon_dagster.profiles.bins.shapes import (
@@ -49,6 +49,7 @@ from mlmon_dagster.profiles.sql.attribution_columns import (
 from mlmon_dagster.profiles.sql.bin_codes import DUCKDB, Dialect
 from mlmon_dagster.profiles.sql.compiler import Engine, at_work
 from mlmon_dagster.profiles.sql.loss_columns import (
+    ANSWERS,
     LAG,
     bound_of,
     group_columns,
@@ -61,7 +62,7 @@ from mlmon_dagster.profiles.sql.loss_columns import (
 )
 from mlmon_dagster.spec.declaration import FeatureType
 from mlmon_dagster.spec.model import ModelSpec
-from mlmon_dagster.spec.tasks import MAX_CLASSES, Answer, class_scores, declared_classes, task_of
+from mlmon_dagster.spec.tasks import MAX_CLASSES, class_scores, declared_classes, task_of
 from mlmon_dagster.store.state.erased_ids import personal_digest_sql
 from mlmon_dagster.store.state.sql import quote_identifier
 
@@ -77,7 +78,6 @@ _VALUES: dict[FeatureType, str] = {
     ),
     "text": "CAST(LENGTH({0}) AS DOUBLE PRECISION)",
 }
-_ANSWERS: dict[Answer, Kind] = {"label": "confusion", "class": "classes", "number": "numeric"}
 QUANTILE_BINS = 20
 MAX_VALUES = 32
 MAX_HELD = 20_000_000  # rows: 160 MB a column
@@ -114,7 +114,7 @@ def value_expressions(spec: ModelSpec, key: str = "") -> dict[str, tuple[Kind, s
         is_probability = task_of(spec).answer == "label"
         found["score"] = ("score", "score") if is_probability else _read("score", "numeric")
     if roles.prediction is not None:
-        found["prediction"] = (_ANSWERS[task_of(spec).answer], "prediction")
+        found["prediction"] = (ANSWERS[task_of(spec).answer], "prediction")
     if roles.latency_ms is not None:
         found["latency_ms"] = ("latency", "latency_ms")
     if roles.status is not None:
@@ -174,11 +174,19 @@ def fit_binnings(
     from_sql = row_source(spec, from_sql)
     binnings: dict[str, Binning] = {}
     expressions = value_expressions(spec, key)
-    numeric = {name: value for name, (kind, value) in expressions.items() if kind == "numeric"}
+    numeric = {
+        name: value
+        for name, (kind, value) in expressions.items()
+        if kind == "numeric" and not name.startswith(EXEMPT)
+    }
     ordered = order_statistics(engine, from_sql, numeric, dialect)
     for name, (kind, raw) in expressions.items():
         value = resolve(raw, binnings)
-        if name == ":labelled_prediction":
+        if name.startswith(EXEMPT):
+            # The same bins, so that exempt rows can be taken from all.
+            if (whole := binnings.get(name.removeprefix(EXEMPT))) is not None:
+                binnings[name] = renamed(whole, name)
+        elif name == ":labelled_prediction":
             # The same bins, so that one taken from the other leaves the unlabelled rows.
             binnings[name] = renamed(binnings["prediction"], name)
         elif kind == "loss":

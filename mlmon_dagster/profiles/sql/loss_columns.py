@@ -15,13 +15,14 @@ from mlmon_dagster.metrics.estimated.multiclass import CONFIDENCE
 from mlmon_dagster.metrics.performance.decomposition import OUTCOME
 from mlmon_dagster.metrics.performance.multiclass import GAP
 from mlmon_dagster.metrics.performance.roc import SCORE_ORDER
-from mlmon_dagster.metrics.performance.weighted_back import DECIDED
-from mlmon_dagster.metrics.statistics import Binning
+from mlmon_dagster.metrics.performance.weighted_back import DECIDED, EXEMPT
+from mlmon_dagster.metrics.statistics import Binning, Kind
 from mlmon_dagster.profiles.sql.attribution_columns import SHARE, Values
 from mlmon_dagster.profiles.sql.bin_codes import number
 from mlmon_dagster.spec.model import ModelSpec
+from mlmon_dagster.spec.predicate import exempt_sql
 from mlmon_dagster.spec.spans import STAGE, TOKENS, stage_column, stage_status
-from mlmon_dagster.spec.tasks import RESIDUAL, class_scores, task_of
+from mlmon_dagster.spec.tasks import RESIDUAL, Answer, class_scores, task_of
 from mlmon_dagster.store.state.sql import literal, quote_identifier
 
 LAG = ":lag"
@@ -31,6 +32,7 @@ TRACED_LATENCY = ":traced_latency_ms"
 TOLD = ":told/"  # begins the names of what says whether spans tell a declared column
 FAILED, TIMED_OUT = ":error/", ":timeout/"
 
+ANSWERS: dict[Answer, Kind] = {"label": "confusion", "class": "classes", "number": "numeric"}
 GROUPED = (":ndcg", ":reciprocal_rank", ":average_precision", ":hit")
 # Losses that cannot be larger, so that their sums' unit does not depend on the baseline.
 BOUNDED = {GAP: 1.0, ":log_loss": 64.0, ":brier": 2.0, ":top_k": 1.0, **dict.fromkeys(GROUPED, 1.0)}
@@ -49,7 +51,7 @@ def loss_columns(spec: ModelSpec) -> Values:
         "multiclass_classification": _multiclass,
         "regression": _regression,
     }.get(spec.task, lambda _: {})(spec)
-    return found | _by_lag(spec)
+    return found | _by_lag(spec) | _exempt(spec, found)
 
 
 def outcome_columns(spec: ModelSpec) -> Values:
@@ -225,6 +227,24 @@ def _regression(spec: ModelSpec) -> Values:
         ":error_away": ("loss", f"{error} * {error} * {away}"),
         ":error_away_squared": ("loss", f"{error} * {error} * {away} * {away}"),
     }  # fmt: skip
+
+
+def _exempt(spec: ModelSpec, losses: Values) -> Values:
+    """Return the outputs of rows that ground truth never comes for, of what counts others."""
+    exempt = exempt_sql(spec)
+    if exempt is None:
+        return {}
+    outputs = {name: found for name, found in losses.items()
+               if found[0] == "score" and name != CONFIDENCE}  # fmt: skip
+    answer = task_of(spec).answer
+    if spec.columns.score is not None and answer == "label":
+        outputs["score"] = ("score", "score")
+    if spec.columns.prediction is not None and answer in ANSWERS:
+        outputs["prediction"] = (ANSWERS[answer], "prediction")
+    return {
+        f"{EXEMPT}{name}": (kind, f"(CASE WHEN {exempt} THEN {value} END)")
+        for name, (kind, value) in outputs.items()
+    }
 
 
 def _by_lag(spec: ModelSpec) -> Values:
