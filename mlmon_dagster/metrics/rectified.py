@@ -105,7 +105,9 @@ def strata_by_answer(rows: Floats, labelled: Floats, successes: Floats) -> Strat
     group = np.broadcast_to(np.arange(rows.shape[1]), rows.shape)
     none = np.zeros(rows.shape[1])
     doubt = np.zeros((len(rows), 3))
-    return Strata(rows, labelled, successes, group, none + 0.5, len(none), none, doubt)
+    # An answer's own rate, not 0 or 1, so that answers that differ tell how noisy their shares are.
+    expected = (successes + _SMOOTH / 2) / (labelled + _SMOOTH)
+    return Strata(rows, labelled, successes, group, expected, len(none), none, doubt)
 
 
 def strata_by_score(
@@ -216,6 +218,12 @@ class _Rates(NamedTuple):
     rate: Floats
     logit: Floats
 
+    @property
+    def freedom(self) -> Floats:
+        """Return what the variance of each stratum is divided by, (C, G)."""
+        one_lost = (self.labelled > 0).sum(axis=1, keepdims=True) > 1
+        return np.maximum(self.labelled - one_lost, 1)
+
 
 def _rates(strata: Strata) -> _Rates:
     n, rows = strata.add(strata.labelled), strata.add(strata.rows)
@@ -309,8 +317,7 @@ def ratio(
     at = np.nan_to_num(value)
     has_labels = rates.labelled > 0
     slope = np.where(has_labels, a.slope - at[:, None] * b.slope, 0.0)
-    one_lost = has_labels.sum(axis=1, keepdims=True) > 1
-    freedom = np.maximum(rates.labelled - one_lost, 1)
+    freedom = rates.freedom
     way = slope / freedom
     way = way / np.maximum(np.abs(way).max(axis=1, keepdims=True), 1e-300)
     extra = np.where(has_labels, a.spread**2 - a.slope**2, 0.0)
@@ -341,6 +348,45 @@ def ratio(
     lower, upper = _with_gaps(rates, a, b, at, lower, upper)
     found = (np.clip(x, low, high) for x in (value, lower, upper))
     return Interval(*(np.where(np.isfinite(value), x, np.nan) for x in found))
+
+
+def correlate(strata: Strata, one: tuple[Worth, Worth], other: tuple[Worth, Worth]) -> Floats:
+    """Correlation of the errors of two ratios, (C,), by the delta method.
+
+    A rate that is higher than it was found among decided positives makes both recall and
+    specificity higher, so that they err together. A stratum without a label counts as 0 to 1.
+
+    Args:
+        strata: Of C cells.
+        one: What `ratio` takes: worths above and below.
+        other: The same of the other ratio.
+
+    Returns:
+        -1 to 1; 0 where a ratio has no value or no error.
+    """
+    rates = _rates(strata)
+    p = 1 / (1 + np.exp(-rates.logit))
+    unknown = (np.maximum(p, 1 - p) / Z95) ** 2
+    variance = np.where(rates.labelled > 0, p * (1 - p) / rates.freedom, unknown)
+    share = rate(strata.rows, strata.rows.sum(axis=1, keepdims=True))
+    parts = []
+    for above, below in (one, other):
+        a, b = _mean(strata, rates, above), _mean(strata, rates, below)
+        r = np.nan_to_num(rate(a.value, b.value))
+        by_bin = a.by_bin - r[:, None] * b.by_bin
+        by_bin = by_bin - (share * by_bin).sum(axis=1, keepdims=True)
+        learnt = [x - r * y for x, y in zip(a.learnt, b.learnt, strict=True)]
+        parts.append((a.slope - r[:, None] * b.slope, by_bin, learnt))
+
+    def covariance(i: int, j: int) -> Floats:
+        (first, by_bin, (x, y)), (second, by_other, (u, v)) = parts[i], parts[j]
+        found = (first * second * variance).sum(axis=1)
+        found = found + rate((share * by_bin * by_other).sum(axis=1), strata.rows.sum(axis=1))
+        doubt = np.stack([x * u, x * v + y * u, y * v], axis=1) * strata.doubt
+        return np.asarray(found + doubt.sum(axis=1))
+
+    together = rate(covariance(0, 1), np.sqrt(covariance(0, 0) * covariance(1, 1)))
+    return np.clip(np.nan_to_num(together), -1, 1)
 
 
 def _with_gaps(

@@ -44,6 +44,7 @@ from mlmon_dagster.metrics.performance.weighted_back import (
     areas_known,
     by_decision,
     by_score,
+    centre_areas,
     decision_metrics,
     leave_out_exempt,
     replace_rows,
@@ -201,6 +202,8 @@ def _areas(
         ("pr_auc", average_precision, "influence-2", shares),
     ):
         result = np.array(area(*counted))
+        if part is not None and metric == "roc_auc":
+            result = np.array(centre_areas(RocAuc(*result), score, part.places))
         for cell, rows in zip(place, ordered, strict=True):
             if not is_weighed[cell]:
                 result[:, cell] = np.array(area(*rows))[:, 0]

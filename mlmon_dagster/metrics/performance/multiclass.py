@@ -32,6 +32,7 @@ from mlmon_dagster.metrics.performance.weighted_back import (
     area_counts,
     areas_known,
     by_score,
+    centre_areas,
     leave_out_exempt,
     replace_rows,
     score_metrics,
@@ -227,6 +228,8 @@ def _areas(scores: list[ColumnStatistics]) -> list[MetricRows]:
             method[part.places] = METHOD
             bare[part.places] = ~areas_known(part)
         area = roc_auc(*classes)
+        if part is not None:
+            area = centre_areas(area, stats, part.places)
         n_neg, n_pos = counts[:, :, 1].sum(axis=1), counts[:, :, 2].sum(axis=1)
         rarer = np.minimum(n_neg, n_pos)
         why = np.select(

@@ -15,17 +15,20 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy import special
 
 from mlmon_dagster.metrics.arrays import Flags, Floats, Ints
 from mlmon_dagster.metrics.binnings import label_counts, score_midpoints
 from mlmon_dagster.metrics.frames import MetricRows
 from mlmon_dagster.metrics.intervals import rate
 from mlmon_dagster.metrics.performance.class_tables import estimate, mcc
+from mlmon_dagster.metrics.performance.roc import RocAuc, roc_auc
 from mlmon_dagster.metrics.rectified import (
     METHOD,
     Interval,
     Strata,
     Worth,
+    correlate,
     mean,
     ratio,
     strata_by_answer,
@@ -40,6 +43,7 @@ Classes = tuple[Ints, Ints] | tuple[Floats, Floats]  # rows per bin of negatives
 UNLABELLED_SCORES = "unlabelled_scores"
 _FINE = 50  # strata of an area, whose rows are weighed by nothing else
 _MOST_UNLABELLED = 0.05  # share of the rows, in strata without a label, that an area does without
+_EDGE = 1e-6  # how near an area comes to 0 and 1 on a logit scale
 _DECISIONS_DIFFER = 0.01  # share of the rows with a decision and no score, or the other way round
 
 
@@ -218,9 +222,13 @@ def decision_metrics(found: PartlyLabelled) -> dict[str, Interval]:
     }
     recall, specificity = results["recall"], results["specificity"]
     value = (recall.value + specificity.value) / 2
+    together = correlate(strata, ((d, none), (one, none)), ((none, 1 - d), (none, one)))
     down, up = (
-        np.hypot(recall.value - one_end, specificity.value - other) / 2
-        for one_end, other in zip(recall[1:], specificity[1:], strict=True)
+        np.sqrt(x**2 + y**2 + 2 * together * x * y) / 2
+        for x, y in (
+            (recall.value - recall.lower, specificity.value - specificity.lower),
+            (recall.upper - recall.value, specificity.upper - specificity.value),
+        )
     )
     results["balanced_accuracy"] = Interval(value, value - down, value + up)
     weighed = effective_counts(strata)
@@ -270,12 +278,44 @@ def areas_known(found: PartlyLabelled) -> Flags:
 
 def area_counts(score: ColumnStatistics, places: Ints) -> Effective:
     """Return what areas of the partly labelled cells are computed from, see `effective_counts`."""
+    return effective_counts(_fine_strata(score, places))
+
+
+def _fine_strata(score: ColumnStatistics, places: Ints) -> Strata:
     rows = label_counts(score.counts)[places].astype(np.float64)[:, None]
     scores = score_midpoints(score.binning)
-    strata = strata_by_score(
-        rows.sum(axis=3), rows[..., 1:].sum(axis=3), rows[..., 2], scores, _FINE
-    )
-    return effective_counts(strata)
+    return strata_by_score(rows.sum(axis=3), rows[..., 1:].sum(axis=3), rows[..., 2], scores, _FINE)
+
+
+def centre_areas(area: RocAuc, score: ColumnStatistics, places: Ints) -> RocAuc:
+    """Move the areas of partly labelled cells to where the scores of all rows put them.
+
+    A labelled row that stands for many others stands at its own score alone: labels of a narrow
+    stretch of scores would bring classes nearer than they are. So negatives and positives are what
+    the score, recalibrated, lets expect of all rows of each bin, and what labelled rows differ from
+    that, weighed; with every row labelled these are the rows themselves.
+
+    Args:
+        area: Of all cells, of weighed rows.
+        score: Score bins by actual.
+        places: The partly labelled cells.
+
+    Returns:
+        Value and interval, moved on a logit scale; the interval is as long there as it was.
+    """
+    strata = _fine_strata(score, places)
+    e, weights = strata.expected, strata.weights()
+    failures = strata.labelled - strata.successes
+    positives = strata.rows * e + weights * (strata.successes - strata.labelled * e)
+    negatives = strata.rows * (1 - e) + weights * (failures - strata.labelled * (1 - e))
+    found = np.clip(roc_auc(negatives, positives).value, _EDGE, 1 - _EDGE)
+    value, lower, upper = (np.array(x) for x in area[:3])
+    middle = special.logit(np.clip(value[places], _EDGE, 1 - _EDGE))
+    for ends in (lower, upper):
+        length = special.logit(np.clip(ends[places], _EDGE, 1 - _EDGE)) - middle
+        ends[places] = special.expit(special.logit(found) + length)
+    value[places] = np.where(np.isfinite(value[places]), found, np.nan)
+    return RocAuc(value, lower, upper, area.bound)
 
 
 def with_rows(classes: Classes, part: PartlyLabelled, others: Classes) -> Classes:
