@@ -222,7 +222,7 @@ class _Rates(NamedTuple):
     def freedom(self) -> Floats:
         """Return what the variance of each stratum is divided by, (C, G)."""
         one_lost = (self.labelled > 0).sum(axis=1, keepdims=True) > 1
-        return np.maximum(self.labelled - one_lost, 1)
+        return np.asarray(np.maximum(self.labelled - one_lost, 1))
 
 
 def _rates(strata: Strata) -> _Rates:

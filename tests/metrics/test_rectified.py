@@ -200,4 +200,4 @@ def test_intervals_of_labels_chosen_by_score_hold(case: Case):
     found = measure(case, runs=400)
     assert {metric: why for metric in METRICS if (why := misses(case, found, metric, 400))} == {}
     # Labels of a narrow stretch of scores brought classes nearer than they are, by .04.
-    assert case.rule == "cut" or abs(found["roc_auc"].bias) < 0.015
+    assert case.share > 0.05 or abs(found["roc_auc"].bias) < 0.015
