@@ -210,17 +210,17 @@ def test_a_healthy_world_with_weekly_labels_says_nothing_about_truth(tmp_path: P
 
 
 @pytest.mark.proof
-@pytest.mark.parametrize("law", LAWS)
-def test_healthy_worlds_of_every_law_say_nothing_about_truth(law: str, tmp_path: Path) -> None:
-    small = knobs(law, rows=200, base_rate=0.3, every=max(LAWS[law].every, 3), windows=70)
-    world = World(replace(small, fault_from=70, has_segments=False))
+@pytest.mark.parametrize("law", ["1 to 20"])  # of every law: python -m benchmarks label_worlds
+def test_a_healthy_world_of_late_labels_says_nothing_about_truth(law: str, tmp_path: Path) -> None:
+    small = knobs(law, rows=200, base_rate=0.3, every=max(LAWS[law].every, 3), windows=45)
+    world = World(replace(small, fault_from=45, has_segments=False))
     lived = live(world, tmp_path)
 
     assert [one for one in find_incidents(world, lived.episodes) if not one.is_right] == []
 
 
 @pytest.mark.proof
-@pytest.mark.parametrize("seed", [1, 2, 5])
+@pytest.mark.parametrize("seed", [1])
 def test_a_fault_is_found_soon_after_enough_of_its_labels_have_come(
     seed: int, tmp_path: Path
 ) -> None:
@@ -232,7 +232,7 @@ def test_a_fault_is_found_soon_after_enough_of_its_labels_have_come(
 
 
 @pytest.mark.proof
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0])
 def test_an_outage_on_a_monday_is_found_and_weekends_and_nights_are_not(
     seed: int, tmp_path: Path
 ) -> None:
