@@ -37,6 +37,7 @@ _NOT_JUDGED = {
     "not_due": "Ground truth is not due yet.",
     "no_rows": "No prediction of this window waits for ground truth.",
     "unknown": "How late ground truth usually comes is not known yet.",
+    "too_few": "Too little ground truth is usual at this age to say whether it is late.",
 }
 _REASONS = {"no_rows": "no_rows", "unknown": UNKNOWN}
 
@@ -46,7 +47,8 @@ class Compared:
     """A window's ground truth beside what usually has come at its age.
 
     Attributes:
-        state: ``late``, ``fine``, or why nothing can be said: ``not_due``, ``unknown``.
+        state: ``late``, ``fine``, or why nothing can be said: ``not_due``, ``unknown``,
+            ``too_few``.
         missing: Share of the usual ground truth that is missing; 0 if nothing can be said.
         usual: Share of predictions that usually have it at this age; None if that is not known.
     """
@@ -105,13 +107,20 @@ def compare_truth(
 def _compare_with(
     curve: ArrivalCurve | None, condition: Condition, age: dt.timedelta, n: int, k: int
 ) -> Compared | None:
-    """Compare with a curve at an age; None where there is none, or it says nothing of that age."""
+    """Compare with a curve at an age; None where there is none, or it says nothing of that age.
+
+    Where no ground truth at all could be chance, a window is no evidence that ground truth comes.
+    Without that a young window would end the alert of older ones that miss theirs.
+    """
     if curve is None or age < dt.timedelta(0):
         return None
     units = age / dt.timedelta(hours=curve.unit_hours)
     usual, chance = curve.share_by(units), curve.chance_of_so_few(k, n, units)
     if usual is None or chance is None:
         return None
+    none = curve.chance_of_so_few(0, n, units)
+    if none is None or none >= CHANCE:
+        return Compared("too_few", 0.0, usual)
     missing = 1 - k / n / usual if usual else 0.0
     is_late = chance < CHANCE and condition.fails(missing)
     return Compared("late" if is_late else "fine", missing, usual)

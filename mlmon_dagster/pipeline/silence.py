@@ -41,7 +41,7 @@ SILENCE, OVERDUE = "freshness/no_data_for", "freshness/actuals_missing"
 ARRIVED, SILENT = "arrived", "silent"
 _OPEN = (  # verdicts that files may still change
     "", "unread", "actuals:unread", "actuals:not_due", "actuals:uncounted", "actuals:no_rows",
-    "actuals:unknown",
+    "actuals:unknown", "actuals:too_few",
 )  # fmt: skip
 _NEVER = WindowInputs(dt.datetime.max.replace(tzinfo=dt.UTC), 0, 0, 0, 0)
 

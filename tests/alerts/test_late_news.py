@@ -171,3 +171,19 @@ def test_a_correction_that_ends_what_fires_is_told_in_its_thread(
     assert "after late data" in reply["plain"]
     assert [e.state for e in list_alerts(store)] == ["WITHDRAWN"]
     assert count_untold(store, SPECS, day(20)) == 0
+
+
+def test_ground_truth_that_is_late_by_the_clock_alone_is_told(store: Store) -> None:
+    """The same labels were enough at the window's age then, and are not at its age now."""
+
+    def truth(number: int, status: str) -> dict[str, Any]:
+        version = f"actuals:31:140:{'late' if status == 'ERROR' else 'fine'}"
+        about = {"family": "freshness", "metric": "actuals_missing", "column_name": ":table"}
+        return result(number, status, value=0.6, data_version=version, **about)
+
+    for number in range(1, 8):
+        settle(store, SPECS, day(number + 4), truth(number, "OK"))
+    assert settle(store, SPECS, day(13), truth(6, "ERROR"), truth(7, "ERROR")) == 1
+
+    assert {muted for _, _, muted in events_of(store)} == {""}
+    assert only_alert(store)["state"] == "FIRING"

@@ -89,6 +89,15 @@ def test_a_pause_of_the_label_job_is_found_and_over_when_it_has_caught_up() -> N
     assert max(late) <= 69
 
 
+def test_a_window_too_young_to_miss_anything_is_no_evidence_that_ground_truth_comes() -> None:
+    """Of 300 predictions so few have it after three days that none could be chance."""
+    arrivals = Past(UNIFORM, 60).learn(60)
+    young, old = (compare_truth(SPEC, arrivals, day(0), 300, 0, day(age)) for age in (3.2, 9.2))
+    assert (young.state, old.state) == ("too_few", "late")
+    found = judged(arrivals, n_expected=20, n_actual=1)
+    assert (found["status"], found["reason"]) in [("NO_DATA", "labels_still_coming"), ("ERROR", "")]
+
+
 def test_nothing_is_said_before_anything_is_known() -> None:
     """Without a curve, and without `expected_within`, a window of 89 days has no verdict."""
     for arrivals in (None, Past(UNIFORM, 5).learn(5)):

@@ -408,8 +408,12 @@ def _opinions(
 
 
 def _rows(result: MonitorResult) -> str:
-    """Return the fingerprint of the rows that a verdict was formed on."""
-    return str(result["data_version"]).partition(":")[0]
+    """Return the fingerprint of what a verdict was formed on: of freshness also what time made it.
+
+    Rows that do not come are late by the clock alone, which is news as a correction is.
+    """
+    version = str(result["data_version"])
+    return version if result["family"] == "freshness" else version.partition(":")[0]
 
 
 def _is_news(known: tuple[Opinion, str] | None, result: StoredResult) -> bool:
