@@ -151,20 +151,20 @@ def _dispatch(store: Store, place: Place, look: int, rng: random.Random, found: 
             raise Killed
 
     crash_points.on_reached = reached
-    while True:
-        try:
-            dispatch(
-                store, place.specs(), now_of(look), {"slack": receiver},
-                policy=policy, max_messages=1000,
-            )  # fmt: skip
-        except Killed:
-            found.n_killed += 1
-            continue
-        finally:
-            if not doomed:
-                crash_points.on_reached = lambda _step: None
-        if not outbox_health(store.state).n_waiting:
-            return
+    try:
+        while True:
+            try:
+                dispatch(
+                    store, place.specs(), now_of(look), {"slack": receiver},
+                    policy=policy, max_messages=1000,
+                )  # fmt: skip
+            except Killed:
+                found.n_killed += 1
+                continue
+            if not outbox_health(store.state).n_waiting:
+                return
+    finally:  # a dispatch may have ended before the step at which it was to die
+        crash_points.on_reached = lambda _step: None
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from pathlib import Path
 
@@ -34,7 +35,19 @@ def test_the_json_holds_every_fault_and_family(folder: Path, mlmon: Command) -> 
     assert found["late_feed"]["size"] == 4  # a day after the window's start, and two hours more
     assert "no limit is set for p95_latency_ms" in found["latency"]["reason"]
     assert found["volume"]["reason"]  # it takes fourteen earlier windows
-    assert found["missing_truth"]["monitor"] == "freshness/actuals_missing"
+    assert not found["missing_truth"]["monitor"]  # no delivery was watched, and a week is not over
+
+
+def test_missing_truth_is_noticed_a_week_after_its_declared_age(
+    folder: Path, mlmon: Command
+) -> None:
+    later = ("--now", (NOW + dt.timedelta(days=12)).isoformat())
+    ended = mlmon(
+        "--project", folder, *later, "drill", MODEL, "--faults", "missing_truth", "--json"
+    )
+    [found] = [f for s in json.loads(ended.out)["subjects"] for f in s["findings"]]
+
+    assert found["monitor"] == "freshness/actuals_missing"
 
 
 @pytest.mark.parametrize(
