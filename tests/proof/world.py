@@ -18,6 +18,8 @@ from typing import Any
 import pandas as pd
 
 from mlmon_dagster.ingest import ingest_new, readers
+from mlmon_dagster.metrics.performance.weighted_back import COMPLETE
+from mlmon_dagster.metrics.rectified import METHOD
 from mlmon_dagster.pipeline.baseline import fit_baseline
 from mlmon_dagster.pipeline.run import compute
 from mlmon_dagster.pipeline.work import Work
@@ -161,8 +163,8 @@ def expected(events: Iterable[Event]) -> dict[str, Any]:
 
 def _folded(records: Sequence[tuple[int, int, int | None, int]]) -> Measured:
     known = [(variant, value) for _, variant, value, _ in records if value is not None]
-    if not known:
-        return (len(records), 0, None, None)
+    if len(known) < COMPLETE * len(records) or not known:
+        return (len(records), len(known), None, None)  # weighted back, see `_metrics`
     right = [variant % 2 == value for variant, value in known]
     errors = [(score_of(variant) - value) ** 2 for variant, value in known]
     n = len(known)
@@ -213,7 +215,9 @@ def _metrics(store: Store, spec: ModelSpec) -> dict[int, Measured]:
     for day in DAYS:
         mine = frame[frame["window_start"].dt.day == day].set_index("metric")
         if len(mine) and (n := int(mine.loc["predicted_rate", "n"])):
-            values = [mine.loc[name, "value"] for name in ("accuracy", "brier")]
+            # What is weighted back is compared by its records alone.
+            is_plain = mine.loc["accuracy", "method_version"] != METHOD
+            values = [mine.loc[m, "value"] if is_plain else None for m in ("accuracy", "brier")]
             accuracy, brier = (None if pd.isna(v) else round(float(v), 9) for v in values)
             found[day] = (n, int(mine.loc["accuracy", "n"]), accuracy, brier)
     return found
