@@ -245,7 +245,10 @@ def test_a_bad_day_is_told_in_slack_and_corrected_ground_truth_resolves_it(
             after = seen.computed_at("roc_auc")
             assert {d: t for d, t in after.items() if d != yesterday} == performance
             tell(f"metrics of the other days were not touched: {sorted(performance)}")
-            statuses = [run.status for run in seen.runs()]
-            assert set(statuses) == {dg.DagsterRunStatus.SUCCESS}
+            status = dg.DagsterRunStatus
+            going_on = {status.NOT_STARTED, status.QUEUED, status.STARTING, status.STARTED}
+            # The newest report may still be in the making: it is asked for once an alert changed.
+            statuses = [run.status for run in seen.runs() if run.status not in going_on]
+            assert set(statuses) == {status.SUCCESS}
             tell(f"{len(statuses)} runs, all successful; Slack was called {len(slack.calls)} times")
         project.store.close()
