@@ -23,7 +23,6 @@ from benchmarks.label_presence import (
     find_false_silence,
     find_outage,
 )
-from benchmarks.label_worlds import live_faulty, live_presence
 
 
 def knobs(law: str, fault: str = "", **changes: object) -> Knobs:
@@ -207,38 +206,3 @@ def test_a_healthy_world_with_weekly_labels_says_nothing_about_truth(tmp_path: P
     lived = live(world, tmp_path)
 
     assert find_incidents(world, lived.episodes) == []
-
-
-@pytest.mark.proof
-@pytest.mark.parametrize("law", ["1 to 20"])  # of every law: python -m benchmarks label_worlds
-def test_a_healthy_world_of_late_labels_says_nothing_about_truth(law: str, tmp_path: Path) -> None:
-    small = knobs(law, rows=200, base_rate=0.3, every=max(LAWS[law].every, 3), windows=45)
-    world = World(replace(small, fault_from=45, has_segments=False))
-    lived = live(world, tmp_path)
-
-    assert [one for one in find_incidents(world, lived.episodes) if not one.is_right] == []
-
-
-@pytest.mark.proof
-@pytest.mark.parametrize("seed", [1])
-def test_a_fault_is_found_soon_after_enough_of_its_labels_have_come(
-    seed: int, tmp_path: Path
-) -> None:
-    found = live_faulty(seed, "weekly batches", 60, tmp_path)
-
-    assert found["enough"] is not None
-    assert found["found"] is not None
-    assert found["found"] <= found["enough"] + 5
-
-
-@pytest.mark.proof
-@pytest.mark.parametrize("seed", [0])
-def test_an_outage_on_a_monday_is_found_and_weekends_and_nights_are_not(
-    seed: int, tmp_path: Path
-) -> None:
-    found = live_presence(seed, "", 0, tmp_path)
-
-    assert found["false"] == []
-    assert found["found"] is not None
-    assert found["found"] <= found["outage"] + 5
-    assert found["ended"] is not None

@@ -167,10 +167,10 @@ def test_a_model_whose_labels_never_come_says_so_once_when_they_are_overdue(
     first, early = run_and_tell(tmp_path, mlmon, "unlabelled", 4)
     assert heads(early, "unlabelled") == []
     assert "performance" in seen(tmp_path, "unlabelled", day=4).unjudged
-    land(tmp_path, "unlabelled", 200, range(3, 8), "production", actuals=False)
-    second, said = run_and_tell(tmp_path, mlmon, "unlabelled", 9)
-    again = mlmon(*at(tmp_path, 9), "alerts", "deliver").out
-    doctor = mlmon(*at(tmp_path, 9), "doctor").out
+    land(tmp_path, "unlabelled", 200, range(3, 15), "production", actuals=False)
+    second, said = run_and_tell(tmp_path, mlmon, "unlabelled", 16)
+    again = mlmon(*at(tmp_path, 16), "alerts", "deliver").out
+    doctor = mlmon(*at(tmp_path, 16), "doctor").out
 
     assert first.count("The baseline is shorter than a year") == 1
     assert "differ much in temp: a season" in first
@@ -178,13 +178,13 @@ def test_a_model_whose_labels_never_come_says_so_once_when_they_are_overdue(
     assert "Ground truth is late: 0 of 200 predictions have it" in said
     assert said.count("Ground truth is late") == 1
     # It gets warmer, which is news; the month and the day of the week are not.
-    assert sorted(alerts_of(tmp_path, mlmon, "unlabelled", day=9)) == [
+    assert sorted(alerts_of(tmp_path, mlmon, "unlabelled", day=16)) == [
         ("FIRING", "drift/psi/temp"),
         ("FIRING", "freshness/actuals_missing"),
     ]
     assert heads(again, "unlabelled") == []
     assert "unlabelled/performance: nothing could be judged: its ground truth is still" in doctor
-    look = seen(tmp_path, "unlabelled", day=9)
+    look = seen(tmp_path, "unlabelled", day=16)
     assert look.report["performance"] == "NO_DATA"
     assert look.checks["performance"] == "No verdict: its ground truth is still coming."
 

@@ -15,7 +15,6 @@ import pandas as pd
 import pytest
 
 from mlmon_dagster.alerts.lifecycle.apply_results import fold_results
-from mlmon_dagster.alerts.listing import list_alerts
 from mlmon_dagster.alerts.messages.incidents import flush_groups
 from mlmon_dagster.commands.run import plan_again
 from mlmon_dagster.pipeline.baseline import fit_baseline
@@ -188,35 +187,6 @@ N_DAYS = 40
 
 
 @pytest.mark.slow
-@pytest.mark.proof
-def test_cron_the_daemon_and_one_backfill_say_the_same_of_truth_that_is_20_days_late(
-    tmp_path: Path,
-) -> None:
-    """A label file of every day touches the last 20 windows: none of it is history."""
-    daemon, cron, past = (Lived(tmp_path / name) for name in ("daemon", "cron", "backfill"))
-    live(daemon, daemon.daemon, N_DAYS, looks=2)
-    live(cron, cron.cron, N_DAYS)
-    truth = customers(range(N_DAYS))[1]
-    for day in range(N_DAYS):
-        land_day(past, day, truth)
-    past.now = _at(N_DAYS, 6)
-    past.backfill()
-    past.tell()
-
-    judged = ("schema", "quality", "drift", "performance", "estimated_performance", "service")
-    lived = cron.verdicts(*judged)
-    pd.testing.assert_frame_equal(daemon.verdicts(*judged), lived)
-    pd.testing.assert_frame_equal(past.verdicts(*judged), lived, rtol=1e-9)
-    assert daemon.messages() == cron.messages()
-    kinds = [kind for _, kind, *_ in cron.messages()]
-    assert "opened" in kinds
-    assert "summary" not in kinds
-    assert {e.muted_reason for e in list_alerts(cron.project.store)} == {""}
-    assert {kind for _, kind, *_ in past.messages()} <= {"summary"}
-    (found,) = [e for e in list_alerts(cron.project.store) if e.metric == "roc_auc"]
-    assert found.opened_window == _at(TURNED[0])
-
-
 def test_a_correction_after_weeks_is_told_and_windows_judged_together_are_judged_again(
     tmp_path: Path,
 ) -> None:
