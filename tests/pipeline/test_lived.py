@@ -183,9 +183,6 @@ def live(life: Lived, look: Callable[[], None], n_days: int, *, looks: int = 1) 
                 life.tell()
 
 
-N_DAYS = 40
-
-
 @pytest.mark.slow
 def test_a_correction_after_weeks_is_told_and_windows_judged_together_are_judged_again(
     tmp_path: Path,
