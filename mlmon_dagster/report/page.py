@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _ASSETS = files("mlmon_dagster.report") / "assets"
 SCRIPTS = ("uplot/uPlot.iife.min.js", "pages.js")
+RELOAD = "reload.js"
 STYLES = ("uplot/uPlot.min.css", "pages.css")
 
 
@@ -35,6 +36,7 @@ def render(template: str, **context: object) -> str:
         policy=content_policy(is_served=bool(context.get("home"))),
         style=Markup(_text(STYLES)),
         scripts=[Markup(_text((name,))) for name in SCRIPTS],
+        reload=Markup(_text((RELOAD,))),
         **{"home": "", **context},
     )
 
@@ -52,7 +54,7 @@ def content_policy(*, is_served: bool) -> str:
     Args:
         is_served: Whether it may send its form back to where it came from.
     """
-    scripts = " ".join(_hash(_text((name,))) for name in SCRIPTS)
+    scripts = " ".join(_hash(_text((name,))) for name in (*SCRIPTS, RELOAD))
     form = "'self'" if is_served else "'none'"
     return (
         f"default-src 'none'; script-src {scripts}; style-src {_hash(_text(STYLES))}; "

@@ -78,6 +78,25 @@ def test_a_page_asks_for_nothing_else_and_complains_of_nothing(shown: Shown, pag
     assert browser.errors == []
 
 
+def test_the_overview_is_asked_for_again_when_it_is_old_but_not_while_somebody_types(
+    shown: Shown,
+) -> None:
+    browser = shown.open("overview")
+    browser.run("document.body.dataset.reload = '0.2'")
+    script = browser.run("[...document.scripts].map(s => s.text).find(t => t.includes('reload'))")
+    browser.run("document.querySelector('input').focus()")
+    browser.run(script)
+    time.sleep(0.5)
+    assert browser.requests == [shown.urls["overview"]]
+    browser.run("document.activeElement.blur()")
+    for _ in range(100):
+        browser.run("document.title")
+        if len(browser.requests) > 1:
+            break
+        time.sleep(0.1)
+    assert browser.requests == [shown.urls["overview"]] * 2
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_hostile_names_are_text_and_nothing_more(shown: Shown, page: str) -> None:
     browser = shown.open(page)
