@@ -21,7 +21,8 @@ from mlmon_dagster.store.places.addresses import place_of
 from mlmon_dagster.store.state import erased_ids
 from mlmon_dagster.store.state.window_state import load
 from mlmon_dagster.store.tables.columns import PARTITION_BY
-from mlmon_dagster.store.tables.delta import Conflict, DeltaFolder
+from mlmon_dagster.store.tables.delta import DeltaFolder
+from mlmon_dagster.store.tables.opening import Conflict
 from tests import crash_steps, forked
 from tests.conftest import make_events, make_spec, window
 

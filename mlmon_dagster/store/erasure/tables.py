@@ -17,14 +17,8 @@ import pyarrow.compute as pc
 from mlmon_dagster.store.state.crash_points import reached
 from mlmon_dagster.store.state.erased_ids import Erased
 from mlmon_dagster.store.state.sql import literal, quote_identifier
-from mlmon_dagster.store.tables.delta import (
-    DeltaFolder,
-    LiveFile,
-    Snapshot,
-    escape_glob,
-    retry,
-    select_sql,
-)
+from mlmon_dagster.store.tables.delta import DeltaFolder, Snapshot, escape_glob, retry, select_sql
+from mlmon_dagster.store.tables.opening import LiveFile
 
 if TYPE_CHECKING:
     from mlmon_dagster.store.store import Store

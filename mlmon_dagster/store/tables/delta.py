@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import random
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
-from urllib.parse import unquote
 
 import pyarrow as pa
 from deltalake import (
@@ -30,6 +26,14 @@ from mlmon_dagster.store.places.location import Location
 from mlmon_dagster.store.state.sql import literal, literals, quote_identifier
 from mlmon_dagster.store.tables.columns import window_date
 from mlmon_dagster.store.tables.engine import QueryEngine
+from mlmon_dagster.store.tables.opening import (
+    NEWEST,
+    Conflict,
+    LiveFile,
+    Partition,
+    TableVersion,
+    open_table,
+)
 from mlmon_dagster.store.tables.part_files import (
     EVERY_ID,
     ROW_GROUP,
@@ -37,12 +41,10 @@ from mlmon_dagster.store.tables.part_files import (
     Bucket,
     BucketRows,
     PartFiles,
-    bucket_of,
     seldom_repeats,
 )
 
 T = TypeVar("T")
-Partition = Mapping[str, str]
 _RETENTION: dict[str, str | None] = {
     "delta.logRetentionDuration": "interval 30 days",
     "delta.deletedFileRetentionDuration": "interval 30 days",
@@ -53,25 +55,6 @@ _RETENTION: dict[str, str | None] = {
 _ATTEMPTS = 50
 Aliases = Mapping[str, tuple[str, ...]]
 NO_ALIASES: Final[Aliases] = MappingProxyType({})
-
-
-class Conflict(Exception):
-    """Another process committed first."""
-
-
-@dataclass(frozen=True)
-class LiveFile:
-    """One Parquet file of a table version, with its partition's values."""
-
-    path: str
-    partition: Partition
-    n_rows: int
-    size: int | None = None
-
-    @property
-    def bucket(self) -> Bucket:
-        """Where the ids of its rows are."""
-        return bucket_of(self.path)
 
 
 class Snapshot:
@@ -86,39 +69,26 @@ class Snapshot:
 
     def __init__(
         self,
-        table: DeltaTable,
-        folder: Location,
+        pinned: TableVersion,
         declared: pa.Schema,
         aliases: Aliases = NO_ALIASES,
     ) -> None:
-        self._table = table
-        self._folder = folder
+        self._pinned = self._base = pinned  # what is read, and what the next commit builds on
+        self._folder = pinned.folder
         self.aliases = aliases
-        self.version: int = table.version()
-        self._stored = pa.schema(table.schema().to_arrow())
+        self.version = pinned.number
+        self._stored = pinned.schema
         missing = [column for column in declared if column.name not in self._stored.names]
         self.schema: pa.Schema = pa.schema([*self._stored, *missing])
 
-    @cached_property
-    def files(self) -> list[LiveFile]:
-        """The live files; a table of 275 partitions takes a few milliseconds."""
-        keys = self._table.metadata().partition_columns
-        actions = pa.table(self._table.get_add_actions(flatten=True))
-        columns = [actions.column(f"partition.{key}").to_pylist() for key in keys]
-        values = zip(*columns, strict=True) if keys else iter([()] * actions.num_rows)
-        wanted = ("path", "num_records", "size_bytes")
-        paths, counts, sizes = (actions.column(c).to_pylist() for c in wanted)
-        return [
-            # The log's paths are percent-encoded once more than the names of the folders.
-            LiveFile(
-                f"{self._folder}/{unquote(path)}", dict(zip(keys, value, strict=True)), n or 0, size
-            )
-            for path, value, n, size in zip(paths, values, counts, sizes, strict=True)
-        ]
+    @property
+    def files(self) -> tuple[LiveFile, ...]:
+        """The live files."""
+        return self._pinned.files
 
     def has_transaction(self, app_id: str) -> bool:
         """Tell whether a commit of this version carried the application transaction."""
-        return self._table.transaction_version(app_id) is not None
+        return self._pinned.has_transaction(app_id)
 
     def from_sql(
         self,
@@ -208,16 +178,17 @@ class Snapshot:
         self._refuse_other_types(schema)
         if set(schema.names) != set(self._stored.names):
             self._write(schema.empty_table(), (), mode="append")  # for its new columns alone
-        keys = self._table.metadata().partition_columns
+        keys = self._pinned.keys
         actions = PartFiles(self._folder, keys).written(passes)
-        with self._committing():
-            self._table.create_write_transaction(
+        self._commit(
+            lambda table: table.create_write_transaction(
                 [*actions],
-                schema=self._table.schema(),
+                schema=table.schema(),
                 partition_by=keys,
                 commit_properties=_properties(app_ids),
                 **options,
             )
+        )
 
     def _write(self, rows: pa.Table, app_ids: Sequence[str], **options: Any) -> None:
         self._refuse_other_types(rows.schema)
@@ -226,17 +197,21 @@ class Snapshot:
         options["writer_properties"] = writer_properties(rows)
         # The writer copies a batch for each partition that it has rows of.
         reader = rows.to_reader(max_chunksize=ROW_GROUP)
-        with self._committing():
-            write_deltalake(self._table, reader, commit_properties=_properties(app_ids), **options)
+        self._commit(
+            lambda table: write_deltalake(
+                table, reader, commit_properties=_properties(app_ids), **options
+            )
+        )
 
-    @contextmanager
-    def _committing(self) -> Iterator[None]:
+    def _commit(self, write: Callable[[DeltaTable], None]) -> None:
+        table = self._base.take()
         try:
-            yield
+            write(table)
         except CommitFailedError as error:
             raise Conflict(str(error)) from error
         except DeltaError as error:
             raise StoreError(f"Writing to {self._folder} failed: {error}") from error
+        self._base = NEWEST.keep(self._folder, table)
 
     def _refuse_other_types(self, schema: pa.Schema) -> None:
         # The writer would cast text to numbers and back without a word.
@@ -281,7 +256,7 @@ class DeltaFolder:
             StoreError: If the folder holds something that is not a readable table.
         """
         try:
-            return Snapshot(open_table(self.path), self.path, self.schema, self.aliases)
+            return Snapshot(NEWEST.find(self.path), self.schema, self.aliases)
         except TableNotFoundError:
             return None
 
@@ -296,7 +271,7 @@ class DeltaFolder:
             table.load_as_version(version)
         except (DeltaError, OSError):
             return None
-        return Snapshot(table, self.path, self.schema, self.aliases)
+        return Snapshot(TableVersion(table, self.path), self.schema, self.aliases)
 
     def ensure(self) -> Snapshot:
         """Pin the newest version, creating an empty table first if there is none."""
@@ -316,58 +291,6 @@ class DeltaFolder:
                 _pause(0)  # most likely another process is creating it
             snapshot = self.snapshot()
         return snapshot
-
-
-def open_table(path: Location) -> DeltaTable:
-    """Open the newest version of a table.
-
-    Raises:
-        TableNotFoundError: If there is none.
-        StoreError: If it cannot be read, or the newest commit is not whole, as after a power
-            cut: the table's library takes an empty commit for one that changed nothing, and its
-            rows would be missing without a word.
-    """
-    try:
-        table = DeltaTable(path.url, storage_options=dict(path.options))
-    except TableNotFoundError:
-        raise
-    except (DeltaError, OSError) as error:
-        # The lines after the first are where in native code it was found.
-        found = path.explain(error).strip().partition("\n")[0]
-        raise StoreError(f"The table at {path} cannot be read: {found}") from error
-    commit = f"{table.version():020}.json"
-    content = (path / "_delta_log" / commit).read()
-    # None: a checkpoint of that version stands for it.
-    if content is not None and (why := why_commit_is_bad(content)):
-        raise StoreError(
-            f"The table at {path} cannot be read: its newest commit {commit} {why}. "
-            f"Run mlmon store repair {_model_of(path)}."
-        )
-    return table
-
-
-def why_commit_is_bad(content: bytes) -> str:
-    """Say what is wrong with the content of a commit; nothing if it is whole."""
-    if not content.strip():
-        return "is empty"
-    try:
-        actions = [json.loads(line) for line in content.splitlines() if line.strip()]
-    except ValueError:
-        return "is cut off or damaged"
-    if not all(isinstance(action, dict) and len(action) == 1 for action in actions):
-        return "holds something else than actions"
-    told: dict[str, Any] = next((a["commitInfo"] for a in actions if "commitInfo" in a), {})
-    metrics = told.get("operationMetrics", {})
-    for key, action in (("num_added_files", "add"), ("num_removed_files", "remove")):
-        said, there = metrics.get(key), sum(action in a for a in actions)
-        if isinstance(said, int) and there < said:
-            return f"is cut off: {there} of {said} files"
-    return ""
-
-
-def _model_of(path: Location) -> str:
-    _, is_log, rest = str(path).rpartition("/event_log/")
-    return rest.split("/")[0] if is_log else path.name
 
 
 def vacuum(path: Location, keep_days: int) -> int:

@@ -398,7 +398,7 @@ class PinnedLog:
         """Return the number of logged predictions of each window date, duplicates included."""
         counts = dict.fromkeys(sorted(dates), 0)
         snapshot = self._snapshots["predictions"]
-        for file in [] if snapshot is None else snapshot.files:
+        for file in () if snapshot is None else snapshot.files:
             if file.partition["window_date"] in counts:
                 counts[file.partition["window_date"]] += file.n_rows
         return counts

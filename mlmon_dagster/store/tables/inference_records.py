@@ -312,7 +312,7 @@ class InferenceRecords:
         """
         dates = {window_date(window) for window in windows}
         snapshot = self._folder.snapshot()
-        files = [] if snapshot is None else snapshot.files
+        files = () if snapshot is None else snapshot.files
         groups: list[list[str]] = [[]]
         n_rows = total = 0
         for file in sorted(files, key=lambda f: (f.partition["window_date"], f.path)):

@@ -19,7 +19,8 @@ from deltalake import DeltaTable
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.store.places.location import Location
 from mlmon_dagster.store.state.sql import literal, quote_identifier
-from mlmon_dagster.store.tables.delta import DeltaFolder, LiveFile, Partition, Snapshot, open_table
+from mlmon_dagster.store.tables.delta import DeltaFolder, Snapshot
+from mlmon_dagster.store.tables.opening import LiveFile, Partition, TableVersion, open_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -235,7 +236,7 @@ def snapshot_as_of(
         raise StoreError(_too_old(folder.path, moment, min(commits.values(), default=None)))
     version = max(known)
     table = DeltaTable(folder.path.url, version, storage_options=dict(folder.path.options))
-    snapshot = Snapshot(table, folder.path, folder.schema)
+    snapshot = Snapshot(TableVersion(table, folder.path), folder.schema)
     there = {f"{folder.path}/{name}" for name in folder.path.below()}
     wanted = [file for file in snapshot.files if keep is None or keep(file.partition)]
     gone = [file for file in wanted if file.path not in there]

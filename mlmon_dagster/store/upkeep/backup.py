@@ -152,7 +152,7 @@ def _log_order(table: Location) -> tuple[bool, str]:
 
 def _copy_table(table: Location, target: Path) -> int:
     """Copy the live files of the newest version and the log up to it; return the version."""
-    from mlmon_dagster.store.tables.delta import open_table
+    from mlmon_dagster.store.tables.opening import open_table
 
     source = table.path
     pinned = open_table(table)

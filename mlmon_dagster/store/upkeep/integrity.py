@@ -30,7 +30,8 @@ from mlmon_dagster.store.state.schema import (
     sample_history,
     series,
 )
-from mlmon_dagster.store.tables.delta import DeltaFolder, LiveFile, why_commit_is_bad
+from mlmon_dagster.store.tables.delta import DeltaFolder
+from mlmon_dagster.store.tables.opening import LiveFile, why_commit_is_bad
 
 if TYPE_CHECKING:
     from mlmon_dagster.store.store import Store
@@ -378,7 +379,7 @@ def _why_no_parquet(place: Location) -> str:
 def _faults_of_files(table: Location, sizes: dict[str, int], is_told: bool) -> Iterator[str]:
     try:
         snapshot = DeltaFolder(table, pa.schema([])).snapshot()
-        files = [] if snapshot is None else snapshot.files
+        files = () if snapshot is None else snapshot.files
     except StoreError as error:
         if not is_told:
             yield f"cannot be opened: {str(error).partition('cannot be read: ')[2] or error}"

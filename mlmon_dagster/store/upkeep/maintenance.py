@@ -50,7 +50,8 @@ from mlmon_dagster.store.state.sql import literal
 from mlmon_dagster.store.state.writer_lock import writer_lock
 from mlmon_dagster.store.tables import kept_rows, spans
 from mlmon_dagster.store.tables.columns import EXPIRED, UNMATCHED, actual_schema, conform
-from mlmon_dagster.store.tables.delta import DeltaFolder, Snapshot, open_table, retry
+from mlmon_dagster.store.tables.delta import DeltaFolder, Snapshot, retry
+from mlmon_dagster.store.tables.opening import open_table
 
 if TYPE_CHECKING:
     from mlmon_dagster.store.store import Store
@@ -373,7 +374,7 @@ class Unmatched:
 def count_unmatched(store: Store, spec: ModelSpec) -> Unmatched:
     """Count the ground truth without a prediction; reads no rows."""
     snapshot = store.event_log(spec).table("actuals").snapshot()
-    files = snapshot.files if snapshot else []
+    files = snapshot.files if snapshot else ()
     waiting, expired = (
         sum(file.n_rows for file in files if file.partition["window_date"] == name)
         for name in _SET_ASIDE

@@ -31,8 +31,9 @@ from mlmon_dagster.store.state.sql import literals
 from mlmon_dagster.store.state.window_state import mark_inputs
 from mlmon_dagster.store.state.writer_lock import writer_lock
 from mlmon_dagster.store.tables.columns import PARTITION_BY, aliases_of, stream_schema
-from mlmon_dagster.store.tables.delta import DeltaFolder, Snapshot, open_table, select_sql
+from mlmon_dagster.store.tables.delta import DeltaFolder, Snapshot, select_sql
 from mlmon_dagster.store.tables.event_log import MOVED_IDS
+from mlmon_dagster.store.tables.opening import TableVersion, open_table
 from mlmon_dagster.store.upkeep import integrity
 from mlmon_dagster.store.upkeep.integrity import DERIVED, Damage
 
@@ -258,7 +259,7 @@ def _last_whole(table: Location, work: Path, schema: pa.Schema, spec: ModelSpec)
         shutil.copyfile(table.path / name, work / name)
     try:
         opened = open_table(LocalPlace(str(work)))
-        return Snapshot(opened, table, schema, aliases_of(spec))
+        return Snapshot(TableVersion(opened, table), schema, aliases_of(spec))
     except (TableNotFoundError, DeltaError, StoreError, OSError):
         return None
 
