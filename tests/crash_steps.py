@@ -30,6 +30,7 @@ STEPS = (
     "ingest.kept",
     "ingest.after_manifest",
     "erase.noted",
+    "erase.listed",
     "erase.partition",
     "erase.whole_copies",
     "erase.copies",

@@ -19,7 +19,9 @@ def note_erased(
     now: dt.datetime,
     dataset: str = ALL,
     receipt: str = "",
-) -> int:
-    """Note ids as erased; return how many were not yet noted."""
+) -> None:
+    """Note ids as erased."""
     with engine.begin() as conn:
-        return erased_ids.note(conn, model, ids, now=now, dataset=dataset, receipt=receipt)
+        salt = erased_ids.salt_of(conn, model)
+        hashes = erased_ids.hash_table([(dataset, erased_ids.id_hash(salt, id_)) for id_ in ids])
+        erased_ids.note_hashes(conn, model, hashes, now=now, receipt=receipt)

@@ -177,6 +177,14 @@ def _prove(project: Project, ids: list[str]) -> bool:
     proof = find_traces(project.store, ids)
     for trace in proof.traces:
         click.echo(f"  found in {trace}")
+    for name in proof.unread:
+        click.echo(f"  cannot be read to its end, and may hold one: {name}")
     where = f"{proof.n_files:,} files and {proof.n_tables} tables"
-    click.echo(f"searched {where}: {len(proof.traces)} with a trace of {len(ids):,} ids")
-    return not proof.traces
+    n_found = len(proof.traces) + len(proof.unread)
+    click.echo(f"searched {where}: {n_found} with a trace of {len(ids):,} ids")
+    if proof.n_common:
+        click.echo(
+            f"{proof.n_common:,} of the ids are numbers or short, and stand anywhere as sizes and "
+            "counts: they were looked for where ids stand, and as words of copies and refused rows"
+        )
+    return not n_found

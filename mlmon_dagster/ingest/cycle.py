@@ -51,6 +51,7 @@ from mlmon_dagster.ingest.spans import SpanReport, take_spans
 from mlmon_dagster.spec import ModelSpec, Window
 from mlmon_dagster.spec.sources import STREAMS, FileSource, Stream
 from mlmon_dagster.store import Store
+from mlmon_dagster.store.erasure.erase import repeat_undone
 from mlmon_dagster.store.state import erased_ids, manifest
 from mlmon_dagster.store.state.crash_points import reached
 from mlmon_dagster.store.state.erased_ids import Erased
@@ -125,13 +126,15 @@ def ingest_new(
     Raises:
         ConfigError: If the spec was changed in a way that the stored events do not allow.
         BusyError: If another ingest of the model goes on for longer than that.
-        StoreError: If the store fails, or is not the one that the state database is about.
+        StoreError: If the store fails, or is not the one that the state database is about, or
+            one of the two does not know the other's erasures.
     """
     if now.tzinfo is None:
         raise ValueError(f"naive time {now!r}; pass UTC")
     with writer_lock(store.state, f"ingest/{spec.model}", wait_seconds=wait_seconds) as lease:
         check_declared(store.state, spec)
         store.check_log(spec)
+        repeat_undone(store, spec, now)
 
         def progress(text: str) -> None:
             lease.check()  # before each batch

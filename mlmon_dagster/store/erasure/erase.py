@@ -21,6 +21,7 @@ from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store import baselines
+from mlmon_dagster.store.erasure import ledger
 from mlmon_dagster.store.erasure.numbers import (
     SHORTEST,
     forget_numbers,
@@ -42,7 +43,7 @@ from mlmon_dagster.store.erasure.tables import purge_rows
 from mlmon_dagster.store.state import erased_ids, schema, state_marks, window_state
 from mlmon_dagster.store.state.crash_points import reached
 from mlmon_dagster.store.state.database import overwrite_deleted
-from mlmon_dagster.store.state.schema import erasure, erasure_request
+from mlmon_dagster.store.state.schema import erasure_request
 from mlmon_dagster.store.state.writer_lock import writer_lock
 from mlmon_dagster.store.tables import kept_rows
 from mlmon_dagster.store.tables.id_index import forget_index
@@ -106,8 +107,12 @@ def erase(
         if places is None or not places.search.is_current():
             places = look(store, spec, ids, dataset)
         with store.state.begin() as conn:
-            erased_ids.note(conn, spec.model, ids, now=now, dataset=dataset, receipt=receipt)
-            _adopt(conn, spec, ids, dataset, receipt)
+            salt = erased_ids.salt_of(conn, spec.model)
+            hashes = erased_ids.hash_table(
+                [(dataset, erased_ids.id_hash(salt, id_)) for id_ in dict.fromkeys(ids)]
+            )
+            erased_ids.note_hashes(conn, spec.model, hashes, now=now, receipt=receipt)
+            erased_ids.adopt(conn, spec.model, hashes, receipt)
             conn.execute(
                 sa.insert(erasure_request).values(
                     receipt=receipt, model=spec.model, dataset=dataset, author=author,
@@ -123,9 +128,24 @@ def erase(
 
 
 def resume(store: Store, spec: ModelSpec, now: datetime) -> list[str]:
-    """Finish erasures that a crash interrupted; return their receipts."""
+    """Finish erasures that a crash interrupted or a backup undid; return their receipts."""
     with writer_lock(store.state, f"ingest/{spec.model}"):
+        ledger.find_undone(store, spec.model)
         return _resume_others(store, spec, "", now)
+
+
+def repeat_undone(store: Store, spec: ModelSpec, now: datetime) -> list[str]:
+    """Do erasures again that a restored database or a restored store does not know.
+
+    The lock of the model's ingest must be held.
+
+    Returns:
+        Their receipts.
+
+    Raises:
+        StoreError: If the list beside the tables and the state database do not belong together.
+    """
+    return _resume_others(store, spec, "", now) if ledger.find_undone(store, spec.model) else []
 
 
 class Receipt(TypedDict):
@@ -156,22 +176,6 @@ def receipts(engine: sa.Engine, model: str | None = None) -> list[Receipt]:
     return cast("list[Receipt]", rows)
 
 
-def _adopt(
-    conn: sa.Connection, spec: ModelSpec, ids: Sequence[str], dataset: str, receipt: str
-) -> None:
-    """Make ids that were noted before a part of this erasure: their rows are looked for again."""
-    salt = erased_ids.salt_of(conn, spec.model)
-    same: sa.BindParameter[str] = sa.bindparam("the_hash")
-    conn.execute(
-        sa.update(erasure)
-        .where(
-            erasure.c.model == spec.model, erasure.c.dataset == dataset, erasure.c.id_hash == same
-        )
-        .values(receipt=receipt),
-        [{"the_hash": erased_ids.id_hash(salt, id_)} for id_ in dict.fromkeys(ids)],
-    )
-
-
 def _resume_others(store: Store, spec: ModelSpec, receipt: str, now: datetime) -> list[str]:
     open_ = [r for r in receipts(store.state, spec.model) if r["finished_at"] is None]
     done = []
@@ -188,6 +192,8 @@ def _finish(
     store: Store, spec: ModelSpec, request: Request, now: datetime, found: Search | None = None
 ) -> None:
     ids = erased_ids.erased(store.state, spec.model, request.receipt)
+    ledger.write(store, spec.model, request.receipt, is_finished=False)
+    reached("erase.listed")
     hashes = ids.hashes.column("id_hash").to_pylist()
     for copy in copies_with(store, spec, request.ids):
         copy.delete()
@@ -233,6 +239,7 @@ def _finish(
     _clean_database(store)
     reached("erase.cleaned")
     _note_step(store, request, "cleaned", finished_at=now)
+    ledger.write(store, spec.model, request.receipt, is_finished=True)
 
 
 def _note_step(store: Store, request: Request, step: str, **values: object) -> None:

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store.erasure.numbers import Trace, trace_of
-from mlmon_dagster.store.erasure.proof import holds, in_parts
+from mlmon_dagster.store.erasure.proof import in_parts, may_hold
 from mlmon_dagster.store.erasure.tables import Hits, Purge, rows_of, search
 from mlmon_dagster.store.places.location import LocalPlace, Location
 from mlmon_dagster.store.state import erased_ids, schema
@@ -177,7 +177,9 @@ def letters_of(spec: ModelSpec, hashes: Sequence[str]) -> list[sa.ColumnElement[
 
 
 def copies_with(store: Store, spec: ModelSpec, ids: Sequence[str] | None) -> list[Location]:
-    """Return private copies that hold an id; all of them where the ids are not known any more.
+    """Return private copies that hold an id, or cannot be read to their end.
+
+    All of them where the ids are not known any more.
 
     Not those of refused rows, out of which `kept_rows` takes single ones.
     """
@@ -190,4 +192,4 @@ def copies_with(store: Store, spec: ModelSpec, ids: Sequence[str] | None) -> lis
     copies = [copy for copy in found if copy.url not in rows]
     if ids is None:
         return copies
-    return [copy for copy in copies if ids and holds(copy.read(), ids)]
+    return [copy for copy in copies if ids and may_hold(copy.read(), ids)]

@@ -110,49 +110,38 @@ def salt_of(conn: sa.Connection, model: str) -> str:
     return str(salt)
 
 
-def note(
-    conn: sa.Connection,
-    model: str,
-    prediction_ids: Sequence[str],
-    *,
-    now: datetime,
-    dataset: str,
-    receipt: str,
-) -> int:
-    """Note ids as erased, in one dataset or in all; return how many were not yet noted.
+def note_hashes(
+    conn: sa.Connection, model: str, hashes: pa.Table, *, now: datetime, receipt: str
+) -> None:
+    """Note ids as erased, each in one dataset or in all.
 
     From then on they are refused when they arrive, and records forget them when their windows
-    are rebuilt. `store.erase` removes what is there.
+    are rebuilt. `store.erasure` removes what is there.
 
     Args:
         conn: A write transaction.
         model: The model.
-        prediction_ids: The ids; only keyed hashes of them are kept.
+        hashes: Columns dataset and id_hash, as `hash_table` makes them.
         now: When it was asked for.
-        dataset: The dataset, or ``all``.
         receipt: Of the erasure.
     """
-    salt = salt_of(conn, model)
-    rows = [
-        {
-            "model": model,
-            "dataset": dataset,
-            "id_hash": id_hash(salt, prediction_id),
-            "requested_at": now,
-            "receipt": receipt,
-        }
-        for prediction_id in dict.fromkeys(prediction_ids)
-    ]
-    return insert_or_ignore(conn, erasure, rows)
-
-
-def note_hashes(
-    conn: sa.Connection, model: str, hashes: pa.Table, *, now: datetime, receipt: str
-) -> None:
-    """As `note`, of ids whose hashes are known already."""
     rows = [{"model": model, "requested_at": now, "receipt": receipt, **row}
             for row in hashes.to_pylist()]  # fmt: skip
     insert_or_ignore(conn, erasure, rows)
+
+
+def adopt(conn: sa.Connection, model: str, hashes: pa.Table, receipt: str) -> None:
+    """Make hashes that were noted before a part of an erasure: their rows are looked for again."""
+    rows = [
+        {"the_dataset": row["dataset"], "the_hash": row["id_hash"]} for row in hashes.to_pylist()
+    ]
+    if rows:
+        mine = (
+            erasure.c.model == model,
+            erasure.c.dataset == sa.bindparam("the_dataset", type_=sa.String),
+            erasure.c.id_hash == sa.bindparam("the_hash", type_=sa.String),
+        )
+        conn.execute(sa.update(erasure).where(*mine).values(receipt=receipt), rows)
 
 
 def erased(engine: sa.Engine, model: str, receipt: str | None = None) -> Erased:

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import datetime as dt
 import io
-import json
-import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pyarrow as pa
@@ -23,9 +21,11 @@ import pyarrow.parquet as pq
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
+from mlmon_dagster.errors import StoreError
 from mlmon_dagster.store.places.location import Location
 from mlmon_dagster.store.state.erased_ids import id_hash
 from mlmon_dagster.store.state.schema import ingest_file
+from mlmon_dagster.store.tables.raw_search import texts_in, word_finder
 
 if TYPE_CHECKING:
     from mlmon_dagster.store.store import Store
@@ -34,7 +34,6 @@ Mask = NDArray[np.bool_]
 CELL: Final = "cell:"
 ENDING: Final = ".rows.parquet"
 _HEAD: Final = b"mlmon.head"
-_WORD: Final = re.compile(rb"[0-9A-Za-z_\x80-\xff]+")
 # Of each row; then come ``lines`` and ``records``, or a column for each cell.
 ABOUT: Final = pa.schema(
     [
@@ -138,7 +137,7 @@ class KeptRows:
 
     def of_ids(self, hashes: Collection[str], ids: Sequence[str]) -> Mask:
         """Return the rows of some ids: by hash, or because one stands in them as a word."""
-        find = _finder(ids)
+        find = word_finder(ids)
         has_word = [any(map(find, texts)) for texts in self._texts()]
         of_id = [known in hashes for known in self.rows["id_hash"].to_pylist()]
         found: Mask = np.array([a or b for a, b in zip(has_word, of_id, strict=True)], dtype=bool)
@@ -154,51 +153,7 @@ class KeptRows:
             return
         cells = [n for n in self.rows.column_names if n.startswith(CELL)]
         for row in self.rows.select(cells).to_pylist():
-            yield [text for cell in row.values() for text in _texts_of(cell)]
-
-
-def _texts_of(cell: Any) -> Iterator[bytes]:
-    """Yield every value inside of a cell, however nested, as text."""
-    if isinstance(cell, dict):
-        cell = list(cell.values())
-    if isinstance(cell, list | tuple):
-        for inner in cell:
-            yield from _texts_of(inner)
-    elif isinstance(cell, bytes):
-        yield cell
-    elif cell is not None:
-        yield str(cell).encode("utf-8", "surrogatepass")
-
-
-def needles_of(text: str) -> list[bytes]:
-    """Return how a text may stand in a landing file: as it is, and as JSON may write it."""
-    escaped = (json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1])
-    return [t.encode("utf-8", "surrogatepass") for t in dict.fromkeys((text, *escaped))]
-
-
-def _finder(ids: Sequence[str]) -> Callable[[bytes], bool]:
-    """Return what says whether a text holds one of some ids, as whole words."""
-    by_word: dict[bytes, list[bytes]] = {}
-    for needle in (needle for id_ in ids for needle in needles_of(id_)):
-        word = _WORD.search(needle)
-        by_word.setdefault(word[0] if word else b"", []).append(needle)
-
-    def find(text: bytes) -> bool:
-        words = {*_WORD.findall(text), b""} & by_word.keys()
-        return any(_stands_in(needle, text) for word in words for needle in by_word[word])
-
-    return find
-
-
-def _stands_in(needle: bytes, text: bytes) -> bool:
-    start = text.find(needle)
-    while start >= 0:
-        around = text[max(start - 1, 0) : start], text[start + len(needle) :][:1]
-        edges = needle[:1], needle[-1:]
-        if not any(_WORD.match(a) and _WORD.match(e) for a, e in zip(around, edges, strict=True)):
-            return True
-        start = text.find(needle, start + 1)
-    return False
+            yield [text for cell in row.values() for text in texts_in(cell)]
 
 
 def folder_of(store: Store, model: str) -> Location:
@@ -218,9 +173,16 @@ def places_of(store: Store, model: str) -> list[Location]:
 
 
 def read(place: Location) -> KeptRows | None:
-    """Read one such file; None if there is none."""
+    """Read one such file; None if there is none.
+
+    Raises:
+        StoreError: If it is damaged.
+    """
     content = place.read()
-    return None if content is None else KeptRows.of(content)
+    try:
+        return None if content is None else KeptRows.of(content)
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(f"The refused rows at {place} cannot be read: {error}") from error
 
 
 def sweep(store: Store, model: str) -> int:
@@ -257,17 +219,30 @@ def _is_rows(name: str) -> bool:
 
 def count_of_ids(store: Store, model: str, hashes: Collection[str], ids: Sequence[str]) -> int:
     """Count the refused rows that `erase_ids` would take out."""
-    found = [kept for place in places_of(store, model) if (kept := read(place))]
+    found = [kept for _, kept in _read_all(store, model) if kept]
     return sum(k.n_refused - k.without(k.of_ids(hashes, ids)).n_refused for k in found)
 
 
 def erase_ids(store: Store, model: str, hashes: Collection[str], ids: Sequence[str] | None) -> None:
-    """Take the rows of some ids out of all files; the files go whole if the ids are not known."""
-    for place in places_of(store, model):
-        if ids is None:
+    """Take the rows of some ids out of all files.
+
+    A file goes whole if the ids are not known, or it is damaged and may hold them.
+    """
+    for place, kept in _read_all(store, model):
+        if ids is None or kept is None:
             place.delete()
-        elif kept := read(place):
+        else:
             replace(place, kept, kept.without(kept.of_ids(hashes, ids)))
+
+
+def _read_all(store: Store, model: str) -> Iterator[tuple[Location, KeptRows | None]]:
+    """Yield each file with what it holds; None if it is damaged."""
+    for place in places_of(store, model):
+        try:
+            if kept := read(place):
+                yield place, kept
+        except StoreError:
+            yield place, None
 
 
 def replace(place: Location, before: KeptRows, after: KeptRows) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypedDict
 import sqlalchemy as sa
 
 from mlmon_dagster.errors import StoreError
+from mlmon_dagster.store.erasure import ledger
 from mlmon_dagster.store.places.location import Location
 from mlmon_dagster.store.state.statements import export_rows, exported_tables, import_rows
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "backup.json"
 _ARCHIVES = (".tar", ".tar.gz", ".tgz")
-_KEPT_FILES = ("quarantine", "baselines")  # folders of files beside the tables
+_KEPT_FILES = ("quarantine", "baselines", ledger.FOLDER)  # folders of files beside the tables
 
 
 class Manifest(TypedDict):
