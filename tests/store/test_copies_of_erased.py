@@ -94,6 +94,8 @@ def test_an_older_state_database_beside_newer_tables_brings_nobody_back(tmp_path
     store = open_store(tmp_path / "store")
     erase.erase(store, credit_spec(), ["p3"], now=NOW)
     store.close()
+    for path in (tmp_path / "store").glob("state.db*"):
+        path.unlink()
     shutil.copy(tmp_path / "older.db", tmp_path / "store" / "state.db")
     land(tmp_path, f"{PREDICTIONS}/again.parquet", events(10))
 

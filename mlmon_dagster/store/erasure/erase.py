@@ -145,6 +145,8 @@ def repeat_undone(store: Store, spec: ModelSpec, now: datetime) -> list[str]:
     Raises:
         StoreError: If the list beside the tables and the state database do not belong together.
     """
+    # Before any row: a backup of the database is to have the key of later erasures.
+    erased_ids.ensure_key(store.state, spec.model)
     return _resume_others(store, spec, "", now) if ledger.find_undone(store, spec.model) else []
 
 

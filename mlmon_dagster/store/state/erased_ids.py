@@ -166,14 +166,19 @@ def hash_table(rows: Sequence[Sequence[str]]) -> pa.Table:
     )
 
 
-def personal_key(engine: sa.Engine, model: str) -> str:
-    """Return the key of a model's personal values, made with the model's own the first time."""
+def ensure_key(engine: sa.Engine, model: str) -> str:
+    """Return a model's key, making it the first time."""
     with engine.connect() as conn:
         salt = conn.scalar(sa.select(erasure_key.c.salt).where(erasure_key.c.model == model))
     if salt is None:
         with engine.begin() as conn:
             salt = salt_of(conn, model)
-    return hmac.new(str(salt).encode(), _PURPOSE, hashlib.sha256).hexdigest()
+    return str(salt)
+
+
+def personal_key(engine: sa.Engine, model: str) -> str:
+    """Return the key of a model's personal values, made with the model's own the first time."""
+    return hmac.new(ensure_key(engine, model).encode(), _PURPOSE, hashlib.sha256).hexdigest()
 
 
 def personal_digest(key: str, value: str) -> str:

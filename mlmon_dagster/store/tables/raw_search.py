@@ -11,6 +11,7 @@ import io
 import json
 import lzma
 import re
+import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -96,6 +97,8 @@ def _opened(content: bytes) -> Iterator[bytes]:
     """
     if content[:2] == b"PK":
         yield from _archived(content)
+    elif content[257:262] == b"ustar":
+        yield from _entries_in(content)
     elif content[:4] == b"PAR1":
         yield from _cells_in(content)
     elif codec := next((c for mark, c in _CODECS.items() if content.startswith(mark)), ""):
@@ -116,6 +119,17 @@ def _archived(content: bytes) -> Iterator[bytes]:
             yield archive.comment or b" "
     except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, OSError) as error:
         raise Unreadable from error  # cut off, locked by a password, packed by an unknown method
+
+
+def _entries_in(content: bytes) -> Iterator[bytes]:
+    try:
+        with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
+            for entry in archive:
+                yield entry.name.encode("utf-8", "surrogatepass")
+                if entry.isfile() and (file := archive.extractfile(entry)):
+                    yield file.read()
+    except (tarfile.TarError, OSError) as error:
+        raise Unreadable from error
 
 
 def _inflated(content: bytes, opener: Callable[[], Any]) -> Iterator[bytes]:
@@ -177,7 +191,7 @@ def _cells_in(content: bytes) -> Iterator[bytes]:
         raise Unreadable from error
 
 
-def texts_in(cell: Any) -> Iterator[bytes]:
+def texts_in(cell: object) -> Iterator[bytes]:
     """Yield every value inside of a cell, however nested, as text."""
     if isinstance(cell, dict):
         cell = list(cell.values())
