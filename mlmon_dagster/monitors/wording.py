@@ -119,7 +119,6 @@ REASONS = {
     "zero_actuals": "every actual is 0",
     "constant_actuals": "all actuals are equal",
     "unlabelled_scores": "a part of the scores has no ground truth at all",
-    "fully_covered": "every prediction has its ground truth",
     "no_reference": "the reference group has no rows",
     "no_latency": "no latency was logged",
     "no_status": "no status was logged",

@@ -152,15 +152,9 @@ def _shared() -> list[MetricInfo]:
                    "lower", high=2.0, needs=_SCORED, fallback=_SCORES),
         MetricInfo("log_loss", "Log loss", _CLASSES, "mean of -ln(probability of the actual)",
                    "lower", unit="nat", high=INF, needs=_SCORED, fallback=_SCORES),
-        MetricInfo("actual_coverage_bias", "Coverage bias", _EVERY,
-                   "P(a row with an actual scores above one without) + P(equal) / 2 - 1/2",
-                   "neither", low=-0.5, high=0.5),
         MetricInfo("calibration_gap", "Calibration gap", _CLASSES,
                    "mean score - share that came true (of several classes: the furthest off)",
                    "neither", low=-1.0, needs=_SCORED, fallback=_SCORES),
-        MetricInfo("early_actual_gap", "Gap of early actuals", _EVERY,
-                   "mean loss where the actual came within the baseline's median lag - where later",
-                   "neither", unit="actual", low=-INF, high=INF, needs=("actual_time",)),
     ]  # fmt: skip
 
 

@@ -111,8 +111,6 @@ def measured_from(spec: ModelSpec, family: str, metrics: Sequence[str]) -> list[
     if spec.task != BINARY or family != "performance":
         return found
     losses = {SCORE_ORDER, *(LOSS_OF.get(metric, f":{metric}") for metric in metrics)}
-    if "early_actual_gap" in metrics:
-        losses |= {":early_loss", ":late_loss"}
     return [name for name in found if not name.startswith(":") or name in losses]
 
 

@@ -239,31 +239,6 @@ def rate_of(role: str, *, of_actuals: bool) -> Oracle:
     return oracle
 
 
-def coverage_bias(rows: pd.DataFrame) -> Expected:
-    known = rows[rows["score"].notna()]
-    has = known["actual"].notna().to_numpy()
-    if not has.any():
-        return "no_actuals"
-    if has.all() or min(has.sum(), (~has).sum()) < 10:
-        return "fully_covered" if has.all() else "few_rows"
-    found = area(known["score"].to_numpy(float), has)
-    return Within(found.value - 0.5, found.bound)
-
-
-def early_gap(loss: Callable[[pd.DataFrame], pd.Series], median: float) -> Oracle:
-    """Return the mean loss of rows whose actual came by the median lag, less that of the rest."""
-
-    def oracle(rows: pd.DataFrame) -> Expected:
-        losses = loss(rows)
-        early = rows["lag"] <= median
-        a, b = losses[early].dropna(), losses[~early].dropna()
-        if min(len(a), len(b)) < 10:
-            return "few_rows" if len(a) + len(b) else "no_actuals"
-        return float(a.mean() - b.mean())
-
-    return oracle
-
-
 BINARY: dict[str, Oracle] = {
     "roc_auc": roc_auc,
     "pr_auc": pr_auc,
@@ -283,5 +258,4 @@ BINARY: dict[str, Oracle] = {
     "balanced_accuracy": decided(balanced),
     "mcc": decided(lambda a, p: 0.0 if len(set(a)) < 2 else sk.matthews_corrcoef(a, p)),
     "expected_value": expected_value,
-    "actual_coverage_bias": coverage_bias,
 }

@@ -112,24 +112,6 @@ def mean_area(weighted: bool) -> Oracle:
     return oracle
 
 
-def class_bias(rows: pd.DataFrame) -> Expected:
-    """Decided for a class or not, as a score; the largest bias of any class."""
-    known = rows[rows["prediction"].notna()]
-    has = known["actual"].notna().to_numpy()
-    if not has.any():
-        return "no_actuals"
-    if has.all() or min(has.sum(), (~has).sum()) < 10:
-        return "fully_covered" if has.all() else "few_rows"
-    names = np.where(np.isin(known["prediction"].astype(str), CLASSES), known["prediction"], "?")
-    gaps = [sk.roc_auc_score(has, names == k) - 0.5 for k in (*CLASSES, "?")]
-    return float(gaps[int(np.argmax(np.round(np.abs(gaps), 12)))])
-
-
-def wrong_decisions(rows: pd.DataFrame) -> pd.Series:
-    known = rows["prediction"].notna() & rows["actual"].notna()
-    return (rows["prediction"] != rows["actual"]).astype(float).where(known)
-
-
 MULTICLASS: dict[str, Oracle] = {
     "accuracy": of_decisions(sk.accuracy_score),
     "balanced_accuracy": of_decisions(_balanced),
@@ -141,7 +123,6 @@ MULTICLASS: dict[str, Oracle] = {
     "macro_roc_auc": mean_area(False),
     "weighted_roc_auc": mean_area(True),
     "unseen_class_rate": of_decisions(lambda a, p: float(np.mean([x[0] == "?" for x in a]))),
-    "actual_coverage_bias": class_bias,
     **{
         f"{average}_{name}": averaged(i, average)
         for average in ("macro", "micro", "weighted")
@@ -219,24 +200,6 @@ def _quantile_loss(error: Floats, actual: Floats) -> Expected:
     return float(np.maximum(-QUANTILE * error, (1 - QUANTILE) * error).mean())
 
 
-def prediction_bias(rows: pd.DataFrame) -> Expected:
-    """The prediction as a score, up to what its 240 bins hide."""
-    known = rows[np.isfinite(rows["prediction"].to_numpy(float))]
-    has = np.isfinite(known["actual"].to_numpy(float))
-    if not has.any():
-        return "no_actuals"
-    if has.all() or min(has.sum(), (~has).sum()) < 10:
-        return "fully_covered" if has.all() else "few_rows"
-    exact = sk.roc_auc_score(has, known["prediction"].to_numpy(float)) - 0.5
-    return Within(float(exact), 0.01)
-
-
-def absolute_loss(rows: pd.DataFrame) -> pd.Series:
-    values = rows[["prediction", "actual"]].astype(float)
-    values = values.where(np.isfinite(values))
-    return (values["prediction"] - values["actual"]).abs().clip(upper=HUGE)
-
-
 REGRESSION: dict[str, Oracle] = {
     "me": of_errors(lambda e, a: float(e.mean())),
     "bias": of_errors(_bias),
@@ -249,7 +212,6 @@ REGRESSION: dict[str, Oracle] = {
     "p90_absolute_error": _size_quantile(0.9),
     "quantile_loss": of_errors(_quantile_loss),
     "r2": of_errors(_r2),
-    "actual_coverage_bias": prediction_bias,
 }
 
 

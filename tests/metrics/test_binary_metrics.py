@@ -117,15 +117,3 @@ def test_a_missing_reference_or_a_small_group_is_no_data():
     assert set(groups(m={"tp": 50}, n={"tp": 50})["reason"]) == {"no_reference"}
     small = groups(f={"tp": 50, "fp": 50}, m={"tp": 3})
     assert set(small["reason"]) == {"few_rows"}
-
-
-def test_actuals_that_come_for_high_scores_first_are_a_coverage_bias():
-    counts = np.zeros((2, BINS, 3), int)
-    counts[0, 400:600], counts[1, 400:500, 0], counts[1, 450:600, 1] = 1, 1, 1
-    score = score_statistics(counts[:, :, 1], counts[:, :, 2])
-    biased = type(score)(**{**score.__dict__, "counts": counts.reshape(2, -1)})
-    rows = performance_metrics(biased, None)
-    rows = rows[rows["metric"] == "actual_coverage_bias"]
-    assert rows["value"].tolist() == pytest.approx([0.0, 0.5 - 50 * 50 / 2 / (100 * 150)])
-    assert rows["lower"].iloc[0] < 0 < rows["upper"].iloc[0]
-    assert rows["lower"].iloc[1] > 0.3

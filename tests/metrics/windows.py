@@ -192,11 +192,6 @@ _MODELS: dict[str, tuple[Make, dict[str, Any], dict[str, Any], Any, dict[str, Or
     RANKING: (_ranking, {"group": "g", "rank": "r"}, {"top_k": TOP_K}, RANKING_WINDOWS,
               task_oracles.RANKING),
 }  # fmt: skip
-_LOSS = {
-    BINARY: lambda rows: (rows["score"].astype(float) - rows["actual"].astype(float)) ** 2,
-    MULTICLASS: task_oracles.wrong_decisions,
-    REGRESSION: task_oracles.absolute_loss,
-}
 
 
 def window_names(task: str) -> list[str]:
@@ -206,7 +201,7 @@ def window_names(task: str) -> list[str]:
 
 def oracle_names(task: str) -> list[str]:
     """Return the metrics of a task that have an oracle, without measuring them."""
-    return [*_MODELS[task][4], *oracles.OUTCOMES, *(["early_actual_gap"] if task in _LOSS else [])]
+    return [*_MODELS[task][4], *oracles.OUTCOMES]
 
 
 def baseline(task: str) -> pd.DataFrame:
@@ -225,8 +220,4 @@ def world(task: str) -> World:
     built = {name: _window(rng, *window[:2], **window[2]) for name, window in windows.items()}
     current = pd.concat([rows.assign(day=i) for i, rows in enumerate(built.values())])
     known = known | oracles.OUTCOMES
-    if task in _LOSS:
-        lags = then.loc[then["actual"].notna(), "lag"].to_numpy()
-        median = float(np.quantile(lags, 0.5, method="inverted_cdf"))
-        known = known | {"early_actual_gap": oracles.early_gap(_LOSS[task], median)}
     return World(spec, built, known, measured(spec, current, then))

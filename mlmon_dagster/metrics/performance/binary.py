@@ -20,11 +20,7 @@ from mlmon_dagster.metrics.binnings import label_counts, score_midpoints
 from mlmon_dagster.metrics.frames import MetricRows, stack_rows, table_rows
 from mlmon_dagster.metrics.intervals import Z95, rate, wilson
 from mlmon_dagster.metrics.performance.class_tables import balanced_accuracy, estimate, mcc
-from mlmon_dagster.metrics.performance.loss_means import (
-    coverage_bias,
-    early_actual_gap,
-    mean_rows,
-)
+from mlmon_dagster.metrics.performance.loss_means import mean_rows
 from mlmon_dagster.metrics.performance.roc import (
     MIN_RARER,
     SCORE_ORDER,
@@ -71,8 +67,8 @@ def performance_metrics(
     Args:
         score: Score bins by actual, over C cells; None if the model logs no score.
         confusion: Predictions by actual, over its own C' cells; None if it logs no prediction.
-        losses: The loss columns ``:log_loss``, ``:brier``, ``:calibration_gap``, ``:early_loss``
-            and ``:late_loss`` over the same cells, for exact intervals; without the first two they
+        losses: The loss columns ``:log_loss``, ``:brier``, ``:calibration_gap``
+            over the same cells, for exact intervals; without the first two they
             come from the score's bins. ``:score_order`` of the cells whose areas are to be those
             of the rows; of others they come from the score's bins, within the bound that is part
             of their interval. Outputs of rows that ground truth never comes for (`EXEMPT`) count
@@ -84,8 +80,8 @@ def performance_metrics(
         From the score: roc_auc, pr_auc, ks_separation, lift, brier, log_loss, calibration_error,
         calibration_gap.
         From the confusion counts, at the model's own decision: precision, recall, specificity, f1,
-        accuracy, balanced_accuracy, mcc, predicted_rate. From either: actual_rate,
-        actual_coverage_bias. `reason` of a NaN: no_actuals, no_rows, single_class,
+        accuracy, balanced_accuracy, mcc, predicted_rate. From either: actual_rate.
+        `reason` of a NaN: no_actuals, no_rows, single_class,
         few_of_rarer_class (under 10; areas, ks_separation), few_rows (calibration_error and lift
         under 50), no_predicted_positives (precision), no_actual_positives (recall, lift),
         no_actual_negatives (specificity), no_positives (f1: neither predicted nor actual).
@@ -104,13 +100,6 @@ def performance_metrics(
             values = decision_metrics(part)
             found = [_replaced(rows, part, values) for rows in found]
         metrics += found
-    either = score if score is not None else confusion
-    if either is not None:
-        counts = label_counts(either.counts)
-        outputs = [(counts[:, :, 0], counts[:, :, 1:].sum(axis=2))]
-        metrics.append(coverage_bias(either.cells, outputs))
-    if ":early_loss" in losses:
-        metrics.append(early_actual_gap(losses[":early_loss"], losses[":late_loss"]))
     return stack_rows(metrics)
 
 

@@ -1,13 +1,13 @@
-"""Means of losses with intervals, of rows or ranked groups; are labelled rows like the rest?
+"""Means of losses with intervals, of rows or ranked groups.
 
-Intervals of means are Student's (1908), of the difference of two Welch's (1947). What a ranked
-group loses is computed row by row in SQL: NDCG (Jarvelin and Kekalainen, 2002), the reciprocal rank
-(Voorhees, 1999), average precision and hits.
+Intervals of means are Student's (1908). What a ranked group loses is computed row by row in SQL:
+NDCG (Jarvelin and Kekalainen, 2002), the reciprocal rank (Voorhees, 1999), average precision and
+hits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -18,7 +18,6 @@ from scipy import special
 from mlmon_dagster.metrics.arrays import Floats, Ints
 from mlmon_dagster.metrics.frames import MetricRows, stack_rows, table_rows
 from mlmon_dagster.metrics.intervals import Z95, rate, wilson
-from mlmon_dagster.metrics.performance.roc import MIN_RARER, roc_auc
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 
 _COLUMNS: dict[str, tuple[str, Scale]] = {
@@ -139,65 +138,4 @@ def ranking_metrics(profiles: Mapping[str, ColumnStatistics]) -> pd.DataFrame:
             for metric, (column, scale) in _COLUMNS.items()
             if column in profiles
         ]
-    )
-
-
-def coverage_bias(cells: pd.DataFrame, outputs: Sequence[tuple[Ints, Ints]]) -> MetricRows:
-    """Chance that a row with an actual has a higher output than one without, less a half.
-
-    0 if actuals arrive regardless of what the model said; above 0 if rows with high outputs get
-    theirs first, so that what is known so far is about them. It is the statistic of Mann and
-    Whitney (1947); the interval is DeLong's (see `roc`).
-
-    Args:
-        cells: C cells.
-        outputs: For one or more ordered outputs (one score; the decision for each class): rows
-            without and with an actual per ascending bin, both (C, B). Of several the largest bias
-            counts, with intervals at 95 % for all of them together (Bonferroni).
-
-    Returns:
-        Rows of ``actual_coverage_bias``, -1/2 to 1/2, n = rows with an actual; `reason` of
-        a NaN: no_actuals, fully_covered (no row is without an actual), few_rows (under 10 on a
-        side).
-    """
-    without, with_actual = outputs[0]
-    n0, n1 = without.sum(axis=1), with_actual.sum(axis=1)
-    reason = np.select(
-        [n1 == 0, n0 == 0, np.minimum(n0, n1) < MIN_RARER],
-        ["no_actuals", "fully_covered", "few_rows"],
-        "",
-    )
-    found = [roc_auc(*pair) for pair in outputs]
-    value = np.array([area.value - 0.5 for area in found])
-    place = np.argmax(np.abs(np.nan_to_num(value)), axis=0)
-    widen = special.ndtri(1 - 0.025 / len(outputs)) / Z95
-    lower = np.array([area.value - 0.5 - widen * (area.value - area.lower) for area in found])
-    upper = np.array([area.value - 0.5 + widen * (area.upper - area.value) for area in found])
-    at = (place, np.arange(len(cells)))
-    shown = np.where(reason == "", value[at], np.nan)
-    return table_rows(
-        cells, "actual_coverage_bias", shown, np.maximum(lower[at], -0.5),
-        np.minimum(upper[at], 0.5), n1, reason, "delong-1",
-    )  # fmt: skip
-
-
-def early_actual_gap(early: ColumnStatistics, late: ColumnStatistics) -> MetricRows:
-    """Mean loss of rows whose actual came early, less that of rows whose actual came late.
-
-    Early is within the median lag of the baseline's actuals. Below 0: the early ones flatter. The
-    interval is Welch's.
-
-    Returns:
-        Rows of ``early_actual_gap``, n = rows of both; few_rows under 10 on a side.
-    """
-    a, b = mean_of(early), mean_of(late)
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        total = a.error**2 + b.error**2
-        degrees = total**2 / (a.error**4 / (a.n - 1) + b.error**4 / (b.n - 1))
-        half = special.stdtrit(np.maximum(np.nan_to_num(degrees, nan=1), 1), 0.975) * np.sqrt(total)
-    n = a.n + b.n
-    reason = np.select([n == 0, np.minimum(a.n, b.n) < MIN_RARER], ["no_actuals", "few_rows"], "")
-    value = np.where(reason == "", a.value - b.value, np.nan)
-    return table_rows(
-        early.cells, "early_actual_gap", value, value - half, value + half, n, reason, "welch-1"
     )

@@ -23,7 +23,7 @@ from mlmon_dagster.metrics.performance.class_tables import (
     estimate,
     mcc,
 )
-from mlmon_dagster.metrics.performance.loss_means import coverage_bias, early_actual_gap, mean_rows
+from mlmon_dagster.metrics.performance.loss_means import mean_rows
 from mlmon_dagster.metrics.performance.roc import MIN_RARER, roc_auc
 from mlmon_dagster.metrics.performance.weighted_back import (
     COMPLETE,
@@ -80,8 +80,6 @@ def multiclass_metrics(profiles: Mapping[str, ColumnStatistics]) -> pd.DataFrame
     if scores:
         metrics += _areas(scores)
     metrics += _gaps(profiles, scores)
-    if ":early_loss" in profiles:
-        metrics.append(early_actual_gap(profiles[":early_loss"], profiles[":late_loss"]))
     return stack_rows(metrics)
 
 
@@ -141,13 +139,10 @@ def _from_table(stats: ColumnStatistics) -> list[MetricRows]:
         table_rows(cells, "unseen_class_rate", share, lower, upper, n, reason, "wilson-1")
     )
     metrics += _per_class(cells, stats.binning.categories, table, n, reason)
-    metrics = [
+    return [
         rows._replace(method_version=np.where(is_weighed, METHOD, rows.method_version).tolist())
         for rows in metrics
     ]
-    predicted = counted.sum(axis=2)[:, : unlabelled.shape[1]]
-    metrics.append(coverage_bias(cells, _indicators(unlabelled, predicted)))
-    return metrics
 
 
 def _weighed(table: Ints, unlabelled: Ints) -> tuple[Floats, Flags]:
@@ -177,15 +172,6 @@ def _one_unseen(table: Floats) -> Floats:
     merged[:, :-2, -2] += merged[:, :-2, -1]
     merged[:, :-2, -1] = 0
     return merged
-
-
-def _indicators(without: Ints, with_actual: Ints) -> list[tuple[Ints, Ints]]:
-    """Every class as an output of its own: decided for it or not."""
-
-    def two(counts: Ints, k: int) -> Ints:
-        return np.column_stack([counts.sum(axis=1) - counts[:, k], counts[:, k]])
-
-    return [(two(without, k), two(with_actual, k)) for k in range(without.shape[1])]
 
 
 def _per_class(

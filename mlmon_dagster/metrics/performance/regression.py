@@ -16,8 +16,6 @@ from mlmon_dagster.metrics.binnings import latency_representatives
 from mlmon_dagster.metrics.frames import MetricRows, stack_rows, table_rows
 from mlmon_dagster.metrics.intervals import Z95, quantile_ranks, rate
 from mlmon_dagster.metrics.performance.loss_means import (
-    coverage_bias,
-    early_actual_gap,
     mean_of,
     mean_rows,
     positive_interval,
@@ -59,12 +57,6 @@ def regression_metrics(profiles: Profiles) -> pd.DataFrame:
     metrics.append(_bias(profiles[":error"], profiles[":absolute_error"]))
     metrics += [_mape(profiles), _rmse(profiles[":squared_error"]), _wape(profiles), _r2(profiles)]
     metrics += [_quantile(m, profiles[":error_size"], q) for m, q in _QUANTILES.items()]
-    labelled = profiles.get(":labelled_prediction")
-    if labelled is not None and "prediction" in profiles:
-        without = profiles["prediction"].counts - labelled.counts
-        metrics.append(coverage_bias(labelled.cells, [(without, labelled.counts)]))
-    if ":early_loss" in profiles:
-        metrics.append(early_actual_gap(profiles[":early_loss"], profiles[":late_loss"]))
     return stack_rows(metrics)
 
 

@@ -50,7 +50,6 @@ from mlmon_dagster.profiles.sql.bin_codes import DUCKDB, Dialect
 from mlmon_dagster.profiles.sql.compiler import Engine, at_work
 from mlmon_dagster.profiles.sql.loss_columns import (
     ANSWERS,
-    LAG,
     bound_of,
     group_columns,
     is_of_serving,
@@ -186,11 +185,10 @@ def fit_binnings(
             # The same bins, so that exempt rows can be taken from all.
             if (whole := binnings.get(name.removeprefix(EXEMPT))) is not None:
                 binnings[name] = renamed(whole, name)
-        elif name == ":labelled_prediction":
-            # The same bins, so that one taken from the other leaves the unlabelled rows.
-            binnings[name] = renamed(binnings["prediction"], name)
         elif kind == "loss":
-            binnings[name] = _fit_loss(engine, from_sql, name, value, dialect)
+            bound = bound_of(name)
+            width = _typical(engine, from_sql, value) if bound is None else bound
+            binnings[name] = loss_binning(name, width)
         elif kind == "latency" and not is_of_serving(name):
             binnings[name] = size_binning(name, _typical(engine, from_sql, value))
         elif kind == "classes":
@@ -213,13 +211,6 @@ def fit_binnings(
     binnings |= fit_joint(engine, spec, from_sql, binnings, expressions, dialect)
     binnings |= _fit_attributions(with_values, spec, dialect)
     return binnings | {name: loss_binning(name, 1.0) for name in group_columns(spec)}
-
-
-def _fit_loss(engine: Engine, from_sql: str, name: str, value: str, dialect: Dialect) -> Binning:
-    if (bound := bound_of(name)) is not None:
-        return loss_binning(name, bound)
-    centre = _middle(engine, from_sql, value, dialect) if name == LAG else 0.0
-    return loss_binning(name, _typical(engine, from_sql, value), centre)
 
 
 def _fit_attributions(

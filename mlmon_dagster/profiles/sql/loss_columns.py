@@ -25,7 +25,6 @@ from mlmon_dagster.spec.spans import STAGE, TOKENS, stage_column, stage_status
 from mlmon_dagster.spec.tasks import RESIDUAL, Answer, class_scores, task_of
 from mlmon_dagster.store.state.sql import literal, quote_identifier
 
-LAG = ":lag"
 GAIN, DEBIT = ":gain/", ":debit/"  # begin the names of what an amount is above 0, and below
 TRACED, TRACED_STATUS = ":traced", ":traced_status"
 TRACED_LATENCY = ":traced_latency_ms"
@@ -39,7 +38,7 @@ BOUNDED = {GAP: 1.0, ":log_loss": 64.0, ":brier": 2.0, ":top_k": 1.0, **dict.fro
 _CLIP = number(1e-15)  # of a probability, before its logarithm
 _HUGE = number(1e35)  # products of four of them, squared, are still numbers
 _PROBABILITY = '":probability"'
-_CENTRE, _MEDIAN_LAG = "<centre>", "<median lag>"
+_CENTRE = "<centre>"
 
 
 def loss_columns(spec: ModelSpec) -> Values:
@@ -51,7 +50,7 @@ def loss_columns(spec: ModelSpec) -> Values:
         "multiclass_classification": _multiclass,
         "regression": _regression,
     }.get(spec.task, lambda _: {})(spec)
-    return found | _by_lag(spec) | _exempt(spec, found)
+    return found | _exempt(spec, found)
 
 
 def outcome_columns(spec: ModelSpec) -> Values:
@@ -112,10 +111,9 @@ def bound_of(loss: str) -> float | None:
 
 
 def resolve(value: str, binnings: Mapping[str, Binning]) -> str:
-    """Put into an expression what was fitted to the baseline: mean of the actual, median lag."""
-    for mark, column in ((_CENTRE, "actual"), (_MEDIAN_LAG, LAG)):
-        if mark in value:
-            value = value.replace(mark, number(binnings[column].centre))
+    """Put into an expression what was fitted to the baseline: the mean of the actual."""
+    if _CENTRE in value:
+        return value.replace(_CENTRE, number(binnings["actual"].centre))
     return value
 
 
@@ -211,7 +209,6 @@ def _regression(spec: ModelSpec) -> Values:
     return {
         "actual": ("numeric", "actual"),
         RESIDUAL: ("numeric", f"-{error}"),
-        ":labelled_prediction": ("numeric", "CASE WHEN actual IS NOT NULL THEN prediction END"),
         ":error_size": ("latency", f"ABS({error})"),
         ":error": ("loss", error),
         ":absolute_error": ("loss", f"ABS({error})"),
@@ -245,34 +242,6 @@ def _exempt(spec: ModelSpec, losses: Values) -> Values:
         f"{EXEMPT}{name}": (kind, f"(CASE WHEN {exempt} THEN {value} END)")
         for name, (kind, value) in outputs.items()
     }
-
-
-def _by_lag(spec: ModelSpec) -> Values:
-    """Loss of the rows whose actual came early and of those where it came late."""
-    loss = _row_loss(spec)
-    if spec.columns.actual_time is None or loss is None:
-        return {}
-    lag = (
-        "CAST(EXTRACT(EPOCH FROM actual_time) AS DOUBLE PRECISION)"
-        " - CAST(EXTRACT(EPOCH FROM event_time) AS DOUBLE PRECISION)"
-    )
-    known = f"CASE WHEN actual IS NOT NULL THEN {lag} END"
-    return {
-        LAG: ("loss", known),
-        ":early_loss": ("loss", f"CASE WHEN {known} <= {_MEDIAN_LAG} THEN {loss} END"),
-        ":late_loss": ("loss", f"CASE WHEN {known} > {_MEDIAN_LAG} THEN {loss} END"),
-    }
-
-
-def _row_loss(spec: ModelSpec) -> str | None:
-    if spec.task == "binary_classification" and spec.columns.score is not None:
-        return "(score - actual) * (score - actual)"
-    if spec.task == "regression":
-        error = "ABS(prediction - actual)"
-        return f"(CASE WHEN {error} IS NOT NULL THEN LEAST({error}, {_HUGE}) END)"
-    if spec.columns.prediction is None:
-        return None
-    return "CASE WHEN prediction <> actual THEN 1e0 WHEN prediction = actual THEN 0e0 END"
 
 
 def group_columns(spec: ModelSpec) -> Values:
