@@ -351,6 +351,18 @@ def test_families_that_cannot_judge_for_one_reason_are_one_alert_until_all_of_th
     assert [kind for kind, _ in history(store)] == ["opened", "resolved"]
 
 
+def test_late_labels_of_older_windows_are_no_news_of_what_cannot_be_judged(store: Store) -> None:
+    """Nineteen windows of too few rows, of which each is judged again as its labels come."""
+    for number in range(1, 20):
+        older = [no_data(late, "few_rows") for late in range(max(1, number - 12), number)]
+        fold(store, *older, no_data(number, "few_rows"))
+    assert [kind for kind, _ in history(store)] == ["opened"]
+    fold(store, judged(4), judged(5), no_data(20, "few_rows"))
+    assert [kind for kind, _ in history(store)] == ["opened"]
+    fold(store, judged(21))
+    assert [kind for kind, _ in history(store)] == ["opened", "resolved"]
+
+
 def test_windows_taken_in_at_once_end_a_condition_as_windows_one_by_one_do(store: Store) -> None:
     fold(store, *(no_data(number, "few_rows") for number in range(1, 9)), judged(9))
     assert [kind for kind, _ in history(store)] == ["opened", "resolved"]

@@ -198,7 +198,9 @@ def _fold_batch(
             row = alerts.setdefault(key, new_row(result, environment, now))
             touched.add(key)
             if is_known(state_of(row), window):
-                late.setdefault(key, []).append(result)
+                # What kept an older window from a verdict is no news: the newest says if it lasts.
+                if row["metric"] != NO_VERDICT or window == row["last_window_start"]:
+                    late.setdefault(key, []).append(result)
                 continue
             # What is late of an alert comes before what is new of it, and is taken in as a whole.
             happened += _take_in_late(conn, row, late.pop(key, ()), now, limit)
