@@ -368,6 +368,8 @@ class TruthRecord:
         n: Predictions that ground truth is expected for.
         arrived: Class -> age -> actuals, by when they came to this store.
         known: The same by when they became known, as far as they say so (``actual_time``).
+        bands: Class -> age -> actuals that came by band of their score, lowest first; empty where
+            the task has none. See `metrics.early_truth`.
         n_future: Actuals that claim to have become known later than now; not among `known`.
         n_early: Actuals that claim to have become known before their prediction; likewise.
     """
@@ -379,6 +381,12 @@ class TruthRecord:
     known: Mapping[str, Counts]
     n_future: int = 0
     n_early: int = 0
+    bands: Mapping[str, Mapping[int, Sequence[int]]] = field(default_factory=dict)
+
+
+def is_lived(record: TruthRecord, patience: float) -> bool:
+    """Tell whether a window's rows came at most `patience` after its end, so not by an import."""
+    return record.first_seen <= record.end + patience
 
 
 @dataclass(frozen=True)
@@ -435,8 +443,8 @@ def learn_arrivals(
         newest: See `fit_curve`.
         n_classes: See `fit_curve`.
     """
-    lived = [r for r in records if r.first_seen <= r.end + patience]
-    imported = [r for r in records if r.first_seen > r.end + patience]
+    lived = [r for r in records if is_lived(r, patience)]
+    imported = [r for r in records if not is_lived(r, patience)]
     arrived = [WindowArrivals(r.end, r.n, r.arrived) for r in lived]
     has_rhythm = _least_moments(s for w in arrived for s in _spans_of(w)) >= MIN_MOMENTS
     dated = [r for r in (imported if has_rhythm else records) if r.n]

@@ -20,11 +20,13 @@ from mlmon_dagster.monitors.evidence import (
     OK,
     Evidence,
     Window,
+    early_text,
     excess,
     finite,
     not_valued,
     result_row,
     unjudged,
+    widen_early,
 )
 from mlmon_dagster.monitors.wording import NAMES, number, width_text
 from mlmon_dagster.spec.metric_registry import is_loss
@@ -107,7 +109,8 @@ def _judge_residual(evidence: Evidence, window: Window, monitor: EstimateMonitor
     metric = residual(monitor.metric)
     row = evidence.whole(window, metric)
     reason = _not_estimated(evidence, window, row)
-    if reason in _COMES and window["maturity"] == "provisional":
+    waits = window["maturity"] == "provisional" or (window["maturity"] == "early" and reason)
+    if reason in _COMES and waits:
         reason = str(window["truth_reason"])
     fields = _fields(metric, row, f"above {number(monitor.residual)}")
     if row is None or reason:
@@ -118,7 +121,7 @@ def _judge_residual(evidence: Evidence, window: Window, monitor: EstimateMonitor
     is_past = worse >= monitor.residual - 1e-12
     values = [-one["value"] if is_loss(monitor.metric) else one["value"] for one in recent]
     lasts = still(values, monitor.residual)
-    failed = is_past and lasts and worse > margin
+    failed = is_past and lasts and worse > margin * widen_early(window)
     name = NAMES.get(monitor.metric, monitor.metric)
     span = f" over {len(recent)} windows" if len(recent) > 1 else ""
     n = sum(int(one["n"]) for one in recent)
@@ -198,7 +201,9 @@ def _with(
 ) -> MonitorResult:
     p = float(special.ndtr(-worse / margin * Z95)) if margin > 0 else None
     ending = ", but this may be chance." if past else "."
-    if window["maturity"] == "provisional":
+    if window["maturity"] == "early" and fields["metric"] == residual(monitor.metric):
+        ending += f" {early_text(window)}."
+    elif window["maturity"] in ("provisional", "early"):
         ending += " Ground truth is still coming."
     return result_row(
         evidence,

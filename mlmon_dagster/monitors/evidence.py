@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any, Final, TypedDict, cast
 
 import pandas as pd
+from scipy import special
 
 from mlmon_dagster.metrics.arrivals import Arrivals
 from mlmon_dagster.metrics.clusters import UsualLevel, usual_level
@@ -47,6 +48,7 @@ _DEFAULTS: dict[str, Any] = {
     "unread_until": "",
     "truth_reason": "labels_still_coming",
     "truth_message": "",
+    "truth_share": 1.0,
     "n_unread_actuals": 0,
     "unread_actuals_until": "",
 }
@@ -384,13 +386,47 @@ def not_valued(window: Window, row: MetricSample | None) -> str:
 _OF_WINDOW = ("schema", "no_rows", "learning", "not_computed")  # whatever the ground truth
 
 
-def not_mature(window: Window, row: MetricSample | None) -> str:
-    """Say why a metric of ground truth has no value that counts yet; empty if it has one."""
+def not_mature(window: Window, row: MetricSample | None, *, is_shown: bool = True) -> str:
+    """Say why a metric of ground truth has no value that counts yet; empty if it has one.
+
+    Args:
+        window: The window.
+        row: The metric.
+        is_shown: Whether windows that are judged early are shown to be fit for this metric.
+    """
     reason = not_valued(window, row)
-    if window["maturity"] != "provisional" or reason in _OF_WINDOW:
+    if reason in _OF_WINDOW:
         return reason
     # Whatever its rows with ground truth lack by now, the rest may bring.
-    return str(window["truth_reason"])
+    waits = window["maturity"] == "provisional" or (
+        window["maturity"] == "early" and (reason or not is_shown)
+    )
+    return str(window["truth_reason"]) if waits else reason
+
+
+def widen_early(window: Window) -> float:
+    """Return by how much wider the interval is that a failing window must be clear of.
+
+    A window that is judged early is judged again with every delivery. Divided by the root of the
+    share of its ground truth that has come, as O'Brien and Fleming (1979) do, so many looks raise
+    hardly more false alarms than one: 1 for a complete window, 2 for one of which a quarter came.
+    """
+    return 1 / math.sqrt(window["truth_share"])
+
+
+def level_of(window: Window, level: float) -> float:
+    """Return the level of a one-sided test of a window: stricter where it is judged early."""
+    return float(special.ndtr(special.ndtri(level) * widen_early(window)))
+
+
+def early_text(window: Window) -> str:
+    """Say that a window is judged before all of its ground truth is there; else empty."""
+    if window["maturity"] != "early":
+        return ""
+    return (
+        f"Judged early: {int(window['n_actual']):,} of {int(window['n_expected']):,} predictions "
+        "have ground truth, and what is missing at this age is missing at random"
+    )
 
 
 def not_tested(window: Window, row: MetricSample | None) -> str:

@@ -22,9 +22,11 @@ from mlmon_dagster.monitors.evidence import (
     Evidence,
     Excess,
     Window,
+    early_text,
     excess,
     explain_unjudged,
     finite,
+    level_of,
     not_mature,
     result_row,
 )
@@ -59,6 +61,7 @@ def moved(
     over: int,
     limit: float,
     tests: int = 1,
+    level: float = _LEVEL,
 ) -> Moved:
     """Judge the newest windows of a metric together; see `judge_level`.
 
@@ -68,6 +71,7 @@ def moved(
         over: How many windows are asked for.
         limit: What the shift must reach.
         tests: How many are made of these windows.
+        level: Of the test.
     """
     values = [row["value"] for row in rows]
     errors = [(row["upper"] - row["lower"]) / (2 * Z95) for row in rows]
@@ -81,7 +85,7 @@ def moved(
         and statistics.median(away[-_NEWEST:]) >= limit / 2
     )
     is_large = abs(change.shift) >= limit * (1 - 1e-12)
-    return Moved(change, is_large, change.p_value * tests <= _LEVEL, lasts)
+    return Moved(change, is_large, change.p_value * tests <= level, lasts)
 
 
 class _Found(NamedTuple):
@@ -179,16 +183,16 @@ def _levels(
 ) -> list[_Found]:
     columns = [c for c in evidence.columns_with(monitor.metric) if c.startswith(CLASS)]
     columns = columns or [monitor.column]
-    found = list[_Found]()
+    found, level = list[_Found](), level_of(window, _LEVEL)
     for column in columns:
         rows = evidence.recent(window, monitor.metric, monitor.over, column)
         usual = evidence.usual_level(monitor.metric, column)
         if usual is not None and rows and rows[-1]["window_start"] == window["window_start"]:
-            judged = moved(rows, usual, monitor.over, limit, len(columns))
+            judged = moved(rows, usual, monitor.over, limit, len(columns), level)
             if judged.is_large:
                 before = evidence.recent(window, monitor.metric, _apart(monitor) + SEEN, column)
                 usual = _seen(usual, before[: -_apart(monitor)])
-                judged = moved(rows, usual, monitor.over, limit, len(columns))
+                judged = moved(rows, usual, monitor.over, limit, len(columns), level)
             found.append(_Found(column, rows, usual, judged, limit))
     return found
 
@@ -239,7 +243,8 @@ def _sentence(
         f"{span} (n {n:,}): {name} {_signed(change.value, worst.limit)}, in the baseline "
         f"{_signed(usual.mean, worst.limit)}: moved by {_signed(change.shift, worst.limit)}, give "
         f"or take {number(change.margin)} for {usual.windows} windows' own spread; the limit is "
-        f"{number(worst.limit)}" + (f". {weighted}" if weighted else ""),
+        f"{number(worst.limit)}"
+        + "".join(f". {text}" for text in (weighted, early_text(window)) if text),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from scipy import special
@@ -21,9 +21,11 @@ from mlmon_dagster.monitors.evidence import (
     Evidence,
     Excess,
     Window,
+    early_text,
     excess,
     explain_unjudged,
     finite,
+    level_of,
     not_mature,
     result_row,
 )
@@ -41,6 +43,7 @@ from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 
 _Q = 0.01
+_RELATIVE = ("mape", "smape", "wape", "r2")
 _SURE = 0.025  # the value lies outside a 95 % interval, on the bad side
 
 
@@ -56,6 +59,7 @@ class _Change:
             or all its rows together where they are too few; NaN for a fixed bound.
         margin: Half of the 95 % interval of `worse`, on the side of 0.
         n_windows: The baseline's windows whose spread counts; 0 if rows were counted.
+        level: What `p` must not exceed for the window to fail.
     """
 
     worse: float
@@ -64,6 +68,7 @@ class _Change:
     usual: float = math.nan
     margin: float = math.nan
     n_windows: int = 0
+    level: float = _SURE
 
     @property
     def is_large(self) -> bool:
@@ -72,7 +77,7 @@ class _Change:
 
     @property
     def failed(self) -> bool:
-        return self.is_large and self.p <= _SURE
+        return self.is_large and self.p <= self.level
 
 
 def judge(evidence: Evidence, family: MetricFamily = "performance") -> list[MonitorResult]:
@@ -145,7 +150,7 @@ def _judge_cell(
             baseline_value=finite(base["value"]) if base else None,
             **common,
         )
-    change = _change(monitor, row, base)
+    change = replace(_change(monitor, row, base), level=level_of(window, _SURE))
     details: dict[str, object] = {"worse_by": finite(change.worse), "p": finite(change.p)}
     if base:
         details |= {
@@ -198,13 +203,24 @@ def _no_data(
     row: MetricSample | None,
     base: BaselineSample | None,
 ) -> str:
-    if reason := not_mature(window, row):
+    if reason := not_mature(window, row, is_shown=_is_shown_early(monitor.metric, row)):
         return reason
     if monitor.is_relative and (base is None or finite(base["value"]) is None):
         return "learning" if evidence.baseline is None else "no_baseline"
     if monitor.is_relative and base is not None and finite(base.get("usual")) is None:
         return str(base["reason"])  # of a value that can have no interval
     return ""
+
+
+def _is_shown_early(metric: str, row: MetricSample | None) -> bool:
+    """Tell whether a metric follows from what early ground truth is compared by.
+
+    That is truth and score, or the error of a regression, of all rows: neither outcomes nor groups
+    of rows, nor what an error is relative to.
+    """
+    info, is_whole = METRICS[metric], row is None or row["slice_key"] == ALL
+    is_of_rows = info.family != "business" or "costs" in info.needs
+    return is_whole and is_of_rows and "fairness" not in info.needs and metric not in _RELATIVE
 
 
 def _change(monitor: PerformanceMonitor, row: MetricSample, base: BaselineSample | None) -> _Change:
@@ -284,7 +300,8 @@ def _message(
     parts.append(f"the limit is {limit}")
     chance = ", but this may be chance" if change.is_large and not change.failed else ""
     weighted = weighted_text(row["method_version"], window.get("actual_coverage"))
-    return told(first, ". ".join(filter(None, ("; ".join(parts) + chance, weighted))))
+    said = ("; ".join(parts) + chance, weighted, early_text(window))
+    return told(first, ". ".join(filter(None, said)))
 
 
 def _usual_range(monitor: PerformanceMonitor, change: _Change) -> str:

@@ -80,7 +80,8 @@ def _judge_gain(evidence: Evidence, window: Window, declared: VersionComparison)
     row = evidence.whole(window, metric)
     champion, challenger = (window.get("pairs") or {}).get(metric, ("", ""))
     named: dict[str, object] = {"champion": champion, "challenger": challenger}
-    reason = not_mature(window, row)
+    # A comparison goes over many windows, and none of them is in a hurry.
+    reason = not_mature(window, row, is_shown=False)
     if not reason and row is not None and str(row["method_version"]).endswith(BY_ROWS):
         reason = "few_shared_windows"
     share = evidence.whole(window, CANARY_SHARE) if declared.share is not None else None

@@ -164,9 +164,12 @@ def _describe(
         version = state.steps.get(family.step, _UNKNOWN).data_version
         counts = (state.n_expected, state.n_actual)
         maturity = maturity_of(spec, window, *counts, work.now, timing)
-        if maturity == "provisional" and spec.has_actuals:
+        if maturity in ("provisional", "early") and spec.has_actuals:
             why = explain_waiting(spec, arrivals, timing, window.end, *counts, work.now)
             facts |= {"truth_reason": why[0], "truth_message": why[1]}
+        if maturity == "early" and arrivals is not None and arrivals.whole is not None:
+            ever = counts[0] * (arrivals.whole.plateau or 1.0)
+            facts["truth_share"] = min(counts[1] / ever, 1.0)
         rows.append(
             {
                 "window_start": window.start,

@@ -267,10 +267,12 @@ def stale_assets(
     checks = [f"{BY_NAME[name].family}_check" for name in about_actuals]
     judged = {marks[step].maturity for step in (*about_actuals, *checks)}
     # Closed says that nobody waits any more, and provisional that the age is now held to be longer:
-    # the numbers were judged as mature, and are the same.
+    # the numbers were judged as mature, and are the same. So are those that were judged early.
     is_learnt = spec.actuals.expected_within is None
-    if maturity == "closed" or (maturity == "provisional" and is_learnt):
+    if maturity == "closed" or (maturity in ("provisional", "early") and is_learnt):
         judged -= {"mature"}
+    if maturity == "provisional":
+        judged -= {"early"}
     return () if judged <= {maturity} else about_actuals
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -16,7 +17,7 @@ from mlmon_dagster.spec import ModelSpec, first_window
 from mlmon_dagster.spec.baseline import GRAINS
 from mlmon_dagster.spec.declaration import SHORTEST_CLOSING
 from mlmon_dagster.spec.scalars import format_duration
-from mlmon_dagster.spec.windows import TruthTiming, age_unit, due_age
+from mlmon_dagster.spec.windows import EarlyAge, TruthTiming, age_unit, due_age
 from mlmon_dagster.store.state import truth_timing, window_state
 from mlmon_dagster.store.state.window_state import StoredArrivals
 
@@ -34,10 +35,11 @@ def learn_timing(engine: sa.Engine, spec: ModelSpec, now: dt.datetime) -> None:
         return
     from mlmon_dagster.metrics.arrivals import encode_arrivals
 
-    found = _learn(engine, spec, now)
+    found, timing = _learn(engine, spec, now)
     curves = encode_arrivals(found)
-    if curves != truth_timing.load_curves(engine, spec.model):
-        truth_timing.save_timing(engine, spec.model, timing_from(found, spec), curves, now)
+    known = truth_timing.timing_of(engine, spec.model)
+    if curves != truth_timing.load_curves(engine, spec.model) or timing.early != known.early:
+        truth_timing.save_timing(engine, spec.model, timing, curves, now)
 
 
 def load_arrivals(engine: sa.Engine, spec: ModelSpec) -> Arrivals | None:
@@ -57,11 +59,13 @@ def describe_arrivals(engine: sa.Engine, spec: ModelSpec) -> str:
         return f"how late it comes is not known yet.{note}"
     unit = "h" if curve.unit_hours == 1 else "d"
     due = due_age(spec, timing_from(arrivals, spec))
+    early = truth_timing.timing_of(engine, spec.model).early
+    sooner = f", early from {early[0].age} {unit} on" if early else ""
     of = "its own times" if curve is arrivals.prior else "when it came"
     return (
         f"half of it within {curve.median:g} {unit}, 95 % within {curve.late:g} {unit}; "
         f"{(curve.plateau or 0) * 100:.0f} % of predictions get it; judged at "
-        f"{'-' if due is None else format_duration(due)} (learnt from {of} in "
+        f"{'-' if due is None else format_duration(due)}{sooner} (learnt from {of} in "
         f"{max(curve.n_windows)} windows).{note}"
     )
 
@@ -79,8 +83,8 @@ def timing_from(arrivals: Arrivals, spec: ModelSpec) -> TruthTiming:
     return TruthTiming(due, _IN_LINE * curve.plateau, closes)
 
 
-def _learn(engine: sa.Engine, spec: ModelSpec, now: dt.datetime) -> Arrivals:
-    from mlmon_dagster.metrics.arrivals import learn_arrivals
+def _learn(engine: sa.Engine, spec: ModelSpec, now: dt.datetime) -> tuple[Arrivals, TruthTiming]:
+    from mlmon_dagster.metrics.arrivals import is_lived, learn_arrivals
 
     first = first_window(spec.time).start
     unit = age_unit(spec.time)
@@ -88,14 +92,42 @@ def _learn(engine: sa.Engine, spec: ModelSpec, now: dt.datetime) -> Arrivals:
     lived = window_state.load_arrivals(engine, spec.model, now, first, 2 * most)
     older = window_state.load_arrivals(engine, spec.model, first, None, most)
     patience = max(spec.time.allowed_lateness, 2 * GRAINS[spec.time.granularity])
-    return learn_arrivals(
-        _records(lived, unit),
+    records, moment = _records(lived, unit), (now - _EPOCH) / unit
+    arrivals = learn_arrivals(
+        records,
         _records(older, unit),
-        (now - _EPOCH) / unit,
+        moment,
         unit.total_seconds() / 3600,
         patience=patience / unit,
         newest=most,
-        n_classes=2 if spec.task == "binary_classification" else 0,
+        n_classes=_n_classes(spec),
+    )
+    timing = timing_from(arrivals, spec)
+    watched = [record for record in records if is_lived(record, patience / unit)]
+    return arrivals, replace(timing, early=_early_ages(watched, spec, timing, moment, most))
+
+
+def _n_classes(spec: ModelSpec) -> int:
+    return 2 if spec.task == "binary_classification" else 0
+
+
+def _early_ages(
+    watched: Sequence[TruthRecord], spec: ModelSpec, timing: TruthTiming, now: float, newest: int
+) -> tuple[EarlyAge, ...]:
+    """Return the ages at which windows may be judged before they are due."""
+    due = due_age(spec, timing)
+    if due is None or timing.due is None:
+        return ()
+    from mlmon_dagster.metrics.early_truth import find_early_ages
+
+    return find_early_ages(
+        watched,
+        now,
+        max(due, timing.due) / age_unit(spec.time),
+        least_share=timing.least_share,
+        newest=newest,
+        n_classes=_n_classes(spec),
+        min_rows=spec.actuals.min_rows,
     )
 
 
@@ -116,10 +148,22 @@ def _records(stored: Sequence[StoredArrivals], unit: dt.timedelta) -> list[Truth
                 _by_class(content["known"]),
                 content.get("future", 0),
                 content.get("early", 0),
+                _bands(content["arrived"]),
             )
         )
     return found
 
 
-def _by_class(stored: Mapping[str, Sequence[tuple[int, int]]]) -> dict[str, dict[int, int]]:
-    return {name: {int(age): int(k) for age, k in ages} for name, ages in stored.items()}
+def _by_class(stored: Mapping[str, Sequence[Sequence[int]]]) -> dict[str, dict[int, int]]:
+    return {
+        name: {int(age): sum(map(int, counts)) for age, *counts in ages}
+        for name, ages in stored.items()
+    }
+
+
+def _bands(stored: Mapping[str, Sequence[Sequence[int]]]) -> dict[str, dict[int, list[int]]]:
+    return {
+        name: {age: counts for age, *counts in ages}
+        for name, ages in stored.items()
+        if any(len(row) > 2 for row in ages)
+    }

@@ -34,7 +34,7 @@ MOST_OF_A_VERSION = 366  # windows of a model version to look back over
 _WEEK = dt.timedelta(weeks=1)
 PLACES: Mapping[Granularity, int] = {"hour": 168, "day": 7}  # of a week, where it has several
 FINE = 32  # up to this age of a window a step of its arrivals is one unit; above it, a sixteenth
-Maturity = Literal["provisional", "mature", "closed"]
+Maturity = Literal["provisional", "early", "mature", "closed"]
 
 
 @dataclass(frozen=True, order=True)
@@ -370,13 +370,24 @@ def step_width(age: int) -> int:
     return 1 if age <= FINE else 1 << ((age - 1).bit_length() - 5)
 
 
-def count_steps(ages: Mapping[int, int]) -> dict[int, int]:
-    """Count actuals of whole ages by the steps of the grid."""
-    found: dict[int, int] = {}
-    for age, n in ages.items():
-        step = age_step(age)
-        found[step] = found.get(step, 0) + n
-    return found
+@dataclass(frozen=True)
+class EarlyAge:
+    """An age at which the labelled rows of windows are a random part of those that ever come.
+
+    Attributes:
+        age: Of the grid of `age_step`, in units.
+        fewest: Labelled rows from which a window of that age is judged.
+        most: Labelled rows up to which a bias that was not ruled out is small beside an interval.
+        least_share: Share of the predictions that windows had ground truth of at that age, at
+            least; a window with less or more than any before it is not like them.
+        most_share: The same at most.
+    """
+
+    age: int
+    fewest: int
+    most: int
+    least_share: float
+    most_share: float
 
 
 @dataclass(frozen=True)
@@ -388,11 +399,13 @@ class TruthTiming:
         least_share: Share of its predictions that must have ground truth by then; with less, the
             rest is late and may be a special part of it.
         closes: Age at which what ever comes has long come.
+        early: Ages before `due` at which what is missing is missing at random, ascending.
     """
 
     due: dt.timedelta | None = None
     least_share: float = 0.0
     closes: dt.timedelta | None = None
+    early: tuple[EarlyAge, ...] = ()
 
 
 UNKNOWN_TIMING = TruthTiming()
@@ -430,6 +443,8 @@ def maturity_of(
     """Tell whether a window's realized performance may be trusted yet.
 
     - ``provisional``: the window is still running, or ground truth is still expected;
+    - ``early``: it is, and what has come is enough, about as much as windows had at that age, and
+      what was missing of those at that age was missing at random (`EarlyAge`);
     - ``mature``: all of it has arrived, or the declared `actuals.min_coverage`; or it should have
       arrived by now, at least ``actuals.min_rows`` did, and (unless the coverage is declared) about
       as much as usual: a window whose ground truth is late may lack a special part of it;
@@ -456,10 +471,25 @@ def maturity_of(
     if not spec.has_actuals or (n and share >= enough):
         return "mature"
     due = due_age(spec, timing)
-    if due is None or now < window.end + due or n_actual < declared.min_rows:
+    if due is None or n_actual < declared.min_rows:
         return "provisional"
+    if now < window.end + due:
+        age = (now - window.end) / age_unit(spec.time)
+        return "early" if _is_random_part(timing, age, n, n_actual) else "provisional"
     in_line = declared.min_coverage is not None or share >= timing.least_share
     return "mature" if in_line else "provisional"
+
+
+def _is_random_part(timing: TruthTiming, age: float, n: int, n_actual: int) -> bool:
+    """Tell whether a window may be judged by what it has: at the steps before and after its age."""
+    known = {early.age: early for early in timing.early}
+    until = age_step(age)
+    since = until if until <= age else until - step_width(until)
+    before, after = known.get(since), known.get(until)
+    if before is None or after is None:
+        return False
+    is_enough = max(before.fewest, after.fewest) <= n_actual <= min(before.most, after.most)
+    return is_enough and before.least_share <= n_actual / n <= after.most_share
 
 
 def closes_at(

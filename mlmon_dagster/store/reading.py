@@ -21,7 +21,7 @@ from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.predicate import exempt_sql
 from mlmon_dagster.spec.tasks import task_of
-from mlmon_dagster.spec.windows import Window, age_unit, count_steps
+from mlmon_dagster.spec.windows import Window, age_step, age_unit
 from mlmon_dagster.store.state import metric_log
 from mlmon_dagster.store.state.schema import dead_letter, ingest_file
 from mlmon_dagster.store.state.sql import literal, quote_identifier
@@ -244,8 +244,11 @@ class GroundTruthLag:
             until the actual was known (``actual_time``), and until it came to this store.
         arrivals: JSON: how many predictions ground truth is expected for (``n``), and how many
             actuals came by each age of the window (``arrived``, ``known``: class -> [[age, count],
-            ...]), in hours of hourly windows, else days; ``future`` and ``early`` are those known
-            later than now, or before their prediction, which are not counted as known.
+            ...]), in hours of hourly windows, else days. Those that ``arrived`` are counted by band
+            where the task has bands ([age, count, count, ...]): quarters of the scores of a class,
+            or of the errors of a regression; decisions, or whether they are right. ``future`` and
+            ``early`` are those known later than now, or before their prediction, which are not
+            counted as known.
     """
 
     n_exempt: int
@@ -315,19 +318,21 @@ def _encode_arrivals(
 
     Args:
         n: Predictions that ground truth is expected for.
-        ages_of: ``arrived`` and ``known``: age and class, as in ``12:1``, and how many.
+        ages_of: ``arrived`` and ``known``: age, band and class, as in ``12:4:1``, and how many.
         odd: How many are known in the ``future`` and too ``early``.
     """
     found: dict[str, object] = {"n": n}
     for name, counted in ages_of.items():
-        by_class: dict[str, dict[int, int]] = {}
-        for key, count in counted:
-            age, _, actual = key.partition(":")
-            by_class.setdefault(actual, {})[int(age)] = count
-        if len(by_class) > MOST_CLASSES:
-            by_class = {"": dict(sum((Counter(ages) for ages in by_class.values()), Counter()))}
+        split = [(key.split(":", 2), count) for key, count in counted]
+        is_merged = len({actual for (_, _, actual), _ in split}) > MOST_CLASSES
+        n_bands = max((int(band) for (_, band, _), _ in split), default=1)
+        by_class: dict[str, dict[int, list[int]]] = {}
+        for (age, band, actual), count in split:
+            ages = by_class.setdefault("" if is_merged else actual, {})
+            ages.setdefault(age_step(int(age)), [0] * n_bands)[int(band) - 1] += count
         found[name] = {
-            actual: sorted(count_steps(ages).items()) for actual, ages in sorted(by_class.items())
+            actual: [[age, *counts] for age, counts in sorted(ages.items())]
+            for actual, ages in sorted(by_class.items())
         }
     found |= {name: count for name, count in odd.items() if count}
     return json.dumps(found, separators=(",", ":"))
@@ -354,9 +359,9 @@ def _lags_sql(
     actual = "CAST(actual AS VARCHAR)" if has_classes else "''"
     unit = age_unit(spec.time).total_seconds()
 
-    def key(moment: str) -> str:
+    def key(moment: str, band: str = "1") -> str:
         age = f"greatest(ceil(epoch({moment} - window_end) / {unit}), 0)"
-        return f"CAST(CAST({age} AS BIGINT) AS VARCHAR) || ':' || {actual}"
+        return f"CAST(CAST({age} AS BIGINT) AS VARCHAR) || ':' || {band} || ':' || {actual}"
 
     exempt = exempt_sql(spec) or "FALSE"
     is_odd = f"(actual_time > {literal(now)} OR actual_time < event_time)"
@@ -370,13 +375,37 @@ def _lags_sql(
                 FILTER (WHERE {came}) AS arrived,
             histogram({key("actual_time")}) FILTER (
                 WHERE {came} AND actual_time IS NOT NULL AND NOT {is_odd}) AS known_ages,
-            histogram({key("arrived")}) FILTER (
+            histogram({key("arrived", "band")}) FILTER (
                 WHERE {came} AND arrived IS NOT NULL) AS arrived_ages,
             COUNT(*) FILTER (WHERE {came} AND actual_time > {literal(now)}) AS future,
             COUNT(*) FILTER (WHERE {came} AND actual_time < event_time) AS early
-        FROM (SELECT *, {is_asked} AS is_asked FROM {records}) AS r
+        FROM (SELECT *, {is_asked} AS is_asked, {_band_sql(spec)} AS band FROM {records}) AS r
         JOIN (VALUES {ends}) AS w(begins, window_end) ON w.begins = r.window_start
         LEFT JOIN (
             SELECT prediction_id, MIN(ingested_at) AS arrived FROM {actuals} GROUP BY prediction_id
         ) AS a ON a.prediction_id = r.prediction_id
         GROUP BY window_start"""
+
+
+def _band_sql(spec: ModelSpec) -> str:
+    """Return the band of a labelled row among those of its class: its score, decision or error.
+
+    Of a regression they are quarters of the errors; tasks without such have one band.
+    """
+    has_decision = spec.columns.prediction is not None
+    is_class = "actual"
+    if spec.task == "binary_classification":
+        if spec.columns.score is None:
+            return "1 + CAST(coalesce(prediction, 0) AS INTEGER)" if has_decision else "1"
+        value = "score"
+    elif spec.task == "multiclass_classification":
+        return "1 + CAST(coalesce(prediction = actual, FALSE) AS INTEGER)"
+    elif spec.task == "regression":
+        value, is_class = "prediction - actual", "actual IS NULL"
+    else:
+        return "1"
+    # Ties are told apart by the ids, which say nothing of when ground truth comes.
+    return (
+        f"ntile(4) OVER (PARTITION BY window_start, {is_class} "
+        f"ORDER BY {value}, hash(prediction_id))"
+    )

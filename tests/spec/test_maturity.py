@@ -9,6 +9,7 @@ import pytest
 from mlmon_dagster.spec import maturity_of, window_from_key
 from mlmon_dagster.spec.windows import (
     UNKNOWN_TIMING,
+    EarlyAge,
     TruthTiming,
     actual_coverage,
     closing_age,
@@ -78,6 +79,42 @@ def test_declared_ages_win_over_learnt_ones() -> None:
         now = WINDOW.end + dt.timedelta(days=days)
         known = maturity_of(SPEC, WINDOW, 100, n_actual, now)
         assert maturity_of(SPEC, WINDOW, 100, n_actual, now, LEARNT) == known
+
+
+EARLY = TruthTiming(
+    dt.timedelta(days=20),
+    0.72,
+    dt.timedelta(days=120),
+    tuple(EarlyAge(age, 40, 80, 0.35, 0.75) for age in (9, 10, 11, 19)),
+)
+
+
+@pytest.mark.parametrize(
+    ("days_after_end", "n_actual", "expected"),
+    [
+        (9, 50, "early"),
+        (9.5, 50, "early"),
+        (8.9, 50, "provisional"),  # of the eighth day nothing is shown
+        (11.5, 50, "provisional"),
+        (18.5, 50, "provisional"),
+        (9, 39, "provisional"),  # too few
+        (9, 34, "provisional"),  # less than windows had by then
+        (9, 76, "provisional"),  # more than they had
+        (9, 75, "early"),
+        (20, 75, "mature"),
+    ],
+)
+def test_a_window_is_judged_early_only_where_it_was_shown_to_be_a_random_part(
+    days_after_end: float, n_actual: int, expected: str
+) -> None:
+    now = WINDOW.end + dt.timedelta(days=days_after_end)
+    assert maturity_of(spec(), WINDOW, 100, n_actual, now, EARLY) == expected
+
+
+def test_more_labels_than_a_bias_is_small_beside_wait() -> None:
+    now = WINDOW.end + dt.timedelta(days=9)
+    assert maturity_of(spec(), WINDOW, 160, 80, now, EARLY) == "early"
+    assert maturity_of(spec(), WINDOW, 160, 81, now, EARLY) == "provisional"
 
 
 def test_a_window_closes_while_its_rows_are_kept() -> None:

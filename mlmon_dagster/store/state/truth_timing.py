@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import astuple
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
-from mlmon_dagster.spec.windows import UNKNOWN_TIMING, TruthTiming
+from mlmon_dagster.spec.windows import UNKNOWN_TIMING, EarlyAge, TruthTiming
 from mlmon_dagster.store.state.schema import arrival_curve
 from mlmon_dagster.store.state.statements import upsert
 
@@ -20,6 +22,7 @@ def save_timing(
         "due_seconds": _seconds(timing.due),
         "least_share": timing.least_share,
         "closes_seconds": _seconds(timing.closes),
+        "early_ages": _encode(timing),
         "curves": curves,
         "learnt_at": now,
     }
@@ -30,11 +33,22 @@ def save_timing(
 def load_timing(conn: sa.Connection, model: str) -> TruthTiming:
     """Return how late a model's ground truth comes, without the curves."""
     c = arrival_curve.c
-    query = sa.select(c.due_seconds, c.least_share, c.closes_seconds).where(c.model == model)
+    query = sa.select(c.due_seconds, c.least_share, c.closes_seconds, c.early_ages).where(
+        c.model == model
+    )
     row = conn.execute(query).first()
     if row is None:
         return UNKNOWN_TIMING
-    return TruthTiming(_duration(row.due_seconds), row.least_share, _duration(row.closes_seconds))
+    return TruthTiming(
+        _duration(row.due_seconds),
+        row.least_share,
+        _duration(row.closes_seconds),
+        tuple(EarlyAge(*early) for early in json.loads(row.early_ages)),
+    )
+
+
+def _encode(timing: TruthTiming) -> str:
+    return json.dumps([astuple(early) for early in timing.early], separators=(",", ":"))
 
 
 def timing_of(engine: sa.Engine, model: str) -> TruthTiming:
