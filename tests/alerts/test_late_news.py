@@ -187,3 +187,21 @@ def test_ground_truth_that_is_late_by_the_clock_alone_is_told(store: Store) -> N
 
     assert {muted for _, _, muted in events_of(store)} == {""}
     assert only_alert(store)["state"] == "FIRING"
+
+
+def test_what_a_window_judged_early_shows_by_the_same_rows_when_it_is_due_is_told(
+    store: Store,
+) -> None:
+    """Its limits are stricter until then."""
+
+    def judged(status: str, maturity: str, again: str = "") -> dict[str, Any]:
+        version = f"v1:{maturity}{again}"
+        return {**area(12, status, maturity=maturity), "data_version": version}
+
+    watched(store)
+    settle(store, SPECS, day(13), judged("OK", "early"))
+    assert settle(store, SPECS, day(14), judged("OK", "early", ":b2")) == 0
+    assert settle(store, SPECS, day(20), judged("ERROR", "mature")) == 1
+
+    assert only_alert(store)["state"] == "FIRING"
+    assert {muted for _, _, muted in events_of(store)} == {""}

@@ -25,9 +25,14 @@ def live_and_fold(world: LateWorld, days: int) -> None:
 
 def changes(world: LateWorld) -> list[tuple[str, str]]:
     """Return what was told of realized performance: kind and message."""
-    state = world.project.store.state
-    about = {a["fingerprint"] for a in all_alerts(state) if a["family"] == "performance"}
-    return [(e["kind"], e["message"]) for e in all_events(state) if e["fingerprint"] in about]
+    with world.project.store.state.connect() as conn:
+        alerts, events = all_alerts(conn, "credit"), all_events(conn, "credit")
+    return [
+        (event["kind"], event["message"])
+        for key, about in events.items()
+        if alerts[key]["family"] == "performance"
+        for event in about
+    ]
 
 
 @pytest.mark.slow

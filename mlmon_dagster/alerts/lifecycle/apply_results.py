@@ -412,10 +412,13 @@ def _opinions(
 def _rows(result: MonitorResult) -> str:
     """Return the fingerprint of what a verdict was formed on: of freshness also what time made it.
 
-    Rows that do not come are late by the clock alone, which is news as a correction is.
+    Rows that do not come are late by the clock alone, which is news as a correction is. So is what
+    a window that was judged early shows by the same rows once nothing more is waited for.
     """
     version = str(result["data_version"])
-    return version if result["family"] == "freshness" else version.partition(":")[0]
+    if result["family"] == "freshness":
+        return version
+    return version.partition(":")[0] + (":early" if result["maturity"] == "early" else "")
 
 
 def _is_news(known: tuple[Opinion, str] | None, result: StoredResult) -> bool:
