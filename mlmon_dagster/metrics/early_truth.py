@@ -65,8 +65,8 @@ def find_early_ages(
         min_rows: Labelled rows from which a window is judged; of two classes 30 of the rarer, too.
 
     Returns:
-        Ascending by age, of the grid of `spec.windows.age_step`; empty with fewer than 20 complete
-        windows, with fewer classes, or without bands of scores.
+        Ascending by age, of the grid of `spec.windows.age_step` up to `due`; empty with fewer than
+        20 complete windows, with fewer classes, or without bands of scores.
     """
     complete = sorted(
         (r for r in records if r.bands and _is_complete(r, now - due, least_share)),
@@ -77,8 +77,8 @@ def find_early_ages(
     if len(complete) < MIN_RECORD or len(classes) < max(n_classes, 1):
         return ()
     ages = [0]
-    while (age := age_step(ages[-1] + 1)) < due:
-        ages.append(age)
+    while ages[-1] < due:
+        ages.append(age_step(ages[-1] + 1))
     whole = np.stack([_count(r, cells, math.inf) for r in complete])
     n = np.array([r.n for r in complete], dtype=np.float64)
     of_class = np.array([classes.index(name) for name, _ in cells])

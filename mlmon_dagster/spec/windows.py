@@ -399,7 +399,7 @@ class TruthTiming:
         least_share: Share of its predictions that must have ground truth by then; with less, the
             rest is late and may be a special part of it.
         closes: Age at which what ever comes has long come.
-        early: Ages before `due` at which what is missing is missing at random, ascending.
+        early: Ages up to `due` at which what is missing is missing at random, ascending.
     """
 
     due: dt.timedelta | None = None
