@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from benchmarks.label_living import TRUTH, look_at
 from mlmon_dagster.alerts.lifecycle.apply_results import fold_results
 from mlmon_dagster.store.alert_state import all_alerts, all_events
-from mlmon_dagster.store.state import truth_timing, window_state
+from mlmon_dagster.store.state import truth_timing
 from tests.pipeline.late_labels import DAY, FIRST, LateWorld, by_class
 
 UNIFORM = by_class((1, 6), (1, 6))
@@ -33,18 +32,6 @@ def changes(world: LateWorld) -> list[tuple[str, str]]:
         if alerts[key]["family"] == "performance"
         for event in about
     ]
-
-
-@pytest.mark.slow
-def test_labels_are_counted_by_age_class_and_quarter_of_the_score(tmp_path: Path) -> None:
-    world = LateWorld(tmp_path, by_class((1, 1), (1, 1)), n=60, baseline_days=0)
-    world.live(3)
-    stored = window_state.load_arrivals(
-        world.project.store.state, "credit", FIRST + DAY * 3, FIRST, 9
-    )
-    (_, *quarters), *_ = json.loads(stored[-1].arrivals)["arrived"]["1"]
-    assert len(quarters) == 4
-    assert max(quarters) - min(quarters) <= 1
 
 
 @pytest.mark.proof

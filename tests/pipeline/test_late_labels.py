@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -30,7 +31,7 @@ def judged_days(world: LateWorld, metric: str = "calibration_gap") -> set[int]:
 
 
 @pytest.mark.slow
-def test_when_labels_came_is_counted_by_age_and_class(tmp_path: Path) -> None:
+def test_when_labels_came_is_counted_by_age_class_and_quarter_of_the_score(tmp_path: Path) -> None:
     """Two days, of which positives came a day later and negatives have not come."""
     world = LateWorld(tmp_path, by_class((1, 1), (9, 9)), n=60, baseline_days=0)
     world.live(4)
@@ -43,8 +44,12 @@ def test_when_labels_came_is_counted_by_age_and_class(tmp_path: Path) -> None:
     assert '"n":60' in oldest.arrivals
     assert '"0"' not in oldest.arrivals
     # A label known on the next day lands with the file of that day, early on the one after it.
-    came = int(oldest.arrivals.split('"arrived":{"1":[[2,')[1].split("]")[0])
-    assert 0 < came < 60
+    (age, *quarters), *_ = json.loads(oldest.arrivals)["arrived"]["1"]
+    assert age == 2
+    assert 0 < sum(quarters) < 60
+    # Of the scores of positives, which these are all.
+    assert len(quarters) == 4
+    assert max(quarters) - min(quarters) <= 1
     assert age_step(2) == 2
     assert describe_arrivals(world.project.store.state, world.spec).startswith(
         "how late it comes is not known yet"
