@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ from tests.alerts.fake_slack import Message as Posted
 
 CHANNEL = "#ml-alerts"
 RUNS = 20  # of one look at most, so that a planner which never rests ends
+RUN_LINK = re.compile(r"/runs/[0-9a-f-]{36}")
 IDENTITY = ["monitor", "slice_key", "slice_value", "window_start"]
 SAID = ["status", "reason", "value", "message"]
 Message = tuple[int, str, str, str]  # index of its thread, colour, text, blocks
@@ -173,13 +175,17 @@ def _verdicts_of(rows: pd.DataFrame) -> Verdicts:
 
 
 def _shown(messages: list[Posted]) -> list[Message]:
-    """Return what people see; a thread is named by its place in the channel."""
+    """Return what people see; a thread is named by its place in the channel.
+
+    The links to Dagster's runs are without the runs' ids, since every way makes runs of its own.
+    """
     places = {message.ts: n for n, message in enumerate(messages)}
     found = []
     for n, message in enumerate(messages):
         blocks = [*message.shown.get("blocks", ()), *message.shown["attachments"][0]["blocks"]]
         head = places.get(message.thread_ts, n)
-        found.append((head, message.colour, str(message.shown["text"]), json.dumps(blocks)))
+        said = RUN_LINK.sub("/runs/RUN", json.dumps(blocks))
+        found.append((head, message.colour, str(message.shown["text"]), said))
     return found
 
 

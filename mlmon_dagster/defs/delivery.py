@@ -21,6 +21,7 @@ from mlmon_dagster.alerts.lifecycle.pipeline_failures import (
     RunSuccess,
     Unsettled,
     observe_run_failures,
+    settle_failures,
     unsettled,
 )
 from mlmon_dagster.defs.assets import (
@@ -229,23 +230,9 @@ def observe_declarations(project: Project, broken: Sequence[BrokenModel], now: d
     """Record which declarations do not load, each once, and which do again or are gone."""
     from mlmon_dagster.alerts.lifecycle.routing import PLATFORM
 
-    known = {
-        subject: state
-        for (_, kind, subject), state in unsettled(project.store, PLATFORM).items()
-        if kind == "spec"
-    }
+    failing = {model.path.name: model.summary() for model in broken}
     real_now = dt.datetime.now(dt.UTC)
-    moment = f"{real_now:%Y%m%dT%H%M%S%f}"
-    failures = [
-        RunFailure(PLATFORM, f"broken {moment}", real_now, b.summary(), "spec", subject=b.path.name)
-        for b in broken
-        if known.get(b.path.name) != "FIRING"  # what fires is told
-    ]
-    well = [
-        RunSuccess(PLATFORM, f"loads {moment}", real_now, "spec", name)
-        for name in sorted(set(known) - {b.path.name for b in broken})
-    ]
-    return observe_run_failures(project.store, failures, well, now=now)
+    return settle_failures(project.store, PLATFORM, "spec", failing, when=real_now, now=now)
 
 
 def failed_plannings(project: Project) -> dict[str, str]:

@@ -6,12 +6,7 @@ import datetime as dt
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from mlmon_dagster.alerts.lifecycle.pipeline_failures import (
-    RunFailure,
-    RunSuccess,
-    observe_run_failures,
-    unsettled,
-)
+from mlmon_dagster.alerts.lifecycle.pipeline_failures import settle_failures
 from mlmon_dagster.pipeline.work import Numbers, Work
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec.sources import Stream
@@ -106,28 +101,12 @@ def note_unreadable(project: Project, model: str, report: IngestReport) -> None:
         model: Whose files.
         report: What the ingest found.
     """
-    found: dict[str, list[str]] = {}
+    found: dict[str, str] = {}
     for file in report.files:
         if file.reason == "no_access":
-            found.setdefault(file.stream, []).append(file.message)
-    known = {
-        subject: state
-        for (_, kind, subject), state in unsettled(project.store, model).items()
-        if kind == "source"
-    }
+            found.setdefault(file.stream, file.message)
     real_now = dt.datetime.now(dt.UTC)
-    mark = f"{real_now:%Y%m%dT%H%M%S%f}"
-    failures = [
-        RunFailure(model, f"unreadable {mark}", real_now, messages[0], "source", subject=stream)
-        for stream, messages in found.items()
-        if known.get(stream) != "FIRING"
-    ]
-    well = [
-        RunSuccess(model, f"readable {mark}", real_now, "source", stream)
-        for stream in known
-        if stream not in found
-    ]
-    observe_run_failures(project.store, failures, well, now=project.now())
+    settle_failures(project.store, model, "source", found, when=real_now, now=project.now())
 
 
 BACKLOG_AFTER = dt.timedelta(minutes=10)
@@ -148,35 +127,18 @@ def note_backlog(
         now: What this look left.
     """
     real_now = dt.datetime.now(dt.UTC)
-    late = {
-        stream: left
-        for stream, left in now.items()
-        if left.left_since is not None and real_now - left.left_since >= BACKLOG_AFTER
-    }
-    known = {
-        subject: state
-        for (_, kind, subject), state in unsettled(project.store, model).items()
-        if kind == "backlog"
-    }
-    mark = f"{real_now:%Y%m%dT%H%M%S%f}"
-    failures = []
-    for stream, left in late.items():
+    late = {}
+    for stream, left in now.items():
+        if left.left_since is None or real_now - left.left_since < BACKLOG_AFTER:
+            continue
+        minutes = (real_now - left.left_since).total_seconds() / 60
         grows = left.n_left >= before.get(stream, Backlog()).n_left
-        if grows and left.left_since is not None and known.get(stream) != "FIRING":
-            minutes = (real_now - left.left_since).total_seconds() / 60
-            text = (
-                f"{left.n_left:,} complete files of {stream} wait, the oldest for {minutes:.0f} "
-                "min: they come faster than they are taken in. Fewer and larger files, or "
-                f"mlmon ingest {model}, which takes its time, help."
-            )
-            failures.append(
-                RunFailure(
-                    model, f"backlog {mark}", real_now, text, "backlog", subject=stream, in_a_row=2
-                )
-            )
-    well = [
-        RunSuccess(model, f"no backlog {mark}", real_now, "backlog", stream, in_a_row=2)
-        for stream in known
-        if stream not in late
-    ]
-    observe_run_failures(project.store, failures, well, now=project.now())
+        said = (
+            f"{left.n_left:,} complete files of {stream} wait, the oldest for {minutes:.0f} "
+            "min: they come faster than they are taken in. Fewer and larger files, or "
+            f"mlmon ingest {model}, which takes its time, help."
+        )
+        late[stream] = said if grows else ""
+    settle_failures(
+        project.store, model, "backlog", late, when=real_now, now=project.now(), in_a_row=2
+    )

@@ -17,11 +17,11 @@ import sqlalchemy as sa
 import yaml
 
 from mlmon_dagster.report import openmetrics
-from mlmon_dagster.spec.monitors import FAMILIES
+from mlmon_dagster.report.standing import standing_of
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import metric_log
 from mlmon_dagster.store.state.schema import window_state
-from tests.alerts.worlds import day, result, settle, spec_of
+from tests.alerts.worlds import day, observe, result, settle, spec_of
 from tests.store.test_views import computed
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -100,9 +100,15 @@ def test_every_query_of_every_dashboard_returns_rows_from_postgresql(filled: Sto
     assert (empty, slow) == ([], [])
 
 
-def test_the_first_dashboard_asks_for_every_family() -> None:
-    lists = [found for _, sql in ALL for found in re.findall(r"unnest\(ARRAY\[([^]]*)", sql)]
-    assert [re.findall(r"\w+", one) for one in lists] == [list(FAMILIES)] * 2
+def test_the_first_dashboard_says_what_stands_as_every_page_does(filled: Store) -> None:
+    observe(filled, result(3, "WARN", family="quality", metric="null_rate", slice_key="plan"))
+    sql = dict(ALL)["overview: Models, worst first"]
+    with filled.state.connect() as conn:
+        found = {row.family: row for row in conn.exec_driver_sql(sql)}
+    expected = {s.family: s for s in standing_of(filled, spec_of(), day(60)) if s.status != "-"}
+    assert {f: row.status for f, row in found.items()} == {f: s.status for f, s in expected.items()}
+    assert found["quality"].status == "WARN"
+    assert found["drift"].window_end == day(4)
 
 
 def test_dashboards_read_the_views_alone_and_name_no_database_of_their_own() -> None:
@@ -160,5 +166,5 @@ def test_the_views_are_what_dashboards_may_read(filled: Store) -> None:
     with filled.state.connect() as conn:
         views = sa.inspect(conn).get_view_names()
     assert {view for view in views if view.startswith("mlmon_")} == {
-        "mlmon_metric", "mlmon_monitor", "mlmon_alert", "mlmon_window"
+        "mlmon_metric", "mlmon_monitor", "mlmon_standing", "mlmon_alert", "mlmon_window"
     }  # fmt: skip

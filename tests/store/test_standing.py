@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 
 from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.baseline import GRAINS
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.state.standing import PIPELINE, load_standing
+from mlmon_dagster.store.state import views
+from mlmon_dagster.store.state.standing import PIPELINE, load_standing, worst_of
 from tests.alerts.worlds import DAY, day, observe, result, spec_of
 
 FAMILIES = ("schema", "drift", "quality", "performance")
@@ -57,6 +60,22 @@ def test_a_window_that_waits_hides_no_verdict_for_forty_windows(any_store: Store
     assert statuses(any_store, day(60)) == {"drift": {(day(1), "ERROR")}}
     observe(any_store, result(42, "NO_DATA"))
     assert statuses(any_store, day(60)) == {"drift": {(day(42), "NO_DATA")}}
+
+
+@pytest.mark.parametrize("granularity", ["hour", "week", "month"])
+def test_forty_windows_are_as_long_as_the_windows_are(any_store: Store, granularity: str) -> None:
+    length = GRAINS[granularity]
+    for number, status in ((0, "ERROR"), (40, "NO_DATA"), (41, "NO_DATA")):
+        start = day(1) + number * length
+        observe(
+            any_store,
+            result(
+                1, status, granularity=granularity, window_start=start, window_end=start + length
+            ),
+        )
+        expected = status if number == 41 else "ERROR"
+        assert [row["status"] for row in rows_of_view(any_store)] == [expected]
+        assert {said for _, said in statuses(any_store, day(9999))["drift"]} == {expected}
 
 
 def test_a_monitor_that_waits_keeps_its_verdict_while_others_of_its_family_judge(
@@ -175,6 +194,14 @@ def test_what_stands_is_what_all_verdicts_gone_through_say(any_store: Store, see
         row["window_end"] = row["window_start"] + DAY * (row["family"] != PIPELINE)
     for place in range(0, len(written), 400):
         observe(any_store, *written[place : place + 400])
+    seen = rows_of_view(any_store)
+    for name in names:
+        expected = expected_standing(written, name, day(400))
+        assert {identity(row) for row in seen if row["model"] == name} == expected
+        for family in {row["family"] for row in seen}:
+            rows = [row for row in seen if (row["model"], row["family"]) == (name, family)]
+            assert {row["family_status"] for row in rows} <= {worst_of(rows)}
+    assert {row["model"] for row in seen} == set(names)
     for now in (day(400), day(int(rng.integers(20, 200)))):
         found = load_standing(any_store.state, specs, now)
         for name in names:
@@ -183,6 +210,12 @@ def test_what_stands_is_what_all_verdicts_gone_through_say(any_store: Store, see
             assert len(found[name]) == len(expected)
             whole = [row["slice_key"] == "all" for row in found[name]]
             assert whole == sorted(whole, reverse=True)
+
+
+def rows_of_view(store: Store) -> list[Any]:
+    """Return what the view says that dashboards read."""
+    with store.state.connect() as conn:
+        return list(conn.execute(sa.select(views.mlmon_standing)).mappings())
 
 
 def written_once(row: Row) -> tuple[Any, ...]:

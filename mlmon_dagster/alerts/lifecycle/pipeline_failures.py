@@ -6,7 +6,7 @@ They go the same way as every other alert: identity, threads, silences and retri
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -95,6 +95,46 @@ def observe_run_failures(
         return 0
     with store.state.begin() as conn:
         return insert_or_ignore(conn, monitor_result, rows)
+
+
+def settle_failures(
+    store: Store,
+    model: str,
+    kind: Kind,
+    failing: Mapping[str, str],
+    *,
+    when: dt.datetime,
+    now: dt.datetime,
+    in_a_row: int = 1,
+) -> int:
+    """Write what of one kind fails at a look, what fires already not again, and what has ended.
+
+    Args:
+        store: Where the alerts are.
+        model: The model they are of.
+        kind: What fails.
+        failing: Subject -> the error; empty where it goes on without anything new to say.
+        when: The real moment of the look.
+        now: The project's moment.
+        in_a_row: Failures in a row that make an alert.
+
+    Returns:
+        How many results were new.
+    """
+    known = {
+        subject: state for (_, of, subject), state in unsettled(store, model).items() if of == kind
+    }
+    look = f"{kind} {when:%Y%m%dT%H%M%S%f}"
+    failures = [
+        RunFailure(model, look, when, error, kind, subject=subject, in_a_row=in_a_row)
+        for subject, error in failing.items()
+        if error and known.get(subject) != "FIRING"
+    ]
+    well = [
+        RunSuccess(model, f"no {look}", when, kind, subject, in_a_row)
+        for subject in sorted(set(known) - set(failing))
+    ]
+    return observe_run_failures(store, failures, well, now=now)
 
 
 def _failed_row(failure: RunFailure, now: dt.datetime) -> dict[str, object]:

@@ -1,12 +1,15 @@
 """What stands: of each family of a model the verdicts that hold until there are newer ones.
 
 Every surface asks here: the UI's checks, pages, the overview, ``/metrics``, gates and commands.
+Dashboards ask the view ``mlmon_standing``, which is the same statement.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Final, cast
 from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
@@ -15,26 +18,161 @@ from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.baseline import GRAINS, PRODUCTION
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.tasks import families_of
-from mlmon_dagster.store.state.monitor_results import (
-    IDENTITY,
-    StoredResult,
-    fetch_results,
-    newest_ids,
-)
-from mlmon_dagster.store.state.schema import IS_WHOLE, monitor_result
+from mlmon_dagster.store.state.monitor_results import StoredResult
+from mlmon_dagster.store.state.schema import SQLITE_TIME, UtcDateTime, monitor_result
 
 NOT_JUDGED = "-"  # instead of a status: there is nothing to judge
 PIPELINE = "pipeline"  # the family of what fails outside the data
 WORST_FIRST = ("ERROR", "WARN", "OK")
 LOOK_BACK = 40  # windows before a family's newest one in which a verdict is looked for
-_MODELS_AT_ONCE = 500
-_C = monitor_result.c
-_LATER = monitor_result.alias("later")
-_JUDGED = (
-    _C.status != "NO_DATA",
-    ~sa.exists().where(*(_LATER.c[n] == _C[n] for n in IDENTITY), _LATER.c.id > _C.id),
+
+_WHOLE: Final = f"r.dataset = '{PRODUCTION}' AND r.slice_key = '{ALL}'"
+_JUDGED: Final = """r.status <> 'NO_DATA' AND NOT EXISTS (
+            SELECT 1 FROM monitor_result AS later
+            WHERE later.model = r.model AND later.monitor = r.monitor AND later.dataset = r.dataset
+                AND later.slice_key = r.slice_key AND later.slice_value = r.slice_value
+                AND later.window_start = r.window_start AND later.id > r.id
+        )"""
+_NEWEST: Final = "ORDER BY r.window_start DESC LIMIT 1"
+_LAST: Final = "PARTITION BY r.model, r.monitor, r.slice_key, r.slice_value, r.window_start"
+# Models are found by one descent of the index each: to group verdicts of years reads them all.
+_EVERY_MODEL: Final = f"""
+    SELECT min(r.model) FROM monitor_result AS r WHERE {_WHOLE}
+    UNION ALL
+    SELECT (SELECT min(r.model) FROM monitor_result AS r WHERE {_WHOLE} AND r.model > asked.model)
+    FROM asked WHERE model IS NOT NULL
+"""
+_MODELS_ASKED: Final = {
+    "sqlite": "SELECT value FROM json_each(:models)",
+    "postgresql": "SELECT json_array_elements_text(CAST(:models AS json))",
+}
+
+
+def write_standing(
+    dialect: str, columns: Sequence[str], models: str = _EVERY_MODEL, before: str = ""
+) -> str:
+    """Write the statement that selects the verdicts that stand.
+
+    Args:
+        dialect: ``sqlite`` or ``postgresql``.
+        columns: Of ``monitor_result``.
+        models: A query of the models; by default all that were ever judged.
+        before: A condition on the windows ``r``; by default none.
+    """
+    wanted = ", ".join(columns)
+    # SQLite reads what stands to the left of CROSS JOIN first, so that it goes by the indexes.
+    before = before and f"AND {before}"
+    earliest = _write_earliest(dialect)
+    return f"""
+WITH RECURSIVE
+asked (model) AS ({models}),
+family (model, family) AS (
+    SELECT model, (
+        SELECT min(r.family) FROM monitor_result AS r WHERE {_WHOLE} AND r.model = asked.model
+    ) FROM asked
+    UNION ALL
+    SELECT model, (
+        SELECT min(r.family) FROM monitor_result AS r
+        WHERE {_WHOLE} AND r.model = family.model AND r.family > family.family
+    ) FROM family WHERE family IS NOT NULL
+),
+-- Of each family the newest window of which it said anything, and the newest that it could judge.
+said AS (
+    SELECT model, family, (
+        SELECT r.granularity FROM monitor_result AS r
+        WHERE {_WHOLE} AND r.model = family.model AND r.family = family.family {_NEWEST}
+    ) AS granularity, (
+        SELECT r.window_start FROM monitor_result AS r
+        WHERE {_WHOLE} AND r.model = family.model AND r.family = family.family {before} {_NEWEST}
+    ) AS newest, (
+        SELECT r.window_start FROM monitor_result AS r
+        WHERE {_WHOLE} AND r.model = family.model AND r.family = family.family {before}
+            AND {_JUDGED} {_NEWEST}
+    ) AS judged
+    FROM family WHERE family IS NOT NULL AND family <> '{PIPELINE}'
+),
+chosen AS (
+    SELECT model, family, granularity,
+        CASE WHEN judged >= {earliest.format("newest")} THEN judged ELSE newest END AS window_start
+    FROM said WHERE newest IS NOT NULL
+),
+verdict AS (
+    SELECT *, max(CASE WHEN status = 'NO_DATA' THEN 0 ELSE 1 END)
+        OVER (PARTITION BY model, family) AS is_judged
+    FROM (
+        SELECT r.*, max(r.id) OVER ({_LAST}) AS last_id
+        FROM chosen CROSS JOIN monitor_result AS r
+        WHERE r.model = chosen.model AND r.window_start = chosen.window_start
+            AND r.family = chosen.family AND r.dataset = '{PRODUCTION}'
+    ) AS every WHERE id = last_id
+),
+-- A monitor that waits while others of its family judge keeps what it judged last.
+waiting AS (
+    SELECT model, monitor, granularity, window_start, (
+        SELECT r.window_start FROM monitor_result AS r
+        WHERE {_WHOLE} AND r.slice_value = verdict.slice_value AND r.model = verdict.model
+            AND r.monitor = verdict.monitor AND r.window_start <= verdict.window_start
+            AND {_JUDGED} {_NEWEST}
+    ) AS judged
+    FROM verdict WHERE slice_key = '{ALL}' AND status = 'NO_DATA' AND is_judged = 1
+),
+earlier AS (
+    SELECT model, monitor, judged FROM waiting
+    WHERE judged >= {earliest.format("window_start")}
 )
-_Chosen = dict[tuple[str, str], datetime]  # model, and family or monitor -> window
+SELECT {wanted} FROM verdict WHERE NOT EXISTS (
+    SELECT 1 FROM earlier
+    WHERE earlier.model = verdict.model AND earlier.monitor = verdict.monitor
+)
+UNION ALL
+SELECT {wanted} FROM (
+    SELECT r.*, max(r.id) OVER ({_LAST}) AS last_id
+    FROM earlier CROSS JOIN monitor_result AS r
+    WHERE r.model = earlier.model AND r.monitor = earlier.monitor
+        AND r.window_start = earlier.judged AND r.dataset = '{PRODUCTION}'
+) AS every WHERE id = last_id
+UNION ALL
+-- What failed outside the data, until it has gone well again; it has no window.
+SELECT {wanted} FROM (
+    SELECT r.*, row_number() OVER (
+        PARTITION BY r.model, r.monitor ORDER BY r.window_start DESC, r.id DESC
+    ) AS place
+    FROM family CROSS JOIN monitor_result AS r
+    WHERE family.family = '{PIPELINE}' AND r.model = family.model AND r.family = family.family
+        AND {_WHOLE}
+) AS failure WHERE place = 1 AND status <> 'OK'
+"""
+
+
+def _write_earliest(dialect: str) -> str:
+    """Write the start of the earliest window that counts beside a newest one, whose place is {}."""
+    spans = {name: int((LOOK_BACK * grain).total_seconds()) for name, grain in GRAINS.items()}
+    if dialect == "postgresql":
+        cases = " ".join(f"WHEN '{name}' THEN {seconds}" for name, seconds in spans.items())
+        return f"{{}} - (CASE granularity {cases} END) * interval '1 second'"
+    cases = " ".join(f"WHEN '{name}' THEN '-{seconds} seconds'" for name, seconds in spans.items())
+    written = SQLITE_TIME.replace("%f", "000000")  # windows start at whole seconds
+    return f"strftime('{written}', {{}}, CASE granularity {cases} END)"
+
+
+def write_standing_view(dialect: str, columns: Sequence[str]) -> str:
+    """Write the statement that creates the view: what stands, each beside its family's status.
+
+    Args:
+        dialect: ``sqlite`` or ``postgresql``.
+        columns: Of ``monitor_result``.
+    """
+    ranked = " ".join(f"WHEN '{status}' THEN {n}" for n, status in enumerate(WORST_FIRST))
+    named = " ".join(f"WHEN {n} THEN '{status}'" for n, status in enumerate(WORST_FIRST))
+    # As `worst_of` has it, slices that are well say nothing of the whole.
+    return f"""CREATE VIEW mlmon_standing AS
+SELECT
+    {", ".join(columns)},
+    CASE min(
+        CASE WHEN status = 'OK' AND slice_key <> '{ALL}' THEN NULL ELSE CASE status {ranked} END END
+    ) OVER (PARTITION BY model, family) {named} ELSE 'NO_DATA' END AS family_status
+FROM ({write_standing(dialect, columns)}) AS stands
+"""
 
 
 def load_standing(
@@ -59,20 +197,20 @@ def load_standing(
         of slices.
     """
     found: dict[str, list[StoredResult]] = {spec.model: [] for spec in specs}
+    families = {spec.model: {*families_of(spec), PIPELINE} for spec in specs}
+    dialect = engine.dialect.name
+    text = write_standing(
+        dialect, monitor_result.c.keys(), _MODELS_ASKED[dialect], "r.window_start < :now"
+    )
+    asked = {"models": json.dumps(list(found)), "now": now}
+    query = sa.text(text).bindparams(sa.bindparam("now", type_=UtcDateTime))
     with engine.connect() as conn:
-        for place in range(0, len(specs), _MODELS_AT_ONCE):
-            some = specs[place : place + _MODELS_AT_ONCE]
-            chosen = _choose_windows(conn, some, now)
-            verdicts = list(_load_verdicts(conn, chosen))
-            earlier = _find_earlier(conn, some, verdicts)
-            for row in [
-                *(row for row in verdicts if (row["model"], row["monitor"]) not in earlier),
-                *_load_earlier(conn, earlier),
-                *_load_failures(conn, some),
-            ]:
-                found[row["model"]].append(row)
-    for rows in found.values():
-        rows.sort(
+        rows = conn.execute(query.columns(*monitor_result.c), asked).mappings().all()
+    for row in cast("Sequence[StoredResult]", [dict(row) for row in rows]):
+        if row["family"] in families[row["model"]]:
+            found[row["model"]].append(row)
+    for verdicts in found.values():
+        verdicts.sort(
             key=lambda r: (r["slice_key"] != ALL, r["monitor"], r["slice_key"], r["slice_value"])
         )
     return found
@@ -89,106 +227,3 @@ def name_window(spec: ModelSpec, start: datetime) -> str:
     """Write the start of a window in the model's zone: a date, with the time for hours."""
     local = start.astimezone(ZoneInfo(spec.time.zone))
     return local.strftime("%Y-%m-%d %H:%M" if spec.time.granularity == "hour" else "%Y-%m-%d")
-
-
-def _choose_windows(conn: sa.Connection, specs: Sequence[ModelSpec], now: datetime) -> _Chosen:
-    """Return the newest window in which each family could judge, or said that it could not."""
-    pairs = _as_table([(spec.model, family) for spec in specs for family in families_of(spec)])
-    mine = (_C.model == pairs.c.model, _C.family == pairs.c.name, _C.window_start < now)
-    # One descent of the index a family: to group all verdicts of a year would read them all.
-    query = sa.select(pairs, _newest(*mine), _newest(*mine, *_JUDGED))
-    back = _look_back(specs)
-    return {
-        (model, family): said if last is None or last < said - back[model] else last
-        for model, family, said, last in conn.execute(query)
-        if said is not None
-    }
-
-
-def _find_earlier(
-    conn: sa.Connection, specs: Sequence[ModelSpec], verdicts: Sequence[StoredResult]
-) -> _Chosen:
-    """Return, of monitors that wait while others of their family judge, what they judged last."""
-    judged = {(r["model"], r["family"]) for r in verdicts if r["status"] != "NO_DATA"}
-    waiting = {
-        (row["model"], row["monitor"]): row["window_start"]
-        for row in verdicts
-        if row["status"] == "NO_DATA"
-        and row["slice_key"] == ALL
-        and (row["model"], row["family"]) in judged
-    }
-    if not waiting:
-        return {}
-    pairs, back = _as_table(waiting), _look_back(specs)
-    mine = (_C.model == pairs.c.model, _C.monitor == pairs.c.name)
-    newest = max(waiting.values())
-    query = sa.select(pairs, _newest(*mine, *_JUDGED, _C.window_start <= newest))
-    return {
-        (model, monitor): last
-        for model, monitor, last in conn.execute(query)
-        if last is not None and last >= waiting[model, monitor] - back[model]
-    }
-
-
-def _load_earlier(conn: sa.Connection, earlier: _Chosen) -> Iterator[StoredResult]:
-    """Yield the last verdicts of some monitors on a window each, those of slices included."""
-    alike: dict[datetime, list[tuple[str, str]]] = {}
-    for pair, start in earlier.items():
-        alike.setdefault(start, []).append(pair)
-    for start, named in alike.items():
-        models, monitors = ({pair[place] for pair in named} for place in (0, 1))
-        ids = newest_ids(
-            (
-                _C.dataset == PRODUCTION,
-                _C.model.in_(models),
-                _C.monitor.in_(monitors),
-                _C.window_start == start,
-            )
-        )
-        for row in fetch_results(conn, sa.select(monitor_result).where(_C.id.in_(ids))):
-            if earlier.get((row["model"], row["monitor"])) == start:
-                yield row
-
-
-def _as_table(pairs: Iterable[tuple[str, str]]) -> sa.CTE:
-    """Return pairs of a model and another name as a table of a query."""
-    columns = (sa.column("model", sa.Text), sa.column("name", sa.Text))
-    return sa.values(*columns, name="asked").data(list(pairs)).cte("asked")
-
-
-def _newest(*wanted: sa.ColumnElement[bool] | sa.TextClause) -> sa.ScalarSelect[datetime]:
-    """Return the start of the newest window with such a verdict on everything."""
-    found = sa.select(_C.window_start).where(IS_WHOLE, *wanted)
-    return found.order_by(_C.window_start.desc()).limit(1).scalar_subquery()
-
-
-def _look_back(specs: Sequence[ModelSpec]) -> dict[str, timedelta]:
-    return {spec.model: LOOK_BACK * GRAINS[spec.time.granularity] for spec in specs}
-
-
-def _load_verdicts(conn: sa.Connection, chosen: _Chosen) -> Iterator[StoredResult]:
-    """Yield the last verdict of each monitor and slice on the chosen windows."""
-    alike: dict[datetime, set[str]] = {}
-    for (model, _), start in chosen.items():
-        alike.setdefault(start, set()).add(model)
-    for start, models in alike.items():
-        mine = (_C.dataset == PRODUCTION, _C.model.in_(models), _C.window_start == start)
-        ids = newest_ids(mine)
-        for row in fetch_results(conn, sa.select(monitor_result).where(_C.id.in_(ids))):
-            if chosen.get((row["model"], row["family"])) == start:
-                yield row
-
-
-def _load_failures(conn: sa.Connection, specs: Sequence[ModelSpec]) -> list[StoredResult]:
-    """Return what failed outside the data and has not gone well since."""
-    place = sa.func.row_number().over(
-        partition_by=(_C.model, _C.monitor), order_by=(_C.window_start.desc(), _C.id.desc())
-    )
-    ranked = (
-        sa.select(_C.id, place.label("place"))
-        .where(IS_WHOLE, _C.family == PIPELINE, _C.model.in_([spec.model for spec in specs]))
-        .subquery()
-    )
-    last = sa.select(ranked.c.id).where(ranked.c.place == 1)
-    query = sa.select(monitor_result).where(_C.id.in_(last), _C.status != "OK")
-    return fetch_results(conn, query)

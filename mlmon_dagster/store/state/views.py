@@ -34,6 +34,13 @@ mlmon_monitor = sa.Table(
     *_of(schema.monitor_result, "id", "details", "k", "of_n", "folded_at"),
 )
 
+mlmon_standing = sa.Table(
+    "mlmon_standing",
+    _VIEWS,
+    *_of(mlmon_monitor),
+    sa.Column("family_status", sa.Text),
+)
+
 mlmon_alert = sa.Table(
     "mlmon_alert",
     _VIEWS,
@@ -74,7 +81,7 @@ mlmon_window = sa.Table(
     sa.Column("is_current", sa.Integer),  # 1 once the numbers are made from all that came
 )
 
-VIEWS = (mlmon_metric, mlmon_monitor, mlmon_alert, mlmon_window)
+VIEWS = (mlmon_metric, mlmon_monitor, mlmon_standing, mlmon_alert, mlmon_window)
 
 
 def newest_windows(engine: sa.Engine) -> list[Row]:

@@ -9,6 +9,8 @@ table below the views, it drops these first and creates them again.
 from alembic import op
 
 from mlmon_dagster.store.state.schema import METADATA
+from mlmon_dagster.store.state.standing import write_standing_view
+from mlmon_dagster.store.state.views import mlmon_monitor
 
 revision = "0002"
 down_revision = None
@@ -145,5 +147,6 @@ LEFT JOIN (
 def upgrade() -> None:
     """Create all of it; a table of another program with one of the names is an error."""
     METADATA.create_all(op.get_bind(), checkfirst=False)
-    for view in (METRIC, MONITOR, ALERT, WINDOW):
+    standing = write_standing_view(op.get_bind().dialect.name, mlmon_monitor.c.keys())
+    for view in (METRIC, MONITOR, ALERT, WINDOW, standing):
         op.execute(view)
