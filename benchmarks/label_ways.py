@@ -196,25 +196,30 @@ WAYS: Mapping[str, Callable[[Lifelike, Path], Way]] = {
 }
 
 
-def compare_verdicts(
-    one: Verdicts, other: Verdicts, without: tuple[str, ...] = ()
-) -> dict[str, list[str]]:
-    """Return what differs between the verdicts of two ways, by family of monitors.
-
-    Args:
-        one: Of the first way.
-        other: Of the second.
-        without: Families that are left out.
-    """
+def compare_verdicts(one: Verdicts, other: Verdicts) -> dict[str, list[str]]:
+    """Return what differs between the verdicts of two ways, by family of monitors."""
     differing: dict[str, list[str]] = {}
     for key in sorted({*one, *other}):
-        if key[0].partition("/")[0] in without:
-            continue
         said = one.get(key), other.get(key)
         if said[0] != said[1]:
             text = f"{' '.join(key)}: {said[0]} / {said[1]}"
             differing.setdefault(key[0].partition("/")[0], []).append(text)
     return differing
+
+
+def compare_with_backfill(way: Way, backfill: Way) -> dict[str, list[str]]:
+    """Return what differs between the verdicts of a way and those of one backfill.
+
+    Schema is also of files, on the day on which they landed, and how late ground truth is depends
+    on when its files came: a backfill finds all of them on one day. Sentences are left out, since
+    they say how much ground truth is usual at the age at which a window was judged.
+    """
+    own = ("schema/", "freshness/actuals_missing")
+    found = [
+        {key: (*said[:3], "") for key, said in verdicts.items() if not key[0].startswith(own)}
+        for verdicts in (way.verdicts, backfill.verdicts)
+    ]
+    return compare_verdicts(*found)
 
 
 def compare_messages(one: Way, other: Way) -> list[str]:

@@ -160,9 +160,11 @@ def land_truth(folder: Path, day: dt.date) -> None:
     drop(customers(day)[1], landing(folder, "actuals") / f"{day}.parquet")
 
 
-def make_project(folder: Path, now: Callable[[], dt.datetime] = lambda: NOW) -> Project:
-    """Return the project of a folder, on SQLite, at the tests' moment."""
-    return Project(folder, str(folder / ".mlmon" / "store"), now=now)
+def make_project(
+    folder: Path, now: Callable[[], dt.datetime] = lambda: NOW, db_url: str | None = None
+) -> Project:
+    """Return the project of a folder at the tests' moment; without a database's URL on SQLite."""
+    return Project(folder, str(folder / ".mlmon" / "store"), db_url, now=now)
 
 
 def land_fortnight(folder: Path) -> None:

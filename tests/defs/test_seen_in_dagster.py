@@ -21,6 +21,7 @@ import dagster as dg
 import pytest
 
 from mlmon_dagster.defs.assets import OVERVIEW_KEY, asset_key
+from mlmon_dagster.defs.batched_events import BatchedPostgresEventLogStorage
 from mlmon_dagster.defs.instance import MODEL_TAG, dagster_home
 from mlmon_dagster.report.standing import NOT_JUDGED, standing_of
 from tests.browser import Browser, started
@@ -123,16 +124,20 @@ def colour_of(browser: Browser, url: str, said: str) -> str:
     return ""
 
 
-@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 def test_dagster_shows_what_stands_in_words_and_colours(
     database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    if database == "postgres":
-        monkeypatch.setenv("MLMON_DB_URL", request.getfixturevalue("pg_url"))
+    db_url = request.getfixturevalue("pg_url") if database == "postgresql" else None
+    if db_url:
+        monkeypatch.setenv("MLMON_DB_URL", db_url)
     folder = tmp_path / "project"
     write_declaration(folder)
     land_fortnight(folder)
-    with opened(folder) as world, started(tmp_path / "profile") as browser:
+    with opened(folder, db_url=db_url) as world, started(tmp_path / "profile") as browser:
+        assert world.project.store.state.dialect.name == database
+        storage = world.instance.event_log_storage
+        assert isinstance(storage, BatchedPostgresEventLogStorage) == (database == "postgresql")
         world.work()
         with pages(world, tmp_path / "serve.log") as ours:
             # The first page is as of the moment at which it is asked for.

@@ -134,10 +134,10 @@ def is_report(request: dg.RunRequest) -> bool:
 
 
 @contextmanager
-def opened(folder: Path, moment: dt.datetime = NOW) -> Iterator[World]:
+def opened(folder: Path, moment: dt.datetime = NOW, db_url: str | None = None) -> Iterator[World]:
     """Open the project of a folder with all models that it declares."""
     clock = Clock(moment)
-    project = make_project(folder, clock)
+    project = make_project(folder, clock, db_url)
     models = read_models(project.models_folder, moment)
     with open_instance(project) as instance:
         launcher = Launcher(project, models, instance)

@@ -1,14 +1,10 @@
-"""Whoever computes the windows, and when: the verdicts are the same, and so is what is told."""
+"""A model that is looked at now and then, and corrections that come weeks after."""
 
 from __future__ import annotations
 
 import datetime as dt
 import json
-import re
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,15 +12,8 @@ import pytest
 
 from mlmon_dagster.alerts.lifecycle.apply_results import fold_results
 from mlmon_dagster.alerts.messages.incidents import flush_groups
-from mlmon_dagster.commands.run import plan_again
-from mlmon_dagster.pipeline.baseline import fit_baseline
-from mlmon_dagster.pipeline.ingest import ingest
-from mlmon_dagster.pipeline.judge import judge, judge_quarantined
-from mlmon_dagster.pipeline.run import run
-from mlmon_dagster.pipeline.steps import windowed_of
-from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.project import Project
-from mlmon_dagster.spec import ModelSpec, complete_windows, load_model
+from mlmon_dagster.spec import ModelSpec, load_model
 from mlmon_dagster.store.state import monitor_results
 from mlmon_dagster.store.state.schema import outbox
 from tests.alerts.worlds import rows_of
@@ -33,7 +22,6 @@ from tests.pipeline.looking import look
 FIRST = dt.date(2026, 1, 1)
 DAY = dt.timedelta(days=1)
 ROWS = 120
-TURNED = range(12, 16)  # days of which the model is right by chance
 SPEC = """\
 model: loans
 task: binary_classification
@@ -53,11 +41,7 @@ alerts: {slack: {channel: "#ml"}, group_wait: 0s, group_interval: 0s}
 
 
 class Lived:
-    """A model in a folder of its own, at one moment after the other.
-
-    Attributes:
-        known: What was landed of the truth: id -> outcome.
-    """
+    """A model in a folder of its own, at one moment after the other."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.now = folder, _at(0)
@@ -76,46 +60,17 @@ class Lived:
         frame.to_parquet(path.with_suffix(".tmp"), index=False)
         path.with_suffix(".tmp").rename(path)
 
-    def work(self, *, is_backfill: bool = False) -> Work:
-        windows = tuple(complete_windows(self.spec.time, self.now))
-        return Work(self.project, self.spec, windows, self.now, "run", is_backfill)
-
-    def daemon(self) -> None:
+    def look(self) -> None:
         look(self.project, self.spec, "run")
-
-    def cron(self) -> None:
-        """Do what `mlmon run` does, without Dagster."""
-        idle = replace(self.work(), windows=())
-        ingest(idle)
-        judge(idle, "freshness")
-        judge_quarantined(idle)
-        requests = plan_again(self.project, self.spec)
-        while requests:
-            for request in requests:
-                run(replace(idle, windows=request.windows), request.assets)
-            again = not any(request.windows for request in requests)
-            requests = plan_again(self.project, self.spec) if again else []
-
-    def backfill(self) -> None:
-        """Take in all there is and compute the whole range by name."""
-        work = self.work(is_backfill=True)
-        ingest(replace(work, windows=()))
-        fit_baseline(work)
-        run(work, windowed_of(self.spec))
-        judge(replace(work, windows=()), "freshness")
 
     def tell(self) -> None:
         fold_results(self.project.store, [self.spec], self.now)
         flush_groups(self.project.store, [self.spec], self.now)
 
-    def messages(self) -> list[tuple[object, ...]]:
-        """Return what was written: when, what kind, in which thread, and the words."""
+    def messages(self) -> list[tuple[str, str]]:
+        """Return what was written: of what kind, and the words."""
         rows = [row for row in rows_of(self.project.store, outbox) if row["kind"] != "head"]
-        place = {row["idempotency_key"]: n for n, row in enumerate(rows)}
-        return [
-            (row["created_at"].date(), row["kind"], place.get(row["head_key"]), _plain(row))
-            for row in rows
-        ]
+        return [(row["kind"], json.loads(row["payload"])["plain"]) for row in rows]
 
     def verdicts(self, *families: str) -> pd.DataFrame:
         frame = monitor_results.newest(self.project.store.state, "loans", family=families)
@@ -123,10 +78,6 @@ class Lived:
         frame = frame[~frame["metric"].isin(["conflict_rate", "duplicate_rate"])]
         key = ["monitor", "slice_key", "slice_value", "window_start"]
         return frame.set_index(key).sort_index()[["status", "value", "n", "reason"]]
-
-
-def _plain(row: dict[str, Any]) -> str:
-    return re.sub(r"mlmon [0-9a-f]{12}", "", json.loads(row["payload"])["plain"])
 
 
 def _at(day: int, hour: int = 0) -> dt.datetime:
@@ -140,8 +91,7 @@ def customers(days: range, dataset: str = "production") -> tuple[pd.DataFrame, p
         rng = np.random.default_rng([day + 100, len(dataset)])
         age = rng.normal(40, 10, ROWS)
         logit = (age - 40) / 4
-        right = 0.0 if day in TURNED and dataset == "production" else 1.0
-        bad = rng.random(ROWS) < 1 / (1 + np.exp(-right * logit))
+        bad = rng.random(ROWS) < 1 / (1 + np.exp(-logit))
         at = pd.Timestamp(_at(day)) + pd.to_timedelta(np.sort(rng.uniform(0, 24, ROWS)), unit="h")
         late = rng.uniform(1, 20, ROWS) if dataset == "production" else np.full(ROWS, 0.1)
         score = 1 / (1 + np.exp(-logit))
@@ -163,26 +113,6 @@ def customers(days: range, dataset: str = "production") -> tuple[pd.DataFrame, p
     return whole.drop(columns=["bad", "known_at"]), whole[["id", "dataset", "bad", "known_at"]]
 
 
-def land_day(life: Lived, day: int, truth: pd.DataFrame) -> None:
-    """Land the predictions of a day, and the truth that became known on it."""
-    life.land("predictions", f"{day:03d}", customers(range(day, day + 1))[0])
-    known = truth[(truth["known_at"] >= _at(day)) & (truth["known_at"] < _at(day + 1))]
-    if len(known):
-        life.land("actuals", f"{day:03d}", known)
-
-
-def live(life: Lived, look: Callable[[], None], n_days: int, *, looks: int = 1) -> None:
-    """Live some days; each is looked at on the morning after it, once or several times."""
-    truth = customers(range(n_days))[1]
-    for day in range(n_days):
-        land_day(life, day, truth)
-        for number in range(looks):
-            life.now = _at(day + 1, 6)
-            look()
-            if number == looks - 1:
-                life.tell()
-
-
 @pytest.mark.slow
 def test_a_correction_after_weeks_is_told_and_windows_judged_together_are_judged_again(
     tmp_path: Path,
@@ -201,7 +131,7 @@ def test_a_correction_after_weeks_is_told_and_windows_judged_together_are_judged
         life.land("predictions", str(first), predictions[some])
         life.land("actuals", str(first), truth[some])
         life.now = _at(first + 5, 6)
-        life.daemon()
+        life.look()
         life.tell()
     before = life.verdicts("estimated_performance")["value"]
     assert life.messages() == []
@@ -209,13 +139,13 @@ def test_a_correction_after_weeks_is_told_and_windows_judged_together_are_judged
     life.now += DAY
     some = days.isin(range(12, 18))
     life.land("actuals", "corrected", truth[some].assign(bad=1 - truth["bad"][some]))
-    life.daemon()
+    life.look()
     life.tell()
 
-    told = [(kind, text) for _, kind, _, text in life.messages() if "ROC AUC" in str(text)]
+    told = [(kind, text) for kind, text in life.messages() if "ROC AUC" in text]
     kinds = [kind for kind, _ in told]
     assert set(kinds) <= {"late", "opened"}
-    assert any("2026-01-13 to 2026-01-18" in str(text) for _, text in told)
+    assert any("2026-01-13 to 2026-01-18" in text for _, text in told)
     after = life.verdicts("estimated_performance")["value"]
     newest = [key for key in after.index if "residual" in key[0] and key[3] == _at(n - 1)]
     assert newest

@@ -182,7 +182,7 @@ def test_a_scrape_reads_again_only_the_models_with_new_verdicts(store: Store) ->
 
     @sa.event.listens_for(store.state, "before_cursor_execute")
     def _seen(_conn: object, _cursor: object, text: str, values: object, *_: object) -> None:
-        if "monitor_result.status" in text:
+        if "verdict AS" in text:
             read.append(str(values))
 
     def statuses() -> dict[tuple[str, ...], float]:

@@ -197,6 +197,8 @@ def load_standing(
         of slices.
     """
     found: dict[str, list[StoredResult]] = {spec.model: [] for spec in specs}
+    if not specs:
+        return found
     families = {spec.model: {*families_of(spec), PIPELINE} for spec in specs}
     dialect = engine.dialect.name
     text = write_standing(
