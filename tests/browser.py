@@ -91,7 +91,10 @@ class Browser:
         with ExitStack() as stack:
             stack.callback(self._end_process)
             address = _address(folder, self._process)
-            self._socket: Any = stack.enter_context(connect(address, max_size=None))
+            # A busy browser answers no ping; how long an answer may take is said above.
+            self._socket: Any = stack.enter_context(
+                connect(address, max_size=None, ping_interval=None)
+            )
             self._open = stack.pop_all()
         self._number, self._session, self._target = 0, "", ""
         self._open_tab()
