@@ -1,6 +1,6 @@
 """The smallest size of each standard fault that a model's monitors notice.
 
-What changes rows is tried by `trial`; what is refused, missing or late changes only the counts
+What changes rows is tried by `trial`; what is missing or late changes only the counts
 of windows, and is tried here.
 """
 
@@ -16,7 +16,6 @@ from mlmon_dagster.drill.faults import (
     LABEL_FLIP,
     LATE_FEED,
     MISSING_TRUTH,
-    NULLS,
     ONE_SLICE,
     VOLUME,
     Fault,
@@ -33,7 +32,6 @@ from mlmon_dagster.spec.names import TABLE
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 
 FEWEST = 3  # healthy windows
-_BY_NAME = {fault.name: fault for fault in FAULTS}
 Notices = Callable[[Sequence[Probe]], Mapping[Probe, Notice]]
 _BEFORE = 3  # windows that came in time, before a feed that is late
 _TIMES = 3  # windows that a late feed may begin with
@@ -119,7 +117,8 @@ class Drill:
             kind = self._spec.features[name].type
             faults = [fault for fault in self._faults if kind in fault.types]
             if faults:
-                yield self._column(name, faults, kind)
+                families = dict.fromkeys(("quality", "drift"), "")
+                yield self._tried(name, name, faults, families, kind)
 
     def whole(self) -> Iterator[Subject]:
         """Try the faults of ground truth, of the service and of the feed."""
@@ -149,19 +148,6 @@ class Drill:
 
     def _fault(self, name: str) -> Fault | None:
         return next((fault for fault in self._faults if fault.name == name), None)
-
-    def _column(self, name: str, faults: Sequence[Fault], kind: str) -> Subject:
-        families = dict.fromkeys(("quality", "drift"), "")
-        others = [fault for fault in faults if fault.name != NULLS]
-        if self._spec.features[name].nullable or len(others) == len(faults):
-            return self._tried(name, name, faults, families, kind)
-        # A null never comes in: the row is refused.
-        refused = self._absent(_BY_NAME[NULLS], "schema", "bad_rate", name)
-        if not others:
-            return refused
-        rest = self._tried(name, name, others, families, kind)
-        findings = [*refused.findings, *rest.findings]
-        return replace(rest, findings=findings, windows=refused.windows | rest.windows)
 
     def _truth(
         self, name: str, families: Sequence[str], slice_: Slice | None = None
@@ -228,18 +214,18 @@ class Drill:
             unit,
         )
 
-    def _absent(self, fault: Fault, family: str, metric: str, named: str = "") -> Subject:
+    def _absent(self, fault: Fault, family: str, metric: str) -> Subject:
         if fault.name == LATE_FEED:
             fault = replace(fault, sizes=hours_tried(self._past, fault.sizes))
-        title = named or ("service" if family == "service" else "feed")
+        title = "service" if family == "service" else "feed"
         windows = self._past.healthy(family, TABLE, self._n, metric)
         if len(windows) < FEWEST or not fault.sizes:
             reason = self._past.why_not(family, TABLE)
-            return Subject(title, [Finding(named, fault.name, family, reason=reason)])
+            return Subject(title, [Finding("", fault.name, family, reason=reason)])
         pair = (fault, family)
         found = smallest([pair], lambda probes: absence_notices(self._past, windows, probes))
         n = sum(self._past.states[w.start].n for w in windows) // len(windows)
-        finding = _finding(named, *pair, *found[pair])
+        finding = _finding("", *pair, *found[pair])
         return Subject(title, [finding], {family: windows}, n)
 
 
@@ -323,25 +309,11 @@ def absence_notices(
 ) -> dict[Probe, Notice]:
     """Tell how each of some faults is noticed."""
     by_name = {
-        NULLS: _refused,
         VOLUME: _volume,
         LATE_FEED: _late_feed,
         MISSING_TRUTH: _missing_truth,
     }
     return {p: by_name[p.fault.name](past, windows, p.size) for p in probes}
-
-
-def _refused(past: Past, windows: Sequence[Window], share: float) -> Notice:
-    """Rows with a null where none is allowed never come in; too many of them are a refused file."""
-    rows: list[MonitorResult] = []
-    is_whole = share > past.work.spec.source.predictions.max_bad_rate
-    for inputs in past.inputs("schema", windows):
-        frame = inputs.windows
-        bad = (frame["n"] * share).round().astype(int)
-        n = frame["n"] * 0 if is_whole else frame["n"] - bad
-        changed = frame.assign(n=n, n_bad=0 if is_whole else bad, n_quarantined=int(is_whole))
-        rows += replace(inputs, windows=changed).verdicts()
-    return notice(windows, past.verdicts("schema"), lambda _: rows)
 
 
 def _volume(past: Past, windows: Sequence[Window], share: float) -> Notice:

@@ -15,7 +15,7 @@ from mlmon_dagster.spec.tasks import task_of
 
 Unit = Literal["share", "sd", "times", "hours"]
 LABEL_FLIP, ONE_SLICE = "label_flip", "one_slice"
-NULLS, VOLUME, LATE_FEED, MISSING_TRUTH = "nulls", "volume", "late_feed", "missing_truth"
+VOLUME, LATE_FEED, MISSING_TRUTH = "volume", "late_feed", "missing_truth"
 SHARES = (
     0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.16, 0.2, 0.25, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0,
 )  # fmt: skip
@@ -148,7 +148,7 @@ _COLUMN = ("quality", "drift")
 _ANY = ("numeric", "categorical", "boolean", "datetime", "text")
 _CODES = ("categorical", "boolean")
 FAULTS = (
-    Fault(NULLS, _ANY, ("schema", *_COLUMN), "share", SHARES, _null),
+    Fault("nulls", _ANY, _COLUMN, "share", SHARES, _null),
     Fault(
         "out_of_range", ("numeric",), _COLUMN, "share", SHARES, _outside
     ),

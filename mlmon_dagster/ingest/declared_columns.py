@@ -61,7 +61,7 @@ class Column:
         source: Its name in the landing files.
         kind: How its cells are read.
         must_exist: A file without it is refused.
-        nullable: A row may leave it empty.
+        nullable: A row without it can be stored.
         is_feature: It is a model input, not a role.
         aliases: Its earlier names, in landing files and in the store, oldest first.
         words: Of a label, what is written for it, folded, and what that means; () for 0 and 1.
@@ -119,7 +119,7 @@ def reading_of(spec: ModelSpec, stream: Stream) -> str:
     parts: tuple[object, ...] = (
         spec.task, columns_of(spec, stream), spec.columns.id_parts, said, time,
     )  # fmt: skip
-    refusing = [e for e in spec.expectations if e.stream == stream and e.severity == "quarantine"]
+    refusing = [e for e in spec.expectations if e.stream == stream and e.severity == "refuse"]
     if refusing:
         parts += (refusing,)
     if spec.datasets is not None:
@@ -208,4 +208,5 @@ def _declared(
 def _feature_column(name: str, feature: Feature) -> Column:
     kind = _FEATURE_KINDS[feature.type]
     source = feature.from_ or name
-    return Column(name, source, kind, not feature.nullable, feature.nullable, True, feature.alias)
+    must_exist = not feature.nullable
+    return Column(name, source, kind, must_exist, is_feature=True, aliases=feature.alias)

@@ -31,7 +31,8 @@ FILE_REASONS: Final = {
     "not_utf8": "Save the file as UTF-8 and write it again",
     "wrong_column_type": "Write the column with the expected type",
     "too_large": "Split the file, or raise the limit under 'source'",
-    "too_many_bad": "Correct the rows and write the file again, or raise max_bad_rate",
+    "too_many_bad": "Correct the rows and write the file again, correct the spec if it is wrong, or "
+    "raise max_bad_rate",
     "unknown_format": f"Set 'format' under 'source' to {_FORMATS}",
     "no_access": "Give the user that ingests the right to read it, or mount the disk again",
     "source_failed": "Mend that; it is tried again at the next ingest, and nothing is lost",
@@ -41,7 +42,6 @@ FILE_REASONS: Final = {
 # Single rows, kept in the dead letter.
 ROW_REASONS: Final = {
     "null_required": "Fill the value in at the producer",
-    "null_not_allowed": "Fill the value in, or declare the feature 'nullable: true'",
     "wrong_type": "Write the value with the expected type",
     "score_out_of_range": "Write the score as a probability",
     "naive_time": "Write times with an offset, or set 'naive: zone' under 'time'",
@@ -56,6 +56,7 @@ ROW_REASONS: Final = {
     "malformed_payload": "Log requests and responses in the documented format",
     "erased": "Nothing to do: this prediction was erased on request",
 }
+BY_RULE: Final = "expectation"  # the one reason to refuse a row that could be stored
 MAX_SHOWN = 80
 
 
@@ -102,7 +103,6 @@ class Fault:
 
 _FOUND = {
     "null_required": "no value",
-    "null_not_allowed": "no value",
     "wrong_type": "a value of another type",
     "score_out_of_range": "a score out of range",
     "naive_time": "a time without an offset",

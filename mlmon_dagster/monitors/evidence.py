@@ -36,6 +36,7 @@ _DEFAULTS: dict[str, Any] = {
     "n_expected": 0,
     "is_waiting": False,
     "n_bad": 0,
+    "n_by_rule": 0,
     "n_quarantined": 0,
     "n_sent": 0,
     "n_duplicate": 0,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from mlmon_dagster.metrics.frames import MetricSample
+from mlmon_dagster.metrics.quality import chance_in_part
 from mlmon_dagster.monitors.evidence import (
     OK,
+    WORST_SLICES,
     Evidence,
     Window,
     excess_of,
@@ -25,6 +28,8 @@ from mlmon_dagster.spec.monitors import Condition
 from mlmon_dagster.spec.names import TABLE
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 
+_UNEXPECTED = 0.01
+_MOST_BY_CHANCE = 0.01  # probability, of all slices together
 _TYPES = {
     "null_rate": ("numeric", "categorical", "boolean", "datetime", "text"),
     "nan_rate": ("numeric",),
@@ -99,6 +104,9 @@ def _judge_column(evidence: Evidence, window: Window, metric: str, column: str) 
         listed = ", ".join(list(names)[:3]) + more
         first = f"{text} is {share}: {listed}"
         message = told(first, f"{count}, {compared(condition, failed)}")
+    if failed and (parts := _crowded_slices(evidence, window, row)):
+        details["worst_slices"] = parts[:WORST_SLICES]
+        message += f" {_tell_slice(parts[0], round(row['value'] * row['n']))}"
     status = failing(monitor, condition.is_error(row["value"])) if failed else OK
     return result_row(
         evidence,
@@ -112,9 +120,49 @@ def _judge_column(evidence: Evidence, window: Window, metric: str, column: str) 
     )
 
 
+def _crowded_slices(
+    evidence: Evidence, window: Window, row: MetricSample
+) -> list[dict[str, Any]]:
+    """Return the slices that hold more of the broken values than lots would give them.
+
+    The slice with the most beyond its part comes first.
+    """
+    n, total = int(row["n"]), round(row["value"] * row["n"])
+    column = row["column_name"]
+    parts = [
+        part
+        for part in evidence.slices(window, row["metric"], column)
+        if column not in part["slice_key"].split(",")
+    ]
+    found: list[tuple[float, dict[str, Any]]] = []
+    for part in parts:
+        size, count = int(part["n"]), round(part["value"] * part["n"])
+        if size < n and chance_in_part(count, size, total, n) * len(parts) <= _MOST_BY_CHANCE:
+            names = {key: part[key] for key in ("metric", "slice_key", "slice_value", "value")}
+            found.append((count - total * size / n, {**names, "n": size, "count": count}))
+    return [named for _, named in sorted(found, key=lambda one: -one[0])]
+
+
+def _tell_slice(part: Mapping[str, Any], total: int) -> str:
+    which = "All" if part["count"] == total else f"{part['count']:,}"
+    return (
+        f"{which} of these {total:,} rows have {part['slice_key']} = {part['slice_value']}, "
+        f"where it is {number(part['value'])}."
+    )
+
+
 def null_limit(spec: ModelSpec, column: str) -> Condition:
-    """Return how many nulls a feature may have: its own limit, else that of all."""
-    return spec.features[column].null_rate or spec.monitors.quality.null_rate
+    """Return how many nulls a feature may have.
+
+    Its own limit, else that of all; where the spec expects none, as few as of any other value that
+    is not to be there.
+    """
+    feature, of_all = spec.features[column], spec.monitors.quality.null_rate
+    if feature.null_rate is not None:
+        return feature.null_rate
+    if feature.nullable or of_all.above is None:
+        return of_all
+    return of_all.model_copy(update={"above": min(of_all.above, _UNEXPECTED)})
 
 
 def _usual(evidence: Evidence, window: Window, metric: str, column: str) -> float:

@@ -41,7 +41,7 @@ def judge(evidence: Evidence) -> list[MonitorResult]:
 def _judge_expectations(evidence: Evidence, window: Window) -> Iterator[MonitorResult]:
     """Judge the expectations of the spec, each by its own severity; no row if none was judged.
 
-    Rows that an expectation put into quarantine are bad rows, which `bad_rate` judges.
+    Rows that an expectation refuses are bad rows, which `bad_rate` judges.
     """
     found = window.get("expectations")
     results: list[Mapping[str, Any]] = found if isinstance(found, list) else []
@@ -88,7 +88,7 @@ def _unkept(one: Mapping[str, Any]) -> str:
     text += f" fails in {count} ({number(one['unexpected'] / one['rows'])})"
     if one["values"]:
         text += f", such as {'; '.join(one['values'])}"
-    return text + (", which are in quarantine" if one["severity"] == "quarantine" else "")
+    return text + (", which are refused" if one["severity"] == "refuse" else "")
 
 
 def _judge_repeats(evidence: Evidence, window: Window) -> Iterator[MonitorResult]:
@@ -163,6 +163,7 @@ def _judge_window(evidence: Evidence, window: Window) -> MonitorResult:
             "n_quarantined": files,
             "bad_reasons": reasons,
             "quarantined": _texts(window.get("quarantined")),
+            **({"by_rule": int(window["n_by_rule"]) / rows} if window["n_by_rule"] else {}),
             **({"n_unplaced": n_unplaced} if unplaced else {}),
             **({"changes": changes} if changes else {}),
         },

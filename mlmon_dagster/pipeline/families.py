@@ -612,6 +612,7 @@ FAMILIES: Mapping[str, Family] = {
                 plotted=_plotted("null_rate", "unseen_rate"),
             ),
             metrics=_quality_metrics,
+            explained_by_slices=True,
             references=_unseen,
         ),
         Family(

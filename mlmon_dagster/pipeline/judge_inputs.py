@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from mlmon_dagster.ingest.faults import BY_RULE
 from mlmon_dagster.pipeline.baseline_choice import Comparison, comparisons
 from mlmon_dagster.pipeline.families import FAMILIES, Family, References
 from mlmon_dagster.pipeline.parts import Part, parts_of
@@ -159,8 +160,9 @@ def _describe(
         state = states.get(window.start) or WindowInputs(window.start, 0, 0, 0, 0)
         reasons = refused.get(window.start, {})
         n, n_bad = family.counted(state), sum(reasons.values())
-        share = n_bad / (n + n_bad) if n + n_bad else 0.0
-        facts = {"n_bad": n_bad, **own}
+        n_by_rule = sum(k for why, k in reasons.items() if why.startswith(f"{BY_RULE}:"))
+        share = (n_bad - n_by_rule) / (n + n_bad) if n + n_bad else 0.0
+        facts = {"n_bad": n_bad, "n_by_rule": n_by_rule, **own}
         version = state.steps.get(family.step, _UNKNOWN).data_version
         counts = (state.n_expected, state.n_actual)
         maturity = maturity_of(spec, window, *counts, work.now, timing)

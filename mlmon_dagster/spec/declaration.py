@@ -118,8 +118,6 @@ class Feature(Declared):
             raise ValueError(f"min and max are for numeric features, not for {self.type} ones")
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"min {self.min:g} is greater than max {self.max:g}")
-        if self.null_rate is not None and not self.nullable:
-            raise ValueError("null_rate is for features with nullable: true; others have no nulls")
         return self
 
 
@@ -398,7 +396,7 @@ class Expectation(Declared):
 
     expect: str
     arguments: dict[str, object] = Field(default={})
-    severity: Literal["WARN", "ERROR", "quarantine"] = "WARN"
+    severity: Literal["WARN", "ERROR", "refuse"] = "WARN"
     stream: Stream = "predictions"
 
     @model_validator(mode="after")

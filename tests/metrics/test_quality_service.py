@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from mlmon_dagster.metrics.intervals import quantile_ranks, wilson
-from mlmon_dagster.metrics.quality import quality_metrics, unseen_values
+from mlmon_dagster.metrics.quality import chance_in_part, quality_metrics, unseen_values
 from mlmon_dagster.metrics.service import service_metrics
 from mlmon_dagster.metrics.statistics import Binning
 from tests.metrics.samples import categorical_binning, count, numeric_binning, statistics
@@ -31,6 +31,14 @@ def test_wilson_equals_scipys(k, n):
         pytest.approx(oracle.low, abs=1e-9),
         pytest.approx(oracle.high, abs=1e-9),
     )
+
+
+@pytest.mark.parametrize("case", [(2, 2, 2, 4), (48, 300, 50, 1000), (0, 30, 5, 90), (7, 7, 9, 9),
+                                  (90_000, 400_000, 200_000, 1_000_000)])  # fmt: skip
+def test_the_chance_of_marked_rows_in_a_part_equals_scipys(case):
+    count, size, total, n = case
+    oracle = stats.hypergeom.sf(count - 1, n, total, size)
+    assert chance_in_part(*case) == pytest.approx(oracle, rel=1e-6)
 
 
 def test_a_share_of_nothing_has_no_interval():

@@ -16,8 +16,8 @@ from tests.conftest import make_spec
 NOW = dt.datetime(2024, 3, 1, tzinfo=dt.UTC)
 DAY = pd.Timestamp("2024-01-10", tz="UTC")
 FEATURES = {
-    "age": {"type": "numeric", "min": 0},
-    "region": {"type": "categorical", "pii": False},
+    "age": {"type": "numeric", "min": 0, "nullable": True},
+    "region": {"type": "categorical", "pii": False, "nullable": True},
     "city": {"type": "categorical"},
     "name": {"type": "categorical", "pii": True},
     "signed_up": {"type": "datetime"},

@@ -67,6 +67,57 @@ def test_a_feature_where_many_nulls_are_usual_has_a_limit_of_its_own():
     assert only(rows, "quality/null_rate/region")["status"] == "WARN"
 
 
+@pytest.mark.parametrize(("count", "status"), [(8, "OK"), (50, "WARN")])
+def test_a_feature_of_which_no_null_is_expected_warns_of_a_share_past_a_hundredth(count, status):
+    row = only(verdicts("quality", [rate("null_rate", "city", count, 1000)]), "quality/null_rate/city")
+    assert (row["status"], row["threshold"]) == (status, "above 0.01")
+
+
+@pytest.mark.parametrize("limit", [{"above": 0.002}, {"above": 0.6, "error_at": 0.7}])
+def test_a_limit_of_all_features_counts_where_it_is_stricter_and_says_what_is_an_error(limit):
+    metrics = [rate("null_rate", "city", 800, 1000)]
+    row = only(verdicts("quality", metrics, model=spec(quality={"null_rate": limit})),
+               "quality/null_rate/city")  # fmt: skip
+    assert row["threshold"] == ("above 0.002" if limit["above"] < 0.01 else "above 0.01")
+    assert row["status"] == ("ERROR" if "error_at" in limit else "WARN")
+
+
+def sliced(name: str, column: str, counts: dict[str, tuple[int, int]], by: str = "region"):
+    """Return the rate of the whole and of the values of a slice, from (count, rows) of each."""
+    parts = [
+        rate(name, column, *pair) | {"slice_key": by, "slice_value": value}
+        for value, pair in counts.items()
+    ]
+    whole = [sum(pair[i] for pair in counts.values()) for i in range(2)]
+    return [rate(name, column, *whole), *parts]
+
+
+def test_nulls_of_one_slice_name_it():
+    counts = {"north": (0, 500), "south": (48, 300), "west": (2, 200)}
+    row = only(verdicts("quality", sliced("null_rate", "city", counts)), "quality/null_rate/city")
+    assert row["message"] == (
+        "Null share of city is 0.05 (n 1,000), above 0.01. "
+        "48 of these 50 rows have region = south, where it is 0.16."
+    )
+    assert [part["slice_value"] for part in json.loads(row["details"])["worst_slices"]] == ["south"]
+
+
+@pytest.mark.parametrize(
+    ("column", "by", "counts"),
+    [
+        ("city", "region", {"north": (26, 500), "south": (15, 300), "west": (9, 200)}),
+        ("region", "region", {"(null)": (50, 50), "north": (0, 950)}),
+        ("region", "age,region", {"(null)": (50, 50), "north": (0, 950)}),
+    ],
+)
+def test_no_slice_is_named_where_lots_explain_it_or_it_is_the_column_itself(column, by, counts):
+    model = spec(quality={"null_rate": {"above": 0.01}})
+    row = only(verdicts("quality", sliced("null_rate", column, counts, by), model=model),
+               f"quality/null_rate/{column}")  # fmt: skip
+    assert row["status"] == "WARN"
+    assert "worst_slices" not in json.loads(row["details"])
+
+
 def test_few_rows_are_no_data():
     row = only(verdicts("quality", [rate("null_rate", "age", 29, 29)]), "quality/null_rate/age")
     assert (row["status"], row["reason"]) == ("NO_DATA", "few_rows")

@@ -2,8 +2,8 @@
 
 A broken window explains its own drift and performance, a broken column its drift. A window is
 broken when its rows did not arrive (freshness fails), or when what arrived is not what the model
-saw: files refused as a whole, more bad rows than a file may have, or another failing ERROR of the
-schema. A few bad rows, or a WARN, leave the rest of the window fit to judge. A column whose values
+saw: files refused as a whole, more rows that cannot be stored than a file may have, or another
+failing ERROR of the schema. A few of them, rows that a rule refuses, or a WARN, leave the rest of the window fit to judge. A column whose values
 are missing, unseen or out of range has drifted for that reason.
 
 Columns whose quality fails at once are one alert: one feed is down, not seven columns. And families
@@ -661,7 +661,8 @@ def breaks_window(result: Finding, max_bad_rate: float) -> bool:
 
     Args:
         result: ``family``, ``status``, ``metric``, ``value`` and ``details`` of a result.
-        max_bad_rate: The share of bad rows from which a window counts as broken.
+        max_bad_rate: The share of rows that cannot be stored from which a window counts as broken.
+            Rows that a rule of the spec refuses leave the others fit to judge.
     """
     if result["family"] == "freshness":
         return failed(result["status"]) and result["metric"] != "actuals_missing"
@@ -670,7 +671,8 @@ def breaks_window(result: Finding, max_bad_rate: float) -> bool:
     if result["metric"] != "bad_rate":
         return True
     details = json.loads(result["details"] or "{}")
-    return bool(details.get("n_quarantined")) or (result["value"] or 0.0) > max_bad_rate
+    unstorable = (result["value"] or 0.0) - details.get("by_rule", 0.0)
+    return bool(details.get("n_quarantined")) or unstorable > max_bad_rate
 
 
 def failing_causes(

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.ingest.declared_columns import columns_of
-from mlmon_dagster.ingest.faults import Fault
+from mlmon_dagster.ingest.faults import BY_RULE, Fault
 from mlmon_dagster.ingest.rows.canonical import Draft
 from mlmon_dagster.ingest.rows.suite import (
     Evaluated,
@@ -118,7 +118,7 @@ def judge_declared(
     """
     staged, n_rows = draft.parsed.staged, draft.parsed.n_rows
     if staged.again is not None:  # a part of a file, whose whole was judged
-        declared = [one for one in declared if one.severity == "quarantine"]
+        declared = [one for one in declared if one.severity == "refuse"]
     rows = np.flatnonzero(~draft.bad() & ~staged.passed_over(n_rows))
     if not rows.size:
         return (), []
@@ -128,10 +128,10 @@ def judge_declared(
     for one, columns, found in _evaluated(draft, spec, declared, rows):
         result = _result(one, columns, found, spec, int(rows.size))
         results.append(result)
-        is_refusing = one.severity == "quarantine" and not result["kept"] and not result["error"]
+        is_refusing = one.severity == "refuse" and not result["kept"] and not result["error"]
         if is_refusing and not isinstance(found, Exception):
             refused = np.sort(np.asarray(found.result["unexpected_index_list"], dtype=np.int64))
-            faults += Fault.of(refused, "expectation", by_name[columns[0]], one.expect)
+            faults += Fault.of(refused, BY_RULE, by_name[columns[0]], one.expect)
     return faults, results
 
 
@@ -190,7 +190,7 @@ def _result(
     result = judged.result if judged else {}
     rows = result.get("unexpected_index_list")
     kept = judged is not None and judged.success
-    if judged and not kept and declared.severity == "quarantine" and rows is None:
+    if judged and not kept and declared.severity == "refuse" and rows is None:
         error = "it does not say which rows it did not expect"
     values = result.get("partial_unexpected_list") or []
     if not values and result.get("observed_value") is not None:
@@ -263,9 +263,9 @@ def _built(declared: Expectation, spec: ModelSpec) -> Made:
                 text = f"'{name}' is not a column of {declared.stream}{said} Known: {listed(known)}"
                 wrong.append((("arguments", key) if key in arguments else ("expect",), text))
     wrong += _bad_patterns(arguments)
-    if declared.severity == "quarantine" and not _judges_rows(kind):
+    if declared.severity == "refuse" and not _judges_rows(kind):
         text = (
-            f"{declared.expect} is about a whole file and finds no rows to quarantine; write "
+            f"{declared.expect} is about a whole file and finds no rows to refuse; write "
             "severity: WARN or ERROR"
         )
         wrong.append((("severity",), text))

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from mlmon_dagster.errors import MlmonError, SchemaError
 from mlmon_dagster.ingest.declared_columns import Column, Kind, columns_of, is_probability
-from mlmon_dagster.ingest.faults import ROW_REASONS, Fault, Mask, names, rows_at_fault
+from mlmon_dagster.ingest.faults import BY_RULE, ROW_REASONS, Fault, Mask, names, rows_at_fault
 from mlmon_dagster.ingest.formats.parse import Parsed
 from mlmon_dagster.ingest.landing import Staged
 from mlmon_dagster.ingest.raw import Layout, refused
@@ -157,8 +157,7 @@ def _rules(column: Column, spec: ModelSpec, stream: Stream) -> Iterator[Rule]:
     if column.kind in _TYPES:
         yield Rule("ExpectColumnValuesToBeOfType", column, (("type_", _TYPES[column.kind]),))
     if not column.nullable:
-        reason = "null_not_allowed" if column.is_feature else "null_required"
-        yield Rule("ExpectColumnValuesToNotBeNull", column, reason=reason)
+        yield Rule("ExpectColumnValuesToNotBeNull", column, reason="null_required")
     if is_probability(spec, column.name):
         yield _score_rule(column)
     if column.kind == "label":
@@ -395,9 +394,9 @@ class Part:
         n_rows: Rows read.
         n_bad: Bad rows.
         n_erased: Of these, rows of erased predictions.
-        n_faulty: Rows at fault by themselves.
+        n_unstorable: Rows that cannot be stored, whatever the spec expects of them.
         n_null: Good rows of ground truth that have none.
-        reasons: Faults by reason, column and what was expected -> rows.
+        reasons: What cannot be stored, by reason, column and what was expected -> rows.
         letters: Of the first bad rows.
         bad_windows: Windows of bad rows whose time is readable.
         verdict: Of the suite.
@@ -409,7 +408,7 @@ class Part:
     n_rows: int
     n_bad: int
     n_erased: int
-    n_faulty: int
+    n_unstorable: int
     n_null: int
     reasons: Counter[tuple[str, str, str, str]]
     letters: tuple[Letter, ...]
@@ -425,9 +424,9 @@ def prepare(draft: Draft, verdict: Verdict, spec: ModelSpec, now: dt.datetime) -
     bad = draft.bad() & wanted
     windows = _windows_of(draft, np.flatnonzero(bad), spec)
     is_erased = draft.erased() & bad
-    own_faults = [fault for fault in draft.faults if fault.reason != "erased"]
+    unstorable = [fault for fault in draft.faults if fault.reason not in ("erased", BY_RULE)]
     reasons: Counter[tuple[str, str, str, str]] = Counter()
-    for fault in own_faults:
+    for fault in unstorable:
         reasons[fault.reason, fault.source, fault.name, fault.expected] += fault.rows.size
     n_null = 0
     if parsed.staged.stream == "actuals" and "actual" in draft.columns:
@@ -438,7 +437,7 @@ def prepare(draft: Draft, verdict: Verdict, spec: ModelSpec, now: dt.datetime) -
         n_rows=int(wanted.sum()),
         n_bad=int(bad.sum()),
         n_erased=int(is_erased.sum()),
-        n_faulty=int(rows_at_fault(own_faults, parsed.n_rows).sum()),
+        n_unstorable=int(rows_at_fault(unstorable, parsed.n_rows).sum()),
         n_null=n_null,
         reasons=reasons,
         letters=_dead_letters(draft, bad, windows),
@@ -457,7 +456,8 @@ def whole(parts: Sequence[Part], rows: PartedRows, source: Source) -> Prepared:
         source: What the file is from.
 
     Raises:
-        TooManyBadError: If more than ``max_bad_rate`` of the rows, and more than ten, are bad.
+        TooManyBadError: If more than ``max_bad_rate`` of the rows, and more than ten, cannot be
+            stored. Rows that only a rule of the spec refuses do not count.
     """
     staged, parsed = parts[0].parsed.staged, parts[0].parsed
     letters = tuple(letter for part in parts for letter in part.letters)[:MAX_LETTERS]
@@ -529,14 +529,14 @@ def _kept(draft: Draft, refused_rows: Mask, windows: Mapping[int, Window]) -> Ke
 
 def _check_bad_rate(parts: Sequence[Part], letters: Sequence[Letter], source: Source) -> None:
     n_rows = sum(part.parsed.n_rows for part in parts)
-    n_bad = sum(part.n_faulty for part in parts)
+    n_bad = sum(part.n_unstorable for part in parts)
     if n_bad <= FEW_BAD_ROWS or n_bad <= source.max_bad_rate * n_rows:
         return
     reasons: Counter[tuple[str, str, str, str]] = Counter()
     for part in parts:
         reasons.update(part.reasons)
     found = (
-        f"{n_bad:,} of {n_rows:,} rows are bad ({_by_reason(reasons)}); expected at most "
+        f"{n_bad:,} of {n_rows:,} rows cannot be stored ({_by_reason(reasons)}); expected at most "
         f"{source.max_bad_rate:.2%} under max_bad_rate."
     )
     if (why := reasons.most_common(1)[0][0][0]) in _UNPLACED:  # nothing is wrong with such rows
