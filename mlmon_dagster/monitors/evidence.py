@@ -52,6 +52,10 @@ _DEFAULTS: dict[str, Any] = {
     "truth_share": 1.0,
     "n_unread_actuals": 0,
     "unread_actuals_until": "",
+    "refused_because": "",
+    "refused_is_dated": False,
+    "n_refused_actuals": 0,
+    "refused_actuals_because": "",
 }
 _SLICE = ["dataset", "window_start", "metric", "column_name", "slice_key", "slice_value"]
 MIN_COUNT = 3

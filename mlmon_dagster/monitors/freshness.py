@@ -42,8 +42,10 @@ def judge(evidence: Evidence) -> list[MonitorResult]:
     row until that is decided: by the next event (`first_event_time`, `next_after`), or by its not
     having come. A window fails only once as much time has passed since the silent windows began, so
     that rows on their way have their chance; before that there is no row for it either. Where
-    landing files are not read yet that may hold its rows (`n_unread`), it is NO_DATA. After rows
-    that are not counted yet there is no row, either.
+    landing files are not read yet that may hold its rows (`n_unread`), it is NO_DATA. It is, too,
+    where such a file was refused (`refused_because`) and an alert of the schema, no less severe,
+    tells of it.
+    After rows that are not counted yet there is no row, either.
     Late ground truth: see `judge_ground_truth`.
     """
     windows = list(production(evidence))
@@ -66,6 +68,10 @@ class _Silence:
         is_followed: Whether rows have come after it whose times are not known yet.
         is_after_uncounted: Whether the rows before it are not counted yet, so that neither the last
             event nor what is usual is known.
+        refused_because: What a refused file says that may hold its rows: one that is reported in
+            it, or in a later window of the same silence without a date in its name. Empty if there
+            is none.
+        refused_before: The same of the windows before it in the same silence.
     """
 
     last_event: pd.Timestamp | None
@@ -73,33 +79,42 @@ class _Silence:
     next_event: pd.Timestamp | None
     is_followed: bool
     is_after_uncounted: bool
+    refused_because: str
+    refused_before: str
 
 
 def _find_silences(windows: Sequence[Window]) -> list[_Silence | None]:
     """Return what surrounds each empty window, None for one with rows."""
-    ahead: list[tuple[pd.Timestamp | None, bool]] = []
+    ahead: list[tuple[pd.Timestamp | None, bool, str]] = []
     next_event = _known(windows[-1].get("next_after")) if windows else None
     is_followed = bool(windows) and windows[-1].get("is_followed") is True
+    refused = ""
     for window in reversed(windows):
-        ahead.append((next_event, is_followed))
+        ahead.append((next_event, is_followed, window["refused_because"] or refused))
+        if window["refused_because"] and not window["refused_is_dated"]:
+            refused = window["refused_because"]
         if window["n"] > 0:
+            refused = ""
             next_event = _known(window.get("first_event_time"))
             is_followed = next_event is None and window["is_waiting"]
             if next_event is None and not is_followed:
                 next_event = window["window_start"]
     last_event = _known(windows[0].get("last_before")) if windows else None
     since: pd.Timestamp | None = None
-    is_uncounted = False
+    is_uncounted, refused_before = False, ""
     found: list[_Silence | None] = []
-    for window, (following, is_followed) in zip(windows, reversed(ahead), strict=True):
+    for window, (following, is_followed, refused) in zip(windows, reversed(ahead), strict=True):
         if window["n"] > 0:
             last_event, since = _known(window.get("last_event_time")), None
+            refused_before = ""
             is_uncounted = last_event is None and window["is_waiting"]
             last_event = window["window_start"] if last_event is None else last_event
             found.append(None)
             continue
         since = window["window_start"] if since is None else since
-        found.append(_Silence(last_event, since, following, is_followed, is_uncounted))
+        around = (last_event, since, following, is_followed, is_uncounted)
+        found.append(_Silence(*around, refused, refused_before))
+        refused_before = refused_before or window["refused_because"]
     return found
 
 
@@ -183,6 +198,17 @@ def _judge_silence(evidence: Evidence, window: Window, silence: _Silence) -> Mon
             details={"unread_until": window["unread_until"]},
             threshold=limit,
         )
+    is_told = evidence.spec.monitors.schema_.severity in ("ERROR", monitor.severity)
+    if failed and silence.refused_because and is_told:
+        reason = no_verdict("freshness", "files_refused", 0)
+        return _of_predictions(
+            evidence,
+            window,
+            status=NO_DATA,
+            reason="files_refused",
+            message=f"{reason} {silence.refused_because}",
+            threshold=limit,
+        )
     return _of_predictions(
         evidence,
         window,
@@ -214,7 +240,13 @@ def _tell_silence(
 ) -> str:
     """Say since when it is silent, what of that time is not expected, and the limit."""
     limit = format_duration(evidence.spec.monitors.freshness.no_data_for)
-    if silence.last_event is None:
+    refused = silence.refused_because or silence.refused_before
+    if refused and silence.last_event is None:
+        first = "No prediction was taken in, and a file was refused"
+    elif refused:
+        when = _when(evidence, silence.last_event)
+        first = f"No prediction was taken in since {when}; a file was refused"
+    elif silence.last_event is None:
         first = "No prediction in this window, and none was taken in before it"
     else:
         first = f"No prediction since {_when(evidence, silence.last_event)}"
@@ -224,7 +256,8 @@ def _tell_silence(
         parts += _tell_pauses(evidence, count.calendar, start.timestamp(), count.end)
         hours = round(lasted / 3600)
         parts.append(f"{hours:,} expected hour{'s are' if hours != 1 else ' is'} missing")
-    return "; ".join([*parts, f"the limit is {limit}."])
+    told = "; ".join([*parts, f"the limit is {limit}."])
+    return f"{told} {refused}".rstrip()
 
 
 def _tell_pauses(evidence: Evidence, calendar: Calendar, start: float, end: float) -> list[str]:

@@ -25,6 +25,7 @@ from mlmon_dagster.spec.baseline import GRAINS
 from mlmon_dagster.spec.declaration import SHORTEST_CLOSING
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.monitors import Condition
+from mlmon_dagster.spec.names import counted
 from mlmon_dagster.spec.windows import TruthTiming, closing_age, due_age
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 
@@ -167,6 +168,9 @@ def _judge(evidence: Evidence, window: Window) -> MonitorResult:
             details={"unread_until": window["unread_actuals_until"]},
         )
     has = f"{k:,} of {n:,} predictions have it{_usual(found.usual)}."
+    if failed and (refused := int(window["n_refused_actuals"])):
+        has += f" {counted(refused, 'file')} of ground truth refused since then. "
+        has += str(window["refused_actuals_because"])
     return _row(
         evidence,
         window,

@@ -143,8 +143,7 @@ def _judge_window(evidence: Evidence, window: Window) -> MonitorResult:
     if files:
         refused = f"{counted(files, 'file')} quarantined"
         rest = message if bad else f"of {rows:,} rows none is bad."
-        why = str(window.get("refused_because") or "").splitlines()  # names the file
-        message = " ".join([f"{refused}; {rest}", *why[:1]])
+        message = f"{refused}; {rest} {window['refused_because']}".rstrip()
     changes = _texts(window.get("changes"))
     if changes:
         told = f"Columns changed: {'; '.join(changes[:3])}"

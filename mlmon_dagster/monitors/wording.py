@@ -85,6 +85,7 @@ REASONS = {
     "holiday": "it is a holiday",
     "not_expected": "no prediction is expected then",
     "files_unread": "files that may hold its rows have landed and are not read yet",
+    "files_refused": "a file that may hold its rows was refused",
     "not_computed": "it was not computed",
     "learning": "learning; there is no baseline yet to compare with",
     "no_baseline": "there is no baseline",

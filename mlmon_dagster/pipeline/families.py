@@ -20,7 +20,9 @@ from mlmon_dagster.pipeline.column_changes import ColumnChanges
 from mlmon_dagster.pipeline.reported_files import (
     expected_of,
     files_with_expectations,
+    first_line_of,
     quarantined_files,
+    refusals_behind,
     repeating_files,
     reported_in,
     sent_again,
@@ -261,7 +263,7 @@ def _schema_facts(work: Work, windows: Sequence[Window]) -> list[Facts]:
                 **unplaced_of(reported_in(unplaced, window, spec.time)),
                 "n_quarantined": len(quarantined),
                 "quarantined": quarantined,
-                "refused_because": next(iter(refused["error"].astype(str)), ""),
+                "refused_because": first_line_of(refused),
                 "changes": [f"{seen.change.text()} ({seen.path})" for seen in changed],
                 **sent_again(reported_in(taken, window, spec.time)),
                 "expectations": expected_of(reported_in(expected, window, spec.time)),
@@ -290,8 +292,10 @@ def _schema_limits(spec: ModelSpec) -> str:
 
 def _freshness_facts(work: Work, windows: Sequence[Window]) -> list[Facts]:
     unread, around = silence.unread_files(work, windows), silence.silence_facts(work, windows)
+    refused = refusals_behind(work, windows)
     return [
-        {**own, **unread.get(window.start, {})} for window, own in zip(windows, around, strict=True)
+        {**own, **unread.get(window.start, {}), **files}
+        for window, own, files in zip(windows, around, refused, strict=True)
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
@@ -71,6 +72,35 @@ def expected_of(files: pd.DataFrame) -> list[Result]:
 def quarantined_files(work: Work) -> pd.DataFrame:
     """Return the files of the model that were refused as a whole."""
     return manifest.files(work.project.store.state, work.spec.model, status="quarantined")
+
+
+def refusals_behind(work: Work, windows: Sequence[Window]) -> list[dict[str, object]]:
+    """Return for each window the refused files that may hold what it misses.
+
+    Returns:
+        ``refused_because``, what the first refused file of predictions says that is reported in
+        it, and ``refused_is_dated``, whether a date in its name says that it is of no other;
+        ``n_refused_actuals`` and ``refused_actuals_because``, of files of ground truth that came
+        after it. An empty mapping for each window where no file was ever refused.
+    """
+    files = quarantined_files(work)
+    if files.empty:
+        return [{} for _ in windows]
+    found: list[dict[str, object]] = []
+    for window in windows:
+        mine = reported_in(files[files["stream"] == "predictions"], window, work.spec.time)
+        later = files[(files["stream"] == "actuals") & (files["first_seen"] >= window.end)]
+        named = [window_named_by(str(path), work.spec.time) for path in mine["path"][:1]]
+        found.append(
+            {"refused_because": first_line_of(mine), "refused_is_dated": window in named,
+             "n_refused_actuals": len(later), "refused_actuals_because": first_line_of(later)}
+        )  # fmt: skip
+    return found
+
+
+def first_line_of(files: pd.DataFrame) -> str:
+    """Return what the first of some refused files says, which names it."""
+    return next(iter(files["error"].astype(str)), "").partition("\n")[0]
 
 
 def unplaced_rows(work: Work, seen_from: dt.datetime) -> pd.DataFrame:

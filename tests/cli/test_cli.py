@@ -106,7 +106,7 @@ def test_validate_tells_what_is_wrong_with_expectations_by_line(
         "    arguments:\n"
         "      column: agee\n"
         "      max_value: 3\n"
-        "    severity: quarantine\n"
+        "    severity: refuse\n"
     )
 
     ended = mlmon("--project", folder, "validate")

@@ -68,7 +68,7 @@ def test_an_alert_on_refused_rows_leads_to_what_was_refused_and_why(
 
     assert ended.code == 0, ended.err
     whole, *rows = ended.out.splitlines()
-    assert whole.startswith("landing/churn/actuals/whole.parquet: 40 of 40 rows are bad")
+    assert whole.startswith("landing/churn/actuals/whole.parquet: 40 of 40 rows cannot be stored")
     assert [row.split(": ")[0] for row in rows] == [
         "landing/churn/predictions/p.parquet, row 4, column 'score'",
         "landing/churn/predictions/p.parquet, row 5, column 'at'",

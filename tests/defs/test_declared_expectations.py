@@ -17,7 +17,7 @@ EXPECTATIONS = """\
 expectations:
   - {expect: expect_column_values_to_match_regex, arguments: {column: region, regex: "^z"}}
   - {expect: expect_column_values_to_be_in_set, arguments: {column: age, value_set: [1.0]}}
-  - {expect: expect_column_pair_values_a_to_be_greater_than_b, severity: quarantine,
+  - {expect: expect_column_pair_values_a_to_be_greater_than_b, severity: refuse,
      arguments: {column_A: balance, column_B: age}}
   - {expect: expect_column_to_exist, severity: ERROR, arguments: {column: age}}
 """

@@ -22,6 +22,7 @@ from tests.ingest.landing import (
     ingest,
     land,
     letters_of,
+    log_content,
     parquet_bytes,
     revisions,
     truths,
@@ -44,7 +45,6 @@ CASES = [
     (PREDICTIONS, "id", "", "null_required", "text or an integer"),
     (PREDICTIONS, "at", None, "null_required", "ISO 8601"),
     (PREDICTIONS, "score", None, "null_required", "a number"),
-    (PREDICTIONS, "region", None, "null_not_allowed", "text"),
     (PREDICTIONS, "score", "high", "wrong_type", "a number"),
     (PREDICTIONS, "score", "0,5", "wrong_type", "a number"),
     (PREDICTIONS, "age", "NA", "wrong_type", "a number"),
@@ -147,7 +147,7 @@ def test_values_of_bad_rows_are_in_no_message_and_no_table(store: Store, project
 def test_row_with_several_faults_is_one_bad_row_with_a_letter_for_each(
     store: Store, project: Path
 ) -> None:
-    frame = _with(_with(events(10), "score", "9"), "region", None)
+    frame = _with(_with(events(10), "score", "9"), "decision", "2")
     land(project, f"{PREDICTIONS}/a.csv", frame)
 
     (file,) = ingest(store, credit_spec(), project).files
@@ -156,7 +156,31 @@ def test_row_with_several_faults_is_one_bad_row_with_a_letter_for_each(
     found = {
         (letter["reason"], letter["column_name"]) for letter in letters_of(store, credit_spec())
     }
-    assert found == {("score_out_of_range", "score"), ("null_not_allowed", "region")}
+    assert found == {("score_out_of_range", "score"), ("wrong_type", "prediction")}
+
+
+def test_no_null_of_a_feature_refuses_a_row_or_a_file(store: Store, project: Path) -> None:
+    assert not credit_spec().features["region"].nullable
+    land(project, f"{PREDICTIONS}/a.csv", events(40, region=[None] * 20 + ["north"] * 20))
+
+    (file,) = ingest(store, credit_spec(), project).files
+
+    assert (file.status, file.n_new, file.n_bad) == ("done", 40, 0)
+    [rows] = [found for found in log_content(store, credit_spec()).values() if found]
+    assert sum("('region', None)" in row for row in rows) == 20
+
+
+def test_rows_that_a_rule_refuses_never_refuse_their_file(store: Store, project: Path) -> None:
+    """More than ten and more than max_bad_rate of them are refused, and the others are stored."""
+    rule = {"expect": "expect_column_values_to_not_be_null", "severity": "refuse",
+            "arguments": {"column": "region"}}  # fmt: skip
+    spec = credit_spec(expectations=[rule])
+    land(project, f"{PREDICTIONS}/a.csv", events(40, region=[None] * 20 + ["north"] * 20))
+
+    (file,) = ingest(store, spec, project).files
+
+    assert (file.status, file.n_new, file.n_bad) == ("done", 20, 20)
+    assert {letter["reason"] for letter in letters_of(store, spec)} == {"expectation"}
 
 
 def test_file_is_quarantined_above_ten_bad_rows_and_the_bad_rate(
@@ -174,7 +198,7 @@ def test_file_is_quarantined_above_ten_bad_rows_and_the_bad_rate(
     assert found["rate"] == ("done", 1188, 12)
     assert found["many"] == ("quarantined", 0, 1000)
     (many,) = report.of("quarantined")
-    assert "11 of 1,000 rows are bad (11 score_out_of_range in 'score')" in many.message
+    assert "11 of 1,000 rows cannot be stored (11 score_out_of_range in 'score')" in many.message
     assert "expected at most 1.00%" in many.message
     assert len(many.bad_rows) == 5
 

@@ -68,7 +68,7 @@ def results_of(store: Store, spec: ModelSpec, stream: str = "predictions") -> li
         ({**REGEX, "arguments": {"regex": "x"}}, ("arguments",), "'column' is missing"),
         ({**MEAN, "arguments": {"column": "age", "max_value": "many"}},
          ("arguments", "max_value"), "not a valid float"),
-        ({**MEAN, "severity": "quarantine"}, ("severity",), "finds no rows to quarantine"),
+        ({**MEAN, "severity": "refuse"}, ("severity",), "finds no rows to refuse"),
         ({**MEAN, "arguments": {**MEAN["arguments"], "meta": {}}}, ("arguments", "meta"),
          "not for a spec to say"),
     ],
@@ -101,7 +101,7 @@ def test_rows_that_an_expectation_refuses_go_to_quarantine_and_the_others_are_ke
     changed: dict[str, Any],
     bad: list[int],
 ) -> None:
-    spec = spec_with({**expectation, "severity": "quarantine"})
+    spec = spec_with({**expectation, "severity": "refuse"})
     land(project, f"{PREDICTIONS}/a.parquet", events(4, **changed))
 
     (file,) = ingest(store, spec, project).files
@@ -141,7 +141,7 @@ def test_what_cannot_be_evaluated_is_a_result_that_quotes_no_personal_value(
     store: Store, project: Path, pii: bool
 ) -> None:
     spec = spec_with(
-        {"expect": f"{CLASSES}:ExpectTooMuch", "severity": "quarantine"},
+        {"expect": f"{CLASSES}:ExpectTooMuch", "severity": "refuse"},
         {**REGEX, "expect": "expect_no_such_thing"},
         REGEX,
         features__age__pii=pii,
@@ -160,7 +160,7 @@ def test_what_cannot_be_evaluated_is_a_result_that_quotes_no_personal_value(
 
 
 def test_rows_that_are_bad_already_are_not_judged(store: Store, project: Path) -> None:
-    spec = spec_with({**REGEX, "severity": "quarantine"})
+    spec = spec_with({**REGEX, "severity": "refuse"})
     frame = events(4, region=["west", "north", "north", "north"], score=[7.0, 0.1, 0.1, 0.1])
     land(project, f"{PREDICTIONS}/a.parquet", frame)
 
@@ -173,13 +173,13 @@ def test_rows_that_are_bad_already_are_not_judged(store: Store, project: Path) -
 def test_refused_rows_are_read_again_once_the_expectation_is_corrected(
     store: Store, project: Path
 ) -> None:
-    strict = spec_with({**REGEX, "severity": "quarantine"})
+    strict = spec_with({**REGEX, "severity": "refuse"})
     land(project, f"{PREDICTIONS}/a.parquet", events(4, region=["west", "n", "north", "north"]))
     assert ingest(store, strict, project).files[0].n_bad == 2
     arguments = {"column": "region", "regex": "^(north|west)$"}
 
     (again,) = ingest(
-        store, spec_with({**REGEX, "arguments": arguments, "severity": "quarantine"}), project
+        store, spec_with({**REGEX, "arguments": arguments, "severity": "refuse"}), project
     ).files
 
     assert (again.is_again, again.n_new, again.n_bad) == (True, 1, 1)
@@ -187,7 +187,7 @@ def test_refused_rows_are_read_again_once_the_expectation_is_corrected(
 
 def test_only_what_refuses_rows_decides_whether_they_are_read_again() -> None:
     plain, warned = credit_spec(), spec_with(REGEX)
-    refusing = spec_with({**REGEX, "severity": "quarantine"})
+    refusing = spec_with({**REGEX, "severity": "refuse"})
 
     digests = [reading_of(spec, "predictions") for spec in (plain, warned, refusing)]
 
@@ -197,7 +197,7 @@ def test_only_what_refuses_rows_decides_whether_they_are_read_again() -> None:
 def test_ground_truth_has_expectations_of_its_own(store: Store, project: Path) -> None:
     values = {"expect": "expect_column_values_to_be_in_set", "stream": "actuals",
               "arguments": {"column": "actual", "value_set": [0.0]}}  # fmt: skip
-    spec = spec_with({**values, "severity": "quarantine"})
+    spec = spec_with({**values, "severity": "refuse"})
     land(project, f"{ACTUALS}/a.parquet", truths(4))
 
     (file,) = ingest(store, spec, project).files

@@ -33,8 +33,9 @@ def test_suite_follows_the_spec() -> None:
     found = {(r.expectation, r.column.name) for r in rules_of(SPEC, "predictions")}
 
     assert ("ExpectColumnValuesToBeBetween", "score") in found
-    assert ("ExpectColumnValuesToNotBeNull", "region") in found
-    assert ("ExpectColumnValuesToNotBeNull", "age") not in found, "it is nullable"
+    not_null = {name for rule, name in found if rule == "ExpectColumnValuesToNotBeNull"}
+    assert not_null >= {"prediction_id", "event_time", "score"}
+    assert not not_null & SPEC.features.keys(), "a null of a feature is a finding"
     assert ("ExpectColumnValuesToBeInSet", "dataset") in found
     exist = {name for rule, name in found if rule == "ExpectColumnToExist"}
     assert exist >= {"prediction_id", "event_time", "score", "age", "region", "member"}
@@ -47,14 +48,14 @@ def test_rows_of_each_file_of_a_batch_are_its_own(tmp_path: Path) -> None:
     drafts = [
         _draft(tmp_path, events(4, score=[0.1, 7.0, 0.1, 0.1]), "a"),
         _draft(tmp_path, events(0), "b"),
-        _draft(tmp_path, events(3, region=["x", "y", None]), "c"),
+        _draft(tmp_path, events(3, score=[0.1, 0.2, None]), "c"),
     ]
 
     first, empty, last = judge(drafts, SPEC, "predictions")
 
     assert [(f.reason, f.rows.tolist()) for f in first.faults] == [("score_out_of_range", [1])]
     assert (empty.faults, empty.report["n_rows"]) == ((), 0)
-    assert [(f.reason, f.rows.tolist()) for f in last.faults] == [("null_not_allowed", [2])]
+    assert [(f.reason, f.rows.tolist()) for f in last.faults] == [("null_required", [2])]
     assert first.report["failed"] == [
         {"expectation": "ExpectColumnValuesToBeBetween", "column": "score", "rows": 1}
     ]

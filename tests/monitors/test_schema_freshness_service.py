@@ -30,7 +30,7 @@ def test_bad_rows_within_the_declared_share_are_fine():
 
 
 def test_a_quarantined_file_fails_a_window_that_is_otherwise_empty():
-    refused = {"quarantined": ["a.csv"], "refused_because": "a.csv: not UTF-8; expected text.\n."}
+    refused = {"quarantined": ["a.csv"], "refused_because": "a.csv: not UTF-8; expected text."}
     row = verdicts("schema", [], [window(n=0, n_quarantined=1, **refused)])[0]
     assert row["status"] == "ERROR"
     assert row["message"] == (
@@ -82,6 +82,54 @@ def test_an_empty_day_waits_for_files_that_may_hold_its_rows():
         "No verdict on freshness: files that may hold its rows have landed and are not read yet "
         "(n 0)."
     )
+
+
+REFUSED = {"refused_because": "in/a.csv: 20 of 40 rows cannot be stored."}
+
+
+def test_an_empty_day_whose_file_was_refused_points_at_the_file():
+    [row] = silence([window(n=0, **REFUSED)])
+    assert (row["status"], row["reason"]) == ("NO_DATA", "files_refused")
+    assert row["message"] == (
+        "No verdict on freshness: a file that may hold its rows was refused (n 0). "
+        "in/a.csv: 20 of 40 rows cannot be stored."
+    )
+
+
+def test_a_refused_file_hides_no_silence_that_its_own_alert_is_milder_than():
+    model = spec(schema={"severity": "WARN"})
+    [row] = silence([window(n=0, **REFUSED)], model=model)
+    assert row["status"] == "ERROR"
+    assert row["message"].endswith("the limit is 26h. in/a.csv: 20 of 40 rows cannot be stored.")
+    assert row["message"].startswith("No prediction was taken in, and a file was refused;")
+
+
+def test_a_silence_after_a_refused_file_fails_and_says_so():
+    days = [window(DAY + i * ONE_DAY, n=n, **more) for i, (n, more) in
+            enumerate([(9, {}), (0, REFUSED), (0, {}), (9, {}), (0, {})])]  # fmt: skip
+    rows = silence(days)
+    assert [row["status"] for row in rows] == ["OK", "NO_DATA", "ERROR", "OK", "ERROR"]
+    assert "a file was refused" in rows[2]["message"]
+    assert "in/a.csv" in rows[2]["message"]
+    assert "refused" not in rows[4]["message"]
+
+
+@pytest.mark.parametrize(("is_dated", "first"), [(False, "NO_DATA"), (True, "ERROR")])
+def test_a_refused_file_may_be_of_earlier_empty_days_unless_its_name_has_the_day(is_dated, first):
+    days = [window(), window(DAY + ONE_DAY, n=0),
+            window(DAY + 2 * ONE_DAY, n=0, refused_is_dated=is_dated, **REFUSED)]  # fmt: skip
+    assert [row["status"] for row in silence(days)] == ["OK", first, "NO_DATA"]
+
+
+def test_late_ground_truth_names_the_file_of_it_that_was_refused():
+    because = "in/t.csv: column 'label' is missing."
+    rows = verdicts(
+        "freshness", [],
+        [window(n_expected=1000, n_actual=0, n_refused_actuals=2, refused_actuals_because=because)],
+        now=NOW + dt.timedelta(days=200),
+    )  # fmt: skip
+    assert rows[1]["status"] == "ERROR"
+    assert rows[1]["message"].endswith(f"2 files of ground truth refused since then. {because}")
 
 
 def test_overdue_ground_truth_waits_for_files_that_may_hold_it():

@@ -127,3 +127,30 @@ def test_14_days_with_5_percent_nulls_are_all_monitored_and_the_null_share_names
     assert failing["value"].unique().tolist() == [0.05]
     for message in failing["message"]:
         assert "All of these 20 rows have channel = shop" in message
+
+
+@pytest.mark.slow
+def test_while_a_file_is_refused_freshness_points_at_it_and_once_it_is_mended_is_fine(
+    shop: Shop,
+) -> None:
+    last = 4
+    shop.land("003", orders(3))
+    scores = orders(last)["score"].astype(str)
+    shop.land("004", orders(last).assign(score=scores.where(scores.index % 2 == 0, "high")))
+    shop.now = at(last + 2, 6)
+    shop.look()
+
+    def said() -> pd.Series:
+        found = monitor_results.newest(
+            shop.project.store.state, "shop", at(last), at(last + 1), "freshness"
+        )
+        return found.set_index("metric").loc["no_data_for"]
+
+    assert list(shop.files("quarantined")["path"]) == ["landing/shop/predictions/004.csv"]
+    assert (said()["status"], said()["reason"]) == ("NO_DATA", "files_refused")
+    assert "landing/shop/predictions/004.csv: 200 of 400 rows cannot be stored" in said()["message"]
+    assert "No prediction" not in said()["message"]
+
+    shop.land("004-mended", orders(last))
+    shop.look()
+    assert said()["status"] == "OK"

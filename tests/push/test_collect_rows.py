@@ -38,14 +38,14 @@ SPEC = push_spec(
 
 def test_all_reasons_of_a_bad_batch_are_told_and_nothing_is_stored(collector: Running) -> None:
     rows = [row(0), row(1, score=1.5, age="old"), row(2, at="2024-02-29T10:00:00"),
-            row(3, at="2030-01-01T00:00:00Z", region=None)]  # fmt: skip
+            row(3, at="2030-01-01T00:00:00Z", region=None, id=None)]  # fmt: skip
     answer = collector.post(rows)
 
     assert answer.status == 422
     told = {(e["row"], e["column"], e["reason"]) for e in answer.json["errors"]}
     assert told == {
         (1, "score", "score_out_of_range"), (1, "age", "wrong_type"), (2, "at", "naive_time"),
-        (3, "at", "future_time"), (3, "region", "null_not_allowed"),
+        (3, "at", "future_time"), (3, "id", "null_required"),
     }  # fmt: skip
     assert answer.json["n_errors"] == 5
     assert {e["expected"] for e in answer.json["errors"] if e["column"] == "score"} == {

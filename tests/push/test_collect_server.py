@@ -71,7 +71,7 @@ def test_no_value_of_a_row_is_ever_logged(
     collector: Running, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with caplog.at_level(logging.DEBUG, "mlmon_dagster"):
-        assert collector.post([row(0, region=None, id="secret")]).status == 422
+        assert collector.post([row(0, score=None, id="secret")]).status == 422
 
         hidden = "sec" + "ret"
 
@@ -82,7 +82,7 @@ def test_no_value_of_a_row_is_ever_logged(
         answer = collector.post([row(0, id="secret")])
     assert answer.status == 500
     assert b"secret" not in answer.body
-    assert "null_not_allowed" in caplog.text
+    assert "null_required" in caplog.text
     assert "ValueError" in caplog.text
     assert "secret" not in caplog.text
 

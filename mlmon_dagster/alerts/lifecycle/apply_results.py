@@ -75,7 +75,7 @@ _WHEN_MATURE = ("no_actuals",)
 # Told by other alerts, over by themselves, or known to whoever installed it.
 _EXPLAINED = (
     "no_rows", "no_records", "not_expected", "holiday", "given_by_window", "files_unread",
-    "schema", "labels_still_coming", "arrival_unknown", "no_actuals",
+    "files_refused", "schema", "labels_still_coming", "arrival_unknown", "no_actuals",
     "no_scikit_learn", "undecided", "few_shared_windows", "sample_ratio",
 )  # fmt: skip
 # Windows with predictions in a row without a verdict: a week of days, two days of hours.
