@@ -264,7 +264,9 @@ def _path(name: str) -> dict[str, object]:
 def _row_schema(columns: Sequence[Column]) -> dict[str, object]:
     return {
         "type": "object",
-        "required": [c.source for c in columns if c.must_exist and (c.is_feature or not c.nullable)],
+        "required": [
+            c.source for c in columns if c.must_exist and (c.is_feature or not c.nullable)
+        ],
         "properties": {c.source: _cell_schema(c) for c in columns},
     }
 

@@ -31,8 +31,7 @@ FILE_REASONS: Final = {
     "not_utf8": "Save the file as UTF-8 and write it again",
     "wrong_column_type": "Write the column with the expected type",
     "too_large": "Split the file, or raise the limit under 'source'",
-    "too_many_bad": "Correct the rows and write the file again, correct the spec if it is wrong, or "
-    "raise max_bad_rate",
+    "too_many_bad": "Correct the rows and write the file again, or the spec, or raise max_bad_rate",
     "unknown_format": f"Set 'format' under 'source' to {_FORMATS}",
     "no_access": "Give the user that ingests the right to read it, or mount the disk again",
     "source_failed": "Mend that; it is tried again at the next ingest, and nothing is lost",

@@ -241,16 +241,13 @@ def _tell_silence(
     """Say since when it is silent, what of that time is not expected, and the limit."""
     limit = format_duration(evidence.spec.monitors.freshness.no_data_for)
     refused = silence.refused_because or silence.refused_before
-    if refused and silence.last_event is None:
-        first = "No prediction was taken in, and a file was refused"
-    elif refused:
-        when = _when(evidence, silence.last_event)
-        first = f"No prediction was taken in since {when}; a file was refused"
-    elif silence.last_event is None:
-        first = "No prediction in this window, and none was taken in before it"
+    if silence.last_event is None and not refused:
+        parts = ["No prediction in this window, and none was taken in before it"]
+    elif not refused:
+        parts = [f"No prediction since {_when(evidence, start)}"]
     else:
-        first = f"No prediction since {_when(evidence, silence.last_event)}"
-    parts = [first]
+        since = "" if silence.last_event is None else f" since {_when(evidence, start)}"
+        parts = [f"No prediction was taken in{since}", "a file was refused"]
     whole = count.end - start.timestamp()
     if count.calendar is not None and lasted < whole:
         parts += _tell_pauses(evidence, count.calendar, start.timestamp(), count.end)

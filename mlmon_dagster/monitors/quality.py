@@ -120,9 +120,7 @@ def _judge_column(evidence: Evidence, window: Window, metric: str, column: str) 
     )
 
 
-def _crowded_slices(
-    evidence: Evidence, window: Window, row: MetricSample
-) -> list[dict[str, Any]]:
+def _crowded_slices(evidence: Evidence, window: Window, row: MetricSample) -> list[dict[str, Any]]:
     """Return the slices that hold more of the broken values than lots would give them.
 
     The slice with the most beyond its part comes first.

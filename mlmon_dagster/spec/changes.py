@@ -108,7 +108,7 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule("actuals", ("unmatched_after",), "kept", "the next ingest that brings ground truth"),
     Rule("features.<name>", ("from", "alias"), "followed", f"the next file; {_REFIT}"),
     Rule("features.<name>", ("min", "max", "pii"), "followed", _REFIT),
-    Rule("features.<name>", ("nullable",), "kept", _FILES),
+    Rule("features.<name>", ("nullable",), "kept", f"{_FILES}; {_JUDGED}"),
     Rule("features.<name>", ("null_rate",), "kept", _JUDGED),
     Rule("features.<name>", ("unit", "importance", "description"), "kept",
          "pages, reports and messages written from now on"),

@@ -69,7 +69,9 @@ def test_a_feature_where_many_nulls_are_usual_has_a_limit_of_its_own():
 
 @pytest.mark.parametrize(("count", "status"), [(8, "OK"), (50, "WARN")])
 def test_a_feature_of_which_no_null_is_expected_warns_of_a_share_past_a_hundredth(count, status):
-    row = only(verdicts("quality", [rate("null_rate", "city", count, 1000)]), "quality/null_rate/city")
+    row = only(
+        verdicts("quality", [rate("null_rate", "city", count, 1000)]), "quality/null_rate/city"
+    )
     assert (row["status"], row["threshold"]) == (status, "above 0.01")
 
 

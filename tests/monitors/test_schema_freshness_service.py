@@ -101,7 +101,7 @@ def test_a_refused_file_hides_no_silence_that_its_own_alert_is_milder_than():
     [row] = silence([window(n=0, **REFUSED)], model=model)
     assert row["status"] == "ERROR"
     assert row["message"].endswith("the limit is 26h. in/a.csv: 20 of 40 rows cannot be stored.")
-    assert row["message"].startswith("No prediction was taken in, and a file was refused;")
+    assert row["message"].startswith("No prediction was taken in; a file was refused;")
 
 
 def test_a_silence_after_a_refused_file_fails_and_says_so():

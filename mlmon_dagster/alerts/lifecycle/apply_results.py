@@ -3,8 +3,9 @@
 A broken window explains its own drift and performance, a broken column its drift. A window is
 broken when its rows did not arrive (freshness fails), or when what arrived is not what the model
 saw: files refused as a whole, more rows that cannot be stored than a file may have, or another
-failing ERROR of the schema. A few of them, rows that a rule refuses, or a WARN, leave the rest of the window fit to judge. A column whose values
-are missing, unseen or out of range has drifted for that reason.
+failing ERROR of the schema. A few of them, rows that a rule refuses, or a WARN, leave the rest of
+the window fit to judge. A column whose values are missing, unseen or out of range has drifted for
+that reason.
 
 Columns whose quality fails at once are one alert: one feed is down, not seven columns. And families
 that could not be judged for long are an alert too, one for each condition that keeps them from it.
@@ -76,7 +77,6 @@ _WHEN_MATURE = ("no_actuals",)
 _EXPLAINED = (
     "no_rows", "no_records", "not_expected", "holiday", "given_by_window", "files_unread",
     "files_refused", "schema", "labels_still_coming", "arrival_unknown", "no_actuals",
-    "no_scikit_learn", "undecided", "few_shared_windows", "sample_ratio",
 )  # fmt: skip
 # Windows with predictions in a row without a verdict: a week of days, two days of hours.
 _PATIENCE: dict[Granularity, int] = {"hour": 48, "day": 7, "week": 3, "month": 2}
