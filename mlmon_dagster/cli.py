@@ -191,8 +191,18 @@ def validate(project: Project) -> None:
             f"{spec.model}: ok ({spec.task}, {len(spec.features)} features, "
             f"{spec.time.granularity} windows from {spec.time.start})"
         )
+    _warn_of_notes(project.models_folder)
     if found.broken:
         raise ConfigError("\n".join(broken.problems for broken in found.broken))
+
+
+def _warn_of_notes(folder: Path) -> None:
+    """Say what ``mlmon init`` left to a person in the specs, and is there still."""
+    from mlmon_dagster.scaffold.notes import notes_of
+
+    for path in sorted(folder.glob("*.y*ml")):
+        for note in notes_of(path.read_text(encoding="utf-8", errors="replace")):
+            click.echo(f"{path.name}: to be decided: {note}. Then delete this line.", err=True)
 
 
 def _store_that_is_there(project: Project) -> Store | None:

@@ -22,6 +22,13 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="A file of ground truth; repeat for more. [default: told from FILES by their columns]",
 )
+@click.option(
+    "--role",
+    "roles",
+    multiple=True,
+    metavar="COLUMN=ROLE",
+    help="What a column is, such as yhat=prediction; repeat for more. [default: guessed]",
+)
 @click.option("--model", help="The model's name. [default: from the name of the file]")
 @click.option("--zone", help="Time zone of the windows. [default: that of the times, else UTC]")
 @click.option("--owner", default="team:ml", show_default=True, help="Who is told of alerts.")
@@ -37,6 +44,7 @@ def init(
     project: Project,
     files: tuple[Path, ...],
     actuals: tuple[Path, ...],
+    roles: tuple[str, ...],
     model: str | None,
     zone: str | None,
     owner: str,
@@ -49,14 +57,15 @@ def init(
     is written with its reason. Parquet, CSV and JSON Lines are read. Ground truth is used from the
     same files, or from files of its own, which are told by their columns.
     """
+    from mlmon_dagster.scaffold.notes import notes_of
     from mlmon_dagster.scaffold.proposal import model_name, propose
-    from mlmon_dagster.scaffold.spec_text import notes_of
 
     name = model or model_name(files[0])
     target = out or project.models_folder / f"{name}.yaml"
     if str(target) != "-" and target.exists() and not force:
         raise ConfigError(f"{target} exists. Use --force to replace it, or --out for another file.")
-    text = propose(project.folder, files, name, zone, owner, project.now(), actuals)
+    given = dict(map(_role_and_column, roles))
+    text = propose(project.folder, files, name, zone, owner, project.now(), actuals, given)
     if str(target) == "-":
         click.echo(text, nl=False)
         return
@@ -65,3 +74,17 @@ def init(
     for note in notes_of(text):
         click.echo(f"Decide: {note}")
     click.echo(f"Wrote {target}. Read the comments, then: mlmon validate && mlmon run {name}")
+
+
+def _role_and_column(text: str) -> tuple[str, str]:
+    """Read ``COLUMN=ROLE``."""
+    from mlmon_dagster.scaffold.roles import ROLES
+    from mlmon_dagster.spec.names import did_you_mean, listed
+
+    column, is_there, role = text.rpartition("=")
+    if not is_there or not column:
+        raise ConfigError(f"--role {text}: write COLUMN=ROLE, such as --role yhat=prediction.")
+    if role not in ROLES:
+        hint = did_you_mean(role, ROLES) or "."
+        raise ConfigError(f"--role {text}: there is no role {role!r}{hint} Roles: {listed(ROLES)}")
+    return role, column

@@ -62,8 +62,9 @@ def evaluate(
             window_end, n, and as far as known n_actual, maturity, data_version, n_bad (refused
             rows), n_by_rule (those of them that a rule of the spec refuses), bad_reasons (JSON or
             dict, reason -> rows), n_quarantined (files), quarantined (their names), schema_broken
-            (drift and performance are then NO_DATA), actual_coverage, first_event_time, last_event_time, calendar (a
-            `metrics.presence.Calendar`), last_before, next_after and is_followed, see `freshness`.
+            (drift and performance are then NO_DATA), actual_coverage, first_event_time,
+            last_event_time, calendar (a `metrics.presence.Calendar`), last_before, next_after and
+            is_followed, see `freshness`.
         now: The moment of judging, timezone-aware; only freshness looks at it.
         run_id: Of the run that computed this.
         is_backfill: Handed through to the alerts.

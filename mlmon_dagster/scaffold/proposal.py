@@ -6,6 +6,7 @@ import datetime as dt
 import re
 from calendar import day_name
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from zoneinfo import ZoneInfo, available_timezones
@@ -33,6 +34,7 @@ from mlmon_dagster.scaffold.sample import (
     datasets_of_files,
     ending_of,
     facts_of,
+    match_ids,
     moments_of,
     offsets_of,
     read_sample,
@@ -42,7 +44,7 @@ from mlmon_dagster.scaffold.spec_text import Files, Scaffold, feature_names, spe
 from mlmon_dagster.spec import parse_model, window_containing
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.declaration import Datasets, Granularity, TimeSpec
-from mlmon_dagster.spec.names import RESERVED_MODELS, listed
+from mlmon_dagster.spec.names import RESERVED_MODELS, did_you_mean, listed
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -71,8 +73,11 @@ def propose(
     owner: str,
     now: dt.datetime,
     actuals: tuple[Path, ...] = (),
+    given: Mapping[str, str] | None = None,
 ) -> str:
     """Return the spec's text, which loads; without a zone that of the times is taken, or UTC.
+
+    ``given`` names the columns of roles that somebody says, so that they are not guessed.
 
     Raises:
         ConfigError: If the files cannot be read, have no column of time, or the spec that they
@@ -81,8 +86,10 @@ def propose(
     full = tuple(file for file in files if not file.is_file() or file.stat().st_size)
     streams = split_streams(full or files, actuals)
     sample = read_sample(streams.predictions)
+    truths, key = _truth_of(sample, streams) if streams.actuals else (None, "")
+    shared = [n for n in sample.table.column_names if truths and n in truths.table.column_names]
     facts = facts_of(sample.table)
-    roles = guess_roles(sample.table, facts, streams.shared if streams.actuals else None)
+    roles = guess_roles(sample.table, facts, shared if truths else None, given)
     if "event_time" not in roles.found:
         raise ConfigError(
             f"{streams.predictions[0]}: no column of times. Every event needs the moment of its "
@@ -98,13 +105,19 @@ def propose(
     truth = predictions if "actual" in roles.found else None
     of_truth: list[ColumnFacts] = []
     events = labelled = sample.table
-    if streams.actuals:
-        read = read_sample(streams.actuals)
-        labelled = read.table
-        of_truth = facts_of(read.table)
-        roles = with_actuals(roles, facts, of_truth)
-        events = with_truth(sample.table, read.table, roles)
-        truth = _files(folder, streams.actuals, read)
+    if truths is not None:
+        labelled = truths.table
+        of_truth = facts_of(truths.table)
+        roles = with_actuals(roles, facts, of_truth, given)
+        events = with_truth(sample.table, truths.table, roles)
+        truth = replace(_files(folder, streams.actuals, truths), key=key)
+    for role, name in (given or {}).items():
+        if role not in roles.found or name not in roles.found[role].columns:
+            known = [f.name for f in (*facts, *of_truth)]
+            raise ConfigError(
+                f"--role {name}={role}: no file has a column {name!r}, or it has another role"
+                f"{did_you_mean(name, known) or '.'} Columns: {listed(known)}"
+            )
     roles = with_prediction(with_score(roles, events, facts), events, facts)
     roles = with_labels(roles, events, [*facts, *of_truth])
     time = roles.found["event_time"].columns[0]
@@ -112,7 +125,7 @@ def propose(
     times = moments_of(served.table.column(time))
     first, last = times.min().to_pydatetime(), times.max().to_pydatetime()
     per_day = served.n_rows / max((last - first) / dt.timedelta(days=1), 1)
-    notes = [*_key_note(roles, streams), *_percent_note(roles, facts)]
+    notes = [*_key_note(roles, shared if truths else None), *_percent_note(roles, facts)]
     notes += _unlabelled_note(events, roles, facts)
     zone_reason = ""
     if zone is None:
@@ -122,13 +135,21 @@ def propose(
     local = zone if next(f for f in facts if f.name == time).is_utc else "UTC"
     days = times.dt.tz_convert(local)
     granularity = _granularity(per_day, days)
+    start = first.astimezone(ZoneInfo(local)).date()
+    if served.others:
+        start = last.astimezone(ZoneInfo(local)).date() + dt.timedelta(days=1)
+        notes.append(
+            f"every event of the sample is of the dataset {listed(served.others)}, none of "
+            f"production. Windows begin the day after the last of them; write the first day of "
+            "production under time.start"
+        )
     text = spec_text(
         Scaffold(
             model=model,
             predictions=predictions,
             actuals=truth,
-            start=first.astimezone(ZoneInfo(local)).date(),
-            end=_end(last, now, local, granularity),
+            start=start,
+            end=None if served.others else _end(last, now, local, granularity),
             zone=zone,
             granularity=granularity,
             owner=owner,
@@ -152,9 +173,8 @@ def propose(
         free = [f.name for f in (*facts, *of_truth) if f.name not in roles.used()]
         raise ConfigError(
             f"{error}\nNothing was written: names and values do not say which column that is. "
-            f"Not used for anything yet: {listed(free)}. Call it prediction, score or "
-            "actual in a copy of a file, run mlmon init on the copy, and put your name back into "
-            "the spec."
+            f"Not used for anything yet: {listed(free)}. Say which it is, such as "
+            f"--role {free[0] if free else 'COLUMN'}=prediction (or score, or actual)."
         ) from error
     return text
 
@@ -182,6 +202,32 @@ def _glob(folder: Path, files: tuple[Path, ...]) -> str:
     return f"{inside}/*{suffix}" if inside != "." else f"*{suffix}"
 
 
+def _truth_of(sample: Sample, streams: Streams) -> tuple[Sample, str]:
+    """Read ground truth, its id under the name that predictions have for it.
+
+    Returns:
+        A sample, and the name of the id in these files if that is another one; else "".
+
+    Raises:
+        ConfigError: If no column has ids of the predictions.
+    """
+    read = read_sample(streams.actuals)
+    matched = match_ids(sample.table, read.table)
+    if matched is not None:
+        mine, theirs = matched
+        names = [mine if name == theirs else name for name in read.table.column_names]
+        if len({*names}) == len(names):
+            return replace(read, table=read.table.rename_columns(names)), theirs
+    if not streams.shared:
+        wide, narrow = (", ".join(t.column_names[:10]) for t in (sample.table, read.table))
+        raise ConfigError(
+            f"{streams.predictions[0]} and {streams.actuals[0]} have no column in common, and no "
+            "two columns with the same ids in them, so ground truth cannot find its prediction. "
+            f"Columns: {wide}; and {narrow}. Write the id of the prediction into both."
+        )
+    return read, ""
+
+
 class _Served(NamedTuple):
     """The events of production, which windows start with.
 
@@ -190,12 +236,14 @@ class _Served(NamedTuple):
         n_rows: How many there are in all files.
         datasets: Dataset -> the words that mean it; empty if none are told.
         reason: Where these words stand.
+        others: The datasets of the rows, where none of them is of production.
     """
 
     table: pa.Table
     n_rows: float
     datasets: Mapping[str, list[str]]
     reason: str
+    others: tuple[str, ...] = ()
 
 
 def _served(
@@ -206,24 +254,31 @@ def _served(
     column = next((f for f in facts if guess and f.name == guess.columns[0]), None)
     if column is not None:
         kept = _in_production(sample.table, column)
+        reason = f"what {column.name} says"
+        if not kept.num_rows:
+            others = tuple(column.datasets or column.values)
+            return _Served(sample.table, sample.n_rows, column.datasets, reason, others)
         n_rows = sample.n_rows * len(kept) / len(sample.table)
-        return _Served(kept, n_rows, column.datasets, f"what {column.name} says")
-    datasets = datasets_of_files(files)
+        return _Served(kept, n_rows, column.datasets, reason)
+    datasets, reason = datasets_of_files(files), "words of the files' names"
     if not datasets:
         return _Served(sample.table, sample.n_rows, {}, "")
     told = Datasets.model_validate(datasets)
-    live = read_sample(tuple(f for f in files if told.of_path(f.name) in (None, PRODUCTION)))
-    return _Served(live.table, live.n_rows, datasets, "words of the files' names")
+    live = tuple(f for f in files if told.of_path(f.name) in (None, PRODUCTION))
+    if not live:
+        return _Served(sample.table, sample.n_rows, datasets, reason, tuple(datasets))
+    read = read_sample(live)
+    return _Served(read.table, read.n_rows, datasets, reason)
 
 
 def _in_production(table: pa.Table, column: ColumnFacts) -> pa.Table:
-    """Return the rows of production; all where none are named so."""
+    """Return the rows of production, those of no dataset among them."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     words = column.datasets.get(PRODUCTION, [PRODUCTION])
-    kept = table.filter(pc.is_in(table.column(column.name), pa.array(words)))
-    return kept if kept.num_rows else table
+    named = table.column(column.name)
+    return table.filter(pc.or_(pc.is_in(named, pa.array(words)), pc.is_null(named)))
 
 
 def _files(folder: Path, files: tuple[Path, ...], sample: Sample) -> Files:
@@ -270,15 +325,17 @@ def _shown_offset(seconds: int) -> str:
     return f"{sign}{minutes // 60:02}:{minutes % 60:02}"
 
 
-def _key_note(roles: Roles, streams: Streams) -> list[str]:
+def _key_note(roles: Roles, shared: list[str] | None) -> list[str]:
     """Say which columns of the key the files of ground truth do not have."""
-    missing = [c for c in roles.found["prediction_id"].columns if c not in streams.shared]
-    if not streams.actuals or not missing:
+    if shared is None:
+        return []
+    missing = [c for c in roles.found["prediction_id"].columns if c not in shared]
+    if not missing:
         return []
     return [
         f"ground truth cannot find its prediction, and its files will be refused: they have no "
-        f"{listed(missing)}, and {listed(list(streams.shared))} alone "
-        f"{'is' if len(streams.shared) == 1 else 'are'} not different in every row. Write an id of "
+        f"{listed(missing)}, and {listed(shared)} alone "
+        f"{'is' if len(shared) == 1 else 'are'} not different in every row. Write an id of "
         "the prediction into both kinds of files"
     ]
 

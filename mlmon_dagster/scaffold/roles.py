@@ -22,6 +22,10 @@ from mlmon_dagster.scaffold.sample import (
 )
 from mlmon_dagster.spec.baseline import DATASETS
 
+ROLES = (  # of one column each, as the spec lists them
+    "prediction_id", "event_time", "dataset", "model_version", "group", "rank", "score",
+    "prediction", "actual", "actual_time", "latency_ms", "status", "trace_id",
+)  # fmt: skip
 _MOST_CLASSES = 50
 _KEY_COLUMNS = 8  # more columns than this together are no key that a person would write
 
@@ -135,8 +139,8 @@ _RULES = (
           r"zeit(punkt|stempel)|date_?time|datum", _is_time),
     _Rule("score", r"p|p_\w+|(\w+_)?(score|prob|proba|probability|confidence|wk|risiko|risk|"
           r"\w*wahrscheinlichkeit)|(prob|proba|probability)_\w+", _is_score),
-    _Rule("prediction", r"(?!.*_(id|uuid|key|version)$)((y_?)?forecast|y_hat|predicted_\w+|"
-          r"(output|response)_(class|label|value)|"
+    _Rule("prediction", r"(?!.*_(id|uuid|key|version)$)((y_?)?forecast|(\w+_)?y_?hat|\w+_hat|"
+          r"predicted_\w+|(output|response)_(class|label|value)|"
           r"(\w+_|y)?(pred|prediction|predicted|estimate|decision|vorhersage|prognose|entscheidung|"
           r"schaetzung)(_(class|label|value))?)",
           _is_any),
@@ -186,8 +190,15 @@ _NO = {
 _SUMS_TO_ONE = 0.02  # how far from 1 the probabilities of a row may add up, in 99 of 100 rows
 
 
+def _guess_of(name: str) -> Guess:
+    return Guess((name,), "as it was said")
+
+
 def guess_roles(
-    table: pa.Table, facts: Sequence[ColumnFacts], shared: Sequence[str] | None = None
+    table: pa.Table,
+    facts: Sequence[ColumnFacts],
+    shared: Sequence[str] | None = None,
+    given: Mapping[str, str] | None = None,
 ) -> Roles:
     """Choose a column for each role that some column fits, by name and by values.
 
@@ -196,17 +207,23 @@ def guess_roles(
         facts: What its columns look like.
         shared: Columns that the files of ground truth have too, among which is the id; None where
             ground truth is in the same files.
+        given: Role -> column, where somebody has said it.
     """
-    found: dict[str, Guess] = {}
     free = {f.name: f for f in facts}
+    found = {
+        role: _guess_of(free.pop(name).name)
+        for role, name in (given or {}).items()
+        if name in free and (shared is None or role not in _OF_TRUTH)
+    }
     shap = _shap(free)
     scores = _class_scores(table, free)
     for column in (*shap.values(), *scores.values()):
         del free[column]
 
     def take(role: str, name: str, reason: str) -> None:
-        found[role] = Guess((name,), reason)
-        del free[name]
+        if role not in (given or {}):
+            found[role] = Guess((name,), reason)
+            del free[name]
 
     _ranking(table, free, take)
     _decided(table, free, scores, take)
@@ -222,7 +239,8 @@ def guess_roles(
         _actual(table, free, found, scores, take)
     if not scores and not found.keys() & {"score", "rank"}:
         _alike(table, free, found, take, looks_for_truth=shared is None)
-    found["prediction_id"] = _key(table, free, found, shared or ())
+    if "prediction_id" not in found:
+        found["prediction_id"] = _key(table, free, found, shared or ())
     if scores:
         found.pop("score", None)
     task, reason = _task({f.name: f for f in facts}, found, scores)
@@ -257,7 +275,10 @@ def _of_task(roles: Roles) -> Roles:
 
 
 def with_actuals(
-    roles: Roles, of_predictions: Sequence[ColumnFacts], facts: Sequence[ColumnFacts]
+    roles: Roles,
+    of_predictions: Sequence[ColumnFacts],
+    facts: Sequence[ColumnFacts],
+    given: Mapping[str, str] | None = None,
 ) -> Roles:
     """Add the roles of ground truth, from a sample of its own files.
 
@@ -265,6 +286,7 @@ def with_actuals(
         roles: Of the predictions.
         of_predictions: What their columns look like.
         facts: What the columns of a sample of ground truth look like.
+        given: Role -> column, where somebody has said it.
 
     Returns:
         The roles with ``actual``, ``actual_time`` and ``outcome`` as far as a column fits; what
@@ -272,8 +294,12 @@ def with_actuals(
     """
     known = {name for guess in roles.found.values() for name in guess.columns}
     free = {f.name: f for f in facts if f.name not in known}
-    found: dict[str, Guess] = {}
-    for rule in (rule for rule in _RULES if rule.role in _OF_TRUTH):
+    found = {
+        role: _guess_of(free.pop(name).name)
+        for role, name in (given or {}).items()
+        if role in _OF_TRUTH and name in free
+    }
+    for rule in (rule for rule in _RULES if rule.role in _OF_TRUTH and rule.role not in found):
         if fact := next(filter(rule.matches, free.values()), None):
             found[rule.role] = Guess((fact.name,), "by its name and values")
             del free[fact.name]

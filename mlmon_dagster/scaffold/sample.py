@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _ALIKE = 0.5  # of all their columns, that files of one stream share at least
+_ALMOST_ALL = 0.9  # of the rows of ground truth, which may be corrected, that have an id alone
+_SAME_IDS = 0.5  # of the ids of the smaller sample, that the other one has too
 Kind = Literal["numeric", "integer", "boolean", "datetime", "category", "text", "other"]
 _WORD_STARTS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[^A-Za-z0-9]+")
 
@@ -36,7 +38,8 @@ def words_of(name: str) -> str:
     return "_".join(part for part in _WORD_STARTS.split(plain) if part).lower()
 
 
-_PLAIN_LETTERS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "é": "e", "è": "e"})
+_PLAIN_LETTERS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "é": "e", "è": "e",
+                              "ŷ": "y_hat", "Ŷ": "y_hat", "\u0302": "_hat"})  # fmt: skip
 _PII_NAME = re.compile(
     r"(^|_)(e?mail|phone|mobile|ssn|passport|iban|address|street|zip|postcode|postal|birth|dob|"
     r"first_?name|last_?name|surname|full_?name|ip|ip_?addr(ess)?|lat|lon|latitude|longitude|"
@@ -443,10 +446,14 @@ def _read_csv(file: Path, most: int) -> tuple[pa.Table, int]:
 
 
 def _read_jsonl(file: Path, most: int) -> tuple[pa.Table, int]:
-    from pyarrow.json import open_json
+    from pyarrow.json import ParseOptions, open_json
 
     try:
-        reader = open_json(file)
+        times = [f.name for f in open_json(file).schema if pa.types.is_timestamp(f.type)]
+        # As they are written: Arrow's own times have lost their offsets.
+        texts = pa.schema([(name, pa.string()) for name in times])
+        options = ParseOptions(explicit_schema=texts, unexpected_field_behavior="infer")
+        reader = open_json(file, parse_options=options)
         return _first(iter(reader), most, reader.schema)
     except pa.ArrowInvalid:
         return _read_objects(file, most)
@@ -523,13 +530,15 @@ class Streams:
 def split_streams(files: Sequence[Path], actuals: Sequence[Path] = ()) -> Streams:
     """Group files by their columns: the widest are predictions, others ground truth for them.
 
+    Files of ground truth may share no column with those of predictions: their ids may have
+    another name, see `match_ids`.
+
     Args:
         files: Of predictions, or of both.
         actuals: Files that are known to hold ground truth.
 
     Raises:
-        ConfigError: If the files are of three kinds or more, or the two kinds share no column by
-            which ground truth could find its prediction.
+        ConfigError: If the files are of three kinds or more.
     """
     kinds = _kinds(files)
     if not actuals and len(kinds) == 1:
@@ -544,13 +553,49 @@ def split_streams(files: Sequence[Path], actuals: Sequence[Path] = ()) -> Stream
         kinds.sort(key=lambda kind: -len(kind[1]))
     (predictions, wide), (truth, narrow) = kinds
     shared = tuple(name for name in wide if name in narrow)
-    if not shared:
-        raise ConfigError(
-            f"{predictions[0]} and {truth[0]} have no column in common, so ground truth cannot "
-            f"find its prediction. Columns: {', '.join(wide[:10])}; and {', '.join(narrow[:10])}. "
-            "Give both the id of the prediction under one name."
-        )
     return Streams(tuple(predictions), tuple(truth), shared)
+
+
+def match_ids(predictions: pa.Table, truth: pa.Table) -> tuple[str, str] | None:
+    """Find the column of ground truth that has the ids of predictions under another name.
+
+    Returns:
+        Its name in a sample of predictions, and in one of ground truth. None if columns that both
+        have under the same name tell the predictions apart, or no two others have the same values.
+    """
+    wide, narrow = _id_values(predictions), _id_values(truth)
+    shared = [name for name in predictions.column_names if name in truth.column_names]
+    if any(name in narrow for name in wide) or (shared and unique_together(predictions, shared)):
+        return None
+    found = [
+        (len(ids & known), mine, theirs)
+        for mine, ids in wide.items()
+        for theirs, known in narrow.items()
+        if len(ids & known) >= _SAME_IDS * min(len(ids), len(known))
+        and (not _is_counter(ids) or any(_ID_NAME.fullmatch(words_of(n)) for n in (mine, theirs)))
+    ]
+    return max(found)[1:] if found else None
+
+
+def _is_counter(ids: set[str]) -> bool:
+    """Tell whether ids are whole numbers without gaps, as rows of any file may be numbered."""
+    if not all(text.isdigit() for text in ids):
+        return False
+    numbers = [int(text) for text in ids]
+    return max(numbers) - min(numbers) < 2 * len(numbers)
+
+
+def _id_values(table: pa.Table) -> dict[str, set[str]]:
+    """Return the columns that have a value of their own in almost every row, and their values."""
+    found: dict[str, set[str]] = {}
+    for name in table.column_names:
+        column = table.column(name)
+        if _kind(column) not in ("integer", "text"):
+            continue
+        values = set(pc.unique(column.drop_null()).cast(pa.string()).to_pylist())
+        if len(values) >= _ALMOST_ALL * len(column):
+            found[name] = values
+    return found
 
 
 def _kinds(files: Sequence[Path]) -> list[tuple[list[Path], list[str]]]:
@@ -588,12 +633,12 @@ def datasets_told(words: Iterable[str]) -> dict[str, list[str]]:
 def datasets_of_files(files: Sequence[Path]) -> dict[str, list[str]]:
     """Return dataset -> words of the files' names, if those tell a validation set.
 
-    Nothing if a name has words of two datasets, or no file is left for production.
+    Nothing if a name has words of two datasets.
     """
     named = [[w for w in words_of_path(file.name) if _SPLITS.get(w)] for file in files]
     told = [{_SPLITS[word] for word in words} for words in named]
     others = [datasets - {"production"} for datasets in told]
-    if not any(others) or all(others) or any(len(datasets) > 1 for datasets in told):
+    if not any(others) or any(len(datasets) > 1 for datasets in told):
         return {}
     return datasets_told(word for words in named for word in words)
 
@@ -655,9 +700,13 @@ class ColumnFacts:
 
     @property
     def datasets(self) -> dict[str, list[str]]:
-        """Dataset -> values, if they name production and what it can be compared with."""
+        """Dataset -> values, if they name what production can be compared with, and production.
+
+        A column that is called like one of datasets may have a single value, and name no other.
+        """
         told = datasets_told(self.values) if self.is_split else {}
-        return told if "production" in told and {"validation", "training"} & told.keys() else {}
+        compared = {"validation", "training"} & told.keys()
+        return told if compared and ("production" in told or self.is_constant) else {}
 
     @property
     def is_code(self) -> bool:

@@ -12,7 +12,8 @@ from itertools import count
 import yaml
 
 from mlmon_dagster.scaffold.label_lag import LabelLag
-from mlmon_dagster.scaffold.roles import Roles
+from mlmon_dagster.scaffold.notes import NOTE
+from mlmon_dagster.scaffold.roles import ROLES, Roles
 from mlmon_dagster.scaffold.sample import ColumnFacts, Notation, words_of
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.names import column_problem, feature_problem
@@ -21,6 +22,7 @@ _SLICE_LEVELS = range(2, 13)
 _MOST_SLICES = 2
 _RARE = 0.05  # share of positives below which roc_auc says little about them
 _NULLS = 0.15  # share of nulls from which on a column has a limit of its own
+_SHARE_NAME = re.compile(r"(\w+_)?(share|fraction|prob|proba|probability|anteil)(_\w+)?")
 _SHARED = 10  # rows a value on average, from which on values are written into the spec
 _TYPES = {
     "numeric": "numeric",
@@ -42,6 +44,7 @@ class Files:
         multiline: Cells of CSV hold line ends.
         epoch: Unit of times that are numbers; "" for none.
         notation: How texts write numbers and times.
+        key: The name of the prediction's id in these files, if it is not that of the others.
     """
 
     path: str
@@ -49,6 +52,7 @@ class Files:
     multiline: bool = False
     epoch: str = ""
     notation: Notation = field(default_factory=Notation)
+    key: str = ""
 
     def __str__(self) -> str:
         """Write them as the spec does."""
@@ -56,7 +60,9 @@ class Files:
         options += [f"delimiter: {self.delimiter}"] if self.delimiter else []
         options += ["multiline: true"] if self.multiline else []
         options += [f"epoch: {self.epoch}"] if self.epoch else []
-        reasons = ["cells hold line ends"] if self.multiline else []
+        options += [f"columns: {{prediction_id: {_quoted(self.key)}}}"] if self.key else []
+        reasons = ["its values are ids of predictions"] if self.key else []
+        reasons += ["cells hold line ends"] if self.multiline else []
         reasons += ["times are numbers, counted from 1970 on"] if self.epoch else []
         written = self.notation
         if written.decimal:
@@ -109,14 +115,6 @@ class Scaffold:
     label_lag: LabelLag | None = None
 
 
-_NOTE = "# DECIDE: "
-
-
-def notes_of(text: str) -> list[str]:
-    """Return what a spec's text leaves to a person, see `Scaffold.notes`."""
-    return [line.removeprefix(_NOTE) for line in text.splitlines() if line.startswith(_NOTE)]
-
-
 def spec_text(
     scaffold: Scaffold,
     roles: Roles,
@@ -137,7 +135,7 @@ def spec_text(
         f"# Written from {n_seen:,} of {scaffold.n_rows:,} events by mlmon init. Each guess says "
         "why: read it once, then delete",
         "# the comments. Every key is explained in docs/spec.md; mlmon validate checks this file.",
-        *(f"{_NOTE}{_one_line(note, 600)}" for note in scaffold.notes),
+        *(f"{NOTE}{_one_line(note, 600)}" for note in scaffold.notes),
         f"model: {scaffold.model}",
         f"task: {roles.task}  # {roles.task_reason}",
         f"owners: [{_quoted(scaffold.owner)}]  # who is told: team:<name> or an e-mail address",
@@ -204,11 +202,7 @@ def _naive(
 
 
 def _columns(roles: Roles, *, has_actuals: bool) -> Iterator[str]:
-    order = (
-        "prediction_id", "event_time", "dataset", "model_version", "group", "rank", "score",
-        "prediction", "actual", "actual_time", "latency_ms", "status", "trace_id",
-    )  # fmt: skip
-    for role in order:
+    for role in ROLES:
         guess = roles.found.get(role)
         if guess is None:
             continue
@@ -294,12 +288,24 @@ def _feature(facts: ColumnFacts, key: str) -> str:
     kind = "categorical" if facts.is_calendar or facts.is_code else _TYPES[facts.kind]
     options = [f"type: {kind}"]
     options += [f"from: {_quoted(facts.name)}"] if key != facts.name else []
+    options += _limits(facts) if kind == "numeric" else []
     options += ["nullable: true"] if facts.n_null else []
     if facts.n_null > _NULLS * facts.n:
         limit = min(math.ceil((facts.n_null / facts.n + 0.2) * 20) / 20, 0.99)
         options += [f"null_rate: {{above: {limit:g}}}"]
     options += ["pii: true"] if facts.pii else []
     return f"  {_quoted(key)}: {{{', '.join(options)}}}  # {_remark(facts)}"
+
+
+def _limits(facts: ColumnFacts) -> list[str]:
+    """Return the natural limits that all values keep: 0 of what is never below, 1 of a share.
+
+    What merely was the largest so far is none: amounts and ages grow.
+    """
+    if not facts.lower or float(facts.lower) < 0:
+        return []
+    is_share = bool(_SHARE_NAME.fullmatch(words_of(facts.name))) and float(facts.upper) <= 1
+    return ["min: 0", *(["max: 1"] if is_share else [])]
 
 
 def _remark(facts: ColumnFacts) -> str:

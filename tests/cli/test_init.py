@@ -18,6 +18,7 @@ from tests.defs.small_model import make_project
 from tests.pipeline.looking import look
 from tests.scaffold import events, other_words
 from tests.scaffold.events import N, churn
+from tests.scaffold.test_first_spec import land, matches
 
 
 @pytest.fixture
@@ -306,9 +307,10 @@ def test_files_that_share_no_id_or_are_of_three_kinds_are_refused_with_what_to_n
     tmp_path: Path, mlmon: Command
 ) -> None:
     predictions, truth = events.apart()
+    other = pa.array([f"k{i}" for i in range(N)])
     for name, table in (
         ("predictions", predictions),
-        ("truth", truth.rename_columns(["key", "seen", "left"])),
+        ("truth", truth.rename_columns(["key", "seen", "left"]).set_column(0, "key", other)),
         ("third", events.searches()),
     ):
         pq.write_table(table, tmp_path / f"{name}.parquet")
@@ -331,3 +333,41 @@ def test_line_ends_in_cells_of_the_sample_are_declared(tmp_path: Path, mlmon: Co
     source = load_model(tmp_path / "models" / "churn.yaml").source.predictions
     assert isinstance(source, FileSource)
     assert source.multiline
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("xg", "write COLUMN=ROLE"),
+        ("xg=predicton", "did you mean 'prediction'?"),
+        ("xq=prediction", "no file has a column 'xq'"),
+    ],
+)
+def test_a_role_that_cannot_be_is_refused_with_what_there_is(
+    tmp_path: Path, mlmon: Command, said: str, expected: str
+) -> None:
+    file = land(tmp_path, "a.csv", matches().rename(columns={"yhat": "xg"}))
+    ended = mlmon("--project", tmp_path, "init", file, "--role", said)
+    assert ended.code == 2
+    assert expected in ended.err
+    named = mlmon("--project", tmp_path, "init", file, "--out", "-", "--role", "xg=prediction")
+    assert "prediction: xg" in named.out
+
+
+def test_validate_warns_of_what_is_left_to_decide(tmp_path: Path, mlmon: Command) -> None:
+    file = land(tmp_path, "a.jsonl", matches())
+    assert mlmon("--project", tmp_path, "init", file, "--model", "football").code == 0
+    warned = mlmon("--project", tmp_path, "validate")
+    path = tmp_path / "models" / "football.yaml"
+    path.write_text(
+        "".join(
+            line
+            for line in path.read_text().splitlines(keepends=True)
+            if not line.startswith("# DECIDE:")
+        )
+    )
+    decided = mlmon("--project", tmp_path, "validate")
+
+    assert (warned.code, decided.code) == (0, 0)
+    assert "football.yaml: to be decided: played is written at +01:00" in warned.err
+    assert decided.err == ""

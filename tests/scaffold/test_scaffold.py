@@ -14,10 +14,11 @@ import pytest
 import yaml
 
 from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.scaffold.notes import notes_of
 from mlmon_dagster.scaffold.proposal import model_name, propose
 from mlmon_dagster.scaffold.roles import Roles, guess_roles, with_labels
 from mlmon_dagster.scaffold.sample import facts_of, read_sample, unique_together
-from mlmon_dagster.scaffold.spec_text import Files, Scaffold, notes_of, spec_text
+from mlmon_dagster.scaffold.spec_text import Files, Scaffold, spec_text
 from mlmon_dagster.spec import ModelSpec, parse_model
 from tests.scaffold.events import N, churn
 

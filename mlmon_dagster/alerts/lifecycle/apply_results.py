@@ -77,6 +77,7 @@ _WHEN_MATURE = ("no_actuals",)
 _EXPLAINED = (
     "no_rows", "no_records", "not_expected", "holiday", "given_by_window", "files_unread",
     "files_refused", "schema", "labels_still_coming", "arrival_unknown", "no_actuals",
+    "no_scikit_learn", "undecided", "few_shared_windows", "sample_ratio",
 )  # fmt: skip
 # Windows with predictions in a row without a verdict: a week of days, two days of hours.
 _PATIENCE: dict[Granularity, int] = {"hour": 48, "day": 7, "week": 3, "month": 2}
