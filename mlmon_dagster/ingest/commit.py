@@ -41,6 +41,7 @@ from mlmon_dagster.ingest.rows.canonical import TIME
 from mlmon_dagster.ingest.rows.judge import Letter, Prepared, TooManyBadError
 from mlmon_dagster.spec import ModelSpec, Window, window_containing
 from mlmon_dagster.spec.baseline import LIVE
+from mlmon_dagster.spec.changes import Held
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.sources import Stream
 from mlmon_dagster.store import Store
@@ -354,7 +355,9 @@ def _settle(
             manifest.refuse_rows(conn, letter_rows(conn, spec, report, file.letters, now))
         manifest.update_files(conn, spec.model, stream, rows, **same, finished_at=now)
         note_changes(conn, spec, batch, now)
-        remember_declared(conn, spec, now)
+        held: list[Held] = ["windows"] if windows else []
+        held += [stream] if any(report.n_new + report.n_conflict for report in reports) else []
+        remember_declared(conn, spec, held, now)
         window_state.mark_arrivals(conn, spec, windows, now)
 
 

@@ -15,6 +15,7 @@ from mlmon_dagster.spec.monitors import Monitors
 from mlmon_dagster.spec.scalars import Declared
 
 Effect = Literal["followed", "kept", "refused"]
+Held = Literal["windows", "predictions", "actuals"]
 
 
 @dataclass(frozen=True)
@@ -169,20 +170,25 @@ _WAY: Final = {
 _STORED_AS: Final = {"categorical": "text"}
 
 
-def fixed_values(spec: ModelSpec) -> dict[str, str]:
-    """Return the keys that cannot change after the first events, and their values.
+def fixed_values(spec: ModelSpec, *held: Held) -> dict[str, str]:
+    """Return the keys that cannot change any more, and their values.
 
     The type of a feature is what it is stored as.
+
+    Args:
+        spec: The model.
+        held: What is there that rests on them: windows, rows of predictions, rows of actuals. What
+            was refused rests on nothing, so that a first mistake is mended by mending it.
     """
-    parts = spec.columns.id_parts or (str(spec.columns.prediction_id),)
-    found = {
-        "task": spec.task,
-        "time.zone": spec.time.zone,
-        "time.granularity": spec.time.granularity,
-        "columns.prediction_id": " + ".join(parts),
-    }
-    for name, feature in spec.features.items():
-        found[f"features.{name}.type"] = _STORED_AS.get(feature.type, feature.type)
+    found: dict[str, str] = {}
+    if held:
+        found |= {"time.zone": spec.time.zone, "time.granularity": spec.time.granularity}
+    if "predictions" in held or "actuals" in held:
+        parts = spec.columns.id_parts or (str(spec.columns.prediction_id),)
+        found |= {"task": spec.task, "columns.prediction_id": " + ".join(parts)}
+    if "predictions" in held:
+        for name, feature in spec.features.items():
+            found[f"features.{name}.type"] = _STORED_AS.get(feature.type, feature.type)
     return found
 
 
@@ -193,7 +199,7 @@ def refused_changes(spec: ModelSpec, stored: Mapping[str, str]) -> Iterator[tupl
         spec: As it is declared now.
         stored: The fixed values when events came, of features that are gone too.
     """
-    now = fixed_values(spec)
+    now = fixed_values(spec, "predictions")
     for name, feature in spec.features.items():
         for old in feature.alias:  # rows stored under an earlier name are read as this feature
             now[f"features.{old}.type"] = now[f"features.{name}.type"]

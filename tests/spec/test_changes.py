@@ -72,12 +72,12 @@ def test_the_table_of_the_docs_is_the_one_of_the_code() -> None:
 
 
 def test_the_values_that_cannot_change_are_those_of_the_refused_keys() -> None:
-    fixed = {rule_of(key).effect for key in fixed_values(make_spec())}
+    fixed = {rule_of(key).effect for key in fixed_values(make_spec(), "predictions")}
     refused = {path for rule in RULES if rule.effect == "refused" for path in rule.paths}
 
     assert fixed == {"refused"}
     told = {"features.<name>.type" if k.startswith("features.") else k
-            for k in fixed_values(make_spec())}  # fmt: skip
+            for k in fixed_values(make_spec(), "predictions")}  # fmt: skip
     assert told == refused
 
 
@@ -93,7 +93,7 @@ def test_the_values_that_cannot_change_are_those_of_the_refused_keys() -> None:
 def test_a_stored_column_keeps_its_type_also_under_another_name(
     features: dict[str, Any], said: list[str]
 ) -> None:
-    before = fixed_values(make_spec(features={"age": {"type": "numeric"}}))
+    before = fixed_values(make_spec(features={"age": {"type": "numeric"}}), "predictions")
 
     now = make_spec(features=features)
 

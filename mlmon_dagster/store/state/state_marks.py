@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from datetime import datetime
 
 import sqlalchemy as sa
 
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.spec.changes import fixed_values, refused_changes
+from mlmon_dagster.spec.changes import Held, fixed_values, refused_changes
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.store.state.schema import declared_key, heartbeat, retention_mark
 from mlmon_dagster.store.state.statements import insert_or_ignore, upsert
@@ -63,11 +64,13 @@ def changed_keys(engine: sa.Engine, spec: ModelSpec) -> list[tuple[str, str]]:
     return list(refused_changes(spec, stored))
 
 
-def remember_declared(conn: sa.Connection, spec: ModelSpec, now: datetime) -> None:
+def remember_declared(
+    conn: sa.Connection, spec: ModelSpec, held: Sequence[Held], now: datetime
+) -> None:
     """Note what events rest on, in the transaction that takes them in; what is known stays."""
     rows = [
         {"model": spec.model, "key": key, "value": value, "since": now}
-        for key, value in fixed_values(spec).items()
+        for key, value in fixed_values(spec, *held).items()
     ]
     insert_or_ignore(conn, declared_key, rows)
 
