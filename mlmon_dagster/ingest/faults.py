@@ -55,7 +55,6 @@ ROW_REASONS: Final = {
     "malformed_payload": "Log requests and responses in the documented format",
     "erased": "Nothing to do: this prediction was erased on request",
 }
-BY_RULE: Final = "expectation"  # the one reason to refuse a row that could be stored
 MAX_SHOWN = 80
 
 

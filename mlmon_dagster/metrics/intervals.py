@@ -1,4 +1,4 @@
-"""95 % intervals of shares and quantiles, vectorised."""
+"""95 % intervals of shares and quantiles, vectorised; and what lots explain of a part."""
 
 from __future__ import annotations
 
@@ -42,6 +42,34 @@ def rate(count: ArrayLike, n: ArrayLike) -> Floats:
     """Divide, with NaN where n is 0."""
     k, size = np.asarray(count, dtype=np.float64), np.asarray(n, dtype=np.float64)
     return np.where(size > 0, k / np.where(size > 0, size, 1), np.nan)
+
+
+def chance_in_part(count: int, size: int, total: int, n: int) -> float:
+    """Return how likely as many marked rows, or more, lie in a part of the rows that lots choose.
+
+    The upper tail of the hypergeometric distribution (Fisher's exact test, one-sided, 1935).
+
+    Args:
+        count: Marked rows of the part.
+        size: Rows of the part, 1 to n.
+        total: Marked rows of all.
+        n: All rows.
+
+    Returns:
+        0 to 1; 1.0 where no row, or every row, is marked.
+
+    Example:
+        >>> round(chance_in_part(2, 2, 2, 4), 4)
+        0.1667
+    """
+    marked = np.arange(max(count, size + total - n), min(size, total) + 1)
+    logs = _log_choose(total, marked) + _log_choose(n - total, size - marked)
+    return min(float(np.exp(logs - _log_choose(n, size)).sum()), 1.0)
+
+
+def _log_choose(n: int, k: NDArray[np.int64] | int) -> Floats:
+    found: Floats = -np.log1p(n) - special.betaln(np.subtract(n, k) + 1, np.add(k, 1))
+    return found
 
 
 def quantile_ranks(q: float, n: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

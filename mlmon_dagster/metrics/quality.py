@@ -5,9 +5,7 @@ Shares by definition, with Wilson's interval (1927).
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
-from scipy import special
 
 from mlmon_dagster.metrics.frames import MetricRows, stack_rows
 from mlmon_dagster.metrics.intervals import rate, wilson
@@ -58,34 +56,6 @@ def _rates(stats: ColumnStatistics) -> list[MetricRows]:
             )
         )
     return metrics
-
-
-def chance_in_part(count: int, size: int, total: int, n: int) -> float:
-    """Return how likely as many marked rows, or more, lie in a part of the rows that lots choose.
-
-    The upper tail of the hypergeometric distribution (Fisher's exact test, one-sided, 1935).
-
-    Args:
-        count: Marked rows of the part.
-        size: Rows of the part, 1 to n.
-        total: Marked rows of all.
-        n: All rows.
-
-    Returns:
-        0 to 1; 1.0 where no row, or every row, is marked.
-
-    Example:
-        >>> round(chance_in_part(2, 2, 2, 4), 4)
-        0.1667
-    """
-    marked = np.arange(max(count, size + total - n), min(size, total) + 1)
-    logs = _log_choose(total, marked) + _log_choose(n - total, size - marked)
-    return min(float(np.exp(logs - _log_choose(n, size)).sum()), 1.0)
-
-
-def _log_choose(n: int, k: np.ndarray | int) -> np.ndarray:
-    found: np.ndarray = -np.log1p(n) - special.betaln(np.subtract(n, k) + 1, np.add(k, 1))
-    return found
 
 
 def unseen_values(stats: ColumnStatistics) -> dict[tuple[str, pd.Timestamp], dict[str, int]]:

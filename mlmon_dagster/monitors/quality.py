@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlmon_dagster.metrics.frames import MetricSample
-from mlmon_dagster.metrics.quality import chance_in_part
+from mlmon_dagster.metrics.intervals import chance_in_part
 from mlmon_dagster.monitors.evidence import (
     OK,
     WORST_SLICES,

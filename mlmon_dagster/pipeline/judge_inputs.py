@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from mlmon_dagster.ingest.faults import BY_RULE
 from mlmon_dagster.pipeline.baseline_choice import Comparison, comparisons
 from mlmon_dagster.pipeline.families import FAMILIES, Family, References
 from mlmon_dagster.pipeline.parts import Part, parts_of
@@ -160,7 +159,7 @@ def _describe(
         state = states.get(window.start) or WindowInputs(window.start, 0, 0, 0, 0)
         reasons = refused.get(window.start, {})
         n, n_bad = family.counted(state), sum(reasons.values())
-        n_by_rule = sum(k for why, k in reasons.items() if why.startswith(f"{BY_RULE}:"))
+        n_by_rule = sum(k for why, k in reasons.items() if why.startswith(f"{manifest.BY_RULE}:"))
         share = (n_bad - n_by_rule) / (n + n_bad) if n + n_bad else 0.0
         facts = {"n_bad": n_bad, "n_by_rule": n_by_rule, **own}
         version = state.steps.get(family.step, _UNKNOWN).data_version

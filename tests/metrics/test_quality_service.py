@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from mlmon_dagster.metrics.intervals import quantile_ranks, wilson
-from mlmon_dagster.metrics.quality import chance_in_part, quality_metrics, unseen_values
+from mlmon_dagster.metrics.intervals import chance_in_part, quantile_ranks, wilson
+from mlmon_dagster.metrics.quality import quality_metrics, unseen_values
 from mlmon_dagster.metrics.service import service_metrics
 from mlmon_dagster.metrics.statistics import Binning
 from tests.metrics.samples import categorical_binning, count, numeric_binning, statistics

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.ingest.declared_columns import columns_of
-from mlmon_dagster.ingest.faults import BY_RULE, Fault
+from mlmon_dagster.ingest.faults import Fault
 from mlmon_dagster.ingest.rows.canonical import Draft
 from mlmon_dagster.ingest.rows.suite import (
     Evaluated,
@@ -35,6 +35,7 @@ from mlmon_dagster.spec.checks import Problem
 from mlmon_dagster.spec.declaration import Expectation
 from mlmon_dagster.spec.names import did_you_mean, listed
 from mlmon_dagster.spec.sources import Stream
+from mlmon_dagster.store.state.manifest import BY_RULE
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from mlmon_dagster.errors import MlmonError, SchemaError
 from mlmon_dagster.ingest.declared_columns import Column, Kind, columns_of, is_probability
-from mlmon_dagster.ingest.faults import BY_RULE, ROW_REASONS, Fault, Mask, names, rows_at_fault
+from mlmon_dagster.ingest.faults import ROW_REASONS, Fault, Mask, names, rows_at_fault
 from mlmon_dagster.ingest.formats.parse import Parsed
 from mlmon_dagster.ingest.landing import Staged
 from mlmon_dagster.ingest.raw import Layout, refused
@@ -37,6 +37,7 @@ from mlmon_dagster.spec import ModelSpec, Window
 from mlmon_dagster.spec.declaration import Expectation
 from mlmon_dagster.spec.sources import Source, Stream
 from mlmon_dagster.store.state.erased_ids import Erased, Query
+from mlmon_dagster.store.state.manifest import BY_RULE
 from mlmon_dagster.store.tables.kept_rows import ABOUT, KeptRows
 from mlmon_dagster.store.tables.parted_rows import PartedRows
 

@@ -254,6 +254,7 @@ def _rows(engine: sa.Engine, query: Query) -> list[FileRow]:
         return [cast("FileRow", dict(row)) for row in conn.execute(query).mappings()]
 
 
+BY_RULE = "expectation"  # the one reason to refuse a row that could be stored
 # Refused, and of no window: ground truth, or the time cannot be believed.
 _UNPLACED = (dead_letter.c.window_start.is_(None), dead_letter.c.reason != "erased")
 NOT_KEPT = '"kept": false'  # in a file's report: an expectation of the spec that does not hold
