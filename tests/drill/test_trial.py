@@ -151,8 +151,11 @@ def test_windows_in_which_an_alert_fires_are_not_healthy(work: Work) -> None:
     assert [w for w in before if w not in after] == [w for w in before if w.start > max(failed)][:1]
 
 
-def test_a_null_that_is_not_allowed_is_a_row_refused(work: Work) -> None:
-    (subject,) = Drill(work, 14, 0, ["nulls"]).columns(["region"])
+def test_a_null_that_is_not_expected_is_a_finding_of_quality_from_a_hundredth_on(
+    work: Work,
+) -> None:
+    found = finding(Drill(work, 14, 0, ["nulls"]), "region", "nulls", "quality")
 
-    assert [f.family for f in subject.findings] == ["schema"]
-    assert (subject.findings[0].size, subject.findings[0].after) == (0.005, 1)
+    assert found.monitor == "quality/null_rate/region"
+    assert found.size is not None
+    assert 0.01 <= found.size <= 0.05
