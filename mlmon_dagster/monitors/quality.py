@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 from mlmon_dagster.metrics.frames import MetricSample
 from mlmon_dagster.metrics.intervals import chance_in_part
@@ -36,6 +35,17 @@ _TYPES = {
     "unseen_rate": ("categorical", "boolean"),
     "out_of_range_rate": ("numeric",),
 }
+
+
+class Crowded(TypedDict):
+    """A slice that holds more of the broken values than lots would give it."""
+
+    metric: str
+    slice_key: str
+    slice_value: str
+    value: float
+    n: int
+    count: int
 
 
 def judge(evidence: Evidence) -> list[MonitorResult]:
@@ -120,7 +130,7 @@ def _judge_column(evidence: Evidence, window: Window, metric: str, column: str) 
     )
 
 
-def _crowded_slices(evidence: Evidence, window: Window, row: MetricSample) -> list[dict[str, Any]]:
+def _crowded_slices(evidence: Evidence, window: Window, row: MetricSample) -> list[Crowded]:
     """Return the slices that hold more of the broken values than lots would give them.
 
     The slice with the most beyond its part comes first.
@@ -132,16 +142,23 @@ def _crowded_slices(evidence: Evidence, window: Window, row: MetricSample) -> li
         for part in evidence.slices(window, row["metric"], column)
         if column not in part["slice_key"].split(",")
     ]
-    found: list[tuple[float, dict[str, Any]]] = []
+    found: list[tuple[float, Crowded]] = []
     for part in parts:
         size, count = int(part["n"]), round(part["value"] * part["n"])
         if size < n and chance_in_part(count, size, total, n) * len(parts) <= _MOST_BY_CHANCE:
-            names = {key: part[key] for key in ("metric", "slice_key", "slice_value", "value")}
-            found.append((count - total * size / n, {**names, "n": size, "count": count}))
+            named = Crowded(
+                metric=part["metric"],
+                slice_key=part["slice_key"],
+                slice_value=part["slice_value"],
+                value=part["value"],
+                n=size,
+                count=count,
+            )
+            found.append((count - total * size / n, named))
     return [named for _, named in sorted(found, key=lambda one: -one[0])]
 
 
-def _tell_slice(part: Mapping[str, Any], total: int) -> str:
+def _tell_slice(part: Crowded, total: int) -> str:
     which = "All" if part["count"] == total else f"{part['count']:,}"
     return (
         f"{which} of these {total:,} rows have {part['slice_key']} = {part['slice_value']}, "
