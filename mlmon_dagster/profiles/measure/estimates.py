@@ -38,7 +38,13 @@ from mlmon_dagster.metrics.estimated.reweighting import (
 )
 from mlmon_dagster.metrics.frames import concat_frames, samples
 from mlmon_dagster.metrics.performance.weighted_back import DECIDED
-from mlmon_dagster.metrics.statistics import WITHOUT_VERSION, ColumnStatistics, merge, select
+from mlmon_dagster.metrics.statistics import (
+    WITHOUT_VERSION,
+    ColumnStatistics,
+    derived,
+    merge,
+    select,
+)
 from mlmon_dagster.profiles.baseline import SEED, Baseline, scored_columns
 from mlmon_dagster.profiles.bins.fit import value_expressions
 from mlmon_dagster.profiles.sql.bin_codes import DUCKDB, Column
@@ -120,15 +126,19 @@ def estimate_baseline(store: Store, spec: ModelSpec, baseline: Baseline) -> pd.D
         from mlmon_dagster.profiles.measure.regression_estimates import baseline_losses
 
         return baseline_losses(store, spec, baseline)
-    one = ("dataset",)
     if spec.task == MULTICLASS:
+        one = ("dataset",)
         pooled = {n: merge(_whole(baseline.windows[n]), one) for n in scored_columns(spec)}
         return _classes(store, spec, pooled, baseline)
+    return derived(baseline.windows, ("estimates", spec), lambda: _held_out(spec, baseline))
+
+
+def _held_out(spec: ModelSpec, baseline: Baseline) -> pd.DataFrame:
     learnt = baseline_calibration(spec, baseline)
     if learnt is None or learnt[0].reason:
         return concat_frames([])
     pooled = {
-        n: merge(_whole(baseline.windows[n]), one) for n in ("score", DECIDED)
+        n: merge(_whole(baseline.windows[n]), ("dataset",)) for n in ("score", DECIDED)
         if n in baseline.windows
     }  # fmt: skip
     counts = scored(pooled["score"], pooled.get(DECIDED))
@@ -160,8 +170,11 @@ def baseline_calibration(spec: ModelSpec, baseline: Baseline) -> tuple[Calibrati
         decided = columns.get(DECIDED)
         return scored(_whole(columns["score"]), None if decided is None else _whole(decided))
 
-    whole = of(baseline.windows)
-    return calibrate(whole, of(baseline.halves), SEED), whole
+    def learn() -> tuple[Calibration, Scored]:
+        whole = of(baseline.windows)
+        return calibrate(whole, of(baseline.halves), SEED), whole
+
+    return derived(baseline.windows, ("calibration",), learn)
 
 
 def _binary(store: Store, spec: ModelSpec, whole: Profiles, baseline: Baseline) -> pd.DataFrame:

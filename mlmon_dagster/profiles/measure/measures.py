@@ -251,10 +251,13 @@ def baseline_performance(spec: ModelSpec, family: MetricFamily, baseline: Profil
     """
     from mlmon_dagster.metrics.clusters import SERIES, usual_windows
 
-    columns = {c: baseline[c] for c in columns_of(spec, family) if c in baseline}
-    pooled = merge_columns(columns, ("dataset", "slice_key", "slice_value"))
-    usual = usual_windows(windows_performance(spec, family, baseline))
-    return measure(spec, family, pooled, None).join(usual, on=list(SERIES))
+    def measured() -> pd.DataFrame:
+        columns = {c: baseline[c] for c in columns_of(spec, family) if c in baseline}
+        pooled = merge_columns(columns, ("dataset", "slice_key", "slice_value"))
+        usual = usual_windows(windows_performance(spec, family, baseline))
+        return measure(spec, family, pooled, None).join(usual, on=list(SERIES))
+
+    return derived(baseline, ("performance", family, spec), measured)
 
 
 def windows_performance(spec: ModelSpec, family: MetricFamily, baseline: Profiles) -> pd.DataFrame:
