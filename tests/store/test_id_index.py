@@ -40,6 +40,27 @@ def known(store: Store, ids: list[str]) -> set[tuple[str, str]]:
     return {(row["prediction_id"], row["window_date"]) for row in found.to_pylist()}
 
 
+def test_of_many_small_files_only_those_with_an_id_are_read(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(id_index, "SMALL_LOG", 1_000)
+    monkeypatch.setattr(id_index, "FEW_FILES", 5)
+    index = IdIndex(SPEC.model, "predictions", store.queries)
+    asked = pa.table({"prediction_id": ["2024-01-02-1", "nowhere"]})
+
+    def read() -> tuple[int, int]:
+        snapshot = store.event_log(SPEC).table("predictions").snapshot()
+        assert snapshot is not None
+        found = index.candidates(snapshot, asked)
+        return len(found.files), found.ids.num_rows
+
+    fill(store, DAYS[:4])
+    assert read() == (4, 2)
+    fill(store, DAYS[4:])
+    assert read() == (1, 1)
+    assert known(store, ASKED) == FOUND
+
+
 def folder_of(store: Store) -> Path:
     return store.folder / "id_index" / SPEC.model / "predictions"
 

@@ -29,7 +29,10 @@ from mlmon_dagster.store.tables.opening import LiveFile
 
 Words = NDArray[np.uint64]
 
-SMALL_LOG = 200_000  # rows; below it, reading all ids is as fast as asking the index
+# Of fewer rows in few files, reading all ids is as fast as asking the index. Opening a file takes
+# as long as reading some ten thousand ids.
+SMALL_LOG = 200_000
+FEW_FILES = 64
 _FILE_BITS = np.uint64(0xFFFF)
 _MOST_FILES = 0x10000
 _FAN_IN = 4  # so many segments of about one size become one
@@ -100,7 +103,8 @@ class IdIndex:
         live = {_name(file): file for file in snapshot.files}
         if not live:
             return Candidates((), ids.slice(0, 0))
-        if sum(file.n_rows for file in live.values()) < SMALL_LOG:
+        n_rows = sum(file.n_rows for file in live.values())
+        if n_rows < SMALL_LOG and len(live) < FEW_FILES:
             return Candidates(tuple(file.path for file in live.values()), ids)
         hashes = hash_ids(self._engine, ids) & ~_FILE_BITS
         asked = _distinct(hashes)
