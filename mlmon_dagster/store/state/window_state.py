@@ -387,7 +387,7 @@ def load(
     columns = [column for column in window_state.c if column.name != "arrivals"]
     with engine.connect() as conn:
         states = conn.execute(sa.select(*columns).where(*within(window_state))).all()
-        steps = conn.execute(sa.select(window_step).where(*within(window_step))).all()
+        steps = conn.execute(sa.select(*_MARKED).where(*within(window_step))).all()
     found = {
         row.window_start: WindowInputs(
             row.window_start,
@@ -404,11 +404,15 @@ def load(
         )
         for row in states
     }
-    for row in steps:
-        if row.window_start in found:
-            mark = StepMark(row.revision, row.data_version, row.maturity)
-            found[row.window_start].steps[row.step] = mark
+    for start, step, *mark in steps:
+        if start in found:
+            found[start].steps[step] = StepMark(*mark)
     return found
+
+
+_MARKED = tuple(
+    window_step.c[name] for name in ("window_start", "step", "revision", "data_version", "maturity")
+)
 
 
 @dataclass(frozen=True)
