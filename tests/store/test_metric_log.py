@@ -93,6 +93,35 @@ def test_what_a_new_data_version_no_longer_has_is_gone(any_store: Store) -> None
     assert sorted(values(any_store, as_of=T0 + DAY)) == [1.0, 2.0]
 
 
+def test_windows_replaced_at_once_lose_only_what_each_of_them_had_computed_anew(
+    any_store: Store,
+) -> None:
+    def of(day: int, metric: str, version: str, moment: int) -> pd.DataFrame:
+        start = T0 + day * DAY
+        return frame(
+            float(day), window_start=start, window_end=start + DAY, metric=metric,
+            data_version=version, computed_at=T0 + moment * DAY,
+        )  # fmt: skip
+
+    both = [of(day, metric, "v1", 9) for day in range(3) for metric in ("psi", "js")]
+    metric_log.append(any_store.state, pd.concat(both))
+    again = [of(0, "psi", "v2", 11), of(1, "psi", "v2", 11), of(1, "js", "v2", 12)]
+    metric_log.append(any_store.state, pd.concat(again))
+
+    def seen(**chosen: Any) -> list[tuple[float, str, str]]:
+        found = metric_log.newest(any_store.state, "credit", **chosen)
+        columns = ("value", "metric", "data_version")
+        return sorted(zip(*(found[name] for name in columns), strict=True))
+
+    assert seen() == [
+        (0.0, "js", "v1"), (0.0, "psi", "v2"), (1.0, "js", "v2"), (1.0, "psi", "v2"),
+        (2.0, "js", "v1"), (2.0, "psi", "v1"),
+    ]  # fmt: skip
+    assert seen(as_of=T0 + 10 * DAY) == [
+        (float(day), metric, "v1") for day in range(3) for metric in ("js", "psi")
+    ]
+
+
 def test_columns_added_under_the_same_data_version_join_the_others(any_store: Store) -> None:
     metric_log.append(any_store.state, frame(1.0))
     metric_log.append(any_store.state, frame(2.0, column_name="b", computed_at=T0 + 2 * DAY))

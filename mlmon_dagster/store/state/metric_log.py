@@ -226,11 +226,16 @@ def _retire_replaced(conn: sa.Connection, rows: pd.DataFrame, stored: pd.DataFra
 def _retire(conn: sa.Connection, gone: pd.DataFrame) -> None:
     """Move samples to the history."""
     c, history = schema.sample.c, schema.sample_history
-    for number, some in gone.groupby("provenance_id"):
-        moment = some["replaced_at"].iloc[0].to_pydatetime()
-        series = some["series_id"].tolist()
-        for start in range(0, len(series), _AT_ONCE):
-            mine = (c.provenance_id == number, c.series_id.in_(series[start : start + _AT_ONCE]))
+    # Most windows have the same series, and those that do go by one statement.
+    alike: dict[tuple[datetime, tuple[int, ...]], list[int]] = {}
+    for _, one in gone.groupby("provenance_id"):
+        moment, series = one["replaced_at"].iloc[0], sorted(one["series_id"].tolist())
+        numbers = alike.setdefault((moment.to_pydatetime(), tuple(series)), [])
+        numbers.append(int(one["provenance_id"].iloc[0]))
+    for (moment, among), numbers in alike.items():
+        for start in range(0, len(among), _AT_ONCE):
+            some = among[start : start + _AT_ONCE]
+            mine = (c.provenance_id.in_(numbers), c.series_id.in_(some))
             old = sa.select(*c, sa.literal(moment, history.c.replaced_at.type)).where(*mine)
             conn.execute(sa.insert(history).from_select([*_SAMPLE, "replaced_at"], old))
             conn.execute(sa.delete(schema.sample).where(*mine))

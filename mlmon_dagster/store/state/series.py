@@ -6,6 +6,7 @@ once. Whoever adds to these holds the lock of the model, see `lock_models`.
 
 from __future__ import annotations
 
+import operator
 import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -200,10 +201,17 @@ def _insert_missing(
 
 def series_frame(conn: sa.Connection, conditions: Sequence[sa.ColumnElement[bool]]) -> pd.DataFrame:
     """Return the series that meet conditions, by number, in the order that people read them in."""
+    import pandas as pd
+
     c = schema.series.c
-    found = frame_of(conn, sa.select(c.id, *(c[name] for name in SERIES)).where(*conditions))
-    order = ["slice_key", "slice_value", "column_name", "metric", "dataset", "model_version"]
-    return found.sort_values(order, kind="stable").set_index("id")
+    order = ("slice_key", "slice_value", "column_name", "metric", "dataset", "model_version")
+    query = sa.select(c.id, *(c[name] for name in SERIES)).where(*conditions)
+    places = [query.selected_columns.keys().index(name) for name in order]
+    # Pandas takes ten times as long to sort few rows by six texts.
+    rows = sorted(conn.execute(query).all(), key=operator.itemgetter(*places))
+    numbers, *texts = zip(*rows, strict=True) if rows else [()] * (1 + len(SERIES))
+    columns = {n: pd.Index(t, dtype="object") for n, t in zip(SERIES, texts, strict=True)}
+    return pd.DataFrame(columns, index=pd.Index(numbers, dtype="int64", name="id"))
 
 
 def provenance_frame(
