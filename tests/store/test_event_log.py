@@ -172,3 +172,17 @@ def test_actuals_are_placed_with_their_prediction(store: Store) -> None:
     placed = log.rows("actuals", ["window_date", "dataset"])
     assert sorted(placed["window_date"].to_pylist()) == ["2024-01-01"] * 3 + ["unmatched"]
     assert set(placed["dataset"].to_pylist()) == {"all"}
+
+
+def test_a_prediction_that_comes_between_two_questions_is_found(store: Store) -> None:
+    spec = make_spec()
+    events, _ = make_events(spec, "2024-01-01", 3)
+    log = store.event_log(spec)
+    asked = pa.table({"prediction_id": events["prediction_id"], "dataset": ["production"] * 3})
+    assert log.windows_of_actuals(asked).num_rows == 0
+    store.event_log(spec).append("predictions", events.slice(0, 2), ["first"])
+    assert log.windows_of_actuals(asked).num_rows == 2
+    assert log.windows_of_actuals(asked.slice(1)).num_rows == 1
+    store.event_log(spec).append("predictions", events.slice(2), ["second"])
+    assert log.windows_of_actuals(asked.slice(1)).num_rows == 2
+    assert log.windows_of_actuals(asked).num_rows == 3

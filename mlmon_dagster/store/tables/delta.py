@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
@@ -392,6 +393,7 @@ def _renamed(schema: pa.Schema, aliases: Aliases) -> str:
     return ", ".join(parts)
 
 
+@lru_cache(maxsize=64)
 def duckdb_type(type_: pa.DataType) -> str:
     """Name DuckDB's type for an Arrow type of the store's tables.
 
@@ -414,7 +416,10 @@ def duckdb_type(type_: pa.DataType) -> str:
 
 def escape_glob(path: str) -> str:
     """Write a path so that the engine takes it as it is."""
-    return "".join(f"[{char}]" if char in "*?[" else char for char in path)
+    return path.translate(_LITERALLY)
+
+
+_LITERALLY: Final = str.maketrans({char: f"[{char}]" for char in "*?["})
 
 
 class DeltaRows:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +32,7 @@ from mlmon_dagster.store.tables.columns import (
 from mlmon_dagster.store.tables.delta import DeltaFolder, Snapshot, retry, select_sql
 from mlmon_dagster.store.tables.engine import QueryEngine
 from mlmon_dagster.store.tables.id_index import IdIndex, may_repeat
+from mlmon_dagster.store.tables.opening import LiveFile
 from mlmon_dagster.store.tables.part_files import (
     EVERY_ID,
     ROWS_AT_ONCE,
@@ -49,9 +50,18 @@ FEW_BUCKETS_ROWS: Final = 4_000_000
 # Files written side by side. They share what is held of rows: with four times as many, each gets
 # four times as many row groups, whose descriptions are in memory until the file is closed.
 FILES_AT_ONCE: Final = 16
+_FEW_IDS: Final = 20_000  # are kept with the windows that were found for them
 MOVED_IDS = pa.schema(
     [pa.field("prediction_id", pa.string()), pa.field("window_date", pa.string())]
 )
+
+
+class _Matched(NamedTuple):
+    """What was found for some actuals in some files, which never change."""
+
+    files: tuple[LiveFile, ...]
+    asked: pa.Table
+    found: pa.Table
 
 
 class EventLog:
@@ -74,6 +84,7 @@ class EventLog:
         }
         self._moved = DeltaFolder(home / "moved_ids", MOVED_IDS)
         self._indexes = {s: IdIndex(spec.model, s, engine) for s in self._streams}
+        self._last: _Matched | None = None
 
     def append(self, stream: Stream, rows: pa.Table | PartedRows, shas: Sequence[str]) -> bool:
         """Commit the rows of one or several files at once.
@@ -336,17 +347,23 @@ class EventLog:
             several windows has all of them.
         """
         columns = ["prediction_id", "dataset", "window_start", "window_date"]
+        asked = _with_dataset(rows).select(columns[:2])
         snapshot = self._streams["predictions"].snapshot()
-        source, ids = self._rows_of("predictions", snapshot, rows, columns)
-        return self._engine.query(
-            f"""WITH asked AS (
-                SELECT DISTINCT prediction_id, COALESCE(dataset, '{ALL}') AS dataset FROM incoming
-            )
+        files = () if snapshot is None else snapshot.files
+        last = self._last
+        # An ingest asks twice, lest it miss a prediction that comes while it writes.
+        if last is not None and last.files is files and last.asked.equals(asked):
+            return last.found
+        source, ids = self._rows_of("predictions", snapshot, asked, columns)
+        found = self._engine.query(
+            f"""WITH asked AS (SELECT DISTINCT * FROM incoming)
             SELECT DISTINCT p.* FROM {source} AS p
             JOIN asked AS a ON a.prediction_id = p.prediction_id
                 AND (a.dataset = p.dataset OR a.dataset = '{ALL}')""",
-            {"incoming": rows.select(["prediction_id", "dataset"]), "ids": ids},
+            {"incoming": asked, "ids": ids},
         )
+        self._last = _Matched(files, asked, found) if len(asked) <= _FEW_IDS else None
+        return found
 
     @property
     def folders(self) -> dict[str, DeltaFolder]:

@@ -228,6 +228,8 @@ def _opened(path: Path) -> _Segment | None:
 
 def hash_ids(engine: Hashing, ids: pa.Table) -> Words:
     """Hash each id of a column ``prediction_id`` to 64 bits; equal ids have equal hashes."""
+    if not ids.num_rows:  # as what is known of new ids, and a query takes milliseconds to plan
+        return np.empty(0, np.uint64)
     found: Words = (
         engine.query("SELECT hash(prediction_id) AS word FROM ids", {"ids": ids})
         .column("word")
