@@ -134,8 +134,11 @@ class NewestVersions:
             TableNotFoundError: If there is none.
             StoreError: As `open_table` does.
         """
+        key = _key(path)
         with self._lock:
-            kept = self._kept.get(_key(path))
+            kept = self._kept.get(key)
+            if kept is not None:
+                self._kept.move_to_end(key)
         if kept is not None and _is_newest(path, kept):
             return kept.version
         table, content = _open(path)
@@ -143,7 +146,11 @@ class NewestVersions:
 
     def keep(self, path: Location, table: DeltaTable) -> TableVersion:
         """Return the version that a table is at after a commit, and keep it."""
-        return self._note(path, table, _commit(path, table.version()).read())
+        try:
+            content = _commit(path, table.version()).read()
+        except (OSError, StoreError):
+            content = None  # what was committed stays so, and is opened by whoever reads it
+        return self._note(path, table, content)
 
     def _note(self, path: Location, table: DeltaTable, content: bytes | None) -> TableVersion:
         found = TableVersion(table, path)
