@@ -128,7 +128,7 @@ def windows(law: Law, n: int, draws: int, rng: np.random.Generator) -> dict[str,
     """Return how often intervals of one window's mean are given, and those given hold it."""
     draw, truth = law
     outcome = counted(draw(rng, (draws, n)))
-    frame = business_metrics({"x": outcome}, None, None)
+    frame = business_metrics({"x": outcome}, None, {})
     means = frame[frame["metric"] == "mean_outcome"]
     given = means[means["lower"].notna()]
     mean = mean_of(outcome.value)
@@ -256,7 +256,7 @@ def months(law: str, days: int, n: int, draws: int, rng: np.random.Generator) ->
 
         def measured(part: Mapping[str, ColumnStatistics]) -> pd.DataFrame:
             of = Outcome(part["value"], part["gain"], part["debit"])
-            frame = business_metrics({"x": of}, None, None)
+            frame = business_metrics({"x": of}, None, {})
             return frame[frame["metric"] == "mean_outcome"]
 
         known = {name: stats for name, stats in parts.items() if stats is not None}
@@ -270,7 +270,7 @@ def months(law: str, days: int, n: int, draws: int, rng: np.random.Generator) ->
 
 
 def _means(values: Floats) -> pd.DataFrame:
-    frame = business_metrics({"x": counted(values)}, None, None)
+    frame = business_metrics({"x": counted(values)}, None, {})
     return frame[frame["metric"] == "mean_outcome"]
 
 

@@ -32,7 +32,7 @@ _STEPS = 40  # halvings of an interval
 _NEWTON = 20
 _SMOOTH = 4.0  # labels that what the score says is worth, where the variance is taken
 _FARTHEST = 60.0  # logits
-_PRIOR = 3.0, 1.0  # standard deviation of intercept and slope of a recalibration
+_PRIOR = 3.0, 2.0  # standard deviation of intercept and slope of a recalibration
 
 
 class Interval(NamedTuple):
@@ -129,7 +129,7 @@ def strata_by_score(
     """
     cells, sides, bins = rows.shape
     flat = (cells * sides, bins)
-    group = _groups(rows.reshape(flat), labelled.reshape(flat), most).reshape(rows.shape)
+    group = group_bins(rows.reshape(flat), labelled.reshape(flat), most).reshape(rows.shape)
     group = group + (most + 1) * np.arange(sides)[None, :, None]
     logit = np.log(scores) - np.log1p(-scores)
     expected, doubt = recalibrate(labelled.sum(axis=1), successes.sum(axis=1), logit)
@@ -142,8 +142,17 @@ def strata_by_score(
     )  # fmt: skip
 
 
-def _groups(rows: Floats, labelled: Floats, most: int) -> Ints:
-    """Return the stratum of each bin, `most` for those that no label speaks for."""
+def group_bins(rows: Floats, labelled: Floats, most: int) -> Ints:
+    """Put bins together into at most so many strata that have `PER_GROUP` labels each.
+
+    Args:
+        rows: All rows by ascending bin, (C, S).
+        labelled: Of these, the labelled.
+        most: Strata.
+
+    Returns:
+        The stratum of each bin, (C, S); `most` for those that no label speaks for.
+    """
     n = labelled.sum(axis=1, keepdims=True)
     strata = np.clip(n // PER_GROUP, 1, most)
     middle = np.cumsum(labelled, axis=1) - labelled / 2
@@ -165,7 +174,9 @@ def _add_up(values: Floats, places: Ints) -> Floats:
     return np.asarray(np.bincount(places.ravel(), values.ravel())[places], np.float64)
 
 
-def recalibrate(labelled: Floats, successes: Floats, x: Floats) -> tuple[Floats, Floats]:
+def recalibrate(
+    labelled: Floats, successes: Floats, x: Floats, slope: float = 1.0
+) -> tuple[Floats, Floats]:
     """Return the chance of success by bin: a logistic curve of the score's logit, (C, S).
 
     Of few labels it stays near the score itself: intercept and slope have a normal prior around 0
@@ -175,19 +186,20 @@ def recalibrate(labelled: Floats, successes: Floats, x: Floats) -> tuple[Floats,
     Args:
         labelled: Rows with a label, (C, S).
         successes: Of these, the positives.
-        x: Logit of the score of each bin, (S,).
+        x: Logit of the score of each bin, (S,), or whatever else it hangs on.
+        slope: What the slope is near, of few labels.
 
     Returns:
         Chances (C, S), and of intercept and slope the variance of the former, the covariance and
         the variance of the latter, (C, 3).
     """
-    a, b = np.zeros((len(labelled), 1)), np.ones((len(labelled), 1))
+    a, b = np.zeros((len(labelled), 1)), np.full((len(labelled), 1), slope)
     prior_a, prior_b = _PRIOR[0] ** -2, _PRIOR[1] ** -2
     for _ in range(_NEWTON):
         p = 1 / (1 + np.exp(-np.clip(a + b * x, -30, 30)))
         error, weight = successes - labelled * p, labelled * p * (1 - p)
         da = error.sum(axis=1, keepdims=True) - prior_a * a
-        db = (error * x).sum(axis=1, keepdims=True) - prior_b * (b - 1)
+        db = (error * x).sum(axis=1, keepdims=True) - prior_b * (b - slope)
         aa = weight.sum(axis=1, keepdims=True) + prior_a
         ab = (weight * x).sum(axis=1, keepdims=True)
         bb = (weight * x**2).sum(axis=1, keepdims=True) + prior_b

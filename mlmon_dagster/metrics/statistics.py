@@ -26,7 +26,7 @@ UNSEEN_KEPT = 10
 
 Kind = Literal[
     "numeric", "categorical", "score", "order", "confusion", "classes", "loss", "latency", "status",
-    "joint",
+    "joint", "by_output",
 ]  # fmt: skip
 
 
@@ -44,7 +44,8 @@ class Binning:
             ``confusion``: (predicted 0/1) x (unlabelled, negative, positive). ``classes``:
             predicted x actual class. ``loss``: one code; its sums are what counts. ``latency``:
             log-spaced bins. ``status``: ok, error. ``joint``: no codes but sums of products of
-            scores, see `metrics.joint`.
+            scores, see `metrics.joint`. ``by_output``: group of the output x (no ground truth,
+            ground truth without a value, bins of the value), see `metrics.means_by_output`.
         edges: Inner edges of the coarse bins, ascending; a value belongs to bin ``i`` when
             ``edges[i-1] < value <= edges[i]``; the outer bins are open. Empty if not numeric.
         fine: Number of equal-width sub-bins inside each coarse bin (1 = none); the code is
@@ -63,7 +64,8 @@ class Binning:
             that is not among them counts as ``other`` and nothing is ever ``unseen``.
         values: One value per code when every distinct baseline value has a bin of its own (then
             ``fine`` is 1 and the first and last bin are for values outside the baseline's range);
-            for ``joint`` the scores of each column's coarse codes, one score after another.
+            for ``joint`` the scores of each column's coarse codes, one score after another; for
+            ``by_output`` a typical value of each bin.
         size: Number of codes.
         binning_id: Hash of all the above; statistics with another id refuse to merge.
     """

@@ -56,6 +56,7 @@ from mlmon_dagster.profiles.sql.compiler import (
 from mlmon_dagster.profiles.sql.loss_columns import (
     group_columns,
     group_source,
+    output_expression,
     resolve,
     row_source,
 )
@@ -188,6 +189,8 @@ def profiled_columns(
                 low=feature.min if feature and ranged else None,
                 high=feature.max if feature and ranged else None,
                 is_personal=is_personal(spec, name),
+                output=output_expression(spec) or "",
+                is_known="actual IS NOT NULL" if spec.columns.actual is not None else "FALSE",
             )
         )
     return columns

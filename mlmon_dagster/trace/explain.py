@@ -14,9 +14,11 @@ from mlmon_dagster.metrics.binnings import label_counts, score_midpoints
 from mlmon_dagster.metrics.intervals import rate
 from mlmon_dagster.metrics.performance.decomposition import ratio_parts
 from mlmon_dagster.metrics.performance.weighted_back import DECIDED
-from mlmon_dagster.metrics.statistics import ColumnStatistics
+from mlmon_dagster.metrics.rectified import METHOD
+from mlmon_dagster.metrics.statistics import ColumnStatistics, merge_columns, of_all
+from mlmon_dagster.profiles.measure.measures import measure
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.spec.metric_registry import is_higher_better, is_loss
+from mlmon_dagster.spec.metric_registry import info_of, is_higher_better, is_loss
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.trace.slices import by_window, compare_slices
 from mlmon_dagster.trace.splits import (
@@ -119,6 +121,8 @@ class Explained:
             change; the most harmful first.
         without: Value of the first side without its three most harmful windows.
         without_then: The same of the other side.
+        is_weighted: Whether the value of a side is weighted back to all predictions, as ground
+            truth covers some; all parts of the change are those of the rows that have it.
     """
 
     metric: str
@@ -135,6 +139,7 @@ class Explained:
     windows: pd.DataFrame
     without: float
     without_then: float
+    is_weighted: bool = False
 
     def effects(self, key: str) -> dict[str, float]:
         """Return what each value of a slice key adds to the change; NaN where nobody knows."""
@@ -198,7 +203,15 @@ def explain(
         windows,
         without,
         _windows(spec, metric, other)[1],
+        any(_is_weighted(spec, metric, side) for side in (one, other)),
     )
+
+
+def _is_weighted(spec: ModelSpec, metric: str, windows: Profiles) -> bool:
+    whole = merge_columns(of_all(windows), ("slice_key", "slice_value"))
+    found = measure(spec, info_of(metric).family, whole, None)
+    methods = found.loc[found["metric"] == metric, "method_version"]
+    return bool(methods.str.startswith(METHOD).any())
 
 
 # --- counts of whole windows

@@ -9,8 +9,9 @@ from zoneinfo import ZoneInfo
 
 import pandas as pd
 
+from mlmon_dagster.metrics.rectified import METHOD
 from mlmon_dagster.metrics.versions import Comparison
-from mlmon_dagster.monitors.wording import named
+from mlmon_dagster.monitors.wording import named, weighted_text
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.names import ALL, counted
 from mlmon_dagster.spec.predicate import to_text
@@ -57,6 +58,7 @@ def tell(
     """
     lines = [
         _headline(found, now, then),
+        *_of_weighing(found),
         *_of_chance(found),
         *_of_windows(spec, found, then),
         *_of_scores(found),
@@ -146,6 +148,15 @@ def _headline(found: Explained, now: str, then: str) -> str:
     verdict = "more than chance" if is_real else "which may be chance"
     verdict += f" (p {chance.lstrip('0')})"
     return f"{text} ({ends} between windows; {sizes}), {verdict}."
+
+
+def _of_weighing(found: Explained) -> Iterator[str]:
+    """Say that the values are of all predictions, and their parts of some."""
+    if found.is_weighted:
+        yield (
+            f"{weighted_text(METHOD, None)}. What follows splits the change of the rows that have "
+            "ground truth."
+        )
 
 
 def _of_chance(found: Explained) -> Iterator[str]:

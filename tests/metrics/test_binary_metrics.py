@@ -62,7 +62,7 @@ def test_decisions_are_scikit_learns_and_costs_are_added_up():
     assert found["balanced_accuracy"] == pytest.approx(exact, rel=1e-12)
     assert found["mcc"] == pytest.approx(sk.matthews_corrcoef(actual, predicted), rel=1e-9)
     total = sum(costs[name] * n for name, n in counts.items())
-    [worth] = business_metrics({}, confusion, costs)["value"]
+    [worth] = business_metrics({}, costs, {"prediction": confusion})["value"]
     assert worth == pytest.approx(-total / 300, rel=1e-12)
 
 

@@ -7,8 +7,9 @@ import pytest
 from scipy import stats
 
 from benchmarks.outcomes import LAWS, counted, windows
-from mlmon_dagster.metrics.business import Tail, business_metrics, skewed_mean_interval
+from mlmon_dagster.metrics.business import business_metrics
 from mlmon_dagster.metrics.performance.loss_means import Mean
+from mlmon_dagster.metrics.skewed_means import Tail, skewed_mean_interval
 
 DRAWS = 1_000  # 1.96 standard errors of a share of .95 are .0135
 
@@ -35,7 +36,7 @@ def test_of_2000_rows_what_is_no_power_law_is_not_taken_for_one() -> None:
 def test_windows_that_happened_to_draw_no_large_row_hold_the_mean_too(law: str) -> None:
     draw, truth = LAWS[law]
     rows = draw(np.random.default_rng(3), (DRAWS, 500))
-    frame = business_metrics({"x": counted(rows)}, None, None)
+    frame = business_metrics({"x": counted(rows)}, None, {})
     means = frame[frame["metric"] == "mean_outcome"]
     held = (means["lower"] <= truth).to_numpy() & (means["upper"] >= truth).to_numpy()
 
@@ -63,7 +64,7 @@ def test_without_skewness_the_interval_is_students_and_of_mirrored_values_it_is_
 def test_ten_buyers_are_the_fewest_whose_mean_has_an_interval() -> None:
     rows = np.zeros((2, 500))
     rows[0, :9], rows[1, :10] = np.arange(1, 10), np.arange(1, 11)
-    frame = business_metrics({"x": counted(rows)}, None, None)
+    frame = business_metrics({"x": counted(rows)}, None, {})
     means = frame[frame["metric"] == "mean_outcome"]
 
     assert means["reason"].tolist() == ["few_rows", ""]
@@ -76,7 +77,7 @@ def test_an_amount_that_hardly_differs_has_students_interval_wherever_its_bin_is
     spread: float,
 ) -> None:
     amounts = 0.35 + spread * np.random.default_rng(3).normal(0, 1, (1, 400))
-    frame = business_metrics({"x": counted(amounts)}, None, None).set_index("metric")
+    frame = business_metrics({"x": counted(amounts)}, None, {}).set_index("metric")
     half = stats.t.ppf(0.975, 399) * amounts.std(ddof=1) / 20
     ends = frame.loc["mean_outcome", ["lower", "upper"]] - amounts.mean()
     assert ends.tolist() == pytest.approx([-half, half], rel=0.15, abs=1e-9)
@@ -97,7 +98,7 @@ def test_a_price_list_is_no_heavy_tail_however_far_its_prices_are_apart(dear: fl
 def test_the_share_of_the_largest_hundredth_is_that_of_the_rows_gains_and_losses_alike() -> None:
     values = np.random.default_rng(5).lognormal(0, 1.5, (1, 1_000))
     values[:, ::3] *= -1
-    frame = business_metrics({"x": counted(values)}, None, None).set_index("metric")
+    frame = business_metrics({"x": counted(values)}, None, {}).set_index("metric")
     sizes = np.sort(np.abs(values[0]))
     exact = sizes[-10:].sum() / sizes.sum()
     assert frame.loc["outcome_top_share", "value"] == pytest.approx(exact, rel=0.02)

@@ -16,6 +16,7 @@ from mlmon_dagster.metrics.arrays import Flags, Floats, Ints
 from mlmon_dagster.metrics.binnings import class_counts, label_counts
 from mlmon_dagster.metrics.frames import MetricRows, stack_rows, table_rows
 from mlmon_dagster.metrics.intervals import rate, wilson
+from mlmon_dagster.metrics.means_by_output import BY_OUTPUT, Worth, weigh_back
 from mlmon_dagster.metrics.performance.class_tables import (
     Metric,
     averaged,
@@ -50,6 +51,8 @@ _DELTA: dict[str, Metric] = {
     for of in ("precision", "recall", "f1")
 }
 _MICRO = ("micro_precision", "micro_recall", "micro_f1")
+_OF_RIGHT = ("accuracy", *_MICRO)
+RIGHT = ":right"  # whether the decision came true
 
 
 def multiclass_metrics(profiles: Mapping[str, ColumnStatistics]) -> pd.DataFrame:
@@ -73,9 +76,17 @@ def multiclass_metrics(profiles: Mapping[str, ColumnStatistics]) -> pd.DataFrame
         metrics += _from_table(profiles["prediction"])
     for metric, high in (("log_loss", np.inf), ("brier", 2.0)):
         if f":{metric}" in profiles:
-            metrics.append(mean_rows(metric, profiles[f":{metric}"], high=high))
+            rows = mean_rows(metric, profiles[f":{metric}"], high=high)
+            by_output = profiles.get(f"{BY_OUTPUT}:{metric}")
+            metrics.append(weigh_back(rows, by_output, Worth(high=high)))
     if ":top_k" in profiles:
-        metrics.append(mean_rows("top_k_accuracy", profiles[":top_k"], scale="share"))
+        rows = mean_rows("top_k_accuracy", profiles[":top_k"], scale="share")
+        metrics.append(weigh_back(rows, profiles.get(f"{BY_OUTPUT}:top_k"), Worth()))
+    is_right = profiles.get(f"{BY_OUTPUT}{RIGHT}")
+    metrics = [
+        weigh_back(rows, is_right, Worth()) if rows.metric in _OF_RIGHT else rows
+        for rows in metrics
+    ]
     scores = [s for s in profiles.values() if s.binning.kind == "score" and s.binning.categories]
     if scores:
         metrics += _areas(scores)

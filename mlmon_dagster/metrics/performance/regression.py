@@ -15,13 +15,14 @@ from mlmon_dagster.metrics.arrays import Floats, Ints
 from mlmon_dagster.metrics.binnings import latency_representatives
 from mlmon_dagster.metrics.frames import MetricRows, stack_rows, table_rows
 from mlmon_dagster.metrics.intervals import Z95, quantile_ranks, rate
+from mlmon_dagster.metrics.means_by_output import BY_OUTPUT, Worth, weigh_back
 from mlmon_dagster.metrics.performance.loss_means import (
     mean_of,
     mean_rows,
     positive_interval,
-    t_factor,
 )
 from mlmon_dagster.metrics.performance.weighted_back import leave_out_exempt
+from mlmon_dagster.metrics.rectified import METHOD
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 
 Profiles = Mapping[str, ColumnStatistics]
@@ -33,13 +34,21 @@ _MEANS = {
 }
 _QUANTILES = {"median_absolute_error": 0.5, "p90_absolute_error": 0.9}
 MIN_ROWS = 10
+# What is weighed back where labels are of some: of squares of normal errors the variance is twice
+# the square of the mean.
+OF_ALL = {
+    "me": Worth(low=-np.inf),
+    "mae": Worth(of=np.abs, grows=True),
+    "rmse": Worth(of=np.square, is_root=True, grows=True, least_spread=2.0),
+}
 
 
-def regression_metrics(profiles: Profiles) -> pd.DataFrame:
+def regression_metrics(profiles: Profiles, quantile: float = 0.5) -> pd.DataFrame:
     """Every metric of realized performance of a regression, per cell.
 
     Args:
         profiles: `residual` and the loss columns of the task, all over the same C cells.
+        quantile: That the model predicts, for quantile_loss.
 
     Returns:
         MetricFrame, column `:table`, n = rows with an actual and a prediction. Intervals: Student's
@@ -50,27 +59,40 @@ def regression_metrics(profiles: Profiles) -> pd.DataFrame:
     if ":error" not in profiles:
         return stack_rows([])
     profiles = leave_out_exempt(profiles)
-    metrics = [
-        mean_rows(metric, profiles[column], low=low, high=high)
-        for metric, (column, low, high) in _MEANS.items()
+    pinball = Worth(of=lambda e: np.maximum((1 - quantile) * e, -quantile * e), grows=True)
+    of_all = OF_ALL | {"quantile_loss": pinball}
+    by_output = profiles.get(f"{BY_OUTPUT}:error")
+    plain = [
+        *(
+            mean_rows(metric, profiles[column], low=low, high=high)
+            for metric, (column, low, high) in _MEANS.items()
+        ),
+        rmse_rows(profiles[":squared_error"]),
     ]
-    metrics.append(_bias(profiles[":error"], profiles[":absolute_error"]))
-    metrics += [_mape(profiles), _rmse(profiles[":squared_error"]), _wape(profiles), _r2(profiles)]
+    found = {
+        str(rows.metric): weigh_back(rows, by_output, of_all[str(rows.metric)])
+        if rows.metric in of_all
+        else rows
+        for rows in plain
+    }
+    metrics = [*found.values(), _bias(found["me"], found["mae"])]
+    metrics += [_mape(profiles), _wape(profiles), _r2(profiles)]
     metrics += [_quantile(m, profiles[":error_size"], q) for m, q in _QUANTILES.items()]
     return stack_rows(metrics)
 
 
-def _bias(error: ColumnStatistics, size: ColumnStatistics) -> MetricRows:
-    """Mean error in mean absolute errors; Student's interval of the former, the latter as known."""
-    mean, typical = mean_of(error), mean_of(size).value
-    half = t_factor(mean.n) * mean.error
-    exact = (mean.n > 0) & (typical == 0)
-    value, lower, upper = (
-        np.where(exact, 0.0, np.clip(rate(x, typical), -1, 1))
-        for x in (mean.value, mean.value - half, mean.value + half)
+def _bias(error: MetricRows, size: MetricRows) -> MetricRows:
+    """Mean error in mean absolute errors; the interval of the former, the latter as known."""
+    mean, lower, upper, typical = (
+        np.asarray(x, np.float64) for x in (error.value, error.lower, error.upper, size.value)
     )
-    reason = np.where(mean.n == 0, "no_actuals", "")
-    return table_rows(error.cells, "bias", value, lower, upper, mean.n, reason, "mean-1")
+    exact = typical == 0
+    value, lower, upper = (
+        np.where(exact, 0.0, np.clip(rate(x, typical), -1, 1)) for x in (mean, lower, upper)
+    )
+    weighed = np.asarray(error.method_version, object) == METHOD
+    method = np.where(weighed, METHOD, "mean-1").tolist()
+    return table_rows(error.cells, "bias", value, lower, upper, error.n, error.reason, method)
 
 
 def _mape(profiles: Profiles) -> MetricRows:
@@ -79,7 +101,8 @@ def _mape(profiles: Profiles) -> MetricRows:
     return found._replace(reason=np.where(known, "zero_actuals", "no_actuals"))
 
 
-def _rmse(squared: ColumnStatistics) -> MetricRows:
+def rmse_rows(squared: ColumnStatistics) -> MetricRows:
+    """Return the root of the mean of squared errors, its interval on a logarithmic scale."""
     mean = mean_of(squared)
     lower, upper = positive_interval(mean.value, mean.error, mean.n)
     value = np.sqrt(mean.value)

@@ -21,7 +21,6 @@ from mlmon_dagster.metrics.arrays import Flags, Floats, Ints
 from mlmon_dagster.metrics.binnings import label_counts, score_midpoints
 from mlmon_dagster.metrics.frames import MetricRows
 from mlmon_dagster.metrics.intervals import rate
-from mlmon_dagster.metrics.performance.class_tables import estimate, mcc
 from mlmon_dagster.metrics.performance.roc import RocAuc, roc_auc
 from mlmon_dagster.metrics.rectified import (
     METHOD,
@@ -43,6 +42,7 @@ Classes = tuple[Ints, Ints] | tuple[Floats, Floats]  # rows per bin of negatives
 UNLABELLED_SCORES = "unlabelled_scores"
 _FINE = 50  # strata of an area, whose rows are weighed by nothing else
 _MOST_UNLABELLED = 0.05  # share of the rows, in strata without a label, that an area does without
+_MOST_CORRELATED = 1 - 1e-9
 _EDGE = 1e-6  # how near an area comes to 0 and 1 on a logit scale
 _DECISIONS_DIFFER = 0.01  # share of the rows with a decision and no score, or the other way round
 
@@ -99,6 +99,15 @@ class PartlyLabelled:
     strata: Strata
     scores: Floats
     decided: Floats
+
+    def cell(self, place: int) -> PartlyLabelled:
+        """Return one of the cells alone."""
+        strata = self.strata
+        one = strata._replace(
+            **{name: getattr(strata, name)[[place]]
+               for name in ("rows", "labelled", "successes", "group", "expected", "doubt")}
+        )  # fmt: skip
+        return replace(self, places=self.places[[place]], strata=one)
 
     def mean(self, worth: Worth, high: float = 1.0, low: float = 0.0) -> Interval:
         """Return a mean over all rows, see `rectified.mean`."""
@@ -231,13 +240,31 @@ def decision_metrics(found: PartlyLabelled) -> dict[str, Interval]:
         )
     )
     results["balanced_accuracy"] = Interval(value, value - down, value + up)
-    weighed = effective_counts(strata)
-    table = np.stack(
-        [np.stack([c @ (1 - d), c @ d], axis=1) for c in (weighed.negatives, weighed.positives)],
-        axis=2,
-    )
-    results["mcc"] = Interval(*estimate(table, mcc, "fisher"))
+    results["mcc"] = _correlation(found, results["actual_rate"].value)
     return results
+
+
+def _correlation(found: PartlyLabelled, base: Floats) -> Interval:
+    """Matthews' correlation of decision and truth, by the delta method on Fisher's scale.
+
+    With P decided positive, Q true and T both it is (T - P Q) / root of P (1 - P) Q (1 - Q).
+    """
+    d, rows = found.decided, found.strata.rows
+    decided = rate((rows * d).sum(axis=1), rows.sum(axis=1))
+    both = found.mean((d, np.zeros_like(d))).value
+    scale = np.sqrt(decided * (1 - decided) * base * (1 - base))
+    value = np.clip(rate(both - decided * base, scale), -_MOST_CORRELATED, _MOST_CORRELATED)
+    ends = [np.array(value), np.array(value), np.array(value)]
+    for i in np.flatnonzero(np.isfinite(value)).tolist():
+        one = found.cell(i)
+        p, q, r, s = decided[i], base[i], value[i], scale[i]
+        of_decided = -q / s - r * (1 - 2 * p) / (2 * p * (1 - p))
+        of_true = -p / s - r * (1 - 2 * q) / (2 * q * (1 - q))
+        worth = (d / s + of_true + of_decided * d, of_decided * d)
+        middle, lower, upper = one.mean(worth, np.inf, -np.inf)
+        for end, reach in ((1, lower - middle), (2, upper - middle)):
+            ends[end][i] = np.tanh(np.arctanh(r) + reach[0] / (1 - r**2))
+    return Interval(*ends)
 
 
 class Effective(NamedTuple):
@@ -325,7 +352,9 @@ def with_rows(classes: Classes, part: PartlyLabelled, others: Classes) -> Classe
     return negatives, positives
 
 
-def replace_rows(rows: MetricRows, places: Ints, found: Interval) -> MetricRows:
+def replace_rows(
+    rows: MetricRows, places: Ints, found: Interval, method_version: str = METHOD
+) -> MetricRows:
     """Return one metric of C cells with other values at some places, (P,).
 
     What has no value stays without one, for its own reason.
@@ -340,5 +369,5 @@ def replace_rows(rows: MetricRows, places: Ints, found: Interval) -> MetricRows:
     chosen = places[has_value]
     for target, ends in zip((value, lower, upper), found, strict=True):
         target[chosen] = ends[has_value]
-    method[chosen] = METHOD
+    method[chosen] = method_version
     return rows._replace(value=value, lower=lower, upper=upper, method_version=method.tolist())

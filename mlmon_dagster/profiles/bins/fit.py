@@ -22,12 +22,16 @@ from numpy.typing import NDArray
 
 from mlmon_dagster.metrics.additivity import RAW, REST
 from mlmon_dagster.metrics.estimated.multiclass import CONFIDENCE
+from mlmon_dagster.metrics.means_by_output import BY_OUTPUT
+from mlmon_dagster.metrics.performance.decomposition import OUTCOME
+from mlmon_dagster.metrics.performance.multiclass import RIGHT
 from mlmon_dagster.metrics.performance.weighted_back import DECIDED, EXEMPT
 from mlmon_dagster.metrics.statistics import Binning, Kind
 from mlmon_dagster.profiles.bins.joint import fit_joint
 from mlmon_dagster.profiles.bins.shapes import (
     MAX_CATEGORIES,
     MAX_TAIL,
+    by_output_binning,
     categorical_binning,
     class_binning,
     class_score_binning,
@@ -37,6 +41,7 @@ from mlmon_dagster.profiles.bins.shapes import (
     personal_binning,
     renamed,
     role_binning,
+    signed_values,
     size_binning,
 )
 from mlmon_dagster.profiles.sql.attribution_columns import (
@@ -50,11 +55,13 @@ from mlmon_dagster.profiles.sql.bin_codes import DUCKDB, Dialect
 from mlmon_dagster.profiles.sql.compiler import Engine, at_work
 from mlmon_dagster.profiles.sql.loss_columns import (
     ANSWERS,
+    CLASSES_APART,
     bound_of,
     group_columns,
     is_of_serving,
     loss_columns,
     outcome_columns,
+    output_expression,
     resolve,
     row_source,
     span_columns,
@@ -81,6 +88,7 @@ QUANTILE_BINS = 20
 MAX_VALUES = 32
 MAX_HELD = 20_000_000  # rows: 160 MB a column
 _VALUES_AT_ONCE = 2_000_000  # that are read while as many are sorted
+_NEAR_END = (0.002, 0.005, 0.01, 0.02, 0.035)
 _FINER = 2.0**8  # SHAP values have long tails, and their means must add up
 
 
@@ -179,12 +187,17 @@ def fit_binnings(
         if kind == "numeric" and not name.startswith(EXEMPT)
     }
     ordered = order_statistics(engine, from_sql, numeric, dialect)
+    edges: tuple[float, ...] = ()
     for name, (kind, raw) in expressions.items():
         value = resolve(raw, binnings)
         if name.startswith(EXEMPT):
             # The same bins, so that exempt rows can be taken from all.
             if (whole := binnings.get(name.removeprefix(EXEMPT))) is not None:
                 binnings[name] = renamed(whole, name)
+        elif kind == "by_output":
+            edges = edges or _output_edges(engine, spec, from_sql, dialect)
+            values = _values(spec, name) or signed_values(_typical(engine, from_sql, value))
+            binnings[name] = by_output_binning(name, edges, values)
         elif kind == "loss":
             bound = bound_of(name)
             width = _typical(engine, from_sql, value) if bound is None else bound
@@ -211,6 +224,37 @@ def fit_binnings(
     binnings |= fit_joint(engine, spec, from_sql, binnings, expressions, dialect)
     binnings |= _fit_attributions(with_values, spec, dialect)
     return binnings | {name: loss_binning(name, 1.0) for name in group_columns(spec)}
+
+
+def _output_edges(
+    engine: Engine, spec: ModelSpec, from_sql: str, dialect: Dialect
+) -> tuple[float, ...]:
+    """Return where groups of the output end: at quantiles, closer to each other near the ends.
+
+    There losses are largest, and chosen labels the most or the fewest.
+    """
+    output = output_expression(spec)
+    present = f"FROM (SELECT {output} AS x FROM {from_sql} AS records) AS v WHERE x IS NOT NULL"
+    n_classes = len(class_scores(spec))
+    apart = [2 * i + 1.5 for i in range(n_classes - 1)] if n_classes <= CLASSES_APART else []
+    if engine.query(f"SELECT x {present} LIMIT 1").num_rows == 0:
+        return tuple(apart)
+    inner = [i / QUANTILE_BINS for i in range(1, QUANTILE_BINS)]
+    shares = [*_NEAR_END, *inner, *(1 - share for share in reversed(_NEAR_END))]
+    return (*apart, *quantiles_of(engine, present, shares, dialect))
+
+
+def _values(spec: ModelSpec, name: str) -> Sequence[float]:
+    """Return typical values of the bins of a loss or a rate; none where the data has to say."""
+    loss = name.removeprefix(BY_OUTPUT)
+    outcome = spec.columns.outcomes.get(loss.removeprefix(OUTCOME))
+    if loss in (":top_k", RIGHT) or (outcome is not None and outcome.kind == "rate"):
+        return (0.0, 1.0)
+    if loss == ":brier":
+        return [i / 20 for i in range(41)]
+    if loss == ":log_loss":
+        return [0.0, *(2.0 ** (step / 2) for step in range(-12, 12))]
+    return ()
 
 
 def _fit_attributions(

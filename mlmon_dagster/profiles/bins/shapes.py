@@ -15,6 +15,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
+from mlmon_dagster.metrics.means_by_output import STATES
 from mlmon_dagster.metrics.statistics import Binning, Kind
 
 SUB_BINS = 12
@@ -229,6 +230,26 @@ def size_binning(column: str, typical: float) -> Binning:
     """
     middle = _power_above(typical)
     return _binning(column, "latency", LATENCY_BINS, low=middle * 1e-4, high=middle * 1e6)
+
+
+def by_output_binning(column: str, edges: Sequence[float], values: Sequence[float]) -> Binning:
+    """Groups of the output x states of a row, which are bins of a value or none.
+
+    Args:
+        column: Column name.
+        edges: Inner edges of the groups, in any order.
+        values: A typical value of each bin, ascending; edges are half-way.
+    """
+    kept = tuple(sorted(set(map(float, edges))))
+    size = (len(kept) + 1) * (STATES + len(values))
+    return _binning(column, "by_output", size, edges=kept, values=tuple(map(float, values)))
+
+
+def signed_values(typical: float) -> tuple[float, ...]:
+    """Return 0 and sizes on both sides of it, two an octave, 1/128 to 4,096 times the typical."""
+    middle = _power_above(typical)
+    sizes = [middle * 2.0 ** (step / 2) for step in range(-14, 25)]
+    return (*(-size for size in reversed(sizes)), 0.0, *sizes)
 
 
 def binning_to_json(binning: Binning) -> dict[str, object]:

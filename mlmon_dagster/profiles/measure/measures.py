@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 from mlmon_dagster.metrics.additivity import BROKEN
 from mlmon_dagster.metrics.frames import concat_frames, stack_rows
+from mlmon_dagster.metrics.means_by_output import BY_OUTPUT
 from mlmon_dagster.metrics.performance.decomposition import OUTCOME
+from mlmon_dagster.metrics.performance.weighted_back import DECIDED, EXEMPT
 from mlmon_dagster.metrics.statistics import (
     ColumnStatistics,
     all_over_versions,
@@ -114,7 +116,7 @@ def performance(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) 
         return ranking_metrics(profiles)
     if spec.task == "regression":
         drifted = residual_drift(spec, profiles, baseline)
-        return concat_frames([regression_metrics(profiles), drifted])
+        return concat_frames([regression_metrics(profiles, spec.quantile), drifted])
     found = [
         performance_metrics(
             profiles.get("score"),
@@ -175,11 +177,12 @@ def business(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> 
             profiles.get(f"{GAIN}{name}"),
             profiles.get(f"{DEBIT}{name}"),
             "outcome" if declared.better == "higher" else "cost",
+            profiles.get(f"{BY_OUTPUT}{OUTCOME}{name}"),
         )
         for name, declared in spec.columns.outcomes.items()
         if f"{OUTCOME}{name}" in profiles
     }
-    return business_metrics(outcomes, profiles.get("prediction"), costs)
+    return business_metrics(outcomes, costs, profiles)
 
 
 MEASURES: dict[str, Callable[[ModelSpec, Profiles, Profiles | None], pd.DataFrame]] = {
@@ -209,8 +212,14 @@ def columns_of(spec: ModelSpec, family: str) -> list[str]:
         ],
         "performance": performance_columns(spec),
         "service": ["latency_ms", "status", *span_columns(spec)],
-        "business": [*outcome_columns(spec), *(["prediction"] if spec.costs else [])],
+        "business": [*outcome_columns(spec), *(_decided_columns(spec) if spec.costs else [])],
     }[family]
+
+
+def _decided_columns(spec: ModelSpec) -> list[str]:
+    """Return the profiled columns that tell what decisions were worth."""
+    outputs = ["prediction", *(["score", DECIDED] if spec.columns.score is not None else [])]
+    return [*outputs, *(n for n in loss_columns(spec) if n.startswith(EXEMPT))]
 
 
 def performance_columns(spec: ModelSpec) -> list[str]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlmon_dagster.metrics.binnings import latency_step, upper_edges
+from mlmon_dagster.metrics.means_by_output import STATES, value_edges
 from mlmon_dagster.metrics.statistics import Binning
 from mlmon_dagster.store.state.sql import literal
 
@@ -87,6 +88,9 @@ class Column:
         low: Declared minimum; smaller values are out of range.
         high: Declared maximum.
         is_personal: No value of it may be kept: neither a name, nor a smallest or largest.
+        output: SQL expression of what rows are grouped by, of kind ``by_output``; NULL of rows that
+            are not counted.
+        is_known: SQL condition of rows whose ground truth has come, of the same kind.
     """
 
     binning: Binning
@@ -94,6 +98,8 @@ class Column:
     low: float | None = None
     high: float | None = None
     is_personal: bool = False
+    output: str = ""
+    is_known: str = ""
 
     @property
     def has_range(self) -> bool:
@@ -154,6 +160,8 @@ def code_expression(column: Column, dialect: Dialect, *, coarse: bool = False) -
         return f"CASE {value} WHEN 0 THEN {_STATE} WHEN 1 THEN 3 + {_STATE} ELSE {NULL_CODE} END"
     if binning.kind == "classes":
         return _class_code(value, binning)
+    if binning.kind == "by_output":
+        return _code_by_output(column)
     ok = f"LOWER({value}) IN ('ok', 'success', '200')"
     return f"CASE WHEN {value} IS NULL THEN {NULL_CODE} WHEN {ok} THEN 0 ELSE 1 END"
 
@@ -229,6 +237,20 @@ def _tree(value: str, edges: Sequence[str], leaves: Sequence[int]) -> str:
         for cut, branch in zip(cuts[1:-1], branches, strict=False)
     )
     return f"CASE {whens} ELSE {branches[-1]} END"
+
+
+def _code_by_output(column: Column) -> str:
+    """Group of the output x state of the row; see `metrics.means_by_output`."""
+    binning, states = column.binning, STATES + len(column.binning.values)
+    edges = list(map(number, binning.edges))
+    group = _tree(column.output, edges, [states * i for i in range(len(edges) + 1)])
+    inner = list(map(number, value_edges(np.array(binning.values)).tolist()))
+    place = _tree(column.value, inner, range(STATES, states))
+    return (
+        f"CASE WHEN {column.output} IS NULL THEN {NULL_CODE} ELSE {group} + "
+        f"CASE WHEN {column.value} IS NOT NULL THEN {place} "
+        f"WHEN {column.is_known} THEN 1 ELSE 0 END END"
+    )
 
 
 def _category_code(value: str, binning: Binning, dialect: Dialect) -> str:

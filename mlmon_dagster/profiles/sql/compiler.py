@@ -239,6 +239,9 @@ class Statements:
             if column.binning.kind == "numeric" and len(column.value) > _LONG_VALUE:
                 value = f"{column.value} AS __v{i}"
                 column = replace(column, value=f"__v{i}")
+            elif column.binning.kind == "by_output":
+                value = f"{column.value} AS __v{i}, {column.output} AS __o{i}"
+                column = replace(column, value=f"__v{i}", output=f"__o{i}")
             code = code_expression(column, self.dialect)
             if paired is not None and i == paired.score:
                 code = paired.expression(self.columns, self.dialect)

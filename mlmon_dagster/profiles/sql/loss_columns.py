@@ -8,12 +8,13 @@ colon, which no feature's name does.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from mlmon_dagster.metrics.additivity import BROKEN
 from mlmon_dagster.metrics.estimated.multiclass import CONFIDENCE
+from mlmon_dagster.metrics.means_by_output import BY_OUTPUT
 from mlmon_dagster.metrics.performance.decomposition import OUTCOME
-from mlmon_dagster.metrics.performance.multiclass import GAP
+from mlmon_dagster.metrics.performance.multiclass import GAP, RIGHT
 from mlmon_dagster.metrics.performance.roc import SCORE_ORDER
 from mlmon_dagster.metrics.performance.weighted_back import DECIDED, EXEMPT
 from mlmon_dagster.metrics.statistics import Binning, Kind
@@ -25,6 +26,7 @@ from mlmon_dagster.spec.spans import STAGE, TOKENS, stage_column, stage_status
 from mlmon_dagster.spec.tasks import RESIDUAL, Answer, class_scores, task_of
 from mlmon_dagster.store.state.sql import literal, quote_identifier
 
+CLASSES_APART = 10  # whose rows are grouped apart
 GAIN, DEBIT = ":gain/", ":debit/"  # begin the names of what an amount is above 0, and below
 TRACED, TRACED_STATUS = ":traced", ":traced_status"
 TRACED_LATENCY = ":traced_latency_ms"
@@ -68,7 +70,39 @@ def outcome_columns(spec: ModelSpec) -> Values:
             f"{GAIN}{name}": ("latency", f"CASE WHEN {column} >= 0 THEN {cut} END"),
             f"{DEBIT}{name}": ("latency", f"CASE WHEN {column} < 0 THEN -{cut} END"),
         }
-    return found
+    names = [f"{OUTCOME}{name}" for name in spec.columns.outcomes]
+    return found | _by_output(spec, found, names)
+
+
+def output_expression(spec: ModelSpec) -> str | None:
+    """Return the number that rows are grouped by where labels may be a chosen subset; else None.
+
+    The score, or the prediction; of several classes the class that was decided for and its score,
+    or the score alone where there are many classes. NULL of rows that ground truth never comes for.
+    """
+    roles, scores = spec.columns, class_scores(spec)
+    if scores and roles.prediction is not None:
+        apart = len(scores) <= CLASSES_APART
+        whens = " ".join(
+            f"WHEN {literal(label)} THEN {2 * i * apart} + {quote_identifier(name)}"
+            for i, (label, name) in enumerate(scores.items())
+        )
+        found = f"(CASE prediction {whens} END)"
+    elif roles.score is not None:
+        found = "score"
+    elif roles.prediction is not None and task_of(spec).answer != "class":
+        found = "CAST(prediction AS DOUBLE PRECISION)"
+    else:
+        return None
+    exempt = exempt_sql(spec) if roles.actual is not None else None
+    return found if exempt is None else f"(CASE WHEN {exempt} THEN NULL ELSE {found} END)"
+
+
+def _by_output(spec: ModelSpec, losses: Values, names: Sequence[str]) -> Values:
+    """Return what of these is also counted by group of the output."""
+    if output_expression(spec) is None:
+        return {}
+    return {f"{BY_OUTPUT}{name}": ("by_output", losses[name][1]) for name in names}
 
 
 def span_columns(spec: ModelSpec) -> Values:
@@ -172,7 +206,7 @@ def _multiclass(spec: ModelSpec) -> Values:
         )
         for label, name in scores.items()
     }
-    return found | {
+    found |= {
         CONFIDENCE: ("score", f"(CASE prediction {whens} END)"),
         ":log_loss": ("loss", _log_loss(_PROBABILITY)),
         ":brier": ("loss", f"({squares}) - 2 * {_PROBABILITY} + 1"),
@@ -181,6 +215,11 @@ def _multiclass(spec: ModelSpec) -> Values:
             f"CASE WHEN {_PROBABILITY} IS NULL THEN NULL WHEN {is_top} THEN 1e0 ELSE 0e0 END",
         ),
     }
+    counted = _by_output(spec, found, (":log_loss", ":brier", ":top_k"))
+    if counted:
+        is_right = "CASE WHEN prediction = actual THEN 1e0 WHEN prediction <> actual THEN 0e0 END"
+        counted[f"{BY_OUTPUT}{RIGHT}"] = ("by_output", is_right)
+    return found | counted
 
 
 def _regression(spec: ModelSpec) -> Values:
@@ -206,7 +245,7 @@ def _regression(spec: ModelSpec) -> Values:
         f"CASE WHEN {error} IS NOT NULL AND actual / 2 <> 0 "
         f"THEN LEAST({half_error} / ABS(actual / 2), {_HUGE}) END"
     )
-    return {
+    found: Values = {
         "actual": ("numeric", "actual"),
         RESIDUAL: ("numeric", f"-{error}"),
         ":error_size": ("latency", f"ABS({error})"),
@@ -224,6 +263,7 @@ def _regression(spec: ModelSpec) -> Values:
         ":error_away": ("loss", f"{error} * {error} * {away}"),
         ":error_away_squared": ("loss", f"{error} * {error} * {away} * {away}"),
     }  # fmt: skip
+    return found | _by_output(spec, found, (":error",))
 
 
 def _exempt(spec: ModelSpec, losses: Values) -> Values:
