@@ -292,7 +292,7 @@ def mean(strata: Strata, worth: Worth, low: float = 0.0, high: float = 1.0) -> I
 
     Args:
         strata: Of C cells.
-        worth: Of a row of each bin that comes true, (B,), and of one that does not.
+        worth: Of a row of each bin that comes true, (B,) or (C, B), and of one that does not.
         low: Smallest possible mean.
         high: Largest possible mean.
 

@@ -1,6 +1,8 @@
-"""Where the sides share too few scores, nothing is said of what a score means."""
+"""What a trace says of itself: where sides share too few scores, where values are weighted back."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -48,3 +50,31 @@ def test_no_split_is_claimed_where_a_score_tells_the_sides_apart(low, high, is_s
     assert (
         any("what a score means" in line and "Of the change" in line for line in lines) == is_said
     )
+
+
+def partly_labelled(found):
+    """Take the ground truth of half of the rows away."""
+    for name in ("score", "prediction"):
+        counts = found[name].counts.reshape(len(found[name]), -1, 3).copy()
+        moved = counts[:, :, 1:] // 2
+        counts[:, :, 1:] -= moved
+        counts[:, :, 0] += moved.sum(axis=2)
+        found[name] = replace(found[name], counts=counts.reshape(found[name].counts.shape))
+    return found
+
+
+@pytest.mark.parametrize("is_partly", [False, True])
+def test_a_trace_says_that_its_headline_is_weighted_back_and_its_parts_are_not(is_partly):
+    rng = np.random.default_rng(6)
+    now, then = side(rng, 0.05, 0.5), side(rng, 0.05, 0.4)
+    if is_partly:
+        now = partly_labelled(now)
+    found = explain(make_spec(), "accuracy", now, then)
+    assert found is not None
+    assert found.is_weighted == is_partly
+    lines = tell(make_spec(), found, "now", "before")
+    said = (
+        "Ground truth covers a part of the predictions; the value is weighted back to all of them. "
+        "What follows splits the change of the rows that have ground truth."
+    )
+    assert (lines[1] == said) == is_partly

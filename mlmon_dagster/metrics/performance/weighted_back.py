@@ -100,15 +100,6 @@ class PartlyLabelled:
     scores: Floats
     decided: Floats
 
-    def cell(self, place: int) -> PartlyLabelled:
-        """Return one of the cells alone."""
-        strata = self.strata
-        one = strata._replace(
-            **{name: getattr(strata, name)[[place]]
-               for name in ("rows", "labelled", "successes", "group", "expected", "doubt")}
-        )  # fmt: skip
-        return replace(self, places=self.places[[place]], strata=one)
-
     def mean(self, worth: Worth, high: float = 1.0, low: float = 0.0) -> Interval:
         """Return a mean over all rows, see `rectified.mean`."""
         return mean(self.strata, worth, low, high)
@@ -254,17 +245,18 @@ def _correlation(found: PartlyLabelled, base: Floats) -> Interval:
     both = found.mean((d, np.zeros_like(d))).value
     scale = np.sqrt(decided * (1 - decided) * base * (1 - base))
     value = np.clip(rate(both - decided * base, scale), -_MOST_CORRELATED, _MOST_CORRELATED)
-    ends = [np.array(value), np.array(value), np.array(value)]
-    for i in np.flatnonzero(np.isfinite(value)).tolist():
-        one = found.cell(i)
-        p, q, r, s = decided[i], base[i], value[i], scale[i]
-        of_decided = -q / s - r * (1 - 2 * p) / (2 * p * (1 - p))
-        of_true = -p / s - r * (1 - 2 * q) / (2 * q * (1 - q))
-        worth = (d / s + of_true + of_decided * d, of_decided * d)
-        middle, lower, upper = one.mean(worth, np.inf, -np.inf)
-        for end, reach in ((1, lower - middle), (2, upper - middle)):
-            ends[end][i] = np.tanh(np.arctanh(r) + reach[0] / (1 - r**2))
-    return Interval(*ends)
+    p, q, r = decided[:, None], base[:, None], value[:, None]
+    of_both = rate(1.0, scale)[:, None]
+    of_decided = -q * of_both - r * rate(1 - 2 * p, 2 * p * (1 - p))
+    of_true = -p * of_both - r * rate(1 - 2 * q, 2 * q * (1 - q))
+    worth = (
+        np.nan_to_num(d * of_both + of_true + of_decided * d),
+        np.nan_to_num(of_decided * d),
+    )
+    middle, lower, upper = found.mean(worth, np.inf, -np.inf)
+    steep = 1 - value**2
+    ends = (np.tanh(np.arctanh(value) + (end - middle) / steep) for end in (lower, upper))
+    return Interval(value, *ends)
 
 
 class Effective(NamedTuple):
