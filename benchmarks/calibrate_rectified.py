@@ -348,7 +348,7 @@ def main() -> int:
 
 
 def _print_classifiers(cases: list[Case], runs: int) -> int:
-    """Print the fewest and the most intervals that hold over all scores and rules."""
+    """Print the share of intervals that hold over all scores and rules, and the worst errors."""
     print("| rows, labelled, base rate | " + " | ".join(METRICS) + " |")
     print("|---" * (len(METRICS) + 1) + "|")
     groups: dict[str, list[Case]] = {}
@@ -369,7 +369,8 @@ def _print_classifiers(cases: list[Case], runs: int) -> int:
         for metric in METRICS:
             holds = [cell[metric].holds for cell in cells if np.isfinite(cell[metric].holds)]
             off = max((cell[metric].bias for cell in cells), key=abs)
-            shown.append(f"{min(holds):.2f} to {max(holds):.2f}, {off:+.3f}" if holds else "")
+            ends = f"{np.mean(holds):.3f} ({min(holds):.2f} to {max(holds):.2f})" if holds else ""
+            shown.append(f"{ends}, {off:+.3f}" if holds else "")
         print(f"| {name} | " + " | ".join(shown) + " |", flush=True)
     print("\n" + "\n".join(all_missed or ["No cell misses."]), flush=True)
     return len(all_missed)
