@@ -49,6 +49,7 @@ METRICS = (
 UNBIASED = ("actual_rate", "accuracy", "specificity", "brier", "calibration_gap")
 # Whose intervals may be too wide.
 WIDE = ("roc_auc", "f1", "balanced_accuracy", "pr_auc", "ks_separation", "lift")
+NO_GOAL = ("ks_separation",)  # of few labels it is too high, by its nature
 BINS, SPAN, SIGMA, POINTS, TOP = 280, 14.0, 1.5, 401, 0.1
 DAYS, DAY_SHIFT = 7, 0.3  # that a window's rows share
 LEAST, MOST, ERROR = 0.93, 0.98, 0.01
@@ -299,7 +300,7 @@ def measure(case: Case, runs: int, seed: int = 14) -> Cell:
 
 def misses(case: Case, found: Cell, metric: str, runs: int) -> str:
     """Say in which way a metric misses its goal by more than chance; empty if it does not."""
-    if not case.has_goal or not np.isfinite(found[metric].holds):
+    if metric in NO_GOAL or not case.has_goal or not np.isfinite(found[metric].holds):
         return ""
     if metric == "calibration_gap" and found.unlabelled and case.scores != "calibrated":
         return ""  # it is that of the scores that have labels, which the law has no value of
