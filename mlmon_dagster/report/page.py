@@ -54,7 +54,8 @@ def content_policy(*, is_served: bool) -> str:
     Args:
         is_served: Whether it may send its form back to where it came from.
     """
-    scripts = " ".join(_hash(_text((name,))) for name in (*SCRIPTS, RELOAD))
+    names = (*SCRIPTS, RELOAD) if is_served else SCRIPTS
+    scripts = " ".join(_hash(_text((name,))) for name in names)
     form = "'self'" if is_served else "'none'"
     return (
         f"default-src 'none'; script-src {scripts}; style-src {_hash(_text(STYLES))}; "
