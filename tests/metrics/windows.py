@@ -129,7 +129,7 @@ def _regression(rng: Rng, n: int) -> dict[str, Any]:
     actual = rng.normal(3, 2, n)
     return {
         "prediction": _some(rng, actual + rng.standard_t(4, n), 0.1),
-        "actual": _some(rng, actual, 0.2),
+        "actual": _some(rng, actual, 0.04),  # fewer than .95 are weighed back to all
     }
 
 
@@ -147,7 +147,8 @@ REGRESSION_WINDOWS: dict[str, tuple[Make, int, dict[str, Any]]] = {
     "constant_actuals": (_regression, ROWS, {"actual": 7.0}),
     "zeros": (_regression, ROWS, {"prediction": 0.0, "actual": 0.0}),
     "1e300": (_regression, ROWS, {"prediction": 1e300 * SIGNS, "actual": -1e300 * SIGNS}),
-    "one_1e300": (_regression, ROWS, {"prediction": np.where(np.arange(ROWS) == 5, 1e300, 3.0)}),
+    "one_1e300": (_regression, ROWS, {"prediction": np.where(np.arange(ROWS) == 5, 1e300, 3.0),
+                                      "actual": np.linspace(-1, 7, ROWS)}),
     "largest": (_regression, ROWS, {"prediction": LARGEST * SIGNS, "actual": -LARGEST * SIGNS}),
     "denormal": (_regression, ROWS, {"prediction": 0.0, "actual": 5e-324}),
     "int64": (_regression, ROWS, {"prediction": np.resize(INT64, ROWS),

@@ -151,7 +151,8 @@ def _r2(profiles: Profiles) -> MetricRows:
     fourth = rate(profiles[":away_squared"].total_sq, n)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         variance = second - mean**2
-        flat = variance <= 1e-12 * second
+        # Sums are of rows rounded to the baseline's unit, so that less than this is their rounding.
+        flat = variance <= 1e-9 * second
         share = mse / variance
         # About the window's own mean: (a - m)^2 for a measured from the baseline's.
         central4 = fourth - 4 * mean * third + 6 * mean**2 * second - 3 * mean**4
