@@ -1,12 +1,13 @@
 """Every proof in full, and one table of what was claimed and found: `python -m tests.proof`.
 
 Two hours and more on two cores; `--examples`, `--kills`, `--every`,
-`--seconds`, `--specs`, `--requests`, `--csv` and `--strangers` make it shorter.
+`--seconds`, `--specs`, `--requests`, `--csv`, `--copies` and `--strangers` make it shorter.
 """
 
 from __future__ import annotations
 
 import argparse
+import random
 import sys
 import tempfile
 import time
@@ -31,6 +32,7 @@ from tests.proof import (
     faults,
     generated,
     killing,
+    packed_copies,
     spec_space,
     together,
     world,
@@ -214,6 +216,18 @@ def prove_csv(folder: Path, n: int) -> list[Row]:
     ]
 
 
+def prove_copies(folder: Path, n: int) -> list[Row]:
+    """Erase an id of which n refused files of many packings may hold a trace."""
+    store = open_store(folder / "store")
+    found = packed_copies.erase_among_copies(store, random.Random(SEED), n)
+    store.close()
+    if found.back or found.lost:
+        raise AssertionError(f"still there: {found.back}; gone without cause: {found.lost}")
+    kinds = len(packed_copies.TEXTS) * len(packed_copies.PACKINGS)
+    numbers = (f"{found.n_files:,} files", f"{found.n_named:,} with the id", f"{kinds} kinds")
+    return [Row("traces of an erased id", numbers, Goal(len(found.traces), 0))]
+
+
 def prove_strangers(folder: Path, n: int) -> list[Row]:
     """Let n strangers of each kind come, in the clear and over TLS."""
     rows = []
@@ -243,6 +257,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--specs", type=int, default=500, help="so many generated specs")
     parser.add_argument("--csv", type=int, default=100_000, help="so many generated CSV files")
+    parser.add_argument("--copies", type=int, default=200, help="so many refused files")
     parser.add_argument("--strangers", type=int, default=2_000, help="so many of each kind")
     parser.add_argument("--requests", type=int, default=300, help="so many of each operation")
     parser.add_argument(
@@ -257,6 +272,7 @@ def main() -> int:
             "specs",
             "http",
             "csv",
+            "copies",
             "strangers",
         ],
     )
@@ -270,6 +286,7 @@ def main() -> int:
         "http": lambda folder: prove_documented(folder, options.requests),
         "strangers": lambda folder: prove_strangers(folder, options.strangers),
         "csv": lambda folder: prove_csv(folder, options.csv),
+        "copies": lambda folder: prove_copies(folder, options.copies),
         "specs": lambda folder: prove_specs(folder, options.specs),
         "order": lambda folder: prove_any_order(folder, options.examples),
     }
