@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from mlmon_dagster.store.store import Store
 
 FOLDER: Final = "erasures"
-_ENDING: Final = ".parquet"
+_FINISHED: Final = ".parquet"
+_UNFINISHED: Final = ".unfinished"
 _NOTE: Final = b"mlmon.erasure"
 _KEPT: Final = ("dataset", "author", "chosen_by", "n_ids", "recompute")
 
@@ -38,7 +39,7 @@ class Listed:
 
     Attributes:
         hashes: Columns dataset and id_hash.
-        about: The request, when it was, the key's fingerprint, and whether it is finished.
+        about: The request, when it was, and the key's fingerprint.
     """
 
     hashes: pa.Table
@@ -55,11 +56,14 @@ def write(store: Store, model: str, receipt: str, *, is_finished: bool) -> None:
     about = {name: row._mapping[name] for name in _KEPT} | {
         "requested_at": row.requested_at.isoformat(),
         "key": _fingerprint(ids.salt),
-        "is_finished": is_finished,
     }
     sink = io.BytesIO()
     pq.write_table(ids.hashes.replace_schema_metadata({_NOTE: json.dumps(about)}), sink)
-    (_folder(store, model) / f"{receipt}{_ENDING}").write(sink.getvalue())
+    folder = _folder(store, model)
+    ending = _FINISHED if is_finished else _UNFINISHED
+    (folder / f"{receipt}{ending}").write(sink.getvalue())
+    if is_finished:
+        (folder / f"{receipt}{_UNFINISHED}").delete()
 
 
 def find_undone(store: Store, model: str) -> list[str]:
@@ -72,30 +76,33 @@ def find_undone(store: Store, model: str) -> list[str]:
     Raises:
         StoreError: If a list was made with another key than this database has.
     """
-    folder = _folder(store, model)
-    names = {name.removesuffix(_ENDING) for name in folder.below() if name.endswith(_ENDING)}
-    mine = erasure_request.c.model == model
+    # Every look at new files comes by here, so that names must do: lists may be long.
+    names = _folder(store, model).below()
+    finished, unfinished = (
+        {name.removesuffix(end) for name in names if name.endswith(end)}
+        for end in (_FINISHED, _UNFINISHED)
+    )
+    known = erasure_request.c
+    asked = sa.select(known.receipt, known.finished_at).where(known.model == model)
     with store.state.connect() as conn:
-        known = {row.receipt: row for row in conn.execute(sa.select(erasure_request).where(mine))}
-    if not names and not known:
-        return []
-    listed = {name: _read(folder / f"{name}{_ENDING}") for name in sorted(names)}
+        finished_at = {row.receipt: row.finished_at for row in conn.execute(asked)}
     undone = []
-    for receipt in sorted(names - known.keys()):
-        _adopt(store, model, receipt, listed[receipt])
+    for receipt in sorted((finished | unfinished) - finished_at.keys()):
+        ending = _FINISHED if receipt in finished else _UNFINISHED
+        _adopt(store, model, receipt, _folder(store, model) / f"{receipt}{ending}")
         undone.append(receipt)
-    for receipt, row in known.items():
-        is_finished = receipt in listed and listed[receipt].about["is_finished"]
-        if row.finished_at is not None and not is_finished:
+    for receipt, moment in finished_at.items():
+        if moment is not None and receipt not in finished:
             with store.state.begin() as conn:
-                again = sa.update(erasure_request).where(erasure_request.c.receipt == receipt)
+                again = sa.update(erasure_request).where(known.receipt == receipt)
                 conn.execute(again.values(finished_at=None, steps="[]"))
             undone.append(receipt)
     return sorted(undone)
 
 
-def _adopt(store: Store, model: str, receipt: str, listed: Listed) -> None:
+def _adopt(store: Store, model: str, receipt: str, place: Location) -> None:
     """Note an erasure that the state database does not know."""
+    listed = _read(place)
     about = listed.about
     requested_at = dt.datetime.fromisoformat(about["requested_at"])
     with store.state.begin() as conn:
@@ -107,7 +114,7 @@ def _adopt(store: Store, model: str, receipt: str, listed: Listed) -> None:
                 "another one. Nothing is read until they belong together, since erased people "
                 "could come back. Restore a backup of the database that has the model's key; "
                 f"or, if there is none, repeat the erasures (mlmon erase {model} --ids-file FILE) "
-                f"and delete {_folder(store, model) / receipt}{_ENDING}."
+                f"and delete {place}."
             )
         erased_ids.note_hashes(conn, model, listed.hashes, now=requested_at, receipt=receipt)
         erased_ids.adopt(conn, model, listed.hashes, receipt)

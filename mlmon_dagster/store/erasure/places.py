@@ -21,6 +21,7 @@ from mlmon_dagster.store.state.erased_ids import Erased
 from mlmon_dagster.store.state.sql import literal
 from mlmon_dagster.store.tables import kept_rows, spans
 from mlmon_dagster.store.tables.delta import select_sql
+from mlmon_dagster.store.tables.raw_search import word_finder
 
 if TYPE_CHECKING:
     from mlmon_dagster.store.store import Store
@@ -192,4 +193,5 @@ def copies_with(store: Store, spec: ModelSpec, ids: Sequence[str] | None) -> lis
     copies = [copy for copy in found if copy.url not in rows]
     if ids is None:
         return copies
-    return [copy for copy in copies if ids and may_hold(copy.read(), ids)]
+    find = word_finder(ids)
+    return [copy for copy in copies if ids and may_hold(copy.read(), find)]

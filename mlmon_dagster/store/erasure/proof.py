@@ -22,7 +22,7 @@ import sqlalchemy as sa
 
 from mlmon_dagster.store.places.location import LocalPlace, Location
 from mlmon_dagster.store.state.schema import METADATA
-from mlmon_dagster.store.tables.raw_search import Layers, needles_of, unpack, word_finder
+from mlmon_dagster.store.tables.raw_search import Find, needles_of, unpack, word_finder
 
 if TYPE_CHECKING:
     from mlmon_dagster.store.store import Store
@@ -118,17 +118,17 @@ def _columns_with(
                     break
 
 
-def may_hold(content: bytes | None, ids: Sequence[str]) -> bool:
+def may_hold(content: bytes | None, find: Find) -> bool:
     """Tell whether a copy of a landing file holds an id as a word, or cannot be read to its end.
 
     Args:
         content: None of a writer's temporary file, which is gone, holds nothing.
-        ids: What to look for.
+        find: Of the ids, see `word_finder`.
     """
     if content is None:
         return False
-    layers: Layers = unpack(content)
-    return not layers.is_whole or any(map(word_finder(ids), layers.parts))
+    layers = unpack(content)
+    return not layers.is_whole or any(map(find, layers.parts))
 
 
 def _parquet_holds(content: bytes, texts: Sequence[str], needles: Sequence[bytes]) -> bool:
