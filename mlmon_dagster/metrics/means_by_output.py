@@ -26,6 +26,7 @@ from mlmon_dagster.metrics.frames import MetricRows
 from mlmon_dagster.metrics.intervals import rate
 from mlmon_dagster.metrics.performance.weighted_back import COMPLETE, replace_rows
 from mlmon_dagster.metrics.rectified import Interval, Strata, group_bins, mean, recalibrate
+from mlmon_dagster.metrics.skewed_means import OF_LAW
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 
 STATES = 2  # of a row that has no value: without ground truth, and with it
@@ -37,7 +38,7 @@ _USUAL = 10.0  # rows that the usual spread is worth
 _OF_SPREAD = 0.75  # skewness beside relative error, of a least spread
 _UNSURE = 0.4  # of what the line moves a mean by
 _NEWTON = 12
-_OF_LAW, _MOST_SKEW = 1.45, 1.0  # times the skewness of rows is that of their law
+_MOST_SKEW = 1.0  # that an interval follows
 
 
 class ByOutput(NamedTuple):
@@ -307,7 +308,7 @@ def interval(
     lower, upper = of_all.value - t * of_all.error, of_all.value + t * of_all.error
     if found.is_positive(worth):
         relative = np.minimum(np.nan_to_num(rate(of_all.error, of_all.value)), 2.0)
-        skew = np.clip(_OF_LAW * found.skewness(worth) - 3 * relative, 0, _MOST_SKEW)
+        skew = np.clip(OF_LAW * found.skewness(worth) - 3 * relative, 0, _MOST_SKEW)
         skew = np.maximum(skew, _OF_SPREAD * least_spread * relative)
         farther = t + (2 * t**2 + 1) / 6 * skew
         lower = of_all.value * np.exp(-t * relative)

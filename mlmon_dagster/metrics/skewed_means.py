@@ -20,7 +20,7 @@ _NEAR_END = 20  # rows from the end, to which from the unread ones the tail is r
 # Fitted to simulated laws: how many times the skewness of a law is that of its rows; how far an
 # interval reaches for what was not drawn, for each mean excess of the tail; how the shape of all
 # sizes speaks for its index; and how high that is taken.
-_OF_LAW, _OF_TAIL, _OF_SHAPE = 1.45, 1.4, 0.25
+OF_LAW, _OF_TAIL, _OF_SHAPE = 1.45, 1.4, 0.25
 _UNSURE, _WAY, _HEAVIEST = 8.0, 0.9, 0.96
 
 
@@ -205,7 +205,7 @@ def skewed_mean_interval(
     unseen = _OF_TAIL * index / (1 - index) * tail.missed
 
     def reach(far: Floats, near: Floats) -> Floats:
-        skew = ((_OF_LAW + unseen) * far - _OF_LAW * near) / root
+        skew = ((OF_LAW + unseen) * far - OF_LAW * near) / root
         a = np.maximum(-skew / 3, 1e-9)
         inwards = (np.cbrt(1 + 3 * a * (t - a / 2)) - 1) / a
         outwards: Floats = t + (2 * t**2 + 1) / 6 * skew
