@@ -8,6 +8,7 @@ Mondays.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,6 +22,40 @@ WEEKS = 12
 SHARE = 0.7
 _USUAL = 0.9  # quantile of how long a pause lasts: of twelve, one outage among them does not count
 _HOUR = 3600.0
+_MIN_DAYS = 5  # from which on waits tell what is usual
+_DAYS = 28  # that are looked back over
+_TIMES, _LEAST = 2.0, 3  # a silence is unusual from twice the longest usual wait on, in windows
+
+
+def learn_limit(waits: Floats, days: Ints, window: float, most: float) -> float:
+    """Say after how long a silence is longer than usual.
+
+    The longest wait of each day is looked at, and of days so many that a single outage among them
+    does not count. The limit is twice that in whole windows, and at least three.
+
+    Args:
+        waits: Expected time between the last event that was known and the moment at which the next
+            rows came, in seconds, (N,).
+        days: The day of each, ascending, (N,). The newest 28 with a wait are looked at.
+        window: Length of a window in seconds.
+        most: The limit that is never exceeded, in seconds, and that holds below five days.
+
+    Returns:
+        Seconds, from ``3 * window`` (or ``most``, if shorter) to ``most``.
+
+    Example:
+        >>> learn_limit(np.full(6, 5400.0), np.arange(6), 3600.0, 93600.0) / 3600
+        3.0
+        >>> learn_limit(np.full(4, 5400.0), np.arange(4), 3600.0, 93600.0) / 3600
+        26.0
+    """
+    known, row = np.unique(days, return_inverse=True)
+    if len(known) < _MIN_DAYS:
+        return most
+    longest = np.zeros(len(known))
+    np.maximum.at(longest, row, waits)
+    usual = float(np.quantile(longest[-_DAYS:], _USUAL, method="lower"))
+    return min(max(math.ceil(_TIMES * usual / window), _LEAST) * window, most)
 
 
 def expected_windows(
@@ -163,6 +198,12 @@ class Calendar:
     first: Floats
     last: Floats
     holidays: Mapping[int, str] = field(default_factory=dict)
+
+    def count_expected(self, start: Floats, end: Floats) -> Floats:
+        """Return the expected seconds between moments, pauses left out; windows ahead count too."""
+        reached = np.append(0.0, np.cumsum(np.where(self.expected, np.diff(self.edges), 0.0)))
+        found: Floats = np.interp(end, self.edges, reached) - np.interp(start, self.edges, reached)
+        return found
 
     def is_expected(self, start: float) -> bool:
         """Say whether predictions are expected in the window that starts then."""

@@ -123,15 +123,29 @@ def _known(moment: Any) -> pd.Timestamp | None:
 
 
 def _fresh(evidence: Evidence, window: Window) -> MonitorResult:
-    limit = format_duration(evidence.spec.monitors.freshness.no_data_for)
-    return _of_predictions(
-        evidence, window, status=OK, message="Predictions arrived.", value=0.0, threshold=limit
-    )
+    return _of_predictions(evidence, window, status=OK, message="Predictions arrived.", value=0.0)
 
 
 def _of_predictions(evidence: Evidence, window: Window, **fields: Any) -> MonitorResult:
     monitor = evidence.spec.monitors.freshness
-    return result_row(evidence, window, monitor, family="freshness", metric="no_data_for", **fields)
+    threshold = format_duration(_limit(evidence, window))
+    return result_row(
+        evidence,
+        window,
+        monitor,
+        family="freshness",
+        metric="no_data_for",
+        threshold=threshold,
+        **fields,
+    )
+
+
+def _limit(evidence: Evidence, window: Window) -> dt.timedelta:
+    """Return the longest silence: learnt, or declared, or the default."""
+    learnt = window.get("silence_limit")
+    if learnt is None or pd.isna(learnt):
+        return evidence.spec.monitors.freshness.no_data_for
+    return dt.timedelta(seconds=float(learnt))
 
 
 class _Count:
@@ -167,7 +181,7 @@ def _judge_silence(evidence: Evidence, window: Window, silence: _Silence) -> Mon
     monitor = evidence.spec.monitors.freshness
     if silence.is_after_uncounted:
         return None  # the first look at a history comes before any of it is counted
-    count = _Count(window.get("calendar") or None, monitor.no_data_for, window)
+    count = _Count(window.get("calendar") or None, _limit(evidence, window), window)
     if count.calendar is not None and not count.calendar.is_expected(count.start):
         return _not_expected(evidence, window, count.calendar)
     waited = count.seconds(silence.since) + (evidence.now.timestamp() - count.end)
@@ -186,7 +200,6 @@ def _judge_silence(evidence: Evidence, window: Window, silence: _Silence) -> Mon
         failed = silence.next_event is None or silence.next_event >= reached
     else:
         failed = missing <= 0
-    limit = format_duration(monitor.no_data_for)
     if failed and window["n_unread"]:
         return _of_predictions(
             evidence,
@@ -196,7 +209,6 @@ def _judge_silence(evidence: Evidence, window: Window, silence: _Silence) -> Mon
             message=no_verdict("freshness", "files_unread", 0),
             data_version=UNREAD,
             details={"unread_until": window["unread_until"]},
-            threshold=limit,
         )
     is_told = evidence.spec.monitors.schema_.severity in ("ERROR", monitor.severity)
     if failed and silence.refused_because and is_told:
@@ -207,16 +219,14 @@ def _judge_silence(evidence: Evidence, window: Window, silence: _Silence) -> Mon
             status=NO_DATA,
             reason="files_refused",
             message=f"{reason} {silence.refused_because}",
-            threshold=limit,
         )
     return _of_predictions(
         evidence,
         window,
         status=monitor.severity if failed else OK,
-        message=_tell_silence(evidence, silence, count, start, lasted),
+        message=_tell_silence(evidence, window, silence, count, start, lasted),
         value=lasted / 3600,
         details={"silent_since": f"{start:%Y-%m-%dT%H:%M:%SZ}"},
-        threshold=limit,
     )
 
 
@@ -231,15 +241,19 @@ def _not_expected(evidence: Evidence, window: Window, calendar: Calendar) -> Mon
         status=NO_DATA,
         reason="holiday" if holiday else "not_expected",
         message=f"No prediction is expected in this window: {why}.",
-        threshold=format_duration(evidence.spec.monitors.freshness.no_data_for),
     )
 
 
 def _tell_silence(
-    evidence: Evidence, silence: _Silence, count: _Count, start: pd.Timestamp, lasted: float
+    evidence: Evidence,
+    window: Window,
+    silence: _Silence,
+    count: _Count,
+    start: pd.Timestamp,
+    lasted: float,
 ) -> str:
     """Say since when it is silent, what of that time is not expected, and the limit."""
-    limit = format_duration(evidence.spec.monitors.freshness.no_data_for)
+    limit = format_duration(_limit(evidence, window))
     refused = silence.refused_because or silence.refused_before
     if silence.last_event is None and not refused:
         parts = ["No prediction in this window, and none was taken in before it"]

@@ -99,7 +99,7 @@ def compare_truth(
     dated = arrivals.prior if arrivals is not None and arrivals.is_dated else None
     if (found := _compare_with(dated, condition, age - SLACK, n, k)) is not None:
         return found
-    if k and declared is not None and age >= declared:
+    if k == n or (k and declared is not None and age >= declared):
         return Compared("fine")
     is_known = declared is not None or (dated is not None and dated.ages)
     return Compared("not_due" if is_known else "unknown")

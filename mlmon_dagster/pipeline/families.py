@@ -304,10 +304,13 @@ def _freshness_version(_: str, state: WindowInputs, facts: Facts) -> str:
 
 
 def _freshness_limits(spec: ModelSpec) -> str:
-    hours = spec.monitors.freshness.no_data_for.total_seconds() / 3600
+    monitor = spec.monitors.freshness
+    hours = monitor.no_data_for.total_seconds() / 3600
+    is_learnt = spec.time.granularity == "hour" and "no_data_for" not in monitor.model_fields_set
+    silence = f"{hours:g} hours" + (" (fewer once learnt)" if is_learnt else "")
     missing = spec.monitors.freshness.actuals_missing
     late = f", or if over {missing.bound:.0%} of the usual actuals is overdue" if missing else ""
-    return f"Fails after {hours:g} hours without data{late}."
+    return f"Fails after {silence} without data{late}."
 
 
 # --- quality

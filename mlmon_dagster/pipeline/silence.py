@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +16,7 @@ from mlmon_dagster.metrics.presence import (
     WEEKS,
     Calendar,
     expected_windows,
+    learn_limit,
     served_places,
 )
 from mlmon_dagster.pipeline.work import Work, is_waiting
@@ -25,6 +27,7 @@ from mlmon_dagster.spec import (
     first_window,
     windows_between,
 )
+from mlmon_dagster.spec.baseline import GRAINS
 from mlmon_dagster.spec.windows import PLACES, holidays_of_windows, place_in_week
 from mlmon_dagster.store.state import manifest, monitor_results, window_state
 from mlmon_dagster.store.state.manifest import Backlog
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
 
     from mlmon_dagster.metrics.arrivals import Arrivals
 
-_WEEK = dt.timedelta(weeks=1)
+_WEEK, _DAY = dt.timedelta(weeks=1), 86_400.0
 ALWAYS = 30  # newest windows that every look judges; older ones where their verdict is out of date
 SILENCE, OVERDUE = "freshness/no_data_for", "freshness/actuals_missing"
 ARRIVED, SILENT = "arrived", "silent"
@@ -108,8 +111,8 @@ def silence_facts(work: Work, windows: Sequence[Window]) -> list[dict[str, objec
     Returns:
         ``first_event_time`` and ``last_event_time`` of windows with records. If any has none, also
         ``last_before`` and ``next_after``, the events around all of these windows, ``is_followed``
-        if rows have come after them that are not counted yet, and the `Calendar`, where hours or
-        weekdays tell.
+        if rows have come after them that are not counted yet, the `Calendar`, where hours or
+        weekdays tell, and ``silence_limit``, where it is learnt and not declared.
     """
     engine, spec = work.project.store.state, work.spec
     first, end = windows[0].start, windows[-1].end
@@ -120,11 +123,14 @@ def silence_facts(work: Work, windows: Sequence[Window]) -> list[dict[str, objec
     if len(served) < len(windows):
         last = window_state.last_served(engine, spec.model, first)
         following = window_state.next_touched(engine, spec.model, end)
+        since = first if last is None else last.window_start
+        calendar = _learn_calendar(work, since)
         around = {
             "last_before": None if last is None else last.last_event_time or last.window_start,
             "next_after": None if following is None else following.first_event_time,
             "is_followed": following is not None and following.first_event_time is None,
-            "calendar": _learn_calendar(work, first if last is None else last.window_start),
+            "calendar": calendar,
+            "silence_limit": _learn_limit(work, calendar, since),
         }
     return [
         {
@@ -194,6 +200,29 @@ def build_calendar(
         first=np.array([_seconds(each and each.first_event_time) for each in events]),
         last=np.array([_seconds(each and each.last_event_time) for each in events]),
         holidays=holidays,
+    )
+
+
+def _learn_limit(work: Work, calendar: Calendar | None, since: dt.datetime) -> float | None:
+    """Return after how many seconds hourly windows are silent too long; None if it is declared."""
+    spec = work.spec
+    monitor = spec.monitors.freshness
+    is_declared = "no_data_for" in monitor.model_fields_set
+    if calendar is None or is_declared or spec.time.granularity != "hour":
+        return None
+    engine, start = work.project.store.state, dt.datetime.fromtimestamp(calendar.edges[0], dt.UTC)
+    served = window_state.served_windows(engine, spec.model, start, since)
+    known = [
+        (last.timestamp(), now.came_at.timestamp())
+        for before, now in pairwise(served)
+        if (last := before.last_event_time) is not None and now.came_at is not None
+    ]
+    last_event, came = np.array(known, dtype=np.float64).reshape(-1, 2).T
+    return learn_limit(
+        calendar.count_expected(last_event, came),
+        (came // _DAY).astype(np.int64),
+        GRAINS["hour"].total_seconds(),
+        monitor.no_data_for.total_seconds(),
     )
 
 

@@ -8,6 +8,7 @@ import pytest
 from mlmon_dagster.metrics.presence import (
     Calendar,
     expected_windows,
+    learn_limit,
     served_places,
 )
 
@@ -128,3 +129,35 @@ def test_one_outage_after_a_pause_makes_no_pause_of_it():
 
 def test_a_pause_with_a_holiday_says_nothing_of_usual_ones():
     assert hours("x..." * 3 + "x", {2: "Labour Day"}).pauses.longest_within(9 * HOUR, 1e9) == 0
+
+
+@pytest.mark.parametrize(
+    ("wait", "limit"), [(0.2, 3), (1.4, 3), (1.6, 4), (6.5, 13), (12.9, 26), (24, 26)]
+)
+def test_a_silence_is_unusual_from_twice_the_longest_usual_wait_on(wait, limit):
+    """Rows of every hour, four times a day, or once a night; never beyond the limit of a day."""
+    days = np.repeat(np.arange(8), 3)
+    waits = np.tile([0.1, wait, 0.2], 8) * HOUR
+    assert learn_limit(waits, days, HOUR, 26 * HOUR) == limit * HOUR
+
+
+def test_one_outage_among_some_days_does_not_make_silence_usual_and_two_do():
+    waits = np.full(10, 1.2 * HOUR)
+    waits[4] = 11 * HOUR
+    assert learn_limit(waits, np.arange(10), HOUR, 26 * HOUR) == 3 * HOUR
+    waits[7] = 11 * HOUR
+    assert learn_limit(waits, np.arange(10), HOUR, 26 * HOUR) == 22 * HOUR
+
+
+def test_four_days_and_days_long_ago_tell_no_limit():
+    for waits, days in ((np.full(4, HOUR), np.arange(4)), (np.zeros(0), np.zeros(0, dtype=int))):
+        assert learn_limit(waits, days, HOUR, 26 * HOUR) == 26 * HOUR
+    waits = np.repeat([10 * HOUR, HOUR], [20, 28])
+    assert learn_limit(waits, np.arange(48), HOUR, 26 * HOUR) == 3 * HOUR
+
+
+def test_expected_time_between_moments_leaves_pauses_out():
+    calendar = hours("xx....xx..xx")
+    start, end = (np.array(each) * HOUR for each in ([0.5, 1.9, 3, 7.5], [1.5, 6.2, 4, 11]))
+    found = calendar.count_expected(start, end)
+    assert found == pytest.approx(np.array([1.0, 0.3, 0.0, 1.5]) * HOUR)

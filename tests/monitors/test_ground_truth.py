@@ -114,6 +114,14 @@ def test_before_a_curve_is_learnt_the_declared_age_counts() -> None:
         assert compare_truth(declared, None, day(0), 100, k, day(age)).state == state
 
 
+def test_a_window_that_has_all_of_it_misses_none_though_nothing_is_known_of_when_it_comes() -> None:
+    """As after a backfill, in which the files of a year came on one day."""
+    for arrivals in (None, Past(UNIFORM, 5).learn(5)):
+        found = compare_truth(SPEC, arrivals, day(0), 1000, 1000, day(40))
+        assert (found.state, found.missing) == ("fine", 0.0)
+        assert compare_truth(SPEC, arrivals, day(0), 1000, 999, day(40)).state == "unknown"
+
+
 def test_times_of_the_baseline_are_believed_a_week_later() -> None:
     """They are when ground truth became known, and not when it came here."""
     past = Past(UNIFORM, 60).records(100)

@@ -143,3 +143,47 @@ def test_the_first_look_at_a_history_knows_its_weekends(tmp_path: Path) -> None:
     with desk.project.store.state.connect() as conn:
         first_weeks = dt.datetime(2024, 3, 25, tzinfo=dt.UTC)  # before they could teach anything
         assert max(conn.scalars(failed), default=first_weeks) <= first_weeks
+
+
+def land_hours(folder: Path, first: pd.Timestamp, last: pd.Timestamp) -> None:
+    """Land the rows of some hours as one file, ten minutes apart."""
+    at = pd.date_range(first, last, freq="10min", inclusive="left")
+    rng = np.random.default_rng(int(first.timestamp()))
+    frame = pd.DataFrame(
+        {
+            "id": [f"{moment:%d%H%M}" for moment in at], "at": at, "dataset": "production",
+            "p": rng.normal(size=len(at)), "age": rng.normal(40, 9, len(at)),
+        }
+    )  # fmt: skip
+    drop(frame, folder / "landing" / "predictions" / f"{first:%d%H}.parquet")
+
+
+@pytest.mark.parametrize(
+    ("declared", "limit"), [("", "9h"), ("  freshness: {no_data_for: 5h}\n", "5h")]
+)
+def test_of_hours_a_silence_is_told_after_twice_the_wait_that_is_usual(
+    tmp_path: Path, declared: str, limit: str
+) -> None:
+    """Rows come in files of four hours, ten minutes later: the last event is up to 4.4 h old."""
+    spec = SPEC.replace("start: 2024-03-04}", "start: 2024-03-04, granularity: hour}") + declared
+    desk = Desk(tmp_path, spec)
+    moment = pd.Timestamp(FIRST, tz="Europe/Berlin")
+    stop = moment + pd.Timedelta(days=6)
+    while moment < stop:
+        land_hours(tmp_path, moment, moment + pd.Timedelta(hours=4))
+        moment += pd.Timedelta(hours=4)
+        desk.look((moment + pd.Timedelta(minutes=10)).isoformat())
+    hours = int(limit.removesuffix("h"))
+
+    def failing(later: pd.Timedelta) -> list[str]:
+        desk.look((stop + later).isoformat())
+        newest = monitor_results.newest(desk.project.store.state, "desk", family="freshness")
+        found = newest[newest["status"] == "ERROR"]
+        assert found["monitor"].unique().tolist() in ([], ["freshness/no_data_for"])
+        return list(found["message"])
+
+    assert failing(pd.Timedelta(hours=hours - 1, minutes=10)) == []
+    told = failing(pd.Timedelta(hours=hours + 1, minutes=10))
+    assert told[0] == (
+        f"No prediction since Saturday 2024-03-09 23:50 (Europe/Berlin); the limit is {limit}."
+    )

@@ -441,17 +441,23 @@ def load_arrivals(
 
 
 class ServedWindow(NamedTuple):
-    """A window with production records, and when its first and last event were."""
+    """A window with production records, and when its first and last event were.
+
+    Attributes:
+        came_at: When its first row was taken in; None if that was not while it was watched.
+    """
 
     window_start: datetime
     first_event_time: datetime | None
     last_event_time: datetime | None
+    came_at: datetime | None = None
 
 
 _SERVED = (
     window_state.c.window_start,
     window_state.c.first_event_time,
     window_state.c.last_event_time,
+    sa.case((window_state.c.is_history.is_(False), window_state.c.first_input_at)),
 )
 
 
