@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy import special
 
 from mlmon_dagster.metrics.arrays import Floats, Ints
 from mlmon_dagster.metrics.intervals import Z95, rate
@@ -32,6 +33,7 @@ _STEPS = 40  # halvings of an interval
 _NEWTON = 20
 _SMOOTH = 4.0  # labels that what the score says is worth, where the variance is taken
 _FARTHEST = 60.0  # logits
+_TAIL = 0.975
 _PRIOR = 3.0, 2.0  # standard deviation of intercept and slope of a recalibration
 
 
@@ -333,6 +335,7 @@ def ratio(
     way = slope / freedom
     way = way / np.maximum(np.abs(way).max(axis=1, keepdims=True), 1e-300)
     extra = np.where(has_labels, a.spread**2 - a.slope**2, 0.0)
+    reach = Z95 * _lengthen(slope**2 + extra, rates)
 
     def moved(delta: Floats) -> tuple[Floats, Floats]:
         """Return the ratio if the rates are moved, and how far it is from what was found."""
@@ -344,7 +347,7 @@ def ratio(
         noise = np.maximum(moments[0] - 2 * r * moments[1] + r**2 * moments[2], 0) / total
         i, j = (x - r * y for x, y in zip(a.learnt, b.learnt, strict=True))
         noise = noise + (np.stack([i**2, 2 * i * j, j**2], axis=1) * strata.doubt).sum(axis=1)
-        half = Z95 * np.sqrt(variance.sum(axis=1) + noise)
+        half = reach * np.sqrt(variance.sum(axis=1) + noise)
         return r, np.abs(a.value - r * b.value) - half
 
     ends = []
@@ -360,6 +363,28 @@ def ratio(
     lower, upper = _with_gaps(rates, a, b, at, lower, upper)
     found = (np.clip(x, low, high) for x in (value, lower, upper))
     return Interval(*(np.where(np.isfinite(value), x, np.nan) for x in found))
+
+
+def _lengthen(weight: Floats, rates: _Rates) -> Floats:
+    """Return how much longer an interval is since few labels stand for many rows, (C,).
+
+    The variance is known as well as that of so many labels of one stratum as Satterthwaite's (1946)
+    degrees of freedom are. The quantile of Student's t there is set against that of all labels, so
+    that it is 1 where strata are alike, as they are where labels are chosen at random.
+
+    Args:
+        weight: What the variance of each stratum's rate counts for, (C, G).
+        rates: The strata.
+    """
+    p = 1 / (1 + np.exp(-rates.logit))
+    freedom = np.where(rates.labelled > 0, rates.freedom, 0.0)
+    variance = np.nan_to_num(rate(weight * p * (1 - p), freedom))
+    alike = rate(variance.sum(axis=1) ** 2, np.nan_to_num(rate(variance**2, freedom)).sum(axis=1))
+    few, all_labels = (
+        special.stdtrit(np.maximum(np.nan_to_num(x, nan=1.0), 1.0), _TAIL)
+        for x in (alike, freedom.sum(axis=1))
+    )
+    return np.asarray(np.maximum(few / all_labels, 1.0))
 
 
 def correlate(strata: Strata, one: tuple[Worth, Worth], other: tuple[Worth, Worth]) -> Floats:
