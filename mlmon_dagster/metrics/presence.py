@@ -137,12 +137,19 @@ def served_places(places: Ints, weeks: Ints, n_places: int) -> Flags | None:
 def _weekly(
     places: Ints, weeks: Ints, known: Flags, served: Flags, n_places: int
 ) -> tuple[Flags, Flags]:
-    """Return by week and place whether there was such a window, and whether one was served."""
+    """Return by week and place whether there was such a window, and whether one was served.
+
+    An hour that a week does not have, since clocks were put forward, is as the hour before it.
+    """
     names, row = np.unique(weeks, return_inverse=True)
     seen = np.zeros((len(names), n_places), dtype=bool)
-    came = np.zeros_like(seen)
+    came, exists = np.zeros_like(seen), np.zeros_like(seen)
+    exists[row, places] = True
     seen[row[known], places[known]] = True
     came[row[known & served], places[known & served]] = True
+    skipped = ~exists[:, 1:-1] & exists[:, :-2] & exists[:, 2:]
+    for values in (seen, came):
+        values[:, 1:-1] |= skipped & values[:, :-2]
     return seen, came
 
 

@@ -67,6 +67,17 @@ def test_windows_that_do_not_teach_are_left_out():
     assert learn(weeks)[2] == "xxxxxxx"
 
 
+@pytest.mark.parametrize("skipped", [[], [1]])
+def test_an_hour_that_a_week_does_not_have_is_as_the_one_before_it(skipped):
+    """Clocks are put forward on a Sunday at two, in the second of three weeks without nights."""
+    hour, week = np.tile(np.arange(168), 4), np.repeat(np.arange(4), 168)
+    served = (hour % 24 >= 7) & (hour % 24 < 19)
+    there = ~(np.isin(week, skipped) & (hour == 146))
+    found = expected_windows(hour[there], week[there], served[there])
+    last = week[there] == 3
+    assert (found[last] == served[there][last]).all()
+
+
 def test_no_windows_have_no_expectations():
     nothing = np.zeros(0, dtype=np.int64)
     assert expected_windows(nothing, nothing, nothing.astype(bool)).tolist() == []
