@@ -128,7 +128,22 @@ def cli(context: click.Context, project: Path | None, now: str | None) -> None:
     moment = parse_now(now) if now else None
     clock = (lambda: moment) if moment else None
     context.obj = project_from_environment(project, clock)
+    _tell_of_killed_backups(context.obj)
     context.meta[AUTHOR] = os.environ.get("USER") or os.environ.get("USERNAME") or ""
+
+
+def _tell_of_killed_backups(project: Project) -> None:
+    """Say what is left of backups that were killed; only that a file is there asks for a look."""
+    if not any(project.local_folder.glob(".backing-up-*")):
+        return
+    from mlmon_dagster.store.upkeep.backup import find_killed
+
+    for killed in find_killed(project.local_folder):
+        click.echo(
+            f"mlmon: the backup {killed.text}, was killed: there is no backup of that name. What "
+            f"it left is in {killed.work}; the next mlmon backup deletes it. Make it again.",
+            err=True,
+        )
 
 
 def main() -> None:

@@ -251,9 +251,26 @@ class Project:
         """Return the address of a model's page; empty without `mlmon serve`."""
         return f"{self.pages_url.rstrip('/')}/m/{quote(model)}" if self.pages_url else ""
 
+    @property
+    def local_folder(self) -> Path:
+        """Where the store has files on this machine."""
+        return self.state_folder / "work" if "://" in self.store_root else Path(self.store_root)
+
     @cached_property
     def store(self) -> Store:
         """The opened store; opening creates or migrates what is missing.
+
+        Raises:
+            ConfigError: If the state database that the environment names cannot be opened.
+            StoreError: If a restore of the store was killed.
+        """
+        from mlmon_dagster.store.store import refuse_half_restored
+
+        refuse_half_restored(self.local_folder)
+        return self.open_store()
+
+    def open_store(self, *, is_restoring: bool = False) -> Store:
+        """Open the store; for a restore also one that is half filled.
 
         Raises:
             ConfigError: If the state database that the environment names cannot be opened.
@@ -264,6 +281,7 @@ class Project:
             return open_store(
                 self.store_root,
                 self.db_url,
+                is_restoring=is_restoring,
                 storage_options=self.storage_options,
                 folder=self.state_folder / "work",
                 limits=self.limits,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from mlmon_dagster.commands.options import models_of, told_of_strays
 from mlmon_dagster.commands.outside import sentence
-from mlmon_dagster.errors import ConfigError, MlmonError
+from mlmon_dagster.errors import ConfigError, MlmonError, StoreError
 from mlmon_dagster.project import Project, wall_clock
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def examine(project: Project, *, is_deep: bool = False) -> list[Finding]:
     findings.append(_safely(disk, project))
     findings += [*_sources(project), *_registries(project)]
     if next(f.is_fine for f in findings if f.subject == "store"):  # the others need it
-        looks = (_declarations, _alerts, _clock, _instance, _landing_files)
+        looks = (_moments, _declarations, _alerts, _clock, _instance, _landing_files)
         findings += [_safely(look, project) for look in looks]
         findings += [_safely(look, project) for look in (baselines, _verdicts)]
         findings.append(_safely(all_quarantined if is_deep else quarantine, project))
@@ -189,6 +189,19 @@ def _store(project: Project) -> Finding:
         conn.execute(sa.text("SELECT 1"))
         dialect = conn.dialect.name
     return Finding("store", True, f"{project.store_root}, state in {dialect}")
+
+
+def _moments(project: Project) -> Finding:
+    """Look whether the tables of each model are those that the state database is about."""
+    problems = []
+    for spec in models_of(project).specs:
+        try:
+            project.store.check_tables(spec)
+        except StoreError as error:
+            problems.append(str(error))
+    return Finding(
+        "moments", not problems, "\n".join(problems) or "tables and state database belong together"
+    )
 
 
 def _object_storage(project: Project) -> Finding:

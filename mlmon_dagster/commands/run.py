@@ -39,8 +39,10 @@ def run_model(
 
     Raises:
         ConfigError: If the period holds no complete window.
-        StoreError: If a step failed as the disk, the database or a table did.
+        StoreError: If a step failed as the disk, the database or a table did, or tables and state
+            database are not of the same moment.
     """
+    project.store.check_tables(spec)
     named = first is not None or last is not None
     if not named and would_change_nothing(project, spec):
         click.echo(

@@ -144,16 +144,22 @@ def maintain(project: Project, models: tuple[str, ...], dry_run: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Only show what would be done.")
 @click.pass_obj
 def repair(project: Project, model: str, dry_run: bool) -> None:
-    """Mend the damaged tables of MODEL that mlmon doctor --deep names.
+    """Mend the tables of MODEL that mlmon doctor names, or make them fit the state database.
 
     Rows that are whole stay; landing files whose rows are missing are read again by the next
-    ingest, and windows whose records or profiles are damaged are computed again. What is replaced
-    is moved to a folder beside the store, named at the end; delete it when all is well.
+    ingest, and windows whose records or profiles are damaged are computed again. So is everything
+    where tables and state database are not of the same moment, since one of them was restored.
+    What is replaced is moved to a folder beside the store, named at the end; delete it when all is
+    well.
     """
+    from mlmon_dagster.ingest.landing import hash_landed
     from mlmon_dagster.store.upkeep.repair import repair as mend
 
     spec = spec_of(project, model)
-    told = mend(project.store, spec, project.folder, project.now(), dry_run=dry_run)
+    told = mend(
+        project.store, spec, project.folder, project.now(), dry_run=dry_run,
+        landed=lambda: hash_landed(project.folder, [source for _, source in spec.source]),
+    )  # fmt: skip
     for line in told.done or ["nothing is damaged"]:
         click.echo(f"{model}: {line}")
     if told.lost:
@@ -249,16 +255,27 @@ def backup(project: Project, target: Path) -> None:
 @click.command(epilog="Example: mlmon restore backups/2026-11-24.tar.gz")
 @click.argument("source", type=click.Path(exists=True, path_type=Path))
 @click.option("--verify", is_flag=True, help="Only read it and compare its checksums.")
+@click.option(
+    "--erasures",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="Also honour newer erasures: the folder 'erasures' of the store that this one replaces.",
+)
 @click.pass_obj
-def restore(project: Project, source: Path, verify: bool) -> None:
+def restore(project: Project, source: Path, verify: bool, erasures: Path | None) -> None:
     """Fill this project's empty store from SOURCE; a store that holds anything is refused.
 
-    A backup made on SQLite can be restored into PostgreSQL and the other way round.
+    A backup made on SQLite can be restored into PostgreSQL and the other way round. Who was
+    erased after the backup stays erased, if the store is at the same place as before.
     """
+    from mlmon_dagster.store.erasure.ledger import take_lists
     from mlmon_dagster.store.upkeep.backup import restore_backup, verify_backup
 
     if verify:
         click.echo(f"{source}: {verify_backup(source).text()}; every checksum is right")
         return
-    summary = restore_backup(project.store, source, project.models_folder)
+    store = project.open_store(is_restoring=True)
+    if erasures is not None:
+        click.echo(f"{take_lists(store, erasures)} lists of erasures taken over")
+    summary = restore_backup(store, source, project.models_folder, project.now())
     click.echo(f"Restored {summary.text()}.\nNext: mlmon model list")

@@ -45,6 +45,7 @@ from mlmon_dagster.spec.changes import Held
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.sources import Stream
 from mlmon_dagster.store import Store
+from mlmon_dagster.store.moments import note_commits
 from mlmon_dagster.store.state import erased_ids, manifest, model_history, window_state
 from mlmon_dagster.store.state.crash_points import reached
 from mlmon_dagster.store.state.manifest import UNFINISHED, FileRow
@@ -359,6 +360,7 @@ def _settle(
         held += [stream] if any(report.n_new + report.n_conflict for report in reports) else []
         remember_declared(conn, spec, held, now)
         window_state.mark_arrivals(conn, spec, windows, now)
+        note_commits(conn, store, spec.model, store.event_log(spec).places())
 
 
 def _counters(report: FileReport) -> dict[str, int]:

@@ -52,6 +52,7 @@ from mlmon_dagster.spec import ModelSpec, Window
 from mlmon_dagster.spec.sources import STREAMS, FileSource, Stream
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.erasure.erase import repeat_undone
+from mlmon_dagster.store.moments import begin_moment
 from mlmon_dagster.store.state import erased_ids, manifest
 from mlmon_dagster.store.state.crash_points import reached
 from mlmon_dagster.store.state.erased_ids import Erased
@@ -133,7 +134,7 @@ def ingest_new(
         raise ValueError(f"naive time {now!r}; pass UTC")
     with writer_lock(store.state, f"ingest/{spec.model}", wait_seconds=wait_seconds) as lease:
         check_declared(store.state, spec)
-        store.check_log(spec)
+        store.check_tables(spec)
         repeat_undone(store, spec, now)
 
         def progress(text: str) -> None:
@@ -185,6 +186,8 @@ class _Ingest:
         large = [f for f in work.queue if max_bytes is not None and f.size > max_bytes]
         left = [*work.left, *large]
         queue = [item for item in work.queue if item not in large] if large else work.queue
+        if queue:
+            begin_moment(self.store, self.spec.model, self.now)
         for n, (stream, batch) in enumerate(self._in_batches(queue)):
             if n and self.time_is_up is not None and self.time_is_up():
                 left += batch

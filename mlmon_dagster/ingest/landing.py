@@ -21,7 +21,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -34,7 +34,7 @@ from mlmon_dagster.errors import ConfigError, SchemaError
 from mlmon_dagster.ingest.faults import file_message
 from mlmon_dagster.spec.names import path_problem
 from mlmon_dagster.spec.scalars import printable
-from mlmon_dagster.spec.sources import FileSource, Stream
+from mlmon_dagster.spec.sources import FileSource, Source, Stream
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.places.location import Location
 from mlmon_dagster.store.places.objects import ChangedError, ObjectPlace, fetch, listed
@@ -340,6 +340,19 @@ def find_unreadable(project: Path, source: FileSource, known: Mapping[str, Look]
 
 
 Look = tuple[int, int, str]
+
+
+def hash_landed(project: Path, sources: Iterable[Source | None]) -> set[str]:
+    """Return the content hashes of the landing files of some sources that are on this machine."""
+    found = set()
+    for source in sources:
+        if isinstance(source, FileSource) and "://" not in source.path:
+            listing = list_landing(project, source, "predictions", {})
+            for candidate in (*listing.ready, *listing.waiting):
+                assert isinstance(candidate.path, Path)
+                with candidate.path.open("rb") as file:
+                    found.add(hashlib.file_digest(file, "sha256").hexdigest())
+    return found
 
 
 class UnreadableError(Exception):

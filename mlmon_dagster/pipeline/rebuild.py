@@ -14,6 +14,7 @@ from mlmon_dagster.pipeline.work import Numbers, Work, mark_of, mark_step
 from mlmon_dagster.spec import Window
 from mlmon_dagster.spec.baseline import GRAINS, LIVE, PRODUCTION
 from mlmon_dagster.spec.tasks import task_of
+from mlmon_dagster.store.moments import note_commits
 from mlmon_dagster.store.state import erased_ids, window_state
 from mlmon_dagster.store.state.window_state import NO_BASELINE, StepMark, WindowInputs
 from mlmon_dagster.store.tables.inference_records import version_of
@@ -33,7 +34,7 @@ def rebuild_records(work: Work) -> dict[str, Numbers]:
     from mlmon_dagster.store.reading import GroundTruthLag, measure_lags
 
     store, spec = work.project.store, work.spec
-    store.check_log(spec)
+    store.check_tables(spec)
     before = work.states()
     kept = _kept(work, before)
     rebuilt = [window for window in work.windows if window not in kept]
@@ -76,6 +77,7 @@ def rebuild_records(work: Work) -> dict[str, Numbers]:
         window_state.mark_computed(conn, spec.model, rows)
         window_state.note_history(conn, spec, work.windows, _asked_for(work))
         window_state.mark(conn, spec.model, "inference_store", marks, work.now)
+        note_commits(conn, store, spec.model, [store.inference_records(spec).folder.path])
     learn_timing(work.project.store.state, spec, work.now)
     return numbers
 
@@ -165,7 +167,7 @@ def _build_part(part: Part) -> dict[str, Numbers]:
         )
         for k, mark in marks.items()
     }
-    mark_step(work, "profiles", made_with)
+    mark_step(work, "profiles", made_with, [store.table("profiles", spec.model).folder.path])
     some = next(iter(profiles.values()))
     slices = some.cells.groupby("window_start")["slice_value"].nunique()
     return {

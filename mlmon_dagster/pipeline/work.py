@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 from mlmon_dagster.pipeline.steps import steps_of
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, Window
+from mlmon_dagster.store.moments import note_commits
+from mlmon_dagster.store.places.location import Location
 from mlmon_dagster.store.state import metric_log, window_state
 from mlmon_dagster.store.state.window_state import StepMark, WindowInputs
 
@@ -61,12 +63,18 @@ class Work:
         return window_state.load(self.project.store.state, self.spec.model, self.start, self.end)
 
 
-def mark_step(work: Work, step: str, marks: Mapping[dt.datetime, StepMark]) -> None:
-    """Record that a step of the run's windows is done."""
+def mark_step(
+    work: Work,
+    step: str,
+    marks: Mapping[dt.datetime, StepMark],
+    tables: Sequence[Location] = (),
+) -> None:
+    """Record that a step of the run's windows is done, and which tables it wrote."""
     with work.project.store.state.begin() as conn:
         window_state.mark(conn, work.spec.model, step, marks, work.now)
         steps = steps_of(work.spec)
         window_state.note_finished(conn, work.spec.model, steps, list(marks), work.now)
+        note_commits(conn, work.project.store, work.spec.model, tables)
 
 
 def mark_of(states: Mapping[dt.datetime, WindowInputs], window: Window, step: str) -> StepMark:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from mlmon_dagster.errors import StoreError
+from mlmon_dagster.store.moments import begin_moment, note_commits
 from mlmon_dagster.store.places.location import Location
 from mlmon_dagster.store.state.crash_points import reached
 from mlmon_dagster.store.state.database import overwrite_deleted
@@ -80,6 +81,7 @@ def save(
         "created_at": now,
     }
     with changing(store, model):
+        begin_moment(store, model, now)
         row["payload"] = write_file(store, model, payload_json)
         reached("baseline.written")
         with store.state.begin() as conn:
@@ -90,6 +92,7 @@ def save(
             if last is not None and last >= now:  # at one moment, or the clock went back
                 row["created_at"] = last + timedelta(microseconds=1)
             upsert(conn, baseline, [row])
+            note_commits(conn, store, model, [store.root / "baseline_profiles" / model])
     reached("baseline.named")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Final, Unpack
 
 import pyarrow as pa
 import sqlalchemy as sa
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from mlmon_dagster.store.tables.event_log import EventLog
     from mlmon_dagster.store.tables.inference_records import InferenceRecords
     from mlmon_dagster.store.tables.rows import Chosen, Rows
+
+
+RESTORING: Final = ".restoring"  # a file that is in the folder while a restore fills it
 
 
 class Store:
@@ -78,17 +81,19 @@ class Store:
 
         return EventLog(self.root, spec, self.queries)
 
-    def check_log(self, spec: ModelSpec) -> None:
-        """Refuse a folder without a model's log, where the state database says what is in it.
+    def check_tables(self, spec: ModelSpec) -> None:
+        """Refuse tables of a model that are not those that the state database is about.
 
-        New files would be taken in beside rows that are elsewhere, and old ones never again. Tables
-        in object storage are not looked for.
+        New files would be taken in beside rows that are elsewhere, and old ones never again. A log
+        in object storage is not looked for.
 
         Raises:
-            StoreError: If there is none.
+            StoreError: If there are none, or they are of another moment.
         """
+        from mlmon_dagster.store import moments
         from mlmon_dagster.store.state import manifest
 
+        refuse_half_restored(self.folder)
         for stream in STREAMS:
             table = self.event_log(spec).folders[stream].path
             if not table.is_local or (table.path / "_delta_log").is_dir():
@@ -102,6 +107,7 @@ class Store:
                     "backup, or read the landing files again: mlmon store repair "
                     f"{spec.model}. Until then nothing of it is read or rebuilt."
                 )
+        moments.check_moment(self, spec.model)
 
     def inference_records(self, spec: ModelSpec) -> InferenceRecords:
         """Return the inference records of a model."""
@@ -185,10 +191,28 @@ class Store:
         self.state.dispose()
 
 
+def refuse_half_restored(folder: Path) -> None:
+    """Refuse a store that a restore was killed in.
+
+    Raises:
+        StoreError: If it was.
+    """
+    marker = folder / RESTORING
+    if marker.exists():
+        raise StoreError(
+            f"The store in {folder} is half filled: a restore of "
+            f"{marker.read_text().partition(' ')[2] or 'a backup'} was begun and not ended. Run "
+            "mlmon restore with the same backup again, which goes on; or empty the store and its "
+            "database, and restore another one. Until then nothing of it is read, taken in or "
+            "computed, since what was done meanwhile would be lost."
+        )
+
+
 def open_store(
     root: str | Path,
     db_url: str | None = None,
     *,
+    is_restoring: bool = False,
     storage_options: Mapping[str, str] | None = None,
     folder: Path | None = None,
     limits: Limits | None = None,
@@ -198,6 +222,7 @@ def open_store(
     Args:
         root: Folder of the tables, or a URL of object storage such as ``s3://bucket/prefix``.
         db_url: The state database; by default SQLite, in the file ``state.db`` of the folder.
+        is_restoring: Whether a store may be half filled, as for who restores it.
         storage_options: How to reach object storage, in deltalake's words, such as
             ``aws_endpoint_url``; for the tables and for landing files.
         folder: The folder on this machine that a root in object storage needs: staging copies,
@@ -206,7 +231,7 @@ def open_store(
 
     Raises:
         ConfigError: If the URL is not one of SQLite or PostgreSQL.
-        StoreError: If the folder or the database cannot be used.
+        StoreError: If the folder or the database cannot be used, or a restore was killed.
     """
     place = place_of(root, storage_options)
     if not place.is_local and folder is None:
@@ -219,6 +244,8 @@ def open_store(
         home.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(f"The store's folder {home} cannot be made: {error}") from error
+    if not is_restoring:
+        refuse_half_restored(home)
     url = (
         URL.create("sqlite", database=str(home / "state.db"))
         if db_url is None

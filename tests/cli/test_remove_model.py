@@ -44,7 +44,7 @@ def test_remove_says_what_goes_asks_and_makes_a_backup_that_brings_it_back(
     assert metric_log.newest(make_project(folder).store.state, MODEL).empty
 
     restored = open_store(tmp_path / "restored")
-    restore_backup(restored, kept, tmp_path / "models")
+    restore_backup(restored, kept, tmp_path / "models", NOW)
     assert len(metric_log.newest(restored.state, MODEL)) == len(before)
     assert (tmp_path / "models" / f"{MODEL}.yaml").exists()
     restored.close()

@@ -59,7 +59,7 @@ def test_a_restored_store_equals_the_one_that_was_backed_up(
     made = make_backup(any_store, target, NOW, None)
     assert verify_backup(target) == made
     restored = open_store(tmp_path / "restored")  # on SQLite, whatever it was made of
-    assert restore_backup(restored, target, None) == made
+    assert restore_backup(restored, target, None, NOW) == made
     assert rows(restored) == rows(any_store)
     spec = make_spec()
     for stream in ("predictions", "actuals"):
@@ -75,7 +75,7 @@ def test_ids_go_on_behind_the_restored_ones(store: Store, pg_url: str, tmp_path:
     fill(store)
     make_backup(store, tmp_path / "backup", NOW, None)
     restored = open_store(tmp_path / "restored", pg_url)
-    restore_backup(restored, tmp_path / "backup", None)
+    restore_backup(restored, tmp_path / "backup", None, NOW)
     with restored.state.begin() as conn:
         note_event(conn, "credit", "closed", author="bob", note="", now=NOW)
     assert len(history(restored.state, "credit")) == 2
@@ -86,7 +86,7 @@ def test_a_store_that_holds_anything_is_not_restored_into(store: Store, tmp_path
     fill(store)
     make_backup(store, tmp_path / "backup", NOW, None)
     with pytest.raises(StoreError, match="is not empty, and a restore replaces nothing"):
-        restore_backup(store, tmp_path / "backup", None)
+        restore_backup(store, tmp_path / "backup", None, NOW)
 
 
 def test_a_damaged_backup_is_refused_before_anything_is_written(
@@ -99,7 +99,7 @@ def test_a_damaged_backup_is_refused_before_anything_is_written(
         verify_backup(tmp_path / "backup")
     restored = open_store(tmp_path / "restored")
     with pytest.raises(StoreError, match="is damaged"):
-        restore_backup(restored, tmp_path / "backup", None)
+        restore_backup(restored, tmp_path / "backup", None, NOW)
     assert not any(rows(restored).values())
     restored.close()
 

@@ -40,6 +40,7 @@ from mlmon_dagster.store.erasure.places import (
 )
 from mlmon_dagster.store.erasure.proof import in_parts
 from mlmon_dagster.store.erasure.tables import purge_rows
+from mlmon_dagster.store.moments import begin_moment
 from mlmon_dagster.store.state import erased_ids, schema, state_marks, window_state
 from mlmon_dagster.store.state.crash_points import reached
 from mlmon_dagster.store.state.database import overwrite_deleted
@@ -194,6 +195,7 @@ def _finish(
     store: Store, spec: ModelSpec, request: Request, now: datetime, found: Search | None = None
 ) -> None:
     ids = erased_ids.erased(store.state, spec.model, request.receipt)
+    begin_moment(store, spec.model, now)
     ledger.write(store, spec.model, request.receipt, is_finished=False)
     reached("erase.listed")
     hashes = ids.hashes.column("id_hash").to_pylist()

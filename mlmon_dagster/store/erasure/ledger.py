@@ -2,7 +2,9 @@
 
 An older state database does not know the newest erasures, and older tables still have their rows.
 So every erasure is noted in both, and what one of them lacks is done again before rows are read.
-Here, too, ids are hashes with the model's key, which only the state database has.
+A store on this machine has a second copy of the lists in a folder beside its own: it stays where
+it is when both are replaced by older ones. Here, too, ids are hashes with the model's key, which
+only the state database has.
 """
 
 from __future__ import annotations
@@ -12,14 +14,15 @@ import hashlib
 import io
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import sqlalchemy as sa
 
 from mlmon_dagster.errors import StoreError
-from mlmon_dagster.store.places.location import Location
+from mlmon_dagster.store.places.location import LocalPlace, Location
 from mlmon_dagster.store.state import erased_ids
 from mlmon_dagster.store.state.schema import erasure_key, erasure_request
 
@@ -59,11 +62,11 @@ def write(store: Store, model: str, receipt: str, *, is_finished: bool) -> None:
     }
     sink = io.BytesIO()
     pq.write_table(ids.hashes.replace_schema_metadata({_NOTE: json.dumps(about)}), sink)
-    folder = _folder(store, model)
     ending = _FINISHED if is_finished else _UNFINISHED
-    (folder / f"{receipt}{ending}").write(sink.getvalue())
-    if is_finished:
-        (folder / f"{receipt}{_UNFINISHED}").delete()
+    for folder in _folders(store, model):
+        (folder / f"{receipt}{ending}").write(sink.getvalue())
+        if is_finished:
+            (folder / f"{receipt}{_UNFINISHED}").delete()
 
 
 def find_undone(store: Store, model: str) -> list[str]:
@@ -77,22 +80,24 @@ def find_undone(store: Store, model: str) -> list[str]:
         StoreError: If a list was made with another key than this database has.
     """
     # Every look at new files comes by here, so that names must do: lists may be long.
-    names = _folder(store, model).below()
-    finished, unfinished = (
-        {name.removesuffix(end) for name in names if name.endswith(end)}
-        for end in (_FINISHED, _UNFINISHED)
-    )
+    inside, *beside = (_Names.below(folder) for folder in _folders(store, model))
+    listed = {name: found.folder for found in (*beside, inside) for name in found.names}
+    # What is finished by the list inside was done to these very tables.
+    finished = {n.removesuffix(_FINISHED) for n in inside.names if n.endswith(_FINISHED)}
     known = erasure_request.c
     asked = sa.select(known.receipt, known.finished_at).where(known.model == model)
     with store.state.connect() as conn:
         finished_at = {row.receipt: row.finished_at for row in conn.execute(asked)}
     undone = []
-    for receipt in sorted((finished | unfinished) - finished_at.keys()):
-        ending = _FINISHED if receipt in finished else _UNFINISHED
-        _adopt(store, model, receipt, _folder(store, model) / f"{receipt}{ending}")
-        undone.append(receipt)
+    by_receipt = {name.rpartition(".")[0]: (name, folder) for name, folder in listed.items()}
+    for receipt, (name, folder) in sorted(by_receipt.items()):
+        if receipt not in finished_at:
+            _adopt(store, model, receipt, folder / name)
+            undone.append(receipt)
     for receipt, moment in finished_at.items():
-        if moment is not None and receipt not in finished:
+        if moment is None:
+            undone.append(receipt)  # its process died
+        elif receipt not in finished:
             with store.state.begin() as conn:
                 again = sa.update(erasure_request).where(known.receipt == receipt)
                 conn.execute(again.values(finished_at=None, steps="[]"))
@@ -141,8 +146,41 @@ def _read(place: Location) -> Listed:
         ) from error
 
 
-def _folder(store: Store, model: str) -> Location:
-    return store.root / FOLDER / model
+class _Names(NamedTuple):
+    """The lists that a folder has."""
+
+    folder: Location
+    names: list[str]
+
+    @classmethod
+    def below(cls, folder: Location) -> Self:
+        """Return them."""
+        names = folder.below()
+        return cls(folder, [name for name in names if name.endswith((_FINISHED, _UNFINISHED))])
+
+
+def _folders(store: Store, model: str) -> list[Location]:
+    """Return where the lists are: inside the store, and beside a store on this machine."""
+    inside: Location = store.root / FOLDER / model
+    return (
+        [inside, LocalPlace(str(folder_beside(store) / model))] if store.root.is_local else [inside]
+    )
+
+
+def folder_beside(store: Store) -> Path:
+    """Return the folder with the second copies of the lists."""
+    return Path(f"{store.root}.{FOLDER}")
+
+
+def take_lists(store: Store, folder: Path) -> int:
+    """Copy the lists of another store, those of each model in a folder; return how many are new."""
+    n_new = 0
+    for path in sorted(folder.glob("*/*")):
+        place = LocalPlace(str(folder_beside(store) / path.parent.name / path.name))
+        if path.suffix in (_FINISHED, _UNFINISHED) and not place.path.exists():
+            place.write(path.read_bytes())
+            n_new += 1
+    return n_new
 
 
 def _fingerprint(key: str) -> str:

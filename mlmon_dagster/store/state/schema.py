@@ -716,3 +716,13 @@ ingest_backlog = sa.Table(
     time("newest_at"),
     time("left_since"),
 )
+
+# What the database knows of a model's tables: the moment that both are of (at the place ""), and a
+# commit of each table; see `moments`.
+store_mark = sa.Table(
+    "store_mark",
+    METADATA,
+    text("model", primary_key=True),
+    text("place", primary_key=True),
+    text("mark"),
+)

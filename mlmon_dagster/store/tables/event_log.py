@@ -238,6 +238,10 @@ class EventLog:
         """Return the Delta table of a stream."""
         return self._streams[stream]
 
+    def places(self) -> list[Location]:
+        """Return where the tables are."""
+        return [folder.path for folder in (*self._streams.values(), self._moved)]
+
     def committed(self, stream: Stream, shas: Sequence[str]) -> set[str]:
         """Return those of the content hashes whose files were committed."""
         snapshot = self._streams[stream].snapshot()

@@ -144,6 +144,18 @@ class NewestVersions:
         table, content = _open(path)
         return self._note(path, table, content)
 
+    def find_commit(self, path: Location) -> tuple[int, str] | None:
+        """Return number and digest of a table's newest commit; None without table or commit."""
+        try:
+            number = self.find(path).number
+        except TableNotFoundError:
+            return None
+        with self._lock:
+            kept = self._kept.get(_key(path))
+        if kept is None or kept.version.number != number:
+            return None  # a checkpoint stands for it
+        return number, kept.commit.hex()
+
     def keep(self, path: Location, table: DeltaTable) -> TableVersion:
         """Return the version that a table is at after a commit, and keep it."""
         try:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import lzma
+import os
 import shutil
+import socket
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,14 +21,19 @@ from typing import TYPE_CHECKING, TypedDict
 import sqlalchemy as sa
 
 from mlmon_dagster.errors import StoreError
+from mlmon_dagster.store import moments
 from mlmon_dagster.store.erasure import ledger
-from mlmon_dagster.store.places.location import Location
+from mlmon_dagster.store.places.location import Location, whole_file
+from mlmon_dagster.store.state.crash_points import reached
 from mlmon_dagster.store.state.statements import export_rows, exported_tables, import_rows
+from mlmon_dagster.store.state.writer_lock import process_died
+from mlmon_dagster.store.store import RESTORING
 
 if TYPE_CHECKING:
     from mlmon_dagster.store.store import Store
 
 MANIFEST = "backup.json"
+_WORKING = ".backing-up-"
 _ARCHIVES = (".tar", ".tar.gz", ".tgz")
 _KEPT_FILES = ("quarantine", "baselines", ledger.FOLDER)  # folders of files beside the tables
 
@@ -82,7 +91,8 @@ def make_backup(store: Store, target: Path, now: datetime, models: Path | None) 
         models: The folder of the declarations, copied too.
 
     Raises:
-        StoreError: If the target exists, or the tables are in object storage.
+        StoreError: If the target exists, the tables are in object storage, or tables and state
+            database are not of the same moment.
     """
     if target.exists():
         raise StoreError(f"{target} exists already; name a file or folder that does not.")
@@ -91,8 +101,12 @@ def make_backup(store: Store, target: Path, now: datetime, models: Path | None) 
             f"The tables are in object storage ({store.root}); back that bucket up with its own "
             "versioning or replication, and the state database with pg_dump."
         )
+    for model in moments.models_with_moments(store):
+        moments.check_moment(store, model)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".mlmon-backup-") as work:
+    for killed in find_killed(store.folder):
+        killed.remove()
+    with _working_folder(store, target, now) as work:
         folder = Path(work) / "backup"
         summary = _fill(store, folder, now, models)
         if target.name.endswith(_ARCHIVES):
@@ -105,6 +119,50 @@ def make_backup(store: Store, target: Path, now: datetime, models: Path | None) 
         else:
             folder.rename(target)
     return summary
+
+
+@dataclass(frozen=True)
+class KilledBackup:
+    """A backup whose process died, and what it left.
+
+    Attributes:
+        note: The file in the store's folder that names it.
+        work: The folder with what it had copied.
+        text: What it was to become, and when it was begun.
+    """
+
+    note: Path
+    work: Path
+    text: str
+
+    def remove(self) -> None:
+        """Delete what it left."""
+        shutil.rmtree(self.work, ignore_errors=True)
+        self.note.unlink(missing_ok=True)
+
+
+def find_killed(folder: Path) -> list[KilledBackup]:
+    """Return the backups of a store, by its folder on this machine, that were killed."""
+    found = []
+    for note in sorted(folder.glob(f"{_WORKING}*")):
+        host, pid, work, text = note.read_text().split("\n", 3)
+        if process_died(host, int(pid)):
+            found.append(KilledBackup(note, Path(work), text))
+    return found
+
+
+@contextmanager
+def _working_folder(store: Store, target: Path, now: datetime) -> Iterator[str]:
+    """Make a folder beside the target; while it is there, a note in the store's folder says so."""
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".mlmon-backup-") as work:
+        note = store.folder / f"{_WORKING}{Path(work).name}"
+        text = f"{target}, begun {now.isoformat(timespec='seconds')}"
+        with whole_file(note) as draft:
+            draft.write_text(f"{socket.gethostname()}\n{os.getpid()}\n{work}\n{text}")
+        try:
+            yield work
+        finally:
+            note.unlink(missing_ok=True)
 
 
 def _fill(store: Store, folder: Path, now: datetime, models: Path | None) -> BackupSummary:
@@ -184,8 +242,10 @@ def verify_backup(source: Path) -> BackupSummary:
 def _verified(folder: Path, source: Path) -> Manifest:
     try:
         manifest: Manifest = json.loads((folder / MANIFEST).read_text())
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{source} is no backup: {error}") from error
+        if manifest["format"] != 1:
+            raise ValueError(f"its format is {manifest['format']}, not 1")
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise StoreError(f"{source} is no backup: {error}. Use another one.") from error
     there = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
     wrong = sorted(there ^ {MANIFEST, *manifest["files"]})
     wrong += [
@@ -201,20 +261,24 @@ def _verified(folder: Path, source: Path) -> Manifest:
     return manifest
 
 
-def restore_backup(store: Store, source: Path, models: Path | None) -> BackupSummary:
+def restore_backup(store: Store, source: Path, models: Path | None, now: datetime) -> BackupSummary:
     """Fill an empty store from a backup, whichever database it was made of.
+
+    Erasures that are younger than the backup are done again by the next ingest, if the folder
+    beside the store still has their lists, see `ledger`.
 
     Args:
         store: A store without any rows and tables.
         source: What `make_backup` wrote.
         models: Where declarations go that are not there yet.
+        now: Noted as the moment since which tables and state database belong together.
 
     Raises:
         StoreError: If the backup is damaged or of a newer program, or the store is not empty.
     """
     from mlmon_dagster.store.state.database import HEAD
 
-    marker = store.folder / ".restoring"
+    marker = store.folder / RESTORING
     with _unpacked(source) as folder:
         manifest = _verified(folder, source)
         if manifest["schema_version"] > HEAD:
@@ -222,18 +286,31 @@ def restore_backup(store: Store, source: Path, models: Path | None) -> BackupSum
                 f"{source} was made by a newer mlmon-dagster (schema "
                 f"{manifest['schema_version']}, this one knows {HEAD}). Install that first."
             )
-        if not marker.exists() and not _is_empty(store):
+        which = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
+        begun = marker.read_text().partition(" ")[0] if marker.exists() else ""
+        if begun and begun != which:
+            raise StoreError(
+                f"The store at {store.root} is half filled from another backup than {source}. "
+                "Restore that one again, or empty the store and its database first."
+            )
+        if not begun and not _is_empty(store):
             raise StoreError(
                 f"The store at {store.root} is not empty, and a restore replaces nothing. Name an "
                 "empty one with MLMON_STORE (and MLMON_DB_URL), or move this one away."
             )
-        marker.write_text(manifest["created_at"])  # a restore that was killed may be repeated
+        with whole_file(marker) as draft:  # a restore that was killed may be repeated
+            draft.write_text(f"{which} {source}, a backup of {manifest['created_at']}")
+        reached("restore.begun")
         for part, target in (("tables", store.root.path), ("files", store.root.path)):
             if (folder / part).is_dir():
                 shutil.copytree(folder / part, target, dirs_exist_ok=True)
+                reached("restore.copied")
         with store.state.begin() as conn:
             for table in exported_tables():
                 import_rows(conn, table, folder / "state" / f"{table.name}.jsonl")
+        reached("restore.imported")
+        for model in moments.models_with_moments(store):
+            moments.join_moments(store, model, now)
         if models is not None and (folder / "models").is_dir():
             models.mkdir(parents=True, exist_ok=True)
             for path in (folder / "models").iterdir():
@@ -263,8 +340,12 @@ def _unpacked(source: Path) -> Iterator[Path]:
         try:
             with tarfile.open(source) as tar:
                 tar.extractall(work, filter="data")
-        except (OSError, tarfile.TarError) as error:
-            raise StoreError(f"{source} cannot be read as a backup: {error}") from error
+        # The end of a cut file is an EOFError, a damaged one fails where it is unpacked.
+        except (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError) as error:
+            raise StoreError(
+                f"{source} cannot be read as a backup: {error or type(error).__name__}. It is cut "
+                "off, damaged or of another kind; nothing was changed. Use another backup."
+            ) from error
         yield Path(work)
 
 

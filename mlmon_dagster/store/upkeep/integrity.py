@@ -36,7 +36,8 @@ from mlmon_dagster.store.tables.opening import LiveFile, why_commit_is_bad
 if TYPE_CHECKING:
     from mlmon_dagster.store.store import Store
 
-DERIVED = ("inference_records", "profiles", "baseline_profiles")
+BASELINES = "baseline_profiles"
+DERIVED = ("inference_records", "profiles", BASELINES)
 LOG = "_delta_log/"
 _COMMIT = re.compile(r"_delta_log/(\d{20})\.json")
 _CHECKPOINT = re.compile(r"_delta_log/(\d{20})\.checkpoint(\.\d+\.\d+)?\.parquet")

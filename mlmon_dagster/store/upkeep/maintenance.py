@@ -34,7 +34,8 @@ from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.windows import window_containing
 from mlmon_dagster.store import baselines
-from mlmon_dagster.store.erasure import erase
+from mlmon_dagster.store.erasure import erase, ledger
+from mlmon_dagster.store.moments import begin_moment
 from mlmon_dagster.store.places.location import Location
 from mlmon_dagster.store.state import metric_log, state_marks
 from mlmon_dagster.store.state.crash_points import reached
@@ -77,9 +78,14 @@ def maintain(
 
     Returns:
         What was removed or merged; steps with nothing to do are left out.
+
+    Raises:
+        StoreError: If tables and state database do not belong together: nothing is deleted then.
     """
     if not dry_run:
+        store.check_tables(spec)
         erase.resume(store, spec, now)
+        begin_moment(store, spec.model, now)
     with writer_lock(store.state, f"ingest/{spec.model}"):
         # Not beside an ingest, which reads refused rows and writes what is left of them.
         removals = let_go(store, spec, now, dry_run=dry_run)
@@ -474,6 +480,7 @@ def folders_of(store: Store, model: str) -> list[Path]:
             "bucket's own means."
         )
     kinds = {p for place in (store.root.path, store.folder) for p in place.iterdir() if p.is_dir()}
+    kinds.add(ledger.folder_beside(store))
     return sorted(kind / model for kind in kinds if (kind / model).is_dir())
 
 

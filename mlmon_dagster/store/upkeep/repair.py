@@ -1,5 +1,9 @@
 """Mending the damaged tables of a model: rows that are whole stay, the others are read again.
 
+So are tables and a state database that are not of the same moment, as one of them was restored.
+What the log lacks of files that the manifest calls done is read again; what it has of files that
+the manifest does not know is noted there; everything that is made of the log is made again.
+
 Nothing is deleted: what is replaced is moved out of the store, to a folder beside it. Killed at
 any point, the next repair goes on from what it finds.
 """
@@ -7,9 +11,10 @@ any point, the next repair goes on from what it finds.
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,12 +24,14 @@ import sqlalchemy as sa
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from mlmon_dagster.errors import StoreError
-from mlmon_dagster.spec.baseline import PRODUCTION
+from mlmon_dagster.spec.baseline import DATASETS, PRODUCTION
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.sources import STREAMS, Stream
 from mlmon_dagster.spec.windows import Window
+from mlmon_dagster.store import moments
+from mlmon_dagster.store.erasure import ledger
 from mlmon_dagster.store.places.location import LocalPlace, Location
-from mlmon_dagster.store.state import erased_ids, state_marks
+from mlmon_dagster.store.state import erased_ids, manifest, state_marks
 from mlmon_dagster.store.state.crash_points import reached
 from mlmon_dagster.store.state.schema import ingest_file, ingest_path, window_state
 from mlmon_dagster.store.state.sql import literals
@@ -35,7 +42,7 @@ from mlmon_dagster.store.tables.delta import DeltaFolder, Snapshot, select_sql
 from mlmon_dagster.store.tables.event_log import MOVED_IDS
 from mlmon_dagster.store.tables.opening import TableVersion, open_table
 from mlmon_dagster.store.upkeep import integrity
-from mlmon_dagster.store.upkeep.integrity import DERIVED, Damage
+from mlmon_dagster.store.upkeep.integrity import BASELINES, DERIVED, Damage
 
 if TYPE_CHECKING:
     from mlmon_dagster.store.store import Store
@@ -57,9 +64,17 @@ class Repaired:
 
 
 def repair(
-    store: Store, spec: ModelSpec, project: Path, now: dt.datetime, *, dry_run: bool = False
+    store: Store,
+    spec: ModelSpec,
+    project: Path,
+    now: dt.datetime,
+    *,
+    dry_run: bool = False,
+    landed: Callable[[], Collection[str]] = tuple,
 ) -> Repaired:
-    """Mend whatever tables of a model are damaged; the next ingest and run fill them.
+    """Mend whatever tables of a model are damaged or of another moment than the state database.
+
+    The next ingest and run fill them.
 
     Args:
         store: The store; its tables must be on this machine.
@@ -67,9 +82,13 @@ def repair(
         project: The folder that landing paths are relative to.
         now: Noted as the time at which windows have to be computed again.
         dry_run: Only say what would be done.
+        landed: Finds the content hashes of the landing files that are there. Rows of other files
+            that the state database does not know are noted in it; those of these are left to the
+            next ingest, which counts refused rows, too.
 
     Raises:
-        StoreError: If the tables are in object storage, or another process holds the model.
+        StoreError: If the tables are in object storage, or another process holds the model, or the
+            list of erasures and the state database do not belong together.
     """
     if not store.root.is_local:
         raise StoreError(
@@ -77,7 +96,7 @@ def repair(
             "bucket's own versioning."
         )
     with writer_lock(store.state, f"ingest/{spec.model}"):
-        return _Repair(store, spec, project, now, dry_run).run()
+        return _Repair(store, spec, project, now, dry_run, landed).run()
 
 
 @dataclass
@@ -87,10 +106,14 @@ class _Repair:
     project: Path
     now: dt.datetime
     dry_run: bool
+    landed: Callable[[], Collection[str]]
     told: Repaired = field(default_factory=Repaired)
     aside: Path | None = None
 
     def run(self) -> Repaired:
+        difference = moments.find_difference(self.store, self.spec.model)
+        if not self.dry_run:
+            ledger.find_undone(self.store, self.spec.model)  # nobody's rows are read again
         damages = [d for d in integrity.examine_store(self.store) if d.model == self.spec.model]
         self._move_foreign([damage for damage in damages if damage.names])
         places = {damage.place for damage in damages if not damage.names}
@@ -101,7 +124,20 @@ class _Repair:
         if str(log / "moved_ids") in places:
             self._mend_moved_ids(log)
         derived = [self.store.root / kind / self.spec.model for kind in DERIVED]
+        if difference:
+            for stream in STREAMS:
+                self._note_unknown(stream, log / stream)
+            others = moments.find_other_tables(self.store, self.spec.model)
+            places |= {str(self.store.root / place) for place in others}
+            # Of the baseline's there are those of every rows that it ever had, under their names.
+            places |= {str(table) for table in derived[:2] if table.path.exists()}
+            shutil.rmtree(self._index, ignore_errors=True)
         self._mend_derived([table for table in derived if str(table) in places])
+        if difference:
+            self.told.done.append("tables and state database taken for one moment from now on")
+        if (difference or damages) and not self.dry_run:
+            reached("repair.mended")
+            moments.join_moments(self.store, self.spec.model, self.now)
         self.told.moved = str(self.aside or "")
         return self.told
 
@@ -126,19 +162,51 @@ class _Repair:
         for table in tables:
             if table.path.exists():
                 self._move(table.path)
+            files = self.store.root.path / "baselines" / self.spec.model
+            if table.url.endswith(f"/{BASELINES}/{self.spec.model}") and files.exists():
+                self._move(files)  # without them the baseline is fitted again
+
+    @property
+    def _index(self) -> Path:
+        return self.store.folder / "id_index" / self.spec.model
+
+    def _note_unknown(self, stream: Stream, table: Location) -> None:
+        """Let the next ingest settle files whose rows the log has and the manifest has not."""
+        c = ingest_file.c
+        query = sa.select(c.sha256).where(c.model == self.spec.model, c.stream == stream)
+        with self.store.state.connect() as conn:
+            known = set(conn.scalars(query))
+        unknown = integrity.rows_by_file(self.store, table).keys() - known
+        if not unknown or not (unknown := unknown - set(self.landed())):
+            return
+        self.told.done.append(
+            f"{table}: {len(unknown)} files that only the log has are noted in the state database"
+        )
+        if self.dry_run:
+            return
+        row = {"model": self.spec.model, "stream": stream, "status": "missing",
+               "first_seen": self.now}  # fmt: skip
+        with self.store.state.begin() as conn:
+            manifest.discover(
+                conn, [{**row, "sha256": sha, "path": f"log:{sha[:12]}"} for sha in sorted(unknown)]
+            )
 
     def _windows(self) -> list[Window]:
+        """Return the windows that the log has rows of; of others the numbers stay."""
         marks = state_marks.rows_from(self.store.state, self.spec.model)
         c = window_state.c
         query = sa.select(c.window_start, c.window_end).where(
             c.model == self.spec.model, c.input_revision > 0
         )
         kept_from = marks.get(PRODUCTION)
+        log = self.store.event_log(self.spec)
+        there = {start for dataset in DATASETS for start in log.window_starts(dataset)}
         with self.store.state.connect() as conn:
             return [
                 Window(row.window_start, row.window_end, "")
                 for row in conn.execute(query)
-                if kept_from is None or row.window_start >= kept_from
+                if row.window_start in there
+                and (kept_from is None or row.window_start >= kept_from)
             ]
 
     def _mend_stream(self, stream: Stream, table: Location) -> None:
@@ -176,7 +244,7 @@ class _Repair:
             table.path.parent.mkdir(parents=True, exist_ok=True)
             new.path.rename(table.path)
         reached("repair.replaced")
-        shutil.rmtree(self.store.folder / "id_index" / self.spec.model, ignore_errors=True)
+        shutil.rmtree(self._index, ignore_errors=True)
         self._forget(stream, again)
 
     def _whole_rows(self, table: Location, schema: pa.Schema) -> pa.Table:
@@ -204,7 +272,7 @@ class _Repair:
         )
         with self.store.state.connect() as conn:
             return [
-                (sha, path, int(n), _is_there(self.project / path, size))
+                (sha, path, int(n), _is_there(self.project / path, sha, size))
                 for sha, path, n, size in conn.execute(query)
             ]
 
@@ -271,8 +339,12 @@ def _count(store: Store, rows: pa.Table) -> dict[str, int]:
     return dict(zip(*(counted.column(c).to_pylist() for c in ("sha", "n")), strict=True))
 
 
-def _is_there(path: Path, size: int) -> bool:
+def _is_there(path: Path, sha: str, size: int) -> bool:
+    """Tell whether a file has the content that was taken in; another may have its name and size."""
     try:
-        return path.stat().st_size == size
+        if path.stat().st_size != size:
+            return False
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == sha
     except OSError:
         return False
