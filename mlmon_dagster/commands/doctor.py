@@ -193,10 +193,12 @@ def _store(project: Project) -> Finding:
 
 def _moments(project: Project) -> Finding:
     """Look whether the tables of each model are those that the state database is about."""
+    from mlmon_dagster.store.moments import check_tables
+
     problems = []
     for spec in models_of(project).specs:
         try:
-            project.store.check_tables(spec)
+            check_tables(project.store, spec)
         except StoreError as error:
             problems.append(str(error))
     return Finding(

@@ -22,6 +22,7 @@ from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.names import counted
 from mlmon_dagster.spec.scalars import format_duration
 from mlmon_dagster.store import Store, baselines
+from mlmon_dagster.store.moments import check_tables
 
 if TYPE_CHECKING:
     from mlmon_dagster.defs.launch import RunReport
@@ -42,7 +43,7 @@ def run_model(
         StoreError: If a step failed as the disk, the database or a table did, or tables and state
             database are not of the same moment.
     """
-    project.store.check_tables(spec)
+    check_tables(project.store, spec)
     named = first is not None or last is not None
     if not named and would_change_nothing(project, spec):
         click.echo(

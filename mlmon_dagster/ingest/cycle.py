@@ -52,7 +52,7 @@ from mlmon_dagster.spec import ModelSpec, Window
 from mlmon_dagster.spec.sources import STREAMS, FileSource, Stream
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.erasure.erase import repeat_undone
-from mlmon_dagster.store.moments import begin_moment
+from mlmon_dagster.store.moments import begin_moment, check_tables
 from mlmon_dagster.store.state import erased_ids, manifest
 from mlmon_dagster.store.state.crash_points import reached
 from mlmon_dagster.store.state.erased_ids import Erased
@@ -134,7 +134,7 @@ def ingest_new(
         raise ValueError(f"naive time {now!r}; pass UTC")
     with writer_lock(store.state, f"ingest/{spec.model}", wait_seconds=wait_seconds) as lease:
         check_declared(store.state, spec)
-        store.check_tables(spec)
+        check_tables(store, spec)
         repeat_undone(store, spec, now)
 
         def progress(text: str) -> None:

@@ -14,7 +14,7 @@ from mlmon_dagster.pipeline.work import Numbers, Work, mark_of, mark_step
 from mlmon_dagster.spec import Window
 from mlmon_dagster.spec.baseline import GRAINS, LIVE, PRODUCTION
 from mlmon_dagster.spec.tasks import task_of
-from mlmon_dagster.store.moments import note_commits
+from mlmon_dagster.store.moments import check_tables, note_commits
 from mlmon_dagster.store.state import erased_ids, window_state
 from mlmon_dagster.store.state.window_state import NO_BASELINE, StepMark, WindowInputs
 from mlmon_dagster.store.tables.inference_records import version_of
@@ -34,7 +34,7 @@ def rebuild_records(work: Work) -> dict[str, Numbers]:
     from mlmon_dagster.store.reading import GroundTruthLag, measure_lags
 
     store, spec = work.project.store, work.spec
-    store.check_tables(spec)
+    check_tables(store, spec)
     before = work.states()
     kept = _kept(work, before)
     rebuilt = [window for window in work.windows if window not in kept]

@@ -17,19 +17,20 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import sqlalchemy as sa
 
 from mlmon_dagster.errors import StoreError
+from mlmon_dagster.spec.model import ModelSpec
+from mlmon_dagster.spec.sources import STREAMS
 from mlmon_dagster.store.places.location import Location
+from mlmon_dagster.store.state import manifest
 from mlmon_dagster.store.state.crash_points import reached
 from mlmon_dagster.store.state.schema import store_mark
 from mlmon_dagster.store.state.statements import upsert
+from mlmon_dagster.store.store import Store, refuse_half_restored
 from mlmon_dagster.store.tables.opening import NEWEST
-
-if TYPE_CHECKING:
-    from mlmon_dagster.store.store import Store
 
 FOLDER: Final = "moments"
 _COMMON: Final = ""  # the place of the mark that both have; other places are tables
@@ -86,6 +87,32 @@ class _Marks:
         """Whether the database has none of the moments beside the tables."""
         is_new = self.common is None and not self.beside
         return not is_new and self.common not in self.beside
+
+
+def check_tables(store: Store, spec: ModelSpec) -> None:
+    """Refuse tables of a model that are not those that the state database is about.
+
+    New files would be taken in beside rows that are elsewhere, and old ones never again. A log in
+    object storage is not looked for.
+
+    Raises:
+        StoreError: If there are none, they are of another moment, or a restore was killed.
+    """
+    refuse_half_restored(store.folder)
+    for stream in STREAMS:
+        table = store.event_log(spec).folders[stream].path
+        if not table.is_local or (table.path / "_delta_log").is_dir():
+            continue
+        if manifest.has_rows(store.state, spec.model, stream):
+            raise StoreError(
+                f"Files of {spec.model!r} were taken in, says the state database, and {table} "
+                f"with their {stream} is not there. Is the store's disk mounted, and do "
+                "MLMON_PROJECT, MLMON_STORE and MLMON_DB_URL belong together? Two projects "
+                "with a model of one name need two databases. If the store is lost, restore a "
+                "backup, or read the landing files again: mlmon store repair "
+                f"{spec.model}. Until then nothing of it is read or rebuilt."
+            )
+    check_moment(store, spec.model)
 
 
 def check_moment(store: Store, model: str) -> None:

@@ -13,7 +13,6 @@ from sqlalchemy.engine import URL
 
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.spec.model import ModelSpec
-from mlmon_dagster.spec.sources import STREAMS
 from mlmon_dagster.store.places.addresses import place_of
 from mlmon_dagster.store.places.location import Location
 from mlmon_dagster.store.state import database
@@ -80,34 +79,6 @@ class Store:
         from mlmon_dagster.store.tables.event_log import EventLog
 
         return EventLog(self.root, spec, self.queries)
-
-    def check_tables(self, spec: ModelSpec) -> None:
-        """Refuse tables of a model that are not those that the state database is about.
-
-        New files would be taken in beside rows that are elsewhere, and old ones never again. A log
-        in object storage is not looked for.
-
-        Raises:
-            StoreError: If there are none, or they are of another moment.
-        """
-        from mlmon_dagster.store import moments
-        from mlmon_dagster.store.state import manifest
-
-        refuse_half_restored(self.folder)
-        for stream in STREAMS:
-            table = self.event_log(spec).folders[stream].path
-            if not table.is_local or (table.path / "_delta_log").is_dir():
-                continue
-            if manifest.has_rows(self.state, spec.model, stream):
-                raise StoreError(
-                    f"Files of {spec.model!r} were taken in, says the state database, and {table} "
-                    f"with their {stream} is not there. Is the store's disk mounted, and do "
-                    "MLMON_PROJECT, MLMON_STORE and MLMON_DB_URL belong together? Two projects "
-                    "with a model of one name need two databases. If the store is lost, restore a "
-                    "backup, or read the landing files again: mlmon store repair "
-                    f"{spec.model}. Until then nothing of it is read or rebuilt."
-                )
-        moments.check_moment(self, spec.model)
 
     def inference_records(self, spec: ModelSpec) -> InferenceRecords:
         """Return the inference records of a model."""

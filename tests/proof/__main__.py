@@ -1,7 +1,8 @@
 """Every proof in full, and one table of what was claimed and found: `python -m tests.proof`.
 
 Two hours and more on two cores; `--examples`, `--kills`, `--every`,
-`--seconds`, `--specs`, `--requests`, `--csv`, `--copies` and `--strangers` make it shorter.
+`--seconds`, `--specs`, `--requests`, `--csv`, `--copies`, `--mixtures` and `--strangers` make it
+shorter.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ import traceback
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from itertools import repeat
 from pathlib import Path
 
 from benchmarks.table import Goal, Row, render
 from mlmon_dagster.store import open_store
 from tests import forked
+from tests.chaos.database import own_postgres
+from tests.conftest import new_database
 from tests.defs.killed import STEPS, kill_at_each
 from tests.ingest.landing import events, land, truths
 from tests.proof import (
@@ -33,6 +37,7 @@ from tests.proof import (
     generated,
     killing,
     packed_copies,
+    restored,
     spec_space,
     together,
     world,
@@ -228,6 +233,28 @@ def prove_copies(folder: Path, n: int) -> list[Row]:
     return [Row("traces of an erased id", numbers, Goal(len(found.traces), 0))]
 
 
+def prove_restores(folder: Path, n: int) -> list[Row]:
+    """Put copies of different days together, on SQLite and a fifth as many on PostgreSQL."""
+    on_sqlite = restored.try_mixtures(folder / "sqlite", n, SEED)
+    with own_postgres() as (url, _):
+        copy = partial(new_database, url)
+        on_postgres = restored.try_mixtures(folder / "postgres", -(-n // 5), SEED, copy)
+    rows = []
+    for name, found in (("SQLite", on_sqlite), ("PostgreSQL", on_postgres)):
+        if found.different:
+            raise AssertionError("\n".join(found.different))
+        numbers = (f"{found.n}", f"{found.n_noticed} noticed", f"{found.n_lost} after files came")
+        rows.append(
+            Row(
+                f"old and new together, {name}",
+                numbers,
+                Goal(found.n_noticed, found.n, is_least=True),
+            )
+        )
+        rows.append(Row("  erased people who came back", ("",), Goal(found.n_back, 0)))
+    return rows
+
+
 def prove_strangers(folder: Path, n: int) -> list[Row]:
     """Let n strangers of each kind come, in the clear and over TLS."""
     rows = []
@@ -258,6 +285,7 @@ def main() -> int:
     parser.add_argument("--specs", type=int, default=500, help="so many generated specs")
     parser.add_argument("--csv", type=int, default=100_000, help="so many generated CSV files")
     parser.add_argument("--copies", type=int, default=200, help="so many refused files")
+    parser.add_argument("--mixtures", type=int, default=50, help="so many of old and new copies")
     parser.add_argument("--strangers", type=int, default=2_000, help="so many of each kind")
     parser.add_argument("--requests", type=int, default=300, help="so many of each operation")
     parser.add_argument(
@@ -273,6 +301,7 @@ def main() -> int:
             "http",
             "csv",
             "copies",
+            "restores",
             "strangers",
         ],
     )
@@ -286,6 +315,7 @@ def main() -> int:
         "http": lambda folder: prove_documented(folder, options.requests),
         "strangers": lambda folder: prove_strangers(folder, options.strangers),
         "csv": lambda folder: prove_csv(folder, options.csv),
+        "restores": lambda folder: prove_restores(folder, options.mixtures),
         "copies": lambda folder: prove_copies(folder, options.copies),
         "specs": lambda folder: prove_specs(folder, options.specs),
         "order": lambda folder: prove_any_order(folder, options.examples),

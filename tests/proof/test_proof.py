@@ -10,15 +10,20 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mlmon_dagster.collect import openapi
+from mlmon_dagster.errors import StoreError
+from mlmon_dagster.ingest.landing import hash_landed
 from mlmon_dagster.store import Store, open_store
+from mlmon_dagster.store.upkeep.repair import repair
 from tests import forked
-from tests.ingest.landing import credit_spec, events, ingest, land, record_content, truths
+from tests.conftest import new_database
+from tests.ingest.landing import NOW, credit_spec, events, ingest, land, record_content, truths
 from tests.proof import (
     any_order,
     csv_damage,
@@ -27,6 +32,7 @@ from tests.proof import (
     faults,
     generated,
     killing,
+    restored,
     spec_space,
     together,
     world,
@@ -160,15 +166,22 @@ def taken_in(store: Store, project: Path) -> dict[str, Any]:
     return failing.left_behind(store)
 
 
-def test_a_lost_state_database_is_filled_again_from_landing_files(tmp_path: Path) -> None:
-    store = open_store(tmp_path / "store")
-    before = taken_in(store, tmp_path / "project")
+def test_a_lost_state_database_is_noticed_and_filled_again_from_landing_files(
+    tmp_path: Path,
+) -> None:
+    store, project = open_store(tmp_path / "store"), tmp_path / "project"
+    before = taken_in(store, project)
     store.close()
     for path in (tmp_path / "store").glob("state.db*"):
         path.unlink()
 
     store = open_store(tmp_path / "store")
-    after = taken_in(store, tmp_path / "project")
+    with pytest.raises(StoreError, match=r"the database was lost.*mlmon store repair credit"):
+        taken_in(store, project)
+    spec = credit_spec()
+    landed = partial(hash_landed, project, [source for _, source in spec.source])
+    repair(store, spec, project, NOW, landed=landed)
+    after = taken_in(store, project)
     store.close()
 
     assert after == before
@@ -211,3 +224,15 @@ def test_no_line_of_a_csv_file_of_any_dialect_and_damage_vanishes(tmp_path: Path
 
     assert set(found) == {"files", "rows", "refused", "sniffed"}, list(found)
     assert found["refused"] > 0
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+def test_copies_of_different_days_are_noticed_and_mended_and_bring_nobody_back(
+    tmp_path: Path, postgres_server: str, database: str
+) -> None:
+    copy = partial(new_database, postgres_server) if database == "postgres" else None
+
+    found = restored.try_mixtures(tmp_path, 3, 20_240_210, copy)
+
+    assert (found.n_noticed, found.n_back, found.different) == (3, 0, [])

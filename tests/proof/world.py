@@ -66,28 +66,29 @@ NOTHING: Measured = (0, 0, None, None)
 Event = Predicted | Known | Erased
 
 
+SPEC_MAPPING: dict[str, Any] = {
+    "model": "tiny",
+    "task": "binary_classification",
+    "owners": ["team:proof"],
+    "time": {"start": "2024-01-01"},
+    "source": {
+        "predictions": {"path": "landing/predictions/*", "settle": "0s"},
+        "actuals": {"path": "landing/actuals/*", "settle": "0s"},
+    },
+    "columns": {
+        "prediction_id": "id", "event_time": "at", "score": "score",
+        "prediction": "decision", "actual": "truth", "actual_time": "known_at",
+        "dataset": "dataset",
+    },
+    "baseline": {"dataset": "training"},
+    "actuals": {"expected_within": "30d", "closed_after": "300d", "min_coverage": 0.9},
+    "features": {"age": {"type": "numeric"}},
+}  # fmt: skip
+
+
 def make_spec() -> ModelSpec:
     """Return the spec of the tiny model."""
-    return spec_from_mapping(
-        {
-            "model": "tiny",
-            "task": "binary_classification",
-            "owners": ["team:proof"],
-            "time": {"start": "2024-01-01"},
-            "source": {
-                "predictions": {"path": "landing/predictions/*", "settle": "0s"},
-                "actuals": {"path": "landing/actuals/*", "settle": "0s"},
-            },
-            "columns": {
-                "prediction_id": "id", "event_time": "at", "score": "score",
-                "prediction": "decision", "actual": "truth", "actual_time": "known_at",
-                "dataset": "dataset",
-            },
-            "baseline": {"dataset": "training"},
-            "actuals": {"expected_within": "30d", "closed_after": "300d", "min_coverage": 0.9},
-            "features": {"age": {"type": "numeric"}},
-        }
-    )  # fmt: skip
+    return spec_from_mapping(SPEC_MAPPING)
 
 
 def windows(spec: ModelSpec) -> list[Window]:
@@ -174,6 +175,11 @@ def _folded(records: Sequence[tuple[int, int, int | None, int]]) -> Measured:
 def observed(store: Store, spec: ModelSpec, project: Path) -> dict[str, Any]:
     """Rebuild and measure all windows; return what the store then says, as the oracle does."""
     measure(store, spec, project)
+    return stored(store, spec)
+
+
+def stored(store: Store, spec: ModelSpec) -> dict[str, Any]:
+    """Return what the store says as it is, as the oracle does."""
     found = {
         row["prediction_id"]: (
             row["event_time"].day,
@@ -199,11 +205,12 @@ def observed(store: Store, spec: ModelSpec, project: Path) -> dict[str, Any]:
 
 def measure(store: Store, spec: ModelSpec, project: Path) -> None:
     """Run the steps of all windows, as the assets do."""
-    work = _work(store, spec, project)
+    work = work_on(store, spec, project)
     compute(work, ("inference_store", "profiles", "performance"))
 
 
-def _work(store: Store, spec: ModelSpec, project: Path) -> Work:
+def work_on(store: Store, spec: ModelSpec, project: Path) -> Work:
+    """Return the three windows, to be worked on."""
     home = Project(project, str(store.folder), now=lambda: NOW)
     home.__dict__["store"] = store  # the one that is open
     return Work(home, spec, tuple(windows(spec)), NOW, "proof", False)
@@ -249,7 +256,7 @@ def make_template(folder: Path) -> Path:
     os.utime(landing, (LANDED, LANDED))
     store = open_store(folder / "store")
     step(store, spec, project)
-    fit_baseline(_work(store, spec, project))
+    fit_baseline(work_on(store, spec, project))
     store.close()
     return folder / "store"
 

@@ -12,9 +12,12 @@ from mlmon_dagster.errors import StoreError
 from mlmon_dagster.ingest import readers
 from mlmon_dagster.ingest.cycle import ingest_new
 from mlmon_dagster.store import Store, open_store
-from mlmon_dagster.store.erasure import erase
+from mlmon_dagster.store.erasure import erase, ledger
 from mlmon_dagster.store.erasure.proof import find_traces
+from mlmon_dagster.store.state import crash_points
 from mlmon_dagster.store.tables.raw_search import unpack, word_finder
+from mlmon_dagster.store.upkeep.backup import make_backup, restore_backup
+from mlmon_dagster.store.upkeep.repair import repair
 from tests.conftest import make_events, window
 from tests.ingest.landing import NOW, PREDICTIONS, credit_spec, events, land
 from tests.proof.packed_copies import PACKINGS, SPEC, TEXTS, erase_among_copies
@@ -100,6 +103,9 @@ def test_an_older_state_database_beside_newer_tables_brings_nobody_back(tmp_path
     land(tmp_path, f"{PREDICTIONS}/again.parquet", events(10))
 
     store = open_store(tmp_path / "store")
+    with pytest.raises(StoreError, match="not of the same moment"):
+        ingest(store, tmp_path, LATER)
+    repair(store, credit_spec(), tmp_path, LATER)
     ingest(store, tmp_path, LATER)
 
     assert "p3" not in ids(store)
@@ -121,6 +127,9 @@ def test_older_tables_beside_a_newer_state_database_bring_nobody_back(tmp_path: 
 
     store = open_store(tmp_path / "store")
     assert "p3" in ids(store)
+    with pytest.raises(StoreError, match="not of the same moment"):
+        ingest(store, tmp_path, LATER)
+    repair(store, credit_spec(), tmp_path, LATER)
     ingest(store, tmp_path, LATER)
 
     assert "p3" not in ids(store)
@@ -140,5 +149,66 @@ def test_a_database_without_the_key_of_the_list_is_refused_in_words(tmp_path: Pa
         shutil.rmtree(tmp_path / "store" / folder, ignore_errors=True)
     store = open_store(tmp_path / "store")
     with pytest.raises(StoreError, match=r"nor the key of its ids.*mlmon erase credit"):
-        ingest(store, tmp_path, LATER)
+        repair(store, credit_spec(), tmp_path, LATER)
     store.close()
+
+
+def test_a_backup_from_before_an_erasure_brings_nobody_back_in_the_same_place(
+    tmp_path: Path,
+) -> None:
+    land(tmp_path, f"{PREDICTIONS}/a.parquet", events(10))
+    store = open_store(tmp_path / "store")
+    ingest(store, tmp_path, NOW)
+    make_backup(store, tmp_path / "before.tar.gz", NOW, None)
+    erase.erase(store, credit_spec(), ["p3"], now=NOW)
+    store.close()
+    (tmp_path / "store").rename(tmp_path / "moved away")
+
+    store = open_store(tmp_path / "store", is_restoring=True)
+    restore_backup(store, tmp_path / "before.tar.gz", None, LATER)
+    assert "p3" in ids(store)
+    ingest(store, tmp_path, LATER)
+
+    assert "p3" not in ids(store)
+    store.close()
+
+
+def test_lists_of_erasures_of_another_place_are_taken_over(tmp_path: Path) -> None:
+    land(tmp_path, f"{PREDICTIONS}/a.parquet", events(10))
+    store = open_store(tmp_path / "store")
+    ingest(store, tmp_path, NOW)
+    make_backup(store, tmp_path / "before.tar.gz", NOW, None)
+    erase.erase(store, credit_spec(), ["p3"], now=NOW)
+    store.close()
+
+    other = open_store(tmp_path / "elsewhere", is_restoring=True)
+    assert ledger.take_lists(other, tmp_path / "store" / "erasures") == 1
+    restore_backup(other, tmp_path / "before.tar.gz", None, LATER)
+    ingest(other, tmp_path, LATER)
+
+    assert "p3" not in ids(other)
+    other.close()
+
+
+def test_an_erasure_whose_process_died_is_finished_by_the_next_ingest(
+    store: Store, tmp_path: Path
+) -> None:
+    land(tmp_path, f"{PREDICTIONS}/a.parquet", events(10))
+    ingest(store, tmp_path, NOW)
+    note_erasure_without_doing_it(store, "p3")
+    ingest(store, tmp_path, LATER)
+    assert "p3" not in ids(store)
+    assert [row["finished_at"] for row in erase.receipts(store.state, "credit")] == [LATER]
+
+
+def note_erasure_without_doing_it(store: Store, id_: str) -> None:
+    def die(step: str) -> None:
+        if step == "erase.noted":
+            raise KeyboardInterrupt
+
+    crash_points.on_reached = die
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            erase.erase(store, credit_spec(), [id_], now=NOW)
+    finally:
+        crash_points.on_reached = None

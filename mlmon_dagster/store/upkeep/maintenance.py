@@ -35,7 +35,7 @@ from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.windows import window_containing
 from mlmon_dagster.store import baselines
 from mlmon_dagster.store.erasure import erase, ledger
-from mlmon_dagster.store.moments import begin_moment
+from mlmon_dagster.store.moments import begin_moment, check_tables
 from mlmon_dagster.store.places.location import Location
 from mlmon_dagster.store.state import metric_log, state_marks
 from mlmon_dagster.store.state.crash_points import reached
@@ -83,7 +83,7 @@ def maintain(
         StoreError: If tables and state database do not belong together: nothing is deleted then.
     """
     if not dry_run:
-        store.check_tables(spec)
+        check_tables(store, spec)
         erase.resume(store, spec, now)
         begin_moment(store, spec.model, now)
     with writer_lock(store.state, f"ingest/{spec.model}"):

@@ -126,7 +126,8 @@ class _Repair:
         derived = [self.store.root / kind / self.spec.model for kind in DERIVED]
         if difference:
             for stream in STREAMS:
-                self._note_unknown(stream, log / stream)
+                if not self.dry_run or str(log / stream) not in places:
+                    self._note_unknown(stream, log / stream)
             others = moments.find_other_tables(self.store, self.spec.model)
             places |= {str(self.store.root / place) for place in others}
             # Of the baseline's there are those of every rows that it ever had, under their names.
@@ -200,12 +201,16 @@ class _Repair:
         )
         kept_from = marks.get(PRODUCTION)
         log = self.store.event_log(self.spec)
-        there = {start for dataset in DATASETS for start in log.window_starts(dataset)}
+        there = (
+            None
+            if self.dry_run
+            else {start for dataset in DATASETS for start in log.window_starts(dataset)}
+        )
         with self.store.state.connect() as conn:
             return [
                 Window(row.window_start, row.window_end, "")
                 for row in conn.execute(query)
-                if row.window_start in there
+                if (there is None or row.window_start in there)
                 and (kept_from is None or row.window_start >= kept_from)
             ]
 
@@ -221,8 +226,7 @@ class _Repair:
             elif is_there:
                 again.append(sha)
             else:
-                kept.append(sha)
-                self.told.lost.append(path)
+                self.told.lost.append(path)  # not committed: it stays missing until it is back
         rows = self.store.query(
             f"SELECT * FROM rows WHERE {integrity.CONTENT} NOT IN ({literals([*again, ''])})",
             {"rows": rows},
