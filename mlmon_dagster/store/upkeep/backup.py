@@ -109,6 +109,7 @@ def make_backup(store: Store, target: Path, now: datetime, models: Path | None) 
     with _working_folder(store, target, now) as work:
         folder = Path(work) / "backup"
         summary = _fill(store, folder, now, models)
+        reached("backup.filled")
         if target.name.endswith(_ARCHIVES):
             partial = Path(work) / "archive"
             with tarfile.open(partial, "w:gz" if target.name.endswith("gz") else "w") as tar:
