@@ -74,13 +74,14 @@ def promote_period(
 @click.pass_obj
 def list_baselines(project: Project, model: str) -> None:
     """List what windows of MODEL are compared with, and what was taken back."""
+    from mlmon_dagster.profiles.baseline import no_baseline
     from mlmon_dagster.store import baselines
 
     spec, engine = spec_of(project, model), project.store.state
-    declared = baselines.newest_declared(engine, model)
+    declared = baselines.newest_declared(engine, spec)
     stored = baselines.newest(engine, model, declared) if declared else None
     if stored is None:
-        click.echo(f"declared   learning: {spec.baseline.described()}; too few have come yet")
+        click.echo(f"declared   {no_baseline(spec)}")
     else:
         click.echo(
             f"declared   {stored.baseline_id}  {spec.baseline.described()}; bins of "

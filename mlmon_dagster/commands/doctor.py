@@ -438,7 +438,7 @@ def spans(project: Project) -> Finding:
 
 def baselines(project: Project) -> Finding:
     """Name models that have events but nothing to compare them with."""
-    from mlmon_dagster.store.baselines import newest
+    from mlmon_dagster.store.baselines import baselines_in_force
     from mlmon_dagster.store.state import manifest
 
     without = []
@@ -446,7 +446,7 @@ def baselines(project: Project) -> Finding:
         engine = project.store.state
         taken = manifest.files(engine, spec.model, "predictions", status="done")
         is_due = len(taken) and not spec.baseline.is_rolling  # those wait for their first windows
-        if is_due and newest(engine, spec.model) is None:
+        if is_due and baselines_in_force(engine, spec).newest is None:
             without.append((spec.model, spec.baseline.described()))
     if not without:
         return Finding("baselines", True, "no model with events is without one")

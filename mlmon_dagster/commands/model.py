@@ -56,11 +56,10 @@ def show_status(project: Project, name: str, last: int) -> None:
     spec, now = spec_of(project, name), project.now()
     states = window_state.load(project.store.state, name)
     timing = truth_timing.timing_of(project.store.state, name)
-    if baselines.baselines_in_force(project.store.state, name).newest is None:
-        click.echo(
-            f"learning: windows are compared with {spec.baseline.described()}; too few have come "
-            "yet, so nothing is compared and no alert is opened"
-        )
+    if baselines.baselines_in_force(project.store.state, spec).newest is None:
+        from mlmon_dagster.profiles.baseline import no_baseline
+
+        click.echo(str(no_baseline(spec)))
     if not spec.has_actuals:
         click.echo("no ground truth is declared: performance is not measured")
     if spec.has_actuals:

@@ -54,6 +54,7 @@ def run_model(
         return True
     from mlmon_dagster.defs.instance import fail_dead_runs, open_instance
     from mlmon_dagster.defs.launch import Launcher, season_told
+    from mlmon_dagster.profiles.baseline import no_baseline
     from mlmon_dagster.profiles.in_force import baselines_shared
 
     period = complete_period(spec, first, last, project.now()) if named else ()
@@ -92,6 +93,9 @@ def run_model(
             reports.append(launcher.materialize(spec, REPORTED, keys=launcher.overview_keys))
         for season in {report.season for report in reports} - {"", known}:
             click.echo(f"  {season}")
+    in_force = baselines.baselines_in_force(project.store.state, spec)
+    if in_force.newest is None and not spec.baseline.is_rolling:
+        click.echo(f"  {no_baseline(spec)}")
     show_reports(reports)
     if any(report.not_passed for report in reports):
         click.echo(
@@ -183,7 +187,7 @@ def show_reports(reports: Sequence[RunReport]) -> None:
 
 def has_baseline(store: Store, spec: ModelSpec) -> bool:
     """Tell whether the baseline that the model declares was fitted, and its file is whole."""
-    found = baselines.newest_declared(store.state, spec.model)
+    found = baselines.newest_declared(store.state, spec)
     stored = baselines.newest(store.state, spec.model, found) if found else None
     return baselines.payload_if_whole(store, stored) is not None
 

@@ -79,7 +79,7 @@ def parts_of(work: Work, states: Mapping[dt.datetime, WindowInputs] | None = Non
     if not work.windows:
         return []
     store, spec = work.project.store, work.spec
-    force = baselines.baselines_in_force(store.state, spec.model)
+    force = baselines.baselines_in_force(store.state, spec)
     known = work.states() if states is None else states
     return [
         Part(

@@ -80,7 +80,7 @@ def plan(
     if due := _baseline_due(spec, inputs):
         # Every window is compared with it, so the windows wait for one tick.
         return [_baseline_request(engine, spec, due)]
-    force = baselines_in_force(engine, spec.model)
+    force = baselines_in_force(engine, spec)
     timing = truth_timing.timing_of(engine, spec.model)
     order = _with_rows(engine, spec, complete_windows(spec.time, now))
     stale = [
@@ -111,7 +111,7 @@ def is_up_to_date(project: Project, spec: ModelSpec, now: dt.datetime) -> bool:
     if any(state.attempts for state in inputs.values()) or _baseline_due(spec, inputs):
         return False
     order = _with_rows(engine, spec, complete_windows(spec.time, now))
-    force = baselines_in_force(engine, spec.model)
+    force = baselines_in_force(engine, spec)
     timing = truth_timing.timing_of(engine, spec.model)
     return next(_stale(spec, order, inputs, now, force, timing), None) is None
 
@@ -139,7 +139,7 @@ def is_computed(project: Project, spec: ModelSpec, window: Window, now: dt.datet
     state = inputs.get(window.start)
     if state is None or not state.n or state.computed_at is None or state.attempts:
         return False
-    in_force = baselines_in_force(engine, spec.model).at(window.start)
+    in_force = baselines_in_force(engine, spec).at(window.start)
     timing = truth_timing.timing_of(engine, spec.model)
     return not stale_assets(spec, window, inputs, now, in_force, timing)
 

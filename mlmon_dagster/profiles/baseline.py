@@ -36,7 +36,7 @@ from mlmon_dagster.spec.model import ModelSpec, profile_signature
 from mlmon_dagster.spec.tasks import class_scores
 from mlmon_dagster.spec.windows import Window, complete_windows, window_containing
 from mlmon_dagster.store import Store, baselines
-from mlmon_dagster.store.baselines import StoredBaseline
+from mlmon_dagster.store.baselines import FIRST_WINDOWS, StoredBaseline
 from mlmon_dagster.store.state import erased_ids, window_state
 from mlmon_dagster.store.state.sql import literal
 
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from mlmon_dagster.store.tables.inference_records import WindowCounts
 
 KIND = "baseline_profiles"
-FIRST_WINDOWS = "first_windows"
 MIN_FIRST_ROWS = 500
 METHOD = "6"  # another way of choosing bins is another baseline
 BaselineKind = Literal["dataset", "promoted", "moving", "previous", "same", "model_version"]
@@ -109,11 +108,7 @@ def ensure_baseline(store: Store, spec: ModelSpec, now: dt.datetime) -> Baseline
     counts = records.rebuild(windows, [dataset])
     n = sum(count.n for count in counts)
     if n == 0:
-        raise BaselineMissingError(
-            f"Model {spec.model!r} has no events of dataset {dataset!r} to be its baseline. "
-            f"Land some with {dataset!r} in the dataset column, or name another dataset under "
-            f"'baseline' in models/{spec.model}.yaml."
-        )
+        raise no_baseline(spec)
     data_version = _data_version(counts)
     baseline_id = _digest([METHOD, data_version, *_made_by(spec)])[:16]
     payload = baselines.payload_if_whole(
@@ -185,12 +180,14 @@ def load_stored(
 def no_baseline(spec: ModelSpec) -> BaselineMissingError:
     """Return the error that says what is still missing."""
     step = (
-        "windows of production come first"
+        "too few have come yet"
         if spec.baseline.is_rolling
-        else "land them, then materialize the asset 'baseline'"
+        else f"there are none. Land some, then run mlmon run {spec.model}, or name another dataset "
+        f"under 'baseline' in models/{spec.model}.yaml"
     )
     return BaselineMissingError(
-        f"Model {spec.model!r} has no baseline yet. It is {spec.baseline.described()}: {step}."
+        f"Model {spec.model!r} has no baseline yet. It is {spec.baseline.described()}, and {step}. "
+        "Until then nothing is compared with it, and drift and performance are not judged."
     )
 
 

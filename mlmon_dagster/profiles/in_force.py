@@ -139,7 +139,7 @@ def baseline_in_force(
     store: Store, spec: ModelSpec, at: dt.datetime | None = None
 ) -> BaselineInForce:
     """Look up the baseline of a window that starts at ``at``, by default of windows to come."""
-    force = baselines.baselines_in_force(store.state, spec.model)
+    force = baselines.baselines_in_force(store.state, spec)
     return stored_in_force(store, spec, force.newest if at is None else force.at(at))
 
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from mlmon_dagster.errors import StoreError
+from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.store.moments import begin_moment, note_commits
 from mlmon_dagster.store.places.location import Location
 from mlmon_dagster.store.state.crash_points import reached
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from mlmon_dagster.store.store import Store
 
 PROMOTED = "promoted"
+FIRST_WINDOWS = "first_windows"  # bins only: windows are compared with earlier ones
 _BEGINNING = datetime.min.replace(tzinfo=UTC)
 REDACTED = "[erased]"
 _FOLDER = "baselines"
@@ -135,10 +137,17 @@ def newest(engine: sa.Engine, model: str, baseline_id: str | None = None) -> Sto
     return None if row is None else StoredBaseline(**row)
 
 
-def newest_declared(engine: sa.Engine, model: str) -> str | None:
-    """Return the id of the newest baseline that the spec declares, not one that was promoted."""
+def newest_declared(engine: sa.Engine, spec: ModelSpec) -> str | None:
+    """Return the id of the newest baseline that the spec declares, not one that was promoted.
+
+    One that an earlier spec declared, of another dataset or of earlier windows, is none.
+    """
     c = baseline.c
-    query = sa.select(c.baseline_id).where(c.model == model, c.kind != PROMOTED)
+    query = sa.select(c.baseline_id).where(c.model == spec.model)
+    if spec.baseline.is_rolling:
+        query = query.where(c.kind == FIRST_WINDOWS)
+    else:
+        query = query.where(c.kind == "dataset", c.dataset == spec.baseline.dataset)
     query = query.order_by(c.created_at.desc(), c.baseline_id).limit(1)
     with engine.connect() as conn:
         found: str | None = conn.scalar(query)
@@ -222,10 +231,10 @@ class BaselinesInForce:
         return self._ids[-1]
 
 
-def baselines_in_force(engine: sa.Engine, model: str) -> BaselinesInForce:
+def baselines_in_force(engine: sa.Engine, spec: ModelSpec) -> BaselinesInForce:
     """Return which baseline each window of a model is compared with."""
-    declared = newest_declared(engine, model)
-    return BaselinesInForce(declared, list_promotions(engine, model))
+    declared = newest_declared(engine, spec)
+    return BaselinesInForce(declared, list_promotions(engine, spec.model))
 
 
 @contextmanager

@@ -14,10 +14,12 @@ import pytest
 
 from mlmon_dagster.defs.instance import open_instance
 from mlmon_dagster.serve.overview import Overview
-from mlmon_dagster.spec import Models, load_model
+from mlmon_dagster.spec import Models, ModelSpec, load_model, window_from_key
 from mlmon_dagster.spec.monitors import FAMILIES
+from mlmon_dagster.store.baselines import baselines_in_force
 from mlmon_dagster.store.state import monitor_results
 from tests.cli.conftest import Command
+from tests.defs.small_model import NOW as SMALL_NOW
 from tests.defs.small_model import make_project
 
 pytestmark = pytest.mark.slow
@@ -232,3 +234,36 @@ def alerts_of(folder: Path, mlmon: Command, model: str, day: int = 10) -> list[t
     """Return state and monitor of a model's alerts as they are listed."""
     listed = mlmon(*at(folder, day), "alerts", "list", "--model", model).out
     return re.findall(rf"^\w+ +(\w+) +\w+ +{model} +(\S+)", listed, re.MULTILINE)
+
+
+def test_a_baseline_without_events_is_said_and_never_replaced_by_the_old_one(
+    folder: Path, mlmon: Command
+) -> None:
+    at = ("--project", folder, "--now", SMALL_NOW.isoformat())
+    spec_file = folder / "models" / "churn.yaml"
+    spec_file.write_text(spec_file.read_text() + "baseline: {dataset: training}\n")
+
+    ran = mlmon(*at, "run", "churn")
+    looked = mlmon(*at, "doctor")
+
+    assert "events of dataset 'training', and there are none" in ran.out
+    assert "drift and performance are not judged" in ran.out
+    assert "FIX  baselines: churn has events and no baseline" in looked.out
+    spec, project = load_model(spec_file), make_project(folder)
+    window = window_from_key(spec.time, "2024-03-14")
+    for family in ("drift", "performance"):
+        rows = monitor_results.newest(
+            project.store.state, "churn", window.start, window.end, family
+        )
+        compared = rows[rows["baseline_value"].notna()]
+        print(rows[["metric", "status", "reason", "message"]])
+        assert set(rows["status"]) == {"NO_DATA"}, family
+    assert baselines_in_force(project.store.state, spec).newest is None
+    assert baselines_in_force(project.store.state, load_old(spec_file)).newest is not None
+    project.store.close()
+
+
+def load_old(spec_file: Path) -> ModelSpec:
+    """Return the spec as it was before its baseline was changed."""
+    spec_file.write_text(spec_file.read_text().replace("baseline: {dataset: training}\n", ""))
+    return load_model(spec_file)

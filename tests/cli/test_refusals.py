@@ -72,7 +72,7 @@ def test_what_was_never_done_is_said_as_such(declared: Path, mlmon: Command) -> 
     tokens = mlmon("--project", declared, *AT, "collect", "token", "list")
 
     assert f"Nobody has changed anything of {MODEL} yet." in history.out
-    assert "too few have come yet" in baselines.out
+    assert "events of dataset 'validation', and there are none" in baselines.out
     assert "no tokens; 'mlmon collect token create' makes one" in tokens.out + tokens.err
 
 
