@@ -29,7 +29,7 @@ from mlmon_dagster.spec.model import profile_digest
 from mlmon_dagster.spec.windows import EarlierWindows, TruthTiming, mark_of_windows
 from mlmon_dagster.store.baselines import BaselinesInForce, baselines_in_force
 from mlmon_dagster.store.state import state_marks, truth_timing, window_state
-from mlmon_dagster.store.state.window_state import StepMark, WindowInputs
+from mlmon_dagster.store.state.window_state import NO_BASELINE, StepMark, WindowInputs
 
 MAX_ATTEMPTS = 3
 MAX_WINDOWS_PER_RUN = 400
@@ -244,9 +244,10 @@ def stale_assets(
     """Return the assets of a window that have to be computed again, () if none.
 
     New events or actuals touch every asset, and so does a verdict that a crash prevented, or
-    another baseline than the one the window was profiled with. Assets that the model has only now,
-    as it declares more, are computed alone. Where only time has passed, so that ground truth counts
-    as mature now, what is about it is judged again and nothing else; what was mature already is
+    another baseline than the one the window was profiled with, or none any more. Assets that the
+    model has only now, as it declares more, are computed alone. Where only time has passed, so that
+    ground truth counts as mature now, what is about it is judged again and nothing else; what was
+    mature already is
     left alone when it closes, and when its ground truth turns out to take longer than was thought.
     """
     state = inputs.get(window.start)
@@ -259,7 +260,7 @@ def stale_assets(
     new = tuple(name for name in every if name not in state.steps)
     if behind and not behind <= {*new, *(f"{BY_NAME[name].family}_check" for name in new)}:
         return every
-    if baseline_id is not None and marks["profiles"].maturity != baseline_id:
+    if marks["profiles"].maturity != (baseline_id or NO_BASELINE):
         return every
     if new:
         return new

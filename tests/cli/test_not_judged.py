@@ -255,8 +255,6 @@ def test_a_baseline_without_events_is_said_and_never_replaced_by_the_old_one(
         rows = monitor_results.newest(
             project.store.state, "churn", window.start, window.end, family
         )
-        compared = rows[rows["baseline_value"].notna()]
-        print(rows[["metric", "status", "reason", "message"]])
         assert set(rows["status"]) == {"NO_DATA"}, family
     assert baselines_in_force(project.store.state, spec).newest is None
     assert baselines_in_force(project.store.state, load_old(spec_file)).newest is not None
