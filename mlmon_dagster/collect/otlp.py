@@ -20,6 +20,7 @@ from mlmon_dagster.collect.collector import Collector
 from mlmon_dagster.collect.landing import Target
 from mlmon_dagster.collect.problem import Problem
 from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.spans import VERSION
 
 Signal = Literal["traces", "logs"]
@@ -40,6 +41,8 @@ _HEX_16, _HEX_32 = re.compile(r"[0-9a-f]{16}"), re.compile(r"[0-9a-f]{32}")
 _ERROR_STATUS, _ERROR_SEVERITY = 2, 17
 _MOST_NAME, _MOST_TEXT = 255, 1_000
 _MOST_FLAGS = 100  # of a span: one line that is too long makes a whole file unreadable
+_DAY = 86_400 * 10**9  # in nanoseconds
+_MOST_DAYS = 32  # of a request
 _LATEST = 7_258_118_400_000_000_000  # the year 2200, in nanoseconds
 _MOST_INTEGER = 1 << 62
 _NO_EXTRA: Final = (
@@ -103,6 +106,7 @@ class Spans:
         self._joins = {m: s.attribute or PREDICTION_ID for m, s in declared.items() if s}
         self._kept = {m: s.kept for m, s in declared.items() if s}
         self._services = {s.service: m for m, s in declared.items() if s and s.service}
+        self._kept_for = {m: _kept_for(spec) for spec in specs if (m := spec.model) in declared}
         self._wanted = _WANTED.union(self._joins.values(), *self._kept.values())
         self._collector = collector
 
@@ -143,7 +147,9 @@ class Spans:
         lines: dict[str, list[bytes]] = {}
         refused: Counter[str] = Counter()
         kind = "span" if signal == "traces" else "log"
-        latest = min(time.time_ns() + 86_400 * 10**9, _LATEST)
+        now = time.time_ns()
+        latest = min(now + _DAY, _LATEST)
+        days: set[tuple[str, int]] = set()
         max_rows = self._collector.limits.max_rows
         try:
             for n, (resource, raw) in enumerate(reader(signal, plain, self._wanted)):
@@ -154,6 +160,15 @@ class Spans:
                 if why or model is None or not sees(model):
                     refused[why or "the token is for another model"] += 1
                     continue
+                if raw.start < now - self._kept_for[model]:
+                    refused["the start is older than what the model keeps (retention)"] += 1
+                    continue
+                day = (model, raw.start // _DAY)
+                if day not in days and len(days) == _MOST_DAYS:
+                    # Each day is a partition of the table: a file, whatever it holds.
+                    refused[f"a request holds {_MOST_DAYS} days at most; send others apart"] += 1
+                    continue
+                days.add(day)
                 line = _line(kind, resource, raw, self._joins[model], self._kept[model])
                 lines.setdefault(model, []).append(line)
         except _MALFORMED as error:
@@ -167,6 +182,13 @@ class Spans:
         if model is None and len(self._joins) == 1 and not self._services:
             [model] = self._joins
         return model if model in self._joins else None
+
+
+def _kept_for(spec: ModelSpec) -> int:
+    """Return for how many nanoseconds a model keeps spans; what is older would be deleted."""
+    ages = (spec.retention.spans, spec.retention.of_dataset(PRODUCTION))
+    seconds = min((age.total_seconds() for age in ages if age is not None), default=None)
+    return _LATEST if seconds is None else int(seconds) * 10**9
 
 
 def _said(error: Exception) -> str:

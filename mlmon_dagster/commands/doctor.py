@@ -33,6 +33,7 @@ PACKAGES = (
     "sqlalchemy",
 )
 MAX_CLOCK_SKEW = dt.timedelta(seconds=30)
+STATE_SECONDS = 5.0  # for which the state database is looked through without --deep
 NEWS = dt.timedelta(days=30)  # refused files that are older are told by --deep alone
 
 
@@ -185,9 +186,13 @@ def examine_landing(project: Project, specs: Sequence[ModelSpec]) -> list[str]:
 def _store(project: Project) -> Finding:
     import sqlalchemy as sa
 
+    from mlmon_dagster.store.upkeep.integrity import examine_state
+
     with project.store.state.connect() as conn:
         conn.execute(sa.text("SELECT 1"))
         dialect = conn.dialect.name
+    for damage in examine_state(project.store, STATE_SECONDS):
+        return Finding("store", False, f"{damage.place}: {damage.found}", damage.cure)
     return Finding("store", True, f"{project.store_root}, state in {dialect}")
 
 

@@ -41,6 +41,7 @@ PLACES = Places("/")
 _AT_ONCE = 2  # pages that are made; more wait
 _FRESH_SECONDS = 20.0
 _KEPT = 64  # pages
+_FIRST_DAY, _LAST_DAY = dt.date(1970, 1, 1), dt.date(2199, 12, 31)
 Key = tuple[str, ...]
 
 
@@ -234,8 +235,10 @@ def _asked(spec: ModelSpec, query: Mapping[str, str]) -> Asked:
     """Read what a page is asked for.
 
     Raises:
-        Problem: If a day or a slice is none.
+        Problem: If a day or a slice is none, or a day that no window can be of.
     """
+    if any("\0" in text for text in query.values()):
+        raise Problem("malformed", "No name or value holds a character of code zero.")
     zone = ZoneInfo(spec.time.zone)
     days = {}
     for name in ("from", "to"):
@@ -244,6 +247,9 @@ def _asked(spec: ModelSpec, query: Mapping[str, str]) -> Asked:
             days[name] = dt.date.fromisoformat(text) if text else None
         except ValueError:
             raise Problem("malformed", f"'{name}' is a day such as 2013-12-29.") from None
+        # Further out a window of the zone ends where no calendar has a day.
+        if (day := days[name]) is not None and not _FIRST_DAY <= day <= _LAST_DAY:
+            raise Problem("malformed", f"'{name}' is a day from {_FIRST_DAY} to {_LAST_DAY}.")
     start, end = (
         None if day is None else dt.datetime.combine(day, dt.time(), zone).astimezone(dt.UTC)
         for day in days.values()

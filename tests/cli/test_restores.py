@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
+import re
 import shutil
 import signal
+import sqlite3
 from pathlib import Path
 
 import dagster as dg
@@ -185,3 +189,32 @@ def test_run_doctor_and_the_daemon_say_which_command_mends_a_database_restored_a
     assert mlmon("--project", tmp_path, "ingest").code == 0
     again = mlmon("--project", tmp_path, "--now", NOW.isoformat(), "doctor")
     assert "ok   moments: tables and state database belong together" in again.out
+
+
+def test_a_zeroed_page_of_the_state_database_is_found_by_doctor_and_a_sentence_everywhere(
+    mlmon: Command, tmp_path: Path
+) -> None:
+    (first := tmp_path / "first").mkdir()
+    made(first).store.close()
+    state = Path(".mlmon", "store", "state.db")
+    with contextlib.closing(sqlite3.connect(first / state)) as conn:
+        conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        size = conn.execute("PRAGMA page_size").fetchone()[0]
+    whole = (first / state).read_bytes()
+    used = [n for n in range(len(whole) // size) if any(whole[n * size : (n + 1) * size])]
+    n_met = 0
+    for page in random.Random(7).sample(used[1:], 8):
+        folder = shutil.copytree(first, tmp_path / f"page{page}")
+        damaged = whole[: page * size] + bytes(size) + whole[(page + 1) * size :]
+        (folder / state).write_bytes(damaged)
+        at = ("--project", folder, "--now", NOW.isoformat())
+        looked = mlmon(*at, "doctor")
+        assert looked.code == 1, page
+        assert re.search(r"FIX +store: .*(malformed|damaged|database)", looked.out), looked.out
+        assert "mlmon restore" in looked.out
+        for words in (("ingest",), ("alerts", "list"), ("store", "describe")):
+            ended = mlmon(*at, *words)
+            if ended.code == 2:
+                n_met += 1
+                assert "The state database is damaged. Move it away and restore" in ended.err
+    assert n_met > 0

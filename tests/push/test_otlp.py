@@ -6,6 +6,7 @@ import gzip
 import json
 import random
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -254,3 +255,42 @@ def test_what_was_answered_200_is_there_after_sigkill(tmp_path: Path) -> None:
     files = (tmp_path / "spans/loan").glob("*.jsonl")
     lines = [line for path in files for line in path.read_text().splitlines()]
     assert {json.loads(line)["trace_id"] for line in lines} >= set(answered)
+
+
+def test_a_request_of_400_days_makes_32_partitions_and_says_what_it_refused(
+    store: Store, tmp_path: Path
+) -> None:
+    day = 86_400 * 10**9
+    sent = [{"trace": f"{n + 1:032x}", "at": START - n * day} for n in range(400)]
+    with running(store, tmp_path, spec=SPEC) as collector:
+        answer = post(collector, as_json(request_of(sent)), JSON)
+        stored = taken_in(collector)
+        rest = post(collector, as_json(request_of(sent[32:60])), JSON)
+
+        assert answer.status == 200
+        assert answer.json["partialSuccess"] == {
+            "rejectedSpans": "368",
+            "errorMessage": "368 rows: a request holds 32 days at most; send others apart",
+        }
+        assert len(stored) == len({row["window_date"] for row in stored}) == 32
+        assert "partialSuccess" not in rest.json
+        assert len(taken_in(collector)) == 60  # what was refused may be sent again, apart
+
+
+def test_spans_that_retention_would_delete_are_refused_by_that_name(
+    store: Store, tmp_path: Path
+) -> None:
+    spec = push_spec(spans=SPANS, retention={"spans": "30d"})
+    now = time.time_ns()
+    ages = {"a": 1, "b": 29, "c": 31, "d": 400}
+    sent = [
+        {"trace": name * 32, "at": now - age * 86_400 * 10**9, "ms": 1.0}
+        for name, age in ages.items()
+    ]
+    with running(store, tmp_path, spec=spec) as collector:
+        answer = post(collector, as_json(request_of(sent)), JSON)
+    assert answer.json["partialSuccess"]["rejectedSpans"] == "2"
+    assert (
+        "older than what the model keeps (retention)"
+        in answer.json["partialSuccess"]["errorMessage"]
+    )

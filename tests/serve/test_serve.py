@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
+from urllib.parse import quote, urlencode
 
 import pytest
 import sqlalchemy as sa
@@ -147,3 +150,42 @@ def test_metrics_are_those_of_the_collector(get: Get) -> None:
 
     assert answer.text.endswith("# EOF\n")
     assert 'model="credit"' in answer.text
+
+
+ODD = (
+    "0001-01-01", "0001-01-02", "1969-12-31", "1970-01-01", "2024-01-02", "2024-02-30",
+    "2199-12-31", "2200-01-01", "9999-12-30", "9999-12-31", "10000-01-01", "-1", "0", "20240102",
+    "2024-W01-1", "2024-001", "2024-01-02T00:00:00+14:00", "99999999999999999999", "\0", "a\0b",
+    "%00", "\ud800", "é" * 3_000, " ", "all", "NaN", "'; --", "=", "==", "region=", "region=north",
+    "region=a\0b", "region,plan=a", "nothing=1", "<b>", "../../etc/passwd", "\u202e", "\t\n",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("place", ["/", "/m/credit", "/m/credit/alerts/{}", "/metrics", "/m/{}"])
+def test_no_parameter_makes_a_server_error_and_every_refusal_is_a_sentence(
+    get: Get, place: str
+) -> None:
+    draw = random.Random(place)
+    names = ("from", "to", "slice", "version", "rows", "q", "status", "page", "other")
+    for n in range(45):
+        given = {name: draw.choice(ODD) for name in draw.sample(names, draw.randint(1, 4))}
+        if n < len(ODD):  # each of them alone, too
+            given = {names[n % 2]: ODD[n]}
+        query = urlencode({k: v.encode("utf-8", "surrogatepass") for k, v in given.items()})
+        path = place.format(quote(draw.choice(ODD).encode("utf-8", "surrogatepass"), safe=""))
+
+        answer = get(f"{path}?{query}")
+
+        assert answer.status_code < 500, given
+        if answer.status_code >= 400:
+            assert re.search(r"<p>[A-Z&'][^<]{10,}\.</p>", answer.text), given
+
+
+@pytest.mark.parametrize("name", ["from", "to"])
+@pytest.mark.parametrize("day", ["0001-01-01", "1969-12-31", "2200-01-01", "9999-12-31"])
+def test_a_day_that_no_window_can_be_of_is_refused_with_the_days_that_can(
+    get: Get, name: str, day: str
+) -> None:
+    answer = get(f"/m/credit?{name}={day}")
+    assert answer.status_code == 400
+    assert f"'{name}' is a day from 1970-01-01 to 2199-12-31." in unescape(answer.text)
