@@ -77,7 +77,7 @@ def repair(
     The next ingest and run fill them.
 
     Args:
-        store: The store; its tables must be on this machine.
+        store: The store; damaged tables must be on this machine.
         spec: The model.
         project: The folder that landing paths are relative to.
         now: Noted as the time at which windows have to be computed again.
@@ -87,16 +87,19 @@ def repair(
             next ingest, which counts refused rows, too.
 
     Raises:
-        StoreError: If the tables are in object storage, or another process holds the model, or the
-            list of erasures and the state database do not belong together.
+        StoreError: If tables in object storage are damaged, another process holds the model, or
+            the list of erasures and the state database do not belong together.
     """
-    if not store.root.is_local:
-        raise StoreError(
-            f"The tables are in object storage ({store.root}); bring back what is damaged with the "
-            "bucket's own versioning."
-        )
     with writer_lock(store.state, f"ingest/{spec.model}"):
-        return _Repair(store, spec, project, now, dry_run, landed).run()
+        mending = _Repair(store, spec, project, now, dry_run, landed)
+        if store.root.is_local:
+            return mending.run()
+        if moments.find_difference(store, spec.model):
+            return mending.join_in_bucket()
+    raise StoreError(
+        f"The tables are in object storage ({store.root}); bring back what is damaged with the "
+        "bucket's own versioning."
+    )
 
 
 @dataclass
@@ -132,7 +135,8 @@ class _Repair:
             places |= {str(self.store.root / place) for place in others}
             # Of the baseline's there are those of every rows that it ever had, under their names.
             places |= {str(table) for table in derived[:2] if table.path.exists()}
-            shutil.rmtree(self._index, ignore_errors=True)
+            if not self.dry_run:
+                shutil.rmtree(self._index, ignore_errors=True)
         self._mend_derived([table for table in derived if str(table) in places])
         if difference:
             self.told.done.append("tables and state database taken for one moment from now on")
@@ -140,6 +144,32 @@ class _Repair:
             reached("repair.mended")
             moments.join_moments(self.store, self.spec.model, self.now)
         self.told.moved = str(self.aside or "")
+        return self.told
+
+    def join_in_bucket(self) -> Repaired:
+        """Let tables and state database belong together again where nothing can be moved.
+
+        A log that went back lacks whole commits. Records and profiles are replaced as they are
+        computed again.
+        """
+        if not self.dry_run:
+            ledger.find_undone(self.store, self.spec.model)
+        for stream in STREAMS:
+            table = self.store.root / "event_log" / self.spec.model / stream
+            counted = integrity.rows_by_file(self.store, table)
+            files = [file for file in self._files(stream) if file[2] > counted.get(file[0], 0)]
+            self.told.lost += [path for _, path, _, is_there in files if not is_there]
+            again = [sha for sha, _, _, is_there in files if is_there]
+            self.told.done.append(f"{table}: {len(again)} files to be read again")
+            if not self.dry_run:
+                self._forget(stream, again)
+            self._note_unknown(stream, table)
+        if not self.dry_run:
+            shutil.rmtree(self._index, ignore_errors=True)
+            with self.store.state.begin() as conn:
+                mark_inputs(conn, self.spec, self._windows(), self.now)
+            moments.join_moments(self.store, self.spec.model, self.now)
+        self.told.done.append("tables and state database taken for one moment from now on")
         return self.told
 
     def _move_foreign(self, damages: Sequence[Damage]) -> None:
