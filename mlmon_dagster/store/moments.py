@@ -30,7 +30,7 @@ from mlmon_dagster.store.state.crash_points import reached
 from mlmon_dagster.store.state.schema import store_mark
 from mlmon_dagster.store.state.statements import upsert
 from mlmon_dagster.store.store import Store, refuse_half_restored
-from mlmon_dagster.store.tables.opening import NEWEST
+from mlmon_dagster.store.tables.opening import NEWEST, why_commit_is_bad
 
 FOLDER: Final = "moments"
 _COMMON: Final = ""  # the place of the mark that both have; other places are tables
@@ -191,7 +191,10 @@ def _why_other(table: Location, mark: str) -> str:
     content = _commit(table, int(number)).read()
     if content is not None:
         same = hashlib.sha256(content).hexdigest() == digest
-        return "" if same else f"its version {number} is another one than the database knows"
+        # One that is damaged is named, with what mends it, by whoever opens the table.
+        if same or why_commit_is_bad(content):
+            return ""
+        return f"its version {number} is another one than the database knows"
     # Old commits are tidied away once a checkpoint stands for them.
     pointer = (table / "_delta_log" / "_last_checkpoint").read()
     try:

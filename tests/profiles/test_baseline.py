@@ -40,7 +40,7 @@ def land(store: Store, dataset: str, days: list[str] = DAYS, n: int = 60, seed: 
 
 
 def test_without_events_the_missing_baseline_is_explained(store: Store) -> None:
-    with pytest.raises(BaselineMissingError, match="no events of dataset 'validation'"):
+    with pytest.raises(BaselineMissingError, match="dataset 'validation', and there are none"):
         ensure_baseline(store, make_spec(), NOW)
     with pytest.raises(BaselineMissingError, match="no baseline yet"):
         load_baseline(store, make_spec())

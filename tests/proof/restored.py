@@ -137,8 +137,9 @@ def _name(url: str) -> str:
 def _events(rng: random.Random, day: int) -> list[world.Event]:
     ids = [f"a{n}" for n in range(2 + 6 * (day + 1))]
     new = ids[-6 if day else 0 :]
-    predicted = [world.Predicted(id_, rng.randint(1, 3), rng.randint(0, 3)) for id_ in new]
-    again = [world.Predicted(rng.choice(ids), rng.randint(1, 3), rng.randint(0, 3))]
+    last = min(1 + day, 3)  # later days bring windows that earlier ones do not know
+    predicted = [world.Predicted(id_, rng.randint(1, last), rng.randint(0, 3)) for id_ in new]
+    again = [world.Predicted(rng.choice(ids), rng.randint(1, last), rng.randint(0, 3))]
     known = [world.Known(id_, day * 3, rng.randint(0, 1)) for id_ in rng.sample(ids, 5)]
     return [*predicted, *again, *known]
 

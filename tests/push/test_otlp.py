@@ -270,7 +270,7 @@ def test_a_request_of_400_days_makes_32_partitions_and_says_what_it_refused(
         assert answer.status == 200
         assert answer.json["partialSuccess"] == {
             "rejectedSpans": "368",
-            "errorMessage": "368 rows: a request holds 32 days at most; send others apart",
+            "errorMessage": "368: a request holds 32 days at most; send others apart",
         }
         assert len(stored) == len({row["window_date"] for row in stored}) == 32
         assert "partialSuccess" not in rest.json

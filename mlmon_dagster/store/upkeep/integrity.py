@@ -61,6 +61,7 @@ class Damage:
         cure: The next step.
         model: The model concerned; empty if it is not one.
         names: Files below the place that are no part of it.
+        is_whole: Whether nothing is wrong with the table by itself.
     """
 
     place: str
@@ -68,6 +69,7 @@ class Damage:
     cure: str
     model: str = ""
     names: tuple[str, ...] = ()
+    is_whole: bool = False
 
 
 def examine_store(store: Store) -> Iterator[Damage]:
@@ -236,8 +238,9 @@ def _examine_log(store: Store, done: dict[tuple[str, str], dict[str, int]]) -> I
                 str(table),
                 f"the log has rows of {len(unknown)} files that the state database does not know "
                 "(was it lost, or replaced by an older one?)",
-                f"Restore its backup, or run mlmon ingest {model}, which settles them again.",
+                f"Restore its backup, or run mlmon store repair {model}, then mlmon run {model}.",
                 model,
+                is_whole=True,
             )
 
 

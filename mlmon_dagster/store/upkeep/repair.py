@@ -27,13 +27,13 @@ from mlmon_dagster.errors import StoreError
 from mlmon_dagster.spec.baseline import DATASETS, PRODUCTION
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.sources import STREAMS, Stream
-from mlmon_dagster.spec.windows import Window
+from mlmon_dagster.spec.windows import Window, window_containing
 from mlmon_dagster.store import moments
 from mlmon_dagster.store.erasure import ledger
 from mlmon_dagster.store.places.location import LocalPlace, Location
 from mlmon_dagster.store.state import erased_ids, manifest, state_marks
 from mlmon_dagster.store.state.crash_points import reached
-from mlmon_dagster.store.state.schema import ingest_file, ingest_path, window_state
+from mlmon_dagster.store.state.schema import ingest_file, ingest_path
 from mlmon_dagster.store.state.sql import literals
 from mlmon_dagster.store.state.window_state import mark_inputs
 from mlmon_dagster.store.state.writer_lock import writer_lock
@@ -119,7 +119,7 @@ class _Repair:
             ledger.find_undone(self.store, self.spec.model)  # nobody's rows are read again
         damages = [d for d in integrity.examine_store(self.store) if d.model == self.spec.model]
         self._move_foreign([damage for damage in damages if damage.names])
-        places = {damage.place for damage in damages if not damage.names}
+        places = {d.place for d in damages if not d.names and not d.is_whole}
         log = self.store.root / "event_log" / self.spec.model
         for stream in STREAMS:
             if str(log / stream) in places:
@@ -182,11 +182,11 @@ class _Repair:
         """Move tables away that are made of others, and have their windows computed again."""
         if not tables:
             return
-        windows = self._windows()
         for table in tables:
-            self.told.done.append(f"{table}: moved out, {len(windows)} windows to compute again")
+            self.told.done.append(f"{table}: moved out, its windows to be computed again")
         if self.dry_run:
             return
+        windows = self._windows()
         with self.store.state.begin() as conn:  # first, so that nothing is missing unnoticed
             mark_inputs(conn, self.spec, windows, self.now)
         reached("repair.marked")
@@ -224,25 +224,14 @@ class _Repair:
 
     def _windows(self) -> list[Window]:
         """Return the windows that the log has rows of; of others the numbers stay."""
-        marks = state_marks.rows_from(self.store.state, self.spec.model)
-        c = window_state.c
-        query = sa.select(c.window_start, c.window_end).where(
-            c.model == self.spec.model, c.input_revision > 0
-        )
-        kept_from = marks.get(PRODUCTION)
         log = self.store.event_log(self.spec)
-        there = (
-            None
-            if self.dry_run
-            else {start for dataset in DATASETS for start in log.window_starts(dataset)}
-        )
-        with self.store.state.connect() as conn:
-            return [
-                Window(row.window_start, row.window_end, "")
-                for row in conn.execute(query)
-                if (there is None or row.window_start in there)
-                and (kept_from is None or row.window_start >= kept_from)
-            ]
+        starts = {start for dataset in DATASETS for start in log.window_starts(dataset)}
+        kept_from = state_marks.rows_from(self.store.state, self.spec.model).get(PRODUCTION)
+        return [
+            window_containing(self.spec.time, start)
+            for start in sorted(starts)
+            if kept_from is None or start >= kept_from
+        ]
 
     def _mend_stream(self, stream: Stream, table: Location) -> None:
         """Write the log of a stream anew from its whole rows; the other files are read again."""
