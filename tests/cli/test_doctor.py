@@ -120,7 +120,7 @@ def test_a_lost_state_database_is_not_taken_for_a_new_store(folder: Path, mlmon:
 
     assert found.code == 1
     assert "the log has rows of 12 files that the state database does not know" in found.out
-    assert f"mlmon ingest {MODEL}" in found.out
+    assert f"mlmon store repair {MODEL}" in found.out
 
 
 @pytest.mark.parametrize("damage", [_cut_commit, _lose_file])
