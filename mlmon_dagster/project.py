@@ -194,6 +194,8 @@ class Project:
         db_url: State database; None is SQLite beside the store.
         storage_options: How to reach object storage, for the store and for landing files.
         now: The one clock that windows, maturity, freshness and repeats go by.
+        clock: The machine's, which leases, waits and the ages of landing files go by; on
+            PostgreSQL the server's counts instead, see `store.clocks`.
         slack_token: Bot token; None shows alerts on the terminal.
         slack_api_url: Slack endpoint; None is Slack's own.
         slack_app_token: App-level token, with which buttons of messages are listened to.
@@ -216,6 +218,7 @@ class Project:
     db_url: str | None = field(default=None, repr=False)  # may hold a password, as some below
     storage_options: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
     now: Callable[[], dt.datetime] = wall_clock
+    clock: Callable[[], dt.datetime] = wall_clock
     slack_token: str | None = field(default=None, repr=False)
     slack_api_url: str | None = field(default=None, repr=False)
     slack_app_token: str | None = field(default=None, repr=False)
@@ -285,6 +288,7 @@ class Project:
                 storage_options=self.storage_options,
                 folder=self.state_folder / "work",
                 limits=self.limits,
+                clock=self.clock,
             )
         except StoreError as error:
             if self.db_url is None:

@@ -415,6 +415,7 @@ def watchdog(project: Project, max_age: dt.timedelta) -> None:
     Dagster cannot report that Dagster is down: run this from cron, or as a liveness probe.
     """
     from mlmon_dagster.spec.scalars import format_duration
+    from mlmon_dagster.store.clocks import is_ahead
     from mlmon_dagster.store.outbox import outbox_health
     from mlmon_dagster.store.state import state_marks
 
@@ -427,8 +428,14 @@ def watchdog(project: Project, max_age: dt.timedelta) -> None:
             "alerts were never dispatched; start mlmon dev, or run mlmon alerts deliver"
         )
     else:
-        age = dt.datetime.now(dt.UTC) - last  # the real clock, as the dispatcher's
-        if age > max_age:
+        now = project.store.clock()  # real time, as the dispatcher's
+        if is_ahead(last, now):
+            problems.append(
+                f"the last dispatch was at {last:%Y-%m-%d %H:%M:%S} UTC, which lies ahead of now, "
+                f"{now:%Y-%m-%d %H:%M:%S} UTC, so nobody knows when it was; is this clock right? "
+                "The next dispatch puts it right: mlmon alerts deliver"
+            )
+        elif now - last > max_age:
             problems.append(
                 f"the last dispatch was at {last:%Y-%m-%d %H:%M:%S} UTC, more than "
                 f"{format_duration(max_age)} ago; is dagster-daemon up, is alert_dispatcher on?"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from mlmon_dagster.commands.options import models_of, told_of_strays
 from mlmon_dagster.commands.outside import sentence
 from mlmon_dagster.errors import ConfigError, MlmonError, StoreError
-from mlmon_dagster.project import Project, wall_clock
+from mlmon_dagster.project import Project
 
 if TYPE_CHECKING:
     from mlmon_dagster.spec import ModelSpec
@@ -49,9 +49,9 @@ def examine(project: Project, *, is_deep: bool = False) -> list[Finding]:
     findings.append(_safely(disk, project))
     findings += [*_sources(project), *_registries(project)]
     if next(f.is_fine for f in findings if f.subject == "store"):  # the others need it
-        looks = (_moments, _declarations, _alerts, _clock, _instance, _landing_files)
+        looks = (_moments, _declarations, _alerts, _clock, retention, _instance)
         findings += [_safely(look, project) for look in looks]
-        findings += [_safely(look, project) for look in (baselines, _verdicts)]
+        findings += [_safely(look, project) for look in (_landing_files, baselines, _verdicts)]
         findings.append(_safely(all_quarantined if is_deep else quarantine, project))
         if any(spec.spans is not None for spec in models_of(project).specs):
             findings.append(_safely(spans, project))
@@ -295,16 +295,32 @@ def _clock(project: Project) -> Finding:
     import sqlalchemy as sa
 
     if project.store.state.dialect.name != "postgresql":
-        return Finding("clock", True, f"{wall_clock().isoformat(timespec='seconds')}")
+        return Finding("clock", True, f"{project.clock().isoformat(timespec='seconds')}")
     with project.store.state.connect() as conn:
         server = conn.execute(sa.text("SELECT clock_timestamp()")).scalar_one()
-    skew = abs(server - wall_clock())
+    skew = abs(server - project.clock())
     return Finding(
         "clock",
         skew <= MAX_CLOCK_SKEW,
         f"{skew.total_seconds():.1f} s from the database server's",
         "Synchronise this machine's clock (NTP).",
     )
+
+
+def retention(project: Project) -> Finding:
+    """Look whether a clock that was ahead has marked rows as deleted that are still to come."""
+    from mlmon_dagster.store.state import state_marks
+
+    now = project.now()
+    ahead = {
+        spec.model: marks
+        for spec in models_of(project).specs
+        if (marks := state_marks.marks_ahead(project.store.state, spec.model, now))
+    }
+    if not ahead:
+        return Finding("retention", True, "no mark of deleted rows lies ahead of now")
+    told = [state_marks.describe_marks(model, marks, now) for model, marks in ahead.items()]
+    return Finding("retention", False, " ".join(told), f"mlmon store repair {next(iter(ahead))}")
 
 
 def _instance(project: Project) -> Finding:

@@ -128,7 +128,7 @@ def would_change_nothing(project: Project, spec: ModelSpec) -> bool:
     store = project.store
     if (
         spec.registry is not None
-        or may_have_work(store, spec, project.folder)
+        or may_have_work(store, spec, project.folder, project.now())
         or find_outdated(project, [spec])
         or not has_baseline(store, spec)
         or not is_up_to_date(project, spec, project.now())

@@ -146,6 +146,8 @@ def maintain(project: Project, models: tuple[str, ...], dry_run: bool) -> None:
 def repair(project: Project, model: str, dry_run: bool) -> None:
     """Mend the tables of MODEL that mlmon doctor names, or make them fit the state database.
 
+    A mark of retention that a clock ahead has set beyond now is moved back to the oldest rows.
+
     Rows that are whole stay; landing files whose rows are missing are read again by the next
     ingest, and windows whose records or profiles are damaged are computed again. So is everything
     where tables and state database are not of the same moment, since one of them was restored.

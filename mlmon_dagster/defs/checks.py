@@ -180,10 +180,11 @@ class StandingChecks:
 
     def report(self, instance: dg.DagsterInstance, specs: Sequence[ModelSpec]) -> int:
         """Evaluate the checks that show something else than what stands; return how many."""
-        began = dt.datetime.now(dt.UTC)  # Dagster's times are of the real clock
+        began = self._project.clock()  # Dagster's times are of the real clock
         seen, changed = monitor_results.changed_since(self._project.store.state, self._seen)
         if self._since is not None:
-            ended = dg.RunsFilter(statuses=FINISHED, updated_after=self._since - _OVERLAP)
+            since = min(self._since, began)  # the clock may have been put back
+            ended = dg.RunsFilter(statuses=FINISHED, updated_after=since - _OVERLAP)
             runs = instance.get_run_records(ended)
             changed |= {model for run in runs for model in models_of(run.dagster_run)}
         busy, wanted = models_in_flight(instance), changed | self._left

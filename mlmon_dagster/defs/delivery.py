@@ -99,7 +99,7 @@ def dispatch_alerts(
         business=business_line,
     )
     # The real clock: whoever watches this process lives in real time.
-    state_marks.beat(project.store.state, state_marks.DISPATCHER, dt.datetime.now(dt.UTC))
+    state_marks.beat(project.store.state, state_marks.DISPATCHER, project.store.clock())
     if project.heartbeat_url and (problem := ping(project.heartbeat_url)):
         report.delivery.errors.append(problem)
     return report
@@ -173,11 +173,12 @@ def report_delivery(
 
 def _look(project: Project, specs: Sequence[ModelSpec]) -> tuple[bool, str, dict[str, object]]:
     from mlmon_dagster.alerts.messages.incidents import count_untold
+    from mlmon_dagster.store.clocks import measure_age
     from mlmon_dagster.store.outbox import outbox_health
 
     health = outbox_health(project.store.state)
     oldest = health.oldest_waiting_at
-    waits = oldest is not None and project.now() - oldest > TOO_LONG
+    waits = oldest is not None and measure_age(oldest, project.now()) > TOO_LONG
     n_untold = count_untold(project.store, specs, project.now())
     numbers: dict[str, object] = {
         "waiting": health.n_waiting,
@@ -213,7 +214,7 @@ def observe_dagster(
         return 0
     known = {spec.model for spec in specs}
     open_ = unsettled(project.store)
-    real_now = dt.datetime.now(dt.UTC)
+    real_now = project.clock()
     found: list[Observed] = list(_failed_runs(instance, known, real_now))
     failing = {(f.model, f.kind, f.subject) for f in found}
     found += _runs_well_again(instance, specs, failing | set(open_))
@@ -231,7 +232,7 @@ def observe_declarations(project: Project, broken: Sequence[BrokenModel], now: d
     from mlmon_dagster.alerts.lifecycle.routing import PLATFORM
 
     failing = {model.path.name: model.summary() for model in broken}
-    real_now = dt.datetime.now(dt.UTC)
+    real_now = project.clock()
     return settle_failures(project.store, PLATFORM, "spec", failing, when=real_now, now=now)
 
 
@@ -243,7 +244,7 @@ def failed_plannings(project: Project) -> dict[str, str]:
 
 def note_planning(project: Project, model: str, error: Exception | None) -> None:
     """Record that a model's new data could not be looked at, or can be again."""
-    real_now = dt.datetime.now(dt.UTC)
+    real_now = project.clock()
     tick = f"{real_now:%Y%m%dT%H%M%S}"
     failures, well = [], []
     if error is None:

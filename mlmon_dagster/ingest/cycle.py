@@ -151,6 +151,10 @@ def ingest_new(
         return replace(report, windows=windows, n_spans=found.n_rows, unread=found.unread)
 
 
+def _changed_at(looked_at: dt.datetime, candidate: Candidate) -> dt.datetime:
+    return looked_at - dt.timedelta(seconds=candidate.age)
+
+
 def _silent(_text: str) -> None:
     """Report progress to nobody."""
 
@@ -180,7 +184,7 @@ class _Ingest:
             self.store, self.spec, self.project, self.now, max_files, self.readers.poll, again,
             self.written_by,
         )  # fmt: skip
-        looked_at = dt.datetime.now(dt.UTC)  # ages of files are of the real clock
+        looked_at = self.store.machine_clock()  # ages of files are of the real clock
         self.reports += work.reports
         self.n_total = len(work.queue)
         large = [f for f in work.queue if max_bytes is not None and f.size > max_bytes]
@@ -233,11 +237,11 @@ class _Ingest:
             source = source_of(self.spec, stream) if self._has(stream) else None
             settle = source.settle if isinstance(source, FileSource) else dt.timedelta()
             late = [
-                looked_at - dt.timedelta(seconds=item.candidate.age)
+                _changed_at(looked_at, item.candidate)
                 for item in left
                 if item.stream == stream and item.candidate is not None
             ]
-            new = [looked_at - dt.timedelta(seconds=c.age) for c in waiting if c.stream == stream]
+            new = [_changed_at(looked_at, c) for c in waiting if c.stream == stream]
             found[stream] = Backlog(
                 n_waiting=len(new),
                 n_left=sum(item.stream == stream for item in left),
@@ -260,7 +264,7 @@ class _Ingest:
                 opened += n
                 items += found
         if opened or items:
-            why = "as asked" if retry else "since the spec changed"
+            why = "as asked" if retry else "since the spec changed or their time came"
             self.again = (
                 f"reading again what was refused, {why}: {opened} whole files, and the refused "
                 f"rows of {len(items)} files"

@@ -20,7 +20,6 @@ import hashlib
 import os
 import re
 import stat
-import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,6 +35,7 @@ from mlmon_dagster.spec.names import path_problem
 from mlmon_dagster.spec.scalars import printable
 from mlmon_dagster.spec.sources import FileSource, Source, Stream
 from mlmon_dagster.store import Store
+from mlmon_dagster.store.clocks import Clock, measure_age, read_machine_clock
 from mlmon_dagster.store.places.location import Location
 from mlmon_dagster.store.places.objects import ChangedError, ObjectPlace, fetch, listed
 from mlmon_dagster.store.tables.kept_rows import KeptRows, Mask
@@ -57,6 +57,7 @@ def list_landing(
     known: Mapping[str, Look],
     storage_options: Mapping[str, str] | None = None,
     written_by: dt.datetime | None = None,
+    clock: Clock = read_machine_clock,
 ) -> Listing:
     """List the files of a stream's glob that are not known.
 
@@ -68,19 +69,22 @@ def list_landing(
         storage_options: How to reach object storage, if that is where the source is.
         written_by: When whatever writes the files last said that it was done; what has not changed
             since is complete.
+        clock: What ages are counted by. A file that changed ahead of it was written under a clock
+            that has been put back since, and has settled.
 
     Raises:
         ConfigError: If the glob is absolute or climbs out of the project folder.
         StoreError: If object storage cannot be listed.
     """
     if "://" in source.path:
-        return list_objects(source, stream, known, storage_options or {}, written_by)
+        return list_objects(source, stream, known, storage_options or {}, written_by, clock)
     root = project.resolve()
     ready: list[Candidate] = []
     waiting: list[Candidate] = []
     skipped: list[tuple[str, str]] = []
     unreadable: dict[Path, str] = {}
     inside: dict[Path, bool] = {}
+    now = clock()
     for path in _matches(root, source.path, unreadable):
         name = printable(path.relative_to(root).as_posix())
         try:
@@ -91,7 +95,7 @@ def list_landing(
         if problem or info is None:
             skipped.append((name, problem))
         elif known.get(name) != (info.st_size, info.st_mtime_ns, mark_of(info)):
-            candidate = _candidate(stream, path, name, info, _nanoseconds(written_by))
+            candidate = _candidate(stream, path, name, info, _nanoseconds(written_by), now)
             settled = candidate.has_marker or candidate.age >= source.settle.total_seconds()
             (ready if settled else waiting).append(candidate)
     names = {printable(path.relative_to(root).as_posix()): why for path, why in unreadable.items()}
@@ -172,14 +176,24 @@ def _nanoseconds(moment: dt.datetime | None) -> int:
 
 
 def _candidate(
-    stream: Stream, path: Path, name: str, info: os.stat_result, written_by_ns: int
+    stream: Stream,
+    path: Path,
+    name: str,
+    info: os.stat_result,
+    written_by_ns: int,
+    now: dt.datetime,
 ) -> Candidate:
     # A file moved in from a machine with a fast clock is as old as its arrival here.
     changed_ns = min(info.st_mtime_ns, info.st_ctime_ns)
-    age = time.time() - changed_ns / 1e9
+    age = _count_age(changed_ns, now)
     is_written = max(info.st_mtime_ns, info.st_ctime_ns) <= written_by_ns
     marked = is_written or _has_marker(path, info.st_mtime_ns)
     return Candidate(stream, path, name, info.st_size, info.st_mtime_ns, age, marked, mark_of(info))
+
+
+def _count_age(changed_ns: int, now: dt.datetime) -> float:
+    """Return the seconds since a change; very many if it lies in the future."""
+    return measure_age(dt.datetime.fromtimestamp(changed_ns / 1e9, dt.UTC), now).total_seconds()
 
 
 def mark_of(info: os.stat_result) -> str:
@@ -205,6 +219,7 @@ def list_objects(
     known: Mapping[str, Look],
     storage_options: Mapping[str, str],
     written_by: dt.datetime | None = None,
+    clock: Clock = read_machine_clock,
 ) -> Listing:
     """List the objects of a stream's glob that are not known.
 
@@ -216,6 +231,7 @@ def list_objects(
         known: (size, mtime_ns, mark) by name of the objects that need no second look.
         storage_options: How to reach the storage.
         written_by: What has not changed since is complete.
+        clock: What ages are counted by.
 
     Raises:
         ConfigError: If the glob names no bucket.
@@ -229,6 +245,7 @@ def list_objects(
     written_by_ns = _nanoseconds(written_by)
     ready: list[Candidate] = []
     waiting: list[Candidate] = []
+    now = clock()
     for found in listed(place):
         name = printable(f"{folder}/{found.key}")
         mark = f"{found.etag}.{found.version}"
@@ -238,7 +255,7 @@ def list_objects(
             continue
         candidate = Candidate(
             stream, place / found.key, name, found.size, found.mtime_ns,
-            age=time.time() - found.mtime_ns / 1e9,
+            age=_count_age(found.mtime_ns, now),
             has_marker=not settle or found.mtime_ns <= written_by_ns, mark=mark, etag=found.etag,
         )  # fmt: skip
         (ready if candidate.age >= settle or candidate.has_marker else waiting).append(candidate)

@@ -1,6 +1,7 @@
 """What there is to do: what an interrupted run left, what is read again, and new landing files.
 
-What was refused is read again: by itself once the spec that refused it changed, or when asked. A
+What was refused is read again: by itself once the spec that refused it changed, or what lay ahead
+of now may do so no more, or when asked. A
 file that was refused as a whole goes through the ingest anew. Of a file that was taken in, only
 the refused rows are read, from where they are kept, under the moment at which that was begun: a
 crash repeats the same reading, and the log knows it by that moment.
@@ -36,6 +37,9 @@ from mlmon_dagster.store.state.manifest import UNFINISHED, FileRow
 from mlmon_dagster.store.state.writer_lock import writer_lock
 from mlmon_dagster.store.tables import kept_rows
 
+# Rows that lay ahead of now are tried again after an hour, then after as long as they were refused
+# for, at most a day.
+AHEAD_AGAIN = (dt.timedelta(hours=1), dt.timedelta(days=1))
 # Stages what is new in a source that is no folder of files.
 PollSource = Callable[[Store, ModelSpec, Stream, PolledSource, Path, dt.datetime], list[FileReport]]
 
@@ -151,7 +155,7 @@ def find_work(
     return Work(tuple(queue[:limit]), tuple(reports), tuple(queue[limit:]), tuple(waiting))
 
 
-def may_have_work(store: Store, spec: ModelSpec, project: Path) -> bool:
+def may_have_work(store: Store, spec: ModelSpec, project: Path, now: dt.datetime) -> bool:
     """Tell whether an ingest of a model might find anything to do or to tell, and touch nothing.
 
     Where only asking tells, as of tables, topics, spans and what other assets write, it might.
@@ -164,14 +168,15 @@ def may_have_work(store: Store, spec: ModelSpec, project: Path) -> bool:
         source, reading = source_of(spec, stream), reading_of(spec, stream)
         if not isinstance(source, FileSource):
             return True
-        if manifest.file_rows(store.state, spec.model, stream, status=UNFINISHED) or any(
-            row["read_with"] != reading or row["again_at"] is not None
-            for row in manifest.with_refusals(store.state, spec.model, stream)
-        ):
+        if manifest.file_rows(store.state, spec.model, stream, status=UNFINISHED):
+            return True
+        if _due_again(store, spec, stream, reading, now):
             return True
         seen = manifest.paths(store.state, spec.model, stream)
         known = {name: (path.size_bytes, path.mtime_ns, path.mark) for name, path in seen.items()}
-        found = list_landing(project, source, stream, known, store.storage_options)
+        found = list_landing(
+            project, source, stream, known, store.storage_options, clock=store.machine_clock
+        )
         if found.ready or found.waiting or found.skipped or found.unreadable:
             return True
     return False
@@ -197,7 +202,9 @@ def _stream_work(
     }
     source = source_of(spec, stream)
     listing = (
-        list_landing(project, source, stream, known, store.storage_options, written_by)
+        list_landing(
+            project, source, stream, known, store.storage_options, written_by, store.machine_clock
+        )
         if isinstance(source, FileSource)
         else Listing()
     )
@@ -362,11 +369,7 @@ def reopen(
         How many refused files were opened, and the files whose refused rows are to be read.
     """
     reading = reading_of(spec, stream)
-    due = [
-        row
-        for row in manifest.with_refusals(store.state, spec.model, stream)
-        if all_ or row["read_with"] != reading or row["again_at"] is not None
-    ]
+    due = _due_again(store, spec, stream, reading, now, all_=all_)
     whole = [row for row in due if row["status"] == "quarantined"]
     if whole:
         copies = {name.split(".")[0] for name in kept_rows.folder_of(store, spec.model).below()}
@@ -383,6 +386,38 @@ def reopen(
         _queued_again(stream, row, reading, now) for row in due if row["status"] != "quarantined"
     ]
     return n_opened, rows
+
+
+def _due_again(
+    store: Store,
+    spec: ModelSpec,
+    stream: Stream,
+    reading: str,
+    now: dt.datetime,
+    *,
+    all_: bool = False,
+) -> list[FileRow]:
+    """Return the files of which something refused is to be read again: the spec changed, or time.
+
+    When the events of rows that lie ahead of now are is not kept, so these are tried again at
+    longer and longer intervals. A clock that was behind refuses rows, too.
+    """
+    refused = manifest.with_refusals(store.state, spec.model, stream)
+    ahead = manifest.refused_as_ahead(store.state, spec.model, stream) if refused else {}
+    return [
+        row
+        for row in refused
+        if all_
+        or row["read_with"] != reading
+        or row["again_at"] is not None
+        or _is_time_again(row["first_seen"], ahead.get(row["sha256"]), now)
+    ]
+
+
+def _is_time_again(seen: dt.datetime, refused: dt.datetime | None, now: dt.datetime) -> bool:
+    if refused is None:
+        return False
+    return now - refused >= max(AHEAD_AGAIN[0], min(refused - seen, AHEAD_AGAIN[1]))
 
 
 def open_again(store: Store, spec: ModelSpec, row: FileRow, now: dt.datetime) -> None:

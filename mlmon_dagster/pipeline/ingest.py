@@ -105,7 +105,7 @@ def note_unreadable(project: Project, model: str, report: IngestReport) -> None:
     for file in report.files:
         if file.reason == "no_access":
             found.setdefault(file.stream, file.message)
-    real_now = dt.datetime.now(dt.UTC)
+    real_now = project.clock()
     settle_failures(project.store, model, "source", found, when=real_now, now=project.now())
 
 
@@ -126,7 +126,7 @@ def note_backlog(
         before: What the look before left, by stream.
         now: What this look left.
     """
-    real_now = dt.datetime.now(dt.UTC)
+    real_now = project.clock()
     late = {}
     for stream, left in now.items():
         if left.left_since is None or real_now - left.left_since < BACKLOG_AFTER:

@@ -28,6 +28,7 @@ from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.model import profile_digest
 from mlmon_dagster.spec.windows import EarlierWindows, TruthTiming, mark_of_windows
 from mlmon_dagster.store.baselines import BaselinesInForce, baselines_in_force
+from mlmon_dagster.store.clocks import measure_age
 from mlmon_dagster.store.state import state_marks, truth_timing, window_state
 from mlmon_dagster.store.state.window_state import NO_BASELINE, StepMark, WindowInputs
 
@@ -66,7 +67,8 @@ def plan(
 ) -> list[Request]:
     """Return the runs that bring every complete window up to date, and count the attempt.
 
-    A window is tried at most `MAX_ATTEMPTS` times for the same inputs; new inputs start anew.
+    A window is tried at most `MAX_ATTEMPTS` times for the same inputs; new inputs start anew. Rows
+    that came for a window while a clock that was ahead took it for closed are such inputs.
 
     Args:
         project: Where the state is.
@@ -74,8 +76,13 @@ def plan(
         now: The present moment.
         more_is_coming: Landing files of the model are still to be taken in. What was computed
             less than `REVISED_EVERY` ago then waits, to be computed once for many of them.
+
+    Raises:
+        StoreError: If a mark of retention lies ahead of now, so that nothing would be planned.
     """
     engine = project.store.state
+    state_marks.check_marks(engine, spec.model, now)
+    window_state.reopen_unclosed(engine, spec, now)
     inputs = window_state.load(engine, spec.model)
     if due := _baseline_due(spec, inputs):
         # Every window is compared with it, so the windows wait for one tick.
@@ -107,6 +114,10 @@ def plan(
 def is_up_to_date(project: Project, spec: ModelSpec, now: dt.datetime) -> bool:
     """Tell whether there is nothing to plan, nor anything that was given up; no attempt counts."""
     engine = project.store.state
+    if state_marks.marks_ahead(engine, spec.model, now) or window_state.list_unclosed(
+        engine, spec, now
+    ):
+        return False
     inputs = window_state.load(engine, spec.model)
     if any(state.attempts for state in inputs.values()) or _baseline_due(spec, inputs):
         return False
@@ -181,7 +192,7 @@ def _is_fresh(state: WindowInputs | None, now: dt.datetime) -> bool:
     """Tell whether a window was computed a moment ago, and no run failed on it since."""
     if state is None or state.computed_at is None or state.attempts:
         return False
-    return now - state.computed_at < REVISED_EVERY
+    return measure_age(state.computed_at, now) < REVISED_EVERY
 
 
 def _with_rows(engine: sa.Engine, spec: ModelSpec, windows: Sequence[Window]) -> list[Window]:

@@ -150,6 +150,12 @@ def production_end(time: TimeSpec) -> dt.datetime | None:
     return None if time.end is None else _midnight(time.end, ZoneInfo(time.zone))
 
 
+def start_of_date(time: TimeSpec, date: str) -> dt.datetime:
+    """Return the start of the window that holds the beginning of a local date."""
+    local = dt.datetime.combine(dt.date.fromisoformat(date), dt.time(), ZoneInfo(time.zone))
+    return window_containing(time, local.astimezone(dt.UTC)).start
+
+
 def complete_windows(time: TimeSpec, now: dt.datetime) -> list[Window]:
     """Return the production windows that have ended by ``now``, oldest first.
 

@@ -12,6 +12,7 @@ from typing import Literal, TypedDict, TypeVar, cast
 import sqlalchemy as sa
 
 from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.store.clocks import select_past
 from mlmon_dagster.store.state.monitor_results import Finding, StoredResult, fetch_results
 from mlmon_dagster.store.state.schema import (
     alert,
@@ -451,6 +452,14 @@ def save_group(conn: sa.Connection, row: GroupRow) -> None:
     upsert(conn, alert_group, [row])
 
 
+def newest_window(conn: sa.Connection, model: str) -> dt.datetime | None:
+    """Return the start of a model's newest window that rows were stored for."""
+    w = window_state.c
+    query = sa.select(w.window_start).where(w.model == model, w.input_revision > 0)
+    found: dt.datetime | None = conn.scalar(query.order_by(w.window_start.desc()).limit(1))
+    return found
+
+
 def has_stale_windows(
     conn: sa.Connection, model: str, start: dt.datetime, end: dt.datetime
 ) -> bool:
@@ -578,7 +587,9 @@ def retell(
             conn.execute(there.values(message_key=message_key))
 
 
-def count_untold(engine: sa.Engine, models: Collection[str], before: dt.datetime) -> int:
+def count_untold(
+    engine: sa.Engine, models: Collection[str], before: dt.datetime, now: dt.datetime
+) -> int:
     """Count the unmuted events from before a time that no message tells of.
 
     A message that was withdrawn tells nothing; what takes its place does.
@@ -587,6 +598,7 @@ def count_untold(engine: sa.Engine, models: Collection[str], before: dt.datetime
         engine: The state database.
         models: Whose events.
         before: Younger events may still wait for the next flush of their group.
+        now: The present moment; what lies ahead of it waits for nothing.
     """
     e, o = alert_event.c, outbox.c
     withdrawn = sa.exists().where(o.idempotency_key == e.message_key, o.status == "superseded")
@@ -597,7 +609,7 @@ def count_untold(engine: sa.Engine, models: Collection[str], before: dt.datetime
             alert.c.model.in_(models),
             e.kind != "acknowledged",
             e.muted_reason == "",
-            e.created_at < before,
+            select_past(e.created_at, before, now),
             sa.or_(e.message_key == "", withdrawn),
         )
     )

@@ -9,8 +9,9 @@ Before a worker calls the receiver it renews its lease, so that one which was fr
 what another has taken over. While a channel fails, only messages of unclear fate are tried: asking
 for them changes nothing, and what was never tried can still be summarised.
 A row that a newer one has made pointless before it was sent is ``superseded``. Leases and due
-times are real time by the clock of the database (``real_time``), so that a worker whose own clock
-is wrong takes nobody's lease away; ``created_at`` is the time of the flush that wrote the row.
+times are real time by the clock of the database, so that a worker whose own clock is wrong takes
+nobody's lease away, and are believed as `clocks` says; ``created_at`` is the time of the flush
+that wrote the row.
 """
 
 from __future__ import annotations
@@ -22,6 +23,14 @@ from typing import TypedDict, cast
 
 import sqlalchemy as sa
 
+from mlmon_dagster.store.clocks import (
+    LONGEST_LEASE,
+    LONGEST_PAUSE,
+    has_come,
+    is_ahead,
+    select_come,
+    select_past,
+)
 from mlmon_dagster.store.state.schema import alert_group, channel_gate, outbox
 from mlmon_dagster.store.state.statements import Query, fetch, insert_or_ignore, upsert
 
@@ -55,6 +64,7 @@ class OutboxRow(NewMessage):
     lease_owner: str
     lease_until: dt.datetime | None
     attempt_at: dt.datetime | None
+    after_ts: str
     error: str
     slack_ts: str
     slack_channel: str
@@ -75,15 +85,6 @@ class Claim:
     row: OutboxRow
     is_lookup: bool
     head: OutboxRow | None
-
-
-def real_time(engine: sa.Engine) -> dt.datetime:
-    """Return the time by the clock that workers share: the server's, on SQLite the machine's."""
-    if engine.dialect.name != "postgresql":
-        return dt.datetime.now(dt.UTC)
-    with engine.connect() as conn:
-        found: dt.datetime = conn.execute(sa.text("SELECT clock_timestamp()")).scalar_one()
-    return found.astimezone(dt.UTC)
 
 
 def _fetch(conn: sa.Connection, query: Query) -> list[OutboxRow]:
@@ -113,21 +114,24 @@ def claim_next(
         owner: Unique name of this worker; settling is refused to anyone else.
         receivers: Names of the receivers that can be served.
         now: Real time.
-        lease: Must be longer than a request may take.
+        lease: Must be longer than a request may take; at most `LONGEST_LEASE`.
     """
-    o = outbox.c
-    due = sa.case((o.status == "sending", o.lease_until), else_=o.next_at) <= now
+    o, gate = outbox.c, channel_gate.c
+    is_due = sa.or_(
+        sa.and_(o.status == "sending", o.lease_until <= now),
+        sa.and_(o.status != "sending", select_come(o.next_at, now, LONGEST_PAUSE)),
+    )
+    is_closed = ~select_come(gate.not_before, now, LONGEST_PAUSE)
     query = (  # of the key alone: what a long queue holds must not be sorted with it
         sa.select(o.id)
-        .where(_is_one_of(o.status, *UNSETTLED), o.receiver.in_(receivers), due, *_in_turn())
-        .where(
-            ~sa.exists().where(channel_gate.c.channel == o.channel, channel_gate.c.not_before > now)
-        )
+        .where(_is_one_of(o.status, *UNSETTLED), o.receiver.in_(receivers), is_due, *_in_turn())
+        .where(~sa.exists().where(gate.channel == o.channel, is_closed))
         .order_by(o.id)
         .limit(1)
         .with_for_update(skip_locked=True, of=outbox)
     )
     with engine.begin() as conn:
+        _shorten_leases(conn, now)
         row_id = conn.scalar(query)
         if row_id is None:
             return None
@@ -136,12 +140,43 @@ def claim_next(
         changes: dict[str, object] = {"lease_owner": owner, "lease_until": now + lease}
         if not is_lookup:
             changes |= {"attempts": row["attempts"] + 1, "attempt_at": now}
+            changes["after_ts"] = _newest_ts(conn, row)
         conn.execute(outbox.update().where(o.id == row["id"]).values(status="sending", **changes))
         return Claim(
             row=cast("OutboxRow", {**row, **changes}),
             is_lookup=is_lookup,
             head=get_message(conn, row["head_key"]) if row["head_key"] else None,
         )
+
+
+def _newest_ts(conn: sa.Connection, row: OutboxRow) -> str:
+    """Return Slack's name of a channel's newest message, which is a time by Slack's clock."""
+    if row["receiver"] != "slack":
+        return ""
+    o = outbox.c
+    mine = (o.channel == row["channel"], o.receiver == row["receiver"], o.kind != "plot")
+    query = sa.select(o.slack_ts).where(*mine, o.slack_ts != "")
+    return conn.scalar(query.order_by(o.id.desc()).limit(1)) or ""
+
+
+def searched_since(row: OutboxRow, now: dt.datetime) -> float:
+    """Return from when on a channel is searched for a message, in seconds since 1970.
+
+    That is the newest message before the attempt, by the clock of the channel itself; else the
+    attempt, if it does not lie ahead of now; else everything is searched.
+    """
+    if row["after_ts"]:
+        return float(row["after_ts"])
+    attempt = row["attempt_at"] or row["created_at"]
+    return 0.0 if is_ahead(attempt, now) else attempt.timestamp()
+
+
+def _shorten_leases(conn: sa.Connection, now: dt.datetime) -> None:
+    """Bring leases to the longest that can have been asked for: a living worker has that long."""
+    o, latest = outbox.c, now + LONGEST_LEASE
+    too_long = (_is_one_of(o.status, "sending"), o.lease_until > latest)
+    if conn.scalar(sa.select(o.id).where(*too_long).limit(1)) is not None:
+        conn.execute(outbox.update().where(*too_long).values(lease_until=latest))
 
 
 def _is_one_of(status: sa.ColumnElement[str], *names: str) -> sa.ColumnElement[bool]:
@@ -411,24 +446,25 @@ def count_outcome(engine: sa.Engine, channel: str, *, is_failure: bool) -> int:
         return after
 
 
-def close_gate(engine: sa.Engine, channel: str, until: dt.datetime) -> None:
-    """Let no worker post to a channel before a real time; an earlier opening time is ignored."""
+def close_gate(engine: sa.Engine, channel: str, now: dt.datetime, pause: dt.timedelta) -> None:
+    """Let no worker post to a channel for some real time; an earlier opening time is ignored."""
+    until = now + min(pause, LONGEST_PAUSE)
     with engine.begin() as conn:
         gate = sa.select(channel_gate.c.not_before).where(channel_gate.c.channel == channel)
         known = conn.scalar(gate)
-        if known is None or known < until:
+        if known is None or known < until or has_come(known, now, LONGEST_PAUSE):
             upsert(conn, channel_gate, [{"channel": channel, "not_before": until}])
 
 
-def channels_down(engine: sa.Engine, since: dt.datetime) -> list[tuple[str, str]]:
+def channels_down(engine: sa.Engine, since: dt.datetime, now: dt.datetime) -> list[tuple[str, str]]:
     """Return (receiver, channel) of what fails and has a message waiting since a time."""
     o, gate = outbox.c, channel_gate.c
     query = (
         sa.select(o.receiver, o.channel)
         .join(channel_gate, gate.channel == o.channel)
         .where(gate.n_failures >= FAILING, o.status == "queued", o.kind.in_(_NEWS))
-        .group_by(o.receiver, o.channel)
-        .having(sa.func.min(o.created_at) <= since)
+        .where(select_past(o.created_at, since, now))
+        .distinct()
     )
     with engine.connect() as conn:
         return sorted((row[0], row[1]) for row in conn.execute(query))

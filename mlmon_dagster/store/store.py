@@ -13,6 +13,7 @@ from sqlalchemy.engine import URL
 
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.spec.model import ModelSpec
+from mlmon_dagster.store import clocks
 from mlmon_dagster.store.places.addresses import place_of
 from mlmon_dagster.store.places.location import Location
 from mlmon_dagster.store.state import database
@@ -54,6 +55,14 @@ class Store:
         self.state = engine
         self.queries = QueryEngine(root, folder, limits or Limits())
         self.threads = self.queries.threads
+
+    def clock(self) -> dt.datetime:
+        """Return the real time by the clock that processes share, see `clocks.read_clock`."""
+        return clocks.read_clock(self.state)
+
+    def machine_clock(self) -> dt.datetime:
+        """Return the real time by this machine's clock, which its files go by."""
+        return clocks.machine_clock_of(self.state)()
 
     def query(self, sql: str, tables: Mapping[str, pa.Table] | None = None) -> pa.Table:
         """Run SQL on DuckDB, in this process, over files of the store and Arrow tables.
@@ -187,6 +196,7 @@ def open_store(
     storage_options: Mapping[str, str] | None = None,
     folder: Path | None = None,
     limits: Limits | None = None,
+    clock: clocks.Clock = clocks.read_machine_clock,
 ) -> Store:
     """Open a store, creating its folder and database and migrating them if needed.
 
@@ -199,6 +209,7 @@ def open_store(
         folder: The folder on this machine that a root in object storage needs: staging copies,
             spilled queries and, without ``db_url``, the state.
         limits: What queries may take of this machine.
+        clock: The machine's clock, see `clocks`.
 
     Raises:
         ConfigError: If the URL is not one of SQLite or PostgreSQL.
@@ -222,4 +233,4 @@ def open_store(
         if db_url is None
         else database.normalise_url(db_url)
     )
-    return Store(place, home, database.connect(url), storage_options, limits)
+    return Store(place, home, database.connect(url, clock), storage_options, limits)

@@ -6,7 +6,6 @@ import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from mlmon_dagster.alerts.receivers.base import Delivery, Outcome, Posted
@@ -166,26 +165,22 @@ def test_a_late_success_leaves_a_message_of_unclear_fate_to_who_looks_it_up(
 
 
 def test_a_worker_whose_clock_is_wrong_takes_no_lease_away(
-    pg_url: str, tmp_path: Path, slack: FakeSlack, receiver: SlackReceiver, monkeypatch: Any
+    pg_url: str, tmp_path: Path, slack: FakeSlack, receiver: SlackReceiver
 ) -> None:
     """On PostgreSQL leases go by the server's clock; a machine's own is not asked."""
-    store = open_store(tmp_path, pg_url)
+    store = open_store(
+        tmp_path, pg_url, clock=lambda: dt.datetime.now(dt.UTC) + dt.timedelta(days=1)
+    )
     settle(store, [spec_of()], day(2), result(1))
     minute = dt.timedelta(minutes=1)
     claimed = outbox_rows.claim_next(
         store.state,
         owner="a",
         receivers=["slack"],
-        now=outbox_rows.real_time(store.state),
+        now=store.clock(),
         lease=minute,
     )
 
-    class Ahead(dt.datetime):
-        @classmethod
-        def now(cls, tz: Any = None) -> Any:
-            return dt.datetime.now(tz) + dt.timedelta(days=1)
-
-    monkeypatch.setattr(outbox_rows, "dt", SimpleNamespace(datetime=Ahead, UTC=dt.UTC))
     report = deliver(store, {"slack": receiver}, policy=IMPATIENT)
     store.close()
 

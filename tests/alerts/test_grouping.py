@@ -46,7 +46,7 @@ def columns(number: int, status: str = "ERROR", n: int = 3, **kw: Any) -> list[d
 
 
 def untold(store: Store) -> int:
-    return alert_state.count_untold(store.state, ["credit"], day(99))
+    return alert_state.count_untold(store.state, ["credit"], day(99), day(99))
 
 
 def texts(store: Store) -> list[str]:

@@ -17,7 +17,7 @@ RED, GREEN = "#d1242f", "#1a7f37"
 
 
 def untold(store: Store) -> int:
-    return alert_state.count_untold(store.state, ["credit"], day(99))
+    return alert_state.count_untold(store.state, ["credit"], day(99), day(99))
 
 
 @pytest.mark.parametrize("n_refused", [1, 2])

@@ -110,6 +110,20 @@ def test_the_watchdog_barks_when_nobody_dispatches(home: Path, mlmon: Command) -
     assert fine.out.startswith("Alerts were dispatched at")
 
 
+def test_the_watchdog_believes_no_dispatch_of_the_future(home: Path, mlmon: Command) -> None:
+    store = state_of(home)
+    now = dt.datetime.now(dt.UTC)
+    state_marks.beat(store.state, state_marks.DISPATCHER, now + dt.timedelta(days=365))
+    ahead = mlmon("--project", home, "watchdog")
+    state_marks.beat(store.state, state_marks.DISPATCHER, now + dt.timedelta(seconds=30))
+    skewed = mlmon("--project", home, "watchdog")
+    store.close()
+
+    assert (ahead.code, skewed.code) == (1, 0)
+    assert "which lies ahead of now" in ahead.err
+    assert "mlmon alerts deliver" in ahead.err
+
+
 SPEC = """
 model: credit
 task: binary_classification
@@ -203,7 +217,7 @@ def test_requeue_all_tells_what_is_over_as_over_and_calls_only_for_what_still_fi
     assert "1 resolved" in closed.text
     assert mlmon(*at(declared, 4), "requeue").out == "No message was refused.\n"
     store = state_of(declared)
-    assert alert_state.count_untold(store.state, ["credit"], day(99)) == 0
+    assert alert_state.count_untold(store.state, ["credit"], day(99), day(99)) == 0
 
 
 def test_alerts_of_a_model_that_is_removed_and_declared_again_are_told_again(

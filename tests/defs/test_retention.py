@@ -16,7 +16,8 @@ from tests.defs.worlds import World
 def test_windows_past_retention_keep_their_numbers(own_fortnight: World) -> None:
     world, store = own_fortnight, own_fortnight.project.store
     before = world.metrics()
-    age = NOW - windows_of_days(world.spec, [DAYS[4]])[0].start
+    kept_from, newest = windows_of_days(world.spec, [DAYS[4], DAYS[-1]])
+    age = newest.end - kept_from.start
     spec = world.spec.model_copy(update={"retention": RetentionPolicy(production=age)})
     assert let_go(store, spec, NOW, dry_run=False)
     old, kept = DAYS[2], DAYS[5]

@@ -251,14 +251,29 @@ def test_whole_files_are_read_again_by_themselves_too(store: Store, project: Pat
     assert len(kept_rows.folder_of(store, "credit").below()) == 1
 
 
-def test_retry_reads_again_what_the_clock_refused(store: Store, project: Path) -> None:
+def test_what_the_clock_refused_is_read_again_by_itself_at_longer_and_longer_intervals(
+    store: Store, project: Path
+) -> None:
     late = [pd.Timestamp("2024-03-01T18:00:00Z")] * 3
     land(project, f"{PREDICTIONS}/a.csv", events(3, at=late))
-    ingest(store, credit_spec(), project)
-    tomorrow = NOW + pd.Timedelta(days=1).to_pytimedelta()
-    assert ingest(store, credit_spec(), project, now=tomorrow).files == ()
+    new = [
+        [file.n_new for file in ingest(
+            store, credit_spec(), project, now=NOW + dt.timedelta(hours=hours)
+        ).files]
+        for hours in (0, 0.5, 1, 1.5, 2, 3.5, 4, 7.5, 8)
+    ]  # fmt: skip
 
-    (file,) = ingest(store, credit_spec(), project, now=tomorrow, retry=True).files
+    assert new == [[0], [], [0], [], [0], [], [0], [], [3]]
+
+
+def test_retry_reads_again_at_once_what_the_clock_refused(store: Store, project: Path) -> None:
+    late = [pd.Timestamp("2024-03-01T12:40:00Z")] * 3
+    land(project, f"{PREDICTIONS}/a.csv", events(3, at=late))
+    spec, later = credit_spec(time__skew_tolerance="5m"), NOW + dt.timedelta(minutes=45)
+    ingest(store, spec, project)
+    assert ingest(store, spec, project, now=later).files == ()
+
+    (file,) = ingest(store, spec, project, now=later, retry=True).files
 
     assert (file.n_new, file.n_bad) == (3, 0)
 
@@ -391,6 +406,7 @@ def test_retention_lets_refused_rows_go_with_the_rows(
     days = {"by the window": "20d", "by age": "20d", "not yet": "60d"}
     spec = credit_spec(retention={"production": days[how]}, actuals={"closed_after": "10d"})
     land(project, f"{PREDICTIONS}/a.csv", events(3, score=[7.0] * 3))
+    land(project, f"{PREDICTIONS}/newer.csv", events(3, first=50, day="2024-02-29"))
     ingest(store, spec, project)
     now = NOW + pd.Timedelta(days=30 if how == "by age" else 0).to_pytimedelta()
 

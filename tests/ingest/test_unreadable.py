@@ -87,7 +87,7 @@ def test_what_cannot_be_read_is_named_and_hurts_no_other_file(
     hand_over(home)
 
     with as_somebody():
-        assert may_have_work(store, spec, project)
+        assert may_have_work(store, spec, project, NOW)
         report = ingest(store, spec, project)
 
     failed = [file for file in report.files if file.status == "failed"]

@@ -1,8 +1,7 @@
 """Every proof in full, and one table of what was claimed and found: `python -m tests.proof`.
 
-Two hours and more on two cores; `--examples`, `--kills`, `--every`,
-`--seconds`, `--specs`, `--requests`, `--csv`, `--copies`, `--mixtures` and `--strangers` make it
-shorter.
+Two hours and more on two cores; `--examples`, `--kills`, `--every`, `--seconds`, `--specs`,
+`--requests`, `--csv`, `--copies`, `--mixtures`, `--jumps` and `--strangers` make it shorter.
 """
 
 from __future__ import annotations
@@ -35,6 +34,7 @@ from tests.proof import (
     failing,
     faults,
     generated,
+    jumping_clocks,
     killing,
     packed_copies,
     restored,
@@ -44,6 +44,7 @@ from tests.proof import (
 )
 
 SEED = 20_240_210
+JUMPS = 20  # of the clock, in a history of 24 commands
 
 
 def _land(project: Path) -> None:
@@ -255,6 +256,30 @@ def prove_restores(folder: Path, n: int) -> list[Row]:
     return rows
 
 
+def prove_clocks(folder: Path, n: int) -> list[Row]:
+    """Play histories with n jumps of the clock, a fifth of them on PostgreSQL, beside calm ones."""
+    jumps = [JUMPS] * (n // JUMPS) + ([n % JUMPS] if n % JUMPS else [])
+    groups = [jumps[k::2] for k in range(min(2, len(jumps)))]
+    folders = [folder / f"{k}" for k in range(len(groups))]
+    with own_postgres() as (url, _), ProcessPoolExecutor(2, mp_context=forked.processes()) as pool:
+        seeds = range(SEED, SEED + len(groups))
+        done = pool.map(jumping_clocks.play_beside_calm, folders, seeds, groups, repeat(url))
+        found = sum(done, Counter())
+    numbers = (f"{found['jumps']:,} jumps", f"{found['histories']:,} histories", "")
+    total = Row("clocks that jump", numbers, Goal(found["jumps"], n, is_least=True, unit=" jumps"))
+    compared = {
+        "untold": "episodes told", "told twice": "episodes told", "deleted too early": "rows",
+        "never computed": "windows", jumping_clocks.KINDS[-1]: "jumps",
+    }  # fmt: skip
+    return [
+        total,
+        *(
+            Row(f"  {kind}", (f"{found[kind]:,}", f"of {found[of]:,} {of}"), Goal(found[kind], 0))
+            for kind, of in compared.items()
+        ),
+    ]
+
+
 def prove_strangers(folder: Path, n: int) -> list[Row]:
     """Let n strangers of each kind come, in the clear and over TLS."""
     rows = []
@@ -286,6 +311,7 @@ def main() -> int:
     parser.add_argument("--csv", type=int, default=100_000, help="so many generated CSV files")
     parser.add_argument("--copies", type=int, default=200, help="so many refused files")
     parser.add_argument("--mixtures", type=int, default=50, help="so many of old and new copies")
+    parser.add_argument("--jumps", type=int, default=500, help="so many jumps of the clock")
     parser.add_argument("--strangers", type=int, default=2_000, help="so many of each kind")
     parser.add_argument("--requests", type=int, default=300, help="so many of each operation")
     parser.add_argument(
@@ -302,6 +328,7 @@ def main() -> int:
             "csv",
             "copies",
             "restores",
+            "clocks",
             "strangers",
         ],
     )
@@ -317,6 +344,7 @@ def main() -> int:
         "csv": lambda folder: prove_csv(folder, options.csv),
         "restores": lambda folder: prove_restores(folder, options.mixtures),
         "copies": lambda folder: prove_copies(folder, options.copies),
+        "clocks": lambda folder: prove_clocks(folder, options.jumps),
         "specs": lambda folder: prove_specs(folder, options.specs),
         "order": lambda folder: prove_any_order(folder, options.examples),
     }

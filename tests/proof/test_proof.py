@@ -31,6 +31,7 @@ from tests.proof import (
     failing,
     faults,
     generated,
+    jumping_clocks,
     killing,
     restored,
     spec_space,
@@ -236,3 +237,13 @@ def test_copies_of_different_days_are_noticed_and_mended_and_bring_nobody_back(
     found = restored.try_mixtures(tmp_path, 3, 20_240_210, copy)
 
     assert (found.n_noticed, found.n_back, found.different) == (3, 0, [])
+
+
+@pytest.mark.proof
+def test_a_clock_that_jumps_loses_repeats_deletes_and_hides_nothing(tmp_path: Path) -> None:
+    found = jumping_clocks.play_beside_calm(tmp_path, 5, [8], n_days=3)
+
+    assert {kind: found[kind] for kind in jumping_clocks.KINDS} == dict.fromkeys(
+        jumping_clocks.KINDS, 0
+    )
+    assert (found["jumps"], found["episodes told"] > 0, found["windows"]) == (8, True, 3)

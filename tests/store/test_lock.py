@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.store import Store
+from mlmon_dagster.store.clocks import LONGEST_LEASE
 from mlmon_dagster.store.state import schema
 from mlmon_dagster.store.state import writer_lock as locks
 from mlmon_dagster.store.state.writer_lock import Lease, free_dead_locks, writer_lock
@@ -135,7 +136,7 @@ def test_no_end_of_a_lease_is_believed_beyond_the_longest_that_is_asked_for(
     ):
         raise AssertionError
     left = expiry(any_store) - dt.datetime.now(dt.UTC)
-    assert left <= dt.timedelta(seconds=locks.LONGEST_LEASE)
+    assert left <= LONGEST_LEASE
 
 
 def test_who_waits_is_told_once_who_holds_the_lock(

@@ -26,6 +26,7 @@ def fill(store: Store) -> None:
             log.append("predictions", predictions, [f"{day}-{number}"])
             log.append("actuals", actuals, [f"{day}-{number}"])
     store.inference_records(SPEC).rebuild([window(SPEC, day) for day in DAYS])
+    state_marks.beat_upkeep(store.state, SPEC.model, NOW, NOW)
 
 
 def days_of(store: Store) -> list[str]:

@@ -34,6 +34,7 @@ from mlmon_dagster.alerts.lifecycle.transitions import (
     Verdict,
     failed,
     fingerprint,
+    forget_ahead,
     is_known,
     keep_state,
     new_row,
@@ -187,6 +188,7 @@ def _fold_batch(
     windows = sorted({result["window_start"] for result in results})
     causes = failing_causes(conn, spec, windows)
     late: dict[str, list[StoredResult]] = {}
+    newest = max(now, alert_state.newest_window(conn, model) or now)
     # Window by window, so that many at once are told as if each had been looked at when it came.
     for window, rows in groupby(results, key=lambda r: r["window_start"]):
         happened: list[AlertEvent] = []
@@ -198,6 +200,7 @@ def _fold_batch(
             key = fingerprint(result, environment)
             row = alerts.setdefault(key, new_row(result, environment, now))
             touched.add(key)
+            forget_ahead(row, window, newest)
             if is_known(state_of(row), window):
                 # What kept an older window from a verdict is no news: the newest says if it lasts.
                 if row["metric"] != NO_VERDICT or window == row["last_window_start"]:

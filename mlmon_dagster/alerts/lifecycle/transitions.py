@@ -564,6 +564,26 @@ def state_of(row: AlertRow) -> AlertState:
     )
 
 
+def forget_ahead(row: AlertRow, window: dt.datetime, newest: dt.datetime) -> None:
+    """Forget verdicts on windows that have not been: a clock that was ahead had them judged.
+
+    A window that has been would otherwise be held for an old one, of which late news is told only.
+
+    Args:
+        row: The alert; changed in place.
+        window: The window that is to be taken in.
+        newest: The present moment, or the newest window with rows if that is later.
+    """
+    alert = state_of(row)
+    if not alert.recent or alert.recent[-1].window_start <= newest or window > newest:
+        return
+    seen = tuple(verdict for verdict in alert.recent if verdict.window_start <= newest)
+    first = None if alert.first is None else min(alert.first, window)
+    last = None if alert.last is None else min(alert.last, window)
+    keep_state(row, replace(alert, recent=seen, first=first, last=last))
+    row["last_window_start"] = seen[-1].window_start if seen else window
+
+
 def keep_state(row: AlertRow, state: AlertState) -> None:
     """Write the state machine's part of an alert row."""
     recent = [[v.window_start.isoformat(), *v[1:]] for v in state.recent]

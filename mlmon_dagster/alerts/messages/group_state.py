@@ -44,6 +44,7 @@ from mlmon_dagster.alerts.messages.view import (
 from mlmon_dagster.monitors.wording import limit_of
 from mlmon_dagster.store import alert_state, outbox
 from mlmon_dagster.store.alert_state import AlertRow, GroupRow, SilenceRow, silences_in_force
+from mlmon_dagster.store.clocks import is_ahead
 from mlmon_dagster.store.state.monitor_results import series
 
 SUMMARY = "summary"  # the group of the message that ends a backfill
@@ -323,6 +324,11 @@ def load(
     """Read the state of one model and ``also`` some alerts, with today's silences applied."""
     model = context.spec.model
     groups = alert_state.load_groups(conn, model)
+    for group in groups.values():
+        # Told by a clock that was ahead: the next reminder is due one wait from now, not from then.
+        if group["last_sent_at"] is not None and is_ahead(group["last_sent_at"], now):
+            group |= {"last_sent_at": now, "next_flush_at": now}
+            alert_state.save_group(conn, group)
     untold = alert_state.untold_episodes(conn, model)
     told = [json.loads(g[name]) for g in groups.values() for name in ("firing", "resolved", "owed")]
     fingerprints = sorted({key.split(":")[0] for keys in told for key in keys} | {*untold, *also})

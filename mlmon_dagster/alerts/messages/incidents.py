@@ -36,6 +36,7 @@ from mlmon_dagster.spec import ModelSpec, complete_windows
 from mlmon_dagster.spec.baseline import GRAINS
 from mlmon_dagster.store import Store, alert_state, outbox
 from mlmon_dagster.store.alert_state import AlertRow, GroupRow
+from mlmon_dagster.store.clocks import is_ahead, measure_age
 from mlmon_dagster.store.state import crash_points
 
 _KINDS: dict[Reason, str] = {
@@ -124,7 +125,7 @@ def _flush_family(state: GroupState, place: Destination, family: str) -> int:
     if reason is None and not quiet:
         _write_stale_head(state, group)
         return 0
-    if reason == "first" and not _waited(audible_rows, state.now - policy.group_wait):
+    if reason == "first" and not _waited(audible_rows, policy.group_wait, state.now):
         return 0
     if _too_soon(state, group):
         return 0
@@ -165,13 +166,16 @@ def _reminds(
     if row["family"] == "pipeline" or since is None:
         return True
     judged = state.views[row["fingerprint"]].details.get("judged_at")
-    is_new = judged is not None and dt.datetime.fromisoformat(judged) > since
-    return is_new and row["state"] == "FIRING"
+    if judged is None or row["state"] != "FIRING":
+        return False
+    return since < (moment := dt.datetime.fromisoformat(judged)) and not is_ahead(moment, state.now)
 
 
-def _waited(rows: Sequence[AlertRow], since: dt.datetime) -> bool:
+def _waited(rows: Sequence[AlertRow], wait: dt.timedelta, now: dt.datetime) -> bool:
     """Whether one of the alerts is old enough for the first message of a thread."""
-    return any(row["opened_at"] is None or row["opened_at"] <= since for row in rows)
+    return any(
+        row["opened_at"] is None or measure_age(row["opened_at"], now) >= wait for row in rows
+    )
 
 
 def _too_soon(state: GroupState, group: GroupRow) -> bool:
@@ -369,7 +373,7 @@ def _backfill_runs(state: GroupState) -> bool:
     if not alert_state.has_stale_windows(state.conn, model, windows[0].start, windows[-1].end):
         return False
     last = alert_state.last_backfill_result(state.conn, model)
-    return last is not None and last > state.now - BACKFILL_QUIET
+    return last is not None and measure_age(last, state.now) < BACKFILL_QUIET
 
 
 def _count_as_told(state: GroupState, place: Destination, row: AlertRow, head_key: str) -> None:
@@ -437,4 +441,4 @@ def count_untold(store: Store, specs: Sequence[ModelSpec], now: dt.datetime) -> 
     waits = [spec.alerts.group_wait + spec.alerts.group_interval for spec in specs]
     before = now - max(waits, default=dt.timedelta(0)) - GRACE
     models = [*(spec.model for spec in specs), PLATFORM]
-    return alert_state.count_untold(store.state, models, before)
+    return alert_state.count_untold(store.state, models, before, now)

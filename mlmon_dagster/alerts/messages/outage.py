@@ -57,7 +57,7 @@ def summarize_outages(store: Store, specs: Sequence[ModelSpec], now: dt.datetime
     declared = {spec.model: spec for spec in specs}
     n_written = 0
     nobody = None if specs else AlertPolicy()
-    for receiver, channel in outbox.channels_down(store.state, now - OUTAGE_AFTER):
+    for receiver, channel in outbox.channels_down(store.state, now - OUTAGE_AFTER, now):
         place = Destination(receiver, channel)
         with store.state.connect() as conn:
             models = _models(conn, place)

@@ -11,6 +11,7 @@ from mlmon_dagster.alerts.messages.message import (
     Payload,
     Plot,
 )
+from mlmon_dagster.store.clocks import LONGEST_PAUSE
 
 Draw = Callable[[Plot], bytes]
 DEFAULT_WAIT_SECONDS = 30.0  # where a limit is met and it is not said for how long
@@ -66,7 +67,7 @@ class Refused:
 def retry_after(value: str | None) -> float:
     """Return the seconds of a header ``Retry-After``, which may be missing or nonsense."""
     try:
-        return min(max(float(value or ""), 1.0), 3600.0)
+        return min(max(float(value or ""), 1.0), LONGEST_PAUSE.total_seconds())
     except ValueError:
         return DEFAULT_WAIT_SECONDS
 

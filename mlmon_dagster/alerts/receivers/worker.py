@@ -15,7 +15,6 @@ import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 from mlmon_dagster.alerts.messages.message import PLOT, fallback_row
@@ -33,11 +32,11 @@ from mlmon_dagster.alerts.receivers.base import (
 from mlmon_dagster.spec.alerting import address_problem
 from mlmon_dagster.store import Store, outbox
 from mlmon_dagster.store.bounded_http import open_within
+from mlmon_dagster.store.clocks import LONGEST_LEASE, Clock
 from mlmon_dagster.store.outbox import Claim, outbox_health
 from mlmon_dagster.store.state import crash_points
 from mlmon_dagster.store.state.statements import Row
 
-Clock = Callable[[], dt.datetime]
 # Longer together than another worker's request may take.
 _LOOKS_AFTER_A_LOST_LEASE, _LOOK_SECONDS = 50, 0.3
 _MAX_PLOT_ATTEMPTS = 5
@@ -62,7 +61,7 @@ class DeliveryPolicy:
             doubles with each failure.
     """
 
-    lease: dt.timedelta = dt.timedelta(seconds=60)
+    lease: dt.timedelta = LONGEST_LEASE
     first_backoff_seconds: float = 5.0
     longest_backoff_seconds: float = 900.0
     settle_seconds: float = 10.0
@@ -134,8 +133,8 @@ class Worker:
         receiver = self.receivers[claim.row["receiver"]]
         delivery = self._delivery(claim)
         if claim.is_lookup:
-            since = claim.row["attempt_at"] or claim.row["created_at"]
-            outcome = receiver.look_up(delivery, since.timestamp())
+            since = outbox.searched_since(claim.row, self.clock())
+            outcome = receiver.look_up(delivery, since)
             crash_points.reached("deliver.looked_up")
             return outcome
         if claim.row["kind"] in _COMPANIONS and not (delivery.update_ts or delivery.thread_ts):
@@ -274,8 +273,8 @@ class Worker:
                 return
             if row["status"] in ("sent", "superseded"):
                 known = replace(self._delivery(claim), kept_ts=row["slack_ts"])
-                since = claim.row["attempt_at"] or claim.row["created_at"]
-                self.receivers[claim.row["receiver"]].look_up(known, since.timestamp())
+                since = outbox.searched_since(claim.row, self.clock())
+                self.receivers[claim.row["receiver"]].look_up(known, since)
                 return
 
     def _write(self, claim: Claim, status: str, **values: Any) -> bool:
@@ -305,7 +304,8 @@ class Worker:
 
     def _close_gate(self, claim: Claim, seconds: float) -> None:
         if seconds > 0 and claim.row["kind"] != PLOT:
-            outbox.close_gate(self.store.state, claim.row["channel"], self._after(seconds))
+            pause = dt.timedelta(seconds=seconds)
+            outbox.close_gate(self.store.state, claim.row["channel"], self.clock(), pause)
 
     def _note(self, error: str) -> None:
         if error not in self.report.errors:
@@ -336,8 +336,7 @@ def deliver(
         clock: Real time; by default that of the database, whatever this machine's clock says.
         jitter: Numbers in [0, 1) that spread retries.
     """
-    by_database = partial(outbox.real_time, store.state)
-    worker = Worker(store, _complete(receivers), policy or DeliveryPolicy(), clock or by_database)
+    worker = Worker(store, _complete(receivers), policy or DeliveryPolicy(), clock or store.clock)
     worker.jitter = jitter
     deadline = time.monotonic() + budget_seconds
     attempts = 0

@@ -17,6 +17,7 @@ from mlmon_dagster.profiles.sql.compiler import NO_VERSION
 from mlmon_dagster.project import Project, wall_clock
 from mlmon_dagster.spec import ModelSpec, Window, complete_windows
 from mlmon_dagster.spec.declaration import Registry
+from mlmon_dagster.store.clocks import measure_age
 from mlmon_dagster.store.mlflow_registry import (
     MlflowRegistry,
     RegistryAwayError,
@@ -60,9 +61,9 @@ def look_at_registry(project: Project, spec: ModelSpec) -> None:
         return
     engine, now = project.store.state, wall_clock()
     last = registry_state.last_look(engine, spec.model)
-    if last is not None and now - last.looked_at < EVERY:
+    if last is not None and measure_age(last.looked_at, now) < EVERY:
         return
-    if registry_state.is_away(engine, declared.url_env, now - dt.timedelta(minutes=1)):
+    if registry_state.is_away(engine, declared.url_env, now - dt.timedelta(minutes=1), now):
         return
     try:
         ask_registry(project, spec)

@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from mlmon_dagster.errors import ConfigError, StoreError
 from mlmon_dagster.spec.names import shown_url, url_problem, without_secrets
+from mlmon_dagster.store.clocks import CLOCK, Clock, read_machine_clock
 from mlmon_dagster.store.places import location
 
 HEAD = "0002"  # the newest migration; a test compares it with the migration files
@@ -54,16 +55,21 @@ def normalise_url(db_url: str) -> URL:
     )
 
 
-def connect(url: URL) -> sa.Engine:
+def connect(url: URL, clock: Clock = read_machine_clock) -> sa.Engine:
     """Make the engine of the state database and create its tables if there are none.
 
     Safe in several processes at once. ``engine.begin()`` is a write transaction (on SQLite it
     takes the write lock at once and waits for it), ``engine.connect()`` is for reading.
 
+    Args:
+        url: The database.
+        clock: The machine's, which leases and waits go by on SQLite, see `clocks`.
+
     Raises:
         StoreError: If the database cannot be reached, or its version is not known here.
     """
     engine = engine_of(url)
+    engine.update_execution_options(**{CLOCK: clock})
     try:
         _migrate(engine)
     except SQLAlchemyError as error:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 UNFINISHED = ("discovered", "loading", "missing")  # statuses of files that are to be read
+FUTURE = "future_time"  # why rows are refused that lie ahead of now
 _AT_ONCE = 500
 _JITTER = timedelta(seconds=2)  # the age of a file is measured anew by every look
 
@@ -290,6 +291,26 @@ def with_refusals(engine: sa.Engine, model: str, stream: str) -> list[FileRow]:
     refused = sa.or_(c.status == "quarantined", c.kept != "")
     query = sa.select(ingest_file).where(c.model == model, c.stream == stream, refused)
     return _rows(engine, query.order_by(c.first_seen, c.path, c.sha256))
+
+
+def last_finished(engine: sa.Engine, model: str) -> datetime | None:
+    """Return when a file of a model was last settled; None if none ever was."""
+    c = ingest_file.c
+    with engine.connect() as conn:
+        found: datetime | None = conn.scalar(
+            sa.select(sa.func.max(c.finished_at)).where(c.model == model)
+        )
+    return found
+
+
+def refused_as_ahead(engine: sa.Engine, model: str, stream: str) -> dict[str, datetime]:
+    """Return content hash -> when rows of a file were last refused since they lay ahead of now."""
+    c = dead_letter.c
+    query = sa.select(c.sha256, sa.func.max(c.created_at)).where(
+        c.model == model, c.stream == stream, c.reason == FUTURE
+    )
+    with engine.connect() as conn:
+        return {sha: moment for sha, moment in conn.execute(query.group_by(c.sha256))}
 
 
 def forget_refused(conn: sa.Connection, model: str, stream: str, *shas: str) -> None:

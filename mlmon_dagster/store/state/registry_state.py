@@ -9,6 +9,7 @@ from typing import Final
 import sqlalchemy as sa
 from pydantic import BaseModel
 
+from mlmon_dagster.store.clocks import select_past
 from mlmon_dagster.store.mlflow_registry import Version
 from mlmon_dagster.store.state.model_history import note_event
 from mlmon_dagster.store.state.schema import registry_state
@@ -91,10 +92,10 @@ def last_look(engine: sa.Engine, model: str) -> RegistryLook | None:
     return RegistryLook(row.looked_at, row.problem, Known.model_validate_json(row.known))
 
 
-def is_away(engine: sa.Engine, server: str, since: dt.datetime) -> bool:
+def is_away(engine: sa.Engine, server: str, since: dt.datetime, now: dt.datetime) -> bool:
     """Tell whether a server has lately let another model's look wait in vain."""
     c = registry_state.c
-    away = (c.server == server, c.is_away, c.looked_at > since)
+    away = (c.server == server, c.is_away, ~select_past(c.looked_at, since, now))
     with engine.connect() as conn:
         return conn.execute(sa.select(c.model).where(*away).limit(1)).first() is not None
 

@@ -146,6 +146,7 @@ window_state = sa.Table(
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
     count("n_exempt"),  # predictions without ground truth that never get one
     count("n_late_after_close"),  # arrivals after the window closed; not in its numbers
+    time("late_at"),  # when the last of them came
     time("first_input_at"),  # null in windows that never had rows
     # Whether its verdicts could not be told when it ended; null until it is first computed.
     sa.Column("is_history", sa.Boolean),
@@ -561,6 +562,7 @@ outbox = sa.Table(
     text("lease_owner"),
     time("lease_until"),
     time("attempt_at"),
+    text("after_ts"),  # the newest message of the channel before the attempt, by Slack's own clock
     text("error"),
     text("slack_ts"),
     text("slack_channel"),  # the channel's id, which updates and history ask for

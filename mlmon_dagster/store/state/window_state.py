@@ -17,6 +17,7 @@ from mlmon_dagster.spec.windows import (
     is_imported,
     monitored_from,
 )
+from mlmon_dagster.store.clocks import is_ahead
 from mlmon_dagster.store.state.schema import window_state, window_step
 from mlmon_dagster.store.state.statements import between, insert, upsert
 from mlmon_dagster.store.state.truth_timing import load_timing
@@ -86,7 +87,8 @@ def mark_arrivals(
         table = window_state
         conn.execute(
             _update_window(spec.model).values(
-                n_late_after_close=table.c.n_late_after_close + sa.bindparam("n_late")
+                n_late_after_close=table.c.n_late_after_close + sa.bindparam("n_late"),
+                late_at=now,
             ),
             late,
         )
@@ -132,6 +134,31 @@ def reopen(conn: sa.Connection, spec: ModelSpec, windows: Sequence[Window], now:
     _set_reopened(conn, spec.model, frozen, now)
     mark_inputs(conn, spec, late, now)
     return len(frozen)
+
+
+def list_unclosed(engine: sa.Engine, spec: ModelSpec, now: datetime) -> list[Window]:
+    """Return the windows that took no more rows in as they had closed, by a clock that was ahead.
+
+    So are those that have not closed by now, as ground truth is held to take longer.
+    """
+    c = window_state.c
+    query = sa.select(c.window_start, c.window_end, c.late_at).where(
+        c.model == spec.model, c.n_late_after_close > 0
+    )
+    with engine.connect() as conn:
+        rows = conn.execute(query).all()
+        late = {Window(row.window_start, row.window_end, ""): row.late_at for row in rows}
+        frozen = frozen_among(conn, spec, list(late), now) if late else set()
+    return [window for window, at in late.items() if window not in frozen or is_ahead(at, now)]
+
+
+def reopen_unclosed(engine: sa.Engine, spec: ModelSpec, now: datetime) -> None:
+    """Have windows that closed too early take in the rows that came for them since."""
+    if windows := list_unclosed(engine, spec, now):
+        with engine.begin() as conn:
+            mark_inputs(conn, spec, windows, now)
+            rows = [{"the_window": window.start} for window in windows]
+            conn.execute(_update_window(spec.model).values(n_late_after_close=0), rows)
 
 
 def close_again(conn: sa.Connection, spec: ModelSpec, windows: Sequence[Window]) -> int:
@@ -496,6 +523,19 @@ def next_touched(engine: sa.Engine, model: str, start: datetime) -> ServedWindow
     with engine.connect() as conn:
         row = conn.execute(query.order_by(c.window_start).limit(1)).first()
     return ServedWindow(*row) if row else None
+
+
+def newest_touched(engine: sa.Engine) -> datetime | None:
+    """Return the end of the newest window of any model that rows were stored for."""
+    c = window_state.c
+    with engine.connect() as conn:
+        found: datetime | None = conn.scalar(
+            sa.select(c.window_end)
+            .where(c.input_revision > 0)
+            .order_by(c.window_end.desc())
+            .limit(1)
+        )
+    return found
 
 
 def touched_before(engine: sa.Engine, model: str, end: datetime, most: int) -> list[datetime]:

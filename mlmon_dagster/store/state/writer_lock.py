@@ -1,8 +1,7 @@
 """One writer at a time: a lease in the state database.
 
 The end of a lease that is stored is believed no further than the longest lease that anybody asks
-for. A clock that was a year ahead once would otherwise hold a lock for a year. On PostgreSQL the
-server's clock counts, so that of the machines does not matter.
+for, see `clocks`: a clock that was a year ahead once would otherwise hold a lock for a year.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from threading import Event, Thread
 from typing import Final
 
@@ -24,10 +23,10 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from mlmon_dagster.errors import StoreError
+from mlmon_dagster.store.clocks import LONGEST_LEASE, read_clock
 from mlmon_dagster.store.state.schema import writer_lock as lock_table
 from mlmon_dagster.store.state.statements import insert_or_ignore
 
-LONGEST_LEASE: Final = 60.0  # seconds
 TOLD_AFTER: Final = 5.0
 _TOLD_AGAIN: Final = 60.0
 _LOG = logging.getLogger(__name__)
@@ -64,7 +63,11 @@ class Lease:
 
 @contextmanager
 def writer_lock(
-    engine: sa.Engine, name: str, *, wait_seconds: float = 600, lease_seconds: float = LONGEST_LEASE
+    engine: sa.Engine,
+    name: str,
+    *,
+    wait_seconds: float = 600,
+    lease_seconds: float = LONGEST_LEASE.total_seconds(),
 ) -> Iterator[Lease]:
     """Hold the lock ``name`` while the block runs; the lease is renewed in the background.
 
@@ -114,7 +117,7 @@ def writer_lock(
 
 def _take(engine: sa.Engine, name: str, owner: str, lease_seconds: float) -> bool:
     with engine.begin() as conn:
-        now = _read_clock(conn)
+        now = read_clock(conn)
         held = conn.execute(sa.select(lock_table).where(lock_table.c.name == name)).first()
         if held is not None:
             if held.expires_at > now and not process_died(held.host, held.pid):
@@ -133,7 +136,7 @@ def _take(engine: sa.Engine, name: str, owner: str, lease_seconds: float) -> boo
 
 def _shorten(conn: sa.Connection, held: Held, now: datetime) -> None:
     """Bring the end of a lease to what can have been asked for; a living holder renews it."""
-    latest = now + timedelta(seconds=LONGEST_LEASE)
+    latest = now + LONGEST_LEASE
     if held.expires_at > latest:
         same = (lock_table.c.name == held.name, lock_table.c.owner == held.owner)
         conn.execute(sa.update(lock_table).where(*same).values(expires_at=latest))
@@ -143,14 +146,6 @@ def _remove(conn: sa.Connection, held: Held) -> None:
     # Compared by owner, so that of two who displace a dead holder only one goes on.
     same = (lock_table.c.name == held.name, lock_table.c.owner == held.owner)
     conn.execute(sa.delete(lock_table).where(*same))
-
-
-def _read_clock(conn: sa.Connection) -> datetime:
-    """Return the present moment, by the server's clock where there is a server."""
-    if conn.dialect.name == "postgresql":
-        now: datetime = conn.execute(sa.text("SELECT clock_timestamp()")).scalar_one()
-        return now.astimezone(UTC)
-    return datetime.now(UTC)
 
 
 @dataclass(frozen=True)
@@ -169,7 +164,10 @@ class HeldLock:
 
 
 def free_dead_locks(
-    engine: sa.Engine, names: Sequence[str] = (), *, watch_seconds: float = LONGEST_LEASE / 2
+    engine: sa.Engine,
+    names: Sequence[str] = (),
+    *,
+    watch_seconds: float = LONGEST_LEASE.total_seconds() / 2,
 ) -> list[HeldLock]:
     """Free the locks whose holders are dead, and return all that were held.
 
@@ -221,7 +219,7 @@ def _renew(
         until = time.monotonic() + lease_seconds
         try:
             with engine.begin() as conn:
-                ends = _read_clock(conn) + timedelta(seconds=lease_seconds)
+                ends = read_clock(conn) + timedelta(seconds=lease_seconds)
                 renewed = sa.update(lock_table).where(*mine)
                 is_ours = conn.execute(renewed.values(expires_at=ends)).rowcount
         except (SQLAlchemyError, StoreError):

@@ -5,7 +5,9 @@ decides anew; the files it replaces stay until no version of ``retention.version
 
 Letting rows go by age: whole window dates at a time, and never their numbers. Before rows are
 deleted, a mark says from which window on they are kept. Windows before it are neither planned nor
-computed again, so that profiles and metrics stay what they were.
+computed again, so that profiles and metrics stay what they were. A clock alone deletes nothing:
+ages are counted from the newest events, and from what the clock said at the upkeep before, if that
+is earlier (`clocks.count_ages`).
 
 Removing a model: its declaration, its rows and its folders, for good.
 """
@@ -14,9 +16,10 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import math
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -32,12 +35,13 @@ from mlmon_dagster.errors import ConfigError, StoreError
 from mlmon_dagster.spec.baseline import DATASETS, PRODUCTION
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.names import ALL
-from mlmon_dagster.spec.windows import window_containing
+from mlmon_dagster.spec.windows import start_of_date, window_containing
 from mlmon_dagster.store import baselines
+from mlmon_dagster.store.clocks import count_ages, read_machine_clock
 from mlmon_dagster.store.erasure import erase, ledger
 from mlmon_dagster.store.moments import begin_moment, check_tables
 from mlmon_dagster.store.places.location import Location
-from mlmon_dagster.store.state import metric_log, state_marks
+from mlmon_dagster.store.state import manifest, metric_log, state_marks, window_state
 from mlmon_dagster.store.state.crash_points import reached
 from mlmon_dagster.store.state.schema import (
     METADATA,
@@ -61,6 +65,7 @@ if TYPE_CHECKING:
 SMALL = 32 * 1024**2
 MANY = 4  # small files of one partition
 _TARGET = 128 * 1024**2
+_USUAL_GAIN = dt.timedelta(days=2)  # of the clock, from one daily upkeep to the next
 _SET_ASIDE = (UNMATCHED, EXPIRED)
 _IDENTITY = ("prediction_id", "dataset", "actual_time", "row_hash", "file_sha", "row_number")
 
@@ -86,20 +91,30 @@ def maintain(
         check_tables(store, spec)
         erase.resume(store, spec, now)
         begin_moment(store, spec.model, now)
+    machine, before = read_machine_clock(), state_marks.last_upkeep(store.state, spec.model)
     with writer_lock(store.state, f"ingest/{spec.model}"):
         # Not beside an ingest, which reads refused rows and writes what is left of them.
         removals = let_go(store, spec, now, dry_run=dry_run)
         if not dry_run:
+            state_marks.beat_upkeep(store.state, spec.model, now, machine)
             n_swept = kept_rows.sweep(store, spec.model)
             removals.append(Removal("refused files and rows taken in meanwhile", files=n_swept))
+    # The table format goes by the machine's clock: what that gained since the last upkeep, whether
+    # it is right or not, versions are kept for longer.
+    gained = machine - before[1] if before and machine > before[1] else dt.timedelta()
     for name, folder in tables_of(store, spec).items():
         if folder.snapshot() is None:
             continue
         removals.append(_merge(name, folder, dry_run=dry_run))
-        removals.append(_remove_versions(name, folder, spec.retention.versions, dry_run=dry_run))
+        kept = spec.retention.versions
+        removals.append(_remove_versions(name, folder, kept, gained, dry_run=dry_run))
     unnamed = baselines.tidy_files(store, spec.model, dry_run=dry_run)
     removals.append(Removal("files of baselines that nothing names", files=len(unnamed)))
-    return [removal for removal in removals if removal.rows or removal.files]
+    return _worth_telling(removals)
+
+
+def _worth_telling(removals: Sequence[Removal]) -> list[Removal]:
+    return [removal for removal in removals if removal.rows or removal.files or removal.why]
 
 
 def tables_of(store: Store, spec: ModelSpec) -> dict[str, DeltaFolder]:
@@ -129,7 +144,7 @@ def _merge(name: str, folder: DeltaFolder, *, dry_run: bool) -> Removal:
 
 
 def _remove_versions(
-    name: str, folder: DeltaFolder, kept: dt.timedelta, *, dry_run: bool
+    name: str, folder: DeltaFolder, kept: dt.timedelta, gained: dt.timedelta, *, dry_run: bool
 ) -> Removal:
     hours = int(kept.total_seconds() // 3600)
     if not dry_run:
@@ -137,7 +152,9 @@ def _remove_versions(
     table = open_table(folder.path)
     if not dry_run:
         table.create_checkpoint()
-        table.cleanup_metadata()
+        if gained <= _USUAL_GAIN:
+            table.cleanup_metadata()
+    hours += math.ceil(gained.total_seconds() / 3600)
     unused = table.vacuum(retention_hours=hours, dry_run=True, enforce_retention_duration=False)
     size = 0
     if folder.path.is_local:
@@ -173,12 +190,14 @@ class Removal:
         rows: Rows, where there are any.
         files: Files.
         size: Bytes of those files; of rows in the state database, 0.
+        why: Why nothing, or less than the clock says, is removed; empty otherwise.
     """
 
     what: str
     rows: int = 0
     files: int = 0
     size: int = 0
+    why: str = ""
 
 
 def first_dates(spec: ModelSpec, now: dt.datetime) -> dict[str, str]:
@@ -197,15 +216,18 @@ def _first_date(spec: ModelSpec, now: dt.datetime, age: dt.timedelta) -> str:
     return start.astimezone(ZoneInfo(spec.time.zone)).date().isoformat()
 
 
-def _start_of(spec: ModelSpec, date: str) -> dt.datetime:
-    local = dt.datetime.combine(dt.date.fromisoformat(date), dt.time(), ZoneInfo(spec.time.zone))
-    return window_containing(spec.time, local.astimezone(dt.UTC)).start
-
-
 def let_go(store: Store, spec: ModelSpec, now: dt.datetime, *, dry_run: bool) -> list[Removal]:
     """Delete what is older than the spec says; with ``dry_run`` only say what that is."""
+    earlier = _earlier_look(store, spec)
+    ages = count_ages(now, _newest_events(store, spec, now) or earlier, earlier)
+    if ages is None:
+        why = "this is the first look at the clock, and a clock alone deletes nothing"
+        return [Removal("rows past their age", why=why)]
+    held_back = ages.why if now - ages.now > _USUAL_GAIN else ""
+    now = ages.now
     dates = first_dates(spec, now)
     removals = [
+        Removal("rows past their age", why=held_back),
         *_rows(store, spec, dates, now, dry_run=dry_run),
         *_spans(store, spec, now, dry_run=dry_run),
         *_profiles(store, spec, now, dry_run=dry_run),
@@ -213,7 +235,27 @@ def let_go(store: Store, spec: ModelSpec, now: dt.datetime, *, dry_run: bool) ->
         _quarantine(store, spec, now, dry_run=dry_run),
         _refused_rows(store, spec, dates, dry_run=dry_run),
     ]
-    return [removal for removal in removals if removal.rows or removal.files]
+    return _worth_telling(removals)
+
+
+def _newest_events(store: Store, spec: ModelSpec, now: dt.datetime) -> dt.datetime | None:
+    """Return the end of the newest window with events, of this model or any other of the store.
+
+    Events of other models say as well that time has passed, where this one has ended.
+    """
+    snapshot = store.event_log(spec).table("predictions").snapshot()
+    dates = {file.partition["window_date"] for file in snapshot.files} if snapshot else set()
+    own = window_containing(spec.time, start_of_date(spec.time, max(dates))).end if dates else None
+    if own is not None and own >= now:
+        return own  # as of every model that goes on
+    others = window_state.newest_touched(store.state)
+    return max([end for end in (own, others) if end is not None], default=None)
+
+
+def _earlier_look(store: Store, spec: ModelSpec) -> dt.datetime | None:
+    """Return what the clock said at the upkeep before; before the first, at the last ingest."""
+    known = state_marks.last_upkeep(store.state, spec.model)
+    return known[0] if known else manifest.last_finished(store.state, spec.model)
 
 
 def _rows(
@@ -230,7 +272,9 @@ def _rows(
     for dataset, date in [*dates.items(), *([(ALL, everywhere)] if everywhere else [])]:
         if not dry_run and dataset != ALL:
             with store.state.begin() as conn:
-                state_marks.move_rows_from(conn, spec.model, dataset, _start_of(spec, date), now)
+                state_marks.move_rows_from(
+                    conn, spec.model, dataset, start_of_date(spec.time, date), now
+                )
         for name, folder in tables.items():
             what = f"{name} of {dataset} before {date}"
             where = {"dataset": dataset}
@@ -314,7 +358,10 @@ def _letters(store: Store, spec: ModelSpec, now: dt.datetime, *, dry_run: bool) 
     age = spec.retention.dead_letter
     if age is None:
         return Removal("notes of refused rows")
-    old = (dead_letter.c.model == spec.model, dead_letter.c.created_at < now - age)
+    c, limit = dead_letter.c, now - age
+    # By both times: a clock that was behind may have written one of them.
+    is_of_old = sa.or_(c.window_start.is_(None), c.window_start < limit)
+    old = (c.model == spec.model, c.created_at < limit, is_of_old)
     with store.state.begin() as conn:
         n = conn.scalar(sa.select(sa.func.count()).select_from(dead_letter).where(*old)) or 0
         if n and not dry_run:
@@ -331,7 +378,7 @@ def _quarantine(store: Store, spec: ModelSpec, now: dt.datetime, *, dry_run: boo
     c = ingest_file.c
     refused = sa.or_(c.status == "quarantined", c.kept != "")
     query = sa.select(c.sha256, c.size_bytes).where(
-        c.model == spec.model, refused, c.finished_at < now - age
+        c.model == spec.model, refused, c.finished_at < now - age, c.first_seen < now - age
     )
     with store.state.connect() as conn:
         sizes = {row.sha256: row.size_bytes for row in conn.execute(query)}
@@ -349,7 +396,7 @@ def _refused_rows(
     """Let refused rows go with the rows of their windows, however late they came."""
     if PRODUCTION not in dates:
         return Removal("refused rows")
-    first = _start_of(spec, dates[PRODUCTION])
+    first = start_of_date(spec.time, dates[PRODUCTION])
     n_rows = 0
     for place in kept_rows.places_of(store, spec.model):
         kept = kept_rows.read(place)

@@ -27,7 +27,7 @@ from mlmon_dagster.errors import StoreError
 from mlmon_dagster.spec.baseline import DATASETS, PRODUCTION
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.sources import STREAMS, Stream
-from mlmon_dagster.spec.windows import Window, window_containing
+from mlmon_dagster.spec.windows import Window, start_of_date, window_containing
 from mlmon_dagster.store import moments
 from mlmon_dagster.store.erasure import ledger
 from mlmon_dagster.store.places.location import LocalPlace, Location
@@ -90,16 +90,48 @@ def repair(
         StoreError: If tables in object storage are damaged, another process holds the model, or
             the list of erasures and the state database do not belong together.
     """
+    moved = _move_marks_back(store, spec, now, dry_run=dry_run)
     with writer_lock(store.state, f"ingest/{spec.model}"):
-        mending = _Repair(store, spec, project, now, dry_run, landed)
+        mending = _Repair(store, spec, project, now, dry_run, landed, Repaired(done=moved))
         if store.root.is_local:
             return mending.run()
         if moments.find_difference(store, spec.model):
             return mending.join_in_bucket()
+    if moved:
+        return Repaired(done=moved)
     raise StoreError(
         f"The tables are in object storage ({store.root}); bring back what is damaged with the "
         "bucket's own versioning."
     )
+
+
+def _move_marks_back(
+    store: Store, spec: ModelSpec, now: dt.datetime, *, dry_run: bool
+) -> list[str]:
+    """Move marks of retention that lie ahead of now to the oldest rows that are left; say so."""
+    ahead = state_marks.marks_ahead(store.state, spec.model, now)
+    if not ahead:
+        return []
+    oldest = _oldest_windows(store, spec)
+    moved = {dataset: min(oldest.get(dataset, now), now) for dataset in ahead}
+    if not dry_run:
+        with store.state.begin() as conn:
+            state_marks.move_marks(conn, spec.model, moved, now)
+    return [
+        f"rows of {dataset} count as deleted before {moment:%Y-%m-%d}, no longer before "
+        f"{ahead[dataset]:%Y-%m-%d}, which lies ahead of now"
+        for dataset, moment in moved.items()
+    ]
+
+
+def _oldest_windows(store: Store, spec: ModelSpec) -> dict[str, dt.datetime]:
+    """Return dataset -> start of the oldest window of which predictions are stored."""
+    snapshot = store.event_log(spec).table("predictions").snapshot()
+    dates: dict[str, str] = {}
+    for file in snapshot.files if snapshot else ():
+        dataset, date = file.partition["dataset"], file.partition["window_date"]
+        dates[dataset] = min(date, dates.get(dataset, date))
+    return {dataset: start_of_date(spec.time, date) for dataset, date in dates.items()}
 
 
 @dataclass
