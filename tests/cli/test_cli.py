@@ -482,6 +482,7 @@ def test_the_doctor_finds_nothing_wrong_on_sqlite(folder: Path, mlmon: Command) 
 def test_the_doctor_finds_nothing_wrong_on_postgresql(
     folder: Path, mlmon: Command, pg_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    shutil.rmtree(folder / ".mlmon" / "store")  # an empty database beside it would be a FIX
     # As hosting services hand it out, without a driver.
     monkeypatch.setenv("MLMON_DB_URL", pg_url.replace("postgresql+psycopg2", "postgres"))
     ended = mlmon("--project", folder, "doctor")
