@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, get_args
 
 import pytest
+from pydantic import BaseModel
 
+import mlmon_dagster
+from mlmon_dagster.spec import ModelSpec
 from tests.cli.conftest import Command
 from tests.defs.small_model import write_declaration
 
@@ -26,8 +31,6 @@ VARIABLES: Final = {
     "MLMON_ENGINE": f"ray://{AT}",
     "SCORES_DB_URL": f"postgresql://{AT}/scores",
     "KAFKA_CONFIG": f'{{"bootstrap.servers": "127.0.0.1:9", "sasl.password": "{PASSWORD}"}}',
-    "HOOK_URL": f"http://{AT}/hook",
-    "MLFLOW_URL": f"http://{AT}/",
     "HTTPS_PROXY": f"http://{AT}",
 }
 PREDICTIONS: Final = "{path: landing/churn/predictions/*.parquet, settle: 0s, max_bad_rate: 0.2}"
@@ -39,6 +42,83 @@ SOURCES: Final = {
     "a topic": "{kafka: scores, config_env: KAFKA_CONFIG}",
 }
 COMMANDS: Final = (("validate",), ("doctor",), ("ingest",), ("alerts", "test", "churn"))
+
+
+NO_ADDRESS: Final = {
+    "MLMON_ENVIRONMENT", "MLMON_KEY_PREFIX", "MLMON_MAIL_FROM", "MLMON_MEMORY", "MLMON_NOW",
+    "MLMON_OPS_CHANNEL", "MLMON_PROJECT", "MLMON_SLACK_APP_TOKEN", "MLMON_SLACK_TOKEN",
+    "MLMON_SPILL", "MLMON_THREADS", "MLMON_TICK_SECONDS",
+}  # fmt: skip
+ALERTS: Final = 'alerts: {slack: {channel: "#ml-alerts", mention: "@here"}, repeat: 24h}'
+SERVICE: Final = "  service: {prometheus: {%s, presets: kserve}}\n"
+# What a spec says with each key that holds an address, or a variable with one or its secret.
+KEYS: Final = {
+    "webhook.url": f"alerts: {{webhook: {{url: 'https://{AT}/hook?key={PASSWORD}'}}}}",
+    "webhook.url_env": "alerts: {webhook: {url_env: SECRET_PLACE}}",
+    "webhook.secret_env": "alerts: {webhook: {url: 'http://127.0.0.1:9', secret_env: SECRET}}",
+    "alertmanager.url": f"alerts: {{alertmanager: {{url: 'http://{AT}/'}}}}",
+    "alertmanager.url_env": "alerts: {alertmanager: {url_env: SECRET_PLACE}}",
+    "apprise.url_env": "alerts: {apprise: {url_env: SECRET_PLACE}}",
+    "pagerduty.key_env": "alerts: {pagerduty: {key_env: SECRET}}",
+    "teams.url_env": "alerts: {teams: {url_env: SECRET_PLACE}}",
+    "prometheus.url": SERVICE % f"url: 'http://{AT}/'" + ALERTS,
+    "prometheus.url_env": SERVICE % "url_env: SECRET_PLACE" + ALERTS,
+    "prometheus.token_env": SERVICE % "url: 'http://127.0.0.1:9', token_env: SECRET" + ALERTS,
+    "registry.url_env": f"{ALERTS}\nregistry: {{mlflow: churn, url_env: SECRET_PLACE}}",
+    "registry.token_env": f"{ALERTS}\nregistry: {{mlflow: churn, token_env: SECRET}}",
+}
+OF_SOURCES: Final = {"path", "delta", "url_env", "config_env"}  # in SOURCES
+
+
+def models_in(kind: Any) -> Iterator[type[BaseModel]]:
+    """Yield the sections that a type of the spec holds."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        yield kind
+    for part in get_args(kind):
+        yield from models_in(part)
+
+
+def addresses_in(section: type[BaseModel], name: str = "", depth: int = 6) -> Iterator[str]:
+    """Yield the keys of a section that can hold an address or name a variable with a secret."""
+    for key, field in section.model_fields.items():
+        if key in ("url", "path", "delta") or key.endswith("_env"):
+            yield f"{name}.{key}"
+        for below in models_in(field.annotation):
+            if depth:
+                yield from addresses_in(below, key, depth - 1)
+
+
+def test_every_variable_that_is_read_is_an_address_here_or_holds_none() -> None:
+    package = Path(mlmon_dagster.__file__).parent
+    text = "".join(path.read_text() for path in package.rglob("*.py"))
+    read = set(re.findall(r"\b(?:MLMON_[A-Z0-9_]+|AWS_ENDPOINT_URL(?:_[A-Z0-9]+)?)\b", text))
+
+    assert read - set(VARIABLES) - NO_ADDRESS == set()
+
+
+def test_every_key_of_a_spec_that_can_hold_an_address_is_here() -> None:
+    of_sources = {f"{s}.{k}" for s in ("predictions", "actuals") for k in OF_SOURCES}
+
+    assert set(addresses_in(ModelSpec)) == set(KEYS) | of_sources
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_an_address_of_a_spec_is_never_printed_or_kept(
+    tmp_path: Path, mlmon: Command, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    declare(tmp_path, PREDICTIONS)
+    path = tmp_path / "models" / "churn.yaml"
+    text = path.read_text()
+    assert ALERTS in text
+    path.write_text(text.replace(ALERTS, KEYS[key]))
+    is_apprise = key.startswith("apprise")
+    monkeypatch.setenv("SECRET_PLACE", f"{'json' if is_apprise else 'http'}://{AT}/?k={PASSWORD}")
+    monkeypatch.setenv("SECRET", PASSWORD)
+
+    said = look(tmp_path, mlmon)
+
+    assert "unknown key" not in said
+    assert PASSWORD not in said
 
 
 def declare(tmp_path: Path, source: str) -> None:

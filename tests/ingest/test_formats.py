@@ -16,7 +16,7 @@ import yaml
 from mlmon_dagster.ingest.report import FileReport
 from mlmon_dagster.spec import ModelSpec, spec_from_mapping
 from mlmon_dagster.store import Store
-from tests.ingest.landing import credit_spec, ingest, land, letters_of
+from tests.ingest.landing import PREDICTIONS, credit_spec, events, ingest, land, letters_of
 
 PAGE = (Path(__file__).parents[2] / "docs/sources.md").read_text()
 EXAMPLES = {
@@ -286,3 +286,16 @@ def test_streams_may_name_their_columns_differently(store: Store, project: Path)
     (file,) = ingest(store, spec, project).files
 
     assert (file.n_new, file.n_bad) == (1, 0), file
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_a_column_may_have_two_roles(store: Store, project: Path, ending: str) -> None:
+    features = {"age": {"type": "numeric"}, "risk": {"type": "numeric", "from": "score"}}
+    spec = credit_spec(features=features)
+    land(project, f"{PREDICTIONS}/a.{ending}", events(3))
+
+    (file,) = ingest(store, spec, project).files
+
+    rows = store.event_log(spec).rows("predictions")
+    assert (file.status, file.n_new, file.n_bad) == ("done", 3, 0)
+    assert rows["risk"].to_pylist() == rows["score"].to_pylist()
