@@ -119,7 +119,8 @@ def poll(
         found = read(position, staging_folder(store, spec.model, stream))
         after = {**found.after, "source": identity}
         reached("source.staged")
-        _note(store, spec, stream, name, position, after, found.batches, now)
+        if found.batches or SourceCursor(after) != cursor:
+            _note(store, spec, stream, name, position, after, found.batches, now)
         reached("source.noted")
     except (ConfigError, StoreError) as error:
         return [FileReport(stream, label, "failed", reason="source_failed", message=str(error))]

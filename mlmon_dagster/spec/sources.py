@@ -16,8 +16,6 @@ from mlmon_dagster.spec.scalars import (
     Duration,
     Listed,
     Names,
-    format_duration,
-    parse_duration,
     shown,
 )
 
@@ -124,33 +122,6 @@ class Cursor(Declared):
 
     column: str
     kind: CursorKind
-    lookback: Annotated[
-        dt.timedelta | int | None,
-        BeforeValidator(lambda v: _lookback(v), json_schema_input_type=str | int | None),
-    ] = None
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.kind == "xmin" and self.lookback is not None:
-            raise ValueError(
-                "kind: xmin takes no lookback; it never reads a row that may still be written to"
-            )
-        if self.kind == "time" and isinstance(self.lookback, int):
-            raise ValueError(f"kind: time takes a duration such as 1h, found {self.lookback}")
-        if self.kind == "id" and isinstance(self.lookback, dt.timedelta):
-            text = format_duration(self.lookback)
-            raise ValueError(f"kind: id takes a number of ids such as 10000, found {text}")
-        return self
-
-    @property
-    def lookback_time(self) -> dt.timedelta:
-        """How far back a time cursor looks; 1 h by default."""
-        return self.lookback if isinstance(self.lookback, dt.timedelta) else dt.timedelta(hours=1)
-
-    @property
-    def lookback_ids(self) -> int:
-        """How far back an id cursor looks; 10,000 ids by default."""
-        return self.lookback if isinstance(self.lookback, int) else 10_000
 
 
 class PolledSource(Declared):
@@ -258,14 +229,6 @@ class KafkaSource(PolledSource):
     def format(self) -> FileFormat:
         """How the copies of its messages are kept."""
         return "jsonl"
-
-
-def _lookback(value: object) -> object:
-    if value is None or isinstance(value, dt.timedelta):
-        return value
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 10**12:
-        return value
-    return parse_duration(value)
 
 
 def _check_distinct(key: str, names: tuple[str, ...]) -> None:

@@ -4,10 +4,14 @@ The files that a version added are named in its entry of the table's log; those 
 known rows anew, as OPTIMIZE does, are marked there and left out. Where entries or files are gone,
 by the table's own retention, what is left of the rows is in the newest version: it is read as a
 whole then, since known rows count as duplicates and a gap would not be seen at all.
+
+A number of a version says little by itself: a table that was restored from a copy counts on from an
+earlier one. So the entry of the version that was read is noted too, and compared.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +31,7 @@ from mlmon_dagster.spec.names import did_you_mean
 Position = Mapping[str, Any]
 Rows = Iterator[tuple[str, pa.Table]]
 Added = tuple[int, pads.Fragment, pa.Schema]  # a version and a file of it
+_COMPARED = 2**16  # bytes at either end of an entry
 
 
 @dataclass(frozen=True)
@@ -41,10 +46,15 @@ class DeltaSourceTable:
     @property
     def position(self) -> dict[str, object]:
         """Where a reader of everything stands."""
-        return {"table": str(self.table.metadata().id), "version": self.table.version()}
+        version = self.table.version()
+        return {
+            "table": str(self.table.metadata().id),
+            "version": version,
+            "entry": self._entry_mark(version),
+        }
 
-    def columns(self, wanted: Sequence[str], required: Sequence[str]) -> list[str]:
-        """Return the wanted columns that exist.
+    def check_columns(self, wanted: Sequence[str], required: Sequence[str]) -> int:
+        """Return how many of the wanted columns exist.
 
         Raises:
             ConfigError: If a required one does not, with the nearest name that does.
@@ -57,32 +67,60 @@ class DeltaSourceTable:
                     f"{self.label} has no column '{name}'{hint} "
                     f"Present: {', '.join(sorted(present)[:40])}."
                 )
-        return [name for name in wanted if name in present]
+        return sum(name in present for name in wanted)
 
     def rows_after(self, position: Position, columns: Sequence[str]) -> tuple[Rows, str]:
         """Return the rows that came after a position, with their version, and what is to be told.
 
         Args:
             position: What an earlier look gave; {} is before the first version.
-            columns: The columns to read.
+            columns: The columns to read, of each version those that it has.
         """
         newest = self.table.version()
         read = position.get("version")
-        if read is None or position.get("table") != self.position["table"]:
+        if read is None:
             return self._whole(columns), ""
-        if read > newest:
-            told = f"it went back from version {read} to {newest}; all of it is read again."
+        if told := self._find_rewrite(position, newest):
+            told += (
+                f"; version {newest} is read as a whole. Rows that came after version {read} and "
+                "are not in it are lost, an unknown number."
+            )
             return self._whole(columns), told
         added = self._added(range(read + 1, newest + 1))
         if added is None:
             told = (
                 f"versions {read + 1} to {newest} are no longer all there: their log or files "
                 "were removed before they were read. The newest version is read as a whole; rows "
-                "that were deleted or replaced meanwhile are lost. Read more often, or let the "
-                "table keep its versions for longer (delta.logRetentionDuration, VACUUM)."
+                "that were deleted or replaced meanwhile are lost, an unknown number. Read more "
+                "often, or let the table keep its versions for longer "
+                "(delta.logRetentionDuration, VACUUM)."
             )
             return self._whole(columns), told
         return (_read(f, schema, columns, version) for version, f, schema in added), ""
+
+    def _find_rewrite(self, position: Position, newest: int) -> str:
+        """Say what is not the table of a position any more; "" if it is."""
+        read = int(position["version"])
+        if position.get("table") != str(self.table.metadata().id):
+            return "another table is at its place"
+        if read > newest:
+            return f"it went back from version {read} to {newest}"
+        if position.get("entry") != self._entry_mark(read):
+            return f"version {read} is not the one that was read: it was restored, or lost its log"
+        return ""
+
+    def _entry_mark(self, version: int) -> str:
+        """Return a hash of both ends of a version's entry; "" if the log has none."""
+        files = pafs.PyFileSystem(DeltaStorageHandler(self.uri, dict(self.options)))
+        try:
+            with files.open_input_file(f"_delta_log/{version:020d}.json") as file:
+                size = file.size()
+                ends = file.read(_COMPARED) + file.read_at(
+                    min(size, _COMPARED), max(size - _COMPARED, 0)
+                )
+        except FileNotFoundError:
+            return ""
+        return hashlib.blake2b(b"%d " % size + ends, digest_size=12).hexdigest()
 
     def _whole(self, columns: Sequence[str]) -> Rows:
         dataset = self.table.to_pyarrow_dataset()
@@ -106,7 +144,10 @@ class DeltaSourceTable:
             }
             if not paths:
                 continue
-            table = DeltaTable(self.uri, version=version, storage_options=dict(self.options))
+            try:
+                table = DeltaTable(self.uri, version=version, storage_options=dict(self.options))
+            except DeltaError:  # an entry that it builds upon is gone
+                return None
             dataset = table.to_pyarrow_dataset()
             mine = [f for f in dataset.get_fragments() if unquote(f.path) in paths]
             there = files.get_file_info([f.path for f in mine])

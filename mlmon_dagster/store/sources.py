@@ -1,32 +1,28 @@
 """Databases of users that are read as landing files are: where a read stands, and what is new.
 
-New rows of a table, by PostgreSQL's snapshots or by look-back; none is lost that commits late.
-Every row version carries the id of the transaction that wrote it (``xmin``). A snapshot knows the
-oldest transaction that was still open when it was taken: below that horizon every transaction has
-ended, so whatever will ever be visible there is visible now. Reading the rows from the last
-horizon up to the present one therefore takes each of them exactly once, in whatever order they
-commit; subtransactions and prepared transactions keep the horizon down like any other.
+New rows of a table, by PostgreSQL's snapshots; none is lost that commits late. Every row version
+carries the id of the transaction that wrote it (``xmin``). A snapshot knows the oldest transaction
+that was still open when it was taken: below that horizon every transaction has ended, so whatever
+will ever be visible there is visible now. Reading the rows from the last horizon up to the present
+one therefore takes each of them exactly once, in whatever order they commit; subtransactions and
+prepared transactions keep the horizon down like any other.
 
 ``xmin`` has 32 bits and the horizon 64: a number is taken for the latest transaction before the
 snapshot's end that has it. For a row older than 4 billion transactions that is too late a one, so
 the row may be read again, and never less than once. Freezing leaves ``xmin`` as it is.
 
-Databases without such snapshots are read by a growing number or a time. Rows behind the newest one
-are looked at again, by a declared look-back, so that what commits late is found; those that were
-taken are known by a hash of the whole row.
+Databases without such snapshots are read by a growing number or a time: see `source_ranges`.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-import decimal
 import difflib
-import hashlib
 import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +32,7 @@ from sqlalchemy.exc import NoSuchModuleError, NoSuchTableError, SAWarning, SQLAl
 
 from mlmon_dagster.errors import ConfigError, StoreError
 from mlmon_dagster.spec.names import shown_url, without_secrets
-from mlmon_dagster.spec.sources import PER_SECOND, SqlSource
+from mlmon_dagster.spec.sources import SqlSource
 from mlmon_dagster.store.state.database import parsed_url
 from mlmon_dagster.store.state.schema import source_cursor
 from mlmon_dagster.store.state.statements import Query, upsert
@@ -54,11 +50,19 @@ _KIND = sa.text(
     "SELECT format_type(atttypid, NULL) FROM pg_attribute "
     "WHERE attrelid = to_regclass(:name) AND attname = :column AND NOT attisdropped"
 )
+_KEEPS_TRANSACTIONS = sa.text(
+    "WITH RECURSIVE part AS (SELECT oid, relkind FROM pg_class WHERE oid = to_regclass(:name) "
+    "UNION SELECT c.oid, c.relkind FROM part "
+    "JOIN pg_inherits ON inhparent = part.oid JOIN pg_class c ON c.oid = inhrelid) "
+    "SELECT bool_and(relkind IN ('r', 'p', 'm')) FROM part"
+)
+_WITHOUT_COMPILER = "SELECT set_config(name, 'off', true) FROM pg_settings WHERE name = 'jit'"
 _TABLES = sa.text(
     "WITH RECURSIVE part AS (SELECT oid, relkind FROM pg_class WHERE oid = to_regclass(:name) "
     "UNION SELECT c.oid, c.relkind FROM part "
     "JOIN pg_inherits ON inhparent = part.oid JOIN pg_class c ON c.oid = inhrelid) "
-    "SELECT oid::bigint FROM part WHERE relkind = 'r' ORDER BY oid"
+    "SELECT oid::bigint, pg_relation_filenode(oid)::bigint FROM part "
+    "WHERE relkind = 'r' ORDER BY oid"
 )
 _SYSTEM = sa.text("SELECT system_identifier::text FROM pg_control_system()")
 _TIMELINE = sa.text(
@@ -74,10 +78,12 @@ class SourceTable:
     Attributes:
         clause: The table for statements.
         selected: The wanted columns; PostgreSQL's times as text, since Python has no year 0.
+        is_number: Whether the cursor's column holds numbers.
     """
 
     clause: sa.TableClause
     selected: tuple[Expression, ...]
+    is_number: bool = False
 
 
 def find_table(
@@ -124,7 +130,7 @@ def find_table(
         name, *(sa.column(n) for n in {*names, column}), schema=schema or None
     )  # fmt: skip
     selected = tuple(_selected(conn, clause.c[n], found[n]) for n in names)
-    return SourceTable(clause, selected)
+    return SourceTable(clause, selected, isinstance(found.get(column), sa.Integer | sa.Numeric))
 
 
 def stream_rows(conn: sa.Connection, query: Query) -> Iterator[Sequence[Any]]:
@@ -190,6 +196,11 @@ def source_connection(text: str, variable: str) -> Iterator[sa.Connection]:
             if conn.dialect.name == "postgresql":
                 conn.exec_driver_sql("SET LOCAL TIME ZONE 'UTC'")
                 conn.exec_driver_sql("SET LOCAL datestyle = 'ISO'")
+                # Compiling a statement with many branches takes longer than running it.
+                conn.exec_driver_sql(_WITHOUT_COMPILER)
+            elif conn.dialect.name == "sqlite":
+                # Else each statement sees what was committed before it, not one view of all.
+                conn.exec_driver_sql("BEGIN")
             yield conn
     except SQLAlchemyError as error:
         cause = getattr(error, "orig", None) or error
@@ -291,11 +302,15 @@ class _TransactionId(sa.types.UserDefinedType[int]):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What is new below the horizon: the condition for it, and the position after it."""
+    """What is new below the horizon: the condition for it, and the position after it.
+
+    The notice is what a person has to know of rows that may be gone; "" if nothing.
+    """
 
     where: sa.ColumnElement[bool] | None
     position: Position
     label: str
+    notice: str = ""
 
 
 def take_snapshot(
@@ -321,18 +336,34 @@ def take_snapshot(
     if getattr(conn.dialect, "server_version_info", (13,))[0] < _OLDEST:
         raise ConfigError(f"{source.label}: kind: xmin needs PostgreSQL 13 or newer.")
     name = conn.dialect.identifier_preparer.format_table(table.clause)
-    kind = _kind_of(conn, source, table, name)
+    kind = _transaction_kind(conn, source, table, name)
     horizon, end = conn.execute(_HORIZON).one()
-    tables = list(conn.execute(_TABLES, {"name": name}).scalars())
+    tables = {str(oid): file for oid, file in conn.execute(_TABLES, {"name": name})}
     now: Position = {"origin": _origin(conn), "horizon": int(horizon), "tables": tables}
     is_same = position.get("origin") == now["origin"] and position["horizon"] <= now["horizon"]
     low = int(position["horizon"]) if is_same else None
-    new_tables = sorted(set(tables) - set(position.get("tables", ()))) if is_same else []
+    before: Mapping[str, int] = position.get("tables", {})
+    new_tables = sorted(int(oid) for oid in set(tables) - set(before)) if is_same else []
+    notice = _find_emptied(before, tables) if position else ""
+    if position and not is_same:
+        notice = "it is not on the server that was read, or that was restored; all of it is read."
     label = f"tx-{low or 0}-{horizon}"
     if low == horizon and not new_tables:
-        return Snapshot(None, now, label)
+        return Snapshot(None, now, label, notice)
     column = table.clause.c[source.cursor.column]
-    return Snapshot(_between(column, kind, low, int(horizon), int(end), new_tables), now, label)
+    where = _between(column, kind, low, int(horizon), int(end), new_tables)
+    return Snapshot(where, now, label, notice)
+
+
+def _find_emptied(before: Mapping[str, int], now: Mapping[str, int]) -> str:
+    """Say that tables lost the files that held their rows; "" if all still have them."""
+    if all(now.get(oid) == file for oid, file in before.items()):
+        return ""
+    return (
+        "it was emptied, replaced, or written anew as a whole (TRUNCATE, DROP, VACUUM FULL). What "
+        "is new in it is read; if it was emptied, rows that came and went between two looks are "
+        "lost, an unknown number."
+    )
 
 
 def _between(
@@ -366,9 +397,25 @@ def _number(value: int, kind: Any) -> Expression:
     return sa.cast(sa.literal(str(value), sa.Text), kind)
 
 
-def _kind_of(conn: sa.Connection, source: SqlSource, table: SourceTable, name: str) -> str:
+def kind_of(conn: sa.Connection, name: str, column: str) -> str | None:
+    """Return the type of a column of PostgreSQL; None if the table has no such column."""
+    found = conn.execute(_KIND, {"name": name, "column": column}).scalar()
+    return None if found is None else str(found)
+
+
+def has_transactions(conn: sa.Connection, name: str) -> bool:
+    """Return whether rows of a table of PostgreSQL say which transaction wrote them.
+
+    Those of views and foreign tables do not.
+    """
+    return bool(conn.execute(_KEEPS_TRANSACTIONS, {"name": name}).scalar())
+
+
+def _transaction_kind(
+    conn: sa.Connection, source: SqlSource, table: SourceTable, name: str
+) -> str:  # fmt: skip
     column = source.cursor.column
-    kind = conn.execute(_KIND, {"name": name, "column": column}).scalar()
+    kind = kind_of(conn, name, column)
     if kind is None:
         raise ConfigError(
             f"{source.label} has no column {column!r}. A view must show its table's transaction "
@@ -386,7 +433,7 @@ def _kind_of(conn: sa.Connection, source: SqlSource, table: SourceTable, name: s
                 f"{source.label}: column {column!r} is NULL in some rows, which would never be "
                 "read. Fill them and set the column NOT NULL DEFAULT pg_current_xact_id()."
             )
-    return str(kind)
+    return kind
 
 
 def _origin(conn: sa.Connection) -> str:
@@ -402,97 +449,3 @@ def _origin(conn: sa.Connection) -> str:
         sa.text("SELECT oid::text FROM pg_database WHERE datname = current_database()")
     ).scalar()
     return ":".join([*found, str(database)])
-
-
-@dataclass
-class Lookback:
-    """A scan of what is newer than a position, minus its look-back.
-
-    Attributes:
-        position: The position after the scan; complete once all rows were taken.
-        label: Names the scan.
-    """
-
-    conn: sa.Connection
-    source: SqlSource
-    table: SourceTable
-    before: Position
-    label: str = ""
-    position: Position = field(default_factory=dict)
-
-    def rows(self) -> Iterator[list[Sequence[Any]]]:
-        """Yield the rows that were not taken before, in lists.
-
-        Raises:
-            ConfigError: If the cursor's column does not hold what its kind says.
-        """
-        column = self.table.clause.c[self.source.cursor.column]
-        newest = self.conn.execute(sa.select(sa.func.max(column))).scalar()
-        self.label = f"{self.source.cursor.kind}-{newest}"
-        query = sa.select(*self.table.selected, column.label("mlmon_cursor"))
-        if "value" in self.before:
-            low = self._behind(_decoded(self.before["value"]))
-            query = query.where(sa.or_(column >= low, column.is_(None)))
-        zone = None if newest is None else self._behind(newest)
-        taken = set(self.before.get("seen", ()))
-        seen: set[str] = set()
-        for rows in stream_rows(self.conn, query):
-            fresh = []
-            for row in rows:
-                value = row[-1]
-                stays = value is None or zone is None or value >= zone
-                mark = _mark(row) if stays or taken else ""
-                if stays:
-                    seen.add(mark)
-                if mark not in taken:
-                    fresh.append(row[:-1])
-            if fresh:
-                yield fresh
-        self.position = {"seen": sorted(seen)}
-        if newest is not None:
-            self.position = {"value": _encoded(newest), **self.position}
-
-    def _behind(self, value: Any) -> Any:
-        """Return the oldest value that is looked at again."""
-        cursor = self.source.cursor
-        if cursor.kind == "id":
-            if isinstance(value, bool) or int(value) != value:
-                raise self._wrong(value, "whole numbers")
-            return int(value) - cursor.lookback_ids
-        back = cursor.lookback_time
-        if isinstance(value, dt.datetime):
-            return value - back
-        if isinstance(value, int | float | decimal.Decimal) and self.source.epoch:
-            return int(value) - int(back.total_seconds()) * PER_SECOND[self.source.epoch]
-        if isinstance(value, str):
-            return self._text_behind(value, back)
-        raise self._wrong(value, "times, or numbers with their unit under 'epoch'")
-
-    def _text_behind(self, value: str, back: dt.timedelta) -> str:
-        try:
-            moment = dt.datetime.fromisoformat(value) - back
-        except ValueError:
-            raise self._wrong(value, "ISO 8601 times") from None
-        # In the form of the column, without fractions and offset, which sort after it.
-        return f"{moment:%Y-%m-%d}{value[10:11] or ' '}{moment:%H:%M:%S}"
-
-    def _wrong(self, value: Any, expected: str) -> ConfigError:
-        cursor = self.source.cursor
-        return ConfigError(
-            f"{self.source.label}: column {cursor.column!r} holds values of type "
-            f"{type(value).__name__}; kind: {cursor.kind} expects {expected}."
-        )
-
-
-def _mark(row: Sequence[Any]) -> str:
-    return hashlib.blake2b(repr(tuple(row)).encode(errors="replace"), digest_size=12).hexdigest()
-
-
-def _encoded(value: Any) -> Any:
-    if isinstance(value, dt.datetime):
-        return {"time": value.isoformat()}
-    return int(value) if isinstance(value, decimal.Decimal) else value
-
-
-def _decoded(value: Any) -> Any:
-    return dt.datetime.fromisoformat(value["time"]) if isinstance(value, dict) else value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,9 @@ def delta_spec(**changes: Any) -> ModelSpec:
 SPEC = delta_spec()
 
 
-def write(project: Path, *ids: str, mode: str = "append", region: str = "north") -> None:
+def rows_of(ids: Sequence[str], region: str = "north") -> pa.Table:
     n = len(ids)
-    rows = pa.table(
+    return pa.table(
         {
             "id": list(ids),
             "at": pa.array([1706774400_000_000] * n, pa.timestamp("us", "UTC")),
@@ -50,9 +51,12 @@ def write(project: Path, *ids: str, mode: str = "append", region: str = "north")
             "unused": ["x"] * n,
         }
     )
+
+
+def write(project: Path, *ids: str, mode: str = "append", region: str = "north") -> None:
     place = project / PLACE
     place.mkdir(parents=True, exist_ok=True)
-    write_deltalake(place, rows, mode=mode, partition_by=["region"])
+    write_deltalake(place, rows_of(ids, region), mode=mode, partition_by=["region"])
 
 
 def versions_of(store: Store) -> Any:
@@ -187,3 +191,44 @@ def test_what_is_wrong_with_a_table_is_said(project: Path) -> None:
     (project / PLACE / "_delta_log" / f"{0:020d}.json").write_text("{")
     with pytest.raises(StoreError, match="cannot be read"):
         check_delta(SPEC, "predictions", source, project, {})
+
+
+def test_a_table_that_was_restored_from_a_copy_and_counted_on_is_read_again(
+    store: Store, project: Path
+) -> None:
+    write(project, "a")
+    shutil.copytree(project / PLACE, project / "copy")
+    write(project, "b")
+    ingest(store, SPEC, project)
+    write(project, "never read")
+    shutil.rmtree(project / PLACE)
+    shutil.copytree(project / "copy", project / PLACE)
+    for name in "cde":
+        write(project, name)
+
+    report = ingest(store, SPEC, project)
+
+    assert ids_of(store, SPEC) == ["a", "b", "c", "d", "e"]
+    [told] = [file.message for file in report.files if file.status == "skipped"]
+    assert "version 1 is not the one that was read" in told
+    assert "lost, an unknown number" in told
+    assert ingest(store, SPEC, project).files == ()
+
+
+def test_a_column_that_is_gone_is_read_from_the_versions_that_had_it(
+    store: Store, project: Path
+) -> None:
+    write(project, "a")
+    ingest(store, SPEC, project)
+    write(project, "b")
+    rows = rows_of(["c"]).drop_columns(["age"])
+    write_deltalake(
+        project / PLACE, rows, mode="overwrite", schema_mode="overwrite", partition_by=["region"]
+    )
+
+    ingest(store, SPEC, project)
+
+    log = store.event_log(SPEC).rows("predictions")
+    assert dict(zip(log["prediction_id"].to_pylist(), log["age"].to_pylist(), strict=True)) == {
+        "a": 30.0, "b": 30.0, "c": None,
+    }  # fmt: skip

@@ -17,8 +17,9 @@ from mlmon_dagster.ingest.formats.kafka_source import check_topic
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.sources import KafkaSource
 from mlmon_dagster.store import Store
+from mlmon_dagster.store.sources import load_cursor, save_cursor
 from mlmon_dagster.store.state import crash_points
-from tests.ingest.landing import credit_spec, ingest, letters_of
+from tests.ingest.landing import NOW, credit_spec, ingest, letters_of
 from tests.ingest.sql_world import ids_of
 
 VARIABLE = "KAFKA_CONFIG"
@@ -66,12 +67,16 @@ class Cluster:
         return ingest(store, spec, project, readers=readers({VARIABLE: self.servers}.get))
 
 
-@pytest.fixture
-def cluster() -> Cluster:
+def make_cluster() -> Cluster:
     quiet = {"bootstrap.servers": "ignored:1", "test.mock.num.brokers": 1, "log_level": 0}
     producer = Producer(quiet)
     brokers = producer.list_topics(timeout=10).brokers.values()
     return Cluster(producer, ",".join(f"{broker.host}:{broker.port}" for broker in brokers))
+
+
+@pytest.fixture
+def cluster() -> Cluster:
+    return make_cluster()
 
 
 def test_every_message_of_every_partition_is_read_once(
@@ -176,3 +181,62 @@ def test_what_is_wrong_with_a_topic_is_said(project: Path, store: Store, cluster
     assert check_topic(source, {VARIABLE: cluster.servers}.get) == (
         "topic scores (servers of KAFKA_CONFIG), 4 partitions, 1 messages kept"
     )
+
+
+def told(report: IngestReport) -> str:
+    return " ".join(file.message for file in report.files if file.status == "skipped")
+
+
+@pytest.mark.parametrize("n_new", [1, 2, 5])
+def test_a_topic_that_was_made_anew_is_read_from_its_beginning_and_told(
+    store: Store, project: Path, cluster: Cluster, n_new: int
+) -> None:
+    cluster.send("a", "b")
+    cluster.poll(store, project)
+    cluster.send("never read")
+    other = make_cluster()  # behind the same variable
+    names = [f"n{i}" for i in range(n_new)]
+    other.send(*names)
+
+    report = other.poll(store, project)
+
+    assert ids_of(store, SPEC) == ["a", "b", *names]
+    assert "partition 0 is not the one that was read up to offset 2" in told(report)
+    assert "lost, an unknown number" in told(report)
+    assert told(other.poll(store, project)) == ""
+
+
+def test_offsets_that_the_topic_dropped_before_they_were_read_are_counted(
+    store: Store, project: Path, cluster: Cluster
+) -> None:
+    cluster.send("a")
+    cluster.poll(store, project)
+    for i in range(9):  # the cluster keeps 5 MB of a partition
+        cluster.send(f"n{i}", unused="x" * 900_000)
+
+    report = cluster.poll(store, project)
+
+    kept = len(ids_of(store, SPEC)) - 1
+    assert 0 < kept < 9
+    assert f"{9 - kept} offsets of partition 0, 1 to {9 - kept}, are lost" in told(report)
+
+
+def test_partitions_that_come_and_go_are_read_and_told(
+    store: Store, project: Path, cluster: Cluster
+) -> None:
+    cluster.send("a")
+    cluster.send("b", partition=3)
+    cluster.poll(store, project)
+    cluster.poll(store, project)
+    cursor = load_cursor(store.state, SPEC.model, "predictions")
+    offsets = {**cursor.position["offsets"], "7": 12}  # a partition that was there
+    del offsets["3"]  # and one that was not
+    with store.state.begin() as conn:
+        position = {**cursor.position, "offsets": offsets}
+        save_cursor(conn, SPEC.model, "predictions", position, NOW)
+    cluster.send("c", partition=3)
+
+    report = cluster.poll(store, project)
+
+    assert ids_of(store, SPEC) == ["a", "b", "c"]
+    assert "partition 7 is no longer there: messages after offset 12 are lost" in told(report)

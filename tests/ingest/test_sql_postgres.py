@@ -185,6 +185,27 @@ def test_another_server_behind_the_url_is_read_from_its_beginning(
     assert ids_of(store, SPEC) == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize("how", ["TRUNCATE scores", "ALTER TABLE scores RENAME TO former"])
+def test_a_table_that_was_emptied_or_replaced_is_told(
+    store: Store, project: Path, sources: Sources, how: str
+) -> None:
+    sources.create()
+    sources.insert("a")
+    poll(store, SPEC, project, sources.url)
+    sources.insert("never read")
+    sources.run(how)
+    if "RENAME" in how:
+        sources.create()
+    sources.insert("b")
+
+    reports = [poll(store, SPEC, project, sources.url) for _ in range(2)]
+
+    assert ids_of(store, SPEC) == ["a", "b"]
+    told = [[f.message for f in r.files if f.status == "skipped"] for r in reports]
+    assert "lost, an unknown number" in told[0][0]
+    assert told[1] == []
+
+
 def _now() -> object:
     from tests.ingest.landing import NOW
 

@@ -1,7 +1,8 @@
 """Every proof in full, and one table of what was claimed and found: `python -m tests.proof`.
 
 Two hours and more on two cores; `--examples`, `--kills`, `--every`, `--seconds`, `--specs`,
-`--requests`, `--csv`, `--copies`, `--mixtures`, `--jumps` and `--strangers` make it shorter.
+`--requests`, `--csv`, `--copies`, `--mixtures`, `--jumps`, `--histories` and `--strangers` make it
+shorter.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from itertools import repeat
 from pathlib import Path
@@ -23,7 +25,7 @@ from benchmarks.table import Goal, Row, render
 from mlmon_dagster.store import open_store
 from tests import forked
 from tests.chaos.database import own_postgres
-from tests.conftest import new_database
+from tests.conftest import new_database, postgres
 from tests.defs.killed import STEPS, kill_at_each
 from tests.ingest.landing import events, land, truths
 from tests.proof import (
@@ -34,6 +36,7 @@ from tests.proof import (
     failing,
     faults,
     generated,
+    histories,
     jumping_clocks,
     killing,
     packed_copies,
@@ -278,6 +281,37 @@ def prove_clocks(folder: Path, n: int) -> list[Row]:
             for kind, of in compared.items()
         ),
     ]
+    return rows
+
+
+def prove_sources(folder: Path, n: int) -> list[Row]:
+    """Live through n drawn histories of tables, Delta tables and topics in two processes."""
+    template = folder / "template"
+    open_store(template).close()
+    each = [(histories.KINDS[i % len(histories.KINDS)], i) for i in range(n)]
+    parts = [each[k::2] for k in range(2)]
+    folders = [folder / f"part{k}" for k in range(2)]
+    found: dict[str, list[histories.Found]] = {kind: [] for kind in histories.KINDS}
+    with ExitStack() as opened:
+        # A transaction that is open in any database of a server delays what is read by transaction.
+        servers = [opened.enter_context(postgres()) for _ in parts]
+        pool = opened.enter_context(ProcessPoolExecutor(2, mp_context=forked.processes()))
+        done = pool.map(histories.live_part, folders, repeat(template), servers, parts)
+        for kind, one in (pair for part in done for pair in part):
+            found[kind].append(one)
+    rows, wrong = list[Row](), list[str]()
+    for kind, lived in found.items():
+        total = sum(lived, histories.Found())
+        wrong += [f"{kind}, history {one.seed}: {one}" for one in lived if one.wrong]
+        numbers = (
+            f"{len(lived)} histories, {total.n_rows:,} rows, {total.n_kills:,} kills",
+            f"{len(total.told):,} gone and told",
+            f"{len(total.twice)} twice, {len(total.strange)} strange, {len(total.unseen)} unseen",
+        )
+        rows.append(Row(f"{kind}: rows missed without a word", numbers, Goal(len(total.silent), 0)))
+    if wrong:
+        raise AssertionError("\n".join(wrong))
+    return rows
 
 
 def prove_strangers(folder: Path, n: int) -> list[Row]:
@@ -312,6 +346,7 @@ def main() -> int:
     parser.add_argument("--copies", type=int, default=200, help="so many refused files")
     parser.add_argument("--mixtures", type=int, default=50, help="so many of old and new copies")
     parser.add_argument("--jumps", type=int, default=500, help="so many jumps of the clock")
+    parser.add_argument("--histories", type=int, default=300, help="so many histories of sources")
     parser.add_argument("--strangers", type=int, default=2_000, help="so many of each kind")
     parser.add_argument("--requests", type=int, default=300, help="so many of each operation")
     parser.add_argument(
@@ -329,6 +364,7 @@ def main() -> int:
             "copies",
             "restores",
             "clocks",
+            "sources",
             "strangers",
         ],
     )
@@ -345,6 +381,7 @@ def main() -> int:
         "restores": lambda folder: prove_restores(folder, options.mixtures),
         "copies": lambda folder: prove_copies(folder, options.copies),
         "clocks": lambda folder: prove_clocks(folder, options.jumps),
+        "sources": lambda folder: prove_sources(folder, options.histories),
         "specs": lambda folder: prove_specs(folder, options.specs),
         "order": lambda folder: prove_any_order(folder, options.examples),
     }

@@ -130,7 +130,7 @@ def _files(choice: Choice, stream: str, format_: str) -> dict[str, Any]:
     if format_ == "sql":
         found: dict[str, Any] = {
             "sql": stream, "url_env": VARIABLE,
-            "cursor": {"column": "row_no", "kind": "id", "lookback": 10},
+            "cursor": {"column": "row_no", "kind": "id"},
         }  # fmt: skip
     else:
         found = {"path": f"landing/{stream}/*.{_ENDINGS[format_]}", "settle": "0s"}

@@ -31,6 +31,7 @@ from tests.proof import (
     failing,
     faults,
     generated,
+    histories,
     jumping_clocks,
     killing,
     restored,
@@ -247,3 +248,13 @@ def test_a_clock_that_jumps_loses_repeats_deletes_and_hides_nothing(tmp_path: Pa
         jumping_clocks.KINDS, 0
     )
     assert (found["jumps"], found["episodes told"] > 0, found["windows"]) == (8, True, 3)
+
+
+@pytest.mark.parametrize("kind", histories.KINDS)
+def test_no_row_of_a_drawn_history_of_a_source_is_missed_without_a_word(
+    kind: str, tmp_path: Path, empty_store: Path, pg_url: str
+) -> None:
+    found = histories.live(tmp_path / "lived", empty_store, kind, 1, pg_url, 6)
+
+    assert found.n_rows > 0
+    assert found.wrong == []

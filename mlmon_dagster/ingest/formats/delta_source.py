@@ -30,11 +30,13 @@ def poll_delta(
 
     def read(position: Position, folder: Path) -> Polled:
         table = _opened(source, project, store.storage_options)
-        if {**position, **table.position} == dict(position):
+        after = table.position
+        if {**position, **after} == dict(position):
             return Polled(position, ())
-        columns = table.columns(*wanted_names(spec, stream))
+        wanted, required = wanted_names(spec, stream)
+        table.check_columns(wanted, required)
         try:
-            rows, told = table.rows_after(position, columns)
+            rows, told = table.rows_after(position, wanted)
             batches = [
                 stage_rows(folder, part, label)
                 for label, part in _regrouped(rows, source.batch_rows)
@@ -42,7 +44,7 @@ def poll_delta(
         except (OSError, pa.ArrowException) as error:
             said = " ".join(str(error).split())
             raise StoreError(f"{source.label} cannot be read: {said[:300]}") from error
-        return Polled(table.position, batches, told)
+        return Polled(after, batches, told)
 
     identity = f"delta/{source.delta}"
     return poll(store, spec, stream, source.label, identity, f"delta:{source.delta}", read, now)
@@ -62,8 +64,8 @@ def check_delta(
         StoreError: If it cannot be read.
     """
     table = _opened(source, project, storage_options)
-    columns = table.columns(*wanted_names(spec, stream))
-    return f"{source.label}, version {table.position['version']}, {len(columns)} columns"
+    n_columns = table.check_columns(*wanted_names(spec, stream))
+    return f"{source.label}, version {table.position['version']}, {n_columns} columns"
 
 
 def _opened(

@@ -33,25 +33,33 @@ def poll_topic(
         with open_topic(name, source.label, config, variable, source.group) as topic:
             # Everything before the position that a look begins with is in the log.
             offsets = {int(number): at for number, at in position.get("offsets", {}).items()}
+            stored = position.get("marks", {}).items()
+            marks = {int(number): (int(at), str(mark)) for number, (at, mark) in stored}
             told = [topic.commit(offsets)]
-            ranges, gone = topic.new(offsets)
-            told.append(gone)
+            news = topic.find_new(offsets, marks)
+            told.append(news.notice)
+            marks = {n: mark for n, mark in marks.items() if n not in news.renewed}
+            offsets = {wanted.partition: wanted.first for wanted in news.ranges}
             batches: list[Batch] = []
-            for wanted in ranges:
-                offsets[wanted.partition] = wanted.first
+            for wanted in news.ranges:
                 while (first := offsets[wanted.partition]) < wanted.end:
                     if len(batches) >= MOST_BATCHES:
                         break
                     rest = type(wanted)(wanted.partition, first, wanted.end)
                     found = topic.messages(rest, source.batch_rows)
-                    after = found[-1][0] + 1 if len(found) == source.batch_rows else wanted.end
+                    after = found[-1].offset + 1 if len(found) == source.batch_rows else wanted.end
                     offsets[wanted.partition] = after
                     if found:
+                        marks[wanted.partition] = found[-1].offset, found[-1].mark
+                    lines = [_line(one.value) for one in found if one.value is not None]
+                    if lines:  # a tombstone holds no event
                         label = f"{wanted.partition}/{first}-{after - 1}"
-                        lines = [_line(value) for _, value in found]
                         batches.append(stage_lines(folder, lines, label))
-        after_all = {"offsets": {str(number): at for number, at in offsets.items()}}
-        return Polled(after_all, batches, " ".join(filter(None, told)))
+        position_after = {
+            "offsets": {str(number): at for number, at in offsets.items()},
+            "marks": {str(n): list(marks[n]) for n in sorted(marks) if n in offsets},
+        }
+        return Polled(position_after, batches, " ".join(filter(None, told)))
 
     identity = f"{source.config_env}/{source.kafka}"
     return poll(store, spec, stream, source.label, identity, f"kafka:{source.kafka}", read, now)
@@ -67,7 +75,7 @@ def check_topic(source: KafkaSource, variables: Variables) -> str:
     config = _config(source, variables)
     variable = source.config_env
     with open_topic(source.kafka, source.label, config, variable, source.group) as topic:
-        ranges, _ = topic.new({})
+        ranges = topic.find_new({}, {}).ranges
     waiting = sum(wanted.end - wanted.first for wanted in ranges)
     return f"{source.label}, {len(ranges)} partitions, {waiting} messages kept"
 

@@ -20,8 +20,8 @@ from mlmon_dagster.ingest.report import FileReport
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.sources import SqlSource, Stream
 from mlmon_dagster.store import Store
+from mlmon_dagster.store.source_ranges import RangeScan
 from mlmon_dagster.store.sources import (
-    Lookback,
     Position,
     SourceTable,
     find_table,
@@ -41,6 +41,7 @@ _PLAIN = {
 
 class _Scan(Protocol):
     label: str
+    notice: str
     position: Position
 
     def rows(self) -> Iterator[list[Sequence[object]]]: ...
@@ -55,10 +56,12 @@ class _Transactions:
     table: SourceTable
     before: Position
     label: str = ""
+    notice: str = ""
 
     def rows(self) -> Iterator[list[Sequence[object]]]:
         snapshot = take_snapshot(self.conn, self.source, self.table, self.before)
         self.position, self.label = snapshot.position, snapshot.label
+        self.notice = snapshot.notice
         if snapshot.where is not None:
             query = sa.select(*self.table.selected).select_from(self.table.clause)
             yield from map(list, stream_rows(self.conn, query.where(snapshot.where)))
@@ -77,14 +80,14 @@ def poll_table(
     def read(position: Position, folder: Path) -> Polled:
         with source_connection(_url(source, variables), source.url_env) as conn:
             table = find_table(conn, source, *wanted_names(spec, stream))
-            kind = _Transactions if source.cursor.kind == "xmin" else Lookback
+            kind = _Transactions if source.cursor.kind == "xmin" else RangeScan
             scan: _Scan = kind(conn, source, table, position)
             names = [str(column.key) for column in table.selected]
             batches = [
                 stage_rows(folder, _as_table(names, rows), scan.label)
                 for rows in _regrouped(scan.rows(), source.batch_rows)
             ]
-            return Polled(scan.position, batches)
+            return Polled(scan.position, batches, scan.notice)
 
     identity = f"{source.url_env}/{source.sql}/{source.cursor.kind}/{source.cursor.column}"
     return poll(store, spec, stream, source.label, identity, f"sql:{source.sql}", read, now)

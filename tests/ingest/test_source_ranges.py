@@ -1,0 +1,288 @@
+"""A table with an id or a time: wherever a row appears, it is seen, read and, if it must, told."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from mlmon_dagster.ingest import IngestReport
+from mlmon_dagster.store import Store, source_ranges
+from mlmon_dagster.store.sources import load_cursor
+from mlmon_dagster.store.state.schema import source_cursor
+from tests.ingest.landing import NOW
+from tests.ingest.sql_world import Sources, ids_of, poll, sql_spec
+
+COLUMNS = (
+    "n bigint, changed {time}, id text, at text, score {number}, decision int, age {number}, "
+    "region text"
+)
+BY = {"id": "n", "time": "changed"}
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def sources(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Sources]:
+    if request.param == "postgres":
+        opened = Sources(request.getfixturevalue("pg_url"))
+        columns = COLUMNS.format(time="timestamptz", number="float8")
+    else:
+        (tmp_path / "source.db").touch()
+        opened = Sources(f"sqlite:///{tmp_path / 'source.db'}")
+        columns = COLUMNS.format(time="text", number="real")
+    opened.create(columns)
+    yield opened
+    opened.engine.dispose()
+
+
+def moment(n: int) -> str:
+    return f"2024-02-{1 + n // 1440:02d} {n // 60 % 24:02d}:{n % 60:02d}:00"
+
+
+def add(sources: Sources, *numbers: int, prefix: str = "p", **changed: Any) -> None:
+    """Insert rows whose id and time of change grow with their number."""
+    with sources.engine.begin() as conn:
+        for n in numbers:
+            row = {"n": n, "changed": moment(n), "score": 0.5, **changed}
+            conn.execute(
+                sa.text(
+                    f"INSERT INTO scores VALUES (:n, :changed, '{prefix}{n}', "
+                    "'2024-02-01T08:00:00Z', :score, 1, 30, 'north')"
+                ),
+                row,
+            )
+
+
+def told(report: IngestReport) -> str:
+    return " ".join(file.message for file in report.files if file.status == "skipped")
+
+
+def cursor_rows(store: Store) -> list[Any]:
+    with store.state.connect() as conn:
+        return list(conn.execute(sa.select(source_cursor)))
+
+
+def names(*numbers: int, prefix: str = "p") -> list[str]:
+    return [f"{prefix}{n}" for n in numbers]
+
+
+@pytest.mark.parametrize("kind", BY)
+@pytest.mark.parametrize(
+    "far",
+    [
+        {"n": 2**63 - 1, "changed": "2062-01-01 00:00:00"},
+        {"n": 10**12, "changed": "9999-12-31 23:59:59"},
+    ],
+)
+def test_a_row_of_the_far_future_makes_no_stream_deaf(
+    store: Store, project: Path, sources: Sources, kind: str, far: dict[str, Any]
+) -> None:
+    spec = sql_spec({"column": BY[kind], "kind": kind})
+    add(sources, *range(10))
+    add(sources, 10, **far)
+    poll(store, spec, project, sources.url)
+    for n in range(11, 91, 20):
+        add(sources, *range(n, n + 20))
+        report = poll(store, spec, project, sources.url)
+        assert (report.total("n_new"), report.total("n_duplicate")) == (20, 0)
+
+    assert len(ids_of(store, spec)) == 91
+
+
+@pytest.mark.parametrize("kind", BY)
+def test_a_table_that_is_emptied_and_counted_from_1_again_is_read_and_told(
+    store: Store, project: Path, sources: Sources, kind: str
+) -> None:
+    spec = sql_spec({"column": BY[kind], "kind": kind})
+    add(sources, *range(35))
+    poll(store, spec, project, sources.url)
+    sources.run("DELETE FROM scores")
+    add(sources, *range(24), prefix="q")
+
+    report = poll(store, spec, project, sources.url)
+
+    assert report.total("n_new") == 24
+    assert len(ids_of(store, spec)) == 35 + 24
+    assert "at least 35 rows that were read are changed or no longer there" in told(report)
+    assert "an unknown number" in told(report)
+
+
+def test_a_table_that_is_filled_anew_with_the_ids_that_it_had_is_read_again(
+    store: Store, project: Path, sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source_ranges, "LEAST_ROWS", 10)
+    monkeypatch.setattr(source_ranges, "MOST_MARKS", 20)
+    spec = sql_spec({"column": "n", "kind": "id"})
+    add(sources, *range(200))
+    poll(store, spec, project, sources.url)
+    sources.run("DELETE FROM scores")
+    add(sources, *range(200), prefix="q")
+
+    reports = [poll(store, spec, project, sources.url) for _ in range(2)]
+
+    assert len(ids_of(store, spec)) == 400
+    assert "an unknown number" in told(reports[0])
+
+
+@pytest.mark.parametrize("kind", BY)
+def test_as_many_rows_in_place_of_those_that_were_read_are_seen(
+    store: Store, project: Path, sources: Sources, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source_ranges, "MOST_MARKS", 0)  # by count and sum alone
+    spec = sql_spec({"column": BY[kind], "kind": kind})
+    add(sources, 1, 3, 5, 7)
+    poll(store, spec, project, sources.url)
+    sources.run("DELETE FROM scores WHERE n IN (3, 5)")
+    add(sources, 2, 6)  # the sum is the same
+
+    poll(store, spec, project, sources.url)
+
+    assert ids_of(store, spec) == names(1, 2, 3, 5, 6, 7)
+
+
+@pytest.mark.parametrize("kind", BY)
+def test_a_row_that_commits_late_is_found_however_far_behind(
+    store: Store, project: Path, sources: Sources, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source_ranges, "LEAST_ROWS", 10)
+    monkeypatch.setattr(source_ranges, "MOST_MARKS", 20)
+    spec = sql_spec({"column": BY[kind], "kind": kind})
+    add(sources, *range(0, 400, 2))
+    poll(store, spec, project, sources.url)
+    add(sources, 31)
+
+    report = poll(store, spec, project, sources.url)
+
+    assert report.total("n_new") == 1
+    assert 0 < report.total("n_duplicate") <= 20, "the range around it alone is read again"
+    assert "rows around them are read again" in told(report)
+    assert told(poll(store, spec, project, sources.url)) == ""
+
+
+def test_rows_without_an_id_or_time_are_read_once(
+    store: Store, project: Path, sources: Sources
+) -> None:
+    spec = sql_spec({"column": "n", "kind": "id"})
+    add(sources, 1, 2)
+    add(sources, 3, n=None)
+    poll(store, spec, project, sources.url)
+    add(sources, 4, n=None)
+
+    report = poll(store, spec, project, sources.url)
+
+    assert (report.total("n_new"), report.total("n_duplicate")) == (1, 0)
+    assert ids_of(store, spec) == names(1, 2, 3, 4)
+
+
+def test_many_rows_of_one_time_come_in_several_looks(
+    store: Store, project: Path, sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source_ranges, "LEAST_ROWS", 3)
+    monkeypatch.setattr(source_ranges, "MOST_MARKS", 0)
+    spec = sql_spec({"column": "changed", "kind": "time"})
+    for first in range(0, 40, 10):
+        add(sources, *range(first, first + 10), changed=moment(0))
+        poll(store, spec, project, sources.url)
+
+    assert len(ids_of(store, spec)) == 40
+
+
+def test_an_update_that_moves_its_time_is_seen(
+    store: Store, project: Path, sources: Sources
+) -> None:
+    spec = sql_spec({"column": "changed", "kind": "time"})
+    add(sources, *range(5))
+    poll(store, spec, project, sources.url)
+    sources.run(f"UPDATE scores SET score = 0.9, changed = '{moment(60)}' WHERE n = 2")
+
+    report = poll(store, spec, project, sources.url)
+
+    assert (report.total("n_conflict"), report.total("n_duplicate")) == (1, 0)
+
+
+def test_postgres_shows_an_update_in_place_however_far_behind(
+    store: Store, project: Path, sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source_ranges, "LEAST_ROWS", 10)
+    monkeypatch.setattr(source_ranges, "MOST_MARKS", 20)
+    is_postgres = sources.engine.dialect.name == "postgresql"
+    spec = sql_spec({"column": "n", "kind": "id"})
+    add(sources, *range(200))
+    poll(store, spec, project, sources.url)
+    sources.run("UPDATE scores SET score = 0.9 WHERE n = 2")
+
+    report = poll(store, spec, project, sources.url)
+
+    assert report.total("n_conflict") == int(is_postgres), "as documented, not by other databases"
+
+
+def test_what_changed_all_over_a_table_is_read_again_in_turns(
+    store: Store, project: Path, sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"LEAST_ROWS": 5, "MOST_MARKS": 10, "MOST_AGAIN": 30}.items():
+        monkeypatch.setattr(source_ranges, name, value)
+    spec = sql_spec({"column": "n", "kind": "id"})
+    add(sources, *range(0, 400, 2))
+    poll(store, spec, project, sources.url)
+    add(sources, *range(1, 400, 20))
+
+    reports = [poll(store, spec, project, sources.url) for _ in range(9)]
+
+    assert len(ids_of(store, spec)) == 220
+    assert all(report.total("n_duplicate") <= 30 + 2 * 10 for report in reports)
+    assert "more are read again at the next looks" in told(reports[0])
+    assert told(reports[-1]) == ""
+
+
+def test_ranges_of_a_large_table_are_counted_in_turns(
+    store: Store, project: Path, sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"LEAST_ROWS": 5, "MOST_MARKS": 10, "MOST_COUNTED": 40}.items():
+        monkeypatch.setattr(source_ranges, name, value)
+    spec = sql_spec({"column": "n", "kind": "id"})
+    add(sources, *range(0, 400, 2))
+    poll(store, spec, project, sources.url)
+    add(sources, 201)
+
+    reports = [poll(store, spec, project, sources.url) for _ in range(12)]
+
+    assert [report.total("n_new") for report in reports].count(1) == 1
+    assert "p201" in ids_of(store, spec)
+
+
+def test_what_is_noted_of_a_table_stays_small(
+    store: Store, project: Path, sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"LEAST_ROWS": 2, "MOST_RANGES": 20, "MOST_MARKS": 10}.items():
+        monkeypatch.setattr(source_ranges, name, value)
+    spec = sql_spec({"column": "n", "kind": "id"})
+    for first in range(0, 300, 30):
+        add(sources, *range(first, first + 30))
+        poll(store, spec, project, sources.url)
+    poll(store, spec, project, sources.url)
+
+    position = load_cursor(store.state, spec.model, "predictions").position
+
+    assert len(position["ranges"]) <= 2 * 20 + 10
+    assert sum(tally[0] for _, tally, *_ in position["ranges"]) == 300
+    assert len(json.dumps(position)) < 5_000
+
+
+def test_a_look_at_a_table_where_nothing_changed_writes_nothing(
+    store: Store, project: Path, sources: Sources
+) -> None:
+    spec = sql_spec({"column": "n", "kind": "id"})
+    add(sources, *range(5))
+    for _ in range(2):
+        poll(store, spec, project, sources.url)
+    before = cursor_rows(store)
+    tomorrow = NOW + dt.timedelta(days=1)
+
+    report = poll(store, spec, project, sources.url, now=tomorrow)
+
+    assert report.files == ()
+    assert cursor_rows(store) == before
