@@ -18,7 +18,6 @@ import decimal
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -53,7 +52,7 @@ class Range:
         is_doubtful: Whether it is to be read again though it may seem as it was.
     """
 
-    low: Any = None
+    low: object = None
     tally: tuple[int, ...] = (0,)
     marks: frozenset[str] | None = None
     is_doubtful: bool = False
@@ -93,7 +92,7 @@ class RangeScan:
             self._kind = _Named(kind_of(self.conn, full, name) or "text")
             self._knows_updates = has_transactions(self.conn, full)
 
-    def rows(self) -> Iterator[list[Sequence[Any]]]:
+    def rows(self) -> Iterator[list[Sequence[object]]]:
         """Yield the rows that are new or changed, in lists; known ones of ranges that changed."""
         newest = self.conn.execute(sa.select(self._shown(sa.func.max(self._column)))).scalar()
         self.label = f"{self.source.cursor.kind}-{newest}"
@@ -146,7 +145,7 @@ class RangeScan:
         is_read: Sequence[bool],
         seen: Mapping[int, set[str]],
         still: Mapping[int, set[str]],
-    ) -> Iterator[list[Sequence[Any]]]:
+    ) -> Iterator[list[Sequence[object]]]:
         """Yield the rows of some pieces that are not known; note the hashes of all of them."""
         wanted = [i for i, piece in enumerate(pieces) if is_read[i] and piece.n_rows]
         if not wanted:
@@ -194,7 +193,7 @@ class RangeScan:
                 pieces[i] = replace(pieces[i], tally=tally)
         return pieces, parents
 
-    def _boundaries(self, ranges: Sequence[Range], i: int, size: int) -> Iterator[Any]:
+    def _boundaries(self, ranges: Sequence[Range], i: int, size: int) -> Iterator[object]:
         """Yield values of a range that cut it into pieces; rows of one value stay together."""
         columns: tuple[Expression, ...] = (self._shown(self._column), sa.func.count())
         query = sa.select(*columns).where(self._within(ranges, [i]))
@@ -291,7 +290,7 @@ class RangeScan:
         # Python has no year 12024 and no infinity, and a boundary may be one.
         return sa.cast(value, sa.Text) if self._is_postgres else value
 
-    def _value(self, low: Any) -> Expression:
+    def _value(self, low: object) -> Expression:
         value = _decode(low)
         return sa.literal(value) if self._kind is None else sa.cast(sa.literal(value), self._kind)
 
@@ -304,7 +303,7 @@ class _Named(sa.types.UserDefinedType[str]):
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def get_col_spec(self, **_options: Any) -> str:
+    def get_col_spec(self, **_options: object) -> str:
         return self.name
 
 
@@ -416,12 +415,12 @@ def _merge(ranges: Sequence[Range]) -> list[Range]:
     return merged
 
 
-def _mark(row: Sequence[Any]) -> str:
+def _mark(row: Sequence[object]) -> str:
     digest = hashlib.blake2b(repr(tuple(row)).encode(errors="replace"), digest_size=8).digest()
     return base64.b85encode(digest).decode()
 
 
-def _encode_ranges(ranges: Sequence[Range]) -> list[list[Any]]:
+def _encode_ranges(ranges: Sequence[Range]) -> list[list[object]]:
     return [
         [
             one.low,
@@ -448,11 +447,11 @@ def _decode_marks(marks: str | None) -> frozenset[str] | None:
     return frozenset(marks[at : at + _MARK_LENGTH] for at in starts)
 
 
-def _encode(value: Any) -> Any:
+def _encode(value: object) -> object:
     if isinstance(value, dt.datetime):
         return {"time": value.isoformat()}
     return int(value) if isinstance(value, decimal.Decimal) else value
 
 
-def _decode(value: Any) -> Any:
+def _decode(value: object) -> object:
     return dt.datetime.fromisoformat(value["time"]) if isinstance(value, dict) else value
