@@ -144,7 +144,10 @@ def live_through(
         if chance < 0.6:
             look()
         elif chance < 0.75:
-            found.n_kills += _die(world, store, project, rng.choice(STEPS))
+            lived = _die(world, store, project, rng.choice(STEPS))
+            found.n_kills += lived is None
+            if lived is not None:
+                words.update("lost" for file in lived.files if " lost" in file.message)
             is_dirty = True
         elif chance < 0.8:
             shutil.rmtree(store.folder / "staging", ignore_errors=True)
@@ -176,19 +179,20 @@ def live_through(
     return found
 
 
-def _die(world: World, store: Store, project: Path, step: str) -> int:
+def _die(world: World, store: Store, project: Path, step: str) -> IngestReport | None:
+    """Look and die at a step; return the report of a look that did not come by it."""
+
     def die(reached: str) -> None:
         if reached == step:
             raise Killed
 
     crash_points.on_reached = die
     try:
-        world.look(store, project)
+        return world.look(store, project)
     except Killed:
-        return 1
+        return None
     finally:
         crash_points.on_reached = None
-    return 0
 
 
 FAR_TIMES = ("2062-01-01 00:00:00", "2999-12-31 23:59:59", "9999-01-01 00:00:00")
