@@ -281,7 +281,6 @@ def prove_clocks(folder: Path, n: int) -> list[Row]:
             for kind, of in compared.items()
         ),
     ]
-    return rows
 
 
 def prove_sources(folder: Path, n: int) -> list[Row]:
