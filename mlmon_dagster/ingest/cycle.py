@@ -53,6 +53,7 @@ from mlmon_dagster.spec.sources import STREAMS, FileSource, Stream
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.erasure.erase import repeat_undone
 from mlmon_dagster.store.moments import begin_moment, check_tables
+from mlmon_dagster.store.sources import forget_notice
 from mlmon_dagster.store.state import erased_ids, manifest
 from mlmon_dagster.store.state.crash_points import reached
 from mlmon_dagster.store.state.erased_ids import Erased
@@ -200,6 +201,8 @@ class _Ingest:
         is_resuming = any(item.staged for item in work.queue)
         if self.again or is_resuming or self.store.root.is_local:  # else the daily upkeep does it
             kept_rows.sweep(self.store, self.spec.model)
+        for stream in {report.stream for report in work.reports if report.status == "skipped"}:
+            forget_notice(self.store.state, self.spec.model, stream, self.now)
         n_waiting = sum(report.status == "waiting" for report in self.reports)
         manifest.note_backlog(
             self.store.state, self.spec.model, self._backlog(left, work.waiting, looked_at)

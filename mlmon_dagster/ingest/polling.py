@@ -111,21 +111,25 @@ def poll(
     """
     try:
         cursor = sources.load_cursor(store.state, spec.model, stream)
-        position = _sure(store, spec, stream, cursor)
-        if position is None:
+        stored = _sure(store, spec, stream, cursor)
+        if stored is None:
             return []
+        position, untold = sources.split_notice(stored)
         if position.get("source") != identity:
             position = {}
         found = read(position, staging_folder(store, spec.model, stream))
-        after = {**found.after, "source": identity}
         reached("source.staged")
+        # What was found is noted with the position: a look that is killed leaves it to the next.
+        notice = " ".join(dict.fromkeys(filter(None, (untold, found.notice))))
+        after = sources.with_notice({**found.after, "source": identity}, notice)
         if found.batches or SourceCursor(after) != cursor:
-            _note(store, spec, stream, name, position, after, found.batches, now)
+            before = sources.with_notice(position, untold)
+            _note(store, spec, stream, name, before, after, found.batches, now)
         reached("source.noted")
     except (ConfigError, StoreError) as error:
         return [FileReport(stream, label, "failed", reason="source_failed", message=str(error))]
-    if found.notice:
-        return [FileReport(stream, label, "skipped", message=f"{label}: {found.notice}")]
+    if notice:
+        return [FileReport(stream, label, "skipped", message=f"{label}: {notice}")]
     return []
 
 

@@ -41,6 +41,7 @@ FETCH_ROWS = 20_000
 _CONNECT_SECONDS = 10
 Position = Mapping[str, Any]
 Expression = sa.ColumnElement[Any]  # of a column of whatever type
+_UNTOLD = "untold"  # key of a position
 _OLDEST = 13
 _HORIZON = sa.text(
     "SELECT pg_snapshot_xmin(s)::text::bigint, pg_snapshot_xmax(s)::text::bigint "
@@ -291,6 +292,27 @@ def save_cursor(
         "updated_at": now,
     }
     upsert(conn, source_cursor, [row])
+
+
+def with_notice(position: Position, notice: str) -> Position:
+    """Return a position with what people have to know of it and were not told yet."""
+    return {**position, _UNTOLD: notice} if notice else position
+
+
+def split_notice(position: Position) -> tuple[Position, str]:
+    """Return a position without what people were not told yet, and that."""
+    rest = {key: value for key, value in position.items() if key != _UNTOLD}
+    return rest, str(position.get(_UNTOLD, ""))
+
+
+def forget_notice(engine: sa.Engine, model: str, stream: str, now: dt.datetime) -> None:
+    """Note that people were told what a look at a source found; the ingest's lock must be held."""
+    cursor = load_cursor(engine, model, stream)
+    position, _ = split_notice(cursor.position)
+    pending = None if cursor.pending is None else split_notice(cursor.pending)[0]
+    if SourceCursor(position, pending, cursor.batches) != cursor:
+        with engine.begin() as conn:
+            save_cursor(conn, model, stream, position, now, pending=pending, batches=cursor.batches)
 
 
 class _TransactionId(sa.types.UserDefinedType[int]):

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from mlmon_dagster.ingest import IngestReport
 from mlmon_dagster.store import Store, source_ranges
 from mlmon_dagster.store.sources import load_cursor
+from mlmon_dagster.store.state import crash_points
 from mlmon_dagster.store.state.schema import source_cursor
 from tests.ingest.landing import NOW
 from tests.ingest.sql_world import Sources, ids_of, poll, sql_spec
@@ -109,6 +110,32 @@ def test_a_table_that_is_emptied_and_counted_from_1_again_is_read_and_told(
     assert len(ids_of(store, spec)) == 35 + 24
     assert "at least 35 rows that were read are changed or no longer there" in told(report)
     assert "an unknown number" in told(report)
+
+
+@pytest.mark.parametrize("step", ["source.staged", "source.noted", "ingest.staged"])
+def test_what_a_killed_look_found_is_told_by_the_next_one_and_then_no_more(
+    store: Store, project: Path, sources: Sources, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = sql_spec({"column": "n", "kind": "id"})
+    add(sources, *range(35))
+    poll(store, spec, project, sources.url)
+    sources.run("DELETE FROM scores")
+    add(sources, *range(24), prefix="q")
+
+    def die(reached: str) -> None:
+        if reached == step:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as dying:
+        dying.setattr(crash_points, "on_reached", die)
+        with pytest.raises(KeyboardInterrupt):
+            poll(store, spec, project, sources.url)
+    reports = [poll(store, spec, project, sources.url) for _ in range(3)]
+
+    assert len(ids_of(store, spec)) == 35 + 24
+    gone = ["at least 35 rows" in told(report) for report in reports]
+    assert sum(gone) == 1
+    assert told(reports[-1]) == ""
 
 
 def test_a_table_that_is_filled_anew_with_the_ids_that_it_had_is_read_again(
