@@ -188,7 +188,10 @@ def _describe(model: str, common: Moment | None, beside: Sequence[Moment]) -> st
 def _why_other(table: Location, mark: str) -> str:
     """Say how a table lacks a commit that the database knows; nothing if it has it."""
     number, _, digest = mark.partition(" ")
-    content = _commit(table, int(number)).read()
+    try:
+        content = _commit(table, int(number)).read()
+    except NotADirectoryError:
+        return ""  # something is in the table's way, which is said by whoever opens it
     if content is not None:
         same = hashlib.sha256(content).hexdigest() == digest
         # One that is damaged is named, with what mends it, by whoever opens the table.

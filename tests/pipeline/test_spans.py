@@ -443,6 +443,8 @@ def test_spans_go_with_their_age(project: Project) -> None:
     spec = spec_from_mapping({**SPEC, "retention": {"spans": "1d"}})
     land(project, events(), "e.jsonl", "landing")
     land(project, all_spans(), "s.jsonl", "spans/loan")
+    newer = {**events()[0], "id": "newer", "at": (NOW - dt.timedelta(hours=1)).isoformat()}
+    land(project, [newer], "newer.jsonl", "landing")  # old is what is older than the newest
     look(project, spec)
     gone = [r for r in maintain(project.store, spec, NOW) if r.what.startswith("spans before")]
     assert [r.rows for r in gone] == [len(all_spans())]
