@@ -106,7 +106,9 @@ class Spans:
         self._joins = {m: s.attribute or PREDICTION_ID for m, s in declared.items() if s}
         self._kept = {m: s.kept for m, s in declared.items() if s}
         self._services = {s.service: m for m, s in declared.items() if s and s.service}
-        self._kept_for = {m: _kept_for(spec) for spec in specs if (m := spec.model) in declared}
+        self._kept_for = {
+            m: _find_retention(spec) for spec in specs if (m := spec.model) in declared
+        }
         self._wanted = _WANTED.union(self._joins.values(), *self._kept.values())
         self._collector = collector
 
@@ -184,7 +186,7 @@ class Spans:
         return model if model in self._joins else None
 
 
-def _kept_for(spec: ModelSpec) -> int:
+def _find_retention(spec: ModelSpec) -> int:
     """Return for how many nanoseconds a model keeps spans; what is older would be deleted."""
     ages = (spec.retention.spans, spec.retention.of_dataset(PRODUCTION))
     seconds = min((age.total_seconds() for age in ages if age is not None), default=None)

@@ -124,13 +124,13 @@ def silence_facts(work: Work, windows: Sequence[Window]) -> list[dict[str, objec
         last = window_state.last_served(engine, spec.model, first)
         following = window_state.next_touched(engine, spec.model, end)
         since = first if last is None else last.window_start
-        calendar = _learn_calendar(work, since)
+        calendar, limit = _learn_usual(work, since)
         around = {
             "last_before": None if last is None else last.last_event_time or last.window_start,
             "next_after": None if following is None else following.first_event_time,
             "is_followed": following is not None and following.first_event_time is None,
             "calendar": calendar,
-            "silence_limit": _learn_limit(work, calendar, since),
+            "silence_limit": limit,
         }
     return [
         {
@@ -142,17 +142,20 @@ def silence_facts(work: Work, windows: Sequence[Window]) -> list[dict[str, objec
     ]  # fmt: skip
 
 
-def _learn_calendar(work: Work, since: dt.datetime) -> Calendar | None:
-    """Learn when predictions come, from twelve weeks before a moment on.
+def _learn_usual(work: Work, since: dt.datetime) -> tuple[Calendar | None, float | None]:
+    """Learn when predictions come, and which silence is too long, from twelve weeks before on.
 
     Args:
         work: The model.
         since: The last event before what is looked at, or the first window of it.
+
+    Returns:
+        The calendar, None for windows that have none; and the limit as of `_learn_limit`.
     """
     engine, spec = work.project.store.state, work.spec
     n_places = PLACES.get(spec.time.granularity)
     if n_places is None:
-        return None
+        return None, None
     production_start = first_window(spec.time).start
     start = max(since - (WEEKS + 1) * _WEEK, production_start)
     windows = windows_between(spec.time, start, work.now + _WEEK)
@@ -161,7 +164,8 @@ def _learn_calendar(work: Work, since: dt.datetime) -> Calendar | None:
     if start < production_start + MIN_WEEKS * _WEEK:
         most = (WEEKS + 1) * n_places
         before = window_state.touched_before(engine, spec.model, production_start, most)
-    return build_calendar(spec, windows, served, before, work.now)
+    calendar = build_calendar(spec, windows, served, before, work.now)
+    return calendar, _learn_limit(spec, calendar, [s for s in served if s.window_start < since])
 
 
 def build_calendar(
@@ -203,15 +207,13 @@ def build_calendar(
     )
 
 
-def _learn_limit(work: Work, calendar: Calendar | None, since: dt.datetime) -> float | None:
+def _learn_limit(
+    spec: ModelSpec, calendar: Calendar, served: Sequence[ServedWindow]
+) -> float | None:
     """Return after how many seconds hourly windows are silent too long; None if it is declared."""
-    spec = work.spec
     monitor = spec.monitors.freshness
-    is_declared = "no_data_for" in monitor.model_fields_set
-    if calendar is None or is_declared or spec.time.granularity != "hour":
+    if "no_data_for" in monitor.model_fields_set or spec.time.granularity != "hour":
         return None
-    engine, start = work.project.store.state, dt.datetime.fromtimestamp(calendar.edges[0], dt.UTC)
-    served = window_state.served_windows(engine, spec.model, start, since)
     known = [
         (last.timestamp(), now.came_at.timestamp())
         for before, now in pairwise(served)

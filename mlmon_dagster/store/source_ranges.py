@@ -94,7 +94,9 @@ class RangeScan:
 
     def rows(self) -> Iterator[list[Sequence[object]]]:
         """Yield the rows that are new or changed, in lists; known ones of ranges that changed."""
-        newest = self.conn.execute(sa.select(self._shown(sa.func.max(self._column)))).scalar()
+        newest = self.conn.execute(
+            sa.select(self._cast_to_text(sa.func.max(self._column)))
+        ).scalar()
         self.label = f"{self.source.cursor.kind}-{newest}"
         ranges = _decode_ranges(self.before)
         turn = int(self.before.get("turn", 0)) % len(ranges)
@@ -116,10 +118,8 @@ class RangeScan:
         seen: dict[int, set[str]] = {i: set() for i in kept if is_read[i]}
         still: dict[int, set[str]] = {i: set() for i in read}
         yield from self._read(ranges, pieces, parents, is_read, seen, still)
-        after = [
-            replace(piece, marks=frozenset(seen[i]) if i in seen else _kept(piece, i in kept))
-            for i, piece in enumerate(pieces)
-        ]
+        marks = {i: frozenset(seen[i]) if is_read[i] else pieces[i].marks for i in kept}
+        after = [replace(piece, marks=marks.get(i)) for i, piece in enumerate(pieces)]
         gone = {i: len(ranges[i].marks or ()) - len(still[i]) for i in read}
         n_known = sum(len(ranges[i].marks or ()) for i in read)
         if not self._knows_updates and n_known and 2 * sum(gone.values()) >= n_known:
@@ -150,7 +150,7 @@ class RangeScan:
         wanted = [i for i, piece in enumerate(pieces) if is_read[i] and piece.n_rows]
         if not wanted:
             return
-        shown = (*self.table.selected, self._shown(self._column), self._number(pieces))
+        shown = (*self.table.selected, self._cast_to_text(self._column), self._number(pieces))
         query = sa.select(*shown).where(self._within(pieces, wanted))
         for rows in stream_rows(self.conn, query):
             fresh = []
@@ -195,7 +195,7 @@ class RangeScan:
 
     def _boundaries(self, ranges: Sequence[Range], i: int, size: int) -> Iterator[object]:
         """Yield values of a range that cut it into pieces; rows of one value stay together."""
-        columns: tuple[Expression, ...] = (self._shown(self._column), sa.func.count())
+        columns: tuple[Expression, ...] = (self._cast_to_text(self._column), sa.func.count())
         query = sa.select(*columns).where(self._within(ranges, [i]))
         query = query.group_by(self._column).order_by(self._column)
         held = 0
@@ -286,7 +286,7 @@ class RangeScan:
             found.append(sa.and_(*ends))
         return sa.or_(*found)
 
-    def _shown(self, value: Expression) -> Expression:
+    def _cast_to_text(self, value: Expression) -> Expression:
         # Python has no year 12024 and no infinity, and a boundary may be one.
         return sa.cast(value, sa.Text) if self._is_postgres else value
 
@@ -359,10 +359,6 @@ def _choose_marked(pieces: Sequence[Range], is_read: Sequence[bool]) -> set[int]
             kept.add(i)
             n_marks += piece.n_rows
     return kept
-
-
-def _kept(piece: Range, is_marked: bool) -> frozenset[str] | None:
-    return piece.marks if is_marked else None
 
 
 def _notice(
