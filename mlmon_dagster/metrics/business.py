@@ -26,7 +26,7 @@ from mlmon_dagster.metrics.performance.weighted_back import (
     leave_out_exempt,
     replace_rows,
 )
-from mlmon_dagster.metrics.rectified import METHOD
+from mlmon_dagster.metrics.rectified import METHOD, mean
 from mlmon_dagster.metrics.skewed_means import FEWEST_BESIDE_ZERO, Sizes, skewed_mean_interval
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 
@@ -147,7 +147,7 @@ def _expected_value(
             -costs["tp"] * d - costs["fn"] * (1 - d),
             -costs["fp"] * d - costs["tn"] * (1 - d),
         )
-        ends = part.mean(worth, high=-min(costs.values()), low=-max(costs.values()))
+        ends = mean(part.strata, worth, low=-max(costs.values()), high=-min(costs.values()))
         weighed = f"{METHOD}@{version.partition('@')[2]}"
         found = replace_rows(found, part.places, ends, weighed)
     return found

@@ -16,6 +16,7 @@ The interval combines Wilson's of each stratum by square-and-add, which is MOVER
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -29,7 +30,8 @@ METHOD = "post-stratified-1"
 GROUPS = 10  # of scores, at most, on each side of the decision
 PER_GROUP = 10  # labels
 _GAP = 4.0  # natural logarithm of how unlikely a stretch without labels is, if it is no rule
-_STEPS = 40  # halvings of an interval
+_STEPS = 32  # halvings of an interval
+_AT_ONCE = 1 << 20  # numbers that several ratios of the same cells are found at once from
 _NEWTON = 20
 _SMOOTH = 4.0  # labels that what the score says is worth, where the variance is taken
 _FARTHEST = 60.0  # logits
@@ -96,6 +98,15 @@ class Strata(NamedTuple):
         among_labelled = rate(self.add(self.labelled * self.expected), n)
         moved = rate(self.add(self.successes), n) + among_all - among_labelled
         return np.where(n > 0, moved, among_all)
+
+    def repeat(self, times: int) -> Strata:
+        """Return as many times its cells, one set behind the other."""
+        rows, labelled, successes, expected, doubt = (
+            np.tile(values, (times, 1))
+            for values in (self.rows, self.labelled, self.successes, self.expected, self.doubt)
+        )
+        group = np.tile(self.group, (times, 1))
+        return Strata(rows, labelled, successes, group, expected, self.size, self.logit, doubt)
 
     def unlabelled_share(self) -> Floats:
         """Return the share of the rows that are in strata without a label, (C,)."""
@@ -211,9 +222,9 @@ def recalibrate(
     return 1 / (1 + np.exp(-np.clip(a + b * x, -30, 30))), np.hstack([bb, -ab, aa]) / scale
 
 
-Worth = tuple[
-    ArrayLike, ArrayLike
-]  # of a row of each bin that comes true, and of one that does not
+# Of a row of each bin that comes true, and of one that does not.
+Worth = tuple[ArrayLike, ArrayLike]
+WHOLE: Worth = (1.0, 1.0)  # every row counts as one
 
 
 class _Rates(NamedTuple):
@@ -289,7 +300,7 @@ def _mean(strata: Strata, rates: _Rates, worth: Worth) -> _Mean:
     return _Mean(value, slope, spread, by_bin, (by_intercept, by_slope))
 
 
-def mean(strata: Strata, worth: Worth, low: float = 0.0, high: float = 1.0) -> Interval:
+def mean(strata: Strata, worth: Worth, low: ArrayLike = 0.0, high: ArrayLike = 1.0) -> Interval:
     """Mean over all rows of what a row is worth by whether it comes true; (1, 0) is their rate.
 
     Args:
@@ -301,11 +312,43 @@ def mean(strata: Strata, worth: Worth, low: float = 0.0, high: float = 1.0) -> I
     Returns:
         NaN of cells without a label.
     """
-    return ratio(strata, worth, (1.0, 1.0), low, high)
+    return ratio(strata, worth, WHOLE, low, high)
+
+
+class Asked(NamedTuple):
+    """A ratio that is asked for, see `ratio`; a mean if nothing is below."""
+
+    above: Worth
+    below: Worth = WHOLE
+    low: float = 0.0
+    high: float = 1.0
+
+
+def ratios(strata: Strata, asked: Sequence[Asked]) -> list[Interval]:
+    """Return several ratios of the same cells, as `ratio` does one by one.
+
+    Few cells take numpy as long as many, so they are found together, as if of so many more cells.
+    """
+    cells, times = len(strata.rows), len(asked)
+    if strata.rows.size * times > _AT_ONCE:
+        return [ratio(strata, *one) for one in asked]
+
+    def stacked(worths: Iterable[Worth]) -> Worth:
+        of_true, of_false = zip(*worths, strict=True)
+        return repeated(of_true), repeated(of_false)
+
+    def repeated(values: Iterable[ArrayLike]) -> Floats:
+        return np.concatenate([np.broadcast_to(x, strata.rows.shape) for x in values])
+
+    low, high = (np.repeat([getattr(one, end) for one in asked], cells) for end in ("low", "high"))
+    above, below = (stacked(getattr(one, part) for one in asked) for part in ("above", "below"))
+    found = ratio(strata.repeat(times), above, below, low, high)
+    each = [np.split(values, times) for values in found]
+    return [Interval(*ends) for ends in zip(*each, strict=True)]
 
 
 def ratio(
-    strata: Strata, above: Worth, below: Worth, low: float = 0.0, high: float = 1.0
+    strata: Strata, above: Worth, below: Worth, low: ArrayLike = 0.0, high: ArrayLike = 1.0
 ) -> Interval:
     """Ratio of two means over all rows: recall is decided positives by all positives.
 
@@ -315,10 +358,11 @@ def ratio(
 
     Args:
         strata: Of C cells.
-        above: Worth of a row of each bin, (B,), that comes true, and of one that does not.
+        above: Worth of a row of each bin, (B,) or (C, B), that comes true, and of one that does
+            not.
         below: The same of what is divided by.
-        low: Smallest possible ratio.
-        high: Largest possible ratio.
+        low: Smallest possible ratio, one for all or (C,).
+        high: Largest possible ratio, likewise.
 
     Returns:
         NaN of cells without a label, and where the mean below is 0.
@@ -338,27 +382,25 @@ def ratio(
     reach = Z95 * _lengthen(slope**2 + extra, rates)
 
     def moved(delta: Floats) -> tuple[Floats, Floats]:
-        """Return the ratio if the rates are moved, and how far it is from what was found."""
-        p = 1 / (1 + np.exp(-np.clip(rates.logit + delta[:, None] * way, -35, 35)))
+        """Return the ratio if the rates are moved, (2, C), and how far from what was found."""
+        p = 1 / (1 + np.exp(-np.clip(rates.logit + delta[..., None] * way, -35, 35)))
         change = np.where(has_labels, p - rates.rate, 0.0)
-        r = rate(a.value + (a.slope * change).sum(axis=1), b.value + (b.slope * change).sum(axis=1))
-        weight = (a.slope - r[:, None] * b.slope) ** 2 + extra
+        r = rate(a.value + (a.slope * change).sum(axis=2), b.value + (b.slope * change).sum(axis=2))
+        weight = (a.slope - r[..., None] * b.slope) ** 2 + extra
         variance = np.where(has_labels, weight * p * (1 - p) / freedom, 0.0)
         noise = np.maximum(moments[0] - 2 * r * moments[1] + r**2 * moments[2], 0) / total
         i, j = (x - r * y for x, y in zip(a.learnt, b.learnt, strict=True))
-        noise = noise + (np.stack([i**2, 2 * i * j, j**2], axis=1) * strata.doubt).sum(axis=1)
-        half = reach * np.sqrt(variance.sum(axis=1) + noise)
+        noise = noise + (np.stack([i**2, 2 * i * j, j**2], axis=2) * strata.doubt).sum(axis=2)
+        half = reach * np.sqrt(variance.sum(axis=2) + noise)
         return r, np.abs(a.value - r * b.value) - half
 
-    ends = []
-    for side in (-1.0, 1.0):
-        near, far = np.zeros_like(at), np.full_like(at, side * _FARTHEST)
-        for _ in range(_STEPS):
-            middle = (near + far) / 2
-            _, beyond = moved(middle)
-            is_out = beyond > 0
-            near, far = np.where(is_out, near, middle), np.where(is_out, middle, far)
-        ends.append(moved(far)[0])
+    far = np.repeat([[-_FARTHEST], [_FARTHEST]], len(at), axis=1)
+    near = np.zeros_like(far)
+    for _ in range(_STEPS):
+        middle = (near + far) / 2
+        is_out = moved(middle)[1] > 0
+        near, far = np.where(is_out, near, middle), np.where(is_out, middle, far)
+    ends = moved(far)[0]
     lower, upper = np.fmin(ends[0], at), np.fmax(ends[1], at)
     lower, upper = _with_gaps(rates, a, b, at, lower, upper)
     found = (np.clip(x, low, high) for x in (value, lower, upper))
@@ -387,7 +429,7 @@ def _lengthen(weight: Floats, rates: _Rates) -> Floats:
     return np.asarray(np.maximum(few / all_labels, 1.0))
 
 
-def correlate(strata: Strata, one: tuple[Worth, Worth], other: tuple[Worth, Worth]) -> Floats:
+def correlate(strata: Strata, one: Asked, other: Asked) -> Floats:
     """Correlation of the errors of two ratios, (C,), by the delta method.
 
     A rate that is higher than it was found among decided positives makes both recall and
@@ -395,8 +437,8 @@ def correlate(strata: Strata, one: tuple[Worth, Worth], other: tuple[Worth, Wort
 
     Args:
         strata: Of C cells.
-        one: What `ratio` takes: worths above and below.
-        other: The same of the other ratio.
+        one: A ratio.
+        other: The other one.
 
     Returns:
         -1 to 1; 0 where a ratio has no value or no error.
@@ -407,8 +449,8 @@ def correlate(strata: Strata, one: tuple[Worth, Worth], other: tuple[Worth, Wort
     variance = np.where(rates.labelled > 0, p * (1 - p) / rates.freedom, unknown)
     share = rate(strata.rows, strata.rows.sum(axis=1, keepdims=True))
     parts = []
-    for above, below in (one, other):
-        a, b = _mean(strata, rates, above), _mean(strata, rates, below)
+    for asked in (one, other):
+        a, b = _mean(strata, rates, asked.above), _mean(strata, rates, asked.below)
         r = np.nan_to_num(rate(a.value, b.value))
         by_bin = a.by_bin - r[:, None] * b.by_bin
         by_bin = by_bin - (share * by_bin).sum(axis=1, keepdims=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from mlmon_dagster.errors import BaselineMissingError
 from mlmon_dagster.pipeline.parts import Part
 from mlmon_dagster.pipeline.work import Work
-from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec import ModelSpec, Window
 from mlmon_dagster.spec.baseline import BaselineSpec
 from mlmon_dagster.store.state.window_state import NO_BASELINE, StepMark
 
@@ -59,19 +59,27 @@ def baseline_of(spec: ModelSpec, family: str) -> BaselineSpec:
     return own or spec.baseline
 
 
-def comparisons(part: Part, family: str, columns: Sequence[str]) -> Iterator[Comparison]:
+def comparisons(
+    part: Part, family: str, columns: Sequence[str], alone: Collection[Window] = ()
+) -> Iterator[Comparison]:
     """Yield windows that share a baseline, in parts that are compared with the same rows.
 
     Args:
         part: The windows.
         family: The family of metrics.
         columns: The profiled columns that are compared.
+        alone: Windows that are not compared. They come first and together, without a baseline,
+            where each window has one of its own; that takes long to make.
     """
     choice = baseline_of(part.work.spec, family)
     if not _is_rolling(part, choice):
         yield Comparison(part, _own(part))
         return
-    windows = part.work.windows
+    if alone:
+        yield Comparison(part.only(sorted(alone, key=lambda window: window.start)))
+    windows = [window for window in part.work.windows if window not in alone]
+    if not windows:
+        return
     rolling = part.in_force.rolling(choice, windows[0].start, windows[-1].start, columns)
     for window in windows:
         found = _or_none(partial(rolling.of, window.start))

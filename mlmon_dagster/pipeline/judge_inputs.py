@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from mlmon_dagster.pipeline.baseline_choice import Comparison, comparisons
 from mlmon_dagster.pipeline.families import FAMILIES, Family, References
 from mlmon_dagster.pipeline.parts import Part, parts_of
+from mlmon_dagster.pipeline.steps import of_actuals
 from mlmon_dagster.pipeline.work import Work, is_waiting, windows_begin
 from mlmon_dagster.spec import Window, maturity_of
 from mlmon_dagster.spec.baseline import PRODUCTION
@@ -97,22 +98,32 @@ def judge_inputs(
     arrivals = load_arrivals(work.project.store.state, spec) if spec.has_actuals else None
     timing = truth_timing.timing_of(work.project.store.state, spec.model)
     for part in parts_of(replace(work, windows=windows), states):
+        facts, metrics = _describe(part, mine, arrivals, timing), _read_metrics(part.work, mine)
         for comparison in (
-            comparisons(part, family, columns(spec))
+            comparisons(part, family, columns(spec), alone=_waiting(part, mine, facts))
             if mine.is_compared(spec)
             else [Comparison(part)]
         ):
+            own = {window.start for window in comparison.work.windows}
             yield JudgeInputs(
                 comparison,
                 family,
-                _metrics(comparison.work, mine),
-                _describe(comparison.part, mine, arrivals, timing),
+                _cut_metrics(metrics, comparison.work, mine),
+                facts[facts["window_start"].isin(own)],
                 mine.references(comparison),
                 arrivals,
             )
 
 
-def _metrics(work: Work, family: Family) -> pd.DataFrame:
+def _waiting(part: Part, family: Family, facts: pd.DataFrame) -> list[Window]:
+    """Return the windows whose ground truth is still to come: nothing of them is compared yet."""
+    if family.step not in of_actuals(part.work.spec):
+        return []
+    waits = facts["maturity"] == "provisional"
+    return [window for window, wait in zip(part.work.windows, waits, strict=True) if wait]
+
+
+def _read_metrics(work: Work, family: Family) -> pd.DataFrame:
     """Return the stored metrics that a family's monitors read, slices only where they explain.
 
     Of windows before the run's, which verdicts look back at, the whole is enough.
@@ -142,6 +153,16 @@ def _metrics(work: Work, family: Family) -> pd.DataFrame:
         return read(begin, work.end, ALL)
     own = read(first.start, work.end, None)
     return own if begin == first.start else concat_frames([read(begin, first.start, ALL), own])
+
+
+def _cut_metrics(metrics: pd.DataFrame, work: Work, family: Family) -> pd.DataFrame:
+    """Return of a part's metrics those that some of its windows are judged by."""
+    if metrics.empty:
+        return metrics
+    begin = windows_begin(work.windows[0], family.looks_back(work.spec))
+    starts = metrics["window_start"]
+    is_whole = metrics["slice_key"] == ALL
+    return metrics[(starts >= begin) & (starts < work.end) & (is_whole | (starts >= work.start))]
 
 
 def _describe(

@@ -15,6 +15,7 @@ from mlmon_dagster.metrics.performance.binary import performance_metrics
 from mlmon_dagster.metrics.performance.weighted_back import DECIDED
 from mlmon_dagster.metrics.rectified import (
     METHOD,
+    Asked,
     Strata,
     correlate,
     mean,
@@ -85,13 +86,14 @@ def test_identical_strata_that_are_split_say_the_same():
     assert two.upper[0] == pytest.approx(one.upper[0], abs=0.002)
 
 
-RECALL = ((0.0, 1.0), (0.0, 0.0)), ((1.0, 1.0), (0.0, 0.0))  # worths of decided 0 and 1
-SPECIFICITY = ((0.0, 0.0), (1.0, 0.0)), ((0.0, 0.0), (1.0, 1.0))
+NONE, ONE, POSITIVE, NEGATIVE = map(np.array, ([0.0, 0.0], [1.0, 1.0], [0.0, 1.0], [1.0, 0.0]))
+RECALL = Asked((POSITIVE, NONE), (ONE, NONE))
+SPECIFICITY = Asked((NONE, NEGATIVE), (NONE, ONE))
 
 
 def test_recall_and_specificity_err_together_unless_every_row_is_labelled():
     """Of all rows they are shares of different rows; of few labels one rate moves both."""
-    worths = [tuple(tuple(map(np.array, side)) for side in of) for of in (RECALL, SPECIFICITY)]
+    worths = RECALL, SPECIFICITY
     whole = correlate(answers([70_000, 30_000], [70_000, 30_000], [7_000, 21_000]), *worths)
     assert whole[0] == pytest.approx(0, abs=0.01)
     few = correlate(answers([70e6, 30e6], [50, 50], [5, 35]), *worths)

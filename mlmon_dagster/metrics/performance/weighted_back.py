@@ -24,12 +24,13 @@ from mlmon_dagster.metrics.intervals import rate
 from mlmon_dagster.metrics.performance.roc import RocAuc, roc_auc
 from mlmon_dagster.metrics.rectified import (
     METHOD,
+    Asked,
     Interval,
     Strata,
-    Worth,
     correlate,
     mean,
     ratio,
+    ratios,
     strata_by_answer,
     strata_by_score,
 )
@@ -54,6 +55,9 @@ WORTHS: dict[str, Callable[[Floats], tuple[Floats, Floats]]] = {
     "log_loss": lambda score: (-np.log(score), -np.log1p(-score)),
     "calibration_gap": lambda score: (score - 1, score),
 }
+_LEAST = {"calibration_gap": -1.0}  # of others 0
+_MOST = {"calibration_gap": 1.0}  # of others there is none
+_BOTH = "decided and true"
 
 
 def leave_out_exempt(profiles: Mapping[str, ColumnStatistics]) -> dict[str, ColumnStatistics]:
@@ -100,10 +104,6 @@ class PartlyLabelled:
     strata: Strata
     scores: Floats
     decided: Floats
-
-    def mean(self, worth: Worth, high: float = 1.0, low: float = 0.0) -> Interval:
-        """Return a mean over all rows, see `rectified.mean`."""
-        return mean(self.strata, worth, low, high)
 
     def gaps(self) -> tuple[Floats, Floats]:
         """Return by how much scores are above the rate of each stratum, and the noise of that.
@@ -195,16 +195,23 @@ def score_metrics(found: PartlyLabelled, plain: Mapping[str, Floats]) -> dict[st
     """
     # Where no label speaks for a score, nothing is known of how far off it is.
     known = found.strata.with_labels_only()
-    results = {"actual_rate": found.mean((1.0, 0.0))}
+    worths = {metric: WORTHS[metric](found.scores) for metric in plain}
+    asked = {
+        metric: Asked(worth, low=_LEAST.get(metric, 0.0), high=_MOST.get(metric, np.inf))
+        for metric, worth in worths.items()
+    }
+    asked["actual_rate"] = Asked((1.0, 0.0))
+    gap = asked.pop("calibration_gap", None)
+    results = dict(zip(asked, ratios(found.strata, list(asked.values())), strict=True))
+    if gap is not None:
+        results["calibration_gap"] = ratio(known, *gap)
+    labelled, successes = found.strata.labelled, found.strata.successes
+    n = labelled.sum(axis=1)
     for metric, exact in plain.items():
-        worth = WORTHS[metric](found.scores)
-        low, high = (-1.0, 1.0) if metric == "calibration_gap" else (0.0, np.inf)
-        strata = known if metric == "calibration_gap" else found.strata
-        interval = mean(strata, worth, low, high)
-        labelled, successes = found.strata.labelled, found.strata.successes
-        binned = rate(successes @ worth[0] + (labelled - successes) @ worth[1],
-                      labelled.sum(axis=1))  # fmt: skip
-        results[metric] = Interval(*(np.clip(x + exact - binned, low, high) for x in interval))
+        true, false = worths[metric]
+        off = exact - rate(successes @ true + (labelled - successes) @ false, n)
+        low, high = _LEAST.get(metric, 0.0), _MOST.get(metric, np.inf)
+        results[metric] = Interval(*(np.clip(x + off, low, high) for x in results[metric]))
     return results
 
 
@@ -213,17 +220,19 @@ def decision_metrics(found: PartlyLabelled) -> dict[str, Interval]:
     d = found.decided
     none, one = np.zeros_like(d), np.ones_like(d)
     strata = found.strata
-    results = {
-        "accuracy": found.mean((d, 1 - d)),
-        "actual_rate": found.mean((one, none)),
-        "precision": ratio(strata, (d, none), (d, d)),
-        "recall": ratio(strata, (d, none), (one, none)),
-        "specificity": ratio(strata, (none, 1 - d), (none, one)),
-        "f1": ratio(strata, (2 * d, none), (1 + d, d)),
+    asked = {
+        "accuracy": Asked((d, 1 - d)),
+        "actual_rate": Asked((one, none)),
+        "precision": Asked((d, none), (d, d)),
+        "recall": Asked((d, none), (one, none)),
+        "specificity": Asked((none, 1 - d), (none, one)),
+        "f1": Asked((2 * d, none), (1 + d, d)),
+        _BOTH: Asked((d, none)),
     }
+    results = dict(zip(asked, ratios(strata, list(asked.values())), strict=True))
     recall, specificity = results["recall"], results["specificity"]
     value = (recall.value + specificity.value) / 2
-    together = correlate(strata, ((d, none), (one, none)), ((none, 1 - d), (none, one)))
+    together = correlate(strata, asked["recall"], asked["specificity"])
     down, up = (
         np.sqrt(x**2 + y**2 + 2 * together * x * y) / 2
         for x, y in (
@@ -232,18 +241,17 @@ def decision_metrics(found: PartlyLabelled) -> dict[str, Interval]:
         )
     )
     results["balanced_accuracy"] = Interval(value, value - down, value + up)
-    results["mcc"] = _correlation(found, results["actual_rate"].value)
+    results["mcc"] = _correlation(found, results["actual_rate"].value, results.pop(_BOTH).value)
     return results
 
 
-def _correlation(found: PartlyLabelled, base: Floats) -> Interval:
+def _correlation(found: PartlyLabelled, base: Floats, both: Floats) -> Interval:
     """Matthews' correlation of decision and truth, by the delta method on Fisher's scale.
 
     With P decided positive, Q true and T both it is (T - P Q) / root of P (1 - P) Q (1 - Q).
     """
     d, rows = found.decided, found.strata.rows
     decided = rate((rows * d).sum(axis=1), rows.sum(axis=1))
-    both = found.mean((d, np.zeros_like(d))).value
     scale = np.sqrt(decided * (1 - decided) * base * (1 - base))
     value = np.clip(rate(both - decided * base, scale), -_MOST_CORRELATED, _MOST_CORRELATED)
     p, q, r = decided[:, None], base[:, None], value[:, None]
@@ -254,7 +262,7 @@ def _correlation(found: PartlyLabelled, base: Floats) -> Interval:
         np.nan_to_num(d * of_both + of_true + of_decided * d),
         np.nan_to_num(of_decided * d),
     )
-    middle, lower, upper = found.mean(worth, np.inf, -np.inf)
+    middle, lower, upper = mean(found.strata, worth, -np.inf, np.inf)
     steep = 1 - value**2
     ends = (np.tanh(np.arctanh(value) + (end - middle) / steep) for end in (lower, upper))
     return Interval(value, *ends)
