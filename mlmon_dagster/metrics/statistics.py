@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from itertools import pairwise
 from typing import Any, Literal, TypeVar, cast
 
@@ -131,12 +132,16 @@ _ARRAYS = ("counts", *_SUMS, "minimum", "maximum")
 
 def empty(binning: Binning) -> ColumnStatistics:
     """Return statistics of no cells at all, the neutral element of ``concat``."""
-    cells = pd.DataFrame({key: pd.Series(dtype=str) for key in CELL_KEYS})
-    cells["window_start"] = pd.Series(dtype="datetime64[us, UTC]")
     arrays: dict[str, Any] = {name: np.zeros(0, np.int64) for name in (*_SUMS, "counts")}
     arrays |= {name: np.zeros(0) for name in ("total", "total_sq", "minimum", "maximum")}
     arrays["counts"] = np.zeros((0, binning.size), np.int64)
-    return ColumnStatistics(binning, cells, **arrays)
+    return ColumnStatistics(binning, _no_cells(), **arrays)
+
+
+@cache
+def _no_cells() -> pd.DataFrame:
+    cells = pd.DataFrame({key: pd.Series(dtype=str) for key in CELL_KEYS})
+    return cells.assign(window_start=pd.Series(dtype="datetime64[us, UTC]"))
 
 
 def with_empty(

@@ -57,6 +57,7 @@ _DEFAULTS: dict[str, Any] = {
     "n_refused_actuals": 0,
     "refused_actuals_because": "",
 }
+_TIMES = ("window_start", "window_end")
 _SLICE = ["dataset", "window_start", "metric", "column_name", "slice_key", "slice_value"]
 MIN_COUNT = 3
 
@@ -214,19 +215,17 @@ def gather(
     arrivals: Arrivals | None = None,
 ) -> Evidence:
     """Normalise what `evaluate` was given."""
-    frame = windows.copy()
-    for name, value in _DEFAULTS.items():
-        frame[name] = frame[name].fillna(value) if name in frame else value
-    for name in ("window_start", "window_end"):
-        frame[name] = pd.to_datetime(frame[name], utc=True)
-    frame = frame.sort_values(["dataset", "window_start"])
-    mine = metrics.copy()
-    mine["window_start"] = pd.to_datetime(mine["window_start"], utc=True)
+    frame = windows.assign(**{name: pd.to_datetime(windows[name], utc=True) for name in _TIMES})
+    known = [
+        _DEFAULTS | {name: value for name, value in row.items() if not _is_missing(name, value)}
+        for row in records(frame.sort_values("window_start", kind="stable"))
+    ]
+    mine = metrics.assign(window_start=pd.to_datetime(metrics["window_start"], utc=True))
     for name in ("value", "lower", "upper", "p_value"):
         mine[name] = pd.to_numeric(mine[name]).astype(float)
     return Evidence(
         spec=spec,
-        windows=records(frame),
+        windows=sorted(known, key=lambda window: str(window["dataset"])),
         metrics=one_version(mine, _SLICE),
         baseline=None if baseline is None else one_version(baseline, _SLICE[2:]),
         baseline_windows=baseline_windows,
@@ -237,6 +236,10 @@ def gather(
         changes=changes,
         arrivals=arrivals,
     )
+
+
+def _is_missing(name: str, value: object) -> bool:
+    return name in _DEFAULTS and (value is None or value is pd.NA or value != value)
 
 
 def one_version(metrics: pd.DataFrame, keys: list[str]) -> pd.DataFrame:

@@ -74,7 +74,8 @@ class Measure:
         columns: The profiled columns that are read.
         frame: Metrics of some windows that share a baseline.
         against: What the metrics need: the ``baseline`` of each window, only one that is
-            ``fixed`` (else they do without), or nothing.
+            ``fixed`` (earlier windows are not split in halves, so that estimates could learn from
+            one and be held against the other), or nothing.
         plotted: Metric and column -> name of its plot in the UI; None if it has none, or is another
             family's.
         by_slice: Whether slices are measured.
@@ -189,9 +190,9 @@ def _estimate(comparison: Comparison, profiles: Profiles) -> pd.DataFrame:
     from mlmon_dagster.profiles.measure.estimates import estimate
 
     work = comparison.work
-    # Earlier windows were not split in halves, so they cannot teach and be measured on.
-    learnt = None if comparison.mark else comparison.baseline
-    return estimate(work.project.store, work.spec, profiles, learnt, work.windows, LIVE)
+    return estimate(
+        work.project.store, work.spec, profiles, comparison.baseline, work.windows, LIVE
+    )
 
 
 def _measure(
@@ -644,7 +645,7 @@ FAMILIES: Mapping[str, Family] = {
             measure=Measure(
                 _estimate_columns,
                 _estimate,
-                lambda spec: "baseline",
+                lambda spec: "fixed",
                 plotted=_plot_estimate,
                 by_slice=False,
             ),

@@ -55,7 +55,7 @@ def _measure_part(part: Part, step: str) -> dict[str, Numbers]:
         if len(frame):
             metric_log.append(store.state, _with_provenance(comparison, frame, marks))
             frames.append(frame)
-        if baseline is None and family.made.against(spec) == "baseline":
+        if baseline is None and family.made.against(spec) != "nothing":
             alone += some.windows
     void_emptied(work, profiles, marks)
     void_uncompared(work, family, alone, marks)
