@@ -140,6 +140,12 @@ def wanted_names(spec: ModelSpec, stream: Stream) -> tuple[list[str], list[str]]
     return wanted, [column.source for column in columns if column.must_exist]
 
 
+def id_names(spec: ModelSpec, stream: Stream) -> tuple[str, ...]:
+    """Return the columns of a stream's source that identify a row."""
+    found = (c.source for c in columns_of(spec, stream) if c.name == "prediction_id")
+    return spec.columns.id_parts or tuple(found)
+
+
 def stage_rows(folder: Path, rows: pa.Table, label: str) -> Batch:
     """Keep rows as a Parquet file in the staging folder, durable before it is known."""
     folder.mkdir(parents=True, exist_ok=True)

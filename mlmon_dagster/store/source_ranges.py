@@ -4,8 +4,11 @@ No newest value is believed to be the last one: a row may commit late, be of the
 after its table was counted from 1 again. So the column's line is kept as ranges, each with a count
 and a sum of hashes of what was in it when it was read. A range that is not as it was is read again,
 wherever it lies. Rows of the ranges that changed last are known by a hash of the whole row and left
-out; those of other ranges come as duplicates. On PostgreSQL the sum covers the transaction that
-wrote each row of a table, so a row that was updated in place changes it as well.
+out; those of other ranges come as duplicates.
+
+What is hashed is the column and the id of the row, so a row in place of another is seen though both
+have one time. On PostgreSQL it is the transaction that wrote a row of a table instead of its id, so
+a row that was updated in place is seen as well.
 
 Counting comes before reading: what commits in between is seen as a change by the next look.
 """
@@ -15,6 +18,7 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import decimal
+import functools
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -37,6 +41,8 @@ MOST_MARKS = 20_000  # rows that are known by their hash
 MOST_COUNTED = 1_000_000  # rows that a look counts; the ranges of larger tables take turns
 MOST_AGAIN = 100_000  # rows that a look reads again; other ranges that changed take turns
 _MODULUS = 65_521  # squares of what is left of a number, summed over a range, stay in 64 bits
+# Functions of one value with a result of 32 bits.
+_HASHES = {"mysql": "crc32", "mariadb": "crc32", "mssql": "checksum", "oracle": "ora_hash"}
 _MARK_LENGTH = 10
 _NULLS = 0  # the range of rows without a value; the next one has no lower end
 
@@ -49,13 +55,11 @@ class Range:
         low: The least value of it; None for what has none.
         tally: Rows and sums of hashes, as they were when it was read.
         marks: Hashes of its rows; None if they are not kept.
-        is_doubtful: Whether it is to be read again though it may seem as it was.
     """
 
     low: object = None
     tally: tuple[int, ...] = (0,)
     marks: frozenset[str] | None = None
-    is_doubtful: bool = False
 
     @property
     def n_rows(self) -> int:
@@ -107,7 +111,6 @@ class RangeScan:
             for i in chosen
             if tallies[i] != _as_wide(ranges[i].tally, tallies[i])
             or (ranges[i].marks and not self._knows_updates)
-            or ranges[i].is_doubtful
         ]
         read, waiting = _choose_read(ranges, tallies, changed)
         if waiting:
@@ -121,19 +124,7 @@ class RangeScan:
         marks = {i: frozenset(seen[i]) if is_read[i] else pieces[i].marks for i in kept}
         after = [replace(piece, marks=marks.get(i)) for i, piece in enumerate(pieces)]
         gone = {i: len(ranges[i].marks or ()) - len(still[i]) for i in read}
-        n_known = sum(len(ranges[i].marks or ()) for i in read)
-        if not self._knows_updates and n_known and 2 * sum(gone.values()) >= n_known:
-            # It seems to be another table. Where it counts alike, sums of ids are the same.
-            after = [
-                one if is_read[i] or not one.n_rows else replace(one, is_doubtful=True)
-                for i, one in enumerate(after)
-            ]
         n_waiting = sum(tallies[i][0] for i in waiting)
-        n_waiting += sum(
-            one.n_rows
-            for i, one in enumerate(after)
-            if one.is_doubtful and parents[i] not in waiting
-        )
         self.notice = _notice(ranges, tallies, read, gone, n_waiting)
         self.position = {"ranges": _encode_ranges(_merge(after)), "turn": next_turn}
 
@@ -179,7 +170,7 @@ class RangeScan:
         size = max(LEAST_ROWS, n_all // MOST_RANGES)
         pieces, parents, cut = list[Range](), list[int](), list[int]()
         for i, one in enumerate(ranges):
-            now = replace(one, tally=tallies[i], is_doubtful=False) if i in read else one
+            now = replace(one, tally=tallies[i]) if i in read else one
             pieces.append(now)
             parents.append(i)
             if i in read and i != _NULLS and now.n_rows > 2 * size:
@@ -211,18 +202,14 @@ class RangeScan:
         self, ranges: Sequence[Range], chosen: Sequence[int]
     ) -> dict[int, tuple[int, ...]]:  # fmt: skip
         """Return rows and sums of hashes of some ranges, as they are now."""
-        hashed = self._hashed()
-        columns = [self._number(ranges), *([] if hashed is None else [hashed.label("hash")])]
-        inner = sa.select(*columns).select_from(self.table.clause)
+        hashes = self._hashes()
+        columns = [one.label(f"hash{i}") for i, one in enumerate(hashes)]
+        inner = sa.select(self._number(ranges), *columns).select_from(self.table.clause)
         if len(chosen) < len(ranges):
             inner = inner.where(self._within(ranges, chosen))
         part = inner.subquery("part")
         sums: list[Expression] = [sa.func.count()]
-        if hashed is not None:
-            sums.append(sa.func.sum(part.c.hash))
-            if not self._is_postgres:
-                # Two numbers that changed places with two others have the same sum.
-                sums.append(sa.func.sum(part.c.hash * part.c.hash))
+        sums += [sa.func.sum(part.c[column.name]) for column in columns]
         query = sa.select(part.c.number, *sums).group_by(part.c.number)
         found = {i: (0,) * len(sums) for i in chosen}
         for number, *values in self.conn.execute(query):
@@ -230,25 +217,24 @@ class RangeScan:
                 found[number] = tuple(int(value or 0) for value in values)
         return found
 
-    def _hashed(self) -> Expression | None:
-        """Return a hash of the column's value in SQL; None where there is none."""
+    def _hashes(self) -> list[Expression]:
+        """Return what is summed over the rows of a range, as far as the database has a hash."""
+        parts = [self._column, *self.table.ids]
         if self._is_postgres:
-            text: Expression = sa.func.coalesce(sa.cast(self._column, sa.Text), "")
             if self._knows_updates:
-                text = text + ":" + sa.cast(sa.column("xmin"), sa.Text)
-            return sa.func.hashtextextended(text, 0)
-        number: Expression = self._column
+                parts = [self._column, sa.column("xmin")]
+            texts: list[Expression] = [sa.cast(part, sa.Text) for part in parts]
+            return [sa.func.hashtextextended(_join(texts), 0)]
         if self.conn.dialect.name == "sqlite":
-            kind, column = sa.func.typeof(self._column), self._column
-            milliseconds = sa.func.round(sa.func.julianday(column) * 86_400_000)
-            number = sa.case(
-                (kind == "text", sa.func.coalesce(milliseconds, 0)),
-                (kind == "real", column * 1_000_000),
-                else_=column,
-            )
-        elif not self.table.is_number:
-            return None
-        return sa.cast(number, sa.BigInteger).op("%")(sa.literal_column(str(_MODULUS)))
+            return [sa.func.crc32(sa.cast(_join(parts), sa.LargeBinary))]
+        found: list[Expression] = []
+        if self.table.is_number:
+            left = sa.cast(self._column, sa.BigInteger) % sa.literal_column(str(_MODULUS))
+            # Two numbers that changed places with two others have the same sum.
+            found += [left, left * left]
+        if hash_ := _HASHES.get(self.conn.dialect.name):
+            found += [sa.cast(sa.Function(hash_, one), sa.BigInteger) for one in self.table.ids]
+        return found
 
     def _number(self, ranges: Sequence[Range]) -> Expression:
         """Return the number of a row's range in SQL, found as in a sorted list."""
@@ -305,6 +291,12 @@ class _Named(sa.types.UserDefinedType[str]):
 
     def get_col_spec(self, **_options: object) -> str:
         return self.name
+
+
+def _join(parts: Sequence[Expression]) -> Expression:
+    """Return several values as one text in SQL."""
+    shown: list[Expression] = [sa.func.coalesce(part, "") for part in parts]
+    return functools.reduce(lambda one, other: one.op("||")(":").op("||")(other), shown)
 
 
 def _as_wide(tally: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
@@ -401,11 +393,7 @@ def _merge(ranges: Sequence[Range]) -> list[Range]:
         if len(merged) > 1 and is_short and last.marks is None and one.marks is None:
             width = max(len(last.tally), len(one.tally))
             tallies = (_as_wide(t, (0,) * width) for t in (last.tally, one.tally))
-            merged[-1] = replace(
-                last,
-                tally=tuple(map(sum, zip(*tallies, strict=True))),
-                is_doubtful=last.is_doubtful or one.is_doubtful,
-            )
+            merged[-1] = replace(last, tally=tuple(map(sum, zip(*tallies, strict=True))))
         else:
             merged.append(one)
     return merged
@@ -418,22 +406,14 @@ def _mark(row: Sequence[object]) -> str:
 
 def _encode_ranges(ranges: Sequence[Range]) -> list[list[object]]:
     return [
-        [
-            one.low,
-            list(one.tally),
-            None if one.marks is None else "".join(sorted(one.marks)),
-            one.is_doubtful,
-        ]
+        [one.low, list(one.tally), None if one.marks is None else "".join(sorted(one.marks))]
         for one in ranges
     ]
 
 
 def _decode_ranges(position: Position) -> list[Range]:
-    stored = position.get("ranges") or [[None, [0], "", False]] * 2
-    return [
-        Range(low, tuple(tally), _decode_marks(marks), is_doubtful)
-        for low, tally, marks, is_doubtful in stored
-    ]
+    stored = position.get("ranges") or [[None, [0], ""]] * 2
+    return [Range(low, tuple(tally), _decode_marks(marks)) for low, tally, marks in stored]
 
 
 def _decode_marks(marks: str | None) -> frozenset[str] | None:

@@ -20,6 +20,7 @@ import datetime as dt
 import difflib
 import json
 import warnings
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -80,15 +81,21 @@ class SourceTable:
         clause: The table for statements.
         selected: The wanted columns; PostgreSQL's times as text, since Python has no year 0.
         is_number: Whether the cursor's column holds numbers.
+        ids: The columns that identify a row, where they exist.
     """
 
     clause: sa.TableClause
     selected: tuple[Expression, ...]
     is_number: bool = False
+    ids: tuple[Expression, ...] = ()
 
 
 def find_table(
-    conn: sa.Connection, source: SqlSource, wanted: Sequence[str], required: Sequence[str]
+    conn: sa.Connection,
+    source: SqlSource,
+    wanted: Sequence[str],
+    required: Sequence[str],
+    ids: Sequence[str],
 ) -> SourceTable:
     """Look a declared table up.
 
@@ -97,6 +104,7 @@ def find_table(
         source: The declaration.
         wanted: Columns to be read where they exist.
         required: Those that must exist, the cursor's column aside.
+        ids: Those of them that identify a row.
 
     Raises:
         ConfigError: If the table or a column does not exist, with the nearest name that does.
@@ -131,7 +139,8 @@ def find_table(
         name, *(sa.column(n) for n in {*names, column}), schema=schema or None
     )  # fmt: skip
     selected = tuple(_selected(conn, clause.c[n], found[n]) for n in names)
-    return SourceTable(clause, selected, isinstance(found.get(column), sa.Integer | sa.Numeric))
+    is_number = isinstance(found.get(column), sa.Integer | sa.Numeric)
+    return SourceTable(clause, selected, is_number, tuple(clause.c[n] for n in ids if n in names))
 
 
 def stream_rows(conn: sa.Connection, query: Query) -> Iterator[Sequence[Any]]:
@@ -202,6 +211,8 @@ def source_connection(text: str, variable: str) -> Iterator[sa.Connection]:
             elif conn.dialect.name == "sqlite":
                 # Else each statement sees what was committed before it, not one view of all.
                 conn.exec_driver_sql("BEGIN")
+                opened: Any = conn.connection.driver_connection
+                opened.create_function("crc32", 1, zlib.crc32, deterministic=True)
             yield conn
     except SQLAlchemyError as error:
         cause = getattr(error, "orig", None) or error

@@ -14,7 +14,15 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from mlmon_dagster.ingest.formats.read_jsonl import NESTED
-from mlmon_dagster.ingest.polling import Polled, Variables, needed, poll, stage_rows, wanted_names
+from mlmon_dagster.ingest.polling import (
+    Polled,
+    Variables,
+    id_names,
+    needed,
+    poll,
+    stage_rows,
+    wanted_names,
+)
 from mlmon_dagster.ingest.raw import text_array
 from mlmon_dagster.ingest.report import FileReport
 from mlmon_dagster.spec import ModelSpec
@@ -79,7 +87,7 @@ def poll_table(
 
     def read(position: Position, folder: Path) -> Polled:
         with source_connection(_url(source, variables), source.url_env) as conn:
-            table = find_table(conn, source, *wanted_names(spec, stream))
+            table = _find_table(conn, spec, stream, source)
             kind = _Transactions if source.cursor.kind == "xmin" else RangeScan
             scan: _Scan = kind(conn, source, table, position)
             names = [str(column.key) for column in table.selected]
@@ -91,6 +99,13 @@ def poll_table(
 
     identity = f"{source.url_env}/{source.sql}/{source.cursor.kind}/{source.cursor.column}"
     return poll(store, spec, stream, source.label, identity, f"sql:{source.sql}", read, now)
+
+
+def _find_table(
+    conn: sa.Connection, spec: ModelSpec, stream: Stream, source: SqlSource
+) -> SourceTable:
+    wanted, required = wanted_names(spec, stream)
+    return find_table(conn, source, wanted, required, id_names(spec, stream))
 
 
 def _as_table(names: Sequence[str], rows: Sequence[Sequence[object]]) -> pa.Table:
@@ -109,7 +124,7 @@ def check_table(spec: ModelSpec, stream: Stream, source: SqlSource, variables: V
         StoreError: If the database cannot be reached.
     """
     with source_connection(_url(source, variables), source.url_env) as conn:
-        table = find_table(conn, source, *wanted_names(spec, stream))
+        table = _find_table(conn, spec, stream, source)
         if source.cursor.kind == "xmin":
             take_snapshot(conn, source, table, {})
         return f"{source.label}, {conn.dialect.name}, {len(table.selected)} columns"
