@@ -116,6 +116,7 @@ class Family:
         traced: The metric of ground truth whose trace says why a verdict on a metric failed; empty
             if none does.
         judged_together: The windows that a verdict on a metric is of, its own included.
+        needs_truth: Nothing of a window is judged before its ground truth is there.
     """
 
     name: str
@@ -137,6 +138,7 @@ class Family:
     learns_at: tuple[str, ...] = ("profiles",)
     traced: Callable[[str], str] = lambda metric: ""
     judged_together: Callable[[ModelSpec, str], int] = lambda spec, metric: 1
+    needs_truth: bool = False
 
     @property
     def step(self) -> str:
@@ -450,6 +452,7 @@ def _judged_alike(family: MetricFamily, measured: Measure) -> Family:
         judged_together=lambda spec, metric: max(
             (m.over for m in _levels(family, spec) if m.metric == metric), default=1
         ),
+        needs_truth=True,
     )
 
 

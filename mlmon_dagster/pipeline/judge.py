@@ -87,7 +87,7 @@ def _version_of_members(
 def _later_windows(work: Work, family: str, last: Window) -> list[Window]:
     """Return the windows after some that are judged together with them, or by what they were like.
 
-    What waits to be computed is judged after that.
+    What waits to be computed is judged after that, and what has no ground truth once it has some.
     """
     spec, mine = work.spec, FAMILIES[family]
     back = mine.looks_back(spec)
@@ -99,6 +99,8 @@ def _later_windows(work: Work, family: str, last: Window) -> list[Window]:
     for start, state in sorted(later.items()):
         mark = state.steps.get(mine.step)
         if mark is None or mark.revision < state.input_revision:
+            continue
+        if mine.needs_truth and not state.n_actual:
             continue
         found.append(window_containing(spec.time, start))
         n_with_truth += bool(state.n_actual)

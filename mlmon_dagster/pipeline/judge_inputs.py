@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from mlmon_dagster.pipeline.baseline_choice import Comparison, comparisons
 from mlmon_dagster.pipeline.families import FAMILIES, Family, References
 from mlmon_dagster.pipeline.parts import Part, parts_of
-from mlmon_dagster.pipeline.steps import of_actuals
 from mlmon_dagster.pipeline.work import Work, is_waiting, windows_begin
 from mlmon_dagster.spec import Window, maturity_of
 from mlmon_dagster.spec.baseline import PRODUCTION
@@ -117,7 +116,7 @@ def judge_inputs(
 
 def _waiting(part: Part, family: Family, facts: pd.DataFrame) -> list[Window]:
     """Return the windows whose ground truth is still to come: nothing of them is compared yet."""
-    if family.step not in of_actuals(part.work.spec):
+    if not family.needs_truth:
         return []
     waits = facts["maturity"] == "provisional"
     return [window for window, wait in zip(part.work.windows, waits, strict=True) if wait]

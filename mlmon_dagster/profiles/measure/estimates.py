@@ -204,7 +204,12 @@ def _weighings(
     # Of fewer windows than are held out nothing is learnt: the rows need not be read.
     if n_windows < MIN_BLOCKS or not any(name in whole for name in inputs):
         return {}
-    return weighings(labelled_rows(store, spec, baseline, inputs), whole)
+    rows = derived(
+        baseline.windows,
+        ("labelled rows", *inputs),
+        lambda: labelled_rows(store, spec, baseline, inputs),
+    )
+    return weighings(rows, whole)
 
 
 def _both(counts: Scored, calibration: Calibration) -> pd.DataFrame:
