@@ -237,7 +237,7 @@ def _finish(
     for name in ("traces", "actuals", "moved_ids", "predictions"):
         if name in found.purges:
             purge_rows(store, found.purges[name], found.hits[name])
-    forget_index(store.folder, spec.model)
+    forget_index(store.queries, spec.model)
     _note_step(store, request, "log")
     reached("erase.log")
     _clean_database(store)

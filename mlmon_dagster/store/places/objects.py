@@ -6,7 +6,7 @@ import datetime as dt
 import hashlib
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -122,14 +122,17 @@ class ObjectPlace:
 
     def fetch(self, target: Path) -> str:
         """Download the object; return its SHA-256."""
-        return fetch(self, target)
+        try:
+            return fetch(self, target)
+        except ChangedError as error:
+            raise StoreError(f"There is no object {self.url}.") from error
 
     def delete(self) -> None:
         """Delete the object; none is fine."""
         store, name = _object(self)
         import obstore
 
-        with explained(self.url):
+        with suppress(FileNotFoundError), explained(self.url):  # S3 does not say so, others do
             obstore.delete(store, name)
 
 
@@ -237,8 +240,8 @@ def probe(location: Location, *, is_written: bool) -> str:
     return (
         f"{location.url}: the server lets a second writer replace an object that was to be created "
         "once (it ignores If-None-Match), so two runs at once could lose a commit. Use a server "
-        "with conditional writes: Amazon S3, Google Cloud Storage, Azure, or a recent MinIO, "
-        "Ceph or R2."
+        "with conditional writes: Amazon S3, Google Cloud Storage, Azure, or a recent "
+        "SeaweedFS, Ceph or R2."
     )
 
 

@@ -42,7 +42,7 @@ class QueryEngine:
     """
 
     def __init__(self, root: Location, folder: Path, limits: Limits) -> None:
-        self._root = root
+        self.root = root
         self.folder = folder
         self.threads = limits.threads
         self._limits = limits
@@ -106,10 +106,10 @@ class QueryEngine:
 
         keep_freed_memory()
         database = duckdb.connect(":memory:")
-        if not self._root.is_local:
+        if not self.root.is_local:
             from mlmon_dagster.store.places.duckdb_objects import ObjectFiles
 
-            database.register_filesystem(ObjectFiles(self._root))
+            database.register_filesystem(ObjectFiles(self.root))
         for statement in (
             "SET GLOBAL TimeZone = 'UTC'",  # else of this session alone
             f"SET threads = {self._limits.threads}",
@@ -119,7 +119,7 @@ class QueryEngine:
             "SET enable_external_file_cache = false",
             "SET autoinstall_known_extensions = false",
             "SET autoload_known_extensions = false",
-            f"SET allowed_directories = [{literal(f'{self._root}/')}]",
+            f"SET allowed_directories = [{literal(f'{self.root}/')}]",
             "SET enable_external_access = false",
         ):
             database.execute(statement)

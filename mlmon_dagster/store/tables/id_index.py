@@ -4,6 +4,9 @@ The index is a cache: sorted 64-bit words, 48 bits of an id's hash and 16 bits t
 file. It is derived from the live files themselves whenever it is asked, so it can be deleted at
 any time, and nothing has to be written together with the log. It only names candidates; the rows
 are then read from those files, so a collision of hashes costs time and never a wrong answer.
+
+Its segments lie in the store. Where that is a bucket they are copied to this machine before they
+are searched, so a machine whose disk is empty fetches eight bytes an id and reads no rows.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mlmon_dagster.errors import StoreError
-from mlmon_dagster.store.places.location import whole_file
+from mlmon_dagster.store.places.location import Location, whole_file
 from mlmon_dagster.store.state.sql import literal
 from mlmon_dagster.store.tables.delta import Snapshot, escape_glob
 from mlmon_dagster.store.tables.engine import QueryEngine
@@ -39,6 +42,7 @@ _FAN_IN = 4  # so many segments of about one size become one
 _MOST_WORDS = 16_000_000  # of a segment that others are merged into; all are in memory once then
 _WORDS_AT_ONCE = 1_000_000
 _ROWS_AT_ONCE = 4_000_000
+_FOLDER = "id_index"  # of the store, and of its folder on this machine
 _ENDING = ".words"
 
 
@@ -74,13 +78,19 @@ class _Segment:
     words: Words
 
 
-def forget_index(folder: Path, model: str) -> None:
-    """Delete the index of a model, so that no hash of an erased id stays; it is made anew."""
-    shutil.rmtree(folder / "id_index" / model, ignore_errors=True)
+def forget_index(engine: QueryEngine, model: str) -> None:
+    """Delete the index of a model, so that no hash of an erased id stays; it is made anew.
+
+    Copies on other machines are deleted there when the index is asked next.
+    """
+    shutil.rmtree(engine.folder / _FOLDER / model, ignore_errors=True)
+    home = engine.root / _FOLDER / model
+    for name in home.below():
+        (home / name).delete()
 
 
 class IdIndex:
-    """The index of one table of the log, in the store's folder on this machine.
+    """The index of one table of the log.
 
     Args:
         model: Whose log.
@@ -89,7 +99,8 @@ class IdIndex:
     """
 
     def __init__(self, model: str, stream: str, engine: QueryEngine) -> None:
-        self._folder = engine.folder / "id_index" / model / stream
+        self._home: Location = engine.root / _FOLDER / model / stream
+        self._folder = engine.folder / _FOLDER / model / stream  # the same if that is a folder
         self._engine = engine
 
     def candidates(self, snapshot: Snapshot, ids: pa.Table) -> Candidates:
@@ -125,24 +136,52 @@ class IdIndex:
     def _segments(self, live: dict[str, LiveFile]) -> list[_Segment]:
         """Return segments that cover exactly the live files, making what is missing."""
         segments = [self._pruned(segment, live) for segment in self._stored()]
-        kept = [segment for segment in segments if segment is not None]
-        covered = {name for segment in kept for name in segment.files}
+        kept, covered = self._without_doubles([s for s in segments if s is not None])
         missing = [file for name, file in live.items() if name not in covered]
         kept += [self._indexed(group) for group in _groups(missing)]
         return self._merged(kept)
 
     def _stored(self) -> Iterator[_Segment]:
-        for path in sorted(self._folder.glob(f"*{_ENDING}")):
+        names = sorted(name for name in self._home.below() if name.endswith(_ENDING))
+        if not self._home.is_local:
+            for copy in self._folder.glob(f"*{_ENDING}"):
+                if copy.name not in names:  # merged or forgotten, maybe by another machine
+                    copy.unlink(missing_ok=True)
+        for name in names:
+            path = self._folder / name
             try:
+                if not path.exists():
+                    with whole_file(path) as draft:
+                        (self._home / name).fetch(draft)
                 segment = _opened(path)
-            except FileNotFoundError:
+            except (FileNotFoundError, StoreError):
                 continue  # another process merged it
             except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
                 segment = None  # cut off or damaged; it is made anew
             if segment is None:
-                path.unlink(missing_ok=True)
+                self._delete(path)
             else:
                 yield segment
+
+    def _delete(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+        (self._home / path.name).delete()
+
+    def _without_doubles(self, segments: list[_Segment]) -> tuple[list[_Segment], set[str]]:
+        """Drop segments whose files others cover; return the rest, and the files they cover.
+
+        Two machines that find no index make the same segments at the same time.
+        """
+        kept: list[_Segment] = []
+        covered: set[str] = set()
+        # In an order that every machine agrees on, so that no two drop each other's.
+        for segment in sorted(segments, key=lambda s: (-len(s.files), s.path.name)):
+            if covered.issuperset(segment.files):
+                self._delete(segment.path)
+            else:
+                kept.append(segment)
+                covered.update(segment.files)
+        return kept, covered
 
     def _pruned(self, segment: _Segment, live: dict[str, LiveFile]) -> _Segment | None:
         """Drop the words of files that are no longer live, as after an erasure."""
@@ -150,7 +189,7 @@ class IdIndex:
             return segment
         is_live = np.array([name in live for name in segment.files])
         pruned = self._store([(segment, is_live)])
-        segment.path.unlink(missing_ok=True)
+        self._delete(segment.path)
         return pruned
 
     def _indexed(self, files: Sequence[LiveFile]) -> _Segment:
@@ -177,7 +216,7 @@ class IdIndex:
             return segments
         merged = self._store([(s, np.ones(len(s.files), dtype=bool)) for s in full])
         for segment in full:
-            segment.path.unlink(missing_ok=True)
+            self._delete(segment.path)
         rest = [segment for segment in segments if segment not in full]
         return self._merged(rest if merged is None else [*rest, merged])
 
@@ -212,6 +251,8 @@ class IdIndex:
                 writer.write_table(pa.table({"word": words}, schema=schema))
             segment = _opened(draft)  # before another process can find, merge and delete it
         assert segment is not None
+        if not self._home.is_local:
+            (self._home / path.name).keep(path)
         return replace(segment, path=path)
 
 

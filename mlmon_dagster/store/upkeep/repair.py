@@ -40,6 +40,7 @@ from mlmon_dagster.store.state.writer_lock import writer_lock
 from mlmon_dagster.store.tables.columns import PARTITION_BY, aliases_of, stream_schema
 from mlmon_dagster.store.tables.delta import DeltaFolder, Snapshot, select_sql
 from mlmon_dagster.store.tables.event_log import MOVED_IDS
+from mlmon_dagster.store.tables.id_index import forget_index
 from mlmon_dagster.store.tables.opening import TableVersion, open_table
 from mlmon_dagster.store.upkeep import integrity
 from mlmon_dagster.store.upkeep.integrity import BASELINES, DERIVED, Damage
@@ -168,7 +169,7 @@ class _Repair:
             # Of the baseline's there are those of every rows that it ever had, under their names.
             places |= {str(table) for table in derived[:2] if table.path.exists()}
             if not self.dry_run:
-                shutil.rmtree(self._index, ignore_errors=True)
+                forget_index(self.store.queries, self.spec.model)
         self._mend_derived([table for table in derived if str(table) in places])
         if difference:
             self.told.done.append("tables and state database taken for one moment from now on")
@@ -197,7 +198,7 @@ class _Repair:
                 self._forget(stream, again)
             self._note_unknown(stream, table)
         if not self.dry_run:
-            shutil.rmtree(self._index, ignore_errors=True)
+            forget_index(self.store.queries, self.spec.model)
             with self.store.state.begin() as conn:
                 mark_inputs(conn, self.spec, self._windows(), self.now)
             moments.join_moments(self.store, self.spec.model, self.now)
@@ -228,10 +229,6 @@ class _Repair:
             files = self.store.root.path / "baselines" / self.spec.model
             if table.url.endswith(f"/{BASELINES}/{self.spec.model}") and files.exists():
                 self._move(files)  # without them the baseline is fitted again
-
-    @property
-    def _index(self) -> Path:
-        return self.store.folder / "id_index" / self.spec.model
 
     def _note_unknown(self, stream: Stream, table: Location) -> None:
         """Let the next ingest settle files whose rows the log has and the manifest has not."""
@@ -299,7 +296,7 @@ class _Repair:
             table.path.parent.mkdir(parents=True, exist_ok=True)
             new.path.rename(table.path)
         reached("repair.replaced")
-        shutil.rmtree(self._index, ignore_errors=True)
+        forget_index(self.store.queries, self.spec.model)
         self._forget(stream, again)
 
     def _whole_rows(self, table: Location, schema: pa.Schema) -> pa.Table:
