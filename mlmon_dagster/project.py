@@ -175,7 +175,10 @@ def set_for_ray() -> None:
 
 
 def set_for_spark() -> None:
-    """Have the workers that Spark starts on this machine be of this Python."""
+    """Have Spark's workers use the Python at the path of this one, unless the environment says.
+
+    Spark itself takes the first ``python3`` on a worker's path, which need not have this package.
+    """
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
 
 

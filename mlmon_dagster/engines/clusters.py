@@ -118,12 +118,13 @@ class Spark:
         address = self._address
         builder = SparkSession.builder.appName("mlmon")
         if address is not None and address.startswith("sc://"):
-            builder = builder.remote(address)
-        elif address is not None:
-            builder = builder.master(address)
-        elif SparkSession.getActiveSession() is None:
+            builder = builder.remote(address)  # whose server says which Python its workers have
+        else:
             set_for_spark()
-            builder = builder.master(_LOCAL).config(map=SPARK_HERE)
+            if address is not None:
+                builder = builder.master(address)
+            elif SparkSession.getActiveSession() is None:
+                builder = builder.master(_LOCAL).config(map=SPARK_HERE)
         try:
             session = builder.getOrCreate()
         except Exception as error:  # of Java, of the gateway to it, of gRPC
