@@ -8,7 +8,7 @@ STAMP := .venv/.installed
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test coverage check docs bench calibrate drill prove chaos soak clean
+.PHONY: help demo ui test coverage check docs bench calibrate drill prove chaos soak images clean
 
 help: ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1	\2/' | expand -t 16
@@ -63,6 +63,9 @@ chaos: $(STAMP) ## Kill dispatchers while Slack and the database fail; print wha
 
 soak: $(STAMP) ## Write 5 files a second for ten minutes under the daemon and print what became of them
 	$(BIN)/python -W ignore -m tests.soak
+
+images: $(STAMP) ## Ask REGISTRY for every image of deploy/: tags exist, digests are theirs (WRITE=1 writes them)
+	$(BIN)/python -m tests.images --registry '$(REGISTRY)' $(if $(WRITE),--write)
 
 clean: ## Remove what the demo and the tools made, keep .venv
 	rm -rf .coverage* .mlmon landing .pytest_cache .mypy_cache .ruff_cache .hypothesis

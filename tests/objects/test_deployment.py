@@ -62,6 +62,20 @@ def test_the_compose_file_is_one_and_names_only_what_there_is() -> None:
             ), mount
 
 
+def test_the_storage_is_started_as_the_processes_ask_for_it() -> None:
+    storage = COMPOSE["services"]["storage"]
+    flags = dict(word[1:].split("=") for word in storage["command"][1:])
+    asked = COMPOSE["services"]["code"]["environment"]
+
+    assert asked["MLMON_S3_ENDPOINT"] == f"http://storage:{flags['s3.port']}"
+    assert asked["MLMON_STORE"].startswith(f"s3://{flags['bucket']}/")
+    assert f"http://127.0.0.1:{flags['s3.port']}/healthz" in storage["healthcheck"]["test"]
+    assert f"storage:{flags['dir']}" in storage["volumes"]
+    assert "ports" not in storage
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        assert storage["environment"][name] == asked[name]
+
+
 def test_the_image_is_made_of_what_the_package_has() -> None:
     lines = (DOCKER / "Dockerfile").read_text()
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

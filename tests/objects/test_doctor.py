@@ -78,12 +78,12 @@ def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_environment_becomes_options() -> None:
     found = storage_options(
-        {"AWS_ACCESS_KEY_ID": "k", "MLMON_S3_ENDPOINT": "http://minio:9000", "HOME": "/root"}
+        {"AWS_ACCESS_KEY_ID": "k", "MLMON_S3_ENDPOINT": "http://storage:9000", "HOME": "/root"}
     )
 
     assert found == {
         "aws_access_key_id": "k",
-        "aws_endpoint_url": "http://minio:9000",
+        "aws_endpoint_url": "http://storage:9000",
         "aws_region": "us-east-1",
         "allow_http": "true",
     }
