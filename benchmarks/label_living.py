@@ -191,7 +191,7 @@ def _note_as_done(work: Work, step: str) -> None:
     marks = {w.start: replace(mark_of(states, w, source), maturity="") for w in work.windows}
     choice = baseline_of(work.spec, "drift")
     for part in parts_of(work) if step == "drift" else ():
-        if part.in_force.is_rolling(choice):
+        if part.in_force.baseline_id and part.in_force.is_rolling(choice):
             rolling = part.in_force.rolling(
                 choice, part.work.start, part.work.windows[-1].start, []
             )

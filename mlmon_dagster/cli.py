@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 from types import FunctionType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import click
 
@@ -21,6 +21,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 from mlmon_dagster.commands.options import (
     AUTHOR,
     LEFT_OUT,
+    examples,
     models_of,
     period,
     spec_of,
@@ -47,46 +48,93 @@ Exit codes:
 _SLOTS = 33_000  # of a frame, eight bytes each
 
 
-# Commands that live in files of their own, by name; imported when asked for.
-LAZY = {
-    "backup": "mlmon_dagster.commands.store:backup",
-    "baseline": "mlmon_dagster.commands.baseline:baseline",
-    "drill": "mlmon_dagster.commands.drill:drill",
-    "model": "mlmon_dagster.commands.model:model",
-    "restore": "mlmon_dagster.commands.store:restore",
-    "backtest": "mlmon_dagster.commands.backtest:backtest",
-    "init": "mlmon_dagster.commands.init:init",
-    "alerts": "mlmon_dagster.commands.alerts:alerts",
-    "erase": "mlmon_dagster.commands.erase:erase",
-    "watchdog": "mlmon_dagster.commands.alerts:watchdog",
-    "collect": "mlmon_dagster.commands.collect:collect",
-    "serve": "mlmon_dagster.commands.serve:serve",
-    "store": "mlmon_dagster.commands.store:store",
-    "metrics": "mlmon_dagster.commands.metrics:metrics",
-    "rows": "mlmon_dagster.commands.rows:rows",
-    "trace": "mlmon_dagster.commands.trace:trace",
-    "compare": "mlmon_dagster.commands.compare:compare",
-    "skew": "mlmon_dagster.commands.compare:skew",
-    "budget": "mlmon_dagster.commands.budget:budget",
-    "effect": "mlmon_dagster.commands.effect:effect",
-    "expectations": "mlmon_dagster.commands.expectations:expectations",
+class Listed(NamedTuple):
+    """A command as `mlmon --help` lists it.
+
+    Attributes:
+        line: What it does, in at most 64 characters.
+        where: Module and name of a command that is imported once it is asked for; empty for one of
+            this file.
+    """
+
+    line: str
+    where: str = ""
+
+
+_IN = "mlmon_dagster.commands"
+# Every command, by what somebody is up to. The listing imports none of them.
+SECTIONS: dict[str, dict[str, Listed]] = {
+    "Start": {
+        "demo": Listed("Monitor a real model on a year of real flights."),
+        "init": Listed("Write the spec of a model from files of its events.", f"{_IN}.init:init"),
+        "validate": Listed("Check models/*.yaml; every mistake with its line."),
+        "schema": Listed("Print the JSON schema of specs, for editors.", f"{_IN}.init:schema"),
+        "ingest": Listed("Take in new files and table rows."),
+        "run": Listed("Take in what is new and compute; all models or some."),
+        "dev": Listed("Start the Dagster UI and daemon on this project."),
+    },
+    "Every day": {
+        "status": Listed("Show how all models are, or one of them.", f"{_IN}.status:status"),
+        "metrics": Listed("Show the metrics of a model.", f"{_IN}.metrics:metrics"),
+        "trace": Listed("Say why a metric changed.", f"{_IN}.trace:trace"),
+        "rows": Listed("Show the rows behind an alert, or of a model.", f"{_IN}.rows:rows"),
+        "report": Listed("Write the health report of a model as one HTML file."),
+        "serve": Listed("Show models and alerts as web pages.", f"{_IN}.serve:serve"),
+        "compare": Listed("Say whether another version is better.", f"{_IN}.compare:compare"),
+        "effect": Listed("Say what latency, or another cause, costs.", f"{_IN}.effect:effect"),
+        "budget": Listed("Say what is left of the error budgets.", f"{_IN}.budget:budget"),
+        "skew": Listed("Compare served features with the training ones.", f"{_IN}.compare:skew"),
+        "expectations": Listed(
+            "Show what your Great Expectations found.", f"{_IN}.expectations:expectations"
+        ),
+        "backtest": Listed(
+            "Show which alerts a spec would have opened.", f"{_IN}.backtest:backtest"
+        ),
+        "drill": Listed("Show how small a fault would be noticed.", f"{_IN}.drill:drill"),
+    },
+    "On call": {
+        "alerts": Listed("Look at alerts, handle and deliver them.", f"{_IN}.alerts:alerts"),
+        "doctor": Listed("Say what is wrong with the installation and the store."),
+        "watchdog": Listed("Exit with 1 if nobody dispatches alerts.", f"{_IN}.alerts:watchdog"),
+    },
+    "Administer": {
+        "baseline": Listed(
+            "See and change what windows are compared with.", f"{_IN}.baseline:baseline"
+        ),
+        "model": Listed("Reopen windows, see the history, remove a model.", f"{_IN}.model:model"),
+        "store": Listed("Look into the tables, and keep them fit.", f"{_IN}.store:store"),
+        "collect": Listed("Take in events over HTTP.", f"{_IN}.collect:collect"),
+        "erase": Listed("Remove predictions for good.", f"{_IN}.erase:erase"),
+        "backup": Listed("Copy state, tables and specs.", f"{_IN}.store:backup"),
+        "restore": Listed("Fill an empty store from a backup.", f"{_IN}.store:restore"),
+    },
 }
+COMMANDS = {name: listed for section in SECTIONS.values() for name, listed in section.items()}
 
 
-class LazyGroup(click.Group):
-    """The commands of this file, and those of ``LAZY``."""
+class Commands(click.Group):
+    """The commands of this file and of others, listed by section."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return every command's name, sorted."""
-        return sorted({*super().list_commands(ctx), *LAZY})
+        """Return every command's name, in the order of the sections."""
+        return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command, importing the file it lives in."""
-        if cmd_name not in LAZY:
+        listed = COMMANDS.get(cmd_name)
+        if listed is None or not listed.where:
             return super().get_command(ctx, cmd_name)
-        module, _, name = LAZY[cmd_name].partition(":")
+        module, _, name = listed.where.partition(":")
         command: click.Command = getattr(importlib.import_module(module), name)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands of each section, without importing them."""
+        for title, section in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl(
+                    [(name, listed.line) for name, listed in section.items()], col_max=14
+                )
 
     def invoke(self, ctx: click.Context) -> object:
         """Run a command; one that left models out, since they do not load, does not end with 0."""
@@ -102,7 +150,7 @@ class LazyGroup(click.Group):
 
 
 @click.group(
-    cls=LazyGroup,
+    cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=EXIT_CODES,
 )
@@ -192,7 +240,7 @@ def _end(text: str, code: int = 2) -> NoReturn:
     sys.exit(code)
 
 
-@cli.command(epilog="Example: mlmon validate")
+@cli.command(epilog=examples("mlmon validate"))
 @click.pass_obj
 def validate(project: Project) -> None:
     """Check models/*.yaml; every mistake with its file and line.
@@ -250,7 +298,7 @@ def _expectation_problems(spec: ModelSpec) -> list[Problem]:
     return expectation_problems(spec)
 
 
-@cli.command(epilog="Example: mlmon ingest flight_delay")
+@cli.command(epilog=examples("mlmon ingest flight_delay"))
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
 @click.option("--replay", metavar="HASH", help="Read one refused file, or its refused rows, again.")
 @click.option("--retry", is_flag=True, help="Read everything again that was refused.")
@@ -281,44 +329,48 @@ def ingest(project: Project, models: tuple[str, ...], replay: str | None, retry:
     sys.exit(0 if is_clean else 1)
 
 
-@cli.command(epilog="Example: mlmon run flight_delay --from 2013-12-01 --to 2013-12-28")
-@click.argument("model")
+@cli.command(epilog=examples("mlmon run", "mlmon run churn --from 2013-12-01 --to 2013-12-28"))
+@click.argument("models", nargs=-1, metavar="[MODEL]...")
 @period
 @click.pass_obj
-def run(project: Project, model: str, first: dt.date | None, last: dt.date | None) -> None:
-    """Take in what is new and compute MODEL through Dagster, without a daemon.
+def run(
+    project: Project, models: tuple[str, ...], first: dt.date | None, last: dt.date | None
+) -> None:
+    """Take in what is new and compute, through Dagster, without a daemon.
 
-    Without a period: every window whose inputs changed. With one: those windows, again. Many
-    windows at once count as history, whose alerts are listed and not sent one by one.
+    All models, or some. Without a period: every window whose inputs changed. With one: those
+    windows, again. Many windows at once count as history, whose alerts are listed and not sent one
+    by one. A model that cannot be computed stops no other one.
     """
-    from mlmon_dagster.commands.run import run_model
+    from mlmon_dagster.commands.run import run_models
 
-    sys.exit(0 if run_model(project, spec_of(project, model), first, last) else 1)
+    specs = [spec_of(project, name) for name in models] or specs_of(project)
+    sys.exit(0 if run_models(project, specs, first, last) else 1)
 
 
-@cli.command(epilog="Example: mlmon report flight_delay --out health.html")
+@cli.command(epilog=examples("mlmon report flight_delay --output health.html"))
 @click.argument("model")
 @click.option(
-    "--out",
+    "--output",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
     help="Where to. [default: .mlmon/reports/MODEL/health.html of the project]",
 )
 @click.pass_obj
-def report(project: Project, model: str, out: Path | None) -> None:
+def report(project: Project, model: str, output: Path | None) -> None:
     """Write the health report of MODEL: one HTML file, for people and archives."""
     from mlmon_dagster.pipeline.asking.health import write_health_report
 
     spec = spec_of(project, model)
     try:
-        made, path = write_health_report(project, spec, out)
+        made, path = write_health_report(project, spec, output)
     except OSError as error:
         raise ConfigError(f"The report cannot be written: {error}") from error
     alerts = f"{made.n_firing} alert{'' if made.n_firing == 1 else 's'} firing"
     click.echo(f"{spec.model}: {made.status}, {alerts}. {path}")
 
 
-@cli.command(epilog="Example: mlmon demo")
+@cli.command(epilog=examples("mlmon demo"))
 @click.option("--again", is_flag=True, help="Remove what an earlier demo left and start over.")
 @click.pass_obj
 def demo(project: Project, again: bool) -> None:
@@ -328,7 +380,7 @@ def demo(project: Project, again: bool) -> None:
     sys.exit(0 if tell(project, again=again) else 1)
 
 
-@cli.command(epilog="Example: mlmon dev --port 3000")
+@cli.command(epilog=examples("mlmon dev --port 3000"))
 @click.option("--port", default=3000, show_default=True)
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.pass_obj
@@ -339,7 +391,7 @@ def dev(project: Project, port: int, host: str) -> None:
     start_dagster(project, host, port)
 
 
-@cli.command(epilog="Example: mlmon doctor --deep")
+@cli.command(epilog=examples("mlmon doctor --deep"))
 @click.option("--deep", is_flag=True, help="Also read every table's log and open every live file.")
 @click.pass_obj
 def doctor(project: Project, deep: bool) -> None:

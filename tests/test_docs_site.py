@@ -11,7 +11,7 @@ import pytest
 from mkdocs.commands.build import build
 from mkdocs.config import load_config
 
-from mlmon_dagster.cli import LAZY
+from mlmon_dagster.cli import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 
@@ -54,7 +54,7 @@ def test_the_site_builds_strictly_lists_every_page_and_loads_nothing_from_elsewh
         assert [a for a in found.addresses if re.match(r"(https?:)?//", a)] == [], page.name
 
     commands = (tmp_path / "commands.html").read_text()
-    for name in LAZY:
+    for name in COMMANDS:
         assert f'id="mlmon-{name}"' in commands
     python = (tmp_path / "python.html").read_text()
     for name in ("Monitoring", "MonitoringResource", "PredictionLogger", "build_definitions"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import TypedDict, cast
 
 import sqlalchemy as sa
 
@@ -201,50 +201,85 @@ def render_dead_letters(rows: Sequence[OutboxRow]) -> str:
     return text_table(head, lines) + "\nTo send them again: mlmon alerts requeue --all"
 
 
-def render_history(
-    store: Store,
-    zones: Mapping[str, str],
-    model: str | None = None,
-    since: dt.datetime | None = None,
-    limit: int = 200,
-) -> str:
-    """Return what happened to alerts as a table, the newest last.
+class Happened(TypedDict):
+    """Something that happened to an alert."""
+
+    at: dt.datetime
+    kind: str
+    severity: str
+    alert: str
+    model: str
+    monitor: str
+    slice: str
+    window_start: dt.datetime
+    muted_reason: str
+    message: str
+
+
+def list_history(
+    store: Store, model: str | None = None, since: dt.datetime | None = None, limit: int = 200
+) -> tuple[list[Happened], int]:
+    """Return what happened to alerts, the newest last, and how many older ones are left out.
 
     Args:
         store: Where the state database is.
-        zones: Model -> its time zone, in which its windows are named; UTC for others.
         model: Only of this model.
         since: Only what was written after this time.
-        limit: At most so many lines, the newest.
+        limit: At most so many, the newest.
     """
     with store.state.connect() as conn:
         rows = alert_state.all_alerts(conn, model)
         events = [e for found in alert_state.all_events(conn, model).values() for e in found]
     wanted = [e for e in events if since is None or e["created_at"] >= since]
     wanted.sort(key=lambda e: e["id"])
-    if not wanted:
+    found = [
+        _happened(e, rows[e["fingerprint"]]) for e in wanted[-limit:] if e["fingerprint"] in rows
+    ]
+    return found, len(wanted) - len(found)
+
+
+def _happened(event: StoredEvent, row: AlertRow) -> Happened:
+    return {
+        "at": event["created_at"],
+        "kind": event["kind"],
+        "severity": event["severity"],
+        "alert": row["fingerprint"][:SHORT_ID],
+        "model": row["model"],
+        "monitor": row["monitor"],
+        "slice": _slice(row),
+        "window_start": event["window_start"],
+        "muted_reason": event["muted_reason"],
+        "message": event["message"],
+    }
+
+
+def render_history(found: Sequence[Happened], n_older: int, zones: Mapping[str, str]) -> str:
+    """Return what happened to alerts as a table.
+
+    Args:
+        found: What to show.
+        n_older: How much is left out.
+        zones: Model -> its time zone, in which its windows are named; UTC for others.
+    """
+    if not found:
         return "Nothing happened."
     head = ("WHEN", "WHAT", "SEVERITY", "MODEL", "MONITOR", "SLICE", "WINDOW", "MUTED", "SAID")
     lines = [
-        _line(e, rows[e["fingerprint"]], zones) for e in wanted[-limit:] if e["fingerprint"] in rows
+        (
+            f"{one['at']:%Y-%m-%d %H:%M}",
+            one["kind"],
+            one["severity"] or "-",
+            one["model"],
+            clean(one["monitor"]),
+            one["slice"],
+            local_moment(one["window_start"], zones.get(one["model"], "UTC")),
+            one["muted_reason"],
+            clean(one["message"], _SENTENCE),
+        )
+        for one in found
     ]
-    left_out = len(wanted) - len(lines)
-    note = f"\n({left_out} older ones left out)" if left_out else ""
+    note = f"\n({n_older} older ones left out)" if n_older else ""
     return text_table(head, lines) + note
-
-
-def _line(event: StoredEvent, row: AlertRow, zones: Mapping[str, str]) -> tuple[str, ...]:
-    return (
-        f"{event['created_at']:%Y-%m-%d %H:%M}",
-        event["kind"],
-        event["severity"] or "-",
-        row["model"],
-        clean(row["monitor"]),
-        _slice(row),
-        local_moment(event["window_start"], zones.get(row["model"], "UTC")),
-        event["muted_reason"],
-        clean(event["message"], _SENTENCE),
-    )
 
 
 def render_alert(store: Store, short_id: str, zone: str = "UTC") -> str:

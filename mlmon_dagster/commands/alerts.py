@@ -8,22 +8,32 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlmon_dagster.commands.options import author_option, future, models_of, past, spec_of, specs_of
+from mlmon_dagster.commands.options import (
+    Group,
+    author_option,
+    examples,
+    future,
+    models_of,
+    past,
+    spec_of,
+    specs_of,
+)
+from mlmon_dagster.commands.tables import output_options, print_table
 from mlmon_dagster.errors import ConfigError, MlmonError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from mlmon_dagster.alerts.lifecycle.routing import Destination
     from mlmon_dagster.alerts.messages.digest import Cadence
     from mlmon_dagster.project import Project
     from mlmon_dagster.spec import ModelSpec
-    from mlmon_dagster.store.alert_state import AlertEpisode
 
 _MOST_MENTIONS = 5  # that a test notifies: a channel of many models may have those of many teams
 
 
-@click.group()
+@click.group(cls=Group)
 def alerts() -> None:
     """Look at alerts, handle them and deliver them.
 
@@ -31,18 +41,23 @@ def alerts() -> None:
     """
 
 
-@alerts.command("list", epilog="Example: mlmon alerts list --model flight_delay --firing")
+@alerts.command("list", epilog=examples("mlmon alerts list --model flight_delay --firing"))
 @click.option("--model", help="Only of this model.")
 @click.option("--firing", is_flag=True, help="Only what is firing now.")
-@click.option("--format", "format_", type=click.Choice(["table", "json"]), default="table")
+@output_options()
 @click.pass_obj
-def list_(project: Project, model: str | None, firing: bool, format_: str) -> None:
+def list_(
+    project: Project, model: str | None, firing: bool, format_: str, output: Path | None
+) -> None:
     """List alerts and their episodes, newest first."""
+    from dataclasses import asdict
+
     from mlmon_dagster.alerts.listing import list_alerts, render_alerts
     from mlmon_dagster.store.alert_state import models_with_new_results
 
     found = list_alerts(project.store, model, "FIRING" if firing else None)
-    click.echo(render_alerts(found, zones(project)) if format_ == "table" else as_json(found))
+    text = render_alerts(found, zones(project))
+    print_table(text, [asdict(episode) for episode in found], format_, output)
     waiting = [m for m in models_with_new_results(project.store.state) if model in (None, m)]
     if waiting:
         click.echo(
@@ -60,15 +75,7 @@ def zones(project: Project) -> dict[str, str]:
         return {}
 
 
-def as_json(episodes: Sequence[AlertEpisode]) -> str:
-    """Return episodes as a JSON list; times in ISO 8601."""
-    import dataclasses
-    import json
-
-    return json.dumps([dataclasses.asdict(e) for e in episodes], default=str, indent=2)
-
-
-@alerts.command(epilog="Example: mlmon alerts show 3fa2c1")
+@alerts.command(epilog=examples("mlmon alerts show 3fa2c1"))
 @click.argument("alert")
 @click.pass_obj
 def show(project: Project, alert: str) -> None:
@@ -80,19 +87,28 @@ def show(project: Project, alert: str) -> None:
     click.echo(render_alert(project.store, alert, zones(project).get(model, "UTC")))
 
 
-@alerts.command(epilog="Example: mlmon alerts history --model flight_delay --since 7d")
+@alerts.command(epilog=examples("mlmon alerts history --model flight_delay --since 7d"))
 @click.option("--model", help="Only of this model.")
 @click.option("--since", callback=past, metavar="TIME", help="A day, a time, or 7d for a week ago.")
 @click.option("--limit", default=200, show_default=True, help="At most so many, the newest.")
+@output_options()
 @click.pass_obj
-def history(project: Project, model: str | None, since: dt.datetime | None, limit: int) -> None:
+def history(
+    project: Project,
+    model: str | None,
+    since: dt.datetime | None,
+    limit: int,
+    format_: str,
+    output: Path | None,
+) -> None:
     """Show what happened to alerts: opened, escalated, acknowledged, resolved."""
-    from mlmon_dagster.alerts.listing import render_history
+    from mlmon_dagster.alerts.listing import list_history, render_history
 
-    click.echo(render_history(project.store, zones(project), model, since, limit))
+    found, n_older = list_history(project.store, model, since, limit)
+    print_table(render_history(found, n_older, zones(project)), found, format_, output)
 
 
-@alerts.command(epilog="Example: mlmon alerts deliver")
+@alerts.command(epilog=examples("mlmon alerts deliver"))
 @click.pass_obj
 def deliver(project: Project) -> None:
     """Turn new verdicts into alerts and send what is due, as the dispatcher sensor does."""
@@ -114,8 +130,10 @@ def deliver(project: Project) -> None:
 
 
 @alerts.command(
-    epilog="Example: mlmon alerts silence --model flight_delay --monitor 'drift/*' --for 2d "
-    "--comment 'new weather feed'"
+    epilog=examples(
+        "mlmon alerts silence --model flight_delay --monitor 'drift/*' --for 2d "
+        "--comment 'new weather feed'"
+    )
 )
 @click.option("--model", help="Of this model; * is a wildcard in all of these.")
 @click.option("--monitor", help="Of this monitor, such as 'drift/*'.")
@@ -182,7 +200,7 @@ def _count_matching(project: Project, wanted: dict[str, str]) -> int:
     return sum(is_matched(row, matcher(wanted)) for row in active)
 
 
-@alerts.command(epilog="Example: mlmon alerts unsilence 3")
+@alerts.command(epilog=examples("mlmon alerts unsilence 3"))
 @click.argument("silence_id", type=int, metavar="ID")
 @author_option
 @click.pass_obj
@@ -195,20 +213,21 @@ def unsilence(project: Project, silence_id: int, author: str) -> None:
     click.echo(f"Silence {silence_id} has ended.")
 
 
-@alerts.command(epilog="Example: mlmon alerts silences --all")
+@alerts.command(epilog=examples("mlmon alerts silences --all"))
 @click.option("--all", "everything", is_flag=True, help="Also those that have ended.")
+@output_options()
 @click.pass_obj
-def silences(project: Project, everything: bool) -> None:
+def silences(project: Project, everything: bool, format_: str, output: Path | None) -> None:
     """List silences: what they match, until when, by whom and why."""
     from mlmon_dagster.alerts.listing import render_silences
     from mlmon_dagster.store import alert_state as stored
 
     now = project.now()
     rows = stored.every_silence(project.store.state, None if everything else now)
-    click.echo(render_silences(rows, now))
+    print_table(render_silences(rows, now), rows, format_, output)
 
 
-@alerts.command(epilog="Example: mlmon alerts ack 3fa2c1 --comment 'looking at the weather feed'")
+@alerts.command(epilog=examples("mlmon alerts ack 3fa2c1 --comment 'looking at the weather feed'"))
 @click.argument("alert")
 @click.option("--comment", default="", help="Shown in the thread.")
 @author_option
@@ -222,7 +241,7 @@ def ack(project: Project, alert: str, comment: str, author: str) -> None:
     click.echo(f"{row['model']}, {row['monitor']}: acknowledged by {author}.")
 
 
-@alerts.command(epilog="Example: mlmon alerts listen")
+@alerts.command(epilog=examples("mlmon alerts listen"))
 @click.pass_obj
 def listen(project: Project) -> None:
     """Wait for clicks on the buttons of messages in Slack, until it is stopped.
@@ -249,7 +268,7 @@ def listen(project: Project) -> None:
         client.close()
 
 
-@alerts.command(epilog="Example: mlmon alerts requeue 17")
+@alerts.command(epilog=examples("mlmon alerts requeue 17"))
 @click.argument("ids", nargs=-1, type=int, metavar="[ID]...")
 @click.option("--all", "everything", is_flag=True, help="Every message that was refused.")
 @click.pass_obj
@@ -277,7 +296,7 @@ def requeue(project: Project, ids: tuple[int, ...], everything: bool) -> None:
     )
 
 
-@alerts.command(epilog="Example: mlmon alerts digest --print --every weekly")
+@alerts.command(epilog=examples("mlmon alerts digest --print --every weekly"))
 @click.option("--print", "printed", is_flag=True, help="Show it here instead of sending it.")
 @click.option("--every", type=click.Choice(["daily", "weekly"]), default="daily")
 @click.option("--model", help="Only about this model.")
@@ -298,7 +317,7 @@ def digest(project: Project, printed: bool, every: Cadence, model: str | None) -
     click.echo(f"{n} digests written{hint}")
 
 
-@alerts.command(epilog="Example: mlmon alerts test --channel '#ml-alerts'")
+@alerts.command(epilog=examples("mlmon alerts test --channel '#ml-alerts'"))
 @click.option("--channel", help="Only this Slack channel, also one that no model names.")
 @click.option("--model", help="Only the places of this model.")
 @click.pass_obj
@@ -399,7 +418,7 @@ def _age(_context: click.Context, _option: click.Parameter, text: str) -> dt.tim
         raise click.BadParameter(str(error)) from error
 
 
-@click.command(epilog="Example: mlmon watchdog --max-age 10m")
+@click.command(epilog=examples("mlmon watchdog --max-age 10m"))
 @click.option(
     "--max-age",
     default="10m",

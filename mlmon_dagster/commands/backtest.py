@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import uuid
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import click
 
-from mlmon_dagster.commands.options import period, spec_of
+from mlmon_dagster.commands.options import (
+    examples,
+    period,
+    spec_of,
+)
+from mlmon_dagster.commands.tables import output_options, print_table
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.pipeline.asked import complete_period, window_range
 from mlmon_dagster.spec.monitors import FAMILIES
@@ -26,11 +31,11 @@ if TYPE_CHECKING:
     from mlmon_dagster.spec import ModelSpec, Window
 
 
-@click.command(epilog="Example: mlmon backtest flight_delay --from 2013-04-01 --to 2013-12-31")
+@click.command(epilog=examples("mlmon backtest flight_delay --from 2013-04-01 --to 2013-12-31"))
 @click.argument("model")
 @period
 @click.option("--all", "show_all", is_flag=True, help="List the quiet monitors too.")
-@click.option("--format", "format_", type=click.Choice(["table", "json"]), default="table")
+@output_options()
 @click.pass_obj
 def backtest(
     project: Project,
@@ -39,6 +44,7 @@ def backtest(
     last: dt.date | None,
     show_all: bool,
     format_: str,
+    output: Path | None,
 ) -> None:
     """Show which alerts MODEL's monitors would have opened in a period.
 
@@ -57,10 +63,8 @@ def backtest(
     weeks = opened_by_week(tests, windows[0].start, windows[-1].end)
     shown = [t for t in tests if show_all or t.opened or t.n_failed]
     expected = alarm_budget(spec, Counter(t.monitor.split("/")[0] for t in tests if t.n_judged))
-    click.echo(
-        _json(spec, shown, weeks, expected)
-        if format_ == "json"
-        else _text(spec, windows, shown, weeks, expected)
+    print_table(
+        _text(spec, windows, shown, weeks, expected), _list_monitors(shown), format_, output
     )
 
 
@@ -171,20 +175,10 @@ def _weeks_said(weeks: Sequence[int], start: dt.date) -> str:
     return f"{quiet}; most opened in the weeks from {', '.join(named)}." if named else f"{quiet}."
 
 
-def _json(
-    spec: ModelSpec, tests: Sequence[Backtest], weeks: Sequence[int], expected: Sequence[Budget]
-) -> str:
-    found = [
+def _list_monitors(tests: Sequence[Backtest]) -> list[dict[str, object]]:
+    """Return one row a monitor, with the windows in which its alerts opened."""
+    return [
         vars(test)
         | {name: [m.isoformat() for m in getattr(test, name)] for name in ("opened", "firing")}
         for test in tests
     ]
-    whole = {
-        "model": spec.model,
-        "opened_by_week": weeks,
-        "expected_a_year": {
-            b.family: {"independent": b.independent, "wandering": b.wandering} for b in expected
-        },
-        "monitors": found,
-    }
-    return json.dumps(whole, indent=2)

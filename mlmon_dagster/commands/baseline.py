@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import datetime as dt
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from mlmon_dagster.commands.options import author_option, period, spec_of
+from mlmon_dagster.commands.options import (
+    Group,
+    author_option,
+    examples,
+    period,
+    spec_of,
+)
+from mlmon_dagster.commands.tables import output_options, print_table
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.pipeline.asked import complete_period
 
@@ -15,15 +23,17 @@ if TYPE_CHECKING:
     from mlmon_dagster.project import Project
 
 
-@click.group()
+@click.group(cls=Group)
 def baseline() -> None:
     """Look at what windows are compared with, and change it."""
 
 
 @baseline.command(
     "promote",
-    epilog="Example: mlmon baseline promote flight_delay --from 2013-09-01 --to 2013-09-30 "
-    "--note 'autumn schedule'",
+    epilog=examples(
+        "mlmon baseline promote flight_delay --from 2013-09-01 --to 2013-09-30 "
+        "--note 'autumn schedule'"
+    ),
 )
 @click.argument("model")
 @period
@@ -69,10 +79,11 @@ def promote_period(
     )
 
 
-@baseline.command("list", epilog="Example: mlmon baseline list flight_delay")
+@baseline.command("list", epilog=examples("mlmon baseline list flight_delay"))
 @click.argument("model")
+@output_options()
 @click.pass_obj
-def list_baselines(project: Project, model: str) -> None:
+def list_baselines(project: Project, model: str, format_: str, output: Path | None) -> None:
     """List what windows of MODEL are compared with, and what was taken back."""
     from mlmon_dagster.profiles.baseline import no_baseline
     from mlmon_dagster.store import baselines
@@ -81,23 +92,25 @@ def list_baselines(project: Project, model: str) -> None:
     declared = baselines.newest_declared(engine, spec)
     stored = baselines.newest(engine, model, declared) if declared else None
     if stored is None:
-        click.echo(f"declared   {no_baseline(spec)}")
+        lines = [f"declared   {no_baseline(spec)}"]
     else:
-        click.echo(
+        lines = [
             f"declared   {stored.baseline_id}  {spec.baseline.described()}; bins of "
             f"dataset {stored.dataset}, {stored.n:,} rows, "
             f"fitted {stored.created_at:%Y-%m-%d %H:%M} UTC"
-        )
-    for row in baselines.list_promotions(engine, model):
+        ]
+    promotions = baselines.list_promotions(engine, model)
+    for row in promotions:
         state = f"undone by {row.undone_by}" if row.undone_at else "in force"
         note = f": {row.note}" if row.note else ""
-        click.echo(
+        lines.append(
             f"{row.id:<10} {row.baseline_id}  {row.period_start:%Y-%m-%d %H:%M} to "
             f"{row.period_end:%Y-%m-%d %H:%M} UTC, by {row.author}, {state}{note}"
         )
+    print_table("\n".join(lines), [vars(row) for row in promotions], format_, output)
 
 
-@baseline.command("undo", epilog="Example: mlmon baseline undo flight_delay")
+@baseline.command("undo", epilog=examples("mlmon baseline undo flight_delay"))
 @click.argument("model")
 @click.option("--id", "number", type=int, help="Which promotion. [default: the newest in force]")
 @author_option

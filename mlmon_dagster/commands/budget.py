@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from mlmon_dagster.commands.options import period, spec_of
+from mlmon_dagster.commands.options import (
+    examples,
+    period,
+    spec_of,
+)
+from mlmon_dagster.commands.tables import output_options, print_table, print_text
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.pipeline.asked import complete_period, window_range
 from mlmon_dagster.spec.text_table import text_table
@@ -19,9 +25,10 @@ if TYPE_CHECKING:
 _MOST = 5  # values of a slice that are shown
 
 
-@click.command(epilog="Example: mlmon budget checkout   mlmon budget checkout --to 2024-03-20")
+@click.command(epilog=examples("mlmon budget checkout", "mlmon budget checkout --to 2024-03-20"))
 @click.argument("model")
 @period
+@output_options()
 @click.option(
     "--rules",
     "as_rules",
@@ -30,7 +37,15 @@ _MOST = 5  # values of a slice that are shown
 )
 @click.pass_obj
 def budget(
-    project: Project, /, model: str, first: dt.date | None, last: dt.date | None, *, as_rules: bool
+    project: Project,
+    /,
+    model: str,
+    first: dt.date | None,
+    last: dt.date | None,
+    format_: str,
+    output: Path | None,
+    *,
+    as_rules: bool,
 ) -> None:
     """Say what is left of the budgets of MODEL's objectives, and which slices spent them.
 
@@ -55,23 +70,39 @@ def budget(
                 "{requests: 'http_requests_total{job=\"churn\"}', "
                 'bad: \'http_requests_total{job="churn",code=~"5.."}\'}.'
             )
-        click.echo(objective_rules(spec), nl=False)
+        print_text(objective_rules(spec).removesuffix("\n"), output)
         return
     known = complete_period(spec, first, last, project.now())
-    overspent = False
+    overspent, texts, rows = False, list[str](), list[dict[str, object]]()
     for objective in objectives:
         since = known[0].start if first else known[-1].end - objective.over
         windows = tuple(window for window in known if window.start >= since)
         spent = spent_in(project.store, spec, windows, objective)
         overspent |= spent.left < 0
-        click.echo(f"{model}, {window_range(windows)}: {_told(spent)}")
+        texts.append(f"{model}, {window_range(windows)}: {_describe(spent)}")
         if spent.bad:
-            click.echo(_table(spent))
+            texts.append(_table(spent))
+        rows += _list_spenders(spent)
+    print_table("\n".join(texts), rows, format_, output)
     if overspent:
         raise click.exceptions.Exit(1)
 
 
-def _told(spent: Spent) -> str:
+def _list_spenders(spent: Spent) -> list[dict[str, object]]:
+    """Return an objective as a whole, and the slices that spent its budget."""
+    name, allowed = spent.objective.name, spent.n * (1 - spent.objective.target)
+    found: list[tuple[str, str, int, int]] = [("all", "all", spent.n, spent.bad)]
+    found += [(r["key"], r["value"], r["n"], r["bad"]) for r in spent.by.to_dict("records")]
+    return [
+        {
+            "objective": name, "slice_key": key, "slice_value": value, "requests": n, "bad": bad,
+            "of_budget": bad / allowed if allowed else None,
+        }
+        for key, value, n, bad in found
+    ]  # fmt: skip
+
+
+def _describe(spent: Spent) -> str:
     objective = spent.objective
     promise = f"{objective.name}, {objective.target:.6g} of the requests: {objective.good}."
     if not spent.n:

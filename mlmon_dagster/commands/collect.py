@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlmon_dagster.commands.options import models_of, spec_of, specs_of
+from mlmon_dagster.commands.options import (
+    examples,
+    models_of,
+    spec_of,
+    specs_of,
+)
 from mlmon_dagster.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,7 +39,7 @@ class _Size(click.ParamType[int]):
 
 @click.group(
     invoke_without_command=True,
-    epilog="Example: mlmon collect --port 8321",
+    epilog=examples("mlmon collect --port 8321"),
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8321, show_default=True, type=click.IntRange(0, 65535))
@@ -134,7 +139,7 @@ def token() -> None:
     """Make, list and revoke the tokens of those who may push."""
 
 
-@token.command(epilog="Example: mlmon collect token create --model flight_delay --expires 90d")
+@token.command(epilog=examples("mlmon collect token create --model flight_delay --expires 90d"))
 @click.option("--model", required=True, help="The model it is for; '*' for all.")
 @click.option("--expires", metavar="WHEN", help="After 90d or 12h, or at a day. [default: never]")
 @click.option("--note", default="", help="Who uses it, for the list.")
@@ -154,7 +159,7 @@ def create(project: Project, model: str, expires: str | None, note: str) -> None
     )
 
 
-@token.command("list", epilog="Example: mlmon collect token list")
+@token.command("list", epilog=examples("mlmon collect token list"))
 @click.pass_obj
 def list_(project: Project) -> None:
     """List the tokens ever made, without their secrets."""
@@ -170,7 +175,7 @@ def list_(project: Project) -> None:
         click.echo("mlmon: no tokens; 'mlmon collect token create' makes one.", err=True)
 
 
-@token.command(epilog="Example: mlmon collect token revoke 3f9a0c12be47")
+@token.command(epilog=examples("mlmon collect token revoke 3f9a0c12be47"))
 @click.argument("token_id", metavar="ID")
 @click.pass_obj
 def revoke(project: Project, token_id: str) -> None:

@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlmon_dagster.commands.options import period, spec_of
+from mlmon_dagster.commands.options import (
+    examples,
+    period,
+    spec_of,
+)
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.pipeline.asked import complete_period, window_range
 from mlmon_dagster.spec.text_table import text_table
@@ -18,8 +22,10 @@ if TYPE_CHECKING:
 
 
 @click.command(
-    epilog="Example: mlmon compare churn --from 2024-03-01   "
-    "mlmon compare churn --version 3 --other 4 --share 0.1"
+    epilog=examples(
+        "mlmon compare churn --from 2024-03-01",
+        "mlmon compare churn --version 3 --other 4 --share 0.1",
+    )
 )
 @click.argument("model")
 @period
@@ -77,7 +83,7 @@ def _line(name: str, found: Comparison) -> tuple[str, ...]:
     return (name, *(f"{end:+.4f}" for end in ends), f"{found.windows:,}", said)
 
 
-@click.command(epilog="Example: mlmon skew churn --from 2024-03-01 --dataset training")
+@click.command(epilog=examples("mlmon skew churn --from 2024-03-01 --dataset training"))
 @click.argument("model")
 @period
 @click.option("--dataset", default="training", show_default=True, help="Where the others are.")

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from mlmon_dagster.commands.options import spec_of
+from mlmon_dagster.commands.options import (
+    examples,
+    spec_of,
+)
+from mlmon_dagster.commands.tables import open_output, output_options
 from mlmon_dagster.drill.drill import Drill, Finding, Subject
 from mlmon_dagster.drill.faults import FAULTS, NAMES, Fault
 from mlmon_dagster.drill.trial import HORIZON
@@ -26,7 +31,7 @@ def _listed(_context: click.Context, _option: click.Parameter, text: str | None)
     return [name.strip() for name in (text or "").split(",") if name.strip()]
 
 
-@click.command(epilog="Example: mlmon drill flight_delay --columns temp,dest --faults nulls,shift")
+@click.command(epilog=examples("mlmon drill flight_delay --columns temp,dest --faults nulls,shift"))
 @click.argument("model")
 @click.option("--columns", callback=_listed, metavar="NAMES", help="Only these, by comma.")
 @click.option("--faults", callback=_listed, metavar="NAMES", help="Only these, by comma.")
@@ -39,7 +44,7 @@ def _listed(_context: click.Context, _option: click.Parameter, text: str | None)
     help="Healthy windows that each fault is tried in, at most.",
 )
 @click.option("--seed", default=0, show_default=True, help="Of which rows a fault hits.")
-@click.option("--json", "is_json", is_flag=True, help="Print the result as JSON.")
+@output_options(formats=("text", "json"))
 @click.pass_obj
 def drill(
     project: Project,
@@ -48,7 +53,8 @@ def drill(
     faults: list[str],
     n_windows: int,
     seed: int,
-    is_json: bool,
+    format_: str,
+    output: Path | None,
 ) -> None:
     """Show how small a fault MODEL's monitors would notice, and how fast.
 
@@ -60,13 +66,12 @@ def drill(
     """
     spec = spec_of(project, model)
     subjects = _subjects(project, spec, columns, faults, n_windows, seed)
-    if is_json:
-        found = [as_dict(spec, subject) for subject in subjects]
-        click.echo(json.dumps({"model": spec.model, "subjects": found}, indent=2))
-        return
-    click.echo(headline(spec, n_windows))
-    for subject in subjects:
-        click.echo(render(spec, subject))
+    with open_output(output) as say:
+        if format_ == "text":
+            say(headline(spec, n_windows))
+        for subject in subjects:
+            is_text = format_ == "text"
+            say(render(spec, subject) if is_text else json.dumps(as_dict(spec, subject)))
 
 
 def _subjects(

@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlmon_dagster.commands.options import period, spec_of
+from mlmon_dagster.commands.options import (
+    examples,
+    period,
+    spec_of,
+)
 from mlmon_dagster.pipeline.asked import complete_period, window_range
 from mlmon_dagster.spec.text_table import text_table
 
@@ -18,8 +22,10 @@ if TYPE_CHECKING:
 
 
 @click.command(
-    epilog="Example: mlmon effect checkout --from 2024-03-01   "
-    "mlmon effect checkout --cause latency_ms --per 100 --within device,hour"
+    epilog=examples(
+        "mlmon effect checkout --from 2024-03-01",
+        "mlmon effect checkout --cause latency_ms --per 100 --within device,hour",
+    )
 )
 @click.argument("model")
 @period

@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlmon_dagster.commands.options import spec_of
+from mlmon_dagster.commands.options import (
+    examples,
+    spec_of,
+)
 from mlmon_dagster.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -28,7 +31,7 @@ _PLACES = {
 
 
 @click.command(
-    epilog="Example: mlmon erase flight_delay --prediction-id UA-1545-2013-01-01 --dry-run"
+    epilog=examples("mlmon erase flight_delay --prediction-id UA-1545-2013-01-01 --dry-run")
 )
 @click.argument("model")
 @click.option(

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlmon_dagster.commands.options import period, spec_of
+from mlmon_dagster.commands.options import (
+    examples,
+    period,
+    spec_of,
+)
+from mlmon_dagster.commands.tables import output_options, print_table
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.pipeline.asked import complete_period
 from mlmon_dagster.spec.text_table import text_table
@@ -19,9 +24,10 @@ if TYPE_CHECKING:
 _HEAD = ("window", "expectation", "columns", "severity", "found", "rows", "such as")
 
 
-@click.command(epilog="Example: mlmon expectations churn --html expectations.html")
+@click.command(epilog=examples("mlmon expectations churn --html expectations.html"))
 @click.argument("model")
 @period
+@output_options()
 @click.option(
     "--html",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -35,6 +41,8 @@ def expectations(
     model: str,
     first: dt.date | None,
     last: dt.date | None,
+    format_: str,
+    output: Path | None,
     html: Path | None,
 ) -> None:
     """Show what the expectations of MODEL's spec found: those that failed, window by window."""
@@ -54,15 +62,14 @@ def expectations(
             raise ConfigError(f"The page cannot be written: {error}") from error
         click.echo(f"{said}. {html}")
         return
-    click.echo(f"{said}.")
-    if n_failed:
-        lines = [
-            (
-                window.key, found["expectation"], ", ".join(found["columns"]), found["severity"],
-                found["error"] or said_of(found), f"{found['rows']:,}", "; ".join(found["values"]),
-            )
-            for window in judged
-            for found in window.results
-            if not found["kept"]
-        ]  # fmt: skip
-        click.echo(text_table(_HEAD, lines, right={"rows"}))
+    failed = [(w.key, found) for w in judged for found in w.results if not found["kept"]]
+    lines = [
+        (
+            key, found["expectation"], ", ".join(found["columns"]), found["severity"],
+            found["error"] or said_of(found), f"{found['rows']:,}", "; ".join(found["values"]),
+        )
+        for key, found in failed
+    ]  # fmt: skip
+    table = text_table(_HEAD, lines, right={"rows"}) if lines else ""
+    rows = [{"window": key, **found} for key, found in failed]
+    print_table(f"{said}.\n{table}".strip(), rows, format_, output)

@@ -1,19 +1,27 @@
-"""``mlmon init``: a spec from data."""
+"""``mlmon init``: a spec from data; ``mlmon schema``: what editors know of specs."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from mlmon_dagster.commands.options import examples
+from mlmon_dagster.commands.tables import print_text
 from mlmon_dagster.errors import ConfigError
 
 if TYPE_CHECKING:
     from mlmon_dagster.project import Project
 
 
-@click.command(epilog="Example: mlmon init landing/churn/predictions/*.parquet --model churn")
+SCHEMA_FILE = "spec.schema.json"  # beside the specs
+# The first line of a spec; the extension of VS Code and the plugins of other editors read it.
+EDITOR_LINE = f"# yaml-language-server: $schema={SCHEMA_FILE}"
+
+
+@click.command(epilog=examples("mlmon init landing/churn/predictions/*.parquet --model churn"))
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--actuals",
@@ -33,7 +41,7 @@ if TYPE_CHECKING:
 @click.option("--zone", help="Time zone of the windows. [default: that of the times, else UTC]")
 @click.option("--owner", default="team:ml", show_default=True, help="Who is told of alerts.")
 @click.option(
-    "--out",
+    "--output",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
     help="Where to; - for the terminal. [default: models/MODEL.yaml of the project]",
@@ -48,7 +56,7 @@ def init(
     model: str | None,
     zone: str | None,
     owner: str,
-    out: Path | None,
+    output: Path | None,
     force: bool,
 ) -> None:
     """Write the spec of a model from FILES of its events, and of their ground truth.
@@ -61,15 +69,20 @@ def init(
     from mlmon_dagster.scaffold.proposal import model_name, propose
 
     name = model or model_name(files[0])
-    target = out or project.models_folder / f"{name}.yaml"
+    target = output or project.models_folder / f"{name}.yaml"
     if str(target) != "-" and target.exists() and not force:
-        raise ConfigError(f"{target} exists. Use --force to replace it, or --out for another file.")
+        raise ConfigError(
+            f"{target} exists. Use --force to replace it, or --output for another file."
+        )
     given = dict(map(_role_and_column, roles))
     text = propose(project.folder, files, name, zone, owner, project.now(), actuals, given)
     if str(target) == "-":
         click.echo(text, nl=False)
         return
     target.parent.mkdir(parents=True, exist_ok=True)
+    if target.parent == project.models_folder:
+        (target.parent / SCHEMA_FILE).write_text(f"{render_schema()}\n", encoding="utf-8")
+        text = f"{EDITOR_LINE}\n{text}"
     target.write_text(text, encoding="utf-8")
     for note in notes_of(text):
         click.echo(f"Decide: {note}")
@@ -88,3 +101,31 @@ def _role_and_column(text: str) -> tuple[str, str]:
         hint = did_you_mean(role, ROLES) or "."
         raise ConfigError(f"--role {text}: there is no role {role!r}{hint} Roles: {listed(ROLES)}")
     return role, column
+
+
+@click.command(epilog=examples("mlmon schema --output models/spec.schema.json"))
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write to this file instead of the terminal.",
+)
+def schema(output: Path | None) -> None:
+    """Print the JSON schema of specs, with which editors complete and check them.
+
+    A spec that mlmon init wrote names it in its first line. What only the whole spec can tell, such
+    as whether a column exists, mlmon validate says.
+    """
+    print_text(render_schema(), output)
+
+
+def render_schema() -> str:
+    """Return the schema as JSON, keys as they are written in YAML."""
+    from mlmon_dagster.spec import ModelSpec
+
+    found = ModelSpec.model_json_schema(by_alias=True)
+    head = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Spec of a model, mlmon_dagster",
+    }
+    return json.dumps({**found, **head}, indent=1)

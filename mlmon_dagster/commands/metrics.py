@@ -1,13 +1,20 @@
-"""``mlmon metrics``: the newest metrics as a table, CSV, JSON or OpenMetrics."""
+"""``mlmon metrics``: the newest metrics as text, CSV, JSON or OpenMetrics."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlmon_dagster.commands.options import as_of, period, spec_of
+from mlmon_dagster.commands.options import (
+    as_of,
+    examples,
+    period,
+    spec_of,
+)
+from mlmon_dagster.commands.tables import open_output, output_options
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.pipeline.asked import metrics_by_days, moments_of, query_metrics
 from mlmon_dagster.spec.baseline import PRODUCTION
@@ -36,7 +43,7 @@ SHOWN = [
 
 
 @click.command(
-    epilog="Example: mlmon metrics flight_delay --metric roc_auc --granularity month --format csv"
+    epilog=examples("mlmon metrics flight_delay --metric roc_auc --granularity month --format csv")
 )
 @click.argument("model")
 @click.option("--metric", multiple=True, help="Only this metric; may be repeated.")
@@ -61,13 +68,7 @@ SHOWN = [
 )
 @period
 @as_of
-@click.option(
-    "--format",
-    "format_",
-    type=click.Choice(["table", "csv", "json", "openmetrics"]),
-    default="table",
-    help="openmetrics: numbers and verdicts, to backfill Prometheus.",
-)
+@output_options("openmetrics")
 @click.option(
     "--limit",
     type=click.IntRange(min=0),
@@ -76,8 +77,19 @@ SHOWN = [
     help="Rows of a table: the newest windows that fit; 0 for all. Other formats have all.",
 )
 @click.pass_obj
-def metrics(project: Project, /, model: str, format_: str, limit: int, **wanted: Any) -> None:
-    """Show the newest metrics of MODEL, or those of a past moment, bit for bit."""
+def metrics(
+    project: Project,
+    /,
+    model: str,
+    format_: str,
+    output: Path | None,
+    limit: int,
+    **wanted: Any,
+) -> None:
+    """Show the newest metrics of MODEL, or those of a past moment, bit for bit.
+
+    The format openmetrics has numbers and verdicts, to backfill Prometheus.
+    """
     spec = spec_of(project, model)
     if format_ == "openmetrics" and (wanted["granularity"] or wanted["as_of"]):
         raise ConfigError("openmetrics is the newest history, in the model's own windows.")
@@ -85,16 +97,18 @@ def metrics(project: Project, /, model: str, format_: str, limit: int, **wanted:
         from mlmon_dagster.report.openmetrics import history
 
         frame = query_metrics(project, spec, **wanted)
-        for piece in history(frame, _verdicts_beside(project, spec, frame, wanted)):
-            click.echo(piece, nl=False)
+        with open_output(output) as say:
+            for piece in history(frame, _verdicts_beside(project, spec, frame, wanted)):
+                say(piece.decode().removesuffix("\n"))
         return
-    if format_ == "table":
-        is_empty = not _show_table(project, spec, limit, wanted)
-    else:
-        is_empty = True
-        for frame in metrics_by_days(project, spec, **wanted):
-            click.echo(render(frame, format_, with_head=is_empty))
-            is_empty = False
+    is_empty = True
+    with open_output(output) as say:
+        if format_ == "text":
+            is_empty = not _show_table(project, spec, limit, wanted, say)
+        else:
+            for frame in metrics_by_days(project, spec, **wanted):
+                say(render(frame, format_, with_head=is_empty))
+                is_empty = False
     if is_empty:
         click.echo(f"mlmon: {_why_none(spec, wanted)}", err=True)
 
@@ -106,7 +120,13 @@ def _why_none(spec: ModelSpec, wanted: Mapping[str, Any]) -> str:
     return f"no window of {spec.model} is computed yet: mlmon run {spec.model}"
 
 
-def _show_table(project: Project, spec: ModelSpec, limit: int, wanted: dict[str, Any]) -> int:
+def _show_table(
+    project: Project,
+    spec: ModelSpec,
+    limit: int,
+    wanted: dict[str, Any],
+    say: Callable[[str], None],
+) -> int:
     """Print the newest windows that fit, oldest first, and what was left out; return the rows."""
     import pandas as pd
 
@@ -122,7 +142,7 @@ def _show_table(project: Project, spec: ModelSpec, limit: int, wanted: dict[str,
         return 0
     frame = pd.concat(parts, ignore_index=True)
     shown = _newest(frame, limit) if is_cut else frame
-    click.echo(render(shown, "table"))
+    say(render(shown, "text"))
     _say_widths(shown)
     _say_weighted(shown)
     if is_cut:
@@ -199,7 +219,7 @@ def _verdicts_beside(
 
 def render(frame: pd.DataFrame, format_: str, *, with_head: bool = True) -> str:
     """Return metrics as a table for people, CSV (safe to open in a spreadsheet) or JSON lines."""
-    if format_ == "table":
+    if format_ == "text":
         return _table(frame)
     shown = frame[SHOWN]
     if format_ == "csv":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlmon_dagster.commands.options import author_option, models_of, period, spec_of
+from mlmon_dagster.commands.options import (
+    Group,
+    author_option,
+    examples,
+    period,
+    spec_of,
+)
+from mlmon_dagster.commands.tables import output_options, print_table
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.pipeline.asked import complete_period
 
@@ -20,91 +26,28 @@ if TYPE_CHECKING:
     from mlmon_dagster.spec import ModelSpec
 
 
-@click.group()
+@click.group(cls=Group)
 def model() -> None:
     """Look at the models, and change what has become of their windows."""
 
 
-@model.command("list", epilog="Example: mlmon model list")
-@click.pass_obj
-def list_models(project: Project) -> None:
-    """List the models and how they are, worst first."""
-    from mlmon_dagster.pipeline.status import status_of
-
-    found = models_of(project)
-    for row in status_of(project, found.specs, found.broken):
-        if row["status"] == "BROKEN":
-            click.echo(f"{row['status']!s:<8} {row['model']}  does not load; see: mlmon validate")
-            continue
-        firing = f", {row['firing']} firing" if row["firing"] else ""
-        click.echo(f"{row['status']!s:<8} {row['model']}  newest window {row['window']}{firing}")
-    sys.exit(1 if found.broken else 0)
-
-
-@model.command("status", epilog="Example: mlmon model status flight_delay")
+@model.command("history", epilog=examples("mlmon model history flight_delay"))
 @click.argument("name", metavar="MODEL")
-@click.option("--last", default=14, show_default=True, help="So many windows.")
+@output_options()
 @click.pass_obj
-def show_status(project: Project, name: str, last: int) -> None:
-    """Show how far the ground truth of MODEL's newest windows has come, and how late it was."""
-    from mlmon_dagster.ingest.spans import set_aside
-    from mlmon_dagster.spec import complete_windows, maturity_of
-    from mlmon_dagster.store import baselines
-    from mlmon_dagster.store.state import truth_timing, window_state
-    from mlmon_dagster.store.upkeep.maintenance import count_unmatched
-
-    spec, now = spec_of(project, name), project.now()
-    states = window_state.load(project.store.state, name)
-    timing = truth_timing.timing_of(project.store.state, name)
-    if baselines.baselines_in_force(project.store.state, spec).newest is None:
-        from mlmon_dagster.profiles.baseline import no_baseline
-
-        click.echo(str(no_baseline(spec)))
-    if not spec.has_actuals:
-        click.echo("no ground truth is declared: performance is not measured")
-    if spec.has_actuals:
-        from mlmon_dagster.profiles.arrivals import describe_arrivals
-
-        click.echo(f"ground truth: {describe_arrivals(project.store.state, spec)}")
-    click.echo("window            n  exempt  coverage  maturity     after close  known p50/p99 h")
-    for window in complete_windows(spec.time, now)[-last:]:
-        state = states.get(window.start)
-        if state is None:
-            click.echo(f"{window.key:<10} {'-':>8}")
-            continue
-        maturity = maturity_of(spec, window, state.n_expected, state.n_actual, now, timing)
-        coverage = "-" if state.coverage is None else f"{state.coverage:.1%}"
-        known = json.loads(state.lags).get("known_hours")
-        lag = f"{known['p50']:g} / {known['p99']:g}" if known else "-"
-        click.echo(
-            f"{window.key:<10} {state.n:>8,} {state.n_exempt:>7,} {coverage:>9}  {maturity:<12} "
-            f"{state.n_late_after_close:>11,}  {lag}"
-        )
-    for path, why in set_aside(project.folder, name).items():
-        click.echo(f"spans set aside: {path} ({why}); see mlmon doctor")
-    unmatched = count_unmatched(project.store, spec)
-    if unmatched.n_waiting or unmatched.n_expired:
-        click.echo(
-            f"ground truth without a prediction: {unmatched.n_waiting:,} rows waiting, "
-            f"{unmatched.n_expired:,} expired"
-        )
-
-
-@model.command("history", epilog="Example: mlmon model history flight_delay")
-@click.argument("name", metavar="MODEL")
-@click.pass_obj
-def show_history(project: Project, name: str) -> None:
+def show_history(project: Project, name: str, format_: str, output: Path | None) -> None:
     """List what people did to MODEL and how the columns of its files changed, newest first."""
     from mlmon_dagster.store.state.model_history import history
 
     spec_of(project, name)
     rows = history(project.store.state, name)
-    for row in rows:
-        note = f": {row['note']}" if row["note"] else ""
-        by = f" by {row['author']}" if row["author"] else ""
-        click.echo(f"{row['at']:%Y-%m-%d %H:%M} UTC  {row['kind']}{by}{note}")
-    if not rows:
-        click.echo(f"Nobody has changed anything of {name} yet.")
+    lines = [
+        f"{row['at']:%Y-%m-%d %H:%M} UTC  {row['kind']}"
+        + (f" by {row['author']}" if row["author"] else "")
+        + (f": {row['note']}" if row["note"] else "")
+        for row in rows
+    ] or [f"Nobody has changed anything of {name} yet."]
+    print_table("\n".join(lines), rows, format_, output)
 
 
 def _change_of_windows(command: Callable[..., object]) -> Callable[..., object]:
@@ -114,7 +57,7 @@ def _change_of_windows(command: Callable[..., object]) -> Callable[..., object]:
 
 
 @model.command(
-    "reopen", epilog="Example: mlmon model reopen flight_delay --from 2013-04-01 --to 2013-04-30"
+    "reopen", epilog=examples("mlmon model reopen flight_delay --from 2013-04-01 --to 2013-04-30")
 )
 @_change_of_windows
 @click.pass_context
@@ -127,7 +70,7 @@ def reopen_windows(context: click.Context, /, **_: object) -> None:
 
 
 @model.command(
-    "close", epilog="Example: mlmon model close flight_delay --from 2013-04-01 --to 2013-04-30"
+    "close", epilog=examples("mlmon model close flight_delay --from 2013-04-01 --to 2013-04-30")
 )
 @_change_of_windows
 @click.pass_context
@@ -136,7 +79,7 @@ def close_windows(context: click.Context, /, **_: object) -> None:
     _change(context.obj, **context.params, is_open=False)
 
 
-@model.command("rebuild-history", epilog="Example: mlmon model rebuild-history flight_delay")
+@model.command("rebuild-history", epilog=examples("mlmon model rebuild-history flight_delay"))
 @click.argument("name", metavar="MODEL")
 @click.pass_obj
 def rebuild_history(project: Project, name: str) -> None:
@@ -192,7 +135,7 @@ def _change(
     click.echo(f"{n} windows of {name} are {'open' if is_open else 'closed'} again.{next_step}")
 
 
-@model.command("remove", epilog="Example: mlmon model remove churn --backup before.tar.gz")
+@model.command("remove", epilog=examples("mlmon model remove churn --backup before.tar.gz"))
 @click.argument("name", metavar="MODEL")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option(

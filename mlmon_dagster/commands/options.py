@@ -22,6 +22,22 @@ AUTHOR = "mlmon.author"  # of the context: who types, as the environment says
 _DURATION = re.compile(r"[0-9.]+\s*[smhdw]")
 
 
+def examples(*commands: str) -> str:
+    """Return what ends the help of a command: examples, each in a line of its own."""
+    head = "Example:" if len(commands) == 1 else "Examples:"
+    return "\n".join(["\b", head, *(f"  {command}" for command in commands)])
+
+
+class Group(click.Group):
+    """A group whose listing says what each command does in full."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands; a long line is wrapped and not cut."""
+        found = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl([(n, c.get_short_help_str(limit=400)) for n, c in found if c])
+
+
 def author_option(command: Callable[..., object]) -> Callable[..., object]:
     """Add --author, by default the user who is logged in."""
     return click.option(

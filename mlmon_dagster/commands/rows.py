@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from mlmon_dagster.commands.options import models_of, period, spec_of
+from mlmon_dagster.commands.options import (
+    examples,
+    models_of,
+    period,
+    spec_of,
+)
+from mlmon_dagster.commands.tables import output_options, print_text, render_rows
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.pipeline.asked import complete_period, period_asked, window_range
 from mlmon_dagster.spec import (
@@ -21,7 +27,7 @@ from mlmon_dagster.spec import (
 )
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.names import counted
-from mlmon_dagster.spec.text_table import csv_text, text_table
+from mlmon_dagster.spec.text_table import text_table
 from mlmon_dagster.store.state import window_state
 
 if TYPE_CHECKING:
@@ -45,8 +51,11 @@ class _Wanted(NamedTuple):
 
 
 @click.command(
-    epilog="Example: mlmon rows 3fa2c1   mlmon rows flight_delay --window 2013-04-22 "
-    "--where \"origin = 'LGA' and hour >= 17\" --worst 20"
+    epilog=examples(
+        "mlmon rows 3fa2c1",
+        "mlmon rows flight_delay --window 2013-04-22 "
+        "--where \"origin = 'LGA' and hour >= 17\" --worst 20",
+    )
 )
 @click.argument("what", metavar="ALERT|MODEL")
 @click.option("--window", metavar="KEY", help="One window, such as 2013-04-22.")
@@ -58,10 +67,7 @@ class _Wanted(NamedTuple):
 @click.option("--dataset", default=PRODUCTION, show_default=True)
 @click.option("--newest", is_flag=True, help="Of an alert: as the rows are now, not as they were.")
 @click.option("--show", multiple=True, metavar="COLUMN", help="Show personal values of a column.")
-@click.option(
-    "--format", "format_", type=click.Choice(["table", "csv", "parquet"]), default="table"
-)
-@click.option("--output", type=click.Path(path_type=Path), help="Write to this file.")
+@output_options("parquet")
 @click.pass_obj
 def rows(
     project: Project,
@@ -112,10 +118,10 @@ def rows(
         shown=show,
         slowest=time,
     )
-    if output is None:
-        click.echo(render(wanted.spec, found.table, format_))
+    if format_ == "parquet" and output is not None:
+        _write_parquet(found.table, output)
     else:
-        _write(wanted.spec, found.table, format_, output)
+        print_text(render(wanted.spec, found.table, format_), output)
     order = "worst" if time is None else "slowest"
     more = f", the {order} {found.table.num_rows:,}" if found.table.num_rows < found.n else ""
     picked = f" where {found.predicate}" if found.predicate else ""
@@ -212,15 +218,13 @@ def _of_alert(project: Project, short_id: str, where: str | None, newest: bool) 
 
 
 def render(spec: ModelSpec, table: pa.Table, format_: str) -> str:
-    """Return rows as a table for people, or as CSV that is safe to open in a spreadsheet."""
+    """Return rows as a table for people, or for programs."""
     from mlmon_dagster.pipeline.asking.rows import column_texts
 
     columns = column_texts(spec, table, digits=6)
     names, values = list(columns), [list(row) for row in zip(*columns.values(), strict=True)]
-    if format_ == "csv":
-        import pandas as pd
-
-        return csv_text(pd.DataFrame(values, columns=names, dtype=object))
+    if format_ != "text":
+        return render_rows([dict(zip(names, row, strict=True)) for row in values], format_)
     filled = [i for i, _ in enumerate(names) if any(row[i] for row in values)] or [0]
     kept = filled[:_IN_TABLE]
     text = text_table([names[i] for i in kept], [[row[i] for i in kept] for row in values])
@@ -228,14 +232,11 @@ def render(spec: ModelSpec, table: pa.Table, format_: str) -> str:
     return text + (f"\nNot shown: {', '.join(left)} (--format csv)." if left else "")
 
 
-def _write(spec: ModelSpec, table: pa.Table, format_: str, path: Path) -> None:
+def _write_parquet(table: pa.Table, path: Path) -> None:
+    import pyarrow.parquet as pq
+
     from mlmon_dagster.store.places.location import whole_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as draft:
-        if format_ == "parquet":
-            import pyarrow.parquet as pq
-
-            pq.write_table(table, draft)
-        else:
-            draft.write_text(render(spec, table, format_) + "\n", encoding="utf-8")
+        pq.write_table(table, draft)

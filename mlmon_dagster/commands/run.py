@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from mlmon_dagster.commands.options import told_of_strays
-from mlmon_dagster.commands.outside import sentence_of_failure
-from mlmon_dagster.errors import StoreError
+from mlmon_dagster.commands.outside import sentence, sentence_of_failure
+from mlmon_dagster.errors import MlmonError, StoreError
 from mlmon_dagster.pipeline.asked import complete_period, window_range
 from mlmon_dagster.pipeline.plan import Request, is_up_to_date, plan, try_again
 from mlmon_dagster.pipeline.status import find_outdated
@@ -28,6 +28,34 @@ if TYPE_CHECKING:
     from mlmon_dagster.defs.launch import RunReport
 
 _FILES_SHOWN = 3
+
+
+def run_models(
+    project: Project, specs: Sequence[ModelSpec], first: dt.date | None, last: dt.date | None
+) -> bool:
+    """Do what `run_model` does for some models; one that fails is said, and the others go on.
+
+    Returns:
+        Whether all went well.
+
+    Raises:
+        ConfigError: As `run_model`, if it is one model alone.
+        StoreError: Likewise.
+    """
+    if len(specs) == 1:
+        return run_model(project, specs[0], first, last)
+    failed = []
+    for spec in specs:
+        try:
+            is_fine = run_model(project, spec, first, last)
+        except MlmonError as error:
+            click.echo(f"mlmon: {spec.model}: {sentence(error) or error}", err=True)
+            is_fine = False
+        failed += [] if is_fine else [spec.model]
+    if failed:
+        n = counted(len(specs), "model")
+        click.echo(f"mlmon: {len(failed)} of {n} not done: {', '.join(failed)}", err=True)
+    return not failed
 
 
 def run_model(

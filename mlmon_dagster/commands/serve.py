@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlmon_dagster.commands.options import models_of
+from mlmon_dagster.commands.options import (
+    examples,
+    models_of,
+)
 from mlmon_dagster.errors import ConfigError
 
 if TYPE_CHECKING:
     from mlmon_dagster.project import Project
 
 
-@click.command(epilog="Example: mlmon serve --port 8322")
+@click.command(epilog=examples("mlmon serve --port 8322"))
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8322, show_default=True, type=click.IntRange(0, 65535))
 @click.option("--tls-cert", type=click.Path(dir_okay=False, exists=True, path_type=Path))

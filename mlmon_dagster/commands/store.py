@@ -9,11 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlmon_dagster.commands.options import as_of, period, spec_of, specs_of
+from mlmon_dagster.commands.options import (
+    Group,
+    as_of,
+    examples,
+    period,
+    spec_of,
+    specs_of,
+)
+from mlmon_dagster.commands.tables import output_options, print_table
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.pipeline.asked import moments_of
 from mlmon_dagster.spec.scalars import printable
-from mlmon_dagster.spec.text_table import csv_text, json_lines, text_table
+from mlmon_dagster.spec.text_table import text_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,17 +29,13 @@ if TYPE_CHECKING:
     from mlmon_dagster.project import Project
     from mlmon_dagster.spec import ModelSpec
 
-_format = click.option(
-    "--format", "format_", type=click.Choice(["table", "csv", "json"]), default="table"
-)
 
-
-@click.group()
+@click.group(cls=Group)
 def store() -> None:
     """Look into the tables of the store, query them, and keep them fit."""
 
 
-@store.command(epilog="Example: mlmon store describe flight_delay")
+@store.command(epilog=examples("mlmon store describe flight_delay"))
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
 @click.pass_obj
 def describe(project: Project, models: tuple[str, ...]) -> None:
@@ -45,7 +49,7 @@ def describe(project: Project, models: tuple[str, ...]) -> None:
         state = describe_state(project.store, spec.model)
         click.echo(f"{spec.model}")
         if tables:
-            click.echo(_render(pd.DataFrame(tables), "table"))
+            click.echo(_render(pd.DataFrame(tables)))
         files = ", ".join(f"{n:,} {status}" for status, n in sorted(state["files"].items()))
         click.echo(
             f"  landing files: {files or 'none'}; rows refused {state['n_refused']:,}, "
@@ -56,7 +60,9 @@ def describe(project: Project, models: tuple[str, ...]) -> None:
         click.echo(f"  metrics: {state['n_metrics']:,}{moment}")
 
 
-@store.command(epilog="Example: mlmon store head flight_delay --where \"origin = 'JFK'\" --limit 5")
+@store.command(
+    epilog=examples("mlmon store head flight_delay --where \"origin = 'JFK'\" --limit 5")
+)
 @click.argument("model")
 @click.option("--dataset", help="Only of this dataset.")
 @click.option("--window", "window", metavar="KEY", help="One window, such as 2013-12-29.")
@@ -66,23 +72,31 @@ def describe(project: Project, models: tuple[str, ...]) -> None:
 @click.option("--limit", default=10, show_default=True, type=click.IntRange(0, 100_000))
 @click.option("--show-pii", is_flag=True, help="Show columns declared as pii, too.")
 @as_of
-@_format
+@output_options()
 @click.pass_obj
-def head(project: Project, /, model: str, format_: str, **wanted: Any) -> None:
+def head(project: Project, /, model: str, format_: str, output: Path | None, **wanted: Any) -> None:
     """Show some inference records of MODEL, also as of a past moment."""
     frame = _head(project, spec_of(project, model), **wanted)
-    click.echo(_render(frame, format_))
+    print_table(_render(frame), frame, format_, output)
 
 
-@store.command(epilog='Example: mlmon store sql flight_delay "SELECT count(*) FROM records"')
+@store.command(epilog=examples('mlmon store sql flight_delay "SELECT count(*) FROM records"'))
 @click.argument("model")
 @click.argument("query")
 @click.option("--limit", default=1000, show_default=True, type=click.IntRange(0, 1_000_000))
 @click.option("--timeout", default=60.0, show_default=True, metavar="SECONDS",
               type=click.FloatRange(0.1), help="When the query is broken off.")  # fmt: skip
-@_format
+@output_options()
 @click.pass_obj
-def sql(project: Project, model: str, query: str, limit: int, timeout: float, format_: str) -> None:
+def sql(
+    project: Project,
+    model: str,
+    query: str,
+    limit: int,
+    timeout: float,
+    format_: str,
+    output: Path | None,
+) -> None:
     """Run one SELECT over the views predictions, actuals, records, profiles and metrics.
 
     Nothing outside of the tables of MODEL can be read, and nothing can be written. Columns
@@ -92,10 +106,11 @@ def sql(project: Project, model: str, query: str, limit: int, timeout: float, fo
 
     spec = spec_of(project, model)
     found = select(project.store, spec.model, query, limit, timeout)
-    click.echo(_render(found.to_pandas(), format_))
+    frame = found.to_pandas()
+    print_table(_render(frame), frame, format_, output)
 
 
-@store.command(epilog="Example: mlmon store unlock flight_delay")
+@store.command(epilog=examples("mlmon store unlock flight_delay"))
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
 @click.pass_obj
 def unlock(project: Project, models: tuple[str, ...]) -> None:
@@ -115,7 +130,7 @@ def unlock(project: Project, models: tuple[str, ...]) -> None:
     sys.exit(0 if all(lock.is_freed for lock in found) else 1)
 
 
-@store.command(epilog="Example: mlmon store maintain --dry-run")
+@store.command(epilog=examples("mlmon store maintain --dry-run"))
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
 @click.option("--dry-run", is_flag=True, help="Only show what would be removed.")
 @click.pass_obj
@@ -136,10 +151,10 @@ def maintain(project: Project, models: tuple[str, ...], dry_run: bool) -> None:
             {"what": r.what, "rows": r.rows, "files": r.files, "bytes": r.size} for r in removals
         ]
         if rows:
-            click.echo(_render(pd.DataFrame(rows), "table"))
+            click.echo(_render(pd.DataFrame(rows)))
 
 
-@store.command(epilog="Example: mlmon store repair flight_delay --dry-run")
+@store.command(epilog=examples("mlmon store repair flight_delay --dry-run"))
 @click.argument("model")
 @click.option("--dry-run", is_flag=True, help="Only show what would be done.")
 @click.pass_obj
@@ -216,15 +231,7 @@ def _head(
     return rows.select(*(n for n in names if n not in pii)).head(limit).to_pandas()
 
 
-def _render(frame: pd.DataFrame, format_: str) -> str:
-    if format_ == "csv":
-        return csv_text(frame)
-    if format_ == "json":
-        return json_lines(frame)
-    return _table(frame)
-
-
-def _table(frame: pd.DataFrame) -> str:
+def _render(frame: pd.DataFrame) -> str:
     return text_table(
         [str(name) for name in frame.columns],
         [[_cell(value) for value in row] for row in frame.itertuples(index=False)],
@@ -239,7 +246,7 @@ def _cell(value: object) -> str:
     return str(value)
 
 
-@click.command(epilog="Example: mlmon backup backups/2026-11-24.tar.gz")
+@click.command(epilog=examples("mlmon backup backups/2026-11-24.tar.gz"))
 @click.argument("target", type=click.Path(path_type=Path))
 @click.pass_obj
 def backup(project: Project, target: Path) -> None:
@@ -254,7 +261,7 @@ def backup(project: Project, target: Path) -> None:
     click.echo(f"{target}: {verify_backup(target).text()}, read back and right")
 
 
-@click.command(epilog="Example: mlmon restore backups/2026-11-24.tar.gz")
+@click.command(epilog=examples("mlmon restore backups/2026-11-24.tar.gz"))
 @click.argument("source", type=click.Path(exists=True, path_type=Path))
 @click.option("--verify", is_flag=True, help="Only read it and compare its checksums.")
 @click.option(
@@ -280,4 +287,4 @@ def restore(project: Project, source: Path, verify: bool, erasures: Path | None)
     if erasures is not None:
         click.echo(f"{take_lists(store, erasures)} lists of erasures taken over")
     summary = restore_backup(store, source, project.models_folder, project.now())
-    click.echo(f"Restored {summary.text()}.\nNext: mlmon model list")
+    click.echo(f"Restored {summary.text()}.\nNext: mlmon status")

@@ -6,12 +6,18 @@ import datetime as dt
 import json
 import math
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import click
 
-from mlmon_dagster.commands.options import period, spec_of
+from mlmon_dagster.commands.options import (
+    examples,
+    period,
+    spec_of,
+)
+from mlmon_dagster.commands.tables import output_options, print_table, print_text
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.pipeline.asked import against_asked, period_asked, window_range
 from mlmon_dagster.spec import ModelSpec, Window, windows_between
@@ -19,7 +25,7 @@ from mlmon_dagster.spec.metric_registry import METRICS, of_outcome
 from mlmon_dagster.spec.names import ALL, did_you_mean
 from mlmon_dagster.spec.scalars import printable
 from mlmon_dagster.spec.tasks import metric_problem, outcomes_of
-from mlmon_dagster.spec.text_table import csv_text, text_table
+from mlmon_dagster.spec.text_table import text_table
 
 if TYPE_CHECKING:
     from mlmon_dagster.project import Project
@@ -31,8 +37,10 @@ _WORST = 8  # slices of a key, and windows, in a table
 
 
 @click.command(
-    epilog="Example: mlmon trace flight_delay --from 2013-04-01 --to 2013-04-30   "
-    "mlmon trace churn --window 2024-03-12 --against 2024-03-11"
+    epilog=examples(
+        "mlmon trace flight_delay --from 2013-04-01 --to 2013-04-30",
+        "mlmon trace churn --window 2024-03-12 --against 2024-03-11",
+    )
 )
 @click.argument("model")
 @click.option("--metric", help="Which metric. [default: the first that is monitored]")
@@ -57,7 +65,7 @@ _WORST = 8  # slices of a key, and windows, in a table
     is_flag=True,
     help="Fit a model anew on the three months before, by the spec's `retrain`, and try it.",
 )
-@click.option("--format", "format_", type=click.Choice(["text", "json", "csv"]), default="text")
+@output_options()
 @click.pass_obj
 def trace(
     project: Project,
@@ -71,6 +79,7 @@ def trace(
     is_searched: bool,
     is_retrained: bool,
     format_: str,
+    output: Path | None,
 ) -> None:
     """Say why a metric of MODEL changed: at most a dozen sentences, then tables.
 
@@ -90,7 +99,7 @@ def trace(
     found = explained(project.store, spec, asked, (start, end), other)
     scored = score_explained(project.store, spec, (start, end), other)
     if found is None and scored is not None and format_ == "text":
-        click.echo("\n\n".join([tell_score(scored), *_score_table(scored)]))
+        print_text("\n\n".join([tell_score(scored), *_score_table(scored)]), output)
         return
     if found is None:
         raise ConfigError(
@@ -101,13 +110,11 @@ def trace(
     fresh = fitted_anew(project.store, project.folder, spec, windows) if is_retrained else None
     lines = tell(spec, found, name, other_name, slices, scored, fresh)
     if format_ == "json":
-        click.echo(json.dumps(_plain(found, lines, scored, fresh), default=str))
-    elif format_ == "csv":
-        click.echo(csv_text(found.slices))
-    else:
-        click.echo("\n".join(map(printable, lines)))
-        for text in [*(_score_table(scored) if scored else ()), *_tables(spec, found)]:
-            click.echo(f"\n{text}")
+        print_text(json.dumps(_plain(found, lines, scored, fresh), default=str), output)
+        return
+    tables = [*(_score_table(scored) if scored else ()), *_tables(spec, found)]
+    text = "\n\n".join(["\n".join(map(printable, lines)), *tables])
+    print_table(text, found.slices, format_, output)
 
 
 def _metric(spec: ModelSpec, metric: str | None) -> str:

@@ -58,6 +58,10 @@ def _status(project: Project, spec: ModelSpec) -> dict[str, object]:
         if a.state == "FIRING" and not a.is_explained
     ]
     row["firing"] = len(firing)
+    if firing:
+        worst = min(firing, key=lambda alert: alert.severity != "ERROR")  # the newest of those
+        since = min(alert.opened_window for alert in firing)
+        row |= {"since": name_window(spec, since), "sentence": worst.message}
     standings = standing_of(project.store, spec, project.now())
     row |= {standing.family: standing.status for standing in standings}
     row |= {"status": overall(standings, has_windows=bool(windows)), "window": "none yet"}

@@ -9,7 +9,7 @@ from mlmon_dagster.alerts.lifecycle.pipeline_failures import (
     RunSuccess,
     observe_run_failures,
 )
-from mlmon_dagster.alerts.listing import list_alerts, render_alerts, render_history
+from mlmon_dagster.alerts.listing import list_alerts, list_history, render_alerts, render_history
 from mlmon_dagster.alerts.messages.view import dagster_links
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from mlmon_dagster.store import Store
@@ -125,4 +125,4 @@ def test_windows_are_named_as_the_models_zone_has_them(store: Store) -> None:
 
     zones = {"credit": "America/New_York"}
     assert "all    2024-01-05  " in render_alerts(list_alerts(store), zones)
-    assert "all    2024-01-05  " in render_history(store, zones)
+    assert "all    2024-01-05  " in render_history(*list_history(store), zones)

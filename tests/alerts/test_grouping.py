@@ -566,7 +566,7 @@ def test_without_a_verdict_the_commands_are_those_that_help(store: Store) -> Non
     (text,) = texts(store)
     assert "no_verdict" not in text
     assert text.splitlines()[-2:] == [
-        "  More:          mlmon model status credit",
+        "  More:          mlmon status credit",
         "                 mlmon doctor",
     ]
 

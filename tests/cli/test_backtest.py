@@ -31,7 +31,7 @@ def test_a_backtest_opens_what_the_pipeline_opened_and_sends_nothing(
     ended = mlmon("--project", folder, *AT, "backtest", MODEL, "--format", "json")
 
     assert ended.code == 0, ended.err
-    tests = json.loads(ended.out)["monitors"]
+    tests = [json.loads(line) for line in ended.out.splitlines()]
     assert {t["monitor"]: len(t["opened"]) for t in tests if t["opened"]} == real
     assert real
     assert opened(folder) == real

@@ -50,7 +50,7 @@ def commands(group: click.Group = cli, path: tuple[str, ...] = ()) -> Iterator[t
 def test_every_command_shows_an_example_of_itself(path: tuple[str, ...], mlmon: Command) -> None:
     ended = mlmon(*path, "--help")
     assert ended.code == 0
-    assert f"Example: mlmon {' '.join(path)}" in ended.out
+    assert f"  mlmon {' '.join(path)}" in ended.out.partition("Example")[2]
 
 
 def test_the_exit_codes_are_in_the_help(mlmon: Command) -> None:
@@ -437,6 +437,27 @@ def test_a_new_failure_is_listed_and_delivered_to_slack_or_that_it_was_not_is_co
     listed = mlmon("--project", folder, "alerts", "list", "--model", MODEL, "--firing")
     assert listed.code == 0
     assert "quality/null_rate/balance" in listed.out
+
+
+def test_status_says_what_fires_and_since_when(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, mlmon: Command
+) -> None:
+    failed = made_once(tmp_path_factory.getbasetemp(), "fortnight-and-null-day", fail_a_day)
+    folder = shutil.copytree(failed, tmp_path / "project")
+    project = ("--project", folder, "--now", TOMORROW.isoformat())
+    mlmon(*project, "alerts", "deliver")
+    told = mlmon(*project, "alerts", "list", "--firing", "--format", "json").out.splitlines()
+    firing = [one for one in map(json.loads, told) if not one["muted_reason"]]
+    [found] = map(json.loads, mlmon(*project, "status", "--format", "json").out.splitlines())
+
+    assert (found["model"], found["firing"]) == (MODEL, len(firing))
+    assert firing
+    assert found["sentence"] in [one["message"] for one in firing]
+    shown = mlmon(*project, "status")
+    assert shown.code == 0
+    assert f"{found['since']}  {found['sentence'].splitlines()[0][:60]}" in shown.out
+    families = mlmon(*project, "status", MODEL).out
+    assert "1 of 2 verdicts failed" in families or "failed: " in families
 
 
 def test_a_test_message_arrives(

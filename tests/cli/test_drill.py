@@ -26,9 +26,9 @@ def test_the_smallest_fault_that_is_noticed_is_said_in_words(folder: Path, mlmon
 
 
 def test_the_json_holds_every_fault_and_family(folder: Path, mlmon: Command) -> None:
-    given = ("--faults", "late_feed,volume,latency,missing_truth", "--json")
+    given = ("--faults", "late_feed,volume,latency,missing_truth", "--format", "json")
     ended = mlmon("--project", folder, *AT, "drill", MODEL, *given)
-    subjects = json.loads(ended.out)["subjects"]
+    subjects = [json.loads(line) for line in ended.out.splitlines()]
     found = {f["fault"]: f for subject in subjects for f in subject["findings"]}
 
     assert set(found) == {"late_feed", "volume", "latency", "missing_truth"}
@@ -43,9 +43,10 @@ def test_missing_truth_is_noticed_a_week_after_its_declared_age(
 ) -> None:
     later = ("--now", (NOW + dt.timedelta(days=12)).isoformat())
     ended = mlmon(
-        "--project", folder, *later, "drill", MODEL, "--faults", "missing_truth", "--json"
-    )
-    [found] = [f for s in json.loads(ended.out)["subjects"] for f in s["findings"]]
+        "--project", folder, *later, "drill", MODEL, "--faults", "missing_truth",
+        "--format", "json",
+    )  # fmt: skip
+    [found] = [f for line in ended.out.splitlines() for f in json.loads(line)["findings"]]
 
     assert found["monitor"] == "freshness/actuals_missing"
 

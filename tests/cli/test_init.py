@@ -77,7 +77,7 @@ def test_a_model_is_named_after_its_file_or_else_its_folder(
     pq.write_table(churn(), file)
 
     assert mlmon("--project", project, "init", file).code == 0
-    assert [p.stem for p in (project / "models").iterdir()] == [model]
+    assert [p.stem for p in (project / "models").glob("*.yaml")] == [model]
 
 
 def test_files_without_a_time_are_refused_with_the_reason(project: Path, mlmon: Command) -> None:
@@ -350,7 +350,7 @@ def test_a_role_that_cannot_be_is_refused_with_what_there_is(
     ended = mlmon("--project", tmp_path, "init", file, "--role", said)
     assert ended.code == 2
     assert expected in ended.err
-    named = mlmon("--project", tmp_path, "init", file, "--out", "-", "--role", "xg=prediction")
+    named = mlmon("--project", tmp_path, "init", file, "--output", "-", "--role", "xg=prediction")
     assert "prediction: xg" in named.out
 
 

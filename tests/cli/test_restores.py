@@ -27,8 +27,8 @@ REFUSED = """
 ingest
 run churn
 report churn
-model list
-model status churn
+status
+status churn
 metrics churn
 trace churn
 alerts list
@@ -126,14 +126,14 @@ def test_a_killed_backup_is_told_by_every_command_until_the_next_one_removes_it(
     made(folder).store.close()
     target = tmp_path / "copies" / "today.tar"
     assert forked.ended(back_up_until_killed, folder, target) == -signal.SIGKILL
-    for line in ("model list", "validate", "store describe"):
+    for line in ("status", "validate", "store describe"):
         ended = mlmon("--project", folder, *line.split())
         assert ended.code == 0
         assert f"mlmon: the backup {target}, begun" in ended.err
         assert "Make it again" in ended.err
     assert mlmon("--project", folder, "backup", target).code == 0
     assert [path.name for path in target.parent.iterdir()] == ["today.tar"]
-    assert mlmon("--project", folder, "model", "list").err == ""
+    assert mlmon("--project", folder, "status").err == ""
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.3, 0.6, 0.9])

@@ -116,7 +116,7 @@ def test_the_command_writes_the_report_where_it_is_told_to(world: World, tmp_pat
     models.mkdir()
     (models / "credit.yaml").write_text(yaml.safe_dump({**SPEC, **MODEL}))
     options = ["--project", str(world.project.folder), "--now", NOW.isoformat()]
-    result = CliRunner().invoke(cli, [*options, "report", "credit", "--out", str(out)])
+    result = CliRunner().invoke(cli, [*options, "report", "credit", "--output", str(out)])
 
     assert result.exit_code == 0, result.output
     assert re.fullmatch(rf"credit: ERROR, \d alerts? firing\. {out}\n", result.output)

@@ -342,7 +342,7 @@ def commands_of(views: Sequence[AlertView]) -> tuple[str, ...]:
     judged = [v for v in views if v.row["metric"] != NO_VERDICT]
     commands = _of_numbers(model, family, judged) if judged else []
     if len(judged) < len(views):
-        commands += [["mlmon", "model", "status", model], ["mlmon", "doctor"]]
+        commands += [["mlmon", "status", model], ["mlmon", "doctor"]]
     return tuple(" ".join(shlex.quote(word) for word in words) for words in commands)
 
 
