@@ -39,12 +39,23 @@ KEYS = sorted(set(keys(ModelSpec)))
 
 
 def render_rules() -> str:
-    """Return the table as Markdown, as docs/spec.md shows it."""
-    lines = ["| key | a change is | that means |", "|---|---|---|"]
+    """Return the table as Markdown, as docs/spec.md shows it: keys with one answer share a row."""
+    rows: dict[tuple[str, str], list[str]] = {}
+    rest: dict[tuple[str, str], list[str]] = {}
     for rule in RULES:
-        keys = ", ".join(f"`{key}`" for key in rule.keys)
+        answer = (rule.effect, rule.how)
+        cells = rows.setdefault(answer, [])
+        if len(rule.keys) > 3 and rule.where.startswith(("monitors.", "source.")):
+            # Every key of the place has a row, so these are those without a row of their own.
+            rest.setdefault(answer, []).append(f"`{rule.where}`")
+            continue
         place = f"`{rule.where}`: " if rule.where else ""
-        lines.append(f"| {place}{keys} | {rule.effect} | {rule.how}. |")
+        cells.append(place + ", ".join(f"`{key}`" for key in rule.keys))
+    lines = ["| key | a change is | that means |", "|---|---|---|"]
+    for answer, cells in rows.items():
+        if answer in rest:
+            cells.append(f"all other keys of {', '.join(rest[answer])}")
+        lines.append(f"| {'; '.join(cells)} | {answer[0]} | {answer[1]}. |")
     return "\n".join(lines)
 
 
