@@ -52,10 +52,10 @@ def render_rules() -> str:
         place = f"`{rule.where}`: " if rule.where else ""
         cells.append(place + ", ".join(f"`{key}`" for key in rule.keys))
     lines = ["| key | a change is | that means |", "|---|---|---|"]
-    for answer, cells in rows.items():
-        if answer in rest:
-            cells.append(f"all other keys of {', '.join(rest[answer])}")
-        lines.append(f"| {'; '.join(cells)} | {answer[0]} | {answer[1]}. |")
+    for (effect, how), cells in rows.items():
+        if others := rest.get((effect, how)):
+            cells.append(f"all other keys of {', '.join(others)}")
+        lines.append(f"| {'; '.join(cells)} | {effect} | {how}. |")
     return "\n".join(lines)
 
 
