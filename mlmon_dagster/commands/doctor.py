@@ -53,6 +53,7 @@ def examine(project: Project, *, is_deep: bool = False) -> list[Finding]:
         findings += [_safely(look, project) for look in looks]
         findings += [_safely(look, project) for look in (_landing_files, baselines, _verdicts)]
         findings.append(_safely(all_quarantined if is_deep else quarantine, project))
+        findings += _engines(project)
         if any(spec.spans is not None for spec in models_of(project).specs):
             findings.append(_safely(spans, project))
         if is_deep:
@@ -125,6 +126,28 @@ def _source(project: Project, spec: ModelSpec, stream: Stream, source: PolledSou
     except MlmonError as error:
         return Finding(subject, False, str(error))
     return Finding(subject, True, said)
+
+
+def _engines(project: Project) -> list[Finding]:
+    """Have the workers of every engine that is named look at the store."""
+    from mlmon_dagster.engines.chosen import name_engines, try_engine
+
+    cure = "docs/scale.md says what workers need; less than a million rows stay in the run."
+    try:
+        specs = list(models_of(project).specs)
+    except MlmonError:
+        specs = []  # told by `_models`
+    try:
+        names = name_engines(project, specs)
+    except MlmonError as error:
+        return [Finding("engine", False, str(error), cure)]
+    findings = []
+    for name in names:
+        try:
+            findings.append(Finding("engine", True, try_engine(project, name)))
+        except Exception as error:  # of clients that are not ours, too
+            findings.append(Finding("engine", False, sentence(error) or str(error), cure))
+    return findings
 
 
 def _registries(project: Project) -> list[Finding]:

@@ -5,15 +5,20 @@ An address is in ``MLMON_ENGINE`` and never in a spec, since it may hold a token
 
 from __future__ import annotations
 
-from functools import cache
+import socket
+from collections.abc import Iterable
+from functools import cache, partial
 from typing import Final
 
+import pyarrow as pa
+
 from mlmon_dagster.engines.engine import Engine, Local
-from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.project import Project
+from mlmon_dagster.errors import ConfigError, EngineError
+from mlmon_dagster.project import Project, Tables
 from mlmon_dagster.spec.model import ModelSpec
 
 SMALL: Final = 1_000_000  # rows; less is done here before a worker has begun
+_TRIED: Final = 2  # parts, so that a second worker is seen where there is one
 _SCHEMES: Final = {"ray": "ray", "spark": "spark", "sc": "spark"}
 
 
@@ -33,6 +38,45 @@ def engine_for(project: Project, spec: ModelSpec, n_rows: int) -> Engine:
     if wanted == "local" or n_rows < SMALL:
         return Local()
     return _cluster(wanted, address if wanted == kind else None)
+
+
+def name_engines(project: Project, specs: Iterable[ModelSpec]) -> list[str]:
+    """Return which engines the environment and some models name, without that of this process.
+
+    Raises:
+        ConfigError: If the environment names an engine that does not exist.
+    """
+    named = {_read(project.engine)[0], *(spec.compute.engine or "local" for spec in specs)}
+    return sorted(named - {"local"})
+
+
+def try_engine(project: Project, name: str) -> str:
+    """Have an engine's workers look at the store, and return what they saw, in words.
+
+    Args:
+        project: Whose store and environment.
+        name: ``local``, ``ray`` or ``spark``.
+
+    Raises:
+        EngineError: If it cannot be reached, or its workers cannot do the work of this process.
+    """
+    kind, address = _read(project.engine)
+    engine = Local() if name == "local" else _cluster(name, address if name == kind else None)
+    here = len(project.tables().root.tables())
+    found = pa.concat_tables(engine.map(partial(_look, project.tables), range(_TRIED)))
+    hosts = sorted(set(found["host"].to_pylist()))
+    if set(found["n_tables"].to_pylist()) != {here}:
+        raise EngineError(
+            f"Workers on {', '.join(hosts)} see {min(found['n_tables'].to_pylist())} tables in the "
+            f"store, this process {here}. The store of work that is spread over machines has to be "
+            "in a bucket, or on a disk that all of them have at this path."
+        )
+    return f"{name}: workers on {', '.join(hosts)} read the store's {here} tables"
+
+
+def _look(tables: Tables, _part: int) -> pa.Table:
+    n_tables = len(tables().root.tables())
+    return pa.table({"host": [socket.gethostname()], "n_tables": [n_tables]})
 
 
 def _read(text: str) -> tuple[str, str | None]:

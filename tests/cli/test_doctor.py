@@ -181,6 +181,19 @@ def test_places_that_cannot_be_sent_to_are_named_and_nothing_is_sent(
     assert "hidden5Token" not in found.out + found.err
 
 
+def test_an_engine_that_does_not_exist_is_named_without_what_may_be_a_token(
+    folder: Path, mlmon: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "engine:" not in mlmon("--project", folder, "doctor").out
+    monkeypatch.setenv("MLMON_ENGINE", "dask://user:secret@host")
+
+    found = mlmon("--project", folder, "doctor")
+
+    assert found.code == 1
+    assert "engine: MLMON_ENGINE begins with 'dask'; expected local, ray, spark" in found.out
+    assert "secret" not in found.out + found.err
+
+
 def test_a_disk_that_is_nearly_full_is_told_before_it_is_full(
     folder: Path, mlmon: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import pickle
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from mlmon_dagster.engines import chosen, engine
-from mlmon_dagster.engines.chosen import engine_for
+from mlmon_dagster.engines.chosen import engine_for, try_engine
 from mlmon_dagster.engines.engine import Local, received, run
 from mlmon_dagster.errors import ConfigError, EngineError, StoreError
 from mlmon_dagster.metrics.statistics import ColumnStatistics
@@ -27,7 +27,7 @@ from mlmon_dagster.profiles import (
     ensure_baseline,
     profile_in_parts,
 )
-from mlmon_dagster.project import Project, project_from_environment
+from mlmon_dagster.project import Project, _on_worker, project_from_environment
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.baseline import LIVE
 from mlmon_dagster.store.tables import inference_records
@@ -149,6 +149,43 @@ def test_the_spec_counts_before_the_environment(
     project = project_from_environment(environ={"MLMON_ENGINE": environment})
 
     assert engine_for(project, spec, 10**6).name == expected
+
+
+class Elsewhere:
+    """Does work as another machine does, on whose disk another folder is at the store's path."""
+
+    name = "spark"
+
+    def __init__(self, root: Path, *, is_there: bool) -> None:
+        self._root, self._is_there = root, is_there
+
+    def map(self, work: Callable[[int], pa.Table], parts: Sequence[int]) -> Iterator[pa.Table]:
+        sent = pickle.dumps(work)
+        _on_worker.cache_clear()  # the process there is another one
+        away = self._root.rename(self._root.with_name("away"))
+        if self._is_there:
+            self._root.mkdir()
+        try:
+            yield from [received(run(pickle.loads(sent), part)) for part in parts]
+        finally:
+            shutil.rmtree(self._root, ignore_errors=True)
+            away.rename(self._root)
+
+
+@pytest.mark.parametrize(
+    ("is_there", "said"), [(True, r"see 0 tables in the store, this process [1-9]"),
+                           (False, r"no folder .*store on this machine")],
+)  # fmt: skip
+def test_workers_that_do_not_see_the_store_are_told(
+    world: World, is_there: bool, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = Path(str(world.project.store.root))
+    engine = Elsewhere(root, is_there=is_there)
+    monkeypatch.setattr(chosen, "_cluster", lambda _name, _address: engine)
+
+    assert "local: workers on" in try_engine(world.project, "local")
+    with pytest.raises(EngineError, match=said):
+        try_engine(world.project, "spark")
 
 
 def test_an_unknown_engine_is_refused_without_what_may_be_a_token() -> None:

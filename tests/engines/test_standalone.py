@@ -1,4 +1,4 @@
-"""Workers of a Spark cluster at an address run the Python that has this package."""
+"""Workers of a Spark cluster at an address run the Python that has this package, as doctor says."""
 
 from __future__ import annotations
 
@@ -17,13 +17,20 @@ from tests.engines import needs
 
 DRIVER = """
 import sys
+from pathlib import Path
 import pyarrow as pa
-from mlmon_dagster.engines.clusters import Spark
+from mlmon_dagster.commands.doctor import _engines
+from mlmon_dagster.engines.chosen import _cluster
+from mlmon_dagster.project import Project
 
 def name_python(part):
     return pa.table({"python": [sys.executable], "part": [part]})
 
-for table in Spark(sys.argv[1]).map(name_python, [1, 2]):
+address, folder = sys.argv[1:]
+project = Project(Path(folder), folder + "/store", engine=address)
+for finding in _engines(project):
+    print(finding.is_fine, finding.found)
+for table in _cluster("spark", address).map(name_python, [1, 2]):
     print(table.to_pylist())
 """
 
@@ -87,15 +94,19 @@ def cluster(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
 @pytest.mark.proof
 def test_workers_of_an_addressed_cluster_run_this_python(tmp_path: Path) -> None:
     needs("spark")
+    project = tmp_path / "project"
+    (project / "models").mkdir(parents=True)
 
     with cluster(tmp_path) as (address, environment):
         found = subprocess.run(
-            [sys.executable, "-c", DRIVER, address],
+            [sys.executable, "-c", DRIVER, address, str(project)],
             env=environment,
             capture_output=True,
             text=True,
         )
 
     assert found.returncode == 0, found.stderr[-3000:]
-    lines = found.stdout.splitlines()
+    said, *lines = found.stdout.splitlines()
+    host = socket.gethostname()
+    assert said == f"True spark: workers on {host} read the store's 0 tables"
     assert lines == [str([{"python": sys.executable, "part": part}]) for part in (1, 2)]
