@@ -3,7 +3,8 @@
 import mlmon_dagster as mm
 
 project = mm.open(".")
-project.metrics("churn", "roc_auc").set_index("window_start")["value"].plot()
+project  # how every model is
+project.plot("churn", "roc_auc")
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -31,10 +33,12 @@ from mlmon_dagster.spec import (
     parse_predicate,
     predicate_columns,
     read_models,
+    window_containing,
     windows_between,
 )
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.declaration import Granularity
+from mlmon_dagster.spec.names import ALL, TABLE, did_you_mean, listed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,6 +50,9 @@ if TYPE_CHECKING:
     from mlmon_dagster.trace.fresh import Fresh
 
 Day = str | dt.date | None
+_STATUS = ("status", "model", "window", "firing", "since", "sentence", "owners")
+_MOST_ROWS = 20
+_PAGE_HEIGHT = 900
 
 
 def open(folder: str | Path = ".") -> Monitoring:  # as people say it: mm.open(".")
@@ -95,11 +102,34 @@ class Trace:
         """
         return self.explained.slices if of == "slices" else self.explained.windows
 
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the sentences, then the slices."""
+        lines = "".join(f"<p>{escape(line)}</p>" for line in self.lines)
+        return f"{lines}{self.to_frame().head(_MOST_ROWS).to_html(index=False)}"
+
     def plot(self) -> Figure:
         """Draw what each window, and each value of the first slice keys, adds to the change."""
         from mlmon_dagster.report.contributions import contributions
 
         return contributions(self.explained, self.zone)
+
+
+@dataclass(frozen=True)
+class Page:
+    """The health report of a model.
+
+    Attributes:
+        html: The whole page; it asks for nothing elsewhere.
+    """
+
+    html: str
+
+    def _repr_html_(self) -> str:
+        """Return the page in a frame of its own, so that neither page changes the other."""
+        return (
+            f'<iframe srcdoc="{escape(self.html)}" style="width:100%;height:{_PAGE_HEIGHT}px;'
+            'border:0" title="health report"></iframe>'
+        )
 
 
 class Monitoring:
@@ -117,6 +147,19 @@ class Monitoring:
         """
         self.project = project
         self._models = models
+
+    def status(self) -> pd.DataFrame:
+        """Return a row a model, worst first: status, newest window, what fires and since when."""
+        import pandas as pd
+
+        from mlmon_dagster.pipeline.status import status_of
+
+        found = self._read()
+        return pd.DataFrame(status_of(self.project, found.specs, found.broken))
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows of the project: how every model is."""
+        return str(self.status().reindex(columns=_STATUS).to_html(index=False, na_rep=""))
 
     @property
     def models(self) -> list[str]:
@@ -143,7 +186,8 @@ class Monitoring:
         for broken in found.broken:
             if model in (broken.name, broken.path.stem):
                 raise ConfigError(f"{model} does not load:\n{broken.problems}")
-        raise ConfigError(f"No model {model!r}. There are: {', '.join(self.models) or 'none'}.")
+        hint = did_you_mean(model, self.models) or "."
+        raise ConfigError(f"No model {model!r}{hint} There are: {listed(self.models) or 'none'}.")
 
     def metrics(
         self,
@@ -152,11 +196,11 @@ class Monitoring:
         first: Day = None,
         last: Day = None,
         column: str | Sequence[str] = (),
-        slice: str | None = None,  # as on the command line
+        slice: str = f"{ALL}={ALL}",  # as on the command line
         granularity: Granularity | None = None,
         dataset: str = PRODUCTION,
     ) -> pd.DataFrame:
-        """Return metrics with intervals, a row per window, slice, column and metric.
+        """Return metrics with intervals, a row per window, column and metric, times in its zone.
 
         Args:
             model: The model.
@@ -164,22 +208,116 @@ class Monitoring:
             first: First day.
             last: Last day.
             column: Only of these columns.
-            slice: Only of one slice, such as ``origin=JFK``; ``all=all`` is the whole.
+            slice: Of a slice, such as ``origin=JFK``, instead of the whole; ``*`` of all of them.
             granularity: Longer windows, merged from the stored profiles.
             dataset: ``production``, ``shadow`` or ``canary``.
+
+        Raises:
+            ConfigError: If the model has no such metric or column.
         """
         columns = (column,) if isinstance(column, str) else tuple(column)
-        return query_metrics(
+        spec = self.spec(model)
+        found = query_metrics(
             self.project,
-            self.spec(model),
+            spec,
             metric=metric,
             column=columns,
             dataset=dataset,
-            slice_=slice,
+            slice_=None if slice == "*" else slice,
             granularity=granularity,
             first=_day(first),
             last=_day(last),
         )
+        if found.empty and (metric or columns):
+            self._refuse_unknown(spec, metric, columns)
+        return _in_zone(found, spec)
+
+    def _refuse_unknown(
+        self, spec: ModelSpec, metrics: Sequence[str], columns: Sequence[str]
+    ) -> None:
+        """Refuse metrics and columns that no window of the model has."""
+        from mlmon_dagster.store.state import metric_log
+
+        series = metric_log.list_series(self.project.store.state, spec.model)
+        for what, asked, known in (
+            ("metric", metrics, {metric for metric, _ in series}),
+            ("column with a metric", columns, {column for _, column in series}),
+        ):
+            for name in asked:
+                if known and name not in known:
+                    hint = did_you_mean(name, known) or "."
+                    raise ConfigError(
+                        f"{spec.model} has no {what} {name!r}{hint} There are: {listed(known)}."
+                    )
+
+    def plot(
+        self,
+        model: str,
+        metric: str,
+        column: str = TABLE,
+        *,
+        slice: str = f"{ALL}={ALL}",
+        first: Day = None,
+        last: Day = None,
+    ) -> Figure:
+        """Draw a metric over windows: its intervals, the windows that failed, and its alerts.
+
+        Args:
+            model: The model.
+            metric: Such as ``roc_auc``.
+            column: Of a metric of a column, such as ``psi``.
+            slice: Of a slice instead of the whole.
+            first: First day.
+            last: Last day.
+
+        Raises:
+            ConfigError: If there is nothing to draw.
+        """
+        from mlmon_dagster.monitors.wording import named
+        from mlmon_dagster.report.plots import Curve, Episode, draw_figure
+
+        spec, (key, _, value) = self.spec(model), slice.partition("=")
+        found = self.metrics(model, metric, column=column, slice=slice, first=first, last=last)
+        if found.empty:
+            raise ConfigError(f"{model} has no {metric} of {column}, {slice}, in that time.")
+        judged = self.verdicts(model, first=first, last=last)
+        mine = {"metric": metric, "column_name": column, "slice_key": key, "slice_value": value}
+        for name, wanted in mine.items():
+            judged = judged[judged[name] == wanted]
+        failed = set(judged.loc[judged["status"].isin(("WARN", "ERROR")), "window_start"])
+        alerts = self.alerts(model)
+        for name, wanted in mine.items():
+            alerts = alerts[alerts[name if name in alerts else "column"] == wanted]
+        starts = [start.to_pydatetime() for start in found["window_start"]]
+        of = "" if column == TABLE else f" of {column}"
+        where = "" if key == ALL else f", {slice}"
+        return draw_figure(
+            Curve(
+                f"{model}: {named(metric)}{of}{where}",
+                starts,
+                found["value"].tolist(),
+                window_containing(spec.time, starts[-1]).end,
+                found["lower"].tolist(),
+                found["upper"].tolist(),
+                spec.time.zone,
+                episodes=[
+                    Episode(opened, _moment(ended))
+                    for opened, ended in zip(
+                        alerts["opened_window"], alerts["resolved_window"], strict=True
+                    )
+                ],
+                failing=[start in failed for start in found["window_start"]],
+            )
+        )
+
+    def report(self, model: str) -> Page:
+        """Return the health report of a model, which a notebook shows as it is."""
+        from mlmon_dagster.alerts.listing import list_alerts
+        from mlmon_dagster.report.health import health_report
+
+        spec, store = self.spec(model), self.project.store
+        episodes = list_alerts(store, spec.model)
+        return Page(health_report(store, spec, self.project.now(), episodes).html)
 
     def verdicts(
         self, model: str, family: str | None = None, first: Day = None, last: Day = None
@@ -189,7 +327,8 @@ class Monitoring:
 
         spec = self.spec(model)
         start, end = moments_of(spec, _day(first), _day(last))
-        return monitor_results.newest(self.project.store.state, model, start, end, family)
+        found = monitor_results.newest(self.project.store.state, model, start, end, family)
+        return _in_zone(found, spec)
 
     def alerts(self, model: str | None = None, *, firing: bool = False) -> pd.DataFrame:
         """Return alert episodes, those that fire first, then the newest."""
@@ -334,6 +473,23 @@ class Monitoring:
     def __exit__(self, *_: object) -> None:
         """Close the store."""
         self.close()
+
+
+def _in_zone(frame: pd.DataFrame, spec: ModelSpec) -> pd.DataFrame:
+    """Return a frame with its windows in the model's zone."""
+    times = {
+        name: frame[name].dt.tz_convert(spec.time.zone)
+        for name in ("window_start", "window_end")
+        if name in frame and len(frame)
+    }
+    return frame.assign(**times)
+
+
+def _moment(value: object) -> dt.datetime | None:
+    """Return a moment of a frame; None where there is none."""
+    import pandas as pd
+
+    return value.to_pydatetime() if isinstance(value, pd.Timestamp) else None
 
 
 def _day(day: Day) -> dt.date | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import re
 import subprocess
@@ -52,13 +53,13 @@ def test_every_line_of_the_page_runs(
     names: dict[str, object] = {}
     exec(CODE.group(1), names)  # the page is ours
 
-    assert capsys.readouterr().out.startswith("ROC AUC of 2024-03-08 to 2024-03-11")
+    assert str(names["why"]).startswith("ROC AUC of 2024-03-08 to 2024-03-11")
     assert set(names["auc"]["metric"]) == {"roc_auc"}  # type: ignore[index]
 
 
 def test_numbers_are_those_of_the_command_line_and_of_the_files(project: Monitoring) -> None:
     assert project.models == [MODEL]
-    psi = project.metrics(MODEL, "psi", column="age", slice="all=all", first=DAYS[1], last=DAYS[2])
+    psi = project.metrics(MODEL, "psi", column="age", first=DAYS[1], last=DAYS[2])
     assert list(psi["window"]) == [str(DAYS[1]), str(DAYS[2])]
     rows = project.records(MODEL, window=str(NULLED), where="balance is null")
     assert set(rows["prediction_id"]) == set(customers(NULLED)[0]["id"])
@@ -88,9 +89,54 @@ def test_a_trace_of_several_windows_draws_them_and_slices(project: Monitoring) -
     assert bars == pytest.approx(list(windows["effect"]))
 
 
+def test_a_notebook_shows_models_pages_and_traces_and_nothing_of_them_is_code(
+    project: Monitoring,
+) -> None:
+    shown = project._repr_html_()
+    assert f"<td>{project.status()['status'][0]}</td>" in shown
+    assert f"<td>{MODEL}</td>" in shown
+    page = project.report(MODEL)
+    assert page._repr_html_().count("<") == 2  # the frame alone: the page inside is escaped
+    assert html.unescape(page._repr_html_().split('srcdoc="')[1].split('" style')[0]) == page.html
+    why = project.trace(MODEL, window=str(DAYS[1]), against=str(DAYS[0]), search=False)
+    assert html.escape(why.lines[0]) in why._repr_html_()
+    assert "<table" in why._repr_html_()
+
+
+def test_a_plot_has_the_windows_their_failures_and_the_alert(project: Monitoring) -> None:
+    found = project.metrics(MODEL, "null_rate", column="balance")
+    [axes] = project.plot(MODEL, "null_rate", "balance").axes
+    drawn = axes.lines[0].get_ydata()
+
+    assert list(drawn) == pytest.approx(list(found["value"]))
+    assert axes.get_title(loc="left") == f"{MODEL}: Null share of balance"
+    assert any(patch.get_alpha() == 0.13 for patch in axes.patches)  # the episode, shaded
+
+
+def test_metrics_are_of_the_whole_unless_slices_are_asked_for_and_in_the_models_zone(
+    project: Monitoring,
+) -> None:
+    whole, every = (project.metrics(MODEL, "roc_auc", slice=s) for s in ("all=all", "*"))
+    assert set(whole["slice_key"]) == {"all"}
+    assert set(every["slice_key"]) == {"all", "region"}
+    assert project.metrics(MODEL, "roc_auc").equals(whole)
+    zone = project.spec(MODEL).time.zone
+    assert str(whole["window_start"].dt.tz) == zone
+    starts = whole["window_start"].dt.strftime("%Y-%m-%d")
+    assert list(starts) == list(whole["window"])
+    assert str(project.verdicts(MODEL)["window_start"].dt.tz) == zone
+
+
 def test_what_does_not_exist_is_said(project: Monitoring, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"No model 'credit'\. There are: churn"):
         project.metrics("credit")
+    with pytest.raises(ConfigError, match=r"No model 'chrun'; did you mean 'churn'\?"):
+        project.report("chrun")
+    with pytest.raises(ConfigError, match=r"no metric 'rocauc'; did you mean 'roc_auc'\?"):
+        project.metrics(MODEL, "rocauc")
+    with pytest.raises(ConfigError, match=r"'agee'; did you mean 'age'\?"):
+        project.plot(MODEL, "psi", "agee")
+    assert project.metrics(MODEL, "roc_auc", first="2030-01-01").empty
     with pytest.raises(ConfigError, match="is no folder"):
         mm.open(tmp_path / "nowhere")
     (project.project.models_folder / "second.yaml").write_text("model: second\n")

@@ -14,6 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
 INK, SOFT, GRID = "#1f2933", "#66737f", "#e4e8ec"
 LINE, BASELINE, LIMIT, ALERT = "#2563a8", "#5b6670", "#c2410c", "#dc2626"
@@ -74,12 +75,19 @@ def draw(*curves: Curve) -> bytes:
     over it. Without any finite value the picture says so.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(draw_figure(*curves))
+    canvas.draw()  # type: ignore[no-untyped-call]  # as are its canvases
+    return _compressed(canvas)
+
+
+def draw_figure(*curves: Curve) -> Figure:
+    """Return the figure that `draw` makes a picture of."""
     from matplotlib.figure import Figure
 
     # Not through pyplot, whose figures are global: reports are made in threads too.
     size = (WIDTH, HEIGHT * len(curves))
     figure = Figure(figsize=size, dpi=DPI, layout="constrained", facecolor="white")
-    canvas = FigureCanvasAgg(figure)
     for row, curve in enumerate(map(_reachable, curves), start=1):
         axes = figure.add_subplot(len(curves), 1, row)
         _frame(axes, curve)
@@ -88,8 +96,7 @@ def draw(*curves: Curve) -> bytes:
         _references(axes, curve)
         _dates(axes, curve)
         _limits(axes, curve)
-    canvas.draw()  # type: ignore[no-untyped-call]  # as are its canvases
-    return _compressed(canvas)
+    return figure
 
 
 def _reachable(curve: Curve) -> Curve:

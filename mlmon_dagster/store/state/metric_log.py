@@ -403,6 +403,14 @@ def newest(
     return found
 
 
+def list_series(engine: sa.Engine, model: str) -> set[tuple[str, str]]:
+    """Return the metrics that a model has, each with the column that it is about."""
+    c = schema.series.c
+    query = sa.select(c.metric, c.column_name).distinct().where(c.model == model)
+    with engine.connect() as conn:
+        return {(metric, column) for metric, column in conn.execute(query)}
+
+
 def window_starts(
     engine: sa.Engine, model: str, start: datetime | None = None, end: datetime | None = None
 ) -> list[datetime]:
