@@ -23,6 +23,7 @@ from mlmon_dagster.pipeline.asked import (
     moments_of,
     period_asked,
     query_metrics,
+    refuse_unknown_metrics,
     window_range,
 )
 from mlmon_dagster.project import Project, project_from_environment
@@ -229,26 +230,8 @@ class Monitoring:
             last=_day(last),
         )
         if found.empty and (metric or columns):
-            self._refuse_unknown(spec, metric, columns)
+            refuse_unknown_metrics(self.project, spec, metric, columns)
         return _in_zone(found, spec)
-
-    def _refuse_unknown(
-        self, spec: ModelSpec, metrics: Sequence[str], columns: Sequence[str]
-    ) -> None:
-        """Refuse metrics and columns that no window of the model has."""
-        from mlmon_dagster.store.state import metric_log
-
-        series = metric_log.list_series(self.project.store.state, spec.model)
-        for what, asked, known in (
-            ("metric", metrics, {metric for metric, _ in series}),
-            ("column with a metric", columns, {column for _, column in series}),
-        ):
-            for name in asked:
-                if known and name not in known:
-                    hint = did_you_mean(name, known) or "."
-                    raise ConfigError(
-                        f"{spec.model} has no {what} {name!r}{hint} There are: {listed(known)}."
-                    )
 
     def plot(
         self,

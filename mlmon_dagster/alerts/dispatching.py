@@ -32,6 +32,7 @@ from mlmon_dagster.alerts.receivers.worker import (
 from mlmon_dagster.spec.alerting import AlertPolicy
 from mlmon_dagster.spec.loader import BrokenModel
 from mlmon_dagster.spec.model import ModelSpec
+from mlmon_dagster.spec.names import counted
 from mlmon_dagster.store import Store, outbox
 from mlmon_dagster.store.alert_state import MessageGroup
 from mlmon_dagster.store.state import crash_points
@@ -49,7 +50,8 @@ class DispatchReport:
         """Say it in one line."""
         d = self.delivery
         line = (
-            f"{self.n_folded} results taken in, {self.n_written} messages written, "
+            f"{counted(self.n_folded, 'result')} taken in, "
+            f"{counted(self.n_written, 'message')} written, "
             f"{d.n_sent} delivered, {d.n_waiting} waiting, {d.n_dead} refused"
         )
         return f"{line}: {'; '.join(d.errors)}" if d.errors else line

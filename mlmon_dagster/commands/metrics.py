@@ -16,7 +16,12 @@ from mlmon_dagster.commands.options import (
 )
 from mlmon_dagster.commands.tables import open_output, output_options
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.pipeline.asked import metrics_by_days, moments_of, query_metrics
+from mlmon_dagster.pipeline.asked import (
+    metrics_by_days,
+    moments_of,
+    query_metrics,
+    refuse_unknown_metrics,
+)
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.names import ALL, counted
 from mlmon_dagster.spec.text_table import csv_text, json_lines, text_table
@@ -110,6 +115,7 @@ def metrics(
                 say(render(frame, format_, with_head=is_empty))
                 is_empty = False
     if is_empty:
+        refuse_unknown_metrics(project, spec, wanted["metric"], wanted["column"])
         click.echo(f"mlmon: {_why_none(spec, wanted)}", err=True)
 
 

@@ -71,14 +71,23 @@ def _shorten(text: str) -> str:
 def _show_model(
     project: Project, spec: ModelSpec, last: int, format_: str, output: Path | None
 ) -> None:
+    from mlmon_dagster.alerts.listing import list_alerts
+    from mlmon_dagster.alerts.messages.view import SHORT_ID
     from mlmon_dagster.pipeline.status import status_of
+    from mlmon_dagster.report.curves import firing
     from mlmon_dagster.report.standing import standing_of
+    from mlmon_dagster.store.state.standing import name_window
 
     (whole,) = status_of(project, [spec])
     standings = standing_of(project.store, spec, project.now())
-    firing = whole["firing"]
-    more = f", {firing} firing: mlmon alerts list --model {spec.model} --firing" if firing else ""
-    lines = [f"{spec.model}: {whole['status']}, newest window {whole['window']}{more}", ""]
+    lines = [f"{spec.model}: {whole['status']}, newest window {whole['window']}", ""]
+    alerts = [
+        (alert.fingerprint[:SHORT_ID], name_window(spec, alert.opened_window), alert.severity,
+         _shorten(alert.message))
+        for alert in firing(list_alerts(project.store, spec.model))
+    ]  # fmt: skip
+    if alerts:
+        lines += [text_table(("ALERT", "SINCE", "SEVERITY", "WHAT"), alerts), ""]
     families = [(one.family, one.status, one.window, one.text) for one in standings]
     lines.append(text_table(("FAMILY", "STATUS", "WINDOW", "WHAT"), families))
     windows = _list_windows(project, spec, last)

@@ -11,7 +11,7 @@ from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec import ModelSpec, Window, complete_windows
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.declaration import Granularity
-from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.spec.names import ALL, did_you_mean, listed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -267,6 +267,29 @@ def metrics_by_days(
         if len(frame):
             yield frame
         size = min(size * 3, _DAYS_AT_A_TIME)
+
+
+def refuse_unknown_metrics(
+    project: Project, spec: ModelSpec, metrics: Sequence[str], columns: Sequence[str]
+) -> None:
+    """Refuse metrics and columns that no window of a model has; before any is computed, nothing.
+
+    Raises:
+        ConfigError: With the nearest name that there is.
+    """
+    from mlmon_dagster.store.state import metric_log
+
+    series = metric_log.list_series(project.store.state, spec.model)
+    for what, asked, known in (
+        ("metric", metrics, {metric for metric, _ in series}),
+        ("column with a metric", columns, {column for _, column in series}),
+    ):
+        for name in asked:
+            if known and name not in known:
+                hint = did_you_mean(name, known) or "."
+                raise ConfigError(
+                    f"{spec.model} has no {what} {name!r}{hint} There are: {listed(sorted(known))}."
+                )
 
 
 def _slice(text: str | None) -> tuple[str | None, str | None]:

@@ -390,7 +390,7 @@ def test_dispatch_folds_writes_and_delivers(
 
     assert len(slack.messages) == 1
     assert report.text() == (
-        "1 results taken in, 1 messages written, 1 delivered, 0 waiting, 0 refused"
+        "1 result taken in, 1 message written, 1 delivered, 0 waiting, 0 refused"
     )
 
 

@@ -233,7 +233,7 @@ def test_alerts_of_a_model_that_is_removed_and_declared_again_are_told_again(
 
     again = mlmon(*at(declared, 4, result(3)), "deliver")
 
-    assert "1 messages written, 1 delivered" in again.out, again.out
+    assert "1 message written, 1 delivered" in again.out, again.out
     ended, firing = slack.heads()
     assert "psi of age is high" in firing.text
     assert ended.ts != firing.ts

@@ -391,8 +391,13 @@ def test_a_slice_without_a_value_is_code_2(folder: Path, mlmon: Command) -> None
 
 def test_metrics_that_do_not_exist_are_said_not_to(folder: Path, mlmon: Command) -> None:
     ended = mlmon("--project", folder, "metrics", MODEL, "--metric", "roc_acu")
-    assert ended.code == 0
-    assert "no such metrics" in ended.err
+    assert ended.code == 2
+    assert f"{MODEL} has no metric 'roc_acu'; did you mean 'roc_auc'?" in ended.err
+    later = mlmon(
+        "--project", folder, "metrics", MODEL, "--metric", "roc_auc", "--from", "2030-01-01"
+    )
+    assert later.code == 0
+    assert "no such metrics" in later.err
 
 
 # alerts
