@@ -142,6 +142,20 @@ def test_a_cell_that_is_never_closed_takes_the_rest_of_a_file_with_declared_line
     assert "line 56, column 'region'" in file.bad_rows[0]
 
 
+def test_a_last_row_without_a_line_end_that_has_too_few_cells_costs_itself_alone(
+    store: Store, project: Path
+) -> None:
+    """A quote inside a bare cell is odd: such a row is walked through cell by cell."""
+    whole = "".join(LINES)
+    last = 'it"em,2024-02-01T08:00:00Z,"two\nlines"'
+    land(project, f"{PREDICTIONS}/a.csv.done", b"")
+
+    file = take_in(store, project, whole + last, multiline=True)
+
+    assert (file.status, file.rows_in, file.n_new) == ("done", 62, 60)
+    assert file.n_bad == 2  # a damaged row is counted line by line
+
+
 @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r\r\n"])
 def test_line_ends_of_any_system_and_blank_lines_are_no_rows(
     store: Store, project: Path, line_end: str

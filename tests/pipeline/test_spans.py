@@ -15,8 +15,8 @@ import yaml
 from click.testing import CliRunner
 
 from mlmon_dagster.commands import doctor
-from mlmon_dagster.commands.model import model
 from mlmon_dagster.commands.rows import rows
+from mlmon_dagster.commands.status import status
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.ingest import ingest_new, readers
 from mlmon_dagster.ingest.report import render_report
@@ -496,7 +496,7 @@ def test_a_file_that_nobody_can_read_is_set_aside_and_said_with_its_reason(
     assert not found.is_fine
     assert f"{bad}.refused (JSON parse error: Column(/trace_id) changed" in found.found
     assert "take .refused off its name" in found.cure
-    told = CliRunner().invoke(model, ["status", "loan"], obj=project).output
+    told = CliRunner().invoke(status, ["loan"], obj=project).output
     assert f"spans set aside: {bad}.refused (JSON parse error" in told
 
 

@@ -242,7 +242,8 @@ def find_sniffed_problems(
     is_right = (delimiter, options.quote, has_header, names) == (
         file.options.delimiter, file.options.quote, True, file.names
     )  # fmt: skip
-    if is_right and not file.n_damages and not file.holds_line_ends and len(names) > 1:
+    is_calm = not (file.n_damages or file.holds_line_ends or file.options.is_whole)
+    if is_right and is_calm and len(names) > 1:
         [(n_rows,)] = database.execute(
             "SELECT count(*) FROM read_csv(?, delim=?, quote=?, escape=?, header=true, "
             "all_varchar=true, auto_detect=false, columns=?)",

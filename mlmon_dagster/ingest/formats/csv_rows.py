@@ -193,8 +193,9 @@ class RowFinder:
             if damage is not None:
                 block.mark_damaged(place, end, damage)
             elif self._dialect.multiline:
-                first, last = np.searchsorted(block.breaks, [place, end])
-                block.is_row_end[first : last - 1] = False
+                # The last byte of the row: its line end, unless the file ends without one.
+                first, own = np.searchsorted(block.breaks, [place, end - 1])
+                block.is_row_end[first:own] = False
             place = end
         return block, rest
 
