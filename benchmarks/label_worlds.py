@@ -194,7 +194,8 @@ def live_all(
     began = time.monotonic()
     # A forked process would share the threads of DuckDB and Arrow.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+    # Nor should a process keep what many worlds left: it looked for garbage rarely.
+    with ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=4) as pool:
         waiting = [pool.submit(live_one, what, seed, law, windows) for seed in left]
         for n, done in enumerate(as_completed(waiting), 1):
             result = done.result()
