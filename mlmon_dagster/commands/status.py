@@ -82,12 +82,17 @@ def _show_model(
     standings = standing_of(project.store, spec, project.now())
     lines = [f"{spec.model}: {whole['status']}, newest window {whole['window']}", ""]
     alerts = [
-        (alert.fingerprint[:SHORT_ID], name_window(spec, alert.opened_window), alert.severity,
-         _shorten(alert.message))
+        (
+            alert.fingerprint[:SHORT_ID],
+            alert.state,
+            name_window(spec, alert.opened_window),
+            alert.severity,
+            _shorten(alert.message),
+        )
         for alert in firing(list_alerts(project.store, spec.model))
-    ]  # fmt: skip
+    ]
     if alerts:
-        lines += [text_table(("ALERT", "SINCE", "SEVERITY", "WHAT"), alerts), ""]
+        lines += [text_table(("ALERT", "STATE", "SINCE", "SEVERITY", "WHAT"), alerts), ""]
     families = [(one.family, one.status, one.window, one.text) for one in standings]
     lines.append(text_table(("FAMILY", "STATUS", "WINDOW", "WHAT"), families))
     windows = _list_windows(project, spec, last)
