@@ -55,6 +55,10 @@ class Moment:
         return f"{self.number} {self.key} {self.since}"
 
 
+# What stands beside the first moment until the database has it: before it there was none.
+_NOTHING: Final = Moment(0, "none", "-")
+
+
 def _make_moment(number: int, now: datetime) -> Moment:
     return Moment(number, secrets.token_hex(8), now.isoformat(timespec="seconds"))
 
@@ -85,7 +89,7 @@ class _Marks:
     @property
     def are_different(self) -> bool:
         """Whether the database has none of the moments beside the tables."""
-        is_new = self.common is None and not self.beside
+        is_new = self.common is None and (not self.beside or _NOTHING in self.beside)
         return not is_new and self.common not in self.beside
 
 
@@ -223,7 +227,7 @@ def begin_moment(store: Store, model: str, now: datetime) -> None:
             return
         before = marks.common
         moment = _make_moment(before.number + 1 if before else 1, now)
-        _write(place, [before, moment] if before else [moment])
+        _write(place, [before or _NOTHING, moment])
         reached("moment.announced")
         upsert(conn, store_mark, [{"model": model, "place": _COMMON, "mark": moment.text()}])
     reached("moment.noted")

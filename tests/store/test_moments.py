@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.store import Store, open_store
@@ -174,3 +175,22 @@ def test_killed_while_a_moment_begins_nothing_differs(tmp_path: Path, step: str)
     begin_moment(store, "credit", NOW)
     assert find_difference(store, "credit") == ""
     store.close()
+
+
+def test_a_database_that_fails_while_the_first_moment_begins_makes_no_difference(
+    store: Store,
+) -> None:
+    def fail(_: object) -> None:
+        raise sa.exc.OperationalError("commit", {}, Exception("disk I/O error"))
+
+    sa.event.listen(store.state, "commit", fail)
+    with pytest.raises(sa.exc.OperationalError):
+        begin_moment(store, SPEC.model, NOW)
+    sa.event.remove(store.state, "commit", fail)
+
+    assert find_difference(store, SPEC.model) == ""
+    begin_moment(store, SPEC.model, NOW)
+    assert find_difference(store, SPEC.model) == ""
+    with store.state.begin() as conn:
+        conn.execute(sa.text("DELETE FROM store_mark"))
+    assert "the database was lost" in find_difference(store, SPEC.model)
