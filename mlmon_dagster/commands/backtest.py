@@ -12,11 +12,7 @@ from zoneinfo import ZoneInfo
 
 import click
 
-from mlmon_dagster.commands.options import (
-    examples,
-    period,
-    spec_of,
-)
+from mlmon_dagster.commands.options import examples, period, spec_of
 from mlmon_dagster.commands.tables import output_options, print_table
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.pipeline.asked import complete_period, window_range

@@ -8,13 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlmon_dagster.commands.options import (
-    Group,
-    author_option,
-    examples,
-    period,
-    spec_of,
-)
+from mlmon_dagster.commands.options import Group, author_option, examples, period, spec_of
 from mlmon_dagster.commands.tables import output_options, print_table
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.pipeline.asked import complete_period

@@ -9,12 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlmon_dagster.commands.options import (
-    examples,
-    models_of,
-    spec_of,
-    specs_of,
-)
+from mlmon_dagster.commands.options import examples, models_of, spec_of, specs_of
 from mlmon_dagster.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -9,10 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlmon_dagster.commands.options import (
-    examples,
-    spec_of,
-)
+from mlmon_dagster.commands.options import examples, spec_of
 from mlmon_dagster.commands.tables import open_output, output_options
 from mlmon_dagster.drill.drill import Drill, Finding, Subject
 from mlmon_dagster.drill.faults import FAULTS, NAMES, Fault
@@ -66,11 +63,11 @@ def drill(
     """
     spec = spec_of(project, model)
     subjects = _subjects(project, spec, columns, faults, n_windows, seed)
+    is_text = format_ == "text"
     with open_output(output) as say:
-        if format_ == "text":
+        if is_text:
             say(headline(spec, n_windows))
         for subject in subjects:
-            is_text = format_ == "text"
             say(render(spec, subject) if is_text else json.dumps(as_dict(spec, subject)))
 
 

@@ -7,11 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlmon_dagster.commands.options import (
-    examples,
-    period,
-    spec_of,
-)
+from mlmon_dagster.commands.options import examples, period, spec_of
 from mlmon_dagster.pipeline.asked import complete_period, window_range
 from mlmon_dagster.spec.text_table import text_table
 

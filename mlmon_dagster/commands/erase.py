@@ -10,10 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlmon_dagster.commands.options import (
-    examples,
-    spec_of,
-)
+from mlmon_dagster.commands.options import examples, spec_of
 from mlmon_dagster.errors import ConfigError
 
 if TYPE_CHECKING:

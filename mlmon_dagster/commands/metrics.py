@@ -8,12 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlmon_dagster.commands.options import (
-    as_of,
-    examples,
-    period,
-    spec_of,
-)
+from mlmon_dagster.commands.options import as_of, examples, period, spec_of
 from mlmon_dagster.commands.tables import open_output, output_options
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.pipeline.asked import (

@@ -8,12 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from mlmon_dagster.commands.options import (
-    examples,
-    models_of,
-    period,
-    spec_of,
-)
+from mlmon_dagster.commands.options import examples, models_of, period, spec_of
 from mlmon_dagster.commands.tables import output_options, print_text, render_rows
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.pipeline.asked import complete_period, period_asked, window_range

@@ -7,10 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlmon_dagster.commands.options import (
-    examples,
-    models_of,
-)
+from mlmon_dagster.commands.options import examples, models_of
 from mlmon_dagster.errors import ConfigError
 
 if TYPE_CHECKING:

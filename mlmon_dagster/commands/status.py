@@ -9,11 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlmon_dagster.commands.options import (
-    examples,
-    models_of,
-    spec_of,
-)
+from mlmon_dagster.commands.options import examples, models_of, spec_of
 from mlmon_dagster.commands.tables import Rows, output_options, print_table
 from mlmon_dagster.spec.names import counted
 from mlmon_dagster.spec.text_table import text_table
@@ -74,7 +70,7 @@ def _show_model(
     from mlmon_dagster.alerts.listing import list_alerts
     from mlmon_dagster.alerts.messages.view import SHORT_ID
     from mlmon_dagster.pipeline.status import status_of
-    from mlmon_dagster.report.curves import firing
+    from mlmon_dagster.report.curves import firing, sentence_of
     from mlmon_dagster.report.standing import standing_of
     from mlmon_dagster.store.state.standing import name_window
 
@@ -87,7 +83,7 @@ def _show_model(
             alert.state,
             name_window(spec, alert.opened_window),
             alert.severity,
-            _shorten(alert.message),
+            _shorten(sentence_of(spec, alert)),
         )
         for alert in firing(list_alerts(project.store, spec.model))
     ]

@@ -9,14 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlmon_dagster.commands.options import (
-    Group,
-    as_of,
-    examples,
-    period,
-    spec_of,
-    specs_of,
-)
+from mlmon_dagster.commands.options import Group, as_of, examples, period, spec_of, specs_of
 from mlmon_dagster.commands.tables import output_options, print_table
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.pipeline.asked import moments_of

@@ -47,21 +47,19 @@ def status_of(
 
 def _status(project: Project, spec: ModelSpec) -> dict[str, object]:
     from mlmon_dagster.alerts.listing import list_alerts
+    from mlmon_dagster.report.curves import firing, sentence_of
     from mlmon_dagster.report.standing import overall, standing_of
 
     engine = project.store.state
     windows = {k: v for k, v in window_state.load(engine, spec.model).items() if v.n}
     row: dict[str, object] = {"model": spec.model, "owners": ", ".join(spec.owners)}
-    firing = [
-        a
-        for a in list_alerts(project.store, model=spec.model)
-        if a.state == "FIRING" and not a.is_explained
+    alerts = [
+        a for a in firing(list_alerts(project.store, model=spec.model)) if a.state == "FIRING"
     ]
-    row["firing"] = len(firing)
-    if firing:
-        worst = min(firing, key=lambda alert: alert.severity != "ERROR")  # the newest of those
-        since = min(alert.opened_window for alert in firing)
-        row |= {"since": name_window(spec, since), "sentence": worst.message}
+    row["firing"] = len(alerts)
+    if alerts:
+        since = min(alert.opened_window for alert in alerts)
+        row |= {"since": name_window(spec, since), "sentence": sentence_of(spec, alerts[0])}
     standings = standing_of(project.store, spec, project.now())
     row |= {standing.family: standing.status for standing in standings}
     row |= {"status": overall(standings, has_windows=bool(windows)), "window": "none yet"}

@@ -461,6 +461,14 @@ def test_status_says_what_fires_and_since_when(
     shown = mlmon(*project, "status")
     assert shown.code == 0
     assert f"{found['since']}  {found['sentence'].splitlines()[0][:60]}" in shown.out
+    path = folder / "models" / f"{MODEL}.yaml"
+    declared = path.read_text()
+    path.write_text(declared.replace("balance: {", "balance: {pii: true, ", 1))
+    assert path.read_text() != declared
+    for asked in ((), (MODEL,)):  # a sentence that may hold personal values is told without them
+        hidden = mlmon(*project, "status", *asked)
+        assert (hidden.code, firing[0]["message"][:30] in hidden.out) == (0, False), hidden
+    path.write_text(declared)
     families = mlmon(*project, "status", MODEL).out
     assert "1 of 2 verdicts failed" in families or "failed: " in families
 

@@ -24,6 +24,7 @@ from mlmon_dagster.metrics.intervals import rate
 from mlmon_dagster.metrics.performance.roc import RocAuc, roc_auc
 from mlmon_dagster.metrics.rectified import (
     METHOD,
+    WHOLE,
     Asked,
     Interval,
     Strata,
@@ -55,8 +56,8 @@ WORTHS: dict[str, Callable[[Floats], tuple[Floats, Floats]]] = {
     "log_loss": lambda score: (-np.log(score), -np.log1p(-score)),
     "calibration_gap": lambda score: (score - 1, score),
 }
-_LEAST = {"calibration_gap": -1.0}  # of others 0
-_MOST = {"calibration_gap": 1.0}  # of others there is none
+_POSITIVE = 0.0, np.inf
+_ENDS = {"calibration_gap": (-1.0, 1.0)}  # between which a mean lies, if not anywhere above 0
 _BOTH = "decided and true"
 
 
@@ -195,22 +196,21 @@ def score_metrics(found: PartlyLabelled, plain: Mapping[str, Floats]) -> dict[st
     """
     # Where no label speaks for a score, nothing is known of how far off it is.
     known = found.strata.with_labels_only()
-    worths = {metric: WORTHS[metric](found.scores) for metric in plain}
     asked = {
-        metric: Asked(worth, low=_LEAST.get(metric, 0.0), high=_MOST.get(metric, np.inf))
-        for metric, worth in worths.items()
+        metric: Asked(WORTHS[metric](found.scores), WHOLE, *_ENDS.get(metric, _POSITIVE))
+        for metric in plain
     }
-    asked["actual_rate"] = Asked((1.0, 0.0))
-    gap = asked.pop("calibration_gap", None)
-    results = dict(zip(asked, ratios(found.strata, list(asked.values())), strict=True))
-    if gap is not None:
-        results["calibration_gap"] = ratio(known, *gap)
+    of_all = {metric: one for metric, one in asked.items() if metric != "calibration_gap"}
+    of_all["actual_rate"] = Asked((1.0, 0.0))
+    results = dict(zip(of_all, ratios(found.strata, list(of_all.values())), strict=True))
+    if "calibration_gap" in asked:
+        results["calibration_gap"] = ratio(known, *asked["calibration_gap"])
     labelled, successes = found.strata.labelled, found.strata.successes
     n = labelled.sum(axis=1)
     for metric, exact in plain.items():
-        true, false = worths[metric]
+        above, _, low, high = asked[metric]
+        true, false = (np.asarray(worth, np.float64) for worth in above)
         off = exact - rate(successes @ true + (labelled - successes) @ false, n)
-        low, high = _LEAST.get(metric, 0.0), _MOST.get(metric, np.inf)
         results[metric] = Interval(*(np.clip(x + off, low, high) for x in results[metric]))
     return results
 
