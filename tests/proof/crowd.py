@@ -9,6 +9,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Final
 
+from mlmon_dagster.collect.app import Listening
 from mlmon_dagster.store import open_store
 from tests import forked
 from tests.push import strangers
@@ -42,7 +43,8 @@ def serve(folder: Path, pair: tuple[Path, Path] | None, end: Connection) -> None
     """Run a collector in this process until somebody says that it is over."""
     strangers.allow_files(16_384)
     store = open_store(folder / "store")
-    with running(store, folder, certificate=pair) as collector:
+    most = Listening().max_connections  # as `mlmon collect` has it, so that all of them can stay
+    with running(store, folder, max_connections=most, certificate=pair) as collector:
         end.send(collector.port)
         end.recv()
     store.close()
