@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -39,6 +39,7 @@ MAX_ROWS_PER_RUN = 4_000_000
 REVISED_EVERY = dt.timedelta(minutes=5)  # at most, while files of the model keep coming
 LOOK_BACK = 1_000  # newest windows; older ones keep what they were compared with
 COMPARED = ("data_quality", "drift", "performance")
+Stale = list[tuple[Window, tuple[str, ...]]]  # windows, and assets of them
 
 
 @dataclass(frozen=True)
@@ -90,11 +91,9 @@ def plan(
     force = baselines_in_force(engine, spec)
     timing = truth_timing.timing_of(engine, spec.model)
     order = _with_rows(engine, spec, complete_windows(spec.time, now))
-    stale = [
-        (window, assets)
-        for window, assets in _stale(spec, order, inputs, now, force, timing)
-        if not (more_is_coming and _is_fresh(inputs.get(window.start), now))
-    ]
+    left = {w for w in order if more_is_coming and _is_fresh(inputs.get(w.start), now)}
+    stale = _stale(spec, order, inputs, now, force, timing, left)
+    marks = _marks(spec, [w for w, assets in stale if assets == COMPARED], inputs, stale)
     requests = []
     largest = max((state.n for state in inputs.values()), default=0)
     for windows, assets in _ranges(order, stale):
@@ -103,7 +102,7 @@ def plan(
         revision = sum(inputs[w.start].input_revision for w in windows)
         key = f"{spec.model}:{windows[0].key}:{windows[-1].key}:{assets[0]}:{revision}"
         baselines = sorted({(force.at(w.start) or "none")[:8] for w in windows})
-        key += "" if assets != COMPARED else f":{_compared_with(spec, windows, inputs)}"
+        key += "" if assets != COMPARED else f":{_digest(marks[w.start] for w in windows)}"
         key += f":{'+'.join(baselines)}:{_maturities(spec, windows, inputs, now, timing)}:{attempt}"
         if assets == windowed_of(spec) and force.newest is None:
             assets = ("baseline", *assets)
@@ -124,7 +123,7 @@ def is_up_to_date(project: Project, spec: ModelSpec, now: dt.datetime) -> bool:
     order = _with_rows(engine, spec, complete_windows(spec.time, now))
     force = baselines_in_force(engine, spec)
     timing = truth_timing.timing_of(engine, spec.model)
-    return next(_stale(spec, order, inputs, now, force, timing), None) is None
+    return not _stale(spec, order, inputs, now, force, timing)
 
 
 def _stale(
@@ -134,13 +133,21 @@ def _stale(
     now: dt.datetime,
     force: BaselinesInForce,
     timing: TruthTiming,
-) -> Iterator[tuple[Window, tuple[str, ...]]]:
-    """Yield the windows that have to be computed again, and which assets of each."""
-    moved = _moved(spec, order, inputs, force)
-    for window in order:
-        assets = stale_assets(spec, window, inputs, now, force.at(window.start), timing)
-        if assets := assets or moved.get(window.start, ()):
-            yield window, assets
+    left: Collection[Window] = (),
+) -> Stale:
+    """Return the windows that have to be computed again, and which assets of each.
+
+    Args:
+        left: Windows that are not looked at.
+    """
+    touched = {
+        window: stale_assets(spec, window, inputs, now, force.at(window.start), timing)
+        for window in order
+        if window not in left
+    }
+    moved = _moved(spec, order, inputs, force, list(touched.items()))
+    found = ((window, assets or moved.get(window.start, ())) for window, assets in touched.items())
+    return [(window, assets) for window, assets in found if assets]
 
 
 def is_computed(project: Project, spec: ModelSpec, window: Window, now: dt.datetime) -> bool:
@@ -293,15 +300,20 @@ def _moved(
     order: Sequence[Window],
     inputs: Mapping[dt.datetime, WindowInputs],
     force: BaselinesInForce,
+    touched: Stale,
 ) -> dict[dt.datetime, tuple[str, ...]]:
-    """Return the windows whose earlier windows changed after they were compared with them."""
+    """Return the windows whose earlier windows changed after they were compared with them.
+
+    Those whose earlier windows are to be profiled again are among them: they are compared after
+    that, and not one look later.
+    """
     choice = baseline_of(spec, "drift")
     if not choice.is_rolling or force.declared is None:
         return {}
     recent = order[-LOOK_BACK:]
     if all(force.at(w.start) != force.declared for w in recent):
         return {}
-    marks = _marks(spec, recent, inputs)
+    marks = _marks(spec, recent, inputs, touched)
     unknown = StepMark(0, "")
     found: dict[dt.datetime, tuple[str, ...]] = {}
     for window in recent:
@@ -315,22 +327,23 @@ def _moved(
 
 
 def _marks(
-    spec: ModelSpec, windows: Sequence[Window], inputs: Mapping[dt.datetime, WindowInputs]
+    spec: ModelSpec,
+    windows: Sequence[Window],
+    inputs: Mapping[dt.datetime, WindowInputs],
+    touched: Stale,
 ) -> dict[dt.datetime, str]:
-    """Return the fingerprint of what each window would be compared with now."""
+    """Return the fingerprint of what each window is compared with once all others are computed."""
     usable = [window_containing(spec.time, s) for s in window_state.with_profiles(inputs)]
     versions = {w.start: inputs[w.start].steps["profiles"].data_version for w in usable}
+    for window, assets in touched:
+        if "profiles" in assets and window.start in versions:
+            versions[window.start] = f"of revision {inputs[window.start].input_revision}"
     earlier = EarlierWindows(baseline_of(spec, "drift"), spec.time, usable)
     return {w.start: mark_of_windows(earlier.before(w.start), versions) for w in windows}
 
 
-def _compared_with(
-    spec: ModelSpec,
-    windows: Sequence[Window],
-    inputs: Mapping[dt.datetime, WindowInputs],
-) -> str:
-    marks = _marks(spec, windows, inputs)
-    return hashlib.sha256("".join(marks.values()).encode()).hexdigest()[:8]
+def _digest(marks: Iterable[str]) -> str:
+    return hashlib.sha256("".join(marks).encode()).hexdigest()[:8]
 
 
 def _maturities(
@@ -348,7 +361,7 @@ def _maturities(
 
 
 def _ranges(
-    order: Sequence[Window], stale: Sequence[tuple[Window, tuple[str, ...]]]
+    order: Sequence[Window], stale: Stale
 ) -> Iterator[tuple[tuple[Window, ...], tuple[str, ...]]]:
     """Group stale windows that follow each other and need the same assets."""
     position = {window: i for i, window in enumerate(order)}
