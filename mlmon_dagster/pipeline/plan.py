@@ -135,11 +135,7 @@ def _stale(
     timing: TruthTiming,
     left: Collection[Window] = (),
 ) -> Stale:
-    """Return the windows that have to be computed again, and which assets of each.
-
-    Args:
-        left: Windows that are not looked at.
-    """
+    """Return the windows that have to be computed again but for those left, and which assets."""
     touched = {
         window: stale_assets(spec, window, inputs, now, force.at(window.start), timing)
         for window in order

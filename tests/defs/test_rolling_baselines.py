@@ -13,6 +13,8 @@ import pandas as pd
 import pytest
 import sqlalchemy as sa
 
+from mlmon_dagster.pipeline.plan import COMPARED
+from mlmon_dagster.pipeline.steps import windowed_of
 from mlmon_dagster.report.health import health_report
 from mlmon_dagster.store.erasure.erase import erase
 from mlmon_dagster.store.state import views
@@ -26,6 +28,7 @@ from tests.defs.small_model import (
     landing,
     write_declaration,
 )
+from tests.defs.test_planning import asked
 from tests.defs.worlds import World, made_once, opened
 
 pytestmark = pytest.mark.slow
@@ -133,6 +136,33 @@ def test_late_rows_of_an_earlier_window_judge_the_later_ones_again(moving: World
     moving.launcher.materialize(moving.spec, ("event_log",))
     moving.work()
     assert set(psi(moving, JUDGED)["n_baseline"]) == {4 * ROWS + 90}
+    assert moving.requests() == []
+
+
+def test_late_ground_truth_of_earlier_windows_and_what_is_compared_with_them_is_one_look(
+    moving: World,
+) -> None:
+    for day, other in ((DAYS[1], "north"), (DAYS[3], "south")):
+        for stream, frame in zip(("predictions", "actuals"), customers(day, n=90), strict=True):
+            rows = frame.drop(columns="dataset", errors="ignore")
+            drop(
+                rows.assign(id=other + rows["id"]),
+                landing(moving.folder, stream) / f"{other}.parquet",
+            )
+    moving.launcher.materialize(moving.spec, ("event_log",))
+
+    requests = moving.requests()
+    for request in requests:
+        moving.launcher.run(dict(request.tags), request.asset_selection or [])
+
+    every = set(windowed_of(moving.spec))
+    assert [(first[-2:], last[-2:], assets) for first, last, assets in asked(requests)] == [
+        (f"{DAYS[1]:%d}", f"{DAYS[1]:%d}", every),
+        (f"{DAYS[2]:%d}", f"{DAYS[2]:%d}", set(COMPARED)),
+        (f"{DAYS[3]:%d}", f"{DAYS[3]:%d}", every),
+        (f"{DAYS[4]:%d}", f"{DAYS[7]:%d}", set(COMPARED)),
+    ]
+    assert set(psi(moving, JUDGED)["n_baseline"]) == {4 * ROWS + 180}
     assert moving.requests() == []
 
 
