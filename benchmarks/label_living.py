@@ -22,6 +22,7 @@ import pandas as pd
 from mlmon_dagster.alerts.lifecycle.apply_results import fold_results
 from mlmon_dagster.alerts.messages.incidents import flush_groups
 from mlmon_dagster.ingest.rows import judge as ingest_judge
+from mlmon_dagster.pipeline import plan as planning
 from mlmon_dagster.pipeline.baseline_choice import baseline_of
 from mlmon_dagster.pipeline.ingest import ingest
 from mlmon_dagster.pipeline.judge import judge
@@ -36,7 +37,7 @@ from mlmon_dagster.scaffold.proposal import propose
 from mlmon_dagster.spec import ModelSpec, load_model
 from mlmon_dagster.store import open_store
 from mlmon_dagster.store.alert_state import all_alerts, all_events
-from mlmon_dagster.store.state import metric_log
+from mlmon_dagster.store.state import metric_log, window_state
 from mlmon_dagster.store.tables.engine import Limits
 from tests.pipeline.looking import look
 
@@ -179,27 +180,27 @@ def _run_some(work: Work, request: Request, families: Sequence[str]) -> None:
         family = BY_NAME[name].family
         if family is not None and family in families and BY_NAME[name].is_windowed:
             judge(work, family)
-    for name in left_out:
-        _note_as_done(work, name)
+    if left_out:
+        _note_as_done(work, left_out)
 
 
-def _note_as_done(work: Work, step: str) -> None:
-    """Mark a step and its verdict as made from the newest profiles."""
-    family = BY_NAME[step].family
-    assert family is not None
-    states, source = work.states(), "inference_store" if family == "schema" else "profiles"
-    marks = {w.start: replace(mark_of(states, w, source), maturity="") for w in work.windows}
-    choice = baseline_of(work.spec, "drift")
-    for part in parts_of(work) if step == "drift" else ():
+def _note_as_done(work: Work, steps: Sequence[str]) -> None:
+    """Mark steps and their verdicts as made from the newest profiles."""
+    states, choice = work.states(), baseline_of(work.spec, "drift")
+    compared = {}
+    for part in parts_of(work) if "drift" in steps else ():
         if part.in_force.baseline_id and part.in_force.is_rolling(choice):
-            rolling = part.in_force.rolling(
-                choice, part.work.start, part.work.windows[-1].start, []
-            )
-            for w in part.work.windows:
-                marks[w.start] = replace(marks[w.start], maturity=rolling.mark(w.start))
-    if step != "inference_store":
-        mark_step(work, step, marks)
-    mark_step(work, f"{family}_check", marks)
+            inputs = window_state.load(work.project.store.state, work.spec.model, None, work.end)
+            compared |= planning._marks(work.spec, part.work.windows, inputs, [])
+    for step in steps:
+        family = BY_NAME[step].family
+        source = "inference_store" if family == "schema" else "profiles"
+        marks = {w.start: replace(mark_of(states, w, source), maturity="") for w in work.windows}
+        for start, mark in compared.items() if step == "drift" else ():
+            marks[start] = replace(marks[start], maturity=mark)
+        if step != "inference_store":
+            mark_step(work, step, marks)
+        mark_step(work, f"{family}_check", marks)
 
 
 @dataclass

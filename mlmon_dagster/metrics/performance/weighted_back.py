@@ -45,7 +45,6 @@ UNLABELLED_SCORES = "unlabelled_scores"
 _FINE = 50  # strata of an area, whose rows are weighed by nothing else
 _MOST_UNLABELLED = 0.05  # share of the rows, in strata without a label, that an area does without
 _MOST_CORRELATED = 1 - 1e-9
-_OF_CENTRE = 1.12  # times an area's interval is longer for where the recalibrated score puts it
 _EDGE = 1e-6  # how near an area comes to 0 and 1 on a logit scale
 _DECISIONS_DIFFER = 0.01  # share of the rows with a decision and no score, or the other way round
 
@@ -316,20 +315,22 @@ def _fine_strata(score: ColumnStatistics, places: Ints) -> Strata:
 
 
 def centre_areas(area: RocAuc, score: ColumnStatistics, places: Ints) -> RocAuc:
-    """Move the areas of partly labelled cells to where the scores of all rows put them.
+    """Return the areas of partly labelled cells over all their rows, and those of other cells.
 
     A labelled row that stands for many others stands at its own score alone: labels of a narrow
     stretch of scores would bring classes nearer than they are. So negatives and positives are what
     the score, recalibrated, lets expect of all rows of each bin, and what labelled rows differ from
     that, weighed; with every row labelled these are the rows themselves.
 
+    The interval is that of the mean over all rows of what a row does to the area, by its score and
+    whether it comes true (the delta method; DeLong, DeLong and Clarke-Pearson, 1988, have the same
+    of rows that are all labelled), on a logit scale. It is at least as long as that of as many rows
+    as the labelled tell as much as: of few rows and areas near 1 the delta method's is too short.
+
     Args:
         area: Of all cells, of weighed rows.
         score: Score bins by actual.
         places: The partly labelled cells.
-
-    Returns:
-        Value and interval, moved on a logit scale; the interval is a little longer there.
     """
     strata = _fine_strata(score, places)
     e, weights = strata.expected, strata.weights()
@@ -337,14 +338,29 @@ def centre_areas(area: RocAuc, score: ColumnStatistics, places: Ints) -> RocAuc:
     positives = strata.rows * e + weights * (strata.successes - strata.labelled * e)
     negatives = strata.rows * (1 - e) + weights * (failures - strata.labelled * (1 - e))
     found = np.clip(roc_auc(negatives, positives).value, _EDGE, 1 - _EDGE)
+    middle, *ends = _mean_effect(strata, negatives, positives, found)
     value, lower, upper = (np.array(x) for x in area[:3])
-    middle = special.logit(np.clip(value[places], _EDGE, 1 - _EDGE))
-    for ends in (lower, upper):
-        length = special.logit(np.clip(ends[places], _EDGE, 1 - _EDGE)) - middle
-        length *= _OF_CENTRE
-        ends[places] = special.expit(special.logit(found) + length)
+    centre = special.logit(np.clip(value[places], _EDGE, 1 - _EDGE))
+    at, steep = special.logit(found), found * (1 - found)
+    for target, end, choose in ((lower, ends[0], np.fmin), (upper, ends[1], np.fmax)):
+        by_rows = special.logit(np.clip(target[places], _EDGE, 1 - _EDGE)) - centre
+        by_strata = (end - middle) / steep
+        target[places] = special.expit(at + choose(by_rows, by_strata))
     value[places] = np.where(np.isfinite(value[places]), found, np.nan)
     return RocAuc(value, lower, upper, area.bound)
+
+
+def _mean_effect(strata: Strata, negatives: Floats, positives: Floats, area: Floats) -> Interval:
+    """Return the mean of what rows do to an area, which is 0, and its interval, each (P,)."""
+    n, p = (side.sum(axis=1, keepdims=True) for side in (negatives, positives))
+    below = rate(np.cumsum(negatives, axis=1) - negatives / 2, n)
+    above = 1 - rate(np.cumsum(positives, axis=1) - positives / 2, p)
+    total = strata.rows.sum(axis=1, keepdims=True)
+    worth = (
+        np.nan_to_num(rate((below - area[:, None]) * total, p)),
+        np.nan_to_num(rate((above - area[:, None]) * total, n)),
+    )
+    return mean(strata, worth, -np.inf, np.inf)
 
 
 def with_rows(classes: Classes, part: PartlyLabelled, others: Classes) -> Classes:
