@@ -69,6 +69,8 @@ def _row(number: int) -> dict[str, object]:
     group = {
         "group_key": f"slack|#c|m{number % GROUPS}|drift",
         "receiver": "slack",
+        "model": f"m{number % GROUPS}",
+        "family": "drift",
         "channel": f"#c{number % GROUPS}",
         "version": number,
     }

@@ -15,6 +15,7 @@ from mlmon_dagster.store import Store
 from tests.alerts.fake_slack import FakeSlack, Message, fake_slack
 from tests.chaos.database import own_postgres
 from tests.chaos.dispatching import CHANNELS, OUTAGE_AFTER, Place
+from tests.chaos.drain import drain
 from tests.chaos.faults import brew_storm, fates
 from tests.chaos.inline import post_inline
 from tests.chaos.judge import judge
@@ -230,3 +231,10 @@ def test_a_reader_believes_what_messages_say_and_the_judge_compares_that_with_th
         (2, 3),
         (6, 7),
     ]
+
+
+@pytest.mark.proof
+def test_a_long_outbox_drains_in_order(tmp_path: Path) -> None:
+    drained = drain(tmp_path, 300, 150)
+
+    assert (drained.n_messages, drained.n_wrong) == (151, 0)

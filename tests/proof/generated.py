@@ -37,7 +37,15 @@ from mlmon_dagster.spec import Window, spec_from_mapping, window_containing
 from mlmon_dagster.store import Store, open_store
 from mlmon_dagster.store.state import manifest, metric_log, monitor_results, window_state
 from tests.proof.generated_files import Cells, Producer
-from tests.proof.generated_spec import CLASSES, ROLES, VARIABLE, features_of, outputs_of, spec_of
+from tests.proof.generated_spec import (
+    CLASSES,
+    ROLES,
+    VARIABLE,
+    features_of,
+    outputs_of,
+    source_names,
+    spec_of,
+)
 from tests.proof.spec_space import BINARY, MULTICLASS, Choice
 
 N = 180  # rows of a window
@@ -82,6 +90,7 @@ class Oracle:
 
     def __init__(self, choice: Choice) -> None:
         self._timed = choice["actual_time"] == "yes"
+        self._has_outcome = "outcome" in source_names(choice)
         self.predictions: dict[tuple[str, str], list[Cells]] = {}
         self.actuals: dict[str, list[tuple[str, Cells]]] = {}
 
@@ -98,6 +107,7 @@ class Oracle:
     def records(self) -> dict[tuple[str, str], Cells]:
         """Return the winning prediction of each id with its newest ground truth."""
         found = {}
+        later = ("truth", "known_at", *(("gain",) if self._has_outcome else ()))
         for (dataset, key), contents in self.predictions.items():
             winner = min(contents, key=lambda row: row["at"])
             mine = [row for to, row in self.actuals.get(key, []) if to in ("all", dataset)]
@@ -105,7 +115,7 @@ class Oracle:
                 mine.sort(key=lambda row: row["known_at"])
             newest = mine[-1] if mine and mine[-1]["truth"] is not None else {}
             found[dataset, key] = {
-                **winner, **{n: newest.get(n) for n in ("truth", "known_at", "gain")},
+                **winner, **{name: newest.get(name) for name in later},
                 "n_prediction_rows": len(contents),
             }  # fmt: skip
         return found

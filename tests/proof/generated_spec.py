@@ -284,7 +284,8 @@ def _monitors(choice: Choice, values: dict[str, Any]) -> dict[str, Any]:
     elif choice["estimates"] == "all":
         spec = spec_from_mapping(values)
         found["estimated_performance"] = [{"metric": m} for m in estimated_metrics(spec)]
-    if worth := business_metrics(spec_from_mapping(values)):
+    spec = spec_from_mapping(values)
+    if spec.has_actuals and (worth := business_metrics(spec)):
         found["business"] = [
             {"metric": name, **({"above": 1e6} if name in COUNTED else {"change": "20%"})}
             for name in worth
