@@ -134,7 +134,8 @@ def find_table(
             f"{source.label} has no column {listed}. Present: {', '.join(sorted(found)[:40])}."
             f"{_near(missing[0], found)} Correct the names in the spec, or add the column."
         )
-    names = [name for name in wanted if name in found]
+    # In the order of the table: a row stays known by its hash when the spec lists columns otherwise.
+    names = [name for name in found if name in wanted]
     clause = sa.table(
         name, *(sa.column(n) for n in {*names, column}), schema=schema or None
     )  # fmt: skip
