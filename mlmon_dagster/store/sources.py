@@ -134,7 +134,7 @@ def find_table(
             f"{source.label} has no column {listed}. Present: {', '.join(sorted(found)[:40])}."
             f"{_near(missing[0], found)} Correct the names in the spec, or add the column."
         )
-    # In the order of the table: a row stays known by its hash when the spec lists columns otherwise.
+    # In the table's order, so that a row has the same hash however the spec lists its columns.
     names = [name for name in found if name in wanted]
     clause = sa.table(
         name, *(sa.column(n) for n in {*names, column}), schema=schema or None

@@ -72,6 +72,22 @@ def test_rows_that_come_late_are_found(store: Store, project: Path, sources: Sou
     assert third.files == (), "nothing new is no batch"
 
 
+def test_rows_stay_known_when_the_spec_lists_its_columns_in_another_order(
+    store: Store, project: Path, sources: Sources
+) -> None:
+    add(sources, *range(4))
+    poll(store, SPEC, project, sources.url)
+    values = SPEC.model_dump(exclude_unset=True)
+    features = dict(reversed(values["features"].items()))
+    columns = dict(reversed(values["columns"].items()))
+
+    other = spec_from_mapping(values | {"features": features, "columns": columns})
+    again = poll(store, other, project, sources.url)
+
+    assert list(other.features) == ["region", "age"]
+    assert again.files == ()
+
+
 def test_a_time_may_be_the_cursor(store: Store, project: Path, sources: Sources) -> None:
     spec = sql_spec({"column": "at", "kind": "time"})
     add(sources, 1, at="2024-02-01T08:00:00Z")
