@@ -63,10 +63,9 @@ class ByOutput(NamedTuple):
         """Return the rows with ground truth by group, (P, G)."""
         return np.asarray(self.counts.sum(axis=2) + self.without)
 
-    def is_positive(self, worth: Floats) -> bool:
-        """Say whether no value of a row is worth less than 0."""
-        is_seen = np.flatnonzero(self.counts.sum(axis=0).sum(axis=0))
-        return bool(worth[is_seen].min(initial=0.0) >= 0)
+    def is_positive(self, worth: Floats) -> Flags:
+        """Say in which cells no value of a row is worth less than 0, (P,)."""
+        return np.asarray(np.where(self.counts.sum(axis=1) > 0, worth, 0.0).min(axis=1) >= 0)
 
     def seen(self) -> tuple[Ints, Ints]:
         """Return the bins of the smallest and the largest value in each cell, (P,)."""
@@ -178,8 +177,8 @@ def mean_of_all(
     valued = found.counts.sum(axis=2)
     with_value = (spoken * by_stratum(valued)).sum(axis=1)  # share of the rows that have one
     sums, squares = found.counts @ worth, found.counts @ worth**2
-    line = _line(found, sums, squares, is_curved=grows and found.is_positive(worth))
-    spread = _line(found, squares, squares, is_curved=True).mean
+    line = _line(found, sums, squares, found.is_positive(worth) & grows)
+    spread = _line(found, squares, squares, np.ones(len(total), bool)).mean
     ahead = np.nan_to_num(rate(strata.add(found.rows * line.mean), strata.rows))
     missed = by_stratum(sums - labelled * line.mean)  # mean residual of each stratum
     value = rate((spoken * (missed + ahead)).sum(axis=1), with_value)
@@ -236,8 +235,8 @@ class _Line(NamedTuple):
     doubt: Floats
 
 
-def _line(found: ByOutput, sums: Floats, squares: Floats, *, is_curved: bool) -> _Line:
-    """Fit a line over the normal ranks of all rows; of what is positive its logarithm.
+def _line(found: ByOutput, sums: Floats, squares: Floats, is_curved: Flags) -> _Line:
+    """Fit a line over the normal ranks of all rows; where it is curved, (P,), of the logarithm.
 
     Errors of a model are about in proportion to what it says, and squares to its square: a straight
     line would miss what is rare and large. The prior of the slope is worth `_RIDGE` rows.
@@ -245,14 +244,27 @@ def _line(found: ByOutput, sums: Floats, squares: Floats, *, is_curved: bool) ->
     n = found.labelled
     x = _normal_ranks(found.rows)
     x = x - rate((n * x).sum(axis=1), n.sum(axis=1))[:, None]
+    line = _straight_line(n, x, sums, squares)
+    places = np.flatnonzero(is_curved & (sums.sum(axis=1) > 0))
+    if len(places):
+        curved = _curved_line(n[places], x[places], sums[places], squares[places])
+        for straight, mine in zip(line, curved, strict=True):
+            straight[places] = mine
+    return line
+
+
+def _straight_line(n: Floats, x: Floats, sums: Floats, squares: Floats) -> _Line:
     first = rate(sums.sum(axis=1), n.sum(axis=1))[:, None]
     spread_x = (n * x**2).sum(axis=1)
-    if not is_curved or not (sums.sum(axis=1) > 0).all():
-        slope = rate((sums * x).sum(axis=1), spread_x + _RIDGE)
-        left = squares - 2 * sums * first + n * first**2
-        variance = rate(left.sum(axis=1), n.sum(axis=1))
-        lever = x / (spread_x + _RIDGE)[:, None]
-        return _Line(first + slope[:, None] * x, x, lever, rate(variance, spread_x + _RIDGE))
+    slope = rate((sums * x).sum(axis=1), spread_x + _RIDGE)
+    left = squares - 2 * sums * first + n * first**2
+    variance = rate(left.sum(axis=1), n.sum(axis=1))
+    lever = x / (spread_x + _RIDGE)[:, None]
+    return _Line(first + slope[:, None] * x, x.copy(), lever, rate(variance, spread_x + _RIDGE))
+
+
+def _curved_line(n: Floats, x: Floats, sums: Floats, squares: Floats) -> _Line:
+    first = rate(sums.sum(axis=1), n.sum(axis=1))[:, None]
     a, b = np.log(first), np.zeros_like(first)
     for _ in range(_NEWTON):
         fit = np.exp(np.clip(a + b * x, np.log(first) - 7, np.log(first) + 7))
@@ -305,14 +317,17 @@ def interval(
         least_spread: See `mean_of_all`; such values leave a skewness that few rows hardly show.
     """
     t = special.stdtrit(np.maximum(of_all.freedom, 1), 0.975)
-    lower, upper = of_all.value - t * of_all.error, of_all.value + t * of_all.error
-    if found.is_positive(worth):
-        relative = np.minimum(np.nan_to_num(rate(of_all.error, of_all.value)), 2.0)
-        skew = np.clip(OF_LAW * found.skewness(worth) - 3 * relative, 0, _MOST_SKEW)
-        skew = np.maximum(skew, _OF_SPREAD * least_spread * relative)
-        farther = t + (2 * t**2 + 1) / 6 * skew
-        lower = of_all.value * np.exp(-t * relative)
-        upper = of_all.value * np.exp(farther * relative)
+    is_positive = found.is_positive(worth)
+    relative = np.nan_to_num(rate(of_all.error, of_all.value))
+    relative = np.where(is_positive, np.minimum(relative, 2.0), 0.0)
+    skew = np.clip(OF_LAW * found.skewness(worth) - 3 * relative, 0, _MOST_SKEW)
+    skew = np.maximum(skew, _OF_SPREAD * least_spread * relative)
+    farther = t + (2 * t**2 + 1) / 6 * skew
+    ratio = np.exp(-t * relative), np.exp(farther * relative)
+    lower, upper = (
+        np.where(is_positive, of_all.value * times, of_all.value + side * t * of_all.error)
+        for side, times in zip((-1, 1), ratio, strict=True)
+    )
     down = np.sqrt((of_all.value - lower) ** 2 + of_all.down**2)
     up = np.sqrt((upper - of_all.value) ** 2 + of_all.up**2)
     ends = of_all.value, of_all.value - down, of_all.value + up
@@ -385,7 +400,7 @@ def _corrected(found: ByOutput, each: Floats, worth: Worth, plain: Floats) -> In
     of_all = mean_of_all(found, each, low, high, grows=worth.grows, least_spread=worth.least_spread)
     ends = interval(found, of_all, each, low, high, least_spread=worth.least_spread)
     binned = rate(found.counts.sum(axis=1) @ each, found.counts.sum(axis=(1, 2)))
-    if found.is_positive(each):
-        factor = np.nan_to_num(rate(plain, binned), nan=1.0)
-        return Interval(*(np.clip(end * factor, low, high) for end in ends))
-    return Interval(*(np.clip(end + plain - binned, low, high) for end in ends))
+    factor = np.nan_to_num(rate(plain, binned), nan=1.0)
+    is_positive = found.is_positive(each)
+    moved = (np.where(is_positive, end * factor, end + plain - binned) for end in ends)
+    return Interval(*(np.clip(end, low, high) for end in moved))

@@ -56,6 +56,30 @@ def test_groups_of_enough_labels_are_strata_whose_means_are_added_up_by_all_thei
     assert found.error[0] == pytest.approx(error, rel=0.05)
 
 
+def test_no_cell_is_another_one_for_the_cells_that_it_is_measured_with() -> None:
+    """A window's numbers are the same whichever windows are computed in the same run."""
+    rng = np.random.default_rng(7)
+    counts = rng.integers(0, 9, (4, 6, 5)).astype(float)
+    counts[0, :, :2] = 0  # no value below 0
+    counts[1, :, [0, 1, 3, 4]] = 0  # nothing but 0
+    rows = counts.sum(axis=2) + rng.integers(0, 90, (4, 6))
+    without = np.zeros((4, 6))
+
+    def measured(chosen: slice) -> np.ndarray:
+        found = ByOutput(
+            np.arange(4)[chosen], rows[chosen], without[chosen], counts[chosen], VALUES
+        )
+        each = [VALUES, VALUES**2, np.abs(VALUES)]
+        of_all = [mean_of_all(found, worth, grows=True, least_spread=2.0) for worth in each]
+        ends = [interval(found, *pair) for pair in zip(of_all, each, strict=True)]
+        return np.stack([np.stack([*one, *end]) for one, end in zip(of_all, ends, strict=True)])
+
+    alone = [measured(slice(cell, cell + 1)) for cell in range(4)]
+    np.testing.assert_allclose(
+        measured(slice(None)), np.concatenate(alone, axis=2), rtol=1e-9, atol=1e-12
+    )
+
+
 def test_a_group_without_labels_widens_the_interval_by_what_was_seen() -> None:
     counts = np.zeros((3, 5), np.int64)
     counts[:2] = 20
