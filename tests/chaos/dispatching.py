@@ -26,6 +26,7 @@ from tests.alerts.worlds import spec_of
 CHANNELS = {f"#c{i}": f"C100000{i}" for i in range(2)}
 TIMEOUT_SECONDS = 1
 LEASE = dt.timedelta(seconds=4)
+LAST = 400  # a day after all that are judged: verdicts on what has not been are not believed
 AFTERWARDS = "dispatch.written"  # where a worker dies that was frozen once
 OVER = 0  # the round that ends the processes
 ABSENT = -1  # nobody looks
@@ -96,12 +97,12 @@ class Place:
 
 def look_of(moment: dt.datetime) -> int:
     """Return the day that an injected time stands for."""
-    return round((moment - start_of(100)) / dt.timedelta(seconds=5))
+    return round((moment - start_of(LAST)) / dt.timedelta(seconds=5))
 
 
 def now_of(day: int) -> dt.datetime:
     """Return the injected time: days in seconds, so that nothing repeats."""
-    return start_of(100) + day * dt.timedelta(seconds=5)
+    return start_of(LAST) + day * dt.timedelta(seconds=5)
 
 
 OUTAGE_AFTER = now_of(10) - now_of(0)
