@@ -5,11 +5,12 @@ are too extreme, or not extreme enough; labels for rows with high scores more of
 near the threshold, for those above a cut alone, or at random; days that differ, of which the window
 is to hold those that it has. Each case counts the windows whose interval holds the value of the law
 that drew them, and the mean error. The goal is .93 to .98 and an error below .01; what misses is
-drawn once more. Its sizes are what the labels of the rarer class tell: as much as so many rows of
-which each stands for as many (Kish's effective size), 20 or more. Of fewer, intervals hold and are
-too wide, and values are off by more. Where a part of the scores has no label, intervals must hold
-and may be as wide as they are; in the case `cut` there is no goal for the error, since nothing can
-be known. Means of losses and outcomes: see `calibrate_rectified_means`.
+drawn once more. Only cases that expect ten labelled positives have a goal: below, a plain share
+with Wilson's interval is no better. Rates that hang on the rarer class have one for the error where
+its labels tell as much as 20 rows of which each stands for as many (Kish's effective size). Where a
+part of the scores has no label, intervals must hold and may be as wide as they are; in the case
+`cut` there is no goal for the error, since nothing can be known. Means of losses and outcomes: see
+`calibrate_rectified_means`.
 """
 
 from __future__ import annotations
@@ -47,16 +48,15 @@ METRICS = (
     "actual_rate", "accuracy", "precision", "recall", "specificity", "f1", "balanced_accuracy",
     "mcc", "brier", "log_loss", "calibration_gap", "roc_auc", "pr_auc", "ks_separation", "lift",
 )  # fmt: skip
-UNBIASED = (
-    "actual_rate", "accuracy", "precision", "recall", "specificity", "f1", "balanced_accuracy",
-    "brier", "calibration_gap",
-)  # fmt: skip
+UNBIASED = ("actual_rate", "accuracy", "specificity", "brier", "calibration_gap")
+RATES = ("precision", "recall", "f1", "balanced_accuracy")  # that hang on the rarer class
 # Whose intervals may be too wide.
 WIDE = ("roc_auc", "f1", "balanced_accuracy", "pr_auc", "ks_separation", "lift")
 NO_GOAL = ("ks_separation",)  # of few labels it is too high, by its nature
 BINS, SPAN, SIGMA, POINTS, TOP = 280, 14.0, 1.5, 401, 0.1
 DAYS, DAY_SHIFT = 7, 0.3  # that a window's rows share
 LEAST, MOST, ERROR = 0.93, 0.98, 0.01
+FEW = 10  # labelled positives
 FEWEST = 20  # of the rarer class, by what they tell
 BATCH = 100
 AGAIN = 4  # times as many windows, where a cell misses
@@ -80,6 +80,11 @@ class Case(NamedTuple):
         usual = self.share == 0.3 and self.base == 0.1
         fewest = self.share == 0.05 and self.base == 0.3 and self.rule == "near"
         return self.rows == 1_000 and (usual or fewest)
+
+    @property
+    def has_goal(self) -> bool:
+        """Whether enough labelled positives are expected, if labels came at random."""
+        return self.rows * self.share * self.base >= FEW
 
     def __str__(self) -> str:
         """Name the case."""
@@ -308,7 +313,7 @@ def measure(case: Case, runs: int, seed: int = 14) -> Cell:
 
 def misses(case: Case, found: Cell, metric: str, runs: int) -> str:
     """Say in which way a metric misses its goal by more than chance; empty if it does not."""
-    if metric in NO_GOAL or found.rarer < FEWEST or not np.isfinite(found[metric].holds):
+    if metric in NO_GOAL or not case.has_goal or not np.isfinite(found[metric].holds):
         return ""
     if metric == "calibration_gap" and found.unlabelled and case.scores != "calibrated":
         return ""  # it is that of the scores that have labels, which the law has no value of
@@ -317,7 +322,8 @@ def misses(case: Case, found: Cell, metric: str, runs: int) -> str:
         return "too short"
     if holds > MOST + 2 * doubt and not found.unlabelled and metric not in WIDE:
         return "too long"
-    if metric in UNBIASED and case.rule != "cut" and abs(found[metric].bias) > ERROR:
+    unbiased = (*UNBIASED, *RATES) if found.rarer >= FEWEST else UNBIASED
+    if metric in unbiased and case.rule != "cut" and abs(found[metric].bias) > ERROR:
         return "biased"
     return ""
 

@@ -279,12 +279,11 @@ def _monitors(choice: Choice, values: dict[str, Any]) -> dict[str, Any]:
         found["performance"] = []
     elif choice["performance"] != "default":
         found["performance"] = _performance(choice, values)
+    spec = spec_from_mapping(values)
     if choice["estimates"] == "none":
         found["estimated_performance"] = []
     elif choice["estimates"] == "all":
-        spec = spec_from_mapping(values)
         found["estimated_performance"] = [{"metric": m} for m in estimated_metrics(spec)]
-    spec = spec_from_mapping(values)
     if spec.has_actuals and (worth := business_metrics(spec)):
         found["business"] = [
             {"metric": name, **({"above": 1e6} if name in COUNTED else {"change": "20%"})}
