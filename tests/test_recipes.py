@@ -159,7 +159,7 @@ class PagerReceiver:
 
     def retract(self, delivery, posted):
         """Leave it."""
-        return False
+        return NotPosted("who reads the file sees both")
 ''',
         "spec/alerting.py": {
             "class EmailRoute(Declared):\n": (

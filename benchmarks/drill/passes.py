@@ -45,9 +45,9 @@ class Inbox:
         """Nothing is ever unclear here."""
         return NotPosted("not asked for")
 
-    def retract(self, delivery: Delivery, posted: Posted) -> bool:
+    def retract(self, delivery: Delivery, posted: Posted) -> Outcome:
         """Nothing is posted twice."""
-        return False
+        return NotPosted("nothing is posted twice")
 
 
 def take_in(project: Project, spec: ModelSpec, inbox: Inbox) -> None:

@@ -319,6 +319,27 @@ def adopt(engine: sa.Engine, row_id: int, **values: object) -> bool:
         return conn.execute(statement).rowcount == 1
 
 
+def look_up_again(engine: sa.Engine, row_id: int, due: dt.datetime) -> bool:
+    """Have a message looked up once more, as there may be a copy of it that nobody knows.
+
+    Args:
+        engine: The state database.
+        row_id: Of the message, which was sent under a name that its receiver gave it, or is to be
+            sent.
+        due: When to look.
+
+    Returns:
+        False, and no change, if there is no such message.
+    """
+    o = outbox.c
+    is_there = sa.or_(o.status == "queued", sa.and_(o.status == "sent", o.slack_ts != ""))
+    statement = (
+        outbox.update().where(o.id == row_id, is_there).values(status="unknown", next_at=due)
+    )
+    with engine.begin() as conn:
+        return conn.execute(statement).rowcount == 1
+
+
 def known_channel_id(engine: sa.Engine, channel: str) -> str:
     """Return the id under which Slack last accepted a message for a channel; empty if never."""
     o = outbox.c

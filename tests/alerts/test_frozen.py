@@ -41,7 +41,7 @@ class Freezing:
     def look_up(self, delivery: Delivery, since: float) -> Outcome:
         return self.inner.look_up(delivery, since)
 
-    def retract(self, delivery: Delivery, posted: Posted) -> bool:
+    def retract(self, delivery: Delivery, posted: Posted) -> Outcome:
         return self.inner.retract(delivery, posted)
 
 
@@ -98,12 +98,62 @@ def test_a_late_post_of_unclear_fate_leaves_one_copy(
     frozen = Freezing(receiver, another_posts, before=True)
     quick = replace(IMPATIENT, settle_seconds=0.01)
     deliver(any_store, {"slack": frozen}, policy=quick, clock=lambda: NOW, max_messages=1)
+    known = rows_of(any_store, outbox)[0]["slack_ts"]
+    wake_another(any_store, receiver)
 
     (row,) = rows_of(any_store, outbox)
     (message,) = slack.messages
-    assert (row["status"], row["slack_ts"]) == ("sent", message.ts)
+    assert (row["status"], row["slack_ts"], message.ts) == ("sent", known, known)
     assert slack.calls.count("chat.postMessage") == 2
     assert slack.calls.count("chat.delete") == 1
+
+
+def test_a_second_copy_that_cannot_be_deleted_at_once_is_deleted_later(
+    any_store: Store, slack: FakeSlack, receiver: SlackReceiver
+) -> None:
+    slack.script("chat.delete", "500", "429:1", "after_reset")
+    errors = deliver_frozen(any_store, receiver, before=True)
+    known = rows_of(any_store, outbox)[0]["slack_ts"]
+    n_copies = len(slack.messages)
+    for hours in range(1, 6):
+        later = NOW + dt.timedelta(hours=hours)
+        deliver(any_store, {"slack": receiver}, policy=IMPATIENT, clock=lambda at=later: at)
+
+    (row,) = rows_of(any_store, outbox)
+    (message,) = slack.messages
+    assert (n_copies, errors) == (2, [])
+    assert (row["status"], row["slack_ts"], message.ts) == ("sent", known, known)
+    assert slack.calls.count("chat.postMessage") == 2
+
+
+def test_a_second_copy_stays_where_deleting_is_forbidden_and_somebody_is_told(
+    store: Store, slack: FakeSlack, receiver: SlackReceiver
+) -> None:
+    slack.script("chat.delete", "cant_delete_message")
+    errors = deliver_frozen(store, receiver, before=True)
+    deliver(store, {"slack": receiver}, policy=IMPATIENT, clock=in_an_hour)
+
+    assert errors == ["a message was posted twice after a worker had been frozen"]
+    assert rows_of(store, outbox)[0]["status"] == "sent"
+    assert slack.calls.count("chat.postMessage") == 2
+
+
+def test_a_message_that_is_known_is_never_posted_again_by_looking_for_its_copies(
+    store: Store, slack: FakeSlack, receiver: SlackReceiver
+) -> None:
+    """Somebody deleted it, or the history may not be read any more."""
+    settle(store, [spec_of()], day(2), result(1))
+    deliver(store, {"slack": receiver}, policy=PATIENT)
+    (before,) = rows_of(store, outbox)
+    for fault in ("", "missing_scope"):
+        slack.messages.clear()
+        slack.script("conversations.history", fault)
+        assert outbox_rows.look_up_again(store.state, before["id"], NOW)
+        deliver(store, {"slack": receiver}, policy=PATIENT, clock=in_an_hour)
+
+    (row,) = rows_of(store, outbox)
+    assert {**row, "lease_owner": "", "lease_until": None} == before | {"next_at": row["next_at"]}
+    assert slack.calls.count("chat.postMessage") == 1
 
 
 def copies(slack: FakeSlack, n: int) -> list[str]:
@@ -141,6 +191,24 @@ def test_a_copy_is_found_though_the_history_breaks_off_after_it(
 
     assert rows_of(store, outbox)[0]["status"] == "sent"
     assert slack.calls.count("chat.postMessage") == 1
+
+
+def test_a_message_is_looked_up_again_until_one_copy_is_left(
+    store: Store, slack: FakeSlack, receiver: SlackReceiver
+) -> None:
+    settle(store, [spec_of()], day(2), result(1))
+    slack.script("chat.postMessage", "after_500")
+    deliver(store, {"slack": receiver}, policy=PATIENT)
+    oldest, *_ = copies(slack, 2)
+    slack.script("chat.delete", "500", "", "500")
+    seen = []
+    for hours in range(1, 5):
+        later = dt.datetime.now(dt.UTC) + dt.timedelta(hours=hours)
+        deliver(store, {"slack": receiver}, policy=IMPATIENT, clock=lambda at=later: at)
+        seen.append((len(slack.messages), rows_of(store, outbox)[0]["status"]))
+
+    assert seen == [(2, "unknown"), (2, "unknown"), (1, "sent"), (1, "sent")]
+    assert rows_of(store, outbox)[0]["slack_ts"] == slack.messages[0].ts == oldest
 
 
 def test_a_late_success_leaves_a_message_of_unclear_fate_to_who_looks_it_up(

@@ -44,7 +44,7 @@ class Recorded:
     def look_up(self, delivery: Delivery, since: float) -> Outcome:
         return self.inner.look_up(delivery, since)
 
-    def retract(self, delivery: Delivery, posted: Posted) -> bool:
+    def retract(self, delivery: Delivery, posted: Posted) -> Outcome:
         return self.inner.retract(delivery, posted)
 
 

@@ -13,6 +13,7 @@ from mlmon_dagster.alerts.receivers.base import Delivery, NotPosted, Posted, Ref
 from mlmon_dagster.alerts.receivers.http_post import Endpoint
 from mlmon_dagster.alerts.receivers.webhook import WebhookReceiver, sign
 from mlmon_dagster.store import Store
+from mlmon_dagster.store.outbox import look_up_again
 from mlmon_dagster.store.state.schema import outbox
 from tests.alerts.fake_webhook import Hook, fake_webhook
 from tests.alerts.worlds import day, deliver, result, rows_of, settle, spec_of
@@ -111,3 +112,16 @@ def test_an_alert_reaches_a_webhook_and_its_end_names_the_same_thread(
     ]
     assert {e["thread"] for e in events} == {events[0]["id"]}
     assert {row["status"] for row in rows_of(store, outbox)} == {"sent"}
+
+
+def test_where_nobody_can_look_a_message_that_was_sent_is_not_sent_again(
+    store: Store, hook: Hook
+) -> None:
+    settle(store, [spec_of(slack=None, webhook={"url_env": "HOOK"})], day(2), result(1))
+    deliver(store, {"webhook": receiver_of(hook.url)})
+    (row,) = rows_of(store, outbox)
+    assert look_up_again(store.state, row["id"], day(2))
+    deliver(store, {"webhook": receiver_of(hook.url)})
+
+    assert len(hook.requests) == 1
+    assert rows_of(store, outbox)[0]["status"] == "sent"

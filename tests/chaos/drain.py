@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlmon_dagster.alerts.messages.message import Item, Message, outbox_row, row_key
-from mlmon_dagster.alerts.receivers.base import Delivery, Outcome, Posted
+from mlmon_dagster.alerts.receivers.base import Delivery, NotPosted, Outcome, Posted
 from mlmon_dagster.alerts.receivers.worker import deliver
 from mlmon_dagster.store import open_store, outbox
 from tests.alerts.worlds import IMPATIENT, day
@@ -32,8 +32,8 @@ class Taking:
     def look_up(self, _delivery: Delivery, _since: float) -> Outcome:
         return Posted()
 
-    def retract(self, _delivery: Delivery, _posted: Posted) -> bool:
-        return True
+    def retract(self, _delivery: Delivery, _posted: Posted) -> Outcome:
+        return NotPosted("nothing is posted twice")
 
 
 @dataclass(frozen=True)

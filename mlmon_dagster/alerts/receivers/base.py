@@ -86,7 +86,8 @@ class Delivery:
         payload: The frozen payload of the outbox row: ``slack`` and ``plain``.
         thread_ts: The message to answer to; empty for a new one.
         update_ts: The message to replace; empty to post.
-        kept_ts: Of several copies the one that stays; empty for the oldest.
+        kept_ts: The message as it is known to be there: of several copies it is the one that
+            stays. Empty if none is known; the oldest stays then.
     """
 
     idempotency_key: str
@@ -116,8 +117,13 @@ class Receiver(Protocol):
             error says so), ``Unclear`` to be asked again later.
         """
 
-    def retract(self, delivery: Delivery, posted: Posted) -> bool:
-        """Take back a message that another worker has posted too; False if that cannot be done."""
+    def retract(self, delivery: Delivery, posted: Posted) -> Outcome:
+        """Take back a message that another worker has posted too.
+
+        Returns:
+            ``NotPosted`` once people see one message, ``Refused`` if both stay, ``Unclear`` to be
+            tried again later.
+        """
 
 
 @runtime_checkable
@@ -161,9 +167,9 @@ class ConsoleReceiver:
         """Nobody can tell what was printed, and printing twice harms nobody."""
         return NotPosted("printing was interrupted")
 
-    def retract(self, delivery: Delivery, posted: Posted) -> bool:
+    def retract(self, delivery: Delivery, posted: Posted) -> Outcome:
         """What is printed stays printed."""
-        return False
+        return Refused("what is printed stays printed")
 
 
 def read_plot(payload: Payload) -> Plot | None:

@@ -91,9 +91,11 @@ class EndpointReceiver:
         """Nobody can be asked; see the class."""
         return NotPosted(self.repeats)
 
-    def retract(self, delivery: Delivery, posted: Posted) -> bool:
+    def retract(self, delivery: Delivery, posted: Posted) -> Outcome:
         """What is posted stays posted, unless the other side keeps one of the copies."""
-        return self.keeps_one
+        if self.keeps_one:
+            return NotPosted("the other side keeps one of the copies")
+        return Refused("what is posted there cannot be taken back")
 
 
 def post(

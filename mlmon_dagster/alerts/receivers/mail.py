@@ -163,9 +163,9 @@ class MailReceiver:
         """Nobody can tell; the same Message-ID lets mail programs show it once."""
         return NotPosted("sent again under the same Message-ID, possible repeat")
 
-    def retract(self, delivery: Delivery, posted: Posted) -> bool:
+    def retract(self, delivery: Delivery, posted: Posted) -> Outcome:
         """Both copies have the same Message-ID."""
-        return True
+        return NotPosted("mail programs show one of the copies")
 
 
 def compose(delivery: Delivery, sender: str, picture: bytes | None = None) -> EmailMessage:

@@ -70,6 +70,7 @@ UNREACHABLE: dict[type[BaseException], str] = {
     "certificate to SSL_CERT_FILE.",
     ConnectionRefusedError: "Nothing listens there: check HTTPS_PROXY and the firewall.",
 }
+_GONE = ("message_not_found", "file_not_found", "file_deleted")  # somebody deleted it
 _TOKEN = "Copy the Bot User OAuth Token (xoxb-...) of the app into the token's variable."
 _APP_TOKEN = "xapp-"
 _HOW_APP = (
@@ -227,17 +228,19 @@ class SlackReceiver:
     def look_up(self, delivery: Delivery, since: float) -> Outcome:
         """Search the channel's history, or the thread, for the message.
 
-        If frozen workers have left more than one copy, one stays, see ``Delivery.kept_ts``.
+        If frozen workers have left more than one copy, one stays, see ``Delivery.kept_ts``. As long
+        as another one cannot be deleted yet, the message is to be looked up again.
         """
         if delivery.update_ts:
             return NotPosted("an update can be repeated")
         try:
             channel_id = delivery.channel_id or self._channel_id(delivery.channel)
             copies = self._copies(delivery, channel_id, since)
-            kept = delivery.kept_ts if delivery.kept_ts in copies else "".join(copies[:1])
-            for ts in copies:
-                if ts != kept:
-                    self.retract(delivery, Posted(ts, channel_id))
+            kept = delivery.kept_ts or "".join(copies[:1])
+            others = (Posted(ts, channel_id) for ts in copies if ts != kept)
+            retracted = [self.retract(delivery, posted) for posted in others]
+            if left := next((one for one in retracted if isinstance(one, Unclear)), None):
+                return left
             if kept:
                 return Posted(kept, channel_id)
         except Exception as error:  # classified as above
@@ -248,17 +251,21 @@ class SlackReceiver:
             return Unclear(getattr(outcome, "error", ""), wait)
         return NotPosted("not in the channel's history")
 
-    def retract(self, delivery: Delivery, posted: Posted) -> bool:
+    def retract(self, delivery: Delivery, posted: Posted) -> Outcome:
         """Delete a message or plot of ours that is there twice."""
         try:
             if read_plot(delivery.payload):
                 self._client.files_delete(file=posted.ts)
-                return True
-            self._client.chat_delete(channel=posted.channel_id, ts=posted.ts)
-        except Exception as error:  # classified as above: a second copy stays, which is no loss
-            classify(error)
-            return False
-        return True
+            else:
+                self._client.chat_delete(channel=posted.channel_id, ts=posted.ts)
+        except Exception as error:  # classified as above
+            outcome = classify(error)
+            if isinstance(outcome, Refused):
+                is_gone = outcome.error.split(":")[0] in _GONE
+                return NotPosted("it is gone already") if is_gone else outcome
+            wait = outcome.wait_seconds if isinstance(outcome, NotPosted) else None
+            return Unclear(getattr(outcome, "error", ""), wait)
+        return NotPosted("deleted")
 
     def _copies(self, delivery: Delivery, channel_id: str, since: float) -> list[str]:
         """Return the names of the messages of one key, oldest first; more than one is a fault."""

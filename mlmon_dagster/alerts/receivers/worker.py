@@ -14,7 +14,7 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from mlmon_dagster.alerts.messages.message import PLOT, fallback_row
@@ -136,6 +136,9 @@ class Worker:
             since = outbox.searched_since(claim.row, self.clock())
             outcome = receiver.look_up(delivery, since)
             crash_points.reached("deliver.looked_up")
+            if isinstance(outcome, NotPosted) and delivery.kept_ts:
+                # It was there, so whatever became of it since, it is not posted again.
+                return Posted(delivery.kept_ts, claim.row["slack_channel"])
             return outcome
         if claim.row["kind"] in _COMPANIONS and not (delivery.update_ts or delivery.thread_ts):
             # Where nothing can be changed, such as a terminal, there is nothing left to do.
@@ -160,6 +163,7 @@ class Worker:
             payload=json.loads(row["payload"]),
             thread_ts="" if is_update else head_ts,
             update_ts=head_ts if is_update else "",
+            kept_ts=row["slack_ts"],
         )
 
     def _settle(self, claim: Claim, outcome: Outcome) -> None:
@@ -180,7 +184,7 @@ class Worker:
         values = {
             "slack_ts": outcome.ts,
             "slack_channel": outcome.channel_id,
-            "sent_at": self.clock(),
+            "sent_at": claim.row["sent_at"] or self.clock(),  # it may be looked up again
         }
         if self._write(claim, "sent", error="", **values):
             self.report.n_sent += 1
@@ -191,15 +195,17 @@ class Worker:
         """Settle a post that ended after its lease: keep one copy, whoever posted it.
 
         While another worker is at the row, its outcome is waited for. A row of unclear fate will
-        be looked up, and whoever does that finds this copy too.
+        be looked up, and whoever does that finds this copy too: so a row that is settled is to be
+        looked up again if this copy cannot be deleted now.
         """
         for row in self._others(claim):
             if row["slack_ts"] == outcome.ts:
                 return
             if row["status"] in ("sent", "superseded"):
-                if not self.receivers[claim.row["receiver"]].retract(
-                    self._delivery(claim), outcome
-                ):
+                receiver = self.receivers[claim.row["receiver"]]
+                retracted = receiver.retract(self._delivery(claim), outcome)
+                is_left = isinstance(retracted, Unclear)
+                if isinstance(retracted, Refused) or (is_left and not self._look_again(row)):
                     self._note("a message was posted twice after a worker had been frozen")
                 return
             if outbox.adopt(self.store.state, claim.row["id"], **values):
@@ -263,19 +269,19 @@ class Worker:
             self._look_late(claim)
 
     def _look_late(self, claim: Claim) -> None:
-        """Look for a copy that may have come after all, when another worker has posted as well.
+        """Have a copy looked for that may come after all, when another worker has posted as well.
 
-        It looked when this one's post was not there yet, and will not look again.
+        It looked when this one's post was not there yet, and would not look again.
         """
-        time.sleep(self.policy.settle_seconds)
         for row in self._others(claim):
-            if row["status"] == "dead":
+            if row["status"] != "sending":
+                self._look_again(row)
                 return
-            if row["status"] in ("sent", "superseded"):
-                known = replace(self._delivery(claim), kept_ts=row["slack_ts"])
-                since = outbox.searched_since(claim.row, self.clock())
-                self.receivers[claim.row["receiver"]].look_up(known, since)
-                return
+
+    def _look_again(self, row: Row) -> bool:
+        """Have a message looked up, sent or not; False if it was withdrawn meanwhile."""
+        due = self._after(self.policy.settle_seconds)
+        return outbox.look_up_again(self.store.state, row["id"], due)
 
     def _write(self, claim: Claim, status: str, **values: Any) -> bool:
         return outbox.settle(self.store.state, claim, status, **values)
