@@ -6,7 +6,10 @@ import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
+
+import sqlalchemy as sa
 
 from mlmon_dagster.alerts.receivers.base import Delivery, Outcome, Posted
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
@@ -154,6 +157,51 @@ def test_a_message_that_is_known_is_never_posted_again_by_looking_for_its_copies
     (row,) = rows_of(store, outbox)
     assert {**row, "lease_owner": "", "lease_until": None} == before | {"next_at": row["next_at"]}
     assert slack.calls.count("chat.postMessage") == 1
+
+
+def test_a_late_post_of_unclear_fate_leaves_one_copy_though_another_worker_begins_just_then(
+    store: Store, slack: FakeSlack, receiver: SlackReceiver
+) -> None:
+    """The other worker takes the message between a look at it and having it looked up again."""
+    settle(store, [spec_of()], day(2), result(1))
+    other, began, may_go = open_store(store.root.path), Event(), Event()
+
+    def begin() -> None:
+        began.set()
+        may_go.wait(30)
+
+    slow = Freezing(receiver, begin, before=True)
+    options = {"policy": IMPATIENT, "clock": lambda: AFTER_THE_LEASE, "max_messages": 1}
+    posting = Thread(target=deliver, args=(other, {"slack": slow}), kwargs=options)
+    looks = 0
+
+    def look(_conn: object, _cursor: object, statement: str, *_: object) -> None:
+        nonlocal looks
+        if "WHERE outbox.id = ?" not in statement or not statement.startswith("SELECT"):
+            return
+        looks += 1
+        if looks == 1:
+            posting.start()
+            assert began.wait(30)
+        else:
+            may_go.set()
+            posting.join(30)
+
+    def another_looks_it_up() -> None:
+        wake_another(store, receiver, max_messages=1)  # it is not there, so it is queued
+        slack.script("chat.postMessage", "after_500")
+        sa.event.listen(store.state, "after_cursor_execute", look)
+
+    frozen = Freezing(receiver, another_looks_it_up, before=True)
+    deliver(store, {"slack": frozen}, policy=PATIENT, clock=lambda: NOW, max_messages=1)
+    sa.event.remove(store.state, "after_cursor_execute", look)
+    n_copies = len(slack.messages)
+    wake_another(store, receiver, clock=in_an_hour)
+    other.close()
+
+    assert (n_copies, looks >= 2) == (2, True)
+    assert rows_of(store, outbox)[0]["slack_ts"] == slack.messages[0].ts
+    assert len(slack.messages) == 1
 
 
 def copies(slack: FakeSlack, n: int) -> list[str]:

@@ -274,8 +274,8 @@ class Worker:
         It looked when this one's post was not there yet, and would not look again.
         """
         for row in self._others(claim):
-            if row["status"] != "sending":
-                self._look_again(row)
+            # Another worker may take a queued row just now: then its end is waited for.
+            if row["status"] in ("superseded", "dead") or self._look_again(row):
                 return
 
     def _look_again(self, row: Row) -> bool:
