@@ -16,6 +16,7 @@ from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from mlmon_dagster.alerts.receivers.worker import DeliveryPolicy, deliver
 from mlmon_dagster.store import Store, open_store
 from mlmon_dagster.store import outbox as outbox_rows
+from mlmon_dagster.store.clocks import Clock
 from mlmon_dagster.store.state.schema import outbox
 from tests.alerts.fake_slack import FakeSlack
 from tests.alerts.worlds import IMPATIENT, day, result, rows_of, settle, spec_of
@@ -46,6 +47,10 @@ class Freezing:
 
     def retract(self, delivery: Delivery, posted: Posted) -> Outcome:
         return self.inner.retract(delivery, posted)
+
+
+def stand_at(moment: dt.datetime) -> Clock:
+    return lambda: moment
 
 
 def in_an_hour() -> dt.datetime:
@@ -120,7 +125,7 @@ def test_a_second_copy_that_cannot_be_deleted_at_once_is_deleted_later(
     n_copies = len(slack.messages)
     for hours in range(1, 6):
         later = NOW + dt.timedelta(hours=hours)
-        deliver(any_store, {"slack": receiver}, policy=IMPATIENT, clock=lambda at=later: at)
+        deliver(any_store, {"slack": receiver}, policy=IMPATIENT, clock=stand_at(later))
 
     (row,) = rows_of(any_store, outbox)
     (message,) = slack.messages
@@ -252,7 +257,7 @@ def test_a_message_is_looked_up_again_until_one_copy_is_left(
     seen = []
     for hours in range(1, 5):
         later = dt.datetime.now(dt.UTC) + dt.timedelta(hours=hours)
-        deliver(store, {"slack": receiver}, policy=IMPATIENT, clock=lambda at=later: at)
+        deliver(store, {"slack": receiver}, policy=IMPATIENT, clock=stand_at(later))
         seen.append((len(slack.messages), rows_of(store, outbox)[0]["status"]))
 
     assert seen == [(2, "unknown"), (2, "unknown"), (1, "sent"), (1, "sent")]
