@@ -219,12 +219,17 @@ def copies(slack: FakeSlack, n: int) -> list[str]:
     return [message.ts for message in slack.messages]
 
 
-def test_looking_a_message_up_leaves_one_copy(
-    store: Store, slack: FakeSlack, receiver: SlackReceiver
-) -> None:
+def post_without_an_answer(store: Store, slack: FakeSlack, receiver: SlackReceiver) -> None:
+    """Leave a message in the channel that nobody knows to be there."""
     settle(store, [spec_of()], day(2), result(1))
     slack.script("chat.postMessage", "after_500")
     deliver(store, {"slack": receiver}, policy=PATIENT)
+
+
+def test_looking_a_message_up_leaves_one_copy(
+    store: Store, slack: FakeSlack, receiver: SlackReceiver
+) -> None:
+    post_without_an_answer(store, slack, receiver)
     oldest, *_ = copies(slack, 2)
     deliver(store, {"slack": receiver}, policy=PATIENT, clock=in_an_hour)
 
@@ -236,9 +241,7 @@ def test_looking_a_message_up_leaves_one_copy(
 def test_a_copy_is_found_though_the_history_breaks_off_after_it(
     store: Store, slack: FakeSlack, receiver: SlackReceiver
 ) -> None:
-    settle(store, [spec_of()], day(2), result(1))
-    slack.script("chat.postMessage", "after_500")
-    deliver(store, {"slack": receiver}, policy=PATIENT)
+    post_without_an_answer(store, slack, receiver)
     copies(slack, 4)
     slack.page_size = 1
     slack.script("conversations.history", "", "500")
@@ -251,9 +254,7 @@ def test_a_copy_is_found_though_the_history_breaks_off_after_it(
 def test_a_message_is_looked_up_again_until_one_copy_is_left(
     store: Store, slack: FakeSlack, receiver: SlackReceiver
 ) -> None:
-    settle(store, [spec_of()], day(2), result(1))
-    slack.script("chat.postMessage", "after_500")
-    deliver(store, {"slack": receiver}, policy=PATIENT)
+    post_without_an_answer(store, slack, receiver)
     oldest, *_ = copies(slack, 2)
     slack.script("chat.delete", "500", "", "500")
     seen = []

@@ -247,8 +247,7 @@ class SlackReceiver:
             outcome = classify(error)
             if isinstance(outcome, Refused):
                 return NotPosted(f"history cannot be read, possible repeat: {outcome.error}")
-            wait = outcome.wait_seconds if isinstance(outcome, NotPosted) else None
-            return Unclear(getattr(outcome, "error", ""), wait)
+            return ask_later(outcome)
         return NotPosted("not in the channel's history")
 
     def retract(self, delivery: Delivery, posted: Posted) -> Outcome:
@@ -263,8 +262,7 @@ class SlackReceiver:
             if isinstance(outcome, Refused):
                 is_gone = outcome.error.split(":")[0] in _GONE
                 return NotPosted("it is gone already") if is_gone else outcome
-            wait = outcome.wait_seconds if isinstance(outcome, NotPosted) else None
-            return Unclear(getattr(outcome, "error", ""), wait)
+            return ask_later(outcome)
         return NotPosted("deleted")
 
     def _copies(self, delivery: Delivery, channel_id: str, since: float) -> list[str]:
@@ -365,6 +363,12 @@ def _with_buttons(payload: Payload, tells: Sequence[str]) -> Payload:
     *above, last = attachments[0]["blocks"]
     blocks = [*above, buttons_of(tells), last]
     return {**payload, "attachments": [{**attachments[0], "blocks": blocks}]}
+
+
+def ask_later(outcome: Outcome) -> Unclear:
+    """Return that a question which was not refused has no answer yet, with the wait asked for."""
+    wait = outcome.wait_seconds if isinstance(outcome, NotPosted) else None
+    return Unclear(getattr(outcome, "error", ""), wait)
 
 
 def classify(error: Exception) -> Outcome:

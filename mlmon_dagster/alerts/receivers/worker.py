@@ -279,7 +279,7 @@ class Worker:
                 return
 
     def _look_again(self, row: Row) -> bool:
-        """Have a message looked up, sent or not; False if it was withdrawn meanwhile."""
+        """Have a message looked up, sent or not; False if it is withdrawn or another is at it."""
         due = self._after(self.policy.settle_seconds)
         return outbox.look_up_again(self.store.state, row["id"], due)
 
