@@ -59,8 +59,10 @@ def judge(evidence: Evidence) -> list[MonitorResult]:
     of a method. Of times it is the age at the event, of texts the length.
     """
     rows: list[MonitorResult] = []
-    methods = _by_importance(evidence, _columns(evidence))
+    importance = _importance(evidence)
     for window in evidence.windows:
+        methods = _columns(evidence, window)
+        methods = dict(sorted(methods.items(), key=lambda item: -importance.get(item[0], 0.0)))
         found = [
             (column, method, evidence.whole(window, method, column))
             for column, method in methods.items()
@@ -76,12 +78,12 @@ def judge(evidence: Evidence) -> list[MonitorResult]:
     return rows
 
 
-def _columns(evidence: Evidence) -> dict[str, str]:
+def _columns(evidence: Evidence, window: Window) -> dict[str, str]:
     """Columns to judge and the metric of each, as computed, else as the spec declares them."""
     monitor, spec = evidence.spec.monitors.drift, evidence.spec
     method = str(monitor.method)
-    computed = set(evidence.columns_with(method))
-    names = sorted(computed | set(evidence.columns_with("psi")))
+    computed = set(evidence.columns_with(window, method))
+    names = evidence.columns_with(window, method, "psi")
     if not names:
         names = list(spec.features)
         computed = set(names)
@@ -90,16 +92,15 @@ def _columns(evidence: Evidence) -> dict[str, str]:
     return {name: method if name in computed or method in _ALWAYS else "psi" for name in names}
 
 
-def _by_importance(evidence: Evidence, methods: dict[str, str]) -> dict[str, str]:
-    """Put the most important features first; outputs and features without importance follow.
+def _importance(evidence: Evidence) -> dict[str, float]:
+    """Return how important features are: the most important ones are told first.
 
     Where the spec names no importance at all, the newest window's attributions say it; what a
     window has attributions of is then listed by its impact, distance times attribution.
     """
     features = evidence.spec.features
     known = {name: f.importance for name, f in features.items() if f.importance is not None}
-    known = known or attributions(evidence)
-    return dict(sorted(methods.items(), key=lambda item: -known.get(item[0], 0.0)))
+    return known or attributions(evidence)
 
 
 def _judge_family(
@@ -406,7 +407,7 @@ def _judged_correlation(
 
 def _changes(evidence: Evidence, window: Window) -> dict[str, float]:
     """Return the pairs that changed most for sure, and by how much, the first one first."""
-    pairs = evidence.columns_with(CORRELATION_CHANGE)
+    pairs = evidence.columns_with(window, CORRELATION_CHANGE)
     found = [(pair, evidence.whole(window, CORRELATION_CHANGE, pair)) for pair in pairs]
     known = {pair: float(row["value"]) for pair, row in found if row is not None}
     return dict(sorted(known.items(), key=lambda item: -abs(item[1])))

@@ -195,10 +195,20 @@ class Evidence:
             for r in rows
         }
 
-    def columns_with(self, *metrics: str) -> list[str]:
-        """Names of the columns that have any of the metrics in any window, sorted."""
-        mine = self.metrics["metric"].isin(metrics) & (self.metrics["slice_key"] == ALL)
-        return sorted(self.metrics.loc[mine, "column_name"].unique())
+    @cached_property
+    def _columns(self) -> dict[tuple[str, pd.Timestamp, str], list[str]]:
+        found: dict[tuple[str, pd.Timestamp, str], list[str]] = {}
+        for dataset, start, metric, column in self._whole:
+            found.setdefault((dataset, start, metric), []).append(column)
+        return found
+
+    def columns_with(self, window: Window, *metrics: str) -> list[str]:
+        """Names of the columns that have any of the metrics in a window, sorted.
+
+        Other windows do not count: a verdict is the same whichever windows are judged with it.
+        """
+        place = window["dataset"], window["window_start"]
+        return sorted({c for metric in metrics for c in self._columns.get((*place, metric), ())})
 
 
 def gather(

@@ -181,7 +181,7 @@ def _status(monitor: PerformanceMonitor, change: LevelShift) -> str:
 def _levels(
     evidence: Evidence, window: Window, monitor: PerformanceMonitor, limit: float
 ) -> list[_Found]:
-    columns = [c for c in evidence.columns_with(monitor.metric) if c.startswith(CLASS)]
+    columns = [c for c in evidence.columns_with(window, monitor.metric) if c.startswith(CLASS)]
     columns = columns or [monitor.column]
     found, level = list[_Found](), level_of(window, _LEVEL)
     for column in columns:

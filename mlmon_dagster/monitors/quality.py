@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, TypedDict
 
 from mlmon_dagster.metrics.frames import MetricSample
@@ -55,22 +56,25 @@ def judge(evidence: Evidence) -> list[MonitorResult]:
     usual among the baseline's own windows, and surely so: some columns are new by nature. SHAP
     values are judged by whether they add up to the score.
     """
-    chosen = evidence.spec.monitors.quality.columns
-    computed = {metric: set(evidence.columns_with(metric)) for metric in _TYPES}
-    pairs = [
-        (metric, column)
-        for column, feature in evidence.spec.features.items()
-        if chosen == "all" or column in chosen
-        for metric in _TYPES
-        if _applies(metric, feature) and (column in computed[metric] or not computed[metric])
-    ]
-    if evidence.columns_with(NOT_ADDITIVE):
-        pairs.append((NOT_ADDITIVE, TABLE))
     return [
         _judge_column(evidence, window, metric, column)
         for window in evidence.windows
-        for metric, column in pairs
+        for metric, column in _rates(evidence, window)
     ]
+
+
+def _rates(evidence: Evidence, window: Window) -> Iterator[tuple[str, str]]:
+    """Yield the rates to judge, as they were computed, else as the spec declares them."""
+    chosen = evidence.spec.monitors.quality.columns
+    computed = {metric: evidence.columns_with(window, metric) for metric in _TYPES}
+    for column, feature in evidence.spec.features.items():
+        if chosen == "all" or column in chosen:
+            for metric in _TYPES:
+                is_known = column in computed[metric] or not computed[metric]
+                if is_known and _applies(metric, feature):
+                    yield metric, column
+    if evidence.columns_with(window, NOT_ADDITIVE):
+        yield NOT_ADDITIVE, TABLE
 
 
 def _applies(metric: str, feature: Feature) -> bool:

@@ -48,7 +48,7 @@ def judge(evidence: Evidence) -> list[MonitorResult]:
                 rows.append(_judge_share(evidence, window, one))
             rows.append(_judge_gain(evidence, window, one))
         if declared.skew is not None:
-            columns = evidence.columns_with(SKEW_RATE)
+            columns = evidence.columns_with(window, SKEW_RATE)
             rows += [_judge_skew(evidence, window, declared.skew, c) for c in columns]
         if declared.staleness is not None:
             rows.append(_judge_age(evidence, window, declared.staleness))

@@ -4,6 +4,7 @@ import datetime as dt
 import json
 
 import pandas as pd
+import pytest
 import sqlalchemy as sa
 
 from mlmon_dagster.monitors import evaluate
@@ -88,3 +89,29 @@ def test_windows_are_judged_apart():
     ]
     found = verdicts("drift", rows, [window(), window(later)])
     assert [row["status"] for row in found] == ["WARN", "OK"]
+
+
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [("drift", "psi"), ("quality", "null_rate")],
+)
+def test_a_window_is_judged_the_same_whatever_windows_are_judged_with_it(family, name):
+    """Some columns have a number in one window only."""
+    later = DAY + pd.Timedelta(days=1)
+    rows = [
+        metric(name, 0.0, "age", p_value=0.5),
+        metric(name, 0.0, "age", p_value=0.5, window_start=later),
+        metric(name, 0.0, "region", p_value=0.5, window_start=later),
+    ]
+    windows = [window(), window(later)]
+    together = verdicts(family, rows, windows)
+    alone = [row for one in windows for row in verdicts(family, rows, [one])]
+    lived = [
+        row
+        for one in windows
+        for row in verdicts(
+            family, [r for r in rows if r["window_start"] == one["window_start"]], [one]
+        )
+    ]
+
+    assert together == alone == lived
