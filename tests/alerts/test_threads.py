@@ -47,6 +47,21 @@ def test_a_new_episode_opens_a_new_thread(
     assert [len(slack.replies(head)) for head in slack.heads()] == [1, 0]
 
 
+def test_what_is_new_in_a_thread_says_since_when_it_fails(
+    store: Store, slack: FakeSlack, receiver: SlackReceiver
+) -> None:
+    """The look is days after the window: what was last told gives no hint of its date."""
+    specs = [spec_of()]
+    settle(store, specs, day(2), result(1))
+    send(store, receiver)
+    settle(store, specs, day(9), result(2, column_name="income"), result(2, "OK"))
+    send(store, receiver)
+
+    (_, change) = slack.messages
+    assert "1 new, 1 resolved" in change.text
+    assert f"since {day(2).date()}" in str(change.body)
+
+
 def test_a_thread_that_nobody_saw_is_told_whole_though_an_alert_fired_twice_in_it(
     store: Store, slack: FakeSlack, receiver: SlackReceiver
 ) -> None:

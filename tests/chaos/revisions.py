@@ -43,10 +43,11 @@ _DATE = r"(\d{4}-\d\d-\d\d)"
 _LATE = re.compile(rf"(Learnt|Amended|Withdrawn) on {_DATE}: {_DATE}(?: to {_DATE})?")
 _LASTED = re.compile(
     rf"(Resolved: |Opened and resolved: |opened and resolved: |Was: )"
-    rf"(?:(?!Resolved: |resolved: |Was: ).)*?from {_DATE} to {_DATE}",
+    rf"((?:(?!Resolved: |resolved: |Was: ).)*?)from {_DATE} to {_DATE}",
     re.DOTALL,
 )
 _SINCE = re.compile(rf"Since:\*? {_DATE}")
+_NEW = re.compile(rf"New: (?:(?!New: |Resolved: ).)*?since {_DATE}", re.DOTALL)
 _WHOSE = re.compile(r"(m\d\d)(?:: |/c\d/)")
 
 
@@ -221,14 +222,14 @@ def believed(messages: Sequence[Message], model: str) -> tuple[list[Span], list[
             if late[1] != "Withdrawn":
                 spans[message.ts, span] = span
         thread = message.thread_ts, None
-        for label, first, end in _LASTED.findall(text):
-            span = _day(first), _day(end) - 1
+        for label, what, first, end in _LASTED.findall(text):
             if label.startswith("Resolved") and message.thread_ts:
-                spans[thread] = span
-            else:  # it was over before anybody was told
+                spans.pop(thread, None)
+            if "is withdrawn" not in what:
+                span = _day(first), _day(end) - 1
                 spans[message.ts, span] = span
-        if message.thread_ts and "is withdrawn" in text:
-            del spans[thread]
+        for since in _NEW.findall(text):
+            spans[thread] = _day(since), GOES_ON
         is_head = not message.thread_ts and not _LATE.search(text) and not _LASTED.search(text)
         if is_head and (since := _SINCE.search(_strings(message.shown)) or _SINCE.search(text)):
             spans[message.ts, None] = _day(since[1]), GOES_ON

@@ -828,7 +828,10 @@ def _change_item(label: str, view: AlertView) -> Item:
         return Item(f"{OVER}: {view.headline}.", episode_text(view))
     newest = view.details.get("newest_message") if label.startswith("Revised") else ""
     text = str(newest or view.sentence)
-    return Item(f"{label}: {headline(text)}.", beyond_headline(text))
+    since = f"since {view.since}" if label == "New" else ""
+    return Item(
+        f"{label}: {headline(text)}.", "; ".join(filter(None, (since, beyond_headline(text))))
+    )
 
 
 def _change_text(view: AlertView, changes: Changes) -> str:
