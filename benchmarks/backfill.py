@@ -24,10 +24,10 @@ from mlmon_dagster.defs.launch import Launcher
 from mlmon_dagster.demo import flights
 from mlmon_dagster.demo.story import declare
 from mlmon_dagster.pipeline.run import run
-from mlmon_dagster.pipeline.steps import windowed_of
-from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, Window, complete_windows
+from mlmon_dagster.spec.steps import windowed_of
+from mlmon_dagster.work import Work
 
 NOW = dt.datetime(2014, 1, 3, 12, tzinfo=dt.UTC)
 LEAST_WITH_DAGSTER, LEAST_WITHOUT = 5.0, 20.0

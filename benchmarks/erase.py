@@ -30,12 +30,12 @@ from mlmon_dagster.commands.options import spec_of
 from mlmon_dagster.demo.story import MODEL
 from mlmon_dagster.pipeline.baseline import fit_baseline
 from mlmon_dagster.pipeline.ingest import ingest
-from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import complete_windows
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.erasure.erase import erase
 from mlmon_dagster.store.erasure.proof import find_traces
+from mlmon_dagster.work import Work
 
 MOST_SECONDS = {1: 1.5, 60: 10.0}
 

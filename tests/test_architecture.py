@@ -39,6 +39,7 @@ ALLOWED = {
     "report": {"errors", "spec", "metrics", "store", "ingest", "profiles", "monitors", "trace"},
 }
 ALLOWED["project"] = {"errors", "spec", "store"}
+ALLOWED["work"] = {"errors", "spec", "metrics", "store", "profiles", "project"}
 ALLOWED["engines"] = {"errors", "spec", "project"}
 LOWER = set(ALLOWED)
 ALLOWED |= {

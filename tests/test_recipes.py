@@ -248,7 +248,7 @@ def judge(evidence):
                 '               measure=_measure("service", lambda spec: "nothing")),\n'
             )
         },
-        "pipeline/steps.py": {
+        "spec/steps.py": {
             '        formulas=("versions.py", "performance"),\n    ),\n': (
                 '    AssetInfo("crowding", ("profiles",), frozenset(), "How many came.",\n'
                 '              check="Too many came."),\n'

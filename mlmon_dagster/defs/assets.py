@@ -43,8 +43,6 @@ from mlmon_dagster.pipeline.status import (
     digest_shown,
     status_of,
 )
-from mlmon_dagster.pipeline.steps import MEASURED, AssetInfo, assets_of
-from mlmon_dagster.pipeline.work import Numbers, Work, computing
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import (
     BrokenModel,
@@ -60,8 +58,10 @@ from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.declaration import TimeSpec
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.sources import Stream
+from mlmon_dagster.spec.steps import MEASURED, AssetInfo, assets_of
 from mlmon_dagster.store.state import state_marks, window_state
 from mlmon_dagster.store.state.state_marks import check_declared
+from mlmon_dagster.work import Numbers, Work, computing
 
 BACKFILL_TAG = "mlmon/backfill"
 PAST = "rows are past retention; profiles and metrics stay as they were computed"

@@ -28,16 +28,16 @@ from mlmon_dagster.pipeline.status import (
     find_outdated,
     is_overview_outdated,
 )
-from mlmon_dagster.pipeline.steps import REPORTED, windowed_of
-from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import Models, ModelSpec, complete_windows, production_end
 from mlmon_dagster.spec.declaration import SHORTEST_CLOSING, Granularity
 from mlmon_dagster.spec.sources import Stream
+from mlmon_dagster.spec.steps import REPORTED, windowed_of
 from mlmon_dagster.store.state import manifest, state_marks
 from mlmon_dagster.store.state.manifest import Backlog
 from mlmon_dagster.store.state.standing import load_standing
 from mlmon_dagster.store.state.writer_lock import BusyError
+from mlmon_dagster.work import Work
 
 # Dagster cuts a tick off after 60 s. Files are taken in for the first 20 of them; what is left is
 # left for the next tick, and a file that alone may take longer for a run of its own.

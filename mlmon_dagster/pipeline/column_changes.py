@@ -6,9 +6,8 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from mlmon_dagster.pipeline.baseline_choice import comparisons
-from mlmon_dagster.pipeline.parts import Part
 from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.work import Part, comparisons
 
 if TYPE_CHECKING:
     import pandas as pd

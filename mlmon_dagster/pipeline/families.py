@@ -15,7 +15,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from mlmon_dagster.pipeline import silence
-from mlmon_dagster.pipeline.baseline_choice import Comparison
 from mlmon_dagster.pipeline.column_changes import ColumnChanges
 from mlmon_dagster.pipeline.reported_files import (
     expected_of,
@@ -31,8 +30,6 @@ from mlmon_dagster.pipeline.reported_files import (
 )
 from mlmon_dagster.pipeline.serving.declared import declared_frame
 from mlmon_dagster.pipeline.serving.requests import served
-from mlmon_dagster.pipeline.steps import ASSETS
-from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.spec import ModelSpec, Window, declaration
 from mlmon_dagster.spec.baseline import GRAINS, LIVE
 from mlmon_dagster.spec.declaration import NOT_ADDITIVE, SHORTEST_CLOSING
@@ -50,9 +47,11 @@ from mlmon_dagster.spec.monitors import (
     PerformanceMonitor,
 )
 from mlmon_dagster.spec.names import ALL, TABLE
+from mlmon_dagster.spec.steps import ASSETS
 from mlmon_dagster.spec.tasks import estimated, estimated_of, residual
 from mlmon_dagster.store.state import model_history
 from mlmon_dagster.store.state.window_state import WindowInputs
+from mlmon_dagster.work import Comparison, Work
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,10 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from mlmon_dagster.pipeline.baseline_choice import Comparison, comparisons
 from mlmon_dagster.pipeline.families import FAMILIES, Family, References
-from mlmon_dagster.pipeline.parts import Part, parts_of
-from mlmon_dagster.pipeline.work import Work, is_waiting, windows_begin
 from mlmon_dagster.spec import Window, maturity_of
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.names import ALL
@@ -19,6 +16,15 @@ from mlmon_dagster.spec.windows import TruthTiming
 from mlmon_dagster.store.state import manifest, metric_log, truth_timing
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 from mlmon_dagster.store.state.window_state import NO_BASELINE, StepMark, WindowInputs
+from mlmon_dagster.work import (
+    Comparison,
+    Part,
+    Work,
+    comparisons,
+    is_waiting,
+    parts_of,
+    windows_begin,
+)
 
 if TYPE_CHECKING:
     import pandas as pd

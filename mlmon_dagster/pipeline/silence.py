@@ -19,7 +19,6 @@ from mlmon_dagster.metrics.presence import (
     learn_limit,
     served_places,
 )
-from mlmon_dagster.pipeline.work import Work, is_waiting
 from mlmon_dagster.spec import (
     ModelSpec,
     Window,
@@ -32,6 +31,7 @@ from mlmon_dagster.spec.windows import PLACES, holidays_of_windows, place_in_wee
 from mlmon_dagster.store.state import manifest, monitor_results, window_state
 from mlmon_dagster.store.state.manifest import Backlog
 from mlmon_dagster.store.state.window_state import ServedWindow, WindowInputs
+from mlmon_dagster.work import Work, is_waiting
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

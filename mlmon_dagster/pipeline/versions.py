@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from mlmon_dagster.pipeline.work import Work, stored_metric
 from mlmon_dagster.spec import ModelSpec, Window, complete_windows
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.monitors import (
@@ -25,6 +24,7 @@ from mlmon_dagster.spec.monitors import (
 from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.store.state.sql import literal
 from mlmon_dagster.store.state.statements import Row
+from mlmon_dagster.work import Work, stored_metric
 
 if TYPE_CHECKING:
     import pandas as pd

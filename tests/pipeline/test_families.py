@@ -7,9 +7,9 @@ import pytest
 from mlmon_dagster.monitors import dispatch
 from mlmon_dagster.pipeline.families import FAMILIES, MEASURED_BY, Family
 from mlmon_dagster.pipeline.run import WINDOW_STEPS
-from mlmon_dagster.pipeline.steps import ASSETS, MEASURED
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.monitors import FAMILIES as DECLARED
+from mlmon_dagster.spec.steps import ASSETS, MEASURED
 from tests.proof import world
 
 SPEC = world.make_spec()

@@ -295,8 +295,8 @@ def _resetting(project: Any, n: int) -> Iterator[Callable[[], int]]:
 def _stages(project: Any, folder: Path) -> Iterator[tuple[str, Callable[[], str]]]:
     from mlmon_dagster.pipeline.measure import measure_windows
     from mlmon_dagster.pipeline.rebuild import build_window_profiles, rebuild_records
-    from mlmon_dagster.pipeline.steps import MEASURED
-    from mlmon_dagster.pipeline.work import Work
+    from mlmon_dagster.spec.steps import MEASURED
+    from mlmon_dagster.work import Work
     from tests.proof import world
 
     spec = world.make_spec()

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from mlmon_dagster.pipeline.work import Work, stored_metric
 from mlmon_dagster.project import read_variable
 from mlmon_dagster.spec import ModelSpec, Window, parse_predicate, predicate_columns
 from mlmon_dagster.spec.baseline import PRODUCTION
@@ -16,6 +15,7 @@ from mlmon_dagster.spec.monitors import CLASS_RATE, PROMETHEUS, Prometheus, Requ
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.predicate import Predicate, columns_of, columns_of_spans, to_sql
 from mlmon_dagster.store.prometheus_source import UNREACHABLE, Answer, PrometheusServer
+from mlmon_dagster.work import Work, stored_metric
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.pipeline.versions import Served
-from mlmon_dagster.pipeline.work import Numbers, Work
 from mlmon_dagster.profiles.sql.compiler import NO_VERSION
 from mlmon_dagster.project import Project, wall_clock
 from mlmon_dagster.spec import ModelSpec, Window, complete_windows
@@ -26,6 +25,7 @@ from mlmon_dagster.store.mlflow_registry import (
 )
 from mlmon_dagster.store.state import registry_state
 from mlmon_dagster.store.state.registry_state import Known, Move, RegistryLook
+from mlmon_dagster.work import Numbers, Work
 
 if TYPE_CHECKING:
     from mlmon_dagster.pipeline.gate import Gate

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlmon_dagster.pipeline.serving.declared import answers_of
-from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.spec import (
     ModelSpec,
     Window,
@@ -22,6 +21,7 @@ from mlmon_dagster.spec.predicate import to_sql
 from mlmon_dagster.spec.windows import holidays_of_windows, place_in_week, production_end
 from mlmon_dagster.store.state import window_state
 from mlmon_dagster.store.state.sql import quote_identifier
+from mlmon_dagster.work import Work
 
 if TYPE_CHECKING:
     import pandas as pd
