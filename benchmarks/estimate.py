@@ -19,6 +19,7 @@ from benchmarks.estimate_tasks import TASK_CASES, Found, multiclass, regression
 from benchmarks.scored_worlds import counted, halved, logistic, world
 from benchmarks.table import Row, render
 from benchmarks.weighted_baseline import Baseline
+from mlmon_dagster.families.estimated_performance import pooled, still
 from mlmon_dagster.metrics.estimated.binary import (
     baseline_estimates,
     estimated_performance,
@@ -26,7 +27,6 @@ from mlmon_dagster.metrics.estimated.binary import (
 )
 from mlmon_dagster.metrics.estimated.calibration import calibrate, realized
 from mlmon_dagster.metrics.estimated.expected_counts import values_of
-from mlmon_dagster.monitors.estimated_performance import pooled, still
 
 Floats = NDArray[np.float64]
 Drawn = tuple[Floats, Floats, dict[str, Floats]]

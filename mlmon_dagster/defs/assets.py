@@ -408,7 +408,7 @@ def _event_log(project: Project, spec: ModelSpec) -> Body:
 def _registry_numbers(work: Work) -> Numbers:
     if work.spec.registry is None:
         return {}
-    from mlmon_dagster.pipeline.serving.registry import registry_numbers
+    from mlmon_dagster.pipeline.model_registry import registry_numbers
 
     return {
         name: dg.MetadataValue.url(str(value)) if name.endswith("/page") else value

@@ -25,7 +25,7 @@ from mlmon_dagster.defs.assets import (
 )
 from mlmon_dagster.defs.instance import models_in_flight, models_of
 from mlmon_dagster.defs.metadata import REBUILT, page_metadata, safe_metadata, table
-from mlmon_dagster.pipeline.families import FAMILIES
+from mlmon_dagster.families.registry import FAMILIES
 from mlmon_dagster.pipeline.judge import (
     judge,
     judge_computed,

@@ -17,7 +17,7 @@ from mlmon_dagster.defs.instance import model_tags, models_in_flight
 from mlmon_dagster.defs.metadata import safe_metadata, table
 from mlmon_dagster.defs.resource import report_on_assets
 from mlmon_dagster.defs.targets import ASSET_JOB, cadence_job, select_cadence
-from mlmon_dagster.pipeline import silence
+from mlmon_dagster.families import silence
 from mlmon_dagster.pipeline.ingest import ingest, ingest_numbers, note_backlog
 from mlmon_dagster.pipeline.judge import judge, judge_quarantined
 from mlmon_dagster.pipeline.plan import Request, in_runs, is_computed, plan

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from mlmon_dagster.alerts.lifecycle.backtest import backtest
 from mlmon_dagster.drill.faults import Fault, facts_of, inject
 from mlmon_dagster.drill.past import Past, judges_slices
-from mlmon_dagster.pipeline.families import FAMILIES
+from mlmon_dagster.families.registry import FAMILIES
 from mlmon_dagster.pipeline.judge_inputs import JudgeInputs
 from mlmon_dagster.pipeline.measure import compared
 from mlmon_dagster.spec import ModelSpec, Window

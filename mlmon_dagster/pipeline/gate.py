@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.pipeline.families import FAMILIES
+from mlmon_dagster.families.registry import FAMILIES
 from mlmon_dagster.pipeline.judge import judge_computed
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec

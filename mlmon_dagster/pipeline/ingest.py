@@ -47,7 +47,7 @@ def ingest(
 
         settle_unmatched(work.project.store, work.spec, work.now)
     if work.spec.registry is not None:
-        from mlmon_dagster.pipeline.serving.registry import look_at_registry
+        from mlmon_dagster.pipeline.model_registry import look_at_registry
 
         look_at_registry(work.project, work.spec)
     return report

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from mlmon_dagster.pipeline.families import FAMILIES, Family, References
+from mlmon_dagster.families.family import Family, References
+from mlmon_dagster.families.registry import FAMILIES
 from mlmon_dagster.spec import Window, maturity_of
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.names import ALL
@@ -56,7 +57,7 @@ class JudgeInputs:
 
     def verdicts(self) -> list[MonitorResult]:
         """Return rows of ``monitor_result``; nothing is stored."""
-        from mlmon_dagster.monitors import evaluate
+        from mlmon_dagster.families.registry import evaluate
 
         work = self.comparison.work
         return evaluate(
@@ -176,7 +177,7 @@ def _describe(
     """Return what the monitors must know of each window beside its metrics."""
     import pandas as pd
 
-    from mlmon_dagster.monitors.ground_truth import explain_waiting
+    from mlmon_dagster.families.ground_truth import explain_waiting
 
     work, states = part.work, part.states
     spec, refused = work.spec, _refused(work)

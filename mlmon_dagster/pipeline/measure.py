@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, get_args
 
-from mlmon_dagster.pipeline.families import MEASURED_BY, Family, Plotted
+from mlmon_dagster.families.family import Family, Plotted
+from mlmon_dagster.families.registry import MEASURED_BY
 from mlmon_dagster.spec import Maturity, Window, maturity_of
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.declaration import SliceKey

@@ -6,8 +6,8 @@ import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
+from mlmon_dagster.families.registry import MEASURED_BY
 from mlmon_dagster.pipeline.baseline import fit_baseline
-from mlmon_dagster.pipeline.families import MEASURED_BY
 from mlmon_dagster.pipeline.judge import judge
 from mlmon_dagster.pipeline.measure import measure_windows, numbers_of
 from mlmon_dagster.pipeline.rebuild import (

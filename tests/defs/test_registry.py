@@ -17,7 +17,7 @@ from mlmon_dagster.commands.doctor import _registries
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.pipeline.gate import gate_of
 from mlmon_dagster.pipeline.ingest import ingest
-from mlmon_dagster.pipeline.serving.registry import ask_registry, registry_numbers, tell_gate
+from mlmon_dagster.pipeline.model_registry import ask_registry, registry_numbers, tell_gate
 from mlmon_dagster.project import Project
 from mlmon_dagster.report.health import health_report
 from mlmon_dagster.spec import ModelSpec, load_model

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mlmon_dagster.monitors import dispatch
-from mlmon_dagster.pipeline.families import FAMILIES, MEASURED_BY, Family
+from mlmon_dagster.families.registry import FAMILIES, MEASURED_BY, Family
 from mlmon_dagster.pipeline.run import WINDOW_STEPS
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.monitors import FAMILIES as DECLARED
@@ -15,8 +14,11 @@ from tests.proof import world
 SPEC = world.make_spec()
 
 
-def test_every_declared_family_has_a_record_and_a_judge() -> None:
-    assert set(FAMILIES) == set(DECLARED) == set(dispatch._JUDGES)
+@pytest.mark.parametrize("name", DECLARED)
+def test_every_declared_family_has_a_record_of_its_name(name: str) -> None:
+    assert FAMILIES[name].name == name
+    assert FAMILIES[name].declared is DECLARED[name]
+    assert (FAMILIES[name].measure is not None) == DECLARED[name].is_measured
 
 
 def test_every_measuring_asset_has_a_family_and_every_windowed_one_a_step() -> None:

@@ -307,7 +307,7 @@ def _stages(project: Any, folder: Path) -> Iterator[tuple[str, Callable[[], str]
     yield "profiles", lambda: build_window_profiles(work) and ""
     for step in MEASURED:
         yield f"measure {step}", lambda step=step: measure_windows(work, step) and ""  # type: ignore[misc]
-    from mlmon_dagster.pipeline.families import FAMILIES
+    from mlmon_dagster.families.registry import FAMILIES
     from mlmon_dagster.pipeline.judge import (
         judge,  # takes seconds, which a day cut short need not pay
     )
