@@ -15,6 +15,7 @@ from mlmon_dagster.monitors.evidence import (
     failing,
     finite,
     not_measured,
+    null_limit,
     rate_fails,
     result_row,
     unjudged,
@@ -31,7 +32,6 @@ from mlmon_dagster.work import Comparison
 if TYPE_CHECKING:
     from mlmon_dagster.metrics.frames import MetricSample
 
-_UNEXPECTED = 0.01
 _MOST_BY_CHANCE = 0.01  # probability, of all slices together
 _TYPES = {
     "null_rate": ("numeric", "categorical", "boolean", "datetime", "text"),
@@ -172,20 +172,6 @@ def _tell_slice(part: Crowded, total: int) -> str:
         f"{which} of these {total:,} rows have {part['slice_key']} = {part['slice_value']}, "
         f"where it is {number(part['value'])}."
     )
-
-
-def null_limit(spec: ModelSpec, column: str) -> Condition:
-    """Return how many nulls a feature may have.
-
-    Its own limit, else that of all; where the spec expects none, as few as of any other value that
-    is not to be there.
-    """
-    feature, of_all = spec.features[column], spec.monitors.quality.null_rate
-    if feature.null_rate is not None:
-        return feature.null_rate
-    if feature.nullable or of_all.above is None:
-        return of_all
-    return of_all.model_copy(update={"above": min(of_all.above, _UNEXPECTED)})
 
 
 def _usual(evidence: Evidence, window: Window, metric: str, column: str) -> float:

@@ -62,6 +62,7 @@ _DEFAULTS: dict[str, Any] = {
 _TIMES = ("window_start", "window_end")
 _SLICE = ["dataset", "window_start", "metric", "column_name", "slice_key", "slice_value"]
 MIN_COUNT = 3
+_UNEXPECTED = 0.01
 
 
 class Excess(TypedDict, total=False):
@@ -491,6 +492,20 @@ def rate_fails(condition: Condition, row: MetricSample) -> bool:
     if condition.above is None:
         return True
     return bool(round(value * row["n"]) >= MIN_COUNT or row["lower"] > condition.above)
+
+
+def null_limit(spec: ModelSpec, column: str) -> Condition:
+    """Return how many nulls a feature may have.
+
+    Its own limit, else that of all; where the spec expects none, as few as of any other value that
+    is not to be there.
+    """
+    feature, of_all = spec.features[column], spec.monitors.quality.null_rate
+    if feature.null_rate is not None:
+        return feature.null_rate
+    if feature.nullable or of_all.above is None:
+        return of_all
+    return of_all.model_copy(update={"above": min(of_all.above, _UNEXPECTED)})
 
 
 def excess(worse: float, limit: float, error: float | None = None) -> Excess:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, cast, get_args
 
-from mlmon_dagster.families.quality import null_limit
 from mlmon_dagster.metrics.statistics import merge
+from mlmon_dagster.monitors.evidence import null_limit
 from mlmon_dagster.monitors.wording import NAMES, number
 from mlmon_dagster.profiles import Baseline
 from mlmon_dagster.profiles.measure.estimates import with_learnt_bands

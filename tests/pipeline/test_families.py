@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mlmon_dagster.families.registry import FAMILIES, MEASURED_BY, Family
+from mlmon_dagster.families.family import Family
+from mlmon_dagster.families.registry import FAMILIES, MEASURED_BY
 from mlmon_dagster.pipeline.run import WINDOW_STEPS
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.monitors import FAMILIES as DECLARED
