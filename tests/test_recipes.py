@@ -144,6 +144,11 @@ from pathlib import Path
 from mlmon_dagster.alerts.receivers.base import NotPosted, Posted
 
 
+def connect(around):
+    """Return the receiver."""
+    return PagerReceiver()
+
+
 class PagerReceiver:
     """Takes messages."""
 
@@ -162,22 +167,12 @@ class PagerReceiver:
         return NotPosted("who reads the file sees both")
 ''',
         "spec/alerting.py": {
-            "class EmailRoute(Declared):\n": (
-                'class PagerRoute(Declared):\n    """A file."""\n\n    file: str\n\n\n'
+            "class EmailRoute(Place):\n": (
+                'class PagerRoute(Place):\n    """A file."""\n\n    file: str\n\n'
+                "    @property\n    def address(self):\n"
+                '        """The file."""\n        return self.file\n\n\n'
             ),
             "    email: EmailRoute | None = None\n": "    pager: PagerRoute | None = None\n",
-        },
-        "alerts/lifecycle/routing.py": {
-            "    if place.email is not None:\n": (
-                "    if place.pager is not None:\n"
-                '        found[Destination("pager", place.pager.file)] = ""\n'
-            )
-        },
-        "pipeline/receivers.py": {
-            '        "console": console,\n': '        "pager": PagerReceiver(),\n',
-            "    from mlmon_dagster.alerts.receivers.teams import TeamsReceiver\n": (
-                "    from mlmon_dagster.alerts.receivers.pager import PagerReceiver\n"
-            ),
         },
     },
     """

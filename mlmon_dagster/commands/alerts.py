@@ -250,16 +250,16 @@ def listen(project: Project) -> None:
     """
     from threading import Event
 
-    from mlmon_dagster.alerts.receivers.slack_buttons import listener
+    from mlmon_dagster.alerts.receivers.slack import API_URL, APP_TOKEN, listener
 
-    if project.slack_app_token is None:
+    app_token = project.variables(APP_TOKEN)
+    if not app_token:
         raise ConfigError(
             "MLMON_SLACK_APP_TOKEN is not set: the app-level token (xapp-...) of the Slack app, "
             "with the scope connections:write. Turn Socket Mode and Interactivity on there."
         )
-    client = listener(
-        project.store, project.slack_app_token, project.now, base_url=project.slack_api_url
-    )
+    url = project.variables(API_URL)
+    client = listener(project.store, app_token, project.now, base_url=url)
     client.connect()
     click.echo("Listening to buttons in Slack.")
     try:
@@ -340,14 +340,15 @@ def test(project: Project, channel: str | None, model: str | None) -> None:
 
 def _try_all(project: Project, specs: list[ModelSpec], channel: str | None) -> Iterator[str]:
     from mlmon_dagster.alerts.lifecycle.routing import Destination, every_destination
-    from mlmon_dagster.pipeline.receivers import slack_receiver
+    from mlmon_dagster.alerts.receivers.slack import SlackReceiver
+    from mlmon_dagster.pipeline.receivers import connect
 
     places = every_destination(specs)
     if channel is not None:
         places = [Destination("slack", channel)]
-    slack = slack_receiver(project)
+    slack = connect(project, "slack")
     if any(place.receiver == "slack" for place in places):
-        if slack is None:
+        if not isinstance(slack, SlackReceiver):
             click.echo(
                 "Slack: not connected, MLMON_SLACK_TOKEN is not set; messages are shown here.",
                 err=True,
@@ -368,6 +369,7 @@ def _try(
     from mlmon_dagster.alerts.dispatching import send_test
     from mlmon_dagster.alerts.lifecycle.routing import collect_mentions, every_destination
     from mlmon_dagster.pipeline.receivers import receivers
+    from mlmon_dagster.spec.alerting import RECEIVERS
 
     naming = [s for s in specs if place in every_destination([s])]
     spec = naming[0] if naming else specs[0]
@@ -375,15 +377,7 @@ def _try(
     tried = mentions[:_MOST_MENTIONS]
     report = send_test(project.store, spec, project.now(), receivers(project, specs), place, tried)
     shown = place.receiver == "console" or (place.receiver == "slack" and is_shown_here)
-    names = {
-        "slack": place.channel,
-        "webhook": f"the webhook {place.channel}",
-        "pagerduty": f"PagerDuty {place.channel}",
-        "alertmanager": f"the Alertmanager {place.channel}",
-        "teams": f"Teams {place.channel}",
-        "apprise": f"Apprise {place.channel}",
-    }
-    where = "the terminal" if shown else names.get(place.receiver, place.channel)
+    where = "the terminal" if shown else RECEIVERS[place.receiver].called.format(place.channel)
     if report.n_sent and not report.errors:
         notified = _describe_notified(place, mentions, is_shown_here=shown)
         click.echo(f"Delivered to {where}{notified}.")
@@ -396,12 +390,13 @@ def _try(
 
 def _describe_notified(place: Destination, mentions: Sequence[str], *, is_shown_here: bool) -> str:
     """Say who was notified by name, as the end of a sentence."""
-    from mlmon_dagster.spec.mentions import UNMENTIONED, read_mention
+    from mlmon_dagster.spec.alerting import RECEIVERS
+    from mlmon_dagster.spec.mentions import read_mention
 
     if place.receiver == "console":
         return ""
     if place.receiver != "slack":
-        return f"; {UNMENTIONED[place.receiver]}"
+        return f"; {RECEIVERS[place.receiver].unmentioned}"
     known = [found.who for mention in mentions if (found := read_mention(mention))]
     who = ", ".join(known[:_MOST_MENTIONS]) or "nobody: no mention is declared"
     if n_spared := len(known[_MOST_MENTIONS:]):
