@@ -85,6 +85,8 @@ import pyarrow as pa
 
 from mlmon_dagster.ingest.raw import RawFile, check_header, rows_of
 
+ENDINGS = (".pairs",)
+
 
 def read_pairs(path, place, wanted, options):
     """Read a file of pairs."""
@@ -96,17 +98,10 @@ def read_pairs(path, place, wanted, options):
     check_header(place, present, wanted)
     names = [c.source for c in wanted if c.source in present]
     arrays = {name: pa.array([row.get(name) for row in rows], pa.string()) for name in names}
-    return RawFile(
+    yield RawFile(
         arrays, len(rows), present, rows_of, lines_of=lambda rows: [(row + 1,) for row in rows]
     )
 ''',
-        "ingest/formats/registry.py": {
-            "from mlmon_dagster.ingest.formats.read_kserve import read_kserve\n": (
-                "from mlmon_dagster.ingest.formats.read_pairs import read_pairs\n"
-            ),
-            '    "kserve": read_kserve,\n': '    "pairs": read_pairs,\n',
-        },
-        "spec/sources.py": {'FileFormat = Literal["auto", "parquet", ': '"pairs", '},
     },
     """
 import datetime as dt
@@ -117,7 +112,7 @@ from mlmon_dagster.store import open_store
 spec = spec_from_mapping({
     "model": "toy", "task": "regression", "owners": ["team:x"],
     "time": {"start": "2024-01-01"},
-    "source": {"predictions": {"path": "landing/*.pairs", "format": "pairs"}},
+    "source": {"predictions": {"path": "landing/*"}},
     "columns": {"prediction_id": "id", "event_time": "at", "prediction": "guess"},
     "features": {"age": {"type": "numeric"}},
 })
