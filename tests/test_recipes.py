@@ -193,6 +193,49 @@ print(report.n_sent, "this is a test" in Path("paged.txt").read_text())
     "1 True",
 )
 
+ENGINE = Toy(
+    "An engine",
+    {
+        "engines/backwards.py": '''"""Work in this process, the last part first."""
+
+ADDRESSES = {"backwards": "backwards://host:1"}
+
+
+class Engine:
+    """This process."""
+
+    name = "backwards"
+
+    def __init__(self, address):
+        """Keep the address."""
+        self.address = address
+
+    def map(self, work, parts):
+        """Do the work on every part."""
+        return map(work, reversed(parts))
+''',
+        "spec/declaration.py": {'EngineName = Literal["local", ': '"backwards", '},
+    },
+    """
+from pathlib import Path
+from mlmon_dagster.engines.chosen import engine_for
+from mlmon_dagster.project import project_from_environment
+from mlmon_dagster.spec import spec_from_mapping
+spec = spec_from_mapping({
+    "model": "toy", "task": "regression", "owners": ["team:x"],
+    "time": {"start": "2024-01-01"},
+    "source": {"predictions": {"path": "landing/*.csv"}},
+    "columns": {"prediction_id": "id", "event_time": "at", "prediction": "guess"},
+    "features": {"age": {"type": "numeric"}},
+    "compute": {"engine": "backwards"},
+})
+project = project_from_environment(Path("."), environ={"MLMON_ENGINE": "backwards://a:1"})
+engine = engine_for(project, spec, 10**6)
+print(engine.name, engine.address, *engine.map(str, [1, 2]))
+""",
+    "backwards backwards://a:1 2 1",
+)
+
 FAMILY = Toy(
     "A monitor family",
     {
@@ -271,7 +314,7 @@ print(*(line for line in text.getvalue().splitlines() if "limit is 100" in line)
 )
 
 
-TOYS = (DISTANCE, FORMAT, RECEIVER, FAMILY)
+TOYS = (DISTANCE, FORMAT, RECEIVER, ENGINE, FAMILY)
 # The libraries of others are imported once, the changed package by each toy's own process.
 FORKING = """
 import json, os, sys, traceback
