@@ -141,8 +141,7 @@ def deliver(project: Project) -> None:
 @click.option("--severity", type=click.Choice(["WARN", "ERROR"]), help="Of this severity.")
 @click.option("--owner", help="Of this owner, as the monitor declares it.")
 @click.option("--slice", "slice_", metavar="KEY=VALUE", help="Of one slice, such as origin=JFK.")
-@click.option("--until", callback=future, metavar="TIME", help="When it ends.")
-@click.option("--for", "until_too", callback=future, metavar="DURATION", help="Such as 2h or 3d.")
+@click.option("--for", "ends", callback=future, metavar="DURATION", help="Such as 2h or 3d.")
 @click.option("--comment", default="", help="Why.")
 @author_option
 @click.pass_obj
@@ -150,8 +149,7 @@ def silence(
     project: Project,
     /,
     slice_: str | None,
-    until: dt.datetime | None,
-    until_too: dt.datetime | None,
+    ends: dt.datetime | None,
     comment: str,
     author: str,
     **labels: str | None,
@@ -161,12 +159,11 @@ def silence(
     from mlmon_dagster.alerts.lifecycle.routing import matcher
     from mlmon_dagster.store import alert_state as stored
 
-    if (until is None) == (until_too is None):
-        raise ConfigError("Say how long: --for 2h, or --until 2013-12-30 (one of the two).")
-    ends = until or until_too
     now = project.now()
-    if ends is None or ends <= now:
-        raise ConfigError("The silence would have ended already; --until lies in the future.")
+    if ends is None:
+        raise ConfigError("Say how long, such as --for 2h.")
+    if ends <= now:
+        raise ConfigError("The silence would have ended already; write a longer --for.")
     if ends - now > LONGEST_SILENCE:
         raise ConfigError("A silence lasts at most a year; take the monitor out of the spec.")
     wanted = {name: value for name, value in labels.items() if value}
