@@ -35,7 +35,7 @@ from mlmon_dagster.project import Project
 from mlmon_dagster.spec import complete_windows
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.erasure.erase import erase
-from mlmon_dagster.store.erasure.proof import find_traces
+from mlmon_dagster.store.erasure.places import find_traces
 
 MOST_SECONDS = {1: 1.5, 60: 10.0}
 
