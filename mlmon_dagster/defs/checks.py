@@ -38,7 +38,7 @@ from mlmon_dagster.spec import ModelSpec, window_containing
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.steps import AssetInfo, assets_of
 from mlmon_dagster.store.state import monitor_results
-from mlmon_dagster.store.state.standing import load_standing, name_window, worst_of
+from mlmon_dagster.store.state.monitor_results import load_standing, name_window, worst_of
 from mlmon_dagster.work import computing
 
 Result = Mapping[str, Any]

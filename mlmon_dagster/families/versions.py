@@ -40,8 +40,7 @@ from mlmon_dagster.spec.monitors import (
 )
 from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.store.state.monitor_results import MonitorResult
-from mlmon_dagster.store.state.sql import literal
-from mlmon_dagster.store.state.statements import Row
+from mlmon_dagster.store.state.sql import Row, literal
 from mlmon_dagster.work import Work, stored_metric
 
 if TYPE_CHECKING:

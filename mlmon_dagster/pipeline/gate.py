@@ -12,7 +12,7 @@ from mlmon_dagster.pipeline.judge import judge_computed
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.names import did_you_mean
-from mlmon_dagster.store.state.standing import NOT_JUDGED, PIPELINE
+from mlmon_dagster.store.state.monitor_results import NOT_JUDGED, PIPELINE
 from mlmon_dagster.work import Work
 
 if TYPE_CHECKING:
