@@ -185,10 +185,10 @@ def list_key_changes() -> Iterator[str]:
 
 def list_columns(view: str, *left_out: str) -> Iterator[str]:
     """Yield the columns of a view of the state database, but those of the views that are named."""
-    from mlmon_dagster.store.state import views
+    from mlmon_dagster.store.state import schema
 
-    known = {column.name for other in left_out for column in getattr(views, other).c}
-    names = [c.name for c in getattr(views, view).c if c.name not in known]
+    known = {column.name for other in left_out for column in getattr(schema, other).c}
+    names = [c.name for c in getattr(schema, view).c if c.name not in known]
     yield ", ".join(f"`{name}`" for name in names)
 
 
