@@ -24,7 +24,7 @@ from mlmon_dagster.spec.scalars import KOfN, format_duration
 ROOT = Path(__file__).parents[2]
 LINE = re.compile(r"^::: table (.+)$", re.MULTILINE)
 KEYS = re.compile(r"^::: keys (\S+) ?(\w*)\n((?:- .+\n)+)", re.MULTILINE)  # path, key, list
-KEY = re.compile(r"^- `(\w+)`: (.+)$", re.MULTILINE)
+KEY = re.compile(r"^- ((?:`\w+`(?:, )?)+): (.+)$", re.MULTILINE)  # one line for alike keys
 OF_EVERY_MONITOR = ("severity", "windows")  # they have defaults of their own in each family
 
 
@@ -56,9 +56,15 @@ def fill_tables(markdown: str) -> str:
 
     def fill_keys(found: re.Match[str]) -> str:
         path, key, listed = found.groups()
-        return "\n".join(list_keys(find_part(path, key), dict(KEY.findall(listed)))) + "\n"
+        return "\n".join(list_keys(find_part(path, key), read_meanings(listed))) + "\n"
 
     return KEYS.sub(fill_keys, LINE.sub(fill_table, markdown))
+
+
+def read_meanings(listed: str) -> dict[str, str]:
+    """Return what a list of keys says of each."""
+    lines = KEY.findall(listed)
+    return {key: told for keys, told in lines for key in re.findall(r"`(\w+)`", keys)}
 
 
 def find_parts(annotation: Any) -> Iterator[type[BaseModel]]:
