@@ -26,7 +26,7 @@ from benchmarks.table import Goal, Row, render
 from mlmon_dagster.engines.clusters import SPARK_HERE, Ray, Spark
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.profiles import ProfileRows, profile_in_parts
-from mlmon_dagster.profiles.bins.fit import fit_binnings
+from mlmon_dagster.profiles.fit import fit_binnings
 from mlmon_dagster.project import Tables, set_for_ray, set_for_spark
 from mlmon_dagster.store.places.addresses import place_of
 from mlmon_dagster.store.state.sql import literal, literals

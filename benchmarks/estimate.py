@@ -24,8 +24,7 @@ from mlmon_dagster.metrics.estimated.binary import (
     estimated_performance,
     residuals,
 )
-from mlmon_dagster.metrics.estimated.calibration import calibrate, realized
-from mlmon_dagster.metrics.estimated.expected_counts import values_of
+from mlmon_dagster.metrics.estimated.calibration import calibrate, realized, values_of
 from mlmon_dagster.monitors.estimated_performance import pooled, still
 
 Floats = NDArray[np.float64]

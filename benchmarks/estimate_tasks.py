@@ -19,7 +19,7 @@ from mlmon_dagster.metrics.estimated.multiclass import (
 )
 from mlmon_dagster.metrics.estimated.regression import estimated_losses
 from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics
-from mlmon_dagster.profiles.measure.regression_estimates import LossRows, learn_losses
+from mlmon_dagster.profiles.estimates import LossRows, learn_losses
 
 Floats = NDArray[np.float64]
 CLASSES = ("a", "b", "c")

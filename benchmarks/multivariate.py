@@ -35,7 +35,7 @@ from mlmon_dagster.metrics.drift.joint import (
     size_of,
 )
 from mlmon_dagster.metrics.drift.null_distribution import NullTables, gamma_tail
-from mlmon_dagster.metrics.false_discoveries import benjamini_hochberg
+from mlmon_dagster.metrics.intervals import benjamini_hochberg
 from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics
 
 Floats = NDArray[np.float64]

@@ -46,9 +46,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from mlmon_dagster.pipeline.asking.effect import Answer
-    from mlmon_dagster.trace.expected import Searched
     from mlmon_dagster.trace.explain import Explained
     from mlmon_dagster.trace.fresh import Fresh
+    from mlmon_dagster.trace.rows import Searched
 
 Day = str | dt.date | None
 _STATUS = ("status", "model", "window", "firing", "since", "sentence", "owners")
@@ -387,8 +387,8 @@ class Monitoring:
         """
         from mlmon_dagster.report.retrain import fitted_anew
         from mlmon_dagster.report.trace import explained, newest_mature, score_explained, searched
+        from mlmon_dagster.trace.sentences import describe_trace
         from mlmon_dagster.trace.slices import default_metrics
-        from mlmon_dagster.trace.tell import tell
 
         spec = self.spec(model)
         windows: Sequence[Window] | None = period_asked(
@@ -412,7 +412,7 @@ class Monitoring:
         fresh = (
             fitted_anew(self.project.store, self.project.folder, spec, windows) if retrain else None
         )
-        said = tell(spec, found, name, other_name, slices, scored, fresh)
+        said = describe_trace(spec, found, name, other_name, slices, scored, fresh)
         return Trace(tuple(said), found, slices, fresh, spec.time.zone)
 
     def effect(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from mlmon_dagster.metrics.arrays import Floats
+from mlmon_dagster.metrics import Floats
 from mlmon_dagster.metrics.versions import Comparison, area_under, paired_area, paired_means
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.metric_registry import BINARY, REGRESSION

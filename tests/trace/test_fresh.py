@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.trace.fresh import fresh_beside_served
-from mlmon_dagster.trace.tell import _of_fresh
+from mlmon_dagster.trace.sentences import _of_fresh
 from tests.conftest import make_spec
 
 FEATURES = {"x": {"type": "numeric"}}
