@@ -12,9 +12,9 @@ rows. Each adds up to the change, and swapping the sides swaps every sign.
   over and no part that comes first: the two sides change places by changing the sign (Kitagawa,
   1955). A part that exists on one side only has no value of its own to compare; it counts with the
   same value on both sides, so all its effect is mix.
-- *Which slices?* of ROC AUC: `area_effects`. It is a ratio of sums over pairs of slices, that of the
-  positive and that of the negative of a pair. So it also says whether ranking got worse inside of
-  slices or between them.
+- *Which slices?* of ROC AUC: `area_effects`. It is a ratio of sums over pairs of slices, that of
+  the positive and that of the negative of a pair. So it also says whether ranking got worse inside
+  of slices or between them.
 - *What became of the decisions?* `decision_effects`: whatever is computed from a confusion table
   has three players, the share of positives, recall and the share of false alarms; Shapley's values
   (1953) share the change out among them.
