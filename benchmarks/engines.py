@@ -28,7 +28,7 @@ from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.profiles import ProfileRows, profile_in_parts
 from mlmon_dagster.profiles.fit import fit_binnings
 from mlmon_dagster.project import Tables, set_for_ray, set_for_spark
-from mlmon_dagster.store.places.addresses import place_of
+from mlmon_dagster.store.places.objects import place_of
 from mlmon_dagster.store.state.sql import literal, literals
 from mlmon_dagster.store.tables.engine import Limits, QueryEngine
 from mlmon_dagster.store.tables.inference_records import ROWS_A_PART

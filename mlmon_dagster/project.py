@@ -334,7 +334,7 @@ class Tables:
 @cache
 def _on_worker(root: str) -> QueryEngine:
     """Open a store's tables with the environment of a worker, one thread unless it says more."""
-    from mlmon_dagster.store.places.addresses import place_of
+    from mlmon_dagster.store.places.objects import place_of
     from mlmon_dagster.store.tables.engine import Limits, QueryEngine
 
     place = place_of(root, storage_options(os.environ))

@@ -238,7 +238,7 @@ def _object_storage(project: Project) -> Finding:
     """Try out every place in object storage: the store's, and those of landing files."""
     from mlmon_dagster.ingest.landing import listed_folder
     from mlmon_dagster.store.places import objects
-    from mlmon_dagster.store.places.addresses import place_of
+    from mlmon_dagster.store.places.objects import place_of
 
     is_written = {project.store_root: True} if _is_remote(project.store_root) else {}
     for spec in models_of(project).specs:
