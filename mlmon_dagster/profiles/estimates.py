@@ -117,8 +117,6 @@ def estimate(
     if baseline is None or not estimated_metrics(spec):
         return concat_frames([])
     if spec.task == REGRESSION:
-        from mlmon_dagster.profiles.estimates import estimate_losses
-
         return estimate_losses(store, spec, windows, baseline, live)
     whole = {name: _whole(stats) for name, stats in profiles.items()}
     if spec.task == BINARY and "score" in whole:
@@ -135,8 +133,6 @@ def estimate_baseline(store: Store, spec: ModelSpec, baseline: Baseline) -> pd.D
     if not estimated_metrics(spec):
         return concat_frames([])
     if spec.task == REGRESSION:
-        from mlmon_dagster.profiles.estimates import baseline_losses
-
         return baseline_losses(store, spec, baseline)
     if spec.task == MULTICLASS:
         one = ("dataset",)
