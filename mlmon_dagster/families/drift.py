@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.families.family import Family, measure_profiles, plot_columns
-from mlmon_dagster.metrics.false_discoveries import benjamini_hochberg
 from mlmon_dagster.monitors.change_wording import in_words, percent
 from mlmon_dagster.monitors.evidence import (
     OK,
@@ -52,7 +51,7 @@ from mlmon_dagster.work import Part, comparisons
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mlmon_dagster.metrics.drift.change import ColumnChange
+    from mlmon_dagster.metrics.drift.novelty import ColumnChange
     from mlmon_dagster.metrics.frames import MetricSample
     from mlmon_dagster.metrics.statistics import ColumnStatistics
     from mlmon_dagster.profiles import Baseline
@@ -123,6 +122,8 @@ def _importance(evidence: Evidence) -> dict[str, float]:
 def _judge_family(
     evidence: Evidence, window: Window, found: list[tuple[str, str, MetricSample | None]]
 ) -> Iterator[MonitorResult]:
+    from mlmon_dagster.metrics.intervals import benjamini_hochberg
+
     monitor = evidence.spec.monitors.drift
     reasons = [_no_data(evidence, row, window) for _, _, row in found]
     tested = [
@@ -291,6 +292,8 @@ def judge_attribution(evidence: Evidence, window: Window) -> Iterator[MonitorRes
     Large: by more than `above`. Real: its p-value, adjusted over the features of the window
     (Benjamini-Hochberg), is at most q. Nothing of models that log no SHAP values.
     """
+    from mlmon_dagster.metrics.intervals import benjamini_hochberg
+
     declared, features = evidence.spec.monitors.drift.attribution, attributed(evidence.spec)
     if declared is None or not features:
         return
@@ -441,7 +444,7 @@ class ColumnChanges:
 
     def __call__(self, column: str, start: pd.Timestamp) -> ColumnChange | None:
         """Return what changed in a column in the window that starts then; None if unknown."""
-        from mlmon_dagster.metrics.drift.change import column_change
+        from mlmon_dagster.metrics.drift.novelty import column_change
 
         if column not in self._known:
             self._known[column] = _Sides(self._whole, column, self._baselines(column))

@@ -45,7 +45,7 @@ from mlmon_dagster.work import Comparison
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mlmon_dagster.metrics.estimated.learnt import LearntWidth
+    from mlmon_dagster.metrics.estimated.calibration import LearntWidth
     from mlmon_dagster.metrics.frames import MetricSample
 
 _MOST_DUE = 400  # windows
@@ -75,7 +75,7 @@ def judge(evidence: Evidence) -> list[MonitorResult]:
 
 
 def _judge_estimate(evidence: Evidence, window: Window, monitor: EstimateMonitor) -> MonitorResult:
-    from mlmon_dagster.metrics.estimated.learnt import RECORD, learnt_width, reaching
+    from mlmon_dagster.metrics.estimated.calibration import RECORD, learnt_width, reaching
 
     metric = estimated(monitor.metric)
     row = evidence.whole(window, metric)
@@ -258,7 +258,7 @@ def _missed_over(spec: ModelSpec, metric: str) -> int:
 
 def _windows_of_record(spec: ModelSpec) -> int:
     """Return the windows that a width is learnt from, with those whose truth is still due."""
-    from mlmon_dagster.metrics.estimated.learnt import RECORD
+    from mlmon_dagster.metrics.estimated.calibration import RECORD
 
     named = spec.monitors.estimated_performance
     declared = spec.actuals.expected_within
@@ -268,7 +268,7 @@ def _windows_of_record(spec: ModelSpec) -> int:
 
 
 def _own_estimate(comparison: Comparison) -> References:
-    from mlmon_dagster.profiles.measure.estimates import estimate_baseline
+    from mlmon_dagster.profiles.estimates import estimate_baseline
 
     work, baseline = comparison.work, comparison.baseline
     if baseline is None or not baseline.halves:
@@ -277,13 +277,13 @@ def _own_estimate(comparison: Comparison) -> References:
 
 
 def _columns(spec: ModelSpec) -> list[str]:
-    from mlmon_dagster.profiles.measure.estimates import estimate_columns
+    from mlmon_dagster.profiles.estimates import estimate_columns
 
     return estimate_columns(spec)
 
 
 def _frame(comparison: Comparison, profiles: Profiles) -> pd.DataFrame:
-    from mlmon_dagster.profiles.measure.estimates import estimate
+    from mlmon_dagster.profiles.estimates import estimate
 
     work = comparison.work
     return estimate(

@@ -140,7 +140,7 @@ class Family:
 def measure_profiles(
     family: str, against: Callable[[ModelSpec], Against], plotted: Plotted | None = None
 ) -> Measure:
-    """Return the measure of a family that has a row in ``profiles/measure/measures.py``."""
+    """Return the measure of a family that has a row in ``profiles/measures.py``."""
     return Measure(
         partial(profiled_columns, family),
         partial(profiled_metrics, family),
@@ -151,7 +151,7 @@ def measure_profiles(
 
 def profiled_columns(family: str, spec: ModelSpec) -> list[str]:
     """Return the profiled columns that a family's row in ``measures.py`` reads."""
-    from mlmon_dagster.profiles.measure.measures import columns_of
+    from mlmon_dagster.profiles.measures import columns_of
 
     return columns_of(spec, family)
 
@@ -159,7 +159,7 @@ def profiled_columns(family: str, spec: ModelSpec) -> list[str]:
 def profiled_metrics(family: str, comparison: Comparison, profiles: Profiles) -> pd.DataFrame:
     """Return the metrics of some windows, of all versions together and of each alone."""
     from mlmon_dagster.metrics.frames import concat_frames
-    from mlmon_dagster.profiles.measure.measures import measure, measure_versions
+    from mlmon_dagster.profiles.measures import measure, measure_versions
 
     spec, baseline = comparison.work.spec, comparison.baseline
     windows = baseline.windows if baseline else None

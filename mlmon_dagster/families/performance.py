@@ -9,7 +9,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mlmon_dagster.families.family import Family, Measure, References, measure_profiles
-from mlmon_dagster.metrics.false_discoveries import benjamini_hochberg
 from mlmon_dagster.monitors.evidence import (
     NO_DATA,
     OK,
@@ -357,6 +356,8 @@ def worst_slices(
 def _judge_slices(
     evidence: Evidence, window: Window, monitor: PerformanceMonitor
 ) -> list[MonitorResult]:
+    from mlmon_dagster.metrics.intervals import benjamini_hochberg
+
     rows = [
         _judge_cell(evidence, window, monitor, part)
         for part in evidence.slices(window, monitor.metric, monitor.column)
@@ -408,7 +409,7 @@ def _level_windows(family: MetricFamily, spec: ModelSpec) -> int:
 
 
 def _own_performance(family: MetricFamily, comparison: Comparison) -> References:
-    from mlmon_dagster.profiles.measure.measures import baseline_performance
+    from mlmon_dagster.profiles.measures import baseline_performance
 
     spec, baseline = comparison.work.spec, comparison.baseline
     own = baseline_performance(spec, family, baseline.windows) if baseline else None
@@ -419,7 +420,7 @@ def _windows_of(
     family: MetricFamily, spec: ModelSpec, baseline: Baseline | None
 ) -> pd.DataFrame | None:
     """Return the performance of each window of the baseline, of what is judged by its level."""
-    from mlmon_dagster.profiles.measure.measures import windows_performance
+    from mlmon_dagster.profiles.measures import windows_performance
 
     levels = [monitor.metric for monitor in _levels_of(family, spec)]
     if baseline is None or not levels:

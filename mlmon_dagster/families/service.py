@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 BURN_RATE = "burn_rate"
 _ROLES = {"p95_latency_ms": "latency_ms", "p99_latency_ms": "latency_ms", "error_rate": "status"}
 _SHARES = ("error_rate", CLASS_RATE, "stage_error_rate", "stage_timeout_rate")
-# As `metrics.spans` names them, which is not imported before something is measured.
+# As `metrics.service` names them, which is not imported before something is measured.
 SPAN_METRICS = (
     "span_coverage", "span_error_bias", "span_latency_bias", "p50_stage_ms", "p95_stage_ms",
     "p99_stage_ms", "stage_error_rate", "stage_timeout_rate", "p50_tokens", "p95_tokens",

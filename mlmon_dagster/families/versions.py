@@ -134,7 +134,7 @@ def _judge_gain(evidence: Evidence, window: Window, declared: VersionComparison)
 
 
 def _named(version: str) -> str:
-    from mlmon_dagster.profiles.sql.compiler import NO_VERSION
+    from mlmon_dagster.profiles.compiler import NO_VERSION
 
     return f"version {version}" if version not in ("", NO_VERSION) else "a version without a name"
 

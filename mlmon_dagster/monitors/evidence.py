@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from mlmon_dagster.metrics.arrivals import Arrivals
     from mlmon_dagster.metrics.clusters import UsualLevel
-    from mlmon_dagster.metrics.drift.change import ColumnChange
+    from mlmon_dagster.metrics.drift.novelty import ColumnChange
     from mlmon_dagster.metrics.frames import BaselineSample, MetricSample
 
     Changes = Callable[[str, pd.Timestamp], ColumnChange | None]

@@ -147,7 +147,7 @@ def _why_or_why_not(inputs: JudgeInputs, row: MonitorResult) -> dict[str, Any]:
 def _why(inputs: JudgeInputs, row: MonitorResult, metric: str) -> dict[str, Any]:
     """Trace a metric over the windows that a verdict is of, against its baseline."""
     from mlmon_dagster.errors import BaselineMissingError
-    from mlmon_dagster.trace.tell import cause, value
+    from mlmon_dagster.trace.sentences import cause, value
 
     try:
         starts = _judged(inputs, row)

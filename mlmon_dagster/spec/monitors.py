@@ -825,7 +825,7 @@ FAMILIES: Final[Mapping[str, DeclaredFamily]] = {
             ("profiles", "baseline"),
             frozenset({"scipy", "pandas"}),
             "Realized performance with intervals, as far as ground truth has arrived.",
-            ("performance", "additivity.py"),
+            ("performance", "quality.py"),
             is_muted=True,
             is_of_truth=True,
         ),
