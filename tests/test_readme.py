@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from mlmon_dagster.cli import cli
-from mlmon_dagster.ingest.faults import FILE_REASONS, ROW_REASONS
+from mlmon_dagster.ingest.report import FILE_REASONS, ROW_REASONS
 from mlmon_dagster.spec import ModelSpec, alerting, sources
 from mlmon_dagster.spec import declaration as declared
 from mlmon_dagster.spec import monitors as families

@@ -30,13 +30,13 @@ from typing import Any
 import numpy as np
 
 from mlmon_dagster.errors import ConfigError, SchemaError
-from mlmon_dagster.ingest.faults import file_message
+from mlmon_dagster.ingest.report import file_message
 from mlmon_dagster.spec.names import path_problem
 from mlmon_dagster.spec.scalars import printable
 from mlmon_dagster.spec.sources import FileSource, Source, Stream
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.clocks import Clock, measure_age, read_machine_clock
-from mlmon_dagster.store.places.location import Location
+from mlmon_dagster.store.places.location import Location, hash_file
 from mlmon_dagster.store.places.objects import ChangedError, ObjectPlace, fetch, listed
 from mlmon_dagster.store.tables.kept_rows import KeptRows, Mask
 
@@ -367,8 +367,7 @@ def hash_landed(project: Path, sources: Iterable[Source | None]) -> set[str]:
             listing = list_landing(project, source, "predictions", {})
             for candidate in (*listing.ready, *listing.waiting):
                 assert isinstance(candidate.path, Path)
-                with candidate.path.open("rb") as file:
-                    found.add(hashlib.file_digest(file, "sha256").hexdigest())
+                found.add(hash_file(candidate.path))
     return found
 
 
@@ -451,6 +450,11 @@ class Staged:
         """Its place in the order of arrival of files that are taken in together: oldest first."""
         return self.mtime_ns, self.name, self.sha256
 
+    def discard(self) -> None:
+        """Delete the copy."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
     def is_final(self, patience: float) -> bool:
         """Say whether nobody is likely to complete the file: it is marked, or old enough."""
         return self.has_marker or self.age >= patience
@@ -520,9 +524,8 @@ def ending_of(name: str) -> str:
 def find_staged(folder: Path, sha256: str) -> Path | None:
     """Return the intact copy of a content that an interrupted run left behind, or None."""
     for path in folder.glob(f"{sha256}.*"):
-        with path.open("rb") as copy:
-            if hashlib.file_digest(copy, "sha256").hexdigest() == sha256:
-                return path
+        if hash_file(path) == sha256:
+            return path
         path.unlink()
     return None
 
