@@ -23,7 +23,9 @@ import numpy as np
 from benchmarks.memory import peak_megabytes
 from benchmarks.profile_vs_scan import SEEDS, Engine, generate, make_spec
 from benchmarks.table import Goal, Row, render
-from mlmon_dagster.engines.clusters import SPARK_HERE, Ray, Spark
+from mlmon_dagster.engines.ray import Engine as Ray
+from mlmon_dagster.engines.spark import SPARK_HERE
+from mlmon_dagster.engines.spark import Engine as Spark
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.profiles import ProfileRows, profile_in_parts
 from mlmon_dagster.profiles.bins.fit import fit_binnings

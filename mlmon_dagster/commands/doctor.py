@@ -356,13 +356,14 @@ def _instance(project: Project) -> Finding:
 
 
 def _slack(project: Project) -> Finding:
-    if project.slack_token is None:
-        from mlmon_dagster.alerts.receivers.base import HOW_TO_CONNECT
+    from mlmon_dagster.alerts.receivers.base import HOW_TO_CONNECT
+    from mlmon_dagster.alerts.receivers.slack import SlackReceiver
+    from mlmon_dagster.pipeline.receivers import connect
 
+    slack = connect(project, "slack")
+    if not isinstance(slack, SlackReceiver):
         return Finding("slack", True, f"not connected. {HOW_TO_CONNECT}")
-    from mlmon_dagster.pipeline.receivers import receivers
-
-    check = receivers(project)["slack"].auth_test()  # type: ignore[attr-defined]
+    check = slack.auth_test()
     return Finding(
         "slack",
         check.ok,

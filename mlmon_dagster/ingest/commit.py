@@ -28,7 +28,8 @@ from numpy.typing import NDArray
 
 from mlmon_dagster.errors import MlmonError, SchemaError
 from mlmon_dagster.ingest.declared_columns import columns_of, reading_of
-from mlmon_dagster.ingest.landing import Staged, ending_of
+from mlmon_dagster.ingest.formats.known import ending_of
+from mlmon_dagster.ingest.landing import Staged
 from mlmon_dagster.ingest.queue import Queued
 from mlmon_dagster.ingest.raw import (
     carried_over,

@@ -16,13 +16,13 @@ from pathlib import Path
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.ingest.declared_columns import reading_of
+from mlmon_dagster.ingest.formats.known import ending_of
 from mlmon_dagster.ingest.landing import (
     Again,
     Candidate,
     Listing,
     Staged,
     clear_staging,
-    ending_of,
     find_staged,
     list_landing,
     staging_folder,

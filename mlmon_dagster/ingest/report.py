@@ -1,6 +1,6 @@
-"""What an ingest did, file by file, for programs and for people; and what is wrong with files and rows.
+"""What an ingest did, file by file, for programs and for people.
 
-Faults are the faulty rows by rule; each has a reason code with its next step.
+What is wrong with files and rows has a reason code and a next step; faults are the rows by rule.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Final, Literal, get_args
+from typing import Final, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from mlmon_dagster.ingest.declared_columns import Column
 from mlmon_dagster.spec import Window
-from mlmon_dagster.spec.sources import FileFormat, Stream
+from mlmon_dagster.spec.sources import FORMATS, Stream
 
-_FORMATS: Final = " or ".join(", ".join(get_args(FileFormat)[1:]).rsplit(", ", 1))
+_FORMATS: Final = " or ".join(", ".join(FORMATS).rsplit(", ", 1))
 Mask = NDArray[np.bool_]
 Rows = NDArray[np.int64]
 # Whole files; `no_rows` is a warning, the file is done.

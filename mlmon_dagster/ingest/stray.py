@@ -12,7 +12,8 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from mlmon_dagster.errors import MlmonError
-from mlmon_dagster.ingest.landing import ending_of, is_unfinished, listed_folder, name_matches
+from mlmon_dagster.ingest.formats.known import ending_of
+from mlmon_dagster.ingest.landing import is_unfinished, listed_folder, name_matches
 from mlmon_dagster.ingest.report import names
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.scalars import printable
