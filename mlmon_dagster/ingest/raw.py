@@ -1,8 +1,8 @@
 """A landing file as read, before its cells get their types, and how its columns have changed.
 
-Compressed files are unpacked within a limit; refused rows are cut out as they were written. A row is
-identified by a hash of its content, the same in any file format, column order and program run, and
-where it has no id by several columns together.
+Compressed files are unpacked within a limit; refused rows are cut out as they were written. A row
+is identified by a hash of its content, the same in any file format, column order and program run,
+and where it has no id by several columns together.
 
 A change of columns is news once: a producer that switches back and forth, or two that differ, are
 told of once in each direction, not with every file.
