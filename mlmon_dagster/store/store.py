@@ -20,10 +20,10 @@ from mlmon_dagster.store.state import database
 from mlmon_dagster.store.tables.engine import Limits, QueryEngine
 
 if TYPE_CHECKING:
-    from mlmon_dagster.store.reading import Chosen, Rows
     from mlmon_dagster.store.tables.delta import DeltaRows
     from mlmon_dagster.store.tables.event_log import EventLog
     from mlmon_dagster.store.tables.inference_records import InferenceRecords
+    from mlmon_dagster.store.tables.rows import Chosen, Rows
 
 
 RESTORING: Final = ".restoring"  # a file that is in the folder while a restore fills it
@@ -113,7 +113,7 @@ class Store:
 
         Args:
             model: The model's name; no spec is needed.
-            **chosen: Which: dataset, since, until and as_of, see `reading.Chosen`.
+            **chosen: Which: dataset, since, until and as_of, see `rows.Chosen`.
 
         Example:
             >>> import tempfile
@@ -121,25 +121,25 @@ class Store:
             >>> store.records("churn", dataset="production").head(5).limit
             5
         """
-        from mlmon_dagster.store.reading import rows_of
+        from mlmon_dagster.store.tables.rows import rows_of
 
         return rows_of(self, "records", model, chosen)
 
     def predictions(self, model: str, **chosen: Unpack[Chosen]) -> Rows:
         """Choose logged predictions, as accepted; keywords as of `records`."""
-        from mlmon_dagster.store.reading import rows_of
+        from mlmon_dagster.store.tables.rows import rows_of
 
         return rows_of(self, "predictions", model, chosen)
 
     def actuals(self, model: str, **chosen: Unpack[Chosen]) -> Rows:
         """Choose logged ground truth, as accepted; ``since`` goes by ``actual_time``."""
-        from mlmon_dagster.store.reading import rows_of
+        from mlmon_dagster.store.tables.rows import rows_of
 
         return rows_of(self, "actuals", model, chosen)
 
     def spans(self, model: str, **chosen: Unpack[Chosen]) -> Rows:
         """Choose spans and log records of requests; ``since`` goes by when they began."""
-        from mlmon_dagster.store.reading import rows_of
+        from mlmon_dagster.store.tables.rows import rows_of
 
         return rows_of(self, "spans", model, chosen)
 
