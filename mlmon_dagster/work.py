@@ -240,7 +240,7 @@ class Comparison:
 
 def baseline_of(spec: ModelSpec, family: str) -> BaselineSpec:
     """Return what a family of metrics is compared with: its own choice, or the spec's."""
-    own = spec.monitors.drift.baseline if family == "drift" else None
+    own: BaselineSpec | None = getattr(spec.monitors.declared(family), "baseline", None)
     return own or spec.baseline
 
 

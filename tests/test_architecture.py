@@ -336,6 +336,34 @@ def test_signatures_hold_any_only_towards_untyped_libraries_and_json() -> None:
     assert len([name for path in FILES for name in offering_any(path)]) <= 30
 
 
+# Where the words mean something else: keys of JSON schemas and of OpenTelemetry, a reason, releases.
+OTHER_WORDS = {
+    "alerts/lifecycle/apply_results.py", "cli.py", "collect/openapi.py", "collect/otlp.py",
+    "commands/doctor.py", "commands/rows.py", "engines/engine.py", "monitors/evidence.py",
+    "monitors/wording.py", "pipeline/model_registry.py", "report/health.py", "spec/changes.py",
+    "spec/declaration.py", "store/tables/spans.py",
+}  # fmt: skip
+
+
+def test_the_name_of_a_family_is_written_where_it_is_declared() -> None:
+    """Others go by what a family is; where one alone is meant, by the constant."""
+    from mlmon_dagster.spec.monitors import FAMILIES
+
+    named = Counter(
+        str(path.relative_to(PACKAGE))
+        for path in FILES
+        for node in nodes_of(path)
+        if isinstance(node, ast.Constant) and node.value in FAMILIES
+    )
+    for name in OTHER_WORDS | {"spec/names.py", "spec/monitors.py"}:
+        del named[name]
+
+    assert {name: n for name, n in named.items() if room_of(PACKAGE / name) != "families"} == {
+        "spec/metric_registry.py": 2,  # a type takes no constants
+        "spec/steps.py": 1,  # the asset that traces
+    }
+
+
 @pytest.mark.parametrize("path", sorted({*re.findall(r"`([\w/]+(?:\.py|/))`", ARCHITECTURE)}))
 def test_every_file_that_the_page_of_the_architecture_names_exists(path: str) -> None:
     assert (PACKAGE / path).exists() or (ROOT / path).exists()

@@ -255,7 +255,8 @@ FAMILY = Toy(
 
 from mlmon_dagster.families.family import Family, measure_profiles
 from mlmon_dagster.monitors.evidence import OK, result_row
-from mlmon_dagster.spec.monitors import FAMILIES, SERVICE
+from mlmon_dagster.spec.monitors import FAMILIES
+from mlmon_dagster.spec.names import SERVICE
 
 
 def judge(evidence):

@@ -17,6 +17,7 @@ from mlmon_dagster.commands.tables import output_options, print_table
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.pipeline.asked import complete_period, window_range
 from mlmon_dagster.spec.monitors import FAMILIES
+from mlmon_dagster.spec.names import DRIFT
 from mlmon_dagster.spec.text_table import text_table
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 
@@ -79,7 +80,7 @@ def _verdicts(
     return [
         row
         for family in FAMILIES
-        if family != "freshness"  # which looks at the present, not at the period
+        if not FAMILIES[family].is_by_clock  # that looks at the present, not at the period
         for row in verdicts(work, family, windows, states)
     ]
 
@@ -152,7 +153,7 @@ def _remedies(spec: ModelSpec, expected: Sequence[Budget]) -> list[str]:
             f"{SLOWER.k} of {SLOWER.n}` make it {total:.2g}, and tell a lasting fault after "
             f"{SLOWER.k} windows."
         )
-    drift = [budget for budget in expected if budget.family == "drift"]
+    drift = [budget for budget in expected if budget.family == DRIFT]
     if drift and sum(budget.wandering for budget in expected) > MOST_A_YEAR:
         strict = stricter(spec)
         total = sum(budget.wandering for budget in alarm_budget(strict, alerts))

@@ -17,7 +17,7 @@ from mlmon_dagster.pipeline.plan import Request, is_up_to_date, plan, try_again
 from mlmon_dagster.pipeline.status import find_outdated
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.spec.names import counted
+from mlmon_dagster.spec.names import FRESHNESS, counted
 from mlmon_dagster.spec.scalars import format_duration
 from mlmon_dagster.spec.steps import REPORTED, windowed_of
 from mlmon_dagster.store import Store, baselines
@@ -167,9 +167,9 @@ def would_change_nothing(project: Project, spec: ModelSpec) -> bool:
 
     work = Work(project, spec, (), project.now(), "", False)
     judge_quarantined(work)
-    judge(work, "freshness")
+    judge(work, FRESHNESS)
     standing = load_standing(store.state, [spec], work.now)[spec.model]
-    statuses = {row["status"] for row in standing if row["family"] == "freshness"}
+    statuses = {row["status"] for row in standing if row["family"] == FRESHNESS}
     return "OK" in statuses <= {"OK", "NO_DATA"}
 
 

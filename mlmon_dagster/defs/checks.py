@@ -35,7 +35,7 @@ from mlmon_dagster.pipeline.judge import (
 )
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, window_containing
-from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.spec.names import ALL, PERFORMANCE
 from mlmon_dagster.spec.steps import AssetInfo, assets_of
 from mlmon_dagster.store.state import monitor_results
 from mlmon_dagster.store.state.monitor_results import load_standing, name_window, worst_of
@@ -44,7 +44,7 @@ from mlmon_dagster.work import computing
 Result = Mapping[str, Any]
 _VERDICTS = SharedOut(None, is_required=False)  # one an evaluated window, however many
 NOTHING_TO_WATCH = "The model declares nothing that this family could watch."
-UNWATCHED = {"performance": "No ground truth is declared, so there is nothing to judge."}
+UNWATCHED = {PERFORMANCE: "No ground truth is declared, so there is nothing to judge."}
 EXPECTED = (
     "expectation", "columns", "severity", "kept", "rows", "unexpected", "share", "values", "error",
 )  # fmt: skip

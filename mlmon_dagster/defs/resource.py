@@ -12,6 +12,7 @@ from mlmon_dagster.pipeline.gate import Gate, gate_of
 from mlmon_dagster.project import Project, project_from_environment
 from mlmon_dagster.spec import Models, ModelSpec
 from mlmon_dagster.spec.monitors import FAMILIES
+from mlmon_dagster.spec.names import DRIFT, PERFORMANCE, QUALITY, SCHEMA
 from mlmon_dagster.store.state.monitor_results import NOT_JUDGED
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ class MonitoringResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # 
 def mlmon_checks(
     asset: dg.AssetKey | str | Sequence[str] | dg.AssetsDefinition,
     model: str,
-    families: Sequence[str] = ("schema", "quality", "drift", "performance"),
+    families: Sequence[str] = (SCHEMA, QUALITY, DRIFT, PERFORMANCE),
     *,
     project: Project | None = None,
     blocking: bool = False,

@@ -31,6 +31,7 @@ from mlmon_dagster.pipeline.status import (
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import Models, ModelSpec, complete_windows, production_end
 from mlmon_dagster.spec.declaration import SHORTEST_CLOSING, Granularity
+from mlmon_dagster.spec.names import FRESHNESS
 from mlmon_dagster.spec.sources import Stream
 from mlmon_dagster.spec.steps import REPORTED, windowed_of
 from mlmon_dagster.store.state import manifest, model_history
@@ -213,12 +214,12 @@ def _plan_model(tick: Tick, spec: ModelSpec, n_models: int) -> Found:
         return Found()
     newest = silence.newest_windows(work)
     touches_older = bool(newest and report.windows and report.windows[0] < newest[0])
-    judge(work, "freshness", None if touches_older else newest)
+    judge(work, FRESHNESS, None if touches_older else newest)
     if news:
         found = load_standing(project.store.state, [spec], work.now)[spec.model]
-        fresh = [row for row in found if row["family"] == "freshness"]
+        fresh = [row for row in found if row["family"] == FRESHNESS]
         key = asset_key(spec, "event_log")
-        instance.report_runless_asset_event(show_standing(spec, key, "freshness", fresh, None))
+        instance.report_runless_asset_event(show_standing(spec, key, FRESHNESS, fresh, None))
     judge_quarantined(work)
     if report.n_large:
         return Found(files=[take_in_request(spec)])

@@ -27,7 +27,15 @@ from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.pipeline.judge_inputs import judge_inputs
 from mlmon_dagster.spec import ModelSpec, Window
 from mlmon_dagster.spec.metric_registry import REGRESSION
-from mlmon_dagster.spec.names import TABLE
+from mlmon_dagster.spec.names import (
+    DRIFT,
+    ESTIMATED_PERFORMANCE,
+    FRESHNESS,
+    PERFORMANCE,
+    QUALITY,
+    SERVICE,
+    TABLE,
+)
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 from mlmon_dagster.work import Work
 
@@ -117,7 +125,7 @@ class Drill:
             kind = self._spec.features[name].type
             faults = [fault for fault in self._faults if kind in fault.types]
             if faults:
-                families = dict.fromkeys(("quality", "drift"), "")
+                families = dict.fromkeys((QUALITY, DRIFT), "")
                 yield self._tried(name, name, faults, families, kind)
 
     def whole(self) -> Iterator[Subject]:
@@ -126,9 +134,9 @@ class Drill:
         if spec.has_actuals:
             yield from self._truth(LABEL_FLIP, _truth_families(spec))
             if self._fault(ONE_SLICE):
-                windows = self._past.healthy("performance", TABLE, self._n)
+                windows = self._past.healthy(PERFORMANCE, TABLE, self._n)
                 for slice_ in slices_of(self._past, windows):
-                    yield from self._truth(ONE_SLICE, ("performance",), slice_)
+                    yield from self._truth(ONE_SLICE, (PERFORMANCE,), slice_)
         for role, name, metrics in (
             ("latency_ms", "latency", ("p95_latency_ms", "p99_latency_ms")),
             ("status", "errors", ("error_rate",)),
@@ -136,11 +144,11 @@ class Drill:
             watched = any(getattr(spec.monitors.service, metric) for metric in metrics)
             if getattr(spec.columns, role) is not None and (fault := self._fault(name)):
                 reason = "" if watched else f"no limit is set for {' or '.join(metrics)}"
-                yield self._tried(role, "", [fault], {"service": reason})
+                yield self._tried(role, "", [fault], {SERVICE: reason})
         for name, family, metric in (
-            (VOLUME, "service", "volume_drop"),
-            (LATE_FEED, "freshness", SILENCE),
-            (MISSING_TRUTH, "freshness", OVERDUE),
+            (VOLUME, SERVICE, "volume_drop"),
+            (LATE_FEED, FRESHNESS, SILENCE),
+            (MISSING_TRUTH, FRESHNESS, OVERDUE),
         ):
             fault = self._fault(name)
             if fault and (name != MISSING_TRUTH or spec.has_actuals):
@@ -185,7 +193,7 @@ class Drill:
                 reasons[family] = self._past.why_not(family, judged)
             else:
                 windows[family] = found
-        title = named or ("ground truth" if column == "actual" else "service")
+        title = named or ("ground truth" if column == "actual" else SERVICE)
         pairs = [(f, family) for f in faults for family in f.families if family in families]
         untried = [
             Finding(named, fault.name, family, reason=reasons[family])
@@ -217,7 +225,7 @@ class Drill:
     def _absent(self, fault: Fault, family: str, metric: str) -> Subject:
         if fault.name == LATE_FEED:
             fault = replace(fault, sizes=hours_tried(self._past, fault.sizes))
-        title = "service" if family == "service" else "feed"
+        title = SERVICE if family == SERVICE else "feed"
         windows = self._past.healthy(family, TABLE, self._n, metric)
         if len(windows) < FEWEST or not fault.sizes:
             reason = self._past.why_not(family, TABLE)
@@ -236,7 +244,7 @@ def _truth_families(spec: ModelSpec) -> tuple[str, ...]:
     that a faulty copy cannot be put in their place.
     """
     estimated = spec.monitors.estimated_performance and spec.task != REGRESSION
-    return ("performance", "estimated_performance") if estimated else ("performance",)
+    return (PERFORMANCE, ESTIMATED_PERFORMANCE) if estimated else (PERFORMANCE,)
 
 
 def smallest(
@@ -318,19 +326,19 @@ def absence_notices(
 
 def _volume(past: Past, windows: Sequence[Window], share: float) -> Notice:
     rows: list[MonitorResult] = []
-    for inputs in past.inputs("service", windows):
+    for inputs in past.inputs(SERVICE, windows):
         n = (inputs.windows["n"] * (1 - share)).round().astype(int).clip(lower=1)
         rows += replace(inputs, windows=inputs.windows.assign(n=n)).verdicts()
-    return notice(windows, past.verdicts("service"), lambda _: rows)
+    return notice(windows, past.verdicts(SERVICE), lambda _: rows)
 
 
 def _missing_truth(past: Past, windows: Sequence[Window], share: float) -> Notice:
-    healthy = past.verdicts("freshness")
+    healthy = past.verdicts(FRESHNESS)
 
     def faulty(place: int) -> list[MonitorResult]:
         begin = windows[place].start
         rows: list[MonitorResult] = []
-        for inputs in past.inputs("freshness", past.windows):
+        for inputs in past.inputs(FRESHNESS, past.windows):
             frame = inputs.windows
             left = (frame["n_actual"] * (1 - share)).round().astype(int)
             n = frame["n_actual"].where(frame["window_start"] < begin, left)
@@ -373,7 +381,7 @@ def _is_silence_told(past: Past, known: Sequence[Window], place: int, late: dt.t
     }
     work = replace(past.work, now=now)
     rows: list[MonitorResult] = []
-    for inputs in judge_inputs(work, "freshness", looked_at, states):
+    for inputs in judge_inputs(work, FRESHNESS, looked_at, states):
         # What waits in the landing folder today has nothing to do with it.
         frame = inputs.windows.drop(columns=["n_unread"], errors="ignore")
         rows += replace(inputs, windows=frame).verdicts()

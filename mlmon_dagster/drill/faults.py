@@ -11,6 +11,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.names import (
+    DRIFT,
+    ESTIMATED_PERFORMANCE,
+    FRESHNESS,
+    PERFORMANCE,
+    QUALITY,
+    SERVICE,
+)
 from mlmon_dagster.spec.tasks import task_of
 
 Unit = Literal["share", "sd", "times", "hours"]
@@ -144,7 +152,7 @@ def _failed(values: pd.Series, _facts: Facts, _size: float) -> pd.Series:
     return pd.Series("error", index=values.index)
 
 
-_COLUMN = ("quality", "drift")
+_COLUMN = (QUALITY, DRIFT)
 _ANY = ("numeric", "categorical", "boolean", "datetime", "text")
 _CODES = ("categorical", "boolean")
 FAULTS = (
@@ -157,23 +165,23 @@ FAULTS = (
         "shift", ("numeric",), _COLUMN, "sd", DEVIATIONS, _shifted, is_signed=True
     ),
     Fault("unit", ("numeric",), _COLUMN, "share", SHARES, _mistaken),
-    Fault("swap", _CODES, ("drift",), "share", SHARES, _swapped),
+    Fault("swap", _CODES, (DRIFT,), "share", SHARES, _swapped),
     Fault(
-        "stuck", ("numeric", *_CODES), ("drift",), "share", SHARES, _stuck
+        "stuck", ("numeric", *_CODES), (DRIFT,), "share", SHARES, _stuck
     ),
     Fault(
-        LABEL_FLIP, (), ("performance", "estimated_performance"), "share", SHARES,
+        LABEL_FLIP, (), (PERFORMANCE, ESTIMATED_PERFORMANCE), "share", SHARES,
         _another_truth,
     ),
     Fault(
-        ONE_SLICE, (), ("performance",), "share", SHARES,
+        ONE_SLICE, (), (PERFORMANCE,), "share", SHARES,
         _another_truth,
     ),
-    Fault("latency", (), ("service",), "times", FACTORS, _longer),
-    Fault("errors", (), ("service",), "share", SHARES, _failed),
-    Fault(VOLUME, (), ("service",), "share", (*SHARES[:-1], 0.95)),
-    Fault(LATE_FEED, (), ("freshness",), "hours", HOURS),
-    Fault(MISSING_TRUTH, (), ("freshness",), "share", SHARES),
+    Fault("latency", (), (SERVICE,), "times", FACTORS, _longer),
+    Fault("errors", (), (SERVICE,), "share", SHARES, _failed),
+    Fault(VOLUME, (), (SERVICE,), "share", (*SHARES[:-1], 0.95)),
+    Fault(LATE_FEED, (), (FRESHNESS,), "hours", HOURS),
+    Fault(MISSING_TRUTH, (), (FRESHNESS,), "share", SHARES),
 )  # fmt: skip
 NAMES = tuple(fault.name for fault in FAULTS)
 

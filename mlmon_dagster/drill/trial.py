@@ -27,6 +27,7 @@ from mlmon_dagster.pipeline.measure import compared
 from mlmon_dagster.spec import ModelSpec, Window
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.declaration import logged_attributions
+from mlmon_dagster.spec.names import DRIFT, ESTIMATED_PERFORMANCE, PERFORMANCE
 from mlmon_dagster.store.state import erased_ids
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 from mlmon_dagster.store.state.sql import literal, quote_identifier
@@ -143,7 +144,7 @@ class Trial:
     def _notice(self, family: str, label: str) -> Notice:
         windows = self.windows[family]
         healthy = self._healthy[family]
-        if family == "estimated_performance":  # it looks back over several windows
+        if family == ESTIMATED_PERFORMANCE:  # it looks back over several windows
             return notice(windows, healthy, lambda place: self._judge(family, label, place))
         faulty = self._judge(family, label, 0)
         if not _is_previous(self.past.work.spec, family):
@@ -300,7 +301,7 @@ def _signed(probe: Probe) -> tuple[float, ...]:
 
 
 def _is_previous(spec: ModelSpec, family: str) -> bool:
-    return family in ("drift", "performance") and bool(baseline_of(spec, family).previous)
+    return family in (DRIFT, PERFORMANCE) and bool(baseline_of(spec, family).previous)
 
 
 def _with(inputs: JudgeInputs, metrics: pd.DataFrame, column: str | None) -> JudgeInputs:

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from mlmon_dagster.families.family import measure_profiles
 from mlmon_dagster.families.performance import judge_alike
-from mlmon_dagster.spec.monitors import BUSINESS
+from mlmon_dagster.spec.names import BUSINESS
 
 FAMILY = judge_alike(BUSINESS, measure_profiles(BUSINESS, lambda spec: "nothing"))

@@ -39,12 +39,11 @@ from mlmon_dagster.spec.metric_registry import AUTO, NOVEL
 from mlmon_dagster.spec.monitors import (
     CORRELATION_CHANGE,
     CORRELATION_SHIFT,
-    DRIFT,
     FAMILIES,
     Attribution,
     Multivariate,
 )
-from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.spec.names import ALL, DRIFT
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 from mlmon_dagster.work import Part, comparisons
 

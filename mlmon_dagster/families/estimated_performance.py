@@ -32,12 +32,8 @@ from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.baseline import GRAINS, LIVE
 from mlmon_dagster.spec.declaration import SHORTEST_CLOSING
 from mlmon_dagster.spec.metric_registry import is_loss
-from mlmon_dagster.spec.monitors import (
-    ESTIMATED_PERFORMANCE,
-    FAMILIES,
-    PERFORMANCE,
-    EstimateMonitor,
-)
+from mlmon_dagster.spec.monitors import FAMILIES, EstimateMonitor
+from mlmon_dagster.spec.names import ESTIMATED_PERFORMANCE, PERFORMANCE
 from mlmon_dagster.spec.tasks import estimated, estimated_of, residual
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 from mlmon_dagster.work import Comparison

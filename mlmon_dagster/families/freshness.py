@@ -32,8 +32,8 @@ from mlmon_dagster.monitors.evidence import (
 from mlmon_dagster.monitors.wording import no_verdict
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec import Window as Span
-from mlmon_dagster.spec.monitors import FAMILIES, FRESHNESS
-from mlmon_dagster.spec.names import listed
+from mlmon_dagster.spec.monitors import FAMILIES
+from mlmon_dagster.spec.names import FRESHNESS, listed
 from mlmon_dagster.spec.scalars import format_duration
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 from mlmon_dagster.store.state.window_state import WindowInputs

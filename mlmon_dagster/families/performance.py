@@ -34,8 +34,8 @@ from mlmon_dagster.spec.metric_registry import (
     MetricFamily,
     is_loss,
 )
-from mlmon_dagster.spec.monitors import FAMILIES, PERFORMANCE, PerformanceMonitor
-from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.spec.monitors import FAMILIES, PerformanceMonitor
+from mlmon_dagster.spec.names import ALL, PERFORMANCE
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 from mlmon_dagster.work import Comparison
 

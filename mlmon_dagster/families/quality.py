@@ -24,8 +24,8 @@ from mlmon_dagster.monitors.wording import compared, number, subject, threshold,
 from mlmon_dagster.spec import ModelSpec, declaration
 from mlmon_dagster.spec.declaration import NOT_ADDITIVE, Feature
 from mlmon_dagster.spec.metric_registry import AUTO
-from mlmon_dagster.spec.monitors import FAMILIES, QUALITY, Condition
-from mlmon_dagster.spec.names import TABLE
+from mlmon_dagster.spec.monitors import FAMILIES, Condition
+from mlmon_dagster.spec.names import QUALITY, TABLE
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 from mlmon_dagster.work import Comparison
 

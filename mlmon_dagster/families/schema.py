@@ -30,8 +30,8 @@ from mlmon_dagster.monitors.evidence import (
 from mlmon_dagster.monitors.wording import compared, number, threshold
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec import Window as Span
-from mlmon_dagster.spec.monitors import FAMILIES, FRESHNESS, SCHEMA
-from mlmon_dagster.spec.names import counted
+from mlmon_dagster.spec.monitors import FAMILIES
+from mlmon_dagster.spec.names import FRESHNESS, SCHEMA, counted
 from mlmon_dagster.store.state import model_history
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 from mlmon_dagster.store.state.window_state import WindowInputs

@@ -40,12 +40,11 @@ from mlmon_dagster.spec.monitors import (
     CLASS_RATE,
     FAMILIES,
     PROMETHEUS,
-    SERVICE,
     SPAN_COVERAGE,
     Condition,
     Objective,
 )
-from mlmon_dagster.spec.names import TABLE
+from mlmon_dagster.spec.names import SERVICE, TABLE
 from mlmon_dagster.spec.scalars import format_duration
 from mlmon_dagster.store.state.monitor_results import MonitorResult, Status
 from mlmon_dagster.store.state.window_state import WindowInputs

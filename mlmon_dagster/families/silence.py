@@ -28,7 +28,7 @@ from mlmon_dagster.spec import (
     windows_between,
 )
 from mlmon_dagster.spec.baseline import GRAINS
-from mlmon_dagster.spec.monitors import FRESHNESS
+from mlmon_dagster.spec.names import FRESHNESS
 from mlmon_dagster.spec.windows import PLACES, holidays_of_windows, place_in_week
 from mlmon_dagster.store.state import manifest, monitor_results, window_state
 from mlmon_dagster.store.state.manifest import Backlog

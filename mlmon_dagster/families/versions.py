@@ -33,12 +33,11 @@ from mlmon_dagster.spec.monitors import (
     GAIN,
     SKEW_RATE,
     VERSION_AGE,
-    VERSIONS,
     Skew,
     Staleness,
     VersionComparison,
 )
-from mlmon_dagster.spec.names import ALL, TABLE
+from mlmon_dagster.spec.names import ALL, TABLE, VERSIONS
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 from mlmon_dagster.store.state.sql import Row, literal
 from mlmon_dagster.work import Work, stored_metric

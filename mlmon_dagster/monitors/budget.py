@@ -12,6 +12,7 @@ from math import comb
 from typing import Final
 
 from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.names import BUSINESS, DRIFT, ESTIMATED_PERFORMANCE, PERFORMANCE
 from mlmon_dagster.spec.scalars import KOfN
 
 MOST_A_YEAR: Final = 1.0  # false incidents that people go on reading the true ones beside
@@ -71,7 +72,7 @@ def alarm_budget(spec: ModelSpec, alerts: Mapping[str, int]) -> list[Budget]:
     year = _A_YEAR[spec.time.granularity]
     drift, estimates = spec.monitors.drift, spec.monitors.estimated_performance
     declared = {
-        "drift": [(drift.q, drift.windows, year)],
+        DRIFT: [(drift.q, drift.windows, year)],
         **{
             family: [
                 (_ONE_SIDED, m.windows, year)
@@ -80,18 +81,18 @@ def alarm_budget(spec: ModelSpec, alerts: Mapping[str, int]) -> list[Budget]:
                 for m in monitors
             ]
             for family, monitors in (
-                ("performance", spec.monitors.performance),
-                ("business", spec.monitors.business),
+                (PERFORMANCE, spec.monitors.performance),
+                (BUSINESS, spec.monitors.business),
             )
         },
-        "estimated_performance": [(_ONE_SIDED, m.windows, year) for m in estimates],
+        ESTIMATED_PERFORMANCE: [(_ONE_SIDED, m.windows, year) for m in estimates],
     }
     found = []
     for family, monitors in declared.items():
         count = alerts.get(family, 0)
         if not count or not monitors:
             continue
-        is_shared, independent, wandering = family == "drift", 0.0, 0.0
+        is_shared, independent, wandering = family == DRIFT, 0.0, 0.0
         for level, rule, tests in monitors:
             mine = count / len(monitors)
             each = level / mine if is_shared else level
@@ -122,5 +123,5 @@ def slower(spec: ModelSpec, family: str) -> ModelSpec:
 def stricter(spec: ModelSpec) -> ModelSpec:
     """Return the spec with a tenth of drift's `q`."""
     drift = spec.monitors.drift.model_copy(update={"q": spec.monitors.drift.q / 10})
-    monitors = spec.monitors.model_copy(update={"drift": drift})
+    monitors = spec.monitors.model_copy(update={DRIFT: drift})
     return spec.model_copy(update={"monitors": monitors})

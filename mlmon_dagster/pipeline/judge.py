@@ -12,7 +12,7 @@ from mlmon_dagster.families.reported_files import reported_in, window_named_by
 from mlmon_dagster.pipeline.judge_inputs import judge_inputs
 from mlmon_dagster.pipeline.why import verdicts_with_why
 from mlmon_dagster.spec import Window, complete_windows, window_containing
-from mlmon_dagster.spec.monitors import SCHEMA
+from mlmon_dagster.spec.names import SCHEMA
 from mlmon_dagster.store.state import manifest, monitor_results, window_state
 from mlmon_dagster.store.state.monitor_results import LOOK_BACK, MonitorResult
 from mlmon_dagster.store.state.window_state import WindowInputs, load

@@ -24,6 +24,8 @@ from mlmon_dagster.spec import (
 )
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.model import profile_digest
+from mlmon_dagster.spec.monitors import FAMILIES
+from mlmon_dagster.spec.names import DRIFT, PERFORMANCE, QUALITY
 from mlmon_dagster.spec.steps import BY_NAME, of_actuals, steps_of, windowed_of
 from mlmon_dagster.spec.windows import EarlierWindows, TruthTiming, mark_of_windows
 from mlmon_dagster.store.baselines import BaselinesInForce, baselines_in_force
@@ -38,7 +40,7 @@ MAX_MODELS_PER_RUN = 20
 MAX_ROWS_PER_RUN = 4_000_000
 REVISED_EVERY = dt.timedelta(minutes=5)  # at most, while files of the model keep coming
 LOOK_BACK = 1_000  # newest windows; older ones keep what they were compared with
-COMPARED = ("data_quality", "drift", "performance")
+COMPARED = tuple(FAMILIES[name].asset for name in (QUALITY, DRIFT, PERFORMANCE))
 Stale = list[tuple[Window, tuple[str, ...]]]  # windows, and assets of them
 
 
@@ -303,7 +305,7 @@ def _moved(
     Those whose earlier windows are to be profiled again are among them: they are compared after
     that, and not one look later.
     """
-    choice = baseline_of(spec, "drift")
+    choice = baseline_of(spec, DRIFT)
     if not choice.is_rolling or force.declared is None:
         return {}
     recent = order[-LOOK_BACK:]
@@ -316,7 +318,7 @@ def _moved(
         state = inputs.get(window.start)
         if state is None or state.attempts >= MAX_ATTEMPTS or not state.n:
             continue
-        known = state.steps.get("drift", unknown).maturity.rpartition(":")[2]
+        known = state.steps.get(COMPARED[1], unknown).maturity.rpartition(":")[2]
         if known != marks[window.start] and force.at(window.start) == force.declared:
             found[window.start] = COMPARED
     return found
@@ -334,7 +336,7 @@ def _marks(
     for window, assets in touched:
         if "profiles" in assets and window.start in versions:
             versions[window.start] = f"of revision {inputs[window.start].input_revision}"
-    earlier = EarlierWindows(baseline_of(spec, "drift"), spec.time, usable)
+    earlier = EarlierWindows(baseline_of(spec, DRIFT), spec.time, usable)
     return {w.start: mark_of_windows(earlier.before(w.start), versions) for w in windows}
 
 

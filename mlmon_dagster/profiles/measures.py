@@ -45,7 +45,7 @@ from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.declaration import attributed
 from mlmon_dagster.spec.metric_registry import MetricFamily
 from mlmon_dagster.spec.monitors import PerformanceMonitor
-from mlmon_dagster.spec.names import ALL, TABLE
+from mlmon_dagster.spec.names import ALL, BUSINESS, DRIFT, PERFORMANCE, QUALITY, SERVICE, TABLE
 from mlmon_dagster.spec.spans import TOKENS, Spans, stage_column
 from mlmon_dagster.spec.tasks import RESIDUAL, task_of
 
@@ -76,7 +76,7 @@ def drift(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.
     columns = {c: now[c] for c in wanted if c in now and c in known and c not in given}
     then = derived(
         baseline,
-        ("drift", *columns, monitor.min_rows),
+        (DRIFT, *columns, monitor.min_rows),
         lambda: _drift_baseline(columns, baseline, monitor.min_rows),
     )
     found = columns_drift(
@@ -374,22 +374,22 @@ def business(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> 
 
 
 MEASURES: dict[str, Callable[[ModelSpec, Profiles, Profiles | None], pd.DataFrame]] = {
-    "quality": quality,
-    "drift": drift,
-    "performance": performance,
-    "service": service,
-    "business": business,
+    QUALITY: quality,
+    DRIFT: drift,
+    PERFORMANCE: performance,
+    SERVICE: service,
+    BUSINESS: business,
 }
 
 
 def columns_of(spec: ModelSpec, family: str) -> list[str]:
     """Return the profiled columns that a family reads."""
     return {
-        "quality": [
+        QUALITY: [
             *spec.features,
             *(n for n in attribution_columns(spec) if n.startswith(BROKEN)),
         ],
-        "drift": [
+        DRIFT: [
             *spec.features,
             "score",
             "prediction",
@@ -398,9 +398,9 @@ def columns_of(spec: ModelSpec, family: str) -> list[str]:
             *map(share_of, attributed(spec)),
             EXPLAINER,
         ],
-        "performance": performance_columns(spec),
-        "service": ["latency_ms", "status", *span_columns(spec)],
-        "business": [*outcome_columns(spec), *(_decided_columns(spec) if spec.costs else [])],
+        PERFORMANCE: performance_columns(spec),
+        SERVICE: ["latency_ms", "status", *span_columns(spec)],
+        BUSINESS: [*outcome_columns(spec), *(_decided_columns(spec) if spec.costs else [])],
     }[family]
 
 
@@ -454,7 +454,7 @@ def baseline_performance(spec: ModelSpec, family: MetricFamily, baseline: Profil
         usual = usual_windows(windows_performance(spec, family, baseline))
         return measure(spec, family, pooled, None).join(usual, on=list(SERIES))
 
-    return derived(baseline, ("performance", family, spec), measured)
+    return derived(baseline, (PERFORMANCE, family, spec), measured)
 
 
 def windows_performance(spec: ModelSpec, family: MetricFamily, baseline: Profiles) -> pd.DataFrame:

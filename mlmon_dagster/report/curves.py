@@ -33,7 +33,7 @@ from mlmon_dagster.spec.monitors import (
     VERSION_AGE,
     PerformanceMonitor,
 )
-from mlmon_dagster.spec.names import ALL, TABLE
+from mlmon_dagster.spec.names import ALL, BUSINESS, PERFORMANCE, QUALITY, TABLE
 from mlmon_dagster.spec.tasks import business_metrics, estimated, outcomes_of, residual
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.alert_state import AlertEpisode
@@ -107,7 +107,7 @@ class Curves:
 
     def performance(self) -> list[Curve]:
         """Return a curve per monitored performance metric, with baseline and limit."""
-        return self._judged("performance", {})
+        return self._judged(PERFORMANCE, {})
 
     def business(self) -> list[Curve]:
         """Return a curve of all that is known of what the predictions were worth."""
@@ -118,7 +118,7 @@ class Curves:
             if metric not in _NOT_DRAWN
             for outcome in (outcomes_of(spec, metric) or [""])
         )
-        return self._judged("business", dict.fromkeys(known))
+        return self._judged(BUSINESS, dict.fromkeys(known))
 
     def _judged(
         self, family: MetricFamily, unjudged: Mapping[str, PerformanceMonitor | None]
@@ -149,7 +149,7 @@ class Curves:
         frame = with_learnt_bands(
             self._store, self._spec, self._stored(_estimate_names(self._spec))
         )
-        known = self._baseline_of("performance") if monitors else {}
+        known = self._baseline_of(PERFORMANCE) if monitors else {}
         curves = []
         for metric, monitor in monitors.items():
             sign = -1 if is_loss(metric) else 1
@@ -247,7 +247,7 @@ class Curves:
         """Return curves of the columns with alerts on nulls, then of those with most nulls."""
         frame = self._stored([_NULLS])
         frame = frame[frame["column_name"].isin(frame.loc[frame["value"] > 0, "column_name"])]
-        known = self._baseline_of("quality")
+        known = self._baseline_of(QUALITY)
         return [
             self._curve(
                 part,

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from mlmon_dagster.ingest.rows.expectations import Result
 from mlmon_dagster.report.page import filled
 from mlmon_dagster.spec import ModelSpec, Window
+from mlmon_dagster.spec.names import SCHEMA
 from mlmon_dagster.store.state import monitor_results
 
 METRIC = "expectations"
@@ -47,7 +48,7 @@ def judged_windows(engine: sa.Engine, spec: ModelSpec, windows: Sequence[Window]
         return []
     keys = {window.start: window.key for window in windows}
     found = monitor_results.newest(
-        engine, spec.model, windows[0].start, windows[-1].end, family="schema"
+        engine, spec.model, windows[0].start, windows[-1].end, family=SCHEMA
     )
     rows = found[found["metric"] == METRIC]
     judged = [

@@ -26,7 +26,7 @@ from mlmon_dagster.report.summary import coarsen, period_of, periods_named
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.metric_registry import info_of, is_higher_better
-from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.spec.names import ALL, BUSINESS, PERFORMANCE
 from mlmon_dagster.spec.tasks import RESIDUAL
 from mlmon_dagster.store import Store
 from mlmon_dagster.trace.slices import MIN_ROWS, default_metrics, measured_from
@@ -227,7 +227,7 @@ def slice_tables(
         period: Windows; all that are stored by default.
     """
     metric = default_metrics(spec)[0]
-    family = "business" if info_of(metric).family == "business" else "performance"
+    family = BUSINESS if info_of(metric).family == BUSINESS else PERFORMANCE
     keys = [key for key in spec.slices if len(key) == 1 and not is_personal(spec, key[0])]
     start, end = period or (None, None)
     profiles = (
@@ -238,14 +238,14 @@ def slice_tables(
             columns=measured_from(spec, family, [metric]),
             slices=keys,
         )
-        if keys and family == "performance"
+        if keys and family == PERFORMANCE
         else {}
     )
     grain = period_of(spec)
     coarse = {c: coarsen(spec, s, grain) for c, s in profiles.items() if len(s)}
     if not coarse:
         return []
-    frame = measure(spec, "performance", coarse, None)
+    frame = measure(spec, PERFORMANCE, coarse, None)
     frame = frame[(frame["metric"] == metric) & (frame["slice_key"] != ALL)]
     known = _own(spec, metric, baseline)
     allowed = next(
@@ -296,10 +296,10 @@ def _own(spec: ModelSpec, metric: str, baseline: Baseline | None) -> dict[tuple[
         return {}
     pooled = {
         name: baseline.pooled(name)
-        for name in measured_from(spec, "performance", [metric])
+        for name in measured_from(spec, PERFORMANCE, [metric])
         if name in baseline.windows
     }
-    frame = measure(spec, "performance", pooled, None)
+    frame = measure(spec, PERFORMANCE, pooled, None)
     frame = frame[frame["metric"] == metric]
     keys = zip(frame["slice_key"], frame["slice_value"], strict=True)
     return dict(zip(keys, frame["value"].astype(float), strict=True))

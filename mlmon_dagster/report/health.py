@@ -34,7 +34,7 @@ from mlmon_dagster.report.trace import SPAN, newest_mature, trace_of
 from mlmon_dagster.spec import ModelSpec, window_containing
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.metric_registry import is_higher_better
-from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.spec.names import ALL, BUSINESS, DRIFT, PERFORMANCE, SERVICE, VERSIONS
 from mlmon_dagster.spec.tasks import RESIDUAL
 from mlmon_dagster.store import Store, alert_state, mlflow_registry
 from mlmon_dagster.store.alert_state import AlertEpisode
@@ -135,13 +135,13 @@ def health_report(
     current = firing(episodes)
     curves = Curves(store, spec, baseline, episodes, now, asked)
     drawn = {
-        "performance": curves.performance(),
+        PERFORMANCE: curves.performance(),
         "estimates": curves.estimates(),
-        "drift": curves.drift(),
+        DRIFT: curves.drift(),
         "nulls": curves.null_rates(),
-        "service": curves.service(),
-        "business": curves.business(),
-        "versions": curves.versions(),
+        SERVICE: curves.service(),
+        BUSINESS: curves.business(),
+        VERSIONS: curves.versions(),
     }
     drifts = curves.drifts()
     charts = {name: [chart_of(c) for c in found if c.values] for name, found in drawn.items()}

@@ -10,19 +10,20 @@ import datetime as dt
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import get_args
 
 from mlmon_dagster.report.charts import Chart, chart_of
 from mlmon_dagster.report.plots import Curve
+from mlmon_dagster.spec.monitors import FAMILIES, Layer
+from mlmon_dagster.spec.names import BUSINESS, PERFORMANCE, SERVICE
 from mlmon_dagster.trace.lagged_correlation import correlate_changes
 
 # Layer -> the families of monitors that look at it.
 LAYERS: Mapping[str, tuple[str, ...]] = {
-    "System": ("service",),
-    "Data": ("schema", "freshness", "quality", "drift"),
-    "Model": ("performance", "estimated_performance", "versions"),
-    "Business": ("business",),
+    layer: tuple(family.name for family in FAMILIES.values() if family.layer == layer)
+    for layer in get_args(Layer)
 }
-_FIRST = {"System": ("service",), "Model": ("performance", "estimates"), "Business": ("business",)}
+_FIRST = {"System": (SERVICE,), "Model": (PERFORMANCE, "estimates"), "Business": (BUSINESS,)}
 
 
 @dataclass(frozen=True)

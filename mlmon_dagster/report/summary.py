@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 from zoneinfo import ZoneInfo
 
 from mlmon_dagster.errors import ConfigError
@@ -31,8 +31,8 @@ from mlmon_dagster.profiles.measures import (
 from mlmon_dagster.spec import ModelSpec, granularity_windows, window_containing
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.declaration import Granularity
-from mlmon_dagster.spec.metric_registry import BINARY, METRICS
-from mlmon_dagster.spec.names import ALL, TABLE
+from mlmon_dagster.spec.metric_registry import BINARY, METRICS, MetricFamily
+from mlmon_dagster.spec.names import ALL, DRIFT, PERFORMANCE, TABLE
 from mlmon_dagster.spec.tasks import task_of
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import window_state
@@ -118,12 +118,12 @@ def periods_of(
         [
             by_windows(
                 spec,
-                "performance",
+                PERFORMANCE,
                 {name: profiles[name] for name in intervals},
                 grain,
-                measure(spec, "performance", coarse, None),
+                measure(spec, PERFORMANCE, coarse, None),
             ),
-            measure(drift_spec, "drift", output, {k: whole[k] for k in output if k in whole}),
+            measure(drift_spec, DRIFT, output, {k: whole[k] for k in output if k in whole}),
             # Without the inputs' profiles nothing is weighted, so that no rows are read.
             estimate(store, spec, {n: merged[n] for n in scored if n in merged}, baseline)
             if scored
@@ -236,7 +236,7 @@ def rolled_up_metrics(
         coarse = {c: coarsen(spec, stats, granularity) for c, stats in profiles.items()}
         if coarse:
             frame = measure(spec, family, coarse, baseline.windows if baseline else None)
-            if family in ("performance", "business"):
+            if family in get_args(MetricFamily):
                 frame = by_windows(spec, family, profiles, granularity, frame)
             frames.append(frame)
     if spec.task in ("binary_classification", "multiclass_classification"):

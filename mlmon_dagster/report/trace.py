@@ -16,6 +16,7 @@ from mlmon_dagster.spec import ModelSpec, Window, window_containing, windows_bet
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.declaration import Granularity
 from mlmon_dagster.spec.metric_registry import BINARY
+from mlmon_dagster.spec.names import PERFORMANCE
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import window_state
 from mlmon_dagster.store.state.window_state import WindowInputs
@@ -266,8 +267,8 @@ def newest_mature(
         start
         for start, state in states.items()
         if state.n_actual
-        and "performance" in state.steps
-        and state.steps["performance"].maturity in ("mature", "closed")
+        and PERFORMANCE in state.steps
+        and state.steps[PERFORMANCE].maturity in ("mature", "closed")
     )[-SPAN[spec.time.granularity] :]
     if not mature:
         return None

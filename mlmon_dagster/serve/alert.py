@@ -24,7 +24,7 @@ from mlmon_dagster.report.curves import is_personal, sentence_of
 from mlmon_dagster.report.health import Places, moment_text
 from mlmon_dagster.report.plots import Curve, Episode
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.spec.names import ALL, TABLE
+from mlmon_dagster.spec.names import ALL, BUSINESS, PERFORMANCE, SERVICE, TABLE
 from mlmon_dagster.spec.spans import STAGE, TRACE_ID
 from mlmon_dagster.store import Store, alert_state
 from mlmon_dagster.store.alert_state import AlertEpisode, AlertEvent, AlertRow
@@ -36,7 +36,7 @@ _DRAWN = 120  # windows
 _LISTED = 30
 _ROWS = 50
 _TRACES = 10  # of the slowest, and of the failed
-_OF_REQUESTS = ("service", "business", "performance")  # families whose alerts lead to traces
+_OF_REQUESTS = (SERVICE, BUSINESS, PERFORMANCE)  # families whose alerts lead to traces
 _WEB = ("https://", "http://")
 
 

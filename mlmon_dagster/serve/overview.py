@@ -24,7 +24,7 @@ from mlmon_dagster.report.standing import (
 )
 from mlmon_dagster.spec import Models, ModelSpec
 from mlmon_dagster.spec.baseline import GRAINS, PRODUCTION
-from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.spec.names import ALL, BUSINESS, ESTIMATED_PERFORMANCE, PERFORMANCE, SERVICE
 from mlmon_dagster.store import Store, alert_state
 from mlmon_dagster.store.state import metric_log, monitor_results, window_state
 from mlmon_dagster.store.state.monitor_results import NOT_JUDGED, MonitorResult
@@ -163,7 +163,7 @@ class Overview:
         standings = [s for s in describe_standing(spec, rows) if s.status != NOT_JUDGED]
         families = {standing.family: standing.status for standing in standings}
         layers, monitor = _layers(spec, families, whole), _drawn(spec, whole)
-        if spec.columns.outcomes and "business" not in families and whole:
+        if spec.columns.outcomes and BUSINESS not in families and whole:
             newest = max(row["window_end"] for row in whole)
             layers += _unjudged(self._store, spec, newest)
         if monitor is None:
@@ -180,7 +180,7 @@ def _drawn(spec: ModelSpec, rows: Sequence[MonitorResult]) -> MonitorResult | No
     """Return the verdict whose metric stands for the model: performance first."""
     wanted = [str(m.metric) for m in spec.monitors.performance]
     order = {name: i for i, name in enumerate(wanted)}
-    families = ("performance", "business", "estimated_performance", "service")
+    families = (PERFORMANCE, BUSINESS, ESTIMATED_PERFORMANCE, SERVICE)
     fit = [row for row in rows if row["family"] in families and row["value"] is not None]
     return min(
         fit,

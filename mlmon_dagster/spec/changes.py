@@ -13,6 +13,7 @@ from typing import Final, Literal, get_args
 from mlmon_dagster.spec.alerting import RECEIVERS
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.monitors import Monitors
+from mlmon_dagster.spec.names import DRIFT, VERSIONS
 from mlmon_dagster.spec.scalars import Declared
 
 Effect = Literal["followed", "kept", "refused"]
@@ -51,8 +52,8 @@ _LINEAGE: Final = "the lineage in Dagster's UI, from the next load on; nothing i
 _UPKEEP: Final = "the next daily upkeep"
 
 _OTHERWISE: Final = {  # keys that have rules of their own
-    "drift": {"baseline", "multivariate"},
-    "versions": {"compare", "skew", "staleness"},
+    DRIFT: {"baseline", "multivariate"},
+    VERSIONS: {"compare", "skew", "staleness"},
 }
 
 

@@ -21,6 +21,14 @@ from mlmon_dagster.spec.declaration import (
 from mlmon_dagster.spec.holidays import holiday_problem
 from mlmon_dagster.spec.metric_registry import BINARY, METRICS, MetricFamily
 from mlmon_dagster.spec.monitors import BusinessMonitor, Prometheus
+from mlmon_dagster.spec.names import (
+    DRIFT,
+    ESTIMATED_PERFORMANCE,
+    FRESHNESS,
+    QUALITY,
+    SERVICE,
+    VERSIONS,
+)
 from mlmon_dagster.spec.predicate import columns_of_spans, parse_predicate, predicate_columns
 from mlmon_dagster.spec.scalars import MAX_HOURLY_WINDOWS
 from mlmon_dagster.spec.sources import source_problems
@@ -263,21 +271,21 @@ def _monitors(spec: Declaration) -> Iterator[Problem]:
             yield from _said(("monitors", *path, "owner"), names.owner_problem(monitor.owner))
         if monitor.runbook is not None and not monitor.runbook.startswith(("https://", "http://")):
             yield Problem(("monitors", *path, "runbook"), "a runbook is an http(s) address")
-    for family in ("quality", "drift"):
+    for family in (QUALITY, DRIFT):
         yield from _monitored_columns(spec, family)
     other = spec.monitors.drift.baseline
     said = other.problem(spec.time.granularity, own=True) if other else None
-    yield from _said(("monitors", "drift", "baseline"), said)
+    yield from _said(("monitors", DRIFT, "baseline"), said)
     if other and other.kind == "model_version" and not spec.has_versions:
         yield Problem(
-            ("monitors", "drift", "baseline"), "needs columns.model_version, or spans.version"
+            ("monitors", DRIFT, "baseline"), "needs columns.model_version, or spans.version"
         )
     if not spec.monitors.freshness.no_data_for:
-        yield Problem(("monitors", "freshness", "no_data_for"), "must be longer than 0s")
+        yield Problem(("monitors", FRESHNESS, "no_data_for"), "must be longer than 0s")
     for family in get_args(MetricFamily):
         if family in spec.monitors.model_fields_set:
             yield from _performance(spec, family)
-    if "estimated_performance" in spec.monitors.model_fields_set:
+    if ESTIMATED_PERFORMANCE in spec.monitors.model_fields_set:
         yield from (Problem(path, said) for path, said in estimate_problems(spec))
     yield from _service(spec)
     yield from _versions(spec)
@@ -332,11 +340,11 @@ def _service(spec: Declaration) -> Iterator[Problem]:
     ):
         if metric in service.model_fields_set and getattr(spec.columns, role) is None:
             yield Problem(
-                ("monitors", "service", metric), f"{metric} needs columns.{role}; declare it"
+                ("monitors", SERVICE, metric), f"{metric} needs columns.{role}; declare it"
             )
     seen: set[str] = set()
     for index, objective in enumerate(service.objectives):
-        where: FieldPath = ("monitors", "service", "objectives", index)
+        where: FieldPath = ("monitors", SERVICE, "objectives", index)
         if objective.name in seen:
             yield Problem((*where, "name"), f"'{objective.name}' is declared twice")
         seen.add(objective.name)
@@ -345,24 +353,24 @@ def _service(spec: Declaration) -> Iterator[Problem]:
             said = f"between {SHORTEST_OBJECTIVE.days} and {LONGEST_OBJECTIVE.days} days"
             yield Problem((*where, "over"), said)
     for name, declared in service.classes.items():
-        place = ("monitors", "service", "classes", name, "when")
+        place = ("monitors", SERVICE, "classes", name, "when")
         yield from _said(place, _served_problem(spec, declared.when, of_spans=True))
     if service.prometheus is not None:
         yield from _prometheus(service.prometheus)
     if service.span_coverage is not None and spec.spans is None:
         yield Problem(
-            ("monitors", "service", "span_coverage"), "span_coverage needs spans; declare them"
+            ("monitors", SERVICE, "span_coverage"), "span_coverage needs spans; declare them"
         )
     known = spec.spans.stages if spec.spans is not None else {}
     for stage in set(service.stages) - set(known):
         hint = names.did_you_mean(stage, known) or "; declare it"
         yield Problem(
-            ("monitors", "service", "stages", stage), f"{stage!r} is not among spans.stages{hint}"
+            ("monitors", SERVICE, "stages", stage), f"{stage!r} is not among spans.stages{hint}"
         )
 
 
 def _prometheus(declared: Prometheus) -> Iterator[Problem]:
-    where: FieldPath = ("monitors", "service", "prometheus")
+    where: FieldPath = ("monitors", SERVICE, "prometheus")
     if (declared.url is None) == (declared.url_env is None):
         yield Problem(
             where, "Prometheus needs url, or url_env if the address is a secret; not both"
@@ -382,7 +390,7 @@ def _untold(dataset: str) -> str:
 
 
 def _versions(spec: Declaration) -> Iterator[Problem]:
-    monitor, where = spec.monitors.versions, ("monitors", "versions")
+    monitor, where = spec.monitors.versions, ("monitors", VERSIONS)
     seen: set[str] = set()
     for index, one in enumerate(monitor.compare):
         place: FieldPath = (*where, "compare", index)

@@ -22,7 +22,7 @@ from mlmon_dagster.spec.monitors import (
     attribution_column,
     shap_columns,
 )
-from mlmon_dagster.spec.names import column_problem, did_you_mean, listed, score_column
+from mlmon_dagster.spec.names import DRIFT, column_problem, did_you_mean, listed, score_column
 from mlmon_dagster.spec.scalars import (
     AssetName,
     Date,
@@ -606,7 +606,7 @@ def attribution_problems(spec: Declaration) -> Found:
     wanted = "attribution" in monitor.model_fields_set and monitor.attribution is not None
     if wanted and not attributed(spec):
         yield (
-            ("monitors", "drift", "attribution"),
+            ("monitors", DRIFT, "attribution"),
             "attributions are measured from columns.shap, or of explain.model; declare one, such "
             f"as shap_{FEATURE}",
         )

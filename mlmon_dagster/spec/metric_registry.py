@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from mlmon_dagster.spec.names import BUSINESS, PERFORMANCE
+
 Better = Literal["higher", "lower", "neither"]
 MetricFamily = Literal["performance", "business"]
 AUTO: Final = "_auto"  # ends the name of the limit that a drift distance's baseline suggests
@@ -50,7 +52,7 @@ class MetricInfo:
     high: float = 1.0
     needs: tuple[str, ...] = ()
     fallback: tuple[str, ...] = ()
-    family: MetricFamily = "performance"
+    family: MetricFamily = PERFORMANCE
 
 
 _SCORED = ("score",)
@@ -222,7 +224,7 @@ def _of_outcomes(name: str, label: str, better: Better) -> list[MetricInfo]:
             -INF,
             INF,
             needs,
-            family="business",
+            family=BUSINESS,
         )
 
     return [
@@ -239,14 +241,14 @@ def _business() -> list[MetricInfo]:
         *_of_outcomes("cost", "cost", "lower"),
         MetricInfo("outcome_top_share", "Share of the largest hundredth", (*_EVERY, RANKING),
                    "share of the sum of |outcome| that the largest 1 % of the rows hold, from bins",
-                   "neither", needs=("outcomes",), family="business"),
+                   "neither", needs=("outcomes",), family=BUSINESS),
         MetricInfo("outcome_coverage", "Share of known outcomes", (*_EVERY, RANKING),
                    "rows whose outcome is known / all rows", "neither", needs=("outcomes",),
-                   family="business"),
+                   family=BUSINESS),
         MetricInfo("expected_value", "Expected value", (BINARY,),
                    "-(tp TP + fp FP + fn FN + tn TN) / n with the spec's costs", "higher",
                    unit="cost", low=-INF, high=INF, needs=("prediction", "costs"),
-                   family="business"),
+                   family=BUSINESS),
     ]  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from mlmon_dagster.spec.monitors import (
     BusinessMonitor,
     shap_columns,
 )
+from mlmon_dagster.spec.names import BUSINESS, ESTIMATED_PERFORMANCE, PERFORMANCE
 from mlmon_dagster.spec.tasks import (
     default_estimates,
     default_levels,
@@ -46,14 +47,14 @@ class ModelSpec(Declaration):
             found = default_baseline(self.names_datasets, self.time.granularity)
             self.__dict__["baseline"] = found.model_copy(update={"asset": self.baseline.asset})
         monitors = self.monitors.model_copy()
-        if "performance" not in self.monitors.model_fields_set:
-            monitors.__dict__["performance"] = default_performance(self)
-        monitors.__dict__["performance"] += default_levels(self, monitors.performance)
-        monitors.__dict__["business"] = tuple(self._with_outcome(m) for m in monitors.business)
+        if PERFORMANCE not in self.monitors.model_fields_set:
+            monitors.__dict__[PERFORMANCE] = default_performance(self)
+        monitors.__dict__[PERFORMANCE] += default_levels(self, monitors.performance)
+        monitors.__dict__[BUSINESS] = tuple(self._with_outcome(m) for m in monitors.business)
         self.__dict__["monitors"] = monitors
-        if "estimated_performance" not in self.monitors.model_fields_set:
+        if ESTIMATED_PERFORMANCE not in self.monitors.model_fields_set:
             monitors = self.monitors.model_copy()
-            monitors.__dict__["estimated_performance"] = default_estimates(self)
+            monitors.__dict__[ESTIMATED_PERFORMANCE] = default_estimates(self)
             self.__dict__["monitors"] = monitors
         return self
 

@@ -11,7 +11,20 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, mod
 
 from mlmon_dagster.spec.baseline import DatasetName, DeclaredBaseline
 from mlmon_dagster.spec.metric_registry import COUNTED, METRICS, of_outcome
-from mlmon_dagster.spec.names import TABLE, did_you_mean, listed
+from mlmon_dagster.spec.names import (
+    BUSINESS,
+    DRIFT,
+    ESTIMATED_PERFORMANCE,
+    FRESHNESS,
+    PERFORMANCE,
+    QUALITY,
+    SCHEMA,
+    SERVICE,
+    TABLE,
+    VERSIONS,
+    did_you_mean,
+    listed,
+)
 from mlmon_dagster.spec.presets import PRESETS
 from mlmon_dagster.spec.scalars import (
     Declared,
@@ -26,15 +39,6 @@ from mlmon_dagster.spec.spans import stage_column
 
 Severity = Literal["WARN", "ERROR"]
 Layer = Literal["System", "Data", "Model", "Business"]
-SCHEMA: Final = "schema"
-FRESHNESS: Final = "freshness"
-QUALITY: Final = "quality"
-DRIFT: Final = "drift"
-PERFORMANCE: Final = "performance"
-ESTIMATED_PERFORMANCE: Final = "estimated_performance"
-SERVICE: Final = "service"
-BUSINESS: Final = "business"
-VERSIONS: Final = "versions"
 DriftMethod = Literal[
     "psi",
     "jensen_shannon",

@@ -12,10 +12,21 @@ import difflib
 import re
 import zoneinfo
 from collections.abc import Iterable, Iterator
+from typing import Final
 from urllib.parse import quote, unquote, unquote_plus
 
 ALL = "all"  # instead of one slice, version or dataset
 TABLE = ":table"  # instead of one column
+# Families of monitors; `spec/monitors.py` says what each is.
+SCHEMA: Final = "schema"
+FRESHNESS: Final = "freshness"
+QUALITY: Final = "quality"
+DRIFT: Final = "drift"
+PERFORMANCE: Final = "performance"
+ESTIMATED_PERFORMANCE: Final = "estimated_performance"
+SERVICE: Final = "service"
+BUSINESS: Final = "business"
+VERSIONS: Final = "versions"
 # What the store calls its own columns; a feature of that name would overwrite them.
 RESERVED_COLUMNS = frozenset(
     {

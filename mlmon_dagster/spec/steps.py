@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.spec.monitors import FAMILIES, FRESHNESS, PERFORMANCE, SCHEMA
+from mlmon_dagster.spec.monitors import FAMILIES
+from mlmon_dagster.spec.names import FRESHNESS, PERFORMANCE, SCHEMA
 from mlmon_dagster.spec.tasks import families_of
 
 

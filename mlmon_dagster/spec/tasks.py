@@ -13,7 +13,15 @@ from mlmon_dagster.spec.monitors import (
     EstimateMonitor,
     PerformanceMonitor,
 )
-from mlmon_dagster.spec.names import column_problem, did_you_mean, listed, score_column
+from mlmon_dagster.spec.names import (
+    BUSINESS,
+    ESTIMATED_PERFORMANCE,
+    VERSIONS,
+    column_problem,
+    did_you_mean,
+    listed,
+    score_column,
+)
 from mlmon_dagster.spec.scalars import KOfN
 
 if TYPE_CHECKING:
@@ -81,7 +89,7 @@ def business_metrics(spec: Declaration) -> tuple[str, ...]:
     return tuple(
         name
         for name, info in METRICS.items()
-        if info.family == "business" and metric_problem(spec, name) is None
+        if info.family == BUSINESS and metric_problem(spec, name) is None
     )
 
 
@@ -92,8 +100,8 @@ def families_of(spec: Declaration) -> tuple[str, ...]:
     look at.
     """
     has = {
-        "business": bool(business_metrics(spec)),
-        "versions": spec.monitors.versions.is_declared,
+        BUSINESS: bool(business_metrics(spec)),
+        VERSIONS: spec.monitors.versions.is_declared,
     }
     return tuple(family for family in FAMILIES if has.get(family, True))
 
@@ -344,7 +352,7 @@ def estimate_problems(spec: Declaration) -> Iterator[tuple[tuple[str | int, ...]
     """Find declared monitors of estimates that the model cannot have."""
     seen: set[str] = set()
     for index, monitor in enumerate(spec.monitors.estimated_performance):
-        where = ("monitors", "estimated_performance", index)
+        where = ("monitors", ESTIMATED_PERFORMANCE, index)
         if monitor.metric in seen:
             yield where, f"{monitor.metric} is monitored twice; keep one"
         seen.add(monitor.metric)

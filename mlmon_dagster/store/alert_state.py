@@ -11,7 +11,7 @@ from typing import Literal, TypedDict, TypeVar, cast
 
 import sqlalchemy as sa
 
-from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.spec.names import ALL, QUALITY
 from mlmon_dagster.store.clocks import select_past
 from mlmon_dagster.store.state.monitor_results import Finding, StoredResult, fetch_results
 from mlmon_dagster.store.state.schema import (
@@ -328,7 +328,7 @@ def results_taken_in(
         r.status != "NO_DATA",
         r.folded_at.is_not(None),
     ]
-    if row["family"] == "quality" and row["slice_key"] == ALL:
+    if row["family"] == QUALITY and row["slice_key"] == ALL:
         mine += [r.family == row["family"], r.metric == row["metric"]]
     else:
         mine.append(r.monitor == row["monitor"])

@@ -17,7 +17,7 @@ from mlmon_dagster.profiles.measures import MEASURES
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.declaration import outcome_worth
 from mlmon_dagster.spec.metric_registry import of_outcome
-from mlmon_dagster.spec.names import ALL, TABLE
+from mlmon_dagster.spec.names import ALL, BUSINESS, TABLE
 from mlmon_dagster.trace.explain import Explained
 from mlmon_dagster.trace.slices import by_window, compare_slices
 
@@ -221,7 +221,7 @@ def _signed(amount: float, currency: str | None = None) -> str:
 
 
 def _by_window(spec: ModelSpec, side: Profiles) -> pd.DataFrame:
-    frame = MEASURES["business"](spec, by_window(of_all(side)), None)
+    frame = MEASURES[BUSINESS](spec, by_window(of_all(side)), None)
     return frame[frame["n"] > 0]
 
 

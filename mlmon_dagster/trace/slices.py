@@ -22,7 +22,7 @@ from mlmon_dagster.spec import (
     ModelSpec,
 )
 from mlmon_dagster.spec.metric_registry import BINARY, MetricFamily, info_of, is_higher_better
-from mlmon_dagster.spec.names import ALL, TABLE
+from mlmon_dagster.spec.names import ALL, BUSINESS, PERFORMANCE, TABLE
 from mlmon_dagster.spec.tasks import task_of
 from mlmon_dagster.trace.splits import LOSS_OF, decompose, ratio_parts
 
@@ -107,7 +107,7 @@ def measured_from(spec: ModelSpec, family: str, metrics: Sequence[str]) -> list[
     column is that of one metric.
     """
     found = columns_of(spec, family)
-    if spec.task != BINARY or family != "performance":
+    if spec.task != BINARY or family != PERFORMANCE:
         return found
     losses = {SCORE_ORDER, *(LOSS_OF.get(metric, f":{metric}") for metric in metrics)}
     return [name for name in found if not name.startswith(":") or name in losses]
@@ -245,7 +245,7 @@ def _rejoined(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _whole_table(spec: ModelSpec, family: MetricFamily, side: Profiles) -> pd.DataFrame:
     frame = MEASURES[family](spec, side, None)
-    if family == "business":
+    if family == BUSINESS:
         of_one = frame["column_name"] != TABLE
         named = frame["metric"] + "/" + frame["column_name"]
         frame = frame.assign(metric=frame["metric"].mask(of_one, named), column_name=TABLE)

@@ -48,7 +48,7 @@ from mlmon_dagster.monitors.wording import NAMES, number
 from mlmon_dagster.spec.declaration import Granularity
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.monitors import FAMILIES
-from mlmon_dagster.spec.names import ALL, TABLE
+from mlmon_dagster.spec.names import ALL, FRESHNESS, QUALITY, SCHEMA, TABLE
 from mlmon_dagster.store import Store, alert_state
 from mlmon_dagster.store.alert_state import AlertEvent, AlertRow, StoredEvent
 from mlmon_dagster.store.state import writing
@@ -88,9 +88,7 @@ _NEXT = {
     "few_rows": "Choose a coarser time.granularity, or lower the monitor's min_rows.",
     "few_of_rarer_class": "Choose a coarser time.granularity, so that a window holds more of them.",
 }
-CAUSES = ("schema", "freshness")
-QUALITY = "quality"
-SUPPRESSED = ("drift", "performance", "estimated_performance", "business", "versions")
+CAUSES = tuple(f.name for f in FAMILIES.values() if f.breaks_windows or f.breaks_columns)
 WHOLE = ""  # instead of a column: the cause concerns the window
 Causes = Mapping[tuple[dt.datetime, str, str], str]
 SEVERAL = 3  # columns
@@ -419,8 +417,8 @@ def _rows(result: MonitorResult) -> str:
     Rows that do not come are late by the clock alone, which is news as a correction is. So is what
     a window that was judged early shows by the same rows once nothing more is waited for.
     """
-    version = str(result["data_version"])
-    if result["family"] == "freshness":
+    version, family = str(result["data_version"]), FAMILIES.get(result["family"])
+    if family is not None and family.is_by_clock:
         return version
     return version.partition(":")[0] + (":early" if result["maturity"] == "early" else "")
 
@@ -668,9 +666,9 @@ def breaks_window(result: Finding, max_bad_rate: float) -> bool:
         max_bad_rate: The share of rows that cannot be stored from which a window counts as broken.
             Rows that a rule of the spec refuses leave the others fit to judge.
     """
-    if result["family"] == "freshness":
+    if result["family"] == FRESHNESS:
         return failed(result["status"]) and result["metric"] != "actuals_missing"
-    if result["family"] != "schema" or result["status"] != "ERROR":
+    if result["family"] != SCHEMA or result["status"] != "ERROR":
         return False
     if result["metric"] != "bad_rate":
         return True
@@ -684,11 +682,11 @@ def failing_causes(
 ) -> dict[tuple[dt.datetime, str, str], str]:
     """Return a monitor that says a window or column is broken, by (window, dataset, column)."""
     limit = spec.source.predictions.max_bad_rate
-    results = alert_state.newest_results(conn, spec.model, (*CAUSES, QUALITY), windows)
+    results = alert_state.newest_results(conn, spec.model, CAUSES, windows)
     causes: dict[tuple[dt.datetime, str, str], str] = {}
     for row in sorted(results, key=lambda row: str(row["monitor"]), reverse=True):
         place = row["window_start"], row["dataset"]
-        if row["family"] == QUALITY:
+        if FAMILIES[row["family"]].breaks_columns:
             if failed(row["status"]) and row["slice_key"] == ALL:
                 causes[(*place, row["column_name"])] = row["monitor"]
         elif breaks_window(row, limit):
@@ -699,7 +697,8 @@ def failing_causes(
 def _cause(causes: Causes, window: dt.datetime, row: AlertRow) -> str | None:
     """Return the monitor that explains an alert's failure in a window."""
     place = window, row["dataset"]
-    of_column = row["column_name"] if row["family"] == "drift" else WHOLE
+    family = FAMILIES.get(row["family"])
+    of_column = row["column_name"] if family is not None and family.is_by_column else WHOLE
     return causes.get((*place, WHOLE)) or causes.get((*place, of_column))
 
 
@@ -716,7 +715,8 @@ def mute(
     judged, changed = set(windows), set()
     suppressible: dict[str, AlertRow] = {}
     for row in alerts:
-        if row["family"] not in SUPPRESSED or row["muted_reason"] == "backfill":
+        family = FAMILIES.get(row["family"])
+        if family is None or not family.is_muted or row["muted_reason"] == "backfill":
             continue
         suppressible[row["fingerprint"]] = row
         if row["last_window_start"] in judged:

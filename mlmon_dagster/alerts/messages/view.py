@@ -52,8 +52,6 @@ _MOST_MOMENTS = 3
 _NAMED = {"unseen": "unseen values", "quarantined": "files", "bad_reasons": "reasons"}
 _OF_RUNS = ("failed_run", "failed_check", "failed_stuck")
 _RUN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_WITHOUT_NUMBERS = ("pipeline", "freshness", "schema")
-_WITHOUT_ROWS = ("pipeline", "freshness")
 _TRACED = get_args(MetricFamily)
 
 
@@ -353,13 +351,13 @@ def _of_numbers(model: str, family: str, views: Sequence[AlertView]) -> list[lis
     metric = metrics.pop() if len(metrics) == 1 else ""
     columns = {v.row["column_name"] for v in views} - {TABLE}
     column = ["--column", columns.pop()] if len(columns) == 1 else []
-    commands = []
-    if family not in _WITHOUT_NUMBERS:
+    commands, known = [], FAMILIES.get(family)
+    if known is not None and known.has_numbers:
         commands.append(["mlmon", "metrics", model, *_named(metric), *column, *days])
     traced = metric if family in _TRACED else estimated_of(metric)
     if traced or family in _TRACED:
         commands.append(["mlmon", "trace", model, *_named(traced), *(_traced(views) or days)])
-    if family not in _WITHOUT_ROWS:
+    if known is not None and not known.is_by_clock:
         commands.append(["mlmon", "rows", views[0].row["fingerprint"][:SHORT_ID]])
     return commands
 

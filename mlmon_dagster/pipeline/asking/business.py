@@ -7,6 +7,7 @@ import datetime as dt
 from mlmon_dagster.spec import ModelSpec, window_containing
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.declaration import is_told_in_money
+from mlmon_dagster.spec.names import BUSINESS
 from mlmon_dagster.store import Store
 
 
@@ -32,7 +33,7 @@ def business_line(store: Store, spec: ModelSpec, start: dt.datetime, end: dt.dat
     from mlmon_dagster.trace.slices import compare_slices, default_metrics, profiled_for
 
     metric = default_metrics(spec)[0]
-    names = list(dict.fromkeys([*columns_of(spec, "business"), *profiled_for(spec, [metric])]))
+    names = list(dict.fromkeys([*columns_of(spec, BUSINESS), *profiled_for(spec, [metric])]))
     window = window_containing(spec.time, start)
     before = start - BEFORE * (window.end - window.start)
     in_force = baseline_in_force(store, spec)
