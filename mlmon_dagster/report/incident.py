@@ -18,7 +18,7 @@ from mlmon_dagster.spec.names import TABLE
 from mlmon_dagster.store import Store, alert_state
 from mlmon_dagster.store.alert_state import ACTIVE, AlertEpisode
 from mlmon_dagster.store.state import monitor_results
-from mlmon_dagster.store.state.standing import name_window
+from mlmon_dagster.store.state.monitor_results import name_window
 from mlmon_dagster.store.state.window_state import WindowInputs
 
 DAYS_SHOWN: dict[Granularity, int] = {"hour": 168, "day": 90, "week": 52, "month": 24}

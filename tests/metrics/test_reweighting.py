@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from benchmarks import weighted_baseline
-from benchmarks.estimate import draw
 from benchmarks.estimate_tasks import CLASSES, class_profiles, draw_classes
-from benchmarks.scored_worlds import SHAPES, counted, mixture, shaped
+from benchmarks.scored_worlds import SHAPES, counted, draw, mixture, shaped
 from benchmarks.weighted_baseline import Baseline
 from mlmon_dagster.metrics.binnings import upper_edges
 from mlmon_dagster.metrics.estimated.calibration import Curves, block_curves
@@ -24,7 +23,7 @@ from mlmon_dagster.metrics.estimated.reweighting import (
     moved_like,
     rake,
 )
-from mlmon_dagster.profiles.bins.shapes import numeric_binning, role_binning
+from mlmon_dagster.profiles.bin_shapes import numeric_binning, role_binning
 
 RNG = np.random.default_rng(11)
 SIZE = 20_000

@@ -1,0 +1,469 @@
+"""From profiles to metrics: which metrics each family computes, from which columns.
+
+Drift is of columns, of how they hang together, of attributions and of residuals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from mlmon_dagster.metrics.frames import MetricRows, concat_frames, stack_rows
+from mlmon_dagster.metrics.means_by_output import BY_OUTPUT, OUTCOME
+from mlmon_dagster.metrics.performance.weighted_back import DECIDED, EXEMPT
+from mlmon_dagster.metrics.quality import BROKEN
+from mlmon_dagster.metrics.statistics import (
+    ColumnStatistics,
+    all_over_versions,
+    derived,
+    each_window,
+    merge_columns,
+    of_all,
+    over_versions,
+    select_columns,
+    side_by_side,
+)
+from mlmon_dagster.profiles.loss_columns import (
+    DEBIT,
+    EXPLAINER,
+    FAILED,
+    GAIN,
+    TIMED_OUT,
+    TOLD,
+    TRACED,
+    TRACED_LATENCY,
+    TRACED_STATUS,
+    attribution_columns,
+    group_columns,
+    loss_columns,
+    outcome_columns,
+    share_of,
+    span_columns,
+)
+from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.declaration import attributed
+from mlmon_dagster.spec.metric_registry import MetricFamily
+from mlmon_dagster.spec.monitors import PerformanceMonitor
+from mlmon_dagster.spec.names import ALL, TABLE
+from mlmon_dagster.spec.spans import TOKENS, Spans, stage_column
+from mlmon_dagster.spec.tasks import RESIDUAL, task_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mlmon_dagster.metrics.drift.references import DriftBaseline
+
+
+DRIFT_SEED = 20130101
+
+
+def drift(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.DataFrame:
+    """Return the distances of features, outputs and actuals from the baseline's windows.
+
+    Without a baseline there is nothing to compare with: no rows but of attributions.
+    """
+    from mlmon_dagster.metrics.drift.columns import columns_drift, with_outputs
+    from mlmon_dagster.metrics.drift.novelty import novelty_metrics
+    from mlmon_dagster.metrics.drift.optional_distances import FURTHER
+
+    if baseline is None:
+        return _attribution(spec, profiles, None)
+    monitor = spec.monitors.drift
+    given = derived(baseline, "given", lambda: _given_by_window(spec, baseline))
+    now, known = with_outputs(profiles), derived(baseline, "known", lambda: _known(baseline))
+    wanted = (*spec.features, *drifting_outputs(spec))
+    columns = {c: now[c] for c in wanted if c in now and c in known and c not in given}
+    then = derived(
+        baseline,
+        ("drift", *columns, monitor.min_rows),
+        lambda: _drift_baseline(columns, baseline, monitor.min_rows),
+    )
+    found = columns_drift(
+        columns,
+        then,
+        test_slices=monitor.slices,
+        further=[name for name in FURTHER if name in (monitor.method, *monitor.also)],
+        limits=monitor.auto,
+    )
+    own = derived(baseline, ("novelty", *columns), lambda: _over_versions(columns, baseline))
+    others = (
+        novelty_metrics(columns, own, min_rows=monitor.min_rows),
+        _multivariate(profiles, baseline),
+        _unjudged(spec, profiles, [c for c in spec.features if c not in known], "not_in_baseline"),
+        _unjudged(spec, profiles, [c for c in spec.features if c in given], "given_by_window"),
+        _attribution(spec, profiles, baseline),
+    )
+    return concat_frames([found, *others])
+
+
+def _drift_baseline(columns: Collection[str], baseline: Profiles, min_rows: int) -> DriftBaseline:
+    from mlmon_dagster.metrics.drift.references import DriftBaseline
+
+    return DriftBaseline(_over_versions(columns, baseline), seed=DRIFT_SEED, min_rows=min_rows)
+
+
+def _over_versions(columns: Collection[str], baseline: Profiles) -> dict[str, ColumnStatistics]:
+    """Return the columns of a baseline over all model versions together."""
+    from mlmon_dagster.metrics.drift.columns import with_outputs
+
+    outputs = with_outputs(baseline)
+    return dict(all_over_versions({column: outputs[column] for column in columns}))
+
+
+def _known(baseline: Profiles) -> frozenset[str]:
+    """Return the columns that a baseline has values of."""
+    from mlmon_dagster.metrics.drift.columns import with_outputs
+
+    outputs = with_outputs(baseline)
+    return frozenset(column for column, stats in outputs.items() if _has_values(stats))
+
+
+def _multivariate(profiles: Profiles, baseline: Profiles) -> pd.DataFrame:
+    """Return how the columns hang together, where that is profiled on both sides."""
+    from mlmon_dagster.metrics.drift.joint import JOINT, multivariate_metrics
+
+    if JOINT not in profiles or JOINT not in baseline:
+        return concat_frames([])
+    then = derived(baseline, JOINT, lambda: over_versions(baseline[JOINT]))
+    return multivariate_metrics(profiles[JOINT], then)
+
+
+def _attribution(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.DataFrame:
+    """Return how much each feature counts, where SHAP values are logged."""
+    names = {f: share_of(f) for f in attributed(spec) if share_of(f) in profiles}
+    if not names:
+        return concat_frames([])
+    from mlmon_dagster.metrics.drift.attribution import (
+        attribution_metrics,
+        attribution_references,
+        same_explainer,
+    )
+
+    least = spec.monitors.drift.min_rows
+    references = None
+    if baseline is not None:
+        then = {f: baseline[name] for f, name in names.items() if name in baseline}
+        references = derived(
+            baseline,
+            ("attribution", *then, least),
+            lambda: attribution_references(then, min_rows=least),
+        )
+    columns = {feature: profiles[name] for feature, name in names.items()}
+    is_same = None
+    if baseline is not None and EXPLAINER in profiles and EXPLAINER in baseline:
+        is_same = same_explainer(profiles[EXPLAINER], baseline[EXPLAINER])
+    return attribution_metrics(columns, references, min_rows=least, is_same=is_same)
+
+
+def _has_values(stats: ColumnStatistics) -> bool:
+    """Say whether a baseline knows a column: a feature that came later is null in all of it."""
+    return bool((stats.n > stats.n_null).any()) or not stats.n.sum()
+
+
+def _given_by_window(spec: ModelSpec, baseline: Profiles) -> frozenset[str]:
+    """Return the features whose value follows from when a window is; they cannot drift."""
+    from mlmon_dagster.metrics.drift.between_windows import follows_from_window
+
+    mine = all_over_versions({c: baseline[c] for c in spec.features if c in baseline})
+    return frozenset(name for name, stats in mine.items() if follows_from_window(stats))
+
+
+def _unjudged(
+    spec: ModelSpec, profiles: Profiles, names: Collection[str], reason: str
+) -> pd.DataFrame:
+    """Return rows without a value for features that are not compared, with the reason."""
+    some = next(iter(profiles.values()), None)
+    if some is None:
+        return stack_rows([])
+    whole = (some.cells["slice_key"] == ALL).to_numpy()
+    cells, n = some.cells[whole], some.n[whole]
+    return stack_rows(
+        [
+            MetricRows(
+                cells,
+                column_name=name,
+                metric=metric,
+                value=float("nan"),
+                n=n,
+                reason=reason,
+                method_version="unjudged-1",
+            )
+            for name in names
+            for metric in sorted({"psi", str(spec.monitors.drift.method)})
+        ]
+    )
+
+
+def drifting_outputs(spec: ModelSpec) -> list[str]:
+    """Return the outputs whose drift is computed: the score, else the prediction.
+
+    With a score, the prediction is the same news twice. It, and the actuals, whose drift comes as
+    late as they do, are compared where the monitor names them.
+    """
+    named, first = spec.monitors.drift.columns, main_output(spec)
+    return [
+        role
+        for role in ("score", "prediction", "actual")
+        if getattr(spec.columns, role) is not None and (role == first or role in named)
+    ]
+
+
+def main_output(spec: ModelSpec) -> str | None:
+    """Return the output that says most: the score, else the prediction; None without any."""
+    roles = (role for role in ("score", "prediction") if getattr(spec.columns, role) is not None)
+    return next(roles, None)
+
+
+def residual_drift(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.DataFrame:
+    """Return the PSI of the residuals as a metric of the whole model."""
+    from mlmon_dagster.metrics.drift.columns import columns_drift
+    from mlmon_dagster.metrics.drift.references import DriftBaseline
+
+    if baseline is None or RESIDUAL not in profiles or RESIDUAL not in baseline:
+        return concat_frames([])
+    then = derived(
+        baseline,
+        RESIDUAL,
+        lambda: DriftBaseline(
+            {RESIDUAL: over_versions(_with_rows(baseline[RESIDUAL]))}, seed=DRIFT_SEED
+        ),
+    )
+    frame = columns_drift({RESIDUAL: _with_rows(profiles[RESIDUAL])}, then)
+    psi = frame[frame["metric"] == "psi"]
+    return psi.assign(metric="residual_drift", column_name=TABLE).reset_index(drop=True)
+
+
+def _with_rows(stats: ColumnStatistics) -> ColumnStatistics:
+    """Leave out rows without an actual, which are no change of the residuals."""
+    none = stats.n_null * 0
+    return replace(stats, n=stats.counts.sum(axis=1), n_null=none)
+
+
+Profiles = Mapping[str, ColumnStatistics]
+
+
+def quality(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.DataFrame:
+    """Return null, not-a-number, unseen and out-of-range rates of every feature.
+
+    Where SHAP values are logged or computed, also whether they add up to the score. With a baseline
+    also what is usual of unseen values among its windows. Before there are enough earlier windows
+    to compare with, unseen values have no rate (`learning`): bins know those of the first alone.
+    """
+    from mlmon_dagster.metrics.drift.novelty import unseen_limits
+    from mlmon_dagster.metrics.quality import additivity_metrics, quality_metrics
+
+    columns = [profiles[c] for c in spec.features if c in profiles]
+    sums = [
+        {name: stats for name, stats in side.items() if name.startswith(BROKEN)}
+        for side in (profiles, baseline or {})
+    ]
+    added = additivity_metrics(sums[0], sums[1] or None) if sums[0] else stack_rows([])
+    found = concat_frames([quality_metrics(*columns), added])
+    if baseline is None:
+        return _unlearnt(found) if spec.baseline.is_rolling else found
+    least, names = spec.monitors.quality.min_rows, [stats.binning.column for stats in columns]
+    own = derived(baseline, ("unseen", *names), lambda: _categorical(names, baseline))
+    usual = [
+        limit
+        for name, stats in zip(names, columns, strict=True)
+        if name in own and own[name].binning.binning_id == stats.binning.binning_id
+        for limit in unseen_limits(stats, own[name], min_rows=least)
+    ]
+    return concat_frames([found, stack_rows(usual)])
+
+
+def _unlearnt(found: pd.DataFrame) -> pd.DataFrame:
+    is_unseen = (found["metric"] == "unseen_rate") & (found["reason"] == "")
+    numbers = found[["value", "lower", "upper"]].mask(is_unseen)
+    return found.assign(**numbers, reason=found["reason"].mask(is_unseen, "learning"))
+
+
+def _categorical(names: Sequence[str], baseline: Profiles) -> dict[str, ColumnStatistics]:
+    """Return the categorical columns of a baseline over all versions together."""
+    mine = {c: baseline[c] for c in names if c in baseline}
+    return all_over_versions(
+        {c: stats for c, stats in mine.items() if stats.binning.kind == "categorical"}
+    )
+
+
+def performance(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.DataFrame:
+    """Return realized performance, the metrics of the model's task.
+
+    Without a baseline there is no drift of the residuals.
+    """
+    from mlmon_dagster.metrics.means import ranking_metrics
+    from mlmon_dagster.metrics.performance.binary import performance_metrics
+    from mlmon_dagster.metrics.performance.fairness import fairness_metrics
+    from mlmon_dagster.metrics.performance.multiclass import multiclass_metrics
+    from mlmon_dagster.metrics.performance.regression import regression_metrics
+
+    if spec.task == "multiclass_classification":
+        return multiclass_metrics(profiles)
+    if spec.task == "ranking":
+        return ranking_metrics(profiles)
+    if spec.task == "regression":
+        drifted = residual_drift(spec, profiles, baseline)
+        return concat_frames([regression_metrics(profiles, spec.quantile), drifted])
+    found = [
+        performance_metrics(
+            profiles.get("score"),
+            profiles.get("prediction"),
+            profiles,
+            top_share=spec.top_share,
+        )
+    ]
+    if spec.fairness is not None and "prediction" in profiles:
+        declared = spec.fairness.reference or {}
+        references = {key: declared.get(key) for key in spec.fairness.slices}
+        found.append(fairness_metrics(profiles["prediction"], references))
+    return concat_frames(found)
+
+
+def service(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.DataFrame:
+    """Return volume, latency percentiles and error rate, and what spans say of them."""
+    from mlmon_dagster.metrics.service import service_metrics
+
+    found = service_metrics(profiles.get("latency_ms"), profiles.get("status"))
+    if spec.spans is None or TRACED not in profiles:
+        return found
+    return concat_frames([found, *_of_spans(spec.spans, profiles)])
+
+
+def _of_spans(spans: Spans, profiles: Profiles) -> Iterator[pd.DataFrame]:
+    from mlmon_dagster.metrics.service import coverage_metrics, stage_metrics, token_metrics
+
+    def both(all_: str, traced: str) -> tuple[ColumnStatistics, ColumnStatistics] | None:
+        return (profiles[all_], profiles[traced]) if {all_, traced} <= profiles.keys() else None
+
+    told = {name: profiles[TOLD + name] for name in spans.columns if TOLD + name in profiles}
+    yield coverage_metrics(
+        profiles[TRACED],
+        both("latency_ms", TRACED_LATENCY),
+        both("status", TRACED_STATUS),
+        told,
+    )
+    stages = {
+        column: (profiles[column], profiles[FAILED + column], profiles[TIMED_OUT + column])
+        for column in map(stage_column, spans.stages)
+        if column in profiles
+    }
+    unbiased = spans.sampling == "unbiased"
+    yield stage_metrics(stages, unbiased=unbiased)
+    tokens = {column: profiles[column] for column in TOKENS if column in profiles}
+    yield token_metrics(tokens, unbiased=unbiased)
+
+
+def business(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.DataFrame:
+    """Return what is known of the outcomes, and what decisions were worth at the costs."""
+    from mlmon_dagster.metrics.business import Outcome, business_metrics
+
+    costs = spec.costs.model_dump() if spec.costs else None
+    outcomes = {
+        name: Outcome(
+            profiles[f"{OUTCOME}{name}"],
+            profiles.get(f"{GAIN}{name}"),
+            profiles.get(f"{DEBIT}{name}"),
+            "outcome" if declared.better == "higher" else "cost",
+            profiles.get(f"{BY_OUTPUT}{OUTCOME}{name}"),
+        )
+        for name, declared in spec.columns.outcomes.items()
+        if f"{OUTCOME}{name}" in profiles
+    }
+    return business_metrics(outcomes, costs, profiles)
+
+
+MEASURES: dict[str, Callable[[ModelSpec, Profiles, Profiles | None], pd.DataFrame]] = {
+    "quality": quality,
+    "drift": drift,
+    "performance": performance,
+    "service": service,
+    "business": business,
+}
+
+
+def columns_of(spec: ModelSpec, family: str) -> list[str]:
+    """Return the profiled columns that a family reads."""
+    return {
+        "quality": [
+            *spec.features,
+            *(n for n in attribution_columns(spec) if n.startswith(BROKEN)),
+        ],
+        "drift": [
+            *spec.features,
+            "score",
+            "prediction",
+            "actual",
+            ":joint",
+            *map(share_of, attributed(spec)),
+            EXPLAINER,
+        ],
+        "performance": performance_columns(spec),
+        "service": ["latency_ms", "status", *span_columns(spec)],
+        "business": [*outcome_columns(spec), *(_decided_columns(spec) if spec.costs else [])],
+    }[family]
+
+
+def _decided_columns(spec: ModelSpec) -> list[str]:
+    """Return the profiled columns that tell what decisions were worth."""
+    outputs = ["prediction", *(["score", DECIDED] if spec.columns.score is not None else [])]
+    return [*outputs, *(n for n in loss_columns(spec) if n.startswith(EXEMPT))]
+
+
+def performance_columns(spec: ModelSpec) -> list[str]:
+    """Return the profiled columns that performance is computed from."""
+    if task_of(spec).is_grouped:
+        return list(group_columns(spec))
+    outputs = [name for name in ("score", "prediction") if getattr(spec.columns, name) is not None]
+    return list(dict.fromkeys([*outputs, *loss_columns(spec), *group_columns(spec)]))
+
+
+def measure(
+    spec: ModelSpec, family: str, profiles: Profiles, baseline: Profiles | None
+) -> pd.DataFrame:
+    """Return the MetricFrame of one family over all model versions together."""
+    return MEASURES[family](spec, all_over_versions(profiles), baseline)
+
+
+def measure_versions(
+    spec: ModelSpec, family: str, profiles: Profiles, baseline: Profiles | None
+) -> pd.DataFrame:
+    """Return the MetricFrame of each model version alone, where a window has several."""
+    found = select_columns(profiles, side_by_side)
+    parts = {column: stats for column, stats in found.items() if len(stats)}
+    return MEASURES[family](spec, parts, baseline) if parts else concat_frames([])
+
+
+def baseline_performance(spec: ModelSpec, family: MetricFamily, baseline: Profiles) -> pd.DataFrame:
+    """Return a baseline's own performance: of all its rows, and how its windows usually are.
+
+    Args:
+        spec: The model.
+        family: Or what the business got out of its predictions.
+        baseline: Column -> statistics of the baseline's windows.
+
+    Returns:
+        MetricFrame, one row per metric and slice, with the columns `metrics.clusters.USUAL`: NaN
+        where too few windows have a value, and of slices unless a monitor judges them.
+    """
+    from mlmon_dagster.metrics.clusters import SERIES, usual_windows
+
+    def measured() -> pd.DataFrame:
+        columns = {c: baseline[c] for c in columns_of(spec, family) if c in baseline}
+        pooled = merge_columns(columns, ("dataset", "slice_key", "slice_value"))
+        usual = usual_windows(windows_performance(spec, family, baseline))
+        return measure(spec, family, pooled, None).join(usual, on=list(SERIES))
+
+    return derived(baseline, ("performance", family, spec), measured)
+
+
+def windows_performance(spec: ModelSpec, family: MetricFamily, baseline: Profiles) -> pd.DataFrame:
+    """Return the MetricFrame of a baseline's windows; of slices only if a monitor judges them."""
+    monitors: Sequence[PerformanceMonitor] = getattr(spec.monitors, family)
+    is_sliced = any(m.slices for m in monitors if m.is_relative)
+
+    def measured(windows: Profiles) -> pd.DataFrame:
+        columns = {c: windows[c] for c in columns_of(spec, family) if c in windows}
+        return measure(spec, family, columns if is_sliced else of_all(columns), None)
+
+    return each_window(baseline, ("windows", family, is_sliced), measured)
