@@ -2,7 +2,8 @@
 
 The page of the architecture lists the modules of the way in their order. Here one day really goes
 it, and the page must say so: each module is entered for the first time where it stands in the list.
-``python -m tests.test_walk`` prints the list, with ``--all`` every module that is entered.
+``python -m tests.test_walk`` prints the list, with ``--all`` every module that is entered, and how
+often the way goes into another room, or back into one that stands above.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import re
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import groupby, pairwise
 from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
@@ -30,7 +32,7 @@ from tests.defs.small_model import (
     make_project,
     write_declaration,
 )
-from tests.test_architecture import ARCHITECTURE, PACKAGE
+from tests.test_architecture import ALLOWED, ARCHITECTURE, PACKAGE, room_of
 
 TABLE = ARCHITECTURE.partition("## A file's way")[2].partition("\n\n`alerts/dispatching.py`")[0]
 # Of the daemon, and one receiver of many; other tests show that they are asked.
@@ -108,6 +110,20 @@ def test_no_module_but_of_the_store_is_twice_on_the_way() -> None:
     assert {name for name, n in n_times.items() if n > 1} == set()
 
 
+def rooms_of(modules: Sequence[str]) -> list[str]:
+    """Return the rooms of modules, each as often as the way comes into it from another one."""
+    return [room for room, _ in groupby(room_of(PACKAGE / module) for module in modules)]
+
+
+def count_climbs(rooms: Sequence[str]) -> int:
+    """Count the steps into a room that stands above the one before, as a callback takes them."""
+    place = {room: n for n, room in enumerate(ALLOWED)}
+    return sum(place[after] > place[before] for before, after in pairwise(rooms))
+
+
+MOST_ROOMS, MOST_CLIMBS = 64, 32  # of a window; now 62 and 31
+
+
 @pytest.mark.slow
 def test_a_day_goes_the_way_that_the_page_describes(tmp_path: Path) -> None:
     """Also in that order; of ingest only what it comes to, since commits begin and end it."""
@@ -119,6 +135,9 @@ def test_a_day_goes_the_way_that_the_page_describes(tmp_path: Path) -> None:
     assert [name for name in before if name not in ways.of_the_file] == []
     assert [name for name in after if name not in ways.of_the_window] == []
     assert sorted(after, key=ways.of_the_window.index) == after
+    rooms = rooms_of(ways.of_the_window)
+    assert len(rooms) <= MOST_ROOMS, rooms
+    assert count_climbs(rooms) <= MOST_CLIMBS, rooms
 
 
 if __name__ == "__main__":
@@ -128,3 +147,5 @@ if __name__ == "__main__":
         with tempfile.TemporaryDirectory() as place:
             ways = go(Path(place))
         print(*ways.of_the_file, "", *ways.of_the_window, sep="\n")
+        rooms = rooms_of(ways.of_the_window)
+        print(f"\na window comes into {len(rooms)} rooms, {count_climbs(rooms)} times upwards")
