@@ -36,10 +36,11 @@ ALLOWED = {
     "alerts": {"errors", "spec", "metrics", "store", "ingest", "profiles", "monitors"},
     "collect": {"errors", "spec", "store", "ingest", "landing_file"},
     "trace": {"errors", "spec", "metrics", "profiles", "monitors"},
-    "report": {"errors", "spec", "metrics", "store", "ingest", "profiles", "monitors", "trace"},
 }
 ALLOWED["project"] = {"errors", "spec", "store"}
 ALLOWED["engines"] = {"errors", "spec", "project"}
+ALLOWED["tables"] = set(ALLOWED) - {"landing_file", "logger", "scaffold", "collect", "engines"}
+ALLOWED["report"] = ALLOWED["tables"] - {"alerts"} | {"tables"}
 LOWER = set(ALLOWED)
 ALLOWED |= {
     "pipeline": LOWER,

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlmon_dagster.commands.options import examples, spec_of
-from mlmon_dagster.commands.tables import open_output, output_options
+from mlmon_dagster.commands.options import examples, open_output, output_options, spec_of
 from mlmon_dagster.drill.drill import Drill, Finding, Subject
 from mlmon_dagster.drill.faults import FAULTS, NAMES, Fault
 from mlmon_dagster.drill.trial import HORIZON

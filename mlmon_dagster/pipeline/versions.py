@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from mlmon_dagster.metrics.versions import Mismatch
-    from mlmon_dagster.pipeline.compare import Sides
+    from mlmon_dagster.tables.comparisons import Sides
 
 NOT_SERVED, NO_PAIRS, TOO_FEW = "version_not_served", "no_shared_predictions", "few_of_rarer_class"
 _DAY = dt.timedelta(days=1)
@@ -171,7 +171,7 @@ def _gains(
 ) -> Iterator[Sample]:
     from mlmon_dagster.metrics.intervals import wilson
     from mlmon_dagster.metrics.versions import BY_ROWS, FEWEST_WINDOWS, got_its_share
-    from mlmon_dagster.pipeline.compare import compared_by
+    from mlmon_dagster.tables.comparisons import compared_by
 
     method = f"{declared.how}-1"
     for part in _parts(windows, declared.over):
@@ -210,7 +210,7 @@ def _gains(
 
 def _rows_of(work: Work, declared: VersionComparison, pairs: Sequence[Pair]) -> Sides | None:
     """Read the rows of all windows that any of some pairs is compared in, once."""
-    from mlmon_dagster.pipeline.compare import rows_of_two, shadowed_rows
+    from mlmon_dagster.tables.comparisons import rows_of_two, shadowed_rows
 
     starts = {start for pair in pairs for start in pair.windows}
     windows = [w for w in complete_windows(work.spec.time, work.now) if w.start in starts]
@@ -243,7 +243,7 @@ def _skews(work: Work, declared: Skew, windows: Sequence[Window]) -> Iterator[Sa
 
 def skew_in(work: Work, declared: Skew, window: Window) -> dict[str, Mismatch]:
     """Return how features of a window's predictions differ between serving and a dataset."""
-    from mlmon_dagster.pipeline.compare import skew_of
+    from mlmon_dagster.tables.comparisons import skew_of
 
     columns = _columns(work.spec, declared)
     return skew_of(work.project.store, work.spec, [window], declared.dataset, columns)

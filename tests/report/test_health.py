@@ -14,9 +14,8 @@ import sqlalchemy as sa
 from sklearn.metrics import roc_auc_score
 
 from mlmon_dagster.alerts.lifecycle.apply_results import fold_results
-from mlmon_dagster.alerts.listing import list_alerts
 from mlmon_dagster.profiles import load_baseline
-from mlmon_dagster.report.curves import Asked, Curves, sentence_of
+from mlmon_dagster.report.curves import Asked, Curves
 from mlmon_dagster.report.health import health_report, write_report
 from mlmon_dagster.report.trace import newest_mature
 from mlmon_dagster.spec import ModelSpec
@@ -24,6 +23,7 @@ from mlmon_dagster.store import Store
 from mlmon_dagster.store.alert_state import AlertEpisode
 from mlmon_dagster.store.state import metric_log, monitor_results
 from mlmon_dagster.store.state.schema import monitor_result
+from mlmon_dagster.tables.alerts import explain_episode
 from tests.report.worlds import BROKEN, DAY, NOW, SECRET, START, World, build, declare
 
 pytestmark = pytest.mark.xdist_group("report")  # they share a world
@@ -97,8 +97,7 @@ def hash_of(text: str) -> str:
 
 
 def report_of(world: World, now: dt.datetime = NOW) -> str:
-    episodes = list_alerts(world.store, world.spec.model)
-    return health_report(world.store, world.spec, now, episodes).html
+    return health_report(world.store, world.spec, now).html
 
 
 def tell(world: World, sentence: str) -> Page:
@@ -171,8 +170,8 @@ def test_values_of_pii_columns_are_nowhere(html: str) -> None:
 def test_a_sentence_stored_before_its_column_was_marked_is_not_shown() -> None:
     open_spec, marked = _email(pii=False), _email(pii=True)
 
-    assert SECRET in sentence_of(open_spec, _episode())
-    assert sentence_of(marked, _episode()) == "Share of unseen values of email reached 0.50."
+    assert SECRET in explain_episode(open_spec, _episode())
+    assert explain_episode(marked, _episode()) == "Share of unseen values of email reached 0.50."
 
 
 def _email(pii: bool) -> ModelSpec:
@@ -293,7 +292,7 @@ def test_a_model_without_any_window_has_a_report_too(store: Store) -> None:
     report = health_report(store, declare(), NOW)
     text = Page(report.html).text
 
-    assert (report.status, report.picture, report.n_firing) == ("NO_DATA", None, 0)
+    assert (report.status, report.picture, report.alerts) == ("NO_DATA", None, (0, 0))
     assert "there is no baseline" in text
     assert "No windows yet." in text
     assert "Nothing is firing." in text

@@ -10,15 +10,8 @@ import numpy as np
 
 from mlmon_dagster.pipeline.serving.declared import answers_of
 from mlmon_dagster.pipeline.work import Work
-from mlmon_dagster.spec import (
-    ModelSpec,
-    Window,
-    parse_predicate,
-    predicate_columns,
-    windows_between,
-)
+from mlmon_dagster.spec import Window, windows_between
 from mlmon_dagster.spec.baseline import PRODUCTION
-from mlmon_dagster.spec.predicate import to_sql
 from mlmon_dagster.spec.windows import holidays_of_windows, place_in_week, production_end
 from mlmon_dagster.store.state import window_state
 from mlmon_dagster.store.state.sql import quote_identifier
@@ -99,6 +92,7 @@ def counted_requests(
         Buckets without requests are not in it.
     """
     from mlmon_dagster.metrics.objectives import BUCKET, LOOK_BACK
+    from mlmon_dagster.tables.budgets import count_bad
 
     spec, store = work.spec, work.project.store
     back = max(LOOK_BACK, *(objective.over for objective in objectives))
@@ -110,12 +104,6 @@ def counted_requests(
         f"FROM {store.inference_records(spec).from_sql(read, [PRODUCTION])} GROUP BY 1"
     ).to_pandas()
     return counted
-
-
-def count_bad(spec: ModelSpec, objective: Objective) -> str:
-    """Return SQL that counts the requests not good, or of which that is not known."""
-    good = parse_predicate(objective.good, predicate_columns(spec), spec.time.zone)
-    return f"count(*) FILTER (WHERE NOT coalesce({to_sql(good)}, FALSE))"
 
 
 def _buckets(
