@@ -56,7 +56,6 @@ from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.sources import Stream
 from mlmon_dagster.store.state import state_marks, window_state
 from mlmon_dagster.store.state.state_marks import check_declared
-from mlmon_dagster.tables.standing import STATUS_BY_FAMILY, list_models
 
 BACKFILL_TAG = "mlmon/backfill"
 PAST = "rows are past retention; profiles and metrics stay as they were computed"
@@ -531,6 +530,8 @@ def overview_asset(
     )
 
     def overview(_: dg.AssetExecutionContext, __: Inputs) -> Iterator[Materialized]:
+        from mlmon_dagster.tables.standing import STATUS_BY_FAMILY, list_models
+
         now = models.again(project.now())
         digest = digest_overview(project, now.specs, [one.name for one in now.broken])
         rows = [row.fields() for row in list_models(project, now.specs, now.broken)]

@@ -136,7 +136,6 @@ RULES: Final[tuple[Rule, ...]] = (
          "baseline is fitted and windows are computed again"),
     Rule("", ("registry",), "kept", "the next look at the registry, and tags from now on; of "
          "another registered model what was known is forgotten, and its events stay"),
-    Rule("", ("retrain",), "kept", "traces with --retrain from now on"),
     *_of_monitors(),
     Rule("monitors.drift", ("baseline",), "followed", "the newest 1,000 windows are judged again"),
     Rule("monitors.drift", ("multivariate",), "followed", f"declared or taken away: {_REFIT}; its "
