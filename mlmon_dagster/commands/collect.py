@@ -23,7 +23,7 @@ _TOKENS = Table[dict[str, Any]](
         Column("ID", "id"),
         Column("STATE", "state"),
         Column("MODEL", "model"),
-        Column("UNTIL (UTC)", "expires_at", utc_minute),
+        Column("UNTIL (UTC)", "expires_at", lambda at, zone: utc_minute(at, zone) or "for ever"),
         Column("NOTE", "note"),
     ),
 )

@@ -20,9 +20,9 @@ from mlmon_dagster.report.health import health_report, write_report
 from mlmon_dagster.report.trace import newest_mature
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.alert_state import AlertEpisode
+from mlmon_dagster.store.alert_state import ACTIVE, AlertEpisode
 from mlmon_dagster.store.state import metric_log, monitor_results
-from mlmon_dagster.store.state.schema import monitor_result
+from mlmon_dagster.store.state.schema import alert, monitor_result
 from mlmon_dagster.tables.alerts import explain_episode
 from tests.report.worlds import BROKEN, DAY, NOW, SECRET, START, World, build, declare
 
@@ -299,16 +299,23 @@ def test_a_model_without_any_window_has_a_report_too(store: Store) -> None:
 
 
 def test_verdicts_that_wait_for_the_dispatcher_are_not_called_quiet(world: World) -> None:
-    folded = monitor_result.c.folded_at
+    folded, open_ = monitor_result.c.folded_at, alert.c.state.in_(ACTIVE)
     with world.store.state.begin() as conn:
         since = conn.scalar(sa.select(sa.func.max(folded)))
         conn.execute(monitor_result.update().values(folded_at=None).where(folded == since))
+        states = dict(
+            conn.execute(sa.select(alert.c.fingerprint, alert.c.state).where(open_)).all()
+        )
+        conn.execute(alert.update().values(state="OK").where(open_))
     try:
         text = Page(health_report(world.store, world.spec, NOW).html).text
     finally:
         with world.store.state.begin() as conn:
             told = monitor_result.update().values(folded_at=since)
             conn.execute(told.where(folded.is_(None)))
+            for fingerprint, state in states.items():
+                mine = alert.update().where(alert.c.fingerprint == fingerprint)
+                conn.execute(mine.values(state=state))
 
     assert "before the newest verdicts, which are not taken in as alerts yet" in text
     assert "Nothing is firing" not in text
