@@ -43,7 +43,10 @@ def show_history(project: Project, name: str) -> AnyAnswer:
     from mlmon_dagster.tables.table import Answer
 
     spec_of(project, name)
-    return Answer(MODEL_HISTORY, history(project.store.state, name))
+    rows = history(project.store.state, name)
+    return Answer(
+        MODEL_HISTORY, rows, text=None if rows else f"Nobody has changed anything of {name} yet."
+    )
 
 
 def _change_of_windows(command: Callable[..., object]) -> Callable[..., object]:

@@ -16,7 +16,6 @@ MODEL_HISTORY: Table[Row] = Table(
         Column("BY", "author"),
         Column("NOTE", "note"),
     ),
-    "Nobody has changed anything of this model yet.",
 )
 
 PROMOTIONS: Table[Promotion] = Table(
@@ -30,7 +29,6 @@ PROMOTIONS: Table[Promotion] = Table(
         Column("STATE", lambda row: f"undone by {row.undone_by}" if row.undone_at else "in force"),
         Column("NOTE", "note"),
     ),
-    "Nothing was promoted.",
 )
 
 
@@ -48,4 +46,5 @@ def ask_baselines(store: Store, spec: ModelSpec) -> Answer[Promotion]:
             f"{stored.dataset}, {stored.n:,} rows, fitted {stored.created_at:%Y-%m-%d %H:%M} UTC"
         )
     rows = baselines.list_promotions(store.state, spec.model)
-    return Answer(PROMOTIONS, rows, above=f"declared   {said}")
+    above = f"declared   {said}"
+    return Answer(PROMOTIONS, rows, above=above, text=None if rows else above)
