@@ -37,7 +37,7 @@ from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, complete_windows
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.erasure.erase import erase
-from mlmon_dagster.store.erasure.proof import find_traces
+from mlmon_dagster.store.erasure.places import find_traces
 
 NOW = dt.datetime(2014, 1, 3, 12, tzinfo=dt.UTC)
 MOST_SECONDS = {1: 1.5, 60: 10.0}

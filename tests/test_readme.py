@@ -290,7 +290,8 @@ def test_every_reason_code_is_explained() -> None:
 
 
 def test_every_environment_variable_is_documented() -> None:
-    source = (ROOT / "mlmon_dagster/project.py").read_text()
+    places = [ROOT / "mlmon_dagster/project.py", *ROOT.glob("mlmon_dagster/alerts/receivers/*.py")]
+    source = "".join(path.read_text() for path in places)
     read = set(re.findall(r"MLMON_[A-Z0-9_]+", source))
     assert read == set(re.findall(r"MLMON_[A-Z0-9_]+", (ROOT / ".env.example").read_text()))
     operations = (ROOT / "docs/operations.md").read_text()

@@ -9,7 +9,7 @@ from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import alert_state
 from mlmon_dagster.store.state import monitor_results, state_marks, window_state
-from mlmon_dagster.store.state.standing import load_standing
+from mlmon_dagster.store.state.monitor_results import load_standing
 
 OVERVIEW = "overview"
 

@@ -19,10 +19,9 @@ from mlmon_dagster.spec import Models, ModelSpec
 from mlmon_dagster.spec.baseline import GRAINS, PRODUCTION
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.state import metric_log, monitor_results, views
-from mlmon_dagster.store.state.monitor_results import MonitorResult
-from mlmon_dagster.store.state.standing import NOT_JUDGED
-from mlmon_dagster.store.state.statements import Row
+from mlmon_dagster.store.state import metric_log, monitor_results, window_state
+from mlmon_dagster.store.state.monitor_results import NOT_JUDGED, MonitorResult
+from mlmon_dagster.store.state.sql import Row
 from mlmon_dagster.tables.alerts import NO_ALERTS, StandingCounts, count_standing
 from mlmon_dagster.tables.standing import (
     ORDER,
@@ -143,7 +142,7 @@ class Overview:
         self._since = time.monotonic()
         models, now = self._declared(), self._now()
         known = self._known.read(models.specs, now)
-        windows = {str(row["model"]): row for row in views.newest_windows(self._store.state)}
+        windows = {str(row["model"]): row for row in window_state.newest_windows(self._store.state)}
         counts = count_standing(self._store)
         lines = [
             _line(

@@ -33,7 +33,7 @@ from mlmon_dagster.store.alert_state import (
     StoredEvent,
 )
 from mlmon_dagster.store.outbox import OutboxRow
-from mlmon_dagster.store.state.standing import name_window
+from mlmon_dagster.store.state.monitor_results import name_window
 from mlmon_dagster.tables.table import Answer, Column, Table, utc_minute
 
 _ORDER = {"FIRING": 0, "RECOVERING": 1, "PENDING": 2, "RESOLVED": 3, "WITHDRAWN": 4}

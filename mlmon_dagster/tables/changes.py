@@ -5,7 +5,7 @@ from __future__ import annotations
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store, baselines
 from mlmon_dagster.store.baselines import Promotion
-from mlmon_dagster.store.state.statements import Row
+from mlmon_dagster.store.state.sql import Row
 from mlmon_dagster.tables.table import Answer, Column, Table, utc_minute
 
 MODEL_HISTORY: Table[Row] = Table(

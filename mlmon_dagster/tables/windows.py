@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, complete_windows, maturity_of
-from mlmon_dagster.store.state import truth_timing, window_state
+from mlmon_dagster.store.state import window_state
 from mlmon_dagster.tables.table import Column, Table
 
 
@@ -60,7 +60,7 @@ def list_windows(project: Project, spec: ModelSpec, last: int) -> list[WindowRow
     """Return the newest windows that are over, oldest first, at most so many."""
     now, state = project.now(), project.store.state
     states = window_state.load(state, spec.model)
-    timing = truth_timing.timing_of(state, spec.model)
+    timing = window_state.timing_of(state, spec.model)
     found = []
     for window in complete_windows(spec.time, now)[-last:]:
         known = states.get(window.start)

@@ -6,8 +6,8 @@ import numpy as np
 import sqlalchemy as sa
 
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.state.statements import fetch
-from mlmon_dagster.store.state.views import mlmon_alert
+from mlmon_dagster.store.state.schema import mlmon_alert
+from mlmon_dagster.store.state.sql import fetch
 from mlmon_dagster.tables.alerts import list_alerts
 from tests.alerts.worlds import day, observe, result, settle, spec_of
 

@@ -14,9 +14,8 @@ import sqlalchemy as sa
 from mlmon_dagster.alerts.lifecycle.apply_results import fold_results, retire_undeclared
 from mlmon_dagster.alerts.lifecycle.transitions import fingerprint
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.state.schema import alert, alert_event, monitor_result, outbox
-from mlmon_dagster.store.state.statements import fetch
-from mlmon_dagster.store.state.views import mlmon_alert
+from mlmon_dagster.store.state.schema import alert, alert_event, mlmon_alert, monitor_result, outbox
+from mlmon_dagster.store.state.sql import fetch
 from mlmon_dagster.tables.alerts import ask_alert, list_alerts
 from mlmon_dagster.tables.rendering import render_text
 from tests.alerts.worlds import (
