@@ -48,8 +48,8 @@ if TYPE_CHECKING:
     from mlmon_dagster.tables.effects import Association
     from mlmon_dagster.tables.standing import ModelStatus
     from mlmon_dagster.tables.table import Answer
-    from mlmon_dagster.trace.expected import Searched
     from mlmon_dagster.trace.explain import Explained
+    from mlmon_dagster.trace.rows import Searched
 
 Day = str | dt.date | None
 _MOST_ROWS = 20
@@ -385,8 +385,8 @@ class Monitoring:
             ConfigError: If a side has no ground truth.
         """
         from mlmon_dagster.report.trace import explained, newest_mature, score_explained, searched
+        from mlmon_dagster.trace.sentences import describe_trace
         from mlmon_dagster.trace.slices import default_metrics
-        from mlmon_dagster.trace.tell import tell
 
         spec = self.spec(model)
         windows: Sequence[Window] | None = period_asked(
@@ -407,7 +407,7 @@ class Monitoring:
         slices = searched(self.project.store, spec, period) if search else None
         name = windows[0].key if len(windows) == 1 else window_range(windows)
         scored = score_explained(self.project.store, spec, period, other)
-        said = tell(spec, found, name, other_name, slices, scored)
+        said = describe_trace(spec, found, name, other_name, slices, scored)
         return Trace(tuple(said), found, slices, spec.time.zone)
 
     def effect(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from mlmon_dagster.metrics.objectives import budget_left
-from mlmon_dagster.profiles.sql.compiler import NULL_SLICE
+from mlmon_dagster.profiles.compiler import NULL_SLICE
 from mlmon_dagster.spec import ModelSpec, Window, parse_predicate, predicate_columns
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.monitors import Objective

@@ -12,8 +12,7 @@ import pytest
 import mlmon_dagster
 from mlmon_dagster.metrics.drift.null_distribution import DISTANCES
 from mlmon_dagster.metrics.drift.optional_distances import FURTHER
-from mlmon_dagster.metrics.service import QUANTILES
-from mlmon_dagster.metrics.spans import STAGE_QUANTILES, TOKEN_QUANTILES
+from mlmon_dagster.metrics.service import QUANTILES, STAGE_QUANTILES, TOKEN_QUANTILES
 from mlmon_dagster.spec import declaration, monitors
 from mlmon_dagster.spec.metric_registry import (
     AUTO,

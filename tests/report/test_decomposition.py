@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from mlmon_dagster.metrics.performance.binary import performance_metrics
-from mlmon_dagster.metrics.performance.decomposition import decompose, ratio_parts
 from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics
+from mlmon_dagster.trace.splits import decompose, ratio_parts
 from tests.metrics.samples import statistics
 
 RATIOS = ("accuracy", "precision", "recall", "f1", "actual_rate", "predicted_rate")
