@@ -169,10 +169,10 @@ def count_standing(store: Store) -> dict[str, StandingCounts]:
 
 
 def pick_standing(episodes: Iterable[AlertEpisode]) -> list[AlertEpisode]:
-    """Return what stands: what fires before what recovers, errors first, then the longest."""
+    """Return what stands: errors first, what fires before what recovers, then the longest."""
     return sorted(
         (e for e in episodes if e.standing),
-        key=lambda e: (e.standing, e.severity != "ERROR", e.opened_window, e.monitor),
+        key=lambda e: (e.severity != "ERROR", e.standing, e.opened_window, e.monitor),
     )
 
 
