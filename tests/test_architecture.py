@@ -38,7 +38,11 @@ ALLOWED = {
     "trace": {"errors", "spec", "metrics", "profiles", "monitors"},
 }
 ALLOWED["project"] = {"errors", "spec", "store"}
+ALLOWED["work"] = {"errors", "spec", "metrics", "store", "profiles", "project"}
 ALLOWED["engines"] = {"errors", "spec", "project"}
+ALLOWED["families"] = {
+    "errors", "spec", "metrics", "store", "ingest", "profiles", "monitors", "project", "work",
+}  # fmt: skip
 ALLOWED["tables"] = set(ALLOWED) - {"landing_file", "logger", "scaffold", "collect", "engines"}
 ALLOWED["report"] = ALLOWED["tables"] - {"alerts"} | {"tables"}
 LOWER = set(ALLOWED)

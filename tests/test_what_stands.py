@@ -25,12 +25,12 @@ from mlmon_dagster.defs.checks import StandingChecks
 from mlmon_dagster.demo.story import render_episodes
 from mlmon_dagster.notebook import Monitoring
 from mlmon_dagster.pipeline.gate import gate_of
-from mlmon_dagster.pipeline.steps import assets_of
 from mlmon_dagster.project import Project
 from mlmon_dagster.report.health import health_report
 from mlmon_dagster.serve.app import Pages
 from mlmon_dagster.serve.overview import Overview
 from mlmon_dagster.spec import Models, ModelSpec
+from mlmon_dagster.spec.steps import assets_of
 from mlmon_dagster.store.state import schema
 from mlmon_dagster.store.state.monitor_results import PIPELINE
 from mlmon_dagster.store.state.schema import alert, window_state
@@ -50,8 +50,10 @@ FAMILIES = ("schema", "freshness", "quality", "drift", "performance")
 RANKED = ("ERROR", "WARN", "OK")
 ROW = re.compile(
     r'<tr><th scope="row" class="tight">([a-z_]+)</th><td class="tight">(.*?)</td>'
-    r'<td class="tight">(.*?)</td>'
+    r'<td class="strips">.*?</td><td>(.*?)</td></tr>',
+    re.DOTALL,
 )
+WINDOW = re.compile(r'<span class="soft small">\(([^)]*)\)</span>')
 LINE = re.compile(
     r'<tr><th scope="row"><a href="[^"]*">(.*?)</a>.*?<td class="tight">(.*?)</td>', re.DOTALL
 )
@@ -167,8 +169,8 @@ def plain(html: str) -> str:
 
 def by_page(html: str) -> Said:
     return {
-        family: (plain(status).split()[-1], plain(window))
-        for family, status, window in ROW.findall(html)
+        family: (plain(status).split()[-1], "".join(WINDOW.findall(text)[:1]))
+        for family, status, text in ROW.findall(html)
         if plain(status) != "-"
     }
 

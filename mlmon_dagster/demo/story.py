@@ -23,10 +23,10 @@ from mlmon_dagster.defs.instance import open_instance
 from mlmon_dagster.defs.launch import Launcher
 from mlmon_dagster.demo import flights
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.pipeline.steps import REPORTED, windowed_of
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, complete_windows
 from mlmon_dagster.spec.names import ALL, TABLE
+from mlmon_dagster.spec.steps import REPORTED, windowed_of
 from mlmon_dagster.store.alert_state import AlertEpisode
 from mlmon_dagster.tables.alerts import list_alerts
 from mlmon_dagster.tables.periods import rolled_up_metrics

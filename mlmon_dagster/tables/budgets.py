@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from mlmon_dagster.families.requests import count_bad
 from mlmon_dagster.metrics.objectives import budget_left
 from mlmon_dagster.profiles.compiler import NULL_SLICE
-from mlmon_dagster.spec import ModelSpec, Window, parse_predicate, predicate_columns
+from mlmon_dagster.spec import ModelSpec, Window
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.monitors import Objective
-from mlmon_dagster.spec.predicate import to_sql
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state.sql import quote_identifier
 from mlmon_dagster.tables.asked import window_range
@@ -117,12 +117,6 @@ def spent_in(
 def _value_of(key: Sequence[str]) -> str:
     parts = [f"coalesce(CAST({quote_identifier(name)} AS VARCHAR), '{NULL_SLICE}')" for name in key]
     return f"concat_ws('{_BETWEEN}', {', '.join(parts)})"
-
-
-def count_bad(spec: ModelSpec, objective: Objective) -> str:
-    """Return SQL that counts the requests not good, or of which that is not known."""
-    good = parse_predicate(objective.good, predicate_columns(spec), spec.time.zone)
-    return f"count(*) FILTER (WHERE NOT coalesce({to_sql(good)}, FALSE))"
 
 
 def ask_budgets(
