@@ -1,25 +1,9 @@
-"""Every benchmark, one table each: `python -m benchmarks`, a quarter of an hour.
+"""Every quick benchmark, one table each: `python -m benchmarks`, a quarter of an hour.
 
-`python -m benchmarks calibrate` runs one of them, here how often intervals hold the truth;
-`calibrate drift` counts false alarms of drift, `calibrate versions` equal versions that are called
-different, `calibrate rectified` how often intervals hold where labels are a chosen subset,
-`clusters` those of periods that are compared, and `multivariate` what sees which change
-of the joint distribution. `living` counts the incidents of healthy years and the faults noticed in
-them, `label_worlds` those of worlds whose ground truth comes late, `levels` those of calibration
-and bias. `alerts FOLDER` lives the history of a made project day by day, `drill_claims` puts the
-drill's faults into raw files, `erase` counts what erasing ids reads, `daemon` times the way from a
-user's asset to its metrics. `estimate_matrix` compares estimates on scores with ties with the
-better of two methods. `trace` measures what traces and searches cost, `trace_claims` what they say
-where nothing changed and whether they find what did, `effect` how often the interval of what
-latency costs holds it, `effect_beside` holds it against doubleml, `outcomes` counts how often
-intervals of outcomes with heavy tails hold.
-Only by name run `thousand`, a project of a thousand models, `state`, what a sample takes in the
-state database and how long its readers take, `peers`, the same work beside other tools, which it
-first installs in their environment, `page`, our page beside Evidently's report in a browser, and
-`power`, which changes both see.
-`memory` runs days of up to ten million rows, `engines` counts as many on Ray and on Spark, with one
-worker and with two, by name only.
-Each runs in a process of its own, so that the peak memory of one is not the other's.
+`python -m benchmarks NAME` runs one of them, or one of those that take longer; docs/benchmarks.md
+lists all with their goals. `calibrate drift`, `calibrate versions` and `calibrate rectified` are
+`calibrate_drift` and so on. Each runs in a process of its own, so that the peak memory of one is
+not the other's.
 """
 
 from __future__ import annotations
@@ -35,7 +19,6 @@ RUNS = (
     ("benchmarks.trace",),
     ("benchmarks.ingest", "--files", "10"),
     ("benchmarks.daily",),
-    ("benchmarks.backfill", "--sample", "8"),
     ("benchmarks.logger",),
     ("benchmarks.collect", "--seconds", "20"),
     ("benchmarks.collect", "--seconds", "20", "--kill"),

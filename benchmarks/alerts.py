@@ -27,7 +27,7 @@ from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store, open_store
 from mlmon_dagster.store.alert_state import all_alerts, all_events
 from mlmon_dagster.store.state.schema import monitor_result, outbox
-from mlmon_dagster.store.state.statements import insert_or_ignore
+from mlmon_dagster.store.state.sql import insert_or_ignore
 
 Row = dict[str, Any]
 QUIET = ("head", "plot")  # changes of what is there already; nobody is disturbed

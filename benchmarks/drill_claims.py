@@ -27,8 +27,7 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
-from benchmarks.kept import HELP, Kept
-from benchmarks.table import Goal, Row, render
+from benchmarks.table import KEPT_HELP, Goal, Kept, Row, render
 from mlmon_dagster.drill.drill import Drill, Finding, Subject
 from mlmon_dagster.drill.faults import FAULTS, LABEL_FLIP, facts_of, inject
 from mlmon_dagster.drill.trial import HORIZON
@@ -231,7 +230,7 @@ def main() -> int:
     parser.add_argument("--now", type=parse_now, required=True)
     parser.add_argument("--claims", default=CLAIMS, help="column:fault, by comma")
     parser.add_argument("--draws", type=int, default=1, help="of the rows that are hit")
-    parser.add_argument("--keep", type=Path, help=HELP)
+    parser.add_argument("--keep", type=Path, help=KEPT_HELP)
     given = parser.parse_args()
     project = project_from_environment(given.project, now=lambda: given.now)
     spec = load_model(project.models_folder / f"{given.model}.yaml")

@@ -23,12 +23,14 @@ import numpy as np
 from benchmarks.memory import peak_megabytes
 from benchmarks.profile_vs_scan import SEEDS, Engine, generate, make_spec
 from benchmarks.table import Goal, Row, render
-from mlmon_dagster.engines.clusters import SPARK_HERE, Ray, Spark
+from mlmon_dagster.engines.ray import Engine as Ray
+from mlmon_dagster.engines.spark import SPARK_HERE
+from mlmon_dagster.engines.spark import Engine as Spark
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.profiles import ProfileRows, profile_in_parts
 from mlmon_dagster.profiles.bins.fit import fit_binnings
 from mlmon_dagster.project import Tables, set_for_ray, set_for_spark
-from mlmon_dagster.store.places.addresses import place_of
+from mlmon_dagster.store.places.objects import place_of
 from mlmon_dagster.store.state.sql import literal, literals
 from mlmon_dagster.store.tables.engine import Limits, QueryEngine
 from mlmon_dagster.store.tables.inference_records import ROWS_A_PART

@@ -10,6 +10,7 @@ a process that has done nothing before, so that loading libraries is in them.
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import json
 import os
 import re
@@ -24,20 +25,33 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from benchmarks.backfill import NOW, prepare, without_dagster
 from benchmarks.table import Goal, Row, render
 from mlmon_dagster.commands.options import spec_of
-from mlmon_dagster.demo.story import MODEL
+from mlmon_dagster.demo import flights
+from mlmon_dagster.demo.story import MODEL, declare
 from mlmon_dagster.pipeline.baseline import fit_baseline
 from mlmon_dagster.pipeline.ingest import ingest
+from mlmon_dagster.pipeline.run import run as run_all
 from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.project import Project
-from mlmon_dagster.spec import complete_windows
+from mlmon_dagster.spec import ModelSpec, complete_windows
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.erasure.erase import erase
-from mlmon_dagster.store.erasure.proof import find_traces
+from mlmon_dagster.store.erasure.places import find_traces
 
+NOW = dt.datetime(2014, 1, 3, 12, tzinfo=dt.UTC)
 MOST_SECONDS = {1: 1.5, 60: 10.0}
+
+
+def prepare(folder: Path) -> tuple[Project, ModelSpec]:
+    project = Project(folder, str(folder / ".mlmon" / "store"), now=lambda: NOW)
+    spec = declare(project)
+    model = flights.train()
+    landing = folder / "landing" / spec.model
+    flights.write_validation(model, landing)
+    flights.write_predictions(model, landing)
+    flights.write_actuals(landing)
+    return project, spec
 
 
 def make(folder: Path) -> None:
@@ -46,7 +60,7 @@ def make(folder: Path) -> None:
     work = Work(project, spec, (), NOW, "bench", True)
     ingest(work)
     fit_baseline(work)
-    without_dagster(project, spec, complete_windows(spec.time, NOW))
+    run_all(Work(project, spec, tuple(complete_windows(spec.time, NOW)), NOW, "bench", True))
     shutil.rmtree(folder / "landing")
 
 

@@ -27,8 +27,6 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from benchmarks.coverage import Size, coverage
-from benchmarks.estimate import came_true, draw, draw_chances, flight_parts
 from benchmarks.estimate_tasks import (
     CLASSES,
     Noise,
@@ -40,7 +38,19 @@ from benchmarks.estimate_tasks import (
     draw_noise,
     one_by_one,
 )
-from benchmarks.scored_worlds import SHAPES, Floats, counted, in_half, shaped
+from benchmarks.scored_worlds import (
+    SHAPES,
+    Drawn,
+    Floats,
+    Size,
+    came_true,
+    counted,
+    coverage,
+    draw,
+    draw_chances,
+    in_half,
+    shaped,
+)
 from benchmarks.table import Goal, Row, render
 from benchmarks.weighted_baseline import Baseline, WeightedRows
 from mlmon_dagster.metrics.estimated.learnt import RECORD, factor_of
@@ -298,6 +308,60 @@ def with_learnt_width(found: pd.DataFrame) -> pd.DataFrame:
         half=ordered["half"] * factor,
         held=(needed <= factor).astype(float),
     )
+
+
+def by_day(frame: pd.DataFrame, column: str) -> Floats:
+    """Return (days, most rows of a day), NaN beyond a day's rows."""
+    place = frame.groupby("day").cumcount()
+    return (
+        frame.assign(place=place)
+        .pivot(index="day", columns="place", values=column)
+        .to_numpy(dtype=np.float64)
+    )
+
+
+def flight_parts() -> Iterator[tuple[str, Baseline, Drawn]]:
+    """Yield the demo's days and what they are estimated from.
+
+    The days of every quarter from those of the other parity, so that the law is the same; then,
+    month by month, April to December from the three months before and from the winter's
+    validation days, between which the law changes.
+    """
+    from mlmon_dagster.demo.flights import FEATURES, THRESHOLD, train
+
+    model = train()
+    frame = model.flights
+    score = model.classifier.predict_proba(frame[list(FEATURES)])[:, 1]
+    frame = frame.assign(score=score, actual=frame["late"].astype("float64"))
+    numeric = [name for name in FEATURES if frame[name].dtype.kind in "iuf"]
+    frame[numeric] = frame[numeric].astype("float64").fillna(-999.0)
+    winter = frame.loc[model.validation]
+    later = frame[pd.to_datetime(frame["day"]) >= pd.Timestamp("2013-04-01")]
+
+    def arrays(part: pd.DataFrame) -> Drawn:
+        inputs = {name: by_day(part, name) for name in numeric}
+        return by_day(part, "score"), by_day(part, "actual"), inputs
+
+    for name, part in (("winter", winter), *_by_quarter(later)):
+        odd = pd.to_datetime(part["day"]).dt.day % 2 == 1
+        for taught in (odd, ~odd):
+            yield f"{name} by its other days", Baseline(*arrays(part[taught]), THRESHOLD), arrays(
+                part[~taught]
+            )  # fmt: skip
+    every = Baseline(*arrays(winter), THRESHOLD)
+    known = pd.concat([winter, later])
+    number = pd.to_datetime(known["day"]).dt.month
+    for month in range(4, 13):
+        mine = arrays(known[number == month])
+        yield f"month {month} by the winter", every, mine
+        before = Baseline(*arrays(known[number.between(month - 3, month - 1)]), THRESHOLD)
+        yield f"month {month} by three before", before, mine
+
+
+def _by_quarter(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    month = pd.to_datetime(frame["day"]).dt.month
+    for name, months in (("spring", (4, 6)), ("summer", (7, 9)), ("autumn", (10, 12))):
+        yield name, frame[month.between(*months)]
 
 
 def _compared(

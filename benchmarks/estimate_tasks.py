@@ -1,4 +1,4 @@
-"""Simulated multiclass models and regressions: what `benchmarks.estimate` compares for them."""
+"""Simulated multiclass models and regressions: what `benchmarks.estimate_matrix` compares."""
 
 from __future__ import annotations
 
@@ -10,20 +10,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from benchmarks.coverage import Size
-from benchmarks.scored_worlds import SCORE_BINS, SPAN, counted, in_half, shaped
+from benchmarks.scored_worlds import SCORE_BINS, SPAN, Size, counted, in_half, shaped
 from mlmon_dagster.metrics.estimated.multiclass import (
     CONFIDENCE,
     calibrate_classes,
     estimated_classes,
 )
-from mlmon_dagster.metrics.estimated.regression import estimated_losses
 from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics
-from mlmon_dagster.profiles.measure.regression_estimates import LossRows, learn_losses
+from mlmon_dagster.profiles.measure.regression_estimates import LossRows
 
 Floats = NDArray[np.float64]
 CLASSES = ("a", "b", "c")
-TASK_CASES = {"no shift": 0.0, "inputs +.5": 0.5}
 
 
 class Found(NamedTuple):
@@ -171,22 +168,3 @@ def draw_noise(
     error = predicted - 2 * x[:, 0] - np.sin(2 * x[:, 1])
     known = LossRows(np.column_stack([predicted, x]), error, in_half(n), keys)
     return Noise(known, np.exp(0.4 * x[:, 0] + shared[:, 2]))
-
-
-def regression(rng: np.random.Generator, shifts: Sequence[float], size: Size) -> list[Found]:
-    """Estimate the windows of every shift from one baseline of a regression."""
-    known = draw_errors(rng, size.baseline, size.rows, 0.0)
-    drawn = [draw_errors(rng, size.windows, size.rows, shift) for shift in shifts]
-    mine = LossRows(
-        np.concatenate([part.inputs for part in drawn]),
-        np.concatenate([part.error for part in drawn]),
-        np.concatenate([part.is_first for part in drawn]),
-        pd.concat([part.keys for part in drawn], ignore_index=True),
-    )
-    frame = estimated_losses(*learn_losses(known, mine))
-    constant = {
-        "mae": float(np.abs(known.error).mean()),
-        "rmse": float((known.error**2).mean() ** 0.5),
-    }
-    names = [f"shift {shift:g}" for shift in shifts]
-    return [Found(frame[frame["dataset"] == name], constant) for name in names]

@@ -23,10 +23,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from benchmarks.kept import HELP, Kept
 from benchmarks.living import Episode, episodes
 from benchmarks.living_worlds import FIRST
-from benchmarks.table import Goal, Row, show
+from benchmarks.table import KEPT_HELP, Goal, Kept, Row, show
 from mlmon_dagster.metrics.clusters import SERIES, usual_windows
 from mlmon_dagster.metrics.frames import METRIC_COLUMNS
 from mlmon_dagster.metrics.intervals import Z95
@@ -215,7 +214,7 @@ def main() -> int:
     """Print a table a kind; 1 if a goal is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--years", type=int, default=20)
-    parser.add_argument("--keep", type=Path, help=HELP)
+    parser.add_argument("--keep", type=Path, help=KEPT_HELP)
     asked = parser.parse_args()
     years, kept = asked.years, Kept(asked.keep)
     heads = ("false a year", "in 5", "in 30", "ended in 14")

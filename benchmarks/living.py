@@ -24,7 +24,6 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import special
 
-from benchmarks.kept import HELP, Kept
 from benchmarks.living_worlds import (
     BASELINE,
     CATEGORICAL,
@@ -45,7 +44,7 @@ from benchmarks.living_worlds import (
     numeric_codes,
     score_codes,
 )
-from benchmarks.table import Goal, Row, render
+from benchmarks.table import KEPT_HELP, Goal, Kept, Row, render
 from mlmon_dagster.alerts.lifecycle.transitions import AlertState, Verdict, step
 from mlmon_dagster.metrics.performance.multiclass import GAP
 from mlmon_dagster.metrics.statistics import BaselineWindows, Binning, ColumnStatistics
@@ -277,7 +276,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", default="", help="worlds with this text in their name")
     parser.add_argument("--slices", action="store_true", help="judge slices, too")
     parser.add_argument("--show", action="store_true", help="list every episode of healthy years")
-    parser.add_argument("--keep", type=Path, help=HELP)
+    parser.add_argument("--keep", type=Path, help=KEPT_HELP)
     options = parser.parse_args(arguments)
     seeds = range(options.first, options.first + options.seeds)
     healthy, faulty, kept = [], [], Kept(options.keep)

@@ -22,22 +22,20 @@ PINS = (
     *(f"{name}=={version}" for name, version in PEERS.items()),
     "pandas==2.3.3", "numpy==2.2.6", "pyarrow==26.0.1", "statsmodels==0.15.0", "setuptools<81",
 )  # fmt: skip
-DOUBLEML = ("doubleml==0.11.4",)
 # Both would send usage data, and NannyML waits for the answer.
 QUIET = {"NML_DISABLE_USAGE_LOGGING": "1", "DO_NOT_TRACK": "1", "PYTHONWARNINGS": "ignore"}
 
 
-def peer_python(cache: Path = CACHE, pins: Sequence[str] = PINS) -> Path:
+def peer_python(cache: Path = CACHE) -> Path:
     """Return the interpreter of an environment; say what is installed when it is made.
 
     Args:
         cache: Folder for environments, one per set of pins.
-        pins: What it holds; by default the peers.
 
     Raises:
         SystemExit: If there is no Python 3.11, or something cannot be installed.
     """
-    digest = hashlib.sha256(json.dumps(pins).encode()).hexdigest()[:8]
+    digest = hashlib.sha256(json.dumps(PINS).encode()).hexdigest()[:8]
     folder = cache / f"peers-{digest}"
     python = folder / "bin" / "python"
     if (folder / "complete").exists():
@@ -45,9 +43,9 @@ def peer_python(cache: Path = CACHE, pins: Sequence[str] = PINS) -> Path:
     interpreter = shutil.which(PYTHON)
     if interpreter is None:
         raise SystemExit(f"The peers need {PYTHON}, which is not on the PATH. Install it first.")
-    sys.stderr.write(f"Installing into {folder}, a few minutes:\n  {' '.join(pins)}\n")
+    sys.stderr.write(f"Installing into {folder}, a few minutes:\n  {' '.join(PINS)}\n")
     _run([interpreter, "-m", "venv", "--clear", str(folder)])
-    _run([str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", *pins])
+    _run([str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", *PINS])
     (folder / "complete").touch()
     return python
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy import special
 
 from mlmon_dagster.metrics.estimated.calibration import Scored
+from mlmon_dagster.metrics.intervals import Z95, wilson
 
 Floats = NDArray[np.float64]
+Drawn = tuple[Floats, Floats, dict[str, Floats]]
 SCORE_BINS = 1024
 SPAN = 14.0
 
@@ -80,6 +84,50 @@ def world(
     return logistic(-0.8 + 1.6 * seen), actual.astype(np.float64)
 
 
+def draw(
+    rng: np.random.Generator,
+    size: int,
+    rows: int,
+    seen: float,
+    unseen: float,
+    day: float = 0.0,
+) -> Drawn:
+    """Draw scores, actuals and inputs, (size, rows), see `draw_chances`."""
+    score, chance, inputs = draw_chances(rng, size, rows, seen, unseen, day)
+    return score, came_true(rng, chance), inputs
+
+
+def draw_chances(
+    rng: np.random.Generator,
+    size: int,
+    rows: int,
+    seen: float,
+    unseen: float,
+    day: float = 0.0,
+) -> Drawn:
+    """Draw scores, chances of being positive and inputs, (size, rows).
+
+    Args:
+        rng: Draws.
+        size: Windows.
+        rows: Rows of each.
+        seen: Shift of the input that the score holds.
+        unseen: Shift of the one that only the actuals know of.
+        day: Standard deviation of what the rows of a window share: of both inputs, and of the
+            log odds beyond them.
+    """
+    shared = rng.normal(0, day, (3, size, 1)) if day else np.zeros((3, 1, 1))
+    x = rng.normal(seen, 1, (size, rows)) + shared[0]
+    z = rng.normal(unseen, 1, (size, rows)) + shared[1]
+    chance = logistic(-1 + 1.3 * x + 0.8 * z + shared[2])
+    return logistic(-0.8 + 1.6 * x), chance, {"x": x, "z": z}
+
+
+def came_true(rng: np.random.Generator, chance: Floats) -> Floats:
+    """Draw actuals by their chances."""
+    return (rng.random(chance.shape) < chance).astype(np.float64)
+
+
 def mixture(
     rng: np.random.Generator, windows: int, rows: int, share: float = 0.5
 ) -> tuple[Floats, Floats, dict[str, Floats]]:
@@ -125,3 +173,37 @@ def halved(score: Floats, actual: Floats, threshold: float) -> Scored:
 def in_half(size: int) -> NDArray[np.bool_]:
     """Say of every place whether its hash is in the first half."""
     return np.array([hashlib.md5(str(i).encode()).digest()[0] < 128 for i in range(size)])
+
+
+class Size(NamedTuple):
+    """How much is drawn: baselines, windows of each, its own windows, rows of a window."""
+
+    baselines: int
+    windows: int
+    baseline: int
+    rows: int
+
+
+def coverage(
+    held: pd.Series[float], baseline: pd.Series[int], again: int = 1
+) -> tuple[float, float, float]:
+    """Return the share of windows whose band holds the truth, with Wilson's 95 % interval.
+
+    Windows of one baseline share its errors, so that they count for fewer: as many as give the
+    shares of the baselines the spread that they have. That spread is known from so many baselines
+    only, so windows count for fewer again, by the square of Student's quantile over the normal one.
+
+    Args:
+        held: Whether the band held, per window and draw of its actuals.
+        baseline: Of each.
+        again: Draws of one window's actuals. If all or none held, they count as one.
+    """
+    share, n = float(held.mean()), len(held)
+    shares = held.groupby(baseline).mean()
+    effect = 1.0 if 0 < share < 1 else float(again)
+    if len(shares) > 1 and 0 < share < 1:
+        independent = share * (1 - share) * len(shares) / n
+        effect = max(1.0, float(shares.var()) / independent)
+        effect *= float(special.stdtrit(len(shares) - 1, 0.975) / Z95) ** 2
+    low, high = wilson(share * n / effect, n / effect)
+    return share, float(low), float(high)

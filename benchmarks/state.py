@@ -29,7 +29,7 @@ import sqlalchemy as sa
 
 from benchmarks.table import Goal, Row, render
 from mlmon_dagster.store import Store, open_store
-from mlmon_dagster.store.state import metric_log, schema, views
+from mlmon_dagster.store.state import metric_log, schema
 
 T0 = dt.datetime(2023, 1, 1, tzinfo=dt.UTC)
 DAY = dt.timedelta(days=1)
@@ -294,9 +294,9 @@ def measured(store: Store, n_days: int, with_grafana: bool) -> list[Row]:
     rows = [Row("samples", (f"{sizes['samples']:,.0f}",))]
     rows += [Row(f"bytes, {t.name}", (f"{sizes[t.name]:.1f}",)) for t in TABLES]
     rows.append(Row("bytes a sample", (f"{total:.1f}",), Goal(total, MOST_BYTES, unit=" B")))
-    c = views.mlmon_metric.c
+    c = schema.mlmon_metric.c
     for metric, column in (("roc_auc", ":table"), ("psi", "feature_1")):
-        query = sa.select(views.mlmon_metric).where(
+        query = sa.select(schema.mlmon_metric).where(
             c.model == "model_0000",
             c.metric == metric,
             c.column_name == column,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 PACKAGES = ("dagster", "duckdb", "deltalake", "pyarrow", "pandas", "numpy", "scipy")
 
@@ -112,3 +114,30 @@ def _processor() -> str:
 def _versions() -> str:
     known = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     return f"Python {platform.python_version()}, {known}"
+
+
+KEPT_HELP = "results so far: read, gone on with, written; of one version of the code"
+
+
+class Kept:
+    """Results by name, as JSON.
+
+    Args:
+        path: The file; None keeps nothing.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        is_there = path is not None and path.exists()
+        self._known: dict[str, Any] = json.loads(path.read_text()) if path and is_there else {}
+
+    def of(self, name: object, compute: Callable[[], Any]) -> Any:
+        """Return a result, computed if it is not known yet."""
+        key = str(name)
+        if key not in self._known:
+            self._known[key] = compute()
+            if self._path is not None:
+                new = self._path.with_name(f"{self._path.name}.new")
+                new.write_text(json.dumps(self._known))
+                new.replace(self._path)
+        return self._known[key]

@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from mlmon_dagster.pipeline.asking.effect import Answer
     from mlmon_dagster.trace.expected import Searched
     from mlmon_dagster.trace.explain import Explained
-    from mlmon_dagster.trace.fresh import Fresh
 
 Day = str | dt.date | None
 _STATUS = ("status", "model", "window", "firing", "since", "sentence", "owners")
@@ -80,14 +79,12 @@ class Trace:
         lines: What was found, in plain sentences.
         explained: The numbers: change, slices, decisions, scores, windows.
         searched: Slices that a search of the rows found; None if none was made.
-        fresh: What a model fitted anew reaches; None if none was.
         zone: Time zone of the model.
     """
 
     lines: tuple[str, ...]
     explained: Explained
     searched: Searched | None = None
-    fresh: Fresh | None = None
     zone: str = "UTC"
 
     def __str__(self) -> str:
@@ -368,7 +365,6 @@ class Monitoring:
         last: Day = None,
         against: str = "baseline",
         search: bool = True,
-        retrain: bool = False,
     ) -> Trace:
         """Say why a metric changed.
 
@@ -380,12 +376,10 @@ class Monitoring:
             last: Last day.
             against: ``baseline``, a window, ``DAY..DAY`` or ``version:V``.
             search: Whether rows are searched for slices, declared or not.
-            retrain: Whether a model is fitted anew, by the spec's ``retrain``, and tried.
 
         Raises:
-            ConfigError: If a side has no ground truth, or no model can be fitted.
+            ConfigError: If a side has no ground truth.
         """
-        from mlmon_dagster.report.retrain import fitted_anew
         from mlmon_dagster.report.trace import explained, newest_mature, score_explained, searched
         from mlmon_dagster.trace.slices import default_metrics
         from mlmon_dagster.trace.tell import tell
@@ -409,11 +403,8 @@ class Monitoring:
         slices = searched(self.project.store, spec, period) if search else None
         name = windows[0].key if len(windows) == 1 else window_range(windows)
         scored = score_explained(self.project.store, spec, period, other)
-        fresh = (
-            fitted_anew(self.project.store, self.project.folder, spec, windows) if retrain else None
-        )
-        said = tell(spec, found, name, other_name, slices, scored, fresh)
-        return Trace(tuple(said), found, slices, fresh, spec.time.zone)
+        said = tell(spec, found, name, other_name, slices, scored)
+        return Trace(tuple(said), found, slices, spec.time.zone)
 
     def effect(
         self,

@@ -199,13 +199,8 @@ class Project:
         now: The one clock that windows, maturity, freshness and repeats go by.
         clock: The machine's, which leases, waits and the ages of landing files go by; on
             PostgreSQL the server's counts instead, see `store.clocks`.
-        slack_token: Bot token; None shows alerts on the terminal.
-        slack_api_url: Slack endpoint; None is Slack's own.
-        slack_app_token: App-level token, with which buttons of messages are listened to.
         ui_url: Address of the Dagster UI for links in alerts.
         pages_url: Address of `mlmon serve` for links in alerts and metadata; empty for none.
-        smtp_url: Mail server of alerts by mail; None if there is none.
-        mail_from: Sender of those mails.
         heartbeat_url: Address asked for after every healthy dispatch.
         ops_channel: Slack channel of alerts about Dagster itself; None for that of most models.
         environment: Name of this installation, part of every alert's identity.
@@ -213,7 +208,8 @@ class Project:
         key_prefix: What stands before a model's name in the keys of its assets; None for nothing.
         limits: What queries may take of this machine, memory, threads and folder, as far as named.
         engine: Where work on a million rows or more is done, see `engines.engine_for`.
-        variables: Looks up the variables that specs name, such as URLs of source databases.
+        variables: Looks up the variables of receivers, and those that specs name, such as URLs of
+            source databases.
     """
 
     folder: Path
@@ -222,13 +218,8 @@ class Project:
     storage_options: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
     now: Callable[[], dt.datetime] = wall_clock
     clock: Callable[[], dt.datetime] = wall_clock
-    slack_token: str | None = field(default=None, repr=False)
-    slack_api_url: str | None = field(default=None, repr=False)
-    slack_app_token: str | None = field(default=None, repr=False)
     ui_url: str = "http://127.0.0.1:3000"
     pages_url: str = ""
-    smtp_url: str | None = field(default=None, repr=False)
-    mail_from: str | None = None
     heartbeat_url: str | None = field(default=None, repr=False)
     ops_channel: str | None = None
     environment: str = "production"
@@ -334,7 +325,7 @@ class Tables:
 @cache
 def _on_worker(root: str) -> QueryEngine:
     """Open a store's tables with the environment of a worker, one thread unless it says more."""
-    from mlmon_dagster.store.places.addresses import place_of
+    from mlmon_dagster.store.places.objects import place_of
     from mlmon_dagster.store.tables.engine import Limits, QueryEngine
 
     place = place_of(root, storage_options(os.environ))
@@ -369,6 +360,7 @@ def project_from_environment(
     """
     env = os.environ if environ is None else environ
     home = Path(folder or env.get("MLMON_PROJECT") or fallback).resolve()
+    _asked_url("MLMON_SLACK_API_URL", env.get("MLMON_SLACK_API_URL"))  # refused before it is used
     if now is None and env.get("MLMON_NOW"):
         moment = parse_now(env["MLMON_NOW"])
         now = lambda: moment  # noqa: E731 - a frozen clock
@@ -378,15 +370,10 @@ def project_from_environment(
         db_url=env.get(DB_URL_VARIABLE) or None,
         storage_options=storage_options(env),
         now=now or wall_clock,
-        slack_token=env.get("MLMON_SLACK_TOKEN") or None,
-        slack_api_url=_asked_url("MLMON_SLACK_API_URL", env.get("MLMON_SLACK_API_URL")),
-        slack_app_token=env.get("MLMON_SLACK_APP_TOKEN") or None,
         ui_url=_public_url("MLMON_UI_URL", env.get("MLMON_UI_URL") or "http://127.0.0.1:3000"),
         pages_url=_public_url("MLMON_PAGES_URL", env["MLMON_PAGES_URL"])
         if env.get("MLMON_PAGES_URL")
         else "",
-        smtp_url=env.get("MLMON_SMTP_URL") or None,
-        mail_from=env.get("MLMON_MAIL_FROM") or None,
         heartbeat_url=_asked_url("MLMON_HEARTBEAT_URL", env.get("MLMON_HEARTBEAT_URL")),
         ops_channel=env.get("MLMON_OPS_CHANNEL") or None,
         environment=env.get("MLMON_ENVIRONMENT") or "production",

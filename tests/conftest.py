@@ -26,7 +26,7 @@ from mlmon_dagster.spec import ModelSpec, Window, spec_from_mapping, window_cont
 from mlmon_dagster.spec.metric_registry import METRICS
 from mlmon_dagster.store import Store, open_store
 from mlmon_dagster.store.state.schema import window_state
-from mlmon_dagster.store.state.statements import read_frame
+from mlmon_dagster.store.state.sql import read_frame
 
 # Times depend on the machine, so no test may fail for being slow.
 settings.register_profile(

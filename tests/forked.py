@@ -14,7 +14,7 @@ from collections.abc import Callable
 from multiprocessing.context import ForkServerContext
 from typing import Any
 
-from mlmon_dagster.store.state import crash_points
+from mlmon_dagster.store.state import writing
 
 PRELOADED = (
     "alembic.command",
@@ -62,4 +62,4 @@ def die_at(step: str, hit: int = 1) -> None:
         if name == step and seen == hit:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    crash_points.on_reached = reached
+    writing.on_reached = reached

@@ -257,15 +257,14 @@ def imported_at_once(path: Path) -> set[str]:
     return found
 
 
-def test_only_two_files_talk_to_slack() -> None:
+def test_only_one_file_talks_to_slack() -> None:
     importing = {
         str(path.relative_to(PACKAGE))
         for path in FILES
         if any(name.startswith("slack_sdk") for name in imports_of(path))
     }
 
-    receivers = "alerts/receivers/"
-    assert importing == {f"{receivers}slack.py", f"{receivers}slack_buttons.py"}
+    assert importing == {"alerts/receivers/slack.py"}
 
 
 def test_no_folder_holds_more_files_than_one_looks_through() -> None:

@@ -29,9 +29,9 @@ from mlmon_dagster.report.openmetrics import Exporter
 from mlmon_dagster.serve.app import Pages
 from mlmon_dagster.serve.overview import Overview
 from mlmon_dagster.spec import Models, ModelSpec
-from mlmon_dagster.store.state import views
+from mlmon_dagster.store.state import schema
+from mlmon_dagster.store.state.monitor_results import PIPELINE
 from mlmon_dagster.store.state.schema import window_state
-from mlmon_dagster.store.state.standing import PIPELINE
 from tests.alerts.worlds import day, observe
 from tests.defs.graphql import ui_of
 from tests.defs.small_model import make_project, write_declaration
@@ -142,7 +142,7 @@ def by_metrics(body: bytes) -> dict[str, dict[str, str]]:
 
 def by_view(project: Project, specs: Sequence[ModelSpec]) -> dict[str, Said]:
     """Return what dashboards read of the database."""
-    c = views.mlmon_standing.c
+    c = schema.mlmon_standing.c
     newest = sa.func.max(sa.case((c.status == c.family_status, c.window_start)))
     query = sa.select(c.model, c.family, c.family_status, newest).group_by(
         c.model, c.family, c.family_status

@@ -35,7 +35,7 @@ from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.names import counted
 from mlmon_dagster.store import Store, outbox
 from mlmon_dagster.store.alert_state import MessageGroup
-from mlmon_dagster.store.state import crash_points
+from mlmon_dagster.store.state import writing
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def dispatch(
     )
     n_written += write_digests(store, [s for s in specs if s.model != PLATFORM], now, business)
     n_written += summarize_outages(store, specs, now)
-    crash_points.reached("dispatch.written")
+    writing.reached("dispatch.written")
     report = deliver(
         store,
         receivers,

@@ -141,8 +141,7 @@ def deliver(project: Project) -> None:
 @click.option("--severity", type=click.Choice(["WARN", "ERROR"]), help="Of this severity.")
 @click.option("--owner", help="Of this owner, as the monitor declares it.")
 @click.option("--slice", "slice_", metavar="KEY=VALUE", help="Of one slice, such as origin=JFK.")
-@click.option("--until", callback=future, metavar="TIME", help="When it ends.")
-@click.option("--for", "until_too", callback=future, metavar="DURATION", help="Such as 2h or 3d.")
+@click.option("--for", "ends", callback=future, metavar="DURATION", help="Such as 2h or 3d.")
 @click.option("--comment", default="", help="Why.")
 @author_option
 @click.pass_obj
@@ -150,8 +149,7 @@ def silence(
     project: Project,
     /,
     slice_: str | None,
-    until: dt.datetime | None,
-    until_too: dt.datetime | None,
+    ends: dt.datetime | None,
     comment: str,
     author: str,
     **labels: str | None,
@@ -161,12 +159,11 @@ def silence(
     from mlmon_dagster.alerts.lifecycle.routing import matcher
     from mlmon_dagster.store import alert_state as stored
 
-    if (until is None) == (until_too is None):
-        raise ConfigError("Say how long: --for 2h, or --until 2013-12-30 (one of the two).")
-    ends = until or until_too
     now = project.now()
-    if ends is None or ends <= now:
-        raise ConfigError("The silence would have ended already; --until lies in the future.")
+    if ends is None:
+        raise ConfigError("Say how long, such as --for 2h.")
+    if ends <= now:
+        raise ConfigError("The silence would have ended already; write a longer --for.")
     if ends - now > LONGEST_SILENCE:
         raise ConfigError("A silence lasts at most a year; take the monitor out of the spec.")
     wanted = {name: value for name, value in labels.items() if value}
@@ -250,16 +247,16 @@ def listen(project: Project) -> None:
     """
     from threading import Event
 
-    from mlmon_dagster.alerts.receivers.slack_buttons import listener
+    from mlmon_dagster.alerts.receivers.slack import API_URL, APP_TOKEN, listener
 
-    if project.slack_app_token is None:
+    app_token = project.variables(APP_TOKEN)
+    if not app_token:
         raise ConfigError(
             "MLMON_SLACK_APP_TOKEN is not set: the app-level token (xapp-...) of the Slack app, "
             "with the scope connections:write. Turn Socket Mode and Interactivity on there."
         )
-    client = listener(
-        project.store, project.slack_app_token, project.now, base_url=project.slack_api_url
-    )
+    url = project.variables(API_URL)
+    client = listener(project.store, app_token, project.now, base_url=url)
     client.connect()
     click.echo("Listening to buttons in Slack.")
     try:
@@ -340,14 +337,15 @@ def test(project: Project, channel: str | None, model: str | None) -> None:
 
 def _try_all(project: Project, specs: list[ModelSpec], channel: str | None) -> Iterator[str]:
     from mlmon_dagster.alerts.lifecycle.routing import Destination, every_destination
-    from mlmon_dagster.pipeline.receivers import slack_receiver
+    from mlmon_dagster.alerts.receivers.slack import SlackReceiver
+    from mlmon_dagster.pipeline.receivers import connect
 
     places = every_destination(specs)
     if channel is not None:
         places = [Destination("slack", channel)]
-    slack = slack_receiver(project)
+    slack = connect(project, "slack")
     if any(place.receiver == "slack" for place in places):
-        if slack is None:
+        if not isinstance(slack, SlackReceiver):
             click.echo(
                 "Slack: not connected, MLMON_SLACK_TOKEN is not set; messages are shown here.",
                 err=True,
@@ -368,6 +366,7 @@ def _try(
     from mlmon_dagster.alerts.dispatching import send_test
     from mlmon_dagster.alerts.lifecycle.routing import collect_mentions, every_destination
     from mlmon_dagster.pipeline.receivers import receivers
+    from mlmon_dagster.spec.alerting import RECEIVERS
 
     naming = [s for s in specs if place in every_destination([s])]
     spec = naming[0] if naming else specs[0]
@@ -375,15 +374,7 @@ def _try(
     tried = mentions[:_MOST_MENTIONS]
     report = send_test(project.store, spec, project.now(), receivers(project, specs), place, tried)
     shown = place.receiver == "console" or (place.receiver == "slack" and is_shown_here)
-    names = {
-        "slack": place.channel,
-        "webhook": f"the webhook {place.channel}",
-        "pagerduty": f"PagerDuty {place.channel}",
-        "alertmanager": f"the Alertmanager {place.channel}",
-        "teams": f"Teams {place.channel}",
-        "apprise": f"Apprise {place.channel}",
-    }
-    where = "the terminal" if shown else names.get(place.receiver, place.channel)
+    where = "the terminal" if shown else RECEIVERS[place.receiver].called.format(place.channel)
     if report.n_sent and not report.errors:
         notified = _describe_notified(place, mentions, is_shown_here=shown)
         click.echo(f"Delivered to {where}{notified}.")
@@ -396,12 +387,13 @@ def _try(
 
 def _describe_notified(place: Destination, mentions: Sequence[str], *, is_shown_here: bool) -> str:
     """Say who was notified by name, as the end of a sentence."""
-    from mlmon_dagster.spec.mentions import UNMENTIONED, read_mention
+    from mlmon_dagster.spec.alerting import RECEIVERS
+    from mlmon_dagster.spec.mentions import read_mention
 
     if place.receiver == "console":
         return ""
     if place.receiver != "slack":
-        return f"; {UNMENTIONED[place.receiver]}"
+        return f"; {RECEIVERS[place.receiver].unmentioned}"
     known = [found.who for mention in mentions if (found := read_mention(mention))]
     who = ", ".join(known[:_MOST_MENTIONS]) or "nobody: no mention is declared"
     if n_spared := len(known[_MOST_MENTIONS:]):

@@ -238,7 +238,7 @@ def _object_storage(project: Project) -> Finding:
     """Try out every place in object storage: the store's, and those of landing files."""
     from mlmon_dagster.ingest.landing import listed_folder
     from mlmon_dagster.store.places import objects
-    from mlmon_dagster.store.places.addresses import place_of
+    from mlmon_dagster.store.places.objects import place_of
 
     is_written = {project.store_root: True} if _is_remote(project.store_root) else {}
     for spec in models_of(project).specs:
@@ -356,13 +356,14 @@ def _instance(project: Project) -> Finding:
 
 
 def _slack(project: Project) -> Finding:
-    if project.slack_token is None:
-        from mlmon_dagster.alerts.receivers.base import HOW_TO_CONNECT
+    from mlmon_dagster.alerts.receivers.base import HOW_TO_CONNECT
+    from mlmon_dagster.alerts.receivers.slack import SlackReceiver
+    from mlmon_dagster.pipeline.receivers import connect
 
+    slack = connect(project, "slack")
+    if not isinstance(slack, SlackReceiver):
         return Finding("slack", True, f"not connected. {HOW_TO_CONNECT}")
-    from mlmon_dagster.pipeline.receivers import receivers
-
-    check = receivers(project)["slack"].auth_test()  # type: ignore[attr-defined]
+    check = slack.auth_test()
     return Finding(
         "slack",
         check.ok,

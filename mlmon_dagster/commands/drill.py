@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mlmon_dagster.commands.options import examples, spec_of
-from mlmon_dagster.commands.tables import open_output, output_options
+from mlmon_dagster.commands.tables import open_output, output_options, print_text, render_rows
 from mlmon_dagster.drill.drill import Drill, Finding, Subject
 from mlmon_dagster.drill.faults import FAULTS, NAMES, Fault
 from mlmon_dagster.drill.trial import HORIZON
@@ -41,7 +40,7 @@ def _listed(_context: click.Context, _option: click.Parameter, text: str | None)
     help="Healthy windows that each fault is tried in, at most.",
 )
 @click.option("--seed", default=0, show_default=True, help="Of which rows a fault hits.")
-@output_options(formats=("text", "json"))
+@output_options()
 @click.pass_obj
 def drill(
     project: Project,
@@ -63,12 +62,13 @@ def drill(
     """
     spec = spec_of(project, model)
     subjects = _subjects(project, spec, columns, faults, n_windows, seed)
-    is_text = format_ == "text"
+    if format_ != "text":
+        print_text(render_rows([r for s in subjects for r in _rows(s)], format_), output)
+        return
     with open_output(output) as say:
-        if is_text:
-            say(headline(spec, n_windows))
+        say(headline(spec, n_windows))
         for subject in subjects:
-            say(render(spec, subject) if is_text else json.dumps(as_dict(spec, subject)))
+            say(render(spec, subject))
 
 
 def _subjects(
@@ -151,21 +151,16 @@ def sentences(spec: ModelSpec, subject: Subject) -> list[str]:
     return found + ([f"Not tried: {'; '.join(untried)}."] if untried else [])
 
 
-def as_dict(spec: ModelSpec, subject: Subject) -> dict[str, object]:
-    """Return what was found of one subject, for JSON."""
-    return {
-        "subject": subject.name,
-        "windows": {
-            family: [window.key for window in windows]
-            for family, windows in subject.windows.items()
-        },
-        "rows": subject.rows,
-        "share_read": subject.share_read,
-        "findings": [
-            {**vars(finding), "unit": _BY_NAME[finding.fault].unit} for finding in subject.findings
-        ],
-        "sentences": sentences(spec, subject),
-    }
+def _rows(subject: Subject) -> Iterator[dict[str, object]]:
+    """Yield what was found of one subject, a row a fault and family."""
+    for finding in subject.findings:
+        yield {
+            **vars(finding),
+            "subject": subject.name,
+            "unit": _BY_NAME[finding.fault].unit,
+            "n_windows": len(subject.windows.get(finding.family, ())),
+            "rows": subject.rows,
+        }
 
 
 def _tried_in(spec: ModelSpec, subject: Subject) -> str:

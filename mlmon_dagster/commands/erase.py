@@ -172,7 +172,7 @@ def _render_receipts(project: Project, spec: ModelSpec) -> str:
 
 
 def _prove(project: Project, ids: list[str]) -> bool:
-    from mlmon_dagster.store.erasure.proof import find_traces
+    from mlmon_dagster.store.erasure.places import find_traces
 
     proof = find_traces(project.store, ids)
     for trace in proof.traces:

@@ -149,7 +149,7 @@ def remove(project: Project, name: str, yes: bool, target: Path | None, author: 
     back. Interrupted, the same command deletes what is left.
     """
     from mlmon_dagster.alerts.handling import end_alerts
-    from mlmon_dagster.store.state.writer_lock import writer_lock
+    from mlmon_dagster.store.state.writing import writer_lock
     from mlmon_dagster.store.upkeep.backup import make_backup
     from mlmon_dagster.store.upkeep.maintenance import declaration_of, remove_model
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from mlmon_dagster.project import Project
-    from mlmon_dagster.store.state.statements import Row
+    from mlmon_dagster.store.state.sql import Row
 
 _IN_TABLE = 12  # columns; a terminal has no room for more
 

@@ -163,7 +163,7 @@ def would_change_nothing(project: Project, spec: ModelSpec) -> bool:
     ):
         return False
     from mlmon_dagster.pipeline.judge import judge, judge_quarantined
-    from mlmon_dagster.store.state.standing import load_standing
+    from mlmon_dagster.store.state.monitor_results import load_standing
 
     work = Work(project, spec, (), project.now(), "", False)
     judge_quarantined(work)

@@ -72,7 +72,7 @@ def _show_model(
     from mlmon_dagster.pipeline.status import status_of
     from mlmon_dagster.report.curves import firing, sentence_of
     from mlmon_dagster.report.standing import standing_of
-    from mlmon_dagster.store.state.standing import name_window
+    from mlmon_dagster.store.state.monitor_results import name_window
 
     (whole,) = status_of(project, [spec])
     standings = standing_of(project.store, spec, project.now())
@@ -116,11 +116,11 @@ def _describe_truth(project: Project, spec: ModelSpec) -> list[str]:
 def _list_windows(project: Project, spec: ModelSpec, last: int) -> list[dict[str, object]]:
     """Return the newest windows, and how far the ground truth of each has come."""
     from mlmon_dagster.spec import complete_windows, maturity_of
-    from mlmon_dagster.store.state import truth_timing, window_state
+    from mlmon_dagster.store.state import window_state
 
     now = project.now()
     states = window_state.load(project.store.state, spec.model)
-    timing = truth_timing.timing_of(project.store.state, spec.model)
+    timing = window_state.timing_of(project.store.state, spec.model)
     found: list[dict[str, object]] = []
     for window in complete_windows(spec.time, now)[-last:]:
         state = states.get(window.start)

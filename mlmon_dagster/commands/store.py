@@ -111,7 +111,7 @@ def unlock(project: Project, models: tuple[str, ...]) -> None:
 
     A process of another machine is dead if it does not renew its lease within half a minute.
     """
-    from mlmon_dagster.store.state.writer_lock import free_dead_locks
+    from mlmon_dagster.store.state.writing import free_dead_locks
 
     names = [f"{what}/{model}" for model in models for what in ("ingest", "baseline")]
     found = free_dead_locks(project.store.state, names)

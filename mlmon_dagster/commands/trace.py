@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import json
 import math
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
@@ -26,7 +25,6 @@ from mlmon_dagster.spec.text_table import text_table
 if TYPE_CHECKING:
     from mlmon_dagster.project import Project
     from mlmon_dagster.trace.explain import Explained
-    from mlmon_dagster.trace.fresh import Fresh
     from mlmon_dagster.trace.raw_score import RawScore
 
 _WORST = 8  # slices of a key, and windows, in a table
@@ -55,12 +53,6 @@ _WORST = 8  # slices of a key, and windows, in a table
     default=True,
     help="Search the rows for slices by all features; it reads them.  [default: search]",
 )
-@click.option(
-    "--retrain",
-    "is_retrained",
-    is_flag=True,
-    help="Fit a model anew on the three months before, by the spec's `retrain`, and try it.",
-)
 @output_options()
 @click.pass_obj
 def trace(
@@ -73,16 +65,14 @@ def trace(
     last: dt.date | None,
     against: str,
     is_searched: bool,
-    is_retrained: bool,
     format_: str,
     output: Path | None,
 ) -> None:
     """Say why a metric of MODEL changed: at most a dozen sentences, then tables.
 
     By default of the newest windows with mature ground truth, against the baseline. Everything but
-    the search, and --retrain, is read from stored profiles.
+    the search is read from stored profiles.
     """
-    from mlmon_dagster.report.retrain import fitted_anew
     from mlmon_dagster.report.trace import explained, score_explained, searched
     from mlmon_dagster.trace.tell import tell, tell_score
 
@@ -103,10 +93,9 @@ def trace(
             "truth, or nothing that it is computed from was logged."
         )
     slices = searched(project.store, spec, (start, end)) if is_searched else None
-    fresh = fitted_anew(project.store, project.folder, spec, windows) if is_retrained else None
-    lines = tell(spec, found, name, other_name, slices, scored, fresh)
+    lines = tell(spec, found, name, other_name, slices, scored)
     if format_ == "json":
-        print_text(json.dumps(_plain(found, lines, scored, fresh), default=str), output)
+        print_text(json.dumps(_plain(found, lines, scored), default=str), output)
         return
     tables = [*(_score_table(scored) if scored else ()), *_tables(spec, found)]
     text = "\n\n".join(["\n".join(map(printable, lines)), *tables])
@@ -196,9 +185,7 @@ def _score_table(found: RawScore) -> list[str]:
     return [text_table(head, rows, right=head[1:])] if rows else []
 
 
-def _plain(
-    found: Explained, lines: list[str], scored: RawScore | None, fresh: Fresh | None
-) -> dict[str, object]:
+def _plain(found: Explained, lines: list[str], scored: RawScore | None) -> dict[str, object]:
     """Return a trace as plain values."""
 
     def split(of: Any) -> dict[str, float]:
@@ -230,5 +217,4 @@ def _plain(
             "rest": scored.rest,
             "problem": scored.problem,
         },
-        "retrained": asdict(fresh) if fresh else None,
     }

@@ -39,7 +39,7 @@ from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, window_containing
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store.state import monitor_results
-from mlmon_dagster.store.state.standing import load_standing, name_window, worst_of
+from mlmon_dagster.store.state.monitor_results import load_standing, name_window, worst_of
 
 Result = Mapping[str, Any]
 _VERDICTS = SharedOut(None, is_required=False)  # one an evaluated window, however many

@@ -30,7 +30,7 @@ from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.project import Project, read_variable, set_dagster_home, set_event_batch
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.names import url_problem
-from mlmon_dagster.store.state.writer_lock import process_died
+from mlmon_dagster.store.state.writing import process_died
 
 MODEL_TAG = "mlmon/model"
 WINDOWS_TAG = "mlmon/windows"  # of an asset: hour, day, week or month

@@ -12,7 +12,7 @@ from mlmon_dagster.pipeline.gate import Gate, gate_of
 from mlmon_dagster.project import Project, project_from_environment
 from mlmon_dagster.spec import Models, ModelSpec
 from mlmon_dagster.spec.monitors import FAMILIES
-from mlmon_dagster.store.state.standing import NOT_JUDGED
+from mlmon_dagster.store.state.monitor_results import NOT_JUDGED
 
 if TYPE_CHECKING:
     import pandas as pd

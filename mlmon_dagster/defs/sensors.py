@@ -36,8 +36,8 @@ from mlmon_dagster.spec.declaration import SHORTEST_CLOSING, Granularity
 from mlmon_dagster.spec.sources import Stream
 from mlmon_dagster.store.state import manifest, state_marks
 from mlmon_dagster.store.state.manifest import Backlog
-from mlmon_dagster.store.state.standing import load_standing
-from mlmon_dagster.store.state.writer_lock import BusyError
+from mlmon_dagster.store.state.monitor_results import load_standing
+from mlmon_dagster.store.state.writing import BusyError
 
 # Dagster cuts a tick off after 60 s. Files are taken in for the first 20 of them; what is left is
 # left for the next tick, and a file that alone may take longer for a run of its own.

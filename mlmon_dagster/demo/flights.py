@@ -119,7 +119,7 @@ def train() -> FlightModel:
 
 
 def fit(rows: pd.DataFrame) -> _Classifier:
-    """Fit the model; the demo's spec names this function as ``retrain``.
+    """Fit the model.
 
     Args:
         rows: Flights with the columns `FEATURES`, texts as categories, and ``actual``: late or not.

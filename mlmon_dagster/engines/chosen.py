@@ -8,6 +8,8 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable
 from functools import cache, partial
+from importlib import import_module
+from types import ModuleType
 from typing import Final
 
 import pyarrow as pa
@@ -15,11 +17,11 @@ import pyarrow as pa
 from mlmon_dagster.engines.engine import Engine, Local
 from mlmon_dagster.errors import ConfigError, EngineError
 from mlmon_dagster.project import Project, Tables
+from mlmon_dagster.spec.declaration import ENGINES
 from mlmon_dagster.spec.model import ModelSpec
 
 SMALL: Final = 1_000_000  # rows; less is done here before a worker has begun
 _TRIED: Final = 2  # parts, so that a second worker is seen where there is one
-_SCHEMES: Final = {"ray": "ray", "spark": "spark", "sc": "spark"}
 
 
 def engine_for(project: Project, spec: ModelSpec, n_rows: int) -> Engine:
@@ -55,7 +57,7 @@ def try_engine(project: Project, name: str) -> str:
 
     Args:
         project: Whose store and environment.
-        name: ``local``, ``ray`` or ``spark``.
+        name: ``local``, or another of `ENGINES`.
 
     Raises:
         EngineError: If it cannot be reached, or its workers cannot do the work of this process.
@@ -81,20 +83,27 @@ def _look(tables: Tables, _part: int) -> pa.Table:
 
 def _read(text: str) -> tuple[str, str | None]:
     """Return the kind of an engine and its address, if it has one."""
-    scheme, has_address, _ = text.partition("://")
-    if text in ("local", "ray", "spark"):
+    if text in ENGINES:
         return text, None
-    if has_address and scheme in _SCHEMES:
-        return _SCHEMES[scheme], text
+    kinds = [kind for kind in ENGINES if kind != "local"]
+    scheme, has_address, _ = text.partition("://")
+    for kind in kinds:
+        if has_address and scheme in _load(kind).ADDRESSES:
+            return kind, text
+    examples = [example for kind in kinds for example in _load(kind).ADDRESSES.values()]
     raise ConfigError(
-        f"MLMON_ENGINE begins with {scheme[:20]!r}; expected local, ray, spark, or an address: "
-        "ray://host:10001, spark://host:7077 or sc://host:15002."
+        f"MLMON_ENGINE begins with {scheme[:20]!r}; expected {', '.join(ENGINES)}, or an address: "
+        f"{', '.join(examples[:-1])} or {examples[-1]}."
     )
+
+
+def _load(kind: str) -> ModuleType:
+    """Return the module of an engine, which loads the engine itself when it is used."""
+    return import_module(f"mlmon_dagster.engines.{kind}")
 
 
 @cache
 def _cluster(kind: str, address: str | None) -> Engine:
     """Return the one engine of this process, whose session stays open."""
-    from mlmon_dagster.engines.clusters import Ray, Spark
-
-    return Ray(address) if kind == "ray" else Spark(address)
+    engine: Engine = _load(kind).Engine(address)
+    return engine

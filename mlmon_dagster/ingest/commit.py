@@ -28,7 +28,8 @@ from numpy.typing import NDArray
 
 from mlmon_dagster.errors import MlmonError, SchemaError
 from mlmon_dagster.ingest.declared_columns import columns_of, reading_of
-from mlmon_dagster.ingest.landing import Staged, ending_of
+from mlmon_dagster.ingest.formats.known import ending_of
+from mlmon_dagster.ingest.landing import Staged
 from mlmon_dagster.ingest.queue import Queued
 from mlmon_dagster.ingest.raw import (
     carried_over,
@@ -47,13 +48,13 @@ from mlmon_dagster.spec.sources import Stream
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.moments import note_commits
 from mlmon_dagster.store.state import erased_ids, manifest, model_history, window_state
-from mlmon_dagster.store.state.crash_points import reached
 from mlmon_dagster.store.state.manifest import UNFINISHED, FileRow
 from mlmon_dagster.store.state.state_marks import remember_declared
+from mlmon_dagster.store.state.writing import reached
 from mlmon_dagster.store.tables import kept_rows
 from mlmon_dagster.store.tables.event_log import EventLog
 from mlmon_dagster.store.tables.id_index import may_repeat
-from mlmon_dagster.store.tables.parted_rows import PartedRows
+from mlmon_dagster.store.tables.part_files import PartedRows
 
 Ints = NDArray[np.int64]
 

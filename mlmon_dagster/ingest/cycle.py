@@ -55,13 +55,12 @@ from mlmon_dagster.store.erasure.erase import repeat_undone
 from mlmon_dagster.store.moments import begin_moment, check_tables
 from mlmon_dagster.store.sources import forget_notice
 from mlmon_dagster.store.state import erased_ids, manifest
-from mlmon_dagster.store.state.crash_points import reached
 from mlmon_dagster.store.state.erased_ids import Erased
 from mlmon_dagster.store.state.manifest import Backlog
 from mlmon_dagster.store.state.state_marks import check_declared
-from mlmon_dagster.store.state.writer_lock import writer_lock
+from mlmon_dagster.store.state.writing import reached, writer_lock
 from mlmon_dagster.store.tables import kept_rows
-from mlmon_dagster.store.tables.parted_rows import PartedRows, Spill
+from mlmon_dagster.store.tables.part_files import PartedRows, Spill
 
 # Of files that are appended together: a commit takes as long, however few rows.
 BATCH_BYTES = 8 * 1024**2

@@ -6,16 +6,16 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Final, get_args
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from mlmon_dagster.ingest.declared_columns import Column
-from mlmon_dagster.spec.sources import FileFormat
+from mlmon_dagster.spec.sources import FORMATS
 
-_FORMATS: Final = " or ".join(", ".join(get_args(FileFormat)[1:]).rsplit(", ", 1))
+_FORMATS: Final = " or ".join(", ".join(FORMATS).rsplit(", ", 1))
 Mask = NDArray[np.bool_]
 Rows = NDArray[np.int64]
 # Whole files; `no_rows` is a warning, the file is done.

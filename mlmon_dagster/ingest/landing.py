@@ -31,6 +31,7 @@ import numpy as np
 
 from mlmon_dagster.errors import ConfigError, SchemaError
 from mlmon_dagster.ingest.faults import file_message
+from mlmon_dagster.ingest.formats.known import ending_of
 from mlmon_dagster.spec.names import path_problem
 from mlmon_dagster.spec.scalars import printable
 from mlmon_dagster.spec.sources import FileSource, Source, Stream
@@ -45,9 +46,6 @@ _WILD = re.compile(r"[*?[]")
 _UNFINISHED = (".tmp", ".part", ".partial", ".crdownload")
 _MARKER = ".done"
 _BLOCK = 1 << 20
-_ENDINGS = (".csv.gz", ".jsonl.gz", ".ndjson.gz", ".json.gz", ".csv.zst", ".jsonl.zst",
-            ".ndjson.zst", ".json.zst", ".parquet", ".csv", ".jsonl",
-            ".ndjson", ".json")  # fmt: skip
 
 
 def list_landing(
@@ -507,14 +505,6 @@ def _read(candidate: Candidate, path: Path, incoming: Path, max_bytes: int) -> t
         incoming.unlink(missing_ok=True)
         raise StillChangingError(f"{candidate.name}: changed while it was read")
     return copy, sha256
-
-
-def ending_of(name: str) -> str:
-    """Return the known file ending of a landing name, or ``.bin``."""
-    lowered = name.lower()
-    if lowered.endswith(".pq"):
-        return ".parquet"
-    return next((ending for ending in _ENDINGS if lowered.endswith(ending)), ".bin")
 
 
 def find_staged(folder: Path, sha256: str) -> Path | None:

@@ -29,8 +29,8 @@ from mlmon_dagster.spec.sources import Stream
 from mlmon_dagster.store import Store, sources
 from mlmon_dagster.store.sources import Position, SourceCursor
 from mlmon_dagster.store.state import manifest
-from mlmon_dagster.store.state.crash_points import reached
 from mlmon_dagster.store.state.manifest import UNFINISHED
+from mlmon_dagster.store.state.writing import reached
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,13 @@ from pathlib import Path
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.ingest.declared_columns import reading_of
 from mlmon_dagster.ingest.faults import file_message
+from mlmon_dagster.ingest.formats.known import ending_of
 from mlmon_dagster.ingest.landing import (
     Again,
     Candidate,
     Listing,
     Staged,
     clear_staging,
-    ending_of,
     find_staged,
     list_landing,
     staging_folder,
@@ -34,7 +34,7 @@ from mlmon_dagster.spec.sources import STREAMS, FileSource, PolledSource, Source
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import manifest
 from mlmon_dagster.store.state.manifest import UNFINISHED, FileRow
-from mlmon_dagster.store.state.writer_lock import writer_lock
+from mlmon_dagster.store.state.writing import writer_lock
 from mlmon_dagster.store.tables import kept_rows
 
 # Rows that lay ahead of now are tried again after an hour, then after as long as they were refused

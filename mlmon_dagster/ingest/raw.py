@@ -112,7 +112,7 @@ class RawFile:
     first: int = 0
 
 
-# A file of a named format, its place for messages, and the columns that are wanted of it.
+# A file of a format as a spec names it, its place for messages, and the columns wanted of it.
 ReadFormat = Callable[[str, Path, str, Sequence[Column], Options], Iterator[RawFile]]
 
 

@@ -20,8 +20,8 @@ from mlmon_dagster.spec import ModelSpec, Window, window_containing
 from mlmon_dagster.spec.spans import TRACE_ID, landing_folder
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import erased_ids, window_state
-from mlmon_dagster.store.state.crash_points import reached
 from mlmon_dagster.store.state.sql import literal
+from mlmon_dagster.store.state.writing import reached
 from mlmon_dagster.store.tables import spans
 
 _LOG = logging.getLogger("mlmon_dagster.ingest")

@@ -13,7 +13,8 @@ from typing import Final
 
 from mlmon_dagster.errors import MlmonError
 from mlmon_dagster.ingest.faults import names
-from mlmon_dagster.ingest.landing import ending_of, is_unfinished, listed_folder, name_matches
+from mlmon_dagster.ingest.formats.known import ending_of
+from mlmon_dagster.ingest.landing import is_unfinished, listed_folder, name_matches
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.scalars import printable
 from mlmon_dagster.spec.sources import STREAMS, FileSource

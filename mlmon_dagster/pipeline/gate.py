@@ -13,7 +13,7 @@ from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.names import did_you_mean
-from mlmon_dagster.store.state.standing import NOT_JUDGED, PIPELINE
+from mlmon_dagster.store.state.monitor_results import NOT_JUDGED, PIPELINE
 
 if TYPE_CHECKING:
     from mlmon_dagster.report.standing import Standing

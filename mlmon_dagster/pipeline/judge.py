@@ -15,8 +15,7 @@ from mlmon_dagster.pipeline.why import verdicts_with_why
 from mlmon_dagster.pipeline.work import Work, mark_of, mark_step, windows_begin
 from mlmon_dagster.spec import Window, complete_windows, window_containing
 from mlmon_dagster.store.state import manifest, monitor_results, window_state
-from mlmon_dagster.store.state.monitor_results import MonitorResult
-from mlmon_dagster.store.state.standing import LOOK_BACK
+from mlmon_dagster.store.state.monitor_results import LOOK_BACK, MonitorResult
 from mlmon_dagster.store.state.window_state import WindowInputs, load
 
 _STILL_COMING = ("provisional", "labels_still_coming", "arrival_unknown")

@@ -16,7 +16,7 @@ from mlmon_dagster.spec import Window, maturity_of
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.windows import TruthTiming
-from mlmon_dagster.store.state import manifest, metric_log, truth_timing
+from mlmon_dagster.store.state import manifest, metric_log, window_state
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 from mlmon_dagster.store.state.window_state import NO_BASELINE, StepMark, WindowInputs
 
@@ -95,7 +95,7 @@ def judge_inputs(
         return  # no verdict is ever to come, which is no news
     columns = mine.compared or mine.columns
     arrivals = load_arrivals(work.project.store.state, spec) if spec.has_actuals else None
-    timing = truth_timing.timing_of(work.project.store.state, spec.model)
+    timing = window_state.timing_of(work.project.store.state, spec.model)
     for part in parts_of(replace(work, windows=windows), states):
         facts, metrics = _describe(part, mine, arrivals, timing), _read_metrics(part.work, mine)
         for comparison in (

@@ -16,7 +16,7 @@ from mlmon_dagster.spec import Maturity, Window, maturity_of
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.declaration import SliceKey
 from mlmon_dagster.spec.names import ALL
-from mlmon_dagster.store.state import metric_log, truth_timing
+from mlmon_dagster.store.state import metric_log, window_state
 from mlmon_dagster.store.state.window_state import NO_BASELINE, StepMark
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _of(profiles: Mapping[str, ColumnStatistics], work: Work) -> dict[str, Colum
 def _marks(part: Part, step: str) -> dict[dt.datetime, StepMark]:
     """Return what this step of each window is made from; of those about actuals also maturity."""
     marks, work, states = {}, part.work, part.states
-    timing = truth_timing.timing_of(work.project.store.state, work.spec.model)
+    timing = window_state.timing_of(work.project.store.state, work.spec.model)
     for window in work.windows:
         mark = replace(mark_of(states, window, "profiles"), maturity="")
         if step in of_actuals(work.spec):

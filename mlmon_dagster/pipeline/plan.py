@@ -29,7 +29,7 @@ from mlmon_dagster.spec.model import profile_digest
 from mlmon_dagster.spec.windows import EarlierWindows, TruthTiming, mark_of_windows
 from mlmon_dagster.store.baselines import BaselinesInForce, baselines_in_force
 from mlmon_dagster.store.clocks import measure_age
-from mlmon_dagster.store.state import state_marks, truth_timing, window_state
+from mlmon_dagster.store.state import state_marks, window_state
 from mlmon_dagster.store.state.window_state import NO_BASELINE, StepMark, WindowInputs
 
 MAX_ATTEMPTS = 3
@@ -89,7 +89,7 @@ def plan(
         # Every window is compared with it, so the windows wait for one tick.
         return [_baseline_request(engine, spec, due)]
     force = baselines_in_force(engine, spec)
-    timing = truth_timing.timing_of(engine, spec.model)
+    timing = window_state.timing_of(engine, spec.model)
     order = _with_rows(engine, spec, complete_windows(spec.time, now))
     left = {w for w in order if more_is_coming and _is_fresh(inputs.get(w.start), now)}
     stale = _stale(spec, order, inputs, now, force, timing, left)
@@ -122,7 +122,7 @@ def is_up_to_date(project: Project, spec: ModelSpec, now: dt.datetime) -> bool:
         return False
     order = _with_rows(engine, spec, complete_windows(spec.time, now))
     force = baselines_in_force(engine, spec)
-    timing = truth_timing.timing_of(engine, spec.model)
+    timing = window_state.timing_of(engine, spec.model)
     return not _stale(spec, order, inputs, now, force, timing)
 
 
@@ -154,7 +154,7 @@ def is_computed(project: Project, spec: ModelSpec, window: Window, now: dt.datet
     if state is None or not state.n or state.computed_at is None or state.attempts:
         return False
     in_force = baselines_in_force(engine, spec).at(window.start)
-    timing = truth_timing.timing_of(engine, spec.model)
+    timing = window_state.timing_of(engine, spec.model)
     return not stale_assets(spec, window, inputs, now, in_force, timing)
 
 

@@ -5,59 +5,48 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 from functools import cache
+from importlib import import_module
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from mlmon_dagster.project import Project, read_variable
+from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.spec.alerting import LOOPBACK
+from mlmon_dagster.spec.alerting import LOOPBACK, RECEIVERS
 
 if TYPE_CHECKING:
-    from mlmon_dagster.alerts.lifecycle.routing import Address
     from mlmon_dagster.alerts.messages import message
     from mlmon_dagster.alerts.messages.message import Plot
     from mlmon_dagster.alerts.receivers.base import ConsoleReceiver, Receiver
-    from mlmon_dagster.alerts.receivers.http_post import Endpoint
-    from mlmon_dagster.alerts.receivers.slack import SlackReceiver
     from mlmon_dagster.report.plots import Curve
 
 
 def receivers(project: Project, specs: Sequence[ModelSpec] = ()) -> dict[str, Receiver]:
-    """Return where messages go; without a Slack token Slack's are shown on the terminal.
+    """Return where messages go, by the names that specs have for it.
+
+    Each kind is the module of that name in `alerts.receivers`. What is not set up, such as Slack
+    without a token, is shown on the terminal.
 
     Args:
-        project: What the environment says of Slack and mail.
-        specs: Models whose webhooks may be posted to.
+        project: Whose environment counts.
+        specs: Models whose places may be posted to.
 
     Raises:
         ConfigError: If ``MLMON_SMTP_URL`` cannot be used.
     """
-    from mlmon_dagster.alerts.lifecycle.routing import ADDRESSED, addresses
-    from mlmon_dagster.alerts.receivers.alertmanager import AlertmanagerReceiver
-    from mlmon_dagster.alerts.receivers.apprise import AppriseReceiver
-    from mlmon_dagster.alerts.receivers.mail import MailReceiver, parse_mail_server
-    from mlmon_dagster.alerts.receivers.pagerduty import PagerDutyReceiver
-    from mlmon_dagster.alerts.receivers.teams import TeamsReceiver
-    from mlmon_dagster.alerts.receivers.webhook import WebhookReceiver
-
     console = _console(project)
-    server = parse_mail_server(project.smtp_url, project.mail_from) if project.smtp_url else None
-    places = {
-        receiver: {
-            channel: _endpoint(route) for channel, route in addresses(specs, receiver).items()
-        }
-        for receiver in ADDRESSED
-    }
-    return {
-        "console": console,
-        "slack": slack_receiver(project) or console,
-        "webhook": WebhookReceiver(places["webhook"]),
-        "pagerduty": PagerDutyReceiver(places["pagerduty"]),
-        "alertmanager": AlertmanagerReceiver(places["alertmanager"]),
-        "teams": TeamsReceiver(places["teams"]),
-        "apprise": AppriseReceiver(places["apprise"]),
-        "email": MailReceiver(server, draw=draw_plot),
-    }
+    known = {kind: connect(project, kind, specs) or console for kind in RECEIVERS}
+    return {"console": console, **known}
+
+
+def connect(project: Project, kind: str, specs: Sequence[ModelSpec] = ()) -> Receiver | None:
+    """Return a receiver; None if the environment does not say how to reach it."""
+    from mlmon_dagster.alerts.lifecycle.routing import places_of
+    from mlmon_dagster.alerts.receivers.base import Surroundings
+
+    module = import_module(f"mlmon_dagster.alerts.receivers.{kind}")
+    around = Surroundings(places_of(specs, kind), project.variables, draw_plot)
+    receiver: Receiver | None = module.connect(around)
+    return receiver
 
 
 def unready_places(project: Project, specs: Sequence[ModelSpec]) -> list[str]:
@@ -98,8 +87,8 @@ def local_links(project: Project, specs: Sequence[ModelSpec]) -> str:
     }
     if not local:
         return ""
-    shown_here = {"console"} if project.slack_token else {"console", "slack"}
-    elsewhere = sorted({p.receiver for p in every_destination(specs)} - shown_here)
+    named = {place.receiver for place in every_destination(specs)} - {"console"}
+    elsewhere = sorted(kind for kind in named if connect(project, kind) is not None)
     if not elsewhere:
         return ""
     return (
@@ -109,45 +98,11 @@ def local_links(project: Project, specs: Sequence[ModelSpec]) -> str:
 
 
 @cache
-def slack_receiver(project: Project) -> SlackReceiver | None:
-    """Return the Slack workspace of the project's token; None without a token."""
-    from mlmon_dagster.alerts.receivers.slack import SlackReceiver
-
-    if project.slack_token is None:
-        return None
-    app_token = project.slack_app_token
-    if project.slack_api_url is None:
-        return SlackReceiver(project.slack_token, draw=draw_plot, app_token=app_token)
-    return SlackReceiver(
-        project.slack_token,
-        base_url=project.slack_api_url,
-        draw=draw_plot,
-        app_token=app_token,
-    )
-
-
-@cache
 def _console(_project: Project) -> ConsoleReceiver:
     """Return the terminal, made once per project, so that the hint on Slack is printed once."""
     from mlmon_dagster.alerts.receivers.base import ConsoleReceiver
 
     return ConsoleReceiver()
-
-
-def _endpoint(route: Address) -> Endpoint:
-    from mlmon_dagster.alerts.receivers.http_post import Endpoint
-    from mlmon_dagster.alerts.receivers.pagerduty import URLS
-    from mlmon_dagster.spec.alerting import PagerDutyRoute
-
-    if isinstance(route, PagerDutyRoute):
-        key = read_variable(route.key_env)
-        return Endpoint(URLS[route.region], key, () if key else (route.key_env,))
-    secret_env = getattr(route, "secret_env", None)
-    address = getattr(route, "url", None) or read_variable(route.url_env or "")
-    secret = read_variable(secret_env) if secret_env else None
-    declared = {route.url_env: address, secret_env: secret}
-    missing = tuple(name for name, value in declared.items() if name and value is None)
-    return Endpoint(address or "", secret, missing)
 
 
 def draw_plot(plot: Plot) -> bytes:

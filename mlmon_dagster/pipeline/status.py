@@ -10,7 +10,7 @@ from mlmon_dagster.spec import BrokenModel, ModelSpec
 from mlmon_dagster.spec.monitors import FAMILIES
 from mlmon_dagster.store import alert_state
 from mlmon_dagster.store.state import monitor_results, state_marks, window_state
-from mlmon_dagster.store.state.standing import PIPELINE, load_standing, name_window
+from mlmon_dagster.store.state.monitor_results import PIPELINE, load_standing, name_window
 
 OVERVIEW = "overview"
 ORDER = ("BROKEN", "ERROR", "WARN", "NO_DATA", "OK")

@@ -23,8 +23,7 @@ from mlmon_dagster.spec.monitors import (
     VersionComparison,
 )
 from mlmon_dagster.spec.names import ALL, TABLE
-from mlmon_dagster.store.state.sql import literal
-from mlmon_dagster.store.state.statements import Row
+from mlmon_dagster.store.state.sql import Row, literal
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -18,7 +18,7 @@ from mlmon_dagster.spec.baseline import GRAINS
 from mlmon_dagster.spec.declaration import SHORTEST_CLOSING
 from mlmon_dagster.spec.scalars import format_duration
 from mlmon_dagster.spec.windows import EarlyAge, TruthTiming, age_unit, due_age
-from mlmon_dagster.store.state import truth_timing, window_state
+from mlmon_dagster.store.state import window_state
 from mlmon_dagster.store.state.window_state import StoredArrivals
 
 if TYPE_CHECKING:
@@ -37,16 +37,16 @@ def learn_timing(engine: sa.Engine, spec: ModelSpec, now: dt.datetime) -> None:
 
     found, timing = _learn(engine, spec, now)
     curves = encode_arrivals(found)
-    known = truth_timing.timing_of(engine, spec.model)
-    if curves != truth_timing.load_curves(engine, spec.model) or timing.early != known.early:
-        truth_timing.save_timing(engine, spec.model, timing, curves, now)
+    known = window_state.timing_of(engine, spec.model)
+    if curves != window_state.load_curves(engine, spec.model) or timing.early != known.early:
+        window_state.save_timing(engine, spec.model, timing, curves, now)
 
 
 def load_arrivals(engine: sa.Engine, spec: ModelSpec) -> Arrivals | None:
     """Return what was learnt of a model's ground truth; None if nothing was."""
     from mlmon_dagster.metrics.arrivals import decode_arrivals
 
-    stored = truth_timing.load_curves(engine, spec.model)
+    stored = window_state.load_curves(engine, spec.model)
     return None if stored is None else decode_arrivals(stored)
 
 
@@ -59,7 +59,7 @@ def describe_arrivals(engine: sa.Engine, spec: ModelSpec) -> str:
         return f"how late it comes is not known yet.{note}"
     unit = "h" if curve.unit_hours == 1 else "d"
     due = due_age(spec, timing_from(arrivals, spec))
-    early = truth_timing.timing_of(engine, spec.model).early
+    early = window_state.timing_of(engine, spec.model).early
     sooner = f", early from {early[0].age} {unit} on" if early else ""
     of = "its own times" if curve is arrivals.prior else "when it came"
     return (

@@ -36,13 +36,13 @@ from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.metric_registry import is_higher_better
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.tasks import RESIDUAL
-from mlmon_dagster.store import Store, alert_state
+from mlmon_dagster.store import Store, alert_state, mlflow_registry
 from mlmon_dagster.store.alert_state import AlertEpisode
 from mlmon_dagster.store.mlflow_registry import run_link, version_link
 from mlmon_dagster.store.places.location import whole_file
-from mlmon_dagster.store.state import monitor_results, registry_state, window_state
+from mlmon_dagster.store.state import monitor_results, window_state
 from mlmon_dagster.store.state.model_history import SeenChange, changes
-from mlmon_dagster.store.state.standing import name_window
+from mlmon_dagster.store.state.monitor_results import name_window
 from mlmon_dagster.store.state.window_state import WindowInputs
 from mlmon_dagster.trace.explain import AREA, Explained
 
@@ -214,7 +214,7 @@ def _newest(standings: Sequence[Standing]) -> str:
 
 def _registered(store: Store, spec: ModelSpec) -> list[dict[str, str]]:
     """Return what each alias of the registry names: version, since when, run, training data."""
-    last = registry_state.last_look(store.state, spec.model) if spec.registry else None
+    last = mlflow_registry.last_look(store.state, spec.model) if spec.registry else None
     if last is None or spec.registry is None or last.known.name != spec.registry.mlflow:
         return []
     known, found = last.known, []

@@ -25,7 +25,7 @@ from mlmon_dagster.spec import Models
 from mlmon_dagster.spec.names import TABLE
 from mlmon_dagster.store import Store, alert_state
 from mlmon_dagster.store.outbox import outbox_health
-from mlmon_dagster.store.state import manifest, state_marks, views
+from mlmon_dagster.store.state import manifest, state_marks, window_state
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ class _Judged:
 
 
 def _add_windows(families: Families, store: Store, names: set[str]) -> None:
-    for row in views.newest_windows(store.state):
+    for row in window_state.newest_windows(store.state):
         if row["model"] not in names:
             continue
         labels = {"model": row["model"]}

@@ -14,10 +14,10 @@ from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.spec.tasks import families_of
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import monitor_results
-from mlmon_dagster.store.state.monitor_results import MonitorResult
-from mlmon_dagster.store.state.standing import (
+from mlmon_dagster.store.state.monitor_results import (
     NOT_JUDGED,
     PIPELINE,
+    MonitorResult,
     load_standing,
     name_window,
     worst_of,

@@ -26,10 +26,9 @@ from mlmon_dagster.spec import Models, ModelSpec
 from mlmon_dagster.spec.baseline import GRAINS, PRODUCTION
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store import Store, alert_state
-from mlmon_dagster.store.state import metric_log, monitor_results, views
-from mlmon_dagster.store.state.monitor_results import MonitorResult
-from mlmon_dagster.store.state.standing import NOT_JUDGED
-from mlmon_dagster.store.state.statements import Row
+from mlmon_dagster.store.state import metric_log, monitor_results, window_state
+from mlmon_dagster.store.state.monitor_results import NOT_JUDGED, MonitorResult
+from mlmon_dagster.store.state.sql import Row
 
 ORDER = ("BROKEN", "ERROR", "WARN", "NO_DATA", "OK")
 RELOAD_SECONDS = 60  # after which an open page asks again
@@ -142,7 +141,7 @@ class Overview:
         self._since = time.monotonic()
         models, now = self._declared(), self._now()
         known = self._known.read(models.specs, now)
-        windows = {str(row["model"]): row for row in views.newest_windows(self._store.state)}
+        windows = {str(row["model"]): row for row in window_state.newest_windows(self._store.state)}
         with self._store.state.connect() as conn:
             firing = Counter(
                 str(row["model"])

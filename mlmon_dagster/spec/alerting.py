@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Final, Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field
@@ -16,11 +16,11 @@ from mlmon_dagster.spec.names import secret_keys, url_problem
 from mlmon_dagster.spec.scalars import Declared, Duration, Listed, as_tuple, one_or_more, shown
 
 Weekday = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
+Problem = tuple[tuple[str | int, ...], str]  # where something is wrong, and what
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 _EMAIL = re.compile(r"[^@\s,<>\"']{1,64}@[A-Za-z0-9.-]{1,250}")
-_PLACES = "slack, webhook, email, pagerduty, alertmanager, teams or apprise"
 _MATCHERS = ("family", "severity", "owner", "monitor")
 
 
@@ -37,68 +37,171 @@ Severities = Annotated[
 ]
 
 
-class SlackRoute(Declared):
+class Place(Declared):
+    """One place that takes messages; each kind is a receiver of the same name.
+
+    Attributes:
+        called: How people read of it, around its address.
+        unmentioned: Who hears of a message there, where `mention` is no key.
+    """
+
+    called: ClassVar[str] = "{}"
+    unmentioned: ClassVar[str] = ""
+
+    @property
+    def address(self) -> str:
+        """The channel of its receiver: a URL, or ``$NAME`` of the variable that holds one."""
+        known = self.model_dump(exclude_none=True)
+        return str(known.get("url") or f"${known.get('url_env') or known.get('key_env')}")
+
+    @property
+    def notified(self) -> str:
+        """Who is notified there by name; empty for nobody."""
+        return ""
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield what is wrong with it, and where in it."""
+        for name, value in self.model_dump(exclude_none=True).items():
+            if name.endswith("_env") and not _ENV_NAME.fullmatch(value):
+                yield (
+                    (name,),
+                    f"{name} is the name of an environment variable, such as FRAUD_HOOK; "
+                    "the value itself does not belong in this file",
+                )
+
+
+class SlackRoute(Place):
     """The Slack channel that hears of a model, and who is notified there by name."""
 
     channel: str
     mention: str | None = Field(default=None, max_length=80)
 
+    @property
+    def address(self) -> str:
+        """The channel."""
+        return self.channel
 
-class WebhookRoute(Declared):
+    @property
+    def notified(self) -> str:
+        """Who is notified there by name; empty for nobody."""
+        return self.mention or ""
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield what is wrong with it, and where in it."""
+        if problem := names.channel_problem(self.channel):
+            yield ("channel",), problem
+        if self.mention is not None and (problem := mention_problem(self.mention)):
+            yield ("mention",), problem
+
+
+class WebhookRoute(Place):
     """An address that takes every message as signed JSON; see docs/alerts.md."""
 
+    called = "the webhook {}"
+    unmentioned = "the program that takes the message says who hears of it"
     url: str | None = None
     url_env: str | None = None
     secret_env: str | None = None
 
+    def problems(self) -> Iterator[Problem]:
+        """Yield what is wrong with it, and where in it."""
+        yield from _url_problems("a webhook", self.url, self.url_env)
+        yield from super().problems()
 
-class EmailRoute(Declared):
-    """Mail addresses; the server is named by ``MLMON_SMTP_URL``."""
 
-    to: Listed
-
-
-class PagerDutyRoute(Declared):
+class PagerDutyRoute(Place):
     """A service of PagerDuty, by the key of its integration of Events API v2."""
 
+    called = "PagerDuty {}"
+    unmentioned = "the escalation policy of the service says who is called"
     key_env: str
     region: Literal["us", "eu"] = "us"
 
 
-class AlertmanagerRoute(Declared):
+class AlertmanagerRoute(Place):
     """An Alertmanager, which is told again and again of what fires."""
 
+    called = "the Alertmanager {}"
+    unmentioned = "its own routes and receivers say who is called"
     url: str | None = None
     url_env: str | None = None
 
+    def problems(self) -> Iterator[Problem]:
+        """Yield what is wrong with it, and where in it."""
+        yield from _url_problems("an Alertmanager", self.url, self.url_env)
+        yield from super().problems()
 
-class TeamsRoute(Declared):
+
+class TeamsRoute(Place):
     """A workflow of Microsoft Teams that posts what its webhook is sent."""
 
+    called = "Teams {}"
+    unmentioned = (
+        "a card calls nobody by name; who is to hear of each follows the channel with all "
+        "notifications on"
+    )
     url_env: str
 
 
-class AppriseRoute(Declared):
+class AppriseRoute(Place):
     """Any service that Apprise knows, by the variable that holds its address with its tokens."""
 
+    called = "Apprise {}"
+    unmentioned = "a text calls nobody by name; the address says who gets it"
     url_env: str
 
 
-class _Places(Declared):
+class EmailRoute(Place):
+    """Mail addresses; the server is named by ``MLMON_SMTP_URL``."""
+
+    unmentioned = "a mail reaches everybody in `to`"
+    to: Listed
+
+    @property
+    def address(self) -> str:
+        """The addresses, as a mail names them."""
+        return ", ".join(self.to)
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield what is wrong with it, and where in it."""
+        if not self.to:
+            yield ("to",), "at least one address is needed"
+        for index, address in enumerate(self.to):
+            if not _EMAIL.fullmatch(address):
+                yield (
+                    ("to", index),
+                    f"{address[:80]!r} is not a mail address such as ml@example.com",
+                )
+
+
+class Places(Declared):
+    """At most one place of each kind; the names of the fields are those of the receivers."""
+
     slack: SlackRoute | None = None
     webhook: WebhookRoute | None = None
-    email: EmailRoute | None = None
     pagerduty: PagerDutyRoute | None = None
     alertmanager: AlertmanagerRoute | None = None
     teams: TeamsRoute | None = None
     apprise: AppriseRoute | None = None
+    email: EmailRoute | None = None
+
+    def declared_places(self) -> dict[str, Place]:
+        """Return what is declared, by the name of its receiver."""
+        found = ((name, getattr(self, name)) for name in RECEIVERS)
+        return {name: place for name, place in found if place is not None}
 
 
-class Fallback(_Places):
+RECEIVERS: Final[dict[str, type[Place]]] = {
+    name: get_args(field.annotation)[0] for name, field in Places.model_fields.items()
+}
+_NAMED = " or ".join(", ".join(RECEIVERS).rsplit(", ", 1))
+
+
+class Fallback(Places):
     """Where a message goes that its own place has refused for good."""
 
 
-class Route(_Places):
+class Route(Places):
     """Where some alerts go instead; a key left out matches every alert, ``*`` is a wildcard."""
 
     family: Listed = ()
@@ -116,7 +219,7 @@ class DigestPolicy(Declared):
     weekday: Weekday = "monday"
 
 
-class AlertPolicy(_Places):
+class AlertPolicy(Places):
     """Where alerts go, how often they repeat, and the least time between messages of a thread."""
 
     routes: Annotated[tuple[Route, ...], BeforeValidator(as_tuple)] = ()
@@ -128,12 +231,12 @@ class AlertPolicy(_Places):
         DigestPolicy, BeforeValidator(_digest, json_schema_input_type=DigestPolicy | bool | str)
     ] = DigestPolicy()
 
-    def every_place(self) -> list[AlertPolicy | Route | Fallback]:
-        """Return everything that names a place: the default, the routes, the fallback."""
+    def every_place(self) -> list[Places]:
+        """Return everything that names places: the default, the routes, the fallback."""
         return [self, *self.routes, *([self.fallback] if self.fallback else [])]
 
 
-def policy_problems(policy: AlertPolicy) -> Iterator[tuple[tuple[str | int, ...], str]]:
+def policy_problems(policy: AlertPolicy) -> Iterator[Problem]:
     """Yield what is wrong with an alert policy, and where in it."""
     yield from _place_problems(policy, ())
     if not policy.repeat:
@@ -141,8 +244,8 @@ def policy_problems(policy: AlertPolicy) -> Iterator[tuple[tuple[str | int, ...]
     for index, route in enumerate(policy.routes):
         where = ("routes", index)
         yield from _place_problems(route, where)
-        if not _is_somewhere(route):
-            yield where, f"a route needs a place: {_PLACES}"
+        if not route.declared_places():
+            yield where, f"a route needs a place: {_NAMED}"
         if not any(getattr(route, name) for name in _MATCHERS) and not route.continue_:
             later = index + 1 < len(policy.routes)
             hint = "; the routes after it are never reached" if later else ""
@@ -153,70 +256,26 @@ def policy_problems(policy: AlertPolicy) -> Iterator[tuple[tuple[str | int, ...]
             )
     if policy.fallback is not None:
         yield from _place_problems(policy.fallback, ("fallback",))
-        if not _is_somewhere(policy.fallback):
-            yield ("fallback",), f"a fallback needs a place: {_PLACES}"
+        if not policy.fallback.declared_places():
+            yield ("fallback",), f"a fallback needs a place: {_NAMED}"
 
 
-def _is_somewhere(place: _Places) -> bool:
-    return any(getattr(place, name) for name in _Places.model_fields)
+def _place_problems(places: Places, where: tuple[str | int, ...]) -> Iterator[Problem]:
+    for name, place in places.declared_places().items():
+        yield from (((*where, name, *path), said) for path, said in place.problems())
 
 
-def _place_problems(
-    place: _Places, where: tuple[str | int, ...]
-) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    if place.slack is not None:
-        problem = names.channel_problem(place.slack.channel)
-        if problem:
-            yield (*where, "slack", "channel"), problem
-        mention = place.slack.mention
-        if mention is not None and (problem := mention_problem(mention)):
-            yield (*where, "slack", "mention"), problem
-    if place.webhook is not None:
-        yield from _url_problems(place.webhook, (*where, "webhook"))
-        yield from _env_problems(place.webhook, (*where, "webhook"))
-    if place.alertmanager is not None:
-        yield from _url_problems(place.alertmanager, (*where, "alertmanager"))
-    for name in ("alertmanager", "pagerduty", "teams", "apprise"):
-        if getattr(place, name) is not None:
-            yield from _env_problems(getattr(place, name), (*where, name))
-    if place.email is not None:
-        if not place.email.to:
-            yield (*where, "email", "to"), "at least one address is needed"
-        for index, address in enumerate(place.email.to):
-            if not _EMAIL.fullmatch(address):
-                yield (
-                    (*where, "email", "to", index),
-                    f"{address[:80]!r} is not a mail address such as ml@example.com",
-                )
-
-
-def _url_problems(
-    route: WebhookRoute | AlertmanagerRoute, where: tuple[str | int, ...]
-) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    kind = "a webhook" if isinstance(route, WebhookRoute) else "an Alertmanager"
-    if (route.url is None) == (route.url_env is None):
-        yield where, f"{kind} needs url, or url_env if the address is a secret; not both"
-    if route.url is not None and (problem := address_problem(route.url)):
-        yield (*where, "url"), problem
-    elif route.url is not None and (keys := secret_keys(route.url)):
+def _url_problems(kind: str, url: str | None, url_env: str | None) -> Iterator[Problem]:
+    if (url is None) == (url_env is None):
+        yield (), f"{kind} needs url, or url_env if the address is a secret; not both"
+    if url is not None and (problem := address_problem(url)):
+        yield ("url",), problem
+    elif url is not None and (keys := secret_keys(url)):
         yield (
-            (*where, "url"),
+            ("url",),
             f"the query of this address holds {', '.join(map(shown, keys))}, which looks like a "
             "secret; put the address into an environment variable and name that in url_env",
         )
-
-
-def _env_problems(
-    route: Declared, where: tuple[str | int, ...]
-) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    for name in ("url_env", "secret_env", "key_env"):
-        value = getattr(route, name, None)
-        if value is not None and not _ENV_NAME.fullmatch(value):
-            yield (
-                (*where, name),
-                f"{name} is the name of an environment variable, such as FRAUD_HOOK; "
-                "the value itself does not belong in this file",
-            )
 
 
 def address_problem(url: str) -> str | None:

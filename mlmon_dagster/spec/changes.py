@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
+from mlmon_dagster.spec.alerting import RECEIVERS
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.monitors import Monitors
 from mlmon_dagster.spec.scalars import Declared
@@ -136,7 +137,6 @@ RULES: Final[tuple[Rule, ...]] = (
          "baseline is fitted and windows are computed again"),
     Rule("", ("registry",), "kept", "the next look at the registry, and tags from now on; of "
          "another registered model what was known is forgotten, and its events stay"),
-    Rule("", ("retrain",), "kept", "traces with --retrain from now on"),
     *_of_monitors(),
     Rule("monitors.drift", ("baseline",), "followed", "the newest 1,000 windows are judged again"),
     Rule("monitors.drift", ("multivariate",), "followed", f"declared or taken away: {_REFIT}; its "
@@ -144,8 +144,7 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule("monitors.versions", ("compare", "skew", "staleness"), "followed", "the first of them "
          "declared: every window with rows is measured by it; what else changes: windows measured "
          "from now on, earlier ones with `mlmon run MODEL --from --to`"),
-    Rule("alerts", ("slack", "webhook", "email", "pagerduty", "alertmanager", "teams", "apprise",
-                    "routes", "fallback"), "kept", _SEND),
+    Rule("alerts", (*RECEIVERS, "routes", "fallback"), "kept", _SEND),
     Rule("alerts", ("repeat", "group_wait", "group_interval", "digest"), "kept",
          "the next message or digest"),
     Rule("retention", ("production", "training", "validation", "shadow", "canary", "spans",

@@ -6,7 +6,7 @@ import datetime as dt
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -467,10 +467,14 @@ _TAG = re.compile(r"([A-Za-z0-9_.-]{1,63}/)?[A-Za-z0-9_.-]{1,63}")
 RunTags = Annotated[dict[str, str], BeforeValidator(_as_tags), AfterValidator(_check_tags)]
 
 
+EngineName = Literal["local", "ray", "spark"]  # each but this process a module of `engines`
+ENGINES: Final[tuple[EngineName, ...]] = get_args(EngineName)
+
+
 class Compute(Declared):
     """Where work on a million rows or more is done; by default as the environment says."""
 
-    engine: Literal["local", "ray", "spark"] | None = None
+    engine: EngineName | None = None
 
 
 class Declaration(Declared):
@@ -501,7 +505,6 @@ class Declaration(Declared):
     top_k: int = Field(default=5, ge=1, le=1000)
     top_share: float = Field(default=0.1, gt=0, lt=1)
     quantile: float = Field(default=0.5, gt=0, lt=1)
-    retrain: str | None = Field(default=None, pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
     monitors: Monitors = Monitors()
     alerts: AlertPolicy = AlertPolicy()
     retention: RetentionPolicy = RetentionPolicy()

@@ -13,10 +13,9 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.spec.alerting import AlertPolicy
+from mlmon_dagster.spec.alerting import RECEIVERS, AlertPolicy
 from mlmon_dagster.spec.checks import FieldPath, Problem, find_problems
 from mlmon_dagster.spec.known_specs import KnownSpecs
-from mlmon_dagster.spec.mentions import UNMENTIONED
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.names import RESERVED_MODELS, did_you_mean, listed, model_problem
 from mlmon_dagster.spec.scalars import printable, shown
@@ -418,8 +417,8 @@ def _message(detail: ErrorDetails, path: FieldPath, text: str | None) -> str:
     kind, value = detail["type"], detail["input"]
     if kind == "extra_forbidden":
         known = _keys_beside(path, detail["loc"])
-        if path[-1] == "mention" and (instead := UNMENTIONED.get(str(path[-2]))):
-            return f"mention is a key of slack; here {instead}"
+        if path[-1] == "mention" and (place := RECEIVERS.get(str(path[-2]))):
+            return f"mention is a key of slack; here {place.unmentioned}"
         hint = did_you_mean(str(path[-1]), known) or "."
         return f"unknown key{hint} Known keys: {listed(known, 30)}"
     if kind == "missing":

@@ -1,4 +1,4 @@
-"""Who a message calls by name, in the words that Slack resolves, and what other places do instead.
+"""Who a message calls by name, in the words that Slack resolves.
 
 Slack shows any other ``@name`` of a bot's message as plain text and notifies nobody, without an
 error: so a name that it cannot resolve is refused while the spec is read.
@@ -20,16 +20,6 @@ _BROADCAST = re.compile(r"<!(here|channel|everyone)>|@?(here|channel|everyone)")
 # A bare id has a digit, so that @SUPPORT is not taken for one.
 _PERSON = re.compile(r"<@([UW][A-Z0-9]+)>|@?((?=[A-Z]*[0-9])[UW][A-Z0-9]{6,})")
 _GROUP = re.compile(r"<!subteam\^(S[A-Z0-9]+)>|@?((?=[A-Z]*[0-9])S[A-Z0-9]{6,})")
-# What a place other than Slack does, where `mention` is no key.
-UNMENTIONED = {
-    "email": "a mail reaches everybody in `to`",
-    "pagerduty": "the escalation policy of the service says who is called",
-    "alertmanager": "its own routes and receivers say who is called",
-    "teams": "a card calls nobody by name; who is to hear of each follows the channel with all "
-    "notifications on",
-    "apprise": "a text calls nobody by name; the address says who gets it",
-    "webhook": "the program that takes the message says who hears of it",
-}
 
 
 class Mention(NamedTuple):

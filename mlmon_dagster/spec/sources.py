@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Collection, Iterator
-from typing import Annotated, Final, Literal, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
@@ -19,7 +20,13 @@ from mlmon_dagster.spec.scalars import (
     shown,
 )
 
-FileFormat = Literal["auto", "parquet", "csv", "jsonl", "kserve", "sagemaker"]
+# Each format is a module of `ingest.formats`; they are told by their files, not loaded.
+_MODULES: Final = Path(__file__).parent.parent / "ingest" / "formats"
+FORMATS: Final = tuple(sorted(p.stem.removeprefix("read_") for p in _MODULES.glob("read_*.py")))
+if TYPE_CHECKING:
+    FileFormat = str
+else:
+    FileFormat = Literal["auto", *FORMATS]
 EpochUnit = Literal["s", "ms", "us", "ns"]
 PER_SECOND: dict[EpochUnit, int] = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 Stream = Literal["predictions", "actuals"]

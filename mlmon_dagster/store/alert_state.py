@@ -23,7 +23,7 @@ from mlmon_dagster.store.state.schema import (
     silence,
     window_state,
 )
-from mlmon_dagster.store.state.statements import Query, fetch, insert_or_ignore, upsert
+from mlmon_dagster.store.state.sql import Query, fetch, insert_or_ignore, upsert
 
 ACTIVE = ("FIRING", "RECOVERING")
 State = Literal["OK", "PENDING", "FIRING", "RECOVERING"]

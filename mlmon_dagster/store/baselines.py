@@ -25,11 +25,10 @@ from mlmon_dagster.errors import StoreError
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.store.moments import begin_moment, note_commits
 from mlmon_dagster.store.places.location import Location
-from mlmon_dagster.store.state.crash_points import reached
 from mlmon_dagster.store.state.database import overwrite_deleted
 from mlmon_dagster.store.state.schema import baseline, baseline_promotion
-from mlmon_dagster.store.state.statements import upsert
-from mlmon_dagster.store.state.writer_lock import writer_lock
+from mlmon_dagster.store.state.sql import upsert
+from mlmon_dagster.store.state.writing import reached, writer_lock
 
 if TYPE_CHECKING:
     from mlmon_dagster.store.store import Store

@@ -26,11 +26,11 @@ from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.sources import STREAMS
 from mlmon_dagster.store.places.location import Location
 from mlmon_dagster.store.state import manifest
-from mlmon_dagster.store.state.crash_points import reached
 from mlmon_dagster.store.state.schema import store_mark
-from mlmon_dagster.store.state.statements import upsert
+from mlmon_dagster.store.state.sql import upsert
+from mlmon_dagster.store.state.writing import reached
 from mlmon_dagster.store.store import Store, refuse_half_restored
-from mlmon_dagster.store.tables.opening import NEWEST, why_commit_is_bad
+from mlmon_dagster.store.tables.delta import NEWEST, why_commit_is_bad
 
 FOLDER: Final = "moments"
 _COMMON: Final = ""  # the place of the mark that both have; other places are tables

@@ -32,7 +32,7 @@ from mlmon_dagster.store.clocks import (
     select_past,
 )
 from mlmon_dagster.store.state.schema import alert_group, channel_gate, outbox
-from mlmon_dagster.store.state.statements import Query, fetch, insert_or_ignore, upsert
+from mlmon_dagster.store.state.sql import Query, fetch, insert_or_ignore, upsert
 
 AT_ONCE = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)  # due whatever the clocks say
 UNSETTLED = ("queued", "sending", "unknown")

@@ -26,8 +26,8 @@ from mlmon_dagster.store.state import metric_log
 from mlmon_dagster.store.state.schema import dead_letter, ingest_file
 from mlmon_dagster.store.state.sql import literal, quote_identifier
 from mlmon_dagster.store.tables.columns import UNMATCHED, by_date
+from mlmon_dagster.store.tables.delta import open_table
 from mlmon_dagster.store.tables.inference_records import groups_of
-from mlmon_dagster.store.tables.opening import open_table
 from mlmon_dagster.store.tables.part_files import EVERY_ID
 from mlmon_dagster.store.tables.rows import KINDS, folder_of
 from mlmon_dagster.store.upkeep.maintenance import live_files

@@ -36,7 +36,7 @@ from mlmon_dagster.spec.names import shown_url, without_secrets
 from mlmon_dagster.spec.sources import SqlSource
 from mlmon_dagster.store.state.database import parsed_url
 from mlmon_dagster.store.state.schema import source_cursor
-from mlmon_dagster.store.state.statements import Query, upsert
+from mlmon_dagster.store.state.sql import Query, upsert
 
 FETCH_ROWS = 20_000
 _CONNECT_SECONDS = 10

@@ -14,8 +14,8 @@ from sqlalchemy.engine import URL
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.store import clocks
-from mlmon_dagster.store.places.addresses import place_of
 from mlmon_dagster.store.places.location import Location
+from mlmon_dagster.store.places.objects import place_of
 from mlmon_dagster.store.state import database
 from mlmon_dagster.store.tables.engine import Limits, QueryEngine
 

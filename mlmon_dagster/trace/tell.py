@@ -10,14 +10,12 @@ from zoneinfo import ZoneInfo
 import pandas as pd
 
 from mlmon_dagster.metrics.rectified import METHOD
-from mlmon_dagster.metrics.versions import Comparison
 from mlmon_dagster.monitors.wording import named, weighted_text
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.names import ALL, counted
 from mlmon_dagster.spec.predicate import to_text
 from mlmon_dagster.trace.expected import Searched
 from mlmon_dagster.trace.explain import AREA, Decided, Explained, Scores
-from mlmon_dagster.trace.fresh import Fresh
 from mlmon_dagster.trace.money import worth_told
 from mlmon_dagster.trace.raw_score import RawScore
 from mlmon_dagster.trace.slices import Q
@@ -40,7 +38,6 @@ def tell(
     then: str,
     searched: Searched | None = None,
     raw_score: RawScore | None = None,
-    fresh: Fresh | None = None,
 ) -> list[str]:
     """Say what a trace found, the most important first.
 
@@ -51,7 +48,6 @@ def tell(
         then: What the other side is called, such as ``the baseline``.
         searched: What a search of the first side's rows found; None if none was made.
         raw_score: What became of the mean raw score; None where rows are not explained.
-        fresh: What a model fitted anew reaches on the first side's rows; None if none was.
 
     Returns:
         At most `MOST_LINES` sentences; the last ones are left out first.
@@ -64,7 +60,6 @@ def tell(
         *_of_scores(found),
         *([tell_score(raw_score)] if raw_score else ()),
         *_of_decisions(found),
-        *(_of_fresh(fresh) if fresh else ()),
         *_of_slices(spec, found),
         *(_of_search(searched) if searched else ()),
         *worth_told(spec, found),
@@ -264,31 +259,6 @@ def _decided(metric: str, decided: Decided) -> str:
     ]
     name, change = named(metric), signed(decided.split.change)
     return f"{name} of the decisions changed by {change}: {joined(parts)}."
-
-
-def _of_fresh(fresh: Fresh) -> Iterator[str]:
-    """Say what a model fitted anew would reach."""
-    name = named(fresh.metric)
-    yield (
-        f"A model trained on {fresh.taught} ({fresh.n_taught:,} rows) reaches {name} "
-        f"{value(fresh.fresh)} on these rows, the one in service {value(fresh.served)}"
-        f"{_worth_it(fresh.comparison)}."
-    )
-
-
-def _worth_it(found: Comparison | None) -> str:
-    if found is None:
-        return "; too few rows of a class to compare them"
-    gain = "better" if found.difference > 0 else "worse"
-    gain = f": {gain} by {value(abs(found.difference))}" if found.difference else ": no difference"
-    ends = f" ({signed(found.lower)} to {signed(found.upper)})"
-    said = {
-        "better": "retraining pays",
-        "worse": "retraining would do harm",
-        "not worse": "retraining gains nothing for sure",
-        "undecided": f"about {found.more:,} more rows would tell whether retraining pays",
-    }
-    return f"{gain}{ends}, {said[found.verdict]}"
 
 
 def _of_slices(spec: ModelSpec, found: Explained) -> Iterator[str]:

@@ -17,8 +17,8 @@ from mlmon_dagster.alerts.messages.message import Item, Message, outbox_row
 from mlmon_dagster.alerts.receivers.alertmanager import AlertmanagerReceiver
 from mlmon_dagster.alerts.receivers.apprise import AppriseReceiver
 from mlmon_dagster.alerts.receivers.base import Delivery, Posted, Receiver
+from mlmon_dagster.alerts.receivers.email import compose
 from mlmon_dagster.alerts.receivers.http_post import Endpoint
-from mlmon_dagster.alerts.receivers.mail import compose
 from mlmon_dagster.alerts.receivers.pagerduty import PagerDutyReceiver
 from mlmon_dagster.alerts.receivers.teams import TeamsReceiver
 from mlmon_dagster.alerts.receivers.webhook import WebhookReceiver

@@ -7,8 +7,8 @@ import sqlalchemy as sa
 
 from mlmon_dagster.alerts.listing import list_alerts
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.state.statements import fetch
-from mlmon_dagster.store.state.views import mlmon_alert
+from mlmon_dagster.store.state.schema import mlmon_alert
+from mlmon_dagster.store.state.sql import fetch
 from tests.alerts.worlds import day, observe, result, settle, spec_of
 
 SPECS = [spec_of()]

@@ -15,9 +15,8 @@ from mlmon_dagster.alerts.lifecycle.apply_results import fold_results, retire_un
 from mlmon_dagster.alerts.lifecycle.transitions import fingerprint
 from mlmon_dagster.alerts.listing import list_alerts, render_alert
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.state.schema import alert, alert_event, monitor_result, outbox
-from mlmon_dagster.store.state.statements import fetch
-from mlmon_dagster.store.state.views import mlmon_alert
+from mlmon_dagster.store.state.schema import alert, alert_event, mlmon_alert, monitor_result, outbox
+from mlmon_dagster.store.state.sql import fetch
 from tests.alerts.worlds import (
     alerts_of,
     day,

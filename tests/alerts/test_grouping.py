@@ -19,7 +19,7 @@ from mlmon_dagster.alerts.receivers.worker import deliver
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.store import Store, alert_state
 from mlmon_dagster.store.state.schema import alert, alert_event, outbox, window_state
-from mlmon_dagster.store.state.statements import upsert
+from mlmon_dagster.store.state.sql import upsert
 from tests.alerts.fake_slack import FakeSlack
 from tests.alerts.worlds import (
     IMPATIENT,

@@ -55,7 +55,8 @@ def project(tmp_path: Path) -> Project:
 def test_links_to_this_machine_are_told_where_messages_go_to_others(
     project: Project, ui_url: str, alerts: dict[str, Any], token: str | None, is_told: bool
 ) -> None:
-    changed = replace(project, ui_url=ui_url, slack_token=token)
+    variables = {"MLMON_SLACK_TOKEN": token}
+    changed = replace(project, ui_url=ui_url, variables=variables.get)
     warning = local_links(changed, [spec_of(**alerts)])
 
     assert bool(warning) == is_told

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from mlmon_dagster.alerts.receivers.mail import MailReceiver, MailServer
+from mlmon_dagster.alerts.receivers.email import MailReceiver, MailServer
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from mlmon_dagster.monitors.wording import limit_of
 from mlmon_dagster.pipeline.receivers import draw_plot

@@ -15,8 +15,7 @@ import pytest
 from websockets.sync.server import ServerConnection, serve
 
 from mlmon_dagster.alerts.handling import acknowledge
-from mlmon_dagster.alerts.receivers.slack import SlackReceiver
-from mlmon_dagster.alerts.receivers.slack_buttons import listener
+from mlmon_dagster.alerts.receivers.slack import SlackReceiver, listener
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state.schema import alert_event, silence
 from tests.alerts.fake_slack import FakeSlack, Message

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from mlmon_dagster.alerts.lifecycle.routing import channel_of
 from mlmon_dagster.alerts.receivers.base import Delivery, NotPosted, Posted, Refused, Unclear
 from mlmon_dagster.alerts.receivers.http_post import Endpoint
 from mlmon_dagster.alerts.receivers.webhook import WebhookReceiver, sign
@@ -99,7 +98,7 @@ def test_an_alert_reaches_a_webhook_and_its_end_names_the_same_thread(
     specs = [spec_of(slack=None, webhook={"url_env": "HOOK"})]
     webhook = specs[0].alerts.webhook
     assert webhook is not None
-    assert channel_of(webhook) == "$HOOK"
+    assert webhook.address == "$HOOK"
     settle(store, specs, day(2), result(1))
     deliver(store, {"webhook": receiver_of(hook.url)})
     settle(store, specs, day(3), result(2, "OK"))

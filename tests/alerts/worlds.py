@@ -16,7 +16,7 @@ from mlmon_dagster.alerts.receivers.worker import DeliveryPolicy, DeliveryReport
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state.schema import alert, monitor_result, outbox
-from mlmon_dagster.store.state.statements import insert_or_ignore
+from mlmon_dagster.store.state.sql import insert_or_ignore
 from tests.conftest import make_spec
 
 DAY = dt.timedelta(days=1)

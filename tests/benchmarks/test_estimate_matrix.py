@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.coverage import Size
 from benchmarks.estimate_matrix import DAY, NO_SHIFT, Draw, judge, ratio, with_learnt_width
+from benchmarks.scored_worlds import Size
 
 CELL = ("binary", "continuous", 200, NO_SHIFT)
 

@@ -19,7 +19,7 @@ from mlmon_dagster.alerts.receivers.worker import DeliveryPolicy
 from mlmon_dagster.errors import MlmonError
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store, open_store
-from mlmon_dagster.store.state import crash_points
+from mlmon_dagster.store.state import writing
 from tests.alerts.worlds import day as start_of
 from tests.alerts.worlds import spec_of
 
@@ -151,7 +151,7 @@ def run(place: Place, fate: Fate) -> None:
             written[-1]()
         fate.meet(step, place.folder)
 
-    crash_points.on_reached = reached
+    writing.on_reached = reached
     count_outages_in_days()
     if place.forgets:
         forget_the_unseen()

@@ -22,7 +22,7 @@ from mlmon_dagster.alerts.lifecycle import apply_results
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.outbox import outbox_health
-from mlmon_dagster.store.state import crash_points
+from mlmon_dagster.store.state import writing
 from tests.alerts.fake_slack import FakeSlack, Message
 from tests.alerts.worlds import START, observe
 from tests.chaos.dispatching import POLICY, Place, now_of
@@ -151,7 +151,7 @@ def _dispatch(store: Store, place: Place, look: int, rng: random.Random, found: 
             doomed = ""
             raise Killed
 
-    crash_points.on_reached = reached
+    writing.on_reached = reached
     try:
         while True:
             try:
@@ -165,7 +165,7 @@ def _dispatch(store: Store, place: Place, look: int, rng: random.Random, found: 
             if not outbox_health(store.state).n_waiting:
                 return
     finally:  # a dispatch may have ended before the step at which it was to die
-        crash_points.on_reached = lambda _step: None
+        writing.on_reached = lambda _step: None
 
 
 @contextmanager

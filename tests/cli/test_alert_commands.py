@@ -51,8 +51,7 @@ def test_a_silence_is_made_listed_and_ended(home: Path, mlmon: Command) -> None:
     ("options", "said"),
     [
         (("--model", "credit"), "Say how long"),
-        (("--model", "credit", "--for", "2h", "--until", "2024-01-03"), "Say how long"),
-        (("--model", "credit", "--until", "2023-01-01"), "ended already"),
+        (("--model", "credit", "--for", "0h"), "ended already"),
         (("--for", "2h"), "needs a label"),
         (("--for", "2h", "--slice", "origin"), "KEY=VALUE"),
         (("--model", "credit", "--for", "soon"), "neither a day"),

@@ -244,15 +244,15 @@ def told(base: Path) -> Told:
         secret_path = f"{SECRETS['HOOKURL']}?token={SECRETS['HOOKQUERY']}"
         patch.setenv("HOOK_URL", f"{hook.url}/{secret_path}")
         patch.setenv("HOOK_KEY", SECRETS["HOOKKEY"])
+        patch.setenv("MLMON_SLACK_TOKEN", slack.token)
+        patch.setenv("MLMON_SLACK_API_URL", slack.url)
+        patch.setenv("MLMON_SMTP_URL", f"smtp://127.0.0.1:{smtp.port}/{SECRETS['SMTP']}")
+        patch.setenv("MLMON_MAIL_FROM", "mlmon@example.com")
         project = Project(
             folder,
             str(folder / ".mlmon" / "store"),
             now=lambda: NOW,
-            slack_token=slack.token,
-            slack_api_url=slack.url,
-            smtp_url=f"smtp://127.0.0.1:{smtp.port}/{SECRETS['SMTP']}",
             heartbeat_url=f"http://127.0.0.1:1/{SECRETS['BEATPATH']}?k={SECRETS['BEATQUERY']}",
-            mail_from="mlmon@example.com",
             storage_options={"aws_secret_access_key": SECRETS["S3"]},
         )
         run_everything(project, spec)

@@ -21,8 +21,8 @@ from mlmon_dagster.defs.instance import PROCESS_TAG
 from mlmon_dagster.ingest import cycle
 from mlmon_dagster.pipeline.plan import REVISED_EVERY
 from mlmon_dagster.pipeline.steps import REPORTED, of_actuals, windowed_of
-from mlmon_dagster.store.state import manifest, monitor_results, views
-from mlmon_dagster.store.state.statements import read_frame
+from mlmon_dagster.store.state import manifest, monitor_results, schema, window_state
+from mlmon_dagster.store.state.sql import read_frame
 from tests.defs.small_model import (
     DAYS,
     LATE,
@@ -63,8 +63,8 @@ def test_once_all_is_computed_no_window_waits_not_even_those_of_the_baseline(
     own_fortnight: World,
 ) -> None:
     state = own_fortnight.project.store.state
-    assert [row["n_waiting"] for row in views.newest_windows(state)] == [0]
-    told = read_frame(state, sa.select(views.mlmon_window.c.maturity, views.mlmon_window.c.n))
+    assert [row["n_waiting"] for row in window_state.newest_windows(state)] == [0]
+    told = read_frame(state, sa.select(schema.mlmon_window.c.maturity, schema.mlmon_window.c.n))
     assert set(told[told["n"] > 0]["maturity"]) <= {"provisional", "mature", "closed"}
 
 

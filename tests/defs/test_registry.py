@@ -22,9 +22,8 @@ from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.project import Project
 from mlmon_dagster.report.health import health_report
 from mlmon_dagster.spec import ModelSpec, load_model
-from mlmon_dagster.store.mlflow_registry import MlflowRegistry
+from mlmon_dagster.store.mlflow_registry import MlflowRegistry, last_look
 from mlmon_dagster.store.state.model_history import history
-from mlmon_dagster.store.state.registry_state import last_look
 from mlmon_dagster.store.state.schema import registry_state
 from tests.defs.small_model import MODEL, make_project, write_declaration
 from tests.defs.worlds import World
@@ -144,8 +143,7 @@ def test_the_gate_tags_the_version_that_answered_and_a_read_only_registry_is_lef
 
 
 def test_without_logged_versions_the_alias_throughout_the_window_decides() -> None:
-    from mlmon_dagster.store.mlflow_registry import Version
-    from mlmon_dagster.store.state.registry_state import Known, Move
+    from mlmon_dagster.store.mlflow_registry import Known, Move, Version
 
     day = [dt.datetime(2024, 3, n, tzinfo=dt.UTC) for n in range(1, 9)]
     versions = {

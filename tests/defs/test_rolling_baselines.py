@@ -17,8 +17,8 @@ from mlmon_dagster.pipeline.plan import COMPARED
 from mlmon_dagster.pipeline.steps import windowed_of
 from mlmon_dagster.report.health import health_report
 from mlmon_dagster.store.erasure.erase import erase
-from mlmon_dagster.store.state import views
-from mlmon_dagster.store.state.statements import read_frame
+from mlmon_dagster.store.state import schema
+from mlmon_dagster.store.state.sql import read_frame
 from tests.defs.small_model import (
     DAYS,
     NOW,
@@ -103,7 +103,7 @@ def test_windows_are_learning_until_there_are_enough_and_then_judged(moving: Wor
 def test_numbers_are_stored_with_the_maturity_of_their_ground_truth_and_nothing_else(
     moving: World,
 ) -> None:
-    told = read_frame(moving.project.store.state, sa.select(views.mlmon_metric.c.maturity))
+    told = read_frame(moving.project.store.state, sa.select(schema.mlmon_metric.c.maturity))
     assert {"mature"} <= set(told["maturity"]) <= {"", "provisional", "mature", "closed"}
 
 

@@ -111,7 +111,6 @@ CHANGES: dict[str, Any] = {
     "baseline.moving": Many({"baseline": {"moving": "7d"}}),
     "slices": [],
     "explain.model": "scoring:model",
-    "retrain": "training:fit",
     "registry": {"mlflow": "churn"},
     "labels": {"positive": "gone", "negative": "here"},
     "datasets": {"validation": "reference"},

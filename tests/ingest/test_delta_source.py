@@ -17,7 +17,7 @@ from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.sources import DeltaSource
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.sources import load_cursor
-from mlmon_dagster.store.state import crash_points
+from mlmon_dagster.store.state import writing
 from tests.ingest.landing import credit_spec, ingest
 from tests.ingest.sql_world import ids_of
 
@@ -155,7 +155,7 @@ def test_a_crash_loses_and_repeats_nothing(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as dying:
-        dying.setattr(crash_points, "on_reached", die)
+        dying.setattr(writing, "on_reached", die)
         with pytest.raises(KeyboardInterrupt):
             ingest(store, SPEC, project)
     write(project, "c")

@@ -18,7 +18,7 @@ from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.sources import KafkaSource
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.sources import load_cursor, save_cursor
-from mlmon_dagster.store.state import crash_points
+from mlmon_dagster.store.state import writing
 from tests.ingest.landing import NOW, credit_spec, ingest, letters_of
 from tests.ingest.sql_world import ids_of
 
@@ -108,7 +108,7 @@ def test_offsets_are_committed_only_when_everything_before_them_is_in_the_log(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as dying:
-        dying.setattr(crash_points, "on_reached", die)
+        dying.setattr(writing, "on_reached", die)
         with pytest.raises(KeyboardInterrupt):
             cluster.poll(store, project)
     assert cluster.committed(0)[0] < 0  # read and noted, and not in the log yet
@@ -129,7 +129,7 @@ def test_a_crash_loses_and_repeats_nothing(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as dying:
-        dying.setattr(crash_points, "on_reached", die)
+        dying.setattr(writing, "on_reached", die)
         with pytest.raises(KeyboardInterrupt):
             cluster.poll(store, project)
     cluster.send("c")

@@ -21,8 +21,7 @@ from mlmon_dagster.ingest import render_report, replay_file
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store, open_store
 from mlmon_dagster.store.erasure.erase import erase
-from mlmon_dagster.store.erasure.places import look
-from mlmon_dagster.store.erasure.proof import find_traces
+from mlmon_dagster.store.erasure.places import find_traces, look
 from mlmon_dagster.store.tables import kept_rows
 from mlmon_dagster.store.upkeep.maintenance import let_go
 from tests import crash_steps, forked

@@ -18,7 +18,7 @@ from mlmon_dagster.spec.sources import SqlSource
 from mlmon_dagster.store import Store, source_ranges
 from mlmon_dagster.store.source_ranges import RangeScan
 from mlmon_dagster.store.sources import SourceTable, load_cursor
-from mlmon_dagster.store.state import crash_points
+from mlmon_dagster.store.state import writing
 from mlmon_dagster.store.state.schema import source_cursor
 from tests.ingest.landing import NOW
 from tests.ingest.sql_world import Sources, ids_of, poll, sql_spec
@@ -131,7 +131,7 @@ def test_what_a_killed_look_found_is_told_by_the_next_one_and_then_no_more(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as dying:
-        dying.setattr(crash_points, "on_reached", die)
+        dying.setattr(writing, "on_reached", die)
         with pytest.raises(KeyboardInterrupt):
             poll(store, spec, project, sources.url)
     reports = [poll(store, spec, project, sources.url) for _ in range(3)]

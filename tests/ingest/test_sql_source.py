@@ -19,7 +19,7 @@ from mlmon_dagster.ingest.formats.sql_source import cells_of
 from mlmon_dagster.spec import spec_from_mapping
 from mlmon_dagster.store import Store, open_store
 from mlmon_dagster.store.sources import parse_source_url, source_connection
-from mlmon_dagster.store.state import crash_points
+from mlmon_dagster.store.state import writing
 from tests.ingest.landing import (
     ACTUALS,
     NOW,
@@ -166,10 +166,10 @@ def test_program_may_end_at_any_step(
         if reached == step:
             raise Killed
 
-    monkeypatch.setattr(crash_points, "on_reached", die)
+    monkeypatch.setattr(writing, "on_reached", die)
     with pytest.raises(Killed):
         poll(store, spec, project, sources.url)
-    monkeypatch.setattr(crash_points, "on_reached", None)
+    monkeypatch.setattr(writing, "on_reached", None)
     poll(store, spec, project, sources.url)
     poll(store, spec, project, sources.url)
 

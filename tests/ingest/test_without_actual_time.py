@@ -12,7 +12,7 @@ import pytest
 from mlmon_dagster.ingest import IngestReport
 from mlmon_dagster.spec import ModelSpec, spec_from_mapping
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.state import crash_points
+from mlmon_dagster.store.state import writing
 from tests.ingest.landing import (
     ACTUALS,
     LANDED,
@@ -126,12 +126,12 @@ def test_an_interrupted_run_counts_and_knows_the_same(
         if reached == step:
             raise KeyboardInterrupt
 
-    crash_points.on_reached = die
+    writing.on_reached = die
     try:
         with pytest.raises(KeyboardInterrupt):
             take_in(store, spec, project)
     finally:
-        crash_points.on_reached = None
+        writing.on_reached = None
 
     files = {file.path: file for file in take_in(store, spec, project).files}
     counts = {path[-5:]: (file.n_new, file.n_duplicate) for path, file in files.items()}

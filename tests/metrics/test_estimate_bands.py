@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.coverage import Size, coverage
 from benchmarks.estimate_tasks import multiclass
-from benchmarks.scored_worlds import counted, halved, logistic, world
+from benchmarks.scored_worlds import Size, counted, coverage, halved, logistic, world
 from benchmarks.table import Goal
 from mlmon_dagster.metrics.estimated.binary import residuals
 from mlmon_dagster.metrics.estimated.calibration import LEAST_STRETCH, calibrate, stretch

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from benchmarks import weighted_baseline
-from benchmarks.estimate import draw
 from benchmarks.estimate_tasks import CLASSES, class_profiles, draw_classes
-from benchmarks.scored_worlds import SHAPES, counted, mixture, shaped
+from benchmarks.scored_worlds import SHAPES, counted, draw, mixture, shaped
 from benchmarks.weighted_baseline import Baseline
 from mlmon_dagster.metrics.binnings import upper_edges
 from mlmon_dagster.metrics.estimated.calibration import Curves, block_curves

@@ -11,8 +11,7 @@ from mlmon_dagster.commands.doctor import Finding, examine
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.project import project_from_environment, storage_options
 from mlmon_dagster.store.places import objects
-from mlmon_dagster.store.places.addresses import place_of
-from mlmon_dagster.store.places.objects import ObjectPlace
+from mlmon_dagster.store.places.objects import ObjectPlace, place_of
 from tests.defs.small_model import write_declaration
 from tests.objects.server import S3Server
 

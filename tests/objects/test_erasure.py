@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.erasure import erase
-from mlmon_dagster.store.erasure.places import look
-from mlmon_dagster.store.erasure.proof import find_traces
+from mlmon_dagster.store.erasure.places import find_traces, look
 from tests.store.test_erase import CANARY, NOW, SPEC, VALUE, fill
 
 

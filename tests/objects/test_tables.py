@@ -11,9 +11,8 @@ import pytest
 
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.store import Store, open_store
-from mlmon_dagster.store.places.addresses import place_of
-from mlmon_dagster.store.tables.delta import DeltaFolder, retry
-from mlmon_dagster.store.tables.opening import Conflict
+from mlmon_dagster.store.places.objects import place_of
+from mlmon_dagster.store.tables.delta import Conflict, DeltaFolder, retry
 from mlmon_dagster.store.tables.part_files import ROWS_A_FILE, BucketRows, buckets
 from tests.objects.server import S3Server
 

@@ -16,7 +16,7 @@ from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, spec_from_mapping
 from mlmon_dagster.store.state import monitor_results
 from mlmon_dagster.store.state.schema import monitor_result
-from mlmon_dagster.store.state.statements import read_frame
+from mlmon_dagster.store.state.sql import read_frame
 from tests.pipeline.looking import look
 
 FIRST = dt.datetime(2024, 3, 1, tzinfo=dt.UTC)

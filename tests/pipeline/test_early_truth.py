@@ -9,7 +9,7 @@ import pytest
 from benchmarks.label_living import TRUTH, look_at
 from mlmon_dagster.alerts.lifecycle.apply_results import fold_results
 from mlmon_dagster.store.alert_state import all_alerts, all_events
-from mlmon_dagster.store.state import truth_timing
+from mlmon_dagster.store.state import window_state
 from tests.pipeline.late_labels import DAY, FIRST, LateWorld, by_class
 
 UNIFORM = by_class((1, 6), (1, 6))
@@ -41,7 +41,7 @@ def test_windows_are_judged_early_once_twenty_complete_ones_showed_that_labels_a
     """Labels 1 to 6 days late; from the 31st day on scores say nothing, which is told early."""
     world = LateWorld(tmp_path, UNIFORM, n=500, wrong=31)
     live_and_fold(world, 31)
-    timing = truth_timing.timing_of(world.project.store.state, "credit")
+    timing = window_state.timing_of(world.project.store.state, "credit")
     assert timing.early
     assert timing.due is not None
     found = world.verdicts("performance", "roc_auc").set_index("day")
@@ -66,7 +66,7 @@ def test_windows_are_judged_early_once_twenty_complete_ones_showed_that_labels_a
 def test_positives_first_wait_until_negatives_are_there(tmp_path: Path) -> None:
     world = LateWorld(tmp_path, by_class((1, 4), (6, 6.5)), n=200)
     live_and_fold(world, 36)
-    assert truth_timing.timing_of(world.project.store.state, "credit").due is not None
+    assert window_state.timing_of(world.project.store.state, "credit").due is not None
     assert "early" not in set(world.verdicts("performance", "roc_auc")["maturity"])
     rows = world.verdicts("performance", "calibration_gap").set_index("day")
     assert set(rows.loc[31:, "reason"]) == {"labels_still_coming"}

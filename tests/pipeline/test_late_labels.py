@@ -11,7 +11,7 @@ import pytest
 
 from mlmon_dagster.profiles.arrivals import describe_arrivals, load_arrivals
 from mlmon_dagster.spec.windows import age_step
-from mlmon_dagster.store.state import truth_timing, window_state
+from mlmon_dagster.store.state import window_state
 from tests.pipeline.late_labels import DAY, FIRST, Lag, LateWorld, by_class
 
 OF_TRUTH = ("freshness", "performance", "estimated_performance")
@@ -101,7 +101,7 @@ def test_history_that_is_imported_is_learnt_from_the_times_it_gives(tmp_path: Pa
     arrivals = load_arrivals(world.project.store.state, world.spec)
     assert arrivals is not None
     assert arrivals.is_dated
-    timing = truth_timing.timing_of(world.project.store.state, "credit")
+    timing = window_state.timing_of(world.project.store.state, "credit")
     assert timing.due is not None
     assert dt.timedelta(days=19) <= timing.due <= dt.timedelta(days=23)
     world.look()

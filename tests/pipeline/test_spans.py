@@ -33,7 +33,7 @@ from mlmon_dagster.profiles.bins.shapes import role_binning
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, spec_from_mapping, window_from_key
 from mlmon_dagster.store.erasure import erase
-from mlmon_dagster.store.erasure.proof import find_traces
+from mlmon_dagster.store.erasure.places import find_traces
 from mlmon_dagster.store.state import metric_log, window_state
 from mlmon_dagster.store.upkeep.maintenance import maintain
 

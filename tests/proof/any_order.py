@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from mlmon_dagster.store import Store, open_store
-from mlmon_dagster.store.state import crash_points
+from mlmon_dagster.store.state import writing
 from tests import crash_steps
 from tests.proof import world
 from tests.proof.world import DAYS, Erased, Event, Known, Predicted
@@ -63,14 +63,14 @@ def run(
             raise Killed
 
     world.land(project, name, part)
-    crash_points.on_reached = die
+    writing.on_reached = die
     try:
         with suppress(Killed):
             world.step(store, spec, project, [e.id for e in part if isinstance(e, Erased)])
             if kill is None and len(part) % 3 == 0:  # measured in between, too
                 world.measure(store, spec, project)
     finally:
-        crash_points.on_reached = None
+        writing.on_reached = None
 
 
 def check(

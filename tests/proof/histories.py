@@ -24,7 +24,7 @@ from deltalake.exceptions import DeltaError
 from mlmon_dagster.ingest import IngestReport
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store, open_store, source_ranges
-from mlmon_dagster.store.state import crash_points
+from mlmon_dagster.store.state import writing
 from tests.conftest import new_database
 from tests.ingest import test_delta_source as delta
 from tests.ingest import test_kafka_source as kafka
@@ -186,13 +186,13 @@ def _die(world: World, store: Store, project: Path, step: str) -> IngestReport |
         if reached == step:
             raise Killed
 
-    crash_points.on_reached = die
+    writing.on_reached = die
     try:
         return world.look(store, project)
     except Killed:
         return None
     finally:
-        crash_points.on_reached = None
+        writing.on_reached = None
 
 
 FAR_TIMES = ("2062-01-01 00:00:00", "2999-12-31 23:59:59", "9999-01-01 00:00:00")

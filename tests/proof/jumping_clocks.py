@@ -37,7 +37,7 @@ from mlmon_dagster.store import Store, open_store
 from mlmon_dagster.store.clocks import LONGEST_LEASE, LONGEST_PAUSE
 from mlmon_dagster.store.outbox import outbox_health
 from mlmon_dagster.store.state import metric_log, schema, state_marks
-from mlmon_dagster.store.state.writer_lock import BusyError, free_dead_locks, writer_lock
+from mlmon_dagster.store.state.writing import BusyError, free_dead_locks, writer_lock
 from mlmon_dagster.store.upkeep.maintenance import first_dates, maintain
 from mlmon_dagster.store.upkeep.repair import repair
 from tests.alerts.fake_slack import FakeSlack, fake_slack

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.erasure import erase
-from mlmon_dagster.store.erasure.proof import find_traces
+from mlmon_dagster.store.erasure.places import find_traces
 from tests.conftest import make_spec
 from tests.ingest.landing import NOW
 

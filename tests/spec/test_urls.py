@@ -16,7 +16,7 @@ from mlmon_dagster.spec.names import (
     url_problem,
     without_secrets,
 )
-from mlmon_dagster.store.places.addresses import place_of
+from mlmon_dagster.store.places.objects import place_of
 from mlmon_dagster.store.sources import parse_source_url
 from mlmon_dagster.store.state.database import normalise_url
 

@@ -15,7 +15,7 @@ from mlmon_dagster.store import Store, baselines, open_store
 from mlmon_dagster.store.state import window_state
 from mlmon_dagster.store.state.model_history import history, note_event
 from mlmon_dagster.store.state.schema import store_mark
-from mlmon_dagster.store.state.statements import exported_tables
+from mlmon_dagster.store.state.sql import exported_tables
 from mlmon_dagster.store.upkeep.backup import make_backup, restore_backup, verify_backup
 from tests.conftest import make_events, make_spec, window
 
@@ -113,7 +113,7 @@ def test_an_existing_backup_is_not_overwritten(store: Store, tmp_path: Path) -> 
 
 
 def test_every_table_is_exported_whoever_imported_what() -> None:
-    module = "mlmon_dagster.store.state.statements"
+    module = "mlmon_dagster.store.state.sql"
     code = f"from {module} import exported_tables; print(len(exported_tables()))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(out.stdout) == len(exported_tables())

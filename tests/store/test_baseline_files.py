@@ -13,7 +13,7 @@ import pytest
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.store import Store, baselines, open_store
 from mlmon_dagster.store.baselines import StoredBaseline
-from mlmon_dagster.store.state import crash_points
+from mlmon_dagster.store.state import writing
 from mlmon_dagster.store.upkeep.maintenance import maintain
 from tests import forked
 from tests.conftest import make_spec
@@ -81,7 +81,7 @@ def test_the_upkeep_waits_for_a_row_that_is_about_to_name_its_file(
             upkeep.start()
             upkeep.join(0.5)  # time enough to delete the file, were it not for the lock
 
-    monkeypatch.setattr(crash_points, "on_reached", meanwhile)
+    monkeypatch.setattr(writing, "on_reached", meanwhile)
     save(store)
     upkeep.join()
 

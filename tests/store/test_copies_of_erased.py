@@ -13,8 +13,8 @@ from mlmon_dagster.ingest import readers
 from mlmon_dagster.ingest.cycle import ingest_new
 from mlmon_dagster.store import Store, open_store
 from mlmon_dagster.store.erasure import erase, ledger
-from mlmon_dagster.store.erasure.proof import find_traces
-from mlmon_dagster.store.state import crash_points
+from mlmon_dagster.store.erasure.places import find_traces
+from mlmon_dagster.store.state import writing
 from mlmon_dagster.store.tables.raw_search import unpack, word_finder
 from mlmon_dagster.store.upkeep.backup import make_backup, restore_backup
 from mlmon_dagster.store.upkeep.repair import repair
@@ -206,9 +206,9 @@ def note_erasure_without_doing_it(store: Store, id_: str) -> None:
         if step == "erase.noted":
             raise KeyboardInterrupt
 
-    crash_points.on_reached = die
+    writing.on_reached = die
     try:
         with pytest.raises(KeyboardInterrupt):
             erase.erase(store, credit_spec(), [id_], now=NOW)
     finally:
-        crash_points.on_reached = None
+        writing.on_reached = None

@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.spec import Window
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.places.addresses import place_of
-from mlmon_dagster.store.tables.delta import DeltaFolder, duckdb_type, retry
-from mlmon_dagster.store.tables.opening import Conflict
+from mlmon_dagster.store.places.objects import place_of
+from mlmon_dagster.store.tables.delta import Conflict, DeltaFolder, duckdb_type, retry
 from tests.conftest import make_spec, window
 from tests.store.test_query import ENGINE
 

@@ -15,14 +15,12 @@ import pytest
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.store import Store, baselines, open_store
 from mlmon_dagster.store.erasure import erase
-from mlmon_dagster.store.erasure.places import look
-from mlmon_dagster.store.erasure.proof import find_traces
-from mlmon_dagster.store.places.addresses import place_of
+from mlmon_dagster.store.erasure.places import find_traces, look
+from mlmon_dagster.store.places.objects import place_of
 from mlmon_dagster.store.state import erased_ids
 from mlmon_dagster.store.state.window_state import load
 from mlmon_dagster.store.tables.columns import PARTITION_BY
-from mlmon_dagster.store.tables.delta import DeltaFolder
-from mlmon_dagster.store.tables.opening import Conflict
+from mlmon_dagster.store.tables.delta import Conflict, DeltaFolder
 from tests import crash_steps, forked
 from tests.conftest import make_events, make_spec, window
 

@@ -15,8 +15,8 @@ from mlmon_dagster.errors import StoreError
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.clocks import LONGEST_LEASE
 from mlmon_dagster.store.state import schema
-from mlmon_dagster.store.state import writer_lock as locks
-from mlmon_dagster.store.state.writer_lock import Lease, free_dead_locks, writer_lock
+from mlmon_dagster.store.state import writing as locks
+from mlmon_dagster.store.state.writing import Lease, free_dead_locks, writer_lock
 
 
 def hold_as(store: Store, host: str, pid: int, seconds: float) -> None:

@@ -9,8 +9,7 @@ from deltalake import DeltaTable, write_deltalake
 
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.tables.delta import DeltaFolder
-from mlmon_dagster.store.tables.opening import NEWEST, Conflict
+from mlmon_dagster.store.tables.delta import NEWEST, Conflict, DeltaFolder
 
 SCHEMA = pa.schema([("v", pa.int64())])
 

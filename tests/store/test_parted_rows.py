@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.tables import parted_rows
-from mlmon_dagster.store.tables.parted_rows import PartedRows, Spill
+from mlmon_dagster.store.tables import part_files
+from mlmon_dagster.store.tables.part_files import PartedRows, Spill
 
 
 def part(name: str, first: int, n: int = 100) -> pa.Table:
@@ -58,7 +58,7 @@ def test_a_value_that_lasts_is_stored_once(tmp_path: Path) -> None:
 def test_all_rows_of_an_id_are_in_one_group_in_their_order(
     is_on_disk: bool, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parted_rows, "ROWS_TOGETHER", 30)
+    monkeypatch.setattr(part_files, "ROWS_TOGETHER", 30)
     parts = [part("a", 0), part("b", 50), part("c", 0, 0)]
     rows = spilled(tmp_path, parts) if is_on_disk else PartedRows.of(pa.concat_tables(parts))
 
@@ -77,7 +77,7 @@ def test_all_rows_of_an_id_are_in_one_group_in_their_order(
 def test_rows_that_were_divided_before_are_all_divided_again_when_some_are_gone(
     is_on_disk: bool, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parted_rows, "ROWS_TOGETHER", 10)
+    monkeypatch.setattr(part_files, "ROWS_TOGETHER", 10)
     rows = spilled(tmp_path, [part("a", 0)]) if is_on_disk else PartedRows.of(part("a", 0))
     list(rows.by_id(store.queries, ["prediction_id"]))
     left = np.arange(100) % 2 == 0

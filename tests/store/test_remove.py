@@ -16,7 +16,7 @@ from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec import window_containing
 from mlmon_dagster.store import Store, alert_state, open_store
 from mlmon_dagster.store.state import collect_tokens, window_state
-from mlmon_dagster.store.state.statements import exported_tables
+from mlmon_dagster.store.state.sql import exported_tables
 from mlmon_dagster.store.upkeep.maintenance import (
     count_rows,
     declaration_of,

@@ -13,8 +13,8 @@ import sqlalchemy as sa
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.baseline import GRAINS
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.state import views
-from mlmon_dagster.store.state.standing import PIPELINE, load_standing, worst_of
+from mlmon_dagster.store.state import schema
+from mlmon_dagster.store.state.monitor_results import PIPELINE, load_standing, worst_of
 from tests.alerts.worlds import DAY, day, observe, result, spec_of
 
 FAMILIES = ("schema", "drift", "quality", "performance")
@@ -215,7 +215,7 @@ def test_what_stands_is_what_all_verdicts_gone_through_say(any_store: Store, see
 def rows_of_view(store: Store) -> list[Any]:
     """Return what the view says that dashboards read."""
     with store.state.connect() as conn:
-        return list(conn.execute(sa.select(views.mlmon_standing)).mappings())
+        return list(conn.execute(sa.select(schema.mlmon_standing)).mappings())
 
 
 def written_once(row: Row) -> tuple[Any, ...]:

@@ -11,7 +11,7 @@ from alembic.script import ScriptDirectory
 
 from mlmon_dagster.errors import ConfigError, StoreError
 from mlmon_dagster.store import Store, open_store
-from mlmon_dagster.store.state import database, schema, views
+from mlmon_dagster.store.state import database, schema
 
 
 def described(engine: sa.Engine) -> dict[str, object]:
@@ -39,7 +39,7 @@ def described(engine: sa.Engine) -> dict[str, object]:
 def test_opening_a_store_makes_exactly_the_declared_tables(any_store: Store) -> None:
     migrated = described(any_store.state)
     with any_store.state.begin() as conn:
-        for view in views.VIEWS:
+        for view in schema.VIEWS:
             conn.exec_driver_sql(f"DROP VIEW {view.name}")
         schema.METADATA.drop_all(conn)
         schema.METADATA.create_all(conn)

@@ -12,8 +12,8 @@ import pytest
 import sqlalchemy as sa
 
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.state import metric_log, monitor_results, schema, views, window_state
-from mlmon_dagster.store.state.statements import read_frame
+from mlmon_dagster.store.state import metric_log, monitor_results, schema, window_state
+from mlmon_dagster.store.state.sql import read_frame
 from mlmon_dagster.store.state.window_state import StepMark
 
 ROOT = Path(__file__).parents[2]
@@ -75,7 +75,7 @@ def test_metrics_are_those_of_our_reader_after_every_tenth_of_100_random_recompu
             continue
         for model in ("credit", "churn"):
             expected = in_order(metric_log.newest(any_store.state, model), ORDER)
-            found = in_order(of_view(any_store, views.mlmon_metric, model), ORDER)
+            found = in_order(of_view(any_store, schema.mlmon_metric, model), ORDER)
             pd.testing.assert_frame_equal(found, expected)
     assert len(expected) > 30
 
@@ -84,9 +84,9 @@ def test_conditions_on_the_view_choose_rows_and_never_other_versions(any_store: 
     rng = np.random.default_rng(8)
     for step in range(20):
         metric_log.append(any_store.state, computed(rng, T0 + (10 + step) * DAY))
-    c = views.mlmon_metric.c
+    c = schema.mlmon_metric.c
     asked = {"metric": "psi", "slice_key": "origin", "slice_value": "JFK", "column_name": "age"}
-    query = sa.select(views.mlmon_metric).where(
+    query = sa.select(schema.mlmon_metric).where(
         c.model == "credit", c.window_start >= T0 + DAY, *(c[k] == v for k, v in asked.items())
     )
     found = read_frame(any_store.state, query)
@@ -125,7 +125,7 @@ def test_verdicts_are_those_of_our_reader_after_100_random_recomputations(any_st
         now = T0 + 10 * DAY + step * dt.timedelta(minutes=1)
         monitor_results.append(any_store.state, [verdict(rng, now) for _ in range(5)])
     for model in ("credit", "churn"):
-        found = of_view(any_store, views.mlmon_monitor, model)
+        found = of_view(any_store, schema.mlmon_monitor, model)
         expected = monitor_results.newest(any_store.state, model)[list(found.columns)]
         assert len(expected) > 30
         pd.testing.assert_frame_equal(in_order(found, keys), in_order(expected, keys))
@@ -142,7 +142,7 @@ def test_windows_tell_coverage_and_whether_their_numbers_are_current(any_store: 
                 for k, (n, computed) in enumerate([(100, 2), (40, 1)])
             ],
         )  # fmt: skip
-    found = of_view(any_store, views.mlmon_window, "credit")
+    found = of_view(any_store, schema.mlmon_window, "credit")
     assert found["actual_coverage"].fillna(-1.0).tolist() == [0.5, -1.0]
     assert found["is_current"].tolist() == [1, 0]
 
@@ -172,13 +172,13 @@ def test_windows_tell_their_refused_rows_each_once_and_how_mature_their_ground_t
         )  # fmt: skip
         made = StepMark(1, "v", "mature")
         window_state.mark(conn, "credit", "performance", {T0: made}, T0)
-    found = of_view(any_store, views.mlmon_window, "credit")
+    found = of_view(any_store, schema.mlmon_window, "credit")
     assert found["n_bad"].tolist() == [2, 0]
     assert found["maturity"].tolist() == ["mature", ""]
-    assert of_view(any_store, views.mlmon_window, "churn")["n_bad"].tolist() == [0, 0]
+    assert of_view(any_store, schema.mlmon_window, "churn")["n_bad"].tolist() == [0, 0]
 
 
-@pytest.mark.parametrize("view", views.VIEWS, ids=lambda view: view.name)
+@pytest.mark.parametrize("view", schema.VIEWS, ids=lambda view: view.name)
 def test_a_view_has_the_columns_that_its_page_lists(view: sa.Table, any_store: Store) -> None:
     with any_store.state.connect() as conn:
         found = list(conn.exec_driver_sql(f"SELECT * FROM {view.name} LIMIT 0").keys())
@@ -199,7 +199,7 @@ def test_the_role_for_reading_sees_the_views_and_nothing_else(postgres_store: St
         with reader.connect() as conn:
             counts = {
                 view.name: conn.scalar(sa.select(sa.func.count()).select_from(view))
-                for view in views.VIEWS
+                for view in schema.VIEWS
             }
         assert counts["mlmon_metric"]
         for forbidden in (

@@ -51,7 +51,7 @@ from mlmon_dagster.spec.monitors import FAMILIES
 from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.store import Store, alert_state
 from mlmon_dagster.store.alert_state import AlertEvent, AlertRow, StoredEvent
-from mlmon_dagster.store.state import crash_points
+from mlmon_dagster.store.state import writing
 from mlmon_dagster.store.state.monitor_results import Finding, MonitorResult, StoredResult
 
 Result = TypeVar("Result", MonitorResult, StoredResult)
@@ -125,8 +125,8 @@ def fold_results(
         while more:
             with alert_state.exclusive(store.state, f"alerts:{spec.model}") as conn:
                 n_batch, more = _fold_batch(conn, spec, now, environment)
-                crash_points.reached("fold.before_commit")
-            crash_points.reached("fold.committed")
+                writing.reached("fold.before_commit")
+            writing.reached("fold.committed")
             n_folded += n_batch
         with alert_state.exclusive(store.state, f"alerts:{spec.model}") as conn:
             _resolve_missing(conn, spec.model, now)

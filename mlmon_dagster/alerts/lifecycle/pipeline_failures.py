@@ -13,7 +13,7 @@ from typing import Literal
 from mlmon_dagster.spec.names import TABLE
 from mlmon_dagster.store import Store, alert_state
 from mlmon_dagster.store.state.schema import monitor_result
-from mlmon_dagster.store.state.statements import insert_or_ignore
+from mlmon_dagster.store.state.sql import insert_or_ignore
 
 Kind = Literal[
     "run", "check", "file", "stuck", "planning", "backlog", "source", "tick", "daemon", "spec"

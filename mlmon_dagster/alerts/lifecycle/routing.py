@@ -14,23 +14,9 @@ from typing import NamedTuple
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec import BrokenModel, ModelSpec, spec_from_mapping
-from mlmon_dagster.spec.alerting import (
-    AlertmanagerRoute,
-    AlertPolicy,
-    AppriseRoute,
-    Fallback,
-    PagerDutyRoute,
-    Route,
-    SlackRoute,
-    TeamsRoute,
-    WebhookRoute,
-)
+from mlmon_dagster.spec.alerting import AlertPolicy, Place, Places, Route, SlackRoute
 from mlmon_dagster.store.alert_state import AlertRow, SilenceRow
 
-Address = WebhookRoute | PagerDutyRoute | AlertmanagerRoute | TeamsRoute | AppriseRoute
-# Places with an address of their own.
-ADDRESSED = ("webhook", "pagerduty", "alertmanager", "teams", "apprise")
-ENV_MARK = "$"  # begins the channel of a webhook whose address is in an environment variable
 LABELS = (
     "model",
     "monitor",
@@ -119,18 +105,10 @@ def fallback_of(spec: ModelSpec, destination: Destination) -> Destination | None
     return next((place for place in candidates if place != destination), None)
 
 
-def channel_of(route: Address) -> str:
-    """Return the channel of a place: its address, or ``$NAME`` of the variable that holds it."""
-    url = getattr(route, "url", None)
-    name = route.key_env if isinstance(route, PagerDutyRoute) else route.url_env
-    return str(url) if url else f"{ENV_MARK}{name}"
-
-
-def addresses(specs: Iterable[ModelSpec], receiver: str) -> dict[str, Address]:
+def places_of(specs: Iterable[ModelSpec], receiver: str) -> dict[str, Place]:
     """Return the places of one receiver that some models name, by channel."""
-    places = [place for spec in specs for place in spec.alerts.every_place()]
-    routes = [getattr(place, receiver) for place in places]
-    return {channel_of(route): route for route in routes if route is not None}
+    every = (places.declared_places() for spec in specs for places in spec.alerts.every_place())
+    return {place.address: place for known in every if (place := known.get(receiver))}
 
 
 def matches(route: Route, row: AlertRow, owners: Iterable[str] = ()) -> bool:
@@ -149,16 +127,11 @@ def _any(patterns: Iterable[str], values: Iterable[str]) -> bool:
     return not wanted or any(fnmatchcase(v, pattern) for v in values for pattern in wanted)
 
 
-def _places(place: AlertPolicy | Route | Fallback) -> dict[Destination, str]:
-    found: dict[Destination, str] = {}
-    if place.slack is not None:
-        found[Destination("slack", place.slack.channel)] = place.slack.mention or ""
-    for receiver in ADDRESSED:
-        if (route := getattr(place, receiver)) is not None:
-            found[Destination(receiver, channel_of(route))] = ""
-    if place.email is not None:
-        found[Destination("email", ", ".join(place.email.to))] = ""
-    return found
+def _places(places: Places) -> dict[Destination, str]:
+    return {
+        Destination(receiver, place.address): place.notified
+        for receiver, place in places.declared_places().items()
+    }
 
 
 def matcher(labels: Mapping[str, str]) -> str:

@@ -37,7 +37,7 @@ from mlmon_dagster.spec.baseline import GRAINS
 from mlmon_dagster.store import Store, alert_state, outbox
 from mlmon_dagster.store.alert_state import AlertRow, GroupRow
 from mlmon_dagster.store.clocks import is_ahead, measure_age
-from mlmon_dagster.store.state import crash_points
+from mlmon_dagster.store.state import writing
 
 _KINDS: dict[Reason, str] = {
     "first": "opened",
@@ -90,8 +90,8 @@ def flush_groups(
                 for place in state.destinations()
                 for family in families
             )
-            crash_points.reached("flush.before_commit")
-        crash_points.reached("flush.committed")
+            writing.reached("flush.before_commit")
+        writing.reached("flush.committed")
     return n_written
 
 

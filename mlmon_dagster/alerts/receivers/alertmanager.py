@@ -12,13 +12,18 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
 from mlmon_dagster.alerts.messages.message import Payload
-from mlmon_dagster.alerts.receivers.base import Delivery, Outcome, Posted
-from mlmon_dagster.alerts.receivers.http_post import EndpointReceiver, post
+from mlmon_dagster.alerts.receivers.base import Delivery, Outcome, Posted, Receiver, Surroundings
+from mlmon_dagster.alerts.receivers.http_post import EndpointReceiver, post, read_endpoints
 
 PATH = "/api/v2/alerts"
 KEPT_SECONDS = 3600.0  # a dispatcher that stands still for longer lets alerts end there
 _SEVERITIES = ("ERROR", "WARN")
 _NO_ALERT = ("head", "digest")  # an edit of what is told already; a summary for people
+
+
+def connect(around: Surroundings) -> Receiver:
+    """Return the receiver of the places that the specs declare."""
+    return AlertmanagerReceiver(read_endpoints(around))
 
 
 class AlertmanagerReceiver(EndpointReceiver):

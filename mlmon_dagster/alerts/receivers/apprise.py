@@ -17,10 +17,17 @@ from mlmon_dagster.alerts.receivers.base import (
     NotPosted,
     Outcome,
     Posted,
+    Receiver,
     Refused,
+    Surroundings,
     Unclear,
 )
-from mlmon_dagster.alerts.receivers.http_post import Endpoint, EndpointReceiver, outcome_of_status
+from mlmon_dagster.alerts.receivers.http_post import (
+    Endpoint,
+    EndpointReceiver,
+    outcome_of_status,
+    read_endpoints,
+)
 
 if TYPE_CHECKING:
     from apprise import Apprise, AppriseResult
@@ -31,6 +38,11 @@ _STATUS = re.compile(r"\berror=(\d{3})\b")  # as nearly all of its services log 
 # What makes chats notify people: "@everyone", "<!channel>", "<@U1>". A mail address stays.
 _MENTION = re.compile(r"(?<!\w)@|<(?=[!@#&])")
 _NO_WIDTH = "\N{ZERO WIDTH SPACE}"
+
+
+def connect(around: Surroundings) -> Receiver:
+    """Return the receiver of the places that the specs declare."""
+    return AppriseReceiver(read_endpoints(around))
 
 
 class AppriseReceiver(EndpointReceiver):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TextIO, runtime_checkable
 
@@ -11,6 +11,7 @@ from mlmon_dagster.alerts.messages.message import (
     Payload,
     Plot,
 )
+from mlmon_dagster.spec.alerting import Place
 from mlmon_dagster.store.clocks import LONGEST_PAUSE
 
 Draw = Callable[[Plot], bytes]
@@ -21,6 +22,21 @@ HOW_TO_CONNECT = (
     '  alerts: {slack: {channel: "#ml-alerts"}}\n'
     "to the model's file, invite the bot to the channel, and run: mlmon alerts test"
 )
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a receiver is made from: each module of one has a ``connect`` that takes this.
+
+    Attributes:
+        places: What the specs declare of its kind, by channel.
+        variables: Looks up environment variables; None for one that is not set.
+        draw: Makes the picture of a plot; None shows none.
+    """
+
+    places: Mapping[str, Place]
+    variables: Callable[[str], str | None]
+    draw: Draw | None = None
 
 
 @dataclass(frozen=True)

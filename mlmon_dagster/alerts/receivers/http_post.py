@@ -18,10 +18,11 @@ from mlmon_dagster.alerts.receivers.base import (
     Outcome,
     Posted,
     Refused,
+    Surroundings,
     Unclear,
     retry_after,
 )
-from mlmon_dagster.spec.alerting import address_problem
+from mlmon_dagster.spec.alerting import Place, address_problem
 from mlmon_dagster.store.bounded_http import NoRedirect, open_within
 
 TIMEOUT_SECONDS = 10
@@ -50,6 +51,20 @@ class Endpoint:
         if problem := address_problem(self.url):
             return Refused(f"{name} {channel}: {problem}")
         return None
+
+
+def read_endpoints(around: Surroundings) -> dict[str, Endpoint]:
+    """Return the addresses of some places by channel, with what the environment says of them."""
+    return {channel: _read(place, around.variables) for channel, place in around.places.items()}
+
+
+def _read(place: Place, variables: Callable[[str], str | None]) -> Endpoint:
+    url_env, secret_env = (getattr(place, name, None) for name in ("url_env", "secret_env"))
+    address = getattr(place, "url", None) or variables(url_env or "")
+    secret = variables(secret_env) if secret_env else None
+    declared = {url_env: address, secret_env: secret}
+    missing = tuple(name for name, value in declared.items() if name and value is None)
+    return Endpoint(address or "", secret, missing)
 
 
 class EndpointReceiver:

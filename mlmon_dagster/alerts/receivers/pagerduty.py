@@ -10,8 +10,16 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mlmon_dagster.alerts.receivers.base import Delivery, Outcome, Posted, Refused
-from mlmon_dagster.alerts.receivers.http_post import EndpointReceiver, post
+from mlmon_dagster.alerts.receivers.base import (
+    Delivery,
+    Outcome,
+    Posted,
+    Receiver,
+    Refused,
+    Surroundings,
+)
+from mlmon_dagster.alerts.receivers.http_post import Endpoint, EndpointReceiver, post
+from mlmon_dagster.spec.alerting import PagerDutyRoute
 
 URLS = {
     "us": "https://events.pagerduty.com/v2/enqueue",
@@ -20,6 +28,16 @@ URLS = {
 _SEVERITY = {"ERROR": "error", "WARN": "warning", "OK": "info"}
 _NO_INCIDENT = ("head", "digest")  # an edit of what is told already; a summary for people
 _SUMMARY = 1024  # characters that PagerDuty takes
+
+
+def connect(around: Surroundings) -> Receiver:
+    """Return the receiver of the services that the specs declare."""
+    endpoints = {}
+    for channel, route in around.places.items():
+        assert isinstance(route, PagerDutyRoute)
+        key = around.variables(route.key_env)
+        endpoints[channel] = Endpoint(URLS[route.region], key, () if key else (route.key_env,))
+    return PagerDutyReceiver(endpoints)
 
 
 class PagerDutyReceiver(EndpointReceiver):

@@ -2,10 +2,15 @@
 
 A reply that does not come, or comes broken, says nothing about whether the message was posted.
 Slack has no idempotency key, so what is unclear is looked up in the channel's history.
+
+By buttons an alert is taken on, or silenced for a day, where it was read. Slack sends clicks over a
+connection that we open (Socket Mode), so nothing of ours need be reached from outside. A click that
+was not answered in time is sent again; it does what it says once.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import http.client
 import json
 import logging
@@ -15,13 +20,19 @@ import ssl
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, cast
 from urllib.error import URLError
 
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError, SlackClientError
+from slack_sdk.socket_mode import SocketModeClient
+from slack_sdk.socket_mode.client import BaseSocketModeClient
+from slack_sdk.socket_mode.request import SocketModeRequest
+from slack_sdk.socket_mode.response import SocketModeResponse
 from slack_sdk.web import SlackResponse
 
+from mlmon_dagster.alerts.handling import acknowledge, silence_alert
 from mlmon_dagster.alerts.messages.message import COLOURS, Payload, short_id, short_payload
 from mlmon_dagster.alerts.receivers.base import (
     Delivery,
@@ -29,15 +40,25 @@ from mlmon_dagster.alerts.receivers.base import (
     NotPosted,
     Outcome,
     Posted,
+    Receiver,
     Refused,
+    Surroundings,
     Unclear,
     draw_or_none,
     read_plot,
     retry_after,
 )
-from mlmon_dagster.alerts.receivers.slack_buttons import buttons_of
+from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.store import Store
 from mlmon_dagster.store.bounded_http import open_within
 
+TOKEN, APP_TOKEN = "MLMON_SLACK_TOKEN", "MLMON_SLACK_APP_TOKEN"
+API_URL = "MLMON_SLACK_API_URL"  # another endpoint, for tests
+ACKNOWLEDGE, SILENCE = "mlmon_acknowledge", "mlmon_silence"
+SILENCED_FOR = dt.timedelta(hours=24)
+_ALERT_ID = 16  # characters of a fingerprint, which name one alert of very many
+_MOST_ALERTS = 100  # in the 2,000 characters that a button holds
+_log = logging.getLogger(__name__)
 TIMEOUT_SECONDS = 10
 SCOPES = ("chat:write", "channels:history")
 PLOT_SCOPE = "files:write"
@@ -125,6 +146,18 @@ class _Client(WebClient):
             return {"status": answer.status, "headers": answer.headers, "body": body}
 
 
+def connect(around: Surroundings) -> Receiver | None:
+    """Return the workspace of the project's token; None without a token."""
+    token, url = around.variables(TOKEN), around.variables(API_URL)
+    return _workspace(token, url, around.variables(APP_TOKEN), around.draw) if token else None
+
+
+@cache
+def _workspace(token: str, url: str | None, app_token: str | None, draw: Draw | None) -> Receiver:
+    """Return a workspace, made once, so that its channels are listed once."""
+    return SlackReceiver(token, base_url=url or WebClient.BASE_URL, draw=draw, app_token=app_token)
+
+
 class SlackReceiver:
     """A Slack workspace, by bot token.
 
@@ -135,8 +168,8 @@ class SlackReceiver:
         proxy: Address of an HTTP proxy; the environment's is used if None.
         timeout_seconds: Of one request.
         draw: Makes the picture of a plot; None shows none.
-        app_token: App-level token (``xapp-``) by which somebody listens to buttons, see
-            `slack_buttons`; messages have none without.
+        app_token: App-level token (``xapp-``) by which somebody listens to buttons;
+            messages have none without.
     """
 
     def __init__(
@@ -470,3 +503,65 @@ def _is_message(found: Payload, idempotency_key: str) -> bool:
         return True
     seen = [found.get("text", ""), found.get("attachments", []), found.get("blocks", [])]
     return short_id(idempotency_key) in json.dumps(seen)
+
+
+def buttons_of(tells: Sequence[str]) -> dict[str, object]:
+    """Return the row of buttons of a message about some episodes, ``fingerprint:episode``."""
+    alerts = list(dict.fromkeys(episode.partition(":")[0][:_ALERT_ID] for episode in tells))
+    value = ",".join(alerts[:_MOST_ALERTS])
+
+    def button(action: str, text: str) -> dict[str, object]:
+        label = {"type": "plain_text", "text": text}
+        return {"type": "button", "action_id": action, "value": value, "text": label}
+
+    elements = [button(ACKNOWLEDGE, "Acknowledge"), button(SILENCE, "Silence 24 h")]
+    return {"type": "actions", "elements": elements}
+
+
+def listener(
+    store: Store, app_token: str, now: Callable[[], dt.datetime], *, base_url: str | None = None
+) -> SocketModeClient:
+    """Return what listens to clicks once ``connect`` is called on it, and connects again by itself.
+
+    Args:
+        store: Where the state database is.
+        app_token: App-level token (``xapp-``) with the scope connections:write.
+        now: The clock.
+        base_url: Another address of the API; for tests.
+    """
+    client = SocketModeClient(
+        app_token,
+        web_client=WebClient(base_url=base_url or WebClient.BASE_URL, retry_handlers=[]),
+    )
+
+    def heard(socket: BaseSocketModeClient, request: SocketModeRequest) -> None:
+        if request.type == "interactive":
+            clicked(store, request.payload, now())  # if it fails, Slack sends the click again
+        socket.send_socket_mode_response(SocketModeResponse(envelope_id=request.envelope_id))
+
+    client.socket_mode_request_listeners.append(heard)
+    return client
+
+
+def clicked(store: Store, payload: Mapping[str, Any], now: dt.datetime) -> int:
+    """Do what a click says; return for how many alerts something changed by it.
+
+    Args:
+        store: Where the state database is.
+        payload: Of Slack's ``block_actions``.
+        now: The time.
+    """
+    user = payload.get("user") or {}
+    author = f"{user.get('username') or user.get('name') or user.get('id')} (Slack)"
+    n = 0
+    for action in payload.get("actions") or ():
+        for alert in str(action.get("value", "")).split(","):
+            try:
+                if action.get("action_id") == ACKNOWLEDGE:
+                    n += acknowledge(store, alert, author, now, once=True) is not None
+                elif action.get("action_id") == SILENCE:
+                    mark = f"button in Slack, {action.get('action_ts', '')}"
+                    n += silence_alert(store, alert, author, now, SILENCED_FOR, mark) is not None
+            except ConfigError as error:  # it is over, or was never: nothing to do, nothing lost
+                _log.info("%s", error)
+    return n

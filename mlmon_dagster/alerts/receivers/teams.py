@@ -11,12 +11,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlmon_dagster.alerts.messages.message import Payload
-from mlmon_dagster.alerts.receivers.base import Delivery, Outcome, Posted
-from mlmon_dagster.alerts.receivers.http_post import EndpointReceiver, post
+from mlmon_dagster.alerts.receivers.base import Delivery, Outcome, Posted, Receiver, Surroundings
+from mlmon_dagster.alerts.receivers.http_post import EndpointReceiver, post, read_endpoints
 
 _COLOURS = {"ERROR": "Attention", "WARN": "Warning", "OK": "Good"}
 _MOST_BYTES = 26_000  # Teams refuses cards of more than 28 KB
 _MOST_LINKS = 6
+
+
+def connect(around: Surroundings) -> Receiver:
+    """Return the receiver of the places that the specs declare."""
+    return TeamsReceiver(read_endpoints(around))
 
 
 class TeamsReceiver(EndpointReceiver):

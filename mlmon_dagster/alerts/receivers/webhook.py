@@ -11,8 +11,18 @@ import hashlib
 import hmac
 import json
 
-from mlmon_dagster.alerts.receivers.base import Delivery, Outcome, Posted
-from mlmon_dagster.alerts.receivers.http_post import Endpoint, EndpointReceiver, post
+from mlmon_dagster.alerts.receivers.base import Delivery, Outcome, Posted, Receiver, Surroundings
+from mlmon_dagster.alerts.receivers.http_post import (
+    Endpoint,
+    EndpointReceiver,
+    post,
+    read_endpoints,
+)
+
+
+def connect(around: Surroundings) -> Receiver:
+    """Return the receiver of the places that the specs declare."""
+    return WebhookReceiver(read_endpoints(around))
 
 
 class WebhookReceiver(EndpointReceiver):

@@ -34,8 +34,8 @@ from mlmon_dagster.store import Store, outbox
 from mlmon_dagster.store.bounded_http import open_within
 from mlmon_dagster.store.clocks import LONGEST_LEASE, Clock
 from mlmon_dagster.store.outbox import Claim, outbox_health
-from mlmon_dagster.store.state import crash_points
-from mlmon_dagster.store.state.statements import Row
+from mlmon_dagster.store.state import writing
+from mlmon_dagster.store.state.sql import Row
 
 # Longer together than another worker's request may take.
 _LOOKS_AFTER_A_LOST_LEASE, _LOOK_SECONDS = 50, 0.3
@@ -107,13 +107,13 @@ class Worker:
         )
         if claim is None:
             return False
-        crash_points.reached("deliver.claimed")
+        writing.reached("deliver.claimed")
         outcome = self._try(claim)
         if outcome is None:
             return True
-        crash_points.reached("deliver.posted")
+        writing.reached("deliver.posted")
         self._settle(claim, outcome)
-        crash_points.reached("deliver.settled")
+        writing.reached("deliver.settled")
         return True
 
     def wait_for_next(self, deadline: float) -> bool:
@@ -135,7 +135,7 @@ class Worker:
         if claim.is_lookup:
             since = outbox.searched_since(claim.row, self.clock())
             outcome = receiver.look_up(delivery, since)
-            crash_points.reached("deliver.looked_up")
+            writing.reached("deliver.looked_up")
             if isinstance(outcome, NotPosted) and delivery.kept_ts:
                 # It was there, so whatever became of it since, it is not posted again.
                 return Posted(delivery.kept_ts, claim.row["slack_channel"])
@@ -146,7 +146,7 @@ class Worker:
             return Refused("" if is_told else "the message that it goes with was never posted")
         if not outbox.renew(self.store.state, claim, self.clock(), self.policy.lease):
             return None  # frozen since the claim: another worker has it now
-        crash_points.reached("deliver.fenced")
+        writing.reached("deliver.fenced")
         return receiver.send(delivery)
 
     def _delivery(self, claim: Claim) -> Delivery:
@@ -292,7 +292,7 @@ class Worker:
             return
         channel = claim.row["channel"]
         n = outbox.count_outcome(self.store.state, channel, is_failure=is_failure)
-        crash_points.reached("deliver.counted")
+        writing.reached("deliver.counted")
         if n >= outbox.FAILING:
             pause = self.policy.pace_seconds * 2.0 ** min(n - outbox.FAILING, 20)
             self._close_gate(claim, min(pause, self.policy.longest_pause_seconds))

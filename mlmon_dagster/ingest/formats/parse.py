@@ -52,13 +52,6 @@ from mlmon_dagster.spec.sources import (
     Stream,
 )
 
-_BY_ENDING: Final = {
-    ".parquet": "parquet",
-    ".csv": "csv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-}
 _UNNAMED: Final = ("actuals", "dataset")
 
 
@@ -130,18 +123,17 @@ def parse_file(
         raise refused(staged.name, "failed", "the private copy is lost.")
     if staged.size == 0:
         raise refused(staged.name, "empty_file", "0 bytes; expected a header or rows.")
-    form = _format_of(staged, source)
     plain = decompressed(staged.path, staged.name, source.max_bytes)
     if plain.stat().st_size == 0:
         raise refused(staged.name, "empty_file", "0 bytes once decompressed; expected rows.")
     wanted = columns_of(spec, staged.stream)
     reading = with_aliases(columns_to_read(wanted, spec))
     options = replace(_options(source), rows_at_once=rows_at_once, is_whole=staged.has_marker)
-    raws = read(form, plain, staged.name, reading, options)
+    raws = read(source.format, plain, staged.name, reading, options)
     try:
         first = next(raws)
     except SchemaError as error:
-        if error.reason != "missing_column" or not _is_of_other(plain, form, staged, spec, read):
+        if error.reason != "missing_column" or not _is_of_other(plain, staged, spec, read):
             raise
         first = RawFile({column.source: pa.nulls(0, pa.string()) for column in reading}, 0,
                         tuple(column.source for column in reading), lambda rows: [])  # fmt: skip
@@ -163,7 +155,7 @@ def parse_file(
         )
 
 
-def _is_of_other(plain: Path, form: str, staged: Staged, spec: ModelSpec, read: ReadFormat) -> bool:
+def _is_of_other(plain: Path, staged: Staged, spec: ModelSpec, read: ReadFormat) -> bool:
     """Say whether both streams name a file, and it has the columns of the other one.
 
     People keep both in one folder, and one file may hold both: which are which, columns tell.
@@ -176,7 +168,7 @@ def _is_of_other(plain: Path, form: str, staged: Staged, spec: ModelSpec, read: 
         return False
     wanted = with_aliases(columns_to_read(columns_of(spec, other), spec))
     try:
-        next(read(form, plain, staged.name, wanted, _options(source)))
+        next(read(own.format, plain, staged.name, wanted, _options(source)))
     except SchemaError:
         return False
     return True
@@ -274,20 +266,6 @@ def _refusals(found: Sequence[Refusal], wanted: Sequence[Column]) -> list[Fault]
             refusal.expected,
         )
     ]
-
-
-def _format_of(staged: Staged, source: Source) -> str:
-    if source.format != "auto":
-        return source.format
-    name = staged.name.lower().removesuffix(".gz").removesuffix(".zst")
-    name = name.removesuffix(".pq") + ".parquet" if name.endswith(".pq") else name
-    found = next((form for ending, form in _BY_ENDING.items() if name.endswith(ending)), None)
-    if found is None:
-        expected = (
-            "the name tells no format; expected .parquet, .csv, .jsonl, or those with .gz or .zst."
-        )
-        raise refused(staged.name, "unknown_format", expected)
-    return found
 
 
 ARROW_TYPES: Final[dict[Kind, pa.DataType]] = {

@@ -9,6 +9,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +35,7 @@ from mlmon_dagster.ingest.raw import (
     refused,
 )
 
+ENDINGS: Final[tuple[str, ...]] = (".csv",)
 _BLOCK = 1 << 24
 _MAX_HEADER = 1 << 20
 _LONGEST_ROW = 1 << 28

@@ -14,7 +14,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.json as arrow_json
@@ -31,6 +31,7 @@ from mlmon_dagster.ingest.raw import (
     text_array,
 )
 
+ENDINGS: Final[tuple[str, ...]] = (".jsonl", ".ndjson", ".json")
 _MAX_LINE = 1 << 24
 # A nested value is no cell of a table; the NUL makes the cell refused as of the wrong type.
 NESTED = "\0"

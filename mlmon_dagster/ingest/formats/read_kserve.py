@@ -21,7 +21,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from mlmon_dagster.ingest.declared_columns import Column
 from mlmon_dagster.ingest.formats.read_jsonl import (
@@ -34,6 +34,7 @@ from mlmon_dagster.ingest.formats.read_jsonl import (
 )
 from mlmon_dagster.ingest.raw import MAX_COLUMNS, Options, RawFile
 
+ENDINGS: Final[tuple[str, ...]] = ()  # its files look like any JSON Lines
 _ENDS = ("request", "response")
 Row = dict[str, Any]
 
@@ -47,7 +48,9 @@ class _Event:
     body: Row
 
 
-def read_kserve(path: Path, place: str, wanted: Sequence[Column], options: Options) -> RawFile:
+def read_kserve(
+    path: Path, place: str, wanted: Sequence[Column], options: Options
+) -> Iterator[RawFile]:
     """Read a payload log; a row is one prediction, a request of several rows gives several.
 
     Raises:
@@ -71,7 +74,7 @@ def read_kserve(path: Path, place: str, wanted: Sequence[Column], options: Optio
                 _add_pair(rows, *sorted((other, event), key=lambda e: _ENDS.index(e.end)))
     for event in half.values():
         _refuse_half(rows, event)
-    return rows.finish()
+    yield rows.finish()
 
 
 def _refuse_half(rows: PayloadRows, event: _Event) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,6 +21,7 @@ from mlmon_dagster.ingest.raw import (
     rows_of,
 )
 
+ENDINGS: Final[tuple[str, ...]] = (".parquet", ".pq")
 _MAGIC = b"PAR1"
 _BATCH = 50_000  # rows
 _BUFFER = 1 << 20  # bytes of each column, read ahead

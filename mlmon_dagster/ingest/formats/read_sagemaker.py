@@ -17,9 +17,9 @@ import base64
 import binascii
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from mlmon_dagster.ingest.declared_columns import Column
 from mlmon_dagster.ingest.formats.read_jsonl import (
@@ -34,12 +34,15 @@ from mlmon_dagster.ingest.formats.read_jsonl import (
 )
 from mlmon_dagster.ingest.raw import Options, RawFile
 
+ENDINGS: Final[tuple[str, ...]] = ()  # its files look like any JSON Lines
 _ENDS = ("endpointInput", "endpointOutput")
 _LISTS = ("instances", "predictions", "inputs", "outputs", "data")
 Cells = dict[str, Any]
 
 
-def read_sagemaker(path: Path, place: str, wanted: Sequence[Column], options: Options) -> RawFile:
+def read_sagemaker(
+    path: Path, place: str, wanted: Sequence[Column], options: Options
+) -> Iterator[RawFile]:
     """Read a capture file; a request of several rows gives several predictions.
 
     Raises:
@@ -54,7 +57,7 @@ def read_sagemaker(path: Path, place: str, wanted: Sequence[Column], options: Op
             _add(rows, line, captured, shared, options)
         except PayloadError as error:
             rows.refuse((line,), "malformed_payload", str(error), shared.get("id"))
-    return rows.finish()
+    yield rows.finish()
 
 
 def _add(rows: PayloadRows, line: int, captured: Cells, shared: Cells, options: Options) -> None:

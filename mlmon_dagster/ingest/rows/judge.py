@@ -35,7 +35,7 @@ from mlmon_dagster.spec.sources import Source, Stream
 from mlmon_dagster.store.state.erased_ids import Erased, Query
 from mlmon_dagster.store.state.manifest import BY_RULE
 from mlmon_dagster.store.tables.kept_rows import ABOUT, KeptRows
-from mlmon_dagster.store.tables.parted_rows import PartedRows
+from mlmon_dagster.store.tables.part_files import PartedRows
 
 
 class Failed(TypedDict):

@@ -15,8 +15,7 @@ from mlmon_dagster.spec import ModelSpec, Window
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.declaration import DeclaredEffect, effect_problems
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.state.sql import quote_identifier
-from mlmon_dagster.store.state.statements import Row
+from mlmon_dagster.store.state.sql import Row, quote_identifier
 from mlmon_dagster.trace.effect import (
     ArmSums,
     Effect,

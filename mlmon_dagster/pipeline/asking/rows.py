@@ -41,8 +41,7 @@ from mlmon_dagster.spec.spans import FAILED, TRACE_ID, stage_of, stage_status
 from mlmon_dagster.spec.tasks import class_scores
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import monitor_results
-from mlmon_dagster.store.state.sql import quote_identifier
-from mlmon_dagster.store.state.statements import Row
+from mlmon_dagster.store.state.sql import Row, quote_identifier
 from mlmon_dagster.store.tables import spans
 from mlmon_dagster.store.tables.columns import span_fields, window_date
 

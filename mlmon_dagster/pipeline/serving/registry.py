@@ -17,15 +17,17 @@ from mlmon_dagster.profiles.sql.compiler import NO_VERSION
 from mlmon_dagster.project import Project, wall_clock
 from mlmon_dagster.spec import ModelSpec, Window, complete_windows
 from mlmon_dagster.spec.declaration import Registry
+from mlmon_dagster.store import mlflow_registry
 from mlmon_dagster.store.clocks import measure_age
 from mlmon_dagster.store.mlflow_registry import (
+    Known,
     MlflowRegistry,
+    Move,
     RegistryAwayError,
+    RegistryLook,
     Version,
     version_link,
 )
-from mlmon_dagster.store.state import registry_state
-from mlmon_dagster.store.state.registry_state import Known, Move, RegistryLook
 
 if TYPE_CHECKING:
     from mlmon_dagster.pipeline.gate import Gate
@@ -60,10 +62,10 @@ def look_at_registry(project: Project, spec: ModelSpec) -> None:
     if declared is None:
         return
     engine, now = project.store.state, wall_clock()
-    last = registry_state.last_look(engine, spec.model)
+    last = mlflow_registry.last_look(engine, spec.model)
     if last is not None and measure_age(last.looked_at, now) < EVERY:
         return
-    if registry_state.is_away(engine, declared.url_env, now - dt.timedelta(minutes=1), now):
+    if mlflow_registry.is_away(engine, declared.url_env, now - dt.timedelta(minutes=1), now):
         return
     try:
         ask_registry(project, spec)
@@ -82,7 +84,7 @@ def ask_registry(project: Project, spec: ModelSpec) -> Known:
     engine = project.store.state
     server = registry_of(declared, project.variables)
     named = server.aliases(declared.mlflow)
-    last = registry_state.last_look(engine, spec.model)
+    last = mlflow_registry.last_look(engine, spec.model)
     stored = last.known if last is not None else Known()
     known = stored if stored.name == declared.mlflow else Known(name=declared.mlflow)
     moves, versions = list(known.moves), dict(known.versions)
@@ -96,7 +98,7 @@ def ask_registry(project: Project, spec: ModelSpec) -> Known:
         moves.append(Move(alias=alias, version=number, at=project.now()))
     update = {"address": server.url, "versions": versions, "moves": tuple(moves)}
     after = known.model_copy(update=update)
-    registry_state.note_known(engine, spec.model, declared.url_env, stored, after, wall_clock())
+    mlflow_registry.note_known(engine, spec.model, declared.url_env, stored, after, wall_clock())
     return after
 
 
@@ -152,7 +154,7 @@ def tell_gate(project: Project, spec: ModelSpec, gate: Gate) -> str:
 
 def _window_of(spec: ModelSpec, gate: Gate, now: dt.datetime) -> Window | None:
     """Return the newest window that closes a gate, or that an open one rests on."""
-    from mlmon_dagster.store.state.standing import name_window
+    from mlmon_dagster.store.state.monitor_results import name_window
 
     closing = {standing.window for standing in gate.closed_by if standing.window}
     named = closing or {standing.window for standing in gate.families}
@@ -181,7 +183,7 @@ def _version_of(
 def _last(project: Project, spec: ModelSpec) -> RegistryLook | None:
     if spec.registry is None:
         return None
-    last = registry_state.last_look(project.store.state, spec.model)
+    last = mlflow_registry.last_look(project.store.state, spec.model)
     if last is None or last.known.name in ("", spec.registry.mlflow):
         return last
     return replace(last, known=Known(name=spec.registry.mlflow))
@@ -190,7 +192,7 @@ def _last(project: Project, spec: ModelSpec) -> RegistryLook | None:
 def _note(project: Project, spec: ModelSpec, error: StoreError) -> None:
     assert spec.registry is not None
     is_away = isinstance(error, RegistryAwayError)
-    registry_state.note_problem(
+    mlflow_registry.note_problem(
         project.store.state,
         spec.model,
         spec.registry.url_env,

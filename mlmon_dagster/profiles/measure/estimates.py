@@ -56,7 +56,7 @@ from mlmon_dagster.spec.metric_registry import BINARY, MULTICLASS, REGRESSION
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.tasks import class_scores, estimated, estimated_metrics, residual
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.state import erased_ids, metric_log, truth_timing
+from mlmon_dagster.store.state import erased_ids, metric_log, window_state
 from mlmon_dagster.store.state.sql import quote_identifier
 
 if TYPE_CHECKING:
@@ -336,7 +336,7 @@ def with_learnt_bands(
         return frame
     grain, wait = GRAINS[spec.time.granularity], spec.actuals.expected_within
     if wait is None:
-        wait = truth_timing.timing_of(store.state, spec.model).due or dt.timedelta(days=1)
+        wait = window_state.timing_of(store.state, spec.model).due or dt.timedelta(days=1)
     known = metric_log.newest(
         store.state,
         spec.model,

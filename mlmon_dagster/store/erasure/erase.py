@@ -22,14 +22,6 @@ from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store import baselines
 from mlmon_dagster.store.erasure import ledger
-from mlmon_dagster.store.erasure.numbers import (
-    SHORTEST,
-    forget_numbers,
-    no_older_than,
-    purge_profiles,
-    redact,
-    telling_windows,
-)
 from mlmon_dagster.store.erasure.places import (
     Places,
     Search,
@@ -38,14 +30,21 @@ from mlmon_dagster.store.erasure.places import (
     look,
     search_tables,
 )
-from mlmon_dagster.store.erasure.proof import in_parts
-from mlmon_dagster.store.erasure.tables import purge_rows
+from mlmon_dagster.store.erasure.purge import (
+    SHORTEST,
+    forget_numbers,
+    in_parts,
+    no_older_than,
+    purge_profiles,
+    purge_rows,
+    redact,
+    telling_windows,
+)
 from mlmon_dagster.store.moments import begin_moment
 from mlmon_dagster.store.state import erased_ids, schema, state_marks, window_state
-from mlmon_dagster.store.state.crash_points import reached
 from mlmon_dagster.store.state.database import overwrite_deleted
 from mlmon_dagster.store.state.schema import erasure_request
-from mlmon_dagster.store.state.writer_lock import writer_lock
+from mlmon_dagster.store.state.writing import reached, writer_lock
 from mlmon_dagster.store.tables import kept_rows
 from mlmon_dagster.store.tables.id_index import forget_index
 

@@ -23,8 +23,7 @@ import sqlalchemy as sa
 
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store.state.schema import erasure, erasure_key
-from mlmon_dagster.store.state.sql import literal
-from mlmon_dagster.store.state.statements import insert_or_ignore
+from mlmon_dagster.store.state.sql import insert_or_ignore, literal
 
 if TYPE_CHECKING:
     import numpy as np

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypedDict, cast
 import sqlalchemy as sa
 
 from mlmon_dagster.store.state.schema import dead_letter, ingest_backlog, ingest_file, ingest_path
-from mlmon_dagster.store.state.statements import (
+from mlmon_dagster.store.state.sql import (
     Query,
     between,
     insert_or_ignore,

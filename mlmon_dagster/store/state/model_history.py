@@ -10,7 +10,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from mlmon_dagster.store.state.schema import baseline_promotion, model_event, schema_change
-from mlmon_dagster.store.state.statements import Row, insert_or_ignore
+from mlmon_dagster.store.state.sql import Row, insert_or_ignore
 
 _LAYOUT: Final = "layout"  # the row that holds a stream's present columns; no change
 # Known to people who ask, and no reason to warn anybody: one null makes integers to floats.

@@ -1,4 +1,4 @@
-"""Tables of the state database (SQLAlchemy Core); only Alembic migrations create and change them.
+"""Tables and views of the state database; only Alembic migrations create and change them.
 
 Times are UTC and timezone-aware in Python; `UtcDateTime` keeps them so on SQLite too.
 """
@@ -728,3 +728,84 @@ store_mark = sa.Table(
     text("place", primary_key=True),
     text("mark"),
 )
+
+
+_VIEWS = sa.MetaData()  # apart, since tables are created from the other one
+
+
+def _of(table: sa.Table, *left_out: str) -> list[sa.Column[object]]:
+    return [sa.Column(c.name, c.type) for c in table.c if c.name not in left_out]
+
+
+# The views that others read: stable names and columns, newest rows only. The migration creates
+# them, docs/dashboards.md describes them; here are their columns and types.
+METRIC_COLUMNS = (
+    "model", "model_version", "dataset", "window_start", "window_end", "granularity",
+    "slice_key", "slice_value", "column_name", "metric", "value", "lower", "upper", "n",
+    "n_baseline", "baseline_kind", "baseline_id", "p_value", "actual_coverage", "maturity",
+    "reason", "method_version", "data_version", "run_id", "computed_at",
+)  # fmt: skip
+_OF_METRICS: dict[str, sa.types.TypeEngine[object]] = {
+    **{c.name: c.type for c in (*series.c, *metric_window.c, *provenance.c)},
+    **{c.name: c.type for c in sample.c},
+}
+mlmon_metric = sa.Table(
+    "mlmon_metric",
+    _VIEWS,
+    *(sa.Column(name, _OF_METRICS.get(name, sa.Text())) for name in METRIC_COLUMNS),
+)
+
+mlmon_monitor = sa.Table(
+    "mlmon_monitor",
+    _VIEWS,
+    *_of(monitor_result, "id", "details", "k", "of_n", "folded_at"),
+)
+
+mlmon_standing = sa.Table(
+    "mlmon_standing",
+    _VIEWS,
+    *_of(mlmon_monitor),
+    sa.Column("family_status", sa.Text),
+)
+
+mlmon_alert = sa.Table(
+    "mlmon_alert",
+    _VIEWS,
+    sa.Column("fingerprint", sa.Text),
+    sa.Column("episode", sa.Integer),
+    *(
+        sa.Column(name, sa.Text)
+        for name in (
+            "environment", "model", "monitor", "family", "metric", "column_name", "dataset",
+            "slice_key", "slice_value", "state", "severity",
+        )
+    ),
+    *(
+        sa.Column(name, UtcDateTime)
+        for name in ("opened_window", "opened_at", "resolved_window", "resolved_at")
+    ),
+    *(
+        sa.Column(name, sa.Text)
+        for name in ("muted_reason", "acked_by", "message", "owner", "runbook")
+    ),
+)  # fmt: skip
+
+mlmon_window = sa.Table(
+    "mlmon_window",
+    _VIEWS,
+    sa.Column("model", sa.Text),
+    sa.Column("window_start", UtcDateTime),
+    sa.Column("window_end", UtcDateTime),
+    *(
+        sa.Column(name, sa.BigInteger)
+        for name in ("n", "n_actual", "n_exempt", "n_bad", "n_late_after_close")
+    ),
+    sa.Column("actual_coverage", sa.Float),
+    sa.Column("maturity", sa.Text),
+    sa.Column("data_version", sa.Text),
+    sa.Column("input_at", UtcDateTime),
+    sa.Column("computed_at", UtcDateTime),
+    sa.Column("is_current", sa.Integer),  # 1 once the numbers are made from all that came
+)
+
+VIEWS = (mlmon_metric, mlmon_monitor, mlmon_standing, mlmon_alert, mlmon_window)

@@ -1,10 +1,28 @@
-"""Spelling names and values in SQL, in one place so that nothing is ever spliced unquoted."""
+"""SQL: names and values spelled in one place, so that nothing is ever spliced unquoted.
+
+For the state database also rows as frames and as JSON lines, and INSERT .. ON CONFLICT: the same on
+SQLite and PostgreSQL, so that a backup of one can be restored into the other.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
+import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from mlmon_dagster.store.state.schema import METADATA, UtcDateTime
+
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 Value = str | int | float | bool | dt.datetime | None
 
@@ -57,3 +75,185 @@ def utc(moment: dt.datetime) -> dt.datetime:
     if moment.tzinfo is None:
         raise ValueError(f"naive time {moment!r}; times in the store are UTC")
     return moment.astimezone(dt.UTC)
+
+
+Query = sa.Select[Any]  # of whatever columns
+Row = Mapping[str, Any]  # of a query, by name
+_CHUNK = 500  # rows per statement; SQLite allows 32,766 values in one
+_ROWS_AT_ONCE = 5_000
+_OF_NOBODY = {"writer_lock"}  # held by processes of this moment
+
+
+def between(
+    moment: sa.ColumnElement[dt.datetime], start: dt.datetime | None, end: dt.datetime | None
+) -> list[sa.ColumnElement[bool]]:
+    """Return what a moment at or after one and before another meets; None is no limit."""
+    since = [] if start is None else [moment >= start]
+    return since if end is None else [*since, moment < end]
+
+
+def read_frame(engine: sa.Engine, query: Query) -> pd.DataFrame:
+    """Run a query and return its rows.
+
+    Returns:
+        Texts as ``object``, times as ``datetime64[us, UTC]``, numbers as int64 or float64 (NaN
+        for NULL). The dtypes do not depend on the rows, so no rows at all have them too.
+    """
+    with engine.connect() as conn:
+        return frame_of(conn, query)
+
+
+def frame_of(conn: sa.Connection, query: Query) -> pd.DataFrame:
+    """As `read_frame`, inside of a transaction."""
+    import pandas as pd
+
+    # Raw values: parsing times one by one would take most of the time of a large result.
+    rows = conn.execute(_raw(query, conn.dialect.name)).all()
+    columns = list(query.selected_columns)
+    values = list(zip(*rows, strict=True)) if rows else [()] * len(columns)
+    return pd.DataFrame(
+        {c.name: _values(c.type, v, pd) for c, v in zip(columns, values, strict=True)}
+    )
+
+
+def _raw(query: Query, dialect: str) -> Query:
+    if dialect != "sqlite":
+        return query
+    columns = [
+        sa.type_coerce(c, sa.String()).label(c.name) if isinstance(c.type, UtcDateTime) else c
+        for c in query.selected_columns
+    ]
+    return query.with_only_columns(*columns, maintain_column_froms=True)
+
+
+def _values(type_: sa.types.TypeEngine[Any], values: Any, pd: ModuleType) -> Any:
+    """Return a column's values: no series, each of which a frame would align with the others."""
+    if isinstance(type_, UtcDateTime):
+        if any(isinstance(value, str) for value in values):
+            # Texts as `UtcDateTime` writes them, without the Z that numpy does not know.
+            values = np.array([value and value[:-1] for value in values], "datetime64[us]")
+        return pd.to_datetime(values, utc=True).as_unit("us")
+    if isinstance(type_, sa.Float):
+        return np.array(values, "float64")
+    if isinstance(type_, sa.Boolean):
+        return np.array(values, "bool")
+    if isinstance(type_, sa.Integer):
+        return np.array(values, "float64" if None in values else "int64")
+    return pd.Index(values, dtype="object")
+
+
+def fetch(conn: sa.Connection, query: Query) -> list[Row]:
+    """Run a query and return its rows by column name."""
+    return cast("list[Row]", list(conn.execute(query).mappings()))
+
+
+def insert(conn: sa.Connection, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
+    """Return the dialect's INSERT, which has ``on_conflict_do_update`` and ``.excluded``."""
+    if conn.dialect.name == "postgresql":
+        return postgresql.insert(table)
+    return sqlite.insert(table)
+
+
+def insert_or_ignore(
+    conn: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, object]]
+) -> int:
+    """Insert the rows that break no unique constraint; return how many they were.
+
+    All rows must have the same keys.
+    """
+    if conn.dialect.name == "sqlite":
+        # One compiled statement for all rows; PostgreSQL's driver cannot count that way.
+        statement = insert(conn, table).on_conflict_do_nothing()
+        listed = [dict(row) for row in rows]
+        return conn.execute(statement, listed).rowcount if listed else 0
+    inserted = 0
+    for start in range(0, len(rows), _CHUNK):
+        chunk = [dict(row) for row in rows[start : start + _CHUNK]]
+        statement = insert(conn, table).values(chunk).on_conflict_do_nothing()
+        inserted += conn.execute(statement).rowcount
+    return inserted
+
+
+def upsert(conn: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, object]]) -> None:
+    """Insert rows; where the primary key exists, the given columns are overwritten.
+
+    All rows must have the same keys.
+    """
+    if not rows:
+        return
+    statement = insert(conn, table)
+    keys = {column.name for column in table.primary_key}
+    changed = {name: statement.excluded[name] for name in rows[0] if name not in keys}
+    statement = (
+        statement.on_conflict_do_update(index_elements=sorted(keys), set_=changed)
+        if changed
+        else statement.on_conflict_do_nothing()
+    )
+    conn.execute(statement, [dict(row) for row in rows])
+
+
+def exported_tables() -> list[sa.Table]:
+    """Return the tables that are kept, in a fixed order."""
+    return [METADATA.tables[name] for name in sorted(METADATA.tables) if name not in _OF_NOBODY]
+
+
+def export_rows(conn: sa.Connection, table: sa.Table, path: Path) -> int:
+    """Write the rows of a table to a file; return how many."""
+    query = sa.select(table)
+    if "id" in table.c:
+        query = query.order_by(table.c.id)
+    n_rows = 0
+    with path.open("w", encoding="utf-8") as file:
+        for row in conn.execution_options(yield_per=_ROWS_AT_ONCE).execute(query).mappings():
+            file.write(json.dumps(dict(row), default=_written, sort_keys=True) + "\n")
+            n_rows += 1
+    return n_rows
+
+
+def import_rows(conn: sa.Connection, table: sa.Table, path: Path) -> None:
+    """Insert the rows of a file that are not there yet."""
+    times = {column.name for column in table.c if isinstance(column.type, UtcDateTime)}
+    for chunk in _chunks(path):
+        rows = [
+            {
+                name: dt.datetime.fromisoformat(value) if name in times and value else value
+                for name, value in row.items()
+            }
+            for row in chunk
+        ]
+        insert_or_ignore(conn, table, rows)
+    _move_counter(conn, table)
+
+
+def _chunks(path: Path) -> Iterator[list[Row]]:
+    chunk: list[Row] = []
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            chunk.append(json.loads(line))
+            if len(chunk) == _ROWS_AT_ONCE:
+                yield chunk
+                chunk = []
+    if chunk:
+        yield chunk
+
+
+def _move_counter(conn: sa.Connection, table: sa.Table) -> None:
+    """Let the ids that PostgreSQL gives out go on behind those that were inserted."""
+    if conn.dialect.name != "postgresql" or not _is_counted(table):
+        return
+    conn.execute(
+        sa.text(
+            f"SELECT setval(pg_get_serial_sequence('{table.name}', 'id'), "
+            f"GREATEST((SELECT MAX(id) FROM {table.name}), 1))"
+        )
+    )
+
+
+def _is_counted(table: sa.Table) -> bool:
+    return "id" in table.c and isinstance(table.c.id.type, sa.Integer)
+
+
+def _written(value: object) -> object:
+    if isinstance(value, dt.datetime):
+        return value.isoformat()
+    raise TypeError(f"{type(value)} in the state database")

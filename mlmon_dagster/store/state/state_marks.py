@@ -13,7 +13,7 @@ from mlmon_dagster.spec.changes import Held, fixed_values, refused_changes
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.store.clocks import is_ahead
 from mlmon_dagster.store.state.schema import declared_key, heartbeat, retention_mark
-from mlmon_dagster.store.state.statements import insert_or_ignore, upsert
+from mlmon_dagster.store.state.sql import insert_or_ignore, upsert
 
 DISPATCHER = "dispatcher"
 _UPKEEP = "upkeep/"  # and the model

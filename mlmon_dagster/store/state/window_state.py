@@ -1,16 +1,23 @@
-"""Which inputs each window has, and from which of them each of its steps was made."""
+"""Which inputs each window has, and from which of them each of its steps was made.
+
+Also how late each model's ground truth comes, as learnt: one row a model, which every step reads.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import astuple, dataclass, field
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import sqlalchemy as sa
 
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.windows import (
+    UNKNOWN_TIMING,
+    EarlyAge,
+    TruthTiming,
     Window,
     closes_at,
     first_window,
@@ -18,9 +25,8 @@ from mlmon_dagster.spec.windows import (
     monitored_from,
 )
 from mlmon_dagster.store.clocks import is_ahead
-from mlmon_dagster.store.state.schema import window_state, window_step
-from mlmon_dagster.store.state.statements import between, insert, upsert
-from mlmon_dagster.store.state.truth_timing import load_timing
+from mlmon_dagster.store.state.schema import arrival_curve, mlmon_window, window_state, window_step
+from mlmon_dagster.store.state.sql import Row, between, fetch, insert, upsert
 
 
 def mark_inputs(
@@ -627,3 +633,91 @@ def _set_attempts(
     rows = [{"the_window": window} for window in windows]
     if rows:
         conn.execute(_update_window(model).values(attempts=value), rows)
+
+
+def save_timing(
+    engine: sa.Engine, model: str, timing: TruthTiming, curves: str, now: datetime
+) -> None:
+    """Store how late a model's ground truth comes, in place of what was known before."""
+    row = {
+        "model": model,
+        "due_seconds": _seconds(timing.due),
+        "least_share": timing.least_share,
+        "closes_seconds": _seconds(timing.closes),
+        "early_ages": _encode(timing),
+        "curves": curves,
+        "learnt_at": now,
+    }
+    with engine.begin() as conn:
+        upsert(conn, arrival_curve, [row])
+
+
+def load_timing(conn: sa.Connection, model: str) -> TruthTiming:
+    """Return how late a model's ground truth comes, without the curves."""
+    c = arrival_curve.c
+    query = sa.select(c.due_seconds, c.least_share, c.closes_seconds, c.early_ages).where(
+        c.model == model
+    )
+    row = conn.execute(query).first()
+    if row is None:
+        return UNKNOWN_TIMING
+    return TruthTiming(
+        _duration(row.due_seconds),
+        row.least_share,
+        _duration(row.closes_seconds),
+        tuple(EarlyAge(*early) for early in json.loads(row.early_ages)),
+    )
+
+
+def _encode(timing: TruthTiming) -> str:
+    return json.dumps([astuple(early) for early in timing.early], separators=(",", ":"))
+
+
+def timing_of(engine: sa.Engine, model: str) -> TruthTiming:
+    """Return how late a model's ground truth comes, as `load_timing` does."""
+    with engine.connect() as conn:
+        return load_timing(conn, model)
+
+
+def load_curves(engine: sa.Engine, model: str) -> str | None:
+    """Return a model's arrival curves, as JSON; None if nothing was learnt yet."""
+    c = arrival_curve.c
+    with engine.connect() as conn:
+        found: str | None = conn.scalar(sa.select(c.curves).where(c.model == model))
+    return found
+
+
+def _seconds(duration: timedelta | None) -> int | None:
+    return None if duration is None else round(duration.total_seconds())
+
+
+def _duration(seconds: int | None) -> timedelta | None:
+    return None if seconds is None else timedelta(seconds=seconds)
+
+
+def newest_windows(engine: sa.Engine) -> list[Row]:
+    """Return the newest window with predictions of every model, and how many windows wait.
+
+    Returns:
+        ``model``, ``n_waiting`` (windows whose newest inputs are not computed yet), and of the
+        newest window ``window_end``, ``n`` and ``actual_coverage``, null if there is none.
+    """
+    c = mlmon_window.c
+    newest = (
+        sa.select(
+            c.model,
+            sa.func.max(sa.case((c.n > 0, c.window_start))).label("window_start"),
+            sa.func.sum(1 - c.is_current).label("n_waiting"),
+        )
+        .group_by(c.model)
+        .subquery()
+    )
+    query = sa.select(
+        newest.c.model, newest.c.n_waiting, c.window_end, c.n, c.actual_coverage
+    ).outerjoin_from(
+        newest,
+        mlmon_window,
+        sa.and_(newest.c.model == c.model, newest.c.window_start == c.window_start),
+    )
+    with engine.connect() as conn:
+        return fetch(conn, query.order_by(newest.c.model))

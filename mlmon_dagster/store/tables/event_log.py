@@ -17,8 +17,8 @@ from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.sources import Stream
 from mlmon_dagster.spec.windows import Window
 from mlmon_dagster.store.places.location import Location
-from mlmon_dagster.store.state.crash_points import reached
 from mlmon_dagster.store.state.sql import literals
+from mlmon_dagster.store.state.writing import reached
 from mlmon_dagster.store.tables.columns import (
     PARTITION_BY,
     UNMATCHED,
@@ -29,19 +29,19 @@ from mlmon_dagster.store.tables.columns import (
     stream_schema,
     window_date,
 )
-from mlmon_dagster.store.tables.delta import DeltaFolder, Snapshot, retry, select_sql
+from mlmon_dagster.store.tables.delta import DeltaFolder, LiveFile, Snapshot, retry, select_sql
 from mlmon_dagster.store.tables.engine import QueryEngine
 from mlmon_dagster.store.tables.id_index import IdIndex, may_repeat
-from mlmon_dagster.store.tables.opening import LiveFile
 from mlmon_dagster.store.tables.part_files import (
     EVERY_ID,
     ROWS_AT_ONCE,
     Bucket,
     BucketRows,
+    Digits,
+    PartedRows,
     buckets,
     by_bucket,
 )
-from mlmon_dagster.store.tables.parted_rows import Digits, PartedRows
 
 # So many files a large date, that a bucket of a rebuild has files of its own; twice that is no use.
 FEW_BUCKETS: Final = 16

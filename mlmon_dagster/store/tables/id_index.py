@@ -26,9 +26,8 @@ from numpy.typing import NDArray
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.store.places.location import Location, whole_file
 from mlmon_dagster.store.state.sql import literal
-from mlmon_dagster.store.tables.delta import Snapshot, escape_glob
+from mlmon_dagster.store.tables.delta import LiveFile, Snapshot, escape_glob
 from mlmon_dagster.store.tables.engine import QueryEngine
-from mlmon_dagster.store.tables.opening import LiveFile
 
 Words = NDArray[np.uint64]
 

@@ -18,9 +18,9 @@ from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.windows import Window
 from mlmon_dagster.store.places.location import Location
-from mlmon_dagster.store.state.crash_points import reached
 from mlmon_dagster.store.state.erased_ids import Erased
 from mlmon_dagster.store.state.sql import literals, quote_identifier
+from mlmon_dagster.store.state.writing import reached
 from mlmon_dagster.store.tables import spans
 from mlmon_dagster.store.tables.columns import (
     PARTITION_BY,

@@ -19,8 +19,14 @@ from deltalake import DeltaTable
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.store.places.location import Location
 from mlmon_dagster.store.state.sql import literal, quote_identifier
-from mlmon_dagster.store.tables.delta import DeltaFolder, Snapshot
-from mlmon_dagster.store.tables.opening import LiveFile, Partition, TableVersion, open_table
+from mlmon_dagster.store.tables.delta import (
+    DeltaFolder,
+    LiveFile,
+    Partition,
+    Snapshot,
+    TableVersion,
+    open_table,
+)
 
 if TYPE_CHECKING:
     import pandas as pd

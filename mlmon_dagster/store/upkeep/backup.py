@@ -24,9 +24,8 @@ from mlmon_dagster.errors import StoreError
 from mlmon_dagster.store import moments
 from mlmon_dagster.store.erasure import ledger
 from mlmon_dagster.store.places.location import Location, whole_file
-from mlmon_dagster.store.state.crash_points import reached
-from mlmon_dagster.store.state.statements import export_rows, exported_tables, import_rows
-from mlmon_dagster.store.state.writer_lock import process_died
+from mlmon_dagster.store.state.sql import export_rows, exported_tables, import_rows
+from mlmon_dagster.store.state.writing import process_died, reached
 from mlmon_dagster.store.store import RESTORING
 
 if TYPE_CHECKING:
@@ -212,7 +211,7 @@ def _log_order(table: Location) -> tuple[bool, str]:
 
 def _copy_table(table: Location, target: Path) -> int:
     """Copy the live files of the newest version and the log up to it; return the version."""
-    from mlmon_dagster.store.tables.opening import open_table
+    from mlmon_dagster.store.tables.delta import open_table
 
     source = table.path
     pinned = open_table(table)

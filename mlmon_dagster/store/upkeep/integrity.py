@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 import sqlalchemy as sa
 
 from mlmon_dagster.errors import StoreError
-from mlmon_dagster.store.places.addresses import place_at
 from mlmon_dagster.store.places.location import Location
+from mlmon_dagster.store.places.objects import place_at
 from mlmon_dagster.store.state.schema import (
     baseline,
     erasure,
@@ -31,8 +31,7 @@ from mlmon_dagster.store.state.schema import (
     sample_history,
     series,
 )
-from mlmon_dagster.store.tables.delta import DeltaFolder
-from mlmon_dagster.store.tables.opening import LiveFile, why_commit_is_bad
+from mlmon_dagster.store.tables.delta import DeltaFolder, LiveFile, why_commit_is_bad
 
 if TYPE_CHECKING:
     from mlmon_dagster.store.store import Store

@@ -42,7 +42,6 @@ from mlmon_dagster.store.erasure import erase, ledger
 from mlmon_dagster.store.moments import begin_moment, check_tables
 from mlmon_dagster.store.places.location import Location
 from mlmon_dagster.store.state import manifest, metric_log, state_marks, window_state
-from mlmon_dagster.store.state.crash_points import reached
 from mlmon_dagster.store.state.schema import (
     METADATA,
     alert,
@@ -52,11 +51,10 @@ from mlmon_dagster.store.state.schema import (
     silence,
 )
 from mlmon_dagster.store.state.sql import literal
-from mlmon_dagster.store.state.writer_lock import writer_lock
+from mlmon_dagster.store.state.writing import reached, writer_lock
 from mlmon_dagster.store.tables import kept_rows, spans
 from mlmon_dagster.store.tables.columns import EXPIRED, UNMATCHED, actual_schema, conform
-from mlmon_dagster.store.tables.delta import DeltaFolder, Snapshot, retry
-from mlmon_dagster.store.tables.opening import open_table
+from mlmon_dagster.store.tables.delta import DeltaFolder, Snapshot, open_table, retry
 
 if TYPE_CHECKING:
     from mlmon_dagster.store.store import Store

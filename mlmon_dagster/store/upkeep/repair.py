@@ -32,16 +32,20 @@ from mlmon_dagster.store import moments
 from mlmon_dagster.store.erasure import ledger
 from mlmon_dagster.store.places.location import LocalPlace, Location
 from mlmon_dagster.store.state import erased_ids, manifest, state_marks
-from mlmon_dagster.store.state.crash_points import reached
 from mlmon_dagster.store.state.schema import ingest_file, ingest_path
 from mlmon_dagster.store.state.sql import literals
 from mlmon_dagster.store.state.window_state import mark_inputs
-from mlmon_dagster.store.state.writer_lock import writer_lock
+from mlmon_dagster.store.state.writing import reached, writer_lock
 from mlmon_dagster.store.tables.columns import PARTITION_BY, aliases_of, stream_schema
-from mlmon_dagster.store.tables.delta import DeltaFolder, Snapshot, select_sql
+from mlmon_dagster.store.tables.delta import (
+    DeltaFolder,
+    Snapshot,
+    TableVersion,
+    open_table,
+    select_sql,
+)
 from mlmon_dagster.store.tables.event_log import MOVED_IDS
 from mlmon_dagster.store.tables.id_index import forget_index
-from mlmon_dagster.store.tables.opening import TableVersion, open_table
 from mlmon_dagster.store.upkeep import integrity
 from mlmon_dagster.store.upkeep.integrity import BASELINES, DERIVED, Damage
 

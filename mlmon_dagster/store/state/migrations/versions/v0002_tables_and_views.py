@@ -8,9 +8,8 @@ table below the views, it drops these first and creates them again.
 
 from alembic import op
 
-from mlmon_dagster.store.state.schema import METADATA
-from mlmon_dagster.store.state.standing import write_standing_view
-from mlmon_dagster.store.state.views import mlmon_monitor
+from mlmon_dagster.store.state.monitor_results import write_standing_view
+from mlmon_dagster.store.state.schema import METADATA, mlmon_monitor
 
 revision = "0002"
 down_revision = None

@@ -1,4 +1,4 @@
-"""One writer at a time: a lease in the state database.
+"""One writer at a time: a lease in the state database. And the named steps of writing.
 
 The end of a lease that is stored is believed no further than the longest lease that anybody asks
 for, see `clocks`: a clock that was a year ahead once would otherwise hold a lock for a year.
@@ -12,7 +12,7 @@ import random
 import socket
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -25,7 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.store.clocks import LONGEST_LEASE, read_clock
 from mlmon_dagster.store.state.schema import writer_lock as lock_table
-from mlmon_dagster.store.state.statements import insert_or_ignore
+from mlmon_dagster.store.state.sql import insert_or_ignore
 
 TOLD_AFTER: Final = 5.0
 _TOLD_AGAIN: Final = 60.0
@@ -255,3 +255,12 @@ def _describe_holder(engine: sa.Engine, name: str) -> str:
         f"The lock {name!r} is held by process {held.pid} on {held.host} "
         f"until {held.expires_at:%Y-%m-%d %H:%M:%S} UTC"
     )
+
+
+on_reached: Callable[[str], None] | None = None  # tests stop a process at a step that is named
+
+
+def reached(step: str) -> None:
+    """Tell the hook, if there is one, that a step of a writing path was reached."""
+    if on_reached is not None:
+        on_reached(step)

@@ -24,7 +24,9 @@ from mlmon_dagster.alerts.receivers.base import (
     NotPosted,
     Outcome,
     Posted,
+    Receiver,
     Refused,
+    Surroundings,
     Unclear,
     draw_or_none,
     read_plot,
@@ -90,6 +92,17 @@ def parse_mail_server(url: str, sender: str | None = None) -> MailServer:
         raise ConfigError("Mails need a sender: set MLMON_MAIL_FROM, such as mlmon@example.com.")
     port = port or (465 if encryption == "tls" else 587)
     return MailServer(host, port, user, password, encryption, address)
+
+
+def connect(around: Surroundings) -> Receiver:
+    """Return the receiver of mails.
+
+    Raises:
+        ConfigError: If ``MLMON_SMTP_URL`` cannot be used.
+    """
+    url = around.variables("MLMON_SMTP_URL")
+    server = parse_mail_server(url, around.variables("MLMON_MAIL_FROM")) if url else None
+    return MailReceiver(server, draw=around.draw)
 
 
 class MailReceiver:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mlmon_dagster.alerts.receivers.base import Delivery, NotPosted, Posted, Refused, Unclear
-from mlmon_dagster.alerts.receivers.mail import MailReceiver, MailServer, parse_mail_server
+from mlmon_dagster.alerts.receivers.email import MailReceiver, MailServer, parse_mail_server
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.store import Store
 from tests.alerts.fake_smtp import FakeSmtp, certificate, fake_smtp

@@ -1,1 +1,0 @@
-"""Migrations of the state database; see database.py, which runs them."""
