@@ -109,7 +109,7 @@ print(len(suite.expectations))
 for one in found.results:
     if not one.success:
         config = one.expectation_config
-        print(config.type, config.kwargs.get("column"), config.severity)
+        print(config.type, config.kwargs.get("column"), config.severity.value)
 """
 
 

@@ -232,6 +232,25 @@ def test_a_process_that_ends_whenever_it_judges_is_a_result_and_the_rows_are_tak
     assert errors == ["Great Expectations ended with exit code 3 while it judged these rows"] * 2
 
 
+def test_a_library_that_cannot_be_imported_is_tried_once_and_is_a_result(
+    store: Store, project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    broken = project / "broken" / "great_expectations"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise ImportError('no such library')")
+    monkeypatch.syspath_prepend(broken.parent)
+    monkeypatch.setattr(expectations, "_WORKER", expectations._Worker())
+    for name in "ab":
+        land(project, f"{PREDICTIONS}/{name}.parquet", events(4))
+        (file,) = [f for f in ingest(store, spec_with(REGEX), project).files if f.name[-9] == name]
+        assert file.status == "done"
+
+    reports = manifest.files(store.state, "credit", "predictions")["schema_report"]
+    errors = {json.loads(report)["expectations"][0]["error"] for report in reports}
+    assert errors == {expectations._BROKEN}
+    assert capfd.readouterr().err.count("ImportError: no such library") == 1
+
+
 def test_the_process_of_a_parent_is_not_asked_by_its_fork() -> None:
     before = expectations._WORKER.start().pid
     reader, writer = os.pipe()

@@ -33,6 +33,7 @@ from great_expectations.core import (
     ExpectationValidationResult,
     RunIdentifier,
 )
+from great_expectations.core.batch_definition import BatchDefinition
 from great_expectations.data_context.types.base import (
     DataContextConfig,
     InMemoryStoreBackendDefaults,
@@ -44,6 +45,8 @@ from great_expectations.data_context.types.resource_identifiers import (
 )
 from great_expectations.execution_engine import pandas_execution_engine
 from great_expectations.expectations import expectation as bases
+from great_expectations.expectations.expectation import Expectation
+from great_expectations.expectations.metadata_types import FailureSeverity
 from great_expectations.expectations.registry import (
     get_expectation_impl,
     list_registered_expectation_implementations,
@@ -51,10 +54,10 @@ from great_expectations.expectations.registry import (
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.ingest.declared_columns import columns_of
-from mlmon_dagster.ingest.rows.expectations import Finding
+from mlmon_dagster.ingest.rows.expectations import Finding, Result
 from mlmon_dagster.ingest.rows.rules import rules_of
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.spec.declaration import Expectation
+from mlmon_dagster.spec.declaration import Expectation as Declared
 from mlmon_dagster.spec.names import did_you_mean, listed
 from mlmon_dagster.spec.sources import Stream
 
@@ -123,7 +126,7 @@ def find_problems(spec: ModelSpec) -> list[tuple[tuple[str | int, ...], str]]:
 
 
 def judge_files(
-    tables: Sequence[pa.Table], declared: Sequence[Expectation], spec: ModelSpec
+    tables: Sequence[pa.Table], declared: Sequence[Declared], spec: ModelSpec
 ) -> list[list[Finding]]:
     """Run expectations on the rows of each file alone.
 
@@ -152,19 +155,18 @@ def judge_files(
     return [_judge_table(table, declared, spec) for table in tables]
 
 
-def _judge_table(
-    table: pa.Table, declared: Sequence[Expectation], spec: ModelSpec
-) -> list[Finding]:
+def _judge_table(table: pa.Table, declared: Sequence[Declared], spec: ModelSpec) -> list[Finding]:
     found: dict[int, Finding] = {}
-    built: dict[int, Any] = {}
+    built: dict[int, Expectation] = {}
     for position, one in enumerate(declared):
         try:
             built[position] = _build_expectation(one, spec)
         except _WrongError as error:
             found[position] = Finding(error=str(error), kind=str(error))
     frame = table.to_pandas()
+    results: list[ExpectationValidationResult | Exception] = []
     try:
-        results = _run_suite(frame, list(built.values())) if built else []
+        results += _run_suite(frame, list(built.values())) if built else []
     except Exception:  # of a custom class, which spoils the suite: each alone
         results = [_run_alone(frame, _build_expectation(declared[at], spec)) for at in built]
     for (position, expectation), result in zip(built.items(), results, strict=True):
@@ -181,7 +183,7 @@ def build_suite(spec: ModelSpec, stream: Stream) -> dict[str, Any]:
     """
     known = _find_expectations()
     made = [
-        known[rule.expectation](column=rule.column.name, **dict(rule.options))
+        _make(known[rule.expectation], {"column": rule.column.name, **dict(rule.options)})
         for rule in rules_of(spec, stream)
     ]
     made += [e for one, e in _build_declared(spec) if one.stream == stream]
@@ -190,7 +192,7 @@ def build_suite(spec: ModelSpec, stream: Stream) -> dict[str, Any]:
 
 
 def write_data_docs(
-    spec: ModelSpec, windows: Sequence[tuple[str, dt.datetime, Sequence[Any]]], folder: Path
+    spec: ModelSpec, windows: Sequence[tuple[str, dt.datetime, Sequence[Result]]], folder: Path
 ) -> str:
     """Write the library's own pages of what was found, a page a window; return the first's path.
 
@@ -209,7 +211,7 @@ def write_data_docs(
         "show_how_to_buttons": False,
     }
     context.add_data_docs_site("mlmon", site)
-    by_stream: dict[Stream, dict[tuple[str, str], Any]] = {}
+    by_stream: dict[Stream, dict[tuple[str, str], Expectation]] = {}
     for declared, expectation in _build_declared(spec):
         columns = [name for names in _columns_named(expectation).values() for name in names]
         place = by_stream.setdefault(declared.stream, {})
@@ -228,7 +230,7 @@ def write_data_docs(
     return str(context.build_data_docs()["mlmon"])
 
 
-def _validation(expectation: Any, result: Mapping[str, Any]) -> Any:
+def _validation(expectation: Expectation, result: Result) -> ExpectationValidationResult:
     """Put a stored result into the library's form; it quotes what the store was allowed to."""
     # The library's pages hold values as they are, and what they are is anybody's.
     values = [html.escape(value) for value in result["values"]]
@@ -246,9 +248,11 @@ def _validation(expectation: Any, result: Mapping[str, Any]) -> Any:
     )
 
 
-def _validations(name: str, key: str, start: dt.datetime, results: list[Any]) -> tuple[Any, Any]:
+def _validations(
+    name: str, key: str, start: dt.datetime, results: list[ExpectationValidationResult]
+) -> tuple[ValidationResultIdentifier, ExpectationSuiteValidationResult]:
     run = RunIdentifier(run_name=key, run_time=start)
-    n, n_kept = len(results), sum(result.success for result in results)
+    n, n_kept = len(results), sum(result.success is True for result in results)
     statistics = {
         "evaluated_expectations": n, "successful_expectations": n_kept,
         "unsuccessful_expectations": n - n_kept, "success_percent": 100 * n_kept / n,
@@ -260,37 +264,45 @@ def _validations(name: str, key: str, start: dt.datetime, results: list[Any]) ->
     return ValidationResultIdentifier(ExpectationSuiteIdentifier(name), run, "files"), whole
 
 
-def _run_suite(frame: pd.DataFrame, expectations: Sequence[Any]) -> list[Any]:
+def _run_suite(
+    frame: pd.DataFrame, expectations: Sequence[Expectation]
+) -> list[ExpectationValidationResult]:
     """Return one result per expectation, in their order; instances that no other suite holds."""
     batch = _open_batches().get_batch({"dataframe": frame})
-    for position, expectation in enumerate(expectations):
-        expectation.meta = {"position": position}
+    for n, expectation in enumerate(expectations):
+        expectation.meta = {"position": n}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pandas has opinions about regular expressions
         found = batch.validate(
             gx.ExpectationSuite(name="rows", expectations=list(expectations)),
             result_format={"result_format": "COMPLETE", "include_unexpected_rows": False},
         )
-    # The suite answers in an order of its own.
-    return sorted(found.results, key=lambda result: result.expectation_config.meta["position"])
+
+    def position(result: ExpectationValidationResult) -> int:
+        assert result.expectation_config is not None
+        return int(result.expectation_config.meta["position"])
+
+    return sorted(found.results, key=position)  # the suite answers in an order of its own
 
 
 @functools.cache
-def _open_batches() -> Any:
+def _open_batches() -> BatchDefinition[None]:
     """Return what takes frames; making it takes longer than judging a small one."""
     context = gx.get_context(mode="ephemeral", project_config=_context_config())
     asset = context.data_sources.add_pandas("ingest").add_dataframe_asset("batch")
     return asset.add_batch_definition_whole_dataframe("rows")
 
 
-def _run_alone(frame: pd.DataFrame, expectation: Any) -> Any:
+def _run_alone(
+    frame: pd.DataFrame, expectation: Expectation
+) -> ExpectationValidationResult | Exception:
     try:
         return _run_suite(frame, [expectation])[0]
     except Exception as error:
         return error
 
 
-def _context_config() -> Any:
+def _context_config() -> DataContextConfig:
     """Return the settings of a context that reports to nobody and leaves nothing on disk."""
     return DataContextConfig(
         store_backend_defaults=InMemoryStoreBackendDefaults(init_temp_docs_sites=False),
@@ -299,7 +311,7 @@ def _context_config() -> Any:
     )
 
 
-def _describe(found: Any) -> Finding:
+def _describe(found: ExpectationValidationResult | Exception) -> Finding:
     if isinstance(found, Exception):
         kind = type(found).__name__
         return Finding(error=f"{kind}: {found}"[:300], kind=kind)
@@ -328,15 +340,15 @@ def _as_text(value: object) -> str:
     return str(value)
 
 
-def _build_declared(spec: ModelSpec) -> list[tuple[Expectation, Any]]:
+def _build_declared(spec: ModelSpec) -> list[tuple[Declared, Expectation]]:
     """Return the declared expectations, each with its object that knows how severe it is."""
     built = [(one, _build_expectation(one, spec)) for one in spec.expectations]
     for one, expectation in built:
-        expectation.severity = _SEVERITIES[one.severity]
+        expectation.severity = FailureSeverity(_SEVERITIES[one.severity])
     return built
 
 
-def _build_expectation(declared: Expectation, spec: ModelSpec) -> Any:
+def _build_expectation(declared: Declared, spec: ModelSpec) -> Expectation:
     """Make the library's object.
 
     Raises:
@@ -350,7 +362,7 @@ def _build_expectation(declared: Expectation, spec: ModelSpec) -> Any:
     if wrong:
         raise _WrongError(*wrong)
     try:
-        expectation = kind(**arguments)
+        expectation = _make(kind, arguments)
     except Exception as error:
         raise _WrongError(*_refusals(kind, arguments, error)) from None
     known = [column.name for column in columns_of(spec, declared.stream)]
@@ -376,7 +388,11 @@ def _build_expectation(declared: Expectation, spec: ModelSpec) -> Any:
     return expectation
 
 
-def _find_class(name: str) -> Any:
+def _make(make: Callable[..., Expectation], arguments: Mapping[str, object]) -> Expectation:
+    return make(**arguments)  # of the class itself the type checker knows other arguments
+
+
+def _find_class(name: str) -> type[Expectation]:
     if ":" in name:
         return _import_class(name)
     known = _find_expectations()
@@ -389,7 +405,7 @@ def _find_class(name: str) -> Any:
 
 
 @functools.cache
-def _find_expectations() -> dict[str, Any]:
+def _find_expectations() -> dict[str, type[Expectation]]:
     """Return the library's own expectations by name, those left out that files cannot answer."""
     found = {}
     for name in sorted(list_registered_expectation_implementations()):
@@ -400,20 +416,20 @@ def _find_expectations() -> dict[str, Any]:
     return found
 
 
-def _import_class(name: str) -> Any:
+def _import_class(name: str) -> type[Expectation]:
     module, _, attribute = name.partition(":")
     try:
         kind = getattr(importlib.import_module(module), attribute)
     except Exception as error:
         text = f"'{name}' cannot be imported here: {type(error).__name__}: {error}"
         raise _WrongError((("expect",), text)) from None
-    if not (isinstance(kind, type) and issubclass(kind, bases.Expectation)):
+    if not (isinstance(kind, type) and issubclass(kind, Expectation)):
         raise _WrongError((("expect",), f"'{name}' is not a class of expectations"))
     return kind
 
 
 def _refusals(
-    kind: Any, arguments: Mapping[str, object], error: Exception
+    kind: type[Expectation], arguments: Mapping[str, object], error: Exception
 ) -> Iterator[tuple[tuple[str, ...], str]]:
     """Yield what the library says of arguments, by key; of one key only the first."""
     errors = error.errors() if hasattr(error, "errors") else [{"loc": (), "msg": str(error)}]
@@ -469,6 +485,8 @@ def serve() -> None:
     pandas_execution_engine.HASH_THRESHOLD = 0
     gc.freeze()  # thousands of classes, none of which is ever garbage
     gc.enable()
+    pickle.dump(gx.__version__, answers)  # imported, and ready
+    answers.flush()
     while select.select([requests], [], [], IDLE_SECONDS)[0]:
         try:
             name, arguments = pickle.load(requests)

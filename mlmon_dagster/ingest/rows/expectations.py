@@ -88,8 +88,16 @@ class Finding:
         return replace(self, kept=not rows.size, rows=rows, values=self.values[low:high])
 
 
+_BROKEN = "Great Expectations cannot be imported; its process has written why"
+_NO_ANSWER = (EOFError, OSError, pickle.UnpicklingError)
+
+
 class _EndedError(MlmonError):
     """The process ended without an answer."""
+
+
+class _BrokenError(MlmonError):
+    """Great Expectations cannot be imported, whatever is asked."""
 
 
 class _Worker:
@@ -102,6 +110,7 @@ class _Worker:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = 0
+        self._is_ready = self._is_broken = False
 
     def start(self) -> subprocess.Popen[bytes]:
         """Start it unless it runs; importing goes on in the background."""
@@ -117,7 +126,7 @@ class _Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
             )
-            self._owner = os.getpid()
+            self._owner, self._is_ready = os.getpid(), False
         return self._process
 
     @property
@@ -129,17 +138,18 @@ class _Worker:
         """Return what a function of `expectation_worker` answers.
 
         Raises:
+            _BrokenError: If the library cannot be imported.
             _EndedError: If the process ended twice before it answered.
             Exception: Whatever the function raised.
         """
         with self._lock:
             try:
                 answer = self._exchange(name, arguments)
-            except (EOFError, OSError, pickle.UnpicklingError):  # idle for long, or killed
+            except _NO_ANSWER:  # idle for long, or killed
                 self.stop()
                 try:
                     answer = self._exchange(name, arguments)
-                except (EOFError, OSError, pickle.UnpicklingError):
+                except _NO_ANSWER:
                     code = self.stop()
                     how = f"exit code {code}" if code >= 0 else f"signal {-code}"
                     said = f"Great Expectations ended with {how} while it judged these rows"
@@ -149,9 +159,19 @@ class _Worker:
         return answer
 
     def _exchange(self, name: str, arguments: Sequence[object]) -> object:
+        if self._is_broken:
+            raise _BrokenError(_BROKEN)
         process = self.start()
         assert process.stdin is not None
         assert process.stdout is not None
+        if not self._is_ready:
+            try:
+                pickle.load(process.stdout)
+            except _NO_ANSWER:
+                self.stop()
+                self._is_broken = True
+                raise _BrokenError(_BROKEN) from None
+            self._is_ready = True
         pickle.dump((name, arguments), process.stdin)
         process.stdin.flush()
         return pickle.load(process.stdout)
@@ -252,6 +272,8 @@ def _find(
 ) -> list[list[Finding]]:
     try:
         found: list[list[Finding]] = _WORKER.ask("judge_files", tables, declared, spec)
+    except _BrokenError as error:
+        return [[Finding(error=str(error), kind=str(error)) for _ in declared] for _ in tables]
     except _EndedError as error:
         if len(tables) > 1:  # one file may have ended it
             return [each for table in tables for each in _find([table], declared, spec)]
