@@ -25,7 +25,7 @@ import pyarrow as pa
 
 from mlmon_dagster.errors import MlmonError
 from mlmon_dagster.ingest.declared_columns import columns_of
-from mlmon_dagster.ingest.faults import Fault, Rows
+from mlmon_dagster.ingest.report import Fault, Rows
 from mlmon_dagster.ingest.rows.canonical import Draft
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.checks import Problem

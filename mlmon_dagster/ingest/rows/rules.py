@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlmon_dagster.ingest.declared_columns import Column, Kind, columns_of, is_probability
-from mlmon_dagster.ingest.faults import Mask, mask_of
+from mlmon_dagster.ingest.report import Mask, mask_of
 from mlmon_dagster.ingest.rows.canonical import Draft, known_datasets
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.sources import Stream
