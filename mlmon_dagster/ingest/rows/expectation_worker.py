@@ -175,7 +175,7 @@ def _judge_table(table: pa.Table, declared: Sequence[Declared], spec: ModelSpec)
     return [found[position] for position in range(len(declared))]
 
 
-def build_suite(spec: ModelSpec, stream: Stream) -> dict[str, Any]:
+def build_suite(spec: ModelSpec, stream: Stream) -> dict[str, object]:
     """Return the suite of a stream as the library stores it: the rules, then what is declared.
 
     Raises:

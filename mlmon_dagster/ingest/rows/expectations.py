@@ -213,9 +213,9 @@ def expectation_problems(spec: ModelSpec) -> list[Problem]:
     return [Problem(("expectations", *path), said) for path, said in found]
 
 
-def export_suite(spec: ModelSpec, stream: Stream) -> dict[str, Any]:
+def export_suite(spec: ModelSpec, stream: Stream) -> dict[str, object]:
     """Return the suite of a stream as Great Expectations stores it: its rules and declarations."""
-    suite: dict[str, Any] = _WORKER.ask("build_suite", spec, stream)
+    suite: dict[str, object] = _WORKER.ask("build_suite", spec, stream)
     return suite
 
 
