@@ -61,7 +61,7 @@ from mlmon_dagster.spec.declaration import Expectation as Declared
 from mlmon_dagster.spec.names import did_you_mean, listed
 from mlmon_dagster.spec.sources import Stream
 
-IDLE_SECONDS = 120  # then it ends, since it holds 300 MB; whoever asks again starts another
+IDLE_SECONDS = 600  # then it ends, since it holds 300 MB; whoever asks again starts another
 _OURS: Final = frozenset(
     {"batch_id", "catch_exceptions", "id", "meta", "rendered_content", "result_format", "severity",
      "windows"}
