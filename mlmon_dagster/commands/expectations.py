@@ -7,16 +7,15 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlmon_dagster.commands.options import examples, period, spec_of
-from mlmon_dagster.commands.tables import output_options, print_table
+from mlmon_dagster.commands.options import examples, period, prints_table, spec_of
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.pipeline.asked import complete_period
 from mlmon_dagster.spec.sources import STREAMS, Stream
-from mlmon_dagster.spec.text_table import text_table
+from mlmon_dagster.tables.asked import complete_period
+from mlmon_dagster.tables.table import Answer, AnyAnswer, Column, Table
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -25,7 +24,18 @@ if TYPE_CHECKING:
     from mlmon_dagster.project import Project
     from mlmon_dagster.spec import ModelSpec, Window
 
-_HEAD = ("window", "expectation", "columns", "severity", "found", "rows", "such as")
+EXPECTATIONS: Table[Any] = Table(
+    "expectations",
+    (
+        Column("window", "window"),
+        Column("expectation", "expectation"),
+        Column("columns", lambda row: ", ".join(row["columns"])),
+        Column("severity", "severity"),
+        Column("found", lambda row: describe_result(row)),
+        Column("rows", "rows", "{:,}", is_number=True),
+        Column("such as", lambda row: "; ".join(row["values"])),
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -44,7 +54,6 @@ class Judged:
 )
 @click.argument("model")
 @period
-@output_options()
 @click.option(
     "--data-docs",
     type=click.Path(file_okay=False, path_type=Path),
@@ -64,46 +73,40 @@ class Judged:
     show_default=True,
     help="What the exported suite is about.",
 )
+@prints_table
 @click.pass_obj
 def expectations(
     project: Project,
-    /,
     model: str,
     first: dt.date | None,
     last: dt.date | None,
-    format_: str,
-    output: Path | None,
     data_docs: Path | None,
     export: Path | None,
     stream: Stream,
-) -> None:
+) -> AnyAnswer | None:
     """Show what the expectations of MODEL's spec found: those that failed, window by window."""
     from mlmon_dagster.ingest.rows.expectations import export_suite, write_data_docs
 
     spec = spec_of(project, model)
     if export is not None:
         _export(export_suite(spec, stream), export)
-        return
+        return None
     windows = complete_period(spec, first, last, project.now())
     judged = judged_windows(project.store.state, spec, windows)
     n_judged = sum(len(window.results) for window in judged)
     n_kept = sum(result["kept"] for window in judged for result in window.results)
     said = f"{spec.model}: {n_kept} of {n_judged} held in {len(judged)} windows"
     if data_docs is not None:
-        found = [(one.window.key, one.window.start, one.results) for one in judged]
-        click.echo(f"{said}. {write_data_docs(spec, found, data_docs)}")
-        return
-    failed = [(w.window.key, found) for w in judged for found in w.results if not found["kept"]]
-    lines = [
-        (
-            key, found["expectation"], ", ".join(found["columns"]), found["severity"],
-            describe_result(found), f"{found['rows']:,}", "; ".join(found["values"]),
-        )
-        for key, found in failed
-    ]  # fmt: skip
-    table = text_table(_HEAD, lines, right={"rows"}) if lines else ""
-    rows = [{"window": key, **found} for key, found in failed]
-    print_table(f"{said}.\n{table}".strip(), rows, format_, output)
+        shown = [(one.window.key, one.window.start, one.results) for one in judged]
+        click.echo(f"{said}. {write_data_docs(spec, shown, data_docs)}")
+        return None
+    rows = [
+        {"window": one.window.key, **found}
+        for one in judged
+        for found in one.results
+        if not found["kept"]
+    ]
+    return Answer(EXPECTATIONS, rows, above=f"{said}.", text=None if rows else f"{said}.")
 
 
 def judged_windows(engine: sa.Engine, spec: ModelSpec, windows: Sequence[Window]) -> list[Judged]:
