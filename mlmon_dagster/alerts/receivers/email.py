@@ -6,6 +6,7 @@ is recognised as the same one; answers name the first mail of the incident in ``
 
 from __future__ import annotations
 
+import re
 import smtplib
 import socket
 import ssl
@@ -17,7 +18,7 @@ from html import escape
 from typing import cast
 from urllib.parse import unquote, urlsplit
 
-from mlmon_dagster.alerts.messages.message import clean
+from mlmon_dagster.alerts.messages.message import COLOURS, Message, clean, read_message
 from mlmon_dagster.alerts.receivers.base import (
     Delivery,
     Draw,
@@ -41,6 +42,9 @@ HOW_TO_SET = (
     "smtp://user:password@smtp.example.com:587, where the dispatcher runs"
 )
 _MAX_SUBJECT = 200
+_TEXT = 500
+_FONT = "font-family:-apple-system,'Segoe UI',Roboto,Helvetica,Arial,sans-serif"
+_CODE = "font-family:ui-monospace,Consolas,monospace;background:#f3f4f6;padding:2px 5px"
 
 
 @dataclass(frozen=True)
@@ -202,8 +206,9 @@ def compose(delivery: Delivery, sender: str, picture: bytes | None = None) -> Em
         mail["In-Reply-To"] = delivery.thread_ts
         mail["References"] = delivery.thread_ts
     mail.set_content(delivery.payload["plain"] + "\n")
-    if html := delivery.payload.get("html"):
+    if "note" not in event:  # a copy for the fallback is plain
         plot = read_plot(delivery.payload)
+        html = _write_html(read_message(delivery.payload))
         _add_html(mail, html, picture, plot["alt"] if plot else "")
     return mail
 
@@ -247,3 +252,36 @@ def _classify_failure(error: Exception, *, is_connected: bool) -> Outcome:
 
 def _text(said: bytes | str) -> str:
     return clean(said.decode(errors="replace") if isinstance(said, bytes) else said, _MAX_SUBJECT)
+
+
+def _write_html(message: Message) -> str:
+    """Render for a mail program; every value is cleaned and escaped."""
+    parts = [f'<h2 style="font-size:17px;margin:0 0 10px">{_safe(message.title)}</h2>']
+    items = [
+        f"<li>{_safe(item.sentence)}"
+        + (f'<br><span style="color:#66737f">{_safe(item.numbers)}</span>' if item.numbers else "")
+        + "</li>"
+        for item in message.items
+    ]
+    if items:
+        parts.append(f'<ul style="margin:0 0 10px;padding-left:20px">{"".join(items)}</ul>')
+    parts += [f"<p>{_safe(message.more, 1000)}</p>"] if message.more else []
+    notes = [f"<b>{_safe(label)}:</b> {_safe(text)}" for label, text in message.notes]
+    parts += [f"<p>{'<br>'.join(notes)}</p>"] if notes else []
+    links = [_link(label, address) for label, address in message.links]
+    parts += [f"<p>{' · '.join(links)}</p>"] if links else []
+    commands = [f'<code style="{_CODE}">{_safe(command)}</code>' for command in message.commands]
+    parts += [f"<p>{'<br>'.join(commands)}</p>"] if commands else []
+    border = f"border-left:4px solid {COLOURS[message.mood]};padding:2px 0 2px 14px"
+    body = "".join(parts)
+    return f'<div style="{_FONT};font-size:14px;color:#1f2933;{border}">{body}</div>'
+
+
+def _safe(value: object, limit: int = _TEXT) -> str:
+    return escape(clean(value, limit))
+
+
+def _link(label: str, address: str) -> str:
+    if not re.match(r"https?://", address):
+        return _safe(label)
+    return f'<a href="{escape(address)}">{_safe(label)}</a>'

@@ -18,7 +18,8 @@ import re
 import socket
 import ssl
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, cast
@@ -33,7 +34,20 @@ from slack_sdk.socket_mode.response import SocketModeResponse
 from slack_sdk.web import SlackResponse
 
 from mlmon_dagster.alerts.handling import acknowledge, silence_alert
-from mlmon_dagster.alerts.messages.message import COLOURS, Payload, short_id, short_payload
+from mlmon_dagster.alerts.messages.message import (
+    COLOURS,
+    MAX_LIST,
+    MAX_MORE,
+    MAX_NOTE,
+    MAX_SENTENCE,
+    Item,
+    Message,
+    Payload,
+    clean,
+    escape,
+    read_message,
+    safe,
+)
 from mlmon_dagster.alerts.receivers.base import (
     Delivery,
     Draw,
@@ -49,6 +63,7 @@ from mlmon_dagster.alerts.receivers.base import (
     retry_after,
 )
 from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.spec.mentions import read_mention
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.bounded_http import open_within
 
@@ -59,6 +74,19 @@ SILENCED_FOR = dt.timedelta(hours=24)
 _ALERT_ID = 16  # characters of a fingerprint, which name one alert of very many
 _MOST_ALERTS = 100  # in the 2,000 characters that a button holds
 _log = logging.getLogger(__name__)
+_EMOJI = {"ERROR": ":red_circle:", "WARN": ":large_yellow_circle:", "OK": ":white_check_mark:"}
+# Room of the parts; JSON may double them, and Slack refuses more than about 13,000 together.
+_ROOM_NOTES, _ROOM_LINKS, _ROOM_COMMAND = 1000, 800, 500
+MAX_TEXT = 3000
+MAX_HEADER = 150
+MAX_SECTION = 3000
+MAX_BLOCKS = 50
+MAX_CONTEXT_ELEMENTS = 10
+MAX_BUDGET = 10_000  # Slack answers msg_blocks_too_long at about 13,200 characters
+_FALLBACK_TEXT = 2000  # of a copy, before the note on what it is a copy of
+EVENT_TYPE = "mlmon_alert"
+_MARKUP = re.compile(r"<(?:[!@][A-Za-z0-9^]+|https?://[^\s<>|]+(?:\|[^<>|]*)?)>")
+_ENTITY = re.compile(r"&(?:amp|lt|gt);")
 TIMEOUT_SECONDS = 10
 SCOPES = ("chat:write", "channels:history")
 PLOT_SCOPE = "files:write"
@@ -200,7 +228,7 @@ class SlackReceiver:
         """Post or update once, with plain text in a second try if the blocks are refused."""
         if read_plot(delivery.payload):
             return self._upload(delivery)
-        payload = delivery.payload["slack"]
+        payload = render(delivery.payload)
         if self._app_token and not delivery.thread_ts:  # an answer's would outlive what it is about
             told = delivery.payload.get("tells", ())
             payload = _with_buttons(payload, delivery.payload.get("handles", told))
@@ -565,3 +593,198 @@ def clicked(store: Store, payload: Mapping[str, Any], now: dt.datetime) -> int:
             except ConfigError as error:  # it is over, or was never: nothing to do, nothing lost
                 _log.info("%s", error)
     return n
+
+
+def render(payload: Payload) -> dict[str, object]:
+    """Return what is posted of a row of the outbox.
+
+    A message that breaks a limit in spite of all care goes out without its blocks: an alert must
+    not die of its looks.
+    """
+    event, message = payload["event"], read_message(payload)
+    rendered = slack_payload(message, event["thread"] if event["kind"] == "head" else event["id"])
+    if problems(rendered, declared_mentions(message.mentions)):
+        rendered = short_payload(rendered)
+    if note := event.get("note"):  # a copy for the fallback
+        rendered["text"] = f"{cut(str(rendered['text']), _FALLBACK_TEXT)}\n{escape(note)}"
+    return rendered
+
+
+def slack_payload(message: Message, idempotency_key: str) -> dict[str, object]:
+    """Render for chat.postMessage and chat.update, without the channel.
+
+    Every text is escaped and within Slack's limits; the only mention is the declared one. The
+    headline is the message's text, since mentions inside attachments notify nobody.
+
+    Args:
+        message: What to say.
+        idempotency_key: Written into the metadata and, shortened, into the footer, so that a
+            message can be found again in the channel's history.
+    """
+    headline = f"{_EMOJI[message.mood]} *{safe(message.title, MAX_SENTENCE)}*"
+    if message.mentions:
+        headline = f"{' '.join(mention(name) for name in message.mentions)} {headline}"
+    return {
+        "text": headline,
+        "attachments": [
+            {
+                "color": COLOURS[message.mood],
+                "fallback": safe(message.title, MAX_SENTENCE),
+                "blocks": [*_sections(message), _context(short_id(idempotency_key))],
+            }
+        ],
+        "metadata": {
+            "event_type": EVENT_TYPE,
+            "event_payload": {"idempotency_key": idempotency_key},
+        },
+        "client_msg_id": str(uuid.uuid5(uuid.NAMESPACE_OID, idempotency_key)),
+    }
+
+
+def short_payload(payload: Payload) -> dict[str, object]:
+    """Return the same message without blocks, for a server that refuses them."""
+    key = payload["metadata"]["event_payload"]["idempotency_key"]
+    short = {name: value for name, value in payload.items() if name != "attachments"}
+    return {**short, "text": f"{payload['text']} ({short_id(key)})"}
+
+
+def short_id(idempotency_key: str) -> str:
+    """Return the visible mark by which a message is recognised in a channel."""
+    return f"mlmon {idempotency_key[:12]}"
+
+
+def _sections(message: Message) -> list[dict[str, object]]:
+    """Put the parts into sections; no part can take the room of another."""
+    items = [_item(item) for item in message.items]
+    if message.more:
+        items.append(safe(message.more, MAX_MORE))
+    notes = [f"*{safe(label)}:* {safe(text, MAX_NOTE)}" for label, text in message.notes]
+    room = _ROOM_COMMAND // max(len(message.commands), 1)
+    commands = [cut(escape(clean(command, MAX_NOTE)), room) for command in message.commands]
+    parts = (
+        cut("\n".join(items), MAX_LIST),
+        cut("\n".join(notes), _ROOM_NOTES),
+        _links(message),
+        "\n".join(f"`{command}`" for command in commands if command),
+    )
+    return [{"type": "section", "text": _markdown(part)} for part in parts if part]
+
+
+def _links(message: Message) -> str:
+    """Join the links that fit; a link cut in two would be no link."""
+    text = ""
+    for label, address in message.links:
+        longer = f"{text} · {link(address, label)}" if text else link(address, label)
+        text = longer if len(longer) <= _ROOM_LINKS else text
+    return text
+
+
+def _item(item: Item) -> str:
+    numbers = f"\n      {safe(item.numbers, MAX_NOTE)}" if item.numbers else ""
+    return f"• {safe(item.sentence, MAX_SENTENCE)}{numbers}"
+
+
+def _context(*texts: str) -> dict[str, object]:
+    return {"type": "context", "elements": [_markdown(text) for text in texts]}
+
+
+def _markdown(text: str) -> dict[str, object]:
+    return {"type": "mrkdwn", "text": text, "verbatim": True}
+
+
+def declared_mentions(names: Sequence[str]) -> set[str]:
+    """Return the markup that messages of these declared names may hold."""
+    return {mention(name) for name in names if name}
+
+
+def cut(escaped: str, limit: int) -> str:
+    """Shorten escaped text, never inside an entity."""
+    if len(escaped) <= limit:
+        return escaped
+    kept = escaped[: max(limit - 1, 0)]
+    ampersand = kept.rfind("&")
+    if ampersand != -1 and ";" not in kept[ampersand:]:
+        kept = kept[:ampersand]
+    return kept + "…"
+
+
+def link(url: str, label: str) -> str:
+    """Return a link, or the escaped label alone if the address is not http(s)."""
+    if not re.match(r"https?://", url):
+        return safe(label)
+    address = re.sub(r"[\s<>|`]", lambda match: f"%{ord(match[0]):02X}", url)
+    return f"<{escape(address)}|{safe(label).replace('|', '/')}>"
+
+
+def mention(name: str | None) -> str:
+    """Return the markup that notifies a declared person or group.
+
+    A declaration that is refused for its mention still says where alerts go: there the name that
+    Slack cannot resolve stays plain text.
+    """
+    found = read_mention(name or "")
+    return found.markup if found else safe(name or "")
+
+
+def problems(payload: Payload, mentions: Iterable[str] = ()) -> list[str]:
+    """List everything about a message that Slack would refuse or misread; empty if none.
+
+    Args:
+        payload: ``text`` and optionally ``blocks`` and ``attachments``.
+        mentions: Markup of people that may be notified; any other mention is a problem.
+    """
+    found: list[str] = []
+    blocks = list(_blocks(payload))
+    if not payload.get("text"):
+        found.append("text is empty")
+    if len(str(payload.get("text", ""))) > MAX_TEXT:
+        found.append(f"text is longer than {MAX_TEXT} characters")
+    if len(blocks) > MAX_BLOCKS:
+        found.append(f"{len(blocks)} blocks, more than {MAX_BLOCKS}")
+    if len(json.dumps(blocks, ensure_ascii=False)) > MAX_BUDGET:
+        found.append(f"blocks are longer than {MAX_BUDGET} characters together")
+    for block in blocks:
+        found += _block_problems(block)
+    texts = [element["text"] for block in blocks for element in _elements(block)]
+    for text in (str(payload.get("text", "")), *texts):
+        found += _markup_problems(text, set(mentions))
+    return found
+
+
+def _blocks(payload: Payload) -> Iterable[Mapping[str, object]]:
+    yield from payload.get("blocks", ())
+    for attachment in payload.get("attachments", ()):
+        yield from attachment.get("blocks", ())
+
+
+def _block_problems(block: Mapping[str, object]) -> list[str]:
+    kind, elements = block.get("type"), _elements(block)
+    limit = MAX_HEADER if kind == "header" else MAX_SECTION
+    found = [
+        f"{kind} text of {len(element['text'])} characters, allowed are 1 to {limit}"
+        for element in elements
+        if not 1 <= len(element["text"]) <= limit
+    ]
+    if any(e["type"] == "mrkdwn" and not e.get("verbatim") for e in elements):
+        found.append(f"{kind} text is not verbatim, Slack would link names in it")
+    if kind == "context" and not 1 <= len(elements) <= MAX_CONTEXT_ELEMENTS:
+        found.append(f"context of {len(elements)} elements")
+    if kind not in ("header", "section", "context", "divider"):
+        found.append(f"unexpected block type {kind!r}")
+    return found
+
+
+def _elements(block: Payload) -> Sequence[Payload]:
+    return [block["text"]] if "text" in block else list(block.get("elements", ()))
+
+
+def _markup_problems(text: str, mentions: set[str]) -> list[str]:
+    found = [
+        f"mention {match[0]} that was not declared"
+        for match in _MARKUP.finditer(text)
+        if match[0][1] in "!@" and match[0] not in mentions
+    ]
+    rest = _MARKUP.sub("", text)
+    if re.search(r"[<>]", rest) or "&" in _ENTITY.sub("", rest):
+        found.append(f"unescaped character in {text[:60]!r}")
+    return found
