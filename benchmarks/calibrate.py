@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from mlmon_dagster.metrics.means import mean_rows
 from mlmon_dagster.metrics.performance.binary import average_precision, performance_metrics
 from mlmon_dagster.metrics.performance.class_tables import (
     averaged,
@@ -23,7 +24,6 @@ from mlmon_dagster.metrics.performance.class_tables import (
     estimate,
     mcc,
 )
-from mlmon_dagster.metrics.performance.loss_means import mean_rows
 from mlmon_dagster.metrics.performance.regression import regression_metrics
 from mlmon_dagster.metrics.performance.roc import MIN_RARER, roc_auc
 from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics

@@ -35,8 +35,7 @@ from benchmarks.drift_laws import (
 )
 from benchmarks.table import Goal, Row, render
 from mlmon_dagster.alerts.lifecycle.transitions import AlertState, Verdict, step
-from mlmon_dagster.metrics.false_discoveries import benjamini_hochberg
-from mlmon_dagster.metrics.intervals import wilson
+from mlmon_dagster.metrics.intervals import benjamini_hochberg, wilson
 from mlmon_dagster.spec.monitors import DriftMonitor
 
 Flags = NDArray[np.bool_]

@@ -29,8 +29,8 @@ from mlmon_dagster.metrics.clusters import (
 )
 from mlmon_dagster.metrics.frames import concat_frames, stack_rows
 from mlmon_dagster.metrics.intervals import Z95
+from mlmon_dagster.metrics.means import mean_rows
 from mlmon_dagster.metrics.performance.binary import performance_metrics
-from mlmon_dagster.metrics.performance.loss_means import mean_rows
 from mlmon_dagster.metrics.performance.roc import roc_auc
 from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics, merge_columns, select
 

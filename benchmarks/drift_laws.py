@@ -16,7 +16,7 @@ from mlmon_dagster.metrics.binnings import upper_edges
 from mlmon_dagster.metrics.drift.columns import columns_drift
 from mlmon_dagster.metrics.drift.references import DriftBaseline
 from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics
-from mlmon_dagster.profiles.bins.shapes import (
+from mlmon_dagster.profiles.bin_shapes import (
     MAX_CATEGORIES,
     categorical_binning,
     discrete_binning,

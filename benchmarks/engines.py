@@ -28,7 +28,7 @@ from mlmon_dagster.engines.spark import SPARK_HERE
 from mlmon_dagster.engines.spark import Engine as Spark
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.profiles import ProfileRows, profile_in_parts
-from mlmon_dagster.profiles.bins.fit import fit_binnings
+from mlmon_dagster.profiles.fit import fit_binnings
 from mlmon_dagster.project import Tables, set_for_ray, set_for_spark
 from mlmon_dagster.store.places.objects import place_of
 from mlmon_dagster.store.state.sql import literal, literals

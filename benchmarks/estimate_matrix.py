@@ -53,7 +53,7 @@ from benchmarks.scored_worlds import (
 )
 from benchmarks.table import Goal, Row, render
 from benchmarks.weighted_baseline import Baseline, WeightedRows
-from mlmon_dagster.metrics.estimated.learnt import RECORD, factor_of
+from mlmon_dagster.metrics.estimated.calibration import RECORD, factor_of
 from mlmon_dagster.metrics.estimated.multiclass import (
     CONFIDENCE,
     calibrate_classes,
@@ -61,8 +61,7 @@ from mlmon_dagster.metrics.estimated.multiclass import (
 )
 from mlmon_dagster.metrics.estimated.regression import Losses, estimated_losses
 from mlmon_dagster.metrics.estimated.reweighting import Weighing
-from mlmon_dagster.profiles.measure.estimates import MOST_ROWS
-from mlmon_dagster.profiles.measure.regression_estimates import LossRows, learn_losses
+from mlmon_dagster.profiles.estimates import MOST_ROWS, LossRows, learn_losses
 from mlmon_dagster.spec.metric_registry import BINARY, MULTICLASS, REGRESSION
 from mlmon_dagster.spec.tasks import TASKS
 

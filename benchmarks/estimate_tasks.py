@@ -17,7 +17,7 @@ from mlmon_dagster.metrics.estimated.multiclass import (
     estimated_classes,
 )
 from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics
-from mlmon_dagster.profiles.measure.regression_estimates import LossRows
+from mlmon_dagster.profiles.estimates import LossRows
 
 Floats = NDArray[np.float64]
 CLASSES = ("a", "b", "c")

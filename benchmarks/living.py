@@ -50,7 +50,7 @@ from mlmon_dagster.metrics.performance.multiclass import GAP
 from mlmon_dagster.metrics.statistics import BaselineWindows, Binning, ColumnStatistics
 from mlmon_dagster.monitors import evaluate
 from mlmon_dagster.monitors.evidence import finite
-from mlmon_dagster.profiles.measure.measures import (
+from mlmon_dagster.profiles.measures import (
     baseline_performance,
     measure,
     windows_performance,

@@ -18,7 +18,7 @@ from scipy import special
 
 from mlmon_dagster.metrics.binnings import upper_edges
 from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics, select
-from mlmon_dagster.profiles.bins.shapes import (
+from mlmon_dagster.profiles.bin_shapes import (
     MAX_CATEGORIES,
     categorical_binning,
     discrete_binning,

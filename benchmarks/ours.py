@@ -25,8 +25,8 @@ from benchmarks.memory import peak_megabytes
 from benchmarks.profile_vs_scan import DAYS, START, Engine, generate, make_spec
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.profiles import build_profiles
-from mlmon_dagster.profiles.bins.fit import fit_binnings
-from mlmon_dagster.profiles.measure.measures import drift, measure, measure_versions
+from mlmon_dagster.profiles.fit import fit_binnings
+from mlmon_dagster.profiles.measures import drift, measure, measure_versions
 from mlmon_dagster.spec import ModelSpec
 
 for room, names in {

@@ -31,9 +31,9 @@ from mlmon_dagster.metrics.clusters import (
     usual_windows,
 )
 from mlmon_dagster.metrics.intervals import Z95
-from mlmon_dagster.metrics.performance.loss_means import mean_of, t_factor
+from mlmon_dagster.metrics.means import mean_of, t_factor
 from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics, merge
-from mlmon_dagster.profiles.bins.shapes import loss_binning, size_binning
+from mlmon_dagster.profiles.bin_shapes import loss_binning, size_binning
 
 SEED = 17
 Floats = NDArray[np.float64]

@@ -33,7 +33,7 @@ from benchmarks.table import Goal, Row, render
 from mlmon_dagster.metrics.drift.joint import JOINT
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.profiles import build_profiles
-from mlmon_dagster.profiles.bins.fit import fit_binnings
+from mlmon_dagster.profiles.fit import fit_binnings
 from mlmon_dagster.spec.declaration import Columns as Roles
 from mlmon_dagster.spec.declaration import Feature, TimeSpec
 from mlmon_dagster.spec.model import ModelSpec
@@ -142,7 +142,7 @@ def profile_jointly(engine: Engine, source: str, baseline: dict[str, ColumnStati
 
 
 def profile_and_drift(engine: Engine, source: str, baseline: dict[str, ColumnStatistics]) -> int:
-    from mlmon_dagster.profiles.measure.measures import drift
+    from mlmon_dagster.profiles.measures import drift
 
     binnings = {name: stats.binning for name, stats in baseline.items() if name != JOINT}
     spec = make_spec()

@@ -141,7 +141,7 @@ def _period() -> tuple[dt.datetime, dt.datetime]:
 def month(folder: Path, repeats: int = 5) -> dict[str, float]:
     from mlmon_dagster.commands.options import spec_of
     from mlmon_dagster.report.trace import explained
-    from mlmon_dagster.trace.tell import tell
+    from mlmon_dagster.trace.sentences import describe_trace
 
     project = Project(folder, str(folder / ".mlmon" / "store"), now=lambda: NOW)
     spec, seconds = spec_of(project, MODEL), []
@@ -149,7 +149,7 @@ def month(folder: Path, repeats: int = 5) -> dict[str, float]:
         start = cpu()
         found = explained(project.store, spec, "roc_auc", _period())
         assert found is not None
-        tell(spec, found, "April", "the baseline")
+        describe_trace(spec, found, "April", "the baseline")
         seconds.append(cpu() - start)
     return {"first": seconds[0], "cpu": float(np.median(seconds[1:]))}
 

@@ -22,25 +22,24 @@ from numpy.typing import NDArray
 from benchmarks.clusters import Profiles, draw_days, profiles
 from benchmarks.scored_worlds import logistic
 from benchmarks.table import Goal, Row, show
-from mlmon_dagster.metrics.performance.decomposition import decompose
 from mlmon_dagster.metrics.statistics import select
-from mlmon_dagster.profiles.bins.shapes import categorical_binning, numeric_binning
+from mlmon_dagster.profiles.bin_shapes import categorical_binning, numeric_binning
 from mlmon_dagster.spec import ModelSpec, load_model
-from mlmon_dagster.trace.coding import code
-from mlmon_dagster.trace.expected import excess
 from mlmon_dagster.trace.explain import Explained, explain
+from mlmon_dagster.trace.rows import code_column, excess
 from mlmon_dagster.trace.search import Found, Rows, Terms, members, search
+from mlmon_dagster.trace.sentences import describe_trace
 from mlmon_dagster.trace.splits import (
     DECISIONS,
     PLAYERS,
     Effects,
     area_effects,
     decision_effects,
+    decompose,
     measured,
     score_effects,
     score_groups,
 )
-from mlmon_dagster.trace.tell import tell
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -123,7 +122,7 @@ def _called(spec: ModelSpec, found: Explained) -> dict[str, bool]:
     splits |= {f"parts, {name} decisions": of.split for name, of in found.decisions.items()}
     if found.scores is not None and found.scores.split is not None and found.metric == "roc_auc":
         splits["parts, law and meaning"] = found.scores.split
-    lines = tell(spec, found, "now", "then")
+    lines = describe_trace(spec, found, "now", "then")
     said = {
         "the change": found.p_value <= LEVEL,
         "any slice's own": bool(slices["is_real"].any()),
@@ -157,13 +156,13 @@ def _coded(spec: ModelSpec, name: str, rows: pd.DataFrame) -> NDArray[np.uint8]:
     values = rows[name]
     if spec.features[name].type != "numeric":
         values = values.astype(str)
-        return code(
+        return code_column(
             name, values, categorical_binning(name, list(values.value_counts().index))
         ).codes
     known = values.dropna().astype(float)
     edges = np.unique(np.quantile(known, np.arange(1, 20) / 20))
     binning = numeric_binning(name, list(edges), low=known.min(), high=known.max(), fine=1)
-    return code(name, values, binning).codes
+    return code_column(name, values, binning).codes
 
 
 # --- days that share effects, of a known law

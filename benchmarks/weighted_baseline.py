@@ -21,8 +21,8 @@ from mlmon_dagster.metrics.estimated.reweighting import (
 )
 from mlmon_dagster.metrics.frames import concat_frames
 from mlmon_dagster.metrics.statistics import Binning
-from mlmon_dagster.profiles.bins.shapes import numeric_binning, role_binning
-from mlmon_dagster.profiles.measure.estimates import MOST_ROWS
+from mlmon_dagster.profiles.bin_shapes import numeric_binning, role_binning
+from mlmon_dagster.profiles.estimates import MOST_ROWS
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

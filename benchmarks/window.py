@@ -34,7 +34,7 @@ from mlmon_dagster.profiles import (
     load_baseline,
     save_profiles,
 )
-from mlmon_dagster.profiles.measure.measures import columns_of, measure
+from mlmon_dagster.profiles.measures import columns_of, measure
 from mlmon_dagster.spec import ModelSpec, Window, spec_from_mapping, window_containing, window_date
 from mlmon_dagster.store import Store, open_store
 

@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from mlmon_dagster.pipeline.asking.effect import Answer
-    from mlmon_dagster.trace.expected import Searched
     from mlmon_dagster.trace.explain import Explained
+    from mlmon_dagster.trace.rows import Searched
 
 Day = str | dt.date | None
 _STATUS = ("status", "model", "window", "firing", "since", "sentence", "owners")
@@ -381,8 +381,8 @@ class Monitoring:
             ConfigError: If a side has no ground truth.
         """
         from mlmon_dagster.report.trace import explained, newest_mature, score_explained, searched
+        from mlmon_dagster.trace.sentences import describe_trace
         from mlmon_dagster.trace.slices import default_metrics
-        from mlmon_dagster.trace.tell import tell
 
         spec = self.spec(model)
         windows: Sequence[Window] | None = period_asked(
@@ -403,7 +403,7 @@ class Monitoring:
         slices = searched(self.project.store, spec, period) if search else None
         name = windows[0].key if len(windows) == 1 else window_range(windows)
         scored = score_explained(self.project.store, spec, period, other)
-        said = tell(spec, found, name, other_name, slices, scored)
+        said = describe_trace(spec, found, name, other_name, slices, scored)
         return Trace(tuple(said), found, slices, spec.time.zone)
 
     def effect(

@@ -32,7 +32,7 @@ class Way(NamedTuple):
 
 WAYS = {
     "drift": (
-        Way(("profiles.measure.drift",), "profiles", 3, 7),
+        Way(("profiles.measures",), "profiles", 3, 7),
         Way(("monitors.drift",), "monitors", 4, 3),
     ),
     "an ingest cycle": (Way(("ingest.cycle",), "ingest", 14, 15),),

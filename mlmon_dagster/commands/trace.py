@@ -74,7 +74,7 @@ def trace(
     the search is read from stored profiles.
     """
     from mlmon_dagster.report.trace import explained, score_explained, searched
-    from mlmon_dagster.trace.tell import tell, tell_score
+    from mlmon_dagster.trace.sentences import describe_score, describe_trace
 
     spec = spec_of(project, model)
     asked = _metric(spec, metric)
@@ -85,7 +85,7 @@ def trace(
     found = explained(project.store, spec, asked, (start, end), other)
     scored = score_explained(project.store, spec, (start, end), other)
     if found is None and scored is not None and format_ == "text":
-        print_text("\n\n".join([tell_score(scored), *_score_table(scored)]), output)
+        print_text("\n\n".join([describe_score(scored), *_score_table(scored)]), output)
         return
     if found is None:
         raise ConfigError(
@@ -93,7 +93,7 @@ def trace(
             "truth, or nothing that it is computed from was logged."
         )
     slices = searched(project.store, spec, (start, end)) if is_searched else None
-    lines = tell(spec, found, name, other_name, slices, scored)
+    lines = describe_trace(spec, found, name, other_name, slices, scored)
     if format_ == "json":
         print_text(json.dumps(_plain(found, lines, scored), default=str), output)
         return
@@ -135,7 +135,7 @@ def _newest(project: Project, spec: ModelSpec) -> tuple[Window, ...]:
 
 def _tables(spec: ModelSpec, found: Explained) -> list[str]:
     """Return tables of slices and windows, the most harmful first."""
-    from mlmon_dagster.trace.tell import signed, value
+    from mlmon_dagster.trace.sentences import signed, value
 
     tables = []
     parts = found.slices[found.slices["slice_key"] != ALL]
@@ -173,7 +173,7 @@ def _tables(spec: ModelSpec, found: Explained) -> list[str]:
 
 def _score_table(found: RawScore) -> list[str]:
     """Return a table of what each feature did to the mean raw score, the largest first."""
-    from mlmon_dagster.trace.tell import signed, value
+    from mlmon_dagster.trace.sentences import signed, value
 
     split = found.split
     order = sorted(range(len(split.parts)), key=lambda i: -abs(split.effects[i]))

@@ -14,12 +14,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from mlmon_dagster.metrics.arrays import Floats, Ints
+from mlmon_dagster.metrics import Floats, Ints
 from mlmon_dagster.metrics.binnings import label_counts
 from mlmon_dagster.metrics.frames import MetricRows, stack_rows, table_rows
 from mlmon_dagster.metrics.intervals import quantile_ranks, rate, wilson
+from mlmon_dagster.metrics.means import (
+    FEWEST_BESIDE_ZERO,
+    Sizes,
+    mean_of,
+    skewed_mean_interval,
+    t_factor,
+)
 from mlmon_dagster.metrics.means_by_output import Worth, weigh_back
-from mlmon_dagster.metrics.performance.loss_means import mean_of, t_factor
 from mlmon_dagster.metrics.performance.weighted_back import (
     DECIDED,
     by_decision,
@@ -27,7 +33,6 @@ from mlmon_dagster.metrics.performance.weighted_back import (
     replace_rows,
 )
 from mlmon_dagster.metrics.rectified import METHOD, mean
-from mlmon_dagster.metrics.skewed_means import FEWEST_BESIDE_ZERO, Sizes, skewed_mean_interval
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 
 QUANTILES = {"median": 0.5, "p95": 0.95}

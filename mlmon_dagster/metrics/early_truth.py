@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from mlmon_dagster.metrics.arrays import Floats
+from mlmon_dagster.metrics import Floats
 from mlmon_dagster.metrics.arrivals import TruthRecord
 from mlmon_dagster.spec.windows import EarlyAge, age_step
 

@@ -21,16 +21,17 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
-from mlmon_dagster.metrics.arrays import Flags, Floats, Ints
+from mlmon_dagster.metrics import Flags, Floats, Ints
 from mlmon_dagster.metrics.frames import MetricRows
 from mlmon_dagster.metrics.intervals import rate
+from mlmon_dagster.metrics.means import OF_LAW
 from mlmon_dagster.metrics.performance.weighted_back import COMPLETE, replace_rows
 from mlmon_dagster.metrics.rectified import Interval, Strata, group_bins, mean, recalibrate
-from mlmon_dagster.metrics.skewed_means import OF_LAW
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 
 STATES = 2  # of a row that has no value: without ground truth, and with it
 BY_OUTPUT = ":by_output/"  # begins the names of columns that are counted by group of the output
+OUTCOME = ":outcome/"  # begins the name of the loss column of an outcome
 _MOST = 20  # strata
 _APART = 0.01  # share of the rows with a value that may have no output
 _RIDGE = 2.0  # rows that the prior of a slope, which is 0, is worth

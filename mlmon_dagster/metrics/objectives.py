@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mlmon_dagster.metrics.arrays import Floats, Ints
+from mlmon_dagster.metrics import Floats, Ints
 
 BUCKET: Final = dt.timedelta(minutes=5)
 FEWEST_BAD = 10  # in the long stretch; fewer say nothing of a rate

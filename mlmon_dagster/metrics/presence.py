@@ -15,7 +15,7 @@ from functools import cached_property
 
 import numpy as np
 
-from mlmon_dagster.metrics.arrays import Flags, Floats, Ints
+from mlmon_dagster.metrics import Flags, Floats, Ints
 
 MIN_WEEKS = 3
 WEEKS = 12

@@ -1,16 +1,25 @@
-"""Data quality of one column: shares of rows null, not a number, unseen or out of range.
+"""Data quality: shares of rows null, not a number, unseen or out of range; sums of SHAP values.
 
 Shares by definition, with Wilson's interval (1927).
+
+With a base value, a row's SHAP values add up to what the model put out before its link: to the
+score itself, its logit or its log (Lundberg and Lee, 2017: local accuracy). Where they do not, they
+are of another version, unit or class than the score.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import numpy as np
 import pandas as pd
 
+from mlmon_dagster.metrics import Ints
 from mlmon_dagster.metrics.frames import MetricRows, stack_rows
 from mlmon_dagster.metrics.intervals import rate, wilson
-from mlmon_dagster.metrics.statistics import ColumnStatistics
-from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.metrics.statistics import ColumnStatistics, select
+from mlmon_dagster.spec.declaration import NOT_ADDITIVE
+from mlmon_dagster.spec.names import ALL, TABLE
 
 VERSION = "rate-1"
 
@@ -75,3 +84,77 @@ def unseen_values(stats: ColumnStatistics) -> dict[tuple[str, pd.Timestamp], dic
             for name, n in names.items():
                 mine[name] = mine.get(name, 0) + n
     return found
+
+
+BROKEN = ":not_additive/"  # before a link: 1 for a row whose SHAP values do not add up to that
+RAW = ":raw/"  # before a link: what they should add up to
+REST = ":rest/"  # before a link: what they leave of it
+MOSTLY = 0.5  # of the rows; where more are broken, the values are of no link
+ADDITIVITY_VERSION = "additive-1"
+Columns = Mapping[str, ColumnStatistics]
+
+
+def links_of(columns: Columns) -> list[str]:
+    """Return the links that were profiled, the likeliest first."""
+    return [name.removeprefix(BROKEN) for name in columns if name.startswith(BROKEN)]
+
+
+def fitting_link(*sides: Columns) -> tuple[str, float] | None:
+    """Return the link that SHAP values add up to, and the share of rows in which they do not.
+
+    Args:
+        *sides: Column -> statistics, of one or more sets of windows.
+
+    Returns:
+        Of several links the one with the fewest broken rows; None without explained rows.
+    """
+    found: dict[str, float] = {}
+    for link in links_of(sides[0]):
+        wholes = [_whole(side[f"{BROKEN}{link}"]) for side in sides if f"{BROKEN}{link}" in side]
+        n = sum(int(stats.counts.sum()) for stats in wholes)
+        if n:
+            found[link] = sum(float(stats.total.sum()) for stats in wholes) / n
+    best = min(found, key=lambda link: found[link], default=None)
+    return None if best is None else (best, found[best])
+
+
+def additivity_metrics(columns: Columns, baseline: Columns | None) -> pd.DataFrame:
+    """Share of the explained rows whose SHAP values do not add up to the score, per cell.
+
+    Args:
+        columns: The profiled columns of all links, over the same C cells.
+        baseline: Those of a baseline, which says the link; without one the link is that of each
+            cell in which fewest rows are broken.
+
+    Returns:
+        MetricFrame of slice `all` with ``not_additive_rate`` at `:table`, 0 to 1 with Wilson's
+        interval, n = explained rows; `reason` of a NaN: no_attributions. No rows for models
+        whose output is no single number.
+    """
+    known = fitting_link(baseline) if baseline is not None else None
+    links = links_of(columns) if known is None else [known[0]]
+    if not links:
+        return stack_rows([])
+    stats = [_whole(columns[f"{BROKEN}{link}"]) for link in links]
+    counted = np.stack([_rounded(one) for one in stats])
+    n = np.stack([one.counts.sum(axis=1) for one in stats])
+    best = np.argmin(np.where(n > 0, counted / np.maximum(n, 1), np.inf), axis=0)
+    places = (best, np.arange(len(best)))
+    lower, upper = wilson(counted[places], n[places])
+    return stack_rows(
+        [
+            MetricRows(
+                stats[0].cells, TABLE, NOT_ADDITIVE, rate(counted[places], n[places]), n[places],
+                [f"{VERSION}:{links[place]}" for place in best.tolist()], lower, upper,
+                reason="no_attributions",
+            )
+        ]
+    )  # fmt: skip
+
+
+def _whole(stats: ColumnStatistics) -> ColumnStatistics:
+    return select(stats, (stats.cells["slice_key"] == ALL).to_numpy())
+
+
+def _rounded(stats: ColumnStatistics) -> Ints:
+    return np.rint(stats.total).astype(np.int64)

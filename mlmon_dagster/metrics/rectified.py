@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
-from mlmon_dagster.metrics.arrays import Floats, Ints
+from mlmon_dagster.metrics import Floats, Ints
 from mlmon_dagster.metrics.intervals import Z95, rate
 
 METHOD = "post-stratified-1"

@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 from scipy import special
 
-from mlmon_dagster.metrics.arrays import Floats
+from mlmon_dagster.metrics import Floats
 from mlmon_dagster.metrics.intervals import rate, wilson
 
 Verdict = Literal["better", "not worse", "worse", "undecided"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from mlmon_dagster.metrics.drift.change import ColumnChange
+from mlmon_dagster.metrics.drift.novelty import ColumnChange
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.declaration import Feature
 

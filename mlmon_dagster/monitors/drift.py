@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mlmon_dagster.metrics.false_discoveries import benjamini_hochberg
 from mlmon_dagster.metrics.frames import MetricSample
+from mlmon_dagster.metrics.intervals import benjamini_hochberg
 from mlmon_dagster.monitors.change_wording import in_words, percent
 from mlmon_dagster.monitors.evidence import (
     OK,

@@ -8,7 +8,7 @@ from typing import Any
 
 from scipy import special
 
-from mlmon_dagster.metrics.estimated.learnt import (
+from mlmon_dagster.metrics.estimated.calibration import (
     RECORD,
     LearntWidth,
     learnt_width,

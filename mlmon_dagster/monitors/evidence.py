@@ -15,7 +15,7 @@ from scipy import special
 
 from mlmon_dagster.metrics.arrivals import Arrivals
 from mlmon_dagster.metrics.clusters import UsualLevel, usual_level
-from mlmon_dagster.metrics.drift.change import ColumnChange
+from mlmon_dagster.metrics.drift.novelty import ColumnChange
 from mlmon_dagster.metrics.frames import MetricSample, records, samples
 from mlmon_dagster.monitors.wording import no_verdict
 from mlmon_dagster.spec import ModelSpec

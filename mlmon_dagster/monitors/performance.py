@@ -10,9 +10,8 @@ from typing import Any
 from scipy import special
 
 from mlmon_dagster.metrics.clusters import beyond_usual, margin_beside
-from mlmon_dagster.metrics.false_discoveries import benjamini_hochberg
 from mlmon_dagster.metrics.frames import MetricSample
-from mlmon_dagster.metrics.intervals import Z95
+from mlmon_dagster.metrics.intervals import Z95, benjamini_hochberg
 from mlmon_dagster.monitors.evidence import (
     NO_DATA,
     OK,

@@ -21,7 +21,7 @@ from mlmon_dagster.monitors.evidence import (
     result_row,
 )
 from mlmon_dagster.monitors.wording import number, subject
-from mlmon_dagster.profiles.sql.compiler import NO_VERSION
+from mlmon_dagster.profiles.compiler import NO_VERSION
 from mlmon_dagster.spec.monitors import (
     CANARY_SHARE,
     SKEW_RATE,

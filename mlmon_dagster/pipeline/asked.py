@@ -162,7 +162,7 @@ def query_metrics(
     slice_key, slice_value = _slice(slice_)
     start, end = moments_of(spec, first, last)
     if granularity in (None, spec.time.granularity):
-        from mlmon_dagster.profiles.measure.estimates import with_learnt_bands
+        from mlmon_dagster.profiles.estimates import with_learnt_bands
         from mlmon_dagster.store.state import metric_log
 
         frame = metric_log.newest(

@@ -13,7 +13,7 @@ from mlmon_dagster.spec.names import ALL
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mlmon_dagster.metrics.drift.change import ColumnChange
+    from mlmon_dagster.metrics.drift.novelty import ColumnChange
     from mlmon_dagster.metrics.statistics import ColumnStatistics
     from mlmon_dagster.profiles import Baseline
 
@@ -39,7 +39,7 @@ class ColumnChanges:
 
     def __call__(self, column: str, start: pd.Timestamp) -> ColumnChange | None:
         """Return what changed in a column in the window that starts then; None if unknown."""
-        from mlmon_dagster.metrics.drift.change import column_change
+        from mlmon_dagster.metrics.drift.novelty import column_change
 
         if column not in self._known:
             self._known[column] = _Sides(self._whole, column, self._baselines(column))

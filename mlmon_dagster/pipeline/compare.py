@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.metrics.arrays import Floats
+from mlmon_dagster.metrics import Floats
 from mlmon_dagster.metrics.versions import (
     SHARE_IS_WRONG,
     Comparison,
@@ -24,7 +24,7 @@ from mlmon_dagster.metrics.versions import (
     paired_decisions,
     paired_means,
 )
-from mlmon_dagster.profiles.sql.compiler import NO_VERSION
+from mlmon_dagster.profiles.compiler import NO_VERSION
 from mlmon_dagster.spec import ModelSpec, Window
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.metric_registry import BINARY, MULTICLASS, REGRESSION

@@ -1,7 +1,7 @@
 """What belongs to a family of monitors, in one record each: steps, metrics, facts, limits, plots.
 
 A new family is a record here, an asset in `steps`, a judge in `monitors/` and its conditions in
-`spec/monitors.py`; one that measures something new also has a row in `profiles/measure/measures.py`
+`spec/monitors.py`; one that measures something new also has a row in `profiles/measures.py`
 and a module in `metrics/`.
 """
 
@@ -168,14 +168,14 @@ _STEPS = {info.family: info.name for info in ASSETS if info.family}
 
 
 def _columns(family: str, spec: ModelSpec) -> list[str]:
-    from mlmon_dagster.profiles.measure.measures import columns_of
+    from mlmon_dagster.profiles.measures import columns_of
 
     return columns_of(spec, family)
 
 
 def _frame(family: str, comparison: Comparison, profiles: Profiles) -> pd.DataFrame:
     from mlmon_dagster.metrics.frames import concat_frames
-    from mlmon_dagster.profiles.measure.measures import measure, measure_versions
+    from mlmon_dagster.profiles.measures import measure, measure_versions
 
     spec, baseline = comparison.work.spec, comparison.baseline
     windows = baseline.windows if baseline else None
@@ -183,13 +183,13 @@ def _frame(family: str, comparison: Comparison, profiles: Profiles) -> pd.DataFr
 
 
 def _estimate_columns(spec: ModelSpec) -> list[str]:
-    from mlmon_dagster.profiles.measure.estimates import estimate_columns
+    from mlmon_dagster.profiles.estimates import estimate_columns
 
     return estimate_columns(spec)
 
 
 def _estimate(comparison: Comparison, profiles: Profiles) -> pd.DataFrame:
-    from mlmon_dagster.profiles.measure.estimates import estimate
+    from mlmon_dagster.profiles.estimates import estimate
 
     work = comparison.work
     return estimate(
@@ -414,7 +414,7 @@ def _level_windows(family: MetricFamily, spec: ModelSpec) -> int:
 
 
 def _own_performance(family: MetricFamily, comparison: Comparison) -> References:
-    from mlmon_dagster.profiles.measure.measures import baseline_performance
+    from mlmon_dagster.profiles.measures import baseline_performance
 
     spec, baseline = comparison.work.spec, comparison.baseline
     own = baseline_performance(spec, family, baseline.windows) if baseline else None
@@ -425,7 +425,7 @@ def _windows_of(
     family: MetricFamily, spec: ModelSpec, baseline: Baseline | None
 ) -> pd.DataFrame | None:
     """Return the performance of each window of the baseline, of what is judged by its level."""
-    from mlmon_dagster.profiles.measure.measures import windows_performance
+    from mlmon_dagster.profiles.measures import windows_performance
 
     levels = [monitor.metric for monitor in _levels(family, spec)]
     if baseline is None or not levels:
@@ -483,7 +483,7 @@ _MOST_DUE = 400  # windows
 
 def _record(spec: ModelSpec) -> int:
     """Return the windows that a width is learnt from, with those whose truth is still due."""
-    from mlmon_dagster.metrics.estimated.learnt import RECORD
+    from mlmon_dagster.metrics.estimated.calibration import RECORD
 
     named = spec.monitors.estimated_performance
     declared = spec.actuals.expected_within
@@ -493,7 +493,7 @@ def _record(spec: ModelSpec) -> int:
 
 
 def _own_estimate(comparison: Comparison) -> References:
-    from mlmon_dagster.profiles.measure.estimates import estimate_baseline
+    from mlmon_dagster.profiles.estimates import estimate_baseline
 
     work, baseline = comparison.work, comparison.baseline
     if baseline is None or not baseline.halves:
@@ -503,7 +503,7 @@ def _own_estimate(comparison: Comparison) -> References:
 
 # --- service
 
-# As `metrics.spans` names them, which is not imported before something is measured.
+# As `metrics.service` names them, which is not imported before something is measured.
 SPAN_METRICS = (
     "span_coverage", "span_error_bias", "span_latency_bias", "p50_stage_ms", "p95_stage_ms",
     "p99_stage_ms", "stage_error_rate", "stage_timeout_rate", "p50_tokens", "p95_tokens",

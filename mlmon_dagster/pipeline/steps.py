@@ -93,7 +93,7 @@ ASSETS: tuple[AssetInfo, ...] = (
         frozenset({"scipy", "pandas"}),
         "Realized performance with intervals, as far as ground truth has arrived.",
         check="Realized performance fell below the baseline or a fixed bound.",
-        formulas=("performance", "additivity.py"),
+        formulas=("performance", "quality.py"),
     ),
     AssetInfo(
         "estimated_performance",

@@ -96,7 +96,7 @@ def _money(inputs: JudgeInputs, row: MonitorResult) -> dict[str, Any]:
 
 def _worth(inputs: JudgeInputs, row: MonitorResult) -> str:
     from mlmon_dagster.metrics.clusters import FEWEST_WINDOWS
-    from mlmon_dagster.profiles.measure.measures import columns_of
+    from mlmon_dagster.profiles.measures import columns_of
     from mlmon_dagster.trace.money import BEFORE, failed_worth, money_of, rounded
 
     spec, end = inputs.comparison.work.spec, row["window_end"]
@@ -148,7 +148,7 @@ def _why_or_why_not(inputs: JudgeInputs, row: MonitorResult) -> dict[str, Any]:
 def _why(inputs: JudgeInputs, row: MonitorResult, metric: str) -> dict[str, Any]:
     """Trace a metric over the windows that a verdict is of, against its baseline."""
     from mlmon_dagster.errors import BaselineMissingError
-    from mlmon_dagster.trace.tell import cause, value
+    from mlmon_dagster.trace.sentences import cause, value
 
     try:
         starts = _judged(inputs, row)

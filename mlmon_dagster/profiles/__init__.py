@@ -1,9 +1,8 @@
 """Profiles: mergeable statistics per window, slice and column, computed in the query engine."""
 
 from mlmon_dagster.profiles.baseline import Baseline, ensure_baseline, fit_period
-from mlmon_dagster.profiles.build import build_profiles
+from mlmon_dagster.profiles.build import ProfileRows, build_profiles, profile_in_parts
 from mlmon_dagster.profiles.in_force import baseline_in_force, load_baseline
-from mlmon_dagster.profiles.in_parts import ProfileRows, profile_in_parts
 from mlmon_dagster.profiles.storage import save_profiles
 
 __all__ = [

@@ -23,13 +23,12 @@ from mlmon_dagster.metrics.statistics import (
     merge,
     with_empty,
 )
-from mlmon_dagster.profiles.bins.fit import fit_binnings, value_expressions
-from mlmon_dagster.profiles.bins.shapes import decode_binnings, encode_binnings
-from mlmon_dagster.profiles.build import build_profiles
+from mlmon_dagster.profiles.bin_codes import DUCKDB, Dialect
+from mlmon_dagster.profiles.bin_shapes import decode_binnings, encode_binnings
+from mlmon_dagster.profiles.build import build_profiles, held
+from mlmon_dagster.profiles.compiler import Engine
 from mlmon_dagster.profiles.explain import explained, explainer_of
-from mlmon_dagster.profiles.in_parts import held
-from mlmon_dagster.profiles.sql.bin_codes import DUCKDB, Dialect
-from mlmon_dagster.profiles.sql.compiler import Engine
+from mlmon_dagster.profiles.fit import fit_binnings, value_expressions
 from mlmon_dagster.profiles.storage import from_rows, to_rows
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.model import ModelSpec, profile_signature

@@ -19,10 +19,10 @@ import pandas as pd
 import pyarrow as pa
 
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.metrics.arrays import Floats
-from mlmon_dagster.profiles.bins.fit import Explained
-from mlmon_dagster.profiles.sql.attribution_columns import joined_values, sampled
-from mlmon_dagster.profiles.sql.compiler import NO_VERSION
+from mlmon_dagster.metrics import Floats
+from mlmon_dagster.profiles.compiler import NO_VERSION
+from mlmon_dagster.profiles.fit import Explained
+from mlmon_dagster.profiles.loss_columns import joined_values, sampled
 from mlmon_dagster.spec.declaration import attributed
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.store.state.sql import quote_identifier

@@ -26,7 +26,7 @@ from mlmon_dagster.metrics.statistics import (
     with_empty,
 )
 from mlmon_dagster.profiles.baseline import Baseline, binnings_of, load_stored, no_baseline
-from mlmon_dagster.profiles.bins.fit import fit_binnings
+from mlmon_dagster.profiles.fit import fit_binnings
 from mlmon_dagster.profiles.storage import load_profiles
 from mlmon_dagster.spec.baseline import PRODUCTION, BaselineSpec
 from mlmon_dagster.spec.declaration import SliceKey

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mlmon_dagster.metrics.performance.roc import ScoreOrder
 from mlmon_dagster.metrics.statistics import CELL_KEYS, Binning, ColumnStatistics
-from mlmon_dagster.profiles.sql.compiler import as_numpy
+from mlmon_dagster.profiles.compiler import as_numpy
 from mlmon_dagster.spec.declaration import SliceKey
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.names import ALL

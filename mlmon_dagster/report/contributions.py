@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 from mlmon_dagster.monitors.wording import named
 from mlmon_dagster.report.plots import ALERT, GRID, INK, LINE, SOFT, WIDTH
 from mlmon_dagster.spec.names import ALL
-from mlmon_dagster.trace.tell import signed, value
+from mlmon_dagster.trace.sentences import signed, value
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,8 +12,8 @@ from mlmon_dagster.metrics.statistics import merge
 from mlmon_dagster.monitors.quality import null_limit
 from mlmon_dagster.monitors.wording import NAMES, number
 from mlmon_dagster.profiles import Baseline
-from mlmon_dagster.profiles.measure.estimates import with_learnt_bands
-from mlmon_dagster.profiles.measure.measures import baseline_performance, columns_of, measure
+from mlmon_dagster.profiles.estimates import with_learnt_bands
+from mlmon_dagster.profiles.measures import baseline_performance, columns_of, measure
 from mlmon_dagster.report.plots import Curve, Episode
 from mlmon_dagster.spec import ModelSpec, window_containing
 from mlmon_dagster.spec.baseline import PRODUCTION

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from markupsafe import Markup
 
-from mlmon_dagster.metrics.arrays import Ints
+from mlmon_dagster.metrics import Ints
 from mlmon_dagster.metrics.binnings import (
     class_counts,
     label_counts,
@@ -21,13 +21,13 @@ from mlmon_dagster.metrics.binnings import (
     score_midpoints,
 )
 from mlmon_dagster.metrics.intervals import wilson
-from mlmon_dagster.metrics.performance.operating_curves import (
+from mlmon_dagster.metrics.performance.roc import (
     OperatingPoints,
     class_quality,
     operating_points,
+    roc_auc,
     thinned,
 )
-from mlmon_dagster.metrics.performance.roc import roc_auc
 from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics
 from mlmon_dagster.profiles import Baseline
 from mlmon_dagster.report.charts import NONE

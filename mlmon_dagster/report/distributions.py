@@ -19,7 +19,7 @@ from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics
 from mlmon_dagster.monitors.wording import named
 from mlmon_dagster.monitors.wording import number as written
 from mlmon_dagster.profiles import Baseline, baseline_in_force
-from mlmon_dagster.profiles.measure.measures import measure
+from mlmon_dagster.profiles.measures import measure
 from mlmon_dagster.report.charts import Bars, number, places_of
 from mlmon_dagster.report.curves import Asked, is_personal
 from mlmon_dagster.report.summary import coarsen, period_of, periods_named

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from mlmon_dagster.report.charts import Chart, chart_of
 from mlmon_dagster.report.plots import Curve
-from mlmon_dagster.trace.together import together
+from mlmon_dagster.trace.lagged_correlation import correlate_changes
 
 # Layer -> the families of monitors that look at it.
 LAYERS: Mapping[str, tuple[str, ...]] = {
@@ -103,7 +103,7 @@ def _hint(model: Curve | None, business: Curve | None) -> str:
         [dict(zip(curve.starts, curve.values, strict=True))[start] for start in starts]
         for curve in (model, business)
     )
-    found = together(of_model, of_business)
+    found = correlate_changes(of_model, of_business)
     if found is None:
         return ""
     names = f"{model.title} and {business.title}"

@@ -20,11 +20,11 @@ from mlmon_dagster.metrics.statistics import (
 from mlmon_dagster.monitors.wording import NAMES
 from mlmon_dagster.profiles import Baseline, baseline_in_force, load_baseline
 from mlmon_dagster.profiles.baseline import scored_columns
-from mlmon_dagster.profiles.measure.drift import main_output
-from mlmon_dagster.profiles.measure.estimates import estimate, estimate_columns
-from mlmon_dagster.profiles.measure.measures import (
+from mlmon_dagster.profiles.estimates import estimate, estimate_columns
+from mlmon_dagster.profiles.measures import (
     MEASURES,
     columns_of,
+    main_output,
     measure,
     performance_columns,
 )

@@ -19,13 +19,12 @@ from mlmon_dagster.spec.metric_registry import BINARY
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import window_state
 from mlmon_dagster.store.state.window_state import WindowInputs
-from mlmon_dagster.trace.coding import Coded, code, predicate_of
-from mlmon_dagster.trace.expected import WRONG, Searched, excess
 from mlmon_dagster.trace.explain import AREA, Explained, explain
 from mlmon_dagster.trace.raw_score import RawScore, explain_score, raw_score_columns
+from mlmon_dagster.trace.rows import WRONG, Coded, Searched, code_column, excess, predicate_of
 from mlmon_dagster.trace.search import Rows, search
+from mlmon_dagster.trace.sentences import describe_trace
 from mlmon_dagster.trace.slices import compare_slices, default_metrics, profiled_for
-from mlmon_dagster.trace.tell import tell
 
 BASELINE = "baseline"
 F1 = "f1"
@@ -121,7 +120,7 @@ def searched(
         depth: Most predicates of a slice.
 
     Returns:
-        None for models whose rows are not wrong one by one, see `trace.expected`.
+        None for models whose rows are not wrong one by one, see `trace.rows`.
 
     Raises:
         BaselineMissingError: If the model has no baseline yet.
@@ -137,7 +136,7 @@ def searched(
         return Searched((), means, means == WRONG, len(rows), tuple(names))
 
     def coded(of: pd.DataFrame) -> list[Coded]:
-        return [code(n, of[n], baseline.binnings[n]) for n in names]
+        return [code_column(n, of[n], baseline.binnings[n]) for n in names]
 
     def table(of: pd.DataFrame, values: pd.Series[float]) -> Rows:
         codes = np.stack([column.codes for column in coded(of)], axis=1)
@@ -231,7 +230,9 @@ def trace_of(
         return Trace(slices, apart, raw_score, [])
     windows = windows_between(spec.time, *period)
     keys = dict.fromkeys((windows[0].key, windows[-1].key))
-    said = tell(spec, apart[first], " to ".join(keys), "the baseline", raw_score=raw_score)
+    said = describe_trace(
+        spec, apart[first], " to ".join(keys), "the baseline", raw_score=raw_score
+    )
     return Trace(slices, apart, raw_score, said)
 
 

@@ -23,8 +23,7 @@ from mlmon_dagster.scaffold.roles import (
     positive_share,
     with_actuals,
     with_labels,
-    with_prediction,
-    with_score,
+    with_outputs,
     with_truth,
 )
 from mlmon_dagster.scaffold.sample import (
@@ -118,7 +117,7 @@ def propose(
                 f"--role {name}={role}: no file has a column {name!r}, or it has another role"
                 f"{did_you_mean(name, known) or '.'} Columns: {listed(known)}"
             )
-    roles = with_prediction(with_score(roles, events, facts), events, facts)
+    roles = with_outputs(roles, events, facts)
     roles = with_labels(roles, events, [*facts, *of_truth])
     time = roles.found["event_time"].columns[0]
     served = _served(streams.predictions, sample, facts, roles)
@@ -130,7 +129,7 @@ def propose(
     zone_reason = ""
     if zone is None:
         zone, zone_reason = _zone_of(sample.table, time)
-        notes += _zone_note(streams.predictions, time) if zone == "UTC" else []
+        notes += _zone_note(sample.table, time) if zone == "UTC" else []
     # A time without an offset is one of the zone already.
     local = zone if next(f for f in facts if f.name == time).is_utc else "UTC"
     days = times.dt.tz_convert(local)
@@ -295,9 +294,9 @@ def _zone_of(table: pa.Table, column: str) -> tuple[str, str]:
     return "UTC", "no other is named; --zone sets it"
 
 
-def _zone_note(files: tuple[Path, ...], column: str) -> list[str]:
+def _zone_note(table: pa.Table, column: str) -> list[str]:
     """Say where clocks show what the times are written in, if that is not UTC."""
-    offsets = offsets_of(files, column)
+    offsets = offsets_of(table.column(column))
     if not any(offsets.values()):
         return []
     # Some of each day tell when clocks changed; all of them would take seconds.

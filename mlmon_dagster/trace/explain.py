@@ -9,14 +9,13 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from mlmon_dagster.metrics.arrays import Floats, Ints
+from mlmon_dagster.metrics import Floats, Ints
 from mlmon_dagster.metrics.binnings import label_counts, score_midpoints
 from mlmon_dagster.metrics.intervals import rate
-from mlmon_dagster.metrics.performance.decomposition import ratio_parts
 from mlmon_dagster.metrics.performance.weighted_back import DECIDED
 from mlmon_dagster.metrics.rectified import METHOD
 from mlmon_dagster.metrics.statistics import ColumnStatistics, merge_columns, of_all
-from mlmon_dagster.profiles.measure.measures import measure
+from mlmon_dagster.profiles.measures import measure
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.metric_registry import info_of, is_higher_better, is_loss
 from mlmon_dagster.spec.names import ALL
@@ -27,18 +26,20 @@ from mlmon_dagster.trace.splits import (
     PLAYERS,
     Rates,
     Split,
+    Threshold,
     area_effects,
     area_of,
+    better_threshold,
     decision_effects,
     measured,
     rates_of,
+    ratio_parts,
     score_effects,
     score_groups,
     told_apart,
     value_of,
     window_effects,
 )
-from mlmon_dagster.trace.thresholds import Threshold, better_threshold
 
 Profiles = Mapping[str, ColumnStatistics]
 AREA = "roc_auc"

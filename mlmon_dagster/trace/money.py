@@ -13,7 +13,7 @@ from scipy import special
 from mlmon_dagster.metrics.clusters import FEWEST_WINDOWS
 from mlmon_dagster.metrics.statistics import ColumnStatistics, of_all
 from mlmon_dagster.monitors.wording import number
-from mlmon_dagster.profiles.measure.measures import MEASURES
+from mlmon_dagster.profiles.measures import MEASURES
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.declaration import outcome_worth
 from mlmon_dagster.spec.metric_registry import of_outcome

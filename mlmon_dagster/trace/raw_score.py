@@ -13,11 +13,11 @@ from typing import Literal
 
 import numpy as np
 
-from mlmon_dagster.metrics.additivity import MOSTLY, RAW, fitting_link
-from mlmon_dagster.metrics.arrays import Floats
+from mlmon_dagster.metrics import Floats
 from mlmon_dagster.metrics.intervals import rate
+from mlmon_dagster.metrics.quality import MOSTLY, RAW, fitting_link
 from mlmon_dagster.metrics.statistics import ColumnStatistics, of_all
-from mlmon_dagster.profiles.sql.attribution_columns import (
+from mlmon_dagster.profiles.loss_columns import (
     BASE,
     EXPLAINER,
     SHARE,

@@ -37,8 +37,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse, special
 
-from mlmon_dagster.metrics.arrays import Flags, Floats, Ints
-from mlmon_dagster.metrics.false_discoveries import benjamini_hochberg
+from mlmon_dagster.metrics import Flags, Floats, Ints
+from mlmon_dagster.metrics.intervals import benjamini_hochberg
 
 Codes = NDArray[np.uint8]
 Term = tuple[int, int]  # column and code

@@ -11,21 +11,20 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from mlmon_dagster.metrics.arrays import Floats
+from mlmon_dagster.metrics import Floats
 from mlmon_dagster.metrics.binnings import class_counts, label_counts
 from mlmon_dagster.metrics.clusters import SERIES, change, standard_errors
-from mlmon_dagster.metrics.false_discoveries import benjamini_hochberg
-from mlmon_dagster.metrics.intervals import Z95
-from mlmon_dagster.metrics.performance.decomposition import LOSS_OF, decompose, ratio_parts
+from mlmon_dagster.metrics.intervals import Z95, benjamini_hochberg
 from mlmon_dagster.metrics.performance.roc import SCORE_ORDER
 from mlmon_dagster.metrics.statistics import ColumnStatistics, merge_columns
-from mlmon_dagster.profiles.measure.measures import MEASURES, columns_of
+from mlmon_dagster.profiles.measures import MEASURES, columns_of
 from mlmon_dagster.spec import (
     ModelSpec,
 )
 from mlmon_dagster.spec.metric_registry import BINARY, MetricFamily, info_of, is_higher_better
 from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.spec.tasks import task_of
+from mlmon_dagster.trace.splits import LOSS_OF, decompose, ratio_parts
 
 Method = Literal["exact", "own_change"]
 Profiles = Mapping[str, ColumnStatistics]

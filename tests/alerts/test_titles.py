@@ -21,7 +21,7 @@ from mlmon_dagster.alerts.messages.view import (
     titled,
     view_of,
 )
-from mlmon_dagster.metrics.drift.change import ColumnChange
+from mlmon_dagster.metrics.drift.novelty import ColumnChange
 from mlmon_dagster.monitors.change_wording import in_words
 from mlmon_dagster.monitors.wording import no_verdict, number, subject, told
 from tests.alerts.worlds import day, spec_of

@@ -12,7 +12,7 @@ import pytest
 
 from mlmon_dagster.report.trace import score_explained
 from mlmon_dagster.spec.declaration import ATTRIBUTION, ATTRIBUTION_SHIFT
-from mlmon_dagster.trace.tell import tell_score
+from mlmon_dagster.trace.sentences import describe_score
 from tests.defs.small_model import (
     DAYS,
     NOW,
@@ -114,7 +114,7 @@ def test_why_the_scores_rose_is_said_by_feature_and_adds_up(additive: World) -> 
     effects = dict(zip(found.split.parts, found.split.effects, strict=True))
     assert 0.3 < effects["age"] < 0.7  # four years more, an eighth of the log-odds each
     assert abs(found.rest) <= 1e-9 * abs(found.change)
-    assert "age +." in tell_score(found)
+    assert "age +." in describe_score(found)
 
 
 @pytest.mark.proof

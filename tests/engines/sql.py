@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import sqlalchemy as sa
 
-from mlmon_dagster.profiles.sql.bin_codes import spelled_for_spark
+from mlmon_dagster.profiles.bin_codes import spelled_for_spark
 
 TYPES: dict[str, Any] = {
     "string": sa.Text, "double": sa.Double, "int64": sa.BigInteger, "bool": sa.Boolean,

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pytest
 
 from mlmon_dagster.profiles import build_profiles
-from mlmon_dagster.profiles.bins.fit import fit_binnings
-from mlmon_dagster.profiles.sql.bin_codes import NARROW, POSTGRES, Dialect, spelled_for_spark
-from mlmon_dagster.profiles.sql.compiler import Engine
+from mlmon_dagster.profiles.bin_codes import NARROW, POSTGRES, Dialect, spelled_for_spark
+from mlmon_dagster.profiles.compiler import Engine
+from mlmon_dagster.profiles.fit import fit_binnings
 from tests.engines import needs
 from tests.engines.sql import DataFusionEngine, PostgresEngine, SparkEngine, spark_session
 from tests.profiles.comparing import assert_equal

@@ -10,8 +10,8 @@ import pytest
 
 from mlmon_dagster.metrics.quality import quality_metrics
 from mlmon_dagster.profiles import build_profiles
-from mlmon_dagster.profiles.bins.fit import fit_binnings
-from mlmon_dagster.profiles.measure.measures import performance
+from mlmon_dagster.profiles.fit import fit_binnings
+from mlmon_dagster.profiles.measures import performance
 from mlmon_dagster.spec import window_containing
 from mlmon_dagster.store import Store
 from tests.ingest.landing import (

@@ -15,8 +15,8 @@ from mlmon_dagster.ingest.formats.parse import cast_column
 from mlmon_dagster.metrics.frames import concat_frames
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.profiles import build_profiles
-from mlmon_dagster.profiles.bins.fit import fit_binnings
-from mlmon_dagster.profiles.measure.measures import MEASURES, measure
+from mlmon_dagster.profiles.fit import fit_binnings
+from mlmon_dagster.profiles.measures import MEASURES, measure
 from mlmon_dagster.profiles.storage import from_rows, to_rows
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store.tables.columns import record_schema

@@ -9,14 +9,13 @@ import pyarrow as pa
 import pytest
 from sklearn.metrics import ndcg_score
 
-from mlmon_dagster.metrics.additivity import additivity_metrics, fitting_link
 from mlmon_dagster.metrics.drift.attribution import ndcg
+from mlmon_dagster.metrics.quality import additivity_metrics, fitting_link
 from mlmon_dagster.metrics.statistics import merge_columns
 from mlmon_dagster.profiles import build_profiles
-from mlmon_dagster.profiles.bins.fit import fit_binnings
-from mlmon_dagster.profiles.measure.drift import drift
-from mlmon_dagster.profiles.measure.measures import quality
-from mlmon_dagster.profiles.sql.attribution_columns import signed_of
+from mlmon_dagster.profiles.fit import fit_binnings
+from mlmon_dagster.profiles.loss_columns import signed_of
+from mlmon_dagster.profiles.measures import drift, quality
 from tests.profiles.records import DuckEngine, make_records, make_spec
 
 WEIGHTS = {"temp": 1.0, "hour": 0.6, "carrier": 0.3, "origin": 0.1}

@@ -10,8 +10,8 @@ from scipy import stats as tests
 from mlmon_dagster.metrics.drift.attribution import attribution_metrics, attribution_references
 from mlmon_dagster.metrics.intervals import biweight
 from mlmon_dagster.metrics.statistics import ColumnStatistics
-from mlmon_dagster.profiles.bins.shapes import loss_binning
-from mlmon_dagster.profiles.sql.attribution_columns import share_of
+from mlmon_dagster.profiles.bin_shapes import loss_binning
+from mlmon_dagster.profiles.loss_columns import share_of
 from mlmon_dagster.spec.declaration import ATTRIBUTION, ATTRIBUTION_SHIFT
 from mlmon_dagster.spec.names import ALL
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlmon_dagster.metrics.drift.drift_bins import (
+from mlmon_dagster.metrics.binnings import (
     MIN_EXPECTED,
     drift_bins,
     merge_bins,

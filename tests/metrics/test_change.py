@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mlmon_dagster.metrics.drift.change import ColumnChange, column_change
+from mlmon_dagster.metrics.drift.novelty import ColumnChange, column_change
 from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics, merge
 from tests.metrics.samples import UNSEEN, categorical_binning, count, statistics
 from tests.metrics.test_novelty import profile

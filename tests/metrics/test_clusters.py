@@ -21,8 +21,8 @@ from mlmon_dagster.metrics.clusters import (
     usual_windows,
 )
 from mlmon_dagster.metrics.frames import stack_rows
+from mlmon_dagster.metrics.means import mean_rows
 from mlmon_dagster.metrics.performance.binary import performance_metrics
-from mlmon_dagster.metrics.performance.loss_means import mean_rows
 from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics, concat, merge, without
 from tests.metrics.samples import cells, confusion_statistics, score_statistics, statistics
 

@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from benchmarks.drift_laws import drift_metrics
-from mlmon_dagster.metrics.drift.drift_bins import drift_bins
-from mlmon_dagster.metrics.drift.shared_values import Independence
+from mlmon_dagster.metrics.binnings import drift_bins
+from mlmon_dagster.metrics.drift.between_windows import Independence
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.spec.monitors import DriftMonitor
 from tests.metrics.samples import categorical_binning, count, numeric_binning, zipf

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from benchmarks.drift_laws import drift_metrics
-from mlmon_dagster.metrics.false_discoveries import benjamini_hochberg
+from mlmon_dagster.metrics.intervals import benjamini_hochberg
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.spec.monitors import DriftMonitor
 from tests.metrics.samples import CATEGORICAL_LAWS, categorical_binning, count, numeric_binning

@@ -15,7 +15,7 @@ from mlmon_dagster.metrics.estimated.binary import residuals
 from mlmon_dagster.metrics.estimated.calibration import LEAST_STRETCH, calibrate, stretch
 from mlmon_dagster.metrics.estimated.regression import Losses, estimated_losses, loss_calibration
 from mlmon_dagster.metrics.intervals import Z95
-from mlmon_dagster.profiles.measure.regression_estimates import LossRows, _first_half, learn_losses
+from mlmon_dagster.profiles.estimates import LossRows, _first_half, learn_losses
 
 
 def held(frame: pd.DataFrame, metric: str) -> pd.Series:

@@ -10,10 +10,12 @@ from sklearn import metrics as oracle
 
 from benchmarks.scored_worlds import bin_of, counted, halved, logistic, middles, world
 from mlmon_dagster.metrics.estimated.binary import estimated_performance, residuals
-from mlmon_dagster.metrics.estimated.calibration import calibrate, isotonic_curve, learn_curves
-from mlmon_dagster.metrics.estimated.expected_counts import (
+from mlmon_dagster.metrics.estimated.calibration import (
     Table,
+    calibrate,
     expected_table,
+    isotonic_curve,
+    learn_curves,
     sampling_variances,
     values_of,
 )

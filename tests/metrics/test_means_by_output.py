@@ -14,8 +14,8 @@ from benchmarks.calibrate_rectified_means import DRAWN, MeanCase, measure_mean
 from mlmon_dagster.metrics.means_by_output import ByOutput, interval, mean_of_all
 from mlmon_dagster.metrics.rectified import METHOD
 from mlmon_dagster.profiles import build_profiles
-from mlmon_dagster.profiles.bins.fit import fit_binnings
-from mlmon_dagster.profiles.measure.measures import measure
+from mlmon_dagster.profiles.fit import fit_binnings
+from mlmon_dagster.profiles.measures import measure
 from mlmon_dagster.profiles.storage import to_rows
 from mlmon_dagster.spec import ModelSpec
 from tests.metrics.test_task_metrics import make_spec

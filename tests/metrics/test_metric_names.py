@@ -12,8 +12,7 @@ import pytest
 import mlmon_dagster
 from mlmon_dagster.metrics.drift.null_distribution import DISTANCES
 from mlmon_dagster.metrics.drift.optional_distances import FURTHER
-from mlmon_dagster.metrics.service import QUANTILES
-from mlmon_dagster.metrics.spans import STAGE_QUANTILES, TOKEN_QUANTILES
+from mlmon_dagster.metrics.service import QUANTILES, STAGE_QUANTILES, TOKEN_QUANTILES
 from mlmon_dagster.spec import declaration, monitors
 from mlmon_dagster.spec.metric_registry import (
     AUTO,
@@ -35,11 +34,12 @@ from tests.conftest import metrics_of
 from tests.metrics.data_windows import data_world
 from tests.metrics.test_estimate_oracles import binary_estimates, class_estimates, loss_estimates
 from tests.metrics.windows import world
+from tests.site_pages import read_page
 
 pytestmark = pytest.mark.xdist_group("oracles")  # they share what was measured
 
 PACKAGE = Path(mlmon_dagster.__file__).parent
-PAGE = (PACKAGE.parent / "docs" / "metrics.md").read_text()
+PAGE = read_page("metrics.md")
 # Name -> where its oracle is, for those that are not in the tables of `windows`.
 DRIFT = dict.fromkeys((*DISTANCES, "ks", *FURTHER), "test_data_oracles")
 SPANS = {

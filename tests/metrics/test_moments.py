@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from benchmarks.drift_laws import drift_metrics
-from mlmon_dagster.metrics.drift.drift_bins import merge_bins, merge_plan
+from mlmon_dagster.metrics.binnings import merge_bins, merge_plan
 from mlmon_dagster.metrics.drift.null_distribution import (
     DISTANCES,
     POWER,

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import auc, precision_recall_curve, precision_recall_fscore_support, roc_curve
 
-from mlmon_dagster.metrics.performance.operating_curves import (
+from mlmon_dagster.metrics.performance.roc import (
     class_quality,
     operating_points,
+    roc_auc,
     thinned,
 )
-from mlmon_dagster.metrics.performance.roc import roc_auc
 
 RNG = np.random.default_rng(0)
 LABELS = RNG.random(3_000) < 0.2

@@ -8,8 +8,7 @@ from scipy import stats
 
 from benchmarks.outcomes import LAWS, counted, windows
 from mlmon_dagster.metrics.business import business_metrics
-from mlmon_dagster.metrics.performance.loss_means import Mean
-from mlmon_dagster.metrics.skewed_means import Tail, skewed_mean_interval
+from mlmon_dagster.metrics.means import Mean, Tail, skewed_mean_interval
 
 DRAWS = 1_000  # 1.96 standard errors of a share of .95 are .0135
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from benchmarks.calibrate_rectified import CASES, Case, judge
-from mlmon_dagster.metrics.arrays import Ints
+from mlmon_dagster.metrics import Ints
 from mlmon_dagster.metrics.intervals import wilson
 from mlmon_dagster.metrics.performance.binary import performance_metrics
 from mlmon_dagster.metrics.performance.weighted_back import DECIDED

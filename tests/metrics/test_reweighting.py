@@ -23,7 +23,7 @@ from mlmon_dagster.metrics.estimated.reweighting import (
     moved_like,
     rake,
 )
-from mlmon_dagster.profiles.bins.shapes import numeric_binning, role_binning
+from mlmon_dagster.profiles.bin_shapes import numeric_binning, role_binning
 
 RNG = np.random.default_rng(11)
 SIZE = 20_000

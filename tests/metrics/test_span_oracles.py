@@ -13,9 +13,9 @@ from scipy import stats
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
 from benchmarks.outcomes import column, window_cells
-from mlmon_dagster.metrics.spans import coverage_metrics, stage_metrics, token_metrics
+from mlmon_dagster.metrics.service import coverage_metrics, stage_metrics, token_metrics
 from mlmon_dagster.metrics.statistics import ColumnStatistics
-from mlmon_dagster.profiles.bins.shapes import loss_binning, role_binning
+from mlmon_dagster.profiles.bin_shapes import loss_binning, role_binning
 
 EXACT = 1e-9
 WITHIN = 0.01  # of a quantile, from bins 2 % wide

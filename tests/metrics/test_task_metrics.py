@@ -12,8 +12,8 @@ import pytest
 from sklearn import metrics as sk
 
 from mlmon_dagster.profiles import build_profiles
-from mlmon_dagster.profiles.bins.fit import fit_binnings
-from mlmon_dagster.profiles.measure.measures import performance
+from mlmon_dagster.profiles.fit import fit_binnings
+from mlmon_dagster.profiles.measures import performance
 from mlmon_dagster.spec import ModelSpec
 from tests.profiles.records import DuckEngine
 

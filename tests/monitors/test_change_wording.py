@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from mlmon_dagster.metrics.drift.change import ColumnChange
+from mlmon_dagster.metrics.drift.novelty import ColumnChange
 from mlmon_dagster.monitors.change_wording import in_words
 from mlmon_dagster.spec import ModelSpec
 from tests.conftest import make_spec

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlmon_dagster.metrics.false_discoveries import benjamini_hochberg
+from mlmon_dagster.metrics.intervals import benjamini_hochberg
 from tests.monitors.cases import metric, only, spec, verdicts, window
 
 

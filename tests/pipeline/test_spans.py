@@ -29,7 +29,7 @@ from mlmon_dagster.pipeline.plan import plan
 from mlmon_dagster.pipeline.run import compute, run
 from mlmon_dagster.pipeline.steps import windowed_of
 from mlmon_dagster.pipeline.work import Work
-from mlmon_dagster.profiles.bins.shapes import role_binning
+from mlmon_dagster.profiles.bin_shapes import role_binning
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, spec_from_mapping, window_from_key
 from mlmon_dagster.store.erasure import erase

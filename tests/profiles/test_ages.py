@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from mlmon_dagster.profiles import build_profiles
-from mlmon_dagster.profiles.bins.fit import fit_binnings
-from mlmon_dagster.profiles.measure.measures import measure
+from mlmon_dagster.profiles.fit import fit_binnings
+from mlmon_dagster.profiles.measures import measure
 from tests.profiles.records import START, DuckEngine, make_records, make_spec
 
 N, DAYS, LATER = 2400, 4, 200

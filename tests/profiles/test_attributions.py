@@ -9,9 +9,9 @@ import pyarrow as pa
 import pytest
 
 from mlmon_dagster.profiles import build_profiles
-from mlmon_dagster.profiles.bins.fit import fit_binnings
-from mlmon_dagster.profiles.sql.attribution_columns import share_of
-from mlmon_dagster.profiles.sql.bin_codes import DUCKDB, STANDARD
+from mlmon_dagster.profiles.bin_codes import DUCKDB, STANDARD
+from mlmon_dagster.profiles.fit import fit_binnings
+from mlmon_dagster.profiles.loss_columns import share_of
 from tests.profiles.records import DuckEngine, make_records, make_spec
 
 FEATURES = ("temp", "hour", "carrier")

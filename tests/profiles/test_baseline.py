@@ -18,7 +18,7 @@ from mlmon_dagster.profiles import (
     load_baseline,
     save_profiles,
 )
-from mlmon_dagster.profiles.bins.shapes import decode_binnings, encode_binnings
+from mlmon_dagster.profiles.bin_shapes import decode_binnings, encode_binnings
 from mlmon_dagster.profiles.in_force import baselines_shared
 from mlmon_dagster.store import Store, baselines
 from mlmon_dagster.store.erasure import erase

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlmon_dagster.metrics.binnings import representatives, upper_edges
-from mlmon_dagster.profiles.bins import fit as module
-from mlmon_dagster.profiles.bins import shapes
-from mlmon_dagster.profiles.bins.fit import fit_binnings
-from mlmon_dagster.profiles.bins.shapes import (
+from mlmon_dagster.profiles import bin_shapes as shapes
+from mlmon_dagster.profiles import fit as module
+from mlmon_dagster.profiles.bin_codes import DUCKDB, STANDARD, Column, code_expression
+from mlmon_dagster.profiles.bin_shapes import (
     binning_from_json,
     binning_to_json,
     categorical_binning,
@@ -23,7 +23,7 @@ from mlmon_dagster.profiles.bins.shapes import (
     numeric_binning,
     role_binning,
 )
-from mlmon_dagster.profiles.sql.bin_codes import DUCKDB, STANDARD, Column, code_expression
+from mlmon_dagster.profiles.fit import fit_binnings
 from tests.profiles.records import DuckEngine, make_records, make_spec
 
 SPEC = make_spec(slices=[])

@@ -20,9 +20,9 @@ from mlmon_dagster.metrics.binnings import latency_representatives
 from mlmon_dagster.metrics.performance.roc import SCORE_ORDER
 from mlmon_dagster.metrics.statistics import CELL_KEYS, ColumnStatistics, concat, merge
 from mlmon_dagster.profiles import build_profiles
-from mlmon_dagster.profiles.bins.fit import fit_binnings
-from mlmon_dagster.profiles.sql import compiler as cells_module
-from mlmon_dagster.profiles.sql.bin_codes import DUCKDB, STANDARD, Dialect
+from mlmon_dagster.profiles import compiler as cells_module
+from mlmon_dagster.profiles.bin_codes import DUCKDB, STANDARD, Dialect
+from mlmon_dagster.profiles.fit import fit_binnings
 from mlmon_dagster.store.state import erased_ids
 from tests.profiles import oracle
 from tests.profiles.comparing import assert_equal, in_order

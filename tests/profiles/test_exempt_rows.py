@@ -11,8 +11,8 @@ import pytest
 
 from mlmon_dagster.metrics.rectified import METHOD
 from mlmon_dagster.profiles import build_profiles
-from mlmon_dagster.profiles.bins.fit import fit_binnings
-from mlmon_dagster.profiles.measure.measures import measure
+from mlmon_dagster.profiles.fit import fit_binnings
+from mlmon_dagster.profiles.measures import measure
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store
 from tests.conftest import make_events, make_spec, window

@@ -12,11 +12,11 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from mlmon_dagster.metrics.additivity import fitting_link
+from mlmon_dagster.metrics.quality import fitting_link
 from mlmon_dagster.profiles import Baseline, build_profiles, ensure_baseline
 from mlmon_dagster.profiles.explain import explained
-from mlmon_dagster.profiles.measure.drift import drift
-from mlmon_dagster.profiles.sql.attribution_columns import EXPLAINER, share_of, signed_of
+from mlmon_dagster.profiles.loss_columns import EXPLAINER, share_of, signed_of
+from mlmon_dagster.profiles.measures import drift
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store
 from tests.conftest import SPEC, make_events, make_spec, window

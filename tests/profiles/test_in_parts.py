@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlmon_dagster.metrics.statistics import ColumnStatistics
-from mlmon_dagster.profiles import ProfileRows, build_profiles, in_parts, profile_in_parts
-from mlmon_dagster.profiles.bins.fit import fit_binnings
-from mlmon_dagster.profiles.in_parts import added_up, held
+from mlmon_dagster.profiles import ProfileRows, build_profiles, profile_in_parts
+from mlmon_dagster.profiles import build as in_parts
+from mlmon_dagster.profiles.build import added_up, held
+from mlmon_dagster.profiles.fit import fit_binnings
 from mlmon_dagster.profiles.storage import to_rows
 from mlmon_dagster.spec.declaration import Feature
 from mlmon_dagster.store import Store

@@ -10,10 +10,10 @@ import pytest
 from mlmon_dagster.metrics.drift.joint import JOINT, joint_sums
 from mlmon_dagster.metrics.statistics import merge
 from mlmon_dagster.profiles import build_profiles
-from mlmon_dagster.profiles.bins.fit import fit_binnings
-from mlmon_dagster.profiles.bins.joint import MOST_ROWS
-from mlmon_dagster.profiles.bins.shapes import decode_binnings, encode_binnings
-from mlmon_dagster.profiles.sql.bin_codes import POSTGRES, STANDARD
+from mlmon_dagster.profiles.bin_codes import POSTGRES, STANDARD
+from mlmon_dagster.profiles.bin_shapes import decode_binnings, encode_binnings
+from mlmon_dagster.profiles.fit import fit_binnings
+from mlmon_dagster.profiles.joint import MOST_ROWS
 from mlmon_dagster.profiles.storage import from_rows, to_rows
 from tests.profiles.comparing import assert_equal
 from tests.profiles.records import DuckEngine, make_records, make_spec

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from mlmon_dagster.metrics.statistics import concat
-from mlmon_dagster.profiles.measure.measures import measure
+from mlmon_dagster.profiles.measures import measure
 from mlmon_dagster.spec.declaration import Columns, Feature, TimeSpec
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.monitors import DriftMonitor, Monitors

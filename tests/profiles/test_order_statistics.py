@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from mlmon_dagster.profiles.bins import fit as module
-from mlmon_dagster.profiles.bins.fit import order_statistics
-from mlmon_dagster.profiles.sql.bin_codes import DUCKDB
+from mlmon_dagster.profiles import fit as module
+from mlmon_dagster.profiles.bin_codes import DUCKDB
+from mlmon_dagster.profiles.fit import order_statistics
 from tests.profiles.records import DuckEngine
 
 RNG = np.random.default_rng(0)

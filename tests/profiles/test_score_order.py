@@ -15,8 +15,8 @@ from mlmon_dagster.metrics.performance.binary import performance_metrics
 from mlmon_dagster.metrics.performance.roc import SCORE_ORDER, ScoreOrder, add_up, by_node, depth_of
 from mlmon_dagster.metrics.statistics import ColumnStatistics, concat, merge
 from mlmon_dagster.profiles import build_profiles
-from mlmon_dagster.profiles.bins.shapes import role_binning
-from mlmon_dagster.profiles.sql.bin_codes import DUCKDB, STANDARD, Dialect
+from mlmon_dagster.profiles.bin_codes import DUCKDB, STANDARD, Dialect
+from mlmon_dagster.profiles.bin_shapes import role_binning
 from mlmon_dagster.profiles.storage import from_rows, to_rows
 from tests.profiles.records import START, DuckEngine, make_spec
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mlmon_dagster.metrics.binnings import upper_edges
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.profiles import build, build_profiles
-from mlmon_dagster.profiles.bins.fit import fit_binnings
+from mlmon_dagster.profiles.fit import fit_binnings
 from tests.profiles.records import DuckEngine, make_records, make_spec
 
 NUMERIC = ("temp", "hour", "booked_at", "note")

@@ -14,7 +14,7 @@ import pytest
 from benchmarks import window
 from mlmon_dagster.metrics.statistics import BaselineWindows, ColumnStatistics, concat, select
 from mlmon_dagster.profiles import baseline_in_force
-from mlmon_dagster.profiles.measure.measures import columns_of, measure
+from mlmon_dagster.profiles.measures import columns_of, measure
 from mlmon_dagster.profiles.storage import from_rows, to_rows
 from mlmon_dagster.spec import window_date
 from mlmon_dagster.store import Store

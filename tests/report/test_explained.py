@@ -9,7 +9,7 @@ from sklearn.metrics import f1_score, roc_auc_score
 
 from mlmon_dagster.report.trace import explained, searched
 from mlmon_dagster.trace.explain import Explained
-from mlmon_dagster.trace.tell import MOST_LINES, joined, signed, tell, value
+from mlmon_dagster.trace.sentences import MOST_LINES, describe_trace, joined, signed, value
 from tests.report.worlds import DAY, World
 
 pytestmark = pytest.mark.xdist_group("report")  # they share a world
@@ -87,7 +87,7 @@ def test_windows_are_those_that_add_most(world: World, found: Explained) -> None
 
 
 def test_the_story_is_told_in_plain_sentences(world: World, found: Explained) -> None:
-    lines = tell(world.spec, found, "the week", "the baseline")
+    lines = describe_trace(world.spec, found, "the week", "the baseline")
 
     assert len(lines) <= MOST_LINES
     assert lines[0].startswith("ROC AUC of the week is .")
@@ -105,7 +105,7 @@ def test_sides_may_be_two_periods_and_nothing_is_known_of_few_windows(world: Wor
     assert other is not None
 
     assert one.change == pytest.approx(-other.change, abs=1e-12)
-    said = tell(world.spec, one, "now", "before")[0]
+    said = describe_trace(world.spec, one, "now", "before")[0]
     assert "whether this is chance is not known" in said
     nothing = (world.period[1] + 9 * DAY, world.period[1] + 10 * DAY)
     assert explained(world.store, world.spec, "roc_auc", nothing) is None

@@ -21,7 +21,7 @@ from mlmon_dagster.profiles.in_force import BaselineInForce
 from mlmon_dagster.report.trace import explained
 from mlmon_dagster.store.state import window_state
 from mlmon_dagster.store.state.schema import monitor_result
-from mlmon_dagster.trace.tell import cause, tell, value
+from mlmon_dagster.trace.sentences import cause, describe_trace, value
 from tests.alerts.fake_slack import FakeSlack, fake_slack
 from tests.alerts.worlds import send
 from tests.report.worlds import DAY, DAYS, NOW, World, build, declare
@@ -98,7 +98,7 @@ def test_it_is_a_sentence_of_the_trace_of_the_judged_window_alone(told: World) -
     assert found.now.n == row["n"]
     assert row["why"] == cause(told.spec, found)
     assert row["traced"] == {"window": f"{row['window_start']:%Y-%m-%d}"}
-    assert row["why"] in tell(told.spec, found, "this window", "the baseline")
+    assert row["why"] in describe_trace(told.spec, found, "this window", "the baseline")
 
 
 def test_slack_gets_it_once_and_a_second_look_sends_nothing(told: World, slack: FakeSlack) -> None:

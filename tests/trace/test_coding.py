@@ -7,14 +7,13 @@ import pandas as pd
 import pytest
 
 from benchmarks.clusters import profiles
-from mlmon_dagster.profiles.bins.shapes import (
+from mlmon_dagster.profiles.bin_shapes import (
     categorical_binning,
     discrete_binning,
     numeric_binning,
 )
 from mlmon_dagster.spec.predicate import to_text
-from mlmon_dagster.trace.coding import MOST_CODES, code, predicate_of
-from mlmon_dagster.trace.expected import OFF, WRONG, excess
+from mlmon_dagster.trace.rows import MOST_CODES, OFF, WRONG, code_column, excess, predicate_of
 from tests.conftest import make_spec
 from tests.spec.predicate_truth import to_callable
 
@@ -50,7 +49,7 @@ def flags(rng):
 @pytest.mark.parametrize("make", [numbers, hours, names, flags])
 def test_every_code_is_what_its_predicate_picks(make):
     values, binning = make(np.random.default_rng(2))
-    coded = code(binning.column, values, binning)
+    coded = code_column(binning.column, values, binning)
 
     assert len(coded.means) <= MOST_CODES + 1
     for place, means in enumerate(coded.means):
@@ -61,7 +60,7 @@ def test_every_code_is_what_its_predicate_picks(make):
 
 def test_predicates_of_several_columns_are_joined():
     rng = np.random.default_rng(3)
-    columns = [code(b.column, v, b) for v, b in (numbers(rng), names(rng))]
+    columns = [code_column(b.column, v, b) for v, b in (numbers(rng), names(rng))]
 
     text = to_text(predicate_of(columns, ((0, 0), (1, 2))))
 
@@ -72,7 +71,7 @@ def test_predicates_of_several_columns_are_joined():
 
 def test_an_edge_between_two_values_is_short_and_above_the_lower_one():
     stored = [0.0, float(np.float32(0.01)), float(np.float32(0.02)), 5.0, 6.0]
-    coded = code("rain", pd.Series(stored), discrete_binning("rain", stored))
+    coded = code_column("rain", pd.Series(stored), discrete_binning("rain", stored))
     said = [to_text(meaning) for meaning in coded.means[:-1]]
 
     assert max(map(len, said)) <= len("rain >= 0.005 and rain < 0.015")

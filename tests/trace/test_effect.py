@@ -15,12 +15,13 @@ from mlmon_dagster.trace.effect import (
     BENT,
     Effect,
     arm_sums,
+    describe_effect,
+    describe_trial,
     effect_of,
     scale_of,
     trial_of,
     window_sums,
 )
-from mlmon_dagster.trace.effect_told import told, told_of_trial
 
 EXACT = 1e-9
 NAMES = {"cause": "latency_ms", "unit": "ms", "outcome": "revenue", "more_is": "worse"}
@@ -129,7 +130,7 @@ def test_a_straight_line_is_seldom_called_bent_and_a_bent_one_is_told_piece_by_p
     rng = np.random.default_rng(8)
     called = sum(found_in(rng, "as it is", 12, 150).bend < BENT for _ in range(200))
     bent = effect([(d, y + 0.03 * np.maximum(d - 120, 0), c) for d, y, c in rows(9)])
-    said = "\n".join(told(bent, NAMES, 100, ["device"]))
+    said = "\n".join(describe_effect(bent, NAMES, 100, ["device"]))
 
     assert called <= 8
     assert bent.is_bent
@@ -148,7 +149,7 @@ def test_rows_without_a_cause_are_counted_apart_with_their_mean() -> None:
     failed = [(np.where(y > np.quantile(y, 0.1), d, np.nan), y, c) for d, y, c in found]
     ours = effect(failed)
     lost = np.concatenate([y[np.isnan(d)] for d, y, _ in failed])
-    said = "\n".join(told(ours, NAMES, 100, []))
+    said = "\n".join(describe_effect(ours, NAMES, 100, []))
 
     assert ours.missing == len(lost)
     assert ours.missing_mean == pytest.approx(lost.mean())
@@ -165,9 +166,9 @@ def test_a_worth_that_makes_requests_slow_is_called_reversed_until_it_is_a_covar
         open_.append((cause, outcome, np.zeros(200, int)))
         closed.append((cause, outcome, basket))
 
-    assert "The cause is reversed" in "\n".join(told(effect(open_), NAMES, 100, []))
+    assert "The cause is reversed" in "\n".join(describe_effect(effect(open_), NAMES, 100, []))
     declared = effect(closed)
-    said = "\n".join(told(declared, NAMES, 100, ["basket"]))
+    said = "\n".join(describe_effect(declared, NAMES, 100, ["basket"]))
     assert declared.slope.upper < 0
     assert "reversed" not in said
     assert "Over all rows it would be +" in said
@@ -178,7 +179,7 @@ def test_few_windows_give_a_slope_without_an_interval() -> None:
 
     assert np.isnan([ours.slope.lower, ours.slope.upper, ours.bend]).all()
     assert not ours.slope.is_sure
-    assert "Only 5 windows" in "\n".join(told(ours, NAMES, 100, []))
+    assert "Only 5 windows" in "\n".join(describe_effect(ours, NAMES, 100, []))
 
 
 @pytest.mark.parametrize("causes", [[], [np.nan, np.nan], [3.0, 3.0, np.nan]])
@@ -227,7 +228,7 @@ def test_arms_that_got_another_share_than_the_lot_gave_are_not_compared() -> Non
         sums.append(arm_sums(rng.random(500), rng.random(500), drawn_arm))
     found = trial_of(sums)
     assert found is not None
-    [said] = told_of_trial(found, NAMES, 100, arm)
+    [said] = describe_trial(found, NAMES, 100, arm)
 
     assert not found.is_valid
     assert "not compared" in said

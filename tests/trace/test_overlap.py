@@ -10,8 +10,8 @@ import pytest
 
 from benchmarks.clusters import profiles
 from mlmon_dagster.trace.explain import explain
+from mlmon_dagster.trace.sentences import describe_trace
 from mlmon_dagster.trace.splits import NO_OVERLAP
-from mlmon_dagster.trace.tell import tell
 from tests.conftest import make_spec
 
 
@@ -41,7 +41,7 @@ def test_no_split_is_claimed_where_a_score_tells_the_sides_apart(low, high, is_s
     found = explain(make_spec(), "roc_auc", side(rng, low, high), side(rng, 0.25, 0.5))
     assert found is not None
     assert found.scores is not None
-    lines = tell(make_spec(), found, "now", "before")
+    lines = describe_trace(make_spec(), found, "now", "before")
 
     assert abs(found.scores.mean - found.scores.mean_then) < 0.03
     assert (found.scores.told_apart < NO_OVERLAP) == is_said
@@ -72,7 +72,7 @@ def test_a_trace_says_that_its_headline_is_weighted_back_and_its_parts_are_not(i
     found = explain(make_spec(), "accuracy", now, then)
     assert found is not None
     assert found.is_weighted == is_partly
-    lines = tell(make_spec(), found, "now", "before")
+    lines = describe_trace(make_spec(), found, "now", "before")
     said = (
         "Ground truth covers a part of the predictions; the value is weighted back to all of them. "
         "What follows splits the change of the rows that have ground truth."

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from mlmon_dagster.trace.raw_score import BASE_VALUE, RawScore, explain_score
-from mlmon_dagster.trace.tell import tell_score
+from mlmon_dagster.trace.sentences import describe_score
 from tests.metrics.test_additivity import FEATURES, WEIGHTS, profiled, rows, spec_of
 
 
@@ -53,7 +53,7 @@ def test_the_parts_add_up_to_the_change_of_the_logged_score(seed: int) -> None:
 def test_the_sentence_says_what_fell_by_how_much_and_which_features_did_it() -> None:
     rng = np.random.default_rng(0)
     found = split(spec_of(), shifted(rng, {}), shifted(rng, {"temp": -0.5, "hour": -0.2}))
-    said = tell_score(found)
+    said = describe_score(found)
     assert said.startswith("The mean score (log-odds) fell by .")
     assert said.index("temp -.") < said.index("hour -.") < said.index("the other 1 ")
     assert "not explained" not in said
@@ -104,7 +104,7 @@ def test_what_does_not_add_up_is_not_split_and_says_so() -> None:
     found = split(spec_of(), wrong, wrong)
     assert found.problem == "not_additive"
     assert not len(found.split.effects)
-    assert "of the rows do not add up to the score, so it is not split." in tell_score(found)
+    assert "of the rows do not add up to the score, so it is not split." in describe_score(found)
 
 
 def test_values_of_different_explainers_are_not_split() -> None:
@@ -114,7 +114,7 @@ def test_values_of_different_explainers_are_not_split() -> None:
     assert (same.problem, len(same.split.effects)) == ("", len(WEIGHTS))
     other = split(spec, rows(rng, explainer="a 1"), rows(rng, explainer="a 2"))
     assert other.problem == "other_explainer"
-    assert "of different explainers" in tell_score(other)
+    assert "of different explainers" in describe_score(other)
 
 
 def test_without_explained_rows_there_is_nothing_to_say() -> None:

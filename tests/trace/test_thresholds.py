@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from mlmon_dagster.trace.splits import DECISIONS, value_of
-from mlmon_dagster.trace.thresholds import better_threshold
+from mlmon_dagster.trace.splits import DECISIONS, better_threshold, value_of
 
 BINS = 100
 LOW = np.arange(BINS) / BINS

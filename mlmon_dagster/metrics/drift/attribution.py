@@ -15,11 +15,11 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from mlmon_dagster.metrics.arrays import Floats
+from mlmon_dagster.metrics import Floats
 from mlmon_dagster.metrics.drift.between_windows import MIN_WINDOWS
 from mlmon_dagster.metrics.frames import MetricRows, stack_rows
 from mlmon_dagster.metrics.intervals import EFFICIENCY, biweight, rate
-from mlmon_dagster.metrics.performance.loss_means import Mean, mean_interval, mean_of
+from mlmon_dagster.metrics.means import Mean, mean_interval, mean_of
 from mlmon_dagster.metrics.statistics import ColumnStatistics, merge_columns, select
 from mlmon_dagster.spec.declaration import ATTRIBUTION, ATTRIBUTION_NDCG, ATTRIBUTION_SHIFT
 from mlmon_dagster.spec.names import ALL, TABLE

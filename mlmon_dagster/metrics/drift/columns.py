@@ -9,15 +9,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmon_dagster.metrics.arrays import Floats, Ints, Positions
+from mlmon_dagster.metrics import Floats, Ints, Positions
 from mlmon_dagster.metrics.binnings import class_counts, label_counts
-from mlmon_dagster.metrics.drift.merged_bins import MergedBaselines, Pairs
 from mlmon_dagster.metrics.drift.null_distribution import DISTANCES, grid_floor
 from mlmon_dagster.metrics.drift.optional_distances import OF_VALUES, further_results
 from mlmon_dagster.metrics.drift.references import (
     FINE,
     ColumnBaseline,
     DriftBaseline,
+    MergedBaselines,
+    Pairs,
     References,
     SliceIndex,
 )

@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import special
 
-from mlmon_dagster.metrics.arrays import Flags, Floats, Ints
+from mlmon_dagster.metrics import Flags, Floats, Ints
 from mlmon_dagster.metrics.drift.between_windows import MIN_WINDOWS
 from mlmon_dagster.metrics.frames import MetricRows, stack_rows
 from mlmon_dagster.metrics.statistics import ColumnStatistics, select

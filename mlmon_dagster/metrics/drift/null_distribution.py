@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from mlmon_dagster.metrics.arrays import Floats, Ints
+from mlmon_dagster.metrics import Floats, Ints
+from mlmon_dagster.metrics.binnings import merge_plan
 from mlmon_dagster.metrics.drift.distances import chi_square, jensen_shannon, psi
-from mlmon_dagster.metrics.drift.drift_bins import merge_plan
 from mlmon_dagster.metrics.intervals import biweight
 
 DISTANCES: dict[str, Callable[[ArrayLike, ArrayLike], Floats]] = {

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
-from mlmon_dagster.metrics.arrays import Floats, Ints
-from mlmon_dagster.metrics.drift.drift_bins import merge_bins, score_groups
+from mlmon_dagster.metrics import Floats, Ints
+from mlmon_dagster.metrics.binnings import merge_bins, score_groups
 from mlmon_dagster.metrics.drift.null_distribution import Moments, gamma_tail
 from mlmon_dagster.metrics.intervals import EFFICIENCY, Z90, biweight
 

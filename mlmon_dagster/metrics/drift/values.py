@@ -14,14 +14,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmon_dagster.metrics.arrays import Floats, Ints, Positions
+from mlmon_dagster.metrics import Floats, Ints, Positions
 from mlmon_dagster.metrics.drift.between_windows import (
+    FEWEST_VALUES,
+    Independence,
     larger_of_windows,
     reference_distances,
     usual_limits,
 )
 from mlmon_dagster.metrics.drift.distances import psi_variance, smoothed_shares
-from mlmon_dagster.metrics.drift.merged_bins import Pairs, chi_square_p
 from mlmon_dagster.metrics.drift.null_distribution import (
     DISTANCES,
     POWER,
@@ -29,8 +30,7 @@ from mlmon_dagster.metrics.drift.null_distribution import (
     Moments,
     gamma_tail,
 )
-from mlmon_dagster.metrics.drift.references import FineReferences, References
-from mlmon_dagster.metrics.drift.shared_values import FEWEST_VALUES, Independence
+from mlmon_dagster.metrics.drift.references import FineReferences, Pairs, References, chi_square_p
 from mlmon_dagster.metrics.frames import MetricRows, joined_cells, stack_rows
 from mlmon_dagster.spec.metric_registry import AUTO
 

@@ -16,22 +16,20 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from mlmon_dagster.metrics.arrays import Floats
+from mlmon_dagster.metrics import Floats
 from mlmon_dagster.metrics.estimated.calibration import (
     LEAST_STRETCH,
     Calibration,
     Curves,
     Reasons,
     Scored,
+    Table,
+    expected_table,
     few,
     labelled,
     realized,
-    t_of,
-)
-from mlmon_dagster.metrics.estimated.expected_counts import (
-    Table,
-    expected_table,
     sampling_variances,
+    t_of,
     values_of,
 )
 from mlmon_dagster.metrics.frames import stack_rows, table_rows

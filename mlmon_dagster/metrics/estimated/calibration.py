@@ -2,10 +2,26 @@
 
 Calibration by isotonic regression is that of Zadrozny and Elkan (2002), how sure it is by a
 jackknife over blocks of windows (Kunsch, 1989).
+
+Metrics come from counts that need not be whole, realized or expected. Beside each value stands its
+slope: by how much it changes if one negative row of a score bin turns out positive. With
+independent actuals the variance of the realized value, given the scores, is the sum of
+``rows * p * (1 - p) * slope^2`` over the bins (delta method: a row's actual is a Bernoulli variable
+of variance p (1 - p), and moves the metric by its slope).
+
+A band says where the realized value will lie while scores mean what they meant in the baseline.
+Whether they do, no input tells; the windows whose ground truth has come do. So where one of the
+newest 30 of these lay outside, a later window's band is made a fifth wider than the farthest
+needed. Were they alike, one more would lie farther than all of them with a chance of one in 31
+(split conformal prediction; Vovk, Gammerman and Shafer, 2005). They are the newest, since the law
+wanders (Gibbs and Candes, 2021, move the level instead), and the fifth is for where it wanders
+next. A claim that held for all of them is kept as it is.
 """
 
 from __future__ import annotations
 
+import datetime as dt
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -15,18 +31,162 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import special
 
-from mlmon_dagster.metrics.arrays import Floats
+from mlmon_dagster.metrics import Floats
 from mlmon_dagster.metrics.binnings import label_counts, score_midpoints
 from mlmon_dagster.metrics.drift.between_windows import Persistence, correlation
-from mlmon_dagster.metrics.estimated.expected_counts import (
-    Table,
-    expected_table,
-    sampling_variances,
-    values_of,
-)
+from mlmon_dagster.metrics.frames import MetricSample
 from mlmon_dagster.metrics.intervals import Z95
 from mlmon_dagster.metrics.performance.roc import MIN_RARER
 from mlmon_dagster.metrics.statistics import ColumnStatistics
+from mlmon_dagster.spec.metric_registry import METRICS
+from mlmon_dagster.spec.tasks import estimated
+
+
+class Table(NamedTuple):
+    """Rows per cell and score bin, (C, S), by actual; `hit` and `false` are the decided ones.
+
+    Attributes:
+        positives: With actual 1.
+        negatives: With actual 0.
+        hit: Of the positives, those that were decided positive; None if no decision is logged.
+        false: Of the negatives, those that were decided positive.
+    """
+
+    positives: Floats
+    negatives: Floats
+    hit: Floats | None = None
+    false: Floats | None = None
+
+
+def expected_table(rows: Floats, decided: Floats | None, curve: Floats) -> Table:
+    """Share out rows by the chance of being positive.
+
+    Args:
+        rows: Rows per cell and bin, (C, S).
+        decided: Of these, the rows that were decided positive.
+        curve: P(positive) per bin, (S,) or (C, S).
+    """
+    table = Table(rows * curve, rows * (1 - curve))
+    if decided is None:
+        return table
+    return table._replace(hit=decided * curve, false=decided * (1 - curve))
+
+
+def values_of(table: Table, middles: Floats) -> dict[str, Floats]:
+    """Return metric -> value per cell, NaN where it is undefined.
+
+    Args:
+        table: The counts.
+        middles: A typical score per bin, (S,).
+    """
+    pos, neg = table.positives, table.negatives
+    p, n = pos.sum(axis=1), neg.sum(axis=1)
+    total = p + n
+    with np.errstate(invalid="ignore", divide="ignore"):
+        below = np.cumsum(neg, axis=1) - neg / 2
+        seen, precision = _from_top(pos), _from_top(pos + neg)
+        precision = np.where(precision > 0, seen / precision, 0)
+        found = {
+            "roc_auc": np.einsum("cs,cs->c", pos, below) / (p * n),
+            "pr_auc": np.einsum("cs,cs->c", pos, precision) / p,
+            "brier": (pos @ (1 - middles) ** 2 + neg @ middles**2) / total,
+            "log_loss": -(pos @ np.log(middles) + neg @ np.log1p(-middles)) / total,
+            "actual_rate": p / total,
+        }
+        if table.hit is not None and table.false is not None:
+            found |= _of_decisions(table.hit.sum(axis=1), table.false.sum(axis=1), p, n)
+    return found
+
+
+def _of_decisions(tp: Floats, fp: Floats, p: Floats, n: Floats) -> dict[str, Floats]:
+    recall, specificity = tp / p, 1 - fp / n
+    return {
+        "accuracy": (tp + n - fp) / (p + n),
+        "balanced_accuracy": (recall + specificity) / 2,
+        "precision": tp / (tp + fp),
+        "recall": recall,
+        "specificity": specificity,
+        "f1": 2 * tp / (tp + fp + p),
+    }
+
+
+def sampling_variances(
+    table: Table, spread: Floats, decided_spread: Floats | None, middles: Floats
+) -> dict[str, Floats]:
+    """Return metric -> variance of the realized value around the expected one, per cell.
+
+    Args:
+        table: Expected counts.
+        spread: ``rows * p * (1 - p)`` per cell and bin.
+        decided_spread: The same of the rows that were decided positive.
+        middles: A typical score per bin.
+    """
+    total = (table.positives + table.negatives).sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found = {
+            "roc_auc": _squares(spread, _roc_slope(table)),
+            "pr_auc": _squares(spread, _pr_slope(table)),
+            "brier": spread @ (1 - 2 * middles) ** 2 / total**2,
+            "log_loss": spread @ np.log(middles / (1 - middles)) ** 2 / total**2,
+            "actual_rate": spread.sum(axis=1) / total**2,
+        }
+        if decided_spread is not None:
+            found |= _decision_variances(table, spread, decided_spread)
+    return found
+
+
+def _squares(spread: Floats, slope: Floats) -> Floats:
+    return np.asarray(np.einsum("cs,cs,cs->c", spread, slope, slope))
+
+
+def _roc_slope(table: Table) -> Floats:
+    pos, neg = table.positives, table.negatives
+    p, n = pos.sum(axis=1)[:, None], neg.sum(axis=1)[:, None]
+    below = (np.cumsum(neg, axis=1) - neg / 2) / n
+    above = 1 - (np.cumsum(pos, axis=1) - pos / 2) / p
+    area = (pos * below).sum(axis=1, keepdims=True) / p
+    return np.asarray((below - area) / p - (above - area) / n)
+
+
+def _pr_slope(table: Table) -> Floats:
+    """As the influence function of average precision; see `performance.binary`."""
+    pos, neg = table.positives, table.negatives
+    p = pos.sum(axis=1)[:, None]
+    rows = _from_top(pos + neg)
+    precision = np.where(rows > 0, _from_top(pos) / rows, 0)
+    area = (pos * precision).sum(axis=1, keepdims=True) / p
+    share = np.where(rows > 0, pos / rows, 0)
+    # A positive instead of a negative raises the precision at every threshold up to its score.
+    return np.asarray((precision - area + np.cumsum(share, axis=1)) / p)
+
+
+def _decision_variances(table: Table, spread: Floats, decided_spread: Floats) -> dict[str, Floats]:
+    assert table.hit is not None
+    assert table.false is not None
+    tp, fp = table.hit.sum(axis=1), table.false.sum(axis=1)
+    p, n = table.positives.sum(axis=1), table.negatives.sum(axis=1)
+    yes = decided_spread.sum(axis=1)
+    no = spread.sum(axis=1) - yes
+    value = _of_decisions(tp, fp, p, n)
+    # Slopes where the decision was positive, and where it was negative.
+    recall = (1 - value["recall"]) / p, -value["recall"] / p
+    specificity = value["specificity"] / n, (value["specificity"] - 1) / n
+    f1 = value["f1"]
+    slopes = {
+        "accuracy": (1 / (p + n), -1 / (p + n)),
+        "balanced_accuracy": tuple((a + b) / 2 for a, b in zip(recall, specificity, strict=True)),
+        "precision": (1 / (tp + fp), 0 * p),
+        "recall": recall,
+        "specificity": specificity,
+        "f1": ((2 - f1) / (tp + fp + p), -f1 / (tp + fp + p)),
+    }
+    return {name: yes * a**2 + no * b**2 for name, (a, b) in slopes.items()}
+
+
+def _from_top(counts: Floats) -> Floats:
+    found: Floats = np.cumsum(counts[:, ::-1], axis=1)[:, ::-1]
+    return found
+
 
 Reasons = NDArray[np.str_]
 MIN_ROWS = 30
@@ -423,3 +583,94 @@ def block_curves(counts: Floats) -> Curves:
 def t_of(curves: Curves) -> float:
     """Return Student's 97.5 % quantile at the replicates' degrees of freedom."""
     return float(special.stdtrit(max(len(curves.replicates) - 1, 1), 0.975))
+
+
+VERSION = "learnt-2"
+RECORD = 30  # newest windows with ground truth that a width is learnt from
+MARGIN = 1.2  # as many times as wide as they needed
+_TINY = 1e-12
+
+
+class LearntWidth(NamedTuple):
+    """What a record asks of a band.
+
+    Attributes:
+        factor: As many times as wide as claimed, at least 1.
+        n: Windows that it is learnt from, at most 30.
+    """
+
+    factor: float
+    n: int
+
+
+def learnt_width(record: Sequence[MetricSample]) -> LearntWidth:
+    """Learn a width from residuals of earlier windows.
+
+    Args:
+        record: Rows of ``<metric>_residual``, oldest first: estimated - realized, and its band as
+            claimed. Rows without a value are left out. The caller leaves out windows whose
+            ground truth was not due yet.
+
+    Returns:
+        A fifth more than the factor by which all bands of the newest 30 would have held; 1 if they
+        held, and without windows: few hold by chance, so that none is made narrower.
+
+    Example:
+        >>> row = {"value": -0.06, "lower": -0.10, "upper": -0.02}
+        >>> round(learnt_width([row]).factor, 3), learnt_width([])
+        (1.8, LearntWidth(factor=1.0, n=0))
+    """
+    needed = [_needed(row) for row in record if np.isfinite(row["value"])][-RECORD:]
+    return LearntWidth(factor_of(needed), len(needed))
+
+
+def factor_of(needed: Sequence[float]) -> float:
+    """Return the factor for bands of which the newest would just have held by these factors."""
+    most = max(needed, default=0.0)
+    return MARGIN * most if most > 1 else 1.0
+
+
+def _needed(row: MetricSample) -> float:
+    """Return by which factor a band would just have held."""
+    value = row["value"]
+    claimed = value - row["lower"] if value > 0 else row["upper"] - value
+    return abs(value) / max(claimed, _TINY)
+
+
+def reaching(metric: str, row: MetricSample, width: LearntWidth) -> MetricSample:
+    """Return an estimate's row with ends as many times as far from it, within the metric's range.
+
+    Args:
+        metric: What is estimated.
+        row: Of ``estimated_<metric>``.
+        width: How wide it must be; the row itself if no wider than claimed.
+    """
+    if width.factor == 1:
+        return row
+    value, info = row["value"], METRICS[metric]
+    lower = max(value - width.factor * (value - row["lower"]), info.low)
+    upper = min(value + width.factor * (row["upper"] - value), info.high)
+    version = f"{row['method_version']}+{VERSION}"
+    return {**row, "lower": lower, "upper": upper, "method_version": version}
+
+
+def widened(
+    estimates: Sequence[MetricSample], residuals: Sequence[MetricSample], wait: dt.timedelta
+) -> list[tuple[MetricSample, LearntWidth]]:
+    """Widen the bands of one metric's estimates, each by the record before it.
+
+    Args:
+        estimates: Rows of ``estimated_<metric>``.
+        residuals: Rows of ``<metric>_residual`` that have a value, oldest first, also of the 30
+            windows before; all of one dataset.
+        wait: How long ground truth takes: windows that started less than so long before an
+            estimate's are not part of its record, since they had none when it was made.
+    """
+    starts = [row["window_start"] for row in residuals]
+    found = []
+    for row in estimates:
+        until = bisect_right(starts, row["window_start"] - wait)
+        width = learnt_width(residuals[max(until - RECORD, 0) : until])
+        metric = row["metric"].removeprefix(estimated(""))
+        found.append((reaching(metric, row, width), width))
+    return found

@@ -16,26 +16,24 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmon_dagster.metrics.arrays import Floats
+from mlmon_dagster.metrics import Floats
 from mlmon_dagster.metrics.estimated.calibration import (
     LEAST_STRETCH,
     MIN_BASELINE_RARER,
     MIN_ROWS,
     Curves,
     Scored,
+    Table,
     aligned,
+    expected_table,
     isotonic_curve,
     learn_curves,
     less,
     per_cell,
+    sampling_variances,
     scored,
     stretch,
     t_of,
-)
-from mlmon_dagster.metrics.estimated.expected_counts import (
-    Table,
-    expected_table,
-    sampling_variances,
     values_of,
 )
 from mlmon_dagster.metrics.estimated.reweighting import Weighing

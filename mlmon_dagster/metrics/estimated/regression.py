@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from mlmon_dagster.metrics.arrays import Floats, Ints
+from mlmon_dagster.metrics import Floats, Ints
 from mlmon_dagster.metrics.estimated.calibration import (
     LEAST_STRETCH,
     MIN_ROWS,

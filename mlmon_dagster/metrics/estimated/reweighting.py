@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from mlmon_dagster.metrics.arrays import Floats, Ints
+from mlmon_dagster.metrics import Floats, Ints
 from mlmon_dagster.metrics.estimated.calibration import MIN_BLOCKS, Curves, block_curves
 from mlmon_dagster.metrics.statistics import Binning
 

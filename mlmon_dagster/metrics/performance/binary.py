@@ -15,12 +15,12 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import special
 
-from mlmon_dagster.metrics.arrays import Floats, Ints
+from mlmon_dagster.metrics import Floats, Ints
 from mlmon_dagster.metrics.binnings import label_counts, score_midpoints
 from mlmon_dagster.metrics.frames import MetricRows, stack_rows, table_rows
 from mlmon_dagster.metrics.intervals import Z95, rate, wilson
+from mlmon_dagster.metrics.means import mean_rows
 from mlmon_dagster.metrics.performance.class_tables import balanced_accuracy, estimate, mcc
-from mlmon_dagster.metrics.performance.loss_means import mean_rows
 from mlmon_dagster.metrics.performance.roc import (
     MIN_RARER,
     SCORE_ORDER,

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from scipy import special
 
-from mlmon_dagster.metrics.arrays import Floats, Ints
+from mlmon_dagster.metrics import Floats, Ints
 from mlmon_dagster.metrics.intervals import Z95
 
 Scale = Literal["logit", "fisher"]

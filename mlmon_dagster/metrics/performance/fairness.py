@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import special
 
-from mlmon_dagster.metrics.arrays import Ints
+from mlmon_dagster.metrics import Ints
 from mlmon_dagster.metrics.binnings import label_counts
 from mlmon_dagster.metrics.frames import MetricRows, stack_rows, table_rows
 from mlmon_dagster.metrics.intervals import Z95, rate, wilson

@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmon_dagster.metrics.arrays import Flags, Floats, Ints
+from mlmon_dagster.metrics import Flags, Floats, Ints
 from mlmon_dagster.metrics.binnings import class_counts, label_counts
 from mlmon_dagster.metrics.frames import MetricRows, stack_rows, table_rows
 from mlmon_dagster.metrics.intervals import rate, wilson
+from mlmon_dagster.metrics.means import mean_rows
 from mlmon_dagster.metrics.means_by_output import BY_OUTPUT, Worth, weigh_back
 from mlmon_dagster.metrics.performance.class_tables import (
     Metric,
@@ -24,7 +25,6 @@ from mlmon_dagster.metrics.performance.class_tables import (
     estimate,
     mcc,
 )
-from mlmon_dagster.metrics.performance.loss_means import mean_rows
 from mlmon_dagster.metrics.performance.roc import MIN_RARER, roc_auc
 from mlmon_dagster.metrics.performance.weighted_back import (
     COMPLETE,

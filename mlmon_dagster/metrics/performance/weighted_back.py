@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from mlmon_dagster.metrics.arrays import Flags, Floats, Ints
+from mlmon_dagster.metrics import Flags, Floats, Ints
 from mlmon_dagster.metrics.binnings import label_counts, score_midpoints
 from mlmon_dagster.metrics.frames import MetricRows
 from mlmon_dagster.metrics.intervals import rate

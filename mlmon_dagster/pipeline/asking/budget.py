@@ -9,7 +9,7 @@ import pandas as pd
 
 from mlmon_dagster.metrics.objectives import budget_left
 from mlmon_dagster.pipeline.serving.requests import count_bad
-from mlmon_dagster.profiles.sql.compiler import NULL_SLICE
+from mlmon_dagster.profiles.compiler import NULL_SLICE
 from mlmon_dagster.spec import ModelSpec, Window
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.monitors import Objective

@@ -27,7 +27,7 @@ def business_line(store: Store, spec: ModelSpec, start: dt.datetime, end: dt.dat
         return ""
     from mlmon_dagster.monitors.wording import named, number
     from mlmon_dagster.profiles.in_force import baseline_in_force
-    from mlmon_dagster.profiles.measure.measures import columns_of
+    from mlmon_dagster.profiles.measures import columns_of
     from mlmon_dagster.trace.money import BEFORE, money_of
     from mlmon_dagster.trace.slices import compare_slices, default_metrics, profiled_for
 

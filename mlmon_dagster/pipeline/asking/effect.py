@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.metrics.arrays import Floats
+from mlmon_dagster.metrics import Floats
 from mlmon_dagster.spec import ModelSpec, Window
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.declaration import DeclaredEffect, effect_problems
@@ -22,12 +22,13 @@ from mlmon_dagster.trace.effect import (
     Trial,
     WindowSums,
     arm_sums,
+    describe_effect,
+    describe_trial,
     effect_of,
     scale_of,
     trial_of,
     window_sums,
 )
-from mlmon_dagster.trace.effect_told import told, told_of_trial
 
 MOST_CELLS = 2_000
 _TAIL = 0.01  # of the rows, whose share of the outcomes says how heavy the tail is
@@ -228,14 +229,14 @@ def tell(spec: ModelSpec, asked: DeclaredEffect, answer: Answer) -> list[str]:
                 f"{asked.experiment.treatment!r}, in {asked.experiment.column}."
             )
         else:
-            lines += told_of_trial(answer.trial, names, asked.per, asked.experiment)
+            lines += describe_trial(answer.trial, names, asked.per, asked.experiment)
     if answer.effect is None:
         lines.append(
             f"{asked.cause} is the same for all rows of the same "
             f"{' and '.join([*asked.within, 'window'])}: nothing to compare."
         )
     else:
-        lines += told(answer.effect, names, asked.per, asked.within)
+        lines += describe_effect(answer.effect, names, asked.per, asked.within)
     if answer.top > 0.2:
         lines.append(
             f"The largest hundredth of the rows holds {answer.top:.0%} of all {names['outcome']}: "

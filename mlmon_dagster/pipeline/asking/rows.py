@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.monitors.service import BURN_RATE
-from mlmon_dagster.profiles.sql.compiler import NULL_SLICE
+from mlmon_dagster.profiles.compiler import NULL_SLICE
 from mlmon_dagster.spec import (
     ModelSpec,
     Predicate,

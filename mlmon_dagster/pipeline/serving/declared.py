@@ -77,7 +77,7 @@ def _class_rates(work: Work) -> list[MetricRows]:
 
     from mlmon_dagster.metrics.frames import table_rows
     from mlmon_dagster.metrics.intervals import rate, wilson
-    from mlmon_dagster.metrics.spans import SAMPLED
+    from mlmon_dagster.metrics.service import SAMPLED
 
     spec = work.spec
     classes = {name: _picked(spec, one) for name, one in spec.monitors.service.classes.items()}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.pipeline.versions import Served
 from mlmon_dagster.pipeline.work import Numbers, Work
-from mlmon_dagster.profiles.sql.compiler import NO_VERSION
+from mlmon_dagster.profiles.compiler import NO_VERSION
 from mlmon_dagster.project import Project, wall_clock
 from mlmon_dagster.spec import ModelSpec, Window, complete_windows
 from mlmon_dagster.spec.declaration import Registry

@@ -20,15 +20,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mlmon_dagster.metrics.additivity import RAW, REST
 from mlmon_dagster.metrics.estimated.multiclass import CONFIDENCE
-from mlmon_dagster.metrics.means_by_output import BY_OUTPUT
-from mlmon_dagster.metrics.performance.decomposition import OUTCOME
+from mlmon_dagster.metrics.means_by_output import BY_OUTPUT, OUTCOME
 from mlmon_dagster.metrics.performance.multiclass import RIGHT
 from mlmon_dagster.metrics.performance.weighted_back import DECIDED, EXEMPT
+from mlmon_dagster.metrics.quality import RAW, REST
 from mlmon_dagster.metrics.statistics import Binning, Kind
-from mlmon_dagster.profiles.bins.joint import fit_joint
-from mlmon_dagster.profiles.bins.shapes import (
+from mlmon_dagster.profiles.bin_codes import DUCKDB, Dialect
+from mlmon_dagster.profiles.bin_shapes import (
     MAX_CATEGORIES,
     MAX_TAIL,
     by_output_binning,
@@ -44,20 +43,16 @@ from mlmon_dagster.profiles.bins.shapes import (
     signed_values,
     size_binning,
 )
-from mlmon_dagster.profiles.sql.attribution_columns import (
-    attribution_columns,
-    attribution_source,
-    has_offset,
-    with_offsets,
-    without_values,
-)
-from mlmon_dagster.profiles.sql.bin_codes import DUCKDB, Dialect
-from mlmon_dagster.profiles.sql.compiler import Engine, at_work
-from mlmon_dagster.profiles.sql.loss_columns import (
+from mlmon_dagster.profiles.compiler import Engine, at_work
+from mlmon_dagster.profiles.joint import fit_joint
+from mlmon_dagster.profiles.loss_columns import (
     ANSWERS,
     CLASSES_APART,
+    attribution_columns,
+    attribution_source,
     bound_of,
     group_columns,
+    has_offset,
     is_of_serving,
     loss_columns,
     outcome_columns,
@@ -65,6 +60,8 @@ from mlmon_dagster.profiles.sql.loss_columns import (
     resolve,
     row_source,
     span_columns,
+    with_offsets,
+    without_values,
 )
 from mlmon_dagster.spec.declaration import FeatureType
 from mlmon_dagster.spec.model import ModelSpec

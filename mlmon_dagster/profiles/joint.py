@@ -23,11 +23,10 @@ from mlmon_dagster.metrics.drift.joint import (
     standard_scores,
 )
 from mlmon_dagster.metrics.statistics import CELL_KEYS, Binning, ColumnStatistics, empty
-from mlmon_dagster.profiles.bins.shapes import joint_binning
-from mlmon_dagster.profiles.sql.attribution_columns import Values
-from mlmon_dagster.profiles.sql.bin_codes import NULL_CODE, Column, Dialect
-from mlmon_dagster.profiles.sql.compiler import NO_VERSION, Engine, codes_of, value_to_code
-from mlmon_dagster.profiles.sql.loss_columns import resolve
+from mlmon_dagster.profiles.bin_codes import NULL_CODE, Column, Dialect
+from mlmon_dagster.profiles.bin_shapes import joint_binning
+from mlmon_dagster.profiles.compiler import NO_VERSION, Engine, codes_of, value_to_code
+from mlmon_dagster.profiles.loss_columns import Values, resolve
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store.state.sql import literal, literals, quote_identifier

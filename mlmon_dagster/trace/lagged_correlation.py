@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mlmon_dagster.metrics.arrays import Floats
+from mlmon_dagster.metrics import Floats
 
 FEWEST = 40  # windows with both
 MOST_LAG = 7
@@ -39,7 +39,7 @@ class Together:
     most: int = MOST_LAG
 
 
-def together(first: ArrayLike, second: ArrayLike, place: int = _WEEK) -> Together | None:
+def correlate_changes(first: ArrayLike, second: ArrayLike, place: int = _WEEK) -> Together | None:
     """Compare the changes of two series of the same windows, oldest first.
 
     Args:

@@ -21,11 +21,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlmon_dagster.errors import StoreError
-from mlmon_dagster.metrics.arrays import Ints
+from mlmon_dagster.metrics import Ints
 from mlmon_dagster.metrics.binnings import LABEL_STATES
 from mlmon_dagster.metrics.performance.weighted_back import DECIDED
 from mlmon_dagster.metrics.statistics import CELL_KEYS, Binning
-from mlmon_dagster.profiles.sql.bin_codes import (
+from mlmon_dagster.profiles.bin_codes import (
     DUCKDB,
     NULL_CODE,
     Column,
@@ -35,7 +35,7 @@ from mlmon_dagster.profiles.sql.bin_codes import (
     number,
     order_code,
 )
-from mlmon_dagster.profiles.sql.loss_columns import bound_of
+from mlmon_dagster.profiles.loss_columns import bound_of
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store.state.sql import literal, quote_identifier

@@ -14,10 +14,10 @@ from mlmon_dagster.monitors.wording import named, weighted_text
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.names import ALL, counted
 from mlmon_dagster.spec.predicate import to_text
-from mlmon_dagster.trace.expected import Searched
 from mlmon_dagster.trace.explain import AREA, Decided, Explained, Scores
 from mlmon_dagster.trace.money import worth_told
 from mlmon_dagster.trace.raw_score import RawScore
+from mlmon_dagster.trace.rows import Searched
 from mlmon_dagster.trace.slices import Q
 from mlmon_dagster.trace.splits import Split
 
@@ -31,7 +31,7 @@ _WORTH_IT = 0.05  # share of a metric that another threshold must gain to be tol
 _PLAYERS = ("the share of positives", "recall", "the share of false alarms")
 
 
-def tell(
+def describe_trace(
     spec: ModelSpec,
     found: Explained,
     now: str,
@@ -58,7 +58,7 @@ def tell(
         *_of_chance(found),
         *_of_windows(spec, found, then),
         *_of_scores(found),
-        *([tell_score(raw_score)] if raw_score else ()),
+        *([describe_score(raw_score)] if raw_score else ()),
         *_of_decisions(found),
         *_of_slices(spec, found),
         *(_of_search(searched) if searched else ()),
@@ -67,7 +67,7 @@ def tell(
     return lines[:MOST_LINES]
 
 
-def tell_score(found: RawScore) -> str:
+def describe_score(found: RawScore) -> str:
     """Say in one sentence what the mean raw score did, and which features did it."""
     moved = "rose" if found.change > 0 else "fell"
     text = (
