@@ -228,7 +228,7 @@ class SlackReceiver:
         """Post or update once, with plain text in a second try if the blocks are refused."""
         if read_plot(delivery.payload):
             return self._upload(delivery)
-        payload = render(delivery.payload)
+        payload: Payload = render(delivery.payload)
         if self._app_token and not delivery.thread_ts:  # an answer's would outlive what it is about
             told = delivery.payload.get("tells", ())
             payload = _with_buttons(payload, delivery.payload.get("handles", told))
