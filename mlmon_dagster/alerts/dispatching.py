@@ -17,7 +17,7 @@ from mlmon_dagster.alerts.lifecycle.routing import (
     stand_in,
 )
 from mlmon_dagster.alerts.lifecycle.transitions import DEFAULT_ENVIRONMENT
-from mlmon_dagster.alerts.messages.digest import Business, nothing_said, write_digests
+from mlmon_dagster.alerts.messages.digest import Business, say_nothing, write_digests
 from mlmon_dagster.alerts.messages.incidents import flush_groups
 from mlmon_dagster.alerts.messages.message import Message, outbox_row
 from mlmon_dagster.alerts.messages.outage import summarize_outages
@@ -72,7 +72,7 @@ def dispatch(
     budget_seconds: float = 40.0,
     max_messages: int = 20,
     policy: DeliveryPolicy | None = None,
-    business: Business = nothing_said,
+    business: Business = say_nothing,
 ) -> DispatchReport:
     """Fold new results, write the messages that are due, deliver what waits.
 

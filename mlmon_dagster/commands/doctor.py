@@ -116,7 +116,7 @@ def _sources(project: Project) -> list[Finding]:
 
 
 def _source(project: Project, spec: ModelSpec, stream: Stream, source: PolledSource) -> Finding:
-    from mlmon_dagster.ingest.formats.registry import check_source
+    from mlmon_dagster.ingest.sources.registry import check_source
 
     subject = f"source of {spec.model}/{stream}"
     try:

@@ -12,7 +12,7 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from mlmon_dagster.errors import ConfigError, StoreError
-from mlmon_dagster.ingest.formats.delta_source import check_delta
+from mlmon_dagster.ingest.sources.delta import check_delta
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.sources import DeltaSource
 from mlmon_dagster.store import Store

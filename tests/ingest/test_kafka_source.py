@@ -12,8 +12,8 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.ingest import IngestReport, readers
-from mlmon_dagster.ingest.formats import kafka_source
-from mlmon_dagster.ingest.formats.kafka_source import check_topic
+from mlmon_dagster.ingest.sources import kafka
+from mlmon_dagster.ingest.sources.kafka import check_topic
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.sources import KafkaSource
 from mlmon_dagster.store import Store
@@ -157,7 +157,7 @@ def test_what_is_no_event_goes_to_the_dead_letter_and_stops_nothing(
 def test_a_look_reads_so_many_batches_and_the_next_one_reads_on(
     store: Store, project: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kafka_source, "MOST_BATCHES", 2)
+    monkeypatch.setattr(kafka, "MOST_BATCHES", 2)
     spec = kafka_spec(batch_rows=2)
     cluster.send(*"abcde")
 

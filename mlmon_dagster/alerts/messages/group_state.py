@@ -440,7 +440,7 @@ def plot_of(conn: sa.Connection, views: Sequence[AlertView]) -> Plot | None:
     curves: list[Curve] = []
     shown = []
     for view in ordered:
-        curve = _curve(conn, view)
+        curve = _read_curve(conn, view)
         if curve is not None:
             curves.append(curve)
             shown.append(view)
@@ -452,13 +452,15 @@ def plot_of(conn: sa.Connection, views: Sequence[AlertView]) -> Plot | None:
     names = ", ".join(curve["title"] for curve in curves)
     return {
         "title": clean(f"{model}: {names}", _PLOT_TITLE),
-        "alt": clean(". ".join(_alt(v, c) for v, c in zip(shown, curves, strict=True)), _ALT),
+        "alt": clean(
+            ". ".join(_describe_curve(v, c) for v, c in zip(shown, curves, strict=True)), _ALT
+        ),
         "zone": shown[0].zone,
         "curves": curves,
     }
 
 
-def _curve(conn: sa.Connection, view: AlertView) -> Curve | None:
+def _read_curve(conn: sa.Connection, view: AlertView) -> Curve | None:
     row = view.row
     identity = {
         "model": row["model"],
@@ -487,7 +489,7 @@ def _curve(conn: sa.Connection, view: AlertView) -> Curve | None:
     }
 
 
-def _alt(view: AlertView, curve: Curve) -> str:
+def _describe_curve(view: AlertView, curve: Curve) -> str:
     """Say in words what the curve shows, for those who cannot see it."""
     first, last = (dt.datetime.fromisoformat(curve["starts"][i]) for i in (0, -1))
     known = [value for value in curve["values"] if value is not None]

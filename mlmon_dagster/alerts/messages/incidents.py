@@ -195,12 +195,13 @@ def gather_news(state: GroupState, group: GroupRow, place: Destination) -> News:
         late=late,
         quiet=quiet,
         silenced=episodes_of(active.keys() - audible) & owed,
-        is_due=reminded and (told.at is None or told.at <= state.now - _distance(state, group)),
+        is_due=reminded
+        and (told.at is None or told.at <= state.now - _find_distance(state, group)),
         is_stale=group["first_dirty_at"] is not None,
     )
 
 
-def _distance(state: GroupState, group: GroupRow) -> dt.timedelta:
+def _find_distance(state: GroupState, group: GroupRow) -> dt.timedelta:
     spec = state.context.spec
     return distance(group["n_reminders"], GRAINS[spec.time.granularity], spec.alerts.repeat)
 
@@ -245,11 +246,11 @@ def _open_thread(state: GroupState, group: GroupRow, kind: str, news: News) -> i
     return n_over + 1
 
 
-def _answer(state: GroupState, group: GroupRow, kind: str, news: News) -> int:
+def _answer_thread(state: GroupState, group: GroupRow, kind: str, news: News) -> int:
     """Tell the changes in the thread, mostly in one answer, and bring its head up to date."""
     group["first_dirty_at"] = None
     context, firing = state.context_of(group), state.views_of(news.audible)
-    parts = _changes(state, news).in_parts()
+    parts = _collect_changes(state, news).in_parts()
     # A picture goes with the last answer, if it says more than the one before.
     new = news.audible - news.told.firing
     drawn = state.views_of(new or (frozenset() if news.firing else news.ended))
@@ -267,7 +268,7 @@ def _answer(state: GroupState, group: GroupRow, kind: str, news: News) -> int:
     return len(parts)
 
 
-def _changes(state: GroupState, news: News) -> Changes:
+def _collect_changes(state: GroupState, news: News) -> Changes:
     known = {episode_of(key): key for key in news.told.firing}
     changed = {key for key in news.audible - news.told.firing if episode_of(key) in known}
     worse = {key for key in changed if "escalated" in state.changes_since(known[episode_of(key)])}
@@ -283,7 +284,7 @@ def _changes(state: GroupState, news: News) -> Changes:
 def _close_thread(state: GroupState, group: GroupRow, kind: str, news: News) -> int:
     """Tell that all is over: in the thread, or instead of it if it was never posted."""
     if not _withdraw(state, group):
-        return _answer(state, group, kind, news)
+        return _answer_thread(state, group, kind, news)
     group["first_dirty_at"] = None
     # The thread's answers go with it: all that fired in it is said here, whenever it ended.
     fired = episodes_of(news.told.firing)
@@ -343,10 +344,12 @@ class Case(NamedTuple):
 # The first that holds, in Alertmanager's order. Late news is told besides, in threads of its own.
 CASES: Final = (
     Case(lambda n: n.begun and not n.open, "opened", _open_thread),  # a new thread
-    Case(lambda n: n.begun, "updated", _answer),  # more fires, or worse: in the thread
+    Case(lambda n: n.begun, "updated", _answer_thread),  # more fires, or worse: in the thread
     Case(lambda n: n.open and not n.firing, "resolved", _close_thread),  # all is over
-    Case(lambda n: n.firing and n.over, "updated", _answer),  # some of it is over
-    Case(lambda n: n.missed and n.told.firing, "resolved", _answer),  # it came and went beside
+    Case(lambda n: n.firing and n.over, "updated", _answer_thread),  # some of it is over
+    Case(
+        lambda n: n.missed and n.told.firing, "resolved", _answer_thread
+    ),  # it came and went beside
     Case(lambda n: n.missed, "resolved", _tell_over),  # it came and went, and there is no thread
     Case(lambda n: n.late, LATE, _tell_no_more),  # of past windows alone
     Case(lambda n: n.is_due, "repeated", _remind),  # nothing is new for so long
@@ -460,10 +463,10 @@ def note_owed(state: GroupState) -> None:
     keys = sorted(f"{f}:{number}" for f, numbers in state.untold.items() for number in numbers)
     for key, view in zip(keys, state.episodes(keys) if keys else (), strict=True):
         for place in destinations(state.context.spec, view.row):
-            _owe(state, place, key)
+            _note_episode(state, place, key)
 
 
-def _owe(state: GroupState, place: Destination, key: str) -> None:
+def _note_episode(state: GroupState, place: Destination, key: str) -> None:
     row = state.alerts[split(key)[0]]
     group = state.group(place, row["family"])
     told, owed = told_of(group), set(json.loads(group["owed"]))

@@ -146,7 +146,7 @@ class MailReceiver:
                 is_connected = True
                 smtp.send_message(mail)  # if some addresses are refused, the others have it
         except smtplib.SMTPRecipientsRefused as error:
-            return _refused_recipients(error.recipients)
+            return _classify_refusals(error.recipients)
         except smtplib.SMTPResponseException as error:
             return _classify_answer(error)
         except smtplib.SMTPNotSupportedError as error:
@@ -223,16 +223,18 @@ def _add_html(mail: EmailMessage, html: str, picture: bytes | None, alt: str) ->
                          disposition="inline")  # fmt: skip
 
 
-def _refused_recipients(recipients: dict[str, tuple[int, bytes]]) -> Outcome:
+def _classify_refusals(recipients: dict[str, tuple[int, bytes]]) -> Outcome:
     codes = [code for code, _ in recipients.values()]
-    said = "; ".join(f"{name}: {code} {_text(text)}" for name, (code, text) in recipients.items())
+    said = "; ".join(
+        f"{name}: {code} {_clean_text(text)}" for name, (code, text) in recipients.items()
+    )
     if codes and all(code >= 500 for code in codes):
         return Refused(f"the mail server takes none of the addresses: {said}")
     return NotPosted(f"the mail server does not take the addresses now: {said}")
 
 
 def _classify_answer(error: smtplib.SMTPResponseException) -> Outcome:
-    said = f"{error.smtp_code} {_text(error.smtp_error)}"
+    said = f"{error.smtp_code} {_clean_text(error.smtp_error)}"
     if error.smtp_code in (421, 450, 451, 452, 454):
         return NotPosted(f"the mail server asks to wait: {said}")
     if isinstance(error, smtplib.SMTPAuthenticationError):
@@ -250,38 +252,46 @@ def _classify_failure(error: Exception, *, is_connected: bool) -> Outcome:
     return Unclear(f"no usable answer from the mail server: {type(error).__name__}")
 
 
-def _text(said: bytes | str) -> str:
+def _clean_text(said: bytes | str) -> str:
     return clean(said.decode(errors="replace") if isinstance(said, bytes) else said, _MAX_SUBJECT)
 
 
 def _write_html(message: Message) -> str:
     """Render for a mail program; every value is cleaned and escaped."""
-    parts = [f'<h2 style="font-size:17px;margin:0 0 10px">{_safe(message.title)}</h2>']
+    parts = [f'<h2 style="font-size:17px;margin:0 0 10px">{_escape_value(message.title)}</h2>']
     items = [
-        f"<li>{_safe(item.sentence)}"
-        + (f'<br><span style="color:#66737f">{_safe(item.numbers)}</span>' if item.numbers else "")
+        f"<li>{_escape_value(item.sentence)}"
+        + (
+            f'<br><span style="color:#66737f">{_escape_value(item.numbers)}</span>'
+            if item.numbers
+            else ""
+        )
         + "</li>"
         for item in message.items
     ]
     if items:
         parts.append(f'<ul style="margin:0 0 10px;padding-left:20px">{"".join(items)}</ul>')
-    parts += [f"<p>{_safe(message.more, 1000)}</p>"] if message.more else []
-    notes = [f"<b>{_safe(label)}:</b> {_safe(text)}" for label, text in message.notes]
+    parts += [f"<p>{_escape_value(message.more, 1000)}</p>"] if message.more else []
+    notes = [
+        f"<b>{_escape_value(label)}:</b> {_escape_value(text)}" for label, text in message.notes
+    ]
     parts += [f"<p>{'<br>'.join(notes)}</p>"] if notes else []
-    links = [_link(label, address) for label, address in message.links]
+    links = [_write_link(label, address) for label, address in message.links]
     parts += [f"<p>{' · '.join(links)}</p>"] if links else []
-    commands = [f'<code style="{_CODE}">{_safe(command)}</code>' for command in message.commands]
+    commands = [
+        f'<code style="{_CODE}">{_escape_value(command)}</code>' for command in message.commands
+    ]
     parts += [f"<p>{'<br>'.join(commands)}</p>"] if commands else []
     border = f"border-left:4px solid {COLOURS[message.mood]};padding:2px 0 2px 14px"
     body = "".join(parts)
     return f'<div style="{_FONT};font-size:14px;color:#1f2933;{border}">{body}</div>'
 
 
-def _safe(value: object, limit: int = _TEXT) -> str:
+def _escape_value(value: object, limit: int = _TEXT) -> str:
     return escape(clean(value, limit))
 
 
-def _link(label: str, address: str) -> str:
+def _write_link(label: str, address: str) -> str:
     if not re.match(r"https?://", address):
-        return _safe(label)
-    return f'<a href="{escape(address)}">{_safe(label)}</a>'
+        return _escape_value(label)
+    return f'<a href="{escape(address)}">{_escape_value(label)}</a>'

@@ -177,11 +177,15 @@ class _Client(WebClient):
 def connect(around: Surroundings) -> Receiver | None:
     """Return the workspace of the project's token; None without a token."""
     token, url = around.variables(TOKEN), around.variables(API_URL)
-    return _workspace(token, url, around.variables(APP_TOKEN), around.draw) if token else None
+    return (
+        _connect_workspace(token, url, around.variables(APP_TOKEN), around.draw) if token else None
+    )
 
 
 @cache
-def _workspace(token: str, url: str | None, app_token: str | None, draw: Draw | None) -> Receiver:
+def _connect_workspace(
+    token: str, url: str | None, app_token: str | None, draw: Draw | None
+) -> Receiver:
     """Return a workspace, made once, so that its channels are listed once."""
     return SlackReceiver(token, base_url=url or WebClient.BASE_URL, draw=draw, app_token=app_token)
 
@@ -231,10 +235,10 @@ class SlackReceiver:
         payload: Payload = render(delivery.payload)
         if self._app_token and not delivery.thread_ts:  # an answer's would outlive what it is about
             told = delivery.payload.get("tells", ())
-            payload = _with_buttons(payload, delivery.payload.get("handles", told))
-        outcome = self._try(lambda: self._call(delivery, payload))
+            payload = _add_buttons(payload, delivery.payload.get("handles", told))
+        outcome = self._try_call(lambda: self._call(delivery, payload))
         if isinstance(outcome, Refused) and outcome.error.split(":")[0] in PAYLOAD_ERRORS:
-            outcome = self._try(lambda: self._call(delivery, short_payload(payload)))
+            outcome = self._try_call(lambda: self._call(delivery, short_payload(payload)))
         return outcome
 
     def _upload(self, delivery: Delivery) -> Outcome:
@@ -253,7 +257,7 @@ class SlackReceiver:
         except Exception as error:  # classified, and begun again: nobody has seen anything
             outcome = classify(error)
             return NotPosted(outcome.error) if isinstance(outcome, Unclear) else outcome
-        outcome = self._try(
+        outcome = self._try_call(
             lambda: self._client.files_completeUploadExternal(
                 files=[{"id": file_id, "title": plot["title"]}],
                 channel_id=delivery.channel_id,
@@ -279,7 +283,7 @@ class SlackReceiver:
             **content,
         )
 
-    def _try(self, call: Call) -> Outcome:
+    def _try_call(self, call: Call) -> Outcome:
         try:
             answer = call()
         except Exception as error:  # classified, never swallowed: the outbox keeps every outcome
@@ -295,8 +299,8 @@ class SlackReceiver:
         if delivery.update_ts:
             return NotPosted("an update can be repeated")
         try:
-            channel_id = delivery.channel_id or self._channel_id(delivery.channel)
-            copies = self._copies(delivery, channel_id, since)
+            channel_id = delivery.channel_id or self._find_channel_id(delivery.channel)
+            copies = self._find_copies(delivery, channel_id, since)
             kept = delivery.kept_ts or "".join(copies[:1])
             others = (Posted(ts, channel_id) for ts in copies if ts != kept)
             retracted = [self.retract(delivery, posted) for posted in others]
@@ -326,13 +330,13 @@ class SlackReceiver:
             return ask_later(outcome)
         return NotPosted("deleted")
 
-    def _copies(self, delivery: Delivery, channel_id: str, since: float) -> list[str]:
+    def _find_copies(self, delivery: Delivery, channel_id: str, since: float) -> list[str]:
         """Return the names of the messages of one key, oldest first; more than one is a fault."""
         found: list[tuple[float, str]] = []
         try:
             found.extend(
                 (float(message["ts"]), name)
-                for message in self._history(channel_id, delivery.thread_ts, since)
+                for message in self._read_history(channel_id, delivery.thread_ts, since)
                 if (name := name_in(message, delivery))
             )
         except SlackClientError:
@@ -340,7 +344,7 @@ class SlackReceiver:
                 raise
         return [name for _, name in sorted(found)]
 
-    def _history(self, channel_id: str, thread_ts: str, since: float) -> Iterator[Payload]:
+    def _read_history(self, channel_id: str, thread_ts: str, since: float) -> Iterator[Payload]:
         cursor = ""
         for _ in range(_MAX_PAGES):
             query: dict[str, Any] = {
@@ -355,12 +359,12 @@ class SlackReceiver:
                 oldest = f"{max(since - _CLOCK_SKEW_SECONDS, 0):.6f}"
                 page = self._client.conversations_history(oldest=oldest, **query)
             yield from page.get("messages") or ()
-            cursor = _next_cursor(page)
+            cursor = _read_cursor(page)
             if not cursor:
                 return
         raise SlackClientError("history_too_long")
 
-    def _channel_id(self, channel: str) -> str:
+    def _find_channel_id(self, channel: str) -> str:
         if _CHANNEL_ID.fullmatch(channel):
             return channel
         cursor = ""
@@ -373,7 +377,7 @@ class SlackReceiver:
             )
             for found in page.get("channels") or ():
                 self._channel_ids[f"#{found['name']}"] = found["id"]
-            cursor = _next_cursor(page)
+            cursor = _read_cursor(page)
             if not cursor and channel not in self._channel_ids:
                 raise SlackClientError("channel_not_found")
         return self._channel_ids[channel]
@@ -385,19 +389,21 @@ class SlackReceiver:
         except Exception as error:  # said in words
             outcome = classify(error)
             return SlackCheck(False, getattr(outcome, "error", ""))
-        granted = {s.strip() for s in _header(answer.headers, "x-oauth-scopes").split(",") if s}
+        granted = {
+            s.strip() for s in _read_header(answer.headers, "x-oauth-scopes").split(",") if s
+        }
         missing = [scope for scope in SCOPES if granted and scope not in granted]
         who = f"Connected to {answer.get('team')} as {answer.get('user')}."
         if missing:
             return SlackCheck(False, f"{who} {explain('missing_scope', missing)}")
         if granted and PLOT_SCOPE not in granted:
             who += f" No plots: scope {PLOT_SCOPE} is missing."
-        problem = self._buttons_problem()
+        problem = self._check_buttons()
         if problem:
             return SlackCheck(False, f"{who} Buttons do nothing: {problem}")
         return SlackCheck(True, who + " Buttons can be listened to." * bool(self._app_token))
 
-    def _buttons_problem(self) -> str:
+    def _check_buttons(self) -> str:
         """Ask Slack for a connection for buttons, which is not opened; say why there is none."""
         if not self._app_token:
             return ""
@@ -413,7 +419,7 @@ class SlackReceiver:
         return ""
 
 
-def _with_buttons(payload: Payload, tells: Sequence[str]) -> Payload:
+def _add_buttons(payload: Payload, tells: Sequence[str]) -> Payload:
     """Add the row of buttons above the last line, to what says that something is wrong.
 
     Of a thread its first message alone has them: it is edited whenever what fires changes.
@@ -450,7 +456,7 @@ def _classify_answer(response: Any) -> Outcome:
     status, data = response.status_code, response.data
     code = str(data.get("error", "")) if isinstance(data, dict) else ""
     if status == http.HTTPStatus.TOO_MANY_REQUESTS or code in ("ratelimited", "rate_limited"):
-        wait = retry_after(_header(response.headers, "retry-after"))
+        wait = retry_after(_read_header(response.headers, "retry-after"))
         return NotPosted("Slack asks to wait (rate limit)", wait)
     # A page of a proxy instead of JSON: the SDK puts a sentence where the code would be.
     is_code = re.fullmatch(r"[a-z0-9_]+", code) is not None
@@ -464,14 +470,14 @@ def _classify_answer(response: Any) -> Outcome:
     return Refused(explain(code, [needed] if needed else ()))
 
 
-def _header(headers: Mapping[str, object], name: str) -> str:
+def _read_header(headers: Mapping[str, object], name: str) -> str:
     for key, value in (headers or {}).items():
         if key.lower() == name:
             return str(value[0] if isinstance(value, list) else value)
     return ""
 
 
-def _next_cursor(page: SlackResponse) -> str:
+def _read_cursor(page: SlackResponse) -> str:
     metadata = cast("Payload", page.get("response_metadata") or {})
     return str(metadata.get("next_cursor") or "")
 
@@ -630,7 +636,7 @@ def slack_payload(message: Message, idempotency_key: str) -> dict[str, object]:
             {
                 "color": COLOURS[message.mood],
                 "fallback": safe(message.title, MAX_SENTENCE),
-                "blocks": [*_sections(message), _context(short_id(idempotency_key))],
+                "blocks": [*_write_sections(message), _write_context(short_id(idempotency_key))],
             }
         ],
         "metadata": {
@@ -653,9 +659,9 @@ def short_id(idempotency_key: str) -> str:
     return f"mlmon {idempotency_key[:12]}"
 
 
-def _sections(message: Message) -> list[dict[str, object]]:
+def _write_sections(message: Message) -> list[dict[str, object]]:
     """Put the parts into sections; no part can take the room of another."""
-    items = [_item(item) for item in message.items]
+    items = [_write_item(item) for item in message.items]
     if message.more:
         items.append(safe(message.more, MAX_MORE))
     notes = [f"*{safe(label)}:* {safe(text, MAX_NOTE)}" for label, text in message.notes]
@@ -664,13 +670,13 @@ def _sections(message: Message) -> list[dict[str, object]]:
     parts = (
         cut("\n".join(items), MAX_LIST),
         cut("\n".join(notes), _ROOM_NOTES),
-        _links(message),
+        _join_links(message),
         "\n".join(f"`{command}`" for command in commands if command),
     )
-    return [{"type": "section", "text": _markdown(part)} for part in parts if part]
+    return [{"type": "section", "text": _write_markdown(part)} for part in parts if part]
 
 
-def _links(message: Message) -> str:
+def _join_links(message: Message) -> str:
     """Join the links that fit; a link cut in two would be no link."""
     text = ""
     for label, address in message.links:
@@ -679,16 +685,16 @@ def _links(message: Message) -> str:
     return text
 
 
-def _item(item: Item) -> str:
+def _write_item(item: Item) -> str:
     numbers = f"\n      {safe(item.numbers, MAX_NOTE)}" if item.numbers else ""
     return f"• {safe(item.sentence, MAX_SENTENCE)}{numbers}"
 
 
-def _context(*texts: str) -> dict[str, object]:
-    return {"type": "context", "elements": [_markdown(text) for text in texts]}
+def _write_context(*texts: str) -> dict[str, object]:
+    return {"type": "context", "elements": [_write_markdown(text) for text in texts]}
 
 
-def _markdown(text: str) -> dict[str, object]:
+def _write_markdown(text: str) -> dict[str, object]:
     return {"type": "mrkdwn", "text": text, "verbatim": True}
 
 
@@ -734,7 +740,7 @@ def problems(payload: Payload, mentions: Iterable[str] = ()) -> list[str]:
         mentions: Markup of people that may be notified; any other mention is a problem.
     """
     found: list[str] = []
-    blocks = list(_blocks(payload))
+    blocks = list(_list_blocks(payload))
     if not payload.get("text"):
         found.append("text is empty")
     if len(str(payload.get("text", ""))) > MAX_TEXT:
@@ -744,21 +750,21 @@ def problems(payload: Payload, mentions: Iterable[str] = ()) -> list[str]:
     if len(json.dumps(blocks, ensure_ascii=False)) > MAX_BUDGET:
         found.append(f"blocks are longer than {MAX_BUDGET} characters together")
     for block in blocks:
-        found += _block_problems(block)
-    texts = [element["text"] for block in blocks for element in _elements(block)]
+        found += _find_block_problems(block)
+    texts = [element["text"] for block in blocks for element in _list_elements(block)]
     for text in (str(payload.get("text", "")), *texts):
-        found += _markup_problems(text, set(mentions))
+        found += _find_markup_problems(text, set(mentions))
     return found
 
 
-def _blocks(payload: Payload) -> Iterable[Mapping[str, object]]:
+def _list_blocks(payload: Payload) -> Iterable[Mapping[str, object]]:
     yield from payload.get("blocks", ())
     for attachment in payload.get("attachments", ()):
         yield from attachment.get("blocks", ())
 
 
-def _block_problems(block: Mapping[str, object]) -> list[str]:
-    kind, elements = block.get("type"), _elements(block)
+def _find_block_problems(block: Mapping[str, object]) -> list[str]:
+    kind, elements = block.get("type"), _list_elements(block)
     limit = MAX_HEADER if kind == "header" else MAX_SECTION
     found = [
         f"{kind} text of {len(element['text'])} characters, allowed are 1 to {limit}"
@@ -774,11 +780,11 @@ def _block_problems(block: Mapping[str, object]) -> list[str]:
     return found
 
 
-def _elements(block: Payload) -> Sequence[Payload]:
+def _list_elements(block: Payload) -> Sequence[Payload]:
     return [block["text"]] if "text" in block else list(block.get("elements", ()))
 
 
-def _markup_problems(text: str, mentions: set[str]) -> list[str]:
+def _find_markup_problems(text: str, mentions: set[str]) -> list[str]:
     found = [
         f"mention {match[0]} that was not declared"
         for match in _MARKUP.finditer(text)

@@ -14,7 +14,9 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from mlmon_dagster.ingest.formats.read_jsonl import NESTED
-from mlmon_dagster.ingest.polling import (
+from mlmon_dagster.ingest.raw import text_array
+from mlmon_dagster.ingest.report import FileReport
+from mlmon_dagster.ingest.sources.polling import (
     Polled,
     Variables,
     id_names,
@@ -23,8 +25,6 @@ from mlmon_dagster.ingest.polling import (
     stage_rows,
     wanted_names,
 )
-from mlmon_dagster.ingest.raw import text_array
-from mlmon_dagster.ingest.report import FileReport
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.sources import SqlSource, Stream
 from mlmon_dagster.store import Store

@@ -11,12 +11,12 @@ from functools import partial
 from pathlib import Path
 
 from mlmon_dagster.ingest.cycle import Readers
-from mlmon_dagster.ingest.formats.delta_source import check_delta, poll_delta
-from mlmon_dagster.ingest.formats.kafka_source import check_topic, poll_topic
 from mlmon_dagster.ingest.formats.known import read_file
-from mlmon_dagster.ingest.formats.sql_source import check_table, poll_table
-from mlmon_dagster.ingest.polling import Variables
 from mlmon_dagster.ingest.report import FileReport
+from mlmon_dagster.ingest.sources.delta import check_delta, poll_delta
+from mlmon_dagster.ingest.sources.kafka import check_topic, poll_topic
+from mlmon_dagster.ingest.sources.polling import Variables
+from mlmon_dagster.ingest.sources.sql import check_table, poll_table
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.sources import DeltaSource, KafkaSource, PolledSource, SqlSource, Stream
 from mlmon_dagster.store import Store
