@@ -1,4 +1,4 @@
-"""Topics of users in Kafka: which messages came since the offsets that were read last.
+"""Topics of users in Kafka: new messages become batches, one partition each; see `polling`.
 
 Where a reader stands is noted in the state database together with what was read, so a message is
 taken once however a process dies. The consumer group's offsets in Kafka follow: they are committed
@@ -30,6 +30,7 @@ from mlmon_dagster.store.sources import Position
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer, Message
+
 
 _SECONDS = 10.0  # for an answer of the servers
 _AT_ONCE = 10_000
