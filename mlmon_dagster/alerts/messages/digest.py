@@ -15,12 +15,11 @@ from zoneinfo import ZoneInfo
 import sqlalchemy as sa
 
 from mlmon_dagster.alerts.lifecycle.routing import Destination, default_destinations, fallback_of
-from mlmon_dagster.alerts.messages.message import Item, Message, outbox_row
+from mlmon_dagster.alerts.messages.message import Item, Message, name_group, outbox_row
 from mlmon_dagster.alerts.messages.view import MAX_LISTED, AlertView, view_of, worst_first
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.alerting import DigestPolicy, Weekday
 from mlmon_dagster.store import Store, alert_state, outbox
-from mlmon_dagster.store.alert_state import MessageGroup
 from mlmon_dagster.store.outbox import outbox_health
 
 Cadence = Literal["daily", "weekly"]
@@ -87,13 +86,7 @@ def _write_digest(
         if outbox.get_message(conn, key) is not None:
             return 0
     text = compose_digest(store, specs, cadence, end, business)
-    group: MessageGroup = {
-        "group_key": "|".join((*place, "digest", cadence)),
-        "receiver": place.receiver,
-        "channel": place.channel,
-        "model": "",
-        "family": "",
-    }
+    group = name_group(place, "digest", cadence)
     fallback = fallback_of(specs[0], place)
     row = outbox_row(group, key, "digest", text, head_key="", now=end, fallback=fallback)
     with store.state.begin() as conn:

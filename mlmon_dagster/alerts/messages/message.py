@@ -91,6 +91,17 @@ class Message:
     commands: tuple[str, ...] = ()
 
 
+def name_group(place: Destination, *names: str, model: str = "") -> MessageGroup:
+    """Return what stands for a row of the notification log, of messages that have none."""
+    return {
+        "group_key": "|".join((*place, *names)),
+        "receiver": place.receiver,
+        "channel": place.channel,
+        "model": model,
+        "family": "",
+    }
+
+
 def row_key(group: GroupRow, suffix: str = "") -> str:
     """Return the idempotency key of what a group says in its present version."""
     parts = [group["receiver"], group["group_key"], str(group["version"]), suffix]

@@ -24,7 +24,7 @@ from mlmon_dagster.alerts.messages.group_state import (
     place_of,
     split,
 )
-from mlmon_dagster.alerts.messages.message import Item, Message, Mood, outbox_row
+from mlmon_dagster.alerts.messages.message import Item, Message, Mood, name_group, outbox_row
 from mlmon_dagster.alerts.messages.view import (
     MAX_OVER,
     OVER,
@@ -38,7 +38,7 @@ from mlmon_dagster.alerts.messages.view import (
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.alerting import AlertPolicy
 from mlmon_dagster.store import Store, alert_state, outbox
-from mlmon_dagster.store.alert_state import GroupRow, MessageGroup
+from mlmon_dagster.store.alert_state import GroupRow
 from mlmon_dagster.store.outbox import OUTAGE, OutboxRow
 
 OUTAGE_AFTER = dt.timedelta(minutes=15)
@@ -107,13 +107,7 @@ def _summarize(
         worst_first(view for view in views if view.episode not in firing),
     )
     since = min((row["created_at"] for row in taken), default=now)
-    group: MessageGroup = {
-        "group_key": "|".join((*place, OUTAGE)),
-        "receiver": place.receiver,
-        "channel": place.channel,
-        "model": "",
-        "family": "",
-    }
+    group = name_group(place, OUTAGE)
     withdrawn = [row["idempotency_key"] for row in taken]
     told: dict[str, str] = {}
     for number, (part, listed) in enumerate(parts):

@@ -28,7 +28,13 @@ from deltalake.fs import DeltaStorageHandler
 
 from mlmon_dagster.errors import ConfigError, StoreError
 from mlmon_dagster.ingest.report import FileReport
-from mlmon_dagster.ingest.sources.polling import Polled, poll, stage_rows, wanted_names
+from mlmon_dagster.ingest.sources.polling import (
+    Polled,
+    Surroundings,
+    poll,
+    stage_rows,
+    wanted_names,
+)
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.names import did_you_mean
 from mlmon_dagster.spec.sources import DeltaSource, Stream
@@ -191,18 +197,18 @@ def open_delta(uri: str, options: Mapping[str, str], label: str) -> DeltaSourceT
     return DeltaSourceTable(uri, options, label, table)
 
 
-def poll_delta(
+def poll_source(
     store: Store,
     spec: ModelSpec,
     stream: Stream,
     source: DeltaSource,
-    project: Path,
+    around: Surroundings,
     now: dt.datetime,
 ) -> list[FileReport]:
     """Stage the rows of a Delta table's new versions, and note them."""
 
     def read(position: Position, folder: Path) -> Polled:
-        table = _opened(source, project, store.storage_options)
+        table = _opened(source, around)
         after = table.position
         if {**position, **after} == dict(position):
             return Polled(position, ())
@@ -223,30 +229,22 @@ def poll_delta(
     return poll(store, spec, stream, source.label, identity, f"delta:{source.delta}", read, now)
 
 
-def check_delta(
-    spec: ModelSpec,
-    stream: Stream,
-    source: DeltaSource,
-    project: Path,
-    storage_options: Mapping[str, str],
-) -> str:
+def check_source(spec: ModelSpec, stream: Stream, source: DeltaSource, around: Surroundings) -> str:
     """Open a source's table and say what was found.
 
     Raises:
         ConfigError: If there is no such table, or it lacks a column.
         StoreError: If it cannot be read.
     """
-    table = _opened(source, project, storage_options)
+    table = _opened(source, around)
     n_columns = table.check_columns(*wanted_names(spec, stream))
     return f"{source.label}, version {table.position['version']}, {n_columns} columns"
 
 
-def _opened(
-    source: DeltaSource, project: Path, storage_options: Mapping[str, str]
-) -> DeltaSourceTable:
+def _opened(source: DeltaSource, around: Surroundings) -> DeltaSourceTable:
     is_remote = "://" in source.delta
-    uri = source.delta if is_remote else str(project / source.delta)
-    return open_delta(uri, storage_options if is_remote else {}, source.label)
+    uri = source.delta if is_remote else str(around.project / source.delta)
+    return open_delta(uri, around.storage_options if is_remote else {}, source.label)
 
 
 def _regrouped(rows: Rows, size: int) -> Iterator[tuple[str, pa.Table]]:

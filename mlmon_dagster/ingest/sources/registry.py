@@ -6,19 +6,17 @@ The ingest cycle knows none of them: it is handed `readers`.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
 from functools import partial
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 from mlmon_dagster.ingest.cycle import Readers
 from mlmon_dagster.ingest.formats.known import read_file
 from mlmon_dagster.ingest.report import FileReport
-from mlmon_dagster.ingest.sources.delta import check_delta, poll_delta
-from mlmon_dagster.ingest.sources.kafka import check_topic, poll_topic
-from mlmon_dagster.ingest.sources.polling import Variables
-from mlmon_dagster.ingest.sources.sql import check_table, poll_table
+from mlmon_dagster.ingest.sources.polling import Surroundings, Variables
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.spec.sources import DeltaSource, KafkaSource, PolledSource, SqlSource, Stream
+from mlmon_dagster.spec.sources import PolledSource, Stream
 from mlmon_dagster.store import Store
 
 
@@ -44,21 +42,13 @@ def _poll(
     project: Path,
     now: dt.datetime,
 ) -> list[FileReport]:
-    if isinstance(source, SqlSource):
-        return poll_table(store, spec, stream, source, variables, now)
-    if isinstance(source, KafkaSource):
-        return poll_topic(store, spec, stream, source, variables, now)
-    assert isinstance(source, DeltaSource)
-    return poll_delta(store, spec, stream, source, project, now)
+    around = Surroundings(project, variables, store.storage_options)
+    found: list[FileReport] = _load(source).poll_source(store, spec, stream, source, around, now)
+    return found
 
 
 def check_source(
-    spec: ModelSpec,
-    stream: Stream,
-    source: PolledSource,
-    project: Path,
-    storage_options: Mapping[str, str],
-    variables: Variables,
+    spec: ModelSpec, stream: Stream, source: PolledSource, around: Surroundings
 ) -> str:
     """Connect to a source and say what was found.
 
@@ -66,17 +56,14 @@ def check_source(
         spec: The model.
         stream: What the source holds.
         source: The source.
-        project: The folder that paths are relative to.
-        storage_options: How to reach object storage.
-        variables: Looks up the environment variables that hold the addresses of sources.
+        around: What it is reached with.
 
     Raises:
         ConfigError: If there is no such table or topic, or it lacks a column.
         StoreError: If it cannot be reached or read.
     """
-    if isinstance(source, SqlSource):
-        return check_table(spec, stream, source, variables)
-    if isinstance(source, KafkaSource):
-        return check_topic(source, variables)
-    assert isinstance(source, DeltaSource)
-    return check_delta(spec, stream, source, project, storage_options)
+    return str(_load(source).check_source(spec, stream, source, around))
+
+
+def _load(source: PolledSource) -> ModuleType:
+    return import_module(f"mlmon_dagster.ingest.sources.{source.kind}")
