@@ -21,11 +21,9 @@ from numpy.typing import NDArray
 from mlmon_dagster.alerts.lifecycle.backtest import backtest
 from mlmon_dagster.drill.faults import Fault, facts_of, inject
 from mlmon_dagster.drill.past import Past, judges_slices
-from mlmon_dagster.pipeline.baseline_choice import Comparison, baseline_of
-from mlmon_dagster.pipeline.families import FAMILIES
+from mlmon_dagster.families.registry import FAMILIES
 from mlmon_dagster.pipeline.judge_inputs import JudgeInputs
 from mlmon_dagster.pipeline.measure import compared
-from mlmon_dagster.pipeline.parts import Part, parts_of
 from mlmon_dagster.spec import ModelSpec, Window
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.declaration import logged_attributions
@@ -33,6 +31,7 @@ from mlmon_dagster.store.state import erased_ids
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 from mlmon_dagster.store.state.sql import literal, quote_identifier
 from mlmon_dagster.store.tables.columns import record_schema
+from mlmon_dagster.work import Comparison, Part, baseline_of, parts_of
 
 if TYPE_CHECKING:
     import pandas as pd
