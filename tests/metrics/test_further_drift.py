@@ -9,6 +9,7 @@ from scipy import stats
 
 from benchmarks.drift_laws import drift_metrics
 from mlmon_dagster.metrics.drift.distances import (
+    FURTHER,
     cramers_v,
     hellinger,
     kl,
@@ -17,7 +18,6 @@ from mlmon_dagster.metrics.drift.distances import (
     total_variation,
     wasserstein,
 )
-from mlmon_dagster.metrics.drift.optional_distances import FURTHER
 from mlmon_dagster.metrics.statistics import Binning, concat
 from tests.metrics.samples import count, numeric_binning, statistics
 

@@ -10,8 +10,8 @@ from typing import get_args
 import pytest
 
 import mlmon_dagster
+from mlmon_dagster.metrics.drift.distances import FURTHER
 from mlmon_dagster.metrics.drift.null_distribution import DISTANCES
-from mlmon_dagster.metrics.drift.optional_distances import FURTHER
 from mlmon_dagster.metrics.service import QUANTILES, STAGE_QUANTILES, TOKEN_QUANTILES
 from mlmon_dagster.spec import declaration, monitors
 from mlmon_dagster.spec.metric_registry import (

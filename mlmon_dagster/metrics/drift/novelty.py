@@ -24,7 +24,7 @@ from scipy import special
 
 from mlmon_dagster.metrics import Flags, Floats, Ints
 from mlmon_dagster.metrics.drift.between_windows import MIN_WINDOWS
-from mlmon_dagster.metrics.drift.optional_distances import positions_of, quantiles
+from mlmon_dagster.metrics.drift.distances import positions_of, quantiles
 from mlmon_dagster.metrics.frames import MetricRows, stack_rows
 from mlmon_dagster.metrics.intervals import EFFICIENCY, biweight, rate, wilson
 from mlmon_dagster.metrics.statistics import ColumnStatistics, select
