@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from mlmon_dagster.metrics.intervals import rate, wilson
 from mlmon_dagster.metrics.statistics import CELL_KEYS
 from mlmon_dagster.spec.names import TABLE
 
@@ -105,6 +106,36 @@ def table_rows(
     return MetricRows(
         cells, column_name, metric, value, n, method_version, lower, upper, reason=reason
     )
+
+
+def share_rows(
+    cells: pd.DataFrame,
+    column_name: str,
+    metric: str,
+    count: ArrayLike,
+    of: ArrayLike,
+    *,
+    n: ArrayLike | None = None,
+    reason: ArrayLike = "no_rows",
+    method_version: str = "wilson-1",
+) -> MetricRows:
+    """Return a share with Wilson's interval; other arguments as `MetricRows`.
+
+    Args:
+        cells: Frame of C rows.
+        column_name: What it is about.
+        metric: Its name.
+        count: Rows that have the property, (C,).
+        of: All rows, (C,).
+        n: Rows that are said; by default all.
+        reason: Why the value is NaN.
+        method_version: How it was computed.
+    """
+    shown, (lower, upper) = of if n is None else n, wilson(count, of)
+    return MetricRows(
+        cells, column_name, metric, rate(count, of), shown, method_version, lower, upper,
+        reason=reason,
+    )  # fmt: skip
 
 
 def stack_rows(rows: Sequence[MetricRows]) -> pd.DataFrame:

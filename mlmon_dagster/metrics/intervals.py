@@ -10,6 +10,7 @@ from scipy import special
 
 from mlmon_dagster.metrics import Floats
 
+Ends = tuple[Floats, Floats]
 Z95 = 1.959963984540054
 Z90 = 1.6448536269514722  # also the one-sided 95 % quantile
 
@@ -38,6 +39,24 @@ def wilson(count: ArrayLike, n: ArrayLike) -> tuple[Floats, Floats]:
     lower, upper = np.maximum(centre - half, 0), np.minimum(centre + half, 1)
     # rounding must not push the ends inside 0 and 1 where nothing or everything was counted
     return np.where(k == 0, 0 * lower, lower), np.where(k == size, 1 + 0 * upper, upper)
+
+
+def difference_interval(
+    share: ArrayLike, ends: Ends, other: ArrayLike, other_ends: Ends
+) -> tuple[Floats, Floats, Floats]:
+    """Return the difference of two shares and its interval (Newcombe, 1998, method 10).
+
+    Args:
+        share: Of one sample.
+        ends: Its 95 % interval.
+        other: Share of the other sample, which is taken off.
+        other_ends: Its 95 % interval.
+    """
+    one, two = np.asarray(share, np.float64), np.asarray(other, np.float64)
+    difference = one - two
+    down = np.hypot(one - ends[0], other_ends[1] - two)
+    up = np.hypot(ends[1] - one, two - other_ends[0])
+    return difference, difference - down, difference + up
 
 
 def rate(count: ArrayLike, n: ArrayLike) -> Floats:

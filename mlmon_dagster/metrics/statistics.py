@@ -132,10 +132,22 @@ _ARRAYS = ("counts", *_SUMS, "minimum", "maximum")
 
 def empty(binning: Binning) -> ColumnStatistics:
     """Return statistics of no cells at all, the neutral element of ``concat``."""
-    arrays: dict[str, Any] = {name: np.zeros(0, np.int64) for name in (*_SUMS, "counts")}
-    arrays |= {name: np.zeros(0) for name in ("total", "total_sq", "minimum", "maximum")}
-    arrays["counts"] = np.zeros((0, binning.size), np.int64)
-    return ColumnStatistics(binning, _no_cells(), **arrays)
+    none, numbers = np.zeros(0, np.int64), np.zeros(0)
+    counts = np.zeros((0, binning.size), np.int64)
+    return ColumnStatistics(
+        binning,
+        _no_cells(),
+        counts,
+        none,
+        none,
+        none,
+        none,
+        none,
+        numbers,
+        numbers,
+        numbers,
+        numbers,
+    )
 
 
 @cache
@@ -184,22 +196,35 @@ def select_columns(
     return {name: _selected(stats, *kept[id(stats.cells)]) for name, stats in columns.items()}
 
 
+def select_whole(stats: ColumnStatistics) -> ColumnStatistics:
+    """Keep the cells of slice ``all``, which holds every row once."""
+    return select(stats, (stats.cells["slice_key"] == ALL).to_numpy())
+
+
 def of_all(columns: Mapping[str, ColumnStatistics]) -> dict[str, ColumnStatistics]:
-    """Return the cells of slice ``all``, which holds every row once."""
+    """Do what `select_whole` does to every column; columns that share cells share them again."""
     return select_columns(columns, lambda cells: cells["slice_key"] == ALL)
 
 
 def _selected(
     stats: ColumnStatistics, rows: NDArray[np.bool_] | NDArray[np.intp], cells: pd.DataFrame
 ) -> ColumnStatistics:
-    arrays: dict[str, Any] = {name: getattr(stats, name)[rows] for name in _ARRAYS}
-    return replace(
-        stats,
-        cells=cells,
-        unseen=[stats.unseen[row] for row in rows] if stats.unseen else [],
-        order=[stats.order[row] for row in rows] if stats.order else [],
-        **arrays,
-    )
+    arrays = {name: getattr(stats, name)[rows] for name in _ARRAYS}
+    unseen = [stats.unseen[row] for row in rows] if stats.unseen else []
+    order = [stats.order[row] for row in rows] if stats.order else []
+    return _with_arrays(stats, cells, arrays, unseen, order)
+
+
+def _with_arrays(
+    stats: ColumnStatistics,
+    cells: pd.DataFrame,
+    arrays: Mapping[str, NDArray[np.int64] | NDArray[np.float64]],
+    unseen: list[dict[str, int]],
+    order: list[ScoreOrder],
+) -> ColumnStatistics:
+    """Return statistics of other cells in the same bins."""
+    named: dict[str, Any] = dict(arrays)
+    return replace(stats, cells=cells, unseen=unseen, order=order, **named)
 
 
 def concat(parts: Sequence[ColumnStatistics]) -> ColumnStatistics:
@@ -214,17 +239,15 @@ def concat(parts: Sequence[ColumnStatistics]) -> ColumnStatistics:
     first = parts[0]
     for part in parts[1:]:
         _refuse_other_bins(first.binning, part.binning)
-    arrays: dict[str, Any] = {
-        name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS
-    }
+    arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS}
     unseen = [names for part in parts for names in part.unseen or [{} for _ in range(len(part))]]
     ordered = [scores for part in parts for scores in part.order or [NO_SCORES] * len(part)]
-    return replace(
+    return _with_arrays(
         first,
-        cells=pd.concat([part.cells for part in parts], ignore_index=True),
-        unseen=unseen if any(unseen) else [],
-        order=ordered if first.binning.kind == "order" else [],
-        **arrays,
+        pd.concat([part.cells for part in parts], ignore_index=True),
+        arrays,
+        unseen if any(unseen) else [],
+        ordered if first.binning.kind == "order" else [],
     )
 
 
@@ -276,7 +299,7 @@ def without(
     rest = {name: getattr(stats, name)[of] for name in _ARRAYS}
     for name in ("counts", *_SUMS):
         rest[name] = rest[name] - getattr(parts, name)
-    return replace(stats, cells=parts.cells, unseen=[], order=[], **rest)
+    return _with_arrays(stats, parts.cells, rest, [], [])
 
 
 class _Groups:
@@ -325,23 +348,17 @@ def _starts(keys: Sequence[NDArray[np.intp]], order: NDArray[np.intp]) -> NDArra
 
 def _merge(stats: ColumnStatistics, groups: _Groups) -> ColumnStatistics:
     order, starts = groups.of(stats)
-    sums: dict[str, Any]
-    if len(starts) == len(order) and not stats.unseen and not stats.order:
-        sums = {name: getattr(stats, name)[order] for name in _ARRAYS}
-        return replace(stats, cells=groups.cells, **sums)  # nothing to add up
+    if len(starts) == len(order) and not stats.unseen and not stats.order:  # nothing to add up
+        arrays = {name: getattr(stats, name)[order] for name in _ARRAYS}
+        return _with_arrays(stats, groups.cells, arrays, stats.unseen, stats.order)
     sums = {name: np.add.reduceat(getattr(stats, name)[order], starts) for name in _SUMS}
+    sums["counts"] = _rows_added(stats.counts, order, starts)
+    sums["minimum"] = np.fmin.reduceat(stats.minimum[order], starts)
+    sums["maximum"] = np.fmax.reduceat(stats.maximum[order], starts)
     unseen = [stats.unseen[row] for row in order.tolist()] if stats.unseen else []
     ordered = [stats.order[row] for row in order.tolist()] if stats.order else []
-    return replace(
-        stats,
-        cells=groups.cells,
-        counts=_rows_added(stats.counts, order, starts),
-        minimum=np.fmin.reduceat(stats.minimum[order], starts),
-        maximum=np.fmax.reduceat(stats.maximum[order], starts),
-        unseen=_merge_unseen(unseen, starts),
-        order=[add_up(ordered[a:b]) for a, b in _groups_of(ordered, starts)],
-        **sums,
-    )
+    orders = [add_up(ordered[a:b]) for a, b in _groups_of(ordered, starts)]
+    return _with_arrays(stats, groups.cells, sums, _merge_unseen(unseen, starts), orders)
 
 
 def _rows_added(

@@ -52,7 +52,7 @@ from mlmon_dagster.metrics.statistics import (
     ColumnStatistics,
     derived,
     merge,
-    select,
+    select_whole,
 )
 from mlmon_dagster.profiles.baseline import SEED, Baseline, in_half, scored_columns
 from mlmon_dagster.profiles.bin_codes import DUCKDB, Column, code_expression
@@ -226,10 +226,17 @@ def _both(counts: Scored, calibration: Calibration) -> pd.DataFrame:
 
 def _whole(stats: ColumnStatistics) -> ColumnStatistics:
     """Return the statistics of slice `all`, over all model versions."""
-    found = select(stats, (stats.cells["slice_key"] == ALL).to_numpy())
+    found = select_whole(stats)
     if found.cells.duplicated(list(WITHOUT_VERSION)).any():
         return merge(found, WITHOUT_VERSION)
     return replace(found, cells=found.cells.assign(model_version=ALL))
+
+
+def _baseline_rows(store: Store, spec: ModelSpec, baseline: Baseline, column: str) -> str:
+    """Return the records of a baseline's windows, to stand after FROM."""
+    starts = baseline.windows[column].cells["window_start"].drop_duplicates()
+    windows = [window_containing(spec.time, start) for start in starts.dt.to_pydatetime()]
+    return store.inference_records(spec).from_sql(windows, [baseline.dataset])
 
 
 def labelled_rows(
@@ -248,9 +255,7 @@ def labelled_rows(
     """
     binnings = baseline.binnings
     scores = [name for name in scored_columns(spec) if name != DECIDED]
-    starts = baseline.windows[scores[0]].cells["window_start"].drop_duplicates()
-    windows = [window_containing(spec.time, start) for start in starts.dt.to_pydatetime()]
-    source = store.inference_records(spec).from_sql(windows, [baseline.dataset])
+    source = _baseline_rows(store, spec, baseline, scores[0])
     values = value_expressions(spec, erased_ids.personal_key(store.state, spec.model))
     names = [*scores, *(name for name in inputs if name in binnings)]
     parts = ["window_start"]
@@ -425,9 +430,7 @@ def baseline_losses(store: Store, spec: ModelSpec, baseline: Baseline) -> pd.Dat
 def _learn(
     store: Store, spec: ModelSpec, baseline: Baseline, mine: LossRows
 ) -> tuple[Losses, LossCalibration]:
-    starts = baseline.windows["prediction"].cells["window_start"].drop_duplicates()
-    windows = [window_containing(spec.time, start) for start in starts.dt.to_pydatetime()]
-    source = store.inference_records(spec).from_sql(windows, [baseline.dataset])
+    source = _baseline_rows(store, spec, baseline, "prediction")
     known = _read(
         store, spec, baseline, source, "prediction IS NOT NULL AND actual IS NOT NULL",
         f"ORDER BY MD5(prediction_id), prediction_id LIMIT {MOST_ROWS}",

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -333,8 +333,8 @@ def _fit_categorical(engine: Engine, from_sql: str, name: str, value: str) -> Bi
     return categorical_binning(name, _column(found, "x"))
 
 
-def _column(table: pa.Table, name: str) -> list[Any]:
-    values: list[Any] = table.column(name).to_pylist()
+def _column(table: pa.Table, name: str) -> list[str]:
+    values: list[str] = table.column(name).to_pylist()
     return values
 
 

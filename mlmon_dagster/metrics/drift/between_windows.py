@@ -20,13 +20,17 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import special
 
-from mlmon_dagster.metrics import Floats, Ints, Positions
+from mlmon_dagster.metrics import Floats, Ints, Positions, stack_fields
 from mlmon_dagster.metrics.binnings import merge_bins, merge_plan
 from mlmon_dagster.metrics.drift.distances import chi_square
 from mlmon_dagster.metrics.drift.null_distribution import Moments, grid_floor, grid_size
 from mlmon_dagster.metrics.intervals import EFFICIENCY, Z90, biweight
-from mlmon_dagster.metrics.statistics import ColumnStatistics, seconds_of, select
-from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.metrics.statistics import (
+    ColumnStatistics,
+    seconds_of,
+    select,
+    select_whole,
+)
 
 
 class Beside(NamedTuple):
@@ -106,7 +110,7 @@ class OwnWindows:
             some, place = np.unique(baselines[rows], return_inverse=True)
             own = np.stack([self._own[i] for i in some.tolist()])[place]
             null = np.stack([self._null[i] for i in some.tolist()])[place]
-            lasting = Persistence.stack([self._persistence[i] for i in some.tolist()], place)
+            lasting = stack_fields([self._persistence[i] for i in some.tolist()], place)
             yield Beside(rows, own, Moments(*(null[:, i] for i in range(null.shape[1]))), lasting)
 
 
@@ -417,12 +421,6 @@ class Persistence:
         new = 1 - coefficient ** (2 * np.diff(np.sort(at)).astype(np.float64))
         return cls(coefficient, widening, min(1 + float(new.sum()), float(len(at))))
 
-    @classmethod
-    def stack(cls, some: Sequence[Persistence], place: Ints) -> Persistence:
-        """Put those of K baselines side by side, in the order of `place`, (P,)."""
-        parts = ([getattr(one, field.name) for one in some] for field in fields(cls))
-        return cls(*(np.array(part, dtype=np.float64)[place] for part in parts))
-
 
 def correlation(strays: Floats, noise: Floats, starts: pd.Series) -> float:
     """Return the correlation of neighbouring windows, 0 to .9.
@@ -499,7 +497,7 @@ def follows_from_window(stats: ColumnStatistics) -> bool:
     Returns:
         False with fewer than 14 windows that have values, or if no two share such a place.
     """
-    mine = _whole(stats)
+    mine = select_whole(stats)
     mine = select(mine, mine.counts.sum(axis=1) > 0)
     if stats.binning.kind not in ("numeric", "categorical") or len(mine) < MIN_WINDOWS:
         return False
@@ -529,7 +527,7 @@ def may_miss_a_season(columns: Mapping[str, ColumnStatistics]) -> list[str]:
     Args:
         columns: Columns; their cells are the baseline's windows, at least 14 of them.
     """
-    return [name for name, stats in columns.items() if _is_seasonal(_whole(stats))]
+    return [name for name, stats in columns.items() if _is_seasonal(select_whole(stats))]
 
 
 def _is_seasonal(stats: ColumnStatistics) -> bool:
@@ -543,10 +541,6 @@ def _is_seasonal(stats: ColumnStatistics) -> bool:
         means = stats.total[n > 0] / n[n > 0]
         spread = stats.total_sq.sum() / n.sum() - (stats.total.sum() / n.sum()) ** 2
         return bool(np.var(means) > _FAR**2 * spread)
-
-
-def _whole(stats: ColumnStatistics) -> ColumnStatistics:
-    return select(stats, (stats.cells["slice_key"] == ALL).to_numpy())
 
 
 _Z99 = 2.3263478740408408
@@ -597,12 +591,6 @@ class Independence:
         if shared:
             return cls(max(shared), usual, is_shared=True)
         return cls(max(found[0][0], 1.0), usual, is_precise=found[0][1] < _PRECISE)
-
-    @classmethod
-    def stack(cls, some: Sequence[Independence], place: Ints) -> Independence:
-        """Put those of K baselines side by side, in the order of `place`, (P,)."""
-        parts = ([getattr(one, field.name) for one in some] for field in fields(cls))
-        return cls(*(np.array(part)[place] for part in parts))
 
     def take(self, windows: NDArray[np.intp]) -> Independence:
         """Return those of some of P windows."""

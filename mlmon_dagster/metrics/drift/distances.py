@@ -414,7 +414,8 @@ def distinct_delta(current: ColumnStatistics, baseline: ColumnStatistics) -> Flo
     if not own:
         return None
     now, then = (side[..., :own] > 0 for side in (current.counts, baseline.counts.sum(axis=0)))
-    return (now.sum(axis=1) - float(then.sum())).astype(np.float64)
+    found: Floats = (now.sum(axis=1) - float(then.sum())).astype(np.float64)
+    return found
 
 
 def _code_delta(current: ColumnStatistics, baseline: ColumnStatistics, code: int) -> Floats:

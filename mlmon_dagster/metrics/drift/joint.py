@@ -19,9 +19,9 @@ from scipy import special
 from mlmon_dagster.metrics import Flags, Floats, Ints
 from mlmon_dagster.metrics.drift.between_windows import MIN_WINDOWS
 from mlmon_dagster.metrics.frames import MetricRows, stack_rows
-from mlmon_dagster.metrics.statistics import ColumnStatistics, select
+from mlmon_dagster.metrics.statistics import ColumnStatistics, select_whole
 from mlmon_dagster.spec.monitors import CORRELATION_CHANGE, CORRELATION_SHIFT
-from mlmon_dagster.spec.names import ALL, TABLE
+from mlmon_dagster.spec.names import TABLE
 
 NAMED = 3  # pairs of a window that are named
 _MOST_R = 0.99  # where Fisher's transform ends
@@ -100,8 +100,8 @@ def multivariate_metrics(
         raise ValueError(
             "Window and baseline score their values differently. Profile the windows again."
         )
-    cells = select(stats, (stats.cells["slice_key"] == ALL).to_numpy())
-    then = select(baseline, (baseline.cells["slice_key"] == ALL).to_numpy())
+    cells = select_whole(stats)
+    then = select_whole(baseline)
     if len(cells) == 0:
         return stack_rows([])
     names = stats.binning.categories

@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmon_dagster.metrics import Flags, Floats, Ints, Positions
+from mlmon_dagster.metrics import Flags, Floats, Ints, Positions, stack_fields
 from mlmon_dagster.metrics.binnings import (
     DriftBins,
     drift_bins,
@@ -393,7 +392,7 @@ class References:
     def independence(self, slices: Ints) -> Independence:
         """Return how many rows count as one, in the slice of each of P windows."""
         some, place = np.unique(slices, return_inverse=True)
-        return Independence.stack([self._slices[i].independence for i in some.tolist()], place)
+        return stack_fields([self._slices[i].independence for i in some.tolist()], place)
 
     def windows(self, slices: Ints) -> Ints:
         """Return how many windows of its own each has that are enough to judge by, (P,)."""
@@ -596,9 +595,10 @@ class FineReferences:
         """Return the null distributions of columns side by side."""
         some, place = np.unique(numbers, return_inverse=True)
         nulls = [self._nulls[i][metric] for i in some.tolist()]
-        kind: Any = type(nulls[0])
-        found: KsNull | ShapeNull = kind.stack(nulls, place)
-        return found
+        of_shape = [null for null in nulls if isinstance(null, ShapeNull)]
+        if of_shape:
+            return stack_fields(of_shape, place)
+        return KsNull.stack([null for null in nulls if isinstance(null, KsNull)], place)
 
 
 class _Places:

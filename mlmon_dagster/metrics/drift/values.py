@@ -7,7 +7,7 @@ are those of `distances`, `null_distribution` and `between_windows`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import numpy as np
@@ -151,13 +151,7 @@ class Cases:
 
     def take(self, places: NDArray[np.intp] | NDArray[np.bool_]) -> Cases:
         """Return some of the cases."""
-        return Cases(
-            self.columns[places],
-            self.rows[places],
-            self.n[places],
-            self.total[places],
-            self.reason[places],
-        )
+        return Cases(*(getattr(self, field.name)[places] for field in fields(self)))
 
 
 class DriftResult:

@@ -36,7 +36,7 @@ from mlmon_dagster.metrics.binnings import label_counts, score_midpoints
 from mlmon_dagster.metrics.drift.between_windows import Persistence, correlation
 from mlmon_dagster.metrics.frames import MetricSample
 from mlmon_dagster.metrics.intervals import Z95
-from mlmon_dagster.metrics.performance.roc import MIN_RARER
+from mlmon_dagster.metrics.performance.roc import MIN_RARER, count_from_top
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.spec.metric_registry import METRICS
 from mlmon_dagster.spec.tasks import estimated
@@ -84,7 +84,7 @@ def values_of(table: Table, middles: Floats) -> dict[str, Floats]:
     total = p + n
     with np.errstate(invalid="ignore", divide="ignore"):
         below = np.cumsum(neg, axis=1) - neg / 2
-        seen, precision = _from_top(pos), _from_top(pos + neg)
+        seen, precision = count_from_top(pos), count_from_top(pos + neg)
         precision = np.where(precision > 0, seen / precision, 0)
         found = {
             "roc_auc": np.einsum("cs,cs->c", pos, below) / (p * n),
@@ -152,8 +152,8 @@ def _pr_slope(table: Table) -> Floats:
     """As the influence function of average precision; see `performance.binary`."""
     pos, neg = table.positives, table.negatives
     p = pos.sum(axis=1)[:, None]
-    rows = _from_top(pos + neg)
-    precision = np.where(rows > 0, _from_top(pos) / rows, 0)
+    rows = count_from_top(pos + neg)
+    precision = np.where(rows > 0, count_from_top(pos) / rows, 0)
     area = (pos * precision).sum(axis=1, keepdims=True) / p
     share = np.where(rows > 0, pos / rows, 0)
     # A positive instead of a negative raises the precision at every threshold up to its score.
@@ -181,11 +181,6 @@ def _decision_variances(table: Table, spread: Floats, decided_spread: Floats) ->
         "f1": ((2 - f1) / (tp + fp + p), -f1 / (tp + fp + p)),
     }
     return {name: yes * a**2 + no * b**2 for name, (a, b) in slopes.items()}
-
-
-def _from_top(counts: Floats) -> Floats:
-    found: Floats = np.cumsum(counts[:, ::-1], axis=1)[:, ::-1]
-    return found
 
 
 Reasons = NDArray[np.str_]

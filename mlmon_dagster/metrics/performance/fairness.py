@@ -12,7 +12,7 @@ from scipy import special
 from mlmon_dagster.metrics import Ints
 from mlmon_dagster.metrics.binnings import label_counts
 from mlmon_dagster.metrics.frames import MetricRows, stack_rows, table_rows
-from mlmon_dagster.metrics.intervals import Z95, rate, wilson
+from mlmon_dagster.metrics.intervals import Z95, difference_interval, rate, wilson
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.spec.names import ALL
 
@@ -102,10 +102,7 @@ def _gaps(
         "",
     )
     share, base = rate(k, n), rate(base_k, base_n)
-    (low, high), (base_low, base_high) = wilson(k, n), wilson(base_k, base_n)
-    gap = share - base
-    lower = gap - np.hypot(share - low, base_high - base)
-    upper = gap + np.hypot(high - share, base - base_low)
+    gap, lower, upper = difference_interval(share, wilson(k, n), base, wilson(base_k, base_n))
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = np.where(base > 0, share / base, np.where(share > 0, np.inf, np.nan))
         log = np.log((k + 0.5) / (n + 0.5)) - np.log((base_k + 0.5) / (base_n + 0.5))
