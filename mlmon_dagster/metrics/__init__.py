@@ -5,12 +5,17 @@ No I/O, clock, environment or hidden randomness: times and seeds are arguments. 
 `service.service_metrics`; each returns a MetricFrame (`frames.METRIC_COLUMNS`).
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from dataclasses import Field, fields
-from typing import ClassVar, Protocol, TypeVar
+from dataclasses import fields
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -18,11 +23,7 @@ Flags = NDArray[np.bool_]
 Positions = NDArray[np.intp]
 
 
-class _OfArrays(Protocol):
-    __dataclass_fields__: ClassVar[dict[str, Field[object]]]
-
-
-T = TypeVar("T", bound=_OfArrays)
+T = TypeVar("T", bound="DataclassInstance")
 
 
 def stack_fields(some: Sequence[T], place: Ints) -> T:

@@ -392,7 +392,9 @@ class References:
     def independence(self, slices: Ints) -> Independence:
         """Return how many rows count as one, in the slice of each of P windows."""
         some, place = np.unique(slices, return_inverse=True)
-        return stack_fields([self._slices[i].independence for i in some.tolist()], place)
+        each = [self._slices[i].independence for i in some.tolist()]
+        found: Independence = stack_fields(each, place)
+        return found
 
     def windows(self, slices: Ints) -> Ints:
         """Return how many windows of its own each has that are enough to judge by, (P,)."""
