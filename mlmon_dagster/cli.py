@@ -261,7 +261,7 @@ def validate(project: Project) -> None:
 
 def _warn_of_notes(folder: Path) -> None:
     """Say what ``mlmon init`` left to a person in the specs, and is there still."""
-    from mlmon_dagster.scaffold.notes import notes_of
+    from mlmon_dagster.scaffold import notes_of
 
     for path in sorted(folder.glob("*.y*ml")):
         for note in notes_of(path.read_text(encoding="utf-8", errors="replace")):

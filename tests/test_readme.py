@@ -1,27 +1,21 @@
 """The README and the docs name only what exists: commands, keys, defaults, files, codes."""
 
-import datetime as dt
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
 import yaml
-from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
 
 from mlmon_dagster.cli import cli
-from mlmon_dagster.ingest.faults import FILE_REASONS, ROW_REASONS
-from mlmon_dagster.spec import ModelSpec, alerting, sources
-from mlmon_dagster.spec import declaration as declared
+from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec import monitors as families
-from mlmon_dagster.spec.baseline import BaselineSpec
 from mlmon_dagster.spec.loader import parse_model
-from mlmon_dagster.spec.scalars import KOfN, format_duration, parse_duration
-from mlmon_dagster.spec.spans import Spans
+from mlmon_dagster.spec.scalars import format_duration
+from tests.site_pages import HOOK, read_page
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -119,139 +113,72 @@ def test_both_pages_show_the_same_declaration() -> None:
     assert blocks[0][1] == blocks[1][1]
 
 
-def default_text(value: Any) -> str:
-    """Write a default the way the pages do."""
-    if isinstance(value, families.Condition):
-        side = "above" if value.above is not None else "below"
-        return f"{{{side}: {value.bound:g}}}"
-    if isinstance(value, KOfN):
-        return f"{value.k} of {value.n}"
-    return str(value).lower() if isinstance(value, bool) else f"{value}"
-
-
-def rows_of_section(heading: str) -> dict[str, str]:
-    """Return key -> default of the table below a heading of spec.md."""
-    section = re.search(rf"^#+ {heading}\n(.*?)(?=^#|\Z)", SPEC, re.DOTALL | re.MULTILINE)
-    assert section, f"docs/spec.md has no section {heading}"
-    return {
-        key: default.strip().strip("`")
-        for key, default in re.findall(r"^\| `(\w+)` \|([^|]*)\|", section[1], re.MULTILINE)
-    }
-
-
-SECTIONS: list[tuple[str, type[BaseModel]]] = [
-    ("Top level", ModelSpec),
-    ("`time`", declared.TimeSpec),
-    (r"`source.predictions`, `source.actuals`", sources.FileSource),
-    (r"`source.<stream>` from a table", sources.SqlSource),
-    (r"`source.<stream>` from a Delta table", sources.DeltaSource),
-    (r"`source.<stream>` from Kafka", sources.KafkaSource),
-    (r"`source.<stream>.cursor`", sources.Cursor),
-    ("`columns`", declared.Columns),
-    ("`costs`", declared.Costs),
-    ("`expectations`", declared.Expectation),
-    ("`outcomes`", declared.Outcome),
-    ("`spans`", Spans),
-    ("`effects`", declared.DeclaredEffect),
-    ("`effects.experiment`", declared.Experiment),
-    ("`fairness`", declared.Fairness),
-    ("`actuals`", declared.ActualsPolicy),
-    ("`features.<name>`", declared.Feature),
-    ("`baseline`", BaselineSpec),
-    ("`monitors.schema`", families.SchemaMonitor),
-    ("`monitors.freshness`", families.FreshnessMonitor),
-    ("`monitors.quality`", families.QualityMonitor),
-    ("`monitors.drift`", families.DriftMonitor),
-    ("`monitors.performance`", families.PerformanceMonitor),
-    ("`monitors.estimated_performance`", families.EstimateMonitor),
-    ("`monitors.service`", families.ServiceMonitor),
-    ("`monitors.service.classes`", families.RequestClass),
-    ("`monitors.service.stages`", families.StageLimits),
-    ("`monitors.service.prometheus`", families.Prometheus),
-    ("`monitors.service.prometheus.metrics`", families.PrometheusMetric),
-    ("`monitors.service.objectives`", families.Objective),
-    ("`monitors.service.objectives.counters`", families.ObjectiveCounters),
-    ("`monitors.versions`", families.VersionsMonitor),
-    ("`monitors.versions.compare`", families.VersionComparison),
-    ("`monitors.versions.skew`", families.Skew),
-    ("`monitors.versions.staleness`", families.Staleness),
-    ("`alerts`", alerting.AlertPolicy),
-    ("`retention`", declared.RetentionPolicy),
-    (r"`alerts.slack`", alerting.SlackRoute),
-    (r"`alerts.webhook`", alerting.WebhookRoute),
-    (r"`alerts.email`", alerting.EmailRoute),
-    (r"`alerts.pagerduty`", alerting.PagerDutyRoute),
-    (r"`alerts.alertmanager`", alerting.AlertmanagerRoute),
-    (r"`alerts.teams`", alerting.TeamsRoute),
-    (r"`alerts.apprise`", alerting.AppriseRoute),
-    (r"`alerts.routes`", alerting.Route),
-    (r"`alerts.fallback`", alerting.Fallback),
-    (r"`alerts.digest`", alerting.DigestPolicy),
+# Path of a part of the spec, a key that tells it from others there, and the keys it lists.
+BLOCKS = [
+    (path, key, HOOK["read_meanings"](listed).keys())
+    for path, key, listed in HOOK["KEYS"].findall(SPEC)
 ]
-COMMON = {"owner", "runbook"}  # of every monitor, in one table above
-PLACES = {"slack", "webhook", "email", "pagerduty", "alertmanager", "teams", "apprise"}
-AS_IN_FILES = {"asset", "null_tokens", "epoch", "columns", "max_bad_rate"}
-ELSEWHERE: dict[str, tuple[str, set[str]]] = {  # keys whose row is in another section, and which
-    r"`source.<stream>` from a table": (r"`source.predictions`, `source.actuals`", AS_IN_FILES),
-    r"`source.<stream>` from a Delta table": (
-        r"`source.predictions`, `source.actuals`", AS_IN_FILES
-    ),
-    r"`source.<stream>` from Kafka": (r"`source.predictions`, `source.actuals`", AS_IN_FILES),
-    r"`alerts.routes`": (r"`alerts`", PLACES),
-    r"`alerts.fallback`": (r"`alerts`", PLACES),
-}  # fmt: skip
-NOT_A_VALUE = {"see below", "empty", "none", "dataset: validation", "on"}
+OF_EVERY_MONITOR = {"severity", "windows", "owner", "runbook"}
+AS_FOR_FILES = {"asset", "null_tokens", "epoch", "columns", "max_bad_rate"}
+RECEIVERS = {"slack", "webhook", "email", "pagerduty", "alertmanager", "teams", "apprise"}
 
 
-@pytest.mark.parametrize(("heading", "model"), SECTIONS, ids=[s for s, _ in SECTIONS])
-def test_every_key_of_the_spec_is_documented_with_its_default(
-    heading: str, model: type[BaseModel]
+def find_keys_told_elsewhere(path: str, key: str) -> set[str]:
+    """Return the keys of a part of the spec that the text above its list points elsewhere for."""
+    if path == "monitors.business":
+        return {*HOOK["find_fields"](families.PerformanceMonitor)} - {"metric"}
+    if path.startswith("monitors.") and path.count(".") == 1:
+        return OF_EVERY_MONITOR
+    if path == "source.predictions" and key != "path":
+        return AS_FOR_FILES
+    return RECEIVERS if path == "alerts.routes" else set()
+
+
+@pytest.mark.parametrize(("path", "key", "listed"), BLOCKS, ids=[f"{p} {k}" for p, k, _ in BLOCKS])
+def test_every_key_of_the_spec_is_in_the_list_of_its_part(
+    path: str, key: str, listed: Set[str]
 ) -> None:
-    told = rows_of_section(heading)
-    if heading in ELSEWHERE:
-        section, shared = ELSEWHERE[heading]
-        assert not shared & set(told), "one row a key"
-        told |= {key: default for key, default in rows_of_section(section).items() if key in shared}
-    keys = {field.alias or name for name, field in model.model_fields.items()}
-    common = COMMON if "monitors" in heading else set()
-    assert set(told) == keys - common
-    for name, field in model.model_fields.items():
-        key = field.alias or name
-        if key in common:
-            continue
-        if field.default is PydanticUndefined:
-            assert told[key] == "-", key
-        elif field.default is None:
-            assert told[key] in ("none", "learnt"), key
-        elif isinstance(field.default, dt.timedelta):
-            assert parse_duration(told[key]) == field.default, key
-        elif told[key] not in NOT_A_VALUE:
-            assert told[key] == default_text(field.default), key
+    keys = set(HOOK["find_fields"](HOOK["find_part"](path, key)))
+    elsewhere = find_keys_told_elsewhere(path, key)
+
+    assert listed <= keys
+    assert keys - listed <= elsewhere
+    assert not listed & elsewhere, "one line a key"
 
 
-def test_every_part_of_the_spec_has_a_section() -> None:
-    parts = [
-        thing
-        for module in (declared, families)
-        for thing in vars(module).values()
-        if isinstance(thing, type)
-        and issubclass(thing, BaseModel)
-        and thing.__module__ in (declared.__name__, families.__name__)
-    ]
-    covered = {model for _, model in SECTIONS} | {
-        sources.Sources, families.Condition, families.Monitors, families.Monitor,
-            families._Limited,
-        families.Attribution, families.Multivariate,
-        declared.Declaration,  # the top level, before its defaults
-        # Their sections show every key in an example.
-        declared.Labels, declared.Datasets, declared.Explain, declared.Registry, declared.Compute,
-        families.BusinessMonitor,  # of the keys of monitors.performance, which the section says
+def test_every_part_of_the_spec_has_a_list() -> None:
+    parts, todo = {ModelSpec}, [ModelSpec]
+    while todo:
+        for field in todo.pop().model_fields.values():
+            found = set(HOOK["find_parts"](field.annotation)) - parts
+            parts |= found
+            todo += found
+    listed = {HOOK["find_part"](path, key) for path, key, _ in BLOCKS}
+    assert {part.__name__ for part in parts - listed} == {
+        # Lists of lists, or what one sentence says.
+        "Sources", "Monitors", "Condition", "Attribution", "Multivariate",
+        "Labels", "Datasets", "Fallback", "Compute",
     }  # fmt: skip
-    assert set(parts) <= covered
+
+
+@pytest.mark.parametrize(
+    ("row", "section"),
+    [
+        ("| `granularity` | `day` |", "time"),
+        ("| `start` | - |", "a required key"),
+        ("| `no_data_for` | `26h` |", "a duration"),
+        ("| `unseen_rate` | `{above: 0.01}` |", "a condition"),
+        ("| `windows` | `2 of 3` |", "of every monitor"),
+        ("| `aliases` | `[champion]` |", "a list"),
+        ("| `slices` | `false` |", "a flag"),
+    ],
+)
+def test_the_site_shows_the_defaults_that_the_classes_have(row: str, section: str) -> None:
+    assert row in read_page("spec.md"), section
 
 
 def test_the_table_of_defaults_equals_the_spec() -> None:
-    page = (ROOT / "docs/monitors.md").read_text()
+    page = read_page("monitors.md")
     rows = re.findall(r"^\|[^|]*\|([^|]*)\| `monitors\.([\w.]+)` \|$", page, re.MULTILINE)
     monitors = families.Monitors()
     shown = {place: text.strip() for text, place in rows}
@@ -284,17 +211,12 @@ def test_the_table_of_defaults_equals_the_spec() -> None:
     assert conditions <= set(shown)
 
 
-def test_every_reason_code_is_explained() -> None:
-    told = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/ingest.md").read_text(), re.MULTILINE)
-    assert sorted(told) == sorted([*ROW_REASONS, *FILE_REASONS])
-
-
-def test_every_environment_variable_is_documented() -> None:
-    source = (ROOT / "mlmon_dagster/project.py").read_text()
-    read = set(re.findall(r"MLMON_[A-Z0-9_]+", source))
-    assert read == set(re.findall(r"MLMON_[A-Z0-9_]+", (ROOT / ".env.example").read_text()))
-    operations = (ROOT / "docs/operations.md").read_text()
-    assert read == set(re.findall(r"^\| `(MLMON_[A-Z0-9_]+)`", operations, re.MULTILINE))
+def test_every_environment_variable_is_in_the_example_which_the_site_shows() -> None:
+    sources = (ROOT / "mlmon_dagster").rglob("*.py")
+    read = {name for path in sources for name in re.findall(r"MLMON_[A-Z0-9_]+", path.read_text())}
+    assert read == set(re.findall(r"^#(MLMON_\w+)=", (ROOT / ".env.example").read_text(), re.M))
+    page = read_page("operations.md")
+    assert read == set(re.findall(r"^\| `(MLMON_\w+)`", page, re.MULTILINE))
 
 
 def anchors(page: Path) -> set[str]:

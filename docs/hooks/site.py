@@ -1,10 +1,31 @@
-"""What the site of the documentation needs of the program: every command, also those of files."""
+"""What the site of the documentation takes from the program: its commands, and its tables.
+
+A line ``::: table NAME ARGUMENTS`` of a page becomes the table of that name. So what the program
+says of itself (reasons, metrics, columns, series) is written once, beside the code. The list below
+a line ``::: keys PATH`` says what the keys of that part of the spec mean; it becomes a table with
+their defaults, which the spec's classes know.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+import datetime as dt
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from mlmon_dagster.cli import COMMANDS, cli
+from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.scalars import KOfN, format_duration
+
+ROOT = Path(__file__).parents[2]
+LINE = re.compile(r"^::: table (.+)$", re.MULTILINE)
+KEYS = re.compile(r"^::: keys (\S+) ?(\w*)\n((?:- .+\n)+)", re.MULTILINE)  # path, key, list
+KEY = re.compile(r"^- ((?:`\w+`(?:, )?)+): (.+)$", re.MULTILINE)  # one line for alike keys
+OF_EVERY_MONITOR = ("severity", "windows")  # they have defaults of their own in each family
 
 
 def on_startup(*, command: Literal["build", "gh-deploy", "serve"], dirty: bool) -> None:
@@ -15,3 +36,211 @@ def on_startup(*, command: Literal["build", "gh-deploy", "serve"], dirty: bool) 
         found = cli.get_command(click.Context(cli), name)
         assert found is not None
         cli.add_command(found, name)
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Return a page with its tables."""
+    return fill_tables(markdown)
+
+
+def fill_tables(markdown: str) -> str:
+    """Replace what names a table, or lists keys, by the table.
+
+    Raises:
+        KeyError: If there is no such table, part of the spec or key.
+    """
+
+    def fill_table(found: re.Match[str]) -> str:
+        name, *arguments = found[1].split()
+        return "\n".join(TABLES[name](*arguments))
+
+    def fill_keys(found: re.Match[str]) -> str:
+        path, key, listed = found.groups()
+        return "\n".join(list_keys(find_part(path, key), read_meanings(listed))) + "\n"
+
+    return KEYS.sub(fill_keys, LINE.sub(fill_table, markdown))
+
+
+def read_meanings(listed: str) -> dict[str, str]:
+    """Return what a list of keys says of each."""
+    lines = KEY.findall(listed)
+    return {key: told for keys, told in lines for key in re.findall(r"`(\w+)`", keys)}
+
+
+def find_parts(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the classes of the spec in an annotation."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from find_parts(argument)
+
+
+def find_fields(part: type[BaseModel]) -> dict[str, FieldInfo]:
+    """Return the fields of a class by the names that they have in a spec."""
+    return {field.alias or name: field for name, field in part.model_fields.items()}
+
+
+def find_part(path: str, key: str = "") -> type[BaseModel]:
+    """Return the class of the spec at a path such as ``monitors.drift``.
+
+    Args:
+        path: Keys from the top, with dots; ``top`` is the top.
+        key: A key that tells the class from others that may stand there.
+    """
+    parts: list[type[BaseModel]] = [ModelSpec]
+    for step in path.split(".") if path != "top" else ():
+        fields = [field for part in parts if (field := find_fields(part).get(step))]
+        parts = list(dict.fromkeys(p for field in fields for p in find_parts(field.annotation)))
+    found = [part for part in parts if not key or key in find_fields(part)]
+    if len(found) != 1:
+        raise KeyError(f"{path} {key}: {found}")
+    return found[0]
+
+
+def list_keys(part: type[BaseModel], meanings: dict[str, str]) -> Iterator[str]:
+    """Yield the keys of a part of the spec with their defaults and what the page says of them."""
+    fields = find_fields(part)
+    told = dict.fromkeys(OF_EVERY_MONITOR, "") if fields.keys() >= set(OF_EVERY_MONITOR) else {}
+    told |= meanings
+    return list_rows(
+        "key, default, meaning",
+        ((f"`{name}`", write_default(fields[name]), text) for name, text in told.items()),
+    )
+
+
+def write_default(field: FieldInfo) -> str:
+    """Write a default as it would stand in a spec; parts with a section of their own have none."""
+    if field.is_required():
+        return "-"
+    value = field.get_default(call_default_factory=True, validated_data={})
+    if isinstance(value, BaseModel):
+        given = value.model_dump(exclude_none=True)
+        is_condition = len(given) == 1 and given.keys() <= {"above", "below"}
+        return "".join(f"`{{{k}: {v:g}}}`" for k, v in given.items()) if is_condition else "below"
+    if value is None or value in ((), {}, ""):
+        return "none"
+    if isinstance(value, dt.timedelta):
+        return f"`{format_duration(value)}`"
+    if isinstance(value, KOfN):
+        return f"`{value.k} of {value.n}`"
+    if isinstance(value, tuple):
+        return "below" if isinstance(value[0], BaseModel) else f"`[{', '.join(map(str, value))}]`"
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def list_rows(head: str, rows: Iterable[Iterable[str]]) -> Iterator[str]:
+    """Yield the lines of a Markdown table."""
+    titles = head.split(", ")
+    yield f"| {' | '.join(titles)} |"
+    yield "|" + "---|" * len(titles)
+    for row in rows:
+        yield f"| {' | '.join(cell.replace('|', '&#124;') for cell in row)} |"
+
+
+def list_metrics(task: str) -> Iterator[str]:
+    """Yield the metrics of a task, or of the family business."""
+    from mlmon_dagster.spec.metric_registry import METRICS
+
+    ends = {float("inf"): "inf", float("-inf"): "-inf"}
+    found = [
+        info
+        for info in METRICS.values()
+        if (task == info.family if task == "business" else task in info.tasks)
+        and (task == "business") == (info.family == "business")
+    ]
+    return list_rows(
+        "metric, formula, better, unit, range",
+        (
+            (f"`{i.name}`", i.formula, i.better, i.unit,
+             " to ".join(ends.get(end, f"{end:g}") for end in (i.low, i.high)))
+            for i in found
+        ),
+    )  # fmt: skip
+
+
+def list_reasons(kind: str) -> Iterator[str]:
+    """Yield the reason codes of refused rows or files, and what to do."""
+    from mlmon_dagster.ingest.faults import FILE_REASONS, ROW_REASONS
+
+    reasons = {"rows": ROW_REASONS, "files": FILE_REASONS}[kind]
+    return list_rows("code, what to do", ((f"`{c}`", f"{todo}.") for c, todo in reasons.items()))
+
+
+def list_key_changes() -> Iterator[str]:
+    """Yield what follows when a key of a spec changes; keys with one answer share a row."""
+    from mlmon_dagster.spec.changes import RULES
+
+    rows: dict[tuple[str, str], list[str]] = {}
+    rest: dict[tuple[str, str], list[str]] = {}
+    for rule in RULES:
+        answer = (rule.effect, rule.how)
+        cells = rows.setdefault(answer, [])
+        if len(rule.keys) > 3 and rule.where.startswith(("monitors.", "source.")):
+            # Every key of the place has a row, so these are those without a row of their own.
+            rest.setdefault(answer, []).append(f"`{rule.where}`")
+            continue
+        place = f"`{rule.where}`: " if rule.where else ""
+        cells.append(place + ", ".join(f"`{key}`" for key in rule.keys))
+    for answer, others in rest.items():
+        rows[answer].append(f"all other keys of {', '.join(others)}")
+    return list_rows(
+        "key, a change is, that means",
+        (("; ".join(cells), effect, f"{how}.") for (effect, how), cells in rows.items()),
+    )
+
+
+def list_columns(view: str, *left_out: str) -> Iterator[str]:
+    """Yield the columns of a view of the state database, but those of the views that are named."""
+    from mlmon_dagster.store.state import schema
+
+    known = {column.name for other in left_out for column in getattr(schema, other).c}
+    names = [c.name for c in getattr(schema, view).c if c.name not in known]
+    yield ", ".join(f"`{name}`" for name in names)
+
+
+def list_series() -> Iterator[str]:
+    """Yield the series that are exported for Prometheus."""
+    from mlmon_dagster.report.openmetrics import ABOUT
+
+    return list_rows("series, what it is", ((f"`{name}`", about) for name, about in ABOUT.items()))
+
+
+def list_presets() -> Iterator[str]:
+    """Yield the ready queries of serving systems."""
+    from mlmon_dagster.spec.presets import PRESETS
+
+    return list_rows(
+        "preset, written for, numbers",
+        (
+            (f"`{name}`", preset.written_for, ", ".join(f"`{one}`" for one in preset.queries))
+            for name, preset in PRESETS.items()
+        ),
+    )
+
+
+def list_variables() -> Iterator[str]:
+    """Yield the environment variables of `.env.example`; those below one comment share it."""
+    about: list[str] = []
+    rows: list[tuple[str, str, str]] = []
+    is_below = False
+    for line in (ROOT / ".env.example").read_text().splitlines():
+        if found := re.match(r"#(MLMON_\w+)=(.*)", line):
+            rows.append((f"`{found[1]}`", " ".join(about), f"`{found[2]}`"))
+            is_below = True
+        elif line.startswith("# "):
+            about = [line[2:]] if is_below else [*about, line[2:]]
+            is_below = False
+        elif not line:
+            about = []
+    return list_rows("variable, meaning, example", rows)
+
+
+TABLES: dict[str, Callable[..., Iterator[str]]] = {
+    "metrics": list_metrics,
+    "reasons": list_reasons,
+    "key-changes": list_key_changes,
+    "columns": list_columns,
+    "series": list_series,
+    "presets": list_presets,
+    "variables": list_variables,
+}

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any, Final
 
 from mlmon_dagster.collect.body import ARROW, LINES
-from mlmon_dagster.collect.collector import Limits
-from mlmon_dagster.collect.judging import Judge
+from mlmon_dagster.collect.collector import Judge, Limits
 from mlmon_dagster.collect.otlp import PROTOBUF
 from mlmon_dagster.collect.problem import MEDIA_TYPE, PROBLEMS
 from mlmon_dagster.ingest.declared_columns import Column, Kind

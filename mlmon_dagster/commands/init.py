@@ -65,7 +65,7 @@ def init(
     is written with its reason. Parquet, CSV and JSON Lines are read. Ground truth is used from the
     same files, or from files of its own, which are told by their columns.
     """
-    from mlmon_dagster.scaffold.notes import notes_of
+    from mlmon_dagster.scaffold import notes_of
     from mlmon_dagster.scaffold.proposal import model_name, propose
 
     name = model or model_name(files[0])

@@ -87,12 +87,18 @@ class _Rule:
         return bool(re.fullmatch(self.pattern, words_of(facts.name)))
 
 
+def _is_share(facts: ColumnFacts) -> bool:
+    is_number = _is_number(facts) and bool(facts.lower)
+    return is_number and 0 <= float(facts.lower) <= float(facts.upper) <= 1
+
+
 def _is_score(facts: ColumnFacts) -> bool:
-    return (
-        facts.kind == "numeric"
-        and bool(facts.lower)
-        and 0 <= float(facts.lower) <= float(facts.upper) <= 1
-    )
+    return facts.kind == "numeric" and _is_share(facts)
+
+
+def _has_scores(facts: ColumnFacts) -> bool:
+    """Tell whether a column has so many shares that a decision may be cut from them."""
+    return _is_score(facts) and facts.n_distinct >= _MANY_SCORES
 
 
 def _is_dataset(facts: ColumnFacts) -> bool:
@@ -360,11 +366,6 @@ def _texts(table: pa.Table, name: str) -> NDArray[np.object_]:
     return texts
 
 
-def _is_share(facts: ColumnFacts) -> bool:
-    is_number = facts.kind in ("numeric", "integer") and bool(facts.lower)
-    return is_number and 0 <= float(facts.lower) <= float(facts.upper) <= 1
-
-
 def _class_of(label: str, free: dict[str, ColumnFacts]) -> str:
     """Write a class as the decisions and the ground truth do."""
     for fact in free.values():
@@ -418,7 +419,7 @@ def _cut_off(
         return
     known = {role: guess.columns[0] for role, guess in found.items()}
     scores = [known["score"]] if "score" in known else [
-        f.name for f in free.values() if _is_score(f) and f.n_distinct >= _MANY_SCORES
+        f.name for f in free.values() if _has_scores(f)
     ]  # fmt: skip
     decisions = [known["prediction"]] if "prediction" in known else [
         f.name for f in free.values() if f.n_distinct == 2 and f.kind not in ("other", "datetime")
@@ -524,9 +525,7 @@ def _actual(
             take("actual", fact.name, reason)
             return
     if not found.keys() & {"score", "prediction"} and not scores:
-        candidates = [
-            f.name for f in free.values() if _is_score(f) and f.n_distinct >= _MANY_SCORES
-        ]
+        candidates = [f.name for f in free.values() if _has_scores(f)]
         pairs = [
             (score, f.name, auc)
             for score, f in product(candidates, values)
@@ -565,55 +564,37 @@ def with_truth(predictions: pa.Table, truth: pa.Table, roles: Roles) -> pa.Table
     return predictions.append_column(actual, joined.column(f"{actual}_min"))
 
 
-def with_score(roles: Roles, events: pa.Table, facts: Sequence[ColumnFacts]) -> Roles:
-    """Take for the score of a model without outputs the numbers that its ground truth follows.
+def with_outputs(roles: Roles, events: pa.Table, facts: Sequence[ColumnFacts]) -> Roles:
+    """Take for what a model without outputs said the numbers that its ground truth follows.
 
     Args:
         roles: Of all columns.
         events: With their ground truth.
         facts: Of the columns of events.
     """
-    if "actual" not in roles.found or roles.found.keys() & {"score", "prediction", "rank"}:
+    actual = roles.found["actual"].columns[0] if "actual" in roles.found else ""
+    has_outputs = roles.scores or roles.found.keys() & {"score", "prediction", "rank"}
+    if has_outputs or actual not in events.column_names:
         return roles
-    actual = roles.found["actual"].columns[0]
-    if roles.scores or actual not in events.column_names:
-        return roles
-    truth = facts_of(events.select([actual]))[0]
-    used = roles.used()
+    used = roles.used() | {actual}
+    free = [f for f in facts if f.name not in used]
+    (truth,) = facts_of(events.select([actual]))
     likely = [
         (f.name, auc)
-        for f in facts
-        if f.name not in used and _is_score(f) and f.n_distinct >= _MANY_SCORES
-        if (auc := _auc_of(events, f.name, truth)) >= _LIKELY_AUC
+        for f in free
+        if _has_scores(f) and (auc := _auc_of(events, f.name, truth)) >= _LIKELY_AUC
     ]
-    if len(likely) != 1:
-        return roles
-    ((name, auc),) = likely
-    reason = f"{actual} is true as often as it says, and ordered by it (ROC AUC {auc:.2f})"
-    found = {**roles.found, "score": Guess((name,), reason)}
-    task = "binary_classification"
-    return replace(roles, found=found, task=task, task_reason=f"{name} is from 0 to 1")
-
-
-def with_prediction(roles: Roles, events: pa.Table, facts: Sequence[ColumnFacts]) -> Roles:
-    """Take for a regression's prediction the one number that goes with its ground truth.
-
-    Args:
-        roles: Of all columns.
-        events: With their ground truth.
-        facts: Of the columns of events.
-    """
-    if roles.task != "regression" or roles.found.keys() & {"score", "prediction", "rank"}:
-        return roles
-    actual = roles.found["actual"].columns[0] if "actual" in roles.found else ""
-    if actual not in events.column_names:
-        return roles
-    free = [f.name for f in facts if f.name not in roles.used() and f.name != actual]
-    likely = [name for name in free if _go_together(events, name, actual)]
-    if len(likely) != 1:
+    if len(likely) == 1:
+        ((name, auc),) = likely
+        reason = f"{actual} is true as often as it says, and ordered by it (ROC AUC {auc:.2f})"
+        found = {**roles.found, "score": Guess((name,), reason)}
+        task = "binary_classification"
+        return replace(roles, found=found, task=task, task_reason=f"{name} is from 0 to 1")
+    alike = [f.name for f in free if _go_together(events, f.name, actual)]
+    if roles.task != "regression" or len(alike) != 1:
         return roles
     reason = f"of the size of {actual}, and goes with it"
-    return replace(roles, found={**roles.found, "prediction": Guess((likely[0],), reason)})
+    return replace(roles, found={**roles.found, "prediction": Guess((alike[0],), reason)})
 
 
 def _auc_of(table: pa.Table, score: str, fact: ColumnFacts) -> float:

@@ -11,8 +11,8 @@ from itertools import count
 
 import yaml
 
+from mlmon_dagster.scaffold import NOTE
 from mlmon_dagster.scaffold.label_lag import LabelLag
-from mlmon_dagster.scaffold.notes import NOTE
 from mlmon_dagster.scaffold.roles import ROLES, Roles
 from mlmon_dagster.scaffold.sample import ColumnFacts, Notation, words_of
 from mlmon_dagster.spec.baseline import PRODUCTION

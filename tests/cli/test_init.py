@@ -5,19 +5,18 @@ from __future__ import annotations
 import datetime as dt
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
 from mlmon_dagster.spec import load_model
 from mlmon_dagster.spec.sources import FileSource
-from mlmon_dagster.store.state import manifest, metric_log
+from mlmon_dagster.store.state import manifest
 from tests.cli.conftest import Command
 from tests.defs.small_model import make_project
-from tests.pipeline.looking import look
-from tests.scaffold import events, other_words
-from tests.scaffold.events import N, churn
+from tests.scaffold.events import N, apart, churn
 from tests.scaffold.test_first_spec import land, matches
 
 
@@ -101,159 +100,6 @@ def test_a_file_without_a_column_for_a_feature_is_refused_with_what_to_add(
     assert "Add a column that the model reads" in ended.err
 
 
-LAYOUTS = {
-    "two kinds of files": events.apart,
-    "one file": churn,
-    "reference and analysis": events.reference_and_analysis,
-    "probabilities of classes": events.card_types,
-    "ranking": events.searches,
-    "regression with dates": events.deliveries,
-    "two kinds of files in German": other_words.cancellations,
-    "one file with times as numbers": other_words.frauds,
-    "reference and analysis whose ids repeat": other_words.office_days,
-    "probabilities of classes without a telling name": other_words.animals,
-    "ranking without a telling name": other_words.shop_searches,
-    "regression with dates of three kinds": other_words.house_prices,
-}
-COMPUTED = (
-    "two kinds of files in German",
-    "one file with times as numbers",
-    "reference and analysis whose ids repeat",
-    "probabilities of classes without a telling name",
-    "ranking without a telling name",
-    "regression with dates of three kinds",
-)  # one of each layout; the others only take their rows in
-PERFORMANCE = {
-    "binary_classification": "roc_auc",
-    "multiclass_classification": "accuracy",
-    "regression": "mae",
-    "ranking": "ndcg",
-}
-WRITTEN_AS = {
-    "two kinds of files in German": "semicolons",
-    "one file with times as numbers": "jsonl",
-    "reference and analysis whose ids repeat": "csv",
-}
-EXPECTED = {
-    "two kinds of files": {
-        "task": "binary_classification", "prediction_id": "request_id", "score": "p_churn",
-        "actual": "left", "actual_time": "seen",
-    },
-    "one file": {"dataset": "dataset", "actual": "label", "score": "p_churn"},
-    "reference and analysis": {"dataset": "period", "actual": "label", "without": {"period"}},
-    "probabilities of classes": {
-        "task": "multiclass_classification", "prediction": "y_pred", "actual": "y_true",
-        "scores": {
-            "prepaid card": "y_pred_proba_prepaid_card",
-            "upmarket_card": "y_pred_proba_upmarket_card",
-            "highstreet_card": "y_pred_proba_highstreet_card",
-        },
-        "features": {"app_channel": "categorical", "credit_score": "numeric"},
-    },
-    "ranking": {
-        "task": "ranking", "group": "query_id", "rank": "position", "actual": "relevance",
-        "features": {"price": "numeric"},
-    },
-    "regression with dates": {
-        "task": "regression", "prediction": "prediction", "actual": "actual",
-        "features": {
-            "promised_at": "datetime", "season": "categorical", "day_of_week": "categorical",
-            "weight": "numeric",
-        },
-    },
-    "two kinds of files in German": {
-        "task": "binary_classification", "prediction_id": "vorgangsnummer",
-        "event_time": "zeitpunkt", "score": "kuendigung_wk", "prediction": "kuendigung_vorhersage",
-        "actual": "gekuendigt", "actual_time": "bekannt_am",
-        "features": {
-            "tarif": "categorical", "postleitzahl": "categorical", "umsatz_eur": "numeric",
-        },
-    },
-    "one file with times as numbers": {
-        "task": "binary_classification", "prediction_id": "txn_ref", "event_time": "ts_ms",
-        "score": "fraud_score", "prediction": "blocked", "actual": "is_fraud",
-        "features": {"mcc": "categorical", "amount": "numeric", "card_present": "categorical"},
-    },
-    "reference and analysis whose ids repeat": {
-        "task": "binary_classification", "prediction_id": ("timestamp", "id"),
-        "score": "y_pred_proba", "prediction": "y_pred", "actual": "work_home_actual",
-        "dataset": "partition", "features": {"distance": "numeric", "workday": "categorical"},
-    },
-    "probabilities of classes without a telling name": {
-        "task": "multiclass_classification", "prediction": "klasse", "actual": "wahre_klasse",
-        "scores": {"Katze": "conf_Katze", "Hund": "conf_Hund", "Maus": "conf_Maus"},
-        "features": {"helligkeit": "numeric"},
-    },
-    "ranking without a telling name": {
-        "task": "ranking", "prediction_id": ("anfrage_uuid", "slot"), "group": "anfrage_uuid",
-        "rank": "slot", "actual": "clicked",
-        "features": {"artikel": "categorical", "preis": "numeric"},
-    },
-    "regression with dates of three kinds": {
-        "task": "regression", "event_time": "valued_on", "prediction": "model_price_estimate",
-        "actual": "sold_price", "actual_time": "close_date",
-        "features": {
-            "listed_date": "datetime", "yr_built": "numeric", "zip_code": "categorical",
-            "sqft": "numeric",
-        },
-    },
-}  # fmt: skip
-
-
-def write_as(form: str, table: pa.Table, path: Path) -> Path:
-    """Write a file of some form, which is complete then, and return where."""
-    path.parent.mkdir(parents=True)
-    if form == "parquet":
-        pq.write_table(table, path := path.with_suffix(".parquet"))
-    elif form == "jsonl":
-        path = path.with_suffix(".jsonl")
-        table.to_pandas().to_json(path, orient="records", lines=True)
-    else:
-        delimiter = ";" if form == "semicolons" else ","
-        path = path.with_suffix(".csv")
-        options = pyarrow.csv.WriteOptions(delimiter=delimiter)
-        pyarrow.csv.write_csv(table, path, options)
-    path.with_name(f"{path.name}.done").touch()
-    return path
-
-
-@pytest.mark.proof
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_layout_that_people_have_gives_a_spec_that_computes_without_a_typed_line(
-    tmp_path: Path, mlmon: Command, layout: str
-) -> None:
-    made = LAYOUTS[layout]()
-    tables = made if isinstance(made, tuple) else (made,)
-    form = WRITTEN_AS.get(layout, "parquet")
-    files = [
-        write_as(form, table, tmp_path / "landing" / "shop" / name / "all")
-        for name, table in zip(("predictions", "actuals"), tables, strict=False)
-    ]
-    at = ("--project", tmp_path, "--now", "2026-05-01T00:00:00Z")
-    written = mlmon(*at, "init", *files)
-    assert written.code == 0, written.err
-    spec = load_model(tmp_path / "models" / "shop.yaml")
-    ended = mlmon(*at, "ingest", "shop")
-
-    assert ended.code == 0, ended.out
-    assert f"{N:,} new" in ended.out
-    assert " bad" not in ended.out.replace(" 0 bad", "")
-    assert spec.source.actuals is not None
-    expected = dict(EXPECTED[layout])
-    kinds = {name: feature.type for name, feature in spec.features.items()}
-    assert expected.pop("task", spec.task) == spec.task
-    assert expected.pop("features", kinds) == kinds
-    assert not expected.pop("without", set()) & set(kinds)
-    assert {role: getattr(spec.columns, role) for role in expected} == expected
-    if layout not in COMPUTED:
-        return
-    project = make_project(tmp_path, lambda: dt.datetime(2026, 5, 1, tzinfo=dt.UTC))
-    look(project, spec, "first")
-    values = metric_log.newest(project.store.state, "shop", metric=PERFORMANCE[spec.task])["value"]
-    project.store.close()
-    assert values.notna().sum() >= 5
-
-
 def test_windows_start_with_production_and_a_place_for_ground_truth_is_shown(
     tmp_path: Path, mlmon: Command
 ) -> None:
@@ -270,10 +116,27 @@ def test_windows_start_with_production_and_a_place_for_ground_truth_is_shown(
     assert "actual: ..., actual_time: ..." in text
 
 
+def office_days() -> pd.DataFrame:
+    """Binary: truth values as 0.0 and 1.0, times as text."""
+    rng = np.random.default_rng(12)
+    score = rng.beta(2, 2, N).round(2)
+    return pd.DataFrame(
+        {
+            "id": range(N),
+            "timestamp": pd.date_range("2026-03-01", periods=N, freq="10min").astype(str),
+            "distance": rng.gamma(2, 3, N),
+            "workday": rng.choice(["Monday", "Tuesday", "Friday"], N),
+            "y_pred_proba": score,
+            "y_pred": (score > 0.5).astype(float),
+            "work_home_actual": (rng.uniform(size=N) < score).astype(float),
+        }
+    )
+
+
 def test_three_files_named_after_reference_analysis_and_target_become_a_baseline_and_production(
     tmp_path: Path, mlmon: Command
 ) -> None:
-    table = other_words.office_days().to_pandas().drop(columns="partition").assign(id=range(N))
+    table = office_days()
     half, truth = N // 2, ["id", "work_home_actual"]
     folder = tmp_path / "in"
     folder.mkdir()
@@ -306,25 +169,25 @@ def test_three_files_named_after_reference_analysis_and_target_become_a_baseline
 def test_files_that_share_no_id_or_are_of_three_kinds_are_refused_with_what_to_name(
     tmp_path: Path, mlmon: Command
 ) -> None:
-    predictions, truth = events.apart()
+    predictions, truth = apart()
     other = pa.array([f"k{i}" for i in range(N)])
     for name, table in (
         ("predictions", predictions),
         ("truth", truth.rename_columns(["key", "seen", "left"]).set_column(0, "key", other)),
-        ("third", events.searches()),
+        ("third", pa.table({"query": ["q"], "place": [1], "shown": [2]})),
     ):
         pq.write_table(table, tmp_path / f"{name}.parquet")
     files = [tmp_path / f"{name}.parquet" for name in ("predictions", "truth", "third")]
-    apart = mlmon("--project", tmp_path, "init", *files[:2])
+    unrelated = mlmon("--project", tmp_path, "init", *files[:2])
     three = mlmon("--project", tmp_path, "init", *files)
 
-    assert (apart.code, three.code) == (2, 2)
-    assert "no column in common" in apart.err
+    assert (unrelated.code, three.code) == (2, 2)
+    assert "no column in common" in unrelated.err
     assert "--actuals FILE" in three.err
 
 
 def test_line_ends_in_cells_of_the_sample_are_declared(tmp_path: Path, mlmon: Command) -> None:
-    table = events.churn().to_pandas()
+    table = churn().to_pandas()
     table["note"] = ["asked twice,\nthen left", "content"] * (len(table) // 2)
     table.to_csv(tmp_path / "churn.csv", index=False)
 

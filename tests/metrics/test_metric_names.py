@@ -34,11 +34,12 @@ from tests.conftest import metrics_of
 from tests.metrics.data_windows import data_world
 from tests.metrics.test_estimate_oracles import binary_estimates, class_estimates, loss_estimates
 from tests.metrics.windows import world
+from tests.site_pages import read_page
 
 pytestmark = pytest.mark.xdist_group("oracles")  # they share what was measured
 
 PACKAGE = Path(mlmon_dagster.__file__).parent
-PAGE = (PACKAGE.parent / "docs" / "metrics.md").read_text()
+PAGE = read_page("metrics.md")
 # Name -> where its oracle is, for those that are not in the tables of `windows`.
 DRIFT = dict.fromkeys((*DISTANCES, "ks", *FURTHER), "test_data_oracles")
 SPANS = {

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlmon_dagster.collect import body
-from mlmon_dagster.collect.judging import Judge, unjudged
+from mlmon_dagster.collect.collector import Judge, unjudged
 from mlmon_dagster.ingest import ingest_new, readers
 from mlmon_dagster.ingest.formats.read_jsonl import read_jsonl
 from mlmon_dagster.ingest.raw import Options

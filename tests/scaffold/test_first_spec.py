@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.scaffold.notes import notes_of
+from mlmon_dagster.scaffold import notes_of
 from mlmon_dagster.scaffold.proposal import propose
 from mlmon_dagster.spec import ModelSpec, parse_model
 from mlmon_dagster.spec.sources import FileSource

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.scaffold.notes import notes_of
+from mlmon_dagster.scaffold import notes_of
 from mlmon_dagster.scaffold.proposal import model_name, propose
 from mlmon_dagster.scaffold.roles import Roles, guess_roles, with_labels
 from mlmon_dagster.scaffold.sample import facts_of, read_sample, unique_together

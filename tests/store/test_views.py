@@ -15,9 +15,9 @@ from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import metric_log, monitor_results, schema, window_state
 from mlmon_dagster.store.state.sql import read_frame
 from mlmon_dagster.store.state.window_state import StepMark
+from tests.site_pages import read_page
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs/dashboards.md"
 ROLE = ROOT / "deploy/grafana/readonly.sql"
 T0 = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
 DAY = dt.timedelta(days=1)
@@ -182,7 +182,7 @@ def test_windows_tell_their_refused_rows_each_once_and_how_mature_their_ground_t
 def test_a_view_has_the_columns_that_its_page_lists(view: sa.Table, any_store: Store) -> None:
     with any_store.state.connect() as conn:
         found = list(conn.exec_driver_sql(f"SELECT * FROM {view.name} LIMIT 0").keys())
-    section = PAGE.read_text().partition(f"### {view.name}\n")[2].partition("\n### ")[0]
+    section = read_page("dashboards.md").partition(f"### {view.name}\n")[2].partition("\n### ")[0]
 
     assert sorted(found) == sorted(view.c.keys())
     assert [name for name in found if f"`{name}`" not in section] == []
