@@ -7,8 +7,9 @@ from typing import Any, NamedTuple, TypedDict, cast
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from mlmon_dagster.metrics import Ints
 from mlmon_dagster.metrics.intervals import rate, wilson
 from mlmon_dagster.metrics.statistics import CELL_KEYS
 from mlmon_dagster.spec.names import TABLE
@@ -182,7 +183,7 @@ def concat_frames(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(filled, ignore_index=True)
 
 
-def joined_cells(frames: Sequence[pd.DataFrame]) -> tuple[pd.DataFrame, NDArray[np.int64]]:
+def joined_cells(frames: Sequence[pd.DataFrame]) -> tuple[pd.DataFrame, Ints]:
     """Put frames of cells below each other, the same one only once.
 
     Returns:
@@ -200,7 +201,7 @@ def _stack_cells(frames: Sequence[pd.DataFrame]) -> dict[str, object]:
     return {key: cells[key].array.take(places) for key in CELL_KEYS}
 
 
-def _stack(parts: Sequence[ArrayLike], sizes: NDArray[np.int64], dtype: type) -> np.ndarray:
+def _stack(parts: Sequence[ArrayLike], sizes: Ints, dtype: type) -> np.ndarray:
     return np.concatenate(
         [
             np.broadcast_to(np.asarray(part, dtype=dtype), size)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import special
 
-from mlmon_dagster.metrics import Floats
+from mlmon_dagster.metrics import Floats, Ints
 
 Ends = tuple[Floats, Floats]
 Z95 = 1.959963984540054
@@ -88,12 +88,12 @@ def chance_in_part(count: int, size: int, total: int, n: int) -> float:
     return min(float(np.exp(logs - _log_choose(n, size)).sum()), 1.0)
 
 
-def _log_choose(n: int, k: NDArray[np.int64] | int) -> Floats:
+def _log_choose(n: int, k: Ints | int) -> Floats:
     found: Floats = -np.log1p(n) - special.betaln(np.subtract(n, k) + 1, np.add(k, 1))
     return found
 
 
-def quantile_ranks(q: float, n: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def quantile_ranks(q: float, n: ArrayLike) -> tuple[Ints, Ints]:
     """Ranks (1 to n) of the order statistics between which the q-quantile lies with 95 %.
 
     How many of n values lie below the q-quantile is binomial (Thompson, 1936).
@@ -111,7 +111,7 @@ def quantile_ranks(q: float, n: ArrayLike) -> tuple[NDArray[np.int64], NDArray[n
     )
 
 
-def _least_likely(chance: float, n: NDArray[np.int64], q: float) -> Floats:
+def _least_likely(chance: float, n: Ints, q: float) -> Floats:
     """Return the least count that no more than it has at least a chance, of a binomial (n, q).
 
     Not by scipy.stats, which takes a second to import: as much as all else of most processes.

@@ -20,7 +20,6 @@ from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.spec.names import TABLE
 
 QUANTILES = {"p50_latency_ms": 0.5, "p95_latency_ms": 0.95, "p99_latency_ms": 0.99}
-MIN_WINDOWS = 14
 _MIN_ALIKE = 2
 _MAD, _Z80 = 1.4826, 1.2816
 

@@ -15,9 +15,9 @@ from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from mlmon_dagster.errors import StoreError
+from mlmon_dagster.metrics import Flags, Floats, Ints, Positions
 from mlmon_dagster.metrics.performance.roc import NO_SCORES, ScoreOrder, add_up
 from mlmon_dagster.spec.names import ALL
 
@@ -107,16 +107,16 @@ class ColumnStatistics:
 
     binning: Binning
     cells: pd.DataFrame
-    counts: NDArray[np.int64]
-    n: NDArray[np.int64]
-    n_null: NDArray[np.int64]
-    n_nan: NDArray[np.int64]
-    n_inf: NDArray[np.int64]
-    n_out_of_range: NDArray[np.int64]
-    minimum: NDArray[np.float64]
-    maximum: NDArray[np.float64]
-    total: NDArray[np.float64]
-    total_sq: NDArray[np.float64]
+    counts: Ints
+    n: Ints
+    n_null: Ints
+    n_nan: Ints
+    n_inf: Ints
+    n_out_of_range: Ints
+    minimum: Floats
+    maximum: Floats
+    total: Floats
+    total_sq: Floats
     unseen: list[dict[str, int]] = field(default_factory=list)
     order: list[ScoreOrder] = field(default_factory=list)
 
@@ -165,9 +165,7 @@ def with_empty(
     }
 
 
-def select(
-    stats: ColumnStatistics, cells: NDArray[np.bool_] | NDArray[np.intp]
-) -> ColumnStatistics:
+def select(stats: ColumnStatistics, cells: Flags | Positions) -> ColumnStatistics:
     """Keep some cells, in the order asked for.
 
     Args:
@@ -180,7 +178,7 @@ def select(
 
 def select_columns(
     columns: Mapping[str, ColumnStatistics],
-    which: Callable[[pd.DataFrame], pd.Series | NDArray[np.bool_]],
+    which: Callable[[pd.DataFrame], pd.Series | Flags],
 ) -> dict[str, ColumnStatistics]:
     """Do what `select` does to every column; columns that share their cells share them again.
 
@@ -188,7 +186,7 @@ def select_columns(
         columns: Statistics by name.
         which: Says of a frame of cells which of them to keep.
     """
-    kept: dict[int, tuple[NDArray[np.intp], pd.DataFrame]] = {}
+    kept: dict[int, tuple[Positions, pd.DataFrame]] = {}
     for stats in columns.values():
         if id(stats.cells) not in kept:
             rows = np.flatnonzero(which(stats.cells))
@@ -207,7 +205,7 @@ def of_all(columns: Mapping[str, ColumnStatistics]) -> dict[str, ColumnStatistic
 
 
 def _selected(
-    stats: ColumnStatistics, rows: NDArray[np.bool_] | NDArray[np.intp], cells: pd.DataFrame
+    stats: ColumnStatistics, rows: Flags | Positions, cells: pd.DataFrame
 ) -> ColumnStatistics:
     arrays = {name: getattr(stats, name)[rows] for name in _ARRAYS}
     unseen = [stats.unseen[row] for row in rows] if stats.unseen else []
@@ -218,7 +216,7 @@ def _selected(
 def _with_arrays(
     stats: ColumnStatistics,
     cells: pd.DataFrame,
-    arrays: Mapping[str, NDArray[np.int64] | NDArray[np.float64]],
+    arrays: Mapping[str, Ints | Floats],
     unseen: list[dict[str, int]],
     order: list[ScoreOrder],
 ) -> ColumnStatistics:
@@ -281,9 +279,7 @@ def merge_columns(
     return found
 
 
-def without(
-    stats: ColumnStatistics, parts: ColumnStatistics, of: NDArray[np.intp]
-) -> ColumnStatistics:
+def without(stats: ColumnStatistics, parts: ColumnStatistics, of: Positions) -> ColumnStatistics:
     """Take the rows of parts off, each off the whole cell that it is of.
 
     Args:
@@ -326,7 +322,7 @@ class _Groups:
             else:
                 self.cells[key] = ALL
 
-    def of(self, stats: ColumnStatistics) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    def of(self, stats: ColumnStatistics) -> tuple[Positions, Positions]:
         """Return the order of a column's cells, and where in it the groups start.
 
         Floating-point sums depend on their order, so it is made a function of the content.
@@ -337,7 +333,7 @@ class _Groups:
         return np.lexsort(content[::-1]), self._starts
 
 
-def _starts(keys: Sequence[NDArray[np.intp]], order: NDArray[np.intp]) -> NDArray[np.intp]:
+def _starts(keys: Sequence[Positions], order: Positions) -> Positions:
     """Return where in an order of the cells the keys change, beginning with 0."""
     changes = np.zeros(len(order), dtype=bool)
     changes[0] = True
@@ -361,9 +357,7 @@ def _merge(stats: ColumnStatistics, groups: _Groups) -> ColumnStatistics:
     return _with_arrays(stats, groups.cells, sums, _merge_unseen(unseen, starts), orders)
 
 
-def _rows_added(
-    counts: NDArray[np.int64], order: NDArray[np.intp], starts: NDArray[np.intp]
-) -> NDArray[np.int64]:
+def _rows_added(counts: Ints, order: Positions, starts: Positions) -> Ints:
     """Add up rows of counts; of large groups one by one, which is faster than `reduceat`."""
     if counts[order[:1]].size * len(order) < _LARGE * len(starts):
         return np.add.reduceat(counts[order], starts, axis=0)
@@ -374,11 +368,11 @@ def _rows_added(
     return found
 
 
-def _groups_of(ragged: Sequence[object], starts: NDArray[np.intp]) -> list[tuple[int, int]]:
+def _groups_of(ragged: Sequence[object], starts: Positions) -> list[tuple[int, int]]:
     return list(pairwise([*starts.tolist(), len(ragged)])) if ragged else []
 
 
-def _merge_unseen(names: list[dict[str, int]], starts: NDArray[np.intp]) -> list[dict[str, int]]:
+def _merge_unseen(names: list[dict[str, int]], starts: Positions) -> list[dict[str, int]]:
     merged = []
     for begin, end in _groups_of(names, starts):
         total: Counter[str] = Counter()
@@ -420,7 +414,7 @@ def all_over_versions(profiles: Mapping[str, ColumnStatistics]) -> dict[str, Col
     return found | merge_columns(several, WITHOUT_VERSION)
 
 
-def seconds_of(starts: pd.Series) -> NDArray[np.int64]:
+def seconds_of(starts: pd.Series) -> Ints:
     """Return moments, such as the starts of windows, in seconds of the Unix epoch."""
     # Not by pandas' own conversions, which take a hundred times as long and were half of a drift.
     return starts.to_numpy(dtype="datetime64[s]").astype(np.int64)
@@ -431,9 +425,9 @@ def over_versions(stats: ColumnStatistics) -> ColumnStatistics:
     return all_over_versions({"": stats})[""]
 
 
-def side_by_side(cells: pd.DataFrame) -> NDArray[np.bool_]:
+def side_by_side(cells: pd.DataFrame) -> Flags:
     """Say which cells are of windows that hold several versions of the same slice."""
-    several: NDArray[np.bool_] = cells.duplicated(list(WITHOUT_VERSION), keep=False).to_numpy()
+    several: Flags = cells.duplicated(list(WITHOUT_VERSION), keep=False).to_numpy()
     return several
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from mlmon_dagster.metrics.arrivals import MIN_WINDOWS, ArrivalCurve, Arrivals
+from mlmon_dagster.metrics import MIN_SEEN
+from mlmon_dagster.metrics.arrivals import ArrivalCurve, Arrivals
 from mlmon_dagster.monitors.evidence import (
     NO_DATA,
     OK,
@@ -240,7 +241,7 @@ def explain_waiting(
         note = f" {arrivals.note}" if arrivals is not None and arrivals.note else ""
         return UNKNOWN, (
             f"Ground truth is still coming: {has} How late it usually comes is learnt from at "
-            f"least {MIN_WINDOWS} windows that have it.{note}"
+            f"least {MIN_SEEN} windows that have it.{note}"
         )
     if now < window_end + due:
         day = _name_day(spec, window_end + due, now)

@@ -7,9 +7,10 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
+from mlmon_dagster.metrics import MIN_WINDOWS
 from mlmon_dagster.metrics.frames import MetricSample
 from mlmon_dagster.metrics.objectives import RULES
-from mlmon_dagster.metrics.service import MIN_WINDOWS, is_passing, volume_drop
+from mlmon_dagster.metrics.service import is_passing, volume_drop
 from mlmon_dagster.monitors.evidence import (
     MIN_COUNT,
     NO_DATA,

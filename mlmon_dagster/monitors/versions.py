@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from mlmon_dagster.metrics import SHARE_IS_WRONG
 from mlmon_dagster.metrics.frames import MetricSample
-from mlmon_dagster.metrics.versions import BY_ROWS, SHARE_IS_WRONG, rows_to_decide, verdict_of
+from mlmon_dagster.metrics.versions import BY_ROWS, rows_to_decide, verdict_of
 from mlmon_dagster.monitors.evidence import (
     MIN_COUNT,
     NO_DATA,

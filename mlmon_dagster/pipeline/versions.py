@@ -168,8 +168,9 @@ def _row(window: Window, metric: str, version: str, **fields: object) -> Sample:
 def _gains(
     work: Work, served: Served, declared: VersionComparison, windows: Sequence[Window]
 ) -> Iterator[Sample]:
+    from mlmon_dagster.metrics import FEWEST_WINDOWS
     from mlmon_dagster.metrics.intervals import wilson
-    from mlmon_dagster.metrics.versions import BY_ROWS, FEWEST_WINDOWS, got_its_share
+    from mlmon_dagster.metrics.versions import BY_ROWS, got_its_share
     from mlmon_dagster.pipeline.compare import compared_by
 
     method = f"{declared.how}-1"

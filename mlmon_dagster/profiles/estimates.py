@@ -17,9 +17,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
-from mlmon_dagster.metrics import Floats
+from mlmon_dagster.metrics import MIN_WINDOWS, Flags, Floats
 from mlmon_dagster.metrics.binnings import label_counts
 from mlmon_dagster.metrics.estimated.binary import (
     baseline_estimates,
@@ -28,7 +27,6 @@ from mlmon_dagster.metrics.estimated.binary import (
 )
 from mlmon_dagster.metrics.estimated.calibration import (
     MIN_BLOCKS,
-    MIN_WINDOWS,
     RECORD,
     Calibration,
     Scored,
@@ -281,7 +279,7 @@ def labelled_rows(
     )
 
 
-def _labelled_windows(stats: ColumnStatistics) -> NDArray[np.float64]:
+def _labelled_windows(stats: ColumnStatistics) -> Floats:
     """Rows by window that has an actual, in their order, actual and score bin, (W, 2, S)."""
     order = np.argsort(stats.cells["window_start"].to_numpy(), kind="stable")
     rows = label_counts(stats.counts)[order, :, 1:].transpose(0, 2, 1).astype(np.float64)
@@ -314,7 +312,7 @@ def weighings(rows: LabelledRows, whole: Mapping[str, ColumnStatistics]) -> dict
     return found
 
 
-def _by_code(stats: ColumnStatistics) -> NDArray[np.float64]:
+def _by_code(stats: ColumnStatistics) -> Floats:
     """Rows per cell and code; of a score all as if unlabelled, for actuals are not looked at."""
     counts = stats.counts.astype(np.float64)
     if stats.binning.kind == "score":
@@ -389,7 +387,7 @@ class LossRows:
 
     inputs: Floats
     error: Floats
-    is_first: NDArray[np.bool_]
+    is_first: Flags
     keys: pd.DataFrame
 
 
@@ -477,7 +475,7 @@ def learn_losses(known: LossRows, mine: LossRows) -> tuple[Losses, LossCalibrati
     )
 
 
-def _first_half(known: LossRows) -> NDArray[np.bool_]:
+def _first_half(known: LossRows) -> Flags:
     """Return the rows that one of the two models learns from; it is measured on the others.
 
     Rows of one window are alike in more than their features say, and the features often name the

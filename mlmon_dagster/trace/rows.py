@@ -177,9 +177,7 @@ def code_column(name: str, values: pd.Series, binning: Binning) -> Coded:
     return Coded(name, codes, (*means, NullTest(name)))
 
 
-def _ranges(
-    name: str, values: pd.Series, binning: Binning
-) -> tuple[NDArray[np.int64], list[Predicate]]:
+def _ranges(name: str, values: pd.Series, binning: Binning) -> tuple[Ints, list[Predicate]]:
     side: Literal["left", "right"]
     signs: tuple[Operator, Operator]
     if binning.values:  # few different ones: from one of them up to the next
@@ -222,9 +220,7 @@ def _some(edges: Floats, most: int) -> Floats:
     return kept
 
 
-def _names(
-    name: str, values: pd.Series, binning: Binning
-) -> tuple[NDArray[np.int64], list[Predicate]]:
+def _names(name: str, values: pd.Series, binning: Binning) -> tuple[Ints, list[Predicate]]:
     known = list(binning.categories)[: MOST_CODES - 1]
     is_boolean = set(known) <= {"true", "false"}
     if is_boolean and all(isinstance(value, bool) for value in values.dropna()):

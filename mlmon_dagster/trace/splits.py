@@ -35,9 +35,9 @@ from math import factorial
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from mlmon_dagster.metrics import Floats, Ints
+from mlmon_dagster.metrics import FEWEST_TO_CHOOSE, Floats, Ints
 from mlmon_dagster.metrics.binnings import class_counts, label_counts
 from mlmon_dagster.metrics.clusters import change
 from mlmon_dagster.metrics.intervals import benjamini_hochberg, rate
@@ -45,7 +45,7 @@ from mlmon_dagster.metrics.means_by_output import OUTCOME
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.spec.metric_registry import OUTCOME_MEANS
 
-# Counts of both sides, each with any leading axes that go together -> effects on the last axis.
+# Ints of both sides, each with any leading axes that go together -> effects on the last axis.
 Effects = Callable[[Floats, Floats], Floats]
 Rates = Callable[[Floats], Floats]  # base rate, recall, false alarms on the last axis -> metric
 PLAYERS = ("positives", "recall", "false_alarms")
@@ -81,8 +81,8 @@ def measured(effects: Effects, now: ArrayLike, then: ArrayLike, parts: Sequence[
 
     Args:
         effects: One of the splits of this module.
-        now: Counts of each window of one side, (W, ...), as the split takes them.
-        then: Counts of each window of the other side, (V, ...).
+        now: Ints of each window of one side, (W, ...), as the split takes them.
+        then: Ints of each window of the other side, (V, ...).
         parts: Names of the effects.
 
     Returns:
@@ -383,7 +383,6 @@ LOSS_OF = {
     "map": ":average_precision", "hit_rate": ":hit",
 }  # fmt: skip
 _RIGHT = ("accuracy", "micro_precision", "micro_recall", "micro_f1")
-Counts = NDArray[np.int64]
 Parts = tuple[Floats, Floats]
 
 
@@ -511,7 +510,7 @@ def _binary_parts(
     return None
 
 
-def _floats(counts: Counts) -> Floats:
+def _floats(counts: Ints) -> Floats:
     return counts.astype(np.float64)
 
 
@@ -525,14 +524,11 @@ _FROM_CONFUSION = {
     "predicted_rate": ([[0, 0, 0], [1, 1, 1]], [[1, 1, 1], [1, 1, 1]]),
     "actual_rate": ([[0, 0, 1], [0, 0, 1]], [[0, 1, 1], [0, 1, 1]]),
 }
-_FROM_SCORE: dict[str, Callable[[ColumnStatistics, Counts], Floats]] = {
+_FROM_SCORE: dict[str, Callable[[ColumnStatistics, Ints], Floats]] = {
     "actual_rate": lambda _score, positives: _floats(positives),
     "brier": lambda score, _positives: score.total_sq,
     "log_loss": lambda score, _positives: score.total,
 }
-
-
-FEWEST_TO_CHOOSE = 4  # of which half choose a threshold and half measure it
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import special
 
-from mlmon_dagster.metrics import Floats
-from mlmon_dagster.metrics.drift.between_windows import MIN_WINDOWS
+from mlmon_dagster.metrics import MIN_WINDOWS, Flags, Floats
 from mlmon_dagster.metrics.frames import MetricRows, stack_rows
 from mlmon_dagster.metrics.intervals import EFFICIENCY, biweight, rate
 from mlmon_dagster.metrics.means import Mean, mean_interval, mean_of
@@ -57,7 +56,7 @@ def attribution_metrics(
     references: Mapping[str, Reference] | None,
     *,
     min_rows: int = 30,
-    is_same: NDArray[np.bool_] | None = None,
+    is_same: Flags | None = None,
 ) -> pd.DataFrame:
     """Attribution of every feature, and at slice `all` how far it is from the baseline's.
 
@@ -99,7 +98,7 @@ def attribution_metrics(
     return stack_rows(rows)
 
 
-def same_explainer(now: ColumnStatistics, then: ColumnStatistics) -> NDArray[np.bool_]:
+def same_explainer(now: ColumnStatistics, then: ColumnStatistics) -> Flags:
     """Say of each cell of slice `all` whether one explainer computed all of it and the baseline.
 
     Args:
@@ -110,7 +109,7 @@ def same_explainer(now: ColumnStatistics, then: ColumnStatistics) -> NDArray[np.
     used = np.flatnonzero(then.counts.sum(axis=0))
     if len(used) != 1:
         return np.full(len(whole), len(used) == 0)  # of an empty baseline the rows say more
-    found: NDArray[np.bool_] = whole.counts[:, used[0]] == whole.counts.sum(axis=1)
+    found: Flags = whole.counts[:, used[0]] == whole.counts.sum(axis=1)
     return found
 
 
@@ -189,7 +188,7 @@ def _shift(
     stats: ColumnStatistics,
     reference: Reference,
     min_rows: int,
-    is_same: NDArray[np.bool_] | None,
+    is_same: Flags | None,
 ) -> MetricRows:
     mean = mean_of(stats)
     other = np.zeros(len(mean.n), bool) if is_same is None else ~is_same

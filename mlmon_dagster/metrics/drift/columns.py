@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from mlmon_dagster.metrics import Floats, Ints, Positions
+from mlmon_dagster.metrics import Flags, Floats, Ints, Positions
 from mlmon_dagster.metrics.binnings import class_counts, label_counts
 from mlmon_dagster.metrics.drift.distances import (
     DELTAS,
@@ -215,7 +214,7 @@ class Comparison:
         return results
 
     def _by_place(
-        self, rows: Sequence[Positions], usable: NDArray[np.bool_], metrics: Sequence[str]
+        self, rows: Sequence[Positions], usable: Flags, metrics: Sequence[str]
     ) -> dict[str, Floats]:
         """Return what of each distance is a mere move of the usable cells, (P,)."""
         found: dict[str, list[Floats]] = {metric: [] for metric in metrics}
@@ -230,9 +229,7 @@ class Comparison:
                 )
         return {metric: np.concatenate(values) for metric, values in found.items()}
 
-    def _slices(
-        self, which: Sequence[Ints], usable: NDArray[np.bool_], references: References
-    ) -> Ints:
+    def _slices(self, which: Sequence[Ints], usable: Flags, references: References) -> Ints:
         """Return the numbers of the cells' slices among the references, -1 where not usable."""
         found = []
         for column, mine, keep in zip(self._columns, which, _split(usable, which), strict=True):

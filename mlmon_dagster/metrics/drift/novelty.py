@@ -22,8 +22,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from mlmon_dagster.metrics import Flags, Floats, Ints
-from mlmon_dagster.metrics.drift.between_windows import MIN_WINDOWS
+from mlmon_dagster.metrics import MIN_WINDOWS, Flags, Floats, Ints
 from mlmon_dagster.metrics.drift.distances import positions_of, quantiles
 from mlmon_dagster.metrics.frames import MetricRows, stack_rows
 from mlmon_dagster.metrics.intervals import EFFICIENCY, biweight, rate, wilson

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmon_dagster.metrics import Flags, Floats, Ints, Positions, stack_fields
+from mlmon_dagster.metrics import MIN_WINDOWS, Flags, Floats, Ints, Positions, stack_fields
 from mlmon_dagster.metrics.binnings import (
     DriftBins,
     drift_bins,
@@ -26,7 +26,6 @@ from mlmon_dagster.metrics.binnings import (
     score_groups,
 )
 from mlmon_dagster.metrics.drift.between_windows import (
-    MIN_WINDOWS,
     Independence,
     OwnWindows,
     Persistence,
@@ -71,7 +70,7 @@ class Pairs:
 
     baselines: Ints
     n: Floats
-    groups: tuple[tuple[NDArray[np.intp], NDArray[np.int64 | np.float64], Ints], ...]
+    groups: tuple[tuple[Positions, NDArray[np.int64 | np.float64], Ints], ...]
 
     def each(self, function: Callable[..., Floats]) -> Floats:
         """Apply a function of rows per bin, of windows and of baselines, to all pairs: (P,)."""
@@ -80,7 +79,7 @@ class Pairs:
             found[rows] = function(current, pooled)
         return found
 
-    def take(self, places: NDArray[np.intp]) -> Pairs:
+    def take(self, places: Positions) -> Pairs:
         """Return some of the pairs."""
         new = np.full(len(self.baselines), -1)
         new[places] = np.arange(len(places))
@@ -247,7 +246,7 @@ class CommonBins:
         seen = total - int(self.merged.bins(number).sum())
         self._rows.append((total, seen, not common.all()))
 
-    def rows(self, baselines: Ints) -> tuple[Ints, Ints, NDArray[np.bool_]]:
+    def rows(self, baselines: Ints) -> tuple[Ints, Ints, Flags]:
         """Return the rows of baselines, those in rare bins, and whether any bin is rare, (P,)."""
         found = np.array([self._rows[i] for i in baselines.tolist()], dtype=np.int64).reshape(-1, 3)
         return found[:, 0], found[:, 1], found[:, 2] > 0

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmon_dagster.metrics import Floats, Ints, Positions
+from mlmon_dagster.metrics import Flags, Floats, Ints, Positions
 from mlmon_dagster.metrics.drift.between_windows import (
     FEWEST_VALUES,
     Independence,
@@ -144,12 +144,12 @@ class Cases:
     """
 
     columns: Ints
-    rows: NDArray[np.intp]
+    rows: Positions
     n: Ints
     total: Ints
     reason: NDArray[np.str_]
 
-    def take(self, places: NDArray[np.intp] | NDArray[np.bool_]) -> Cases:
+    def take(self, places: Positions | Flags) -> Cases:
         """Return some of the cases."""
         return Cases(*(getattr(self, field.name)[places] for field in fields(self)))
 
@@ -183,7 +183,7 @@ class DriftResult:
         found.reason = np.where(few, "few_baseline_windows", self.reason)
         return found
 
-    def take(self, places: NDArray[np.intp] | NDArray[np.bool_]) -> DriftResult:
+    def take(self, places: Positions | Flags) -> DriftResult:
         """Return the p-values and reasons of some of the cases."""
         found = DriftResult(self.metric, self.cases.take(places), self.method[places])
         found.reason, found.p = self.reason[places], self.p[places]

@@ -31,7 +31,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import special
 
-from mlmon_dagster.metrics import Floats
+from mlmon_dagster.metrics import MIN_WINDOWS, Flags, Floats, Positions
 from mlmon_dagster.metrics.binnings import label_counts, score_midpoints
 from mlmon_dagster.metrics.drift.between_windows import Persistence, correlation
 from mlmon_dagster.metrics.frames import MetricSample
@@ -186,7 +186,6 @@ def _decision_variances(table: Table, spread: Floats, decided_spread: Floats) ->
 Reasons = NDArray[np.str_]
 MIN_ROWS = 30
 MIN_BASELINE_RARER = 20
-MIN_WINDOWS = 14  # of the baseline, to know how far the truth strays from the estimate
 # Of the sampling variance. Bands that were exact would miss half of the time what they promise, for
 # what they leave out: weights that are learnt, metrics that bend. With independent rows this holds
 # 98 %, so that of any hundred baselines nearly all hold 95 % and all together 97 %.
@@ -210,7 +209,7 @@ class Scored(NamedTuple):
     decided: Floats | None
     middles: Floats
 
-    def part(self, chosen: NDArray[np.bool_] | slice) -> Scored:
+    def part(self, chosen: Flags | slice) -> Scored:
         """Keep some cells."""
         cells = self.cells[chosen].reset_index(drop=True)
         decided = None if self.decided is None else self.decided[chosen]
@@ -434,7 +433,7 @@ def realized(counts: Scored) -> Table:
 def few(metric: str, table: Table) -> Reasons:
     """Say per cell why a metric cannot be trusted, or is not defined."""
     p, n = table.positives.sum(axis=1), table.negatives.sum(axis=1)
-    conditions: list[tuple[NDArray[np.bool_], str]] = [
+    conditions: list[tuple[Flags, str]] = [
         (p + n <= 0, "no_rows"),
         (p + n < MIN_ROWS, "few_rows"),
     ]
@@ -487,7 +486,7 @@ def isotonic_curve(positives: Floats, negatives: Floats) -> Floats:
     return np.asarray(np.clip(curve, least, 1 - least), np.float64).reshape(positives.shape)
 
 
-def _pooled(positives: Floats, rows: Floats, curves: NDArray[np.intp]) -> Floats:
+def _pooled(positives: Floats, rows: Floats, curves: Positions) -> Floats:
     """Return the shares of bins that have rows, pooled until none is below the one before it.
 
     All that fall are pooled at once, since the order makes no difference; bins of another curve

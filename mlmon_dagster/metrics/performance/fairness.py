@@ -6,10 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy import special
 
-from mlmon_dagster.metrics import Ints
+from mlmon_dagster.metrics import Ints, Positions
 from mlmon_dagster.metrics.binnings import label_counts
 from mlmon_dagster.metrics.frames import MetricRows, stack_rows, table_rows
 from mlmon_dagster.metrics.intervals import Z95, difference_interval, rate, wilson
@@ -52,12 +51,12 @@ def fairness_metrics(
     return stack_rows(metrics)
 
 
-def _windows(cells: pd.DataFrame) -> list[NDArray[np.intp]]:
+def _windows(cells: pd.DataFrame) -> list[Positions]:
     return [np.asarray(rows) for rows in cells.groupby(_WINDOW, sort=True).indices.values()]
 
 
 def _of_key(
-    confusion: ColumnStatistics, window: NDArray[np.intp], key: str, reference: str | None
+    confusion: ColumnStatistics, window: Positions, key: str, reference: str | None
 ) -> list[MetricRows]:
     cells = confusion.cells
     rows = window[(cells["slice_key"].iloc[window] == key).to_numpy()]
@@ -126,9 +125,7 @@ def _gaps(
     return found
 
 
-def _largest(
-    cells: pd.DataFrame, window: NDArray[np.intp], gaps: list[MetricRows]
-) -> list[MetricRows]:
+def _largest(cells: pd.DataFrame, window: Positions, gaps: list[MetricRows]) -> list[MetricRows]:
     """Return the rows at slice `all`: of every metric the group that is furthest from parity."""
     rows = stack_rows(gaps)
     whole = cells.iloc[window[:1]].assign(slice_key=ALL, slice_value=ALL)
