@@ -39,7 +39,11 @@ ALLOWED = {
     "report": {"errors", "spec", "metrics", "store", "ingest", "profiles", "monitors", "trace"},
 }
 ALLOWED["project"] = {"errors", "spec", "store"}
+ALLOWED["work"] = {"errors", "spec", "metrics", "store", "profiles", "project"}
 ALLOWED["engines"] = {"errors", "spec", "project"}
+ALLOWED["families"] = {
+    "errors", "spec", "metrics", "store", "ingest", "profiles", "monitors", "project", "work",
+}  # fmt: skip
 LOWER = set(ALLOWED)
 ALLOWED |= {
     "pipeline": LOWER,

@@ -234,17 +234,22 @@ FAMILY = Toy(
     "A monitor family",
     {
         "spec/monitors.py": {
-            '    "versions": "versions",\n': '    "crowding": "crowding",\n',
-            "class ServiceMonitor(Monitor):\n": (
+            "class Monitors(Declared):\n": (
                 'class CrowdingMonitor(Monitor):\n    """Too many."""\n\n    above: int = 9\n\n\n'
             ),
-            "    service: ServiceMonitor = ServiceMonitor()\n": (
+            "    versions: VersionsMonitor = VersionsMonitor()\n": (
                 "    crowding: CrowdingMonitor = CrowdingMonitor()\n"
             ),
+            "    for family in (\n": (
+                '        DeclaredFamily("crowding", "crowding", "Too many came.", "System",\n'
+                '                       ("profiles",), description="How many came."),\n'
+            ),
         },
-        "monitors/crowding.py": '''"""Family crowding: more predictions than anybody can use."""
+        "families/crowding.py": '''"""Family crowding: more predictions than anybody can use."""
 
+from mlmon_dagster.families.family import Family, measure_profiles
 from mlmon_dagster.monitors.evidence import OK, result_row
+from mlmon_dagster.spec.monitors import FAMILIES, SERVICE
 
 
 def judge(evidence):
@@ -255,7 +260,6 @@ def judge(evidence):
             evidence,
             window,
             monitor,
-            family="crowding",
             metric="n",
             status=monitor.severity if window["n"] > monitor.above else OK,
             message=f"{window['n']} came, the limit is {monitor.above}.",
@@ -264,23 +268,15 @@ def judge(evidence):
         )
         for window in evidence.windows
     ]
+
+
+FAMILY = Family(
+    FAMILIES["crowding"],
+    judge,
+    lambda spec: "Fails above a number.",
+    measure=measure_profiles(SERVICE, lambda spec: "nothing"),
+)
 ''',
-        "monitors/dispatch.py": {
-            "    versions,\n": "    crowding,\n",
-            '    "versions": versions.judge,\n': '    "crowding": crowding.judge,\n',
-        },
-        "pipeline/families.py": {
-            '        _judged_alike("business", _measure("business", lambda spec: "nothing")),\n': (
-                '        Family("crowding", limits=lambda spec: "Fails above a number.",\n'
-                '               measure=_measure("service", lambda spec: "nothing")),\n'
-            )
-        },
-        "pipeline/steps.py": {
-            '        formulas=("versions.py", "performance"),\n    ),\n': (
-                '    AssetInfo("crowding", ("profiles",), frozenset(), "How many came.",\n'
-                '              check="Too many came."),\n'
-            )
-        },
     },
     """
 import io

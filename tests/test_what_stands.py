@@ -23,12 +23,12 @@ from mlmon_dagster.defs.assets import asset_key
 from mlmon_dagster.defs.checks import StandingChecks
 from mlmon_dagster.pipeline.gate import gate_of
 from mlmon_dagster.pipeline.status import status_of
-from mlmon_dagster.pipeline.steps import assets_of
 from mlmon_dagster.project import Project
 from mlmon_dagster.report.openmetrics import Exporter
 from mlmon_dagster.serve.app import Pages
 from mlmon_dagster.serve.overview import Overview
 from mlmon_dagster.spec import Models, ModelSpec
+from mlmon_dagster.spec.steps import assets_of
 from mlmon_dagster.store.state import schema
 from mlmon_dagster.store.state.monitor_results import PIPELINE
 from mlmon_dagster.store.state.schema import window_state

@@ -68,7 +68,7 @@ def _verdicts(
     project: Project, spec: ModelSpec, windows: tuple[Window, ...]
 ) -> list[MonitorResult]:
     from mlmon_dagster.pipeline.judge_inputs import verdicts
-    from mlmon_dagster.pipeline.work import Work
+    from mlmon_dagster.work import Work
 
     work = Work(project, spec, windows, project.now(), f"backtest-{uuid.uuid4()}", is_backfill=True)
     states = work.states()

@@ -47,7 +47,7 @@ def compare(
     row by row. With them: the rows that each answered. Intervals hold at all looks at once, so
     that one may look every day and stop when it is decided.
     """
-    from mlmon_dagster.pipeline.compare import LABELS, compare_versions
+    from mlmon_dagster.families.compare import LABELS, compare_versions
 
     if (one is None) != (other is None):
         raise ConfigError("Give both --version and --other, or none of them.")
@@ -92,7 +92,7 @@ def skew(
     A join that shifts rows leaves every distribution as it was; only the same prediction, by its
     id, tells.
     """
-    from mlmon_dagster.pipeline.compare import skew_of
+    from mlmon_dagster.families.compare import skew_of
 
     spec = spec_of(project, model)
     windows = complete_period(spec, first, last, project.now())

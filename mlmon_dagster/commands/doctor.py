@@ -160,7 +160,7 @@ def _registries(project: Project) -> list[Finding]:
 
 
 def _registry(project: Project, spec: ModelSpec) -> Finding:
-    from mlmon_dagster.pipeline.serving.registry import ask_registry
+    from mlmon_dagster.pipeline.model_registry import ask_registry
 
     subject = f"registry of {spec.model}"
     try:

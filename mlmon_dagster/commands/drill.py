@@ -79,7 +79,7 @@ def _subjects(
     n_windows: int,
     seed: int,
 ) -> Iterator[Subject]:
-    from mlmon_dagster.pipeline.work import Work
+    from mlmon_dagster.work import Work
 
     _refuse_unknown(columns, list(spec.features), f"feature of {spec.model}")
     _refuse_unknown(faults, list(NAMES), "fault")

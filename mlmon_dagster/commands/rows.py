@@ -152,8 +152,8 @@ def _say_refusals(project: Project, what: str, most: int) -> bool:
     if what in {spec.model for spec in models_of(project).specs}:
         return False
     from mlmon_dagster.alerts.handling import find_alert
+    from mlmon_dagster.families.reported_files import REFUSED, refusals_in
     from mlmon_dagster.pipeline.asking.rows import behind
-    from mlmon_dagster.pipeline.reported_files import REFUSED, refusals_in
 
     alert: Row = find_alert(project.store, what)
     if alert["monitor"] != REFUSED:

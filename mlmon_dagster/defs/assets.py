@@ -43,8 +43,6 @@ from mlmon_dagster.pipeline.status import (
     digest_shown,
     status_of,
 )
-from mlmon_dagster.pipeline.steps import MEASURED, AssetInfo, assets_of
-from mlmon_dagster.pipeline.work import Numbers, Work, computing
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import (
     BrokenModel,
@@ -60,8 +58,10 @@ from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.declaration import TimeSpec
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.sources import Stream
+from mlmon_dagster.spec.steps import MEASURED, AssetInfo, assets_of
 from mlmon_dagster.store.state import model_history, window_state
 from mlmon_dagster.store.state.model_history import check_declared
+from mlmon_dagster.work import Numbers, Work, computing
 
 BACKFILL_TAG = "mlmon/backfill"
 PAST = "rows are past retention; profiles and metrics stay as they were computed"
@@ -408,7 +408,7 @@ def _event_log(project: Project, spec: ModelSpec) -> Body:
 def _registry_numbers(work: Work) -> Numbers:
     if work.spec.registry is None:
         return {}
-    from mlmon_dagster.pipeline.serving.registry import registry_numbers
+    from mlmon_dagster.pipeline.model_registry import registry_numbers
 
     return {
         name: dg.MetadataValue.url(str(value)) if name.endswith("/page") else value

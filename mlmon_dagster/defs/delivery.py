@@ -34,9 +34,9 @@ from mlmon_dagster.defs.assets import (
 from mlmon_dagster.defs.instance import MODEL_TAG, ONE_OF_MANY, UNFINISHED, models_of
 from mlmon_dagster.defs.metadata import safe_metadata
 from mlmon_dagster.pipeline.receivers import receivers
-from mlmon_dagster.pipeline.steps import assets_of
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import BrokenModel, ModelSpec
+from mlmon_dagster.spec.steps import assets_of
 
 if TYPE_CHECKING:
     from mlmon_dagster.alerts.dispatching import DispatchReport

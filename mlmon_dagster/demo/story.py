@@ -24,11 +24,11 @@ from mlmon_dagster.defs.instance import open_instance
 from mlmon_dagster.defs.launch import Launcher
 from mlmon_dagster.demo import flights
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.pipeline.steps import REPORTED, windowed_of
 from mlmon_dagster.project import Project
 from mlmon_dagster.report.summary import rolled_up_metrics
 from mlmon_dagster.spec import ModelSpec, complete_windows
 from mlmon_dagster.spec.names import ALL, TABLE
+from mlmon_dagster.spec.steps import REPORTED, windowed_of
 from mlmon_dagster.spec.text_table import text_table
 from mlmon_dagster.store.alert_state import AlertEpisode
 

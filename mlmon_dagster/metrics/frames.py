@@ -50,6 +50,16 @@ class MetricSample(TypedDict):
     method_version: str
 
 
+class BaselineSample(MetricSample, total=False):
+    """A metric of the baseline, with how its windows lie if there are enough, see `clusters`."""
+
+    usual: float
+    usual_error: float
+    spread: float
+    row_error: float
+    n_windows: float
+
+
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the rows of any frame one by one, by its columns."""
     return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]

@@ -8,7 +8,6 @@ import re
 from collections.abc import Mapping
 from typing import Any, get_args
 
-from mlmon_dagster.metrics.rectified import METHOD
 from mlmon_dagster.spec.metric_registry import METRICS, is_loss
 from mlmon_dagster.spec.monitors import DISTANCES, ComparedMetric, Condition
 from mlmon_dagster.spec.names import ALL, TABLE, counted
@@ -253,6 +252,8 @@ def weighted_text(method: str, coverage: float | None) -> str:
         >>> weighted_text("post-stratified-1", 0.1)
         'Ground truth covers 10 % of the predictions; the value is weighted back to all of them'
     """
+    from mlmon_dagster.metrics.rectified import METHOD
+
     if not method.startswith(METHOD):
         return ""
     share = "a part" if coverage is None else f"{100 * coverage:.2g} %"

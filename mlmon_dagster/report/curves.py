@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, cast, get_args
 
 from mlmon_dagster.metrics.statistics import merge
-from mlmon_dagster.monitors.quality import null_limit
+from mlmon_dagster.monitors.evidence import null_limit
 from mlmon_dagster.monitors.wording import NAMES, number
 from mlmon_dagster.profiles import Baseline
 from mlmon_dagster.profiles.estimates import with_learnt_bands

@@ -240,8 +240,8 @@ def _event(event: AlertEvent, zone: str, *, hidden: bool) -> dict[str, str]:
 
 
 def _rows(store: Store, spec: ModelSpec, alert: AlertRow) -> RowTable:
+    from mlmon_dagster.families.reported_files import REFUSED, refusals_in
     from mlmon_dagster.pipeline.asking.rows import behind, column_texts, rows_of
-    from mlmon_dagster.pipeline.reported_files import REFUSED, refusals_in
 
     verdict = behind(store, spec, alert)
     if alert["monitor"] == REFUSED:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from mlmon_dagster.families.requests import count_bad
 from mlmon_dagster.metrics.objectives import budget_left
-from mlmon_dagster.pipeline.serving.requests import count_bad
 from mlmon_dagster.profiles.compiler import NULL_SLICE
 from mlmon_dagster.spec import ModelSpec, Window
 from mlmon_dagster.spec.baseline import PRODUCTION

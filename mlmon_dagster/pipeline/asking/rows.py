@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.monitors.service import BURN_RATE
+from mlmon_dagster.families.service import BURN_RATE
 from mlmon_dagster.profiles.compiler import NULL_SLICE
 from mlmon_dagster.spec import (
     ModelSpec,

@@ -5,18 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from scipy import special
-
-from mlmon_dagster.metrics.clusters import beyond_usual, margin_beside
-from mlmon_dagster.metrics.frames import MetricSample
-from mlmon_dagster.metrics.intervals import Z95, benjamini_hochberg
+from mlmon_dagster.families.family import Family, Measure, References, measure_profiles
 from mlmon_dagster.monitors.evidence import (
     NO_DATA,
     OK,
     WORST_SLICES,
-    BaselineSample,
     Evidence,
     Excess,
     Window,
@@ -28,18 +24,26 @@ from mlmon_dagster.monitors.evidence import (
     not_mature,
     result_row,
 )
-from mlmon_dagster.monitors.levels import judge_level
 from mlmon_dagster.monitors.wording import number, subject, told, weighted_text
+from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.metric_registry import (
     COUNTED,
     METRICS,
     OUTCOME_MEANS,
+    REGRESSION,
     MetricFamily,
     is_loss,
 )
-from mlmon_dagster.spec.monitors import PerformanceMonitor
+from mlmon_dagster.spec.monitors import FAMILIES, PERFORMANCE, PerformanceMonitor
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store.state.monitor_results import MonitorResult
+from mlmon_dagster.work import Comparison
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mlmon_dagster.metrics.frames import BaselineSample, MetricSample
+    from mlmon_dagster.profiles import Baseline
 
 _Q = 0.01
 _RELATIVE = ("mape", "smape", "wape", "r2")
@@ -79,7 +83,7 @@ class _Change:
         return self.is_large and self.p <= self.level
 
 
-def judge(evidence: Evidence, family: MetricFamily = "performance") -> list[MonitorResult]:
+def judge(evidence: Evidence) -> list[MonitorResult]:
     """Fail windows that are worse by the declared amount, and significantly so.
 
     `drop`: worse by at least that much than the baseline's windows on average, and outside the 95 %
@@ -88,11 +92,13 @@ def judge(evidence: Evidence, family: MetricFamily = "performance") -> list[Moni
     say how far they stray: then rows count as independent, worse is worse than all of its rows
     together, and the interval is Newcombe's; `method_version` ends in `windows` or `rows`
     accordingly. `above` or `below`: past the bound, and the window's 95 % interval, by its rows,
-    excludes it. `shift`: see `monitors.levels`. For losses, such as log_loss or rmse, worse is
+    excludes it. `shift`: see `levels`. For losses, such as log_loss or rmse, worse is
     higher. Provisional windows are NO_DATA. Slices (if `slices` is set) must also hold against
     Benjamini-Hochberg, q = .01.
     """
-    monitors: Sequence[PerformanceMonitor] = getattr(evidence.spec.monitors, family)
+    from mlmon_dagster.families.levels import judge_level
+
+    monitors: Sequence[PerformanceMonitor] = getattr(evidence.spec.monitors, evidence.family)
     rows: list[MonitorResult] = []
     for window in evidence.windows:
         for monitor in monitors:
@@ -129,7 +135,6 @@ def _judge_cell(
     base = evidence.baseline_row(monitor.metric, row)
     reason = _no_data(evidence, window, monitor, row, base)
     common: dict[str, Any] = {
-        "family": METRICS[monitor.metric].family,
         "metric": monitor.metric,
         "column": monitor.column,
         "source": row,
@@ -223,6 +228,8 @@ def _is_shown_early(metric: str, row: MetricSample | None) -> bool:
 
 
 def _change(monitor: PerformanceMonitor, row: MetricSample, base: BaselineSample | None) -> _Change:
+    from mlmon_dagster.metrics.clusters import margin_beside
+
     value, lower, upper = row["value"], row["lower"], row["upper"]
     if monitor.metric in COUNTED:
         lower = upper = value
@@ -249,6 +256,9 @@ def _among_windows(
     monitor: PerformanceMonitor, value: float, towards: float, base: BaselineSample
 ) -> _Change:
     """Compare a window with the baseline's windows."""
+    from mlmon_dagster.metrics.clusters import beyond_usual
+    from mlmon_dagster.metrics.intervals import Z95
+
     usual = base["usual"]
     worse = value - usual if is_loss(monitor.metric) else usual - value
     found = beyond_usual(
@@ -275,6 +285,10 @@ def _among_windows(
 
 def _by_rows(worse: float, limit: float, margin: float, usual: float = math.nan) -> _Change:
     """Test `worse` > 0, `margin` being the distance to the lower end of its 95 % interval."""
+    from scipy import special
+
+    from mlmon_dagster.metrics.intervals import Z95
+
     if not math.isfinite(margin):
         return _Change(worse, limit, math.nan, usual)
     z = worse / margin * Z95 if margin > 0 else math.copysign(math.inf, worse)
@@ -342,6 +356,8 @@ def worst_slices(
 def _judge_slices(
     evidence: Evidence, window: Window, monitor: PerformanceMonitor
 ) -> list[MonitorResult]:
+    from mlmon_dagster.metrics.intervals import benjamini_hochberg
+
     rows = [
         _judge_cell(evidence, window, monitor, part)
         for part in evidence.slices(window, monitor.metric, monitor.column)
@@ -354,3 +370,92 @@ def _judge_slices(
         if row["status"] not in (OK, NO_DATA) and not adjusted <= _Q:
             row |= {"status": OK, "message": row["message"][:-1] + ", but this may be chance."}
     return rows
+
+
+def _monitors_of(family: MetricFamily, spec: ModelSpec) -> Sequence[PerformanceMonitor]:
+    monitors: Sequence[PerformanceMonitor] = getattr(spec.monitors, family)
+    return monitors
+
+
+def _limits(family: MetricFamily, spec: ModelSpec) -> str:
+    limits = "; ".join(map(_limit_of, _monitors_of(family, spec)))
+    return f"Limits: {limits}." if limits else ""
+
+
+def _limit_of(monitor: PerformanceMonitor) -> str:
+    for side in ("drop", "change", "shift", "above", "below"):
+        bound = getattr(monitor, side)
+        if bound is not None:
+            return f"{monitor.metric} {side} {bound:g}"
+    return str(monitor.metric)
+
+
+def _metrics(family: MetricFamily, spec: ModelSpec) -> Sequence[str]:
+    judged = {monitor.metric for monitor in _monitors_of(family, spec)}
+    beside = {"calibration_gap": "actual_rate", "bias": "me"}  # what the sentence says
+    return sorted(judged | {name for metric, name in beside.items() if metric in judged})
+
+
+def _levels_of(family: MetricFamily, spec: ModelSpec) -> list[PerformanceMonitor]:
+    """Return what is judged by its level over several windows."""
+    return [monitor for monitor in _monitors_of(family, spec) if monitor.shift is not None]
+
+
+def _level_windows(family: MetricFamily, spec: ModelSpec) -> int:
+    """Return the windows that a level is judged by, with those that say how far windows stray."""
+    from mlmon_dagster.families.levels import APART, SEEN
+
+    return max((max(m.over, APART) + SEEN for m in _levels_of(family, spec)), default=1)
+
+
+def _own_performance(family: MetricFamily, comparison: Comparison) -> References:
+    from mlmon_dagster.profiles.measures import baseline_performance
+
+    spec, baseline = comparison.work.spec, comparison.baseline
+    own = baseline_performance(spec, family, baseline.windows) if baseline else None
+    return {"baseline": own, "baseline_windows": _windows_of(family, spec, baseline)}
+
+
+def _windows_of(
+    family: MetricFamily, spec: ModelSpec, baseline: Baseline | None
+) -> pd.DataFrame | None:
+    """Return the performance of each window of the baseline, of what is judged by its level."""
+    from mlmon_dagster.profiles.measures import windows_performance
+
+    levels = [monitor.metric for monitor in _levels_of(family, spec)]
+    if baseline is None or not levels:
+        return None
+    found = windows_performance(spec, family, baseline.windows)
+    return found[found["metric"].isin(levels) & (found["slice_key"] == ALL)]
+
+
+def judge_alike(family: MetricFamily, measured: Measure) -> Family:
+    """Return a family of metrics that are held against the baseline's windows or a bound."""
+    return Family(
+        FAMILIES[family],
+        judge,
+        partial(_limits, family),
+        measure=measured,
+        is_watched=lambda spec: spec.has_actuals and bool(_monitors_of(family, spec)),
+        is_due=lambda spec: spec.has_actuals,
+        metrics=partial(_metrics, family),
+        explained_by_slices=True,
+        looks_back=partial(_level_windows, family),
+        is_compared=lambda spec: any(m.is_relative for m in _monitors_of(family, spec)),
+        references=partial(_own_performance, family),
+        learns_at=("profiles", "drift"),
+        traced=lambda metric: metric,
+        judged_together=lambda spec, metric: max(
+            (m.over for m in _levels_of(family, spec) if m.metric == metric), default=1
+        ),
+        needs_truth=True,
+    )
+
+
+FAMILY = judge_alike(
+    PERFORMANCE,
+    measure_profiles(
+        PERFORMANCE,
+        lambda spec: "baseline" if spec.task == REGRESSION else "nothing",
+    ),
+)

@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from mlmon_dagster.families.family import Facts, Family
+from mlmon_dagster.families.reported_files import (
+    expected_of,
+    files_with_expectations,
+    first_line_of,
+    quarantined_files,
+    repeating_files,
+    reported_in,
+    sent_again,
+    unplaced_of,
+    unplaced_rows,
+)
 from mlmon_dagster.monitors.evidence import (
     MIN_COUNT,
     OK,
@@ -16,8 +28,14 @@ from mlmon_dagster.monitors.evidence import (
     unjudged,
 )
 from mlmon_dagster.monitors.wording import compared, number, threshold
+from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec import Window as Span
+from mlmon_dagster.spec.monitors import FAMILIES, FRESHNESS, SCHEMA
 from mlmon_dagster.spec.names import counted
+from mlmon_dagster.store.state import model_history
 from mlmon_dagster.store.state.monitor_results import MonitorResult
+from mlmon_dagster.store.state.window_state import WindowInputs
+from mlmon_dagster.work import Work
 
 
 def judge(evidence: Evidence) -> list[MonitorResult]:
@@ -62,7 +80,6 @@ def _judge_expectations(evidence: Evidence, window: Window) -> Iterator[MonitorR
         evidence,
         window,
         evidence.spec.monitors.schema_,
-        family="schema",
         metric="expectations",
         status="ERROR" if severe else "WARN" if warned else OK,
         message=f"{message}.",
@@ -107,7 +124,6 @@ def _judge_repeats(evidence: Evidence, window: Window) -> Iterator[MonitorResult
             evidence,
             window,
             monitor,
-            family="schema",
             metric=metric,
             status="WARN" if failed else OK,
             message=f"{int(found):,} of {sent:,} rows ({number(share)}) {said}"
@@ -125,7 +141,7 @@ def _judge_window(evidence: Evidence, window: Window) -> MonitorResult:
     n_unplaced, files = sum(unplaced.values()), int(window["n_quarantined"])
     bad = int(window["n_bad"]) + n_unplaced
     rows = int(window["n"]) + bad
-    common: dict[str, Any] = {"family": "schema", "metric": "bad_rate"}
+    common: dict[str, Any] = {"metric": "bad_rate"}
     common |= {"threshold": threshold(monitor.bad_rate), "n": rows}
     if rows == 0 and files == 0:
         return unjudged(evidence, window, monitor, "The schema", "no_rows", **common)
@@ -183,3 +199,54 @@ def _texts(value: object) -> list[str]:
 def _reasons(value: object) -> dict[str, int]:
     found = json.loads(value) if isinstance(value, str) and value else value
     return {str(k): int(n) for k, n in found.items()} if isinstance(found, dict) else {}
+
+
+def _facts(work: Work, windows: Sequence[Span]) -> list[Facts]:
+    spec = work.spec
+    files, taken = quarantined_files(work), repeating_files(work, windows[0].end)
+    expected = files_with_expectations(work, windows[0].end)
+    unplaced = unplaced_rows(work, windows[0].end)
+    found = model_history.changes(work.project.store.state, spec.model)
+    rows: list[Facts] = []
+    for window in windows:
+        refused = reported_in(files, window, spec.time)
+        quarantined = refused["path"].astype(str).tolist()
+        changed = model_history.warned_in(found, window.start)
+        rows.append(
+            {
+                **unplaced_of(reported_in(unplaced, window, spec.time)),
+                "n_quarantined": len(quarantined),
+                "quarantined": quarantined,
+                "refused_because": first_line_of(refused),
+                "changes": [f"{seen.change.text()} ({seen.path})" for seen in changed],
+                **sent_again(reported_in(taken, window, spec.time)),
+                "expectations": expected_of(reported_in(expected, window, spec.time)),
+            }
+        )
+    return rows
+
+
+def _version(version: str, _: WindowInputs, facts: Facts) -> str:
+    repeats = [facts["n_duplicate"], facts["n_conflict"]]
+    tail = f":{repeats[0]}:{repeats[1]}" if any(repeats) else ""
+    tail += f":columns:{len(facts['changes'])}" if facts["changes"] else ""
+    tail += f":unplaced:{sorted(facts['unplaced'].items())}" if facts["unplaced"] else ""
+    if expected := facts["expectations"]:
+        found = [[one["kept"], one["rows"], one["unexpected"]] for one in expected]
+        tail += f":expectations:{sorted(map(str, found))}"
+    return f"{version}:{facts['n_bad']}:{facts['n_quarantined']}{tail}"
+
+
+def _limits(spec: ModelSpec) -> str:
+    return f"Fails above a share of {spec.monitors.schema_.bad_rate.bound:g} of bad rows."
+
+
+FAMILY = Family(
+    FAMILIES[SCHEMA],
+    judge,
+    _limits,
+    facts=_facts,
+    version=_version,
+    # The look before the run knew neither when the last events were nor how many have truth.
+    judged_after=(FRESHNESS,),
+)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, TypedDict
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypedDict
 
-from mlmon_dagster.metrics.frames import MetricSample
-from mlmon_dagster.metrics.intervals import chance_in_part
+from mlmon_dagster.families.family import Family, References, measure_profiles, plot_columns
 from mlmon_dagster.monitors.evidence import (
     OK,
     WORST_SLICES,
@@ -16,19 +15,23 @@ from mlmon_dagster.monitors.evidence import (
     failing,
     finite,
     not_measured,
+    null_limit,
     rate_fails,
     result_row,
     unjudged,
 )
 from mlmon_dagster.monitors.wording import compared, number, subject, threshold, told
-from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec import ModelSpec, declaration
 from mlmon_dagster.spec.declaration import NOT_ADDITIVE, Feature
 from mlmon_dagster.spec.metric_registry import AUTO
-from mlmon_dagster.spec.monitors import Condition
+from mlmon_dagster.spec.monitors import FAMILIES, QUALITY, Condition
 from mlmon_dagster.spec.names import TABLE
 from mlmon_dagster.store.state.monitor_results import MonitorResult
+from mlmon_dagster.work import Comparison
 
-_UNEXPECTED = 0.01
+if TYPE_CHECKING:
+    from mlmon_dagster.metrics.frames import MetricSample
+
 _MOST_BY_CHANCE = 0.01  # probability, of all slices together
 _TYPES = {
     "null_rate": ("numeric", "categorical", "boolean", "datetime", "text"),
@@ -94,7 +97,6 @@ def _judge_column(evidence: Evidence, window: Window, metric: str, column: str) 
         condition = condition.model_copy(update={"above": usual})
     text = subject(metric, column)
     common: dict[str, Any] = {
-        "family": "quality",
         "metric": metric,
         "column": column,
         "source": row,
@@ -139,6 +141,8 @@ def _crowded_slices(evidence: Evidence, window: Window, row: MetricSample) -> li
 
     The slice with the most beyond its part comes first.
     """
+    from mlmon_dagster.metrics.intervals import chance_in_part
+
     n, total = int(row["n"]), round(row["value"] * row["n"])
     column = row["column_name"]
     parts = [
@@ -170,20 +174,6 @@ def _tell_slice(part: Crowded, total: int) -> str:
     )
 
 
-def null_limit(spec: ModelSpec, column: str) -> Condition:
-    """Return how many nulls a feature may have.
-
-    Its own limit, else that of all; where the spec expects none, as few as of any other value that
-    is not to be there.
-    """
-    feature, of_all = spec.features[column], spec.monitors.quality.null_rate
-    if feature.null_rate is not None:
-        return feature.null_rate
-    if feature.nullable or of_all.above is None:
-        return of_all
-    return of_all.model_copy(update={"above": min(of_all.above, _UNEXPECTED)})
-
-
 def _usual(evidence: Evidence, window: Window, metric: str, column: str) -> float:
     """Return the share that is far above the usual, 0 where that is not known or not asked for."""
     if metric != "unseen_rate" or metric in evidence.spec.monitors.quality.model_fields_set:
@@ -198,3 +188,48 @@ def _no_data(row: MetricSample | None, window: Window, min_rows: int) -> str:
     if row["reason"]:
         return str(row["reason"])
     return "few_rows" if row["n"] < min_rows else ""
+
+
+def _limits(spec: ModelSpec) -> str:
+    q = spec.monitors.quality
+    return (
+        f"Limits: null_rate {q.null_rate.bound:g}, nan_rate {q.nan_rate.bound:g}, "
+        f"unseen_rate {q.unseen_rate.bound:g}, out_of_range_rate {q.out_of_range_rate.bound:g}"
+        + (f", {NOT_ADDITIVE} {q.not_additive_rate.bound:g}." if _is_added_up(spec) else ".")
+    )
+
+
+def _is_added_up(spec: ModelSpec) -> bool:
+    return len(declaration.attributed(spec)) == len(spec.features)
+
+
+def _metrics(spec: ModelSpec) -> Sequence[str]:
+    unseen = ("unseen_rate", f"unseen_rate{AUTO}")
+    shap = (NOT_ADDITIVE,) if _is_added_up(spec) else ()
+    return ("null_rate", "nan_rate", "inf_rate", *unseen, "out_of_range_rate", *shap)
+
+
+def _unseen(comparison: Comparison) -> References:
+    from mlmon_dagster.metrics.quality import unseen_values
+
+    names = [name for name, f in comparison.work.spec.features.items() if f.type == "categorical"]
+    if not names:
+        return {"unseen": {}}
+    profiles = comparison.part.whole(names)
+    return {"unseen": {k: v for s in profiles.values() for k, v in unseen_values(s).items()}}
+
+
+FAMILY = Family(
+    FAMILIES[QUALITY],
+    judge,
+    _limits,
+    # It asks which share of unseen values is usual.
+    measure=measure_profiles(
+        QUALITY,
+        lambda spec: "baseline" if spec.baseline.is_rolling else "fixed",
+        plot_columns("null_rate", "unseen_rate"),
+    ),
+    metrics=_metrics,
+    explained_by_slices=True,
+    references=_unseen,
+)

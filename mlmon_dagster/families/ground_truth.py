@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from mlmon_dagster.metrics import MIN_SEEN
-from mlmon_dagster.metrics.arrivals import ArrivalCurve, Arrivals
 from mlmon_dagster.monitors.evidence import (
     NO_DATA,
     OK,
@@ -29,6 +27,9 @@ from mlmon_dagster.spec.monitors import Condition
 from mlmon_dagster.spec.names import counted
 from mlmon_dagster.spec.windows import TruthTiming, closing_age, due_age
 from mlmon_dagster.store.state.monitor_results import MonitorResult
+
+if TYPE_CHECKING:
+    from mlmon_dagster.metrics.arrivals import ArrivalCurve, Arrivals
 
 CHANCE = 1e-4  # below which so little ground truth is no chance
 MIN_ROWS = 30  # without a curve only windows of this size, and without any ground truth, fail
@@ -208,7 +209,6 @@ def _row(evidence: Evidence, window: Window, seen: str, **fields: Any) -> Monito
         evidence,
         window,
         evidence.spec.monitors.freshness,
-        family="freshness",
         metric="actuals_missing",
         data_version=f"actuals:{seen}",
         method_version="actuals-2",
@@ -231,6 +231,8 @@ def explain_waiting(
         The reason, ``labels_still_coming``, ``arrival_unknown`` or, if it is due and there is none,
         ``no_actuals``; and the sentence.
     """
+    from mlmon_dagster.metrics.arrivals import MIN_WINDOWS
+
     curve = arrivals.whole if arrivals is not None else None
     unit = dt.timedelta(hours=curve.unit_hours) if curve else dt.timedelta(days=1)
     usual = curve.share_by((now - window_end) / unit) if curve else None
@@ -241,7 +243,7 @@ def explain_waiting(
         note = f" {arrivals.note}" if arrivals is not None and arrivals.note else ""
         return UNKNOWN, (
             f"Ground truth is still coming: {has} How late it usually comes is learnt from at "
-            f"least {MIN_SEEN} windows that have it.{note}"
+            f"least {MIN_WINDOWS} windows that have it.{note}"
         )
     if now < window_end + due:
         day = _name_day(spec, window_end + due, now)

@@ -1,39 +1,35 @@
-"""The one entry point of the monitors: which family is judged by which function."""
+"""Every family of monitors by name, and the one entry to their judges."""
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from collections.abc import Iterable, Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-import pandas as pd
-
-from mlmon_dagster.metrics.arrivals import Arrivals
-from mlmon_dagster.monitors import (
-    drift,
-    estimated_performance,
-    freshness,
-    performance,
-    quality,
-    schema,
-    service,
-    versions,
-)
-from mlmon_dagster.monitors.evidence import Changes, Evidence, gather
+from mlmon_dagster.families.family import Family
+from mlmon_dagster.monitors.evidence import gather
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.spec.monitors import FAMILIES
+from mlmon_dagster.spec.monitors import FAMILIES as DECLARED
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 
-_JUDGES: dict[str, Callable[[Evidence], list[MonitorResult]]] = {
-    "schema": schema.judge,
-    "freshness": freshness.judge,
-    "quality": quality.judge,
-    "drift": drift.judge,
-    "performance": performance.judge,
-    "estimated_performance": estimated_performance.judge,
-    "service": service.judge,
-    "business": partial(performance.judge, family="business"),
-    "versions": versions.judge,
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mlmon_dagster.metrics.arrivals import Arrivals
+    from mlmon_dagster.monitors.evidence import Changes
+
+
+def _load_family(name: str) -> Family:
+    """Import the module that is called as a family is, so that nothing lists them twice."""
+    found: Family = import_module(f"mlmon_dagster.families.{name}").FAMILY
+    return found
+
+
+FAMILIES: Mapping[str, Family] = {name: _load_family(name) for name in DECLARED}
+# The asset that measures a family's metrics -> the family, in the order of the assets.
+MEASURED_BY: Mapping[str, Family] = {
+    family.step: family for family in FAMILIES.values() if family.measure is not None
 }
 
 
@@ -50,7 +46,7 @@ def evaluate(
     unseen: Mapping[tuple[str, pd.Timestamp], Mapping[str, int]] | None = None,
     changes: Changes | None = None,
     arrivals: Arrivals | None = None,
-    families: Iterable[str] = FAMILIES,
+    families: Iterable[str] = DECLARED,
 ) -> list[MonitorResult]:
     """Judge windows by every monitor that the spec declares.
 
@@ -87,17 +83,23 @@ def evaluate(
     Raises:
         KeyError: If a family is unknown.
     """
-    evidence = gather(
-        spec,
-        metrics,
-        windows,
-        now,
-        run_id,
-        is_backfill,
-        baseline,
-        unseen,
-        baseline_windows,
-        changes,
-        arrivals,
-    )
-    return [row for family in families for row in _JUDGES[family](evidence)]
+    return [
+        row
+        for family in families
+        for row in FAMILIES[family].judge(
+            gather(
+                family,
+                spec,
+                metrics,
+                windows,
+                now,
+                run_id,
+                is_backfill,
+                baseline,
+                unseen,
+                baseline_windows,
+                changes,
+                arrivals,
+            )
+        )
+    ]

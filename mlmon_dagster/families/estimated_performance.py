@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from scipy import special
-
-from mlmon_dagster.metrics.estimated.calibration import (
-    RECORD,
-    LearntWidth,
-    learnt_width,
-    reaching,
+from mlmon_dagster.families.family import (
+    Family,
+    Measure,
+    Profiles,
+    References,
+    plot_wholes,
+    profiled_columns,
 )
-from mlmon_dagster.metrics.frames import MetricSample
-from mlmon_dagster.metrics.intervals import Z95
 from mlmon_dagster.monitors.evidence import (
     OK,
     Evidence,
@@ -29,12 +28,27 @@ from mlmon_dagster.monitors.evidence import (
     widen_early,
 )
 from mlmon_dagster.monitors.wording import NAMES, number, width_text
+from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.baseline import GRAINS, LIVE
+from mlmon_dagster.spec.declaration import SHORTEST_CLOSING
 from mlmon_dagster.spec.metric_registry import is_loss
-from mlmon_dagster.spec.monitors import EstimateMonitor
-from mlmon_dagster.spec.tasks import estimated, residual
+from mlmon_dagster.spec.monitors import (
+    ESTIMATED_PERFORMANCE,
+    FAMILIES,
+    PERFORMANCE,
+    EstimateMonitor,
+)
+from mlmon_dagster.spec.tasks import estimated, estimated_of, residual
 from mlmon_dagster.store.state.monitor_results import MonitorResult
+from mlmon_dagster.work import Comparison
 
-FAMILY = "estimated_performance"
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mlmon_dagster.metrics.estimated.calibration import LearntWidth
+    from mlmon_dagster.metrics.frames import MetricSample
+
+_MOST_DUE = 400  # windows
 _COMES = ("", "no_actuals", "single_class", "few_of_rarer_class")  # over with more ground truth
 
 
@@ -54,13 +68,15 @@ def judge(evidence: Evidence) -> list[MonitorResult]:
     rows: list[MonitorResult] = []
     for window in evidence.windows:
         for monitor in evidence.spec.monitors.estimated_performance:
-            name = f"{FAMILY}/{monitor.metric}"
+            name = f"{evidence.family}/{monitor.metric}"
             rows.append(_judge_estimate(evidence, window, monitor) | {"monitor": name})
             rows.append(_judge_residual(evidence, window, monitor))
     return rows
 
 
 def _judge_estimate(evidence: Evidence, window: Window, monitor: EstimateMonitor) -> MonitorResult:
+    from mlmon_dagster.metrics.estimated.calibration import RECORD, learnt_width, reaching
+
     metric = estimated(monitor.metric)
     row = evidence.whole(window, metric)
     base = evidence.baseline_row(metric, row)
@@ -91,7 +107,6 @@ def _fields(
     metric: str, row: MetricSample | None, threshold: str, base: MetricSample | None = None
 ) -> dict[str, Any]:
     return {
-        "family": FAMILY,
         "metric": metric,
         "source": row,
         "threshold": threshold,
@@ -199,6 +214,10 @@ def _with(
     margin: float,
     fields: dict[str, Any],
 ) -> MonitorResult:
+    from scipy import special
+
+    from mlmon_dagster.metrics.intervals import Z95
+
     p = float(special.ndtr(-worse / margin * Z95)) if margin > 0 else None
     ending = ", but this may be chance." if past else "."
     if window["maturity"] == "early" and fields["metric"] == residual(monitor.metric):
@@ -216,3 +235,79 @@ def _with(
         details={"worse_by": finite(worse), "margin": finite(margin)},
         **fields,
     )
+
+
+def _limits(spec: ModelSpec) -> str:
+    stated = [
+        f"{m.metric}: estimate drop {m.drop:g}, realized worse than estimated "
+        f"by {m.residual:g} over {m.over} windows"
+        for m in spec.monitors.estimated_performance
+    ]
+    return f"Limits: {'; '.join(stated)}." if stated else ""
+
+
+def _metrics(spec: ModelSpec) -> Sequence[str]:
+    named = (monitor.metric for monitor in spec.monitors.estimated_performance)
+    return sorted({name(metric) for metric in named for name in (estimated, residual)})
+
+
+def _missed_over(spec: ModelSpec, metric: str) -> int:
+    named = spec.monitors.estimated_performance
+    return max((m.over for m in named if residual(m.metric) == metric), default=1)
+
+
+def _windows_of_record(spec: ModelSpec) -> int:
+    """Return the windows that a width is learnt from, with those whose truth is still due."""
+    from mlmon_dagster.metrics.estimated.calibration import RECORD
+
+    named = spec.monitors.estimated_performance
+    declared = spec.actuals.expected_within
+    wait = SHORTEST_CLOSING if declared is None else declared  # learnt ones are seldom longer
+    due = min(math.ceil(wait / GRAINS[spec.time.granularity]), _MOST_DUE)
+    return max(RECORD + max(due, 1), *(m.over for m in named)) if named else 1
+
+
+def _own_estimate(comparison: Comparison) -> References:
+    from mlmon_dagster.profiles.estimates import estimate_baseline
+
+    work, baseline = comparison.work, comparison.baseline
+    if baseline is None or not baseline.halves:
+        return {}
+    return {"baseline": estimate_baseline(work.project.store, work.spec, baseline)}
+
+
+def _columns(spec: ModelSpec) -> list[str]:
+    from mlmon_dagster.profiles.estimates import estimate_columns
+
+    return estimate_columns(spec)
+
+
+def _frame(comparison: Comparison, profiles: Profiles) -> pd.DataFrame:
+    from mlmon_dagster.profiles.estimates import estimate
+
+    work = comparison.work
+    return estimate(
+        work.project.store, work.spec, profiles, comparison.baseline, work.windows, LIVE
+    )
+
+
+FAMILY = Family(
+    FAMILIES[ESTIMATED_PERFORMANCE],
+    judge,
+    _limits,
+    measure=Measure(
+        _columns,
+        _frame,
+        lambda spec: "fixed",
+        plot_wholes(lambda metric: metric.startswith(estimated("")) or bool(estimated_of(metric))),
+        by_slice=False,
+    ),
+    is_watched=lambda spec: bool(spec.monitors.estimated_performance),
+    metrics=_metrics,
+    looks_back=_windows_of_record,
+    is_compared=lambda spec: bool(spec.monitors.estimated_performance),
+    compared=partial(profiled_columns, PERFORMANCE),
+    references=_own_estimate,
+    traced=estimated_of,
+    judged_together=_missed_over,
+)

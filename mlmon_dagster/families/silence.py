@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mlmon_dagster.families.ground_truth import compare_truth
 from mlmon_dagster.metrics.presence import (
     MIN_WEEKS,
     WEEKS,
@@ -19,7 +20,6 @@ from mlmon_dagster.metrics.presence import (
     learn_limit,
     served_places,
 )
-from mlmon_dagster.pipeline.work import Work, is_waiting
 from mlmon_dagster.spec import (
     ModelSpec,
     Window,
@@ -28,10 +28,12 @@ from mlmon_dagster.spec import (
     windows_between,
 )
 from mlmon_dagster.spec.baseline import GRAINS
+from mlmon_dagster.spec.monitors import FRESHNESS
 from mlmon_dagster.spec.windows import PLACES, holidays_of_windows, place_in_week
 from mlmon_dagster.store.state import manifest, monitor_results, window_state
 from mlmon_dagster.store.state.manifest import Backlog
 from mlmon_dagster.store.state.window_state import ServedWindow, WindowInputs
+from mlmon_dagster.work import Work, is_waiting
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
 
 _WEEK, _DAY = dt.timedelta(weeks=1), 86_400.0
 ALWAYS = 30  # newest windows that every look judges; older ones where their verdict is out of date
-SILENCE, OVERDUE = "freshness/no_data_for", "freshness/actuals_missing"
+SILENCE, OVERDUE = f"{FRESHNESS}/no_data_for", f"{FRESHNESS}/actuals_missing"
 ARRIVED, SILENT = "arrived", "silent"
 _OPEN = (  # verdicts that files may still change
     "", "unread", "actuals:unread", "actuals:not_due", "actuals:uncounted", "actuals:no_rows",
@@ -93,8 +95,6 @@ def _versions(
     now: dt.datetime,
 ) -> dict[str, str]:
     """Return the data versions that a window's verdicts should have."""
-    from mlmon_dagster.monitors.ground_truth import compare_truth
-
     found = {SILENCE: ARRIVED if arrived(state) else SILENT}
     n, k = state.n_expected, state.n_actual
     is_overdue = spec.has_actuals and spec.monitors.freshness.actuals_missing is not None

@@ -11,8 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.errors import StoreError
-from mlmon_dagster.pipeline.versions import Served
-from mlmon_dagster.pipeline.work import Numbers, Work
+from mlmon_dagster.families.versions import Served
 from mlmon_dagster.profiles.compiler import NO_VERSION
 from mlmon_dagster.project import Project, wall_clock
 from mlmon_dagster.spec import ModelSpec, Window, complete_windows
@@ -28,6 +27,7 @@ from mlmon_dagster.store.mlflow_registry import (
     Version,
     version_link,
 )
+from mlmon_dagster.work import Numbers, Work
 
 if TYPE_CHECKING:
     from mlmon_dagster.pipeline.gate import Gate

@@ -31,7 +31,6 @@ from mlmon_dagster.monitors.evidence import (
     result_row,
 )
 from mlmon_dagster.monitors.wording import NAMES, number, told, weighted_text
-from mlmon_dagster.spec.metric_registry import METRICS
 from mlmon_dagster.spec.monitors import PerformanceMonitor
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 
@@ -303,7 +302,6 @@ def _result(
         evidence,
         window,
         monitor,
-        family=METRICS[monitor.metric].family,
         metric=monitor.metric,
         column=monitor.column,
         source=row,

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from mlmon_dagster.metrics import MIN_WINDOWS
-from mlmon_dagster.metrics.frames import MetricSample
+from mlmon_dagster.families.family import (
+    Facts,
+    Family,
+    Measure,
+    Profiles,
+    plot_both,
+    profiled_columns,
+    profiled_metrics,
+)
+from mlmon_dagster.families.requests import declared_frame, served
 from mlmon_dagster.metrics.objectives import RULES
-from mlmon_dagster.metrics.service import is_passing, volume_drop
 from mlmon_dagster.monitors.evidence import (
     MIN_COUNT,
     NO_DATA,
@@ -27,14 +35,39 @@ from mlmon_dagster.monitors.evidence import (
     unjudged,
 )
 from mlmon_dagster.monitors.wording import compared, no_verdict, number, subject, threshold
-from mlmon_dagster.spec.monitors import CLASS_RATE, PROMETHEUS, SPAN_COVERAGE, Condition, Objective
+from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.monitors import (
+    CLASS_RATE,
+    FAMILIES,
+    PROMETHEUS,
+    SERVICE,
+    SPAN_COVERAGE,
+    Condition,
+    Objective,
+)
 from mlmon_dagster.spec.names import TABLE
 from mlmon_dagster.spec.scalars import format_duration
 from mlmon_dagster.store.state.monitor_results import MonitorResult, Status
+from mlmon_dagster.store.state.window_state import WindowInputs
+from mlmon_dagster.work import Comparison
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mlmon_dagster.metrics.frames import MetricSample
 
 BURN_RATE = "burn_rate"
 _ROLES = {"p95_latency_ms": "latency_ms", "p99_latency_ms": "latency_ms", "error_rate": "status"}
 _SHARES = ("error_rate", CLASS_RATE, "stage_error_rate", "stage_timeout_rate")
+# As `metrics.service` names them, which is not imported before something is measured.
+SPAN_METRICS = (
+    "span_coverage", "span_error_bias", "span_latency_bias", "p50_stage_ms", "p95_stage_ms",
+    "p99_stage_ms", "stage_error_rate", "stage_timeout_rate", "p50_tokens", "p95_tokens",
+    "sum_tokens",
+)  # fmt: skip
+_SERVICE = (
+    "n", "p50_latency_ms", "p95_latency_ms", "p99_latency_ms", "error_rate", CLASS_RATE, PROMETHEUS
+)  # fmt: skip
 STRANGE = 4.0  # usual deviations below the usual
 
 
@@ -92,7 +125,6 @@ def _judge_metric(
         counted = {"value": float(n), "n": n, "reason": "", "method_version": "count-1"}
         row = cast("MetricSample", counted)  # a count has no interval
     common: dict[str, Any] = {
-        "family": "service",
         "metric": metric,
         "column": column,
         "source": row,
@@ -145,7 +177,6 @@ def _judge_objective(evidence: Evidence, window: Window, objective: Objective) -
     monitor, facts = evidence.spec.monitors.service, window["burned"][objective.name]
     found, left = facts["burn"], finite(facts["left"])
     fields: dict[str, Any] = {
-        "family": "service",
         "metric": BURN_RATE,
         "column": objective.name,
         "method_version": "burn-1",
@@ -194,6 +225,8 @@ def judge_volume(evidence: Evidence, window: Window) -> MonitorResult | None:
     empty window is the business of freshness, and one whose rows were refused that of the schema:
     neither has a row here.
     """
+    from mlmon_dagster.metrics.service import MIN_WINDOWS, is_passing, volume_drop
+
     monitor = evidence.spec.monitors.service
     condition, sizes = monitor.volume_drop, window.get("earlier_sizes", ())
     refused = window["schema_broken"] or window["n_quarantined"]
@@ -225,7 +258,6 @@ def judge_volume(evidence: Evidence, window: Window) -> MonitorResult | None:
         evidence,
         window,
         monitor,
-        family="service",
         metric="volume_drop",
         status=status,
         reason="holiday" if status == NO_DATA else "",
@@ -237,3 +269,74 @@ def judge_volume(evidence: Evidence, window: Window) -> MonitorResult | None:
         details={"usual": round(found.usual, 1), "z": round(found.z, 2)},
         **({} if is_brief else excess(found.drop, condition.bound)),
     )
+
+
+def _frame(comparison: Comparison, profiles: Profiles) -> pd.DataFrame:
+    from mlmon_dagster.metrics.frames import concat_frames
+
+    profiled = profiled_metrics(SERVICE, comparison, profiles)
+    return concat_frames([profiled, declared_frame(comparison.work)])
+
+
+def _version(version: str, _: WindowInputs, facts: Facts) -> str:
+    return f"{version}:{facts['answers']}" if facts["answers"] else version
+
+
+def _limits(spec: ModelSpec) -> str:
+    names = ("p95_latency_ms", "p99_latency_ms", "error_rate", "n", "volume_drop")
+    limits: dict[str, Condition | None] = {
+        name: getattr(spec.monitors.service, name) for name in names
+    }
+    stated = [
+        f"{name} {'above' if c.above is not None else 'below'} {c.bound:g}"
+        for name, c in limits.items()
+        if c is not None
+    ]
+    stated += [
+        f"{_limited(metric, name)} {'above' if c.above is not None else 'below'} {c.bound:g}"
+        for (metric, name), c in spec.monitors.service.limits.items()
+    ]
+    promised = [f"{o.name}: {o.target:.4%} good" for o in spec.monitors.service.objectives]
+    return " ".join(
+        text
+        for text, said in (
+            (f"Fails at {', '.join(stated)}.", stated),
+            (f"Objectives whose budgets must not burn: {', '.join(promised)}.", promised),
+        )
+        if said
+    )
+
+
+def _limited(metric: str, name: str) -> str:
+    if metric in (CLASS_RATE, PROMETHEUS):
+        return name
+    return metric if name == TABLE else f"{metric} of {name}"
+
+
+def _serves(spec: ModelSpec) -> bool:
+    service, columns = spec.monitors.service, spec.columns
+    latency = service.p95_latency_ms or service.p99_latency_ms
+    return bool(
+        service.n
+        or (columns.latency_ms and latency)
+        or (columns.status and service.error_rate)
+        or service.objectives
+        or service.limits
+    )
+
+
+FAMILY = Family(
+    FAMILIES[SERVICE],
+    judge,
+    _limits,
+    measure=Measure(
+        partial(profiled_columns, SERVICE),
+        _frame,
+        lambda spec: "nothing",
+        plot_both(lambda metric: metric in (*_SERVICE, *SPAN_METRICS)),
+    ),
+    is_watched=_serves,
+    metrics=lambda spec: _SERVICE if spec.spans is None else (*_SERVICE, *SPAN_METRICS),
+    facts=served,
+    version=_version,
+)

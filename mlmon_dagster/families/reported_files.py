@@ -11,11 +11,11 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.spec import ModelSpec, Window, window_containing
 from mlmon_dagster.spec.declaration import TimeSpec
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import manifest
+from mlmon_dagster.work import Work
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,10 +7,19 @@ from calendar import day_name
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
+from mlmon_dagster.families.family import Facts, Family
+from mlmon_dagster.families.ground_truth import judge_ground_truth
+from mlmon_dagster.families.reported_files import refusals_behind
+from mlmon_dagster.families.silence import (
+    ARRIVED,
+    SILENT,
+    arrived,
+    silence_facts,
+    unjudged_windows,
+    unread_files,
+)
 from mlmon_dagster.metrics.presence import Calendar
 from mlmon_dagster.monitors.evidence import (
     NO_DATA,
@@ -20,11 +29,18 @@ from mlmon_dagster.monitors.evidence import (
     production,
     result_row,
 )
-from mlmon_dagster.monitors.ground_truth import judge_ground_truth
 from mlmon_dagster.monitors.wording import no_verdict
+from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec import Window as Span
+from mlmon_dagster.spec.monitors import FAMILIES, FRESHNESS
 from mlmon_dagster.spec.names import listed
 from mlmon_dagster.spec.scalars import format_duration
 from mlmon_dagster.store.state.monitor_results import MonitorResult
+from mlmon_dagster.store.state.window_state import WindowInputs
+from mlmon_dagster.work import Work
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 UNREAD = "unread"  # data version: judged while files waited that may hold the window's rows
 
@@ -51,8 +67,8 @@ def judge(evidence: Evidence) -> list[MonitorResult]:
     windows = list(production(evidence))
     silences = _find_silences(windows)
     rows = []
-    for window, silence in zip(windows, silences, strict=True):
-        row = _judge_silence(evidence, window, silence) if silence else _fresh(evidence, window)
+    for window, around in zip(windows, silences, strict=True):
+        row = _judge_silence(evidence, window, around) if around else _fresh(evidence, window)
         rows += [row] if row else []
     return rows + judge_ground_truth(evidence)
 
@@ -119,6 +135,8 @@ def _find_silences(windows: Sequence[Window]) -> list[_Silence | None]:
 
 
 def _known(moment: Any) -> pd.Timestamp | None:
+    import pandas as pd
+
     return None if moment is None or pd.isna(moment) else pd.Timestamp(moment)
 
 
@@ -133,7 +151,6 @@ def _of_predictions(evidence: Evidence, window: Window, **fields: Any) -> Monito
         evidence,
         window,
         monitor,
-        family="freshness",
         metric="no_data_for",
         threshold=threshold,
         **fields,
@@ -142,6 +159,8 @@ def _of_predictions(evidence: Evidence, window: Window, **fields: Any) -> Monito
 
 def _limit(evidence: Evidence, window: Window) -> dt.timedelta:
     """Return the longest silence: learnt, or declared, or the default."""
+    import pandas as pd
+
     learnt = window.get("silence_limit")
     if learnt is None or pd.isna(learnt):
         return evidence.spec.monitors.freshness.no_data_for
@@ -273,6 +292,8 @@ def _tell_silence(
 
 def _tell_pauses(evidence: Evidence, calendar: Calendar, start: float, end: float) -> list[str]:
     """Name the weekdays, or the longest stretch of hours, and holidays without an expectation."""
+    import pandas as pd
+
     zone = evidence.spec.time.zone
     runs = [
         (_moment(first).tz_convert(zone), _moment(last).tz_convert(zone))
@@ -296,6 +317,8 @@ def _tell_pauses(evidence: Evidence, calendar: Calendar, start: float, end: floa
 
 
 def _moment(seconds: float) -> pd.Timestamp:
+    import pandas as pd
+
     return pd.Timestamp(seconds, unit="s", tz="UTC")
 
 
@@ -307,3 +330,44 @@ def _when(evidence: Evidence, moment: pd.Timestamp) -> str:
     """Name a moment in the zone in which windows are cut."""
     zone = evidence.spec.time.zone
     return f"{moment.tz_convert(zone):%A %Y-%m-%d %H:%M} ({zone})"
+
+
+def _facts(work: Work, windows: Sequence[Span]) -> list[Facts]:
+    unread = unread_files(work, windows)
+    around, refused = silence_facts(work, windows), refusals_behind(work, windows)
+    return [
+        {**own, **unread.get(window.start, {}), **files}
+        for window, own, files in zip(windows, around, refused, strict=True)
+    ]
+
+
+def _version(_: str, state: WindowInputs, facts: Facts) -> str:
+    return ARRIVED if arrived(state) else SILENT
+
+
+def _limits(spec: ModelSpec) -> str:
+    monitor = spec.monitors.freshness
+    hours = monitor.no_data_for.total_seconds() / 3600
+    is_learnt = spec.time.granularity == "hour" and "no_data_for" not in monitor.model_fields_set
+    length = f"{hours:g} hours" + (" (fewer once learnt)" if is_learnt else "")
+    missing = spec.monitors.freshness.actuals_missing
+    late = f", or if over {missing.bound:.0%} of the usual actuals is overdue" if missing else ""
+    return f"Fails after {length} without data{late}."
+
+
+def _learn_timing(work: Work) -> None:
+    from mlmon_dagster.profiles.arrivals import learn_timing
+
+    learn_timing(work.project.store.state, work.spec, work.now)
+
+
+FAMILY = Family(
+    FAMILIES[FRESHNESS],
+    judge,
+    _limits,
+    facts=_facts,
+    counted=arrived,
+    version=_version,
+    chosen=unjudged_windows,
+    prepare=_learn_timing,
+)

@@ -6,10 +6,11 @@ as in the baseline.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import datetime as dt
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from mlmon_dagster.metrics.frames import MetricSample
-from mlmon_dagster.metrics.intervals import benjamini_hochberg
+from mlmon_dagster.families.family import Family, measure_profiles, plot_columns
 from mlmon_dagster.monitors.change_wording import in_words, percent
 from mlmon_dagster.monitors.evidence import (
     OK,
@@ -32,18 +33,33 @@ from mlmon_dagster.monitors.wording import (
     subject,
     told,
 )
+from mlmon_dagster.spec import ModelSpec, declaration
 from mlmon_dagster.spec.declaration import ATTRIBUTION, ATTRIBUTION_SHIFT, attributed
 from mlmon_dagster.spec.metric_registry import AUTO, NOVEL
 from mlmon_dagster.spec.monitors import (
     CORRELATION_CHANGE,
     CORRELATION_SHIFT,
+    DRIFT,
+    FAMILIES,
     Attribution,
     Multivariate,
 )
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store.state.monitor_results import MonitorResult
+from mlmon_dagster.work import Part, comparisons
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mlmon_dagster.metrics.drift.novelty import ColumnChange
+    from mlmon_dagster.metrics.frames import MetricSample
+    from mlmon_dagster.metrics.statistics import ColumnStatistics
+    from mlmon_dagster.profiles import Baseline
 
 _MOST = 0.5  # of the rows of a window, outside the baseline's range, is drift whatever the distance
+Baselines = Mapping[dt.datetime, "Baseline | None"]  # by the start of a window
+_OUTPUTS = ("score", "prediction", "actual")
+_BEHIND = {"prediction": ("prediction",), "actual": ("actual", "prediction")}
 _ALWAYS = ("psi", "jensen_shannon", "chi_square")  # of columns of any kind
 
 
@@ -106,6 +122,8 @@ def _importance(evidence: Evidence) -> dict[str, float]:
 def _judge_family(
     evidence: Evidence, window: Window, found: list[tuple[str, str, MetricSample | None]]
 ) -> Iterator[MonitorResult]:
+    from mlmon_dagster.metrics.intervals import benjamini_hochberg
+
     monitor = evidence.spec.monitors.drift
     reasons = [_no_data(evidence, row, window) for _, _, row in found]
     tested = [
@@ -123,7 +141,6 @@ def _judge_family(
                 monitor,
                 subject(method, column, row),
                 reason,
-                family="drift",
                 metric=method,
                 column=column,
                 source=row,
@@ -177,7 +194,6 @@ def _judged(
         evidence,
         window,
         monitor,
-        family="drift",
         metric=row["metric"],
         column=column,
         source=row,
@@ -276,6 +292,8 @@ def judge_attribution(evidence: Evidence, window: Window) -> Iterator[MonitorRes
     Large: by more than `above`. Real: its p-value, adjusted over the features of the window
     (Benjamini-Hochberg), is at most q. Nothing of models that log no SHAP values.
     """
+    from mlmon_dagster.metrics.intervals import benjamini_hochberg
+
     declared, features = evidence.spec.monitors.drift.attribution, attributed(evidence.spec)
     if declared is None or not features:
         return
@@ -295,7 +313,6 @@ def judge_attribution(evidence: Evidence, window: Window) -> Iterator[MonitorRes
                 evidence.spec.monitors.drift,
                 subject(ATTRIBUTION_SHIFT, feature),
                 reason,
-                family="drift",
                 metric=ATTRIBUTION_SHIFT,
                 column=feature,
                 source=row,
@@ -331,7 +348,6 @@ def _judged_attribution(
         evidence,
         window,
         monitor,
-        family="drift",
         metric=ATTRIBUTION_SHIFT,
         column=feature,
         source=row,
@@ -363,7 +379,6 @@ def judge_multivariate(evidence: Evidence, window: Window) -> Iterator[MonitorRe
             evidence.spec.monitors.drift,
             NAMES[CORRELATION_SHIFT],
             reason,
-            family="drift",
             metric=CORRELATION_SHIFT,
             source=row,
             threshold=f"above {number(declared.above)}",
@@ -393,7 +408,6 @@ def _judged_correlation(
         evidence,
         window,
         monitor,
-        family="drift",
         metric=CORRELATION_SHIFT,
         source=row,
         status=failing(monitor, is_beyond(declared.error_at, row["value"])) if failed else OK,
@@ -411,3 +425,139 @@ def _changes(evidence: Evidence, window: Window) -> dict[str, float]:
     found = [(pair, evidence.whole(window, CORRELATION_CHANGE, pair)) for pair in pairs]
     known = {pair: float(row["value"]) for pair, row in found if row is not None}
     return dict(sorted(known.items(), key=lambda item: -abs(item[1])))
+
+
+class ColumnChanges:
+    """Column and window -> what changed in it.
+
+    Profiles are read where a column fails, once for all, and none where nothing fails.
+
+    Args:
+        part: The windows.
+    """
+
+    def __init__(self, part: Part) -> None:
+        self._part = part
+        self._known: dict[str, _Sides] = {}
+        self._profiles: dict[str, ColumnStatistics] | None = None
+        self._fixed: Baselines | None = None  # the same for all columns, unless it moves on
+
+    def __call__(self, column: str, start: pd.Timestamp) -> ColumnChange | None:
+        """Return what changed in a column in the window that starts then; None if unknown."""
+        from mlmon_dagster.metrics.drift.novelty import column_change
+
+        if column not in self._known:
+            self._known[column] = _Sides(self._whole, column, self._baselines(column))
+        sides = self._known[column]
+        now, then = sides.window(start), sides.baseline(start.to_pydatetime())
+        if now is None or then is None or now.binning.binning_id != then.binning.binning_id:
+            return None
+        return column_change(now, then)
+
+    @property
+    def _whole(self) -> dict[str, ColumnStatistics]:
+        if self._profiles is None:
+            columns = [*self._part.work.spec.features, *_OUTPUTS]
+            self._profiles = self._part.whole(columns)
+        return self._profiles
+
+    def _baselines(self, column: str) -> Baselines:
+        if self._fixed is not None:
+            return self._fixed
+        found = list(comparisons(self._part, DRIFT, profiled(column)))
+        baselines = {w.start: one.baseline for one in found for w in one.work.windows}
+        if not any(one.mark for one in found):
+            self._fixed = baselines
+        return baselines
+
+
+def profiled(column: str) -> Sequence[str]:
+    """Return the profiled columns that a column that drifts is counted in."""
+    return _BEHIND.get(column, (column,))
+
+
+class _Sides:
+    """One column of the windows, and of what each of them is compared with."""
+
+    def __init__(
+        self, windows: Mapping[str, ColumnStatistics], column: str, baselines: Baselines
+    ) -> None:
+        self._column, self._baselines = column, baselines
+        self._windows = self._of(windows)
+        self._pooled: dict[int, ColumnStatistics | None] = {}  # by the identity of the baseline
+
+    def window(self, start: pd.Timestamp) -> ColumnStatistics | None:
+        """Return the column of one window as one cell."""
+        from mlmon_dagster.metrics.statistics import select
+
+        if self._windows is None:
+            return None
+        mine = (self._windows.cells["window_start"] == start).to_numpy()
+        return _as_one(select(self._windows, mine))
+
+    def baseline(self, start: dt.datetime) -> ColumnStatistics | None:
+        """Return what a window is compared with as one cell."""
+        found = self._baselines.get(start)
+        if found is None:
+            return None
+        if id(found) not in self._pooled:
+            stats = self._of(found.windows)
+            self._pooled[id(found)] = None if stats is None else _as_one(stats)
+        return self._pooled[id(found)]
+
+    def _of(self, profiles: Mapping[str, ColumnStatistics]) -> ColumnStatistics | None:
+        from mlmon_dagster.metrics.drift.columns import with_outputs
+
+        names = [name for name in profiled(self._column) if name in profiles]
+        return with_outputs({name: profiles[name] for name in names}).get(self._column)
+
+
+def _as_one(stats: ColumnStatistics) -> ColumnStatistics | None:
+    """Add up the cells of slice `all`; None if there are none."""
+    from mlmon_dagster.metrics.statistics import merge, select
+
+    whole = select(stats, (stats.cells["slice_key"] == ALL).to_numpy())
+    return merge(whole, ()) if len(whole) else None
+
+
+def _limits(spec: ModelSpec) -> str:
+    d = spec.monitors.drift
+    limit = "its own usual distance" if d.auto else f"{d.above:g}"
+    joint = f" Correlations may change by {d.multivariate.above:g}." if d.multivariate else ""
+    shares = ""
+    if declaration.attributed(spec) and d.attribution:
+        shares = f" Shares of the attributions may change by {d.attribution.above:g}."
+    return (
+        f"Fails above {limit} ({d.method}, bias taken off) if also significant "
+        f"(q = {d.q:g} over the columns).{joint}{shares}"
+    )
+
+
+def _metrics(spec: ModelSpec) -> Sequence[str]:
+    # Columns without an order have no ks; psi also explains by slice.
+    method = spec.monitors.drift.method
+    joint = (CORRELATION_SHIFT, CORRELATION_CHANGE) if spec.monitors.drift.multivariate else ()
+    attribution = (declaration.ATTRIBUTION, declaration.ATTRIBUTION_SHIFT)
+    shap = (*attribution, declaration.ATTRIBUTION_NDCG) if declaration.attributed(spec) else ()
+    novel = (NOVEL, f"{NOVEL}{AUTO}")
+    return sorted({"psi", method, f"psi{AUTO}", f"{method}{AUTO}", *novel, *joint, *shap})
+
+
+def _name_plot(metric: str, column: str) -> str | None:
+    return (
+        metric
+        if metric == CORRELATION_SHIFT
+        else plot_columns("psi", declaration.ATTRIBUTION)(metric, column)
+    )
+
+
+FAMILY = Family(
+    FAMILIES[DRIFT],
+    judge,
+    _limits,
+    measure=measure_profiles(DRIFT, lambda spec: "baseline", _name_plot),
+    metrics=_metrics,
+    explained_by_slices=True,
+    references=lambda comparison: {"changes": ColumnChanges(comparison.part)},
+    learns_at=("profiles", "drift"),
+)
