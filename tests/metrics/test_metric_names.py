@@ -90,7 +90,7 @@ def _audited() -> set[str]:
 def _literal_names() -> set[str]:
     """Find what the code writes after ``metric=``."""
     found = set()
-    for path in [*(PACKAGE / "metrics").glob("*.py"), *(PACKAGE / "monitors").glob("*.py")]:
+    for path in [*(PACKAGE / "metrics").glob("*.py"), *(PACKAGE / "families").glob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.keyword) and node.arg == "metric":
                 value = node.value
