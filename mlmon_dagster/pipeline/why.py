@@ -96,7 +96,7 @@ def _money(inputs: JudgeInputs, row: MonitorResult) -> dict[str, Any]:
 
 
 def _worth(inputs: JudgeInputs, row: MonitorResult) -> str:
-    from mlmon_dagster.metrics.clusters import FEWEST_WINDOWS
+    from mlmon_dagster.metrics import FEWEST_WINDOWS
     from mlmon_dagster.trace.money import BEFORE, failed_worth, money_of, rounded
 
     spec, end = inputs.comparison.work.spec, row["window_end"]
