@@ -111,21 +111,22 @@ def compose_digest(
     """
     start = end - dt.timedelta(days=_DAYS[cadence])
     with store.state.connect() as conn:
-        firing, silenced = _load_active(conn, specs)
+        active, silenced = _load_active(conn, specs)
         opened, resolved = _count_changes(conn, specs, start, end)
     zone = ZoneInfo(specs[0].time.zone)
-    affected = sorted({view.row["model"] for view in firing})
+    affected = sorted({view.row["model"] for view in active})
     quiet = [spec.model for spec in specs if spec.model not in affected]
-    counts = [f"{len(firing)} firing", f"{opened} opened", f"{resolved} resolved"]
+    recovering = sum(view.row["state"] == "RECOVERING" for view in active)
+    counts = [f"{len(active) - recovering} firing"]
+    counts += [f"{recovering} recovering"] if recovering else []
+    counts += [f"{opened} opened", f"{resolved} resolved"]
     counts += [f"{silenced} silenced"] if silenced else []
-    rest = firing[MAX_LISTED:]
-    worst = "ERROR" if any(v.row["severity"] == "ERROR" for v in firing) else "WARN"
+    rest = active[MAX_LISTED:]
+    worst = "ERROR" if any(v.row["severity"] == "ERROR" for v in active) else "WARN"
     return Message(
         title=f"{cadence.capitalize()} digest: {', '.join(counts)}",
-        mood="ERROR" if firing and worst == "ERROR" else "WARN" if firing else "OK",
-        items=tuple(
-            Item(f"{v.row['model']}: {v.headline}", f"since {v.since}") for v in firing[:MAX_LISTED]
-        ),
+        mood="ERROR" if active and worst == "ERROR" else "WARN" if active else "OK",
+        items=tuple(_list_item(view) for view in active[:MAX_LISTED]),
         more=f"and {len(rest)} more" if rest else "",
         notes=(
             *_ask_business(store, specs, business, start, end),
@@ -141,15 +142,16 @@ def compose_digest(
     )
 
 
-def _ask_business(
+        active, silenced = _load_active(conn, specs)
+        opened, resolved = _count_changes(conn, specs, start, end)
     store: Store, specs: Sequence[ModelSpec], said: Business, start: dt.datetime, end: dt.datetime
 ) -> list[tuple[str, str]]:
     lines = ((spec.model, said(store, spec, start, end)) for spec in specs)
     return [(model, text) for model, text in lines if text][:_MAX_NAMED]
 
 
-def _load_active(conn: sa.Connection, specs: Sequence[ModelSpec]) -> tuple[list[AlertView], int]:
-    """Return the alerts that fire and are told, the worst first, and how many are silenced."""
+        active, silenced = _load_active(conn, specs)
+        opened, resolved = _count_changes(conn, specs, start, end)
     views, n_silenced = [], 0
     for spec in specs:
         for row in alert_state.load_alerts(conn, spec.model, states=alert_state.ACTIVE).values():
