@@ -142,16 +142,21 @@ def compose_digest(
     )
 
 
-        active, silenced = _load_active(conn, specs)
-        opened, resolved = _count_changes(conn, specs, start, end)
+def _list_item(view: AlertView) -> Item:
+    is_recovering = view.row["state"] == "RECOVERING"
+    since = f"since {view.since}{', recovering' if is_recovering else ''}"
+    return Item(f"{view.row['model']}: {view.headline}", since)
+
+
+def _ask_business(
     store: Store, specs: Sequence[ModelSpec], said: Business, start: dt.datetime, end: dt.datetime
 ) -> list[tuple[str, str]]:
     lines = ((spec.model, said(store, spec, start, end)) for spec in specs)
     return [(model, text) for model, text in lines if text][:_MAX_NAMED]
 
 
-        active, silenced = _load_active(conn, specs)
-        opened, resolved = _count_changes(conn, specs, start, end)
+def _load_active(conn: sa.Connection, specs: Sequence[ModelSpec]) -> tuple[list[AlertView], int]:
+    """Return the open alerts that are told, the worst first, and how many are silenced."""
     views, n_silenced = [], 0
     for spec in specs:
         for row in alert_state.load_alerts(conn, spec.model, states=alert_state.ACTIVE).values():
