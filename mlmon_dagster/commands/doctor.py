@@ -282,7 +282,7 @@ def _alerts(project: Project) -> Finding:
 
 def _verdicts(project: Project) -> Finding:
     """Name families that could judge none of their newest windows: nothing of them is healthy."""
-    from mlmon_dagster.report.standing import standing_of
+    from mlmon_dagster.tables.standing import standing_of
 
     unjudged = [
         f"{spec.model}/{standing.family}: {standing.text} (newest window {standing.window})"

@@ -16,7 +16,7 @@ from mlmon_dagster.store.state.monitor_results import NOT_JUDGED, PIPELINE
 from mlmon_dagster.work import Work
 
 if TYPE_CHECKING:
-    from mlmon_dagster.report.standing import Standing
+    from mlmon_dagster.tables.standing import Standing
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def gate_of(
     Raises:
         ConfigError: If there is no such family.
     """
-    from mlmon_dagster.report.standing import Standing, overall, standing_of
+    from mlmon_dagster.tables.standing import Standing, overall, standing_of
 
     for family in families:
         if family not in FAMILIES:

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import mlmon_dagster
-from mlmon_dagster.spec.text_table import csv_text, text_table
+from mlmon_dagster.tables.rendering import csv_text, text_table
 
 NASTY = ["=cmd|' /C calc'!A0", "+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", "\0", 'a"b', "a\nb", "ok"]
 STEERING = ["red \x1b[31m", "a\nb", "a\r\nb", "\x07", "\u202evsc", "\x9b2J", "plain"]
@@ -43,4 +43,4 @@ def test_nothing_else_writes_csv_for_people() -> None:
         for path in package.rglob("*.py")
         if writes.search(path.read_text())
     }
-    assert found <= {"spec/text_table.py", "demo/flights.py", "drill/trial.py"}, found
+    assert found <= {"tables/rendering.py", "demo/flights.py", "drill/trial.py"}, found

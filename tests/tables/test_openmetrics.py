@@ -14,12 +14,12 @@ from prometheus_client import parser as plain_parser
 from prometheus_client.openmetrics import parser as open_parser
 from prometheus_client.samples import Sample
 
-from mlmon_dagster.report.openmetrics import Bounds, Exporter, history
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.loader import BrokenModel, Models
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import metric_log, model_history, monitor_results
 from mlmon_dagster.store.state.schema import alert, window_state
+from mlmon_dagster.tables.openmetrics import Bounds, Exporter, history
 from tests.alerts.worlds import DAY, day, observe, result, settle, spec_of
 from tests.store.test_views import computed
 

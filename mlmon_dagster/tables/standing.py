@@ -1,19 +1,21 @@
-"""What stands of a model in words: the status of each family, and of all of them."""
+"""The tables of what stands: the status of each model, and of each of its families in words."""
 
 from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 from mlmon_dagster.monitors.wording import NAMES, REASONS
-from mlmon_dagster.spec import ModelSpec, window_containing
+from mlmon_dagster.project import Project
+from mlmon_dagster.spec import BrokenModel, ModelSpec, window_containing
+from mlmon_dagster.spec.monitors import FAMILIES
 from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.spec.tasks import families_of
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.state import monitor_results
+from mlmon_dagster.store.state import monitor_results, window_state
 from mlmon_dagster.store.state.monitor_results import (
     NOT_JUDGED,
     PIPELINE,
@@ -22,6 +24,16 @@ from mlmon_dagster.store.state.monitor_results import (
     name_window,
     worst_of,
 )
+from mlmon_dagster.tables.alerts import (
+    NO_ALERTS,
+    StandingCounts,
+    count_standing,
+    explain_episode,
+    list_alerts,
+    pick_standing,
+    shorten,
+)
+from mlmon_dagster.tables.table import Column, Table
 
 T = TypeVar("T")
 _MOST_NAMED = 6
@@ -48,6 +60,122 @@ class Standing:
     n_judged: int = 0
     n_not_judged: int = 0
     why_not: str = ""
+
+
+ORDER = ("BROKEN", "ERROR", "WARN", "NO_DATA", "OK")
+
+
+@dataclass(frozen=True)
+class ModelStatus:
+    """How a model is.
+
+    Attributes:
+        model: Its name.
+        status: Worst status of its families; BROKEN if its declaration does not load.
+        window: Its newest window with predictions, in its zone.
+        n: Predictions of that window; None without a window.
+        actual_coverage: Share of its ground truth that has come.
+        alerts: How many of its alerts stand.
+        since: The first window of what fires longest; empty if nothing fires.
+        sentence: What the worst alert that fires says.
+        families: Family -> its status, ``-`` where there is nothing to judge.
+        owners: Who it belongs to.
+    """
+
+    model: str
+    status: str
+    window: str
+    n: int | None = None
+    actual_coverage: float | None = None
+    alerts: StandingCounts = NO_ALERTS
+    since: str | None = None
+    sentence: str | None = None
+    families: Mapping[str, str] = field(default_factory=dict)
+    owners: str | None = None
+
+    def fields(self) -> dict[str, object]:
+        """Return what programs get: families beside all else."""
+        return {
+            "model": self.model, "owners": self.owners, "firing": self.alerts.firing,
+            "recovering": self.alerts.recovering, "since": self.since, "sentence": self.sentence,
+            **self.families, "status": self.status, "window": self.window, "n": self.n,
+            "actual_coverage": self.actual_coverage,
+        }  # fmt: skip
+
+
+STATUS: Table[ModelStatus] = Table(
+    "status",
+    (
+        Column("STATUS", "status"),
+        Column("MODEL", "model"),
+        Column("NEWEST WINDOW", "window"),
+        Column("FIRING", lambda row: row.alerts.firing, is_number=True),
+        Column("RECOVERING", lambda row: row.alerts.recovering, is_number=True),
+        Column("SINCE", "since"),
+        Column("WHAT", lambda row: shorten(row.sentence or "")),
+    ),
+)
+
+
+def list_models(
+    project: Project, specs: Sequence[ModelSpec], broken: Sequence[BrokenModel] = ()
+) -> list[ModelStatus]:
+    """Return one row per model, worst first; a file that does not load is worse than any.
+
+    A family's status is the worst verdict on the newest window that it could judge: NO_DATA where
+    it could judge none, and then the model is NO_DATA too unless something fails; ``-`` where there
+    is nothing to judge. A model without windows is NO_DATA unless something fails. What failed
+    outside the data is the family ``pipeline``.
+    """
+    counts = count_standing(project.store)
+    rows = [_ask_model(project, spec, counts.get(spec.model, NO_ALERTS)) for spec in specs]
+    rows += [ModelStatus(one.name, "BROKEN", "does not load") for one in broken]
+    return sorted(rows, key=lambda row: (ORDER.index(row.status), row.model))
+
+
+def _ask_model(project: Project, spec: ModelSpec, alerts: StandingCounts) -> ModelStatus:
+    store = project.store
+    windows = {k: v for k, v in window_state.load(store.state, spec.model).items() if v.n}
+    standings = standing_of(store, spec, project.now())
+    row = ModelStatus(
+        spec.model,
+        overall(standings, has_windows=bool(windows)),
+        "none yet",
+        alerts=alerts,
+        families={standing.family: standing.status for standing in standings},
+        owners=", ".join(spec.owners),
+    )
+    if windows:
+        newest = windows[max(windows)]
+        row = replace(
+            row,
+            window=name_window(spec, newest.window_start),
+            n=newest.n,
+            actual_coverage=round(newest.coverage or 0.0, 4),
+        )
+    found = list_alerts(store, spec.model) if alerts.firing else []
+    firing = [episode for episode in found if episode.standing == "firing"]
+    if not firing:
+        return row
+    since = name_window(spec, min(episode.opened_window for episode in firing))
+    return replace(row, since=since, sentence=explain_episode(spec, pick_standing(firing)[0]))
+
+
+# Of a table that has a column for each family; the keys of `ModelStatus.fields`.
+STATUS_BY_FAMILY = (
+    "model", "status", "window", "n", "actual_coverage", "firing", "recovering", *FAMILIES,
+    PIPELINE, "owners",
+)  # fmt: skip
+
+FAMILIES_OF_MODEL: Table[Standing] = Table(
+    "families",
+    (
+        Column("FAMILY", "family"),
+        Column("STATUS", "status"),
+        Column("WINDOW", "window"),
+        Column("WHAT", "text"),
+    ),
+)
 
 
 def standing_of(store: Store, spec: ModelSpec, now: dt.datetime) -> list[Standing]:

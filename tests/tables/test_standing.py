@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mlmon_dagster.report.standing import Standing, overall
+from mlmon_dagster.tables.standing import Standing, overall
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from mlmon_dagster.project import Project
-    from mlmon_dagster.report.trace import Against
 
+Against = str | tuple[dt.datetime, dt.datetime]  # the baseline, a version, or a period
 _VERSION = "version:"
 _DAYS_AT_A_TIME = 16
 
@@ -187,7 +187,7 @@ def query_metrics(
                 "newest profiles, and what they were made with then is not kept for ever. "
                 f"Numbers of then are kept for windows of a {own}: leave --granularity out."
             )
-        from mlmon_dagster.report.summary import rolled_up_metrics
+        from mlmon_dagster.tables.periods import rolled_up_metrics
 
         frame = rolled_up_metrics(project.store, spec, granularity, start, end)
         wanted = {

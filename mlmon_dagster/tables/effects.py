@@ -1,4 +1,4 @@
-"""What a logged cause goes with in the outcome, from the records of some windows."""
+"""The table of an effect: what a logged cause goes with in the outcome of some windows."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.declaration import DeclaredEffect, effect_problems
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state.sql import Row, quote_identifier
+from mlmon_dagster.tables.asked import window_range
+from mlmon_dagster.tables.rendering import render_text
+from mlmon_dagster.tables.table import Answer, Column, Table
 from mlmon_dagster.trace.effect import (
     ArmSums,
     Effect,
@@ -38,7 +41,7 @@ _MISSING = "null"  # of a covariate is a value of its own
 
 
 @dataclass(frozen=True)
-class Answer:
+class Association:
     """What a cause goes with in some windows.
 
     Attributes:
@@ -87,7 +90,7 @@ def asked_of(
 
 def effect_in(
     store: Store, spec: ModelSpec, windows: Sequence[Window], asked: DeclaredEffect
-) -> Answer:
+) -> Association:
     """Hold an outcome against a cause, window by window; one window is in memory at a time.
 
     Args:
@@ -145,7 +148,7 @@ def effect_in(
             arm = pd.Categorical(rows.column("arm").to_pandas(), categories=_arms(asked)).codes
             arms.append(arm_sums(causes, outcomes, arm))
     trial = trial_of(arms, asked.experiment.share) if asked.experiment is not None else None
-    return Answer(effect_of(sums, scale), trial, _top(store, source, outcome, first))
+    return Association(effect_of(sums, scale), trial, _top(store, source, outcome, first))
 
 
 def _arms(asked: DeclaredEffect) -> list[str]:
@@ -202,7 +205,7 @@ def _top(store: Store, source: str, outcome: str, first: Row) -> float:
     return float(total / first["total"])
 
 
-def tell(spec: ModelSpec, asked: DeclaredEffect, answer: Answer) -> list[str]:
+def tell(spec: ModelSpec, asked: DeclaredEffect, answer: Association) -> list[str]:
     """Say in sentences what was found; the surest first.
 
     Args:
@@ -243,3 +246,73 @@ def tell(spec: ModelSpec, asked: DeclaredEffect, answer: Answer) -> list[str]:
             "a few rows decide, and intervals need many windows."
         )
     return lines
+
+
+@dataclass(frozen=True)
+class CauseRange:
+    """A range of a cause, and the outcome that goes with it.
+
+    Attributes:
+        cause: Which cause.
+        low, high: Where the range begins and ends; None where it is open.
+        n: Rows.
+        mean: Their mean outcome.
+        adjusted, lower, upper: The mean that the range would have with all rows' covariates, and
+            its 95 % interval; NaN where it has too little of their mix.
+    """
+
+    cause: str
+    low: float | None
+    high: float | None
+    n: int
+    mean: float
+    adjusted: float
+    lower: float
+    upper: float
+
+
+def _name_range(row: CauseRange) -> str:
+    if row.low is None:
+        return "all" if row.high is None else f"under {row.high:.4g}"
+    return f"{row.low:.4g} and more" if row.high is None else f"{row.low:.4g} to {row.high:.4g}"
+
+
+def effect_table(cause: str) -> Table[CauseRange]:
+    """Return the table of the ranges of a cause."""
+    return Table(
+        "effect",
+        (
+            Column(cause, _name_range),
+            Column("rows", "n", "{:,}", is_number=True),
+            Column("mean", "mean", "{:.4g}", is_number=True),
+            Column("adjusted", "adjusted", "{:.4g}", is_number=True),
+            Column("from", "lower", "{:.4g}", is_number=True),
+            Column("to", "upper", "{:.4g}", is_number=True),
+        ),
+    )
+
+
+def ask_effects(
+    store: Store, spec: ModelSpec, windows: Sequence[Window], asked: Sequence[DeclaredEffect]
+) -> Answer[CauseRange]:
+    """Return what some causes go with, in sentences and by their ranges."""
+    texts, rows = [f"{spec.model}, {window_range(windows)}."], list[CauseRange]()
+    for one in asked:
+        answer = effect_in(store, spec, windows, one)
+        texts += ["", *tell(spec, one, answer)]
+        if answer.effect is not None:
+            ranges = _list_ranges(one.cause, answer.effect.ranges)
+            texts.append(render_text(Answer(effect_table(one.cause), ranges)))
+            rows += ranges
+    return Answer(effect_table("cause"), rows, text="\n".join(texts))
+
+
+def _list_ranges(cause: str, ranges: pd.DataFrame) -> list[CauseRange]:
+    last = len(ranges) - 1
+    return [
+        CauseRange(
+            cause, row["low"] if place else None, row["high"] if place < last else None,
+            row["n"], row["mean"], row["adjusted"], row["lower"], row["upper"],
+        )
+        for place, row in enumerate(ranges.to_dict("records"))
+    ]  # fmt: skip

@@ -20,13 +20,13 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from mlmon_dagster.monitors.wording import limit_of
-from mlmon_dagster.report.standing import StandingVerdicts
 from mlmon_dagster.spec import Models
 from mlmon_dagster.spec.names import TABLE
 from mlmon_dagster.store import Store, alert_state
 from mlmon_dagster.store.outbox import outbox_health
 from mlmon_dagster.store.state import manifest, model_history, window_state
 from mlmon_dagster.store.state.monitor_results import MonitorResult
+from mlmon_dagster.tables.standing import StandingVerdicts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,13 +52,14 @@ ABOUT = {
     "mlmon_windows_waiting": "Windows whose newest inputs are not computed yet.",
     "mlmon_model_broken": "1 for a file of models/ that does not load.",
     "mlmon_alert_firing": "1 while an alert fires; muted says why nobody was told.",
+    "mlmon_alert_recovering": "1 while the windows of an alert pass, which may still be chance.",
     "mlmon_ingest_files_waiting": "Landing files of a stream that are not read yet.",
     "mlmon_outbox_waiting": "Messages that are not delivered yet.",
     "mlmon_outbox_oldest_timestamp_seconds": "When the oldest of them was written.",
     "mlmon_outbox_dead": "Messages that were refused for good.",
     "mlmon_last_tick_timestamp_seconds": "When a part of the machinery last did its work.",
     "mlmon_left_out_monitors": "Monitors of a model that are not exported, there being too many.",
-    "mlmon_left_out_alerts": "Firing alerts that are not exported, there being too many.",
+    "mlmon_left_out_alerts": "Open alerts that are not exported, there being too many.",
     "mlmon_snapshot_timestamp_seconds": "When these numbers were read from the database.",
 }
 _COMMON = ("metric", "column_name", "slice_key", "slice_value")
@@ -78,7 +79,7 @@ class Bounds:
     Attributes:
         of_model: Monitors of a model; those of everything come before those of slices.
         in_all: Monitors of all models.
-        alerts: Alerts that fire.
+        alerts: Alerts that fire or recover.
     """
 
     of_model: int = 500
@@ -190,10 +191,10 @@ def _add_windows(families: Families, store: Store, names: set[str]) -> None:
 
 def _add_alerts(families: Families, store: Store, most: int) -> None:
     with store.state.connect() as conn:
-        rows = alert_state.firing(conn)
+        rows = alert_state.load_open_alerts(conn)
     for row in rows[:most]:
         families.add(
-            "mlmon_alert_firing",
+            f"mlmon_alert_{row['state'].lower()}",
             1.0,
             dict(zip(MONITOR_LABELS, _MONITOR(row), strict=True))
             | {"severity": row["severity"], "muted": row["muted_reason"].partition(":")[0]},
