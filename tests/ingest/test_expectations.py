@@ -12,12 +12,12 @@ import pandas as pd
 import pyarrow as pa
 
 from mlmon_dagster.ingest.formats.parse import parse_file
-from mlmon_dagster.ingest.formats.registry import read_file
 from mlmon_dagster.ingest.landing import Staged
 from mlmon_dagster.ingest.rows import expectations
 from mlmon_dagster.ingest.rows.canonical import Draft, draft_rows
 from mlmon_dagster.ingest.rows.judge import judge_files
 from mlmon_dagster.ingest.rows.rules import rules_of
+from mlmon_dagster.ingest.sources.registry import read_file
 from mlmon_dagster.spec.declaration import Expectation
 from tests.ingest.landing import NOW, credit_spec, events, parquet_bytes
 
