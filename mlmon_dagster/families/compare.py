@@ -11,9 +11,8 @@ import numpy as np
 import pandas as pd
 
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.metrics import Floats
+from mlmon_dagster.metrics import SHARE_IS_WRONG, Floats
 from mlmon_dagster.metrics.versions import (
-    SHARE_IS_WRONG,
     Comparison,
     Mismatch,
     areas_of_two,

@@ -231,7 +231,7 @@ def explain_waiting(
         The reason, ``labels_still_coming``, ``arrival_unknown`` or, if it is due and there is none,
         ``no_actuals``; and the sentence.
     """
-    from mlmon_dagster.metrics.arrivals import MIN_WINDOWS
+    from mlmon_dagster.metrics import MIN_SEEN
 
     curve = arrivals.whole if arrivals is not None else None
     unit = dt.timedelta(hours=curve.unit_hours) if curve else dt.timedelta(days=1)
@@ -243,7 +243,7 @@ def explain_waiting(
         note = f" {arrivals.note}" if arrivals is not None and arrivals.note else ""
         return UNKNOWN, (
             f"Ground truth is still coming: {has} How late it usually comes is learnt from at "
-            f"least {MIN_WINDOWS} windows that have it.{note}"
+            f"least {MIN_SEEN} windows that have it.{note}"
         )
     if now < window_end + due:
         day = _name_day(spec, window_end + due, now)

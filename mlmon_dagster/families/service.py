@@ -224,7 +224,8 @@ def judge_volume(evidence: Evidence, window: Window) -> MonitorResult | None:
     empty window is the business of freshness, and one whose rows were refused that of the schema:
     neither has a row here.
     """
-    from mlmon_dagster.metrics.service import MIN_WINDOWS, is_passing, volume_drop
+    from mlmon_dagster.metrics import MIN_WINDOWS
+    from mlmon_dagster.metrics.service import is_passing, volume_drop
 
     monitor = evidence.spec.monitors.service
     condition, sizes = monitor.volume_drop, window.get("earlier_sizes", ())

@@ -139,7 +139,7 @@ def _named(version: str) -> str:
 
 
 def _is_wrong(share: MetricSample) -> bool:
-    from mlmon_dagster.metrics.versions import SHARE_IS_WRONG
+    from mlmon_dagster.metrics import SHARE_IS_WRONG
 
     p_value = finite(share["p_value"])
     return p_value is not None and p_value < SHARE_IS_WRONG
@@ -353,8 +353,9 @@ def _gains(
     work: Work, served: Served, declared: VersionComparison, windows: Sequence[Span]
 ) -> Iterator[Sample]:
     from mlmon_dagster.families.compare import compared_by
+    from mlmon_dagster.metrics import FEWEST_WINDOWS
     from mlmon_dagster.metrics.intervals import wilson
-    from mlmon_dagster.metrics.versions import BY_ROWS, FEWEST_WINDOWS, got_its_share
+    from mlmon_dagster.metrics.versions import BY_ROWS, got_its_share
 
     method = f"{declared.how}-1"
     for part in _parts(windows, declared.over):

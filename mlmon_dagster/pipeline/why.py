@@ -95,7 +95,7 @@ def _money(inputs: JudgeInputs, row: MonitorResult) -> dict[str, Any]:
 
 
 def _worth(inputs: JudgeInputs, row: MonitorResult) -> str:
-    from mlmon_dagster.metrics.clusters import FEWEST_WINDOWS
+    from mlmon_dagster.metrics import FEWEST_WINDOWS
     from mlmon_dagster.trace.money import BEFORE, failed_worth, money_of, rounded
 
     spec, end = inputs.comparison.work.spec, row["window_end"]
@@ -111,7 +111,7 @@ def _worth(inputs: JudgeInputs, row: MonitorResult) -> str:
         then = max(then, of_baseline, key=_n_windows)
     if is_of_truth:
         found = money_of(spec, read(start=first, end=end), then)
-        return "; ".join(money.said for money in found[:_MOST_TOLD])
+        return "; ".join(money.sentence for money in found[:_MOST_TOLD])
     worth, failed = failed_worth(spec, then), round((row["value"] or 0.0) * row["n"])
     if worth is None or not failed:
         return ""

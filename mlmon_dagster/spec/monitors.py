@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Final, Literal, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
@@ -39,26 +41,19 @@ from mlmon_dagster.spec.spans import stage_column
 
 Severity = Literal["WARN", "ERROR"]
 Layer = Literal["System", "Data", "Model", "Business"]
-DriftMethod = Literal[
-    "psi",
-    "jensen_shannon",
-    "ks",
-    "chi_square",
-    "hellinger",
-    "total_variation",
-    "l_infinity",
-    "kl",
-    "cramers_v",
-    "wasserstein",
-    "wasserstein_scaled",
-    "mean_shift",
-    "median_shift",
-    "p90_shift",
-    "null_rate_delta",
-    "zero_rate_delta",
-    "unseen_rate_delta",
-    "distinct_delta",
-]
+# Name -> what people call it, of every drift distance. Read as text from where the formulas are,
+# since importing those would load numpy into every process that reads a spec.
+DISTANCES: Final = dict(
+    re.findall(
+        r'^@?(?:always|of_bins|of_values|delta)\("(\w+)", "(.+?)"',
+        (Path(__file__).parents[1] / "metrics/drift/distances.py").read_text(),
+        re.MULTILINE,
+    )
+)
+if TYPE_CHECKING:
+    DriftMethod = str
+else:
+    DriftMethod = Literal[tuple(DISTANCES)]
 FEATURE: Final = "{feature}"  # in a pattern of column names
 _PREFIX: Final = "shap:"
 CORRELATION_SHIFT: Final = "correlation_shift"  # of a window, at column `:table`
