@@ -76,7 +76,7 @@ def dispatch_alerts(
     from mlmon_dagster.alerts.messages.view import dagster_links, page_links
     from mlmon_dagster.alerts.receivers.worker import ping
     from mlmon_dagster.store.state import model_history
-    from mlmon_dagster.tables.business import business_line
+    from mlmon_dagster.tables.periods import business_line
 
     backfilling: set[str] = set()
     if broken is not None:
