@@ -50,7 +50,7 @@ class Access:
         self._engine, self._now = engine, now
         self._is_local = is_loopback(host)
         self._hosts = {"localhost", "127.0.0.1", "[::1]", host.lower()}
-        self._known = collect_tokens.tokens(engine)
+        self._known = collect_tokens.load_tokens(engine)
         self._read_at = time.monotonic()
         self._reading = asyncio.Lock()
         if not self._is_local and not any(t.state(now()) == "active" for t in self._known):
@@ -104,7 +104,7 @@ class Access:
                 raise Problem("wrong_host", "Use localhost, or 127.0.0.1.")
             return None
         scheme, _, presented = authorization.partition(" ")
-        token = collect_tokens.find(self._known, presented.strip())
+        token = collect_tokens.find_token(self._known, presented.strip())
         if scheme.lower() != "bearer" or token is None:
             raise Problem("unauthenticated", f"No valid token. {_HOW}", headers=_CHALLENGE)
         state = token.state(self._now())
@@ -131,7 +131,7 @@ class Access:
                     ) from None
 
     def _read(self) -> list[Token]:
-        return collect_tokens.tokens(self._engine)
+        return collect_tokens.load_tokens(self._engine)
 
 
 def is_loopback(host: str) -> bool:
@@ -269,7 +269,7 @@ class Pressure:
     def _count(self) -> dict[Target, int]:
         found = {}
         for target in self._targets:
-            known = manifest.paths(self._engine, target.model, target.stream)
+            known = manifest.load_paths(self._engine, target.model, target.stream)
             names = os.listdir(target.folder) if target.folder.is_dir() else []  # noqa: PTH208
             found[target] = sum(
                 name.startswith(PREFIX) and f"{target.below}/{name}" not in known for name in names

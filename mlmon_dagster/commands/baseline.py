@@ -56,7 +56,7 @@ def promote_period(
     windows = complete_period(spec, first, last, now)
     fitted = fit_period(project.store, spec, windows, now)
     with project.store.state.begin() as conn:
-        number = baselines.promote(
+        number = baselines.promote_baseline(
             conn,
             spec.model,
             (windows[0].start, windows[-1].end),
@@ -83,8 +83,8 @@ def list_baselines(project: Project, model: str, format_: str, output: Path | No
     from mlmon_dagster.store import baselines
 
     spec, engine = spec_of(project, model), project.store.state
-    declared = baselines.newest_declared(engine, spec)
-    stored = baselines.newest(engine, model, declared) if declared else None
+    declared = baselines.load_newest_declared(engine, spec)
+    stored = baselines.load_newest(engine, model, declared) if declared else None
     if stored is None:
         lines = [f"declared   {no_baseline(spec)}"]
     else:

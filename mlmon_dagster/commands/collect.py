@@ -150,7 +150,9 @@ def create(project: Project, model: str, expires: str | None, note: str) -> None
     if until is not None and until <= now:
         raise ConfigError(f"{expires!r} is over already.")
     click.echo(
-        collect_tokens.create(project.store.state, model, now=now, expires_at=until, note=note)
+        collect_tokens.create_token(
+            project.store.state, model, now=now, expires_at=until, note=note
+        )
     )
 
 
@@ -161,7 +163,7 @@ def list_(project: Project) -> None:
     from mlmon_dagster.store.state import collect_tokens
 
     now = project.now()
-    found = collect_tokens.tokens(project.store.state)
+    found = collect_tokens.load_tokens(project.store.state)
     for item in found:
         until = f"until {item.expires_at:%Y-%m-%d %H:%M} UTC" if item.expires_at else "for ever"
         line = f"{item.id}  {item.state(now):8} {item.model:20} {until:26} {item.note}"
@@ -179,7 +181,7 @@ def revoke(project: Project, token_id: str) -> None:
 
     # People paste what they have, which may be the whole token.
     name = token_id.split("_")[1] if token_id.startswith("mlmon_") else token_id
-    if not collect_tokens.revoke(project.store.state, name, project.now()):
+    if not collect_tokens.revoke_token(project.store.state, name, project.now()):
         click.echo(f"mlmon: no token {name} that is not revoked; see the list.", err=True)
         sys.exit(1)
     click.echo(f"{name}: revoked")

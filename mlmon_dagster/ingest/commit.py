@@ -350,7 +350,7 @@ def _settle(
                 less = again.kept.n_refused
                 changed: dict[str, Any] = {
                     **same,
-                    **manifest.counters_with(conn, *key, _counters(report), less),
+                    **manifest.add_counters(conn, *key, _counters(report), less),
                     "kept": name,
                 }
                 manifest.update_file(conn, *key, **changed)
@@ -374,9 +374,9 @@ def _keep_rows(store: Store, spec: ModelSpec, file: Prepared) -> str:
     if file.kept is None:
         return ""
     with store.state.begin() as conn:
-        salt = erased_ids.salt_of(conn, spec.model)
-    name = kept_rows.name_of(file.staged.log_id, file.staged.stream)
-    place = kept_rows.folder_of(store, spec.model) / name
+        salt = erased_ids.ensure_salt(conn, spec.model)
+    name = kept_rows.make_name(file.staged.log_id, file.staged.stream)
+    place = kept_rows.locate_folder(store, spec.model) / name
     place.write(file.kept.with_hashed_ids(salt).content())
     return name
 
@@ -391,15 +391,15 @@ def letter_rows(
     """Return dead letters as rows of their table; of an id, only its keyed hash is kept."""
     if not letters:
         return []
-    salt = erased_ids.salt_of(conn, spec.model)
+    salt = erased_ids.ensure_salt(conn, spec.model)
     rows = []
     for letter in letters:
         row: dict[str, object] = {k: v for k, v in letter.items() if k != "prediction_id"}
         row |= {"model": spec.model, "stream": report.stream, "sha256": report.sha256}
         own, values = letter["prediction_id"], letter["row_hash"]
-        row["id_hash"] = erased_ids.id_hash(salt, own) if own else ""
+        row["id_hash"] = erased_ids.hash_id(salt, own) if own else ""
         # So is the hash of its values, which could be tried out otherwise.
-        row["row_hash"] = erased_ids.id_hash(salt, values) if values else ""
+        row["row_hash"] = erased_ids.hash_id(salt, values) if values else ""
         rows.append({**row, "created_at": now})
     return rows
 
@@ -493,7 +493,7 @@ def note_changes(
     layouts = [file.layout for file in batch if file.layout]
     if not layouts:
         return
-    stored = model_history.layout(conn, spec.model, batch[0].staged.stream)
+    stored = model_history.load_layout(conn, spec.model, batch[0].staged.stream)
     before = layout_from(stored.text) if stored else None
     if before and all(carried_over(before, layout) == before for layout in layouts):
         return
@@ -516,7 +516,7 @@ def _note(
 ) -> None:
     assert file.layout is not None
     stream = file.staged.stream
-    stored = model_history.layout(conn, spec.model, stream)
+    stored = model_history.load_layout(conn, spec.model, stream)
     if stored is None:
         model_history.save_layout(conn, spec.model, stream, file.layout.text(), window, now)
         return
@@ -663,7 +663,7 @@ class Refusals:
         if not shas:
             return {}
         stream = items[0].stream
-        found = manifest.file_rows(self.store.state, self.spec.model, stream, shas=shas)
+        found = manifest.load_files(self.store.state, self.spec.model, stream, shas=shas)
         return {row["sha256"]: row for row in found}
 
     def _note(self, items: Sequence[Queued]) -> None:
@@ -698,7 +698,7 @@ class Refusals:
             for row, item in zip(rows, items, strict=True)
         ]
         with self.store.state.begin() as conn:
-            manifest.discover(conn, rows)
+            manifest.note_discovered(conn, rows)
             manifest.update_files(conn, self.spec.model, stream, begun, status="loading")
             manifest.note_paths(conn, self.spec.model, stream, paths)
 
@@ -738,7 +738,7 @@ class Refusals:
         if item.staged is None or item.staged.path is None:
             return
         name = f"{item.staged.sha256}{ending_of(item.name)}"
-        (kept_rows.folder_of(self.store, self.spec.model) / name).keep(item.staged.path)
+        (kept_rows.locate_folder(self.store, self.spec.model) / name).keep(item.staged.path)
 
 
 def _is_open(row: FileRow, item: Queued) -> bool:

@@ -621,7 +621,7 @@ def stray_files(
         path
         for spec in every
         for stream in STREAMS
-        for path in manifest.paths(store.state, spec.model, stream)
+        for path in manifest.load_paths(store.state, spec.model, stream)
     }
     return sorted(name for name in map(printable, found) if name not in known)
 

@@ -178,7 +178,7 @@ def _sure(store: Store, spec: ModelSpec, stream: Stream, cursor: SourceCursor) -
     """Return the position to read on from; None while batches are still on their way."""
     if cursor.pending is None:
         return cursor.position
-    open_rows = manifest.file_rows(
+    open_rows = manifest.load_files(
         store.state, spec.model, stream, status=UNFINISHED, shas=list(cursor.batches)
     )
     unsettled = [row["sha256"] for row in open_rows]
@@ -215,7 +215,7 @@ def _note(
         for number, batch in enumerate(batches, 1)
     ]
     with store.state.begin() as conn:
-        manifest.discover(conn, rows)
+        manifest.note_discovered(conn, rows)
         shas = [batch.sha256 for batch in batches]
         if shas:
             sources.save_cursor(

@@ -167,11 +167,11 @@ def may_have_work(store: Store, spec: ModelSpec, project: Path, now: dt.datetime
         source, reading = source_of(spec, stream), reading_of(spec, stream)
         if not isinstance(source, FileSource):
             return True
-        if manifest.file_rows(store.state, spec.model, stream, status=UNFINISHED):
+        if manifest.load_files(store.state, spec.model, stream, status=UNFINISHED):
             return True
         if _due_again(store, spec, stream, reading, now):
             return True
-        seen = manifest.paths(store.state, spec.model, stream)
+        seen = manifest.load_paths(store.state, spec.model, stream)
         known = {name: path.look for name, path in seen.items()}
         found = list_landing(
             project, source, stream, known, store.storage_options, clock=store.machine_clock
@@ -191,9 +191,9 @@ def _stream_work(
 ) -> tuple[list[Queued], list[FileReport], tuple[Candidate, ...]]:
     unfinished = {
         row["sha256"]: row
-        for row in manifest.file_rows(store.state, spec.model, stream, status=UNFINISHED)
+        for row in manifest.load_files(store.state, spec.model, stream, status=UNFINISHED)
     }
-    seen = manifest.paths(store.state, spec.model, stream)
+    seen = manifest.load_paths(store.state, spec.model, stream)
     known = {name: path.look for name, path in seen.items() if path.sha256 not in unfinished}
     source = source_of(spec, stream)
     listing = (
@@ -262,7 +262,7 @@ def _fetch_refused(
 ) -> None:
     """Copy refused files that are to be read again into the staging folder, if they are kept."""
     lost = {sha for sha in unfinished if find_staged(folder, sha) is None}
-    refused = kept_rows.folder_of(store, spec.model)
+    refused = kept_rows.locate_folder(store, spec.model)
     for name in refused.below() if lost else []:
         sha, ending = name.split(".")[0], ending_of(name)
         if sha in lost and name == f"{sha}{ending}":
@@ -363,7 +363,7 @@ def reopen(
     due = _due_again(store, spec, stream, reading, now, all_=all_)
     whole = [row for row in due if row["status"] == "quarantined"]
     if whole:
-        copies = {name.split(".")[0] for name in kept_rows.folder_of(store, spec.model).below()}
+        copies = {name.split(".")[0] for name in kept_rows.locate_folder(store, spec.model).below()}
     n_opened = 0
     for row in whole:
         # A copy that an erasure or retention removed cannot be read; its landing file may be.
@@ -393,8 +393,8 @@ def _due_again(
     When the events of rows that lie ahead of now are is not kept, so these are tried again at
     longer and longer intervals. A clock that was behind refuses rows, too.
     """
-    refused = manifest.with_refusals(store.state, spec.model, stream)
-    ahead = manifest.refused_as_ahead(store.state, spec.model, stream) if refused else {}
+    refused = manifest.load_refused_files(store.state, spec.model, stream)
+    ahead = manifest.load_refused_as_ahead(store.state, spec.model, stream) if refused else {}
     return [
         row
         for row in refused
@@ -436,7 +436,7 @@ def _queued_again(stream: Stream, row: FileRow, reading: str, now: dt.datetime) 
 def stage_again(store: Store, spec: ModelSpec, item: Queued) -> Queued | None:
     """Write the refused rows of a file into the staging folder; None if none are kept any more."""
     assert item.staged is not None
-    kept = kept_rows.read(kept_rows.folder_of(store, spec.model) / item.kept)
+    kept = kept_rows.read_rows(kept_rows.locate_folder(store, spec.model) / item.kept)
     if kept is None:
         reading = reading_of(spec, item.stream)
         _note(
@@ -473,14 +473,14 @@ def replay_file(store: Store, spec: ModelSpec, sha256: str, *, now: dt.datetime)
         rows = [
             row
             for stream in ("predictions", "actuals")
-            for row in manifest.with_refusals(store.state, spec.model, stream)
+            for row in manifest.load_refused_files(store.state, spec.model, stream)
             if row["sha256"].startswith(sha256)
         ]
         if len(rows) != 1 or not sha256:
             raise ConfigError(
                 f"{len(rows)} files of {spec.model} with something refused have a hash that begins "
                 f"with {sha256!r}; expected exactly one. They are named by their hash in "
-                f"{kept_rows.folder_of(store, spec.model)}."
+                f"{kept_rows.locate_folder(store, spec.model)}."
             )
         if rows[0]["status"] == "quarantined":
             open_again(store, spec, rows[0], now)

@@ -141,7 +141,9 @@ class Overview:
         self._since = time.monotonic()
         models, now = self._declared(), self._now()
         known = self._known.read(models.specs, now)
-        windows = {str(row["model"]): row for row in window_state.newest_windows(self._store.state)}
+        windows = {
+            str(row["model"]): row for row in window_state.load_newest_windows(self._store.state)
+        }
         with self._store.state.connect() as conn:
             firing = Counter(
                 str(row["model"])

@@ -44,7 +44,7 @@ def spec_with(*expectations: dict[str, Any], **changes: Any) -> ModelSpec:
 
 
 def results_of(store: Store, spec: ModelSpec, stream: str = "predictions") -> list[dict[str, Any]]:
-    (report,) = manifest.files(store.state, spec.model, stream)["schema_report"]
+    (report,) = manifest.load_files_frame(store.state, spec.model, stream)["schema_report"]
     found: list[dict[str, Any]] = json.loads(report)["expectations"]
     return found
 

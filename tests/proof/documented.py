@@ -55,7 +55,7 @@ def ask(folder: Path, world: str, n: int, seed: int, *, corners: bool = True) ->
     options: dict[str, Any] = {}
     headers = {}
     if world == "token":
-        token = collect_tokens.create(store.state, "loan", now=NOW)
+        token = collect_tokens.create_token(store.state, "loan", now=NOW)
         headers["Authorization"] = f"Bearer {token}"
     elif world == "narrow":
         options["limits"] = Limits(max_body=120, max_plain=120, max_rows=2)

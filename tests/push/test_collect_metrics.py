@@ -54,8 +54,8 @@ def test_what_was_pushed_is_counted_by_status_and_stream(collector: Running) -> 
 def test_a_token_sees_its_own_model_and_none_sees_nothing(collector: Running) -> None:
     assert models_seen(collector.request("GET", "/metrics", accept=OPEN)) == {"loan", "churn"}
     engine = collector.store.state
-    ours = collect_tokens.create(engine, "churn", now=NOW)
-    any_model = collect_tokens.create(engine, "*", now=NOW)
+    ours = collect_tokens.create_token(engine, "churn", now=NOW)
+    any_model = collect_tokens.create_token(engine, "*", now=NOW)
 
     def asked(token: str) -> Answer:
         return collector.request("GET", "/metrics", accept=OPEN, authorization=f"Bearer {token}")

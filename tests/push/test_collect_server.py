@@ -259,5 +259,5 @@ def test_tokens_are_made_listed_and_revoked_by_command(
     assert mlmon(*command, "token", "revoke", made.out.strip()).code == 0
     assert mlmon(*command, "token", "revoke", made.out.split("_")[1]).code == 1
     store = open_store(tmp_path / ".mlmon/store")
-    assert [t.state(NOW) for t in collect_tokens.tokens(store.state)] == ["revoked"]
+    assert [t.state(NOW) for t in collect_tokens.load_tokens(store.state)] == ["revoked"]
     store.close()

@@ -206,7 +206,7 @@ def test_refusals_are_said_in_the_codes_that_exporters_know(store: Store, tmp_pa
         (tmp_path / "spans").rename(tmp_path / "away") if (tmp_path / "spans").exists() else None
         (tmp_path / "spans").write_text("in the way")
         assert post(collector, body).status == 503
-    token = collect_tokens.create(store.state, "another", now=NOW, expires_at=None, note="")
+    token = collect_tokens.create_token(store.state, "another", now=NOW, expires_at=None, note="")
     with running(store, tmp_path, spec=SPEC) as collector:
         assert post(collector, body).status == 401
         assert post(collector, body, authorization=f"Bearer {token}").status == 403

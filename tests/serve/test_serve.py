@@ -27,7 +27,7 @@ pytestmark = pytest.mark.xdist_group("serve")  # they share a world
 def tokens(world: World) -> Iterator[dict[str, str]]:
     """A token of the model and one of another; gone afterwards."""
     state = world.store.state
-    yield {name: collect_tokens.create(state, name, now=NOW) for name in ("credit", "other")}
+    yield {name: collect_tokens.create_token(state, name, now=NOW) for name in ("credit", "other")}
     with state.begin() as conn:
         conn.execute(sa.delete(collect_token))
 

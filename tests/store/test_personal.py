@@ -14,12 +14,12 @@ def test_the_key_is_made_once_and_is_not_the_one_of_erased_ids(any_store: Store)
     assert erased_ids.personal_key(engine, "loan") == key
     assert erased_ids.personal_key(engine, "churn") != key
     with engine.begin() as conn:
-        assert erased_ids.salt_of(conn, "loan") not in key
+        assert erased_ids.ensure_salt(conn, "loan") not in key
 
 
 def test_the_engine_and_python_make_the_same_digest(store: Store) -> None:
     key = erased_ids.personal_key(store.state, "loan")
     for value in ("anna", "", "Zoë'; --", "x" * 5_000):
         text = "'" + value.replace("'", "''") + "'"
-        (row,) = store.query(f"SELECT {erased_ids.personal_digest_sql(key, text)} AS d").to_pylist()
-        assert row["d"] == erased_ids.personal_digest(key, value)
+        (row,) = store.query(f"SELECT {erased_ids.digest_personal_sql(key, text)} AS d").to_pylist()
+        assert row["d"] == erased_ids.digest_personal(key, value)

@@ -49,9 +49,9 @@ class Listed:
     about: dict[str, Any]
 
 
-def write(store: Store, model: str, receipt: str, *, is_finished: bool) -> None:
+def write_list(store: Store, model: str, receipt: str, *, is_finished: bool) -> None:
     """List an erasure of the state database beside the tables, or mark it as finished there."""
-    ids = erased_ids.erased(store.state, model, receipt)
+    ids = erased_ids.load_erased(store.state, model, receipt)
     with store.state.connect() as conn:
         row = conn.execute(
             sa.select(erasure_request).where(erasure_request.c.receipt == receipt)
@@ -122,7 +122,7 @@ def _adopt(store: Store, model: str, receipt: str, place: Location) -> None:
                 f"and delete {place}."
             )
         erased_ids.note_hashes(conn, model, listed.hashes, now=requested_at, receipt=receipt)
-        erased_ids.adopt(conn, model, listed.hashes, receipt)
+        erased_ids.adopt_hashes(conn, model, listed.hashes, receipt)
         conn.execute(
             sa.insert(erasure_request).values(
                 receipt=receipt,

@@ -51,7 +51,7 @@ class Token:
         return self.model in (ANY_MODEL, model)
 
 
-def create(
+def create_token(
     engine: sa.Engine,
     model: str,
     *,
@@ -70,7 +70,7 @@ def create(
     return f"{_PREFIX}_{token_id}_{secret}"
 
 
-def tokens(engine: sa.Engine) -> list[Token]:
+def load_tokens(engine: sa.Engine) -> list[Token]:
     """Return every token ever made, oldest first."""
     c = collect_token.c
     query = sa.select(*(c[name] for name in Token.__dataclass_fields__))
@@ -78,7 +78,7 @@ def tokens(engine: sa.Engine) -> list[Token]:
         return [Token(*row) for row in conn.execute(query.order_by(c.created_at, c.id))]
 
 
-def revoke(engine: sa.Engine, token_id: str, now: dt.datetime) -> bool:
+def revoke_token(engine: sa.Engine, token_id: str, now: dt.datetime) -> bool:
     """Refuse a token from now on; return whether it was not revoked before."""
     c = collect_token.c
     statement = collect_token.update().where(c.id == token_id, c.revoked_at.is_(None))
@@ -86,7 +86,7 @@ def revoke(engine: sa.Engine, token_id: str, now: dt.datetime) -> bool:
         return conn.execute(statement.values(revoked_at=now)).rowcount == 1
 
 
-def find(known: list[Token], presented: str) -> Token | None:
+def find_token(known: list[Token], presented: str) -> Token | None:
     """Return the token that was presented, whatever its state; None if there is no such token.
 
     The comparison takes the same time wherever the secrets differ.

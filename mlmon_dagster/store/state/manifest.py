@@ -81,7 +81,7 @@ def has_rows(engine: sa.Engine, model: str, stream: str) -> bool:
         return conn.scalar(query) is not None
 
 
-def paths(engine: sa.Engine, model: str, stream: str) -> dict[str, SeenPath]:
+def load_paths(engine: sa.Engine, model: str, stream: str) -> dict[str, SeenPath]:
     """Return what every path of a stream held when it was last looked at."""
     table = ingest_path
     c = table.c
@@ -112,7 +112,7 @@ def note_paths(conn: sa.Connection, model: str, stream: str, seen: Mapping[str, 
     )
 
 
-def discover(conn: sa.Connection, rows: Sequence[Mapping[str, object]]) -> int:
+def note_discovered(conn: sa.Connection, rows: Sequence[Mapping[str, object]]) -> int:
     """Insert files that are not in the manifest yet; return how many those were.
 
     Args:
@@ -172,7 +172,7 @@ def update_files(
     )
 
 
-def counters_with(
+def add_counters(
     conn: sa.Connection,
     model: str,
     stream: str,
@@ -200,7 +200,7 @@ def counters_with(
     return {name: before[name] - gone.get(name, 0) + more[name] for name in names}
 
 
-def files(
+def load_files_frame(
     engine: sa.Engine,
     model: str,
     stream: str | None = None,
@@ -243,7 +243,7 @@ def _files(
     return query.order_by(table.c.first_seen, table.c.path, table.c.sha256)
 
 
-def file_rows(
+def load_files(
     engine: sa.Engine,
     model: str,
     stream: str,
@@ -251,7 +251,7 @@ def file_rows(
     status: Sequence[str] | None = None,
     shas: Sequence[str] | None = None,
 ) -> list[FileRow]:
-    """As `files`, one mapping by column name for each: no frame is built at every look."""
+    """Return what `load_files_frame` does as mappings: not every look has to build a frame."""
     return _rows(engine, _files(model, stream, status=status, shas=shas))
 
 
@@ -266,7 +266,7 @@ _UNPLACED = (dead_letter.c.window_start.is_(None), dead_letter.c.reason != "eras
 NOT_KEPT = '"kept": false'  # in a file's report: an expectation of the spec that does not hold
 
 
-def told_by_a_window(engine: sa.Engine, model: str, seen_from: datetime) -> list[FileRow]:
+def load_files_to_tell(engine: sa.Engine, model: str, seen_from: datetime) -> list[FileRow]:
     """Return the files since a moment that a window must tell of, whatever rows they brought.
 
     They were refused, or have refused rows of no window, or are of predictions sent before, or
@@ -290,7 +290,7 @@ def refuse_rows(conn: sa.Connection, rows: Sequence[Mapping[str, object]]) -> in
     return insert_or_ignore(conn, dead_letter, rows)
 
 
-def with_refusals(engine: sa.Engine, model: str, stream: str) -> list[FileRow]:
+def load_refused_files(engine: sa.Engine, model: str, stream: str) -> list[FileRow]:
     """Return the files that were refused, or whose refused rows are kept, oldest first."""
     c = ingest_file.c
     refused = sa.or_(c.status == "quarantined", c.kept != "")
@@ -298,7 +298,7 @@ def with_refusals(engine: sa.Engine, model: str, stream: str) -> list[FileRow]:
     return _rows(engine, query.order_by(c.first_seen, c.path, c.sha256))
 
 
-def last_finished(engine: sa.Engine, model: str) -> datetime | None:
+def load_last_finished(engine: sa.Engine, model: str) -> datetime | None:
     """Return when a file of a model was last settled; None if none ever was."""
     c = ingest_file.c
     with engine.connect() as conn:
@@ -308,7 +308,7 @@ def last_finished(engine: sa.Engine, model: str) -> datetime | None:
     return found
 
 
-def refused_as_ahead(engine: sa.Engine, model: str, stream: str) -> dict[str, datetime]:
+def load_refused_as_ahead(engine: sa.Engine, model: str, stream: str) -> dict[str, datetime]:
     """Return content hash -> when rows of a file were last refused since they lay ahead of now."""
     c = dead_letter.c
     query = sa.select(c.sha256, sa.func.max(c.created_at)).where(
@@ -339,7 +339,7 @@ def forget_rows(
         conn.execute(sa.delete(dead_letter).where(*mine, c.row_number.in_(some)))
 
 
-def refused_rows(
+def load_refused_rows(
     engine: sa.Engine,
     model: str,
     *,

@@ -82,7 +82,7 @@ def mark_arrivals(
     Returns:
         The windows that are frozen.
     """
-    frozen = frozen_among(conn, spec, list(arrivals), now)
+    frozen = find_frozen(conn, spec, list(arrivals), now)
     mark_inputs(conn, spec, [window for window in arrivals if window not in frozen], now)
     late = [
         {"the_window": window.start, "n_late": arrivals[window]}
@@ -101,7 +101,7 @@ def mark_arrivals(
     return frozen
 
 
-def frozen_among(
+def find_frozen(
     conn: sa.Connection, spec: ModelSpec, windows: Sequence[Window], now: datetime
 ) -> set[Window]:
     """Return those of some windows that closed and were not reopened.
@@ -129,14 +129,16 @@ def frozen_among(
     }
 
 
-def reopen(conn: sa.Connection, spec: ModelSpec, windows: Sequence[Window], now: datetime) -> int:
+def reopen_windows(
+    conn: sa.Connection, spec: ModelSpec, windows: Sequence[Window], now: datetime
+) -> int:
     """Let frozen windows take in what arrived after they closed, and what still will.
 
     Returns:
         How many windows were frozen and are open now.
     """
-    frozen = frozen_among(conn, spec, windows, now)
-    late = [w for w in frozen if w.start in _with_late(conn, spec.model)]
+    frozen = find_frozen(conn, spec, windows, now)
+    late = [w for w in frozen if w.start in _find_late(conn, spec.model)]
     _set_reopened(conn, spec.model, frozen, now)
     mark_inputs(conn, spec, late, now)
     return len(frozen)
@@ -154,7 +156,7 @@ def list_unclosed(engine: sa.Engine, spec: ModelSpec, now: datetime) -> list[Win
     with engine.connect() as conn:
         rows = conn.execute(query).all()
         late = {Window(row.window_start, row.window_end, ""): row.late_at for row in rows}
-        frozen = frozen_among(conn, spec, list(late), now) if late else set()
+        frozen = find_frozen(conn, spec, list(late), now) if late else set()
     return [window for window, at in late.items() if window not in frozen or is_ahead(at, now)]
 
 
@@ -167,7 +169,7 @@ def reopen_unclosed(engine: sa.Engine, spec: ModelSpec, now: datetime) -> None:
             conn.execute(_update_window(spec.model).values(n_late_after_close=0), rows)
 
 
-def close_again(conn: sa.Connection, spec: ModelSpec, windows: Sequence[Window]) -> int:
+def close_windows(conn: sa.Connection, spec: ModelSpec, windows: Sequence[Window]) -> int:
     """Freeze reopened windows again; return how many there were."""
     c = window_state.c
     query = sa.select(c.window_start).where(c.model == spec.model, c.reopened_at.is_not(None))
@@ -177,7 +179,7 @@ def close_again(conn: sa.Connection, spec: ModelSpec, windows: Sequence[Window])
     return len(mine)
 
 
-def _with_late(conn: sa.Connection, model: str) -> set[datetime]:
+def _find_late(conn: sa.Connection, model: str) -> set[datetime]:
     c = window_state.c
     query = sa.select(c.window_start).where(c.model == model, c.n_late_after_close > 0)
     return set(conn.scalars(query))
@@ -231,9 +233,7 @@ def mark_computed(conn: sa.Connection, model: str, rows: Sequence[Mapping[str, o
     )
 
 
-def imported_among(
-    conn: sa.Connection, spec: ModelSpec, windows: Iterable[Window]
-) -> set[datetime]:
+def find_imported(conn: sa.Connection, spec: ModelSpec, windows: Iterable[Window]) -> set[datetime]:
     """Return the starts of those windows whose verdicts could not be told when they ended.
 
     What a window was when it was first computed it stays; others are what they would be now.
@@ -281,7 +281,7 @@ def note_history(
         c.window_start.between(windows[0].start, windows[-1].start),
         c.is_history.is_(None),
     )
-    history = imported_among(conn, spec, windows) | {window.start for window in asked_for}
+    history = find_imported(conn, spec, windows) | {window.start for window in asked_for}
     mine = {window.start for window in windows} & set(conn.scalars(unknown))
     rows = [{"the_window": start, "history": start in history} for start in sorted(mine)]
     if rows:
@@ -291,7 +291,7 @@ def note_history(
 Progress = tuple[object, ...]
 
 
-def progress(engine: sa.Engine, model: str | None = None) -> dict[str, Progress]:
+def load_progress(engine: sa.Engine, model: str | None = None) -> dict[str, Progress]:
     """Return what tells one state of a model's windows from another, of every model or of one."""
     c = window_state.c
     query = sa.select(
@@ -324,10 +324,10 @@ def note_report(engine: sa.Engine, model: str, digest: str, now: datetime) -> No
         conn.execute(sa.delete(window_step).where(c.model == model, c.step == _REPORT))
         newest = sa.select(sa.func.max(window_state.c.window_start))
         if start := conn.scalar(newest.where(window_state.c.model == model)):
-            mark(conn, model, _REPORT, {start: StepMark(0, digest)}, now)
+            mark_step_done(conn, model, _REPORT, {start: StepMark(0, digest)}, now)
 
 
-def report_digests(engine: sa.Engine) -> dict[str, str]:
+def load_report_digests(engine: sa.Engine) -> dict[str, str]:
     """Return what the reports of each model were made from."""
     c = window_step.c
     with engine.connect() as conn:
@@ -391,7 +391,7 @@ class WindowInputs:
         return self.n_actual / self.n_expected if self.n_expected else None
 
 
-def with_profiles(states: Mapping[datetime, WindowInputs]) -> list[datetime]:
+def list_profiled(states: Mapping[datetime, WindowInputs]) -> list[datetime]:
     """Return the starts of the windows that have profiles of production's rows, in order."""
     waiting = StepMark(0, "", NO_BASELINE)
     return [
@@ -494,7 +494,7 @@ _SERVED = (
 )
 
 
-def served_windows(
+def load_served(
     engine: sa.Engine, model: str, start: datetime, end: datetime
 ) -> list[ServedWindow]:
     """Return the windows that start in a period and have production records, oldest first."""
@@ -506,7 +506,7 @@ def served_windows(
         return [ServedWindow(*row) for row in conn.execute(query.order_by(c.window_start))]
 
 
-def last_served(engine: sa.Engine, model: str, before: datetime) -> ServedWindow | None:
+def load_last_served(engine: sa.Engine, model: str, before: datetime) -> ServedWindow | None:
     """Return the last window before a moment that has production records."""
     c = window_state.c
     query = sa.select(*_SERVED).where(c.model == model, c.n > 0, c.window_start < before)
@@ -515,7 +515,7 @@ def last_served(engine: sa.Engine, model: str, before: datetime) -> ServedWindow
     return ServedWindow(*row) if row else None
 
 
-def next_touched(engine: sa.Engine, model: str, start: datetime) -> ServedWindow | None:
+def find_next_touched(engine: sa.Engine, model: str, start: datetime) -> ServedWindow | None:
     """Return the first window from then on with records, or with rows that are not counted yet.
 
     Of the latter the times are None.
@@ -531,7 +531,7 @@ def next_touched(engine: sa.Engine, model: str, start: datetime) -> ServedWindow
     return ServedWindow(*row) if row else None
 
 
-def newest_touched(engine: sa.Engine) -> datetime | None:
+def find_newest_touched(engine: sa.Engine) -> datetime | None:
     """Return the end of the newest window of any model that rows were stored for."""
     c = window_state.c
     with engine.connect() as conn:
@@ -544,7 +544,7 @@ def newest_touched(engine: sa.Engine) -> datetime | None:
     return found
 
 
-def touched_before(engine: sa.Engine, model: str, end: datetime, most: int) -> list[datetime]:
+def list_touched_before(engine: sa.Engine, model: str, end: datetime, most: int) -> list[datetime]:
     """Return the starts of the newest windows before a moment that any row came for."""
     c = window_state.c
     query = sa.select(c.window_start).where(
@@ -554,7 +554,7 @@ def touched_before(engine: sa.Engine, model: str, end: datetime, most: int) -> l
         return list(conn.scalars(query.order_by(c.window_start.desc()).limit(most)))
 
 
-def mark(
+def mark_step_done(
     conn: sa.Connection,
     model: str,
     step: str,
@@ -695,7 +695,7 @@ def _duration(seconds: int | None) -> timedelta | None:
     return None if seconds is None else timedelta(seconds=seconds)
 
 
-def newest_windows(engine: sa.Engine) -> list[Row]:
+def load_newest_windows(engine: sa.Engine) -> list[Row]:
     """Return the newest window with predictions of every model, and how many windows wait.
 
     Returns:
