@@ -227,7 +227,7 @@ class BaselinesInForce:
         return self._ids[bisect_right(self._from, window_start) - 1]
 
     @property
-    def load_newest(self) -> str | None:
+    def newest(self) -> str | None:
         """The id of the baseline of windows to come."""
         return self._ids[-1]
 
