@@ -632,7 +632,7 @@ class Refusals:
             return self.quarantine(item, refused(item.name, "failed", found))
         self._update(item, error=errors)
         message = f"{item.name}: {text}. It is tried again at the next ingest."
-        return FileReport(item.stream, item.name, "failed", item.staged.sha256, "failed", message)
+        return item.report("failed", "failed", message)
 
     def _leave(self, item: Queued, reason: str, why: str) -> FileReport:
         """Leave refused rows that cannot be read again where they are kept."""
@@ -643,9 +643,7 @@ class Refusals:
             f"{why} Its refused rows stay as they are, and are read again once the spec changes, "
             "or with --retry."
         )
-        return FileReport(
-            item.stream, item.name, "failed", item.staged.sha256, reason, message, is_again=True
-        )
+        return item.report("failed", reason, message, is_again=True)
 
     def postpone(self, item: Queued, error: SchemaError) -> FileReport:
         """Forget a file that looks unfinished, so that it is looked at again."""
@@ -653,9 +651,7 @@ class Refusals:
         self._update(item, attempts=0, status="missing")
         item.staged.discard()
         message = f"{error} It is given more time to be completed."
-        return FileReport(
-            item.stream, item.name, "waiting", item.staged.sha256, error.reason, message
-        )
+        return item.report("waiting", error.reason, message)
 
     def _rows(self, items: Sequence[Queued]) -> dict[str, FileRow]:
         """Return what the manifest says of the contents of some files of one stream."""
@@ -718,16 +714,14 @@ class Refusals:
         item.staged.discard()
         if row["status"] == "quarantined":
             message = str(row["error"]).replace(row["path"], item.name)
-            return FileReport(
-                item.stream, item.name, "quarantined", item.staged.sha256, row["reason"], message
-            )
+            return item.report("quarantined", row["reason"], message)
         message = f"{item.name}: the content of {row['path']}, known already; nothing to do."
         if row["kept"]:
             message += (
                 f" {row['n_bad']:,} of its rows were refused and are kept: correct the spec, or "
                 "write the corrected rows into another file."
             )
-        return FileReport(item.stream, item.name, "duplicate", item.staged.sha256, "", message)
+        return item.report("duplicate", "", message)
 
     def _update(self, item: Queued, **values: object) -> None:
         assert item.staged is not None

@@ -27,7 +27,7 @@ from mlmon_dagster.ingest.landing import (
     list_landing,
     staging_folder,
 )
-from mlmon_dagster.ingest.report import FileReport, file_message
+from mlmon_dagster.ingest.report import FileReport, Status, file_message
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.sources import STREAMS, FileSource, PolledSource, Source, Stream
 from mlmon_dagster.store import Store
@@ -80,6 +80,15 @@ class Queued:
     def without_copy(self) -> Queued:
         """Return it to be copied again, if the landing file is there."""
         return self if self.candidate is None else replace(self, staged=None)
+
+    def report(
+        self, status: Status, reason: str, message: str, *, is_again: bool = False
+    ) -> FileReport:
+        """Report what became of a file that is staged."""
+        sha256 = self.staged.sha256 if self.staged else ""
+        return FileReport(
+            self.stream, self.name, status, sha256, reason, message, is_again=is_again
+        )
 
     def as_noted(self, row: FileRow | None) -> Queued:
         """Return it with what its row of the manifest, if there is one, says of earlier runs."""

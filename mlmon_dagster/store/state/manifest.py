@@ -94,22 +94,9 @@ def load_paths(engine: sa.Engine, model: str, stream: str) -> dict[str, SeenPath
 
 def note_paths(conn: sa.Connection, model: str, stream: str, seen: Mapping[str, SeenPath]) -> None:
     """Remember what paths hold, replacing what was remembered of them."""
-    upsert(
-        conn,
-        ingest_path,
-        [
-            {
-                "model": model,
-                "stream": stream,
-                "path": path,
-                "size_bytes": s.size_bytes,
-                "mtime_ns": s.mtime_ns,
-                "sha256": s.sha256,
-                "mark": s.mark,
-            }
-            for path, s in seen.items()
-        ],
-    )
+    same = {"model": model, "stream": stream}
+    rows = [{**same, "path": path, **asdict(found)} for path, found in seen.items()]
+    upsert(conn, ingest_path, rows)
 
 
 def note_discovered(conn: sa.Connection, rows: Sequence[Mapping[str, object]]) -> int:
@@ -439,22 +426,19 @@ class Backlog:
 
 def load_backlog(engine: sa.Engine, model: str) -> dict[str, Backlog]:
     """Return what the last look at a model left, by stream; streams with nothing are absent."""
-    table = ingest_backlog
-    columns = [c for c in table.c if c.name not in ("model", "stream")]
-    query = sa.select(table.c.stream, *columns).where(table.c.model == model)
-    with engine.connect() as conn:
-        found = {stream: Backlog(*values) for stream, *values in conn.execute(query)}
-    return {stream: backlog for stream, backlog in found.items() if backlog.n}
+    return load_backlogs(engine, model).get(model, {})
 
 
-def load_backlogs(engine: sa.Engine) -> dict[str, dict[str, Backlog]]:
+def load_backlogs(engine: sa.Engine, model: str | None = None) -> dict[str, dict[str, Backlog]]:
     """Return what the last looks left, by model and stream; models with nothing are absent."""
     table = ingest_backlog
     query = sa.select(table).where(table.c.n_waiting + table.c.n_left > 0)
+    if model is not None:
+        query = query.where(table.c.model == model)
     found: dict[str, dict[str, Backlog]] = {}
     with engine.connect() as conn:
-        for model, stream, *values in conn.execute(query):
-            found.setdefault(model, {})[stream] = Backlog(*values)
+        for name, stream, *values in conn.execute(query):
+            found.setdefault(name, {})[stream] = Backlog(*values)
     return found
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, fields
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -139,7 +139,7 @@ def reopen_windows(
     """
     frozen = find_frozen(conn, spec, windows, now)
     late = [w for w in frozen if w.start in _find_late(conn, spec.model)]
-    _set_reopened(conn, spec.model, frozen, now)
+    _update_each(conn, spec.model, [window.start for window in frozen], reopened_at=now)
     mark_inputs(conn, spec, late, now)
     return len(frozen)
 
@@ -165,8 +165,8 @@ def reopen_unclosed(engine: sa.Engine, spec: ModelSpec, now: datetime) -> None:
     if windows := list_unclosed(engine, spec, now):
         with engine.begin() as conn:
             mark_inputs(conn, spec, windows, now)
-            rows = [{"the_window": window.start} for window in windows]
-            conn.execute(_update_window(spec.model).values(n_late_after_close=0), rows)
+            starts = [window.start for window in windows]
+            _update_each(conn, spec.model, starts, n_late_after_close=0)
 
 
 def close_windows(conn: sa.Connection, spec: ModelSpec, windows: Sequence[Window]) -> int:
@@ -174,8 +174,8 @@ def close_windows(conn: sa.Connection, spec: ModelSpec, windows: Sequence[Window
     c = window_state.c
     query = sa.select(c.window_start).where(c.model == spec.model, c.reopened_at.is_not(None))
     reopened = set(conn.scalars(query))
-    mine = {window for window in windows if window.start in reopened}
-    _set_reopened(conn, spec.model, mine, None)
+    mine = {window.start for window in windows} & reopened
+    _update_each(conn, spec.model, mine, reopened_at=None)
     return len(mine)
 
 
@@ -192,15 +192,12 @@ def _update_window(model: str) -> sa.Update:
     return sa.update(window_state).where(c.model == model, of_window)
 
 
-def _set_reopened(
-    conn: sa.Connection, model: str, windows: Iterable[Window], when: datetime | None
+def _update_each(
+    conn: sa.Connection, model: str, starts: Iterable[datetime], **values: object
 ) -> None:
-    rows = [{"the_window": window.start} for window in windows]
-    if rows:
-        conn.execute(
-            _update_window(model).values(reopened_at=when),
-            rows,
-        )
+    """Set columns of some windows of a model, by their starts."""
+    if rows := [{"the_window": start} for start in starts]:
+        conn.execute(_update_window(model).values(**values), rows)
 
 
 def mark_computed(conn: sa.Connection, model: str, rows: Sequence[Mapping[str, object]]) -> None:
@@ -417,26 +414,11 @@ def load(
         return [table.c.model == model, *between(table.c.window_start, start, end)]
 
     # Arrivals are most of a row's bytes, and only `load_arrivals` reads them.
-    columns = [column for column in window_state.c if column.name != "arrivals"]
+    columns = [window_state.c[f.name] for f in fields(WindowInputs) if f.name != "steps"]
     with engine.connect() as conn:
         states = conn.execute(sa.select(*columns).where(*within(window_state))).all()
         steps = conn.execute(sa.select(*_MARKED).where(*within(window_step))).all()
-    found = {
-        row.window_start: WindowInputs(
-            row.window_start,
-            row.input_revision,
-            row.attempts,
-            row.n,
-            row.n_actual,
-            row.n_exempt,
-            row.n_late_after_close,
-            row.lags,
-            row.computed_at,
-            row.first_event_time,
-            row.last_event_time,
-        )
-        for row in states
-    }
+    found = {row.window_start: WindowInputs(*row) for row in states}
     for start, step, *mark in steps:
         if start in found:
             found[start].steps[step] = StepMark(*mark)
@@ -619,20 +601,12 @@ def note_finished(
 def count_attempt(engine: sa.Engine, model: str, windows: Sequence[datetime]) -> None:
     """Note that a run was requested for some windows."""
     with engine.begin() as conn:
-        _set_attempts(conn, model, windows, window_state.c.attempts + 1)
+        _update_each(conn, model, windows, attempts=window_state.c.attempts + 1)
 
 
 def forget_attempts(conn: sa.Connection, model: str, windows: Sequence[datetime]) -> None:
     """Forget failed attempts, after a run that went well or when a person asks for another try."""
-    _set_attempts(conn, model, windows, sa.literal(0))
-
-
-def _set_attempts(
-    conn: sa.Connection, model: str, windows: Iterable[datetime], value: sa.ColumnElement[int]
-) -> None:
-    rows = [{"the_window": window} for window in windows]
-    if rows:
-        conn.execute(_update_window(model).values(attempts=value), rows)
+    _update_each(conn, model, windows, attempts=0)
 
 
 def save_timing(
@@ -683,8 +657,7 @@ def load_curves(engine: sa.Engine, model: str) -> str | None:
     """Return a model's arrival curves, as JSON; None if nothing was learnt yet."""
     c = arrival_curve.c
     with engine.connect() as conn:
-        found: str | None = conn.scalar(sa.select(c.curves).where(c.model == model))
-    return found
+        return conn.scalar(sa.select(c.curves).where(c.model == model))
 
 
 def _seconds(duration: timedelta | None) -> int | None:
