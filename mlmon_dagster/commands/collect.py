@@ -141,18 +141,16 @@ def token() -> None:
 @click.pass_obj
 def create(project: Project, model: str, expires: str | None, note: str) -> None:
     """Make a token and print it; it is shown this once."""
-    from mlmon_dagster.store.state import collect_tokens
+    from mlmon_dagster.collect import admission
 
-    if model != collect_tokens.ANY_MODEL:
+    if model != admission.ANY_MODEL:
         spec_of(project, model)
     now = project.now()
     until = None if expires is None else _moment(expires, now)
     if until is not None and until <= now:
         raise ConfigError(f"{expires!r} is over already.")
     click.echo(
-        collect_tokens.create_token(
-            project.store.state, model, now=now, expires_at=until, note=note
-        )
+        admission.create_token(project.store.state, model, now=now, expires_at=until, note=note)
     )
 
 
@@ -160,10 +158,10 @@ def create(project: Project, model: str, expires: str | None, note: str) -> None
 @click.pass_obj
 def list_(project: Project) -> None:
     """List the tokens ever made, without their secrets."""
-    from mlmon_dagster.store.state import collect_tokens
+    from mlmon_dagster.collect import admission
 
     now = project.now()
-    found = collect_tokens.load_tokens(project.store.state)
+    found = admission.load_tokens(project.store.state)
     for item in found:
         until = f"until {item.expires_at:%Y-%m-%d %H:%M} UTC" if item.expires_at else "for ever"
         line = f"{item.id}  {item.state(now):8} {item.model:20} {until:26} {item.note}"
@@ -177,11 +175,11 @@ def list_(project: Project) -> None:
 @click.pass_obj
 def revoke(project: Project, token_id: str) -> None:
     """Refuse a token from now on; running servers hear of it within 5 seconds."""
-    from mlmon_dagster.store.state import collect_tokens
+    from mlmon_dagster.collect import admission
 
     # People paste what they have, which may be the whole token.
     name = token_id.split("_")[1] if token_id.startswith("mlmon_") else token_id
-    if not collect_tokens.revoke_token(project.store.state, name, project.now()):
+    if not admission.revoke_token(project.store.state, name, project.now()):
         click.echo(f"mlmon: no token {name} that is not revoked; see the list.", err=True)
         sys.exit(1)
     click.echo(f"{name}: revoked")

@@ -1,5 +1,7 @@
 """An erased prediction leaves no trace in the store, whatever happens on the way."""
 
+from __future__ import annotations
+
 import datetime as dt
 import re
 import shutil
@@ -281,3 +283,22 @@ def test_ground_truth_that_waits_for_its_prediction_is_erased(store: Store) -> N
     erase.erase(store, SPEC, [one], now=NOW, places=places)
     assert find_traces(store, [one]).traces == ()
     assert other in store.event_log(SPEC).rows("actuals").column("prediction_id").to_pylist()
+
+
+def test_the_key_is_made_once_and_is_not_the_one_of_erased_ids(any_store: Store) -> None:
+    engine = any_store.state
+    key = erased_ids.personal_key(engine, "loan")
+
+    assert len(key) == 64
+    assert erased_ids.personal_key(engine, "loan") == key
+    assert erased_ids.personal_key(engine, "churn") != key
+    with engine.begin() as conn:
+        assert erased_ids.ensure_salt(conn, "loan") not in key
+
+
+def test_the_engine_and_python_make_the_same_digest(store: Store) -> None:
+    key = erased_ids.personal_key(store.state, "loan")
+    for value in ("anna", "", "Zoë'; --", "x" * 5_000):
+        text = "'" + value.replace("'", "''") + "'"
+        (row,) = store.query(f"SELECT {erased_ids.digest_personal_sql(key, text)} AS d").to_pylist()
+        assert row["d"] == erased_ids.digest_personal(key, value)

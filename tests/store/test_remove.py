@@ -12,10 +12,11 @@ import pytest
 import sqlalchemy as sa
 
 from mlmon_dagster.alerts.lifecycle.transitions import fingerprint, new_row
+from mlmon_dagster.collect import admission
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec import window_containing
 from mlmon_dagster.store import Store, alert_state, open_store
-from mlmon_dagster.store.state import collect_tokens, window_state
+from mlmon_dagster.store.state import window_state
 from mlmon_dagster.store.state.sql import exported_tables
 from mlmon_dagster.store.upkeep.maintenance import (
     count_rows,
@@ -126,7 +127,7 @@ def test_killed_at_any_step_and_repeated_it_is_as_if_never_killed(
 
 def test_nothing_of_a_removed_model_is_left_and_everything_of_another_is(tmp_path: Path) -> None:
     store = furnish(tmp_path)
-    collect_tokens.create_token(store.state, MODEL, now=NOW)
+    admission.create_token(store.state, MODEL, now=NOW)
     window = window_containing(make_spec().time, NOW)
     with store.state.begin() as conn:
         window_state.mark_inputs(conn, make_spec(model="other"), [window], NOW)
