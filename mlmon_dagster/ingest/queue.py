@@ -151,7 +151,7 @@ def find_work(
         source = source_of(spec, stream)
         if not isinstance(source, FileSource):
             reports += poll(store, spec, stream, source, project, now)
-        found, told, unsettled = _stream_work(
+        found, told, unsettled = _find_stream_work(
             store, spec, stream, project, now, (written_by or {}).get(stream)
         )
         queue += found
@@ -190,7 +190,7 @@ def may_have_work(store: Store, spec: ModelSpec, project: Path, now: dt.datetime
     return False
 
 
-def _stream_work(
+def _find_stream_work(
     store: Store,
     spec: ModelSpec,
     stream: Stream,
@@ -216,26 +216,26 @@ def _stream_work(
     clear_staging(folder, unfinished)
     committed = store.event_log(spec).committed(stream, list(unfinished)) if unfinished else set()
     _fetch_refused(store, spec, folder, unfinished)
-    resumed = _resumed(stream, folder, unfinished, committed)
+    resumed = _find_resumed(stream, folder, unfinished, committed)
     landing = {c.name: c for c in (*listing.ready, *listing.waiting)}
-    reports = _told(listing, stream)
+    reports = _report_listing(listing, stream)
     for sha, row in unfinished.items():
         place = landing.get(row["path"])
         is_gone = sha not in resumed and not (place and _is_as_seen(place, seen, sha))
         if is_gone and sha in committed:
-            resumed[sha] = _from_row(stream, row, None, is_in_log=True)
+            resumed[sha] = _queue_row(stream, row, None, is_in_log=True)
         elif is_gone and row["status"] != "missing":
             reports.append(_mark_missing(store, spec, stream, row))
-    taken = {(item.name, *_version(item.staged)) for item in resumed.values()}
+    taken = {(item.name, *_stamp(item.staged)) for item in resumed.values()}
     queue = list(resumed.values())
     for candidate in listing.ready:
         if (candidate.name, candidate.size, candidate.mtime_ns) not in taken:
-            before = _before(candidate, seen, unfinished)
-            queue.append(_queued(candidate, now, before))
+            before = _find_earlier_row(candidate, seen, unfinished)
+            queue.append(_queue_candidate(candidate, now, before))
     return queue, reports, listing.waiting
 
 
-def _before(
+def _find_earlier_row(
     candidate: Candidate,
     seen: dict[str, manifest.SeenPath],
     unfinished: dict[str, FileRow],
@@ -253,7 +253,7 @@ def _is_as_seen(
     return path is not None and path.look == look and sha256 in (None, path.sha256)
 
 
-def _queued(candidate: Candidate, now: dt.datetime, before: FileRow | None) -> Queued:
+def _queue_candidate(candidate: Candidate, now: dt.datetime, before: FileRow | None) -> Queued:
     return Queued(
         stream=candidate.stream,
         name=candidate.name,
@@ -282,13 +282,13 @@ def _fetch_refused(
                 (refused / name).delete()
 
 
-def _resumed(
+def _find_resumed(
     stream: Stream, folder: Path, unfinished: dict[str, FileRow], committed: set[str]
 ) -> dict[str, Queued]:
     """Return the files whose private copy an interrupted run left behind."""
     copies = {sha: find_staged(folder, sha) for sha in unfinished}
     return {
-        sha: _from_row(stream, row, copies[sha], is_in_log=sha in committed)
+        sha: _queue_row(stream, row, copies[sha], is_in_log=sha in committed)
         for sha, row in unfinished.items()
         if copies[sha] is not None
     }
@@ -299,7 +299,7 @@ def moment_of(row: FileRow) -> dt.datetime:
     return row["again_at"] or row["first_seen"]
 
 
-def _from_row(stream: Stream, row: FileRow, copy: Path | None, *, is_in_log: bool) -> Queued:
+def _queue_row(stream: Stream, row: FileRow, copy: Path | None, *, is_in_log: bool) -> Queued:
     size, mtime_ns = row["size_bytes"], row["mtime_ns"]
     return Queued(
         stream=stream,
@@ -314,11 +314,11 @@ def _from_row(stream: Stream, row: FileRow, copy: Path | None, *, is_in_log: boo
     )
 
 
-def _version(staged: Staged | None) -> tuple[int, int]:
+def _stamp(staged: Staged | None) -> tuple[int, int]:
     return (-1, -1) if staged is None else (staged.size, staged.mtime_ns)
 
 
-def _told(listing: Listing, stream: Stream) -> list[FileReport]:
+def _report_listing(listing: Listing, stream: Stream) -> list[FileReport]:
     waiting = [
         FileReport(
             stream, c.name, "waiting",
@@ -383,7 +383,7 @@ def reopen(
         else:
             _note(store, spec, stream, row["sha256"], read_with=reading)
     rows = [
-        _queued_again(stream, row, reading, now) for row in due if row["status"] != "quarantined"
+        _queue_again(stream, row, reading, now) for row in due if row["status"] != "quarantined"
     ]
     return n_opened, rows
 
@@ -430,7 +430,7 @@ def open_again(store: Store, spec: ModelSpec, row: FileRow, now: dt.datetime) ->
         )  # fmt: skip
 
 
-def _queued_again(stream: Stream, row: FileRow, reading: str, now: dt.datetime) -> Queued:
+def _queue_again(stream: Stream, row: FileRow, reading: str, now: dt.datetime) -> Queued:
     # What a crash interrupted goes on as it began, unless it is read differently by now.
     again = row["again_at"] if row["read_with"] == reading else None
     moment = now if again is None else again

@@ -255,7 +255,7 @@ def write_file(store: Store, model: str, text: str) -> str:
 
 def locate_file(store: Store, model: str, payload: str) -> Location:
     """Return where the file is that a payload names."""
-    return _folder(store, model) / f"{json.loads(payload)['sha256']}.json"
+    return _locate_folder(store, model) / f"{json.loads(payload)['sha256']}.json"
 
 
 def read_file(store: Store, model: str, payload: str) -> str | None:
@@ -290,7 +290,7 @@ def redact_names(
         return 0
     changed = 0
     with hold_lock(store, model):
-        for baseline_id, payload in _rows(store, model, datasets):
+        for baseline_id, payload in _load_rows(store, model, datasets):
             text = read_file(store, model, payload)
             before = None if text is None else json.loads(text)
             after = _redact_json(before, frozenset(names))
@@ -302,11 +302,11 @@ def redact_names(
     return changed
 
 
-def _folder(store: Store, model: str) -> Location:
+def _locate_folder(store: Store, model: str) -> Location:
     return store.root / _FOLDER / model
 
 
-def _rows(
+def _load_rows(
     store: Store, model: str, datasets: Collection[str] | None = None
 ) -> list[tuple[str, str]]:
     c = baseline.c
@@ -326,15 +326,15 @@ def _replace_payload(store: Store, model: str, baseline_id: str, payload: str) -
 
 
 def _find_unnamed(store: Store, model: str) -> list[str]:
-    there = _folder(store, model).below()
-    named = {locate_file(store, model, payload).name for _, payload in _rows(store, model)}
+    there = _locate_folder(store, model).below()
+    named = {locate_file(store, model, payload).name for _, payload in _load_rows(store, model)}
     return [name for name in there if name not in named]
 
 
 def _delete_unnamed(store: Store, model: str) -> list[str]:
     names = _find_unnamed(store, model)
     for name in names:
-        (_folder(store, model) / name).delete()
+        (_locate_folder(store, model) / name).delete()
     return names
 
 

@@ -124,7 +124,7 @@ def erase(
         reached("erase.noted")
         _resume_others(store, spec, receipt, now)
         request = Request(receipt, dataset, recompute, tuple(ids))
-        _finish(store, spec, request, now, places.search)
+        _finish_erasure(store, spec, request, now, places.search)
     return receipt
 
 
@@ -186,12 +186,12 @@ def _resume_others(store: Store, spec: ModelSpec, receipt: str, now: datetime) -
         if row["receipt"] != receipt:
             known = None if "copies" not in row["steps"] else ()
             request = Request(row["receipt"], row["dataset"], row["recompute"], known)
-            _finish(store, spec, request, now)
+            _finish_erasure(store, spec, request, now)
             done.append(row["receipt"])
     return done
 
 
-def _finish(
+def _finish_erasure(
     store: Store, spec: ModelSpec, request: Request, now: datetime, found: Search | None = None
 ) -> None:
     ids = erased_ids.load_erased(store.state, spec.model, request.receipt)

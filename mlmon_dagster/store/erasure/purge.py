@@ -296,11 +296,11 @@ def _rewrite_some(
     source = snapshot.from_sql(None, lambda partition: tuple(partition.items()) in chosen)
     rows = store.query(edit(source), tables)
     kept = pa.schema([snapshot.schema.field(name) for name in rows.column_names])
-    snapshot.overwrite(rows.cast(kept), " OR ".join(map(_predicate, chosen)))
+    snapshot.overwrite(rows.cast(kept), " OR ".join(map(_write_predicate, chosen)))
     return len(chosen) == len(todo)
 
 
-def _predicate(partition: tuple[tuple[str, str], ...]) -> str:
+def _write_predicate(partition: tuple[tuple[str, str], ...]) -> str:
     parts = [f"{quote_identifier(key)} = {literal(value)}" for key, value in partition]
     return f"({' AND '.join(parts) or 'TRUE'})"
 
@@ -382,13 +382,13 @@ def find_telling_windows(
     found = store.query(
         f"SELECT DISTINCT t.window_start FROM {source} AS t JOIN bounds AS b "
         f"ON b.window_start = t.window_start WHERE {' OR '.join(['t.n < b.bound', *values])}",
-        _bounds(spec, trace.windows),
+        _make_bounds(spec, trace.windows),
     )
     starts = set(found.column("window_start").to_pylist())
     return {window: n for window, n in trace.windows.items() if window.start in starts}
 
 
-def _bounds(spec: ModelSpec, windows: Mapping[Window, int]) -> dict[str, pa.Table]:
+def _make_bounds(spec: ModelSpec, windows: Mapping[Window, int]) -> dict[str, pa.Table]:
     """Return how many rows a number must be about to be kept, by window."""
     starts = pa.array([window.start for window in windows], pa.timestamp("us", "UTC"))
     bounds = pa.array([n + spec.retention.min_cell for n in windows.values()], pa.int64())
@@ -419,7 +419,7 @@ def purge_profiles(store: Store, spec: ModelSpec, windows: Mapping[Window, int])
     dated = {path for path in list_files(by_date) if any(date in path for date in dates)}
     whole = store.table("baseline_profiles", spec.model).folder
     for folder, paths in ((by_date, dated), (whole, list_files(whole) if windows else set())):
-        rewrite_files(store, folder, paths, kept, _bounds(spec, windows))
+        rewrite_files(store, folder, paths, kept, _make_bounds(spec, windows))
 
 
 def forget_numbers(conn: sa.Connection, spec: ModelSpec, windows: Mapping[Window, int]) -> None:
@@ -454,7 +454,7 @@ def redact_texts(conn: sa.Connection, spec: ModelSpec, texts: Collection[str]) -
                 metric_log.forget_slices(conn, spec.model, some)
             else:
                 conn.execute(sa.delete(table).where(mine, table.c.slice_value.in_(some)))
-    spelled = sorted({s for text in texts for s in _spellings(text)})
+    spelled = sorted({s for text in texts for s in _spell(text)})
     for table, columns in _TEXTS:
         for some in split_in_parts(spelled):
             _redact_table(conn, table, columns, some)
@@ -467,7 +467,7 @@ def _redact_table(
         c for c in table.c if isinstance(c.type, sa.Text) and not c.primary_key
     ]
     keys = list(table.primary_key)
-    pattern = _pattern(spelled)
+    pattern = _compile_pattern(spelled)
     hit = sa.or_(*(c.contains(s, autoescape=True) for c in texts for s in spelled))
     for row in conn.execute(sa.select(*keys, *texts).where(hit)).all():
         found = {c.name: pattern.sub(REDACTED, getattr(row, c.name) or "") for c in texts}
@@ -475,11 +475,11 @@ def _redact_table(
         conn.execute(sa.update(table).where(*same).values(found))
 
 
-def _spellings(value: str) -> set[str]:
+def _spell(value: str) -> set[str]:
     return {value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
 
 
-def _pattern(spelled: Sequence[str]) -> re.Pattern[str]:
+def _compile_pattern(spelled: Sequence[str]) -> re.Pattern[str]:
     listed = "|".join(re.escape(s) for s in sorted(spelled, key=len, reverse=True))
     return re.compile(rf"(?<!\w)(?:{listed})(?!\w)")
 

@@ -206,10 +206,12 @@ def load_files_frame(
         shas: Only files with these content hashes.
         seen_from: Only files first seen at or after this time.
     """
-    return read_frame(engine, _files(model, stream, status=status, shas=shas, seen_from=seen_from))
+    return read_frame(
+        engine, _select_files(model, stream, status=status, shas=shas, seen_from=seen_from)
+    )
 
 
-def _files(
+def _select_files(
     model: str,
     stream: str | None,
     *,
@@ -239,10 +241,10 @@ def load_files(
     shas: Sequence[str] | None = None,
 ) -> list[FileRow]:
     """Return what `load_files_frame` does as mappings: not every look has to build a frame."""
-    return _rows(engine, _files(model, stream, status=status, shas=shas))
+    return _fetch_files(engine, _select_files(model, stream, status=status, shas=shas))
 
 
-def _rows(engine: sa.Engine, query: Query) -> list[FileRow]:
+def _fetch_files(engine: sa.Engine, query: Query) -> list[FileRow]:
     with engine.connect() as conn:
         return [cast("FileRow", dict(row)) for row in conn.execute(query).mappings()]
 
@@ -266,7 +268,7 @@ def load_files_to_tell(engine: sa.Engine, model: str, seen_from: datetime) -> li
     is_unexpected = c.schema_report.contains(NOT_KEPT, autoescape=True)
     is_told = is_repeated | is_unexpected | is_unplaced
     wanted = (c.status == "quarantined") | ((c.status == "done") & is_told)
-    return _rows(engine, _files(model, None, seen_from=seen_from).where(wanted))
+    return _fetch_files(engine, _select_files(model, None, seen_from=seen_from).where(wanted))
 
 
 def refuse_rows(conn: sa.Connection, rows: Sequence[Mapping[str, object]]) -> int:
@@ -282,7 +284,7 @@ def load_refused_files(engine: sa.Engine, model: str, stream: str) -> list[FileR
     c = ingest_file.c
     refused = sa.or_(c.status == "quarantined", c.kept != "")
     query = sa.select(ingest_file).where(c.model == model, c.stream == stream, refused)
-    return _rows(engine, query.order_by(c.first_seen, c.path, c.sha256))
+    return _fetch_files(engine, query.order_by(c.first_seen, c.path, c.sha256))
 
 
 def load_last_finished(engine: sa.Engine, model: str) -> datetime | None:
@@ -365,7 +367,7 @@ def count_refused(engine: sa.Engine, model: str) -> pd.DataFrame:
         Columns window_start, why (reason and column) and n_bad (rows); rows of no window, which
         `count_unplaced` counts, are not in it.
     """
-    rows = _refused_once(model, dead_letter.c.window_start.is_not(None))
+    rows = _select_refused_once(model, dead_letter.c.window_start.is_not(None))
     keys = (rows.c.window_start, rows.c.why)
     query = sa.select(*keys, sa.func.count().label("n_bad")).select_from(rows)
     return read_frame(engine, query.group_by(*keys))
@@ -379,7 +381,7 @@ def count_unplaced(engine: sa.Engine, model: str, seen_from: datetime) -> pd.Dat
     Returns:
         Columns path and first_seen of the file, why (reason and column) and n_bad (rows).
     """
-    rows, c = _refused_once(model, *_UNPLACED), ingest_file.c
+    rows, c = _select_refused_once(model, *_UNPLACED), ingest_file.c
     same = (c.model == model) & (c.stream == rows.c.stream) & (c.sha256 == rows.c.sha256)
     keys = (c.path, c.first_seen, rows.c.why)
     query = sa.select(*keys, sa.func.count().label("n_bad"))
@@ -388,7 +390,7 @@ def count_unplaced(engine: sa.Engine, model: str, seen_from: datetime) -> pd.Dat
     return read_frame(engine, query.group_by(*keys).order_by(c.first_seen, c.path, rows.c.why))
 
 
-def _refused_once(model: str, *which: sa.ColumnElement[bool]) -> sa.Subquery:
+def _select_refused_once(model: str, *which: sa.ColumnElement[bool]) -> sa.Subquery:
     c = dead_letter.c
     named = c.reason + ":" + c.column_name
     why = sa.func.min(sa.case((c.column_name == "", c.reason), else_=named)).label("why")

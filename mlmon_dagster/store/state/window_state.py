@@ -618,7 +618,7 @@ def save_timing(
         "due_seconds": _seconds(timing.due),
         "least_share": timing.least_share,
         "closes_seconds": _seconds(timing.closes),
-        "early_ages": _encode(timing),
+        "early_ages": _encode_early(timing),
         "curves": curves,
         "learnt_at": now,
     }
@@ -643,7 +643,7 @@ def load_timing(conn: sa.Connection, model: str) -> TruthTiming:
     )
 
 
-def _encode(timing: TruthTiming) -> str:
+def _encode_early(timing: TruthTiming) -> str:
     return json.dumps([astuple(early) for early in timing.early], separators=(",", ":"))
 
 

@@ -90,7 +90,7 @@ def unpack(content: bytes) -> Layers:
 def _unpack(content: bytes, parts: list[bytes], depth: int) -> bool:
     inner: list[bytes] = []
     try:
-        for layer in _opened(content):
+        for layer in _open_layers(content):
             inner.append(layer)
             if sum(map(len, inner)) + sum(map(len, parts)) > _LARGEST:
                 raise Unreadable
@@ -109,25 +109,25 @@ def _unpack(content: bytes, parts: list[bytes], depth: int) -> bool:
     return all([_unpack(layer, parts, depth - 1) for layer in inner])
 
 
-def _opened(content: bytes) -> Iterator[bytes]:
+def _open_layers(content: bytes) -> Iterator[bytes]:
     """Yield what a layer packs; nothing if it packs nothing.
 
     Raises:
         Unreadable: After what could be read.
     """
     if content[:2] == b"PK":
-        yield from _archived(content)
+        yield from _read_archive(content)
     elif content[257:262] == b"ustar":
-        yield from _entries_in(content)
+        yield from _read_entries(content)
     elif content[:4] == b"PAR1":
-        yield from _cells_in(content)
+        yield from _read_cells(content)
     elif codec := next((c for mark, c in _CODECS.items() if content.startswith(mark)), ""):
-        yield from _decoded(content, codec)
+        yield from _decode(content, codec)
     elif opener := next((o for mark, o in _STREAMS.items() if content.startswith(mark)), None):
-        yield from _inflated(content, opener)
+        yield from _inflate(content, opener)
 
 
-def _archived(content: bytes) -> Iterator[bytes]:
+def _read_archive(content: bytes) -> Iterator[bytes]:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             for entry in archive.infolist():
@@ -141,7 +141,7 @@ def _archived(content: bytes) -> Iterator[bytes]:
         raise Unreadable from error  # cut off, locked by a password, packed by an unknown method
 
 
-def _entries_in(content: bytes) -> Iterator[bytes]:
+def _read_entries(content: bytes) -> Iterator[bytes]:
     try:
         with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
             for entry in archive:
@@ -152,7 +152,7 @@ def _entries_in(content: bytes) -> Iterator[bytes]:
         raise Unreadable from error
 
 
-def _inflated(content: bytes, opener: Callable[[], Any]) -> Iterator[bytes]:
+def _inflate(content: bytes, opener: Callable[[], Any]) -> Iterator[bytes]:
     """Yield the members of a stream, joined; bytes after the last one are a layer of their own."""
     whole: list[bytes] = []
     rest, read = content, 0
@@ -177,7 +177,7 @@ def _inflated(content: bytes, opener: Callable[[], Any]) -> Iterator[bytes]:
         yield rest
 
 
-def _decoded(content: bytes, codec: str) -> Iterator[bytes]:
+def _decode(content: bytes, codec: str) -> Iterator[bytes]:
     read: list[bytes] = []
     size = 0
     try:
@@ -193,7 +193,7 @@ def _decoded(content: bytes, codec: str) -> Iterator[bytes]:
     yield b"".join(read)
 
 
-def _cells_in(content: bytes) -> Iterator[bytes]:
+def _read_cells(content: bytes) -> Iterator[bytes]:
     """Yield the cells of a Parquet file, and its names and notes."""
     try:
         with pq.ParquetFile(pa.BufferReader(content)) as source:
@@ -254,12 +254,12 @@ def word_finder(ids: Sequence[str]) -> Find:
 
     def find(text: bytes) -> bool:
         words = {*_WORD.findall(text), b""} & by_word.keys()
-        return any(_stands_in(needle, text) for word in words for needle in by_word[word])
+        return any(_is_word_in(needle, text) for word in words for needle in by_word[word])
 
     return find
 
 
-def _stands_in(needle: bytes, text: bytes) -> bool:
+def _is_word_in(needle: bytes, text: bytes) -> bool:
     start = text.find(needle)
     while start >= 0:
         around = text[max(start - 1, 0) : start], text[start + len(needle) :][:1]

@@ -257,7 +257,7 @@ def _examine_log(store: Store, done: dict[tuple[str, str], dict[str, int]]) -> I
         lost = [
             sha
             for sha, n in said.items()
-            if n > there.get(sha, 0) and not (model in shrunk and _committed(table, sha))
+            if n > there.get(sha, 0) and not (model in shrunk and _is_committed(table, sha))
         ]
         if lost:
             n_rows = sum(said[sha] - there.get(sha, 0) for sha in lost)
@@ -287,7 +287,7 @@ def _load_shrunk(store: Store) -> set[str]:
         }
 
 
-def _committed(table: Location, sha: str) -> bool:
+def _is_committed(table: Location, sha: str) -> bool:
     snapshot = DeltaFolder(table, pa.schema([])).snapshot()
     return snapshot is not None and snapshot.has_transaction(sha)
 
@@ -454,15 +454,15 @@ def _faults_of_files(table: Location, sizes: dict[str, int], is_told: bool) -> I
         return
     for file in files:
         if why := _why_unreadable(table, file, sizes):
-            yield f"data file {_below(table, file)} {why}"
+            yield f"data file {_name_below(table, file)} {why}"
 
 
-def _below(table: Location, file: LiveFile) -> str:
+def _name_below(table: Location, file: LiveFile) -> str:
     return file.path.removeprefix(f"{table}/")
 
 
 def _why_unreadable(table: Location, file: LiveFile, sizes: dict[str, int]) -> str:
-    size = sizes.get(_below(table, file))
+    size = sizes.get(_name_below(table, file))
     if size is None:
         return "is missing"
     if file.size is not None and size != file.size:
@@ -696,7 +696,7 @@ class _Repair:
         """Write the log of a stream anew from its whole rows; the other files are read again."""
         schema = stream_schema(self.spec, stream)
         rows = self._whole_rows(table, schema)
-        counted = _count(self.store, rows)
+        counted = _count_rows(self.store, rows)
         again, kept = [], []
         for sha, path, n_added, is_there in self._files(stream):
             if n_added <= counted.get(sha, 0):
@@ -816,7 +816,7 @@ def _open_last_whole(
         return None
 
 
-def _count(store: Store, rows: pa.Table) -> dict[str, int]:
+def _count_rows(store: Store, rows: pa.Table) -> dict[str, int]:
     counted = store.query(
         f"SELECT {CONTENT} AS sha, count(*) AS n FROM rows GROUP BY 1", {"rows": rows}
     )
