@@ -36,10 +36,15 @@ ALLOWED = {
     "alerts": {"errors", "spec", "metrics", "store", "ingest", "profiles", "monitors"},
     "collect": {"errors", "spec", "store", "ingest", "landing_file"},
     "trace": {"errors", "spec", "metrics", "profiles", "monitors"},
-    "report": {"errors", "spec", "metrics", "store", "ingest", "profiles", "monitors", "trace"},
 }
 ALLOWED["project"] = {"errors", "spec", "store"}
+ALLOWED["work"] = {"errors", "spec", "metrics", "store", "profiles", "project"}
 ALLOWED["engines"] = {"errors", "spec", "project"}
+ALLOWED["families"] = {
+    "errors", "spec", "metrics", "store", "ingest", "profiles", "monitors", "project", "work",
+}  # fmt: skip
+ALLOWED["tables"] = set(ALLOWED) - {"landing_file", "logger", "scaffold", "collect", "engines"}
+ALLOWED["report"] = ALLOWED["tables"] - {"alerts"} | {"tables"}
 LOWER = set(ALLOWED)
 ALLOWED |= {
     "pipeline": LOWER,

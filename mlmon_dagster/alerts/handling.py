@@ -162,7 +162,7 @@ def silence_alert(
 
 
 def count_open(store: Store, model: str) -> int:
-    """Return how many alerts of a model fire."""
+    """Return how many alerts of a model fire or recover."""
     with store.state.connect() as conn:
         return len(alert_state.load_alerts(conn, model, states=alert_state.ACTIVE))
 

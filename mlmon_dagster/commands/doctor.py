@@ -160,7 +160,7 @@ def _registries(project: Project) -> list[Finding]:
 
 
 def _registry(project: Project, spec: ModelSpec) -> Finding:
-    from mlmon_dagster.pipeline.serving.registry import ask_registry
+    from mlmon_dagster.pipeline.model_registry import ask_registry
 
     subject = f"registry of {spec.model}"
     try:
@@ -282,7 +282,7 @@ def _alerts(project: Project) -> Finding:
 
 def _verdicts(project: Project) -> Finding:
     """Name families that could judge none of their newest windows: nothing of them is healthy."""
-    from mlmon_dagster.report.standing import standing_of
+    from mlmon_dagster.tables.standing import standing_of
 
     unjudged = [
         f"{spec.model}/{standing.family}: {standing.text} (newest window {standing.window})"

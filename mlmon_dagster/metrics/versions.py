@@ -24,15 +24,13 @@ from numpy.typing import ArrayLike
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 from scipy import special
 
-from mlmon_dagster.metrics import Floats
+from mlmon_dagster.metrics import FEWEST_WINDOWS, Floats
 from mlmon_dagster.metrics.intervals import rate, wilson
 
 Verdict = Literal["better", "not worse", "worse", "undecided"]
-FEWEST_WINDOWS = 8
 FEWEST_OF_CLASS = 10
 ENOUGH_DISCORDANT = 25
 BY_ROWS = ":rows"  # ends the method of what fewer windows say: their rows count as independent
-SHARE_IS_WRONG = 0.001  # chance of so uneven a split of the requests, below which it is no canary
 _TIGHTEST_AT = 30  # windows at which the interval for all looks is narrowest
 _SHARE_ROWS = 1_000  # how many requests the other shares that were thinkable are worth
 _ALPHA = 0.05

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from mlmon_dagster.metrics.clusters import FEWEST_WINDOWS
+from mlmon_dagster.metrics import FEWEST_WINDOWS
 from mlmon_dagster.metrics.statistics import ColumnStatistics, of_all
 from mlmon_dagster.monitors.wording import number
 from mlmon_dagster.profiles.measures import MEASURES

@@ -45,6 +45,13 @@ class Backtest:
     worst: float | None
     suggested: float | None
 
+    def fields(self) -> dict[str, object]:
+        """Return what programs get: moments written out."""
+        return vars(self) | {
+            "opened": [start.isoformat() for start in self.opened],
+            "firing": [start.isoformat() for start in self.firing],
+        }
+
 
 def backtest(results: Iterable[MonitorResult]) -> list[Backtest]:
     """Run the state machine over verdicts as if each window had just ended.

@@ -118,21 +118,22 @@ def compose_digest(
     """
     start = end - dt.timedelta(days=_DAYS[cadence])
     with store.state.connect() as conn:
-        firing, silenced = _active(conn, specs)
+        active, silenced = _active(conn, specs)
         opened, resolved = _changes(conn, specs, start, end)
     zone = ZoneInfo(specs[0].time.zone)
-    affected = sorted({view.row["model"] for view in firing})
+    affected = sorted({view.row["model"] for view in active})
     quiet = [spec.model for spec in specs if spec.model not in affected]
-    counts = [f"{len(firing)} firing", f"{opened} opened", f"{resolved} resolved"]
+    recovering = sum(view.row["state"] == "RECOVERING" for view in active)
+    counts = [f"{len(active) - recovering} firing"]
+    counts += [f"{recovering} recovering"] if recovering else []
+    counts += [f"{opened} opened", f"{resolved} resolved"]
     counts += [f"{silenced} silenced"] if silenced else []
-    rest = firing[MAX_LISTED:]
-    worst = "ERROR" if any(v.row["severity"] == "ERROR" for v in firing) else "WARN"
+    rest = active[MAX_LISTED:]
+    worst = "ERROR" if any(v.row["severity"] == "ERROR" for v in active) else "WARN"
     return Message(
         title=f"{cadence.capitalize()} digest: {', '.join(counts)}",
-        mood="ERROR" if firing and worst == "ERROR" else "WARN" if firing else "OK",
-        items=tuple(
-            Item(f"{v.row['model']}: {v.headline}", f"since {v.since}") for v in firing[:MAX_LISTED]
-        ),
+        mood="ERROR" if active and worst == "ERROR" else "WARN" if active else "OK",
+        items=tuple(_list_item(view) for view in active[:MAX_LISTED]),
         more=f"and {len(rest)} more" if rest else "",
         notes=(
             *_business(store, specs, business, start, end),
@@ -148,6 +149,12 @@ def compose_digest(
     )
 
 
+def _list_item(view: AlertView) -> Item:
+    is_recovering = view.row["state"] == "RECOVERING"
+    since = f"since {view.since}{', recovering' if is_recovering else ''}"
+    return Item(f"{view.row['model']}: {view.headline}", since)
+
+
 def _business(
     store: Store, specs: Sequence[ModelSpec], said: Business, start: dt.datetime, end: dt.datetime
 ) -> list[tuple[str, str]]:
@@ -156,7 +163,7 @@ def _business(
 
 
 def _active(conn: sa.Connection, specs: Sequence[ModelSpec]) -> tuple[list[AlertView], int]:
-    """Return the alerts that fire and are told, the worst first, and how many are silenced."""
+    """Return the open alerts that are told, the worst first, and how many are silenced."""
     views, n_silenced = [], 0
     for spec in specs:
         for row in alert_state.load_alerts(conn, spec.model, states=alert_state.ACTIVE).values():

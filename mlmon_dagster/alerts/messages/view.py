@@ -264,7 +264,8 @@ def dagster_links(base_url: str, prefixes: Mapping[str, str] = MappingProxyType(
         if view.row["family"] == "pipeline":
             page = f"runs/{quote(run_id)}" if run_id else "automation"
             return (("Run" if run_id else "Automation", f"{base}/{page}"),)
-        asset = FAMILIES.get(view.row["family"], "health_report")
+        family = FAMILIES.get(view.row["family"])
+        asset = "health_report" if family is None else family.asset
         page = f"{base}/assets/{model}/{asset}"
         check = quote(view.row["family"])
         found = [("Asset", page), ("Check", f"{page}?view=checks&checkDetail={check}")]
