@@ -113,11 +113,6 @@ def _tested(difference: float, error: float) -> Tested:
     return Tested(difference, error, 2 * float(special.ndtr(-abs(difference) / error)))
 
 
-def area_under(scores: ArrayLike, actual: ArrayLike) -> float:
-    """Return the area under the ROC curve of some rows, of which there are both classes."""
-    return _influence_of_area(np.asarray(scores, np.float64), np.asarray(actual) == 1)[0]
-
-
 def _influence_of_area(scores: Floats, is_positive: np.ndarray) -> tuple[float, Floats]:
     """Return the area, and what each row adds to it, (N,), of sum 0."""
     positives, negatives = scores[is_positive], scores[~is_positive]

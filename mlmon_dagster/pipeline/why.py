@@ -112,7 +112,7 @@ def _worth(inputs: JudgeInputs, row: MonitorResult) -> str:
         then = max(then, of_baseline, key=_n_windows)
     if is_of_truth:
         found = money_of(spec, read(start=first, end=end), then)
-        return "; ".join(money.said for money in found[:_MOST_TOLD])
+        return "; ".join(money.sentence for money in found[:_MOST_TOLD])
     worth, failed = failed_worth(spec, then), round((row["value"] or 0.0) * row["n"])
     if worth is None or not failed:
         return ""

@@ -40,7 +40,7 @@ def business_line(store: Store, spec: ModelSpec, start: dt.datetime, end: dt.dat
         in_force.profiles(start=a, end=b, dataset=PRODUCTION, columns=names)
         for a, b in ((start, end), (before, start))
     )
-    said = [money.said for money in money_of(spec, now, then)]
+    said = [money.sentence for money in money_of(spec, now, then)]
     if not said:
         return ""
     whole = compare_slices(spec, now, then, [metric]).head(1).to_dict("records")
