@@ -123,6 +123,66 @@ print(*(f"{f.status} {f.n_new} {f.n_bad} {f.message}".strip() for f in report.fi
     "done 1 1",
 )
 
+SOURCE = Toy(
+    "A kind of source",
+    {
+        "ingest/sources/echo.py": '''"""A source that says one event, once."""
+
+from mlmon_dagster.ingest.sources.polling import Polled, poll, stage_lines
+
+
+def poll_source(store, spec, stream, source, around, now):
+    """Stage the event."""
+
+    def read(position, folder):
+        if position:
+            return Polled(position, ())
+        return Polled({"said": 1}, [stage_lines(folder, [source.echo.encode()], "1")])
+
+    return poll(store, spec, stream, source.label, "echo", "echo", read, now)
+
+
+def check_source(spec, stream, source, around):
+    """Say that it is there."""
+    return source.label
+''',
+        "spec/sources.py": {
+            "class KafkaSource(PolledSource):\n": (
+                'class EchoSource(PolledSource):\n    """One event."""\n\n    kind = "echo"\n'
+                '    echo: str\n\n    @property\n    def label(self):\n        """A name."""\n'
+                '        return "echo"\n\n    @property\n    def format(self):\n'
+                '        """JSON Lines."""\n        return "jsonl"\n\n\n'
+            ),
+            '    "DeltaSource": ("delta",),\n': '    "EchoSource": ("echo",),\n',
+            '    | Annotated[DeltaSource, Tag("DeltaSource")]\n': (
+                '    | Annotated[EchoSource, Tag("EchoSource")]\n'
+            ),
+        },
+    },
+    """
+import datetime as dt
+from pathlib import Path
+from mlmon_dagster.ingest import ingest_new, readers
+from mlmon_dagster.spec import spec_from_mapping
+from mlmon_dagster.store import open_store
+spec = spec_from_mapping({
+    "model": "toy", "task": "regression", "owners": ["team:x"],
+    "time": {"start": "2024-01-01"},
+    "source": {
+        "predictions": {"echo": '{"id": "a", "at": "2024-01-02T00:00:00Z", "guess": 1, "age": 3}'}
+    },
+    "columns": {"prediction_id": "id", "event_time": "at", "prediction": "guess"},
+    "features": {"age": {"type": "numeric"}},
+})
+now = dt.datetime(2024, 1, 3, tzinfo=dt.UTC)
+store = open_store(Path("store"))
+for _ in range(2):
+    report = ingest_new(store, spec, Path("."), readers(), now=now)
+    print(*(f"{f.status} {f.n_new} {f.n_bad}".strip() for f in report.files), end=".")
+""",
+    "done 1 0..",
+)
+
 RECEIVER = Toy(
     "A receiver",
     {
@@ -304,7 +364,7 @@ print(*(line for line in text.getvalue().splitlines() if "limit is 100" in line)
 )
 
 
-TOYS = (DISTANCE, FORMAT, RECEIVER, ENGINE, FAMILY)
+TOYS = (DISTANCE, FORMAT, SOURCE, RECEIVER, ENGINE, FAMILY)
 # The libraries of others are imported once, the changed package by each toy's own process.
 FORKING = """
 import json, os, sys, traceback

@@ -116,13 +116,13 @@ def _sources(project: Project) -> list[Finding]:
 
 
 def _source(project: Project, spec: ModelSpec, stream: Stream, source: PolledSource) -> Finding:
-    from mlmon_dagster.ingest.formats.registry import check_source
+    from mlmon_dagster.ingest.sources.polling import Surroundings
+    from mlmon_dagster.ingest.sources.registry import check_source
 
     subject = f"source of {spec.model}/{stream}"
+    around = Surroundings(project.folder, project.variables, project.storage_options)
     try:
-        said = check_source(
-            spec, stream, source, project.folder, project.storage_options, project.variables
-        )
+        said = check_source(spec, stream, source, around)
     except MlmonError as error:
         return Finding(subject, False, str(error))
     return Finding(subject, True, said)

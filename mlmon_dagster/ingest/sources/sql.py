@@ -14,17 +14,17 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from mlmon_dagster.ingest.formats.read_jsonl import NESTED
-from mlmon_dagster.ingest.polling import (
+from mlmon_dagster.ingest.raw import text_array
+from mlmon_dagster.ingest.report import FileReport
+from mlmon_dagster.ingest.sources.polling import (
     Polled,
-    Variables,
+    Surroundings,
     id_names,
     needed,
     poll,
     stage_rows,
     wanted_names,
 )
-from mlmon_dagster.ingest.raw import text_array
-from mlmon_dagster.ingest.report import FileReport
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.sources import SqlSource, Stream
 from mlmon_dagster.store import Store
@@ -75,18 +75,18 @@ class _Transactions:
             yield from map(list, stream_rows(self.conn, query.where(snapshot.where)))
 
 
-def poll_table(
+def poll_source(
     store: Store,
     spec: ModelSpec,
     stream: Stream,
     source: SqlSource,
-    variables: Variables,
+    around: Surroundings,
     now: dt.datetime,
 ) -> list[FileReport]:
     """Stage what is new in a table, and note it."""
 
     def read(position: Position, folder: Path) -> Polled:
-        with source_connection(_url(source, variables), source.url_env) as conn:
+        with source_connection(_url(source, around), source.url_env) as conn:
             table = _find_table(conn, spec, stream, source)
             kind = _Transactions if source.cursor.kind == "xmin" else RangeScan
             scan: _Scan = kind(conn, source, table, position)
@@ -113,7 +113,7 @@ def _as_table(names: Sequence[str], rows: Sequence[Sequence[object]]) -> pa.Tabl
     return pa.Table.from_arrays(columns, names=list(names))
 
 
-def check_table(spec: ModelSpec, stream: Stream, source: SqlSource, variables: Variables) -> str:
+def check_source(spec: ModelSpec, stream: Stream, source: SqlSource, around: Surroundings) -> str:
     """Connect to the database of a source and look its table up.
 
     Returns:
@@ -123,16 +123,16 @@ def check_table(spec: ModelSpec, stream: Stream, source: SqlSource, variables: V
         ConfigError: If the variable, table, a column or the cursor is wrong.
         StoreError: If the database cannot be reached.
     """
-    with source_connection(_url(source, variables), source.url_env) as conn:
+    with source_connection(_url(source, around), source.url_env) as conn:
         table = _find_table(conn, spec, stream, source)
         if source.cursor.kind == "xmin":
             take_snapshot(conn, source, table, {})
         return f"{source.label}, {conn.dialect.name}, {len(table.selected)} columns"
 
 
-def _url(source: SqlSource, variables: Variables) -> str:
+def _url(source: SqlSource, around: Surroundings) -> str:
     what = f"the URL of the database with the table {source.sql}"
-    return needed(variables, source.url_env, what)
+    return needed(around.variables, source.url_env, what)
 
 
 def _regrouped(

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
@@ -66,6 +66,24 @@ class Polled:
 
 Variables = Callable[[str], str | None]  # of the environment, by name
 Read = Callable[[Position, Path], Polled]  # from a position, into the staging folder
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What sources are reached with.
+
+    A kind of source is a module beside this one, called as its class in the spec says, with
+    ``poll_source`` and ``check_source``.
+
+    Attributes:
+        project: The folder that paths are relative to.
+        variables: Looks up the environment variables that hold addresses.
+        storage_options: How to reach object storage.
+    """
+
+    project: Path
+    variables: Variables
+    storage_options: Mapping[str, str] = field(default_factory=dict)
 
 
 def needed(variables: Variables, name: str, what: str) -> str:

@@ -11,11 +11,12 @@ earlier one. So the entry of the version that was read is noted too, and compare
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -26,9 +27,20 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.fs import DeltaStorageHandler
 
 from mlmon_dagster.errors import ConfigError, StoreError
+from mlmon_dagster.ingest.report import FileReport
+from mlmon_dagster.ingest.sources.polling import (
+    Polled,
+    Surroundings,
+    poll,
+    stage_rows,
+    wanted_names,
+)
+from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.names import did_you_mean
+from mlmon_dagster.spec.sources import DeltaSource, Stream
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.sources import Position
 
-Position = Mapping[str, Any]
 Rows = Iterator[tuple[str, pa.Table]]
 Added = tuple[int, pads.Fragment, pa.Schema]  # a version and a file of it
 _COMPARED = 2**16  # bytes at either end of an entry
@@ -183,3 +195,69 @@ def open_delta(uri: str, options: Mapping[str, str], label: str) -> DeltaSourceT
         said = " ".join(str(error).split())
         raise StoreError(f"{label} cannot be read: {said[:300]}") from error
     return DeltaSourceTable(uri, options, label, table)
+
+
+def poll_source(
+    store: Store,
+    spec: ModelSpec,
+    stream: Stream,
+    source: DeltaSource,
+    around: Surroundings,
+    now: dt.datetime,
+) -> list[FileReport]:
+    """Stage the rows of a Delta table's new versions, and note them."""
+
+    def read(position: Position, folder: Path) -> Polled:
+        table = _opened(source, around)
+        after = table.position
+        if {**position, **after} == dict(position):
+            return Polled(position, ())
+        wanted, required = wanted_names(spec, stream)
+        table.check_columns(wanted, required)
+        try:
+            rows, told = table.rows_after(position, wanted)
+            batches = [
+                stage_rows(folder, part, label)
+                for label, part in _regrouped(rows, source.batch_rows)
+            ]
+        except (OSError, pa.ArrowException) as error:
+            said = " ".join(str(error).split())
+            raise StoreError(f"{source.label} cannot be read: {said[:300]}") from error
+        return Polled(after, batches, told)
+
+    identity = f"delta/{source.delta}"
+    return poll(store, spec, stream, source.label, identity, f"delta:{source.delta}", read, now)
+
+
+def check_source(spec: ModelSpec, stream: Stream, source: DeltaSource, around: Surroundings) -> str:
+    """Open a source's table and say what was found.
+
+    Raises:
+        ConfigError: If there is no such table, or it lacks a column.
+        StoreError: If it cannot be read.
+    """
+    table = _opened(source, around)
+    n_columns = table.check_columns(*wanted_names(spec, stream))
+    return f"{source.label}, version {table.position['version']}, {n_columns} columns"
+
+
+def _opened(source: DeltaSource, around: Surroundings) -> DeltaSourceTable:
+    is_remote = "://" in source.delta
+    uri = source.delta if is_remote else str(around.project / source.delta)
+    return open_delta(uri, around.storage_options if is_remote else {}, source.label)
+
+
+def _regrouped(rows: Rows, size: int) -> Iterator[tuple[str, pa.Table]]:
+    """Put rows of a version together, or cut them, into batches of at most so many rows."""
+    label, waiting = "", list[pa.Table]()
+    for version, part in rows:
+        if waiting and (version != label or sum(len(t) for t in waiting) + len(part) > size):
+            yield label, pa.concat_tables(waiting, promote_options="permissive")
+            waiting = []
+        label = version
+        while len(part) > size:
+            yield label, part.slice(0, size)
+            part = part.slice(size)
+        waiting += [part] if len(part) else []
+    if waiting:
+        yield label, pa.concat_tables(waiting, promote_options="permissive")

@@ -21,8 +21,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.errors import ConfigError, StoreError
-from mlmon_dagster.ingest.polling import Batch, Polled, Variables, needed, poll, stage_lines
 from mlmon_dagster.ingest.report import FileReport
+from mlmon_dagster.ingest.sources.polling import (
+    Batch,
+    Polled,
+    Surroundings,
+    needed,
+    poll,
+    stage_lines,
+)
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.sources import KafkaSource, Stream
 from mlmon_dagster.store import Store
@@ -248,18 +255,18 @@ def _properties(config: str, variable: str, group: str) -> dict[str, object]:
 MOST_BATCHES = 20  # of a look; the next one reads on
 
 
-def poll_topic(
+def poll_source(
     store: Store,
     spec: ModelSpec,
     stream: Stream,
     source: KafkaSource,
-    variables: Variables,
+    around: Surroundings,
     now: dt.datetime,
 ) -> list[FileReport]:
     """Stage the new messages of a topic, and note them; commit what was noted before."""
 
     def read(position: Position, folder: Path) -> Polled:
-        config = _config(source, variables)
+        config = _config(source, around)
         name, variable = source.kafka, source.config_env
         with open_topic(name, source.label, config, variable, source.group) as topic:
             # Everything before the position that a look begins with is in the log.
@@ -296,14 +303,16 @@ def poll_topic(
     return poll(store, spec, stream, source.label, identity, f"kafka:{source.kafka}", read, now)
 
 
-def check_topic(source: KafkaSource, variables: Variables) -> str:
+def check_source(
+    _spec: ModelSpec, _stream: Stream, source: KafkaSource, around: Surroundings
+) -> str:
     """Connect to the servers of a source and look its topic up.
 
     Raises:
         ConfigError: If the variable or the topic is wrong.
         StoreError: If the servers cannot be reached.
     """
-    config = _config(source, variables)
+    config = _config(source, around)
     variable = source.config_env
     with open_topic(source.kafka, source.label, config, variable, source.group) as topic:
         ranges = topic.find_new({}, {}).ranges
@@ -323,5 +332,5 @@ def _line(message: bytes) -> bytes:
     return json.dumps({"message": message.decode("utf-8", "replace")}).encode()
 
 
-def _config(source: KafkaSource, variables: Variables) -> str:
-    return needed(variables, source.config_env, f"the servers of the topic {source.kafka}")
+def _config(source: KafkaSource, around: Surroundings) -> str:
+    return needed(around.variables, source.config_env, f"the servers of the topic {source.kafka}")
