@@ -285,7 +285,7 @@ def _changed(store: Store | None, spec: ModelSpec) -> list[Problem]:
     if store is None:
         return []
     from mlmon_dagster.spec.checks import Problem
-    from mlmon_dagster.store.state.state_marks import changed_keys
+    from mlmon_dagster.store.state.model_history import changed_keys
 
     return [Problem(tuple(key.split(".")), said) for key, said in changed_keys(store.state, spec)]
 

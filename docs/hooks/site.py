@@ -148,7 +148,7 @@ def list_metrics(task: str) -> Iterator[str]:
 
 def list_reasons(kind: str) -> Iterator[str]:
     """Yield the reason codes of refused rows or files, and what to do."""
-    from mlmon_dagster.ingest.faults import FILE_REASONS, ROW_REASONS
+    from mlmon_dagster.ingest.report import FILE_REASONS, ROW_REASONS
 
     reasons = {"rows": ROW_REASONS, "files": FILE_REASONS}[kind]
     return list_rows("code, what to do", ((f"`{c}`", f"{todo}.") for c, todo in reasons.items()))

@@ -36,7 +36,7 @@ from mlmon_dagster.collect.openapi import CONTENT_POLICY, describe, page
 from mlmon_dagster.collect.otlp import JSON, Signal, Spans, form_of_otlp, status_of
 from mlmon_dagster.collect.problem import NOT_KEPT, Problem, json_body, json_response
 from mlmon_dagster.errors import ConfigError, StoreError
-from mlmon_dagster.ingest.faults import shown
+from mlmon_dagster.ingest.report import shown
 
 # Accepted media types, whether a model may be seen, families of the server, whether to zip
 # -> body and headers of the answer.

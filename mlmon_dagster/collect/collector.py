@@ -31,7 +31,17 @@ from mlmon_dagster.collect.landing import Committer, Target
 from mlmon_dagster.collect.problem import Problem, limited
 from mlmon_dagster.errors import SchemaError
 from mlmon_dagster.ingest.declared_columns import Column, columns_of
-from mlmon_dagster.ingest.faults import (
+from mlmon_dagster.ingest.formats.parse import Parsed, typed_columns
+from mlmon_dagster.ingest.landing import Staged
+from mlmon_dagster.ingest.raw import (
+    MAX_COLUMNS,
+    RawFile,
+    columns_to_read,
+    with_aliases,
+    with_derived_id,
+    with_nulls,
+)
+from mlmon_dagster.ingest.report import (
     FILE_REASONS,
     ROW_REASONS,
     Fault,
@@ -41,15 +51,6 @@ from mlmon_dagster.ingest.faults import (
     names,
     rows_at_fault,
 )
-from mlmon_dagster.ingest.formats.parse import Parsed, typed_columns
-from mlmon_dagster.ingest.landing import Staged
-from mlmon_dagster.ingest.raw import (
-    MAX_COLUMNS,
-    RawFile,
-    with_aliases,
-    with_nulls,
-)
-from mlmon_dagster.ingest.row_hash import columns_to_read, with_derived_id
 from mlmon_dagster.ingest.rows.canonical import Draft, draft_rows
 from mlmon_dagster.ingest.rows.judge import Rule, rules_of
 from mlmon_dagster.spec import ModelSpec

@@ -428,10 +428,10 @@ def watchdog(project: Project, max_age: dt.timedelta) -> None:
     from mlmon_dagster.spec.scalars import format_duration
     from mlmon_dagster.store.clocks import is_ahead
     from mlmon_dagster.store.outbox import outbox_health
-    from mlmon_dagster.store.state import state_marks
+    from mlmon_dagster.store.state import model_history
 
     state = project.store.state
-    last = state_marks.last_beat(state, state_marks.DISPATCHER)
+    last = model_history.last_beat(state, model_history.DISPATCHER)
     health = outbox_health(state)
     problems = []
     if last is None:

@@ -201,7 +201,7 @@ def examine_landing(project: Project, specs: Sequence[ModelSpec]) -> list[str]:
             source = spec.source.of(stream)
             if isinstance(source, FileSource) and not _is_remote(source.path):
                 seen = manifest.paths(project.store.state, spec.model, stream)
-                known = {n: (p.size_bytes, p.mtime_ns, p.mark) for n, p in seen.items()}
+                known = {n: p.look for n, p in seen.items()}
                 found += find_unreadable(project.folder, source, known)
     return list(dict.fromkeys(found))
 
@@ -300,7 +300,7 @@ def _verdicts(project: Project) -> Finding:
 
 def _declarations(project: Project) -> Finding:
     """Compare what is declared with what the stored events rest on."""
-    from mlmon_dagster.store.state.state_marks import check_declared
+    from mlmon_dagster.store.state.model_history import check_declared
 
     specs = models_of(project).specs
     problems = []
@@ -332,17 +332,17 @@ def _clock(project: Project) -> Finding:
 
 def retention(project: Project) -> Finding:
     """Look whether a clock that was ahead has marked rows as deleted that are still to come."""
-    from mlmon_dagster.store.state import state_marks
+    from mlmon_dagster.store.state import model_history
 
     now = project.now()
     ahead = {
         spec.model: marks
         for spec in models_of(project).specs
-        if (marks := state_marks.marks_ahead(project.store.state, spec.model, now))
+        if (marks := model_history.marks_ahead(project.store.state, spec.model, now))
     }
     if not ahead:
         return Finding("retention", True, "no mark of deleted rows lies ahead of now")
-    told = [state_marks.describe_marks(model, marks, now) for model, marks in ahead.items()]
+    told = [model_history.describe_marks(model, marks, now) for model, marks in ahead.items()]
     return Finding("retention", False, " ".join(told), f"mlmon store repair {next(iter(ahead))}")
 
 

@@ -103,7 +103,7 @@ def specs_of(project: Project) -> list[ModelSpec]:
 
 
 def _checked(project: Project, spec: ModelSpec) -> ModelSpec:
-    from mlmon_dagster.store.state.state_marks import check_declared
+    from mlmon_dagster.store.state.model_history import check_declared
 
     check_declared(project.store.state, spec)
     return spec

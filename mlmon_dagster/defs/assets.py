@@ -60,8 +60,8 @@ from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.declaration import TimeSpec
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.sources import Stream
-from mlmon_dagster.store.state import state_marks, window_state
-from mlmon_dagster.store.state.state_marks import check_declared
+from mlmon_dagster.store.state import model_history, window_state
+from mlmon_dagster.store.state.model_history import check_declared
 
 BACKFILL_TAG = "mlmon/backfill"
 PAST = "rows are past retention; profiles and metrics stay as they were computed"
@@ -158,7 +158,7 @@ def _partition_keys(spec: ModelSpec, tags: Mapping[str, str]) -> Sequence[str]:
 
 def _with_rows(project: Project, spec: ModelSpec, windows: Sequence[Window]) -> list[Window]:
     """Return the windows whose rows were not deleted by age; the others keep their numbers."""
-    mark = state_marks.rows_from(project.store.state, spec.model).get(PRODUCTION)
+    mark = model_history.rows_from(project.store.state, spec.model).get(PRODUCTION)
     return [window for window in windows if mark is None or window.start >= mark]
 
 
@@ -544,7 +544,7 @@ def overview_asset(
             "models failing": sum(row["status"] in ("BROKEN", "ERROR", "WARN") for row in rows),
             "status": table(rows, COLUMNS),
         }
-        state_marks.beat(project.store.state, OVERVIEW, project.now(), digest)
+        model_history.beat(project.store.state, OVERVIEW, project.now(), digest)
         yield dg.MaterializeResult(metadata=safe_metadata(worst))
 
     return made_of(asset, overview)

@@ -34,7 +34,7 @@ from mlmon_dagster.project import Project
 from mlmon_dagster.spec import Models, ModelSpec, complete_windows, production_end
 from mlmon_dagster.spec.declaration import SHORTEST_CLOSING, Granularity
 from mlmon_dagster.spec.sources import Stream
-from mlmon_dagster.store.state import manifest, state_marks
+from mlmon_dagster.store.state import manifest, model_history
 from mlmon_dagster.store.state.manifest import Backlog
 from mlmon_dagster.store.state.monitor_results import load_standing
 from mlmon_dagster.store.state.writing import BusyError
@@ -249,7 +249,7 @@ def overview_to_make(project: Project, models: Models, *, is_busy: bool) -> list
     digest = digest_overview(project, models.specs, [one.name for one in models.broken])
     if not is_overview_outdated(project, digest):
         return []
-    last = state_marks.last_beat(project.store.state, OVERVIEW)
+    last = model_history.last_beat(project.store.state, OVERVIEW)
     if is_busy and last is not None and last <= project.now() < last + OVERVIEW_WAITS:
         return []
     key = f"overview:{digest}"

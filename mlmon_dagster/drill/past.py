@@ -13,7 +13,7 @@ from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.spec import ModelSpec, Window, complete_windows
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.names import ALL
-from mlmon_dagster.store.state import state_marks, window_state
+from mlmon_dagster.store.state import model_history, window_state
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 from mlmon_dagster.store.state.window_state import WindowInputs
 
@@ -37,7 +37,7 @@ class Past:
         states = window_state.load(work.project.store.state, work.spec.model)
         profiled = set(window_state.with_profiles(states))
         complete = complete_windows(work.spec.time, work.now)
-        kept = state_marks.rows_from(work.project.store.state, work.spec.model).get(PRODUCTION)
+        kept = model_history.rows_from(work.project.store.state, work.spec.model).get(PRODUCTION)
         newest = [w for w in complete if w.start in profiled and (not kept or w.start >= kept)]
         self.states: dict[dt.datetime, WindowInputs] = states
         self.work = replace(work, windows=tuple(newest[-LOOK_BACK:]))

@@ -49,7 +49,7 @@ from mlmon_dagster.store import Store
 from mlmon_dagster.store.moments import note_commits
 from mlmon_dagster.store.state import erased_ids, manifest, model_history, window_state
 from mlmon_dagster.store.state.manifest import UNFINISHED, FileRow
-from mlmon_dagster.store.state.state_marks import remember_declared
+from mlmon_dagster.store.state.model_history import remember_declared
 from mlmon_dagster.store.state.writing import reached
 from mlmon_dagster.store.tables import kept_rows
 from mlmon_dagster.store.tables.event_log import EventLog
@@ -615,8 +615,7 @@ class Refusals:
                 rows_in=n_rows, n_bad=n_rows, n_new=0, n_duplicate=0, n_conflict=0, attempts=0,
                 again_at=None, finished_at=self.now, read_with=reading_of(self.spec, item.stream),
             )  # fmt: skip
-        if item.staged.path is not None:
-            item.staged.path.unlink(missing_ok=True)
+        item.staged.discard()
         return report
 
     def fail(self, item: Queued, error: Exception) -> FileReport:
@@ -639,8 +638,7 @@ class Refusals:
         """Leave refused rows that cannot be read again where they are kept."""
         assert item.staged is not None
         self._update(item, again_at=None, attempts=0, read_with=reading_of(self.spec, item.stream))
-        if item.staged.path is not None:
-            item.staged.path.unlink(missing_ok=True)
+        item.staged.discard()
         message = (
             f"{why} Its refused rows stay as they are, and are read again once the spec changes, "
             "or with --retry."
@@ -653,8 +651,7 @@ class Refusals:
         """Forget a file that looks unfinished, so that it is looked at again."""
         assert item.staged is not None
         self._update(item, attempts=0, status="missing")
-        if item.staged.path is not None:
-            item.staged.path.unlink(missing_ok=True)
+        item.staged.discard()
         message = f"{error} It is given more time to be completed."
         return FileReport(
             item.stream, item.name, "waiting", item.staged.sha256, error.reason, message
@@ -718,8 +715,7 @@ class Refusals:
         assert item.staged is not None
         with self.store.state.begin() as conn:
             manifest.note_paths(conn, self.spec.model, item.stream, self._seen(item))
-        if item.staged.path is not None:
-            item.staged.path.unlink(missing_ok=True)
+        item.staged.discard()
         if row["status"] == "quarantined":
             message = str(row["error"]).replace(row["path"], item.name)
             return FileReport(

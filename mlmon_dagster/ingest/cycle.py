@@ -57,7 +57,7 @@ from mlmon_dagster.store.sources import forget_notice
 from mlmon_dagster.store.state import erased_ids, manifest
 from mlmon_dagster.store.state.erased_ids import Erased
 from mlmon_dagster.store.state.manifest import Backlog
-from mlmon_dagster.store.state.state_marks import check_declared
+from mlmon_dagster.store.state.model_history import check_declared
 from mlmon_dagster.store.state.writing import reached, writer_lock
 from mlmon_dagster.store.tables import kept_rows
 from mlmon_dagster.store.tables.part_files import PartedRows, Spill
@@ -299,8 +299,7 @@ class _Ingest:
             commit_batch(self.store, self.spec, stream, files, is_in_log=is_in_log, now=self.now)
         )
         for file in files:
-            if file.staged.path is not None:
-                file.staged.path.unlink(missing_ok=True)
+            file.staged.discard()
         for spilled in staging_folder(self.store, self.spec.model, stream).glob("*.good_rows"):
             spilled.unlink()
 

@@ -5,6 +5,10 @@ modification time and mark are all as they were; content decides the rest. The m
 writer does not choose: the file's number and the moment of its last change on this machine, or an
 object's ETag and version. It changes when a file is replaced, however its times are set.
 
+Files beside the landing files that no source matches are read by nobody, so somebody says so: those
+in the folders that a glob begins with, all that is below them, and data files one folder up; never
+those of the project folder itself, which is for people.
+
 An object of a bucket is there as a whole or not at all, so that nothing has to settle.
 
 A landing file is copied to a private folder and hashed; only the copy is ever parsed. The file is
@@ -25,20 +29,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
-from mlmon_dagster.errors import ConfigError, SchemaError
-from mlmon_dagster.ingest.faults import file_message
+from mlmon_dagster.errors import ConfigError, MlmonError, SchemaError
 from mlmon_dagster.ingest.formats.known import ending_of
+from mlmon_dagster.ingest.report import file_message, names
+from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.names import path_problem
 from mlmon_dagster.spec.scalars import printable
-from mlmon_dagster.spec.sources import FileSource, Source, Stream
+from mlmon_dagster.spec.sources import STREAMS, FileSource, Source, Stream
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.clocks import Clock, measure_age, read_machine_clock
-from mlmon_dagster.store.places.location import Location
+from mlmon_dagster.store.places.location import Location, hash_file
 from mlmon_dagster.store.places.objects import ChangedError, ObjectPlace, fetch, listed
+from mlmon_dagster.store.state import manifest
 from mlmon_dagster.store.tables.kept_rows import KeptRows, Mask
 
 _FOLDER_MARKER = "_SUCCESS"
@@ -365,8 +371,7 @@ def hash_landed(project: Path, sources: Iterable[Source | None]) -> set[str]:
             listing = list_landing(project, source, "predictions", {})
             for candidate in (*listing.ready, *listing.waiting):
                 assert isinstance(candidate.path, Path)
-                with candidate.path.open("rb") as file:
-                    found.add(hashlib.file_digest(file, "sha256").hexdigest())
+                found.add(hash_file(candidate.path))
     return found
 
 
@@ -449,6 +454,11 @@ class Staged:
         """Its place in the order of arrival of files that are taken in together: oldest first."""
         return self.mtime_ns, self.name, self.sha256
 
+    def discard(self) -> None:
+        """Delete the copy."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
     def is_final(self, patience: float) -> bool:
         """Say whether nobody is likely to complete the file: it is marked, or old enough."""
         return self.has_marker or self.age >= patience
@@ -510,9 +520,8 @@ def _read(candidate: Candidate, path: Path, incoming: Path, max_bytes: int) -> t
 def find_staged(folder: Path, sha256: str) -> Path | None:
     """Return the intact copy of a content that an interrupted run left behind, or None."""
     for path in folder.glob(f"{sha256}.*"):
-        with path.open("rb") as copy:
-            if hashlib.file_digest(copy, "sha256").hexdigest() == sha256:
-                return path
+        if hash_file(path) == sha256:
+            return path
         path.unlink()
     return None
 
@@ -583,3 +592,108 @@ def _version(info: os.stat_result) -> Look:
 
 def _listed(candidate: Candidate) -> Look:
     return candidate.size, candidate.mtime_ns, candidate.mark
+
+
+MAX_LOOKED_AT: Final = 50_000  # entries of folders; beyond it there is no such list
+
+
+def stray_files(
+    store: Store, project: Path, specs: Sequence[ModelSpec], every: Sequence[ModelSpec]
+) -> list[str]:
+    """Return the files beside the landing files of some models that no source matches.
+
+    Args:
+        store: The store; files that were read before are left out, whatever the globs are now.
+        project: The folder that globs are relative to.
+        specs: The models whose folders are looked at.
+        every: All models, whose globs count.
+    """
+    globs = [source.path for _, source in _sources([*every, *specs])]
+    found: dict[str, None] = {}
+    for _, source in _sources(specs):
+        near = _objects(source.path, store.storage_options) if "://" in source.path else _files(
+            project, source.path
+        )  # fmt: skip
+        found.update((n, None) for n in near if not any(name_matches(n, g) for g in globs))
+    if not found:
+        return []
+    known = {
+        path
+        for spec in every
+        for stream in STREAMS
+        for path in manifest.paths(store.state, spec.model, stream)
+    }
+    return sorted(name for name in map(printable, found) if name not in known)
+
+
+def told_of(strays: Sequence[str], specs: Sequence[ModelSpec]) -> str:
+    """Say which files are not read, and what would be; empty if there are none."""
+    if not strays:
+        return ""
+    read = "; ".join(
+        f"{stream} of {spec.model} from {source.path}"
+        for spec in specs
+        for stream, source in _sources([spec])
+    )
+    noun = "file is" if len(strays) == 1 else "files are"
+    found = f"{len(strays):,} {noun} not read, since no source matches: {names(strays)}."
+    return f"{found} Read are {read}."
+
+
+def _sources(specs: Sequence[ModelSpec]) -> Iterator[tuple[str, FileSource]]:
+    for spec in specs:
+        for stream in STREAMS:
+            source = getattr(spec.source, stream)
+            if isinstance(source, FileSource):
+                yield stream, source
+
+
+def _files(project: Path, pattern: str) -> Iterator[str]:
+    """Yield files in and below the folder of a glob, and data files beside that folder."""
+    folder = project / _folder(pattern)
+    try:
+        if folder == project or not folder.is_dir():
+            return
+    except OSError:
+        return  # the ingest itself says what is wrong
+    left = MAX_LOOKED_AT
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith((".", "_"))]
+        left -= len(files)
+        if left < 0:
+            return
+        for name in files:
+            if not is_unfinished(name):
+                yield (Path(place) / name).relative_to(project).as_posix()
+    if folder.parent != project:
+        for path in _entries(folder.parent):
+            if ending_of(path.name) != ".bin" and not is_unfinished(path.name) and path.is_file():
+                yield path.relative_to(project).as_posix()
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []  # the ingest itself says what is wrong
+
+
+def _folder(pattern: str) -> Path:
+    """Return the folder that a glob begins with."""
+    folders = PurePosixPath(pattern).parts[:-1]
+    n_fixed = next((i for i, part in enumerate(folders) if set(part) & set("*?[")), len(folders))
+    return Path(*folders[:n_fixed])
+
+
+def _objects(url: str, options: Mapping[str, str]) -> Iterator[str]:
+    folder = listed_folder(url)
+    try:
+        for number, found in enumerate(listed(ObjectPlace(folder, options))):
+            *above, name = found.key.split("/")
+            hidden = any(part.startswith((".", "_")) for part in above)
+            if number >= MAX_LOOKED_AT:
+                return
+            if name and not hidden and not is_unfinished(name):
+                yield f"{folder}/{found.key}"
+    except MlmonError:
+        return  # the ingest itself says what is wrong

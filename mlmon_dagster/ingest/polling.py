@@ -9,7 +9,6 @@ the machine they were on, the rows are read again from the sure one.
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -21,12 +20,12 @@ import pyarrow.parquet as pq
 from mlmon_dagster.errors import ConfigError, StoreError
 from mlmon_dagster.ingest.declared_columns import columns_of
 from mlmon_dagster.ingest.landing import find_staged, staging_folder
-from mlmon_dagster.ingest.raw import with_aliases
+from mlmon_dagster.ingest.raw import columns_to_read, with_aliases
 from mlmon_dagster.ingest.report import FileReport
-from mlmon_dagster.ingest.row_hash import columns_to_read
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.sources import Stream
 from mlmon_dagster.store import Store, sources
+from mlmon_dagster.store.places.location import hash_file
 from mlmon_dagster.store.sources import Position, SourceCursor
 from mlmon_dagster.store.state import manifest
 from mlmon_dagster.store.state.manifest import UNFINISHED
@@ -169,8 +168,7 @@ def stage_lines(folder: Path, lines: Iterable[bytes], label: str) -> Batch:
 
 
 def _staged(incoming: Path, folder: Path, label: str) -> Batch:
-    with incoming.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    sha256 = hash_file(incoming)
     size = incoming.stat().st_size
     incoming.replace(folder / f"{sha256}{incoming.suffix}")
     return Batch(sha256, size, label, incoming.suffix)

@@ -16,7 +16,6 @@ from pathlib import Path
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.ingest.declared_columns import reading_of
-from mlmon_dagster.ingest.faults import file_message
 from mlmon_dagster.ingest.formats.known import ending_of
 from mlmon_dagster.ingest.landing import (
     Again,
@@ -28,7 +27,7 @@ from mlmon_dagster.ingest.landing import (
     list_landing,
     staging_folder,
 )
-from mlmon_dagster.ingest.report import FileReport
+from mlmon_dagster.ingest.report import FileReport, file_message
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.sources import STREAMS, FileSource, PolledSource, Source, Stream
 from mlmon_dagster.store import Store
@@ -173,7 +172,7 @@ def may_have_work(store: Store, spec: ModelSpec, project: Path, now: dt.datetime
         if _due_again(store, spec, stream, reading, now):
             return True
         seen = manifest.paths(store.state, spec.model, stream)
-        known = {name: (path.size_bytes, path.mtime_ns, path.mark) for name, path in seen.items()}
+        known = {name: path.look for name, path in seen.items()}
         found = list_landing(
             project, source, stream, known, store.storage_options, clock=store.machine_clock
         )
@@ -195,11 +194,7 @@ def _stream_work(
         for row in manifest.file_rows(store.state, spec.model, stream, status=UNFINISHED)
     }
     seen = manifest.paths(store.state, spec.model, stream)
-    known = {
-        name: (path.size_bytes, path.mtime_ns, path.mark)
-        for name, path in seen.items()
-        if path.sha256 not in unfinished
-    }
+    known = {name: path.look for name, path in seen.items() if path.sha256 not in unfinished}
     source = source_of(spec, stream)
     listing = (
         list_landing(
@@ -246,11 +241,7 @@ def _is_as_seen(
     """Say whether a landing file is what its path held before, of a certain content if given."""
     path = seen.get(candidate.name)
     look = (candidate.size, candidate.mtime_ns, candidate.mark)
-    return (
-        path is not None
-        and (path.size_bytes, path.mtime_ns, path.mark) == look
-        and sha256 in (None, path.sha256)
-    )
+    return path is not None and path.look == look and sha256 in (None, path.sha256)
 
 
 def _queued(candidate: Candidate, now: dt.datetime, before: FileRow | None) -> Queued:

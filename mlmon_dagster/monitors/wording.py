@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from typing import get_args
+from typing import Any, get_args
 
 from mlmon_dagster.metrics.rectified import METHOD
 from mlmon_dagster.spec.metric_registry import METRICS, is_loss
@@ -15,6 +15,8 @@ from mlmon_dagster.spec.names import ALL, TABLE, counted
 from mlmon_dagster.spec.tasks import estimated, residual
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 
+_LISTED = {"unseen": "unseen values", "quarantined": "files", "bad_reasons": "reasons"}
+_SLICES = 3  # that explain one verdict
 _THRESHOLD = re.compile(r"(above|below|beyond|drop) (-?[\d,.]+(?:e[+-]?\d+)?)")
 NAMES = {
     "null_rate": "Null share",
@@ -183,6 +185,37 @@ def subject(metric: str, column: str = "", part: Mapping[str, object] | None = N
     if part is not None and part["slice_key"] != ALL:
         text += f" for {part['slice_key']} = {part['slice_value']}"
     return text
+
+
+def explain(metric: str, column: str, found: Mapping[str, Any]) -> list[str]:
+    """Return what explains a failing verdict, the most important first, without full stops.
+
+    The sentence of the trace of its window, if there is one; then slices, unseen values, files.
+
+    Args:
+        metric: What is judged.
+        column: The column that it is about.
+        found: What was stored as its explanation.
+    """
+    lines = [str(found["why"]).rstrip(".")] if found.get("why") else []
+    lines += [
+        _describe_slice(item.get("metric", metric), column, item)
+        for item in found.get("worst_slices", ())[:_SLICES]
+    ]
+    where = "" if column == TABLE else f" of {column}"
+    named = [(label, found[key]) for key, label in _LISTED.items() if found.get(key)]
+    return lines + [f"{label}{where} {', '.join(list(map(str, v))[:5])}" for label, v in named]
+
+
+def _describe_slice(metric: str, column: str, item: Mapping[str, Any]) -> str:
+    """Write a slice with the metric that it is worse in, its baseline and size."""
+    text = f"{subject(metric, column, item)} is {number(item['value'])}"
+    extra = []
+    if item.get("baseline_value") is not None:
+        extra.append(f"baseline {number(item['baseline_value'])}")
+    if item.get("n") is not None:
+        extra.append(f"n {item['n']:,}")
+    return f"{text} ({', '.join(extra)})" if extra else text
 
 
 def told(headline: str, statistics: str) -> str:

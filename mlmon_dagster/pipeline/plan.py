@@ -29,7 +29,7 @@ from mlmon_dagster.spec.model import profile_digest
 from mlmon_dagster.spec.windows import EarlierWindows, TruthTiming, mark_of_windows
 from mlmon_dagster.store.baselines import BaselinesInForce, baselines_in_force
 from mlmon_dagster.store.clocks import measure_age
-from mlmon_dagster.store.state import state_marks, window_state
+from mlmon_dagster.store.state import model_history, window_state
 from mlmon_dagster.store.state.window_state import NO_BASELINE, StepMark, WindowInputs
 
 MAX_ATTEMPTS = 3
@@ -82,7 +82,7 @@ def plan(
         StoreError: If a mark of retention lies ahead of now, so that nothing would be planned.
     """
     engine = project.store.state
-    state_marks.check_marks(engine, spec.model, now)
+    model_history.check_marks(engine, spec.model, now)
     window_state.reopen_unclosed(engine, spec, now)
     inputs = window_state.load(engine, spec.model)
     if due := _baseline_due(spec, inputs):
@@ -113,7 +113,7 @@ def plan(
 def is_up_to_date(project: Project, spec: ModelSpec, now: dt.datetime) -> bool:
     """Tell whether there is nothing to plan, nor anything that was given up; no attempt counts."""
     engine = project.store.state
-    if state_marks.marks_ahead(engine, spec.model, now) or window_state.list_unclosed(
+    if model_history.marks_ahead(engine, spec.model, now) or window_state.list_unclosed(
         engine, spec, now
     ):
         return False
@@ -200,7 +200,7 @@ def _is_fresh(state: WindowInputs | None, now: dt.datetime) -> bool:
 
 def _with_rows(engine: sa.Engine, spec: ModelSpec, windows: Sequence[Window]) -> list[Window]:
     """Leave out windows whose rows were deleted by age: their numbers stay as they are."""
-    mark = state_marks.rows_from(engine, spec.model).get(PRODUCTION)
+    mark = model_history.rows_from(engine, spec.model).get(PRODUCTION)
     return [window for window in windows if mark is None or window.start >= mark]
 
 

@@ -9,7 +9,7 @@ from mlmon_dagster.project import Project
 from mlmon_dagster.spec import BrokenModel, ModelSpec
 from mlmon_dagster.spec.monitors import FAMILIES
 from mlmon_dagster.store import alert_state
-from mlmon_dagster.store.state import monitor_results, state_marks, window_state
+from mlmon_dagster.store.state import model_history, monitor_results, window_state
 from mlmon_dagster.store.state.monitor_results import PIPELINE, load_standing, name_window
 
 OVERVIEW = "overview"
@@ -114,7 +114,7 @@ def digest_overview(project: Project, specs: Sequence[ModelSpec], broken: Sequen
 
 def is_overview_outdated(project: Project, digest: str) -> bool:
     """Tell whether the overview was made from something else."""
-    return state_marks.last_note(project.store.state, OVERVIEW) != digest
+    return model_history.last_note(project.store.state, OVERVIEW) != digest
 
 
 def _digest(parts: Sequence[object]) -> str:

@@ -9,13 +9,15 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Literal
 from zoneinfo import ZoneInfo
 
 from markupsafe import Markup, escape
 
+from mlmon_dagster.monitors.wording import number as written
 from mlmon_dagster.report.plots import (
     ALERT,
     BASELINE,
@@ -29,6 +31,8 @@ from mlmon_dagster.report.plots import (
 
 Role = Literal["value", "lower", "upper", "truth", "line"]
 NONE = "\N{EN DASH}"
+MOST_NAMED = 8  # values of a column whose bars have a name beside them
+_DENSITY = 400  # width of the picture of a density
 _WIDTH, _HEIGHT = 1000, 180  # of a picture, which is stretched to where it stands
 _MINUS = "\N{MINUS SIGN}"
 _STYLE = (
@@ -335,6 +339,9 @@ class Bars:
         now, then: Shares of each, which add up to 1.
         said: The sizes of the sides and the like, in words.
         id: An anchor.
+        edges: Where the first bins lie on a scale of numbers, one more than these bins; they are
+            drawn as densities. Empty where bins have names alone.
+        is_named: Whether each bin is a value with a name, so that bars lie beside their names.
     """
 
     title: str
@@ -343,18 +350,67 @@ class Bars:
     then: Sequence[float]
     said: str = ""
     id: str = ""
+    edges: Sequence[float] = ()
+    is_named: bool = False
 
     @property
     def picture(self) -> Markup:
-        """The baseline as wide pale bars, what is now as narrow dark ones in front."""
+        """The baseline as pale bars, or a pale shape, and what is now in front of it."""
+        if self.edges:
+            then, now = (self.density(shares) for shares in (self.then, self.now))
+            top = max([*then, *now, 1e-300])
+            drawn = (
+                f'<path class="then" d="{self._steps(then, top)}"/>'
+                f'<path class="over" d="{self._steps(now, top)}"/>'
+            )
+            return _bars_drawn(_DENSITY, drawn)
         top = max([*self.now, *self.then, 1e-9])
         wide = _bars(self.then, top, 1, 8)
         slim = _bars(self.now, top, 3, 4)
-        return Markup(
-            f'<svg class="bars" viewBox="0 0 {10 * len(self.bins)} 60" preserveAspectRatio="none" '
-            f'aria-hidden="true" focusable="false"><path class="then" d="{wide}"/>'
-            f'<path class="now" d="{slim}"/></svg>'
+        drawn = f'<path class="then" d="{wide}"/><path class="now" d="{slim}"/>'
+        return _bars_drawn(10 * len(self.bins), drawn)
+
+    def density(self, shares: Sequence[float]) -> list[float]:
+        """Return the share of each bin that lies on the scale over the bin's width."""
+        widths = (high - low for low, high in pairwise(self.edges))
+        return [share / width for share, width in zip(shares, widths, strict=False)]
+
+    def _steps(self, heights: Sequence[float], top: float) -> str:
+        """Draw a shape of steps that ends on the ground at both sides."""
+        low, high = self.edges[0], self.edges[-1]
+        places = [_round(_DENSITY * (edge - low) / (high - low)) for edge in self.edges]
+        path = "".join(
+            f"V{_round(60 - 58 * height / top)}H{end}"
+            for height, end in zip(heights, places[1:], strict=True)
         )
+        return f"M0 60{path}V60z"
+
+    @property
+    def ticks(self) -> list[str]:
+        """What stands under the picture: both ends and the middle of what it shows."""
+        if self.edges:
+            low, high = self.edges[0], self.edges[-1]
+            return [written(value) for value in (low, (low + high) / 2, high)]
+        held = [n for n, *shares in zip(self.bins, self.now, self.then, strict=True) if any(shares)]
+        return [held[0], held[-1]] if len(held) > 1 else held
+
+    @property
+    def named(self) -> list[tuple[str, str, Markup]]:
+        """The commonest values: name, share now, and both shares as one bar over the other."""
+        order = sorted(range(len(self.bins)), key=lambda i: -max(self.now[i], self.then[i]))
+        top = max([*self.now, *self.then, 1e-9])
+        found = []
+        for i in sorted(order[:MOST_NAMED]):
+            then, now = (_round(100 * side[i] / top) for side in (self.then, self.now))
+            drawn = (
+                f'<path class="then" d="M0 0h{then}v10H0z"/><path class="now" d="M0 3h{now}v4H0z"/>'
+            )
+            picture = (
+                f'<svg class="bar" viewBox="0 0 100 10" preserveAspectRatio="none" '
+                f'aria-hidden="true" focusable="false">{drawn}</svg>'
+            )
+            found.append((self.bins[i], f"{100 * self.now[i]:.0f} %", Markup(picture)))
+        return found
 
     @property
     def about(self) -> str:
@@ -374,6 +430,13 @@ class Bars:
         ]
 
 
+def _bars_drawn(width: int, drawn: str) -> Markup:
+    return Markup(
+        f'<svg class="bars" viewBox="0 0 {width} 60" preserveAspectRatio="none" '
+        f'aria-hidden="true" focusable="false">{drawn}</svg>'
+    )
+
+
 def _bars(shares: Sequence[float], top: float, left: int, width: int) -> str:
     return "".join(
         f"M{10 * i + left} 60v-{_round(58 * share / top)}h{width}V60z"
@@ -384,11 +447,12 @@ def _bars(shares: Sequence[float], top: float, left: int, width: int) -> str:
 
 @dataclass(frozen=True)
 class Strip:
-    """One row of a heat map.
+    """A column over windows: coloured by its verdicts, with its numbers beside.
 
     Attributes:
         title: The column.
         values: One per window, NaN where there is none.
+        statuses: The verdict on each, empty where there is none.
         limit: Where its monitor looks closer; None if it has none.
         firing: Whether an alert of it fires.
         href: Anchor of what more there is of it.
@@ -396,52 +460,53 @@ class Strip:
 
     title: str
     values: Sequence[float]
+    statuses: Sequence[str]
     limit: float | None
     firing: bool = False
     href: str = ""
-    places: int = field(default=3)
 
     @property
     def picture(self) -> Markup:
-        """A rectangle per stretch of windows of one level."""
-        paths: dict[int, list[str]] = {}
-        start = 0
-        levels = [self._level(v) for v in self.values]
-        for place in range(1, len(levels) + 1):
-            if place == len(levels) or levels[place] != levels[start]:
-                if levels[start] >= 0:
-                    wide = place - start
-                    paths.setdefault(levels[start], []).append(f"M{start} 0h{wide}v1h-{wide}z")
-                start = place
-        drawn = "".join(f'<path class="q{q}" d="{"".join(d)}"/>' for q, d in sorted(paths.items()))
-        return Markup(
-            f'<svg class="strip" viewBox="0 0 {max(len(self.values), 1)} 1" '
-            f'preserveAspectRatio="none" aria-hidden="true" focusable="false">{drawn}</svg>'
-        )
-
-    def _level(self, value: float) -> int:
-        if not math.isfinite(value):
-            return -1
-        steps = [(self.limit or 0.1) * x for x in (0.25, 0.5, 1, 2, 5)]
-        return sum(value > step for step in steps)
+        """A rectangle per stretch of windows of one verdict."""
+        return draw_strip([f"s{status}" if status else "" for status in self.statuses])
 
     @property
     def newest(self) -> str:
         """The newest number."""
         known = [v for v in self.values if math.isfinite(v)]
-        return number(known[-1], self.places) if known else NONE
+        return f"{known[-1]:.3g}" if known else NONE
 
     @property
     def highest(self) -> str:
         """The highest number."""
-        return number(max((v for v in self.values if math.isfinite(v)), default=None), self.places)
+        known = [v for v in self.values if math.isfinite(v)]
+        return f"{max(known):.3g}" if known else NONE
 
     @property
-    def past(self) -> str:
-        """In how many windows it was past the limit."""
-        if self.limit is None:
-            return NONE
-        return str(sum(v > self.limit for v in self.values))
+    def failed(self) -> str:
+        """In how many windows its verdict was a failure."""
+        return str(sum(status in ("WARN", "ERROR") for status in self.statuses))
+
+
+def draw_strip(kinds: Sequence[str]) -> Markup:
+    """Draw windows side by side, a rectangle per stretch of one kind.
+
+    Args:
+        kinds: The class of each window, oldest first; empty where nothing is drawn.
+    """
+    paths: dict[str, list[str]] = {}
+    start = 0
+    for place in range(1, len(kinds) + 1):
+        if place == len(kinds) or kinds[place] != kinds[start]:
+            if kinds[start]:
+                wide = place - start
+                paths.setdefault(kinds[start], []).append(f"M{start} 0h{wide}v1h-{wide}z")
+            start = place
+    drawn = "".join(f'<path class="{kind}" d="{"".join(d)}"/>' for kind, d in sorted(paths.items()))
+    return Markup(
+        f'<svg class="strip" viewBox="0 0 {max(len(kinds), 1)} 1" '
+        f'preserveAspectRatio="none" aria-hidden="true" focusable="false">{drawn}</svg>'
+    )
 
 
 def sparkline(values: Sequence[float]) -> Markup:

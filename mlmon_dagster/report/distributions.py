@@ -16,7 +16,7 @@ from mlmon_dagster.metrics.binnings import (
     score_midpoints,
 )
 from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics
-from mlmon_dagster.monitors.wording import named
+from mlmon_dagster.monitors.wording import limit_of, named
 from mlmon_dagster.monitors.wording import number as written
 from mlmon_dagster.profiles import Baseline, baseline_in_force
 from mlmon_dagster.profiles.measures import measure
@@ -29,9 +29,12 @@ from mlmon_dagster.spec.metric_registry import info_of, is_higher_better
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.tasks import RESIDUAL
 from mlmon_dagster.store import Store
+from mlmon_dagster.store.state.monitor_results import MonitorResult
 from mlmon_dagster.trace.slices import MIN_ROWS, default_metrics, measured_from
 
-_NO_VALUE = "no value"
+_NO_VALUE, _UNSEEN = "no value", "not in the baseline"
+_WORST = ("ERROR", "WARN", "OK")
+_FARTHEST = 3  # widths of its neighbour that an open bin is drawn at most
 MOST_CATEGORIES = 14
 MOST_SLICES = 12
 _SCORE_BINS = 20
@@ -104,6 +107,63 @@ def histograms(
     return found
 
 
+@dataclass(frozen=True)
+class ColumnCard:
+    """A column as people look it over: its shape now and before, and what its monitors say.
+
+    Attributes:
+        bars: Its histogram.
+        status: The worst verdict on it of the newest window that was judged; ``-`` if none is.
+        facts: Nulls, unseen values and distance, now and in the baseline, in words.
+        distance: How far it is from the baseline; None if that is not measured.
+        nulls: Share of nulls now.
+    """
+
+    bars: Bars
+    status: str
+    facts: Sequence[str]
+    distance: float | None
+    nulls: float
+
+
+def column_cards(
+    spec: ModelSpec, bars: Sequence[Bars], verdicts: Sequence[MonitorResult]
+) -> list[ColumnCard]:
+    """Return the cards of some columns, the worst verdict first, then by distance.
+
+    Args:
+        spec: The model.
+        bars: Their histograms.
+        verdicts: The standing verdicts of the model.
+    """
+    method = spec.monitors.drift.method
+    cards = []
+    for one in bars:
+        mine = [v for v in verdicts if v["column_name"] == one.id and v["slice_key"] == ALL]
+        judged = [v for v in mine if v["status"] in _WORST]
+        status = min((v["status"] for v in judged), key=_WORST.index, default="-")
+        shift = next((v for v in judged if v["metric"] == method), None)
+        distance = shift["value"] if shift else None
+        shares = dict(zip(one.bins, zip(one.now, one.then, strict=True), strict=True))
+        facts = []
+        for label, bin_name in (("null", _NO_VALUE), ("not in the baseline", _UNSEEN)):
+            now, then = shares.get(bin_name, (0.0, 0.0))
+            if now or then:
+                facts.append(f"{label} {_percent(now)}, before {_percent(then)}")
+        if shift is not None and distance is not None:
+            bound = limit_of(shift)
+            limit = "" if bound is None else f", limit {bound:.3g}"
+            facts.append(f"{named(method)} {distance:.3g}{limit}")
+        nulls = shares.get(_NO_VALUE, (0.0, 0.0))[0]
+        cards.append(ColumnCard(one, status, facts, distance, nulls))
+    order = [*_WORST, "-"]
+    return sorted(cards, key=lambda card: (order.index(card.status), -(card.distance or 0.0)))
+
+
+def _percent(share: float) -> str:
+    return f"{share:.3g} %" if (share := 100 * share) < 99.95 else "100 %"
+
+
 def _is_unmarked(spec: ModelSpec, name: str) -> bool:
     """Tell whether nobody has said that the values of a feature may be shown."""
     return name in spec.features and not spec.shows_values_of(name)
@@ -125,9 +185,33 @@ def _histogram(name: str, binning: Binning, now: Side, then: Side) -> Bars | Non
         bins = [*bins, _NO_VALUE]
         sides = [np.append(sides[0], now.n_null), np.append(sides[1], then.n_null)]
     shares = [side / max(side.sum(), 1) for side in sides]
-    said = f"{now.n:,} rows, baseline {then.n:,}"
-    title = named(name)
-    return Bars(title, bins, shares[0].tolist(), shares[1].tolist(), said, name)
+    return Bars(
+        named(name),
+        bins,
+        shares[0].tolist(),
+        shares[1].tolist(),
+        f"{now.n:,} rows, baseline {then.n:,}",
+        name,
+        _place_bins(binning),
+        is_named=binning.kind in ("categorical", "confusion"),
+    )
+
+
+def _place_bins(binning: Binning) -> list[float]:
+    """Return where the bins of a scale of numbers begin and end; [] of bins that are not on one.
+
+    The outer bins are open: they reach to the baseline's extremes, but not so far that one value
+    far away leaves no room for the others.
+    """
+    if binning.kind == "score":
+        return [i / _SCORE_BINS for i in range(_SCORE_BINS + 1)]
+    if binning.kind != "numeric" or binning.values or len(binning.edges) < 2:
+        return []
+    edges = list(binning.edges)
+    first, last = edges[1] - edges[0], edges[-1] - edges[-2]
+    low = min(max(edges[0] - binning.low, first / 2), _FARTHEST * first)
+    high = min(max(binning.high - edges[-1], last / 2), _FARTHEST * last)
+    return [edges[0] - low, *edges, edges[-1] + high]
 
 
 def _bins(binning: Binning, sides: Sequence[Ints]) -> tuple[list[str], list[Ints]]:
@@ -169,7 +253,7 @@ def _categories(binning: Binning, sides: Sequence[Ints]) -> tuple[list[str], lis
         np.array([*side[shown], side[rest].sum() + side[known], side[known + 1]]) for side in sides
     ]
     names = [binning.categories[i] for i in shown]
-    return [*names, "others", "not in the baseline"], counts
+    return [*names, "others", _UNSEEN], counts
 
 
 def residuals_of(

@@ -19,15 +19,15 @@ from mlmon_dagster.report.curves import (
     Asked,
     Curves,
     firing,
-    sentence_of,
 )
+from mlmon_dagster.report.incident import MOST_CARDS, find_incidents, show_days
 from mlmon_dagster.report.layers import LAYERS, layers_of
 from mlmon_dagster.report.plots import Curve
 from mlmon_dagster.report.standing import (
     Standing,
+    describe_standing,
     name_last_window,
     overall,
-    standing_of,
 )
 from mlmon_dagster.report.summary import NONE, decimal, period_names, periods_of
 from mlmon_dagster.report.trace import SPAN, newest_mature, trace_of
@@ -42,7 +42,7 @@ from mlmon_dagster.store.mlflow_registry import run_link, version_link
 from mlmon_dagster.store.places.location import whole_file
 from mlmon_dagster.store.state import monitor_results, window_state
 from mlmon_dagster.store.state.model_history import SeenChange, changes
-from mlmon_dagster.store.state.monitor_results import name_window
+from mlmon_dagster.store.state.monitor_results import MonitorResult, load_standing, name_window
 from mlmon_dagster.store.state.window_state import WindowInputs
 from mlmon_dagster.trace.explain import AREA, Explained
 
@@ -131,8 +131,11 @@ def health_report(
     except BaselineMissingError:
         baseline = None
     states = window_state.load(store.state, spec.model)
-    standings = standing_of(store, spec, now)
-    current = firing(episodes)
+    verdicts = load_standing(store.state, [spec], now)[spec.model]
+    standings = describe_standing(spec, verdicts)
+    newest = max((start for start, s in states.items() if s.n and start < now), default=None)
+    # What fires goes before what passes again, of the same severity.
+    current = sorted(firing(episodes), key=lambda e: (e.severity != "ERROR", e.state != "FIRING"))
     curves = Curves(store, spec, baseline, episodes, now, asked)
     drawn = {
         "performance": curves.performance(),
@@ -156,7 +159,15 @@ def health_report(
         standings=standings,
         newest=_newest(standings),
         registered=_registered(store, spec),
-        alerts=[_alert(spec, episode, places) for episode in current[:MAX_ALERTS]],
+        incidents=find_incidents(
+            store,
+            spec,
+            current[:MAX_ALERTS],
+            newest,
+            [places.alert(spec.model, episode.fingerprint) for episode in current[:MAX_ALERTS]],
+        ),
+        most_cards=MOST_CARDS,
+        days=show_days(store, spec, states, [one.family for one in standings], now),
         n_alerts=len(current),
         are_waiting=spec.model in alert_state.models_with_new_results(store.state),
         changes=[_change(seen) for seen in changes(store.state, spec.model)[:MAX_CHANGES]],
@@ -167,14 +178,14 @@ def health_report(
         layers=layers_of(
             drawn, monitor_results.shares_failed(store.state, spec.model, LAYERS["Data"], now)
         ),
-        heat=_heat(drifts, current),
+        heat=_drift_strips(store, spec, drifts, current),
         trace=_trace(store, spec, baseline, states, asked) if asked.is_whole else None,
         slices=distributions.slice_tables(store, spec, baseline, _period_of(asked, now))
         if asked.is_whole
         else [],
         baseline=baseline,
         asked=_shown(store, spec, states, now, asked, is_served=bool(places.home)),
-        **_looked(store, spec, baseline, states, now, asked),
+        **_looked(store, spec, baseline, states, now, asked, verdicts),
     )
     first = next((c for found in drawn.values() for c in found if c.values), None)
     return HealthReport(html, status, len(current), first)
@@ -270,19 +281,28 @@ def _volume(spec: ModelSpec, known: States, now: dt.datetime, asked: Asked) -> l
     return found
 
 
-def _heat(curves: dict[str, Curve], current: Sequence[AlertEpisode]) -> dict[str, object] | None:
-    """Return the drift of every column as a heat map, the column that drifted most first."""
+def _drift_strips(
+    store: Store, spec: ModelSpec, curves: dict[str, Curve], current: Sequence[AlertEpisode]
+) -> dict[str, object] | None:
+    """Return the drift of every column by its verdicts, the column that failed most first."""
     if not curves:
         return None
     starts = sorted({start for curve in curves.values() for start in curve.starts})
     some = next(iter(curves.values()))
     fires = {e.column for e in current if e.slice_key == ALL and e.monitor.startswith("drift/")}
+    end = starts[-1] + dt.timedelta(microseconds=1)
+    verdicts = monitor_results.worst_by_window(
+        store.state, spec.model, starts[0], end, columns_of="drift"
+    )
     strips = []
     for column, curve in curves.items():
         known = dict(zip(curve.starts, curve.values, strict=True))
         values = [known.get(start, float("nan")) for start in starts]
-        strips.append(Strip(column, values, curve.limit, column in fires, f"column-{column}"))
-    strips.sort(key=lambda s: (not s.firing, -_mean(s.values), s.title))
+        statuses = [verdicts.get((column, start), "") for start in starts]
+        strips.append(
+            Strip(column, values, statuses, curve.limit, column in fires, f"column-{column}")
+        )
+    strips.sort(key=lambda s: (not s.firing, -int(s.failed), -_mean(s.values), s.title))
     labels = windows_named(starts, some.zone)
     lines = [Line(strip.title, "line", strip.values) for strip in strips]
     name = some.title.rpartition(" of ")[0]
@@ -301,6 +321,7 @@ def _looked(
     states: States,
     now: dt.datetime,
     asked: Asked,
+    verdicts: Sequence[MonitorResult],
 ) -> dict[str, object]:
     """Return what profiles show: histograms of the newest windows, and how right decisions were."""
     nothing: dict[str, object] = {
@@ -318,7 +339,8 @@ def _looked(
     profiles = distributions.profiles_of(store, spec, columns, newest, asked)
     found = dict(nothing)
     if baseline is not None:
-        found["histograms"] = distributions.histograms(spec, profiles, baseline, asked)
+        bars = distributions.histograms(spec, profiles, baseline, asked)
+        found["histograms"] = distributions.column_cards(spec, bars, verdicts)
         found["histogram_period"] = _named(spec, newest)
     labelled = period or labelled
     if labelled is not None:
@@ -402,16 +424,6 @@ def _offered(
         if not personal & set(str(key).split(","))
     ]
     return sorted(slices[:MAX_OFFERED]), [str(version) for version in versions.index]
-
-
-def _alert(spec: ModelSpec, episode: AlertEpisode, places: Places) -> dict[str, str]:
-    return {
-        "severity": episode.severity or "WARN",
-        "sentence": sentence_of(spec, episode),
-        "since": name_window(spec, episode.opened_window),
-        "monitor": episode.monitor,
-        "href": places.alert(spec.model, episode.fingerprint),
-    }
 
 
 def _change(seen: SeenChange) -> dict[str, str]:

@@ -25,7 +25,7 @@ from mlmon_dagster.spec import Models
 from mlmon_dagster.spec.names import TABLE
 from mlmon_dagster.store import Store, alert_state
 from mlmon_dagster.store.outbox import outbox_health
-from mlmon_dagster.store.state import manifest, state_marks, window_state
+from mlmon_dagster.store.state import manifest, model_history, window_state
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 
 if TYPE_CHECKING:
@@ -212,7 +212,7 @@ def _add_health(families: Families, store: Store, read_at: float) -> None:
     if outbox.oldest_waiting_at is not None:
         oldest = outbox.oldest_waiting_at.timestamp()
         families.add("mlmon_outbox_oldest_timestamp_seconds", oldest, {})
-    for part, at in sorted(state_marks.beats(store.state).items()):
+    for part, at in sorted(model_history.beats(store.state).items()):
         families.add("mlmon_last_tick_timestamp_seconds", at.timestamp(), {"part": part})
     families.add("mlmon_snapshot_timestamp_seconds", read_at, {})
 

@@ -129,7 +129,7 @@ def propose(
     zone_reason = ""
     if zone is None:
         zone, zone_reason = _zone_of(sample.table, time)
-        notes += _zone_note(streams.predictions, time) if zone == "UTC" else []
+        notes += _zone_note(sample.table, time) if zone == "UTC" else []
     # A time without an offset is one of the zone already.
     local = zone if next(f for f in facts if f.name == time).is_utc else "UTC"
     days = times.dt.tz_convert(local)
@@ -294,9 +294,9 @@ def _zone_of(table: pa.Table, column: str) -> tuple[str, str]:
     return "UTC", "no other is named; --zone sets it"
 
 
-def _zone_note(files: tuple[Path, ...], column: str) -> list[str]:
+def _zone_note(table: pa.Table, column: str) -> list[str]:
     """Say where clocks show what the times are written in, if that is not UTC."""
-    offsets = offsets_of(files, column)
+    offsets = offsets_of(table.column(column))
     if not any(offsets.values()):
         return []
     # Some of each day tell when clocks changed; all of them would take seconds.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import io
 import json
@@ -234,38 +235,14 @@ def _read(file: Path, suffix: str, most: int) -> tuple[pa.Table, int]:
         raise ConfigError(f"{file} cannot be read as {suffix[1:]}: {error}") from error
 
 
-def offsets_of(files: Sequence[Path], column: str, most: int = 50_000) -> dict[dt.datetime, int]:
-    """Return moments as a column of texts writes them, and by how many seconds of UTC.
-
-    Args:
-        files: CSV or JSON Lines; of others there is nothing to tell.
-        column: The column of times.
-        most: Rows of all files together.
-    """
-    from pyarrow import csv
-
+def offsets_of(column: pa.ChunkedArray) -> dict[dt.datetime, int]:
+    """Return moments as texts write them, and by how many seconds of UTC; none of other types."""
+    if not pa.types.is_string(column.type):
+        return {}
     found: dict[dt.datetime, int] = {}
-    for file in files:
-        suffix = _suffix_of([file])
-        if suffix == ".csv":
-            options = csv.ConvertOptions(
-                include_columns=[column], column_types={column: pa.string()}
-            )
-            parse = csv.ParseOptions(delimiter=_delimiter_of(file))
-            reader = csv.open_csv(file, convert_options=options, parse_options=parse)
-            table, _ = _first(iter(reader), max(most // len(files), 1), reader.schema)
-        elif suffix in (".jsonl", ".ndjson"):
-            table, _ = _read_jsonl(file, max(most // len(files), 1))
-        else:
-            return {}
-        texts = table.column(column) if column in table.column_names else pa.chunked_array([[]])
-        if not pa.types.is_string(texts.type):
-            continue
-        for text in texts.to_pylist():
-            try:
-                moment = dt.datetime.fromisoformat((text or "").strip())
-            except ValueError:
-                continue
+    for text in pc.unique(column.drop_null()).to_pylist():
+        with contextlib.suppress(ValueError):  # pandas reads more than Python
+            moment = dt.datetime.fromisoformat(text.strip())
             if (offset := moment.utcoffset()) is not None:
                 found[moment.astimezone(dt.UTC)] = round(offset.total_seconds())
     return found
@@ -433,7 +410,10 @@ def _spread(parquet: object, most: int) -> list[int]:
 def _read_csv(file: Path, most: int) -> tuple[pa.Table, int]:
     from pyarrow import csv
 
-    options = csv.ConvertOptions(strings_can_be_null=True, null_values=["", "NULL", "null"])
+    # Times stay texts, as they are written: Arrow's own have lost their offsets.
+    options = csv.ConvertOptions(
+        strings_can_be_null=True, null_values=["", "NULL", "null"], timestamp_parsers=["never"]
+    )
     parse = csv.ParseOptions(delimiter=_delimiter_of(file), newlines_in_values=True)
     reader = csv.open_csv(file, convert_options=options, parse_options=parse)
     for column in reader.schema:
@@ -450,7 +430,7 @@ def _read_jsonl(file: Path, most: int) -> tuple[pa.Table, int]:
 
     try:
         times = [f.name for f in open_json(file).schema if pa.types.is_timestamp(f.type)]
-        # As they are written: Arrow's own times have lost their offsets.
+        # As they are written, as in CSV.
         texts = pa.schema([(name, pa.string()) for name in times])
         options = ParseOptions(explicit_schema=texts, unexpected_field_behavior="infer")
         reader = open_json(file, parse_options=options)

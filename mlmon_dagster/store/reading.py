@@ -26,11 +26,9 @@ from mlmon_dagster.store.state import metric_log
 from mlmon_dagster.store.state.schema import dead_letter, ingest_file
 from mlmon_dagster.store.state.sql import literal, quote_identifier
 from mlmon_dagster.store.tables.columns import UNMATCHED, by_date
-from mlmon_dagster.store.tables.delta import open_table
 from mlmon_dagster.store.tables.inference_records import groups_of
 from mlmon_dagster.store.tables.part_files import EVERY_ID
 from mlmon_dagster.store.tables.rows import KINDS, folder_of
-from mlmon_dagster.store.upkeep.maintenance import live_files
 
 if TYPE_CHECKING:
     from mlmon_dagster.store.store import Store
@@ -75,22 +73,21 @@ def describe_tables(store: Store, model: str) -> list[TableSize]:
     """
     found: list[TableSize] = []
     for kind in KINDS:
-        folder = folder_of(store, kind, model)
-        if folder.snapshot() is None:
+        snapshot = folder_of(store, kind, model).snapshot()
+        if snapshot is None:
             continue
-        files = live_files(folder)
-        dates = [f["partition.window_date"] for f in files]
-        dates = sorted(date for date in dates if date[:1].isdigit())
+        files = snapshot.files
+        dates = sorted(d for f in files if (d := f.partition["window_date"])[:1].isdigit())
         by_dataset: Counter[str] = Counter()
         for file in files:
-            by_dataset[file.get("partition.dataset", ALL)] += file["num_records"] or 0
+            by_dataset[file.partition.get("dataset", ALL)] += file.n_rows
         found.append(
             {
                 "table": kind,
-                "rows": sum(file["num_records"] or 0 for file in files),
+                "rows": sum(file.n_rows for file in files),
                 "files": len(files),
-                "bytes": sum(file["size_bytes"] for file in files),
-                "version": open_table(folder.path).version(),
+                "bytes": sum(file.size or 0 for file in files),
+                "version": snapshot.version,
                 "oldest": dates[0] if dates else "",
                 "newest": dates[-1] if dates else "",
                 "windows": len(set(dates)),

@@ -108,23 +108,12 @@ class Store:
 
         return DeltaRows(self.root / kind / model, self.queries)
 
-    def records(
-        self,
-        model: str,
-        *,
-        dataset: str | None = None,
-        since: dt.datetime | dt.date | None = None,
-        until: dt.datetime | dt.date | None = None,
-        as_of: dt.datetime | None = None,
-    ) -> Rows:
+    def records(self, model: str, **chosen: Unpack[Chosen]) -> Rows:
         """Choose inference records of a model, to be read by ``to_pandas`` or ``to_arrow``.
 
         Args:
             model: The model's name; no spec is needed.
-            dataset: All by default.
-            since: Windows that start at or after this moment; without a zone it is UTC.
-            until: Windows that start before this moment.
-            as_of: As the table was at this moment, within ``retention.versions``.
+            **chosen: Which: dataset, since, until and as_of, see `rows.Chosen`.
 
         Example:
             >>> import tempfile
@@ -134,37 +123,25 @@ class Store:
         """
         from mlmon_dagster.store.tables.rows import rows_of
 
-        return rows_of(
-            self, "records", model, dataset=dataset, since=since, until=until, as_of=as_of
-        )
+        return rows_of(self, "records", model, chosen)
 
     def predictions(self, model: str, **chosen: Unpack[Chosen]) -> Rows:
         """Choose logged predictions, as accepted; keywords as of `records`."""
         from mlmon_dagster.store.tables.rows import rows_of
 
-        return rows_of(self, "predictions", model, **chosen)
+        return rows_of(self, "predictions", model, chosen)
 
     def actuals(self, model: str, **chosen: Unpack[Chosen]) -> Rows:
         """Choose logged ground truth, as accepted; ``since`` goes by ``actual_time``."""
         from mlmon_dagster.store.tables.rows import rows_of
 
-        return rows_of(self, "actuals", model, **chosen)
+        return rows_of(self, "actuals", model, chosen)
 
     def spans(self, model: str, **chosen: Unpack[Chosen]) -> Rows:
         """Choose spans and log records of requests; ``since`` goes by when they began."""
         from mlmon_dagster.store.tables.rows import rows_of
 
-        return rows_of(self, "spans", model, **chosen)
-
-    def vacuum(self, keep_days: int = 30) -> int:
-        """Delete files of replaced table versions, of all models; return how many.
-
-        Args:
-            keep_days: Versions replaced within so many days stay readable.
-        """
-        from mlmon_dagster.store.tables.delta import vacuum
-
-        return sum(vacuum(table, keep_days) for table in self.root.tables())
+        return rows_of(self, "spans", model, chosen)
 
     def close(self) -> None:
         """Close the connections of the state database."""

@@ -11,7 +11,7 @@ import pytest
 
 from mlmon_dagster.alerts.lifecycle.apply_results import fold_results
 from mlmon_dagster.store import Store, alert_state, open_store
-from mlmon_dagster.store.state import monitor_results, state_marks
+from mlmon_dagster.store.state import model_history, monitor_results
 from tests.alerts.fake_slack import FakeSlack, fake_slack
 from tests.alerts.worlds import day, observe, result, settle, spec_of
 from tests.cli.conftest import Command
@@ -97,9 +97,9 @@ def test_the_watchdog_barks_when_nobody_dispatches(home: Path, mlmon: Command) -
     never = mlmon("--project", home, "watchdog")
     store = state_of(home)
     now = dt.datetime.now(dt.UTC)
-    state_marks.beat(store.state, state_marks.DISPATCHER, now - dt.timedelta(hours=1))
+    model_history.beat(store.state, model_history.DISPATCHER, now - dt.timedelta(hours=1))
     late = mlmon("--project", home, "watchdog", "--max-age", "10m")
-    state_marks.beat(store.state, state_marks.DISPATCHER, now)
+    model_history.beat(store.state, model_history.DISPATCHER, now)
     fine = mlmon("--project", home, "watchdog", "--max-age", "1d")
     store.close()
 
@@ -112,9 +112,9 @@ def test_the_watchdog_barks_when_nobody_dispatches(home: Path, mlmon: Command) -
 def test_the_watchdog_believes_no_dispatch_of_the_future(home: Path, mlmon: Command) -> None:
     store = state_of(home)
     now = dt.datetime.now(dt.UTC)
-    state_marks.beat(store.state, state_marks.DISPATCHER, now + dt.timedelta(days=365))
+    model_history.beat(store.state, model_history.DISPATCHER, now + dt.timedelta(days=365))
     ahead = mlmon("--project", home, "watchdog")
-    state_marks.beat(store.state, state_marks.DISPATCHER, now + dt.timedelta(seconds=30))
+    model_history.beat(store.state, model_history.DISPATCHER, now + dt.timedelta(seconds=30))
     skewed = mlmon("--project", home, "watchdog")
     store.close()
 

@@ -6,7 +6,7 @@ import datetime as dt
 from pathlib import Path
 
 from mlmon_dagster.store import open_store
-from mlmon_dagster.store.state import state_marks
+from mlmon_dagster.store.state import model_history
 from tests.cli.conftest import Command
 from tests.defs.small_model import MODEL, NOW
 
@@ -17,7 +17,7 @@ def test_a_mark_ahead_of_now_is_named_by_doctor_and_run_and_moved_back_by_repair
     store = open_store(folder / ".mlmon" / "store")
     with store.state.begin() as conn:
         mark = NOW + dt.timedelta(days=300)
-        state_marks.move_rows_from(conn, MODEL, "production", mark, NOW)
+        model_history.move_rows_from(conn, MODEL, "production", mark, NOW)
     store.close()
     base = ("--project", folder, "--now", NOW.isoformat())
     examined, ran = mlmon(*base, "doctor"), mlmon(*base, "run", MODEL)

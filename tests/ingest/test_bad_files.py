@@ -13,8 +13,7 @@ import sqlalchemy as sa
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.ingest import IngestReport, render_report, replay_file
-from mlmon_dagster.ingest.faults import FILE_REASONS
-from mlmon_dagster.ingest.report import FileReport
+from mlmon_dagster.ingest.report import FILE_REASONS, FileReport
 from mlmon_dagster.store import Store, open_store
 from mlmon_dagster.store.tables.kept_rows import folder_of
 from tests.ingest.landing import (

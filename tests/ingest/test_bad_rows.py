@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from mlmon_dagster.ingest.faults import ROW_REASONS
+from mlmon_dagster.ingest.report import ROW_REASONS
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import manifest
 from tests.erased import note_erased

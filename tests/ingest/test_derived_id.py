@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.ingest.declared_columns import columns_of
-from mlmon_dagster.ingest.raw import RawFile, rows_of, with_nulls
-from mlmon_dagster.ingest.row_hash import columns_to_read, with_derived_id
+from mlmon_dagster.ingest.raw import RawFile, columns_to_read, rows_of, with_derived_id, with_nulls
 from mlmon_dagster.spec import ModelSpec, parse_model
 
 YAML = """

@@ -10,7 +10,7 @@ import pytest
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store, open_store
-from mlmon_dagster.store.state.state_marks import changed_keys
+from mlmon_dagster.store.state.model_history import changed_keys
 from tests.ingest.landing import (
     ACTUALS,
     PREDICTIONS,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlmon_dagster.ingest.row_hash import row_hashes
+from mlmon_dagster.ingest.raw import row_hashes
 
 UTC = dt.UTC
 SCHEMA = pa.schema(

@@ -15,9 +15,9 @@ from sqlalchemy.dialects import mssql, mysql, oracle
 
 from mlmon_dagster.ingest import IngestReport
 from mlmon_dagster.spec.sources import SqlSource
-from mlmon_dagster.store import Store, source_ranges
-from mlmon_dagster.store.source_ranges import RangeScan
-from mlmon_dagster.store.sources import SourceTable, load_cursor
+from mlmon_dagster.store import Store
+from mlmon_dagster.store import sources as reading
+from mlmon_dagster.store.sources import RangeScan, SourceTable, load_cursor
 from mlmon_dagster.store.state import writing
 from mlmon_dagster.store.state.schema import source_cursor
 from tests.ingest.landing import NOW
@@ -145,8 +145,8 @@ def test_what_a_killed_look_found_is_told_by_the_next_one_and_then_no_more(
 def test_a_table_that_is_filled_anew_with_the_ids_that_it_had_is_read_again(
     store: Store, project: Path, sources: Sources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(source_ranges, "LEAST_ROWS", 10)
-    monkeypatch.setattr(source_ranges, "MOST_MARKS", 20)
+    monkeypatch.setattr(reading, "LEAST_ROWS", 10)
+    monkeypatch.setattr(reading, "MOST_MARKS", 20)
     spec = sql_spec({"column": "n", "kind": "id"})
     add(sources, *range(200))
     poll(store, spec, project, sources.url)
@@ -163,7 +163,7 @@ def test_a_table_that_is_filled_anew_with_the_ids_that_it_had_is_read_again(
 def test_as_many_rows_in_place_of_those_that_were_read_are_seen(
     store: Store, project: Path, sources: Sources, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(source_ranges, "MOST_MARKS", 0)  # by count and sum alone
+    monkeypatch.setattr(reading, "MOST_MARKS", 0)  # by count and sum alone
     spec = sql_spec({"column": BY[kind], "kind": kind})
     add(sources, 1, 3, 5, 7)
     poll(store, spec, project, sources.url)
@@ -179,8 +179,8 @@ def test_as_many_rows_in_place_of_those_that_were_read_are_seen(
 def test_a_row_with_the_very_id_or_time_of_one_that_was_deleted_is_seen_however_far_behind(
     store: Store, project: Path, sources: Sources, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(source_ranges, "LEAST_ROWS", 10)
-    monkeypatch.setattr(source_ranges, "MOST_MARKS", 20)
+    monkeypatch.setattr(reading, "LEAST_ROWS", 10)
+    monkeypatch.setattr(reading, "MOST_MARKS", 20)
     sources.run("CREATE VIEW shown AS SELECT * FROM scores")  # it shows no transactions
     spec = sql_spec({"column": BY[kind], "kind": kind}, "shown")
     add(sources, *range(200))
@@ -212,8 +212,8 @@ def test_other_databases_hash_the_id_with_a_function_of_their_own(dialect: Any) 
 def test_a_row_that_commits_late_is_found_however_far_behind(
     store: Store, project: Path, sources: Sources, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(source_ranges, "LEAST_ROWS", 10)
-    monkeypatch.setattr(source_ranges, "MOST_MARKS", 20)
+    monkeypatch.setattr(reading, "LEAST_ROWS", 10)
+    monkeypatch.setattr(reading, "MOST_MARKS", 20)
     spec = sql_spec({"column": BY[kind], "kind": kind})
     add(sources, *range(0, 400, 2))
     poll(store, spec, project, sources.url)
@@ -245,8 +245,8 @@ def test_rows_without_an_id_or_time_are_read_once(
 def test_many_rows_of_one_time_come_in_several_looks(
     store: Store, project: Path, sources: Sources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(source_ranges, "LEAST_ROWS", 3)
-    monkeypatch.setattr(source_ranges, "MOST_MARKS", 0)
+    monkeypatch.setattr(reading, "LEAST_ROWS", 3)
+    monkeypatch.setattr(reading, "MOST_MARKS", 0)
     spec = sql_spec({"column": "changed", "kind": "time"})
     for first in range(0, 40, 10):
         add(sources, *range(first, first + 10), changed=moment(0))
@@ -271,8 +271,8 @@ def test_an_update_that_moves_its_time_is_seen(
 def test_postgres_shows_an_update_in_place_however_far_behind(
     store: Store, project: Path, sources: Sources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(source_ranges, "LEAST_ROWS", 10)
-    monkeypatch.setattr(source_ranges, "MOST_MARKS", 20)
+    monkeypatch.setattr(reading, "LEAST_ROWS", 10)
+    monkeypatch.setattr(reading, "MOST_MARKS", 20)
     is_postgres = sources.engine.dialect.name == "postgresql"
     spec = sql_spec({"column": "n", "kind": "id"})
     add(sources, *range(200))
@@ -288,7 +288,7 @@ def test_what_changed_all_over_a_table_is_read_again_in_turns(
     store: Store, project: Path, sources: Sources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {"LEAST_ROWS": 5, "MOST_MARKS": 10, "MOST_AGAIN": 30}.items():
-        monkeypatch.setattr(source_ranges, name, value)
+        monkeypatch.setattr(reading, name, value)
     spec = sql_spec({"column": "n", "kind": "id"})
     add(sources, *range(0, 400, 2))
     poll(store, spec, project, sources.url)
@@ -306,7 +306,7 @@ def test_ranges_of_a_large_table_are_counted_in_turns(
     store: Store, project: Path, sources: Sources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {"LEAST_ROWS": 5, "MOST_MARKS": 10, "MOST_COUNTED": 40}.items():
-        monkeypatch.setattr(source_ranges, name, value)
+        monkeypatch.setattr(reading, name, value)
     spec = sql_spec({"column": "n", "kind": "id"})
     add(sources, *range(0, 400, 2))
     poll(store, spec, project, sources.url)
@@ -322,7 +322,7 @@ def test_what_is_noted_of_a_table_stays_small(
     store: Store, project: Path, sources: Sources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {"LEAST_ROWS": 2, "MOST_RANGES": 20, "MOST_MARKS": 10}.items():
-        monkeypatch.setattr(source_ranges, name, value)
+        monkeypatch.setattr(reading, name, value)
     spec = sql_spec({"column": "n", "kind": "id"})
     for first in range(0, 300, 30):
         add(sources, *range(first, first + 30))

@@ -25,7 +25,7 @@ from mlmon_dagster.spec.sources import FileSource
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import manifest
 from mlmon_dagster.store.tables.kept_rows import folder_of
-from mlmon_dagster.store.upkeep.repair import repair
+from mlmon_dagster.store.upkeep.integrity import repair
 from tests.ingest.landing import (
     NOW,
     credit_spec,

@@ -10,7 +10,7 @@ import pytest
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.ingest.landing import hash_landed
 from mlmon_dagster.store import Store, open_store
-from mlmon_dagster.store.upkeep.repair import repair
+from mlmon_dagster.store.upkeep.integrity import repair
 from tests.ingest.landing import NOW, credit_spec, events, ingest, land, log_content
 
 

@@ -140,18 +140,6 @@ def test_queries_reach_nothing_but_the_stores_prefix(remote: Store, bucket: str)
         remote.query(f"COPY (SELECT 1) TO 's3://{bucket}/monitoring/x.parquet'")
 
 
-def test_vacuum_finds_every_table_of_the_bucket(remote: Store) -> None:
-    table = _table(remote)
-    table.ensure().append(_rows("a", 1))
-    table.ensure().overwrite(_rows("a", 2), "part = 'a'")
-    other = DeltaFolder(remote.root / "event_log" / "model" / "actuals", SCHEMA, ("part",))
-    other.ensure().append(_rows("a", 1))
-    other.ensure().overwrite(_rows("a", 2), "part = 'a'")
-
-    assert remote.vacuum(keep_days=0) == 2
-    assert _numbers(remote, table) == _numbers(remote, other) == [2]
-
-
 def test_large_files_are_read_in_pieces(remote: Store, s3: S3Server) -> None:
     import numpy as np
 

@@ -23,7 +23,8 @@ from deltalake.exceptions import DeltaError
 
 from mlmon_dagster.ingest import IngestReport
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.store import Store, open_store, source_ranges
+from mlmon_dagster.store import Store, open_store
+from mlmon_dagster.store import sources as reading
 from mlmon_dagster.store.state import writing
 from tests.conftest import new_database
 from tests.ingest import test_delta_source as delta
@@ -568,14 +569,14 @@ KINDS = (
 @contextmanager
 def _small_ranges() -> Iterator[None]:
     """Let a few rows be many ranges."""
-    before = {name: getattr(source_ranges, name) for name in SMALL}
+    before = {name: getattr(reading, name) for name in SMALL}
     try:
         for name, value in SMALL.items():
-            setattr(source_ranges, name, value)
+            setattr(reading, name, value)
         yield
     finally:
         for name, value in before.items():
-            setattr(source_ranges, name, value)
+            setattr(reading, name, value)
 
 
 def live(folder: Path, template: Path, kind: str, seed: int, url: str, n_steps: int) -> Found:

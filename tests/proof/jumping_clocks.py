@@ -36,10 +36,10 @@ from mlmon_dagster.spec import ModelSpec, spec_from_mapping
 from mlmon_dagster.store import Store, open_store
 from mlmon_dagster.store.clocks import LONGEST_LEASE, LONGEST_PAUSE
 from mlmon_dagster.store.outbox import outbox_health
-from mlmon_dagster.store.state import metric_log, schema, state_marks
+from mlmon_dagster.store.state import metric_log, model_history, schema
 from mlmon_dagster.store.state.writing import BusyError, free_dead_locks, writer_lock
+from mlmon_dagster.store.upkeep.integrity import repair
 from mlmon_dagster.store.upkeep.maintenance import first_dates, maintain
-from mlmon_dagster.store.upkeep.repair import repair
 from tests.alerts.fake_slack import FakeSlack, fake_slack
 from tests.conftest import new_database
 from tests.pipeline.looking import look
@@ -240,7 +240,7 @@ class History:
                 dispatch(
                     self.store, [self.spec], self.clock(), {"slack": self.receiver}, policy=policy
                 )
-                state_marks.beat(self.store.state, state_marks.DISPATCHER, self.store.clock())
+                model_history.beat(self.store.state, model_history.DISPATCHER, self.store.clock())
             case "maintain":
                 before = rows_of(self.store, self.spec)
                 maintain(self.store, self.spec, self.clock())

@@ -30,7 +30,7 @@ from mlmon_dagster.pipeline.run import compute
 from mlmon_dagster.store import Store, open_store
 from mlmon_dagster.store.erasure.erase import erase
 from mlmon_dagster.store.moments import find_difference
-from mlmon_dagster.store.upkeep.repair import repair
+from mlmon_dagster.store.upkeep.integrity import repair
 from tests.proof import world
 
 DAYS = 5

@@ -20,7 +20,7 @@ from mlmon_dagster.collect import openapi
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.ingest.landing import hash_landed
 from mlmon_dagster.store import Store, open_store
-from mlmon_dagster.store.upkeep.repair import repair
+from mlmon_dagster.store.upkeep.integrity import repair
 from tests import forked
 from tests.conftest import new_database
 from tests.ingest.landing import NOW, credit_spec, events, ingest, land, record_content, truths

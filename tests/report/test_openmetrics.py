@@ -18,7 +18,7 @@ from mlmon_dagster.report.openmetrics import Bounds, Exporter, history
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.loader import BrokenModel, Models
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.state import metric_log, monitor_results, state_marks
+from mlmon_dagster.store.state import metric_log, model_history, monitor_results
 from mlmon_dagster.store.state.schema import alert, window_state
 from tests.alerts.worlds import DAY, day, observe, result, settle, spec_of
 from tests.store.test_views import computed
@@ -138,7 +138,7 @@ def test_alerts_that_fire_are_series_and_muted_ones_say_why(store: Store) -> Non
 
 
 def test_the_machinery_and_the_newest_window_are_told(store: Store) -> None:
-    state_marks.beat(store.state, "dispatcher", day(4))
+    model_history.beat(store.state, "dispatcher", day(4))
     with store.state.begin() as conn:
         rows = [
             {"model": "credit", "window_start": day(k), "window_end": day(k + 1), "n": n,

@@ -129,6 +129,56 @@ def test_axe_finds_nothing_against_wcag_a_and_aa(
     assert shown.open(page, size).accessibility() == []
 
 
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize("page", ["report", "model"])
+def test_what_is_wrong_since_when_and_what_next_is_on_the_first_screen(
+    shown: Shown, page: str, size: tuple[int, int]
+) -> None:
+    browser = shown.open(page, size)
+    top, bottom, text = browser.run(
+        "(e => [e.getBoundingClientRect().top, e.getBoundingClientRect().bottom, e.innerText])"
+        "(document.querySelector('.incident'))"
+    )
+    assert top < 420
+    assert bottom < size[1]
+    assert re.search(r"Since \d{4}-\d\d-\d\d", text)
+    assert "Next" in text
+
+
+def test_a_click_on_a_day_shows_that_day(shown: Shown) -> None:
+    browser = shown.open("model")
+    browser.run(
+        "(e => { const b = e.getBoundingClientRect(); e.dispatchEvent(new MouseEvent('click', "
+        "{clientX: b.right - 2, clientY: b.top + 2, bubbles: true})) })"
+        "(document.querySelector('table.days svg.strip'))"
+    )
+    day = shown.world.windows[-1].key
+    for _ in range(100):
+        if f"from={day}" in browser.run("location.search"):
+            break
+        time.sleep(0.1)
+    assert f"from={day}&to={day}" in browser.run("location.search")
+
+
+def test_cards_of_columns_are_found_by_name_and_sorted(shown: Shown) -> None:
+    browser = shown.open("report")
+    named = (
+        "[...document.querySelectorAll('#columns figure:not([hidden])')].map(e => e.dataset.name)"
+    )
+    names = browser.run(named)
+    browser.run(
+        "(e => { e.value = 'name'; e.dispatchEvent(new Event('change')); })"
+        "(document.getElementById('sift-order'))"
+    )
+    assert browser.run(named) == sorted(names, key=str.lower)
+    browser.run(
+        f"(e => {{ e.value = {names[0]!r}; e.dispatchEvent(new Event('input')); }})"
+        "(document.getElementById('sift-text'))"
+    )
+    assert names[0] in (found := browser.run(named))
+    assert len(found) < len(names)
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_every_control_is_reached_by_keyboard_and_shows_it(shown: Shown, page: str) -> None:
     browser = shown.open(page)

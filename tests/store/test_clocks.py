@@ -14,9 +14,9 @@ from mlmon_dagster.pipeline.plan import is_up_to_date, plan
 from mlmon_dagster.project import Project
 from mlmon_dagster.store import Store, open_store
 from mlmon_dagster.store.clocks import count_ages
-from mlmon_dagster.store.state import state_marks, window_state
+from mlmon_dagster.store.state import model_history, window_state
+from mlmon_dagster.store.upkeep.integrity import repair
 from mlmon_dagster.store.upkeep.maintenance import maintain
-from mlmon_dagster.store.upkeep.repair import repair
 from tests.conftest import make_events, make_spec, window
 from tests.ingest.landing import credit_spec, events, ingest, land
 
@@ -55,7 +55,7 @@ def test_upkeep_under_a_clock_a_year_ahead_deletes_nothing_young_and_says_why(
     assert dates(store) == DAYS[1:]
     assert "when the look at the clock before this was" in next(r.why for r in told if r.why)
     assert "when the newest events was" in next(r.why for r in again if r.why)
-    assert state_marks.rows_from(store.state, SPEC.model)["production"] < NOW
+    assert model_history.rows_from(store.state, SPEC.model)["production"] < NOW
 
 
 def test_the_first_look_at_the_clock_deletes_nothing(store: Store) -> None:
@@ -106,7 +106,7 @@ def test_a_mark_of_retention_ahead_of_now_is_an_error_until_repair_moves_it_back
     fill(store)
     with store.state.begin() as conn:
         mark = window(SPEC, "2025-01-04").start
-        state_marks.move_rows_from(conn, SPEC.model, "production", mark, NOW)
+        model_history.move_rows_from(conn, SPEC.model, "production", mark, NOW)
     project = Project(tmp_path, str(tmp_path / "store"), now=lambda: NOW)
     project.__dict__["store"] = store
     with pytest.raises(StoreError, match="mlmon store repair credit"):

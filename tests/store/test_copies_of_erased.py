@@ -15,9 +15,9 @@ from mlmon_dagster.store import Store, open_store
 from mlmon_dagster.store.erasure import erase, ledger
 from mlmon_dagster.store.erasure.places import find_traces
 from mlmon_dagster.store.state import writing
-from mlmon_dagster.store.tables.raw_search import unpack, word_finder
+from mlmon_dagster.store.tables.kept_rows import unpack, word_finder
 from mlmon_dagster.store.upkeep.backup import make_backup, restore_backup
-from mlmon_dagster.store.upkeep.repair import repair
+from mlmon_dagster.store.upkeep.integrity import repair
 from tests.conftest import make_events, window
 from tests.ingest.landing import NOW, PREDICTIONS, credit_spec, events, land
 from tests.proof.packed_copies import PACKINGS, SPEC, TEXTS, erase_among_copies

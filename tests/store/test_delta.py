@@ -87,17 +87,6 @@ def test_a_pinned_version_does_not_see_later_commits(store: Store) -> None:
     assert store.query(f"SELECT * FROM {sql}").num_rows == 1
 
 
-def test_vacuum_deletes_files_of_replaced_versions_only(store: Store) -> None:
-    folder = DeltaFolder(store.root / "kind" / "model", SCHEMA, ("dataset",))
-    folder.ensure().append(rows("a"))
-    folder.ensure().overwrite(rows("a", "a"), "dataset = 'a'")
-    assert store.vacuum() == 0
-    assert store.vacuum(keep_days=0) == 1
-    snapshot = folder.snapshot()
-    assert snapshot is not None
-    assert store.query(f"SELECT * FROM {snapshot.from_sql()}").num_rows == 2
-
-
 def test_a_broken_table_is_an_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "t" / "_delta_log").mkdir(parents=True)
     (tmp_path / "t" / "_delta_log" / f"{0:020}.json").write_text("{broken")

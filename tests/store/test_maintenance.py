@@ -5,7 +5,7 @@ import datetime as dt
 from deltalake import DeltaTable
 
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.state import state_marks
+from mlmon_dagster.store.state import model_history
 from mlmon_dagster.store.upkeep.maintenance import maintain
 from tests.conftest import make_events, make_spec, window
 
@@ -26,7 +26,7 @@ def fill(store: Store) -> None:
             log.append("predictions", predictions, [f"{day}-{number}"])
             log.append("actuals", actuals, [f"{day}-{number}"])
     store.inference_records(SPEC).rebuild([window(SPEC, day) for day in DAYS])
-    state_marks.beat_upkeep(store.state, SPEC.model, NOW, NOW)
+    model_history.beat_upkeep(store.state, SPEC.model, NOW, NOW)
 
 
 def days_of(store: Store) -> list[str]:
@@ -38,7 +38,7 @@ def test_a_dry_run_tells_all_and_changes_nothing(store: Store) -> None:
     fill(store)
     told = maintain(store, SPEC, NOW, dry_run=True)
     assert days_of(store) == DAYS
-    assert state_marks.rows_from(store.state, SPEC.model) == {}
+    assert model_history.rows_from(store.state, SPEC.model) == {}
     rows = {removal.what: removal.rows for removal in told}
     assert rows["predictions of production before 2024-01-05"] == 40
     assert rows["records of production before 2024-01-05"] == 40
@@ -49,7 +49,7 @@ def test_rows_past_their_age_go_and_the_rest_stays(store: Store) -> None:
     fill(store)
     maintain(store, SPEC, NOW)
     assert days_of(store) == DAYS[2:]
-    marks = state_marks.rows_from(store.state, SPEC.model)
+    marks = model_history.rows_from(store.state, SPEC.model)
     assert marks == {"production": window(SPEC, "2024-01-05").start}
     log = store.event_log(SPEC)
     assert log.rows("predictions").num_rows == 40

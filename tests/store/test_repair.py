@@ -14,8 +14,7 @@ import sqlalchemy as sa
 from mlmon_dagster.store import Store, open_store
 from mlmon_dagster.store.state import metric_log, schema
 from mlmon_dagster.store.tables.delta import open_table
-from mlmon_dagster.store.upkeep.integrity import examine_store
-from mlmon_dagster.store.upkeep.repair import repair
+from mlmon_dagster.store.upkeep.integrity import examine_store, repair
 from tests.conftest import list_windows
 from tests.ingest.landing import (
     NOW,

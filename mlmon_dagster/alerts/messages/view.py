@@ -35,7 +35,6 @@ from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.spec.tasks import estimated_of
 from mlmon_dagster.store.alert_state import AlertRow, StoredEvent
 
-MAX_SLICES = 3
 SHORT_ID = 8  # characters of an alert's id, as commands take it
 MAX_LISTED = 6
 MAX_NAMED, MAX_OVER = 20, 12  # what is over is told nowhere else
@@ -49,7 +48,6 @@ LATE_NEWS = (
 )
 _RANK = {"ERROR": 0, "WARN": 1}
 _MOST_MOMENTS = 3
-_NAMED = {"unseen": "unseen values", "quarantined": "files", "bad_reasons": "reasons"}
 _OF_RUNS = ("failed_run", "failed_check", "failed_stuck")
 _RUN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _WITHOUT_NUMBERS = ("pipeline", "freshness", "schema")
@@ -150,25 +148,9 @@ class AlertView:
 
         The sentence of the trace of its window, if there is one; then slices, unseen values, files.
         """
-        explain, column = self.details.get("explain", {}), self.row["column_name"]
-        lines = [str(explain["why"]).rstrip(".")] if explain.get("why") else []
-        lines += [self._slice(item) for item in explain.get("worst_slices", ())[:MAX_SLICES]]
-        where = "" if column == TABLE else f" of {column}"
-        named = [(label, explain[key]) for key, label in _NAMED.items() if explain.get(key)]
-        return lines + [f"{label}{where} {', '.join(list(map(str, v))[:5])}" for label, v in named]
-
-    def _slice(self, item: Mapping[str, Any]) -> str:
-        """Write a slice with the metric that it is worse in, its baseline and size."""
-        metric = item.get("metric", self.row["metric"])
-        text = (
-            f"{wording.subject(metric, self.row['column_name'], item)} is {number(item['value'])}"
+        return wording.explain(
+            self.row["metric"], self.row["column_name"], self.details.get("explain", {})
         )
-        extra = []
-        if item.get("baseline_value") is not None:
-            extra.append(f"baseline {number(item['baseline_value'])}")
-        if item.get("n") is not None:
-            extra.append(f"n {item['n']:,}")
-        return f"{text} ({', '.join(extra)})" if extra else text
 
     def moment(self, when: dt.datetime) -> str:
         """Write a time in the model's zone."""

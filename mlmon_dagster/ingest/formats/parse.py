@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from mlmon_dagster.errors import SchemaError
 from mlmon_dagster.ingest.declared_columns import Column, Kind, Notation, columns_of
-from mlmon_dagster.ingest.faults import Fault, Mask, mask_of, shown
 from mlmon_dagster.ingest.landing import Staged, too_large
 from mlmon_dagster.ingest.raw import (
     Cut,
@@ -31,15 +30,17 @@ from mlmon_dagster.ingest.raw import (
     ReadFormat,
     Refusal,
     check_renamed,
+    columns_to_read,
     cut_rows,
     decompressed,
     layout_of,
     refused,
     values_of,
     with_aliases,
+    with_derived_id,
     with_nulls,
 )
-from mlmon_dagster.ingest.row_hash import columns_to_read, with_derived_id
+from mlmon_dagster.ingest.report import Fault, Mask, mask_of, shown
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.declaration import TimeSpec
 from mlmon_dagster.spec.sources import (

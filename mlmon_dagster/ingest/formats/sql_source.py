@@ -28,9 +28,9 @@ from mlmon_dagster.ingest.report import FileReport
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.sources import SqlSource, Stream
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.source_ranges import RangeScan
 from mlmon_dagster.store.sources import (
     Position,
+    RangeScan,
     SourceTable,
     find_table,
     source_connection,

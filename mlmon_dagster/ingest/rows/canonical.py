@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mlmon_dagster.ingest.declared_columns import Column, columns_of, is_output, outcome_kind
-from mlmon_dagster.ingest.faults import Fault, Mask, mask_of, rows_at_fault
 from mlmon_dagster.ingest.formats.parse import Parsed
-from mlmon_dagster.ingest.row_hash import row_hashes
+from mlmon_dagster.ingest.raw import row_hashes
+from mlmon_dagster.ingest.report import Fault, Mask, mask_of, rows_at_fault
 from mlmon_dagster.spec import (
     ModelSpec,
     Window,

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.ingest.declared_columns import columns_of
-from mlmon_dagster.ingest.faults import Fault
+from mlmon_dagster.ingest.report import Fault
 from mlmon_dagster.ingest.rows.canonical import Draft
 from mlmon_dagster.ingest.rows.suite import (
     Evaluated,

@@ -19,11 +19,10 @@ import pyarrow.compute as pc
 
 from mlmon_dagster.errors import MlmonError, SchemaError
 from mlmon_dagster.ingest.declared_columns import Column, Kind, columns_of, is_probability
-from mlmon_dagster.ingest.faults import ROW_REASONS, Fault, Mask, names, rows_at_fault
 from mlmon_dagster.ingest.formats.parse import Parsed
 from mlmon_dagster.ingest.landing import Staged
-from mlmon_dagster.ingest.raw import Layout, refused
-from mlmon_dagster.ingest.row_hash import row_hashes
+from mlmon_dagster.ingest.raw import Layout, refused, row_hashes
+from mlmon_dagster.ingest.report import ROW_REASONS, Fault, Mask, names, rows_at_fault
 from mlmon_dagster.ingest.rows.canonical import (
     Draft,
     canonical_rows,

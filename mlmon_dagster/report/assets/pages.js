@@ -79,11 +79,11 @@ const draw = (figure) => {
     return [a, b > a ? b : a + 1];
   };
   const axis = { stroke: () => colour("--soft"), font: "12px system-ui, sans-serif", grid: { stroke: () => colour("--grid"), width: 1 }, ticks: { show: false } };
-  const narrow = plot.clientWidth < 500, daily = step >= 23 * 3600;
+  const height = figure.closest(".multiples") ? 140 : 190, narrow = plot.clientWidth < 500, daily = step >= 23 * 3600;
   // Of windows of days no tick is within a day; of shorter ones a second line names the day.
   const ticks = daily ? { size: 28, incrs: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 30, 60, 90, 120, 180, 365, 730, 1825, 3650].map((n) => n * day) } : { size: 42 };
   const u = new uPlot({
-    width: plot.clientWidth, height: 190, tzDate: (t) => uPlot.tzDate(new Date(t * 1e3), "Etc/UTC"), legend: { show: false },
+    width: plot.clientWidth, height, tzDate: (t) => uPlot.tzDate(new Date(t * 1e3), "Etc/UTC"), legend: { show: false },
     padding: [8, 20, 0, 0],
     cursor: { sync: { key: "mlmon", scales: ["x", null] }, drag: { x: true, y: false }, points: { size: 6 } },
     scales: { x: { time: true }, y: { range: shown } },
@@ -97,7 +97,7 @@ const draw = (figure) => {
   }, [data.times, ...data.columns], plot);
   u.root.setAttribute("aria-hidden", "true");
   figure.classList.add("live");
-  u.setSize({ width: plot.clientWidth, height: 190 });
+  u.setSize({ width: plot.clientWidth, height });
   plot.tabIndex = 0;
   let place = data.times.length - 1;
   plot.addEventListener("focus", () => { readout.setAttribute("aria-live", "polite"); });
@@ -111,7 +111,7 @@ const draw = (figure) => {
     u.setCursor({ left: u.valToPos(data.times[place], "x"), top: 60 });
     readout.textContent = say(data, place);
   });
-  new ResizeObserver(() => { if (plot.clientWidth && plot.clientWidth !== u.width) u.setSize({ width: plot.clientWidth, height: 190 }); }).observe(plot);
+  new ResizeObserver(() => { if (plot.clientWidth && plot.clientWidth !== u.width) u.setSize({ width: plot.clientWidth, height }); }).observe(plot);
   all.push({ u, data });
 };
 
@@ -132,13 +132,49 @@ const strips = (table) => {
   }
 };
 
+// The strips of families: the day under the pointer is named, a click selects it.
+const days = (table) => {
+  const labels = table.dataset.days.split(","), readout = table.querySelector(".readout");
+  for (const strip of table.querySelectorAll("svg.strip")) {
+    const at = (event) => {
+      const box = strip.getBoundingClientRect();
+      return labels[Math.min(labels.length - 1, Math.max(0, Math.floor((event.clientX - box.left) / box.width * labels.length)))];
+    };
+    strip.addEventListener("mousemove", (event) => { readout.textContent = at(event); });
+    strip.addEventListener("mouseleave", () => { readout.textContent = ""; });
+    strip.addEventListener("click", (event) => {
+      const label = at(event).slice(0, 10), form = document.querySelector("form.asked"), zoom = document.getElementById("zoom-from");
+      const [from, to] = form ? [form.elements.from, form.elements.to] : [zoom, document.getElementById("zoom-to")];
+      from.value = to.value = label;
+      if (form) form.requestSubmit(); else { zoom.dispatchEvent(new Event("change")); document.getElementById("layers")?.scrollIntoView(); }
+    });
+  }
+};
+
 // One after another, when each comes near, so that the first paint waits for none.
 const waiting = new IntersectionObserver((seen) => {
   for (const one of seen) if (one.isIntersecting) { waiting.unobserve(one.target); draw(one.target); }
 }, { rootMargin: "600px" });
 document.querySelectorAll("figure.chart").forEach((figure) => waiting.observe(figure));
 document.querySelectorAll("table.strips").forEach(strips);
+document.querySelectorAll("table.days").forEach(days);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { for (const { u } of all) u.redraw(false); });
+
+// The cards of columns, searched and sorted.
+const sift = document.getElementById("sift");
+if (sift) {
+  const grid = document.getElementById("columns"), cards = [...grid.children];
+  const text = document.getElementById("sift-text"), order = document.getElementById("sift-order");
+  text.addEventListener("input", () => {
+    for (const card of cards) card.hidden = !card.dataset.name.toLowerCase().includes(text.value.trim().toLowerCase());
+  });
+  order.addEventListener("change", () => {
+    const by = order.value, sorted = [...cards];
+    if (by) sorted.sort((a, b) => by === "name" ? a.dataset.name.localeCompare(b.dataset.name) : b.dataset[by] - a.dataset[by]);
+    grid.append(...sorted);
+  });
+  sift.hidden = false;
+}
 
 const zoom = document.getElementById("zoom");
 if (zoom) {

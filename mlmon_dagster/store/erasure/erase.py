@@ -41,7 +41,7 @@ from mlmon_dagster.store.erasure.purge import (
     telling_windows,
 )
 from mlmon_dagster.store.moments import begin_moment
-from mlmon_dagster.store.state import erased_ids, schema, state_marks, window_state
+from mlmon_dagster.store.state import erased_ids, model_history, schema, window_state
 from mlmon_dagster.store.state.database import overwrite_deleted
 from mlmon_dagster.store.state.schema import erasure_request
 from mlmon_dagster.store.state.writing import reached, writer_lock
@@ -212,7 +212,7 @@ def _finish(
                 conn, spec.model, traces.ids.hashes, now=now, receipt=request.receipt
             )
     windows = telling_windows(store, spec, found.trace, found.rare, recompute=request.recompute)
-    mark = state_marks.rows_from(store.state, spec.model).get(PRODUCTION)
+    mark = model_history.rows_from(store.state, spec.model).get(PRODUCTION)
     key = erased_ids.personal_key(store.state, spec.model)
     telling = {text for text in found.rare if len(text) >= SHORTEST}
     digests = {erased_ids.personal_digest(key, text) for text in found.rare}

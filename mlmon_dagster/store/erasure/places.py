@@ -39,7 +39,7 @@ from mlmon_dagster.store.state.schema import METADATA
 from mlmon_dagster.store.state.sql import literal
 from mlmon_dagster.store.tables import kept_rows, spans
 from mlmon_dagster.store.tables.delta import select_sql
-from mlmon_dagster.store.tables.raw_search import Find, needles_of, unpack, word_finder
+from mlmon_dagster.store.tables.kept_rows import Find, needles_of, unpack, word_finder
 
 if TYPE_CHECKING:
     from mlmon_dagster.store.store import Store

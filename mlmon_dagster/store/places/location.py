@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self
+from types import MappingProxyType
+from typing import ClassVar, Protocol, Self
 
 from mlmon_dagster.errors import StoreError
 
@@ -114,6 +115,8 @@ class LocalPlace:
     """A folder or a file of this machine; see ``Location`` for what its methods do."""
 
     url: str
+    options: ClassVar[Mapping[str, str]] = MappingProxyType({})  # none are needed
+    is_local: ClassVar[bool] = True
 
     def __str__(self) -> str:
         return self.url
@@ -122,19 +125,9 @@ class LocalPlace:
         return LocalPlace(f"{self.url}/{name}")
 
     @property
-    def options(self) -> Mapping[str, str]:
-        """None are needed."""
-        return {}
-
-    @property
     def name(self) -> str:
         """The last part of the path."""
         return self.url.rpartition("/")[2]
-
-    @property
-    def is_local(self) -> bool:
-        """It is."""
-        return True
 
     @property
     def path(self) -> Path:
@@ -186,12 +179,17 @@ class LocalPlace:
             shutil.copyfile(self.path, target)
         except FileNotFoundError as error:
             raise StoreError(f"There is no file {self.url}.") from error
-        with target.open("rb") as copy:
-            return hashlib.file_digest(copy, "sha256").hexdigest()
+        return hash_file(target)
 
     def delete(self) -> None:
         """Delete the file; none is fine."""
         self.path.unlink(missing_ok=True)
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def free_bytes(folder: Path) -> int:

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mlmon_dagster.errors import ConfigError, StoreError
 from mlmon_dagster.spec.names import OBJECT_SCHEMES, holds_credentials, shown_url, without_secrets
@@ -64,6 +64,7 @@ class ObjectPlace:
 
     url: str
     options: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    is_local: ClassVar[bool] = False
 
     def __str__(self) -> str:
         return self.url
@@ -75,11 +76,6 @@ class ObjectPlace:
     def name(self) -> str:
         """The last part of the URL."""
         return self.url.rpartition("/")[2]
-
-    @property
-    def is_local(self) -> bool:
-        """It is not."""
-        return False
 
     @property
     def path(self) -> Path:
@@ -103,11 +99,24 @@ class ObjectPlace:
 
     def tables(self) -> list[ObjectPlace]:
         """Return the Delta tables at and below this place."""
-        return _tables(self)
+        return self._tables(depth=3)
+
+    def _tables(self, depth: int) -> list[ObjectPlace]:
+        store = connect(self)
+        import obstore
+
+        with explained(self.url):
+            found = obstore.list_with_delimiter(store)["common_prefixes"]
+        names = sorted(prefix.rstrip("/").rpartition("/")[2] for prefix in found)
+        if "_delta_log" in names:
+            return [self]
+        if depth == 0:
+            return []
+        return [table for name in names for table in (self / name)._tables(depth - 1)]
 
     def keep(self, source: Path) -> None:
         """Upload a file of this machine."""
-        _put(self, source)
+        self._put(source)
 
     def read(self) -> bytes | None:
         """Return the content of a small object; None if there is none."""
@@ -122,7 +131,14 @@ class ObjectPlace:
 
     def write(self, content: bytes) -> None:
         """Upload bytes: the object is there whole, or not at all."""
-        _put(self, content)
+        self._put(content)
+
+    def _put(self, source: Path | bytes) -> None:
+        store, name = _object(self)
+        import obstore
+
+        with explained(self.url):
+            obstore.put(store, name, source)
 
     def fetch(self, target: Path) -> str:
         """Download the object; return its SHA-256."""
@@ -190,29 +206,6 @@ def listed(location: Location) -> Iterator[Listed]:
                     meta["e_tag"] or "",
                     meta["version"] or "",
                 )
-
-
-def _tables(location: ObjectPlace, depth: int = 3) -> list[ObjectPlace]:
-    """Return the Delta tables at and below a location, at most ``depth`` levels down."""
-    store = connect(location)
-    import obstore
-
-    with explained(location.url):
-        found = obstore.list_with_delimiter(store)["common_prefixes"]
-    names = sorted(prefix.rstrip("/").rpartition("/")[2] for prefix in found)
-    if "_delta_log" in names:
-        return [location]
-    if depth == 0:
-        return []
-    return [table for name in names for table in _tables(location / name, depth - 1)]
-
-
-def _put(location: ObjectPlace, source: Path | bytes) -> None:
-    store, name = _object(location)
-    import obstore
-
-    with explained(location.url):
-        obstore.put(store, name, source)
 
 
 def probe(location: Location, *, is_written: bool) -> str:

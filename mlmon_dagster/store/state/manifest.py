@@ -66,6 +66,11 @@ class SeenPath:
     sha256: str
     mark: str = ""
 
+    @property
+    def look(self) -> tuple[int, int, str]:
+        """What a listing tells of a file: another one has another of these."""
+        return self.size_bytes, self.mtime_ns, self.mark
+
 
 def has_rows(engine: sa.Engine, model: str, stream: str) -> bool:
     """Tell whether a file was taken in that brought rows."""

@@ -203,6 +203,43 @@ def shares_failed(
         return {start: float(share) for start, share in conn.execute(query)}
 
 
+def worst_by_window(
+    engine: sa.Engine,
+    model: str,
+    start: datetime,
+    end: datetime,
+    columns_of: str | None = None,
+) -> dict[tuple[str, datetime], str]:
+    """Return the worst status of each family, or column, in each window: (name, start) -> status.
+
+    Args:
+        engine: The state database.
+        model: The model's name.
+        start: Windows that start at or after this time.
+        end: Windows that start before this time.
+        columns_of: A family whose columns are told apart, of the rows as a whole; if None,
+            families are.
+
+    Returns:
+        ERROR, WARN, OK, or NO_DATA where nothing could be judged.
+    """
+    table = monitor_result
+    mine = [table.c.model == model, table.c.window_start >= start, table.c.window_start < end]
+    name = table.c.family
+    if columns_of is not None:
+        mine += [table.c.family == columns_of, table.c.slice_key == ALL]
+        name = table.c.column_name
+    rank = sa.case({"ERROR": 3, "WARN": 2, "OK": 1}, value=table.c.status, else_=0)
+    query = (
+        sa.select(name, table.c.window_start, sa.func.max(rank))
+        .where(table.c.id.in_(newest_ids(mine)))
+        .group_by(name, table.c.window_start)
+    )
+    statuses = ("NO_DATA", "OK", "WARN", "ERROR")
+    with engine.connect() as conn:
+        return {(what, when): statuses[worst] for what, when, worst in conn.execute(query)}
+
+
 def newest_id(conn: sa.Connection, model: str | None = None) -> int | None:
     """Return the number of the newest verdict, of all models or of one; None if there is none."""
     query = sa.select(sa.func.max(monitor_result.c.id))

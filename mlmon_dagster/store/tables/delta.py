@@ -533,18 +533,6 @@ class DeltaFolder:
         return snapshot
 
 
-def vacuum(path: Location, keep_days: int) -> int:
-    """Delete files that no version of the last days refers to; return how many.
-
-    Readers of older versions, and of a subquery made before, find nothing afterwards.
-    """
-    table = open_table(path)
-    deleted = table.vacuum(
-        retention_hours=24 * keep_days, dry_run=False, enforce_retention_duration=False
-    )
-    return len(deleted)
-
-
 def retry(attempt: Callable[[], T], what: str) -> T:
     """Call until it commits without a conflict.
 

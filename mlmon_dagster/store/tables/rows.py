@@ -8,7 +8,6 @@ No spec is needed: columns are those of the tables.
 from __future__ import annotations
 
 import datetime as dt
-import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, get_args
@@ -30,6 +29,7 @@ from mlmon_dagster.store.tables.delta import (
 
 if TYPE_CHECKING:
     import pandas as pd
+
 
 Kind = Literal["predictions", "actuals", "records", "profiles", "spans"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -125,24 +125,17 @@ class Rows:
         frame: pd.DataFrame = self.to_arrow().to_pandas()
         return frame
 
-    def to_ibis(self) -> object:
-        """Read the rows as an Ibis table in memory; Ibis is not installed with this package.
-
-        Raises:
-            StoreError: If Ibis is missing.
-        """
-        try:
-            ibis = importlib.import_module("ibis")
-        except ImportError as error:
-            raise StoreError(
-                "Ibis is not installed. Use to_arrow(), or install ibis-framework: release 12 "
-                "works with DuckDB 1.5 and sqlglot before 30.18."
-            ) from error
-        return ibis.memtable(self.to_arrow())
-
 
 class Chosen(TypedDict, total=False):
-    """Which rows; see `Store.records`."""
+    """Which rows.
+
+    Attributes:
+        dataset: All by default.
+        since: Windows that start at or after this moment; without a zone it is UTC. Ground truth
+            goes by ``actual_time``, spans by when they began.
+        until: Windows that start before this moment.
+        as_of: As the table was at this moment, within ``retention.versions``.
+    """
 
     dataset: str | None
     since: dt.datetime | dt.date | None
@@ -150,19 +143,11 @@ class Chosen(TypedDict, total=False):
     as_of: dt.datetime | None
 
 
-def rows_of(
-    store: Readable,
-    kind: Kind,
-    model: str,
-    *,
-    dataset: str | None = None,
-    since: dt.datetime | dt.date | None = None,
-    until: dt.datetime | dt.date | None = None,
-    as_of: dt.datetime | None = None,
-) -> Rows:
-    """Choose rows; see `Store.records`."""
+def rows_of(store: Readable, kind: Kind, model: str, chosen: Chosen) -> Rows:
+    """Choose rows of a table of a model."""
     conditions = []
     time = _TIMES.get(kind, "window_start")
+    dataset, since, until = chosen.get("dataset"), chosen.get("since"), chosen.get("until")
     if dataset is not None:
         conditions.append(f"dataset = {literal(dataset)}")
     if since is not None:
@@ -170,7 +155,7 @@ def rows_of(
     if until is not None:
         conditions.append(f"{time} < {literal(_moment(until))}")
     keep = _partitions(kind, dataset, since, until)
-    return Rows(store, kind, model, tuple(conditions), as_of=as_of, keep=keep)
+    return Rows(store, kind, model, tuple(conditions), as_of=chosen.get("as_of"), keep=keep)
 
 
 def _partitions(

@@ -23,7 +23,7 @@ import sqlalchemy as sa
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.store import moments
 from mlmon_dagster.store.erasure import ledger
-from mlmon_dagster.store.places.location import Location, whole_file
+from mlmon_dagster.store.places.location import Location, hash_file, whole_file
 from mlmon_dagster.store.state.sql import export_rows, exported_tables, import_rows
 from mlmon_dagster.store.state.writing import process_died, reached
 from mlmon_dagster.store.store import RESTORING
@@ -184,7 +184,7 @@ def _fill(store: Store, folder: Path, now: datetime, models: Path | None) -> Bac
     if models is not None and models.is_dir():
         shutil.copytree(models, folder / "models")
     files = {
-        path.relative_to(folder).as_posix(): (path.stat().st_size, _hash(path))
+        path.relative_to(folder).as_posix(): (path.stat().st_size, hash_file(path))
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
@@ -251,7 +251,7 @@ def _verified(folder: Path, source: Path) -> Manifest:
     wrong += [
         name
         for name, (_, expected) in manifest["files"].items()
-        if name in there and _hash(folder / name) != expected
+        if name in there and hash_file(folder / name) != expected
     ]
     if wrong:
         raise StoreError(
@@ -347,11 +347,6 @@ def _unpacked(source: Path) -> Iterator[Path]:
                 "off, damaged or of another kind; nothing was changed. Use another backup."
             ) from error
         yield Path(work)
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _summary(manifest: Manifest) -> BackupSummary:

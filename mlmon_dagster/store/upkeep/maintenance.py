@@ -18,12 +18,11 @@ import datetime as dt
 import json
 import math
 import shutil
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import pyarrow as pa
@@ -41,7 +40,7 @@ from mlmon_dagster.store.clocks import count_ages, read_machine_clock
 from mlmon_dagster.store.erasure import erase, ledger
 from mlmon_dagster.store.moments import begin_moment, check_tables
 from mlmon_dagster.store.places.location import Location
-from mlmon_dagster.store.state import manifest, metric_log, state_marks, window_state
+from mlmon_dagster.store.state import manifest, metric_log, model_history, window_state
 from mlmon_dagster.store.state.schema import (
     METADATA,
     alert,
@@ -54,7 +53,7 @@ from mlmon_dagster.store.state.sql import literal
 from mlmon_dagster.store.state.writing import reached, writer_lock
 from mlmon_dagster.store.tables import kept_rows, spans
 from mlmon_dagster.store.tables.columns import EXPIRED, UNMATCHED, actual_schema, conform
-from mlmon_dagster.store.tables.delta import DeltaFolder, Snapshot, open_table, retry
+from mlmon_dagster.store.tables.delta import DeltaFolder, LiveFile, Snapshot, open_table, retry
 
 if TYPE_CHECKING:
     from mlmon_dagster.store.store import Store
@@ -89,12 +88,12 @@ def maintain(
         check_tables(store, spec)
         erase.resume(store, spec, now)
         begin_moment(store, spec.model, now)
-    machine, before = read_machine_clock(), state_marks.last_upkeep(store.state, spec.model)
+    machine, before = read_machine_clock(), model_history.last_upkeep(store.state, spec.model)
     with writer_lock(store.state, f"ingest/{spec.model}"):
         # Not beside an ingest, which reads refused rows and writes what is left of them.
         removals = let_go(store, spec, now, dry_run=dry_run)
         if not dry_run:
-            state_marks.beat_upkeep(store.state, spec.model, now, machine)
+            model_history.beat_upkeep(store.state, spec.model, now, machine)
             n_swept = kept_rows.sweep(store, spec.model)
             removals.append(Removal("refused files and rows taken in meanwhile", files=n_swept))
     # The table format goes by the machine's clock: what that gained since the last upkeep, whether
@@ -126,19 +125,25 @@ def tables_of(store: Store, spec: ModelSpec) -> dict[str, DeltaFolder]:
 
 
 def _merge(name: str, folder: DeltaFolder, *, dry_run: bool) -> Removal:
-    files = live_files(folder)
-    keys = [key for key in (files[0] if files else {}) if key.startswith("partition.")]
-    small = Counter(tuple(f[k] for k in keys) for f in files if f["size_bytes"] < SMALL)
-    crowded = {partition for partition, n in small.items() if n >= MANY}
-    merged = [f for f in files if tuple(f[k] for k in keys) in crowded and f["size_bytes"] < SMALL]
+    small: dict[tuple[str, ...], list[int]] = {}
+    for file in _live_files(folder):
+        if (size := file.size or 0) < SMALL:
+            small.setdefault(tuple(file.partition.values()), []).append(size)
+    crowded = [sizes for sizes in small.values() if len(sizes) >= MANY]
     what = f"small files of {name}, merged"
-    removal = Removal(what, 0, len(merged) - len(crowded), sum(f["size_bytes"] for f in merged))
+    removal = Removal(what, 0, sum(len(s) - 1 for s in crowded), sum(map(sum, crowded)))
     if crowded and not dry_run:
         try:
             open_table(folder.path).optimize.compact(target_size=_TARGET, max_concurrent_tasks=2)
         except CommitFailedError:
             return Removal(what)  # a writer replaced the same files meanwhile; the next time
     return removal
+
+
+def _live_files(folder: DeltaFolder) -> tuple[LiveFile, ...]:
+    """Return the newest version's files; none without a table."""
+    snapshot = folder.snapshot()
+    return () if snapshot is None else snapshot.files
 
 
 def _remove_versions(
@@ -241,8 +246,8 @@ def _newest_events(store: Store, spec: ModelSpec, now: dt.datetime) -> dt.dateti
 
     Events of other models say as well that time has passed, where this one has ended.
     """
-    snapshot = store.event_log(spec).table("predictions").snapshot()
-    dates = {file.partition["window_date"] for file in snapshot.files} if snapshot else set()
+    files = _live_files(store.event_log(spec).table("predictions"))
+    dates = {file.partition["window_date"] for file in files}
     own = window_containing(spec.time, start_of_date(spec.time, max(dates))).end if dates else None
     if own is not None and own >= now:
         return own  # as of every model that goes on
@@ -252,7 +257,7 @@ def _newest_events(store: Store, spec: ModelSpec, now: dt.datetime) -> dt.dateti
 
 def _earlier_look(store: Store, spec: ModelSpec) -> dt.datetime | None:
     """Return what the clock said at the upkeep before; before the first, at the last ingest."""
-    known = state_marks.last_upkeep(store.state, spec.model)
+    known = model_history.last_upkeep(store.state, spec.model)
     return known[0] if known else manifest.last_finished(store.state, spec.model)
 
 
@@ -270,7 +275,7 @@ def _rows(
     for dataset, date in [*dates.items(), *([(ALL, everywhere)] if everywhere else [])]:
         if not dry_run and dataset != ALL:
             with store.state.begin() as conn:
-                state_marks.move_rows_from(
+                model_history.move_rows_from(
                     conn, spec.model, dataset, start_of_date(spec.time, date), now
                 )
         for name, folder in tables.items():
@@ -284,10 +289,7 @@ def _rows(
 
 def _date_of_all(predictions: DeltaFolder, dates: Mapping[str, str]) -> str | None:
     """Return the first date kept of ground truth for all datasets: that of the one kept longest."""
-    snapshot = predictions.snapshot()
-    if snapshot is None:
-        return None
-    present = {file.partition["dataset"] for file in snapshot.files}
+    present = {file.partition["dataset"] for file in _live_files(predictions)}
     return min(dates[d] for d in present) if present and present <= set(dates) else None
 
 
@@ -296,28 +298,18 @@ def _delete(
 ) -> Removal:
     files = [
         file
-        for file in live_files(folder)
-        if file["partition.window_date"] < date  # "unmatched" sorts after every date
-        and all(file[f"partition.{key}"] == value for key, value in where.items())
+        for file in _live_files(folder)
+        if file.partition["window_date"] < date  # "unmatched" sorts after every date
+        and all(file.partition[key] == value for key, value in where.items())
     ]
-    rows = sum(file["num_records"] or 0 for file in files)
-    removal = Removal(what, rows, len(files), sum(file["size_bytes"] for file in files))
+    rows, size = sum(file.n_rows for file in files), sum(file.size or 0 for file in files)
+    removal = Removal(what, rows, len(files), size)
     if files and not dry_run:
         parts = [f"{key} = {literal(value)}" for key, value in where.items()]
         predicate = " AND ".join([*parts, f"window_date < {literal(date)}"])
         # On partition columns alone: files leave the newest version, none is rewritten.
         retry(lambda: open_table(folder.path).delete(predicate), "Deleting by age")
     return removal
-
-
-def live_files(folder: DeltaFolder) -> list[dict[str, Any]]:
-    """Return the newest version's files as the log describes them; none without a table."""
-    if folder.snapshot() is None:
-        return []
-    found: list[dict[str, Any]] = pa.table(
-        open_table(folder.path).get_add_actions(flatten=True)
-    ).to_pylist()
-    return found
 
 
 def _forget_moves(store: Store, folder: DeltaFolder, date: str) -> None:
@@ -424,8 +416,7 @@ class Unmatched:
 
 def count_unmatched(store: Store, spec: ModelSpec) -> Unmatched:
     """Count the ground truth without a prediction; reads no rows."""
-    snapshot = store.event_log(spec).table("actuals").snapshot()
-    files = snapshot.files if snapshot else ()
+    files = _live_files(store.event_log(spec).table("actuals"))
     waiting, expired = (
         sum(file.n_rows for file in files if file.partition["window_date"] == name)
         for name in _SET_ASIDE

@@ -1,0 +1,161 @@
+"""What the page of a model opens with: what fires, since when, why and what next; then its days."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from mlmon_dagster.monitors.wording import beyond_headline, explain, headline
+from mlmon_dagster.report.charts import draw_strip, windows_named
+from mlmon_dagster.report.curves import is_personal, sentence_of
+from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.declaration import Granularity
+from mlmon_dagster.spec.names import TABLE
+from mlmon_dagster.store import Store, alert_state
+from mlmon_dagster.store.alert_state import ACTIVE, AlertEpisode
+from mlmon_dagster.store.state import monitor_results
+from mlmon_dagster.store.state.monitor_results import name_window
+from mlmon_dagster.store.state.window_state import WindowInputs
+
+DAYS_SHOWN: dict[Granularity, int] = {"hour": 168, "day": 90, "week": 52, "month": 24}
+MOST_CARDS = 3
+_REASONS = 3
+_ID = 8  # characters of an alert's id that commands take
+
+
+@dataclass(frozen=True)
+class Incident:
+    """One alert that has not ended, as its card tells it.
+
+    Attributes:
+        severity: The highest so far.
+        state: FIRING, or RECOVERING while the windows after it have to confirm that it is over.
+        headline: What is wrong, in plain words.
+        statistics: What stands behind the headline; empty where that says it all.
+        since: The first failing window.
+        lasts: How many windows that are, in words, the newest included.
+        why: What explains it, the most important first.
+        monitor: Its id.
+        acked_by: Who has taken it on; empty if nobody has.
+        href: Its page; empty in a file, which leads nowhere.
+        commands: What to run next, where there is no page.
+    """
+
+    severity: str
+    state: str
+    headline: str
+    statistics: str
+    since: str
+    lasts: str
+    why: Sequence[str]
+    monitor: str
+    acked_by: str
+    href: str
+    commands: Sequence[str]
+
+
+def find_incidents(
+    store: Store,
+    spec: ModelSpec,
+    episodes: Sequence[AlertEpisode],
+    newest: dt.datetime | None,
+    hrefs: Sequence[str],
+) -> list[Incident]:
+    """Return the cards of alerts that have not ended, in their order.
+
+    Args:
+        store: The store, which has what explains them.
+        spec: The model.
+        episodes: The alerts.
+        newest: Start of the newest window; None without windows.
+        hrefs: The address of each alert's page, or empty texts.
+    """
+    if not episodes:
+        return []
+    with store.state.connect() as conn:
+        rows = alert_state.load_alerts(conn, spec.model, states=ACTIVE)
+    found = []
+    for episode, href in zip(episodes, hrefs, strict=True):
+        hidden = is_personal(spec, episode.column, episode.slice_key)
+        row = rows.get(episode.fingerprint)
+        found_behind = json.loads(row["details"]).get("explain", {}) if row else {}
+        why = explain(episode.metric, episode.column or TABLE, found_behind)
+        sentence = sentence_of(spec, episode)
+        found.append(
+            Incident(
+                severity=episode.severity or "WARN",
+                state=episode.state,
+                headline=f"{headline(sentence)}.",
+                statistics=beyond_headline(sentence),
+                since=name_window(spec, episode.opened_window),
+                lasts=_count_windows(spec, episode.opened_window, newest),
+                why=[] if hidden else [f"{text}." for text in why[:_REASONS]],
+                monitor=episode.monitor,
+                acked_by=episode.acked_by,
+                href=href,
+                commands=[] if href else _name_commands(spec, episode),
+            )
+        )
+    return found
+
+
+def _count_windows(spec: ModelSpec, opened: dt.datetime, newest: dt.datetime | None) -> str:
+    length = {"hour": 1 / 24, "day": 1, "week": 7, "month": 30.44}[spec.time.granularity]
+    if newest is None or newest < opened:
+        return ""
+    # Days of 23 and 25 hours and months of any length round to the right count.
+    n = round((newest - opened) / dt.timedelta(days=length)) + 1
+    return f"{n} {spec.time.granularity}{'' if n == 1 else 's'}"
+
+
+def _name_commands(spec: ModelSpec, episode: AlertEpisode) -> list[str]:
+    short = episode.fingerprint[:_ID]
+    return [f"mlmon alerts show {short}", f"mlmon alerts ack {short}"]
+
+
+@dataclass(frozen=True)
+class Days:
+    """How each family judged the newest windows.
+
+    Attributes:
+        labels: Names of the windows, oldest first.
+        strips: Family -> a picture with a stretch per status.
+        said: Family -> the same in words.
+    """
+
+    labels: Sequence[str]
+    strips: Mapping[str, Markup]
+    said: Mapping[str, str]
+
+
+def show_days(
+    store: Store,
+    spec: ModelSpec,
+    states: Mapping[dt.datetime, WindowInputs],
+    families: Sequence[str],
+    now: dt.datetime,
+) -> Days:
+    """Return the newest windows of each family by their worst status.
+
+    Args:
+        store: The store.
+        spec: The model.
+        states: Its windows.
+        families: The families, which each get a strip.
+        now: Windows that start before this moment.
+    """
+    starts = sorted(start for start in states if start < now)[-DAYS_SHOWN[spec.time.granularity] :]
+    if not starts:
+        return Days([], {}, {})
+    worst = monitor_results.worst_by_window(store.state, spec.model, starts[0], now)
+    strips, said = {}, {}
+    for family in families:
+        kinds = [worst.get((family, start), "") for start in starts]
+        strips[family] = draw_strip([f"s{kind}" if kind else "" for kind in kinds])
+        counts = {kind: kinds.count(kind) for kind in ("ERROR", "WARN", "OK", "NO_DATA")}
+        said[family] = ", ".join(f"{kind} in {n}" for kind, n in counts.items() if n)
+    return Days(windows_named(starts, spec.time.zone), strips, said)
