@@ -8,10 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from pydantic.json_schema import JsonSchemaValue
 
 from mlmon_dagster.spec.model import ModelSpec
 
@@ -55,7 +56,7 @@ def find_fields(part: type[BaseModel]) -> dict[str, FieldInfo]:
     return {field.alias or name: field for name, field in part.model_fields.items()}
 
 
-def find_classes(annotation: Any) -> Iterator[type[BaseModel]]:
+def find_classes(annotation: object) -> Iterator[type[BaseModel]]:
     """Yield the classes of the spec that an annotation names."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
@@ -63,7 +64,7 @@ def find_classes(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from find_classes(argument)
 
 
-def describe_schema() -> dict[str, Any]:
+def describe_schema() -> JsonSchemaValue:
     """Return the JSON schema of specs, in which every key says what it means."""
     schema = ModelSpec.model_json_schema(by_alias=True)
     for part, meanings in read_meanings().items():
