@@ -104,7 +104,7 @@ def test_every_promise_names_a_command_that_checks_it() -> None:
         assert found.strip(" |"), promise
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/getting-started.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/getting-started.md", "docs/spec.md"])
 def test_the_minimal_declaration_is_valid(page: str) -> None:
     block = re.search(r"```yaml\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
     assert block
