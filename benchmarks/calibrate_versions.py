@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from benchmarks.table import Goal, Row, show
+from mlmon_dagster.metrics import SHARE_IS_WRONG
 from mlmon_dagster.metrics.versions import (
-    SHARE_IS_WRONG,
     Comparison,
     areas_of_two,
     got_its_share,

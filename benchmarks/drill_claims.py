@@ -31,11 +31,11 @@ from benchmarks.table import KEPT_HELP, Goal, Kept, Row, render
 from mlmon_dagster.drill.drill import Drill, Finding, Subject
 from mlmon_dagster.drill.faults import FAULTS, LABEL_FLIP, facts_of, inject
 from mlmon_dagster.drill.trial import HORIZON
-from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.project import parse_now, project_from_environment
 from mlmon_dagster.spec import ModelSpec, Window, load_model
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.store import alert_state
+from mlmon_dagster.work import Work
 
 CLAIMS = "carrier:nulls,dest:unseen,hour:shift,visib:unit,seats:stuck,:label_flip"
 HISTORY = dt.timedelta(days=7)  # before the first fault

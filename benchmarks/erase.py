@@ -32,12 +32,12 @@ from mlmon_dagster.demo.story import MODEL, declare
 from mlmon_dagster.pipeline.baseline import fit_baseline
 from mlmon_dagster.pipeline.ingest import ingest
 from mlmon_dagster.pipeline.run import run as run_all
-from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, complete_windows
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.erasure.erase import erase
 from mlmon_dagster.store.erasure.places import find_traces
+from mlmon_dagster.work import Work
 
 NOW = dt.datetime(2014, 1, 3, 12, tzinfo=dt.UTC)
 MOST_SECONDS = {1: 1.5, 60: 10.0}

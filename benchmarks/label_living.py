@@ -23,22 +23,20 @@ from mlmon_dagster.alerts.lifecycle.apply_results import fold_results
 from mlmon_dagster.alerts.messages.incidents import flush_groups
 from mlmon_dagster.ingest.rows import judge as ingest_judge
 from mlmon_dagster.pipeline import plan as planning
-from mlmon_dagster.pipeline.baseline_choice import baseline_of
 from mlmon_dagster.pipeline.ingest import ingest
 from mlmon_dagster.pipeline.judge import judge
-from mlmon_dagster.pipeline.parts import parts_of
 from mlmon_dagster.pipeline.plan import Request, plan
 from mlmon_dagster.pipeline.run import compute
-from mlmon_dagster.pipeline.steps import BY_NAME
-from mlmon_dagster.pipeline.work import Work, mark_of, mark_step
 from mlmon_dagster.profiles.in_force import baselines_shared
 from mlmon_dagster.project import Project
 from mlmon_dagster.scaffold.proposal import propose
 from mlmon_dagster.spec import ModelSpec, load_model
+from mlmon_dagster.spec.steps import BY_NAME
 from mlmon_dagster.store import open_store
 from mlmon_dagster.store.alert_state import all_alerts, all_events
 from mlmon_dagster.store.state import metric_log, window_state
 from mlmon_dagster.store.tables.engine import Limits
+from mlmon_dagster.work import Work, baseline_of, mark_of, mark_step, parts_of
 from tests.pipeline.looking import look
 
 MODEL = "credit"

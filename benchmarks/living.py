@@ -46,9 +46,9 @@ from benchmarks.living_worlds import (
 )
 from benchmarks.table import KEPT_HELP, Goal, Kept, Row, render
 from mlmon_dagster.alerts.lifecycle.transitions import AlertState, Verdict, step
+from mlmon_dagster.families.registry import evaluate
 from mlmon_dagster.metrics.performance.multiclass import GAP
 from mlmon_dagster.metrics.statistics import BaselineWindows, Binning, ColumnStatistics
-from mlmon_dagster.monitors import evaluate
 from mlmon_dagster.monitors.evidence import finite
 from mlmon_dagster.profiles.measures import (
     baseline_performance,
@@ -204,7 +204,7 @@ class Life:
 
 
 def _names(model: ModelSpec, family: str) -> list[str]:
-    from mlmon_dagster.pipeline.families import FAMILIES
+    from mlmon_dagster.families.registry import FAMILIES
 
     return list(FAMILIES[family].metrics(model))
 

@@ -29,12 +29,15 @@ from mlmon_dagster.profiles.fit import fit_binnings
 from mlmon_dagster.profiles.measures import drift, measure, measure_versions
 from mlmon_dagster.spec import ModelSpec
 
-for room, names in {
-    "drift": ("joint", "columns"),
-    "performance": ("fairness", "loss_means", "multiclass", "regression"),
-}.items():
-    for name in names:
-        importlib.import_module(f"mlmon_dagster.metrics.{room}.{name}")  # else when timed
+for module in (
+    "drift.joint",
+    "drift.columns",
+    "means",
+    "performance.fairness",
+    "performance.multiclass",
+    "performance.regression",
+):
+    importlib.import_module(f"mlmon_dagster.metrics.{module}")  # else when timed
 
 STORED = "baseline.pickle"
 MEMORY = "250MB"  # that DuckDB may take, besides the libraries and what numpy holds

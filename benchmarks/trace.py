@@ -30,11 +30,11 @@ from mlmon_dagster.demo.story import MODEL, declare
 from mlmon_dagster.pipeline.baseline import fit_baseline
 from mlmon_dagster.pipeline.ingest import ingest
 from mlmon_dagster.pipeline.run import run
-from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import windows_between
 from mlmon_dagster.trace.search import Rows, Terms, members, search
 from mlmon_dagster.trace.splits import area_effects
+from mlmon_dagster.work import Work
 
 SEED = 2021
 NOW = dt.datetime(2013, 5, 3, 12, tzinfo=dt.UTC)

@@ -24,6 +24,7 @@ from mlmon_dagster.commands.options import (
     examples,
     models_of,
     period,
+    prints_table,
     spec_of,
     specs_of,
     told_of_strays,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from mlmon_dagster.spec import ModelSpec
     from mlmon_dagster.spec.checks import Problem
     from mlmon_dagster.store import Store
+    from mlmon_dagster.tables.table import AnyAnswer
 
 EXIT_CODES = """
 \b
@@ -74,16 +76,16 @@ SECTIONS: dict[str, dict[str, Listed]] = {
         "dev": Listed("Start the Dagster UI and daemon on this project."),
     },
     "Every day": {
-        "status": Listed("Show how all models are, or one of them.", f"{_IN}.status:status"),
+        "status": Listed("Show how all models are, or one of them.", f"{_IN}.tables:status"),
         "metrics": Listed("Show the metrics of a model.", f"{_IN}.metrics:metrics"),
         "trace": Listed("Say why a metric changed.", f"{_IN}.trace:trace"),
         "rows": Listed("Show the rows behind an alert, or of a model.", f"{_IN}.rows:rows"),
         "report": Listed("Write the health report of a model as one HTML file."),
         "serve": Listed("Show models and alerts as web pages.", f"{_IN}.serve:serve"),
-        "compare": Listed("Say whether another version is better.", f"{_IN}.compare:compare"),
-        "effect": Listed("Say what latency, or another cause, costs.", f"{_IN}.effect:effect"),
-        "budget": Listed("Say what is left of the error budgets.", f"{_IN}.budget:budget"),
-        "skew": Listed("Compare served features with the training ones.", f"{_IN}.compare:skew"),
+        "compare": Listed("Say whether another version is better.", f"{_IN}.tables:compare"),
+        "effect": Listed("Say what latency, or another cause, costs.", f"{_IN}.tables:effect"),
+        "budget": Listed("Say what is left of the error budgets.", f"{_IN}.tables:budget"),
+        "skew": Listed("Compare served features with the training ones.", f"{_IN}.tables:skew"),
         "expectations": Listed(
             "Show what your Great Expectations found.", f"{_IN}.expectations:expectations"
         ),
@@ -359,15 +361,14 @@ def run(
 @click.pass_obj
 def report(project: Project, model: str, output: Path | None) -> None:
     """Write the health report of MODEL: one HTML file, for people and archives."""
-    from mlmon_dagster.pipeline.asking.health import write_health_report
+    from mlmon_dagster.report.health import write_health_report
 
     spec = spec_of(project, model)
     try:
         made, path = write_health_report(project, spec, output)
     except OSError as error:
         raise ConfigError(f"The report cannot be written: {error}") from error
-    alerts = f"{made.n_firing} alert{'' if made.n_firing == 1 else 's'} firing"
-    click.echo(f"{spec.model}: {made.status}, {alerts}. {path}")
+    click.echo(f"{spec.model}: {made.status}, {made.alerts.text}. {path}")
 
 
 @cli.command(epilog=examples("mlmon demo"))
@@ -393,14 +394,17 @@ def dev(project: Project, port: int, host: str) -> None:
 
 @cli.command(epilog=examples("mlmon doctor --deep"))
 @click.option("--deep", is_flag=True, help="Also read every table's log and open every live file.")
+@prints_table
 @click.pass_obj
-def doctor(project: Project, deep: bool) -> None:
+def doctor(project: Project, deep: bool) -> AnyAnswer:
     """Say what is wrong with the installation and what is kept, and how to mend it."""
     from mlmon_dagster.commands.doctor import examine, render_findings
+    from mlmon_dagster.tables.table import Answer, Table
 
     findings = examine(project, is_deep=deep)
-    click.echo(render_findings(findings))
-    sys.exit(0 if all(finding.is_fine for finding in findings) else 1)
+    is_fine = all(finding.is_fine for finding in findings)
+    text = render_findings(findings)
+    return Answer(Table("findings", ()), findings, text=text, exit_code=0 if is_fine else 1)
 
 
 if __name__ == "__main__":

@@ -17,15 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.pipeline.asked import (
-    against_asked,
-    complete_period,
-    moments_of,
-    period_asked,
-    query_metrics,
-    refuse_unknown_metrics,
-    window_range,
-)
 from mlmon_dagster.project import Project, project_from_environment
 from mlmon_dagster.spec import (
     Models,
@@ -40,17 +31,27 @@ from mlmon_dagster.spec import (
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.declaration import Granularity
 from mlmon_dagster.spec.names import ALL, TABLE, did_you_mean, listed
+from mlmon_dagster.tables.asked import (
+    against_asked,
+    complete_period,
+    moments_of,
+    period_asked,
+    query_metrics,
+    refuse_unknown_metrics,
+    window_range,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from mlmon_dagster.pipeline.asking.effect import Answer
+    from mlmon_dagster.tables.effects import Association
+    from mlmon_dagster.tables.standing import ModelStatus
+    from mlmon_dagster.tables.table import Answer
     from mlmon_dagster.trace.explain import Explained
     from mlmon_dagster.trace.rows import Searched
 
 Day = str | dt.date | None
-_STATUS = ("status", "model", "window", "firing", "since", "sentence", "owners")
 _MOST_ROWS = 20
 _PAGE_HEIGHT = 900
 
@@ -148,16 +149,22 @@ class Monitoring:
 
     def status(self) -> pd.DataFrame:
         """Return a row a model, worst first: status, newest window, what fires and since when."""
-        import pandas as pd
+        from mlmon_dagster.tables.rendering import frame_of
 
-        from mlmon_dagster.pipeline.status import status_of
+        return frame_of(self._ask_status())
+
+    def _ask_status(self) -> Answer[ModelStatus]:
+        from mlmon_dagster.tables.standing import STATUS, list_models
+        from mlmon_dagster.tables.table import Answer
 
         found = self._read()
-        return pd.DataFrame(status_of(self.project, found.specs, found.broken))
+        return Answer(STATUS, list_models(self.project, found.specs, found.broken))
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows of the project: how every model is."""
-        return str(self.status().reindex(columns=_STATUS).to_html(index=False, na_rep=""))
+        from mlmon_dagster.tables.rendering import render_html
+
+        return render_html(self._ask_status())
 
     @property
     def models(self) -> list[str]:
@@ -292,12 +299,9 @@ class Monitoring:
 
     def report(self, model: str) -> Page:
         """Return the health report of a model, which a notebook shows as it is."""
-        from mlmon_dagster.alerts.listing import list_alerts
         from mlmon_dagster.report.health import health_report
 
-        spec, store = self.spec(model), self.project.store
-        episodes = list_alerts(store, spec.model)
-        return Page(health_report(store, spec, self.project.now(), episodes).html)
+        return Page(health_report(self.project.store, self.spec(model), self.project.now()).html)
 
     def verdicts(
         self, model: str, family: str | None = None, first: Day = None, last: Day = None
@@ -314,8 +318,8 @@ class Monitoring:
         """Return alert episodes, those that fire first, then the newest."""
         import pandas as pd
 
-        from mlmon_dagster.alerts.listing import list_alerts
         from mlmon_dagster.store.alert_state import AlertEpisode
+        from mlmon_dagster.tables.alerts import list_alerts
 
         found = list_alerts(self.project.store, model, "FIRING" if firing else None)
         return pd.DataFrame([asdict(e) for e in found], columns=list(AlertEpisode.__annotations__))
@@ -342,7 +346,7 @@ class Monitoring:
             limit: At most so many.
             dataset: Of which dataset.
         """
-        from mlmon_dagster.pipeline.asking.rows import rows_of
+        from mlmon_dagster.tables.rows import rows_of
 
         spec = self.spec(model)
         picked = parse_predicate(where, predicate_columns(spec), spec.time.zone) if where else None
@@ -415,7 +419,7 @@ class Monitoring:
         last: Day = None,
         per: float | None = None,
         within: Sequence[str] | None = None,
-    ) -> Answer:
+    ) -> Association:
         """Say what a logged cause goes with in the outcome.
 
         Args:
@@ -429,7 +433,7 @@ class Monitoring:
         Raises:
             ConfigError: If the model logs no such cause, or no row has an outcome.
         """
-        from mlmon_dagster.pipeline.asking.effect import asked_of, effect_in
+        from mlmon_dagster.tables.effects import asked_of, effect_in
 
         spec = self.spec(model)
         windows = complete_period(spec, _day(first), _day(last), self.project.now())

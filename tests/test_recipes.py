@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import pytest
 
+from mlmon_dagster.spec.monitors import DISTANCES
 from tests.test_architecture import ARCHITECTURE, PACKAGE, ROOT
 
 
@@ -41,39 +42,32 @@ DISTANCE = Toy(
     "A drift distance",
     {
         "metrics/drift/distances.py": {
-            "def kl(current: ArrayLike, baseline: ArrayLike) -> Floats:\n": (
+            '@of_bins("kl", "KL divergence")\n': (
+                '@of_bins("bhattacharyya", "Bhattacharyya")\n'
                 "def bhattacharyya(current: ArrayLike, baseline: ArrayLike) -> Floats:\n"
                 "    p, q = smoothed_shares(current), smoothed_shares(baseline)\n"
                 "    return -np.log(np.sqrt(p * q).sum(axis=-1))\n\n\n"
             )
         },
-        "metrics/drift/optional_distances.py": {
-            "    cramers_v,\n": "    bhattacharyya,\n",
-            '    "kl": kl,\n': '    "bhattacharyya": bhattacharyya,\n',
-        },
-        "spec/monitors.py": {'    "kl",\n': '    "bhattacharyya",\n'},
-        "monitors/wording.py": {
-            '    "hellinger": "Hellinger distance",\n': '    "bhattacharyya": "Bhattacharyya",\n'
-        },
     },
     """
 import numpy as np
 from mlmon_dagster.metrics.drift.columns import columns_drift
-from mlmon_dagster.metrics.drift.optional_distances import FURTHER
 from mlmon_dagster.metrics.drift.references import DriftBaseline
 from mlmon_dagster.monitors.wording import NAMES
-from mlmon_dagster.spec.monitors import DriftMonitor
+from mlmon_dagster.spec.monitors import DISTANCES, DriftMonitor
 from tests.metrics.samples import categorical_binning, count
-method = DriftMonitor(method="bhattacharyya").method
+[method] = DISTANCES.keys() - KNOWN
+assert DriftMonitor(method=method).method == method
 values = np.array([[0] * 900 + [1] * 100, [0] * 100 + [1] * 900])
 binning = categorical_binning(values)
 then, now = count(binning, values[:1]), count(binning, values[1:])
 known = DriftBaseline({"c": then}, seed=1, min_rows=30)
 frame = columns_drift({"c": now}, known, further=[method])
 [value] = frame.loc[frame["metric"] == method, "value"]
-print(method in FURTHER, NAMES[method], round(value, 1))
-""",
-    "True Bhattacharyya 0.5",
+print(NAMES[method], round(value, 1))
+""".replace("KNOWN", repr(set(DISTANCES))),
+    "Bhattacharyya 0.5",
 )
 
 FORMAT = Toy(
@@ -127,6 +121,66 @@ report = ingest_new(open_store(Path("store")), spec, Path("."), readers(), now=n
 print(*(f"{f.status} {f.n_new} {f.n_bad} {f.message}".strip() for f in report.files))
 """,
     "done 1 1",
+)
+
+SOURCE = Toy(
+    "A kind of source",
+    {
+        "ingest/sources/echo.py": '''"""A source that says one event, once."""
+
+from mlmon_dagster.ingest.sources.polling import Polled, poll, stage_lines
+
+
+def poll_source(store, spec, stream, source, around, now):
+    """Stage the event."""
+
+    def read(position, folder):
+        if position:
+            return Polled(position, ())
+        return Polled({"said": 1}, [stage_lines(folder, [source.echo.encode()], "1")])
+
+    return poll(store, spec, stream, source.label, "echo", "echo", read, now)
+
+
+def check_source(spec, stream, source, around):
+    """Say that it is there."""
+    return source.label
+''',
+        "spec/sources.py": {
+            "class KafkaSource(PolledSource):\n": (
+                'class EchoSource(PolledSource):\n    """One event."""\n\n    kind = "echo"\n'
+                '    echo: str\n\n    @property\n    def label(self):\n        """A name."""\n'
+                '        return "echo"\n\n    @property\n    def format(self):\n'
+                '        """JSON Lines."""\n        return "jsonl"\n\n\n'
+            ),
+            '    "DeltaSource": ("delta",),\n': '    "EchoSource": ("echo",),\n',
+            '    | Annotated[DeltaSource, Tag("DeltaSource")]\n': (
+                '    | Annotated[EchoSource, Tag("EchoSource")]\n'
+            ),
+        },
+    },
+    """
+import datetime as dt
+from pathlib import Path
+from mlmon_dagster.ingest import ingest_new, readers
+from mlmon_dagster.spec import spec_from_mapping
+from mlmon_dagster.store import open_store
+spec = spec_from_mapping({
+    "model": "toy", "task": "regression", "owners": ["team:x"],
+    "time": {"start": "2024-01-01"},
+    "source": {
+        "predictions": {"echo": '{"id": "a", "at": "2024-01-02T00:00:00Z", "guess": 1, "age": 3}'}
+    },
+    "columns": {"prediction_id": "id", "event_time": "at", "prediction": "guess"},
+    "features": {"age": {"type": "numeric"}},
+})
+now = dt.datetime(2024, 1, 3, tzinfo=dt.UTC)
+store = open_store(Path("store"))
+for _ in range(2):
+    report = ingest_new(store, spec, Path("."), readers(), now=now)
+    print(*(f"{f.status} {f.n_new} {f.n_bad}".strip() for f in report.files), end=".")
+""",
+    "done 1 0..",
 )
 
 RECEIVER = Toy(
@@ -240,17 +294,22 @@ FAMILY = Toy(
     "A monitor family",
     {
         "spec/monitors.py": {
-            '    "versions": "versions",\n': '    "crowding": "crowding",\n',
-            "class ServiceMonitor(Monitor):\n": (
+            "class Monitors(Declared):\n": (
                 'class CrowdingMonitor(Monitor):\n    """Too many."""\n\n    above: int = 9\n\n\n'
             ),
-            "    service: ServiceMonitor = ServiceMonitor()\n": (
+            "    versions: VersionsMonitor = VersionsMonitor()\n": (
                 "    crowding: CrowdingMonitor = CrowdingMonitor()\n"
             ),
+            "    for family in (\n": (
+                '        DeclaredFamily("crowding", "crowding", "Too many came.", "System",\n'
+                '                       ("profiles",), description="How many came."),\n'
+            ),
         },
-        "monitors/crowding.py": '''"""Family crowding: more predictions than anybody can use."""
+        "families/crowding.py": '''"""Family crowding: more predictions than anybody can use."""
 
+from mlmon_dagster.families.family import Family, measure_profiles
 from mlmon_dagster.monitors.evidence import OK, result_row
+from mlmon_dagster.spec.monitors import FAMILIES, SERVICE
 
 
 def judge(evidence):
@@ -261,7 +320,6 @@ def judge(evidence):
             evidence,
             window,
             monitor,
-            family="crowding",
             metric="n",
             status=monitor.severity if window["n"] > monitor.above else OK,
             message=f"{window['n']} came, the limit is {monitor.above}.",
@@ -270,23 +328,15 @@ def judge(evidence):
         )
         for window in evidence.windows
     ]
+
+
+FAMILY = Family(
+    FAMILIES["crowding"],
+    judge,
+    lambda spec: "Fails above a number.",
+    measure=measure_profiles(SERVICE, lambda spec: "nothing"),
+)
 ''',
-        "monitors/dispatch.py": {
-            "    versions,\n": "    crowding,\n",
-            '    "versions": versions.judge,\n': '    "crowding": crowding.judge,\n',
-        },
-        "pipeline/families.py": {
-            '        _judged_alike("business", _measure("business", lambda spec: "nothing")),\n': (
-                '        Family("crowding", limits=lambda spec: "Fails above a number.",\n'
-                '               measure=_measure("service", lambda spec: "nothing")),\n'
-            )
-        },
-        "pipeline/steps.py": {
-            '        formulas=("versions.py", "performance"),\n    ),\n': (
-                '    AssetInfo("crowding", ("profiles",), frozenset(), "How many came.",\n'
-                '              check="Too many came."),\n'
-            )
-        },
     },
     """
 import io
@@ -314,7 +364,7 @@ print(*(line for line in text.getvalue().splitlines() if "limit is 100" in line)
 )
 
 
-TOYS = (DISTANCE, FORMAT, RECEIVER, ENGINE, FAMILY)
+TOYS = (DISTANCE, FORMAT, SOURCE, RECEIVER, ENGINE, FAMILY)
 # The libraries of others are imported once, the changed package by each toy's own process.
 FORKING = """
 import json, os, sys, traceback
@@ -402,5 +452,5 @@ def _unmeasured(environ: Mapping[str, str]) -> dict[str, str]:
 
 def _with(place: str, added: str) -> str:
     """Put what is added before a definition, after anything else."""
-    is_definition = place.startswith(("def ", "class ", "    if "))
+    is_definition = place.startswith(("@", "def ", "class ", "    if "))
     return added + place if is_definition else place + added

@@ -76,7 +76,7 @@ def go(folder: Path) -> Ways:
     from mlmon_dagster.pipeline.ingest import ingest
     from mlmon_dagster.pipeline.plan import plan
     from mlmon_dagster.pipeline.run import run
-    from mlmon_dagster.pipeline.work import Work
+    from mlmon_dagster.work import Work
     from tests.pipeline.looking import look
 
     spec = write_declaration(folder)

@@ -18,26 +18,31 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
+from mlmon_dagster.alerts.messages.digest import compose_digest
 from mlmon_dagster.collect.admission import Access
 from mlmon_dagster.defs.assets import asset_key
 from mlmon_dagster.defs.checks import StandingChecks
+from mlmon_dagster.demo.story import render_episodes
+from mlmon_dagster.notebook import Monitoring
 from mlmon_dagster.pipeline.gate import gate_of
-from mlmon_dagster.pipeline.status import status_of
-from mlmon_dagster.pipeline.steps import assets_of
 from mlmon_dagster.project import Project
-from mlmon_dagster.report.openmetrics import Exporter
+from mlmon_dagster.report.health import health_report
 from mlmon_dagster.serve.app import Pages
 from mlmon_dagster.serve.overview import Overview
 from mlmon_dagster.spec import Models, ModelSpec
+from mlmon_dagster.spec.steps import assets_of
 from mlmon_dagster.store.state import schema
 from mlmon_dagster.store.state.monitor_results import PIPELINE
-from mlmon_dagster.store.state.schema import window_state
-from tests.alerts.worlds import day, observe
+from mlmon_dagster.store.state.schema import alert, window_state
+from mlmon_dagster.tables.alerts import list_alerts
+from mlmon_dagster.tables.openmetrics import Exporter
+from mlmon_dagster.tables.standing import list_models
+from tests.alerts.worlds import day, observe, result, settle
 from tests.defs.graphql import ui_of
 from tests.defs.small_model import make_project, write_declaration
-from tests.report.test_openmetrics import samples
 from tests.serve.conftest import asked
 from tests.store.test_standing import Row, draw_history, expected_standing
+from tests.tables.test_openmetrics import samples
 
 NOW = day(400)
 ZONES = ("UTC", "Europe/Berlin", "America/New_York", "Asia/Kathmandu", "Pacific/Auckland")
@@ -45,8 +50,10 @@ FAMILIES = ("schema", "freshness", "quality", "drift", "performance")
 RANKED = ("ERROR", "WARN", "OK")
 ROW = re.compile(
     r'<tr><th scope="row" class="tight">([a-z_]+)</th><td class="tight">(.*?)</td>'
-    r'<td class="tight">(.*?)</td>'
+    r'<td class="strips">.*?</td><td>(.*?)</td></tr>',
+    re.DOTALL,
 )
+WINDOW = re.compile(r'<span class="soft small">\(([^)]*)\)</span>')
 LINE = re.compile(
     r'<tr><th scope="row"><a href="[^"]*">(.*?)</a>.*?<td class="tight">(.*?)</td>', re.DOTALL
 )
@@ -162,8 +169,8 @@ def plain(html: str) -> str:
 
 def by_page(html: str) -> Said:
     return {
-        family: (plain(status).split()[-1], plain(window))
-        for family, status, window in ROW.findall(html)
+        family: (plain(status).split()[-1], "".join(WINDOW.findall(text)[:1]))
+        for family, status, text in ROW.findall(html)
         if plain(status) != "-"
     }
 
@@ -233,7 +240,7 @@ def test_every_surface_says_the_same_of_drawn_states(tmp_path: Path, n: int, see
         for model, said in wanted.items() if said
     }  # fmt: skip
     assert by_view(project, specs) == {model: said for model, said in wanted.items() if said}
-    listed = {row["model"]: row for row in status_of(project, specs)}
+    listed = {row.model: row.fields() for row in list_models(project, specs)}
     shown = {}
     for number in range(1, -(-n // 50) + 1):
         shown |= dict(LINE.findall(asked(pages, "GET", f"/?page={number}").text))
@@ -269,3 +276,104 @@ def write_read(folder: Path, model: str) -> ModelSpec:
     from mlmon_dagster.spec import load_model
 
     return load_model(folder / "models" / f"{model}.yaml")
+
+
+MUTED = ("", "silence:1", "backfill", "suppressed:schema")
+COLUMNS = ("age", "balance", "region")
+HEADING = re.compile(r'<h2 id="alerts" class="first">(?:(\d+) firing)?(?:, )?(?:(\d+) recovering)?')
+CELL = re.compile(r'<td class="num" data-name="Firing">(\d*)(?:.*?(\d+) recovering)?')
+Counts = tuple[int, int]  # of alerts that fire, and that recover
+
+
+def draw_alerts(folder: Path, n: int, seed: int) -> tuple[Project, list[ModelSpec], list[Any]]:
+    """Declare models whose alerts fire, recover, wait and are over; return what was drawn."""
+    rng = np.random.default_rng(seed)
+    project = make_project(folder, lambda: NOW)
+    specs, drawn = [], []
+    for number in range(n):
+        model = f"m{number:03}"
+        specs.append(write_declaration(folder, model, start=dt.date(2024, 1, 1), zone="UTC"))
+        rows = []
+        for column in COLUMNS:
+            state = str(rng.choice(["FIRING", "RECOVERING", "PENDING", "RESOLVED"]))
+            drawn.append((model, column, state, str(rng.choice(MUTED))))
+            waits = {"k": 2, "of_n": 3} if state == "PENDING" else {}
+            rows.append(result(1, model=model, column_name=column, **waits))
+            if state == "RESOLVED":
+                rows.append(result(2, "OK", model=model, column_name=column))
+        settle(project.store, [specs[-1]], day(9), *rows)
+    with project.store.state.begin() as conn:
+        for model, column, state, muted in drawn:
+            mine = alert.update().where(alert.c.model == model, alert.c.column_name == column)
+            if state in ("FIRING", "RECOVERING"):
+                conn.execute(mine.values(state=state, muted_reason=muted))
+    return project, specs, drawn
+
+
+def count_by_metrics(body: bytes) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for sample in samples(body):
+        if sample.name.startswith("mlmon_alert_") and sample.labels["muted"] != "suppressed":
+            found.setdefault(sample.labels["model"], []).append(sample.name)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("n", "seed"), [(12, 1), pytest.param(100, 2, marks=pytest.mark.proof)], ids=["12", "100"]
+)
+def test_an_alert_that_recovers_is_called_so_on_every_surface(
+    tmp_path: Path, n: int, seed: int
+) -> None:
+    project, specs, drawn = draw_alerts(tmp_path, n, seed)
+    wanted: dict[str, Counts] = {
+        spec.model: tuple(  # type: ignore[misc]
+            sum(
+                (model, state) == (spec.model, which) and not muted.startswith("suppressed")
+                for model, _, state, muted in drawn
+            )
+            for which in ("FIRING", "RECOVERING")
+        )
+        for spec in specs
+    }
+    assert {pair[0] > 0 for pair in wanted.values()} == {True, False}
+    assert any(recovering and not firing for firing, recovering in wanted.values())
+    store, models = project.store, Models(tuple(specs), ())
+    overview = Overview(store, lambda: models, lambda: NOW)
+    exporter = Exporter(store, lambda: models, lambda: NOW)
+    access = Access(store.state, "127.0.0.1", project.now)
+    pages = Pages(store, overview, access, exporter, project.now)
+
+    assert {row.model: row.alerts for row in list_models(project, specs)} == wanted
+    assert {line.model: line.alerts for line in overview.lines()} == wanted
+    series = count_by_metrics(asked(pages, "GET", "/metrics", {"accept": OPEN}).content)
+    of_series = {
+        spec.model: tuple(
+            series.get(spec.model, []).count(f"mlmon_alert_{which}")
+            for which in ("firing", "recovering")
+        )
+        for spec in specs
+    }
+    assert of_series == wanted
+    table = Monitoring(project, models).status()
+    in_notebook = zip(table["firing"], table["recovering"], strict=True)
+    assert dict(zip(table["model"], in_notebook, strict=True)) == wanted
+    front = asked(pages, "GET", "/?page=1").text
+    cells = [(int(one or 0), int(other or 0)) for one, other in CELL.findall(front)]
+    assert sorted(cells) == sorted(pair for pair in wanted.values() if any(pair))[-50:]
+    for spec in specs[:PAGES_READ]:
+        firing, recovering = wanted[spec.model]
+        report = health_report(store, spec, NOW)
+        plural = "" if firing == 1 else "s"
+        said = f"{firing} alert{plural} firing" + (f", {recovering} recovering" * bool(recovering))
+        ((one, other),) = HEADING.findall(report.html)
+        assert report.alerts.text == said
+        assert (int(one or 0), int(other or 0)) == wanted[spec.model]
+        listed = [e.state for e in list_alerts(store, spec.model) if not e.is_explained]
+        assert (listed.count("FIRING"), listed.count("RECOVERING")) == wanted[spec.model]
+        told = [line.split()[0] for line in render_episodes(project, spec).splitlines()[1:]]
+        assert (told.count("FIRING"), told.count("RECOVERING")) == wanted[spec.model]
+        mine = [(state, muted) for model, _, state, muted in drawn if model == spec.model]
+        title = compose_digest(store, [spec], "daily", NOW).title
+        assert f"{mine.count(('FIRING', ''))} firing" in title
+        assert ("recovering" in title) == (("RECOVERING", "") in mine)
+    project.store.close()

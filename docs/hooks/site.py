@@ -188,7 +188,7 @@ def list_columns(view: str, *left_out: str) -> Iterator[str]:
 
 def list_series() -> Iterator[str]:
     """Yield the series that are exported for Prometheus."""
-    from mlmon_dagster.report.openmetrics import ABOUT
+    from mlmon_dagster.tables.openmetrics import ABOUT
 
     return list_rows("series, what it is", ((f"`{name}`", about) for name, about in ABOUT.items()))
 

@@ -17,9 +17,9 @@ from mlmon_dagster.alerts.lifecycle.routing import (
     stand_in,
 )
 from mlmon_dagster.alerts.lifecycle.transitions import DEFAULT_ENVIRONMENT
-from mlmon_dagster.alerts.messages.digest import Business, nothing_said, write_digests
+from mlmon_dagster.alerts.messages.digest import Business, say_nothing, write_digests
 from mlmon_dagster.alerts.messages.incidents import flush_groups
-from mlmon_dagster.alerts.messages.message import Message, outbox_row
+from mlmon_dagster.alerts.messages.message import Message, name_group, outbox_row
 from mlmon_dagster.alerts.messages.outage import summarize_outages
 from mlmon_dagster.alerts.messages.view import Links
 from mlmon_dagster.alerts.receivers.base import Receiver
@@ -34,7 +34,6 @@ from mlmon_dagster.spec.loader import BrokenModel
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.names import counted
 from mlmon_dagster.store import Store, outbox
-from mlmon_dagster.store.alert_state import MessageGroup
 from mlmon_dagster.store.state import writing
 
 
@@ -72,7 +71,7 @@ def dispatch(
     budget_seconds: float = 40.0,
     max_messages: int = 20,
     policy: DeliveryPolicy | None = None,
-    business: Business = nothing_said,
+    business: Business = say_nothing,
 ) -> DispatchReport:
     """Fold new results, write the messages that are due, deliver what waits.
 
@@ -144,13 +143,7 @@ def send_test(
     destination = destination or next(iter(default_destinations(spec)))
     if mentions is None:
         mentions = collect_mentions([spec], destination)
-    group: MessageGroup = {
-        "receiver": destination.receiver,
-        "channel": destination.channel,
-        "group_key": "|".join((*destination, spec.model, "test", now.isoformat())),
-        "model": spec.model,
-        "family": "",
-    }
+    group = name_group(destination, spec.model, "test", now.isoformat(), model=spec.model)
     message = Message(
         title=f"{spec.model}: this is a test, alerts arrive here",
         mood="OK",

@@ -112,8 +112,8 @@ def acknowledge(
                 }
             ],
         )
-        told_in = _telling(alert_state.load_groups(conn, model).values(), row)
-        outbox.enqueue(conn, _replies(told_in, row, f"acknowledged by {said}", now))
+        told_in = _find_threads(alert_state.load_groups(conn, model).values(), row)
+        outbox.enqueue(conn, _write_replies(told_in, row, f"acknowledged by {said}", now))
         for group in told_in:  # the next flush has the first message say so
             alert_state.save_group(conn, {**group, "first_dirty_at": now})
     return row
@@ -155,14 +155,14 @@ def silence_alert(
         number = alert_state.add_silence(
             conn, matcher=wanted, author=author, comment=mark, starts_at=now, ends_at=ends
         )
-        groups = _telling(alert_state.load_groups(conn, row["model"]).values(), row)
+        groups = _find_threads(alert_state.load_groups(conn, row["model"]).values(), row)
         told = f"silenced until {ends:%Y-%m-%d %H:%M} UTC by {author}"
-        outbox.enqueue(conn, _replies(groups, row, told, now))
+        outbox.enqueue(conn, _write_replies(groups, row, told, now))
     return number
 
 
 def count_open(store: Store, model: str) -> int:
-    """Return how many alerts of a model fire."""
+    """Return how many alerts of a model fire or recover."""
     with store.state.connect() as conn:
         return len(alert_state.load_alerts(conn, model, states=alert_state.ACTIVE))
 
@@ -183,7 +183,7 @@ def end_alerts(store: Store, spec: ModelSpec, now: dt.datetime) -> int:
     return n
 
 
-def _telling(groups: Iterable[GroupRow], row: AlertRow) -> list[GroupRow]:
+def _find_threads(groups: Iterable[GroupRow], row: AlertRow) -> list[GroupRow]:
     """Return the groups in whose threads an alert is told as firing."""
     told = f"{row['fingerprint']}:{row['episode']}:"
     return [
@@ -193,7 +193,7 @@ def _telling(groups: Iterable[GroupRow], row: AlertRow) -> list[GroupRow]:
     ]
 
 
-def _replies(
+def _write_replies(
     groups: Iterable[GroupRow], row: AlertRow, said: str, now: dt.datetime
 ) -> list[NewMessage]:
     episode = f"{row['fingerprint']}:{row['episode']}"
@@ -236,7 +236,7 @@ def requeue(
     dead = [row for row in outbox.dead_letters(store.state) if not ids or row["id"] in ids]
     if ids and not dead:
         raise ConfigError("None of these was refused. See: mlmon alerts requeue")
-    told = {f for row in dead for f in _alerts(row)}
+    told = {f for row in dead for f in _read_alerts(row)}
     if told and not specs:
         raise ConfigError("No model loads, so nothing can be said of its alerts. mlmon validate")
     declared = {spec.model: spec for spec in specs}
@@ -249,12 +249,12 @@ def requeue(
             for model in models
         ]
         active = {f for state in states for f, row in state.alerts.items() if _is_active(row)}
-        news = [row for row in dead if _alerts(row) and row["kind"] not in _REMINDERS]
-        over = [r for r in dead if r["kind"] in _REMINDERS and not _alerts(r) & active]
+        news = [row for row in dead if _read_alerts(row) and row["kind"] not in _REMINDERS]
+        over = [r for r in dead if r["kind"] in _REMINDERS and not _read_alerts(r) & active]
         settled = {row["id"] for row in [*news, *over]}
         for state in states:
-            for place in sorted({_place(row) for row in news}):
-                mine = [row for row in news if _place(row) == place]
+            for place in sorted({_find_place(row) for row in news}):
+                mine = [row for row in news if _find_place(row) == place]
                 n_written += _tell_again(state, place, mine)
         outbox.supersede_dead(conn, sorted(settled))
         plain = sorted({row["id"] for row in dead} - settled)
@@ -266,12 +266,12 @@ def _is_active(row: AlertRow) -> bool:
     return row["state"] in alert_state.ACTIVE
 
 
-def _alerts(row: OutboxRow) -> set[str]:
+def _read_alerts(row: OutboxRow) -> set[str]:
     """Return the fingerprints of the alerts that a message is about."""
     return {split(key)[0] for key in json.loads(row["payload"]).get("tells", ())}
 
 
-def _place(row: OutboxRow) -> Destination:
+def _find_place(row: OutboxRow) -> Destination:
     """Return where a message had to go first; a copy for the fallback is made again if need be."""
     if not row["group_key"].endswith(FALLBACK):
         return Destination(row["receiver"], row["channel"])
@@ -283,12 +283,12 @@ def _tell_again(state: GroupState, place: Destination, dead: Sequence[OutboxRow]
     """Say at a place what its refused messages told of a model; return in how many messages."""
     families: dict[str, list[OutboxRow]] = {}
     for row in dead:
-        for family in {state.alerts[f]["family"] for f in _alerts(row) if f in state.alerts}:
+        for family in {state.alerts[f]["family"] for f in _read_alerts(row) if f in state.alerts}:
             families.setdefault(family, []).append(row)
-    return sum(_one_group(state, place, family, rows) for family, rows in families.items())
+    return sum(_retell_group(state, place, family, rows) for family, rows in families.items())
 
 
-def _one_group(
+def _retell_group(
     state: GroupState, place: Destination, family: str, dead: Sequence[OutboxRow]
 ) -> int:
     group = state.group(place, family)

@@ -15,20 +15,21 @@ from mlmon_dagster.commands.options import (
     future,
     models_of,
     past,
+    prints_table,
     spec_of,
     specs_of,
+    zones_of,
 )
-from mlmon_dagster.commands.tables import output_options, print_table
-from mlmon_dagster.errors import ConfigError, MlmonError
+from mlmon_dagster.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from mlmon_dagster.alerts.lifecycle.routing import Destination
     from mlmon_dagster.alerts.messages.digest import Cadence
     from mlmon_dagster.project import Project
     from mlmon_dagster.spec import ModelSpec
+    from mlmon_dagster.tables.table import AnyAnswer
 
 _MOST_MENTIONS = 5  # that a test notifies: a channel of many models may have those of many teams
 
@@ -44,68 +45,47 @@ def alerts() -> None:
 @alerts.command("list", epilog=examples("mlmon alerts list --model flight_delay --firing"))
 @click.option("--model", help="Only of this model.")
 @click.option("--firing", is_flag=True, help="Only what is firing now.")
-@output_options()
+@prints_table
 @click.pass_obj
-def list_(
-    project: Project, model: str | None, firing: bool, format_: str, output: Path | None
-) -> None:
+def list_(project: Project, model: str | None, firing: bool) -> AnyAnswer:
     """List alerts and their episodes, newest first."""
-    from dataclasses import asdict
-
-    from mlmon_dagster.alerts.listing import list_alerts, render_alerts
     from mlmon_dagster.store.alert_state import models_with_new_results
+    from mlmon_dagster.tables.alerts import ALERTS, list_alerts
+    from mlmon_dagster.tables.table import Answer
 
     found = list_alerts(project.store, model, "FIRING" if firing else None)
-    text = render_alerts(found, zones(project))
-    print_table(text, [asdict(episode) for episode in found], format_, output)
     waiting = [m for m in models_with_new_results(project.store.state) if model in (None, m)]
-    if waiting:
-        click.echo(
-            f"New verdicts of {', '.join(sorted(waiting))} are not in this list yet. The daemon "
-            "takes them in within a minute, and so does: mlmon alerts deliver",
-            err=True,
-        )
-
-
-def zones(project: Project) -> dict[str, str]:
-    """Return the time zone of every model that is declared, in which its windows are named."""
-    try:
-        return {spec.model: spec.time.zone for spec in models_of(project).specs}
-    except MlmonError:  # alerts outlive their models
-        return {}
+    note = (
+        f"New verdicts of {', '.join(sorted(waiting))} are not in this list yet. The daemon "
+        "takes them in within a minute, and so does: mlmon alerts deliver"
+    )
+    return Answer(ALERTS, found, zones_of(project), note=note if waiting else "")
 
 
 @alerts.command(epilog=examples("mlmon alerts show 3fa2c1"))
 @click.argument("alert")
+@prints_table
 @click.pass_obj
-def show(project: Project, alert: str) -> None:
+def show(project: Project, alert: str) -> AnyAnswer:
     """Show everything that is known of ALERT."""
-    from mlmon_dagster.alerts.handling import find_alert
-    from mlmon_dagster.alerts.listing import render_alert
+    from mlmon_dagster.tables.alerts import ask_alert
 
-    model = find_alert(project.store, alert)["model"]
-    click.echo(render_alert(project.store, alert, zones(project).get(model, "UTC")))
+    return ask_alert(project.store, alert, zones_of(project))
 
 
 @alerts.command(epilog=examples("mlmon alerts history --model flight_delay --since 7d"))
 @click.option("--model", help="Only of this model.")
 @click.option("--since", callback=past, metavar="TIME", help="A day, a time, or 7d for a week ago.")
 @click.option("--limit", default=200, show_default=True, help="At most so many, the newest.")
-@output_options()
+@prints_table
 @click.pass_obj
 def history(
-    project: Project,
-    model: str | None,
-    since: dt.datetime | None,
-    limit: int,
-    format_: str,
-    output: Path | None,
-) -> None:
+    project: Project, model: str | None, since: dt.datetime | None, limit: int
+) -> AnyAnswer:
     """Show what happened to alerts: opened, escalated, acknowledged, resolved."""
-    from mlmon_dagster.alerts.listing import list_history, render_history
+    from mlmon_dagster.tables.alerts import ask_history
 
-    found, n_older = list_history(project.store, model, since, limit)
-    print_table(render_history(found, n_older, zones(project)), found, format_, output)
+    return ask_history(project.store, zones_of(project), model, since, limit)
 
 
 @alerts.command(epilog=examples("mlmon alerts deliver"))
@@ -192,9 +172,12 @@ def _count_matching(project: Project, wanted: dict[str, str]) -> int:
     from mlmon_dagster.store import alert_state
 
     with project.store.state.connect() as conn:
-        rows = alert_state.all_alerts(conn, None).values()
-    active = [row for row in rows if row["state"] in alert_state.ACTIVE]
-    return sum(is_matched(row, matcher(wanted)) for row in active)
+        rows = alert_state.load_open_alerts(conn)
+    return sum(
+        is_matched(row, matcher(wanted))
+        for row in rows
+        if alert_state.name_standing(row["state"], row["muted_reason"]) == "firing"
+    )
 
 
 @alerts.command(epilog=examples("mlmon alerts unsilence 3"))
@@ -212,16 +195,17 @@ def unsilence(project: Project, silence_id: int, author: str) -> None:
 
 @alerts.command(epilog=examples("mlmon alerts silences --all"))
 @click.option("--all", "everything", is_flag=True, help="Also those that have ended.")
-@output_options()
+@prints_table
 @click.pass_obj
-def silences(project: Project, everything: bool, format_: str, output: Path | None) -> None:
+def silences(project: Project, everything: bool) -> AnyAnswer:
     """List silences: what they match, until when, by whom and why."""
-    from mlmon_dagster.alerts.listing import render_silences
     from mlmon_dagster.store import alert_state as stored
+    from mlmon_dagster.tables.alerts import silences_at
+    from mlmon_dagster.tables.table import Answer
 
     now = project.now()
     rows = stored.every_silence(project.store.state, None if everything else now)
-    print_table(render_silences(rows, now), rows, format_, output)
+    return Answer(silences_at(now), rows)
 
 
 @alerts.command(epilog=examples("mlmon alerts ack 3fa2c1 --comment 'looking at the weather feed'"))
@@ -268,21 +252,23 @@ def listen(project: Project) -> None:
 @alerts.command(epilog=examples("mlmon alerts requeue 17"))
 @click.argument("ids", nargs=-1, type=int, metavar="[ID]...")
 @click.option("--all", "everything", is_flag=True, help="Every message that was refused.")
+@prints_table
 @click.pass_obj
-def requeue(project: Project, ids: tuple[int, ...], everything: bool) -> None:
+def requeue(project: Project, ids: tuple[int, ...], everything: bool) -> AnyAnswer | None:
     """Tell again what messages told that were refused for good, after the cause was mended.
 
     What still fires is told as firing, what is over as over. Without ID and --all: list them.
     """
     from mlmon_dagster.alerts.handling import requeue as tell_again
     from mlmon_dagster.alerts.lifecycle.routing import platform_spec
-    from mlmon_dagster.alerts.listing import render_dead_letters
     from mlmon_dagster.store.outbox import dead_letters
+    from mlmon_dagster.tables.alerts import REFUSED_MESSAGES
+    from mlmon_dagster.tables.table import Answer
 
     if not ids and not everything:
         rows = dead_letters(project.store.state)
-        click.echo(render_dead_letters(rows))
-        sys.exit(1 if rows else 0)
+        below = "To send them again: mlmon alerts requeue --all" if rows else ""
+        return Answer(REFUSED_MESSAGES, rows, below=below, exit_code=1 if rows else 0)
     specs = models_of(project).specs
     platform = platform_spec(specs, project.ops_channel)
     every = [*specs, *([platform] if platform else [])]
@@ -291,6 +277,7 @@ def requeue(project: Project, ids: tuple[int, ...], everything: bool) -> None:
         f"{n_refused} refused messages are told again in {n_waiting}, as things stand now. "
         "Next: mlmon alerts deliver"
     )
+    return None
 
 
 @alerts.command(epilog=examples("mlmon alerts digest --print --every weekly"))
@@ -302,7 +289,7 @@ def digest(project: Project, printed: bool, every: Cadence, model: str | None) -
     """Show the digest of the day or week until now, or write the ones that are due."""
     from mlmon_dagster.alerts.messages.digest import compose_digest, write_digests
     from mlmon_dagster.alerts.messages.message import plain_text
-    from mlmon_dagster.pipeline.asking.business import business_line
+    from mlmon_dagster.tables.business import business_line
 
     specs = [spec_of(project, model)] if model else specs_of(project)
     store, now = project.store, project.now()

@@ -6,19 +6,17 @@ import datetime as dt
 import uuid
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import click
 
-from mlmon_dagster.commands.options import examples, period, spec_of
-from mlmon_dagster.commands.tables import output_options, print_table
+from mlmon_dagster.commands.options import examples, period, prints_table, spec_of
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.pipeline.asked import complete_period, window_range
 from mlmon_dagster.spec.monitors import FAMILIES
-from mlmon_dagster.spec.text_table import text_table
 from mlmon_dagster.store.state.monitor_results import MonitorResult
+from mlmon_dagster.tables.asked import complete_period, window_range
+from mlmon_dagster.tables.table import Answer, AnyAnswer, Column, Table, day
 
 if TYPE_CHECKING:
     from mlmon_dagster.alerts.lifecycle.backtest import Backtest
@@ -26,22 +24,32 @@ if TYPE_CHECKING:
     from mlmon_dagster.project import Project
     from mlmon_dagster.spec import ModelSpec, Window
 
+BACKTEST: Table[Backtest] = Table(
+    "backtest",
+    (
+        Column("monitor", "monitor"),
+        Column("slice", lambda test: test.slice_name or "all"),
+        Column("threshold", "threshold"),
+        Column("worst", "worst", "{:.3g}", is_number=True),
+        Column("failed", lambda test: f"{test.n_failed} of {test.n_judged}", is_number=True),
+        Column("opened", lambda test: len(test.opened), is_number=True),
+        Column("firing", lambda test: len(test.firing), is_number=True),
+        Column("first", lambda test: next(iter(test.opened), None), day),
+        Column("suggested", "suggested", "{:g}", is_number=True),
+    ),
+    "No monitor failed.",
+)
+
 
 @click.command(epilog=examples("mlmon backtest flight_delay --from 2013-04-01 --to 2013-12-31"))
 @click.argument("model")
 @period
 @click.option("--all", "show_all", is_flag=True, help="List the quiet monitors too.")
-@output_options()
+@prints_table
 @click.pass_obj
 def backtest(
-    project: Project,
-    model: str,
-    first: dt.date | None,
-    last: dt.date | None,
-    show_all: bool,
-    format_: str,
-    output: Path | None,
-) -> None:
+    project: Project, model: str, first: dt.date | None, last: dt.date | None, show_all: bool
+) -> AnyAnswer:
     """Show which alerts MODEL's monitors would have opened in a period.
 
     The monitors as the spec declares them now judge the stored metrics of every window, each as
@@ -59,8 +67,17 @@ def backtest(
     weeks = opened_by_week(tests, windows[0].start, windows[-1].end)
     shown = [t for t in tests if show_all or t.opened or t.n_failed]
     expected = alarm_budget(spec, Counter(t.monitor.split("/")[0] for t in tests if t.n_judged))
-    print_table(
-        _text(spec, windows, shown, weeks, expected), _list_monitors(shown), format_, output
+    n_opened = sum(len(test.opened) for test in shown)
+    start = windows[0].start.astimezone(ZoneInfo(spec.time.zone)).date()
+    return Answer(
+        BACKTEST,
+        shown,
+        spec.time.zone,
+        above=f"{spec.model}: {window_range(windows)}, {len(windows)} windows: {n_opened} alerts "
+        f"would have opened, {n_opened / len(weeks):.2g} a week.",
+        below="\n".join(
+            [_weeks_said(weeks, start), _expected_said(expected), *_remedies(spec, expected)]
+        ),
     )
 
 
@@ -68,7 +85,7 @@ def _verdicts(
     project: Project, spec: ModelSpec, windows: tuple[Window, ...]
 ) -> list[MonitorResult]:
     from mlmon_dagster.pipeline.judge_inputs import verdicts
-    from mlmon_dagster.pipeline.work import Work
+    from mlmon_dagster.work import Work
 
     work = Work(project, spec, windows, project.now(), f"backtest-{uuid.uuid4()}", is_backfill=True)
     states = work.states()
@@ -82,40 +99,6 @@ def _verdicts(
         if family != "freshness"  # which looks at the present, not at the period
         for row in verdicts(work, family, windows, states)
     ]
-
-
-def _text(
-    spec: ModelSpec,
-    windows: Sequence[Window],
-    tests: Sequence[Backtest],
-    weeks: Sequence[int],
-    expected: Sequence[Budget],
-) -> str:
-    zone = ZoneInfo(spec.time.zone)
-    numbers = ("worst", "failed", "opened", "firing", "suggested")
-    head = ("monitor", "slice", "threshold", *numbers[:4], "first", "suggested")
-    rows = [
-        (
-            test.monitor,
-            test.slice_name or "all",
-            test.threshold,
-            "-" if test.worst is None else f"{test.worst:.3g}",
-            f"{test.n_failed} of {test.n_judged}",
-            str(len(test.opened)),
-            str(len(test.firing)),
-            f"{test.opened[0].astimezone(zone):%Y-%m-%d}" if test.opened else "-",
-            "-" if test.suggested is None else f"{test.suggested:g}",
-        )
-        for test in tests
-    ]
-    n_opened = sum(len(test.opened) for test in tests)
-    summary = (
-        f"{spec.model}: {window_range(windows)}, {len(windows)} windows: "
-        f"{n_opened} alerts would have opened, {n_opened / len(weeks):.2g} a week."
-    )
-    said = _weeks_said(weeks, windows[0].start.astimezone(zone).date())
-    shown = text_table(head, rows, right=numbers) if tests else "No monitor failed."
-    return "\n".join([summary, shown, said, _expected_said(expected), *_remedies(spec, expected)])
 
 
 def _expected_said(expected: Sequence[Budget]) -> str:
@@ -169,12 +152,3 @@ def _weeks_said(weeks: Sequence[int], start: dt.date) -> str:
     named = [f"{start + dt.timedelta(weeks=i)} ({weeks[i]})" for i in busiest if weeks[i]]
     quiet = f"Weeks in which nothing opened: {weeks.count(0)} of {len(weeks)}"
     return f"{quiet}; most opened in the weeks from {', '.join(named)}." if named else f"{quiet}."
-
-
-def _list_monitors(tests: Sequence[Backtest]) -> list[dict[str, object]]:
-    """Return one row a monitor, with the windows in which its alerts opened."""
-    return [
-        vars(test)
-        | {name: [m.isoformat() for m in getattr(test, name)] for name in ("opened", "firing")}
-        for test in tests
-    ]

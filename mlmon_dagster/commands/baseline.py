@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import datetime as dt
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from mlmon_dagster.commands.options import Group, author_option, examples, period, spec_of
-from mlmon_dagster.commands.tables import output_options, print_table
+from mlmon_dagster.commands.options import (
+    Group,
+    author_option,
+    examples,
+    period,
+    prints_table,
+    spec_of,
+)
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.pipeline.asked import complete_period
+from mlmon_dagster.tables.asked import complete_period
 
 if TYPE_CHECKING:
     from mlmon_dagster.project import Project
+    from mlmon_dagster.tables.table import AnyAnswer
 
 
 @click.group(cls=Group)
@@ -75,33 +81,13 @@ def promote_period(
 
 @baseline.command("list", epilog=examples("mlmon baseline list flight_delay"))
 @click.argument("model")
-@output_options()
+@prints_table
 @click.pass_obj
-def list_baselines(project: Project, model: str, format_: str, output: Path | None) -> None:
+def list_baselines(project: Project, model: str) -> AnyAnswer:
     """List what windows of MODEL are compared with, and what was taken back."""
-    from mlmon_dagster.profiles.baseline import no_baseline
-    from mlmon_dagster.store import baselines
+    from mlmon_dagster.tables.changes import ask_baselines
 
-    spec, engine = spec_of(project, model), project.store.state
-    declared = baselines.newest_declared(engine, spec)
-    stored = baselines.newest(engine, model, declared) if declared else None
-    if stored is None:
-        lines = [f"declared   {no_baseline(spec)}"]
-    else:
-        lines = [
-            f"declared   {stored.baseline_id}  {spec.baseline.described()}; bins of "
-            f"dataset {stored.dataset}, {stored.n:,} rows, "
-            f"fitted {stored.created_at:%Y-%m-%d %H:%M} UTC"
-        ]
-    promotions = baselines.list_promotions(engine, model)
-    for row in promotions:
-        state = f"undone by {row.undone_by}" if row.undone_at else "in force"
-        note = f": {row.note}" if row.note else ""
-        lines.append(
-            f"{row.id:<10} {row.baseline_id}  {row.period_start:%Y-%m-%d %H:%M} to "
-            f"{row.period_end:%Y-%m-%d %H:%M} UTC, by {row.author}, {state}{note}"
-        )
-    print_table("\n".join(lines), [vars(row) for row in promotions], format_, output)
+    return ask_baselines(project.store, spec_of(project, model))
 
 
 @baseline.command("undo", epilog=examples("mlmon baseline undo flight_delay"))

@@ -9,12 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlmon_dagster.commands.options import examples, models_of, spec_of, specs_of
+from mlmon_dagster.commands.options import examples, models_of, prints_table, spec_of, specs_of
 from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.tables.table import Column, Table, utc_minute
 
 if TYPE_CHECKING:
     from mlmon_dagster.project import Project
+    from mlmon_dagster.tables.table import AnyAnswer
 
+_TOKENS = Table[dict[str, Any]](
+    "tokens",
+    (
+        Column("ID", "id"),
+        Column("STATE", "state"),
+        Column("MODEL", "model"),
+        Column("UNTIL (UTC)", "expires_at", lambda at, zone: utc_minute(at, zone) or "for ever"),
+        Column("NOTE", "note"),
+    ),
+)
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
@@ -81,7 +93,7 @@ def _serve(project: Project, options: dict[str, Any]) -> None:
     from mlmon_dagster.collect.collector import Collector, Limits
     from mlmon_dagster.collect.landing import Committer, prepare, span_targets, targets_of
     from mlmon_dagster.collect.otlp import Spans
-    from mlmon_dagster.report.openmetrics import Exporter
+    from mlmon_dagster.tables.openmetrics import Exporter
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("mlmon_dagster.collect").setLevel(logging.INFO)
@@ -155,19 +167,24 @@ def create(project: Project, model: str, expires: str | None, note: str) -> None
 
 
 @token.command("list", epilog=examples("mlmon collect token list"))
+@prints_table
 @click.pass_obj
-def list_(project: Project) -> None:
+def list_(project: Project) -> AnyAnswer:
     """List the tokens ever made, without their secrets."""
     from mlmon_dagster.store.state import collect_tokens
+    from mlmon_dagster.tables.table import Answer
 
     now = project.now()
-    found = collect_tokens.tokens(project.store.state)
-    for item in found:
-        until = f"until {item.expires_at:%Y-%m-%d %H:%M} UTC" if item.expires_at else "for ever"
-        line = f"{item.id}  {item.state(now):8} {item.model:20} {until:26} {item.note}"
-        click.echo(line.rstrip())
-    if not found:
-        click.echo("mlmon: no tokens; 'mlmon collect token create' makes one.", err=True)
+    rows = [
+        {
+            "id": item.id, "state": item.state(now), "model": item.model, "note": item.note,
+            "created_at": item.created_at, "expires_at": item.expires_at,
+            "revoked_at": item.revoked_at,
+        }
+        for item in collect_tokens.tokens(project.store.state)
+    ]  # fmt: skip
+    note = "" if rows else "mlmon: no tokens; 'mlmon collect token create' makes one."
+    return Answer(_TOKENS, rows, text=None if rows else "", note=note)
 
 
 @token.command(epilog=examples("mlmon collect token revoke 3f9a0c12be47"))

@@ -116,13 +116,13 @@ def _sources(project: Project) -> list[Finding]:
 
 
 def _source(project: Project, spec: ModelSpec, stream: Stream, source: PolledSource) -> Finding:
-    from mlmon_dagster.ingest.formats.registry import check_source
+    from mlmon_dagster.ingest.sources.polling import Surroundings
+    from mlmon_dagster.ingest.sources.registry import check_source
 
     subject = f"source of {spec.model}/{stream}"
+    around = Surroundings(project.folder, project.variables, project.storage_options)
     try:
-        said = check_source(
-            spec, stream, source, project.folder, project.storage_options, project.variables
-        )
+        said = check_source(spec, stream, source, around)
     except MlmonError as error:
         return Finding(subject, False, str(error))
     return Finding(subject, True, said)
@@ -160,7 +160,7 @@ def _registries(project: Project) -> list[Finding]:
 
 
 def _registry(project: Project, spec: ModelSpec) -> Finding:
-    from mlmon_dagster.pipeline.serving.registry import ask_registry
+    from mlmon_dagster.pipeline.model_registry import ask_registry
 
     subject = f"registry of {spec.model}"
     try:
@@ -282,7 +282,7 @@ def _alerts(project: Project) -> Finding:
 
 def _verdicts(project: Project) -> Finding:
     """Name families that could judge none of their newest windows: nothing of them is healthy."""
-    from mlmon_dagster.report.standing import standing_of
+    from mlmon_dagster.tables.standing import standing_of
 
     unjudged = [
         f"{spec.model}/{standing.family}: {standing.text} (newest window {standing.window})"

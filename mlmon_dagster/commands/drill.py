@@ -8,13 +8,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlmon_dagster.commands.options import examples, spec_of
-from mlmon_dagster.commands.tables import open_output, output_options, print_text, render_rows
+from mlmon_dagster.commands.options import (
+    examples,
+    open_output,
+    output_options,
+    print_answer,
+    spec_of,
+)
 from mlmon_dagster.drill.drill import Drill, Finding, Subject
 from mlmon_dagster.drill.faults import FAULTS, NAMES, Fault
 from mlmon_dagster.drill.trial import HORIZON
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec import ModelSpec, Window
+from mlmon_dagster.tables.table import Answer, Table
 
 if TYPE_CHECKING:
     from mlmon_dagster.project import Project
@@ -63,7 +69,8 @@ def drill(
     spec = spec_of(project, model)
     subjects = _subjects(project, spec, columns, faults, n_windows, seed)
     if format_ != "text":
-        print_text(render_rows([r for s in subjects for r in _rows(s)], format_), output)
+        rows = [row for subject in subjects for row in _rows(subject)]
+        print_answer(Answer(Table("findings", ()), rows), format_, output)
         return
     with open_output(output) as say:
         say(headline(spec, n_windows))
@@ -79,7 +86,7 @@ def _subjects(
     n_windows: int,
     seed: int,
 ) -> Iterator[Subject]:
-    from mlmon_dagster.pipeline.work import Work
+    from mlmon_dagster.work import Work
 
     _refuse_unknown(columns, list(spec.features), f"feature of {spec.model}")
     _refuse_unknown(faults, list(NAMES), "fault")

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlmon_dagster.commands.options import examples
-from mlmon_dagster.commands.tables import print_text
+from mlmon_dagster.commands.options import examples, print_text
 from mlmon_dagster.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -8,18 +8,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlmon_dagster.commands.options import as_of, examples, period, spec_of
-from mlmon_dagster.commands.tables import open_output, output_options
+from mlmon_dagster.commands.options import (
+    as_of,
+    examples,
+    open_output,
+    output_options,
+    period,
+    spec_of,
+)
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.pipeline.asked import (
+from mlmon_dagster.spec.baseline import PRODUCTION
+from mlmon_dagster.spec.names import ALL, counted
+from mlmon_dagster.tables.asked import (
     metrics_by_days,
     moments_of,
     query_metrics,
     refuse_unknown_metrics,
 )
-from mlmon_dagster.spec.baseline import PRODUCTION
-from mlmon_dagster.spec.names import ALL, counted
-from mlmon_dagster.spec.text_table import csv_text, json_lines, text_table
+from mlmon_dagster.tables.rendering import csv_text, json_lines, text_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,7 +100,7 @@ def metrics(
     if format_ == "openmetrics" and (wanted["granularity"] or wanted["as_of"]):
         raise ConfigError("openmetrics is the newest history, in the model's own windows.")
     if format_ == "openmetrics":
-        from mlmon_dagster.report.openmetrics import history
+        from mlmon_dagster.tables.openmetrics import history
 
         frame = query_metrics(project, spec, **wanted)
         with open_output(output) as say:

@@ -10,14 +10,21 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlmon_dagster.commands.options import Group, author_option, examples, period, spec_of
-from mlmon_dagster.commands.tables import output_options, print_table
+from mlmon_dagster.commands.options import (
+    Group,
+    author_option,
+    examples,
+    period,
+    prints_table,
+    spec_of,
+)
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.pipeline.asked import complete_period
+from mlmon_dagster.tables.asked import complete_period
 
 if TYPE_CHECKING:
     from mlmon_dagster.project import Project
     from mlmon_dagster.spec import ModelSpec
+    from mlmon_dagster.tables.table import AnyAnswer
 
 
 @click.group(cls=Group)
@@ -27,21 +34,19 @@ def model() -> None:
 
 @model.command("history", epilog=examples("mlmon model history flight_delay"))
 @click.argument("name", metavar="MODEL")
-@output_options()
+@prints_table
 @click.pass_obj
-def show_history(project: Project, name: str, format_: str, output: Path | None) -> None:
+def show_history(project: Project, name: str) -> AnyAnswer:
     """List what people did to MODEL and how the columns of its files changed, newest first."""
     from mlmon_dagster.store.state.model_history import history
+    from mlmon_dagster.tables.changes import MODEL_HISTORY
+    from mlmon_dagster.tables.table import Answer
 
     spec_of(project, name)
     rows = history(project.store.state, name)
-    lines = [
-        f"{row['at']:%Y-%m-%d %H:%M} UTC  {row['kind']}"
-        + (f" by {row['author']}" if row["author"] else "")
-        + (f": {row['note']}" if row["note"] else "")
-        for row in rows
-    ] or [f"Nobody has changed anything of {name} yet."]
-    print_table("\n".join(lines), rows, format_, output)
+    return Answer(
+        MODEL_HISTORY, rows, text=None if rows else f"Nobody has changed anything of {name} yet."
+    )
 
 
 def _change_of_windows(command: Callable[..., object]) -> Callable[..., object]:

@@ -1,24 +1,29 @@
-"""Arguments and options that several commands share, and the days and moments in them."""
+"""What commands share: arguments and options, the moments in them, and how tables are printed."""
 
 from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial, wraps
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.errors import ConfigError, MlmonError
 from mlmon_dagster.spec import ModelSpec, read_models
 
 if TYPE_CHECKING:
     from mlmon_dagster.project import Project
     from mlmon_dagster.spec import Models
     from mlmon_dagster.spec.checks import Problem
+    from mlmon_dagster.tables.table import AnyAnswer
 
 LEFT_OUT = "mlmon.left_out"  # of the context: whether models were, since they do not load
 AUTHOR = "mlmon.author"  # of the context: who types, as the environment says
+FORMATS = ("text", "json", "csv")
 _DURATION = re.compile(r"[0-9.]+\s*[smhdw]")
 
 
@@ -197,3 +202,96 @@ def _relative(context: click.Context, text: str | None, sign: int) -> dt.datetim
             f"{text!r} is neither a day such as 2013-12-29, a time such as 2013-12-29T12:00:00Z, "
             "nor a duration such as 2h or 7d"
         ) from error
+
+
+def zones_of(project: Project) -> dict[str, str]:
+    """Return the time zone of every model that is declared, in which its windows are named."""
+    try:
+        return {spec.model: spec.time.zone for spec in models_of(project).specs}
+    except MlmonError:  # alerts outlive their models
+        return {}
+
+
+def output_options(
+    *more_formats: str, formats: Sequence[str] = FORMATS
+) -> Callable[[Callable[..., object]], Callable[..., object]]:
+    """Add --format and --output to a command that prints a table.
+
+    Args:
+        *more_formats: Formats that only this command has.
+        formats: Those that it shares with others.
+    """
+    choices = [*formats, *more_formats]
+
+    def add(command: Callable[..., object]) -> Callable[..., object]:
+        where = click.option(
+            "--output",
+            type=click.Path(dir_okay=False, path_type=Path),
+            metavar="FILE",
+            help="Write to this file instead of the terminal.",
+        )
+        how = click.option(
+            "--format",
+            "format_",
+            type=click.Choice(choices),
+            default="text",
+            show_default=True,
+            help="json: one object a line. csv: safe to open in a spreadsheet.",
+        )
+        return how(where(command))
+
+    return add
+
+
+def prints_table(command: Callable[..., AnyAnswer | None]) -> Callable[..., object]:
+    """Let a command answer with a table: add --format and --output, and print what it returns.
+
+    What it returns None for it has printed itself.
+    """
+
+    @wraps(command)
+    def run(*given: object, format_: str, output: Path | None, **named: object) -> None:
+        answer = command(*given, **named)
+        if answer is not None:
+            print_answer(answer, format_, output)
+
+    return output_options()(run)
+
+
+def print_answer(answer: AnyAnswer, format_: str, output: Path | None) -> None:
+    """Print an answer in the format that was asked for, and end as it says."""
+    from mlmon_dagster.tables.rendering import render
+
+    print_text(render(answer, format_), output)
+    if answer.note:
+        click.echo(answer.note, err=True)
+    if answer.exit_code:
+        raise click.exceptions.Exit(answer.exit_code)
+
+
+def print_text(text: str, output: Path | None) -> None:
+    """Print a text, or write it to a file; an empty one prints nothing."""
+    with open_output(output) as say:
+        if text:
+            say(text)
+
+
+@contextmanager
+def open_output(output: Path | None) -> Iterator[Callable[[str], None]]:
+    """Yield what prints text line by line: to the terminal, or to a file that appears when whole.
+
+    Raises:
+        ConfigError: If the file cannot be written.
+    """
+    if output is None:
+        yield click.echo
+        return
+    from mlmon_dagster.store.places.location import whole_file
+
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(output) as draft, draft.open("w", encoding="utf-8") as file:
+            yield partial(print, file=file)
+    except OSError as error:
+        raise ConfigError(f"{output} cannot be written: {error}") from error
+    click.echo(f"Written: {output}", err=True)

@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from mlmon_dagster.commands.options import examples, models_of, period, spec_of
-from mlmon_dagster.commands.tables import output_options, print_text, render_rows
+from mlmon_dagster.commands.options import (
+    examples,
+    models_of,
+    output_options,
+    period,
+    print_text,
+    spec_of,
+)
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.pipeline.asked import complete_period, period_asked, window_range
 from mlmon_dagster.spec import (
     ModelSpec,
     Predicate,
@@ -22,8 +27,10 @@ from mlmon_dagster.spec import (
 )
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.names import counted
-from mlmon_dagster.spec.text_table import text_table
 from mlmon_dagster.store.state import window_state
+from mlmon_dagster.tables.asked import complete_period, period_asked, window_range
+from mlmon_dagster.tables.rendering import render, text_table
+from mlmon_dagster.tables.table import Answer, Table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -87,7 +94,7 @@ def rows(
     when it was judged. Values of columns marked as personal are hidden unless they are named. Of an
     alert on refused rows or files they are notes: which row of which file, and what was wrong.
     """
-    from mlmon_dagster.pipeline.asking.rows import LATENCY, rows_of
+    from mlmon_dagster.tables.rows import LATENCY, rows_of
 
     if window is None and first is None and last is None and _say_refusals(project, what, worst):
         return
@@ -116,7 +123,7 @@ def rows(
     if format_ == "parquet" and output is not None:
         _write_parquet(found.table, output)
     else:
-        print_text(render(wanted.spec, found.table, format_), output)
+        print_text(render(_answer(wanted.spec, found.table), format_), output)
     order = "worst" if time is None else "slowest"
     more = f", the {order} {found.table.num_rows:,}" if found.table.num_rows < found.n else ""
     picked = f" where {found.predicate}" if found.predicate else ""
@@ -152,8 +159,8 @@ def _say_refusals(project: Project, what: str, most: int) -> bool:
     if what in {spec.model for spec in models_of(project).specs}:
         return False
     from mlmon_dagster.alerts.handling import find_alert
-    from mlmon_dagster.pipeline.asking.rows import behind
-    from mlmon_dagster.pipeline.reported_files import REFUSED, refusals_in
+    from mlmon_dagster.families.reported_files import REFUSED, refusals_in
+    from mlmon_dagster.tables.rows import behind
 
     alert: Row = find_alert(project.store, what)
     if alert["monitor"] != REFUSED:
@@ -170,8 +177,7 @@ def _say_refusals(project: Project, what: str, most: int) -> bool:
 
 def _of_trace(project: Project, spec: ModelSpec, trace_id: str) -> _Wanted:
     """Show the spans and logs of a trace; return what picks its events."""
-    from mlmon_dagster.pipeline.asking.rows import column_texts
-    from mlmon_dagster.pipeline.asking.traces import trace_of
+    from mlmon_dagster.tables.rows import column_texts, trace_of
 
     found = trace_of(project.store, spec, trace_id)
     shown = ("start_time", "kind", "service", "name", "duration_ms", "status", "message")
@@ -199,7 +205,7 @@ def _said(spec: ModelSpec, windows: tuple[Window, ...]) -> str:
 
 def _of_alert(project: Project, short_id: str, where: str | None, newest: bool) -> _Wanted:
     from mlmon_dagster.alerts.handling import find_alert
-    from mlmon_dagster.pipeline.asking.rows import behind, together
+    from mlmon_dagster.tables.rows import behind, together
 
     alert: Row = find_alert(project.store, short_id)
     spec = spec_of(project, str(alert["model"]))
@@ -212,19 +218,19 @@ def _of_alert(project: Project, short_id: str, where: str | None, newest: bool) 
     return _Wanted(spec, (verdict.window,), picked, version, said, verdict.time)
 
 
-def render(spec: ModelSpec, table: pa.Table, format_: str) -> str:
-    """Return rows as a table for people, or for programs."""
-    from mlmon_dagster.pipeline.asking.rows import column_texts
+def _answer(spec: ModelSpec, table: pa.Table) -> Answer[dict[str, str]]:
+    """Return rows as texts: of people those columns that have room, and that hold anything."""
+    from mlmon_dagster.tables.rows import column_texts
 
     columns = column_texts(spec, table, digits=6)
     names, values = list(columns), [list(row) for row in zip(*columns.values(), strict=True)]
-    if format_ != "text":
-        return render_rows([dict(zip(names, row, strict=True)) for row in values], format_)
     filled = [i for i, _ in enumerate(names) if any(row[i] for row in values)] or [0]
     kept = filled[:_IN_TABLE]
     text = text_table([names[i] for i in kept], [[row[i] for i in kept] for row in values])
-    left = [names[i] for i in filled[_IN_TABLE:]]
-    return text + (f"\nNot shown: {', '.join(left)} (--format csv)." if left else "")
+    if left := [names[i] for i in filled[_IN_TABLE:]]:
+        text += f"\nNot shown: {', '.join(left)} (--format csv)."
+    rows = [dict(zip(names, row, strict=True)) for row in values]
+    return Answer(Table("rows", ()), rows, text=text)
 
 
 def _write_parquet(table: pa.Table, path: Path) -> None:

@@ -12,17 +12,17 @@ import click
 from mlmon_dagster.commands.options import told_of_strays
 from mlmon_dagster.commands.outside import sentence, sentence_of_failure
 from mlmon_dagster.errors import MlmonError, StoreError
-from mlmon_dagster.pipeline.asked import complete_period, window_range
 from mlmon_dagster.pipeline.plan import Request, is_up_to_date, plan, try_again
 from mlmon_dagster.pipeline.status import find_outdated
-from mlmon_dagster.pipeline.steps import REPORTED, windowed_of
-from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.names import counted
 from mlmon_dagster.spec.scalars import format_duration
+from mlmon_dagster.spec.steps import REPORTED, windowed_of
 from mlmon_dagster.store import Store, baselines
 from mlmon_dagster.store.moments import check_tables
+from mlmon_dagster.tables.asked import complete_period, window_range
+from mlmon_dagster.work import Work
 
 if TYPE_CHECKING:
     from mlmon_dagster.defs.launch import RunReport

@@ -32,9 +32,9 @@ def serve(
 
     from mlmon_dagster.collect.admission import Access
     from mlmon_dagster.collect.app import Listening, make_server
-    from mlmon_dagster.report.openmetrics import Exporter
     from mlmon_dagster.serve.app import Pages
     from mlmon_dagster.serve.overview import Overview
+    from mlmon_dagster.tables.openmetrics import Exporter
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     store = project.store

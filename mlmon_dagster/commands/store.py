@@ -9,18 +9,25 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlmon_dagster.commands.options import Group, as_of, examples, period, spec_of, specs_of
-from mlmon_dagster.commands.tables import output_options, print_table
+from mlmon_dagster.commands.options import (
+    Group,
+    as_of,
+    examples,
+    period,
+    prints_table,
+    spec_of,
+    specs_of,
+)
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.pipeline.asked import moments_of
 from mlmon_dagster.spec.scalars import printable
-from mlmon_dagster.spec.text_table import text_table
+from mlmon_dagster.tables.asked import moments_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from mlmon_dagster.project import Project
     from mlmon_dagster.spec import ModelSpec
+    from mlmon_dagster.tables.table import AnyAnswer
 
 
 @click.group(cls=Group)
@@ -30,27 +37,15 @@ def store() -> None:
 
 @store.command(epilog=examples("mlmon store describe flight_delay"))
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
+@prints_table
 @click.pass_obj
-def describe(project: Project, models: tuple[str, ...]) -> None:
+def describe(project: Project, models: tuple[str, ...]) -> AnyAnswer:
     """Show tables, rows, sizes, datasets and files of every model, or of some."""
-    import pandas as pd
+    from mlmon_dagster.tables.stored import ask_stored
 
-    from mlmon_dagster.store.reading import describe_state, describe_tables
-
-    for spec in [spec_of(project, name) for name in models] or specs_of(project):
-        tables = describe_tables(project.store, spec.model)
-        state = describe_state(project.store, spec.model)
-        click.echo(f"{spec.model}")
-        if tables:
-            click.echo(_render(pd.DataFrame(tables)))
-        files = ", ".join(f"{n:,} {status}" for status, n in sorted(state["files"].items()))
-        click.echo(
-            f"  landing files: {files or 'none'}; rows refused {state['n_refused']:,}, "
-            f"duplicate {state['n_duplicate']:,}, conflicting {state['n_conflict']:,}"
-        )
-        newest = state["computed_at"]
-        moment = f", newest of {newest:%Y-%m-%d %H:%M} UTC" if newest else ""
-        click.echo(f"  metrics: {state['n_metrics']:,}{moment}")
+    return ask_stored(
+        project.store, [spec_of(project, name) for name in models] or specs_of(project)
+    )
 
 
 @store.command(
@@ -65,12 +60,13 @@ def describe(project: Project, models: tuple[str, ...]) -> None:
 @click.option("--limit", default=10, show_default=True, type=click.IntRange(0, 100_000))
 @click.option("--show-pii", is_flag=True, help="Show columns declared as pii, too.")
 @as_of
-@output_options()
+@prints_table
 @click.pass_obj
-def head(project: Project, /, model: str, format_: str, output: Path | None, **wanted: Any) -> None:
+def head(project: Project, /, model: str, **wanted: Any) -> AnyAnswer:
     """Show some inference records of MODEL, also as of a past moment."""
-    frame = _head(project, spec_of(project, model), **wanted)
-    print_table(_render(frame), frame, format_, output)
+    from mlmon_dagster.tables.table import Answer, Table
+
+    return Answer(Table("records", ()), _head(project, spec_of(project, model), **wanted))
 
 
 @store.command(epilog=examples('mlmon store sql flight_delay "SELECT count(*) FROM records"'))
@@ -79,28 +75,19 @@ def head(project: Project, /, model: str, format_: str, output: Path | None, **w
 @click.option("--limit", default=1000, show_default=True, type=click.IntRange(0, 1_000_000))
 @click.option("--timeout", default=60.0, show_default=True, metavar="SECONDS",
               type=click.FloatRange(0.1), help="When the query is broken off.")  # fmt: skip
-@output_options()
+@prints_table
 @click.pass_obj
-def sql(
-    project: Project,
-    model: str,
-    query: str,
-    limit: int,
-    timeout: float,
-    format_: str,
-    output: Path | None,
-) -> None:
+def sql(project: Project, model: str, query: str, limit: int, timeout: float) -> AnyAnswer:
     """Run one SELECT over the views predictions, actuals, records, profiles and metrics.
 
     Nothing outside of the tables of MODEL can be read, and nothing can be written. Columns
     declared as pii are not hidden here.
     """
     from mlmon_dagster.store.reading import select
+    from mlmon_dagster.tables.table import Answer, Table
 
-    spec = spec_of(project, model)
-    found = select(project.store, spec.model, query, limit, timeout)
-    frame = found.to_pandas()
-    print_table(_render(frame), frame, format_, output)
+    found = select(project.store, spec_of(project, model).model, query, limit, timeout)
+    return Answer(Table("query", ()), found.to_pandas())
 
 
 @store.command(epilog=examples("mlmon store unlock flight_delay"))
@@ -135,6 +122,7 @@ def maintain(project: Project, models: tuple[str, ...], dry_run: bool) -> None:
     import pandas as pd
 
     from mlmon_dagster.store.upkeep.maintenance import maintain as keep_fit
+    from mlmon_dagster.tables.rendering import frame_text
 
     for spec in [spec_of(project, name) for name in models] or specs_of(project):
         removals = keep_fit(project.store, spec, project.now(), dry_run=dry_run)
@@ -144,7 +132,7 @@ def maintain(project: Project, models: tuple[str, ...], dry_run: bool) -> None:
             {"what": r.what, "rows": r.rows, "files": r.files, "bytes": r.size} for r in removals
         ]
         if rows:
-            click.echo(_render(pd.DataFrame(rows)))
+            click.echo(frame_text(pd.DataFrame(rows)))
 
 
 @store.command(epilog=examples("mlmon store repair flight_delay --dry-run"))
@@ -222,21 +210,6 @@ def _head(
             raise ConfigError(f"Columns {hidden} are declared as pii; add --show-pii to use them.")
         rows = replace(rows, conditions=(*rows.conditions, to_sql(predicate)))
     return rows.select(*(n for n in names if n not in pii)).head(limit).to_pandas()
-
-
-def _render(frame: pd.DataFrame) -> str:
-    return text_table(
-        [str(name) for name in frame.columns],
-        [[_cell(value) for value in row] for row in frame.itertuples(index=False)],
-        right=[str(n) for n in frame.columns if frame[n].dtype.kind in "iuf"],
-        width=max(160, 24 * len(frame.columns)),
-    )
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
-    return str(value)
 
 
 @click.command(epilog=examples("mlmon backup backups/2026-11-24.tar.gz"))

@@ -1,102 +1,239 @@
-"""How commands print what they found: a text for people, or rows for programs and spreadsheets."""
+"""Commands that answer with one table of `tables/`: what each asks, and of which windows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import partial
-from pathlib import Path
+import datetime as dt
 from typing import TYPE_CHECKING
 
 import click
 
+from mlmon_dagster.commands.options import (
+    examples,
+    models_of,
+    period,
+    prints_table,
+    spec_of,
+)
 from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.spec.names import counted
+from mlmon_dagster.tables.asked import complete_period
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from mlmon_dagster.project import Project
+    from mlmon_dagster.spec import ModelSpec
+    from mlmon_dagster.tables.table import AnyAnswer
 
-FORMATS = ("text", "json", "csv")
-Rows = Sequence[Mapping[str, object]]
 
+@click.command(epilog=examples("mlmon status", "mlmon status flight_delay"))
+@click.argument("model", required=False)
+@click.option("--last", default=14, show_default=True, help="Of MODEL: so many windows.")
+@prints_table
+@click.pass_obj
+def status(project: Project, model: str | None, last: int) -> AnyAnswer:
+    """Show how all models are, worst first; or of MODEL its families, alerts and ground truth.
 
-def output_options(
-    *more_formats: str, formats: Sequence[str] = FORMATS
-) -> Callable[[Callable[..., object]], Callable[..., object]]:
-    """Add --format and --output to a command that prints a table.
-
-    Args:
-        *more_formats: Formats that only this command has.
-        formats: Those that it shares with others.
+    Exit code 1 if a model does not load.
     """
-    choices = [*formats, *more_formats]
+    from mlmon_dagster.tables.standing import STATUS, list_models
+    from mlmon_dagster.tables.table import Answer
 
-    def add(command: Callable[..., object]) -> Callable[..., object]:
-        where = click.option(
-            "--output",
-            type=click.Path(dir_okay=False, path_type=Path),
-            metavar="FILE",
-            help="Write to this file instead of the terminal.",
+    if model is not None:
+        return _ask_status(project, spec_of(project, model), last)
+    found = models_of(project)
+    rows = list_models(project, found.specs, found.broken)
+    below = "Why a model does not load: mlmon validate" if found.broken else ""
+    return Answer(STATUS, rows, below=below, exit_code=1 if found.broken else 0)
+
+
+def _ask_status(project: Project, spec: ModelSpec, last: int) -> AnyAnswer:
+    from mlmon_dagster.tables.alerts import list_alerts, pick_standing, standing_in
+    from mlmon_dagster.tables.rendering import render_text
+    from mlmon_dagster.tables.standing import FAMILIES_OF_MODEL, list_models, standing_of
+    from mlmon_dagster.tables.table import Answer
+    from mlmon_dagster.tables.windows import WINDOWS, list_windows
+
+    (whole,) = list_models(project, [spec])
+    parts = [f"{spec.model}: {whole.status}, newest window {whole.window}", ""]
+    if alerts := pick_standing(list_alerts(project.store, spec.model)):
+        parts += [render_text(Answer(standing_in(spec), alerts)), ""]
+    families = standing_of(project.store, spec, project.now())
+    parts += [render_text(Answer(FAMILIES_OF_MODEL, families)), "", *_describe_truth(project, spec)]
+    windows = list_windows(project, spec, last)
+    parts += [render_text(Answer(WINDOWS, windows)), *_list_leftovers(project, spec)]
+    return Answer(WINDOWS, windows, text="\n".join(parts))
+
+
+def _describe_truth(project: Project, spec: ModelSpec) -> list[str]:
+    """Say what the model is compared with, and when its ground truth comes."""
+    from mlmon_dagster.profiles.arrivals import describe_arrivals
+    from mlmon_dagster.profiles.baseline import no_baseline
+    from mlmon_dagster.store import baselines
+
+    lines = []
+    if baselines.baselines_in_force(project.store.state, spec).newest is None:
+        lines.append(str(no_baseline(spec)))
+    if spec.has_actuals:
+        lines.append(f"ground truth: {describe_arrivals(project.store.state, spec)}")
+    else:
+        lines.append("no ground truth is declared: performance is not measured")
+    return lines
+
+
+def _list_leftovers(project: Project, spec: ModelSpec) -> list[str]:
+    """Name what was set aside, and ground truth that found no prediction."""
+    from mlmon_dagster.ingest.spans import set_aside
+    from mlmon_dagster.store.upkeep.maintenance import count_unmatched
+
+    lines = [
+        f"spans set aside: {path} ({why}); see mlmon doctor"
+        for path, why in set_aside(project.folder, spec.model).items()
+    ]
+    unmatched = count_unmatched(project.store, spec)
+    if unmatched.n_waiting or unmatched.n_expired:
+        lines.append(
+            f"ground truth without a prediction: {counted(unmatched.n_waiting, 'row')} waiting, "
+            f"{counted(unmatched.n_expired, 'row')} expired"
         )
-        how = click.option(
-            "--format",
-            "format_",
-            type=click.Choice(choices),
-            default="text",
-            show_default=True,
-            help="json: one object a line. csv: safe to open in a spreadsheet.",
+    return lines
+
+
+@click.command(epilog=examples("mlmon budget checkout", "mlmon budget checkout --to 2024-03-20"))
+@click.argument("model")
+@period
+@click.option(
+    "--rules",
+    "as_rules",
+    is_flag=True,
+    help="Write rules for Prometheus instead, of objectives with counters.",
+)
+@prints_table
+@click.pass_obj
+def budget(
+    project: Project, model: str, first: dt.date | None, last: dt.date | None, *, as_rules: bool
+) -> AnyAnswer:
+    """Say what is left of the budgets of MODEL's objectives, and which slices spent them.
+
+    Of `monitors.service.objectives`; by default over each one's own time, up to the newest complete
+    window. Exit code 1 if a budget is overspent.
+    """
+    from mlmon_dagster.tables.budgets import BUDGETS, ask_budgets
+    from mlmon_dagster.tables.table import Answer
+
+    spec = spec_of(project, model)
+    objectives = spec.monitors.service.objectives
+    if not objectives:
+        raise ConfigError(
+            f"{model} declares no objectives; write monitors.service.objectives, such as "
+            "[{name: answered, good: \"status = 'ok'\", target: 0.995}]."
         )
-        return how(where(command))
+    if as_rules:
+        from mlmon_dagster.report.objective_rules import objective_rules
 
-    return add
+        if all(objective.counters is None for objective in objectives):
+            raise ConfigError(
+                f"No objective of {model} names its counters in Prometheus; write counters: "
+                "{requests: 'http_requests_total{job=\"churn\"}', "
+                'bad: \'http_requests_total{job="churn",code=~"5.."}\'}.'
+            )
+        return Answer(BUDGETS, (), text=objective_rules(spec).removesuffix("\n"))
+    known = complete_period(spec, first, last, project.now())
+    return ask_budgets(project.store, spec, known, is_given=first is not None)
 
 
-def print_table(text: str, rows: Rows | pd.DataFrame, format_: str, output: Path | None) -> None:
-    """Print a table in the format that was asked for.
+@click.command(
+    epilog=examples(
+        "mlmon compare churn --from 2024-03-01",
+        "mlmon compare churn --version 3 --other 4 --share 0.1",
+    )
+)
+@click.argument("model")
+@period
+@click.option("--version", "one", help="The version in service. [default: all of production]")
+@click.option("--other", help="The version that would replace it. [default: the shadow]")
+@click.option("--share", type=float, help="The share of the requests that it was to get.")
+@click.option("--margin", default=0.01, show_default=True, help="What counts as not worse.")
+@prints_table
+@click.pass_obj
+def compare(
+    project: Project,
+    model: str,
+    first: dt.date | None,
+    last: dt.date | None,
+    one: str | None,
+    other: str | None,
+    share: float | None,
+    margin: float,
+) -> AnyAnswer:
+    """Say whether another version of MODEL is better, not worse, or worse; or what it takes.
 
-    Args:
-        text: The table for people.
-        rows: The same for programs, with full precision; times in UTC.
-        format_: One of `FORMATS`.
-        output: The file to write; None for the terminal.
+    Without versions: production against what the dataset `shadow` said of the same predictions,
+    row by row. With them: the rows that each answered. Intervals hold at all looks at once, so
+    that one may look every day and stop when it is decided.
     """
-    print_text(text if format_ == "text" else render_rows(rows, format_), output)
+    from mlmon_dagster.tables.comparisons import ask_comparison
+
+    if (one is None) != (other is None):
+        raise ConfigError("Give both --version and --other, or none of them.")
+    spec = spec_of(project, model)
+    windows = complete_period(spec, first, last, project.now())
+    versions = (one, other) if one is not None and other is not None else None
+    return ask_comparison(project.store, spec, windows, versions, share, margin)
 
 
-def render_rows(rows: Rows | pd.DataFrame, format_: str) -> str:
-    """Return rows as JSON lines or CSV; no rows are an empty text."""
-    import pandas as pd
+@click.command(epilog=examples("mlmon skew churn --from 2024-03-01 --dataset training"))
+@click.argument("model")
+@period
+@click.option("--dataset", default="training", show_default=True, help="Where the others are.")
+@prints_table
+@click.pass_obj
+def skew(
+    project: Project, model: str, first: dt.date | None, last: dt.date | None, dataset: str
+) -> AnyAnswer:
+    """Compare MODEL's features as they were served with the same predictions from elsewhere.
 
-    from mlmon_dagster.spec.text_table import csv_text, json_lines
-
-    frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
-    if frame.empty:
-        return ""
-    return csv_text(frame) if format_ == "csv" else json_lines(frame)
-
-
-def print_text(text: str, output: Path | None) -> None:
-    """Print a text, or write it to a file; an empty one prints nothing."""
-    with open_output(output) as say:
-        if text:
-            say(text)
-
-
-@contextmanager
-def open_output(output: Path | None) -> Iterator[Callable[[str], None]]:
-    """Yield what prints text line by line: to the terminal, or to a file that appears when whole.
-
-    Raises:
-        ConfigError: If the file cannot be written.
+    A join that shifts rows leaves every distribution as it was; only the same prediction, by its
+    id, tells.
     """
-    if output is None:
-        yield click.echo
-        return
-    from mlmon_dagster.store.places.location import whole_file
+    from mlmon_dagster.tables.comparisons import ask_skew
 
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(output) as draft, draft.open("w", encoding="utf-8") as file:
-            yield partial(print, file=file)
-    except OSError as error:
-        raise ConfigError(f"{output} cannot be written: {error}") from error
-    click.echo(f"Written: {output}", err=True)
+    spec = spec_of(project, model)
+    return ask_skew(project.store, spec, complete_period(spec, first, last, project.now()), dataset)
+
+
+@click.command(
+    epilog=examples(
+        "mlmon effect checkout --from 2024-03-01",
+        "mlmon effect checkout --cause latency_ms --per 100 --within device,hour",
+    )
+)
+@click.argument("model")
+@period
+@click.option("--cause", help="A logged number. [default: those of `effects`, or latency_ms]")
+@click.option("--per", type=float, help="Units of the cause to speak of. [default: 100]")
+@click.option("--within", help="Covariates to compare within, such as device,hour.")
+@click.option("--of", "outcome", help="An outcome, or actual. [default: the first outcome]")
+@prints_table
+@click.pass_obj
+def effect(
+    project: Project,
+    model: str,
+    first: dt.date | None,
+    last: dt.date | None,
+    cause: str | None,
+    per: float | None,
+    within: str | None,
+    outcome: str | None,
+) -> AnyAnswer:
+    """Say what 100 ms of latency, or another cause, goes with in the outcome of MODEL's requests.
+
+    Rows are compared within a window and within the covariates of `effects` or --within. That is
+    an association; of an experiment that the spec declares, the difference of its arms is told
+    too, which is an effect. Exit code 0.
+    """
+    from mlmon_dagster.tables.effects import ask_effects, asked_of
+
+    spec = spec_of(project, model)
+    columns = None if within is None else tuple(filter(None, within.split(",")))
+    asked = asked_of(spec, cause, per, columns, outcome)
+    windows = complete_period(spec, first, last, project.now())
+    return ask_effects(project.store, spec, windows, asked)

@@ -11,16 +11,23 @@ from zoneinfo import ZoneInfo
 
 import click
 
-from mlmon_dagster.commands.options import examples, period, spec_of
-from mlmon_dagster.commands.tables import output_options, print_table, print_text
+from mlmon_dagster.commands.options import (
+    examples,
+    output_options,
+    period,
+    print_answer,
+    print_text,
+    spec_of,
+)
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.pipeline.asked import against_asked, period_asked, window_range
 from mlmon_dagster.spec import ModelSpec, Window, windows_between
 from mlmon_dagster.spec.metric_registry import METRICS, of_outcome
 from mlmon_dagster.spec.names import ALL, did_you_mean
 from mlmon_dagster.spec.scalars import printable
 from mlmon_dagster.spec.tasks import metric_problem, outcomes_of
-from mlmon_dagster.spec.text_table import text_table
+from mlmon_dagster.tables.asked import against_asked, period_asked, window_range
+from mlmon_dagster.tables.rendering import text_table
+from mlmon_dagster.tables.table import Answer, Table
 
 if TYPE_CHECKING:
     from mlmon_dagster.project import Project
@@ -99,7 +106,7 @@ def trace(
         return
     tables = [*(_score_table(scored) if scored else ()), *_tables(spec, found)]
     text = "\n\n".join(["\n".join(map(printable, lines)), *tables])
-    print_table(text, found.slices, format_, output)
+    print_answer(Answer(Table("slices", ()), found.slices, text=text), format_, output)
 
 
 def _metric(spec: ModelSpec, metric: str | None) -> str:

@@ -36,15 +36,7 @@ from mlmon_dagster.pipeline.baseline import fit_baseline, version_of_inputs
 from mlmon_dagster.pipeline.ingest import ingest, ingest_numbers, schema_changes_now, table_sizes
 from mlmon_dagster.pipeline.judge import judge_quarantined
 from mlmon_dagster.pipeline.run import WINDOW_STEPS, known_numbers, newer_window
-from mlmon_dagster.pipeline.status import (
-    COLUMNS,
-    OVERVIEW,
-    digest_overview,
-    digest_shown,
-    status_of,
-)
-from mlmon_dagster.pipeline.steps import MEASURED, AssetInfo, assets_of
-from mlmon_dagster.pipeline.work import Numbers, Work, computing
+from mlmon_dagster.pipeline.status import OVERVIEW, digest_overview, digest_shown
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import (
     BrokenModel,
@@ -60,8 +52,10 @@ from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.declaration import TimeSpec
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.sources import Stream
+from mlmon_dagster.spec.steps import MEASURED, AssetInfo, assets_of
 from mlmon_dagster.store.state import model_history, window_state
 from mlmon_dagster.store.state.model_history import check_declared
+from mlmon_dagster.work import Numbers, Work, computing
 
 BACKFILL_TAG = "mlmon/backfill"
 PAST = "rows are past retention; profiles and metrics stay as they were computed"
@@ -408,7 +402,7 @@ def _event_log(project: Project, spec: ModelSpec) -> Body:
 def _registry_numbers(work: Work) -> Numbers:
     if work.spec.registry is None:
         return {}
-    from mlmon_dagster.pipeline.serving.registry import registry_numbers
+    from mlmon_dagster.pipeline.model_registry import registry_numbers
 
     return {
         name: dg.MetadataValue.url(str(value)) if name.endswith("/page") else value
@@ -536,13 +530,15 @@ def overview_asset(
     )
 
     def overview(_: dg.AssetExecutionContext, __: Inputs) -> Iterator[Materialized]:
+        from mlmon_dagster.tables.standing import STATUS_BY_FAMILY, list_models
+
         now = models.again(project.now())
         digest = digest_overview(project, now.specs, [one.name for one in now.broken])
-        rows = status_of(project, now.specs, now.broken)
+        rows = [row.fields() for row in list_models(project, now.specs, now.broken)]
         worst: dict[str, object] = {
             "models": len(rows),
             "models failing": sum(row["status"] in ("BROKEN", "ERROR", "WARN") for row in rows),
-            "status": table(rows, COLUMNS),
+            "status": table(rows, STATUS_BY_FAMILY),
         }
         model_history.beat(project.store.state, OVERVIEW, project.now(), digest)
         yield dg.MaterializeResult(metadata=safe_metadata(worst))
@@ -592,7 +588,7 @@ def trace_performance(work: Work) -> Numbers:
 
 def make_health_report(work: Work) -> Numbers:
     """Write the health report; return where it is and one picture of it."""
-    from mlmon_dagster.pipeline.asking.health import write_health_report
+    from mlmon_dagster.report.health import write_health_report
 
     state, model = work.project.store.state, work.spec.model
     shown = digest_shown(work.project, [work.spec]).get(model, "")
@@ -601,7 +597,8 @@ def make_health_report(work: Work) -> Numbers:
     numbers: Numbers = {
         "path": dg.MetadataValue.path(str(path)),
         "status": report.status,
-        "n_firing": report.n_firing,
+        "n_firing": report.alerts.firing,
+        "n_recovering": report.alerts.recovering,
     }
     if report.picture is not None:
         # Markdown of constants and our own picture alone: it is shown as it is, so no name or

@@ -25,7 +25,7 @@ from mlmon_dagster.defs.assets import (
 )
 from mlmon_dagster.defs.instance import models_in_flight, models_of
 from mlmon_dagster.defs.metadata import REBUILT, page_metadata, safe_metadata, table
-from mlmon_dagster.pipeline.families import FAMILIES
+from mlmon_dagster.families.registry import FAMILIES
 from mlmon_dagster.pipeline.judge import (
     judge,
     judge_computed,
@@ -33,13 +33,13 @@ from mlmon_dagster.pipeline.judge import (
     waits_for_truth,
     why_no_verdict,
 )
-from mlmon_dagster.pipeline.steps import AssetInfo, assets_of
-from mlmon_dagster.pipeline.work import computing
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, window_containing
 from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.spec.steps import AssetInfo, assets_of
 from mlmon_dagster.store.state import monitor_results
 from mlmon_dagster.store.state.monitor_results import load_standing, name_window, worst_of
+from mlmon_dagster.work import computing
 
 Result = Mapping[str, Any]
 _VERDICTS = SharedOut(None, is_required=False)  # one an evaluated window, however many

@@ -34,9 +34,9 @@ from mlmon_dagster.defs.assets import (
 from mlmon_dagster.defs.instance import MODEL_TAG, ONE_OF_MANY, UNFINISHED, models_of
 from mlmon_dagster.defs.metadata import safe_metadata
 from mlmon_dagster.pipeline.receivers import receivers
-from mlmon_dagster.pipeline.steps import assets_of
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import BrokenModel, ModelSpec
+from mlmon_dagster.spec.steps import assets_of
 
 if TYPE_CHECKING:
     from mlmon_dagster.alerts.dispatching import DispatchReport
@@ -75,8 +75,8 @@ def dispatch_alerts(
     from mlmon_dagster.alerts.dispatching import dispatch
     from mlmon_dagster.alerts.messages.view import dagster_links, page_links
     from mlmon_dagster.alerts.receivers.worker import ping
-    from mlmon_dagster.pipeline.asking.business import business_line
     from mlmon_dagster.store.state import model_history
+    from mlmon_dagster.tables.business import business_line
 
     backfilling: set[str] = set()
     if broken is not None:

@@ -9,11 +9,11 @@ import dagster as dg
 from mlmon_dagster.defs.assets import asset_key
 from mlmon_dagster.defs.checks import evaluation
 from mlmon_dagster.defs.metadata import REBUILT, numbers_only
-from mlmon_dagster.pipeline.families import FAMILIES
+from mlmon_dagster.families.registry import FAMILIES
 from mlmon_dagster.pipeline.run import known_numbers
-from mlmon_dagster.pipeline.steps import AssetInfo, assets_of
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, Window, complete_windows
+from mlmon_dagster.spec.steps import AssetInfo, assets_of
 from mlmon_dagster.store.state import monitor_results, window_state
 
 

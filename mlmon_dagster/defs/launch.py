@@ -22,9 +22,9 @@ from mlmon_dagster.defs.instance import model_of_key, model_tags
 from mlmon_dagster.defs.metadata import REBUILT
 from mlmon_dagster.pipeline.baseline import ONE_SEASON
 from mlmon_dagster.pipeline.quiet_models import FEW
-from mlmon_dagster.pipeline.work import computing
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import Models, ModelSpec, Window
+from mlmon_dagster.work import computing
 
 OnStep = Callable[[str], None]
 

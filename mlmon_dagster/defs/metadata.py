@@ -14,11 +14,11 @@ from pathlib import Path
 
 import dagster as dg
 
-from mlmon_dagster.pipeline.steps import AssetInfo
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, production_end
 from mlmon_dagster.spec.declaration import Feature, Granularity
 from mlmon_dagster.spec.names import shown_url
+from mlmon_dagster.spec.steps import AssetInfo
 from mlmon_dagster.store.tables.columns import prediction_schema, record_schema
 
 MAX_TABLE_ROWS = 50

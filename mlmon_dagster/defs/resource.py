@@ -104,7 +104,7 @@ class MonitoringResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # 
         found = self.look(model, *families, closed_at=closed_at, no_data=no_data)
         spec = self.monitoring.spec(model)
         if spec.registry is not None:
-            from mlmon_dagster.pipeline.serving.registry import tell_gate
+            from mlmon_dagster.pipeline.model_registry import tell_gate
 
             dg.get_dagster_logger().info(tell_gate(self._project, spec, found))
         if not found.is_open:

@@ -17,7 +17,7 @@ from mlmon_dagster.defs.instance import model_tags, models_in_flight
 from mlmon_dagster.defs.metadata import safe_metadata, table
 from mlmon_dagster.defs.resource import report_on_assets
 from mlmon_dagster.defs.targets import ASSET_JOB, cadence_job, select_cadence
-from mlmon_dagster.pipeline import silence
+from mlmon_dagster.families import silence
 from mlmon_dagster.pipeline.ingest import ingest, ingest_numbers, note_backlog
 from mlmon_dagster.pipeline.judge import judge, judge_quarantined
 from mlmon_dagster.pipeline.plan import Request, in_runs, is_computed, plan
@@ -28,16 +28,16 @@ from mlmon_dagster.pipeline.status import (
     find_outdated,
     is_overview_outdated,
 )
-from mlmon_dagster.pipeline.steps import REPORTED, windowed_of
-from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import Models, ModelSpec, complete_windows, production_end
 from mlmon_dagster.spec.declaration import SHORTEST_CLOSING, Granularity
 from mlmon_dagster.spec.sources import Stream
+from mlmon_dagster.spec.steps import REPORTED, windowed_of
 from mlmon_dagster.store.state import manifest, model_history
 from mlmon_dagster.store.state.manifest import Backlog
 from mlmon_dagster.store.state.monitor_results import load_standing
 from mlmon_dagster.store.state.writing import BusyError
+from mlmon_dagster.work import Work
 
 # Dagster cuts a tick off after 60 s. Files are taken in for the first 20 of them; what is left is
 # left for the next tick, and a file that alone may take longer for a run of its own.

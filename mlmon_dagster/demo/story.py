@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlmon_dagster.alerts.listing import list_alerts
 from mlmon_dagster.commands.options import spec_of
 from mlmon_dagster.commands.run import show_reports
 from mlmon_dagster.defs.delivery import dispatch_alerts
@@ -24,13 +23,14 @@ from mlmon_dagster.defs.instance import open_instance
 from mlmon_dagster.defs.launch import Launcher
 from mlmon_dagster.demo import flights
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.pipeline.steps import REPORTED, windowed_of
 from mlmon_dagster.project import Project
-from mlmon_dagster.report.summary import rolled_up_metrics
 from mlmon_dagster.spec import ModelSpec, complete_windows
 from mlmon_dagster.spec.names import ALL, TABLE
-from mlmon_dagster.spec.text_table import text_table
+from mlmon_dagster.spec.steps import REPORTED, windowed_of
 from mlmon_dagster.store.alert_state import AlertEpisode
+from mlmon_dagster.tables.alerts import list_alerts
+from mlmon_dagster.tables.periods import rolled_up_metrics
+from mlmon_dagster.tables.rendering import text_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -245,7 +245,7 @@ def _cells(month: pd.DataFrame) -> list[str]:
 
 
 def render_episodes(project: Project, spec: ModelSpec) -> str:
-    """Return the year's alerts: a line per monitor, what still fires first."""
+    """Return the year's alerts: a line per monitor, what fires and recovers first."""
     groups: dict[str, list[AlertEpisode]] = defaultdict(list)
     for episode in list_alerts(project.store, spec.model):
         if episode.state != "PENDING" and not episode.is_explained:
@@ -254,16 +254,19 @@ def render_episodes(project: Project, spec: ModelSpec) -> str:
     order = sorted(groups.items(), key=lambda item: (_rank(item[1]), item[0]))
     width = max((len(monitor) for monitor in groups), default=0)
     for monitor, episodes in order:
-        firing = _rank(episodes) == 0
         days = [_days(e, spec) for e in sorted(episodes, key=lambda e: e.opened_window)]
         more = f" and {len(days) - MOST_SHOWN} more" if len(days) > MOST_SHOWN else ""
-        state = "FIRING  " if firing else "resolved"
-        lines.append(f"  {state} {monitor:<{width}}  {', '.join(days[:MOST_SHOWN])}{more}")
+        state = _STATES[_rank(episodes)]
+        lines.append(f"  {state:<10} {monitor:<{width}}  {', '.join(days[:MOST_SHOWN])}{more}")
     return "\n".join(lines)
 
 
+_STATES = ("FIRING", "RECOVERING", "resolved")
+
+
 def _rank(episodes: list[AlertEpisode]) -> int:
-    return 0 if any(e.state in ("FIRING", "RECOVERING") for e in episodes) else 1
+    standing = {episode.standing for episode in episodes}
+    return 0 if "firing" in standing else 1 if "recovering" in standing else 2
 
 
 def _days(episode: AlertEpisode, spec: ModelSpec) -> str:

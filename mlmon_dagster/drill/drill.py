@@ -25,11 +25,11 @@ from mlmon_dagster.drill.past import Past
 from mlmon_dagster.drill.trial import Notice, Probe, Slice, Trial, notice, slices_of
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.pipeline.judge_inputs import judge_inputs
-from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.spec import ModelSpec, Window
 from mlmon_dagster.spec.metric_registry import REGRESSION
 from mlmon_dagster.spec.names import TABLE
 from mlmon_dagster.store.state.monitor_results import MonitorResult
+from mlmon_dagster.work import Work
 
 FEWEST = 3  # healthy windows
 Notices = Callable[[Sequence[Probe]], Mapping[Probe, Notice]]

@@ -8,8 +8,8 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from mlmon_dagster.metrics import Floats
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.tasks import task_of
 
@@ -230,9 +230,7 @@ def fits(fault: Fault, facts: Facts, kind: str) -> bool:
     return facts.middle is not None or kind in ("datetime", "text")
 
 
-def inject(
-    values: pd.Series, fault: Fault, facts: Facts, size: float, luck: NDArray[np.float64]
-) -> pd.Series:
+def inject(values: pd.Series, fault: Fault, facts: Facts, size: float, luck: Floats) -> pd.Series:
     """Return a column's values with a fault.
 
     Args:

@@ -9,13 +9,13 @@ from functools import cached_property
 
 from mlmon_dagster.alerts.lifecycle.backtest import backtest
 from mlmon_dagster.pipeline.judge_inputs import JudgeInputs, judge_inputs
-from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.spec import ModelSpec, Window, complete_windows
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store.state import model_history, window_state
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 from mlmon_dagster.store.state.window_state import WindowInputs
+from mlmon_dagster.work import Work
 
 LOOK_BACK = 120  # newest windows among which healthy ones are looked for
 

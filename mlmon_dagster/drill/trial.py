@@ -16,16 +16,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from mlmon_dagster.alerts.lifecycle.backtest import backtest
 from mlmon_dagster.drill.faults import Fault, facts_of, inject
 from mlmon_dagster.drill.past import Past, judges_slices
-from mlmon_dagster.pipeline.baseline_choice import Comparison, baseline_of
-from mlmon_dagster.pipeline.families import FAMILIES
+from mlmon_dagster.families.registry import FAMILIES
+from mlmon_dagster.metrics import Floats
 from mlmon_dagster.pipeline.judge_inputs import JudgeInputs
 from mlmon_dagster.pipeline.measure import compared
-from mlmon_dagster.pipeline.parts import Part, parts_of
 from mlmon_dagster.spec import ModelSpec, Window
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.declaration import logged_attributions
@@ -33,6 +31,7 @@ from mlmon_dagster.store.state import erased_ids
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 from mlmon_dagster.store.state.sql import literal, quote_identifier
 from mlmon_dagster.store.tables.columns import record_schema
+from mlmon_dagster.work import Comparison, Part, baseline_of, parts_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -266,9 +265,9 @@ class Trial:
         named = pa.repeat(pa.scalar(label, pa.string()), table.num_rows)
         return table.set_column(dataset, pa.field("dataset", pa.string()), named)
 
-    def _hits(self, seed: int) -> NDArray[np.float64]:
+    def _hits(self, seed: int) -> Floats:
         """Draw the luck of each row; rows of other slices, or without a truth, are never hit."""
-        luck: NDArray[np.float64] = np.random.default_rng(seed).uniform(size=len(self.values))
+        luck: Floats = np.random.default_rng(seed).uniform(size=len(self.values))
         if self.column == "actual":
             luck[self.values.isna().to_numpy()] = 2.0
         if self.slice is not None:

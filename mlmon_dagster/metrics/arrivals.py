@@ -15,16 +15,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special
 
+from mlmon_dagster.metrics import MIN_SEEN, Flags, Floats, Ints
 from mlmon_dagster.spec.windows import age_step, step_width
 
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 Counts = Mapping[int, int]  # age -> how many actuals came in the step that ends there
 
-MIN_WINDOWS = 7  # that were seen at an age, for the curve to say anything of it
 MIN_ACTUALS = 30  # of all windows together
 MIN_OF_CLASS = 10  # actuals from which a class counts
 MIN_MOMENTS = 3  # of arrival, before the rhythm of the label job is known
@@ -105,7 +102,7 @@ class ArrivalCurve:
     def _place(self, age: float) -> int | None:
         """Return the index of the newest age not after one at which enough windows were seen."""
         at = int(np.searchsorted(self.ages, age + 1e-9, side="right")) - 1
-        while at >= 0 and self.n_windows[at] < MIN_WINDOWS:
+        while at >= 0 and self.n_windows[at] < MIN_SEEN:
             at -= 1
         return at if at >= 0 else None
 
@@ -169,7 +166,7 @@ def fit_curve(
     used = sorted((w for w in windows if w.n > 0 and w.end <= now), key=lambda w: -w.end)
     nothing = ArrivalCurve(unit_hours)
     total = sum(sum(w.total.values()) for w in used)
-    if len(used) < MIN_WINDOWS or total < MIN_ACTUALS:
+    if len(used) < MIN_SEEN or total < MIN_ACTUALS:
         return nothing
     ages = _grid(max(now - w.end for w in used))
     ends, n = np.array([w.end for w in used]), np.array([w.n for w in used], dtype=float)
@@ -210,7 +207,7 @@ def _rounded(values: Floats) -> tuple[float, ...]:
     return tuple(float(f"{value:.5g}") for value in values)
 
 
-def _grid(oldest: float) -> NDArray[np.int64]:
+def _grid(oldest: float) -> Ints:
     found, age = [0], 0
     while age < oldest:
         age = age_step(age + 1)
@@ -218,7 +215,7 @@ def _grid(oldest: float) -> NDArray[np.int64]:
     return np.array(found, dtype=np.int64)
 
 
-def _cumulated(counts: Counts, ages: NDArray[np.int64]) -> Floats:
+def _cumulated(counts: Counts, ages: Ints) -> Floats:
     steps = np.zeros(len(ages))
     for age, k in counts.items():
         # What came after the last age of the grid has not come yet, by the clock of this fit.
@@ -284,7 +281,7 @@ def _never_falling(values: Floats, weights: Floats) -> Floats:
     return np.concatenate([np.full(int(length), mean) for mean, _, length in blocks])
 
 
-def _spread(seen: Bools, come: Floats, n: Floats, share: Floats) -> Floats:
+def _spread(seen: Flags, come: Floats, n: Floats, share: Floats) -> Floats:
     m = seen.sum(axis=0)
     weight = seen * n[:, None]
     total = weight.sum(axis=0)
@@ -298,9 +295,7 @@ def _spread(seen: Bools, come: Floats, n: Floats, share: Floats) -> Floats:
     return np.where(m > 1, np.minimum(found, 0.25), 0.25)
 
 
-def _class_shares(
-    used: Sequence[WindowArrivals], ages: NDArray[np.int64], seen: Bools
-) -> dict[str, Floats]:
+def _class_shares(used: Sequence[WindowArrivals], ages: Ints, seen: Flags) -> dict[str, Floats]:
     names = sorted({name for window in used for name in window.counts if name})
     found: dict[str, Floats] = {}
     for name in names:
@@ -320,9 +315,9 @@ def _class_shares(
 
 
 def _plateau(
-    ages: NDArray[np.int64],
+    ages: Ints,
     share: Floats,
-    m: NDArray[np.int64],
+    m: Ints,
     classes: Mapping[str, Floats],
     n_classes: int,
     unit_hours: float,
@@ -335,7 +330,7 @@ def _plateau(
     than four of five predictions have ground truth; and every class must have been seen.
     """
     nothing = (None, None, (None, None, None))
-    enough = np.flatnonzero(m >= MIN_WINDOWS)
+    enough = np.flatnonzero(m >= MIN_SEEN)
     if not len(enough) or (n_classes and len(classes) < n_classes):
         return nothing
     last = int(enough[-1])
@@ -354,7 +349,7 @@ def _plateau(
     return round(plateau, 5), due, (quantiles[0], quantiles[1], quantiles[2])
 
 
-def _age_by(ages: NDArray[np.int64], part: Floats, q: float) -> float:
+def _age_by(ages: Ints, part: Floats, q: float) -> float:
     return float(ages[int(np.argmax(part >= q - 1e-9))])
 
 
@@ -487,7 +482,7 @@ def _are_plausible(records: Sequence[TruthRecord]) -> bool:
         for age, k in window.total.items():
             moment = math.ceil(window.end + age)
             at[moment] = at.get(moment, 0) + k
-    return len(known) < MIN_WINDOWS or max(at.values()) < n_known / 2
+    return len(known) < MIN_SEEN or max(at.values()) < n_known / 2
 
 
 def _note(
@@ -498,7 +493,7 @@ def _note(
 ) -> str:
     found = []
     with_truth = [r for r in dated if merge_counts(r.arrived.values())]
-    if not has_rhythm and not is_dated and len(with_truth) >= MIN_WINDOWS:
+    if not has_rhythm and not is_dated and len(with_truth) >= MIN_SEEN:
         found.append(
             f"The ground truth of {len(with_truth)} windows came at once, and has no times of its "
             "own that say when it became known."

@@ -27,15 +27,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mlmon_dagster.metrics import Floats, Ints
 from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics
 
 LABEL_STATES = 3  # unlabelled, negative, positive
 _LARGEST = 8e307  # less than half of the largest number
-
-Counts = NDArray[np.int64]
 
 
 def upper_edges(binning: Binning) -> Floats:
@@ -77,7 +74,7 @@ def representatives(binning: Binning) -> Floats:
     return middle
 
 
-def coarse_counts(binning: Binning, counts: Counts) -> Counts:
+def coarse_counts(binning: Binning, counts: Ints) -> Ints:
     """Add up the sub-bins: counts of the exact quantile bins.
 
     Args:
@@ -88,11 +85,11 @@ def coarse_counts(binning: Binning, counts: Counts) -> Counts:
         Shape (C, size // fine); row sums are unchanged.
     """
     bins = counts.shape[1] // binning.fine
-    sums: Counts = counts.reshape(len(counts), bins, binning.fine).sum(axis=2, dtype=np.int64)
+    sums: Ints = counts.reshape(len(counts), bins, binning.fine).sum(axis=2, dtype=np.int64)
     return sums
 
 
-def label_counts(counts: Counts) -> Counts:
+def label_counts(counts: Ints) -> Ints:
     """Split score or confusion counts by label state.
 
     Args:
@@ -105,7 +102,7 @@ def label_counts(counts: Counts) -> Counts:
     return counts.reshape(len(counts), counts.shape[1] // LABEL_STATES, LABEL_STATES)
 
 
-def class_counts(binning: Binning, counts: Counts) -> tuple[Counts, Counts]:
+def class_counts(binning: Binning, counts: Ints) -> tuple[Ints, Ints]:
     """Split class counts into a confusion matrix and the rows without an actual.
 
     Returns:
@@ -267,7 +264,7 @@ def merge_plan(baseline: Ints, n: float, *, ordered: bool) -> Ints:
     return np.append(labels, labels.max() + 1)
 
 
-def merge_bins(counts: NDArray[np.int64], labels: Ints) -> Ints:
+def merge_bins(counts: Ints, labels: Ints) -> Ints:
     """Sum the columns of counts (..., B) with equal labels; the result is (..., max label + 1)."""
     merged = np.zeros((*counts.shape[:-1], int(labels.max()) + 1), dtype=np.int64)
     if np.all(np.diff(labels) >= 0):

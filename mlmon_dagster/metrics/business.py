@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from mlmon_dagster.metrics import Floats, Ints
 from mlmon_dagster.metrics.binnings import label_counts
-from mlmon_dagster.metrics.frames import MetricRows, stack_rows, table_rows
+from mlmon_dagster.metrics.frames import MetricRows, share_rows, stack_rows, table_rows
 from mlmon_dagster.metrics.intervals import quantile_ranks, rate, wilson
 from mlmon_dagster.metrics.means import (
     FEWEST_BESIDE_ZERO,
@@ -118,9 +118,7 @@ def _of(name: str, outcome: Outcome) -> Iterator[MetricRows]:
             yield rows(f"{quantile}_{called}", at, sizes.at(low), sizes.at(high), "log-bins-1", why)
         yield rows("outcome_top_share", sizes.top_share(n), np.nan, np.nan, "log-bins-1")
     yield rows(f"total_{called}", total, np.nan, np.nan, "sum-1")
-    lower, upper = wilson(n, value.n)
-    empty = np.where(value.n == 0, "no_rows", "")
-    yield rows("outcome_coverage", rate(n, value.n), lower, upper, "wilson-1", empty, value.n)
+    yield share_rows(cells, name, "outcome_coverage", n, value.n)
 
 
 def _expected_value(

@@ -30,10 +30,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import special
 
-from mlmon_dagster.metrics import Floats
+from mlmon_dagster.metrics import FEWEST_WINDOWS, Flags, Floats
 from mlmon_dagster.metrics.intervals import Z95
 from mlmon_dagster.metrics.statistics import (
     ColumnStatistics,
@@ -44,7 +44,6 @@ from mlmon_dagster.metrics.statistics import (
 from mlmon_dagster.spec.metric_registry import OUTCOME_MEANS
 
 Profiles = Mapping[str, ColumnStatistics]
-FEWEST_WINDOWS = 8  # fewer do not say how far windows stray
 SERIES = ("metric", "column_name", "slice_key", "slice_value")
 USUAL = ("usual", "usual_error", "spread", "row_error", "n_windows")
 _SLICE = ("slice_key", "slice_value")
@@ -290,7 +289,7 @@ def _by_slices(profiles: Profiles) -> Iterator[dict[str, ColumnStatistics]]:
         yield {name: stats for name, stats in chosen.items() if len(stats)}
 
 
-def _is_of(slices: pd.Index, cells: pd.DataFrame) -> NDArray[np.bool_]:
+def _is_of(slices: pd.Index, cells: pd.DataFrame) -> Flags:
     return _index(cells).isin(slices)
 
 

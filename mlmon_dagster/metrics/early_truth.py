@@ -12,10 +12,9 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special
 
-from mlmon_dagster.metrics import Floats
+from mlmon_dagster.metrics import Flags, Floats, Ints
 from mlmon_dagster.metrics.arrivals import TruthRecord
 from mlmon_dagster.spec.windows import EarlyAge, age_step
 
@@ -122,7 +121,7 @@ def _count(record: TruthRecord, cells: Sequence[tuple[str, int]], until: float) 
     return np.array([found[cell] for cell in cells], dtype=np.float64)
 
 
-def _most_rows(come: Floats, whole: Floats, of_class: NDArray[np.int64]) -> int:
+def _most_rows(come: Floats, whole: Floats, of_class: Ints) -> int:
     """Return for how many labelled rows of a window the differences are shown to be small.
 
     Args:
@@ -156,12 +155,12 @@ def _most_rows(come: Floats, whole: Floats, of_class: NDArray[np.int64]) -> int:
     return int(min(*limits, 1e12))
 
 
-def _sum_groups(group: NDArray[np.int64]) -> Floats:
+def _sum_groups(group: Ints) -> Floats:
     """Return the matrix that adds up columns of the same group."""
     return np.eye(int(group.max()) + 1)[group]
 
 
-def _merge_rare(expected: Floats) -> NDArray[np.int64]:
+def _merge_rare(expected: Floats) -> Ints:
     """Return the group of each cell, so that no group has fewer than five expected rows."""
     group = np.zeros(len(expected), dtype=np.int64)
     n_groups, held = 0, 0.0
@@ -184,12 +183,12 @@ def _excess(come: Floats, whole: Floats) -> tuple[float, float]:
     return _bound(*_scatter(come, whole), come, whole)
 
 
-def _excess_within(come: Floats, whole: Floats, of_class: NDArray[np.int64]) -> tuple[float, float]:
+def _excess_within(come: Floats, whole: Floats, of_class: Ints) -> tuple[float, float]:
     parts = [_scatter(come[:, mine], whole[:, mine]) for mine in _columns(of_class)]
     return _bound(sum(q for q, _ in parts), sum(df for _, df in parts), come, whole)
 
 
-def _columns(of_class: NDArray[np.int64]) -> list[NDArray[np.bool_]]:
+def _columns(of_class: Ints) -> list[Flags]:
     return [of_class == c for c in range(int(of_class.max()) + 1)]
 
 

@@ -7,8 +7,10 @@ from typing import Any, NamedTuple, TypedDict, cast
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from mlmon_dagster.metrics import Ints
+from mlmon_dagster.metrics.intervals import rate, wilson
 from mlmon_dagster.metrics.statistics import CELL_KEYS
 from mlmon_dagster.spec.names import TABLE
 
@@ -46,6 +48,16 @@ class MetricSample(TypedDict):
     p_value: float
     reason: str
     method_version: str
+
+
+class BaselineSample(MetricSample, total=False):
+    """A metric of the baseline, with how its windows lie if there are enough, see `clusters`."""
+
+    usual: float
+    usual_error: float
+    spread: float
+    row_error: float
+    n_windows: float
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -107,6 +119,36 @@ def table_rows(
     )
 
 
+def share_rows(
+    cells: pd.DataFrame,
+    column_name: str,
+    metric: str,
+    count: ArrayLike,
+    of: ArrayLike,
+    *,
+    n: ArrayLike | None = None,
+    reason: ArrayLike = "no_rows",
+    method_version: str = "wilson-1",
+) -> MetricRows:
+    """Return a share with Wilson's interval; other arguments as `MetricRows`.
+
+    Args:
+        cells: Frame of C rows.
+        column_name: What it is about.
+        metric: Its name.
+        count: Rows that have the property, (C,).
+        of: All rows, (C,).
+        n: Rows that are said; by default all.
+        reason: Why the value is NaN.
+        method_version: How it was computed.
+    """
+    shown, (lower, upper) = of if n is None else n, wilson(count, of)
+    return MetricRows(
+        cells, column_name, metric, rate(count, of), shown, method_version, lower, upper,
+        reason=reason,
+    )  # fmt: skip
+
+
 def stack_rows(rows: Sequence[MetricRows]) -> pd.DataFrame:
     """Put metrics one below the other.
 
@@ -151,7 +193,7 @@ def concat_frames(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(filled, ignore_index=True)
 
 
-def joined_cells(frames: Sequence[pd.DataFrame]) -> tuple[pd.DataFrame, NDArray[np.int64]]:
+def joined_cells(frames: Sequence[pd.DataFrame]) -> tuple[pd.DataFrame, Ints]:
     """Put frames of cells below each other, the same one only once.
 
     Returns:
@@ -169,7 +211,7 @@ def _stack_cells(frames: Sequence[pd.DataFrame]) -> dict[str, object]:
     return {key: cells[key].array.take(places) for key in CELL_KEYS}
 
 
-def _stack(parts: Sequence[ArrayLike], sizes: NDArray[np.int64], dtype: type) -> np.ndarray:
+def _stack(parts: Sequence[ArrayLike], sizes: Ints, dtype: type) -> np.ndarray:
     return np.concatenate(
         [
             np.broadcast_to(np.asarray(part, dtype=dtype), size)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import special
 
-from mlmon_dagster.metrics import Floats
+from mlmon_dagster.metrics import Floats, Ints
 
+Ends = tuple[Floats, Floats]
 Z95 = 1.959963984540054
 Z90 = 1.6448536269514722  # also the one-sided 95 % quantile
 
@@ -38,6 +39,24 @@ def wilson(count: ArrayLike, n: ArrayLike) -> tuple[Floats, Floats]:
     lower, upper = np.maximum(centre - half, 0), np.minimum(centre + half, 1)
     # rounding must not push the ends inside 0 and 1 where nothing or everything was counted
     return np.where(k == 0, 0 * lower, lower), np.where(k == size, 1 + 0 * upper, upper)
+
+
+def difference_interval(
+    share: ArrayLike, ends: Ends, other: ArrayLike, other_ends: Ends
+) -> tuple[Floats, Floats, Floats]:
+    """Return the difference of two shares and its interval (Newcombe, 1998, method 10).
+
+    Args:
+        share: Of one sample.
+        ends: Its 95 % interval.
+        other: Share of the other sample, which is taken off.
+        other_ends: Its 95 % interval.
+    """
+    one, two = np.asarray(share, np.float64), np.asarray(other, np.float64)
+    difference = one - two
+    down = np.hypot(one - ends[0], other_ends[1] - two)
+    up = np.hypot(ends[1] - one, two - other_ends[0])
+    return difference, difference - down, difference + up
 
 
 def rate(count: ArrayLike, n: ArrayLike) -> Floats:
@@ -69,12 +88,12 @@ def chance_in_part(count: int, size: int, total: int, n: int) -> float:
     return min(float(np.exp(logs - _log_choose(n, size)).sum()), 1.0)
 
 
-def _log_choose(n: int, k: NDArray[np.int64] | int) -> Floats:
+def _log_choose(n: int, k: Ints | int) -> Floats:
     found: Floats = -np.log1p(n) - special.betaln(np.subtract(n, k) + 1, np.add(k, 1))
     return found
 
 
-def quantile_ranks(q: float, n: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def quantile_ranks(q: float, n: ArrayLike) -> tuple[Ints, Ints]:
     """Ranks (1 to n) of the order statistics between which the q-quantile lies with 95 %.
 
     How many of n values lie below the q-quantile is binomial (Thompson, 1936).
@@ -92,7 +111,7 @@ def quantile_ranks(q: float, n: ArrayLike) -> tuple[NDArray[np.int64], NDArray[n
     )
 
 
-def _least_likely(chance: float, n: NDArray[np.int64], q: float) -> Floats:
+def _least_likely(chance: float, n: Ints, q: float) -> Floats:
     """Return the least count that no more than it has at least a chance, of a binomial (n, q).
 
     Not by scipy.stats, which takes a second to import: as much as all else of most processes.

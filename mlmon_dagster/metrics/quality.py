@@ -15,9 +15,8 @@ import numpy as np
 import pandas as pd
 
 from mlmon_dagster.metrics import Ints
-from mlmon_dagster.metrics.frames import MetricRows, stack_rows
-from mlmon_dagster.metrics.intervals import rate, wilson
-from mlmon_dagster.metrics.statistics import ColumnStatistics, select
+from mlmon_dagster.metrics.frames import MetricRows, share_rows, stack_rows
+from mlmon_dagster.metrics.statistics import ColumnStatistics, select_whole
 from mlmon_dagster.spec.declaration import NOT_ADDITIVE
 from mlmon_dagster.spec.names import ALL, TABLE
 
@@ -48,23 +47,11 @@ def _rates(stats: ColumnStatistics) -> list[MetricRows]:
     # A baseline that holds no value of the column cannot say what is unseen.
     if stats.binning.kind == "categorical" and stats.binning.categories:
         counted["unseen_rate"] = stats.counts[:, len(stats.binning.categories) + 1]
-    metrics = []
-    for metric, count in counted.items():
-        lower, upper = wilson(count, stats.n)
-        metrics.append(
-            MetricRows(
-                stats.cells,
-                column_name=stats.binning.column,
-                metric=metric,
-                value=rate(count, stats.n),
-                lower=lower,
-                upper=upper,
-                n=stats.n,
-                reason="no_rows",
-                method_version=VERSION,
-            )
-        )
-    return metrics
+    column = stats.binning.column
+    return [
+        share_rows(stats.cells, column, metric, count, stats.n, method_version=VERSION)
+        for metric, count in counted.items()
+    ]
 
 
 def unseen_values(stats: ColumnStatistics) -> dict[tuple[str, pd.Timestamp], dict[str, int]]:
@@ -110,7 +97,8 @@ def fitting_link(*sides: Columns) -> tuple[str, float] | None:
     """
     found: dict[str, float] = {}
     for link in links_of(sides[0]):
-        wholes = [_whole(side[f"{BROKEN}{link}"]) for side in sides if f"{BROKEN}{link}" in side]
+        name = f"{BROKEN}{link}"
+        wholes = [select_whole(side[name]) for side in sides if name in side]
         n = sum(int(stats.counts.sum()) for stats in wholes)
         if n:
             found[link] = sum(float(stats.total.sum()) for stats in wholes) / n
@@ -135,25 +123,16 @@ def additivity_metrics(columns: Columns, baseline: Columns | None) -> pd.DataFra
     links = links_of(columns) if known is None else [known[0]]
     if not links:
         return stack_rows([])
-    stats = [_whole(columns[f"{BROKEN}{link}"]) for link in links]
+    stats = [select_whole(columns[f"{BROKEN}{link}"]) for link in links]
     counted = np.stack([_rounded(one) for one in stats])
     n = np.stack([one.counts.sum(axis=1) for one in stats])
     best = np.argmin(np.where(n > 0, counted / np.maximum(n, 1), np.inf), axis=0)
     places = (best, np.arange(len(best)))
-    lower, upper = wilson(counted[places], n[places])
-    return stack_rows(
-        [
-            MetricRows(
-                stats[0].cells, TABLE, NOT_ADDITIVE, rate(counted[places], n[places]), n[places],
-                [f"{VERSION}:{links[place]}" for place in best.tolist()], lower, upper,
-                reason="no_attributions",
-            )
-        ]
-    )  # fmt: skip
-
-
-def _whole(stats: ColumnStatistics) -> ColumnStatistics:
-    return select(stats, (stats.cells["slice_key"] == ALL).to_numpy())
+    versions = [f"{ADDITIVITY_VERSION}:{links[place]}" for place in best.tolist()]
+    found = share_rows(
+        stats[0].cells, TABLE, NOT_ADDITIVE, counted[places], n[places], reason="no_attributions"
+    )
+    return stack_rows([found._replace(method_version=versions)])
 
 
 def _rounded(stats: ColumnStatistics) -> Ints:

@@ -14,13 +14,12 @@ import pandas as pd
 
 from mlmon_dagster.metrics import Floats, Ints
 from mlmon_dagster.metrics.binnings import latency_representatives
-from mlmon_dagster.metrics.frames import MetricRows, stack_rows
-from mlmon_dagster.metrics.intervals import quantile_ranks, rate, wilson
+from mlmon_dagster.metrics.frames import MetricRows, share_rows, stack_rows
+from mlmon_dagster.metrics.intervals import difference_interval, quantile_ranks, rate, wilson
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.spec.names import TABLE
 
 QUANTILES = {"p50_latency_ms": 0.5, "p95_latency_ms": 0.95, "p99_latency_ms": 0.99}
-MIN_WINDOWS = 14
 _MIN_ALIKE = 2
 _MAD, _Z80 = 1.4826, 1.2816
 
@@ -93,18 +92,8 @@ def latency_quantile(
 
 def _error_rows(status: ColumnStatistics) -> MetricRows:
     n, errors = status.counts.sum(axis=1), status.counts[:, 1]
-    lower, upper = wilson(errors, n)
-    return MetricRows(
-        status.cells,
-        column_name=TABLE,
-        metric="error_rate",
-        value=rate(errors, n),
-        lower=lower,
-        upper=upper,
-        n=n,
-        reason=np.where(status.n == 0, "no_rows", "no_status"),
-        method_version="wilson-1",
-    )
+    reason = np.where(status.n == 0, "no_rows", "no_status")
+    return share_rows(status.cells, TABLE, "error_rate", errors, n, reason=reason)
 
 
 @dataclass(frozen=True)
@@ -226,22 +215,17 @@ def coverage_metrics(
     rows = []
     for column, stats in {TABLE: traced, **(told or {})}.items():
         n, total = stats.n, np.rint(stats.total).astype(np.int64)
-        lower, upper = wilson(total, n)
-        rows.append(
-            MetricRows(stats.cells, column, "span_coverage", rate(total, n), n, "wilson-1", lower,
-                       upper, reason="no_rows")
-        )  # fmt: skip
+        rows.append(share_rows(stats.cells, column, "span_coverage", total, n))
     if status is not None:
         every, mine = (side.counts for side in status)
         share = rate(mine, every)
-        gap = share[:, 1] - share[:, 0]
         low, high = wilson(mine, every)
-        # Newcombe's interval (1998, method 10) of a difference of two shares.
-        below = np.hypot(share[:, 1] - low[:, 1], high[:, 0] - share[:, 0])
-        above = np.hypot(high[:, 1] - share[:, 1], share[:, 0] - low[:, 0])
+        gap, below, above = difference_interval(
+            share[:, 1], (low[:, 1], high[:, 1]), share[:, 0], (low[:, 0], high[:, 0])
+        )
         rows.append(
             MetricRows(traced.cells, TABLE, "span_error_bias", gap, every.sum(axis=1),
-                       "newcombe-1", gap - below, gap + above, reason="one_status")
+                       "newcombe-1", below, above, reason="one_status")
         )  # fmt: skip
     if latency is not None:
         sides = [np.cumsum(side.counts, axis=1).astype(np.float64) for side in latency]
@@ -281,11 +265,7 @@ def stage_metrics(
         rows += [latency_quantile(times, name, q, column) for name, q in STAGE_QUANTILES.items()]
         for name, bad in (("stage_error_rate", errors), ("stage_timeout_rate", timeouts)):
             n, k = bad.counts.sum(axis=1), np.rint(bad.total).astype(np.int64)
-            lower, upper = wilson(k, n)
-            rows.append(
-                MetricRows(bad.cells, column, name, rate(k, n), n, "wilson-1", lower, upper,
-                           reason="no_spans")
-            )  # fmt: skip
+            rows.append(share_rows(bad.cells, column, name, k, n, reason="no_spans"))
     return _unless_sampled(stack_rows(rows), unbiased=unbiased)
 
 

@@ -15,9 +15,9 @@ from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from mlmon_dagster.errors import StoreError
+from mlmon_dagster.metrics import Flags, Floats, Ints, Positions
 from mlmon_dagster.metrics.performance.roc import NO_SCORES, ScoreOrder, add_up
 from mlmon_dagster.spec.names import ALL
 
@@ -107,16 +107,16 @@ class ColumnStatistics:
 
     binning: Binning
     cells: pd.DataFrame
-    counts: NDArray[np.int64]
-    n: NDArray[np.int64]
-    n_null: NDArray[np.int64]
-    n_nan: NDArray[np.int64]
-    n_inf: NDArray[np.int64]
-    n_out_of_range: NDArray[np.int64]
-    minimum: NDArray[np.float64]
-    maximum: NDArray[np.float64]
-    total: NDArray[np.float64]
-    total_sq: NDArray[np.float64]
+    counts: Ints
+    n: Ints
+    n_null: Ints
+    n_nan: Ints
+    n_inf: Ints
+    n_out_of_range: Ints
+    minimum: Floats
+    maximum: Floats
+    total: Floats
+    total_sq: Floats
     unseen: list[dict[str, int]] = field(default_factory=list)
     order: list[ScoreOrder] = field(default_factory=list)
 
@@ -132,10 +132,22 @@ _ARRAYS = ("counts", *_SUMS, "minimum", "maximum")
 
 def empty(binning: Binning) -> ColumnStatistics:
     """Return statistics of no cells at all, the neutral element of ``concat``."""
-    arrays: dict[str, Any] = {name: np.zeros(0, np.int64) for name in (*_SUMS, "counts")}
-    arrays |= {name: np.zeros(0) for name in ("total", "total_sq", "minimum", "maximum")}
-    arrays["counts"] = np.zeros((0, binning.size), np.int64)
-    return ColumnStatistics(binning, _no_cells(), **arrays)
+    none, numbers = np.zeros(0, np.int64), np.zeros(0)
+    counts = np.zeros((0, binning.size), np.int64)
+    return ColumnStatistics(
+        binning,
+        _no_cells(),
+        counts,
+        none,
+        none,
+        none,
+        none,
+        none,
+        numbers,
+        numbers,
+        numbers,
+        numbers,
+    )
 
 
 @cache
@@ -153,9 +165,7 @@ def with_empty(
     }
 
 
-def select(
-    stats: ColumnStatistics, cells: NDArray[np.bool_] | NDArray[np.intp]
-) -> ColumnStatistics:
+def select(stats: ColumnStatistics, cells: Flags | Positions) -> ColumnStatistics:
     """Keep some cells, in the order asked for.
 
     Args:
@@ -168,7 +178,7 @@ def select(
 
 def select_columns(
     columns: Mapping[str, ColumnStatistics],
-    which: Callable[[pd.DataFrame], pd.Series | NDArray[np.bool_]],
+    which: Callable[[pd.DataFrame], pd.Series | Flags],
 ) -> dict[str, ColumnStatistics]:
     """Do what `select` does to every column; columns that share their cells share them again.
 
@@ -176,7 +186,7 @@ def select_columns(
         columns: Statistics by name.
         which: Says of a frame of cells which of them to keep.
     """
-    kept: dict[int, tuple[NDArray[np.intp], pd.DataFrame]] = {}
+    kept: dict[int, tuple[Positions, pd.DataFrame]] = {}
     for stats in columns.values():
         if id(stats.cells) not in kept:
             rows = np.flatnonzero(which(stats.cells))
@@ -184,22 +194,35 @@ def select_columns(
     return {name: _selected(stats, *kept[id(stats.cells)]) for name, stats in columns.items()}
 
 
+def select_whole(stats: ColumnStatistics) -> ColumnStatistics:
+    """Keep the cells of slice ``all``, which holds every row once."""
+    return select(stats, (stats.cells["slice_key"] == ALL).to_numpy())
+
+
 def of_all(columns: Mapping[str, ColumnStatistics]) -> dict[str, ColumnStatistics]:
-    """Return the cells of slice ``all``, which holds every row once."""
+    """Do what `select_whole` does to every column; columns that share cells share them again."""
     return select_columns(columns, lambda cells: cells["slice_key"] == ALL)
 
 
 def _selected(
-    stats: ColumnStatistics, rows: NDArray[np.bool_] | NDArray[np.intp], cells: pd.DataFrame
+    stats: ColumnStatistics, rows: Flags | Positions, cells: pd.DataFrame
 ) -> ColumnStatistics:
-    arrays: dict[str, Any] = {name: getattr(stats, name)[rows] for name in _ARRAYS}
-    return replace(
-        stats,
-        cells=cells,
-        unseen=[stats.unseen[row] for row in rows] if stats.unseen else [],
-        order=[stats.order[row] for row in rows] if stats.order else [],
-        **arrays,
-    )
+    arrays = {name: getattr(stats, name)[rows] for name in _ARRAYS}
+    unseen = [stats.unseen[row] for row in rows] if stats.unseen else []
+    order = [stats.order[row] for row in rows] if stats.order else []
+    return _with_arrays(stats, cells, arrays, unseen, order)
+
+
+def _with_arrays(
+    stats: ColumnStatistics,
+    cells: pd.DataFrame,
+    arrays: Mapping[str, Ints | Floats],
+    unseen: list[dict[str, int]],
+    order: list[ScoreOrder],
+) -> ColumnStatistics:
+    """Return statistics of other cells in the same bins."""
+    named: dict[str, Any] = dict(arrays)
+    return replace(stats, cells=cells, unseen=unseen, order=order, **named)
 
 
 def concat(parts: Sequence[ColumnStatistics]) -> ColumnStatistics:
@@ -214,17 +237,15 @@ def concat(parts: Sequence[ColumnStatistics]) -> ColumnStatistics:
     first = parts[0]
     for part in parts[1:]:
         _refuse_other_bins(first.binning, part.binning)
-    arrays: dict[str, Any] = {
-        name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS
-    }
+    arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS}
     unseen = [names for part in parts for names in part.unseen or [{} for _ in range(len(part))]]
     ordered = [scores for part in parts for scores in part.order or [NO_SCORES] * len(part)]
-    return replace(
+    return _with_arrays(
         first,
-        cells=pd.concat([part.cells for part in parts], ignore_index=True),
-        unseen=unseen if any(unseen) else [],
-        order=ordered if first.binning.kind == "order" else [],
-        **arrays,
+        pd.concat([part.cells for part in parts], ignore_index=True),
+        arrays,
+        unseen if any(unseen) else [],
+        ordered if first.binning.kind == "order" else [],
     )
 
 
@@ -258,9 +279,7 @@ def merge_columns(
     return found
 
 
-def without(
-    stats: ColumnStatistics, parts: ColumnStatistics, of: NDArray[np.intp]
-) -> ColumnStatistics:
+def without(stats: ColumnStatistics, parts: ColumnStatistics, of: Positions) -> ColumnStatistics:
     """Take the rows of parts off, each off the whole cell that it is of.
 
     Args:
@@ -276,7 +295,7 @@ def without(
     rest = {name: getattr(stats, name)[of] for name in _ARRAYS}
     for name in ("counts", *_SUMS):
         rest[name] = rest[name] - getattr(parts, name)
-    return replace(stats, cells=parts.cells, unseen=[], order=[], **rest)
+    return _with_arrays(stats, parts.cells, rest, [], [])
 
 
 class _Groups:
@@ -303,7 +322,7 @@ class _Groups:
             else:
                 self.cells[key] = ALL
 
-    def of(self, stats: ColumnStatistics) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    def of(self, stats: ColumnStatistics) -> tuple[Positions, Positions]:
         """Return the order of a column's cells, and where in it the groups start.
 
         Floating-point sums depend on their order, so it is made a function of the content.
@@ -314,7 +333,7 @@ class _Groups:
         return np.lexsort(content[::-1]), self._starts
 
 
-def _starts(keys: Sequence[NDArray[np.intp]], order: NDArray[np.intp]) -> NDArray[np.intp]:
+def _starts(keys: Sequence[Positions], order: Positions) -> Positions:
     """Return where in an order of the cells the keys change, beginning with 0."""
     changes = np.zeros(len(order), dtype=bool)
     changes[0] = True
@@ -325,28 +344,20 @@ def _starts(keys: Sequence[NDArray[np.intp]], order: NDArray[np.intp]) -> NDArra
 
 def _merge(stats: ColumnStatistics, groups: _Groups) -> ColumnStatistics:
     order, starts = groups.of(stats)
-    sums: dict[str, Any]
-    if len(starts) == len(order) and not stats.unseen and not stats.order:
-        sums = {name: getattr(stats, name)[order] for name in _ARRAYS}
-        return replace(stats, cells=groups.cells, **sums)  # nothing to add up
+    if len(starts) == len(order) and not stats.unseen and not stats.order:  # nothing to add up
+        arrays = {name: getattr(stats, name)[order] for name in _ARRAYS}
+        return _with_arrays(stats, groups.cells, arrays, stats.unseen, stats.order)
     sums = {name: np.add.reduceat(getattr(stats, name)[order], starts) for name in _SUMS}
+    sums["counts"] = _rows_added(stats.counts, order, starts)
+    sums["minimum"] = np.fmin.reduceat(stats.minimum[order], starts)
+    sums["maximum"] = np.fmax.reduceat(stats.maximum[order], starts)
     unseen = [stats.unseen[row] for row in order.tolist()] if stats.unseen else []
     ordered = [stats.order[row] for row in order.tolist()] if stats.order else []
-    return replace(
-        stats,
-        cells=groups.cells,
-        counts=_rows_added(stats.counts, order, starts),
-        minimum=np.fmin.reduceat(stats.minimum[order], starts),
-        maximum=np.fmax.reduceat(stats.maximum[order], starts),
-        unseen=_merge_unseen(unseen, starts),
-        order=[add_up(ordered[a:b]) for a, b in _groups_of(ordered, starts)],
-        **sums,
-    )
+    orders = [add_up(ordered[a:b]) for a, b in _groups_of(ordered, starts)]
+    return _with_arrays(stats, groups.cells, sums, _merge_unseen(unseen, starts), orders)
 
 
-def _rows_added(
-    counts: NDArray[np.int64], order: NDArray[np.intp], starts: NDArray[np.intp]
-) -> NDArray[np.int64]:
+def _rows_added(counts: Ints, order: Positions, starts: Positions) -> Ints:
     """Add up rows of counts; of large groups one by one, which is faster than `reduceat`."""
     if counts[order[:1]].size * len(order) < _LARGE * len(starts):
         return np.add.reduceat(counts[order], starts, axis=0)
@@ -357,11 +368,11 @@ def _rows_added(
     return found
 
 
-def _groups_of(ragged: Sequence[object], starts: NDArray[np.intp]) -> list[tuple[int, int]]:
+def _groups_of(ragged: Sequence[object], starts: Positions) -> list[tuple[int, int]]:
     return list(pairwise([*starts.tolist(), len(ragged)])) if ragged else []
 
 
-def _merge_unseen(names: list[dict[str, int]], starts: NDArray[np.intp]) -> list[dict[str, int]]:
+def _merge_unseen(names: list[dict[str, int]], starts: Positions) -> list[dict[str, int]]:
     merged = []
     for begin, end in _groups_of(names, starts):
         total: Counter[str] = Counter()
@@ -403,7 +414,7 @@ def all_over_versions(profiles: Mapping[str, ColumnStatistics]) -> dict[str, Col
     return found | merge_columns(several, WITHOUT_VERSION)
 
 
-def seconds_of(starts: pd.Series) -> NDArray[np.int64]:
+def seconds_of(starts: pd.Series) -> Ints:
     """Return moments, such as the starts of windows, in seconds of the Unix epoch."""
     # Not by pandas' own conversions, which take a hundred times as long and were half of a drift.
     return starts.to_numpy(dtype="datetime64[s]").astype(np.int64)
@@ -414,9 +425,9 @@ def over_versions(stats: ColumnStatistics) -> ColumnStatistics:
     return all_over_versions({"": stats})[""]
 
 
-def side_by_side(cells: pd.DataFrame) -> NDArray[np.bool_]:
+def side_by_side(cells: pd.DataFrame) -> Flags:
     """Say which cells are of windows that hold several versions of the same slice."""
-    several: NDArray[np.bool_] = cells.duplicated(list(WITHOUT_VERSION), keep=False).to_numpy()
+    several: Flags = cells.duplicated(list(WITHOUT_VERSION), keep=False).to_numpy()
     return several
 
 

@@ -24,15 +24,13 @@ from numpy.typing import ArrayLike
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 from scipy import special
 
-from mlmon_dagster.metrics import Floats
+from mlmon_dagster.metrics import FEWEST_WINDOWS, Floats
 from mlmon_dagster.metrics.intervals import rate, wilson
 
 Verdict = Literal["better", "not worse", "worse", "undecided"]
-FEWEST_WINDOWS = 8
 FEWEST_OF_CLASS = 10
 ENOUGH_DISCORDANT = 25
 BY_ROWS = ":rows"  # ends the method of what fewer windows say: their rows count as independent
-SHARE_IS_WRONG = 0.001  # chance of so uneven a split of the requests, below which it is no canary
 _TIGHTEST_AT = 30  # windows at which the interval for all looks is narrowest
 _SHARE_ROWS = 1_000  # how many requests the other shares that were thinkable are worth
 _ALPHA = 0.05
@@ -113,11 +111,6 @@ def _tested(difference: float, error: float) -> Tested:
     if not error:
         return Tested(difference, error, 1.0 if difference == 0 else 0.0)
     return Tested(difference, error, 2 * float(special.ndtr(-abs(difference) / error)))
-
-
-def area_under(scores: ArrayLike, actual: ArrayLike) -> float:
-    """Return the area under the ROC curve of some rows, of which there are both classes."""
-    return _influence_of_area(np.asarray(scores, np.float64), np.asarray(actual) == 1)[0]
 
 
 def _influence_of_area(scores: Floats, is_positive: np.ndarray) -> tuple[float, Floats]:

@@ -1,9 +1,5 @@
-"""Verdicts: metric + condition + sample size -> OK, WARN, ERROR or NO_DATA.
+"""What the judges of all families share: evidence, the rows they return, words, and a budget.
 
-`evaluate` turns the metrics of some windows into rows of the table `monitor_result`. One module per
-family; none of them reads a clock, a store or the environment.
+The judges themselves are in ``families/``, a module each; none of them reads a clock, a store or
+the environment.
 """
-
-from mlmon_dagster.monitors.dispatch import evaluate
-
-__all__ = ["evaluate"]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-from mlmon_dagster.metrics.drift.novelty import ColumnChange
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.declaration import Feature
+
+if TYPE_CHECKING:
+    from mlmon_dagster.metrics.drift.novelty import ColumnChange
 
 _TIMES = 3.0  # from here on a number is told as so many times another: a unit may have changed
 _LENGTHS = ((86_400.0, "days"), (3_600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))

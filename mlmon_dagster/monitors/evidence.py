@@ -8,15 +8,8 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Final, TypedDict, cast
 
-import pandas as pd
-from scipy import special
-
-from mlmon_dagster.metrics.arrivals import Arrivals
-from mlmon_dagster.metrics.clusters import UsualLevel, usual_level
-from mlmon_dagster.metrics.drift.novelty import ColumnChange
-from mlmon_dagster.metrics.frames import MetricSample, records, samples
 from mlmon_dagster.monitors.wording import no_verdict
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.baseline import PRODUCTION
@@ -24,10 +17,19 @@ from mlmon_dagster.spec.monitors import Condition, Monitor, Severity
 from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mlmon_dagster.metrics.arrivals import Arrivals
+    from mlmon_dagster.metrics.clusters import UsualLevel
+    from mlmon_dagster.metrics.drift.novelty import ColumnChange
+    from mlmon_dagster.metrics.frames import BaselineSample, MetricSample
+
+    Changes = Callable[[str, pd.Timestamp], ColumnChange | None]
+
 OK: Final = "OK"
 NO_DATA: Final = "NO_DATA"
 Window = dict[str, Any]
-Changes = Callable[[str, pd.Timestamp], ColumnChange | None]
 WORST_SLICES = 5  # are named in a verdict
 _DEFAULTS: dict[str, Any] = {
     "dataset": PRODUCTION,
@@ -60,16 +62,7 @@ _DEFAULTS: dict[str, Any] = {
 _TIMES = ("window_start", "window_end")
 _SLICE = ["dataset", "window_start", "metric", "column_name", "slice_key", "slice_value"]
 MIN_COUNT = 3
-
-
-class BaselineSample(MetricSample, total=False):
-    """A metric of the baseline, with how its windows lie if there are enough, see `clusters`."""
-
-    usual: float
-    usual_error: float
-    spread: float
-    row_error: float
-    n_windows: float
+_UNEXPECTED = 0.01
 
 
 class Excess(TypedDict, total=False):
@@ -84,6 +77,7 @@ class Evidence:
     """Windows and metrics of one model, indexed for the judges.
 
     Attributes:
+        family: The family of monitors that is judged.
         windows: One mapping per window and dataset, ascending in time, all defaults filled in.
         metrics: MetricFrame, one model version per cell.
         baseline: MetricFrame of the baseline's performance, or None.
@@ -94,6 +88,7 @@ class Evidence:
         arrivals: What is known of when ground truth comes, or None.
     """
 
+    family: str
     spec: ModelSpec
     windows: list[Window]
     metrics: pd.DataFrame
@@ -119,11 +114,15 @@ class Evidence:
 
     @cached_property
     def _whole(self) -> dict[tuple[str, pd.Timestamp, str, str], MetricSample]:
+        from mlmon_dagster.metrics.frames import samples
+
         rows = samples(self.metrics[self.metrics["slice_key"] == ALL])
         return {(r["dataset"], r["window_start"], r["metric"], r["column_name"]): r for r in rows}
 
     @cached_property
     def _slices(self) -> dict[tuple[object, ...], list[MetricSample]]:
+        from mlmon_dagster.metrics.frames import samples
+
         mine = (self.metrics["slice_key"] != ALL) & self.metrics["value"].notna()
         found: dict[tuple[object, ...], list[MetricSample]] = {}
         for r in samples(self.metrics[mine].sort_values("value", ascending=False)):
@@ -166,6 +165,8 @@ class Evidence:
 
     @cached_property
     def _usual_levels(self) -> dict[tuple[object, ...], UsualLevel | None]:
+        from mlmon_dagster.metrics.clusters import usual_level
+
         if self.baseline_windows is None:
             return {}
         ordered = self.baseline_windows.sort_values("window_start")
@@ -187,6 +188,8 @@ class Evidence:
 
     @cached_property
     def _baseline(self) -> dict[tuple[str, str, str, str], BaselineSample]:
+        from mlmon_dagster.metrics.frames import samples
+
         rows = [] if self.baseline is None else samples(self.baseline)
         return {
             (r["metric"], r["column_name"], r["slice_key"], r["slice_value"]): cast(
@@ -212,6 +215,7 @@ class Evidence:
 
 
 def gather(
+    family: str,
     spec: ModelSpec,
     metrics: pd.DataFrame,
     windows: pd.DataFrame,
@@ -225,6 +229,10 @@ def gather(
     arrivals: Arrivals | None = None,
 ) -> Evidence:
     """Normalise what `evaluate` was given."""
+    import pandas as pd
+
+    from mlmon_dagster.metrics.frames import records
+
     frame = windows.assign(**{name: pd.to_datetime(windows[name], utc=True) for name in _TIMES})
     known = [
         _DEFAULTS | {name: value for name, value in row.items() if not _is_missing(name, value)}
@@ -234,6 +242,7 @@ def gather(
     for name in ("value", "lower", "upper", "p_value"):
         mine[name] = pd.to_numeric(mine[name]).astype(float)
     return Evidence(
+        family=family,
         spec=spec,
         windows=sorted(known, key=lambda window: str(window["dataset"])),
         metrics=one_version(mine, _SLICE),
@@ -249,6 +258,8 @@ def gather(
 
 
 def _is_missing(name: str, value: object) -> bool:
+    import pandas as pd
+
     return name in _DEFAULTS and (value is None or value is pd.NA or value != value)
 
 
@@ -264,7 +275,6 @@ def result_row(
     window: Window,
     monitor: Monitor,
     *,
-    family: str,
     metric: str,
     status: str,
     message: str,
@@ -278,7 +288,6 @@ def result_row(
         evidence: Where model, run and backfill flag come from.
         window: The judged window.
         monitor: The declared monitor.
-        family: Its family.
         metric: Name of the metric.
         status: OK, NO_DATA or the monitor's severity.
         message: What is so in one plain sentence, and the statistics in a second line if there is
@@ -288,6 +297,7 @@ def result_row(
         **fields: Further columns; `details` is turned into JSON.
     """
     known: Mapping[str, Any] = source or {}
+    family = evidence.family
     name = f"{family}/{metric}" + ("" if column == TABLE else f"/{column}")
     row: dict[str, object] = {
         "model": evidence.spec.model,
@@ -434,6 +444,8 @@ def widen_early(window: Window) -> float:
 
 def level_of(window: Window, level: float) -> float:
     """Return the level of a one-sided test of a window: stricter where it is judged early."""
+    from scipy import special
+
     return float(special.ndtr(special.ndtri(level) * widen_early(window)))
 
 
@@ -480,6 +492,20 @@ def rate_fails(condition: Condition, row: MetricSample) -> bool:
     if condition.above is None:
         return True
     return bool(round(value * row["n"]) >= MIN_COUNT or row["lower"] > condition.above)
+
+
+def null_limit(spec: ModelSpec, column: str) -> Condition:
+    """Return how many nulls a feature may have.
+
+    Its own limit, else that of all; where the spec expects none, as few as of any other value that
+    is not to be there.
+    """
+    feature, of_all = spec.features[column], spec.monitors.quality.null_rate
+    if feature.null_rate is not None:
+        return feature.null_rate
+    if feature.nullable or of_all.above is None:
+        return of_all
+    return of_all.model_copy(update={"above": min(of_all.above, _UNEXPECTED)})
 
 
 def excess(worse: float, limit: float, error: float | None = None) -> Excess:

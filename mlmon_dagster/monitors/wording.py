@@ -8,9 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, get_args
 
-from mlmon_dagster.metrics.rectified import METHOD
 from mlmon_dagster.spec.metric_registry import METRICS, is_loss
-from mlmon_dagster.spec.monitors import ComparedMetric, Condition
+from mlmon_dagster.spec.monitors import DISTANCES, ComparedMetric, Condition
 from mlmon_dagster.spec.names import ALL, TABLE, counted
 from mlmon_dagster.spec.tasks import estimated, residual
 from mlmon_dagster.store.state.monitor_results import MonitorResult
@@ -39,29 +38,11 @@ NAMES = {
     "stage_error_rate": "Error share",
     "stage_timeout_rate": "Timeout share",
     "span_coverage": "Share of requests with spans",
-    "psi": "PSI",
-    "jensen_shannon": "Jensen-Shannon distance",
-    "ks": "KS distance",
-    "chi_square": "Chi-square distance",
-    "hellinger": "Hellinger distance",
-    "total_variation": "Total variation",
-    "l_infinity": "Largest change of a bin",
-    "kl": "KL divergence",
-    "cramers_v": "Cramer's V",
-    "wasserstein": "Wasserstein distance",
-    "wasserstein_scaled": "Wasserstein distance (in standard deviations)",
-    "mean_shift": "Shift of the mean (in standard deviations)",
-    "median_shift": "Shift of the median (in standard deviations)",
-    "p90_shift": "Shift of the 90th percentile (in standard deviations)",
-    "null_rate_delta": "Change of the null share",
-    "zero_rate_delta": "Change of the share of zeros",
-    "unseen_rate_delta": "Change of the share of unseen values",
     "correlation_shift": "Change of the correlation between columns",
     "attribution": "Share of the attributions",
     "attribution_shift": "Change of the share of the attributions",
     "attribution_ndcg": "NDCG of the order of the attributions",
     "not_additive_rate": "Share of rows whose SHAP values do not add up to the score",
-    "distinct_delta": "Change of the number of distinct values",
     "canary_share": "Share of the requests that the canary answered",
     "skew_rate": "Share served otherwise than computed offline",
     "version_age_days": "Days that the version has served",
@@ -72,6 +53,7 @@ NAMES = {
         for name in get_args(ComparedMetric)
         for how in ("shadow", "canary")
     },
+    **DISTANCES,
     **{name: info.label for name, info in METRICS.items()},
     **{estimated(name): f"Estimated {info.label}" for name, info in METRICS.items()},
     **{
@@ -270,6 +252,8 @@ def weighted_text(method: str, coverage: float | None) -> str:
         >>> weighted_text("post-stratified-1", 0.1)
         'Ground truth covers 10 % of the predictions; the value is weighted back to all of them'
     """
+    from mlmon_dagster.metrics.rectified import METHOD
+
     if not method.startswith(METHOD):
         return ""
     share = "a part" if coverage is None else f"{100 * coverage:.2g} %"

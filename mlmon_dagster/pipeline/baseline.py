@@ -7,12 +7,12 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.errors import BaselineMissingError
-from mlmon_dagster.pipeline.work import Numbers, Work
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, first_window, window_containing
 from mlmon_dagster.spec.model import profile_digest
 from mlmon_dagster.store.state import window_state
 from mlmon_dagster.store.state.window_state import StepMark, WindowInputs
+from mlmon_dagster.work import Numbers, Work
 
 if TYPE_CHECKING:
     from mlmon_dagster.profiles import Baseline

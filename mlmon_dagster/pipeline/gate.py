@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.pipeline.families import FAMILIES
+from mlmon_dagster.families.registry import FAMILIES
 from mlmon_dagster.pipeline.judge import judge_computed
-from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.names import did_you_mean
 from mlmon_dagster.store.state.monitor_results import NOT_JUDGED, PIPELINE
+from mlmon_dagster.work import Work
 
 if TYPE_CHECKING:
-    from mlmon_dagster.report.standing import Standing
+    from mlmon_dagster.tables.standing import Standing
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def gate_of(
     Raises:
         ConfigError: If there is no such family.
     """
-    from mlmon_dagster.report.standing import Standing, overall, standing_of
+    from mlmon_dagster.tables.standing import Standing, overall, standing_of
 
     for family in families:
         if family not in FAMILIES:

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.alerts.lifecycle.pipeline_failures import settle_failures
-from mlmon_dagster.pipeline.work import Numbers, Work
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec.sources import Stream
 from mlmon_dagster.store.state import model_history
 from mlmon_dagster.store.state.manifest import Backlog
+from mlmon_dagster.work import Numbers, Work
 
 if TYPE_CHECKING:
     from mlmon_dagster.ingest import IngestReport
@@ -47,7 +47,7 @@ def ingest(
 
         settle_unmatched(work.project.store, work.spec, work.now)
     if work.spec.registry is not None:
-        from mlmon_dagster.pipeline.serving.registry import look_at_registry
+        from mlmon_dagster.pipeline.model_registry import look_at_registry
 
         look_at_registry(work.project, work.spec)
     return report

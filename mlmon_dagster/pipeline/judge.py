@@ -7,16 +7,16 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from mlmon_dagster.pipeline import silence
-from mlmon_dagster.pipeline.families import FAMILIES
+from mlmon_dagster.families.registry import FAMILIES
+from mlmon_dagster.families.reported_files import reported_in, window_named_by
 from mlmon_dagster.pipeline.judge_inputs import judge_inputs
-from mlmon_dagster.pipeline.reported_files import reported_in, window_named_by
 from mlmon_dagster.pipeline.why import verdicts_with_why
-from mlmon_dagster.pipeline.work import Work, mark_of, mark_step, windows_begin
 from mlmon_dagster.spec import Window, complete_windows, window_containing
+from mlmon_dagster.spec.monitors import SCHEMA
 from mlmon_dagster.store.state import manifest, monitor_results, window_state
 from mlmon_dagster.store.state.monitor_results import LOOK_BACK, MonitorResult
 from mlmon_dagster.store.state.window_state import WindowInputs, load
+from mlmon_dagster.work import Work, mark_of, mark_step, windows_begin
 
 _STILL_COMING = ("provisional", "labels_still_coming", "arrival_unknown")
 NEWEST = 2  # windows that refused files are reported in
@@ -28,24 +28,21 @@ def judge(work: Work, family: str, windows: Sequence[Window] | None = None) -> N
     Args:
         work: What the run works on.
         family: One of `spec.FAMILIES`.
-        windows: Others than the run's. Freshness judges, by default, all windows whose verdict is
-            out of date, and the newest ones in any case.
+        windows: Others than those that the family chooses of a run.
     """
-    if windows is None:
-        windows = silence.unjudged_windows(work) if family == "freshness" else work.windows
+    mine = FAMILIES[family]
+    windows = mine.chosen(work) if windows is None else windows
     if not windows:
         return
-    if family == "freshness":
-        from mlmon_dagster.profiles.arrivals import learn_timing
-
-        learn_timing(work.project.store.state, work.spec, work.now)
+    mine.prepare(work)
     states = _judge_windows(work, family, windows)
     if later := _later_windows(work, family, windows[-1]):
         _judge_windows(work, family, later)
-    if family != "freshness":
+    if not mine.declared.is_by_clock:
         _mark_judged(work, family, states)
-    if family == "schema":
-        _judge_freshness_again(work)
+    if work.windows:
+        for other in mine.judged_after:
+            judge(work, other)
 
 
 def _judge_windows(
@@ -176,16 +173,7 @@ def judge_quarantined(work: Work) -> None:
     windows = {w.start: w for w in [*newest, *named] if w is not None and w.end <= work.now}
     for _, window in sorted(windows.items()):
         if not reported_in(files, window, time).empty:
-            judge(replace(work, windows=(window,)), "schema")
-
-
-def _judge_freshness_again(work: Work) -> None:
-    """Judge freshness once a run has counted its windows.
-
-    The look before the run knew neither when their last events were nor how many have truth.
-    """
-    if work.windows:
-        judge(work, "freshness")
+            judge(replace(work, windows=(window,)), SCHEMA)
 
 
 def judge_computed(work: Work, family: str, *, again: bool = False) -> None:
@@ -196,13 +184,13 @@ def judge_computed(work: Work, family: str, *, again: bool = False) -> None:
         family: The family.
         again: Judge the newest of them that has numbers also where nothing is newer.
     """
-    spec, name = work.spec, f"{family}_check"
+    spec, mine, name = work.spec, FAMILIES[family], f"{family}_check"
     newest = complete_windows(spec.time, work.now)[-LOOK_BACK:]
-    if not newest or family == "freshness" or not FAMILIES[family].is_watched(spec):
+    if not newest or mine.declared.is_by_clock or not mine.is_watched(spec):
         return
     states = load(work.project.store.state, spec.model, newest[0].start, newest[-1].end)
     marks = [
-        (state.steps.get(FAMILIES[family].step), state.steps.get(name))
+        (state.steps.get(mine.step), state.steps.get(name))
         if (state := states.get(window.start)) is not None
         else (None, None)
         for window in newest

@@ -8,10 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from mlmon_dagster.pipeline.baseline_choice import Comparison, comparisons
-from mlmon_dagster.pipeline.families import FAMILIES, Family, References
-from mlmon_dagster.pipeline.parts import Part, parts_of
-from mlmon_dagster.pipeline.work import Work, is_waiting, windows_begin
+from mlmon_dagster.families.family import Family, References
+from mlmon_dagster.families.registry import FAMILIES
 from mlmon_dagster.spec import Window, maturity_of
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.names import ALL
@@ -19,6 +17,15 @@ from mlmon_dagster.spec.windows import TruthTiming
 from mlmon_dagster.store.state import manifest, metric_log, window_state
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 from mlmon_dagster.store.state.window_state import NO_BASELINE, StepMark, WindowInputs
+from mlmon_dagster.work import (
+    Comparison,
+    Part,
+    Work,
+    comparisons,
+    is_waiting,
+    parts_of,
+    windows_begin,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +57,7 @@ class JudgeInputs:
 
     def verdicts(self) -> list[MonitorResult]:
         """Return rows of ``monitor_result``; nothing is stored."""
-        from mlmon_dagster.monitors import evaluate
+        from mlmon_dagster.families.registry import evaluate
 
         work = self.comparison.work
         return evaluate(
@@ -170,7 +177,7 @@ def _describe(
     """Return what the monitors must know of each window beside its metrics."""
     import pandas as pd
 
-    from mlmon_dagster.monitors.ground_truth import explain_waiting
+    from mlmon_dagster.families.ground_truth import explain_waiting
 
     work, states = part.work, part.states
     spec, refused = work.spec, _refused(work)

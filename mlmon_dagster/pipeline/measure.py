@@ -7,17 +7,26 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, get_args
 
-from mlmon_dagster.pipeline.baseline_choice import Comparison, comparisons, fixed_comparison
-from mlmon_dagster.pipeline.families import MEASURED_BY, Family, Plotted
-from mlmon_dagster.pipeline.parts import Part, parts_of
-from mlmon_dagster.pipeline.steps import of_actuals
-from mlmon_dagster.pipeline.work import Numbers, Work, mark_of, mark_step
+from mlmon_dagster.families.family import Family, Plotted
+from mlmon_dagster.families.registry import MEASURED_BY
 from mlmon_dagster.spec import Maturity, Window, maturity_of
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.declaration import SliceKey
 from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.spec.steps import of_actuals
 from mlmon_dagster.store.state import metric_log, window_state
 from mlmon_dagster.store.state.window_state import NO_BASELINE, StepMark
+from mlmon_dagster.work import (
+    Comparison,
+    Numbers,
+    Part,
+    Work,
+    comparisons,
+    fixed_comparison,
+    mark_of,
+    mark_step,
+    parts_of,
+)
 
 if TYPE_CHECKING:
     import pandas as pd

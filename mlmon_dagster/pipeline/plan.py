@@ -14,8 +14,6 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from mlmon_dagster.pipeline.baseline import baseline_windows, first_of
-from mlmon_dagster.pipeline.baseline_choice import baseline_of
-from mlmon_dagster.pipeline.steps import BY_NAME, of_actuals, steps_of, windowed_of
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import (
     ModelSpec,
@@ -26,11 +24,13 @@ from mlmon_dagster.spec import (
 )
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.model import profile_digest
+from mlmon_dagster.spec.steps import BY_NAME, of_actuals, steps_of, windowed_of
 from mlmon_dagster.spec.windows import EarlierWindows, TruthTiming, mark_of_windows
 from mlmon_dagster.store.baselines import BaselinesInForce, baselines_in_force
 from mlmon_dagster.store.clocks import measure_age
 from mlmon_dagster.store.state import model_history, window_state
 from mlmon_dagster.store.state.window_state import NO_BASELINE, StepMark, WindowInputs
+from mlmon_dagster.work import baseline_of
 
 MAX_ATTEMPTS = 3
 MAX_WINDOWS_PER_RUN = 400

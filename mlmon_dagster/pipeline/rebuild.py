@@ -9,8 +9,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.engines.chosen import engine_for
-from mlmon_dagster.pipeline.parts import Part, parts_of
-from mlmon_dagster.pipeline.work import Numbers, Work, mark_of, mark_step
 from mlmon_dagster.spec import Window
 from mlmon_dagster.spec.baseline import GRAINS, LIVE, PRODUCTION
 from mlmon_dagster.spec.tasks import task_of
@@ -18,6 +16,7 @@ from mlmon_dagster.store.moments import check_tables, note_commits
 from mlmon_dagster.store.state import erased_ids, window_state
 from mlmon_dagster.store.state.window_state import NO_BASELINE, StepMark, WindowInputs
 from mlmon_dagster.store.tables.inference_records import version_of
+from mlmon_dagster.work import Numbers, Part, Work, mark_of, mark_step, parts_of
 
 if TYPE_CHECKING:
     from mlmon_dagster.store.tables.inference_records import WindowCounts

@@ -6,8 +6,8 @@ import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
+from mlmon_dagster.families.registry import MEASURED_BY
 from mlmon_dagster.pipeline.baseline import fit_baseline
-from mlmon_dagster.pipeline.families import MEASURED_BY
 from mlmon_dagster.pipeline.judge import judge
 from mlmon_dagster.pipeline.measure import measure_windows, numbers_of
 from mlmon_dagster.pipeline.rebuild import (
@@ -15,14 +15,14 @@ from mlmon_dagster.pipeline.rebuild import (
     rebuild_records,
     record_numbers,
 )
-from mlmon_dagster.pipeline.steps import MEASURED, assets_of
-from mlmon_dagster.pipeline.work import Numbers, Work
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, Window, window_containing
 from mlmon_dagster.spec.baseline import LIVE
 from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.spec.steps import MEASURED, assets_of
 from mlmon_dagster.store.state import metric_log, window_state
 from mlmon_dagster.store.state.window_state import WindowInputs
+from mlmon_dagster.work import Numbers, Work
 
 # What is done window by window; each returns window key -> numbers for whoever shows them.
 WINDOW_STEPS: Mapping[str, Callable[[Work], dict[str, Numbers]]] = {

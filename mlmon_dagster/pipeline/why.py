@@ -15,11 +15,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from mlmon_dagster.pipeline.families import FAMILIES
+from mlmon_dagster.families.registry import FAMILIES
 from mlmon_dagster.spec import ModelSpec, window_containing
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.declaration import is_told_in_money
 from mlmon_dagster.spec.metric_registry import of_outcome
+from mlmon_dagster.spec.monitors import BUSINESS
 from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 
@@ -78,7 +79,7 @@ def _is_traced(inputs: JudgeInputs, row: MonitorResult) -> bool:
 def _is_valued(inputs: JudgeInputs, row: MonitorResult) -> bool:
     """Tell whether a verdict is to be told in money: of ground truth, or of failed requests."""
     is_whole = (row["slice_key"], row["dataset"]) == (ALL, PRODUCTION)
-    fits = inputs.family in ("performance", "business") or row["metric"] == "error_rate"
+    fits = FAMILIES[inputs.family].needs_truth or row["metric"] == "error_rate"
     return is_whole and fits and is_told_in_money(inputs.comparison.work.spec)
 
 
@@ -95,15 +96,14 @@ def _money(inputs: JudgeInputs, row: MonitorResult) -> dict[str, Any]:
 
 
 def _worth(inputs: JudgeInputs, row: MonitorResult) -> str:
-    from mlmon_dagster.metrics.clusters import FEWEST_WINDOWS
-    from mlmon_dagster.profiles.measures import columns_of
+    from mlmon_dagster.metrics import FEWEST_WINDOWS
     from mlmon_dagster.trace.money import BEFORE, failed_worth, money_of, rounded
 
     spec, end = inputs.comparison.work.spec, row["window_end"]
-    is_of_truth = inputs.family in ("performance", "business")
+    is_of_truth = FAMILIES[inputs.family].needs_truth
     starts = _judged(inputs, row) if is_of_truth else [row["window_start"]]
     first, span = min(starts), row["window_end"] - row["window_start"]
-    names = columns_of(spec, "business")
+    names = FAMILIES[BUSINESS].columns(spec)
     read = partial(inputs.comparison.part.in_force.profiles, dataset=PRODUCTION, columns=names)
     then = read(start=first - BEFORE * span, end=first)
     if inputs.comparison.baseline is not None and _n_windows(then) < FEWEST_WINDOWS:
@@ -112,7 +112,7 @@ def _worth(inputs: JudgeInputs, row: MonitorResult) -> str:
         then = max(then, of_baseline, key=_n_windows)
     if is_of_truth:
         found = money_of(spec, read(start=first, end=end), then)
-        return "; ".join(money.said for money in found[:_MOST_TOLD])
+        return "; ".join(money.sentence for money in found[:_MOST_TOLD])
     worth, failed = failed_worth(spec, then), round((row["value"] or 0.0) * row["n"])
     if worth is None or not failed:
         return ""
@@ -130,8 +130,7 @@ def _n_windows(profiles: Mapping[str, ColumnStatistics]) -> int:
 
 def _traced(inputs: JudgeInputs, row: MonitorResult) -> str:
     metric, column = FAMILIES[inputs.family].traced(row["metric"]), row["column_name"]
-    is_of_outcome = inputs.family == "business" and column != TABLE
-    return of_outcome(metric, column if is_of_outcome else None)
+    return of_outcome(metric, None if column == TABLE else column)
 
 
 def _why_or_why_not(inputs: JudgeInputs, row: MonitorResult) -> dict[str, Any]:
@@ -164,9 +163,8 @@ def _why(inputs: JudgeInputs, row: MonitorResult, metric: str) -> dict[str, Any]
         }
     spec = inputs.comparison.work.spec
     text = cause(spec, found)
-    if (
-        inputs.family == "estimated_performance"
-    ):  # an estimate was missed, maybe without any change for the worse
+    if FAMILIES[inputs.family].traced(row["metric"]) != row["metric"]:
+        # An estimate was missed, maybe without any change for the worse.
         name, now, then = (_name(metric), value(found.now.value), value(found.then.value))
         if found.is_worse:
             text = f"{name} is {now}, the baseline's {then}. {text}".rstrip()
@@ -218,7 +216,7 @@ def _judged(inputs: JudgeInputs, row: MonitorResult) -> list[dt.datetime]:
     metrics: pd.DataFrame = inputs.metrics
     mine = metrics[
         (metrics["metric"] == row["metric"])
-        & ((metrics["column_name"] == row["column_name"]) | (inputs.family != "business"))
+        & ((metrics["column_name"] == row["column_name"]) | (row["column_name"] == TABLE))
         & (metrics["slice_key"] == ALL)
         & (metrics["dataset"] == PRODUCTION)
         & metrics["value"].notna()

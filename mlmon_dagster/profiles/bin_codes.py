@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
+from mlmon_dagster.metrics import Positions
 from mlmon_dagster.metrics.binnings import latency_step, upper_edges
 from mlmon_dagster.metrics.means_by_output import STATES, value_edges
 from mlmon_dagster.metrics.statistics import Binning
@@ -120,7 +120,7 @@ def number(value: float) -> str:
     return f"({text})" if "e" in text else f"({text}e0)"
 
 
-def list_bins(binning: Binning, coarse: bool) -> tuple[list[float], NDArray[np.intp]]:
+def list_bins(binning: Binning, coarse: bool) -> tuple[list[float], Positions]:
     """Return what a numeric column is counted with: distinct inner edges, and the bins' codes.
 
     Returns:

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mlmon_dagster.metrics import Floats, Ints
+from mlmon_dagster.metrics import Floats, Ints, Positions
 from mlmon_dagster.metrics.binnings import label_counts, representatives, upper_edges
 from mlmon_dagster.metrics.drift.joint import JOINT
 from mlmon_dagster.metrics.performance.roc import DEEPEST, ScoreOrder, add_up, depth_of
@@ -246,7 +246,7 @@ def _statistics(
             return np.zeros(len(cells), np.int64)
         return cells.arrange(parts, name, 0).astype(np.int64)
 
-    def floats(name: str, default: float) -> NDArray[np.float64]:
+    def floats(name: str, default: float) -> Floats:
         if name not in names:
             return np.full(len(cells), default)
         return cells.arrange(parts, name, default).astype(np.float64)
@@ -405,7 +405,7 @@ def _whole_windows(read: Iterable[pa.Table]) -> Iterator[pa.Table]:
         yield pa.concat_tables(held)
 
 
-_Names = NDArray[np.int64] | NDArray[np.uint64]
+_Names = Ints | NDArray[np.uint64]
 
 
 class _Cells(NamedTuple):
@@ -417,7 +417,7 @@ class _Cells(NamedTuple):
         ends: Where the rows of each of them begin and end among those, one more than there are.
     """
 
-    order: NDArray[np.intp] | None
+    order: Positions | None
     places: list[int]
     ends: list[int]
 

@@ -17,9 +17,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
-from mlmon_dagster.metrics import Floats
+from mlmon_dagster.metrics import MIN_WINDOWS, Flags, Floats
 from mlmon_dagster.metrics.binnings import label_counts
 from mlmon_dagster.metrics.estimated.binary import (
     baseline_estimates,
@@ -28,7 +27,6 @@ from mlmon_dagster.metrics.estimated.binary import (
 )
 from mlmon_dagster.metrics.estimated.calibration import (
     MIN_BLOCKS,
-    MIN_WINDOWS,
     RECORD,
     Calibration,
     Scored,
@@ -52,7 +50,7 @@ from mlmon_dagster.metrics.statistics import (
     ColumnStatistics,
     derived,
     merge,
-    select,
+    select_whole,
 )
 from mlmon_dagster.profiles.baseline import SEED, Baseline, in_half, scored_columns
 from mlmon_dagster.profiles.bin_codes import DUCKDB, Column, code_expression
@@ -226,10 +224,17 @@ def _both(counts: Scored, calibration: Calibration) -> pd.DataFrame:
 
 def _whole(stats: ColumnStatistics) -> ColumnStatistics:
     """Return the statistics of slice `all`, over all model versions."""
-    found = select(stats, (stats.cells["slice_key"] == ALL).to_numpy())
+    found = select_whole(stats)
     if found.cells.duplicated(list(WITHOUT_VERSION)).any():
         return merge(found, WITHOUT_VERSION)
     return replace(found, cells=found.cells.assign(model_version=ALL))
+
+
+def _baseline_rows(store: Store, spec: ModelSpec, baseline: Baseline, column: str) -> str:
+    """Return the records of a baseline's windows, to stand after FROM."""
+    starts = baseline.windows[column].cells["window_start"].drop_duplicates()
+    windows = [window_containing(spec.time, start) for start in starts.dt.to_pydatetime()]
+    return store.inference_records(spec).from_sql(windows, [baseline.dataset])
 
 
 def labelled_rows(
@@ -248,9 +253,7 @@ def labelled_rows(
     """
     binnings = baseline.binnings
     scores = [name for name in scored_columns(spec) if name != DECIDED]
-    starts = baseline.windows[scores[0]].cells["window_start"].drop_duplicates()
-    windows = [window_containing(spec.time, start) for start in starts.dt.to_pydatetime()]
-    source = store.inference_records(spec).from_sql(windows, [baseline.dataset])
+    source = _baseline_rows(store, spec, baseline, scores[0])
     values = value_expressions(spec, erased_ids.personal_key(store.state, spec.model))
     names = [*scores, *(name for name in inputs if name in binnings)]
     parts = ["window_start"]
@@ -276,7 +279,7 @@ def labelled_rows(
     )
 
 
-def _labelled_windows(stats: ColumnStatistics) -> NDArray[np.float64]:
+def _labelled_windows(stats: ColumnStatistics) -> Floats:
     """Rows by window that has an actual, in their order, actual and score bin, (W, 2, S)."""
     order = np.argsort(stats.cells["window_start"].to_numpy(), kind="stable")
     rows = label_counts(stats.counts)[order, :, 1:].transpose(0, 2, 1).astype(np.float64)
@@ -309,7 +312,7 @@ def weighings(rows: LabelledRows, whole: Mapping[str, ColumnStatistics]) -> dict
     return found
 
 
-def _by_code(stats: ColumnStatistics) -> NDArray[np.float64]:
+def _by_code(stats: ColumnStatistics) -> Floats:
     """Rows per cell and code; of a score all as if unlabelled, for actuals are not looked at."""
     counts = stats.counts.astype(np.float64)
     if stats.binning.kind == "score":
@@ -384,7 +387,7 @@ class LossRows:
 
     inputs: Floats
     error: Floats
-    is_first: NDArray[np.bool_]
+    is_first: Flags
     keys: pd.DataFrame
 
 
@@ -425,9 +428,7 @@ def baseline_losses(store: Store, spec: ModelSpec, baseline: Baseline) -> pd.Dat
 def _learn(
     store: Store, spec: ModelSpec, baseline: Baseline, mine: LossRows
 ) -> tuple[Losses, LossCalibration]:
-    starts = baseline.windows["prediction"].cells["window_start"].drop_duplicates()
-    windows = [window_containing(spec.time, start) for start in starts.dt.to_pydatetime()]
-    source = store.inference_records(spec).from_sql(windows, [baseline.dataset])
+    source = _baseline_rows(store, spec, baseline, "prediction")
     known = _read(
         store, spec, baseline, source, "prediction IS NOT NULL AND actual IS NOT NULL",
         f"ORDER BY MD5(prediction_id), prediction_id LIMIT {MOST_ROWS}",
@@ -474,7 +475,7 @@ def learn_losses(known: LossRows, mine: LossRows) -> tuple[Losses, LossCalibrati
     )
 
 
-def _first_half(known: LossRows) -> NDArray[np.bool_]:
+def _first_half(known: LossRows) -> Flags:
     """Return the rows that one of the two models learns from; it is measured on the others.
 
     Rows of one window are alike in more than their features say, and the features often name the

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from numpy.typing import ArrayLike
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.metrics import Floats
@@ -30,6 +31,16 @@ from mlmon_dagster.store.tables.engine import QueryEngine, WithTables
 
 _TABLE = "computed_attributions"
 _log = logging.getLogger(__name__)
+
+
+Inputs = pd.DataFrame | np.ndarray
+
+
+class Model(Protocol):
+    """A model as its library has it."""
+
+    def predict(self, rows: object, **options: bool) -> ArrayLike:
+        """Predict rows, or the contributions of their features."""
 
 
 class Attributions(NamedTuple):
@@ -81,7 +92,7 @@ def explainer_of(spec: ModelSpec) -> str:
         model, _ = _load(spec, NO_VERSION)
         return "" if model is None else _kind(model)
     except Exception as error:  # whatever a user's function raises
-        _log.warning("%s", _said(spec, NO_VERSION, error))
+        _log.warning("%s", _refusal(spec, NO_VERSION, error))
         return ""
 
 
@@ -102,28 +113,30 @@ def _of_version(spec: ModelSpec, version: str, rows: pd.DataFrame) -> pd.DataFra
         inputs = rows[list(spec.features)]
         found = attributions(model, inputs if prepare is None else prepare(inputs), spec.features)
     except Exception as error:  # whatever a user's model raises
-        _log.warning("%s", _said(spec, version, error))
+        _log.warning("%s", _refusal(spec, version, error))
         return None
     frame = pd.DataFrame(found.values, columns=list(attributed(spec).values()))
     ids = rows[["dataset", "prediction_id"]].reset_index(drop=True)
     return ids.join(frame).assign(base_value=found.base, explainer=found.explainer)
 
 
-def _said(spec: ModelSpec, version: str, error: Exception) -> str:
+def _refusal(spec: ModelSpec, version: str, error: Exception) -> str:
     return (
         f"Rows of {spec.model}, version {version}, are not explained: {spec.explain.model}: "
         f"{type(error).__name__}: {error}"
     )
 
 
-def _load(spec: ModelSpec, version: str) -> tuple[Any, Any]:
+def _load(
+    spec: ModelSpec, version: str
+) -> tuple[Model | None, Callable[[pd.DataFrame], Inputs] | None]:
     """Call the function that the spec names; return the model, and what prepares its inputs."""
     module, _, name = str(spec.explain.model).partition(":")
     found = getattr(importlib.import_module(module), name)(version)
     return found if isinstance(found, tuple) else (found, None)
 
 
-def attributions(model: Any, inputs: Any, features: Mapping[str, object]) -> Attributions:
+def attributions(model: Model, inputs: Inputs, features: Mapping[str, object]) -> Attributions:
     """Explain rows by the model's own library, before its link.
 
     Args:
@@ -149,7 +162,7 @@ def attributions(model: Any, inputs: Any, features: Mapping[str, object]) -> Att
     return Attributions(values[:, order], values[:, -1], _kind(model))
 
 
-def _order(inputs: Any, features: Mapping[str, object]) -> list[int]:
+def _order(inputs: Inputs, features: Mapping[str, object]) -> list[int]:
     """Return where each feature is among the columns of the model's inputs."""
     names = list(getattr(inputs, "columns", features))
     if set(names) != set(features):
@@ -159,18 +172,18 @@ def _order(inputs: Any, features: Mapping[str, object]) -> list[int]:
     return [names.index(name) for name in features]
 
 
-def _kind(model: Any) -> str:
+def _kind(model: Model) -> str:
     library = type(model).__module__.partition(".")[0]
     by = library if library in ("lightgbm", "xgboost") else "shap"
     return f"{by} {importlib.import_module(by).__version__}"
 
 
-def _lightgbm(model: Any, inputs: Any) -> Floats:
+def _lightgbm(model: Model, inputs: Inputs) -> Floats:
     booster = getattr(model, "booster_", model)
     return np.asarray(booster.predict(inputs, pred_contrib=True), np.float64)
 
 
-def _xgboost(model: Any, inputs: Any) -> Floats:
+def _xgboost(model: Model, inputs: Inputs) -> Floats:
     import xgboost
 
     booster = model.get_booster() if hasattr(model, "get_booster") else model
@@ -178,7 +191,7 @@ def _xgboost(model: Any, inputs: Any) -> Floats:
     return np.asarray(booster.predict(rows, pred_contribs=True), np.float64)
 
 
-def _trees(model: Any, inputs: Any) -> Floats:
+def _trees(model: Model, inputs: Inputs) -> Floats:
     import shap
 
     explainer = shap.TreeExplainer(model)

@@ -14,12 +14,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
+from mlmon_dagster.metrics import Floats
 from mlmon_dagster.metrics.estimated.multiclass import CONFIDENCE
 from mlmon_dagster.metrics.means_by_output import BY_OUTPUT, OUTCOME
 from mlmon_dagster.metrics.performance.multiclass import RIGHT
@@ -333,8 +333,8 @@ def _fit_categorical(engine: Engine, from_sql: str, name: str, value: str) -> Bi
     return categorical_binning(name, _column(found, "x"))
 
 
-def _column(table: pa.Table, name: str) -> list[Any]:
-    values: list[Any] = table.column(name).to_pylist()
+def _column(table: pa.Table, name: str) -> list[str]:
+    values: list[str] = table.column(name).to_pylist()
     return values
 
 
@@ -412,7 +412,7 @@ def quantiles_of(
 
 def _sorted(column: pa.ChunkedArray) -> OrderStatistics:
     n = len(column) - column.null_count
-    values: NDArray[np.float64] = np.require(column.to_numpy(), requirements="W")
+    values: Floats = np.require(column.to_numpy(), requirements="W")
     values.sort()
     values = values[:n]  # nulls, NaN here, are last
     values += 0.0  # -0 is 0, whichever of them comes first
@@ -427,7 +427,7 @@ def _sorted(column: pa.ChunkedArray) -> OrderStatistics:
     return OrderStatistics(None, quantiles, float(values[0]), float(values[-1]), _median(quantiles))
 
 
-def _distinct(ordered: NDArray[np.float64]) -> list[float] | None:
+def _distinct(ordered: Floats) -> list[float] | None:
     """Return the distinct values, None if they are more than `MAX_VALUES`."""
     found: list[float] = []
     place = 0

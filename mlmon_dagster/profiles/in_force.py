@@ -14,9 +14,9 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from mlmon_dagster.errors import BaselineMissingError
+from mlmon_dagster.metrics import Flags, Ints
 from mlmon_dagster.metrics.statistics import (
     BaselineWindows,
     Binning,
@@ -274,11 +274,9 @@ class RollingBaselines:
         wanted = np.array([int(w.start.timestamp()) for w in windows], dtype=np.int64)
         return self._select(lambda starts: np.isin(starts, wanted))
 
-    def _select(
-        self, choose: Callable[[NDArray[np.int64]], NDArray[np.bool_]]
-    ) -> dict[str, ColumnStatistics]:
+    def _select(self, choose: Callable[[Ints], Flags]) -> dict[str, ColumnStatistics]:
         version = self._choice.model_version
-        rows: dict[int, NDArray[np.bool_]] = {}
+        rows: dict[int, Flags] = {}
         frames: dict[int, pd.DataFrame] = {}
         found = {}
         for name, stats in self._profiles.items():

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mlmon_dagster.metrics import Ints
 from mlmon_dagster.metrics.drift.joint import (
     JOINT,
     folded_scores,
@@ -31,7 +32,7 @@ from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store.state.sql import literal, literals, quote_identifier
 
-Codes = dict[str, NDArray[np.int64]]
+Codes = dict[str, Ints]
 Scores = NDArray[np.int8]
 MOST_ROWS = 5_000  # of a window; what is above it is halved until it is not
 MOST_COLUMNS = 40  # the sums grow with their square
@@ -103,7 +104,7 @@ def fit_joint(
     return {JOINT: joint_binning(JOINT, size_of(len(found)), found)}
 
 
-def _counts(codes: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+def _counts(codes: Ints, size: int) -> Ints:
     return np.bincount(codes[codes != NULL_CODE], minlength=size).astype(np.int64)
 
 
@@ -112,9 +113,7 @@ def _size(binning: Binning) -> int:
     return binning.size // binning.fine
 
 
-def _category_scores(
-    name: str, codes: Codes, counts: NDArray[np.int64], scores: Mapping[str, Scores]
-) -> Scores:
+def _category_scores(name: str, codes: Codes, counts: Ints, scores: Mapping[str, Scores]) -> Scores:
     mine = codes[name]
     filled, levels = mine != NULL_CODE, (counts > 0).sum()
     best, share = scores[name], _TOLD
@@ -133,7 +132,7 @@ def _category_scores(
     return best
 
 
-def _scored(codes: NDArray[np.int64], scores: Scores) -> Scores:
+def _scored(codes: Ints, scores: Scores) -> Scores:
     """Return the score of every code; 0, the mean, for null."""
     return np.append(scores, np.int8(0))[codes]
 
@@ -173,7 +172,7 @@ def _lookup(binning: Binning, binnings: Mapping[str, Binning]) -> list[tuple[str
 
 
 def _statistics(
-    binning: Binning, cells: Sequence[object], sums: Sequence[NDArray[np.int64]]
+    binning: Binning, cells: Sequence[object], sums: Sequence[Ints]
 ) -> ColumnStatistics:
     if not cells:
         return empty(binning)

@@ -64,8 +64,8 @@ def drift(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.
     Without a baseline there is nothing to compare with: no rows but of attributions.
     """
     from mlmon_dagster.metrics.drift.columns import columns_drift, with_outputs
+    from mlmon_dagster.metrics.drift.distances import FURTHER
     from mlmon_dagster.metrics.drift.novelty import novelty_metrics
-    from mlmon_dagster.metrics.drift.optional_distances import FURTHER
 
     if baseline is None:
         return _attribution(spec, profiles, None)

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from mlmon_dagster.metrics import Ints
 from mlmon_dagster.metrics.performance.roc import ScoreOrder
 from mlmon_dagster.metrics.statistics import CELL_KEYS, Binning, ColumnStatistics
 from mlmon_dagster.profiles.compiler import as_numpy
@@ -150,7 +151,7 @@ def _column_rows(name: str, stats: ColumnStatistics, keys: Mapping[str, pa.Array
     return pa.table(columns, schema=SCHEMA)
 
 
-def _filled(stats: ColumnStatistics) -> tuple[NDArray[np.int64], ...]:
+def _filled(stats: ColumnStatistics) -> tuple[Ints, ...]:
     """Return cell, code and rows of what is not empty."""
     if stats.order:
         sizes = [len(scores.codes) for scores in stats.order]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, cast, get_args
 
 from mlmon_dagster.metrics.statistics import merge
-from mlmon_dagster.monitors.quality import null_limit
-from mlmon_dagster.monitors.wording import NAMES, number
+from mlmon_dagster.monitors.evidence import null_limit
+from mlmon_dagster.monitors.wording import NAMES
 from mlmon_dagster.profiles import Baseline
 from mlmon_dagster.profiles.estimates import with_learnt_bands
 from mlmon_dagster.profiles.measures import baseline_performance, columns_of, measure
@@ -407,28 +407,3 @@ def _limit(monitor: PerformanceMonitor, baseline: float | None) -> float | None:
         if is_better_high
         else baseline + monitor.allowed(baseline)
     )
-
-
-def firing(episodes: Iterable[AlertEpisode]) -> Sequence[AlertEpisode]:
-    """Return what fires now and no other alert explains, errors first, then the longest."""
-    now = [e for e in episodes if e.state in ("FIRING", "RECOVERING") and not e.is_explained]
-    return sorted(now, key=lambda e: (e.severity != "ERROR", e.opened_window, e.monitor))
-
-
-def is_personal(spec: ModelSpec, column: str, slice_key: str = ALL) -> bool:
-    """Tell whether what is said of a column or slice may hold personal values."""
-    named = {column, *slice_key.split(",")}
-    return any(bool(f.pii) for name, f in spec.features.items() if name in named)
-
-
-def sentence_of(spec: ModelSpec, episode: AlertEpisode) -> str:
-    """Return an alert's sentence; one about a pii column is told without the stored text.
-
-    The text may have been stored before the column was marked, with values in it.
-    """
-    if not is_personal(spec, episode.column, episode.slice_key):
-        return episode.message
-    subject = f"{NAMES.get(episode.metric, episode.metric)} of {episode.column}"
-    if episode.worst_value is None:
-        return f"{subject} failed."
-    return f"{subject} reached {number(episode.worst_value)}."

@@ -21,8 +21,7 @@ from mlmon_dagster.monitors.wording import number as written
 from mlmon_dagster.profiles import Baseline, baseline_in_force
 from mlmon_dagster.profiles.measures import measure
 from mlmon_dagster.report.charts import Bars, number, places_of
-from mlmon_dagster.report.curves import Asked, is_personal
-from mlmon_dagster.report.summary import coarsen, period_of, periods_named
+from mlmon_dagster.report.curves import Asked
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.metric_registry import info_of, is_higher_better
@@ -30,6 +29,8 @@ from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.tasks import RESIDUAL
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state.monitor_results import MonitorResult
+from mlmon_dagster.tables.alerts import is_personal
+from mlmon_dagster.tables.periods import coarsen, period_of, periods_named
 from mlmon_dagster.trace.slices import MIN_ROWS, default_metrics, measured_from
 
 _NO_VALUE, _UNSEEN = "no value", "not in the baseline"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mlmon_dagster.errors import BaselineMissingError
 from mlmon_dagster.monitors.wording import named
 from mlmon_dagster.profiles import Baseline, baseline_in_force, load_baseline
+from mlmon_dagster.project import Project
 from mlmon_dagster.report import decisions, distributions, page
 from mlmon_dagster.report.charts import Chart, Line, Strip, chart_of, windows_named
 from mlmon_dagster.report.curves import (
@@ -18,18 +19,10 @@ from mlmon_dagster.report.curves import (
     WINDOWS_DRAWN,
     Asked,
     Curves,
-    firing,
 )
 from mlmon_dagster.report.incident import MOST_CARDS, find_incidents, show_days
 from mlmon_dagster.report.layers import LAYERS, layers_of
 from mlmon_dagster.report.plots import Curve
-from mlmon_dagster.report.standing import (
-    Standing,
-    describe_standing,
-    name_last_window,
-    overall,
-)
-from mlmon_dagster.report.summary import NONE, decimal, period_names, periods_of
 from mlmon_dagster.report.trace import SPAN, newest_mature, trace_of
 from mlmon_dagster.spec import ModelSpec, window_containing
 from mlmon_dagster.spec.baseline import PRODUCTION
@@ -44,6 +37,9 @@ from mlmon_dagster.store.state import monitor_results, window_state
 from mlmon_dagster.store.state.model_history import SeenChange, changes
 from mlmon_dagster.store.state.monitor_results import MonitorResult, load_standing, name_window
 from mlmon_dagster.store.state.window_state import WindowInputs
+from mlmon_dagster.tables.alerts import StandingCounts, list_alerts, pick_standing
+from mlmon_dagster.tables.periods import NONE, decimal, period_names, periods_of
+from mlmon_dagster.tables.standing import Standing, describe_standing, name_last_window, overall
 from mlmon_dagster.trace.explain import AREA, Explained
 
 if TYPE_CHECKING:
@@ -71,13 +67,13 @@ class HealthReport:
     Attributes:
         html: The whole file.
         status: Worst status of any family.
-        n_firing: Firing alerts.
+        alerts: How many alerts stand.
         first: Its first curve, of performance if that was measured; None if nothing was.
     """
 
     html: str
     status: str
-    n_firing: int
+    alerts: StandingCounts
     first: Curve | None
 
     @property
@@ -112,7 +108,6 @@ def health_report(
     store: Store,
     spec: ModelSpec,
     now: dt.datetime,
-    episodes: Sequence[AlertEpisode] = (),
     asked: Asked = EVERYTHING,
     places: Places = NOWHERE,
 ) -> HealthReport:
@@ -122,7 +117,6 @@ def health_report(
         store: The store.
         spec: The model.
         now: The moment of the report; verdicts and curves end there.
-        episodes: The model's alerts, as `mlmon_dagster.alerts.list_alerts` returns them.
         asked: Which windows, slice and version; by default the newest of everything.
         places: Where it leads.
     """
@@ -134,8 +128,10 @@ def health_report(
     verdicts = load_standing(store.state, [spec], now)[spec.model]
     standings = describe_standing(spec, verdicts)
     newest = max((start for start, s in states.items() if s.n and start < now), default=None)
-    # What fires goes before what passes again, of the same severity.
-    current = sorted(firing(episodes), key=lambda e: (e.severity != "ERROR", e.state != "FIRING"))
+    episodes = list_alerts(store, spec.model)
+    current = pick_standing(episodes)
+    n_firing = sum(episode.standing == "firing" for episode in current)
+    counts = StandingCounts(n_firing, len(current) - n_firing)
     curves = Curves(store, spec, baseline, episodes, now, asked)
     drawn = {
         "performance": curves.performance(),
@@ -168,7 +164,7 @@ def health_report(
         ),
         most_cards=MOST_CARDS,
         days=show_days(store, spec, states, [one.family for one in standings], now),
-        n_alerts=len(current),
+        counts=counts,
         are_waiting=spec.model in alert_state.models_with_new_results(store.state),
         changes=[_change(seen) for seen in changes(store.state, spec.model)[:MAX_CHANGES]],
         periods=periods_of(store, spec, baseline, states),
@@ -188,7 +184,26 @@ def health_report(
         **_looked(store, spec, baseline, states, now, asked, verdicts),
     )
     first = next((c for found in drawn.values() for c in found if c.values), None)
-    return HealthReport(html, status, len(current), first)
+    return HealthReport(html, status, counts, first)
+
+
+def write_health_report(
+    project: Project, spec: ModelSpec, path: Path | None = None
+) -> tuple[HealthReport, Path]:
+    """Render a model's health report as of now and put it into place in one step.
+
+    Args:
+        project: The project.
+        spec: The model.
+        path: Where to; default ``.mlmon/reports/<model>/health.html`` of the project.
+
+    Returns:
+        The report, and where it is.
+    """
+    target = path or project.state_folder / "reports" / spec.model / "health.html"
+    report = health_report(project.store, spec, project.now())
+    write_report(report.html, target)
+    return report, target
 
 
 def write_report(html: str, path: Path) -> None:

@@ -11,7 +11,6 @@ from markupsafe import Markup
 
 from mlmon_dagster.monitors.wording import beyond_headline, explain, headline
 from mlmon_dagster.report.charts import draw_strip, windows_named
-from mlmon_dagster.report.curves import is_personal, sentence_of
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.declaration import Granularity
 from mlmon_dagster.spec.names import TABLE
@@ -20,6 +19,7 @@ from mlmon_dagster.store.alert_state import ACTIVE, AlertEpisode
 from mlmon_dagster.store.state import monitor_results
 from mlmon_dagster.store.state.monitor_results import name_window
 from mlmon_dagster.store.state.window_state import WindowInputs
+from mlmon_dagster.tables.alerts import explain_episode, is_personal
 
 DAYS_SHOWN: dict[Granularity, int] = {"hour": 168, "day": 90, "week": 52, "month": 24}
 MOST_CARDS = 3
@@ -84,7 +84,7 @@ def find_incidents(
         row = rows.get(episode.fingerprint)
         found_behind = json.loads(row["details"]).get("explain", {}) if row else {}
         why = explain(episode.metric, episode.column or TABLE, found_behind)
-        sentence = sentence_of(spec, episode)
+        sentence = explain_episode(spec, episode)
         found.append(
             Incident(
                 severity=episode.severity or "WARN",

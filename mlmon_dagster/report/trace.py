@@ -19,6 +19,7 @@ from mlmon_dagster.spec.metric_registry import BINARY
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import window_state
 from mlmon_dagster.store.state.window_state import WindowInputs
+from mlmon_dagster.tables.asked import Against
 from mlmon_dagster.trace.explain import AREA, Explained, explain
 from mlmon_dagster.trace.raw_score import RawScore, explain_score, raw_score_columns
 from mlmon_dagster.trace.rows import WRONG, Coded, Searched, code_column, excess, predicate_of
@@ -29,7 +30,6 @@ from mlmon_dagster.trace.slices import compare_slices, default_metrics, profiled
 BASELINE = "baseline"
 F1 = "f1"
 CODED = ("numeric", "categorical", "boolean")
-Against = str | tuple[dt.datetime, dt.datetime]  # the baseline, a version, or a period
 SPAN: dict[Granularity, int] = {"hour": 336, "day": 14, "week": 8, "month": 3}
 
 

@@ -7,7 +7,6 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mlmon_dagster.alerts.listing import list_alerts
 from mlmon_dagster.alerts.messages.view import (
     SHORT_ID,
     AlertView,
@@ -20,7 +19,6 @@ from mlmon_dagster.monitors.wording import REASONS, limit_of
 from mlmon_dagster.monitors.wording import number as written
 from mlmon_dagster.report import page
 from mlmon_dagster.report.charts import chart_of
-from mlmon_dagster.report.curves import is_personal, sentence_of
 from mlmon_dagster.report.health import Places, moment_text
 from mlmon_dagster.report.plots import Curve, Episode
 from mlmon_dagster.spec import ModelSpec
@@ -31,6 +29,7 @@ from mlmon_dagster.store.alert_state import AlertEpisode, AlertEvent, AlertRow
 from mlmon_dagster.store.state import monitor_results
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 from mlmon_dagster.store.tables.columns import span_fields
+from mlmon_dagster.tables.alerts import explain_episode, is_personal, list_alerts, list_facts
 
 _DRAWN = 120  # windows
 _LISTED = 30
@@ -103,7 +102,7 @@ def alert_page(
         alert=alert,
         name=view.name,
         state="RESOLVED" if alert["state"] == "OK" else alert["state"],
-        said=sentence_of(spec, current)
+        said=explain_episode(spec, current)
         if current is not None
         else ("" if hidden else view.sentence),
         numbers=view.numbers,
@@ -128,21 +127,12 @@ def _column(spec: ModelSpec, places: Places, alert: AlertRow) -> str:
 
 
 def _facts(view: AlertView) -> list[tuple[str, str]]:
-    row = view.row
-    where = "" if row["slice_key"] == ALL else f"{row['slice_key']} = {row['slice_value']}"
-    acked = f"{row['acked_by']} at {view.moment(row['acked_at'])}" if row["acked_at"] else ""
-    facts = {
-        "Monitor": row["monitor"],
-        "Slice": where,
-        "Since": view.since if row["opened_window"] else "",
-        "Episode": str(row["episode"]) if row["episode"] else "",
-        "Not sent": row["muted_reason"],
-        "Taken on by": acked,
-        "Ended": str(row["resolved_reason"]).replace("_", " "),
-        "Owner": row["owner"],
-        "Alert": row["fingerprint"],
-    }
-    return [(name, str(text)) for name, text in facts.items() if text]
+    facts = list_facts(view) | {"Alert": view.row["fingerprint"]}
+    if view.row["slice_key"] == ALL:
+        facts["Slice"] = ""
+    if not view.row["episode"]:
+        facts["Episode"] = ""
+    return [(name, text) for name, text in facts.items() if text]
 
 
 def _slowest(alert: AlertRow, traces: Sequence[RowTable]) -> list[str]:
@@ -240,8 +230,8 @@ def _event(event: AlertEvent, zone: str, *, hidden: bool) -> dict[str, str]:
 
 
 def _rows(store: Store, spec: ModelSpec, alert: AlertRow) -> RowTable:
-    from mlmon_dagster.pipeline.asking.rows import behind, column_texts, rows_of
-    from mlmon_dagster.pipeline.reported_files import REFUSED, refusals_in
+    from mlmon_dagster.families.reported_files import REFUSED, refusals_in
+    from mlmon_dagster.tables.rows import behind, column_texts, rows_of
 
     verdict = behind(store, spec, alert)
     if alert["monitor"] == REFUSED:
@@ -264,8 +254,7 @@ def _traces(store: Store, spec: ModelSpec, alert: AlertRow) -> list[RowTable]:
     """Return the slowest and the failed traces behind an alert, those that there are."""
     if spec.spans is None or alert["family"] not in _OF_REQUESTS:
         return []
-    from mlmon_dagster.pipeline.asking.rows import behind, column_texts
-    from mlmon_dagster.pipeline.asking.traces import traces_behind
+    from mlmon_dagster.tables.rows import behind, column_texts, traces_behind
 
     try:
         verdict = behind(store, spec, alert)

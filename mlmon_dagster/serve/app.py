@@ -22,19 +22,19 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from mlmon_dagster.alerts.listing import list_alerts
 from mlmon_dagster.collect.admission import Access
 from mlmon_dagster.collect.problem import Problem, json_response
 from mlmon_dagster.report import page
 from mlmon_dagster.report.curves import Asked
 from mlmon_dagster.report.health import Places, health_report, moment_text
-from mlmon_dagster.report.openmetrics import Exporter
 from mlmon_dagster.serve.alert import alert_page
-from mlmon_dagster.serve.overview import DRAWN, ORDER, PER_PAGE, RELOAD_SECONDS, Overview, tally
+from mlmon_dagster.serve.overview import DRAWN, PER_PAGE, RELOAD_SECONDS, Overview, tally
 from mlmon_dagster.spec import ModelSpec, window_containing
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store import Store, alert_state
 from mlmon_dagster.store.state import monitor_results, window_state
+from mlmon_dagster.tables.openmetrics import Exporter
+from mlmon_dagster.tables.standing import ORDER
 
 _LOG = logging.getLogger("mlmon_dagster.serve")
 PLACES = Places("/")
@@ -140,8 +140,7 @@ class Pages:
         return _page(await self._kept(key, lambda: self._made_of(spec, asked)))
 
     def _made_of(self, spec: ModelSpec, asked: Asked) -> str:
-        episodes = list_alerts(self._store, spec.model)
-        return health_report(self._store, spec, self._now(), episodes, asked, PLACES).html
+        return health_report(self._store, spec, self._now(), asked, PLACES).html
 
     async def _alert(self, request: Request) -> Response:
         spec = await self._spec(request)

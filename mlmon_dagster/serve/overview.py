@@ -15,22 +15,23 @@ from mlmon_dagster.monitors.wording import NAMES, subject
 from mlmon_dagster.monitors.wording import number as short
 from mlmon_dagster.report.charts import number, places_of, sparkline
 from mlmon_dagster.report.layers import LAYERS
-from mlmon_dagster.report.standing import (
+from mlmon_dagster.spec import Models, ModelSpec
+from mlmon_dagster.spec.baseline import GRAINS, PRODUCTION
+from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.state import metric_log, monitor_results, window_state
+from mlmon_dagster.store.state.monitor_results import NOT_JUDGED, MonitorResult
+from mlmon_dagster.store.state.sql import Row
+from mlmon_dagster.tables.alerts import NO_ALERTS, StandingCounts, count_standing
+from mlmon_dagster.tables.standing import (
+    ORDER,
     Standing,
     StandingVerdicts,
     describe_standing,
     name_last_window,
     overall,
 )
-from mlmon_dagster.spec import Models, ModelSpec
-from mlmon_dagster.spec.baseline import GRAINS, PRODUCTION
-from mlmon_dagster.spec.names import ALL
-from mlmon_dagster.store import Store, alert_state
-from mlmon_dagster.store.state import metric_log, monitor_results, window_state
-from mlmon_dagster.store.state.monitor_results import NOT_JUDGED, MonitorResult
-from mlmon_dagster.store.state.sql import Row
 
-ORDER = ("BROKEN", "ERROR", "WARN", "NO_DATA", "OK")
 RELOAD_SECONDS = 60  # after which an open page asks again
 PER_PAGE = 50
 _LOOKED_BACK = {name: 30 * span for name, span in GRAINS.items()}  # for an outcome
@@ -62,7 +63,7 @@ class Line:
         window: End of the newest window with predictions.
         n: Predictions of that window.
         coverage: Share of its ground truth that has come.
-        n_firing: Alerts that fire and are told.
+        alerts: How many of its alerts stand.
         layers: From the serving system to the business, as far as they are judged.
         owners: Who it belongs to.
         metric: What the sparkline is of.
@@ -76,7 +77,7 @@ class Line:
     window: str = ""
     n: str = ""
     coverage: str = ""
-    n_firing: int = 0
+    alerts: StandingCounts = NO_ALERTS
     layers: Sequence[Layer] = ()
     owners: str = ""
     metric: str = ""
@@ -142,20 +143,20 @@ class Overview:
         models, now = self._declared(), self._now()
         known = self._known.read(models.specs, now)
         windows = {str(row["model"]): row for row in window_state.newest_windows(self._store.state)}
-        with self._store.state.connect() as conn:
-            firing = Counter(
-                str(row["model"])
-                for row in alert_state.firing(conn)
-                if not str(row["muted_reason"]).startswith("suppressed:")
-            )
+        counts = count_standing(self._store)
         lines = [
-            _line(spec, known[spec.model], windows.get(spec.model), firing[spec.model])
+            _line(
+                spec,
+                known[spec.model],
+                windows.get(spec.model),
+                counts.get(spec.model, NO_ALERTS),
+            )
             for spec in models.specs
         ]
         lines += [Line(b.name, "BROKEN", about=b.summary()) for b in models.broken]
         self.read_at = now
         self._lines = sorted(
-            lines, key=lambda line: (ORDER.index(line.status), -line.n_firing, line.model)
+            lines, key=lambda line: (ORDER.index(line.status), -line.alerts.firing, line.model)
         )
 
     def _judged(self, spec: ModelSpec, rows: Sequence[MonitorResult]) -> _Judged:
@@ -235,7 +236,7 @@ def _number(
     return f"{subject(first['metric'], first['column_name'])} {short(first['value'])}"
 
 
-def _line(spec: ModelSpec, judged: _Judged, window: Row | None, n_firing: int) -> Line:
+def _line(spec: ModelSpec, judged: _Judged, window: Row | None, alerts: StandingCounts) -> Line:
     known = [v for v in judged.values if v == v]
     has_window = window is not None and window["window_end"] is not None
     shown = {}
@@ -250,7 +251,7 @@ def _line(spec: ModelSpec, judged: _Judged, window: Row | None, n_firing: int) -
         spec.model,
         overall(judged.standings, has_windows=has_window),
         **shown,
-        n_firing=n_firing,
+        alerts=alerts,
         layers=judged.layers,
         owners=", ".join(spec.owners),
         metric=judged.metric,

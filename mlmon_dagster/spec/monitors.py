@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Final, Literal, Self
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
@@ -23,39 +26,30 @@ from mlmon_dagster.spec.scalars import (
 )
 from mlmon_dagster.spec.spans import stage_column
 
-# Family -> the asset that carries its check, in the order in which people look at them.
-FAMILIES: Final = {
-    "schema": "inference_store",
-    "freshness": "event_log",
-    "quality": "data_quality",
-    "drift": "drift",
-    "performance": "performance",
-    "estimated_performance": "estimated_performance",
-    "service": "service_health",
-    "business": "business_impact",
-    "versions": "versions",
-}
 Severity = Literal["WARN", "ERROR"]
-DriftMethod = Literal[
-    "psi",
-    "jensen_shannon",
-    "ks",
-    "chi_square",
-    "hellinger",
-    "total_variation",
-    "l_infinity",
-    "kl",
-    "cramers_v",
-    "wasserstein",
-    "wasserstein_scaled",
-    "mean_shift",
-    "median_shift",
-    "p90_shift",
-    "null_rate_delta",
-    "zero_rate_delta",
-    "unseen_rate_delta",
-    "distinct_delta",
-]
+Layer = Literal["System", "Data", "Model", "Business"]
+SCHEMA: Final = "schema"
+FRESHNESS: Final = "freshness"
+QUALITY: Final = "quality"
+DRIFT: Final = "drift"
+PERFORMANCE: Final = "performance"
+ESTIMATED_PERFORMANCE: Final = "estimated_performance"
+SERVICE: Final = "service"
+BUSINESS: Final = "business"
+VERSIONS: Final = "versions"
+# Name -> what people call it, of every drift distance. Read as text from where the formulas are,
+# since importing those would load numpy into every process that reads a spec.
+DISTANCES: Final = dict(
+    re.findall(
+        r'^@?(?:always|of_bins|of_values|delta)\("(\w+)", "(.+?)"',
+        (Path(__file__).parents[1] / "metrics/drift/distances.py").read_text(),
+        re.MULTILINE,
+    )
+)
+if TYPE_CHECKING:
+    DriftMethod = str
+else:
+    DriftMethod = Literal[tuple(DISTANCES)]
 FEATURE: Final = "{feature}"  # in a pattern of column names
 _PREFIX: Final = "shap:"
 CORRELATION_SHIFT: Final = "correlation_shift"  # of a window, at column `:table`
@@ -703,10 +697,185 @@ class Monitors(Declared):
     ] = ()
     versions: VersionsMonitor = VersionsMonitor()
 
+    def declared(self, family: str) -> Monitor | tuple[Monitor, ...]:
+        """Return what is declared under a family's name: one monitor, or as many as one likes."""
+        found: Monitor | tuple[Monitor, ...]
+        found = getattr(self, "schema_" if family == SCHEMA else family)
+        return found
+
     def each(self) -> Iterator[tuple[tuple[str | int, ...], Monitor]]:
-        """Yield every declared monitor with its place in the spec, such as ``("drift",)``."""
-        for name in ("schema", "freshness", "quality", "drift", "service", "versions"):
-            yield (name,), getattr(self, "schema_" if name == "schema" else name)
-        for name in ("performance", "estimated_performance", "business"):
-            for index, monitor in enumerate(getattr(self, name)):
+        """Yield every declared monitor with its place in the spec, such as ``("drift",)``.
+
+        Families that take a list come last.
+        """
+        lists = list[tuple[str, tuple[Monitor, ...]]]()
+        for name in FAMILIES:
+            declared = self.declared(name)
+            if isinstance(declared, tuple):
+                lists.append((name, declared))
+            else:
+                yield (name,), declared
+        for name, monitors in lists:
+            for index, monitor in enumerate(monitors):
                 yield (name, index), monitor
+
+
+@dataclass(frozen=True)
+class DeclaredFamily:
+    """What is known of a family of monitors before anything is computed.
+
+    What it measures and how it judges is the module of its name in ``families/``.
+
+    Attributes:
+        name: Its key below ``monitors``.
+        asset: The asset that carries its check.
+        check: What the check says when it fails.
+        layer: What it looks at.
+        deps: The assets that its own asset is computed from; none if it judges what is counted
+            anyway, so that its check is on an asset of the store.
+        kinds: Icons of its own asset in the UI.
+        description: What its own asset is, for a person who sees it in the UI.
+        formulas: Where, below ``metrics/``, the formulas are that its numbers come from.
+        breaks_windows: Whether a failure may say that a window is not fit to be judged, which
+            mutes the alerts of `is_muted`.
+        breaks_columns: Whether a failure says so of a column.
+        is_muted: Whether its alerts are muted where a broken window explains them.
+        is_by_column: Whether they are, too, where a broken column does.
+        is_of_truth: Whether it is judged by ground truth, and again once that counts as complete.
+        is_by_clock: Whether time alone makes a verdict, so that it is judged at every look.
+        has_numbers: Whether its verdicts are about numbers that charts and commands show.
+    """
+
+    name: str
+    asset: str
+    check: str
+    layer: Layer
+    deps: tuple[str, ...] = ()
+    kinds: frozenset[str] = frozenset()
+    description: str = ""
+    formulas: tuple[str, ...] = ()
+    breaks_windows: bool = False
+    breaks_columns: bool = False
+    is_muted: bool = False
+    is_by_column: bool = False
+    is_of_truth: bool = False
+    is_by_clock: bool = False
+    has_numbers: bool = True
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether it has an asset of its own."""
+        return bool(self.deps)
+
+
+# By name, in the order in which people look at them.
+FAMILIES: Final[Mapping[str, DeclaredFamily]] = {
+    family.name: family
+    for family in (
+        DeclaredFamily(
+            SCHEMA,
+            "inference_store",
+            "Rows or files of this window broke the declared schema.",
+            "Data",
+            breaks_windows=True,
+            has_numbers=False,
+        ),
+        DeclaredFamily(
+            FRESHNESS,
+            "event_log",
+            "Predictions have stopped coming: no event for longer than `no_data_for`.",
+            "Data",
+            breaks_windows=True,
+            is_by_clock=True,
+            has_numbers=False,
+        ),
+        DeclaredFamily(
+            QUALITY,
+            "data_quality",
+            "A column has too many null, not-a-number, unseen or out-of-range values.",
+            "Data",
+            ("profiles",),
+            frozenset({"pandas"}),
+            "Shares of null, not-a-number, unseen and out-of-range values per column.",
+            ("quality.py",),
+            breaks_columns=True,
+        ),
+        DeclaredFamily(
+            DRIFT,
+            "drift",
+            "A column's distribution is really and largely unlike the baseline's.",
+            "Data",
+            ("profiles", "baseline"),
+            frozenset({"scipy", "pandas"}),
+            "Distance of every column from the baseline, with the bias of small windows taken off.",
+            ("drift",),
+            is_muted=True,
+            is_by_column=True,
+        ),
+        DeclaredFamily(
+            PERFORMANCE,
+            "performance",
+            "Realized performance fell below the baseline or a fixed bound.",
+            "Model",
+            ("profiles", "baseline"),
+            frozenset({"scipy", "pandas"}),
+            "Realized performance with intervals, as far as ground truth has arrived.",
+            ("performance", "quality.py"),
+            is_muted=True,
+            is_of_truth=True,
+        ),
+        DeclaredFamily(
+            ESTIMATED_PERFORMANCE,
+            "estimated_performance",
+            "The estimate fell below the baseline's, or the truth turned out worse than the "
+            "estimate: concept drift.",
+            "Model",
+            ("profiles", "baseline"),
+            frozenset({"scipy", "pandas"}),
+            "Performance without ground truth, from what the baseline's scores meant, with the "
+            "band that the truth will lie in; once the truth is there, how far the estimate was "
+            "off.",
+            ("estimated",),
+            is_muted=True,
+            is_of_truth=True,
+        ),
+        DeclaredFamily(
+            SERVICE,
+            "service_health",
+            "Latency, errors or volume are past their bounds.",
+            "System",
+            ("profiles",),
+            frozenset({"pandas"}),
+            "Volume, latency percentiles and error rate of the serving system.",
+            ("service.py",),
+        ),
+        DeclaredFamily(
+            BUSINESS,
+            "business_impact",
+            "Predictions are worth less than the baseline's, or than a fixed bound.",
+            "Business",
+            ("profiles", "baseline"),
+            frozenset({"pandas"}),
+            "What came of the predictions: the mean outcome, and what decisions were worth at the "
+            "declared costs, as far as ground truth has arrived.",
+            ("business.py",),
+            is_muted=True,
+            is_of_truth=True,
+        ),
+        DeclaredFamily(
+            VERSIONS,
+            "versions",
+            "A challenger is worse, a canary did not get its share, features are served "
+            "otherwise than computed, or the version is old.",
+            "Model",
+            ("inference_store", "profiles"),
+            frozenset({"scipy", "pandas"}),
+            "Another version beside the one in service, on the same predictions or on others; "
+            "features as they were served beside the same predictions' computed offline; the "
+            "version's age.",
+            ("versions.py", "performance"),
+            is_muted=True,
+            is_of_truth=True,
+        ),
+    )
+}

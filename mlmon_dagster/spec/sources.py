@@ -6,7 +6,7 @@ import datetime as dt
 import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal, Self
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
@@ -132,8 +132,13 @@ class Cursor(Declared):
 
 
 class PolledSource(Declared):
-    """What is read from a position on, in batches that are kept as files."""
+    """What is read from a position on, in batches that are kept as files.
 
+    Attributes:
+        kind: The module of `ingest.sources` that reads it.
+    """
+
+    kind: ClassVar[str]
     asset: AssetName | None = None
     batch_rows: int = Field(default=100_000, ge=1, le=5_000_000)
     null_tokens: Names = ()
@@ -165,6 +170,7 @@ class PolledSource(Declared):
 class SqlSource(PolledSource):
     """A table or view of a database, read by a cursor."""
 
+    kind = "sql"
     sql: str
     url_env: str
     cursor: Cursor
@@ -192,6 +198,7 @@ class SqlSource(PolledSource):
 class DeltaSource(PolledSource):
     """A Delta table, read version by version."""
 
+    kind = "delta"
     delta: str
 
     @model_validator(mode="after")
@@ -212,6 +219,7 @@ class DeltaSource(PolledSource):
 class KafkaSource(PolledSource):
     """A topic of Kafka, one JSON object a message."""
 
+    kind = "kafka"
     kafka: str
     config_env: str
     group: str = "mlmon"

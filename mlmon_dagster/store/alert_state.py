@@ -25,9 +25,10 @@ from mlmon_dagster.store.state.schema import (
 )
 from mlmon_dagster.store.state.sql import Query, fetch, insert_or_ignore, upsert
 
-ACTIVE = ("FIRING", "RECOVERING")
+ACTIVE = ("FIRING", "RECOVERING")  # an alert that is open
 State = Literal["OK", "PENDING", "FIRING", "RECOVERING"]
 ListedState = Literal["FIRING", "RECOVERING", "RESOLVED", "WITHDRAWN", "PENDING"]
+Standing = Literal["firing", "recovering", ""]
 T = TypeVar("T")
 _BATCH = 500  # values per IN (...)
 # Written out, as the partial index is declared.
@@ -217,7 +218,28 @@ class AlertEpisode:
     @property
     def is_explained(self) -> bool:
         """Whether another alert is the cause of it, which is told instead."""
-        return self.muted_reason.startswith("suppressed:")
+        return is_explained(self.muted_reason)
+
+    @property
+    def standing(self) -> Standing:
+        """How it stands, as `name_standing` says."""
+        return name_standing(self.state, self.muted_reason)
+
+
+def is_explained(muted_reason: str) -> bool:
+    """Tell whether another alert is the cause of one, by why it is not sent."""
+    return muted_reason.startswith("suppressed:")
+
+
+def name_standing(state: str, muted_reason: str) -> Standing:
+    """Say how an alert stands: the one answer of every surface that counts or lists alerts.
+
+    It is ``firing``, or ``recovering`` while windows pass and that may still be chance. What
+    another alert explains does not stand, since the other one is told and counted instead.
+    """
+    if is_explained(muted_reason):
+        return ""
+    return "firing" if state == "FIRING" else "recovering" if state == "RECOVERING" else ""
 
 
 def load_alerts(
@@ -365,8 +387,8 @@ def all_alerts(conn: sa.Connection, model: str | None) -> dict[str, AlertRow]:
     return {row["fingerprint"]: row for row in _alerts(conn, query)}
 
 
-def firing(conn: sa.Connection) -> list[AlertRow]:
-    """Return the alerts of all models that fire, muted ones too."""
+def load_open_alerts(conn: sa.Connection) -> list[AlertRow]:
+    """Return the alerts of all models that fire or recover, muted ones too."""
     c = alert.c
     query = sa.select(alert).where(c.state.in_(ACTIVE))
     return _alerts(conn, query.order_by(c.model, c.monitor, c.slice_key, c.slice_value))

@@ -17,17 +17,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import special
 
-from mlmon_dagster.metrics import Floats
+from mlmon_dagster.metrics import FEWEST_WINDOWS, SHARE_IS_WRONG, Floats, Ints
 from mlmon_dagster.spec.declaration import Experiment
 
-FEWEST_WINDOWS = 8  # of which the spread between windows says how sure a slope is
 FEW_WINDOWS = 20  # below this, said to be few
 MIX_NEEDED = 0.8  # of the covariates' rows that a range must hold for its standardised mean
 BENT = 0.01  # p-value below which one slope does not do
-SHARE_IS_WRONG = 0.001  # p-value of an experiment's split below which nothing is compared
 _RANGES = 3  # between the two knots that a bend is looked for at
 
 
@@ -129,7 +127,7 @@ def window_sums(
     )
 
 
-def _added(place: NDArray[np.int64], values: Floats, size: int) -> Floats:
+def _added(place: Ints, values: Floats, size: int) -> Floats:
     """Return the sum of the values at each place; of none it is 0."""
     return np.bincount(place, values, size).astype(np.float64)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from mlmon_dagster.metrics.clusters import FEWEST_WINDOWS
+from mlmon_dagster.metrics import FEWEST_WINDOWS
 from mlmon_dagster.metrics.statistics import ColumnStatistics, of_all
 from mlmon_dagster.monitors.wording import number
 from mlmon_dagster.profiles.measures import MEASURES
@@ -25,7 +25,7 @@ Profiles = Mapping[str, ColumnStatistics]
 BEFORE = 28  # windows that say what is usual
 DECISIONS = "expected_value"
 _MOST, _MORE = 0.5, 0.15  # of a change, for a part to be named; and beyond its share of the rows
-_PARTS = 3  # of a change, told in money
+_PARTS = 3  # of a change, said in money
 _KNOWN = 0.95  # of the outcomes that are usually known by then
 
 
@@ -73,7 +73,7 @@ class Money:
         return None if self.worth is None else self.change * self.n * self.worth
 
     @property
-    def said(self) -> str:
+    def sentence(self) -> str:
         """One sentence without a full stop."""
         name = self.series.partition("/")[2] or "what decisions bring"
         unit = f" {self.unit}" if self.unit else ""
@@ -145,7 +145,7 @@ def money_of(spec: ModelSpec, now: Profiles, then: Profiles) -> list[Money]:
         mine, before = (_of(frame, metric, outcome) for frame in (one, other))
         if not mine["n"].sum() or not before["n"].sum():
             continue
-        told = Money(
+        money = Money(
             series,
             _mean(mine),
             _mean(before),
@@ -156,7 +156,7 @@ def money_of(spec: ModelSpec, now: Profiles, then: Profiles) -> list[Money]:
             (spec.columns.outcomes[outcome].unit or "" if outcome else spec.currency or ""),
             _known(one, outcome) / (_known(other, outcome) or 1.0),
         )
-        found.append(_with_who(spec, told, now, then) if told.is_real else told)
+        found.append(_with_largest_part(spec, money, now, then) if money.is_real else money)
     return sorted(found, key=lambda money: not money.is_real)
 
 
@@ -172,7 +172,7 @@ def failed_worth(spec: ModelSpec, then: Profiles) -> float | None:
     return total
 
 
-def worth_told(spec: ModelSpec, found: Explained) -> list[str]:
+def describe_worth(spec: ModelSpec, found: Explained) -> list[str]:
     """Say what a traced change is worth, which parts it is of, and what another threshold is.
 
     Args:
@@ -254,15 +254,15 @@ def _margin(before: pd.DataFrame, n_windows: int) -> float:
     return t * math.sqrt(spread * (1 / n_windows + 1 / g))
 
 
-def _with_who(spec: ModelSpec, told: Money, now: Profiles, then: Profiles) -> Money:
-    frame = compare_slices(spec, now, then, [told.series])
+def _with_largest_part(spec: ModelSpec, money: Money, now: Profiles, then: Profiles) -> Money:
+    frame = compare_slices(spec, now, then, [money.series])
     if frame.empty:
-        return told
+        return money
     parts = frame[(frame["slice_key"] != ALL) & (frame["note"] != "small")]
     parts = parts[~parts["slice_key"].str.contains(",") & (parts["method"] == "exact")]
     large = parts[(parts["share"] >= _MOST) & (parts["share"] >= parts["weight"] + _MORE)]
     if large.empty:
-        return told
+        return money
     worst = large.sort_values("share").to_dict("records")[-1]
     who = f"{worst['slice_key']} = {worst['slice_value']}"
-    return replace(told, who=who)
+    return replace(money, who=who)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -16,10 +16,14 @@ from numpy.typing import NDArray
 
 from mlmon_dagster.metrics import Floats, Ints
 from mlmon_dagster.metrics.binnings import label_counts
-from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics, merge, select
+from mlmon_dagster.metrics.statistics import (
+    Binning,
+    ColumnStatistics,
+    merge,
+    select_whole,
+)
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.metric_registry import BINARY, MULTICLASS, REGRESSION
-from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.predicate import (
     Comparison,
     Every,
@@ -88,7 +92,7 @@ def excess(
 
 
 def _pooled(stats: ColumnStatistics) -> ColumnStatistics:
-    return merge(select(stats, (stats.cells["slice_key"] == ALL).to_numpy()), ())
+    return merge(select_whole(stats), ())
 
 
 def _of_scores(
@@ -151,7 +155,7 @@ class Coded:
     means: tuple[Predicate, ...]
 
 
-def code_column(name: str, values: pd.Series[Any], binning: Binning) -> Coded:
+def code_column(name: str, values: pd.Series, binning: Binning) -> Coded:
     """Code a column by what its values were in the baseline.
 
     Args:
@@ -173,9 +177,7 @@ def code_column(name: str, values: pd.Series[Any], binning: Binning) -> Coded:
     return Coded(name, codes, (*means, NullTest(name)))
 
 
-def _ranges(
-    name: str, values: pd.Series[Any], binning: Binning
-) -> tuple[NDArray[np.int64], list[Predicate]]:
+def _ranges(name: str, values: pd.Series, binning: Binning) -> tuple[Ints, list[Predicate]]:
     side: Literal["left", "right"]
     signs: tuple[Operator, Operator]
     if binning.values:  # few different ones: from one of them up to the next
@@ -218,9 +220,7 @@ def _some(edges: Floats, most: int) -> Floats:
     return kept
 
 
-def _names(
-    name: str, values: pd.Series[Any], binning: Binning
-) -> tuple[NDArray[np.int64], list[Predicate]]:
+def _names(name: str, values: pd.Series, binning: Binning) -> tuple[Ints, list[Predicate]]:
     known = list(binning.categories)[: MOST_CODES - 1]
     is_boolean = set(known) <= {"true", "false"}
     if is_boolean and all(isinstance(value, bool) for value in values.dropna()):

@@ -37,7 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse, special
 
-from mlmon_dagster.metrics import Flags, Floats, Ints
+from mlmon_dagster.metrics import FEWEST_WINDOWS, Flags, Floats, Ints
 from mlmon_dagster.metrics.intervals import benjamini_hochberg
 
 Codes = NDArray[np.uint8]
@@ -46,7 +46,6 @@ Terms = tuple[Term, ...]
 FALSE = 0.05  # share of false discoveries among the slices that are named
 _ONE_WAY = FALSE / 2  # of each half's picks
 PICKS = 30
-FEWEST_WINDOWS = 8  # of a slice in each half; fewer do not say how far windows stray
 _CANDIDATES = 3_000
 _FEWEST_ROWS, _LEAST_SHARE = 50, 0.002
 _SIMPLER = 0.15  # standard deviations that another predicate must add
@@ -141,7 +140,7 @@ def _count(windows: Ints) -> int:
     return int(np.count_nonzero(np.bincount(windows)))
 
 
-def halves(windows: NDArray[np.int64]) -> Flags:
+def halves(windows: Ints) -> Flags:
     """Say which rows are in the first half: those of every other block of windows."""
     places = np.unique(windows)
     block = min(_BLOCK, max(len(places) // 4, 1))

@@ -15,7 +15,7 @@ from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.names import ALL, counted
 from mlmon_dagster.spec.predicate import to_text
 from mlmon_dagster.trace.explain import AREA, Decided, Explained, Scores
-from mlmon_dagster.trace.money import worth_told
+from mlmon_dagster.trace.money import describe_worth
 from mlmon_dagster.trace.raw_score import RawScore
 from mlmon_dagster.trace.rows import Searched
 from mlmon_dagster.trace.slices import Q
@@ -62,7 +62,7 @@ def describe_trace(
         *_of_decisions(found),
         *_of_slices(spec, found),
         *(_of_search(searched) if searched else ()),
-        *worth_told(spec, found),
+        *describe_worth(spec, found),
     ]
     return lines[:MOST_LINES]
 

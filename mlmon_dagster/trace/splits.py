@@ -35,9 +35,9 @@ from math import factorial
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from mlmon_dagster.metrics import Floats, Ints
+from mlmon_dagster.metrics import FEWEST_TO_CHOOSE, Floats, Ints
 from mlmon_dagster.metrics.binnings import class_counts, label_counts
 from mlmon_dagster.metrics.clusters import change
 from mlmon_dagster.metrics.intervals import benjamini_hochberg, rate
@@ -45,7 +45,7 @@ from mlmon_dagster.metrics.means_by_output import OUTCOME
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.spec.metric_registry import OUTCOME_MEANS
 
-# Counts of both sides, each with any leading axes that go together -> effects on the last axis.
+# Ints of both sides, each with any leading axes that go together -> effects on the last axis.
 Effects = Callable[[Floats, Floats], Floats]
 Rates = Callable[[Floats], Floats]  # base rate, recall, false alarms on the last axis -> metric
 PLAYERS = ("positives", "recall", "false_alarms")
@@ -81,8 +81,8 @@ def measured(effects: Effects, now: ArrayLike, then: ArrayLike, parts: Sequence[
 
     Args:
         effects: One of the splits of this module.
-        now: Counts of each window of one side, (W, ...), as the split takes them.
-        then: Counts of each window of the other side, (V, ...).
+        now: Ints of each window of one side, (W, ...), as the split takes them.
+        then: Ints of each window of the other side, (V, ...).
         parts: Names of the effects.
 
     Returns:
@@ -383,7 +383,6 @@ LOSS_OF = {
     "map": ":average_precision", "hit_rate": ":hit",
 }  # fmt: skip
 _RIGHT = ("accuracy", "micro_precision", "micro_recall", "micro_f1")
-Counts = NDArray[np.int64]
 Parts = tuple[Floats, Floats]
 
 
@@ -498,74 +497,38 @@ def _binary_parts(
 ) -> Parts | None:
     if confusion is not None and confusion.binning.kind != "confusion":
         return None
-    if metric in _FROM_CONFUSION and confusion is not None:
-        return _FROM_CONFUSION[metric](label_counts(confusion.counts))
     if metric in _FROM_SCORE and score is not None:
         counts = label_counts(score.counts)
         negatives, positives = counts[:, :, 1].sum(axis=1), counts[:, :, 2].sum(axis=1)
         return _FROM_SCORE[metric](score, positives), _floats(negatives + positives)
-    if metric == "actual_rate" and confusion is not None:
-        counts = label_counts(confusion.counts)
-        return _floats(counts[:, :, 2].sum(axis=1)), _floats(counts[:, :, 1:].sum(axis=(1, 2)))
+    if metric in _FROM_CONFUSION and confusion is not None:
+        above, below = (
+            (label_counts(confusion.counts) * np.array(weights)).sum(axis=(1, 2))
+            for weights in _FROM_CONFUSION[metric]
+        )
+        return _floats(above), _floats(below)
     return None
 
 
-def _floats(counts: Counts) -> Floats:
+def _floats(counts: Ints) -> Floats:
     return counts.astype(np.float64)
 
 
-def _outcomes(counts: Counts) -> tuple[Floats, Floats, Floats, Floats]:
-    """Return TN, FP, FN, TP per cell."""
-    return tuple(  # type: ignore[return-value]
-        _floats(counts[:, predicted, state]) for state in (1, 2) for predicted in (0, 1)
-    )
-
-
-def _accuracy_parts(counts: Counts) -> Parts:
-    tn, fp, fn, tp = _outcomes(counts)
-    return tp + tn, tn + fp + fn + tp
-
-
-def _precision_parts(counts: Counts) -> Parts:
-    _, fp, _, tp = _outcomes(counts)
-    return tp, tp + fp
-
-
-def _recall(counts: Counts) -> Parts:
-    _, _, fn, tp = _outcomes(counts)
-    return tp, tp + fn
-
-
-def _specificity(counts: Counts) -> Parts:
-    tn, fp, _, _ = _outcomes(counts)
-    return tn, tn + fp
-
-
-def _f1_parts(counts: Counts) -> Parts:
-    _, fp, fn, tp = _outcomes(counts)
-    return 2 * tp, 2 * tp + fp + fn
-
-
-def _predicted_rate(counts: Counts) -> Parts:
-    return _floats(counts[:, 1].sum(axis=1)), _floats(counts.sum(axis=(1, 2)))
-
-
-_FROM_CONFUSION: dict[str, Callable[[Counts], Parts]] = {
-    "accuracy": _accuracy_parts,
-    "precision": _precision_parts,
-    "recall": _recall,
-    "specificity": _specificity,
-    "f1": _f1_parts,
-    "predicted_rate": _predicted_rate,
+# Of decisions, the rows above and below the line: weights of predicted 0 and 1 by label state.
+_FROM_CONFUSION = {
+    "accuracy": ([[0, 1, 0], [0, 0, 1]], [[0, 1, 1], [0, 1, 1]]),
+    "precision": ([[0, 0, 0], [0, 0, 1]], [[0, 0, 0], [0, 1, 1]]),
+    "recall": ([[0, 0, 0], [0, 0, 1]], [[0, 0, 1], [0, 0, 1]]),
+    "specificity": ([[0, 1, 0], [0, 0, 0]], [[0, 1, 0], [0, 1, 0]]),
+    "f1": ([[0, 0, 0], [0, 0, 2]], [[0, 0, 1], [0, 1, 2]]),
+    "predicted_rate": ([[0, 0, 0], [1, 1, 1]], [[1, 1, 1], [1, 1, 1]]),
+    "actual_rate": ([[0, 0, 1], [0, 0, 1]], [[0, 1, 1], [0, 1, 1]]),
 }
-_FROM_SCORE: dict[str, Callable[[ColumnStatistics, Counts], Floats]] = {
+_FROM_SCORE: dict[str, Callable[[ColumnStatistics, Ints], Floats]] = {
     "actual_rate": lambda _score, positives: _floats(positives),
     "brier": lambda score, _positives: score.total_sq,
     "log_loss": lambda score, _positives: score.total,
 }
-
-
-FEWEST_TO_CHOOSE = 4  # of which half choose a threshold and half measure it
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from mlmon_dagster.alerts.receivers.base import Delivery, Posted, Receiver
 from mlmon_dagster.alerts.receivers.email import compose
 from mlmon_dagster.alerts.receivers.http_post import Endpoint
 from mlmon_dagster.alerts.receivers.pagerduty import PagerDutyReceiver
+from mlmon_dagster.alerts.receivers.slack import render
 from mlmon_dagster.alerts.receivers.teams import TeamsReceiver
 from mlmon_dagster.alerts.receivers.webhook import WebhookReceiver
 from tests.alerts.test_services import running
@@ -88,7 +89,7 @@ def draw_card(receiver: str, kind: str) -> object:
     """Return what one receiver is given of a message; what a program reads, as data."""
     delivery = deliver(receiver, kind)
     if receiver in ("slack", "console"):
-        return delivery.payload["slack" if receiver == "slack" else "plain"]
+        return render(delivery.payload) if receiver == "slack" else delivery.payload["plain"]
     if receiver == "email":
         mail = compose(delivery, "mlmon@example.com")
         del mail["Date"]

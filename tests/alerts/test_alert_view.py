@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import sqlalchemy as sa
 
-from mlmon_dagster.alerts.listing import list_alerts
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state.schema import mlmon_alert
 from mlmon_dagster.store.state.sql import fetch
+from mlmon_dagster.tables.alerts import list_alerts
 from tests.alerts.worlds import day, observe, result, settle, spec_of
 
 SPECS = [spec_of()]

@@ -15,7 +15,10 @@ from mlmon_dagster.store import Store
 from tests.alerts.fake_smtp import FakeSmtp, certificate, fake_smtp
 from tests.alerts.worlds import day, deliver, result, settle, spec_of
 
-EVENT = {"severity": "ERROR", "title": "credit: psi of age is high\r\nBcc: x@evil.example"}
+EVENT = {
+    "severity": "ERROR", "title": "credit: psi of age is high\r\nBcc: x@evil.example",
+    "items": [], "more": "", "notes": {}, "links": [], "commands": [],
+}  # fmt: skip
 DELIVERY = Delivery("k" * 64, "a@example.com, b@example.com", "", {"event": EVENT, "plain": "body"})
 
 
@@ -29,7 +32,7 @@ def server_of(fake: FakeSmtp, encryption: str = "none", user: str = "") -> MailS
     return MailServer("127.0.0.1", fake.port, user, "secret", encryption, "mlmon@example.com")
 
 
-def test_a_mail_is_plain_text_and_no_value_makes_a_header(smtp: FakeSmtp) -> None:
+def test_a_mail_is_plain_text_and_a_page_and_no_value_makes_a_header(smtp: FakeSmtp) -> None:
     outcome = MailReceiver(server_of(smtp)).send(DELIVERY)
 
     (mail,) = smtp.mails
@@ -38,7 +41,9 @@ def test_a_mail_is_plain_text_and_no_value_makes_a_header(smtp: FakeSmtp) -> Non
     assert mail["Bcc"] is None
     assert mail["To"] == "a@example.com, b@example.com"
     assert mail["Auto-Submitted"] == "auto-generated"
-    assert str(mail.get_payload()).splitlines() == ["body"]
+    plain, page = mail.get_payload()
+    assert str(plain.get_payload()).splitlines() == ["body"]
+    assert page.get_content_type() == "text/html"
 
 
 def test_a_login_goes_over_tls_only(smtp: FakeSmtp, tmp_path: Path) -> None:

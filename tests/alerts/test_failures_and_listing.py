@@ -9,10 +9,12 @@ from mlmon_dagster.alerts.lifecycle.pipeline_failures import (
     RunSuccess,
     observe_run_failures,
 )
-from mlmon_dagster.alerts.listing import list_alerts, list_history, render_alerts, render_history
 from mlmon_dagster.alerts.messages.view import dagster_links
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from mlmon_dagster.store import Store
+from mlmon_dagster.tables.alerts import ALERTS, ask_history, list_alerts
+from mlmon_dagster.tables.rendering import render_text
+from mlmon_dagster.tables.table import Answer
 from tests.alerts.fake_slack import FakeSlack
 from tests.alerts.worlds import day, only_alert, result, send, settle, spec_of
 
@@ -113,8 +115,8 @@ def test_muted_episodes_say_why(store: Store) -> None:
 def test_the_table_is_plain_text(store: Store) -> None:
     settle(store, SPECS, day(9), result(1, slice_key="region", slice_value="a\nb"))
 
-    table = render_alerts(list_alerts(store), {}).splitlines()
-    assert render_alerts([], {}) == "No alerts."
+    table = render_text(Answer(ALERTS, list_alerts(store))).splitlines()
+    assert render_text(Answer(ALERTS, [])) == "No alerts."
     assert len(table) == 2
     assert "FIRING  ERROR     credit  drift/psi/age  region=a b  2024-01-01  " in table[1]
 
@@ -124,5 +126,5 @@ def test_windows_are_named_as_the_models_zone_has_them(store: Store) -> None:
     settle(store, SPECS, day(9), result(1, window_start=midnight))
 
     zones = {"credit": "America/New_York"}
-    assert "all    2024-01-05  " in render_alerts(list_alerts(store), zones)
-    assert "all    2024-01-05  " in render_history(*list_history(store), zones)
+    assert "all    2024-01-05  " in render_text(Answer(ALERTS, list_alerts(store), zones))
+    assert "all    2024-01-05  " in render_text(ask_history(store, zones))

@@ -13,10 +13,11 @@ import sqlalchemy as sa
 
 from mlmon_dagster.alerts.lifecycle.apply_results import fold_results, retire_undeclared
 from mlmon_dagster.alerts.lifecycle.transitions import fingerprint
-from mlmon_dagster.alerts.listing import list_alerts, render_alert
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state.schema import alert, alert_event, mlmon_alert, monitor_result, outbox
 from mlmon_dagster.store.state.sql import fetch
+from mlmon_dagster.tables.alerts import ask_alert, list_alerts
+from mlmon_dagster.tables.rendering import render_text
 from tests.alerts.worlds import (
     alerts_of,
     day,
@@ -77,7 +78,7 @@ def test_since_is_the_first_bad_day_in_the_list_the_view_the_message_and_its_com
     assert "Since:         2024-01-02" in said["plain"]
     assert "--from 2024-01-02 --to 2024-01-03" in said["plain"]
     assert said["event"]["notes"]["Since"] == "2024-01-02"
-    assert "Since:         2024-01-02" in render_alert(store, listed.fingerprint[:8])
+    assert "Since:         2024-01-02" in render_text(ask_alert(store, listed.fingerprint[:8], {}))
     assert rows_of(store, alert_event)[0]["window_start"] == day(3)  # when it happened
 
 

@@ -14,7 +14,7 @@ from mlmon_dagster.alerts.lifecycle.routing import matcher
 from mlmon_dagster.alerts.messages.incidents import flush_groups
 from mlmon_dagster.alerts.messages.view import dagster_links
 from mlmon_dagster.alerts.receivers.base import ConsoleReceiver
-from mlmon_dagster.alerts.receivers.slack import SlackReceiver
+from mlmon_dagster.alerts.receivers.slack import SlackReceiver, render
 from mlmon_dagster.alerts.receivers.worker import deliver
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.store import Store, alert_state
@@ -221,7 +221,7 @@ def test_what_has_no_room_in_one_message_comes_in_the_next(store: Store, is_open
     events = rows_of(store, alert_event)
     assert len(events) == 2 * 70 + is_open
     assert all(
-        names[e["fingerprint"]] in json.dumps(json.loads(rows[e["message_key"]])["slack"])
+        names[e["fingerprint"]] in json.dumps(render(json.loads(rows[e["message_key"]])))
         for e in events
     )
     assert len(rows) <= 6

@@ -7,7 +7,6 @@ import datetime as dt
 import pytest
 
 from mlmon_dagster.alerts.handling import acknowledge, find_alert
-from mlmon_dagster.alerts.listing import list_history, render_alert, render_history
 from mlmon_dagster.alerts.messages.digest import compose_digest, period_end, write_digests
 from mlmon_dagster.alerts.messages.message import plain_text
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
@@ -15,6 +14,8 @@ from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec.alerting import DigestPolicy
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state.schema import outbox
+from mlmon_dagster.tables.alerts import ask_alert, ask_history
+from mlmon_dagster.tables.rendering import render_text
 from tests.alerts.fake_slack import FakeSlack
 from tests.alerts.worlds import (
     alerts_of,
@@ -68,15 +69,15 @@ def test_history_and_an_alert_are_shown_with_who_did_what(store: Store) -> None:
     acknowledge(store, only_alert(store)["fingerprint"], "ana", day(2) + HOUR, "on it")
     settle(store, SPECS, day(3), result(2, "OK"))
 
-    history = render_history(*list_history(store), {})
+    history = render_text(ask_history(store, {}))
     assert [line.split()[2] for line in history.splitlines()[1:]] == [
         "opened",
         "acknowledged",
         "resolved",
     ]
     assert "ana: on it" in history
-    assert render_history(*list_history(store, since=day(4)), {}) == "Nothing happened."
-    shown = render_alert(store, only_alert(store)["fingerprint"][:8])
+    assert render_text(ask_history(store, {}, since=day(4))) == "Nothing happened."
+    shown = render_text(ask_alert(store, only_alert(store)["fingerprint"][:8], {}))
     assert "drift/psi/age" in shown
     assert "recovered" in shown
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from mlmon_dagster.alerts.listing import list_alerts
 from mlmon_dagster.alerts.messages.incidents import count_untold
 from mlmon_dagster.alerts.receivers.pagerduty import _events
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state.schema import alert_event, outbox
+from mlmon_dagster.tables.alerts import list_alerts
 from tests.alerts.worlds import day, only_alert, result, rows_of, send, settle, spec_of
 
 SPECS = [spec_of()]

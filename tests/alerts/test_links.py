@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from mlmon_dagster.alerts.listing import list_alerts
 from mlmon_dagster.alerts.messages.view import dagster_links, page_links
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.pipeline.receivers import local_links
 from mlmon_dagster.project import Project, project_from_environment
 from mlmon_dagster.store import Store
+from mlmon_dagster.tables.alerts import list_alerts
 from tests.alerts.fake_slack import FakeSlack
 from tests.alerts.worlds import day, result, send, settle, spec_of
 

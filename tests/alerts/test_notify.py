@@ -6,41 +6,41 @@ import datetime as dt
 
 import pytest
 
-from mlmon_dagster.alerts.messages.group_state import Reason, Told, distance, needs_update
-
-NOW = dt.datetime(2024, 1, 10, tzinfo=dt.UTC)
-REPEAT = dt.timedelta(hours=24)
+from mlmon_dagster.alerts.messages.group_state import Told, distance
+from mlmon_dagster.alerts.messages.incidents import News, choose_case
 
 
-def told(firing: str = "", resolved: str = "", hours_ago: float = 1) -> Told:
-    return Told(frozenset(firing), frozenset(resolved), NOW - dt.timedelta(hours=hours_ago))
+def told(firing: str = "", resolved: str = "") -> Told:
+    return Told(frozenset(firing), frozenset(resolved))
 
 
 @pytest.mark.parametrize(
-    ("log", "firing", "resolved", "reason"),
+    ("news", "kind"),
     [
-        (None, "", "", None),
-        (None, "a", "", "first"),
-        (None, "", "a", None),
-        (told(""), "a", "", "first"),
-        (told("a"), "ab", "", "new_alerts"),
-        (told("a"), "b", "a", "new_alerts"),
-        (told("a"), "", "a", "all_resolved"),
-        (told("", "a"), "", "a", None),
-        (told("ab"), "a", "b", "some_resolved"),
-        (told("a", "b"), "a", "b", None),
-        (told("a"), "a", "", None),
-        (told("a", hours_ago=23.9), "a", "", None),
-        (told("a", hours_ago=24), "a", "", "repeat"),
-        (told("", hours_ago=99), "", "", None),
-        (told("ab", hours_ago=99), "a", "b", "some_resolved"),
-        (Told(frozenset("a")), "a", "", "repeat"),
+        (News(told()), None),
+        (News(told(), {"a"}), "opened"),
+        (News(told(), {"a"}, missed={"b"}), "opened"),
+        (News(told("a"), {"a", "b"}), "updated"),
+        (News(told("a"), {"b"}, ended={"a"}), "updated"),
+        (News(told("a"), {"b"}, ended_quietly={"a"}), "opened"),
+        (News(told("a"), ended={"a"}), "resolved"),
+        (News(told("a"), held={"a"}), None),
+        (News(told("a"), ended_quietly={"a"}, quiet={"a"}), ""),
+        (News(told("", "a")), None),
+        (News(told("ab"), {"a"}, ended={"b"}), "updated"),
+        (News(told("a", "b"), {"a"}), None),
+        (News(told("a"), {"a"}), None),
+        (News(told("a"), {"a"}, missed={"b"}, is_due=True), "resolved"),
+        (News(told(), missed={"b"}), "resolved"),
+        (News(told("a"), {"a"}, late={"b"}, is_due=True), "late"),
+        (News(told("a"), {"a"}, is_due=True), "repeated"),
+        (News(told("ab"), {"a"}, ended={"b"}, is_due=True), "updated"),
     ],
 )
-def test_a_group_speaks_for_the_first_reason_that_holds(
-    log: Told | None, firing: str, resolved: str, reason: Reason | None
-) -> None:
-    assert needs_update(log, set(firing), set(resolved), now=NOW, repeat=REPEAT) == reason
+def test_a_group_speaks_for_the_first_case_that_holds(news: News, kind: str | None) -> None:
+    case = choose_case(news)
+
+    assert (case and case.kind) == kind
 
 
 DAY, WEEK = dt.timedelta(days=1), dt.timedelta(weeks=1)

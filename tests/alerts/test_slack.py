@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import json
 import socket
 from typing import Any
 
 import pytest
 
-from mlmon_dagster.alerts.messages.message import Item, Message, slack_payload
+from mlmon_dagster.alerts.messages.message import Item, Message, outbox_row
 from mlmon_dagster.alerts.receivers.base import Delivery, NotPosted, Posted, Refused, Unclear
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from tests.alerts.fake_slack import FakeSlack
@@ -16,7 +18,12 @@ KEY = "a1b2" * 16
 
 
 def delivery(key: str = KEY, channel: str = "#ml-alerts", **changes: Any) -> Delivery:
-    payload = {"slack": slack_payload(Message("title", "WARN", (Item("item"),)), key), "plain": ""}
+    group: Any = {
+        "group_key": "g", "receiver": "slack", "channel": channel, "model": "credit", "family": ""
+    }  # fmt: skip
+    message = Message("title", "WARN", (Item("item"),))
+    now = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
+    payload = json.loads(outbox_row(group, key, "opened", message, head_key="", now=now)["payload"])
     return Delivery(key, channel, changes.pop("channel_id", ""), payload, **changes)
 
 

@@ -12,14 +12,16 @@ from mlmon_dagster.alerts.messages.message import (
     Item,
     Message,
     clean,
+    escape,
+    plain_text,
+    safe,
+)
+from mlmon_dagster.alerts.receivers.slack import (
     cut,
     declared_mentions,
-    escape,
     link,
     mention,
-    plain_text,
     problems,
-    safe,
     short_payload,
     slack_payload,
 )

@@ -18,7 +18,7 @@ from mlmon_dagster.alerts.messages.view import (
     AlertView,
     Changes,
     Context,
-    titled,
+    fit_title,
     view_of,
 )
 from mlmon_dagster.metrics.drift.novelty import ColumnChange
@@ -153,7 +153,7 @@ def test_a_long_name_keeps_both_its_ends() -> None:
 
 @given(st.text(max_size=200), st.text(max_size=400), st.text(max_size=30))
 def test_whatever_is_said_a_title_is_one_line_that_fits(before: str, text: str, rest: str) -> None:
-    title = titled(before, text, rest)
+    title = fit_title(before, text, rest)
 
     assert len(title) <= MAX_TITLE
     assert "\n" not in title

@@ -356,18 +356,6 @@ def test_every_metric_is_in_the_csv_whatever_fits_a_table(folder: Path, mlmon: C
     assert rows == parts
 
 
-def test_metrics_are_csv_and_json_with_the_same_numbers(folder: Path, mlmon: Command) -> None:
-    wanted = ("--project", folder, "metrics", MODEL, "--metric", "roc_auc")
-    rows = list(csv.DictReader(io.StringIO(mlmon(*wanted, "--format", "csv").out)))
-    records = [json.loads(line) for line in mlmon(*wanted, "--format", "json").out.splitlines()]
-    assert len(rows) == len(records) > 14
-    for row, record in zip(rows, records, strict=True):
-        assert set(row) == set(record)
-        assert row["slice_value"] == record["slice_value"]
-        if record["value"] is not None:
-            assert float(row["value"]) == pytest.approx(record["value"], rel=1e-12)
-
-
 def test_metrics_of_a_month_are_merged_from_its_days(folder: Path, mlmon: Command) -> None:
     wanted = ("--project", folder, "metrics", MODEL, "--metric", "n", "--slice", "all=all")
     month = mlmon(*wanted, "--granularity", "month", "--format", "json")

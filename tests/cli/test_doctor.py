@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 import shutil
 import sqlite3
@@ -9,9 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
+import yaml
 
+from mlmon_dagster.commands.doctor import _sources
+from mlmon_dagster.project import project_from_environment
+from mlmon_dagster.store import open_store
+from mlmon_dagster.store.state import model_history
 from tests.cli.conftest import Command
 from tests.defs.small_model import MODEL, NOW, land_days, landing, write_declaration
+from tests.ingest.sql_world import VARIABLE, sql_spec
 
 AT = ("--now", NOW.isoformat())
 STORE = Path(".mlmon") / "store"
@@ -244,3 +252,46 @@ def test_a_run_that_a_disk_or_database_breaks_off_ends_with_the_sentence_and_2(
 
     assert ended.code == 2
     assert ended.err.splitlines()[-1].startswith(said)
+
+
+def test_a_mark_ahead_of_now_is_named_by_doctor_and_run_and_moved_back_by_repair(
+    folder: Path, mlmon: Command
+) -> None:
+    store = open_store(folder / ".mlmon" / "store")
+    with store.state.begin() as conn:
+        mark = NOW + dt.timedelta(days=300)
+        model_history.move_rows_from(conn, MODEL, "production", mark, NOW)
+    store.close()
+    base = ("--project", folder, "--now", NOW.isoformat())
+    examined, ran = mlmon(*base, "doctor"), mlmon(*base, "run", MODEL)
+    mended = mlmon(*base, "store", "repair", MODEL)
+    again, healthy = mlmon(*base, "run", MODEL), mlmon(*base, "doctor")
+
+    assert "FIX  retention" in examined.out
+    assert f"-> mlmon store repair {MODEL}" in examined.out
+    assert ran.code == 2
+    assert f"mlmon store repair {MODEL}" in ran.err
+    assert mended.code == 0
+    assert "no longer before" in mended.out
+    assert again.code == 0, again.err
+    assert "ok   retention" in healthy.out
+
+
+def test_doctor_says_whether_the_table_of_a_source_can_be_read(tmp_path: Path) -> None:
+    spec = sql_spec({"column": "id", "kind": "id"})
+    (tmp_path / "models").mkdir()
+    declared = spec.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    (tmp_path / "models" / "credit.yaml").write_text(yaml.safe_dump(declared))
+    path = tmp_path / "source.db"
+    engine = sa.create_engine(f"sqlite:///{path}")
+    with engine.begin() as conn:
+        conn.exec_driver_sql("CREATE TABLE scores (id, at, score, decision, age, region)")
+    engine.dispose()
+
+    without = _sources(project_from_environment(tmp_path, environ={}))
+    with_url = _sources(project_from_environment(tmp_path, environ={VARIABLE: f"sqlite:///{path}"}))
+
+    assert [(f.subject, f.is_fine) for f in without] == [("source of credit/predictions", False)]
+    assert f"{VARIABLE} is not set" in without[0].found
+    assert [f.is_fine for f in with_url] == [True], with_url
+    assert "table scores" in with_url[0].found

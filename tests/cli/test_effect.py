@@ -13,8 +13,8 @@ import yaml
 import mlmon_dagster as mm
 from mlmon_dagster.pipeline.ingest import ingest
 from mlmon_dagster.pipeline.run import run
-from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.spec import complete_windows, load_model
+from mlmon_dagster.work import Work
 from tests.cli.conftest import Command
 from tests.defs.small_model import customers, drop, landing, make_project, write_declaration
 

@@ -141,7 +141,7 @@ def secret_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def address(scheme: str, name: str) -> str:
         user, password, path, query, fragment = (SECRETS[f"{name}{part}"] for part in PARTS)
-        # The others are refused with a user in them: tests/cli/test_urls.py.
+        # The others are refused with a user in them: tests/cli/test_addresses.py.
         at = f"{user}:{password}@" if scheme == "smtp" else ""
         return f"{scheme}://{at}127.0.0.1:1/{path}?k={query}#{fragment}"
 

@@ -213,8 +213,8 @@ def seen(folder: Path, model: str, day: int = 10) -> Seen:
     (line,) = Overview(project.store, lambda: Models((spec,), ()), lambda: now).lines()
     checks = {}
     with open_instance(project) as instance:
-        for family, asset in FAMILIES.items():
-            key = dg.AssetCheckKey(dg.AssetKey([model, asset]), family)
+        for family, declared in FAMILIES.items():
+            key = dg.AssetCheckKey(dg.AssetKey([model, declared.asset]), family)
             found = instance.event_log_storage.get_latest_asset_check_execution_by_key([key])
             if key in found and (event := found[key].event) and (said := event.dagster_event):
                 check = said.asset_check_evaluation_data

@@ -14,13 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
-from mlmon_dagster.alerts.listing import list_alerts
-from mlmon_dagster.pipeline.asking.rows import rows_of
 from mlmon_dagster.pipeline.ingest import ingest
 from mlmon_dagster.pipeline.run import compute
-from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.spec import load_model
 from mlmon_dagster.store.state import window_state
+from mlmon_dagster.tables.alerts import list_alerts
+from mlmon_dagster.tables.rows import rows_of
+from mlmon_dagster.work import Work
 from tests.cli.conftest import Command
 from tests.defs.small_model import (
     DAYS,

@@ -24,9 +24,9 @@ from mlmon_dagster.defs.delivery import dispatch_alerts
 from mlmon_dagster.defs.instance import open_instance
 from mlmon_dagster.defs.launch import Launcher
 from mlmon_dagster.defs.sensors import MAINTENANCE_KEY
-from mlmon_dagster.pipeline.steps import assets_of, windowed_of
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, load_model
+from mlmon_dagster.spec.steps import assets_of, windowed_of
 from tests.alerts.fake_slack import fake_slack
 from tests.alerts.fake_smtp import fake_smtp
 from tests.alerts.fake_webhook import fake_webhook

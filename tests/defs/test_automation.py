@@ -11,8 +11,8 @@ from dagster._core.definitions.target import ANONYMOUS_ASSET_JOB_PREFIX
 
 from mlmon_dagster import build_definitions
 from mlmon_dagster.defs.assets import OVERVIEW_KEY, asset_key, keys_of, range_tags
-from mlmon_dagster.pipeline.steps import windowed_of
 from mlmon_dagster.spec import read_models
+from mlmon_dagster.spec.steps import windowed_of
 from tests.defs.graphql import ui_of
 from tests.defs.small_model import (
     FIRST,

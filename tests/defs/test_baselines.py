@@ -11,12 +11,12 @@ import dagster as dg
 import pytest
 
 from mlmon_dagster.alerts.lifecycle.apply_results import fold_results
-from mlmon_dagster.alerts.listing import list_alerts
 from mlmon_dagster.defs.assets import asset_key
 from mlmon_dagster.defs.history import report_history
 from mlmon_dagster.defs.instance import open_instance
 from mlmon_dagster.profiles import fit_period
 from mlmon_dagster.store import baselines
+from mlmon_dagster.tables.alerts import list_alerts
 from tests.defs.small_model import DAYS, FIRST, NOW, land_days, windows_of_days, write_declaration
 from tests.defs.worlds import World, opened
 

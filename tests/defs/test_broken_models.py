@@ -10,11 +10,11 @@ import dagster as dg
 import pytest
 import sqlalchemy as sa
 
-from mlmon_dagster.alerts.listing import list_alerts
 from mlmon_dagster.defs.build import build_definitions
 from mlmon_dagster.defs.delivery import dispatch_alerts
 from mlmon_dagster.spec import read_models
 from mlmon_dagster.store.state.schema import outbox
+from mlmon_dagster.tables.alerts import list_alerts
 from tests.defs.small_model import (
     DAYS,
     MODEL,

@@ -23,9 +23,9 @@ from mlmon_dagster import MonitoredModel, build_definitions
 from mlmon_dagster.defs.assets import model_assets, partitions_of, windows_of
 from mlmon_dagster.defs.checks import model_checks
 from mlmon_dagster.defs.metadata import safe_metadata
-from mlmon_dagster.pipeline.steps import assets_of
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, complete_windows, spec_from_mapping
+from mlmon_dagster.spec.steps import assets_of
 from tests.defs.small_model import MODEL, YAML, make_project, write_declaration
 
 ROOT = Path(__file__).parents[2]

@@ -30,7 +30,6 @@ from dagster._utils.error import SerializableErrorInfo
 
 from mlmon_dagster.alerts.lifecycle.apply_results import fold_results
 from mlmon_dagster.alerts.lifecycle.routing import platform_spec
-from mlmon_dagster.alerts.listing import list_alerts
 from mlmon_dagster.defs.assets import OVERVIEW_KEY
 from mlmon_dagster.defs.delivery import (
     failed_plannings,
@@ -43,6 +42,7 @@ from mlmon_dagster.pipeline.ingest import note_backlog
 from mlmon_dagster.project import Project
 from mlmon_dagster.store.outbox import enqueue
 from mlmon_dagster.store.state.manifest import Backlog
+from mlmon_dagster.tables.alerts import list_alerts
 from tests.alerts.worlds import observe, result, spec_of
 from tests.conftest import make_spec
 

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from mlmon_dagster.defs.assets import asset_key, keys_of
-from mlmon_dagster.pipeline.steps import windowed_of
-from mlmon_dagster.report.standing import overall, standing_of
+from mlmon_dagster.spec.steps import windowed_of
+from mlmon_dagster.tables.standing import overall, standing_of
 from tests.defs.small_model import BROKEN, DAYS, LATE, MODEL, NOW, NULLED, SILENT, write_declaration
 from tests.defs.worlds import World, opened
 

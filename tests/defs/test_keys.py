@@ -18,9 +18,9 @@ from mlmon_dagster.defs.delivery import observe_dagster, observe_declarations
 from mlmon_dagster.defs.instance import models_of, open_instance
 from mlmon_dagster.defs.launch import Launcher
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.pipeline.steps import windowed_of
 from mlmon_dagster.project import project_from_environment
 from mlmon_dagster.spec import load_model, read_models
+from mlmon_dagster.spec.steps import windowed_of
 from mlmon_dagster.store.state import window_state
 from tests.conftest import SPEC
 from tests.defs.graphql import ui_of

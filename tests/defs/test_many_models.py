@@ -15,8 +15,8 @@ from mlmon_dagster.defs.assets import asset_key
 from mlmon_dagster.defs.delivery import observe_dagster
 from mlmon_dagster.defs.instance import is_in_flight, models_of
 from mlmon_dagster.pipeline.plan import MAX_MODELS_PER_RUN, MAX_ROWS_PER_RUN, Request, in_runs
-from mlmon_dagster.pipeline.steps import windowed_of
 from mlmon_dagster.spec import ModelSpec, Window, complete_windows
+from mlmon_dagster.spec.steps import windowed_of
 from mlmon_dagster.store.state import window_state
 from tests.defs.small_model import FIRST, MODEL, NOW, customers, drop, landing, write_declaration
 from tests.defs.worlds import opened

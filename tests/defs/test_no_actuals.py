@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from mlmon_dagster.alerts.lifecycle.apply_results import fold_results
-from mlmon_dagster.alerts.listing import list_alerts
 from mlmon_dagster.defs.checks import UNWATCHED
 from mlmon_dagster.store.alert_state import ACTIVE
+from mlmon_dagster.tables.alerts import list_alerts
 from tests.defs.small_model import DAYS, MODEL, customers, drop, landing, write_declaration
 from tests.defs.worlds import opened
 

@@ -20,7 +20,7 @@ from mlmon_dagster.defs.assets import OVERVIEW_KEY, RANGE_END, RANGE_START, asse
 from mlmon_dagster.defs.instance import PROCESS_TAG
 from mlmon_dagster.ingest import cycle
 from mlmon_dagster.pipeline.plan import REVISED_EVERY
-from mlmon_dagster.pipeline.steps import REPORTED, of_actuals, windowed_of
+from mlmon_dagster.spec.steps import REPORTED, of_actuals, windowed_of
 from mlmon_dagster.store.state import manifest, monitor_results, schema, window_state
 from mlmon_dagster.store.state.sql import read_frame
 from tests.defs.small_model import (

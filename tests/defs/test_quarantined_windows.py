@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from mlmon_dagster.pipeline.reported_files import reported_in, sent_again, window_named_by
+from mlmon_dagster.families.reported_files import reported_in, sent_again, window_named_by
 from tests.conftest import make_spec, window
 
 TIME = make_spec(time={"start": "2024-01-01", "zone": "America/New_York"}).time

@@ -17,14 +17,14 @@ from mlmon_dagster.commands.doctor import _registries
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.pipeline.gate import gate_of
 from mlmon_dagster.pipeline.ingest import ingest
-from mlmon_dagster.pipeline.serving.registry import ask_registry, registry_numbers, tell_gate
-from mlmon_dagster.pipeline.work import Work
+from mlmon_dagster.pipeline.model_registry import ask_registry, registry_numbers, tell_gate
 from mlmon_dagster.project import Project
 from mlmon_dagster.report.health import health_report
 from mlmon_dagster.spec import ModelSpec, load_model
 from mlmon_dagster.store.mlflow_registry import MlflowRegistry, last_look
 from mlmon_dagster.store.state.model_history import history
 from mlmon_dagster.store.state.schema import registry_state
+from mlmon_dagster.work import Work
 from tests.defs.small_model import MODEL, make_project, write_declaration
 from tests.defs.worlds import World
 from tests.mlflow import NAME, RUNS, Mlflow, mlflow_server

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 
 from mlmon_dagster.defs.assets import OVERVIEW_KEY, keys_of
-from mlmon_dagster.pipeline.steps import REPORTED
+from mlmon_dagster.spec.steps import REPORTED
 from tests.defs.small_model import DAYS, NOW, customers, drop, landing
 from tests.defs.worlds import World
 

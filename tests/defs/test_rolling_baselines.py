@@ -14,8 +14,8 @@ import pytest
 import sqlalchemy as sa
 
 from mlmon_dagster.pipeline.plan import COMPARED
-from mlmon_dagster.pipeline.steps import windowed_of
 from mlmon_dagster.report.health import health_report
+from mlmon_dagster.spec.steps import windowed_of
 from mlmon_dagster.store.erasure.erase import erase
 from mlmon_dagster.store.state import schema
 from mlmon_dagster.store.state.sql import read_frame

@@ -23,7 +23,7 @@ import pytest
 from mlmon_dagster.defs.assets import OVERVIEW_KEY, asset_key
 from mlmon_dagster.defs.batched_events import BatchedPostgresEventLogStorage
 from mlmon_dagster.defs.instance import MODEL_TAG, dagster_home
-from mlmon_dagster.report.standing import NOT_JUDGED, standing_of
+from mlmon_dagster.tables.standing import NOT_JUDGED, standing_of
 from tests.browser import Browser, started
 from tests.defs.small_model import DAYS, NOW, land_fortnight, write_declaration
 from tests.defs.test_live_on_postgres import is_up, running, wait_for

@@ -14,8 +14,8 @@ from dagster._core.loader import LoadingContextForTest
 from mlmon_dagster import build_definitions
 from mlmon_dagster.defs import metadata
 from mlmon_dagster.defs.assets import asset_key
-from mlmon_dagster.pipeline.steps import BY_NAME
 from mlmon_dagster.spec import read_models
+from mlmon_dagster.spec.steps import BY_NAME
 from tests.defs.small_model import (
     BROKEN,
     DAYS,

@@ -17,12 +17,12 @@ from mlmon_dagster.pipeline import run as steps
 from mlmon_dagster.pipeline.baseline import fit_baseline
 from mlmon_dagster.pipeline.ingest import ingest
 from mlmon_dagster.pipeline.plan import COMPARED, Request, plan, try_again
-from mlmon_dagster.pipeline.steps import of_actuals, windowed_of
-from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, spec_from_mapping
 from mlmon_dagster.spec.changes import RULES, rule_of
+from mlmon_dagster.spec.steps import of_actuals, windowed_of
 from mlmon_dagster.store.state import metric_log
+from mlmon_dagster.work import Work
 from tests.defs.small_model import (
     FIRST,
     MODEL,

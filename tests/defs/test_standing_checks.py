@@ -11,8 +11,8 @@ import pytest
 
 from mlmon_dagster.defs.assets import asset_key
 from mlmon_dagster.defs.checks import StandingChecks
-from mlmon_dagster.pipeline.steps import BY_NAME, windowed_of
-from mlmon_dagster.report.standing import NOT_JUDGED, standing_of
+from mlmon_dagster.spec.steps import BY_NAME, windowed_of
+from mlmon_dagster.tables.standing import NOT_JUDGED, standing_of
 from tests.defs.graphql import ui_of
 from tests.defs.small_model import DAYS, NOW, SILENT, customers, drop, landing
 from tests.defs.worlds import World

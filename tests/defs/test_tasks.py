@@ -6,12 +6,12 @@ import pytest
 
 from mlmon_dagster.defs.instance import open_instance
 from mlmon_dagster.defs.launch import Launcher
-from mlmon_dagster.pipeline.asking.rows import rows_of
-from mlmon_dagster.pipeline.steps import windowed_of
 from mlmon_dagster.profiles import load_baseline
-from mlmon_dagster.report.summary import NONE, period_names, periods_of
 from mlmon_dagster.spec.metric_registry import METRICS
+from mlmon_dagster.spec.steps import windowed_of
 from mlmon_dagster.store.state import metric_log, monitor_results
+from mlmon_dagster.tables.periods import NONE, period_names, periods_of
+from mlmon_dagster.tables.rows import rows_of
 from tests.conftest import metrics_of
 from tests.defs.small_model import make_project, windows_of_days
 from tests.defs.task_models import DAYS, DECLARATIONS, NOW, land

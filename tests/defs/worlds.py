@@ -18,9 +18,9 @@ import pandas as pd
 from mlmon_dagster.defs.assets import asset_key
 from mlmon_dagster.defs.instance import open_instance
 from mlmon_dagster.defs.launch import Launcher, RunReport
-from mlmon_dagster.pipeline.steps import REPORTED, windowed_of
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, read_models
+from mlmon_dagster.spec.steps import REPORTED, windowed_of
 from mlmon_dagster.store.state import metric_log, monitor_results
 from tests.defs.small_model import (
     DAYS,

@@ -15,9 +15,9 @@ import pytest
 from benchmarks.drill.passes import Inbox, take_in
 from mlmon_dagster.drill.drill import Drill, Finding
 from mlmon_dagster.drill.faults import FAULTS, facts_of, inject
-from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.spec import load_model
 from mlmon_dagster.store import alert_state
+from mlmon_dagster.work import Work
 from tests.defs.small_model import DAYS, END, MODEL, NOW, customers, drop, landing, make_project
 from tests.defs.worlds import processed_fortnight
 

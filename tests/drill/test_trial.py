@@ -14,9 +14,9 @@ from mlmon_dagster.drill.faults import FAULTS
 from mlmon_dagster.drill.past import Past
 from mlmon_dagster.drill.trial import Slice, Trial
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.spec import load_model
 from mlmon_dagster.spec.names import TABLE
+from mlmon_dagster.work import Work
 from tests.defs.small_model import (
     MODEL,
     NOW,

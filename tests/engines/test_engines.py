@@ -19,7 +19,6 @@ from mlmon_dagster.engines.engine import Local, received, run
 from mlmon_dagster.errors import ConfigError, EngineError, StoreError
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.pipeline.rebuild import build_window_profiles
-from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.profiles import (
     ProfileRows,
     baseline_in_force,
@@ -31,6 +30,7 @@ from mlmon_dagster.project import Project, _on_worker, project_from_environment
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.baseline import LIVE
 from mlmon_dagster.store.tables import inference_records
+from mlmon_dagster.work import Work
 from tests.conftest import make_events, make_spec, window
 from tests.engines import needs
 from tests.engines.dying import DiesOnce, refused

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from mlmon_dagster.errors import SchemaError
 from mlmon_dagster.ingest.declared_columns import Column, Kind
 from mlmon_dagster.ingest.formats.parse import Cast, cast_column, parse_file
-from mlmon_dagster.ingest.formats.registry import read_file
 from mlmon_dagster.ingest.landing import Staged
 from mlmon_dagster.ingest.rows.canonical import canonical_rows, draft_rows
+from mlmon_dagster.ingest.sources.registry import read_file
 from mlmon_dagster.spec.declaration import TimeSpec
 from tests.ingest.landing import (
     NOW,

@@ -12,7 +12,8 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from mlmon_dagster.errors import ConfigError, StoreError
-from mlmon_dagster.ingest.formats.delta_source import check_delta
+from mlmon_dagster.ingest.sources.delta import check_source
+from mlmon_dagster.ingest.sources.polling import Surroundings
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.sources import DeltaSource
 from mlmon_dagster.store import Store
@@ -177,20 +178,21 @@ def test_large_versions_become_several_batches(store: Store, project: Path) -> N
 def test_what_is_wrong_with_a_table_is_said(project: Path) -> None:
     source = SPEC.source.predictions
     assert isinstance(source, DeltaSource)
+    around = Surroundings(project, {}.get)
     with pytest.raises(ConfigError, match="does not exist"):
-        check_delta(SPEC, "predictions", source, project, {})
+        check_source(SPEC, "predictions", source, around)
     write(project, "a")
-    assert check_delta(SPEC, "predictions", source, project, {}) == (
+    assert check_source(SPEC, "predictions", source, around) == (
         f"Delta table {PLACE}, version 0, 6 columns"
     )
     renamed = credit_spec(
         source__predictions={"delta": PLACE}, columns={**COLUMNS, "score": "scor"}
     )
     with pytest.raises(ConfigError, match="no column 'scor'; did you mean 'score'"):
-        check_delta(renamed, "predictions", source, project, {})
+        check_source(renamed, "predictions", source, around)
     (project / PLACE / "_delta_log" / f"{0:020d}.json").write_text("{")
     with pytest.raises(StoreError, match="cannot be read"):
-        check_delta(SPEC, "predictions", source, project, {})
+        check_source(SPEC, "predictions", source, around)
 
 
 def test_a_table_that_was_restored_from_a_copy_and_counted_on_is_read_again(

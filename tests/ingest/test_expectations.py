@@ -11,11 +11,11 @@ import pytest
 from mlmon_dagster.errors import MlmonError
 from mlmon_dagster.ingest.declared_columns import Column
 from mlmon_dagster.ingest.formats.parse import parse_file
-from mlmon_dagster.ingest.formats.registry import read_file
 from mlmon_dagster.ingest.landing import Staged
 from mlmon_dagster.ingest.rows import judge as suite
 from mlmon_dagster.ingest.rows.canonical import Draft, draft_rows
 from mlmon_dagster.ingest.rows.judge import Rule, judge, rules_of
+from mlmon_dagster.ingest.sources.registry import read_file
 from tests.ingest.landing import NOW, credit_spec, events, parquet_bytes
 
 SPEC = credit_spec()

@@ -12,8 +12,9 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.ingest import IngestReport, readers
-from mlmon_dagster.ingest.formats import kafka_source
-from mlmon_dagster.ingest.formats.kafka_source import check_topic
+from mlmon_dagster.ingest.sources import kafka
+from mlmon_dagster.ingest.sources.kafka import check_source
+from mlmon_dagster.ingest.sources.polling import Surroundings
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.sources import KafkaSource
 from mlmon_dagster.store import Store
@@ -157,7 +158,7 @@ def test_what_is_no_event_goes_to_the_dead_letter_and_stops_nothing(
 def test_a_look_reads_so_many_batches_and_the_next_one_reads_on(
     store: Store, project: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kafka_source, "MOST_BATCHES", 2)
+    monkeypatch.setattr(kafka, "MOST_BATCHES", 2)
     spec = kafka_spec(batch_rows=2)
     cluster.send(*"abcde")
 
@@ -169,16 +170,20 @@ def test_a_look_reads_so_many_batches_and_the_next_one_reads_on(
 def test_what_is_wrong_with_a_topic_is_said(project: Path, store: Store, cluster: Cluster) -> None:
     source = SPEC.source.predictions
     assert isinstance(source, KafkaSource)
+
+    def check(variables: dict[str, str]) -> str:
+        return check_source(SPEC, "predictions", source, Surroundings(project, variables.get))
+
     with pytest.raises(ConfigError, match="KAFKA_CONFIG is not set"):
-        check_topic(source, {}.get)
+        check({})
     with pytest.raises(ConfigError, match="KAFKA_CONFIG is no JSON object"):
-        check_topic(source, {VARIABLE: '{"sasl.password": '}.get)
+        check({VARIABLE: '{"sasl.password": '})
     wrong = json.dumps({"bootstrap.servers": cluster.servers, "securty.protocol": "secret"})
     with pytest.raises(ConfigError, match=r"securty\.protocol") as raised:
-        check_topic(source, {VARIABLE: wrong}.get)
+        check({VARIABLE: wrong})
     assert "secret" not in str(raised.value)
     cluster.send("a")
-    assert check_topic(source, {VARIABLE: cluster.servers}.get) == (
+    assert check({VARIABLE: cluster.servers}) == (
         "topic scores (servers of KAFKA_CONFIG), 4 partitions, 1 messages kept"
     )
 

@@ -15,7 +15,7 @@ import pytest
 
 from mlmon_dagster.errors import ConfigError, StoreError
 from mlmon_dagster.ingest import render_report, replay_file
-from mlmon_dagster.ingest.formats.sql_source import cells_of
+from mlmon_dagster.ingest.sources.sql import cells_of
 from mlmon_dagster.spec import spec_from_mapping
 from mlmon_dagster.store import Store, open_store
 from mlmon_dagster.store.sources import parse_source_url, source_connection

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from mlmon_dagster.alerts.lifecycle.apply_results import fold_results
-from mlmon_dagster.alerts.listing import list_alerts
 from mlmon_dagster.commands.doctor import examine_landing
 from mlmon_dagster.ingest import may_have_work, render_report
 from mlmon_dagster.pipeline.ingest import ingest as take_in
-from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store, open_store
+from mlmon_dagster.tables.alerts import list_alerts
+from mlmon_dagster.work import Work
 from tests.ingest.landing import (
     ACTUALS,
     NOW,

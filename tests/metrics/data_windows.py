@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.spatial.distance import jensenshannon
 
-from mlmon_dagster.metrics.drift.optional_distances import FURTHER
+from mlmon_dagster.metrics.drift.distances import FURTHER
 from mlmon_dagster.spec.metric_registry import BINARY
 from tests.metrics.rows import make_spec, measured
 from tests.metrics.windows import LARGEST

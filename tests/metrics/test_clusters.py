@@ -10,8 +10,8 @@ import pytest
 from scipy import stats
 from sklearn.metrics import f1_score, roc_auc_score
 
+from mlmon_dagster.metrics import FEWEST_WINDOWS
 from mlmon_dagster.metrics.clusters import (
-    FEWEST_WINDOWS,
     SERIES,
     USUAL,
     beyond_usual,

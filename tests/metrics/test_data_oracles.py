@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from mlmon_dagster.metrics.drift.distances import FURTHER, OF_BINS
 from mlmon_dagster.metrics.drift.null_distribution import DISTANCES
-from mlmon_dagster.metrics.drift.optional_distances import FURTHER, OF_BINS
 from mlmon_dagster.spec.metric_registry import NOVEL
 from tests.metrics.data_windows import (
     LATENCIES,

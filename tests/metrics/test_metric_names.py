@@ -10,8 +10,8 @@ from typing import get_args
 import pytest
 
 import mlmon_dagster
+from mlmon_dagster.metrics.drift.distances import FURTHER
 from mlmon_dagster.metrics.drift.null_distribution import DISTANCES
-from mlmon_dagster.metrics.drift.optional_distances import FURTHER
 from mlmon_dagster.metrics.service import QUANTILES, STAGE_QUANTILES, TOKEN_QUANTILES
 from mlmon_dagster.spec import declaration, monitors
 from mlmon_dagster.spec.metric_registry import (
@@ -90,7 +90,7 @@ def _audited() -> set[str]:
 def _literal_names() -> set[str]:
     """Find what the code writes after ``metric=``."""
     found = set()
-    for path in [*(PACKAGE / "metrics").glob("*.py"), *(PACKAGE / "monitors").glob("*.py")]:
+    for path in [*(PACKAGE / "metrics").glob("*.py"), *(PACKAGE / "families").glob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.keyword) and node.arg == "metric":
                 value = node.value

@@ -1,14 +1,23 @@
+"""What binary models have: areas, separation, calibration, gaps of rates."""
+
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import special
+from scipy import special, stats
 from sklearn import metrics as sk
 
-from mlmon_dagster.metrics.performance.binary import performance_metrics
+from mlmon_dagster.metrics.performance.binary import (
+    average_precision,
+    ks_separation,
+    lift,
+    performance_metrics,
+)
+from mlmon_dagster.metrics.performance.fairness import fairness_metrics
 from mlmon_dagster.metrics.performance.roc import roc_auc
-from tests.metrics.samples import confusion_statistics, score_statistics
+from mlmon_dagster.metrics.statistics import concat
+from tests.metrics.samples import cells, confusion_statistics, score_statistics
 
 BINS = 1024
 RNG = np.random.default_rng(3)
@@ -71,16 +80,6 @@ def test_delongs_variance_equals_its_definition_by_pairs():
     assert half * slope / t == pytest.approx(np.sqrt(variance), rel=1e-3)
 
 
-def test_losses_and_rates_are_sklearns():
-    score, actual = scored(3000, -1, 1.5)
-    found = measured(score, actual)
-    assert found.loc["brier", "value"] == pytest.approx(
-        sk.brier_score_loss(actual, score), rel=1e-12
-    )
-    assert found.loc["log_loss", "value"] == pytest.approx(sk.log_loss(actual, score), rel=1e-12)
-    assert found.loc["actual_rate", "value"] == pytest.approx(actual.mean(), rel=1e-12)
-
-
 def test_the_standard_error_of_a_loss_comes_from_the_bins_to_one_percent():
     score, actual = scored(20_000, -1, 1.5)
     row = measured(score, actual).loc["brier"]
@@ -106,43 +105,6 @@ def test_calibration_error_equals_its_definition_over_ten_equal_groups():
     assert measured(score, actual).loc["calibration_error", "value"] == pytest.approx(
         expected, abs=0.005
     )
-
-
-def test_confusion_metrics_are_sklearns():
-    actual, predicted = RNG.integers(0, 2, 400), RNG.integers(0, 2, 400)
-    (tn, fp), (fn, tp) = sk.confusion_matrix(actual, predicted)
-    found = performance_metrics(
-        None, confusion_statistics(tn=tn, fp=fp, fn=fn, tp=tp, u0=4, u1=12)
-    ).set_index("metric")
-    oracles = {
-        "f1": sk.f1_score, "precision": sk.precision_score,
-        "recall": sk.recall_score, "accuracy": sk.accuracy_score,
-    }  # fmt: skip
-    for metric, oracle in oracles.items():
-        row = found.loc[metric]
-        assert row["value"] == pytest.approx(oracle(actual, predicted), rel=1e-12)
-        assert row["lower"] < row["value"] < row["upper"]
-        assert row["n"] == 400
-    assert found.loc["predicted_rate", "value"] == pytest.approx((fp + tp + 12) / 416, rel=1e-12)
-    assert found.loc["actual_rate", "value"] == pytest.approx((tp + fn) / 400, rel=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("counts", "metric", "reason"),
-    [
-        ({"u0": 5, "u1": 5}, "accuracy", "no_actuals"),
-        ({"u0": 5, "u1": 5}, "f1", "no_actuals"),
-        ({"tn": 50, "fn": 5}, "precision", "no_predicted_positives"),
-        ({"tn": 50, "fp": 5}, "recall", "no_actual_positives"),
-        ({"tn": 50}, "f1", "no_positives"),
-        ({}, "predicted_rate", "no_rows"),
-    ],
-)
-def test_undefined_confusion_metrics_have_a_reason_and_no_value(counts, metric, reason):
-    row = performance_metrics(None, confusion_statistics(**counts)).set_index("metric").loc[metric]
-    assert np.isnan(row["value"])
-    assert np.isnan(row["lower"])
-    assert row["reason"] == reason
 
 
 def test_f1_is_zero_not_undefined_when_positives_are_all_missed():
@@ -190,3 +152,62 @@ def test_no_cells_give_an_empty_frame():
     none = np.zeros((0, 8), dtype=np.int64)
     assert len(performance_metrics(score_statistics(none, none), None)) == 0
     assert len(performance_metrics(None, None)) == 0
+
+
+@pytest.mark.parametrize(("base", "sharp"), [(0.0, 1.0), (-4.0, 1.5), (1.0, 4.0)])
+def test_separation_metrics_are_scipys_and_scikit_learns_within_the_stated_bound(base, sharp):
+    score = special.expit(RNG.normal(base, sharp, 20_000))
+    actual = (RNG.random(20_000) < score).astype(int)
+    counts = binned(score, actual)
+    ap = average_precision(*counts)
+    assert abs(ap.value[0] - sk.average_precision_score(actual, score)) <= ap.bound[0] + 1e-12
+    ks = ks_separation(*counts)
+    exact = stats.ks_2samp(score[actual == 1], score[actual == 0]).statistic
+    assert ks.value[0] - 1e-12 <= exact <= ks.value[0] + ks.bound[0] + 1e-12
+    top = lift(*counts, 0.1)
+    best = np.argsort(-score)[:2000]
+    assert abs(top.value[0] - actual[best].mean() / actual.mean()) <= top.bound[0] + 1e-9
+
+
+def test_tied_scores_give_exactly_scikit_learns_average_precision():
+    score = RNG.choice([0.1, 0.3, 0.35, 0.8], 500)
+    actual = (RNG.random(500) < score).astype(int)
+    found = average_precision(*binned(score, actual)).value[0]
+    assert found == pytest.approx(sk.average_precision_score(actual, score), abs=1e-12)
+
+
+def test_counts_beyond_32_bits_do_not_overflow():
+    big = 3_000_000_000
+    found = performance_metrics(None, confusion_statistics(tp=big, tn=big, fp=big, fn=big))
+    values = found.set_index("metric")["value"]
+    assert values["accuracy"] == pytest.approx(0.5)
+    assert values["mcc"] == pytest.approx(0, abs=1e-12)
+
+
+def groups(**counts: dict[str, int]) -> pd.DataFrame:
+    parts = []
+    for name, group in counts.items():
+        part = confusion_statistics(**group)
+        parts.append(type(part)(**{**part.__dict__, "cells": cells(1, key="sex", value=name)}))
+    whole = concat(parts)
+    return fairness_metrics(whole, {"sex": "f"})
+
+
+def test_gaps_of_rates_are_differences_and_ratios_to_the_reference():
+    frame = groups(
+        f={"tp": 40, "fn": 10, "fp": 10, "tn": 40}, m={"tp": 20, "fn": 20, "fp": 10, "tn": 50}
+    )
+    found = frame.set_index(["slice_value", "metric"])["value"]
+    assert found["m", "demographic_parity_difference"] == pytest.approx(0.3 - 0.5)
+    assert found["m", "equal_opportunity_ratio"] == pytest.approx(0.5 / 0.8)
+    assert found["m", "predictive_parity_difference"] == pytest.approx(20 / 30 - 40 / 50)
+    assert found["all", "demographic_parity_difference"] == pytest.approx(-0.2)
+    row = frame[(frame["metric"] == "demographic_parity_difference")].iloc[0]
+    assert row["lower"] == pytest.approx(-0.3248, abs=2e-3)  # Newcombe's, of 30 and 50 in 100
+    assert row["upper"] == pytest.approx(-0.0648, abs=2e-3)
+
+
+def test_a_missing_reference_or_a_small_group_is_no_data():
+    assert set(groups(m={"tp": 50}, n={"tp": 50})["reason"]) == {"no_reference"}
+    small = groups(f={"tp": 50, "fp": 50}, m={"tp": 3})
+    assert set(small["reason"]) == {"few_rows"}

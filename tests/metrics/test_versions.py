@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from mlmon_dagster.metrics import SHARE_IS_WRONG
 from mlmon_dagster.metrics.versions import (
     ENOUGH_DISCORDANT,
-    SHARE_IS_WRONG,
     always,
     areas_of_two,
     got_its_share,

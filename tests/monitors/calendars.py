@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pandas as pd
 
-from mlmon_dagster.pipeline.silence import build_calendar
+from mlmon_dagster.families.silence import build_calendar
 from mlmon_dagster.spec import ModelSpec, Window, windows_between
 from mlmon_dagster.spec.windows import holidays_of_windows
 from mlmon_dagster.store.state.window_state import ServedWindow

@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from mlmon_dagster.families.registry import evaluate
 from mlmon_dagster.metrics.frames import METRIC_COLUMNS
-from mlmon_dagster.monitors import evaluate
 from mlmon_dagster.spec import ModelSpec
 from tests.conftest import make_spec
 

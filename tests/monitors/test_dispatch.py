@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import sqlalchemy as sa
 
-from mlmon_dagster.monitors import evaluate
+from mlmon_dagster.families.registry import evaluate
 from mlmon_dagster.spec.monitors import FAMILIES
 from mlmon_dagster.store.state import schema
 from tests.monitors.cases import DAY, NOW, frame, metric, spec, verdicts, window

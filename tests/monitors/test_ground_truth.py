@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from mlmon_dagster.families.ground_truth import compare_truth, explain_waiting
 from mlmon_dagster.metrics.arrivals import Arrivals
-from mlmon_dagster.monitors.ground_truth import compare_truth, explain_waiting
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.windows import TruthTiming
 from tests.conftest import make_spec

@@ -8,9 +8,9 @@ from mlmon_dagster.pipeline.ingest import ingest
 from mlmon_dagster.pipeline.judge import judge, judge_quarantined
 from mlmon_dagster.pipeline.plan import plan
 from mlmon_dagster.pipeline.run import run
-from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.work import Work
 
 
 def look(project: Project, spec: ModelSpec, run_id: str) -> None:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from mlmon_dagster.monitors import dispatch
-from mlmon_dagster.pipeline.families import FAMILIES, MEASURED_BY, Family
+from mlmon_dagster.families.family import Family
+from mlmon_dagster.families.registry import FAMILIES, MEASURED_BY
 from mlmon_dagster.pipeline.run import WINDOW_STEPS
-from mlmon_dagster.pipeline.steps import ASSETS, MEASURED
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.monitors import FAMILIES as DECLARED
+from mlmon_dagster.spec.steps import ASSETS, MEASURED
 from tests.proof import world
 
 SPEC = world.make_spec()
 
 
-def test_every_declared_family_has_a_record_and_a_judge() -> None:
-    assert set(FAMILIES) == set(DECLARED) == set(dispatch._JUDGES)
+@pytest.mark.parametrize("name", DECLARED)
+def test_every_declared_family_has_a_record_of_its_name(name: str) -> None:
+    assert FAMILIES[name].name == name
+    assert FAMILIES[name].declared is DECLARED[name]
+    assert (FAMILIES[name].measure is not None) == DECLARED[name].is_measured
 
 
 def test_every_measuring_asset_has_a_family_and_every_windowed_one_a_step() -> None:

@@ -16,26 +16,25 @@ from click.testing import CliRunner
 
 from mlmon_dagster.commands import doctor
 from mlmon_dagster.commands.rows import rows
-from mlmon_dagster.commands.status import status
+from mlmon_dagster.commands.tables import status
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.ingest import ingest_new, readers
 from mlmon_dagster.ingest.report import render_report
 from mlmon_dagster.landing_file import publish
 from mlmon_dagster.metrics.service import latency_quantile
 from mlmon_dagster.metrics.statistics import ColumnStatistics, merge
-from mlmon_dagster.pipeline.asking.rows import LATENCY, rows_of
-from mlmon_dagster.pipeline.asking.traces import trace_of
 from mlmon_dagster.pipeline.plan import plan
 from mlmon_dagster.pipeline.run import compute, run
-from mlmon_dagster.pipeline.steps import windowed_of
-from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.profiles.bin_shapes import role_binning
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, spec_from_mapping, window_from_key
+from mlmon_dagster.spec.steps import windowed_of
 from mlmon_dagster.store.erasure import erase
 from mlmon_dagster.store.erasure.places import find_traces
 from mlmon_dagster.store.state import metric_log, window_state
 from mlmon_dagster.store.upkeep.maintenance import maintain
+from mlmon_dagster.tables.rows import LATENCY, rows_of, trace_of
+from mlmon_dagster.work import Work
 
 NOW = dt.datetime(2024, 3, 3, 12, tzinfo=dt.UTC)
 AT = dt.datetime(2024, 3, 1, 10, tzinfo=dt.UTC)

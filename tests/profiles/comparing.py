@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
@@ -40,3 +42,14 @@ def assert_equal(
         np.testing.assert_array_equal(mine, other, err_msg="order")
     if names:
         assert left.unseen == right.unseen
+
+
+def assert_all_equal(
+    found: Mapping[str, ColumnStatistics],
+    expected: Mapping[str, ColumnStatistics],
+    sums: float = 0.0,
+) -> None:
+    """Fail unless the same columns have equal statistics."""
+    assert found.keys() == expected.keys()
+    for name, stats in expected.items():
+        assert_equal(found[name], stats, sums=sums)

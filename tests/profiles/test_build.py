@@ -25,7 +25,7 @@ from mlmon_dagster.profiles.bin_codes import DUCKDB, STANDARD, Dialect
 from mlmon_dagster.profiles.fit import fit_binnings
 from mlmon_dagster.store.state import erased_ids
 from tests.profiles import oracle
-from tests.profiles.comparing import assert_equal, in_order
+from tests.profiles.comparing import assert_all_equal, assert_equal, in_order
 from tests.profiles.records import START, DuckEngine, make_records, make_spec
 
 SPEC = make_spec()
@@ -221,8 +221,7 @@ def test_latencies_outside_the_scale_fall_into_the_outer_bins() -> None:
 
 def test_both_dialects_give_equal_statistics(profiles: Any) -> None:
     portable = profiles_of(RECORDS, dialect=STANDARD)
-    for name, stats in profiles.items():
-        assert_equal(stats, portable[name], sums=1e-9)
+    assert_all_equal(portable, profiles, 1e-9)
 
 
 def test_no_rows_give_no_cells() -> None:
@@ -305,9 +304,7 @@ def test_many_rows_are_counted_in_fewer_statements_to_the_same(
         engine.statements.clear()
         found = build_profiles(engine, SPEC, "records", binnings)
         asked.append(len(engine.statements))
-        assert found.keys() == profiles.keys()
-        for name, stats in found.items():
-            assert_equal(stats, profiles[name])
+        assert_all_equal(found, profiles)
     assert asked == [7, 6]
 
 

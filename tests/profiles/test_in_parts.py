@@ -17,7 +17,7 @@ from mlmon_dagster.profiles.storage import to_rows
 from mlmon_dagster.spec.declaration import Feature
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.tables.engine import WithTables
-from tests.profiles.comparing import assert_equal
+from tests.profiles.comparing import assert_all_equal
 from tests.profiles.records import DuckEngine, make_records, make_spec
 
 SPEC = make_spec()
@@ -42,12 +42,6 @@ def divided(part_of_row: np.ndarray, order: list[int]) -> dict[str, ColumnStatis
     return profile_in_parts(work, sources, "records")
 
 
-def assert_same(found: dict[str, ColumnStatistics], expected: dict[str, ColumnStatistics]) -> None:
-    assert found.keys() == expected.keys()
-    for name, stats in expected.items():
-        assert_equal(found[name], stats, sums=1e-9)
-
-
 @settings(max_examples=3, deadline=None)
 @given(
     st.lists(st.integers(0, 4), min_size=ROWS, max_size=ROWS),
@@ -56,7 +50,7 @@ def assert_same(found: dict[str, ColumnStatistics], expected: dict[str, ColumnSt
 def test_any_division_in_any_order_gives_the_same_profiles(
     whole: dict[str, ColumnStatistics], parts: list[int], order: list[int]
 ) -> None:
-    assert_same(divided(np.array(parts), order), whole)
+    assert_all_equal(divided(np.array(parts), order), whole, 1e-9)
 
 
 def test_a_part_of_one_row_or_of_one_window_is_no_exception(
@@ -67,7 +61,7 @@ def test_a_part_of_one_row_or_of_one_window_is_no_exception(
     by_window = np.array([int(date[-2:]) for date in dates])
 
     for parts in (first_alone, by_window):
-        assert_same(divided(parts, sorted(set(parts.tolist()))), whole)
+        assert_all_equal(divided(parts, sorted(set(parts.tolist()))), whole, 1e-9)
 
 
 def test_parts_are_the_same_added_up_together_or_one_by_one(
@@ -75,7 +69,7 @@ def test_parts_are_the_same_added_up_together_or_one_by_one(
 ) -> None:
     monkeypatch.setattr(in_parts, "_MOST_WAITING", 0)
 
-    assert_same(divided(np.arange(ROWS) % 3, [2, 0, 1]), whole)
+    assert_all_equal(divided(np.arange(ROWS) % 3, [2, 0, 1]), whole, 1e-9)
 
 
 def test_a_part_without_rows_adds_nothing(whole: dict[str, ColumnStatistics]) -> None:
@@ -83,7 +77,7 @@ def test_a_part_without_rows_adds_nothing(whole: dict[str, ColumnStatistics]) ->
     binnings = fit_binnings(engine, SPEC, "baseline")
     nothing = build_profiles(engine, SPEC, "records", binnings)
 
-    assert_same(added_up(nothing, [to_rows(whole)], binnings), whole)
+    assert_all_equal(added_up(nothing, [to_rows(whole)], binnings), whole, 1e-9)
 
 
 def test_hundreds_of_columns_are_read_once_and_counted_within_the_engines_memory(
@@ -101,7 +95,9 @@ def test_hundreds_of_columns_are_read_once_and_counted_within_the_engines_memory
     engine, source = held(store.queries, spec, _on_disk(store, rows))
 
     assert source == "held_records"
-    assert_same(build_profiles(engine, spec, source, fit_binnings(engine, spec, source)), whole)
+    assert_all_equal(
+        build_profiles(engine, spec, source, fit_binnings(engine, spec, source)), whole, 1e-9
+    )
     assert held(store.queries, SPEC, "anything").from_sql == "anything"
 
 

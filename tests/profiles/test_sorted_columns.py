@@ -14,10 +14,10 @@ from mlmon_dagster.metrics.binnings import upper_edges
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.profiles import build, build_profiles
 from mlmon_dagster.profiles.fit import fit_binnings
+from tests.profiles.comparing import assert_all_equal
 from tests.profiles.records import DuckEngine, make_records, make_spec
 
 NUMERIC = ("temp", "hour", "booked_at", "note")
-ARRAYS = ("counts", "n_null", "n_out_of_range", "minimum", "maximum", "total", "total_sq")
 SPEC = make_spec(slices=[])
 
 
@@ -27,20 +27,12 @@ def numeric(records: pa.Table, baseline: pa.Table) -> dict[str, ColumnStatistics
     return build_profiles(engine, SPEC, "records", {name: binnings[name] for name in NUMERIC})
 
 
-def same_to_the_bit(a: dict[str, ColumnStatistics], b: dict[str, ColumnStatistics]) -> None:
-    for name in NUMERIC:
-        assert a[name].cells.equals(b[name].cells)
-        for array in ARRAYS:
-            one, other = getattr(a[name], array), getattr(b[name], array)
-            assert np.array_equal(one, other, equal_nan=one.dtype.kind == "f"), (name, array)
-
-
 @settings(max_examples=20)
 @given(seed=st.integers(0, 1000))
 def test_the_order_of_the_rows_changes_no_bit(seed: int) -> None:
     records = make_records(400, seed)
     order = np.random.default_rng(seed).permutation(len(records))
-    same_to_the_bit(numeric(records, records), numeric(records.take(order), records))
+    assert_all_equal(numeric(records, records), numeric(records.take(order), records))
 
 
 @pytest.mark.parametrize(("rows", "values"), [(1_000, 1), (150, 1), (120, 10_000), (10_000, 500)])
@@ -53,7 +45,7 @@ def test_reading_in_parts_changes_no_bit_of_windows_that_fit(
     ).sort_by("window_start")
     whole = numeric(records, records)
     read_in_parts(monkeypatch, rows, values)
-    same_to_the_bit(whole, numeric(records, records))
+    assert_all_equal(whole, numeric(records, records))
 
 
 @settings(max_examples=40)
@@ -66,12 +58,7 @@ def test_windows_cut_or_mixed_have_the_same_counts_and_range_and_sums_but_for_ro
     with pytest.MonkeyPatch.context() as patch:
         read_in_parts(patch, rows, values)
         found = numeric(records, records)
-    for name in NUMERIC:
-        assert whole[name].cells.equals(found[name].cells)
-        for array in ARRAYS:
-            one, other = getattr(whole[name], array), getattr(found[name], array)
-            tolerance = 1e-12 if array.startswith("total") else 0
-            np.testing.assert_allclose(other, one, rtol=tolerance, atol=1e-9, err_msg=array)
+    assert_all_equal(found, whole, 1e-9)
 
 
 def read_in_parts(patch: pytest.MonkeyPatch, rows: int, values: int) -> None:

@@ -19,6 +19,7 @@ from mlmon_dagster.profiles.storage import from_rows, to_rows
 from mlmon_dagster.spec import window_date
 from mlmon_dagster.store import Store
 from tests.metrics.samples import categorical_binning, cells, count, numeric_binning
+from tests.profiles.comparing import assert_equal
 
 RNG = np.random.default_rng(6)
 NUMBERS = np.where(RNG.random((3, 50)) < 0.1, np.nan, RNG.normal(size=(3, 50)))
@@ -36,14 +37,6 @@ def columns() -> dict[str, ColumnStatistics]:
     return {"x": x, "c": replace(c, unseen=[{}, {"new": 2, "old": 1}, {}, {}, {"new": 1}])}
 
 
-def assert_same(left: ColumnStatistics, right: ColumnStatistics) -> None:
-    pd.testing.assert_frame_equal(left.cells, right.cells)
-    np.testing.assert_array_equal(left.counts, right.counts)
-    for name in ("n", "n_null", "minimum", "maximum", "total", "total_sq"):
-        np.testing.assert_array_equal(getattr(left, name), getattr(right, name), err_msg=name)
-    assert left.unseen == right.unseen
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_rows_in_any_order_are_the_statistics_that_were_written(seed: int) -> None:
     written = columns()
@@ -53,7 +46,7 @@ def test_rows_in_any_order_are_the_statistics_that_were_written(seed: int) -> No
     assert list(found) == list(written)
     for name, stats in written.items():
         by_cell = stats.cells.sort_values(list(stats.cells)).index.to_numpy()
-        assert_same(found[name], select(stats, by_cell))
+        assert_equal(found[name], select(stats, by_cell))
     assert found["x"].cells is found["c"].cells
 
 
@@ -62,7 +55,7 @@ def test_columns_without_some_cells_have_frames_of_their_own() -> None:
     written["c"] = select(written["c"], np.array([0, 2]))
     found = from_rows(to_rows(written), {n: s.binning for n, s in written.items()})
     assert len(found["x"]) == 5
-    assert_same(found["c"], written["c"])
+    assert_equal(found["c"], written["c"])
 
 
 def test_rows_of_other_columns_and_other_bins_are_left_out() -> None:
@@ -89,7 +82,7 @@ def test_only_the_files_of_the_windows_asked_for_are_opened(store: Store, tmp_pa
 
     assert list(after) == [*spec.features, "prediction"]
     for name, stats in before.items():
-        assert_same(after[name], stats)
+        assert_equal(after[name], stats)
 
 
 def test_a_baseline_that_keeps_what_it_computed_gives_the_same_metrics(store: Store) -> None:

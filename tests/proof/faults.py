@@ -295,8 +295,8 @@ def _resetting(project: Any, n: int) -> Iterator[Callable[[], int]]:
 def _stages(project: Any, folder: Path) -> Iterator[tuple[str, Callable[[], str]]]:
     from mlmon_dagster.pipeline.measure import measure_windows
     from mlmon_dagster.pipeline.rebuild import build_window_profiles, rebuild_records
-    from mlmon_dagster.pipeline.steps import MEASURED
-    from mlmon_dagster.pipeline.work import Work
+    from mlmon_dagster.spec.steps import MEASURED
+    from mlmon_dagster.work import Work
     from tests.proof import world
 
     spec = world.make_spec()
@@ -307,7 +307,7 @@ def _stages(project: Any, folder: Path) -> Iterator[tuple[str, Callable[[], str]
     yield "profiles", lambda: build_window_profiles(work) and ""
     for step in MEASURED:
         yield f"measure {step}", lambda step=step: measure_windows(work, step) and ""  # type: ignore[misc]
-    from mlmon_dagster.pipeline.families import FAMILIES
+    from mlmon_dagster.families.registry import FAMILIES
     from mlmon_dagster.pipeline.judge import (
         judge,  # takes seconds, which a day cut short need not pay
     )

@@ -31,11 +31,11 @@ from mlmon_dagster.cli import cli
 from mlmon_dagster.pipeline.ingest import ingest
 from mlmon_dagster.pipeline.plan import plan
 from mlmon_dagster.pipeline.run import run
-from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import Window, spec_from_mapping, window_containing
 from mlmon_dagster.store import Store, open_store
 from mlmon_dagster.store.state import manifest, metric_log, monitor_results, window_state
+from mlmon_dagster.work import Work
 from tests.proof.generated_files import Cells, Producer
 from tests.proof.generated_spec import (
     CLASSES,

@@ -22,12 +22,12 @@ from mlmon_dagster.metrics.performance.weighted_back import COMPLETE
 from mlmon_dagster.metrics.rectified import METHOD
 from mlmon_dagster.pipeline.baseline import fit_baseline
 from mlmon_dagster.pipeline.run import compute
-from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, Window, spec_from_mapping, window_containing
 from mlmon_dagster.store import Store, open_store
 from mlmon_dagster.store.erasure.erase import erase, resume
 from mlmon_dagster.store.state import manifest, metric_log
+from mlmon_dagster.work import Work
 
 NOW = dt.datetime(2024, 2, 10, tzinfo=dt.UTC)
 LANDED = 1_700_000_000

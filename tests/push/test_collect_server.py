@@ -253,7 +253,7 @@ def test_tokens_are_made_listed_and_revoked_by_command(
     assert mlmon(*command, "token", "create", "--model", "*", "--expires", "2020-01-01").code == 2
     assert mlmon(*command, "token", "create", "--model", "*", "--expires", "soon").code == 2
     listed = mlmon(*command, "token", "list").out
-    assert re.search(r"active +loan +until 2024-05-30 12:00 UTC +ci$", listed.strip())
+    assert re.search(r"active +loan +2024-05-30 12:00 +ci$", listed.strip())
     assert made.out.strip().split("_", 2)[2] not in listed
 
     assert mlmon(*command, "token", "revoke", made.out.strip()).code == 0

@@ -16,9 +16,9 @@ from click.testing import CliRunner
 from mlmon_dagster.cli import cli
 from mlmon_dagster.defs.assets import REPORTS, trace_performance
 from mlmon_dagster.defs.launch import Launcher
-from mlmon_dagster.pipeline.steps import BY_NAME, assets_of
-from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.project import Project
+from mlmon_dagster.spec.steps import BY_NAME, assets_of
+from mlmon_dagster.work import Work
 from tests.conftest import SPEC
 from tests.report.worlds import MODEL, NOW, REGIONS, SECRET, World, declare
 

@@ -16,11 +16,11 @@ import pytest
 import sqlalchemy as sa
 import yaml
 
-from mlmon_dagster.report import openmetrics
-from mlmon_dagster.report.standing import standing_of
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import metric_log
 from mlmon_dagster.store.state.schema import window_state
+from mlmon_dagster.tables import openmetrics
+from mlmon_dagster.tables.standing import standing_of
 from tests.alerts.worlds import day, observe, result, settle, spec_of
 from tests.store.test_views import computed
 

@@ -13,17 +13,18 @@ import pytest
 import sqlalchemy as sa
 from sklearn.metrics import roc_auc_score
 
+import mlmon_dagster.report
 from mlmon_dagster.alerts.lifecycle.apply_results import fold_results
-from mlmon_dagster.alerts.listing import list_alerts
 from mlmon_dagster.profiles import load_baseline
-from mlmon_dagster.report.curves import Asked, Curves, sentence_of
+from mlmon_dagster.report.curves import Asked, Curves
 from mlmon_dagster.report.health import health_report, write_report
 from mlmon_dagster.report.trace import newest_mature
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.alert_state import AlertEpisode
+from mlmon_dagster.store.alert_state import ACTIVE, AlertEpisode
 from mlmon_dagster.store.state import metric_log, monitor_results
-from mlmon_dagster.store.state.schema import monitor_result
+from mlmon_dagster.store.state.schema import alert, monitor_result
+from mlmon_dagster.tables.alerts import explain_episode
 from tests.report.worlds import BROKEN, DAY, NOW, SECRET, START, World, build, declare
 
 pytestmark = pytest.mark.xdist_group("report")  # they share a world
@@ -98,8 +99,7 @@ def hash_of(text: str) -> str:
 
 
 def report_of(world: World, now: dt.datetime = NOW) -> str:
-    episodes = list_alerts(world.store, world.spec.model)
-    return health_report(world.store, world.spec, now, episodes).html
+    return health_report(world.store, world.spec, now).html
 
 
 def tell(world: World, sentence: str) -> Page:
@@ -172,8 +172,8 @@ def test_values_of_pii_columns_are_nowhere(html: str) -> None:
 def test_a_sentence_stored_before_its_column_was_marked_is_not_shown() -> None:
     open_spec, marked = _email(pii=False), _email(pii=True)
 
-    assert SECRET in sentence_of(open_spec, _episode())
-    assert sentence_of(marked, _episode()) == "Share of unseen values of email reached 0.50."
+    assert SECRET in explain_episode(open_spec, _episode())
+    assert explain_episode(marked, _episode()) == "Share of unseen values of email reached 0.50."
 
 
 def _email(pii: bool) -> ModelSpec:
@@ -294,23 +294,30 @@ def test_a_model_without_any_window_has_a_report_too(store: Store) -> None:
     report = health_report(store, declare(), NOW)
     text = Page(report.html).text
 
-    assert (report.status, report.picture, report.n_firing) == ("NO_DATA", None, 0)
+    assert (report.status, report.picture, report.alerts) == ("NO_DATA", None, (0, 0))
     assert "there is no baseline" in text
     assert "No windows yet." in text
     assert "Nothing is firing" in text
 
 
 def test_verdicts_that_wait_for_the_dispatcher_are_not_called_quiet(world: World) -> None:
-    folded = monitor_result.c.folded_at
+    folded, open_ = monitor_result.c.folded_at, alert.c.state.in_(ACTIVE)
     with world.store.state.begin() as conn:
         since = conn.scalar(sa.select(sa.func.max(folded)))
         conn.execute(monitor_result.update().values(folded_at=None).where(folded == since))
+        states = dict(
+            conn.execute(sa.select(alert.c.fingerprint, alert.c.state).where(open_)).all()
+        )
+        conn.execute(alert.update().values(state="PENDING").where(open_))
     try:
         text = Page(health_report(world.store, world.spec, NOW).html).text
     finally:
         with world.store.state.begin() as conn:
             told = monitor_result.update().values(folded_at=since)
             conn.execute(told.where(folded.is_(None)))
+            for fingerprint, state in states.items():
+                mine = alert.update().where(alert.c.fingerprint == fingerprint)
+                conn.execute(mine.values(state=state))
 
     assert "before the newest verdicts, which are not taken in as alerts yet" in text
     assert "Nothing is firing" not in text
@@ -344,3 +351,21 @@ def test_a_write_that_fails_leaves_the_old_report_and_no_rubbish(tmp_path: Path)
 
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["health.html"]
+
+
+UPLOT = Path(mlmon_dagster.report.__file__).parent / "assets" / "uplot"
+# Of uPlot 1.6.32 as npm has it: its dist/ and LICENSE.
+PUBLISHED = {
+    "LICENSE": "8f989229699b4fe2f1a0432d0e9edc338a8a911e250e2d1b01ecd770a5f5b1bd",
+    "uPlot.iife.min.js": "19c8d4c6ad88929a79f4ae49d6f7161566dfd0ba3d15cc495e974f787eb78f1f",
+    "uPlot.min.css": "df630c6a8d6f8eeaff264b50f73ce5b114f646ffd9a0bb74f049b0a00135fa04",
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_chart_script_is_kept_as_it_was_published(name: str) -> None:
+    assert hashlib.sha256((UPLOT / name).read_bytes()).hexdigest() == PUBLISHED[name]
+
+
+def test_nothing_else_is_brought_along() -> None:
+    assert {path.name for path in UPLOT.iterdir()} == {*PUBLISHED, "README.md"}

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.pipeline.asking.rows import HIDDEN, Rows, rows_of, slice_predicate, split_values
 from mlmon_dagster.profiles import baseline_in_force
 from mlmon_dagster.spec import parse_predicate, predicate_columns
+from mlmon_dagster.tables.rows import HIDDEN, Rows, rows_of, slice_predicate, split_values
 from tests.report.worlds import World, build, declare
 from tests.spec.predicate_truth import to_callable
 

@@ -23,7 +23,7 @@ from tests.http_server import served
 from tests.prometheus import ALERTMANAGER, alertmanager_in, needs_prometheus, prometheus_in
 from tests.push.collecting import running
 from tests.report.test_deploy import RULES
-from tests.report.test_openmetrics import HOSTILE
+from tests.tables.test_openmetrics import HOSTILE
 
 pytestmark = [
     needs_prometheus,

@@ -12,10 +12,10 @@ from scipy import stats
 from mlmon_dagster.errors import BaselineMissingError
 from mlmon_dagster.metrics.intervals import wilson
 from mlmon_dagster.profiles import baseline_in_force, load_baseline
-from mlmon_dagster.report.summary import rolled_up_metrics
 from mlmon_dagster.report.trace import newest_mature, trace_of
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import monitor_results
+from mlmon_dagster.tables.periods import rolled_up_metrics
 from mlmon_dagster.trace.slices import COLUMNS, MIN_ROWS, compare_slices, profiled_for
 from tests.report.worlds import BROKEN, DAY, DAYS, REGIONS, START, World, build, declare
 

@@ -16,12 +16,12 @@ from mlmon_dagster.alerts.messages.incidents import flush_groups
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from mlmon_dagster.pipeline.judge_inputs import JudgeInputs, judge_inputs
 from mlmon_dagster.pipeline.why import verdicts_with_why
-from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.profiles.in_force import BaselineInForce
 from mlmon_dagster.report.trace import explained
 from mlmon_dagster.store.state import window_state
 from mlmon_dagster.store.state.schema import monitor_result
 from mlmon_dagster.trace.sentences import cause, describe_trace, value
+from mlmon_dagster.work import Work
 from tests.alerts.fake_slack import FakeSlack, fake_slack
 from tests.alerts.worlds import send
 from tests.report.worlds import DAY, DAYS, NOW, World, build, declare

@@ -17,12 +17,12 @@ import pyarrow as pa
 
 from mlmon_dagster.alerts.lifecycle.apply_results import fold_results
 from mlmon_dagster.pipeline.run import run
-from mlmon_dagster.pipeline.steps import windowed_of
-from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, Window, windows_between
+from mlmon_dagster.spec.steps import windowed_of
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import window_state
+from mlmon_dagster.work import Work
 from tests.conftest import make_spec
 
 START = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)

@@ -10,10 +10,10 @@ import httpx
 import pytest
 
 from mlmon_dagster.collect.admission import Access
-from mlmon_dagster.report.openmetrics import Exporter
 from mlmon_dagster.serve.app import Pages
 from mlmon_dagster.serve.overview import Overview
 from mlmon_dagster.spec import Models
+from mlmon_dagster.tables.openmetrics import Exporter
 from tests.report.worlds import NOW, World, build
 
 Get = Callable[..., httpx.Response]

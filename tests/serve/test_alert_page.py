@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from mlmon_dagster.alerts.listing import list_alerts
 from mlmon_dagster.store.state import monitor_results
+from mlmon_dagster.tables.alerts import list_alerts
 from tests.report.worlds import SECRET, World
 from tests.serve.conftest import Get
 

@@ -12,13 +12,13 @@ import pandas as pd
 import pytest
 
 from mlmon_dagster.alerts.lifecycle.apply_results import fold_results
-from mlmon_dagster.alerts.listing import list_alerts
 from mlmon_dagster.pipeline.run import run
-from mlmon_dagster.pipeline.steps import windowed_of
-from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import Models, ModelSpec, spec_from_mapping, window_from_key
+from mlmon_dagster.spec.steps import windowed_of
 from mlmon_dagster.store.state import monitor_results
+from mlmon_dagster.tables.alerts import list_alerts
+from mlmon_dagster.work import Work
 from tests.pipeline.test_spans import NOW, SPEC, N, all_spans, events, ingest, land, trace
 from tests.report.worlds import World
 from tests.serve.conftest import client_of

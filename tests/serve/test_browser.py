@@ -12,8 +12,8 @@ from html import unescape
 import pytest
 import uvicorn
 
-from mlmon_dagster.alerts.listing import list_alerts
 from mlmon_dagster.report.health import health_report
+from mlmon_dagster.tables.alerts import list_alerts
 from tests.browser import A4, DESKTOP, PHONE, Browser, started
 from tests.report.worlds import NOW, World, build
 from tests.serve.conftest import pages_of
@@ -51,9 +51,8 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
     folder = tmp_path_factory.mktemp("browser")
     with started(folder / "profile") as browser:
         world = build(folder, regions=HOSTILE)
-        episodes = list_alerts(world.store, world.spec.model)
         report = folder / "health.html"
-        report.write_text(health_report(world.store, world.spec, NOW, episodes).html)
+        report.write_text(health_report(world.store, world.spec, NOW).html)
         server = uvicorn.Server(
             uvicorn.Config(pages_of(world).asgi, port=0, log_level="critical", ws="none")
         )
@@ -64,6 +63,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
         root = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
         model = f"{root}/m/{world.spec.model}"
         urls = {"report": report.as_uri(), "overview": f"{root}/", "model": model}
+        episodes = list_alerts(world.store, world.spec.model)
         urls["alert"] = f"{model}/alerts/{episodes[0].fingerprint}"
         yield Shown(browser, urls, world)
         server.should_exit = True

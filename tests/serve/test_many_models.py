@@ -8,12 +8,12 @@ import time
 import pytest
 
 from mlmon_dagster.collect.admission import Access
-from mlmon_dagster.report.openmetrics import Exporter
 from mlmon_dagster.serve.app import Pages
 from mlmon_dagster.serve.overview import Overview
 from mlmon_dagster.spec import Models, Window
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import monitor_results, window_state
+from mlmon_dagster.tables.openmetrics import Exporter
 from tests.report.worlds import declare
 from tests.serve.conftest import asked
 

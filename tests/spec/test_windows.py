@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.pipeline.asked import hours_of
 from mlmon_dagster.spec import (
     check_window_count,
     complete_windows,
@@ -26,6 +25,7 @@ from mlmon_dagster.spec import (
     windows_between,
 )
 from mlmon_dagster.spec.declaration import TimeSpec
+from mlmon_dagster.tables.asked import hours_of
 from tests.spec.specs import UTC, time_spec
 
 ZONES = ["UTC", "America/New_York", "Europe/Berlin", "Australia/Lord_Howe", "America/Santiago",

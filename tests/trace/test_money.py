@@ -13,7 +13,7 @@ from mlmon_dagster.metrics.statistics import ColumnStatistics, select
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.declaration import is_told_in_money
 from mlmon_dagster.trace.explain import explain
-from mlmon_dagster.trace.money import failed_worth, money_of, rounded, worth_told
+from mlmon_dagster.trace.money import describe_worth, failed_worth, money_of, rounded
 from tests.metrics.rows import make_spec, profiled
 
 OUTCOMES = {
@@ -71,9 +71,9 @@ def test_a_week_that_sold_less_is_told_with_its_worth_and_who_bought_less(spec: 
     assert money.amount == pytest.approx(lost)
     assert money.is_real
     assert money.who == "site = s"
-    assert "below usual" in money.said
-    assert f"worth about {rounded(-lost)} EUR less" in money.said
-    assert money.said.endswith("mostly site = s")
+    assert "below usual" in money.sentence
+    assert f"worth about {rounded(-lost)} EUR less" in money.sentence
+    assert money.sentence.endswith("mostly site = s")
     saved = found["mean_cost/refund"]
     assert saved.amount is not None
     assert saved.amount > 0  # fewer refunds are a gain
@@ -82,8 +82,8 @@ def test_a_week_that_sold_less_is_told_with_its_worth_and_who_bought_less(spec: 
 def test_a_week_like_those_before_is_told_as_usual(spec: ModelSpec) -> None:
     found = money_of(spec, *sides(spec, days(fall=0.0)))
     assert [money.is_real for money in found] == [False, False]
-    assert all("is as usual" in money.said for money in found)
-    assert not any("EUR less" in money.said for money in found)
+    assert all("is as usual" in money.sentence for money in found)
+    assert not any("EUR less" in money.sentence for money in found)
 
 
 def test_few_windows_before_are_no_ground_to_speak_of_money(spec: ModelSpec) -> None:
@@ -93,14 +93,14 @@ def test_few_windows_before_are_no_ground_to_speak_of_money(spec: ModelSpec) -> 
     [money, *_] = money_of(spec, now, few)
     assert math.isnan(money.margin)
     assert not money.is_real
-    assert "too few windows to tell chance" in money.said
+    assert "too few windows to tell chance" in money.sentence
 
 
 def test_the_trace_in_money_adds_up_over_the_slices(spec: ModelSpec) -> None:
     now, then = sides(spec, days(fall=0.8))
     found = explain(spec, "mean_outcome/conversion", now, then)
     assert found is not None
-    [said] = worth_told(spec, found)
+    [said] = describe_worth(spec, found)
     total = found.change * found.now.n * 40
     parts = found.slices.loc[found.slices["slice_key"] == "site", "effect"] * found.now.n * 40
     assert parts.sum() == pytest.approx(total, abs=1e-6)

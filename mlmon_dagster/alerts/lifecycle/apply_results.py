@@ -171,7 +171,7 @@ def end_all(conn: sa.Connection, model: str, reason: str, now: dt.datetime) -> i
     """End every active alert of a model; return how many those were."""
     rows = alert_state.load_alerts(conn, model, states=alert_state.ACTIVE).values()
     for row in rows:
-        _end(conn, row, reason, row["last_window_start"], now)
+        _end_episode(conn, row, reason, row["last_window_start"], now)
     return len(rows)
 
 
@@ -181,7 +181,7 @@ def _fold_batch(
     """Take in one batch; return its size and whether there may be more."""
     model, limit = spec.model, spec.source.predictions.max_bad_rate
     read = alert_state.new_results(conn, model, _BATCH)
-    results = _whole_windows(read)
+    results = _leave_cut_window(read)
     alerts = alert_state.load_alerts(conn, model)
     touched: set[str] = set()
     events: list[AlertEvent] = []
@@ -193,8 +193,8 @@ def _fold_batch(
     for window, rows in groupby(results, key=lambda r: r["window_start"]):
         happened: list[AlertEvent] = []
         of_window = list(rows)
-        unjudged = _unjudged(conn, spec, of_window, alerts.values())
-        for result in (*join_columns(_newest(of_window)), *unjudged):
+        unjudged = _find_unjudged(conn, spec, of_window, alerts.values())
+        for result in (*join_columns(_keep_newest(of_window)), *unjudged):
             if result["status"] == "NO_DATA":
                 continue
             key = fingerprint(result, environment)
@@ -222,7 +222,7 @@ def _fold_batch(
     return len(results), len(read) == _BATCH
 
 
-def _newest(results: Iterable[StoredResult]) -> list[StoredResult]:
+def _keep_newest(results: Iterable[StoredResult]) -> list[StoredResult]:
     """Return the last verdict of each monitor and slice on a window, NO_DATA apart.
 
     What was corrected before anybody looked is not told: it was never known.
@@ -236,7 +236,7 @@ def _newest(results: Iterable[StoredResult]) -> list[StoredResult]:
     return list(found.values())
 
 
-def _whole_windows(results: Sequence[StoredResult]) -> Sequence[StoredResult]:
+def _leave_cut_window(results: Sequence[StoredResult]) -> Sequence[StoredResult]:
     """Leave a last window that the batch's end may have cut for the next batch."""
     if len(results) < _BATCH:
         return results
@@ -248,13 +248,13 @@ def _take_in(
     row: AlertRow, result: StoredResult, now: dt.datetime, *, breaks: bool
 ) -> list[AlertEvent]:
     """Change the alert row by a result on a newer window and return the events to write."""
-    after, kinds = step(state_of(row), _verdict(result), k=result["k"], n=result["of_n"])
+    after, kinds = step(state_of(row), _read_verdict(result), k=result["k"], n=result["of_n"])
     keep_state(row, after)
-    _remember(row, result, now, breaks)
+    _keep_newest_window(row, result, now, breaks)
     if {"opened", "escalated", "resolved"} & set(kinds):
         row |= {"acked_by": "", "acked_at": None}
     if "opened" in kinds:
-        _open(row, now, "backfill" if result["is_backfill"] else "")
+        _open_episode(row, now, "backfill" if result["is_backfill"] else "")
         if sum(failed(known.status) for known in after.recent[-result["of_n"] :]) < result["k"]:
             severe = {"severe": f"{result['k']} of {result['of_n']}"}
             row["details"] = json.dumps(json.loads(row["details"]) | severe)
@@ -262,15 +262,15 @@ def _take_in(
         row |= {"resolved_at": now, "resolved_reason": "recovered"}
         if row["muted_reason"] == "backfill" and not result["is_backfill"]:
             row["muted_reason"] = ""  # it outlived the backfill that it came with
-    return [_event(row, kind, result["window_start"], result, now) for kind in kinds]
+    return [_write_event(row, kind, result["window_start"], result, now) for kind in kinds]
 
 
-def _verdict(result: StoredResult) -> Verdict:
+def _read_verdict(result: StoredResult) -> Verdict:
     evidence = result["excess"], result["excess_error"]
     return Verdict(result["window_start"], result["status"], result["id"], *evidence)
 
 
-def _open(row: AlertRow, now: dt.datetime, muted: str) -> None:
+def _open_episode(row: AlertRow, now: dt.datetime, muted: str) -> None:
     row |= {"opened_at": now, "resolved_at": None, "resolved_reason": "", "muted_reason": muted}
 
 
@@ -296,33 +296,33 @@ def _take_in_late(
     if not results:
         return []
     before, history = state_of(row), alert_state.events_of(conn, row["fingerprint"])
-    episodes = _episodes(history)
+    episodes = _read_episodes(history)
     start = replayed_from(episodes, results[0]["window_start"])
-    known = _opinions(conn, row, before, results[0], start)
+    known = _collect_opinions(conn, row, before, results[0], start)
     news = {r["window_start"]: r for r in results if _is_news(known.get(r["window_start"]), r)}
     newest = results[-1]
     if newest["window_start"] == row["last_window_start"]:
-        _remember(row, newest, now, breaks_window(newest, max_bad_rate))
+        _keep_newest_window(row, newest, now, breaks_window(newest, max_bad_rate))
     if not news:
         return []
     opinions = {start: opinion for start, (opinion, _) in known.items()}
-    opinions |= {w: Opinion(_verdict(r), r["k"], r["of_n"]) for w, r in news.items()}
+    opinions |= {w: Opinion(_read_verdict(r), r["k"], r["of_n"]) for w, r in news.items()}
     revision = revise(before, episodes, [opinions[w] for w in sorted(opinions)], set(news))
     keep_state(row, revision.after)
     # Of the same rows, as the spec or the baseline is another one now: no news, but listed.
-    again = {w for w, r in news.items() if w in known and known[w][1] == _rows(r)}
+    again = {w for w, r in news.items() if w in known and known[w][1] == _hash_rows(r)}
     silent = {e["episode"]: e["muted_reason"] for e in history if _is_silent(e)}
     events: list[AlertEvent] = []
     for kind, episode, window, is_late in revision.changes:
         about = [r for w, r in news.items() if episode.first <= w <= episode.last] or [newest]
-        worst = max(about, key=_badness)
+        worst = max(about, key=_rate_badness)
         is_told = any(not r["is_backfill"] and r["window_start"] not in again for r in about)
         muted = "" if is_told else "backfill"
         if is_late:
             hidden = silent.get(episode.number, "")
             muted = hidden if hidden and (kind == "withdrawn" or hidden != "backfill") else muted
         elif kind == "opened":
-            _open(row, now, muted)
+            _open_episode(row, now, muted)
             if failed(worst["status"]):
                 _keep_failure(row, worst, breaks_window(worst, max_bad_rate))
         else:
@@ -334,7 +334,7 @@ def _take_in_late(
             row |= {"resolved_at": now, "resolved_reason": reason}
         if not is_late and kind == "withdrawn" and row["resolved_reason"] == "revised":
             row["resolved_reason"] = "withdrawn"
-        event = _event(row, kind, window, worst, now)
+        event = _write_event(row, kind, window, worst, now)
         if (
             not failed(worst["status"])
             or not episode.first <= worst["window_start"] <= episode.last
@@ -357,12 +357,12 @@ def _is_silent(event: StoredEvent) -> bool:
     return event["kind"] == "opened" and event["muted_reason"] != "" and not event["message_key"]
 
 
-def _badness(result: StoredResult) -> tuple[int, float, dt.datetime]:
+def _rate_badness(result: StoredResult) -> tuple[int, float, dt.datetime]:
     excess = -math.inf if result["excess"] is None else result["excess"]
     return (STATUS_RANK[result["status"]], excess, result["window_start"])
 
 
-def _episodes(events: Sequence[StoredEvent]) -> list[Episode]:
+def _read_episodes(events: Sequence[StoredEvent]) -> list[Episode]:
     """Return the episodes of an alert that stand, as its events tell them, oldest first."""
     found: dict[int, Episode] = {}
     for event in events:
@@ -388,7 +388,7 @@ def _episodes(events: Sequence[StoredEvent]) -> list[Episode]:
 _Known = dict[dt.datetime, tuple[Opinion, str]]
 
 
-def _opinions(
+def _collect_opinions(
     conn: sa.Connection,
     row: AlertRow,
     before: AlertState,
@@ -407,13 +407,13 @@ def _opinions(
     taken = alert_state.results_taken_in(conn, row, start, memory)
     about = (row["monitor"], row["column_name"])
     return {
-        one["window_start"]: (Opinion(_verdict(one), one["k"], one["of_n"]), _rows(one))
+        one["window_start"]: (Opinion(_read_verdict(one), one["k"], one["of_n"]), _hash_rows(one))
         for one in join_columns(taken)
         if (one["monitor"], one["column_name"]) == about
     }
 
 
-def _rows(result: MonitorResult) -> str:
+def _hash_rows(result: MonitorResult) -> str:
     """Return the fingerprint of what a verdict was formed on: of freshness also what time made it.
 
     Rows that do not come are late by the clock alone, which is news as a correction is. So is what
@@ -428,11 +428,13 @@ def _rows(result: MonitorResult) -> str:
 def _is_news(known: tuple[Opinion, str] | None, result: StoredResult) -> bool:
     if known is None:
         return True
-    old, new = known[0].verdict, _verdict(result)
+    old, new = known[0].verdict, _read_verdict(result)
     return old.result_id < new.result_id and old._replace(result_id=new.result_id) != new
 
 
-def _remember(row: AlertRow, result: MonitorResult, now: dt.datetime, breaks: bool) -> None:
+def _keep_newest_window(
+    row: AlertRow, result: MonitorResult, now: dt.datetime, breaks: bool
+) -> None:
     """Keep what the newest window said; the sentence and numbers stay the last failure's."""
     row |= {
         "last_window_start": result["window_start"],
@@ -474,7 +476,7 @@ def _keep_failure(row: AlertRow, result: MonitorResult, breaks: bool) -> None:
     row["details"] = json.dumps(details)
 
 
-def _event(
+def _write_event(
     row: AlertRow,
     kind: EventKind,
     window: dt.datetime,
@@ -511,10 +513,10 @@ def _resolve_missing(conn: sa.Connection, model: str, now: dt.datetime) -> None:
         key = (row["monitor"], row["slice_key"], row["slice_value"])
         if len(newer) >= WINDOWS_UNTIL_MISSING and not any(key in keys for keys in newer.values()):
             reason = "monitor_removed" if row["slice_key"] == ALL else "slice_missing"
-            _end(conn, row, reason, max(newer), now)
+            _end_episode(conn, row, reason, max(newer), now)
 
 
-def _end(
+def _end_episode(
     conn: sa.Connection, row: AlertRow, reason: str, window: dt.datetime, now: dt.datetime
 ) -> None:
     after, kinds = resolve(state_of(row))
@@ -522,10 +524,10 @@ def _end(
     row |= {"resolved_at": now, "resolved_reason": reason}
     row |= {"acked_by": "", "acked_at": None, "updated_at": now}
     alert_state.save_alerts(conn, [row])
-    alert_state.append_events(conn, [_event(row, kind, window, None, now) for kind in kinds])
+    alert_state.append_events(conn, [_write_event(row, kind, window, None, now) for kind in kinds])
 
 
-def _unjudged(
+def _find_unjudged(
     conn: sa.Connection,
     spec: ModelSpec,
     results: Sequence[StoredResult],
@@ -579,11 +581,13 @@ def unjudged_results(
         heard = set()  # families that were judged, or of which it is known why not
         for family in FAMILIES:
             mine = [row for row in newest.values() if row["family"] == family]
-            unjudged = _silent(mine)
+            unjudged = _find_silent(mine)
             if unjudged:
-                conditions = Counter(map(_condition, unjudged))
+                conditions = Counter(map(_name_condition, unjudged))
                 (most, _), *_ = conditions.most_common(1)  # what keeps most of it from a verdict
-                silent.setdefault(most, []).extend(r for r in unjudged if _condition(r) == most)
+                silent.setdefault(most, []).extend(
+                    r for r in unjudged if _name_condition(r) == most
+                )
             if unjudged or any(row["status"] != "NO_DATA" for row in mine):
                 heard.add(family)
         over = {
@@ -593,13 +597,13 @@ def unjudged_results(
         }
         example = max(rows, key=lambda row: row["id"])
         found += [
-            _unjudged_result(example, condition, silent.get(condition, ()), spec)
+            _write_unjudged_result(example, condition, silent.get(condition, ()), spec)
             for condition in (*silent, *sorted(over))
         ]
     return found
 
 
-def _silent(rows: Sequence[StoredResult]) -> list[StoredResult]:
+def _find_silent(rows: Sequence[StoredResult]) -> list[StoredResult]:
     """Return a family's results that say that it is not judged, and should be."""
     unjudged = [row for row in rows if row["status"] == "NO_DATA"]
     silent = [row for row in unjudged if _needs_someone(row)]
@@ -608,14 +612,14 @@ def _silent(rows: Sequence[StoredResult]) -> list[StoredResult]:
     return [row for row in unjudged if row["reason"] not in _EXPLAINED and row["n"]]
 
 
-def _condition(row: StoredResult) -> str:
+def _name_condition(row: StoredResult) -> str:
     return _CONDITIONS.get(row["reason"], row["reason"])
 
 
-def _unjudged_result(
+def _write_unjudged_result(
     example: StoredResult, condition: str, silent: Sequence[StoredResult], spec: ModelSpec
 ) -> StoredResult:
-    patience = _patience(spec)
+    patience = _count_patience(spec)
     at_once = any(_needs_someone(row) for row in silent)
     families = list(dict.fromkeys(row["family"] for row in silent))
     return {
@@ -629,7 +633,7 @@ def _unjudged_result(
         "excess": None,
         "excess_error": None,
         "threshold": "",
-        "message": _message(silent, spec) if silent else "",
+        "message": _write_unjudged_message(silent, spec) if silent else "",
         "details": json.dumps({"families": families}),
         "k": 1 if at_once else patience,
         "of_n": patience,
@@ -642,14 +646,14 @@ def _needs_someone(row: StoredResult) -> bool:
     return row["reason"] in _WHEN_MATURE and row["maturity"] in ("mature", "closed")
 
 
-def _patience(spec: ModelSpec) -> int:
+def _count_patience(spec: ModelSpec) -> int:
     """Return how many windows without a verdict are borne, beside those that are learnt from."""
     grain = spec.time.granularity
     learnt = spec.baseline.windows_needed(grain) if spec.baseline.is_rolling else 0
     return _PATIENCE[grain] + learnt
 
 
-def _message(silent: Sequence[StoredResult], spec: ModelSpec) -> str:
+def _write_unjudged_message(silent: Sequence[StoredResult], spec: ModelSpec) -> str:
     first = silent[0]
     families = list(dict.fromkeys(row["family"].replace("_", " ") for row in silent))
     of = f" ({', '.join(families)})" if len(families) > 1 else ""
@@ -696,7 +700,7 @@ def failing_causes(
     return causes
 
 
-def _cause(causes: Causes, window: dt.datetime, row: AlertRow) -> str | None:
+def _find_cause(causes: Causes, window: dt.datetime, row: AlertRow) -> str | None:
     """Return the monitor that explains an alert's failure in a window."""
     place = window, row["dataset"]
     of_column = row["column_name"] if row["family"] == "drift" else WHOLE
@@ -720,22 +724,22 @@ def mute(
             continue
         suppressible[row["fingerprint"]] = row
         if row["last_window_start"] in judged:
-            cause = _cause(causes, row["last_window_start"], row)
+            cause = _find_cause(causes, row["last_window_start"], row)
             if cause is None and row["state"] == "RECOVERING":
                 continue
-            reason = f"suppressed:{cause}" if cause else _without_suppression(row["muted_reason"])
+            reason = f"suppressed:{cause}" if cause else _drop_suppression(row["muted_reason"])
             if reason != row["muted_reason"]:
                 row["muted_reason"] = reason
                 changed.add(row["fingerprint"])
     for event in events:
         alert = suppressible.get(event["fingerprint"])
-        cause = _cause(causes, event["window_start"], alert) if alert else None
+        cause = _find_cause(causes, event["window_start"], alert) if alert else None
         if cause:
             event["muted_reason"] = f"suppressed:{cause}"
     return changed
 
 
-def _without_suppression(reason: str) -> str:
+def _drop_suppression(reason: str) -> str:
     return "" if reason.startswith("suppressed:") else reason
 
 
@@ -768,11 +772,11 @@ def join_columns(results: Iterable[Result]) -> list[Result]:
         failing = [row for row in newest.values() if failed(row["status"])]
         is_joint = len(failing) >= SEVERAL
         taken += rows if not is_joint else [r for r in rows if not failed(r["status"])]
-        taken.append(_joint(list(newest.values()), failing if is_joint else []))
+        taken.append(_join_rows(list(newest.values()), failing if is_joint else []))
     return taken
 
 
-def _joint(rows: Sequence[Result], failing: Sequence[Result]) -> Result:
+def _join_rows(rows: Sequence[Result], failing: Sequence[Result]) -> Result:
     """Return the result about all the columns; ``failing`` is empty if there is no failure."""
     by_excess = sorted(rows, key=lambda r: math.inf if r["excess"] is None else -r["excess"])
     deciding = by_excess[SEVERAL - 1]
@@ -789,13 +793,13 @@ def _joint(rows: Sequence[Result], failing: Sequence[Result]) -> Result:
         "upper": None,
         "excess": deciding["excess"],
         "excess_error": deciding["excess_error"],
-        "message": _joint_message(metric, failing) if failing else "",
+        "message": _join_messages(metric, failing) if failing else "",
         "details": json.dumps({"n_columns": len(failing)}),
     }
     return cast("Result", joint)
 
 
-def _joint_message(metric: str, failing: Sequence[MonitorResult]) -> str:
+def _join_messages(metric: str, failing: Sequence[MonitorResult]) -> str:
     names = sorted(str(row["column_name"]) for row in failing)
     more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
     limits = " or ".join(sorted({str(row["threshold"]) for row in failing}))

@@ -45,6 +45,13 @@ class Backtest:
     worst: float | None
     suggested: float | None
 
+    def fields(self) -> dict[str, object]:
+        """Return what programs get: moments written out."""
+        return vars(self) | {
+            "opened": [start.isoformat() for start in self.opened],
+            "firing": [start.isoformat() for start in self.firing],
+        }
+
 
 def backtest(results: Iterable[MonitorResult]) -> list[Backtest]:
     """Run the state machine over verdicts as if each window had just ended.
@@ -60,7 +67,7 @@ def backtest(results: Iterable[MonitorResult]) -> list[Backtest]:
         name = "" if row["slice_key"] == ALL else f"{row['slice_key']}={row['slice_value']}"
         by_alert.setdefault((row["monitor"], name), []).append(row)
     found = [
-        _one(monitor, name, sorted(rows, key=lambda r: r["window_start"]))
+        _test_monitor(monitor, name, sorted(rows, key=lambda r: r["window_start"]))
         for (monitor, name), rows in by_alert.items()
     ]
     return sorted(found, key=lambda b: (-len(b.opened), -b.n_failed, b.monitor, b.slice_name))
@@ -75,14 +82,14 @@ def opened_by_week(tests: Sequence[Backtest], start: dt.datetime, end: dt.dateti
     return weeks
 
 
-def _one(monitor: str, name: str, rows: Sequence[MonitorResult]) -> Backtest:
+def _test_monitor(monitor: str, name: str, rows: Sequence[MonitorResult]) -> Backtest:
     k, n = int(rows[0]["k"]), int(rows[0]["of_n"])
     starts = [row["window_start"] for row in rows]
     statuses = [str(row["status"]) for row in rows]
-    opened, firing = _fold([_verdict(row, i) for i, row in enumerate(rows)], k, n)
-    scored = [(row, _badness(row)) for row in rows]
+    opened, firing = _fold_windows([_read_verdict(row, i) for i, row in enumerate(rows)], k, n)
+    scored = [(row, _rate_badness(row)) for row in rows]
     known = [(row, bad) for row, bad in scored if bad is not None]
-    side, _ = _threshold(rows[-1])
+    side, _ = _read_threshold(rows[-1])
     sign = -1 if side == "below" else 1
     return Backtest(
         monitor=monitor,
@@ -94,11 +101,11 @@ def _one(monitor: str, name: str, rows: Sequence[MonitorResult]) -> Backtest:
         firing=firing,
         threshold=str(rows[-1]["threshold"]),
         worst=sign * max(bad for _, bad in known) if known else None,
-        suggested=_suggest(known, opened, starts, sign, k, n),
+        suggested=_suggest_limit(known, opened, starts, sign, k, n),
     )
 
 
-def _verdict(row: MonitorResult, position: int) -> Verdict:
+def _read_verdict(row: MonitorResult, position: int) -> Verdict:
     return Verdict(
         row["window_start"],
         row["status"],
@@ -108,7 +115,7 @@ def _verdict(row: MonitorResult, position: int) -> Verdict:
     )
 
 
-def _fold(
+def _fold_windows(
     verdicts: Sequence[Verdict], k: int, n: int
 ) -> tuple[tuple[dt.datetime, ...], tuple[dt.datetime, ...]]:
     state, opened, firing = AlertState(), [], []
@@ -122,7 +129,7 @@ def _fold(
     return tuple(opened), tuple(firing)
 
 
-def _threshold(row: MonitorResult) -> tuple[str, float | None]:
+def _read_threshold(row: MonitorResult) -> tuple[str, float | None]:
     side, _, bound = str(row["threshold"]).partition(" ")
     try:
         return side, float(bound.replace(",", ""))
@@ -130,9 +137,9 @@ def _threshold(row: MonitorResult) -> tuple[str, float | None]:
         return side, None
 
 
-def _badness(row: MonitorResult) -> float | None:
+def _rate_badness(row: MonitorResult) -> float | None:
     """Return what is compared with the threshold, larger being worse; None if there is nothing."""
-    side, bound = _threshold(row)
+    side, bound = _read_threshold(row)
     if row["status"] == "NO_DATA" or bound is None:
         return None
     value = json.loads(row["details"]).get("worse_by") if side == "drop" else row["value"]
@@ -144,7 +151,7 @@ def _badness(row: MonitorResult) -> float | None:
     return abs(float(value)) if row["monitor"].startswith("drift/") else float(value)
 
 
-def _suggest(
+def _suggest_limit(
     known: Sequence[tuple[MonitorResult, float]],
     opened: Sequence[dt.datetime],
     starts: Sequence[dt.datetime],
@@ -155,22 +162,22 @@ def _suggest(
     allowed = max(int((starts[-1] - starts[0]) / TOLERABLE), 1)
     if len(opened) <= allowed or not known:
         return None
-    for limit in sorted(_rounded_up(bad) for _, bad in known):
-        judged = [_under(limit, row, bad, i) for i, (row, bad) in enumerate(known)]
-        if len(_fold(judged, k, n)[0]) <= allowed:
+    for limit in sorted(_round_up(bad) for _, bad in known):
+        judged = [_judge_under(limit, row, bad, i) for i, (row, bad) in enumerate(known)]
+        if len(_fold_windows(judged, k, n)[0]) <= allowed:
             return sign * limit
     return None
 
 
-def _under(limit: float, row: MonitorResult, bad: float, position: int) -> Verdict:
+def _judge_under(limit: float, row: MonitorResult, bad: float, position: int) -> Verdict:
     """Return the verdict that a window would have had under another limit."""
-    before = _verdict(row, position)
+    before = _read_verdict(row, position)
     excess = None if before.excess is None else (bad - limit) / (abs(limit) or 1.0)
     status: Status = "OK" if bad <= limit else before.status
     return before._replace(status=status, excess=excess, excess_error=None)
 
 
-def _rounded_up(value: float) -> float:
+def _round_up(value: float) -> float:
     """Round up to the two digits that a person would write."""
     if value == 0:
         return 0.0

@@ -88,8 +88,8 @@ def observe_run_failures(
     Returns:
         How many of them were new.
     """
-    rows = [_failed_row(failure, now) for failure in failures]
-    rows += [_passed_row(success, now) for success in recovered]
+    rows = [_write_failed_row(failure, now) for failure in failures]
+    rows += [_write_passed_row(success, now) for success in recovered]
     rows.sort(key=lambda row: (row["model"], row["window_start"]))
     if not rows:
         return 0
@@ -137,22 +137,22 @@ def settle_failures(
     return observe_run_failures(store, failures, well, now=now)
 
 
-def _failed_row(failure: RunFailure, now: dt.datetime) -> dict[str, object]:
+def _write_failed_row(failure: RunFailure, now: dt.datetime) -> dict[str, object]:
     first_line = next(iter(failure.message.strip().splitlines()), "")[:_MAX_MESSAGE]
     said = _SENTENCES[failure.kind]
     return {
-        **_row(failure, now),
+        **_write_row(failure, now),
         "status": "ERROR",
         "message": f"{said}: {first_line}" if first_line else said,
         "owner": failure.owner,
     }
 
 
-def _passed_row(success: RunSuccess, now: dt.datetime) -> dict[str, object]:
-    return {**_row(success, now), "status": "OK", "message": "", "owner": ""}
+def _write_passed_row(success: RunSuccess, now: dt.datetime) -> dict[str, object]:
+    return {**_write_row(success, now), "status": "OK", "message": "", "owner": ""}
 
 
-def _row(event: RunFailure | RunSuccess, now: dt.datetime) -> dict[str, object]:
+def _write_row(event: RunFailure | RunSuccess, now: dt.datetime) -> dict[str, object]:
     return {
         "model": event.model,
         "monitor": "/".join(("pipeline", event.kind, *([event.subject] if event.subject else []))),
@@ -178,12 +178,14 @@ def unsettled(store: Store, model: str | None = None) -> Unsettled:
         State of the alert by (model, kind, subject).
     """
     return {
-        (row["model"], row["metric"].removeprefix("failed_"), _subject(row["column_name"])): str(
-            row["state"]
-        )
+        (
+            row["model"],
+            row["metric"].removeprefix("failed_"),
+            _name_subject(row["column_name"]),
+        ): str(row["state"])
         for row in alert_state.unsettled(store.state, "pipeline", model)
     }
 
 
-def _subject(column_name: str) -> str:
+def _name_subject(column_name: str) -> str:
     return "" if column_name == TABLE else column_name

@@ -65,18 +65,18 @@ def destinations(spec: ModelSpec, row: AlertRow) -> dict[Destination, str]:
     for route in spec.alerts.routes:
         if not matches(route, row, spec.owners):
             continue
-        for place, mention in _places(route).items():
+        for place, mention in _read_places(route).items():
             found.setdefault(place, mention)
         if not route.continue_:
             return found
-    if found and not _places(spec.alerts):
+    if found and not _read_places(spec.alerts):
         return found
     return default_destinations(spec) | found
 
 
 def default_destinations(spec: ModelSpec) -> dict[Destination, str]:
     """Return where alerts go that no route takes; the terminal if the spec says nothing."""
-    return _places(spec.alerts) or {TERMINAL: ""}
+    return _read_places(spec.alerts) or {TERMINAL: ""}
 
 
 def every_destination(specs: Iterable[ModelSpec]) -> list[Destination]:
@@ -85,23 +85,23 @@ def every_destination(specs: Iterable[ModelSpec]) -> list[Destination]:
     for spec in specs:
         found |= set(default_destinations(spec))
         for place in spec.alerts.every_place():
-            found |= set(_places(place))
+            found |= set(_read_places(place))
     return sorted(found)
 
 
 def collect_mentions(specs: Iterable[ModelSpec], destination: Destination) -> tuple[str, ...]:
     """Return whom some models mention at a place, by default or by a route, each once."""
     every = (place for spec in specs for place in spec.alerts.every_place())
-    named = (_places(place).get(destination) for place in every)
+    named = (_read_places(place).get(destination) for place in every)
     return tuple(dict.fromkeys(mention for mention in named if mention))
 
 
 def fallback_of(spec: ModelSpec, destination: Destination) -> Destination | None:
     """Return where a message goes that a place has refused for good; None if nowhere."""
     if spec.alerts.fallback is not None:
-        candidates = list(_places(spec.alerts.fallback))
+        candidates = list(_read_places(spec.alerts.fallback))
     else:
-        candidates = list(_places(spec.alerts))
+        candidates = list(_read_places(spec.alerts))
     return next((place for place in candidates if place != destination), None)
 
 
@@ -115,19 +115,19 @@ def matches(route: Route, row: AlertRow, owners: Iterable[str] = ()) -> bool:
     """Tell whether a route takes an alert: every key that is given must match."""
     owned = [row["owner"]] if row["owner"] else list(owners)
     return (
-        _any(route.family, [row["family"]])
-        and _any(route.severity, [row["severity"]])
-        and _any(route.monitor, [row["monitor"]])
-        and _any(route.owner, owned)
+        _match_any(route.family, [row["family"]])
+        and _match_any(route.severity, [row["severity"]])
+        and _match_any(route.monitor, [row["monitor"]])
+        and _match_any(route.owner, owned)
     )
 
 
-def _any(patterns: Iterable[str], values: Iterable[str]) -> bool:
+def _match_any(patterns: Iterable[str], values: Iterable[str]) -> bool:
     wanted = list(patterns)
     return not wanted or any(fnmatchcase(v, pattern) for v in values for pattern in wanted)
 
 
-def _places(places: Places) -> dict[Destination, str]:
+def _read_places(places: Places) -> dict[Destination, str]:
     return {
         Destination(receiver, place.address): place.notified
         for receiver, place in places.declared_places().items()
@@ -193,13 +193,13 @@ def platform_spec(
         specs = [_NOBODY.model_copy(update={"alerts": policy}) for policy in policies]
     if not specs:
         return None
-    policy = AlertPolicy(slack=SlackRoute(channel=channel)) if channel else _commonest(specs)
+    policy = AlertPolicy(slack=SlackRoute(channel=channel)) if channel else _find_commonest(specs)
     owners = tuple(dict.fromkeys(owner for spec in specs for owner in spec.owners))
     changes = {"model": PLATFORM, "alerts": policy, "owners": owners}
     return specs[0].model_copy(update=changes)
 
 
-def _commonest(specs: Sequence[ModelSpec]) -> AlertPolicy:
+def _find_commonest(specs: Sequence[ModelSpec]) -> AlertPolicy:
     def places(spec: ModelSpec) -> tuple[Destination, ...]:
         return tuple(sorted(default_destinations(spec)))
 

@@ -256,9 +256,9 @@ def revise(
             changes += _withdraw(told, changed, newest.start)
             continue
         of_it = [span for span in shared if owners[span] is told]
-        now = _amended(told, of_it or shared)
+        now = _amend(told, of_it or shared)
         if told.ended is None and now.ended is not None:
-            changes += _end(now, newest.start)
+            changes += _tell_end(now, newest.start)
         elif told.ended is None:
             current = now
             if now.severity != told.severity:
@@ -311,14 +311,14 @@ def replayed_from(episodes: Sequence[Episode], changed: dt.datetime) -> dt.datet
     return min([*holding, changed])
 
 
-def _amended(told: Episode, spans: Sequence[Episode]) -> Episode:
+def _amend(told: Episode, spans: Sequence[Episode]) -> Episode:
     """Return an episode as the windows tell it now; it stays as severe as it was announced."""
     severity = max((told.severity, *(s.severity for s in spans)), key=lambda s: STATUS_RANK[s])
     first, last, ended = spans[0].first, spans[-1].last, spans[-1].ended
     return told._replace(first=first, last=last, ended=ended, severity=severity)
 
 
-def _end(episode: Episode, window: dt.datetime) -> list[Change]:
+def _tell_end(episode: Episode, window: dt.datetime) -> list[Change]:
     return [Change("revised", episode, window), Change("resolved", episode, window)]
 
 
@@ -393,7 +393,7 @@ def _judge_failure(alert: AlertState, k: int, n: int) -> tuple[AlertState, tuple
         if STATUS_RANK[newest.status] > STATUS_RANK[alert.severity]:
             return replace(alert, state="FIRING", severity=newest.status), ("escalated",)
         return replace(alert, state="FIRING"), ()
-    if _failures(alert.recent[-n:]) < k and not newest.is_severe:
+    if _count_failures(alert.recent[-n:]) < k and not newest.is_severe:
         return replace(alert, state="PENDING"), ()
     opened = replace(
         alert,
@@ -401,13 +401,13 @@ def _judge_failure(alert: AlertState, k: int, n: int) -> tuple[AlertState, tuple
         severity=newest.status,
         episode=alert.n_episodes + 1,
         n_episodes=alert.n_episodes + 1,
-        first=_first_failing(alert.recent[-n:], k, n),
+        first=_find_first_failing(alert.recent[-n:], k, n),
         last=newest.window_start,
     )
     return opened, ("opened",)
 
 
-def _first_failing(verdicts: Sequence[Verdict], k: int, n: int) -> dt.datetime:
+def _find_first_failing(verdicts: Sequence[Verdict], k: int, n: int) -> dt.datetime:
     """Return the first failing window of those that opened an alert; the newest one fails.
 
     Failures before n-k+1 passes in a row belong to what was over: they could not make k of n.
@@ -422,13 +422,13 @@ def _first_failing(verdicts: Sequence[Verdict], k: int, n: int) -> dt.datetime:
     return first
 
 
-def _failures(verdicts: Sequence[Verdict]) -> int:
+def _count_failures(verdicts: Sequence[Verdict]) -> int:
     return sum(failed(verdict.status) for verdict in verdicts)
 
 
 def _may_still_count(verdicts: Sequence[Verdict], k: int, n: int) -> bool:
     """Whether j < k more failures would make k of n together with the failures at hand."""
-    return any(_failures(verdicts[-(n - j) :]) >= k - j for j in range(1, k))
+    return any(_count_failures(verdicts[-(n - j) :]) >= k - j for j in range(1, k))
 
 
 def is_over(recent: Sequence[Verdict], k: int, n: int) -> bool:
@@ -448,19 +448,19 @@ def is_over(recent: Sequence[Verdict], k: int, n: int) -> bool:
     known = [past for i in failures if (past := recent[i].excess) is not None]
     if not known:
         return True
-    clear = _clear([past for past in known if past >= 0][-NEWEST:] or known[-NEWEST:])
+    clear = _find_clear_excess([past for past in known if past >= 0][-NEWEST:] or known[-NEWEST:])
     measured = [verdict for verdict in passes if verdict.excess is not None]
     if len(measured) >= SPAN:
-        together = _pooled(measured[-SPAN:])
+        together = _pool_verdicts(measured[-SPAN:])
         return together is not None and together.value + together.error < clear
     stretch = recent[failures[0] : failures[-1]]
     if any(_is_better(verdict, clear) for verdict in stretch) or len(measured) < len(passes):
         return False
-    together = _pooled(passes)
+    together = _pool_verdicts(passes)
     return together is not None and together.value + Z95 * together.error < clear
 
 
-def _clear(failures: Sequence[float]) -> float:
+def _find_clear_excess(failures: Sequence[float]) -> float:
     """Return the excess below which windows are clear of failures of this excess."""
     return max(CLEAR, FADED * (1 + statistics.median(failures)) - 1)
 
@@ -479,7 +479,7 @@ class _Pooled(NamedTuple):
     error: float
 
 
-def _pooled(verdicts: Sequence[Verdict]) -> _Pooled | None:
+def _pool_verdicts(verdicts: Sequence[Verdict]) -> _Pooled | None:
     """Pool the windows that have evidence; None if none has.
 
     The error is the larger of what their own intervals say and of what they differ among

@@ -15,12 +15,11 @@ from zoneinfo import ZoneInfo
 import sqlalchemy as sa
 
 from mlmon_dagster.alerts.lifecycle.routing import Destination, default_destinations, fallback_of
-from mlmon_dagster.alerts.messages.message import Item, Message, outbox_row
+from mlmon_dagster.alerts.messages.message import Item, Message, name_group, outbox_row
 from mlmon_dagster.alerts.messages.view import MAX_LISTED, AlertView, view_of, worst_first
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.alerting import DigestPolicy, Weekday
 from mlmon_dagster.store import Store, alert_state, outbox
-from mlmon_dagster.store.alert_state import MessageGroup
 from mlmon_dagster.store.outbox import outbox_health
 
 Cadence = Literal["daily", "weekly"]
@@ -30,13 +29,13 @@ _MAX_NAMED = 12
 Business = Callable[[Store, ModelSpec, dt.datetime, dt.datetime], str]
 
 
-def nothing_said(*_: object) -> str:
+def say_nothing(*_: object) -> str:
     """Say nothing of what a period brought."""
     return ""
 
 
 def write_digests(
-    store: Store, specs: Sequence[ModelSpec], now: dt.datetime, business: Business = nothing_said
+    store: Store, specs: Sequence[ModelSpec], now: dt.datetime, business: Business = say_nothing
 ) -> int:
     """Write the digests that are due and not written yet; return how many.
 
@@ -54,7 +53,7 @@ def write_digests(
             for place in default_destinations(spec):
                 due.setdefault((place, cadence, end), []).append(spec)
     written = [
-        _write(store, place, cadence, end, models, business)
+        _write_digest(store, place, cadence, end, models, business)
         for (place, cadence, end), models in sorted(due.items(), key=lambda item: item[0])
     ]
     return sum(written)
@@ -74,7 +73,7 @@ def period_end(policy: DigestPolicy, cadence: Cadence, zone: str, now: dt.dateti
     return due.astimezone(dt.UTC)
 
 
-def _write(
+def _write_digest(
     store: Store,
     place: Destination,
     cadence: Cadence,
@@ -87,13 +86,7 @@ def _write(
         if outbox.get_message(conn, key) is not None:
             return 0
     text = compose_digest(store, specs, cadence, end, business)
-    group: MessageGroup = {
-        "group_key": "|".join((*place, "digest", cadence)),
-        "receiver": place.receiver,
-        "channel": place.channel,
-        "model": "",
-        "family": "",
-    }
+    group = name_group(place, "digest", cadence)
     fallback = fallback_of(specs[0], place)
     row = outbox_row(group, key, "digest", text, head_key="", now=end, fallback=fallback)
     with store.state.begin() as conn:
@@ -105,7 +98,7 @@ def compose_digest(
     specs: Sequence[ModelSpec],
     cadence: Cadence,
     end: dt.datetime,
-    business: Business = nothing_said,
+    business: Business = say_nothing,
 ) -> Message:
     """Say how some models fared in the day or week before a moment.
 
@@ -118,26 +111,27 @@ def compose_digest(
     """
     start = end - dt.timedelta(days=_DAYS[cadence])
     with store.state.connect() as conn:
-        firing, silenced = _active(conn, specs)
-        opened, resolved = _changes(conn, specs, start, end)
+        active, silenced = _load_active(conn, specs)
+        opened, resolved = _count_changes(conn, specs, start, end)
     zone = ZoneInfo(specs[0].time.zone)
-    affected = sorted({view.row["model"] for view in firing})
+    affected = sorted({view.row["model"] for view in active})
     quiet = [spec.model for spec in specs if spec.model not in affected]
-    counts = [f"{len(firing)} firing", f"{opened} opened", f"{resolved} resolved"]
+    recovering = sum(view.row["state"] == "RECOVERING" for view in active)
+    counts = [f"{len(active) - recovering} firing"]
+    counts += [f"{recovering} recovering"] if recovering else []
+    counts += [f"{opened} opened", f"{resolved} resolved"]
     counts += [f"{silenced} silenced"] if silenced else []
-    rest = firing[MAX_LISTED:]
-    worst = "ERROR" if any(v.row["severity"] == "ERROR" for v in firing) else "WARN"
+    rest = active[MAX_LISTED:]
+    worst = "ERROR" if any(v.row["severity"] == "ERROR" for v in active) else "WARN"
     return Message(
         title=f"{cadence.capitalize()} digest: {', '.join(counts)}",
-        mood="ERROR" if firing and worst == "ERROR" else "WARN" if firing else "OK",
-        items=tuple(
-            Item(f"{v.row['model']}: {v.headline}", f"since {v.since}") for v in firing[:MAX_LISTED]
-        ),
+        mood="ERROR" if active and worst == "ERROR" else "WARN" if active else "OK",
+        items=tuple(_list_item(view) for view in active[:MAX_LISTED]),
         more=f"and {len(rest)} more" if rest else "",
         notes=(
-            *_business(store, specs, business, start, end),
-            ("Quiet", _quiet(quiet, len(specs))),
-            ("Delivery", _delivery(store)),
+            *_ask_business(store, specs, business, start, end),
+            ("Quiet", _name_quiet(quiet, len(specs))),
+            ("Delivery", _describe_delivery(store)),
             (
                 "Period",
                 f"{start.astimezone(zone):%Y-%m-%d %H:%M} to "
@@ -148,15 +142,21 @@ def compose_digest(
     )
 
 
-def _business(
+def _list_item(view: AlertView) -> Item:
+    is_recovering = view.row["state"] == "RECOVERING"
+    since = f"since {view.since}{', recovering' if is_recovering else ''}"
+    return Item(f"{view.row['model']}: {view.headline}", since)
+
+
+def _ask_business(
     store: Store, specs: Sequence[ModelSpec], said: Business, start: dt.datetime, end: dt.datetime
 ) -> list[tuple[str, str]]:
     lines = ((spec.model, said(store, spec, start, end)) for spec in specs)
     return [(model, text) for model, text in lines if text][:_MAX_NAMED]
 
 
-def _active(conn: sa.Connection, specs: Sequence[ModelSpec]) -> tuple[list[AlertView], int]:
-    """Return the alerts that fire and are told, the worst first, and how many are silenced."""
+def _load_active(conn: sa.Connection, specs: Sequence[ModelSpec]) -> tuple[list[AlertView], int]:
+    """Return the open alerts that are told, the worst first, and how many are silenced."""
     views, n_silenced = [], 0
     for spec in specs:
         for row in alert_state.load_alerts(conn, spec.model, states=alert_state.ACTIVE).values():
@@ -167,7 +167,7 @@ def _active(conn: sa.Connection, specs: Sequence[ModelSpec]) -> tuple[list[Alert
     return worst_first(views), n_silenced
 
 
-def _changes(
+def _count_changes(
     conn: sa.Connection, specs: Sequence[ModelSpec], start: dt.datetime, end: dt.datetime
 ) -> tuple[int, int]:
     """Count what opened and what was resolved in a period, history of backfills left out."""
@@ -181,7 +181,7 @@ def _changes(
     return kinds.count("opened"), kinds.count("resolved")
 
 
-def _delivery(store: Store) -> str:
+def _describe_delivery(store: Store) -> str:
     health = outbox_health(store.state)
     if not health.n_dead and not health.n_waiting:
         return "every message was delivered"
@@ -189,11 +189,11 @@ def _delivery(store: Store) -> str:
     return f"{said}: {health.last_error}" if health.last_error else said
 
 
-def _quiet(names: Sequence[str], n: int) -> str:
+def _name_quiet(names: Sequence[str], n: int) -> str:
     models = f"of {n} model{'s' if n > 1 else ''}"
-    return f"{len(names)} {models}: {_named(names)}" if names else f"none {models}"
+    return f"{len(names)} {models}: {_join_names(names)}" if names else f"none {models}"
 
 
-def _named(names: Sequence[str]) -> str:
+def _join_names(names: Sequence[str]) -> str:
     more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
     return ", ".join(names[:_MAX_NAMED]) + more

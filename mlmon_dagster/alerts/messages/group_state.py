@@ -1,17 +1,15 @@
 """What a flush knows of one model: its alerts, what receivers were told of them, and what is new.
 
-Whether a group of alerts has something new to say; the order is Alertmanager's. Unlike there, what
-fired and ended between two looks is told: nobody may have been looking. And reminders follow news:
-they come after a window that has been judged since, at growing distances.
+What fired and ended between two looks is told: nobody may have been looking. And reminders follow
+news: they come after a window that has been judged since, at growing distances.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import sqlalchemy as sa
 
@@ -50,7 +48,6 @@ from mlmon_dagster.store.state.monitor_results import series
 SUMMARY = "summary"  # the group of the message that ends a backfill
 LATE = "late"  # the kind of a message about past windows, which is a thread of its own
 IN_THREAD, INLINE = "slack", ("email",)  # how a receiver shows plots; others show none
-Reason = Literal["first", "new_alerts", "all_resolved", "some_resolved", "missed", "repeat"]
 DISTANCES = (1, 2, 4, 8, 30)  # of the reminders in a thread; the last one goes on
 # What a model of that name was told before it was removed has other keys: its last message counts,
 # in steps, as a version may be no message of its own.
@@ -119,6 +116,10 @@ class GroupState:
         """Tell whether an episode of past windows has late news that nobody was told."""
         fingerprint, number = split(episode)
         return number in self.late.get(fingerprint, ())
+
+    def silence_of(self, episode: str) -> int | None:
+        """Return the id of the silence that matches the alert of an episode; None if none does."""
+        return silenced_by(self.alerts[split(episode)[0]], self.silences)
 
     def key(self, row: AlertRow) -> str:
         """Name what is told of an alert: its episode and how often that changed."""
@@ -377,6 +378,11 @@ def episode_of(key: str) -> str:
     return ":".join(key.split(":")[:2])
 
 
+def episodes_of(keys: Iterable[str]) -> set[str]:
+    """Return the episodes that keys name."""
+    return {episode_of(key) for key in keys}
+
+
 def dump(keys: Iterable[str]) -> str:
     """Write keys the way the notification log keeps them."""
     return json.dumps(sorted(keys))
@@ -420,42 +426,6 @@ class Told:
     at: dt.datetime | None = None
 
 
-def needs_update(
-    told: Told | None,
-    firing: Set[str],
-    resolved: Set[str],
-    *,
-    missed: Set[str] = frozenset(),
-    now: dt.datetime,
-    repeat: dt.timedelta,
-) -> Reason | None:
-    """Decide whether to notify, and why.
-
-    Args:
-        told: What was said last; None for a group never notified about.
-        firing: Keys of the alerts firing now.
-        resolved: Keys of the alerts that ended.
-        missed: Episodes that began and ended without anybody having been told.
-        now: The time of this flush.
-        repeat: How long an unchanged group stays silent, see `distance`.
-
-    Returns:
-        The first reason that holds, in this order; None to stay silent.
-    """
-    told = told or Told()
-    if not firing <= told.firing:
-        return "new_alerts" if told.firing else "first"
-    if not firing and told.firing:
-        return "all_resolved"
-    if firing and not resolved <= told.resolved:
-        return "some_resolved"
-    if missed:
-        return "missed"
-    if not firing:
-        return None
-    return "repeat" if told.at is None or told.at <= now - repeat else None
-
-
 def plot_of(conn: sa.Connection, views: Sequence[AlertView]) -> Plot | None:
     """Return the plot of some alerts of one model; None if there is nothing to draw.
 
@@ -470,7 +440,7 @@ def plot_of(conn: sa.Connection, views: Sequence[AlertView]) -> Plot | None:
     curves: list[Curve] = []
     shown = []
     for view in ordered:
-        curve = _curve(conn, view)
+        curve = _read_curve(conn, view)
         if curve is not None:
             curves.append(curve)
             shown.append(view)
@@ -482,13 +452,15 @@ def plot_of(conn: sa.Connection, views: Sequence[AlertView]) -> Plot | None:
     names = ", ".join(curve["title"] for curve in curves)
     return {
         "title": clean(f"{model}: {names}", _PLOT_TITLE),
-        "alt": clean(". ".join(_alt(v, c) for v, c in zip(shown, curves, strict=True)), _ALT),
+        "alt": clean(
+            ". ".join(_describe_curve(v, c) for v, c in zip(shown, curves, strict=True)), _ALT
+        ),
         "zone": shown[0].zone,
         "curves": curves,
     }
 
 
-def _curve(conn: sa.Connection, view: AlertView) -> Curve | None:
+def _read_curve(conn: sa.Connection, view: AlertView) -> Curve | None:
     row = view.row
     identity = {
         "model": row["model"],
@@ -517,7 +489,7 @@ def _curve(conn: sa.Connection, view: AlertView) -> Curve | None:
     }
 
 
-def _alt(view: AlertView, curve: Curve) -> str:
+def _describe_curve(view: AlertView, curve: Curve) -> str:
     """Say in words what the curve shows, for those who cannot see it."""
     first, last = (dt.datetime.fromisoformat(curve["starts"][i]) for i in (0, -1))
     known = [value for value in curve["values"] if value is not None]

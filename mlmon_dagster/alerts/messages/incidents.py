@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Sequence, Set
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 from mlmon_dagster.alerts.lifecycle.routing import PLATFORM, Destination, destinations, silenced_by
 from mlmon_dagster.alerts.messages import view as say
@@ -20,18 +21,17 @@ from mlmon_dagster.alerts.messages.group_state import (
     LATE,
     SUMMARY,
     GroupState,
-    Reason,
     Told,
     distance,
     dump,
     episode_of,
+    episodes_of,
     load,
-    needs_update,
     split,
     told_of,
 )
-from mlmon_dagster.alerts.messages.message import Message, row_key
-from mlmon_dagster.alerts.messages.view import AlertView, Changes, Context, Links
+from mlmon_dagster.alerts.messages.message import row_key
+from mlmon_dagster.alerts.messages.view import Changes, Context, Links
 from mlmon_dagster.spec import ModelSpec, complete_windows
 from mlmon_dagster.spec.baseline import GRAINS
 from mlmon_dagster.store import Store, alert_state, outbox
@@ -39,14 +39,6 @@ from mlmon_dagster.store.alert_state import AlertRow, GroupRow
 from mlmon_dagster.store.clocks import is_ahead, measure_age
 from mlmon_dagster.store.state import writing
 
-_KINDS: dict[Reason, str] = {
-    "first": "opened",
-    "new_alerts": "updated",
-    "some_resolved": "updated",
-    "all_resolved": "resolved",
-    "missed": "resolved",
-    "repeat": "repeated",
-}
 BACKFILL_QUIET = dt.timedelta(minutes=30)  # after which a backfill that left gaps has ended
 GRACE = dt.timedelta(minutes=15)
 
@@ -95,65 +87,126 @@ def flush_groups(
     return n_written
 
 
+@dataclass(frozen=True)
+class News:
+    """What has become of the alerts of a family since a place was last told of them.
+
+    A key names an alert's episode and how often that has changed, see `GroupState.key`.
+
+    Attributes:
+        told: What was said last.
+        audible: Keys of what fires and may be told.
+        held: Keys of what was told and has been muted since: neither told again nor over.
+        ended: Keys of what was told and has ended.
+        ended_quietly: Keys of what was told and has ended under a silence.
+        missed: Episodes that were over before anybody was told.
+        late: Episodes of past windows that were learnt or changed afterwards; nobody was told.
+        quiet: Episodes that are over and of which a silence keeps people from being told.
+        silenced: Episodes that fire and are still to be told once no silence matches them.
+        is_due: Whether it is time to remind of what fires.
+        is_stale: Whether somebody has taken on an alert since the first message was written.
+    """
+
+    told: Told
+    audible: Set[str] = frozenset()
+    held: Set[str] = frozenset()
+    ended: Set[str] = frozenset()
+    ended_quietly: Set[str] = frozenset()
+    missed: Set[str] = frozenset()
+    late: Set[str] = frozenset()
+    quiet: Set[str] = frozenset()
+    silenced: Set[str] = frozenset()
+    is_due: bool = False
+    is_stale: bool = False
+
+    @property
+    def firing(self) -> Set[str]:
+        """Keys of what fires, told or not."""
+        return self.audible | self.held
+
+    @property
+    def open(self) -> Set[str]:
+        """Keys of what was told as firing, and whose end may be told."""
+        return self.told.firing - self.ended_quietly
+
+    @property
+    def begun(self) -> Set[str]:
+        """Keys of what fires, or has changed, without having been told."""
+        return self.firing - self.open
+
+    @property
+    def over(self) -> Set[str]:
+        """Episodes whose end is to be told now."""
+        return episodes_of(self.ended) - self.told.resolved
+
+
 def _flush_family(state: GroupState, place: Destination, family: str) -> int:
+    """Tell a place what is new of a family; return in how many messages."""
     group = state.group(place, family)
-    told, owed = told_of(group), set(json.loads(group["owed"]))
-    active = state.active(place, family)
-    audible = {k for k, row in active.items() if is_told(row, is_owed=episode_of(k) in owed)}
-    episodes = {episode_of(key): key for key in active}
-    # Muted after it was announced: neither told again nor taken for resolved.
-    held = {k for k in told.firing if episode_of(k) in episodes} - audible
-    held = {k for k in held if active[episodes[episode_of(k)]]["muted_reason"]}
-    ended = {k for k in told.firing if episode_of(k) not in episodes}
-    missed = {k for k in owed if not state.is_active(k)} - {episode_of(k) for k in ended}
-    late = {k for k in missed if state.is_late(k)}
-    over = {episode_of(k) for k in ended} | missed
-    quiet = {k for k in over if silenced_by(state.alerts[k.split(":")[0]], state.silences)}
-    ended_quietly, ended = _split(ended, quiet)
-    missed -= quiet
-    resolved = told.resolved | {episode_of(k) for k in ended}
-    known = Told(told.firing - ended_quietly, told.resolved, told.at)
-    firing = frozenset(audible | held)
-    policy = state.context.spec.alerts
-    length = GRAINS[state.context.spec.time.granularity]
-    repeat = distance(group["n_reminders"], length, policy.repeat)
-    reason = needs_update(known, firing, resolved, missed=missed, now=state.now, repeat=repeat)
-    audible_rows = [active[key] for key in audible]
-    reminding = [row for row in audible_rows if _reminds(state, row, place, told.at)]
-    if reason == "repeat" and not reminding:
-        reason = None
-    if reason is None and not quiet:
+    news = gather_news(state, group, place)
+    case = choose_case(news)
+    if case is None:
         _write_stale_head(state, group)
         return 0
-    if reason == "first" and not _waited(audible_rows, policy.group_wait, state.now):
+    wait = state.context.spec.alerts.group_wait
+    if case.tell is _open_thread and not _has_waited(state, news.audible, wait):
         return 0
-    if _too_soon(state, group):
+    if _is_too_soon(state, group):
         return 0
-    mute_ended(state, quiet)
-    silenced = {episode_of(k) for k in active.keys() - audible} & owed
-    over = {episode_of(k) for k in ended_quietly}
+    mute_ended(state, news.quiet)
+    over = episodes_of(news.ended | news.ended_quietly)
     group |= {
-        "firing": dump(firing),
+        "version": group["version"] + 1,
+        "firing": dump(news.firing),
         # Also what the thread tells as over: should nobody have seen it, all of it is said anew.
-        "resolved": dump(resolved | over | (missed - late if told.firing else set())),
-        "owed": dump(silenced),
+        "resolved": dump(news.told.resolved | over | (news.missed if news.told.firing else set())),
+        "owed": dump(news.silenced),
     }
-    if reason is None:  # they ended under a silence: only the head says so
-        group["version"] += 1
-        if ended_quietly:
-            _write_head(state, group)
-        alert_state.save_group(state.conn, group)
-        return 0
-    return _write(state, group, reason, News(told, audible, ended, missed))
+    if case.kind:
+        interval = state.context.spec.alerts.group_interval
+        group |= {"last_sent_at": state.now, "next_flush_at": state.now + interval}
+    n_late = len(state.enqueue_over(group, LATE, news.late))
+    n_written = case.tell(state, group, case.kind, news)
+    alert_state.save_group(state.conn, group)
+    return n_late + n_written
 
 
-def _split(keys: set[str], episodes: set[str]) -> tuple[set[str], set[str]]:
-    """Split keys into those of some episodes and the others."""
-    inside = {key for key in keys if episode_of(key) in episodes}
-    return inside, keys - inside
+def gather_news(state: GroupState, group: GroupRow, place: Destination) -> News:
+    """Compare what a place was told of a family with how its alerts are."""
+    told, owed = told_of(group), set(json.loads(group["owed"]))
+    active = state.active(place, group["family"])
+    rows = {episode_of(key): row for key, row in active.items()}
+    audible = {k for k, row in active.items() if is_audible(row, is_owed=episode_of(k) in owed)}
+    muted = {episode for episode, row in rows.items() if row["muted_reason"]}
+    ended = {k for k in told.firing if episode_of(k) not in rows}
+    missed = {k for k in owed if not state.is_active(k)} - episodes_of(ended)
+    quiet = {k for k in episodes_of(ended) | missed if state.silence_of(k) is not None}
+    ended_quietly = {k for k in ended if episode_of(k) in quiet}
+    missed -= quiet
+    late = {k for k in missed if state.is_late(k)}
+    reminded = any(_is_reminded(state, active[key], place, told.at) for key in audible)
+    return News(
+        told=told,
+        audible=audible,
+        held={k for k in told.firing - audible if episode_of(k) in muted},
+        ended=ended - ended_quietly,
+        ended_quietly=ended_quietly,
+        missed=missed - late,
+        late=late,
+        quiet=quiet,
+        silenced=episodes_of(active.keys() - audible) & owed,
+        is_due=reminded
+        and (told.at is None or told.at <= state.now - _find_distance(state, group)),
+        is_stale=group["first_dirty_at"] is not None,
+    )
 
 
-def _reminds(
+def _find_distance(state: GroupState, group: GroupRow) -> dt.timedelta:
+    spec = state.context.spec
+    return distance(group["n_reminders"], GRAINS[spec.time.granularity], spec.alerts.repeat)
+
+
+def _is_reminded(
     state: GroupState, row: AlertRow, place: Destination, since: dt.datetime | None
 ) -> bool:
     """Whether an alert is repeated: its newest window failed after the last message.
@@ -171,127 +224,142 @@ def _reminds(
     return since < (moment := dt.datetime.fromisoformat(judged)) and not is_ahead(moment, state.now)
 
 
-def _waited(rows: Sequence[AlertRow], wait: dt.timedelta, now: dt.datetime) -> bool:
+def _has_waited(state: GroupState, keys: Set[str], wait: dt.timedelta) -> bool:
     """Whether one of the alerts is old enough for the first message of a thread."""
-    return any(
-        row["opened_at"] is None or measure_age(row["opened_at"], now) >= wait for row in rows
-    )
+    opened = [state.alerts[split(episode)[0]]["opened_at"] for episode in episodes_of(keys)]
+    return any(moment is None or measure_age(moment, state.now) >= wait for moment in opened)
 
 
-def _too_soon(state: GroupState, group: GroupRow) -> bool:
+def _is_too_soon(state: GroupState, group: GroupRow) -> bool:
     """Whether the last message is too recent; a clock that stands still is no reason."""
     last, due = group["last_sent_at"], group["next_flush_at"]
     return last is not None and due is not None and last < state.now < due
 
 
-@dataclass(frozen=True)
-class News:
-    """What a group has to say.
-
-    Attributes:
-        told: What was said before.
-        audible: Keys of the alerts that fire.
-        ended: Keys of those that were announced and have ended.
-        missed: Episodes that were over before anybody was told.
-    """
-
-    told: Told
-    audible: set[str]
-    ended: set[str]
-    missed: set[str]
+def _open_thread(state: GroupState, group: GroupRow, kind: str, news: News) -> int:
+    """Tell what fires; what is over before it began goes into a message of its own."""
+    n_over = len(state.enqueue_over(group, "missed", news.missed))
+    key, views = row_key(group), state.views_of(news.audible)
+    group |= {"head_key": key, "resolved": "[]", "n_reminders": 0, "first_dirty_at": None}
+    text = say.head_message(state.context_of(group), views)
+    state.enqueue(group, key, kind, text, head_key="", tells=news.audible, pictured=views)
+    return n_over + 1
 
 
-def _write(state: GroupState, group: GroupRow, reason: Reason, news: News) -> int:
-    """Write what there is to say; return in how many messages."""
-    group |= {
-        "version": group["version"] + 1,
-        "last_sent_at": state.now,
-        "next_flush_at": state.now + state.context.spec.alerts.group_interval,
-    }
-    late = {k for k in news.missed if state.is_late(k)}
-    n_late = len(state.enqueue_over(group, LATE, late))
-    news = replace(news, missed=news.missed - late)
-    if reason == "missed" and not news.missed:  # nothing of it belongs into the thread
-        alert_state.save_group(state.conn, group)
-        return n_late
-    key, context, n_written = row_key(group), state.context_of(group), 1
-    is_stale, group["first_dirty_at"] = group["first_dirty_at"] is not None, None
-    if reason == "repeat":
-        group["n_reminders"] += 1
-    if reason == "first":
-        if news.missed:  # what is over does not belong into the thread of what begins
-            n_written += len(state.enqueue_over(group, "missed", news.missed))
-        group |= {"head_key": key, "resolved": "[]", "n_reminders": 0}
-        views = state.views_of(news.audible)
-        text = say.head_message(context, views)
+def _answer_thread(state: GroupState, group: GroupRow, kind: str, news: News) -> int:
+    """Tell the changes in the thread, mostly in one answer, and bring its head up to date."""
+    group["first_dirty_at"] = None
+    context, firing = state.context_of(group), state.views_of(news.audible)
+    parts = _collect_changes(state, news).in_parts()
+    # A picture goes with the last answer, if it says more than the one before.
+    new = news.audible - news.told.firing
+    drawn = state.views_of(new or (frozenset() if news.firing else news.ended))
+    for n_left, part in zip(range(len(parts) - 1, -1, -1), parts, strict=True):
         state.enqueue(
-            group, key, _KINDS[reason], text, head_key="", tells=news.audible, pictured=views
+            group,
+            row_key(group, f"{n_left or ''}"),
+            kind,
+            say.change_message(context, part, firing, mention=bool(part.opened or part.escalated)),
+            head_key=group["head_key"],
+            tells={view.episode for _, views in part.labelled for view in views},
+            pictured=() if n_left else drawn,
         )
-    elif reason == "missed" and not news.told.firing:
-        n_written = len(state.enqueue_over(group, "", news.missed))
-    elif reason == "all_resolved" and _withdraw(state, group):
-        # The thread's answers go with it: all that fired in it is said here, whenever it ended.
-        over = {episode_of(k) for k in news.told.firing} | news.told.resolved
-        silent = {episode_of(k) for k in news.told.firing} - {episode_of(k) for k in news.ended}
-        told = state.enqueue_over(group, "", over - silent | news.missed)
-        n_written = len(told)
-        # Only what a new message says, so that anything else would be seen to be untold.
-        for said, episodes in told.items():
-            if said == key:
-                episodes = [*episodes, *silent]
-            alert_state.hand_over(
-                state.conn, group["head_key"], said, episodes=map(split, episodes)
-            )
-    else:
-        replies = _replies(state, context, reason, news)
-        n_written = len(replies)
-        for n_left, (text, tells) in zip(range(n_written - 1, -1, -1), replies, strict=True):
-            state.enqueue(
-                group,
-                row_key(group, f"{n_left or ''}"),
-                _KINDS[reason],
-                text,
-                head_key=group["head_key"],
-                tells=tells,
-                pictured=() if n_left else _pictured(state, reason, news),
-            )
-        if reason != "repeat" or is_stale:
-            _write_head(state, group)
-    alert_state.save_group(state.conn, group)
-    return n_written + n_late
+    _write_head(state, group)
+    return len(parts)
 
 
-def _replies(
-    state: GroupState, context: Context, reason: Reason, news: News
-) -> list[tuple[Message, Collection[str]]]:
-    """Return the answers in a thread, mostly one, and the episodes that each tells."""
-    told, audible = news.told, news.audible
-    firing = state.views_of(audible)
-    if reason == "repeat":
-        return [(say.repeat_message(context, firing), audible)]
-    known = {episode_of(key): key for key in told.firing}
-    changed = {key for key in audible - told.firing if episode_of(key) in known}
+def _collect_changes(state: GroupState, news: News) -> Changes:
+    known = {episode_of(key): key for key in news.told.firing}
+    changed = {key for key in news.audible - news.told.firing if episode_of(key) in known}
     worse = {key for key in changed if "escalated" in state.changes_since(known[episode_of(key)])}
-    changes = Changes(
-        opened=state.views_of(key for key in audible if episode_of(key) not in known),
+    return Changes(
+        opened=state.views_of(key for key in news.audible if episode_of(key) not in known),
         escalated=state.views_of(worse),
         revised=state.views_of(changed - worse),
         resolved=state.ended_views(news.ended),
         missed=state.episodes(news.missed),
     )
-    found = list[tuple[Message, Collection[str]]]()
-    for part in changes.in_parts():
-        mention = bool(part.opened or part.escalated)
-        text = say.change_message(context, part, firing, mention=mention)
-        found.append((text, {view.episode for _, group in part.labelled for view in group}))
-    return found
 
 
-def _pictured(state: GroupState, reason: Reason, news: News) -> Sequence[AlertView]:
-    """Return the alerts that a reply is about, if a picture says more than the last one."""
-    if reason == "all_resolved":
-        return state.views_of(news.ended)
-    return state.views_of(news.audible - news.told.firing) if reason == "new_alerts" else ()
+def _close_thread(state: GroupState, group: GroupRow, kind: str, news: News) -> int:
+    """Tell that all is over: in the thread, or instead of it if it was never posted."""
+    if not _withdraw(state, group):
+        return _answer_thread(state, group, kind, news)
+    group["first_dirty_at"] = None
+    # The thread's answers go with it: all that fired in it is said here, whenever it ended.
+    fired = episodes_of(news.told.firing)
+    silent = fired - episodes_of(news.ended)
+    told = state.enqueue_over(group, "", (fired | news.told.resolved) - silent | news.missed)
+    # Only what a new message says, so that anything else would be seen to be untold.
+    for key, episodes in told.items():
+        also = silent if key == row_key(group) else ()
+        alert_state.hand_over(
+            state.conn, group["head_key"], key, episodes=map(split, [*episodes, *also])
+        )
+    return len(told)
+
+
+def _tell_over(state: GroupState, group: GroupRow, _kind: str, news: News) -> int:
+    """Tell what came and went, in messages of its own."""
+    group["first_dirty_at"] = None
+    return len(state.enqueue_over(group, "", news.missed))
+
+
+def _remind(state: GroupState, group: GroupRow, kind: str, news: News) -> int:
+    """Remind in the thread of what fires."""
+    group |= {"n_reminders": group["n_reminders"] + 1, "first_dirty_at": None}
+    text = say.repeat_message(state.context_of(group), state.views_of(news.audible))
+    state.enqueue(group, row_key(group), kind, text, head_key=group["head_key"], tells=news.audible)
+    if news.is_stale:
+        _write_head(state, group)
+    return 1
+
+
+def _update_quietly(state: GroupState, group: GroupRow, _kind: str, news: News) -> int:
+    """Have the head alone say what ended under a silence."""
+    if news.ended_quietly:
+        _write_head(state, group)
+    return 0
+
+
+def _tell_no_more(_state: GroupState, _group: GroupRow, _kind: str, _news: News) -> int:
+    """Leave it at the threads of past windows."""
+    return 0
+
+
+class Case(NamedTuple):
+    """When something is told, as what kind of message, and where.
+
+    Attributes:
+        when: Whether it is so.
+        kind: What the messages are called; empty if nobody is told.
+        tell: Writes them, and returns how many.
+    """
+
+    when: Callable[[News], object]
+    kind: str
+    tell: Callable[[GroupState, GroupRow, str, News], int]
+
+
+# The first that holds, in Alertmanager's order. Late news is told besides, in threads of its own.
+CASES: Final = (
+    Case(lambda n: n.begun and not n.open, "opened", _open_thread),  # a new thread
+    Case(lambda n: n.begun, "updated", _answer_thread),  # more fires, or worse: in the thread
+    Case(lambda n: n.open and not n.firing, "resolved", _close_thread),  # all is over
+    Case(lambda n: n.firing and n.over, "updated", _answer_thread),  # some of it is over
+    Case(
+        lambda n: n.missed and n.told.firing, "resolved", _answer_thread
+    ),  # it came and went beside
+    Case(lambda n: n.missed, "resolved", _tell_over),  # it came and went, and there is no thread
+    Case(lambda n: n.late, LATE, _tell_no_more),  # of past windows alone
+    Case(lambda n: n.is_due, "repeated", _remind),  # nothing is new for so long
+    Case(lambda n: n.quiet, "", _update_quietly),  # it ended under a silence
+)
+
+
+def choose_case(news: News) -> Case | None:
+    """Return the first case that holds; None if there is nothing to say or to note."""
+    return next((case for case in CASES if case.when(news)), None)
 
 
 def _withdraw(state: GroupState, group: GroupRow) -> bool:
@@ -395,10 +463,10 @@ def note_owed(state: GroupState) -> None:
     keys = sorted(f"{f}:{number}" for f, numbers in state.untold.items() for number in numbers)
     for key, view in zip(keys, state.episodes(keys) if keys else (), strict=True):
         for place in destinations(state.context.spec, view.row):
-            _owe(state, place, key)
+            _note_episode(state, place, key)
 
 
-def _owe(state: GroupState, place: Destination, key: str) -> None:
+def _note_episode(state: GroupState, place: Destination, key: str) -> None:
     row = state.alerts[split(key)[0]]
     group = state.group(place, row["family"])
     told, owed = told_of(group), set(json.loads(group["owed"]))
@@ -413,7 +481,7 @@ def _owe(state: GroupState, place: Destination, key: str) -> None:
         alert_state.save_group(state.conn, group)
 
 
-def is_told(row: AlertRow, *, is_owed: bool) -> bool:
+def is_audible(row: AlertRow, *, is_owed: bool) -> bool:
     """Whether an active alert is told: its window explains itself, or what came before is owed."""
     muted = row["muted_reason"]
     return not muted or (is_owed and muted.startswith("suppressed:"))
@@ -422,8 +490,7 @@ def is_told(row: AlertRow, *, is_owed: bool) -> bool:
 def mute_ended(state: GroupState, episodes: Collection[str]) -> None:
     """Record of what ended under a silence that nobody is told."""
     for key in episodes:
-        silence = silenced_by(state.alerts[split(key)[0]], state.silences)
-        alert_state.mute_untold(state.conn, [split(key)], f"silence:{silence}")
+        alert_state.mute_untold(state.conn, [split(key)], f"silence:{state.silence_of(key)}")
 
 
 def something_waits(store: Store) -> bool:

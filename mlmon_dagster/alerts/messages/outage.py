@@ -24,7 +24,7 @@ from mlmon_dagster.alerts.messages.group_state import (
     place_of,
     split,
 )
-from mlmon_dagster.alerts.messages.message import Item, Message, Mood, outbox_row
+from mlmon_dagster.alerts.messages.message import Item, Message, Mood, name_group, outbox_row
 from mlmon_dagster.alerts.messages.view import (
     MAX_OVER,
     OVER,
@@ -38,7 +38,7 @@ from mlmon_dagster.alerts.messages.view import (
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.alerting import AlertPolicy
 from mlmon_dagster.store import Store, alert_state, outbox
-from mlmon_dagster.store.alert_state import GroupRow, MessageGroup
+from mlmon_dagster.store.alert_state import GroupRow
 from mlmon_dagster.store.outbox import OUTAGE, OutboxRow
 
 OUTAGE_AFTER = dt.timedelta(minutes=15)
@@ -60,26 +60,26 @@ def summarize_outages(store: Store, specs: Sequence[ModelSpec], now: dt.datetime
     for receiver, channel in outbox.channels_down(store.state, now - OUTAGE_AFTER, now):
         place = Destination(receiver, channel)
         with store.state.connect() as conn:
-            models = _models(conn, place)
+            models = _find_models(conn, place)
         locks = [f"alerts:{model}" for model in models]
         contexts = [
             Context(declared.get(model) or stand_in(model, specs, nobody)) for model in models
         ]
         with alert_state.exclusive(store.state, *locks) as conn:
-            if _models(conn, place) == models:  # else the next flush sees to it
+            if _find_models(conn, place) == models:  # else the next flush sees to it
                 n_written += _summarize(conn, place, contexts, now)
     return n_written
 
 
-def _models(conn: sa.Connection, place: Destination) -> list[str]:
+def _find_models(conn: sa.Connection, place: Destination) -> list[str]:
     """Return the models that what waits is about; copies for a fallback are of any model."""
     waiting = outbox.unseen_threads(conn, *place)
     rows = waiting + outbox.waiting_replies(conn, [row["idempotency_key"] for row in waiting])
-    told = alert_state.models_of(conn, {split(key)[0] for key in _tells(rows)})
+    told = alert_state.models_of(conn, {split(key)[0] for key in _collect_tells(rows)})
     return sorted({*told, *outbox.models_waiting(conn, *place)})
 
 
-def _tells(rows: Sequence[OutboxRow]) -> set[str]:
+def _collect_tells(rows: Sequence[OutboxRow]) -> set[str]:
     return {key for row in rows for key in json.loads(row["payload"])["tells"]}
 
 
@@ -95,29 +95,25 @@ def _summarize(
     taken = [row for row in waiting if outbox.supersede_unsent_thread(conn, row["idempotency_key"])]
     heads = {row["idempotency_key"] for row in taken}
     taken += [row for row in replies if row["head_key"] in heads]
-    tells = _tells(taken)
+    tells = _collect_tells(taken)
     also = {split(key)[0] for key in tells}
     states = [load(conn, context, now, also=also) for context in contexts]
     firing = {key for state in states for key in tells if state.is_active(key)}
     views = [view for state in states for view in state.episodes(tells)]
     routes = {f: places for state in states for f, places in state.routes.items()}
     mentions = {key: routes.get(split(key)[0], {}).get(place, "") for key in firing}
-    parts = _parts(
+    parts = _spread_news(
         worst_first(view for view in views if view.episode in firing),
         worst_first(view for view in views if view.episode not in firing),
     )
     since = min((row["created_at"] for row in taken), default=now)
-    group: MessageGroup = {
-        "group_key": "|".join((*place, OUTAGE)),
-        "receiver": place.receiver,
-        "channel": place.channel,
-        "model": "",
-        "family": "",
-    }
+    group = name_group(place, OUTAGE)
     withdrawn = [row["idempotency_key"] for row in taken]
     told: dict[str, str] = {}
     for number, (part, listed) in enumerate(parts):
-        text = _message(part, firing, listed, since, mentions, f"{number + 1} of {len(parts)}")
+        text = _write_summary(
+            part, firing, listed, since, mentions, f"{number + 1} of {len(parts)}"
+        )
         named = "|".join((*place, OUTAGE, *sorted(heads), str(number)))
         key = hashlib.sha256(named.encode()).hexdigest()
         episodes = sorted(view.episode for view in part)
@@ -154,7 +150,7 @@ def _note_told(
             alert_state.save_group(state.conn, changed)
 
 
-def _parts(
+def _spread_news(
     firing: Sequence[AlertView], over: Sequence[AlertView]
 ) -> list[tuple[list[AlertView], Listing]]:
     """Spread what there is to say over messages that name all of it: what fires comes first."""
@@ -176,7 +172,7 @@ def _parts(
     return parts
 
 
-def _message(
+def _write_summary(
     views: Sequence[AlertView],
     firing: set[str],
     listed: Listing,

@@ -264,7 +264,8 @@ def dagster_links(base_url: str, prefixes: Mapping[str, str] = MappingProxyType(
         if view.row["family"] == "pipeline":
             page = f"runs/{quote(run_id)}" if run_id else "automation"
             return (("Run" if run_id else "Automation", f"{base}/{page}"),)
-        asset = FAMILIES.get(view.row["family"], "health_report")
+        family = FAMILIES.get(view.row["family"])
+        asset = "health_report" if family is None else family.asset
         page = f"{base}/assets/{model}/{asset}"
         check = quote(view.row["family"])
         found = [("Asset", page), ("Check", f"{page}?view=checks&checkDetail={check}")]
@@ -322,13 +323,13 @@ def commands_of(views: Sequence[AlertView]) -> tuple[str, ...]:
     """
     model, family = views[0].row["model"], views[0].row["family"]
     judged = [v for v in views if v.row["metric"] != NO_VERDICT]
-    commands = _of_numbers(model, family, judged) if judged else []
+    commands = _write_commands(model, family, judged) if judged else []
     if len(judged) < len(views):
         commands += [["mlmon", "status", model], ["mlmon", "doctor"]]
     return tuple(" ".join(shlex.quote(word) for word in words) for words in commands)
 
 
-def _of_numbers(model: str, family: str, views: Sequence[AlertView]) -> list[list[str]]:
+def _write_commands(model: str, family: str, views: Sequence[AlertView]) -> list[list[str]]:
     days = ["--from", min(v.first_day for v in views), "--to", max(v.last_day for v in views)]
     metrics = {v.row["metric"] for v in views}
     metric = metrics.pop() if len(metrics) == 1 else ""
@@ -336,16 +337,24 @@ def _of_numbers(model: str, family: str, views: Sequence[AlertView]) -> list[lis
     column = ["--column", columns.pop()] if len(columns) == 1 else []
     commands = []
     if family not in _WITHOUT_NUMBERS:
-        commands.append(["mlmon", "metrics", model, *_named(metric), *column, *days])
+        commands.append(["mlmon", "metrics", model, *_write_metric_option(metric), *column, *days])
     traced = metric if family in _TRACED else estimated_of(metric)
     if traced or family in _TRACED:
-        commands.append(["mlmon", "trace", model, *_named(traced), *(_traced(views) or days)])
+        commands.append(
+            [
+                "mlmon",
+                "trace",
+                model,
+                *_write_metric_option(traced),
+                *(_write_trace_options(views) or days),
+            ]
+        )
     if family not in _WITHOUT_ROWS:
         commands.append(["mlmon", "rows", views[0].row["fingerprint"][:SHORT_ID]])
     return commands
 
 
-def _traced(views: Sequence[AlertView]) -> list[str]:
+def _write_trace_options(views: Sequence[AlertView]) -> list[str]:
     """Return the options by which `mlmon trace` says what the message says; [] if there are two."""
     found = [v.details.get("explain", {}).get("traced") for v in views]
     if not found[0] or found.count(found[0]) < len(found):
@@ -353,7 +362,7 @@ def _traced(views: Sequence[AlertView]) -> list[str]:
     return [word for name, named in found[0].items() for word in (f"--{name}", named)]
 
 
-def _named(metric: str) -> list[str]:
+def _write_metric_option(metric: str) -> list[str]:
     return ["--metric", metric] if metric else []
 
 
@@ -396,11 +405,11 @@ class Changes:
 
     def in_parts(self) -> list[Changes]:
         """Spread them over as many messages as it takes to name all that is over, oldest first."""
-        if not _change_listing(self).left:
+        if not _list_changes(self).left:
             return [self]
         parts, past = list[Changes](), Changes(resolved=self.resolved, missed=self.missed)
         while past.labelled:
-            left = {id(view) for view in _change_listing(past).left}
+            left = {id(view) for view in _list_changes(past).left}
             later = [[v for v in group if id(v) in left] for group in (past.resolved, past.missed)]
             now = [
                 [v for v in group if id(v) not in left] for group in (past.resolved, past.missed)
@@ -437,11 +446,11 @@ def head_message(context: Context, firing: Sequence[AlertView], before: str = ""
         before: What the title begins with.
     """
     views = worst_first(firing)
-    title = _title(context, views, before)
+    title = _write_title(context, views, before)
     message = _firing_message(context, views, title)
     if len(views) > 1:
         return message
-    return replace(message, items=_beyond_title(title, views[0]))
+    return replace(message, items=_write_rest(title, views[0]))
 
 
 def _firing_message(context: Context, views: Sequence[AlertView], title: str) -> Message:
@@ -451,8 +460,8 @@ def _firing_message(context: Context, views: Sequence[AlertView], title: str) ->
         mood="ERROR" if _has_error(views) else "WARN",
         items=said.items,
         more=said.more,
-        notes=_notes(context, views),
-        mentions=_mentions(context, views),
+        notes=_write_notes(context, views),
+        mentions=_collect_mentions(context, views),
         links=links_of(context.links, views),
         commands=commands_of(views),
     )
@@ -461,13 +470,13 @@ def _firing_message(context: Context, views: Sequence[AlertView], title: str) ->
 def closed_message(context: Context, resolved: Sequence[AlertView]) -> Message:
     """Say that everything in a thread has ended: the last update of its head."""
     views = worst_first(resolved)
-    said = listing(views, [_was(v) for v in views])
+    said = listing(views, [_write_past_item(v) for v in views])
     return Message(
-        title=titled(f"{context.spec.model}: resolved, ", _back(views)),
+        title=fit_title(f"{context.spec.model}: resolved, ", _write_return(views)),
         mood="OK",
         items=said.items,
         more=said.more,
-        notes=(("Owner", _owners(context, views)),),
+        notes=(("Owner", _name_owners(context, views)),),
         links=links_of(context.links, views),
     )
 
@@ -484,17 +493,17 @@ def change_message(
         mention: Whether the change is worth notifying the people declared.
     """
     views = [view for _, group in changes.labelled for view in group]
-    said = _change_listing(changes)
+    said = _list_changes(changes)
     counts = [f"{len(group)} {label.lower()}" for label, group in changes.labelled]
     if len(views) == 1:
-        counts = [f"{counts[0]}: {_change_text(views[0], changes)}"]
+        counts = [f"{counts[0]}: {_write_change(views[0], changes)}"]
     still = f"; {len(firing)} still firing" if firing else "; nothing else fires"
     return Message(
-        title=titled(f"{context.spec.model}: ", ", ".join(counts), still),
+        title=fit_title(f"{context.spec.model}: ", ", ".join(counts), still),
         mood=head_message(context, firing).mood if firing else "OK",
         items=said.items,
         more=said.more,
-        mentions=_mentions(context, views) if mention else (),
+        mentions=_collect_mentions(context, views) if mention else (),
         links=links_of(context.links, views),
     )
 
@@ -517,18 +526,18 @@ def missed_message(
         The message, and the episodes that it has no room for: they are told in another one.
     """
     views = worst_first(over)
-    said = listing(views, [_was(v) for v in views], MAX_OVER)
-    told = f"{_count(len(views) - len(said.left))} {OVER.lower()}"
+    said = listing(views, [_write_past_item(v) for v in views], MAX_OVER)
+    told = f"{_count_alerts(len(views) - len(said.left))} {OVER.lower()}"
     if len(views) == 1:
         told = f"{OVER.lower()}: {views[0].headline}; {episode_text(views[0])}"
-    title = titled(f"{context.spec.model}: ", told)
+    title = fit_title(f"{context.spec.model}: ", told)
     is_whole = len(views) == 1 and clean(views[0].headline, MAX_SENTENCE) in title
     text = Message(
         title=title,
         mood="OK",
         items=() if is_whole else said.items,
         more=said.more,
-        notes=(LATE, ("Owner", _owners(context, views))),
+        notes=(LATE, ("Owner", _name_owners(context, views))),
         links=links_of(context.links, views),
         commands=commands_of(views),
     )
@@ -549,47 +558,47 @@ def late_message(
     """
     views = worst_first(over)
     standing = [view for view in views if not view.details["withdrawn"]]
-    said = listing(views, [_late_item(v) for v in views], MAX_OVER)
-    title = titled(
-        f"{context.spec.model}: {_late_verb(views)} late: ",
-        f"{_count(len(views) - len(said.left))} of past windows",
+    said = listing(views, [_write_late_item(v) for v in views], MAX_OVER)
+    title = fit_title(
+        f"{context.spec.model}: {_name_late_kinds(views)} late: ",
+        f"{_count_alerts(len(views) - len(said.left))} of past windows",
     )
     if len(views) == 1:
-        about = f"{context.spec.model}: {_late_verb(views)} late: "
-        title = titled(about, views[0].headline, f" ({_span(views[0])})")
+        about = f"{context.spec.model}: {_name_late_kinds(views)} late: "
+        title = fit_title(about, views[0].headline, f" ({_write_span(views[0])})")
     text = Message(
         title=title,
         mood="OK" if not standing else "ERROR" if _has_error(standing) else "WARN",
         items=said.items,
         more=said.more,
-        notes=(LATE_NEWS, ("Owner", _owners(context, views))),
+        notes=(LATE_NEWS, ("Owner", _name_owners(context, views))),
         links=links_of(context.links, views),
         commands=commands_of(views),
     )
     return text, said.left
 
 
-def _late_verb(views: Sequence[AlertView]) -> str:
-    kinds = {_late_kind(view) for view in views}
+def _name_late_kinds(views: Sequence[AlertView]) -> str:
+    kinds = {_name_late_kind(view) for view in views}
     return kinds.pop() if len(kinds) == 1 else "changed"
 
 
-def _late_kind(view: AlertView) -> str:
+def _name_late_kind(view: AlertView) -> str:
     if view.details["withdrawn"]:
         return "withdrawn"
     return "amended" if view.details["is_told"] else "learnt"
 
 
-def _late_item(view: AlertView) -> Item:
+def _write_late_item(view: AlertView) -> Item:
     learnt = view.moment_of_day(dt.datetime.fromisoformat(view.details["learnt"]))
-    kind = _late_kind(view)
-    text = f"{kind.capitalize()} on {learnt}: {_span(view)}, {view.headline}"
+    kind = _name_late_kind(view)
+    text = f"{kind.capitalize()} on {learnt}: {_write_span(view)}, {view.headline}"
     if kind == "withdrawn":
-        text = f"Withdrawn on {learnt}: {_span(view)} pass now; was: {view.headline}"
+        text = f"Withdrawn on {learnt}: {_write_span(view)} pass now; was: {view.headline}"
     return Item(f"{text}.", view.statistics)
 
 
-def _span(view: AlertView) -> str:
+def _write_span(view: AlertView) -> str:
     """Name the failing windows of an episode that is over."""
     last = view.moment(view.row["last_window_start"])
     return view.since if view.since == last else f"{view.since} to {last}"
@@ -603,18 +612,18 @@ def summary_message(context: Context, firing: Sequence[AlertView]) -> Message:
     """Say in one message what fires after a backfill, across families."""
     views = worst_first(firing)
     families = sorted({v.row["family"] for v in views})
-    firing_now = f"{_count(len(views))} firing after the backfill ({', '.join(families)})"
-    message = _firing_message(context, views, titled(f"{context.spec.model}: ", firing_now))
+    firing_now = f"{_count_alerts(len(views))} firing after the backfill ({', '.join(families)})"
+    message = _firing_message(context, views, fit_title(f"{context.spec.model}: ", firing_now))
     command = f"mlmon alerts list --model {shlex.quote(context.spec.model)}"
     return replace(message, commands=(command,))
 
 
-def _title(context: Context, views: Sequence[AlertView], before: str = "") -> str:
+def _write_title(context: Context, views: Sequence[AlertView], before: str = "") -> str:
     rest = f" (and {len(views) - 1} more)" if len(views) > 1 else ""
-    return titled(f"{before}{context.spec.model}: ", views[0].headline, rest)
+    return fit_title(f"{before}{context.spec.model}: ", views[0].headline, rest)
 
 
-def titled(before: str, text: str, rest: str = "") -> str:
+def fit_title(before: str, text: str, rest: str = "") -> str:
     """Return a title of one line that a phone shows: what can be missed goes first.
 
     Of a text that is too long first the brackets, then the middle of long names, then the later
@@ -626,14 +635,14 @@ def titled(before: str, text: str, rest: str = "") -> str:
         rest: What stands behind it.
 
     Example:
-        >>> titled("churn: ", "age is 15 years higher (median 40 to 55)", " (and 1 more)")
+        >>> fit_title("churn: ", "age is 15 years higher (median 40 to 55)", " (and 1 more)")
         'churn: age is 15 years higher (median 40 to 55) (and 1 more)'
-        >>> titled("churn: ", f"Null share of {'x' * 60} is 0.60 (n 200), above 0.20")
+        >>> fit_title("churn: ", f"Null share of {'x' * 60} is 0.60 (n 200), above 0.20")
         'churn: Null share of xxxxxxxxxxxx…xxxxxxxxxxx is 0.60, above 0.20'
     """
-    for shorten in (_as_it_is, _without_brackets, _with_short_names, _first_clause):
+    for shorten in (_keep_text, _drop_brackets, _shorten_names, _keep_first_clause):
         text = shorten(text)
-        if shorten is _with_short_names:
+        if shorten is _shorten_names:
             before = shorten(before)
         title = clean(f"{before}{text}{rest}", MAX_SENTENCE)
         if len(title) <= MAX_TITLE:
@@ -642,30 +651,30 @@ def titled(before: str, text: str, rest: str = "") -> str:
     return clean(f"{before}{clean(text, max(room, _SHORTEST))}{rest}", MAX_TITLE)
 
 
-def _as_it_is(text: str) -> str:
+def _keep_text(text: str) -> str:
     return text
 
 
-def _without_brackets(text: str) -> str:
+def _drop_brackets(text: str) -> str:
     return re.sub(r" \([^()]*\)", "", text)
 
 
-def _with_short_names(text: str) -> str:
+def _shorten_names(text: str) -> str:
     return re.sub(r"[^\s:,;]{25,}", lambda name: f"{name[0][:12]}…{name[0][-11:]}", text)
 
 
-def _first_clause(text: str) -> str:
+def _keep_first_clause(text: str) -> str:
     return re.split(r"[,;.] ", text)[0]
 
 
-def _beyond_title(title: str, view: AlertView) -> tuple[Item, ...]:
+def _write_rest(title: str, view: AlertView) -> tuple[Item, ...]:
     """Return what the title does not say of its only alert."""
     if clean(view.headline, MAX_SENTENCE) not in title:
         return (Item(f"{view.headline}.", view.statistics),)
     return (Item(view.statistics),) if view.statistics else ()
 
 
-def _since(views: Sequence[AlertView]) -> str:
+def _write_since(views: Sequence[AlertView]) -> str:
     """Say when it began; of alerts that began one after the other, which of them when."""
     began: dict[str, list[AlertView]] = {}
     for view in sorted(views, key=lambda v: str(v.row["opened_window"])):
@@ -676,12 +685,12 @@ def _since(views: Sequence[AlertView]) -> str:
     if len(moments) == 1:
         return moments[0]
     return "; ".join(
-        f"{moment} ({mine[0].name if len(mine) == 1 else _count(len(mine))})"
+        f"{moment} ({mine[0].name if len(mine) == 1 else _count_alerts(len(mine))})"
         for moment, mine in began.items()
     )
 
 
-def _count(n: int) -> str:
+def _count_alerts(n: int) -> str:
     return "1 alert" if n == 1 else f"{n} alerts"
 
 
@@ -702,18 +711,20 @@ def listing(
     """
     for n_items in range(min(limit, len(views)), -1, -1):
         rest, kept = views[n_items:], items[:n_items]
-        more, left = _and_more(rest, names[n_items:] or _names(rest))
-        if sum(map(_width, kept)) + len(safe(more, MAX_MORE)) <= MAX_LIST:
+        more, left = _name_rest(rest, names[n_items:] or _name_alerts(rest))
+        if sum(map(_measure_width, kept)) + len(safe(more, MAX_MORE)) <= MAX_LIST:
             break
     return Listing(tuple(kept), more, left)
 
 
-def _width(item: Item) -> int:
+def _measure_width(item: Item) -> int:
     numbers = safe(item.numbers, MAX_NOTE)
     return len(safe(item.sentence, MAX_SENTENCE)) + len(numbers) + 10  # bullet, indent, line ends
 
 
-def _and_more(rest: Sequence[AlertView], names: Sequence[str]) -> tuple[str, tuple[AlertView, ...]]:
+def _name_rest(
+    rest: Sequence[AlertView], names: Sequence[str]
+) -> tuple[str, tuple[AlertView, ...]]:
     """Name what has no sentence, each alert once, with the number of its episodes."""
     if not rest:
         return "", ()
@@ -728,36 +739,36 @@ def _and_more(rest: Sequence[AlertView], names: Sequence[str]) -> tuple[str, tup
     return f"and {len(rest)} more: {text}{', …' if left else ''}", left
 
 
-def _names(views: Sequence[AlertView]) -> list[str]:
+def _name_alerts(views: Sequence[AlertView]) -> list[str]:
     """Call each alert by its name; the metric is said once where all have the same."""
     if len({view.row["metric"] for view in views}) > 1:
         return [view.name for view in views]
     return [view.name if view.name == views[0].name else view.part for view in views]
 
 
-def _notes(context: Context, views: Sequence[AlertView]) -> tuple[tuple[str, str], ...]:
+def _write_notes(context: Context, views: Sequence[AlertView]) -> tuple[tuple[str, str], ...]:
     # What explains each alert most comes first, so that none of them takes all the room.
     ranked = zip_longest(*(view.why for view in views[:MAX_LISTED]))
     why = list(dict.fromkeys(line for rank in ranked for line in rank if line))
     notes = [
-        ("Since", _since(views)),
+        ("Since", _write_since(views)),
         ("Why", "; ".join(why[:4])),
-        ("Money", _money(views)),
-        ("At once", _at_once(views)),
-        ("Not sent", _not_sent(context, views)),
-        ("Taken on", _taken_on(views)),
-        ("Owner", _owners(context, views)),
+        ("Money", _find_money(views)),
+        ("At once", _explain_at_once(views)),
+        ("Not sent", _explain_not_sent(context, views)),
+        ("Taken on", _name_takers(views)),
+        ("Owner", _name_owners(context, views)),
     ]
     return tuple((label, text) for label, text in notes if text)
 
 
-def _money(views: Sequence[AlertView]) -> str:
+def _find_money(views: Sequence[AlertView]) -> str:
     """Say what it is worth, once where several alerts are of the same windows."""
     told = (str(view.details.get("explain", {}).get("money", "")) for view in views)
     return next(filter(None, told), "")
 
 
-def _at_once(views: Sequence[AlertView]) -> str:
+def _explain_at_once(views: Sequence[AlertView]) -> str:
     """Say why an alert did not wait for the windows that its monitor usually waits for."""
     waived = dict.fromkeys(str(v.details["severe"]) for v in views if v.details.get("severe"))
     if not waived:
@@ -765,7 +776,7 @@ def _at_once(views: Sequence[AlertView]) -> str:
     return f"one window so far past the limit needs no second (windows: {', '.join(waived)})"
 
 
-def _not_sent(context: Context, views: Sequence[AlertView]) -> str:
+def _explain_not_sent(context: Context, views: Sequence[AlertView]) -> str:
     """Say what a broken window keeps silent, so that nobody takes silence for health."""
     causes = {v.row["monitor"] for v in views if v.details.get("breaks_window")}
     if not causes:
@@ -775,37 +786,39 @@ def _not_sent(context: Context, views: Sequence[AlertView]) -> str:
     return f"drift and performance alerts of this window, which this explains{counted}"
 
 
-def _taken_on(views: Sequence[AlertView]) -> str:
+def _name_takers(views: Sequence[AlertView]) -> str:
     """Say who has taken which alerts on, so that nobody else starts on them."""
     names: dict[str, list[AlertView]] = {}
     for view in views:
         if view.row["acked_by"]:
             names.setdefault(view.row["acked_by"], []).append(view)
     return "; ".join(
-        f"by {name}" if len(mine) == len(views) else f"{', '.join(_names(mine))} by {name}"
+        f"by {name}" if len(mine) == len(views) else f"{', '.join(_name_alerts(mine))} by {name}"
         for name, mine in names.items()
     )
 
 
-def _owners(context: Context, views: Sequence[AlertView]) -> str:
+def _name_owners(context: Context, views: Sequence[AlertView]) -> str:
     declared = [v.row["owner"] for v in views if v.row["owner"]]
     return ", ".join(dict.fromkeys(declared or context.spec.owners))
 
 
-def _mentions(context: Context, views: Sequence[AlertView]) -> tuple[str, ...]:
+def _collect_mentions(context: Context, views: Sequence[AlertView]) -> tuple[str, ...]:
     names = [context.mention_of(view) for view in worst_first(views)]
     return tuple(dict.fromkeys(name for name in names if name))
 
 
-def _change_listing(changes: Changes) -> Listing:
+def _list_changes(changes: Changes) -> Listing:
     views = [view for _, group in changes.labelled for view in group]
-    items = [_change_item(label, v) for label, group in changes.labelled for v in group]
+    items = [_write_change_item(label, v) for label, group in changes.labelled for v in group]
     return listing(views, items, MAX_OVER)
 
 
-def _change_item(label: str, view: AlertView) -> Item:
+def _write_change_item(label: str, view: AlertView) -> Item:
     if label == "Resolved":
-        return Item(f"Resolved: {view.name}{_now(view)}; was: {view.headline}.", episode_text(view))
+        return Item(
+            f"Resolved: {view.name}{_write_end(view)}; was: {view.headline}.", episode_text(view)
+        )
     if label == OVER:
         return Item(f"{OVER}: {view.headline}.", episode_text(view))
     newest = view.details.get("newest_message") if label.startswith("Revised") else ""
@@ -816,23 +829,23 @@ def _change_item(label: str, view: AlertView) -> Item:
     )
 
 
-def _change_text(view: AlertView, changes: Changes) -> str:
+def _write_change(view: AlertView, changes: Changes) -> str:
     if changes.resolved:
-        return f"{view.name}{_now(view)}"
+        return f"{view.name}{_write_end(view)}"
     if changes.missed:
         return f"{view.headline}, {episode_text(view)}"
     newest = view.details.get("newest_message") if changes.revised else ""
     return headline(str(newest or view.sentence))
 
 
-def _was(view: AlertView) -> Item:
+def _write_past_item(view: AlertView) -> Item:
     return Item(f"Was: {view.headline}.", episode_text(view))
 
 
-def _back(views: Sequence[AlertView]) -> str:
+def _write_return(views: Sequence[AlertView]) -> str:
     if len(views) == 1:
-        return f"{views[0].name}{_now(views[0])}"
-    return f"{_count(len(views))} back to normal"
+        return f"{views[0].name}{_write_end(views[0])}"
+    return f"{_count_alerts(len(views))} back to normal"
 
 
 _REVISED = {
@@ -842,7 +855,7 @@ _REVISED = {
 }
 
 
-def _now(view: AlertView) -> str:
+def _write_end(view: AlertView) -> str:
     reason = view.row["resolved_reason"].replace("_", " ")
     if reason not in ("recovered", *_REVISED):
         return f" ({reason})" if reason else ""

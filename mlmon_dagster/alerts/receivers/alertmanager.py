@@ -37,23 +37,23 @@ class AlertmanagerReceiver(EndpointReceiver):
         event = delivery.payload["event"]
         if event["kind"] in _NO_ALERT:
             return Posted(delivery.idempotency_key)
-        outcome = self._post(delivery.channel, [event])
+        outcome = self._post_alerts(delivery.channel, [event])
         return Posted(delivery.idempotency_key) if isinstance(outcome, Posted) else outcome
 
     def keep(self, channel: str, events: Iterable[Payload]) -> Outcome:
         """Send once more what fires; see the module."""
-        return self._post(channel, events)
+        return self._post_alerts(channel, events)
 
-    def _post(self, channel: str, events: Iterable[Payload]) -> Outcome:
+    def _post_alerts(self, channel: str, events: Iterable[Payload]) -> Outcome:
         if problem := self.problem(channel):
             return problem
         server = self._endpoints[channel]
-        alerts = [alert for event in events for alert in _alerts(event, self._clock())]
+        alerts = [alert for event in events for alert in _write_alerts(event, self._clock())]
         url = server.url.rstrip("/").removesuffix(PATH) + PATH
         return post("Alertmanager", url, json.dumps(alerts).encode(), {}, self._timeout)
 
 
-def _alerts(event: Payload, now: float) -> Iterator[Payload]:
+def _write_alerts(event: Payload, now: float) -> Iterator[Payload]:
     links = {link["label"]: link["url"] for link in event["links"]}
     sentences = [item["sentence"] for item in event["items"]] or [event["title"]]
     for severity in _SEVERITIES:

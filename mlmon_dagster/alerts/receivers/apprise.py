@@ -25,7 +25,7 @@ from mlmon_dagster.alerts.receivers.base import (
 from mlmon_dagster.alerts.receivers.http_post import (
     Endpoint,
     EndpointReceiver,
-    outcome_of_status,
+    classify_status,
     read_endpoints,
 )
 
@@ -60,7 +60,7 @@ class AppriseReceiver(EndpointReceiver):
         event = delivery.payload["event"]
         if event["kind"] == "head":
             return Posted(delivery.idempotency_key)
-        opened = self._opened(delivery.channel)
+        opened = self._open_service(delivery.channel)
         if isinstance(opened, Refused):
             return opened
         title, _, body = _MENTION.sub(rf"\g<0>{_NO_WIDTH}", delivery.payload["plain"]).partition(
@@ -73,14 +73,14 @@ class AppriseReceiver(EndpointReceiver):
             _KINDS[event["severity"]],
             body_format="text",
         )
-        return Posted(delivery.idempotency_key) if result else _outcome_of(result)
+        return Posted(delivery.idempotency_key) if result else _classify_result(result)
 
     def problem(self, channel: str) -> Refused | None:
         """Say why nothing can be sent to a place, and what mends it; nothing is sent."""
-        opened = self._opened(channel)
+        opened = self._open_service(channel)
         return opened if isinstance(opened, Refused) else None
 
-    def _opened(self, channel: str) -> Apprise | Refused:
+    def _open_service(self, channel: str) -> Apprise | Refused:
         service = self._endpoints.get(channel, Endpoint(""))
         if service.missing:
             return Refused(f"Apprise {channel}: set {service.missing[0]} where the dispatcher runs")
@@ -107,12 +107,12 @@ class AppriseReceiver(EndpointReceiver):
         return opened
 
 
-def _outcome_of(result: AppriseResult) -> Outcome:
+def _classify_result(result: AppriseResult) -> Outcome:
     """Say what a failure means; its text is not repeated, since it may hold an address."""
     names = ", ".join(one.name for one in result.results)
     said = [entry.message for one in result.results for entry in one.logs()]
     statuses = [int(status) for text in said for status in _STATUS.findall(text)]
-    outcomes = [outcome_of_status(f"{names} by Apprise", status) for status in statuses]
+    outcomes = [classify_status(f"{names} by Apprise", status) for status in statuses]
     # Where one of several targets may have it, the message is of unclear fate.
     return next(
         (o for kind in (Unclear, NotPosted, Refused) for o in outcomes if isinstance(o, kind)),

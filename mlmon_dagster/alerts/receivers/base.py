@@ -99,7 +99,7 @@ class Delivery:
         idempotency_key: Its unique name.
         channel: The channel as declared, such as ``#ml-alerts``.
         channel_id: Slack's id of it; empty if not known yet.
-        payload: The frozen payload of the outbox row: ``slack`` and ``plain``.
+        payload: The frozen payload of the outbox row, see `message.outbox_row`.
         thread_ts: The message to answer to; empty for a new one.
         update_ts: The message to replace; empty to post.
         kept_ts: The message as it is known to be there: of several copies it is the one that

@@ -6,6 +6,7 @@ is recognised as the same one; answers name the first mail of the incident in ``
 
 from __future__ import annotations
 
+import re
 import smtplib
 import socket
 import ssl
@@ -17,7 +18,7 @@ from html import escape
 from typing import cast
 from urllib.parse import unquote, urlsplit
 
-from mlmon_dagster.alerts.messages.message import clean
+from mlmon_dagster.alerts.messages.message import COLOURS, Message, clean, read_message
 from mlmon_dagster.alerts.receivers.base import (
     Delivery,
     Draw,
@@ -41,6 +42,9 @@ HOW_TO_SET = (
     "smtp://user:password@smtp.example.com:587, where the dispatcher runs"
 )
 _MAX_SUBJECT = 200
+_TEXT = 500
+_FONT = "font-family:-apple-system,'Segoe UI',Roboto,Helvetica,Arial,sans-serif"
+_CODE = "font-family:ui-monospace,Consolas,monospace;background:#f3f4f6;padding:2px 5px"
 
 
 @dataclass(frozen=True)
@@ -142,7 +146,7 @@ class MailReceiver:
                 is_connected = True
                 smtp.send_message(mail)  # if some addresses are refused, the others have it
         except smtplib.SMTPRecipientsRefused as error:
-            return _refused_recipients(error.recipients)
+            return _classify_refusals(error.recipients)
         except smtplib.SMTPResponseException as error:
             return _classify_answer(error)
         except smtplib.SMTPNotSupportedError as error:
@@ -202,8 +206,9 @@ def compose(delivery: Delivery, sender: str, picture: bytes | None = None) -> Em
         mail["In-Reply-To"] = delivery.thread_ts
         mail["References"] = delivery.thread_ts
     mail.set_content(delivery.payload["plain"] + "\n")
-    if html := delivery.payload.get("html"):
+    if "note" not in event:  # a copy for the fallback is plain
         plot = read_plot(delivery.payload)
+        html = _write_html(read_message(delivery.payload))
         _add_html(mail, html, picture, plot["alt"] if plot else "")
     return mail
 
@@ -218,16 +223,18 @@ def _add_html(mail: EmailMessage, html: str, picture: bytes | None, alt: str) ->
                          disposition="inline")  # fmt: skip
 
 
-def _refused_recipients(recipients: dict[str, tuple[int, bytes]]) -> Outcome:
+def _classify_refusals(recipients: dict[str, tuple[int, bytes]]) -> Outcome:
     codes = [code for code, _ in recipients.values()]
-    said = "; ".join(f"{name}: {code} {_text(text)}" for name, (code, text) in recipients.items())
+    said = "; ".join(
+        f"{name}: {code} {_clean_text(text)}" for name, (code, text) in recipients.items()
+    )
     if codes and all(code >= 500 for code in codes):
         return Refused(f"the mail server takes none of the addresses: {said}")
     return NotPosted(f"the mail server does not take the addresses now: {said}")
 
 
 def _classify_answer(error: smtplib.SMTPResponseException) -> Outcome:
-    said = f"{error.smtp_code} {_text(error.smtp_error)}"
+    said = f"{error.smtp_code} {_clean_text(error.smtp_error)}"
     if error.smtp_code in (421, 450, 451, 452, 454):
         return NotPosted(f"the mail server asks to wait: {said}")
     if isinstance(error, smtplib.SMTPAuthenticationError):
@@ -245,5 +252,46 @@ def _classify_failure(error: Exception, *, is_connected: bool) -> Outcome:
     return Unclear(f"no usable answer from the mail server: {type(error).__name__}")
 
 
-def _text(said: bytes | str) -> str:
+def _clean_text(said: bytes | str) -> str:
     return clean(said.decode(errors="replace") if isinstance(said, bytes) else said, _MAX_SUBJECT)
+
+
+def _write_html(message: Message) -> str:
+    """Render for a mail program; every value is cleaned and escaped."""
+    parts = [f'<h2 style="font-size:17px;margin:0 0 10px">{_escape_value(message.title)}</h2>']
+    items = [
+        f"<li>{_escape_value(item.sentence)}"
+        + (
+            f'<br><span style="color:#66737f">{_escape_value(item.numbers)}</span>'
+            if item.numbers
+            else ""
+        )
+        + "</li>"
+        for item in message.items
+    ]
+    if items:
+        parts.append(f'<ul style="margin:0 0 10px;padding-left:20px">{"".join(items)}</ul>')
+    parts += [f"<p>{_escape_value(message.more, 1000)}</p>"] if message.more else []
+    notes = [
+        f"<b>{_escape_value(label)}:</b> {_escape_value(text)}" for label, text in message.notes
+    ]
+    parts += [f"<p>{'<br>'.join(notes)}</p>"] if notes else []
+    links = [_write_link(label, address) for label, address in message.links]
+    parts += [f"<p>{' · '.join(links)}</p>"] if links else []
+    commands = [
+        f'<code style="{_CODE}">{_escape_value(command)}</code>' for command in message.commands
+    ]
+    parts += [f"<p>{'<br>'.join(commands)}</p>"] if commands else []
+    border = f"border-left:4px solid {COLOURS[message.mood]};padding:2px 0 2px 14px"
+    body = "".join(parts)
+    return f'<div style="{_FONT};font-size:14px;color:#1f2933;{border}">{body}</div>'
+
+
+def _escape_value(value: object, limit: int = _TEXT) -> str:
+    return escape(clean(value, limit))
+
+
+def _write_link(label: str, address: str) -> str:
+    if not re.match(r"https?://", address):
+        return _escape_value(label)
+    return f'<a href="{escape(address)}">{_escape_value(label)}</a>'

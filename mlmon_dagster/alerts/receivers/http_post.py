@@ -55,10 +55,12 @@ class Endpoint:
 
 def read_endpoints(around: Surroundings) -> dict[str, Endpoint]:
     """Return the addresses of some places by channel, with what the environment says of them."""
-    return {channel: _read(place, around.variables) for channel, place in around.places.items()}
+    return {
+        channel: _read_endpoint(place, around.variables) for channel, place in around.places.items()
+    }
 
 
-def _read(place: Place, variables: Callable[[str], str | None]) -> Endpoint:
+def _read_endpoint(place: Place, variables: Callable[[str], str | None]) -> Endpoint:
     url_env, secret_env = (getattr(place, name, None) for name in ("url_env", "secret_env"))
     address = getattr(place, "url", None) or variables(url_env or "")
     secret = variables(secret_env) if secret_env else None
@@ -136,13 +138,13 @@ def post(
             answer.read(1024)
     except urllib.error.HTTPError as error:
         with error:
-            return outcome_of_status(name, error.code, error.headers.get("Retry-After"))
+            return classify_status(name, error.code, error.headers.get("Retry-After"))
     except (OSError, http.client.HTTPException) as error:
         return _classify_failure(name, error)
     return Posted()
 
 
-def outcome_of_status(name: str, status: int, wait: str | None = None) -> Outcome:
+def classify_status(name: str, status: int, wait: str | None = None) -> Outcome:
     """Return what an HTTP status other than success means.
 
     Args:

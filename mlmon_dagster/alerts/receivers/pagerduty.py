@@ -54,7 +54,7 @@ class PagerDutyReceiver(EndpointReceiver):
         if problem := self.problem(delivery.channel):
             return problem
         service = self._endpoints[delivery.channel]
-        for event in _events(delivery.payload["event"]):
+        for event in _write_events(delivery.payload["event"]):
             body = json.dumps({"routing_key": service.secret, **event}).encode()
             outcome = post("PagerDuty", service.url, body, {}, self._timeout)
             if isinstance(outcome, Refused):
@@ -64,7 +64,7 @@ class PagerDutyReceiver(EndpointReceiver):
         return Posted(delivery.idempotency_key)
 
 
-def _events(event: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _write_events(event: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     if event["kind"] in _NO_INCIDENT:
         return
     # What summarises several incidents is one of its own, which people resolve.

@@ -18,7 +18,8 @@ import re
 import socket
 import ssl
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, cast
@@ -33,7 +34,20 @@ from slack_sdk.socket_mode.response import SocketModeResponse
 from slack_sdk.web import SlackResponse
 
 from mlmon_dagster.alerts.handling import acknowledge, silence_alert
-from mlmon_dagster.alerts.messages.message import COLOURS, Payload, short_id, short_payload
+from mlmon_dagster.alerts.messages.message import (
+    COLOURS,
+    MAX_LIST,
+    MAX_MORE,
+    MAX_NOTE,
+    MAX_SENTENCE,
+    Item,
+    Message,
+    Payload,
+    clean,
+    escape,
+    read_message,
+    safe,
+)
 from mlmon_dagster.alerts.receivers.base import (
     Delivery,
     Draw,
@@ -49,6 +63,7 @@ from mlmon_dagster.alerts.receivers.base import (
     retry_after,
 )
 from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.spec.mentions import read_mention
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.bounded_http import open_within
 
@@ -59,6 +74,19 @@ SILENCED_FOR = dt.timedelta(hours=24)
 _ALERT_ID = 16  # characters of a fingerprint, which name one alert of very many
 _MOST_ALERTS = 100  # in the 2,000 characters that a button holds
 _log = logging.getLogger(__name__)
+_EMOJI = {"ERROR": ":red_circle:", "WARN": ":large_yellow_circle:", "OK": ":white_check_mark:"}
+# Room of the parts; JSON may double them, and Slack refuses more than about 13,000 together.
+_ROOM_NOTES, _ROOM_LINKS, _ROOM_COMMAND = 1000, 800, 500
+MAX_TEXT = 3000
+MAX_HEADER = 150
+MAX_SECTION = 3000
+MAX_BLOCKS = 50
+MAX_CONTEXT_ELEMENTS = 10
+MAX_BUDGET = 10_000  # Slack answers msg_blocks_too_long at about 13,200 characters
+_FALLBACK_TEXT = 2000  # of a copy, before the note on what it is a copy of
+EVENT_TYPE = "mlmon_alert"
+_MARKUP = re.compile(r"<(?:[!@][A-Za-z0-9^]+|https?://[^\s<>|]+(?:\|[^<>|]*)?)>")
+_ENTITY = re.compile(r"&(?:amp|lt|gt);")
 TIMEOUT_SECONDS = 10
 SCOPES = ("chat:write", "channels:history")
 PLOT_SCOPE = "files:write"
@@ -149,11 +177,15 @@ class _Client(WebClient):
 def connect(around: Surroundings) -> Receiver | None:
     """Return the workspace of the project's token; None without a token."""
     token, url = around.variables(TOKEN), around.variables(API_URL)
-    return _workspace(token, url, around.variables(APP_TOKEN), around.draw) if token else None
+    return (
+        _connect_workspace(token, url, around.variables(APP_TOKEN), around.draw) if token else None
+    )
 
 
 @cache
-def _workspace(token: str, url: str | None, app_token: str | None, draw: Draw | None) -> Receiver:
+def _connect_workspace(
+    token: str, url: str | None, app_token: str | None, draw: Draw | None
+) -> Receiver:
     """Return a workspace, made once, so that its channels are listed once."""
     return SlackReceiver(token, base_url=url or WebClient.BASE_URL, draw=draw, app_token=app_token)
 
@@ -200,13 +232,13 @@ class SlackReceiver:
         """Post or update once, with plain text in a second try if the blocks are refused."""
         if read_plot(delivery.payload):
             return self._upload(delivery)
-        payload = delivery.payload["slack"]
+        payload: Payload = render(delivery.payload)
         if self._app_token and not delivery.thread_ts:  # an answer's would outlive what it is about
             told = delivery.payload.get("tells", ())
-            payload = _with_buttons(payload, delivery.payload.get("handles", told))
-        outcome = self._try(lambda: self._call(delivery, payload))
+            payload = _add_buttons(payload, delivery.payload.get("handles", told))
+        outcome = self._try_call(lambda: self._call(delivery, payload))
         if isinstance(outcome, Refused) and outcome.error.split(":")[0] in PAYLOAD_ERRORS:
-            outcome = self._try(lambda: self._call(delivery, short_payload(payload)))
+            outcome = self._try_call(lambda: self._call(delivery, short_payload(payload)))
         return outcome
 
     def _upload(self, delivery: Delivery) -> Outcome:
@@ -225,7 +257,7 @@ class SlackReceiver:
         except Exception as error:  # classified, and begun again: nobody has seen anything
             outcome = classify(error)
             return NotPosted(outcome.error) if isinstance(outcome, Unclear) else outcome
-        outcome = self._try(
+        outcome = self._try_call(
             lambda: self._client.files_completeUploadExternal(
                 files=[{"id": file_id, "title": plot["title"]}],
                 channel_id=delivery.channel_id,
@@ -251,7 +283,7 @@ class SlackReceiver:
             **content,
         )
 
-    def _try(self, call: Call) -> Outcome:
+    def _try_call(self, call: Call) -> Outcome:
         try:
             answer = call()
         except Exception as error:  # classified, never swallowed: the outbox keeps every outcome
@@ -267,8 +299,8 @@ class SlackReceiver:
         if delivery.update_ts:
             return NotPosted("an update can be repeated")
         try:
-            channel_id = delivery.channel_id or self._channel_id(delivery.channel)
-            copies = self._copies(delivery, channel_id, since)
+            channel_id = delivery.channel_id or self._find_channel_id(delivery.channel)
+            copies = self._find_copies(delivery, channel_id, since)
             kept = delivery.kept_ts or "".join(copies[:1])
             others = (Posted(ts, channel_id) for ts in copies if ts != kept)
             retracted = [self.retract(delivery, posted) for posted in others]
@@ -298,13 +330,13 @@ class SlackReceiver:
             return ask_later(outcome)
         return NotPosted("deleted")
 
-    def _copies(self, delivery: Delivery, channel_id: str, since: float) -> list[str]:
+    def _find_copies(self, delivery: Delivery, channel_id: str, since: float) -> list[str]:
         """Return the names of the messages of one key, oldest first; more than one is a fault."""
         found: list[tuple[float, str]] = []
         try:
             found.extend(
                 (float(message["ts"]), name)
-                for message in self._history(channel_id, delivery.thread_ts, since)
+                for message in self._read_history(channel_id, delivery.thread_ts, since)
                 if (name := name_in(message, delivery))
             )
         except SlackClientError:
@@ -312,7 +344,7 @@ class SlackReceiver:
                 raise
         return [name for _, name in sorted(found)]
 
-    def _history(self, channel_id: str, thread_ts: str, since: float) -> Iterator[Payload]:
+    def _read_history(self, channel_id: str, thread_ts: str, since: float) -> Iterator[Payload]:
         cursor = ""
         for _ in range(_MAX_PAGES):
             query: dict[str, Any] = {
@@ -327,12 +359,12 @@ class SlackReceiver:
                 oldest = f"{max(since - _CLOCK_SKEW_SECONDS, 0):.6f}"
                 page = self._client.conversations_history(oldest=oldest, **query)
             yield from page.get("messages") or ()
-            cursor = _next_cursor(page)
+            cursor = _read_cursor(page)
             if not cursor:
                 return
         raise SlackClientError("history_too_long")
 
-    def _channel_id(self, channel: str) -> str:
+    def _find_channel_id(self, channel: str) -> str:
         if _CHANNEL_ID.fullmatch(channel):
             return channel
         cursor = ""
@@ -345,7 +377,7 @@ class SlackReceiver:
             )
             for found in page.get("channels") or ():
                 self._channel_ids[f"#{found['name']}"] = found["id"]
-            cursor = _next_cursor(page)
+            cursor = _read_cursor(page)
             if not cursor and channel not in self._channel_ids:
                 raise SlackClientError("channel_not_found")
         return self._channel_ids[channel]
@@ -357,19 +389,21 @@ class SlackReceiver:
         except Exception as error:  # said in words
             outcome = classify(error)
             return SlackCheck(False, getattr(outcome, "error", ""))
-        granted = {s.strip() for s in _header(answer.headers, "x-oauth-scopes").split(",") if s}
+        granted = {
+            s.strip() for s in _read_header(answer.headers, "x-oauth-scopes").split(",") if s
+        }
         missing = [scope for scope in SCOPES if granted and scope not in granted]
         who = f"Connected to {answer.get('team')} as {answer.get('user')}."
         if missing:
             return SlackCheck(False, f"{who} {explain('missing_scope', missing)}")
         if granted and PLOT_SCOPE not in granted:
             who += f" No plots: scope {PLOT_SCOPE} is missing."
-        problem = self._buttons_problem()
+        problem = self._check_buttons()
         if problem:
             return SlackCheck(False, f"{who} Buttons do nothing: {problem}")
         return SlackCheck(True, who + " Buttons can be listened to." * bool(self._app_token))
 
-    def _buttons_problem(self) -> str:
+    def _check_buttons(self) -> str:
         """Ask Slack for a connection for buttons, which is not opened; say why there is none."""
         if not self._app_token:
             return ""
@@ -385,7 +419,7 @@ class SlackReceiver:
         return ""
 
 
-def _with_buttons(payload: Payload, tells: Sequence[str]) -> Payload:
+def _add_buttons(payload: Payload, tells: Sequence[str]) -> Payload:
     """Add the row of buttons above the last line, to what says that something is wrong.
 
     Of a thread its first message alone has them: it is edited whenever what fires changes.
@@ -422,7 +456,7 @@ def _classify_answer(response: Any) -> Outcome:
     status, data = response.status_code, response.data
     code = str(data.get("error", "")) if isinstance(data, dict) else ""
     if status == http.HTTPStatus.TOO_MANY_REQUESTS or code in ("ratelimited", "rate_limited"):
-        wait = retry_after(_header(response.headers, "retry-after"))
+        wait = retry_after(_read_header(response.headers, "retry-after"))
         return NotPosted("Slack asks to wait (rate limit)", wait)
     # A page of a proxy instead of JSON: the SDK puts a sentence where the code would be.
     is_code = re.fullmatch(r"[a-z0-9_]+", code) is not None
@@ -436,14 +470,14 @@ def _classify_answer(response: Any) -> Outcome:
     return Refused(explain(code, [needed] if needed else ()))
 
 
-def _header(headers: Mapping[str, object], name: str) -> str:
+def _read_header(headers: Mapping[str, object], name: str) -> str:
     for key, value in (headers or {}).items():
         if key.lower() == name:
             return str(value[0] if isinstance(value, list) else value)
     return ""
 
 
-def _next_cursor(page: SlackResponse) -> str:
+def _read_cursor(page: SlackResponse) -> str:
     metadata = cast("Payload", page.get("response_metadata") or {})
     return str(metadata.get("next_cursor") or "")
 
@@ -565,3 +599,198 @@ def clicked(store: Store, payload: Mapping[str, Any], now: dt.datetime) -> int:
             except ConfigError as error:  # it is over, or was never: nothing to do, nothing lost
                 _log.info("%s", error)
     return n
+
+
+def render(payload: Payload) -> dict[str, object]:
+    """Return what is posted of a row of the outbox.
+
+    A message that breaks a limit in spite of all care goes out without its blocks: an alert must
+    not die of its looks.
+    """
+    event, message = payload["event"], read_message(payload)
+    rendered = slack_payload(message, event["thread"] if event["kind"] == "head" else event["id"])
+    if problems(rendered, declared_mentions(message.mentions)):
+        rendered = short_payload(rendered)
+    if note := event.get("note"):  # a copy for the fallback
+        rendered["text"] = f"{cut(str(rendered['text']), _FALLBACK_TEXT)}\n{escape(note)}"
+    return rendered
+
+
+def slack_payload(message: Message, idempotency_key: str) -> dict[str, object]:
+    """Render for chat.postMessage and chat.update, without the channel.
+
+    Every text is escaped and within Slack's limits; the only mention is the declared one. The
+    headline is the message's text, since mentions inside attachments notify nobody.
+
+    Args:
+        message: What to say.
+        idempotency_key: Written into the metadata and, shortened, into the footer, so that a
+            message can be found again in the channel's history.
+    """
+    headline = f"{_EMOJI[message.mood]} *{safe(message.title, MAX_SENTENCE)}*"
+    if message.mentions:
+        headline = f"{' '.join(mention(name) for name in message.mentions)} {headline}"
+    return {
+        "text": headline,
+        "attachments": [
+            {
+                "color": COLOURS[message.mood],
+                "fallback": safe(message.title, MAX_SENTENCE),
+                "blocks": [*_write_sections(message), _write_context(short_id(idempotency_key))],
+            }
+        ],
+        "metadata": {
+            "event_type": EVENT_TYPE,
+            "event_payload": {"idempotency_key": idempotency_key},
+        },
+        "client_msg_id": str(uuid.uuid5(uuid.NAMESPACE_OID, idempotency_key)),
+    }
+
+
+def short_payload(payload: Payload) -> dict[str, object]:
+    """Return the same message without blocks, for a server that refuses them."""
+    key = payload["metadata"]["event_payload"]["idempotency_key"]
+    short = {name: value for name, value in payload.items() if name != "attachments"}
+    return {**short, "text": f"{payload['text']} ({short_id(key)})"}
+
+
+def short_id(idempotency_key: str) -> str:
+    """Return the visible mark by which a message is recognised in a channel."""
+    return f"mlmon {idempotency_key[:12]}"
+
+
+def _write_sections(message: Message) -> list[dict[str, object]]:
+    """Put the parts into sections; no part can take the room of another."""
+    items = [_write_item(item) for item in message.items]
+    if message.more:
+        items.append(safe(message.more, MAX_MORE))
+    notes = [f"*{safe(label)}:* {safe(text, MAX_NOTE)}" for label, text in message.notes]
+    room = _ROOM_COMMAND // max(len(message.commands), 1)
+    commands = [cut(escape(clean(command, MAX_NOTE)), room) for command in message.commands]
+    parts = (
+        cut("\n".join(items), MAX_LIST),
+        cut("\n".join(notes), _ROOM_NOTES),
+        _join_links(message),
+        "\n".join(f"`{command}`" for command in commands if command),
+    )
+    return [{"type": "section", "text": _write_markdown(part)} for part in parts if part]
+
+
+def _join_links(message: Message) -> str:
+    """Join the links that fit; a link cut in two would be no link."""
+    text = ""
+    for label, address in message.links:
+        longer = f"{text} · {link(address, label)}" if text else link(address, label)
+        text = longer if len(longer) <= _ROOM_LINKS else text
+    return text
+
+
+def _write_item(item: Item) -> str:
+    numbers = f"\n      {safe(item.numbers, MAX_NOTE)}" if item.numbers else ""
+    return f"• {safe(item.sentence, MAX_SENTENCE)}{numbers}"
+
+
+def _write_context(*texts: str) -> dict[str, object]:
+    return {"type": "context", "elements": [_write_markdown(text) for text in texts]}
+
+
+def _write_markdown(text: str) -> dict[str, object]:
+    return {"type": "mrkdwn", "text": text, "verbatim": True}
+
+
+def declared_mentions(names: Sequence[str]) -> set[str]:
+    """Return the markup that messages of these declared names may hold."""
+    return {mention(name) for name in names if name}
+
+
+def cut(escaped: str, limit: int) -> str:
+    """Shorten escaped text, never inside an entity."""
+    if len(escaped) <= limit:
+        return escaped
+    kept = escaped[: max(limit - 1, 0)]
+    ampersand = kept.rfind("&")
+    if ampersand != -1 and ";" not in kept[ampersand:]:
+        kept = kept[:ampersand]
+    return kept + "…"
+
+
+def link(url: str, label: str) -> str:
+    """Return a link, or the escaped label alone if the address is not http(s)."""
+    if not re.match(r"https?://", url):
+        return safe(label)
+    address = re.sub(r"[\s<>|`]", lambda match: f"%{ord(match[0]):02X}", url)
+    return f"<{escape(address)}|{safe(label).replace('|', '/')}>"
+
+
+def mention(name: str | None) -> str:
+    """Return the markup that notifies a declared person or group.
+
+    A declaration that is refused for its mention still says where alerts go: there the name that
+    Slack cannot resolve stays plain text.
+    """
+    found = read_mention(name or "")
+    return found.markup if found else safe(name or "")
+
+
+def problems(payload: Payload, mentions: Iterable[str] = ()) -> list[str]:
+    """List everything about a message that Slack would refuse or misread; empty if none.
+
+    Args:
+        payload: ``text`` and optionally ``blocks`` and ``attachments``.
+        mentions: Markup of people that may be notified; any other mention is a problem.
+    """
+    found: list[str] = []
+    blocks = list(_list_blocks(payload))
+    if not payload.get("text"):
+        found.append("text is empty")
+    if len(str(payload.get("text", ""))) > MAX_TEXT:
+        found.append(f"text is longer than {MAX_TEXT} characters")
+    if len(blocks) > MAX_BLOCKS:
+        found.append(f"{len(blocks)} blocks, more than {MAX_BLOCKS}")
+    if len(json.dumps(blocks, ensure_ascii=False)) > MAX_BUDGET:
+        found.append(f"blocks are longer than {MAX_BUDGET} characters together")
+    for block in blocks:
+        found += _find_block_problems(block)
+    texts = [element["text"] for block in blocks for element in _list_elements(block)]
+    for text in (str(payload.get("text", "")), *texts):
+        found += _find_markup_problems(text, set(mentions))
+    return found
+
+
+def _list_blocks(payload: Payload) -> Iterable[Mapping[str, object]]:
+    yield from payload.get("blocks", ())
+    for attachment in payload.get("attachments", ()):
+        yield from attachment.get("blocks", ())
+
+
+def _find_block_problems(block: Mapping[str, object]) -> list[str]:
+    kind, elements = block.get("type"), _list_elements(block)
+    limit = MAX_HEADER if kind == "header" else MAX_SECTION
+    found = [
+        f"{kind} text of {len(element['text'])} characters, allowed are 1 to {limit}"
+        for element in elements
+        if not 1 <= len(element["text"]) <= limit
+    ]
+    if any(e["type"] == "mrkdwn" and not e.get("verbatim") for e in elements):
+        found.append(f"{kind} text is not verbatim, Slack would link names in it")
+    if kind == "context" and not 1 <= len(elements) <= MAX_CONTEXT_ELEMENTS:
+        found.append(f"context of {len(elements)} elements")
+    if kind not in ("header", "section", "context", "divider"):
+        found.append(f"unexpected block type {kind!r}")
+    return found
+
+
+def _list_elements(block: Payload) -> Sequence[Payload]:
+    return [block["text"]] if "text" in block else list(block.get("elements", ()))
+
+
+def _find_markup_problems(text: str, mentions: set[str]) -> list[str]:
+    found = [
+        f"mention {match[0]} that was not declared"
+        for match in _MARKUP.finditer(text)
+        if match[0][1] in "!@" and match[0] not in mentions
+    ]
+    rest = _MARKUP.sub("", text)
+    if re.search(r"[<>]", rest) or "&" in _ENTITY.sub("", rest):
+        found.append(f"unescaped character in {text[:60]!r}")
+    return found

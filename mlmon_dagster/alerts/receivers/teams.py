@@ -39,26 +39,28 @@ class TeamsReceiver(EndpointReceiver):
         if problem := self.problem(delivery.channel):
             return problem
         workflow = self._endpoints[delivery.channel]
-        outcome = post("Teams workflow", workflow.url, _body(event), {}, self._timeout)
+        outcome = post("Teams workflow", workflow.url, _write_body(event), {}, self._timeout)
         return Posted(delivery.idempotency_key) if isinstance(outcome, Posted) else outcome
 
 
-def _body(event: Payload) -> bytes:
-    body = json.dumps(_message(event, event["items"])).encode()
+def _write_body(event: Payload) -> bytes:
+    body = json.dumps(_write_card(event, event["items"])).encode()
     if len(body) <= _MOST_BYTES:
         return body
-    return json.dumps(_message(event, event["items"][:1], is_short=True)).encode()
+    return json.dumps(_write_card(event, event["items"][:1], is_short=True)).encode()
 
 
-def _message(
+def _write_card(
     event: Payload, items: list[Mapping[str, str]], *, is_short: bool = False
 ) -> dict[str, Any]:
-    lines = [_line(item["sentence"], item["numbers"]) for item in items]
+    lines = [_write_line(item["sentence"], item["numbers"]) for item in items]
     if not is_short:
-        lines += [_line(event["more"])] if event["more"] else []
-        lines += [_line(f"{label}: {text}") for label, text in event["notes"].items()]
-        lines += [_line(command, font="Monospace") for command in event["commands"]]
-    title = _line(event["title"], weight="Bolder", size="Medium", color=_COLOURS[event["severity"]])
+        lines += [_write_line(event["more"])] if event["more"] else []
+        lines += [_write_line(f"{label}: {text}") for label, text in event["notes"].items()]
+        lines += [_write_line(command, font="Monospace") for command in event["commands"]]
+    title = _write_line(
+        event["title"], weight="Bolder", size="Medium", color=_COLOURS[event["severity"]]
+    )
     card = {
         "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
         "type": "AdaptiveCard",
@@ -74,7 +76,7 @@ def _message(
     return {"type": "message", "attachments": [{"contentType": kind, "content": card}]}
 
 
-def _line(text: str, subtle: str = "", font: str = "Default", **look: str) -> dict[str, Any]:
+def _write_line(text: str, subtle: str = "", font: str = "Default", **look: str) -> dict[str, Any]:
     # A run of text is shown as it is; a TextBlock would read Markdown in values.
     runs: list[dict[str, Any]] = [{"type": "TextRun", "text": text, "fontType": font, **look}]
     if subtle:

@@ -37,11 +37,11 @@ class WebhookReceiver(EndpointReceiver):
             return problem
         endpoint = self._endpoints[delivery.channel]
         body = json.dumps(delivery.payload["event"], sort_keys=True).encode()
-        headers = self._headers(delivery, endpoint, body)
+        headers = self._write_headers(delivery, endpoint, body)
         outcome = post("webhook", endpoint.url, body, headers, self._timeout)
         return Posted(delivery.idempotency_key) if isinstance(outcome, Posted) else outcome
 
-    def _headers(self, delivery: Delivery, endpoint: Endpoint, body: bytes) -> dict[str, str]:
+    def _write_headers(self, delivery: Delivery, endpoint: Endpoint, body: bytes) -> dict[str, str]:
         headers = {"Idempotency-Key": delivery.idempotency_key}
         if endpoint.secret is not None:
             stamp = str(int(self._clock()))

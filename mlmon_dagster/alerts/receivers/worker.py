@@ -108,7 +108,7 @@ class Worker:
         if claim is None:
             return False
         writing.reached("deliver.claimed")
-        outcome = self._try(claim)
+        outcome = self._try_claim(claim)
         if outcome is None:
             return True
         writing.reached("deliver.posted")
@@ -129,9 +129,9 @@ class Worker:
         time.sleep(seconds)
         return True
 
-    def _try(self, claim: Claim) -> Outcome | None:
+    def _try_claim(self, claim: Claim) -> Outcome | None:
         receiver = self.receivers[claim.row["receiver"]]
-        delivery = self._delivery(claim)
+        delivery = self._read_delivery(claim)
         if claim.is_lookup:
             since = outbox.searched_since(claim.row, self.clock())
             outcome = receiver.look_up(delivery, since)
@@ -149,7 +149,7 @@ class Worker:
         writing.reached("deliver.fenced")
         return receiver.send(delivery)
 
-    def _delivery(self, claim: Claim) -> Delivery:
+    def _read_delivery(self, claim: Claim) -> Delivery:
         row, head = claim.row, claim.head
         head_ts = head["slack_ts"] if head else ""
         channel_id = head["slack_channel"] if head else ""
@@ -169,16 +169,16 @@ class Worker:
     def _settle(self, claim: Claim, outcome: Outcome) -> None:
         match outcome:
             case Posted():
-                self._posted(claim, outcome)
+                self._settle_posted(claim, outcome)
             case NotPosted():
-                self._not_posted(claim, outcome)
+                self._settle_not_posted(claim, outcome)
             case Unclear():
-                self._unclear(claim, outcome)
+                self._settle_unclear(claim, outcome)
             case Refused():
-                self._refused(claim, outcome)
+                self._settle_refused(claim, outcome)
 
-    def _posted(self, claim: Claim, outcome: Posted) -> None:
-        self._count(claim, is_failure=False)
+    def _settle_posted(self, claim: Claim, outcome: Posted) -> None:
+        self._count_failures(claim, is_failure=False)
         if outcome.ts:
             self._close_gate(claim, self.policy.pace_seconds)
         values = {
@@ -186,7 +186,7 @@ class Worker:
             "slack_channel": outcome.channel_id,
             "sent_at": claim.row["sent_at"] or self.clock(),  # it may be looked up again
         }
-        if self._write(claim, "sent", error="", **values):
+        if self._write_row(claim, "sent", error="", **values):
             self.report.n_sent += 1
         elif outcome.ts and claim.row["kind"] != "head":
             self._settle_late(claim, outcome, values)
@@ -198,21 +198,21 @@ class Worker:
         be looked up, and whoever does that finds this copy too: so a row that is settled is to be
         looked up again if this copy cannot be deleted now.
         """
-        for row in self._others(claim):
+        for row in self._watch_others(claim):
             if row["slack_ts"] == outcome.ts:
                 return
             if row["status"] in ("sent", "superseded"):
                 receiver = self.receivers[claim.row["receiver"]]
-                retracted = receiver.retract(self._delivery(claim), outcome)
+                retracted = receiver.retract(self._read_delivery(claim), outcome)
                 is_left = isinstance(retracted, Unclear)
                 if isinstance(retracted, Refused) or (is_left and not self._look_again(row)):
-                    self._note("a message was posted twice after a worker had been frozen")
+                    self._note_error("a message was posted twice after a worker had been frozen")
                 return
             if outbox.adopt(self.store.state, claim.row["id"], **values):
                 self.report.n_sent += 1
                 return
 
-    def _others(self, claim: Claim) -> Iterator[Row]:
+    def _watch_others(self, claim: Claim) -> Iterator[Row]:
         """Yield a row whose lease was lost, again and again while another worker is at it.
 
         It ends where nobody is: the row is gone, or to be looked up. After long it says so.
@@ -223,10 +223,10 @@ class Worker:
                 return
             yield row
             time.sleep(_LOOK_SECONDS)
-        self._note("a message may be posted twice: a worker was frozen past its lease")
+        self._note_error("a message may be posted twice: a worker was frozen past its lease")
 
-    def _refused(self, claim: Claim, outcome: Refused) -> None:
-        self._count(claim, is_failure=False)
+    def _settle_refused(self, claim: Claim, outcome: Refused) -> None:
+        self._count_failures(claim, is_failure=False)
         # An update of a head that is gone is no loss: the thread has the news.
         status = "superseded" if claim.row["kind"] in _COMPANIONS else "dead"
         copy = fallback_row(claim.row, outcome.error) if status == "dead" else None
@@ -234,37 +234,37 @@ class Worker:
         if settled and status == "dead":
             self.report.n_dead += 1
         if outcome.error:
-            self._note(outcome.error)
+            self._note_error(outcome.error)
 
-    def _not_posted(self, claim: Claim, outcome: NotPosted) -> None:
+    def _settle_not_posted(self, claim: Claim, outcome: NotPosted) -> None:
         if self._gives_up(claim):
-            self._refused(claim, Refused(outcome.error))
+            self._settle_refused(claim, Refused(outcome.error))
             return
         if outcome.wait_seconds is not None:
             self._close_gate(claim, outcome.wait_seconds)
         else:
-            self._count(claim, is_failure=not claim.is_lookup)
+            self._count_failures(claim, is_failure=not claim.is_lookup)
         # Absent from the history: nothing failed just now, so it can go at once.
-        wait = 0.0 if claim.is_lookup else self._backoff(claim)
+        wait = 0.0 if claim.is_lookup else self._find_backoff(claim)
         if outcome.wait_seconds is not None:  # the gate holds it, but a plot closes none
             wait = outcome.wait_seconds if claim.row["kind"] == PLOT else 0.0
         outbox.settle(
-            self.store.state, claim, "queued", error=outcome.error, next_at=self._after(wait)
+            self.store.state, claim, "queued", error=outcome.error, next_at=self._add_seconds(wait)
         )
-        self._note(outcome.error)
+        self._note_error(outcome.error)
 
-    def _unclear(self, claim: Claim, outcome: Unclear) -> None:
+    def _settle_unclear(self, claim: Claim, outcome: Unclear) -> None:
         if outcome.wait_seconds is not None:
             self._close_gate(claim, outcome.wait_seconds)
         else:
-            self._count(claim, is_failure=True)
+            self._count_failures(claim, is_failure=True)
         # An update may be repeated freely; what was posted must be looked up.
         status = "queued" if claim.row["kind"] == "head" else "unknown"
-        wait = self._backoff(claim) if claim.is_lookup else self.policy.settle_seconds
+        wait = self._find_backoff(claim) if claim.is_lookup else self.policy.settle_seconds
         settled = outbox.settle(
-            self.store.state, claim, status, error=outcome.error, next_at=self._after(wait)
+            self.store.state, claim, status, error=outcome.error, next_at=self._add_seconds(wait)
         )
-        self._note(outcome.error)
+        self._note_error(outcome.error)
         if not settled and not claim.is_lookup and claim.row["kind"] != "head":
             self._look_late(claim)
 
@@ -273,20 +273,20 @@ class Worker:
 
         It looked when this one's post was not there yet, and would not look again.
         """
-        for row in self._others(claim):
+        for row in self._watch_others(claim):
             # Another worker may take a queued row just now: then its end is waited for.
             if row["status"] in ("superseded", "dead") or self._look_again(row):
                 return
 
     def _look_again(self, row: Row) -> bool:
         """Have a message looked up, sent or not; False if it is withdrawn or another is at it."""
-        due = self._after(self.policy.settle_seconds)
+        due = self._add_seconds(self.policy.settle_seconds)
         return outbox.look_up_again(self.store.state, row["id"], due)
 
-    def _write(self, claim: Claim, status: str, **values: Any) -> bool:
+    def _write_row(self, claim: Claim, status: str, **values: Any) -> bool:
         return outbox.settle(self.store.state, claim, status, **values)
 
-    def _count(self, claim: Claim, *, is_failure: bool) -> None:
+    def _count_failures(self, claim: Claim, *, is_failure: bool) -> None:
         """Count failures of the channel; from the third on its pause grows."""
         if claim.row["kind"] == PLOT:
             return
@@ -300,12 +300,12 @@ class Worker:
     def _gives_up(self, claim: Claim) -> bool:
         return bool(claim.row["kind"] == PLOT and claim.row["attempts"] >= _MAX_PLOT_ATTEMPTS)
 
-    def _backoff(self, claim: Claim) -> float:
+    def _find_backoff(self, claim: Claim) -> float:
         exponent: int = min(claim.row["attempts"] - 1, 20)
         doubled = self.policy.first_backoff_seconds * 2.0**exponent
         return min(doubled, self.policy.longest_backoff_seconds) * self.jitter()
 
-    def _after(self, seconds: float) -> dt.datetime:
+    def _add_seconds(self, seconds: float) -> dt.datetime:
         return self.clock() + dt.timedelta(seconds=seconds)
 
     def _close_gate(self, claim: Claim, seconds: float) -> None:
@@ -313,7 +313,7 @@ class Worker:
             pause = dt.timedelta(seconds=seconds)
             outbox.close_gate(self.store.state, claim.row["channel"], self.clock(), pause)
 
-    def _note(self, error: str) -> None:
+    def _note_error(self, error: str) -> None:
         if error not in self.report.errors:
             self.report.errors.append(error)
 
@@ -342,7 +342,9 @@ def deliver(
         clock: Real time; by default that of the database, whatever this machine's clock says.
         jitter: Numbers in [0, 1) that spread retries.
     """
-    worker = Worker(store, _complete(receivers), policy or DeliveryPolicy(), clock or store.clock)
+    worker = Worker(
+        store, _complete_receivers(receivers), policy or DeliveryPolicy(), clock or store.clock
+    )
     worker.jitter = jitter
     deadline = time.monotonic() + budget_seconds
     attempts = 0
@@ -372,7 +374,7 @@ def keep_firing(store: Store, receivers: Mapping[str, Receiver]) -> list[str]:
     return [outcome.error for outcome in outcomes if not isinstance(outcome, Posted)]
 
 
-def _complete(receivers: Mapping[str, Receiver]) -> dict[str, Receiver]:
+def _complete_receivers(receivers: Mapping[str, Receiver]) -> dict[str, Receiver]:
     console = receivers.get(CONSOLE) or ConsoleReceiver()
     return {"slack": console, CONSOLE: console, **receivers}
 

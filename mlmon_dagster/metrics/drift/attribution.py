@@ -12,17 +12,21 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import special
 
-from mlmon_dagster.metrics import Floats
-from mlmon_dagster.metrics.drift.between_windows import MIN_WINDOWS
+from mlmon_dagster.metrics import MIN_WINDOWS, Flags, Floats
 from mlmon_dagster.metrics.frames import MetricRows, stack_rows
 from mlmon_dagster.metrics.intervals import EFFICIENCY, biweight, rate
 from mlmon_dagster.metrics.means import Mean, mean_interval, mean_of
-from mlmon_dagster.metrics.statistics import ColumnStatistics, merge_columns, select
+from mlmon_dagster.metrics.statistics import (
+    ColumnStatistics,
+    merge_columns,
+    of_all,
+    select_whole,
+)
 from mlmon_dagster.spec.declaration import ATTRIBUTION, ATTRIBUTION_NDCG, ATTRIBUTION_SHIFT
-from mlmon_dagster.spec.names import ALL, TABLE
+from mlmon_dagster.spec.names import TABLE
 
 Columns = Mapping[str, ColumnStatistics]
 VERSION = "row-shares-1"
@@ -52,7 +56,7 @@ def attribution_metrics(
     references: Mapping[str, Reference] | None,
     *,
     min_rows: int = 30,
-    is_same: NDArray[np.bool_] | None = None,
+    is_same: Flags | None = None,
 ) -> pd.DataFrame:
     """Attribution of every feature, and at slice `all` how far it is from the baseline's.
 
@@ -85,7 +89,7 @@ def attribution_metrics(
             )
         )
     if references is not None:
-        wholes = _whole(columns)
+        wholes = of_all(columns)
         shifts = [
             _shift(feature, stats, references.get(feature, Reference()), min_rows, is_same)
             for feature, stats in wholes.items()
@@ -94,18 +98,18 @@ def attribution_metrics(
     return stack_rows(rows)
 
 
-def same_explainer(now: ColumnStatistics, then: ColumnStatistics) -> NDArray[np.bool_]:
+def same_explainer(now: ColumnStatistics, then: ColumnStatistics) -> Flags:
     """Say of each cell of slice `all` whether one explainer computed all of it and the baseline.
 
     Args:
         now: Explained rows by explainer, in the bins of the baseline.
         then: The same of the baseline.
     """
-    [whole] = _whole({"": now}).values()
+    whole = select_whole(now)
     used = np.flatnonzero(then.counts.sum(axis=0))
     if len(used) != 1:
         return np.full(len(whole), len(used) == 0)  # of an empty baseline the rows say more
-    found: NDArray[np.bool_] = whole.counts[:, used[0]] == whole.counts.sum(axis=1)
+    found: Flags = whole.counts[:, used[0]] == whole.counts.sum(axis=1)
     return found
 
 
@@ -161,17 +165,10 @@ def attribution_references(baseline: Columns, *, min_rows: int = 30) -> dict[str
         baseline: Feature -> its loss column of shares, over the baseline's windows.
         min_rows: Fewest rows of a window that counts among the windows.
     """
-    wholes = {feature: stats for feature, stats in _whole(baseline).items() if len(stats)}
+    wholes = {feature: stats for feature, stats in of_all(baseline).items() if len(stats)}
     windows = merge_columns(wholes, ("window_start", *_CELL))
     pooled = merge_columns(wholes, _CELL)
     return {f: _reference(mean_of(windows[f]), mean_of(pooled[f]), min_rows) for f in wholes}
-
-
-def _whole(columns: Columns) -> dict[str, ColumnStatistics]:
-    return {
-        feature: select(stats, (stats.cells["slice_key"] == ALL).to_numpy())
-        for feature, stats in columns.items()
-    }
 
 
 def _reference(windows: Mean, pooled: Mean, min_rows: int) -> Reference:
@@ -191,7 +188,7 @@ def _shift(
     stats: ColumnStatistics,
     reference: Reference,
     min_rows: int,
-    is_same: NDArray[np.bool_] | None,
+    is_same: Flags | None,
 ) -> MetricRows:
     mean = mean_of(stats)
     other = np.zeros(len(mean.n), bool) if is_same is None else ~is_same

@@ -17,16 +17,27 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy import special
 
-from mlmon_dagster.metrics import Floats, Ints, Positions
+from mlmon_dagster.metrics import (
+    FEWEST_WINDOWS,
+    MIN_WINDOWS,
+    Flags,
+    Floats,
+    Ints,
+    Positions,
+    stack_fields,
+)
 from mlmon_dagster.metrics.binnings import merge_bins, merge_plan
 from mlmon_dagster.metrics.drift.distances import chi_square
 from mlmon_dagster.metrics.drift.null_distribution import Moments, grid_floor, grid_size
 from mlmon_dagster.metrics.intervals import EFFICIENCY, Z90, biweight
-from mlmon_dagster.metrics.statistics import ColumnStatistics, seconds_of, select
-from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.metrics.statistics import (
+    ColumnStatistics,
+    seconds_of,
+    select,
+    select_whole,
+)
 
 
 class Beside(NamedTuple):
@@ -106,7 +117,7 @@ class OwnWindows:
             some, place = np.unique(baselines[rows], return_inverse=True)
             own = np.stack([self._own[i] for i in some.tolist()])[place]
             null = np.stack([self._null[i] for i in some.tolist()])[place]
-            lasting = Persistence.stack([self._persistence[i] for i in some.tolist()], place)
+            lasting = stack_fields([self._persistence[i] for i in some.tolist()], place)
             yield Beside(rows, own, Moments(*(null[:, i] for i in range(null.shape[1]))), lasting)
 
 
@@ -149,7 +160,6 @@ def usual_limits(own: OwnWindows, baselines: Ints, moments: Moments, power: floa
     return found
 
 
-MIN_WINDOWS = 14
 _UPPER = (0.9, 0.95)
 _USUAL, _LEAST_LIMIT = 4.0, 0.01
 _LEAST = 0.25  # of the mean without change
@@ -310,7 +320,6 @@ class Strays:
 _SPANS = (7 * 86_400, 86_400)  # seconds of the seasons that are known: week, day
 _SEASONS = 4  # times that a baseline must hold a season before it knows its course
 _LAGS = (1, 2, 3)  # steps: of a baseline of some days in the month few follow each other
-_FEWEST = 8  # windows, and pairs of them, that a correlation is taken from
 _FURTHEST = 3.0  # robust spreads
 _LEAST_EXTRA = 0.25  # of the windows' variance is no sampling noise
 _LARGEST = 0.9  # correlation: beyond it a short baseline would tell no change from its wandering
@@ -417,12 +426,6 @@ class Persistence:
         new = 1 - coefficient ** (2 * np.diff(np.sort(at)).astype(np.float64))
         return cls(coefficient, widening, min(1 + float(new.sum()), float(len(at))))
 
-    @classmethod
-    def stack(cls, some: Sequence[Persistence], place: Ints) -> Persistence:
-        """Put those of K baselines side by side, in the order of `place`, (P,)."""
-        parts = ([getattr(one, field.name) for one in some] for field in fields(cls))
-        return cls(*(np.array(part, dtype=np.float64)[place] for part in parts))
-
 
 def correlation(strays: Floats, noise: Floats, starts: pd.Series) -> float:
     """Return the correlation of neighbouring windows, 0 to .9.
@@ -441,10 +444,10 @@ def correlation(strays: Floats, noise: Floats, starts: pd.Series) -> float:
     count, at = len(strays), _steps(starts)
     squares = (strays**2).sum(axis=1)
     position = {moment: i for i, moment in enumerate(at.tolist())}
-    for lag in _LAGS if count >= _FEWEST else ():
+    for lag in _LAGS if count >= FEWEST_WINDOWS else ():
         pairs = [(i, position[t + lag]) for t, i in position.items() if t + lag in position]
         variance = max(float(np.mean(squares - noise)), _LEAST_EXTRA * float(np.mean(squares)))
-        if len(pairs) >= _FEWEST and variance > 0:
+        if len(pairs) >= FEWEST_WINDOWS and variance > 0:
             first, second = np.array(pairs).T
             found = float((strays[first] * strays[second]).sum(axis=1).mean()) / variance
             unbiased = (count * found + 1) / (count - 3)
@@ -460,7 +463,7 @@ def persistence_of_counts(windows: Ints, starts: pd.Series, *, ordered: bool) ->
         starts: Their starts.
         ordered: Whether the bins are intervals of numbers.
     """
-    if len(windows) < _FEWEST:
+    if len(windows) < FEWEST_WINDOWS:
         return Persistence()
     sizes = windows.sum(axis=1)
     plan = merge_plan(windows.sum(axis=0), float(np.median(sizes)), ordered=ordered)
@@ -499,7 +502,7 @@ def follows_from_window(stats: ColumnStatistics) -> bool:
     Returns:
         False with fewer than 14 windows that have values, or if no two share such a place.
     """
-    mine = _whole(stats)
+    mine = select_whole(stats)
     mine = select(mine, mine.counts.sum(axis=1) > 0)
     if stats.binning.kind not in ("numeric", "categorical") or len(mine) < MIN_WINDOWS:
         return False
@@ -514,7 +517,7 @@ def follows_from_window(stats: ColumnStatistics) -> bool:
     return any(_decides(np.asarray(getattr(middle, key)), codes) for key in _KEYS)
 
 
-def _decides(places: NDArray[np.int64], codes: NDArray[np.int64]) -> bool:
+def _decides(places: Ints, codes: Ints) -> bool:
     """Say whether each of several places, which come again, has one code."""
     both = len({*zip(places.tolist(), codes.tolist(), strict=True)})
     return len(np.unique(places)) == both and 1 < both <= len(codes) / 2
@@ -529,7 +532,7 @@ def may_miss_a_season(columns: Mapping[str, ColumnStatistics]) -> list[str]:
     Args:
         columns: Columns; their cells are the baseline's windows, at least 14 of them.
     """
-    return [name for name, stats in columns.items() if _is_seasonal(_whole(stats))]
+    return [name for name, stats in columns.items() if _is_seasonal(select_whole(stats))]
 
 
 def _is_seasonal(stats: ColumnStatistics) -> bool:
@@ -543,10 +546,6 @@ def _is_seasonal(stats: ColumnStatistics) -> bool:
         means = stats.total[n > 0] / n[n > 0]
         spread = stats.total_sq.sum() / n.sum() - (stats.total.sum() / n.sum()) ** 2
         return bool(np.var(means) > _FAR**2 * spread)
-
-
-def _whole(stats: ColumnStatistics) -> ColumnStatistics:
-    return select(stats, (stats.cells["slice_key"] == ALL).to_numpy())
 
 
 _Z99 = 2.3263478740408408
@@ -573,8 +572,8 @@ class Independence:
 
     rows_per_value: float | Floats = 1.0
     usual: float | Floats = np.inf
-    is_shared: bool | NDArray[np.bool_] = False
-    is_precise: bool | NDArray[np.bool_] = False
+    is_shared: bool | Flags = False
+    is_precise: bool | Flags = False
 
     @classmethod
     def fit(cls, windows: Ints, *, ordered: bool) -> Independence:
@@ -598,13 +597,7 @@ class Independence:
             return cls(max(shared), usual, is_shared=True)
         return cls(max(found[0][0], 1.0), usual, is_precise=found[0][1] < _PRECISE)
 
-    @classmethod
-    def stack(cls, some: Sequence[Independence], place: Ints) -> Independence:
-        """Put those of K baselines side by side, in the order of `place`, (P,)."""
-        parts = ([getattr(one, field.name) for one in some] for field in fields(cls))
-        return cls(*(np.array(part)[place] for part in parts))
-
-    def take(self, windows: NDArray[np.intp]) -> Independence:
+    def take(self, windows: Positions) -> Independence:
         """Return those of some of P windows."""
         return Independence(
             *(np.asarray(getattr(self, field.name))[windows] for field in fields(self))
@@ -629,7 +622,7 @@ class Independence:
             fewer = np.asarray(self.usual) / np.maximum(n, 1)
         return np.where(self.is_shared, np.maximum(fewer, 1.0), 1.0)
 
-    def too_few(self, n: Ints) -> NDArray[np.bool_]:
+    def too_few(self, n: Ints) -> Flags:
         """Say where windows of n rows hold too few independent rows to tell a change from chance.
 
         Windows as large as the baseline's can be compared with those, however alike their rows are;
@@ -639,7 +632,7 @@ class Independence:
         small = (rows < FEWEST_VALUES) & (n < self.usual / 2)
         return np.asarray(small & self.is_shared, dtype=np.bool_)
 
-    def needs_windows(self, n: Floats | Ints) -> NDArray[np.bool_]:
+    def needs_windows(self, n: Floats | Ints) -> Flags:
         """Say where only the baseline's windows tell how far windows of n rows stray.
 
         Not of windows as small as those, once d is known: more rows can show an effect of the day
@@ -661,7 +654,7 @@ class Independence:
         return node if ordered else node + _CATEGORIES
 
     @property
-    def is_coarse(self) -> NDArray[np.bool_]:
+    def is_coarse(self) -> Flags:
         """Whether a usual window holds fewer than three values, so that distances are few, too."""
         few = np.asarray(self.usual) / self.rows_per_value < _COARSE
         return np.asarray(few & self.is_shared, dtype=np.bool_)

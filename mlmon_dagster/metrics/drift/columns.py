@@ -7,12 +7,25 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from mlmon_dagster.metrics import Floats, Ints, Positions
+from mlmon_dagster.metrics import Flags, Floats, Ints, Positions
 from mlmon_dagster.metrics.binnings import class_counts, label_counts
-from mlmon_dagster.metrics.drift.null_distribution import DISTANCES, grid_floor
-from mlmon_dagster.metrics.drift.optional_distances import OF_VALUES, further_results
+from mlmon_dagster.metrics.drift.distances import (
+    DELTAS,
+    OF_BINS,
+    OF_VALUES,
+    OfBins,
+    Ordered,
+    mean_and_spread,
+    positions_of,
+    smoothed_shares,
+)
+from mlmon_dagster.metrics.drift.null_distribution import (
+    DISTANCES,
+    between_sizes,
+    grid_floor,
+    grid_size,
+)
 from mlmon_dagster.metrics.drift.references import (
     FINE,
     ColumnBaseline,
@@ -34,6 +47,9 @@ from mlmon_dagster.metrics.drift.values import (
 from mlmon_dagster.metrics.frames import concat_frames
 from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics, select
 
+_DRAWS = 200  # windows without change, behind the mean of a distance
+_LARGEST = float(np.finfo(np.float64).max)
+_IN_UNITS = "wasserstein"  # of the column; what else compares values is in standard deviations
 _AT_ONCE = 2_000_000  # numbers of all columns computed with together: bounds the memory
 
 
@@ -56,7 +72,7 @@ def columns_drift(
             looked at once where columns share the frame.
         baseline: Has the same columns.
         test_slices: Whether the cells of slices get a p-value too, which costs far more.
-        further: Distances, shifts and deltas beside those, of `further_drift.FURTHER`; slice `all`.
+        further: Distances, shifts and deltas beside those, of `distances.FURTHER`; slice `all`.
         limits: Whether to add what is usual among the baseline's windows, as `<metric>_auto`.
 
     Returns:
@@ -198,7 +214,7 @@ class Comparison:
         return results
 
     def _by_place(
-        self, rows: Sequence[Positions], usable: NDArray[np.bool_], metrics: Sequence[str]
+        self, rows: Sequence[Positions], usable: Flags, metrics: Sequence[str]
     ) -> dict[str, Floats]:
         """Return what of each distance is a mere move of the usable cells, (P,)."""
         found: dict[str, list[Floats]] = {metric: [] for metric in metrics}
@@ -213,9 +229,7 @@ class Comparison:
                 )
         return {metric: np.concatenate(values) for metric, values in found.items()}
 
-    def _slices(
-        self, which: Sequence[Ints], usable: NDArray[np.bool_], references: References
-    ) -> Ints:
+    def _slices(self, which: Sequence[Ints], usable: Flags, references: References) -> Ints:
         """Return the numbers of the cells' slices among the references, -1 where not usable."""
         found = []
         for column, mine, keep in zip(self._columns, which, _split(usable, which), strict=True):
@@ -301,13 +315,112 @@ class Comparison:
                 alone = area.p[area.cases.columns == column.number]
                 of_values = np.where(np.isnan(alone), mine.p, alone)
             if len(mine.p):
-                own = column.baseline
-                counts = bins.counts[column.cells.whole], own.pooled[own.whole]
-                then = select(own.stats, own.pool.rows(own.whole))
-                found += further_results(
-                    names, column.stats, then, counts, mine, of_values, self._baseline.seed
-                )
+                counts, seed = bins.counts[column.cells.whole], self._baseline.seed
+                found += _further_results(names, column, counts, mine, of_values, seed)
         return found
+
+
+def _further_results(
+    names: Sequence[str],
+    column: Column,
+    counts: Ints,
+    known: DriftResult,
+    of_values: Floats,
+    seed: int,
+) -> list[DriftResult]:
+    """Compute distances, shifts and deltas that were asked for besides.
+
+    They describe a change. Whether it is real is for the significance of psi, of the same column
+    and window, to say: a change of the bins that psi counts, nulls included, is what most of them
+    see. Those of values have that of ``area`` (see `smooth_distances`), which is made for these.
+
+    Args:
+        names: Some of `distances.FURTHER`.
+        column: The column; the cells are those of `known`.
+        counts: Rows of the cells per drift bin, (C, B).
+        known: The psi of these cells, whose p-values and reasons are taken over.
+        of_values: The p-values of distances and shifts of values, (C,).
+        seed: Of the draws behind the mean of a distance without change.
+
+    Returns:
+        One result per name. Distances have their mean without change at that n taken off, shifts
+        and deltas are signed differences. NaN with reason `not_ordered`, `no_own_bins` or
+        `constant_baseline` where a name means nothing for the column, and `all_null` without
+        values.
+    """
+    rows = np.flatnonzero(known.reason == "")
+    current = select(select(column.stats, known.cases.rows), rows)
+    own = column.baseline
+    then = select(own.stats, own.pool.rows(own.whole))
+    results = []
+    for name in names:
+        result = DriftResult(name, known.cases, known.method)
+        if len(rows):
+            value, reason = np.full(len(rows), np.nan), "all_null"
+            if name in OF_BINS:
+                pooled, distance = own.pooled[own.whole], OF_BINS[name]
+                mean = _mean_without_change(distance, counts[rows].sum(axis=1), pooled, seed)
+                value = distance(counts[rows], pooled) - mean
+            elif name in OF_VALUES:
+                value, reason = _of_values(name, current, then, seed)
+            elif (found := DELTAS[name](current, then)) is not None:
+                value = found
+            else:
+                reason = "no_own_bins"
+            result.effect[rows] = value
+            p = of_values if name in OF_VALUES else known.p
+            result.p[rows] = np.where(np.isnan(value), np.nan, p[rows])
+            result.reason = known.reason.astype(object)
+            result.reason[rows] = np.where(np.isnan(value), reason, "")
+        results.append(result)
+    return results
+
+
+def _of_values(
+    name: str, current: ColumnStatistics, baseline: ColumnStatistics, seed: int
+) -> tuple[Floats, str]:
+    value = np.full(len(current), np.nan)
+    mine, theirs = positions_of(current), positions_of(baseline)
+    if mine is None or theirs is None:
+        return value, "not_ordered"
+    positions, pooled = mine[0], theirs[1].sum(axis=0)
+    spread = mean_and_spread(positions, pooled)[1]
+    if not spread > 0 and name != _IN_UNITS:
+        return value, "constant_baseline"
+    n = mine[1].sum(axis=1)
+    some = np.flatnonzero(n > 0)
+    if not len(some) or not pooled.sum():
+        return value, "all_null"
+
+    def expected(distance: OfBins, bins: Ints) -> Floats:
+        return _mean_without_change(distance, n[some], bins, seed)
+
+    valued = select(current, some)
+    found = OF_VALUES[name](Ordered(valued, baseline, positions, mine[1][some], pooled, expected))
+    if name != _IN_UNITS:
+        with np.errstate(over="ignore"):
+            found = np.clip(found / spread, -_LARGEST, _LARGEST)
+    value[some] = found
+    return value, "all_null"
+
+
+def _mean_without_change(distance: OfBins, n: Ints, pooled: Ints, seed: int) -> Floats:
+    """Return the mean distance of windows of n rows drawn from the baseline, (C,)."""
+    sizes = n.astype(np.float64)
+    below = grid_floor(sizes)
+    nodes = np.unique(np.concatenate([below, below + 1]))
+    shares = smoothed_shares(pooled)
+    # Each size has draws of its own, so that a window is told the same whatever is beside it.
+    means = [
+        distance(
+            np.random.default_rng([seed, node]).multinomial(round(float(size)), shares, _DRAWS),
+            pooled,
+        ).mean()
+        for node, size in zip(nodes.tolist(), grid_size(nodes), strict=True)
+    ]
+    table = np.array(means)[:, None]
+    low, high = table[np.searchsorted(nodes, below)], table[np.searchsorted(nodes, below + 1)]
+    return between_sizes(sizes, below, low, high)[:, 0]
 
 
 def _see_shape(binned: Sequence[DriftResult], fine: Mapping[str, DriftResult]) -> None:

@@ -1,20 +1,75 @@
-"""Distances between two binned distributions, and the conventions behind their names.
+"""Distances between two distributions, each declared where its formula is.
 
-Every function takes *counts*, not shares, with the bins on the last axis, and broadcasts over the
-leading axes: ``current`` (..., B) against ``baseline`` (B,) or (..., B) gives the shape (...).
-Rows without a value are expected as a bin of their own. A side without rows gives NaN.
+A distance is a function below one of the decorators, which say what it takes; nothing else has to
+be changed to add one. `always` and `of_bins` take *counts*, not shares, with the bins on the last
+axis, and broadcast over the leading axes: ``current`` (..., B) against ``baseline`` (B,) or
+(..., B) gives the shape (...). Rows without a value are expected as a bin of their own. A side
+without rows gives NaN.
 
 Smoothing (psi, jensen_shannon): both sides become (count + 1/2) / (n + B/2), so an empty bin has a
 small share that depends on n and no distance is infinite. ks and chi_square need no smoothing. The
 half row is the prior of Krichevsky and Trofimov (1981).
+
+Shifts of values are in standard deviations of the baseline, as those of Glass (1976); deltas are by
+definition.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mlmon_dagster.metrics import Floats
+from mlmon_dagster.metrics import Floats, Ints
+from mlmon_dagster.metrics.binnings import representatives, score_midpoints
+from mlmon_dagster.metrics.statistics import ColumnStatistics
+
+F = TypeVar("F")
+OfBins = Callable[[ArrayLike, ArrayLike], Floats]
+
+
+class Ordered(NamedTuple):
+    """A column whose bins have an order, over C cells with values, beside a baseline's windows.
+
+    Attributes:
+        current, baseline: Its statistics.
+        positions: Where the values of the bins lie, ascending, (B,).
+        counts: Rows of the cells per bin, (C, B).
+        pooled: Rows of the baseline per bin, (B,).
+        expected: Gives the mean of a distance of bins without change, at the sizes of the cells.
+    """
+
+    current: ColumnStatistics
+    baseline: ColumnStatistics
+    positions: Floats
+    counts: Ints
+    pooled: Ints
+    expected: Callable[[OfBins, Ints], Floats]
+
+
+ALWAYS: dict[str, OfBins] = {}
+OF_BINS: dict[str, OfBins] = {}
+OF_VALUES: dict[str, Callable[[Ordered], Floats]] = {}
+# None where a delta means nothing for the column.
+DELTAS: dict[str, Callable[[ColumnStatistics, ColumnStatistics], Floats | None]] = {}
+
+
+def _declaring(table: dict[str, F]) -> Callable[[str, str], Callable[[F], F]]:
+    def declare(name: str, _words: str) -> Callable[[F], F]:
+        def add(formula: F) -> F:
+            table[name] = formula
+            return formula
+
+        return add
+
+    return declare
+
+
+# `spec.monitors` reads the lines that these stand in as text: the name, and what people call it.
+always, of_bins = _declaring(ALWAYS), _declaring(OF_BINS)
+of_values, delta = _declaring(OF_VALUES), _declaring(DELTAS)
 
 
 def smoothed_shares(counts: ArrayLike) -> Floats:
@@ -36,6 +91,7 @@ def smoothed_shares(counts: ArrayLike) -> Floats:
     return np.where(total > 0, shares, np.nan)
 
 
+@always("psi", "PSI")
 def psi(current: ArrayLike, baseline: ArrayLike) -> Floats:
     """Population stability index: sum of (p - q) ln(p / q) over smoothed shares.
 
@@ -80,6 +136,7 @@ def psi_variance(p: Floats, q: Floats, n: ArrayLike, total: ArrayLike) -> Floats
     return np.maximum(variance, 0)
 
 
+@always("jensen_shannon", "Jensen-Shannon distance")
 def jensen_shannon(current: ArrayLike, baseline: ArrayLike) -> Floats:
     """Jensen-Shannon *distance* in base 2: the square root of the divergence.
 
@@ -100,6 +157,7 @@ def jensen_shannon(current: ArrayLike, baseline: ArrayLike) -> Floats:
     return result
 
 
+@always("ks", "KS distance")
 def ks(current: ArrayLike, baseline: ArrayLike) -> Floats:
     """Kolmogorov-Smirnov distance of two ordered histograms: the largest gap of the two CDFs.
 
@@ -118,6 +176,7 @@ def ks(current: ArrayLike, baseline: ArrayLike) -> Floats:
     return result
 
 
+@always("chi_square", "Chi-square distance")
 def chi_square(current: ArrayLike, baseline: ArrayLike) -> Floats:
     """Two-sample chi-square distance: Pearson's statistic times (1/n + 1/N).
 
@@ -142,6 +201,7 @@ def chi_square(current: ArrayLike, baseline: ArrayLike) -> Floats:
     return np.where((n[..., 0] > 0) & (m[..., 0] > 0), result, np.nan)
 
 
+@of_bins("hellinger", "Hellinger distance")
 def hellinger(current: ArrayLike, baseline: ArrayLike) -> Floats:
     """Hellinger distance of smoothed shares: sqrt(sum of (sqrt p - sqrt q)^2 / 2), 0 to 1.
 
@@ -152,6 +212,7 @@ def hellinger(current: ArrayLike, baseline: ArrayLike) -> Floats:
     return result
 
 
+@of_bins("total_variation", "Total variation")
 def total_variation(current: ArrayLike, baseline: ArrayLike) -> Floats:
     """Half the sum of |p - q| of plain shares, 0 to 1: the share of rows that would have to move.
 
@@ -165,12 +226,14 @@ def total_variation(current: ArrayLike, baseline: ArrayLike) -> Floats:
     return result
 
 
+@of_bins("l_infinity", "Largest change of a bin")
 def l_infinity(current: ArrayLike, baseline: ArrayLike) -> Floats:
     """Largest |p - q| of any bin, plain shares, 0 to 1: the norm, by definition."""
     result: Floats = np.abs(_shares(current) - _shares(baseline)).max(axis=-1)
     return result
 
 
+@of_bins("kl", "KL divergence")
 def kl(current: ArrayLike, baseline: ArrayLike) -> Floats:
     """Kullback-Leibler divergence of the window from the baseline, sum of p ln(p / q), in nats.
 
@@ -181,6 +244,7 @@ def kl(current: ArrayLike, baseline: ArrayLike) -> Floats:
     return result
 
 
+@of_bins("cramers_v", "Cramer's V")
 def cramers_v(current: ArrayLike, baseline: ArrayLike) -> Floats:
     """Cramer's V of the table of side by bin: sqrt(chi-square statistic / (n + N)), 0 to 1.
 
@@ -225,3 +289,139 @@ def _cumulative_share(counts: ArrayLike) -> Floats:
     with np.errstate(invalid="ignore", divide="ignore"):
         share: Floats = cumulative / total
     return np.where(total > 0, share, np.nan)
+
+
+def positions_of(stats: ColumnStatistics) -> tuple[Floats, Ints] | None:
+    """Return where the values of the ordered bins lie, and their counts; None without an order."""
+    if stats.binning.kind == "numeric":
+        return representatives(stats.binning), stats.counts
+    if stats.binning.kind == "score":
+        counts = stats.counts.reshape(len(stats), -1, 3).sum(axis=2)
+        return score_midpoints(stats.binning), counts
+    return None
+
+
+def quantiles(positions: Floats, counts: Ints, level: float) -> Floats:
+    """Return the position that a share of the rows does not exceed, (C,)."""
+    cumulative = np.cumsum(counts, axis=1)
+    reached = cumulative >= level * cumulative[:, -1:]
+    found: Floats = positions[np.argmax(reached, axis=1)]
+    return found
+
+
+def mean_and_spread(positions: Floats, counts: Ints) -> tuple[float, float]:
+    """Return mean and standard deviation of rows at positions; 0 without rows."""
+    total = counts.sum()
+    if total == 0:
+        return 0.0, 0.0
+    share = counts / total
+    mean = float(share @ positions)
+    away = positions - mean
+    unit = max(float(np.abs(away).max()), 1e-300)  # the square of 1e300 is no number
+    return mean, unit * float(np.sqrt(share @ (away / unit) ** 2))
+
+
+def _exact_means(stats: ColumnStatistics, binned: Floats) -> Floats:
+    """Return means from the exact sums where there are such; of a score its sums are losses.
+
+    Where the sum is beyond all numbers the largest value stands for the mean, which is below it.
+    """
+    if stats.binning.kind != "numeric":
+        return binned
+    means: Floats = stats.total / stats.counts.sum(axis=1) + stats.binning.centre
+    ends = np.clip(means, stats.minimum, stats.maximum)
+    means = np.where(np.isinf(means), ends, means)
+    return np.where(np.isnan(means), binned, means)
+
+
+def _exact_mean(stats: ColumnStatistics, binned: float) -> float:
+    if stats.binning.kind != "numeric":
+        return binned
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = float(stats.total.sum() / stats.counts.sum() + stats.binning.centre)
+    return mean if np.isfinite(mean) else binned
+
+
+@of_values("wasserstein", "Wasserstein distance")
+def wasserstein_beyond_chance(of: Ordered) -> Floats:
+    """Wasserstein distance in the unit of the column, less its mean without change."""
+    # In a unit in which the draws' sum is a number; of a power of two, so that it changes no digit.
+    unit = 2.0 ** (int(np.frexp(np.abs(of.positions).max())[1]) - 1)
+    positions, used = of.positions / unit, of.pooled > 0
+    mean = of.expected(lambda a, b: wasserstein(a, b, positions[used]), of.pooled[used])
+    found: Floats = unit * (wasserstein(of.counts, of.pooled, positions) - mean)
+    return found
+
+
+of_values("wasserstein_scaled", "Wasserstein distance (in standard deviations)")(
+    wasserstein_beyond_chance
+)
+
+
+@of_values("mean_shift", "Shift of the mean (in standard deviations)")
+def mean_shift(of: Ordered) -> Floats:
+    """Difference of the means, from exact sums where there are such."""
+    shares = of.counts / of.counts.sum(axis=1)[:, None]
+    then = mean_and_spread(of.positions, of.pooled)[0]
+    return _exact_means(of.current, shares @ of.positions) - _exact_mean(of.baseline, then)
+
+
+@of_values("median_shift", "Shift of the median (in standard deviations)")
+def median_shift(of: Ordered) -> Floats:
+    """Difference of the medians."""
+    return _quantile_shift(of, 0.5)
+
+
+@of_values("p90_shift", "Shift of the 90th percentile (in standard deviations)")
+def p90_shift(of: Ordered) -> Floats:
+    """Difference of the 90th percentiles."""
+    return _quantile_shift(of, 0.9)
+
+
+def _quantile_shift(of: Ordered, level: float) -> Floats:
+    now, then = (quantiles(of.positions, side, level) for side in (of.counts, of.pooled[None]))
+    return now - then
+
+
+@delta("null_rate_delta", "Change of the null share")
+def null_rate_delta(current: ColumnStatistics, baseline: ColumnStatistics) -> Floats:
+    """Share of rows without a value less that of the baseline."""
+    now, then = current.counts.sum(axis=1) / current.n, baseline.counts.sum() / baseline.n.sum()
+    found: Floats = 1 - now - (1 - then)
+    return found
+
+
+@delta("zero_rate_delta", "Change of the share of zeros")
+def zero_rate_delta(current: ColumnStatistics, baseline: ColumnStatistics) -> Floats | None:
+    """Share of zeros less that of the baseline, where zero has a bin of its own."""
+    if 0.0 not in current.binning.values:
+        return None
+    return _code_delta(current, baseline, current.binning.values.index(0.0))
+
+
+@delta("unseen_rate_delta", "Change of the share of unseen values")
+def unseen_rate_delta(current: ColumnStatistics, baseline: ColumnStatistics) -> Floats | None:
+    """Share of unseen categories less that of the baseline."""
+    is_named = current.binning.kind == "categorical"
+    return _code_delta(current, baseline, -1) if is_named else None
+
+
+@delta("distinct_delta", "Change of the number of distinct values")
+def distinct_delta(current: ColumnStatistics, baseline: ColumnStatistics) -> Floats | None:
+    """How many of the values with a bin of their own occur, less how many do in the baseline."""
+    binning = current.binning
+    own = len(binning.categories if binning.kind == "categorical" else binning.values)
+    if not own:
+        return None
+    now, then = (side[..., :own] > 0 for side in (current.counts, baseline.counts.sum(axis=0)))
+    found: Floats = (now.sum(axis=1) - float(then.sum())).astype(np.float64)
+    return found
+
+
+def _code_delta(current: ColumnStatistics, baseline: ColumnStatistics, code: int) -> Floats:
+    now, then = current.counts[:, code] / current.n, baseline.counts[:, code].sum()
+    found: Floats = now - then / baseline.n.sum()
+    return found
+
+
+FURTHER = (*OF_BINS, *OF_VALUES, *DELTAS)

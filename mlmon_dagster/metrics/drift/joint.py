@@ -16,12 +16,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import special
 
-from mlmon_dagster.metrics import Flags, Floats, Ints
-from mlmon_dagster.metrics.drift.between_windows import MIN_WINDOWS
+from mlmon_dagster.metrics import MIN_WINDOWS, Flags, Floats, Ints, Positions
 from mlmon_dagster.metrics.frames import MetricRows, stack_rows
-from mlmon_dagster.metrics.statistics import ColumnStatistics, select
+from mlmon_dagster.metrics.statistics import ColumnStatistics, select_whole
 from mlmon_dagster.spec.monitors import CORRELATION_CHANGE, CORRELATION_SHIFT
-from mlmon_dagster.spec.names import ALL, TABLE
+from mlmon_dagster.spec.names import TABLE
 
 NAMED = 3  # pairs of a window that are named
 _MOST_R = 0.99  # where Fisher's transform ends
@@ -42,8 +41,8 @@ class _Pairs(NamedTuple):
         excess: What the spread of z between windows adds to `noise`, as a factor; 0 if nothing.
     """
 
-    i: NDArray[np.intp]
-    j: NDArray[np.intp]
+    i: Positions
+    j: Positions
     r: Floats
     z: Floats
     noise: Floats
@@ -100,8 +99,8 @@ def multivariate_metrics(
         raise ValueError(
             "Window and baseline score their values differently. Profile the windows again."
         )
-    cells = select(stats, (stats.cells["slice_key"] == ALL).to_numpy())
-    then = select(baseline, (baseline.cells["slice_key"] == ALL).to_numpy())
+    cells = select_whole(stats)
+    then = select_whole(baseline)
     if len(cells) == 0:
         return stack_rows([])
     names = stats.binning.categories
@@ -202,7 +201,7 @@ class _Found(NamedTuple):
     change: Floats
     sure: Floats
     error: Floats
-    pairs: NDArray[np.int64]
+    pairs: Ints
     value: Floats
     half_width: Floats
     p: Floats
@@ -414,7 +413,7 @@ def joint_moments(sums: Ints, columns: int) -> JointMoments:
     return JointMoments(n, mean, variance, np.clip(r, -1, 1), noise, fourth)
 
 
-def _full(values: Floats, upper: tuple[NDArray[np.intp], NDArray[np.intp]], k: int) -> Floats:
+def _full(values: Floats, upper: tuple[Positions, Positions], k: int) -> Floats:
     """Return symmetric matrices from their upper triangles, (C, k, k)."""
     found = np.zeros((len(values), k, k))
     found[:, upper[0], upper[1]] = values

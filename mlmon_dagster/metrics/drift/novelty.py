@@ -22,14 +22,12 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from mlmon_dagster.metrics import Flags, Floats, Ints
-from mlmon_dagster.metrics.drift.between_windows import MIN_WINDOWS
-from mlmon_dagster.metrics.drift.optional_distances import positions_of, quantiles
+from mlmon_dagster.metrics import MIN_WINDOWS, Flags, Floats, Ints
+from mlmon_dagster.metrics.drift.distances import positions_of, quantiles
 from mlmon_dagster.metrics.frames import MetricRows, stack_rows
 from mlmon_dagster.metrics.intervals import EFFICIENCY, biweight, rate, wilson
-from mlmon_dagster.metrics.statistics import ColumnStatistics, select
+from mlmon_dagster.metrics.statistics import ColumnStatistics, select, select_whole
 from mlmon_dagster.spec.metric_registry import AUTO, NOVEL
-from mlmon_dagster.spec.names import ALL
 
 VERSION = "novel-1"
 UNSEEN_VERSION = "unseen-auto-1"
@@ -65,14 +63,10 @@ def novelty_metrics(
     for name, stats in columns.items():
         if stats.binning.kind != "numeric" or name not in baseline:
             continue
-        mine, own = _whole(stats), _whole(baseline[name])
+        mine, own = select_whole(stats), select_whole(baseline[name])
         if len(mine):
             found += _of_column(mine, own, min_rows)
     return stack_rows(found)
-
-
-def _whole(stats: ColumnStatistics) -> ColumnStatistics:
-    return select(stats, (stats.cells["slice_key"] == ALL).to_numpy())
 
 
 def _of_column(mine: ColumnStatistics, own: ColumnStatistics, min_rows: int) -> list[MetricRows]:
@@ -167,7 +161,7 @@ def unseen_limits(
         `unseen_rate_auto` at slice `all`: twice what nine of ten of the baseline's windows do not
         exceed, each against the others, at most 1; nothing with fewer than 14 of these.
     """
-    mine, own = _whole(mine), _whole(own)
+    mine, own = select_whole(mine), select_whole(own)
     windows = select(own, own.n >= min_rows)
     if len(windows) < MIN_WINDOWS:
         return []

@@ -19,10 +19,10 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import special
 
-from mlmon_dagster.metrics import Floats, Ints
+from mlmon_dagster.metrics import Flags, Floats, Ints, Positions
 from mlmon_dagster.metrics.binnings import merge_plan
 from mlmon_dagster.metrics.drift.distances import chi_square, jensen_shannon, psi
 from mlmon_dagster.metrics.intervals import biweight
@@ -251,7 +251,7 @@ class Moments(NamedTuple):
     skew: Floats
     noise: Floats
 
-    def take(self, rows: NDArray[np.intp]) -> Moments:
+    def take(self, rows: Positions) -> Moments:
         """Return those of some of the sizes."""
         return Moments(*(part[rows] for part in self))
 
@@ -359,7 +359,7 @@ def _batch(baseline: Ints, bins: Ints, n: Floats, metrics: tuple[str, ...]) -> F
     return np.stack(found, axis=1)
 
 
-def _counts(alpha: Floats, whole: Floats, n: Floats, rare: NDArray[np.bool_]) -> tuple[Floats, ...]:
+def _counts(alpha: Floats, whole: Floats, n: Floats, rare: Flags) -> tuple[Floats, ...]:
     """Return points and weights of beta-binomial counts, each (G, B, K).
 
     Few possible counts are all taken. Many are integrated over: on even steps where they are
@@ -422,7 +422,7 @@ class _Bins(NamedTuple):
     odds: Floats
 
 
-def _combine(b: _Bins, rare: NDArray[np.bool_], jumps: Floats, metric: str) -> Floats:
+def _combine(b: _Bins, rare: Flags, jumps: Floats, metric: str) -> Floats:
     mean = b.mean.sum(axis=-1)
     variance, third = _cumulants(b)
     variance = np.where(variance > (_ROUNDING * mean) ** 2, variance, 0.0)
@@ -474,7 +474,7 @@ def _gamma_spread(variance: Floats, third: Floats) -> Floats:
     return spread
 
 
-def _jump_spread(terms: Floats, weight: Floats, rare: NDArray[np.bool_]) -> Floats:
+def _jump_spread(terms: Floats, weight: Floats, rare: Flags) -> Floats:
     """Return the summed squares of half the 16-84 % distance of the rare bins, (G,)."""
     group, column = np.nonzero(rare)
     mine, chance = terms[group, column], weight[group, column]

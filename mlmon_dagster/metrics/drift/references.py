@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmon_dagster.metrics import Flags, Floats, Ints, Positions
+from mlmon_dagster.metrics import MIN_WINDOWS, Flags, Floats, Ints, Positions, stack_fields
 from mlmon_dagster.metrics.binnings import (
     DriftBins,
     drift_bins,
@@ -27,7 +26,6 @@ from mlmon_dagster.metrics.binnings import (
     score_groups,
 )
 from mlmon_dagster.metrics.drift.between_windows import (
-    MIN_WINDOWS,
     Independence,
     OwnWindows,
     Persistence,
@@ -72,7 +70,7 @@ class Pairs:
 
     baselines: Ints
     n: Floats
-    groups: tuple[tuple[NDArray[np.intp], NDArray[np.int64 | np.float64], Ints], ...]
+    groups: tuple[tuple[Positions, NDArray[np.int64 | np.float64], Ints], ...]
 
     def each(self, function: Callable[..., Floats]) -> Floats:
         """Apply a function of rows per bin, of windows and of baselines, to all pairs: (P,)."""
@@ -81,7 +79,7 @@ class Pairs:
             found[rows] = function(current, pooled)
         return found
 
-    def take(self, places: NDArray[np.intp]) -> Pairs:
+    def take(self, places: Positions) -> Pairs:
         """Return some of the pairs."""
         new = np.full(len(self.baselines), -1)
         new[places] = np.arange(len(places))
@@ -248,7 +246,7 @@ class CommonBins:
         seen = total - int(self.merged.bins(number).sum())
         self._rows.append((total, seen, not common.all()))
 
-    def rows(self, baselines: Ints) -> tuple[Ints, Ints, NDArray[np.bool_]]:
+    def rows(self, baselines: Ints) -> tuple[Ints, Ints, Flags]:
         """Return the rows of baselines, those in rare bins, and whether any bin is rare, (P,)."""
         found = np.array([self._rows[i] for i in baselines.tolist()], dtype=np.int64).reshape(-1, 3)
         return found[:, 0], found[:, 1], found[:, 2] > 0
@@ -393,7 +391,9 @@ class References:
     def independence(self, slices: Ints) -> Independence:
         """Return how many rows count as one, in the slice of each of P windows."""
         some, place = np.unique(slices, return_inverse=True)
-        return Independence.stack([self._slices[i].independence for i in some.tolist()], place)
+        each = [self._slices[i].independence for i in some.tolist()]
+        found: Independence = stack_fields(each, place)
+        return found
 
     def windows(self, slices: Ints) -> Ints:
         """Return how many windows of its own each has that are enough to judge by, (P,)."""
@@ -596,9 +596,10 @@ class FineReferences:
         """Return the null distributions of columns side by side."""
         some, place = np.unique(numbers, return_inverse=True)
         nulls = [self._nulls[i][metric] for i in some.tolist()]
-        kind: Any = type(nulls[0])
-        found: KsNull | ShapeNull = kind.stack(nulls, place)
-        return found
+        of_shape = [null for null in nulls if isinstance(null, ShapeNull)]
+        if of_shape:
+            return stack_fields(of_shape, place)
+        return KsNull.stack([null for null in nulls if isinstance(null, KsNull)], place)
 
 
 class _Places:

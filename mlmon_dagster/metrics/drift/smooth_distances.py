@@ -11,8 +11,8 @@ null bin is given.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -50,12 +50,6 @@ class ShapeNull:
     power: float | Floats
     noise: float | Floats
     n_baseline: float | Floats
-
-    @classmethod
-    def stack(cls, nulls: Sequence[ShapeNull], place: Ints) -> ShapeNull:
-        """Put those of K baselines side by side, in the order of `place`, (P,)."""
-        parts = ([getattr(null, field.name) for null in nulls] for field in fields(cls))
-        return cls(*(np.array(part, dtype=np.float64)[place] for part in parts))
 
     def moments(self, n: ArrayLike) -> Moments:
         """Moments for windows of n rows with a value."""

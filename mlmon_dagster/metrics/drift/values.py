@@ -7,14 +7,14 @@ are those of `distances`, `null_distribution` and `between_windows`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmon_dagster.metrics import Floats, Ints, Positions
+from mlmon_dagster.metrics import Flags, Floats, Ints, Positions
 from mlmon_dagster.metrics.drift.between_windows import (
     FEWEST_VALUES,
     Independence,
@@ -144,20 +144,14 @@ class Cases:
     """
 
     columns: Ints
-    rows: NDArray[np.intp]
+    rows: Positions
     n: Ints
     total: Ints
     reason: NDArray[np.str_]
 
-    def take(self, places: NDArray[np.intp] | NDArray[np.bool_]) -> Cases:
+    def take(self, places: Positions | Flags) -> Cases:
         """Return some of the cases."""
-        return Cases(
-            self.columns[places],
-            self.rows[places],
-            self.n[places],
-            self.total[places],
-            self.reason[places],
-        )
+        return Cases(*(getattr(self, field.name)[places] for field in fields(self)))
 
 
 class DriftResult:
@@ -189,7 +183,7 @@ class DriftResult:
         found.reason = np.where(few, "few_baseline_windows", self.reason)
         return found
 
-    def take(self, places: NDArray[np.intp] | NDArray[np.bool_]) -> DriftResult:
+    def take(self, places: Positions | Flags) -> DriftResult:
         """Return the p-values and reasons of some of the cases."""
         found = DriftResult(self.metric, self.cases.take(places), self.method[places])
         found.reason, found.p = self.reason[places], self.p[places]

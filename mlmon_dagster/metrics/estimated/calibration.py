@@ -31,12 +31,12 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import special
 
-from mlmon_dagster.metrics import Floats
+from mlmon_dagster.metrics import MIN_WINDOWS, Flags, Floats, Positions
 from mlmon_dagster.metrics.binnings import label_counts, score_midpoints
 from mlmon_dagster.metrics.drift.between_windows import Persistence, correlation
 from mlmon_dagster.metrics.frames import MetricSample
 from mlmon_dagster.metrics.intervals import Z95
-from mlmon_dagster.metrics.performance.roc import MIN_RARER
+from mlmon_dagster.metrics.performance.roc import MIN_RARER, count_from_top
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.spec.metric_registry import METRICS
 from mlmon_dagster.spec.tasks import estimated
@@ -84,7 +84,7 @@ def values_of(table: Table, middles: Floats) -> dict[str, Floats]:
     total = p + n
     with np.errstate(invalid="ignore", divide="ignore"):
         below = np.cumsum(neg, axis=1) - neg / 2
-        seen, precision = _from_top(pos), _from_top(pos + neg)
+        seen, precision = count_from_top(pos), count_from_top(pos + neg)
         precision = np.where(precision > 0, seen / precision, 0)
         found = {
             "roc_auc": np.einsum("cs,cs->c", pos, below) / (p * n),
@@ -152,8 +152,8 @@ def _pr_slope(table: Table) -> Floats:
     """As the influence function of average precision; see `performance.binary`."""
     pos, neg = table.positives, table.negatives
     p = pos.sum(axis=1)[:, None]
-    rows = _from_top(pos + neg)
-    precision = np.where(rows > 0, _from_top(pos) / rows, 0)
+    rows = count_from_top(pos + neg)
+    precision = np.where(rows > 0, count_from_top(pos) / rows, 0)
     area = (pos * precision).sum(axis=1, keepdims=True) / p
     share = np.where(rows > 0, pos / rows, 0)
     # A positive instead of a negative raises the precision at every threshold up to its score.
@@ -183,15 +183,9 @@ def _decision_variances(table: Table, spread: Floats, decided_spread: Floats) ->
     return {name: yes * a**2 + no * b**2 for name, (a, b) in slopes.items()}
 
 
-def _from_top(counts: Floats) -> Floats:
-    found: Floats = np.cumsum(counts[:, ::-1], axis=1)[:, ::-1]
-    return found
-
-
 Reasons = NDArray[np.str_]
 MIN_ROWS = 30
 MIN_BASELINE_RARER = 20
-MIN_WINDOWS = 14  # of the baseline, to know how far the truth strays from the estimate
 # Of the sampling variance. Bands that were exact would miss half of the time what they promise, for
 # what they leave out: weights that are learnt, metrics that bend. With independent rows this holds
 # 98 %, so that of any hundred baselines nearly all hold 95 % and all together 97 %.
@@ -215,7 +209,7 @@ class Scored(NamedTuple):
     decided: Floats | None
     middles: Floats
 
-    def part(self, chosen: NDArray[np.bool_] | slice) -> Scored:
+    def part(self, chosen: Flags | slice) -> Scored:
         """Keep some cells."""
         cells = self.cells[chosen].reset_index(drop=True)
         decided = None if self.decided is None else self.decided[chosen]
@@ -439,7 +433,7 @@ def realized(counts: Scored) -> Table:
 def few(metric: str, table: Table) -> Reasons:
     """Say per cell why a metric cannot be trusted, or is not defined."""
     p, n = table.positives.sum(axis=1), table.negatives.sum(axis=1)
-    conditions: list[tuple[NDArray[np.bool_], str]] = [
+    conditions: list[tuple[Flags, str]] = [
         (p + n <= 0, "no_rows"),
         (p + n < MIN_ROWS, "few_rows"),
     ]
@@ -492,7 +486,7 @@ def isotonic_curve(positives: Floats, negatives: Floats) -> Floats:
     return np.asarray(np.clip(curve, least, 1 - least), np.float64).reshape(positives.shape)
 
 
-def _pooled(positives: Floats, rows: Floats, curves: NDArray[np.intp]) -> Floats:
+def _pooled(positives: Floats, rows: Floats, curves: Positions) -> Floats:
     """Return the shares of bins that have rows, pooled until none is below the one before it.
 
     All that fall are pooled at once, since the order makes no difference; bins of another curve

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmon_dagster.metrics import Floats
+from mlmon_dagster.metrics import Flags, Floats
 from mlmon_dagster.metrics.estimated.calibration import (
     LEAST_STRETCH,
     MIN_BASELINE_RARER,
@@ -203,7 +203,7 @@ def _combined(tables: Mapping[str, Table], counts: Mapping[str, Scored]) -> dict
     }
 
 
-def _is_ranked(table: Table) -> NDArray[np.bool_]:
+def _is_ranked(table: Table) -> Flags:
     rarer = np.minimum(table.positives.sum(axis=1), table.negatives.sum(axis=1))
     return np.asarray(rarer >= MIN_RARER)
 

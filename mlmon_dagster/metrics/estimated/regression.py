@@ -12,11 +12,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from mlmon_dagster.metrics import Floats, Ints
+from mlmon_dagster.metrics import MIN_WINDOWS, Floats, Ints
 from mlmon_dagster.metrics.estimated.calibration import (
     LEAST_STRETCH,
     MIN_ROWS,
-    MIN_WINDOWS,
     later_squares,
     stretch,
 )

@@ -17,10 +17,9 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special
 
-from mlmon_dagster.metrics import Floats, Ints
+from mlmon_dagster.metrics import Flags, Floats, Ints
 from mlmon_dagster.metrics.estimated.calibration import MIN_BLOCKS, Curves, block_curves
 from mlmon_dagster.metrics.statistics import Binning
 
@@ -82,7 +81,7 @@ class Grouping:
     of_code: Ints
     groups: Ints
     size: int
-    is_thin: NDArray[np.bool_]
+    is_thin: Flags
 
     def margin(self, counts: Floats, n_null: float) -> Margin:
         """Return a window's rows per group, from its rows per code."""
@@ -209,7 +208,7 @@ class Target(NamedTuple):
     """
 
     bins: Ints
-    is_positive: NDArray[np.bool_]
+    is_positive: Flags
     size: int
 
 

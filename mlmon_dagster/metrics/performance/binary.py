@@ -17,8 +17,8 @@ from scipy import special
 
 from mlmon_dagster.metrics import Floats, Ints
 from mlmon_dagster.metrics.binnings import label_counts, score_midpoints
-from mlmon_dagster.metrics.frames import MetricRows, stack_rows, table_rows
-from mlmon_dagster.metrics.intervals import Z95, rate, wilson
+from mlmon_dagster.metrics.frames import MetricRows, share_rows, stack_rows, table_rows
+from mlmon_dagster.metrics.intervals import Z95, difference_interval, rate, wilson
 from mlmon_dagster.metrics.means import mean_rows
 from mlmon_dagster.metrics.performance.class_tables import balanced_accuracy, estimate, mcc
 from mlmon_dagster.metrics.performance.roc import (
@@ -28,6 +28,8 @@ from mlmon_dagster.metrics.performance.roc import (
     Weighed,
     by_chunks,
     by_node,
+    count_from_top,
+    logit_interval,
     roc_auc,
 )
 from mlmon_dagster.metrics.performance.weighted_back import (
@@ -49,6 +51,7 @@ from mlmon_dagster.metrics.performance.weighted_back import (
 )
 from mlmon_dagster.metrics.rectified import METHOD, Interval
 from mlmon_dagster.metrics.statistics import CELL_KEYS, ColumnStatistics
+from mlmon_dagster.spec.names import TABLE
 
 CALIBRATION_GROUPS = 10
 MIN_CALIBRATION_ROWS = 50
@@ -362,10 +365,8 @@ def _rate_rows(
     empty: str = "no_rows",
     n: Ints | None = None,
 ) -> MetricRows:
-    lower, upper = wilson(count, of)
     reason = np.where(reason == "", np.where(of == 0, empty, ""), reason)
-    shown = of if n is None else n
-    return table_rows(cells, metric, rate(count, of), lower, upper, shown, reason, "wilson-1")
+    return share_rows(cells, TABLE, metric, count, of, n=n, reason=reason)
 
 
 def _f1_rows(
@@ -417,16 +418,12 @@ def _interval(area: Floats, variance: Floats, bound: Floats, p: Floats) -> RocAu
     with np.errstate(invalid="ignore", divide="ignore"):
         shrunk = (area * p + 0.5) / (p + 1)
         spread = np.sqrt(np.maximum(variance, _FLOOR * shrunk * (1 - shrunk) / p))
-        t = special.stdtrit(np.maximum(p - 1, 1), 0.975)
-        centre, half = special.logit(shrunk), t * spread / (shrunk * (1 - shrunk))
-    lower = np.minimum(np.maximum(special.expit(centre - half) - bound, 0), area)
-    upper = np.maximum(np.minimum(special.expit(centre + half) + bound, 1), area)
-    return RocAuc(area, lower, upper, bound)
+    return logit_interval(area, shrunk, spread, p, bound)
 
 
 def _chunk(negatives: Weighed, positives: Weighed) -> tuple[Floats, Floats, Floats, Floats]:
     neg, pos = negatives.astype(np.float64), positives.astype(np.float64)
-    tp, fp = _from_top(pos), _from_top(neg)
+    tp, fp = count_from_top(pos), count_from_top(neg)
     p = pos.sum(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         precision = np.where(tp + fp > 0, tp / (tp + fp), 0)
@@ -439,11 +436,6 @@ def _chunk(negatives: Weighed, positives: Weighed) -> tuple[Floats, Floats, Floa
         squares += np.einsum("cs,cs,cs->c", neg, seen, seen)
         variance = squares / p / np.maximum(p - 2, 1)
     return area, variance, _bound(neg, pos, tp, fp, p, area), p
-
-
-def _from_top(counts: Floats) -> Floats:
-    found: Floats = np.cumsum(counts[:, ::-1], axis=1)[:, ::-1]
-    return found
 
 
 def _bound(neg: Floats, pos: Floats, tp: Floats, fp: Floats, p: Floats, area: Floats) -> Floats:
@@ -506,10 +498,7 @@ def ks_separation(negatives: Weighed, positives: Weighed) -> Separation:
 def _difference(
     a: Floats, of_a: tuple[Floats, Floats], b: Floats, of_b: tuple[Floats, Floats]
 ) -> tuple[Floats, Floats, Floats]:
-    down = np.hypot(a - of_a[0], of_b[1] - b)
-    up = np.hypot(of_a[1] - a, b - of_b[0])
-    change = a - b
-    lower, upper = change - down, change + up
+    change, lower, upper = difference_interval(a, of_a, b, of_b)
     flip = change < 0
     return (
         np.abs(change),

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy import special
 
-from mlmon_dagster.metrics import Ints
+from mlmon_dagster.metrics import Ints, Positions
 from mlmon_dagster.metrics.binnings import label_counts
 from mlmon_dagster.metrics.frames import MetricRows, stack_rows, table_rows
-from mlmon_dagster.metrics.intervals import Z95, rate, wilson
+from mlmon_dagster.metrics.intervals import Z95, difference_interval, rate, wilson
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.spec.names import ALL
 
@@ -52,12 +51,12 @@ def fairness_metrics(
     return stack_rows(metrics)
 
 
-def _windows(cells: pd.DataFrame) -> list[NDArray[np.intp]]:
+def _windows(cells: pd.DataFrame) -> list[Positions]:
     return [np.asarray(rows) for rows in cells.groupby(_WINDOW, sort=True).indices.values()]
 
 
 def _of_key(
-    confusion: ColumnStatistics, window: NDArray[np.intp], key: str, reference: str | None
+    confusion: ColumnStatistics, window: Positions, key: str, reference: str | None
 ) -> list[MetricRows]:
     cells = confusion.cells
     rows = window[(cells["slice_key"].iloc[window] == key).to_numpy()]
@@ -102,10 +101,7 @@ def _gaps(
         "",
     )
     share, base = rate(k, n), rate(base_k, base_n)
-    (low, high), (base_low, base_high) = wilson(k, n), wilson(base_k, base_n)
-    gap = share - base
-    lower = gap - np.hypot(share - low, base_high - base)
-    upper = gap + np.hypot(high - share, base - base_low)
+    gap, lower, upper = difference_interval(share, wilson(k, n), base, wilson(base_k, base_n))
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = np.where(base > 0, share / base, np.where(share > 0, np.inf, np.nan))
         log = np.log((k + 0.5) / (n + 0.5)) - np.log((base_k + 0.5) / (base_n + 0.5))
@@ -129,9 +125,7 @@ def _gaps(
     return found
 
 
-def _largest(
-    cells: pd.DataFrame, window: NDArray[np.intp], gaps: list[MetricRows]
-) -> list[MetricRows]:
+def _largest(cells: pd.DataFrame, window: Positions, gaps: list[MetricRows]) -> list[MetricRows]:
     """Return the rows at slice `all`: of every metric the group that is furthest from parity."""
     rows = stack_rows(gaps)
     whole = cells.iloc[window[:1]].assign(slice_key=ALL, slice_value=ALL)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mlmon_dagster.metrics import Flags, Floats, Ints
 from mlmon_dagster.metrics.binnings import class_counts, label_counts
-from mlmon_dagster.metrics.frames import MetricRows, stack_rows, table_rows
+from mlmon_dagster.metrics.frames import MetricRows, share_rows, stack_rows, table_rows
 from mlmon_dagster.metrics.intervals import rate, wilson
 from mlmon_dagster.metrics.means import mean_rows
 from mlmon_dagster.metrics.means_by_output import BY_OUTPUT, Worth, weigh_back
@@ -134,9 +134,8 @@ def _from_table(stats: ColumnStatistics) -> list[MetricRows]:
     reason = np.where(n == 0, "no_actuals", "")
     table, is_weighed = _weighed(counted, unlabelled)
     size, right = table.sum(axis=(1, 2)), np.trace(table, axis1=1, axis2=2)
-    lower, upper = wilson(right, size)
     metrics = [
-        table_rows(cells, metric, rate(right, size), lower, upper, n, reason, "wilson-1")
+        share_rows(cells, TABLE, metric, right, size, n=n, reason=reason)
         for metric in ("accuracy", *_MICRO)
     ]
     merged = _one_unseen(table)
@@ -144,11 +143,7 @@ def _from_table(stats: ColumnStatistics) -> list[MetricRows]:
         metrics.append(table_rows(cells, metric, *estimate(merged, of), n, reason, "delta-1"))
     metrics.append(table_rows(cells, "mcc", *estimate(merged, mcc, "fisher"), n, reason, "delta-1"))
     unseen = table[:, :, -2:].sum(axis=(1, 2))
-    lower, upper = wilson(unseen, size)
-    share = rate(unseen, size)
-    metrics.append(
-        table_rows(cells, "unseen_class_rate", share, lower, upper, n, reason, "wilson-1")
-    )
+    metrics.append(share_rows(cells, TABLE, "unseen_class_rate", unseen, size, n=n, reason=reason))
     metrics += _per_class(cells, stats.binning.categories, table, n, reason)
     return [
         rows._replace(method_version=np.where(is_weighed, METHOD, rows.method_version).tolist())

@@ -103,16 +103,36 @@ def _chunk(negatives: Weighed, positives: Weighed) -> tuple[Floats, ...]:
 
 
 def _interval(area: Floats, variance: Floats, bound: Floats, n: Floats, p: Floats) -> RocAuc:
-    rarer = np.minimum(n, p)
     with np.errstate(invalid="ignore", divide="ignore"):
         shrunk = (area * n * p + 0.5) / (n * p + 1)
         spread = np.sqrt(np.maximum(variance, _FLOOR * _hanley_mcneil(shrunk, n, p)))
-        t = special.stdtrit(np.maximum(rarer - 1, 1), 0.975)
-        centre = special.logit(shrunk)
-        half = t * spread / (shrunk * (1 - shrunk))
-    lower = np.maximum(special.expit(centre - half) - bound, 0)
-    upper = np.minimum(special.expit(centre + half) + bound, 1)
-    return RocAuc(area, np.minimum(lower, area), np.maximum(upper, area), bound)
+    return logit_interval(area, shrunk, spread, np.minimum(n, p), bound)
+
+
+def logit_interval(
+    area: Floats, shrunk: Floats, spread: Floats, rows: Floats, bound: Floats
+) -> RocAuc:
+    """Return an area with Student's interval on a logit scale.
+
+    Args:
+        area: Of C cells.
+        shrunk: The area a little nearer to a half, so that its logit is a number.
+        spread: Standard error.
+        rows: The error's degrees of freedom and one.
+        bound: The largest error that bins can cause, by which the interval is longer.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        t = special.stdtrit(np.maximum(rows - 1, 1), 0.975)
+        centre, half = special.logit(shrunk), t * spread / (shrunk * (1 - shrunk))
+    lower = np.minimum(np.maximum(special.expit(centre - half) - bound, 0), area)
+    upper = np.maximum(np.minimum(special.expit(centre + half) + bound, 1), area)
+    return RocAuc(area, lower, upper, bound)
+
+
+def count_from_top(counts: Floats) -> Floats:
+    """Return the rows in each bin and all above it, (C, S)."""
+    found: Floats = np.cumsum(counts[:, ::-1], axis=1)[:, ::-1]
+    return found
 
 
 def _hanley_mcneil(area: Floats, n: Floats, p: Floats) -> Floats:

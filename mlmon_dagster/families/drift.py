@@ -1,0 +1,563 @@
+"""Family drift: a column whose distribution is really and largely unlike the baseline's.
+
+Also a feature that counts for more or less than it did, and columns that no longer hang together
+as in the baseline.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from mlmon_dagster.families.family import Family, measure_profiles, plot_columns
+from mlmon_dagster.monitors.change_wording import in_words, percent
+from mlmon_dagster.monitors.evidence import (
+    OK,
+    WORST_SLICES,
+    Evidence,
+    Window,
+    excess,
+    failing,
+    finite,
+    is_beyond,
+    not_tested,
+    result_row,
+    unjudged,
+)
+from mlmon_dagster.monitors.wording import (
+    IMPACT,
+    NAMES,
+    impact_of,
+    number,
+    subject,
+    told,
+)
+from mlmon_dagster.spec import ModelSpec, declaration
+from mlmon_dagster.spec.declaration import ATTRIBUTION, ATTRIBUTION_SHIFT, attributed
+from mlmon_dagster.spec.metric_registry import AUTO, NOVEL
+from mlmon_dagster.spec.monitors import (
+    CORRELATION_CHANGE,
+    CORRELATION_SHIFT,
+    DRIFT,
+    FAMILIES,
+    Attribution,
+    Multivariate,
+)
+from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.store.state.monitor_results import MonitorResult
+from mlmon_dagster.work import Part, comparisons
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mlmon_dagster.metrics.drift.novelty import ColumnChange
+    from mlmon_dagster.metrics.frames import MetricSample
+    from mlmon_dagster.metrics.statistics import ColumnStatistics
+    from mlmon_dagster.profiles import Baseline
+
+_MOST = 0.5  # of the rows of a window, outside the baseline's range, is drift whatever the distance
+Baselines = Mapping[dt.datetime, "Baseline | None"]  # by the start of a window
+_OUTPUTS = ("score", "prediction", "actual")
+_BEHIND = {"prediction": ("prediction",), "actual": ("actual", "prediction")}
+_ALWAYS = ("psi", "jensen_shannon", "chi_square")  # of columns of any kind
+
+
+def judge(evidence: Evidence) -> list[MonitorResult]:
+    """Fail columns that changed significantly and by more than `above`.
+
+    Real: the p-value, adjusted by Benjamini-Hochberg over the columns of the window at slice `all`
+    (a column's slices are a family of their own, judged if `slices` is set), is at most q; or most
+    of the rows lie outside everything that the baseline holds, see `_novel`. Large: the distance
+    less its sampling mean is above the threshold; of a slice by what it is farther than the whole,
+    since what moves all slices alike is no news of any of them. Columns without order have no KS
+    distance; with `method: ks` they are judged by psi, and so are all columns that have no value
+    of a method. Of times it is the age at the event, of texts the length.
+    """
+    rows: list[MonitorResult] = []
+    importance = _importance(evidence)
+    for window in evidence.windows:
+        methods = _columns(evidence, window)
+        methods = dict(sorted(methods.items(), key=lambda item: -importance.get(item[0], 0.0)))
+        found = [
+            (column, method, evidence.whole(window, method, column))
+            for column, method in methods.items()
+        ]
+        judged = list(_judge_family(evidence, window, found))
+        rows += sorted(judged, key=lambda row: -impact_of(row["details"]))
+        if evidence.spec.monitors.drift.slices:
+            for column in methods:
+                parts = evidence.slices(window, "psi", column)
+                rows += _judge_family(evidence, window, [(column, "psi", part) for part in parts])
+        rows += judge_multivariate(evidence, window)
+        rows += judge_attribution(evidence, window)
+    return rows
+
+
+def _columns(evidence: Evidence, window: Window) -> dict[str, str]:
+    """Columns to judge and the metric of each, as computed, else as the spec declares them."""
+    monitor, spec = evidence.spec.monitors.drift, evidence.spec
+    method = str(monitor.method)
+    computed = set(evidence.columns_with(window, method))
+    names = evidence.columns_with(window, method, "psi")
+    if not names:
+        names = list(spec.features)
+        computed = set(names)
+    if monitor.columns != "all":
+        names = list(monitor.columns)
+    return {name: method if name in computed or method in _ALWAYS else "psi" for name in names}
+
+
+def _importance(evidence: Evidence) -> dict[str, float]:
+    """Return how important features are: the most important ones are told first.
+
+    Where the spec names no importance at all, the newest window's attributions say it; what a
+    window has attributions of is then listed by its impact, distance times attribution.
+    """
+    features = evidence.spec.features
+    known = {name: f.importance for name, f in features.items() if f.importance is not None}
+    return known or attributions(evidence)
+
+
+def _judge_family(
+    evidence: Evidence, window: Window, found: list[tuple[str, str, MetricSample | None]]
+) -> Iterator[MonitorResult]:
+    from mlmon_dagster.metrics.intervals import benjamini_hochberg
+
+    monitor = evidence.spec.monitors.drift
+    reasons = [_no_data(evidence, row, window) for _, _, row in found]
+    tested = [
+        row["p_value"] if row and not reason else float("nan")
+        for (_, _, row), reason in zip(found, reasons, strict=True)
+    ]
+    size = sum(not reason for reason in reasons)
+    for (column, method, row), reason, adjusted in zip(
+        found, reasons, benjamini_hochberg(tested), strict=True
+    ):
+        if row is None or reason:
+            yield unjudged(
+                evidence,
+                window,
+                monitor,
+                subject(method, column, row),
+                reason,
+                metric=method,
+                column=column,
+                source=row,
+                threshold=f"above {number(monitor.above)}",
+            )
+        else:
+            yield _judged(evidence, window, column, row, adjusted, size)
+
+
+def _no_data(evidence: Evidence, row: MetricSample | None, window: Window) -> str:
+    reason = not_tested(window, row)
+    if reason or row is None:
+        return reason
+    return "few_rows" if row["n"] < evidence.spec.monitors.drift.min_rows else ""
+
+
+def _judged(
+    evidence: Evidence, window: Window, column: str, row: MetricSample, adjusted: float, size: int
+) -> MonitorResult:
+    monitor = evidence.spec.monitors.drift
+    above = _limit(evidence, window, column, row) + _of_whole(evidence, window, column, row)
+    novel = _novel(evidence, window, column, row)
+    large, real = abs(row["value"]) > above, adjusted <= monitor.q or novel > 0
+    failed = large and real
+    verdict = "above" if large else "not above"
+    statistics = (
+        f"{subject(row['metric'], column, row)} is {number(row['value'])} beyond sampling noise "
+        f"(n {int(row['n']):,}, baseline n {int(row['n_baseline']):,}), "
+        f"{verdict} {number(above)}"
+    )
+    if large and not real:
+        statistics += f", but an unchanged window can be as far (adjusted p {number(adjusted)})"
+    first = _in_words(evidence, window, column, row, novel) if failed else ""
+    details: dict[str, object] = {"n_baseline": int(row["n_baseline"]), "q": monitor.q}
+    if novel:
+        details[NOVEL] = novel
+    if column in evidence.spec.features and evidence.spec.features[column].importance is not None:
+        details["importance"] = evidence.spec.features[column].importance
+    carried = _carried(evidence, window, column) if row["slice_key"] == ALL else None
+    if carried is not None:
+        details |= {"attribution": carried, IMPACT: round(abs(row["value"]) * carried, 6)}
+        if failed:
+            statistics += f"; the model gives the column {number(carried)} of its attributions"
+    if failed and row["slice_key"] == ALL:
+        details["worst_slices"] = [
+            {key: part[key] for key in ("metric", "slice_key", "slice_value", "value", "n")}
+            for part in _farther_slices(evidence, window, column)[:WORST_SLICES]
+        ]
+    status = failing(monitor, is_beyond(monitor.error_at, row["value"])) if failed else OK
+    return result_row(
+        evidence,
+        window,
+        monitor,
+        metric=row["metric"],
+        column=column,
+        source=row,
+        status=status,
+        message=told(first, statistics),
+        threshold=f"above {number(above)}",
+        p_adjusted=finite(adjusted),
+        family_size=size,
+        details=details,
+        **excess(abs(row["value"]), above),
+    )
+
+
+def _in_words(
+    evidence: Evidence, window: Window, column: str, row: MetricSample, novel: float
+) -> str:
+    """Say what changed in plain words; of a slice the profiles are not looked at."""
+    if row["slice_key"] != ALL:
+        return ""
+    change = evidence.changes(column, window["window_start"]) if evidence.changes else None
+    if novel and (change is None or change.kind not in ("above", "below")):
+        return f"{column} lies outside everything seen before in {percent(novel)} of rows"
+    return "" if change is None else in_words(evidence.spec, column, change)
+
+
+def _farther_slices(evidence: Evidence, window: Window, column: str) -> list[MetricSample]:
+    """Return the slices that drifted more than the whole, the farthest first."""
+    whole = evidence.whole(window, "psi", column)
+    least = finite(whole["value"]) if whole else None
+    return [
+        part
+        for part in evidence.slices(window, "psi", column)
+        if least is None or part["value"] > least
+    ]
+
+
+def _carried(evidence: Evidence, window: Window, column: str) -> float | None:
+    """Return a feature's share of the window's attributions; None where importance is declared."""
+    features = evidence.spec.features
+    if column not in features or any(f.importance is not None for f in features.values()):
+        return None
+    found = evidence.whole(window, ATTRIBUTION, column)
+    return finite(found["value"]) if found else None
+
+
+def _novel(evidence: Evidence, window: Window, column: str, row: MetricSample) -> float:
+    """Return the share of a window's rows outside the baseline's range, 0 if that is no news.
+
+    It is news when most rows lie there, more than twice as many as is usual among the baseline's
+    own windows, and the window's mean is extreme among theirs, too. The distance says no more
+    then: it is as large as it can be, as that of any other narrow day.
+    """
+    if row["slice_key"] != ALL:
+        return 0.0
+    found = evidence.whole(window, NOVEL, column)
+    usual = evidence.whole(window, f"{NOVEL}{AUTO}", column)
+    share, most = (finite(one["value"]) if one else None for one in (found, usual))
+    if found is None or share is None or most is None:
+        return 0.0
+    p = finite(found["p_value"])
+    is_far = p is not None and p <= evidence.spec.monitors.drift.q
+    return share if is_far and share >= _MOST and share > 2 * most else 0.0
+
+
+def _limit(evidence: Evidence, window: Window, column: str, row: MetricSample) -> float:
+    """Return the declared limit, or with `above: auto` the column's own, where that is known."""
+    monitor = evidence.spec.monitors.drift
+    found = evidence.whole(window, f"{row['metric']}{AUTO}", column) if monitor.auto else None
+    usual = finite(found["value"]) if found else None
+    return monitor.above if usual is None else usual
+
+
+def _of_whole(evidence: Evidence, window: Window, column: str, row: MetricSample) -> float:
+    """Return how far the whole window is by itself, which a slice has to be farther than."""
+    whole = evidence.whole(window, row["metric"], column) if row["slice_key"] != ALL else None
+    return max(finite(whole["value"]) or 0.0, 0.0) if whole else 0.0
+
+
+def attributions(evidence: Evidence) -> dict[str, float]:
+    """Return feature -> its share of the attributions in the newest window that has any."""
+    for window in reversed(evidence.windows):
+        found = {
+            feature: finite(row["value"])
+            for feature in attributed(evidence.spec)
+            if (row := evidence.whole(window, ATTRIBUTION, feature)) is not None
+        }
+        known = {feature: value for feature, value in found.items() if value is not None}
+        if known:
+            return known
+    return {}
+
+
+def judge_attribution(evidence: Evidence, window: Window) -> Iterator[MonitorResult]:
+    """Fail features whose share of the attributions really and largely changed.
+
+    Large: by more than `above`. Real: its p-value, adjusted over the features of the window
+    (Benjamini-Hochberg), is at most q. Nothing of models that log no SHAP values.
+    """
+    from mlmon_dagster.metrics.intervals import benjamini_hochberg
+
+    declared, features = evidence.spec.monitors.drift.attribution, attributed(evidence.spec)
+    if declared is None or not features:
+        return
+    found = [(feature, evidence.whole(window, ATTRIBUTION_SHIFT, feature)) for feature in features]
+    reasons = [not_tested(window, row) for _, row in found]
+    p = [
+        float(row["p_value"]) if row is not None and not reason else float("nan")
+        for (_, row), reason in zip(found, reasons, strict=True)
+    ]
+    adjusted = benjamini_hochberg(p)
+    size = sum(not reason for reason in reasons)
+    for (feature, row), reason, each in zip(found, reasons, adjusted, strict=True):
+        if row is None or reason:
+            yield unjudged(
+                evidence,
+                window,
+                evidence.spec.monitors.drift,
+                subject(ATTRIBUTION_SHIFT, feature),
+                reason,
+                metric=ATTRIBUTION_SHIFT,
+                column=feature,
+                source=row,
+                threshold=f"beyond {number(declared.above)}",
+            )
+        else:
+            yield _judged_attribution(evidence, window, declared, feature, row, each, size)
+
+
+def _judged_attribution(
+    evidence: Evidence,
+    window: Window,
+    declared: Attribution,
+    feature: str,
+    row: MetricSample,
+    adjusted: float,
+    size: int,
+) -> MonitorResult:
+    monitor, shift = evidence.spec.monitors.drift, float(row["value"])
+    large, real = abs(shift) > declared.above, adjusted <= monitor.q
+    now = evidence.whole(window, ATTRIBUTION, feature)
+    share = float(now["value"]) if now is not None else float("nan")
+    message = (
+        f"{subject(ATTRIBUTION, feature)} is {number(share)} (n {int(row['n']):,}), "
+        f"{number(abs(shift))} {'more' if shift > 0 else 'less'} than in the baseline "
+        f"(n {int(row['n_baseline']):,}), {'beyond' if large else 'within'} "
+        f"{number(declared.above)}"
+    )
+    if large and not real:
+        message += f", but an unchanged window can be as far (adjusted p {number(adjusted)})"
+    failed = large and real
+    return result_row(
+        evidence,
+        window,
+        monitor,
+        metric=ATTRIBUTION_SHIFT,
+        column=feature,
+        source=row,
+        status=failing(monitor, is_beyond(declared.error_at, shift)) if failed else OK,
+        message=message + ".",
+        threshold=f"beyond {number(declared.above)}",
+        p_adjusted=finite(adjusted),
+        family_size=size,
+        details={"n_baseline": int(row["n_baseline"]), "q": monitor.q, "attribution": share},
+        **excess(abs(shift), declared.above),
+    )
+
+
+def judge_multivariate(evidence: Evidence, window: Window) -> Iterator[MonitorResult]:
+    """Fail a window in which the correlation of two columns really and largely changed.
+
+    Large: by more than `above` beyond noise. Real: its p-value, which the metric has adjusted over
+    all pairs, is at most q. Nothing where the spec does not declare it.
+    """
+    declared = evidence.spec.monitors.drift.multivariate
+    if declared is None:
+        return
+    row = evidence.whole(window, CORRELATION_SHIFT)
+    reason = not_tested(window, row)
+    if row is None or reason:
+        yield unjudged(
+            evidence,
+            window,
+            evidence.spec.monitors.drift,
+            NAMES[CORRELATION_SHIFT],
+            reason,
+            metric=CORRELATION_SHIFT,
+            source=row,
+            threshold=f"above {number(declared.above)}",
+        )
+    else:
+        yield _judged_correlation(evidence, window, declared, row)
+
+
+def _judged_correlation(
+    evidence: Evidence, window: Window, declared: Multivariate, row: MetricSample
+) -> MonitorResult:
+    monitor = evidence.spec.monitors.drift
+    large, real = row["value"] > declared.above, row["p_value"] <= monitor.q
+    failed = large and real
+    changes = _changes(evidence, window)
+    message = (
+        f"{NAMES[CORRELATION_SHIFT]} is {number(row['value'])} beyond sampling noise "
+        f"(n {int(row['n']):,}, baseline n {int(row['n_baseline']):,}), "
+        f"{'above' if large else 'not above'} {number(declared.above)}"
+    )
+    if failed and changes:
+        said = ", ".join(f"{name} by {change:+.2f}" for name, change in changes.items())
+        message += f"; it changed most for {said}"
+    if large and not real:
+        message += f", but an unchanged window can be as far (p {number(row['p_value'])})"
+    return result_row(
+        evidence,
+        window,
+        monitor,
+        metric=CORRELATION_SHIFT,
+        source=row,
+        status=failing(monitor, is_beyond(declared.error_at, row["value"])) if failed else OK,
+        message=message + ".",
+        threshold=f"above {number(declared.above)}",
+        p_adjusted=finite(row["p_value"]),
+        details={"n_baseline": int(row["n_baseline"]), "q": monitor.q, "changes": changes},
+        **excess(row["value"], declared.above),
+    )
+
+
+def _changes(evidence: Evidence, window: Window) -> dict[str, float]:
+    """Return the pairs that changed most for sure, and by how much, the first one first."""
+    pairs = evidence.columns_with(window, CORRELATION_CHANGE)
+    found = [(pair, evidence.whole(window, CORRELATION_CHANGE, pair)) for pair in pairs]
+    known = {pair: float(row["value"]) for pair, row in found if row is not None}
+    return dict(sorted(known.items(), key=lambda item: -abs(item[1])))
+
+
+class ColumnChanges:
+    """Column and window -> what changed in it.
+
+    Profiles are read where a column fails, once for all, and none where nothing fails.
+
+    Args:
+        part: The windows.
+    """
+
+    def __init__(self, part: Part) -> None:
+        self._part = part
+        self._known: dict[str, _Sides] = {}
+        self._profiles: dict[str, ColumnStatistics] | None = None
+        self._fixed: Baselines | None = None  # the same for all columns, unless it moves on
+
+    def __call__(self, column: str, start: pd.Timestamp) -> ColumnChange | None:
+        """Return what changed in a column in the window that starts then; None if unknown."""
+        from mlmon_dagster.metrics.drift.novelty import column_change
+
+        if column not in self._known:
+            self._known[column] = _Sides(self._whole, column, self._baselines(column))
+        sides = self._known[column]
+        now, then = sides.window(start), sides.baseline(start.to_pydatetime())
+        if now is None or then is None or now.binning.binning_id != then.binning.binning_id:
+            return None
+        return column_change(now, then)
+
+    @property
+    def _whole(self) -> dict[str, ColumnStatistics]:
+        if self._profiles is None:
+            columns = [*self._part.work.spec.features, *_OUTPUTS]
+            self._profiles = self._part.whole(columns)
+        return self._profiles
+
+    def _baselines(self, column: str) -> Baselines:
+        if self._fixed is not None:
+            return self._fixed
+        found = list(comparisons(self._part, DRIFT, profiled(column)))
+        baselines = {w.start: one.baseline for one in found for w in one.work.windows}
+        if not any(one.mark for one in found):
+            self._fixed = baselines
+        return baselines
+
+
+def profiled(column: str) -> Sequence[str]:
+    """Return the profiled columns that a column that drifts is counted in."""
+    return _BEHIND.get(column, (column,))
+
+
+class _Sides:
+    """One column of the windows, and of what each of them is compared with."""
+
+    def __init__(
+        self, windows: Mapping[str, ColumnStatistics], column: str, baselines: Baselines
+    ) -> None:
+        self._column, self._baselines = column, baselines
+        self._windows = self._of(windows)
+        self._pooled: dict[int, ColumnStatistics | None] = {}  # by the identity of the baseline
+
+    def window(self, start: pd.Timestamp) -> ColumnStatistics | None:
+        """Return the column of one window as one cell."""
+        from mlmon_dagster.metrics.statistics import select
+
+        if self._windows is None:
+            return None
+        mine = (self._windows.cells["window_start"] == start).to_numpy()
+        return _as_one(select(self._windows, mine))
+
+    def baseline(self, start: dt.datetime) -> ColumnStatistics | None:
+        """Return what a window is compared with as one cell."""
+        found = self._baselines.get(start)
+        if found is None:
+            return None
+        if id(found) not in self._pooled:
+            stats = self._of(found.windows)
+            self._pooled[id(found)] = None if stats is None else _as_one(stats)
+        return self._pooled[id(found)]
+
+    def _of(self, profiles: Mapping[str, ColumnStatistics]) -> ColumnStatistics | None:
+        from mlmon_dagster.metrics.drift.columns import with_outputs
+
+        names = [name for name in profiled(self._column) if name in profiles]
+        return with_outputs({name: profiles[name] for name in names}).get(self._column)
+
+
+def _as_one(stats: ColumnStatistics) -> ColumnStatistics | None:
+    """Add up the cells of slice `all`; None if there are none."""
+    from mlmon_dagster.metrics.statistics import merge, select
+
+    whole = select(stats, (stats.cells["slice_key"] == ALL).to_numpy())
+    return merge(whole, ()) if len(whole) else None
+
+
+def _limits(spec: ModelSpec) -> str:
+    d = spec.monitors.drift
+    limit = "its own usual distance" if d.auto else f"{d.above:g}"
+    joint = f" Correlations may change by {d.multivariate.above:g}." if d.multivariate else ""
+    shares = ""
+    if declaration.attributed(spec) and d.attribution:
+        shares = f" Shares of the attributions may change by {d.attribution.above:g}."
+    return (
+        f"Fails above {limit} ({d.method}, bias taken off) if also significant "
+        f"(q = {d.q:g} over the columns).{joint}{shares}"
+    )
+
+
+def _metrics(spec: ModelSpec) -> Sequence[str]:
+    # Columns without an order have no ks; psi also explains by slice.
+    method = spec.monitors.drift.method
+    joint = (CORRELATION_SHIFT, CORRELATION_CHANGE) if spec.monitors.drift.multivariate else ()
+    attribution = (declaration.ATTRIBUTION, declaration.ATTRIBUTION_SHIFT)
+    shap = (*attribution, declaration.ATTRIBUTION_NDCG) if declaration.attributed(spec) else ()
+    novel = (NOVEL, f"{NOVEL}{AUTO}")
+    return sorted({"psi", method, f"psi{AUTO}", f"{method}{AUTO}", *novel, *joint, *shap})
+
+
+def _name_plot(metric: str, column: str) -> str | None:
+    return (
+        metric
+        if metric == CORRELATION_SHIFT
+        else plot_columns("psi", declaration.ATTRIBUTION)(metric, column)
+    )
+
+
+FAMILY = Family(
+    FAMILIES[DRIFT],
+    judge,
+    _limits,
+    measure=measure_profiles(DRIFT, lambda spec: "baseline", _name_plot),
+    metrics=_metrics,
+    explained_by_slices=True,
+    references=lambda comparison: {"changes": ColumnChanges(comparison.part)},
+    learns_at=("profiles", "drift"),
+)

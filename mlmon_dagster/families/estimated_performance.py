@@ -1,0 +1,313 @@
+"""Family estimated_performance: what scores alone say, and whether the truth then agrees."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from mlmon_dagster.families.family import (
+    Family,
+    Measure,
+    Profiles,
+    References,
+    plot_wholes,
+    profiled_columns,
+)
+from mlmon_dagster.monitors.evidence import (
+    OK,
+    Evidence,
+    Window,
+    early_text,
+    excess,
+    finite,
+    not_valued,
+    result_row,
+    unjudged,
+    widen_early,
+)
+from mlmon_dagster.monitors.wording import NAMES, number, width_text
+from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.baseline import GRAINS, LIVE
+from mlmon_dagster.spec.declaration import SHORTEST_CLOSING
+from mlmon_dagster.spec.metric_registry import is_loss
+from mlmon_dagster.spec.monitors import (
+    ESTIMATED_PERFORMANCE,
+    FAMILIES,
+    PERFORMANCE,
+    EstimateMonitor,
+)
+from mlmon_dagster.spec.tasks import estimated, estimated_of, residual
+from mlmon_dagster.store.state.monitor_results import MonitorResult
+from mlmon_dagster.work import Comparison
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mlmon_dagster.metrics.estimated.calibration import LearntWidth
+    from mlmon_dagster.metrics.frames import MetricSample
+
+_MOST_DUE = 400  # windows
+_COMES = ("", "no_actuals", "single_class", "few_of_rarer_class")  # over with more ground truth
+
+
+def judge(evidence: Evidence) -> list[MonitorResult]:
+    """Fail windows whose estimate fell, and those that turned out worse than estimated.
+
+    Two monitors per declared metric. ``estimated_performance/<metric>``: the estimate is worse than
+    the baseline's by `drop`, and its band excludes the baseline's. It needs no actuals, but where
+    those of earlier windows lay outside their bands, the band is wider (`learnt_width`).
+    ``estimated_performance/<metric>_residual``: once actuals are there, the realized values of the
+    last `over` windows are worse than the estimates by `residual` on average, the 95 % interval
+    of that excludes 0, and it lasts: the newest three are worse by two thirds of `residual`, so
+    that a large fault is forgotten when it is over. Then the score no longer means what it meant,
+    which is concept drift. Windows that turn out better than estimated pass. Provisional windows
+    are NO_DATA for the second.
+    """
+    rows: list[MonitorResult] = []
+    for window in evidence.windows:
+        for monitor in evidence.spec.monitors.estimated_performance:
+            name = f"{evidence.family}/{monitor.metric}"
+            rows.append(_judge_estimate(evidence, window, monitor) | {"monitor": name})
+            rows.append(_judge_residual(evidence, window, monitor))
+    return rows
+
+
+def _judge_estimate(evidence: Evidence, window: Window, monitor: EstimateMonitor) -> MonitorResult:
+    from mlmon_dagster.metrics.estimated.calibration import RECORD, learnt_width, reaching
+
+    metric = estimated(monitor.metric)
+    row = evidence.whole(window, metric)
+    base = evidence.baseline_row(metric, row)
+    reason = _not_estimated(evidence, window, row)
+    if not reason and (base is None or finite(base["value"]) is None):
+        reason = "no_baseline"
+    fields = _fields(metric, row, f"drop {number(monitor.drop)}", base)
+    if row is None or base is None or reason:
+        return unjudged(evidence, window, monitor, NAMES.get(metric, metric), reason, **fields)
+    wait = evidence.wait_for_truth
+    width = learnt_width(evidence.recent(window, residual(monitor.metric), RECORD, wait=wait))
+    row = reaching(monitor.metric, row, width)
+    fields["source"] = row
+    worse, margin = _worse(monitor.metric, row, base)
+    failed = worse >= monitor.drop - 1e-12 and worse > margin
+    direction = "worse" if worse > 0 else "better"
+    text = (
+        f"{NAMES.get(metric, metric)} is {number(row['value'])}, "
+        f"{number(abs(worse))} {direction} than the baseline's {number(base['value'])}.\n"
+        f"{_band(row)}; the limit is {number(monitor.drop)}{_learnt(width)}"
+    )
+    past = worse >= monitor.drop and not failed
+    fields |= excess(worse, monitor.drop, margin)
+    return _with(evidence, window, monitor, text, past, failed, worse, margin, fields)
+
+
+def _fields(
+    metric: str, row: MetricSample | None, threshold: str, base: MetricSample | None = None
+) -> dict[str, Any]:
+    return {
+        "metric": metric,
+        "source": row,
+        "threshold": threshold,
+        "baseline_value": finite(base["value"]) if base else None,
+    }
+
+
+def _not_estimated(evidence: Evidence, window: Window, row: MetricSample | None) -> str:
+    reason = not_valued(window, row)
+    is_rolling = row is None and window["n"] and evidence.spec.baseline.is_rolling
+    return "moving_baseline" if is_rolling and not window["schema_broken"] else reason
+
+
+def _judge_residual(evidence: Evidence, window: Window, monitor: EstimateMonitor) -> MonitorResult:
+    metric = residual(monitor.metric)
+    row = evidence.whole(window, metric)
+    reason = _not_estimated(evidence, window, row)
+    waits = window["maturity"] == "provisional" or (window["maturity"] == "early" and reason)
+    if reason in _COMES and waits:
+        reason = str(window["truth_reason"])
+    fields = _fields(metric, row, f"above {number(monitor.residual)}")
+    if row is None or reason:
+        return unjudged(evidence, window, monitor, NAMES.get(metric, metric), reason, **fields)
+    recent = evidence.recent(window, metric, monitor.over)
+    mean, margin = pooled(recent, evidence.baseline_row(estimated(monitor.metric), row))
+    worse = -mean if is_loss(monitor.metric) else mean
+    is_past = worse >= monitor.residual - 1e-12
+    values = [-one["value"] if is_loss(monitor.metric) else one["value"] for one in recent]
+    lasts = still(values, monitor.residual)
+    failed = is_past and lasts and worse > margin * widen_early(window)
+    name = NAMES.get(monitor.metric, monitor.metric)
+    span = f" over {len(recent)} windows" if len(recent) > 1 else ""
+    n = sum(int(one["n"]) for one in recent)
+    text = (
+        f"{name}{span} turned out {number(abs(worse))} {'worse' if worse > 0 else 'better'} than "
+        f"estimated.\nGive or take {number(margin)} (n {n:,}); the limit is "
+        f"{number(monitor.residual)}"
+    )
+    if failed:
+        text += ". The scores no longer mean what they meant in the baseline"
+    if is_past and not lasts:
+        text += ", but it is over: the newest windows are within it"
+    past = is_past and lasts and not failed
+    fields |= {"value": mean, "lower": mean - margin, "upper": mean + margin, "n": n}
+    # Of this window alone: what the ones before it were does not say whether it is over. Unless
+    # they together are past the limit, failing or by chance, and last: one lucky day ends nothing.
+    own = values[-1], (row["upper"] - row["lower"]) / 2
+    at_most = max(own, (worse, margin)) if failed or past else own
+    fields |= excess(at_most[0], monitor.residual, at_most[1])
+    return _with(evidence, window, monitor, text, past, failed, worse, margin, fields)
+
+
+def still(worse: Sequence[float], limit: float) -> bool:
+    """Say whether a change of about `limit` lasts, by how much worse windows are, newest last.
+
+    Two thirds, since by chance three windows of a change that lasts may be that much less.
+    """
+    newest = worse[-3:]
+    return sum(newest) / len(newest) >= limit * 2 / 3
+
+
+def pooled(rows: Sequence[MetricSample], base: MetricSample | None) -> tuple[float, float]:
+    """Mean of some windows' residuals, each by its precision, and half its 95 % interval.
+
+    The windows' own chance averages out; that of the baseline, which they share, does not.
+    """
+    widths = [max((row["upper"] - row["lower"]) / 2, 1e-12) for row in rows]
+    weights = [width**-2 for width in widths]
+    total = sum(weights)
+    mean = sum(w * row["value"] for w, row in zip(weights, rows, strict=True)) / total
+    shared = (base["upper"] - base["lower"]) / 2 if base is not None else 0.0
+    own = total**-0.5
+    widest = max(widths)
+    return mean, min(math.hypot(own, shared if math.isfinite(shared) else 0.0), max(widest, own))
+
+
+def _worse(metric: str, row: MetricSample, base: MetricSample) -> tuple[float, float]:
+    """How much worse than the baseline's the estimate is, and how much of that may be chance."""
+    if is_loss(metric):
+        worse, here = row["value"] - base["value"], row["value"] - row["lower"]
+    else:
+        worse, here = base["value"] - row["value"], row["upper"] - row["value"]
+    known = finite(base["upper"] if is_loss(metric) else base["lower"])
+    return worse, math.hypot(here, abs(base["value"] - known) if known is not None else 0.0)
+
+
+def _band(row: MetricSample) -> str:
+    if finite(row["lower"]) is None or finite(row["upper"]) is None:
+        return f"n {int(row['n']):,}"
+    return f"Band {number(row['lower'])} to {number(row['upper'])}, n {int(row['n']):,}"
+
+
+def _learnt(width: LearntWidth) -> str:
+    return f". {width_text(width.factor, width.n)}" if width.factor > 1 else ""
+
+
+def _with(
+    evidence: Evidence,
+    window: Window,
+    monitor: EstimateMonitor,
+    text: str,
+    past: bool,
+    failed: bool,
+    worse: float,
+    margin: float,
+    fields: dict[str, Any],
+) -> MonitorResult:
+    from scipy import special
+
+    from mlmon_dagster.metrics.intervals import Z95
+
+    p = float(special.ndtr(-worse / margin * Z95)) if margin > 0 else None
+    ending = ", but this may be chance." if past else "."
+    if window["maturity"] == "early" and fields["metric"] == residual(monitor.metric):
+        ending += f" {early_text(window)}."
+    elif window["maturity"] in ("provisional", "early"):
+        ending += " Ground truth is still coming."
+    return result_row(
+        evidence,
+        window,
+        monitor,
+        status=monitor.severity if failed else OK,
+        message=text + ending,
+        p_value=p,
+        p_adjusted=p,
+        details={"worse_by": finite(worse), "margin": finite(margin)},
+        **fields,
+    )
+
+
+def _limits(spec: ModelSpec) -> str:
+    stated = [
+        f"{m.metric}: estimate drop {m.drop:g}, realized worse than estimated "
+        f"by {m.residual:g} over {m.over} windows"
+        for m in spec.monitors.estimated_performance
+    ]
+    return f"Limits: {'; '.join(stated)}." if stated else ""
+
+
+def _metrics(spec: ModelSpec) -> Sequence[str]:
+    named = (monitor.metric for monitor in spec.monitors.estimated_performance)
+    return sorted({name(metric) for metric in named for name in (estimated, residual)})
+
+
+def _missed_over(spec: ModelSpec, metric: str) -> int:
+    named = spec.monitors.estimated_performance
+    return max((m.over for m in named if residual(m.metric) == metric), default=1)
+
+
+def _windows_of_record(spec: ModelSpec) -> int:
+    """Return the windows that a width is learnt from, with those whose truth is still due."""
+    from mlmon_dagster.metrics.estimated.calibration import RECORD
+
+    named = spec.monitors.estimated_performance
+    declared = spec.actuals.expected_within
+    wait = SHORTEST_CLOSING if declared is None else declared  # learnt ones are seldom longer
+    due = min(math.ceil(wait / GRAINS[spec.time.granularity]), _MOST_DUE)
+    return max(RECORD + max(due, 1), *(m.over for m in named)) if named else 1
+
+
+def _own_estimate(comparison: Comparison) -> References:
+    from mlmon_dagster.profiles.estimates import estimate_baseline
+
+    work, baseline = comparison.work, comparison.baseline
+    if baseline is None or not baseline.halves:
+        return {}
+    return {"baseline": estimate_baseline(work.project.store, work.spec, baseline)}
+
+
+def _columns(spec: ModelSpec) -> list[str]:
+    from mlmon_dagster.profiles.estimates import estimate_columns
+
+    return estimate_columns(spec)
+
+
+def _frame(comparison: Comparison, profiles: Profiles) -> pd.DataFrame:
+    from mlmon_dagster.profiles.estimates import estimate
+
+    work = comparison.work
+    return estimate(
+        work.project.store, work.spec, profiles, comparison.baseline, work.windows, LIVE
+    )
+
+
+FAMILY = Family(
+    FAMILIES[ESTIMATED_PERFORMANCE],
+    judge,
+    _limits,
+    measure=Measure(
+        _columns,
+        _frame,
+        lambda spec: "fixed",
+        plot_wholes(lambda metric: metric.startswith(estimated("")) or bool(estimated_of(metric))),
+        by_slice=False,
+    ),
+    is_watched=lambda spec: bool(spec.monitors.estimated_performance),
+    metrics=_metrics,
+    looks_back=_windows_of_record,
+    is_compared=lambda spec: bool(spec.monitors.estimated_performance),
+    compared=partial(profiled_columns, PERFORMANCE),
+    references=_own_estimate,
+    traced=estimated_of,
+    judged_together=_missed_over,
+)

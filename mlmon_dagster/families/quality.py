@@ -1,0 +1,235 @@
+"""Family quality: nulls, not-a-number values, unseen categories, values out of range."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from mlmon_dagster.families.family import Family, References, measure_profiles, plot_columns
+from mlmon_dagster.monitors.evidence import (
+    OK,
+    WORST_SLICES,
+    Evidence,
+    Window,
+    excess_of,
+    failing,
+    finite,
+    not_measured,
+    null_limit,
+    rate_fails,
+    result_row,
+    unjudged,
+)
+from mlmon_dagster.monitors.wording import compared, number, subject, threshold, told
+from mlmon_dagster.spec import ModelSpec, declaration
+from mlmon_dagster.spec.declaration import NOT_ADDITIVE, Feature
+from mlmon_dagster.spec.metric_registry import AUTO
+from mlmon_dagster.spec.monitors import FAMILIES, QUALITY, Condition
+from mlmon_dagster.spec.names import TABLE
+from mlmon_dagster.store.state.monitor_results import MonitorResult
+from mlmon_dagster.work import Comparison
+
+if TYPE_CHECKING:
+    from mlmon_dagster.metrics.frames import MetricSample
+
+_MOST_BY_CHANCE = 0.01  # probability, of all slices together
+_TYPES = {
+    "null_rate": ("numeric", "categorical", "boolean", "datetime", "text"),
+    "nan_rate": ("numeric",),
+    "unseen_rate": ("categorical", "boolean"),
+    "out_of_range_rate": ("numeric",),
+}
+
+
+class Crowded(TypedDict):
+    """A slice that holds more of the broken values than lots would give it."""
+
+    metric: str
+    slice_key: str
+    slice_value: str
+    value: float
+    n: int
+    count: int
+
+
+def judge(evidence: Evidence) -> list[MonitorResult]:
+    """Fail columns whose share of broken values is past its limit (see `evidence.rate_fails`).
+
+    Of unseen values, unless the spec declares a limit, the share must also be above twice what is
+    usual among the baseline's own windows, and surely so: some columns are new by nature. SHAP
+    values are judged by whether they add up to the score.
+    """
+    return [
+        _judge_column(evidence, window, metric, column)
+        for window in evidence.windows
+        for metric, column in _rates(evidence, window)
+    ]
+
+
+def _rates(evidence: Evidence, window: Window) -> Iterator[tuple[str, str]]:
+    """Yield the rates to judge, as they were computed, else as the spec declares them."""
+    chosen = evidence.spec.monitors.quality.columns
+    computed = {metric: evidence.columns_with(window, metric) for metric in _TYPES}
+    for column, feature in evidence.spec.features.items():
+        if chosen == "all" or column in chosen:
+            for metric in _TYPES:
+                is_known = column in computed[metric] or not computed[metric]
+                if is_known and _applies(metric, feature):
+                    yield metric, column
+    if evidence.columns_with(window, NOT_ADDITIVE):
+        yield NOT_ADDITIVE, TABLE
+
+
+def _applies(metric: str, feature: Feature) -> bool:
+    if metric == "out_of_range_rate" and feature.min is None and feature.max is None:
+        return False
+    return feature.type in _TYPES[metric]
+
+
+def _judge_column(evidence: Evidence, window: Window, metric: str, column: str) -> MonitorResult:
+    monitor = evidence.spec.monitors.quality
+    condition: Condition = getattr(monitor, metric)
+    if metric == "null_rate":
+        condition = null_limit(evidence.spec, column)
+    row = evidence.whole(window, metric, column)
+    usual = _usual(evidence, window, metric, column)
+    if usual > condition.bound:
+        condition = condition.model_copy(update={"above": usual})
+    text = subject(metric, column)
+    common: dict[str, Any] = {
+        "metric": metric,
+        "column": column,
+        "source": row,
+        "threshold": threshold(condition),
+    }
+    reason = _no_data(row, window, monitor.min_rows)
+    if row is None or reason:
+        return unjudged(evidence, window, monitor, text, reason, **common)
+    failed = rate_fails(condition, row) and (not usual or row["lower"] > condition.bound)
+    count, share = f"n {int(row['n']):,}", number(row["value"])
+    if share == number(condition.bound) and row["value"] != condition.bound:
+        share = f"{row['value']:.3g}"  # 0.01, above 0.01
+    message = f"{text} is {share} ({count}), {compared(condition, failed)}."
+    if not failed and condition.fails(row["value"]):
+        message = f"{text} is {share} ({count}), too few rows to be above the limit."
+    details: dict[str, object] = {"count": round(row["value"] * row["n"]), "n": int(row["n"])}
+    names = evidence.unseen.get((column, window["window_start"]))
+    if failed and metric == "unseen_rate" and names and evidence.spec.shows_values_of(column):
+        details["unseen"] = dict(names)
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        listed = ", ".join(list(names)[:3]) + more
+        first = f"{text} is {share}: {listed}"
+        message = told(first, f"{count}, {compared(condition, failed)}")
+    if failed and (parts := _crowded_slices(evidence, window, row)):
+        details["worst_slices"] = parts[:WORST_SLICES]
+        message += f" {_tell_slice(parts[0], round(row['value'] * row['n']))}"
+    status = failing(monitor, condition.is_error(row["value"])) if failed else OK
+    return result_row(
+        evidence,
+        window,
+        monitor,
+        status=status,
+        message=message,
+        details=details,
+        **excess_of(condition, row),
+        **common,
+    )
+
+
+def _crowded_slices(evidence: Evidence, window: Window, row: MetricSample) -> list[Crowded]:
+    """Return the slices that hold more of the broken values than lots would give them.
+
+    The slice with the most beyond its part comes first.
+    """
+    from mlmon_dagster.metrics.intervals import chance_in_part
+
+    n, total = int(row["n"]), round(row["value"] * row["n"])
+    column = row["column_name"]
+    parts = [
+        part
+        for part in evidence.slices(window, row["metric"], column)
+        if column not in part["slice_key"].split(",")
+    ]
+    found: list[tuple[float, Crowded]] = []
+    for part in parts:
+        size, count = int(part["n"]), round(part["value"] * part["n"])
+        if size < n and chance_in_part(count, size, total, n) * len(parts) <= _MOST_BY_CHANCE:
+            named = Crowded(
+                metric=part["metric"],
+                slice_key=part["slice_key"],
+                slice_value=part["slice_value"],
+                value=part["value"],
+                n=size,
+                count=count,
+            )
+            found.append((count - total * size / n, named))
+    return [named for _, named in sorted(found, key=lambda one: -one[0])]
+
+
+def _tell_slice(part: Crowded, total: int) -> str:
+    which = "All" if part["count"] == total else f"{part['count']:,}"
+    return (
+        f"{which} of these {total:,} rows have {part['slice_key']} = {part['slice_value']}, "
+        f"where it is {number(part['value'])}."
+    )
+
+
+def _usual(evidence: Evidence, window: Window, metric: str, column: str) -> float:
+    """Return the share that is far above the usual, 0 where that is not known or not asked for."""
+    if metric != "unseen_rate" or metric in evidence.spec.monitors.quality.model_fields_set:
+        return 0.0
+    found = evidence.whole(window, f"{metric}{AUTO}", column)
+    return (finite(found["value"]) or 0.0) if found else 0.0
+
+
+def _no_data(row: MetricSample | None, window: Window, min_rows: int) -> str:
+    if row is None:
+        return not_measured(window)
+    if row["reason"]:
+        return str(row["reason"])
+    return "few_rows" if row["n"] < min_rows else ""
+
+
+def _limits(spec: ModelSpec) -> str:
+    q = spec.monitors.quality
+    return (
+        f"Limits: null_rate {q.null_rate.bound:g}, nan_rate {q.nan_rate.bound:g}, "
+        f"unseen_rate {q.unseen_rate.bound:g}, out_of_range_rate {q.out_of_range_rate.bound:g}"
+        + (f", {NOT_ADDITIVE} {q.not_additive_rate.bound:g}." if _is_added_up(spec) else ".")
+    )
+
+
+def _is_added_up(spec: ModelSpec) -> bool:
+    return len(declaration.attributed(spec)) == len(spec.features)
+
+
+def _metrics(spec: ModelSpec) -> Sequence[str]:
+    unseen = ("unseen_rate", f"unseen_rate{AUTO}")
+    shap = (NOT_ADDITIVE,) if _is_added_up(spec) else ()
+    return ("null_rate", "nan_rate", "inf_rate", *unseen, "out_of_range_rate", *shap)
+
+
+def _unseen(comparison: Comparison) -> References:
+    from mlmon_dagster.metrics.quality import unseen_values
+
+    names = [name for name, f in comparison.work.spec.features.items() if f.type == "categorical"]
+    if not names:
+        return {"unseen": {}}
+    profiles = comparison.part.whole(names)
+    return {"unseen": {k: v for s in profiles.values() for k, v in unseen_values(s).items()}}
+
+
+FAMILY = Family(
+    FAMILIES[QUALITY],
+    judge,
+    _limits,
+    # It asks which share of unseen values is usual.
+    measure=measure_profiles(
+        QUALITY,
+        lambda spec: "baseline" if spec.baseline.is_rolling else "fixed",
+        plot_columns("null_rate", "unseen_rate"),
+    ),
+    metrics=_metrics,
+    explained_by_slices=True,
+    references=_unseen,
+)

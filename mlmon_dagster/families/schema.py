@@ -1,0 +1,252 @@
+"""Family schema: rows and files of a window that do not have the declared shape."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from mlmon_dagster.families.family import Facts, Family
+from mlmon_dagster.families.reported_files import (
+    expected_of,
+    files_with_expectations,
+    first_line_of,
+    quarantined_files,
+    repeating_files,
+    reported_in,
+    sent_again,
+    unplaced_of,
+    unplaced_rows,
+)
+from mlmon_dagster.monitors.evidence import (
+    MIN_COUNT,
+    OK,
+    Evidence,
+    Window,
+    excess,
+    result_row,
+    unjudged,
+)
+from mlmon_dagster.monitors.wording import compared, number, threshold
+from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec import Window as Span
+from mlmon_dagster.spec.monitors import FAMILIES, FRESHNESS, SCHEMA
+from mlmon_dagster.spec.names import counted
+from mlmon_dagster.store.state import model_history
+from mlmon_dagster.store.state.monitor_results import MonitorResult
+from mlmon_dagster.store.state.window_state import WindowInputs
+from mlmon_dagster.work import Work
+
+
+def judge(evidence: Evidence) -> list[MonitorResult]:
+    """Fail on a share of refused rows past `bad_rate`, or on any quarantined file.
+
+    Rows that came before under the same id (`duplicate_rate`), or with another content
+    (`conflict_rate`), are warned of: what is stored stays right. Columns that became others are a
+    WARN of the one window in which they were seen first.
+
+    The share is refused rows / (refused + accepted). Refused rows of no window, which are ground
+    truth or whose time cannot be believed, count in the window that their file is reported in. A
+    window without either, and without quarantined files, is NO_DATA.
+    """
+    rows = [_judge_window(evidence, window) for window in evidence.windows]
+    for window in evidence.windows:
+        rows += _judge_repeats(evidence, window)
+        rows += _judge_expectations(evidence, window)
+    return rows
+
+
+def _judge_expectations(evidence: Evidence, window: Window) -> Iterator[MonitorResult]:
+    """Judge the expectations of the spec, each by its own severity; no row if none was judged.
+
+    Rows that an expectation refuses are bad rows, which `bad_rate` judges.
+    """
+    found = window.get("expectations")
+    results: list[Mapping[str, Any]] = found if isinstance(found, list) else []
+    if not results:
+        return
+    failing = [one for one in results if not one["kept"]]
+    severe = [one for one in failing if one["severity"] == "ERROR" or _is_unjudged(one)]
+    warned = [one for one in failing if one["severity"] == "WARN"]
+    told = [*severe, *(one for one in warned if one not in severe)]
+    n = len(results)
+    message = f"{n - len(failing)} of {n} expectation{'s' if n > 1 else ''} of the spec hold"
+    if failing:
+        first = told or failing
+        rest = f"; and {len(failing) - 3} more" if len(failing) > 3 else ""
+        others = [one for one in failing if one not in first]
+        message += f": {'; '.join(map(_unkept, [*first, *others][:3]))}{rest}"
+    yield result_row(
+        evidence,
+        window,
+        evidence.spec.monitors.schema_,
+        metric="expectations",
+        status="ERROR" if severe else "WARN" if warned else OK,
+        message=f"{message}.",
+        value=float(len(failing)),
+        n=max(int(one["rows"]) for one in results),
+        threshold="all hold",
+        details={"expectations": results},
+    )
+
+
+def _is_unjudged(one: Mapping[str, Any]) -> bool:
+    return bool(one["error"]) and one["severity"] != "WARN"
+
+
+def _unkept(one: Mapping[str, Any]) -> str:
+    about = f" of {', '.join(one['columns'])}" if one["columns"] else ""
+    text = f"{one['expectation']}{about}"
+    if one["error"]:
+        return f"{text} could not be evaluated: {one['error']}"
+    if one["unexpected"] is None:
+        return f"{text} fails" + (f", found {one['values'][0]}" if one["values"] else "")
+    count = f"{one['unexpected']:,} of {one['rows']:,} rows"
+    text += f" fails in {count} ({number(one['unexpected'] / one['rows'])})"
+    if one["values"]:
+        text += f", such as {'; '.join(one['values'])}"
+    return text + (", which are refused" if one["severity"] == "refuse" else "")
+
+
+def _judge_repeats(evidence: Evidence, window: Window) -> Iterator[MonitorResult]:
+    """Judge rows that were there before, as a share of the rows sent; no row if none was sent."""
+    monitor, sent = evidence.spec.monitors.schema_, int(window["n_sent"])
+    judged = (
+        ("duplicate_rate", monitor.duplicate_rate, window["n_duplicate"], "had come before"),
+        ("conflict_rate", monitor.conflict_rate, window["n_conflict"], "contradict others"),
+    )
+    for metric, condition, found, said in judged:
+        if condition is None or not sent:
+            continue
+        share = int(found) / sent
+        failed = condition.fails(share) and found >= MIN_COUNT
+        yield result_row(
+            evidence,
+            window,
+            monitor,
+            metric=metric,
+            status="WARN" if failed else OK,
+            message=f"{int(found):,} of {sent:,} rows ({number(share)}) {said}"
+            f" of the same id, {compared(condition, failed)}.",
+            value=share,
+            **excess(share, condition.bound),
+            n=sent,
+            threshold=threshold(condition),
+        )
+
+
+def _judge_window(evidence: Evidence, window: Window) -> MonitorResult:
+    monitor = evidence.spec.monitors.schema_
+    unplaced = _reasons(window.get("unplaced"))
+    n_unplaced, files = sum(unplaced.values()), int(window["n_quarantined"])
+    bad = int(window["n_bad"]) + n_unplaced
+    rows = int(window["n"]) + bad
+    common: dict[str, Any] = {"metric": "bad_rate"}
+    common |= {"threshold": threshold(monitor.bad_rate), "n": rows}
+    if rows == 0 and files == 0:
+        return unjudged(evidence, window, monitor, "The schema", "no_rows", **common)
+    share = bad / rows if rows else 0.0
+    past = monitor.bad_rate.fails(share)
+    reasons = _reasons(window.get("bad_reasons"))
+    reasons |= {why: n + reasons.get(why, 0) for why, n in unplaced.items()}
+    message = f"{bad:,} of {rows:,} rows ({number(share)}) broke the schema"
+    if reasons:
+        listed = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))[:3]
+        message += " (" + ", ".join(f"{reason} {n:,}" for reason, n in listed) + ")"
+    message += f", {compared(monitor.bad_rate, past)}."
+    if unplaced:
+        message += f" {_origin(n_unplaced, bad, _texts(window.get('unplaced_in')))}"
+    if files:
+        refused = f"{counted(files, 'file')} quarantined"
+        rest = message if bad else f"of {rows:,} rows none is bad."
+        message = f"{refused}; {rest} {window['refused_because']}".rstrip()
+    changes = _texts(window.get("changes"))
+    if changes:
+        told = f"Columns changed: {'; '.join(changes[:3])}"
+        told += f"; and {len(changes) - 3} more." if len(changes) > 3 else "."
+        message = f"{message} {told}" if past or files else told
+    return result_row(
+        evidence,
+        window,
+        monitor,
+        status=monitor.severity if past or files else "WARN" if changes else OK,
+        message=message,
+        value=share,
+        **(excess(share, monitor.bad_rate.bound) if past or not (files or changes) else {}),
+        details={
+            "n_bad": bad,
+            "n_quarantined": files,
+            "bad_reasons": reasons,
+            "quarantined": _texts(window.get("quarantined")),
+            **({"by_rule": int(window["n_by_rule"]) / rows} if window["n_by_rule"] else {}),
+            **({"n_unplaced": n_unplaced} if unplaced else {}),
+            **({"changes": changes} if changes else {}),
+        },
+        **common,
+    )
+
+
+def _origin(n: int, n_bad: int, files: list[str]) -> str:
+    which = "No window is known of " + (f"{n:,} of these" if n < n_bad else "these")
+    more = f" and {len(files) - 1:,} more" if len(files) > 1 else ""
+    return f"{which}, which came in {files[0]}{more}."
+
+
+def _texts(value: object) -> list[str]:
+    return [str(text) for text in value] if isinstance(value, list) else []
+
+
+def _reasons(value: object) -> dict[str, int]:
+    found = json.loads(value) if isinstance(value, str) and value else value
+    return {str(k): int(n) for k, n in found.items()} if isinstance(found, dict) else {}
+
+
+def _facts(work: Work, windows: Sequence[Span]) -> list[Facts]:
+    spec = work.spec
+    files, taken = quarantined_files(work), repeating_files(work, windows[0].end)
+    expected = files_with_expectations(work, windows[0].end)
+    unplaced = unplaced_rows(work, windows[0].end)
+    found = model_history.changes(work.project.store.state, spec.model)
+    rows: list[Facts] = []
+    for window in windows:
+        refused = reported_in(files, window, spec.time)
+        quarantined = refused["path"].astype(str).tolist()
+        changed = model_history.warned_in(found, window.start)
+        rows.append(
+            {
+                **unplaced_of(reported_in(unplaced, window, spec.time)),
+                "n_quarantined": len(quarantined),
+                "quarantined": quarantined,
+                "refused_because": first_line_of(refused),
+                "changes": [f"{seen.change.text()} ({seen.path})" for seen in changed],
+                **sent_again(reported_in(taken, window, spec.time)),
+                "expectations": expected_of(reported_in(expected, window, spec.time)),
+            }
+        )
+    return rows
+
+
+def _version(version: str, _: WindowInputs, facts: Facts) -> str:
+    repeats = [facts["n_duplicate"], facts["n_conflict"]]
+    tail = f":{repeats[0]}:{repeats[1]}" if any(repeats) else ""
+    tail += f":columns:{len(facts['changes'])}" if facts["changes"] else ""
+    tail += f":unplaced:{sorted(facts['unplaced'].items())}" if facts["unplaced"] else ""
+    if expected := facts["expectations"]:
+        found = [[one["kept"], one["rows"], one["unexpected"]] for one in expected]
+        tail += f":expectations:{sorted(map(str, found))}"
+    return f"{version}:{facts['n_bad']}:{facts['n_quarantined']}{tail}"
+
+
+def _limits(spec: ModelSpec) -> str:
+    return f"Fails above a share of {spec.monitors.schema_.bad_rate.bound:g} of bad rows."
+
+
+FAMILY = Family(
+    FAMILIES[SCHEMA],
+    judge,
+    _limits,
+    facts=_facts,
+    version=_version,
+    # The look before the run knew neither when the last events were nor how many have truth.
+    judged_after=(FRESHNESS,),
+)

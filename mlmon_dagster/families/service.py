@@ -1,0 +1,343 @@
+"""Family service: latency and errors of the serving system, and fewer predictions than usual."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+from zoneinfo import ZoneInfo
+
+import numpy as np
+
+from mlmon_dagster.families.family import (
+    Facts,
+    Family,
+    Measure,
+    Profiles,
+    plot_both,
+    profiled_columns,
+    profiled_metrics,
+)
+from mlmon_dagster.families.requests import declared_frame, served
+from mlmon_dagster.metrics.objectives import RULES
+from mlmon_dagster.monitors.evidence import (
+    MIN_COUNT,
+    NO_DATA,
+    OK,
+    Evidence,
+    Window,
+    excess,
+    excess_of,
+    failing,
+    finite,
+    not_measured,
+    production,
+    result_row,
+    unjudged,
+)
+from mlmon_dagster.monitors.wording import compared, no_verdict, number, subject, threshold
+from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.monitors import (
+    CLASS_RATE,
+    FAMILIES,
+    PROMETHEUS,
+    SERVICE,
+    SPAN_COVERAGE,
+    Condition,
+    Objective,
+)
+from mlmon_dagster.spec.names import TABLE
+from mlmon_dagster.spec.scalars import format_duration
+from mlmon_dagster.store.state.monitor_results import MonitorResult, Status
+from mlmon_dagster.store.state.window_state import WindowInputs
+from mlmon_dagster.work import Comparison
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mlmon_dagster.metrics.frames import MetricSample
+
+BURN_RATE = "burn_rate"
+_ROLES = {"p95_latency_ms": "latency_ms", "p99_latency_ms": "latency_ms", "error_rate": "status"}
+_SHARES = ("error_rate", CLASS_RATE, "stage_error_rate", "stage_timeout_rate")
+# As `metrics.service` names them, which is not imported before something is measured.
+SPAN_METRICS = (
+    "span_coverage", "span_error_bias", "span_latency_bias", "p50_stage_ms", "p95_stage_ms",
+    "p99_stage_ms", "stage_error_rate", "stage_timeout_rate", "p50_tokens", "p95_tokens",
+    "sum_tokens",
+)  # fmt: skip
+_SERVICE = (
+    "n", "p50_latency_ms", "p95_latency_ms", "p99_latency_ms", "error_rate", CLASS_RATE, PROMETHEUS
+)  # fmt: skip
+STRANGE = 4.0  # usual deviations below the usual
+
+
+def judge(evidence: Evidence) -> list[MonitorResult]:
+    """Fail declared conditions; those on columns that the model does not log are left out.
+
+    The volume is judged against its own past (see `volume`).
+    """
+    spec = evidence.spec
+    conditions: dict[str, Condition | None] = {
+        metric: getattr(spec.monitors.service, metric) for metric in (*_ROLES, "n")
+    }
+    rows = [
+        _judge_metric(evidence, window, metric, condition)
+        for window in evidence.windows
+        for metric, condition in conditions.items()
+        if condition is not None
+        and (metric == "n" or getattr(spec.columns, _ROLES[metric]) is not None)
+    ]
+    rows += [
+        _judge_metric(evidence, window, metric, limit, name)
+        for window in production(evidence)
+        for (metric, name), limit in evidence.spec.monitors.service.limits.items()
+    ]
+    volumes = (judge_volume(evidence, window) for window in production(evidence))
+    rows += [row for row in volumes if row is not None]
+    return rows + [
+        _judge_objective(evidence, window, objective)
+        for window in production(evidence)
+        for objective in evidence.spec.monitors.service.objectives
+    ]
+
+
+def _is_evident(condition: Condition, row: MetricSample) -> bool:
+    """Say whether errors are more than chance: 3 of 200 are 1.5 %, and no evidence for above 1 %.
+
+    Nor are 2 of 30, whose interval lies above that: of many quiet days one has them. Requests
+    without spans are as many errors, where too few have any.
+    """
+    if condition.below is not None:
+        missing = round((1 - row["value"]) * row["n"])
+        return condition.below == 1 or (missing >= MIN_COUNT and row["upper"] < condition.below)
+    if not condition.above:  # none at all are allowed
+        return True
+    return bool(row["lower"] > condition.above and round(row["value"] * row["n"]) >= MIN_COUNT)
+
+
+def _judge_metric(
+    evidence: Evidence, window: Window, metric: str, condition: Condition, column: str = TABLE
+) -> MonitorResult:
+    monitor = evidence.spec.monitors.service
+    row, named = evidence.whole(window, metric, column), subject(metric, column)
+    if metric == "n":
+        n = int(window["n"])
+        counted = {"value": float(n), "n": n, "reason": "", "method_version": "count-1"}
+        row = cast("MetricSample", counted)  # a count has no interval
+    common: dict[str, Any] = {
+        "metric": metric,
+        "column": column,
+        "source": row,
+        "threshold": threshold(condition),
+    }
+    if row is None or row["reason"]:
+        missing = not_measured(window)
+        reason = str(row["reason"]) if row else missing
+        message = no_verdict(named, reason, int(window["n"]))
+        return result_row(
+            evidence, window, monitor, status=NO_DATA, message=message, reason=reason, **common
+        )
+    failed = condition.fails(row["value"])
+    if metric == SPAN_COVERAGE or (metric in _SHARES and condition.above is not None):
+        failed = failed and _is_evident(condition, row)
+    count = "" if metric in ("n", PROMETHEUS) else f" (n {int(row['n']):,})"
+    unit = _unit(evidence, column) if metric == PROMETHEUS else ""
+    message = f"{named} is {number(row['value'])}{unit}{count}, {compared(condition, failed)}."
+    if not failed and condition.fails(row["value"]):
+        message = f"{named} is {number(row['value'])}{count}, too few "
+        message += f"{'requests' if metric == SPAN_COVERAGE else 'errors'} to tell."
+    status: Status = failing(monitor, condition.is_error(row["value"])) if failed else OK
+    reason = ""
+    if failed and metric == "n" and condition.below is not None and window.get("holiday"):
+        status, reason = NO_DATA, "holiday"
+        message += f" It is a holiday ({window['holiday']}), so that is no alert."
+    return result_row(
+        evidence,
+        window,
+        monitor,
+        status=status,
+        message=message,
+        reason=reason,
+        **excess_of(condition, row),
+        **common,
+    )
+
+
+def _unit(evidence: Evidence, name: str) -> str:
+    asked = evidence.spec.monitors.service.prometheus
+    unit = asked.unit_of(name) if asked else ""
+    return f" {unit}" if unit else ""
+
+
+def _judge_objective(evidence: Evidence, window: Window, objective: Objective) -> MonitorResult:
+    """Fail a window in which an objective's budget burned too fast, see `metrics.objectives`.
+
+    Hours and minutes that would wake somebody up are an ERROR, days are a WARN; both stand alone.
+    """
+    monitor, facts = evidence.spec.monitors.service, window["burned"][objective.name]
+    found, left = facts["burn"], finite(facts["left"])
+    fields: dict[str, Any] = {
+        "metric": BURN_RATE,
+        "column": objective.name,
+        "method_version": "burn-1",
+        "n": found.n,
+        "value": finite(found.burn),
+        "threshold": f"above {number(RULES[-1].factor)}",
+        "k": 1,
+        "of_n": 1,
+        "details": {"left": None if left is None else round(left, 4), "target": objective.target},
+    }
+    remains = "" if left is None else f" {_of_budget(left, objective)}"
+    if found.rule is not None:
+        fields["threshold"] = f"above {number(found.rule.factor)}"
+        fields["details"] |= {"rule": found.rule.name, "since": f"{facts['since']:%Y-%m-%dT%H:%MZ}"}
+        zone = ZoneInfo(evidence.spec.time.zone)
+        since, until = (facts[name].astimezone(zone) for name in ("since", "until"))
+        message = (
+            f"{objective.name} burned its budget {found.burn:.3g} times too fast, "
+            f"from {since:%d %b %H:%M} to {until:%d %b %H:%M}.\n"
+            f"Rule {found.rule.name}: {found.rule.factor:g} times, over "
+            f"{format_duration(found.rule.long)} and {format_duration(found.rule.short)}.{remains}"
+        )
+        status = monitor.severity if found.rule is RULES[-1] else "ERROR"
+        fields |= excess(found.burn, found.rule.factor)
+        return result_row(evidence, window, monitor, status=status, message=message, **fields)
+    if found.too_few(objective.target):
+        return unjudged(evidence, window, monitor, objective.name, "few_requests", **fields)
+    message = f"{objective.name} burns its budget at {found.burn:.3g} times the even rate.{remains}"
+    fields |= excess(found.burn, RULES[-1].factor)
+    return result_row(evidence, window, monitor, status=OK, message=message, **fields)
+
+
+def _of_budget(left: float, objective: Objective) -> str:
+    days = f"{objective.over.days} days"
+    if left < 0:
+        return f"The budget of {days} is spent {1 - left:.3g} times."
+    return f"{left:.0%} of the budget of {days} is left."
+
+
+def judge_volume(evidence: Evidence, window: Window) -> MonitorResult | None:
+    """Fail a window with far fewer rows than its place in the week usually has.
+
+    It needs `MIN_WINDOWS` earlier windows with rows (`earlier_places` and `earlier_sizes` of the
+    window); before that there is no row. A window that would fail on a `holiday` is NO_DATA. Of the
+    last window of a production that has ended, the time until its last event counts (`covered`). An
+    empty window is the business of freshness, and one whose rows were refused that of the schema:
+    neither has a row here.
+    """
+    from mlmon_dagster.metrics import MIN_WINDOWS
+    from mlmon_dagster.metrics.service import is_passing, volume_drop
+
+    monitor = evidence.spec.monitors.service
+    condition, sizes = monitor.volume_drop, window.get("earlier_sizes", ())
+    refused = window["schema_broken"] or window["n_quarantined"]
+    if condition is None or not window["n"] or refused:
+        return None
+    if len(sizes) < MIN_WINDOWS:
+        return None
+    n = int(window["n"])
+    covered = float(window.get("covered", 1.0))
+    found = volume_drop(
+        n, int(window["place"]), np.asarray(window["earlier_places"]), np.asarray(sizes), covered
+    )
+    failed, holiday = condition.fails(found.drop) and found.z > STRANGE, window.get("holiday")
+    share = f"{abs(found.drop) * 100:.0f}"
+    message = (
+        f"{n:,} predictions, {share} % {'less' if found.drop >= 0 else 'more'} than the usual "
+        f"{found.usual:,.0f} of such a window" + (" until its last event" if covered < 1 else "")
+    )
+    if condition.fails(found.drop) and not failed:
+        message += "; the volume varies as much anyway"
+    status: Status = monitor.severity if failed else OK
+    if failed and holiday:
+        message += f"; it is a holiday ({holiday}), so that is no alert"
+        status = NO_DATA
+    # Without an excess the next usual window ends the alert: Good Friday and Easter Monday, with a
+    # usual weekend between them, are no condition that comes and goes.
+    is_brief = failed and is_passing(found.drops, condition.bound)
+    return result_row(
+        evidence,
+        window,
+        monitor,
+        metric="volume_drop",
+        status=status,
+        reason="holiday" if status == NO_DATA else "",
+        message=message + ".",
+        value=found.drop,
+        baseline_value=found.usual,
+        threshold=threshold(condition),
+        method_version="volume-1",
+        details={"usual": round(found.usual, 1), "z": round(found.z, 2)},
+        **({} if is_brief else excess(found.drop, condition.bound)),
+    )
+
+
+def _frame(comparison: Comparison, profiles: Profiles) -> pd.DataFrame:
+    from mlmon_dagster.metrics.frames import concat_frames
+
+    profiled = profiled_metrics(SERVICE, comparison, profiles)
+    return concat_frames([profiled, declared_frame(comparison.work)])
+
+
+def _version(version: str, _: WindowInputs, facts: Facts) -> str:
+    return f"{version}:{facts['answers']}" if facts["answers"] else version
+
+
+def _limits(spec: ModelSpec) -> str:
+    names = ("p95_latency_ms", "p99_latency_ms", "error_rate", "n", "volume_drop")
+    limits: dict[str, Condition | None] = {
+        name: getattr(spec.monitors.service, name) for name in names
+    }
+    stated = [
+        f"{name} {'above' if c.above is not None else 'below'} {c.bound:g}"
+        for name, c in limits.items()
+        if c is not None
+    ]
+    stated += [
+        f"{_limited(metric, name)} {'above' if c.above is not None else 'below'} {c.bound:g}"
+        for (metric, name), c in spec.monitors.service.limits.items()
+    ]
+    promised = [f"{o.name}: {o.target:.4%} good" for o in spec.monitors.service.objectives]
+    return " ".join(
+        text
+        for text, said in (
+            (f"Fails at {', '.join(stated)}.", stated),
+            (f"Objectives whose budgets must not burn: {', '.join(promised)}.", promised),
+        )
+        if said
+    )
+
+
+def _limited(metric: str, name: str) -> str:
+    if metric in (CLASS_RATE, PROMETHEUS):
+        return name
+    return metric if name == TABLE else f"{metric} of {name}"
+
+
+def _serves(spec: ModelSpec) -> bool:
+    service, columns = spec.monitors.service, spec.columns
+    latency = service.p95_latency_ms or service.p99_latency_ms
+    return bool(
+        service.n
+        or (columns.latency_ms and latency)
+        or (columns.status and service.error_rate)
+        or service.objectives
+        or service.limits
+    )
+
+
+FAMILY = Family(
+    FAMILIES[SERVICE],
+    judge,
+    _limits,
+    measure=Measure(
+        partial(profiled_columns, SERVICE),
+        _frame,
+        lambda spec: "nothing",
+        plot_both(lambda metric: metric in (*_SERVICE, *SPAN_METRICS)),
+    ),
+    is_watched=_serves,
+    metrics=lambda spec: _SERVICE if spec.spans is None else (*_SERVICE, *SPAN_METRICS),
+    facts=served,
+    version=_version,
+)

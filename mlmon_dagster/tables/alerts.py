@@ -1,0 +1,440 @@
+"""The tables of alerts, their history, silences and refused messages; all about one alert."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, TypedDict, cast
+
+import sqlalchemy as sa
+
+from mlmon_dagster.alerts.handling import find_alert
+from mlmon_dagster.alerts.messages.message import clean
+from mlmon_dagster.alerts.messages.view import (
+    SHORT_ID,
+    AlertView,
+    is_amendment,
+    local_moment,
+    number,
+    view_of,
+)
+from mlmon_dagster.monitors.wording import NAMES
+from mlmon_dagster.monitors.wording import number as written
+from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.store import Store, alert_state
+from mlmon_dagster.store.alert_state import (
+    AlertEpisode,
+    AlertRow,
+    ListedState,
+    SilenceRow,
+    StoredEvent,
+)
+from mlmon_dagster.store.outbox import OutboxRow
+from mlmon_dagster.store.state.monitor_results import name_window
+from mlmon_dagster.tables.table import Answer, Column, Table, utc_minute
+
+_ORDER = {"FIRING": 0, "RECOVERING": 1, "PENDING": 2, "RESOLVED": 3, "WITHDRAWN": 4}
+_SENTENCE = 110  # characters
+_FIRST_LINE = 100
+
+
+def list_alerts(
+    store: Store,
+    model: str | None = None,
+    state: ListedState | None = None,
+    since: dt.datetime | None = None,
+) -> list[AlertEpisode]:
+    """Return alert episodes, firing ones first, then by opening window, newest first.
+
+    Args:
+        store: Where the state database is.
+        model: Only of this model.
+        state: Only in this state.
+        since: Only those that were still firing at this time or opened after it.
+    """
+    with store.state.connect() as conn:
+        rows = alert_state.all_alerts(conn, model)
+        events = alert_state.all_events(conn, model)
+        episodes = [e for f, row in rows.items() for e in _episodes(conn, row, events.get(f, []))]
+    wanted = [
+        e
+        for e in episodes
+        if (state is None or e.state == state)
+        and (since is None or e.resolved_window is None or e.resolved_window >= since)
+    ]
+    newest = sorted(wanted, key=lambda e: (e.opened_window, e.model, e.monitor), reverse=True)
+    return sorted(newest, key=lambda e: _ORDER[e.state])
+
+
+def _episodes(
+    conn: sa.Connection, row: AlertRow, events: Sequence[StoredEvent]
+) -> list[AlertEpisode]:
+    found = [
+        _episode(conn, row, [e for e in events if e["episode"] == episode])
+        for episode in sorted({event["episode"] for event in events})
+    ]
+    if row["state"] == "PENDING":
+        start = row["last_window_start"]
+        found.append(_listed(row, 0, "PENDING", (start, None), row["value"], row["message"], ""))
+    return found
+
+
+def _episode(conn: sa.Connection, row: AlertRow, events: Sequence[StoredEvent]) -> AlertEpisode:
+    opened = next(e for e in events if e["kind"] == "opened")
+    ends = [e for e in events if e["kind"] == "resolved" or is_amendment(e)]
+    is_current = opened["episode"] == row["episode"]
+    known = [e["first_window"] for e in events if e["kind"] != "acknowledged"]
+    start = known[-1] or opened["window_start"]
+    end = ends[-1]["window_start"] if ends else None
+    state = "RESOLVED" if ends else cast("ListedState", row["state"])  # not OK: it is open
+    if any(event["kind"] == "withdrawn" for event in events):
+        state = "WITHDRAWN"
+    told = [e for e in events if e["kind"] not in ("resolved", "withdrawn", "acknowledged")]
+    return _listed(
+        {**row, "severity": events[-1]["severity"]},
+        opened["episode"],
+        state,
+        (start, end),
+        alert_state.worst_value(conn, row, start, end),
+        view_of(row).sentence if is_current else _last_words(told),
+        row["muted_reason"] if is_current else opened["muted_reason"],
+    )
+
+
+def _last_words(events: Sequence[StoredEvent]) -> str:
+    said = [event["message"] for event in events if event["message"]]
+    return said[-1] if said else ""
+
+
+def _listed(
+    row: AlertRow,
+    episode: int,
+    state: ListedState,
+    windows: tuple[dt.datetime, dt.datetime | None],
+    worst: float | None,
+    message: str,
+    muted: str,
+) -> AlertEpisode:
+    return AlertEpisode(
+        fingerprint=row["fingerprint"],
+        model=row["model"],
+        monitor=row["monitor"],
+        family=row["family"],
+        metric=row["metric"],
+        column=row["column_name"],
+        slice_key=row["slice_key"],
+        slice_value=row["slice_value"],
+        episode=episode,
+        state=state,
+        severity=row["severity"],
+        opened_window=windows[0],
+        resolved_window=windows[1],
+        worst_value=worst,
+        message=message,
+        muted_reason=muted,
+        acked_by=clean(row["acked_by"]) if state in alert_state.ACTIVE else "",
+    )
+
+
+class StandingCounts(NamedTuple):
+    """How many alerts of a model stand."""
+
+    firing: int = 0
+    recovering: int = 0
+
+    @property
+    def text(self) -> str:
+        """Say it, such as ``1 alert firing, 2 recovering``."""
+        said = f"{self.firing} alert{'' if self.firing == 1 else 's'} firing"
+        return f"{said}, {self.recovering} recovering" if self.recovering else said
+
+
+NO_ALERTS = StandingCounts()
+
+
+def count_standing(store: Store) -> dict[str, StandingCounts]:
+    """Return how many alerts stand of each model that has any."""
+    with store.state.connect() as conn:
+        rows = alert_state.load_open_alerts(conn)
+    counts = Counter(
+        (row["model"], alert_state.name_standing(row["state"], row["muted_reason"])) for row in rows
+    )
+    return {
+        model: StandingCounts(counts[model, "firing"], counts[model, "recovering"])
+        for model in {row["model"] for row in rows}
+    }
+
+
+def pick_standing(episodes: Iterable[AlertEpisode]) -> list[AlertEpisode]:
+    """Return what stands: errors first, what fires before what recovers, then the longest."""
+    return sorted(
+        (e for e in episodes if e.standing),
+        key=lambda e: (e.severity != "ERROR", e.standing, e.opened_window, e.monitor),
+    )
+
+
+def _write_local(moment: dt.datetime | None, zone: str) -> str:
+    return "" if moment is None else local_moment(moment, zone)
+
+
+def _write_severity(severity: str, _zone: str) -> str:
+    return severity or "-"
+
+
+def _write_clean(text: str, _zone: str) -> str:
+    return clean(text)
+
+
+def _name_slice(slice_key: str, slice_value: str) -> str:
+    return "all" if slice_key == ALL else clean(f"{slice_key}={slice_value}")
+
+
+def _say_why_unsent(episode: AlertEpisode) -> str:
+    return episode.muted_reason or (f"acked by {episode.acked_by}" if episode.acked_by else "")
+
+
+ALERTS: Table[AlertEpisode] = Table(
+    "alerts",
+    (
+        Column("ID", lambda e: e.fingerprint[:SHORT_ID]),
+        Column("STATE", "state"),
+        Column("SEVERITY", "severity", _write_severity),
+        Column("MODEL", "model"),
+        Column("MONITOR", "monitor", _write_clean),
+        Column("SLICE", lambda e: _name_slice(e.slice_key, e.slice_value)),
+        Column("FROM", "opened_window", _write_local),
+        Column("TO", "resolved_window", _write_local),
+        Column("WORST", lambda e: number(e.worst_value)),
+        Column("MUTED", _say_why_unsent),
+    ),
+    "No alerts.",
+)
+
+
+def standing_in(spec: ModelSpec) -> Table[AlertEpisode]:
+    """Return the table of a model's alerts that stand, in sentences."""
+    return Table(
+        "standing alerts",
+        (
+            Column("ALERT", lambda e: e.fingerprint[:SHORT_ID]),
+            Column("STATE", "state"),
+            Column("SINCE", lambda e: name_window(spec, e.opened_window)),
+            Column("SEVERITY", "severity"),
+            Column("WHAT", lambda e: shorten(explain_episode(spec, e))),
+        ),
+    )
+
+
+def silences_at(now: dt.datetime) -> Table[SilenceRow]:
+    """Return the table of silences as it is at a moment."""
+
+    def name_state(row: SilenceRow) -> str:
+        is_over, is_ahead = row["ends_at"] <= now, row["starts_at"] > now
+        state = "ended" if is_over else "pending" if is_ahead else "active"
+        return f"{state} by {clean(row['ended_by'])}" if row["ended_by"] else state
+
+    def list_labels(row: SilenceRow) -> str:
+        labels = json.loads(row["matcher"])
+        return clean(", ".join(f"{name}={value}" for name, value in sorted(labels.items())), 200)
+
+    return Table(
+        "silences",
+        (
+            Column("ID", "id"),
+            Column("STATE", name_state),
+            Column("MATCHES", list_labels),
+            Column("UNTIL (UTC)", "ends_at", utc_minute),
+            Column("AUTHOR", "author", _write_clean),
+            Column("COMMENT", lambda row: clean(row["comment"], 200)),
+        ),
+        "No silences.",
+    )
+
+
+REFUSED_MESSAGES: Table[OutboxRow] = Table(
+    "refused messages",
+    (
+        Column("ID", "id"),
+        Column("WRITTEN (UTC)", "created_at", utc_minute),
+        Column("TO", lambda row: clean(f"{row['receiver']} {row['channel']}")),
+        Column("KIND", "kind"),
+        Column("WHY", lambda row: clean(row["error"], 160)),
+        Column("MESSAGE", lambda row: clean(shorten(json.loads(row["payload"])["plain"]), 80)),
+    ),
+    "No message was refused.",
+)
+
+
+class Happened(TypedDict):
+    """Something that happened to an alert."""
+
+    at: dt.datetime
+    kind: str
+    severity: str
+    alert: str
+    model: str
+    monitor: str
+    slice: str
+    window_start: dt.datetime
+    muted_reason: str
+    message: str
+
+
+HISTORY: Table[Happened] = Table(
+    "alert history",
+    (
+        Column("WHEN", "at", utc_minute),
+        Column("WHAT", "kind"),
+        Column("SEVERITY", "severity", _write_severity),
+        Column("MODEL", "model"),
+        Column("MONITOR", "monitor", _write_clean),
+        Column("SLICE", "slice"),
+        Column("WINDOW", "window_start", _write_local),
+        Column("MUTED", "muted_reason"),
+        Column("SAID", lambda one: clean(one["message"], _SENTENCE)),
+    ),
+    "Nothing happened.",
+)
+
+
+def ask_history(
+    store: Store,
+    zones: Mapping[str, str],
+    model: str | None = None,
+    since: dt.datetime | None = None,
+    limit: int = 200,
+) -> Answer[Happened]:
+    """Return what happened to alerts, the newest last; older ones beyond the limit are counted.
+
+    Args:
+        store: Where the state database is.
+        zones: Model -> its time zone, in which its windows are named; UTC for others.
+        model: Only of this model.
+        since: Only what was written after this time.
+        limit: At most so many, the newest.
+    """
+    with store.state.connect() as conn:
+        rows = alert_state.all_alerts(conn, model)
+        events = [e for found in alert_state.all_events(conn, model).values() for e in found]
+    wanted = [e for e in events if since is None or e["created_at"] >= since]
+    wanted.sort(key=lambda e: e["id"])
+    found = [
+        _happened(e, rows[e["fingerprint"]]) for e in wanted[-limit:] if e["fingerprint"] in rows
+    ]
+    n_older = len(wanted) - len(found)
+    below = f"({n_older} older ones left out)" if n_older and found else ""
+    return Answer(HISTORY, found, zones, below=below)
+
+
+def _happened(event: StoredEvent, row: AlertRow) -> Happened:
+    return {
+        "at": event["created_at"],
+        "kind": event["kind"],
+        "severity": event["severity"],
+        "alert": row["fingerprint"][:SHORT_ID],
+        "model": row["model"],
+        "monitor": row["monitor"],
+        "slice": _name_slice(row["slice_key"], row["slice_value"]),
+        "window_start": event["window_start"],
+        "muted_reason": event["muted_reason"],
+        "message": event["message"],
+    }
+
+
+def shorten(text: str) -> str:
+    """Return the first line of a text, cut where it is long."""
+    first = text.split("\n")[0]
+    return first if len(first) <= _FIRST_LINE else first[: _FIRST_LINE - 3] + "..."
+
+
+def is_personal(spec: ModelSpec, column: str, slice_key: str = ALL) -> bool:
+    """Tell whether what is said of a column or slice may hold personal values."""
+    named = {column, *slice_key.split(",")}
+    return any(bool(f.pii) for name, f in spec.features.items() if name in named)
+
+
+def explain_episode(spec: ModelSpec, episode: AlertEpisode) -> str:
+    """Return an alert's sentence; one about a pii column is told without the stored text.
+
+    The text may have been stored before the column was marked, with values in it.
+    """
+    if not is_personal(spec, episode.column, episode.slice_key):
+        return episode.message
+    subject = f"{NAMES.get(episode.metric, episode.metric)} of {episode.column}"
+    if episode.worst_value is None:
+        return f"{subject} failed."
+    return f"{subject} reached {written(episode.worst_value)}."
+
+
+def ask_alert(store: Store, short_id: str, zones: Mapping[str, str]) -> Answer[AlertRow]:
+    """Return everything that is known of one alert.
+
+    Args:
+        store: Where the state database is.
+        short_id: The beginning of its id.
+        zones: Model -> its time zone; UTC for others.
+
+    Raises:
+        ConfigError: If there is no such alert.
+    """
+    row = find_alert(store, short_id)
+    zone = zones.get(row["model"], "UTC")
+    with store.state.connect() as conn:
+        events = alert_state.all_events(conn, row["model"]).get(row["fingerprint"], [])
+    view = view_of(row, zone)
+    state = f"{row['state']} ({row['severity']})" if row["severity"] else row["state"]
+    facts = {
+        "Alert": row["fingerprint"][: SHORT_ID + 4],
+        "Model": row["model"],
+        **list_facts(view),
+        "State": state,
+        "Said": row["message"],
+        "Numbers": view.numbers,
+        "Why": "; ".join(view.why),
+        "Runbook": row["runbook"],
+        "Last windows": ", ".join(_recent(row, zone)),
+    }
+    lines = [f"{name + ':':<14} {clean(facts[name], 500)}" for name in _FACTS if facts.get(name)]
+    return Answer(Table("alert", ()), [row], text="\n".join([*lines, "", *_events(events)]))
+
+
+_FACTS = (
+    "Alert", "Model", "Monitor", "Slice", "State", "Episode", "Since", "Said", "Numbers", "Why",
+    "Not sent", "Taken on by", "Ended", "Owner", "Runbook", "Last windows",
+)  # fmt: skip
+
+
+def list_facts(view: AlertView) -> dict[str, str]:
+    """Return what an alert is about, since when, and who has to do with it; empty if unknown."""
+    row = view.row
+    return {
+        "Monitor": row["monitor"],
+        "Slice": _name_slice(row["slice_key"], row["slice_value"]),
+        "Since": view.since if row["opened_window"] else "",
+        "Episode": str(row["episode"]),
+        "Not sent": row["muted_reason"],
+        "Taken on by": f"{row['acked_by']} at {view.moment(row['acked_at'])}"
+        if row["acked_at"]
+        else "",
+        "Ended": row["resolved_reason"].replace("_", " "),
+        "Owner": row["owner"],
+    }
+
+
+def _recent(row: AlertRow, zone: str) -> list[str]:
+    recent = json.loads(row["recent"])
+    return [
+        f"{local_moment(dt.datetime.fromisoformat(start), zone)} {status}"
+        for start, status, *_ in recent
+    ]
+
+
+def _events(events: Sequence[StoredEvent]) -> list[str]:
+    return [
+        f"{e['created_at']:%Y-%m-%d %H:%M}  episode {e['episode']}  {e['kind']:<12}  "
+        f"{clean(e['message'], _SENTENCE)}"
+        for e in events
+    ]
