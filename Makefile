@@ -2,7 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST = $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
-STAMP := .venv/.installed
+# What runs the product, and what tests, measures and documents it.
+PRODUCT := .venv/.product
+DEV := .venv/.dev
+COMMA := ,
 
 # With it set, every process of a test would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -13,58 +16,67 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1	\2/' | expand -t 16
 
-$(STAMP): pyproject.toml constraints.txt
+define install
+	@echo "Installing .[$(1)] into .venv"
 	@if command -v uv >/dev/null 2>&1; then \
 	  uv venv --quiet --allow-existing --python $(PYTHON) .venv && \
-	  uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[demo,dev]'; \
+	  uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[$(1)]'; \
 	else \
 	  $(PYTHON) -m venv .venv && \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,dev]'; \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(1)]'; \
 	fi
-	@touch $(STAMP)
+	@touch $@
+endef
 
-demo: $(STAMP) ## Monitor a year of real flights end to end and show what was found
+$(PRODUCT): pyproject.toml constraints.txt
+	$(call install,demo)
+
+$(DEV): pyproject.toml constraints.txt
+	$(call install,demo$(COMMA)dev)
+	@touch $(PRODUCT)
+
+demo: $(PRODUCT) ## Monitor a year of real flights end to end and show what was found
 	$(BIN)/mlmon demo
 
-ui: $(STAMP) ## Open the Dagster UI on what the demo left
+ui: $(PRODUCT) ## Open the Dagster UI on what the demo left
 	$(BIN)/mlmon dev
 
-test: $(STAMP) ## Run every test but the proofs
+test: $(DEV) ## Run every test but the proofs
 	$(PYTEST) -m "not proof"
 
-prove: $(STAMP) ## Run the proofs: whole systems, killed, broken and at length
+prove: $(DEV) ## Run the proofs: whole systems, killed, broken and at length
 	$(PYTEST) -m proof
 
-coverage: $(STAMP) ## Run tests and proofs; print the shares of lines and of branches they took
+coverage: $(DEV) ## Run tests and proofs; print the shares of lines and of branches they took
 	$(PYTEST) --cov=mlmon_dagster $(TESTS)
 	$(BIN)/python -m tests.branches
 
-check: $(STAMP) ## Format, lint, types, tests; CI runs this and the proofs
+check: $(DEV) ## Format, lint, types, tests; CI runs this and the proofs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(MAKE) test
 
-docs: $(STAMP) ## Build the documentation as a site in .mlmon/site
+docs: $(DEV) ## Build the documentation as a site in .mlmon/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
-bench: $(STAMP) ## Measure speed as ratios and print a table
+bench: $(DEV) ## Measure speed as ratios and print a table
 	$(BIN)/python -m benchmarks
 
-calibrate: $(STAMP) ## Simulate how often 95 % intervals hold the truth
+calibrate: $(DEV) ## Simulate how often 95 % intervals hold the truth
 	$(BIN)/python -m benchmarks calibrate
 	$(BIN)/python -m benchmarks calibrate versions
 
-drill: $(STAMP) ## Break a model of known truth in 35 ways and print what its monitors noticed
+drill: $(DEV) ## Break a model of known truth in 35 ways and print what its monitors noticed
 	$(BIN)/python -m benchmarks.drill
 
-chaos: $(STAMP) ## Kill dispatchers while Slack and the database fail; print what arrived
+chaos: $(DEV) ## Kill dispatchers while Slack and the database fail; print what arrived
 	$(BIN)/python -W ignore -m tests.chaos
 
-soak: $(STAMP) ## Write 5 files a second for ten minutes under the daemon and print what became of them
+soak: $(DEV) ## Write 5 files a second for ten minutes under the daemon and print what became of them
 	$(BIN)/python -W ignore -m tests.soak
 
-images: $(STAMP) ## Ask REGISTRY for every image of deploy/: tags exist, digests are theirs (WRITE=1 writes them)
+images: $(DEV) ## Ask REGISTRY for every image of deploy/: tags exist, digests are theirs (WRITE=1 writes them)
 	$(BIN)/python -m tests.images --registry '$(REGISTRY)' $(if $(WRITE),--write)
 
 clean: ## Remove what the demo and the tools made, keep .venv

@@ -2,7 +2,7 @@
 
 One file of a million events, several times into fresh stores; then ten such files into one store,
 the ids of each looked up in all before; then late actuals for 1 % of the events of 90 days. Every
-row passes the Great Expectations suite. Rates are wall-clock: the load average says how much of
+row meets the rules of its spec. Rates are wall-clock: the load average says how much of
 the machine others had, the processor's seconds what the work itself took.
 
     python -m benchmarks.ingest --files 10

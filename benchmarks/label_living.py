@@ -10,8 +10,8 @@ from __future__ import annotations
 import datetime as dt
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,6 @@ import pandas as pd
 
 from mlmon_dagster.alerts.lifecycle.apply_results import fold_results
 from mlmon_dagster.alerts.messages.incidents import flush_groups
-from mlmon_dagster.ingest.rows import judge as ingest_judge
 from mlmon_dagster.pipeline import plan as planning
 from mlmon_dagster.pipeline.ingest import ingest
 from mlmon_dagster.pipeline.judge import judge
@@ -138,20 +137,6 @@ def land(folder: Path, stream: str, name: str, rows: pd.DataFrame) -> list[Path]
     return [path]
 
 
-@contextmanager
-def files_trusted() -> Iterator[None]:
-    """Run no expectation on landing files for a while: they are of this module, and well-formed.
-
-    The suite takes a third of a look; the files of worlds that are lived in full pass it.
-    """
-    usual = ingest_judge._evaluate
-    ingest_judge._evaluate = lambda *_: iter(())
-    try:
-        yield
-    finally:
-        ingest_judge._evaluate = usual
-
-
 def look_at(families: Sequence[str], project: Project, spec: ModelSpec, run_id: str) -> None:
     """Look as `tests.pipeline.looking.look` does, at some families alone.
 
@@ -224,13 +209,11 @@ def live(
         world: What lands when.
         folder: An empty one.
         on_look: Called after every look with its index.
-        families: Of monitors that are looked at; None for all, and every file is checked.
+        families: Of monitors that are looked at; None for all.
     """
     began = time.perf_counter()
     with ExitStack() as stack:
         stack.enter_context(baselines_shared())
-        if families is not None:
-            stack.enter_context(files_trusted())
         take_a_look = look if families is None else partial(look_at, families)
         first, path = write_history(world, folder)
         clock = Clock(world.look_after(first))

@@ -1,7 +1,7 @@
 """Processes forked from one that has imported everything, and their death at a named step.
 
 Python keeps one such server per process and loads into it what its first user asks for, so all
-tests ask here: who comes second would otherwise import Dagster and Great Expectations in every
+tests ask here: who comes second would otherwise import Dagster in every
 process that it starts.
 """
 
@@ -19,7 +19,6 @@ from mlmon_dagster.store.state import writing
 PRELOADED = (
     "alembic.command",
     "duckdb",
-    "great_expectations.expectations",
     "psycopg2",
     "scipy.stats",
     "tests.alerts.test_deliver",

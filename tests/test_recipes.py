@@ -368,7 +368,7 @@ TOYS = (DISTANCE, FORMAT, SOURCE, RECEIVER, ENGINE, FAMILY)
 # The libraries of others are imported once, the changed package by each toy's own process.
 FORKING = """
 import json, os, sys, traceback
-import duckdb, great_expectations.expectations, pandas, scipy.stats
+import duckdb, pandas, scipy.stats
 for copy, empty, said, program in json.loads(sys.argv[1]):
     if (child := os.fork()) == 0:
         os.chdir(empty)

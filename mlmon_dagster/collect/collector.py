@@ -1,8 +1,7 @@
 """One request from its bytes to its answer: read, judged, durable, answered once.
 
-It is judged by the declaration of its model before anything of it is stored. The rules are those
-that ingest generates for its Great Expectations suite, evaluated here in Arrow since a caller waits
-for the answer; a test holds both to the same verdicts.
+It is judged by its model before anything of it is stored, by the rules of ingest.
+What the spec itself expects, only ingest judges.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ from typing import Any, Final, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from mlmon_dagster.collect.body import Form, read_batch, unpacked
 from mlmon_dagster.collect.landing import Committer, Target
@@ -47,12 +45,11 @@ from mlmon_dagster.ingest.report import (
     Fault,
     Mask,
     did_you_mean,
-    mask_of,
     names,
     rows_at_fault,
 )
 from mlmon_dagster.ingest.rows.canonical import Draft, draft_rows
-from mlmon_dagster.ingest.rows.judge import Rule, rules_of
+from mlmon_dagster.ingest.rows.rules import rules_of
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.sources import Stream
 
@@ -399,44 +396,11 @@ class Judge:
         return Judged(parsed, bad, tuple(errors), _warnings(parsed, self.wanted))
 
     def _rule_faults(self, draft: Draft) -> tuple[Fault, ...]:
-        found: tuple[Fault, ...] = ()
-        for rule in self._rules:
-            values = draft.columns[rule.column.name]
-            wrong = CHECKS[rule.expectation](values, dict(rule.options))
-            excused = draft.excused.get(rule.column.name)
-            if excused is not None:
-                wrong &= ~excused
-            found += Fault.where(wrong, rule.reason, rule.column, rule.expected)
-        return found
-
-
-def _is_null(values: pa.Array, _options: Mapping[str, object]) -> Mask:
-    return mask_of(values.is_null())
-
-
-def _is_outside_set(values: pa.Array, options: Mapping[str, object]) -> Mask:
-    allowed = pa.array(options["value_set"], values.type)
-    return mask_of(values.is_valid()) & ~mask_of(pc.is_in(values, allowed))
-
-
-def _is_outside_range(values: pa.Array, options: Mapping[str, object]) -> Mask:
-    wrong = np.zeros(len(values), dtype=bool)
-    for key, is_beyond in (("min_value", pc.less), ("max_value", pc.greater)):
-        if options.get(key) is not None:
-            wrong |= mask_of(is_beyond(values, options[key]).fill_null(False))
-    return wrong
-
-
-CHECKS: Final[dict[str, Callable[[pa.Array, Mapping[str, object]], Mask]]] = {
-    "ExpectColumnValuesToNotBeNull": _is_null,
-    "ExpectColumnValuesToBeInSet": _is_outside_set,
-    "ExpectColumnValuesToBeBetween": _is_outside_range,
-}
-
-
-def unjudged(rules: Iterable[Rule]) -> set[str]:
-    """Return the expectations about rows that only ingest evaluates."""
-    return {rule.expectation for rule in rules if rule.judges_rows} - set(CHECKS)
+        return tuple(
+            fault
+            for rule in self._rules
+            for fault in Fault.of(rule.find_rows(draft), rule.reason, rule.column, rule.expected)
+        )
 
 
 def _missing(column: Column, present: Iterable[str]) -> dict[str, Any]:

@@ -15,8 +15,6 @@ from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 import dagster as dg
-from dagster._core.definitions.data_version import DATA_VERSION_TAG
-from dagster._core.definitions.output import OutputDefinition
 
 from mlmon_dagster.defs.instance import MODEL_TAG, WINDOWS_TAG, note_process
 from mlmon_dagster.defs.mapping import line_up
@@ -31,6 +29,7 @@ from mlmon_dagster.defs.metadata import (
     safe_metadata,
     table,
 )
+from mlmon_dagster.defs.private_dagster import DATA_VERSION_TAG, OutputDefinition
 from mlmon_dagster.errors import BaselineMissingError
 from mlmon_dagster.pipeline.baseline import fit_baseline, version_of_inputs
 from mlmon_dagster.pipeline.ingest import ingest, ingest_numbers, schema_changes_now, table_sizes

@@ -6,10 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import dagster as dg
-from dagster._core.definitions.asset_checks.asset_check_evaluation import (
-    AssetCheckEvaluationTargetMaterializationData as Target,
-)
-from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord
 
 from mlmon_dagster.defs.assets import (
     Inputs,
@@ -25,6 +21,10 @@ from mlmon_dagster.defs.assets import (
 )
 from mlmon_dagster.defs.instance import models_in_flight, models_of
 from mlmon_dagster.defs.metadata import REBUILT, page_metadata, safe_metadata, table
+from mlmon_dagster.defs.private_dagster import (
+    AssetCheckEvaluationTargetMaterializationData as Target,
+)
+from mlmon_dagster.defs.private_dagster import AssetCheckExecutionRecord
 from mlmon_dagster.families.registry import FAMILIES
 from mlmon_dagster.pipeline.judge import (
     judge,

@@ -33,6 +33,7 @@ from mlmon_dagster.defs.assets import (
 )
 from mlmon_dagster.defs.instance import MODEL_TAG, ONE_OF_MANY, UNFINISHED, models_of
 from mlmon_dagster.defs.metadata import safe_metadata
+from mlmon_dagster.defs.private_dagster import TickStatus
 from mlmon_dagster.pipeline.receivers import receivers
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import BrokenModel, ModelSpec
@@ -76,7 +77,7 @@ def dispatch_alerts(
     from mlmon_dagster.alerts.messages.view import dagster_links, page_links
     from mlmon_dagster.alerts.receivers.worker import ping
     from mlmon_dagster.store.state import model_history
-    from mlmon_dagster.tables.business import business_line
+    from mlmon_dagster.tables.periods import business_line
 
     backfilling: set[str] = set()
     if broken is not None:
@@ -405,8 +406,6 @@ def _ticks(
     instance: dg.DagsterInstance, specs: Sequence[ModelSpec], open_: Unsettled
 ) -> Iterator[Observed]:
     """Yield failing ticks of our sensors and schedules, and later ones that went well."""
-    from dagster._core.scheduler.instigation import TickStatus
-
     from mlmon_dagster.alerts.lifecycle.routing import PLATFORM
 
     ours = {*SENSORS, *(f"{SHARED}_newest_{spec.time.granularity}" for spec in specs)}

@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from dagster._core.instance.ref import InstanceRef
-from dagster._core.storage.base_storage import DagsterStorage
-from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
-from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
-from dagster._serdes import ConfigurableClass, ConfigurableClassData
 
-from mlmon_dagster.defs.batched_events import (
-    EVENTS_AT_ONCE,
-    BatchedPostgresStorage,
-    BatchedSqliteStorage,
+from mlmon_dagster.defs.private_dagster import (
+    ConfigurableClass,
+    ConfigurableClassData,
+    DagsterSqliteStorage,
+    DagsterStorage,
+    InstanceRef,
+    LocalComputeLogManager,
+    NoOpComputeLogManager,
+    is_known,
 )
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.project import Project, read_variable, set_dagster_home, set_event_batch
@@ -79,15 +79,35 @@ class EnvStorage(DagsterStorage, ConfigurableClass):
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> DagsterStorage[dg.DagsterInstance]:
         """Open the PostgreSQL that ``url_env``'s variable names, else SQLite in ``sqlite_dir``."""
-        set_event_batch(EVENTS_AT_ONCE)
         name = config_value["url_env"]
         url = psycopg2_url(read_variable(name) or "")
         if url and (problem := url_problem(url)):
             raise ConfigError(f"{name} cannot be used: {problem}.")
+        home = Path(read_variable("DAGSTER_HOME") or ".").resolve()
+        folder = str(home / config_value["sqlite_dir"])
+        if not is_known():
+            return _open_plain_storage(url, folder, inst_data)
+        from mlmon_dagster.defs.batched_events import (
+            EVENTS_AT_ONCE,
+            BatchedPostgresStorage,
+            BatchedSqliteStorage,
+        )
+
+        set_event_batch(EVENTS_AT_ONCE)
         if url.startswith("postgresql"):
             return BatchedPostgresStorage(url, inst_data)
-        home = Path(read_variable("DAGSTER_HOME") or ".").resolve()
-        return BatchedSqliteStorage.from_local(str(home / config_value["sqlite_dir"]), inst_data)
+        return BatchedSqliteStorage.from_local(folder, inst_data)
+
+
+def _open_plain_storage(
+    url: str, folder: str, inst_data: ConfigurableClassData | None
+) -> DagsterStorage[dg.DagsterInstance]:
+    """Open Dagster's own storage, to which it hands events one by one."""
+    if url.startswith("postgresql"):
+        from dagster_postgres import DagsterPostgresStorage
+
+        return DagsterPostgresStorage(url, should_autocreate_tables=True, inst_data=inst_data)
+    return DagsterSqliteStorage.from_local(folder, inst_data)
 
 
 def dagster_home(project: Project) -> Path:

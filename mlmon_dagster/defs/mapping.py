@@ -13,10 +13,13 @@ import warnings
 from collections.abc import Mapping
 
 import dagster as dg
-from dagster._core.definitions.partitions.mapping import UpstreamPartitionsResult
-from dagster._core.definitions.partitions.subset import PartitionsSubset
-from dagster._core.definitions.partitions.utils import infer_partition_mapping
-from dagster._core.instance import DynamicPartitionsStore
+
+from mlmon_dagster.defs.private_dagster import (
+    DynamicPartitionsStore,
+    PartitionsSubset,
+    UpstreamPartitionsResult,
+    infer_partition_mapping,
+)
 
 
 class IdentityPartitionMapping(dg.IdentityPartitionMapping):

@@ -10,10 +10,9 @@ import multiprocessing
 import sys
 
 import dagster as dg
-from dagster._grpc.types import ExecuteExternalJobArgs, ExecuteRunArgs
-from dagster._serdes import deserialize_value
 
 from mlmon_dagster.defs.instance import model_of_key
+from mlmon_dagster.defs.private_dagster import ExecuteExternalJobArgs, ExecuteRunArgs
 from mlmon_dagster.project import read_variable
 
 _COMMAND, _VARIABLE, _TARGET = "execute_run", "DAGSTER_EXECUTE_RUN_ARGS", "start_run_in_subprocess"
@@ -30,7 +29,7 @@ def models_of_own_run() -> frozenset[str] | None:
         text = _arguments()
         if text is None:
             return None
-        told = deserialize_value(text, (ExecuteRunArgs, ExecuteExternalJobArgs))
+        told = dg.deserialize_value(text, (ExecuteRunArgs, ExecuteExternalJobArgs))
         if told.instance_ref is None:
             return None
         with dg.DagsterInstance.from_ref(told.instance_ref) as instance:

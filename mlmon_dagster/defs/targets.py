@@ -10,14 +10,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import dagster as dg
-from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
-from dagster._core.definitions.assets.job.asset_job import build_asset_job, get_asset_graph_for_job
-from dagster._core.definitions.target import ANONYMOUS_ASSET_JOB_PREFIX
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
-from dagster_shared.record import replace
 
 from mlmon_dagster.defs.assets import OVERVIEW_KEY
 from mlmon_dagster.defs.instance import WINDOWS_TAG
+from mlmon_dagster.defs.private_dagster import (
+    ANONYMOUS_ASSET_JOB_PREFIX,
+    AssetGraph,
+    UnresolvedAssetJobDefinition,
+    build_asset_job,
+    get_asset_graph_for_job,
+    is_known,
+    replace_record,
+)
 from mlmon_dagster.spec.declaration import Granularity
 
 # Dagster's own job over all assets: the only one whose partitions may differ.
@@ -57,15 +61,17 @@ class CadenceJob(UnresolvedAssetJobDefinition):
             allow_different_partitions_defs=True,
         )
         others = self.selection.resolve(asset_graph) - {OVERVIEW_KEY}
-        named = replace(job.asset_layer, external_job_asset_keys=others)
+        named = replace_record(job.asset_layer, external_job_asset_keys=others)
         return job._copy(asset_layer=named)
 
 
-def cadence_job(grain: Granularity, schedule: str) -> CadenceJob:
+def cadence_job(grain: Granularity, schedule: str) -> CadenceJob | dg.AssetSelection:
     """Return the job that a schedule of that name starts.
 
     Dagster names the job of a selection so. The UI then shows the selection instead of the job.
     """
+    if not is_known():
+        return select_cadence(grain)
     return CadenceJob(
         name=f"{ANONYMOUS_ASSET_JOB_PREFIX}_{schedule}", selection=select_cadence(grain)
     )

@@ -37,13 +37,13 @@ from mlmon_dagster.ingest.queue import (
 from mlmon_dagster.ingest.raw import ReadFormat
 from mlmon_dagster.ingest.report import FileReport, IngestReport
 from mlmon_dagster.ingest.rows.canonical import Draft, draft_rows
-from mlmon_dagster.ingest.rows.expectations import declared_for
+from mlmon_dagster.ingest.rows.expectations import declared_for, prepare_to_judge
 from mlmon_dagster.ingest.rows.judge import (
     Part,
     Prepared,
     Verdict,
     drop_erased,
-    judge_batch,
+    judge_files,
     prepare,
     whole,
 )
@@ -62,7 +62,7 @@ from mlmon_dagster.store.state.writing import reached, writer_lock
 from mlmon_dagster.store.tables import kept_rows
 from mlmon_dagster.store.tables.part_files import PartedRows, Spill
 
-# Of files that are judged together: hundreds of columns take seconds to judge, however few rows.
+# Of files that are appended together: a commit takes as long, however few rows.
 BATCH_BYTES = 8 * 1024**2
 BATCH_FILES = 500
 ROWS_A_PART = 100_000  # of a file, two parts of which are in memory at a time
@@ -279,6 +279,7 @@ class _Ingest:
             f"{self.spec.model}: {len(queued)} files of {stream} "
             f"from {queued[0].name} on, {self.n_done} of {self.n_total} done"
         )
+        prepare_to_judge(self.spec, stream)
         staged = [found for item in queued if (found := self._stage(item))]
         ready, twins = self.refusals.admit(staged, self.reports)
         reached("ingest.staged")
@@ -364,11 +365,10 @@ class _Ingest:
         folder = staging_folder(self.store, self.spec.model, item.stream)
         spill = Spill(folder / f"{item.staged.sha256}.good_rows")
         judged: list[Part] = []
-        held: set[int] = set()
         try:
             for draft in ahead(map(partial(self._draft, item), parts.every())):
-                found = judge_batch([draft], self.spec, item.stream, held)[0]
-                part = self._prepared(*found, erased)
+                [(draft, verdict)] = judge_files([draft], self.spec, item.stream)
+                part = self._prepared(draft, verdict, erased)
                 spill.add(part.rows)
                 # Not a slice of no rows: it would hold the memory of all.
                 judged.append(replace(part, rows=part.rows.schema.empty_table()))
@@ -428,7 +428,7 @@ class _Ingest:
 
     def _judged(self, batch: Sequence[tuple[Queued, Parsed]], erased: Erased) -> list[Part]:
         drafts = [self._draft(item, parsed) for item, parsed in batch]
-        judged = judge_batch(drafts, self.spec, batch[0][0].stream)
+        judged = judge_files(drafts, self.spec, batch[0][0].stream)
         return [self._prepared(*one, erased) for one in judged]
 
     def _draft(self, item: Queued, parsed: Parsed) -> Draft:

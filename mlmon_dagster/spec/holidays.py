@@ -13,7 +13,13 @@ def holiday_problem(entry: str) -> str | None:
     """Say why a text is neither a country, such as ``DE`` or ``DE-BE``, nor a date; else None."""
     if _date_of(entry) is not None:
         return None
-    known = _regions()
+    try:
+        known = _regions()
+    except ModuleNotFoundError:
+        return (
+            f"the holidays of '{entry[:40]}' need the package holidays: pip install "
+            "'mlmon-dagster[holidays]'; a date, 2026-12-24, needs none"
+        )
     country, dash, region = entry.partition("-")
     if country not in known:
         near = did_you_mean(country, known) if len(country) == 2 else ""

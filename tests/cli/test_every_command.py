@@ -47,7 +47,7 @@ skew churn PERIOD
 effect churn PERIOD --of actual
 budget churn PERIOD
 backtest churn PERIOD
-expectations churn --html PAGE
+expectations churn --export PAGE
 metrics churn
 metrics churn --format json
 drill churn --windows 4 --faults unseen,shift,unit,stuck,one_slice

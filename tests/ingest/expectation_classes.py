@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import great_expectations.expectations as gxe
@@ -22,6 +23,16 @@ class ExpectTooMuch(gxe.ExpectColumnValuesToBeBetween):
 
     def _validate(self, *_: Any, **__: Any) -> Any:
         raise RuntimeError("no such age: 31.0")
+
+
+class ExpectToDie(gxe.ExpectColumnValuesToBeBetween):
+    """Ends the process that judges."""
+
+    column: str = "age"
+    min_value: float = 0.0
+
+    def _validate(self, *_: Any, **__: Any) -> Any:
+        os._exit(3)
 
 
 NOT_A_CLASS = 1

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mlmon_dagster.ingest.declared_columns import reading_of
+from mlmon_dagster.ingest.rows import expectations
 from mlmon_dagster.ingest.rows.expectations import expectation_problems
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store
@@ -204,3 +207,82 @@ def test_ground_truth_has_expectations_of_its_own(store: Store, project: Path) -
 
     assert (file.n_bad, file.n_new) == (2, 2)
     assert results_of(store, spec, "actuals")[0]["columns"] == ["actual"]
+
+
+def test_a_process_that_was_killed_is_started_again(store: Store, project: Path) -> None:
+    assert expectation_problems(spec_with(REGEX)) == []
+    os.kill(expectations._WORKER.start().pid, signal.SIGKILL)
+    land(project, f"{PREDICTIONS}/a.parquet", events(4))
+
+    ingest(store, spec_with(REGEX), project)
+
+    assert results_of(store, spec_with(REGEX))[0]["kept"]
+
+
+def test_a_process_that_ends_whenever_it_judges_is_a_result_and_the_rows_are_taken(
+    store: Store, project: Path
+) -> None:
+    spec = spec_with({"expect": f"{CLASSES}:ExpectToDie", "severity": "refuse"}, REGEX)
+    land(project, f"{PREDICTIONS}/a.parquet", events(4))
+
+    (file,) = ingest(store, spec, project).files
+
+    assert (file.status, file.n_new, file.n_bad) == ("done", 4, 0)
+    errors = [one["error"] for one in results_of(store, spec)]
+    assert errors == ["Great Expectations ended with exit code 3 while it judged these rows"] * 2
+
+
+def test_a_library_that_cannot_be_imported_is_tried_once_and_is_a_result(
+    store: Store, project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    broken = project / "broken" / "great_expectations"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise ImportError('no such library')")
+    monkeypatch.syspath_prepend(broken.parent)
+    monkeypatch.setattr(expectations, "_WORKER", expectations._Worker())
+    for name in "ab":
+        land(project, f"{PREDICTIONS}/{name}.parquet", events(4))
+        (file,) = ingest(store, spec_with(REGEX), project).files
+        assert file.status == "done"
+
+    reports = manifest.files(store.state, spec_with(REGEX).model, "predictions")["schema_report"]
+    errors = {json.loads(report)["expectations"][0]["error"] for report in reports}
+    assert errors == {expectations._BROKEN}
+    assert capfd.readouterr().err.count("ImportError: no such library") == 1
+
+
+def test_the_process_of_a_parent_is_not_asked_by_its_fork() -> None:
+    before = expectations._WORKER.start().pid
+    reader, writer = os.pipe()
+    if (child := os.fork()) == 0:
+        os.write(writer, str(expectations._WORKER.start().pid).encode())
+        expectations._WORKER.stop()
+        os._exit(0)
+    os.waitpid(child, 0)
+
+    assert int(os.read(reader, 100)) != before == expectations._WORKER.start().pid
+
+
+UNIQUE: dict[str, Any] = {
+    "expect": "expect_column_values_to_be_unique", "arguments": {"column": "age"}
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("more", [[], [UNIQUE]])
+def test_files_that_come_together_are_judged_each_alone(
+    store: Store, project: Path, more: list[dict[str, Any]]
+) -> None:
+    spec = spec_with({**REGEX, "severity": "refuse"}, *more, features__region__pii=False)
+    for name, regions in (("a", ["north"] * 3), ("b", ["eats", "north", "west"])):
+        frame = events(3, region=regions, age=[1.0, 2.0, 3.0], prediction_id=list(name * 3))
+        frame["prediction_id"] += frame.index.astype(str)
+        land(project, f"{PREDICTIONS}/{name}.parquet", frame)
+
+    ingest(store, spec, project)
+
+    files = manifest.files(store.state, spec.model, "predictions").sort_values("path")
+    a, b = (json.loads(report)["expectations"] for report in files["schema_report"])
+    assert (a[0]["kept"], a[0]["unexpected"], b[0]["unexpected"]) == (True, 0, 2)
+    assert b[0]["values"] == ["eats", "west"]
+    assert [int(row["row_number"]) for row in letters_of(store, spec)] == [0, 2]
+    assert all(one["kept"] for one in [*a[1:], *b[1:]])

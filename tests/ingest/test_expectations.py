@@ -1,21 +1,24 @@
-"""The suite comes from the spec, finds rows exactly, and never passes because nothing was there."""
+"""The rules come from the spec, find rows exactly, and never pass because nothing was there."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-import pytest
+import pyarrow as pa
 
-from mlmon_dagster.errors import MlmonError
-from mlmon_dagster.ingest.declared_columns import Column
 from mlmon_dagster.ingest.formats.parse import parse_file
 from mlmon_dagster.ingest.landing import Staged
-from mlmon_dagster.ingest.rows import judge as suite
+from mlmon_dagster.ingest.rows import expectations
 from mlmon_dagster.ingest.rows.canonical import Draft, draft_rows
-from mlmon_dagster.ingest.rows.judge import Rule, judge, rules_of
+from mlmon_dagster.ingest.rows.judge import judge_files
+from mlmon_dagster.ingest.rows.rules import rules_of
 from mlmon_dagster.ingest.sources.registry import read_file
+from mlmon_dagster.spec.declaration import Expectation
 from tests.ingest.landing import NOW, credit_spec, events, parquet_bytes
 
 SPEC = credit_spec()
@@ -29,108 +32,88 @@ def _draft(folder: Path, frame: pd.DataFrame, name: str = "a") -> Draft:
     return draft_rows(parsed, SPEC, NOW)
 
 
-def test_suite_follows_the_spec() -> None:
+def test_rules_follow_the_spec() -> None:
     found = {(r.expectation, r.column.name) for r in rules_of(SPEC, "predictions")}
 
-    assert ("ExpectColumnValuesToBeBetween", "score") in found
-    not_null = {name for rule, name in found if rule == "ExpectColumnValuesToNotBeNull"}
+    assert ("expect_column_values_to_be_between", "score") in found
+    not_null = {name for rule, name in found if rule == "expect_column_values_to_not_be_null"}
     assert not_null >= {"prediction_id", "event_time", "score"}
     assert not not_null & SPEC.features.keys(), "a null of a feature is a finding"
-    assert ("ExpectColumnValuesToBeInSet", "dataset") in found
-    exist = {name for rule, name in found if rule == "ExpectColumnToExist"}
+    assert ("expect_column_values_to_be_in_set", "dataset") in found
+    exist = {name for rule, name in found if rule == "expect_column_to_exist"}
     assert exist >= {"prediction_id", "event_time", "score", "age", "region", "member"}
-    assert ("ExpectColumnValuesToBeInSet", "actual") in {
+    assert ("expect_column_values_to_be_in_set", "actual") in {
         (r.expectation, r.column.name) for r in rules_of(SPEC, "actuals")
     }
 
 
-def test_rows_of_each_file_of_a_batch_are_its_own(tmp_path: Path) -> None:
-    drafts = [
-        _draft(tmp_path, events(4, score=[0.1, 7.0, 0.1, 0.1]), "a"),
-        _draft(tmp_path, events(0), "b"),
-        _draft(tmp_path, events(3, score=[0.1, 0.2, None]), "c"),
-    ]
+def test_rows_that_break_a_rule_are_found_and_counted(tmp_path: Path) -> None:
+    draft = _draft(tmp_path, events(4, score=[0.1, 7.0, None, 0.1]))
 
-    first, empty, last = judge(drafts, SPEC, "predictions")
+    [(draft, verdict)] = judge_files([draft], SPEC, "predictions")
 
-    assert [(f.reason, f.rows.tolist()) for f in first.faults] == [("score_out_of_range", [1])]
-    assert (empty.faults, empty.report["n_rows"]) == ((), 0)
-    assert [(f.reason, f.rows.tolist()) for f in last.faults] == [("null_required", [2])]
-    assert first.report["failed"] == [
-        {"expectation": "ExpectColumnValuesToBeBetween", "column": "score", "rows": 1}
+    assert {(f.reason, *f.rows.tolist()) for f in draft.faults} == {
+        ("score_out_of_range", 1), ("null_required", 2)
+    }  # fmt: skip
+    assert verdict.report["failed"] == [
+        {"expectation": "expect_column_values_to_not_be_null", "column": "score", "rows": 1},
+        {"expectation": "expect_column_values_to_be_between", "column": "score", "rows": 1},
     ]
 
 
-def test_chunks_find_the_same_rows_as_one_pass(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rng = np.random.default_rng(3)
-    frame = events(500, score=rng.uniform(-0.2, 1.2, 500))
-    draft = _draft(tmp_path, frame)
-    (whole,) = judge([draft], SPEC, "predictions")
-    monkeypatch.setattr(suite, "CHUNK_ROWS", 64)
+def test_a_file_without_rows_breaks_no_rule_and_leaves_none_untested(tmp_path: Path) -> None:
+    [(draft, verdict)] = judge_files([_draft(tmp_path, events(0))], SPEC, "predictions")
 
-    (chunked,) = judge([draft], SPEC, "predictions")
-
-    wrong = np.flatnonzero((frame["score"] < 0) | (frame["score"] > 1)).tolist()
-    assert whole.faults[0].rows.tolist() == chunked.faults[0].rows.tolist() == wrong
-    assert whole.report == chunked.report
+    assert (draft.faults, verdict.untested, verdict.report["n_rows"]) == ((), (), 0)
 
 
 def test_column_of_nulls_is_named_as_untested(tmp_path: Path) -> None:
-    (verdict,) = judge([_draft(tmp_path, events(3, age=[None] * 3))], SPEC, "predictions")
+    draft = _draft(tmp_path, events(3, age=[None] * 3))
+
+    [(_, verdict)] = judge_files([draft], SPEC, "predictions")
 
     assert verdict.report["success"] is True
     assert verdict.untested == ("age",)
 
 
-def test_expectation_that_cannot_be_evaluated_is_an_error_not_a_pass(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    column = Column("score", "score", "number")
-    broken = (Rule("ExpectColumnValuesToMatchRegex", column, (("regex", "("),)),)
-    monkeypatch.setattr(suite, "rules_of", lambda *_: broken)
-
-    with pytest.raises(MlmonError, match="could not be evaluated"):
-        judge([_draft(tmp_path, events(3))], SPEC, "predictions")
-
-
-def test_rules_about_whole_columns_are_evaluated_once_a_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    drafts = [
-        _draft(tmp_path, events(3, age=[None] * 3), "a"),
-        _draft(tmp_path, events(3), "b"),
-        _draft(tmp_path, events(3, score=[0.1, 7.0, 0.1]), "c"),
+def test_great_expectations_finds_the_rows_that_the_rules_find(tmp_path: Path) -> None:
+    frame = events(6, score=[0.1, 7.0, None, -0.1, 0.0, 1.0], age=[None, 1, 2, 3, 4, 5])
+    frame["dataset"] = ["production", "elsewhere", None, "validation", "production", "Training"]
+    draft = _draft(tmp_path, frame)
+    asked = [
+        Expectation(
+            expect=rule.expectation, arguments={"column": rule.column.name, **dict(rule.options)}
+        )
+        for rule in rules_of(SPEC, "predictions")
     ]
-    asked: list[list[str]] = []
-    run = suite.run_suite
 
-    def noting(frame: pd.DataFrame, rules: list[object]) -> object:
-        asked.append([f"{type(r).__name__} {r.column}" for r in rules])  # type: ignore[attr-defined]
-        return run(frame, rules)  # type: ignore[arg-type]
+    [found] = expectations._find([pa.table(draft.columns)], asked, SPEC)
 
-    monkeypatch.setattr(suite, "run_suite", noting)
-    held: set[int] = set()
-
-    *_, last = [judge([draft], SPEC, "predictions", held)[0] for draft in drafts]
-
-    of_type = "ExpectColumnValuesToBeOfType age"
-    assert [of_type in rules for rules in asked] == [False, True, False], "once it has a value"
-    assert {rule.split()[0] for rule in asked[2]} == {
-        "ExpectColumnValuesToNotBeNull", "ExpectColumnValuesToBeBetween",
-        "ExpectColumnValuesToBeInSet",
-    }  # fmt: skip
-    assert [fault.rows.tolist() for fault in last.faults] == [[1]]
+    for rule, one in zip(rules_of(SPEC, "predictions"), found, strict=True):
+        assert one.error == ""
+        ours = rule.find_rows(replace(draft, excused={})).tolist() if rule.judges_rows else []
+        assert (rule, [] if one.rows is None else one.rows.tolist()) == (rule, ours)
+        assert one.kept == (not ours)
 
 
-def test_suite_leaves_nothing_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_great_expectations_leaves_nothing_on_disk_and_in_the_process_that_asks(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "home").mkdir()
     (tmp_path / "tmp").mkdir()
-    draft = _draft(tmp_path, events(3))
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    code = """if True:
+        import sys
+        from mlmon_dagster.ingest.rows import expectations
+        from tests.ingest.landing import credit_spec
+        mean = {"expect": "expect_column_mean_to_be_between", "arguments": {"column": "agee"}}
+        print(len(expectations.expectation_problems(credit_spec(expectations=[mean]))))
+        print("great_expectations" in sys.modules)
+    """
+    places = {"HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path / "tmp")}
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+        env={**os.environ, **places},
+    )  # fmt: skip
 
-    judge([draft], SPEC, "predictions")
-
+    assert found.stdout.split() == ["1", "False"]
     assert list((tmp_path / "home").iterdir()) == list((tmp_path / "tmp").iterdir()) == []

@@ -39,13 +39,13 @@ _GAP = np.timedelta64(40, "D")  # longer than any window
 
 @dataclass(frozen=True)
 class Draft:
-    """A file's rows with their types, before the suite has judged them.
+    """A file's rows with their types, before the rules have judged them.
 
     Attributes:
         parsed: The file.
         columns: Arrow arrays by name in the store.
         faults: What is wrong with single rows so far.
-        excused: By column, cells that the suite must not judge: reported already, or empty for
+        excused: By column, cells that the rules must not judge: reported already, or empty for
             a good reason.
     """
 

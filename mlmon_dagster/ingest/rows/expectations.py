@@ -7,50 +7,33 @@ result that says so: never a pass, and never in the way of the file.
 
 from __future__ import annotations
 
-import difflib
-import functools
-import importlib
-import re
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, TypedDict, cast
+import atexit
+import datetime as dt
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypedDict
 
 import numpy as np
 import pyarrow as pa
 
-from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.errors import MlmonError
 from mlmon_dagster.ingest.declared_columns import columns_of
-from mlmon_dagster.ingest.report import Fault
+from mlmon_dagster.ingest.report import Fault, Rows
 from mlmon_dagster.ingest.rows.canonical import Draft
-from mlmon_dagster.ingest.rows.suite import (
-    Evaluated,
-    Kind,
-    Made,
-    great_expectations,
-    is_evaluated,
-    run_suite,
-)
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.checks import Problem
 from mlmon_dagster.spec.declaration import Expectation
-from mlmon_dagster.spec.names import did_you_mean, listed
 from mlmon_dagster.spec.sources import Stream
 from mlmon_dagster.store.state.manifest import BY_RULE
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 _MOST_VALUES, _WIDTH = 3, 80
-_COLUMN_KEYS: Final = ("column", "column_A", "column_B", "column_list", "column_set")
-_OURS: Final = frozenset(
-    {"batch_id", "catch_exceptions", "id", "meta", "rendered_content", "result_format", "severity",
-     "windows"}
-)  # fmt: skip
-# They need a database, or another table.
-_NOT_OF_ROWS: Final = frozenset(
-    {"expect_query_results_to_match_comparison", "expect_table_row_count_to_equal_other_table"}
-)
-_OF_WHOLE_COLUMNS: Final = ("ExpectColumnValuesToBeOfType", "ExpectColumnValuesToBeInTypeList")
 
 
 class Result(TypedDict):
@@ -77,12 +60,138 @@ class Result(TypedDict):
     error: str
 
 
-class _WrongError(ConfigError):
-    """A declaration that Great Expectations refuses, and the keys below it that are wrong."""
+@dataclass(frozen=True)
+class Finding:
+    """What the library says of one expectation.
 
-    def __init__(self, *problems: tuple[tuple[str, ...], str]) -> None:
-        super().__init__("; ".join(said for _, said in problems))
-        self.problems = problems
+    Attributes:
+        columns: Those that it is about.
+        kept: Whether it holds.
+        rows: Rows that it did not expect, ascending; None for one about the whole file.
+        values: What it did not expect, as text; of rows one each.
+        error: Why it could not be evaluated, which may quote values; empty if it was.
+        kind: The same without any value.
+    """
+
+    columns: tuple[str, ...] = ()
+    kept: bool = False
+    rows: Rows | None = None
+    values: tuple[str, ...] = ()
+    error: str = ""
+    kind: str = ""
+
+    def of_rows(self, begin: int, end: int) -> Finding:
+        """Return what it says of some of the rows, numbered from the first of them."""
+        assert self.rows is not None
+        low, high = np.searchsorted(self.rows, [begin, end])
+        rows = self.rows[low:high] - begin
+        return replace(self, kept=not rows.size, rows=rows, values=self.values[low:high])
+
+
+_BROKEN = "Great Expectations cannot be imported; its process has written why"
+_NO_ANSWER = (EOFError, OSError, pickle.UnpicklingError)
+
+
+class _EndedError(MlmonError):
+    """The process ended without an answer."""
+
+
+class _BrokenError(MlmonError):
+    """Great Expectations cannot be imported, whatever is asked."""
+
+
+class _Worker:
+    """A process that has imported Great Expectations; started when needed, and again if it ended.
+
+    It ends by itself if nothing is asked for a while, or once this process has ended.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._owner = 0
+        self._is_ready = self._is_broken = False
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Start it unless it runs; importing goes on in the background."""
+        if self._process is not None and (not self._is_own or self._process.poll() is not None):
+            self.stop()
+        if self._process is None:
+            program = (
+                f"import gc, sys; gc.disable(); sys.path[:] = {sys.path!r}; "
+                "from mlmon_dagster.ingest.rows.expectation_worker import serve; serve()"
+            )
+            self._process = subprocess.Popen(
+                [sys.executable, "-W", "ignore", "-c", program],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
+            self._owner, self._is_ready = os.getpid(), False
+        return self._process
+
+    @property
+    def _is_own(self) -> bool:
+        """Whether this process started it, and was not forked from the one that did."""
+        return self._owner == os.getpid()
+
+    def ask(self, name: str, *arguments: object) -> Any:
+        """Return what a function of `expectation_worker` answers.
+
+        Raises:
+            _BrokenError: If the library cannot be imported.
+            _EndedError: If the process ended twice before it answered.
+            Exception: Whatever the function raised.
+        """
+        with self._lock:
+            try:
+                answer = self._exchange(name, arguments)
+            except _NO_ANSWER:  # idle for long, or killed
+                self.stop()
+                try:
+                    answer = self._exchange(name, arguments)
+                except _NO_ANSWER:
+                    code = self.stop()
+                    how = f"exit code {code}" if code >= 0 else f"signal {-code}"
+                    said = f"Great Expectations ended with {how} while it judged these rows"
+                    raise _EndedError(said) from None
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def _exchange(self, name: str, arguments: Sequence[object]) -> object:
+        if self._is_broken:
+            raise _BrokenError(_BROKEN)
+        process = self.start()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        if not self._is_ready:
+            try:
+                pickle.load(process.stdout)
+            except _NO_ANSWER:
+                self.stop()
+                self._is_broken = True
+                raise _BrokenError(_BROKEN) from None
+            self._is_ready = True
+        pickle.dump((name, arguments), process.stdin)
+        process.stdin.flush()
+        return pickle.load(process.stdout)
+
+    def stop(self) -> int:
+        """End it, or let go of that of a parent; return with what it ended."""
+        process, self._process = self._process, None
+        if process is None:
+            return 0
+        if self._is_own:
+            process.terminate()
+        else:
+            process.returncode = 0  # nobody here is to wait for it
+        with suppress(OSError), process:  # closes its pipes and waits
+            pass
+        return process.returncode
+
+
+_WORKER = _Worker()
+atexit.register(_WORKER.stop)
 
 
 def declared_for(spec: ModelSpec, stream: Stream) -> list[Expectation]:
@@ -90,285 +199,117 @@ def declared_for(spec: ModelSpec, stream: Stream) -> list[Expectation]:
     return [one for one in spec.expectations if one.stream == stream]
 
 
-def expectation_problems(spec: ModelSpec) -> list[Problem]:
-    """Return what is wrong with the declared expectations: names, arguments, columns.
+def prepare_to_judge(spec: ModelSpec, stream: Stream) -> None:
+    """Have Great Expectations imported while files are read, if the spec expects anything."""
+    if declared_for(spec, stream):
+        _WORKER.start()
 
-    The library is imported only if there are any.
-    """
-    found = []
-    for index, declared in enumerate(spec.expectations):
-        try:
-            _built(declared, spec)
-        except _WrongError as error:
-            found += [Problem(("expectations", index, *at), said) for at, said in error.problems]
-    return found
+
+def expectation_problems(spec: ModelSpec) -> list[Problem]:
+    """Return what is wrong with the declared expectations: names, arguments, columns."""
+    if not spec.expectations:
+        return []
+    found = _WORKER.ask("find_problems", spec)
+    return [Problem(("expectations", *path), said) for path, said in found]
+
+
+def export_suite(spec: ModelSpec, stream: Stream) -> dict[str, object]:
+    """Return the suite of a stream as Great Expectations stores it: its rules and declarations."""
+    suite: dict[str, object] = _WORKER.ask("build_suite", spec, stream)
+    return suite
+
+
+def write_data_docs(
+    spec: ModelSpec, windows: Sequence[tuple[str, dt.datetime, Sequence[Result]]], folder: Path
+) -> str:
+    """Write the Data Docs of Great Expectations about what was found; return their first page."""
+    page: str = _WORKER.ask("write_data_docs", spec, windows, folder.absolute())
+    return page
 
 
 def judge_declared(
-    draft: Draft, spec: ModelSpec, declared: Sequence[Expectation]
-) -> tuple[tuple[Fault, ...], list[Result]]:
-    """Judge the rows of a file that are good so far, and are not passed over.
+    drafts: Sequence[Draft], spec: ModelSpec, stream: Stream
+) -> list[tuple[tuple[Fault, ...], list[Result]]]:
+    """Judge the rows of files that are good so far, and are not passed over; each file alone.
 
     Args:
-        draft: The rows, with all that the generated suite found.
+        drafts: The rows of files of one stream, with all that the rules of the store found.
         spec: The model.
-        declared: What the spec expects of the stream.
+        stream: What the files hold.
 
     Returns:
-        The rows to refuse, and one result per expectation.
+        For each file the rows to refuse, and one result per expectation.
     """
-    staged, n_rows = draft.parsed.staged, draft.parsed.n_rows
-    if staged.again is not None:  # a part of a file, whose whole was judged
-        declared = [one for one in declared if one.severity == "refuse"]
-    rows = np.flatnonzero(~draft.bad() & ~staged.passed_over(n_rows))
-    if not rows.size:
-        return (), []
+    declared = declared_for(spec, stream)
+    # Of a part of a file the whole was judged: only what refuses rows is asked again.
+    refusing = [one for one in declared if one.severity == "refuse"]
+    found: dict[int, tuple[tuple[Fault, ...], list[Result]]] = {}
+    for asked, is_again in ((declared, False), (refusing, True)):
+        mine = {
+            position: rows
+            for position, draft in enumerate(drafts)
+            if (draft.parsed.staged.again is not None) is is_again
+            and (rows := _rows_to_judge(draft)).size
+        }
+        if asked and mine:
+            tables = [
+                pa.table({name: v.take(rows) for name, v in drafts[position].columns.items()})
+                for position, rows in mine.items()
+            ]
+            for (position, rows), each in zip(
+                mine.items(), _find(tables, asked, spec), strict=True
+            ):
+                found[position] = _sum_up(asked, each, rows, spec)
+    return [found.get(position, ((), [])) for position in range(len(drafts))]
+
+
+def _rows_to_judge(draft: Draft) -> Rows:
+    return np.flatnonzero(~draft.bad() & ~draft.parsed.staged.passed_over(draft.parsed.n_rows))
+
+
+def _find(
+    tables: Sequence[pa.Table], declared: Sequence[Expectation], spec: ModelSpec
+) -> list[list[Finding]]:
+    try:
+        found: list[list[Finding]] = _WORKER.ask("judge_files", tables, declared, spec)
+    except _BrokenError as error:
+        return [[Finding(error=str(error), kind=str(error)) for _ in declared] for _ in tables]
+    except _EndedError as error:
+        if len(tables) > 1:  # one file may have ended it
+            return [each for table in tables for each in _find([table], declared, spec)]
+        return [[Finding(error=str(error), kind=str(error)) for _ in declared]]
+    return found
+
+
+def _sum_up(
+    declared: Sequence[Expectation], found: Sequence[Finding], rows: Rows, spec: ModelSpec
+) -> tuple[tuple[Fault, ...], list[Result]]:
     faults: tuple[Fault, ...] = ()
-    results = []
-    by_name = {column.name: column for column in columns_of(spec, staged.stream)}
-    for one, columns, found in _evaluated(draft, spec, declared, rows):
-        result = _result(one, columns, found, spec, int(rows.size))
-        results.append(result)
-        is_refusing = one.severity == "refuse" and not result["kept"] and not result["error"]
-        if is_refusing and not isinstance(found, Exception):
-            refused = np.sort(np.asarray(found.result["unexpected_index_list"], dtype=np.int64))
-            faults += Fault.of(refused, BY_RULE, by_name[columns[0]], one.expect)
+    results = [
+        _result(one, each, spec, rows.size) for one, each in zip(declared, found, strict=True)
+    ]
+    for one, each, result in zip(declared, found, results, strict=True):
+        if one.severity == "refuse" and not result["kept"] and not result["error"]:
+            columns = {column.name: column for column in columns_of(spec, one.stream)}
+            faults += Fault.of(rows[each.rows], BY_RULE, columns[each.columns[0]], one.expect)
     return faults, results
 
 
-def _evaluated(
-    draft: Draft, spec: ModelSpec, declared: Sequence[Expectation], rows: np.ndarray
-) -> Iterator[tuple[Expectation, list[str], Evaluated | Exception]]:
-    """Yield each expectation with its columns and its result, or the error in its stead."""
-    built: list[tuple[Expectation, list[str], Made]] = []
-    for one in declared:
-        try:
-            expectation = _built(one, spec)
-        except _WrongError as error:
-            yield one, [], error
-        else:
-            columns = [name for names in _columns(expectation).values() for name in names]
-            built.append((one, columns, expectation))
-    if not built:
-        return
-    found: list[Evaluated | Exception] = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pandas has opinions about regular expressions
-        try:
-            found += run_suite(_frame(draft, rows), [expectation for *_, expectation in built])
-        except Exception:  # of a custom class, which spoils the suite: each alone
-            found = [_alone(_frame(draft, rows), _built(one, spec)) for one, *_ in built]
-    for (one, columns, _), result in zip(built, found, strict=True):
-        yield one, columns, result
-
-
-def _frame(draft: Draft, rows: np.ndarray) -> pd.DataFrame:
-    import pandas as pd
-
-    table = pa.table({name: v.take(pa.array(rows)) for name, v in draft.columns.items()})
-    frame: pd.DataFrame = table.to_pandas()
-    frame.index = pd.Index(rows)
-    return frame
-
-
-def _alone(frame: pd.DataFrame, expectation: Made) -> Evaluated | Exception:
-    try:
-        return run_suite(frame, [expectation])[0]
-    except Exception as error:
-        return error
-
-
-def _result(
-    declared: Expectation,
-    columns: list[str],
-    found: Evaluated | Exception,
-    spec: ModelSpec,
-    n_rows: int,
-) -> Result:
-    may_show = all(spec.shows_values_of(name) for name in columns)
-    error = _error_of(found, may_show)
-    judged = None if error or isinstance(found, Exception) else found
-    result = judged.result if judged else {}
-    rows = result.get("unexpected_index_list")
-    kept = judged is not None and judged.success
-    if judged and not kept and declared.severity == "refuse" and rows is None:
+def _result(declared: Expectation, found: Finding, spec: ModelSpec, n_rows: int) -> Result:
+    # What a library says may quote values.
+    may_show = all(spec.shows_values_of(name) for name in found.columns)
+    error = found.error if may_show else found.kind
+    rows = found.rows
+    if not error and not found.kept and declared.severity == "refuse" and rows is None:
         error = "it does not say which rows it did not expect"
-    values = result.get("partial_unexpected_list") or []
-    if not values and result.get("observed_value") is not None:
-        values = [result["observed_value"]]
+    texts = [text[:_WIDTH] for text in dict.fromkeys(found.values)]
     return Result(
         expectation=declared.expect,
-        columns=columns,
+        columns=list(found.columns),
         severity=declared.severity,
-        kept=kept,
+        kept=found.kept,
         rows=n_rows,
         unexpected=None if rows is None else len(rows),
-        values=_shown(values) if may_show and not kept else [],
+        values=texts[:_MOST_VALUES] if may_show and not found.kept else [],
         error=error,
     )
-
-
-def _error_of(found: Evaluated | Exception, may_show: bool) -> str:
-    """Say why there is no verdict. What a library says may quote values: else only its kind."""
-    if isinstance(found, _WrongError):
-        return str(found)
-    if isinstance(found, Exception):
-        return f"{type(found).__name__}: {found}"[:300] if may_show else type(found).__name__
-    if is_evaluated(found):
-        return ""
-    # One message, or one by metric.
-    infos = [found.exception_info, *found.exception_info.values()]
-    texts = [
-        str(i["exception_message"])
-        for i in infos
-        if isinstance(i, dict) and i.get("exception_message")
-    ]
-    return texts[0][:300] if may_show and texts else "it fails on these rows"
-
-
-def _shown(values: Sequence[object]) -> list[str]:
-    texts = [
-        ", ".join(map(str, v.values() if isinstance(v, dict) else v))
-        if isinstance(v, dict | tuple | list)
-        else str(v)
-        for v in values
-    ]
-    return [text[:_WIDTH] for text in dict.fromkeys(texts)][:_MOST_VALUES]
-
-
-def _built(declared: Expectation, spec: ModelSpec) -> Made:
-    """Make the library's expectation.
-
-    Raises:
-        _WrongError: If there is none of the name, or it does not take the arguments or columns.
-    """
-    kind, arguments = _class_of(declared.expect), declared.arguments
-    wrong: list[tuple[tuple[str, ...], str]] = [
-        (("arguments", key), f"'{key}' is not for a spec to say")
-        for key in sorted(_OURS & arguments.keys())
-    ]
-    if wrong:
-        raise _WrongError(*wrong)
-    try:
-        expectation = kind(**arguments)
-    except Exception as error:
-        raise _WrongError(*_refused(kind, arguments, error)) from None
-    known = [column.name for column in columns_of(spec, declared.stream)]
-    known += [] if "dataset" in known else ["dataset"]
-    sources = {column.source: column.name for column in columns_of(spec, declared.stream)}
-    for key, names in _columns(expectation).items():
-        for name in names:
-            if name not in known:
-                hint = f"; here it is '{sources[name]}'" if name in sources else ""
-                said = hint or did_you_mean(name, known) or "."
-                text = f"'{name}' is not a column of {declared.stream}{said} Known: {listed(known)}"
-                wrong.append((("arguments", key) if key in arguments else ("expect",), text))
-    wrong += _bad_patterns(arguments)
-    if declared.severity == "refuse" and not _judges_rows(kind):
-        text = (
-            f"{declared.expect} is about a whole file and finds no rows to refuse; write "
-            "severity: WARN or ERROR"
-        )
-        wrong.append((("severity",), text))
-    if wrong:
-        raise _WrongError(*wrong)
-    return expectation
-
-
-def _class_of(name: str) -> Kind:
-    if ":" in name:
-        return _custom_class(name)
-    known = _known()
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-        hint = f"; closest are {', '.join(near)}" if near else ""
-        text = f"Great Expectations has no '{name}' for rows of files{hint}"
-        raise _WrongError((("expect",), text))
-    return known[name]
-
-
-@functools.cache
-def _known() -> dict[str, Kind]:
-    """Return the library's own expectations by name, those left out that files cannot answer."""
-    expectations = great_expectations().expectations
-    from great_expectations.expectations.registry import (
-        get_expectation_impl,
-        list_registered_expectation_implementations,
-    )
-
-    found: dict[str, Kind] = {}
-    for name in sorted(list_registered_expectation_implementations()):
-        kind = get_expectation_impl(name)
-        is_own = getattr(expectations, kind.__name__, None) is kind
-        if is_own and name.startswith("expect_") and name not in _NOT_OF_ROWS:
-            found[name] = cast(Kind, kind)
-    return found
-
-
-def _custom_class(name: str) -> Kind:
-    base = great_expectations().expectations.Expectation
-    module, _, attribute = name.partition(":")
-    try:
-        kind = getattr(importlib.import_module(module), attribute)
-    except Exception as error:
-        text = f"'{name}' cannot be imported here: {type(error).__name__}: {error}"
-        raise _WrongError((("expect",), text)) from None
-    if not (isinstance(kind, type) and issubclass(kind, base)):
-        raise _WrongError((("expect",), f"'{name}' is not a class of expectations"))
-    return cast(Kind, kind)
-
-
-def _judges_rows(kind: Kind) -> bool:
-    from great_expectations.expectations import expectation as bases
-
-    expectations = great_expectations().expectations
-    whole = tuple(getattr(expectations, name) for name in _OF_WHOLE_COLUMNS)
-    of_rows = (
-        bases.ColumnMapExpectation,
-        bases.ColumnPairMapExpectation,
-        bases.MulticolumnMapExpectation,
-    )
-    return isinstance(kind, type) and issubclass(kind, of_rows) and not issubclass(kind, whole)
-
-
-def _refused(
-    kind: Kind, arguments: Mapping[str, object], error: Exception
-) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Yield what the library says of arguments, by key; of one key only the first."""
-    errors = error.errors() if hasattr(error, "errors") else [{"loc": (), "msg": str(error)}]
-    own = [name for name in kind.__fields__ if name not in _OURS]
-    seen = set()
-    for one in errors:
-        key = str(one["loc"][0]) if one["loc"] else "__root__"
-        if key in seen:
-            continue
-        seen.add(key)
-        if key in arguments and key not in kind.__fields__:
-            said = did_you_mean(key, own) or "."
-            yield ("arguments", key), f"there is no argument '{key}'{said} Known: {listed(own)}"
-        elif key in arguments:
-            yield ("arguments", key), str(one["msg"])
-        else:
-            missing = f"'{key}' is missing" if key in kind.__fields__ else str(one["msg"])
-            yield ("arguments",) if arguments else (), missing
-
-
-def _bad_patterns(arguments: Mapping[str, object]) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Yield regular expressions that are none, which the library finds out with the first row."""
-    for key in ("regex", "regex_list"):
-        value = arguments.get(key)
-        for pattern in value if isinstance(value, list) else [value] if value else []:
-            try:
-                re.compile(str(pattern))
-            except re.error as error:
-                yield ("arguments", key), f"not a regular expression: {error}"
-
-
-def _columns(expectation: Made) -> dict[str, list[str]]:
-    """Return the columns that an expectation is about, by the argument that names them."""
-    found = {}
-    for key in _COLUMN_KEYS:
-        value = getattr(expectation, key, None)
-        if value:
-            found[key] = [value] if isinstance(value, str) else [str(name) for name in value]
-    return found

@@ -1,24 +1,22 @@
 """From staged files to rows that may be appended: judge them, and refuse what is bad.
 
-Great Expectations judges: its suite of a stream is generated from the spec and run on every batch,
-and its unexpected rows are the bad rows. It calls a rule kept when no cell was there to test it;
-such columns are named in the result instead of passing silently.
+A rule holds where no cell is there to test it; such columns are named instead of passing silently.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, TypedDict
+from typing import TypedDict
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mlmon_dagster.errors import MlmonError, SchemaError
-from mlmon_dagster.ingest.declared_columns import Column, Kind, columns_of, is_probability
+from mlmon_dagster.errors import SchemaError
+from mlmon_dagster.ingest.declared_columns import columns_of
 from mlmon_dagster.ingest.formats.parse import Parsed
 from mlmon_dagster.ingest.landing import Staged
 from mlmon_dagster.ingest.raw import Layout, refused, row_hashes
@@ -26,53 +24,17 @@ from mlmon_dagster.ingest.report import ROW_REASONS, Fault, Mask, names, rows_at
 from mlmon_dagster.ingest.rows.canonical import (
     Draft,
     canonical_rows,
-    known_datasets,
     moments_of,
     place,
 )
 from mlmon_dagster.ingest.rows.expectations import declared_for, judge_declared
-from mlmon_dagster.ingest.rows.suite import great_expectations, is_evaluated, run_suite
+from mlmon_dagster.ingest.rows.rules import Rule, rules_of
 from mlmon_dagster.spec import ModelSpec, Window
-from mlmon_dagster.spec.declaration import Expectation
 from mlmon_dagster.spec.sources import Source, Stream
 from mlmon_dagster.store.state.erased_ids import Erased, Query
 from mlmon_dagster.store.state.manifest import BY_RULE
 from mlmon_dagster.store.tables.kept_rows import ABOUT, KeptRows
 from mlmon_dagster.store.tables.part_files import PartedRows
-
-CHUNK_ROWS = 250_000
-_TYPES: Final[dict[Kind, str]] = {
-    "id": "str",
-    "text": "str",
-    "number": "float64",
-    "label": "float64",
-    "time": "Timestamp",
-}
-# What an excused cell holds while the suite looks; any value that breaks no rule.
-_STAND_INS: Final[dict[Kind, object]] = {
-    "id": "",
-    "text": "",
-    "number": 0.0,
-    "label": 0.0,
-    "time": 0,
-    "boolean": False,
-}
-
-
-@dataclass(frozen=True)
-class Rule:
-    """One expectation about one column, and what a row that breaks it is called."""
-
-    expectation: str
-    column: Column
-    options: tuple[tuple[str, object], ...] = ()
-    reason: str = "wrong_type"
-    expected: str | None = None
-
-    @property
-    def judges_rows(self) -> bool:
-        """Say whether it finds rows, not only a fault of the whole column."""
-        return self.expectation not in {"ExpectColumnToExist", "ExpectColumnValuesToBeOfType"}
 
 
 class Failed(TypedDict):
@@ -85,188 +47,63 @@ class Failed(TypedDict):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the suite says of one file.
+    """What the rules say of one file.
 
     Attributes:
-        faults: Rows that break a rule, in the file's own numbering.
         untested: Columns with a rule but without a single value to test it on.
         failed: The rules that rows break, by their position, and how many.
         report: The short result, ready for JSON.
     """
 
-    faults: tuple[Fault, ...]
     untested: tuple[str, ...]
     failed: Mapping[int, Failed]
     report: dict[str, object]
 
 
-def rules_of(spec: ModelSpec, stream: Stream) -> tuple[Rule, ...]:
-    """Generate the rules of a stream from the spec."""
-    return tuple(rule for column in _judged(spec, stream) for rule in _rules(column, spec, stream))
+def judge_files(
+    drafts: Sequence[Draft], spec: ModelSpec, stream: Stream
+) -> list[tuple[Draft, Verdict]]:
+    """Find the rows of files that break a rule, and add them to the faults of each file.
 
-
-def judge(
-    drafts: Sequence[Draft], spec: ModelSpec, stream: Stream, held: set[int] | None = None
-) -> list[Verdict]:
-    """Run the suite over many files as one batch, in chunks of 250,000 rows.
-
-    Rules about a column as a whole, that it is there and of its type, are evaluated once: the
-    columns of all chunks have the same types, and each of these rules costs as much as one that
-    looks at rows.
-
-    Args:
-        drafts: The typed rows of each file; files without rows get an empty verdict.
-        spec: The model.
-        stream: What the files hold.
-        held: Positions of such rules that held for earlier parts of the same file; those that
-            hold now are added.
-
-    Returns:
-        One verdict per file, in order.
-
-    Raises:
-        MlmonError: If an expectation could not be evaluated at all; never taken for a pass.
+    What the spec expects beyond its rules is judged of the rows that are good so far.
     """
-    rules = rules_of(spec, stream)
-    columns = _judged(spec, stream)
-    sizes = [draft.parsed.n_rows for draft in drafts]
-    batch = pa.concat_tables([_batch_rows(draft, columns) for draft in drafts])
-    held = set() if held is None else held
-    broken: dict[int, list[np.ndarray]] = {}
-    for start in range(0, batch.num_rows, CHUNK_ROWS):
-        chunk = batch.slice(start, CHUNK_ROWS)
-        for position, rows in _evaluate(chunk, start, rules, held):
-            broken.setdefault(position, []).append(rows)
-    rows_by_rule = {position: np.sort(np.concatenate(found)) for position, found in broken.items()}
-    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    judged = [_judge_by_rules(draft, rules_of(spec, stream)) for draft in drafts]
+    if not declared_for(spec, stream):
+        return judged
+    declared = judge_declared([draft for draft, _ in judged], spec, stream)
     return [
-        _verdict(draft, rules, rows_by_rule, int(low), int(high))
-        for draft, low, high in zip(drafts, offsets[:-1], offsets[1:], strict=True)
+        (
+            draft.with_faults(faults),
+            replace(verdict, report={**verdict.report, "expectations": results}),
+        )
+        for (draft, verdict), (faults, results) in zip(judged, declared, strict=True)
     ]
 
 
-def _judged(spec: ModelSpec, stream: Stream) -> tuple[Column, ...]:
-    found = columns_of(spec, stream)
-    if any(column.name == "dataset" for column in found):
-        return found
-    return (*found, Column("dataset", "dataset", "text"))
-
-
-def _rules(column: Column, spec: ModelSpec, stream: Stream) -> Iterator[Rule]:
-    yield Rule("ExpectColumnToExist", column)
-    if column.kind in _TYPES:
-        yield Rule("ExpectColumnValuesToBeOfType", column, (("type_", _TYPES[column.kind]),))
-    if not column.nullable:
-        yield Rule("ExpectColumnValuesToNotBeNull", column, reason="null_required")
-    if is_probability(spec, column.name):
-        yield _score_rule(column)
-    if column.kind == "label":
-        reason = "bad_actual" if column.name == "actual" else "wrong_type"
-        yield _set_rule(column, [0.0, 1.0], reason, "0 or 1")
-    if column.name == "dataset":
-        names = known_datasets(stream)
-        yield _set_rule(column, list(names), "bad_dataset", f"one of {', '.join(names)}")
-
-
-def _set_rule(column: Column, values: Sequence[object], reason: str, expected: str) -> Rule:
-    options = (("value_set", list(values)),)
-    return Rule("ExpectColumnValuesToBeInSet", column, options, reason, expected)
-
-
-def _score_rule(column: Column) -> Rule:
-    options = (("min_value", 0.0), ("max_value", 1.0))
-    return Rule(
-        "ExpectColumnValuesToBeBetween", column, options, "score_out_of_range",
-        "a number from 0 to 1",
-    )  # fmt: skip
-
-
-def _batch_rows(draft: Draft, columns: Sequence[Column]) -> pa.Table:
-    arrays = {}
-    for column in columns:
-        values = draft.columns[column.name]
-        excused = draft.excused.get(column.name)
-        if excused is not None:
-            stand_in = pa.scalar(_STAND_INS[column.kind], values.type)
-            values = pc.if_else(pa.array(excused), stand_in, values)
-        arrays[column.name] = values
-    return pa.table(arrays)
-
-
-def _evaluate(
-    chunk: pa.Table, offset: int, rules: Sequence[Rule], held: set[int]
-) -> Iterator[tuple[int, np.ndarray]]:
-    import pandas as pd
-
-    # Only rows decide about rows, so a whole chunk without a value has no type to be wrong.
-    empty = {n for n in chunk.column_names if chunk.column(n).null_count == chunk.num_rows}
-    asked = [
-        (i, rule)
-        for i, rule in enumerate(rules)
-        if i not in held
-        and not (rule.expectation == "ExpectColumnValuesToBeOfType" and rule.column.name in empty)
-    ]
-    frame = chunk.select(list(dict.fromkeys(rule.column.name for _, rule in asked))).to_pandas()
-    frame.index = pd.RangeIndex(offset, offset + len(frame))
-    known = great_expectations().expectations
-    results = run_suite(
-        frame,
-        [
-            getattr(known, rule.expectation)(column=rule.column.name, **dict(rule.options))
-            for _, rule in asked
-        ],
-    )
-    for (position, rule), result in zip(asked, results, strict=True):
-        if not is_evaluated(result):
-            raise MlmonError(_not_evaluated(rule, result.exception_info))
-        if result.success:
-            if not rule.judges_rows:
-                held.add(position)
-            continue
-        if not rule.judges_rows:
-            raise MlmonError(_not_evaluated(rule, result.result))
-        yield position, np.asarray(result.result["unexpected_index_list"], dtype=np.int64)
-
-
-def _not_evaluated(rule: Rule, why: object) -> str:
-    return (
-        f"{rule.expectation} of column {rule.column.name!r} could not be evaluated: "
-        f"{str(why)[:500]}. This is a fault of the program or its libraries, not of the file."
-    )
-
-
-def _verdict(
-    draft: Draft,
-    rules: Sequence[Rule],
-    rows_by_rule: Mapping[int, np.ndarray],
-    low: int,
-    high: int,
-) -> Verdict:
-    faults: list[Fault] = []
+def _judge_by_rules(draft: Draft, rules: Sequence[Rule]) -> tuple[Draft, Verdict]:
     failed: dict[int, Failed] = {}
-    for position, rows in sorted(rows_by_rule.items()):
-        mine = rows[np.searchsorted(rows, low) : np.searchsorted(rows, high)] - low
-        if not mine.size:
-            continue
-        rule = rules[position]
-        faults += Fault.of(mine, rule.reason, rule.column, rule.expected)
-        failed[position] = {
-            "expectation": rule.expectation, "column": rule.column.name, "rows": int(mine.size)
-        }  # fmt: skip
-    untested = _untested(draft, rules) if high > low else ()
-    report = {
-        "suite": f"great_expectations {great_expectations().__version__}",
-        "n_rows": high - low,
+    faults: tuple[Fault, ...] = ()
+    for position, rule in enumerate(rules):
+        if rule.judges_rows and (rows := rule.find_rows(draft)).size:
+            faults += Fault.of(rows, rule.reason, rule.column, rule.expected)
+            failed[position] = {
+                "expectation": rule.expectation, "column": rule.column.name, "rows": int(rows.size)
+            }  # fmt: skip
+    untested = _untested(draft, rules)
+    report: dict[str, object] = {
+        "n_rows": draft.parsed.n_rows,
         "n_expectations": len(rules),
         "success": not failed,
         "failed": list(failed.values()),
         "untested": list(untested),
     }
-    return Verdict(tuple(faults), untested, failed, report)
+    return draft.with_faults(faults), Verdict(untested, failed, report)
 
 
 def _untested(draft: Draft, rules: Sequence[Rule]) -> tuple[str, ...]:
     """Return the file's names of columns that have a rule but not a single value."""
+    if not draft.parsed.n_rows:
+        return ()
     found: dict[str, None] = {}
     for rule in rules:
         values = draft.columns[rule.column.name]
@@ -309,7 +146,7 @@ class Prepared:
         letters: Dead letters, without the columns model, stream, sha256 and created_at, and with
             the prediction_id that is stored as its hash.
         bad_windows: Windows of bad rows whose time is readable.
-        report: The suite's short result.
+        report: The short result of its rules.
         warnings: For people.
         examples: Messages of the first bad rows.
         layout: The file's columns; None if it was not read, or not as a whole.
@@ -341,28 +178,6 @@ class TooManyBadError(SchemaError):
             {**letter, "window_start": None} for letter in letters
         )
         self.examples = tuple(letter["message"] for letter in letters[:MAX_EXAMPLES])
-
-
-def judge_batch(
-    drafts: Sequence[Draft], spec: ModelSpec, stream: Stream, held: set[int] | None = None
-) -> list[tuple[Draft, Verdict]]:
-    """Run the suite over the files of a batch and add what it found to their faults.
-
-    What the spec expects beyond the suite is judged of each file alone, of its good rows, so that
-    the answer is the same whatever else is in the batch. ``held`` is that of `judge`.
-    """
-    verdicts = judge(drafts, spec, stream, held)
-    found = [(d.with_faults(v.faults), v) for d, v in zip(drafts, verdicts, strict=True)]
-    declared = declared_for(spec, stream)
-    return [_with_declared(*one, spec, declared) for one in found] if declared else found
-
-
-def _with_declared(
-    draft: Draft, verdict: Verdict, spec: ModelSpec, declared: Sequence[Expectation]
-) -> tuple[Draft, Verdict]:
-    faults, results = judge_declared(draft, spec, declared)
-    report = {**verdict.report, "expectations": results}
-    return draft.with_faults(faults), replace(verdict, report=report)
 
 
 def drop_erased(draft: Draft, erased: Erased, query: Query, spec: ModelSpec) -> Draft:
@@ -399,7 +214,7 @@ class Part:
         reasons: What cannot be stored, by reason, column and what was expected -> rows.
         letters: Of the first bad rows.
         bad_windows: Windows of bad rows whose time is readable.
-        verdict: Of the suite.
+        verdict: Of its rules.
         kept: The refused rows.
     """
 
@@ -485,7 +300,7 @@ def whole(parts: Sequence[Part], rows: PartedRows, source: Source) -> Prepared:
 
 
 def _report(parts: Sequence[Part], untested: Sequence[str]) -> Mapping[str, object]:
-    """Return the short result of the suite over all parts."""
+    """Return the short result of the rules over all parts."""
     if len(parts) == 1:
         return parts[0].verdict.report
     failed: dict[int, Failed] = {}

@@ -90,7 +90,7 @@ ingest_file = sa.Table(
     count("n_duplicate"),
     count("n_conflict"),
     count("n_bad"),
-    text("schema_report", "{}"),  # JSON: the Great Expectations result in short
+    text("schema_report", "{}"),  # JSON: which rules and expectations rows broke
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
     time("first_seen", nullable=False),
     time("finished_at"),
