@@ -77,11 +77,11 @@ SECTIONS: dict[str, dict[str, Listed]] = {
     },
     "Every day": {
         "status": Listed("Show how all models are, or one of them.", f"{_IN}.tables:status"),
-        "metrics": Listed("Show the metrics of a model.", f"{_IN}.metrics:metrics"),
+        "metrics": Listed("Show the metrics of a model.", f"{_IN}.tables:metrics"),
         "trace": Listed("Say why a metric changed.", f"{_IN}.trace:trace"),
         "rows": Listed("Show the rows behind an alert, or of a model.", f"{_IN}.rows:rows"),
         "report": Listed("Write the health report of a model as one HTML file."),
-        "serve": Listed("Show models and alerts as web pages.", f"{_IN}.serve:serve"),
+        "serve": Listed("Show models and alerts as web pages.", f"{_IN}.servers:serve"),
         "compare": Listed("Say whether another version is better.", f"{_IN}.tables:compare"),
         "effect": Listed("Say what latency, or another cause, costs.", f"{_IN}.tables:effect"),
         "budget": Listed("Say what is left of the error budgets.", f"{_IN}.tables:budget"),
@@ -101,11 +101,11 @@ SECTIONS: dict[str, dict[str, Listed]] = {
     },
     "Administer": {
         "baseline": Listed(
-            "See and change what windows are compared with.", f"{_IN}.baseline:baseline"
+            "See and change what windows are compared with.", f"{_IN}.model:baseline"
         ),
         "model": Listed("Reopen windows, see the history, remove a model.", f"{_IN}.model:model"),
         "store": Listed("Look into the tables, and keep them fit.", f"{_IN}.store:store"),
-        "collect": Listed("Take in events over HTTP.", f"{_IN}.collect:collect"),
+        "collect": Listed("Take in events over HTTP.", f"{_IN}.servers:collect"),
         "erase": Listed("Remove predictions for good.", f"{_IN}.erase:erase"),
         "backup": Listed("Copy state, tables and specs.", f"{_IN}.store:backup"),
         "restore": Listed("Fill an empty store from a backup.", f"{_IN}.store:restore"),
@@ -287,9 +287,11 @@ def _changed(store: Store | None, spec: ModelSpec) -> list[Problem]:
     if store is None:
         return []
     from mlmon_dagster.spec.checks import Problem
-    from mlmon_dagster.store.state.model_history import changed_keys
+    from mlmon_dagster.store.state.model_history import find_changed_keys
 
-    return [Problem(tuple(key.split(".")), said) for key, said in changed_keys(store.state, spec)]
+    return [
+        Problem(tuple(key.split(".")), said) for key, said in find_changed_keys(store.state, spec)
+    ]
 
 
 def _expectation_problems(spec: ModelSpec) -> list[Problem]:

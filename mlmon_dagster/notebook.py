@@ -36,10 +36,9 @@ from mlmon_dagster.tables.asked import (
     complete_period,
     moments_of,
     period_asked,
-    query_metrics,
-    refuse_unknown_metrics,
     window_range,
 )
+from mlmon_dagster.tables.metrics import query_metrics, refuse_unknown_metrics
 
 if TYPE_CHECKING:
     import pandas as pd

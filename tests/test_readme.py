@@ -2,9 +2,8 @@
 
 import re
 import shlex
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import click
 import pytest
@@ -14,12 +13,19 @@ from mlmon_dagster.cli import cli
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec import monitors as families
 from mlmon_dagster.spec.loader import parse_model
-from mlmon_dagster.spec.scalars import format_duration
-from tests.site_pages import HOOK, read_page
+from mlmon_dagster.spec.meanings import (
+    describe_schema,
+    find_classes,
+    find_fields,
+    find_part,
+    read_meanings,
+)
+from tests.site_pages import read_page
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
-README = (ROOT / "README.md").read_text()
+DOCS, README_FILE = ROOT / "docs", ROOT / "README.md"
+README = README_FILE.read_text()
 SPEC = (ROOT / "docs/spec.md").read_text()
 
 
@@ -98,7 +104,7 @@ def test_every_promise_names_a_command_that_checks_it() -> None:
         assert found.strip(" |"), promise
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/getting-started.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/getting-started.md", "docs/spec.md"])
 def test_the_minimal_declaration_is_valid(page: str) -> None:
     block = re.search(r"```yaml\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
     assert block
@@ -113,52 +119,54 @@ def test_both_pages_show_the_same_declaration() -> None:
     assert blocks[0][1] == blocks[1][1]
 
 
-# Path of a part of the spec, a key that tells it from others there, and the keys it lists.
-BLOCKS = [
-    (path, key, HOOK["read_meanings"](listed).keys())
-    for path, key, listed in HOOK["KEYS"].findall(SPEC)
-]
+MEANINGS = read_meanings()
 OF_EVERY_MONITOR = {"severity", "windows", "owner", "runbook"}
 AS_FOR_FILES = {"asset", "null_tokens", "epoch", "columns", "max_bad_rate"}
 RECEIVERS = {"slack", "webhook", "email", "pagerduty", "alertmanager", "teams", "apprise"}
 
 
-def find_keys_told_elsewhere(path: str, key: str) -> set[str]:
-    """Return the keys of a part of the spec that the text above its list points elsewhere for."""
-    if path == "monitors.business":
-        return {*HOOK["find_fields"](families.PerformanceMonitor)} - {"metric"}
-    if path.startswith("monitors.") and path.count(".") == 1:
+def find_keys_told_elsewhere(part: str) -> set[str]:
+    """Return the keys of a part of the spec that the page points elsewhere for."""
+    if part == "monitors.business":
+        return {*find_fields(families.PerformanceMonitor)} - {"metric"}
+    if part.startswith("monitors.") and part.count(".") == 1:
         return OF_EVERY_MONITOR
-    if path == "source.predictions" and key != "path":
+    if part.startswith("source.predictions ") and part != "source.predictions path":
         return AS_FOR_FILES
-    return RECEIVERS if path == "alerts.routes" else set()
+    return RECEIVERS if part == "alerts.routes" else set()
 
 
-@pytest.mark.parametrize(("path", "key", "listed"), BLOCKS, ids=[f"{p} {k}" for p, k, _ in BLOCKS])
-def test_every_key_of_the_spec_is_in_the_list_of_its_part(
-    path: str, key: str, listed: Set[str]
-) -> None:
-    keys = set(HOOK["find_fields"](HOOK["find_part"](path, key)))
-    elsewhere = find_keys_told_elsewhere(path, key)
+@pytest.mark.parametrize("part", MEANINGS)
+def test_every_key_of_the_spec_has_a_meaning(part: str) -> None:
+    keys = set(find_fields(find_part(part)))
+    elsewhere = find_keys_told_elsewhere(part)
 
-    assert listed <= keys
-    assert keys - listed <= elsewhere
-    assert not listed & elsewhere, "one line a key"
+    assert MEANINGS[part].keys() <= keys
+    assert keys - MEANINGS[part].keys() <= elsewhere
+    assert not MEANINGS[part].keys() & elsewhere, "one line a key"
 
 
-def test_every_part_of_the_spec_has_a_list() -> None:
+def test_every_part_of_the_spec_has_meanings_which_the_page_shows() -> None:
     parts, todo = {ModelSpec}, [ModelSpec]
     while todo:
         for field in todo.pop().model_fields.values():
-            found = set(HOOK["find_parts"](field.annotation)) - parts
+            found = set(find_classes(field.annotation)) - parts
             parts |= found
             todo += found
-    listed = {HOOK["find_part"](path, key) for path, key, _ in BLOCKS}
-    assert {part.__name__ for part in parts - listed} == {
+    assert {part.__name__ for part in parts - {find_part(part) for part in MEANINGS}} == {
         # Lists of lists, or what one sentence says.
         "Sources", "Monitors", "Condition", "Attribution", "Multivariate",
         "Labels", "Datasets", "Fallback", "Compute",
     }  # fmt: skip
+    assert re.findall(r"^::: keys (.+)$", SPEC, re.MULTILINE) == [*MEANINGS]
+
+
+def test_editors_are_told_what_every_key_means() -> None:
+    schema = describe_schema()
+    assert schema["properties"]["top_share"]["description"].startswith("Binary: share of")
+    zone = schema["$defs"]["TimeSpec"]["properties"]["zone"]
+    assert zone["description"] == "IANA time zone of the windows."
+    assert "](" not in str(schema)
 
 
 @pytest.mark.parametrize(
@@ -177,29 +185,13 @@ def test_the_site_shows_the_defaults_that_the_classes_have(row: str, section: st
     assert row in read_page("spec.md"), section
 
 
-def test_the_table_of_defaults_equals_the_spec() -> None:
-    page = read_page("monitors.md")
-    rows = re.findall(r"^\|[^|]*\|([^|]*)\| `monitors\.([\w.]+)` \|$", page, re.MULTILINE)
-    monitors = families.Monitors()
-    shown = {place: text.strip() for text, place in rows}
-    for place, text in shown.items():
-        family, _, key = place.partition(".")
-        monitor: Any = getattr(monitors, "schema_" if family == "schema" else family)
-        if key == "no_data_for":
-            assert text == f"for {format_duration(monitor.no_data_for)}"
-        elif key:
-            assert text == f"more than {getattr(monitor, key).above:g}"
-    drift, performance = monitors.drift, monitors.performance[0]
-    assert (
-        shown["drift"]
-        == f"above {drift.above:g}, in {drift.windows.k} of {drift.windows.n} windows"
+def test_the_page_of_monitors_lists_every_limit_that_families_have_by_default() -> None:
+    rows = re.findall(
+        r"^\|[^|]*\| `([^|]*)` \| `(monitors\.[^|]*)` \|$", read_page("monitors.md"), re.M
     )
-    assert shown["performance"] == (
-        f"by {performance.drop:g}, in {performance.windows.k} of {performance.windows.n} windows"
-    )
-    assert performance.metric == "roc_auc"
+    shown = {place: limit for limit, place in rows}
     conditions = {
-        f"{family}.{name}"
+        f"monitors.{family}.{name}": f"{{above: {field.default.above:g}}}"
         for family, model in (
             ("schema", families.SchemaMonitor),
             ("quality", families.QualityMonitor),
@@ -208,7 +200,10 @@ def test_the_table_of_defaults_equals_the_spec() -> None:
         for name, field in model.model_fields.items()
         if isinstance(field.default, families.Condition)
     }
-    assert conditions <= set(shown)
+    assert conditions.items() <= shown.items()
+    assert shown["monitors.drift.above"] == "0.1"
+    assert shown["monitors.performance.drop"] == "0.05"
+    assert shown["monitors.freshness.no_data_for"] == "26h"
 
 
 def test_every_environment_variable_is_in_the_example_which_the_site_shows() -> None:
@@ -247,8 +242,19 @@ def test_every_image_is_used_and_small() -> None:
     assert all(image.stat().st_size < 300_000 for image in images)
 
 
-def test_the_readme_fits_on_a_few_screens() -> None:
-    assert len(README.splitlines()) < 150
+def test_the_documentation_is_short_and_so_are_its_sentences() -> None:
+    """Measured outside of code, tables and headings."""
+    words = {page.name: len(page.read_text().split()) for page in [README_FILE, *DOCS.glob("*.md")]}
+    assert words["README.md"] <= 900
+    assert sum(words.values()) <= 30_500
+    long = []
+    for page in [README_FILE, *DOCS.glob("*.md")]:
+        text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+        for part in re.split(r"\n\s*\n|\n(?=[-|>#] |\d+\. )", text):
+            if not part.lstrip().startswith(("|", "#", "!", ":::", ">")):
+                sentences = re.split(r"(?<=[.:;!?])\s", " ".join(part.split()))
+                long += [f"{page.name}: {s}" for s in sentences if len(s.split()) > 40]
+    assert long == []
 
 
 def test_no_page_has_a_placeholder_left() -> None:

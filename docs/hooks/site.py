@@ -1,9 +1,9 @@
 """What the site of the documentation takes from the program: its commands, and its tables.
 
-A line ``::: table NAME ARGUMENTS`` of a page becomes the table of that name. So what the program
-says of itself (reasons, metrics, columns, series) is written once, beside the code. The list below
-a line ``::: keys PATH`` says what the keys of that part of the spec mean; it becomes a table with
-their defaults, which the spec's classes know.
+A line ``::: table NAME ARGUMENTS`` of a page becomes the table of that name, so that what the
+program says of itself (reasons, metrics, columns, series) is written once, beside the code.
+``::: keys PART`` becomes the keys of a part of the spec with their defaults and meanings,
+``::: defaults`` with the list below it what monitors check without being asked to.
 """
 
 from __future__ import annotations
@@ -12,19 +12,21 @@ import datetime as dt
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from mlmon_dagster.cli import COMMANDS, cli
-from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.meanings import find_fields, find_part, read_meanings
+from mlmon_dagster.spec.monitors import Monitors
 from mlmon_dagster.spec.scalars import KOfN, format_duration
 
 ROOT = Path(__file__).parents[2]
 LINE = re.compile(r"^::: table (.+)$", re.MULTILINE)
-KEYS = re.compile(r"^::: keys (\S+) ?(\w*)\n((?:- .+\n)+)", re.MULTILINE)  # path, key, list
-KEY = re.compile(r"^- ((?:`\w+`(?:, )?)+): (.+)$", re.MULTILINE)  # one line for alike keys
+KEYS = re.compile(r"^::: keys (.+)$", re.MULTILINE)
+DEFAULTS = re.compile(r"^::: defaults\n((?:- .+\n)+)", re.MULTILINE)
+PLACE = re.compile(r"^- `(monitors\.\w+\.\w+)`: (.+)$", re.MULTILINE)
 OF_EVERY_MONITOR = ("severity", "windows")  # they have defaults of their own in each family
 
 
@@ -55,46 +57,13 @@ def fill_tables(markdown: str) -> str:
         return "\n".join(TABLES[name](*arguments))
 
     def fill_keys(found: re.Match[str]) -> str:
-        path, key, listed = found.groups()
-        return "\n".join(list_keys(find_part(path, key), read_meanings(listed))) + "\n"
+        return "\n".join(list_keys(find_part(found[1]), read_meanings()[found[1]]))
 
+    def fill_defaults(found: re.Match[str]) -> str:
+        return "\n".join(list_defaults(found[1])) + "\n"
+
+    markdown = DEFAULTS.sub(fill_defaults, markdown)
     return KEYS.sub(fill_keys, LINE.sub(fill_table, markdown))
-
-
-def read_meanings(listed: str) -> dict[str, str]:
-    """Return what a list of keys says of each."""
-    lines = KEY.findall(listed)
-    return {key: told for keys, told in lines for key in re.findall(r"`(\w+)`", keys)}
-
-
-def find_parts(annotation: Any) -> Iterator[type[BaseModel]]:
-    """Yield the classes of the spec in an annotation."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for argument in get_args(annotation):
-        yield from find_parts(argument)
-
-
-def find_fields(part: type[BaseModel]) -> dict[str, FieldInfo]:
-    """Return the fields of a class by the names that they have in a spec."""
-    return {field.alias or name: field for name, field in part.model_fields.items()}
-
-
-def find_part(path: str, key: str = "") -> type[BaseModel]:
-    """Return the class of the spec at a path such as ``monitors.drift``.
-
-    Args:
-        path: Keys from the top, with dots; ``top`` is the top.
-        key: A key that tells the class from others that may stand there.
-    """
-    parts: list[type[BaseModel]] = [ModelSpec]
-    for step in path.split(".") if path != "top" else ():
-        fields = [field for part in parts if (field := find_fields(part).get(step))]
-        parts = list(dict.fromkeys(p for field in fields for p in find_parts(field.annotation)))
-    found = [part for part in parts if not key or key in find_fields(part)]
-    if len(found) != 1:
-        raise KeyError(f"{path} {key}: {found}")
-    return found[0]
 
 
 def list_keys(part: type[BaseModel], meanings: dict[str, str]) -> Iterator[str]:
@@ -108,11 +77,30 @@ def list_keys(part: type[BaseModel], meanings: dict[str, str]) -> Iterator[str]:
     )
 
 
+def list_defaults(listed: str) -> Iterator[str]:
+    """Yield what monitors check without being asked to, with its limit and where to change it."""
+    rows = []
+    for path, what in PLACE.findall(listed):
+        _, family, key = path.split(".")
+        found = getattr(Monitors(), "schema_" if family == "schema" else family)
+        field = find_fields(find_part(f"monitors.{family}"))[key]
+        if isinstance(found, tuple):  # a model's task chooses among some of these
+            limit = write_value(getattr(found[0], key)) if found else write_default(field)
+        else:
+            limit = write_value(getattr(found, key))
+        rows.append((what, limit, f"`{path}`"))
+    return list_rows("what, default, change it under", rows)
+
+
 def write_default(field: FieldInfo) -> str:
     """Write a default as it would stand in a spec; parts with a section of their own have none."""
     if field.is_required():
         return "-"
-    value = field.get_default(call_default_factory=True, validated_data={})
+    return write_value(field.get_default(call_default_factory=True, validated_data={}))
+
+
+def write_value(value: Any) -> str:
+    """Write a value of the spec."""
     if isinstance(value, BaseModel):
         given = value.model_dump(exclude_none=True)
         is_condition = len(given) == 1 and given.keys() <= {"above", "below"}

@@ -289,7 +289,7 @@ def digest(project: Project, printed: bool, every: Cadence, model: str | None) -
     """Show the digest of the day or week until now, or write the ones that are due."""
     from mlmon_dagster.alerts.messages.digest import compose_digest, write_digests
     from mlmon_dagster.alerts.messages.message import plain_text
-    from mlmon_dagster.tables.business import business_line
+    from mlmon_dagster.tables.periods import business_line
 
     specs = [spec_of(project, model)] if model else specs_of(project)
     store, now = project.store, project.now()
@@ -418,7 +418,7 @@ def watchdog(project: Project, max_age: dt.timedelta) -> None:
     from mlmon_dagster.store.state import model_history
 
     state = project.store.state
-    last = model_history.last_beat(state, model_history.DISPATCHER)
+    last = model_history.load_last_beat(state, model_history.DISPATCHER)
     health = outbox_health(state)
     problems = []
     if last is None:

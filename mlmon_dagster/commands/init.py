@@ -120,11 +120,10 @@ def schema(output: Path | None) -> None:
 
 def render_schema() -> str:
     """Return the schema as JSON, keys as they are written in YAML."""
-    from mlmon_dagster.spec import ModelSpec
+    from mlmon_dagster.spec.meanings import describe_schema
 
-    found = ModelSpec.model_json_schema(by_alias=True)
     head = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Spec of a model, mlmon_dagster",
     }
-    return json.dumps({**found, **head}, indent=1)
+    return json.dumps({**describe_schema(), **head}, indent=1)

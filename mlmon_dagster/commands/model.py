@@ -38,12 +38,12 @@ def model() -> None:
 @click.pass_obj
 def show_history(project: Project, name: str) -> AnyAnswer:
     """List what people did to MODEL and how the columns of its files changed, newest first."""
-    from mlmon_dagster.store.state.model_history import history
+    from mlmon_dagster.store.state.model_history import load_history
     from mlmon_dagster.tables.changes import MODEL_HISTORY
     from mlmon_dagster.tables.table import Answer
 
     spec_of(project, name)
-    rows = history(project.store.state, name)
+    rows = load_history(project.store.state, name)
     return Answer(
         MODEL_HISTORY, rows, text=None if rows else f"Nobody has changed anything of {name} yet."
     )
@@ -119,9 +119,9 @@ def _change(
     kind, span = ("reopened" if is_open else "closed"), f"{windows[0].key} to {windows[-1].key}"
     with project.store.state.begin() as conn:
         n = (
-            window_state.reopen(conn, spec, windows, now)
+            window_state.reopen_windows(conn, spec, windows, now)
             if is_open
-            else window_state.close_again(conn, spec, windows)
+            else window_state.close_windows(conn, spec, windows)
         )
         if n:
             text = f"{span}, {n} windows" + (f"; {note}" if note else "")
@@ -156,11 +156,11 @@ def remove(project: Project, name: str, yes: bool, target: Path | None, author: 
     from mlmon_dagster.alerts.handling import end_alerts
     from mlmon_dagster.store.state.writing import writer_lock
     from mlmon_dagster.store.upkeep.backup import make_backup
-    from mlmon_dagster.store.upkeep.maintenance import declaration_of, remove_model
+    from mlmon_dagster.store.upkeep.maintenance import find_declaration, remove_model
 
     declaration = project.models_folder / f"{name}.yaml"
     if not _is_orphan(project, name):
-        declaration = declaration_of(project.models_folder, name)
+        declaration = find_declaration(project.models_folder, name)
     click.echo(_contents(project, name, declaration))
     if target is None:
         click.echo("Only a backup brings it back: mlmon backup FILE, or --backup FILE here.")
@@ -182,11 +182,11 @@ def remove(project: Project, name: str, yes: bool, target: Path | None, author: 
 def _is_orphan(project: Project, name: str) -> bool:
     """Whether something is stored of a model that no file declares, under any file's name."""
     from mlmon_dagster.spec import read_models
-    from mlmon_dagster.store.upkeep.maintenance import count_rows, folders_of
+    from mlmon_dagster.store.upkeep.maintenance import count_rows, list_folders
 
     found = read_models(project.models_folder, project.now())
     declared = {spec.model for spec in found.specs} | {broken.name for broken in found.broken}
-    is_stored = count_rows(project.store, name) or folders_of(project.store, name)
+    is_stored = count_rows(project.store, name) or list_folders(project.store, name)
     return name not in declared and bool(is_stored or _landed(project, name).is_dir())
 
 
@@ -199,10 +199,10 @@ def _landed(project: Project, name: str) -> Path:
 
 def _contents(project: Project, name: str, declaration: Path) -> str:
     from mlmon_dagster.alerts.handling import count_open
-    from mlmon_dagster.store.upkeep.maintenance import count_rows, folders_of
+    from mlmon_dagster.store.upkeep.maintenance import count_rows, list_folders
 
     counts = count_rows(project.store, name)
-    folders = folders_of(project.store, name)
+    folders = list_folders(project.store, name)
     size = sum(p.stat().st_size for f in folders for p in f.rglob("*") if p.is_file())
     lines = [
         f"{name}: {len(folders)} folders with {size / 1e6:.1f} MB, {sum(counts.values()):,} rows "
@@ -243,3 +243,93 @@ def _last_word(project: Project, name: str, declaration: Path) -> ModelSpec:
         others = read_models(project.models_folder, project.now()).specs
         alerts = alerts_of(declaration) or (None if others else AlertPolicy())
         return stand_in(name, others, alerts)
+
+
+@click.group(cls=Group)
+def baseline() -> None:
+    """Look at what windows are compared with, and change it."""
+
+
+@baseline.command(
+    "promote",
+    epilog=examples(
+        "mlmon baseline promote flight_delay --from 2013-09-01 --to 2013-09-30 "
+        "--note 'autumn schedule'"
+    ),
+)
+@click.argument("model")
+@period
+@click.option("--note", default="", help="Why, for those who look later.")
+@author_option
+@click.pass_obj
+def promote_period(
+    project: Project,
+    model: str,
+    first: dt.date | None,
+    last: dt.date | None,
+    note: str,
+    author: str,
+) -> None:
+    """Accept what production did in a period as the new normal of MODEL.
+
+    Windows after the period are compared with it from now on, and computed again. Those before it
+    keep their baseline. Take it back with: mlmon baseline undo MODEL.
+    """
+    from mlmon_dagster.profiles import fit_period
+    from mlmon_dagster.store import baselines
+
+    if first is None or last is None:
+        raise ConfigError("A period is needed: --from DAY --to DAY, both included.")
+    spec, now = spec_of(project, model), project.now()
+    windows = complete_period(spec, first, last, now)
+    fitted = fit_period(project.store, spec, windows, now)
+    with project.store.state.begin() as conn:
+        number = baselines.promote_baseline(
+            conn,
+            spec.model,
+            (windows[0].start, windows[-1].end),
+            fitted.baseline_id,
+            author=author,
+            note=note,
+            now=now,
+        )
+    click.echo(
+        f"Promotion {number}: windows of {model} after {windows[-1].key} are compared with "
+        f"{fitted.n:,} predictions from {windows[0].key} to {windows[-1].key}.\n"
+        f"They are computed again by the planner, or at once by: mlmon run {model}\n"
+        f"Take it back with: mlmon baseline undo {model}"
+    )
+
+
+@baseline.command("list", epilog=examples("mlmon baseline list flight_delay"))
+@click.argument("model")
+@prints_table
+@click.pass_obj
+def list_baselines(project: Project, model: str) -> AnyAnswer:
+    """List what windows of MODEL are compared with, and what was taken back."""
+    from mlmon_dagster.tables.changes import ask_baselines
+
+    return ask_baselines(project.store, spec_of(project, model))
+
+
+@baseline.command("undo", epilog=examples("mlmon baseline undo flight_delay"))
+@click.argument("model")
+@click.option("--id", "number", type=int, help="Which promotion. [default: the newest in force]")
+@author_option
+@click.pass_obj
+def undo_promotion(project: Project, model: str, number: int | None, author: str) -> None:
+    """Take a promotion of MODEL back; the windows it concerned are computed again."""
+    from mlmon_dagster.store import baselines
+
+    spec_of(project, model)
+    rows = baselines.list_promotions(project.store.state, model)
+    live = [row.id for row in rows if row.undone_at is None]
+    chosen = number if number is not None else max(live, default=None)
+    if chosen not in live:
+        raise ConfigError(
+            f"Model {model!r} has no promotion {'' if number is None else f'{number} '}in force. "
+            f"In force are: {', '.join(map(str, live)) or 'none'}."
+        )
+    with project.store.state.begin() as conn:
+        baselines.undo_promotion(conn, chosen, author=author, now=project.now())
+    click.echo(f"Promotion {chosen} of {model} is taken back; run: mlmon run {model}")

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mlmon_dagster.commands.options import (
+    as_of,
     examples,
     models_of,
+    open_output,
+    output_options,
     period,
     prints_table,
     spec_of,
 )
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.spec.names import counted
+from mlmon_dagster.spec.baseline import PRODUCTION
+from mlmon_dagster.spec.names import ALL, counted
 from mlmon_dagster.tables.asked import complete_period
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from mlmon_dagster.project import Project
     from mlmon_dagster.spec import ModelSpec
     from mlmon_dagster.tables.table import AnyAnswer
@@ -49,8 +57,8 @@ def _ask_status(project: Project, spec: ModelSpec, last: int) -> AnyAnswer:
     from mlmon_dagster.tables.alerts import list_alerts, pick_standing, standing_in
     from mlmon_dagster.tables.rendering import render_text
     from mlmon_dagster.tables.standing import FAMILIES_OF_MODEL, list_models, standing_of
+    from mlmon_dagster.tables.stored import WINDOWS, list_windows
     from mlmon_dagster.tables.table import Answer
-    from mlmon_dagster.tables.windows import WINDOWS, list_windows
 
     (whole,) = list_models(project, [spec])
     parts = [f"{spec.model}: {whole.status}, newest window {whole.window}", ""]
@@ -237,3 +245,135 @@ def effect(
     asked = asked_of(spec, cause, per, columns, outcome)
     windows = complete_period(spec, first, last, project.now())
     return ask_effects(project.store, spec, windows, asked)
+
+
+@click.command(
+    epilog=examples("mlmon metrics flight_delay --metric roc_auc --granularity month --format csv")
+)
+@click.argument("model")
+@click.option("--metric", multiple=True, help="Only this metric; may be repeated.")
+@click.option("--column", multiple=True, help="Only this column; may be repeated.")
+@click.option(
+    "--dataset",
+    default=PRODUCTION,
+    show_default=True,
+    help="production, shadow or canary; of longer windows, production.",
+)
+@click.option(
+    "--model-version",
+    default=ALL,
+    show_default=True,
+    help="One version alone, of windows in which several served.",
+)
+@click.option("--slice", "slice_", metavar="KEY=VALUE", help="One slice. [default: everything]")
+@click.option(
+    "--granularity",
+    type=click.Choice(["hour", "day", "week", "month"]),
+    help="Longer windows are merged from the stored profiles. [default: the model's]",
+)
+@period
+@as_of
+@output_options("openmetrics")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=0),
+    default=400,
+    show_default=True,
+    help="Rows of a table: the newest windows that fit; 0 for all. Other formats have all.",
+)
+@click.pass_obj
+def metrics(
+    project: Project,
+    /,
+    model: str,
+    format_: str,
+    output: Path | None,
+    limit: int,
+    **wanted: Any,
+) -> None:
+    """Show the newest metrics of MODEL, or those of a past moment, bit for bit.
+
+    The format openmetrics has numbers and verdicts, to backfill Prometheus.
+    """
+    from mlmon_dagster.tables.metrics import (
+        list_verdicts_beside,
+        metrics_by_days,
+        query_metrics,
+        refuse_unknown_metrics,
+        render_metrics,
+    )
+
+    spec = spec_of(project, model)
+    if format_ == "openmetrics" and (wanted["granularity"] or wanted["as_of"]):
+        raise ConfigError("openmetrics is the newest history, in the model's own windows.")
+    if format_ == "openmetrics":
+        from mlmon_dagster.tables.openmetrics import history
+
+        frame = query_metrics(project, spec, **wanted)
+        with open_output(output) as say:
+            for piece in history(frame, list_verdicts_beside(project, spec, frame, wanted)):
+                say(piece.decode().removesuffix("\n"))
+        return
+    is_empty = True
+    with open_output(output) as say:
+        if format_ == "text":
+            is_empty = not _show_metrics(project, spec, limit, wanted, say)
+        else:
+            for frame in metrics_by_days(project, spec, **wanted):
+                say(render_metrics(frame, format_, with_head=is_empty))
+                is_empty = False
+    if is_empty:
+        refuse_unknown_metrics(project, spec, wanted["metric"], wanted["column"])
+        click.echo(f"mlmon: {_explain_no_metrics(spec, wanted)}", err=True)
+
+
+def _explain_no_metrics(spec: ModelSpec, wanted: Mapping[str, Any]) -> str:
+    """Say what to do where no metric was found: ask for more, or compute some."""
+    if any(wanted[name] for name in ("metric", "column", "slice_", "first", "last", "as_of")):
+        return "no such metrics; see which there are without filters."
+    return f"no window of {spec.model} is computed yet: mlmon run {spec.model}"
+
+
+def _show_metrics(
+    project: Project,
+    spec: ModelSpec,
+    limit: int,
+    wanted: dict[str, Any],
+    say: Callable[[str], None],
+) -> int:
+    """Print the newest windows that fit, oldest first, and what was left out; return the rows."""
+    import pandas as pd
+
+    from mlmon_dagster.tables.metrics import (
+        describe_weighted,
+        describe_widths,
+        metrics_by_days,
+        pick_newest_windows,
+        render_metrics,
+    )
+
+    parts: list[pd.DataFrame] = []
+    older = metrics_by_days(project, spec, newest_first=True, **wanted)
+    n, is_cut = 0, False
+    for part in older:
+        parts.insert(0, part)
+        n += len(part)
+        if is_cut := 0 < limit < n:
+            break
+    if not parts:
+        return 0
+    frame = pd.concat(parts, ignore_index=True)
+    shown = pick_newest_windows(frame, limit) if is_cut else frame
+    say(render_metrics(shown, "text"))
+    for said in (*describe_widths(shown), *describe_weighted(shown)):
+        click.echo(f"mlmon: {said}", err=True)
+    if is_cut:
+        first, last = shown["window"].iloc[0], shown["window"].iloc[-1]
+        windows = last if first == last else f"{first} to {last}"
+        click.echo(
+            f"mlmon: these are {len(shown):,} rows of {windows}, the newest; there are more. "
+            "--metric, --column and --slice say which, --from and --to when; --limit 0 shows all, "
+            "--format csv or json goes on with all.",
+            err=True,
+        )
+    return len(shown)

@@ -77,7 +77,7 @@ def dispatch_alerts(
     from mlmon_dagster.alerts.messages.view import dagster_links, page_links
     from mlmon_dagster.alerts.receivers.worker import ping
     from mlmon_dagster.store.state import model_history
-    from mlmon_dagster.tables.business import business_line
+    from mlmon_dagster.tables.periods import business_line
 
     backfilling: set[str] = set()
     if broken is not None:
@@ -100,7 +100,7 @@ def dispatch_alerts(
         business=business_line,
     )
     # The real clock: whoever watches this process lives in real time.
-    model_history.beat(project.store.state, model_history.DISPATCHER, project.store.clock())
+    model_history.note_beat(project.store.state, model_history.DISPATCHER, project.store.clock())
     if project.heartbeat_url and (problem := ping(project.heartbeat_url)):
         report.delivery.errors.append(problem)
     return report

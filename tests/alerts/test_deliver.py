@@ -12,7 +12,7 @@ import pytest
 from mlmon_dagster.alerts.dispatching import dispatch, send_test
 from mlmon_dagster.alerts.handling import requeue
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
-from mlmon_dagster.alerts.receivers.worker import DeliveryPolicy, deliver
+from mlmon_dagster.alerts.receivers.worker import DeliveryPolicy, deliver, ping
 from mlmon_dagster.store import Store, open_store
 from mlmon_dagster.store.outbox import claim_next, outbox_health, settle
 from mlmon_dagster.store.state.schema import channel_gate, outbox
@@ -404,3 +404,21 @@ def test_a_test_message_goes_the_way_of_alerts(
     assert (first.n_sent, second.n_dead) == (1, 1)
     assert "this is a test" in slack.messages[0].text
     assert "/invite" in second.errors[0]
+
+
+def test_an_address_that_answers_is_well(slack: FakeSlack) -> None:
+    assert ping(f"{slack.url}ping") == ""
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://127.0.0.1:1/secret", "cannot be reached: ConnectionRefusedError"),
+        ("http://example.com/secret", "over https"),
+    ],
+)
+def test_what_is_wrong_is_said_without_the_address(url: str, said: str) -> None:
+    problem = ping(url)
+
+    assert said in problem
+    assert "secret" not in problem

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import datetime as dt
 
+import numpy as np
+import sqlalchemy as sa
+
+from mlmon_dagster.alerts.lifecycle.apply_results import fold_results
 from mlmon_dagster.alerts.lifecycle.pipeline_failures import (
     RunFailure,
     RunSuccess,
     observe_run_failures,
 )
+from mlmon_dagster.alerts.messages.incidents import count_untold
 from mlmon_dagster.alerts.messages.view import dagster_links
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from mlmon_dagster.store import Store
+from mlmon_dagster.store.state.schema import mlmon_alert
+from mlmon_dagster.store.state.sql import fetch
 from mlmon_dagster.tables.alerts import ALERTS, ask_history, list_alerts
 from mlmon_dagster.tables.rendering import render_text
 from mlmon_dagster.tables.table import Answer
 from tests.alerts.fake_slack import FakeSlack
-from tests.alerts.worlds import day, only_alert, result, send, settle, spec_of
+from tests.alerts.worlds import DAY, day, observe, only_alert, result, send, settle, spec_of
 
 SPECS = [spec_of()]
 FAILURE = RunFailure("credit", "run-1", day(2), "ValueError: <!channel> no\nTraceback ...")
@@ -128,3 +135,42 @@ def test_windows_are_named_as_the_models_zone_has_them(store: Store) -> None:
     zones = {"credit": "America/New_York"}
     assert "all    2024-01-05  " in render_text(Answer(ALERTS, list_alerts(store), zones))
     assert "all    2024-01-05  " in render_text(ask_history(store, zones))
+
+
+def test_an_event_is_untold_from_the_moment_in_which_it_should_have_been_told(
+    any_store: Store,
+) -> None:
+    observe(any_store, result(1), result(2, "OK"), result(1, column_name="b", is_backfill=True))
+    fold_results(any_store, SPECS, day(3))  # and the dispatcher dies here
+
+    counted = [count_untold(any_store, SPECS, now) for now in (day(3), day(3) + DAY)]
+    others = count_untold(any_store, [spec_of("other")], day(9))
+    assert (counted, others) == ([0, 2], 0)
+    assert settle(any_store, SPECS, day(4)) == 2  # what was over, and the end of the backfill
+    assert count_untold(any_store, SPECS, day(9)) == 0
+
+
+COLUMNS = ("age", "plan", "income")
+
+
+def test_episodes_of_the_view_are_those_of_the_list_over_40_random_days(any_store: Store) -> None:
+    rng = np.random.default_rng(3)
+    for number in range(1, 41):
+        statuses = rng.choice(["OK", "WARN", "ERROR", "NO_DATA"], 3, p=[0.5, 0.2, 0.2, 0.1])
+        rows = [
+            result(number, str(status), column_name=column, monitor=f"drift/psi/{column}")
+            for column, status in zip(COLUMNS, statuses, strict=True)
+        ]
+        observe(any_store, *rows)
+        settle(any_store, SPECS, day(number + 1))
+        listed = {(e.fingerprint, e.episode): e for e in list_alerts(any_store)}
+        with any_store.state.connect() as conn:
+            found = fetch(conn, sa.select(mlmon_alert))
+
+        assert {(r["fingerprint"], r["episode"]) for r in found} == set(listed)
+        for row in found:
+            alert = listed[row["fingerprint"], row["episode"]]
+            same = ("model", "monitor", "state", "severity", "opened_window", "resolved_window",
+                    "muted_reason", "acked_by")  # fmt: skip
+            assert {n: row[n] for n in same} == {n: getattr(alert, n) for n in same}
+    assert len(listed) > 8

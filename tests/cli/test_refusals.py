@@ -51,7 +51,7 @@ def test_a_wrong_variable_is_named_with_what_it_should_be(
         (("baseline", "promote", MODEL), "A period is needed: --from DAY --to DAY"),
         (("baseline", "undo", MODEL, "--id", "7"), "has no promotion 7 in force"),
         (("alerts", "silence", "--for", "500d"), "A silence lasts at most a year"),
-        (("alerts", "silence"), "Say how long: --for 2h"),
+        (("alerts", "silence"), "Say how long, such as --for 2h"),
         (("alerts", "listen"), "MLMON_SLACK_APP_TOKEN is not set"),
         (("alerts", "test", "--model", "other"), "No model 'other'"),
         (("ingest", "--replay", "abc"), "--replay needs the one MODEL whose file it is"),

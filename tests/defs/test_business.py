@@ -18,7 +18,7 @@ from mlmon_dagster.pipeline.plan import plan
 from mlmon_dagster.report.health import health_report
 from mlmon_dagster.report.trace import trace_of
 from mlmon_dagster.spec import Window, load_model
-from mlmon_dagster.tables.business import business_line
+from mlmon_dagster.tables.periods import business_line
 from tests.defs.small_model import DAYS, MODEL, customers, drop, landing, write_declaration
 from tests.defs.worlds import World, opened
 

@@ -25,7 +25,7 @@ from mlmon_dagster.spec import (
     windows_between,
 )
 from mlmon_dagster.spec.declaration import TimeSpec
-from mlmon_dagster.tables.asked import hours_of
+from mlmon_dagster.tables.metrics import hours_of
 from tests.spec.specs import UTC, time_spec
 
 ZONES = ["UTC", "America/New_York", "Europe/Berlin", "Australia/Lord_Howe", "America/Santiago",

@@ -1,4 +1,4 @@
-"""``mlmon collect``: take in events over HTTP, and the tokens of those who may send them."""
+"""``mlmon collect`` takes events in over HTTP, and ``mlmon serve`` shows pages; tokens for both."""
 
 from __future__ import annotations
 
@@ -153,16 +153,16 @@ def token() -> None:
 @click.pass_obj
 def create(project: Project, model: str, expires: str | None, note: str) -> None:
     """Make a token and print it; it is shown this once."""
-    from mlmon_dagster.store.state import collect_tokens
+    from mlmon_dagster.collect import admission
 
-    if model != collect_tokens.ANY_MODEL:
+    if model != admission.ANY_MODEL:
         spec_of(project, model)
     now = project.now()
     until = None if expires is None else _moment(expires, now)
     if until is not None and until <= now:
         raise ConfigError(f"{expires!r} is over already.")
     click.echo(
-        collect_tokens.create(project.store.state, model, now=now, expires_at=until, note=note)
+        admission.create_token(project.store.state, model, now=now, expires_at=until, note=note)
     )
 
 
@@ -171,7 +171,7 @@ def create(project: Project, model: str, expires: str | None, note: str) -> None
 @click.pass_obj
 def list_(project: Project) -> AnyAnswer:
     """List the tokens ever made, without their secrets."""
-    from mlmon_dagster.store.state import collect_tokens
+    from mlmon_dagster.collect import admission
     from mlmon_dagster.tables.table import Answer
 
     now = project.now()
@@ -181,7 +181,7 @@ def list_(project: Project) -> AnyAnswer:
             "created_at": item.created_at, "expires_at": item.expires_at,
             "revoked_at": item.revoked_at,
         }
-        for item in collect_tokens.tokens(project.store.state)
+        for item in admission.load_tokens(project.store.state)
     ]  # fmt: skip
     note = "" if rows else "mlmon: no tokens; 'mlmon collect token create' makes one."
     return Answer(_TOKENS, rows, text=None if rows else "", note=note)
@@ -192,11 +192,11 @@ def list_(project: Project) -> AnyAnswer:
 @click.pass_obj
 def revoke(project: Project, token_id: str) -> None:
     """Refuse a token from now on; running servers hear of it within 5 seconds."""
-    from mlmon_dagster.store.state import collect_tokens
+    from mlmon_dagster.collect import admission
 
     # People paste what they have, which may be the whole token.
     name = token_id.split("_")[1] if token_id.startswith("mlmon_") else token_id
-    if not collect_tokens.revoke(project.store.state, name, project.now()):
+    if not admission.revoke_token(project.store.state, name, project.now()):
         click.echo(f"mlmon: no token {name} that is not revoked; see the list.", err=True)
         sys.exit(1)
     click.echo(f"{name}: revoked")
@@ -210,3 +210,47 @@ def _moment(text: str, now: dt.datetime) -> dt.datetime:
         return now + parse_duration(text)
     except ValueError:
         return parse_now(text)
+
+
+@click.command(epilog=examples("mlmon serve --port 8322"))
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8322, show_default=True, type=click.IntRange(0, 65535))
+@click.option("--tls-cert", type=click.Path(dir_okay=False, exists=True, path_type=Path))
+@click.option("--tls-key", type=click.Path(dir_okay=False, exists=True, path_type=Path))
+@click.pass_obj
+def serve(
+    project: Project, host: str, port: int, tls_cert: Path | None, tls_key: Path | None
+) -> None:
+    """Show every model, one model and one alert as web pages; nothing can be changed there.
+
+    On another address than this machine's own, every page needs a token of `mlmon collect token`:
+    browsers ask for a password, which it is. /metrics answers Prometheus.
+    """
+    import logging
+
+    from mlmon_dagster.collect.admission import Access
+    from mlmon_dagster.collect.app import Listening, make_server
+    from mlmon_dagster.serve.app import Pages
+    from mlmon_dagster.serve.overview import Overview
+    from mlmon_dagster.tables.openmetrics import Exporter
+
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+    store = project.store
+    access = Access(store.state, host, project.now)
+    overview = Overview(store, lambda: models_of(project), project.now)
+    n = len(overview.lines())  # before anybody waits for it
+    exporter = Exporter(store, lambda: models_of(project), project.now)
+    pages = Pages(store, overview, access, exporter, project.now)
+    listening = Listening(host, port, certificate=tls_cert, key=tls_key)
+    scheme = "https" if tls_cert else "http"
+    click.echo(f"{n} model{'' if n == 1 else 's'} at {scheme}://{host}:{port}/")
+    server = make_server(pages, listening)
+    try:
+        server.run()
+    except SystemExit:
+        if server.started:
+            raise
+        raise ConfigError(
+            f"Cannot listen on {host}:{port}, as said above. Is another server there? "
+            "Then choose another --port."
+        ) from None

@@ -1,0 +1,295 @@
+"""The table of metrics: of the model's own windows, and of longer ones."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.baseline import PRODUCTION
+from mlmon_dagster.spec.declaration import Granularity
+from mlmon_dagster.spec.names import ALL, counted, did_you_mean, listed
+from mlmon_dagster.tables.asked import moments_of
+from mlmon_dagster.tables.rendering import csv_text, json_lines, render_text
+from mlmon_dagster.tables.table import Answer, Column, Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mlmon_dagster.project import Project
+
+_DAYS_AT_A_TIME = 16
+_FIELDS = [
+    "window",
+    "slice_key",
+    "slice_value",
+    "column_name",
+    "metric",
+    "value",
+    "lower",
+    "upper",
+    "n",
+    "reason",
+    "method_version",
+]
+
+METRICS: Table[Mapping[str, Any]] = Table(
+    "metrics",
+    (
+        Column("window", "window"),
+        Column(
+            "slice",
+            lambda row: (
+                "all" if row["slice_key"] == ALL else f"{row['slice_key']}={row['slice_value']}"
+            ),
+        ),
+        Column("column", "column_name"),
+        Column("metric", "metric"),
+        Column("value", "value", "{:,.4f}", is_number=True),
+        Column("lower", "lower", "{:,.4f}", is_number=True),
+        Column("upper", "upper", "{:,.4f}", is_number=True),
+        Column("n", lambda row: int(row["n"]), "{:,}", is_number=True),
+        Column("reason", "reason"),
+    ),
+)
+
+
+def query_metrics(
+    project: Project,
+    spec: ModelSpec,
+    *,
+    metric: tuple[str, ...] = (),
+    column: tuple[str, ...] = (),
+    dataset: str = PRODUCTION,
+    model_version: str = ALL,
+    slice_: str | None = None,
+    granularity: Granularity | None = None,
+    first: dt.date | None = None,
+    last: dt.date | None = None,
+    as_of: dt.datetime | None = None,
+) -> pd.DataFrame:
+    """Return the metrics that match, one row each, ordered by window.
+
+    Windows of the model's own length come from the metric table, longer ones are merged from the
+    stored profiles. Estimates of the former have the bands that the model's record asks for, see
+    `with_learnt_bands`.
+
+    Raises:
+        ConfigError: If the slice is not KEY=VALUE, the windows asked for are too short, or longer
+            windows are asked for as of a past moment.
+    """
+    slice_key, slice_value = _slice(slice_)
+    start, end = moments_of(spec, first, last)
+    if granularity in (None, spec.time.granularity):
+        from mlmon_dagster.profiles.estimates import with_learnt_bands
+        from mlmon_dagster.store.state import metric_log
+
+        frame = metric_log.newest(
+            project.store.state,
+            spec.model,
+            metric=metric or None,
+            column=column or None,
+            slice_key=slice_key,
+            slice_value=slice_value,
+            dataset=dataset,
+            model_version=model_version,
+            start=start,
+            end=end,
+            as_of=as_of,
+        )
+        frame = with_learnt_bands(project.store, spec, frame, as_of)
+    else:
+        if as_of is not None:
+            own = spec.time.granularity
+            raise ConfigError(
+                f"--as-of with --granularity {granularity}: longer windows are merged from the "
+                "newest profiles, and what they were made with then is not kept for ever. "
+                f"Numbers of then are kept for windows of a {own}: leave --granularity out."
+            )
+        from mlmon_dagster.tables.periods import rolled_up_metrics
+
+        frame = rolled_up_metrics(project.store, spec, granularity, start, end)
+        wanted = {
+            "metric": metric,
+            "column_name": column,
+            "slice_key": (slice_key,) if slice_key else (),
+            "slice_value": (slice_value,) if slice_value else (),
+        }
+        for name, values in wanted.items():
+            if values:
+                frame = frame[frame[name].isin(values)]
+    zone = ZoneInfo(spec.time.zone)
+    local = frame["window_start"].dt.tz_convert(zone)
+    frame = frame.assign(
+        window=hours_of(local)
+        if (granularity or spec.time.granularity) == "hour"
+        else local.dt.strftime("%Y-%m-%d")
+    )
+    order = ["window_start", "slice_key", "slice_value", "column_name", "metric"]
+    return frame.sort_values(order, ignore_index=True)
+
+
+def hours_of(local: pd.Series) -> pd.Series:
+    """Name hours by the clock; of one that comes twice, as clocks go back, with its offset."""
+    plain = local.dt.strftime("%Y-%m-%d %H:%M")
+    is_twice = local.groupby(plain).transform("nunique") > 1
+    named: pd.Series = plain.where(~is_twice, local.dt.strftime("%Y-%m-%d %H:%M%z"))
+    return named
+
+
+def metrics_by_days(
+    project: Project,
+    spec: ModelSpec,
+    *,
+    first: dt.date | None = None,
+    last: dt.date | None = None,
+    granularity: Granularity | None = None,
+    newest_first: bool = False,
+    **wanted: Any,
+) -> Iterator[pd.DataFrame]:
+    """Yield what `query_metrics` returns in parts of whole days, so that years fit in memory.
+
+    Parts have a row or more; there is none where nothing matches. Longer windows than the model's
+    own are one part, since they are made together.
+
+    Args:
+        project: The project.
+        spec: The model.
+        first: First day.
+        last: Last day.
+        granularity: As of `query_metrics`.
+        newest_first: Begin with the newest days, a few, then more at a time; rows within a part
+            keep their order.
+        **wanted: What else `query_metrics` takes.
+    """
+    if granularity not in (None, spec.time.granularity):
+        frame = query_metrics(
+            project, spec, first=first, last=last, granularity=granularity, **wanted
+        )
+        if len(frame):
+            yield frame
+        return
+    from mlmon_dagster.store.state import metric_log
+
+    zone = ZoneInfo(spec.time.zone)
+    starts = metric_log.window_starts(
+        project.store.state, spec.model, *moments_of(spec, first, last)
+    )
+    days = list(dict.fromkeys(start.astimezone(zone).date() for start in starts))
+    size = 1 if newest_first else _DAYS_AT_A_TIME
+    while days:
+        if newest_first:
+            part, days = days[-size:], days[:-size]
+        else:
+            part, days = days[:size], days[size:]
+        frame = query_metrics(project, spec, first=part[0], last=part[-1], **wanted)
+        if len(frame):
+            yield frame
+        size = min(size * 3, _DAYS_AT_A_TIME)
+
+
+def refuse_unknown_metrics(
+    project: Project, spec: ModelSpec, metrics: Sequence[str], columns: Sequence[str]
+) -> None:
+    """Refuse metrics and columns that no window of a model has; before any is computed, nothing.
+
+    Raises:
+        ConfigError: With the nearest name that there is.
+    """
+    from mlmon_dagster.store.state import metric_log
+
+    series = metric_log.list_series(project.store.state, spec.model)
+    for what, asked, known in (
+        ("metric", metrics, {metric for metric, _ in series}),
+        ("column with a metric", columns, {column for _, column in series}),
+    ):
+        for name in asked:
+            if known and name not in known:
+                hint = did_you_mean(name, known) or "."
+                raise ConfigError(
+                    f"{spec.model} has no {what} {name!r}{hint} There are: {listed(sorted(known))}."
+                )
+
+
+def _slice(text: str | None) -> tuple[str | None, str | None]:
+    if text is None:
+        return None, None
+    if text == ALL:  # as the tables call everything
+        return ALL, ALL
+    key, separator, value = text.partition("=")
+    if not separator:
+        raise ConfigError(f"--slice {text!r}: expected KEY=VALUE, such as origin=JFK.")
+    return key, value
+
+
+def render_metrics(frame: pd.DataFrame, format_: str, *, with_head: bool = True) -> str:
+    """Return metrics as a table for people, CSV (safe to open in a spreadsheet) or JSON lines."""
+    if format_ == "text":
+        return render_text(Answer(METRICS, frame.to_dict("records")))
+    shown = frame[_FIELDS]
+    return csv_text(shown, with_head=with_head) if format_ == "csv" else json_lines(shown)
+
+
+def describe_widths(shown: pd.DataFrame) -> list[str]:
+    """Say which bands are wider than the baseline asks for, of the newest window."""
+    if "band_factor" not in shown:
+        return []
+    from mlmon_dagster.monitors.wording import width_text
+
+    said = []
+    for metric, part in shown[shown["band_factor"] > 1].groupby("metric"):
+        newest = part.iloc[-1]
+        text = width_text(newest["band_factor"], int(newest["band_windows"]))
+        said.append(f"{metric}, {newest['window']}: {text}.")
+    return said
+
+
+def describe_weighted(shown: pd.DataFrame) -> list[str]:
+    """Say which metrics are of all predictions though ground truth is of some."""
+    from mlmon_dagster.metrics.rectified import METHOD
+
+    weighted = shown[shown["method_version"].str.startswith(METHOD)]
+    if weighted.empty:
+        return []
+    metrics = ", ".join(sorted(weighted["metric"].unique()))
+    return [
+        f"{metrics}: in {counted(weighted['window'].nunique(), 'window')} ground truth covers less "
+        "than 95 % of the predictions, and values are weighted back to all of them "
+        "(post-stratified)."
+    ]
+
+
+def pick_newest_windows(frame: pd.DataFrame, limit: int) -> pd.DataFrame:
+    """Return the newest windows with at most so many rows; of one that has more, its first rows."""
+    sizes = frame.groupby("window_start").size()[::-1].cumsum()
+    fitting = sizes.index[sizes <= limit]
+    if len(fitting):
+        whole: pd.DataFrame = frame[frame["window_start"] >= fitting[-1]]
+        return whole
+    newest: pd.DataFrame = frame[frame["window_start"] == frame["window_start"].iloc[-1]]
+    # What is true of the whole before what is true of its parts.
+    whole_first = newest.sort_values("slice_key", key=lambda key: key.ne(ALL), kind="stable")
+    return whole_first.head(limit)
+
+
+def list_verdicts_beside(
+    project: Project, spec: ModelSpec, frame: pd.DataFrame, wanted: dict[str, Any]
+) -> pd.DataFrame:
+    """Return the verdicts on the metrics that were asked for."""
+    from mlmon_dagster.store.state import monitor_results
+
+    start, end = moments_of(spec, wanted["first"], wanted["last"])
+    found = monitor_results.newest(project.store.state, spec.model, start, end)
+    found = found[found["dataset"] == wanted["dataset"]]
+    if wanted["metric"]:
+        found = found[found["metric"].isin(wanted["metric"])]
+    if wanted["column"]:
+        found = found[found["column_name"].isin(wanted["column"])]
+    if wanted["slice_"]:
+        parts = frame[["slice_key", "slice_value"]].drop_duplicates()
+        found = found.merge(parts, on=["slice_key", "slice_value"])
+    verdicts: pd.DataFrame = found
+    return verdicts
