@@ -35,8 +35,12 @@ from tests.defs.small_model import (
 from tests.test_architecture import ALLOWED, ARCHITECTURE, PACKAGE, room_of
 
 TABLE = ARCHITECTURE.partition("## A file's way")[2].partition("\n\n`alerts/dispatching.py`")[0]
-# Of the daemon, and one receiver of many; other tests show that they are asked.
-LEFT_OUT = {"defs/sensors.py", "defs/checks.py", "alerts/receivers/slack.py"}
+# Of the daemon or a process of its own, and one receiver of many; other tests show that they are
+# asked.
+LEFT_OUT = {
+    "defs/sensors.py", "defs/checks.py", "alerts/receivers/slack.py",
+    "ingest/rows/expectation_worker.py",
+}  # fmt: skip
 
 
 def modules_of_the_way() -> list[str]:
@@ -121,7 +125,7 @@ def count_climbs(rooms: Sequence[str]) -> int:
     return sum(place[after] > place[before] for before, after in pairwise(rooms))
 
 
-MOST_ROOMS, MOST_CLIMBS = 64, 32  # of a window; now 62 and 31
+MOST_ROOMS, MOST_CLIMBS = 60, 29  # of a window, and no more than now
 
 
 @pytest.mark.slow
