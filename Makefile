@@ -16,14 +16,15 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1	\2/' | expand -t 16
 
+# Compiling all that is installed takes a minute and 200 MB; of the demo's it compiles what it runs.
 define install
 	@echo "Installing .[$(1)] into .venv"
 	@if command -v uv >/dev/null 2>&1; then \
 	  uv venv --quiet --allow-existing --python $(PYTHON) .venv && \
-	  uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[$(1)]'; \
+	  uv pip install --quiet $(if $(2),--compile-bytecode) --python $(BIN)/python -c constraints.txt -e '.[$(1)]'; \
 	else \
 	  $(PYTHON) -m venv .venv && \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(1)]'; \
+	  $(BIN)/python -m pip install --quiet $(if $(2),,--no-compile) --disable-pip-version-check -c constraints.txt -e '.[$(1)]'; \
 	fi
 	@touch $@
 endef
@@ -32,7 +33,7 @@ $(PRODUCT): pyproject.toml constraints.txt
 	$(call install,demo)
 
 $(DEV): pyproject.toml constraints.txt
-	$(call install,demo$(COMMA)dev)
+	$(call install,demo$(COMMA)dev,compiled)
 	@touch $(PRODUCT)
 
 demo: $(PRODUCT) ## Monitor a year of real flights end to end and show what was found
