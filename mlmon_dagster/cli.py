@@ -287,9 +287,11 @@ def _changed(store: Store | None, spec: ModelSpec) -> list[Problem]:
     if store is None:
         return []
     from mlmon_dagster.spec.checks import Problem
-    from mlmon_dagster.store.state.model_history import changed_keys
+    from mlmon_dagster.store.state.model_history import find_changed_keys
 
-    return [Problem(tuple(key.split(".")), said) for key, said in changed_keys(store.state, spec)]
+    return [
+        Problem(tuple(key.split(".")), said) for key, said in find_changed_keys(store.state, spec)
+    ]
 
 
 def _expectation_problems(spec: ModelSpec) -> list[Problem]:

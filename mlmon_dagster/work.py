@@ -82,7 +82,7 @@ def mark_step(
 ) -> None:
     """Record that a step of the run's windows is done, and which tables it wrote."""
     with work.project.store.state.begin() as conn:
-        window_state.mark(conn, work.spec.model, step, marks, work.now)
+        window_state.mark_step_done(conn, work.spec.model, step, marks, work.now)
         steps = steps_of(work.spec)
         window_state.note_finished(conn, work.spec.model, steps, list(marks), work.now)
         note_commits(conn, work.project.store, work.spec.model, tables)

@@ -22,6 +22,8 @@ def note_erased(
 ) -> None:
     """Note ids as erased."""
     with engine.begin() as conn:
-        salt = erased_ids.salt_of(conn, model)
-        hashes = erased_ids.hash_table([(dataset, erased_ids.id_hash(salt, id_)) for id_ in ids])
+        salt = erased_ids.ensure_salt(conn, model)
+        hashes = erased_ids.make_hash_table(
+            [(dataset, erased_ids.hash_id(salt, id_)) for id_ in ids]
+        )
         erased_ids.note_hashes(conn, model, hashes, now=now, receipt=receipt)

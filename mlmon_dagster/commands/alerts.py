@@ -418,7 +418,7 @@ def watchdog(project: Project, max_age: dt.timedelta) -> None:
     from mlmon_dagster.store.state import model_history
 
     state = project.store.state
-    last = model_history.last_beat(state, model_history.DISPATCHER)
+    last = model_history.load_last_beat(state, model_history.DISPATCHER)
     health = outbox_health(state)
     problems = []
     if last is None:

@@ -200,7 +200,7 @@ def examine_landing(project: Project, specs: Sequence[ModelSpec]) -> list[str]:
         for stream in STREAMS:
             source = spec.source.of(stream)
             if isinstance(source, FileSource) and not _is_remote(source.path):
-                seen = manifest.paths(project.store.state, spec.model, stream)
+                seen = manifest.load_paths(project.store.state, spec.model, stream)
                 known = {n: p.look for n, p in seen.items()}
                 found += find_unreadable(project.folder, source, known)
     return list(dict.fromkeys(found))
@@ -338,7 +338,7 @@ def retention(project: Project) -> Finding:
     ahead = {
         spec.model: marks
         for spec in models_of(project).specs
-        if (marks := model_history.marks_ahead(project.store.state, spec.model, now))
+        if (marks := model_history.find_marks_ahead(project.store.state, spec.model, now))
     }
     if not ahead:
         return Finding("retention", True, "no mark of deleted rows lies ahead of now")
@@ -438,7 +438,7 @@ def _refused_files(project: Project, since: dt.datetime | None) -> Finding:
 
     found = []
     for spec in models_of(project).specs:
-        files = manifest.files(project.store.state, spec.model, seen_from=since)
+        files = manifest.load_files_frame(project.store.state, spec.model, seen_from=since)
         taken = set(files.loc[files["status"] == "done", "path"])  # corrected under its own name
         refused = files[(files["status"] == "quarantined") & ~files["path"].isin(taken)]
         found += [(spec.model, row) for row in refused.to_dict("records")]
@@ -489,7 +489,7 @@ def baselines(project: Project) -> Finding:
     without = []
     for spec in models_of(project).specs:
         engine = project.store.state
-        taken = manifest.files(engine, spec.model, "predictions", status="done")
+        taken = manifest.load_files_frame(engine, spec.model, "predictions", status="done")
         is_due = len(taken) and not spec.baseline.is_rolling  # those wait for their first windows
         if is_due and baselines_in_force(engine, spec).newest is None:
             without.append((spec.model, spec.baseline.described()))

@@ -75,14 +75,14 @@ def erase(
     Numbers about few rows are computed again by the next run. Search afterwards with --prove.
     """
     from mlmon_dagster.store.erasure import erase as engine
-    from mlmon_dagster.store.erasure.places import look
+    from mlmon_dagster.store.erasure.places import find_places
 
     spec, store = spec_of(project, model), project.store
     if is_listing:
         click.echo(_render_receipts(project, spec))
         return
     if is_resuming:
-        done = engine.resume(store, spec, project.now())
+        done = engine.resume_erasures(store, spec, project.now())
         click.echo(
             f"{model}: finished {', '.join(done)}" if done else f"{model}: nothing to finish"
         )
@@ -93,7 +93,7 @@ def erase(
         return
     if prove:
         sys.exit(0 if _prove(project, chosen) else 1)
-    places = look(store, spec, chosen, dataset)
+    places = find_places(store, spec, chosen, dataset)
     click.echo(_render_places(spec, places, len(chosen), dataset))
     if dry_run:
         return
@@ -154,9 +154,9 @@ def _render_places(spec: ModelSpec, places: Places, n_ids: int, dataset: str) ->
 
 
 def _render_receipts(project: Project, spec: ModelSpec) -> str:
-    from mlmon_dagster.store.erasure.erase import receipts
+    from mlmon_dagster.store.erasure.erase import load_receipts
 
-    rows = receipts(project.store.state, spec.model)
+    rows = load_receipts(project.store.state, spec.model)
     if not rows:
         return f"{spec.model}: nothing was ever erased"
     lines = []

@@ -38,12 +38,12 @@ def model() -> None:
 @click.pass_obj
 def show_history(project: Project, name: str) -> AnyAnswer:
     """List what people did to MODEL and how the columns of its files changed, newest first."""
-    from mlmon_dagster.store.state.model_history import history
+    from mlmon_dagster.store.state.model_history import load_history
     from mlmon_dagster.tables.changes import MODEL_HISTORY
     from mlmon_dagster.tables.table import Answer
 
     spec_of(project, name)
-    rows = history(project.store.state, name)
+    rows = load_history(project.store.state, name)
     return Answer(
         MODEL_HISTORY, rows, text=None if rows else f"Nobody has changed anything of {name} yet."
     )
@@ -119,9 +119,9 @@ def _change(
     kind, span = ("reopened" if is_open else "closed"), f"{windows[0].key} to {windows[-1].key}"
     with project.store.state.begin() as conn:
         n = (
-            window_state.reopen(conn, spec, windows, now)
+            window_state.reopen_windows(conn, spec, windows, now)
             if is_open
-            else window_state.close_again(conn, spec, windows)
+            else window_state.close_windows(conn, spec, windows)
         )
         if n:
             text = f"{span}, {n} windows" + (f"; {note}" if note else "")
@@ -156,11 +156,11 @@ def remove(project: Project, name: str, yes: bool, target: Path | None, author: 
     from mlmon_dagster.alerts.handling import end_alerts
     from mlmon_dagster.store.state.writing import writer_lock
     from mlmon_dagster.store.upkeep.backup import make_backup
-    from mlmon_dagster.store.upkeep.maintenance import declaration_of, remove_model
+    from mlmon_dagster.store.upkeep.maintenance import find_declaration, remove_model
 
     declaration = project.models_folder / f"{name}.yaml"
     if not _is_orphan(project, name):
-        declaration = declaration_of(project.models_folder, name)
+        declaration = find_declaration(project.models_folder, name)
     click.echo(_contents(project, name, declaration))
     if target is None:
         click.echo("Only a backup brings it back: mlmon backup FILE, or --backup FILE here.")
@@ -182,11 +182,11 @@ def remove(project: Project, name: str, yes: bool, target: Path | None, author: 
 def _is_orphan(project: Project, name: str) -> bool:
     """Whether something is stored of a model that no file declares, under any file's name."""
     from mlmon_dagster.spec import read_models
-    from mlmon_dagster.store.upkeep.maintenance import count_rows, folders_of
+    from mlmon_dagster.store.upkeep.maintenance import count_rows, list_folders
 
     found = read_models(project.models_folder, project.now())
     declared = {spec.model for spec in found.specs} | {broken.name for broken in found.broken}
-    is_stored = count_rows(project.store, name) or folders_of(project.store, name)
+    is_stored = count_rows(project.store, name) or list_folders(project.store, name)
     return name not in declared and bool(is_stored or _landed(project, name).is_dir())
 
 
@@ -199,10 +199,10 @@ def _landed(project: Project, name: str) -> Path:
 
 def _contents(project: Project, name: str, declaration: Path) -> str:
     from mlmon_dagster.alerts.handling import count_open
-    from mlmon_dagster.store.upkeep.maintenance import count_rows, folders_of
+    from mlmon_dagster.store.upkeep.maintenance import count_rows, list_folders
 
     counts = count_rows(project.store, name)
-    folders = folders_of(project.store, name)
+    folders = list_folders(project.store, name)
     size = sum(p.stat().st_size for f in folders for p in f.rglob("*") if p.is_file())
     lines = [
         f"{name}: {len(folders)} folders with {size / 1e6:.1f} MB, {sum(counts.values()):,} rows "
@@ -284,7 +284,7 @@ def promote_period(
     windows = complete_period(spec, first, last, now)
     fitted = fit_period(project.store, spec, windows, now)
     with project.store.state.begin() as conn:
-        number = baselines.promote(
+        number = baselines.promote_baseline(
             conn,
             spec.model,
             (windows[0].start, windows[-1].end),

@@ -215,9 +215,9 @@ def show_reports(reports: Sequence[RunReport]) -> None:
 
 def has_baseline(store: Store, spec: ModelSpec) -> bool:
     """Tell whether the baseline that the model declares was fitted, and its file is whole."""
-    found = baselines.newest_declared(store.state, spec)
-    stored = baselines.newest(store.state, spec.model, found) if found else None
-    return baselines.payload_if_whole(store, stored) is not None
+    found = baselines.load_newest_declared(store.state, spec)
+    stored = baselines.load_newest(store.state, spec.model, found) if found else None
+    return baselines.read_whole_payload(store, stored) is not None
 
 
 def plan_again(project: Project, spec: ModelSpec) -> list[Request]:

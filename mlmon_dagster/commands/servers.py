@@ -153,16 +153,16 @@ def token() -> None:
 @click.pass_obj
 def create(project: Project, model: str, expires: str | None, note: str) -> None:
     """Make a token and print it; it is shown this once."""
-    from mlmon_dagster.store.state import collect_tokens
+    from mlmon_dagster.collect import admission
 
-    if model != collect_tokens.ANY_MODEL:
+    if model != admission.ANY_MODEL:
         spec_of(project, model)
     now = project.now()
     until = None if expires is None else _moment(expires, now)
     if until is not None and until <= now:
         raise ConfigError(f"{expires!r} is over already.")
     click.echo(
-        collect_tokens.create(project.store.state, model, now=now, expires_at=until, note=note)
+        admission.create_token(project.store.state, model, now=now, expires_at=until, note=note)
     )
 
 
@@ -171,7 +171,7 @@ def create(project: Project, model: str, expires: str | None, note: str) -> None
 @click.pass_obj
 def list_(project: Project) -> AnyAnswer:
     """List the tokens ever made, without their secrets."""
-    from mlmon_dagster.store.state import collect_tokens
+    from mlmon_dagster.collect import admission
     from mlmon_dagster.tables.table import Answer
 
     now = project.now()
@@ -181,7 +181,7 @@ def list_(project: Project) -> AnyAnswer:
             "created_at": item.created_at, "expires_at": item.expires_at,
             "revoked_at": item.revoked_at,
         }
-        for item in collect_tokens.tokens(project.store.state)
+        for item in admission.load_tokens(project.store.state)
     ]  # fmt: skip
     note = "" if rows else "mlmon: no tokens; 'mlmon collect token create' makes one."
     return Answer(_TOKENS, rows, text=None if rows else "", note=note)
@@ -192,11 +192,11 @@ def list_(project: Project) -> AnyAnswer:
 @click.pass_obj
 def revoke(project: Project, token_id: str) -> None:
     """Refuse a token from now on; running servers hear of it within 5 seconds."""
-    from mlmon_dagster.store.state import collect_tokens
+    from mlmon_dagster.collect import admission
 
     # People paste what they have, which may be the whole token.
     name = token_id.split("_")[1] if token_id.startswith("mlmon_") else token_id
-    if not collect_tokens.revoke(project.store.state, name, project.now()):
+    if not admission.revoke_token(project.store.state, name, project.now()):
         click.echo(f"mlmon: no token {name} that is not revoked; see the list.", err=True)
         sys.exit(1)
     click.echo(f"{name}: revoked")

@@ -151,7 +151,7 @@ def repair(project: Project, model: str, dry_run: bool) -> None:
     well.
     """
     from mlmon_dagster.ingest.landing import hash_landed
-    from mlmon_dagster.store.upkeep.integrity import repair as mend
+    from mlmon_dagster.store.upkeep.integrity import repair_model as mend
 
     spec = spec_of(project, model)
     told = mend(

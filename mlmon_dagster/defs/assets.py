@@ -151,7 +151,7 @@ def _partition_keys(spec: ModelSpec, tags: Mapping[str, str]) -> Sequence[str]:
 
 def _with_rows(project: Project, spec: ModelSpec, windows: Sequence[Window]) -> list[Window]:
     """Return the windows whose rows were not deleted by age; the others keep their numbers."""
-    mark = model_history.rows_from(project.store.state, spec.model).get(PRODUCTION)
+    mark = model_history.load_rows_from(project.store.state, spec.model).get(PRODUCTION)
     return [window for window in windows if mark is None or window.start >= mark]
 
 
@@ -539,7 +539,7 @@ def overview_asset(
             "models failing": sum(row["status"] in ("BROKEN", "ERROR", "WARN") for row in rows),
             "status": table(rows, STATUS_BY_FAMILY),
         }
-        model_history.beat(project.store.state, OVERVIEW, project.now(), digest)
+        model_history.note_beat(project.store.state, OVERVIEW, project.now(), digest)
         yield dg.MaterializeResult(metadata=safe_metadata(worst))
 
     return made_of(asset, overview)

@@ -100,7 +100,7 @@ def dispatch_alerts(
         business=business_line,
     )
     # The real clock: whoever watches this process lives in real time.
-    model_history.beat(project.store.state, model_history.DISPATCHER, project.store.clock())
+    model_history.note_beat(project.store.state, model_history.DISPATCHER, project.store.clock())
     if project.heartbeat_url and (problem := ping(project.heartbeat_url)):
         report.delivery.errors.append(problem)
     return report

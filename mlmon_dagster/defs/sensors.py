@@ -249,7 +249,7 @@ def overview_to_make(project: Project, models: Models, *, is_busy: bool) -> list
     digest = digest_overview(project, models.specs, [one.name for one in models.broken])
     if not is_overview_outdated(project, digest):
         return []
-    last = model_history.last_beat(project.store.state, OVERVIEW)
+    last = model_history.load_last_beat(project.store.state, OVERVIEW)
     if is_busy and last is not None and last <= project.now() < last + OVERVIEW_WAITS:
         return []
     key = f"overview:{digest}"

@@ -35,9 +35,11 @@ class Past:
 
     def __init__(self, work: Work) -> None:
         states = window_state.load(work.project.store.state, work.spec.model)
-        profiled = set(window_state.with_profiles(states))
+        profiled = set(window_state.list_profiled(states))
         complete = complete_windows(work.spec.time, work.now)
-        kept = model_history.rows_from(work.project.store.state, work.spec.model).get(PRODUCTION)
+        kept = model_history.load_rows_from(work.project.store.state, work.spec.model).get(
+            PRODUCTION
+        )
         newest = [w for w in complete if w.start in profiled and (not kept or w.start >= kept)]
         self.states: dict[dt.datetime, WindowInputs] = states
         self.work = replace(work, windows=tuple(newest[-LOOK_BACK:]))

@@ -28,7 +28,7 @@ _DATE = re.compile(r"(?<!\d)(\d{4})[-_]?(\d{2})[-_]?(\d{2})(?!\d)")
 
 def repeating_files(work: Work, seen_from: dt.datetime) -> pd.DataFrame:
     """Return the files of predictions that were taken in since a moment."""
-    return manifest.files(
+    return manifest.load_files_frame(
         work.project.store.state,
         work.spec.model,
         "predictions",
@@ -49,7 +49,9 @@ def sent_again(files: pd.DataFrame) -> dict[str, int]:
 def files_with_expectations(work: Work, seen_from: dt.datetime) -> pd.DataFrame:
     """Return the files taken in since a moment; none if the spec itself expects nothing."""
     since = seen_from if work.spec.expectations else work.now
-    return manifest.files(work.project.store.state, work.spec.model, status="done", seen_from=since)
+    return manifest.load_files_frame(
+        work.project.store.state, work.spec.model, status="done", seen_from=since
+    )
 
 
 def expected_of(files: pd.DataFrame) -> list[Result]:
@@ -71,7 +73,9 @@ def expected_of(files: pd.DataFrame) -> list[Result]:
 
 def quarantined_files(work: Work) -> pd.DataFrame:
     """Return the files of the model that were refused as a whole."""
-    return manifest.files(work.project.store.state, work.spec.model, status="quarantined")
+    return manifest.load_files_frame(
+        work.project.store.state, work.spec.model, status="quarantined"
+    )
 
 
 def refusals_behind(work: Work, windows: Sequence[Window]) -> list[dict[str, object]]:
@@ -123,13 +127,13 @@ def refusals_in(store: Store, spec: ModelSpec, window: Window) -> list[str]:
     Each says which file or row it is, what was wrong and what to do; none has values.
     """
     engine = store.state
-    found = manifest.files(engine, spec.model, status=("quarantined", "done"))
+    found = manifest.load_files_frame(engine, spec.model, status=("quarantined", "done"))
     reported = reported_in(found, window, spec.time)
     told = [str(e).split("\n", 1)[0] for e in reported[reported["status"] != "done"]["error"]]
-    rows = manifest.refused_rows(engine, spec.model, start=window.start, end=window.end)
+    rows = manifest.load_refused_rows(engine, spec.model, start=window.start, end=window.end)
     told += map(str, rows["message"])
     for sha in reported[(reported["status"] == "done") & (reported["n_bad"] > 0)]["sha256"]:
-        rows = manifest.refused_rows(engine, spec.model, sha256=sha, is_unplaced=True)
+        rows = manifest.load_refused_rows(engine, spec.model, sha256=sha, is_unplaced=True)
         told += map(str, rows["message"])
     return told
 

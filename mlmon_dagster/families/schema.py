@@ -206,12 +206,12 @@ def _facts(work: Work, windows: Sequence[Span]) -> list[Facts]:
     files, taken = quarantined_files(work), repeating_files(work, windows[0].end)
     expected = files_with_expectations(work, windows[0].end)
     unplaced = unplaced_rows(work, windows[0].end)
-    found = model_history.changes(work.project.store.state, spec.model)
+    found = model_history.load_changes(work.project.store.state, spec.model)
     rows: list[Facts] = []
     for window in windows:
         refused = reported_in(files, window, spec.time)
         quarantined = refused["path"].astype(str).tolist()
-        changed = model_history.warned_in(found, window.start)
+        changed = model_history.find_warned(found, window.start)
         rows.append(
             {
                 **unplaced_of(reported_in(unplaced, window, spec.time)),

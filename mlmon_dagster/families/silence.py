@@ -116,13 +116,11 @@ def silence_facts(work: Work, windows: Sequence[Window]) -> list[dict[str, objec
     """
     engine, spec = work.project.store.state, work.spec
     first, end = windows[0].start, windows[-1].end
-    served = {
-        s.window_start: s for s in window_state.served_windows(engine, spec.model, first, end)
-    }
+    served = {s.window_start: s for s in window_state.load_served(engine, spec.model, first, end)}
     around: dict[str, object] = {}
     if len(served) < len(windows):
-        last = window_state.last_served(engine, spec.model, first)
-        following = window_state.next_touched(engine, spec.model, end)
+        last = window_state.load_last_served(engine, spec.model, first)
+        following = window_state.find_next_touched(engine, spec.model, end)
         since = first if last is None else last.window_start
         calendar, limit = _learn_usual(work, since)
         around = {
@@ -159,11 +157,11 @@ def _learn_usual(work: Work, since: dt.datetime) -> tuple[Calendar | None, float
     production_start = first_window(spec.time).start
     start = max(since - (WEEKS + 1) * _WEEK, production_start)
     windows = windows_between(spec.time, start, work.now + _WEEK)
-    served = window_state.served_windows(engine, spec.model, start, windows[-1].end)
+    served = window_state.load_served(engine, spec.model, start, windows[-1].end)
     before: list[dt.datetime] = []
     if start < production_start + MIN_WEEKS * _WEEK:
         most = (WEEKS + 1) * n_places
-        before = window_state.touched_before(engine, spec.model, production_start, most)
+        before = window_state.list_touched_before(engine, spec.model, production_start, most)
     calendar = build_calendar(spec, windows, served, before, work.now)
     return calendar, _learn_limit(spec, calendar, [s for s in served if s.window_start < since])
 

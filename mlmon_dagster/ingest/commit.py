@@ -105,10 +105,12 @@ def commit_batch(
     if stream == "actuals":
         # Looked up only now, so that a prediction that came meanwhile is not missed.
         ends = np.cumsum(counts[:, [Kind.NEW, Kind.CONFLICT]].sum(axis=1))
-        unmatched, starts = _matched(store, log, added, ends)
-    told = [w for file in batch for w in (*file.bad_windows, *_told_before(spec, file.staged))]
+        unmatched, starts = _match_actuals(store, log, added, ends)
+    told = [
+        w for file in batch for w in (*file.bad_windows, *_find_refused_windows(spec, file.staged))
+    ]
     windows = dict.fromkeys(told, 0) | _windows(spec, starts)
-    reports = _reports(batch, counts, unmatched)
+    reports = _make_reports(batch, counts, unmatched)
     reached("ingest.before_manifest")
     _settle(store, spec, batch, reports, windows, now)
     reached("ingest.after_manifest")
@@ -156,18 +158,18 @@ class _LookedUp:
             found = classify(rows, known, self.stream, repeating)
             is_added[positions[found == Kind.DUPLICATE]] = False
             for kind in Kind:
-                counts[:, kind] += _by_file(positions[found == kind], ends)
+                counts[:, kind] += _count_by_file(positions[found == kind], ends)
             if self.stream == "predictions":
-                starts += _counted(_touched(rows, found, known))
+                starts += _count_starts(_find_touched(rows, found, known))
         return self.rows.only(is_added), counts, starts
 
 
-def _by_file(positions: Ints, ends: Ints) -> Ints:
+def _count_by_file(positions: Ints, ends: Ints) -> Ints:
     """Count rows, given by their positions, by the file that they are of."""
     return np.bincount(np.searchsorted(ends, positions, side="right"), minlength=len(ends))
 
 
-def _matched(
+def _match_actuals(
     store: Store, log: EventLog, added: PartedRows, ends: Ints
 ) -> tuple[Ints, Counter[dt.datetime]]:
     """Count the actuals of each file that have no prediction, and the windows of the others'."""
@@ -175,8 +177,8 @@ def _matched(
     starts: Counter[dt.datetime] = Counter()
     for positions, rows in added.by_id(store.queries, ["prediction_id", "dataset"]):
         matched = log.windows_of_actuals(rows)
-        starts += _counted(matched["window_start"])
-        unmatched += _by_file(positions[_unmatched(rows, matched)], ends)
+        starts += _count_starts(matched["window_start"])
+        unmatched += _count_by_file(positions[_find_unmatched(rows, matched)], ends)
     return unmatched, starts
 
 
@@ -200,7 +202,7 @@ def settle_from_log(
     rows = log.rows(staged.stream, columns, shas=[staged.log_id])
     find = log.windows_of_actuals(rows) if staged.stream == "actuals" else None
     touched = log.known_ids(staged.stream, rows) if find is None else find
-    windows = _windows(spec, _counted(touched["window_start"]))
+    windows = _windows(spec, _count_starts(touched["window_start"]))
     report = FileReport(
         staged.stream, staged.name, "done", staged.sha256, rows_in=rows.num_rows,
         n_new=rows.num_rows,
@@ -234,7 +236,7 @@ def _arriving_after(
     )
 
 
-def _told_before(spec: ModelSpec, staged: Staged) -> list[Window]:
+def _find_refused_windows(spec: ModelSpec, staged: Staged) -> list[Window]:
     """Return the windows in which rows that are read again were counted as refused."""
     if staged.again is None:
         return []
@@ -242,7 +244,7 @@ def _told_before(spec: ModelSpec, staged: Staged) -> list[Window]:
     return [window_containing(spec.time, start) for start in starts]
 
 
-def _counted(starts: pa.ChunkedArray) -> Counter[dt.datetime]:
+def _count_starts(starts: pa.ChunkedArray) -> Counter[dt.datetime]:
     """Count rows by the start of the window that they touch."""
     return Counter({row["values"]: row["counts"] for row in pc.value_counts(starts).to_pylist()})
 
@@ -256,7 +258,7 @@ def _select(rows: pa.Table, chosen: NDArray[np.bool_]) -> pa.Table:
     return rows if chosen.all() else rows.filter(pa.array(chosen))
 
 
-def _touched(rows: pa.Table, kinds: NDArray[np.int8], known: pa.Table) -> pa.ChunkedArray:
+def _find_touched(rows: pa.Table, kinds: NDArray[np.int8], known: pa.Table) -> pa.ChunkedArray:
     """Return the window starts of new rows, and of all rows that they conflict with."""
     placed = rows.select(["prediction_id", "window_start"])
     starts = [_select(placed, kinds != Kind.DUPLICATE)["window_start"]]
@@ -267,23 +269,23 @@ def _touched(rows: pa.Table, kinds: NDArray[np.int8], known: pa.Table) -> pa.Chu
     return pa.chunked_array([chunk for column in starts for chunk in column.chunks], starts[0].type)
 
 
-def _unmatched(rows: pa.Table, matched: pa.Table) -> NDArray[np.bool_]:
+def _find_unmatched(rows: pa.Table, matched: pa.Table) -> NDArray[np.bool_]:
     """Return which actuals have no prediction."""
     found = pc.is_in(rows["prediction_id"], matched["prediction_id"].combine_chunks())
     is_named = pc.not_equal(rows["dataset"], ALL)
     if pc.any(is_named).as_py():
-        pairs = _pairs(matched).combine_chunks()
-        found = pc.if_else(is_named, pc.is_in(_pairs(rows), pairs), found)
+        pairs = _join_pairs(matched).combine_chunks()
+        found = pc.if_else(is_named, pc.is_in(_join_pairs(rows), pairs), found)
     unmatched: NDArray[np.bool_] = ~found.to_numpy().astype(bool)
     return unmatched
 
 
-def _pairs(rows: pa.Table) -> pa.ChunkedArray:
+def _join_pairs(rows: pa.Table) -> pa.ChunkedArray:
     """Return dataset and id of each row as one text."""
     return pc.binary_join_element_wise(rows["dataset"], rows["prediction_id"], "/")
 
 
-def _reports(batch: Sequence[Prepared], found: Ints, unmatched: Ints) -> list[FileReport]:
+def _make_reports(batch: Sequence[Prepared], found: Ints, unmatched: Ints) -> list[FileReport]:
     reports = []
     for file, counts, n_unmatched in zip(batch, found.tolist(), unmatched.tolist(), strict=True):
         if sum(counts) + file.n_bad != file.n_rows:
@@ -350,7 +352,7 @@ def _settle(
                 less = again.kept.n_refused
                 changed: dict[str, Any] = {
                     **same,
-                    **manifest.counters_with(conn, *key, _counters(report), less),
+                    **manifest.add_counters(conn, *key, _counters(report), less),
                     "kept": name,
                 }
                 manifest.update_file(conn, *key, **changed)
@@ -374,9 +376,9 @@ def _keep_rows(store: Store, spec: ModelSpec, file: Prepared) -> str:
     if file.kept is None:
         return ""
     with store.state.begin() as conn:
-        salt = erased_ids.salt_of(conn, spec.model)
-    name = kept_rows.name_of(file.staged.log_id, file.staged.stream)
-    place = kept_rows.folder_of(store, spec.model) / name
+        salt = erased_ids.ensure_salt(conn, spec.model)
+    name = kept_rows.make_name(file.staged.log_id, file.staged.stream)
+    place = kept_rows.locate_folder(store, spec.model) / name
     place.write(file.kept.with_hashed_ids(salt).content())
     return name
 
@@ -391,15 +393,15 @@ def letter_rows(
     """Return dead letters as rows of their table; of an id, only its keyed hash is kept."""
     if not letters:
         return []
-    salt = erased_ids.salt_of(conn, spec.model)
+    salt = erased_ids.ensure_salt(conn, spec.model)
     rows = []
     for letter in letters:
         row: dict[str, object] = {k: v for k, v in letter.items() if k != "prediction_id"}
         row |= {"model": spec.model, "stream": report.stream, "sha256": report.sha256}
         own, values = letter["prediction_id"], letter["row_hash"]
-        row["id_hash"] = erased_ids.id_hash(salt, own) if own else ""
+        row["id_hash"] = erased_ids.hash_id(salt, own) if own else ""
         # So is the hash of its values, which could be tried out otherwise.
-        row["row_hash"] = erased_ids.id_hash(salt, values) if values else ""
+        row["row_hash"] = erased_ids.hash_id(salt, values) if values else ""
         rows.append({**row, "created_at": now})
     return rows
 
@@ -451,10 +453,10 @@ def classify(
     frame = pa.concat_tables([known.select(columns).cast(asked.schema), asked]).to_pandas()
     found = np.full(len(frame), Kind.NEW, dtype=np.int8)
     if is_by_arrival(rows.schema, stream):
-        found[_says_what_is_known(frame, keys)] = Kind.DUPLICATE
+        found[_find_same_as_known(frame, keys)] = Kind.DUPLICATE
     else:
-        found[_repeated(frame, keys)] = Kind.CONFLICT
-        found[_repeated(frame, columns)] = Kind.DUPLICATE
+        found[_find_repeated(frame, keys)] = Kind.CONFLICT
+        found[_find_repeated(frame, columns)] = Kind.DUPLICATE
     kinds[may_repeat] = found[known.num_rows :]
     return kinds
 
@@ -464,7 +466,7 @@ def is_by_arrival(schema: pa.Schema, stream: Stream) -> bool:
     return stream == "actuals" and "actual_time" not in schema.names
 
 
-def _says_what_is_known(frame: pd.DataFrame, keys: list[str]) -> NDArray[np.bool_]:
+def _find_same_as_known(frame: pd.DataFrame, keys: list[str]) -> NDArray[np.bool_]:
     """Return the rows whose content is that of the row of their key just before them.
 
     An earlier content that comes back after a correction is a correction itself.
@@ -477,7 +479,7 @@ def _says_what_is_known(frame: pd.DataFrame, keys: list[str]) -> NDArray[np.bool
     return same
 
 
-def _repeated(frame: pd.DataFrame, columns: list[str]) -> NDArray[np.bool_]:
+def _find_repeated(frame: pd.DataFrame, columns: list[str]) -> NDArray[np.bool_]:
     found: NDArray[np.bool_] = frame.duplicated(columns).to_numpy()
     return found
 
@@ -493,7 +495,7 @@ def note_changes(
     layouts = [file.layout for file in batch if file.layout]
     if not layouts:
         return
-    stored = model_history.layout(conn, spec.model, batch[0].staged.stream)
+    stored = model_history.load_layout(conn, spec.model, batch[0].staged.stream)
     before = layout_from(stored.text) if stored else None
     if before and all(carried_over(before, layout) == before for layout in layouts):
         return
@@ -516,7 +518,7 @@ def _note(
 ) -> None:
     assert file.layout is not None
     stream = file.staged.stream
-    stored = model_history.layout(conn, spec.model, stream)
+    stored = model_history.load_layout(conn, spec.model, stream)
     if stored is None:
         model_history.save_layout(conn, spec.model, stream, file.layout.text(), window, now)
         return
@@ -622,7 +624,7 @@ class Refusals:
         """Record an unexpected exception; the third one quarantines the file."""
         assert item.staged is not None
         count = item.error.count(_MARK) + 1
-        text = _described(error)
+        text = _describe_error(error)
         if item.kept:
             return self._leave(item, "failed", f"{item.name}: {text}.")
         run = f" in run {self.run_id}" if self.run_id else ""
@@ -632,7 +634,7 @@ class Refusals:
             return self.quarantine(item, refused(item.name, "failed", found))
         self._update(item, error=errors)
         message = f"{item.name}: {text}. It is tried again at the next ingest."
-        return FileReport(item.stream, item.name, "failed", item.staged.sha256, "failed", message)
+        return item.report("failed", "failed", message)
 
     def _leave(self, item: Queued, reason: str, why: str) -> FileReport:
         """Leave refused rows that cannot be read again where they are kept."""
@@ -643,9 +645,7 @@ class Refusals:
             f"{why} Its refused rows stay as they are, and are read again once the spec changes, "
             "or with --retry."
         )
-        return FileReport(
-            item.stream, item.name, "failed", item.staged.sha256, reason, message, is_again=True
-        )
+        return item.report("failed", reason, message, is_again=True)
 
     def postpone(self, item: Queued, error: SchemaError) -> FileReport:
         """Forget a file that looks unfinished, so that it is looked at again."""
@@ -653,9 +653,7 @@ class Refusals:
         self._update(item, attempts=0, status="missing")
         item.staged.discard()
         message = f"{error} It is given more time to be completed."
-        return FileReport(
-            item.stream, item.name, "waiting", item.staged.sha256, error.reason, message
-        )
+        return item.report("waiting", error.reason, message)
 
     def _rows(self, items: Sequence[Queued]) -> dict[str, FileRow]:
         """Return what the manifest says of the contents of some files of one stream."""
@@ -663,7 +661,7 @@ class Refusals:
         if not shas:
             return {}
         stream = items[0].stream
-        found = manifest.file_rows(self.store.state, self.spec.model, stream, shas=shas)
+        found = manifest.load_files(self.store.state, self.spec.model, stream, shas=shas)
         return {row["sha256"]: row for row in found}
 
     def _note(self, items: Sequence[Queued]) -> None:
@@ -698,7 +696,7 @@ class Refusals:
             for row, item in zip(rows, items, strict=True)
         ]
         with self.store.state.begin() as conn:
-            manifest.discover(conn, rows)
+            manifest.note_discovered(conn, rows)
             manifest.update_files(conn, self.spec.model, stream, begun, status="loading")
             manifest.note_paths(conn, self.spec.model, stream, paths)
 
@@ -718,16 +716,14 @@ class Refusals:
         item.staged.discard()
         if row["status"] == "quarantined":
             message = str(row["error"]).replace(row["path"], item.name)
-            return FileReport(
-                item.stream, item.name, "quarantined", item.staged.sha256, row["reason"], message
-            )
+            return item.report("quarantined", row["reason"], message)
         message = f"{item.name}: the content of {row['path']}, known already; nothing to do."
         if row["kept"]:
             message += (
                 f" {row['n_bad']:,} of its rows were refused and are kept: correct the spec, or "
                 "write the corrected rows into another file."
             )
-        return FileReport(item.stream, item.name, "duplicate", item.staged.sha256, "", message)
+        return item.report("duplicate", "", message)
 
     def _update(self, item: Queued, **values: object) -> None:
         assert item.staged is not None
@@ -738,7 +734,7 @@ class Refusals:
         if item.staged is None or item.staged.path is None:
             return
         name = f"{item.staged.sha256}{ending_of(item.name)}"
-        (kept_rows.folder_of(self.store, self.spec.model) / name).keep(item.staged.path)
+        (kept_rows.locate_folder(self.store, self.spec.model) / name).keep(item.staged.path)
 
 
 def _is_open(row: FileRow, item: Queued) -> bool:
@@ -749,7 +745,7 @@ def _is_open(row: FileRow, item: Queued) -> bool:
     return row["status"] in UNFINISHED
 
 
-def _described(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     """Say what failed and where; the message of an unforeseen error may quote a value of a row."""
     kind = type(error).__name__
     if isinstance(error, MlmonError):

@@ -199,7 +199,7 @@ class _Ingest:
                 self._batch(stream, batch)
         is_resuming = any(item.staged for item in work.queue)
         if self.again or is_resuming or self.store.root.is_local:  # else the daily upkeep does it
-            kept_rows.sweep(self.store, self.spec.model)
+            kept_rows.sweep_settled(self.store, self.spec.model)
         for stream in {report.stream for report in work.reports if report.status == "skipped"}:
             forget_notice(self.store.state, self.spec.model, stream, self.now)
         n_waiting = sum(report.status == "waiting" for report in self.reports)
@@ -361,7 +361,7 @@ class _Ingest:
         While one part is judged and prepared, the next is read.
         """
         assert item.staged is not None
-        erased = erased_ids.erased(self.store.state, self.spec.model)
+        erased = erased_ids.load_erased(self.store.state, self.spec.model)
         folder = staging_folder(self.store, self.spec.model, item.stream)
         spill = Spill(folder / f"{item.staged.sha256}.good_rows")
         judged: list[Part] = []
@@ -409,7 +409,7 @@ class _Ingest:
         if not batch:
             return []
         try:
-            erased = erased_ids.erased(self.store.state, self.spec.model)
+            erased = erased_ids.load_erased(self.store.state, self.spec.model)
             parts = self._judged(batch, erased)
         except StoreError:
             raise

@@ -89,7 +89,7 @@ def list_landing(
     unreadable: dict[Path, str] = {}
     inside: dict[Path, bool] = {}
     now = clock()
-    for path in _matches(root, source.path, unreadable):
+    for path in _match_glob(root, source.path, unreadable):
         name = printable(path.relative_to(root).as_posix())
         try:
             problem, info = _inspect(root, path, inside)
@@ -99,14 +99,14 @@ def list_landing(
         if problem or info is None:
             skipped.append((name, problem))
         elif known.get(name) != (info.st_size, info.st_mtime_ns, mark_of(info)):
-            candidate = _candidate(stream, path, name, info, _nanoseconds(written_by), now)
+            candidate = _make_candidate(stream, path, name, info, _nanoseconds(written_by), now)
             settled = candidate.has_marker or candidate.age >= source.settle.total_seconds()
             (ready if settled else waiting).append(candidate)
     names = {printable(path.relative_to(root).as_posix()): why for path, why in unreadable.items()}
     return Listing(oldest_first(ready), oldest_first(waiting), tuple(skipped), tuple(names.items()))
 
 
-def _matches(root: Path, pattern: str, unreadable: dict[Path, str]) -> Iterator[Path]:
+def _match_glob(root: Path, pattern: str, unreadable: dict[Path, str]) -> Iterator[Path]:
     """Yield what a glob matches, in the order of names, and note what cannot be looked into."""
     parts = PurePosixPath(pattern).parts
     if PurePosixPath(pattern).is_absolute() or ".." in parts or not parts:
@@ -179,7 +179,7 @@ def _nanoseconds(moment: dt.datetime | None) -> int:
     return round(moment.timestamp() * 1e9) if moment else -1
 
 
-def _candidate(
+def _make_candidate(
     stream: Stream,
     path: Path,
     name: str,
@@ -476,7 +476,7 @@ def stage(candidate: Candidate, folder: Path, max_bytes: int) -> Staged:
     folder.mkdir(parents=True, exist_ok=True)
     incoming = folder / f"incoming-{os.getpid()}"
     if isinstance(candidate.path, Path):
-        copy, sha256 = _read(candidate, candidate.path, incoming, max_bytes)
+        copy, sha256 = _copy_file(candidate, candidate.path, incoming, max_bytes)
     else:
         copy = candidate.size <= max_bytes
         sha256 = _download(candidate, candidate.path, incoming if copy else None)
@@ -500,18 +500,20 @@ def _download(candidate: Candidate, place: Location, target: Path | None) -> str
     return sha256
 
 
-def _read(candidate: Candidate, path: Path, incoming: Path, max_bytes: int) -> tuple[bool, str]:
+def _copy_file(
+    candidate: Candidate, path: Path, incoming: Path, max_bytes: int
+) -> tuple[bool, str]:
     """Copy a file unless it is too large; return whether it was copied, and its hash."""
     try:
-        with _opened(path) as landing:
+        with _open_landing(path) as landing:
             before = os.fstat(landing)
             copy = before.st_size <= max_bytes
-            sha256 = _copy(landing, incoming if copy else None)
+            sha256 = _copy_blocks(landing, incoming if copy else None)
             after = os.fstat(landing)
     except (OSError, UnreadableError):
         incoming.unlink(missing_ok=True)
         raise
-    if _version(before) != _version(after) or _version(after) != _listed(candidate):
+    if _version(before) != _version(after) or _version(after) != _take_look(candidate):
         incoming.unlink(missing_ok=True)
         raise StillChangingError(f"{candidate.name}: changed while it was read")
     return copy, sha256
@@ -554,7 +556,7 @@ def too_large(staged: Staged, max_bytes: int) -> SchemaError:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[int]:
+def _open_landing(path: Path) -> Iterator[int]:
     # O_NONBLOCK: a pipe put in the file's place after the listing must not block us.
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -570,7 +572,7 @@ def _opened(path: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _copy(landing: int, target: Path | None) -> str:
+def _copy_blocks(landing: int, target: Path | None) -> str:
     digest = hashlib.sha256()
     with open(os.devnull if target is None else target, "wb") as copy:  # noqa: PTH123
         while block := _read_block(landing):
@@ -590,7 +592,7 @@ def _version(info: os.stat_result) -> Look:
     return info.st_size, info.st_mtime_ns, mark_of(info)
 
 
-def _listed(candidate: Candidate) -> Look:
+def _take_look(candidate: Candidate) -> Look:
     return candidate.size, candidate.mtime_ns, candidate.mark
 
 
@@ -608,12 +610,13 @@ def stray_files(
         specs: The models whose folders are looked at.
         every: All models, whose globs count.
     """
-    globs = [source.path for _, source in _sources([*every, *specs])]
+    globs = [source.path for _, source in _list_sources([*every, *specs])]
     found: dict[str, None] = {}
-    for _, source in _sources(specs):
-        near = _objects(source.path, store.storage_options) if "://" in source.path else _files(
-            project, source.path
-        )  # fmt: skip
+    for _, source in _list_sources(specs):
+        if "://" in source.path:
+            near = _walk_objects(source.path, store.storage_options)
+        else:
+            near = _walk_beside(project, source.path)
         found.update((n, None) for n in near if not any(name_matches(n, g) for g in globs))
     if not found:
         return []
@@ -621,7 +624,7 @@ def stray_files(
         path
         for spec in every
         for stream in STREAMS
-        for path in manifest.paths(store.state, spec.model, stream)
+        for path in manifest.load_paths(store.state, spec.model, stream)
     }
     return sorted(name for name in map(printable, found) if name not in known)
 
@@ -633,14 +636,14 @@ def told_of(strays: Sequence[str], specs: Sequence[ModelSpec]) -> str:
     read = "; ".join(
         f"{stream} of {spec.model} from {source.path}"
         for spec in specs
-        for stream, source in _sources([spec])
+        for stream, source in _list_sources([spec])
     )
     noun = "file is" if len(strays) == 1 else "files are"
     found = f"{len(strays):,} {noun} not read, since no source matches: {names(strays)}."
     return f"{found} Read are {read}."
 
 
-def _sources(specs: Sequence[ModelSpec]) -> Iterator[tuple[str, FileSource]]:
+def _list_sources(specs: Sequence[ModelSpec]) -> Iterator[tuple[str, FileSource]]:
     for spec in specs:
         for stream in STREAMS:
             source = getattr(spec.source, stream)
@@ -648,9 +651,9 @@ def _sources(specs: Sequence[ModelSpec]) -> Iterator[tuple[str, FileSource]]:
                 yield stream, source
 
 
-def _files(project: Path, pattern: str) -> Iterator[str]:
+def _walk_beside(project: Path, pattern: str) -> Iterator[str]:
     """Yield files in and below the folder of a glob, and data files beside that folder."""
-    folder = project / _folder(pattern)
+    folder = project / _find_fixed_folder(pattern)
     try:
         if folder == project or not folder.is_dir():
             return
@@ -666,26 +669,26 @@ def _files(project: Path, pattern: str) -> Iterator[str]:
             if not is_unfinished(name):
                 yield (Path(place) / name).relative_to(project).as_posix()
     if folder.parent != project:
-        for path in _entries(folder.parent):
+        for path in _list_entries(folder.parent):
             if ending_of(path.name) != ".bin" and not is_unfinished(path.name) and path.is_file():
                 yield path.relative_to(project).as_posix()
 
 
-def _entries(folder: Path) -> list[Path]:
+def _list_entries(folder: Path) -> list[Path]:
     try:
         return list(folder.iterdir())
     except OSError:
         return []  # the ingest itself says what is wrong
 
 
-def _folder(pattern: str) -> Path:
+def _find_fixed_folder(pattern: str) -> Path:
     """Return the folder that a glob begins with."""
     folders = PurePosixPath(pattern).parts[:-1]
     n_fixed = next((i for i, part in enumerate(folders) if set(part) & set("*?[")), len(folders))
     return Path(*folders[:n_fixed])
 
 
-def _objects(url: str, options: Mapping[str, str]) -> Iterator[str]:
+def _walk_objects(url: str, options: Mapping[str, str]) -> Iterator[str]:
     folder = listed_folder(url)
     try:
         for number, found in enumerate(listed(ObjectPlace(folder, options))):

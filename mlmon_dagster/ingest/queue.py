@@ -27,7 +27,7 @@ from mlmon_dagster.ingest.landing import (
     list_landing,
     staging_folder,
 )
-from mlmon_dagster.ingest.report import FileReport, file_message
+from mlmon_dagster.ingest.report import FileReport, Status, file_message
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.sources import STREAMS, FileSource, PolledSource, Source, Stream
 from mlmon_dagster.store import Store
@@ -80,6 +80,15 @@ class Queued:
     def without_copy(self) -> Queued:
         """Return it to be copied again, if the landing file is there."""
         return self if self.candidate is None else replace(self, staged=None)
+
+    def report(
+        self, status: Status, reason: str, message: str, *, is_again: bool = False
+    ) -> FileReport:
+        """Report what became of a file that is staged."""
+        sha256 = self.staged.sha256 if self.staged else ""
+        return FileReport(
+            self.stream, self.name, status, sha256, reason, message, is_again=is_again
+        )
 
     def as_noted(self, row: FileRow | None) -> Queued:
         """Return it with what its row of the manifest, if there is one, says of earlier runs."""
@@ -142,7 +151,7 @@ def find_work(
         source = source_of(spec, stream)
         if not isinstance(source, FileSource):
             reports += poll(store, spec, stream, source, project, now)
-        found, told, unsettled = _stream_work(
+        found, told, unsettled = _find_stream_work(
             store, spec, stream, project, now, (written_by or {}).get(stream)
         )
         queue += found
@@ -167,11 +176,11 @@ def may_have_work(store: Store, spec: ModelSpec, project: Path, now: dt.datetime
         source, reading = source_of(spec, stream), reading_of(spec, stream)
         if not isinstance(source, FileSource):
             return True
-        if manifest.file_rows(store.state, spec.model, stream, status=UNFINISHED):
+        if manifest.load_files(store.state, spec.model, stream, status=UNFINISHED):
             return True
         if _due_again(store, spec, stream, reading, now):
             return True
-        seen = manifest.paths(store.state, spec.model, stream)
+        seen = manifest.load_paths(store.state, spec.model, stream)
         known = {name: path.look for name, path in seen.items()}
         found = list_landing(
             project, source, stream, known, store.storage_options, clock=store.machine_clock
@@ -181,7 +190,7 @@ def may_have_work(store: Store, spec: ModelSpec, project: Path, now: dt.datetime
     return False
 
 
-def _stream_work(
+def _find_stream_work(
     store: Store,
     spec: ModelSpec,
     stream: Stream,
@@ -191,9 +200,9 @@ def _stream_work(
 ) -> tuple[list[Queued], list[FileReport], tuple[Candidate, ...]]:
     unfinished = {
         row["sha256"]: row
-        for row in manifest.file_rows(store.state, spec.model, stream, status=UNFINISHED)
+        for row in manifest.load_files(store.state, spec.model, stream, status=UNFINISHED)
     }
-    seen = manifest.paths(store.state, spec.model, stream)
+    seen = manifest.load_paths(store.state, spec.model, stream)
     known = {name: path.look for name, path in seen.items() if path.sha256 not in unfinished}
     source = source_of(spec, stream)
     listing = (
@@ -207,26 +216,26 @@ def _stream_work(
     clear_staging(folder, unfinished)
     committed = store.event_log(spec).committed(stream, list(unfinished)) if unfinished else set()
     _fetch_refused(store, spec, folder, unfinished)
-    resumed = _resumed(stream, folder, unfinished, committed)
+    resumed = _find_resumed(stream, folder, unfinished, committed)
     landing = {c.name: c for c in (*listing.ready, *listing.waiting)}
-    reports = _told(listing, stream)
+    reports = _report_listing(listing, stream)
     for sha, row in unfinished.items():
         place = landing.get(row["path"])
         is_gone = sha not in resumed and not (place and _is_as_seen(place, seen, sha))
         if is_gone and sha in committed:
-            resumed[sha] = _from_row(stream, row, None, is_in_log=True)
+            resumed[sha] = _queue_row(stream, row, None, is_in_log=True)
         elif is_gone and row["status"] != "missing":
             reports.append(_mark_missing(store, spec, stream, row))
-    taken = {(item.name, *_version(item.staged)) for item in resumed.values()}
+    taken = {(item.name, *_stamp(item.staged)) for item in resumed.values()}
     queue = list(resumed.values())
     for candidate in listing.ready:
         if (candidate.name, candidate.size, candidate.mtime_ns) not in taken:
-            before = _before(candidate, seen, unfinished)
-            queue.append(_queued(candidate, now, before))
+            before = _find_earlier_row(candidate, seen, unfinished)
+            queue.append(_queue_candidate(candidate, now, before))
     return queue, reports, listing.waiting
 
 
-def _before(
+def _find_earlier_row(
     candidate: Candidate,
     seen: dict[str, manifest.SeenPath],
     unfinished: dict[str, FileRow],
@@ -244,7 +253,7 @@ def _is_as_seen(
     return path is not None and path.look == look and sha256 in (None, path.sha256)
 
 
-def _queued(candidate: Candidate, now: dt.datetime, before: FileRow | None) -> Queued:
+def _queue_candidate(candidate: Candidate, now: dt.datetime, before: FileRow | None) -> Queued:
     return Queued(
         stream=candidate.stream,
         name=candidate.name,
@@ -262,7 +271,7 @@ def _fetch_refused(
 ) -> None:
     """Copy refused files that are to be read again into the staging folder, if they are kept."""
     lost = {sha for sha in unfinished if find_staged(folder, sha) is None}
-    refused = kept_rows.folder_of(store, spec.model)
+    refused = kept_rows.locate_folder(store, spec.model)
     for name in refused.below() if lost else []:
         sha, ending = name.split(".")[0], ending_of(name)
         if sha in lost and name == f"{sha}{ending}":
@@ -273,13 +282,13 @@ def _fetch_refused(
                 (refused / name).delete()
 
 
-def _resumed(
+def _find_resumed(
     stream: Stream, folder: Path, unfinished: dict[str, FileRow], committed: set[str]
 ) -> dict[str, Queued]:
     """Return the files whose private copy an interrupted run left behind."""
     copies = {sha: find_staged(folder, sha) for sha in unfinished}
     return {
-        sha: _from_row(stream, row, copies[sha], is_in_log=sha in committed)
+        sha: _queue_row(stream, row, copies[sha], is_in_log=sha in committed)
         for sha, row in unfinished.items()
         if copies[sha] is not None
     }
@@ -290,7 +299,7 @@ def moment_of(row: FileRow) -> dt.datetime:
     return row["again_at"] or row["first_seen"]
 
 
-def _from_row(stream: Stream, row: FileRow, copy: Path | None, *, is_in_log: bool) -> Queued:
+def _queue_row(stream: Stream, row: FileRow, copy: Path | None, *, is_in_log: bool) -> Queued:
     size, mtime_ns = row["size_bytes"], row["mtime_ns"]
     return Queued(
         stream=stream,
@@ -305,11 +314,11 @@ def _from_row(stream: Stream, row: FileRow, copy: Path | None, *, is_in_log: boo
     )
 
 
-def _version(staged: Staged | None) -> tuple[int, int]:
+def _stamp(staged: Staged | None) -> tuple[int, int]:
     return (-1, -1) if staged is None else (staged.size, staged.mtime_ns)
 
 
-def _told(listing: Listing, stream: Stream) -> list[FileReport]:
+def _report_listing(listing: Listing, stream: Stream) -> list[FileReport]:
     waiting = [
         FileReport(
             stream, c.name, "waiting",
@@ -363,7 +372,7 @@ def reopen(
     due = _due_again(store, spec, stream, reading, now, all_=all_)
     whole = [row for row in due if row["status"] == "quarantined"]
     if whole:
-        copies = {name.split(".")[0] for name in kept_rows.folder_of(store, spec.model).below()}
+        copies = {name.split(".")[0] for name in kept_rows.locate_folder(store, spec.model).below()}
     n_opened = 0
     for row in whole:
         # A copy that an erasure or retention removed cannot be read; its landing file may be.
@@ -374,7 +383,7 @@ def reopen(
         else:
             _note(store, spec, stream, row["sha256"], read_with=reading)
     rows = [
-        _queued_again(stream, row, reading, now) for row in due if row["status"] != "quarantined"
+        _queue_again(stream, row, reading, now) for row in due if row["status"] != "quarantined"
     ]
     return n_opened, rows
 
@@ -393,8 +402,8 @@ def _due_again(
     When the events of rows that lie ahead of now are is not kept, so these are tried again at
     longer and longer intervals. A clock that was behind refuses rows, too.
     """
-    refused = manifest.with_refusals(store.state, spec.model, stream)
-    ahead = manifest.refused_as_ahead(store.state, spec.model, stream) if refused else {}
+    refused = manifest.load_refused_files(store.state, spec.model, stream)
+    ahead = manifest.load_refused_as_ahead(store.state, spec.model, stream) if refused else {}
     return [
         row
         for row in refused
@@ -421,7 +430,7 @@ def open_again(store: Store, spec: ModelSpec, row: FileRow, now: dt.datetime) ->
         )  # fmt: skip
 
 
-def _queued_again(stream: Stream, row: FileRow, reading: str, now: dt.datetime) -> Queued:
+def _queue_again(stream: Stream, row: FileRow, reading: str, now: dt.datetime) -> Queued:
     # What a crash interrupted goes on as it began, unless it is read differently by now.
     again = row["again_at"] if row["read_with"] == reading else None
     moment = now if again is None else again
@@ -436,7 +445,7 @@ def _queued_again(stream: Stream, row: FileRow, reading: str, now: dt.datetime) 
 def stage_again(store: Store, spec: ModelSpec, item: Queued) -> Queued | None:
     """Write the refused rows of a file into the staging folder; None if none are kept any more."""
     assert item.staged is not None
-    kept = kept_rows.read(kept_rows.folder_of(store, spec.model) / item.kept)
+    kept = kept_rows.read_rows(kept_rows.locate_folder(store, spec.model) / item.kept)
     if kept is None:
         reading = reading_of(spec, item.stream)
         _note(
@@ -473,14 +482,14 @@ def replay_file(store: Store, spec: ModelSpec, sha256: str, *, now: dt.datetime)
         rows = [
             row
             for stream in ("predictions", "actuals")
-            for row in manifest.with_refusals(store.state, spec.model, stream)
+            for row in manifest.load_refused_files(store.state, spec.model, stream)
             if row["sha256"].startswith(sha256)
         ]
         if len(rows) != 1 or not sha256:
             raise ConfigError(
                 f"{len(rows)} files of {spec.model} with something refused have a hash that begins "
                 f"with {sha256!r}; expected exactly one. They are named by their hash in "
-                f"{kept_rows.folder_of(store, spec.model)}."
+                f"{kept_rows.locate_folder(store, spec.model)}."
             )
         if rows[0]["status"] == "quarantined":
             open_again(store, spec, rows[0], now)

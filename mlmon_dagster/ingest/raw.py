@@ -245,11 +245,11 @@ def _check_unique(place: str, present: Sequence[str]) -> None:
 
 def _is_header(present: Sequence[str], wanted: Sequence[Column]) -> bool:
     """Say whether any declared name is there, in whatever case and with whatever signs in it."""
-    declared = {_plain(name) for column in wanted for name in (column.source, *column.aliases)}
-    return not present or any(_plain(name) in declared for name in present)
+    declared = {_normalise(name) for column in wanted for name in (column.source, *column.aliases)}
+    return not present or any(_normalise(name) in declared for name in present)
 
 
-def _plain(name: str) -> str:
+def _normalise(name: str) -> str:
     return re.sub(r"[\W_]+", "", name.casefold()) or name
 
 
@@ -296,7 +296,7 @@ def layout_of(raw: RawFile, wanted: Sequence[Column], extra: Sequence[str]) -> L
         source = source_in(raw.present, column)
         if source in present:
             written = raw.columns.get(source)
-            columns[column.name] = (source, "" if written is None else _written(written.type))
+            columns[column.name] = (source, "" if written is None else _name_kind(written.type))
     return Layout(columns, tuple(sorted(extra)[:MAX_EXTRA]))
 
 
@@ -337,7 +337,7 @@ def carried_over(before: Layout, after: Layout) -> Layout:
     return Layout(columns, after.extra)
 
 
-def _written(kind: pa.DataType) -> str:
+def _name_kind(kind: pa.DataType) -> str:
     """Name how numbers, booleans and times are written; text and nulls can be anything."""
     if pa.types.is_dictionary(kind):
         return ""
@@ -403,15 +403,15 @@ def decompressed(path: Path, place: str, max_bytes: int) -> Path:
     with path.open("rb") as file:
         head = file.read(4)
     if head[:2] == _GZIP:
-        return _unpacked(path, place, max_bytes, "gzip")
-    return _unpacked(path, place, max_bytes, "zstd") if head == _ZSTD else path
+        return _unpack(path, place, max_bytes, "gzip")
+    return _unpack(path, place, max_bytes, "zstd") if head == _ZSTD else path
 
 
-def _unpacked(path: Path, place: str, max_bytes: int, kind: str) -> Path:
+def _unpack(path: Path, place: str, max_bytes: int, kind: str) -> Path:
     plain = path.with_name(f"incoming-{path.name}.plain")
     n_bytes = 0
     try:
-        with _opened(path, kind) as packed, plain.open("wb") as target:
+        with _open_packed(path, kind) as packed, plain.open("wb") as target:
             while block := packed.read(_BLOCK):
                 n_bytes += len(block)
                 if n_bytes > max_bytes:
@@ -422,16 +422,16 @@ def _unpacked(path: Path, place: str, max_bytes: int, kind: str) -> Path:
         found = f"the {kind} stream ends early; expected a complete {kind} file."
         raise refused(place, "truncated", found) from error
     except (gzip.BadGzipFile, zlib.error, pa.ArrowException) as error:
-        raise _damaged(place, kind, error) from error
+        raise _explain_damage(place, kind, error) from error
     except OSError as error:
         # Arrow reports damage as one; those of the operating system have a number.
         if error.errno is not None:
             raise
-        raise _damaged(place, kind, error) from error
+        raise _explain_damage(place, kind, error) from error
     return plain
 
 
-def _damaged(place: str, kind: str, error: Exception) -> Exception:
+def _explain_damage(place: str, kind: str, error: Exception) -> Exception:
     text = str(error)
     if "Truncated" in text:
         found = f"the {kind} stream ends early; expected a complete {kind} file."
@@ -440,7 +440,7 @@ def _damaged(place: str, kind: str, error: Exception) -> Exception:
     return refused(place, "unreadable", found)
 
 
-def _opened(path: Path, kind: str) -> BinaryIO | Any:
+def _open_packed(path: Path, kind: str) -> BinaryIO | Any:
     return gzip.open(path, "rb") if kind == "gzip" else pa.CompressedInputStream(str(path), "zstd")
 
 
@@ -493,12 +493,12 @@ def cut_rows(path: Path, raw: RawFile, rows: Sequence[int]) -> Cut:
         rows: Row numbers, ascending.
     """
     if raw.lines_of is None:
-        return Cut(list(rows), _cells(path, np.array(rows, dtype=np.int64)))
+        return Cut(list(rows), _read_cells(path, np.array(rows, dtype=np.int64)))
     numbers, lines = list(rows), raw.lines_of(rows)
     if raw.shares_lines:
         numbers, lines = _with_neighbours(raw.lines_of(range(raw.n_rows)), rows)
     head = range(1, raw.n_head + 1)
-    texts = _texts(path, {*head, *(line for mine in lines for line in mine)})
+    texts = _read_lines(path, {*head, *(line for mine in lines for line in mine)})
     records = [[texts[line] for line in mine] for mine in lines]
     columns = pa.table(
         {
@@ -522,7 +522,7 @@ def _with_neighbours(
         lines = more
 
 
-def _texts(path: Path, wanted: set[int]) -> dict[int, bytes]:
+def _read_lines(path: Path, wanted: set[int]) -> dict[int, bytes]:
     found = {}
     last = max(wanted, default=0)
     with path.open("rb") as file:
@@ -540,7 +540,7 @@ def _without_views(schema: pa.Schema) -> pa.Schema:
     return pa.schema([field.with_type(plain.get(field.type, field.type)) for field in schema])
 
 
-def _cells(path: Path, rows: np.ndarray) -> pa.Table:
+def _read_cells(path: Path, rows: np.ndarray) -> pa.Table:
     """Take rows out of a Parquet file, one row group at a time."""
     parts = []
     start = 0

@@ -249,7 +249,7 @@ class IngestReport:
 
 def render_report(report: IngestReport) -> str:
     """Write a report as plain text for people, problems with their next step."""
-    lines = [_summary(report)]
+    lines = [_write_summary(report)]
     if report.again:
         lines.append(f"  {report.again}.")
     for file in report.files:
@@ -258,7 +258,7 @@ def render_report(report: IngestReport) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _summary(report: IngestReport) -> str:
+def _write_summary(report: IngestReport) -> str:
     n_done, n_refused = len(report.of("done")), len(report.of("quarantined"))
     counts = ", ".join(
         f"{report.total(counter):,} {word}"
@@ -284,7 +284,7 @@ def _summary(report: IngestReport) -> str:
 def _file_lines(file: FileReport) -> list[str]:
     head = f"  {file.status:<11} {file.stream:<11} {file.path}"
     if file.status == "done":
-        head += f"{', refused rows read again' if file.is_again else ''}: {_counts(file)}"
+        head += f"{', refused rows read again' if file.is_again else ''}: {_write_counts(file)}"
     lines = [head]
     if file.message and file.status != "done":
         code = f"[{file.reason}] " if file.reason else ""
@@ -294,7 +294,7 @@ def _file_lines(file: FileReport) -> list[str]:
     return lines
 
 
-def _counts(file: FileReport) -> str:
+def _write_counts(file: FileReport) -> str:
     text = (
         f"{file.rows_in:,} rows = {file.n_new:,} new + {file.n_duplicate:,} duplicate "
         f"+ {file.n_conflict:,} conflicting + {file.n_bad:,} bad"

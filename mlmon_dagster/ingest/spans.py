@@ -194,7 +194,7 @@ def _not_resent(
 
 
 def _not_erased(store: Store, spec: ModelSpec, rows: pa.Table) -> pa.Table:
-    erased = erased_ids.erased(store.state, spec.model)
+    erased = erased_ids.load_erased(store.state, spec.model)
     if not erased:
         return rows
     # A trace that a prediction without a dataset is part of goes wherever that was erased.

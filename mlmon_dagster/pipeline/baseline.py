@@ -57,7 +57,7 @@ def fit_baseline(work: Work) -> Numbers:
     ]
     with store.state.begin() as conn:
         window_state.mark_computed(conn, model, done)
-        window_state.mark(conn, model, "baseline", marks, work.now)
+        window_state.mark_step_done(conn, model, "baseline", marks, work.now)
         window_state.forget_attempts(conn, model, list(marks))
     learn_timing(work.project.store.state, work.spec, work.now)
     return numbers

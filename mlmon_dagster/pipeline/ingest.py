@@ -78,7 +78,7 @@ def ingest_numbers(report: IngestReport) -> Numbers:
 
 def schema_changes_now(work: Work) -> Numbers:
     """Return the changes of the files' columns that this ingest saw first; nothing if none."""
-    seen = model_history.changes(work.project.store.state, work.spec.model, since=work.now)
+    seen = model_history.load_changes(work.project.store.state, work.spec.model, since=work.now)
     lines = [f"{item.change.text()} ({item.stream}, {item.path})" for item in seen]
     return {"schema_changes": "\n".join(lines[:20])} if lines else {}
 

@@ -118,7 +118,7 @@ def _history(
     """
     engine, spec, step = work.project.store.state, work.spec, f"{family}_check"
     with engine.connect() as conn:
-        found = window_state.imported_among(conn, spec, windows)
+        found = window_state.find_imported(conn, spec, windows)
     if work.is_backfill:
         for window in windows:
             judged, state = mark_of(states, window, step), states.get(window.start)
@@ -163,7 +163,7 @@ def judge_quarantined(work: Work) -> None:
     if not newest:
         return
     engine, model = work.project.store.state, work.spec.model
-    found = manifest.told_by_a_window(engine, model, newest[0].start)
+    found = manifest.load_files_to_tell(engine, model, newest[0].start)
     if not found:
         return
     import pandas as pd

@@ -62,7 +62,7 @@ def look_at_registry(project: Project, spec: ModelSpec) -> None:
     if declared is None:
         return
     engine, now = project.store.state, wall_clock()
-    last = mlflow_registry.last_look(engine, spec.model)
+    last = mlflow_registry.load_last_look(engine, spec.model)
     if last is not None and measure_age(last.looked_at, now) < EVERY:
         return
     if mlflow_registry.is_away(engine, declared.url_env, now - dt.timedelta(minutes=1), now):
@@ -84,7 +84,7 @@ def ask_registry(project: Project, spec: ModelSpec) -> Known:
     engine = project.store.state
     server = registry_of(declared, project.variables)
     named = server.aliases(declared.mlflow)
-    last = mlflow_registry.last_look(engine, spec.model)
+    last = mlflow_registry.load_last_look(engine, spec.model)
     stored = last.known if last is not None else Known()
     known = stored if stored.name == declared.mlflow else Known(name=declared.mlflow)
     moves, versions = list(known.moves), dict(known.versions)
@@ -183,7 +183,7 @@ def _version_of(
 def _last(project: Project, spec: ModelSpec) -> RegistryLook | None:
     if spec.registry is None:
         return None
-    last = mlflow_registry.last_look(project.store.state, spec.model)
+    last = mlflow_registry.load_last_look(project.store.state, spec.model)
     if last is None or last.known.name in ("", spec.registry.mlflow):
         return last
     return replace(last, known=Known(name=spec.registry.mlflow))

@@ -113,7 +113,7 @@ def plan(
 def is_up_to_date(project: Project, spec: ModelSpec, now: dt.datetime) -> bool:
     """Tell whether there is nothing to plan, nor anything that was given up; no attempt counts."""
     engine = project.store.state
-    if model_history.marks_ahead(engine, spec.model, now) or window_state.list_unclosed(
+    if model_history.find_marks_ahead(engine, spec.model, now) or window_state.list_unclosed(
         engine, spec, now
     ):
         return False
@@ -200,7 +200,7 @@ def _is_fresh(state: WindowInputs | None, now: dt.datetime) -> bool:
 
 def _with_rows(engine: sa.Engine, spec: ModelSpec, windows: Sequence[Window]) -> list[Window]:
     """Leave out windows whose rows were deleted by age: their numbers stay as they are."""
-    mark = model_history.rows_from(engine, spec.model).get(PRODUCTION)
+    mark = model_history.load_rows_from(engine, spec.model).get(PRODUCTION)
     return [window for window in windows if mark is None or window.start >= mark]
 
 
@@ -329,7 +329,7 @@ def _marks(
     touched: Stale,
 ) -> dict[dt.datetime, str]:
     """Return the fingerprint of what each window is compared with once all others are computed."""
-    usable = [window_containing(spec.time, s) for s in window_state.with_profiles(inputs)]
+    usable = [window_containing(spec.time, s) for s in window_state.list_profiled(inputs)]
     versions = {w.start: inputs[w.start].steps["profiles"].data_version for w in usable}
     for window, assets in touched:
         if "profiles" in assets and window.start in versions:

@@ -49,7 +49,7 @@ class QuietModels:
 
     def progress(self) -> Mapping[str, Progress]:
         """Return how far every model has come, with one query."""
-        return window_state.progress(self.project.store.state)
+        return window_state.load_progress(self.project.store.state)
 
     def is_quiet(self, spec: ModelSpec, progress: Mapping[str, Progress]) -> bool:
         """Tell whether a look at a model would find what the one before found."""

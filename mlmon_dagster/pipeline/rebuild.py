@@ -75,7 +75,7 @@ def rebuild_records(work: Work) -> dict[str, Numbers]:
     with store.state.begin() as conn:
         window_state.mark_computed(conn, spec.model, rows)
         window_state.note_history(conn, spec, work.windows, _asked_for(work))
-        window_state.mark(conn, spec.model, "inference_store", marks, work.now)
+        window_state.mark_step_done(conn, spec.model, "inference_store", marks, work.now)
         note_commits(conn, store, spec.model, [store.inference_records(spec).folder.path])
     learn_timing(work.project.store.state, spec, work.now)
     return numbers
@@ -92,7 +92,7 @@ def _asked_for(work: Work) -> list[Window]:
 def _kept(work: Work, states: Mapping[dt.datetime, WindowInputs]) -> set[Window]:
     """Return the frozen windows whose records are those they were closed with."""
     with work.project.store.state.connect() as conn:
-        frozen = window_state.frozen_among(conn, work.spec, work.windows, work.now)
+        frozen = window_state.find_frozen(conn, work.spec, work.windows, work.now)
     done = StepMark(-1, "")
     kept = {
         window

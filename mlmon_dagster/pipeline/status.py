@@ -20,7 +20,7 @@ def digest_shown(project: Project, specs: Sequence[ModelSpec]) -> Mapping[str, s
     Models without windows are left out; of them there is nothing to show.
     """
     store = project.store
-    windows = window_state.progress(store.state)
+    windows = window_state.load_progress(store.state)
     mine = [spec for spec in specs if spec.model in windows]
     standing = load_standing(store.state, mine, project.now())
     with store.state.connect() as conn:
@@ -40,7 +40,7 @@ def digest_shown(project: Project, specs: Sequence[ModelSpec]) -> Mapping[str, s
 
 def find_outdated(project: Project, specs: Sequence[ModelSpec]) -> Mapping[str, str]:
     """Return the models whose reports show something else than what there is, and its digest."""
-    made = window_state.report_digests(project.store.state)
+    made = window_state.load_report_digests(project.store.state)
     shown = digest_shown(project, specs)
     return {model: digest for model, digest in shown.items() if made.get(model) != digest}
 
@@ -50,14 +50,14 @@ def digest_overview(project: Project, specs: Sequence[ModelSpec], broken: Sequen
     state = project.store.state
     with state.connect() as conn:
         newest = (monitor_results.newest_id(conn), alert_state.newest_event_id(conn))
-    windows = window_state.progress(state)
+    windows = window_state.load_progress(state)
     mine = [(spec.model, windows.get(spec.model)) for spec in specs]
     return _digest([newest, mine, sorted(broken)])
 
 
 def is_overview_outdated(project: Project, digest: str) -> bool:
     """Tell whether the overview was made from something else."""
-    return model_history.last_note(project.store.state, OVERVIEW) != digest
+    return model_history.load_last_note(project.store.state, OVERVIEW) != digest
 
 
 def _digest(parts: Sequence[object]) -> str:

@@ -110,15 +110,15 @@ def ensure_baseline(store: Store, spec: ModelSpec, now: dt.datetime) -> Baseline
         raise no_baseline(spec)
     data_version = _data_version(counts)
     baseline_id = _digest([METHOD, data_version, *_made_by(spec)])[:16]
-    payload = baselines.payload_if_whole(
-        store, baselines.newest(store.state, spec.model, baseline_id)
+    payload = baselines.read_whole_payload(
+        store, baselines.load_newest(store.state, spec.model, baseline_id)
     )
     if payload is None:
         source = records.from_sql(windows, [dataset])
         binnings = _fit_and_save(store, spec, baseline_id, source)
         payload = encode_binnings(binnings)
     # Also if it was stored before: rows that went back to an earlier state make it the newest.
-    baselines.save(
+    baselines.save_baseline(
         store, spec.model, baseline_id, "dataset", payload, now,
         dataset=dataset, n=n, data_version=data_version,
     )  # fmt: skip
@@ -156,7 +156,7 @@ def fit_period(
     baseline_id = _digest([METHOD, baselines.PROMOTED, data_version, *_made_by(spec)])[:16]
     source = store.inference_records(spec).from_sql(windows, [PRODUCTION])
     binnings = _fit_and_save(store, spec, baseline_id, source)
-    baselines.save(
+    baselines.save_baseline(
         store, spec.model, baseline_id, baselines.PROMOTED, encode_binnings(binnings), now,
         dataset=PRODUCTION, n=n, data_version=data_version,
     )  # fmt: skip
@@ -196,11 +196,11 @@ def binnings_of(store: Store, stored: StoredBaseline) -> dict[str, Binning]:
     Raises:
         StoreError: If the file that has them is gone.
     """
-    return decode_binnings(baselines.payload_of(store, stored))
+    return decode_binnings(baselines.read_payload(store, stored))
 
 
 def _saved(store: Store, spec: ModelSpec, baseline_id: str) -> Baseline:
-    stored = baselines.newest(store.state, spec.model, baseline_id)
+    stored = baselines.load_newest(store.state, spec.model, baseline_id)
     assert stored is not None
     return _load(store, spec, stored, binnings_of(store, stored))
 
@@ -230,8 +230,8 @@ def _ensure_bins(store: Store, spec: ModelSpec, now: dt.datetime) -> Baseline:
     do not change them: profiles in other bins could not be compared.
     """
     baseline_id = _digest([METHOD, FIRST_WINDOWS, *profile_signature(spec)])[:16]
-    stored = baselines.newest(store.state, spec.model, baseline_id)
-    payload = baselines.payload_if_whole(store, stored)
+    stored = baselines.load_newest(store.state, spec.model, baseline_id)
+    payload = baselines.read_whole_payload(store, stored)
     if stored is None or payload is None:
         counts = _first_windows(store, spec, now)
         source = store.inference_records(spec).from_sql(list(counts), [PRODUCTION])
@@ -242,7 +242,7 @@ def _ensure_bins(store: Store, spec: ModelSpec, now: dt.datetime) -> Baseline:
         data_version = _digest([[w.start.isoformat(), n] for w, n in counts.items()])[:32]
     else:
         n, data_version = stored.n, stored.data_version
-    baselines.save(
+    baselines.save_baseline(
         store, spec.model, baseline_id, FIRST_WINDOWS, payload, now,
         dataset=PRODUCTION, n=n, data_version=data_version,
     )  # fmt: skip

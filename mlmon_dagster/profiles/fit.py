@@ -66,7 +66,7 @@ from mlmon_dagster.profiles.loss_columns import (
 from mlmon_dagster.spec.declaration import FeatureType
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.tasks import MAX_CLASSES, class_scores, declared_classes, task_of
-from mlmon_dagster.store.state.erased_ids import personal_digest_sql
+from mlmon_dagster.store.state.erased_ids import digest_personal_sql
 from mlmon_dagster.store.state.sql import quote_identifier
 
 _BOOLEANS = ("false", "true")
@@ -112,7 +112,7 @@ def value_expressions(spec: ModelSpec, key: str = "") -> dict[str, tuple[Kind, s
         if feature.type == "categorical" and feature.pii:
             if not key:
                 raise ValueError(f"{name} of {spec.model} is personal; expected the model's key")
-            found[name] = ("categorical", personal_digest_sql(key, quote_identifier(name)))
+            found[name] = ("categorical", digest_personal_sql(key, quote_identifier(name)))
     roles = spec.columns
     if roles.score is not None:
         is_probability = task_of(spec).answer == "label"

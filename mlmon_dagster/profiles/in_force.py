@@ -145,7 +145,7 @@ def baseline_in_force(
 
 def stored_in_force(store: Store, spec: ModelSpec, baseline_id: str | None) -> BaselineInForce:
     """Look up a baseline by its id; None while there is none."""
-    stored = baselines.newest(store.state, spec.model, baseline_id) if baseline_id else None
+    stored = baselines.load_newest(store.state, spec.model, baseline_id) if baseline_id else None
     found, shared = BaselineInForce(store, spec, stored), _SHARED.get()
     return found if shared is None else shared.setdefault((store, spec, stored), found)
 
@@ -204,7 +204,7 @@ class RollingBaselines:
         self._baseline_id, self._binnings = in_force.stored.baseline_id, in_force.binnings
         states = window_state.load(store.state, spec.model, None, last)
         windows = [
-            window_containing(spec.time, start) for start in window_state.with_profiles(states)
+            window_containing(spec.time, start) for start in window_state.list_profiled(states)
         ]
         self._versions = {w.start: states[w.start].steps["profiles"].data_version for w in windows}
         self._earlier = EarlierWindows(choice, spec.time, windows)

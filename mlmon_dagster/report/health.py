@@ -34,7 +34,7 @@ from mlmon_dagster.store.alert_state import AlertEpisode
 from mlmon_dagster.store.mlflow_registry import run_link, version_link
 from mlmon_dagster.store.places.location import whole_file
 from mlmon_dagster.store.state import monitor_results, window_state
-from mlmon_dagster.store.state.model_history import SeenChange, changes
+from mlmon_dagster.store.state.model_history import SeenChange, load_changes
 from mlmon_dagster.store.state.monitor_results import MonitorResult, load_standing, name_window
 from mlmon_dagster.store.state.window_state import WindowInputs
 from mlmon_dagster.tables.alerts import StandingCounts, list_alerts, pick_standing
@@ -166,7 +166,7 @@ def health_report(
         days=show_days(store, spec, states, [one.family for one in standings], now),
         counts=counts,
         are_waiting=spec.model in alert_state.models_with_new_results(store.state),
-        changes=[_change(seen) for seen in changes(store.state, spec.model)[:MAX_CHANGES]],
+        changes=[_change(seen) for seen in load_changes(store.state, spec.model)[:MAX_CHANGES]],
         periods=periods_of(store, spec, baseline, states),
         period_names=period_names(spec),
         charts=charts,
@@ -240,7 +240,7 @@ def _newest(standings: Sequence[Standing]) -> str:
 
 def _registered(store: Store, spec: ModelSpec) -> list[dict[str, str]]:
     """Return what each alias of the registry names: version, since when, run, training data."""
-    last = mlflow_registry.last_look(store.state, spec.model) if spec.registry else None
+    last = mlflow_registry.load_last_look(store.state, spec.model) if spec.registry else None
     if last is None or spec.registry is None or last.known.name != spec.registry.mlflow:
         return []
     known, found = last.known, []

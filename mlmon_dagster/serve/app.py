@@ -189,7 +189,7 @@ class Pages:
         engine = self._store.state
         with engine.connect() as conn:
             newest = (monitor_results.newest_id(conn, model), alert_state.newest_event_id(conn))
-        return *newest, window_state.progress(engine, model).get(model)
+        return *newest, window_state.load_progress(engine, model).get(model)
 
     async def _metrics(self, request: Request) -> Response:
         sees = await self._access.sees(*_credentials(request))

@@ -142,7 +142,9 @@ class Overview:
         self._since = time.monotonic()
         models, now = self._declared(), self._now()
         known = self._known.read(models.specs, now)
-        windows = {str(row["model"]): row for row in window_state.newest_windows(self._store.state)}
+        windows = {
+            str(row["model"]): row for row in window_state.load_newest_windows(self._store.state)
+        }
         counts = count_standing(self._store)
         lines = [
             _line(

@@ -43,7 +43,7 @@ Json = dict[str, "Json"] | list["Json"] | str | float | bool | None
 
 @dataclass(frozen=True)
 class StoredBaseline:
-    """A row of the table ``baseline``; what its ``payload`` stands for, `payload_of` reads."""
+    """A row of the table ``baseline``; what its ``payload`` stands for, `read_payload` reads."""
 
     model: str
     baseline_id: str
@@ -55,7 +55,7 @@ class StoredBaseline:
     created_at: datetime
 
 
-def save(
+def save_baseline(
     store: Store,
     model: str,
     baseline_id: str,
@@ -81,7 +81,7 @@ def save(
         "data_version": data_version,
         "created_at": now,
     }
-    with changing(store, model):
+    with hold_lock(store, model):
         begin_moment(store, model, now)
         row["payload"] = write_file(store, model, payload_json)
         reached("baseline.written")
@@ -97,16 +97,16 @@ def save(
     reached("baseline.named")
 
 
-def payload_of(store: Store, stored: StoredBaseline) -> str:
+def read_payload(store: Store, stored: StoredBaseline) -> str:
     """Return what profiles wrote.
 
     Raises:
         StoreError: If the file is gone, or has other content than it was written with.
     """
-    payload = payload_if_whole(store, stored)
+    payload = read_whole_payload(store, stored)
     if payload is not None:
         return payload
-    place = place_of_files(store, stored.model, stored.payload)
+    place = locate_file(store, stored.model, stored.payload)
     found = "there is none" if place.read() is None else "its content is not what was written"
     again = f"materialize the asset 'baseline' again (mlmon run {stored.model} does)"
     if stored.kind == PROMOTED:
@@ -120,12 +120,14 @@ def payload_of(store: Store, stored: StoredBaseline) -> str:
     )
 
 
-def payload_if_whole(store: Store, stored: StoredBaseline | None) -> str | None:
+def read_whole_payload(store: Store, stored: StoredBaseline | None) -> str | None:
     """Return what profiles wrote; None if there is no such baseline, or its file is not whole."""
     return None if stored is None else read_file(store, stored.model, stored.payload)
 
 
-def newest(engine: sa.Engine, model: str, baseline_id: str | None = None) -> StoredBaseline | None:
+def load_newest(
+    engine: sa.Engine, model: str, baseline_id: str | None = None
+) -> StoredBaseline | None:
     """Return the newest baseline of a model, or the one with an id; None if there is none."""
     query = sa.select(baseline).where(baseline.c.model == model)
     if baseline_id is not None:
@@ -136,7 +138,7 @@ def newest(engine: sa.Engine, model: str, baseline_id: str | None = None) -> Sto
     return None if row is None else StoredBaseline(**row)
 
 
-def newest_declared(engine: sa.Engine, spec: ModelSpec) -> str | None:
+def load_newest_declared(engine: sa.Engine, spec: ModelSpec) -> str | None:
     """Return the id of the newest baseline that the spec declares, not one that was promoted.
 
     One that an earlier spec declared, of another dataset or of earlier windows, is none.
@@ -169,7 +171,7 @@ class Promotion:
     undone_by: str
 
 
-def promote(
+def promote_baseline(
     conn: sa.Connection,
     model: str,
     period: tuple[datetime, datetime],
@@ -232,12 +234,12 @@ class BaselinesInForce:
 
 def baselines_in_force(engine: sa.Engine, spec: ModelSpec) -> BaselinesInForce:
     """Return which baseline each window of a model is compared with."""
-    declared = newest_declared(engine, spec)
+    declared = load_newest_declared(engine, spec)
     return BaselinesInForce(declared, list_promotions(engine, spec.model))
 
 
 @contextmanager
-def changing(store: Store, model: str) -> Iterator[None]:
+def hold_lock(store: Store, model: str) -> Iterator[None]:
     """Hold the lock under which files and the rows that name them are written and deleted."""
     with writer_lock(store.state, f"baseline/{model}"):
         yield
@@ -247,18 +249,18 @@ def write_file(store: Store, model: str, text: str) -> str:
     """Write a file, to be named by a row while the lock is still held; return the row's payload."""
     content = text.encode()
     payload = json.dumps({"sha256": hashlib.sha256(content).hexdigest()})
-    place_of_files(store, model, payload).write(content)
+    locate_file(store, model, payload).write(content)
     return payload
 
 
-def place_of_files(store: Store, model: str, payload: str) -> Location:
+def locate_file(store: Store, model: str, payload: str) -> Location:
     """Return where the file is that a payload names."""
-    return _folder(store, model) / f"{json.loads(payload)['sha256']}.json"
+    return _locate_folder(store, model) / f"{json.loads(payload)['sha256']}.json"
 
 
 def read_file(store: Store, model: str, payload: str) -> str | None:
     """Return what a row's payload stands for; None if its file is gone or has other content."""
-    content = place_of_files(store, model, payload).read()
+    content = locate_file(store, model, payload).read()
     if content is None or hashlib.sha256(content).hexdigest() != json.loads(payload)["sha256"]:
         return None
     return content.decode()
@@ -271,12 +273,14 @@ def tidy_files(store: Store, model: str, *, dry_run: bool = False) -> list[str]:
         The deleted files' names; with ``dry_run`` those that would be, and nothing is changed.
     """
     if dry_run:
-        return _unnamed(store, model)
-    with changing(store, model):
+        return _find_unnamed(store, model)
+    with hold_lock(store, model):
         return _delete_unnamed(store, model)
 
 
-def redact(store: Store, model: str, datasets: Collection[str], names: Collection[str]) -> int:
+def redact_names(
+    store: Store, model: str, datasets: Collection[str], names: Collection[str]
+) -> int:
     """Replace names in all baselines that were fitted on some datasets; return how many baselines.
 
     Whole list entries only: keys and columns may be called like somebody's value. What the old
@@ -285,24 +289,24 @@ def redact(store: Store, model: str, datasets: Collection[str], names: Collectio
     if not names:
         return 0
     changed = 0
-    with changing(store, model):
-        for baseline_id, payload in _rows(store, model, datasets):
+    with hold_lock(store, model):
+        for baseline_id, payload in _load_rows(store, model, datasets):
             text = read_file(store, model, payload)
             before = None if text is None else json.loads(text)
-            after = _without(before, frozenset(names))
+            after = _redact_json(before, frozenset(names))
             if after != before:
                 new = json.dumps(after, ensure_ascii=False)
-                _replace(store, model, baseline_id, write_file(store, model, new))
+                _replace_payload(store, model, baseline_id, write_file(store, model, new))
                 changed += 1
         _delete_unnamed(store, model)
     return changed
 
 
-def _folder(store: Store, model: str) -> Location:
+def _locate_folder(store: Store, model: str) -> Location:
     return store.root / _FOLDER / model
 
 
-def _rows(
+def _load_rows(
     store: Store, model: str, datasets: Collection[str] | None = None
 ) -> list[tuple[str, str]]:
     c = baseline.c
@@ -313,7 +317,7 @@ def _rows(
         return [(row.baseline_id, row.payload) for row in conn.execute(query)]
 
 
-def _replace(store: Store, model: str, baseline_id: str, payload: str) -> None:
+def _replace_payload(store: Store, model: str, baseline_id: str, payload: str) -> None:
     c = baseline.c
     with store.state.begin() as conn:
         overwrite_deleted(conn)
@@ -321,22 +325,22 @@ def _replace(store: Store, model: str, baseline_id: str, payload: str) -> None:
         conn.execute(sa.update(baseline).where(*mine).values(payload=payload))
 
 
-def _unnamed(store: Store, model: str) -> list[str]:
-    there = _folder(store, model).below()
-    named = {place_of_files(store, model, payload).name for _, payload in _rows(store, model)}
+def _find_unnamed(store: Store, model: str) -> list[str]:
+    there = _locate_folder(store, model).below()
+    named = {locate_file(store, model, payload).name for _, payload in _load_rows(store, model)}
     return [name for name in there if name not in named]
 
 
 def _delete_unnamed(store: Store, model: str) -> list[str]:
-    names = _unnamed(store, model)
+    names = _find_unnamed(store, model)
     for name in names:
-        (_folder(store, model) / name).delete()
+        (_locate_folder(store, model) / name).delete()
     return names
 
 
-def _without(content: Json, names: frozenset[str]) -> Json:
+def _redact_json(content: Json, names: frozenset[str]) -> Json:
     if isinstance(content, dict):
-        return {key: _without(value, names) for key, value in content.items()}
+        return {key: _redact_json(value, names) for key, value in content.items()}
     if not isinstance(content, list):
         return content
     n = sum(isinstance(entry, str) and entry.startswith(REDACTED[:-1]) for entry in content)
@@ -346,5 +350,5 @@ def _without(content: Json, names: frozenset[str]) -> Json:
             n += 1  # names of a list differ, since they become the values of a type
             kept.append(REDACTED if n == 1 else f"{REDACTED[:-1]} {n}]")
         else:
-            kept.append(_without(entry, names))
+            kept.append(_redact_json(entry, names))
     return kept

@@ -361,7 +361,7 @@ class RegistryLook:
     known: Known
 
 
-def last_look(engine: sa.Engine, model: str) -> RegistryLook | None:
+def load_last_look(engine: sa.Engine, model: str) -> RegistryLook | None:
     """Return what is known of a model's versions; None before the first look."""
     c = registry_state.c
     with engine.connect() as conn:
@@ -427,12 +427,12 @@ def note_known(
                 model,
                 f"alias {move.alias}",
                 author=AUTHOR,
-                note=_told(after.versions.get(move.version), move.version, earlier),
+                note=_describe_move(after.versions.get(move.version), move.version, earlier),
                 now=move.at,
             )
 
 
-def _told(version: Version | None, number: str, before: str) -> str:
+def _describe_move(version: Version | None, number: str, before: str) -> str:
     moved = f"version {number}" if number else "no version"
     moved += f", before version {before}" if before else ""
     where = version.text() if version is not None else ""

@@ -63,7 +63,7 @@ def _make_moment(number: int, now: datetime) -> Moment:
     return Moment(number, secrets.token_hex(8), now.isoformat(timespec="seconds"))
 
 
-def _parse(text: str) -> Moment:
+def _parse_moment(text: str) -> Moment:
     number, key, since = text.split(" ", 2)
     return Moment(int(number), key, since)
 
@@ -84,7 +84,7 @@ class _Marks:
     def common(self) -> Moment | None:
         """The moment that the database holds."""
         text = self.noted.get(_COMMON)
-        return None if text is None else _parse(text)
+        return None if text is None else _parse_moment(text)
 
     @property
     def are_different(self) -> bool:
@@ -138,29 +138,31 @@ def check_moment(store: Store, model: str) -> None:
 def find_difference(store: Store, model: str) -> str:
     """Say how the tables of a model and the state database differ in time; nothing if not."""
     with store.state.connect() as conn:
-        marks = _load(conn, store, model)
-    if not _differing(store, model, marks):
+        marks = _load_marks(conn, store, model)
+    if not _describe_difference(store, model, marks):
         return ""
     # Another process may have changed both meanwhile; no process does within this transaction.
     with store.state.begin() as conn:
-        return _differing(store, model, _load(conn, store, model, is_locking=True))
+        return _describe_difference(store, model, _load_marks(conn, store, model, is_locking=True))
 
 
 def find_other_tables(store: Store, model: str) -> dict[str, str]:
     """Return the places of tables that lack a commit that the database knows, and how."""
     with store.state.connect() as conn:
-        return _other_tables(store, _load(conn, store, model))
+        return _find_other_tables(store, _load_marks(conn, store, model))
 
 
-def _other_tables(store: Store, marks: _Marks) -> dict[str, str]:
+def _find_other_tables(store: Store, marks: _Marks) -> dict[str, str]:
     tables = ((place, mark) for place, mark in sorted(marks.noted.items()) if place != _COMMON)
-    return {place: why for place, mark in tables if (why := _why_other(store.root / place, mark))}
+    return {
+        place: why for place, mark in tables if (why := _describe_other(store.root / place, mark))
+    }
 
 
-def _differing(store: Store, model: str, marks: _Marks) -> str:
+def _describe_difference(store: Store, model: str, marks: _Marks) -> str:
     if marks.are_different:
         return _describe(model, marks.common, marks.beside)
-    for place, why in _other_tables(store, marks).items():
+    for place, why in _find_other_tables(store, marks).items():
         return (
             f"The rows of {place} in the store are not of the same moment as the state database: "
             f"{why}, as after they were restored alone."
@@ -189,7 +191,7 @@ def _describe(model: str, common: Moment | None, beside: Sequence[Moment]) -> st
     )
 
 
-def _why_other(table: Location, mark: str) -> str:
+def _describe_other(table: Location, mark: str) -> str:
     """Say how a table lacks a commit that the database knows; nothing if it has it."""
     number, _, digest = mark.partition(" ")
     try:
@@ -220,33 +222,33 @@ def begin_moment(store: Store, model: str, now: datetime) -> None:
 
     Where the two differ already it stays so, until a repair.
     """
-    place = _place(store, model)
+    place = _locate_mark(store, model)
     with store.state.begin() as conn:
-        marks = _load(conn, store, model, is_locking=True)
+        marks = _load_marks(conn, store, model, is_locking=True)
         if marks.are_different:
             return
         before = marks.common
         moment = _make_moment(before.number + 1 if before else 1, now)
-        _write(place, [before or _NOTHING, moment])
+        _write_moments(place, [before or _NOTHING, moment])
         reached("moment.announced")
         upsert(conn, store_mark, [{"model": model, "place": _COMMON, "mark": moment.text()}])
     reached("moment.noted")
     with store.state.begin() as conn:
         # Another process may have begun a later one.
-        if _load(conn, store, model, is_locking=True).common == moment:
-            _write(place, [moment])
+        if _load_marks(conn, store, model, is_locking=True).common == moment:
+            _write_moments(place, [moment])
     reached("moment.begun")
 
 
 def join_moments(store: Store, model: str, now: datetime) -> None:
     """Take tables and database as they are now for one moment, after a repair or a restore."""
     with store.state.begin() as conn:
-        known = _load(conn, store, model, is_locking=True)
+        known = _load_marks(conn, store, model, is_locking=True)
         last = max((m.number for m in (known.common, *known.beside) if m), default=0)
         moment = _make_moment(last + 1, now)
         conn.execute(sa.delete(store_mark).where(store_mark.c.model == model))
         conn.execute(sa.insert(store_mark).values(model=model, place=_COMMON, mark=moment.text()))
-        _write(_place(store, model), [moment])
+        _write_moments(_locate_mark(store, model), [moment])
 
 
 def models_with_moments(store: Store) -> list[str]:
@@ -266,15 +268,17 @@ def note_commits(conn: sa.Connection, store: Store, model: str, tables: Sequence
     upsert(conn, store_mark, rows)
 
 
-def _place(store: Store, model: str) -> Location:
+def _locate_mark(store: Store, model: str) -> Location:
     return store.root / FOLDER / model / "moment.json"
 
 
-def _write(place: Location, moments: Sequence[Moment]) -> None:
+def _write_moments(place: Location, moments: Sequence[Moment]) -> None:
     place.write(json.dumps([moment.text() for moment in moments]).encode())
 
 
-def _load(conn: sa.Connection, store: Store, model: str, *, is_locking: bool = False) -> _Marks:
+def _load_marks(
+    conn: sa.Connection, store: Store, model: str, *, is_locking: bool = False
+) -> _Marks:
     c = store_mark.c
     if is_locking and conn.dialect.name == "postgresql":
         # SQLite lets one process write at a time; here a row has to be there to be locked.
@@ -283,10 +287,10 @@ def _load(conn: sa.Connection, store: Store, model: str, *, is_locking: bool = F
         )
     query = sa.select(c.place, c.mark).where(c.model == model)
     noted = {row.place: row.mark for row in conn.execute(query)}
-    place = _place(store, model)
+    place = _locate_mark(store, model)
     content = place.read()
     try:
-        beside = [] if content is None else [_parse(text) for text in json.loads(content)]
+        beside = [] if content is None else [_parse_moment(text) for text in json.loads(content)]
     except (ValueError, TypeError, AttributeError) as error:
         raise StoreError(
             f"{place} cannot be read: {error}. It tells whether tables and state database belong "

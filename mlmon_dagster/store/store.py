@@ -99,7 +99,7 @@ class Store:
             spec,
             self.queries,
             self.event_log(spec),
-            lambda: erased_ids.erased(self.state, spec.model),
+            lambda: erased_ids.load_erased(self.state, spec.model),
         )
 
     def table(self, kind: str, model: str) -> DeltaRows:

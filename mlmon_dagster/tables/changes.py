@@ -36,8 +36,8 @@ def ask_baselines(store: Store, spec: ModelSpec) -> Answer[Promotion]:
     """Return the promotions of a model, below what it declares to be compared with."""
     from mlmon_dagster.profiles.baseline import no_baseline
 
-    declared = baselines.newest_declared(store.state, spec)
-    stored = baselines.newest(store.state, spec.model, declared) if declared else None
+    declared = baselines.load_newest_declared(store.state, spec)
+    stored = baselines.load_newest(store.state, spec.model, declared) if declared else None
     if stored is None:
         said = str(no_baseline(spec))
     else:

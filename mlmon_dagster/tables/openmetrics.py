@@ -176,7 +176,7 @@ class _Judged:
 
 
 def _add_windows(families: Families, store: Store, names: set[str]) -> None:
-    for row in window_state.newest_windows(store.state):
+    for row in window_state.load_newest_windows(store.state):
         if row["model"] not in names:
             continue
         labels = {"model": row["model"]}
@@ -213,7 +213,7 @@ def _add_health(families: Families, store: Store, read_at: float) -> None:
     if outbox.oldest_waiting_at is not None:
         oldest = outbox.oldest_waiting_at.timestamp()
         families.add("mlmon_outbox_oldest_timestamp_seconds", oldest, {})
-    for part, at in sorted(model_history.beats(store.state).items()):
+    for part, at in sorted(model_history.load_beats(store.state).items()):
         families.add("mlmon_last_tick_timestamp_seconds", at.timestamp(), {"part": part})
     families.add("mlmon_snapshot_timestamp_seconds", read_at, {})
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mlmon_dagster.alerts.messages.incidents import count_untold
-from mlmon_dagster.alerts.receivers.pagerduty import _events
+from mlmon_dagster.alerts.receivers.pagerduty import write_events
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state.schema import alert_event, outbox
@@ -70,7 +70,7 @@ def test_pagerduty_gets_an_incident_of_its_own_that_is_over_at_once(store: Store
     watched(store)
     correct(store, "ERROR", 8, version="v2")
     (told,) = messages(store)
-    sent = list(_events(told["event"]))
+    sent = list(write_events(told["event"]))
 
     assert [one["event_action"] for one in sent] == ["trigger", "resolve"]
     assert {one["dedup_key"] for one in sent} == {told["event"]["id"]}

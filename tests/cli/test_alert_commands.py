@@ -97,9 +97,9 @@ def test_the_watchdog_barks_when_nobody_dispatches(home: Path, mlmon: Command) -
     never = mlmon("--project", home, "watchdog")
     store = state_of(home)
     now = dt.datetime.now(dt.UTC)
-    model_history.beat(store.state, model_history.DISPATCHER, now - dt.timedelta(hours=1))
+    model_history.note_beat(store.state, model_history.DISPATCHER, now - dt.timedelta(hours=1))
     late = mlmon("--project", home, "watchdog", "--max-age", "10m")
-    model_history.beat(store.state, model_history.DISPATCHER, now)
+    model_history.note_beat(store.state, model_history.DISPATCHER, now)
     fine = mlmon("--project", home, "watchdog", "--max-age", "1d")
     store.close()
 
@@ -112,9 +112,9 @@ def test_the_watchdog_barks_when_nobody_dispatches(home: Path, mlmon: Command) -
 def test_the_watchdog_believes_no_dispatch_of_the_future(home: Path, mlmon: Command) -> None:
     store = state_of(home)
     now = dt.datetime.now(dt.UTC)
-    model_history.beat(store.state, model_history.DISPATCHER, now + dt.timedelta(days=365))
+    model_history.note_beat(store.state, model_history.DISPATCHER, now + dt.timedelta(days=365))
     ahead = mlmon("--project", home, "watchdog")
-    model_history.beat(store.state, model_history.DISPATCHER, now + dt.timedelta(seconds=30))
+    model_history.note_beat(store.state, model_history.DISPATCHER, now + dt.timedelta(seconds=30))
     skewed = mlmon("--project", home, "watchdog")
     store.close()
 

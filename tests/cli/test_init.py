@@ -160,7 +160,7 @@ def test_three_files_named_after_reference_analysis_and_target_become_a_baseline
     assert f"{2 * N:,} new, 0 duplicate, 0 conflicting, 0 bad rows" in ended.out
     project = make_project(tmp_path, lambda: dt.datetime(2026, 5, 1, tzinfo=dt.UTC))
     rows = project.store.event_log(spec).rows("predictions").to_pandas()
-    refused = manifest.file_rows(project.store.state, "office", "predictions")
+    refused = manifest.load_files(project.store.state, "office", "predictions")
     project.store.close()
     assert rows["dataset"].value_counts().to_dict() == {"validation": half, "production": N - half}
     assert {row["status"] for row in refused} == {"done"}

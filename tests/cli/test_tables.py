@@ -27,6 +27,8 @@ TABLES = (
     ("store", "head", MODEL),
     ("store", "sql", MODEL, "SELECT count(*) AS n FROM records"),
     ("backtest", MODEL, "--all"),
+    ("store", "describe", MODEL),
+    ("effect", MODEL, "--of", "actual"),
 )
 
 

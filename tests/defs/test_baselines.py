@@ -58,7 +58,7 @@ def promote(world: World, first: dt.date, last: dt.date) -> tuple[int, str]:
     windows = windows_of_days(spec, days)
     fitted = fit_period(store, spec, windows, NOW)
     with store.state.begin() as conn:
-        number = baselines.promote(
+        number = baselines.promote_baseline(
             conn, spec.model, (windows[0].start, windows[-1].end), fitted.baseline_id,
             author="ann", note="", now=NOW,
         )  # fmt: skip

@@ -82,7 +82,7 @@ def test_a_new_materialization_wakes_the_planner(tmp_path: Path) -> None:
             mine.instance.report_runless_asset_event(dg.AssetMaterialization(key))
         land_days(tmp_path, FIRST + dt.timedelta(days=1))  # after the assets said to be done
         [request] = mine.requests()
-        read = manifest.paths(mine.project.store.state, spec.model, "predictions")
+        read = manifest.load_paths(mine.project.store.state, spec.model, "predictions")
 
     assert request.asset_selection == [dg.AssetKey([spec.model, "baseline"])]
     landed = {path.name for path in landing(tmp_path, "predictions").iterdir()}

@@ -63,7 +63,7 @@ def test_once_all_is_computed_no_window_waits_not_even_those_of_the_baseline(
     own_fortnight: World,
 ) -> None:
     state = own_fortnight.project.store.state
-    assert [row["n_waiting"] for row in window_state.newest_windows(state)] == [0]
+    assert [row["n_waiting"] for row in window_state.load_newest_windows(state)] == [0]
     told = read_frame(state, sa.select(schema.mlmon_window.c.maturity, schema.mlmon_window.c.n))
     assert set(told[told["n"] > 0]["maturity"]) <= {"provisional", "mature", "closed"}
 
@@ -325,7 +325,9 @@ def test_a_tick_without_time_left_hands_on_the_models_it_did_not_reach(
 
         def known() -> dict[str, int]:
             engine = world.project.store.state
-            return {s.model: len(manifest.paths(engine, s.model, "actuals")) for s in world.specs}
+            return {
+                s.model: len(manifest.load_paths(engine, s.model, "actuals")) for s in world.specs
+            }
 
         reached, cursor = [], None
         for n in range(3):

@@ -21,8 +21,8 @@ from mlmon_dagster.pipeline.model_registry import ask_registry, registry_numbers
 from mlmon_dagster.project import Project
 from mlmon_dagster.report.health import health_report
 from mlmon_dagster.spec import ModelSpec, load_model
-from mlmon_dagster.store.mlflow_registry import MlflowRegistry, last_look
-from mlmon_dagster.store.state.model_history import history
+from mlmon_dagster.store.mlflow_registry import MlflowRegistry, load_last_look
+from mlmon_dagster.store.state.model_history import load_history
 from mlmon_dagster.store.state.schema import registry_state
 from mlmon_dagster.work import Work
 from tests.defs.small_model import MODEL, make_project, write_declaration
@@ -82,7 +82,8 @@ def test_an_alias_that_moves_is_an_event_with_run_and_training_data_and_is_on_pa
         "GET model-versions/get", "GET runs/get",
     ]  # fmt: skip
     told = [
-        (row["kind"], row["author"], row["note"]) for row in history(project.store.state, MODEL)
+        (row["kind"], row["author"], row["note"])
+        for row in load_history(project.store.state, MODEL)
     ]
     assert sorted(told) == sorted([
         ("alias champion", "MLflow", "version 1; run train-1, trained on customers-2024-01 "
@@ -183,7 +184,7 @@ def test_a_registry_that_says_no_stops_nothing_and_doctor_says_what_it_said(
     look(project, spec)
     look(project, spec)
 
-    last = last_look(project.store.state, MODEL)
+    last = load_last_look(project.store.state, MODEL)
     assert last is not None
     assert said in last.problem
     assert [h["authorization"] for h in mlflow.headers] == ["Bearer secret"]
@@ -207,7 +208,7 @@ def test_a_server_that_is_away_makes_one_model_wait_and_not_the_next(tmp_path: P
     for spec in specs:
         look(project, spec)
 
-    found = [last_look(project.store.state, spec.model) for spec in specs]
+    found = [load_last_look(project.store.state, spec.model) for spec in specs]
     assert found[0] is not None
     assert "cannot be reached" in found[0].problem
     assert found[1] is None

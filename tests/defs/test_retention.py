@@ -8,7 +8,7 @@ from mlmon_dagster.defs.sensors import MAINTENANCE_KEY
 from mlmon_dagster.spec.declaration import RetentionPolicy
 from mlmon_dagster.store.erasure import erase
 from mlmon_dagster.store.state import window_state
-from mlmon_dagster.store.upkeep.maintenance import let_go
+from mlmon_dagster.store.upkeep.maintenance import delete_by_age
 from tests.defs.small_model import DAYS, NOW, windows_of_days
 from tests.defs.worlds import World
 
@@ -19,7 +19,7 @@ def test_windows_past_retention_keep_their_numbers(own_fortnight: World) -> None
     kept_from, newest = windows_of_days(world.spec, [DAYS[4], DAYS[-1]])
     age = newest.end - kept_from.start
     spec = world.spec.model_copy(update={"retention": RetentionPolicy(production=age)})
-    assert let_go(store, spec, NOW, dry_run=False)
+    assert delete_by_age(store, spec, NOW, dry_run=False)
     old, kept = DAYS[2], DAYS[5]
     with store.state.begin() as conn:
         late = windows_of_days(world.spec, [old])

@@ -10,7 +10,7 @@ import pytest
 
 from mlmon_dagster.report.health import health_report
 from mlmon_dagster.store.state import model_history
-from mlmon_dagster.store.state.model_history import history
+from mlmon_dagster.store.state.model_history import load_history
 from tests.defs.small_model import DAYS, NOW, customers, drop, landing, windows_of_days
 from tests.defs.worlds import World, opened
 
@@ -57,7 +57,7 @@ def test_renamed_and_added_features_are_told_once_and_old_windows_keep_working(
         world.launcher.materialize(world.spec, ("event_log",))
         store, spec = world.project.store, world.spec
         world.work()
-        found = model_history.changes(store.state, spec.model)
+        found = model_history.load_changes(store.state, spec.model)
         told = {(seen.change.kind, seen.change.column) for seen in found}
         assert told == {("renamed", "amount"), ("added", "tenure"), ("extra", "note"),
                         ("narrowed", "age")}  # fmt: skip
@@ -86,7 +86,9 @@ def test_renamed_and_added_features_are_told_once_and_old_windows_keep_working(
             values["balance"].to_numpy(), abs=1e-9, nan_ok=True
         )
         assert "amount was called balance before" in health_report(store, spec, NOW + DAY).html
-        assert any(row["kind"] == "columns changed" for row in history(store.state, spec.model))
+        assert any(
+            row["kind"] == "columns changed" for row in load_history(store.state, spec.model)
+        )
 
         world.clock.moment = NOW + 2 * DAY
         land_changed(world, NEXT + DAY)
@@ -96,7 +98,7 @@ def test_renamed_and_added_features_are_told_once_and_old_windows_keep_working(
         world.work()
         [schema] = schema_verdicts(world, NEXT + DAY)
         assert schema["status"] == "OK", schema["message"]
-        assert len(model_history.changes(store.state, spec.model)) == len(found)
+        assert len(model_history.load_changes(store.state, spec.model)) == len(found)
         records = store.inference_records(spec).read(windows_of_days(spec, [DAYS[0]]))
         assert set(records.column("n_prediction_rows").to_pylist()) == {1}  # no conflict
         assert "balance" not in records.column_names

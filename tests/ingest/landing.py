@@ -158,13 +158,13 @@ def log_content(store: Store, spec: ModelSpec, *, provenance: bool) -> dict[str,
 
 def files_of(store: Store, spec: ModelSpec) -> list[dict[str, Any]]:
     """Return the manifest's rows."""
-    frame = manifest.files(store.state, spec.model)
+    frame = manifest.load_files_frame(store.state, spec.model)
     return frame.sort_values(["stream", "sha256"]).astype(str).to_dict("records")
 
 
 def letters_of(store: Store, spec: ModelSpec, with_hashes: bool = False) -> list[dict[str, Any]]:
     """Return the dead letters, by default without the hashes, whose key each store draws."""
-    letters = manifest.refused_rows(store.state, spec.model)
+    letters = manifest.load_refused_rows(store.state, spec.model)
     if not with_hashes:
         letters = letters.drop(columns=["id_hash", "row_hash"])
     return letters.astype(str).to_dict("records")
@@ -198,7 +198,7 @@ def everything(store: Store, spec: ModelSpec) -> dict[str, Any]:
         "paths": {
             name: replace(seen, mark="")  # each file system numbers its files by itself
             for stream in ("predictions", "actuals")
-            for name, seen in manifest.paths(store.state, spec.model, stream).items()
+            for name, seen in manifest.load_paths(store.state, spec.model, stream).items()
         },
         "staging": sorted(p.name for p in (store.folder / "staging").rglob("*") if p.is_file()),
         "quarantine": sorted(p.name for p in (store.folder / "quarantine").rglob("*.*")),

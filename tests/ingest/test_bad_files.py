@@ -15,7 +15,7 @@ from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.ingest import IngestReport, render_report, replay_file
 from mlmon_dagster.ingest.report import FILE_REASONS, FileReport
 from mlmon_dagster.store import Store, open_store
-from mlmon_dagster.store.tables.kept_rows import folder_of
+from mlmon_dagster.store.tables.kept_rows import locate_folder
 from tests.ingest.landing import (
     NOW,
     PREDICTIONS,
@@ -162,7 +162,7 @@ def test_broken_file_is_quarantined_with_reason_place_and_next_step(
     for text in [f"{PREDICTIONS}/{name}", FILE_REASONS[reason], *said]:
         assert text in broken.message
     assert f"[{reason}] {broken.message}" in render_report(landed.report)
-    copies = folder_of(landed.store, "credit").path.glob(f"{broken.sha256}.*")
+    copies = locate_folder(landed.store, "credit").path.glob(f"{broken.sha256}.*")
     assert {copy.read_bytes() for copy in copies} == {content}
     assert (landed.project / PREDICTIONS / name).read_bytes() == content, "landing is not ours"
 

@@ -103,7 +103,7 @@ def test_bad_row_is_refused_by_line_and_the_others_kept(
         assert message.startswith(f"{file.path}, line {line}, column '{column}': ")
         assert f"expected {expected}" in message or expected in message
         assert message.endswith(f"{ROW_REASONS[reason]}.")
-    letters = manifest.refused_rows(store.state, spec.model)
+    letters = manifest.load_refused_rows(store.state, spec.model)
     assert sorted(letters["reason"]) == sorted(reason for reason, _, _ in wanted.values())
     assert set(letters["row_number"]) == {BAD}
     assert letters["row_hash"].str.fullmatch("[0-9a-f]{64}").all()
@@ -281,7 +281,7 @@ def test_rule_on_a_column_without_values_does_not_pass_in_silence(
     (file,) = ingest(store, credit_spec(), project).files
 
     assert any("'age' hold no value at all" in warning for warning in file.warnings)
-    row = manifest.files(store.state, "credit").iloc[0]
+    row = manifest.load_files_frame(store.state, "credit").iloc[0]
     assert '"untested": ["age"]' in row["schema_report"]
 
 

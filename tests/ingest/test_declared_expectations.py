@@ -47,7 +47,7 @@ def spec_with(*expectations: dict[str, Any], **changes: Any) -> ModelSpec:
 
 
 def results_of(store: Store, spec: ModelSpec, stream: str = "predictions") -> list[dict[str, Any]]:
-    (report,) = manifest.files(store.state, spec.model, stream)["schema_report"]
+    (report,) = manifest.load_files_frame(store.state, spec.model, stream)["schema_report"]
     found: list[dict[str, Any]] = json.loads(report)["expectations"]
     return found
 
@@ -245,7 +245,9 @@ def test_a_library_that_cannot_be_imported_is_tried_once_and_is_a_result(
         (file,) = ingest(store, spec_with(REGEX), project).files
         assert file.status == "done"
 
-    reports = manifest.files(store.state, spec_with(REGEX).model, "predictions")["schema_report"]
+    reports = manifest.load_files_frame(store.state, spec_with(REGEX).model, "predictions")[
+        "schema_report"
+    ]
     errors = {json.loads(report)["expectations"][0]["error"] for report in reports}
     assert errors == {expectations._BROKEN}
     assert capfd.readouterr().err.count("ImportError: no such library") == 1
@@ -280,7 +282,7 @@ def test_files_that_come_together_are_judged_each_alone(
 
     ingest(store, spec, project)
 
-    files = manifest.files(store.state, spec.model, "predictions").sort_values("path")
+    files = manifest.load_files_frame(store.state, spec.model, "predictions").sort_values("path")
     a, b = (json.loads(report)["expectations"] for report in files["schema_report"])
     assert (a[0]["kept"], a[0]["unexpected"], b[0]["unexpected"]) == (True, 0, 2)
     assert b[0]["values"] == ["eats", "west"]

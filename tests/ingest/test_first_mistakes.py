@@ -10,7 +10,7 @@ import pytest
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store, open_store
-from mlmon_dagster.store.state.model_history import changed_keys
+from mlmon_dagster.store.state.model_history import find_changed_keys
 from tests.ingest.landing import (
     ACTUALS,
     PREDICTIONS,
@@ -47,7 +47,7 @@ def test_the_type_of_a_feature_of_which_nothing_is_stored_is_mended_and_all_rows
     assert log_content(store, spec_with_plan("numeric"), provenance=False)["predictions"] == []
 
     mended = spec_with_plan("categorical")
-    assert changed_keys(store.state, mended) == []
+    assert find_changed_keys(store.state, mended) == []
     again = ingest(store, mended, project)
 
     assert sum(file.n_new for file in again.files) == 3 * rows
@@ -76,7 +76,7 @@ def test_a_wrong_task_is_mended_while_only_refused_rows_came(store: Store, proje
     ingest(store, credit_spec(), project)
 
     regression = credit_spec(task="regression", columns__score=None)
-    assert changed_keys(store.state, regression) == []
+    assert find_changed_keys(store.state, regression) == []
     assert sum(file.n_new for file in ingest(store, regression, project).files) == 8
 
 
@@ -86,6 +86,6 @@ def test_ground_truth_alone_fixes_the_key_and_the_task_but_no_type_of_a_feature(
     land(project, f"{ACTUALS}/a.csv", truths(8))
     ingest(store, spec_with_plan("numeric"), project)
 
-    assert changed_keys(store.state, spec_with_plan("categorical")) == []
-    found = changed_keys(store.state, credit_spec(columns__prediction_id="version"))
+    assert find_changed_keys(store.state, spec_with_plan("categorical")) == []
+    found = find_changed_keys(store.state, credit_spec(columns__prediction_id="version"))
     assert [key for key, _ in found] == ["columns.prediction_id"]

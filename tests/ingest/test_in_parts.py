@@ -76,8 +76,8 @@ def world(folder: Path, ending: str, spec: ModelSpec) -> dict[str, Any]:
     report = ingest(store, spec, project)
     days = [window(spec, f"2024-02-0{day}") for day in (1, 2)]
     counts = store.inference_records(spec).rebuild(days)
-    kept = kept_rows.folder_of(store, spec.model)
-    refused = [kept_rows.read(kept / name) for name in kept.below()]
+    kept = kept_rows.locate_folder(store, spec.model)
+    refused = [kept_rows.read_rows(kept / name) for name in kept.below()]
     found = {
         "files": [(f.path, f.status, f.rows_in, f.n_new, f.n_duplicate, f.n_conflict, f.n_bad,
                    f.n_unmatched, f.bad_rows, f.warnings) for f in report.files],

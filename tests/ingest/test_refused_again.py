@@ -21,9 +21,9 @@ from mlmon_dagster.ingest import render_report, replay_file
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store, open_store
 from mlmon_dagster.store.erasure.erase import erase
-from mlmon_dagster.store.erasure.places import find_traces, look
+from mlmon_dagster.store.erasure.places import find_places, find_traces
 from mlmon_dagster.store.tables import kept_rows
-from mlmon_dagster.store.upkeep.maintenance import let_go
+from mlmon_dagster.store.upkeep.maintenance import delete_by_age
 from tests import crash_steps, forked
 from tests.ingest.landing import (
     ACTUALS,
@@ -178,7 +178,7 @@ def test_refused_rows_of_any_format_are_taken_in_once_the_spec_is_mended(
     assert [row[c] for c in ("rows_in", *COUNTERS)] == ["200", "200", "0", "0", "0"]
     assert letters_of(store, spec_of(True)) == []
     assert [f.status for f in ingest(store, spec_of(True), project).files] == ["duplicate"]
-    assert kept_rows.folder_of(store, "credit").below() == []
+    assert kept_rows.locate_folder(store, "credit").below() == []
     store.close()
     clean.close()
 
@@ -247,7 +247,7 @@ def test_whole_files_are_read_again_by_themselves_too(store: Store, project: Pat
     (file,) = ingest(store, credit_spec(columns__score="p"), project).files
 
     assert (file.path, file.n_new) == (f"{PREDICTIONS}/a.csv", 20)
-    assert len(kept_rows.folder_of(store, "credit").below()) == 1
+    assert len(kept_rows.locate_folder(store, "credit").below()) == 1
 
 
 def test_what_the_clock_refused_is_read_again_by_itself_at_longer_and_longer_intervals(
@@ -348,7 +348,7 @@ def test_erasure_takes_single_rows_out_and_leaves_the_others(
     land(project, f"{PREDICTIONS}/{name}", written(_frame()))
     ingest(store, spec_of(False), project)
     gone = "r154-0" if kind == "kserve" else "p154"
-    assert look(store, spec_of(False), [gone]).rows["refused_rows"] == 1
+    assert find_places(store, spec_of(False), [gone]).rows["refused_rows"] == 1
 
     erase(store, spec_of(False), [gone], now=NOW)
 
@@ -368,8 +368,8 @@ def test_erasure_finds_ids_that_no_spec_could_read(store: Store, project: Path) 
 
     erase(store, credit_spec(), ["a-1"], now=NOW)
 
-    [place] = kept_rows.places_of(store, "credit")
-    kept = kept_rows.read(place)
+    [place] = kept_rows.list_places(store, "credit")
+    kept = kept_rows.read_rows(place)
     assert kept is not None
     assert kept.rows["row"].to_pylist() == [1, 2]
 
@@ -381,7 +381,7 @@ def test_landing_files_of_refused_rows_are_named_before_an_erasure(
     land(project, f"{PREDICTIONS}/row.csv", events(2, id=["a-1", "a-2"], score=[7.0, 0.5]))
     ingest(store, credit_spec(), project)
 
-    found = look(store, credit_spec(), ["p3", "a-1"])
+    found = find_places(store, credit_spec(), ["p3", "a-1"])
 
     assert (len(found.copies), found.rows["refused_rows"]) == (1, 1)
     assert found.landing == (f"{PREDICTIONS}/row.csv", f"{PREDICTIONS}/whole.csv")
@@ -394,7 +394,7 @@ def test_erased_rows_are_not_kept_and_are_no_fault(store: Store, project: Path) 
     report = ingest(store, credit_spec(), project)
 
     assert (report.files[0].n_bad, report.has_refusals) == (1, False)
-    assert kept_rows.folder_of(store, "credit").below() == []
+    assert kept_rows.locate_folder(store, "credit").below() == []
     assert ingest(store, credit_spec(), project, retry=True).files == ()
 
 
@@ -409,9 +409,9 @@ def test_retention_lets_refused_rows_go_with_the_rows(
     ingest(store, spec, project)
     now = NOW + pd.Timedelta(days=30 if how == "by age" else 0).to_pytimedelta()
 
-    let_go(store, spec, now, dry_run=False)
+    delete_by_age(store, spec, now, dry_run=False)
 
-    assert len(kept_rows.places_of(store, "credit")) == (how == "not yet")
+    assert len(kept_rows.list_places(store, "credit")) == (how == "not yet")
     report = ingest(store, spec, project, retry=True)
     assert len(report.files) == (how == "not yet")
 
@@ -468,8 +468,8 @@ def test_csv_rows_of_any_shape_are_cut_out_as_they_were_written(
 
     ingest(store, credit_spec(source__predictions__multiline=True), project)
 
-    [place] = kept_rows.places_of(store, "credit")
-    kept = kept_rows.read(place)
+    [place] = kept_rows.list_places(store, "credit")
+    kept = kept_rows.read_rows(place)
     assert kept is not None
     target = project / "cut.csv"
     kept.write_as_landed(target)

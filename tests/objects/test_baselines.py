@@ -14,19 +14,19 @@ NOW = dt.datetime(2024, 1, 3, tzinfo=dt.UTC)
 
 def test_a_baseline_in_a_bucket_is_written_read_tidied_and_missed(remote: Store) -> None:
     for payload in ('{"binnings": [1]}', '{"binnings": ["Wien"]}'):
-        baselines.save(remote, "credit", "a", "dataset", payload, NOW, dataset="v")
-    stored = baselines.newest(remote.state, "credit")
+        baselines.save_baseline(remote, "credit", "a", "dataset", payload, NOW, dataset="v")
+    stored = baselines.load_newest(remote.state, "credit")
     assert stored is not None
-    assert baselines.payload_of(remote, stored) == '{"binnings": ["Wien"]}'
+    assert baselines.read_payload(remote, stored) == '{"binnings": ["Wien"]}'
 
     assert len((remote.root / "baselines" / "credit").below()) == 2
     assert len(baselines.tidy_files(remote, "credit")) == 1
-    assert baselines.redact(remote, "credit", ["v"], ["Wien"]) == 1
-    stored = baselines.newest(remote.state, "credit")
+    assert baselines.redact_names(remote, "credit", ["v"], ["Wien"]) == 1
+    stored = baselines.load_newest(remote.state, "credit")
     assert stored is not None
-    assert baselines.payload_of(remote, stored) == '{"binnings": ["[erased]"]}'
+    assert baselines.read_payload(remote, stored) == '{"binnings": ["[erased]"]}'
     [name] = (remote.root / "baselines" / "credit").below()
 
     (remote.root / "baselines" / "credit" / name).delete()
     with pytest.raises(StoreError, match=rf"s3://.*{name}: there is none"):
-        baselines.payload_of(remote, stored)
+        baselines.read_payload(remote, stored)

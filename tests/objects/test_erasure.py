@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.erasure import erase
-from mlmon_dagster.store.erasure.places import find_traces, look
+from mlmon_dagster.store.erasure.places import find_places, find_traces
 from tests.store.test_erase import CANARY, NOW, SPEC, VALUE, fill
 
 
@@ -15,7 +15,7 @@ def test_nothing_in_the_bucket_holds_an_erased_id_or_its_rare_value(remote: Stor
     assert {name.split("/")[0] for name in found} >= {
         "baselines", "event_log", "inference_records", "quarantine",
     }  # fmt: skip
-    places = look(remote, SPEC, [CANARY])
+    places = find_places(remote, SPEC, [CANARY])
     assert (places.rows["predictions"], places.rows["records"], len(places.copies)) == (1, 1, 1)
 
     erase.erase(remote, SPEC, [CANARY], now=NOW, places=places)

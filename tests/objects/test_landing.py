@@ -24,8 +24,8 @@ from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.sources import FileSource
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import manifest
-from mlmon_dagster.store.tables.kept_rows import folder_of
-from mlmon_dagster.store.upkeep.integrity import repair
+from mlmon_dagster.store.tables.kept_rows import locate_folder
+from mlmon_dagster.store.upkeep.integrity import repair_model
 from tests.ingest.landing import (
     NOW,
     credit_spec,
@@ -166,7 +166,7 @@ def test_refused_object_is_kept_in_the_bucket_and_can_be_replayed_by_another_mac
     (refused,) = _ingest(remote, spec).files
     assert refused.status == "quarantined"
     s3.delete(bucket, "landing/predictions/bad.csv")
-    kept = folder_of(remote, spec.model)
+    kept = locate_folder(remote, spec.model)
     assert kept.below() == [f"{refused.sha256}.csv"]
 
     # The other machine shares the bucket and the state database, not the disk.
@@ -206,7 +206,7 @@ def test_refused_rows_are_kept_in_the_bucket_and_read_again_by_another_machine(
     _put(s3, bucket, "predictions/a.csv", csv_bytes(events(4, age=["1", "old", "3", "old"])))
     assert [(f.n_new, f.n_bad) for f in _ingest(remote, spec).files] == [(2, 2)]
     s3.delete(bucket, "landing/predictions/a.csv")
-    assert len(folder_of(remote, spec.model).below()) == 1
+    assert len(locate_folder(remote, spec.model).below()) == 1
     other = open_store(
         str(remote.root),
         remote.state.url.render_as_string(hide_password=False),
@@ -220,7 +220,7 @@ def test_refused_rows_are_kept_in_the_bucket_and_read_again_by_another_machine(
     )  # fmt: skip
 
     assert [(f.is_again, f.n_new) for f in _ingest(other, mended).files] == [(True, 2)]
-    assert folder_of(remote, spec.model).below() == []
+    assert locate_folder(remote, spec.model).below() == []
     other.close()
 
 
@@ -239,11 +239,11 @@ def test_store_lost_on_disk_loses_no_event(
 
     with pytest.raises(StoreError, match="run mlmon store repair credit"):
         _ingest(other, spec)
-    repair(other, spec, Path("/nonexistent"), NOW)
+    repair_model(other, spec, Path("/nonexistent"), NOW)
     _ingest(other, spec)
 
     assert other.event_log(spec).rows("predictions").num_rows == 4
-    assert manifest.files(other.state, spec.model)["status"].tolist() == ["done"]
+    assert manifest.load_files_frame(other.state, spec.model)["status"].tolist() == ["done"]
     other.close()
 
 

@@ -10,7 +10,7 @@ import pytest
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.ingest.landing import hash_landed
 from mlmon_dagster.store import Store, open_store
-from mlmon_dagster.store.upkeep.integrity import repair
+from mlmon_dagster.store.upkeep.integrity import repair_model
 from tests.ingest.landing import NOW, credit_spec, events, ingest, land, log_content
 
 
@@ -36,12 +36,12 @@ def test_an_older_database_beside_newer_tables_in_a_bucket_is_noticed_and_mended
     with pytest.raises(StoreError, match=r"the database alone went back.*mlmon store repair"):
         ingest(store, spec, tmp_path)
     sources = [source for _, source in spec.source]
-    told = repair(store, spec, tmp_path, NOW, landed=lambda: hash_landed(tmp_path, sources))
+    told = repair_model(store, spec, tmp_path, NOW, landed=lambda: hash_landed(tmp_path, sources))
     assert told.lost == []
     report = ingest(store, spec, tmp_path)
 
     assert [(file.status, file.n_new) for file in report.files] == [("done", 8)]
     assert log_content(store, spec, provenance=False) == before
     with pytest.raises(StoreError, match="bucket's own versioning"):
-        repair(store, spec, tmp_path, NOW)
+        repair_model(store, spec, tmp_path, NOW)
     store.close()

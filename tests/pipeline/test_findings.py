@@ -64,7 +64,7 @@ class Shop:
         return monitor_results.newest(engine, "shop", at(3), at(3 + DAYS), family)
 
     def files(self, *status: str) -> pd.DataFrame:
-        return manifest.files(self.project.store.state, "shop", status=status or None)
+        return manifest.load_files_frame(self.project.store.state, "shop", status=status or None)
 
 
 def at(day: int, hour: int = 0) -> dt.datetime:

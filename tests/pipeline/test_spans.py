@@ -306,7 +306,7 @@ def test_late_spans_have_their_window_computed_once_more_and_after_its_close_whe
     assert state.n_late_after_close == 100
     windows = [window_from_key(spec.time, "2024-03-01")]
     with project.store.state.begin() as conn:
-        window_state.reopen(conn, spec, windows, closed)
+        window_state.reopen_windows(conn, spec, windows, closed)
     assert planned(closed) == ["2024-03-01"]
 
 
@@ -435,7 +435,7 @@ def test_an_erasure_takes_the_spans_along_and_refuses_later_ones(project: Projec
     land(project, all_spans() + told, "again.jsonl", "spans/loan")
     ingest(project, spec)
     assert trace(3) not in set(project.store.spans("loan").to_pandas()["trace_id"])
-    assert not erase.resume(project.store, spec, NOW)
+    assert not erase.resume_erasures(project.store, spec, NOW)
 
 
 def test_spans_go_with_their_age(project: Project) -> None:

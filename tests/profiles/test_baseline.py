@@ -209,7 +209,7 @@ def test_bins_whose_names_were_erased_count_those_names_as_unseen(store: Store) 
     spec = make_spec()
     before = ensure_baseline(store, spec, NOW)
     names = before.binnings["region"].categories
-    baselines.redact(store, spec.model, ["validation"], names)
+    baselines.redact_names(store, spec.model, ["validation"], names)
 
     bins = load_baseline(store, spec).binnings["region"]
     source = store.inference_records(spec).from_sql([window(spec, DAYS[0])], ["validation"])
@@ -257,7 +257,9 @@ def test_one_command_reads_a_baseline_once_unless_it_is_stored_anew(store: Store
             assert baseline_in_force(store, spec) is not first
         assert baseline_in_force(store, spec) is first
 
-        baselines.redact(store, spec.model, ["validation"], first.binnings["region"].categories)
+        baselines.redact_names(
+            store, spec.model, ["validation"], first.binnings["region"].categories
+        )
         redacted = load_baseline(store, spec)
         land(store, "validation", ["2024-01-04"])
         fitted = ensure_baseline(store, spec, NOW + dt.timedelta(days=1))
@@ -299,6 +301,6 @@ def test_a_baseline_of_nulls_only_is_defined(store: Store) -> None:
     assert baseline.windows["age"].n_null.tolist() == [40]
     assert np.isnan(baseline.windows["age"].minimum).all()
     assert baseline.binnings["region"].categories == ()
-    stored = baselines.newest(store.state, spec.model)
+    stored = baselines.load_newest(store.state, spec.model)
     assert stored is not None
     assert stored.created_at == NOW

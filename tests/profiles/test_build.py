@@ -376,7 +376,7 @@ def test_the_digest_of_a_personal_category_has_a_key() -> None:
         fit_binnings(engine, spec, "baseline")
     kept, other = (fit_binnings(engine, spec, "baseline", key=k)["carrier"] for k in ("k", "l"))
 
-    assert set(kept.categories) == {erased_ids.personal_digest("k", name) for name in names}
+    assert set(kept.categories) == {erased_ids.digest_personal("k", name) for name in names}
     assert not set(kept.categories) & set(other.categories)
     guesses = {
         make(f"{before}{name}".encode()).hexdigest()[:32]

@@ -16,9 +16,9 @@ from schemathesis import engine
 from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import events
 
+from mlmon_dagster.collect import admission
 from mlmon_dagster.collect.collector import Limits
 from mlmon_dagster.store import open_store
-from mlmon_dagster.store.state import collect_tokens
 from tests.push.collecting import Running, running
 from tests.push.worlds import NOW, push_spec
 
@@ -55,7 +55,7 @@ def ask(folder: Path, world: str, n: int, seed: int, *, corners: bool = True) ->
     options: dict[str, Any] = {}
     headers = {}
     if world == "token":
-        token = collect_tokens.create(store.state, "loan", now=NOW)
+        token = admission.create_token(store.state, "loan", now=NOW)
         headers["Authorization"] = f"Bearer {token}"
     elif world == "narrow":
         options["limits"] = Limits(max_body=120, max_plain=120, max_rows=2)

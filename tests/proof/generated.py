@@ -402,7 +402,7 @@ class Generated:
         self._check_numbers()
 
     def _check_files(self) -> None:
-        rows = manifest.files(self.store.state, self.spec.model).to_dict("records")
+        rows = manifest.load_files_frame(self.store.state, self.spec.model).to_dict("records")
         for row in rows:
             name = f"{row['path']}: {row['status']} {row['reason']} {row['error']}"
             if row["status"] == "quarantined" and "broken" in row["path"]:
@@ -424,7 +424,7 @@ class Generated:
         read = self.store.inference_records(self.spec).read(datasets=["production", "shadow"])
         with self.store.state.connect() as conn:
             frozen = {
-                w.start for w in window_state.frozen_among(conn, self.spec, self.windows, self.now)
+                w.start for w in window_state.find_frozen(conn, self.spec, self.windows, self.now)
             }
         rows = {}
         for row in read.to_pylist():

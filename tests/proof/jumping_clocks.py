@@ -38,8 +38,8 @@ from mlmon_dagster.store.clocks import LONGEST_LEASE, LONGEST_PAUSE
 from mlmon_dagster.store.outbox import outbox_health
 from mlmon_dagster.store.state import metric_log, model_history, schema
 from mlmon_dagster.store.state.writing import BusyError, free_dead_locks, writer_lock
-from mlmon_dagster.store.upkeep.integrity import repair
-from mlmon_dagster.store.upkeep.maintenance import first_dates, maintain
+from mlmon_dagster.store.upkeep.integrity import repair_model
+from mlmon_dagster.store.upkeep.maintenance import find_first_dates, maintain
 from tests.alerts.fake_slack import FakeSlack, fake_slack
 from tests.conftest import new_database
 from tests.pipeline.looking import look
@@ -217,7 +217,7 @@ class History:
         self.clock.off = [dt.timedelta()]
         self._pass_lock()
         if not retention(self.project).is_fine:
-            repair(self.store, self.spec, self.home, self.clock())
+            repair_model(self.store, self.spec, self.home, self.clock())
         for command in ("look", "maintain", "look", "deliver"):
             self.clock.right += dt.timedelta(hours=2)
             self._give(command)
@@ -240,11 +240,13 @@ class History:
                 dispatch(
                     self.store, [self.spec], self.clock(), {"slack": self.receiver}, policy=policy
                 )
-                model_history.beat(self.store.state, model_history.DISPATCHER, self.store.clock())
+                model_history.note_beat(
+                    self.store.state, model_history.DISPATCHER, self.store.clock()
+                )
             case "maintain":
                 before = rows_of(self.store, self.spec)
                 maintain(self.store, self.spec, self.clock())
-                first = first_dates(self.spec, self.clock.right)[world.PRODUCTION]
+                first = find_first_dates(self.spec, self.clock.right)[world.PRODUCTION]
                 gone = before - rows_of(self.store, self.spec)
                 self.too_early |= {row for row in gone if row.date >= first}
             case "watchdog":
@@ -346,7 +348,7 @@ class Left:
 def left_by(history: History) -> Left:
     """Read what a history left."""
     store, spec = history.store, history.spec
-    first = first_dates(spec, history.clock.right)[world.PRODUCTION]
+    first = find_first_dates(spec, history.clock.right)[world.PRODUCTION]
     rows = {row for row in rows_of(store, spec) if row.date >= first}
     frame = metric_log.newest(store.state, spec.model, dataset=world.PRODUCTION)
     keys = ["window_start", "metric", "column_name", "slice_key", "slice_value", "model_version"]

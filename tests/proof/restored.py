@@ -30,7 +30,7 @@ from mlmon_dagster.pipeline.run import compute
 from mlmon_dagster.store import Store, open_store
 from mlmon_dagster.store.erasure.erase import erase
 from mlmon_dagster.store.moments import find_difference
-from mlmon_dagster.store.upkeep.integrity import repair
+from mlmon_dagster.store.upkeep.integrity import repair_model
 from tests.proof import world
 
 DAYS = 5
@@ -261,7 +261,7 @@ def _repair(store: Store, project: Path) -> Sequence[str]:
     def landed() -> set[str]:
         return hash_landed(project, [source for _, source in SPEC.source])
 
-    return repair(store, SPEC, project, world.NOW, landed=landed).lost
+    return repair_model(store, SPEC, project, world.NOW, landed=landed).lost
 
 
 def try_mixtures(folder: Path, n: int, seed: int, copy: Databases | None = None) -> Found:

@@ -20,7 +20,7 @@ from mlmon_dagster.collect import openapi
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.ingest.landing import hash_landed
 from mlmon_dagster.store import Store, open_store
-from mlmon_dagster.store.upkeep.integrity import repair
+from mlmon_dagster.store.upkeep.integrity import repair_model
 from tests import forked
 from tests.conftest import new_database
 from tests.ingest.landing import NOW, credit_spec, events, ingest, land, record_content, truths
@@ -182,7 +182,7 @@ def test_a_lost_state_database_is_noticed_and_filled_again_from_landing_files(
         taken_in(store, project)
     spec = credit_spec()
     landed = partial(hash_landed, project, [source for _, source in spec.source])
-    repair(store, spec, project, NOW, landed=landed)
+    repair_model(store, spec, project, NOW, landed=landed)
     after = taken_in(store, project)
     store.close()
 

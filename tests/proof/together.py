@@ -57,7 +57,7 @@ def read(folder: str, seconds: float, told: Any) -> None:
                 n_torn += _torn(Counter(shas.to_pylist()))
             ids = store.inference_records(spec).read(columns=["prediction_id"])["prediction_id"]
             n_torn += _torn(Counter(id_.rpartition("-")[0] for id_ in ids.to_pylist()))
-            done = manifest.files(store.state, spec.model, status="done")
+            done = manifest.load_files_frame(store.state, spec.model, status="done")
             n_torn += int((done["rows_in"] != done["n_new"]).sum())
             n_reads += 1
         store.close()

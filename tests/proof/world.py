@@ -25,7 +25,7 @@ from mlmon_dagster.pipeline.run import compute
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, Window, spec_from_mapping, window_containing
 from mlmon_dagster.store import Store, open_store
-from mlmon_dagster.store.erasure.erase import erase, resume
+from mlmon_dagster.store.erasure.erase import erase, resume_erasures
 from mlmon_dagster.store.state import manifest, metric_log
 from mlmon_dagster.work import Work
 
@@ -131,7 +131,7 @@ def land(project: Path, name: str, events: Iterable[Event]) -> None:
 
 def step(store: Store, spec: ModelSpec, project: Path, erased: Sequence[str] = ()) -> None:
     """Do what a run does: finish and make erasures, ingest, rebuild what changed."""
-    resume(store, spec, NOW)
+    resume_erasures(store, spec, NOW)
     if erased:
         erase(store, spec, list(erased), now=NOW)
     report = ingest_new(store, spec, project, readers(), now=NOW)
@@ -232,7 +232,7 @@ def _metrics(store: Store, spec: ModelSpec) -> dict[int, Measured]:
 
 def unbalanced(store: Store, spec: ModelSpec) -> list[str]:
     """Return the files whose counters do not add up, or that are not settled."""
-    rows = manifest.files(store.state, spec.model).to_dict("records")
+    rows = manifest.load_files_frame(store.state, spec.model).to_dict("records")
     return [
         row["path"]
         for row in rows

@@ -10,7 +10,6 @@ import pytest
 from mlmon_dagster.collect import admission
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.state import collect_tokens
 from tests.push.collecting import PREDICTIONS, Running, row, running
 from tests.push.worlds import NOW
 
@@ -32,24 +31,24 @@ def test_an_address_of_others_is_refused_until_there_is_a_token(
 ) -> None:
     with pytest.raises(ConfigError, match="mlmon collect token create"):
         admission.Access(store.state, "0.0.0.0", lambda: NOW)
-    collect_tokens.create(store.state, "*", now=NOW, expires_at=NOW)
+    admission.create_token(store.state, "*", now=NOW, expires_at=NOW)
     with pytest.raises(ConfigError, match="no token"):
         admission.Access(store.state, "::", lambda: NOW)
-    collect_tokens.create(store.state, "loan", now=NOW)
+    admission.create_token(store.state, "loan", now=NOW)
     with running(store, tmp_path, host="0.0.0.0") as collector:
         assert collector.post(row()).status == 401
-        for token in collect_tokens.tokens(store.state):
-            collect_tokens.revoke(store.state, token.id, NOW)
+        for token in admission.load_tokens(store.state):
+            admission.revoke_token(store.state, token.id, NOW)
         assert collector.post(row()).status == 401  # never open to others
 
 
 def test_with_a_token_every_request_needs_one_of_its_model(collector: Running) -> None:
     assert collector.post(row(0)).status == 202
     engine = collector.store.state
-    ours = collect_tokens.create(engine, "loan", now=NOW)
-    any_model = collect_tokens.create(engine, "*", now=NOW, expires_at=NOW + HOUR)
-    other = collect_tokens.create(engine, "churn", now=NOW)
-    expired = collect_tokens.create(engine, "loan", now=NOW, expires_at=NOW)
+    ours = admission.create_token(engine, "loan", now=NOW)
+    any_model = admission.create_token(engine, "*", now=NOW, expires_at=NOW + HOUR)
+    other = admission.create_token(engine, "churn", now=NOW)
+    expired = admission.create_token(engine, "loan", now=NOW, expires_at=NOW)
 
     nobody = collector.post(row())
     assert nobody.status == 401
@@ -62,15 +61,15 @@ def test_with_a_token_every_request_needs_one_of_its_model(collector: Running) -
     assert collector.post(row(), unknown, authorization=f"Bearer {ours}").status == 403
     assert collector.post(row(), unknown, authorization=f"Bearer {any_model}").status == 404
 
-    collect_tokens.revoke(engine, ours.split("_")[1], NOW)
+    admission.revoke_token(engine, ours.split("_")[1], NOW)
     assert status_with(collector, ours) == 401
 
 
 def test_once_there_was_a_token_the_server_stays_closed(store: Store, tmp_path: Path) -> None:
-    token = collect_tokens.create(store.state, "*", now=NOW)
+    token = admission.create_token(store.state, "*", now=NOW)
     with running(store, tmp_path) as collector:
         assert status_with(collector, token) == 202
-        collect_tokens.revoke(store.state, token.split("_")[1], NOW)
+        admission.revoke_token(store.state, token.split("_")[1], NOW)
         assert collector.post(row()).status == 401
         assert status_with(collector, token) == 401
     with running(store, tmp_path) as restarted:
@@ -101,7 +100,7 @@ def test_the_description_names_models_only_to_those_who_may_push_to_them(
     assert "http://" not in text
     assert "https://" not in text
 
-    token = collect_tokens.create(collector.store.state, "loan", now=NOW)
+    token = admission.create_token(collector.store.state, "loan", now=NOW)
     for path in ("/openapi.json", "/docs"):
         assert b"loan" not in collector.request("GET", path).body
         shown = collector.request("GET", path, authorization=f"Bearer {token}")

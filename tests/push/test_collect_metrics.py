@@ -13,7 +13,6 @@ from prometheus_client.samples import Sample
 from mlmon_dagster.collect import admission
 from mlmon_dagster.spec.loader import Models
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.state import collect_tokens
 from tests.alerts.worlds import observe, result
 from tests.push.collecting import Answer, Running, row, running, wait_until
 from tests.push.worlds import NOW, push_spec
@@ -54,8 +53,8 @@ def test_what_was_pushed_is_counted_by_status_and_stream(collector: Running) -> 
 def test_a_token_sees_its_own_model_and_none_sees_nothing(collector: Running) -> None:
     assert models_seen(collector.request("GET", "/metrics", accept=OPEN)) == {"loan", "churn"}
     engine = collector.store.state
-    ours = collect_tokens.create(engine, "churn", now=NOW)
-    any_model = collect_tokens.create(engine, "*", now=NOW)
+    ours = admission.create_token(engine, "churn", now=NOW)
+    any_model = admission.create_token(engine, "*", now=NOW)
 
     def asked(token: str) -> Answer:
         return collector.request("GET", "/metrics", accept=OPEN, authorization=f"Bearer {token}")

@@ -18,13 +18,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mlmon_dagster.collect import admission
 from mlmon_dagster.collect.admission import is_loopback
 from mlmon_dagster.collect.collector import Limits
 from mlmon_dagster.collect.landing import prepare, targets_of
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.landing_file import clear_leftovers
 from mlmon_dagster.store import Store, open_store
-from mlmon_dagster.store.state import collect_tokens
 from tests.cli.conftest import Command, mlmon  # noqa: F401 - a fixture
 from tests.push.collecting import PREDICTIONS, Running, row, running, wait_until
 from tests.push.worlds import NOW, SPEC, push_spec
@@ -259,5 +259,5 @@ def test_tokens_are_made_listed_and_revoked_by_command(
     assert mlmon(*command, "token", "revoke", made.out.strip()).code == 0
     assert mlmon(*command, "token", "revoke", made.out.split("_")[1]).code == 1
     store = open_store(tmp_path / ".mlmon/store")
-    assert [t.state(NOW) for t in collect_tokens.tokens(store.state)] == ["revoked"]
+    assert [t.state(NOW) for t in admission.load_tokens(store.state)] == ["revoked"]
     store.close()

@@ -19,11 +19,11 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Status, StatusCode
 
+from mlmon_dagster.collect import admission
 from mlmon_dagster.collect.otlp import JSON, PROTOBUF
 from mlmon_dagster.collect.problem import Problem
 from mlmon_dagster.ingest import ingest_new, readers
 from mlmon_dagster.store import Store, open_store
-from mlmon_dagster.store.state import collect_tokens
 from mlmon_dagster.store.tables import spans
 from tests.push.collecting import Running, running, wait_until
 from tests.push.otlp import START, as_json, pair, random_spans, request_of
@@ -206,7 +206,7 @@ def test_refusals_are_said_in_the_codes_that_exporters_know(store: Store, tmp_pa
         (tmp_path / "spans").rename(tmp_path / "away") if (tmp_path / "spans").exists() else None
         (tmp_path / "spans").write_text("in the way")
         assert post(collector, body).status == 503
-    token = collect_tokens.create(store.state, "another", now=NOW, expires_at=None, note="")
+    token = admission.create_token(store.state, "another", now=NOW, expires_at=None, note="")
     with running(store, tmp_path, spec=SPEC) as collector:
         assert post(collector, body).status == 401
         assert post(collector, body, authorization=f"Bearer {token}").status == 403

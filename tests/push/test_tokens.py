@@ -6,8 +6,8 @@ import datetime as dt
 
 import sqlalchemy as sa
 
+from mlmon_dagster.collect import admission
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.state import collect_tokens
 from tests.push.worlds import NOW
 
 DAY = dt.timedelta(days=1)
@@ -15,11 +15,11 @@ DAY = dt.timedelta(days=1)
 
 def test_only_the_whole_token_is_found_and_it_is_stored_nowhere(any_store: Store) -> None:
     engine = any_store.state
-    token = collect_tokens.create(engine, "loan", now=NOW)
-    collect_tokens.create(engine, "*", now=NOW + DAY)
-    known = collect_tokens.tokens(engine)
+    token = admission.create_token(engine, "loan", now=NOW)
+    admission.create_token(engine, "*", now=NOW + DAY)
+    known = admission.load_tokens(engine)
 
-    found = collect_tokens.find(known, token)
+    found = admission.find_token(known, token)
     assert found is not None
     assert found.opens("loan")
     assert not found.opens("churn")
@@ -35,7 +35,7 @@ def test_only_the_whole_token_is_found_and_it_is_stored_nowhere(any_store: Store
         "mlmon_é_\udcff",
     )
     for wrong in wrong_ones:
-        assert collect_tokens.find(known, wrong) is None, wrong
+        assert admission.find_token(known, wrong) is None, wrong
     with engine.connect() as conn:
         stored = repr(conn.execute(sa.text("SELECT * FROM collect_token")).all())
     assert secret not in stored
@@ -43,12 +43,12 @@ def test_only_the_whole_token_is_found_and_it_is_stored_nowhere(any_store: Store
 
 def test_a_token_expires_and_can_be_revoked_once(any_store: Store) -> None:
     engine = any_store.state
-    collect_tokens.create(engine, "*", now=NOW, expires_at=NOW + DAY, note="batch job")
-    (token,) = collect_tokens.tokens(engine)
+    admission.create_token(engine, "*", now=NOW, expires_at=NOW + DAY, note="batch job")
+    (token,) = admission.load_tokens(engine)
     assert token.opens("any")
     assert [token.state(NOW + DAY * i) for i in (0, 1)] == ["active", "expired"]
 
-    assert collect_tokens.revoke(engine, token.id, NOW)
-    assert not collect_tokens.revoke(engine, token.id, NOW)
-    assert not collect_tokens.revoke(engine, "unknown", NOW)
-    assert collect_tokens.tokens(engine)[0].state(NOW) == "revoked"
+    assert admission.revoke_token(engine, token.id, NOW)
+    assert not admission.revoke_token(engine, token.id, NOW)
+    assert not admission.revoke_token(engine, "unknown", NOW)
+    assert admission.load_tokens(engine)[0].state(NOW) == "revoked"

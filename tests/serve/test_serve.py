@@ -12,10 +12,10 @@ from urllib.parse import quote, urlencode
 import pytest
 import sqlalchemy as sa
 
+from mlmon_dagster.collect import admission
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.report.page import content_policy
 from mlmon_dagster.spec import BrokenModel, Models
-from mlmon_dagster.store.state import collect_tokens
 from mlmon_dagster.store.state.schema import collect_token
 from tests.report.worlds import NOW, World, declare
 from tests.serve.conftest import Get, asked, client_of, pages_of
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.xdist_group("serve")  # they share a world
 def tokens(world: World) -> Iterator[dict[str, str]]:
     """A token of the model and one of another; gone afterwards."""
     state = world.store.state
-    yield {name: collect_tokens.create(state, name, now=NOW) for name in ("credit", "other")}
+    yield {name: admission.create_token(state, name, now=NOW) for name in ("credit", "other")}
     with state.begin() as conn:
         conn.execute(sa.delete(collect_token))
 

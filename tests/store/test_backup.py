@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.store import Store, baselines, open_store
 from mlmon_dagster.store.state import window_state
-from mlmon_dagster.store.state.model_history import history, note_event
+from mlmon_dagster.store.state.model_history import load_history, note_event
 from mlmon_dagster.store.state.schema import store_mark
 from mlmon_dagster.store.state.sql import exported_tables
 from mlmon_dagster.store.upkeep.backup import make_backup, restore_backup, verify_backup
@@ -34,11 +34,11 @@ def fill(store: Store) -> None:
     with store.state.begin() as conn:
         window_state.mark_inputs(conn, spec, [day], NOW)
         note_event(conn, spec.model, "reopened", author="ann", note="why", now=NOW)
-    baselines.save(store, spec.model, "b", "dataset", BINS, NOW)
+    baselines.save_baseline(store, spec.model, "b", "dataset", BINS, NOW)
 
 
 def bins(store: Store, model: str) -> str | None:
-    return baselines.payload_if_whole(store, baselines.newest(store.state, model, "b"))
+    return baselines.read_whole_payload(store, baselines.load_newest(store.state, model, "b"))
 
 
 def rows(store: Store) -> dict[str, list[tuple[object, ...]]]:
@@ -80,7 +80,7 @@ def test_ids_go_on_behind_the_restored_ones(store: Store, pg_url: str, tmp_path:
     restore_backup(restored, tmp_path / "backup", None, NOW)
     with restored.state.begin() as conn:
         note_event(conn, "credit", "closed", author="bob", note="", now=NOW)
-    assert len(history(restored.state, "credit")) == 2
+    assert len(load_history(restored.state, "credit")) == 2
     restored.close()
 
 

@@ -25,11 +25,11 @@ PAYLOAD = json.dumps({"binnings": [{"column": "region", "categories": ["Ströbec
 
 def save(store: Store, baseline_id: str = "a", payload: str = PAYLOAD, **more: str) -> None:
     kind = more.pop("kind", "dataset")
-    baselines.save(store, SPEC.model, baseline_id, kind, payload, NOW, **more)  # type: ignore[arg-type]
+    baselines.save_baseline(store, SPEC.model, baseline_id, kind, payload, NOW, **more)  # type: ignore[arg-type]
 
 
 def stored(store: Store, baseline_id: str = "a") -> StoredBaseline:
-    found = baselines.newest(store.state, SPEC.model, baseline_id)
+    found = baselines.load_newest(store.state, SPEC.model, baseline_id)
     assert found is not None
     return found
 
@@ -44,7 +44,7 @@ def test_a_row_holds_the_hash_of_a_file_and_nothing_of_what_is_in_it(any_store: 
 
     assert stored(any_store).payload == json.dumps({"sha256": file.stem})
     assert file.read_text() == PAYLOAD
-    assert baselines.payload_of(any_store, stored(any_store)) == PAYLOAD
+    assert baselines.read_payload(any_store, stored(any_store)) == PAYLOAD
     save(any_store)
     assert files(any_store) == [file]  # equal content is one file
 
@@ -62,12 +62,12 @@ def test_killed_after_the_file_there_is_a_file_more_and_never_one_too_few(
     assert forked.ended(save_until, store.folder, step) == -signal.SIGKILL
 
     assert len(files(store)) == 1
-    found = baselines.newest(store.state, SPEC.model, "a")
+    found = baselines.load_newest(store.state, SPEC.model, "a")
     assert (found is not None) == n_rows
     assert len(baselines.tidy_files(store, SPEC.model)) == 1 - n_rows
     assert len(files(store)) == n_rows
     save(store)
-    assert baselines.payload_of(store, stored(store)) == PAYLOAD
+    assert baselines.read_payload(store, stored(store)) == PAYLOAD
 
 
 def test_the_upkeep_waits_for_a_row_that_is_about_to_name_its_file(
@@ -86,7 +86,7 @@ def test_the_upkeep_waits_for_a_row_that_is_about_to_name_its_file(
     upkeep.join()
 
     assert deleted == []
-    assert baselines.payload_of(store, stored(store)) == PAYLOAD
+    assert baselines.read_payload(store, stored(store)) == PAYLOAD
 
 
 def test_maintenance_tells_and_deletes_what_no_row_names(store: Store) -> None:
@@ -112,18 +112,18 @@ def test_a_file_that_is_not_whole_is_named_with_the_way_back(
     for file in files(store):
         file.unlink() if content is None else file.write_text(content)
 
-    assert baselines.payload_if_whole(store, stored(store)) is None
+    assert baselines.read_whole_payload(store, stored(store)) is None
     with pytest.raises(StoreError) as caught:
-        baselines.payload_of(store, stored(store))
+        baselines.read_payload(store, stored(store))
     assert str(caught.value) == (
         f"The bins of baseline a of model 'credit' cannot be read. Expected the file "
-        f"{baselines.place_of_files(store, SPEC.model, stored(store).payload)}: "
+        f"{baselines.locate_file(store, SPEC.model, stored(store).payload)}: "
         f"{'there is none' if content is None else 'its content is not what was written'}. "
         "Bring that file back from a backup, or materialize the asset 'baseline' again "
         "(mlmon run credit does)."
     )
     with pytest.raises(StoreError, match=r"or promote its period once more \(mlmon baseline list"):
-        baselines.payload_of(store, stored(store, "p"))
+        baselines.read_payload(store, stored(store, "p"))
 
 
 def test_erased_names_leave_every_baseline_of_the_dataset_and_no_key(any_store: Store) -> None:
@@ -135,10 +135,10 @@ def test_erased_names_leave_every_baseline_of_the_dataset_and_no_key(any_store: 
     }
     save(any_store, payload=json.dumps(content), dataset="production")
     save(any_store, "other", json.dumps(content), dataset="validation")
-    assert baselines.redact(any_store, SPEC.model, ["production"], ["Ann", "Cid"]) == 1
-    assert baselines.redact(any_store, SPEC.model, ["production"], ["Bob"]) == 1
+    assert baselines.redact_names(any_store, SPEC.model, ["production"], ["Ann", "Cid"]) == 1
+    assert baselines.redact_names(any_store, SPEC.model, ["production"], ["Bob"]) == 1
 
-    left = json.loads(baselines.payload_of(any_store, stored(any_store)))
+    left = json.loads(baselines.read_payload(any_store, stored(any_store)))
     assert left["binnings"] == [
         {
             "column": "Ann",
@@ -147,6 +147,6 @@ def test_erased_names_leave_every_baseline_of_the_dataset_and_no_key(any_store: 
         },
         content["binnings"][1],
     ]
-    assert json.loads(baselines.payload_of(any_store, stored(any_store, "other"))) == content
+    assert json.loads(baselines.read_payload(any_store, stored(any_store, "other"))) == content
     assert len(files(any_store)) == 2
-    assert baselines.redact(any_store, SPEC.model, ["production"], ["Bob"]) == 0
+    assert baselines.redact_names(any_store, SPEC.model, ["production"], ["Bob"]) == 0

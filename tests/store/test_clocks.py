@@ -15,7 +15,7 @@ from mlmon_dagster.project import Project
 from mlmon_dagster.store import Store, open_store
 from mlmon_dagster.store.clocks import count_ages
 from mlmon_dagster.store.state import model_history, window_state
-from mlmon_dagster.store.upkeep.integrity import repair
+from mlmon_dagster.store.upkeep.integrity import repair_model
 from mlmon_dagster.store.upkeep.maintenance import maintain
 from tests.conftest import make_events, make_spec, window
 from tests.ingest.landing import credit_spec, events, ingest, land
@@ -55,7 +55,7 @@ def test_upkeep_under_a_clock_a_year_ahead_deletes_nothing_young_and_says_why(
     assert dates(store) == DAYS[1:]
     assert "when the look at the clock before this was" in next(r.why for r in told if r.why)
     assert "when the newest events was" in next(r.why for r in again if r.why)
-    assert model_history.rows_from(store.state, SPEC.model)["production"] < NOW
+    assert model_history.load_rows_from(store.state, SPEC.model)["production"] < NOW
 
 
 def test_the_first_look_at_the_clock_deletes_nothing(store: Store) -> None:
@@ -112,8 +112,8 @@ def test_a_mark_of_retention_ahead_of_now_is_an_error_until_repair_moves_it_back
     with pytest.raises(StoreError, match="mlmon store repair credit"):
         plan(project, SPEC, NOW)
     noticed = not is_up_to_date(project, SPEC, NOW)
-    would = repair(store, SPEC, tmp_path, NOW, dry_run=True).done
-    done = repair(store, SPEC, tmp_path, NOW).done
+    would = repair_model(store, SPEC, tmp_path, NOW, dry_run=True).done
+    done = repair_model(store, SPEC, tmp_path, NOW).done
     fill(store, ["2024-01-13"])
     planned = {w.key for request in plan(project, SPEC, NOW) for w in request.windows}
 

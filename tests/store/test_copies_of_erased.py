@@ -17,7 +17,7 @@ from mlmon_dagster.store.erasure.places import find_traces
 from mlmon_dagster.store.state import writing
 from mlmon_dagster.store.tables.kept_rows import unpack, word_finder
 from mlmon_dagster.store.upkeep.backup import make_backup, restore_backup
-from mlmon_dagster.store.upkeep.integrity import repair
+from mlmon_dagster.store.upkeep.integrity import repair_model
 from tests.conftest import make_events, window
 from tests.ingest.landing import NOW, PREDICTIONS, credit_spec, events, land
 from tests.proof.packed_copies import PACKINGS, SPEC, TEXTS, erase_among_copies
@@ -105,11 +105,11 @@ def test_an_older_state_database_beside_newer_tables_brings_nobody_back(tmp_path
     store = open_store(tmp_path / "store")
     with pytest.raises(StoreError, match="not of the same moment"):
         ingest(store, tmp_path, LATER)
-    repair(store, credit_spec(), tmp_path, LATER)
+    repair_model(store, credit_spec(), tmp_path, LATER)
     ingest(store, tmp_path, LATER)
 
     assert "p3" not in ids(store)
-    (row,) = erase.receipts(store.state, "credit")
+    (row,) = erase.load_receipts(store.state, "credit")
     assert (row["n_ids"], row["finished_at"]) == (1, LATER)
     store.close()
 
@@ -129,7 +129,7 @@ def test_older_tables_beside_a_newer_state_database_bring_nobody_back(tmp_path: 
     assert "p3" in ids(store)
     with pytest.raises(StoreError, match="not of the same moment"):
         ingest(store, tmp_path, LATER)
-    repair(store, credit_spec(), tmp_path, LATER)
+    repair_model(store, credit_spec(), tmp_path, LATER)
     ingest(store, tmp_path, LATER)
 
     assert "p3" not in ids(store)
@@ -149,7 +149,7 @@ def test_a_database_without_the_key_of_the_list_is_refused_in_words(tmp_path: Pa
         shutil.rmtree(tmp_path / "store" / folder, ignore_errors=True)
     store = open_store(tmp_path / "store")
     with pytest.raises(StoreError, match=r"nor the key of its ids.*mlmon erase credit"):
-        repair(store, credit_spec(), tmp_path, LATER)
+        repair_model(store, credit_spec(), tmp_path, LATER)
     store.close()
 
 
@@ -198,7 +198,7 @@ def test_an_erasure_whose_process_died_is_finished_by_the_next_ingest(
     note_erasure_without_doing_it(store, "p3")
     ingest(store, tmp_path, LATER)
     assert "p3" not in ids(store)
-    assert [row["finished_at"] for row in erase.receipts(store.state, "credit")] == [LATER]
+    assert [row["finished_at"] for row in erase.load_receipts(store.state, "credit")] == [LATER]
 
 
 def note_erasure_without_doing_it(store: Store, id_: str) -> None:

@@ -1,5 +1,7 @@
 """An erased prediction leaves no trace in the store, whatever happens on the way."""
 
+from __future__ import annotations
+
 import datetime as dt
 import re
 import shutil
@@ -15,7 +17,7 @@ import pytest
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.store import Store, baselines, open_store
 from mlmon_dagster.store.erasure import erase
-from mlmon_dagster.store.erasure.places import find_traces, look
+from mlmon_dagster.store.erasure.places import find_places, find_traces
 from mlmon_dagster.store.places.objects import place_of
 from mlmon_dagster.store.state import erased_ids
 from mlmon_dagster.store.state.window_state import load
@@ -50,7 +52,9 @@ def fill(store: Store, datasets: tuple[str, ...] = ("production",)) -> None:
                 log.append("actuals", actuals, [f"actuals-{day}"])
             store.inference_records(SPEC).rebuild(WINDOWS)
         payload = f'{{"binnings": [{{"column": "region", "categories": ["north", "{VALUE}"]}}]}}'
-        baselines.save(store, SPEC.model, dataset, "promoted", payload, NOW, dataset=dataset)
+        baselines.save_baseline(
+            store, SPEC.model, dataset, "promoted", payload, NOW, dataset=dataset
+        )
 
 
 def with_canary(rows: pa.Table) -> pa.Table:
@@ -83,25 +87,25 @@ def test_no_file_and_no_table_holds_an_erased_id_or_its_rare_value(any_store: St
     assert any_store.event_log(SPEC).rows("predictions").num_rows == 23
     assert any_store.event_log(SPEC).rows("actuals").num_rows == 23
     assert any_store.inference_records(SPEC).read().num_rows == 23
-    kept = baselines.newest(any_store.state, SPEC.model)
+    kept = baselines.load_newest(any_store.state, SPEC.model)
     assert kept is not None
-    assert '["north", "[erased]"]' in baselines.payload_of(any_store, kept)
+    assert '["north", "[erased]"]' in baselines.read_payload(any_store, kept)
 
 
 def test_erasing_counts_before_and_keeps_only_counts_after(store: Store) -> None:
     fill(store)
-    places = look(store, SPEC, [CANARY, "unknown"])
+    places = find_places(store, SPEC, [CANARY, "unknown"])
     assert places.rows == {
         "predictions": 1, "actuals": 1, "records": 1, "dead_letter": 0, "refused_rows": 0,
     }  # fmt: skip
     assert places.n_windows == 1
     receipt = erase.erase(store, SPEC, [CANARY, "unknown"], now=NOW, author="dpo")
-    (row,) = erase.receipts(store.state, SPEC.model)
+    (row,) = erase.load_receipts(store.state, SPEC.model)
     assert row["receipt"] == receipt
     assert (row["author"], row["n_ids"], row["finished_at"]) == ("dpo", 2, NOW)
     assert row["found"]["predictions"] == 1
     assert CANARY not in str(row)
-    assert look(store, SPEC, [CANARY]).rows["predictions"] == 0
+    assert find_places(store, SPEC, [CANARY]).rows["predictions"] == 0
     erase.erase(store, SPEC, [CANARY], now=NOW)  # once more changes nothing
     assert store.inference_records(SPEC).read().num_rows == 23
 
@@ -183,11 +187,11 @@ def test_an_erasure_killed_at_any_step_is_finished_by_the_next(
     copy.parent.mkdir(parents=True)
     copy.write_text(CANARY)
     assert forked.ended(erase_until, tmp_path / "store", step) == -signal.SIGKILL
-    assert len(erase.resume(store, SPEC, NOW)) == 1
+    assert len(erase.resume_erasures(store, SPEC, NOW)) == 1
     assert find_traces(store, [CANARY, VALUE]).traces == ()
     assert store.inference_records(SPEC).read().num_rows == 23
-    assert erase.resume(store, SPEC, NOW) == []
-    assert erased_ids.erased(store.state, SPEC.model).hashes.num_rows == 1
+    assert erase.resume_erasures(store, SPEC, NOW) == []
+    assert erased_ids.load_erased(store.state, SPEC.model).hashes.num_rows == 1
     store.close()
 
 
@@ -203,7 +207,7 @@ def test_every_file_of_a_table_is_searched_once(
         return Store.query(store, sql, tables)
 
     monkeypatch.setattr(store, "query", query)
-    places = look(store, SPEC, [CANARY])
+    places = find_places(store, SPEC, [CANARY])
     erase.erase(store, SPEC, [CANARY], now=NOW, places=places)
     read = Counter(named)
     kept = before & set(data_files(store))
@@ -256,7 +260,7 @@ def test_a_text_that_enough_other_records_share_is_nobodys(store: Store) -> None
             "SELECT prediction_id FROM rows WHERE region = " + f"'{common}' ORDER BY 1",
             {"rows": store.inference_records(SPEC).read()},
         )["prediction_id"].to_pylist()
-        assert (common in look(store, kept, [one]).search.rare) is is_rare
+        assert (common in find_places(store, kept, [one]).search.rare) is is_rare
 
 
 def test_rows_with_a_feature_of_an_earlier_name_are_erased(store: Store) -> None:
@@ -274,8 +278,27 @@ def test_ground_truth_that_waits_for_its_prediction_is_erased(store: Store) -> N
     _, actuals = make_events(SPEC, "2024-01-03", 2, prefix="early-")
     store.event_log(SPEC).append("actuals", actuals, ["early"])
     (one, other) = actuals.column("prediction_id").to_pylist()
-    places = look(store, SPEC, [one])
+    places = find_places(store, SPEC, [one])
     assert (places.rows["actuals"], places.n_windows) == (1, 0)
     erase.erase(store, SPEC, [one], now=NOW, places=places)
     assert find_traces(store, [one]).traces == ()
     assert other in store.event_log(SPEC).rows("actuals").column("prediction_id").to_pylist()
+
+
+def test_the_key_is_made_once_and_is_not_the_one_of_erased_ids(any_store: Store) -> None:
+    engine = any_store.state
+    key = erased_ids.personal_key(engine, "loan")
+
+    assert len(key) == 64
+    assert erased_ids.personal_key(engine, "loan") == key
+    assert erased_ids.personal_key(engine, "churn") != key
+    with engine.begin() as conn:
+        assert erased_ids.ensure_salt(conn, "loan") not in key
+
+
+def test_the_engine_and_python_make_the_same_digest(store: Store) -> None:
+    key = erased_ids.personal_key(store.state, "loan")
+    for value in ("anna", "", "Zoë'; --", "x" * 5_000):
+        text = "'" + value.replace("'", "''") + "'"
+        (row,) = store.query(f"SELECT {erased_ids.digest_personal_sql(key, text)} AS d").to_pylist()
+        assert row["d"] == erased_ids.digest_personal(key, value)

@@ -60,12 +60,12 @@ def test_a_reopened_window_takes_in_what_came_late_until_it_is_closed_again(
     arrive(any_store, "2024-01-01", 10, NOW)
     arrive(any_store, "2024-01-01", 3, CLOSED)
     with any_store.state.begin() as conn:
-        assert window_state.reopen(conn, spec, [day], CLOSED) == 1
+        assert window_state.reopen_windows(conn, spec, [day], CLOSED) == 1
     assert state_of(any_store, "2024-01-01").input_revision == 2
     arrive(any_store, "2024-01-01", 1, CLOSED)
     assert state_of(any_store, "2024-01-01").input_revision == 3
     with any_store.state.begin() as conn:
-        assert window_state.close_again(conn, spec, [day]) == 1
+        assert window_state.close_windows(conn, spec, [day]) == 1
     arrive(any_store, "2024-01-01", 1, CLOSED)
     assert state_of(any_store, "2024-01-01").input_revision == 3
 
@@ -158,7 +158,7 @@ def history_of(
     with store.state.begin() as conn:
         asked = [windows[day] for day in asked_for]
         window_state.note_history(conn, spec, list(windows.values()), asked)
-        found = window_state.imported_among(conn, spec, list(windows.values()))
+        found = window_state.find_imported(conn, spec, list(windows.values()))
     return [day for day, one in windows.items() if one.start in found]
 
 

@@ -9,7 +9,7 @@ from mlmon_dagster.errors import ConfigError, StoreError
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.reading import describe_state, describe_tables, select
 from mlmon_dagster.store.tables.delta import open_table
-from mlmon_dagster.store.upkeep.maintenance import tables_of
+from mlmon_dagster.store.upkeep.maintenance import open_tables
 from tests.conftest import make_events, make_spec, window
 
 SPEC = make_spec()
@@ -61,7 +61,7 @@ def test_rows_of_a_removed_version_are_said_to_be_gone(store: Store) -> None:
     predictions, _ = make_events(SPEC, "2024-01-01", 6, prefix="x", sha="more")
     store.event_log(SPEC).append("predictions", predictions, ["more"])
     store.inference_records(SPEC).rebuild([window(SPEC, "2024-01-01")])
-    for folder in tables_of(store, SPEC).values():
+    for folder in open_tables(store, SPEC).values():
         if folder.snapshot() is not None:
             open_table(folder.path).vacuum(0, dry_run=False, enforce_retention_duration=False)
     with pytest.raises(StoreError, match=r"not kept any more.*mlmon metrics MODEL --as-of"):

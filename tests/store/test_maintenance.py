@@ -26,7 +26,7 @@ def fill(store: Store) -> None:
             log.append("predictions", predictions, [f"{day}-{number}"])
             log.append("actuals", actuals, [f"{day}-{number}"])
     store.inference_records(SPEC).rebuild([window(SPEC, day) for day in DAYS])
-    model_history.beat_upkeep(store.state, SPEC.model, NOW, NOW)
+    model_history.note_upkeep(store.state, SPEC.model, NOW, NOW)
 
 
 def days_of(store: Store) -> list[str]:
@@ -38,7 +38,7 @@ def test_a_dry_run_tells_all_and_changes_nothing(store: Store) -> None:
     fill(store)
     told = maintain(store, SPEC, NOW, dry_run=True)
     assert days_of(store) == DAYS
-    assert model_history.rows_from(store.state, SPEC.model) == {}
+    assert model_history.load_rows_from(store.state, SPEC.model) == {}
     rows = {removal.what: removal.rows for removal in told}
     assert rows["predictions of production before 2024-01-05"] == 40
     assert rows["records of production before 2024-01-05"] == 40
@@ -49,7 +49,7 @@ def test_rows_past_their_age_go_and_the_rest_stays(store: Store) -> None:
     fill(store)
     maintain(store, SPEC, NOW)
     assert days_of(store) == DAYS[2:]
-    marks = model_history.rows_from(store.state, SPEC.model)
+    marks = model_history.load_rows_from(store.state, SPEC.model)
     assert marks == {"production": window(SPEC, "2024-01-05").start}
     log = store.event_log(SPEC)
     assert log.rows("predictions").num_rows == 40
@@ -82,7 +82,7 @@ def test_tables_say_how_long_versions_are_kept(store: Store) -> None:
 
 
 def test_ages_count_whole_windows_of_the_models_zone(store: Store) -> None:
-    from mlmon_dagster.store.upkeep.maintenance import first_dates
+    from mlmon_dagster.store.upkeep.maintenance import find_first_dates
 
     spec = make_spec(
         time={"start": "2024-01-01", "zone": "America/New_York"},
@@ -90,4 +90,4 @@ def test_ages_count_whole_windows_of_the_models_zone(store: Store) -> None:
         retention={"production": "10d"},
     )
     late = dt.datetime(2024, 1, 15, 3, tzinfo=dt.UTC)  # still the 14th in New York
-    assert first_dates(spec, late) == {"production": "2024-01-04"}
+    assert find_first_dates(spec, late) == {"production": "2024-01-04"}

@@ -12,15 +12,16 @@ import pytest
 import sqlalchemy as sa
 
 from mlmon_dagster.alerts.lifecycle.transitions import fingerprint, new_row
+from mlmon_dagster.collect import admission
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec import window_containing
 from mlmon_dagster.store import Store, alert_state, open_store
-from mlmon_dagster.store.state import collect_tokens, window_state
+from mlmon_dagster.store.state import window_state
 from mlmon_dagster.store.state.sql import exported_tables
 from mlmon_dagster.store.upkeep.maintenance import (
     count_rows,
-    declaration_of,
-    folders_of,
+    find_declaration,
+    list_folders,
     remove_model,
 )
 from tests import crash_steps, forked
@@ -126,18 +127,18 @@ def test_killed_at_any_step_and_repeated_it_is_as_if_never_killed(
 
 def test_nothing_of_a_removed_model_is_left_and_everything_of_another_is(tmp_path: Path) -> None:
     store = furnish(tmp_path)
-    collect_tokens.create(store.state, MODEL, now=NOW)
+    admission.create_token(store.state, MODEL, now=NOW)
     window = window_containing(make_spec().time, NOW)
     with store.state.begin() as conn:
         window_state.mark_inputs(conn, make_spec(model="other"), [window], NOW)
     assert {"alert", "alert_event", "baseline", "window_state"} <= set(count_rows(store, MODEL))
-    assert folders_of(store, MODEL)
+    assert list_folders(store, MODEL)
 
     remove(tmp_path, store)
 
     assert not count_rows(store, MODEL)
     assert count_rows(store, "other") == {"window_state": 1}
-    assert not folders_of(store, MODEL)
+    assert not list_folders(store, MODEL)
     assert not store.root.tables()
     assert not (store.root / "baselines").below()
     assert not list((tmp_path / "models").iterdir())
@@ -158,4 +159,4 @@ def test_rows_are_deleted_on_both_databases(any_store: Store, tmp_path: Path) ->
 
 def test_a_model_declared_elsewhere_is_not_removed_here(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"has no credit\.yaml"):
-        declaration_of(tmp_path, MODEL)
+        find_declaration(tmp_path, MODEL)

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from mlmon_dagster.store import Store, open_store
 from mlmon_dagster.store.state import metric_log, schema
 from mlmon_dagster.store.tables.delta import open_table
-from mlmon_dagster.store.upkeep.integrity import examine_store, repair
+from mlmon_dagster.store.upkeep.integrity import examine_store, repair_model
 from tests.conftest import list_windows
 from tests.ingest.landing import (
     NOW,
@@ -160,7 +160,7 @@ def test_rows_that_were_refused_at_first_are_no_damage_and_a_repair_reads_their_
         part.unlink()
         break
     assert file.exists()
-    repair(store, mended, tmp_path, NOW)
+    repair_model(store, mended, tmp_path, NOW)
     ingest(store, mended, tmp_path)
     assert log_content(store, mended, provenance=False) == whole
     assert list(examine_store(store)) == []
@@ -194,7 +194,7 @@ def test_a_damaged_table_is_found_named_and_mended(
     assert any(expected in d.found for d in found), found
     assert all("mlmon store repair credit" in d.cure for d in found), found
 
-    told = repair(copied, credit_spec(), tmp_path / "project", NOW)
+    told = repair_model(copied, credit_spec(), tmp_path / "project", NOW)
     ingest(copied, credit_spec(), tmp_path / "project")
 
     assert content(copied) == before
@@ -215,7 +215,7 @@ def test_rows_whose_landing_file_is_gone_are_told_and_the_whole_ones_stay(
     data(copied, PREDICTIONS)[0].unlink()
     shutil.rmtree(tmp_path / "project" / "landing")
 
-    told = repair(copied, spec, tmp_path / "project", NOW)
+    told = repair_model(copied, spec, tmp_path / "project", NOW)
 
     assert told.lost
     assert all(path.startswith("landing/predictions/") for path in told.lost)
@@ -227,7 +227,7 @@ def test_a_repair_that_is_only_shown_changes_nothing(copied: Store, tmp_path: Pa
     cut(commits(copied, PREDICTIONS)[-1], 0)
     before = sorted(path for path in tmp_path.rglob("*") if path.is_file())
 
-    told = repair(copied, credit_spec(), tmp_path / "project", NOW, dry_run=True)
+    told = repair_model(copied, credit_spec(), tmp_path / "project", NOW, dry_run=True)
 
     assert told.done
     assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == before

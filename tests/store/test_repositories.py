@@ -139,19 +139,19 @@ def test_more_verdicts_than_fit_into_one_statement_are_stored(any_store: Store) 
 
 
 def test_the_newest_baseline_is_the_one_saved_last(any_store: Store) -> None:
-    assert baselines.newest(any_store.state, SPEC.model) is None
+    assert baselines.load_newest(any_store.state, SPEC.model) is None
     for days, id_ in enumerate(("a", "b")):
-        baselines.save(
+        baselines.save_baseline(
             any_store, SPEC.model, id_, "dataset", "{}", T0 + days * DAY, n=5, dataset="v"
         )
-    newest = baselines.newest(any_store.state, SPEC.model)
+    newest = baselines.load_newest(any_store.state, SPEC.model)
     assert newest is not None
     assert (newest.baseline_id, newest.n, newest.created_at) == ("b", 5, T0 + DAY)
-    baselines.save(any_store, SPEC.model, "a", "dataset", '{"x": 1}', T0 + 2 * DAY)
-    again = baselines.newest(any_store.state, SPEC.model)
+    baselines.save_baseline(any_store, SPEC.model, "a", "dataset", '{"x": 1}', T0 + 2 * DAY)
+    again = baselines.load_newest(any_store.state, SPEC.model)
     assert again is not None
-    assert (again.baseline_id, baselines.payload_of(any_store, again)) == ("a", '{"x": 1}')
-    older = baselines.newest(any_store.state, SPEC.model, "b")
+    assert (again.baseline_id, baselines.read_payload(any_store, again)) == ("a", '{"x": 1}')
+    older = baselines.load_newest(any_store.state, SPEC.model, "b")
     assert older is not None
     assert older.baseline_id == "b"
 
@@ -166,33 +166,35 @@ def file(sha: str, **more: Any) -> dict[str, Any]:
 
 def test_a_file_is_discovered_once(any_store: Store) -> None:
     with any_store.state.begin() as conn:
-        assert manifest.discover(conn, [file("a"), file("b")]) == 2
-        assert manifest.discover(conn, [file("b"), file("c")]) == 1
-        assert manifest.discover(conn, []) == 0
-    found = manifest.files(any_store.state, SPEC.model)
+        assert manifest.note_discovered(conn, [file("a"), file("b")]) == 2
+        assert manifest.note_discovered(conn, [file("b"), file("c")]) == 1
+        assert manifest.note_discovered(conn, []) == 0
+    found = manifest.load_files_frame(any_store.state, SPEC.model)
     assert found["sha256"].tolist() == ["a", "b", "c"]
     assert set(found["status"]) == {"discovered"}
 
 
 def test_a_file_goes_through_its_states(any_store: Store) -> None:
     with any_store.state.begin() as conn:
-        manifest.discover(conn, [file("a"), file("b")])
+        manifest.note_discovered(conn, [file("a"), file("b")])
         manifest.update_file(
             conn, SPEC.model, "predictions", "a", status="done", rows_in=5, finished_at=T0
         )
-    done = manifest.files(any_store.state, SPEC.model, "predictions", status="done")
+    done = manifest.load_files_frame(any_store.state, SPEC.model, "predictions", status="done")
     assert done[["sha256", "rows_in"]].values.tolist() == [["a", 5]]
-    assert manifest.files(any_store.state, SPEC.model, "actuals").empty
-    several = manifest.files(any_store.state, SPEC.model, status=["done", "discovered"], shas=["b"])
+    assert manifest.load_files_frame(any_store.state, SPEC.model, "actuals").empty
+    several = manifest.load_files_frame(
+        any_store.state, SPEC.model, status=["done", "discovered"], shas=["b"]
+    )
     assert several["sha256"].tolist() == ["b"]
 
 
 def test_many_files_are_updated_at_once_each_with_its_own_values(any_store: Store) -> None:
     with any_store.state.begin() as conn:
-        manifest.discover(conn, [file(sha) for sha in "abc"])
+        manifest.note_discovered(conn, [file(sha) for sha in "abc"])
         rows = [{"sha256": sha, "rows_in": n, "reason": sha} for n, sha in enumerate("ab")]
         manifest.update_files(conn, SPEC.model, "predictions", rows, status="done", finished_at=T0)
-    found = manifest.files(any_store.state, SPEC.model).set_index("sha256")
+    found = manifest.load_files_frame(any_store.state, SPEC.model).set_index("sha256")
     assert found["status"].to_dict() == {"a": "done", "b": "done", "c": "discovered"}
     assert found["rows_in"].to_dict() == {"a": 0, "b": 1, "c": 0}
     assert found["finished_at"].isna().to_dict() == {"a": False, "b": False, "c": True}
@@ -221,9 +223,9 @@ def test_paths_are_remembered_as_last_seen(any_store: Store) -> None:
             seen = {"x.csv": SeenPath(size, 10**18 + size, f"sha{size}")}
             manifest.note_paths(conn, SPEC.model, "predictions", seen)
             manifest.note_paths(conn, SPEC.model, "predictions", {})
-    known = manifest.paths(any_store.state, SPEC.model, "predictions")
+    known = manifest.load_paths(any_store.state, SPEC.model, "predictions")
     assert known == {"x.csv": SeenPath(2, 10**18 + 2, "sha2")}
-    assert manifest.paths(any_store.state, SPEC.model, "actuals") == {}
+    assert manifest.load_paths(any_store.state, SPEC.model, "actuals") == {}
 
 
 def refused(row_number: int, **more: Any) -> dict[str, Any]:
@@ -250,20 +252,20 @@ def test_refused_rows_are_stored_once_and_counted(any_store: Store) -> None:
     with any_store.state.begin() as conn:
         assert manifest.refuse_rows(conn, rows) == 4
         assert manifest.refuse_rows(conn, rows) == 0
-    everything = manifest.refused_rows(any_store.state, SPEC.model)
+    everything = manifest.load_refused_rows(any_store.state, SPEC.model)
     assert everything["row_number"].tolist() == [1, 2, 2, 3]
-    assert len(manifest.refused_rows(any_store.state, SPEC.model, sha256="b")) == 0
-    in_window = manifest.refused_rows(
+    assert len(manifest.load_refused_rows(any_store.state, SPEC.model, sha256="b")) == 0
+    in_window = manifest.load_refused_rows(
         any_store.state, SPEC.model, sha256="a", start=ONE.start, end=ONE.end
     )
     assert in_window["row_number"].tolist() == [3]
-    assert len(manifest.refused_rows(any_store.state, SPEC.model, limit=2)) == 2
+    assert len(manifest.load_refused_rows(any_store.state, SPEC.model, limit=2)) == 2
     counted = manifest.count_refused(any_store.state, SPEC.model)
     assert counted[["window_start", "why", "n_bad"]].values.tolist() == [
         [ONE.start, "null_id:id", 1]
     ]
     with any_store.state.begin() as conn:
-        manifest.discover(conn, [file("a", status="done")])
+        manifest.note_discovered(conn, [file("a", status="done")])
     unplaced = manifest.count_unplaced(any_store.state, SPEC.model, T0)
     assert unplaced["n_bad"].sum() == 2  # row 2 has two reasons, and is one row
 
@@ -272,7 +274,7 @@ def test_refused_rows_of_a_file_can_be_forgotten(any_store: Store) -> None:
     with any_store.state.begin() as conn:
         manifest.refuse_rows(conn, [refused(1), refused(2, sha256="b")])
         manifest.forget_refused(conn, SPEC.model, "predictions", "a")
-    left = manifest.refused_rows(any_store.state, SPEC.model)
+    left = manifest.load_refused_rows(any_store.state, SPEC.model)
     assert left["sha256"].tolist() == ["b"]
     assert left["row_number"].dtype == np.int64
 
@@ -280,5 +282,7 @@ def test_refused_rows_of_a_file_can_be_forgotten(any_store: Store) -> None:
 @pytest.mark.parametrize("text", ["'; DROP TABLE silence; --", "%s", ":x", "ü"])
 def test_texts_are_only_ever_values(text: str, any_store: Store) -> None:
     with any_store.state.begin() as conn:
-        manifest.discover(conn, [file(text)])
-    assert manifest.files(any_store.state, SPEC.model, shas=[text])["sha256"].tolist() == [text]
+        manifest.note_discovered(conn, [file(text)])
+    assert manifest.load_files_frame(any_store.state, SPEC.model, shas=[text])[
+        "sha256"
+    ].tolist() == [text]

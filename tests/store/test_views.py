@@ -171,7 +171,7 @@ def test_windows_tell_their_refused_rows_each_once_and_how_mature_their_ground_t
             ],
         )  # fmt: skip
         made = StepMark(1, "v", "mature")
-        window_state.mark(conn, "credit", "performance", {T0: made}, T0)
+        window_state.mark_step_done(conn, "credit", "performance", {T0: made}, T0)
     found = of_view(any_store, schema.mlmon_window, "credit")
     assert found["n_bad"].tolist() == [2, 0]
     assert found["maturity"].tolist() == ["mature", ""]

@@ -138,7 +138,7 @@ def test_alerts_that_fire_are_series_and_muted_ones_say_why(store: Store) -> Non
 
 
 def test_the_machinery_and_the_newest_window_are_told(store: Store) -> None:
-    model_history.beat(store.state, "dispatcher", day(4))
+    model_history.note_beat(store.state, "dispatcher", day(4))
     with store.state.begin() as conn:
         rows = [
             {"model": "credit", "window_start": day(k), "window_end": day(k + 1), "n": n,

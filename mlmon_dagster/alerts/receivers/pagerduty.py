@@ -7,9 +7,9 @@ whose answer was lost is sent again and opens nothing new.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
+from mlmon_dagster.alerts.messages.message import Payload
 from mlmon_dagster.alerts.receivers.base import (
     Delivery,
     Outcome,
@@ -54,7 +54,7 @@ class PagerDutyReceiver(EndpointReceiver):
         if problem := self.problem(delivery.channel):
             return problem
         service = self._endpoints[delivery.channel]
-        for event in _write_events(delivery.payload["event"]):
+        for event in write_events(delivery.payload["event"]):
             body = json.dumps({"routing_key": service.secret, **event}).encode()
             outcome = post("PagerDuty", service.url, body, {}, self._timeout)
             if isinstance(outcome, Refused):
@@ -64,7 +64,8 @@ class PagerDutyReceiver(EndpointReceiver):
         return Posted(delivery.idempotency_key)
 
 
-def _write_events(event: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def write_events(event: Payload) -> Iterator[Payload]:
+    """Yield what PagerDuty is sent of a message: nothing, or what triggers, ends or does both."""
     if event["kind"] in _NO_INCIDENT:
         return
     # What summarises several incidents is one of its own, which people resolve.

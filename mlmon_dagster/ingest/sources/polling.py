@@ -128,7 +128,7 @@ def poll(
     """
     try:
         cursor = sources.load_cursor(store.state, spec.model, stream)
-        stored = _sure(store, spec, stream, cursor)
+        stored = _find_sure(store, spec, stream, cursor)
         if stored is None:
             return []
         position, untold = sources.split_notice(stored)
@@ -141,7 +141,7 @@ def poll(
         after = sources.with_notice({**found.after, "source": identity}, notice)
         if found.batches or SourceCursor(after) != cursor:
             before = sources.with_notice(position, untold)
-            _note(store, spec, stream, name, before, after, found.batches, now)
+            _note_batches(store, spec, stream, name, before, after, found.batches, now)
         reached("source.noted")
     except (ConfigError, StoreError) as error:
         return [FileReport(stream, label, "failed", reason="source_failed", message=str(error))]
@@ -171,7 +171,7 @@ def stage_rows(folder: Path, rows: pa.Table, label: str) -> Batch:
         pq.write_table(rows, file, compression="zstd", write_page_checksum=True)
         file.flush()
         os.fsync(file.fileno())
-    return _staged(incoming, folder, label)
+    return _name_staged(incoming, folder, label)
 
 
 def stage_lines(folder: Path, lines: Iterable[bytes], label: str) -> Batch:
@@ -182,21 +182,23 @@ def stage_lines(folder: Path, lines: Iterable[bytes], label: str) -> Batch:
         file.writelines(line + b"\n" for line in lines)
         file.flush()
         os.fsync(file.fileno())
-    return _staged(incoming, folder, label)
+    return _name_staged(incoming, folder, label)
 
 
-def _staged(incoming: Path, folder: Path, label: str) -> Batch:
+def _name_staged(incoming: Path, folder: Path, label: str) -> Batch:
     sha256 = hash_file(incoming)
     size = incoming.stat().st_size
     incoming.replace(folder / f"{sha256}{incoming.suffix}")
     return Batch(sha256, size, label, incoming.suffix)
 
 
-def _sure(store: Store, spec: ModelSpec, stream: Stream, cursor: SourceCursor) -> Position | None:
+def _find_sure(
+    store: Store, spec: ModelSpec, stream: Stream, cursor: SourceCursor
+) -> Position | None:
     """Return the position to read on from; None while batches are still on their way."""
     if cursor.pending is None:
         return cursor.position
-    open_rows = manifest.file_rows(
+    open_rows = manifest.load_files(
         store.state, spec.model, stream, status=UNFINISHED, shas=list(cursor.batches)
     )
     unsettled = [row["sha256"] for row in open_rows]
@@ -209,7 +211,7 @@ def _sure(store: Store, spec: ModelSpec, stream: Stream, cursor: SourceCursor) -
     return None
 
 
-def _note(
+def _note_batches(
     store: Store,
     spec: ModelSpec,
     stream: Stream,
@@ -233,7 +235,7 @@ def _note(
         for number, batch in enumerate(batches, 1)
     ]
     with store.state.begin() as conn:
-        manifest.discover(conn, rows)
+        manifest.note_discovered(conn, rows)
         shas = [batch.sha256 for batch in batches]
         if shas:
             sources.save_cursor(

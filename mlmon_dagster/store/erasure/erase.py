@@ -2,8 +2,9 @@
 
 First the ids are noted, as hashes, in one transaction; from then on they are refused when they
 arrive again. Then each place is cleared in turn. Every step finds what it has to remove by the
-hashes, so that after a crash the erasure is finished by whoever erases next, or by `resume`. The
-log of predictions comes last, since the steps before it learn from there what to look for.
+hashes, so that after a crash the erasure is finished by whoever erases next, or by
+`resume_erasures`. The log of predictions comes last, since the steps before it learn from there
+what to look for.
 """
 
 from __future__ import annotations
@@ -25,20 +26,20 @@ from mlmon_dagster.store.erasure import ledger
 from mlmon_dagster.store.erasure.places import (
     Places,
     Search,
-    copies_with,
-    letters_of,
-    look,
+    find_copies,
+    find_places,
     search_tables,
+    select_letters,
 )
 from mlmon_dagster.store.erasure.purge import (
     SHORTEST,
+    drop_older,
+    find_telling_windows,
     forget_numbers,
-    in_parts,
-    no_older_than,
     purge_profiles,
     purge_rows,
-    redact,
-    telling_windows,
+    redact_texts,
+    split_in_parts,
 )
 from mlmon_dagster.store.moments import begin_moment
 from mlmon_dagster.store.state import erased_ids, model_history, schema, window_state
@@ -97,7 +98,7 @@ def erase(
             searched again.
 
     Returns:
-        The receipt, under which it is listed by `receipts`.
+        The receipt, under which it is listed by `load_receipts`.
 
     Raises:
         StoreError: If an ingest of the model goes on for too long, or the store fails.
@@ -105,14 +106,14 @@ def erase(
     receipt = f"{now:%Y%m%d}-{secrets.token_hex(4)}"
     with writer_lock(store.state, f"ingest/{spec.model}"):
         if places is None or not places.search.is_current():
-            places = look(store, spec, ids, dataset)
+            places = find_places(store, spec, ids, dataset)
         with store.state.begin() as conn:
-            salt = erased_ids.salt_of(conn, spec.model)
-            hashes = erased_ids.hash_table(
-                [(dataset, erased_ids.id_hash(salt, id_)) for id_ in dict.fromkeys(ids)]
+            salt = erased_ids.ensure_salt(conn, spec.model)
+            hashes = erased_ids.make_hash_table(
+                [(dataset, erased_ids.hash_id(salt, id_)) for id_ in dict.fromkeys(ids)]
             )
             erased_ids.note_hashes(conn, spec.model, hashes, now=now, receipt=receipt)
-            erased_ids.adopt(conn, spec.model, hashes, receipt)
+            erased_ids.adopt_hashes(conn, spec.model, hashes, receipt)
             conn.execute(
                 sa.insert(erasure_request).values(
                     receipt=receipt, model=spec.model, dataset=dataset, author=author,
@@ -123,11 +124,11 @@ def erase(
         reached("erase.noted")
         _resume_others(store, spec, receipt, now)
         request = Request(receipt, dataset, recompute, tuple(ids))
-        _finish(store, spec, request, now, places.search)
+        _finish_erasure(store, spec, request, now, places.search)
     return receipt
 
 
-def resume(store: Store, spec: ModelSpec, now: datetime) -> list[str]:
+def resume_erasures(store: Store, spec: ModelSpec, now: datetime) -> list[str]:
     """Finish erasures that a crash interrupted or a backup undid; return their receipts."""
     with writer_lock(store.state, f"ingest/{spec.model}"):
         ledger.find_undone(store, spec.model)
@@ -166,7 +167,7 @@ class Receipt(TypedDict):
     finished_at: datetime | None
 
 
-def receipts(engine: sa.Engine, model: str | None = None) -> list[Receipt]:
+def load_receipts(engine: sa.Engine, model: str | None = None) -> list[Receipt]:
     """Return the erasures of a model or of all, newest first."""
     query = sa.select(erasure_request).order_by(erasure_request.c.requested_at.desc())
     if model is not None:
@@ -179,26 +180,26 @@ def receipts(engine: sa.Engine, model: str | None = None) -> list[Receipt]:
 
 
 def _resume_others(store: Store, spec: ModelSpec, receipt: str, now: datetime) -> list[str]:
-    open_ = [r for r in receipts(store.state, spec.model) if r["finished_at"] is None]
+    open_ = [r for r in load_receipts(store.state, spec.model) if r["finished_at"] is None]
     done = []
     for row in reversed(open_):
         if row["receipt"] != receipt:
             known = None if "copies" not in row["steps"] else ()
             request = Request(row["receipt"], row["dataset"], row["recompute"], known)
-            _finish(store, spec, request, now)
+            _finish_erasure(store, spec, request, now)
             done.append(row["receipt"])
     return done
 
 
-def _finish(
+def _finish_erasure(
     store: Store, spec: ModelSpec, request: Request, now: datetime, found: Search | None = None
 ) -> None:
-    ids = erased_ids.erased(store.state, spec.model, request.receipt)
+    ids = erased_ids.load_erased(store.state, spec.model, request.receipt)
     begin_moment(store, spec.model, now)
-    ledger.write(store, spec.model, request.receipt, is_finished=False)
+    ledger.write_list(store, spec.model, request.receipt, is_finished=False)
     reached("erase.listed")
     hashes = ids.hashes.column("id_hash").to_pylist()
-    for copy in copies_with(store, spec, request.ids):
+    for copy in find_copies(store, spec, request.ids):
         copy.delete()
     reached("erase.whole_copies")
     kept_rows.erase_ids(store, spec.model, set(hashes), request.ids)
@@ -211,20 +212,22 @@ def _finish(
             erased_ids.note_hashes(
                 conn, spec.model, traces.ids.hashes, now=now, receipt=request.receipt
             )
-    windows = telling_windows(store, spec, found.trace, found.rare, recompute=request.recompute)
-    mark = model_history.rows_from(store.state, spec.model).get(PRODUCTION)
+    windows = find_telling_windows(
+        store, spec, found.trace, found.rare, recompute=request.recompute
+    )
+    mark = model_history.load_rows_from(store.state, spec.model).get(PRODUCTION)
     key = erased_ids.personal_key(store.state, spec.model)
     telling = {text for text in found.rare if len(text) >= SHORTEST}
-    digests = {erased_ids.personal_digest(key, text) for text in found.rare}
-    baselines.redact(store, spec.model, found.trace.datasets, telling | digests)
+    digests = {erased_ids.digest_personal(key, text) for text in found.rare}
+    baselines.redact_names(store, spec.model, found.trace.datasets, telling | digests)
     reached("erase.baselines")
     with store.state.begin() as conn:
         overwrite_deleted(conn)
-        for some in in_parts(hashes):
-            conn.execute(sa.delete(schema.dead_letter).where(*letters_of(spec, some)))
+        for some in split_in_parts(hashes):
+            conn.execute(sa.delete(schema.dead_letter).where(*select_letters(spec, some)))
         forget_numbers(conn, spec, windows)
-        redact(conn, spec, telling)
-        window_state.mark_inputs(conn, spec, no_older_than(windows, mark), now)
+        redact_texts(conn, spec, telling)
+        window_state.mark_inputs(conn, spec, drop_older(windows, mark), now)
     _note_step(store, request, "state")
     reached("erase.state")
     purge_profiles(store, spec, windows)
@@ -242,7 +245,7 @@ def _finish(
     _clean_database(store)
     reached("erase.cleaned")
     _note_step(store, request, "cleaned", finished_at=now)
-    ledger.write(store, spec.model, request.receipt, is_finished=True)
+    ledger.write_list(store, spec.model, request.receipt, is_finished=True)
 
 
 def _note_step(store: Store, request: Request, step: str, **values: object) -> None:

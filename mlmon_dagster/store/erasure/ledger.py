@@ -13,9 +13,8 @@ import datetime as dt
 import hashlib
 import io
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -36,22 +35,9 @@ _NOTE: Final = b"mlmon.erasure"
 _KEPT: Final = ("dataset", "author", "chosen_by", "n_ids", "recompute")
 
 
-@dataclass(frozen=True)
-class Listed:
-    """One erasure as it is listed beside the tables.
-
-    Attributes:
-        hashes: Columns dataset and id_hash.
-        about: The request, when it was, and the key's fingerprint.
-    """
-
-    hashes: pa.Table
-    about: dict[str, Any]
-
-
-def write(store: Store, model: str, receipt: str, *, is_finished: bool) -> None:
+def write_list(store: Store, model: str, receipt: str, *, is_finished: bool) -> None:
     """List an erasure of the state database beside the tables, or mark it as finished there."""
-    ids = erased_ids.erased(store.state, model, receipt)
+    ids = erased_ids.load_erased(store.state, model, receipt)
     with store.state.connect() as conn:
         row = conn.execute(
             sa.select(erasure_request).where(erasure_request.c.receipt == receipt)
@@ -80,10 +66,10 @@ def find_undone(store: Store, model: str) -> list[str]:
         StoreError: If a list was made with another key than this database has.
     """
     # Every look at new files comes by here, so that names must do: lists may be long.
-    inside, *beside = (_Names.below(folder) for folder in _folders(store, model))
-    listed = {name: found.folder for found in (*beside, inside) for name in found.names}
-    # What is finished by the list inside was done to these very tables.
-    finished = {n.removesuffix(_FINISHED) for n in inside.names if n.endswith(_FINISHED)}
+    found = [(folder, list(filter(_is_list, folder.below()))) for folder in _folders(store, model)]
+    listed = {name: folder for folder, names in reversed(found) for name in names}
+    # What is finished by the list inside, the first, was done to these very tables.
+    finished = {n.removesuffix(_FINISHED) for n in found[0][1] if n.endswith(_FINISHED)}
     known = erasure_request.c
     asked = sa.select(known.receipt, known.finished_at).where(known.model == model)
     with store.state.connect() as conn:
@@ -107,8 +93,7 @@ def find_undone(store: Store, model: str) -> list[str]:
 
 def _adopt(store: Store, model: str, receipt: str, place: Location) -> None:
     """Note an erasure that the state database does not know."""
-    listed = _read(place)
-    about = listed.about
+    hashes, about = _read_list(place)
     requested_at = dt.datetime.fromisoformat(about["requested_at"])
     with store.state.begin() as conn:
         key = conn.scalar(sa.select(erasure_key.c.salt).where(erasure_key.c.model == model))
@@ -121,8 +106,8 @@ def _adopt(store: Store, model: str, receipt: str, place: Location) -> None:
                 f"or, if there is none, repeat the erasures (mlmon erase {model} --ids-file FILE) "
                 f"and delete {place}."
             )
-        erased_ids.note_hashes(conn, model, listed.hashes, now=requested_at, receipt=receipt)
-        erased_ids.adopt(conn, model, listed.hashes, receipt)
+        erased_ids.note_hashes(conn, model, hashes, now=requested_at, receipt=receipt)
+        erased_ids.adopt_hashes(conn, model, hashes, receipt)
         conn.execute(
             sa.insert(erasure_request).values(
                 receipt=receipt,
@@ -133,11 +118,12 @@ def _adopt(store: Store, model: str, receipt: str, place: Location) -> None:
         )
 
 
-def _read(place: Location) -> Listed:
+def _read_list(place: Location) -> tuple[pa.Table, dict[str, Any]]:
+    """Return the hashes and their datasets; and the request, its time and the key's fingerprint."""
     content = place.read()
     try:
         table = pq.read_table(pa.BufferReader(content or b""))
-        return Listed(table, json.loads((table.schema.metadata or {})[_NOTE]))
+        return table, json.loads((table.schema.metadata or {})[_NOTE])
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise StoreError(
             f"The list of erased ids at {place} cannot be read: {error}. Restore it from a backup "
@@ -146,17 +132,8 @@ def _read(place: Location) -> Listed:
         ) from error
 
 
-class _Names(NamedTuple):
-    """The lists that a folder has."""
-
-    folder: Location
-    names: list[str]
-
-    @classmethod
-    def below(cls, folder: Location) -> Self:
-        """Return them."""
-        names = folder.below()
-        return cls(folder, [name for name in names if name.endswith((_FINISHED, _UNFINISHED))])
+def _is_list(name: str) -> bool:
+    return name.endswith((_FINISHED, _UNFINISHED))
 
 
 def _folders(store: Store, model: str) -> list[Location]:
@@ -177,7 +154,7 @@ def take_lists(store: Store, folder: Path) -> int:
     n_new = 0
     for path in sorted(folder.glob("*/*")):
         place = LocalPlace(str(folder_beside(store) / path.parent.name / path.name))
-        if path.suffix in (_FINISHED, _UNFINISHED) and not place.path.exists():
+        if _is_list(path.name) and not place.path.exists():
             place.write(path.read_bytes())
             n_new += 1
     return n_new

@@ -27,10 +27,10 @@ from mlmon_dagster.store.erasure.purge import (
     Hits,
     Purge,
     Trace,
-    in_parts,
-    rows_of,
-    search,
-    trace_of,
+    find_trace,
+    read_rows,
+    search_table,
+    split_in_parts,
 )
 from mlmon_dagster.store.places.location import LocalPlace, Location
 from mlmon_dagster.store.state import erased_ids, schema
@@ -98,12 +98,12 @@ class Places:
         return {**self.rows, "copies": len(self.copies), "windows": self.n_windows}
 
 
-def look(store: Store, spec: ModelSpec, ids: Sequence[str], dataset: str = ALL) -> Places:
+def find_places(store: Store, spec: ModelSpec, ids: Sequence[str], dataset: str = ALL) -> Places:
     """Count what an erasure would remove; nothing is changed."""
     with store.state.begin() as conn:
-        salt = erased_ids.salt_of(conn, spec.model)
-    hashes = [erased_ids.id_hash(salt, id_) for id_ in dict.fromkeys(ids)]
-    named = erased_ids.hash_table([(dataset, id_hash) for id_hash in hashes])
+        salt = erased_ids.ensure_salt(conn, spec.model)
+    hashes = [erased_ids.hash_id(salt, id_) for id_ in dict.fromkeys(ids)]
+    named = erased_ids.make_hash_table([(dataset, id_hash) for id_hash in hashes])
     found = search_tables(store, spec, Erased(salt, named))
     rows = {}
     for name in ("predictions", "actuals", "records", "traces"):
@@ -111,15 +111,15 @@ def look(store: Store, spec: ModelSpec, ids: Sequence[str], dataset: str = ALL) 
             continue
         files = found.hits[name].of(store, found.purges[name])
         rows[name] = sum(row["n"] for row in files.to_pylist() if row["is_live"])
-    copies = copies_with(store, spec, ids)
+    copies = find_copies(store, spec, ids)
     shas = found.shas | {copy.name.split(".")[0] for copy in copies}
     letter, rows["dead_letter"] = schema.dead_letter, 0
     with store.state.connect() as conn:
-        for some in in_parts(hashes):
-            mine = letters_of(spec, some)
+        for some in split_in_parts(hashes):
+            mine = select_letters(spec, some)
             rows["dead_letter"] += conn.scalar(sa.select(sa.func.count()).where(*mine)) or 0
             shas |= set(conn.scalars(sa.select(letter.c.sha256).where(*mine)))
-    rows["refused_rows"] = kept_rows.count_of_ids(store, spec.model, set(hashes), list(ids))
+    rows["refused_rows"] = kept_rows.count_ids(store, spec.model, set(hashes), list(ids))
     table = schema.ingest_file
     landed = sa.select(table.c.path).where(table.c.model == spec.model, table.c.sha256.in_(shas))
     with store.state.connect() as conn:
@@ -132,31 +132,31 @@ def search_tables(store: Store, spec: ModelSpec, ids: Erased) -> Search:
     log = store.event_log(spec).folders
     mine = f"e.dataset IN ({literal(ALL)}, t.dataset)"
     predictions = Purge(log["predictions"], ids, mine)
-    hits = {"predictions": search(store, predictions)}
-    gone = rows_of(store, predictions, hits["predictions"])
-    trace = trace_of(spec, gone)
+    hits = {"predictions": search_table(store, predictions)}
+    gone = read_rows(store, predictions, hits["predictions"])
+    trace = find_trace(spec, gone)
     # Ground truth and moves that name no dataset stay as long as another dataset has the id.
-    ids = Erased(ids.salt, _with_everywhere(store, ids.hashes, hits["predictions"]))
+    ids = Erased(ids.salt, _add_everywhere(store, ids.hashes, hits["predictions"]))
     purges = {
         "predictions": predictions,
         "actuals": Purge(log["actuals"], ids, "e.dataset = t.dataset OR e.everywhere"),
         "moved_ids": Purge(log["moved_ids"], ids, "e.everywhere"),
         "records": Purge(store.inference_records(spec).folder, ids, mine),
     }
-    hits["records"] = search(store, purges["records"], asked=trace.texts)
+    hits["records"] = search_table(store, purges["records"], asked=trace.texts)
     for name in ("actuals", "moved_ids"):
-        hits[name] = search(store, purges[name])
-    if traces := _of_traces(store, spec, ids, trace):
-        purges["traces"], hits["traces"] = traces, search(store, traces)
+        hits[name] = search_table(store, purges[name])
+    if traces := _purge_traces(store, spec, ids, trace):
+        purges["traces"], hits["traces"] = traces, search_table(store, traces)
     rare = trace.rare(hits["records"].shared, spec.retention.min_cell)
     shas: set[str] = set(gone.column("file_sha").to_pylist())
-    shas |= set(rows_of(store, purges["actuals"], hits["actuals"]).column("file_sha").to_pylist())
+    shas |= set(read_rows(store, purges["actuals"], hits["actuals"]).column("file_sha").to_pylist())
     # Rows that were refused at first have a longer name, see `Staged.log_id`.
     landed = frozenset(sha.split(".")[0] for sha in shas)
     return Search(purges, hits, trace, rare, landed)
 
 
-def _of_traces(store: Store, spec: ModelSpec, ids: Erased, trace: Trace) -> Purge | None:
+def _purge_traces(store: Store, spec: ModelSpec, ids: Erased, trace: Trace) -> Purge | None:
     """Return what removes the traces that name an erased id, or that its events log.
 
     A trace that several predictions share goes with the first of them. Of one dataset alone, those
@@ -166,20 +166,20 @@ def _of_traces(store: Store, spec: ModelSpec, ids: Erased, trace: Trace) -> Purg
     if folder.snapshot() is None:
         return None
     named = Purge(folder, ids, "e.everywhere")
-    files = search(store, named).of(store, named)["path"].unique().to_pylist()
+    files = search_table(store, named).of(store, named)["path"].unique().to_pylist()
     source = select_sql(files, folder.schema, None, None)
     own = store.query(
         f"SELECT DISTINCT t.trace_id FROM {source} AS t WHERE {named.condition}", named.tables
     )
     texts = {*own["trace_id"].to_pylist(), *trace.texts["trace_id"].to_pylist()}
-    hashes = {erased_ids.id_hash(ids.salt, text) for text in texts}
+    hashes = {erased_ids.hash_id(ids.salt, text) for text in texts}
     noted = pc.equal(ids.hashes["dataset"], erased_ids.TRACE)
     hashes.update(ids.hashes.filter(noted)["id_hash"].to_pylist())
-    table = erased_ids.hash_table([(erased_ids.TRACE, id_hash) for id_hash in sorted(hashes)])
+    table = erased_ids.make_hash_table([(erased_ids.TRACE, id_hash) for id_hash in sorted(hashes)])
     return Purge(folder, Erased(ids.salt, table, "trace_id"), "TRUE")
 
 
-def _with_everywhere(store: Store, named: pa.Table, predictions: Hits) -> pa.Table:
+def _add_everywhere(store: Store, named: pa.Table, predictions: Hits) -> pa.Table:
     """Tell of each id whether no dataset has it besides the one that it is named for."""
     return store.query(
         f"""SELECT e.*, e.dataset = {literal(ALL)} OR NOT EXISTS (
@@ -190,12 +190,12 @@ def _with_everywhere(store: Store, named: pa.Table, predictions: Hits) -> pa.Tab
     )
 
 
-def letters_of(spec: ModelSpec, hashes: Sequence[str]) -> list[sa.ColumnElement[bool]]:
+def select_letters(spec: ModelSpec, hashes: Sequence[str]) -> list[sa.ColumnElement[bool]]:
     """Return the conditions on the dead letters of some ids."""
     return [schema.dead_letter.c.model == spec.model, schema.dead_letter.c.id_hash.in_(hashes)]
 
 
-def copies_with(store: Store, spec: ModelSpec, ids: Sequence[str] | None) -> list[Location]:
+def find_copies(store: Store, spec: ModelSpec, ids: Sequence[str] | None) -> list[Location]:
     """Return private copies that hold an id, or cannot be read to their end.
 
     All of them where the ids are not known any more.
@@ -203,10 +203,10 @@ def copies_with(store: Store, spec: ModelSpec, ids: Sequence[str] | None) -> lis
     Not those of refused rows, out of which `kept_rows` takes single ones.
     """
     places = [
-        kept_rows.folder_of(store, spec.model),
+        kept_rows.locate_folder(store, spec.model),
         LocalPlace(f"{store.folder}/staging/{spec.model}"),
     ]
-    rows = {place.url for place in kept_rows.places_of(store, spec.model)}
+    rows = {place.url for place in kept_rows.list_places(store, spec.model)}
     found = [place / name for place in places for name in place.below()]
     copies = [copy for copy in found if copy.url not in rows]
     if ids is None:
@@ -317,7 +317,7 @@ def may_hold(content: bytes | None, find: Find) -> bool:
 
 
 def _parquet_holds(content: bytes, texts: Sequence[str], needles: Sequence[bytes]) -> bool:
-    patterns = [b"|".join(map(re.escape, some)) for some in in_parts(needles)]
+    patterns = [b"|".join(map(re.escape, some)) for some in split_in_parts(needles)]
     wanted = pa.array(texts, pa.string())
     try:
         with pq.ParquetFile(pa.BufferReader(content)) as source:

@@ -125,7 +125,7 @@ class Hits:
         )
 
 
-def search(
+def search_table(
     store: Store,
     purge: Purge,
     searched: Collection[str] = (),
@@ -140,7 +140,7 @@ def search(
         asked: Column -> texts that other rows may share.
     """
     # Listed first, so that what is committed meanwhile is not taken for left over.
-    listed = files_of(purge.folder)
+    listed = list_files(purge.folder)
     snapshot = purge.folder.snapshot()
     if snapshot is None:
         return Hits(None, _HITS.empty_table(), frozenset())
@@ -196,7 +196,7 @@ def _search_sql(snapshot: Snapshot, purge: Purge, files: list[str], asked: list[
     )
 
 
-def rows_of(store: Store, purge: Purge, hits: Hits) -> pa.Table:
+def read_rows(store: Store, purge: Purge, hits: Hits) -> pa.Table:
     """Read the rows of the newest version that the purge would remove."""
     snapshot = purge.folder.snapshot()
     if snapshot is None:
@@ -207,7 +207,7 @@ def rows_of(store: Store, purge: Purge, hits: Hits) -> pa.Table:
     return store.query(f"SELECT t.* FROM {source} AS t WHERE {purge.condition}", purge.tables)
 
 
-def files_of(folder: DeltaFolder) -> set[str]:
+def list_files(folder: DeltaFolder) -> set[str]:
     """Return the paths of all data files below a table's folder."""
     return {
         f"{folder.path}/{name}"
@@ -232,14 +232,14 @@ def purge_rows(store: Store, purge: Purge, hits: Hits) -> None:
     searched = set(hits.searched)
     while True:
         paths = set(hits.of(store, purge).column("path").to_pylist())
-        rewrite(store, purge.folder, paths, purge.kept, purge.tables)
-        hits = search(store, purge, searched)
+        rewrite_files(store, purge.folder, paths, purge.kept, purge.tables)
+        hits = search_table(store, purge, searched)
         if not hits.rows.num_rows:
             return
         searched |= hits.searched
 
 
-def rewrite(
+def rewrite_files(
     store: Store,
     folder: DeltaFolder,
     paths: Collection[str],
@@ -296,16 +296,16 @@ def _rewrite_some(
     source = snapshot.from_sql(None, lambda partition: tuple(partition.items()) in chosen)
     rows = store.query(edit(source), tables)
     kept = pa.schema([snapshot.schema.field(name) for name in rows.column_names])
-    snapshot.overwrite(rows.cast(kept), " OR ".join(map(_predicate, chosen)))
+    snapshot.overwrite(rows.cast(kept), " OR ".join(map(_write_predicate, chosen)))
     return len(chosen) == len(todo)
 
 
-def _predicate(partition: tuple[tuple[str, str], ...]) -> str:
+def _write_predicate(partition: tuple[tuple[str, str], ...]) -> str:
     parts = [f"{quote_identifier(key)} = {literal(value)}" for key, value in partition]
     return f"({' AND '.join(parts) or 'TRUE'})"
 
 
-def in_parts(values: Sequence[T]) -> Iterator[Sequence[T]]:
+def split_in_parts(values: Sequence[T]) -> Iterator[Sequence[T]]:
     """Yield values in parts that make no pattern and no statement too long."""
     for start in range(0, len(values), _AT_ONCE):
         yield values[start : start + _AT_ONCE]
@@ -343,7 +343,7 @@ class Trace:
         return frozenset(text for n, text in texts if shared.get(n, {}).get(text, 0) < least)
 
 
-def trace_of(spec: ModelSpec, gone: pa.Table) -> Trace:
+def find_trace(spec: ModelSpec, gone: pa.Table) -> Trace:
     """Look at the rows that are about to be removed from the log of predictions."""
     windows: Counter[Window] = Counter()
     for start, n in Counter(gone.column("window_start").to_pylist()).items():
@@ -362,7 +362,7 @@ def trace_of(spec: ModelSpec, gone: pa.Table) -> Trace:
     )
 
 
-def telling_windows(
+def find_telling_windows(
     store: Store, spec: ModelSpec, trace: Trace, rare: Collection[str], *, recompute: bool
 ) -> dict[Window, int]:
     """Return those windows of a trace whose numbers have to be computed again."""
@@ -382,13 +382,13 @@ def telling_windows(
     found = store.query(
         f"SELECT DISTINCT t.window_start FROM {source} AS t JOIN bounds AS b "
         f"ON b.window_start = t.window_start WHERE {' OR '.join(['t.n < b.bound', *values])}",
-        _bounds(spec, trace.windows),
+        _make_bounds(spec, trace.windows),
     )
     starts = set(found.column("window_start").to_pylist())
     return {window: n for window, n in trace.windows.items() if window.start in starts}
 
 
-def _bounds(spec: ModelSpec, windows: Mapping[Window, int]) -> dict[str, pa.Table]:
+def _make_bounds(spec: ModelSpec, windows: Mapping[Window, int]) -> dict[str, pa.Table]:
     """Return how many rows a number must be about to be kept, by window."""
     starts = pa.array([window.start for window in windows], pa.timestamp("us", "UTC"))
     bounds = pa.array([n + spec.retention.min_cell for n in windows.values()], pa.int64())
@@ -416,10 +416,10 @@ def purge_profiles(store: Store, spec: ModelSpec, windows: Mapping[Window, int])
         )
 
     by_date = store.table("profiles", spec.model).folder
-    dated = {path for path in files_of(by_date) if any(date in path for date in dates)}
+    dated = {path for path in list_files(by_date) if any(date in path for date in dates)}
     whole = store.table("baseline_profiles", spec.model).folder
-    for folder, paths in ((by_date, dated), (whole, files_of(whole) if windows else set())):
-        rewrite(store, folder, paths, kept, _bounds(spec, windows))
+    for folder, paths in ((by_date, dated), (whole, list_files(whole) if windows else set())):
+        rewrite_files(store, folder, paths, kept, _make_bounds(spec, windows))
 
 
 def forget_numbers(conn: sa.Connection, spec: ModelSpec, windows: Mapping[Window, int]) -> None:
@@ -441,7 +441,7 @@ def forget_numbers(conn: sa.Connection, spec: ModelSpec, windows: Mapping[Window
         )
 
 
-def redact(conn: sa.Connection, spec: ModelSpec, texts: Collection[str]) -> None:
+def redact_texts(conn: sa.Connection, spec: ModelSpec, texts: Collection[str]) -> None:
     """Replace texts in verdicts, alerts and messages, and delete numbers of slices named so."""
     if not texts:
         return
@@ -449,14 +449,14 @@ def redact(conn: sa.Connection, spec: ModelSpec, texts: Collection[str]) -> None
         mine = table.c.model == spec.model
         names = conn.scalars(sa.select(table.c.slice_value).where(mine).distinct()).all()
         told = [name for name in names if any(text in name for text in texts)]
-        for some in in_parts(told):
+        for some in split_in_parts(told):
             if table is schema.series:
                 metric_log.forget_slices(conn, spec.model, some)
             else:
                 conn.execute(sa.delete(table).where(mine, table.c.slice_value.in_(some)))
-    spelled = sorted({s for text in texts for s in _spellings(text)})
+    spelled = sorted({s for text in texts for s in _spell(text)})
     for table, columns in _TEXTS:
-        for some in in_parts(spelled):
+        for some in split_in_parts(spelled):
             _redact_table(conn, table, columns, some)
 
 
@@ -467,7 +467,7 @@ def _redact_table(
         c for c in table.c if isinstance(c.type, sa.Text) and not c.primary_key
     ]
     keys = list(table.primary_key)
-    pattern = _pattern(spelled)
+    pattern = _compile_pattern(spelled)
     hit = sa.or_(*(c.contains(s, autoescape=True) for c in texts for s in spelled))
     for row in conn.execute(sa.select(*keys, *texts).where(hit)).all():
         found = {c.name: pattern.sub(REDACTED, getattr(row, c.name) or "") for c in texts}
@@ -475,15 +475,15 @@ def _redact_table(
         conn.execute(sa.update(table).where(*same).values(found))
 
 
-def _spellings(value: str) -> set[str]:
+def _spell(value: str) -> set[str]:
     return {value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
 
 
-def _pattern(spelled: Sequence[str]) -> re.Pattern[str]:
+def _compile_pattern(spelled: Sequence[str]) -> re.Pattern[str]:
     listed = "|".join(re.escape(s) for s in sorted(spelled, key=len, reverse=True))
     return re.compile(rf"(?<!\w)(?:{listed})(?!\w)")
 
 
-def no_older_than(windows: Iterable[Window], mark: datetime | None) -> list[Window]:
+def drop_older(windows: Iterable[Window], mark: datetime | None) -> list[Window]:
     """Return the windows whose rows have not been deleted by age."""
     return sorted(w for w in windows if mark is None or w.start >= mark)

@@ -120,7 +120,7 @@ class ObjectPlace:
 
     def read(self) -> bytes | None:
         """Return the content of a small object; None if there is none."""
-        store, name = _object(self)
+        store, name = _split_object(self)
         import obstore
 
         try:
@@ -134,7 +134,7 @@ class ObjectPlace:
         self._put(content)
 
     def _put(self, source: Path | bytes) -> None:
-        store, name = _object(self)
+        store, name = _split_object(self)
         import obstore
 
         with explained(self.url):
@@ -149,7 +149,7 @@ class ObjectPlace:
 
     def delete(self) -> None:
         """Delete the object; none is fine."""
-        store, name = _object(self)
+        store, name = _split_object(self)
         import obstore
 
         with suppress(FileNotFoundError), explained(self.url):  # S3 does not say so, others do
@@ -174,7 +174,7 @@ def _connect(url: str, options: tuple[tuple[str, str], ...], patience: int = 60)
             f"{url} is in object storage, which needs an extra package: "
             "pip install 'mlmon-dagster[object-storage]'."
         ) from error
-    client: Any = {k: _value(v) for k, v in options if k in _CLIENT_OPTIONS}
+    client: Any = {k: _parse_value(v) for k, v in options if k in _CLIENT_OPTIONS}
     config: Any = {k: v for k, v in options if k not in _CLIENT_OPTIONS}
     with explained(url):
         return obstore.store.from_url(
@@ -254,13 +254,13 @@ def fetch(location: Location, target: Path | None, etag: str = "") -> str:
         ChangedError: If there is no such object, or not with that content.
         StoreError: If it cannot be read.
     """
-    store, name = _object(location)
+    store, name = _split_object(location)
     import obstore
     from obstore.exceptions import PreconditionError
 
     digest = hashlib.sha256()
     try:
-        with explained(location.url), _opened(target) as write:
+        with explained(location.url), _open_target(target) as write:
             found = obstore.get(store, name, options={"if_match": etag} if etag else {})
             for block in found.stream(min_chunk_size=_BLOCK):
                 digest.update(block)
@@ -272,7 +272,7 @@ def fetch(location: Location, target: Path | None, etag: str = "") -> str:
 
 
 @contextmanager
-def _opened(target: Path | None) -> Iterator[Any]:
+def _open_target(target: Path | None) -> Iterator[Any]:
     if target is None:
         yield lambda _block: None
         return
@@ -280,12 +280,12 @@ def _opened(target: Path | None) -> Iterator[Any]:
         yield copy.write
 
 
-def _object(location: Location) -> tuple[ObjectStore, str]:
+def _split_object(location: Location) -> tuple[ObjectStore, str]:
     folder, _, name = location.url.rpartition("/")
     return connect(ObjectPlace(folder, location.options)), name
 
 
-def _value(text: str) -> str | bool:
+def _parse_value(text: str) -> str | bool:
     return {"true": True, "false": False}.get(text.lower(), text)
 
 

@@ -78,12 +78,12 @@ def connect(url: URL, clock: Clock = read_machine_clock) -> sa.Engine:
         # Not from the error: what it holds would be printed and stored with this one.
         raise StoreError(
             f"The state database at {shown_url(whole)} cannot be opened: "
-            f"{' '.join(found.split())}.{_reason(url)}"
+            f"{' '.join(found.split())}.{_explain_failure(url)}"
         ) from None
     return engine
 
 
-def _reason(url: URL) -> str:
+def _explain_failure(url: URL) -> str:
     """Return what SQLite does not say: that the disk is full, or that nobody may write there."""
     if url.drivername != "sqlite" or not url.database:
         return ""
@@ -149,7 +149,7 @@ def _begin_sqlite(conn: sa.Connection) -> None:
     conn.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
-def _version(conn: sa.Connection) -> str | None:
+def _load_version(conn: sa.Connection) -> str | None:
     if not sa.inspect(conn).has_table(VERSION_TABLE):
         return None
     version: str | None = conn.scalar(sa.text(f"SELECT version_num FROM {VERSION_TABLE}"))
@@ -158,13 +158,13 @@ def _version(conn: sa.Connection) -> str | None:
 
 def _migrate(engine: sa.Engine) -> None:
     with engine.connect() as conn:
-        version = _version(conn)
+        version = _load_version(conn)
     if version == HEAD:
         return
     with engine.begin() as conn:
         if conn.dialect.name == "postgresql":
             conn.execute(sa.text("SELECT pg_advisory_xact_lock(:n)"), {"n": _MIGRATION_LOCK})
-        version = _version(conn)
+        version = _load_version(conn)
         if version != HEAD:  # another process may have been first
             _upgrade(conn, version)
 

@@ -57,7 +57,7 @@ class Erased:
     def matches_sql(self, row: str) -> str:
         """Return the condition that an alias's prediction_id was erased in its dataset.
 
-        It reads the table ``erased``, which is to be ``hashes``.
+        It reads the table ``load_erased``, which is to be ``hashes``.
         """
         return (
             f"EXISTS (SELECT 1 FROM erased AS e WHERE e.id_hash = {self.hash_sql(row)} "
@@ -94,12 +94,12 @@ class Erased:
         return found
 
 
-def id_hash(salt: str, prediction_id: str) -> str:
+def hash_id(salt: str, prediction_id: str) -> str:
     """Return the keyed hash of an id."""
     return hashlib.sha256((salt + prediction_id).encode()).hexdigest()
 
 
-def salt_of(conn: sa.Connection, model: str) -> str:
+def ensure_salt(conn: sa.Connection, model: str) -> str:
     """Return a model's key, making it the first time; needs a write transaction then."""
     query = sa.select(erasure_key.c.salt).where(erasure_key.c.model == model)
     salt = conn.scalar(query)
@@ -120,7 +120,7 @@ def note_hashes(
     Args:
         conn: A write transaction.
         model: The model.
-        hashes: Columns dataset and id_hash, as `hash_table` makes them.
+        hashes: Columns dataset and id_hash, as `make_hash_table` makes them.
         now: When it was asked for.
         receipt: Of the erasure.
     """
@@ -129,7 +129,7 @@ def note_hashes(
     insert_or_ignore(conn, erasure, rows)
 
 
-def adopt(conn: sa.Connection, model: str, hashes: pa.Table, receipt: str) -> None:
+def adopt_hashes(conn: sa.Connection, model: str, hashes: pa.Table, receipt: str) -> None:
     """Make hashes that were noted before a part of an erasure: their rows are looked for again."""
     rows = [
         {"the_dataset": row["dataset"], "the_hash": row["id_hash"]} for row in hashes.to_pylist()
@@ -143,7 +143,7 @@ def adopt(conn: sa.Connection, model: str, hashes: pa.Table, receipt: str) -> No
         conn.execute(sa.update(erasure).where(*mine).values(receipt=receipt), rows)
 
 
-def erased(engine: sa.Engine, model: str, receipt: str | None = None) -> Erased:
+def load_erased(engine: sa.Engine, model: str, receipt: str | None = None) -> Erased:
     """Return the erased ids of a model, of all erasures or of one."""
     query = sa.select(erasure.c.dataset, erasure.c.id_hash).where(erasure.c.model == model)
     if receipt is not None:
@@ -152,10 +152,10 @@ def erased(engine: sa.Engine, model: str, receipt: str | None = None) -> Erased:
         rows = conn.execute(query).all()
         key = sa.select(erasure_key.c.salt).where(erasure_key.c.model == model)
         salt = conn.scalar(key) or ""
-    return Erased(salt, hash_table(rows))
+    return Erased(salt, make_hash_table(rows))
 
 
-def hash_table(rows: Sequence[Sequence[str]]) -> pa.Table:
+def make_hash_table(rows: Sequence[Sequence[str]]) -> pa.Table:
     """Return pairs of dataset and hash as the table that `Erased` holds."""
     import pyarrow as pa
 
@@ -171,7 +171,7 @@ def ensure_key(engine: sa.Engine, model: str) -> str:
         salt = conn.scalar(sa.select(erasure_key.c.salt).where(erasure_key.c.model == model))
     if salt is None:
         with engine.begin() as conn:
-            salt = salt_of(conn, model)
+            salt = ensure_salt(conn, model)
     return str(salt)
 
 
@@ -180,13 +180,13 @@ def personal_key(engine: sa.Engine, model: str) -> str:
     return hmac.new(ensure_key(engine, model).encode(), _PURPOSE, hashlib.sha256).hexdigest()
 
 
-def personal_digest(key: str, value: str) -> str:
+def digest_personal(key: str, value: str) -> str:
     """Return what stands for a value; nested, so that a longer value's cannot be made from it."""
     inner = hashlib.sha256((key + value).encode()).hexdigest()
     return hashlib.sha256((key + inner).encode()).hexdigest()[:_LENGTH]
 
 
-def personal_digest_sql(key: str, text: str) -> str:
+def digest_personal_sql(key: str, text: str) -> str:
     """Return `digest` of an SQL expression as another one, in DuckDB's words."""
     inner = f"sha256({literal(key)} || {text})"
     return f"SUBSTR(sha256({literal(key)} || {inner}), 1, {_LENGTH})"

@@ -81,7 +81,7 @@ def has_rows(engine: sa.Engine, model: str, stream: str) -> bool:
         return conn.scalar(query) is not None
 
 
-def paths(engine: sa.Engine, model: str, stream: str) -> dict[str, SeenPath]:
+def load_paths(engine: sa.Engine, model: str, stream: str) -> dict[str, SeenPath]:
     """Return what every path of a stream held when it was last looked at."""
     table = ingest_path
     c = table.c
@@ -94,25 +94,12 @@ def paths(engine: sa.Engine, model: str, stream: str) -> dict[str, SeenPath]:
 
 def note_paths(conn: sa.Connection, model: str, stream: str, seen: Mapping[str, SeenPath]) -> None:
     """Remember what paths hold, replacing what was remembered of them."""
-    upsert(
-        conn,
-        ingest_path,
-        [
-            {
-                "model": model,
-                "stream": stream,
-                "path": path,
-                "size_bytes": s.size_bytes,
-                "mtime_ns": s.mtime_ns,
-                "sha256": s.sha256,
-                "mark": s.mark,
-            }
-            for path, s in seen.items()
-        ],
-    )
+    same = {"model": model, "stream": stream}
+    rows = [{**same, "path": path, **asdict(found)} for path, found in seen.items()]
+    upsert(conn, ingest_path, rows)
 
 
-def discover(conn: sa.Connection, rows: Sequence[Mapping[str, object]]) -> int:
+def note_discovered(conn: sa.Connection, rows: Sequence[Mapping[str, object]]) -> int:
     """Insert files that are not in the manifest yet; return how many those were.
 
     Args:
@@ -172,7 +159,7 @@ def update_files(
     )
 
 
-def counters_with(
+def add_counters(
     conn: sa.Connection,
     model: str,
     stream: str,
@@ -200,7 +187,7 @@ def counters_with(
     return {name: before[name] - gone.get(name, 0) + more[name] for name in names}
 
 
-def files(
+def load_files_frame(
     engine: sa.Engine,
     model: str,
     stream: str | None = None,
@@ -219,10 +206,12 @@ def files(
         shas: Only files with these content hashes.
         seen_from: Only files first seen at or after this time.
     """
-    return read_frame(engine, _files(model, stream, status=status, shas=shas, seen_from=seen_from))
+    return read_frame(
+        engine, _select_files(model, stream, status=status, shas=shas, seen_from=seen_from)
+    )
 
 
-def _files(
+def _select_files(
     model: str,
     stream: str | None,
     *,
@@ -243,7 +232,7 @@ def _files(
     return query.order_by(table.c.first_seen, table.c.path, table.c.sha256)
 
 
-def file_rows(
+def load_files(
     engine: sa.Engine,
     model: str,
     stream: str,
@@ -251,11 +240,11 @@ def file_rows(
     status: Sequence[str] | None = None,
     shas: Sequence[str] | None = None,
 ) -> list[FileRow]:
-    """As `files`, one mapping by column name for each: no frame is built at every look."""
-    return _rows(engine, _files(model, stream, status=status, shas=shas))
+    """Return what `load_files_frame` does as mappings: not every look has to build a frame."""
+    return _fetch_files(engine, _select_files(model, stream, status=status, shas=shas))
 
 
-def _rows(engine: sa.Engine, query: Query) -> list[FileRow]:
+def _fetch_files(engine: sa.Engine, query: Query) -> list[FileRow]:
     with engine.connect() as conn:
         return [cast("FileRow", dict(row)) for row in conn.execute(query).mappings()]
 
@@ -266,7 +255,7 @@ _UNPLACED = (dead_letter.c.window_start.is_(None), dead_letter.c.reason != "eras
 NOT_KEPT = '"kept": false'  # in a file's report: an expectation of the spec that does not hold
 
 
-def told_by_a_window(engine: sa.Engine, model: str, seen_from: datetime) -> list[FileRow]:
+def load_files_to_tell(engine: sa.Engine, model: str, seen_from: datetime) -> list[FileRow]:
     """Return the files since a moment that a window must tell of, whatever rows they brought.
 
     They were refused, or have refused rows of no window, or are of predictions sent before, or
@@ -279,7 +268,7 @@ def told_by_a_window(engine: sa.Engine, model: str, seen_from: datetime) -> list
     is_unexpected = c.schema_report.contains(NOT_KEPT, autoescape=True)
     is_told = is_repeated | is_unexpected | is_unplaced
     wanted = (c.status == "quarantined") | ((c.status == "done") & is_told)
-    return _rows(engine, _files(model, None, seen_from=seen_from).where(wanted))
+    return _fetch_files(engine, _select_files(model, None, seen_from=seen_from).where(wanted))
 
 
 def refuse_rows(conn: sa.Connection, rows: Sequence[Mapping[str, object]]) -> int:
@@ -290,15 +279,15 @@ def refuse_rows(conn: sa.Connection, rows: Sequence[Mapping[str, object]]) -> in
     return insert_or_ignore(conn, dead_letter, rows)
 
 
-def with_refusals(engine: sa.Engine, model: str, stream: str) -> list[FileRow]:
+def load_refused_files(engine: sa.Engine, model: str, stream: str) -> list[FileRow]:
     """Return the files that were refused, or whose refused rows are kept, oldest first."""
     c = ingest_file.c
     refused = sa.or_(c.status == "quarantined", c.kept != "")
     query = sa.select(ingest_file).where(c.model == model, c.stream == stream, refused)
-    return _rows(engine, query.order_by(c.first_seen, c.path, c.sha256))
+    return _fetch_files(engine, query.order_by(c.first_seen, c.path, c.sha256))
 
 
-def last_finished(engine: sa.Engine, model: str) -> datetime | None:
+def load_last_finished(engine: sa.Engine, model: str) -> datetime | None:
     """Return when a file of a model was last settled; None if none ever was."""
     c = ingest_file.c
     with engine.connect() as conn:
@@ -308,7 +297,7 @@ def last_finished(engine: sa.Engine, model: str) -> datetime | None:
     return found
 
 
-def refused_as_ahead(engine: sa.Engine, model: str, stream: str) -> dict[str, datetime]:
+def load_refused_as_ahead(engine: sa.Engine, model: str, stream: str) -> dict[str, datetime]:
     """Return content hash -> when rows of a file were last refused since they lay ahead of now."""
     c = dead_letter.c
     query = sa.select(c.sha256, sa.func.max(c.created_at)).where(
@@ -339,7 +328,7 @@ def forget_rows(
         conn.execute(sa.delete(dead_letter).where(*mine, c.row_number.in_(some)))
 
 
-def refused_rows(
+def load_refused_rows(
     engine: sa.Engine,
     model: str,
     *,
@@ -378,7 +367,7 @@ def count_refused(engine: sa.Engine, model: str) -> pd.DataFrame:
         Columns window_start, why (reason and column) and n_bad (rows); rows of no window, which
         `count_unplaced` counts, are not in it.
     """
-    rows = _refused_once(model, dead_letter.c.window_start.is_not(None))
+    rows = _select_refused_once(model, dead_letter.c.window_start.is_not(None))
     keys = (rows.c.window_start, rows.c.why)
     query = sa.select(*keys, sa.func.count().label("n_bad")).select_from(rows)
     return read_frame(engine, query.group_by(*keys))
@@ -392,7 +381,7 @@ def count_unplaced(engine: sa.Engine, model: str, seen_from: datetime) -> pd.Dat
     Returns:
         Columns path and first_seen of the file, why (reason and column) and n_bad (rows).
     """
-    rows, c = _refused_once(model, *_UNPLACED), ingest_file.c
+    rows, c = _select_refused_once(model, *_UNPLACED), ingest_file.c
     same = (c.model == model) & (c.stream == rows.c.stream) & (c.sha256 == rows.c.sha256)
     keys = (c.path, c.first_seen, rows.c.why)
     query = sa.select(*keys, sa.func.count().label("n_bad"))
@@ -401,7 +390,7 @@ def count_unplaced(engine: sa.Engine, model: str, seen_from: datetime) -> pd.Dat
     return read_frame(engine, query.group_by(*keys).order_by(c.first_seen, c.path, rows.c.why))
 
 
-def _refused_once(model: str, *which: sa.ColumnElement[bool]) -> sa.Subquery:
+def _select_refused_once(model: str, *which: sa.ColumnElement[bool]) -> sa.Subquery:
     c = dead_letter.c
     named = c.reason + ":" + c.column_name
     why = sa.func.min(sa.case((c.column_name == "", c.reason), else_=named)).label("why")
@@ -439,22 +428,19 @@ class Backlog:
 
 def load_backlog(engine: sa.Engine, model: str) -> dict[str, Backlog]:
     """Return what the last look at a model left, by stream; streams with nothing are absent."""
-    table = ingest_backlog
-    columns = [c for c in table.c if c.name not in ("model", "stream")]
-    query = sa.select(table.c.stream, *columns).where(table.c.model == model)
-    with engine.connect() as conn:
-        found = {stream: Backlog(*values) for stream, *values in conn.execute(query)}
-    return {stream: backlog for stream, backlog in found.items() if backlog.n}
+    return load_backlogs(engine, model).get(model, {})
 
 
-def load_backlogs(engine: sa.Engine) -> dict[str, dict[str, Backlog]]:
+def load_backlogs(engine: sa.Engine, model: str | None = None) -> dict[str, dict[str, Backlog]]:
     """Return what the last looks left, by model and stream; models with nothing are absent."""
     table = ingest_backlog
     query = sa.select(table).where(table.c.n_waiting + table.c.n_left > 0)
+    if model is not None:
+        query = query.where(table.c.model == model)
     found: dict[str, dict[str, Backlog]] = {}
     with engine.connect() as conn:
-        for model, stream, *values in conn.execute(query):
-            found.setdefault(model, {})[stream] = Backlog(*values)
+        for name, stream, *values in conn.execute(query):
+            found.setdefault(name, {})[stream] = Backlog(*values)
     return found
 
 

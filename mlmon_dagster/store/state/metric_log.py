@@ -72,7 +72,7 @@ def series_numbers(conn: sa.Connection, frame: pd.DataFrame) -> NDArray[np.int64
         conn: A write transaction that holds the models' locks.
         frame: The columns `SERIES`.
     """
-    codes, distinct = _distinct(frame, SERIES)
+    codes, distinct = _find_distinct(frame, SERIES)
     wanted = list(distinct.itertuples(index=False, name=None))
     known: dict[tuple[str, ...], int] = {}
     for model in {key[0] for key in wanted}:
@@ -113,7 +113,7 @@ def provenance_numbers(
         frame: The columns `WINDOW`, `PROVENANCE`, those of `SHARED`, ``n`` and ``n_baseline``, of
             which the most frequent one is noted.
     """
-    codes, distinct = _distinct(frame, (*WINDOW, *SHARED.values(), *PROVENANCE))
+    codes, distinct = _find_distinct(frame, (*WINDOW, *SHARED.values(), *PROVENANCE))
     windows = _window_numbers(conn, distinct)
     texts = _text_numbers(conn, {t for name in SHARED.values() for t in distinct[name]})
     rows = distinct[list(PROVENANCE)].assign(
@@ -133,7 +133,9 @@ def provenance_numbers(
     return numbers[codes], rows[["n", "n_baseline"]].iloc[codes]
 
 
-def _distinct(frame: pd.DataFrame, names: Sequence[str]) -> tuple[NDArray[np.int64], pd.DataFrame]:
+def _find_distinct(
+    frame: pd.DataFrame, names: Sequence[str]
+) -> tuple[NDArray[np.int64], pd.DataFrame]:
     """Return which of the distinct rows each row is, and these rows."""
     import pandas as pd
 
@@ -296,7 +298,7 @@ def append(engine: sa.Engine, frame: pd.DataFrame) -> int:
         raise StoreError(f"Metrics have unknown columns {unknown} and lack the columns {missing}.")
     if frame.empty:
         return 0
-    rows = _checked(frame).drop_duplicates([*_IDENTITY, "data_version"], keep="last")
+    rows = _check_frame(frame).drop_duplicates([*_IDENTITY, "data_version"], keep="last")
     with engine.begin() as conn:
         lock_models(conn, rows["model"].unique().tolist())
         rows["series_id"] = series_numbers(conn, rows)
@@ -308,7 +310,7 @@ def append(engine: sa.Engine, frame: pd.DataFrame) -> int:
     return len(frame)
 
 
-def _checked(frame: pd.DataFrame) -> pd.DataFrame:
+def _check_frame(frame: pd.DataFrame) -> pd.DataFrame:
     """Return all columns in their types, absent ones as their defaults."""
     import pandas as pd
 
@@ -318,13 +320,13 @@ def _checked(frame: pd.DataFrame) -> pd.DataFrame:
             columns[name] = _DEFAULTS[name]
             continue
         try:
-            columns[name] = _typed(frame, name)
+            columns[name] = _set_types(frame, name)
         except (TypeError, ValueError) as error:
             raise StoreError(f"Column {name!r} of metrics: {error}") from error
     return pd.DataFrame(columns, index=pd.RangeIndex(len(frame)))
 
 
-def _typed(frame: pd.DataFrame, name: str) -> object:
+def _set_types(frame: pd.DataFrame, name: str) -> object:
     import pandas as pd
 
     values = frame[name]
@@ -345,7 +347,7 @@ def _typed(frame: pd.DataFrame, name: str) -> object:
 
 def _add(conn: sa.Connection, rows: pd.DataFrame) -> None:
     """Store rows of one data version each window and metric, and retire what they replace."""
-    stored = _stored(conn, rows)
+    stored = _load_stored(conn, rows)
     if stored is not None and len(stored):
         rows = _retire_replaced(conn, rows, stored)
     if rows.empty:
@@ -376,7 +378,7 @@ def stored_ends(
     return np.where(at_lower, np.nan, lower), np.where(at_upper, np.nan, upper)
 
 
-def _stored(conn: sa.Connection, rows: pd.DataFrame) -> pd.DataFrame | None:
+def _load_stored(conn: sa.Connection, rows: pd.DataFrame) -> pd.DataFrame | None:
     """Return the newest rows of the windows and metrics of some rows, if there are any."""
     first, last = rows["window_start"].min(), rows["window_start"].max()
     models = rows["model"].unique().tolist()
@@ -389,7 +391,7 @@ def _stored(conn: sa.Connection, rows: pd.DataFrame) -> pd.DataFrame | None:
     found = _read(conn, series, window)
     if found.samples.empty:
         return None
-    frame = _joined(found, ("series_id", "provenance_id"))
+    frame = _join(found, ("series_id", "provenance_id"))
     windows = rows[["model", "window_start", "granularity"]].drop_duplicates()
     return frame.merge(windows, on=["model", "window_start", "granularity"])
 
@@ -460,18 +462,18 @@ def _read(
     known = provenance_frame(conn, of_window)
     numbers = {"provenance_id": known.index.tolist(), "series_id": series.index.tolist()}
     by = "series_id" if len(series) < len(known) / _FEW else "provenance_id"
-    query = sa.select(*schema.sample.c).where(*_among(conn, schema.sample, numbers, by))
+    query = sa.select(*schema.sample.c).where(*_select_among(conn, schema.sample, numbers, by))
     if as_of is None:
         return _Found(frame_of(conn, query), series, known)
     table = schema.sample_history
     replaced = sa.select(*(table.c[name] for name in _SAMPLE)).where(
-        table.c.replaced_at > as_of, *_among(conn, table, numbers, "provenance_id")
+        table.c.replaced_at > as_of, *_select_among(conn, table, numbers, "provenance_id")
     )
     both = [frame_of(conn, one) for one in (query, replaced)]
-    return _Found(_stacked(both), series, known)
+    return _Found(_stack(both), series, known)
 
 
-def _among(
+def _select_among(
     conn: sa.Connection, table: sa.Table, numbers: Mapping[str, list[int]], by: str
 ) -> list[sa.ColumnElement[bool]]:
     """Return the conditions that choose samples.
@@ -490,14 +492,14 @@ def _among(
     ]
 
 
-def _stacked(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+def _stack(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
     import pandas as pd
 
     filled = [frame for frame in frames if len(frame)]
     return pd.concat(filled, ignore_index=True) if len(filled) > 1 else (filled or frames)[0]
 
 
-def _joined(found: _Found, more: Sequence[str] = ()) -> pd.DataFrame:
+def _join(found: _Found, more: Sequence[str] = ()) -> pd.DataFrame:
     """Return samples with all that is known of them, ordered by window, slice, column and name."""
     import pandas as pd
 
@@ -508,9 +510,9 @@ def _joined(found: _Found, more: Sequence[str] = ()) -> pd.DataFrame:
     starts = known["window_start"].to_numpy()
     there = there[np.lexsort((at[there], starts[under[there]]))]
     samples, at, under = samples.iloc[there], at[there], under[there]
-    columns: dict[str, object] = {name: _taken(series, name, at) for name in SERIES}
+    columns: dict[str, object] = {name: _take_rows(series, name, at) for name in SERIES}
     for name in (*WINDOW[1:], *SHARED.values(), *PROVENANCE):
-        columns[name] = _taken(known, name, under)
+        columns[name] = _take_rows(known, name, under)
     numbers = {name: samples[name].to_numpy() for name in (*_FLOATS[:4], *_COUNTS)}
     columns |= {name: numbers[name] for name in ("value", "p_value")}
     columns["lower"], columns["upper"] = read_ends(*(numbers[name] for name in _FLOATS[:3]))
@@ -522,7 +524,7 @@ def _joined(found: _Found, more: Sequence[str] = ()) -> pd.DataFrame:
     return pd.DataFrame({name: columns[name] for name in (*METRIC_COLUMNS, *more)})
 
 
-def _taken(frame: pd.DataFrame, name: str, places: NDArray[np.intp]) -> object:
+def _take_rows(frame: pd.DataFrame, name: str, places: NDArray[np.intp]) -> object:
     import pandas as pd
 
     return pd.Series(frame[name].array.take(places), dtype=frame[name].dtype)
@@ -597,7 +599,7 @@ def newest(
     if as_of is not None:
         of_window.append(schema.provenance.c.computed_at <= as_of)
     with engine.connect() as conn:
-        found = _joined(_read(conn, of_series, of_window, as_of))
+        found = _join(_read(conn, of_series, of_window, as_of))
     if baseline_id is not None:
         found = found[found["baseline_id"] == baseline_id].reset_index(drop=True)
     return found
@@ -695,10 +697,10 @@ def _write(conn: sa.Connection, table: sa.Table, frame: pd.DataFrame) -> None:
     write = _copy if conn.dialect.name == "postgresql" else _executemany
     for start in range(0, len(frame), _CHUNK):
         some = frame.iloc[start : start + _CHUNK]
-        write(conn, table, pa.table({name: _array(table, some, name) for name in _SAMPLE}))
+        write(conn, table, pa.table({name: _make_array(table, some, name) for name in _SAMPLE}))
 
 
-def _array(table: sa.Table, frame: pd.DataFrame, name: str) -> pa.Array:
+def _make_array(table: sa.Table, frame: pd.DataFrame, name: str) -> pa.Array:
     import pyarrow as pa
 
     is_float = isinstance(table.c[name].type, sa.Float)

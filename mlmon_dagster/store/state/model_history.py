@@ -89,7 +89,7 @@ class StoredLayout:
     window_start: datetime | None
 
 
-def layout(conn: sa.Connection, model: str, stream: str) -> StoredLayout | None:
+def load_layout(conn: sa.Connection, model: str, stream: str) -> StoredLayout | None:
     """Return the columns a stream's newest files have; None before the first file."""
     c = schema_change.c
     query = sa.select(c.after, c.window_start).where(
@@ -128,7 +128,7 @@ def note_changes(
     now: datetime,
 ) -> list[Change]:
     """Write down the changes that were never seen before; return those."""
-    known = {seen.change for seen in _load(conn, model, stream)}
+    known = {seen.change for seen in _load_seen(conn, model, stream)}
     fresh = [change for change in changes if change not in known]
     shared: dict[str, object] = {"model": model, "stream": stream, "sha256": sha256, "path": path}
     shared |= {"window_start": window_start, "seen_at": now}
@@ -146,7 +146,7 @@ def note_changes(
     return fresh
 
 
-def changes(engine: sa.Engine, model: str, since: datetime | None = None) -> list[SeenChange]:
+def load_changes(engine: sa.Engine, model: str, since: datetime | None = None) -> list[SeenChange]:
     """Return the changes of a model's files, newest first.
 
     Args:
@@ -155,11 +155,11 @@ def changes(engine: sa.Engine, model: str, since: datetime | None = None) -> lis
         since: Only those seen at this moment or later.
     """
     with engine.connect() as conn:
-        found = _load(conn, model)
+        found = _load_seen(conn, model)
     return [seen for seen in reversed(found) if since is None or seen.seen_at >= since]
 
 
-def warned_in(found: Sequence[SeenChange], window_start: datetime) -> list[SeenChange]:
+def find_warned(found: Sequence[SeenChange], window_start: datetime) -> list[SeenChange]:
     """Return the changes that a window's schema check warns of."""
     return [
         seen
@@ -168,15 +168,15 @@ def warned_in(found: Sequence[SeenChange], window_start: datetime) -> list[SeenC
     ]
 
 
-def _load(conn: sa.Connection, model: str, stream: str | None = None) -> list[SeenChange]:
+def _load_seen(conn: sa.Connection, model: str, stream: str | None = None) -> list[SeenChange]:
     c = schema_change.c
     query = sa.select(schema_change).where(c.model == model, c.kind != _LAYOUT).order_by(c.id)
     if stream is not None:
         query = query.where(c.stream == stream)
-    return [_seen(row) for row in conn.execute(query).mappings()]
+    return [_make_seen(row) for row in conn.execute(query).mappings()]
 
 
-def _seen(row: sa.RowMapping) -> SeenChange:
+def _make_seen(row: sa.RowMapping) -> SeenChange:
     change = Change(row["kind"], row["column_name"], row["before"], row["after"])
     return SeenChange(change, row["stream"], row["path"], row["window_start"], row["seen_at"])
 
@@ -192,7 +192,7 @@ def note_event(
     )
 
 
-def history(engine: sa.Engine, model: str) -> list[Row]:
+def load_history(engine: sa.Engine, model: str) -> list[Row]:
     """Return what people did to a model, and how its files changed, newest first.
 
     Returns:
@@ -226,7 +226,7 @@ def history(engine: sa.Engine, model: str) -> list[Row]:
                         "note": span,
                     }
                 )
-    for seen in changes(engine, model):
+    for seen in load_changes(engine, model):
         note = f"{seen.stream}: {seen.change.text()}; {seen.path}"
         found.append({"at": seen.seen_at, "kind": "columns changed", "author": "", "note": note})
     return sorted(found, key=lambda row: row["at"], reverse=True)
@@ -236,7 +236,7 @@ DISPATCHER = "dispatcher"
 _UPKEEP = "upkeep/"  # and the model
 
 
-def rows_from(engine: sa.Engine, model: str) -> dict[str, datetime]:
+def load_rows_from(engine: sa.Engine, model: str) -> dict[str, datetime]:
     """Return dataset -> start of its oldest window that still has all its rows.
 
     Datasets of which nothing was deleted are absent. Numbers of older windows cannot be computed
@@ -265,9 +265,9 @@ def _write_rows_from(
     upsert(conn, retention_mark, [row])
 
 
-def marks_ahead(engine: sa.Engine, model: str, now: datetime) -> dict[str, datetime]:
+def find_marks_ahead(engine: sa.Engine, model: str, now: datetime) -> dict[str, datetime]:
     """Return dataset -> mark of rows_from that lies ahead of now, so that nothing is computed."""
-    return {d: mark for d, mark in rows_from(engine, model).items() if is_ahead(mark, now)}
+    return {d: mark for d, mark in load_rows_from(engine, model).items() if is_ahead(mark, now)}
 
 
 def check_marks(engine: sa.Engine, model: str, now: datetime) -> None:
@@ -276,7 +276,7 @@ def check_marks(engine: sa.Engine, model: str, now: datetime) -> None:
     Raises:
         StoreError: With the marks, and the command that moves them back.
     """
-    if ahead := marks_ahead(engine, model, now):
+    if ahead := find_marks_ahead(engine, model, now):
         raise StoreError(describe_marks(model, ahead, now))
 
 
@@ -305,7 +305,7 @@ def check_declared(engine: sa.Engine, spec: ModelSpec) -> None:
     Raises:
         ConfigError: With every key that changed and may not, and the way to do it.
     """
-    if problems := changed_keys(engine, spec):
+    if problems := find_changed_keys(engine, spec):
         lines = "\n".join(f"  {key} {said}" for key, said in problems)
         raise ConfigError(
             f"models/{spec.model}.yaml was changed in a way that its stored events do not allow:\n"
@@ -314,7 +314,7 @@ def check_declared(engine: sa.Engine, spec: ModelSpec) -> None:
         )
 
 
-def changed_keys(engine: sa.Engine, spec: ModelSpec) -> list[tuple[str, str]]:
+def find_changed_keys(engine: sa.Engine, spec: ModelSpec) -> list[tuple[str, str]]:
     """Return the keys of a spec that do not fit the events that are stored, and what to do."""
     c = declared_key.c
     with engine.connect() as conn:
@@ -334,13 +334,13 @@ def remember_declared(
     insert_or_ignore(conn, declared_key, rows)
 
 
-def beat(engine: sa.Engine, name: str, at: dt.datetime, note: str = "") -> None:
+def note_beat(engine: sa.Engine, name: str, at: dt.datetime, note: str = "") -> None:
     """Record that a part has just done its work."""
     with engine.begin() as conn:
         upsert(conn, heartbeat, [{"name": name, "beat_at": at, "note": note}])
 
 
-def beats(engine: sa.Engine) -> dict[str, dt.datetime]:
+def load_beats(engine: sa.Engine) -> dict[str, dt.datetime]:
     """Return when each part last did its work; parts that never did are absent."""
     with engine.connect() as conn:
         query = sa.select(heartbeat.c.name, heartbeat.c.beat_at)
@@ -348,24 +348,24 @@ def beats(engine: sa.Engine) -> dict[str, dt.datetime]:
         return {name: at for name, at in conn.execute(query)}
 
 
-def beat_upkeep(engine: sa.Engine, model: str, at: dt.datetime, machine: dt.datetime) -> None:
+def note_upkeep(engine: sa.Engine, model: str, at: dt.datetime, machine: dt.datetime) -> None:
     """Record when a model's upkeep looked at the clock, and what the machine's said then."""
-    beat(engine, _UPKEEP + model, at, machine.isoformat())
+    note_beat(engine, _UPKEEP + model, at, machine.isoformat())
 
 
-def last_upkeep(engine: sa.Engine, model: str) -> tuple[dt.datetime, dt.datetime] | None:
+def load_last_upkeep(engine: sa.Engine, model: str) -> tuple[dt.datetime, dt.datetime] | None:
     """Return what the clock and the machine's said at a model's last upkeep; None without one."""
-    at, machine = last_beat(engine, _UPKEEP + model), last_note(engine, _UPKEEP + model)
+    at, machine = load_last_beat(engine, _UPKEEP + model), load_last_note(engine, _UPKEEP + model)
     return (at, dt.datetime.fromisoformat(machine)) if at is not None and machine else None
 
 
-def last_note(engine: sa.Engine, name: str) -> str | None:
+def load_last_note(engine: sa.Engine, name: str) -> str | None:
     """Return what a part noted when it last did its work; None if it never did."""
     with engine.connect() as conn:
         return conn.scalar(sa.select(heartbeat.c.note).where(heartbeat.c.name == name))
 
 
-def last_beat(engine: sa.Engine, name: str) -> dt.datetime | None:
+def load_last_beat(engine: sa.Engine, name: str) -> dt.datetime | None:
     """Return when a part last did its work; None if it never did."""
     with engine.connect() as conn:
         return conn.scalar(sa.select(heartbeat.c.beat_at).where(heartbeat.c.name == name))

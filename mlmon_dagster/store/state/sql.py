@@ -108,7 +108,7 @@ def frame_of(conn: sa.Connection, query: Query) -> pd.DataFrame:
     import pandas as pd
 
     # Raw values: parsing times one by one would take most of the time of a large result.
-    rows = conn.execute(_raw(query, conn.dialect.name)).all()
+    rows = conn.execute(_select_raw(query, conn.dialect.name)).all()
     columns = list(query.selected_columns)
     values = list(zip(*rows, strict=True)) if rows else [()] * len(columns)
     return pd.DataFrame(
@@ -116,7 +116,7 @@ def frame_of(conn: sa.Connection, query: Query) -> pd.DataFrame:
     )
 
 
-def _raw(query: Query, dialect: str) -> Query:
+def _select_raw(query: Query, dialect: str) -> Query:
     if dialect != "sqlite":
         return query
     columns = [
@@ -205,7 +205,7 @@ def export_rows(conn: sa.Connection, table: sa.Table, path: Path) -> int:
     n_rows = 0
     with path.open("w", encoding="utf-8") as file:
         for row in conn.execution_options(yield_per=_ROWS_AT_ONCE).execute(query).mappings():
-            file.write(json.dumps(dict(row), default=_written, sort_keys=True) + "\n")
+            file.write(json.dumps(dict(row), default=_encode_value, sort_keys=True) + "\n")
             n_rows += 1
     return n_rows
 
@@ -253,7 +253,7 @@ def _is_counted(table: sa.Table) -> bool:
     return "id" in table.c and isinstance(table.c.id.type, sa.Integer)
 
 
-def _written(value: object) -> object:
+def _encode_value(value: object) -> object:
     if isinstance(value, dt.datetime):
         return value.isoformat()
     raise TypeError(f"{type(value)} in the state database")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, fields
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -82,7 +82,7 @@ def mark_arrivals(
     Returns:
         The windows that are frozen.
     """
-    frozen = frozen_among(conn, spec, list(arrivals), now)
+    frozen = find_frozen(conn, spec, list(arrivals), now)
     mark_inputs(conn, spec, [window for window in arrivals if window not in frozen], now)
     late = [
         {"the_window": window.start, "n_late": arrivals[window]}
@@ -101,7 +101,7 @@ def mark_arrivals(
     return frozen
 
 
-def frozen_among(
+def find_frozen(
     conn: sa.Connection, spec: ModelSpec, windows: Sequence[Window], now: datetime
 ) -> set[Window]:
     """Return those of some windows that closed and were not reopened.
@@ -129,15 +129,17 @@ def frozen_among(
     }
 
 
-def reopen(conn: sa.Connection, spec: ModelSpec, windows: Sequence[Window], now: datetime) -> int:
+def reopen_windows(
+    conn: sa.Connection, spec: ModelSpec, windows: Sequence[Window], now: datetime
+) -> int:
     """Let frozen windows take in what arrived after they closed, and what still will.
 
     Returns:
         How many windows were frozen and are open now.
     """
-    frozen = frozen_among(conn, spec, windows, now)
-    late = [w for w in frozen if w.start in _with_late(conn, spec.model)]
-    _set_reopened(conn, spec.model, frozen, now)
+    frozen = find_frozen(conn, spec, windows, now)
+    late = [w for w in frozen if w.start in _find_late(conn, spec.model)]
+    _update_each(conn, spec.model, [window.start for window in frozen], reopened_at=now)
     mark_inputs(conn, spec, late, now)
     return len(frozen)
 
@@ -154,7 +156,7 @@ def list_unclosed(engine: sa.Engine, spec: ModelSpec, now: datetime) -> list[Win
     with engine.connect() as conn:
         rows = conn.execute(query).all()
         late = {Window(row.window_start, row.window_end, ""): row.late_at for row in rows}
-        frozen = frozen_among(conn, spec, list(late), now) if late else set()
+        frozen = find_frozen(conn, spec, list(late), now) if late else set()
     return [window for window, at in late.items() if window not in frozen or is_ahead(at, now)]
 
 
@@ -163,21 +165,21 @@ def reopen_unclosed(engine: sa.Engine, spec: ModelSpec, now: datetime) -> None:
     if windows := list_unclosed(engine, spec, now):
         with engine.begin() as conn:
             mark_inputs(conn, spec, windows, now)
-            rows = [{"the_window": window.start} for window in windows]
-            conn.execute(_update_window(spec.model).values(n_late_after_close=0), rows)
+            starts = [window.start for window in windows]
+            _update_each(conn, spec.model, starts, n_late_after_close=0)
 
 
-def close_again(conn: sa.Connection, spec: ModelSpec, windows: Sequence[Window]) -> int:
+def close_windows(conn: sa.Connection, spec: ModelSpec, windows: Sequence[Window]) -> int:
     """Freeze reopened windows again; return how many there were."""
     c = window_state.c
     query = sa.select(c.window_start).where(c.model == spec.model, c.reopened_at.is_not(None))
     reopened = set(conn.scalars(query))
-    mine = {window for window in windows if window.start in reopened}
-    _set_reopened(conn, spec.model, mine, None)
+    mine = {window.start for window in windows} & reopened
+    _update_each(conn, spec.model, mine, reopened_at=None)
     return len(mine)
 
 
-def _with_late(conn: sa.Connection, model: str) -> set[datetime]:
+def _find_late(conn: sa.Connection, model: str) -> set[datetime]:
     c = window_state.c
     query = sa.select(c.window_start).where(c.model == model, c.n_late_after_close > 0)
     return set(conn.scalars(query))
@@ -190,15 +192,12 @@ def _update_window(model: str) -> sa.Update:
     return sa.update(window_state).where(c.model == model, of_window)
 
 
-def _set_reopened(
-    conn: sa.Connection, model: str, windows: Iterable[Window], when: datetime | None
+def _update_each(
+    conn: sa.Connection, model: str, starts: Iterable[datetime], **values: object
 ) -> None:
-    rows = [{"the_window": window.start} for window in windows]
-    if rows:
-        conn.execute(
-            _update_window(model).values(reopened_at=when),
-            rows,
-        )
+    """Set columns of some windows of a model, by their starts."""
+    if rows := [{"the_window": start} for start in starts]:
+        conn.execute(_update_window(model).values(**values), rows)
 
 
 def mark_computed(conn: sa.Connection, model: str, rows: Sequence[Mapping[str, object]]) -> None:
@@ -231,9 +230,7 @@ def mark_computed(conn: sa.Connection, model: str, rows: Sequence[Mapping[str, o
     )
 
 
-def imported_among(
-    conn: sa.Connection, spec: ModelSpec, windows: Iterable[Window]
-) -> set[datetime]:
+def find_imported(conn: sa.Connection, spec: ModelSpec, windows: Iterable[Window]) -> set[datetime]:
     """Return the starts of those windows whose verdicts could not be told when they ended.
 
     What a window was when it was first computed it stays; others are what they would be now.
@@ -281,7 +278,7 @@ def note_history(
         c.window_start.between(windows[0].start, windows[-1].start),
         c.is_history.is_(None),
     )
-    history = imported_among(conn, spec, windows) | {window.start for window in asked_for}
+    history = find_imported(conn, spec, windows) | {window.start for window in asked_for}
     mine = {window.start for window in windows} & set(conn.scalars(unknown))
     rows = [{"the_window": start, "history": start in history} for start in sorted(mine)]
     if rows:
@@ -291,7 +288,7 @@ def note_history(
 Progress = tuple[object, ...]
 
 
-def progress(engine: sa.Engine, model: str | None = None) -> dict[str, Progress]:
+def load_progress(engine: sa.Engine, model: str | None = None) -> dict[str, Progress]:
     """Return what tells one state of a model's windows from another, of every model or of one."""
     c = window_state.c
     query = sa.select(
@@ -324,10 +321,10 @@ def note_report(engine: sa.Engine, model: str, digest: str, now: datetime) -> No
         conn.execute(sa.delete(window_step).where(c.model == model, c.step == _REPORT))
         newest = sa.select(sa.func.max(window_state.c.window_start))
         if start := conn.scalar(newest.where(window_state.c.model == model)):
-            mark(conn, model, _REPORT, {start: StepMark(0, digest)}, now)
+            mark_step_done(conn, model, _REPORT, {start: StepMark(0, digest)}, now)
 
 
-def report_digests(engine: sa.Engine) -> dict[str, str]:
+def load_report_digests(engine: sa.Engine) -> dict[str, str]:
     """Return what the reports of each model were made from."""
     c = window_step.c
     with engine.connect() as conn:
@@ -391,7 +388,7 @@ class WindowInputs:
         return self.n_actual / self.n_expected if self.n_expected else None
 
 
-def with_profiles(states: Mapping[datetime, WindowInputs]) -> list[datetime]:
+def list_profiled(states: Mapping[datetime, WindowInputs]) -> list[datetime]:
     """Return the starts of the windows that have profiles of production's rows, in order."""
     waiting = StepMark(0, "", NO_BASELINE)
     return [
@@ -417,26 +414,11 @@ def load(
         return [table.c.model == model, *between(table.c.window_start, start, end)]
 
     # Arrivals are most of a row's bytes, and only `load_arrivals` reads them.
-    columns = [column for column in window_state.c if column.name != "arrivals"]
+    columns = [window_state.c[f.name] for f in fields(WindowInputs) if f.name != "steps"]
     with engine.connect() as conn:
         states = conn.execute(sa.select(*columns).where(*within(window_state))).all()
         steps = conn.execute(sa.select(*_MARKED).where(*within(window_step))).all()
-    found = {
-        row.window_start: WindowInputs(
-            row.window_start,
-            row.input_revision,
-            row.attempts,
-            row.n,
-            row.n_actual,
-            row.n_exempt,
-            row.n_late_after_close,
-            row.lags,
-            row.computed_at,
-            row.first_event_time,
-            row.last_event_time,
-        )
-        for row in states
-    }
+    found = {row.window_start: WindowInputs(*row) for row in states}
     for start, step, *mark in steps:
         if start in found:
             found[start].steps[step] = StepMark(*mark)
@@ -494,7 +476,7 @@ _SERVED = (
 )
 
 
-def served_windows(
+def load_served(
     engine: sa.Engine, model: str, start: datetime, end: datetime
 ) -> list[ServedWindow]:
     """Return the windows that start in a period and have production records, oldest first."""
@@ -506,7 +488,7 @@ def served_windows(
         return [ServedWindow(*row) for row in conn.execute(query.order_by(c.window_start))]
 
 
-def last_served(engine: sa.Engine, model: str, before: datetime) -> ServedWindow | None:
+def load_last_served(engine: sa.Engine, model: str, before: datetime) -> ServedWindow | None:
     """Return the last window before a moment that has production records."""
     c = window_state.c
     query = sa.select(*_SERVED).where(c.model == model, c.n > 0, c.window_start < before)
@@ -515,7 +497,7 @@ def last_served(engine: sa.Engine, model: str, before: datetime) -> ServedWindow
     return ServedWindow(*row) if row else None
 
 
-def next_touched(engine: sa.Engine, model: str, start: datetime) -> ServedWindow | None:
+def find_next_touched(engine: sa.Engine, model: str, start: datetime) -> ServedWindow | None:
     """Return the first window from then on with records, or with rows that are not counted yet.
 
     Of the latter the times are None.
@@ -531,7 +513,7 @@ def next_touched(engine: sa.Engine, model: str, start: datetime) -> ServedWindow
     return ServedWindow(*row) if row else None
 
 
-def newest_touched(engine: sa.Engine) -> datetime | None:
+def find_newest_touched(engine: sa.Engine) -> datetime | None:
     """Return the end of the newest window of any model that rows were stored for."""
     c = window_state.c
     with engine.connect() as conn:
@@ -544,7 +526,7 @@ def newest_touched(engine: sa.Engine) -> datetime | None:
     return found
 
 
-def touched_before(engine: sa.Engine, model: str, end: datetime, most: int) -> list[datetime]:
+def list_touched_before(engine: sa.Engine, model: str, end: datetime, most: int) -> list[datetime]:
     """Return the starts of the newest windows before a moment that any row came for."""
     c = window_state.c
     query = sa.select(c.window_start).where(
@@ -554,7 +536,7 @@ def touched_before(engine: sa.Engine, model: str, end: datetime, most: int) -> l
         return list(conn.scalars(query.order_by(c.window_start.desc()).limit(most)))
 
 
-def mark(
+def mark_step_done(
     conn: sa.Connection,
     model: str,
     step: str,
@@ -619,20 +601,12 @@ def note_finished(
 def count_attempt(engine: sa.Engine, model: str, windows: Sequence[datetime]) -> None:
     """Note that a run was requested for some windows."""
     with engine.begin() as conn:
-        _set_attempts(conn, model, windows, window_state.c.attempts + 1)
+        _update_each(conn, model, windows, attempts=window_state.c.attempts + 1)
 
 
 def forget_attempts(conn: sa.Connection, model: str, windows: Sequence[datetime]) -> None:
     """Forget failed attempts, after a run that went well or when a person asks for another try."""
-    _set_attempts(conn, model, windows, sa.literal(0))
-
-
-def _set_attempts(
-    conn: sa.Connection, model: str, windows: Iterable[datetime], value: sa.ColumnElement[int]
-) -> None:
-    rows = [{"the_window": window} for window in windows]
-    if rows:
-        conn.execute(_update_window(model).values(attempts=value), rows)
+    _update_each(conn, model, windows, attempts=0)
 
 
 def save_timing(
@@ -644,7 +618,7 @@ def save_timing(
         "due_seconds": _seconds(timing.due),
         "least_share": timing.least_share,
         "closes_seconds": _seconds(timing.closes),
-        "early_ages": _encode(timing),
+        "early_ages": _encode_early(timing),
         "curves": curves,
         "learnt_at": now,
     }
@@ -669,7 +643,7 @@ def load_timing(conn: sa.Connection, model: str) -> TruthTiming:
     )
 
 
-def _encode(timing: TruthTiming) -> str:
+def _encode_early(timing: TruthTiming) -> str:
     return json.dumps([astuple(early) for early in timing.early], separators=(",", ":"))
 
 
@@ -683,8 +657,7 @@ def load_curves(engine: sa.Engine, model: str) -> str | None:
     """Return a model's arrival curves, as JSON; None if nothing was learnt yet."""
     c = arrival_curve.c
     with engine.connect() as conn:
-        found: str | None = conn.scalar(sa.select(c.curves).where(c.model == model))
-    return found
+        return conn.scalar(sa.select(c.curves).where(c.model == model))
 
 
 def _seconds(duration: timedelta | None) -> int | None:
@@ -695,7 +668,7 @@ def _duration(seconds: int | None) -> timedelta | None:
     return None if seconds is None else timedelta(seconds=seconds)
 
 
-def newest_windows(engine: sa.Engine) -> list[Row]:
+def load_newest_windows(engine: sa.Engine) -> list[Row]:
     """Return the newest window with predictions of every model, and how many windows wait.
 
     Returns:

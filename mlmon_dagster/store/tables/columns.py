@@ -50,8 +50,8 @@ def prediction_schema(spec: ModelSpec) -> pa.Schema:
             pa.field("score", pa.float64()),
             *(pa.field(name, pa.float64()) for name in class_scores(spec).values()),
             *(pa.field(name, pa.float64()) for name in logged_attributions(spec).values()),
-            *_explained(spec),
-            *_ranked(spec),
+            *_list_explanations(spec),
+            *_list_ranks(spec),
             pa.field("latency_ms", pa.float64()),
             pa.field("status", pa.string()),
             pa.field("trace_id", pa.string()),
@@ -65,13 +65,13 @@ def prediction_schema(spec: ModelSpec) -> pa.Schema:
     )
 
 
-def _explained(spec: ModelSpec) -> list[pa.Field]:
+def _list_explanations(spec: ModelSpec) -> list[pa.Field]:
     """Return what is logged beside SHAP values."""
     types = {"base_value": pa.float64(), "explainer": pa.string()}
     return [pa.field(n, t) for n, t in types.items() if getattr(spec.columns, n) is not None]
 
 
-def _ranked(spec: ModelSpec) -> list[pa.Field]:
+def _list_ranks(spec: ModelSpec) -> list[pa.Field]:
     if not task_of(spec).is_grouped:
         return []
     return [pa.field("group", pa.string()), pa.field("rank", pa.float64())]

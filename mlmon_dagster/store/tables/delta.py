@@ -183,7 +183,7 @@ class NewestVersions:
     def keep(self, path: Location, table: DeltaTable) -> TableVersion:
         """Return the version that a table is at after a commit, and keep it."""
         try:
-            content = _commit(path, table.version()).read()
+            content = _locate_commit(path, table.version()).read()
         except (OSError, StoreError):
             content = None  # what was committed stays so, and is opened by whoever reads it
         return self._note(path, table, content)
@@ -213,10 +213,10 @@ def _digest(content: bytes) -> bytes:
 def _is_newest(path: Location, kept: _Kept) -> bool:
     number = kept.version.number
     try:
-        content = _commit(path, number).read()
+        content = _locate_commit(path, number).read()
         if content is None or _digest(content) != kept.commit:
             return False
-        if _commit(path, number + 1).read() is not None:
+        if _locate_commit(path, number + 1).read() is not None:
             return False
         checkpoint = (path / "_delta_log" / "_last_checkpoint").read()
         return checkpoint is None or json.loads(checkpoint)["version"] <= number
@@ -246,17 +246,17 @@ def _open(path: Location) -> tuple[DeltaTable, bytes | None]:
         # The lines after the first are where in native code it was found.
         found = path.explain(error).strip().partition("\n")[0]
         raise StoreError(f"The table at {path} cannot be read: {found}") from error
-    content = _commit(path, table.version()).read()
+    content = _locate_commit(path, table.version()).read()
     # None: a checkpoint of that version stands for it.
     if content is not None and (why := why_commit_is_bad(content)):
         raise StoreError(
             f"The table at {path} cannot be read: its newest commit {table.version():020}.json "
-            f"{why}. Run mlmon store repair {_model_of(path)}."
+            f"{why}. Run mlmon store repair {_find_model(path)}."
         )
     return table, content
 
 
-def _commit(path: Location, number: int) -> Location:
+def _locate_commit(path: Location, number: int) -> Location:
     return path / "_delta_log" / f"{number:020}.json"
 
 
@@ -279,7 +279,7 @@ def why_commit_is_bad(content: bytes) -> str:
     return ""
 
 
-def _model_of(path: Location) -> str:
+def _find_model(path: Location) -> str:
     _, is_log, rest = str(path).rpartition("/event_log/")
     return rest.split("/")[0] if is_log else path.name
 
@@ -425,7 +425,7 @@ class Snapshot:
                 [*actions],
                 schema=table.schema(),
                 partition_by=keys,
-                commit_properties=_properties(app_ids),
+                commit_properties=_make_properties(app_ids),
                 **options,
             )
         )
@@ -439,7 +439,7 @@ class Snapshot:
         reader = rows.to_reader(max_chunksize=ROW_GROUP)
         self._commit(
             lambda table: write_deltalake(
-                table, reader, commit_properties=_properties(app_ids), **options
+                table, reader, commit_properties=_make_properties(app_ids), **options
             )
         )
 
@@ -466,7 +466,7 @@ class Snapshot:
                     )
 
 
-def _properties(app_ids: Sequence[str]) -> CommitProperties:
+def _make_properties(app_ids: Sequence[str]) -> CommitProperties:
     return CommitProperties(
         app_transactions=[Transaction(app_id, 1) for app_id in app_ids],
         max_commit_retries=0,  # a retry inside would commit what was decided on old data
@@ -602,12 +602,12 @@ def select_sql(
             f" UNION ALL BY NAME SELECT * FROM read_parquet([{listed}], union_by_name=true, "
             f"filename={has_paths}, hive_partitioning=true, hive_types_autocast=false)"
         )
-    if renamed := _renamed(known, aliases):
+    if renamed := _coalesce_renamed(known, aliases):
         source = f"SELECT * REPLACE ({renamed}) FROM ({source})"
     return f"(SELECT {names} FROM ({source}){condition})"
 
 
-def _renamed(schema: pa.Schema, aliases: Aliases) -> str:
+def _coalesce_renamed(schema: pa.Schema, aliases: Aliases) -> str:
     """Return what columns with earlier names read as, for those names that the table has."""
     parts = []
     for name, earlier in aliases.items():

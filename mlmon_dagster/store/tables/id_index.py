@@ -110,22 +110,22 @@ class IdIndex:
             ids: A table with a column ``prediction_id``.
         """
         ids = ids.select(["prediction_id"])
-        live = {_name(file): file for file in snapshot.files}
+        live = {_name_file(file): file for file in snapshot.files}
         if not live:
             return Candidates((), ids.slice(0, 0))
         n_rows = sum(file.n_rows for file in live.values())
         if n_rows < SMALL_LOG and len(live) < FEW_FILES:
             return Candidates(tuple(file.path for file in live.values()), ids)
         hashes = hash_ids(self._engine, ids) & ~_FILE_BITS
-        asked = _distinct(hashes)
+        asked = _sort_distinct(hashes)
         found, names = [], set()
         segments = self._segments(live)
         while segments:
             segment = segments.pop()  # let go once it is searched, with the pages that were read
-            hits, held_by = _search(segment, asked)
+            hits, held_by = _search_segment(segment, asked)
             found.append(hits)
             names |= held_by
-        known = _distinct(np.concatenate(found)) if found else asked[:0]
+        known = _sort_distinct(np.concatenate(found)) if found else asked[:0]
         chosen = np.isin(hashes, known) if known.size else np.zeros(len(hashes), dtype=bool)
         return Candidates(
             tuple(sorted(live[name].path for name in names if name in live)),
@@ -137,7 +137,7 @@ class IdIndex:
         segments = [self._pruned(segment, live) for segment in self._stored()]
         kept, covered = self._without_doubles([s for s in segments if s is not None])
         missing = [file for name, file in live.items() if name not in covered]
-        kept += [self._indexed(group) for group in _groups(missing)]
+        kept += [self._indexed(group) for group in _split_files(missing)]
         return self._merged(kept)
 
     def _stored(self) -> Iterator[_Segment]:
@@ -152,7 +152,7 @@ class IdIndex:
                 if not path.exists():
                     with whole_file(path) as draft:
                         (self._home / name).fetch(draft)
-                segment = _opened(path)
+                segment = _open_segment(path)
             except (FileNotFoundError, StoreError):
                 continue  # another process merged it
             except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
@@ -203,7 +203,7 @@ class IdIndex:
         )
         if words.column("word").null_count:
             raise StoreError(f"The files of {files[0].path} and others read under other names.")
-        return self._write(tuple(map(_name, files)), np.sort(words.column("word").to_numpy()))
+        return self._write(tuple(map(_name_file, files)), np.sort(words.column("word").to_numpy()))
 
     def _merged(self, segments: list[_Segment]) -> list[_Segment]:
         by_size: dict[int, list[_Segment]] = {}
@@ -242,24 +242,24 @@ class IdIndex:
         return self._write(tuple(names), words)
 
     def _write(self, files: tuple[str, ...], words: Words) -> _Segment:
-        about = {"hash": _hash_name(), "files": files}
+        about = {"hash": _name_hash(), "files": files}
         schema = pa.schema([("word", pa.uint64())], metadata={"mlmon": json.dumps(about)})
         path = self._folder / f"{uuid.uuid4().hex}{_ENDING}"
         with whole_file(path) as draft:
             with pa.OSFile(str(draft), "wb") as file, pa.ipc.new_file(file, schema) as writer:
                 writer.write_table(pa.table({"word": words}, schema=schema))
-            segment = _opened(draft)  # before another process can find, merge and delete it
+            segment = _open_segment(draft)  # before another process can find, merge and delete it
         assert segment is not None
         if not self._home.is_local:
             (self._home / path.name).keep(path)
         return replace(segment, path=path)
 
 
-def _opened(path: Path) -> _Segment | None:
+def _open_segment(path: Path) -> _Segment | None:
     """Map a segment's file; None if another version hashed its ids."""
     table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
     about = json.loads(table.schema.metadata[b"mlmon"])
-    if about["hash"] != _hash_name():
+    if about["hash"] != _name_hash():
         return None
     column = table.column("word")  # in one piece; combining pieces copies even one
     words = column.chunk(0).to_numpy() if column.num_chunks else np.empty(0, np.uint64)
@@ -292,11 +292,11 @@ def may_repeat(engine: Hashing, ids: pa.Table, known: pa.Table) -> NDArray[np.bo
     hashes = hash_ids(engine, ids)
     ordered = np.sort(hashes)
     repeated = ordered[1:][ordered[1:] == ordered[:-1]]
-    suspects = _distinct(np.concatenate([repeated, hash_ids(engine, known)]))
+    suspects = _sort_distinct(np.concatenate([repeated, hash_ids(engine, known)]))
     return np.isin(hashes, suspects) if suspects.size else np.zeros(hashes.size, dtype=bool)
 
 
-def _distinct(words: Words) -> Words:
+def _sort_distinct(words: Words) -> Words:
     """Return the distinct words, ascending; numpy's own way takes ten times as long."""
     ordered = np.sort(words)
     is_first = np.ones(ordered.size, dtype=bool)
@@ -304,7 +304,7 @@ def _distinct(words: Words) -> Words:
     return ordered if is_first.all() else ordered[is_first]
 
 
-def _search(segment: _Segment, asked: Words) -> tuple[Words, set[str]]:
+def _search_segment(segment: _Segment, asked: Words) -> tuple[Words, set[str]]:
     """Return which of the sorted hashes are in a segment, and the files that hold them."""
     words = segment.words
     first = np.searchsorted(words, asked)
@@ -316,10 +316,10 @@ def _search(segment: _Segment, asked: Words) -> tuple[Words, set[str]]:
     lengths = last - first[is_hit]
     starts = np.repeat(first[is_hit] - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths)
     held = words[starts + np.arange(lengths.sum())] if hits.size else words[:0]
-    return hits, {segment.files[int(n)] for n in _distinct(held & _FILE_BITS)}
+    return hits, {segment.files[int(n)] for n in _sort_distinct(held & _FILE_BITS)}
 
 
-def _groups(files: Sequence[LiveFile]) -> Iterator[list[LiveFile]]:
+def _split_files(files: Sequence[LiveFile]) -> Iterator[list[LiveFile]]:
     group: list[LiveFile] = []
     n_rows = 0
     for file in files:
@@ -339,11 +339,11 @@ def _is_full(group: Iterable[_Segment]) -> bool:
     return len(segments) >= _FAN_IN and n_files <= _MOST_FILES and n_words <= _MOST_WORDS
 
 
-def _name(file: LiveFile) -> str:
+def _name_file(file: LiveFile) -> str:
     return file.path.rpartition("/")[2]
 
 
-def _hash_name() -> str:
+def _name_hash() -> str:
     import duckdb
 
     return f"duckdb {duckdb.__version__}"

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.store.places.location import Location
-from mlmon_dagster.store.state.erased_ids import id_hash
+from mlmon_dagster.store.state.erased_ids import hash_id
 from mlmon_dagster.store.state.schema import ingest_file
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def unpack(content: bytes) -> Layers:
 def _unpack(content: bytes, parts: list[bytes], depth: int) -> bool:
     inner: list[bytes] = []
     try:
-        for layer in _opened(content):
+        for layer in _open_layers(content):
             inner.append(layer)
             if sum(map(len, inner)) + sum(map(len, parts)) > _LARGEST:
                 raise Unreadable
@@ -109,25 +109,25 @@ def _unpack(content: bytes, parts: list[bytes], depth: int) -> bool:
     return all([_unpack(layer, parts, depth - 1) for layer in inner])
 
 
-def _opened(content: bytes) -> Iterator[bytes]:
+def _open_layers(content: bytes) -> Iterator[bytes]:
     """Yield what a layer packs; nothing if it packs nothing.
 
     Raises:
         Unreadable: After what could be read.
     """
     if content[:2] == b"PK":
-        yield from _archived(content)
+        yield from _read_archive(content)
     elif content[257:262] == b"ustar":
-        yield from _entries_in(content)
+        yield from _read_entries(content)
     elif content[:4] == b"PAR1":
-        yield from _cells_in(content)
+        yield from _read_cells(content)
     elif codec := next((c for mark, c in _CODECS.items() if content.startswith(mark)), ""):
-        yield from _decoded(content, codec)
+        yield from _decode(content, codec)
     elif opener := next((o for mark, o in _STREAMS.items() if content.startswith(mark)), None):
-        yield from _inflated(content, opener)
+        yield from _inflate(content, opener)
 
 
-def _archived(content: bytes) -> Iterator[bytes]:
+def _read_archive(content: bytes) -> Iterator[bytes]:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             for entry in archive.infolist():
@@ -141,7 +141,7 @@ def _archived(content: bytes) -> Iterator[bytes]:
         raise Unreadable from error  # cut off, locked by a password, packed by an unknown method
 
 
-def _entries_in(content: bytes) -> Iterator[bytes]:
+def _read_entries(content: bytes) -> Iterator[bytes]:
     try:
         with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
             for entry in archive:
@@ -152,7 +152,7 @@ def _entries_in(content: bytes) -> Iterator[bytes]:
         raise Unreadable from error
 
 
-def _inflated(content: bytes, opener: Callable[[], Any]) -> Iterator[bytes]:
+def _inflate(content: bytes, opener: Callable[[], Any]) -> Iterator[bytes]:
     """Yield the members of a stream, joined; bytes after the last one are a layer of their own."""
     whole: list[bytes] = []
     rest, read = content, 0
@@ -177,7 +177,7 @@ def _inflated(content: bytes, opener: Callable[[], Any]) -> Iterator[bytes]:
         yield rest
 
 
-def _decoded(content: bytes, codec: str) -> Iterator[bytes]:
+def _decode(content: bytes, codec: str) -> Iterator[bytes]:
     read: list[bytes] = []
     size = 0
     try:
@@ -193,7 +193,7 @@ def _decoded(content: bytes, codec: str) -> Iterator[bytes]:
     yield b"".join(read)
 
 
-def _cells_in(content: bytes) -> Iterator[bytes]:
+def _read_cells(content: bytes) -> Iterator[bytes]:
     """Yield the cells of a Parquet file, and its names and notes."""
     try:
         with pq.ParquetFile(pa.BufferReader(content)) as source:
@@ -254,12 +254,12 @@ def word_finder(ids: Sequence[str]) -> Find:
 
     def find(text: bytes) -> bool:
         words = {*_WORD.findall(text), b""} & by_word.keys()
-        return any(_stands_in(needle, text) for word in words for needle in by_word[word])
+        return any(_is_word_in(needle, text) for word in words for needle in by_word[word])
 
     return find
 
 
-def _stands_in(needle: bytes, text: bytes) -> bool:
+def _is_word_in(needle: bytes, text: bytes) -> bool:
     start = text.find(needle)
     while start >= 0:
         around = text[max(start - 1, 0) : start], text[start + len(needle) :][:1]
@@ -366,7 +366,7 @@ class KeptRows:
     def with_hashed_ids(self, salt: str) -> KeptRows:
         """Return the rows with the keyed hash of what stands under ``id_hash``."""
         ids = self.rows["id_hash"].to_pylist()
-        hashes = pa.array([id_hash(salt, id_) if id_ else "" for id_ in ids], pa.string())
+        hashes = pa.array([hash_id(salt, id_) if id_ else "" for id_ in ids], pa.string())
         place = self.rows.column_names.index("id_hash")
         return KeptRows(self.rows.set_column(place, "id_hash", hashes), self.head)
 
@@ -396,23 +396,23 @@ class KeptRows:
             yield [text for cell in row.values() for text in texts_in(cell)]
 
 
-def folder_of(store: Store, model: str) -> Location:
+def locate_folder(store: Store, model: str) -> Location:
     """Return the folder of a model's refused files and rows, each named by the file's content."""
     return store.root / "quarantine" / model
 
 
-def name_of(log_id: str, stream: str) -> str:
+def make_name(log_id: str, stream: str) -> str:
     """Return the name of the file with the refused rows of a reading."""
     return f"{log_id}.{stream}{ENDING}"
 
 
-def places_of(store: Store, model: str) -> list[Location]:
+def list_places(store: Store, model: str) -> list[Location]:
     """Return the files with refused rows of a model."""
-    folder = folder_of(store, model)
+    folder = locate_folder(store, model)
     return [folder / name for name in folder.below() if _is_rows(name)]
 
 
-def read(place: Location) -> KeptRows | None:
+def read_rows(place: Location) -> KeptRows | None:
     """Read one such file; None if there is none.
 
     Raises:
@@ -425,13 +425,13 @@ def read(place: Location) -> KeptRows | None:
         raise StoreError(f"The refused rows at {place} cannot be read: {error}") from error
 
 
-def sweep(store: Store, model: str) -> int:
+def sweep_settled(store: Store, model: str) -> int:
     """Delete copies and rows that were taken in meanwhile; return how many files that were.
 
     What a crash left behind goes too. Files that the manifest does not know stay, since it may have
     been restored to an earlier day. The lock of the model's ingest must be held.
     """
-    folder = folder_of(store, model)
+    folder = locate_folder(store, model)
     names = folder.below()
     if not names:
         return 0
@@ -457,7 +457,7 @@ def _is_rows(name: str) -> bool:
     return name.endswith(ENDING)
 
 
-def count_of_ids(store: Store, model: str, hashes: Collection[str], ids: Sequence[str]) -> int:
+def count_ids(store: Store, model: str, hashes: Collection[str], ids: Sequence[str]) -> int:
     """Count the refused rows that `erase_ids` would take out."""
     found = [kept for _, kept in _read_all(store, model) if kept]
     return sum(k.n_refused - k.without(k.of_ids(hashes, ids)).n_refused for k in found)
@@ -472,20 +472,20 @@ def erase_ids(store: Store, model: str, hashes: Collection[str], ids: Sequence[s
         if ids is None or kept is None:
             place.delete()
         else:
-            replace(place, kept, kept.without(kept.of_ids(hashes, ids)))
+            replace_rows(place, kept, kept.without(kept.of_ids(hashes, ids)))
 
 
 def _read_all(store: Store, model: str) -> Iterator[tuple[Location, KeptRows | None]]:
     """Yield each file with what it holds; None if it is damaged."""
-    for place in places_of(store, model):
+    for place in list_places(store, model):
         try:
-            if kept := read(place):
+            if kept := read_rows(place):
                 yield place, kept
         except StoreError:
             yield place, None
 
 
-def replace(place: Location, before: KeptRows, after: KeptRows) -> None:
+def replace_rows(place: Location, before: KeptRows, after: KeptRows) -> None:
     """Write what is left of a file's rows; nothing if it is the same, no file without rows."""
     if not after.n_refused:
         place.delete()

@@ -162,7 +162,7 @@ class PartFiles:
         return self._actions
 
     def _take(self, part: BucketRows) -> None:
-        for values, rows in _divided(part.rows, self._keys):
+        for values, rows in _split_partitions(part.rows, self._keys):
             self._write(values, part.bucket, rows)
 
     def _write(self, values: dict[str, str | None], bucket: Bucket, rows: pa.Table) -> None:
@@ -240,7 +240,7 @@ class PartFiles:
             (self._folder / action.path).delete()
 
 
-def _divided(
+def _split_partitions(
     rows: pa.Table, keys: Sequence[str]
 ) -> Iterator[tuple[dict[str, str | None], pa.Table]]:
     """Yield the rows of each partition, without the partition columns."""
@@ -254,11 +254,11 @@ def _divided(
             mask = same[0]
             for more in same[1:]:
                 mask = pc.and_(mask, more)
-            mine = _chosen(rows, pc.fill_null(mask, False))
+            mine = _select_rows(rows, pc.fill_null(mask, False))
         yield values, mine
 
 
-def _chosen(rows: pa.Table, mask: pa.ChunkedArray) -> pa.Table:
+def _select_rows(rows: pa.Table, mask: pa.ChunkedArray) -> pa.Table:
     """Return rows, of which most need no copy if they follow each other, as events of a day do.
 
     Fewer are copied: whoever holds a few of them is not to hold all. They are looked for between
@@ -460,7 +460,7 @@ class PartedRows:
         places = []
         start = at = 0
         for table in self.tables(columns):
-            groups = _asked(engine, sql, table)
+            groups = _hash_ids(engine, sql, table)
             order = np.argsort(groups, kind="stable")
             ends = np.searchsorted(groups[order], np.arange(n + 1)).tolist()
             numbers = pa.array(np.arange(start, start + table.num_rows))
@@ -479,12 +479,12 @@ class PartedRows:
         found = np.empty(self.num_rows, np.uint8)
         start = 0
         for table in self.tables(["prediction_id"]):
-            found[start : start + table.num_rows] = _asked(engine, sql, table)
+            found[start : start + table.num_rows] = _hash_ids(engine, sql, table)
             start += table.num_rows
         return found
 
 
-def _asked(engine: QueryEngine, sql: str, rows: pa.Table) -> NDArray[np.uint8]:
+def _hash_ids(engine: QueryEngine, sql: str, rows: pa.Table) -> NDArray[np.uint8]:
     """Return what an expression of ``prediction_id`` is for every row."""
     ids = {"ids": rows.select(["prediction_id"])}
     found: NDArray[np.uint8] = engine.query(f"SELECT {sql} AS found FROM ids", ids)[0].to_numpy()
@@ -525,7 +525,7 @@ class Spill:
             self._schema = rows.schema
             self._stored = pa.schema(
                 pa.field(name, pa.run_end_encoded(pa.int32(), column.type))
-                if _lasts(column)
+                if _is_long_run(column)
                 else pa.field(name, column.type)
                 for name, column in zip(rows.column_names, rows.columns, strict=True)
             )
@@ -574,7 +574,7 @@ class Spill:
                 yield table if columns is None else table.select(columns)
 
 
-def _lasts(column: pa.ChunkedArray) -> bool:
+def _is_long_run(column: pa.ChunkedArray) -> bool:
     """Say whether a column holds the same value for long, by its first rows."""
     sample = column.slice(0, SAMPLE).combine_chunks()
     if pa.types.is_nested(column.type) or not len(sample):

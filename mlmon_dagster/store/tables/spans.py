@@ -129,7 +129,7 @@ def join_sql(spec: ModelSpec, source: str) -> str:
     told = [_told_sql(key) for key in spec.spans.columns.values()]
     of_each = "".join(f"MAX({sql}) AS told{i}, " for i, sql in enumerate(told))
     for i, name in enumerate(spec.spans.columns):
-        parts.append(f"{_agreed(f'told{i}')} AS {quote_identifier(name)}")
+        parts.append(f"{_agree_sql(f'told{i}')} AS {quote_identifier(name)}")
     stages = "".join(f", {part}" for part in parts)
     names = [field.name for field in span_fields(spec)]
     selected = ", ".join(f"t.{quote_identifier(name)}" for name in names)
@@ -154,7 +154,7 @@ def join_sql(spec: ModelSpec, source: str) -> str:
         WHERE parent_id IS NOT NULL AND (input_tokens IS NOT NULL OR output_tokens IS NOT NULL)
     ),
     traces AS (
-        SELECT k.key AS ":key", COUNT(*) AS n_spans{stages}, {_agreed("version")} AS ":version"
+        SELECT k.key AS ":key", COUNT(*) AS n_spans{stages}, {_agree_sql("version")} AS ":version"
         FROM once JOIN keys AS k USING (trace_id) GROUP BY k.key
     )
     SELECT r.* REPLACE ({version}), {selected} FROM records AS r
@@ -178,7 +178,7 @@ def _told_sql(name: str) -> str:
     return f"NULLIF(COALESCE({', '.join(first)}), '')"
 
 
-def _agreed(column: str) -> str:
+def _agree_sql(column: str) -> str:
     return f"CASE WHEN MIN({column}) = MAX({column}) THEN MIN({column}) END"
 
 

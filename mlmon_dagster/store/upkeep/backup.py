@@ -107,7 +107,7 @@ def make_backup(store: Store, target: Path, now: datetime, models: Path | None) 
         killed.remove()
     with _working_folder(store, target, now) as work:
         folder = Path(work) / "backup"
-        summary = _fill(store, folder, now, models)
+        summary = _fill_backup(store, folder, now, models)
         reached("backup.filled")
         if target.name.endswith(_ARCHIVES):
             partial = Path(work) / "archive"
@@ -165,7 +165,7 @@ def _working_folder(store: Store, target: Path, now: datetime) -> Iterator[str]:
             note.unlink(missing_ok=True)
 
 
-def _fill(store: Store, folder: Path, now: datetime, models: Path | None) -> BackupSummary:
+def _fill_backup(store: Store, folder: Path, now: datetime, models: Path | None) -> BackupSummary:
     from mlmon_dagster.store.state.database import HEAD
 
     state = folder / "state"
@@ -197,7 +197,7 @@ def _fill(store: Store, folder: Path, now: datetime, models: Path | None) -> Bac
         "files": files,
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
-    return _summary(manifest)
+    return _summarize(manifest)
 
 
 def _is_postgres(store: Store) -> bool:
@@ -235,11 +235,11 @@ def verify_backup(source: Path) -> BackupSummary:
     Raises:
         StoreError: If it is no backup, or a file is missing, added or changed.
     """
-    with _unpacked(source) as folder:
-        return _summary(_verified(folder, source))
+    with _unpack(source) as folder:
+        return _summarize(_verify(folder, source))
 
 
-def _verified(folder: Path, source: Path) -> Manifest:
+def _verify(folder: Path, source: Path) -> Manifest:
     try:
         manifest: Manifest = json.loads((folder / MANIFEST).read_text())
         if manifest["format"] != 1:
@@ -279,8 +279,8 @@ def restore_backup(store: Store, source: Path, models: Path | None, now: datetim
     from mlmon_dagster.store.state.database import HEAD
 
     marker = store.folder / RESTORING
-    with _unpacked(source) as folder:
-        manifest = _verified(folder, source)
+    with _unpack(source) as folder:
+        manifest = _verify(folder, source)
         if manifest["schema_version"] > HEAD:
             raise StoreError(
                 f"{source} was made by a newer mlmon-dagster (schema "
@@ -317,7 +317,7 @@ def restore_backup(store: Store, source: Path, models: Path | None, now: datetim
                 if path.is_file() and not (models / path.name).exists():
                     shutil.copy2(path, models / path.name)
         marker.unlink()
-    return _summary(manifest)
+    return _summarize(manifest)
 
 
 def _is_empty(store: Store) -> bool:
@@ -332,7 +332,7 @@ def _is_empty(store: Store) -> bool:
 
 
 @contextmanager
-def _unpacked(source: Path) -> Iterator[Path]:
+def _unpack(source: Path) -> Iterator[Path]:
     if source.is_dir():
         yield source
         return
@@ -349,7 +349,7 @@ def _unpacked(source: Path) -> Iterator[Path]:
         yield Path(work)
 
 
-def _summary(manifest: Manifest) -> BackupSummary:
+def _summarize(manifest: Manifest) -> BackupSummary:
     return BackupSummary(
         manifest["created_at"],
         manifest["schema_version"],

@@ -110,7 +110,7 @@ def examine_store(store: Store) -> Iterator[Damage]:
     """Look at the state database, every table, and the files of baselines and refused files."""
     yield from examine_state(store)
     yield from _examine_samples(store)
-    done = _done(store)
+    done = _load_done(store)
     for table in store.root.tables():
         yield from examine_table(store, table)
     yield from _examine_log(store, done)
@@ -193,11 +193,11 @@ def _examine_samples(store: Store) -> Iterator[Damage]:
 
 def examine_table(store: Store, table: Location) -> Iterator[Damage]:
     """Look at one Delta table: its log, its checkpoints, its live files, and what is no part."""
-    kind, model = _named(store, table)
+    kind, model = _name_table(store, table)
     cure = f"Run mlmon store repair {model}." if model else "Move it away."
-    sizes = sizes_below(table)
-    yield from (Damage(str(table), found, cure, model) for found in table_faults(table, sizes))
-    if foreign := strangers(sizes):
+    sizes = measure_files(table)
+    yield from (Damage(str(table), found, cure, model) for found in find_table_faults(table, sizes))
+    if foreign := find_strangers(sizes):
         shown = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
         yield Damage(
             str(table),
@@ -208,7 +208,7 @@ def examine_table(store: Store, table: Location) -> Iterator[Damage]:
         )
 
 
-def _named(store: Store, table: Location) -> tuple[str, str]:
+def _name_table(store: Store, table: Location) -> tuple[str, str]:
     """Return the kind of a table, and its model; no model if the store has no such table."""
     kind, _, rest = str(table).removeprefix(f"{store.root}/").partition("/")
     known = kind in DERIVED or kind == "event_log"
@@ -217,7 +217,7 @@ def _named(store: Store, table: Location) -> tuple[str, str]:
     )
 
 
-def _done(store: Store) -> dict[tuple[str, str], dict[str, int]]:
+def _load_done(store: Store) -> dict[tuple[str, str], dict[str, int]]:
     """Return (model, stream) -> content hash -> rows that the file added to the log."""
     c = ingest_file.c
     query = sa.select(c.model, c.stream, c.sha256, c.n_new + c.n_conflict).where(c.status == "done")
@@ -232,7 +232,7 @@ def _done(store: Store) -> dict[tuple[str, str], dict[str, int]]:
 CONTENT = "split_part(file_sha, '.', 1)"
 
 
-def rows_by_file(store: Store, table: Location) -> dict[str, int]:
+def count_rows_by_file(store: Store, table: Location) -> dict[str, int]:
     """Count the rows of a table of the log by the file that they came from."""
     snapshot = DeltaFolder(table, pa.schema([])).snapshot()
     if snapshot is None or "file_sha" not in snapshot.schema.names or not snapshot.files:
@@ -245,19 +245,19 @@ def rows_by_file(store: Store, table: Location) -> dict[str, int]:
 
 def _examine_log(store: Store, done: dict[tuple[str, str], dict[str, int]]) -> Iterator[Damage]:
     """Compare what the manifest says was added with what the log holds."""
-    shrunk = _shrunk(store)
+    shrunk = _load_shrunk(store)
     places = {(t.url.split("/")[-2], t.name): t for t in (store.root / "event_log").tables()}
     for model, stream in sorted({*done, *(p for p in places if p[1] != "moved_ids")}):
         table = store.root / "event_log" / model / stream
         try:
-            there = rows_by_file(store, table)
+            there = count_rows_by_file(store, table)
         except StoreError:
             continue  # told by examine_table
         said = done.get((model, stream), {})
         lost = [
             sha
             for sha, n in said.items()
-            if n > there.get(sha, 0) and not (model in shrunk and _committed(table, sha))
+            if n > there.get(sha, 0) and not (model in shrunk and _is_committed(table, sha))
         ]
         if lost:
             n_rows = sum(said[sha] - there.get(sha, 0) for sha in lost)
@@ -267,7 +267,7 @@ def _examine_log(store: Store, done: dict[tuple[str, str], dict[str, int]]) -> I
                 f"Run mlmon store repair {model}, then mlmon run {model}.",
                 model,
             )
-        if unknown := set(there) - _known(store, model, stream):
+        if unknown := set(there) - _load_known(store, model, stream):
             yield Damage(
                 str(table),
                 f"the log has rows of {len(unknown)} files that the state database does not know "
@@ -278,7 +278,7 @@ def _examine_log(store: Store, done: dict[tuple[str, str], dict[str, int]]) -> I
             )
 
 
-def _shrunk(store: Store) -> set[str]:
+def _load_shrunk(store: Store) -> set[str]:
     """Return the models of which rows were deleted, on request or by age."""
     with store.state.connect() as conn:
         return {
@@ -287,12 +287,12 @@ def _shrunk(store: Store) -> set[str]:
         }
 
 
-def _committed(table: Location, sha: str) -> bool:
+def _is_committed(table: Location, sha: str) -> bool:
     snapshot = DeltaFolder(table, pa.schema([])).snapshot()
     return snapshot is not None and snapshot.has_transaction(sha)
 
 
-def _known(store: Store, model: str, stream: str) -> set[str]:
+def _load_known(store: Store, model: str, stream: str) -> set[str]:
     c = ingest_file.c
     with store.state.connect() as conn:
         query = sa.select(c.sha256).where(c.model == model, c.stream == stream)
@@ -308,7 +308,7 @@ def _examine_baselines(store: Store) -> Iterator[Damage]:
     for model, baseline_id, payload in rows_:
         if baselines.read_file(store, model, payload) is None:
             yield Damage(
-                str(baselines.place_of_files(store, model, payload)),
+                str(baselines.locate_file(store, model, payload)),
                 f"the file of baseline {baseline_id} is missing or damaged",
                 f"Copy it from a backup, or run mlmon run {model}; a promoted one: "
                 f"mlmon baseline promote {model} again.",
@@ -335,19 +335,19 @@ def _examine_quarantine(store: Store) -> Iterator[Damage]:
             )
 
 
-def table_faults(table: Location, sizes: dict[str, int]) -> Iterator[str]:
+def find_table_faults(table: Location, sizes: dict[str, int]) -> Iterator[str]:
     """Say what is wrong with a table, a line each; nothing if it is whole."""
     of_log = list(_faults_of_log(table, sizes))
     yield from of_log
     yield from _faults_of_files(table, sizes, is_told=bool(of_log))
 
 
-def strangers(sizes: dict[str, int]) -> tuple[str, ...]:
+def find_strangers(sizes: dict[str, int]) -> tuple[str, ...]:
     """Return the files that no writer of tables makes, neither a living nor a killed one."""
     return tuple(name for name in sizes if not any(p.fullmatch(name) for p in _OURS))
 
 
-def bad_commits(table: Location, sizes: dict[str, int]) -> dict[int, str]:
+def find_bad_commits(table: Location, sizes: dict[str, int]) -> dict[int, str]:
     """Return version -> what is wrong with its commit, of those that the newest version needs."""
     versions = sorted(int(m[1]) for name in sizes if (m := _COMMIT.fullmatch(name)))
     start = _newest_checkpoint(table, sizes) + 1
@@ -361,7 +361,7 @@ def bad_commits(table: Location, sizes: dict[str, int]) -> dict[int, str]:
     return dict(sorted(bad.items()))
 
 
-def whole_log(table: Location, sizes: dict[str, int], before: int | None) -> list[str]:
+def list_whole_log(table: Location, sizes: dict[str, int], before: int | None) -> list[str]:
     """Return the commits and readable checkpoints of a log, those before a version."""
     found = []
     for name in sizes:
@@ -373,13 +373,13 @@ def whole_log(table: Location, sizes: dict[str, int], before: int | None) -> lis
     return found
 
 
-def whole_files(table: Location, files: Iterable[LiveFile]) -> list[LiveFile]:
+def list_whole_files(table: Location, files: Iterable[LiveFile]) -> list[LiveFile]:
     """Return those of a version's files that are there, and whose footer opens."""
-    sizes = sizes_below(table)
+    sizes = measure_files(table)
     return [file for file in files if _why_unreadable(table, file, sizes) == ""]
 
 
-def sizes_below(place: Location) -> dict[str, int]:
+def measure_files(place: Location) -> dict[str, int]:
     """Return the files below a place with their sizes."""
     if not place.is_local:
         from mlmon_dagster.store.places import objects
@@ -395,7 +395,7 @@ def sizes_below(place: Location) -> dict[str, int]:
 
 
 def _faults_of_log(table: Location, sizes: dict[str, int]) -> Iterator[str]:
-    for version, why in bad_commits(table, sizes).items():
+    for version, why in find_bad_commits(table, sizes).items():
         yield f"commit {version:020}.json {why}"
     for name in sizes:
         if (match := _CHECKPOINT.fullmatch(name)) and (why := _why_no_parquet(table / name)):
@@ -454,15 +454,15 @@ def _faults_of_files(table: Location, sizes: dict[str, int], is_told: bool) -> I
         return
     for file in files:
         if why := _why_unreadable(table, file, sizes):
-            yield f"data file {_below(table, file)} {why}"
+            yield f"data file {_name_below(table, file)} {why}"
 
 
-def _below(table: Location, file: LiveFile) -> str:
+def _name_below(table: Location, file: LiveFile) -> str:
     return file.path.removeprefix(f"{table}/")
 
 
 def _why_unreadable(table: Location, file: LiveFile, sizes: dict[str, int]) -> str:
-    size = sizes.get(_below(table, file))
+    size = sizes.get(_name_below(table, file))
     if size is None:
         return "is missing"
     if file.size is not None and size != file.size:
@@ -494,7 +494,7 @@ class Repaired:
     lost: list[str] = field(default_factory=list)
 
 
-def repair(
+def repair_model(
     store: Store,
     spec: ModelSpec,
     project: Path,
@@ -540,7 +540,7 @@ def _move_marks_back(
     store: Store, spec: ModelSpec, now: dt.datetime, *, dry_run: bool
 ) -> list[str]:
     """Move marks of retention that lie ahead of now to the oldest rows that are left; say so."""
-    ahead = model_history.marks_ahead(store.state, spec.model, now)
+    ahead = model_history.find_marks_ahead(store.state, spec.model, now)
     if not ahead:
         return []
     oldest = _oldest_windows(store, spec)
@@ -619,7 +619,7 @@ class _Repair:
             ledger.find_undone(self.store, self.spec.model)
         for stream in STREAMS:
             table = self.store.root / "event_log" / self.spec.model / stream
-            counted = rows_by_file(self.store, table)
+            counted = count_rows_by_file(self.store, table)
             files = [file for file in self._files(stream) if file[2] > counted.get(file[0], 0)]
             self.told.lost += [path for _, path, _, is_there in files if not is_there]
             again = [sha for sha, _, _, is_there in files if is_there]
@@ -666,7 +666,7 @@ class _Repair:
         query = sa.select(c.sha256).where(c.model == self.spec.model, c.stream == stream)
         with self.store.state.connect() as conn:
             known = set(conn.scalars(query))
-        unknown = rows_by_file(self.store, table).keys() - known
+        unknown = count_rows_by_file(self.store, table).keys() - known
         if not unknown or not (unknown := unknown - set(self.landed())):
             return
         self.told.done.append(
@@ -677,7 +677,7 @@ class _Repair:
         row = {"model": self.spec.model, "stream": stream, "status": "missing",
                "first_seen": self.now}  # fmt: skip
         with self.store.state.begin() as conn:
-            manifest.discover(
+            manifest.note_discovered(
                 conn, [{**row, "sha256": sha, "path": f"log:{sha[:12]}"} for sha in sorted(unknown)]
             )
 
@@ -685,7 +685,7 @@ class _Repair:
         """Return the windows that the log has rows of; of others the numbers stay."""
         log = self.store.event_log(self.spec)
         starts = {start for dataset in DATASETS for start in log.window_starts(dataset)}
-        kept_from = model_history.rows_from(self.store.state, self.spec.model).get(PRODUCTION)
+        kept_from = model_history.load_rows_from(self.store.state, self.spec.model).get(PRODUCTION)
         return [
             window_containing(self.spec.time, start)
             for start in sorted(starts)
@@ -696,7 +696,7 @@ class _Repair:
         """Write the log of a stream anew from its whole rows; the other files are read again."""
         schema = stream_schema(self.spec, stream)
         rows = self._whole_rows(table, schema)
-        counted = _count(self.store, rows)
+        counted = _count_rows(self.store, rows)
         again, kept = [], []
         for sha, path, n_added, is_there in self._files(stream):
             if n_added <= counted.get(sha, 0):
@@ -734,11 +734,11 @@ class _Repair:
         files: list[str] = []
         found = schema
         with tempfile.TemporaryDirectory() as work:
-            snapshot = _last_whole(table, Path(work), schema, self.spec)
+            snapshot = _open_last_whole(table, Path(work), schema, self.spec)
             if snapshot is not None:
                 found = snapshot.schema
-                files = [file.path for file in whole_files(table, snapshot.files)]
-        gone = erased_ids.erased(self.store.state, self.spec.model)
+                files = [file.path for file in list_whole_files(table, snapshot.files)]
+        gone = erased_ids.load_erased(self.store.state, self.spec.model)
         sql = f"SELECT r.* FROM {select_sql(files, found, None, None, aliases_of(self.spec))} AS r"
         tables = {}
         if gone:  # an older version may still have them
@@ -754,7 +754,7 @@ class _Repair:
         )
         with self.store.state.connect() as conn:
             return [
-                (sha, path, int(n), _is_there(self.project / path, sha, size))
+                (sha, path, int(n), _has_content(self.project / path, sha, size))
                 for sha, path, n, size in conn.execute(query)
             ]
 
@@ -799,13 +799,15 @@ class _Repair:
         path.rename(target)
 
 
-def _last_whole(table: Location, work: Path, schema: pa.Schema, spec: ModelSpec) -> Snapshot | None:
+def _open_last_whole(
+    table: Location, work: Path, schema: pa.Schema, spec: ModelSpec
+) -> Snapshot | None:
     """Open the newest version before the first damaged commit, from a copy of the log."""
-    sizes = sizes_below(table)
-    bad = bad_commits(table, sizes)
+    sizes = measure_files(table)
+    bad = find_bad_commits(table, sizes)
     copy = work / "_delta_log"
     copy.mkdir()
-    for name in whole_log(table, sizes, before=min(bad, default=None)):
+    for name in list_whole_log(table, sizes, before=min(bad, default=None)):
         shutil.copyfile(table.path / name, work / name)
     try:
         opened = open_table(LocalPlace(str(work)))
@@ -814,14 +816,14 @@ def _last_whole(table: Location, work: Path, schema: pa.Schema, spec: ModelSpec)
         return None
 
 
-def _count(store: Store, rows: pa.Table) -> dict[str, int]:
+def _count_rows(store: Store, rows: pa.Table) -> dict[str, int]:
     counted = store.query(
         f"SELECT {CONTENT} AS sha, count(*) AS n FROM rows GROUP BY 1", {"rows": rows}
     )
     return dict(zip(*(counted.column(c).to_pylist() for c in ("sha", "n")), strict=True))
 
 
-def _is_there(path: Path, sha: str, size: int) -> bool:
+def _has_content(path: Path, sha: str, size: int) -> bool:
     """Tell whether a file has the content that was taken in; another may have its name and size."""
     try:
         return path.stat().st_size == size and hash_file(path) == sha

@@ -86,20 +86,20 @@ def maintain(
     """
     if not dry_run:
         check_tables(store, spec)
-        erase.resume(store, spec, now)
+        erase.resume_erasures(store, spec, now)
         begin_moment(store, spec.model, now)
-    machine, before = read_machine_clock(), model_history.last_upkeep(store.state, spec.model)
+    machine, before = read_machine_clock(), model_history.load_last_upkeep(store.state, spec.model)
     with writer_lock(store.state, f"ingest/{spec.model}"):
         # Not beside an ingest, which reads refused rows and writes what is left of them.
-        removals = let_go(store, spec, now, dry_run=dry_run)
+        removals = delete_by_age(store, spec, now, dry_run=dry_run)
         if not dry_run:
-            model_history.beat_upkeep(store.state, spec.model, now, machine)
-            n_swept = kept_rows.sweep(store, spec.model)
+            model_history.note_upkeep(store.state, spec.model, now, machine)
+            n_swept = kept_rows.sweep_settled(store, spec.model)
             removals.append(Removal("refused files and rows taken in meanwhile", files=n_swept))
     # The table format goes by the machine's clock: what that gained since the last upkeep, whether
     # it is right or not, versions are kept for longer.
     gained = machine - before[1] if before and machine > before[1] else dt.timedelta()
-    for name, folder in tables_of(store, spec).items():
+    for name, folder in open_tables(store, spec).items():
         if folder.snapshot() is None:
             continue
         removals.append(_merge(name, folder, dry_run=dry_run))
@@ -107,14 +107,14 @@ def maintain(
         removals.append(_remove_versions(name, folder, kept, gained, dry_run=dry_run))
     unnamed = baselines.tidy_files(store, spec.model, dry_run=dry_run)
     removals.append(Removal("files of baselines that nothing names", files=len(unnamed)))
-    return _worth_telling(removals)
+    return _drop_idle(removals)
 
 
-def _worth_telling(removals: Sequence[Removal]) -> list[Removal]:
+def _drop_idle(removals: Sequence[Removal]) -> list[Removal]:
     return [removal for removal in removals if removal.rows or removal.files or removal.why]
 
 
-def tables_of(store: Store, spec: ModelSpec) -> dict[str, DeltaFolder]:
+def open_tables(store: Store, spec: ModelSpec) -> dict[str, DeltaFolder]:
     """Return a model's tables by name."""
     return {
         **store.event_log(spec).folders,
@@ -203,7 +203,7 @@ class Removal:
     why: str = ""
 
 
-def first_dates(spec: ModelSpec, now: dt.datetime) -> dict[str, str]:
+def find_first_dates(spec: ModelSpec, now: dt.datetime) -> dict[str, str]:
     """Return dataset -> the first local date whose rows are kept; absent ones are kept for ever."""
     found = {}
     for dataset in DATASETS:
@@ -219,7 +219,9 @@ def _first_date(spec: ModelSpec, now: dt.datetime, age: dt.timedelta) -> str:
     return start.astimezone(ZoneInfo(spec.time.zone)).date().isoformat()
 
 
-def let_go(store: Store, spec: ModelSpec, now: dt.datetime, *, dry_run: bool) -> list[Removal]:
+def delete_by_age(
+    store: Store, spec: ModelSpec, now: dt.datetime, *, dry_run: bool
+) -> list[Removal]:
     """Delete what is older than the spec says; with ``dry_run`` only say what that is."""
     earlier = _earlier_look(store, spec)
     ages = count_ages(now, _newest_events(store, spec, now) or earlier, earlier)
@@ -228,17 +230,17 @@ def let_go(store: Store, spec: ModelSpec, now: dt.datetime, *, dry_run: bool) ->
         return [Removal("rows past their age", why=why)]
     held_back = ages.why if now - ages.now > _USUAL_GAIN else ""
     now = ages.now
-    dates = first_dates(spec, now)
+    dates = find_first_dates(spec, now)
     removals = [
         Removal("rows past their age", why=held_back),
-        *_rows(store, spec, dates, now, dry_run=dry_run),
-        *_spans(store, spec, now, dry_run=dry_run),
-        *_profiles(store, spec, now, dry_run=dry_run),
-        _letters(store, spec, now, dry_run=dry_run),
-        _quarantine(store, spec, now, dry_run=dry_run),
-        _refused_rows(store, spec, dates, dry_run=dry_run),
+        *_delete_rows(store, spec, dates, now, dry_run=dry_run),
+        *_delete_spans(store, spec, now, dry_run=dry_run),
+        *_delete_profiles(store, spec, now, dry_run=dry_run),
+        _delete_letters(store, spec, now, dry_run=dry_run),
+        _delete_quarantine(store, spec, now, dry_run=dry_run),
+        _delete_refused_rows(store, spec, dates, dry_run=dry_run),
     ]
-    return _worth_telling(removals)
+    return _drop_idle(removals)
 
 
 def _newest_events(store: Store, spec: ModelSpec, now: dt.datetime) -> dt.datetime | None:
@@ -251,17 +253,17 @@ def _newest_events(store: Store, spec: ModelSpec, now: dt.datetime) -> dt.dateti
     own = window_containing(spec.time, start_of_date(spec.time, max(dates))).end if dates else None
     if own is not None and own >= now:
         return own  # as of every model that goes on
-    others = window_state.newest_touched(store.state)
+    others = window_state.find_newest_touched(store.state)
     return max([end for end in (own, others) if end is not None], default=None)
 
 
 def _earlier_look(store: Store, spec: ModelSpec) -> dt.datetime | None:
     """Return what the clock said at the upkeep before; before the first, at the last ingest."""
-    known = model_history.last_upkeep(store.state, spec.model)
-    return known[0] if known else manifest.last_finished(store.state, spec.model)
+    known = model_history.load_last_upkeep(store.state, spec.model)
+    return known[0] if known else manifest.load_last_finished(store.state, spec.model)
 
 
-def _rows(
+def _delete_rows(
     store: Store, spec: ModelSpec, dates: Mapping[str, str], now: dt.datetime, *, dry_run: bool
 ) -> list[Removal]:
     folders = store.event_log(spec).folders
@@ -281,7 +283,7 @@ def _rows(
         for name, folder in tables.items():
             what = f"{name} of {dataset} before {date}"
             where = {"dataset": dataset}
-            removals.append(_delete(folder, what, date, where, dry_run=dry_run))
+            removals.append(_delete_dates(folder, what, date, where, dry_run=dry_run))
     if everywhere and not dry_run:
         _forget_moves(store, folders["moved_ids"], everywhere)
     return removals
@@ -293,7 +295,7 @@ def _date_of_all(predictions: DeltaFolder, dates: Mapping[str, str]) -> str | No
     return min(dates[d] for d in present) if present and present <= set(dates) else None
 
 
-def _delete(
+def _delete_dates(
     folder: DeltaFolder, what: str, date: str, where: Mapping[str, str], *, dry_run: bool
 ) -> Removal:
     files = [
@@ -325,26 +327,30 @@ def _forget_moves(store: Store, folder: DeltaFolder, date: str) -> None:
     retry(attempt, "Forgetting moved ids")
 
 
-def _spans(store: Store, spec: ModelSpec, now: dt.datetime, *, dry_run: bool) -> list[Removal]:
+def _delete_spans(
+    store: Store, spec: ModelSpec, now: dt.datetime, *, dry_run: bool
+) -> list[Removal]:
     # Not longer than the events whose requests they tell about.
     ages = [a for a in (spec.retention.spans, spec.retention.production) if a is not None]
     if not ages:
         return []
     date = _first_date(spec, now, min(ages))
     folder = spans.folder_of(store.root, spec.model)
-    return [_delete(folder, f"spans before {date}", date, {}, dry_run=dry_run)]
+    return [_delete_dates(folder, f"spans before {date}", date, {}, dry_run=dry_run)]
 
 
-def _profiles(store: Store, spec: ModelSpec, now: dt.datetime, *, dry_run: bool) -> list[Removal]:
+def _delete_profiles(
+    store: Store, spec: ModelSpec, now: dt.datetime, *, dry_run: bool
+) -> list[Removal]:
     age = spec.retention.profiles
     if age is None:
         return []
     date = _first_date(spec, now, age)
     folder = store.table("profiles", spec.model).folder
-    return [_delete(folder, f"profiles before {date}", date, {}, dry_run=dry_run)]
+    return [_delete_dates(folder, f"profiles before {date}", date, {}, dry_run=dry_run)]
 
 
-def _letters(store: Store, spec: ModelSpec, now: dt.datetime, *, dry_run: bool) -> Removal:
+def _delete_letters(store: Store, spec: ModelSpec, now: dt.datetime, *, dry_run: bool) -> Removal:
     age = spec.retention.dead_letter
     if age is None:
         return Removal("notes of refused rows")
@@ -359,7 +365,9 @@ def _letters(store: Store, spec: ModelSpec, now: dt.datetime, *, dry_run: bool) 
     return Removal(f"notes of refused rows before {now - age:%Y-%m-%d}", rows=n)
 
 
-def _quarantine(store: Store, spec: ModelSpec, now: dt.datetime, *, dry_run: bool) -> Removal:
+def _delete_quarantine(
+    store: Store, spec: ModelSpec, now: dt.datetime, *, dry_run: bool
+) -> Removal:
     # What was refused holds people's data as the rows do, and is not kept any longer than these.
     ages = [a for a in (spec.retention.quarantine, spec.retention.production) if a is not None]
     if not ages:
@@ -372,7 +380,7 @@ def _quarantine(store: Store, spec: ModelSpec, now: dt.datetime, *, dry_run: boo
     )
     with store.state.connect() as conn:
         sizes = {row.sha256: row.size_bytes for row in conn.execute(query)}
-    folder: Location = kept_rows.folder_of(store, spec.model)
+    folder: Location = kept_rows.locate_folder(store, spec.model)
     old = {name: sizes[sha] for name in folder.below() if (sha := name.split(".")[0]) in sizes}
     for name in [] if dry_run else old:
         (folder / name).delete()
@@ -380,7 +388,7 @@ def _quarantine(store: Store, spec: ModelSpec, now: dt.datetime, *, dry_run: boo
     return Removal(what, files=len(old), size=sum(old.values()))
 
 
-def _refused_rows(
+def _delete_refused_rows(
     store: Store, spec: ModelSpec, dates: Mapping[str, str], *, dry_run: bool
 ) -> Removal:
     """Let refused rows go with the rows of their windows, however late they came."""
@@ -388,14 +396,14 @@ def _refused_rows(
         return Removal("refused rows")
     first = start_of_date(spec.time, dates[PRODUCTION])
     n_rows = 0
-    for place in kept_rows.places_of(store, spec.model):
-        kept = kept_rows.read(place)
+    for place in kept_rows.list_places(store, spec.model):
+        kept = kept_rows.read_rows(place)
         if kept is None:
             continue
         left = kept.without(kept.before(first))
         n_rows += kept.n_refused - left.n_refused
         if not dry_run:
-            kept_rows.replace(place, kept, left)
+            kept_rows.replace_rows(place, kept, left)
     return Removal(f"refused rows of windows before {first:%Y-%m-%d}", rows=n_rows)
 
 
@@ -448,7 +456,7 @@ def settle_unmatched(store: Store, spec: ModelSpec, now: datetime) -> Unmatched:
 def _settle_once(store: Store, spec: ModelSpec, now: datetime) -> int:
     log = store.event_log(spec)
     folder = log.table("actuals")
-    rows = store.query(f"SELECT * FROM {_sql(folder.ensure(), set(_SET_ASIDE))}")
+    rows = store.query(f"SELECT * FROM {_select_dates(folder.ensure(), set(_SET_ASIDE))}")
     held = rows.column("window_date")
     placed = log.place(rows.drop_columns(["window_date"]))
     placed = conform(placed, actual_schema(spec), f"{spec.model}/actuals")
@@ -464,7 +472,7 @@ def _settle_once(store: Store, spec: ModelSpec, now: datetime) -> int:
     n_expired_before = int(pc.sum(pc.equal(held, EXPIRED)).as_py() or 0)
     if not n_placed and int(pc.sum(is_old).as_py() or 0) == n_expired_before:
         return 0
-    moved = _not_there(store, folder.ensure(), placed.filter(is_placed))
+    moved = _drop_moved(store, folder.ensure(), placed.filter(is_placed))
     if moved.num_rows:
         folder.ensure().append(moved)
     names = ", ".join(literal(name) for name in _SET_ASIDE)
@@ -472,11 +480,11 @@ def _settle_once(store: Store, spec: ModelSpec, now: datetime) -> int:
     return n_placed
 
 
-def _not_there(store: Store, snapshot: Snapshot, rows: pa.Table) -> pa.Table:
+def _drop_moved(store: Store, snapshot: Snapshot, rows: pa.Table) -> pa.Table:
     """Leave out rows that an interrupted call has already moved."""
     if not rows.num_rows:
         return rows
-    there = _sql(snapshot, set(rows.column("window_date").to_pylist()))
+    there = _select_dates(snapshot, set(rows.column("window_date").to_pylist()))
     same = " AND ".join(f"t.{name} IS NOT DISTINCT FROM m.{name}" for name in _IDENTITY)
     return store.query(
         f"SELECT m.* FROM moved AS m WHERE NOT EXISTS (SELECT 1 FROM {there} AS t WHERE {same})",
@@ -484,11 +492,11 @@ def _not_there(store: Store, snapshot: Snapshot, rows: pa.Table) -> pa.Table:
     ).cast(rows.schema)
 
 
-def _sql(snapshot: Snapshot, dates: set[str]) -> str:
+def _select_dates(snapshot: Snapshot, dates: set[str]) -> str:
     return snapshot.from_sql(None, lambda partition: partition["window_date"] in dates)
 
 
-def declaration_of(models: Path, model: str) -> Path:
+def find_declaration(models: Path, model: str) -> Path:
     """Return the file that declares a model.
 
     Raises:
@@ -503,7 +511,7 @@ def declaration_of(models: Path, model: str) -> Path:
     )
 
 
-def folders_of(store: Store, model: str) -> list[Path]:
+def list_folders(store: Store, model: str) -> list[Path]:
     """Return the folders that belong to a model: tables, quarantine, staging, index.
 
     Raises:
@@ -525,7 +533,7 @@ def count_rows(store: Store, model: str) -> dict[str, int]:
     with store.state.connect() as conn:
         counts = {
             table.name: conn.scalar(sa.select(sa.func.count()).select_from(table).where(mine))
-            for table, mine in _rows_of(model)
+            for table, mine in _select_rows(model)
         }
     return {name: int(n) for name, n in counts.items() if n}
 
@@ -549,20 +557,20 @@ def remove_model(
     reached("remove.declaration")
     with store.state.begin() as conn:
         metric_log.forget_model(conn, model)
-        for table, mine in _rows_of(model):
+        for table, mine in _select_rows(model):
             conn.execute(sa.delete(table).where(mine))
         for number in _silences_naming(conn, model):
             active = (silence.c.id == number, silence.c.ends_at > now)
             conn.execute(sa.update(silence).where(*active).values(ends_at=now, ended_by=author))
     reached("remove.rows")
-    for folder in (landed, *folders_of(store, model)):
+    for folder in (landed, *list_folders(store, model)):
         if not folder.is_dir():
             continue
         shutil.rmtree(folder)
         reached("remove.folder")
 
 
-def _rows_of(model: str) -> list[tuple[sa.Table, sa.ColumnElement[bool]]]:
+def _select_rows(model: str) -> list[tuple[sa.Table, sa.ColumnElement[bool]]]:
     """Return the tables with rows of models, and which are this one's; events before alerts."""
     alerts = sa.select(alert.c.fingerprint).where(alert.c.model == model)
     tables = [METADATA.tables[name] for name in sorted(METADATA.tables)]
