@@ -240,8 +240,8 @@ def test_a_library_that_cannot_be_imported_is_tried_once_and_is_a_result(
     (broken / "__init__.py").write_text("raise ImportError('no such library')")
     monkeypatch.syspath_prepend(broken.parent)
     monkeypatch.setattr(expectations, "_WORKER", expectations._Worker())
-    for name in "ab":
-        land(project, f"{PREDICTIONS}/{name}.parquet", events(4))
+    for n_rows in (4, 5):
+        land(project, f"{PREDICTIONS}/{n_rows}.parquet", events(n_rows))
         (file,) = ingest(store, spec_with(REGEX), project).files
         assert file.status == "done"
 

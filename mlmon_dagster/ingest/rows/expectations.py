@@ -110,7 +110,7 @@ class _Worker:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = 0
-        self._is_ready = self._is_broken = False
+        self._is_ready = self.is_broken = False
 
     def start(self) -> subprocess.Popen[bytes]:
         """Start it unless it runs; importing goes on in the background."""
@@ -159,7 +159,7 @@ class _Worker:
         return answer
 
     def _exchange(self, name: str, arguments: Sequence[object]) -> object:
-        if self._is_broken:
+        if self.is_broken:
             raise _BrokenError(_BROKEN)
         process = self.start()
         assert process.stdin is not None
@@ -169,7 +169,7 @@ class _Worker:
                 pickle.load(process.stdout)
             except _NO_ANSWER:
                 self.stop()
-                self._is_broken = True
+                self.is_broken = True
                 raise _BrokenError(_BROKEN) from None
             self._is_ready = True
         pickle.dump((name, arguments), process.stdin)
@@ -201,7 +201,7 @@ def declared_for(spec: ModelSpec, stream: Stream) -> list[Expectation]:
 
 def prepare_to_judge(spec: ModelSpec, stream: Stream) -> None:
     """Have Great Expectations imported while files are read, if the spec expects anything."""
-    if declared_for(spec, stream):
+    if declared_for(spec, stream) and not _WORKER.is_broken:
         _WORKER.start()
 
 
