@@ -33,7 +33,7 @@ class Way(NamedTuple):
 WAYS = {
     "drift": (
         Way(("profiles.measures",), "profiles", 3, 7),
-        Way(("monitors.drift",), "monitors", 4, 3),
+        Way(("families.drift",), "families", 4, 3),
     ),
     "an ingest cycle": (Way(("ingest.cycle",), "ingest", 14, 15),),
     "a dispatch of alerts": (Way(("alerts.dispatching",), "alerts", 12, 12),),

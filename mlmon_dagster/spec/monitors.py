@@ -824,7 +824,7 @@ FAMILIES: Final[Mapping[str, DeclaredFamily]] = {
             ("profiles", "baseline"),
             frozenset({"scipy", "pandas"}),
             "Realized performance with intervals, as far as ground truth has arrived.",
-            ("performance", "quality.py"),
+            ("performance", "means.py", "rectified.py", "quality.py"),
             is_muted=True,
             is_of_truth=True,
         ),
@@ -862,7 +862,7 @@ FAMILIES: Final[Mapping[str, DeclaredFamily]] = {
             frozenset({"pandas"}),
             "What came of the predictions: the mean outcome, and what decisions were worth at the "
             "declared costs, as far as ground truth has arrived.",
-            ("business.py",),
+            ("business.py", "means.py", "rectified.py"),
             is_muted=True,
             is_of_truth=True,
         ),
@@ -877,7 +877,7 @@ FAMILIES: Final[Mapping[str, DeclaredFamily]] = {
             "Another version beside the one in service, on the same predictions or on others; "
             "features as they were served beside the same predictions' computed offline; the "
             "version's age.",
-            ("versions.py", "performance"),
+            ("versions.py", "performance", "means.py", "rectified.py"),
             is_muted=True,
             is_of_truth=True,
         ),

@@ -128,7 +128,7 @@ def test_the_index_is_made_anew_if_it_is(
     if harm == "lost":
         shutil.rmtree(folder_of(store))
     if harm == "of another engine":
-        monkeypatch.setattr(id_index, "_hash_name", lambda: "another")
+        monkeypatch.setattr(id_index, "_name_hash", lambda: "another")
 
     assert known(store, ASKED) == FOUND
 
