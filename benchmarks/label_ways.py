@@ -90,10 +90,7 @@ def live_by_daemon(world: Lifelike, folder: Path) -> Way:
     """Live a world by the daemon's own sensors after every window."""
     with _begun(world, folder) as (first, slack):
         clock = Clock(world.look_after(first))
-        project = Project(
-            folder, str(folder / ".mlmon" / "store"), now=clock,
-            slack_token=slack.token, slack_api_url=slack.url,
-        )  # fmt: skip
+        project = Project(folder, str(folder / ".mlmon" / "store"), now=clock)
         models = read_models(project.models_folder, clock.moment)
         outputs = []
         with open_instance(project) as instance:
