@@ -22,12 +22,12 @@ from mlmon_dagster.alerts.messages import view as say
 from mlmon_dagster.alerts.messages.group_state import GroupState, dump, episode_of, load, split
 from mlmon_dagster.alerts.messages.incidents import flush_groups
 from mlmon_dagster.alerts.messages.message import FALLBACK, Message, outbox_row, row_key
-from mlmon_dagster.alerts.messages.view import SHORT_ID, Changes, Context, view_of
+from mlmon_dagster.alerts.messages.view import Changes, Context, view_of
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store import Store, alert_state, outbox
-from mlmon_dagster.store.alert_state import AlertRow, GroupRow
+from mlmon_dagster.store.alert_state import SHORT_ID, AlertRow, GroupRow
 from mlmon_dagster.store.outbox import NewMessage, OutboxRow
 from mlmon_dagster.store.state.schema import alert_group
 

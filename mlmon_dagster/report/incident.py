@@ -11,11 +11,12 @@ from markupsafe import Markup
 
 from mlmon_dagster.monitors.wording import beyond_headline, explain, headline
 from mlmon_dagster.report.charts import draw_strip, windows_named
-from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec import ModelSpec, window_containing
 from mlmon_dagster.spec.declaration import Granularity
 from mlmon_dagster.spec.names import TABLE
+from mlmon_dagster.spec.windows import windows_between
 from mlmon_dagster.store import Store, alert_state
-from mlmon_dagster.store.alert_state import ACTIVE, AlertEpisode
+from mlmon_dagster.store.alert_state import ACTIVE, SHORT_ID, AlertEpisode
 from mlmon_dagster.store.state import monitor_results
 from mlmon_dagster.store.state.monitor_results import name_window
 from mlmon_dagster.store.state.window_state import WindowInputs
@@ -24,7 +25,6 @@ from mlmon_dagster.tables.alerts import explain_episode, is_personal
 DAYS_SHOWN: dict[Granularity, int] = {"hour": 168, "day": 90, "week": 52, "month": 24}
 MOST_CARDS = 3
 _REASONS = 3
-_ID = 8  # characters of an alert's id that commands take
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,8 @@ def find_incidents(
     for episode, href in zip(episodes, hrefs, strict=True):
         hidden = is_personal(spec, episode.column, episode.slice_key)
         row = rows.get(episode.fingerprint)
-        found_behind = json.loads(row["details"]).get("explain", {}) if row else {}
-        why = explain(episode.metric, episode.column or TABLE, found_behind)
+        explained = json.loads(row["details"]).get("explain", {}) if row else {}
+        why = explain(episode.metric, episode.column or TABLE, explained)
         sentence = explain_episode(spec, episode)
         found.append(
             Incident(
@@ -97,23 +97,21 @@ def find_incidents(
                 monitor=episode.monitor,
                 acked_by=episode.acked_by,
                 href=href,
-                commands=[] if href else _name_commands(spec, episode),
+                commands=[] if href else _name_commands(episode),
             )
         )
     return found
 
 
 def _count_windows(spec: ModelSpec, opened: dt.datetime, newest: dt.datetime | None) -> str:
-    length = {"hour": 1 / 24, "day": 1, "week": 7, "month": 30.44}[spec.time.granularity]
     if newest is None or newest < opened:
         return ""
-    # Days of 23 and 25 hours and months of any length round to the right count.
-    n = round((newest - opened) / dt.timedelta(days=length)) + 1
+    n = len(windows_between(spec.time, opened, window_containing(spec.time, newest).end))
     return f"{n} {spec.time.granularity}{'' if n == 1 else 's'}"
 
 
-def _name_commands(spec: ModelSpec, episode: AlertEpisode) -> list[str]:
-    short = episode.fingerprint[:_ID]
+def _name_commands(episode: AlertEpisode) -> list[str]:
+    short = episode.fingerprint[:SHORT_ID]
     return [f"mlmon alerts show {short}", f"mlmon alerts ack {short}"]
 
 

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mlmon_dagster.alerts.messages.view import (
-    SHORT_ID,
     AlertView,
     commands_of,
     local_moment,
@@ -25,7 +24,7 @@ from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.names import ALL, BUSINESS, PERFORMANCE, SERVICE, TABLE
 from mlmon_dagster.spec.spans import STAGE, TRACE_ID
 from mlmon_dagster.store import Store, alert_state
-from mlmon_dagster.store.alert_state import AlertEpisode, AlertEvent, AlertRow
+from mlmon_dagster.store.alert_state import SHORT_ID, AlertEpisode, AlertEvent, AlertRow
 from mlmon_dagster.store.state import monitor_results
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 from mlmon_dagster.store.tables.columns import span_fields

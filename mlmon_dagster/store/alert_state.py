@@ -30,6 +30,7 @@ State = Literal["OK", "PENDING", "FIRING", "RECOVERING"]
 ListedState = Literal["FIRING", "RECOVERING", "RESOLVED", "WITHDRAWN", "PENDING"]
 Standing = Literal["firing", "recovering", ""]
 T = TypeVar("T")
+SHORT_ID = 8  # characters of an alert's id, as commands take it
 _BATCH = 500  # values per IN (...)
 # Written out, as the partial index is declared.
 _UNTOLD = sa.text(

@@ -13,7 +13,6 @@ import sqlalchemy as sa
 from mlmon_dagster.alerts.handling import find_alert
 from mlmon_dagster.alerts.messages.message import clean
 from mlmon_dagster.alerts.messages.view import (
-    SHORT_ID,
     AlertView,
     is_amendment,
     local_moment,
@@ -26,6 +25,7 @@ from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store import Store, alert_state
 from mlmon_dagster.store.alert_state import (
+    SHORT_ID,
     AlertEpisode,
     AlertRow,
     ListedState,

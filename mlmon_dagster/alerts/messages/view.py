@@ -33,9 +33,8 @@ from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.monitors import FAMILIES
 from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.spec.tasks import estimated_of
-from mlmon_dagster.store.alert_state import AlertRow, StoredEvent
+from mlmon_dagster.store.alert_state import SHORT_ID, AlertRow, StoredEvent
 
-SHORT_ID = 8  # characters of an alert's id, as commands take it
 MAX_LISTED = 6
 MAX_NAMED, MAX_OVER = 20, 12  # what is over is told nowhere else
 MAX_TITLE, _SHORTEST = 80, 20  # that a phone shows; of what is wrong, at least
