@@ -45,7 +45,8 @@ MARKS = """JSON.stringify([...document.querySelectorAll('*')]
 
 # What our own pages say beside each name: of families on a model's page, of layers on the first.
 PILLS = """JSON.stringify([...document.querySelectorAll('.pill')].map(e => [
-  e.nextSibling ? e.nextSibling.textContent.trim() : e.closest('tr').cells[0].innerText,
+  e.nextSibling ? e.nextSibling.textContent.trim()
+    : e.closest('tr, figcaption').firstElementChild.innerText,
   e.textContent, getComputedStyle(e).backgroundColor]))"""
 
 
