@@ -252,10 +252,7 @@ def baseline() -> None:
 
 @baseline.command(
     "promote",
-    epilog=examples(
-        "mlmon baseline promote flight_delay --from 2013-09-01 --to 2013-09-30 "
-        "--note 'autumn schedule'"
-    ),
+    epilog=examples("mlmon baseline promote flight_delay --from 2013-09-01 --to 2013-09-30"),
 )
 @click.argument("model")
 @period

@@ -114,6 +114,27 @@ class Models:
                 found = found.without(broken)
         return found
 
+    def find(self, model: str) -> ModelSpec:
+        """Return one model, whatever is wrong with others.
+
+        Raises:
+            ConfigError: If there is none of that name, or its file does not load.
+        """
+        for spec in self.specs:
+            if spec.model == model:
+                return spec
+        for broken in self.broken:
+            if model in (broken.name, broken.path.stem):
+                raise ConfigError(f"{model} does not load:\n{broken.problems}")
+        names = [spec.model for spec in self.specs]
+        where = f" in {self.folder}" if self.folder else ""
+        said = f"No model {model!r}{where}{did_you_mean(model, names) or '.'}"
+        if names:
+            said += f" There are: {listed(names)}."
+        if self.broken:
+            said += f" Not loaded: {listed(broken.path.name for broken in self.broken)}."
+        raise ConfigError(said)
+
     def without(self, broken: BrokenModel) -> Models:
         """Return the same with a model that turned out to be broken after it was read."""
         specs = tuple(spec for spec in self.specs if spec != broken.spec)
