@@ -62,7 +62,9 @@ class BaselineSample(MetricSample, total=False):
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the rows of any frame one by one, by its columns."""
-    return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
+    names = [str(name) for name in frame.columns]
+    columns = [frame[name].tolist() for name in frame.columns]
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def samples(frame: pd.DataFrame) -> list[MetricSample]:
