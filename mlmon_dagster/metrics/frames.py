@@ -182,7 +182,7 @@ def stack_rows(rows: Sequence[MetricRows]) -> pd.DataFrame:
     unsure = _stack([one.unsure for one in rows], sizes, object)
     columns["reason"] = np.where(undefined, reason, unsure)
     columns["method_version"] = _stack([one.method_version for one in rows], sizes, object)
-    return pd.DataFrame(columns, columns=list(METRIC_COLUMNS))
+    return pd.DataFrame({name: columns[name] for name in METRIC_COLUMNS})
 
 
 def concat_frames(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -214,9 +214,9 @@ def _stack_cells(frames: Sequence[pd.DataFrame]) -> dict[str, object]:
 
 
 def _stack(parts: Sequence[ArrayLike], sizes: Ints, dtype: type) -> np.ndarray:
-    return np.concatenate(
-        [
-            np.broadcast_to(np.asarray(part, dtype=dtype), size)
-            for part, size in zip(parts, sizes, strict=True)
-        ]
-    )
+    stacked = np.empty(sizes.sum(), dtype)
+    end = 0
+    for part, size in zip(parts, sizes.tolist(), strict=True):
+        begin, end = end, end + size
+        stacked[begin:end] = part
+    return stacked
