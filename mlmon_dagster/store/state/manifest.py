@@ -401,7 +401,7 @@ def _select_refused_once(
     return sa.select(*keys, why).where(c.model == model, *which).group_by(*keys).subquery()
 
 
-def _count_once() -> sa.Select[tuple[datetime, str, int]]:
+def _count_once() -> sa.Select[datetime, str, int]:
     of_model: sa.BindParameter[str] = sa.bindparam("of_model")
     rows = _select_refused_once(of_model, dead_letter.c.window_start.is_not(None))
     keys = (rows.c.window_start, rows.c.why)
