@@ -96,7 +96,7 @@ def deliver(project: Project) -> None:
     from mlmon_dagster.defs.delivery import dispatch_alerts
     from mlmon_dagster.defs.instance import open_instance
     from mlmon_dagster.spec import read_models
-    from mlmon_dagster.spec.loader import no_models
+    from mlmon_dagster.spec.files.loader import no_models
 
     found = read_models(project.models_folder, project.now())
     if not found.specs and not found.broken and not something_waits(project.store):

@@ -94,7 +94,7 @@ def models_of(
     Raises:
         ConfigError: If it declares nothing at all.
     """
-    from mlmon_dagster.spec.loader import no_models
+    from mlmon_dagster.spec.files.loader import no_models
 
     found = read_models(
         project.models_folder, project.now(), more_problems, project.known_specs

@@ -15,12 +15,12 @@ from pydantic_core import ErrorDetails
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec.alerting import RECEIVERS, AlertPolicy
 from mlmon_dagster.spec.checks import FieldPath, Problem, find_problems
-from mlmon_dagster.spec.known_specs import KnownSpecs
+from mlmon_dagster.spec.files.known_specs import KnownSpecs
+from mlmon_dagster.spec.files.yaml_tree import MAX_BYTES, Tree, read_tree, redact
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.names import RESERVED_MODELS, did_you_mean, listed, model_problem
 from mlmon_dagster.spec.scalars import printable, shown
 from mlmon_dagster.spec.windows import check_window_count
-from mlmon_dagster.spec.yaml_tree import MAX_BYTES, Tree, read_tree, redact
 
 _Finding = tuple[int, str]
 _BEGINNING = dt.datetime(1, 1, 8, tzinfo=dt.UTC)  # before which there is no window to count
