@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
 from itertools import pairwise
 
 from mlmon_dagster.profiles import baseline_in_force
@@ -77,9 +76,9 @@ def _find_versions(
     cells = stats.cells.assign(n=stats.n)
     cells = cells[cells["slice_key"] == ALL]
     sizes = cells.groupby(["window_start", "model_version"])["n"].sum().unstack(fill_value=0)
-    serving: Sequence[tuple[dt.datetime, str]] = [
-        (start.to_pydatetime(), str(version)) for start, version in sizes.idxmax(axis=1).items()
-    ]
+    largest = sizes.idxmax(axis=1).rename("version").reset_index()
+    starts = [start.to_pydatetime() for start in largest["window_start"]]
+    serving = list(zip(starts, map(str, largest["version"]), strict=True))
     return [
         Event(start, f"v{version}", f"Version {version} serves most predictions, before {before}.")
         for (_, before), (start, version) in pairwise(serving)

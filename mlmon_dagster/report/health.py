@@ -298,7 +298,7 @@ def _name_event(spec: ModelSpec, event: Event) -> str:
 
 def _offer_periods(
     spec: ModelSpec, states: States, now: dt.datetime, asked: Asked, incident: Period | None
-) -> list[dict[str, object]]:
+) -> list[dict[str, str]]:
     """Return the periods that a page offers: the incident's, then the newest windows."""
     found = []
     for name, period in (("Incident", incident), ("Newest", newest_windows(spec, states, now))):
