@@ -56,7 +56,7 @@ from mlmon_dagster.profiles.measures import (
     windows_performance,
 )
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.spec.loader import spec_from_mapping
+from mlmon_dagster.spec.files.loader import spec_from_mapping
 
 OUTPUTS = ("score", GAP)
 FAMILIES = ("quality", "drift", "performance", "service")

@@ -21,6 +21,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 from mlmon_dagster.commands.options import (
     AUTHOR,
     LEFT_OUT,
+    Group,
     examples,
     models_of,
     period,
@@ -42,10 +43,10 @@ EXIT_CODES = """
 \b
 Exit codes:
   0  done, and nothing is wrong
-  1  done, but something needs attention (files or rows refused, a run failed, an alert not
-     delivered)
-  2  the command, the spec or the environment is wrong (a full disk, a database that does not
-     answer); mend it and run the command again
+  1  done, but something needs attention (files or rows refused, a run
+     failed, an alert not delivered)
+  2  the command, the spec or the environment is wrong (a full disk, a
+     database that does not answer); mend it and run the command again
 """
 _SLOTS = 33_000  # of a frame, eight bytes each
 
@@ -114,7 +115,7 @@ SECTIONS: dict[str, dict[str, Listed]] = {
 COMMANDS = {name: listed for section in SECTIONS.values() for name, listed in section.items()}
 
 
-class Commands(click.Group):
+class Commands(Group):
     """The commands of this file and of others, listed by section."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
