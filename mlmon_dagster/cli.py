@@ -30,6 +30,7 @@ from mlmon_dagster.commands.options import (
     specs_of,
     told_of_strays,
 )
+from mlmon_dagster.commands.terminal import show_work
 from mlmon_dagster.errors import ConfigError, MlmonError, StoreError
 
 if TYPE_CHECKING:
@@ -178,6 +179,8 @@ def cli(context: click.Context, project: Path | None, now: str | None) -> None:
 
     moment = parse_now(now) if now else None
     clock = (lambda: moment) if moment else None
+    if "NO_COLOR" in os.environ:  # https://no-color.org
+        context.color = False
     context.obj = project_from_environment(project, clock)
     _tell_of_killed_backups(context.obj)
     context.meta[AUTHOR] = os.environ.get("USER") or os.environ.get("USERNAME") or ""
@@ -322,13 +325,14 @@ def ingest(project: Project, models: tuple[str, ...], replay: str | None, retry:
         replay_file(project.store, spec_of(project, models[0]), replay, now=project.now())
     is_clean = True
     specs = [spec_of(project, name) for name in models] or specs_of(project)
-    for spec in specs:
-        report = ingest_new(
-            project.store, spec, project.folder, readers(project.variables), now=project.now(),
-            retry=retry,
-        )  # fmt: skip
-        click.echo(f"{spec.model}: {render_report(report)}")
-        is_clean &= not report.has_refusals
+    with show_work() as show:
+        for spec in specs:
+            report = ingest_new(
+                project.store, spec, project.folder, readers(project.variables), now=project.now(),
+                retry=retry, on_progress=show,
+            )  # fmt: skip
+            click.echo(f"{spec.model}: {render_report(report)}")
+            is_clean &= not report.has_refusals
     if strays := told_of_strays(project, specs):
         click.echo(strays)
     sys.exit(0 if is_clean else 1)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -83,8 +83,8 @@ class Trace:
     """
 
     lines: tuple[str, ...]
-    explained: Explained
-    searched: Searched | None = None
+    explained: Explained = field(repr=False)
+    searched: Searched | None = field(default=None, repr=False)
     zone: str = "UTC"
 
     def __str__(self) -> str:
@@ -120,7 +120,7 @@ class Page:
         html: The whole page; it asks for nothing elsewhere.
     """
 
-    html: str
+    html: str = field(repr=False)
 
     def _repr_html_(self) -> str:
         """Return the page in a frame of its own, so that neither page changes the other."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mlmon_dagster.commands.terminal import color_verdicts
 from mlmon_dagster.errors import ConfigError, MlmonError
 from mlmon_dagster.spec import ModelSpec, read_models
 from mlmon_dagster.spec.names import did_you_mean
@@ -274,7 +275,9 @@ def print_answer(answer: AnyAnswer, format_: str, output: Path | None) -> None:
     """Print an answer in the format that was asked for, and end as it says."""
     from mlmon_dagster.tables.rendering import render
 
-    print_text(render(answer, format_), output)
+    text = render(answer, format_)
+    is_for_people = format_ == "text" and output is None
+    print_text(color_verdicts(text) if is_for_people else text, output)
     if answer.note:
         click.echo(answer.note, err=True)
     if answer.exit_code:
