@@ -94,7 +94,7 @@ class Judged(NamedTuple):
     @property
     def p_value(self) -> Floats:
         """Two-sided chance; NaN where the window, or its baseline, says nothing."""
-        return np.minimum(2 * np.minimum(self.above, self.below), 1.0)
+        return np.asarray(np.minimum(2 * np.minimum(self.above, self.below), 1.0), np.float64)
 
 
 class Lasting(NamedTuple):
@@ -414,7 +414,7 @@ def _shape(kernel: Kernel, at: Ints, period: int, uneven: Floats) -> _Shape:
     covariance = _covariance(kernel, at, at, period, at)
     if kernel.by_rows:
         covariance = covariance + np.diag(kernel.by_rows * (uneven - 1))
-    root = np.linalg.cholesky(covariance)
+    root: Floats = np.linalg.cholesky(covariance).astype(np.float64)
     one = linalg.solve_triangular(root, np.ones(len(at)), lower=True)
     return _Shape(kernel, root, one, float(one @ one))
 
