@@ -1,8 +1,8 @@
 """Take the pictures of docs/images again: ``make pictures``.
 
 Pages, plots, the notebook and the command line are those of the demo that ``make demo`` left in the
-project's folder (``MLMON_DEMO`` names another); Slack's threads, the many models and the healthy
-one are made here. All are drawn in Chromium. The pictures of the Dagster UI are taken by hand.
+project's folder (``MLMON_DEMO`` names another); Slack's threads and many models, of which one is
+the healthy one, are made here. The pictures of the Dagster UI are taken by hand.
 """
 
 from __future__ import annotations
@@ -23,14 +23,12 @@ from PIL import Image
 
 import mlmon_dagster as mm
 from mlmon_dagster.demo.story import DAY, LIVE
-from mlmon_dagster.report.health import health_report
 from mlmon_dagster.spec import Models
 from mlmon_dagster.store import open_store
 from mlmon_dagster.tables.alerts import list_alerts, pick_standing
 from tests.alerts.block_kit import compress, screenshot
 from tests.alerts.pictures import IMAGES, ROOT, SCENES, draw_scene
 from tests.browser import A4, DESKTOP, PHONE, Browser, started
-from tests.report.worlds import HEALTHY_NOW, build
 from tests.serve import fleet
 from tests.serve.conftest import pages_over, served
 
@@ -96,15 +94,6 @@ class Studio:
         fleet.fill(store, specs)
         pages = pages_over(store, Models(tuple(specs), ()), fleet.NOW)
         return self._stack.enter_context(served(pages))
-
-    @cached_property
-    def healthy(self) -> str:
-        """The address of the page of a healthy model."""
-        world = build(self._folder / "healthy", is_healthy=True)
-        self._stack.callback(world.store.close)
-        page = self._folder / "healthy.html"
-        page.write_text(health_report(world.store, world.spec, HEALTHY_NOW).html)
-        return page.as_uri()
 
     def shoot(
         self, url: str, size: tuple[int, int], height: int = 0, *, dark: bool = False
@@ -175,7 +164,7 @@ def _png_of(figure: Figure) -> bytes:
 PICTURES: dict[str, Callable[[Studio], bytes]] = {
     "models": lambda s: s.shoot(s.fleet_pages + "/", DESKTOP),
     "models-phone": lambda s: s.shoot(s.fleet_pages + "/", PHONE),
-    "page-healthy": lambda s: s.shoot(s.healthy, DESKTOP),
+    "page-healthy": lambda s: s.shoot(s.fleet_pages + "/m/churn_br", DESKTOP),
     "page-desktop": lambda s: s.shoot(f"{s.demo_pages}/m/{MODEL}", DESKTOP, 1200),
     "page-dark": lambda s: s.shoot(f"{s.demo_pages}/m/{MODEL}", DESKTOP, dark=True),
     "page-phone": lambda s: s.shoot(f"{s.demo_pages}/m/{MODEL}", PHONE),

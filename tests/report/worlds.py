@@ -29,7 +29,6 @@ START = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
 DAY = dt.timedelta(days=1)
 DAYS, ROWS = 8, 240
 NOW = START + (DAYS + 2) * DAY
-HEALTHY_NOW = START + DAYS * DAY + dt.timedelta(hours=24)
 BROKEN, GROWN, STEADY, NEW, GONE, TINY = range(6)
 REGIONS = ("north", "south", "east", "fresh", "former", "tiny")
 SECRET = "canary-7f3a@example.com"
@@ -103,23 +102,17 @@ def build(
     spec: ModelSpec | None = None,
     *,
     replaced: int = DAYS,
-    is_healthy: bool = False,
 ) -> World:
     """Make the world; `regions` rename the six of the story, one by one.
 
-    From the production day with the number `replaced` on, from 0, version 2 serves. A healthy one
-    has no story, and is looked at on the day after its last.
+    From the production day with the number `replaced` on, from 0, version 2 serves.
     """
-    spec, now = spec or declare(), HEALTHY_NOW if is_healthy else NOW
-    project = _project(folder, now)
-    told = "validation" if is_healthy else "production"
+    spec = spec or declare()
+    project = _project(folder)
     rows = pd.concat(
         [
             *(_day(START - (i + 1) * DAY, "validation", regions) for i in range(DAYS)),
-            *(
-                _day(START + i * DAY, told, regions).assign(dataset="production")
-                for i in range(DAYS)
-            ),
+            *(_day(START + i * DAY, "production", regions) for i in range(DAYS)),
         ],
         ignore_index=True,
     )
@@ -128,15 +121,15 @@ def build(
     _log(project.store, spec, rows)
     windows = tuple(windows_between(spec.time, START, START + DAYS * DAY))
     with project.store.state.begin() as conn:
-        window_state.mark_inputs(conn, spec, windows, now)
-    work = Work(project, spec, windows, now, "run", is_backfill=False)
+        window_state.mark_inputs(conn, spec, windows, NOW)
+    work = Work(project, spec, windows, NOW, "run", is_backfill=False)
     run(work, ("baseline", *windowed_of(work.spec)))
-    fold_results(project.store, [spec], now)
+    fold_results(project.store, [spec], NOW)
     return World(project, spec, rows, windows)
 
 
-def _project(folder: Path, now: dt.datetime = NOW) -> Project:
-    return Project(folder, str(folder / ".mlmon" / "store"), now=lambda: now)
+def _project(folder: Path) -> Project:
+    return Project(folder, str(folder / ".mlmon" / "store"), now=lambda: NOW)
 
 
 def _day(start: dt.datetime, dataset: str, regions: Sequence[str | None]) -> pd.DataFrame:
