@@ -147,7 +147,8 @@ def health_report(
     counts = StandingCounts(n_firing, len(current) - n_firing)
     events = find_events(store, spec, *_span_of(spec, states, now, asked))
     curves = Curves(store, spec, baseline, episodes, now, asked, events)
-    incident = None if asked.start else find_period(spec, current, newest)
+    known = find_period(spec, current, newest)
+    incident = None if asked.start else known
     drawn = {
         PERFORMANCE: curves.performance(),
         "estimates": curves.estimates(),
@@ -183,7 +184,7 @@ def health_report(
         are_waiting=spec.model in alert_state.models_with_new_results(store.state),
         events=[(_name_event(spec, event), event) for event in reversed(events)],
         explained=_named(spec, incident) if incident else "",
-        offered=_offer_periods(spec, states, now, asked, incident),
+        offered=_offer_periods(spec, states, now, known),
         periods=periods_of(store, spec, baseline, states),
         period_names=period_names(spec),
         charts=charts,
@@ -291,13 +292,12 @@ def _span_of(spec: ModelSpec, states: States, now: dt.datetime, asked: Asked) ->
 
 def _name_event(spec: ModelSpec, event: Event) -> str:
     """Write when something happened: the window that it is about, or the day."""
-    return windows_named([event.at], spec.time.zone)[0][
-        : 10 if spec.time.granularity != "hour" else 16
-    ]
+    named = windows_named([event.at], spec.time.zone)[0]
+    return named if spec.time.granularity == "hour" else named[:10]
 
 
 def _offer_periods(
-    spec: ModelSpec, states: States, now: dt.datetime, asked: Asked, incident: Period | None
+    spec: ModelSpec, states: States, now: dt.datetime, incident: Period | None
 ) -> list[dict[str, str]]:
     """Return the periods that a page offers: the incident's, then the newest windows."""
     found = []
