@@ -438,7 +438,10 @@ def by_attribution(cell: Cell, i: int) -> Floats:
 
 
 def by_pairs(cell: Cell) -> Floats:
-    """Judge as correlations of pairs are, all series as the pairs of one model."""
+    """Judge as correlations of pairs are, all series as the pairs of one model.
+
+    Which flatters it: they have one spread, that of all is known better than that of any.
+    """
     size, windows = cell.baseline.values.shape
     if windows < joint.MIN_WINDOWS:
         return np.full(cell.judged.values.shape, np.nan)
