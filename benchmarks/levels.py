@@ -131,7 +131,7 @@ def frame(kind: Kind, world: World, windows: dict[str, Floats], days: range) -> 
             "column_name": column, "metric": kind.metric, "value": values[day],
             "lower": values[day] - half(values[day]), "upper": values[day] + half(values[day]),
             "n": world.rows,
-            "n_baseline": 0, "p_value": None, "reason": "", "method_version": "1",
+            "n_baseline": 0, "p_value": math.nan, "reason": "", "method_version": "1",
         }
         for column, values in windows.items()
         for day in days
@@ -153,13 +153,14 @@ def judged(kind: Kind, world: World, windows: dict[str, Floats], last: int) -> l
     results = evaluate(
         kind.spec,
         frame(kind, world, windows, days),
-        pd.DataFrame(
+        [
             {
-                "window_start": starts, "window_end": [s + pd.Timedelta(days=1) for s in starts],
+                "window_start": start, "window_end": start + pd.Timedelta(days=1),
                 "n": world.rows, "n_actual": world.rows, "maturity": "mature",
                 "data_version": "1",
             }
-        ),
+            for start in starts
+        ],
         baseline=whole.join(usual, on=list(SERIES)), baseline_windows=baseline,
         now=FIRST.to_pydatetime(), run_id="levels", is_backfill=False, families=["performance"],
     )  # fmt: skip

@@ -47,6 +47,7 @@ from benchmarks.living_worlds import (
 from benchmarks.table import KEPT_HELP, Goal, Kept, Row, render
 from mlmon_dagster.alerts.lifecycle.transitions import AlertState, Verdict, step
 from mlmon_dagster.families.registry import evaluate
+from mlmon_dagster.metrics.frames import records
 from mlmon_dagster.metrics.performance.multiclass import GAP
 from mlmon_dagster.metrics.statistics import BaselineWindows, Binning, ColumnStatistics
 from mlmon_dagster.monitors.evidence import finite
@@ -56,7 +57,7 @@ from mlmon_dagster.profiles.measures import (
     windows_performance,
 )
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.spec.loader import spec_from_mapping
+from mlmon_dagster.spec.files.loader import spec_from_mapping
 
 OUTPUTS = ("score", GAP)
 FAMILIES = ("quality", "drift", "performance", "service")
@@ -209,11 +210,11 @@ def _names(model: ModelSpec, family: str) -> list[str]:
     return list(FAMILIES[family].metrics(model))
 
 
-def _windows(sizes: Ints) -> pd.DataFrame:
+def _windows(sizes: Ints) -> list[dict[str, Any]]:
     days = np.arange(BASELINE, BASELINE + YEAR)
     starts = FIRST + pd.to_timedelta(days, unit="D")
     before = [np.arange(day - 28, day) for day in days]
-    return pd.DataFrame(
+    known = pd.DataFrame(
         {
             "window_start": starts, "window_end": starts + pd.Timedelta(days=1),
             "n": sizes[days], "n_actual": sizes[days], "n_expected": sizes[days],
@@ -222,6 +223,7 @@ def _windows(sizes: Ints) -> pd.DataFrame:
             "earlier_sizes": [sizes[mine] for mine in before],
         }
     )  # fmt: skip
+    return records(known)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 from mlmon_dagster.commands.options import (
     AUTHOR,
     LEFT_OUT,
+    Group,
     examples,
     models_of,
     period,
@@ -29,6 +30,7 @@ from mlmon_dagster.commands.options import (
     specs_of,
     told_of_strays,
 )
+from mlmon_dagster.commands.terminal import show_work
 from mlmon_dagster.errors import ConfigError, MlmonError, StoreError
 
 if TYPE_CHECKING:
@@ -42,10 +44,10 @@ EXIT_CODES = """
 \b
 Exit codes:
   0  done, and nothing is wrong
-  1  done, but something needs attention (files or rows refused, a run failed, an alert not
-     delivered)
-  2  the command, the spec or the environment is wrong (a full disk, a database that does not
-     answer); mend it and run the command again
+  1  done, but something needs attention (files or rows refused, a run
+     failed, an alert not delivered)
+  2  the command, the spec or the environment is wrong (a full disk, a
+     database that does not answer); mend it and run the command again
 """
 _SLOTS = 33_000  # of a frame, eight bytes each
 
@@ -114,7 +116,7 @@ SECTIONS: dict[str, dict[str, Listed]] = {
 COMMANDS = {name: listed for section in SECTIONS.values() for name, listed in section.items()}
 
 
-class Commands(click.Group):
+class Commands(Group):
     """The commands of this file and of others, listed by section."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -177,6 +179,8 @@ def cli(context: click.Context, project: Path | None, now: str | None) -> None:
 
     moment = parse_now(now) if now else None
     clock = (lambda: moment) if moment else None
+    if "NO_COLOR" in os.environ:  # https://no-color.org
+        context.color = False
     context.obj = project_from_environment(project, clock)
     _tell_of_killed_backups(context.obj)
     context.meta[AUTHOR] = os.environ.get("USER") or os.environ.get("USERNAME") or ""
@@ -321,13 +325,14 @@ def ingest(project: Project, models: tuple[str, ...], replay: str | None, retry:
         replay_file(project.store, spec_of(project, models[0]), replay, now=project.now())
     is_clean = True
     specs = [spec_of(project, name) for name in models] or specs_of(project)
-    for spec in specs:
-        report = ingest_new(
-            project.store, spec, project.folder, readers(project.variables), now=project.now(),
-            retry=retry,
-        )  # fmt: skip
-        click.echo(f"{spec.model}: {render_report(report)}")
-        is_clean &= not report.has_refusals
+    with show_work() as show:
+        for spec in specs:
+            report = ingest_new(
+                project.store, spec, project.folder, readers(project.variables), now=project.now(),
+                retry=retry, on_progress=show,
+            )  # fmt: skip
+            click.echo(f"{spec.model}: {render_report(report)}")
+            is_clean &= not report.has_refusals
     if strays := told_of_strays(project, specs):
         click.echo(strays)
     sys.exit(0 if is_clean else 1)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -30,7 +30,7 @@ from mlmon_dagster.spec import (
 )
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.declaration import Granularity
-from mlmon_dagster.spec.names import ALL, TABLE, did_you_mean, listed
+from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.tables.asked import (
     against_asked,
     complete_period,
@@ -83,8 +83,8 @@ class Trace:
     """
 
     lines: tuple[str, ...]
-    explained: Explained
-    searched: Searched | None = None
+    explained: Explained = field(repr=False)
+    searched: Searched | None = field(default=None, repr=False)
     zone: str = "UTC"
 
     def __str__(self) -> str:
@@ -120,7 +120,7 @@ class Page:
         html: The whole page; it asks for nothing elsewhere.
     """
 
-    html: str
+    html: str = field(repr=False)
 
     def _repr_html_(self) -> str:
         """Return the page in a frame of its own, so that neither page changes the other."""
@@ -183,15 +183,7 @@ class Monitoring:
         Raises:
             ConfigError: If there is no such model, or its file does not load.
         """
-        found = self._read()
-        for spec in found.specs:
-            if spec.model == model:
-                return spec
-        for broken in found.broken:
-            if model in (broken.name, broken.path.stem):
-                raise ConfigError(f"{model} does not load:\n{broken.problems}")
-        hint = did_you_mean(model, self.models) or "."
-        raise ConfigError(f"No model {model!r}{hint} There are: {listed(self.models) or 'none'}.")
+        return self._read().find(model)
 
     def metrics(
         self,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import html
 import io
+import json
 import re
 import subprocess
 import sys
@@ -21,6 +23,7 @@ from tests.defs.small_model import DAYS, MODEL, NOW, NULLED, VARIABLES, customer
 from tests.defs.worlds import opened, processed_fortnight
 
 PAGE = (Path(mm.__file__).parent.parent / "docs" / "notebooks.md").read_text()
+EXAMPLE = Path(mm.__file__).parents[1] / "examples" / "notebook.ipynb"
 CODE = re.search(r"```python\n(.*?)```", PAGE, re.DOTALL)
 pytestmark = pytest.mark.slow
 
@@ -55,6 +58,36 @@ def test_every_line_of_the_page_runs(
 
     assert str(names["why"]).startswith("ROC AUC of 2024-03-08 to 2024-03-11")
     assert set(names["auc"]["metric"]) == {"roc_auc"}  # type: ignore[index]
+
+
+def run_cells(path: Path) -> Iterator[tuple[str, object]]:
+    """Run a notebook; yield of each cell what it is called, and what its last line is."""
+    names: dict[str, object] = {}
+    for cell in json.loads(path.read_text())["cells"]:
+        if cell["cell_type"] != "code":
+            continue
+        assert cell["outputs"] == [], "they grow old; whoever runs it sees those of today"
+        *lines, last = ast.parse("".join(cell["source"])).body
+        if not isinstance(last, ast.Expr):
+            lines.append(last)
+        exec(compile(ast.Module(lines, []), path.name, "exec"), names)  # the notebook is ours
+        if isinstance(last, ast.Expr):
+            value = eval(compile(ast.Expression(last.value), path.name, "eval"), names)
+            yield cell["id"], value
+
+
+def test_the_example_runs_and_each_cell_is_shown_as_more_than_text(
+    project: Monitoring, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(project.project.folder)
+    shown = dict(run_cells(EXAMPLE))
+
+    assert len(shown) == 10
+    for cell, value in shown.items():
+        ways = ("_repr_html_", "_repr_png_")
+        assert any(getattr(value, way, lambda: None)() for way in ways), f"{cell}: {value!r}"
+        assert len(value) if isinstance(value, pd.DataFrame) else True, f"{cell}: nothing"
+    assert "did you mean 'roc_auc'?" in capsys.readouterr().out
 
 
 def test_numbers_are_those_of_the_command_line_and_of_the_files(project: Monitoring) -> None:
@@ -128,9 +161,9 @@ def test_metrics_are_of_the_whole_unless_slices_are_asked_for_and_in_the_models_
 
 
 def test_what_does_not_exist_is_said(project: Monitoring, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"No model 'credit'\. There are: churn"):
+    with pytest.raises(ConfigError, match=r"No model 'credit' in .*\. There are: churn"):
         project.metrics("credit")
-    with pytest.raises(ConfigError, match=r"No model 'chrun'; did you mean 'churn'\?"):
+    with pytest.raises(ConfigError, match=r"No model 'chrun' in .*; did you mean 'churn'\?"):
         project.report("chrun")
     with pytest.raises(ConfigError, match=r"no metric 'rocauc'; did you mean 'roc_auc'\?"):
         project.metrics(MODEL, "rocauc")

@@ -12,8 +12,8 @@ import yaml
 from mlmon_dagster.cli import cli
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec import monitors as families
-from mlmon_dagster.spec.loader import parse_model
-from mlmon_dagster.spec.meanings import (
+from mlmon_dagster.spec.files.loader import parse_model
+from mlmon_dagster.spec.files.meanings import (
     describe_schema,
     find_classes,
     find_fields,

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from mlmon_dagster.cli import COMMANDS, cli
-from mlmon_dagster.spec.meanings import find_fields, find_part, read_meanings
+from mlmon_dagster.spec.files.meanings import find_fields, find_part, read_meanings
 from mlmon_dagster.spec.monitors import Monitors
 from mlmon_dagster.spec.scalars import KOfN, format_duration
 

@@ -30,7 +30,7 @@ from mlmon_dagster.alerts.receivers.worker import (
     keep_firing,
 )
 from mlmon_dagster.spec.alerting import AlertPolicy
-from mlmon_dagster.spec.loader import BrokenModel
+from mlmon_dagster.spec.files.loader import BrokenModel
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.names import counted
 from mlmon_dagster.store import Store, outbox

@@ -96,7 +96,7 @@ def deliver(project: Project) -> None:
     from mlmon_dagster.defs.delivery import dispatch_alerts
     from mlmon_dagster.defs.instance import open_instance
     from mlmon_dagster.spec import read_models
-    from mlmon_dagster.spec.loader import no_models
+    from mlmon_dagster.spec.files.loader import no_models
 
     found = read_models(project.models_folder, project.now())
     if not found.specs and not found.broken and not something_waits(project.store):
@@ -110,10 +110,7 @@ def deliver(project: Project) -> None:
 
 
 @alerts.command(
-    epilog=examples(
-        "mlmon alerts silence --model flight_delay --monitor 'drift/*' --for 2d "
-        "--comment 'new weather feed'"
-    )
+    epilog=examples("mlmon alerts silence --model flight_delay --monitor 'drift/*' --for 2d")
 )
 @click.option("--model", help="Of this model; * is a wildcard in all of these.")
 @click.option("--monitor", help="Of this monitor, such as 'drift/*'.")
@@ -313,9 +310,7 @@ def test(project: Project, channel: str | None, model: str | None) -> None:
     """
     from mlmon_dagster.pipeline.receivers import local_links
 
-    specs = [spec for spec in specs_of(project) if model in (None, spec.model)]
-    if not specs:
-        raise ConfigError(f"No model {model!r}." if model else "There is no model yet.")
+    specs = specs_of(project) if model is None else [spec_of(project, model)]
     if warning := local_links(project, specs):
         click.echo(f"Links: {warning}", err=True)
     problems = [problem for problem in _try_all(project, specs, channel) if problem]

@@ -120,7 +120,7 @@ def schema(output: Path | None) -> None:
 
 def render_schema() -> str:
     """Return the schema as JSON, keys as they are written in YAML."""
-    from mlmon_dagster.spec.meanings import describe_schema
+    from mlmon_dagster.spec.files.meanings import describe_schema
 
     head = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

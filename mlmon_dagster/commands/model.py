@@ -235,7 +235,7 @@ def _last_word(project: Project, name: str, declaration: Path) -> ModelSpec:
     from mlmon_dagster.alerts.lifecycle.routing import stand_in
     from mlmon_dagster.spec import load_model, read_models
     from mlmon_dagster.spec.alerting import AlertPolicy
-    from mlmon_dagster.spec.loader import alerts_of
+    from mlmon_dagster.spec.files.loader import alerts_of
 
     try:
         return load_model(declaration)
@@ -252,10 +252,7 @@ def baseline() -> None:
 
 @baseline.command(
     "promote",
-    epilog=examples(
-        "mlmon baseline promote flight_delay --from 2013-09-01 --to 2013-09-30 "
-        "--note 'autumn schedule'"
-    ),
+    epilog=examples("mlmon baseline promote flight_delay --from 2013-09-01 --to 2013-09-30"),
 )
 @click.argument("model")
 @period

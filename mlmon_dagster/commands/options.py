@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mlmon_dagster.commands.terminal import color_verdicts
 from mlmon_dagster.errors import ConfigError, MlmonError
 from mlmon_dagster.spec import ModelSpec, read_models
+from mlmon_dagster.spec.names import did_you_mean
 
 if TYPE_CHECKING:
     from mlmon_dagster.project import Project
@@ -34,7 +36,30 @@ def examples(*commands: str) -> str:
 
 
 class Group(click.Group):
-    """A group whose listing says what each command does in full."""
+    """A group that lists what each command does in full, and knows what a misspelt one meant."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that was asked for; one that does not exist fails with the nearest."""
+        name = args[0]
+        is_option = name.startswith("-")
+        if not (is_option or ctx.resilient_parsing or self.get_command(ctx, name)):
+            ctx.fail(f"No such command '{name}'{self._suggest(ctx, name)}")
+        return super().resolve_command(ctx, args)
+
+    def _suggest(self, ctx: click.Context, name: str) -> str:
+        """Say which command a name may mean: one of a group that is called so, or the nearest."""
+        names = self.list_commands(ctx)
+        groups = [(one, self.get_command(ctx, one)) for one in names]
+        inside = [
+            f"'{one} {name}'"
+            for one, group in groups
+            if isinstance(group, click.Group) and name in group.list_commands(ctx)
+        ]
+        if inside:
+            return f"; did you mean {' or '.join(inside)}?"
+        return did_you_mean(name, names) or "."
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands; a long line is wrapped and not cut."""
@@ -69,7 +94,7 @@ def models_of(
     Raises:
         ConfigError: If it declares nothing at all.
     """
-    from mlmon_dagster.spec.loader import no_models
+    from mlmon_dagster.spec.files.loader import no_models
 
     found = read_models(
         project.models_folder, project.now(), more_problems, project.known_specs
@@ -129,19 +154,7 @@ def spec_of(project: Project, model: str) -> ModelSpec:
         ConfigError: If there is none of that name, it does not load, or it was changed in a way
             that its stored events do not allow.
     """
-    found = models_of(project)
-    for spec in found.specs:
-        if spec.model == model:
-            return _checked(project, spec)
-    for broken in found.broken:
-        if model in (broken.name, broken.path.stem):
-            raise ConfigError(f"{model} does not load:\n{broken.problems}")
-    said = f"No model {model!r} in {project.models_folder}."
-    if found.specs:
-        said += f" There are: {', '.join(spec.model for spec in found.specs)}."
-    if found.broken:
-        said += f" Not loaded: {', '.join(broken.path.name for broken in found.broken)}."
-    raise ConfigError(said)
+    return _checked(project, models_of(project).find(model))
 
 
 def period(command: Callable[..., object]) -> Callable[..., object]:
@@ -262,7 +275,9 @@ def print_answer(answer: AnyAnswer, format_: str, output: Path | None) -> None:
     """Print an answer in the format that was asked for, and end as it says."""
     from mlmon_dagster.tables.rendering import render
 
-    print_text(render(answer, format_), output)
+    text = render(answer, format_)
+    is_for_people = format_ == "text" and output is None
+    print_text(color_verdicts(text) if is_for_people else text, output)
     if answer.note:
         click.echo(answer.note, err=True)
     if answer.exit_code:

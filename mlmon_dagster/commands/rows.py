@@ -55,8 +55,7 @@ class _Wanted(NamedTuple):
 @click.command(
     epilog=examples(
         "mlmon rows 3fa2c1",
-        "mlmon rows flight_delay --window 2013-04-22 "
-        "--where \"origin = 'LGA' and hour >= 17\" --worst 20",
+        "mlmon rows flight_delay --window 2013-04-22 --where \"origin = 'LGA'\"",
     )
 )
 @click.argument("what", metavar="ALERT|MODEL")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import datetime as dt
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
 from mlmon_dagster.commands.options import told_of_strays
 from mlmon_dagster.commands.outside import sentence, sentence_of_failure
+from mlmon_dagster.commands.terminal import OnStep, color_verdicts, print_step, show_steps
 from mlmon_dagster.errors import MlmonError, StoreError
 from mlmon_dagster.pipeline.plan import Request, is_up_to_date, plan, try_again
 from mlmon_dagster.pipeline.status import find_outdated
@@ -42,12 +44,23 @@ def run_models(
         ConfigError: As `run_model`, if it is one model alone.
         StoreError: Likewise.
     """
-    if len(specs) == 1:
-        return run_model(project, specs[0], first, last)
+    with show_steps(specs) as on_step:
+        if len(specs) == 1:
+            return run_model(project, specs[0], first, last, on_step)
+        return _run_each(project, specs, first, last, on_step)
+
+
+def _run_each(
+    project: Project,
+    specs: Sequence[ModelSpec],
+    first: dt.date | None,
+    last: dt.date | None,
+    on_step: OnStep,
+) -> bool:
     failed = []
     for spec in specs:
         try:
-            is_fine = run_model(project, spec, first, last)
+            is_fine = run_model(project, spec, first, last, on_step)
         except MlmonError as error:
             click.echo(f"mlmon: {spec.model}: {sentence(error) or error}", err=True)
             is_fine = False
@@ -59,7 +72,11 @@ def run_models(
 
 
 def run_model(
-    project: Project, spec: ModelSpec, first: dt.date | None, last: dt.date | None
+    project: Project,
+    spec: ModelSpec,
+    first: dt.date | None,
+    last: dt.date | None,
+    on_step: OnStep = print_step,
 ) -> bool:
     """Ingest, then compute the windows of a period, or those whose inputs changed.
 
@@ -88,7 +105,7 @@ def run_model(
     period = complete_period(spec, first, last, project.now()) if named else ()
     with open_instance(project) as instance, baselines_shared():
         fail_dead_runs(instance, spec.model)
-        launcher = Launcher(project, [spec], instance, lambda step: click.echo(f"  {step}"))
+        launcher = Launcher(project, [spec], instance, partial(on_step, spec))
         click.echo(f"{spec.model}: taking in new files")
         known = season_told(instance, spec)
         # The baseline is looked at where it is asked for, since to look at it costs more than an
@@ -202,7 +219,7 @@ def show_reports(reports: Sequence[RunReport]) -> None:
               for one in ("error", "warning")]  # fmt: skip
     if unknown := sum(n for (_, how), n in not_passed.items() if how == "no verdict"):
         totals.append(f"{unknown} without a verdict")
-    click.echo(f"  {counted(n_checks, 'check')}: {', '.join(totals)}")
+    click.echo(color_verdicts(f"  {counted(n_checks, 'check')}: {', '.join(totals)}"))
     for family in dict.fromkeys(family for family, _ in not_passed):
         said = [
             f"{n:,} {how}" if how == "no verdict" else counted(n, how)

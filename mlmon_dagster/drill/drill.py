@@ -327,8 +327,8 @@ def absence_notices(
 def _volume(past: Past, windows: Sequence[Window], share: float) -> Notice:
     rows: list[MonitorResult] = []
     for inputs in past.inputs(SERVICE, windows):
-        n = (inputs.windows["n"] * (1 - share)).round().astype(int).clip(lower=1)
-        rows += replace(inputs, windows=inputs.windows.assign(n=n)).verdicts()
+        fewer = [{**w, "n": max(round(w["n"] * (1 - share)), 1)} for w in inputs.windows]
+        rows += replace(inputs, windows=fewer).verdicts()
     return notice(windows, past.verdicts(SERVICE), lambda _: rows)
 
 
@@ -339,10 +339,12 @@ def _missing_truth(past: Past, windows: Sequence[Window], share: float) -> Notic
         begin = windows[place].start
         rows: list[MonitorResult] = []
         for inputs in past.inputs(FRESHNESS, past.windows):
-            frame = inputs.windows
-            left = (frame["n_actual"] * (1 - share)).round().astype(int)
-            n = frame["n_actual"].where(frame["window_start"] < begin, left)
-            rows += replace(inputs, windows=frame.assign(n_actual=n)).verdicts()
+            missing = [
+                w if w["window_start"] < begin
+                else {**w, "n_actual": round(w["n_actual"] * (1 - share))}
+                for w in inputs.windows
+            ]  # fmt: skip
+            rows += replace(inputs, windows=missing).verdicts()
         return [row for row in rows if row["metric"] == OVERDUE]
 
     return notice(windows, [row for row in healthy if row["metric"] == OVERDUE], faulty)
@@ -383,8 +385,8 @@ def _is_silence_told(past: Past, known: Sequence[Window], place: int, late: dt.t
     rows: list[MonitorResult] = []
     for inputs in judge_inputs(work, FRESHNESS, looked_at, states):
         # What waits in the landing folder today has nothing to do with it.
-        frame = inputs.windows.drop(columns=["n_unread"], errors="ignore")
-        rows += replace(inputs, windows=frame).verdicts()
+        read = [{**known, "n_unread": 0} for known in inputs.windows]
+        rows += replace(inputs, windows=read).verdicts()
     return any(
         row["status"] in ("WARN", "ERROR") and row["window_start"] >= begin
         for row in rows

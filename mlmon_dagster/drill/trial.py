@@ -309,7 +309,7 @@ def _with(inputs: JudgeInputs, metrics: pd.DataFrame, column: str | None) -> Jud
     from mlmon_dagster.metrics.frames import METRIC_COLUMNS, concat_frames
 
     known = inputs.metrics
-    windows = [start.to_pydatetime() for start in inputs.windows["window_start"]]
+    windows = [known["window_start"] for known in inputs.windows]
     mine = metrics[metrics["window_start"].isin(windows)]
     begin = mine["window_start"].min() if len(mine) else None
     replaced = known["window_start"] >= begin if begin is not None else known["n"] < 0

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from mlmon_dagster.families.family import Family
-from mlmon_dagster.monitors.evidence import gather
+from mlmon_dagster.families.family import Facts, Family
+from mlmon_dagster.monitors.evidence import Evidence, fill_windows
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.monitors import FAMILIES as DECLARED
 from mlmon_dagster.store.state.monitor_results import MonitorResult
@@ -36,7 +36,7 @@ MEASURED_BY: Mapping[str, Family] = {
 def evaluate(
     spec: ModelSpec,
     metrics: pd.DataFrame,
-    windows: pd.DataFrame,
+    windows: Sequence[Facts],
     *,
     now: dt.datetime,
     run_id: str,
@@ -54,7 +54,7 @@ def evaluate(
         spec: The model.
         metrics: MetricFrame of the windows, all metrics and slices that exist. Of several model
             versions, `all` is judged, else the one with most rows.
-        windows: One row per window (and dataset, if it has a column `dataset`): window_start,
+        windows: One row per window (and dataset, production if it is not named): window_start,
             window_end, n, and as far as known n_actual, maturity, data_version, n_bad (refused
             rows), n_by_rule (those of them that a rule of the spec refuses), bad_reasons (JSON or
             dict, reason -> rows), n_quarantined (files), quarantined (their names), schema_broken
@@ -83,23 +83,24 @@ def evaluate(
     Raises:
         KeyError: If a family is unknown.
     """
+    known = fill_windows(windows)
     return [
         row
         for family in families
         for row in FAMILIES[family].judge(
-            gather(
-                family,
-                spec,
-                metrics,
-                windows,
-                now,
-                run_id,
-                is_backfill,
-                baseline,
-                unseen,
-                baseline_windows,
-                changes,
-                arrivals,
+            Evidence(
+                family=family,
+                spec=spec,
+                windows=known,
+                metrics=metrics,
+                baseline=baseline,
+                baseline_windows=baseline_windows,
+                unseen=unseen or {},
+                now=now,
+                run_id=run_id,
+                is_backfill=is_backfill,
+                changes=changes,
+                arrivals=arrivals,
             )
         )
     ]

@@ -62,7 +62,9 @@ class BaselineSample(MetricSample, total=False):
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the rows of any frame one by one, by its columns."""
-    return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
+    names = [str(name) for name in frame.columns]
+    columns = [frame[name].tolist() for name in frame.columns]
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def samples(frame: pd.DataFrame) -> list[MetricSample]:
@@ -180,7 +182,7 @@ def stack_rows(rows: Sequence[MetricRows]) -> pd.DataFrame:
     unsure = _stack([one.unsure for one in rows], sizes, object)
     columns["reason"] = np.where(undefined, reason, unsure)
     columns["method_version"] = _stack([one.method_version for one in rows], sizes, object)
-    return pd.DataFrame(columns, columns=list(METRIC_COLUMNS))
+    return pd.DataFrame({name: columns[name] for name in METRIC_COLUMNS})
 
 
 def concat_frames(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -212,9 +214,9 @@ def _stack_cells(frames: Sequence[pd.DataFrame]) -> dict[str, object]:
 
 
 def _stack(parts: Sequence[ArrayLike], sizes: Ints, dtype: type) -> np.ndarray:
-    return np.concatenate(
-        [
-            np.broadcast_to(np.asarray(part, dtype=dtype), size)
-            for part, size in zip(parts, sizes, strict=True)
-        ]
-    )
+    stacked = np.empty(sizes.sum(), dtype)
+    end = 0
+    for part, size in zip(parts, sizes.tolist(), strict=True):
+        begin, end = end, end + size
+        stacked[begin:end] = part
+    return stacked

@@ -5,9 +5,10 @@ from __future__ import annotations
 import datetime as dt
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, TypedDict, cast
 
 from mlmon_dagster.monitors.wording import no_verdict
@@ -59,8 +60,8 @@ _DEFAULTS: dict[str, Any] = {
     "n_refused_actuals": 0,
     "refused_actuals_because": "",
 }
-_TIMES = ("window_start", "window_end")
-_SLICE = ["dataset", "window_start", "metric", "column_name", "slice_key", "slice_value"]
+_CELL = ("dataset", "window_start", "metric", "column_name")
+_SLICE = ("slice_key", "slice_value")
 MIN_COUNT = 3
 _UNEXPECTED = 0.01
 
@@ -79,7 +80,7 @@ class Evidence:
     Attributes:
         family: The family of monitors that is judged.
         windows: One mapping per window and dataset, ascending in time, all defaults filled in.
-        metrics: MetricFrame, one model version per cell.
+        metrics: MetricFrame, of which one model version per cell counts, see `_one_version`.
         baseline: MetricFrame of the baseline's performance, or None.
         baseline_windows: MetricFrame of the baseline's whole windows one by one, of what is judged
             by its level, or None.
@@ -113,21 +114,16 @@ class Evidence:
         return dt.timedelta(hours=curve.due * curve.unit_hours) or dt.timedelta.resolution
 
     @cached_property
-    def _whole(self) -> dict[tuple[str, pd.Timestamp, str, str], MetricSample]:
-        from mlmon_dagster.metrics.frames import samples
-
-        rows = samples(self.metrics[self.metrics["slice_key"] == ALL])
-        return {(r["dataset"], r["window_start"], r["metric"], r["column_name"]): r for r in rows}
+    def _whole(self) -> dict[tuple[Any, ...], MetricSample]:
+        return _one_version(self.metrics[self.metrics["slice_key"] == ALL], _CELL)
 
     @cached_property
     def _slices(self) -> dict[tuple[object, ...], list[MetricSample]]:
-        from mlmon_dagster.metrics.frames import samples
-
-        mine = (self.metrics["slice_key"] != ALL) & self.metrics["value"].notna()
+        rows = _one_version(self.metrics[self.metrics["slice_key"] != ALL], (*_CELL, *_SLICE))
+        known = [(key[:4], row) for key, row in rows.items() if not math.isnan(row["value"])]
         found: dict[tuple[object, ...], list[MetricSample]] = {}
-        for r in samples(self.metrics[mine].sort_values("value", ascending=False)):
-            key = (r["dataset"], r["window_start"], r["metric"], r["column_name"])
-            found.setdefault(key, []).append(r)
+        for cell, row in sorted(known, key=lambda one: (-one[1]["value"], one[1]["n"])):
+            found.setdefault(cell, []).append(row)
         return found
 
     def whole(self, window: Window, metric: str, column: str = TABLE) -> MetricSample | None:
@@ -170,10 +166,11 @@ class Evidence:
         if self.baseline_windows is None:
             return {}
         ordered = self.baseline_windows.sort_values("window_start")
-        return {
-            key: usual_level(part["value"], part["lower"], part["upper"], part["n"])
-            for key, part in ordered.groupby(["metric", "column_name"])
-        }
+        columns = ("metric", "column_name", "value", "lower", "upper", "n")
+        rows: dict[tuple[object, ...], list[list[float]]] = {}
+        for metric, column, *row in zip(*(ordered[c].tolist() for c in columns), strict=True):
+            rows.setdefault((metric, column), []).append(row)
+        return {key: usual_level(*zip(*some, strict=True)) for key, some in rows.items()}
 
     def slices(self, window: Window, metric: str, column: str = TABLE) -> list[MetricSample]:
         """Metric rows of a window's slices that have a value, largest first."""
@@ -187,16 +184,11 @@ class Evidence:
         return self._baseline.get((metric, column, key, value))
 
     @cached_property
-    def _baseline(self) -> dict[tuple[str, str, str, str], BaselineSample]:
-        from mlmon_dagster.metrics.frames import samples
-
-        rows = [] if self.baseline is None else samples(self.baseline)
-        return {
-            (r["metric"], r["column_name"], r["slice_key"], r["slice_value"]): cast(
-                "BaselineSample", r
-            )
-            for r in rows
-        }
+    def _baseline(self) -> dict[tuple[Any, ...], BaselineSample]:
+        if self.baseline is None:
+            return {}
+        rows = _one_version(self.baseline, (*_CELL[2:], *_SLICE))
+        return cast("dict[tuple[Any, ...], BaselineSample]", rows)
 
     @cached_property
     def _columns(self) -> dict[tuple[str, pd.Timestamp, str], list[str]]:
@@ -214,60 +206,26 @@ class Evidence:
         return sorted({c for metric in metrics for c in self._columns.get((*place, metric), ())})
 
 
-def gather(
-    family: str,
-    spec: ModelSpec,
-    metrics: pd.DataFrame,
-    windows: pd.DataFrame,
-    now: dt.datetime,
-    run_id: str,
-    is_backfill: bool,
-    baseline: pd.DataFrame | None,
-    unseen: Mapping[tuple[str, pd.Timestamp], Mapping[str, int]] | None,
-    baseline_windows: pd.DataFrame | None = None,
-    changes: Changes | None = None,
-    arrivals: Arrivals | None = None,
-) -> Evidence:
-    """Normalise what `evaluate` was given."""
+def fill_windows(rows: Iterable[Mapping[str, Any]]) -> list[Window]:
+    """Return what is known of windows, ascending in time, with the defaults of what is not."""
     import pandas as pd
 
-    from mlmon_dagster.metrics.frames import records
-
-    frame = windows.assign(**{name: pd.to_datetime(windows[name], utc=True) for name in _TIMES})
     known = [
-        _DEFAULTS | {name: value for name, value in row.items() if not _is_missing(name, value)}
-        for row in records(frame.sort_values("window_start", kind="stable"))
+        _DEFAULTS
+        | {name: value for name, value in row.items() if value is not None}
+        | {name: pd.Timestamp(row[name]) for name in ("window_start", "window_end")}
+        for row in rows
     ]
-    mine = metrics.assign(window_start=pd.to_datetime(metrics["window_start"], utc=True))
-    for name in ("value", "lower", "upper", "p_value"):
-        mine[name] = pd.to_numeric(mine[name]).astype(float)
-    return Evidence(
-        family=family,
-        spec=spec,
-        windows=sorted(known, key=lambda window: str(window["dataset"])),
-        metrics=one_version(mine, _SLICE),
-        baseline=None if baseline is None else one_version(baseline, _SLICE[2:]),
-        baseline_windows=baseline_windows,
-        unseen=unseen or {},
-        now=now,
-        run_id=run_id,
-        is_backfill=is_backfill,
-        changes=changes,
-        arrivals=arrivals,
-    )
+    return sorted(known, key=lambda window: (str(window["dataset"]), window["window_start"]))
 
 
-def _is_missing(name: str, value: object) -> bool:
-    import pandas as pd
+def _one_version(metrics: pd.DataFrame, keys: Sequence[str]) -> dict[tuple[Any, ...], MetricSample]:
+    """Return a row per key: of model version `all` if there is one, else that with most rows."""
+    from mlmon_dagster.metrics.frames import samples
 
-    return name in _DEFAULTS and (value is None or value is pd.NA or value != value)
-
-
-def one_version(metrics: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """Keep one row per key: of model version `all` if there is one, else that with most rows."""
-    order = metrics.assign(_whole=metrics["model_version"] == ALL)
-    order = order.sort_values(["_whole", "n"], kind="stable").drop(columns="_whole")
-    return order.drop_duplicates(keys, keep="last")
+    key_of = itemgetter(*keys)
+    ordered = sorted(samples(metrics), key=lambda row: (row["model_version"] == ALL, row["n"]))
+    return {key_of(row): row for row in ordered}
 
 
 def result_row(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from mlmon_dagster.families.family import Family, References
+from mlmon_dagster.families.family import Facts, Family, References
 from mlmon_dagster.families.registry import FAMILIES
 from mlmon_dagster.spec import Window, maturity_of
 from mlmon_dagster.spec.baseline import PRODUCTION
@@ -51,7 +51,7 @@ class JudgeInputs:
     comparison: Comparison
     family: str
     metrics: pd.DataFrame
-    windows: pd.DataFrame
+    windows: Sequence[Facts]
     references: References
     arrivals: Arrivals | None = None
 
@@ -114,19 +114,19 @@ def judge_inputs(
             yield JudgeInputs(
                 comparison,
                 family,
-                _cut_metrics(metrics, comparison.work, mine),
-                facts[facts["window_start"].isin(own)],
+                _cut_metrics(metrics, part, comparison.work, mine),
+                [known for known in facts if known["window_start"] in own],
                 mine.references(comparison),
                 arrivals,
             )
 
 
-def _waiting(part: Part, family: Family, facts: pd.DataFrame) -> list[Window]:
+def _waiting(part: Part, family: Family, facts: Sequence[Facts]) -> list[Window]:
     """Return the windows whose ground truth is still to come: nothing of them is compared yet."""
     if not family.needs_truth:
         return []
-    waits = facts["maturity"] == "provisional"
-    return [window for window, wait in zip(part.work.windows, waits, strict=True) if wait]
+    both = zip(part.work.windows, facts, strict=True)
+    return [window for window, known in both if known["maturity"] == "provisional"]
 
 
 def _read_metrics(work: Work, family: Family) -> pd.DataFrame:
@@ -161,9 +161,9 @@ def _read_metrics(work: Work, family: Family) -> pd.DataFrame:
     return own if begin == first.start else concat_frames([read(begin, first.start, ALL), own])
 
 
-def _cut_metrics(metrics: pd.DataFrame, work: Work, family: Family) -> pd.DataFrame:
+def _cut_metrics(metrics: pd.DataFrame, part: Part, work: Work, family: Family) -> pd.DataFrame:
     """Return of a part's metrics those that some of its windows are judged by."""
-    if metrics.empty:
+    if metrics.empty or work.windows == part.work.windows:
         return metrics
     begin = windows_begin(work.windows[0], family.looks_back(work.spec))
     starts = metrics["window_start"]
@@ -173,15 +173,14 @@ def _cut_metrics(metrics: pd.DataFrame, work: Work, family: Family) -> pd.DataFr
 
 def _describe(
     part: Part, family: Family, arrivals: Arrivals | None, timing: TruthTiming
-) -> pd.DataFrame:
+) -> list[Facts]:
     """Return what the monitors must know of each window beside its metrics."""
-    import pandas as pd
-
     from mlmon_dagster.families.ground_truth import explain_waiting
 
     work, states = part.work, part.states
-    spec, refused = work.spec, _refused(work)
-    rows = []
+    spec = work.spec
+    refused = manifest.count_refused(work.project.store.state, spec.model)
+    rows: list[Facts] = []
     for window, own in zip(work.windows, family.facts(work, work.windows), strict=True):
         state = states.get(window.start) or WindowInputs(window.start, 0, 0, 0, 0)
         reasons = refused.get(window.start, {})
@@ -218,15 +217,4 @@ def _describe(
                 **facts,
             }
         )
-    return pd.DataFrame(rows)
-
-
-def _refused(work: Work) -> dict[dt.datetime, dict[str, int]]:
-    counts = manifest.count_refused(work.project.store.state, work.spec.model)
-    found: dict[dt.datetime, dict[str, int]] = {}
-    if counts.empty:  # of most models nothing is refused, and pandas takes long to say so
-        return found
-    for row in counts.to_dict("records"):
-        reasons = found.setdefault(row["window_start"].to_pydatetime(), {})
-        reasons[row["why"]] = int(row["n_bad"])
-    return found
+    return rows

@@ -50,7 +50,7 @@ from mlmon_dagster.metrics.statistics import (
     ColumnStatistics,
     derived,
     merge,
-    select_whole,
+    of_all,
 )
 from mlmon_dagster.profiles.baseline import SEED, Baseline, in_half, scored_columns
 from mlmon_dagster.profiles.bin_codes import DUCKDB, Column, code_expression
@@ -116,7 +116,7 @@ def estimate(
         return concat_frames([])
     if spec.task == REGRESSION:
         return estimate_losses(store, spec, windows, baseline, live)
-    whole = {name: _whole(stats) for name, stats in profiles.items()}
+    whole = _wholes(profiles)
     if spec.task == BINARY and "score" in whole:
         return _binary(store, spec, whole, baseline)
     return _classes(store, spec, whole, baseline)
@@ -159,8 +159,8 @@ def _classes(store: Store, spec: ModelSpec, whole: Profiles, baseline: Baseline)
     names = scored_columns(spec)
     if not all(name in whole and name in baseline.windows for name in names):
         return concat_frames([])
-    halves = {name: _whole(stats) for name, stats in baseline.halves.items()}
-    base = {name: _whole(baseline.windows[name]) for name in names}
+    halves = _wholes(baseline.halves)
+    base = _wholes({name: baseline.windows[name] for name in names})
     labels = list(class_scores(spec).values())
     learnt = calibrate_classes(base, halves, labels, SEED)
     found = {} if learnt.reason else _weighings(store, spec, whole, baseline)
@@ -224,10 +224,24 @@ def _both(counts: Scored, calibration: Calibration) -> pd.DataFrame:
 
 def _whole(stats: ColumnStatistics) -> ColumnStatistics:
     """Return the statistics of slice `all`, over all model versions."""
-    found = select_whole(stats)
-    if found.cells.duplicated(list(WITHOUT_VERSION)).any():
-        return merge(found, WITHOUT_VERSION)
-    return replace(found, cells=found.cells.assign(model_version=ALL))
+    return _wholes({"": stats})[""]
+
+
+def _wholes(columns: Profiles) -> dict[str, ColumnStatistics]:
+    """Do what `_whole` does to every column; columns that share cells share them again."""
+    found = of_all(columns)
+    frames = {id(stats.cells): stats.cells for stats in found.values()}
+    alone = {
+        key: cells.assign(model_version=ALL)
+        for key, cells in frames.items()
+        if not cells.duplicated(list(WITHOUT_VERSION)).any()
+    }
+    return {
+        name: merge(stats, WITHOUT_VERSION)
+        if (cells := alone.get(id(stats.cells))) is None
+        else replace(stats, cells=cells)
+        for name, stats in found.items()
+    }
 
 
 def _baseline_rows(store: Store, spec: ModelSpec, baseline: Baseline, column: str) -> str:

@@ -43,6 +43,7 @@ SCHEMA = pa.schema(
         ("unseen_counts", pa.list_(pa.int64())),
     ]
 )
+_KEYS = pa.schema([SCHEMA.field(key) for key in CELL_KEYS])
 
 
 def save_profiles(
@@ -201,7 +202,7 @@ class _Rows:
 
     def __init__(self, rows: pa.Table, places: np.ndarray, cells: np.ndarray) -> None:
         self._rows, self._places, self._cells = rows, places, cells
-        self._keys = rows.select(CELL_KEYS)
+        self._keys = rows.select(CELL_KEYS).cast(_KEYS)
         self._arrays: dict[str, np.ndarray] = {n: as_numpy(rows.column(n)) for n in _COUNTS}
         self._arrays |= {n: as_numpy(rows.column(n), float("nan")) for n in _FLOATS}
         lengths = as_numpy(pc.list_value_length(rows.column("codes")))
@@ -222,7 +223,7 @@ class _Rows:
             keys = self._cells[begin:end]
             if shared is None or not np.array_equal(shared[0], keys):
                 # one frame for all columns, which nearly always agree
-                shared = keys, _cells(self._keys.slice(begin, end - begin))
+                shared = keys, self._keys.slice(begin, end - begin).to_pandas()
             found[name] = self._column(binning, slice(begin, end), shared[1])
         return found
 
@@ -261,12 +262,6 @@ def _ranks(column: pa.ChunkedArray) -> np.ndarray:
     """Return integers in the order of the values."""
     values = pc.unique(column)
     return as_numpy(pc.index_in(column, values.take(pc.sort_indices(values))))
-
-
-def _cells(keys: pa.Table) -> pd.DataFrame:
-    cells: pd.DataFrame = keys.to_pandas()
-    cells["window_start"] = cells["window_start"].astype("datetime64[us, UTC]")
-    return cells
 
 
 def _window_dates(starts: pa.ChunkedArray, zone: str) -> pa.Array:

@@ -30,10 +30,10 @@ def contributions(found: Explained, zone: str) -> Figure:
         found: What was traced.
         zone: Time zone of the windows' names.
     """
-    from matplotlib.figure import Figure  # not pyplot, whose figures are global
+    from mlmon_dagster.report.picture import Picture
 
     panels = [panel for panel in _panels(found, zone) if panel[1]]
-    figure = Figure(figsize=(WIDTH, 2.8 * max(len(panels), 1)), layout="constrained")
+    figure = Picture(figsize=(WIDTH, 2.8 * max(len(panels), 1)), layout="constrained")
     name = named(found.metric)
     figure.suptitle(
         f"{name} {value(found.then.value)} to {value(found.now.value)}: {signed(found.change)}",

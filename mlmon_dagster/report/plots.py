@@ -83,11 +83,10 @@ def draw(*curves: Curve) -> bytes:
 
 def draw_figure(*curves: Curve) -> Figure:
     """Return the figure that `draw` makes a picture of."""
-    from matplotlib.figure import Figure
+    from mlmon_dagster.report.picture import Picture
 
-    # Not through pyplot, whose figures are global: reports are made in threads too.
     size = (WIDTH, HEIGHT * len(curves))
-    figure = Figure(figsize=size, dpi=DPI, layout="constrained", facecolor="white")
+    figure = Picture(figsize=size, dpi=DPI, layout="constrained", facecolor="white")
     for row, curve in enumerate(map(_reachable, curves), start=1):
         axes = figure.add_subplot(len(curves), 1, row)
         _frame(axes, curve)

@@ -1,6 +1,6 @@
 """What a user declares about a model: types, loading, windows, maturity, predicates."""
 
-from mlmon_dagster.spec.loader import (
+from mlmon_dagster.spec.files.loader import (
     BrokenModel,
     Models,
     load_model,

@@ -37,6 +37,10 @@ from mlmon_dagster.spec.tasks import (
 class ModelSpec(Declaration):
     """One monitored model: a declaration whose parts fit together, with its defaults."""
 
+    def __hash__(self) -> int:
+        """Hash the name alone: lookups by a model are many, and of one name specs are few."""
+        return hash(self.model)
+
     @model_validator(mode="after")
     def _defaults_of_the_whole(self) -> Self:
         if isinstance(self.columns.shap, str):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.monitors import FAMILIES
@@ -106,6 +107,7 @@ REPORTED = ("performance_trace", "health_report")
 _OF_TRUTH = {family.asset for family in FAMILIES.values() if family.is_of_truth}
 
 
+@lru_cache(maxsize=1_000)  # every step of a run asks several times
 def assets_of(spec: ModelSpec) -> tuple[AssetInfo, ...]:
     """Return the assets that a model has, in the order of the lineage.
 

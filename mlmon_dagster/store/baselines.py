@@ -15,7 +15,7 @@ import json
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -125,17 +125,27 @@ def read_whole_payload(store: Store, stored: StoredBaseline | None) -> str | Non
     return None if stored is None else read_file(store, stored.model, stored.payload)
 
 
+# Built once: every step of a run asks, and building a query takes longer than asking.
+_OF_MODEL = baseline.c.model == sa.bindparam("of_model")
+_NEWEST = (
+    sa.select(*(baseline.c[field.name] for field in fields(StoredBaseline)))
+    .where(_OF_MODEL)
+    .order_by(baseline.c.created_at.desc(), baseline.c.baseline_id)
+    .limit(1)
+)
+_NAMED = _NEWEST.where(baseline.c.baseline_id == sa.bindparam("named"))
+
+
 def load_newest(
     engine: sa.Engine, model: str, baseline_id: str | None = None
 ) -> StoredBaseline | None:
     """Return the newest baseline of a model, or the one with an id; None if there is none."""
-    query = sa.select(baseline).where(baseline.c.model == model)
+    query, asked = _NEWEST, {"of_model": model}
     if baseline_id is not None:
-        query = query.where(baseline.c.baseline_id == baseline_id)
-    query = query.order_by(baseline.c.created_at.desc(), baseline.c.baseline_id).limit(1)
+        query, asked = _NAMED, {"of_model": model, "named": baseline_id}
     with engine.connect() as conn:
-        row = conn.execute(query).mappings().first()
-    return None if row is None else StoredBaseline(**row)
+        row = conn.execute(query, asked).first()
+    return None if row is None else StoredBaseline(*row)
 
 
 def load_newest_declared(engine: sa.Engine, spec: ModelSpec) -> str | None:
@@ -143,15 +153,21 @@ def load_newest_declared(engine: sa.Engine, spec: ModelSpec) -> str | None:
 
     One that an earlier spec declared, of another dataset or of earlier windows, is none.
     """
-    c = baseline.c
-    query = sa.select(c.baseline_id).where(c.model == spec.model)
-    if spec.baseline.is_rolling:
-        query = query.where(c.kind == FIRST_WINDOWS)
-    else:
-        query = query.where(c.kind == "dataset", c.dataset == spec.baseline.dataset)
-    query = query.order_by(c.created_at.desc(), c.baseline_id).limit(1)
     with engine.connect() as conn:
-        found: str | None = conn.scalar(query)
+        return _find_declared(conn, spec)
+
+
+_ROLLING = _NEWEST.with_only_columns(baseline.c.baseline_id).where(baseline.c.kind == FIRST_WINDOWS)
+_OF_DATASET = _NEWEST.with_only_columns(baseline.c.baseline_id).where(
+    baseline.c.kind == "dataset", baseline.c.dataset == sa.bindparam("of_dataset")
+)
+
+
+def _find_declared(conn: sa.Connection, spec: ModelSpec) -> str | None:
+    query, asked = _ROLLING, {"of_model": spec.model}
+    if not spec.baseline.is_rolling:
+        query, asked = _OF_DATASET, {**asked, "of_dataset": spec.baseline.dataset}
+    found: str | None = conn.scalar(query, asked)
     return found
 
 
@@ -203,10 +219,19 @@ def undo_promotion(conn: sa.Connection, promotion_id: int, *, author: str, now: 
 
 def list_promotions(engine: sa.Engine, model: str) -> list[Promotion]:
     """Return every promotion of a model, undone ones too, oldest first."""
-    query = sa.select(baseline_promotion).where(baseline_promotion.c.model == model)
     with engine.connect() as conn:
-        rows = conn.execute(query.order_by(baseline_promotion.c.id)).mappings().all()
-    return [Promotion(**row) for row in rows]
+        return _find_promotions(conn, model)
+
+
+_PROMOTIONS = (
+    sa.select(*(baseline_promotion.c[field.name] for field in fields(Promotion)))
+    .where(baseline_promotion.c.model == sa.bindparam("of_model"))
+    .order_by(baseline_promotion.c.id)
+)
+
+
+def _find_promotions(conn: sa.Connection, model: str) -> list[Promotion]:
+    return [Promotion(*row) for row in conn.execute(_PROMOTIONS, {"of_model": model})]
 
 
 class BaselinesInForce:
@@ -234,8 +259,9 @@ class BaselinesInForce:
 
 def baselines_in_force(engine: sa.Engine, spec: ModelSpec) -> BaselinesInForce:
     """Return which baseline each window of a model is compared with."""
-    declared = load_newest_declared(engine, spec)
-    return BaselinesInForce(declared, list_promotions(engine, spec.model))
+    with engine.connect() as conn:
+        declared, promotions = _find_declared(conn, spec), _find_promotions(conn, spec.model)
+    return BaselinesInForce(declared, promotions)
 
 
 @contextmanager

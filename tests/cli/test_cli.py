@@ -53,6 +53,14 @@ def test_every_command_shows_an_example_of_itself(path: tuple[str, ...], mlmon: 
     assert f"  mlmon {' '.join(path)}" in ended.out.partition("Example")[2]
 
 
+@pytest.mark.parametrize("path", [(), *commands()], ids=" ".join)
+def test_no_line_of_help_is_wider_than_a_narrow_terminal(
+    path: tuple[str, ...], mlmon: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert [line for line in mlmon(*path, "--help").out.splitlines() if len(line) > 80] == []
+
+
 def test_the_exit_codes_are_in_the_help(mlmon: Command) -> None:
     assert "Exit codes:" in mlmon("--help").out
 
@@ -136,9 +144,24 @@ def test_the_project_comes_from_the_environment_too(
     assert mlmon("--project", folder.parent, "validate").code == 2  # the option is stronger
 
 
-def test_an_unknown_command_or_option_is_code_2(mlmon: Command) -> None:
-    assert mlmon("wtach").code == 2
-    assert mlmon("validate", "--loud").code == 2
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("stauts", "No such command 'stauts'; did you mean 'status'?"),
+        ("alerts lits", "No such command 'lits'; did you mean 'list'?"),
+        ("ack", "No such command 'ack'; did you mean 'alerts ack'?"),
+        ("history", "did you mean 'alerts history' or 'model history'?"),
+        ("xyzzy", "No such command 'xyzzy'."),
+        ("validate --loud", "No such option '--loud'"),
+        ("status chrun", f"did you mean '{MODEL}'?"),
+    ],
+)
+def test_a_misspelt_command_option_or_model_is_code_2_and_says_what_was_meant(
+    folder: Path, mlmon: Command, words: str, said: str
+) -> None:
+    ended = mlmon("--project", folder, *words.split())
+    assert ended.code == 2
+    assert said in ended.err
 
 
 def test_a_moment_that_is_none_is_code_2(folder: Path, mlmon: Command) -> None:

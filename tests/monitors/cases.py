@@ -40,7 +40,8 @@ def metric(name: str, value: float | None, column: str = ":table", **fields: Any
 
 
 def frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    return pd.DataFrame(list(rows), columns=list(METRIC_COLUMNS))
+    floats = dict.fromkeys(("value", "lower", "upper", "p_value"), float)
+    return pd.DataFrame(list(rows), columns=list(METRIC_COLUMNS)).astype(floats)
 
 
 def window(day: pd.Timestamp = DAY, **fields: Any) -> dict[str, Any]:
@@ -64,7 +65,7 @@ def verdicts(
     return evaluate(
         model or spec(),
         frame(rows),
-        pd.DataFrame(list(windows) if windows is not None else [window()]),
+        [window()] if windows is None else windows,
         families=[family],
         **({"now": NOW, "run_id": "r", "is_backfill": False} | options),
     )

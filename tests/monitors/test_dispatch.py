@@ -25,7 +25,7 @@ ROWS = [
 def everything(**options: object) -> list[dict]:
     return evaluate(
         spec(business={"change": "20%"}, versions={"staleness": {"above": "90d"}}),
-        frame(ROWS), pd.DataFrame([window()]),
+        frame(ROWS), [window()],
         **({"now": NOW, "run_id": "r7", "is_backfill": True} | options),
     )  # fmt: skip
 

@@ -18,7 +18,7 @@ from mlmon_dagster.collect.collector import Collector, Limits
 from mlmon_dagster.collect.landing import Committer, span_targets, targets_of
 from mlmon_dagster.collect.otlp import Spans
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.spec.loader import Models
+from mlmon_dagster.spec.files.loader import Models
 from mlmon_dagster.store import Store
 from mlmon_dagster.tables.openmetrics import Exporter
 from tests.push.worlds import NOW, push_spec

@@ -11,7 +11,7 @@ from prometheus_client.openmetrics import parser
 from prometheus_client.samples import Sample
 
 from mlmon_dagster.collect import admission
-from mlmon_dagster.spec.loader import Models
+from mlmon_dagster.spec.files.loader import Models
 from mlmon_dagster.store import Store
 from tests.alerts.worlds import observe, result
 from tests.push.collecting import Answer, Running, row, running, wait_until

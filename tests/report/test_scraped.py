@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from mlmon_dagster.spec.loader import Models
+from mlmon_dagster.spec.files.loader import Models
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.prometheus_source import PrometheusServer
 from tests.alerts.worlds import day, result, settle, spec_of

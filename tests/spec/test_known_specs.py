@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mlmon_dagster.spec import loader, read_models
+from mlmon_dagster.spec import read_models
+from mlmon_dagster.spec.files import loader
 from tests.conftest import SPEC
 
 NOW = dt.datetime(2024, 3, 1, tzinfo=dt.UTC)

@@ -9,7 +9,7 @@ import yaml
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.spec.loader import spec_from_mapping
+from mlmon_dagster.spec.files.loader import spec_from_mapping
 from tests.defs.small_model import FIRST, MODEL, YAML
 
 SHADOW = {"dataset": "shadow", "metric": "roc_auc"}

@@ -261,9 +261,7 @@ def test_refused_rows_are_stored_once_and_counted(any_store: Store) -> None:
     assert in_window["row_number"].tolist() == [3]
     assert len(manifest.load_refused_rows(any_store.state, SPEC.model, limit=2)) == 2
     counted = manifest.count_refused(any_store.state, SPEC.model)
-    assert counted[["window_start", "why", "n_bad"]].values.tolist() == [
-        [ONE.start, "null_id:id", 1]
-    ]
+    assert counted == {ONE.start: {"null_id:id": 1}}
     with any_store.state.begin() as conn:
         manifest.note_discovered(conn, [file("a", status="done")])
     unplaced = manifest.count_unplaced(any_store.state, SPEC.model, T0)

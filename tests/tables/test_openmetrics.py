@@ -15,7 +15,7 @@ from prometheus_client.openmetrics import parser as open_parser
 from prometheus_client.samples import Sample
 
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.spec.loader import BrokenModel, Models
+from mlmon_dagster.spec.files.loader import BrokenModel, Models
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import metric_log, model_history, monitor_results
 from mlmon_dagster.store.state.schema import alert, window_state

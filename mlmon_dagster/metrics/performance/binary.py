@@ -219,11 +219,14 @@ def _ordered(
     """Return the cells whose labelled scores' order is known, and their rows per class and node."""
     if order is None:
         return [], []
-    known = pd.MultiIndex.from_frame(order.cells[list(CELL_KEYS)])
-    place = pd.MultiIndex.from_frame(cells[list(CELL_KEYS)]).get_indexer(known)
-    counts = [by_node(scores) for scores in order.order]
-    kept = [i for i, at in enumerate(place.tolist()) if at >= 0]
-    return [int(place[i]) for i in kept], [(counts[i][0][None], counts[i][1][None]) for i in kept]
+    own, known = (
+        zip(*(frame[key].tolist() for key in CELL_KEYS), strict=True)
+        for frame in (cells, order.cells)
+    )
+    place = {key: at for at, key in enumerate(own)}
+    kept = [(place[key], i) for i, key in enumerate(known) if key in place]
+    counts = [by_node(order.order[i]) for _, i in kept]
+    return [at for at, _ in kept], [(neg[None], pos[None]) for neg, pos in counts]
 
 
 def _of_classes(n_neg: Ints, n_pos: Ints) -> NDArray[np.str_]:

@@ -360,17 +360,18 @@ def load_refused_rows(
     return read_frame(engine, query.limit(limit))
 
 
-def count_refused(engine: sa.Engine, model: str) -> pd.DataFrame:
+def count_refused(engine: sa.Engine, model: str) -> dict[datetime, dict[str, int]]:
     """Count refused rows by window, each once, under one of its reasons.
 
     Returns:
-        Columns window_start, why (reason and column) and n_bad (rows); rows of no window, which
-        `count_unplaced` counts, are not in it.
+        Window start -> reason and column -> rows; rows of no window, which `count_unplaced`
+        counts, are not in it.
     """
-    rows = _select_refused_once(model, dead_letter.c.window_start.is_not(None))
-    keys = (rows.c.window_start, rows.c.why)
-    query = sa.select(*keys, sa.func.count().label("n_bad")).select_from(rows)
-    return read_frame(engine, query.group_by(*keys))
+    found: dict[datetime, dict[str, int]] = {}
+    with engine.connect() as conn:
+        for start, why, n_bad in conn.execute(_REFUSED, {"of_model": model}):
+            found.setdefault(start, {})[why] = n_bad
+    return found
 
 
 def count_unplaced(engine: sa.Engine, model: str, seen_from: datetime) -> pd.DataFrame:
@@ -390,12 +391,24 @@ def count_unplaced(engine: sa.Engine, model: str, seen_from: datetime) -> pd.Dat
     return read_frame(engine, query.group_by(*keys).order_by(c.first_seen, c.path, rows.c.why))
 
 
-def _select_refused_once(model: str, *which: sa.ColumnElement[bool]) -> sa.Subquery:
+def _select_refused_once(
+    model: str | sa.BindParameter[str], *which: sa.ColumnElement[bool]
+) -> sa.Subquery:
     c = dead_letter.c
     named = c.reason + ":" + c.column_name
     why = sa.func.min(sa.case((c.column_name == "", c.reason), else_=named)).label("why")
     keys = (c.window_start, c.stream, c.sha256, c.row_number)
     return sa.select(*keys, why).where(c.model == model, *which).group_by(*keys).subquery()
+
+
+def _count_once() -> sa.Select[datetime, str, int]:
+    of_model: sa.BindParameter[str] = sa.bindparam("of_model")
+    rows = _select_refused_once(of_model, dead_letter.c.window_start.is_not(None))
+    keys = (rows.c.window_start, rows.c.why)
+    return sa.select(*keys, sa.func.count()).select_from(rows).group_by(*keys)
+
+
+_REFUSED = _count_once()  # every verdict asks, and building it takes longer than asking
 
 
 @dataclass(frozen=True)

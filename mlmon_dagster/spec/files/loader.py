@@ -15,12 +15,12 @@ from pydantic_core import ErrorDetails
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec.alerting import RECEIVERS, AlertPolicy
 from mlmon_dagster.spec.checks import FieldPath, Problem, find_problems
-from mlmon_dagster.spec.known_specs import KnownSpecs
+from mlmon_dagster.spec.files.known_specs import KnownSpecs
+from mlmon_dagster.spec.files.yaml_tree import MAX_BYTES, Tree, read_tree, redact
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.names import RESERVED_MODELS, did_you_mean, listed, model_problem
 from mlmon_dagster.spec.scalars import printable, shown
 from mlmon_dagster.spec.windows import check_window_count
-from mlmon_dagster.spec.yaml_tree import MAX_BYTES, Tree, read_tree, redact
 
 _Finding = tuple[int, str]
 _BEGINNING = dt.datetime(1, 1, 8, tzinfo=dt.UTC)  # before which there is no window to count
@@ -113,6 +113,27 @@ class Models:
             if broken.spec in found.specs:
                 found = found.without(broken)
         return found
+
+    def find(self, model: str) -> ModelSpec:
+        """Return one model, whatever is wrong with others.
+
+        Raises:
+            ConfigError: If there is none of that name, or its file does not load.
+        """
+        for spec in self.specs:
+            if spec.model == model:
+                return spec
+        for broken in self.broken:
+            if model in (broken.name, broken.path.stem):
+                raise ConfigError(f"{model} does not load:\n{broken.problems}")
+        names = [spec.model for spec in self.specs]
+        where = f" in {self.folder}" if self.folder else ""
+        said = f"No model {model!r}{where}{did_you_mean(model, names) or '.'}"
+        if names:
+            said += f" There are: {listed(names)}."
+        if self.broken:
+            said += f" Not loaded: {listed(broken.path.name for broken in self.broken)}."
+        raise ConfigError(said)
 
     def without(self, broken: BrokenModel) -> Models:
         """Return the same with a model that turned out to be broken after it was read."""
