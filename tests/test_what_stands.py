@@ -281,7 +281,7 @@ def write_read(folder: Path, model: str) -> ModelSpec:
 MUTED = ("", "silence:1", "backfill", "suppressed:schema")
 COLUMNS = ("age", "balance", "region")
 HEADING = re.compile(r'<h2 id="alerts" class="first">(?:(\d+) firing)?(?:, )?(?:(\d+) recovering)?')
-CELL = re.compile(r'<td class="num" data-name="Firing">(\d*)(?:.*?(\d+) recovering)?')
+CELL = re.compile(r"(\d+) alerts? firing(?:, (\d+) recovering)?")
 Counts = tuple[int, int]  # of alerts that fire, and that recover
 
 
