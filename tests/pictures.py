@@ -38,8 +38,8 @@ _ONLY = """(names => document.querySelectorAll('main > *').forEach(e => {
   if (!names.includes(e.getAttribute('aria-labelledby'))) e.remove();
 }))"""
 _TERMINAL = (
-    "body{margin:0;padding:16px;background:#11161c;width:max-content;min-width:600px}"
-    "pre{margin:0;color:#e5eaf0;font:13px/1.45 ui-monospace,'Liberation Mono',monospace}"
+    "body{margin:0}pre{margin:0;padding:16px;background:#11161c;color:#e5eaf0;"
+    "font:13px/1.45 ui-monospace,'Liberation Mono',monospace}"
     "b{color:#8fc0f0}"
 )
 _CELL = (
@@ -152,7 +152,7 @@ class Studio:
             check=True,
         )  # fmt: skip
         shown = f"<b>$ mlmon {' '.join(command)}</b>\n{escape(done.stdout.rstrip())}"
-        return screenshot(f"<style>{_TERMINAL}</style><pre>{shown}</pre>", (900, 2400))
+        return screenshot(f"<style>{_TERMINAL}</style><pre>{shown}</pre>", (700, 2400))
 
 
 def _png_of(figure: Figure) -> bytes:

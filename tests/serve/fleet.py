@@ -73,8 +73,8 @@ def fill(store: Store, specs: Sequence[ModelSpec], faults: Mapping[str, Fault] =
     for spec in specs:
         n = int(rng.integers(800, 90_000))
         with store.state.begin() as conn:
-            newest = Window(day(DAYS), day(DAYS + 1), "")
-            window_state.mark_inputs(conn, spec, [newest], NOW)
+            windows = [Window(day(d), day(d + 1), "") for d in range(1, DAYS + 1)]
+            window_state.mark_inputs(conn, spec, windows, NOW)
             mine = windows_table.c.model == spec.model
             counts = {"n": n, "n_actual": int(n * 0.93)}
             conn.execute(sa.update(windows_table).where(mine).values(counts))
