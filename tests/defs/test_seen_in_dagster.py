@@ -47,10 +47,10 @@ MARKS = """JSON.stringify([...document.querySelectorAll('*')]
 # on the first.
 PILLS = """JSON.stringify([...document.querySelectorAll('.pill, .layers .dot')].map(e => {
   const row = e.closest('tr, figcaption'), beside = e.nextElementSibling || e.nextSibling;
-  const name = beside ? beside.textContent : row ? row.firstElementChild.innerText : '';
-  const isDot = e.matches('.dot');
-  return [isDot ? e.nextSibling.textContent : name.trim(),
-    isDot ? e.classList[1] : e.textContent, getComputedStyle(e).backgroundColor];
+  const isDot = e.matches('.dot'), named = isDot ? e.nextSibling : beside;
+  const name = named ? named.textContent : row ? row.firstElementChild.innerText : '';
+  return [name.trim(), isDot ? e.classList[1] : e.textContent,
+    getComputedStyle(e).backgroundColor];
 }))"""
 
 
