@@ -185,7 +185,7 @@ class Browser:
         for left in reversed(range(_TRIES)):
             try:
                 self._open_tab()
-                self._prefer(scheme)
+                self.prefer(scheme)
                 self.open(self._url, self._size)
                 self.run(f"{axe}; 0")
                 found: list[str] = self.run(asked)
@@ -197,7 +197,7 @@ class Browser:
                 self._start()
         raise AssertionError
 
-    def _prefer(self, scheme: str) -> None:
+    def prefer(self, scheme: str) -> None:
         wanted = [{"name": "prefers-color-scheme", "value": scheme}]
         self._call("Emulation.setEmulatedMedia", features=wanted)
 

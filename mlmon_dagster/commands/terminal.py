@@ -62,10 +62,10 @@ def show_steps(specs: Sequence[ModelSpec]) -> Iterator[OnStep]:
         task = bar.add_task("", total=len(specs))
 
         def show(spec: ModelSpec, step: str) -> None:
-            bar.update(task, description=f"{spec.model}: {step}")
             share = _share_before(spec, step)
-            if share is not None:
-                bar.update(task, completed=specs.index(spec) + share)
+            done = None if share is None else specs.index(spec) + share
+            # Shown at once: a step may be over before the line would change by itself.
+            bar.update(task, description=f"{spec.model}: {step}", completed=done, refresh=True)
 
         yield show
 

@@ -53,7 +53,7 @@ from mlmon_dagster.store.state.model_history import remember_declared
 from mlmon_dagster.store.state.writing import reached
 from mlmon_dagster.store.tables import kept_rows
 from mlmon_dagster.store.tables.event_log import EventLog
-from mlmon_dagster.store.tables.id_index import may_repeat
+from mlmon_dagster.store.tables.id_index import find_repeated
 from mlmon_dagster.store.tables.part_files import PartedRows
 
 Ints = NDArray[np.int64]
@@ -154,8 +154,7 @@ class _LookedUp:
         counts = np.zeros((len(ends), len(Kind)), np.int64)
         starts: Counter[dt.datetime] = Counter()
         for positions, rows, known in self._known():
-            repeating = may_repeat(self.store, rows.select(["prediction_id"]), known)
-            found = classify(rows, known, self.stream, repeating)
+            found = classify(rows, known, self.stream)
             is_added[positions[found == Kind.DUPLICATE]] = False
             for kind in Kind:
                 counts[:, kind] += _count_by_file(positions[found == kind], ends)
@@ -424,9 +423,7 @@ _KEYS: Final[dict[Stream, tuple[str, ...]]] = {
 ARRIVAL: Final = ("ingested_at", "row_number")
 
 
-def classify(
-    rows: pa.Table, known: pa.Table, stream: Stream, may_repeat: NDArray[np.bool_]
-) -> NDArray[np.int8]:
+def classify(rows: pa.Table, known: pa.Table, stream: Stream) -> NDArray[np.int8]:
     """Classify each row by what came before it.
 
     Args:
@@ -435,21 +432,20 @@ def classify(
         known: Rows of the log with the same ids: key columns and row_hash; of actuals without a
             time also where they stand in the order of arrival.
         stream: Which key to use.
-        may_repeat: The rows whose id is in the batch or in ``known`` once more, and perhaps
-            others; all other rows are new without looking.
 
     Returns:
         One `Kind` per row. The counts add up to the same totals in any order of delivery, unless
         the order is all that tells which ground truth is the newest.
     """
     kinds = np.full(rows.num_rows, Kind.NEW, dtype=np.int8)
-    if not may_repeat.any():
+    is_repeated = find_repeated(rows, known)  # all others are new without looking
+    if not is_repeated.any():
         return kinds
     if is_by_arrival(rows.schema, stream):
         known = known.sort_by([(name, "ascending") for name in ARRIVAL])
     keys = [name for name in _KEYS[stream] if name in rows.column_names]
     columns = [*keys, "row_hash"]
-    asked = rows.select(columns).filter(pa.array(may_repeat))
+    asked = rows.select(columns).filter(pa.array(is_repeated))
     frame = pa.concat_tables([known.select(columns).cast(asked.schema), asked]).to_pandas()
     found = np.full(len(frame), Kind.NEW, dtype=np.int8)
     if is_by_arrival(rows.schema, stream):
@@ -457,7 +453,7 @@ def classify(
     else:
         found[_find_repeated(frame, keys)] = Kind.CONFLICT
         found[_find_repeated(frame, columns)] = Kind.DUPLICATE
-    kinds[may_repeat] = found[known.num_rows :]
+    kinds[is_repeated] = found[known.num_rows :]
     return kinds
 
 

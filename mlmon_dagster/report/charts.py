@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,6 +28,7 @@ from mlmon_dagster.report.plots import (
     LINE,
     SOFT,
     Curve,
+    Event,
 )
 
 Role = Literal["value", "lower", "upper", "truth", "line"]
@@ -34,6 +36,7 @@ NONE = "\N{EN DASH}"
 MOST_NAMED = 8  # values of a column whose bars have a name beside them
 _DENSITY = 400  # width of the picture of a density
 _WIDTH, _HEIGHT = 1000, 180  # of a picture, which is stretched to where it stands
+_ROOM = 18  # percent of a picture's width that the word at an event takes
 _MINUS = "\N{MINUS SIGN}"
 _STYLE = (
     f"text{{font:12px system-ui,sans-serif}}text:not([fill]){{fill:{SOFT}}}"
@@ -76,6 +79,7 @@ class Chart:
         marks: Windows in which an alert fired, as places in ``labels``, both ends included.
         is_share: Whether values are shares, so that the scale ends at 0 and 1.
         floor: Whether the scale begins at 0.
+        events: What happened, as places in ``labels`` and a word for it.
     """
 
     title: str
@@ -86,6 +90,7 @@ class Chart:
     marks: Sequence[tuple[int, int]] = ()
     is_share: bool = False
     floor: bool = False
+    events: Sequence[tuple[int, str]] = ()
 
     @cached_property
     def places(self) -> int:
@@ -121,6 +126,7 @@ class Chart:
         if self.marks:
             n = len(self.marks)
             parts.append(f"{n} alert{'' if n == 1 else 's'} marked")
+        parts += [f"{mark} at {self.labels[place]}" for place, mark in self.events]
         return "; ".join(parts) + ". The numbers are in the table below."
 
     @property
@@ -186,6 +192,31 @@ class Chart:
             f'<svg class="static" viewBox="0 0 {_WIDTH} {_HEIGHT}" preserveAspectRatio="none" '
             f'aria-hidden="true" focusable="false">{"".join(parts)}</svg>'
         )
+
+    @property
+    def notes(self) -> Markup:
+        """A line for each event with its word, over the picture but not stretched with it."""
+        parts, above = [], [-100.0, -100.0]
+        for place, mark in self.events:
+            x = 100 * (place + 0.5) / len(self.labels)
+            row = 0 if x - above[0] > _ROOM else 1 if x - above[1] > _ROOM else 0
+            above[row] = x
+            side = ' class="left"' if x > 100 - _ROOM else ""
+            parts.append(
+                f'<line x1="{x:.1f}%" x2="{x:.1f}%" y2="100%"/>'
+                f'<text x="{x:.1f}%" y="{10 + 12 * row}"{side}>{escape(mark)}</text>'
+            )
+        if not parts:
+            return Markup("")
+        return Markup(
+            f'<svg class="notes" aria-hidden="true" focusable="false">{"".join(parts)}</svg>'
+        )
+
+    @property
+    def dates(self) -> list[str]:
+        """What stands under the picture: both ends, and of many windows three between them."""
+        n, places = len(self.labels), (0, 1, 2, 3, 4) if len(self.labels) > 24 else (0, 4)
+        return [self.labels[round(i * (n - 1) / 4)] for i in places] if n > 1 else [*self.labels]
 
     @property
     def file(self) -> str:
@@ -289,7 +320,20 @@ def chart_of(curve: Curve, name: str = "Value") -> Chart:
         ]
         if inside:
             marks.append((inside[0], inside[-1]))
-    return Chart(curve.title, labels, lines, curve.baseline, curve.limit, marks, curve.is_share)
+    events = place_events(curve.events, curve.starts)
+    return Chart(
+        curve.title, labels, lines, curve.baseline, curve.limit, marks, curve.is_share,
+        events=events,
+    )  # fmt: skip
+
+
+def place_events(events: Sequence[Event], starts: Sequence[dt.datetime]) -> list[tuple[int, str]]:
+    """Return the window in which each event happened, as a place, and the words for them."""
+    found: dict[int, list[str]] = {}
+    for event in events:
+        if starts and event.at >= starts[0]:
+            found.setdefault(bisect_right(starts, event.at) - 1, []).append(event.mark)
+    return [(place, ", ".join(dict.fromkeys(marks))[:24]) for place, marks in found.items()]
 
 
 def windows_named(starts: Sequence[dt.datetime], zone: str) -> list[str]:

@@ -14,7 +14,7 @@ from mlmon_dagster.monitors.wording import NAMES
 from mlmon_dagster.profiles import Baseline
 from mlmon_dagster.profiles.estimates import with_learnt_bands
 from mlmon_dagster.profiles.measures import baseline_performance, columns_of, measure
-from mlmon_dagster.report.plots import Curve, Episode
+from mlmon_dagster.report.plots import Curve, Episode, Event
 from mlmon_dagster.spec import ModelSpec, window_containing
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.declaration import Granularity
@@ -86,6 +86,7 @@ class Curves:
         episodes: Its alert episodes, to be shaded on the curve of their monitor.
         end: Only windows that start before this moment.
         asked: Which windows, slice and version; by default the newest of everything.
+        events: What happened to the model, to be marked on every curve.
     """
 
     def __init__(
@@ -96,12 +97,14 @@ class Curves:
         episodes: Sequence[AlertEpisode],
         end: dt.datetime,
         asked: Asked = EVERYTHING,
+        events: Sequence[Event] = (),
     ) -> None:
         self._spec = spec
         self._store = store
         self._baseline = baseline
         self._episodes = episodes
         self._asked = asked
+        self._events = events
         self._usual: dict[str, dict[tuple[str, str], float]] = {}
         self._end = end if asked.end is None else min(end, asked.end)
 
@@ -379,6 +382,7 @@ class Curves:
                 if e.state not in ("PENDING", "WITHDRAWN")
             ],
             is_share=is_share or _is_share(metric),
+            events=self._events,
         )
 
 

@@ -13,16 +13,31 @@ from mlmon_dagster.monitors.wording import named
 from mlmon_dagster.profiles import Baseline, baseline_in_force, load_baseline
 from mlmon_dagster.project import Project
 from mlmon_dagster.report import decisions, distributions, page
-from mlmon_dagster.report.charts import Chart, Line, Strip, chart_of, windows_named
+from mlmon_dagster.report.charts import (
+    Chart,
+    Line,
+    Strip,
+    chart_of,
+    place_events,
+    windows_named,
+)
 from mlmon_dagster.report.curves import (
     EVERYTHING,
     WINDOWS_DRAWN,
     Asked,
     Curves,
 )
-from mlmon_dagster.report.incident import MOST_CARDS, find_incidents, show_days
+from mlmon_dagster.report.events import find_events
+from mlmon_dagster.report.incident import (
+    MOST_CARDS,
+    Period,
+    find_incidents,
+    find_period,
+    pick_labelled,
+    show_days,
+)
 from mlmon_dagster.report.layers import LAYERS, layers_of
-from mlmon_dagster.report.plots import Curve
+from mlmon_dagster.report.plots import Curve, Event
 from mlmon_dagster.report.trace import SPAN, newest_mature, trace_of
 from mlmon_dagster.spec import ModelSpec, window_containing
 from mlmon_dagster.spec.baseline import PRODUCTION
@@ -34,7 +49,6 @@ from mlmon_dagster.store.alert_state import AlertEpisode
 from mlmon_dagster.store.mlflow_registry import run_link, version_link
 from mlmon_dagster.store.places.location import whole_file
 from mlmon_dagster.store.state import monitor_results, window_state
-from mlmon_dagster.store.state.model_history import SeenChange, load_changes
 from mlmon_dagster.store.state.monitor_results import MonitorResult, load_standing, name_window
 from mlmon_dagster.store.state.window_state import WindowInputs
 from mlmon_dagster.tables.alerts import StandingCounts, list_alerts, pick_standing
@@ -48,7 +62,6 @@ if TYPE_CHECKING:
 States = Mapping[dt.datetime, WindowInputs]  # of all windows of a model
 MAX_ALERTS = 25
 MAX_SLICES = 12
-MAX_CHANGES = 10
 MAX_OFFERED = 200  # slices in the form of a served page
 _NOTES = {
     "": "",
@@ -132,7 +145,10 @@ def health_report(
     current = pick_standing(episodes)
     n_firing = sum(episode.standing == "firing" for episode in current)
     counts = StandingCounts(n_firing, len(current) - n_firing)
-    curves = Curves(store, spec, baseline, episodes, now, asked)
+    events = find_events(store, spec, *_span_of(spec, states, now, asked))
+    curves = Curves(store, spec, baseline, episodes, now, asked, events)
+    known = find_period(spec, current, newest)
+    incident = None if asked.start else known
     drawn = {
         PERFORMANCE: curves.performance(),
         "estimates": curves.estimates(),
@@ -166,22 +182,24 @@ def health_report(
         days=show_days(store, spec, states, [one.family for one in standings], now),
         counts=counts,
         are_waiting=spec.model in alert_state.models_with_new_results(store.state),
-        changes=[_change(seen) for seen in load_changes(store.state, spec.model)[:MAX_CHANGES]],
+        events=[(_name_event(spec, event), event) for event in reversed(events)],
+        explained=_named(spec, incident) if incident else "",
+        offered=_offer_periods(spec, states, now, known),
         periods=periods_of(store, spec, baseline, states),
         period_names=period_names(spec),
         charts=charts,
-        volume=_volume(spec, states, now, asked),
+        volume=_volume(spec, states, now, asked, events),
         layers=layers_of(
             drawn, monitor_results.shares_failed(store.state, spec.model, LAYERS["Data"], now)
         ),
         heat=_drift_strips(store, spec, drifts, current),
-        trace=_trace(store, spec, baseline, states, asked) if asked.is_whole else None,
+        trace=_trace(store, spec, baseline, states, asked, incident) if asked.is_whole else None,
         slices=distributions.slice_tables(store, spec, baseline, _period_of(asked, now))
         if asked.is_whole
         else [],
         baseline=baseline,
         asked=_shown(store, spec, states, now, asked, is_served=bool(places.home)),
-        **_looked(store, spec, baseline, states, now, asked, verdicts),
+        **_looked(store, spec, baseline, states, now, asked, verdicts, incident),
     )
     first = next((c for found in drawn.values() for c in found if c.values), None)
     return HealthReport(html, status, counts, first)
@@ -263,12 +281,42 @@ def _registered(store: Store, spec: ModelSpec) -> list[dict[str, str]]:
     return found
 
 
-def _period_of(asked: Asked, now: dt.datetime) -> tuple[dt.datetime, dt.datetime] | None:
+def _span_of(spec: ModelSpec, states: States, now: dt.datetime, asked: Asked) -> Period:
+    """Return start and end of all windows that are drawn."""
+    end = now if asked.end is None else min(now, asked.end)
+    if asked.start is not None:
+        return asked.start, end
+    drawn = sorted(start for start in states if start < end)
+    return next(iter(drawn[-WINDOWS_DRAWN[spec.time.granularity] :]), end), end
+
+
+def _name_event(spec: ModelSpec, event: Event) -> str:
+    """Write when something happened: the window that it is about, or the day."""
+    named = windows_named([event.at], spec.time.zone)[0]
+    return named if spec.time.granularity == "hour" else named[:10]
+
+
+def _offer_periods(
+    spec: ModelSpec, states: States, now: dt.datetime, incident: Period | None
+) -> list[dict[str, str]]:
+    """Return the periods that a page offers: the incident's, then the newest windows."""
+    found = []
+    for name, period in (("Incident", incident), ("Newest", newest_windows(spec, states, now))):
+        if period is not None:
+            first, last = name_window(spec, period[0]), name_last_window(spec, period[1])
+            text = _named(spec, period)
+            found.append({"name": name, "text": text, "first": first[:10], "last": last[:10]})
+    return found
+
+
+def _period_of(asked: Asked, now: dt.datetime) -> Period | None:
     """Return the windows that are asked for; None if no first one is."""
     return None if asked.start is None else (asked.start, min(asked.end or now, now))
 
 
-def _volume(spec: ModelSpec, known: States, now: dt.datetime, asked: Asked) -> list[Chart]:
+def _volume(
+    spec: ModelSpec, known: States, now: dt.datetime, asked: Asked, events: Sequence[Event]
+) -> list[Chart]:
     """Return how many predictions each window has, and how much of its ground truth has come."""
     end = now if asked.end is None else min(now, asked.end)
     states = sorted(
@@ -281,17 +329,19 @@ def _volume(spec: ModelSpec, known: States, now: dt.datetime, asked: Asked) -> l
     states = [(start, state) for start, state in states if state.n]
     if not states:
         return []
-    labels = windows_named([start for start, _ in states], spec.time.zone)
-    sizes = [float(state.n) for _, state in states]
-    found = [Chart("Predictions", labels, [Line("Predictions", "value", sizes)], floor=True)]
+    starts = [start for start, _ in states]
+    labels, marks = windows_named(starts, spec.time.zone), place_events(events, starts)
+    sizes = Line("Predictions", "value", [float(state.n) for _, state in states])
+    found = [Chart("Predictions", labels, [sizes], floor=True, events=marks)]
     shares = [
         float("nan") if state.coverage is None else min(state.coverage, 1.0) for _, state in states
     ]
     if spec.has_actuals:
         line = Line("Share", "value", shares)
         title = "Ground truth that has arrived"
+        limit = spec.actuals.min_coverage
         found.append(
-            Chart(title, labels, [line], limit=spec.actuals.min_coverage, is_share=True, floor=True)
+            Chart(title, labels, [line], None, limit, is_share=True, floor=True, events=marks)
         )
     return found
 
@@ -337,27 +387,26 @@ def _looked(
     now: dt.datetime,
     asked: Asked,
     verdicts: Sequence[MonitorResult],
+    incident: Period | None,
 ) -> dict[str, object]:
-    """Return what profiles show: histograms of the newest windows, and how right decisions were."""
+    """Return what profiles show: histograms of a period, and how right decisions were."""
     nothing: dict[str, object] = {
         "histograms": [], "histogram_period": "", "calibration": None, "matrix": None,
         "operating": None, "by_class": None, "residuals": None, "labelled_period": "",
         "no_truth": "",
     }  # fmt: skip
-    labelled = newest_mature(store, spec, states)
     period = _period_of(asked, now)
-    newest = period or newest_windows(spec, states, now)
+    newest = period or incident or newest_windows(spec, states, now)
     if newest is None:
         return nothing
-    outputs = [c for c in ("score", "prediction") if getattr(spec.columns, c) is not None]
-    columns = [*spec.features, *outputs]
+    columns = [*spec.features, *spec.columns.outputs]
     profiles = distributions.profiles_of(store, spec, columns, newest, asked)
     found = dict(nothing)
     if baseline is not None:
         bars = distributions.histograms(spec, profiles, baseline, asked)
         found["histograms"] = distributions.column_cards(spec, bars, verdicts)
         found["histogram_period"] = _named(spec, newest)
-    labelled = period or labelled
+    labelled = period or pick_labelled(incident, newest_mature(store, spec, states))
     if labelled is not None:
         known = distributions.profiles_of(
             store, spec, ["score", "prediction", RESIDUAL], labelled, asked
@@ -417,8 +466,7 @@ def _offered(
 ) -> tuple[list[str], list[str]]:
     """Return slices, as ``key=value``, and versions of the newest windows."""
     period = newest_windows(spec, states, now)
-    outputs = [c for c in ("score", "prediction") if getattr(spec.columns, c) is not None]
-    some = next(iter([*outputs, *spec.features]), None)
+    some = next(iter([*spec.columns.outputs, *spec.features]), None)
     if period is None or some is None:
         return [], []
     stats = (
@@ -441,15 +489,16 @@ def _offered(
     return sorted(slices[:MAX_OFFERED]), [str(version) for version in versions.index]
 
 
-def _change(seen: SeenChange) -> dict[str, str]:
-    return {"seen": moment_text(seen.seen_at), "text": seen.change.text(), "path": seen.path}
-
-
 def _trace(
-    store: Store, spec: ModelSpec, baseline: Baseline | None, states: States, asked: Asked
+    store: Store,
+    spec: ModelSpec,
+    baseline: Baseline | None,
+    states: States,
+    asked: Asked,
+    incident: Period | None,
 ) -> dict[str, object] | None:
-    """Return the trace of the newest mature windows for the template; None if there is none."""
-    newest = newest_mature(store, spec, states)
+    """Return the trace of mature windows for the template; None if there is none."""
+    newest = pick_labelled(incident, newest_mature(store, spec, states))
     if newest is None or baseline is None:
         return None
     period = newest if asked.start is None else (asked.start, asked.end or newest[1])

@@ -24,6 +24,7 @@ from mlmon_dagster.tables.alerts import explain_episode, is_personal
 
 DAYS_SHOWN: dict[Granularity, int] = {"hour": 168, "day": 90, "week": 52, "month": 24}
 MOST_CARDS = 3
+Period = tuple[dt.datetime, dt.datetime]  # start of the first window, end of the last
 _REASONS = 3
 
 
@@ -92,7 +93,7 @@ def find_incidents(
                 headline=f"{headline(sentence)}.",
                 statistics=beyond_headline(sentence),
                 since=name_window(spec, episode.opened_window),
-                lasts=_count_windows(spec, episode.opened_window, newest),
+                lasts=count_windows(spec, episode.opened_window, newest),
                 why=[] if hidden else [f"{text}." for text in why[:_REASONS]],
                 monitor=episode.monitor,
                 acked_by=episode.acked_by,
@@ -103,7 +104,36 @@ def find_incidents(
     return found
 
 
-def _count_windows(spec: ModelSpec, opened: dt.datetime, newest: dt.datetime | None) -> str:
+def find_period(
+    spec: ModelSpec, episodes: Sequence[AlertEpisode], newest: dt.datetime | None
+) -> Period | None:
+    """Return the windows of the first alert, whose card comes first; None without such windows.
+
+    Args:
+        spec: The model.
+        episodes: The alerts that have not ended.
+        newest: Start of the newest window; None without windows.
+    """
+    opened = episodes[0].opened_window if episodes else None
+    if opened is None or newest is None or newest < opened:
+        return None
+    return opened, window_containing(spec.time, newest).end
+
+
+def pick_labelled(incident: Period | None, mature: Period | None) -> Period | None:
+    """Return the incident's windows whose ground truth has come, else the newest that have.
+
+    Args:
+        incident: Its windows.
+        mature: The newest windows that have their ground truth.
+    """
+    if incident is None or mature is None or incident[0] >= mature[1]:
+        return mature
+    return incident[0], min(incident[1], mature[1])
+
+
+def count_windows(spec: ModelSpec, opened: dt.datetime, newest: dt.datetime | None) -> str:
+    """Say how many windows there are from one to the newest, both included, such as ``4 days``."""
     if newest is None or newest < opened:
         return ""
     n = len(windows_between(spec.time, opened, window_containing(spec.time, newest).end))

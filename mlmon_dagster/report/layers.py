@@ -80,6 +80,7 @@ def _failed(failed: Mapping[dt.datetime, float], beside: Curve) -> Curve | None:
         end=beside.end,
         zone=beside.zone,
         is_share=True,
+        events=beside.events,
     )
 
 

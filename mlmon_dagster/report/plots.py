@@ -32,6 +32,23 @@ class Episode:
 
 
 @dataclass(frozen=True)
+class Event:
+    """Something that happened to a model.
+
+    Attributes:
+        at: The start of the first window that it is about, or when it happened.
+        mark: A word for it, which stands at its line in charts.
+        text: What happened.
+        author: Who did it; of files, where it was seen.
+    """
+
+    at: dt.datetime
+    mark: str
+    text: str
+    author: str = ""
+
+
+@dataclass(frozen=True)
 class Curve:
     """A metric over windows.
 
@@ -48,6 +65,7 @@ class Curve:
         episodes: Alerts to shade.
         is_share: Whether values are shares, so that the axis ends at 0 and 1 at most.
         failing: Which windows failed, one per window; empty marks none.
+        events: What happened meanwhile, to be marked.
         realized: Of an estimate, what the actuals gave, one per window, NaN where they are not
             there yet; empty draws none.
     """
@@ -65,6 +83,7 @@ class Curve:
     is_share: bool = False
     failing: Sequence[bool] = ()
     realized: Sequence[float] = ()
+    events: Sequence[Event] = ()
 
 
 def draw(*curves: Curve) -> bytes:

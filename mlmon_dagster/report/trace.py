@@ -170,9 +170,8 @@ def _judged_rows(
 
     None for models whose rows are not wrong one by one.
     """
-    outputs = [c for c in ("score", "prediction") if getattr(spec.columns, c) is not None]
     read = store.inference_records(spec).read(
-        windows, [dataset], ["window_start", "actual", *outputs, *_searchable(spec)]
+        windows, [dataset], ["window_start", "actual", *spec.columns.outputs, *_searchable(spec)]
     )
     rows = read.to_pandas()
     found = excess(spec, rows, baseline.windows)

@@ -34,7 +34,6 @@ from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store import Store, alert_state
 from mlmon_dagster.store.state import monitor_results, window_state
 from mlmon_dagster.tables.openmetrics import Exporter
-from mlmon_dagster.tables.standing import ORDER
 
 _LOG = logging.getLogger("mlmon_dagster.serve")
 PLACES = Places("/")
@@ -104,14 +103,13 @@ class Pages:
         fit = [
             line
             for line in mine
-            if (not asked["status"] or line.status == asked["status"])
-            and text in f"{line.model} {line.owners}".casefold()
+            if (not asked["status"] or line.status == asked["status"]) and text in line.searched
         ]
         n_pages = max(-(-len(fit) // PER_PAGE), 1)
         place = min(max(_whole(request.query_params.get("page", "1")), 1), n_pages)
 
-        def address(number: int) -> str:
-            return "?" + urlencode({**{k: v for k, v in asked.items() if v}, "page": number})
+        def address(**changes: object) -> str:
+            return "?" + urlencode({k: v for k, v in {**asked, **changes}.items() if v})
 
         html = page.render(
             "overview.html.j2",
@@ -121,7 +119,6 @@ class Pages:
             has_charts=False,
             lines=fit[(place - 1) * PER_PAGE : place * PER_PAGE],
             tally=tally(mine),
-            order=ORDER,
             read_at=moment_text(self._overview.read_at),
             reload_seconds=RELOAD_SECONDS,
             drawn=DRAWN,

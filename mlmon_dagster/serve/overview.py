@@ -6,23 +6,31 @@ import datetime as dt
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from markupsafe import Markup
 
-from mlmon_dagster.monitors.wording import NAMES, subject
+from mlmon_dagster.monitors.wording import NAMES, headline, subject
 from mlmon_dagster.monitors.wording import number as short
 from mlmon_dagster.report.charts import number, places_of, sparkline
+from mlmon_dagster.report.incident import count_windows
 from mlmon_dagster.report.layers import LAYERS
 from mlmon_dagster.spec import Models, ModelSpec
 from mlmon_dagster.spec.baseline import GRAINS, PRODUCTION
 from mlmon_dagster.spec.names import ALL, BUSINESS, ESTIMATED_PERFORMANCE, PERFORMANCE, SERVICE
 from mlmon_dagster.store import Store
+from mlmon_dagster.store.alert_state import AlertRow
 from mlmon_dagster.store.state import metric_log, monitor_results, window_state
-from mlmon_dagster.store.state.monitor_results import NOT_JUDGED, MonitorResult
+from mlmon_dagster.store.state.monitor_results import NOT_JUDGED, MonitorResult, name_window
 from mlmon_dagster.store.state.sql import Row
-from mlmon_dagster.tables.alerts import NO_ALERTS, StandingCounts, count_standing
+from mlmon_dagster.tables.alerts import (
+    NO_ALERTS,
+    StandingCounts,
+    count_standing,
+    explain_alert,
+    load_standing_alerts,
+)
 from mlmon_dagster.tables.standing import (
     ORDER,
     Standing,
@@ -60,6 +68,9 @@ class Line:
     Attributes:
         model: Its name.
         status: Worst status of its families; BROKEN if its declaration does not load.
+        what: What is wrong: of the worst alert that stands, else of the worst family; of a
+            declaration that does not load why not. Empty if nothing is.
+        since: The first window of that alert, or the newest of that family.
         window: End of the newest window with predictions.
         n: Predictions of that window.
         coverage: Share of its ground truth that has come.
@@ -69,11 +80,12 @@ class Line:
         metric: What the sparkline is of.
         newest: The metric's newest value.
         spark: The metric over the newest windows.
-        about: Why a declaration does not load; empty otherwise.
     """
 
     model: str
     status: str
+    what: str = ""
+    since: str = ""
     window: str = ""
     n: str = ""
     coverage: str = ""
@@ -83,7 +95,11 @@ class Line:
     metric: str = ""
     newest: str = ""
     spark: Markup = field(default_factory=Markup)
-    about: str = ""
+
+    @property
+    def searched(self) -> str:
+        """The text in which words are looked for."""
+        return f"{self.model} {self.owners} {self.what}".casefold()
 
 
 @dataclass(frozen=True)
@@ -145,17 +161,17 @@ class Overview:
         windows = {
             str(row["model"]): row for row in window_state.load_newest_windows(self._store.state)
         }
-        counts = count_standing(self._store)
+        alerts = load_standing_alerts(self._store)
         lines = [
             _line(
                 spec,
                 known[spec.model],
                 windows.get(spec.model),
-                counts.get(spec.model, NO_ALERTS),
+                alerts.get(spec.model, ()),
             )
             for spec in models.specs
         ]
-        lines += [Line(b.name, "BROKEN", about=b.summary()) for b in models.broken]
+        lines += [Line(b.name, "BROKEN", b.summary()) for b in models.broken]
         self.read_at = now
         self._lines = sorted(
             lines, key=lambda line: (ORDER.index(line.status), -line.alerts.firing, line.model)
@@ -238,22 +254,48 @@ def _number(
     return f"{subject(first['metric'], first['column_name'])} {short(first['value'])}"
 
 
-def _line(spec: ModelSpec, judged: _Judged, window: Row | None, alerts: StandingCounts) -> Line:
+def _say_what(
+    spec: ModelSpec,
+    status: str,
+    judged: _Judged,
+    newest: dt.datetime | None,
+    worst: AlertRow | None,
+) -> tuple[str, str]:
+    """Return what is wrong with a model, and since when."""
+    if worst is not None:
+        opened = worst["opened_window"] or worst["last_window_start"]
+        lasts = count_windows(spec, opened, newest)
+        since = f"Since {name_window(spec, opened)}" + (f", {lasts}" if lasts else "")
+        return f"{headline(explain_alert(spec, worst))}.", since
+    if status == "OK":
+        return "", ""
+    ill = next((one for one in judged.standings if one.status == status), None)
+    if ill is None:
+        return "No window has predictions yet.", ""
+    return f"{ill.family}: {ill.text}.", f"In {ill.window}" if ill.window else ""
+
+
+def _line(spec: ModelSpec, judged: _Judged, window: Row | None, alerts: Sequence[AlertRow]) -> Line:
     known = [v for v in judged.values if v == v]
     has_window = window is not None and window["window_end"] is not None
-    shown = {}
+    shown, newest = {}, None
     if window is not None and has_window:
         coverage = window["actual_coverage"]
+        newest = window["window_end"] - dt.timedelta(microseconds=1)
         shown = {
             "window": name_last_window(spec, window["window_end"]),
             "n": f"{window['n']:,}",
-            "coverage": "" if coverage is None else f"{coverage:.0%}",
+            "coverage": "" if coverage is None else f"{coverage:.0%}".replace("%", " %"),
         }
+    status = overall(judged.standings, has_windows=has_window)
+    what, since = _say_what(spec, status, judged, newest, alerts[0] if alerts else None)
     return Line(
         spec.model,
-        overall(judged.standings, has_windows=has_window),
+        status,
+        what,
+        since,
         **shown,
-        alerts=alerts,
+        alerts=count_standing(alerts),
         layers=judged.layers,
         owners=", ".join(spec.owners),
         metric=judged.metric,
@@ -262,7 +304,7 @@ def _line(spec: ModelSpec, judged: _Judged, window: Row | None, alerts: Standing
     )
 
 
-def tally(lines: Iterable[Line]) -> list[tuple[str, int]]:
-    """Count the models of each status, the worst first."""
+def tally(lines: Collection[Line]) -> list[tuple[str, int]]:
+    """Count the models, all under an empty text, then those of each status, the worst first."""
     counted = Counter(line.status for line in lines)
-    return [(status, counted[status]) for status in ORDER if counted[status]]
+    return [("", len(lines)), *((status, counted[status]) for status in ORDER if counted[status])]

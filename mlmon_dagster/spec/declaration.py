@@ -344,6 +344,11 @@ class Columns(Declared):
         """The columns that identify an event together; () if one column does."""
         return () if isinstance(self.prediction_id, str) else self.prediction_id
 
+    @property
+    def outputs(self) -> list[str]:
+        """The roles of what the model gives, as far as they exist: score and prediction."""
+        return [role for role in ("score", "prediction") if getattr(self, role) is not None]
+
     def declared(self) -> dict[str, str]:
         """Return role -> column of the files, for the roles that exist.
 

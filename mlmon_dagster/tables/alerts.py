@@ -30,6 +30,7 @@ from mlmon_dagster.store.alert_state import (
     AlertRow,
     ListedState,
     SilenceRow,
+    Standing,
     StoredEvent,
 )
 from mlmon_dagster.store.outbox import OutboxRow
@@ -155,25 +156,44 @@ class StandingCounts(NamedTuple):
 NO_ALERTS = StandingCounts()
 
 
-def count_standing(store: Store) -> dict[str, StandingCounts]:
-    """Return how many alerts stand of each model that has any."""
+def load_standing_alerts(store: Store) -> dict[str, list[AlertRow]]:
+    """Return the alerts that stand of each model that has any, in the order of `pick_standing`."""
     with store.state.connect() as conn:
         rows = alert_state.load_open_alerts(conn)
-    counts = Counter(
-        (row["model"], alert_state.name_standing(row["state"], row["muted_reason"])) for row in rows
-    )
-    return {
-        model: StandingCounts(counts[model, "firing"], counts[model, "recovering"])
-        for model in {row["model"] for row in rows}
-    }
+    found: dict[str, list[AlertRow]] = {}
+    for row in rows:
+        if _name_standing(row):
+            found.setdefault(row["model"], []).append(row)
+    return {model: sorted(mine, key=_rank_row) for model, mine in found.items()}
+
+
+def count_standing(rows: Iterable[AlertRow]) -> StandingCounts:
+    """Count alerts by how they stand."""
+    counts = Counter(map(_name_standing, rows))
+    return StandingCounts(counts["firing"], counts["recovering"])
+
+
+def _name_standing(row: AlertRow) -> Standing:
+    return alert_state.name_standing(row["state"], row["muted_reason"])
+
+
+def _rank_row(row: AlertRow) -> tuple[bool, Standing, dt.datetime, str]:
+    opened = row["opened_window"] or row["last_window_start"]
+    return _rank(row["severity"], _name_standing(row), opened, row["monitor"])
 
 
 def pick_standing(episodes: Iterable[AlertEpisode]) -> list[AlertEpisode]:
     """Return what stands: errors first, what fires before what recovers, then the longest."""
     return sorted(
         (e for e in episodes if e.standing),
-        key=lambda e: (e.severity != "ERROR", e.standing, e.opened_window, e.monitor),
+        key=lambda e: _rank(e.severity, e.standing, e.opened_window, e.monitor),
     )
+
+
+def _rank(
+    severity: str, standing: Standing, opened: dt.datetime, monitor: str
+) -> tuple[bool, Standing, dt.datetime, str]:
+    return severity != "ERROR", standing, opened, monitor
 
 
 def _write_local(moment: dt.datetime | None, zone: str) -> str:
@@ -363,10 +383,19 @@ def explain_episode(spec: ModelSpec, episode: AlertEpisode) -> str:
     """
     if not is_personal(spec, episode.column, episode.slice_key):
         return episode.message
-    subject = f"{NAMES.get(episode.metric, episode.metric)} of {episode.column}"
-    if episode.worst_value is None:
-        return f"{subject} failed."
-    return f"{subject} reached {written(episode.worst_value)}."
+    return _say_without_values(episode.metric, episode.column, episode.worst_value)
+
+
+def explain_alert(spec: ModelSpec, row: AlertRow) -> str:
+    """Return the same of an alert as it is stored."""
+    if not is_personal(spec, row["column_name"], row["slice_key"]):
+        return view_of(row).sentence
+    return _say_without_values(row["metric"], row["column_name"], row["value"])
+
+
+def _say_without_values(metric: str, column: str, value: float | None) -> str:
+    subject = f"{NAMES.get(metric, metric)} of {column}"
+    return f"{subject} failed." if value is None else f"{subject} reached {written(value)}."
 
 
 def ask_alert(store: Store, short_id: str, zones: Mapping[str, str]) -> Answer[AlertRow]:

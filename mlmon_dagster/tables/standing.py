@@ -30,6 +30,7 @@ from mlmon_dagster.tables.alerts import (
     count_standing,
     explain_episode,
     list_alerts,
+    load_standing_alerts,
     pick_standing,
     shorten,
 )
@@ -127,8 +128,8 @@ def list_models(
     is nothing to judge. A model without windows is NO_DATA unless something fails. What failed
     outside the data is the family ``pipeline``.
     """
-    counts = count_standing(project.store)
-    rows = [_ask_model(project, spec, counts.get(spec.model, NO_ALERTS)) for spec in specs]
+    alerts = load_standing_alerts(project.store)
+    rows = [_ask_model(project, spec, count_standing(alerts.get(spec.model, ()))) for spec in specs]
     rows += [ModelStatus(one.name, "BROKEN", "does not load") for one in broken]
     return sorted(rows, key=lambda row: (ORDER.index(row.status), row.model))
 

@@ -43,11 +43,15 @@ MARKS = """JSON.stringify([...document.querySelectorAll('*')]
   .map(e => [e.textContent, [...e.parentElement.parentElement.querySelectorAll('*')]
     .map(x => getComputedStyle(x).backgroundColor)]))"""
 
-# What our own pages say beside each name: of families on a model's page, of layers on the first.
-PILLS = """JSON.stringify([...document.querySelectorAll('.pill')].map(e => [
-  e.nextSibling ? e.nextSibling.textContent.trim()
-    : e.closest('tr, figcaption').firstElementChild.innerText,
-  e.textContent, getComputedStyle(e).backgroundColor]))"""
+# What our own pages say beside each name: of families on a model's page, of models and their layers
+# on the first.
+PILLS = """JSON.stringify([...document.querySelectorAll('.pill, .layers .dot')].map(e => {
+  const row = e.closest('tr, figcaption'), beside = e.nextElementSibling || e.nextSibling;
+  const isDot = e.matches('.dot'), named = isDot ? e.nextSibling : beside;
+  const name = named ? named.textContent : row ? row.firstElementChild.innerText : '';
+  return [name.trim(), isDot ? e.classList[1] : e.textContent,
+    getComputedStyle(e).backgroundColor];
+}))"""
 
 
 def free_port() -> int:

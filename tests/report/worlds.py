@@ -97,9 +97,16 @@ def declare(**changes: object) -> ModelSpec:
 
 
 def build(
-    folder: Path, regions: Sequence[str | None] = REGIONS, spec: ModelSpec | None = None
+    folder: Path,
+    regions: Sequence[str | None] = REGIONS,
+    spec: ModelSpec | None = None,
+    *,
+    replaced: int = DAYS,
 ) -> World:
-    """Make the world; `regions` rename the six of the story, one by one."""
+    """Make the world; `regions` rename the six of the story, one by one.
+
+    From the production day with the number `replaced` on, from 0, version 2 serves.
+    """
     spec = spec or declare()
     project = _project(folder)
     rows = pd.concat(
@@ -109,6 +116,8 @@ def build(
         ],
         ignore_index=True,
     )
+    is_new = (rows["dataset"] == "production") & (rows["window_start"] >= START + replaced * DAY)
+    rows["model_version"] = np.where(is_new, "2", "1")
     _log(project.store, spec, rows)
     windows = tuple(windows_between(spec.time, START, START + DAYS * DAY))
     with project.store.state.begin() as conn:
@@ -168,7 +177,7 @@ def _log(store: Store, spec: ModelSpec, rows: pd.DataFrame) -> None:
             "event_time": pa.array(list(rows["event_time"]), pa.timestamp("us", "UTC")),
             "window_start": pa.array(list(rows["window_start"]), pa.timestamp("us", "UTC")),
             "window_date": pa.array(rows["window_start"].dt.strftime("%Y-%m-%d")),
-            "model_version": pa.array(["1"] * n),
+            "model_version": pa.array(list(rows["model_version"])),
             "latency_ms": pa.array(rng.gamma(2, 20, n)),
             "status": pa.array(["ok"] * n),
             "nonfinite": pa.array([[]] * n, pa.list_(pa.string())),

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import datetime as dt
+import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import httpx
 import pytest
+import uvicorn
 
 from mlmon_dagster.collect.admission import Access
 from mlmon_dagster.serve.app import Pages
 from mlmon_dagster.serve.overview import Overview
 from mlmon_dagster.spec import Models
+from mlmon_dagster.store import Store
 from mlmon_dagster.tables.openmetrics import Exporter
 from tests.report.worlds import NOW, World, build
 
@@ -28,12 +34,31 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 def pages_of(world: World, models: Models | None = None, host: str = "127.0.0.1") -> Pages:
     """Return the application."""
-    declared = models or Models((world.spec,), ())
-    store = world.store
-    overview = Overview(store, lambda: declared, lambda: NOW)
-    exporter = Exporter(store, lambda: declared, lambda: NOW)
-    access = Access(store.state, host, lambda: NOW)
-    return Pages(store, overview, access, exporter, lambda: NOW)
+    return pages_over(world.store, models or Models((world.spec,), ()), NOW, host)
+
+
+def pages_over(store: Store, declared: Models, now: dt.datetime, host: str = "127.0.0.1") -> Pages:
+    """Return the application over a store as of a moment."""
+    overview = Overview(store, lambda: declared, lambda: now)
+    exporter = Exporter(store, lambda: declared, lambda: now)
+    access = Access(store.state, host, lambda: now)
+    return Pages(store, overview, access, exporter, lambda: now)
+
+
+@contextmanager
+def served(pages: Pages) -> Iterator[str]:
+    """Serve pages on a free port; gives the address, without a slash at its end."""
+    config = uvicorn.Config(pages.asgi, port=0, log_level="critical", ws="none")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.02)
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(30)
 
 
 def client_of(world: World, models: Models | None = None, host: str = "127.0.0.1") -> Get:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import re
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import unescape
 
 import pytest
-import uvicorn
 
 from mlmon_dagster.report.health import health_report
+from mlmon_dagster.spec import Models
+from mlmon_dagster.store import open_store
 from mlmon_dagster.tables.alerts import list_alerts
 from tests.browser import A4, DESKTOP, PHONE, Browser, started
 from tests.report.worlds import NOW, World, build
-from tests.serve.conftest import pages_of
+from tests.serve import fleet
+from tests.serve.conftest import pages_of, pages_over, served
 
 pytestmark = pytest.mark.xdist_group("browser")  # they share a world and a browser
 HOSTILE = (
@@ -27,7 +28,7 @@ HOSTILE = (
     "javascript:alert(1)//{{7*7}}${7*7}",
     "a" * 90 + "\u202eevil",
 )
-PAGES = ("report", "overview", "model", "alert")
+PAGES = ("report", "overview", "model", "alert", "fleet")
 REACHABLE = (
     "[...document.querySelectorAll('a[href], button, input, select, summary, [tabindex=\"0\"]')]"
     ".filter(e => e.checkVisibility() && !e.disabled && e.type !== 'hidden')"
@@ -50,25 +51,21 @@ class Shown:
 def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
     folder = tmp_path_factory.mktemp("browser")
     with started(folder / "profile") as browser:
-        world = build(folder, regions=HOSTILE)
+        world = build(folder, regions=HOSTILE, replaced=5)
         report = folder / "health.html"
         report.write_text(health_report(world.store, world.spec, NOW).html)
-        server = uvicorn.Server(
-            uvicorn.Config(pages_of(world).asgi, port=0, log_level="critical", ws="none")
-        )
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        while not server.started:
-            time.sleep(0.02)
-        root = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-        model = f"{root}/m/{world.spec.model}"
-        urls = {"report": report.as_uri(), "overview": f"{root}/", "model": model}
-        episodes = list_alerts(world.store, world.spec.model)
-        urls["alert"] = f"{model}/alerts/{episodes[0].fingerprint}"
-        yield Shown(browser, urls, world)
-        server.should_exit = True
-        thread.join(30)
+        store, specs = open_store(str(folder / "fleet")), fleet.declare_fleet()
+        fleet.fill(store, specs)
+        many = pages_over(store, Models(tuple(specs), ()), fleet.NOW)
+        with served(pages_of(world)) as root, served(many) as other:
+            model = f"{root}/m/{world.spec.model}"
+            urls = {"report": report.as_uri(), "overview": f"{root}/", "model": model}
+            episodes = list_alerts(world.store, world.spec.model)
+            urls["alert"] = f"{model}/alerts/{episodes[0].fingerprint}"
+            urls["fleet"] = f"{other}/"
+            yield Shown(browser, urls, world)
         world.store.close()
+        store.close()
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -143,6 +140,38 @@ def test_what_is_wrong_since_when_and_what_next_is_on_the_first_screen(
     assert bottom < size[1]
     assert re.search(r"Since \d{4}-\d\d-\d\d", text)
     assert "Next" in text
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_the_ill_of_sixty_models_are_on_the_first_screen_with_since_and_owner(
+    shown: Shown, size: tuple[int, int]
+) -> None:
+    browser = shown.open("fleet", size, scripts=False)
+    rows = browser.run(
+        "[...document.querySelectorAll('tbody tr')].map("
+        "e => [e.getBoundingClientRect().bottom, e.innerText])"
+    )
+    seen = [text for bottom, text in rows if bottom <= size[1]]
+    ill = {model: fault.said for model, fault in fleet.FAULTS.items()}
+    assert len(rows) == 50
+    assert all(any(m in text and said in text for m, said in ill.items()) for text in seen[:4])
+    assert all(re.search(r"Since 2024-02-\d\d, \d days", text) for text in seen[:4])
+    assert all("team:" in text for text in seen[:4])
+    assert browser.run(
+        "[...document.querySelectorAll('tr:nth-child(-n+4) svg.spark')]"
+        ".every(e => e.getBoundingClientRect().height > 15)"
+    )
+
+
+def test_models_are_found_by_words_and_status_without_scripts(shown: Shown) -> None:
+    browser = shown.open("fleet", PHONE, scripts=False)
+    address = browser.run(
+        "[...document.querySelectorAll('.tally a')].find(e => e.innerText.startsWith('WARN')).href"
+    )
+    named = "[...document.querySelectorAll('tbody tr th a')].map(e => e.innerText)"
+    assert browser.open(address, PHONE, scripts=False).run(named) == ["demand_pl", "returns_it"]
+    browser.open(f"{shown.urls['fleet']}?q=another+unit", PHONE, scripts=False)
+    assert browser.run(named) == ["returns_it"]
 
 
 def test_a_click_on_a_day_shows_that_day(shown: Shown) -> None:

@@ -14,10 +14,15 @@ import sqlalchemy as sa
 
 from mlmon_dagster.collect import admission
 from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.monitors.wording import headline
 from mlmon_dagster.report.page import content_policy
+from mlmon_dagster.serve.overview import Overview
 from mlmon_dagster.spec import BrokenModel, Models
+from mlmon_dagster.store import open_store
 from mlmon_dagster.store.state.schema import collect_token
+from mlmon_dagster.tables.alerts import list_alerts, pick_standing
 from tests.report.worlds import NOW, World, declare
+from tests.serve import fleet
 from tests.serve.conftest import Get, asked, client_of, pages_of
 
 pytestmark = pytest.mark.xdist_group("serve")  # they share a world
@@ -36,20 +41,46 @@ def test_the_first_page_lists_every_model_worst_first(world: World) -> None:
     quiet = declare(model="quiet")
     broken = BrokenModel("bent", Path("models/bent.yaml"), "models/bent.yaml:3: no such task")
     html = client_of(world, Models((quiet, world.spec), (broken,)))("/").text
-    rows = re.findall(r'<th scope="row">(?:<a href="([^"]*)">)?(\w+)', html)
+    row = r'<th scope="row"><span class="pill (\w+)">\w+</span> (?:<a href="([^"]*)">)?(\w+)'
+    rows = re.findall(row, html)
 
-    assert rows == [("", "bent"), ("/m/credit", "credit"), ("/m/quiet", "quiet")]
+    assert rows == [
+        ("BROKEN", "", "bent"), ("ERROR", "/m/credit", "credit"), ("NO_DATA", "/m/quiet", "quiet"),
+    ]  # fmt: skip
     assert "no such task" in html
-    stated = re.findall(r'<td class="tight"><span class="pill (\w+)"', html)
-    assert stated == ["BROKEN", "ERROR", "NO_DATA"]
-    # A line a layer: what is judged of the one model, nothing of a business that nobody declared.
-    assert set(re.findall(r"</span> (System|Data|Model|Business) <span", html)) >= {"Data"}
-    assert "Business <span" not in html
+    # What is judged of the one model, nothing of a business that nobody declared.
+    layers = set(re.findall(r'<span class="dot \w+"></span>(System|Data|Model|Business)<?', html))
+    assert "Data" in layers
+    assert "Business" not in layers
+
+
+def test_the_first_page_says_what_the_worst_alert_says_and_since_when(world: World) -> None:
+    overview = Overview(world.store, lambda: Models((world.spec,), ()), lambda: NOW)
+    [line] = overview.lines()
+    worst, *_ = pick_standing(list_alerts(world.store, world.spec.model))
+
+    assert line.what == f"{headline(worst.message)}."
+    assert line.since.startswith(f"Since {worst.opened_window:%Y-%m-%d}, ")
+    assert line.alerts.firing >= 1
+
+
+def test_a_model_that_fails_without_an_alert_says_which_family_does(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    [spec] = fleet.declare_fleet(1)
+    fault = fleet.Fault("drift", "psi", "amount", "WARN", fleet.DAYS, "amount is 3 higher.")
+    fleet.fill(store, [spec], {spec.model: fault})
+    [line] = Overview(store, lambda: Models((spec,), ()), lambda: fleet.NOW).lines()
+    store.close()
+
+    assert (line.status, line.alerts.firing) == ("WARN", 0)
+    assert line.what == "drift: 1 of 1 verdict failed: PSI of amount."
+    assert line.since == "In 2024-02-09"
 
 
 def test_the_first_page_can_be_searched_and_says_so_where_nothing_fits(get: Get) -> None:
     assert "/m/credit" in get("/?q=CRED").text
     assert "/m/credit" in get("/?q=team:risk&status=ERROR").text
+    assert "/m/credit" in get("/?q=worse than usual").text
     assert "No model fits." in get("/?q=nobody").text
     assert "No model fits." in get("/?status=OK&page=7").text
 

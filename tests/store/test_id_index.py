@@ -13,7 +13,7 @@ import pytest
 
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.tables import id_index
-from mlmon_dagster.store.tables.id_index import IdIndex, may_repeat
+from mlmon_dagster.store.tables.id_index import IdIndex, find_repeated
 from tests.conftest import make_events, make_spec
 
 SPEC = make_spec()
@@ -90,6 +90,30 @@ def test_an_id_that_comes_again_on_another_date_is_found_on_both(store: Store) -
     assert store.query(f"SELECT COUNT(*) AS n FROM {moved.from_sql()}").to_pylist() == [{"n": 2}]
 
 
+@pytest.mark.parametrize("has_come_meanwhile", [False, True])
+def test_a_moved_id_is_noted_whether_it_was_known_or_came_between_lookup_and_append(
+    store: Store, has_come_meanwhile: bool
+) -> None:
+    fill(store)
+    log = store.event_log(SPEC)
+    mine, theirs = (make_events(SPEC, f"2024-02-0{day}", 2)[0] for day in (1, 2))
+    mine, theirs = (
+        rows.set_column(0, "prediction_id", [[name, "new"]])
+        for rows, name in ((mine, "2024-01-02-4"), (theirs, "other"))
+    )
+    log.known_ids("predictions", mine)
+    if has_come_meanwhile:
+        store.event_log(SPEC).append("predictions", theirs, ["theirs"])
+
+    log.append("predictions", mine, ["mine"])
+
+    moved = store.event_log(SPEC).pinned().moved_sql()
+    expected = {("2024-01-02-4", "2024-01-02"), ("2024-01-02-4", "2024-02-01")}
+    if has_come_meanwhile:
+        expected |= {("new", "2024-02-01"), ("new", "2024-02-02")}
+    assert {tuple(row.values()) for row in store.query(f"FROM {moved}").to_pylist()} == expected
+
+
 def test_segments_of_one_size_are_merged_a_piece_at_a_time(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,12 +183,12 @@ def test_only_files_that_may_hold_an_id_are_read(store: Store) -> None:
     assert set(found.ids["prediction_id"].to_pylist()) == set(ASKED[:3])
 
 
-def test_an_id_that_occurs_twice_is_never_taken_for_single(store: Store) -> None:
+def test_an_id_is_repeated_among_the_asked_or_the_known() -> None:
     rng = np.random.default_rng(5)
     ids = [f"{n}" for n in rng.integers(0, 300, 400)]
     others = [f"{n}" for n in rng.integers(0, 300, 40)]
 
-    mask = may_repeat(store, pa.table({"prediction_id": ids}), pa.table({"prediction_id": others}))
+    mask = find_repeated(pa.table({"prediction_id": ids}), pa.table({"prediction_id": others}))
 
     expected = [ids.count(name) > 1 or name in others for name in ids]
     assert mask.tolist() == expected

@@ -40,6 +40,7 @@ const draw = (figure) => {
   const step = Math.min(...data.times.slice(1).map((t, i) => t - data.times[i]));
   const set = figure.dataset, limit = set.limit === undefined ? null : +set.limit, base = set.baseline === undefined ? null : +set.baseline;
   const marks = (set.marks || "").split(" ").filter(Boolean).map((pair) => pair.split("-").map(Number));
+  const events = JSON.parse(set.events || "[]");
   const at = (role) => data.roles.findIndex((r) => r.role === role) + 1;
   const style = { value: "--c0", truth: "--truth", line: "--c0" };
   const series = [{}].concat(data.roles.map((r) => r.role === "lower" || r.role === "upper"
@@ -62,6 +63,20 @@ const draw = (figure) => {
     for (const [first, last] of marks) {
       const from = u.valToPos(data.times[first] - step / 2, "x", true), to = u.valToPos(data.times[last] + step / 2, "x", true);
       u.ctx.fillRect(from, u.bbox.top, Math.max(to - from, 2), u.bbox.height);
+    }
+    u.ctx.restore();
+  };
+  const happened = (u) => {
+    const ends = [-1e9, -1e9], d = devicePixelRatio;
+    u.ctx.save();
+    u.ctx.strokeStyle = u.ctx.fillStyle = colour("--event"); u.ctx.lineWidth = d; u.ctx.font = `${11 * d}px system-ui, sans-serif`;
+    for (const [place, mark] of events) {
+      const x = Math.round(u.valToPos(data.times[place], "x", true));
+      if (x < u.bbox.left || x > u.bbox.left + u.bbox.width) continue;
+      const wide = u.ctx.measureText(mark).width, left = x + wide > u.bbox.left + u.bbox.width, row = x > ends[0] ? 0 : x > ends[1] ? 1 : 0;
+      ends[row] = x + wide + 12 * d;
+      u.ctx.beginPath(); u.ctx.moveTo(x, u.bbox.top); u.ctx.lineTo(x, u.bbox.top + u.bbox.height); u.ctx.stroke();
+      u.ctx.fillText(mark, left ? x - wide - 4 * d : x + 4 * d, u.bbox.top + (9 + 12 * row) * d);
     }
     u.ctx.restore();
   };
@@ -92,8 +107,8 @@ const draw = (figure) => {
       [day, "{D} {MMM}", null, null, null, null, null, null, 1], [3600, "{HH}:{mm}", "\n{D} {MMM}", null, "\n{D} {MMM}", null, null, null, 1]] },
       { ...axis, size: narrow ? 48 : 60, values: (_, ticks) => ticks.map((t) => Math.abs(t) >= 1e4 ? `${+(t / 1e3).toFixed(1)}k` : String(+t.toPrecision(6))) }],
     series, bands,
-    hooks: { drawClear: [shade], draw: [(u) => { line(u, base, "--base", [6, 4]); line(u, limit, "--limit", [2, 4]); }],
-      setCursor: [(u) => { readout.textContent = say(data, u.cursor.idx); }] },
+    hooks: { drawClear: [shade], draw: [(u) => { line(u, base, "--base", [6, 4]); line(u, limit, "--limit", [2, 4]); happened(u); }],
+      setCursor: [(u) => { const mark = events.find(([place]) => place === u.cursor.idx); readout.textContent = say(data, u.cursor.idx) + (mark ? `, ${mark[1]}` : ""); }] },
   }, [data.times, ...data.columns], plot);
   u.root.setAttribute("aria-hidden", "true");
   figure.classList.add("live");
@@ -184,7 +199,7 @@ if (zoom) {
     show(from.value ? timeOf(from.value) : null, to.value ? timeOf(to.value) + day - 1 : null);
   };
   from.addEventListener("change", change); to.addEventListener("change", change);
-  document.getElementById("zoom-all").addEventListener("click", () => { from.value = to.value = ""; show(null, null); });
+  for (const button of zoom.querySelectorAll("button")) button.addEventListener("click", () => { from.value = button.dataset.from; to.value = button.dataset.to; change(); });
   zoom.hidden = false;
 }
 })();

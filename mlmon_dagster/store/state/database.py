@@ -145,8 +145,10 @@ def _set_up_sqlite(connection: Any, _record: Any) -> None:
 
 
 def _begin_sqlite(conn: sa.Connection) -> None:
-    write = conn.get_execution_options().get("mlmon_write", False)
-    conn.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+    if conn.get_execution_options().get("mlmon_write", False):
+        conn.exec_driver_sql("BEGIN IMMEDIATE")
+    elif driver := conn.connection.driver_connection:
+        driver.execute("BEGIN")  # waits for nobody, and costs less than a statement of SQLAlchemy's
 
 
 def _load_version(conn: sa.Connection) -> str | None:

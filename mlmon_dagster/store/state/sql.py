@@ -10,12 +10,13 @@ import datetime as dt
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import sqlalchemy as sa
+from numpy.typing import NDArray
 from sqlalchemy.dialects import postgresql, sqlite
 
 from mlmon_dagster.store.state.schema import METADATA, UtcDateTime
@@ -79,6 +80,7 @@ def utc(moment: dt.datetime) -> dt.datetime:
 
 Query = sa.Select[Any]  # of whatever columns
 Row = Mapping[str, Any]  # of a query, by name
+Columns = Mapping[str, NDArray[Any]]  # of a query, all of one length
 _CHUNK = 500  # rows per statement; SQLite allows 32,766 values in one
 _ROWS_AT_ONCE = 5_000
 _OF_NOBODY = {"writer_lock"}  # held by processes of this moment
@@ -105,41 +107,60 @@ def read_frame(engine: sa.Engine, query: Query) -> pd.DataFrame:
 
 def frame_of(conn: sa.Connection, query: Query) -> pd.DataFrame:
     """As `read_frame`, inside of a transaction."""
-    import pandas as pd
+    return make_frame(read_columns(conn, query))
 
-    # Raw values: parsing times one by one would take most of the time of a large result.
-    rows = conn.execute(_select_raw(query, conn.dialect.name)).all()
+
+def read_columns(
+    conn: sa.Connection, query: Query, parameters: Mapping[str, object] | None = None
+) -> Columns:
+    """Run a query and return its columns, in the types of `make_frame`."""
+    result = conn.execute(query, parameters)
+    # The driver's own values: to have each time parsed would take most of a large result's time.
+    rows = result.cursor.fetchall() if result.cursor else []
+    result.close()
     columns = list(query.selected_columns)
     values = list(zip(*rows, strict=True)) if rows else [()] * len(columns)
-    return pd.DataFrame(
-        {c.name: _values(c.type, v, pd) for c, v in zip(columns, values, strict=True)}
-    )
+    return {c.name: _values(c.type, v) for c, v in zip(columns, values, strict=True)}
 
 
-def _select_raw(query: Query, dialect: str) -> Query:
-    if dialect != "sqlite":
-        return query
-    columns = [
-        sa.type_coerce(c, sa.String()).label(c.name) if isinstance(c.type, UtcDateTime) else c
-        for c in query.selected_columns
-    ]
-    return query.with_only_columns(*columns, maintain_column_froms=True)
-
-
-def _values(type_: sa.types.TypeEngine[Any], values: Any, pd: ModuleType) -> Any:
-    """Return a column's values: no series, each of which a frame would align with the others."""
+def _values(type_: sa.types.TypeEngine[Any], values: Sequence[Any]) -> NDArray[Any]:
     if isinstance(type_, UtcDateTime):
-        if any(isinstance(value, str) for value in values):
-            # Texts as `UtcDateTime` writes them, without the Z that numpy does not know.
-            values = np.array([value and value[:-1] for value in values], "datetime64[us]")
-        return pd.to_datetime(values, utc=True).as_unit("us")
+        # SQLite's are texts as `UtcDateTime` writes them, with a Z that numpy does not know.
+        times = [
+            v and (v[:-1] if isinstance(v, str) else utc(v).replace(tzinfo=None)) for v in values
+        ]
+        return np.array(times, "datetime64[us]")
     if isinstance(type_, sa.Float):
         return np.array(values, "float64")
     if isinstance(type_, sa.Boolean):
         return np.array(values, "bool")
     if isinstance(type_, sa.Integer):
         return np.array(values, "float64" if None in values else "int64")
-    return pd.Index(values, dtype="object")
+    return make_texts(values)
+
+
+def make_texts(values: Sequence[object]) -> NDArray[np.object_]:
+    """Return texts, or what else it may be, as they are."""
+    texts = np.empty(len(values), dtype=object)
+    texts[:] = values
+    return texts
+
+
+def make_frame(columns: Columns) -> pd.DataFrame:
+    """Return columns as a frame: times of UTC as such, texts as ``object``."""
+    import pandas as pd
+
+    times = pd.DatetimeTZDtype("us", "UTC")
+    return pd.DataFrame(
+        {
+            name: pd.DatetimeIndex(values, dtype=times)
+            if values.dtype.kind == "M"
+            else pd.Index(values, dtype="object")
+            if values.dtype.kind == "O"
+            else values
+            for name, values in columns.items()
+        }
+    )
 
 
 def fetch(conn: sa.Connection, query: Query) -> list[Row]:
@@ -149,9 +170,11 @@ def fetch(conn: sa.Connection, query: Query) -> list[Row]:
 
 def insert(conn: sa.Connection, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
     """Return the dialect's INSERT, which has ``on_conflict_do_update`` and ``.excluded``."""
-    if conn.dialect.name == "postgresql":
-        return postgresql.insert(table)
-    return sqlite.insert(table)
+    return _insert(conn.dialect.name, table)
+
+
+def _insert(dialect: str, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
+    return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
 
 
 def insert_or_ignore(
@@ -179,17 +202,18 @@ def upsert(conn: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, obj
 
     All rows must have the same keys.
     """
-    if not rows:
-        return
-    statement = insert(conn, table)
+    if rows:
+        conn.execute(_upsert(conn.dialect.name, table, *rows[0]), [dict(row) for row in rows])
+
+
+@cache
+def _upsert(dialect: str, table: sa.Table, *names: str) -> postgresql.Insert | sqlite.Insert:
+    statement = _insert(dialect, table)
     keys = {column.name for column in table.primary_key}
-    changed = {name: statement.excluded[name] for name in rows[0] if name not in keys}
-    statement = (
-        statement.on_conflict_do_update(index_elements=sorted(keys), set_=changed)
-        if changed
-        else statement.on_conflict_do_nothing()
-    )
-    conn.execute(statement, [dict(row) for row in rows])
+    changed = {name: statement.excluded[name] for name in names if name not in keys}
+    if not changed:
+        return statement.on_conflict_do_nothing()
+    return statement.on_conflict_do_update(index_elements=sorted(keys), set_=changed)
 
 
 def exported_tables() -> list[sa.Table]:

@@ -31,7 +31,7 @@ from mlmon_dagster.store.tables.columns import (
 )
 from mlmon_dagster.store.tables.delta import DeltaFolder, LiveFile, Snapshot, retry, select_sql
 from mlmon_dagster.store.tables.engine import QueryEngine
-from mlmon_dagster.store.tables.id_index import IdIndex, may_repeat
+from mlmon_dagster.store.tables.id_index import IdIndex, find_repeated
 from mlmon_dagster.store.tables.part_files import (
     EVERY_ID,
     ROWS_AT_ONCE,
@@ -50,14 +50,14 @@ FEW_BUCKETS_ROWS: Final = 4_000_000
 # Files written side by side. They share what is held of rows: with four times as many, each gets
 # four times as many row groups, whose descriptions are in memory until the file is closed.
 FILES_AT_ONCE: Final = 16
-_FEW_IDS: Final = 20_000  # are kept with the windows that were found for them
+_FEW_IDS: Final = 20_000  # are kept with the rows that were found for them
 MOVED_IDS = pa.schema(
     [pa.field("prediction_id", pa.string()), pa.field("window_date", pa.string())]
 )
 
 
 class _Matched(NamedTuple):
-    """What was found for some actuals in some files, which never change."""
+    """What was found for some ids in some files, which never change."""
 
     files: tuple[LiveFile, ...]
     asked: pa.Table
@@ -84,6 +84,8 @@ class EventLog:
         }
         self._moved = DeltaFolder(home / "moved_ids", MOVED_IDS)
         self._indexes = {s: IdIndex(spec.model, s, engine) for s in self._streams}
+        # An ingest asks twice, lest it miss what comes while it writes.
+        self._known: dict[Stream, _Matched] = {}
         self._last: _Matched | None = None
 
     def append(self, stream: Stream, rows: pa.Table | PartedRows, shas: Sequence[str]) -> bool:
@@ -217,22 +219,29 @@ class EventLog:
 
     def _note_moved(self, rows: pa.Table, snapshot: Snapshot) -> None:
         columns = ["prediction_id", "window_date"]
-        source, ids = self._rows_of("predictions", snapshot, rows, columns)
-        if not (mask := may_repeat(self._engine, rows, ids)).any():
+        known = self._find_known(snapshot, rows, columns)
+        if not (mask := find_repeated(rows, known)).any():
             return
         pairs = self._engine.query(
-            f"""WITH pairs AS (
-                SELECT prediction_id, window_date FROM incoming
-                UNION
-                SELECT prediction_id, window_date FROM {source}
-            )
+            """WITH pairs AS (SELECT * FROM incoming UNION SELECT * FROM known)
             SELECT prediction_id, window_date FROM pairs WHERE prediction_id IN (
                 SELECT prediction_id FROM pairs GROUP BY prediction_id HAVING COUNT(*) > 1
             )""",
-            {"incoming": rows.select(columns).filter(pa.array(mask)), "ids": ids},
+            {"incoming": rows.select(columns).filter(pa.array(mask)), "known": known},
         )
         if pairs.num_rows:
             retry(lambda: self._moved.ensure().append(pairs), "Noting moved ids")
+
+    def _find_known(self, snapshot: Snapshot, ids: pa.Table, columns: Sequence[str]) -> pa.Table:
+        """Return columns of the predictions that a snapshot has of some ids."""
+        last, wanted = self._known.get("predictions"), ids["prediction_id"].combine_chunks()
+        if last is not None and last.files is snapshot.files:
+            asked = last.asked["prediction_id"].combine_chunks()
+            if pc.all(pc.is_in(wanted, asked)).as_py():
+                found = last.found.select(columns)
+                return found.filter(pc.is_in(found["prediction_id"], wanted))
+        source, asked = self._rows_of("predictions", snapshot, ids, columns)
+        return self._engine.query(f"SELECT DISTINCT * FROM {source}", {"ids": asked})
 
     def table(self, stream: Stream) -> DeltaFolder:
         """Return the Delta table of a stream."""
@@ -314,10 +323,16 @@ class EventLog:
         times = ["actual_time", "ingested_at", "row_number"]
         columns += ["window_start"] if stream == "predictions" else times
         others = f"file_sha NOT IN ({literals(excluding)})" if excluding else None
-        source, asked = self._rows_of(
-            stream, self._streams[stream].snapshot(), ids, columns, others
-        )
-        return self._engine.query(f"SELECT DISTINCT * FROM {source}", {"ids": asked})
+        ids, snapshot = ids.select(["prediction_id"]), self._streams[stream].snapshot()
+        files = () if snapshot is None else snapshot.files
+        last = None if excluding else self._known.get(stream)
+        if last is not None and last.files is files and last.asked.equals(ids):
+            return last.found
+        source, asked = self._rows_of(stream, snapshot, ids, columns, others)
+        found = self._engine.query(f"SELECT DISTINCT * FROM {source}", {"ids": asked})
+        if not excluding and len(ids) <= _FEW_IDS:
+            self._known[stream] = _Matched(files, ids, found)
+        return found
 
     def _rows_of(
         self,
@@ -355,7 +370,6 @@ class EventLog:
         snapshot = self._streams["predictions"].snapshot()
         files = () if snapshot is None else snapshot.files
         last = self._last
-        # An ingest asks twice, lest it miss a prediction that comes while it writes.
         if last is not None and last.files is files and last.asked.equals(asked):
             return last.found
         source, ids = self._rows_of("predictions", snapshot, asked, columns)

@@ -14,13 +14,13 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mlmon_dagster.errors import StoreError
@@ -43,13 +43,6 @@ _WORDS_AT_ONCE = 1_000_000
 _ROWS_AT_ONCE = 4_000_000
 _FOLDER = "id_index"  # of the store, and of its folder on this machine
 _ENDING = ".words"
-
-
-class Hashing(Protocol):
-    """What runs a query over Arrow tables: the engine, or a store."""
-
-    def query(self, sql: str, tables: Mapping[str, pa.Table] | None = None) -> pa.Table:
-        """Run one statement."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +109,7 @@ class IdIndex:
         n_rows = sum(file.n_rows for file in live.values())
         if n_rows < SMALL_LOG and len(live) < FEW_FILES:
             return Candidates(tuple(file.path for file in live.values()), ids)
-        hashes = hash_ids(self._engine, ids) & ~_FILE_BITS
+        hashes = _hash_ids(self._engine, ids) & ~_FILE_BITS
         asked = _sort_distinct(hashes)
         found, names = [], set()
         segments = self._segments(live)
@@ -266,7 +259,7 @@ def _open_segment(path: Path) -> _Segment | None:
     return _Segment(path, tuple(about["files"]), words)
 
 
-def hash_ids(engine: Hashing, ids: pa.Table) -> Words:
+def _hash_ids(engine: QueryEngine, ids: pa.Table) -> Words:
     """Hash each id of a column ``prediction_id`` to 64 bits; equal ids have equal hashes."""
     if not ids.num_rows:  # as what is known of new ids, and a query takes milliseconds to plan
         return np.empty(0, np.uint64)
@@ -278,22 +271,21 @@ def hash_ids(engine: Hashing, ids: pa.Table) -> Words:
     return found
 
 
-def may_repeat(engine: Hashing, ids: pa.Table, known: pa.Table) -> NDArray[np.bool_]:
-    """Return which ids may occur more than once, among themselves or in ``known``.
+def find_repeated(ids: pa.Table, known: pa.Table) -> NDArray[np.bool_]:
+    """Return which ids occur more than once, among themselves or in ``known``.
 
     Args:
-        engine: What hashes.
         ids: A table with a column ``prediction_id``, one row per id that is asked about.
         known: A table with such a column.
-
-    Returns:
-        A mask; false means that the id is there once for certain.
     """
-    hashes = hash_ids(engine, ids)
-    ordered = np.sort(hashes)
-    repeated = ordered[1:][ordered[1:] == ordered[:-1]]
-    suspects = _sort_distinct(np.concatenate([repeated, hash_ids(engine, known)]))
-    return np.isin(hashes, suspects) if suspects.size else np.zeros(hashes.size, dtype=bool)
+    encoded = ids["prediction_id"].combine_chunks().dictionary_encode("encode")
+    codes, names = encoded.indices.to_numpy(), encoded.dictionary
+    is_repeated = np.bincount(codes, minlength=len(names)) > 1
+    if known.num_rows:
+        others = known["prediction_id"].combine_chunks()
+        is_repeated |= pc.is_in(names, others).to_numpy(zero_copy_only=False)
+    found: NDArray[np.bool_] = is_repeated[codes]
+    return found
 
 
 def _sort_distinct(words: Words) -> Words:

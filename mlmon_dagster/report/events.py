@@ -1,0 +1,86 @@
+"""What happened to a model while its metrics were drawn: what may explain where a curve bends."""
+
+from __future__ import annotations
+
+import datetime as dt
+from itertools import pairwise
+
+from mlmon_dagster.profiles import baseline_in_force
+from mlmon_dagster.report.plots import Event
+from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.baseline import PRODUCTION
+from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.store import Store, baselines
+from mlmon_dagster.store.state.model_history import load_changes, load_history
+from mlmon_dagster.store.state.monitor_results import name_window
+
+MOST_EVENTS = 30
+# What `load_history` has of these is told with the window that it is about.
+_TOLD_BY_WINDOW = ("baseline promoted", "promotion undone", "columns changed")
+
+
+def find_events(store: Store, spec: ModelSpec, start: dt.datetime, end: dt.datetime) -> list[Event]:
+    """Return the newest of what happened in some windows, oldest first.
+
+    Args:
+        store: The store.
+        spec: The model.
+        start: Start of the first window.
+        end: End of the last.
+    """
+    found = [
+        *_find_versions(store, spec, start, end),
+        *_find_promotions(store, spec),
+        *(
+            Event(seen.window_start or seen.seen_at, "columns", f"{seen.change.text()}.", seen.path)
+            for seen in load_changes(store.state, spec.model)
+        ),
+        *(
+            Event(row["at"], row["kind"].removeprefix("alias "), f"{row['kind']}: {row['note']}.",
+                  row["author"])
+            for row in load_history(store.state, spec.model)
+            if row["kind"] not in _TOLD_BY_WINDOW
+        ),
+    ]  # fmt: skip
+    inside = sorted((e for e in found if start <= e.at < end), key=lambda e: e.at)
+    return inside[-MOST_EVENTS:]
+
+
+def _find_promotions(store: Store, spec: ModelSpec) -> list[Event]:
+    """Return an event for each promoted period, at the first window that is compared with it."""
+    found = []
+    for one in baselines.list_promotions(store.state, spec.model):
+        last = one.period_end - dt.timedelta(microseconds=1)
+        text = f"Compared with {name_window(spec, one.period_start)} to {name_window(spec, last)}"
+        if one.undone_at is not None:
+            text += f", until {one.undone_by} undid it on {one.undone_at:%Y-%m-%d}"
+        text += f": {one.note}." if one.note else "."
+        found.append(Event(one.period_end, "baseline", text, one.author))
+    return found
+
+
+def _find_versions(
+    store: Store, spec: ModelSpec, start: dt.datetime, end: dt.datetime
+) -> list[Event]:
+    """Return an event for each window that is the first in which another version serves most."""
+    some = next(iter([*spec.columns.outputs, *spec.features]), None)
+    if not spec.has_versions or some is None:
+        return []
+    stats = (
+        baseline_in_force(store, spec)
+        .profiles(start=start, end=end, dataset=PRODUCTION, columns=[some], slices=[()])
+        .get(some)
+    )
+    if stats is None or not len(stats):
+        return []
+    cells = stats.cells.assign(n=stats.n)
+    cells = cells[cells["slice_key"] == ALL]
+    sizes = cells.groupby(["window_start", "model_version"])["n"].sum().unstack(fill_value=0)
+    largest = sizes.idxmax(axis=1).rename("version").reset_index()
+    starts = [start.to_pydatetime() for start in largest["window_start"]]
+    serving = list(zip(starts, map(str, largest["version"]), strict=True))
+    return [
+        Event(start, f"v{version}", f"Version {version} serves most predictions, before {before}.")
+        for (_, before), (start, version) in pairwise(serving)
+        if version != before
+    ]
