@@ -47,8 +47,8 @@ STANDS_FOR = {
 LATER = ("alerts unsilence", "model", "erase", "restore")  # in this order, what others need before
 # What this project has not, as a command says; the tests of that command have a project that has.
 LACKS = re.compile(
-    "is in both production and (?:shadow|training)|is of version '4'|declare columns.outcomes|no objectives|"
-    "column status|only what fires is acknowledged|None of these was refused|"
+    "is in both production and (?:shadow|training)|is of version '4'|declare columns.outcomes|"
+    "no objectives|column status|only what fires is acknowledged|None of these was refused|"
     "has no records of a model .* as of"
 )
 ELSEWHERE = ("init", "restore")  # need a project that has nothing yet
