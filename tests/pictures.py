@@ -178,7 +178,6 @@ PICTURES: dict[str, Callable[[Studio], bytes]] = {
     "trace-plot": lambda s: _png_of(s.demo.trace(MODEL, **APRIL).plot()),
     "notebook": Studio.draw_notebook,
     "help": lambda s: s.draw_terminal("--help"),
-    "status": lambda s: s.draw_terminal("status"),
     **{f"slack-{name}": (lambda _, name=name: draw_scene(name)) for name in SCENES},
 }
 
