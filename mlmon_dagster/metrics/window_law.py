@@ -381,13 +381,13 @@ def _paired(values: ArrayLike, noise: ArrayLike) -> tuple[Floats, Floats]:
     return value, np.broadcast_to(np.asarray(noise, np.float64), value.shape)
 
 
-def _shown(windows: int) -> float:
+def _discount_belief(windows: int) -> float:
     """Return how much of a belief in what few windows cannot show counts, 0 of eight to 1."""
     return 1 - FEWEST_WINDOWS / windows
 
 
 def _kernels(windows: int, period: int, is_moving: bool, is_uneven: bool) -> list[Kernel]:
-    shown = _shown(windows)
+    shown = _discount_belief(windows)
     some = [Kernel(r, own, belief=shown * belief) for r, own, belief in _PERSISTENT if shown]
     left = 1 - sum(kernel.belief for kernel in some)
     if is_uneven:
@@ -405,7 +405,7 @@ def _kernels(windows: int, period: int, is_moving: bool, is_uneven: bool) -> lis
 
 
 def _tails(windows: int) -> list[tuple[float, float]]:
-    shown = _shown(windows)
+    shown = _discount_belief(windows)
     heavy = [(freedom, shown * belief) for freedom, belief in _TAILS if shown]
     return [(np.inf, 1 - sum(belief for _, belief in heavy)), *heavy]
 

@@ -39,7 +39,7 @@ _FARTHEST = 3  # widths of its neighbour that an open bin is drawn at most
 MOST_CATEGORIES = 14
 MOST_SLICES = 12
 _SCORE_BINS = 20
-Period = tuple[dt.datetime, dt.datetime]
+Period = tuple[dt.datetime, dt.datetime]  # start of the first window, end of the last
 Ints = NDArray[np.int64]
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import datetime as dt
 from itertools import pairwise
 
-from mlmon_dagster.profiles import baseline_in_force
+from mlmon_dagster.report import distributions
+from mlmon_dagster.report.curves import EVERYTHING
 from mlmon_dagster.report.plots import Event
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store import Store, baselines
 from mlmon_dagster.store.state.model_history import load_changes, load_history
@@ -66,11 +66,7 @@ def _find_versions(
     some = next(iter([*spec.columns.outputs, *spec.features]), None)
     if not spec.has_versions or some is None:
         return []
-    stats = (
-        baseline_in_force(store, spec)
-        .profiles(start=start, end=end, dataset=PRODUCTION, columns=[some], slices=[()])
-        .get(some)
-    )
+    stats = distributions.profiles_of(store, spec, [some], (start, end), EVERYTHING).get(some)
     if stats is None or not len(stats):
         return []
     cells = stats.cells.assign(n=stats.n)

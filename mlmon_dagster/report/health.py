@@ -27,10 +27,10 @@ from mlmon_dagster.report.curves import (
     Asked,
     Curves,
 )
+from mlmon_dagster.report.distributions import Period
 from mlmon_dagster.report.events import find_events
 from mlmon_dagster.report.incident import (
     MOST_CARDS,
-    Period,
     find_incidents,
     find_period,
     pick_labelled,

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from mlmon_dagster.monitors.wording import beyond_headline, explain, headline
 from mlmon_dagster.report.charts import draw_strip, windows_named
+from mlmon_dagster.report.distributions import Period
 from mlmon_dagster.spec import ModelSpec, window_containing
 from mlmon_dagster.spec.declaration import Granularity
 from mlmon_dagster.spec.names import TABLE
@@ -24,7 +25,6 @@ from mlmon_dagster.tables.alerts import explain_episode, is_personal
 
 DAYS_SHOWN: dict[Granularity, int] = {"hour": 168, "day": 90, "week": 52, "month": 24}
 MOST_CARDS = 3
-Period = tuple[dt.datetime, dt.datetime]  # start of the first window, end of the last
 _REASONS = 3
 
 

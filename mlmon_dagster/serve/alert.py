@@ -182,7 +182,7 @@ def _plain(value: float | None) -> float:
 
 def _of_columns(store: Store, alert: AlertRow) -> Sequence[MonitorResult]:
     """Return the failed verdicts that an alert stands for which has none of its own."""
-    start = alert["opened_window"] or alert["last_window_start"]
+    start = alert_state.find_opening(alert)
     about = {name: str(alert[name]) for name in ("model", "family", "metric", "slice_key")}
     with store.state.connect() as conn:
         return monitor_results.failed(conn, about, start, alert["last_window_start"])

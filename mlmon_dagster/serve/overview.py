@@ -20,7 +20,7 @@ from mlmon_dagster.spec import Models, ModelSpec
 from mlmon_dagster.spec.baseline import GRAINS, PRODUCTION
 from mlmon_dagster.spec.names import ALL, BUSINESS, ESTIMATED_PERFORMANCE, PERFORMANCE, SERVICE
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.alert_state import AlertRow
+from mlmon_dagster.store.alert_state import AlertRow, find_opening
 from mlmon_dagster.store.state import metric_log, monitor_results, window_state
 from mlmon_dagster.store.state.monitor_results import NOT_JUDGED, MonitorResult, name_window
 from mlmon_dagster.store.state.sql import Row
@@ -263,7 +263,7 @@ def _say_what(
 ) -> tuple[str, str]:
     """Return what is wrong with a model, and since when."""
     if worst is not None:
-        opened = worst["opened_window"] or worst["last_window_start"]
+        opened = find_opening(worst)
         lasts = count_windows(spec, opened, newest)
         since = f"Since {name_window(spec, opened)}" + (f", {lasts}" if lasts else "")
         return f"{headline(explain_alert(spec, worst))}.", since

@@ -232,6 +232,11 @@ def is_explained(muted_reason: str) -> bool:
     return muted_reason.startswith("suppressed:")
 
 
+def find_opening(row: AlertRow) -> dt.datetime:
+    """Return the start of the first window of an alert's episode, else of the last one judged."""
+    return row["opened_window"] or row["last_window_start"]
+
+
 def name_standing(state: str, muted_reason: str) -> Standing:
     """Say how an alert stands: the one answer of every surface that counts or lists alerts.
 

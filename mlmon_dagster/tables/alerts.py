@@ -178,7 +178,7 @@ def _name_standing(row: AlertRow) -> Standing:
 
 
 def _rank_row(row: AlertRow) -> tuple[bool, Standing, dt.datetime, str]:
-    opened = row["opened_window"] or row["last_window_start"]
+    opened = alert_state.find_opening(row)
     return _rank(row["severity"], _name_standing(row), opened, row["monitor"])
 
 

@@ -41,7 +41,7 @@ def test_one_kernel_is_the_process_by_its_whole_covariance_matrix(
 ) -> None:
     """Windows that share .6 with their neighbours, by generalised least squares and Student's t."""
     monkeypatch.setattr(window_law, "_PERSISTENT", ((0.6, EXACT, 1 - EXACT),))
-    monkeypatch.setattr(window_law, "_shown", lambda _: 1.0)
+    monkeypatch.setattr(window_law, "_discount_belief", lambda _: 1.0)
     monkeypatch.setattr(window_law, "_TAILS", ())
     y, at = np.random.default_rng(5).normal(size=20), np.arange(20)
     every = np.append(at, [22, 23])

@@ -33,7 +33,7 @@ from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.monitors import FAMILIES
 from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.spec.tasks import estimated_of
-from mlmon_dagster.store.alert_state import SHORT_ID, AlertRow, StoredEvent
+from mlmon_dagster.store.alert_state import SHORT_ID, AlertRow, StoredEvent, find_opening
 
 MAX_LISTED = 6
 MAX_NAMED, MAX_OVER = 20, 12  # what is over is told nowhere else
@@ -129,7 +129,7 @@ class AlertView:
     @property
     def first_day(self) -> str:
         """The local date on which the episode's first window starts."""
-        start = self.row["opened_window"] or self.row["last_window_start"]
+        start = find_opening(self.row)
         return str(start.astimezone(ZoneInfo(self.zone)).date())
 
     @property

@@ -85,8 +85,7 @@ class EventLog:
         self._moved = DeltaFolder(home / "moved_ids", MOVED_IDS)
         self._indexes = {s: IdIndex(spec.model, s, engine) for s in self._streams}
         # An ingest asks twice, lest it miss what comes while it writes.
-        self._known: dict[Stream, _Matched] = {}
-        self._last: _Matched | None = None
+        self._matched: dict[str, _Matched] = {}
 
     def append(self, stream: Stream, rows: pa.Table | PartedRows, shas: Sequence[str]) -> bool:
         """Commit the rows of one or several files at once.
@@ -234,7 +233,7 @@ class EventLog:
 
     def _find_known(self, snapshot: Snapshot, ids: pa.Table, columns: Sequence[str]) -> pa.Table:
         """Return columns of the predictions that a snapshot has of some ids."""
-        last, wanted = self._known.get("predictions"), ids["prediction_id"].combine_chunks()
+        last, wanted = self._matched.get("predictions"), ids["prediction_id"].combine_chunks()
         if last is not None and last.files is snapshot.files:
             asked = last.asked["prediction_id"].combine_chunks()
             if pc.all(pc.is_in(wanted, asked)).as_py():
@@ -324,14 +323,28 @@ class EventLog:
         columns += ["window_start"] if stream == "predictions" else times
         others = f"file_sha NOT IN ({literals(excluding)})" if excluding else None
         ids, snapshot = ids.select(["prediction_id"]), self._streams[stream].snapshot()
-        files = () if snapshot is None else snapshot.files
-        last = None if excluding else self._known.get(stream)
-        if last is not None and last.files is files and last.asked.equals(ids):
-            return last.found
+        before = None if excluding else self._recall(stream, snapshot, ids)
+        if before is not None:
+            return before
         source, asked = self._rows_of(stream, snapshot, ids, columns, others)
         found = self._engine.query(f"SELECT DISTINCT * FROM {source}", {"ids": asked})
-        if not excluding and len(ids) <= _FEW_IDS:
-            self._known[stream] = _Matched(files, ids, found)
+        return found if excluding else self._remember(stream, snapshot, ids, found)
+
+    def _recall(self, about: str, snapshot: Snapshot | None, asked: pa.Table) -> pa.Table | None:
+        """Return what was found when the same was asked of the same files; None if it was not."""
+        last = self._matched.get(about)
+        files = () if snapshot is None else snapshot.files
+        is_same = last is not None and last.files is files and last.asked.equals(asked)
+        return last.found if last is not None and is_same else None
+
+    def _remember(
+        self, about: str, snapshot: Snapshot | None, asked: pa.Table, found: pa.Table
+    ) -> pa.Table:
+        """Keep what was found for a few ids, in place of what was before; return it."""
+        self._matched.pop(about, None)
+        if len(asked) <= _FEW_IDS:
+            files = () if snapshot is None else snapshot.files
+            self._matched[about] = _Matched(files, asked, found)
         return found
 
     def _rows_of(
@@ -368,10 +381,9 @@ class EventLog:
         columns = ["prediction_id", "dataset", "window_start", "window_date"]
         asked = _with_dataset(rows).select(columns[:2])
         snapshot = self._streams["predictions"].snapshot()
-        files = () if snapshot is None else snapshot.files
-        last = self._last
-        if last is not None and last.files is files and last.asked.equals(asked):
-            return last.found
+        before = self._recall("windows", snapshot, asked)
+        if before is not None:
+            return before
         source, ids = self._rows_of("predictions", snapshot, asked, columns)
         found = self._engine.query(
             f"""WITH asked AS (SELECT DISTINCT * FROM incoming)
@@ -380,8 +392,7 @@ class EventLog:
                 AND (a.dataset = p.dataset OR a.dataset = '{ALL}')""",
             {"incoming": asked, "ids": ids},
         )
-        self._last = _Matched(files, asked, found) if len(asked) <= _FEW_IDS else None
-        return found
+        return self._remember("windows", snapshot, asked, found)
 
     @property
     def folders(self) -> dict[str, DeltaFolder]:
