@@ -268,7 +268,11 @@ def _is_active(row: AlertRow) -> bool:
 
 def _read_alerts(row: OutboxRow) -> set[str]:
     """Return the fingerprints of the alerts that a message is about."""
-    return {split(key)[0] for key in json.loads(row["payload"]).get("tells", ())}
+    return {split(key)[0] for key in _read_tells(row)}
+
+
+def _read_tells(row: OutboxRow) -> set[str]:
+    return set(json.loads(row["payload"]).get("tells", ()))
 
 
 def _find_place(row: OutboxRow) -> Destination:
@@ -281,21 +285,20 @@ def _find_place(row: OutboxRow) -> Destination:
 
 def _tell_again(state: GroupState, place: Destination, dead: Sequence[OutboxRow]) -> int:
     """Say at a place what its refused messages told of a model; return in how many messages."""
-    families: dict[str, list[OutboxRow]] = {}
-    for row in dead:
-        for family in {state.alerts[f]["family"] for f in _read_alerts(row) if f in state.alerts}:
-            families.setdefault(family, []).append(row)
-    return sum(_retell_group(state, place, family, rows) for family, rows in families.items())
+    threads: dict[str, set[str]] = {}
+    for view in state.episodes({key for row in dead for key in _read_tells(row)}):
+        group = state.find_group(place, view)
+        threads.setdefault(group["group_key"], set()).add(view.episode)
+    return sum(_retell_group(state, state.groups[key], dead, its) for key, its in threads.items())
 
 
 def _retell_group(
-    state: GroupState, place: Destination, family: str, dead: Sequence[OutboxRow]
+    state: GroupState, group: GroupRow, dead: Sequence[OutboxRow], keys: set[str]
 ) -> int:
-    group = state.group(place, family)
-    taken = [*dead, *outbox.take_back(state.conn, group["group_key"])]
-    keys = {key for row in taken for key in json.loads(row["payload"]).get("tells", ())}
-    known = {f for f, alert in state.alerts.items() if alert["family"] == family}
-    keys = {k for k in keys if split(k)[0] in known}
+    """Say anew what refused messages told of some episodes, with what waits behind them."""
+    waiting = outbox.take_back(state.conn, group["group_key"])
+    taken = [*dead, *waiting]
+    keys |= {k for row in waiting for k in _read_tells(row) if split(k)[0] in state.alerts}
     firing = {key for key in keys if state.is_active(key)}
     over = keys - firing
     still = {k for k in json.loads(group["firing"]) if episode_of(k) not in over}
@@ -322,7 +325,7 @@ def _say_firing(state: GroupState, group: GroupRow, episodes: set[str]) -> str:
     views = state.episodes(episodes)
     if thread:
         changes = Changes(opened=views)
-        text, kind = say.change_message(context, changes, views, mention=True), "updated"
+        text, kind = say.change_message(context, changes, views, views), "updated"
     else:
         text, kind = say.head_message(context, views), "opened"
         exact = {state.key(state.alerts[split(k)[0]]) for k in episodes}

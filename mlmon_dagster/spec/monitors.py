@@ -735,6 +735,8 @@ class DeclaredFamily:
         asset: The asset that carries its check.
         check: What the check says when it fails.
         layer: What it looks at.
+        cause: Its place in the order of causes, the lowest first: what breaks a family breaks those
+            behind it. 0 is what breaks outside the data.
         deps: The assets that its own asset is computed from; none if it judges what is counted
             anyway, so that its check is on an asset of the store.
         kinds: Icons of its own asset in the UI.
@@ -754,6 +756,7 @@ class DeclaredFamily:
     asset: str
     check: str
     layer: Layer
+    cause: int
     deps: tuple[str, ...] = ()
     kinds: frozenset[str] = frozenset()
     description: str = ""
@@ -781,6 +784,7 @@ FAMILIES: Final[Mapping[str, DeclaredFamily]] = {
             "inference_store",
             "Rows or files of this window broke the declared schema.",
             "Data",
+            2,
             breaks_windows=True,
             has_numbers=False,
         ),
@@ -789,6 +793,7 @@ FAMILIES: Final[Mapping[str, DeclaredFamily]] = {
             "event_log",
             "Predictions have stopped coming: no event for longer than `no_data_for`.",
             "Data",
+            1,
             breaks_windows=True,
             is_by_clock=True,
             has_numbers=False,
@@ -798,6 +803,7 @@ FAMILIES: Final[Mapping[str, DeclaredFamily]] = {
             "data_quality",
             "A column has too many null, not-a-number, unseen or out-of-range values.",
             "Data",
+            3,
             ("profiles",),
             frozenset({"pandas"}),
             "Shares of null, not-a-number, unseen and out-of-range values per column.",
@@ -809,6 +815,7 @@ FAMILIES: Final[Mapping[str, DeclaredFamily]] = {
             "drift",
             "A column's distribution is really and largely unlike the baseline's.",
             "Data",
+            4,
             ("profiles", "baseline"),
             frozenset({"scipy", "pandas"}),
             "Distance of every column from the baseline, with the bias of small windows taken off.",
@@ -821,6 +828,7 @@ FAMILIES: Final[Mapping[str, DeclaredFamily]] = {
             "performance",
             "Realized performance fell below the baseline or a fixed bound.",
             "Model",
+            8,
             ("profiles", "baseline"),
             frozenset({"scipy", "pandas"}),
             "Realized performance with intervals, as far as ground truth has arrived.",
@@ -834,6 +842,7 @@ FAMILIES: Final[Mapping[str, DeclaredFamily]] = {
             "The estimate fell below the baseline's, or the truth turned out worse than the "
             "estimate: concept drift.",
             "Model",
+            7,
             ("profiles", "baseline"),
             frozenset({"scipy", "pandas"}),
             "Performance without ground truth, from what the baseline's scores meant, with the "
@@ -848,6 +857,7 @@ FAMILIES: Final[Mapping[str, DeclaredFamily]] = {
             "service_health",
             "Latency, errors or volume are past their bounds.",
             "System",
+            5,
             ("profiles",),
             frozenset({"pandas"}),
             "Volume, latency percentiles and error rate of the serving system.",
@@ -858,6 +868,7 @@ FAMILIES: Final[Mapping[str, DeclaredFamily]] = {
             "business_impact",
             "Predictions are worth less than the baseline's, or than a fixed bound.",
             "Business",
+            9,
             ("profiles", "baseline"),
             frozenset({"pandas"}),
             "What came of the predictions: the mean outcome, and what decisions were worth at the "
@@ -872,6 +883,7 @@ FAMILIES: Final[Mapping[str, DeclaredFamily]] = {
             "A challenger is worse, a canary did not get its share, features are served "
             "otherwise than computed, or the version is old.",
             "Model",
+            6,
             ("inference_store", "profiles"),
             frozenset({"scipy", "pandas"}),
             "Another version beside the one in service, on the same predictions or on others; "

@@ -108,11 +108,76 @@ def test_alerts_that_began_on_different_days_say_which_began_when(store: Store) 
     assert "  Since:         2024-01-01 (PSI of c0); 2024-01-03 (PSI of c1)" in text.splitlines()
 
 
-def test_families_have_their_own_threads(store: Store) -> None:
-    settle(store, SPECS, day(2), result(1), result(1, family="service", metric="error_rate"))
+def test_families_that_fail_in_the_same_windows_are_one_thread_with_one_mention_by_cause(
+    any_store: Store, slack: FakeSlack, receiver: SlackReceiver
+) -> None:
+    latency = result(1, family="service", metric="p95_latency_ms", message="p95 latency is 9 s")
+    settle(any_store, SPECS, day(2), result(1), latency)
+    quality = {"family": "quality", "metric": "null_rate", "message": "age is null"}
+    settle(any_store, SPECS, day(4), result(2, **quality), result(3, **quality))
+    send(any_store, receiver)
 
-    assert kinds(store) == ["opened", "opened"]
-    assert len({row["group_key"] for row in rows_of(store, outbox)}) == 2
+    (head,) = slack.heads()
+    (joined,) = slack.replies(head)
+    assert head.text.startswith("<!here>")
+    assert "psi of age is high (and 1 more)" in texts(any_store)[0]
+    assert "1 new: age is null" in joined.text
+    assert "<!here>" not in joined.text
+    causes = ["age is null", "psi of age is high", "p95 latency is 9 s"]
+    shown = json.dumps(head.shown)
+    assert sorted(causes, key=shown.index) == causes
+
+
+def test_what_began_many_windows_later_in_another_family_is_an_incident_of_its_own(
+    store: Store, slack: FakeSlack, receiver: SlackReceiver
+) -> None:
+    settle(store, SPECS, day(2), result(1))
+    slow = {"family": "service", "metric": "error_rate", "message": "requests fail"}
+    settle(store, SPECS, day(10), *(result(n) for n in range(2, 10)), result(9, **slow))
+    send(store, receiver)
+    settle(store, SPECS, day(11), result(10, "OK", **slow), result(10))
+    send(store, receiver)
+
+    first, second = slack.heads()
+    assert "<!here>" in second.text
+    assert "requests fail" in second.text
+    assert not any("requests fail" in json.dumps(m.body) for m in slack.replies(first))
+    assert ["resolved" in m.text for m in slack.replies(second)] == [True]
+
+
+@pytest.mark.parametrize(
+    ("later", "is_called"),
+    [
+        ({"number": 3, "column_name": "b"}, False),
+        ({"number": 20, "column_name": "b"}, True),  # a cause of its own beneath a standing alert
+        ({"number": 3, "family": "quality", "status": "ERROR"}, True),  # worse than all before
+    ],
+)
+def test_people_are_called_again_only_for_what_is_worse_or_a_cause_of_its_own(
+    later: dict[str, Any], is_called: bool, store: Store, slack: FakeSlack, receiver: SlackReceiver
+) -> None:
+    number, new = later["number"], {"status": "WARN", **later}
+    settle(store, SPECS, day(2), result(1, "WARN"))
+    settle(store, SPECS, day(number + 1), result(**new), result(number, "WARN"))
+    send(store, receiver)
+
+    (head,) = slack.heads()
+    (reply,) = slack.replies(head)
+    assert "1 new" in reply.text
+    assert ("<!here>" in reply.text) == is_called
+
+
+def test_people_of_another_family_are_called_into_a_thread_that_is_not_theirs(
+    store: Store, slack: FakeSlack, receiver: SlackReceiver
+) -> None:
+    route = {"family": "service", "slack": {"channel": "#ml-alerts", "mention": "@channel"}}
+    specs = [spec_of(routes=[route])]
+    settle(store, specs, day(2), result(1))
+    settle(store, specs, day(3), result(2, family="service", metric="error_rate"))
+    send(store, receiver)
+
+    (head,) = slack.heads()
+    assert ["<!channel>" in m.text for m in slack.replies(head)] == [True]
 
 
 def test_a_new_alert_and_a_partial_end_are_replies(
@@ -127,7 +192,7 @@ def test_a_new_alert_and_a_partial_end_are_replies(
     new, ended = slack.replies(head)
     assert kinds(any_store) == ["opened", "updated", "head", "updated", "head"]
     assert "1 new: psi of c1 is high; 2 still firing" in new.text
-    assert new.text.startswith("<!here>")
+    assert "<!here>" not in new.text
     assert "1 resolved: PSI of c1 is 0.01 again; 1 still firing" in ended.text
     assert "<!here>" not in ended.text
     assert head.colour == "#d1242f"
@@ -274,7 +339,10 @@ def test_windows_taken_in_at_once_are_muted_one_by_one(store: Store) -> None:
     settle(store, SPECS, day(7), *explained, result(5, **cause), result(6, "OK", **cause))
 
     told = [json.loads(row["payload"])["event"] for row in rows_of(store, outbox)]
-    assert [event["family"] for event in told] == ["drift", "schema", "schema"]
+    assert [event["title"] for event in told] == [
+        "credit: 2 alerts opened and resolved",
+        "credit: opened and resolved: psi of age is high; from 2024-01-05 to 2024-01-06",
+    ]
     assert untold(store) == 0
 
 
@@ -287,8 +355,7 @@ def test_an_episode_is_told_though_a_broken_window_follows_before_the_next_look(
         store, SPECS, day(4), result(3, "OK"), result(3, "OK", family="schema", metric="bad_rate")
     )
 
-    families = [row["group_key"].split("|")[-1] for row in rows_of(store, outbox)]
-    assert sorted(families) == ["drift"] * 2 + ["schema"] * 2  # opened, and over before it was sent
+    assert kinds(store) == ["opened", "resolved"]  # and over before it was sent
     assert untold(store) == 0
 
 
@@ -338,8 +405,12 @@ def test_a_muted_alert_is_not_told_until_it_is_let_out(store: Store) -> None:
     settle(store, SPECS, day(2), result(1, **cause), result(1))
     settle(store, SPECS, day(3), result(2, "OK", **cause), result(2))
 
-    told = [(row["group_key"].split("|")[-1], row["created_at"]) for row in rows_of(store, outbox)]
-    assert told == [("schema", day(2)), ("drift", day(3)), ("schema", day(3))]
+    told = [(row["created_at"], json.loads(row["payload"])["event"]["title"])
+            for row in rows_of(store, outbox) if row["kind"] != "head"]  # fmt: skip
+    assert told == [
+        (day(2), "credit: psi of age is high"),
+        (day(3), "credit: 1 new, 1 resolved; 1 still firing"),
+    ]
 
 
 # Silences
@@ -421,11 +492,10 @@ def test_a_backfill_sends_one_summary_and_its_end_replies_in_that_thread(
     send(any_store, receiver)
 
     (head,) = slack.heads()
-    drift_ended, service_repeated, service_ended = slack.replies(head)
+    drift_ended, service_ended = slack.replies(head)
     assert "2 alerts firing after the backfill (drift, service)" in head.text
     assert quiet == [0, 0, 0]
-    assert "1 resolved" in drift_ended.text
-    assert "Still firing" in service_repeated.text
+    assert "1 resolved: PSI of age is 0.01 again; 1 still firing" in drift_ended.text
     assert "1 resolved" in service_ended.text
     assert head.colour == "#1a7f37"
 

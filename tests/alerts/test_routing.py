@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -130,14 +131,14 @@ def test_the_first_message_waits_and_what_ends_meanwhile_is_told_once_as_over(st
     settle(store, specs, day(2), result(1), result(1, column_name="b"))
     early = flush_groups(store, specs, day(2) + 9 * MINUTE)
     late = flush_groups(store, specs, day(2) + 10 * MINUTE)
-    settle(store, specs, day(3), result(1, family="service"))
-    settle(store, specs, day(3) + MINUTE, result(2, "OK", family="service"))
-    flush_groups(store, specs, day(4))
-    again = flush_groups(store, specs, day(4) + MINUTE)
+    settle(store, specs, day(13), result(12, family="service"))
+    settle(store, specs, day(13) + MINUTE, result(13, "OK", family="service"))
+    flush_groups(store, specs, day(14))
+    again = flush_groups(store, specs, day(14) + MINUTE)
 
     assert (early, late, again) == (0, 1, 0)
-    told = [r for r in rows_of(store, outbox) if r["group_key"].split("|")[-1] == "service"]
-    assert ["opened and resolved" in row["payload"] for row in told] == [True]
+    told = [json.loads(row["payload"])["plain"] for row in rows_of(store, outbox)]
+    assert ["opened and resolved" in text for text in told] == [False, True]
 
 
 def test_what_a_place_refuses_for_good_goes_to_its_fallback_in_order(

@@ -100,7 +100,7 @@ def messages_of(context: Context, views: list[AlertView]) -> list[Message]:
         say.repeat_message(context, firing),
         say.missed_message(context, firing)[0],
         say.summary_message(context, firing),
-        *(say.change_message(context, change, firing, mention=False) for change in kinds),
+        *(say.change_message(context, change, firing) for change in kinds),
     ]
 
 

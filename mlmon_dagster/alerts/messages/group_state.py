@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -40,6 +41,7 @@ from mlmon_dagster.alerts.messages.view import (
     worst_first,
 )
 from mlmon_dagster.monitors.wording import limit_of
+from mlmon_dagster.spec.baseline import GRAINS
 from mlmon_dagster.store import alert_state, outbox
 from mlmon_dagster.store.alert_state import AlertRow, GroupRow, SilenceRow, silences_in_force
 from mlmon_dagster.store.clocks import is_ahead
@@ -53,6 +55,10 @@ DISTANCES = (1, 2, 4, 8, 30)  # of the reminders in a thread; the last one goes 
 # in steps, as a version may be no message of its own.
 _VERSIONS_A_MESSAGE = 1_000
 _DAY = dt.timedelta(days=1)
+# Windows between the first failures of alerts that one cause makes. A monitor of several windows
+# together, or one that notices little, sees the same fault some windows later.
+SAME_CAUSE = 7
+FAR = math.inf
 MAX_CURVES = 3
 MAX_WINDOWS = 60
 _FAILED = ("WARN", "ERROR")
@@ -137,27 +143,19 @@ class GroupState:
         waiting = {place_of(group) for group in open_}
         return sorted(routed | waiting)
 
-    def families(self) -> list[str]:
-        """Return the families of the alerts."""
-        return sorted({row["family"] for row in self.alerts.values()})
-
-    def active(self, destination: Destination, family: str) -> dict[str, AlertRow]:
-        """Return by key the active alerts of a family that go to a place or were told of there.
+    def active(self, group: GroupRow) -> dict[str, AlertRow]:
+        """Return by key the active alerts of a group that go to its place or were told of there.
 
         An alert that escalates onto another route is new there, and stays in the thread where it
         was told of until it ends.
         """
-        group = self.groups.get(self._group_key(destination, family))
-        told = {episode_of(key) for key in json.loads(group["firing"])} if group else set()
-        found = {
-            self.key(row): row
-            for row in self.alerts.values()
-            if row["family"] == family and row["state"] in alert_state.ACTIVE
-        }
+        place, told = place_of(group), told_of(group)
+        firing, owed = episodes_of(told.firing), set(json.loads(group["owed"]))
+        mine = [self.alerts[split(key)[0]] for key in firing | owed if self.is_active(key)]
         return {
             key: row
-            for key, row in found.items()
-            if self.goes_to(row, destination) or episode_of(key) in told
+            for row in mine
+            if episode_of(key := self.key(row)) in firing or self.goes_to(row, place)
         }
 
     def goes_to(self, row: AlertRow, destination: Destination) -> bool:
@@ -207,29 +205,91 @@ class GroupState:
         since = [f for f, view in as_it_was.items() if failed_since(self.alerts[f], view)]
         return [as_it_was[f] if f in since else self.views[f] for f in as_it_was]
 
-    def _group_key(self, destination: Destination, family: str) -> str:
-        return "|".join((*destination, self.context.spec.model, family))
+    def groups_at(self, place: Destination) -> list[GroupRow]:
+        """Return what a place was told of this model, thread by thread; summaries are none."""
+        found = [g for g in self.groups.values() if place_of(g) == place and g["family"] != SUMMARY]
+        return sorted(found, key=lambda group: group["group_key"])
 
-    def group(self, destination: Destination, family: str) -> GroupRow:
-        """Return a place's notification log of a family, a new one if it was never told of it."""
-        group_key = self._group_key(destination, family)
-        if group_key not in self.groups:
-            self.groups[group_key] = {
-                "group_key": group_key,
-                "receiver": destination.receiver,
-                "channel": destination.channel,
-                "model": self.context.spec.model,
-                "family": family,
-                "head_key": "",
-                "version": outbox.last_of(self.conn, group_key) * _VERSIONS_A_MESSAGE,
-                "firing": "[]",
-                "resolved": "[]",
-                "owed": "[]",
-                "n_reminders": 0,
-                "last_sent_at": None,
-                "first_dirty_at": None,
-                "next_flush_at": None,
-            }
+    def find_group(self, place: Destination, view: AlertView) -> GroupRow:
+        """Return the notification log of the thread in which a place hears of an episode.
+
+        What fires for one model within the same windows has one cause, so it is one thread: an
+        episode joins the open thread with an alert that began to fail next to it, else the one that
+        already tells of its family. Of what is over, nothing goes on that would need a thread of
+        its own.
+
+        Args:
+            place: The place.
+            view: The episode.
+        """
+        mine = self.groups_at(place)
+        is_past = self.is_late(view.episode) and not self.is_active(view.episode)
+        for group in mine:
+            told = told_of(group)
+            known = episodes_of(told.firing) | set(json.loads(group["owed"]))
+            if view.episode in (known if is_past else known | told.resolved):
+                return group
+        open_ = [group for group in mine if self.active(group)]
+        joined = None if is_past else self._find_cause(open_, view.row)
+        if joined is not None:
+            return joined
+        idle = [group for group in mine if group not in open_]
+        if not idle:
+            return self._add_group(place, str(len(mine) + 1), view.row["family"])
+        if told_of(idle[0]).firing or json.loads(idle[0]["owed"]):
+            return idle[0]  # its thread is about to be closed, or what is over to be told
+        idle[0]["family"] = view.row["family"]
+        return idle[0]
+
+    def _find_cause(self, groups: Sequence[GroupRow], row: AlertRow) -> GroupRow | None:
+        """Return the open thread that an alert belongs to; None if its cause is a new one."""
+        ranked = []
+        for group in groups:
+            members = self.list_members(group)
+            distance = min((self.measure_distance(row, other) for other in members), default=FAR)
+            of_family = any(other["family"] == row["family"] for other in members)
+            if distance <= SAME_CAUSE or of_family:
+                ranked.append((distance, group["group_key"], group))
+        return min(ranked)[-1] if ranked else None
+
+    def list_members(self, group: GroupRow) -> list[AlertRow]:
+        """Return the alerts of a thread, as far as they are in the episode that it tells of."""
+        told = told_of(group)
+        keys = episodes_of(told.firing) | told.resolved | set(json.loads(group["owed"]))
+        rows = {key: self.alerts[split(key)[0]] for key in keys if split(key)[0] in self.alerts}
+        return [row for key, row in rows.items() if row["episode"] == split(key)[1]]
+
+    def measure_distance(self, one: AlertRow, other: AlertRow) -> float:
+        """Return how many windows lie between the first failing windows of two alerts."""
+        if one["opened_window"] is None or other["opened_window"] is None:
+            return FAR
+        length = GRAINS[self.context.spec.time.granularity]
+        return abs((one["opened_window"] - other["opened_window"]) / length)
+
+    def summary_group(self, place: Destination) -> GroupRow:
+        """Return a place's notification log of the messages that end backfills."""
+        key = _name_key(place, self.context.spec.model, SUMMARY)
+        return self.groups.get(key) or self._add_group(place, SUMMARY, SUMMARY)
+
+    def _add_group(self, place: Destination, thread: str, family: str) -> GroupRow:
+        """Add a notification log for threads that do not overlap, one after the other."""
+        group_key = _name_key(place, self.context.spec.model, thread)
+        self.groups[group_key] = {
+            "group_key": group_key,
+            "receiver": place.receiver,
+            "channel": place.channel,
+            "model": self.context.spec.model,
+            "family": family,
+            "head_key": "",
+            "version": outbox.last_of(self.conn, group_key) * _VERSIONS_A_MESSAGE,
+            "firing": "[]",
+            "resolved": "[]",
+            "owed": "[]",
+            "n_reminders": 0,
+            "last_sent_at": None,
+            "first_dirty_at": None,
+            "next_flush_at": None,
+        }
         return self.groups[group_key]
 
     def enqueue(
@@ -357,6 +417,10 @@ def load(
     state.apply_silences()
     state.views = {key: view_of(row, context.spec.time.zone) for key, row in alerts.items()}
     return state
+
+
+def _name_key(place: Destination, model: str, thread: str) -> str:
+    return "|".join((*place, model, thread))
 
 
 def place_of(group: GroupRow) -> Destination:

@@ -1,4 +1,4 @@
-"""Alerts in, messages in the outbox out: one thread per incident of a model and family.
+"""Alerts in, messages in the outbox out: one thread per cause.
 
 The notification log (``alert_group``) says what a receiver was last told. It changes in the same
 transaction that writes the message, whose idempotency key comes from the log's version: so two
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Callable, Collection, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -19,6 +19,7 @@ from mlmon_dagster.alerts.lifecycle.routing import PLATFORM, Destination, destin
 from mlmon_dagster.alerts.messages import view as say
 from mlmon_dagster.alerts.messages.group_state import (
     LATE,
+    SAME_CAUSE,
     SUMMARY,
     GroupState,
     Told,
@@ -27,15 +28,16 @@ from mlmon_dagster.alerts.messages.group_state import (
     episode_of,
     episodes_of,
     load,
+    place_of,
     split,
     told_of,
 )
 from mlmon_dagster.alerts.messages.message import row_key
-from mlmon_dagster.alerts.messages.view import Changes, Context, Links
+from mlmon_dagster.alerts.messages.view import AlertView, Changes, Context, Links, rank_cause
 from mlmon_dagster.spec import ModelSpec, complete_windows
 from mlmon_dagster.spec.baseline import GRAINS
 from mlmon_dagster.store import Store, alert_state, outbox
-from mlmon_dagster.store.alert_state import AlertRow, GroupRow
+from mlmon_dagster.store.alert_state import AlertRow, GroupRow, find_opening
 from mlmon_dagster.store.clocks import is_ahead, measure_age
 from mlmon_dagster.store.state import writing
 
@@ -76,11 +78,10 @@ def flush_groups(
             state = load(conn, context, now, with_plots=with_plots)
             note_owed(state)
             n_written += summarize_backfill(state, is_running=model in backfilling)
-            families = state.families()
             n_written += sum(
-                _flush_family(state, place, family)
+                _flush_group(state, group)
                 for place in state.destinations()
-                for family in families
+                for group in state.groups_at(place)
             )
             writing.reached("flush.before_commit")
         writing.reached("flush.committed")
@@ -89,7 +90,7 @@ def flush_groups(
 
 @dataclass(frozen=True)
 class News:
-    """What has become of the alerts of a family since a place was last told of them.
+    """What has become of the alerts of a thread since a place was last told of them.
 
     A key names an alert's episode and how often that has changed, see `GroupState.key`.
 
@@ -140,10 +141,9 @@ class News:
         return episodes_of(self.ended) - self.told.resolved
 
 
-def _flush_family(state: GroupState, place: Destination, family: str) -> int:
-    """Tell a place what is new of a family; return in how many messages."""
-    group = state.group(place, family)
-    news = gather_news(state, group, place)
+def _flush_group(state: GroupState, group: GroupRow) -> int:
+    """Tell a place what is new in a thread; return in how many messages."""
+    news = gather_news(state, group)
     case = choose_case(news)
     if case is None:
         _write_stale_head(state, group)
@@ -171,10 +171,10 @@ def _flush_family(state: GroupState, place: Destination, family: str) -> int:
     return n_late + n_written
 
 
-def gather_news(state: GroupState, group: GroupRow, place: Destination) -> News:
-    """Compare what a place was told of a family with how its alerts are."""
-    told, owed = told_of(group), set(json.loads(group["owed"]))
-    active = state.active(place, group["family"])
+def gather_news(state: GroupState, group: GroupRow) -> News:
+    """Compare what a place was told in a thread with how its alerts are."""
+    told, owed, place = told_of(group), set(json.loads(group["owed"])), place_of(group)
+    active = state.active(group)
     rows = {episode_of(key): row for key, row in active.items()}
     audible = {k for k, row in active.items() if is_audible(row, is_owed=episode_of(k) in owed)}
     muted = {episode for episode, row in rows.items() if row["muted_reason"]}
@@ -259,13 +259,43 @@ def _answer_thread(state: GroupState, group: GroupRow, kind: str, news: News) ->
             group,
             row_key(group, f"{n_left or ''}"),
             kind,
-            say.change_message(context, part, firing, mention=bool(part.opened or part.escalated)),
+            say.change_message(context, part, firing, _find_calls(state, group, news, part)),
             head_key=group["head_key"],
             tells={view.episode for _, views in part.labelled for view in views},
             pictured=() if n_left else drawn,
         )
     _write_head(state, group)
     return len(parts)
+
+
+def _find_calls(state: GroupState, group: GroupRow, news: News, part: Changes) -> list[AlertView]:
+    """Return the changes for which people are called once more into a thread that they know.
+
+    It is for what is more severe than all before, for a cause of its own that has joined as one of
+    the same family, and for people who were not called yet.
+    """
+    place = place_of(group)
+    told = {episode_of(key): key for key in news.told.firing}
+    known = {
+        key: row
+        for row in state.list_members(group)
+        if (key := episode_of(state.key(row))) in told.keys() | news.told.resolved
+    }
+    worse = {key for key, its in told.items() if "escalated" in state.changes_since(its)}
+    was_error = any(row["severity"] == "ERROR" for key, row in known.items() if key not in worse)
+    called = {destinations(state.context.spec, row).get(place, "") for row in known.values()}
+    return [
+        view
+        for view in (*part.opened, *part.escalated)
+        if (view.row["severity"] == "ERROR" and not was_error)
+        or (view in part.opened and not _has_cause(state, view, known.values()))
+        or state.context_of(group).mention_of(view) not in called
+    ]
+
+
+def _has_cause(state: GroupState, view: AlertView, known: Iterable[AlertRow]) -> bool:
+    """Whether an alert began to fail next to others that were told."""
+    return any(state.measure_distance(view.row, row) <= SAME_CAUSE for row in known)
 
 
 def _collect_changes(state: GroupState, news: News) -> Changes:
@@ -420,7 +450,7 @@ def summarize_backfill(state: GroupState, *, is_running: bool) -> int:
 
 
 def _summarize(state: GroupState, place: Destination, rows: Sequence[AlertRow]) -> None:
-    summary = state.group(place, SUMMARY)
+    summary = state.summary_group(place)
     summary |= {"version": summary["version"] + 1, "last_sent_at": state.now}
     key = row_key(summary)
     summary["head_key"] = key
@@ -445,7 +475,7 @@ def _backfill_runs(state: GroupState) -> bool:
 
 
 def _count_as_told(state: GroupState, place: Destination, row: AlertRow, head_key: str) -> None:
-    group = state.group(place, row["family"])
+    group = state.find_group(place, state.views[row["fingerprint"]])
     firing = set(json.loads(group["firing"]))
     if not firing:
         group |= {"head_key": head_key, "resolved": "[]", "n_reminders": 0}
@@ -459,26 +489,42 @@ def _count_as_told(state: GroupState, place: Destination, row: AlertRow, head_ke
 
 
 def note_owed(state: GroupState) -> None:
-    """Keep for each place which episodes it must hear of, before any of them is told."""
+    """Keep for each place which episodes it must hear of, in which thread, before any is told."""
     keys = sorted(f"{f}:{number}" for f, numbers in state.untold.items() for number in numbers)
-    for key, view in zip(keys, state.episodes(keys) if keys else (), strict=True):
+    untold = state.episodes(keys) if keys else []
+    # A place that a changed spec adds hears also of what others were told.
+    fires = [
+        state.views[fingerprint]
+        for fingerprint, row in state.alerts.items()
+        if row["state"] in alert_state.ACTIVE and not row["muted_reason"]
+    ]
+    every = {view.episode: view for view in [*fires, *untold]}
+    for view in sorted(every.values(), key=_rank_cause):
         for place in destinations(state.context.spec, view.row):
-            _note_episode(state, place, key)
+            if not _is_known(state, place, view.episode):
+                group = state.find_group(place, view)
+                group["owed"] = dump({*json.loads(group["owed"]), view.episode})
+                alert_state.save_group(state.conn, group)
 
 
-def _note_episode(state: GroupState, place: Destination, key: str) -> None:
-    row = state.alerts[split(key)[0]]
-    group = state.group(place, row["family"])
-    told, owed = told_of(group), set(json.loads(group["owed"]))
-    if state.is_active(key):
-        is_known = state.key(row) in told.firing
-    elif state.is_late(key):
-        is_known = False
-    else:  # the end of what was told as firing is told anyway
-        is_known = key in {episode_of(k) for k in told.firing} | told.resolved
-    if not is_known and key not in owed:
-        group["owed"] = dump(owed | {key})
-        alert_state.save_group(state.conn, group)
+def _rank_cause(view: AlertView) -> tuple[dt.datetime, int, str]:
+    """Sort what may be the cause first: it founds the thread that the others join."""
+    return find_opening(view.row), rank_cause(view.row["family"]), view.episode
+
+
+def _is_known(state: GroupState, place: Destination, episode: str) -> bool:
+    """Tell whether a place was told all of an episode, or is going to be."""
+    groups = state.groups_at(place)
+    if any(episode in json.loads(group["owed"]) for group in groups):
+        return True
+    told = [told_of(group) for group in groups]
+    firing = {key for one in told for key in one.firing}
+    if state.is_active(episode):
+        return state.key(state.alerts[split(episode)[0]]) in firing
+    if state.is_late(episode):
+        return False
+    # The end of what was told as firing is told anyway.
+    return episode in episodes_of(firing) or any(episode in one.resolved for one in told)
 
 
 def is_audible(row: AlertRow, *, is_owed: bool) -> bool:

@@ -222,19 +222,26 @@ def failed_since(row: AlertRow, past: AlertView) -> bool:
 
 
 def worst_first(views: Iterable[AlertView]) -> list[AlertView]:
-    """Sort: errors before warnings, the whole before its slices, by impact, then by name.
+    """Sort: errors before warnings, causes before effects, the whole before its slices.
 
-    The impact of drift is how far a column is times what the model makes of it.
+    Then by impact, and by name. The impact of drift is how far a column is times what the model
+    makes of it.
     """
     return sorted(
         views,
         key=lambda v: (
             _RANK.get(v.row["severity"], 2),
+            rank_cause(v.row["family"]),
             v.row["slice_key"] != ALL,
             -wording.impact_of(v.details.get("explain", {})),
             v.name,
         ),
     )
+
+
+def rank_cause(family: str) -> int:
+    """Return the place of a family in the order of causes, the lowest first."""
+    return FAMILIES[family].cause if family in FAMILIES else 0
 
 
 def number(value: float | None) -> str:
@@ -313,12 +320,13 @@ def links_of(links: Links, views: Sequence[AlertView]) -> tuple[tuple[str, str],
 
 
 def commands_of(views: Sequence[AlertView]) -> tuple[str, ...]:
-    """Return the commands for some alerts of one family; none for what has no numbers or rows.
+    """Return the commands for what is wrong first; none for what has no numbers or rows.
 
     Args:
-        views: Not empty.
+        views: The most important first; those of other families are left to its cause. Not empty.
     """
     model, family = views[0].row["model"], views[0].row["family"]
+    views = [view for view in views if view.row["family"] == family]
     judged = [v for v in views if v.row["metric"] != NO_VERDICT]
     commands = _write_commands(model, family, judged) if judged else []
     if len(judged) < len(views):
@@ -439,7 +447,7 @@ def head_message(context: Context, firing: Sequence[AlertView], before: str = ""
 
     Args:
         context: The model.
-        firing: Alerts of one family that fire; not empty.
+        firing: The alerts of a thread that fire; not empty.
         before: What the title begins with.
     """
     views = worst_first(firing)
@@ -479,7 +487,10 @@ def closed_message(context: Context, resolved: Sequence[AlertView]) -> Message:
 
 
 def change_message(
-    context: Context, changes: Changes, firing: Sequence[AlertView], *, mention: bool
+    context: Context,
+    changes: Changes,
+    firing: Sequence[AlertView],
+    called_for: Sequence[AlertView] = (),
 ) -> Message:
     """Say what has changed: a reply in the thread.
 
@@ -487,7 +498,7 @@ def change_message(
         context: The model.
         changes: At least one change.
         firing: What still fires after it.
-        mention: Whether the change is worth notifying the people declared.
+        called_for: The changes that are worth notifying the people declared.
     """
     views = [view for _, group in changes.labelled for view in group]
     said = _list_changes(changes)
@@ -500,7 +511,7 @@ def change_message(
         mood=head_message(context, firing).mood if firing else "OK",
         items=said.items,
         more=said.more,
-        mentions=_collect_mentions(context, views) if mention else (),
+        mentions=_collect_mentions(context, called_for),
         links=links_of(context.links, views),
     )
 
