@@ -24,8 +24,8 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -194,11 +194,11 @@ def live_all(
     began = time.monotonic()
     # A forked process would share the threads of DuckDB and Arrow.
     context = multiprocessing.get_context("spawn")
-    # Nor should a process keep what many worlds left: it looked for garbage rarely.
-    with ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=4) as pool:
-        waiting = [pool.submit(live_one, what, seed, law, windows) for seed in left]
-        for n, done in enumerate(as_completed(waiting), 1):
-            result = done.result()
+    # Nor should a process keep what many worlds left: it looked for garbage rarely. An executor of
+    # `concurrent.futures` hangs once its workers have had their number of tasks.
+    with context.Pool(jobs, maxtasksperchild=4) as pool:
+        lived = pool.imap_unordered(partial(_live_seed, what, law, windows), left)
+        for n, result in enumerate(lived, 1):
             known.append(result)
             if out is not None:
                 with out.open("a") as file:
@@ -206,6 +206,10 @@ def live_all(
             minutes = (time.monotonic() - began) / n * (len(left) - n) / 60
             print(f"{n} of {len(left)}, {minutes:.0f} min left: {describe(result)}", flush=True)
     return sorted(known, key=lambda result: int(result["seed"]))
+
+
+def _live_seed(what: str, law: str, windows: int, seed: int) -> Result:
+    return live_one(what, seed, law, windows)
 
 
 def _read(out: Path | None) -> Iterator[Result]:

@@ -17,7 +17,7 @@ from mlmon_dagster.alerts.lifecycle.routing import (
     stand_in,
 )
 from mlmon_dagster.alerts.lifecycle.transitions import DEFAULT_ENVIRONMENT
-from mlmon_dagster.alerts.messages.digest import Business, say_nothing, write_digests
+from mlmon_dagster.alerts.messages.digest import Describe, say_nothing, write_digests
 from mlmon_dagster.alerts.messages.incidents import flush_groups
 from mlmon_dagster.alerts.messages.message import Message, name_group, outbox_row
 from mlmon_dagster.alerts.messages.outage import summarize_outages
@@ -71,7 +71,7 @@ def dispatch(
     budget_seconds: float = 40.0,
     max_messages: int = 20,
     policy: DeliveryPolicy | None = None,
-    business: Business = say_nothing,
+    describe: Describe = say_nothing,
 ) -> DispatchReport:
     """Fold new results, write the messages that are due, deliver what waits.
 
@@ -89,7 +89,7 @@ def dispatch(
         budget_seconds: Real time after which no further message is begun.
         max_messages: Attempts after which delivering ends.
         policy: Waiting times of the delivery.
-        business: Says in a digest what a period brought.
+        describe: Says in a digest what happened in its period, and what that was worth.
     """
     platform = platform_spec(specs, ops_channel, broken)
     specs = [*specs, *([platform] if platform else [])]
@@ -106,7 +106,7 @@ def dispatch(
         backfilling=backfilling,
         with_plots=with_plots,
     )
-    n_written += write_digests(store, [s for s in specs if s.model != PLATFORM], now, business)
+    n_written += write_digests(store, [s for s in specs if s.model != PLATFORM], now, describe)
     n_written += summarize_outages(store, specs, now)
     writing.reached("dispatch.written")
     report = deliver(

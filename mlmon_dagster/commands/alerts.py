@@ -286,14 +286,14 @@ def digest(project: Project, printed: bool, every: Cadence, model: str | None) -
     """Show the digest of the day or week until now, or write the ones that are due."""
     from mlmon_dagster.alerts.messages.digest import compose_digest, write_digests
     from mlmon_dagster.alerts.messages.message import plain_text
-    from mlmon_dagster.tables.periods import business_line
+    from mlmon_dagster.report.events import describe_period
 
     specs = [spec_of(project, model)] if model else specs_of(project)
     store, now = project.store, project.now()
     if printed:
-        click.echo(plain_text(compose_digest(store, specs, every, now, business_line)))
+        click.echo(plain_text(compose_digest(store, specs, every, now, describe_period)))
         return
-    n = write_digests(store, specs, now, business_line)
+    n = write_digests(store, specs, now, describe_period)
     hint = "" if n else "; none is due, or alerts.digest is off. To look at one: --print"
     click.echo(f"{n} digests written{hint}")
 

@@ -76,8 +76,8 @@ def dispatch_alerts(
     from mlmon_dagster.alerts.dispatching import dispatch
     from mlmon_dagster.alerts.messages.view import dagster_links, page_links
     from mlmon_dagster.alerts.receivers.worker import ping
+    from mlmon_dagster.report.events import describe_period
     from mlmon_dagster.store.state import model_history
-    from mlmon_dagster.tables.periods import business_line
 
     backfilling: set[str] = set()
     if broken is not None:
@@ -97,7 +97,7 @@ def dispatch_alerts(
         ops_channel=project.ops_channel,
         broken=broken or (),
         with_plots=True,
-        business=business_line,
+        describe=describe_period,
     )
     # The real clock: whoever watches this process lives in real time.
     model_history.note_beat(project.store.state, model_history.DISPATCHER, project.store.clock())

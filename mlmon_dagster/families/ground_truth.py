@@ -247,7 +247,7 @@ def explain_waiting(
         )
     if now < window_end + due:
         day = _name_day(spec, window_end + due, now)
-        return STILL_COMING, f"Ground truth is still coming: {has} It will be judged by {day}."
+        return STILL_COMING, f"Ground truth is still coming: {has} It is usually judged by {day}."
     return STILL_COMING if k else "no_actuals", (
         f"Ground truth is late: {has} It will be judged once more of it is there, or on {closing}."
     )

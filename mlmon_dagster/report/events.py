@@ -13,8 +13,10 @@ from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store import Store, baselines
 from mlmon_dagster.store.state.model_history import load_changes, load_history
 from mlmon_dagster.store.state.monitor_results import name_window
+from mlmon_dagster.tables.periods import business_line
 
 MOST_EVENTS = 30
+_MOST_TOLD = 3  # in a line of a digest
 # What `load_history` has of these is told with the window that it is about.
 _TOLD_BY_WINDOW = ("baseline promoted", "promotion undone", "columns changed")
 
@@ -44,6 +46,24 @@ def find_events(store: Store, spec: ModelSpec, start: dt.datetime, end: dt.datet
     ]  # fmt: skip
     inside = sorted((e for e in found if start <= e.at < end), key=lambda e: e.at)
     return inside[-MOST_EVENTS:]
+
+
+def describe_period(store: Store, spec: ModelSpec, start: dt.datetime, end: dt.datetime) -> str:
+    """Say what happened to a model in a period and what it was worth, for its line of a digest.
+
+    Args:
+        store: The store.
+        spec: The model.
+        start: Where the period begins.
+        end: Where it ends.
+
+    Returns:
+        Empty if nothing happened, of a model that declares neither outcomes nor costs.
+    """
+    happened = [event.text.rstrip(".") for event in find_events(store, spec, start, end)]
+    if len(happened) > _MOST_TOLD:
+        happened = [f"{len(happened) - _MOST_TOLD} earlier events", *happened[-_MOST_TOLD:]]
+    return "; ".join(filter(None, (*happened, business_line(store, spec, start, end))))
 
 
 def _find_promotions(store: Store, spec: ModelSpec) -> list[Event]:

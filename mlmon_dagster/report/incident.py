@@ -14,6 +14,7 @@ from mlmon_dagster.report.charts import draw_strip, windows_named
 from mlmon_dagster.report.distributions import Period
 from mlmon_dagster.spec import ModelSpec, window_containing
 from mlmon_dagster.spec.declaration import Granularity
+from mlmon_dagster.spec.monitors import advise
 from mlmon_dagster.spec.names import TABLE
 from mlmon_dagster.spec.windows import windows_between
 from mlmon_dagster.store import Store, alert_state
@@ -42,6 +43,7 @@ class Incident:
         why: What explains it, the most important first.
         monitor: Its id.
         acked_by: Who has taken it on; empty if nobody has.
+        next_step: What whoever reads it does next.
         href: Its page; empty in a file, which leads nowhere.
         commands: What to run next, where there is no page.
     """
@@ -55,6 +57,7 @@ class Incident:
     why: Sequence[str]
     monitor: str
     acked_by: str
+    next_step: str
     href: str
     commands: Sequence[str]
 
@@ -97,6 +100,9 @@ def find_incidents(
                 why=[] if hidden else [f"{text}." for text in why[:_REASONS]],
                 monitor=episode.monitor,
                 acked_by=episode.acked_by,
+                next_step=advise(
+                    spec.model, episode.family, episode.metric, episode.fingerprint[:SHORT_ID]
+                ),
                 href=href,
                 commands=[] if href else _name_commands(episode),
             )

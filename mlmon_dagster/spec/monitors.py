@@ -18,6 +18,7 @@ from mlmon_dagster.spec.names import (
     DRIFT,
     ESTIMATED_PERFORMANCE,
     FRESHNESS,
+    NO_VERDICT,
     PERFORMANCE,
     QUALITY,
     SCHEMA,
@@ -750,6 +751,8 @@ class DeclaredFamily:
         is_of_truth: Whether it is judged by ground truth, and again once that counts as complete.
         is_by_clock: Whether time alone makes a verdict, so that it is judged at every look.
         has_numbers: Whether its verdicts are about numbers that charts and commands show.
+        next_steps: Metric -> what whoever reads its alert does next, in one line; the empty name is
+            that of all others. ``{model}`` and ``{id}`` are filled in.
     """
 
     name: str
@@ -757,6 +760,7 @@ class DeclaredFamily:
     check: str
     layer: Layer
     cause: int
+    next_steps: Mapping[str, str]
     deps: tuple[str, ...] = ()
     kinds: frozenset[str] = frozenset()
     description: str = ""
@@ -785,6 +789,16 @@ FAMILIES: Final[Mapping[str, DeclaredFamily]] = {
             "Rows or files of this window broke the declared schema.",
             "Data",
             2,
+            {
+                "": "Read what was refused (mlmon rows {id}), mend it where it is written and "
+                "write it again.",
+                "duplicate_rate": "Ask the producer why rows come twice; the copies: mlmon "
+                "rows {id}.",
+                "conflict_rate": "Ask the producer which of two rows of one id is right; "
+                "both: mlmon rows {id}.",
+                "expectations": "Read which expectation failed (mlmon expectations {model}); "
+                "mend the feed or the suite.",
+            },
             breaks_windows=True,
             has_numbers=False,
         ),
@@ -794,6 +808,12 @@ FAMILIES: Final[Mapping[str, DeclaredFamily]] = {
             "Predictions have stopped coming: no event for longer than `no_data_for`.",
             "Data",
             1,
+            {
+                "": "Ask whoever sends the predictions whether their job runs; then mlmon run "
+                "{model}.",
+                "actuals_missing": "Ask whoever delivers ground truth whether their job runs; "
+                "then mlmon run {model}.",
+            },
             breaks_windows=True,
             is_by_clock=True,
             has_numbers=False,
@@ -804,6 +824,10 @@ FAMILIES: Final[Mapping[str, DeclaredFamily]] = {
             "A column has too many null, not-a-number, unseen or out-of-range values.",
             "Data",
             3,
+            {
+                "": "Ask the owner of this feed what changed on that day; the rows: mlmon "
+                "rows {id}.",
+            },
             ("profiles",),
             frozenset({"pandas"}),
             "Shares of null, not-a-number, unseen and out-of-range values per column.",
@@ -816,6 +840,10 @@ FAMILIES: Final[Mapping[str, DeclaredFamily]] = {
             "A column's distribution is really and largely unlike the baseline's.",
             "Data",
             4,
+            {
+                "": "Ask the owner of this feed. If the change is meant: mlmon baseline "
+                "promote {model}.",
+            },
             ("profiles", "baseline"),
             frozenset({"scipy", "pandas"}),
             "Distance of every column from the baseline, with the bias of small windows taken off.",
@@ -829,6 +857,10 @@ FAMILIES: Final[Mapping[str, DeclaredFamily]] = {
             "Realized performance fell below the baseline or a fixed bound.",
             "Model",
             8,
+            {
+                "": "Find the rows that are worse (mlmon trace {model}); then roll back, "
+                "retrain or mend the feed.",
+            },
             ("profiles", "baseline"),
             frozenset({"scipy", "pandas"}),
             "Realized performance with intervals, as far as ground truth has arrived.",
@@ -843,6 +875,10 @@ FAMILIES: Final[Mapping[str, DeclaredFamily]] = {
             "estimate: concept drift.",
             "Model",
             7,
+            {
+                "": "Find what moved the scores (mlmon trace {model}); then roll back, "
+                "retrain or mend the feed.",
+            },
             ("profiles", "baseline"),
             frozenset({"scipy", "pandas"}),
             "Performance without ground truth, from what the baseline's scores meant, with the "
@@ -858,6 +894,11 @@ FAMILIES: Final[Mapping[str, DeclaredFamily]] = {
             "Latency, errors or volume are past their bounds.",
             "System",
             5,
+            {
+                "": "Ask whoever runs the service; the rows: mlmon rows {id}.",
+                "volume_drop": "Ask whoever sends the requests whether fewer are meant; then "
+                "mlmon run {model}.",
+            },
             ("profiles",),
             frozenset({"pandas"}),
             "Volume, latency percentiles and error rate of the serving system.",
@@ -869,6 +910,10 @@ FAMILIES: Final[Mapping[str, DeclaredFamily]] = {
             "Predictions are worth less than the baseline's, or than a fixed bound.",
             "Business",
             9,
+            {
+                "": "Find the rows that are worth less: mlmon rows {id}. Then ask who owns "
+                "the decisions.",
+            },
             ("profiles", "baseline"),
             frozenset({"pandas"}),
             "What came of the predictions: the mean outcome, and what decisions were worth at the "
@@ -884,6 +929,13 @@ FAMILIES: Final[Mapping[str, DeclaredFamily]] = {
             "otherwise than computed, or the version is old.",
             "Model",
             6,
+            {
+                "": "Compare the versions (mlmon compare {model}) before more requests go to "
+                "the new one.",
+                "skew_rate": "Ask who computes the features online; the columns that differ: "
+                "mlmon skew {model}.",
+                "version_age_days": "Retrain, or allow more under versions.staleness.",
+            },
             ("inference_store", "profiles"),
             frozenset({"scipy", "pandas"}),
             "Another version beside the one in service, on the same predictions or on others; "
@@ -895,3 +947,20 @@ FAMILIES: Final[Mapping[str, DeclaredFamily]] = {
         ),
     )
 }
+
+
+def advise(model: str, family: str, metric: str, alert_id: str) -> str:
+    """Say in one line what whoever reads an alert does next, with the command.
+
+    Args:
+        model: The alert's model.
+        family: Its family; one that is not declared is what breaks outside the data.
+        metric: Its metric.
+        alert_id: Its id, as commands take it.
+    """
+    if metric == NO_VERDICT:
+        return f"See what is missing: mlmon status {model}."
+    if family not in FAMILIES:
+        return "Read the run's log, mend the cause and run it again; mlmon doctor says more."
+    steps = FAMILIES[family].next_steps
+    return steps.get(metric, steps[""]).format(model=model, id=alert_id)

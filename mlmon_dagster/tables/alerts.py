@@ -450,6 +450,7 @@ def list_facts(view: AlertView) -> dict[str, str]:
         else "",
         "Ended": row["resolved_reason"].replace("_", " "),
         "Owner": row["owner"],
+        "Next": view.next_step if row["state"] in alert_state.ACTIVE else "",
     }
 
 

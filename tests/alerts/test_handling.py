@@ -130,6 +130,29 @@ def test_a_digest_comes_once_a_day_for_all_models_of_a_place(
     assert "third" in str(digests[0].body)
 
 
+def test_a_digest_has_a_line_a_model_with_what_changed_and_what_nobody_acknowledged(
+    store: Store,
+) -> None:
+    names = ("credit", "loans", "calm", "still")
+    specs = [spec_of(name) for name in names]
+    ill = [result(n, message="age is 15 years higher") for n in (1, 2)]
+    over = [result(n, status, model="loans") for n, status in ((1, "ERROR"), (2, "OK"))]
+    settle(store, specs, day(3), *ill, *over, result(2, column_name="b"))
+    known = {"calm": "Version 2 serves most predictions, before 1"}
+    message = compose_digest(
+        store, specs, "weekly", day(4), lambda _store, spec, *_: known.get(spec.model, "")
+    )
+
+    assert [(item.sentence, item.numbers) for item in message.items] == [
+        ("credit: age is 15 years higher (and 1 more)", "since 2024-01-01; 2 opened"),
+        ("loans: nothing fires", "1 opened, 1 resolved"),
+        ("calm: nothing fires", "Version 2 serves most predictions, before 1"),
+    ]
+    notes = dict(message.notes)
+    assert notes["Quiet"] == "1 of 4 models: still"
+    assert notes["Nobody has acknowledged"] == "2 alerts of credit, the oldest since 2024-01-01"
+
+
 def test_digests_are_off_by_default_and_a_quiet_one_says_so(store: Store) -> None:
     assert write_digests(store, SPECS, day(2)) == 0
     assert rows_of(store, outbox) == []

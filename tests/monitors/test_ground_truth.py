@@ -172,7 +172,7 @@ def test_a_window_that_waits_names_the_day_on_which_it_is_judged() -> None:
     assert share is not None
     assert said == (
         f"Ground truth is still coming: 212 of 1,000 predictions have it, usually {share:.0%} at "
-        "this age. It will be judged by 21 March."
+        "this age. It is usually judged by 21 March."
     ).replace(f"{share:.0%}", f"{share * 100:.0f} %")
     behind = end + dt.timedelta(days=30)
     reason, said = explain_waiting(SPEC, arrivals, timing, end, 1000, 212, behind)

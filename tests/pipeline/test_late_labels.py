@@ -75,7 +75,7 @@ def test_a_healthy_model_with_late_labels_is_never_wrong_and_is_judged_in_time(
     assert set(range(days - due - 4)) <= judged_days(world)
     newest = world.verdicts("performance", "calibration_gap").iloc[-1]
     assert newest["reason"] == "labels_still_coming"
-    assert "It will be judged by" in newest["message"]
+    assert "It is usually judged by" in newest["message"]
 
 
 @pytest.mark.proof

@@ -48,7 +48,7 @@ from mlmon_dagster.monitors.wording import NAMES, number
 from mlmon_dagster.spec.declaration import Granularity
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.monitors import FAMILIES
-from mlmon_dagster.spec.names import ALL, FRESHNESS, QUALITY, SCHEMA, TABLE
+from mlmon_dagster.spec.names import ALL, FRESHNESS, NO_VERDICT, QUALITY, SCHEMA, TABLE
 from mlmon_dagster.store import Store, alert_state
 from mlmon_dagster.store.alert_state import AlertEvent, AlertRow, StoredEvent
 from mlmon_dagster.store.state import writing
@@ -58,7 +58,6 @@ Result = TypeVar("Result", MonitorResult, StoredResult)
 WINDOWS_UNTIL_MISSING = 2
 RETIRED_AFTER = dt.timedelta(days=1)
 _BATCH = 5000
-NO_VERDICT = "no_verdict"
 # What an alert's details say of its newest window, whether that failed or not.
 _OF_NEWEST = ("newest_value", "newest_message", "newest_window_end", "judged_at")
 # Reasons that are one condition, as one thing mends them; every other reason is its own.

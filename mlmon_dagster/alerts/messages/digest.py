@@ -1,4 +1,4 @@
-"""The digest: once a day or week, what fires, what changed, and whether messages arrive.
+"""The digest: once a day or week every model in a line, what changed, what nobody looked at.
 
 A digest is one message per place, whatever the number of models that it is about. Its idempotency
 key is made of the place and the period, so any number of dispatchers write it once.
@@ -15,18 +15,19 @@ from zoneinfo import ZoneInfo
 import sqlalchemy as sa
 
 from mlmon_dagster.alerts.lifecycle.routing import Destination, default_destinations, fallback_of
-from mlmon_dagster.alerts.messages.message import Item, Message, name_group, outbox_row
-from mlmon_dagster.alerts.messages.view import MAX_LISTED, AlertView, view_of, worst_first
+from mlmon_dagster.alerts.messages.message import Item, Message, Mood, name_group, outbox_row
+from mlmon_dagster.alerts.messages.view import AlertView, view_of, worst_first
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.alerting import DigestPolicy, Weekday
 from mlmon_dagster.store import Store, alert_state, outbox
+from mlmon_dagster.store.alert_state import find_opening
 from mlmon_dagster.store.outbox import outbox_health
 
 Cadence = Literal["daily", "weekly"]
 _DAYS: dict[Cadence, int] = {"daily": 1, "weekly": 7}
 _WEEKDAYS = get_args(Weekday)
 _MAX_NAMED = 12
-Business = Callable[[Store, ModelSpec, dt.datetime, dt.datetime], str]
+Describe = Callable[[Store, ModelSpec, dt.datetime, dt.datetime], str]
 
 
 def say_nothing(*_: object) -> str:
@@ -35,7 +36,7 @@ def say_nothing(*_: object) -> str:
 
 
 def write_digests(
-    store: Store, specs: Sequence[ModelSpec], now: dt.datetime, business: Business = say_nothing
+    store: Store, specs: Sequence[ModelSpec], now: dt.datetime, describe: Describe = say_nothing
 ) -> int:
     """Write the digests that are due and not written yet; return how many.
 
@@ -43,7 +44,7 @@ def write_digests(
         store: Where the state database is.
         specs: The models.
         now: The time that decides which period has ended; missed periods are not made up for.
-        business: Says what a period brought, of a model that declares outcomes or costs.
+        describe: Says what happened to a model in a period, and what that was worth.
     """
     due: dict[tuple[Destination, Cadence, dt.datetime], list[ModelSpec]] = {}
     for spec in specs:
@@ -53,7 +54,7 @@ def write_digests(
             for place in default_destinations(spec):
                 due.setdefault((place, cadence, end), []).append(spec)
     written = [
-        _write_digest(store, place, cadence, end, models, business)
+        _write_digest(store, place, cadence, end, models, describe)
         for (place, cadence, end), models in sorted(due.items(), key=lambda item: item[0])
     ]
     return sum(written)
@@ -79,13 +80,13 @@ def _write_digest(
     cadence: Cadence,
     end: dt.datetime,
     specs: list[ModelSpec],
-    business: Business,
+    describe: Describe,
 ) -> int:
     key = hashlib.sha256("|".join((*place, cadence, end.isoformat())).encode()).hexdigest()
     with store.state.connect() as conn:
         if outbox.get_message(conn, key) is not None:
             return 0
-    text = compose_digest(store, specs, cadence, end, business)
+    text = compose_digest(store, specs, cadence, end, describe)
     group = name_group(place, "digest", cadence)
     fallback = fallback_of(specs[0], place)
     row = outbox_row(group, key, "digest", text, head_key="", now=end, fallback=fallback)
@@ -98,7 +99,7 @@ def compose_digest(
     specs: Sequence[ModelSpec],
     cadence: Cadence,
     end: dt.datetime,
-    business: Business = say_nothing,
+    describe: Describe = say_nothing,
 ) -> Message:
     """Say how some models fared in the day or week before a moment.
 
@@ -107,30 +108,34 @@ def compose_digest(
         specs: The models; not empty.
         cadence: How long the period is.
         end: Where it ends.
-        business: See `write_digests`.
+        describe: See `write_digests`.
     """
     start = end - dt.timedelta(days=_DAYS[cadence])
     with store.state.connect() as conn:
         active, silenced = _load_active(conn, specs)
-        opened, resolved = _count_changes(conn, specs, start, end)
-    zone = ZoneInfo(specs[0].time.zone)
-    affected = sorted({view.row["model"] for view in active})
-    quiet = [spec.model for spec in specs if spec.model not in affected]
+        changes = {spec.model: _count_changes(conn, spec, start, end) for spec in specs}
+    opened, resolved = (sum(n[i] for n in changes.values()) for i in (0, 1))
     recovering = sum(view.row["state"] == "RECOVERING" for view in active)
     counts = [f"{len(active) - recovering} firing"]
     counts += [f"{recovering} recovering"] if recovering else []
     counts += [f"{opened} opened", f"{resolved} resolved"]
     counts += [f"{silenced} silenced"] if silenced else []
-    rest = active[MAX_LISTED:]
-    worst = "ERROR" if any(v.row["severity"] == "ERROR" for v in active) else "WARN"
+    ill = {model: [v for v in active if v.row["model"] == model] for model in _name_models(active)}
+    said = {spec.model: describe(store, spec, start, end) for spec in specs}
+    well = [m for m in said if m not in ill and (said[m] or any(changes[m]))]
+    quiet = sorted(m for m in said if m not in ill and m not in well)
+    items = [_list_ill(ill[m], changes[m], said[m]) for m in ill]
+    items += [Item(f"{m}: nothing fires", _join(_name_changes(changes[m]), said[m])) for m in well]
+    zone = ZoneInfo(specs[0].time.zone)
+    rest = [*ill, *well][_MAX_NAMED:]
     return Message(
         title=f"{cadence.capitalize()} digest: {', '.join(counts)}",
-        mood="ERROR" if active and worst == "ERROR" else "WARN" if active else "OK",
-        items=tuple(_list_item(view) for view in active[:MAX_LISTED]),
-        more=f"and {len(rest)} more" if rest else "",
+        mood=_choose_mood(active),
+        items=tuple(items[:_MAX_NAMED]),
+        more=f"and {len(rest)} more: {_join_names(rest)}" if rest else "",
         notes=(
-            *_ask_business(store, specs, business, start, end),
             ("Quiet", _name_quiet(quiet, len(specs))),
+            *_name_unseen(active),
             ("Delivery", _describe_delivery(store)),
             (
                 "Period",
@@ -142,17 +147,46 @@ def compose_digest(
     )
 
 
-def _list_item(view: AlertView) -> Item:
-    is_recovering = view.row["state"] == "RECOVERING"
-    since = f"since {view.since}{', recovering' if is_recovering else ''}"
-    return Item(f"{view.row['model']}: {view.headline}", since)
+def _choose_mood(active: Sequence[AlertView]) -> Mood:
+    if not active:
+        return "OK"
+    return "ERROR" if any(view.row["severity"] == "ERROR" for view in active) else "WARN"
 
 
-def _ask_business(
-    store: Store, specs: Sequence[ModelSpec], said: Business, start: dt.datetime, end: dt.datetime
-) -> list[tuple[str, str]]:
-    lines = ((spec.model, said(store, spec, start, end)) for spec in specs)
-    return [(model, text) for model, text in lines if text][:_MAX_NAMED]
+def _name_models(views: Sequence[AlertView]) -> list[str]:
+    """Return the models of alerts, in the order of the alerts."""
+    return list(dict.fromkeys(view.row["model"] for view in views))
+
+
+def _list_ill(views: Sequence[AlertView], changes: tuple[int, int], said: str) -> Item:
+    """Say in one line how a model with open alerts is: the worst of them, and what changed."""
+    first = views[0]
+    more = f" (and {len(views) - 1} more)" if len(views) > 1 else ""
+    recovering = ", recovering" if first.row["state"] == "RECOVERING" else ""
+    since = f"since {first.since}{recovering}"
+    text = f"{first.row['model']}: {first.headline}{more}"
+    return Item(text, _join(since, _name_changes(changes), said))
+
+
+def _name_changes(changes: tuple[int, int]) -> str:
+    opened, resolved = changes
+    told = [f"{opened} opened"] if opened else []
+    return ", ".join([*told, f"{resolved} resolved"] if resolved else told)
+
+
+def _join(*texts: str) -> str:
+    return "; ".join(text for text in texts if text)
+
+
+def _name_unseen(active: Sequence[AlertView]) -> list[tuple[str, str]]:
+    """Say which alerts nobody has acknowledged, the oldest first."""
+    unseen = [v for v in active if not v.row["acked_by"] and v.row["state"] == "FIRING"]
+    if not unseen:
+        return []
+    oldest = min(unseen, key=lambda view: find_opening(view.row))
+    n = f"{len(unseen)} alert{'' if len(unseen) == 1 else 's'}"
+    about = f"of {_join_names(_name_models(unseen))}, the oldest since {oldest.since}"
+    return [("Nobody has acknowledged", f"{n} {about}")]
 
 
 def _load_active(conn: sa.Connection, specs: Sequence[ModelSpec]) -> tuple[list[AlertView], int]:
@@ -168,12 +202,11 @@ def _load_active(conn: sa.Connection, specs: Sequence[ModelSpec]) -> tuple[list[
 
 
 def _count_changes(
-    conn: sa.Connection, specs: Sequence[ModelSpec], start: dt.datetime, end: dt.datetime
+    conn: sa.Connection, spec: ModelSpec, start: dt.datetime, end: dt.datetime
 ) -> tuple[int, int]:
     """Count what opened and what was resolved in a period, history of backfills left out."""
     kinds = [
         event["kind"]
-        for spec in specs
         for events in alert_state.all_events(conn, spec.model).values()
         for event in events
         if start < event["created_at"] <= end and event["muted_reason"] != "backfill"

@@ -15,7 +15,6 @@ from typing import Any, get_args
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
-from mlmon_dagster.alerts.lifecycle.apply_results import NO_VERDICT
 from mlmon_dagster.alerts.messages.message import (
     MAX_LIST,
     MAX_MORE,
@@ -30,8 +29,8 @@ from mlmon_dagster.monitors import wording
 from mlmon_dagster.monitors.wording import beyond_headline, headline
 from mlmon_dagster.spec.metric_registry import MetricFamily
 from mlmon_dagster.spec.model import ModelSpec
-from mlmon_dagster.spec.monitors import FAMILIES
-from mlmon_dagster.spec.names import ALL, TABLE
+from mlmon_dagster.spec.monitors import FAMILIES, advise
+from mlmon_dagster.spec.names import ALL, NO_VERDICT, TABLE
 from mlmon_dagster.spec.tasks import estimated_of
 from mlmon_dagster.store.alert_state import SHORT_ID, AlertRow, StoredEvent, find_opening
 
@@ -148,6 +147,12 @@ class AlertView:
         return wording.explain(
             self.row["metric"], self.row["column_name"], self.details.get("explain", {})
         )
+
+    @property
+    def next_step(self) -> str:
+        """What whoever reads it does next, in one line."""
+        row = self.row
+        return advise(row["model"], row["family"], row["metric"], row["fingerprint"][:SHORT_ID])
 
     def moment(self, when: dt.datetime) -> str:
         """Write a time in the model's zone."""
@@ -766,6 +771,7 @@ def _write_notes(context: Context, views: Sequence[AlertView]) -> tuple[tuple[st
         ("Not sent", _explain_not_sent(context, views)),
         ("Taken on", _name_takers(views)),
         ("Owner", _name_owners(context, views)),
+        ("Next", views[0].next_step),
     ]
     return tuple((label, text) for label, text in notes if text)
 
