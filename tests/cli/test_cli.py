@@ -447,7 +447,7 @@ def test_a_new_failure_is_listed_and_delivered_to_slack_or_that_it_was_not_is_co
         else:
             assert mlmon(*deliver).code == 0
             told = [message.text for message in slack.heads()]
-            assert any("Null share of balance is 1.00 (n 150)" in text for text in told)
+            assert any("balance is missing in every row (n 150)" in text for text in told)
             assert mlmon(*deliver).code == 0
             assert [message.text for message in slack.heads()] == told  # and not a second time
     listed = mlmon("--project", folder, "alerts", "list", "--model", MODEL, "--firing")
