@@ -52,6 +52,7 @@ def test_the_site_builds_strictly_lists_every_page_and_loads_nothing_from_elsewh
         found = Loaded()
         found.feed(page.read_text())
         assert [a for a in found.addresses if re.match(r"(https?:)?//", a)] == [], page.name
+        assert "Sentinel" not in page.read_text(), page.name
 
     commands = (tmp_path / "commands.html").read_text()
     for name in COMMANDS:

@@ -45,6 +45,11 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     return fill_tables(markdown)
 
 
+def on_page_content(html: str, **_: Any) -> str:
+    """Return a page without what Click calls an option that has no default."""
+    return html.replace("<code>Sentinel.UNSET</code>", "")
+
+
 def fill_tables(markdown: str) -> str:
     """Replace what names a table, or lists keys, by the table.
 

@@ -7,11 +7,11 @@ as in the baseline.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.families.family import Family, measure_profiles, plot_columns
-from mlmon_dagster.monitors.change_wording import in_words, percent
+from mlmon_dagster.monitors.change_wording import in_words, percent, rows_share
 from mlmon_dagster.monitors.evidence import (
     OK,
     WORST_SLICES,
@@ -32,6 +32,7 @@ from mlmon_dagster.monitors.wording import (
     number,
     subject,
     told,
+    write_limit,
 )
 from mlmon_dagster.spec import ModelSpec, declaration
 from mlmon_dagster.spec.declaration import ATTRIBUTION, ATTRIBUTION_SHIFT, attributed
@@ -50,13 +51,14 @@ from mlmon_dagster.work import Part, comparisons
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mlmon_dagster.metrics.drift.novelty import ColumnChange
+    from mlmon_dagster.metrics.drift.column_change import ColumnChange
     from mlmon_dagster.metrics.frames import MetricSample
     from mlmon_dagster.metrics.statistics import ColumnStatistics
     from mlmon_dagster.profiles import Baseline
 
 _MOST = 0.5  # of the rows of a window, outside the baseline's range, is drift whatever the distance
 Baselines = Mapping[dt.datetime, "Baseline | None"]  # by the start of a window
+_OF_FORM = ("place", "width", "range", "groups", "shape")  # which rows beyond all others say better
 _OUTPUTS = ("score", "prediction", "actual")
 _BEHIND = {"prediction": ("prediction",), "actual": ("actual", "prediction")}
 _ALWAYS = ("psi", "jensen_shannon", "chi_square")  # of columns of any kind
@@ -143,7 +145,7 @@ def _judge_family(
                 metric=method,
                 column=column,
                 source=row,
-                threshold=f"above {number(monitor.above)}",
+                threshold=f"above {write_limit(monitor.above)}",
             )
         else:
             yield _judged(evidence, window, column, row, adjusted, size)
@@ -198,7 +200,7 @@ def _judged(
         source=row,
         status=status,
         message=told(first, statistics),
-        threshold=f"above {number(above)}",
+        threshold=f"above {write_limit(above)}",
         p_adjusted=finite(adjusted),
         family_size=size,
         details=details,
@@ -213,8 +215,8 @@ def _in_words(
     if row["slice_key"] != ALL:
         return ""
     change = evidence.changes(column, window["window_start"]) if evidence.changes else None
-    if novel and (change is None or change.kind not in ("above", "below")):
-        return f"{column} lies outside everything seen before in {percent(novel)} of rows"
+    if novel and (change is None or change.kind in _OF_FORM):
+        return f"{column} lies outside everything seen before in {rows_share(novel)}"
     return "" if change is None else in_words(evidence.spec, column, change)
 
 
@@ -315,7 +317,7 @@ def judge_attribution(evidence: Evidence, window: Window) -> Iterator[MonitorRes
                 metric=ATTRIBUTION_SHIFT,
                 column=feature,
                 source=row,
-                threshold=f"beyond {number(declared.above)}",
+                threshold=f"beyond {write_limit(declared.above)}",
             )
         else:
             yield _judged_attribution(evidence, window, declared, feature, row, each, size)
@@ -335,10 +337,10 @@ def _judged_attribution(
     now = evidence.whole(window, ATTRIBUTION, feature)
     share = float(now["value"]) if now is not None else float("nan")
     message = (
-        f"{subject(ATTRIBUTION, feature)} is {number(share)} (n {int(row['n']):,}), "
-        f"{number(abs(shift))} {'more' if shift > 0 else 'less'} than in the baseline "
+        f"{feature} has {percent(share)} of the attributions (n {int(row['n']):,}), "
+        f"{_points(shift)} {'more' if shift > 0 else 'less'} than in the baseline "
         f"(n {int(row['n_baseline']):,}), {'beyond' if large else 'within'} "
-        f"{number(declared.above)}"
+        f"{_points(declared.above)}"
     )
     if large and not real:
         message += f", but an unchanged window can be as far (adjusted p {number(adjusted)})"
@@ -352,12 +354,16 @@ def _judged_attribution(
         source=row,
         status=failing(monitor, is_beyond(declared.error_at, shift)) if failed else OK,
         message=message + ".",
-        threshold=f"beyond {number(declared.above)}",
+        threshold=f"beyond {write_limit(declared.above)}",
         p_adjusted=finite(adjusted),
         family_size=size,
         details={"n_baseline": int(row["n_baseline"]), "q": monitor.q, "attribution": share},
         **excess(abs(shift), declared.above),
     )
+
+
+def _points(share: float) -> str:
+    return f"{100 * abs(share):.3g} points"
 
 
 def judge_multivariate(evidence: Evidence, window: Window) -> Iterator[MonitorResult]:
@@ -380,7 +386,7 @@ def judge_multivariate(evidence: Evidence, window: Window) -> Iterator[MonitorRe
             reason,
             metric=CORRELATION_SHIFT,
             source=row,
-            threshold=f"above {number(declared.above)}",
+            threshold=f"above {write_limit(declared.above)}",
         )
     else:
         yield _judged_correlation(evidence, window, declared, row)
@@ -393,16 +399,17 @@ def _judged_correlation(
     large, real = row["value"] > declared.above, row["p_value"] <= monitor.q
     failed = large and real
     changes = _changes(evidence, window)
-    message = (
+    statistics = (
         f"{NAMES[CORRELATION_SHIFT]} is {number(row['value'])} beyond sampling noise "
         f"(n {int(row['n']):,}, baseline n {int(row['n_baseline']):,}), "
         f"{'above' if large else 'not above'} {number(declared.above)}"
     )
+    first = ""
     if failed and changes:
         said = ", ".join(f"{name} by {change:+.2f}" for name, change in changes.items())
-        message += f"; it changed most for {said}"
+        first = f"Columns are correlated differently: {said}"
     if large and not real:
-        message += f", but an unchanged window can be as far (p {number(row['p_value'])})"
+        statistics += f", but an unchanged window can be as far (p {number(row['p_value'])})"
     return result_row(
         evidence,
         window,
@@ -410,8 +417,8 @@ def _judged_correlation(
         metric=CORRELATION_SHIFT,
         source=row,
         status=failing(monitor, is_beyond(declared.error_at, row["value"])) if failed else OK,
-        message=message + ".",
-        threshold=f"above {number(declared.above)}",
+        message=told(first, statistics),
+        threshold=f"above {write_limit(declared.above)}",
         p_adjusted=finite(row["p_value"]),
         details={"n_baseline": int(row["n_baseline"]), "q": monitor.q, "changes": changes},
         **excess(row["value"], declared.above),
@@ -432,42 +439,62 @@ class ColumnChanges:
     Profiles are read where a column fails, once for all, and none where nothing fails.
 
     Args:
-        part: The windows.
+        features: Columns that may have been mistaken for each other.
+        load: Reads the profiles of the windows.
+        compared: Column -> what each window is compared with in it.
     """
 
-    def __init__(self, part: Part) -> None:
-        self._part = part
+    def __init__(
+        self,
+        features: Sequence[str],
+        load: Callable[[], Mapping[str, ColumnStatistics]],
+        compared: Callable[[str], Baselines],
+    ) -> None:
+        self._features, self._load, self._compared = features, load, compared
         self._known: dict[str, _Sides] = {}
-        self._profiles: dict[str, ColumnStatistics] | None = None
-        self._fixed: Baselines | None = None  # the same for all columns, unless it moves on
+        self._profiles: Mapping[str, ColumnStatistics] | None = None
 
     def __call__(self, column: str, start: pd.Timestamp) -> ColumnChange | None:
         """Return what changed in a column in the window that starts then; None if unknown."""
-        from mlmon_dagster.metrics.drift.novelty import column_change
+        from mlmon_dagster.metrics.drift.column_change import column_change
 
+        def others() -> Iterator[tuple[str, ColumnStatistics, ColumnStatistics]]:
+            for name in self._features:
+                if name != column and (both := self._sides(name, start)) is not None:
+                    yield name, *both
+
+        sides = self._sides(column, start)
+        return None if sides is None else column_change(*sides, others)
+
+    def _sides(
+        self, column: str, start: pd.Timestamp
+    ) -> tuple[ColumnStatistics, ColumnStatistics] | None:
+        """Return window and baseline of a column, a cell each; None if there is one or none."""
+        if self._profiles is None:
+            self._profiles = self._load()
         if column not in self._known:
-            self._known[column] = _Sides(self._whole, column, self._baselines(column))
+            self._known[column] = _Sides(self._profiles, column, self._compared(column))
         sides = self._known[column]
         now, then = sides.window(start), sides.baseline(start.to_pydatetime())
         if now is None or then is None or now.binning.binning_id != then.binning.binning_id:
             return None
-        return column_change(now, then)
+        return now, then
 
-    @property
-    def _whole(self) -> dict[str, ColumnStatistics]:
-        if self._profiles is None:
-            columns = [*self._part.work.spec.features, *_OUTPUTS]
-            self._profiles = self._part.whole(columns)
-        return self._profiles
 
-    def _baselines(self, column: str) -> Baselines:
-        if self._fixed is not None:
-            return self._fixed
-        found = list(comparisons(self._part, DRIFT, profiled(column)))
+def _changes_of(part: Part) -> ColumnChanges:
+    fixed: list[Baselines] = []  # the same for all columns, unless it moves on
+
+    def compared(column: str) -> Baselines:
+        if fixed:
+            return fixed[0]
+        found = list(comparisons(part, DRIFT, profiled(column)))
         baselines = {w.start: one.baseline for one in found for w in one.work.windows}
         if not any(one.mark for one in found):
-            self._fixed = baselines
+            fixed.append(baselines)
         return baselines
+
+    features = list(part.work.spec.features)
+    return ColumnChanges(features, lambda: part.whole([*features, *_OUTPUTS]), compared)
 
 
 def profiled(column: str) -> Sequence[str]:
@@ -557,6 +584,6 @@ FAMILY = Family(
     measure=measure_profiles(DRIFT, lambda spec: "baseline", _name_plot),
     metrics=_metrics,
     explained_by_slices=True,
-    references=lambda comparison: {"changes": ColumnChanges(comparison.part)},
+    references=lambda comparison: {"changes": _changes_of(comparison.part)},
     learns_at=("profiles", "drift"),
 )

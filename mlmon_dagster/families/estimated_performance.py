@@ -27,7 +27,7 @@ from mlmon_dagster.monitors.evidence import (
     unjudged,
     widen_early,
 )
-from mlmon_dagster.monitors.wording import NAMES, number, width_text
+from mlmon_dagster.monitors.wording import NAMES, number, width_text, write_limit
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.baseline import GRAINS, LIVE
 from mlmon_dagster.spec.declaration import SHORTEST_CLOSING
@@ -79,7 +79,7 @@ def _judge_estimate(evidence: Evidence, window: Window, monitor: EstimateMonitor
     reason = _not_estimated(evidence, window, row)
     if not reason and (base is None or finite(base["value"]) is None):
         reason = "no_baseline"
-    fields = _fields(metric, row, f"drop {number(monitor.drop)}", base)
+    fields = _fields(metric, row, f"drop {write_limit(monitor.drop)}", base)
     if row is None or base is None or reason:
         return unjudged(evidence, window, monitor, NAMES.get(metric, metric), reason, **fields)
     wait = evidence.wait_for_truth
@@ -123,7 +123,7 @@ def _judge_residual(evidence: Evidence, window: Window, monitor: EstimateMonitor
     waits = window["maturity"] == "provisional" or (window["maturity"] == "early" and reason)
     if reason in _COMES and waits:
         reason = str(window["truth_reason"])
-    fields = _fields(metric, row, f"above {number(monitor.residual)}")
+    fields = _fields(metric, row, f"above {write_limit(monitor.residual)}")
     if row is None or reason:
         return unjudged(evidence, window, monitor, NAMES.get(metric, metric), reason, **fields)
     recent = evidence.recent(window, metric, monitor.over)

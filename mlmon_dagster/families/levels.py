@@ -30,7 +30,7 @@ from mlmon_dagster.monitors.evidence import (
     not_mature,
     result_row,
 )
-from mlmon_dagster.monitors.wording import NAMES, number, told, weighted_text
+from mlmon_dagster.monitors.wording import NAMES, number, told, weighted_text, write_limit
 from mlmon_dagster.spec.monitors import PerformanceMonitor
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 
@@ -310,7 +310,7 @@ def _result(
         **(
             {
                 "baseline_value": _baseline(evidence, monitor, row),
-                "threshold": f"shift {number(limit)}",
+                "threshold": f"shift {write_limit(limit)}",
             }
             | fields
         ),

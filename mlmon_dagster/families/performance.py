@@ -24,7 +24,7 @@ from mlmon_dagster.monitors.evidence import (
     not_mature,
     result_row,
 )
-from mlmon_dagster.monitors.wording import number, subject, told, weighted_text
+from mlmon_dagster.monitors.wording import number, subject, told, weighted_text, write_limit
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.metric_registry import (
     COUNTED,
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from mlmon_dagster.profiles import Baseline
 
 _Q = 0.01
+_CHANCE = 0.5  # ROC AUC of scores that mean nothing
 _RELATIVE = ("mape", "smape", "wape", "r2")
 _SURE = 0.025  # the value lies outside a 95 % interval, on the bad side
 
@@ -122,7 +123,7 @@ def _threshold(monitor: PerformanceMonitor) -> str:
     return (
         f"{side} {bound:.3g}".replace("change ", "change of ")
         if side == "change"
-        else f"{side} {number(bound)}"
+        else f"{side} {write_limit(bound)}"
     )
 
 
@@ -301,9 +302,15 @@ def _message(
     first = f"{subject(monitor.metric, monitor.column, row)} is {number(row['value'])}"
     if monitor.is_relative:
         direction = "worse" if change.worse > 0 else "better"
+        if monitor.metric in OUTCOME_MEANS:  # of which people differ what is better
+            direction = "higher" if row["value"] > change.usual else "lower"
         first += f", {number(abs(change.worse))} {direction} than "
         usual = number(change.usual)
         first += f"usual ({usual})" if change.n_windows else f"the baseline's {usual}"
+    if monitor.metric == "specificity":
+        first += f": the false positive rate is {number(1 - row['value'])}"
+    if monitor.metric == "roc_auc" and change.failed and row["upper"] < _CHANCE:
+        first += ": scores or labels look inverted"
     parts = [f"n {int(row['n']):,}"]
     if math.isfinite(row["lower"]):
         parts[0] = f"95 % interval {number(row['lower'])} to {number(row['upper'])}, {parts[0]}"

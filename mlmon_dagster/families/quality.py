@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from mlmon_dagster.families.family import Family, References, measure_profiles, plot_columns
+from mlmon_dagster.monitors.change_wording import percent, plain, rows_share
 from mlmon_dagster.monitors.evidence import (
     OK,
     WORST_SLICES,
@@ -20,7 +21,7 @@ from mlmon_dagster.monitors.evidence import (
     result_row,
     unjudged,
 )
-from mlmon_dagster.monitors.wording import compared, number, subject, threshold, told
+from mlmon_dagster.monitors.wording import compared, subject, threshold, told
 from mlmon_dagster.spec import ModelSpec, declaration
 from mlmon_dagster.spec.declaration import NOT_ADDITIVE, Feature
 from mlmon_dagster.spec.metric_registry import AUTO
@@ -95,7 +96,6 @@ def _judge_column(evidence: Evidence, window: Window, metric: str, column: str) 
     usual = _usual(evidence, window, metric, column)
     if usual > condition.bound:
         condition = condition.model_copy(update={"above": usual})
-    text = subject(metric, column)
     common: dict[str, Any] = {
         "metric": metric,
         "column": column,
@@ -104,22 +104,29 @@ def _judge_column(evidence: Evidence, window: Window, metric: str, column: str) 
     }
     reason = _no_data(row, window, monitor.min_rows)
     if row is None or reason:
-        return unjudged(evidence, window, monitor, text, reason, **common)
+        return unjudged(evidence, window, monitor, subject(metric, column), reason, **common)
     failed = rate_fails(condition, row) and (not usual or row["lower"] > condition.bound)
-    count, share = f"n {int(row['n']):,}", number(row["value"])
-    if share == number(condition.bound) and row["value"] != condition.bound:
-        share = f"{row['value']:.3g}"  # 0.01, above 0.01
-    message = f"{text} is {share} ({count}), {compared(condition, failed)}."
+    count = f"n {int(row['n']):,}"
+    share = rows_share(row["value"])
+    if percent(row["value"]) == percent(condition.bound) and row["value"] != condition.bound:
+        share = f"{100 * row['value']:.5g} % of rows"  # 1.001 %, above 1 %
+    text = f"{_tell_broken(evidence.spec, metric, column)} in {share}"
+    limit = compared(condition, failed, percent)
+    if usual > 0 and condition.bound == usual:
+        limit += ", twice what is usual"
+    message = f"{text} ({count}), {limit}."
     if not failed and condition.fails(row["value"]):
-        message = f"{text} is {share} ({count}), too few rows to be above the limit."
+        message = f"{text} ({count}), too few rows to be above the limit."
     details: dict[str, object] = {"count": round(row["value"] * row["n"]), "n": int(row["n"])}
     names = evidence.unseen.get((column, window["window_start"]))
     if failed and metric == "unseen_rate" and names and evidence.spec.shows_values_of(column):
         details["unseen"] = dict(names)
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        listed = ", ".join(list(names)[:3]) + more
-        first = f"{text} is {share}: {listed}"
-        message = told(first, f"{count}, {compared(condition, failed)}")
+        message = told(f"{text}: {_list_unseen(names)}", f"{count}, {limit}")
+        spelled = evidence.respelled.get((column, window["window_start"]), {})
+        if 2 * sum(names[name] for name in spelled) > sum(names.values()):
+            name, known = next(iter(spelled.items()))
+            first = f"{column} is spelled differently in {share}"
+            message = told(f"{first}, such as {name!r} for {known!r}", f"{count}, {limit}")
     if failed and (parts := _crowded_slices(evidence, window, row)):
         details["worst_slices"] = parts[:WORST_SLICES]
         message += f" {_tell_slice(parts[0], round(row['value'] * row['n']))}"
@@ -134,6 +141,28 @@ def _judge_column(evidence: Evidence, window: Window, metric: str, column: str) 
         **excess_of(condition, row),
         **common,
     )
+
+
+def _tell_broken(spec: ModelSpec, metric: str, column: str) -> str:
+    """Say what is wrong with a value, as the start of a sentence."""
+    if metric == "null_rate":
+        return f"{column} is missing"
+    if metric == "nan_rate":
+        return f"{column} is not a number"
+    if metric == "unseen_rate":
+        return f"{column} has values never seen before"
+    if metric == NOT_ADDITIVE:
+        return "SHAP values do not add up to the score"
+    feature = spec.features[column]
+    if feature.min is None or feature.max is None:
+        end = feature.max if feature.min is None else feature.min
+        return f"{column} is {'above' if feature.min is None else 'below'} {plain(end or 0.0)}"
+    return f"{column} is outside {plain(feature.min)} to {plain(feature.max)}"
+
+
+def _list_unseen(names: Mapping[str, int]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(list(names)[:3]) + more
 
 
 def _crowded_slices(evidence: Evidence, window: Window, row: MetricSample) -> list[Crowded]:
@@ -170,7 +199,7 @@ def _tell_slice(part: Crowded, total: int) -> str:
     which = "All" if part["count"] == total else f"{part['count']:,}"
     return (
         f"{which} of these {total:,} rows have {part['slice_key']} = {part['slice_value']}, "
-        f"where it is {number(part['value'])}."
+        f"where it is {percent(part['value'])}."
     )
 
 
@@ -210,13 +239,16 @@ def _metrics(spec: ModelSpec) -> Sequence[str]:
 
 
 def _unseen(comparison: Comparison) -> References:
-    from mlmon_dagster.metrics.quality import unseen_values
+    from mlmon_dagster.metrics.quality import respelled, unseen_values
 
     names = [name for name, f in comparison.work.spec.features.items() if f.type == "categorical"]
     if not names:
-        return {"unseen": {}}
+        return {}
     profiles = comparison.part.whole(names)
-    return {"unseen": {k: v for s in profiles.values() for k, v in unseen_values(s).items()}}
+    unseen = {k: v for s in profiles.values() for k, v in unseen_values(s).items()}
+    known = {c: (*s.binning.categories, *s.binning.tail) for c, s in profiles.items()}
+    found = {(c, start): respelled(v, known[c]) for (c, start), v in unseen.items()}
+    return {"unseen": unseen, "respelled": found}
 
 
 FAMILY = Family(

@@ -44,6 +44,7 @@ def evaluate(
     baseline: pd.DataFrame | None = None,
     baseline_windows: pd.DataFrame | None = None,
     unseen: Mapping[tuple[str, pd.Timestamp], Mapping[str, int]] | None = None,
+    respelled: Mapping[tuple[str, pd.Timestamp], Mapping[str, str]] | None = None,
     changes: Changes | None = None,
     arrivals: Arrivals | None = None,
     families: Iterable[str] = DECLARED,
@@ -70,6 +71,8 @@ def evaluate(
             monitors with `shift` are NO_DATA.
         unseen: Names and counts of unseen values by (column, window_start), as made by
             `metrics.quality.unseen_values`; shown unless the feature is `pii`.
+        respelled: Unseen value -> known value that differs in case, spaces or punctuation alone,
+            by the same.
         changes: Says what changed in a column in the window that starts then; without it, drift is
             told by its statistics alone.
         arrivals: What is known of when ground truth comes; without it, late ground truth is told
@@ -96,6 +99,7 @@ def evaluate(
                 baseline=baseline,
                 baseline_windows=baseline_windows,
                 unseen=unseen or {},
+                respelled=respelled or {},
                 now=now,
                 run_id=run_id,
                 is_backfill=is_backfill,

@@ -18,6 +18,7 @@ from mlmon_dagster.families.reported_files import (
     unplaced_of,
     unplaced_rows,
 )
+from mlmon_dagster.monitors.change_wording import percent
 from mlmon_dagster.monitors.evidence import (
     MIN_COUNT,
     OK,
@@ -27,7 +28,7 @@ from mlmon_dagster.monitors.evidence import (
     result_row,
     unjudged,
 )
-from mlmon_dagster.monitors.wording import compared, number, threshold
+from mlmon_dagster.monitors.wording import compared, threshold
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec import Window as Span
 from mlmon_dagster.spec.monitors import FAMILIES
@@ -70,11 +71,13 @@ def _judge_expectations(evidence: Evidence, window: Window) -> Iterator[MonitorR
     warned = [one for one in failing if one["severity"] == "WARN"]
     told = [*severe, *(one for one in warned if one not in severe)]
     n = len(results)
-    message = f"{n - len(failing)} of {n} expectation{'s' if n > 1 else ''} of the spec hold"
+    message = f"{counted(n, 'expectation')} of the spec hold{'' if n > 1 else 's'}"
     if failing:
         first = told or failing
         rest = f"; and {len(failing) - 3} more" if len(failing) > 3 else ""
         others = [one for one in failing if one not in first]
+        do_not = "does not" if len(failing) == 1 else "do not"
+        message = f"{len(failing)} of {counted(n, 'expectation')} of the spec {do_not} hold"
         message += f": {'; '.join(map(_unkept, [*first, *others][:3]))}{rest}"
     yield result_row(
         evidence,
@@ -102,7 +105,7 @@ def _unkept(one: Mapping[str, Any]) -> str:
     if one["unexpected"] is None:
         return f"{text} fails" + (f", found {one['values'][0]}" if one["values"] else "")
     count = f"{one['unexpected']:,} of {one['rows']:,} rows"
-    text += f" fails in {count} ({number(one['unexpected'] / one['rows'])})"
+    text += f" fails in {count} ({percent(one['unexpected'] / one['rows'])})"
     if one["values"]:
         text += f", such as {'; '.join(one['values'])}"
     return text + (", which are refused" if one["severity"] == "refuse" else "")
@@ -112,8 +115,18 @@ def _judge_repeats(evidence: Evidence, window: Window) -> Iterator[MonitorResult
     """Judge rows that were there before, as a share of the rows sent; no row if none was sent."""
     monitor, sent = evidence.spec.monitors.schema_, int(window["n_sent"])
     judged = (
-        ("duplicate_rate", monitor.duplicate_rate, window["n_duplicate"], "had come before"),
-        ("conflict_rate", monitor.conflict_rate, window["n_conflict"], "contradict others"),
+        (
+            "duplicate_rate",
+            monitor.duplicate_rate,
+            window["n_duplicate"],
+            "had come before",
+        ),
+        (
+            "conflict_rate",
+            monitor.conflict_rate,
+            window["n_conflict"],
+            "contradict others",
+        ),
     )
     for metric, condition, found, said in judged:
         if condition is None or not sent:
@@ -126,8 +139,8 @@ def _judge_repeats(evidence: Evidence, window: Window) -> Iterator[MonitorResult
             monitor,
             metric=metric,
             status="WARN" if failed else OK,
-            message=f"{int(found):,} of {sent:,} rows ({number(share)}) {said}"
-            f" of the same id, {compared(condition, failed)}.",
+            message=f"{int(found):,} of {sent:,} rows ({percent(share)}) {said} under "
+            f"the same id, {compared(condition, failed, percent)}.",
             value=share,
             **excess(share, condition.bound),
             n=sent,
@@ -149,17 +162,19 @@ def _judge_window(evidence: Evidence, window: Window) -> MonitorResult:
     past = monitor.bad_rate.fails(share)
     reasons = _reasons(window.get("bad_reasons"))
     reasons |= {why: n + reasons.get(why, 0) for why, n in unplaced.items()}
-    message = f"{bad:,} of {rows:,} rows ({number(share)}) broke the schema"
+    message = f"{bad:,} of {rows:,} rows ({percent(share)}) broke the schema"
     if reasons:
         listed = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))[:3]
-        message += " (" + ", ".join(f"{reason} {n:,}" for reason, n in listed) + ")"
-    message += f", {compared(monitor.bad_rate, past)}."
+        message += (
+            " (" + ", ".join(f"{n:,} {reason.replace('_', ' ')}" for reason, n in listed) + ")"
+        )
+    message += f", {compared(monitor.bad_rate, past, percent)}."
     if unplaced:
         message += f" {_origin(n_unplaced, bad, _texts(window.get('unplaced_in')))}"
     if files:
-        refused = f"{counted(files, 'file')} quarantined"
-        rest = message if bad else f"of {rows:,} rows none is bad."
-        message = f"{refused}; {rest} {window['refused_because']}".rstrip()
+        refused = f"{counted(files, 'file')} {'were' if files > 1 else 'was'} refused"
+        because = f": {window['refused_because']}" if window["refused_because"] else "."
+        message = f"{refused}{because}" + (f" {message}" if bad else "")
     changes = _texts(window.get("changes"))
     if changes:
         told = f"Columns changed: {'; '.join(changes[:3])}"

@@ -19,6 +19,7 @@ from mlmon_dagster.families.family import (
 )
 from mlmon_dagster.families.requests import declared_frame, served
 from mlmon_dagster.metrics.objectives import RULES
+from mlmon_dagster.monitors.change_wording import percent
 from mlmon_dagster.monitors.evidence import (
     MIN_COUNT,
     NO_DATA,
@@ -34,7 +35,14 @@ from mlmon_dagster.monitors.evidence import (
     result_row,
     unjudged,
 )
-from mlmon_dagster.monitors.wording import compared, no_verdict, number, subject, threshold
+from mlmon_dagster.monitors.wording import (
+    compared,
+    no_verdict,
+    number,
+    subject,
+    threshold,
+    write_limit,
+)
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.monitors import (
     CLASS_RATE,
@@ -67,6 +75,7 @@ SPAN_METRICS = (
 _SERVICE = (
     "n", "p50_latency_ms", "p95_latency_ms", "p99_latency_ms", "error_rate", CLASS_RATE, PROMETHEUS
 )  # fmt: skip
+_MS = " (ms)"  # at the end of a name
 STRANGE = 4.0  # usual deviations below the usual
 
 
@@ -141,9 +150,14 @@ def _judge_metric(
         failed = failed and _is_evident(condition, row)
     count = "" if metric in ("n", PROMETHEUS) else f" (n {int(row['n']):,})"
     unit = _unit(evidence, column) if metric == PROMETHEUS else ""
-    message = f"{named} is {number(row['value'])}{unit}{count}, {compared(condition, failed)}."
+    if _MS in named:
+        named, unit = named.replace(_MS, ""), " ms"
+    is_share = metric in (*_SHARES, SPAN_COVERAGE)
+    write = percent if is_share else partial(_measured, unit=unit)
+    value = write(row["value"])
+    message = f"{named} is {value}{count}, {compared(condition, failed, write)}."
     if not failed and condition.fails(row["value"]):
-        message = f"{named} is {number(row['value'])}{count}, too few "
+        message = f"{named} is {value}{count}, too few "
         message += f"{'requests' if metric == SPAN_COVERAGE else 'errors'} to tell."
     status: Status = failing(monitor, condition.is_error(row["value"])) if failed else OK
     reason = ""
@@ -160,6 +174,10 @@ def _judge_metric(
         **excess_of(condition, row),
         **common,
     )
+
+
+def _measured(value: float, unit: str) -> str:
+    return f"{number(value)}{unit}"
 
 
 def _unit(evidence: Evidence, name: str) -> str:
@@ -181,14 +199,14 @@ def _judge_objective(evidence: Evidence, window: Window, objective: Objective) -
         "method_version": "burn-1",
         "n": found.n,
         "value": finite(found.burn),
-        "threshold": f"above {number(RULES[-1].factor)}",
+        "threshold": f"above {write_limit(RULES[-1].factor)}",
         "k": 1,
         "of_n": 1,
         "details": {"left": None if left is None else round(left, 4), "target": objective.target},
     }
     remains = "" if left is None else f" {_of_budget(left, objective)}"
     if found.rule is not None:
-        fields["threshold"] = f"above {number(found.rule.factor)}"
+        fields["threshold"] = f"above {write_limit(found.rule.factor)}"
         fields["details"] |= {"rule": found.rule.name, "since": f"{facts['since']:%Y-%m-%dT%H:%MZ}"}
         zone = ZoneInfo(evidence.spec.time.zone)
         since, until = (facts[name].astimezone(zone) for name in ("since", "until"))
@@ -242,7 +260,7 @@ def judge_volume(evidence: Evidence, window: Window) -> MonitorResult | None:
     failed, holiday = condition.fails(found.drop) and found.z > STRANGE, window.get("holiday")
     share = f"{abs(found.drop) * 100:.0f}"
     message = (
-        f"{n:,} predictions, {share} % {'less' if found.drop >= 0 else 'more'} than the usual "
+        f"{n:,} predictions, {share} % {'fewer' if found.drop >= 0 else 'more'} than the usual "
         f"{found.usual:,.0f} of such a window" + (" until its last event" if covered < 1 else "")
     )
     if condition.fails(found.drop) and not failed:

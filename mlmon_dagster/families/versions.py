@@ -23,10 +23,11 @@ from mlmon_dagster.monitors.evidence import (
     production,
     result_row,
 )
-from mlmon_dagster.monitors.wording import number, subject
+from mlmon_dagster.monitors.wording import subject, write_limit
 from mlmon_dagster.spec import ModelSpec, complete_windows
 from mlmon_dagster.spec import Window as Span
 from mlmon_dagster.spec.baseline import PRODUCTION
+from mlmon_dagster.spec.metric_registry import METRICS
 from mlmon_dagster.spec.monitors import (
     CANARY_SHARE,
     FAMILIES,
@@ -113,22 +114,25 @@ def _judge_gain(evidence: Evidence, window: Window, declared: VersionComparison)
     half, margin = (row["upper"] - row["lower"]) / 2, declared.margin
     verdict = verdict_of(row["lower"], row["upper"], margin)
     details = {**named, "verdict": verdict, "margin": margin}
-    limit = f"below {number(-margin)}"
+    limit = f"below {write_limit(-margin)}"
+    sides = f"{_named(challenger)} ({declared.how})", _named(champion)
     said = (
-        f"{_named(challenger)} ({declared.how}) against {_named(champion)}: {subject(metric)} "
-        f"{row['value']:+.4f} ({row['lower']:+.4f} to {row['upper']:+.4f}, n {int(row['n']):,})"
+        f"gain in {METRICS[declared.metric].label} {row['value']:+.3g} "
+        f"({row['lower']:+.3g} to {row['upper']:+.3g}, n {int(row['n']):,})"
     )
     if verdict == "undecided":
         more = rows_to_decide(row["value"], half, margin, int(row["n"]))
         return _unjudged(
             evidence, window, metric, row, "undecided", threshold=limit,
-            message=f"{said[0].upper()}{said[1:]}; undecided: about {more:,} more rows.",
+            message=f"Whether {sides[0]} is worse than {sides[1]} is undecided: {said}; "
+            f"about {more:,} more rows will tell.",
             details={**details, "more": more},
         )  # fmt: skip
     return _result(
         evidence, window, metric=metric, source=row, threshold=limit, details=details,
         status=evidence.spec.monitors.versions.severity if verdict == "worse" else OK,
-        message=f"{said[0].upper()}{said[1:]}; {verdict}.", **excess(-row["value"], margin, half),
+        message=f"{_capital(sides[0])} is {verdict} than {sides[1]}: {said}.",
+        **excess(-row["value"], margin, half),
     )  # fmt: skip
 
 
@@ -136,6 +140,10 @@ def _named(version: str) -> str:
     from mlmon_dagster.profiles.compiler import NO_VERSION
 
     return f"version {version}" if version not in ("", NO_VERSION) else "a version without a name"
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _is_wrong(share: MetricSample) -> bool:
@@ -197,7 +205,7 @@ def _judge_skew(evidence: Evidence, window: Window, declared: Skew, column: str)
     return _result(
         evidence, window, metric=SKEW_RATE, column=column, source=row, details=details,
         status=evidence.spec.monitors.versions.severity if wrong else OK,
-        threshold=f"above {number(declared.above)}", message=said + after,
+        threshold=f"above {write_limit(declared.above)}", message=said + after,
         **excess(row["value"], declared.above, row["value"] - row["lower"]),
     )  # fmt: skip
 

@@ -38,7 +38,7 @@ FILE_REASONS: Final = {
     "too_many_bad": "Correct the rows and write the file again, or the spec, or raise max_bad_rate",
     "unknown_format": f"Set 'format' under 'source' to {_FORMATS}",
     "no_access": "Give the user that ingests the right to read it, or mount the disk again",
-    "source_failed": "Mend that; it is tried again at the next ingest, and nothing is lost",
+    "source_failed": "Repair that; it is tried again at the next ingest, and nothing is lost",
     "failed": "See the recorded errors; replay the file once the cause is removed",
     "no_rows": "Nothing to do if no rows were expected",
 }

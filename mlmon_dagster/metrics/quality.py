@@ -9,7 +9,7 @@ are of another version, unit or class than the score.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -71,6 +71,21 @@ def unseen_values(stats: ColumnStatistics) -> dict[tuple[str, pd.Timestamp], dic
             for name, n in names.items():
                 mine[name] = mine.get(name, 0) + n
     return found
+
+
+def respelled(unseen: Iterable[str], known: Iterable[str]) -> dict[str, str]:
+    """Return the unseen values that are known ones but for case, spaces and punctuation.
+
+    Example:
+        >>> respelled(["ny", " TX", "Ohio"], ["NY", "TX"])
+        {'ny': 'NY', ' TX': 'TX'}
+    """
+    spelled = {_bare(name): name for name in known}
+    return {name: spelled[bare] for name in unseen if (bare := _bare(name)) in spelled}
+
+
+def _bare(name: str) -> str:
+    return "".join(letter for letter in name.casefold() if letter.isalnum()) or name
 
 
 BROKEN = ":not_additive/"  # before a link: 1 for a row whose SHAP values do not add up to that

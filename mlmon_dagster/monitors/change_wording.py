@@ -9,9 +9,12 @@ from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.declaration import Feature
 
 if TYPE_CHECKING:
-    from mlmon_dagster.metrics.drift.novelty import ColumnChange
+    from mlmon_dagster.metrics.drift.column_change import ColumnChange
 
 _TIMES = 3.0  # from here on a number is told as so many times another: a unit may have changed
+_EVERY_ROW = 0.97
+_ROUND = {times for one in (10.0, 12.0, 24.0, 60.0, 100.0, 1e3, 3.6e3) for times in (one, 1 / one)}
+_PHYSICAL = {"in", "inches", "cm", "m", "ft", "mi", "miles", "km", "km/h", "mph", "lb", "kg"}
 _LENGTHS = ((86_400.0, "days"), (3_600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
 _SIDES = {"text": ("longer", "shorter"), "datetime": ("older", "newer")}
 
@@ -29,24 +32,39 @@ def in_words(spec: ModelSpec, column: str, change: ColumnChange) -> str:
     """
     feature = spec.features.get(column)
     if change.kind in ("above", "below"):
-        return (
-            f"{column} lies {change.kind} everything seen before in {percent(change.now)} of rows"
-        )
+        return f"{column} lies {change.kind} everything seen before in {rows_share(change.now)}"
     if change.kind == "missing":
         return f"{column} is missing in {_shares(change)}"
     if change.kind == "unseen":
-        return f"{column} has values never seen before in {_shares(change)}"
+        return _unseen(spec, column, change)
+    if change.kind == "respelled":
+        such = f", such as {change.value}" if spec.shows_values_of(column) else ""
+        return f"{column} is spelled differently in {rows_share(change.now)}{such}"
     if change.kind == "other":
         return f"{column} has rare values in {_shares(change)}"
     if change.kind == "value":
         return _value(spec, column, feature, change)
+    if change.kind in ("ceiling", "floor"):
+        return _bound(column, feature, change)
+    if change.kind in ("rounded", "cut"):
+        return _rounded(column, change)
+    if change.kind == "unit":
+        return _other_unit(column, feature, change)
+    if change.kind == "sign":
+        return f"{column} has the opposite sign in {rows_share(change.now, _EVERY_ROW)}"
+    if change.kind == "swapped":
+        return f"{column} looks like {change.value} did before, and the other way round"
+    if change.kind == "groups":
+        return _groups(column, feature, change)
+    if change.kind == "step":
+        return _step(column, feature, change)
     if change.kind == "place":
         return _place(column, feature, change)
     if change.kind == "width":
         return _width(column, change)
     if change.kind == "range":
         return _range(column, feature, change)
-    return f"{column} is distributed otherwise than before"
+    return f"{column} is distributed differently from before"
 
 
 def percent(share: float) -> str:
@@ -59,6 +77,16 @@ def percent(share: float) -> str:
     digits = 2 if share < 0.01 else 3 if share < 0.999 else 4
     text = f"{100 * share:.{digits}g}"
     return f"{float(text):g} %" if share >= 0.0001 or share <= 0 else "less than 0.01 %"
+
+
+def rows_share(share: float, every: float = 1.0) -> str:
+    """Write which part of the rows it is; from `every` on all of them.
+
+    Example:
+        >>> [rows_share(x) for x in (0.2, 0.998, 1.0)]
+        ['20 % of rows', '99.8 % of rows', 'every row']
+    """
+    return "every row" if share >= every else f"{percent(share)} of rows"
 
 
 def plain(value: float) -> str:
@@ -78,16 +106,94 @@ def _two_digits(ratio: float) -> str:
 
 
 def _shares(change: ColumnChange) -> str:
-    return f"{percent(change.now)} of rows, before in {percent(change.then)}"
+    return f"{rows_share(change.now)}, before in {percent(change.then)}"
 
 
 def _value(spec: ModelSpec, column: str, feature: Feature | None, change: ColumnChange) -> str:
-    is_shown = feature is None or spec.shows_values_of(column)
+    is_switch = feature is not None and feature.type == "boolean" and not feature.pii
+    is_shown = feature is None or is_switch or spec.shows_values_of(column)
     if change.now == 1.0:
         return f"{column} is {change.value if is_shown else 'the same'} in every row"
-    if is_shown:
-        return f"{column} is {change.value} in {_shares(change)}"
-    return f"one value of {column} is in {_shares(change)}"
+    where = f"in {_shares(change)}" if change.now else f"in no row, before in {_then(change)}"
+    return (
+        f"{column} is {change.value} {where}" if is_shown else f"one value of {column} is {where}"
+    )
+
+
+def _then(change: ColumnChange) -> str:
+    return percent(change.then)
+
+
+def _unseen(spec: ModelSpec, column: str, change: ColumnChange) -> str:
+    where = _shares(change) if change.then else rows_share(change.now)
+    such = f" ({change.value})" if change.value and spec.shows_values_of(column) else ""
+    return f"{column} has values never seen before{such} in {where}"
+
+
+def _bound(column: str, feature: Feature | None, change: ColumnChange) -> str:
+    """Say where values end now: cut off there if many lie at the end, else gone beyond it."""
+    above, most = ("above", "most") if change.kind == "ceiling" else ("below", "least")
+    named = "one value" if feature is not None and feature.pii else _with_unit(change, feature)
+    before = f"before, {_then(change)} lay {above} it"
+    if change.now:
+        return f"{column} stops at {named}: {percent(change.now)} of rows are there; {before}"
+    return f"{column} is at {most} {named}; {before}"
+
+
+def _with_unit(change: ColumnChange, feature: Feature | None) -> str:
+    value = float(change.value)
+    length, unit = _unit("" if feature is None else feature.type, feature, abs(value))
+    return " ".join(filter(None, (plain(value / length), unit)))
+
+
+def _rounded(column: str, change: ColumnChange) -> str:
+    down = "down " if change.kind == "cut" else ""
+    to = "whole numbers" if change.factor == 1.0 else f"multiples of {plain(change.factor)}"
+    return f"{column} is rounded {down}to {to} in every row"
+
+
+def _other_unit(column: str, feature: Feature | None, change: ColumnChange) -> str:
+    where = rows_share(change.now, _EVERY_ROW)
+    offset = float(change.value)
+    if offset:
+        was, now = ("°C", "°F") if offset > 0 else ("°F", "°C")
+        return f"{column} looks like {now} instead of {was} in {where}{_means(feature, change)}"
+    unit = (feature.unit or "") if feature is not None else ""
+    is_known = change.factor in _ROUND or unit.lower() in _PHYSICAL
+    guess = ", as if in another unit" if is_known else ""
+    return f"{column} is {_times(change.factor)} in {where}{guess}{_means(feature, change)}"
+
+
+def _means(feature: Feature | None, change: ColumnChange) -> str:
+    """Return the means of both sides, where all rows changed and they are nobody's secret."""
+    if change.now < _EVERY_ROW or (feature is not None and feature.pii):
+        return ""
+    return f" (mean {plain(change.low)} to {plain(change.high)})"
+
+
+def _groups(column: str, feature: Feature | None, change: ColumnChange) -> str:
+    if feature is not None and feature.pii:
+        where = "with few rows between them"
+    else:
+        where = f"around {plain(change.low)} and {plain(change.high)}"
+    between = f"{percent(change.now)} of rows lie between, before {_then(change)}"
+    return f"{column} is in two groups, {where}: {between}"
+
+
+def _step(column: str, feature: Feature | None, change: ColumnChange) -> str:
+    side = "higher" if change.factor > 0 else "lower"
+    if feature is not None and feature.pii:
+        return f"{column} is {side} than before by the same in every row"
+    length, unit = _unit("" if feature is None else feature.type, feature, abs(change.factor))
+    much = " ".join(filter(None, (plain(abs(change.factor) / length), unit)))
+    medians = f"median {plain(change.then / length)} to {plain(change.now / length)}"
+    return f"{column} is {much} {side} in every row ({medians})"
+
+
+def _times(ratio: float) -> str:
+    if ratio >= 1:
+        return f"{plain(ratio)} times as high"
+    return f"{plain(1 / ratio)} times lower"
 
 
 def _place(column: str, feature: Feature | None, change: ColumnChange) -> str:
@@ -143,6 +249,5 @@ def _width(column: str, change: ColumnChange) -> str:
     if not change.now:
         return f"{column} hardly varies any more"
     ratio = change.now / change.then
-    if ratio > 1:
-        return f"{column} varies {_two_digits(ratio)} times as much as before"
-    return f"{column} varies {_two_digits(1 / ratio)} times less than before"
+    only = "" if ratio > 1 else "only "
+    return f"{column} varies {only}{_two_digits(ratio)} times as much as before"

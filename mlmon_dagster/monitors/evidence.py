@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from mlmon_dagster.metrics.arrivals import Arrivals
     from mlmon_dagster.metrics.clusters import UsualLevel
-    from mlmon_dagster.metrics.drift.novelty import ColumnChange
+    from mlmon_dagster.metrics.drift.column_change import ColumnChange
     from mlmon_dagster.metrics.frames import BaselineSample, MetricSample
 
     Changes = Callable[[str, pd.Timestamp], ColumnChange | None]
@@ -85,6 +85,7 @@ class Evidence:
         baseline_windows: MetricFrame of the baseline's whole windows one by one, of what is judged
             by its level, or None.
         unseen: Unseen values by (column, window start).
+        respelled: Those of them that are known values in another spelling, and which ones.
         changes: Says what changed in a column in the window that starts then, or None.
         arrivals: What is known of when ground truth comes, or None.
     """
@@ -96,6 +97,7 @@ class Evidence:
     baseline: pd.DataFrame | None
     baseline_windows: pd.DataFrame | None
     unseen: Mapping[tuple[str, pd.Timestamp], Mapping[str, int]]
+    respelled: Mapping[tuple[str, pd.Timestamp], Mapping[str, str]]
     now: dt.datetime
     run_id: str
     is_backfill: bool

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
 from mlmon_dagster.spec.metric_registry import METRICS, is_loss
@@ -22,7 +22,7 @@ NAMES = {
     "nan_rate": "Share of not-a-number values",
     "unseen_rate": "Share of unseen values",
     "out_of_range_rate": "Share of values out of range",
-    "error_rate": "Error share",
+    "error_rate": "Error rate",
     "n": "Number of predictions",
     "volume_drop": "Missing share of the usual volume",
     "actuals_missing": "Missing share of the usual ground truth",
@@ -35,8 +35,8 @@ NAMES = {
     "p50_stage_ms": "Median time (ms)",
     "p95_stage_ms": "95th percentile of time (ms)",
     "p99_stage_ms": "99th percentile of time (ms)",
-    "stage_error_rate": "Error share",
-    "stage_timeout_rate": "Timeout share",
+    "stage_error_rate": "Error rate",
+    "stage_timeout_rate": "Timeout rate",
     "span_coverage": "Share of requests with spans",
     "correlation_shift": "Change of the correlation between columns",
     "attribution": "Share of the attributions",
@@ -74,7 +74,7 @@ REASONS = {
     "learning": "learning; there is no baseline yet to compare with",
     "no_baseline": "there is no baseline",
     "not_in_baseline": "the baseline has no value of it",
-    "given_by_window": "its value follows from when the window is, so it cannot drift",
+    "given_by_window": "its value follows from the time of the window alone, so it cannot drift",
     "few_independent_rows": "too many of its rows share values",
     "few_baseline_rows": "the baseline has too few rows",
     "few_baseline_rarer": "the baseline has fewer than 20 actuals of the rarer class to learn from",
@@ -131,8 +131,18 @@ def number(value: float) -> str:
     """Write a number for people.
 
     Example:
-        >>> [number(x) for x in (1.0, 0.2, 0.00123, 776, 12345.6, 0.0)]
-        ['1.00', '0.20', '0.0012', '776', '12,346', '0']
+        >>> [number(x) for x in (1.0, 0.2, 0.00123, 20.25, 776, 12345.6, 0.0)]
+        ['1.00', '0.20', '0.0012', '20.3', '776', '12,346', '0']
+    """
+    return f"{value:.1f}" if 9.995 <= abs(value) < 99.95 else write_limit(value)
+
+
+def write_limit(value: float) -> str:
+    """Write a limit: like a number, and beyond 10 with one more digit, as it is read again.
+
+    Example:
+        >>> [write_limit(x) for x in (0.1, 20.25, 776)]
+        ['0.10', '20.25', '776']
     """
     if value == 0:
         return "0"
@@ -262,15 +272,17 @@ def weighted_text(method: str, coverage: float | None) -> str:
     )
 
 
-def compared(condition: Condition, failed: bool) -> str:
-    """Write 'above 0.20' or 'not above 0.20'."""
-    return ("" if failed else "not ") + threshold(condition)
+def compared(
+    condition: Condition, failed: bool, write: Callable[[float], str] = write_limit
+) -> str:
+    """Write 'above 0.20' or 'not above 0.20', or 'above 20 %' where that is how it is written."""
+    return ("" if failed else "not ") + threshold(condition, write)
 
 
-def threshold(condition: Condition) -> str:
+def threshold(condition: Condition, write: Callable[[float], str] = write_limit) -> str:
     """Write a condition as text."""
     side = "above" if condition.above is not None else "below"
-    return f"{side} {number(condition.bound)}"
+    return f"{side} {write(condition.bound)}"
 
 
 def limit_of(result: MonitorResult) -> float | None:

@@ -70,11 +70,11 @@ def _of_monitors() -> Iterator[Rule]:
 
 RULES: Final[tuple[Rule, ...]] = (
     Rule("", ("model",), "kept", "what is stored stays under the old name: another name is another "
-         "model, which reads every file anew"),
+         "model, which reads every file again"),
     Rule("", ("task",), "refused", "stored predictions and ground truth have the task's type"),
     Rule("time", ("zone", "granularity"), "refused", _PLACE),
-    Rule("columns", ("prediction_id",), "refused", "it is what events are told apart by; "
-         "where new files merely call it otherwise, say so under `source.<stream>.columns`"),
+    Rule("columns", ("prediction_id",), "refused", "it identifies events; if only new "
+         "files have another name for it, declare that under `source.<stream>.columns`"),
     Rule("features.<name>", ("type",), "refused", "a stored column keeps its type; between "
          "`categorical` and `text`, which are stored alike, it is followed: the baseline is fitted "
          "and windows are computed again. For another type give the feature another name"),
@@ -90,7 +90,7 @@ RULES: Final[tuple[Rule, ...]] = (
          "inputs", "outputs", "null_tokens", "epoch", "time_format", "decimal", "thousands",
          "columns", "settle", "max_bad_rate", "max_bytes", "max_rows", "sql", "url_env", "cursor",
          "delta", "kafka", "config_env", "group", "batch_rows"), "kept",
-         "the next file or batch; content that was taken in once is not taken in again"),
+         "the next file or batch; known content is not read again"),
     Rule("source.predictions", ("asset",), "kept", _LINEAGE),
     Rule("source.actuals", ("asset",), "kept", _LINEAGE),
     Rule("baseline", ("asset",), "kept", _LINEAGE),
@@ -98,7 +98,7 @@ RULES: Final[tuple[Rule, ...]] = (
          "outputs", "null_tokens", "epoch", "time_format", "decimal", "thousands", "columns",
          "settle", "max_bad_rate", "max_bytes", "max_rows", "sql", "url_env", "cursor",
          "delta", "kafka", "config_env", "group", "batch_rows"), "kept",
-         "the next file or batch; content that was taken in once is not taken in again"),
+         "the next file or batch; known content is not read again"),
     Rule("columns", ("event_time", "dataset", "actual", "actual_time"), "kept",
          "the next file or batch; stored rows keep their time, dataset and ground truth"),
     Rule("columns", ("score", "scores", "shap", "base_value", "explainer", "prediction", "group",
@@ -116,8 +116,8 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule("features.<name>", ("unit", "importance", "description"), "kept",
          "pages, reports and messages written from now on"),
     Rule("baseline", ("dataset", "moving", "gap", "previous", "same", "weeks", "model_version"),
-         "followed", "windows with rows are compared again; of another kind the bins are fitted "
-         "anew. A promoted baseline goes on until it is undone"),
+         "followed", "windows with rows are compared again; for another kind the bins are fitted "
+         "again. A promoted baseline goes on until it is undone"),
     Rule("", ("slices", "classes", "top_k", "quantile"), "followed", _REFIT),
     Rule("", ("labels",), "kept", "the next file or batch; stored rows keep their decisions and "
          "ground truth, and rows refused for their words are read again"),
@@ -152,8 +152,9 @@ RULES: Final[tuple[Rule, ...]] = (
          "versions", "profiles", "dead_letter", "quarantine"), "kept", _UPKEEP),
     Rule("retention", ("min_cell",), "kept", "the next erasure"),
     Rule("", ("run_tags",), "kept", "runs that are asked for from now on"),
-    Rule("", ("key_prefix",), "kept", "the keys that Dagster shows after its next reload; what it "
-         "knew stays under the old ones, and `mlmon model rebuild-history` tells it of the new"),
+    Rule("", ("key_prefix",), "kept", "the keys that Dagster shows after its next reload; its "
+         "history stays under the old ones, and `mlmon model rebuild-history` reports the past "
+         "under the new ones"),
     Rule("compute", ("engine",), "kept", "windows computed from now on; the numbers are the same"),
 )  # fmt: skip
 

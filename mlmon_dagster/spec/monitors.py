@@ -774,6 +774,11 @@ class DeclaredFamily:
     has_numbers: bool = True
 
     @property
+    def label(self) -> str:
+        """What people call it."""
+        return self.name.replace("_", " ")
+
+    @property
     def is_measured(self) -> bool:
         """Whether it has an asset of its own."""
         return bool(self.deps)
@@ -805,7 +810,7 @@ FAMILIES: Final[Mapping[str, DeclaredFamily]] = {
         DeclaredFamily(
             FRESHNESS,
             "event_log",
-            "Predictions have stopped coming: no event for longer than `no_data_for`.",
+            "Predictions have stopped coming: no event for longer than the limit.",
             "Data",
             1,
             {

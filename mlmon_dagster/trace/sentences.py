@@ -28,7 +28,7 @@ _CONCENTRATED = 1.5  # share of the change over share of the rows, from which on
 _LISTED = 3
 _NOT_ROUNDING = 0.01  # share of a change that its parts may leave before that is told
 _WORTH_IT = 0.05  # share of a metric that another threshold must gain to be told
-_PLAYERS = ("the share of positives", "recall", "the share of false alarms")
+_PLAYERS = ("the share of positives", "recall", "the false positive rate")
 
 
 def describe_trace(

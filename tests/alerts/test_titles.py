@@ -21,7 +21,7 @@ from mlmon_dagster.alerts.messages.view import (
     fit_title,
     view_of,
 )
-from mlmon_dagster.metrics.drift.novelty import ColumnChange
+from mlmon_dagster.metrics.drift.column_change import ColumnChange
 from mlmon_dagster.monitors.change_wording import in_words
 from mlmon_dagster.monitors.wording import no_verdict, number, subject, told
 from tests.alerts.worlds import day, spec_of
@@ -37,6 +37,15 @@ CHANGES = (
     ColumnChange("width", 50, 25), ColumnChange("shape"),
     ColumnChange("range", 0.411, 0.283, low=40_123.4, high=1_052_123.7),
     ColumnChange("range", 0.411, 0.283, low=-math.inf, high=52),
+    ColumnChange("ceiling", 0.1234, 0.1134, "1234567.8"), ColumnChange("floor", 0, 0.1134, "0.1"),
+    ColumnChange("respelled", 0.41, 0.0, "'new york ' for 'New York'"),
+    ColumnChange("rounded", 1.0, 0.1, factor=100.0), ColumnChange("cut", 1.0, 0.1, factor=0.001),
+    ColumnChange("unit", 0.115, value="0", low=53.4, high=5_529.0, factor=1000.0),
+    ColumnChange("unit", 1.0, value="0", low=53_412.3, high=552_921.1, factor=3.28084),
+    ColumnChange("unit", 1.0, value="32", low=14.9, high=59.5, factor=1.8),
+    ColumnChange("sign", 0.299, factor=-1.0), ColumnChange("swapped", value=LONG),
+    ColumnChange("groups", 0.0123, 0.8123, low=3_812.4, high=8_251.1),
+    ColumnChange("step", 15.0, 14.0, factor=1.0),
 )  # fmt: skip
 SLICES = (
     {"slice_key": "all", "slice_value": "all"},

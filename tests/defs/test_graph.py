@@ -72,7 +72,7 @@ def test_a_failed_check_shows_the_offending_values_first(fortnight: World) -> No
     found = evaluation(fortnight, "data_quality", NULLED)
     first = rows_of(found)[0]
     assert not found.passed
-    assert found.description == "Null share of balance is 1.00 (n 150), above 0.20."
+    assert found.description == "balance is missing in every row (n 150), above 20 %."
     assert (first["column"], first["metric"], first["value"], first["n"]) == (
         "balance",
         "null_rate",

@@ -207,7 +207,7 @@ def test_a_bad_day_is_told_in_slack_and_corrected_ground_truth_resolves_it(
             wait_for("Slack's message", lambda: slack.heads(), log)
             said = failure("data_quality", "quality")
             tell(f"check data_quality/quality of {yesterday} failed: {said}")
-            assert said == "Null share of balance is 0.40 (n 150), above 0.20."
+            assert said == "balance is missing in 40 % of rows (n 150), above 20 %."
             [head] = slack.messages
             tell(f"Slack: {head.text}")
             assert "balance" in head.text

@@ -38,8 +38,8 @@ def test_a_feature_fires_only_if_its_change_is_real_and_large(value, p, status):
 def test_the_sentence_says_how_much_it_counts_now_and_counted_before():
     row = judged([shift(-0.31, 1e-8), metric(ATTRIBUTION, 0.12, "age")])
     assert row["message"] == (
-        "Share of the attributions of age is 0.12 (n 1,000), 0.31 less than in the baseline "
-        "(n 5,000), beyond 0.10."
+        "age has 12 % of the attributions (n 1,000), 31 points less than in the baseline "
+        "(n 5,000), beyond 10 points."
     )
     assert json.loads(row["details"])["attribution"] == 0.12
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from mlmon_dagster.metrics.drift.novelty import ColumnChange
+from mlmon_dagster.metrics.drift.column_change import ColumnChange
 from mlmon_dagster.monitors.change_wording import in_words
 from mlmon_dagster.spec import ModelSpec
 from tests.conftest import make_spec
@@ -51,7 +51,7 @@ def model() -> ModelSpec:
         ),
         ("temp", ColumnChange("value", 1.0, 0.0, "50"), "temp is the same in every row"),
         ("temp", ColumnChange("width", 50, 25), "temp varies 2 times as much as before"),
-        ("temp", ColumnChange("shape"), "temp is distributed otherwise than before"),
+        ("temp", ColumnChange("shape"), "temp is distributed differently from before"),
         (
             "age",
             ColumnChange("range", 0.41, 0.28, low=40, high=52),

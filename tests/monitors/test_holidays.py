@@ -105,7 +105,7 @@ def test_a_drop_on_a_holiday_is_no_data_and_names_it() -> None:
     (row,) = volume(n=300, holiday="Easter Monday")
     assert (row["status"], row["reason"]) == ("NO_DATA", "holiday")
     assert row["message"] == (
-        "300 predictions, 67 % less than the usual 900 of such a window; it is a holiday (Easter "
+        "300 predictions, 67 % fewer than the usual 900 of such a window; it is a holiday (Easter "
         "Monday), so that is no alert."
     )
     assert volume(n=890, holiday="Easter Monday")[0]["status"] == "OK"

@@ -17,7 +17,7 @@ def rate(name: str, column: str, count: int, n: int) -> dict:
 def test_a_column_of_nulls_fails_with_number_n_and_limit_in_one_sentence():
     row = only(verdicts("quality", [rate("null_rate", "age", 776, 776)]), "quality/null_rate/age")
     assert row["status"] == "WARN"
-    assert row["message"] == "Null share of age is 1.00 (n 776), above 0.20."
+    assert row["message"] == "age is missing in every row (n 776), above 20 %."
     assert row["threshold"] == "above 0.20"
     assert json.loads(row["details"]) == {"count": 776, "n": 776}
 
@@ -25,13 +25,13 @@ def test_a_column_of_nulls_fails_with_number_n_and_limit_in_one_sentence():
 def test_a_share_just_above_the_limit_is_not_written_as_the_limit():
     rows = [metric("unseen_rate", 0.0135, "city", n=2000, lower=0.009, upper=0.02)]
     said = only(verdicts("quality", rows), "quality/unseen_rate/city")["message"]
-    assert said == "Share of unseen values of city is 0.0135 (n 2,000), above 0.01."
+    assert said == "city has values never seen before in 1.35 % of rows (n 2,000), above 1 %."
 
 
 def test_a_share_at_the_limit_is_fine():
     row = only(verdicts("quality", [rate("null_rate", "age", 20, 100)]), "quality/null_rate/age")
     assert row["status"] == "OK"
-    assert row["message"] == "Null share of age is 0.20 (n 100), not above 0.20."
+    assert row["message"] == "age is missing in 20 % of rows (n 100), not above 20 %."
 
 
 @pytest.mark.parametrize(("count", "n", "status"), [(1, 60, "OK"), (2, 60, "OK"), (3, 60, "WARN")])
@@ -98,8 +98,8 @@ def test_nulls_of_one_slice_name_it():
     counts = {"north": (0, 500), "south": (48, 300), "west": (2, 200)}
     row = only(verdicts("quality", sliced("null_rate", "city", counts)), "quality/null_rate/city")
     assert row["message"] == (
-        "Null share of city is 0.05 (n 1,000), above 0.01. "
-        "48 of these 50 rows have region = south, where it is 0.16."
+        "city is missing in 5 % of rows (n 1,000), above 1 %. "
+        "48 of these 50 rows have region = south, where it is 16 %."
     )
     assert [part["slice_value"] for part in json.loads(row["details"])["worst_slices"]] == ["south"]
 
@@ -162,6 +162,6 @@ def test_shap_values_of_other_scores_fail_where_they_are_added_up():
     row = only(rows, "quality/not_additive_rate")
     assert row["status"] == "WARN"
     assert row["message"] == (
-        "Share of rows whose SHAP values do not add up to the score is 0.40 (n 1,000), above 0.01."
+        "SHAP values do not add up to the score in 40 % of rows (n 1,000), above 1 %."
     )
     assert not [r for r in verdicts("quality", []) if r["metric"] == "not_additive_rate"]

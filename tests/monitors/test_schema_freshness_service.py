@@ -15,7 +15,7 @@ ONE_DAY = pd.Timedelta(days=1)
 def test_a_bad_row_fails_the_schema_with_its_reasons():
     row = verdicts("schema", [], [window(n=997, n_bad=3, bad_reasons='{"bad_type": 3}')])[0]
     assert row["status"] == "ERROR"
-    assert row["message"] == "3 of 1,000 rows (0.003) broke the schema (bad_type 3), above 0."
+    assert row["message"] == "3 of 1,000 rows (0.3 %) broke the schema (3 bad type), above 0 %."
     assert row["value"] == 0.003
     assert json.loads(row["details"])["bad_reasons"] == {"bad_type": 3}
 
@@ -33,9 +33,7 @@ def test_a_quarantined_file_fails_a_window_that_is_otherwise_empty():
     refused = {"quarantined": ["a.csv"], "refused_because": "a.csv: not UTF-8; expected text."}
     row = verdicts("schema", [], [window(n=0, n_quarantined=1, **refused)])[0]
     assert row["status"] == "ERROR"
-    assert row["message"] == (
-        "1 file quarantined; of 0 rows none is bad. a.csv: not UTF-8; expected text."
-    )
+    assert row["message"] == "1 file was refused: a.csv: not UTF-8; expected text."
     assert json.loads(row["details"])["quarantined"] == ["a.csv"]
 
 

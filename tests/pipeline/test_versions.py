@@ -128,8 +128,7 @@ def test_of_20_000_shared_ids_a_loss_of_2_points_is_worse_and_an_equal_version_n
         assert row["value"] == pytest.approx(-lost, abs=1e-12)
         assert row["n"] == 20_000
         assert row["status"] == status, row["message"]
-        assert str(row["message"]).startswith("Version 4 (shadow) against version 3: ")
-        assert str(row["message"]).endswith(f"; {verdict}.")
+        assert str(row["message"]).startswith(f"Version 4 (shadow) is {verdict} than version 3: ")
         early = verdicts(day=DAYS[3])["versions/shadow_roc_auc_gain"]
         assert (early["status"], early["reason"]) == ("NO_DATA", "few_shared_windows")
 
@@ -142,8 +141,8 @@ def test_an_undecided_comparison_is_not_judged_and_says_about_how_many_more_rows
     with looked_at(tmp_path) as verdicts:
         row = verdicts()["versions/shadow_accuracy_gain"]
         assert (row["status"], row["reason"]) == ("NO_DATA", "undecided")
-        assert "; undecided: about " in str(row["message"])
-        assert str(row["message"]).endswith(" more rows.")
+        assert " is undecided: " in str(row["message"])
+        assert str(row["message"]).endswith(" more rows will tell.")
 
 
 def split(share: Sequence[float]) -> Callable[[Frame, np.random.Generator], list[Frame]]:
@@ -169,7 +168,7 @@ def test_a_canary_is_compared_while_it_gets_its_share_and_not_after(tmp_path: Pa
         assert before["versions/canary_share"]["status"] == "OK"
         gain = before["versions/canary_roc_auc_gain"]
         assert gain["status"] == "WARN", gain["message"]
-        assert str(gain["message"]).endswith("; worse.")
+        assert " is worse than version " in str(gain["message"])
         assert after["versions/canary_share"]["status"] == "WARN"
         assert "was to answer 30.0%" in str(after["versions/canary_share"]["message"])
         silent = after["versions/canary_roc_auc_gain"]
