@@ -31,6 +31,7 @@ from mlmon_dagster.store.state.monitor_results import MonitorResult
 if TYPE_CHECKING:
     from mlmon_dagster.metrics.arrivals import ArrivalCurve, Arrivals
 
+MOST = 0.5  # share of predictions with ground truth that no young window has by chance
 CHANCE = 1e-4  # below which so little ground truth is no chance
 MIN_ROWS = 30  # without a curve only windows of this size, and without any ground truth, fail
 SLACK = dt.timedelta(days=7)  # in which it reaches this store, where only its own times are known
@@ -113,7 +114,9 @@ def _compare_with(
     """Compare with a curve at an age; None where there is none, or it says nothing of that age.
 
     Where no ground truth at all could be chance, a window is no evidence that ground truth comes.
-    Without that a young window would end the alert of older ones that miss theirs.
+    Without that a young window would end the alert of older ones that miss theirs. One that has all
+    that is usual is evidence nevertheless, if that is most of it: after windows that never got any,
+    the curve holds none to be possible at every age.
     """
     if curve is None or age < dt.timedelta(0):
         return None
@@ -121,10 +124,11 @@ def _compare_with(
     usual, chance = curve.share_by(units), curve.chance_of_so_few(k, n, units)
     if usual is None or chance is None:
         return None
+    missing = 1 - k / n / usual if usual else 0.0
     none = curve.chance_of_so_few(0, n, units)
     if none is None or none >= CHANCE:
-        return Compared("too_few", 0.0, usual)
-    missing = 1 - k / n / usual if usual else 0.0
+        is_complete = usual >= MOST and missing <= 0
+        return Compared("fine", missing, usual) if is_complete else Compared("too_few", 0.0, usual)
     is_late = chance < CHANCE and condition.fails(missing)
     return Compared("late" if is_late else "fine", missing, usual)
 

@@ -89,6 +89,19 @@ def test_a_pause_of_the_label_job_is_found_and_over_when_it_has_caught_up() -> N
     assert max(late) <= 69
 
 
+def test_after_windows_that_never_got_any_the_next_ones_show_that_ground_truth_comes_again() -> (
+    None
+):
+    """Of a model that was watched for two weeks: so young a curve holds such windows for usual."""
+    past = Past(between(0, 1), 40, 600)
+    for i in range(15, 21):
+        past.came[i] = past.came[i] * 0 + float("inf")
+    stopped, resumed = (states(past, look, past.learn(look)) for look in (21.2, 28.2))
+    assert "late" in stopped.values()
+    assert [resumed[i] for i in (21, 22, 23, 24)] == ["fine"] * 4
+    assert {resumed[i] for i in range(15, 21)} <= {"late", "too_few"}
+
+
 def test_a_window_too_young_to_miss_anything_is_no_evidence_that_ground_truth_comes() -> None:
     """Of 300 predictions so few have it after three days that none could be chance."""
     arrivals = Past(UNIFORM, 60).learn(60)
