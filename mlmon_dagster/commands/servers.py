@@ -221,7 +221,9 @@ def _moment(text: str, now: dt.datetime) -> dt.datetime:
 def serve(
     project: Project, host: str, port: int, tls_cert: Path | None, tls_key: Path | None
 ) -> None:
-    """Show every model, one model and one alert as web pages; nothing can be changed there.
+    """Show every model, one model and one alert as web pages.
+
+    Alerts can be acknowledged and silenced there; nothing else can be changed.
 
     On another address than this machine's own, every page needs a token of `mlmon collect token`:
     browsers ask for a password, which it is. /metrics answers Prometheus.

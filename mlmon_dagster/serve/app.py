@@ -1,4 +1,8 @@
-"""The HTTP face of the pages: routes, who may see what, and answers that nothing may frame."""
+"""The HTTP face of the pages: routes, who may see and do what, and answers that nothing may frame.
+
+Two things can be done there: an alert is acknowledged, or silenced for a while. A browser sends the
+token along whatever page asks it to, so what is done must come from these pages themselves.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +14,24 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from typing import NamedTuple
-from urllib.parse import urlencode
+from urllib.parse import parse_qs, urlencode, urlsplit
 from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from mlmon_dagster.alerts.handling import LONGEST_SILENCE, acknowledge, silence_alert
+from mlmon_dagster.alerts.messages.message import clean
 from mlmon_dagster.collect.admission import Access
 from mlmon_dagster.collect.problem import Problem, json_response
+from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.report import page
 from mlmon_dagster.report.curves import Asked
 from mlmon_dagster.report.health import Places, health_report, moment_text
@@ -31,7 +39,9 @@ from mlmon_dagster.serve.alert import alert_page
 from mlmon_dagster.serve.overview import DRAWN, PER_PAGE, RELOAD_SECONDS, Overview, tally
 from mlmon_dagster.spec import ModelSpec, window_containing
 from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.spec.scalars import parse_duration
 from mlmon_dagster.store import Store, alert_state
+from mlmon_dagster.store.alert_state import SHORT_ID, AlertRow
 from mlmon_dagster.store.state import monitor_results, window_state
 from mlmon_dagster.tables.openmetrics import Exporter
 
@@ -40,6 +50,7 @@ PLACES = Places("/")
 _AT_ONCE = 2  # pages that are made; more wait
 _FRESH_SECONDS = 20.0
 _KEPT = 64  # pages
+_LONGEST_FORM = 4_096  # bytes
 _FIRST_DAY, _LAST_DAY = dt.date(1970, 1, 1), dt.date(2199, 12, 31)
 Key = tuple[str, ...]
 
@@ -84,6 +95,7 @@ class Pages:
                 Route("/", self._front),
                 Route("/m/{model}", self._model),
                 Route("/m/{model}/alerts/{alert}", self._alert),
+                Route("/m/{model}/alerts/{alert}", self._handle, methods=["POST"]),
                 Route("/metrics", self._metrics),
                 Route("/healthz", self._healthz),
             ],
@@ -145,15 +157,38 @@ class Pages:
         with_rows = request.query_params.get("rows") == "1"
 
         def make() -> str:
-            with self._store.state.connect() as conn:
-                alerts = alert_state.all_alerts(conn, spec.model)
-            found = [alert for key, alert in alerts.items() if key.startswith(name)]
-            if len(found) != 1:
-                raise Problem("not_found", "The model has no such alert.")
-            now = self._now()
-            return alert_page(self._store, spec, found[0], now, PLACES, with_rows=with_rows)
+            found, now = self._find_alert(spec, name), self._now()
+            return alert_page(self._store, spec, found, now, PLACES, with_rows=with_rows)
 
         return _page(await self._kept(("alert", spec.model, name, str(with_rows)), make))
+
+    def _find_alert(self, spec: ModelSpec, name: str) -> AlertRow:
+        with self._store.state.connect() as conn:
+            alerts = alert_state.all_alerts(conn, spec.model)
+        found = [alert for key, alert in alerts.items() if key.startswith(name)]
+        if len(found) != 1:
+            raise Problem("not_found", "The model has no such alert.")
+        return found[0]
+
+    async def _handle(self, request: Request) -> Response:
+        """Acknowledge or silence an alert, and lead back to its page."""
+        spec = await self._spec(request)
+        _refuse_strangers(request)
+        wish = _read_wish((await request.body())[:_LONGEST_FORM])
+        name = request.path_params["alert"]
+        await asyncio.to_thread(self._do, spec, name, wish)
+        for key in [key for key in self._made if key[:3] == ("alert", spec.model, name)]:
+            del self._made[key]
+        return RedirectResponse(request.url.path, HTTPStatus.SEE_OTHER)
+
+    def _do(self, spec: ModelSpec, name: str, wish: Wish) -> None:
+        fingerprint, now = self._find_alert(spec, name)["fingerprint"], self._now()
+        if wish.silenced_for is not None:
+            mark = wish.comment or f"from the page of {fingerprint[:SHORT_ID]}"
+            silence_alert(self._store, fingerprint, wish.author, now, wish.silenced_for, mark)
+            return
+        with suppress(ConfigError):  # it has ended meanwhile, as its page says
+            acknowledge(self._store, fingerprint, wish.author, now, wish.comment, once=True)
 
     async def _spec(self, request: Request) -> ModelSpec:
         """Return the model of an address, if the caller may see it.
@@ -197,6 +232,49 @@ class Pages:
 
     async def _healthz(self, _request: Request) -> Response:
         return json_response({"status": "shutting down" if self.is_draining else "ok"})
+
+
+class Wish(NamedTuple):
+    """What somebody wants done with an alert; acknowledged unless it is to be silent for a time."""
+
+    author: str
+    comment: str
+    silenced_for: dt.timedelta | None
+
+
+def _read_wish(body: bytes) -> Wish:
+    """Read the form of an alert's page.
+
+    Raises:
+        Problem: If nobody says who it is, or the time of a silence is none.
+    """
+    form = {k: clean(v[-1]).strip() for k, v in parse_qs(body.decode(errors="replace")).items()}
+    if not form.get("author"):
+        raise Problem("malformed", "Say who you are: others want to know who is on it.")
+    length = None
+    if form.get("do") == "silence":
+        try:
+            length = parse_duration(form.get("for", ""))
+        except ValueError:
+            raise Problem("malformed", "'for' is a time such as 2d.") from None
+        if not dt.timedelta(0) < length <= LONGEST_SILENCE:
+            raise Problem("malformed", f"A silence lasts at most {LONGEST_SILENCE.days} days.")
+    return Wish(form["author"], form.get("comment", ""), length)
+
+
+def _refuse_strangers(request: Request) -> None:
+    """Refuse what another page made a browser send.
+
+    Raises:
+        Problem: If the request is not from a page of this server.
+    """
+    site, origin = (request.headers.get(name) for name in ("sec-fetch-site", "origin"))
+    if site is not None:
+        is_ours = site == "same-origin"
+    else:  # an old browser, or none
+        is_ours = origin is None or urlsplit(origin).netloc == request.headers.get("host")
+    if not is_ours:
+        raise Problem("forbidden", "Alerts are handled on these pages only.")
 
 
 def _safely(make: Callable[[], str]) -> str:

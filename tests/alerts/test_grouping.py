@@ -90,6 +90,8 @@ def test_a_message_says_what_since_when_why_whose_and_how_to_see_more(store: Sto
         "  Since:         2024-01-01",
         "  Why:           PSI of age for region = north is 0.90 (n 700); unseen values of age XYZ",
         "  Owner:         team:risk",
+        "  Next:          Ask the owner of this feed. If the change is meant: "
+        "mlmon baseline promote credit.",
         "  Asset:         http://ui/assets/credit/drift",
         "  Check:         http://ui/assets/credit/drift?view=checks&checkDetail=drift",
         "  Run:           http://ui/runs/0f0f0f0f-1111-2222-3333-444444444444",

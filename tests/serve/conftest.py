@@ -74,14 +74,18 @@ def client_of(world: World, models: Models | None = None, host: str = "127.0.0.1
 
 
 def asked(
-    pages: Pages, method: str, path: str, headers: dict[str, str] | None = None
+    pages: Pages,
+    method: str,
+    path: str,
+    headers: dict[str, str] | None = None,
+    form: dict[str, str] | None = None,
 ) -> httpx.Response:
-    """Ask for a page."""
+    """Ask for a page, or send it a form."""
     transport = httpx.ASGITransport(app=pages.asgi, raise_app_exceptions=False)
 
     async def ask() -> httpx.Response:
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            return await client.request(method, path, headers=headers)
+            return await client.request(method, path, headers=headers, data=form)
 
     return asyncio.run(ask())
 
