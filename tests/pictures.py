@@ -27,7 +27,7 @@ from mlmon_dagster.spec import Models
 from mlmon_dagster.store import open_store
 from mlmon_dagster.tables.alerts import list_alerts, pick_standing
 from tests.alerts.block_kit import compress, screenshot
-from tests.alerts.pictures import IMAGES, ROOT, SCENES, draw_scene
+from tests.alerts.pictures import IMAGES, NAMES, ROOT, draw
 from tests.browser import A4, DESKTOP, PHONE, Browser, started
 from tests.serve import fleet
 from tests.serve.conftest import pages_over, served
@@ -178,7 +178,7 @@ PICTURES: dict[str, Callable[[Studio], bytes]] = {
     "trace-plot": lambda s: _png_of(s.demo.trace(MODEL, **APRIL).plot()),
     "notebook": Studio.draw_notebook,
     "help": lambda s: s.draw_terminal("--help"),
-    **{f"slack-{name}": (lambda _, name=name: draw_scene(name)) for name in SCENES},
+    **{f"slack-{name}": (lambda _, name=name: draw(name)) for name in NAMES},
 }
 
 

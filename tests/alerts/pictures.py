@@ -6,10 +6,13 @@ it was sent is drawn in a browser (Chromium). The sentences are those of the dem
 
 from __future__ import annotations
 
+import atexit
 import datetime as dt
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,7 @@ from mlmon_dagster.store import Store, open_store
 from tests.alerts.block_kit import draw_thread
 from tests.alerts.fake_slack import FakeSlack, fake_slack
 from tests.alerts.worlds import observe, result, send, settle
+from tests.pipeline.orders import live_cause, make_healthy
 
 ROOT = Path(__file__).parent.parent.parent
 IMAGES = ROOT / "docs" / "images"
@@ -278,6 +282,15 @@ SCENES: dict[str, Callable[[Stage], None]] = {
 }
 
 
+# Of a model that is lived day by day, from the first message to the last.
+THREADS = {
+    "thread-dead-feed": "dead feed",
+    "thread-nulls": "null surge",
+    "thread-inverted-labels": "inverted labels",
+}
+NAMES = (*SCENES, *THREADS)
+
+
 def draw_scene(name: str) -> bytes:
     """Play one scene in a store and a Slack of its own, and return its picture."""
     spec = load_model(DEMO)
@@ -292,10 +305,34 @@ def draw_scene(name: str) -> bytes:
     return picture
 
 
+@cache
+def _live_healthily() -> Path:
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    make_healthy(folder)
+    return folder
+
+
+def draw_cause(name: str) -> bytes:
+    """Live one of `CAUSES` through the pipeline, and return the picture of its whole thread."""
+    with tempfile.TemporaryDirectory() as folder, fake_slack() as slack:
+        receiver = SlackReceiver(slack.token, base_url=slack.url)
+        orders = live_cause(THREADS[name], _live_healthily(), Path(folder) / "orders", receiver)
+        (head,) = slack.heads()
+        picture = draw_thread(slack, head)
+        orders.project.store.close()
+    return picture
+
+
+def draw(name: str) -> bytes:
+    """Return one picture of `NAMES`."""
+    return draw_cause(name) if name in THREADS else draw_scene(name)
+
+
 def main(names: list[str]) -> None:
-    for name in names or SCENES:
+    for name in names or NAMES:
         path = IMAGES / f"slack-{name}.png"
-        path.write_bytes(draw_scene(name))
+        path.write_bytes(draw(name))
         print(path, path.stat().st_size)
 
 

@@ -1,184 +1,27 @@
-"""Twelve causes, each of which many monitors see: one thread and one mention each."""
+"""Twelve causes, each of which several monitors may see: one thread and one mention each."""
 
 from __future__ import annotations
 
-import datetime as dt
-import io
-import json
-import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import pandas as pd
 import pytest
 
-from mlmon_dagster.alerts.lifecycle.apply_results import fold_results
-from mlmon_dagster.alerts.messages.incidents import flush_groups
-from mlmon_dagster.alerts.receivers.base import ConsoleReceiver
-from mlmon_dagster.alerts.receivers.worker import deliver
-from mlmon_dagster.project import Project
-from mlmon_dagster.spec import load_model
-from mlmon_dagster.store.state.schema import outbox
-from tests.alerts.worlds import IMPATIENT, rows_of
-from tests.pipeline.looking import look
+from tests.pipeline.orders import CAUSES, live_cause, make_healthy
 
 pytestmark = pytest.mark.proof
-
-FIRST, DAY = dt.datetime(2026, 3, 2, tzinfo=dt.UTC), dt.timedelta(days=1)
-ROWS, BASELINE, BEFORE, FAULTY, AFTER = 600, 30, 20, 6, 5
-SPEC = """\
-model: orders
-task: binary_classification
-owners: [team:risk]
-time: {zone: UTC, start: 2026-01-01}
-source:
-  predictions: {path: landing/predictions/*.parquet, settle: 0s}
-  actuals: {path: landing/actuals/*.parquet, settle: 0s}
-columns: {prediction_id: id, event_time: at, dataset: dataset, score: score, prediction: decision,
-          latency_ms: latency, status: status, actual: paid, actual_time: known_at}
-features:
-  amount: {type: numeric}
-  age: {type: numeric}
-  visits: {type: numeric}
-  channel: {type: categorical}
-monitors:
-  service: {p95_latency_ms: {above: 400}}
-  performance: [{metric: roc_auc, drop: 0.05}, {metric: calibration_gap, shift: 0.05}]
-  estimated_performance: {metric: roc_auc}
-alerts: {slack: {channel: "#ml", mention: "@here"}, group_wait: 0s, group_interval: 0s}
-"""
-Rows = pd.DataFrame
-
-
-class Orders:
-    """A healthy model with every family of monitors, and what is done to it from a day on."""
-
-    def __init__(self, folder: Path, day: int = 0) -> None:
-        self.folder, self.day = folder, day
-        self.spec = load_model(folder / "models/orders.yaml")
-        self.project = Project(folder, str(folder / ".mlmon/store"), now=lambda: self.now)
-
-    @property
-    def now(self) -> dt.datetime:
-        return FIRST + self.day * DAY + dt.timedelta(hours=3)
-
-    def land(self, stream: str, name: str, rows: Rows) -> None:
-        path = self.folder / "landing" / stream / f"{name}.parquet"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        rows.to_parquet(path.with_suffix(".tmp"), index=False)
-        path.with_suffix(".tmp").rename(path)
-
-    def live(self, days: int, break_day: Callable[[Rows, Rows], tuple[Rows, Rows]] | None) -> None:
-        """Live so many days; each day's files land early on the next one, and are looked at."""
-        for _ in range(days):
-            predictions, labels = draw_day(self.day)
-            if break_day is not None:
-                predictions, labels = break_day(predictions, labels)
-            for stream, rows in (("predictions", predictions), ("actuals", labels)):
-                if len(rows):
-                    self.land(stream, f"{self.day:03}", rows)
-            self.day += 1
-            look(self.project, self.spec, f"day {self.day}")
-            fold_results(self.project.store, [self.spec], self.now)
-            flush_groups(self.project.store, [self.spec], self.now)
-            deliver(self.project.store, {"slack": ConsoleReceiver(io.StringIO())}, policy=IMPATIENT)
-
-    def messages(self) -> list[dict[str, Any]]:
-        """Return what was written, updates of first messages left out."""
-        return [
-            {**row, **json.loads(row["payload"])}
-            for row in rows_of(self.project.store, outbox)
-            if row["kind"] != "head" and row["status"] != "superseded"
-        ]
-
-
-def draw_day(day: int, dataset: str = "production") -> tuple[Rows, Rows]:
-    """Draw the predictions of a day, and their labels, known a few hours later."""
-    rng = np.random.default_rng(1000 + day)
-    amount, age = rng.lognormal(3, 0.6, ROWS), rng.normal(45, 12, ROWS).round()
-    visits = rng.poisson(3, ROWS)
-    channel = rng.choice(["web", "shop", "phone"], ROWS, p=[0.5, 0.35, 0.15])
-    logit = 1.6 * (np.log(amount) - 3) + 0.05 * (age - 45) + 0.2 * (visits - 3) - 0.5
-    score = 1 / (1 + np.exp(-logit))
-    at = FIRST + day * DAY + pd.to_timedelta(np.sort(rng.random(ROWS)) * 0.9, unit="D")
-    ids = [f"{dataset}-{day}-{i}" for i in range(ROWS)]
-    predictions = pd.DataFrame(
-        {
-            "id": ids, "at": at, "dataset": dataset, "score": score,
-            "decision": (score > 0.5).astype(int), "latency": rng.gamma(9, 20, ROWS),
-            "status": np.where(rng.random(ROWS) < 0.002, "error", "ok"), "amount": amount,
-            "age": age, "visits": visits, "channel": channel,
-        }
-    )  # fmt: skip
-    labels = pd.DataFrame(
-        {
-            "id": ids, "dataset": dataset, "paid": (rng.random(ROWS) < score).astype(int),
-            "known_at": at + pd.Timedelta(hours=2),
-        }
-    )  # fmt: skip
-    return predictions, labels
 
 
 @pytest.fixture(scope="module")
 def healthy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project after some weeks without an incident."""
     folder = tmp_path_factory.mktemp("orders")
-    (folder / "models").mkdir()
-    (folder / "models/orders.yaml").write_text(SPEC)
-    orders = Orders(folder)
-    history = [draw_day(day, "validation") for day in range(-BASELINE, 0)]
-    orders.land("predictions", "validation", pd.concat([rows for rows, _ in history]))
-    orders.land("actuals", "validation", pd.concat([rows for _, rows in history]))
-    past = [draw_day(day) for day in range(BEFORE)]
-    orders.land("predictions", "past", pd.concat([rows for rows, _ in past]))
-    orders.land("actuals", "past", pd.concat([rows for _, rows in past]))
-    orders.day = BEFORE
-    orders.live(9, None)  # which teaches how late ground truth comes
-    assert [message["plain"] for message in orders.messages()] == []
-    orders.project.store.close()
+    assert make_healthy(folder) == []
     return folder
-
-
-def spoil(column: str, value: Callable[[Rows], Any]) -> Callable[[Rows, Rows], tuple[Rows, Rows]]:
-    """Return a fault that gives a column of the predictions other values."""
-    return lambda rows, labels: (rows.assign(**{column: value(rows)}), labels)
-
-
-def pick(rows: Rows, share: float) -> np.ndarray:
-    """Pick a share of the rows, the same ones at every call."""
-    return np.random.default_rng(7).random(len(rows)) < share
-
-
-def score_anew(rows: Rows) -> np.ndarray:
-    """Return the same scores in the wrong order."""
-    return np.random.default_rng(8).permutation(rows["score"])
-
-
-CAUSES: dict[str, Callable[[Rows, Rows], tuple[Rows, Rows]]] = {
-    "dead feed": lambda rows, labels: (rows[:0], labels[:0]),
-    "half of the rows": lambda rows, labels: (rows[::3], labels[::3]),
-    "null surge": spoil("amount", lambda rows: rows["amount"].mask(pick(rows, 0.6))),
-    "shifted feed": spoil("amount", lambda rows: rows["amount"] * 1000),
-    "default fill": spoil("age", lambda rows: rows["age"].mask(pick(rows, 0.5), -1.0)),
-    "new category": spoil("channel", lambda rows: rows["channel"].mask(pick(rows, 0.4), "app")),
-    "column gone": lambda rows, labels: (rows.drop(columns="visits"), labels),
-    "scores that say nothing": spoil("score", score_anew),
-    "inverted labels": lambda rows, labels: (rows, labels.assign(paid=1 - labels["paid"])),
-    "no labels": lambda rows, labels: (rows, labels[:0]),
-    "slow": spoil("latency", lambda rows: rows["latency"] * 5),
-    "failing requests": spoil("status", lambda rows: np.where(pick(rows, 0.2), "error", "ok")),
-}
 
 
 @pytest.mark.parametrize("cause", CAUSES)
 def test_a_cause_is_one_thread_with_one_mention(cause: str, healthy: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "orders"
-    shutil.copytree(healthy, folder)
-    orders = Orders(folder, BEFORE + 9)
-    orders.live(FAULTY, CAUSES[cause])
-    orders.live(AFTER, None)
+    orders = live_cause(cause, healthy, tmp_path / "orders")
 
     messages = orders.messages()
     heads = [message for message in messages if not message["head_key"]]

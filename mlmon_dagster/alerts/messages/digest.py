@@ -134,7 +134,7 @@ def compose_digest(
         items=tuple(items[:_MAX_NAMED]),
         more=f"and {len(rest)} more: {_join_names(rest)}" if rest else "",
         notes=(
-            ("Quiet", _name_quiet(quiet, len(specs))),
+            *([("Quiet", _name_quiet(quiet, len(specs)))] if quiet else []),
             *_name_unseen(active),
             ("Delivery", _describe_delivery(store)),
             (

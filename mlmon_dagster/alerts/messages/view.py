@@ -27,11 +27,11 @@ from mlmon_dagster.alerts.messages.message import (
 )
 from mlmon_dagster.monitors import wording
 from mlmon_dagster.monitors.wording import beyond_headline, headline
-from mlmon_dagster.spec.metric_registry import MetricFamily
+from mlmon_dagster.spec.metric_registry import METRICS, MetricFamily
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.monitors import FAMILIES, advise
 from mlmon_dagster.spec.names import ALL, NO_VERDICT, TABLE
-from mlmon_dagster.spec.tasks import estimated_of
+from mlmon_dagster.spec.tasks import estimated_of, residual
 from mlmon_dagster.store.alert_state import SHORT_ID, AlertRow, StoredEvent, find_opening
 
 MAX_LISTED = 6
@@ -49,6 +49,7 @@ _MOST_MOMENTS = 3
 _OF_RUNS = ("failed_run", "failed_check", "failed_stuck")
 _RUN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _TRACED = get_args(MetricFamily)
+_POOLED = frozenset(residual(name) for name in METRICS)
 
 
 @dataclass(frozen=True)
@@ -239,6 +240,7 @@ def worst_first(views: Iterable[AlertView]) -> list[AlertView]:
             rank_cause(v.row["family"]),
             v.row["slice_key"] != ALL,
             -wording.impact_of(v.details.get("explain", {})),
+            find_opening(v.row),
             v.name,
         ),
     )
@@ -830,9 +832,7 @@ def _list_changes(changes: Changes) -> Listing:
 
 def _write_change_item(label: str, view: AlertView) -> Item:
     if label == "Resolved":
-        return Item(
-            f"Resolved: {view.name}{_write_end(view)}; was: {view.headline}.", episode_text(view)
-        )
+        return Item(f"Resolved: {_write_end(view)}; was: {view.headline}.", episode_text(view))
     if label == OVER:
         return Item(f"{OVER}: {view.headline}.", episode_text(view))
     newest = view.details.get("newest_message") if label.startswith("Revised") else ""
@@ -845,7 +845,7 @@ def _write_change_item(label: str, view: AlertView) -> Item:
 
 def _write_change(view: AlertView, changes: Changes) -> str:
     if changes.resolved:
-        return f"{view.name}{_write_end(view)}"
+        return _write_end(view)
     if changes.missed:
         return f"{view.headline}, {episode_text(view)}"
     newest = view.details.get("newest_message") if changes.revised else ""
@@ -858,7 +858,7 @@ def _write_past_item(view: AlertView) -> Item:
 
 def _write_return(views: Sequence[AlertView]) -> str:
     if len(views) == 1:
-        return f"{views[0].name}{_write_end(views[0])}"
+        return _write_end(views[0])
     return f"{_count_alerts(len(views))} back to normal"
 
 
@@ -870,12 +870,20 @@ _REVISED = {
 
 
 def _write_end(view: AlertView) -> str:
-    reason = view.row["resolved_reason"].replace("_", " ")
+    """Say that an alert is over, and how its newest window was judged or why it ended."""
+    reason, row = view.row["resolved_reason"].replace("_", " "), view.row
     if reason not in ("recovered", *_REVISED):
-        return f" ({reason})" if reason else ""
-    late = _REVISED.get(reason, "")
-    value = view.details.get("newest_value")
-    return f" is {number(value)} again{late}" if value is not None else late
+        return f"{view.name} ({reason})" if reason else view.name
+    late, value = _REVISED.get(reason, ""), view.details.get("newest_value")
+    family = FAMILIES.get(row["family"])
+    if family is not None and not family.has_numbers:
+        said = str(view.details.get("newest_message") or "").splitlines()
+        return f"{said[0].rstrip('.') if said and said[0] else 'as it should be again'}{late}"
+    # Of several windows together the newest value still holds the bad ones.
+    is_pooled = row["metric"] in _POOLED or str(view.details.get("threshold")).startswith("shift")
+    if value is None or is_pooled:
+        return f"{view.name} passes again{late}"
+    return f"{view.name} is {number(value)} again{late}"
 
 
 def episode_text(view: AlertView) -> str:
