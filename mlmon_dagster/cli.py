@@ -47,7 +47,7 @@ Exit codes:
   1  done, but something needs attention (files or rows refused, a run
      failed, an alert not delivered)
   2  the command, the spec or the environment is wrong (a full disk, a
-     database that does not answer); mend it and run the command again
+     database that does not answer); repair it and run the command again
 """
 _SLOTS = 33_000  # of a frame, eight bytes each
 
@@ -73,8 +73,8 @@ SECTIONS: dict[str, dict[str, Listed]] = {
         "init": Listed("Write the spec of a model from files of its events.", f"{_IN}.init:init"),
         "validate": Listed("Check models/*.yaml; every mistake with its line."),
         "schema": Listed("Print the JSON schema of specs, for editors.", f"{_IN}.init:schema"),
-        "ingest": Listed("Take in new files and table rows."),
-        "run": Listed("Take in what is new and compute; all models or some."),
+        "ingest": Listed("Read new files and table rows."),
+        "run": Listed("Read new events and compute; all models or some."),
         "dev": Listed("Start the Dagster UI and daemon on this project."),
     },
     "Every day": {
@@ -107,7 +107,7 @@ SECTIONS: dict[str, dict[str, Listed]] = {
         ),
         "model": Listed("Reopen windows, see the history, remove a model.", f"{_IN}.model:model"),
         "store": Listed("Look into the tables, and keep them fit.", f"{_IN}.store:store"),
-        "collect": Listed("Take in events over HTTP.", f"{_IN}.servers:collect"),
+        "collect": Listed("Receive events over HTTP.", f"{_IN}.servers:collect"),
         "erase": Listed("Remove predictions for good.", f"{_IN}.erase:erase"),
         "backup": Listed("Copy state, tables and specs.", f"{_IN}.store:backup"),
         "restore": Listed("Fill an empty store from a backup.", f"{_IN}.store:restore"),
@@ -312,7 +312,7 @@ def _expectation_problems(spec: ModelSpec) -> list[Problem]:
 @click.option("--retry", is_flag=True, help="Read everything again that was refused.")
 @click.pass_obj
 def ingest(project: Project, models: tuple[str, ...], replay: str | None, retry: bool) -> None:
-    """Take in the files and table rows that are new (of all models, or of some).
+    """Read the files and table rows that are new (of all models, or of some).
 
     Refused files and rows are kept. They are read again by themselves once the spec changes how
     they are read.
@@ -345,7 +345,7 @@ def ingest(project: Project, models: tuple[str, ...], replay: str | None, retry:
 def run(
     project: Project, models: tuple[str, ...], first: dt.date | None, last: dt.date | None
 ) -> None:
-    """Take in what is new and compute, through Dagster, without a daemon.
+    """Read new events and compute, through Dagster, without a daemon.
 
     All models, or some. Without a period: every window whose inputs changed. With one: those
     windows, again. Many windows at once count as history, whose alerts are listed and not sent one
@@ -404,7 +404,7 @@ def dev(project: Project, port: int, host: str) -> None:
 @prints_table
 @click.pass_obj
 def doctor(project: Project, deep: bool) -> AnyAnswer:
-    """Say what is wrong with the installation and what is kept, and how to mend it."""
+    """Say what is wrong with the installation and the store, and how to repair it."""
     from mlmon_dagster.commands.doctor import examine, render_findings
     from mlmon_dagster.tables.table import Answer, Table
 

@@ -1,11 +1,13 @@
-"""The README and docs/ are plain English: short sentences, words that everybody uses, no clichés.
+"""The README, docs/ and what the program prints are plain English.
 
-Checked are paragraphs, list items and cells of tables, without code and the targets of links.
+That is short sentences, words that everybody uses, and no clichés. Checked are paragraphs, list
+items and cells of tables, without code and the targets of links.
 ``python -m tests.test_plain_english`` prints how each page reads.
 """
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -52,6 +54,7 @@ EXCEPTIONS = {  # (page, text): why it stays
     ("business.md", "conversion is 7.7 % below usual"): "quotes a message",
     ("metrics.md", "tp TP + fp FP"): "a formula",
 }
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 SYLLABLES = Pyphen(lang="en_US")
 
 
@@ -156,6 +159,44 @@ def test_proselint_has_nothing_to_say(page: Path) -> None:
         if result.check_result.check_path not in ASIDE
     ]
     assert found == []
+
+
+def list_program_texts(path: Path) -> Iterator[str]:
+    """Yield the texts of a module that people read: of its docstrings those of commands alone."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(
+            node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+        ) and ast.get_docstring(node):
+            decorators = map(ast.unparse, getattr(node, "decorator_list", ()))
+            if not any(".command(" in text or ".group(" in text for text in decorators):
+                node.body = node.body[1:]
+    yield from (
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value
+    )
+
+
+@pytest.mark.parametrize("room", ["commands", "pipeline", "report", "serve", "tables"])
+def test_words_of_the_program_are_those_that_everybody_uses(room: str) -> None:
+    package = ROOT / "mlmon_dagster"
+    texts = [
+        (path, text)
+        for path in sorted((package / room).rglob("*.py"))
+        for text in list_program_texts(path)
+    ]
+    texts += [
+        (path, re.sub(r"\{[{%#].*?[}%#]\}|<[^>]*>", " ", path.read_text()))
+        for path in sorted((package / room).rglob("*.j2"))
+    ]
+    assert texts
+    assert [
+        f"{path.name}: {' '.join(text.split())[:200]} ({advice})"
+        for path, text in texts
+        for words, advice in HOUSE.items()
+        if re.search(rf"\b(?:{words})\b", text, re.IGNORECASE)
+    ] == []
 
 
 def test_exceptions_are_few_and_each_is_needed() -> None:

@@ -134,6 +134,7 @@ def silence(
     """Keep alerts from being sent for a while; they are still listed."""
     from mlmon_dagster.alerts.handling import LONGEST_SILENCE
     from mlmon_dagster.alerts.lifecycle.routing import matcher
+    from mlmon_dagster.spec.names import counted
     from mlmon_dagster.store import alert_state as stored
 
     now = project.now()
@@ -160,7 +161,7 @@ def silence(
         )
     said = ", ".join(f"{name} = {value}" for name, value in sorted(wanted.items()))
     click.echo(f"Silence {number}: {said}, until {ends:%Y-%m-%d %H:%M} UTC.")
-    click.echo(f"{_count_matching(project, wanted)} alerts fire that it matches.")
+    click.echo(f"It matches {counted(_count_matching(project, wanted), 'firing alert')}.")
     click.echo(f"To end it: mlmon alerts unsilence {number}")
 
 
@@ -182,7 +183,7 @@ def _count_matching(project: Project, wanted: dict[str, str]) -> int:
 @author_option
 @click.pass_obj
 def unsilence(project: Project, silence_id: int, author: str) -> None:
-    """End silence ID now; what still fires is told with the next dispatch."""
+    """End silence ID now; alerts that still fire are sent with the next dispatch."""
     from mlmon_dagster.store import alert_state as stored
 
     if not stored.end_silence(project.store.state, silence_id, project.now(), author):
@@ -211,12 +212,13 @@ def silences(project: Project, everything: bool) -> AnyAnswer:
 @author_option
 @click.pass_obj
 def ack(project: Project, alert: str, comment: str, author: str) -> None:
-    """Take ALERT on: no reminders until it gets worse or ends, and its thread says who."""
+    """Acknowledge ALERT: no reminders until it gets worse or ends, and its thread says who."""
     from mlmon_dagster.alerts.handling import acknowledge
+    from mlmon_dagster.tables.alerts import name_monitor
 
     row = acknowledge(project.store, alert, author, project.now(), comment)
     assert row is not None
-    click.echo(f"{row['model']}, {row['monitor']}: acknowledged by {author}.")
+    click.echo(f"{row['model']}, {name_monitor(row['monitor'])}: acknowledged by {author}.")
 
 
 @alerts.command(epilog=examples("mlmon alerts listen"))
@@ -252,12 +254,13 @@ def listen(project: Project) -> None:
 @prints_table
 @click.pass_obj
 def requeue(project: Project, ids: tuple[int, ...], everything: bool) -> AnyAnswer | None:
-    """Tell again what messages told that were refused for good, after the cause was mended.
+    """Send messages again that were refused for good, once the cause is repaired.
 
-    What still fires is told as firing, what is over as over. Without ID and --all: list them.
+    They say how their alerts are now. Without ID and --all: list them.
     """
-    from mlmon_dagster.alerts.handling import requeue as tell_again
+    from mlmon_dagster.alerts.handling import requeue as send_again
     from mlmon_dagster.alerts.lifecycle.routing import platform_spec
+    from mlmon_dagster.spec.names import counted
     from mlmon_dagster.store.outbox import dead_letters
     from mlmon_dagster.tables.alerts import REFUSED_MESSAGES
     from mlmon_dagster.tables.table import Answer
@@ -269,9 +272,10 @@ def requeue(project: Project, ids: tuple[int, ...], everything: bool) -> AnyAnsw
     specs = models_of(project).specs
     platform = platform_spec(specs, project.ops_channel)
     every = [*specs, *([platform] if platform else [])]
-    n_refused, n_waiting = tell_again(project.store, every, project.now(), ids)
+    n_refused, n_waiting = send_again(project.store, every, project.now(), ids)
     click.echo(
-        f"{n_refused} refused messages are told again in {n_waiting}, as things stand now. "
+        f"{counted(n_refused, 'refused message')} will be sent again in {n_waiting}, with the "
+        "present state of their alerts. "
         "Next: mlmon alerts deliver"
     )
     return None
@@ -306,7 +310,7 @@ def test(project: Project, channel: str | None, model: str | None) -> None:
     """Send one test message to every place that the models name: Slack, mail, PagerDuty and so on.
 
     It notifies whom alerts there notify, and the command says who that is. Where a message does
-    not arrive, it says what is wrong and what mends it.
+    not arrive, it says what is wrong and how to repair it.
     """
     from mlmon_dagster.pipeline.receivers import local_links
 

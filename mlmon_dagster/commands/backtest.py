@@ -14,8 +14,9 @@ import click
 from mlmon_dagster.commands.options import examples, period, prints_table, spec_of
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec.monitors import FAMILIES
-from mlmon_dagster.spec.names import DRIFT
+from mlmon_dagster.spec.names import DRIFT, counted
 from mlmon_dagster.store.state.monitor_results import MonitorResult
+from mlmon_dagster.tables.alerts import name_monitor
 from mlmon_dagster.tables.asked import complete_period, window_range
 from mlmon_dagster.tables.table import Answer, AnyAnswer, Column, Table, day
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 BACKTEST: Table[Backtest] = Table(
     "backtest",
     (
-        Column("monitor", "monitor"),
+        Column("monitor", lambda test: name_monitor(test.monitor)),
         Column("slice", lambda test: test.slice_name or "all"),
         Column("threshold", "threshold"),
         Column("worst", "worst", "{:.3g}", is_number=True),
@@ -74,8 +75,8 @@ def backtest(
         BACKTEST,
         shown,
         spec.time.zone,
-        above=f"{spec.model}: {window_range(windows)}, {len(windows)} windows: {n_opened} alerts "
-        f"would have opened, {n_opened / len(weeks):.2g} a week.",
+        above=f"{spec.model}: {window_range(windows)}, {len(windows)} windows: "
+        f"{counted(n_opened, 'alert')} would have opened, {n_opened / len(weeks):.2g} a week.",
         below="\n".join(
             [_weeks_said(weeks, start), _expected_said(expected), *_remedies(spec, expected)]
         ),
@@ -103,19 +104,19 @@ def _verdicts(
 
 
 def _expected_said(expected: Sequence[Budget]) -> str:
-    """Say how many incidents a year are false by chance, and when a lasting fault is told."""
+    """Say how many incidents a year are false by chance, and when a lasting fault is reported."""
     if not expected:
         return "No monitor tests, so that no incident is false by chance."
     independent = sum(budget.independent for budget in expected)
     wandering = sum(budget.wandering for budget in expected)
     lines = [
-        "Expected of an unchanged model, false incidents a year: at most "
+        "False incidents a year of an unchanged model: at most "
         f"{independent:.2g} if windows are independent, {wandering:.2g} if each is much like the "
         "one before."
     ]
     lines += [
-        f"  {budget.family}: {budget.independent:.2g} and {budget.wandering:.2g}; a lasting fault "
-        f"is told after {budget.delay} windows"
+        f"  {FAMILIES[budget.family].label}: {budget.independent:.2g} and {budget.wandering:.2g}; "
+        f"a lasting fault is reported after {budget.delay} windows"
         for budget in expected
     ]
     return "\n".join(lines)
@@ -132,17 +133,17 @@ def _remedies(spec: ModelSpec, expected: Sequence[Budget]) -> list[str]:
         then = alarm_budget(slower(spec, most.family), alerts)
         total = sum(budget.independent for budget in then)
         said.append(
-            f"Above one a year of independent windows, most of it {most.family}: its `windows: "
-            f"{SLOWER.k} of {SLOWER.n}` make it {total:.2g}, and tell a lasting fault after "
-            f"{SLOWER.k} windows."
+            "More than one a year if windows are independent, mostly from "
+            f"{FAMILIES[most.family].label}: its `windows: {SLOWER.k} of {SLOWER.n}` make "
+            f"that {total:.2g}, and report a lasting fault after {SLOWER.k} windows."
         )
     drift = [budget for budget in expected if budget.family == DRIFT]
     if drift and sum(budget.wandering for budget in expected) > MOST_A_YEAR:
         strict = stricter(spec)
         total = sum(budget.wandering for budget in alarm_budget(strict, alerts))
         said.append(
-            f"Above one a year of windows that wander: drift's `q: {strict.monitors.drift.q:g}` "
-            f"makes it {total:.2g}, and tells only larger changes; so does a longer baseline."
+            f"More than one a year if windows wander: drift's `q: {strict.monitors.drift.q:g}` "
+            f"makes that {total:.2g}, and reports only larger changes; so does a longer baseline."
         )
     return said
 

@@ -61,7 +61,7 @@ def start_dagster(project: Project, host: str, port: int) -> None:
         "MLMON_PROJECT": str(project.folder),
     }
     click.echo(f"Dagster UI on http://{host}:{port} for {home}; Ctrl-C ends it.")
-    click.echo(f"What changes in {project.models_folder} is taken in by itself.")
+    click.echo(f"Changes in {project.models_folder} are loaded automatically.")
     reachable = "127.0.0.1" if host in ("0.0.0.0", "::") else host
     start_watching(project.models_folder, f"http://{reachable}:{port}", environment)
     arguments = [sys.executable, "-m", "dagster", "dev", *code, "-h", host, "-p", str(port)]

@@ -95,7 +95,7 @@ def _models(project: Project) -> Finding:
         "models",
         False,
         f"{said}\nnot monitored, since they do not load:\n{problems}",
-        "Mend the files; mlmon validate says when they are right. The other models go on.",
+        "Correct the files; mlmon validate says when they are right. The other models go on.",
     )
 
 
@@ -276,7 +276,8 @@ def _alerts(project: Project) -> Finding:
         f"{n} events without a message, {health.n_waiting} messages waiting, "
         f"{health.n_dead} refused for good"
     )
-    cure = "Run mlmon alerts deliver." if n else "Mend the cause, then: mlmon alerts requeue --all"
+    again = "Repair the cause, then: mlmon alerts requeue --all"
+    cure = "Run mlmon alerts deliver." if n else again
     return Finding("alerts", not (n or health.n_dead), found, cure)
 
 
@@ -285,7 +286,7 @@ def _verdicts(project: Project) -> Finding:
     from mlmon_dagster.tables.standing import standing_of
 
     unjudged = [
-        f"{spec.model}/{standing.family}: {standing.text} (newest window {standing.window})"
+        f"{spec.model}, {standing.label}: {standing.text} (newest window {standing.window})"
         for spec in models_of(project).specs
         for standing in standing_of(project.store, spec, project.now())
         if standing.status == "NO_DATA"
@@ -412,7 +413,7 @@ def disk(project: Project) -> Finding:
             False,
             f"{'; '.join(problems)} ({found})",
             "Make room outside of the store, some MB (with them mlmon store maintain frees more), "
-            "or give this user the right to write there; nothing can be taken in until then.",
+            "or give this user the right to write there; nothing can be stored until then.",
         )
     return Finding(
         "disk",
@@ -475,7 +476,7 @@ def spans(project: Project) -> Finding:
         "spans",
         False,
         f"{len(found)} files could not be read: {shown}{more}",
-        "Mend the file and take .refused off its name: the next ingest reads it; or delete it. "
+        "Repair the file and take .refused off its name: the next ingest reads it; or delete it. "
         "mlmon collect writes whole lines of JSON: look whether the disk is sound, or who else "
         "writes there.",
     )

@@ -45,7 +45,7 @@ def _listed(_context: click.Context, _option: click.Parameter, text: str | None)
     show_default=True,
     help="Healthy windows that each fault is tried in, at most.",
 )
-@click.option("--seed", default=0, show_default=True, help="Of which rows a fault hits.")
+@click.option("--seed", default=0, show_default=True, help="Which rows a fault hits.")
 @output_options()
 @click.pass_obj
 def drill(
@@ -184,7 +184,7 @@ def _tried_in(spec: ModelSpec, subject: Subject) -> str:
     ]
     rows = f"about {subject.rows:,} rows each"
     if subject.share_read < 1:
-        rows += f", of which {subject.share_read:.1%} were looked at: all of them notice more"
+        rows += f" ({subject.share_read:.1%} were read; all of them notice more)"
     return f"{', '.join(parts)}, {rows}"
 
 

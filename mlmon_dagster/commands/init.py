@@ -27,7 +27,7 @@ EDITOR_LINE = f"# yaml-language-server: $schema={SCHEMA_FILE}"
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="A file of ground truth; repeat for more. [default: told from FILES by their columns]",
+    help="A file of ground truth; repeat for more. [default: those of FILES with its columns]",
 )
 @click.option(
     "--role",
@@ -38,7 +38,7 @@ EDITOR_LINE = f"# yaml-language-server: $schema={SCHEMA_FILE}"
 )
 @click.option("--model", help="The model's name. [default: from the name of the file]")
 @click.option("--zone", help="Time zone of the windows. [default: that of the times, else UTC]")
-@click.option("--owner", default="team:ml", show_default=True, help="Who is told of alerts.")
+@click.option("--owner", default="team:ml", show_default=True, help="Who is alerted.")
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -62,7 +62,7 @@ def init(
 
     Roles, types, categories and personal columns are guessed from names and values; each guess
     is written with its reason. Parquet, CSV and JSON Lines are read. Ground truth is used from the
-    same files, or from files of its own, which are told by their columns.
+    same files, or from files of its own, which are recognised by their columns.
     """
     from mlmon_dagster.scaffold import notes_of
     from mlmon_dagster.scaffold.proposal import model_name, propose
@@ -112,8 +112,8 @@ def _role_and_column(text: str) -> tuple[str, str]:
 def schema(output: Path | None) -> None:
     """Print the JSON schema of specs, with which editors complete and check them.
 
-    A spec that mlmon init wrote names it in its first line. What only the whole spec can tell, such
-    as whether a column exists, mlmon validate says.
+    A spec that mlmon init wrote names it in its first line. mlmon validate also checks what needs
+    the whole spec, such as whether a column exists.
     """
     print_text(render_schema(), output)
 

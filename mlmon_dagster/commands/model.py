@@ -61,7 +61,7 @@ def _change_of_windows(command: Callable[..., object]) -> Callable[..., object]:
 @_change_of_windows
 @click.pass_context
 def reopen_windows(context: click.Context, /, **_: object) -> None:
-    """Let closed windows of MODEL take in what arrived after they closed.
+    """Let closed windows of MODEL use ground truth that arrived after they closed.
 
     They stay open until they are closed again: mlmon model close MODEL --from --to.
     """
@@ -82,7 +82,7 @@ def close_windows(context: click.Context, /, **_: object) -> None:
 @click.argument("name", metavar="MODEL")
 @click.pass_obj
 def rebuild_history(project: Project, name: str) -> None:
-    """Tell a new Dagster home what the store knows of MODEL: partitions, plots and checks.
+    """Report what the store has of MODEL to a new Dagster home: partitions, plots, checks.
 
     Nothing is computed again. Safe to repeat.
     """
@@ -93,8 +93,8 @@ def rebuild_history(project: Project, name: str) -> None:
     with open_instance(project) as instance:
         told = report_history(project, spec, instance)
     click.echo(
-        f"Told Dagster of {told.n_materializations:,} materializations and {told.n_checks:,} "
-        f"check results of {name}."
+        f"Reported {told.n_materializations:,} materializations and {told.n_checks:,} check "
+        f"results of {name} to Dagster."
     )
     sys.exit(0)
 
@@ -109,6 +109,7 @@ def _change(
     author: str,
     is_open: bool,
 ) -> None:
+    from mlmon_dagster.spec.names import counted
     from mlmon_dagster.store.state import window_state
     from mlmon_dagster.store.state.model_history import note_event
 
@@ -124,14 +125,15 @@ def _change(
             else window_state.close_windows(conn, spec, windows)
         )
         if n:
-            text = f"{span}, {n} windows" + (f"; {note}" if note else "")
+            text = f"{span}, {counted(n, 'window')}" + (f"; {note}" if note else "")
             note_event(conn, name, kind, author=author, note=text, now=now)
     if not n:
         was = "is closed for good yet" if is_open else "was reopened"
         click.echo(f"None of the windows {span} of {name} {was}; nothing changed.")
         return
-    next_step = f" Take in what came late with: mlmon run {name}" if is_open else ""
-    click.echo(f"{n} windows of {name} are {'open' if is_open else 'closed'} again.{next_step}")
+    next_step = f" To use late ground truth: mlmon run {name}" if is_open else ""
+    state = f"{'is' if n == 1 else 'are'} {'open' if is_open else 'closed'} again"
+    click.echo(f"{counted(n, 'window')} of {name} {state}.{next_step}")
 
 
 @model.command("remove", epilog=examples("mlmon model remove churn --backup before.tar.gz"))
@@ -146,7 +148,7 @@ def _change(
 @author_option
 @click.pass_obj
 def remove(project: Project, name: str, yes: bool, target: Path | None, author: str) -> None:
-    """Stop monitoring MODEL and delete everything of it, its declaration included.
+    """Stop monitoring MODEL and delete all its data and its declaration.
 
     It says what that is, and asks. Open alerts end, and their threads say why; silences that name
     it end. Its landing files are left alone, but not the spans that wait for ingest. A declaration
@@ -199,22 +201,24 @@ def _landed(project: Project, name: str) -> Path:
 
 def _contents(project: Project, name: str, declaration: Path) -> str:
     from mlmon_dagster.alerts.handling import count_open
+    from mlmon_dagster.spec.names import counted
     from mlmon_dagster.store.upkeep.maintenance import count_rows, list_folders
 
     counts = count_rows(project.store, name)
     folders = list_folders(project.store, name)
     size = sum(p.stat().st_size for f in folders for p in f.rglob("*") if p.is_file())
     lines = [
-        f"{name}: {len(folders)} folders with {size / 1e6:.1f} MB, {sum(counts.values()):,} rows "
-        f"of state, {count_open(project.store, name)} open alerts",
+        f"{name}: {counted(len(folders), 'folder')} with {size / 1e6:.1f} MB, "
+        f"{counted(sum(counts.values()), 'row')} of state, "
+        f"{counted(count_open(project.store, name), 'open alert')}",
         f"  {declaration}" if declaration.exists() else f"  {declaration} is gone already",
         *(f"  {folder.parent.name}/{folder.name}" for folder in folders),
         *(f"  {n:,} rows of {table}" for table, n in counts.items()),
     ]
     if n_landed := sum(path.is_file() for path in _landed(project, name).glob("*")):
         lines.append(
-            f"  spans/{name}: {n_landed:,} files of spans that no ingest has taken in; no backup "
-            f"has them. To keep them, first: mlmon run {name}"
+            f"  spans/{name}: {counted(n_landed, 'file')} of spans that no ingest has read; no "
+            f"backup has them. To keep them, first: mlmon run {name}"
         )
     return "\n".join(lines)
 

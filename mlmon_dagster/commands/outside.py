@@ -77,7 +77,7 @@ def sentence(error: BaseException) -> str | None:
         return f"The store is damaged: {found} {cure}."
     if _module(told).startswith(_DATABASE):
         return _gone(found)
-    return f"{found} Run mlmon doctor --deep; what was taken in before is still there."
+    return f"{found} Run mlmon doctor --deep; what was stored before is still there."
 
 
 def sentence_of_failure(text: str) -> str | None:
@@ -121,7 +121,7 @@ def _cure(chain: list[BaseException]) -> str | None:
             "wrong"
         )
     if any(sign in text for sign in _DAMAGED for text in texts):
-        return "Run mlmon doctor --deep, which names what is damaged and the command that mends it"
+        return "Run mlmon doctor --deep, which names the damage and the command that repairs it"
     return None
 
 

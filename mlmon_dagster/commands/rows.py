@@ -89,9 +89,9 @@ def rows(
 ) -> None:
     """Show the rows behind an alert (its id, see `mlmon alerts list`), or of a model.
 
-    Of an alert they are those of its last failing window and of its slice or column, as they were
-    when it was judged. Values of columns marked as personal are hidden unless they are named. Of an
-    alert on refused rows or files they are notes: which row of which file, and what was wrong.
+    The rows behind an alert are those of its last failing window and of its slice or column, as
+    they were when it was judged. Values of personal columns are hidden unless they are named. For
+    an alert on refused rows or files it prints the refused rows with their file and reason.
     """
     from mlmon_dagster.tables.rows import LATENCY, rows_of
 
@@ -159,6 +159,7 @@ def _say_refusals(project: Project, what: str, most: int) -> bool:
         return False
     from mlmon_dagster.alerts.handling import find_alert
     from mlmon_dagster.families.reported_files import REFUSED, refusals_in
+    from mlmon_dagster.tables.alerts import name_monitor
     from mlmon_dagster.tables.rows import behind
 
     alert: Row = find_alert(project.store, what)
@@ -168,9 +169,10 @@ def _say_refusals(project: Project, what: str, most: int) -> bool:
     window = behind(project.store, spec, alert).window
     found = refusals_in(project.store, spec, window)
     click.echo("\n".join(found[:most]))
-    more = f", of which {most:,} are shown (--worst)" if len(found) > most else ""
-    told = f"{spec.model}, {window.key}, {alert['monitor']}: {counted(len(found), 'refusal')}{more}"
-    click.echo(f"{told}. Once the cause is mended: mlmon ingest {spec.model} --retry", err=True)
+    more = f", {most:,} are shown (--worst)" if len(found) > most else ""
+    about = f"{spec.model}, {window.key}, {name_monitor(alert['monitor'])}"
+    told = f"{about}: {counted(len(found), 'refusal')}{more}"
+    click.echo(f"{told}. Once the cause is repaired: mlmon ingest {spec.model} --retry", err=True)
     return True
 
 
@@ -204,13 +206,14 @@ def _said(spec: ModelSpec, windows: tuple[Window, ...]) -> str:
 
 def _of_alert(project: Project, short_id: str, where: str | None, newest: bool) -> _Wanted:
     from mlmon_dagster.alerts.handling import find_alert
+    from mlmon_dagster.tables.alerts import name_monitor
     from mlmon_dagster.tables.rows import behind, together
 
     alert: Row = find_alert(project.store, short_id)
     spec = spec_of(project, str(alert["model"]))
     verdict = behind(project.store, spec, alert)
     picked = together(verdict.picked, _predicate(spec, where))
-    said = f"{spec.model}, {verdict.window.key}, {alert['monitor']}"
+    said = f"{spec.model}, {verdict.window.key}, {name_monitor(alert['monitor'])}"
     if verdict.version is None and not newest:
         click.echo("The rows that were judged are not kept any more; as they are now:", err=True)
     version = None if newest else verdict.version

@@ -106,7 +106,7 @@ def run_model(
     with open_instance(project) as instance, baselines_shared():
         fail_dead_runs(instance, spec.model)
         launcher = Launcher(project, [spec], instance, partial(on_step, spec))
-        click.echo(f"{spec.model}: taking in new files")
+        click.echo(f"{spec.model}: reading new files")
         known = season_told(instance, spec)
         # The baseline is looked at where it is asked for, since to look at it costs more than an
         # idle run; one whose file is gone is asked for by a person alone.
@@ -158,7 +158,7 @@ def _left_for_later(spec: ModelSpec, waiting: int) -> str:
     settle = format_duration(max(source.settle for source in sources if source))
     return (
         f"{counted(waiting, 'file')} left for later: changed less than {settle} ago (settle) and "
-        "perhaps not complete. Run again then; FILE.done beside it, or _SUCCESS in its folder, "
+        "perhaps not complete. Run again then; FILE.done next to it, or _SUCCESS in its folder, "
         "says at once that it is."
     )
 

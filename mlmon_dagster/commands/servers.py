@@ -76,7 +76,7 @@ class _Size(click.ParamType[int]):
               help="Seconds from SIGTERM to the end; new requests get 503.")  # fmt: skip
 @click.pass_context
 def collect(context: click.Context, /, **options: object) -> None:
-    """Take in predictions and ground truth over HTTP, for every model with landing files.
+    """Receive predictions and ground truth over HTTP, for every model with landing files.
 
     An answer of 202 means that the events are on the disk, in the folder that ingest reads. On
     another address than this machine's own, every request needs a token.
@@ -191,7 +191,7 @@ def list_(project: Project) -> AnyAnswer:
 @click.argument("token_id", metavar="ID")
 @click.pass_obj
 def revoke(project: Project, token_id: str) -> None:
-    """Refuse a token from now on; running servers hear of it within 5 seconds."""
+    """Refuse a token from now on; running servers notice within 5 seconds."""
     from mlmon_dagster.collect import admission
 
     # People paste what they have, which may be the whole token.

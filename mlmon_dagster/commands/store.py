@@ -140,15 +140,14 @@ def maintain(project: Project, models: tuple[str, ...], dry_run: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Only show what would be done.")
 @click.pass_obj
 def repair(project: Project, model: str, dry_run: bool) -> None:
-    """Mend the tables of MODEL that mlmon doctor names, or make them fit the state database.
+    """Repair the tables of MODEL that mlmon doctor names, or make them fit the state database.
 
-    A mark of retention that a clock ahead has set beyond now is moved back to the oldest rows.
+    If a wrong clock set the date of retention ahead of now, it is moved back to the oldest rows.
 
     Rows that are whole stay; landing files whose rows are missing are read again by the next
     ingest, and windows whose records or profiles are damaged are computed again. So is everything
-    where tables and state database are not of the same moment, since one of them was restored.
-    What is replaced is moved to a folder beside the store, named at the end; delete it when all is
-    well.
+    where tables and state database differ in age, since one of them was restored. Replaced files
+    are moved to a folder next to the store, named at the end; delete it when all is well.
     """
     from mlmon_dagster.ingest.landing import hash_landed
     from mlmon_dagster.store.upkeep.integrity import repair_model as mend
@@ -218,8 +217,8 @@ def _head(
 def backup(project: Project, target: Path) -> None:
     """Copy state, tables and declarations to TARGET, a new folder or .tar.gz file.
 
-    Everything may go on running meanwhile. Dagster's own history is not in it: it is told again
-    with mlmon model rebuild-history.
+    Everything may go on running meanwhile. Dagster's own history is not in it: mlmon model
+    rebuild-history reports it again.
     """
     from mlmon_dagster.store.upkeep.backup import make_backup, verify_backup
 

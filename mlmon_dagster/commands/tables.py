@@ -200,7 +200,7 @@ def skew(
     """Compare MODEL's features as they were served with the same predictions from elsewhere.
 
     A join that shifts rows leaves every distribution as it was; only the same prediction, by its
-    id, tells.
+    id, shows it.
     """
     from mlmon_dagster.tables.comparisons import ask_skew
 
@@ -235,8 +235,8 @@ def effect(
     """Say what 100 ms of latency, or another cause, goes with in the outcome of MODEL's requests.
 
     Rows are compared within a window and within the covariates of `effects` or --within. That is
-    an association; of an experiment that the spec declares, the difference of its arms is told
-    too, which is an effect. Exit code 0.
+    an association. For an experiment that the spec declares, it also prints the difference of the
+    arms, which is an effect. Exit code 0.
     """
     from mlmon_dagster.tables.effects import ask_effects, asked_of
 

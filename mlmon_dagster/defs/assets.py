@@ -75,8 +75,8 @@ _COLUMNS = {
 BROKEN_ASSET = "declaration"
 LOADS_CHECK = "loads"
 NOT_LOADED_YET = (
-    "declared anew or with other windows, assets or keys, which Dagster does not know yet; "
-    "`mlmon dev` tells it, elsewhere reload the code location (Deployment, Reload)"
+    "new, or declared with other windows, assets or keys, which Dagster does not know yet; "
+    "`mlmon dev` reloads, elsewhere reload the code location (Deployment, Reload)"
 )
 
 
@@ -666,7 +666,7 @@ def _broken_asset(broken: BrokenModel) -> dg.AssetSpec:
         _check_key(broken).asset_key,
         group_name=broken.name,
         description=f"**This model does not load and is not monitored:**\n\n{listed}\n\n"
-        "Mend what is named; `mlmon validate` says when the file is right. The other models go on.",
+        "Correct that; `mlmon validate` says when the file is right. The other models go on.",
         metadata={"file": str(broken.path)},
         kinds={"yaml"},
         tags={MODEL_TAG: broken.name},

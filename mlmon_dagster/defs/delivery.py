@@ -115,7 +115,7 @@ def _backfilling(instance: dg.DagsterInstance) -> Iterator[str]:
 
 
 NAME = "alert_delivery"
-CURE = "Run mlmon alerts deliver; if they stay, mlmon alerts list shows what it should have told."
+CURE = "Run mlmon alerts deliver; if they stay, mlmon alerts list shows what was not sent."
 TOO_LONG = dt.timedelta(hours=24)
 
 
@@ -127,7 +127,7 @@ def delivery_check(project: Project, specs: Sequence[ModelSpec]) -> dg.AssetChec
         name=NAME,
         metadata={"owners": ", ".join(dict.fromkeys(o for spec in specs for o in spec.owners))},
         description="Fails when a message was refused for good or has waited for a day, or when "
-        "something that an alert should have told is in no message. The "
+        "a change of an alert is in no message. The "
         "dispatcher evaluates it too, as soon as that changes.",
     )
     def alert_delivery() -> dg.AssetCheckResult:
@@ -193,7 +193,7 @@ def _look(project: Project, specs: Sequence[ModelSpec]) -> tuple[bool, str, dict
     if health.n_dead:
         said = (
             f"{health.n_dead} messages were refused for good; the last: {health.last_error} "
-            "Mend the cause, then run: mlmon alerts requeue"
+            "Repair the cause, then run: mlmon alerts requeue"
         )
     elif waits:
         said = (

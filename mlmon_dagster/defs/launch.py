@@ -247,4 +247,4 @@ def _step_logger(on_step: OnStep | None) -> dg.LoggerDefinition:
         logger.addHandler(Steps())
         return logger
 
-    return dg.LoggerDefinition(steps, description="Tells the command line which step begins.")
+    return dg.LoggerDefinition(steps, description="Reports to the command line which step begins.")

@@ -23,7 +23,7 @@ from mlmon_dagster.store.tables.columns import prediction_schema, record_schema
 
 MAX_TABLE_ROWS = 50
 SHOWN_DIGITS = 4
-REBUILT = {"mlmon": "told from the store, not computed"}
+REBUILT = {"mlmon": "reported from the store, not computed"}
 ROW_COUNT = "dagster/row_count"
 PARTITION_ROW_COUNT = "dagster/partition_row_count"
 # Where below the store the rows of an asset are, and their columns.

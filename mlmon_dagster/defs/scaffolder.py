@@ -20,7 +20,7 @@ EXAMPLE = """\
 # dg scaffold defs {type} {folder} --from landing/{model}/predictions/2026-03-01.parquet
 model: {model}
 task: binary_classification  # or multiclass_classification, regression, ranking
-owners: ["{owner}"]  # who is told: team:<name> or an e-mail address
+owners: ["{owner}"]  # who is alerted: team:<name> or an e-mail address
 time: {{zone: {zone}, granularity: day, start: {start}}}
 source:
   # asset: the key of the asset of this project that writes the files hangs them into its lineage
@@ -48,7 +48,7 @@ class ScaffoldParams(BaseModel):
     actuals: list[str] = Field(default=[], description="Files of ground truth.")
     model: str = Field(default="", description="The model's name; default: that of the folder.")
     zone: str = Field(default="", description="Time zone; default: that of the times, else UTC.")
-    owner: str = Field(default="team:ml", description="Who is told of alerts.")
+    owner: str = Field(default="team:ml", description="Who is alerted.")
 
 
 class _Scaffolder(dg.Scaffolder[ScaffoldParams]):

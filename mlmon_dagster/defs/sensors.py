@@ -64,7 +64,7 @@ def planner_sensor(project: Project, models: Models) -> dg.SensorDefinition:
         asset_selection=select_cadence(*granularities_of(models.specs)),
         minimum_interval_seconds=project.tick_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Takes in new landing files and requests exactly the windows that they, late "
+        description="Reads new landing files and requests exactly the windows that they, late "
         "ground truth or the passing of time touched.",
     )
     def planner(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
@@ -377,9 +377,9 @@ def _schedule(
         cron_schedule=CRON[grain],
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description=f"Takes in new files and computes the newest complete {grain} of every model "
+        description=f"Reads new files and computes the newest complete {grain} of every model "
         f"with {grain} windows that is not computed yet, also when no data came; where it is, "
-        "writes the health report anew if anything that it shows is newer.",
+        "writes the health report again if it would show newer numbers.",
     )
     def newest_window(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest]:
         return in_process(context, list(requested(context)))

@@ -135,7 +135,7 @@ def note_backlog(
         grows = left.n_left >= before.get(stream, Backlog()).n_left
         said = (
             f"{left.n_left:,} complete files of {stream} wait, the oldest for {minutes:.0f} "
-            "min: they come faster than they are taken in. Fewer and larger files, or "
+            "min: they come faster than they are read. Fewer and larger files, or "
             f"mlmon ingest {model}, which takes its time, help."
         )
         late[stream] = said if grows else ""

@@ -170,7 +170,7 @@ def _why(inputs: JudgeInputs, row: MonitorResult, metric: str) -> dict[str, Any]
         else:
             text = f"{name} is {now}, no worse than the baseline's {then}; more was expected."
     if not text:
-        return {"no_why": "no part of it stands out"}
+        return {"no_why": "no part of the change stands out"}
     return {"why": text, "traced": _called(spec, starts, row["window_end"])}
 
 

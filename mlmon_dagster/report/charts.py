@@ -30,6 +30,7 @@ from mlmon_dagster.report.plots import (
     Curve,
     Event,
 )
+from mlmon_dagster.spec.names import counted
 
 Role = Literal["value", "lower", "upper", "truth", "line"]
 NONE = "\N{EN DASH}"
@@ -109,7 +110,7 @@ class Chart:
     @property
     def said(self) -> str:
         """What the picture shows, for those who do not see it."""
-        parts = [f"{self.title}, {len(self.labels)} windows"]
+        parts = [f"{self.title}, {counted(len(self.labels), 'window')}"]
         if self.labels:
             parts[0] += f" from {self.labels[0]} to {self.labels[-1]}"
         for line in self.lines:
@@ -124,8 +125,7 @@ class Chart:
         if self.limit is not None:
             parts.append(f"limit {number(self.limit, self.places)}")
         if self.marks:
-            n = len(self.marks)
-            parts.append(f"{n} alert{'' if n == 1 else 's'} marked")
+            parts.append(f"{counted(len(self.marks), 'alert')} marked")
         parts += [f"{mark} at {self.labels[place]}" for place, mark in self.events]
         return "; ".join(parts) + ". The numbers are in the table below."
 
@@ -344,14 +344,16 @@ def windows_named(starts: Sequence[dt.datetime], zone: str) -> list[str]:
 
 
 def places_of(values: Sequence[float]) -> int:
-    """Return how many decimals some numbers are written with, so that they stand in line.
+    """Return how many decimals give the largest of some numbers three significant digits.
 
     Counts have none. Numbers of at most 1 are no counts: a share may be 1 in every window.
     """
     top = max(map(abs, values), default=0.0)
     if top > 1 and all(float(v).is_integer() for v in values):
         return 0
-    return next((n for bound, n in ((1.5, 4), (15, 3), (150, 2), (1500, 1)) if top < bound), 0)
+    return next(
+        (n for bound, n in ((0.015, 5), (0.15, 4), (1.5, 3), (15, 2), (150, 1)) if top < bound), 0
+    )
 
 
 def number(value: float | None, places: int) -> str:

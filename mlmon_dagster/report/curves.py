@@ -167,7 +167,9 @@ class Curves:
                 curve = self._curve(part, name, baseline=baseline, limit=limit)
                 if (width := part["band_factor"].iloc[-1]) > 1:
                     n = part["band_windows"].iloc[-1]
-                    title = f"{curve.title}, band {width:.3g} times as wide by {n} windows' truth"
+                    title = (
+                        f"{curve.title}; band {width:.3g} times as wide, learnt from {n} windows"
+                    )
                     curve = replace(curve, title=title)
                 if name == estimated(metric) and len(truth):
                     realized = truth.reindex(part["window_start"]).astype(float)

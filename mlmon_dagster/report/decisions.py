@@ -244,9 +244,9 @@ def operating_curves_of(
     windows = baseline.windows if baseline else {}
     then = _curves_of(windows.get("score"), windows.get("prediction"), asked)
     pictures = [
-        ("ROC curve", "false positive rate across, recall upwards", _roc_said(now, then),
+        ("ROC curve", "x: false positive rate, y: recall", _roc_said(now, then),
          _picture(now, then, "false_alarms", "recall", '<path class="base" d="M0 200L200 0"/>')),
-        ("Precision and recall", "recall across, precision upwards", _precision_said(now, then),
+        ("Precision and recall", "x: recall, y: precision", _precision_said(now, then),
          _picture(now, then, "recall", "precision", "")),
     ]  # fmt: skip
     lows = lowest_scores(score.binning)[::-1]
@@ -313,8 +313,8 @@ def _roc_said(now: _Curves, then: _Curves | None) -> str:
     said += f", baseline {then.area:.3f}" if then else ""
     if now.made is not None:
         said += (
-            f"; decisions as made find {_share(float(now.made.recall[0]))} of the positives at a "
-            f"false positive rate of {_share(float(now.made.false_alarms[0]))}"
+            f"; decisions as made find {_share(float(now.made.recall[0]))} of the positives at "
+            f"a false positive rate of {_share(float(now.made.false_alarms[0]))}"
         )
     return f"{said}; the numbers are in the table below."
 

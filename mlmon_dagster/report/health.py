@@ -65,7 +65,7 @@ MAX_SLICES = 12
 MAX_OFFERED = 200  # slices in the form of a served page
 _NOTES = {
     "": "",
-    "small": "too small to tell apart",
+    "small": "too small to compare",
     "new": "not in the baseline",
     "gone": "no longer there",
     "few_rows": "too few rows to test",
@@ -426,11 +426,11 @@ def _looked(
 def _no_truth(spec: ModelSpec, period: tuple[dt.datetime, dt.datetime]) -> str:
     """Say why it is not shown how right a model was; nothing of one whose task has no such view."""
     if not spec.has_actuals:
-        return "The model declares no ground truth, so nobody can tell."
+        return "The model declares no ground truth, so this cannot be measured."
     shown = spec.columns.score or spec.columns.prediction
     if shown is None or spec.task == "ranking":
         return ""
-    return f"No ground truth has come for windows {_named(spec, period)} that could be shown yet."
+    return f"No ground truth has arrived yet for windows {_named(spec, period)}."
 
 
 def _named(spec: ModelSpec, period: tuple[dt.datetime, dt.datetime]) -> str:

@@ -21,7 +21,7 @@ from mlmon_dagster.store.alert_state import ACTIVE, SHORT_ID, AlertEpisode
 from mlmon_dagster.store.state import monitor_results
 from mlmon_dagster.store.state.monitor_results import name_window
 from mlmon_dagster.store.state.window_state import WindowInputs
-from mlmon_dagster.tables.alerts import explain_episode, is_personal
+from mlmon_dagster.tables.alerts import explain_episode, is_personal, name_monitor
 
 DAYS_SHOWN: dict[Granularity, int] = {"hour": 168, "day": 90, "week": 52, "month": 24}
 MOST_CARDS = 3
@@ -40,7 +40,7 @@ class Incident:
         since: The first failing window.
         lasts: How many windows that are, in words, the newest included.
         why: What explains it, the most important first.
-        monitor: Its id.
+        monitor: What people call its monitor.
         acked_by: Who has taken it on; empty if nobody has.
         href: Its page; empty in a file, which leads nowhere.
         commands: What to run next, where there is no page.
@@ -95,7 +95,7 @@ def find_incidents(
                 since=name_window(spec, episode.opened_window),
                 lasts=count_windows(spec, episode.opened_window, newest),
                 why=[] if hidden else [f"{text}." for text in why[:_REASONS]],
-                monitor=episode.monitor,
+                monitor=name_monitor(episode.monitor),
                 acked_by=episode.acked_by,
                 href=href,
                 commands=[] if href else _name_commands(episode),

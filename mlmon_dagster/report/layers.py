@@ -15,7 +15,7 @@ from typing import get_args
 from mlmon_dagster.report.charts import Chart, chart_of
 from mlmon_dagster.report.plots import Curve
 from mlmon_dagster.spec.monitors import FAMILIES, Layer
-from mlmon_dagster.spec.names import BUSINESS, PERFORMANCE, SERVICE
+from mlmon_dagster.spec.names import BUSINESS, PERFORMANCE, SERVICE, counted
 from mlmon_dagster.trace.lagged_correlation import correlate_changes
 
 # Layer -> the families of monitors that look at it.
@@ -115,8 +115,9 @@ def _hint(model: Curve | None, business: Curve | None) -> str:
             f"(lags 0 to {found.most}, p = {found.p_value:.2f})."
         )
     way = "together" if found.correlation > 0 else "against each other"
-    lag = f", the business {found.lag} windows later" if found.lag else ""
+    lag = f", the business {counted(found.lag, 'window')} later" if found.lag else ""
     return (
-        f"A hint, no proof: over {found.n} windows {names} moved {way}{lag} (correlation of their "
-        f"changes {found.correlation:.2f}, p = {found.p_value:.3f} over lags 0 to {found.most})."
+        f"This is a hint, not a proof: over {found.n} windows {names} moved {way}{lag} "
+        f"(correlation of their changes {found.correlation:.2f}, p = {found.p_value:.3f} over "
+        f"lags 0 to {found.most})."
     )

@@ -138,7 +138,7 @@ def spec_text(
         *(f"{NOTE}{_one_line(note, 600)}" for note in scaffold.notes),
         f"model: {scaffold.model}",
         f"task: {roles.task}  # {roles.task_reason}",
-        f"owners: [{_quoted(scaffold.owner)}]  # who is told: team:<name> or an e-mail address",
+        f"owners: [{_quoted(scaffold.owner)}]  # who is alerted: team:<name> or an e-mail address",
         "time:",
         f"  zone: {scaffold.zone}  # windows follow this time zone{_because(scaffold.zone_reason)}",
         f"  granularity: {scaffold.granularity}  # about {scaffold.per_day:,.0f} events a day",

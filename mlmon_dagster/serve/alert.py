@@ -14,21 +14,30 @@ from mlmon_dagster.alerts.messages.view import (
     view_of,
 )
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.monitors.wording import REASONS, limit_of
+from mlmon_dagster.monitors.wording import REASONS, beyond_headline, headline, limit_of
 from mlmon_dagster.monitors.wording import number as written
 from mlmon_dagster.report import page
 from mlmon_dagster.report.charts import chart_of
 from mlmon_dagster.report.health import Places, moment_text
 from mlmon_dagster.report.plots import Curve, Episode
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.spec.names import ALL, BUSINESS, PERFORMANCE, SERVICE, TABLE
+from mlmon_dagster.spec.monitors import FAMILIES
+from mlmon_dagster.spec.names import ALL, BUSINESS, FRESHNESS, PERFORMANCE, SERVICE, TABLE
 from mlmon_dagster.spec.spans import STAGE, TRACE_ID
 from mlmon_dagster.store import Store, alert_state
 from mlmon_dagster.store.alert_state import SHORT_ID, AlertEpisode, AlertEvent, AlertRow
 from mlmon_dagster.store.state import monitor_results
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 from mlmon_dagster.store.tables.columns import span_fields
-from mlmon_dagster.tables.alerts import explain_episode, is_personal, list_alerts, list_facts
+from mlmon_dagster.tables.alerts import (
+    explain_episode,
+    is_personal,
+    list_alerts,
+    list_facts,
+    name_monitor,
+    name_muted,
+    name_silence,
+)
 
 _DRAWN = 120  # windows
 _LISTED = 30
@@ -91,19 +100,21 @@ def alert_page(
     hidden = is_personal(spec, str(alert["column_name"]), str(alert["slice_key"]))
     traces = _traces(store, spec, alert) if verdicts else []
     current = next((e for e in mine if e.episode == alert["episode"]), None)
+    said = "" if hidden else view.sentence
+    if current is not None:
+        said = explain_episode(spec, current)
+    name = headline(said) or name_monitor(alert["monitor"])
     return page.render(
         "alert.html.j2",
-        title=f"{view.name}: {spec.model}",
+        title=f"{name}: {spec.model}",
         home=places.home,
         model_href=places.model(spec.model),
         column_href=_column(spec, places, alert),
         spec=spec,
         alert=alert,
-        name=view.name,
+        name=name,
         state="RESOLVED" if alert["state"] == "OK" else alert["state"],
-        said=explain_episode(spec, current)
-        if current is not None
-        else ("" if hidden else view.sentence),
+        said=beyond_headline(said),
         numbers=view.numbers,
         facts=_facts(view),
         runbook=alert["runbook"] if str(alert["runbook"]).startswith(_WEB) else "",
@@ -111,9 +122,15 @@ def alert_page(
         evidence=[_evidence(row, zone, spec) for row in reversed(verdicts[-_LISTED:])],
         has_columns=len({row["column_name"] for row in verdicts}) > 1,
         why=[] if hidden else view.why,
-        commands=[*commands_of([view]), *_slowest(alert, traces), _acknowledge(alert)],
+        commands=[
+            *commands_of([view]),
+            *_slowest(alert, traces),
+            _acknowledge(alert),
+            name_silence(alert),
+        ],
         history=[_event(event, zone, hidden=hidden) for event in reversed(events)],
         traces=traces,
+        has_rows=alert["family"] in FAMILIES and alert["family"] != FRESHNESS,
         rows=_rows(store, spec, alert) if with_rows else None,
         now=moment_text(now),
     )
@@ -158,7 +175,7 @@ def _chart(
     has_interval = any(row["lower"] is not None for row in verdicts)
     return chart_of(
         Curve(
-            title=view.name,
+            title=name_monitor(view.row["monitor"]),
             starts=[row["window_start"] for row in verdicts],
             values=[_plain(row["value"]) for row in verdicts],
             lower=[_plain(row["lower"]) for row in verdicts] if has_interval else (),
@@ -223,7 +240,7 @@ def _event(event: AlertEvent, zone: str, *, hidden: bool) -> dict[str, str]:
         "severity": str(event["severity"]),
         "window": local_moment(event["window_start"], zone),
         "value": _shown(event["value"]),
-        "muted": str(event["muted_reason"]),
+        "muted": name_muted(event["muted_reason"]),
         "said": "" if hidden else str(event["message"]),
     }
 

@@ -18,6 +18,7 @@ from mlmon_dagster.report.incident import count_windows
 from mlmon_dagster.report.layers import LAYERS
 from mlmon_dagster.spec import Models, ModelSpec
 from mlmon_dagster.spec.baseline import GRAINS, PRODUCTION
+from mlmon_dagster.spec.monitors import FAMILIES
 from mlmon_dagster.spec.names import ALL, BUSINESS, ESTIMATED_PERFORMANCE, PERFORMANCE, SERVICE
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.alert_state import AlertRow, find_opening
@@ -232,7 +233,7 @@ def _layers(
         if not mine:
             continue
         status = min(mine.values(), key=ORDER.index)
-        ill = ", ".join(f"{family} {said}" for family, said in mine.items() if said != "OK")
+        ill = ", ".join(f"{FAMILIES[f].label} {said}" for f, said in mine.items() if said != "OK")
         found.append(Layer(name, status, _number(spec, mine, rows, status) or ill))
     return found
 
@@ -272,7 +273,7 @@ def _say_what(
     ill = next((one for one in judged.standings if one.status == status), None)
     if ill is None:
         return "No window has predictions yet.", ""
-    return f"{ill.family}: {ill.text}.", f"In {ill.window}" if ill.window else ""
+    return f"{ill.label.capitalize()}: {ill.text}.", f"In {ill.window}" if ill.window else ""
 
 
 def _line(spec: ModelSpec, judged: _Judged, window: Row | None, alerts: Sequence[AlertRow]) -> Line:

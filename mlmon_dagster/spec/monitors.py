@@ -767,6 +767,11 @@ class DeclaredFamily:
     has_numbers: bool = True
 
     @property
+    def label(self) -> str:
+        """What people call it."""
+        return self.name.replace("_", " ")
+
+    @property
     def is_measured(self) -> bool:
         """Whether it has an asset of its own."""
         return bool(self.deps)
@@ -787,7 +792,7 @@ FAMILIES: Final[Mapping[str, DeclaredFamily]] = {
         DeclaredFamily(
             FRESHNESS,
             "event_log",
-            "Predictions have stopped coming: no event for longer than `no_data_for`.",
+            "Predictions have stopped coming: no event for longer than the limit.",
             "Data",
             breaks_windows=True,
             is_by_clock=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, TypedDict, cast
@@ -19,10 +20,11 @@ from mlmon_dagster.alerts.messages.view import (
     number,
     view_of,
 )
-from mlmon_dagster.monitors.wording import NAMES
+from mlmon_dagster.monitors.wording import NAMES, subject
 from mlmon_dagster.monitors.wording import number as written
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.spec.monitors import FAMILIES
+from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.store import Store, alert_state
 from mlmon_dagster.store.alert_state import (
     SHORT_ID,
@@ -208,12 +210,70 @@ def _write_clean(text: str, _zone: str) -> str:
     return clean(text)
 
 
+def _write_monitor(monitor: str, _zone: str) -> str:
+    return name_monitor(monitor)
+
+
+def _write_muted(reason: str, _zone: str) -> str:
+    return name_muted(reason)
+
+
+# What `NAMES` lacks: metrics of windows, whose sentences do not name them.
+_OF_WINDOWS = {
+    "no_data_for": "Hours without a prediction",
+    "bad_rate": "Share of refused rows",
+    "novel_rate": "Share of rows outside the range of the baseline",
+}
+
+
+def name_metric(metric: str, column: str = "") -> str:
+    """Write a metric as people call it, with its column."""
+    if metric in NAMES:
+        return subject(metric, column)
+    name = _OF_WINDOWS.get(metric, metric.replace("_", " "))
+    return f"{name} of {column}" if column not in ("", TABLE) else name
+
+
+def name_monitor(monitor: str) -> str:
+    """Write a monitor's id as people call it: family, metric and column.
+
+    Example:
+        >>> name_monitor("drift/psi/temp"), name_monitor("pipeline/run")
+        ('drift: PSI of temp', 'pipeline: run')
+    """
+    family, metric, column = (*monitor.split("/", 2), "", "")[:3]
+    label = FAMILIES[family].label if family in FAMILIES else family.replace("_", " ")
+    return clean(f"{label}: {name_metric(metric, column)}")
+
+
+def name_silence(row: AlertRow) -> str:
+    """Return the command that silences an alert for a day."""
+    return shlex.join(
+        ["mlmon", "alerts", "silence", "--model", row["model"], "--monitor", row["monitor"],
+         "--for", "24h"]
+    )  # fmt: skip
+
+
+def name_muted(reason: str) -> str:
+    """Write why nothing was sent about an alert; empty if something was.
+
+    Example:
+        >>> name_muted("silence:3"), name_muted("suppressed:quality/null_rate/age")
+        ('silence 3', 'explained by quality: Null share of age')
+    """
+    kind, _, what = reason.partition(":")
+    return (
+        f"explained by {name_monitor(what)}" if kind == "suppressed" else f"{kind} {what}".strip()
+    )
+
+
 def _name_slice(slice_key: str, slice_value: str) -> str:
     return "all" if slice_key == ALL else clean(f"{slice_key}={slice_value}")
 
 
 def _say_why_unsent(episode: AlertEpisode) -> str:
-    return episode.muted_reason or (f"acked by {episode.acked_by}" if episode.acked_by else "")
+    by = f"acknowledged by {episode.acked_by}" if episode.acked_by else ""
+    return name_muted(episode.muted_reason) or by
 
 
 ALERTS: Table[AlertEpisode] = Table(
@@ -223,7 +283,7 @@ ALERTS: Table[AlertEpisode] = Table(
         Column("STATE", "state"),
         Column("SEVERITY", "severity", _write_severity),
         Column("MODEL", "model"),
-        Column("MONITOR", "monitor", _write_clean),
+        Column("MONITOR", "monitor", _write_monitor),
         Column("SLICE", lambda e: _name_slice(e.slice_key, e.slice_value)),
         Column("FROM", "opened_window", _write_local),
         Column("TO", "resolved_window", _write_local),
@@ -310,10 +370,10 @@ HISTORY: Table[Happened] = Table(
         Column("WHAT", "kind"),
         Column("SEVERITY", "severity", _write_severity),
         Column("MODEL", "model"),
-        Column("MONITOR", "monitor", _write_clean),
+        Column("MONITOR", "monitor", _write_monitor),
         Column("SLICE", "slice"),
         Column("WINDOW", "window_start", _write_local),
-        Column("MUTED", "muted_reason"),
+        Column("MUTED", "muted_reason", _write_muted),
         Column("SAID", lambda one: clean(one["message"], _SENTENCE)),
     ),
     "Nothing happened.",
@@ -394,8 +454,8 @@ def explain_alert(spec: ModelSpec, row: AlertRow) -> str:
 
 
 def _say_without_values(metric: str, column: str, value: float | None) -> str:
-    subject = f"{NAMES.get(metric, metric)} of {column}"
-    return f"{subject} failed." if value is None else f"{subject} reached {written(value)}."
+    what = subject(metric, column)
+    return f"{what} failed." if value is None else f"{what} reached {written(value)}."
 
 
 def ask_alert(store: Store, short_id: str, zones: Mapping[str, str]) -> Answer[AlertRow]:
@@ -425,14 +485,16 @@ def ask_alert(store: Store, short_id: str, zones: Mapping[str, str]) -> Answer[A
         "Why": "; ".join(view.why),
         "Runbook": row["runbook"],
         "Last windows": ", ".join(_recent(row, zone)),
+        "Silence it": name_silence(row) if row["state"] in alert_state.ACTIVE else "",
     }
-    lines = [f"{name + ':':<14} {clean(facts[name], 500)}" for name in _FACTS if facts.get(name)]
+    lines = [f"{name + ':':<16} {clean(facts[name], 500)}" for name in _FACTS if facts.get(name)]
     return Answer(Table("alert", ()), [row], text="\n".join([*lines, "", *_events(events)]))
 
 
 _FACTS = (
     "Alert", "Model", "Monitor", "Slice", "State", "Episode", "Since", "Said", "Numbers", "Why",
-    "Not sent", "Taken on by", "Ended", "Owner", "Runbook", "Last windows",
+    "Not sent", "Acknowledged by", "Ended", "Owner", "Runbook", "Last windows",
+    "Silence it",
 )  # fmt: skip
 
 
@@ -440,12 +502,12 @@ def list_facts(view: AlertView) -> dict[str, str]:
     """Return what an alert is about, since when, and who has to do with it; empty if unknown."""
     row = view.row
     return {
-        "Monitor": row["monitor"],
+        "Monitor": name_monitor(row["monitor"]),
         "Slice": _name_slice(row["slice_key"], row["slice_value"]),
         "Since": view.since if row["opened_window"] else "",
         "Episode": str(row["episode"]),
-        "Not sent": row["muted_reason"],
-        "Taken on by": f"{row['acked_by']} at {view.moment(row['acked_at'])}"
+        "Not sent": name_muted(row["muted_reason"]),
+        "Acknowledged by": f"{row['acked_by']} at {view.moment(row['acked_at'])}"
         if row["acked_at"]
         else "",
         "Ended": row["resolved_reason"].replace("_", " "),

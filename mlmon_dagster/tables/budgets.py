@@ -181,6 +181,6 @@ def _describe(spent: Spent) -> str:
     allowed = spent.n * (1 - objective.target)
     left = f"{spent.left:.1%} is left" if spent.left >= 0 else f"spent {1 - spent.left:.3g} times"
     return (
-        f"{promise} {spent.bad:,} of {spent.n:,} were not good, {allowed:,.4g} may be: "
+        f"{promise} {spent.bad:,} of {spent.n:,} were not good, {allowed:,.3g} may be: "
         f"of the budget {left}."
     )

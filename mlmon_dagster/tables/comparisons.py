@@ -9,6 +9,7 @@ from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.families.compare import LABELS, compare_versions, skew_of
 from mlmon_dagster.metrics.versions import Comparison, Mismatch
 from mlmon_dagster.spec import ModelSpec, Window
+from mlmon_dagster.spec.names import counted
 from mlmon_dagster.store import Store
 from mlmon_dagster.tables.asked import window_range
 from mlmon_dagster.tables.table import Answer, Column, Table
@@ -42,9 +43,9 @@ COMPARISON: Table[Difference] = Table(
     "comparison",
     (
         Column("what", lambda row: LABELS[row.metric]),
-        Column("difference", lambda row: row.found.difference, "{:+.4f}", is_number=True),
-        Column("from", lambda row: row.found.lower, "{:+.4f}", is_number=True),
-        Column("to", lambda row: row.found.upper, "{:+.4f}", is_number=True),
+        Column("difference", lambda row: row.found.difference, "{:+.3f}", is_number=True),
+        Column("from", lambda row: row.found.lower, "{:+.3f}", is_number=True),
+        Column("to", lambda row: row.found.upper, "{:+.3f}", is_number=True),
         Column("windows", lambda row: row.found.windows, "{:,}", is_number=True),
         Column("verdict", _say_verdict),
     ),
@@ -75,8 +76,8 @@ def ask_comparison(
     rows = [Difference(metric, one) for metric, one in found.metrics.items()]
     few = next((row.found.windows for row in rows if row.found.windows < _FEW), None)
     below = (
-        f"Of {few} windows: rows count as independent, which they are not if a day's share its "
-        "weather. Eight windows say how far they stray."
+        f"With {counted(few or 0, 'window')} rows count as independent, which they are not if "
+        "those of a day resemble each other. From eight windows on their spread is known."
     )
     return Answer(COMPARISON, rows, above=said, below=below if few is not None else "")
 
@@ -100,7 +101,7 @@ class SkewedFeature:
 
 def _say_how(row: SkewedFeature) -> str:
     by = row.found.by
-    return row.found.kind if by != by else f"{row.found.kind} of {by:.4g}"
+    return row.found.kind if by != by else f"{row.found.kind} of {by:.3g}"
 
 
 SKEW: Table[SkewedFeature] = Table(
@@ -108,8 +109,8 @@ SKEW: Table[SkewedFeature] = Table(
     (
         Column("feature", "feature"),
         Column("n", lambda row: row.found.n, "{:,}", is_number=True),
-        Column("differ", lambda row: row.found.rate, "{:.2%}", is_number=True),
-        Column("95 %", lambda row: f"{row.found.lower:.2%} to {row.found.upper:.2%}"),
+        Column("differ", lambda row: 100 * row.found.rate, "{:.3g} %", is_number=True),
+        Column("95 %", lambda row: f"{100 * row.found.lower:.3g} to {100 * row.found.upper:.3g} %"),
         Column("how", _say_how),
         Column("such as", lambda row: ", ".join(row.found.examples)),
     ),

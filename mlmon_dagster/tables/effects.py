@@ -273,8 +273,8 @@ class CauseRange:
 
 def _name_range(row: CauseRange) -> str:
     if row.low is None:
-        return "all" if row.high is None else f"under {row.high:.4g}"
-    return f"{row.low:.4g} and more" if row.high is None else f"{row.low:.4g} to {row.high:.4g}"
+        return "all" if row.high is None else f"under {row.high:.3g}"
+    return f"{row.low:.3g} and more" if row.high is None else f"{row.low:.3g} to {row.high:.3g}"
 
 
 def effect_table(cause: str) -> Table[CauseRange]:
@@ -284,10 +284,10 @@ def effect_table(cause: str) -> Table[CauseRange]:
         (
             Column(cause, _name_range),
             Column("rows", "n", "{:,}", is_number=True),
-            Column("mean", "mean", "{:.4g}", is_number=True),
-            Column("adjusted", "adjusted", "{:.4g}", is_number=True),
-            Column("from", "lower", "{:.4g}", is_number=True),
-            Column("to", "upper", "{:.4g}", is_number=True),
+            Column("mean", "mean", "{:.3g}", is_number=True),
+            Column("adjusted", "adjusted", "{:.3g}", is_number=True),
+            Column("from", "lower", "{:.3g}", is_number=True),
+            Column("to", "upper", "{:.3g}", is_number=True),
         ),
     )
 

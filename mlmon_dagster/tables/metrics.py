@@ -14,7 +14,7 @@ from mlmon_dagster.spec.declaration import Granularity
 from mlmon_dagster.spec.names import ALL, counted, did_you_mean, listed
 from mlmon_dagster.tables.asked import moments_of
 from mlmon_dagster.tables.rendering import csv_text, json_lines, render_text
-from mlmon_dagster.tables.table import Answer, Column, Table
+from mlmon_dagster.tables.table import Answer, Column, Table, digits
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,9 +48,9 @@ METRICS: Table[Mapping[str, Any]] = Table(
         ),
         Column("column", "column_name"),
         Column("metric", "metric"),
-        Column("value", "value", "{:,.4f}", is_number=True),
-        Column("lower", "lower", "{:,.4f}", is_number=True),
-        Column("upper", "upper", "{:,.4f}", is_number=True),
+        Column("value", "value", digits, is_number=True),
+        Column("lower", "lower", digits, is_number=True),
+        Column("upper", "upper", digits, is_number=True),
         Column("n", lambda row: int(row["n"]), "{:,}", is_number=True),
         Column("reason", "reason"),
     ),

@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
-from mlmon_dagster.monitors.wording import NAMES, REASONS
+from mlmon_dagster.monitors.wording import REASONS
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import BrokenModel, ModelSpec, window_containing
 from mlmon_dagster.spec.monitors import FAMILIES
-from mlmon_dagster.spec.names import ALL, TABLE
+from mlmon_dagster.spec.names import ALL, counted
 from mlmon_dagster.spec.tasks import families_of
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import monitor_results, window_state
@@ -31,6 +31,7 @@ from mlmon_dagster.tables.alerts import (
     explain_episode,
     list_alerts,
     load_standing_alerts,
+    name_metric,
     pick_standing,
     shorten,
 )
@@ -61,6 +62,11 @@ class Standing:
     n_judged: int = 0
     n_not_judged: int = 0
     why_not: str = ""
+
+    @property
+    def label(self) -> str:
+        """What people call the family."""
+        return FAMILIES[self.family].label if self.family in FAMILIES else self.family
 
 
 ORDER = ("BROKEN", "ERROR", "WARN", "NO_DATA", "OK")
@@ -171,7 +177,7 @@ STATUS_BY_FAMILY = (
 FAMILIES_OF_MODEL: Table[Standing] = Table(
     "families",
     (
-        Column("FAMILY", "family"),
+        Column("FAMILY", "label"),
         Column("STATUS", "status"),
         Column("WINDOW", "window"),
         Column("WHAT", "text"),
@@ -252,26 +258,20 @@ def _describe_verdicts(family: str, status: str, rows: Sequence[MonitorResult]) 
         return f"nothing could be judged{why}"
     failing = [row for row in rows if row["status"] in ("ERROR", "WARN")]
     if not failing:
-        return f"{_count_of(len(rows), 'verdict')}, all passed"
+        return f"{counted(len(rows), 'verdict')}, all passed"
     names = [_subject(row) for row in failing]
     more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
     named = ", ".join(names[:_MOST_NAMED]) + more
-    return f"{len(failing)} of {_count_of(len(rows), 'verdict')} failed: {named}"
+    return f"{len(failing)} of {counted(len(rows), 'verdict')} failed: {named}"
 
 
 def _count_reasons(reasons: Sequence[str]) -> str:
-    counted = Counter(REASONS.get(reason, reason) for reason in reasons).most_common(3)
-    return "; ".join(f"{n}: {reason}" if len(counted) > 1 else reason for reason, n in counted)
-
-
-def _count_of(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+    found = Counter(REASONS.get(reason, reason) for reason in reasons).most_common(3)
+    return "; ".join(f"{n}: {reason}" if len(found) > 1 else reason for reason, n in found)
 
 
 def _subject(row: MonitorResult) -> str:
-    name = NAMES.get(row["metric"], row["metric"])
-    if row["column_name"] not in (TABLE, ""):
-        name += f" of {row['column_name']}"
+    name = name_metric(row["metric"], row["column_name"])
     is_whole = row["slice_key"] == ALL
     return name if is_whole else f"{name} ({row['slice_key']} = {row['slice_value']})"
 

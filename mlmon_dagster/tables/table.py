@@ -21,6 +21,18 @@ R = TypeVar("R")
 Format = str | Callable[[Any, str], str]
 
 
+def digits(value: float | None, _zone: str) -> str:
+    """Write a number with three significant digits, and all digits before the point.
+
+    Example:
+        >>> [digits(x, "UTC") for x in (1.0, 0.71234, 123.4, 12345.6, -0.0012345, None)]
+        ['1.00', '0.712', '123', '12,346', '-0.00123', '-']
+    """
+    if value is None or value != value:
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.3g}".rstrip(".")
+
+
 def minute(value: dt.datetime | None, zone: str) -> str:
     """Write a moment of a zone to the minute; nothing for None."""
     return "" if value is None else f"{value.astimezone(ZoneInfo(zone)):%Y-%m-%d %H:%M}"

@@ -37,7 +37,7 @@ def test_a_silence_is_made_listed_and_ended(home: Path, mlmon: Command) -> None:
     base = ("--project", home, "--now", "2024-01-02T00:00:00Z", "alerts")
     made = mlmon(*base, "silence", *options, "--author", "ana")
     assert made.code == 0, made.err
-    assert "1 alerts fire that it matches" in made.out
+    assert "It matches 1 firing alert." in made.out
     listed = mlmon(*base, "silences")
     assert "active" in listed.out
     assert "2024-01-02 02:00  ana     feed" in listed.out
@@ -75,7 +75,7 @@ def test_an_alert_is_acknowledged_by_the_id_that_the_list_shows(
     short_id = listed.out.splitlines()[1].split()[0]
 
     assert "acknowledged by ana" in mlmon("--project", home, "alerts", "ack", short_id).out
-    assert "acked by ana" in mlmon("--project", home, "alerts", "list").out
+    assert "acknowledged by ana" in mlmon("--project", home, "alerts", "list").out
     assert "acknowledged" in mlmon("--project", home, "alerts", "history").out
     assert mlmon("--project", home, "alerts", "requeue").out == "No message was refused.\n"
 
@@ -205,7 +205,7 @@ def test_requeue_all_tells_what_is_over_as_over_and_calls_only_for_what_still_fi
     ended = mlmon(*at(declared, 4, result(3, "OK", column_name="income")), "deliver")
 
     assert (queued.code, sent.code, ended.code) == (0, 0, 0)
-    assert "are told again in 2, as things stand now" in queued.out
+    assert "will be sent again in 2, with the present state" in queued.out
     over, firing, closed = slack.messages
     assert "opened and resolved: PSI of age is high" in over.text
     assert "<!here>" not in over.text

@@ -45,9 +45,9 @@ def test_a_threshold_may_be_tried_without_computing_anything(folder: Path, mlmon
     assert path.read_text() != text
     loose = mlmon("--project", folder, *AT, "backtest", MODEL).out
 
-    assert "quality/null_rate" in strict
-    assert "Expected of an unchanged model, false incidents a year: at most" in strict
-    assert "quality/null_rate" not in loose
+    assert "quality: Null share" in strict
+    assert "False incidents a year of an unchanged model: at most" in strict
+    assert "quality: Null share" not in loose
 
 
 def test_a_period_without_windows_is_an_error(folder: Path, mlmon: Command) -> None:

@@ -264,7 +264,7 @@ def test_run_computes_what_is_out_of_date_even_if_the_planner_gave_it_up_and_the
     again = mlmon("--project", folder, *AT, "run", MODEL)
     assert again.code == 0
     assert "every window is computed from its newest inputs" in again.out
-    assert "taking in new files" not in again.out  # that is what a run of Dagster begins with
+    assert "reading new files" not in again.out  # that is what a run of Dagster begins with
 
     for file in (folder / ".mlmon" / "store" / "baselines" / MODEL).glob("*"):
         file.unlink()
@@ -345,8 +345,8 @@ def test_metrics_are_a_table_for_people(folder: Path, mlmon: Command) -> None:
         "window", "slice", "column", "metric", "value", "lower", "upper", "n", "reason",
     ]  # fmt: skip
     assert [line.split()[:5] for line in lines[1:]] == [
-        ["2024-03-11", "all", "balance", "null_rate", "0.0000"],
-        [str(NULLED), "all", "balance", "null_rate", "1.0000"],
+        ["2024-03-11", "all", "balance", "null_rate", "0.00"],
+        [str(NULLED), "all", "balance", "null_rate", "1.00"],
     ]
 
 
@@ -452,7 +452,7 @@ def test_a_new_failure_is_listed_and_delivered_to_slack_or_that_it_was_not_is_co
             assert [message.text for message in slack.heads()] == told  # and not a second time
     listed = mlmon("--project", folder, "alerts", "list", "--model", MODEL, "--firing")
     assert listed.code == 0
-    assert "quality/null_rate/balance" in listed.out
+    assert "quality: Null share of balance" in listed.out
 
 
 def test_status_says_what_fires_and_since_when(

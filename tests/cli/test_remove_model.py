@@ -31,7 +31,7 @@ def test_remove_says_what_goes_asks_and_makes_a_backup_that_brings_it_back(
     assert "rows of metric" in asked.out
     assert f"models/{MODEL}.yaml" in asked.out
     assert "mlmon backup FILE" in asked.out
-    assert f"spans/{MODEL}: 1 files of spans that no ingest has taken in" in asked.out
+    assert f"spans/{MODEL}: 1 file of spans that no ingest has read" in asked.out
     assert f"Delete all this of {MODEL} for good?" in asked.out
     assert len(metric_log.newest(make_project(folder).store.state, MODEL)) == len(before)
 

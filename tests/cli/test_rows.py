@@ -73,7 +73,8 @@ def test_an_alert_on_refused_rows_leads_to_what_was_refused_and_why(
         "landing/churn/predictions/p.parquet, row 4, column 'score'",
         "landing/churn/predictions/p.parquet, row 5, column 'at'",
     ]
-    assert f"{DAYS[-1]}, schema/bad_rate: 3 refusals. Once the cause is mended:" in ended.err
+    about = f"{DAYS[-1]}, schema: Share of refused rows"
+    assert f"{about}: 3 refusals. Once the cause is repaired:" in ended.err
 
 
 def test_an_alert_leads_to_its_rows_in_one_command(folder: Path, mlmon: Command) -> None:
@@ -84,9 +85,8 @@ def test_an_alert_leads_to_its_rows_in_one_command(folder: Path, mlmon: Command)
     expected = set(customers(NULLED)[0]["id"])
     assert ended.code == 0, ended.err
     assert {row["prediction_id"] for row in table(ended.out)} == expected
-    assert f"churn, {NULLED}, quality/null_rate/balance where balance is null: {ROWS} rows." in (
-        ended.err
-    )
+    about = f"churn, {NULLED}, quality: Null share of balance where balance is null"
+    assert f"{about}: {ROWS} rows." in ended.err
 
 
 @pytest.mark.proof

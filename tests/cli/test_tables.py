@@ -86,7 +86,7 @@ def test_run_computes_every_model_and_one_that_fails_stops_no_other(
 
     assert ended.code == 0, ended.err
     assert f"{MODEL}: " in ended.out
-    assert "other: taking in new files" in ended.out
+    assert "other: reading new files" in ended.out
 
     ended = mlmon("--project", folder, *AT, "run", MODEL, "other", "--from", "2030-01-01")
     assert ended.code == 1

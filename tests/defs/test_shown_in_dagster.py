@@ -153,7 +153,7 @@ def test_what_is_shown_last_is_the_newest_window_whatever_was_computed_last(
     for name, (key, numbers) in before.items():
         again, shown = newest_shown(own_fortnight, name)
         assert again == key
-        assert shown.pop("mlmon") == "told from the store, not computed"
+        assert shown.pop("mlmon") == "reported from the store, not computed"
         assert shown == {n: v for n, v in numbers.items() if n in shown}
         assert len(shown) > 1
     check = dg.AssetCheckKey(asset_key(own_fortnight.spec, "inference_store"), "schema")

@@ -73,7 +73,7 @@ def test_a_model_that_fails_without_an_alert_says_which_family_does(tmp_path: Pa
     store.close()
 
     assert (line.status, line.alerts.firing) == ("WARN", 0)
-    assert line.what == "drift: 1 of 1 verdict failed: PSI of amount."
+    assert line.what == "Drift: 1 of 1 verdict failed: PSI of amount."
     assert line.since == "In 2024-02-09"
 
 
