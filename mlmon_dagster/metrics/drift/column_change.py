@@ -227,10 +227,12 @@ def _of_numbers(x: _Numbers, others: Others) -> ColumnChange:
 
 
 def _constant(x: _Numbers) -> ColumnChange | None:
+    at = int(np.argmax(x.shares))
+    then = float(x.before[at])
     if x.has_ends and x.now.minimum[0] == x.now.maximum[0]:
-        return ColumnChange("value", 1.0, 0.0, value=f"{x.now.minimum[0]:g}")
-    if x.is_score and x.shares.max() == 1.0:
-        return ColumnChange("value", 1.0, 0.0, value=f"{x.positions[np.argmax(x.shares)]:.2g}")
+        return ColumnChange("value", 1.0, then, value=f"{x.now.minimum[0]:g}")
+    if x.is_score and x.shares[at] == 1.0:
+        return ColumnChange("value", 1.0, then, value=f"{x.positions[at]:.2g}")
     return None
 
 
