@@ -45,7 +45,7 @@ def in_words(spec: ModelSpec, column: str, change: ColumnChange) -> str:
     if change.kind == "value":
         return _value(spec, column, feature, change)
     if change.kind in ("ceiling", "floor"):
-        return _bound(column, feature, change)
+        return _bound(spec, column, feature, change)
     if change.kind in ("rounded", "cut"):
         return _rounded(column, change)
     if change.kind == "unit":
@@ -126,14 +126,18 @@ def _then(change: ColumnChange) -> str:
 
 def _unseen(spec: ModelSpec, column: str, change: ColumnChange) -> str:
     where = _shares(change) if change.then else rows_share(change.now)
-    such = f" ({change.value})" if change.value and spec.shows_values_of(column) else ""
-    return f"{column} has values never seen before{such} in {where}"
+    if not (change.value and spec.shows_values_of(column)):
+        return f"{column} has values never seen before in {where}"
+    if change.is_alone:
+        return f"{column} has a value never seen before, {change.value}, in {where}"
+    return f"{column} has values never seen before, such as {change.value}, in {where}"
 
 
-def _bound(column: str, feature: Feature | None, change: ColumnChange) -> str:
-    """Say where values end now: cut off there if many lie at the end, else gone beyond it."""
+def _bound(spec: ModelSpec, column: str, feature: Feature | None, change: ColumnChange) -> str:
+    """Say where values end now: at a value that many rows have, else somewhere in a bin."""
     above, most = ("above", "most") if change.kind == "ceiling" else ("below", "least")
-    named = "one value" if feature is not None and feature.pii else _with_unit(change, feature)
+    is_shown = spec.shows_values_of(column) if change.now else feature is None or not feature.pii
+    named = _with_unit(change, feature) if is_shown else "one value"
     before = f"before, {_then(change)} lay {above} it"
     if change.now:
         return f"{column} stops at {named}: {percent(change.now)} of rows are there; {before}"

@@ -84,6 +84,7 @@ class ColumnChange:
         low: Of kind ``range``, where it begins; ``-inf`` for the lowest values.
         high: Where it ends; ``inf`` for the highest.
         factor: Of kinds ``unit``, ``rounded``, ``cut`` and ``step``.
+        is_alone: Whether ``value`` is the only one, of kind ``unseen``.
     """
 
     kind: Kind
@@ -94,6 +95,7 @@ class ColumnChange:
     low: float = 0.0
     high: float = 0.0
     factor: float = 1.0
+    is_alone: bool = False
 
 
 Others = Callable[[], Iterable[tuple[str, ColumnStatistics, ColumnStatistics]]]
@@ -159,6 +161,8 @@ class _Numbers:
             self.upper = np.append(lowest_scores(now.binning)[1:], 1.0)
         else:
             self.upper = upper_edges(now.binning)
+        # Of personal numbers: a bin holds many values, and its ends are nobody's.
+        self.is_coarse = not (self.is_score or now.binning.values or now.binning.fine > 1)
         self.has_ends = not self.is_score and bool(np.isfinite(now.minimum[0]))
 
     @cached_property
@@ -256,6 +260,8 @@ def _step(x: _Numbers) -> ColumnChange | None:
 
 def _heap(x: _Numbers, below: float, above: float) -> ColumnChange | None:
     """Return the one value that far more rows, or fewer, have than before."""
+    if x.is_coarse:
+        return None
     most = int(np.argmax(np.abs(x.shares - x.before)))
     now, then = float(x.shares[most]), float(x.before[most])
     is_end = most in (0, len(x.shares) - 1)
@@ -341,13 +347,14 @@ def _bound(x: _Numbers, side: int) -> ColumnChange | None:
         return ColumnChange(kind, float(x.shares[at]), beyond, value=f"{end:.6g}")
     gone = x.explained(expected / expected.sum())
     if beyond >= _LEAST_SHARE and gone >= _SURELY and gone > x.explained(x.moved(x.as_high)):
-        return ColumnChange(kind, 0.0, beyond, value=f"{end:.6g}")
+        border = x.upper[at] if side > 0 else x.upper[at - 1]  # and no row's own value
+        return ColumnChange(kind, 0.0, beyond, value=f"{border:.6g}")
     return None
 
 
 def _rounded(x: _Numbers) -> ColumnChange | None:
     """Return the step of which all values are multiples now and were not before."""
-    if x.now.binning.values or (x.now.binning.fine == 1 and not x.is_score):
+    if x.now.binning.values or x.is_coarse:
         return None
     lower = np.append(-np.inf, x.upper[:-1])
     is_inner = np.isfinite(lower) & np.isfinite(x.upper)
@@ -521,11 +528,11 @@ def _swapped_numbers(x: _Numbers, others: Others) -> ColumnChange | None:
     for name, now, then in others():
         if now.binning.kind != "numeric" or not (now.counts.any() and then.counts.any()):
             continue
+        if not (_are_alike(x.now, then) and _are_alike(now, x.then)):
+            continue
         other = _Numbers(now, then)
-        images = x.image_of(other), other.image_of(x)
-        explained = [side.explained(image) for side, image in zip((x, other), images, strict=True)]
-        pairs = (x.now, other.then), (other.now, x.then)
-        if min(explained) >= _SURELY and all(_are_alike(*pair) for pair in pairs):
+        explained = x.explained(x.image_of(other)), other.explained(other.image_of(x))
+        if min(explained) >= _SURELY:
             return ColumnChange("swapped", value=name)
     return None
 
@@ -589,4 +596,5 @@ def _of_categories(now: ColumnStatistics, then: ColumnStatistics) -> ColumnChang
     if known and sum(unseen[name] for name in known) >= _HALF_OF_IT * sum(unseen.values()):
         pairs = [f"{name!r} for {usual_name!r}" for name, usual_name in known.items()]
         return ColumnChange("respelled", share, usual, value=pairs[0])
-    return ColumnChange("unseen", share, usual, value=", ".join(list(unseen)[:_NAMED]))
+    named = ", ".join(list(unseen)[:_NAMED])
+    return ColumnChange("unseen", share, usual, value=named, is_alone=len(unseen) == 1)
