@@ -222,7 +222,7 @@ def _write_muted(reason: str, _zone: str) -> str:
 _OF_WINDOWS = {
     "no_data_for": "Hours without a prediction",
     "bad_rate": "Share of refused rows",
-    "novel_rate": "Share of rows outside the range of the baseline",
+    "novel_rate": "Share beyond everything in the baseline",
 }
 
 
