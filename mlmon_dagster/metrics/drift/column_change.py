@@ -124,7 +124,9 @@ def column_change(
         return _swapped_categories(now, then, others) or _of_categories(now, then)
     if positions_of(now) is None or not now.counts.any() or not then.counts.any():
         return ColumnChange("shape")
-    return _of_numbers(_Numbers(now, then), others)
+    # A number near the largest has no square: what is then not finite explains nothing.
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        return _of_numbers(_Numbers(now, then), others)
 
 
 def _missing(stats: ColumnStatistics) -> float:
@@ -225,10 +227,12 @@ def _of_numbers(x: _Numbers, others: Others) -> ColumnChange:
 
 
 def _constant(x: _Numbers) -> ColumnChange | None:
+    at = int(np.argmax(x.shares))
+    then = float(x.before[at])
     if x.has_ends and x.now.minimum[0] == x.now.maximum[0]:
-        return ColumnChange("value", 1.0, 0.0, value=f"{x.now.minimum[0]:g}")
-    if x.is_score and x.shares.max() == 1.0:
-        return ColumnChange("value", 1.0, 0.0, value=f"{x.positions[np.argmax(x.shares)]:.2g}")
+        return ColumnChange("value", 1.0, then, value=f"{x.now.minimum[0]:g}")
+    if x.is_score and x.shares[at] == 1.0:
+        return ColumnChange("value", 1.0, then, value=f"{x.positions[at]:.2g}")
     return None
 
 
@@ -263,14 +267,15 @@ def _heap(x: _Numbers, below: float, above: float) -> ColumnChange | None:
     if x.is_coarse:
         return None
     most = int(np.argmax(np.abs(x.shares - x.before)))
-    now, then = float(x.shares[most]), float(x.before[most])
+    now, then = x.shares[most], x.before[most]
     is_end = most in (0, len(x.shares) - 1)
     if now < then:
         rest = np.where(np.arange(len(x.shares)) == most, now, x.before * (1 - now) / (1 - then))
         is_it = x.now.binning.values and not is_end and then - now >= _LEAST_SHARE
-        if not is_it or x.explained(rest) < _HALF_OF_IT:
+        if not is_it or (then < 1 and x.explained(rest) < _HALF_OF_IT):
             return None
-        return ColumnChange("value", now, then, value=f"{x.now.binning.values[most]:g}")
+        value = f"{x.now.binning.values[most]:g}"
+        return ColumnChange("value", float(now), float(then), value=value)
     heap = (now - then) / (1 - then)
     expected = x.before * (1 - heap)
     expected[most] += heap
@@ -280,7 +285,7 @@ def _heap(x: _Numbers, below: float, above: float) -> ColumnChange | None:
     if max(below, above) >= _MOST and not is_end:  # all lie elsewhere, some of them together
         return None
     if not is_end:
-        return ColumnChange("value", now, then, value=_name_value(x, most))
+        return ColumnChange("value", float(now), float(then), value=_name_value(x, most))
     share, end = (below, x.now.minimum[0]) if most == 0 else (above, x.now.maximum[0])
     if share >= _LEAST_HEAP and x.has_ends and _are_at(x, most, share, float(end)):
         return ColumnChange("value", share, 0.0, value=f"{end:g}")
@@ -414,7 +419,7 @@ def _off_moments(x: _Numbers, share: float, factor: float, offset: float) -> flo
     """
     if x.is_score:
         return float(np.inf)
-    mean, variance = _moments(x.then)
+    mean, variance = map(np.float64, _moments(x.then))
     image, image_variance = factor * mean + offset, factor**2 * variance
     expected = (1 - share) * mean + share * image
     apart = share * (1 - share) * (image - mean) ** 2
@@ -422,15 +427,17 @@ def _off_moments(x: _Numbers, share: float, factor: float, offset: float) -> flo
     own, own_variance = _moments(x.now)
     scale = max(abs(expected - mean), math.sqrt(variance))
     of_mean = abs(own - expected) / scale
-    of_spread = abs(math.sqrt(own_variance / max(spread, 1e-300)) - 1) / 2
-    return max(of_mean, of_spread)
+    of_spread = abs(np.sqrt(own_variance / spread) - 1) / 2
+    off = float(max(of_mean, of_spread))
+    return off if math.isfinite(off) else math.inf
 
 
 def _moments(stats: ColumnStatistics) -> tuple[float, float]:
     """Return mean and variance, from the exact sums."""
-    n = float(stats.counts[0].sum())
-    mean = float(stats.total[0]) / n
-    return mean + stats.binning.centre, max(float(stats.total_sq[0]) / n - mean**2, 0.0)
+    n = stats.counts[0].sum()
+    mean = stats.total[0] / n
+    variance = np.maximum(stats.total_sq[0] / n - mean**2, 0.0)
+    return float(mean + stats.binning.centre), float(variance)
 
 
 def _of_form(x: _Numbers) -> ColumnChange:
@@ -475,7 +482,7 @@ def _groups(x: _Numbers) -> Iterator[tuple[ColumnChange, float]]:
     now, then = float(x.shares[inside].sum()), float(x.before[inside].sum())
     ratio = np.select(
         [below, above],
-        [float(x.shares[side].sum() / x.before[side].sum()) for side in (below, above)],
+        [x.shares[side].sum() / x.before[side].sum() for side in (below, above)],
         now / then,
     )
     yield ColumnChange("groups", now, then, low=low, high=high), x.explained(x.before * ratio)
