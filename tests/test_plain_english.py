@@ -24,6 +24,7 @@ from pyphen import Pyphen
 from tests.site_pages import read_page
 
 ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "mlmon_dagster"
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 LONGEST, MEAN = 30, 16  # words of a sentence; of a page's sentences on average
 EASE = 70  # Flesch's reading ease: 60 to 70 is plain English, 70 to 80 fairly easy
@@ -50,9 +51,14 @@ HOUSE = {
     r"Sentinel": "leave it out",
 }
 OF_FIRST = re.compile(r"(?:^|[.:;] )Of (?:a|an|the|these|those|several|what)\b")
+ROOMS = (  # those whose texts are checked; "." is the modules beside them
+    ".", "collect", "commands", "defs", "demo", "drill", "ingest", "pipeline", "profiles", "report",
+    "scaffold", "serve", "spec", "store", "tables",
+)  # fmt: skip
 EXCEPTIONS = {  # (page, text): why it stays
     ("business.md", "conversion is 7.7 % below usual"): "quotes a message",
     ("metrics.md", "tp TP + fp FP"): "a formula",
+    ("arrivals.py", "half of it within"): "a line that docs/late-truth.md shows",
 }
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 SYLLABLES = Pyphen(lang="en_US")
@@ -174,36 +180,37 @@ def list_program_texts(path: Path) -> Iterator[str]:
     yield from (
         node.value
         for node in ast.walk(tree)
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and " " in node.value
+        and not re.search(r"\b(?:SELECT|AS|FROM)\b", node.value)  # which nobody reads
     )
 
 
-@pytest.mark.parametrize("room", ["commands", "pipeline", "report", "serve", "tables"])
+@pytest.mark.parametrize("room", ROOMS)
 def test_words_of_the_program_are_those_that_everybody_uses(room: str) -> None:
-    package = ROOT / "mlmon_dagster"
-    texts = [
-        (path, text)
-        for path in sorted((package / room).rglob("*.py"))
-        for text in list_program_texts(path)
-    ]
+    folder = PACKAGE / room
+    modules = folder.glob("*.py") if room == "." else folder.rglob("*.py")
+    texts = [(path, text) for path in sorted(modules) for text in list_program_texts(path)]
     texts += [
         (path, re.sub(r"\{[{%#].*?[}%#]\}|<[^>]*>", " ", path.read_text()))
-        for path in sorted((package / room).rglob("*.j2"))
+        for path in sorted(folder.glob("templates/*.j2"))
     ]
     assert texts
     assert [
         f"{path.name}: {' '.join(text.split())[:200]} ({advice})"
         for path, text in texts
         for words, advice in HOUSE.items()
-        if re.search(rf"\b(?:{words})\b", text, re.IGNORECASE)
+        if re.search(rf"\b(?:{words})\b", text, re.IGNORECASE) and not is_excepted(path, text)
     ] == []
 
 
 def test_exceptions_are_few_and_each_is_needed() -> None:
     assert len(EXCEPTIONS) <= 10
+    texts = {page.name: [text for text, _ in read_sentences(page)] for page in PAGES}
+    texts |= {path.name: [*list_program_texts(path)] for path in PACKAGE.rglob("arrivals.py")}
     for name, part in EXCEPTIONS:
-        [page] = [page for page in PAGES if page.name == name]
-        assert any(part in text for text, _ in read_sentences(page)), f"{name}: {part}"
+        assert any(part in text for text in texts[name]), f"{name}: {part}"
 
 
 if __name__ == "__main__":

@@ -129,7 +129,7 @@ def compare_versions(
         names = _version(sides.one), _version(sides.other)
         return _compared(spec, sides, names, margin)
     if not spec.has_versions:
-        raise ConfigError("Versions are told apart by columns.model_version; declare it.")
+        raise ConfigError("Versions are distinguished by columns.model_version; declare it.")
     asked = _read(store, spec, windows, PRODUCTION)
     one, other = (asked[asked["model_version"] == version] for version in versions)
     sides = Sides("canary", *(part[part["actual"].notna()] for part in (one, other)))

@@ -214,10 +214,23 @@ def _in_words(
     """Say what changed in plain words; of a slice the profiles are not looked at."""
     if row["slice_key"] != ALL:
         return ""
-    change = evidence.changes(column, window["window_start"]) if evidence.changes else None
+    change = None
+    if evidence.changes:
+        moved = _moved_as_well(evidence, window, row["metric"])
+        change = evidence.changes(column, window["window_start"], moved)
     if novel and (change is None or change.kind in _OF_FORM):
         return f"{column} lies outside everything seen before in {rows_share(novel)}"
     return "" if change is None else in_words(evidence.spec, column, change)
+
+
+def _moved_as_well(evidence: Evidence, window: Window, metric: str) -> list[str]:
+    """Return the features that are past the limit, one of which a column may look like now."""
+    rows = {c: evidence.whole(window, metric, c) for c in evidence.spec.features}
+    return [
+        column
+        for column, row in rows.items()
+        if row is not None and abs(row["value"]) > _limit(evidence, window, column, row)
+    ]
 
 
 def _farther_slices(evidence: Evidence, window: Window, column: str) -> list[MetricSample]:
@@ -439,32 +452,38 @@ class ColumnChanges:
     Profiles are read where a column fails, once for all, and none where nothing fails.
 
     Args:
-        features: Columns that may have been mistaken for each other.
         load: Reads the profiles of the windows.
         compared: Column -> what each window is compared with in it.
     """
 
     def __init__(
         self,
-        features: Sequence[str],
         load: Callable[[], Mapping[str, ColumnStatistics]],
         compared: Callable[[str], Baselines],
     ) -> None:
-        self._features, self._load, self._compared = features, load, compared
+        self._load, self._compared = load, compared
         self._known: dict[str, _Sides] = {}
         self._profiles: Mapping[str, ColumnStatistics] | None = None
 
-    def __call__(self, column: str, start: pd.Timestamp) -> ColumnChange | None:
-        """Return what changed in a column in the window that starts then; None if unknown."""
+    def __call__(
+        self, column: str, start: pd.Timestamp, others: Sequence[str] = ()
+    ) -> ColumnChange | None:
+        """Return what changed in a column in the window that starts then; None if unknown.
+
+        Args:
+            column: Which.
+            start: Of the window.
+            others: Columns that it may have been mistaken for.
+        """
         from mlmon_dagster.metrics.drift.column_change import column_change
 
-        def others() -> Iterator[tuple[str, ColumnStatistics, ColumnStatistics]]:
-            for name in self._features:
+        def beside() -> Iterator[tuple[str, ColumnStatistics, ColumnStatistics]]:
+            for name in others:
                 if name != column and (both := self._sides(name, start)) is not None:
                     yield name, *both
 
         sides = self._sides(column, start)
-        return None if sides is None else column_change(*sides, others)
+        return None if sides is None else column_change(*sides, beside)
 
     def _sides(
         self, column: str, start: pd.Timestamp
@@ -493,8 +512,7 @@ def _changes_of(part: Part) -> ColumnChanges:
             fixed.append(baselines)
         return baselines
 
-    features = list(part.work.spec.features)
-    return ColumnChanges(features, lambda: part.whole([*features, *_OUTPUTS]), compared)
+    return ColumnChanges(lambda: part.whole([*part.work.spec.features, *_OUTPUTS]), compared)
 
 
 def profiled(column: str) -> Sequence[str]:
@@ -510,6 +528,7 @@ class _Sides:
     ) -> None:
         self._column, self._baselines = column, baselines
         self._windows = self._of(windows)
+        self._newest: tuple[pd.Timestamp, ColumnStatistics | None] | None = None
         self._pooled: dict[int, ColumnStatistics | None] = {}  # by the identity of the baseline
 
     def window(self, start: pd.Timestamp) -> ColumnStatistics | None:
@@ -518,8 +537,10 @@ class _Sides:
 
         if self._windows is None:
             return None
-        mine = (self._windows.cells["window_start"] == start).to_numpy()
-        return _as_one(select(self._windows, mine))
+        if self._newest is None or self._newest[0] != start:
+            mine = (self._windows.cells["window_start"] == start).to_numpy()
+            self._newest = start, _as_one(select(self._windows, mine))
+        return self._newest[1]
 
     def baseline(self, start: dt.datetime) -> ColumnStatistics | None:
         """Return what a window is compared with as one cell."""

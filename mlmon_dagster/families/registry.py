@@ -73,8 +73,8 @@ def evaluate(
             `metrics.quality.unseen_values`; shown unless the feature is `pii`.
         respelled: Unseen value -> known value that differs in case, spaces or punctuation alone,
             by the same.
-        changes: Says what changed in a column in the window that starts then; without it, drift is
-            told by its statistics alone.
+        changes: Says what changed in a column in the window that starts then, given which others
+            it may have been mistaken for; without it, drift is told by its statistics alone.
         arrivals: What is known of when ground truth comes; without it, late ground truth is told
             by `actuals.expected_within` alone.
         families: Families to judge.

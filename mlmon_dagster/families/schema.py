@@ -165,9 +165,8 @@ def _judge_window(evidence: Evidence, window: Window) -> MonitorResult:
     message = f"{bad:,} of {rows:,} rows ({percent(share)}) broke the schema"
     if reasons:
         listed = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))[:3]
-        message += (
-            " (" + ", ".join(f"{n:,} {reason.replace('_', ' ')}" for reason, n in listed) + ")"
-        )
+        named = [f"{_tell_reason(reason)}: {n:,}" for reason, n in listed]
+        message += f" ({', '.join(named)})"
     message += f", {compared(monitor.bad_rate, past, percent)}."
     if unplaced:
         message += f" {_origin(n_unplaced, bad, _texts(window.get('unplaced_in')))}"
@@ -199,6 +198,12 @@ def _judge_window(evidence: Evidence, window: Window) -> MonitorResult:
         },
         **common,
     )
+
+
+def _tell_reason(reason: str) -> str:
+    """Write a code, maybe with its column, such as ``wrong_type`` or ``expectation:age``."""
+    code, _, column = reason.partition(":")
+    return code.replace("_", " ") + (f" of {column}" if column else "")
 
 
 def _origin(n: int, n_bad: int, files: list[str]) -> str:

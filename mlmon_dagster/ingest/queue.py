@@ -323,7 +323,7 @@ def _report_listing(listing: Listing, stream: Stream) -> list[FileReport]:
         FileReport(
             stream, c.name, "waiting",
             message=f"{c.name}: changed {max(c.age, 0):.0f} s ago and may not be complete. "
-            "It is read once it has settled, or has a .done file beside it.",
+            "It is read once it has settled, or has a .done file next to it.",
         )
         for c in listing.waiting
     ]  # fmt: skip

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _TIMES = 3.0  # from here on a number is told as so many times another: a unit may have changed
 _EVERY_ROW = 0.97
+_WORTH_TELLING = 0.05  # of the rows before, of what all have now
 _ROUND = {times for one in (10.0, 12.0, 24.0, 60.0, 100.0, 1e3, 3.6e3) for times in (one, 1 / one)}
 _PHYSICAL = {"in", "inches", "cm", "m", "ft", "mi", "miles", "km", "km/h", "mph", "lb", "kg"}
 _LENGTHS = ((86_400.0, "days"), (3_600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
@@ -45,7 +46,7 @@ def in_words(spec: ModelSpec, column: str, change: ColumnChange) -> str:
     if change.kind == "value":
         return _value(spec, column, feature, change)
     if change.kind in ("ceiling", "floor"):
-        return _bound(column, feature, change)
+        return _bound(spec, column, feature, change)
     if change.kind in ("rounded", "cut"):
         return _rounded(column, change)
     if change.kind == "unit":
@@ -54,6 +55,10 @@ def in_words(spec: ModelSpec, column: str, change: ColumnChange) -> str:
         return f"{column} has the opposite sign in {rows_share(change.now, _EVERY_ROW)}"
     if change.kind == "swapped":
         return f"{column} looks like {change.value} did before, and the other way round"
+    if change.kind == "exchanged":
+        which = change.value if spec.shows_values_of(column) else "two values"
+        before = f"{percent(change.then)} and {percent(change.now)} of rows"
+        return f"{which} of {column} have changed places, before {before}"
     if change.kind == "groups":
         return _groups(column, feature, change)
     if change.kind == "step":
@@ -113,28 +118,31 @@ def _value(spec: ModelSpec, column: str, feature: Feature | None, change: Column
     is_switch = feature is not None and feature.type == "boolean" and not feature.pii
     is_shown = feature is None or is_switch or spec.shows_values_of(column)
     if change.now == 1.0:
-        return f"{column} is {change.value if is_shown else 'the same'} in every row"
-    where = f"in {_shares(change)}" if change.now else f"in no row, before in {_then(change)}"
+        before = f", before in {percent(change.then)}" if change.then >= _WORTH_TELLING else ""
+        return f"{column} is {change.value if is_shown else 'the same'} in every row{before}"
+    where = (
+        f"in {_shares(change)}" if change.now else f"in no row, before in {percent(change.then)}"
+    )
     return (
         f"{column} is {change.value} {where}" if is_shown else f"one value of {column} is {where}"
     )
 
 
-def _then(change: ColumnChange) -> str:
-    return percent(change.then)
-
-
 def _unseen(spec: ModelSpec, column: str, change: ColumnChange) -> str:
     where = _shares(change) if change.then else rows_share(change.now)
-    such = f" ({change.value})" if change.value and spec.shows_values_of(column) else ""
-    return f"{column} has values never seen before{such} in {where}"
+    if not (change.value and spec.shows_values_of(column)):
+        return f"{column} has values never seen before in {where}"
+    if change.is_alone:
+        return f"{column} has a value never seen before, {change.value}, in {where}"
+    return f"{column} has values never seen before, such as {change.value}, in {where}"
 
 
-def _bound(column: str, feature: Feature | None, change: ColumnChange) -> str:
-    """Say where values end now: cut off there if many lie at the end, else gone beyond it."""
+def _bound(spec: ModelSpec, column: str, feature: Feature | None, change: ColumnChange) -> str:
+    """Say where values end now: at a value that many rows have, else somewhere in a bin."""
     above, most = ("above", "most") if change.kind == "ceiling" else ("below", "least")
-    named = "one value" if feature is not None and feature.pii else _with_unit(change, feature)
-    before = f"before, {_then(change)} lay {above} it"
+    is_shown = spec.shows_values_of(column) if change.now else feature is None or not feature.pii
+    named = _with_unit(change, feature) if is_shown else "one value"
+    before = f"before, {percent(change.then)} lay {above} it"
     if change.now:
         return f"{column} stops at {named}: {percent(change.now)} of rows are there; {before}"
     return f"{column} is at {most} {named}; {before}"
@@ -142,7 +150,7 @@ def _bound(column: str, feature: Feature | None, change: ColumnChange) -> str:
 
 def _with_unit(change: ColumnChange, feature: Feature | None) -> str:
     value = float(change.value)
-    length, unit = _unit("" if feature is None else feature.type, feature, abs(value))
+    length, unit = _unit_of(feature, abs(value))
     return " ".join(filter(None, (plain(value / length), unit)))
 
 
@@ -168,15 +176,19 @@ def _means(feature: Feature | None, change: ColumnChange) -> str:
     """Return the means of both sides, where all rows changed and they are nobody's secret."""
     if change.now < _EVERY_ROW or (feature is not None and feature.pii):
         return ""
-    return f" (mean {plain(change.low)} to {plain(change.high)})"
+    length, unit = _unit_of(feature, max(abs(change.low), abs(change.high)))
+    named = f" {unit}" if unit else ""
+    return f" (mean {plain(change.low / length)} to {plain(change.high / length)}{named})"
 
 
 def _groups(column: str, feature: Feature | None, change: ColumnChange) -> str:
     if feature is not None and feature.pii:
         where = "with few rows between them"
     else:
-        where = f"around {plain(change.low)} and {plain(change.high)}"
-    between = f"{percent(change.now)} of rows lie between, before {_then(change)}"
+        length, unit = _unit_of(feature, max(abs(change.low), abs(change.high)))
+        named = f" {unit}" if unit else ""
+        where = f"around {plain(change.low / length)} and {plain(change.high / length)}{named}"
+    between = f"{percent(change.now)} of rows lie between, before {percent(change.then)}"
     return f"{column} is in two groups, {where}: {between}"
 
 
@@ -184,7 +196,7 @@ def _step(column: str, feature: Feature | None, change: ColumnChange) -> str:
     side = "higher" if change.factor > 0 else "lower"
     if feature is not None and feature.pii:
         return f"{column} is {side} than before by the same in every row"
-    length, unit = _unit("" if feature is None else feature.type, feature, abs(change.factor))
+    length, unit = _unit_of(feature, abs(change.factor))
     much = " ".join(filter(None, (plain(abs(change.factor) / length), unit)))
     medians = f"median {plain(change.then / length)} to {plain(change.now / length)}"
     return f"{column} is {much} {side} in every row ({medians})"
@@ -204,7 +216,7 @@ def _place(column: str, feature: Feature | None, change: ColumnChange) -> str:
     if feature is not None and feature.pii:
         much = f"{abs(moved) / change.spread:.2g} times its spread " if change.spread else ""
         return f"{column} is {much}{side} than before"
-    length, unit = _unit(kind, feature, max(abs(change.now), abs(change.then)))
+    length, unit = _unit_of(feature, max(abs(change.now), abs(change.then)))
     now, then = change.now / length, change.then / length
     medians = f"median {plain(then)} to {plain(now)}"
     named = f" {unit}" if unit else ""
@@ -216,8 +228,9 @@ def _place(column: str, feature: Feature | None, change: ColumnChange) -> str:
     return f"{column} is {plain(abs(now - then))}{named} {side} ({medians})"
 
 
-def _unit(kind: str, feature: Feature | None, largest: float) -> tuple[float, str]:
-    """Return the length of the unit that a column's numbers are told in, and its name."""
+def _unit_of(feature: Feature | None, largest: float) -> tuple[float, str]:
+    """Return the length of the unit that a column's numbers are written in, and its name."""
+    kind = feature.type if feature is not None else "numeric"
     if kind == "datetime":
         return next((one for one in _LENGTHS if largest >= 2 * one[0]), _LENGTHS[-1])
     if kind == "text":
@@ -229,11 +242,10 @@ def _unit(kind: str, feature: Feature | None, largest: float) -> tuple[float, st
 
 
 def _range(column: str, feature: Feature | None, change: ColumnChange) -> str:
-    kind = feature.type if feature is not None else "numeric"
     if feature is not None and feature.pii:
         return f"one range of {column} is in {_shares(change)}"
     ends = [abs(end) for end in (change.low, change.high) if math.isfinite(end)]
-    length, unit = _unit(kind, feature, max(ends, default=0.0))
+    length, unit = _unit_of(feature, max(ends, default=0.0))
     named = f" {unit}" if unit else ""
     low, high = plain(change.low / length), plain(change.high / length)
     if math.isinf(change.low):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mlmon_dagster.metrics.drift.column_change import ColumnChange
     from mlmon_dagster.metrics.frames import BaselineSample, MetricSample
 
-    Changes = Callable[[str, pd.Timestamp], ColumnChange | None]
+    Changes = Callable[[str, pd.Timestamp, Sequence[str]], ColumnChange | None]
 
 OK: Final = "OK"
 NO_DATA: Final = "NO_DATA"
@@ -86,7 +86,8 @@ class Evidence:
             by its level, or None.
         unseen: Unseen values by (column, window start).
         respelled: Those of them that are known values in another spelling, and which ones.
-        changes: Says what changed in a column in the window that starts then, or None.
+        changes: Says what changed in a column in the window that starts then, which may have been
+            mistaken for one of some others; or None.
         arrivals: What is known of when ground truth comes, or None.
     """
 

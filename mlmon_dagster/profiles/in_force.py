@@ -243,8 +243,8 @@ class RollingBaselines:
         if present < self._earlier.needed:
             raise BaselineMissingError(
                 f"Model {self._spec.model!r} is learning: windows are compared with "
-                f"{self._choice.described()}, of which {present} are there and "
-                f"{self._earlier.needed} are needed."
+                f"{self._choice.described()}; {self._earlier.needed} are needed, and {present} "
+                "are there."
             )
         mark = self.mark(start)
         whole = None if some is None else (some.cells["slice_key"] == ALL).to_numpy()

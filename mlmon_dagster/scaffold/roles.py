@@ -801,7 +801,7 @@ def _key(
     if names:
         return Guess(names, "together different in every row")
     everything = tuple(f.name for f in free.values() if f.kind != "other")
-    reason = "no column or few together tell rows apart, so the whole row does"
+    reason = "no column or few together identify rows, so the whole row does"
     return Guess((*time, *everything), reason)
 
 

@@ -357,14 +357,14 @@ def _baseline(
         if split is not None:
             shown = _one_line(", ".join(split.values[:4]))
             name = _one_line(split.name)
-            yield f"# baseline: {name} tells parts of the data ({shown}), but not which of them"
+            yield f"# baseline: {name} divides the data ({shown}), but does not say which part"
             yield "# is production and which windows are to be compared with. Say it with"
             yield f"# columns.dataset: {name} and datasets: {{production: ..., validation: ...}};"
             yield "# as it is, windows are compared with those before."
             return
         yield "# baseline: no column names a dataset, so windows are compared with those before."
         yield "# Better: events of a validation set, and a column, or words of the files' names,"
-        yield "# that tell it from production; see datasets in docs/spec.md."
+        yield "# that mark it; see datasets in docs/spec.md."
         return
     values = next(f.values for f in facts if f.name == guess.columns[0])
     others = [name for name in ("validation", "training", "shadow", "canary") if name in values]
@@ -380,7 +380,7 @@ def _monitors(roles: Roles, positives: float | None) -> Iterator[str]:
         yield "monitors: {performance: []}"
     elif "score" in roles.found and positives is not None and positives < _RARE:
         yield f"# {positives:.1%} are positive. So few hardly move roc_auc when they are missed:"
-        yield "# how well they are found among all, pr_auc, is watched beside it."
+        yield "# pr_auc, how well they are found among all, is watched, too."
         yield "monitors:"
         yield "  performance:"
         yield "    - {metric: roc_auc, drop: 0.05}"

@@ -98,7 +98,7 @@ class WebhookRoute(Place):
     """An address that takes every message as signed JSON; see docs/alerts.md."""
 
     called = "the webhook {}"
-    unmentioned = "the program that takes the message says who hears of it"
+    unmentioned = "the program that receives the message decides who is notified"
     url: str | None = None
     url_env: str | None = None
     secret_env: str | None = None

@@ -408,7 +408,7 @@ def _versions(spec: Declaration) -> Iterator[Problem]:
         if one.dataset is not None and not spec.names_datasets:
             yield Problem(place, _untold(one.dataset))
         if one.champion is not None and not spec.has_versions:
-            yield Problem(place, "versions are told apart by columns.model_version; declare it")
+            yield Problem(place, "versions are distinguished by columns.model_version; declare it")
     if monitor.staleness is not None and not spec.has_versions:
         yield Problem((*where, "staleness"), "needs columns.model_version, or spans.version")
     skew = monitor.skew

@@ -404,8 +404,8 @@ class BusinessMonitor(PerformanceMonitor):
     def _has_an_interval(self) -> Self:
         if self.is_relative and self.metric in COUNTED:
             raise ValueError(
-                f"{self.metric} is counted and has no interval, so that no change of it can be "
-                "told from chance; write above or below, or judge the mean"
+                f"{self.metric} is counted and has no interval, so a change cannot be "
+                "distinguished from chance; write above or below, or judge the mean"
             )
         return self
 
@@ -868,7 +868,7 @@ FAMILIES: Final[Mapping[str, DeclaredFamily]] = {
             },
             ("profiles", "baseline"),
             frozenset({"scipy", "pandas"}),
-            "Realized performance with intervals, as far as ground truth has arrived.",
+            "Realized performance with intervals, for rows whose ground truth has arrived.",
             ("performance", "means.py", "rectified.py", "quality.py"),
             is_muted=True,
             is_of_truth=True,
@@ -921,8 +921,8 @@ FAMILIES: Final[Mapping[str, DeclaredFamily]] = {
             },
             ("profiles", "baseline"),
             frozenset({"pandas"}),
-            "What came of the predictions: the mean outcome, and what decisions were worth at the "
-            "declared costs, as far as ground truth has arrived.",
+            "The results of predictions: the mean outcome, and what decisions were worth at the "
+            "declared costs, for rows whose ground truth has arrived.",
             ("business.py", "means.py", "rectified.py"),
             is_muted=True,
             is_of_truth=True,
@@ -943,9 +943,8 @@ FAMILIES: Final[Mapping[str, DeclaredFamily]] = {
             },
             ("inference_store", "profiles"),
             frozenset({"scipy", "pandas"}),
-            "Another version beside the one in service, on the same predictions or on others; "
-            "features as they were served beside the same predictions' computed offline; the "
-            "version's age.",
+            "Another version compared with the one in service, on the same predictions or on "
+            "others; served features compared with those computed offline; the version's age.",
             ("versions.py", "performance", "means.py", "rectified.py"),
             is_muted=True,
             is_of_truth=True,

@@ -42,9 +42,9 @@ ASSETS: tuple[AssetInfo, ...] = (
         "event_log",
         ("landing",),
         frozenset({"deltalake", "parquet", "greatexpectations"}),
-        "Every accepted prediction event and actual, append-only. Materializing it takes in the "
-        "landing files that are new: each is checked against the declared schema, bad rows go to "
-        "the dead letter, broken files to quarantine, and each content is taken once.",
+        "Every accepted prediction event and actual, append-only. Materializing it reads the "
+        "new landing files: each is checked against the declared schema, bad rows go to the dead "
+        "letter, broken files to quarantine, and each content is stored once.",
         is_windowed=False,
         check=FAMILIES[FRESHNESS].check,
         family=FRESHNESS,

@@ -217,7 +217,7 @@ def _multiclass(spec: Declaration) -> Found:
         yield ("columns", "scores"), "two classes have the same column"
     found = declared_classes(spec)
     if len(found) > MAX_CLASSES:
-        yield ("classes",), f"{len(found)} classes; at most {MAX_CLASSES} are told apart"
+        yield ("classes",), f"{len(found)} classes; at most {MAX_CLASSES} are supported"
     if spec.classes is not None and len(set(spec.classes)) < max(len(spec.classes), 2):
         yield ("classes",), "at least two different classes are needed, each listed once"
 
@@ -275,7 +275,7 @@ def monitored_outcome_problem(spec: Declaration, monitor: BusinessMonitor) -> st
     """Say why a monitor cannot be of its outcome, or None if it can."""
     fit = outcomes_of(spec, monitor.metric)
     if monitor.outcome is None:
-        return f"say of which: {listed(fit)}" if len(fit) > 1 else None
+        return f"say which outcome: {listed(fit)}" if len(fit) > 1 else None
     if monitor.outcome not in fit:
         hint = did_you_mean(monitor.outcome, fit) or "."
         return f"{monitor.metric} has no outcome '{monitor.outcome}'{hint} Known: {listed(fit)}"

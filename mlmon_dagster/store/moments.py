@@ -109,12 +109,12 @@ def check_tables(store: Store, spec: ModelSpec) -> None:
             continue
         if manifest.has_rows(store.state, spec.model, stream):
             raise StoreError(
-                f"Files of {spec.model!r} were taken in, says the state database, and {table} "
-                f"with their {stream} is not there. Is the store's disk mounted, and do "
+                f"The state database has files of {spec.model!r}, but {table} with their "
+                f"{stream} is not there. Is the store's disk mounted, and do "
                 "MLMON_PROJECT, MLMON_STORE and MLMON_DB_URL belong together? Two projects "
                 "with a model of one name need two databases. If the store is lost, restore a "
                 "backup, or read the landing files again: mlmon store repair "
-                f"{spec.model}. Until then nothing of it is read or rebuilt."
+                f"{spec.model}. Until then the model is not read or rebuilt."
             )
     check_moment(store, spec.model)
 
@@ -130,8 +130,8 @@ def check_moment(store: Store, model: str) -> None:
     if found := find_difference(store, model):
         raise StoreError(
             f"{found} Restore both from one backup; or run mlmon store repair {model}, then "
-            f"mlmon run {model}: what one of them lacks is read again from the other and from the "
-            "landing files. Until then nothing of it is read or computed."
+            f"mlmon run {model}: missing rows are read again from the other and from the "
+            "landing files. Until then the model is not read or computed."
         )
 
 
@@ -293,7 +293,7 @@ def _load_marks(
         beside = [] if content is None else [_parse_moment(text) for text in json.loads(content)]
     except (ValueError, TypeError, AttributeError) as error:
         raise StoreError(
-            f"{place} cannot be read: {error}. It tells whether tables and state database belong "
+            f"{place} cannot be read: {error}. It says whether tables and state database belong "
             f"together. Restore both from one backup, or delete it and run mlmon store repair "
             f"{model}."
         ) from error

@@ -394,7 +394,9 @@ def take_snapshot(
     new_tables = sorted(int(oid) for oid in set(tables) - set(before)) if is_same else []
     notice = _find_emptied(before, tables) if position else ""
     if position and not is_same:
-        notice = "it is not on the server that was read, or that was restored; all of it is read."
+        notice = (
+            "it is not on the server that was read, or that was restored; the whole table is read."
+        )
     label = f"tx-{low or 0}-{horizon}"
     if low == horizon and not new_tables:
         return Snapshot(None, now, label, notice)
@@ -408,9 +410,9 @@ def _find_emptied(before: Mapping[str, int], now: Mapping[str, int]) -> str:
     if all(now.get(oid) == file for oid, file in before.items()):
         return ""
     return (
-        "it was emptied, replaced, or written anew as a whole (TRUNCATE, DROP, VACUUM FULL). What "
-        "is new in it is read; if it was emptied, rows that came and went between two looks are "
-        "lost, an unknown number."
+        "it was emptied, replaced or rewritten (TRUNCATE, DROP, VACUUM FULL). Its new rows are "
+        "read; if it was emptied, rows that came and went between two polls are lost, an unknown "
+        "number."
     )
 
 

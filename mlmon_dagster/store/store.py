@@ -160,8 +160,8 @@ def refuse_half_restored(folder: Path) -> None:
             f"The store in {folder} is half filled: a restore of "
             f"{marker.read_text().partition(' ')[2] or 'a backup'} was begun and not ended. Run "
             "mlmon restore with the same backup again, which goes on; or empty the store and its "
-            "database, and restore another one. Until then nothing of it is read, taken in or "
-            "computed, since what was done meanwhile would be lost."
+            "database, and restore another one. Until then nothing is read or computed, "
+            "since work done meanwhile would be lost."
         )
 
 

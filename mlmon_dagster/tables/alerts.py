@@ -218,19 +218,11 @@ def _write_muted(reason: str, _zone: str) -> str:
     return name_muted(reason)
 
 
-# What `NAMES` lacks: metrics of windows, whose sentences do not name them.
-_OF_WINDOWS = {
-    "no_data_for": "Hours without a prediction",
-    "bad_rate": "Share of refused rows",
-    "novel_rate": "Share of rows outside the range of the baseline",
-}
-
-
 def name_metric(metric: str, column: str = "") -> str:
     """Write a metric as people call it, with its column."""
     if metric in NAMES:
         return subject(metric, column)
-    name = _OF_WINDOWS.get(metric, metric.replace("_", " "))
+    name = metric.replace("_", " ")
     return f"{name} of {column}" if column not in ("", TABLE) else name
 
 

@@ -22,6 +22,7 @@ from mlmon_dagster.trace.slices import Q
 from mlmon_dagster.trace.splits import Split
 
 MOST_LINES = 12
+_CHANCE = 0.5  # ROC AUC of scores that mean nothing
 _LARGE = 0.5  # share of a change that counts as most of it
 _SOME = 0.25
 _CONCENTRATED = 1.5  # share of the change over share of the rows, from which on a slice stands out
@@ -56,6 +57,7 @@ def describe_trace(
         _headline(found, now, then),
         *_of_weighing(found),
         *_of_chance(found),
+        *_of_inversion(found),
         *_of_windows(spec, found, then),
         *_of_scores(found),
         *([describe_score(raw_score)] if raw_score else ()),
@@ -102,14 +104,16 @@ def cause(spec: ModelSpec, found: Explained) -> str:
         found: What `explain.explain` returned.
 
     Returns:
-        The first that holds: a few windows did it, a slice stands out, scores mean something else
-        or lie elsewhere, decisions changed. Empty if nothing got worse, or none of it is known.
+        The first that holds: scores or labels are inverted, a few windows did it, a slice stands
+        out, scores mean something else or lie elsewhere, decisions changed. Empty if nothing got
+        worse, or none of it is known.
     """
     if not found.is_worse:
         return ""
     kind, few = _few_windows(spec, found, "")
     standing, _ = _standing_out(spec, found)
-    causes = [few] if kind in ("most", "part") else []
+    causes = [*_of_inversion(found)]
+    causes += [few] if kind in ("most", "part") else []
     causes += standing
     if found.metric == AREA and found.scores and found.scores.split is not None:
         causes.append(_law_and_meaning(found, found.scores.split))
@@ -136,8 +140,8 @@ def _headline(found: Explained, now: str, then: str) -> str:
     is_real = _is_more_than_chance(found)
     if is_real is None:
         return (
-            f"{text} ({sizes}). A side has fewer than eight windows, which do not say how far "
-            "windows stray: whether this is chance is not known."
+            f"{text} ({sizes}). A side has fewer than eight windows, too few to show how much "
+            "windows vary: whether this is chance is not known."
         )
     chance = f"{found.p_value:.2f}" if found.p_value >= 0.005 else "under .005"
     verdict = "more than chance" if is_real else "which may be chance"
@@ -158,6 +162,25 @@ def _of_chance(found: Explained) -> Iterator[str]:
     """Say what the other sentences are worth if nothing has to have changed."""
     if _is_more_than_chance(found) is False:
         yield "So what follows says where the difference lies, not that anything caused it."
+
+
+def _of_inversion(found: Explained) -> Iterator[str]:
+    """Say that high scores come true less often than low ones, where that is more than chance."""
+    scores, area = found.scores, found.now.value
+    if found.metric != AREA or scores is None or not area < _CHANCE < found.then.value:
+        return
+    rarer = min(scores.rate, 1 - scores.rate) * found.now.n
+    if (_CHANCE - area) * math.sqrt(rarer) < 1:  # two errors: a row's is at most 1/2
+        return
+    turned = [
+        what
+        for what, now, then in (
+            ("labels", scores.rate, scores.rate_then), ("scores", scores.mean, scores.mean_then)
+        )
+        if abs(now - (1 - then)) < abs(now - then) / 2
+    ]  # fmt: skip
+    which = turned[0] if len(turned) == 1 else "scores or labels"
+    yield f"High scores come true less often than low ones: {which} look inverted."
 
 
 def _of_windows(spec: ModelSpec, found: Explained, then: str) -> Iterator[str]:
@@ -225,8 +248,8 @@ def _law_and_meaning(found: Explained, split: Split) -> str:
         for effect, margin in zip(split.effects, split.margins, strict=True)
     )
     return (
-        f"Of the change {first} ({law}) comes from where scores lie, and {second} ({meaning}) from "
-        "what a score means."
+        f"Of the change, shifted scores explain {first} ({law}), and what a score means now "
+        f"explains {second} ({meaning})."
     )
 
 
@@ -334,8 +357,8 @@ def _of_search(searched: Searched) -> Iterator[str]:
         )
     if not searched.slices:
         yield (
-            f"No rows picked by up to three of {counted(len(searched.columns), 'feature')} are "
-            "worse by themselves: what half of the windows suggests the others do not confirm."
+            f"No slice by up to three of {counted(len(searched.columns), 'feature')} got worse by "
+            "itself: what one half of the windows suggests, the other half does not confirm."
         )
 
 

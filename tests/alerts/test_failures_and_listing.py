@@ -125,7 +125,7 @@ def test_the_table_is_plain_text(store: Store) -> None:
     table = render_text(Answer(ALERTS, list_alerts(store))).splitlines()
     assert render_text(Answer(ALERTS, [])) == "No alerts."
     assert len(table) == 2
-    assert "FIRING  ERROR     credit  drift/psi/age  region=a b  2024-01-01  " in table[1]
+    assert "FIRING  ERROR     credit  drift: PSI of age  region=a b  2024-01-01  " in table[1]
 
 
 def test_windows_are_named_as_the_models_zone_has_them(store: Store) -> None:

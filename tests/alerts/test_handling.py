@@ -78,7 +78,7 @@ def test_history_and_an_alert_are_shown_with_who_did_what(store: Store) -> None:
     assert "ana: on it" in history
     assert render_text(ask_history(store, {}, since=day(4))) == "Nothing happened."
     shown = render_text(ask_alert(store, only_alert(store)["fingerprint"][:8], {}))
-    assert "drift/psi/age" in shown
+    assert "drift: PSI of age" in shown
     assert "recovered" in shown
 
 

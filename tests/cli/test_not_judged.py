@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,7 +118,7 @@ def test_a_model_without_a_baseline_says_so_at_once_and_its_nulls_are_judged_fro
     assert "no baseline yet to compare with" in told
     assert alerts_of(tmp_path, mlmon, "unbased") == [("FIRING", "no_verdict/no_baseline")]
     assert "unbased has events and no baseline" in doctor
-    assert "unbased/drift: nothing could be judged" in doctor
+    assert "unbased, drift: nothing could be judged" in doctor
     assert report.code == 0
     look = seen(tmp_path, "unbased")
     assert look.status == "NO_DATA"
@@ -232,8 +233,8 @@ def seen(folder: Path, model: str, day: int = 10) -> Seen:
 
 def alerts_of(folder: Path, mlmon: Command, model: str, day: int = 10) -> list[tuple[str, str]]:
     """Return state and monitor of a model's alerts as they are listed."""
-    listed = mlmon(*at(folder, day), "alerts", "list", "--model", model).out
-    return re.findall(rf"^\w+ +(\w+) +\w+ +{model} +(\S+)", listed, re.MULTILINE)
+    listed = mlmon(*at(folder, day), "alerts", "list", "--model", model, "--format", "json").out
+    return [(one["state"], one["monitor"]) for one in map(json.loads, listed.splitlines())]
 
 
 def test_a_baseline_without_events_is_said_and_never_replaced_by_the_old_one(

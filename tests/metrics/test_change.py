@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from mlmon_dagster.metrics.binnings import upper_edges
 from mlmon_dagster.metrics.drift.column_change import ColumnChange, column_change
-from mlmon_dagster.metrics.statistics import ColumnStatistics, merge
-from mlmon_dagster.profiles.bin_shapes import discrete_binning
+from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics, merge
+from mlmon_dagster.profiles.bin_shapes import discrete_binning, numeric_binning
 from tests.metrics.samples import UNSEEN, categorical_binning, count, statistics
 from tests.metrics.test_novelty import profile
 
@@ -125,3 +126,41 @@ def test_an_empty_side_changed_in_nothing_plain(rng):
     usual = profile(np.atleast_2d(rng.normal(40, 10, ROWS)), rng.normal(40, 10, ROWS))
     none = replace(usual, counts=usual.counts * 0, n=usual.n * 0)
     assert column_change(none, usual).kind == "shape"
+
+
+ODD = {
+    "constant": np.full(200, 7.5),
+    "largest": np.linspace(-8e307, 8e307, 200),
+    "tiny": np.linspace(0, 1e-300, 200),
+    "heap": np.append(np.zeros(180), np.arange(1.0, 21.0)),
+    "plain": np.linspace(-3, 3, 200),
+}
+
+
+@pytest.mark.parametrize("n", [1, 200])
+@pytest.mark.parametrize("usual", ODD)
+@pytest.mark.parametrize("window", ODD)
+def test_no_numbers_are_too_odd_to_be_described(usual, window, n):
+    with np.errstate(all="ignore"):  # the sums of the largest
+        binning = numeric_shape("x", ODD[usual])
+        now, then = (_counted(binning, rows) for rows in (ODD[window][:n], ODD[usual]))
+    found = column_change(now, then, lambda: [("y", then, now)])
+    assert (found.kind == "shape") <= (usual == window)
+
+
+def numeric_shape(column: str, values: NDArray[np.float64]) -> Binning:
+    """Quantile bins, or one for each of few values."""
+    if len(set(values)) <= 32:
+        return discrete_binning(column, sorted(set(values)))
+    edges = np.quantile(values, np.arange(1, 20) / 20)
+    return numeric_binning(column, edges.tolist(), low=values.min(), high=values.max())
+
+
+def _counted(binning: Binning, values: NDArray[np.float64]) -> ColumnStatistics:
+    codes = np.searchsorted(upper_edges(binning), values)
+    return statistics(
+        binning, np.bincount(codes, minlength=binning.size)[None],
+        minimum=values.min(keepdims=True), maximum=values.max(keepdims=True),
+        total=values.sum(keepdims=True),
+        total_sq=(values**2).sum(keepdims=True),
+    )  # fmt: skip

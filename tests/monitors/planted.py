@@ -187,7 +187,7 @@ class World:
             baseline=self,
         )
         compared = {day.to_pydatetime(): cast("Any", self) for day in days}
-        changes = ColumnChanges(list(spec.features), lambda: whole, lambda _: compared)
+        changes = ColumnChanges(lambda: whole, lambda _: compared)
         rows: list[Mapping[str, Any]] = []
         for family in families:
             references = {"changes": changes}

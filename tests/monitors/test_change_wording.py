@@ -116,7 +116,9 @@ def test_numbers_of_a_personal_column_are_told_by_its_spread_alone():
 def test_a_verdict_says_what_changed_and_the_statistics_in_a_second_line():
     rows = [metric("psi", 0.61, "age", p_value=1e-8)]
     told = only(
-        verdicts("drift", rows, changes=lambda column, start: ColumnChange("place", 55, 40)),
+        verdicts(
+            "drift", rows, changes=lambda column, start, others: ColumnChange("place", 55, 40)
+        ),
         "drift/psi/age",
     )["message"]
     assert told == (
@@ -126,7 +128,7 @@ def test_a_verdict_says_what_changed_and_the_statistics_in_a_second_line():
 
 
 def test_nothing_is_worked_out_of_columns_that_do_not_fail():
-    def fail(column, start):
+    def fail(column, start, others):
         raise AssertionError(column)
 
     rows = [metric("psi", 0.01, "age", p_value=0.5)]

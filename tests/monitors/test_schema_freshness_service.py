@@ -15,7 +15,7 @@ ONE_DAY = pd.Timedelta(days=1)
 def test_a_bad_row_fails_the_schema_with_its_reasons():
     row = verdicts("schema", [], [window(n=997, n_bad=3, bad_reasons='{"bad_type": 3}')])[0]
     assert row["status"] == "ERROR"
-    assert row["message"] == "3 of 1,000 rows (0.3 %) broke the schema (3 bad type), above 0 %."
+    assert row["message"] == "3 of 1,000 rows (0.3 %) broke the schema (bad type: 3), above 0 %."
     assert row["value"] == 0.003
     assert json.loads(row["details"])["bad_reasons"] == {"bad_type": 3}
 

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.clusters import profiles
 from mlmon_dagster.trace.explain import explain
-from mlmon_dagster.trace.sentences import describe_trace
+from mlmon_dagster.trace.sentences import cause, describe_trace
 from mlmon_dagster.trace.splits import NO_OVERLAP
 from tests.conftest import make_spec
 
@@ -19,6 +19,11 @@ def side(rng, low, high, days=10, n=300):
     """Return profiles of scores evenly between low and high, or as far above the middle."""
     score = rng.uniform(low, high, days * n)
     score = np.where(rng.random(days * n) < 0.5, score, 1 - score)
+    return profiled(score, rng.random(days * n) < score, days)
+
+
+def profiled(score, actual, days=10):
+    n = len(score) // days
     rows = pd.DataFrame(
         {
             "window_start": pd.Timestamp("2024-01-01", tz="UTC")
@@ -26,7 +31,7 @@ def side(rng, low, high, days=10, n=300):
             "slice_key": "all",
             "slice_value": "all",
             "score": score,
-            "actual": (rng.random(days * n) < score).astype(float),
+            "actual": actual.astype(float),
         }
     )
     found = profiles(rows)
@@ -50,6 +55,26 @@ def test_no_split_is_claimed_where_a_score_tells_the_sides_apart(low, high, is_s
     assert (
         any("what a score means" in line and "Of the change" in line for line in lines) == is_said
     )
+
+
+@pytest.mark.parametrize(
+    ("turned", "said"),
+    [("labels", "labels look inverted"), ("scores", "scores look inverted"), ("", "")],
+)
+def test_an_area_far_below_a_half_says_what_is_inverted(turned, said):
+    rng = np.random.default_rng(6)
+    score = rng.uniform(0.02, 0.5, 3_000)
+    actual = rng.random(3_000) < score
+    now = profiled(
+        1 - score if turned == "scores" else score, ~actual if turned == "labels" else actual
+    )
+    found = explain(make_spec(), "roc_auc", now, profiled(score, actual))
+    assert found is not None
+    lines = describe_trace(make_spec(), found, "now", "before")
+    assert [line for line in lines if "inverted" in line] == (
+        [f"High scores come true less often than low ones: {said}."] if turned else []
+    )
+    assert (said in cause(make_spec(), found)) or not turned
 
 
 def partly_labelled(found):

@@ -76,6 +76,6 @@ def read_file(
         raise refused(
             place,
             "unknown_format",
-            f"the name tells no format; expected {expected}, or those with .gz or .zst.",
+            f"the ending is of no known format; expected {expected}, or those with .gz or .zst.",
         )
     yield from load_format(form).read(path, place, wanted, options)

@@ -193,7 +193,7 @@ def drop_erased(draft: Draft, erased: Erased, query: Query, spec: ModelSpec) -> 
         return draft
     column = next(c for c in columns_of(spec, draft.parsed.staged.stream) if c.name == _ID)
     gone = erased.mask(query, draft.columns[_ID], draft.columns["dataset"])
-    return draft.with_faults(Fault.where(gone, "erased", column, "no row of it"))
+    return draft.with_faults(Fault.where(gone, "erased", column, "no row of an erased prediction"))
 
 
 _ID = "prediction_id"

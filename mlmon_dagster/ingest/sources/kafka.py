@@ -110,8 +110,8 @@ class Topic:
                     renewed.add(number)
                     gone.append(
                         f"partition {number} is not the one that was read up to offset {first}: "
-                        "the topic was made anew. It is read from its beginning; messages of the "
-                        "former one that had not been read are lost, an unknown number"
+                        "the topic was created again. It is read from its beginning; messages of "
+                        "the former one that had not been read are lost, an unknown number"
                     )
                     first = 0
                 if first < low:

@@ -28,7 +28,7 @@ from mlmon_dagster.metrics.statistics import ColumnStatistics
 
 Kind = Literal[
     "above", "below", "missing", "unseen", "respelled", "other", "value", "ceiling", "floor",
-    "rounded", "cut", "unit", "sign", "swapped", "groups", "step",
+    "rounded", "cut", "unit", "sign", "swapped", "exchanged", "groups", "step",
     "place", "width", "range", "shape",
 ]  # fmt: skip
 _MOST = 0.5  # of the rows of a window
@@ -52,6 +52,7 @@ _BOLD = 0.9  # of the change, for a guess at its cause
 _OFF = 0.06  # relative, of mean and, twice that, of spread; twice as much of a part of the rows
 _EVERY_ROW = 0.97
 _STEPS = tuple(times * 10.0**power for power in range(6, -4, -1) for times in (5, 1))
+_LEAST_CATEGORIES = 3  # of two, each has what the other loses
 _LEAST_VALUES, _MOST_STEPS = 6, 12  # of a column in which all rows may have moved by steps
 _NAMED = 2  # unseen values
 _ALIKE = 0.15  # of the spread, or of all rows: how far two columns that are one may lie apart
@@ -70,7 +71,8 @@ class ColumnChange:
             ``cut`` (rounded down): ``factor`` is the step. ``unit``: the share of rows that are
             ``factor`` times as high plus the offset ``value``, and the means ``low`` then and
             ``high`` now. ``sign``: the share of rows whose sign is turned. ``swapped``: the column
-            has what the column ``value`` had before, and the other way round. ``groups``: around
+            has what the column ``value`` had before, and the other way round. ``exchanged``: two
+            categories have each other's share, and these are the first one's. ``groups``: around
             ``low`` and ``high``; the share of rows in between. ``step``: the medians, where every
             row moved by ``factor``. ``place``: the median. ``width``: from the 10th to the 90th
             percentile. ``range``: the share of the rows with a value that lie between two values,
@@ -84,6 +86,7 @@ class ColumnChange:
         low: Of kind ``range``, where it begins; ``-inf`` for the lowest values.
         high: Where it ends; ``inf`` for the highest.
         factor: Of kinds ``unit``, ``rounded``, ``cut`` and ``step``.
+        is_alone: Whether ``value`` is the only one, of kind ``unseen``.
     """
 
     kind: Kind
@@ -94,6 +97,7 @@ class ColumnChange:
     low: float = 0.0
     high: float = 0.0
     factor: float = 1.0
+    is_alone: bool = False
 
 
 Others = Callable[[], Iterable[tuple[str, ColumnStatistics, ColumnStatistics]]]
@@ -122,7 +126,9 @@ def column_change(
         return _swapped_categories(now, then, others) or _of_categories(now, then)
     if positions_of(now) is None or not now.counts.any() or not then.counts.any():
         return ColumnChange("shape")
-    return _of_numbers(_Numbers(now, then), others)
+    # A number near the largest has no square: what is then not finite explains nothing.
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        return _of_numbers(_Numbers(now, then), others)
 
 
 def _missing(stats: ColumnStatistics) -> float:
@@ -159,6 +165,8 @@ class _Numbers:
             self.upper = np.append(lowest_scores(now.binning)[1:], 1.0)
         else:
             self.upper = upper_edges(now.binning)
+        # Of personal numbers: a bin holds many values, and its ends are nobody's.
+        self.is_coarse = not (self.is_score or now.binning.values or now.binning.fine > 1)
         self.has_ends = not self.is_score and bool(np.isfinite(now.minimum[0]))
 
     @cached_property
@@ -221,10 +229,12 @@ def _of_numbers(x: _Numbers, others: Others) -> ColumnChange:
 
 
 def _constant(x: _Numbers) -> ColumnChange | None:
+    at = int(np.argmax(x.shares))
+    then = float(x.before[at])
     if x.has_ends and x.now.minimum[0] == x.now.maximum[0]:
-        return ColumnChange("value", 1.0, 0.0, value=f"{x.now.minimum[0]:g}")
-    if x.is_score and x.shares.max() == 1.0:
-        return ColumnChange("value", 1.0, 0.0, value=f"{x.positions[np.argmax(x.shares)]:.2g}")
+        return ColumnChange("value", 1.0, then, value=f"{x.now.minimum[0]:g}")
+    if x.is_score and x.shares[at] == 1.0:
+        return ColumnChange("value", 1.0, then, value=f"{x.positions[at]:.2g}")
     return None
 
 
@@ -256,15 +266,18 @@ def _step(x: _Numbers) -> ColumnChange | None:
 
 def _heap(x: _Numbers, below: float, above: float) -> ColumnChange | None:
     """Return the one value that far more rows, or fewer, have than before."""
+    if x.is_coarse:
+        return None
     most = int(np.argmax(np.abs(x.shares - x.before)))
-    now, then = float(x.shares[most]), float(x.before[most])
+    now, then = x.shares[most], x.before[most]
     is_end = most in (0, len(x.shares) - 1)
     if now < then:
         rest = np.where(np.arange(len(x.shares)) == most, now, x.before * (1 - now) / (1 - then))
         is_it = x.now.binning.values and not is_end and then - now >= _LEAST_SHARE
-        if not is_it or x.explained(rest) < _HALF_OF_IT:
+        if not is_it or (then < 1 and x.explained(rest) < _HALF_OF_IT):
             return None
-        return ColumnChange("value", now, then, value=f"{x.now.binning.values[most]:g}")
+        value = f"{x.now.binning.values[most]:g}"
+        return ColumnChange("value", float(now), float(then), value=value)
     heap = (now - then) / (1 - then)
     expected = x.before * (1 - heap)
     expected[most] += heap
@@ -274,7 +287,7 @@ def _heap(x: _Numbers, below: float, above: float) -> ColumnChange | None:
     if max(below, above) >= _MOST and not is_end:  # all lie elsewhere, some of them together
         return None
     if not is_end:
-        return ColumnChange("value", now, then, value=_name_value(x, most))
+        return ColumnChange("value", float(now), float(then), value=_name_value(x, most))
     share, end = (below, x.now.minimum[0]) if most == 0 else (above, x.now.maximum[0])
     if share >= _LEAST_HEAP and x.has_ends and _are_at(x, most, share, float(end)):
         return ColumnChange("value", share, 0.0, value=f"{end:g}")
@@ -341,13 +354,14 @@ def _bound(x: _Numbers, side: int) -> ColumnChange | None:
         return ColumnChange(kind, float(x.shares[at]), beyond, value=f"{end:.6g}")
     gone = x.explained(expected / expected.sum())
     if beyond >= _LEAST_SHARE and gone >= _SURELY and gone > x.explained(x.moved(x.as_high)):
-        return ColumnChange(kind, 0.0, beyond, value=f"{end:.6g}")
+        border = x.upper[at] if side > 0 else x.upper[at - 1]  # and no row's own value
+        return ColumnChange(kind, 0.0, beyond, value=f"{border:.6g}")
     return None
 
 
 def _rounded(x: _Numbers) -> ColumnChange | None:
     """Return the step of which all values are multiples now and were not before."""
-    if x.now.binning.values or (x.now.binning.fine == 1 and not x.is_score):
+    if x.now.binning.values or x.is_coarse:
         return None
     lower = np.append(-np.inf, x.upper[:-1])
     is_inner = np.isfinite(lower) & np.isfinite(x.upper)
@@ -407,7 +421,7 @@ def _off_moments(x: _Numbers, share: float, factor: float, offset: float) -> flo
     """
     if x.is_score:
         return float(np.inf)
-    mean, variance = _moments(x.then)
+    mean, variance = map(np.float64, _moments(x.then))
     image, image_variance = factor * mean + offset, factor**2 * variance
     expected = (1 - share) * mean + share * image
     apart = share * (1 - share) * (image - mean) ** 2
@@ -415,15 +429,17 @@ def _off_moments(x: _Numbers, share: float, factor: float, offset: float) -> flo
     own, own_variance = _moments(x.now)
     scale = max(abs(expected - mean), math.sqrt(variance))
     of_mean = abs(own - expected) / scale
-    of_spread = abs(math.sqrt(own_variance / max(spread, 1e-300)) - 1) / 2
-    return max(of_mean, of_spread)
+    of_spread = abs(np.sqrt(own_variance / spread) - 1) / 2
+    off = float(max(of_mean, of_spread))
+    return off if math.isfinite(off) else math.inf
 
 
 def _moments(stats: ColumnStatistics) -> tuple[float, float]:
     """Return mean and variance, from the exact sums."""
-    n = float(stats.counts[0].sum())
-    mean = float(stats.total[0]) / n
-    return mean + stats.binning.centre, max(float(stats.total_sq[0]) / n - mean**2, 0.0)
+    n = stats.counts[0].sum()
+    mean = stats.total[0] / n
+    variance = np.maximum(stats.total_sq[0] / n - mean**2, 0.0)
+    return float(mean + stats.binning.centre), float(variance)
 
 
 def _of_form(x: _Numbers) -> ColumnChange:
@@ -468,7 +484,7 @@ def _groups(x: _Numbers) -> Iterator[tuple[ColumnChange, float]]:
     now, then = float(x.shares[inside].sum()), float(x.before[inside].sum())
     ratio = np.select(
         [below, above],
-        [float(x.shares[side].sum() / x.before[side].sum()) for side in (below, above)],
+        [x.shares[side].sum() / x.before[side].sum() for side in (below, above)],
         now / then,
     )
     yield ColumnChange("groups", now, then, low=low, high=high), x.explained(x.before * ratio)
@@ -521,11 +537,11 @@ def _swapped_numbers(x: _Numbers, others: Others) -> ColumnChange | None:
     for name, now, then in others():
         if now.binning.kind != "numeric" or not (now.counts.any() and then.counts.any()):
             continue
+        if not (_are_alike(x.now, then) and _are_alike(now, x.then)):
+            continue
         other = _Numbers(now, then)
-        images = x.image_of(other), other.image_of(x)
-        explained = [side.explained(image) for side, image in zip((x, other), images, strict=True)]
-        pairs = (x.now, other.then), (other.now, x.then)
-        if min(explained) >= _SURELY and all(_are_alike(*pair) for pair in pairs):
+        explained = x.explained(x.image_of(other)), other.explained(other.image_of(x))
+        if min(explained) >= _SURELY:
             return ColumnChange("swapped", value=name)
     return None
 
@@ -553,6 +569,19 @@ def _swapped_categories(
     return None
 
 
+def _exchanged(shares: Floats, before: Floats, size: int) -> tuple[int, int] | None:
+    """Return the two categories that have each other's share now: what grew, and what fell."""
+    moved = (shares - before)[:size]
+    if size < _LEAST_CATEGORIES:
+        return None
+    more, less = int(np.argmax(moved)), int(np.argmin(moved))
+    turned = before.copy()
+    turned[[more, less]] = before[[less, more]]
+    whole, rest = (float(np.abs(shares - law).sum()) / 2 for law in (before, turned))
+    is_it = moved[more] >= _LEAST_SHARE and rest <= (1 - _SURELY) * whole
+    return (more, less) if is_it else None
+
+
 def _by_name(stats: ColumnStatistics) -> dict[str, float]:
     """Return the share of each named category, and of the commonest unseen ones."""
     counts, n = stats.counts[0], int(stats.n[0])
@@ -574,6 +603,10 @@ def _of_categories(now: ColumnStatistics, then: ColumnStatistics) -> ColumnChang
     mine, theirs = (drift_bins(stats).counts[0] for stats in (now, then))
     p, q = ((rows + 0.5) / (rows.sum() + len(rows) / 2) for rows in (mine, theirs))
     names = now.binning.categories
+    if (pair := _exchanged(shares, before, len(names))) is not None:
+        more, less = pair
+        both = f"{names[more]} and {names[less]}"
+        return ColumnChange("exchanged", float(shares[more]), float(before[more]), value=both)
     terms = ((p - q) * np.log(p / q))[:-1]
     grown = np.where(p > q, [*terms, 0.0], 0.0)[:-1]  # what one gains the others lose
     most = int(np.argmax(grown if grown.max() >= terms.max() / 2 else terms))
@@ -589,4 +622,5 @@ def _of_categories(now: ColumnStatistics, then: ColumnStatistics) -> ColumnChang
     if known and sum(unseen[name] for name in known) >= _HALF_OF_IT * sum(unseen.values()):
         pairs = [f"{name!r} for {usual_name!r}" for name, usual_name in known.items()]
         return ColumnChange("respelled", share, usual, value=pairs[0])
-    return ColumnChange("unseen", share, usual, value=", ".join(list(unseen)[:_NAMED]))
+    named = ", ".join(list(unseen)[:_NAMED])
+    return ColumnChange("unseen", share, usual, value=named, is_alone=len(unseen) == 1)

@@ -285,8 +285,8 @@ def describe_marks(model: str, ahead: Mapping[str, datetime], now: datetime) -> 
     marks = ", ".join(f"{moment:%Y-%m-%d} ({dataset})" for dataset, moment in ahead.items())
     return (
         f"Rows of {model} count as deleted by retention up to {marks}, which lies ahead of now, "
-        f"{now:%Y-%m-%d %H:%M} UTC, so that no window of it would be computed. If this clock is "
-        "right, the mark was set by a clock that was ahead; move it back with: "
+        f"{now:%Y-%m-%d %H:%M} UTC, so that none of its windows would be computed. If this clock "
+        "is right, the mark was set by a clock that was ahead; move it back with: "
         f"mlmon store repair {model}"
     )
 
@@ -309,7 +309,7 @@ def check_declared(engine: sa.Engine, spec: ModelSpec) -> None:
         lines = "\n".join(f"  {key} {said}" for key, said in problems)
         raise ConfigError(
             f"models/{spec.model}.yaml was changed in a way that its stored events do not allow:\n"
-            f"{lines}\nUntil then nothing of it is read or computed. "
+            f"{lines}\nUntil then the model is not read or computed. "
             "docs/spec.md lists what may change."
         )
 

@@ -766,7 +766,7 @@ class _Repair:
                 conn.execute(sa.delete(table).where(*mine, table.c.sha256.in_(shas)))
 
     def _mend_moved_ids(self, log: Location) -> None:
-        self.told.done.append(f"{log / 'moved_ids'}: written anew from the predictions")
+        self.told.done.append(f"{log / 'moved_ids'}: rewritten from the predictions")
         if self.dry_run:
             return
         if (log / "moved_ids").path.exists():

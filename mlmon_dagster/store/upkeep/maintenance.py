@@ -95,7 +95,7 @@ def maintain(
         if not dry_run:
             model_history.note_upkeep(store.state, spec.model, now, machine)
             n_swept = kept_rows.sweep_settled(store, spec.model)
-            removals.append(Removal("refused files and rows taken in meanwhile", files=n_swept))
+            removals.append(Removal("refused files and rows stored meanwhile", files=n_swept))
     # The table format goes by the machine's clock: what that gained since the last upkeep, whether
     # it is right or not, versions are kept for longer.
     gained = machine - before[1] if before and machine > before[1] else dt.timedelta()
