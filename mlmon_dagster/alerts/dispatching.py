@@ -49,7 +49,7 @@ class DispatchReport:
         """Say it in one line."""
         d = self.delivery
         line = (
-            f"{counted(self.n_folded, 'result')} taken in, "
+            f"{counted(self.n_folded, 'verdict')} read, "
             f"{counted(self.n_written, 'message')} written, "
             f"{d.n_sent} delivered, {d.n_waiting} waiting, {d.n_dead} refused"
         )

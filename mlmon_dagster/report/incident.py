@@ -43,7 +43,7 @@ class Incident:
         why: What explains it, the most important first.
         monitor: What people call its monitor.
         acked_by: Who has taken it on; empty if nobody has.
-        next_step: What whoever reads it does next.
+        next_step: What its reader does next.
         href: Its page; empty in a file, which leads nowhere.
         commands: What to run next, where there is no page.
     """

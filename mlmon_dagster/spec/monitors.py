@@ -751,7 +751,7 @@ class DeclaredFamily:
         is_of_truth: Whether it is judged by ground truth, and again once that counts as complete.
         is_by_clock: Whether time alone makes a verdict, so that it is judged at every look.
         has_numbers: Whether its verdicts are about numbers that charts and commands show.
-        next_steps: Metric -> what whoever reads its alert does next, in one line; the empty name is
+        next_steps: Metric -> what the reader of its alert does next, in one line; the empty name is
             that of all others. ``{model}`` and ``{id}`` are filled in.
     """
 
@@ -795,14 +795,14 @@ FAMILIES: Final[Mapping[str, DeclaredFamily]] = {
             "Data",
             2,
             {
-                "": "Read what was refused (mlmon rows {id}), mend it where it is written and "
+                "": "Read what was refused (mlmon rows {id}), correct it where it is written and "
                 "write it again.",
                 "duplicate_rate": "Ask the producer why rows come twice; the copies: mlmon "
                 "rows {id}.",
                 "conflict_rate": "Ask the producer which of two rows of one id is right; "
                 "both: mlmon rows {id}.",
                 "expectations": "Read which expectation failed (mlmon expectations {model}); "
-                "mend the feed or the suite.",
+                "correct the feed or the suite.",
             },
             breaks_windows=True,
             has_numbers=False,
@@ -814,9 +814,8 @@ FAMILIES: Final[Mapping[str, DeclaredFamily]] = {
             "Data",
             1,
             {
-                "": "Ask whoever sends the predictions whether their job runs; then mlmon run "
-                "{model}.",
-                "actuals_missing": "Ask whoever delivers ground truth whether their job runs; "
+                "": "Ask who sends the predictions whether the job runs; then mlmon run {model}.",
+                "actuals_missing": "Ask who delivers ground truth whether the job runs; "
                 "then mlmon run {model}.",
             },
             breaks_windows=True,
@@ -864,7 +863,7 @@ FAMILIES: Final[Mapping[str, DeclaredFamily]] = {
             8,
             {
                 "": "Find the rows that are worse (mlmon trace {model}); then roll back, "
-                "retrain or mend the feed.",
+                "retrain or repair the feed.",
             },
             ("profiles", "baseline"),
             frozenset({"scipy", "pandas"}),
@@ -882,7 +881,7 @@ FAMILIES: Final[Mapping[str, DeclaredFamily]] = {
             7,
             {
                 "": "Find what moved the scores (mlmon trace {model}); then roll back, "
-                "retrain or mend the feed.",
+                "retrain or repair the feed.",
             },
             ("profiles", "baseline"),
             frozenset({"scipy", "pandas"}),
@@ -900,8 +899,8 @@ FAMILIES: Final[Mapping[str, DeclaredFamily]] = {
             "System",
             5,
             {
-                "": "Ask whoever runs the service; the rows: mlmon rows {id}.",
-                "volume_drop": "Ask whoever sends the requests whether fewer are meant; then "
+                "": "Ask who runs the service; the rows: mlmon rows {id}.",
+                "volume_drop": "Ask who sends the requests whether fewer are meant; then "
                 "mlmon run {model}.",
             },
             ("profiles",),
@@ -954,7 +953,7 @@ FAMILIES: Final[Mapping[str, DeclaredFamily]] = {
 
 
 def advise(model: str, family: str, metric: str, alert_id: str) -> str:
-    """Say in one line what whoever reads an alert does next, with the command.
+    """Say in one line what the reader of an alert does next, with the command.
 
     Args:
         model: The alert's model.
@@ -965,6 +964,6 @@ def advise(model: str, family: str, metric: str, alert_id: str) -> str:
     if metric == NO_VERDICT:
         return f"See what is missing: mlmon status {model}."
     if family not in FAMILIES:
-        return "Read the run's log, mend the cause and run it again; mlmon doctor says more."
+        return "Read the run's log, remove the cause and run it again; mlmon doctor says more."
     steps = FAMILIES[family].next_steps
     return steps.get(metric, steps[""]).format(model=model, id=alert_id)

@@ -389,9 +389,7 @@ def test_dispatch_folds_writes_and_delivers(
     report = dispatch(any_store, SPECS, day(2), {"slack": receiver})
 
     assert len(slack.messages) == 1
-    assert report.text() == (
-        "1 result taken in, 1 message written, 1 delivered, 0 waiting, 0 refused"
-    )
+    assert report.text() == ("1 verdict read, 1 message written, 1 delivered, 0 waiting, 0 refused")
 
 
 def test_a_test_message_goes_the_way_of_alerts(

@@ -146,7 +146,7 @@ def test_the_first_message_keeps_its_buttons_and_says_who_is_at_it_until_all_is_
     settle(store, SPECS, day(2), result(1, "WARN"), result(1, "WARN", column_name="b"))
     send(store, with_buttons)
     (head,) = slack.heads()
-    assert "Taken on" not in json.dumps(head.shown)
+    assert "Acknowledged" not in json.dumps(head.shown)
 
     first, _ = alerts_of(store)
     acknowledge(store, first["fingerprint"], "ana", day(2))
@@ -160,7 +160,7 @@ def test_the_first_message_keeps_its_buttons_and_says_who_is_at_it_until_all_is_
     send(store, with_buttons)
     (worse,) = [row for row in alerts_of(store) if row["state"] == "FIRING"]
     assert len(head.updates) > n_edits
-    assert "Taken on" not in json.dumps(head.shown)  # it is worse: somebody has to look again
+    assert "Acknowledged" not in json.dumps(head.shown)  # it is worse: somebody has to look again
     buttons = buttons_of(head)
     assert set(buttons) == {"mlmon_acknowledge", "mlmon_silence"}
     assert {b["value"] for b in buttons.values()} == {worse["fingerprint"][:16]}

@@ -105,7 +105,7 @@ class News:
         quiet: Episodes that are over and of which a silence keeps people from being told.
         silenced: Episodes that fire and are still to be told once no silence matches them.
         is_due: Whether it is time to remind of what fires.
-        is_stale: Whether somebody has taken on an alert since the first message was written.
+        is_stale: Whether somebody has acknowledged an alert since the first message was written.
     """
 
     told: Told

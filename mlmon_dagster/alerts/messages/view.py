@@ -151,7 +151,7 @@ class AlertView:
 
     @property
     def next_step(self) -> str:
-        """What whoever reads it does next, in one line."""
+        """What its reader does next, in one line."""
         row = self.row
         return advise(row["model"], row["family"], row["metric"], row["fingerprint"][:SHORT_ID])
 
@@ -771,7 +771,7 @@ def _write_notes(context: Context, views: Sequence[AlertView]) -> tuple[tuple[st
         ("Money", _find_money(views)),
         ("At once", _explain_at_once(views)),
         ("Not sent", _explain_not_sent(context, views)),
-        ("Taken on", _name_takers(views)),
+        ("Acknowledged", _name_takers(views)),
         ("Owner", _name_owners(context, views)),
         ("Next", views[0].next_step),
     ]
@@ -803,7 +803,7 @@ def _explain_not_sent(context: Context, views: Sequence[AlertView]) -> str:
 
 
 def _name_takers(views: Sequence[AlertView]) -> str:
-    """Say who has taken which alerts on, so that nobody else starts on them."""
+    """Say who has acknowledged which alerts, so that nobody else starts on them."""
     names: dict[str, list[AlertView]] = {}
     for view in views:
         if view.row["acked_by"]:
