@@ -55,6 +55,10 @@ def in_words(spec: ModelSpec, column: str, change: ColumnChange) -> str:
         return f"{column} has the opposite sign in {rows_share(change.now, _EVERY_ROW)}"
     if change.kind == "swapped":
         return f"{column} looks like {change.value} did before, and the other way round"
+    if change.kind == "exchanged":
+        which = change.value if spec.shows_values_of(column) else "two values"
+        before = f"{percent(change.then)} and {percent(change.now)} of rows"
+        return f"{which} of {column} have changed places, before {before}"
     if change.kind == "groups":
         return _groups(column, feature, change)
     if change.kind == "step":

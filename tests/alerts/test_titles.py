@@ -45,6 +45,7 @@ CHANGES = (
     ColumnChange("unit", 1.0, value="32", low=14.9, high=59.5, factor=1.8),
     ColumnChange("sign", 0.299, factor=-1.0), ColumnChange("swapped", value=LONG),
     ColumnChange("groups", 0.0123, 0.8123, low=3_812.4, high=8_251.1),
+    ColumnChange("exchanged", 0.5123, 0.1523, "a value of forty characters and even more"),
     ColumnChange("step", 15.0, 14.0, factor=1.0),
 )  # fmt: skip
 SLICES = (

@@ -28,7 +28,7 @@ from mlmon_dagster.metrics.statistics import ColumnStatistics
 
 Kind = Literal[
     "above", "below", "missing", "unseen", "respelled", "other", "value", "ceiling", "floor",
-    "rounded", "cut", "unit", "sign", "swapped", "groups", "step",
+    "rounded", "cut", "unit", "sign", "swapped", "exchanged", "groups", "step",
     "place", "width", "range", "shape",
 ]  # fmt: skip
 _MOST = 0.5  # of the rows of a window
@@ -52,6 +52,7 @@ _BOLD = 0.9  # of the change, for a guess at its cause
 _OFF = 0.06  # relative, of mean and, twice that, of spread; twice as much of a part of the rows
 _EVERY_ROW = 0.97
 _STEPS = tuple(times * 10.0**power for power in range(6, -4, -1) for times in (5, 1))
+_LEAST_CATEGORIES = 3  # of two, each has what the other loses
 _LEAST_VALUES, _MOST_STEPS = 6, 12  # of a column in which all rows may have moved by steps
 _NAMED = 2  # unseen values
 _ALIKE = 0.15  # of the spread, or of all rows: how far two columns that are one may lie apart
@@ -70,7 +71,8 @@ class ColumnChange:
             ``cut`` (rounded down): ``factor`` is the step. ``unit``: the share of rows that are
             ``factor`` times as high plus the offset ``value``, and the means ``low`` then and
             ``high`` now. ``sign``: the share of rows whose sign is turned. ``swapped``: the column
-            has what the column ``value`` had before, and the other way round. ``groups``: around
+            has what the column ``value`` had before, and the other way round. ``exchanged``: two
+            categories have each other's share, and these are the first one's. ``groups``: around
             ``low`` and ``high``; the share of rows in between. ``step``: the medians, where every
             row moved by ``factor``. ``place``: the median. ``width``: from the 10th to the 90th
             percentile. ``range``: the share of the rows with a value that lie between two values,
@@ -567,6 +569,19 @@ def _swapped_categories(
     return None
 
 
+def _exchanged(shares: Floats, before: Floats, size: int) -> tuple[int, int] | None:
+    """Return the two categories that have each other's share now: what grew, and what fell."""
+    moved = (shares - before)[:size]
+    if size < _LEAST_CATEGORIES:
+        return None
+    more, less = int(np.argmax(moved)), int(np.argmin(moved))
+    turned = before.copy()
+    turned[[more, less]] = before[[less, more]]
+    whole, rest = (float(np.abs(shares - law).sum()) / 2 for law in (before, turned))
+    is_it = moved[more] >= _LEAST_SHARE and rest <= (1 - _SURELY) * whole
+    return (more, less) if is_it else None
+
+
 def _by_name(stats: ColumnStatistics) -> dict[str, float]:
     """Return the share of each named category, and of the commonest unseen ones."""
     counts, n = stats.counts[0], int(stats.n[0])
@@ -588,6 +603,10 @@ def _of_categories(now: ColumnStatistics, then: ColumnStatistics) -> ColumnChang
     mine, theirs = (drift_bins(stats).counts[0] for stats in (now, then))
     p, q = ((rows + 0.5) / (rows.sum() + len(rows) / 2) for rows in (mine, theirs))
     names = now.binning.categories
+    if (pair := _exchanged(shares, before, len(names))) is not None:
+        more, less = pair
+        both = f"{names[more]} and {names[less]}"
+        return ColumnChange("exchanged", float(shares[more]), float(before[more]), value=both)
     terms = ((p - q) * np.log(p / q))[:-1]
     grown = np.where(p > q, [*terms, 0.0], 0.0)[:-1]  # what one gains the others lose
     most = int(np.argmax(grown if grown.max() >= terms.max() / 2 else terms))
