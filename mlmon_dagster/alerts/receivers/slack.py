@@ -4,8 +4,8 @@ A reply that does not come, or comes broken, says nothing about whether the mess
 Slack has no idempotency key, so what is unclear is looked up in the channel's history.
 
 By buttons an alert is acknowledged, or silenced for a day, where it was read. Slack sends clicks
-over a connection that we open (Socket Mode), so nothing of ours need be reached from outside. A click that
-was not answered in time is sent again; it does what it says once.
+over a connection that we open (Socket Mode), so nothing of ours need be reached from outside. A
+click that was not answered in time is sent again; it does what it says once.
 """
 
 from __future__ import annotations
