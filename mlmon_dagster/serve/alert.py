@@ -143,7 +143,7 @@ def _column(spec: ModelSpec, places: Places, alert: AlertRow) -> str:
 
 
 def _facts(view: AlertView) -> list[tuple[str, str]]:
-    facts = list_facts(view) | {"Alert": view.row["fingerprint"]}
+    facts = list_facts(view) | {"Alert": view.row["fingerprint"][: SHORT_ID + 4]}
     if view.row["slice_key"] == ALL:
         facts["Slice"] = ""
     if not view.row["episode"]:
