@@ -521,7 +521,7 @@ alert_event = sa.Table(
     ),
 )
 
-# The notification log: what a receiver was last told about a group (model and family).
+# The notification log: what a receiver was last told in a thread: a group of alerts of one cause.
 alert_group = sa.Table(
     "alert_group",
     METADATA,
