@@ -23,6 +23,7 @@ from mlmon_dagster.alerts.messages.view import (
 from mlmon_dagster.monitors.wording import NAMES, subject
 from mlmon_dagster.monitors.wording import number as written
 from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.known_events import EVENT
 from mlmon_dagster.spec.monitors import FAMILIES
 from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.store import Store, alert_state
@@ -233,6 +234,8 @@ def name_monitor(monitor: str) -> str:
         >>> name_monitor("drift/psi/temp"), name_monitor("pipeline/run")
         ('drift: PSI of temp', 'pipeline: run')
     """
+    if monitor.startswith(f"{EVENT}/"):
+        return clean(f"the known event {monitor.removeprefix(f'{EVENT}/')}")
     family, metric, column = (*monitor.split("/", 2), "", "")[:3]
     label = FAMILIES[family].label if family in FAMILIES else family.replace("_", " ")
     return clean(f"{label}: {name_metric(metric, column)}")

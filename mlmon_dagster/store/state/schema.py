@@ -668,6 +668,19 @@ model_event = sa.Table(
 )
 
 
+# Events that people added, such as a promotion; those of a spec stand in its file.
+known_event = sa.Table(
+    "known_event",
+    METADATA,
+    sa.Column("id", Id, primary_key=True, autoincrement=True),
+    text("model"),
+    text("declared"),  # JSON, as under `events` in a spec
+    text("author"),
+    time("added_at", nullable=False),
+    sa.Index("known_event_model", "model"),
+)
+
+
 # What the last look at a model's registry found; see `registry_state`.
 registry_state = sa.Table(
     "registry_state",
