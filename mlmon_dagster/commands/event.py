@@ -16,6 +16,7 @@ from mlmon_dagster.commands.options import (
     spec_of,
 )
 from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.spec.names import DRIFT
 
 if TYPE_CHECKING:
     from mlmon_dagster.project import Project
@@ -39,7 +40,7 @@ def event() -> None:
 @period
 @click.option("--every", type=click.Choice(["week", "month", "year"]), help="It happens again.")
 @click.option(
-    "--explains", default="drift", show_default=True, help="Families of monitors, with commas."
+    "--explains", default=DRIFT, show_default=True, help="Families of monitors, with commas."
 )
 @author_option
 @click.pass_obj
