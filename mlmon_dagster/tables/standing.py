@@ -83,7 +83,7 @@ class ModelStatus:
         n: Predictions of that window; None without a window.
         actual_coverage: Share of its ground truth that has come.
         alerts: How many of its alerts stand.
-        since: The first window of what fires longest; empty if nothing fires.
+        since: The first window of the worst alert that fires; empty if nothing fires.
         sentence: What the worst alert that fires says.
         families: Family -> its status, ``-`` where there is nothing to judge.
         owners: Who it belongs to.
@@ -164,8 +164,9 @@ def _ask_model(project: Project, spec: ModelSpec, alerts: StandingCounts) -> Mod
     firing = [episode for episode in found if episode.standing == "firing"]
     if not firing:
         return row
-    since = name_window(spec, min(episode.opened_window for episode in firing))
-    return replace(row, since=since, sentence=explain_episode(spec, pick_standing(firing)[0]))
+    worst = pick_standing(firing)[0]
+    since = name_window(spec, worst.opened_window)
+    return replace(row, since=since, sentence=explain_episode(spec, worst))
 
 
 # Of a table that has a column for each family; the keys of `ModelStatus.fields`.
