@@ -128,13 +128,17 @@ class Studio:
     ) -> bytes:
         """Return a picture of a page from its top, as high as its screen or as asked."""
         self.browser.prefer("dark" if dark else "light")
-        self.browser.open(url, size)
+        self._open(url, size)
         return self._taken(height or size[1])
+
+    def _open(self, url: str, size: tuple[int, int]) -> None:
+        self.browser.open(url, size)
+        assert self.browser.run("!!document.querySelector('main')"), f"{url} is an error"
 
     def shoot_sections(self, *names: str) -> bytes:
         """Return a picture of some sections of the demo's page alone."""
         self.browser.prefer("light")
-        self.browser.open(f"{self.demo_pages}/m/{MODEL}", DESKTOP)
+        self._open(f"{self.demo_pages}/m/{MODEL}", DESKTOP)
         self.browser.run(f"{_ONLY}({list(names)!r})")
         return self._taken(self.browser.run("document.getElementById('main').offsetHeight"))
 
@@ -145,7 +149,7 @@ class Studio:
 
     @contextmanager
     def _on_paper(self) -> Iterator[None]:
-        self.browser.open(f"{self.demo_pages}/m/{MODEL}", A4)
+        self._open(f"{self.demo_pages}/m/{MODEL}", A4)
         self.browser.print_media(True)
         yield
         self.browser.print_media(False)
