@@ -83,8 +83,8 @@ class ModelStatus:
         n: Predictions of that window; None without a window.
         actual_coverage: Share of its ground truth that has come.
         alerts: How many of its alerts stand.
-        since: The first window of what fires longest; empty if nothing fires.
-        sentence: What the worst alert that fires says.
+        since: The first window of what fires, or else recovers, longest; empty if nothing does.
+        sentence: What the worst alert that fires, or else recovers, says.
         families: Family -> its status, ``-`` where there is nothing to judge.
         owners: Who it belongs to.
     """
@@ -160,12 +160,13 @@ def _ask_model(project: Project, spec: ModelSpec, alerts: StandingCounts) -> Mod
             n=newest.n,
             actual_coverage=round(newest.coverage or 0.0, 4),
         )
-    found = list_alerts(store, spec.model) if alerts.firing else []
-    firing = [episode for episode in found if episode.standing == "firing"]
-    if not firing:
+    found = list_alerts(store, spec.model) if any(alerts) else []
+    of_kind = "firing" if alerts.firing else "recovering"
+    worst = [episode for episode in found if episode.standing == of_kind]
+    if not worst:
         return row
-    since = name_window(spec, min(episode.opened_window for episode in firing))
-    return replace(row, since=since, sentence=explain_episode(spec, pick_standing(firing)[0]))
+    since = name_window(spec, min(episode.opened_window for episode in worst))
+    return replace(row, since=since, sentence=explain_episode(spec, pick_standing(worst)[0]))
 
 
 # Of a table that has a column for each family; the keys of `ModelStatus.fields`.
