@@ -98,6 +98,7 @@ SECTIONS: dict[str, dict[str, Listed]] = {
     },
     "On call": {
         "alerts": Listed("Look at alerts, handle and deliver them.", f"{_IN}.alerts:alerts"),
+        "event": Listed("Say what is known to happen, such as a promotion.", f"{_IN}.event:event"),
         "doctor": Listed("Say what is wrong with the installation and the store."),
         "watchdog": Listed("Exit with 1 if nobody dispatches alerts.", f"{_IN}.alerts:watchdog"),
     },

@@ -21,13 +21,16 @@ from mlmon_dagster.alerts.lifecycle.routing import Destination, matcher, stand_i
 from mlmon_dagster.alerts.messages import view as say
 from mlmon_dagster.alerts.messages.group_state import GroupState, dump, episode_of, load, split
 from mlmon_dagster.alerts.messages.incidents import flush_groups
-from mlmon_dagster.alerts.messages.message import FALLBACK, Message, outbox_row, row_key
+from mlmon_dagster.alerts.messages.message import FALLBACK, Message, clean, outbox_row, row_key
 from mlmon_dagster.alerts.messages.view import Changes, Context, view_of
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.known_events import MAX_NAME, KnownEvent
+from mlmon_dagster.spec.monitors import FAMILIES
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store import Store, alert_state, outbox
-from mlmon_dagster.store.alert_state import SHORT_ID, AlertRow, GroupRow
+from mlmon_dagster.store.alert_state import SHORT_ID, AlertRow, GroupRow, find_opening
+from mlmon_dagster.store.known_events import add_event
 from mlmon_dagster.store.outbox import NewMessage, OutboxRow
 from mlmon_dagster.store.state.schema import alert_group
 
@@ -159,6 +162,56 @@ def silence_alert(
         told = f"silenced until {ends:%Y-%m-%d %H:%M} UTC by {author}"
         outbox.enqueue(conn, _write_replies(groups, row, told, now))
     return number
+
+
+def note_event(
+    store: Store,
+    short_id: str,
+    author: str,
+    now: dt.datetime,
+    length: dt.timedelta,
+    name: str = "",
+) -> KnownEvent | None:
+    """Note that an alert is of an event that people know of. Its thread is told.
+
+    From its next window on it is listed and not sent, and so is what its family finds in the days
+    of the event: from the alert's first window on, for a while from now.
+
+    Args:
+        store: Where the state database is.
+        short_id: The beginning of the alert's id.
+        author: Who knows of it.
+        now: When.
+        length: How much longer it lasts.
+        name: What to call it; by default it is named after who knows of it.
+
+    Returns:
+        The event; None if there is one of that name already.
+
+    Raises:
+        ConfigError: If there is no such alert, or it has no windows.
+    """
+    row = find_alert(store, short_id)
+    if row["family"] not in FAMILIES:
+        raise ConfigError(f"Alert {short_id} is of no window, so no event explains it.")
+    shown = clean(name or f"known to {author}, {row['fingerprint'][:SHORT_ID]}", MAX_NAME)
+    event = KnownEvent.model_validate(
+        {
+            "name": shown.replace("/", " ").replace("|", " "),
+            "from": find_opening(row).date(),
+            "to": max(now + length, find_opening(row)).date(),
+            "explains": [row["family"]],
+        }
+    )
+    with alert_state.exclusive(store.state, f"alerts:{row['model']}") as conn:
+        try:
+            add_event(conn, row["model"], event, author, now)
+        except ConfigError:  # the same click once more
+            return None
+        groups = _find_threads(alert_state.load_groups(conn, row["model"]).values(), row)
+        told = f"a known event until {event.to}, says {author}: {event.name}"
+        outbox.enqueue(conn, _write_replies(groups, row, told, now))
+    return event
 
 
 def count_open(store: Store, model: str) -> int:

@@ -220,7 +220,8 @@ def _place(column: str, feature: Feature | None, change: ColumnChange) -> str:
     now, then = change.now / length, change.then / length
     medians = f"{'mean' if change.is_mean else 'median'} {plain(then)} to {plain(now)}"
     named = f" {unit}" if unit else ""
-    ratio = now / then if then else 0.0
+    is_score = feature is None and max(now, then) <= 1
+    ratio = now / then if then and not is_score else 0.0
     if ratio >= _TIMES:
         return f"{column} is {_two_digits(ratio)} times as high ({medians}{named})"
     if 0 < ratio <= 1 / _TIMES:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import datetime as dt
 from itertools import pairwise
+from zoneinfo import ZoneInfo
 
 from mlmon_dagster.report import distributions
 from mlmon_dagster.report.curves import EVERYTHING
 from mlmon_dagster.report.plots import Event
 from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.known_events import list_days
+from mlmon_dagster.spec.monitors import FAMILIES
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store import Store, baselines
+from mlmon_dagster.store.known_events import load_stored
 from mlmon_dagster.store.state.model_history import load_changes, load_history
 from mlmon_dagster.store.state.monitor_results import name_window
 from mlmon_dagster.tables.periods import business_line
@@ -33,6 +37,7 @@ def find_events(store: Store, spec: ModelSpec, start: dt.datetime, end: dt.datet
     found = [
         *_find_versions(store, spec, start, end),
         *_find_promotions(store, spec),
+        *_find_known(store, spec, start, end),
         *(
             Event(seen.window_start or seen.seen_at, "columns", f"{seen.change.text()}.", seen.path)
             for seen in load_changes(store.state, spec.model)
@@ -76,6 +81,25 @@ def _find_promotions(store: Store, spec: ModelSpec) -> list[Event]:
             text += f", until {one.undone_by} undid it on {one.undone_at:%Y-%m-%d}"
         text += f": {one.note}." if one.note else "."
         found.append(Event(one.period_end, "baseline", text, one.author))
+    return found
+
+
+def _find_known(store: Store, spec: ModelSpec, start: dt.datetime, end: dt.datetime) -> list[Event]:
+    """Return an event for each time at which something that people know of began."""
+    with store.state.connect() as conn:
+        stored = load_stored(conn, spec.model)
+    authors = {one.event.name: one.author for one in stored}
+    days, found = list_days(start, end, spec.time.zone), list[Event]()
+    for event in (*spec.events, *(one.event for one in stored)):
+        begun = {first for day in days if (first := event.find_start(day)) is not None}
+        for first in sorted(begun):
+            at = dt.datetime.combine(first, dt.time(), ZoneInfo(spec.time.zone))
+            last = first + (event.to - event.from_)
+            text = f"{event.name}, {first}" + (f" to {last}" if last != first else "")
+            if event.explains:
+                text += f": explains {', '.join(FAMILIES[name].label for name in event.explains)}"
+            author = authors.get(event.name, "")
+            found.append(Event(at.astimezone(dt.UTC), event.name, f"{text}.", author))
     return found
 
 

@@ -34,6 +34,7 @@ from mlmon_dagster.tables.alerts import (
     is_personal,
     list_alerts,
     list_facts,
+    name_earlier,
     name_monitor,
     name_muted,
     name_silence,
@@ -116,7 +117,7 @@ def alert_page(
         state="RESOLVED" if alert["state"] == "OK" else alert["state"],
         said=beyond_headline(said),
         numbers=view.numbers,
-        facts=_facts(view),
+        facts=_facts(view, mine),
         runbook=alert["runbook"] if str(alert["runbook"]).startswith(_WEB) else "",
         chart=_chart(spec, view, verdicts, mine),
         evidence=[_evidence(row, zone, spec) for row in reversed(verdicts[-_LISTED:])],
@@ -142,8 +143,9 @@ def _column(spec: ModelSpec, places: Places, alert: AlertRow) -> str:
     return f"{places.model(spec.model)}#column-{column}" if column in spec.features else ""
 
 
-def _facts(view: AlertView) -> list[tuple[str, str]]:
+def _facts(view: AlertView, episodes: Sequence[AlertEpisode]) -> list[tuple[str, str]]:
     facts = list_facts(view) | {"Alert": view.row["fingerprint"]}
+    facts["Earlier episodes"] = "; ".join(name_earlier(view, episodes))
     if view.row["slice_key"] == ALL:
         facts["Slice"] = ""
     if not view.row["episode"]:

@@ -1,7 +1,7 @@
 """The HTTP face of the pages: routes, who may see and do what, and answers that nothing may frame.
 
-Two things can be done there: an alert is acknowledged, or silenced for a while. A browser sends the
-token along whatever page asks it to, so what is done must come from these pages themselves.
+An alert can be acknowledged, silenced or said to be of a known event. A browser sends the token
+along whatever page asks it to, so what is done must come from these pages themselves.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from mlmon_dagster.alerts.handling import LONGEST_SILENCE, acknowledge, silence_alert
+from mlmon_dagster.alerts.handling import LONGEST_SILENCE, acknowledge, note_event, silence_alert
 from mlmon_dagster.alerts.messages.message import clean
 from mlmon_dagster.collect.admission import Access
 from mlmon_dagster.collect.problem import Problem, json_response
@@ -171,7 +171,7 @@ class Pages:
         return found[0]
 
     async def _handle(self, request: Request) -> Response:
-        """Acknowledge or silence an alert, and lead back to its page."""
+        """Do what the form of an alert's page says, and lead back to the page."""
         spec = await self._spec(request)
         _refuse_strangers(request)
         wish = _read_wish((await request.body())[:_LONGEST_FORM])
@@ -183,12 +183,15 @@ class Pages:
 
     def _do(self, spec: ModelSpec, name: str, wish: Wish) -> None:
         fingerprint, now = self._find_alert(spec, name)["fingerprint"], self._now()
-        if wish.silenced_for is not None:
-            mark = wish.comment or f"from the page of {fingerprint[:SHORT_ID]}"
-            silence_alert(self._store, fingerprint, wish.author, now, wish.silenced_for, mark)
-            return
+        author, comment, do, length = wish
         with suppress(ConfigError):  # it has ended meanwhile, as its page says
-            acknowledge(self._store, fingerprint, wish.author, now, wish.comment, once=True)
+            if do == "silence":
+                mark = comment or f"from the page of {fingerprint[:SHORT_ID]}"
+                silence_alert(self._store, fingerprint, author, now, length, mark)
+            elif do == "event":
+                note_event(self._store, fingerprint, author, now, length, comment)
+            else:
+                acknowledge(self._store, fingerprint, author, now, comment, once=True)
 
     async def _spec(self, request: Request) -> ModelSpec:
         """Return the model of an address, if the caller may see it.
@@ -235,11 +238,12 @@ class Pages:
 
 
 class Wish(NamedTuple):
-    """What somebody wants done with an alert; acknowledged unless it is to be silent for a time."""
+    """What somebody wants done with an alert: ``acknowledge``, ``silence`` or ``event``."""
 
     author: str
     comment: str
-    silenced_for: dt.timedelta | None
+    do: str
+    length: dt.timedelta
 
 
 def _read_wish(body: bytes) -> Wish:
@@ -251,15 +255,16 @@ def _read_wish(body: bytes) -> Wish:
     form = {k: clean(v[-1]).strip() for k, v in parse_qs(body.decode(errors="replace")).items()}
     if not form.get("author"):
         raise Problem("malformed", "Say who you are: others want to know who is on it.")
-    length = None
-    if form.get("do") == "silence":
-        try:
-            length = parse_duration(form.get("for", ""))
-        except ValueError:
-            raise Problem("malformed", "'for' is a time such as 2d.") from None
-        if not dt.timedelta(0) < length <= LONGEST_SILENCE:
-            raise Problem("malformed", f"A silence lasts at most {LONGEST_SILENCE.days} days.")
-    return Wish(form["author"], form.get("comment", ""), length)
+    do = form.get("do", "acknowledge")
+    if do not in ("acknowledge", "silence", "event"):
+        raise Problem("malformed", "'do' is acknowledge, silence or event.")
+    try:
+        length = parse_duration(form.get("for", "1d"))
+    except ValueError:
+        raise Problem("malformed", "'for' is a time such as 2d.") from None
+    if not dt.timedelta(0) < length <= LONGEST_SILENCE:
+        raise Problem("malformed", f"'for' is at most {LONGEST_SILENCE.days} days.")
+    return Wish(form["author"], form.get("comment", ""), do, length)
 
 
 def _refuse_strangers(request: Request) -> None:

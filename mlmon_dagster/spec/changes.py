@@ -86,6 +86,8 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule("time", ("allowed_lateness",), "followed", _MATURITY),
     Rule("time", ("naive", "skew_tolerance"), "kept", _FILES),
     Rule("time", ("holidays",), "kept", _JUDGED),
+    Rule("events", ("name", "from", "to", "every", "explains"), "kept",
+         "alerts of windows judged from now on"),
     Rule("source.predictions", ("path", "format", "delimiter", "quote", "multiline", "header",
          "inputs", "outputs", "null_tokens", "epoch", "time_format", "decimal", "thousands",
          "columns", "settle", "max_bad_rate", "max_bytes", "max_rows", "sql", "url_env", "cursor",

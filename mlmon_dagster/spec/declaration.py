@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from mlmon_dagster.spec import names
 from mlmon_dagster.spec.alerting import AlertPolicy
 from mlmon_dagster.spec.baseline import DATASETS, BaselineSpec, DeclaredBaseline
+from mlmon_dagster.spec.known_events import KnownEvent
 from mlmon_dagster.spec.monitors import (
     FEATURE,
     EnvName,
@@ -512,6 +513,7 @@ class Declaration(Declared):
     quantile: float = Field(default=0.5, gt=0, lt=1)
     monitors: Monitors = Monitors()
     alerts: AlertPolicy = AlertPolicy()
+    events: Annotated[tuple[KnownEvent, ...], BeforeValidator(as_tuple)] = ()
     retention: RetentionPolicy = RetentionPolicy()
     run_tags: RunTags = Field(default={})
     key_prefix: AssetName | None = None

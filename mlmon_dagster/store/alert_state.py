@@ -456,7 +456,7 @@ class MessageGroup(TypedDict):
 
 
 class GroupRow(MessageGroup):
-    """A row of ``alert_group``: what a place was told of one family of a model."""
+    """A row of ``alert_group``: what a place was told in a thread, of the family that opened it."""
 
     head_key: str
     version: int

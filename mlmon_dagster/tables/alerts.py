@@ -23,6 +23,7 @@ from mlmon_dagster.alerts.messages.view import (
 from mlmon_dagster.monitors.wording import NAMES, subject
 from mlmon_dagster.monitors.wording import number as written
 from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.known_events import EVENT
 from mlmon_dagster.spec.monitors import FAMILIES
 from mlmon_dagster.spec.names import ALL, TABLE, counted
 from mlmon_dagster.store import Store, alert_state
@@ -235,6 +236,8 @@ def name_monitor(monitor: str) -> str:
         >>> name_monitor("drift/psi/temp"), name_monitor("pipeline/run")
         ('drift: PSI of temp', 'pipeline: run')
     """
+    if monitor.startswith(f"{EVENT}/"):
+        return clean(f"the known event {monitor.removeprefix(f'{EVENT}/')}")
     family, metric, column = (*monitor.split("/", 2), "", "")[:3]
     label = FAMILIES[family].label if family in FAMILIES else family.replace("_", " ")
     return clean(f"{label}: {name_metric(metric, column)}")
@@ -482,13 +485,33 @@ def ask_alert(store: Store, short_id: str, zones: Mapping[str, str]) -> Answer[A
         "Silence it": name_silence(row) if row["state"] in alert_state.ACTIVE else "",
     }
     lines = [f"{name + ':':<16} {clean(facts[name], 500)}" for name in _FACTS if facts.get(name)]
-    return Answer(Table("alert", ()), [row], text="\n".join([*lines, "", *_events(events)]))
+    lines += ["", *_events([e for e in events if e["episode"] == row["episode"]])]
+    if earlier := name_earlier(view, list_alerts(store, row["model"])):
+        lines += ["", "Earlier episodes:", *(f"  {text}" for text in earlier)]
+    return Answer(Table("alert", ()), [row], text="\n".join(lines))
+
+
+def name_earlier(view: AlertView, episodes: Sequence[AlertEpisode]) -> list[str]:
+    """Name the earlier episodes of an alert by their windows and ends, the newest first.
+
+    Args:
+        view: The alert.
+        episodes: All of its model.
+    """
+    mine = (e for e in episodes if e.fingerprint == view.row["fingerprint"])
+    return [
+        f"{e.episode}: from {view.moment(e.opened_window)}"
+        + (f" to {view.moment(e.resolved_window)}" if e.resolved_window else "")
+        + (f", not sent: {name_muted(e.muted_reason)}" if e.muted_reason else "")
+        for e in sorted(mine, key=lambda e: -e.episode)
+        if 0 < e.episode < view.row["episode"]
+    ]
 
 
 _FACTS = (
-    "Alert", "Model", "Monitor", "Slice", "State", "Episode", "Since", "Said", "Numbers", "Why",
-    "Not sent", "Acknowledged by", "Ended", "Owner", "Runbook", "Last windows",
-    "Silence it",
+    "Alert", "Model", "Monitor", "Slice", "State", "Episode", "Since", "Last failed", "Said",
+    "Numbers", "Why", "Not sent", "Acknowledged by", "Ended", "Owner", "Runbook", "Last windows",
+    "Next", "Silence it",
 )  # fmt: skip
 
 
@@ -499,6 +522,7 @@ def list_facts(view: AlertView) -> dict[str, str]:
         "Monitor": name_monitor(row["monitor"]),
         "Slice": _name_slice(row["slice_key"], row["slice_value"]),
         "Since": view.since if row["opened_window"] else "",
+        "Last failed": view.moment(row["failed_window"]) if row["failed_window"] else "",
         "Episode": str(row["episode"]),
         "Not sent": name_muted(row["muted_reason"]),
         "Acknowledged by": f"{row['acked_by']} at {view.moment(row['acked_at'])}"
@@ -520,7 +544,6 @@ def _recent(row: AlertRow, zone: str) -> list[str]:
 
 def _events(events: Sequence[StoredEvent]) -> list[str]:
     return [
-        f"{e['created_at']:%Y-%m-%d %H:%M}  episode {e['episode']}  {e['kind']:<12}  "
-        f"{clean(e['message'], _SENTENCE)}"
+        f"{e['created_at']:%Y-%m-%d %H:%M}  {e['kind']:<12}  {clean(e['message'], _SENTENCE)}"
         for e in events
     ]

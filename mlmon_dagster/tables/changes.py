@@ -1,10 +1,12 @@
-"""The tables of what people changed: a model's history, and its baselines."""
+"""The tables of what people changed or know: a model's history, baselines and events."""
 
 from __future__ import annotations
 
 from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.monitors import FAMILIES
 from mlmon_dagster.store import Store, baselines
 from mlmon_dagster.store.baselines import Promotion
+from mlmon_dagster.store.known_events import StoredEvent, load_stored
 from mlmon_dagster.store.state.sql import Row
 from mlmon_dagster.tables.table import Answer, Column, Table, utc_minute
 
@@ -48,3 +50,25 @@ def ask_baselines(store: Store, spec: ModelSpec) -> Answer[Promotion]:
     rows = baselines.list_promotions(store.state, spec.model)
     above = f"declared   {said}"
     return Answer(PROMOTIONS, rows, above=above, text=None if rows else above)
+
+
+EVENTS: Table[StoredEvent] = Table(
+    "events",
+    (
+        Column("NAME", lambda row: row.event.name),
+        Column("FROM", lambda row: row.event.from_),
+        Column("TO", lambda row: row.event.to),
+        Column("EVERY", lambda row: row.event.every or ""),
+        Column("EXPLAINS", lambda row: ", ".join(FAMILIES[f].label for f in row.event.explains)),
+        Column("BY", "author"),
+    ),
+    if_empty="No event is known: mlmon event add MODEL NAME --from DAY --to DAY",
+)
+
+
+def ask_events(store: Store, spec: ModelSpec) -> Answer[StoredEvent]:
+    """Return the events of a model: those of its file, then those that people added."""
+    with store.state.connect() as conn:
+        stored = load_stored(conn, spec.model)
+    declared = [StoredEvent(event, "declared", None) for event in spec.events]
+    return Answer(EVENTS, [*declared, *stored])

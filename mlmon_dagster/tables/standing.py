@@ -83,8 +83,8 @@ class ModelStatus:
         n: Predictions of that window; None without a window.
         actual_coverage: Share of its ground truth that has come.
         alerts: How many of its alerts stand.
-        since: The first window of what fires, or else recovers, longest; empty if nothing does.
-        sentence: What the worst alert that fires, or else recovers, says.
+        since: The first window of the worst alert that fires, or else recovers; empty without one.
+        sentence: What that alert says.
         families: Family -> its status, ``-`` where there is nothing to judge.
         owners: Who it belongs to.
     """
@@ -162,11 +162,12 @@ def _ask_model(project: Project, spec: ModelSpec, alerts: StandingCounts) -> Mod
         )
     found = list_alerts(store, spec.model) if any(alerts) else []
     of_kind = "firing" if alerts.firing else "recovering"
-    worst = [episode for episode in found if episode.standing == of_kind]
-    if not worst:
+    standing = [episode for episode in found if episode.standing == of_kind]
+    if not standing:
         return row
-    since = name_window(spec, min(episode.opened_window for episode in worst))
-    return replace(row, since=since, sentence=explain_episode(spec, pick_standing(worst)[0]))
+    worst = pick_standing(standing)[0]
+    since = name_window(spec, worst.opened_window)
+    return replace(row, since=since, sentence=explain_episode(spec, worst))
 
 
 # Of a table that has a column for each family; the keys of `ModelStatus.fields`.

@@ -111,7 +111,7 @@ def test_what_is_clicked_is_done_once_however_often_slack_sends_it(
     )
     send(store, with_buttons)
     buttons = buttons_in(slack)
-    assert set(buttons) == {"mlmon_acknowledge", "mlmon_silence"}
+    assert set(buttons) == {"mlmon_acknowledge", "mlmon_silence", "mlmon_known_event"}
 
     with socket_mode() as fake:
         client = listener(store, "xapp-1", lambda: day(2), base_url=fake.url)
@@ -134,10 +134,11 @@ def test_what_is_clicked_is_done_once_however_often_slack_sends_it(
         "", "[*]",
     ]  # fmt: skip
     report = send(store, with_buttons)
-    assert report.n_sent == 4, [m.body["text"] for m in slack.messages]
+    assert report.n_sent == 6, [m.body["text"] for m in slack.messages]
     told = [message.text for message in slack.messages]
     assert sum("acknowledged by ana" in text for text in told) == 2
     assert sum("silenced until" in text for text in told) == 2
+    assert sum("a known event until 2024-01-09, says ana" in text for text in told) == 2
 
 
 def test_the_first_message_keeps_its_buttons_and_says_who_is_at_it_until_all_is_over(
@@ -162,7 +163,7 @@ def test_the_first_message_keeps_its_buttons_and_says_who_is_at_it_until_all_is_
     assert len(head.updates) > n_edits
     assert "Acknowledged" not in json.dumps(head.shown)  # it is worse: somebody has to look again
     buttons = buttons_of(head)
-    assert set(buttons) == {"mlmon_acknowledge", "mlmon_silence"}
+    assert set(buttons) == {"mlmon_acknowledge", "mlmon_silence", "mlmon_known_event"}
     assert {b["value"] for b in buttons.values()} == {worse["fingerprint"][:16]}
     assert not any(map(buttons_of, slack.replies(head)))  # nobody would edit those
 

@@ -63,6 +63,9 @@ model close churn PERIOD --author me
 model rebuild-history churn
 baseline promote churn PERIOD --author me
 baseline list churn
+event add churn sale PERIOD --every year --author me
+event list churn
+event remove churn sale
 baseline undo churn --author me
 alerts list
 alerts list --format json

@@ -11,7 +11,7 @@ from mlmon_dagster.collect.admission import create_token
 from mlmon_dagster.serve.app import Pages
 from mlmon_dagster.spec import Models
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.state.schema import alert, outbox, silence
+from mlmon_dagster.store.state.schema import alert, known_event, outbox, silence
 from tests.alerts.worlds import day, only_alert, result, rows_of, settle, spec_of
 from tests.serve.conftest import asked, pages_over
 
@@ -53,8 +53,24 @@ def test_an_alert_is_silenced_on_its_page_for_a_while(store: Store, pages: Pages
     assert (one["author"], one["ends_at"] - one["starts_at"]) == ("ann", day(8) - day(1))
 
 
+def test_an_alert_is_said_to_be_of_a_known_event_on_its_page(store: Store, pages: Pages) -> None:
+    assert send(pages, store, **{"do": "event", "for": "7d", "comment": "sale"}).status_code == 303
+    (row,) = rows_of(store, known_event)
+    declared = json.loads(row["declared"])
+    assert (declared["name"], declared["from"], declared["to"]) == (
+        "sale", "2024-01-01", "2024-01-10",
+    )  # fmt: skip
+    assert declared["explains"] == ["drift"]
+
+
 @pytest.mark.parametrize(
-    "form", [{"author": " "}, {"do": "silence", "for": "soon"}, {"do": "silence", "for": "9999d"}]
+    "form",
+    [
+        {"author": " "},
+        {"do": "nothing"},
+        {"do": "silence", "for": "soon"},
+        {"do": "silence", "for": "9999d"},
+    ],
 )
 def test_a_form_that_cannot_be_is_a_sentence(
     store: Store, pages: Pages, form: dict[str, str]

@@ -124,15 +124,17 @@ def test_what_is_not_there_is_said_as_a_page(get: Get, path: str, status: int) -
     assert answer.text.startswith("<!doctype html>")
 
 
-def test_nothing_can_be_changed(world: World) -> None:
+def test_nothing_can_be_changed_but_that_an_alert_is_handled(world: World) -> None:
     pages = pages_of(world)
     answers = {
         asked(pages, method, path).status_code
         for method in ("POST", "PUT", "PATCH", "DELETE")
         for path in ("/", "/m/credit", "/m/credit/alerts/1", "/metrics", "/healthz")
+        if (method, path) != ("POST", "/m/credit/alerts/1")
     }
 
     assert answers == {405}
+    assert asked(pages, "POST", "/m/credit/alerts/1", form={"author": "ann"}).status_code == 404
 
 
 def test_answers_forbid_the_browser_all_but_the_page_itself(get: Get) -> None:

@@ -46,11 +46,14 @@ from mlmon_dagster.alerts.lifecycle.transitions import (
 )
 from mlmon_dagster.monitors.wording import NAMES, number
 from mlmon_dagster.spec.declaration import Granularity
+from mlmon_dagster.spec.known_events import EVENT, find_known, list_days
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.monitors import FAMILIES
 from mlmon_dagster.spec.names import ALL, FRESHNESS, NO_VERDICT, QUALITY, SCHEMA, TABLE
+from mlmon_dagster.spec.windows import window_containing
 from mlmon_dagster.store import Store, alert_state
 from mlmon_dagster.store.alert_state import AlertEvent, AlertRow, StoredEvent
+from mlmon_dagster.store.known_events import load_known
 from mlmon_dagster.store.state import writing
 from mlmon_dagster.store.state.monitor_results import Finding, MonitorResult, StoredResult
 
@@ -683,7 +686,10 @@ def breaks_window(result: Finding, max_bad_rate: float) -> bool:
 def failing_causes(
     conn: sa.Connection, spec: ModelSpec, windows: Sequence[dt.datetime]
 ) -> dict[tuple[dt.datetime, str, str], str]:
-    """Return a monitor that says a window or column is broken, by (window, dataset, column)."""
+    """Return a monitor that says a window or column is broken, by (window, dataset, column).
+
+    And an event that explains what a family found, by (window, `EVENT`, family).
+    """
     limit = spec.source.predictions.max_bad_rate
     results = alert_state.newest_results(conn, spec.model, CAUSES, windows)
     causes: dict[tuple[dt.datetime, str, str], str] = {}
@@ -694,6 +700,13 @@ def failing_causes(
                 causes[(*place, row["column_name"])] = row["monitor"]
         elif breaks_window(row, limit):
             causes[(*place, WHOLE)] = row["monitor"]
+    known = load_known(conn, spec)
+    for start in windows if known else ():
+        days = list_days(start, window_containing(spec.time, start).end, spec.time.zone)
+        for family in FAMILIES:
+            event = find_known(known, family, days)
+            if event is not None:
+                causes[start, EVENT, family] = f"{EVENT}/{event.name}"
     return causes
 
 
@@ -701,8 +714,11 @@ def _find_cause(causes: Causes, window: dt.datetime, row: AlertRow) -> str | Non
     """Return the monitor that explains an alert's failure in a window."""
     place = window, row["dataset"]
     family = FAMILIES.get(row["family"])
-    of_column = row["column_name"] if family is not None and family.is_by_column else WHOLE
-    return causes.get((*place, WHOLE)) or causes.get((*place, of_column))
+    event = causes.get((window, EVENT, row["family"]))
+    if family is None or not family.is_muted:
+        return event
+    of_column = row["column_name"] if family.is_by_column else WHOLE
+    return causes.get((*place, WHOLE)) or causes.get((*place, of_column)) or event
 
 
 def mute(
@@ -711,7 +727,7 @@ def mute(
     causes: Causes,
     windows: Collection[dt.datetime],
 ) -> set[str]:
-    """Mute or unmute what schema, freshness and quality explain; return the changed fingerprints.
+    """Mute or unmute what other alerts and known events explain; return the changed fingerprints.
 
     What was muted stays so while it recovers: it is told once it fails without an explanation.
     """
@@ -719,7 +735,7 @@ def mute(
     suppressible: dict[str, AlertRow] = {}
     for row in alerts:
         family = FAMILIES.get(row["family"])
-        if family is None or not family.is_muted or row["muted_reason"] == "backfill":
+        if family is None or row["muted_reason"] == "backfill":
             continue
         suppressible[row["fingerprint"]] = row
         if row["last_window_start"] in judged:

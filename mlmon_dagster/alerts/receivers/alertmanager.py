@@ -1,4 +1,4 @@
-"""Alertmanager: an alert per model and family, by API v2.
+"""Alertmanager: an alert per model and cause, by API v2.
 
 It forgets alerts when it restarts, and ends those that nobody sends again, so what fires is sent
 with every dispatch. Labels are the identity, so a repetition is no second alert.

@@ -1,4 +1,4 @@
-"""PagerDuty: an incident per model and family, by Events API v2.
+"""PagerDuty: an incident per model and cause, by Events API v2.
 
 The key of an incident stays the same, so that PagerDuty itself drops what comes twice: a message
 whose answer was lost is sent again and opens nothing new.

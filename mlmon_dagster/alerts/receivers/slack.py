@@ -3,9 +3,9 @@
 A reply that does not come, or comes broken, says nothing about whether the message was posted.
 Slack has no idempotency key, so what is unclear is looked up in the channel's history.
 
-By buttons an alert is acknowledged, or silenced for a day, where it was read. Slack sends clicks
-over a connection that we open (Socket Mode), so nothing of ours need be reached from outside. A
-click that was not answered in time is sent again; it does what it says once.
+By buttons an alert is acknowledged, silenced or said to be known, where it was read. Slack sends
+clicks over a connection that we open (Socket Mode), so nothing of ours need be reached from
+outside. A click that was not answered in time is sent again; it does what it says once.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from slack_sdk.socket_mode.request import SocketModeRequest
 from slack_sdk.socket_mode.response import SocketModeResponse
 from slack_sdk.web import SlackResponse
 
-from mlmon_dagster.alerts.handling import acknowledge, silence_alert
+from mlmon_dagster.alerts.handling import acknowledge, note_event, silence_alert
 from mlmon_dagster.alerts.messages.message import (
     COLOURS,
     MAX_LIST,
@@ -69,8 +69,9 @@ from mlmon_dagster.store.bounded_http import open_within
 
 TOKEN, APP_TOKEN = "MLMON_SLACK_TOKEN", "MLMON_SLACK_APP_TOKEN"
 API_URL = "MLMON_SLACK_API_URL"  # another endpoint, for tests
-ACKNOWLEDGE, SILENCE = "mlmon_acknowledge", "mlmon_silence"
+ACKNOWLEDGE, SILENCE, KNOWN = "mlmon_acknowledge", "mlmon_silence", "mlmon_known_event"
 SILENCED_FOR = dt.timedelta(hours=24)
+KNOWN_FOR = dt.timedelta(days=7)
 _ALERT_ID = 16  # characters of a fingerprint, which name one alert of very many
 _MOST_ALERTS = 100  # in the 2,000 characters that a button holds
 _log = logging.getLogger(__name__)
@@ -548,7 +549,11 @@ def buttons_of(tells: Sequence[str]) -> dict[str, object]:
         label = {"type": "plain_text", "text": text}
         return {"type": "button", "action_id": action, "value": value, "text": label}
 
-    elements = [button(ACKNOWLEDGE, "Acknowledge"), button(SILENCE, "Silence 24 h")]
+    elements = [
+        button(ACKNOWLEDGE, "Acknowledge"),
+        button(SILENCE, "Silence 24 h"),
+        button(KNOWN, "Known event, 7 days"),
+    ]
     return {"type": "actions", "elements": elements}
 
 
@@ -596,6 +601,8 @@ def clicked(store: Store, payload: Mapping[str, Any], now: dt.datetime) -> int:
                 elif action.get("action_id") == SILENCE:
                     mark = f"button in Slack, {action.get('action_ts', '')}"
                     n += silence_alert(store, alert, author, now, SILENCED_FOR, mark) is not None
+                elif action.get("action_id") == KNOWN:
+                    n += note_event(store, alert, author, now, KNOWN_FOR) is not None
             except ConfigError as error:  # it is over, or was never: nothing to do, nothing lost
                 _log.info("%s", error)
     return n

@@ -521,7 +521,7 @@ alert_event = sa.Table(
     ),
 )
 
-# The notification log: what a receiver was last told about a group (model and family).
+# The notification log: what a receiver was last told in a thread: a group of alerts of one cause.
 alert_group = sa.Table(
     "alert_group",
     METADATA,
@@ -665,6 +665,19 @@ model_event = sa.Table(
     text("note"),
     time("happened_at", nullable=False),
     sa.Index("model_event_model", "model", "happened_at"),
+)
+
+
+# Events that people added, such as a promotion; those of a spec stand in its file.
+known_event = sa.Table(
+    "known_event",
+    METADATA,
+    sa.Column("id", Id, primary_key=True, autoincrement=True),
+    text("model"),
+    text("declared"),  # JSON, as under `events` in a spec
+    text("author"),
+    time("added_at", nullable=False),
+    sa.Index("known_event_model", "model"),
 )
 
 

@@ -1,0 +1,104 @@
+"""``mlmon event``: what people know of, so that nobody is called because of it."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING
+
+import click
+
+from mlmon_dagster.commands.options import (
+    Group,
+    author_option,
+    examples,
+    period,
+    prints_table,
+    spec_of,
+)
+from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.spec.names import DRIFT
+
+if TYPE_CHECKING:
+    from mlmon_dagster.project import Project
+    from mlmon_dagster.tables.table import AnyAnswer
+
+
+@click.group(cls=Group)
+def event() -> None:
+    """Say what is known to happen, such as a promotion.
+
+    Charts mark it. Alerts that it explains are listed and not sent. Recurring events are better
+    declared under `events` in the model's file.
+    """
+
+
+@event.command(
+    epilog=examples("mlmon event add flight_delay 'winter storm' --from 2013-12-14 --to 2013-12-17")
+)
+@click.argument("model")
+@click.argument("name")
+@period
+@click.option("--every", type=click.Choice(["week", "month", "year"]), help="It happens again.")
+@click.option(
+    "--explains", default=DRIFT, show_default=True, help="Families of monitors, with commas."
+)
+@author_option
+@click.pass_obj
+def add(
+    project: Project,
+    model: str,
+    name: str,
+    first: dt.date | None,
+    last: dt.date | None,
+    every: str | None,
+    explains: str,
+    author: str,
+) -> None:
+    """Add the event NAME to MODEL, for windows that are judged from now on."""
+    from pydantic import ValidationError
+
+    from mlmon_dagster.spec.known_events import KnownEvent
+    from mlmon_dagster.store import known_events
+
+    if first is None:
+        raise ConfigError("The days are needed: --from DAY, and --to DAY if there are several.")
+    spec = spec_of(project, model)
+    families = [family.strip() for family in explains.split(",") if family.strip()]
+    declared = {"name": name, "from": first, "to": last or first, "every": every}
+    try:
+        known = KnownEvent.model_validate({**declared, "explains": families})
+    except ValidationError as error:
+        first_error = error.errors()[0]
+        where = ".".join(map(str, first_error["loc"]))
+        said = first_error["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{where}: {said}" if where else said) from None
+    with project.store.state.begin() as conn:
+        known_events.add_event(conn, model, known, author, project.now(), spec.events)
+    click.echo(
+        f"{model} has the event {name!r}. Alerts that it explains are listed and not sent, of "
+        f"windows judged from now on.\nTake it back with: mlmon event remove {model} {name!r}"
+    )
+
+
+@event.command("list", epilog=examples("mlmon event list flight_delay"))
+@click.argument("model")
+@prints_table
+@click.pass_obj
+def list_events(project: Project, model: str) -> AnyAnswer:
+    """List the events of MODEL: those of its file, then those that people added."""
+    from mlmon_dagster.tables.changes import ask_events
+
+    return ask_events(project.store, spec_of(project, model))
+
+
+@event.command(epilog=examples("mlmon event remove flight_delay 'winter storm'"))
+@click.argument("model")
+@click.argument("name")
+@click.pass_obj
+def remove(project: Project, model: str, name: str) -> None:
+    """Take the event NAME of MODEL back; what it explained is not sent again."""
+    from mlmon_dagster.store import known_events
+
+    with project.store.state.begin() as conn:
+        known_events.remove_event(conn, spec_of(project, model), name)
+    click.echo(f"{model} has no event {name!r} any more.")
