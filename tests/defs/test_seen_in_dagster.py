@@ -249,7 +249,7 @@ def compare_surfaces(
 
     assert painted(browser, f"{ours}/")[model] == "ERROR"
     page = painted(browser, f"{ours}/m/{model}")
-    assert {family: page.get(family) for family in expected} == expected
+    assert {family: page.get(family.replace("_", " ")) for family in expected} == expected
     assert ("pipeline" in page) == has_failed
     judged = {family: one for family, one in expected.items() if one != NOT_JUDGED}
 
