@@ -161,7 +161,7 @@ def silence(
         )
     said = ", ".join(f"{name} = {value}" for name, value in sorted(wanted.items()))
     click.echo(f"Silence {number}: {said}, until {ends:%Y-%m-%d %H:%M} UTC.")
-    click.echo(f"It matches {counted(_count_matching(project, wanted), 'firing alert')}.")
+    click.echo(f"It matches {counted(_count_matching(project, wanted), 'open alert')}.")
     click.echo(f"To end it: mlmon alerts unsilence {number}")
 
 
@@ -174,7 +174,7 @@ def _count_matching(project: Project, wanted: dict[str, str]) -> int:
     return sum(
         is_matched(row, matcher(wanted))
         for row in rows
-        if alert_state.name_standing(row["state"], row["muted_reason"]) == "firing"
+        if alert_state.name_standing(row["state"], row["muted_reason"])
     )
 
 

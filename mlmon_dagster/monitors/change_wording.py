@@ -218,7 +218,7 @@ def _place(column: str, feature: Feature | None, change: ColumnChange) -> str:
         return f"{column} is {much}{side} than before"
     length, unit = _unit_of(feature, max(abs(change.now), abs(change.then)))
     now, then = change.now / length, change.then / length
-    medians = f"median {plain(then)} to {plain(now)}"
+    medians = f"{'mean' if change.is_mean else 'median'} {plain(then)} to {plain(now)}"
     named = f" {unit}" if unit else ""
     is_score = feature is None and max(now, then) <= 1
     ratio = now / then if then and not is_score else 0.0

@@ -61,6 +61,7 @@ _SURE = 3  # weeks, or days with events, that tell a rhythm
 _WEEKLY, _MONTHLY = 5, 20  # days from one with events to the next
 _ENOUGH = 10  # events that a weekday or an hour would have were they spread evenly
 _NIGHT = 3  # hours without events that are worth a word
+_MONTH = dt.timedelta(days=28)  # of events, after which windows are still judged beside a gap
 _BUSY_DAY = 50  # fewer events a day than this make daily windows too small to judge
 
 
@@ -161,6 +162,7 @@ def propose(
             datasets=served.datasets,
             datasets_reason=served.reason,
             label_lag=measure_label_lag(sample.table, labelled, roles),
+            has_month=granularity == "day" and not served.others and last - first >= _MONTH,
         ),
         roles,
         facts,

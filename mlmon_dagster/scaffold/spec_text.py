@@ -94,6 +94,7 @@ class Scaffold:
         datasets: Dataset -> the words of a column, or of the files' names, that mean it.
         datasets_reason: Where these words stand.
         label_lag: How late ground truth was; None if that is not known.
+        has_month: Whether production has four weeks of events or more.
     """
 
     model: str
@@ -113,6 +114,7 @@ class Scaffold:
     datasets: Mapping[str, Sequence[str]] = field(default_factory=dict)
     datasets_reason: str = ""
     label_lag: LabelLag | None = None
+    has_month: bool = False
 
 
 def spec_text(
@@ -159,7 +161,7 @@ def spec_text(
         "features:",
         *(_feature(f, keys.get(f.name, "")) for f in facts if f.name not in used),
         *_slices(keys, facts),
-        *_baseline(roles, facts, scaffold.datasets),
+        *_baseline(scaffold, roles, facts),
         *_monitors(roles, scaffold.positives),
     ]
     return "\n".join(lines) + "\n"
@@ -344,10 +346,8 @@ def _slices(keys: Mapping[str, str], facts: Sequence[ColumnFacts]) -> Iterator[s
         yield f"slices: [{', '.join(map(_quoted, chosen))}]  # metrics by value of these as well"
 
 
-def _baseline(
-    roles: Roles, facts: Sequence[ColumnFacts], datasets: Mapping[str, Sequence[str]]
-) -> Iterator[str]:
-    guess = roles.found.get("dataset")
+def _baseline(scaffold: Scaffold, roles: Roles, facts: Sequence[ColumnFacts]) -> Iterator[str]:
+    guess, datasets = roles.found.get("dataset"), scaffold.datasets
     if datasets:
         compared = next(name for name in ("validation", "training") if name in datasets)
         yield f"baseline: {{dataset: {compared}}}  # what windows are compared with"
@@ -362,7 +362,13 @@ def _baseline(
             yield f"# columns.dataset: {name} and datasets: {{production: ..., validation: ...}};"
             yield "# as it is, windows are compared with those before."
             return
-        yield "# baseline: no column names a dataset, so windows are compared with those before."
+        if scaffold.has_month:
+            # Two windows of a fault in the baseline make the rest of it look usual.
+            yield "baseline: {moving: 28d, gap: 7d}  # no column names a dataset, so windows are"
+            yield "# compared with those before; the gap keeps a new fault out of them for a week."
+        else:
+            yield "# baseline: no column names a dataset, so windows are compared with those"
+            yield "# before."
         yield "# Better: events of a validation set, and a column, or words of the files' names,"
         yield "# that mark it; see datasets in docs/spec.md."
         return

@@ -25,7 +25,7 @@ from mlmon_dagster.monitors.wording import number as written
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.known_events import EVENT
 from mlmon_dagster.spec.monitors import FAMILIES
-from mlmon_dagster.spec.names import ALL, TABLE
+from mlmon_dagster.spec.names import ALL, TABLE, counted
 from mlmon_dagster.store import Store, alert_state
 from mlmon_dagster.store.alert_state import (
     SHORT_ID,
@@ -151,8 +151,10 @@ class StandingCounts(NamedTuple):
 
     @property
     def text(self) -> str:
-        """Say it, such as ``1 alert firing, 2 recovering``."""
-        said = f"{self.firing} alert{'' if self.firing == 1 else 's'} firing"
+        """Say it, such as ``1 alert firing, 2 recovering`` or ``2 alerts recovering``."""
+        if self.recovering and not self.firing:
+            return f"{counted(self.recovering, 'alert')} recovering"
+        said = f"{counted(self.firing, 'alert')} firing"
         return f"{said}, {self.recovering} recovering" if self.recovering else said
 
 

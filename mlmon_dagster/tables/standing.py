@@ -83,8 +83,8 @@ class ModelStatus:
         n: Predictions of that window; None without a window.
         actual_coverage: Share of its ground truth that has come.
         alerts: How many of its alerts stand.
-        since: The first window of the worst alert that fires; empty if nothing fires.
-        sentence: What the worst alert that fires says.
+        since: The first window of the worst alert that fires, or else recovers; empty without one.
+        sentence: What that alert says.
         families: Family -> its status, ``-`` where there is nothing to judge.
         owners: Who it belongs to.
     """
@@ -160,11 +160,12 @@ def _ask_model(project: Project, spec: ModelSpec, alerts: StandingCounts) -> Mod
             n=newest.n,
             actual_coverage=round(newest.coverage or 0.0, 4),
         )
-    found = list_alerts(store, spec.model) if alerts.firing else []
-    firing = [episode for episode in found if episode.standing == "firing"]
-    if not firing:
+    found = list_alerts(store, spec.model) if any(alerts) else []
+    of_kind = "firing" if alerts.firing else "recovering"
+    standing = [episode for episode in found if episode.standing == of_kind]
+    if not standing:
         return row
-    worst = pick_standing(firing)[0]
+    worst = pick_standing(standing)[0]
     since = name_window(spec, worst.opened_window)
     return replace(row, since=since, sentence=explain_episode(spec, worst))
 

@@ -37,7 +37,7 @@ def test_a_silence_is_made_listed_and_ended(home: Path, mlmon: Command) -> None:
     base = ("--project", home, "--now", "2024-01-02T00:00:00Z", "alerts")
     made = mlmon(*base, "silence", *options, "--author", "ana")
     assert made.code == 0, made.err
-    assert "It matches 1 firing alert." in made.out
+    assert "It matches 1 open alert." in made.out
     listed = mlmon(*base, "silences")
     assert "active" in listed.out
     assert "2024-01-02 02:00  ana     feed" in listed.out

@@ -37,6 +37,15 @@ def test_a_move_is_told_by_the_median_of_either_side(rng):
     assert found.spread == pytest.approx(10, rel=0.1)
 
 
+def test_a_median_in_the_last_bin_is_not_guessed_but_told_by_the_means(rng):
+    first = rng.lognormal(4, 0.5, ROWS)
+    usual, window = np.append(first, first[:100] * 100), rng.lognormal(4, 0.5, ROWS) * 100
+    now, then = (profile(np.atleast_2d(rows), first) for rows in (window, usual))
+    found = column_change(merge(now, ()), merge(then, ()))
+    assert (found.kind, found.is_mean) == ("place", True)
+    assert (found.now, found.then) == pytest.approx((window.mean(), usual.mean()))
+
+
 @pytest.mark.parametrize(("by", "kind"), [(80, "above"), (-120, "below")])
 def test_rows_beyond_everything_seen_before_are_told_by_their_share(rng, by, kind):
     usual = rng.normal(40, 10, ROWS)

@@ -41,6 +41,11 @@ def model() -> ModelSpec:
         ("temp", ColumnChange("place", 400, 40), "temp is 10 times as high (median 40 to 400)"),
         (
             "temp",
+            ColumnChange("place", 400, 40, is_mean=True),
+            "temp is 10 times as high (mean 40 to 400)",
+        ),
+        (
+            "temp",
             ColumnChange("above", 0.998),
             "temp lies above everything seen before in 99.8 % of rows",
         ),

@@ -345,6 +345,24 @@ def test_a_spec_says_when_no_events_were_seen(
     assert ("# holidays: DE-BE  #" in text) == bool(said)
 
 
+@pytest.mark.parametrize(("days", "gap"), [(20, 0), (40, 7)])
+def test_a_baseline_of_earlier_windows_keeps_a_fault_out_for_a_week_once_there_are_enough(
+    tmp_path: Path, days: int, gap: int
+) -> None:
+    start, n = dt.datetime(2026, 3, 1, tzinfo=dt.UTC), 100 * days
+    table = {
+        "order_id": [f"o{i}" for i in range(n)],
+        "scored_at": [start + i * dt.timedelta(days=days) / n for i in range(n)],
+        "basket": [i % 97 / 2 for i in range(n)], "p_return": [i % 89 / 89 for i in range(n)],
+        "returned": [i % 2 for i in range(n)],
+    }  # fmt: skip
+    pq.write_table(pa.table(table), tmp_path / "orders.parquet")
+    now = start + dt.timedelta(days=days)
+    text = propose(tmp_path, (tmp_path / "orders.parquet",), "m", "UTC", "team:m", now)
+    baseline = parse_model(text, "m").baseline
+    assert (baseline.moving, baseline.gap) == (dt.timedelta(days=28), dt.timedelta(days=gap))
+
+
 def demand(folder: Path, forecast: str, *, is_near: bool) -> tuple[Path, Path]:
     """Write forecasts of ten days, and their loads: a first half of validation."""
     rng = np.random.default_rng(2)

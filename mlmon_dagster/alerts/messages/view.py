@@ -764,7 +764,9 @@ def _name_alerts(views: Sequence[AlertView]) -> list[str]:
 def _write_notes(context: Context, views: Sequence[AlertView]) -> tuple[tuple[str, str], ...]:
     # What explains each alert most comes first, so that none of them takes all the room.
     ranked = zip_longest(*(view.why for view in views[:MAX_LISTED]))
-    why = list(dict.fromkeys(line for rank in ranked for line in rank if line))
+    lines = dict.fromkeys(line for rank in ranked for line in rank if line)
+    # The same cause in the numbers of another alert is said once.
+    why = [a for a in lines if not any(a != b and a.endswith(b) for b in lines)]
     notes = [
         ("Since", _write_since(views)),
         ("Why", "; ".join(why[:4])),

@@ -74,10 +74,10 @@ class ColumnChange:
             has what the column ``value`` had before, and the other way round. ``exchanged``: two
             categories have each other's share, and these are the first one's. ``groups``: around
             ``low`` and ``high``; the share of rows in between. ``step``: the medians, where every
-            row moved by ``factor``. ``place``: the median. ``width``: from the 10th to the 90th
-            percentile. ``range``: the share of the rows with a value that lie between two values,
-            where it changed most. ``shape``: a side has no rows, or none of these changed; no
-            numbers.
+            row moved by ``factor``. ``place``: the median, or the mean. ``width``: from the 10th to
+            the 90th percentile. ``range``: the share of the rows with a value that lie between two
+            values, where it changed most. ``shape``: a side has no rows, or none of these changed;
+            no numbers.
         now: Of the window.
         then: Of the baseline.
         value: Which value, of kind ``value``; of ``unseen`` the commonest ones; of ``respelled``
@@ -87,6 +87,7 @@ class ColumnChange:
         high: Where it ends; ``inf`` for the highest.
         factor: Of kinds ``unit``, ``rounded``, ``cut`` and ``step``.
         is_alone: Whether ``value`` is the only one, of kind ``unseen``.
+        is_mean: Whether the numbers are means, of kind ``place``.
     """
 
     kind: Kind
@@ -98,6 +99,7 @@ class ColumnChange:
     high: float = 0.0
     factor: float = 1.0
     is_alone: bool = False
+    is_mean: bool = False
 
 
 Others = Callable[[], Iterable[tuple[str, ColumnStatistics, ColumnStatistics]]]
@@ -460,12 +462,23 @@ def _forms(x: _Numbers) -> Iterator[tuple[ColumnChange, float]]:
         explained = x.explained(x.moved(x.as_high))
         if median > 0 and usual > 0:  # as well, a move by a factor
             explained = max(explained, x.explained(x.moved(x.positions * (median / usual))))
-        yield ColumnChange("place", median, usual, spread=spread), explained
+        yield _place(x, median, usual, spread), explained
     yield from _groups(x)
     if max(width, usual_width) >= _LEAST_WIDENING * min(width, usual_width) and usual_width > 0:
         explained = x.explained(x.moved(median + (x.positions - usual) * (width / usual_width)))
         yield ColumnChange("width", width, usual_width), explained
     yield _range(x)
+
+
+def _place(x: _Numbers, median: float, usual: float, spread: float) -> ColumnChange:
+    """Return the medians, or the means where a median is somewhere in an outermost bin."""
+    ends = (x.positions[0], x.positions[-1])
+    if x.is_score or x.now.binning.values or not {median, usual} & set(ends):
+        return ColumnChange("place", median, usual, spread=spread)
+    now, then = (_moments(side)[0] for side in (x.now, x.then))
+    if not np.isfinite([now, then]).all() or (now > then) != (median > usual):
+        return ColumnChange("place", median, usual, spread=spread)
+    return ColumnChange("place", now, then, spread=spread, is_mean=True)
 
 
 def _groups(x: _Numbers) -> Iterator[tuple[ColumnChange, float]]:
