@@ -33,7 +33,7 @@ def event() -> None:
 
 
 @event.command(
-    epilog=examples("mlmon event add flight_delay 'winter storm' --from 2013-12-14 --to 2013-12-17")
+    epilog=examples("mlmon event add flight_delay storm --from 2013-12-14 --to 2013-12-17")
 )
 @click.argument("model")
 @click.argument("name")
@@ -91,7 +91,7 @@ def list_events(project: Project, model: str) -> AnyAnswer:
     return ask_events(project.store, spec_of(project, model))
 
 
-@event.command(epilog=examples("mlmon event remove flight_delay 'winter storm'"))
+@event.command(epilog=examples("mlmon event remove flight_delay storm"))
 @click.argument("model")
 @click.argument("name")
 @click.pass_obj

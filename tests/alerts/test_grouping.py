@@ -147,6 +147,18 @@ def test_what_began_many_windows_later_in_another_family_is_an_incident_of_its_o
     assert ["resolved" in m.text for m in slack.replies(second)] == [True]
 
 
+def test_what_begins_as_another_cause_ends_has_a_thread_of_its_own(store: Store) -> None:
+    settle(store, SPECS, day(2), result(1))
+    slow = {"family": "service", "metric": "error_rate", "message": "requests fail"}
+    over = [*(result(n) for n in range(2, 19)), result(19, "OK")]
+    settle(store, SPECS, day(20), *over, result(19, **slow))
+
+    rows = [row for row in rows_of(store, outbox) if row["kind"] != "head"]
+    assert [(row["kind"], "requests fail" in row["payload"]) for row in rows] == [
+        ("opened", False), ("resolved", False), ("opened", True),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("later", "is_called"),
     [

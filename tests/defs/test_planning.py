@@ -196,7 +196,7 @@ def test_a_quarantined_file_is_told_though_it_touches_no_window(own_fortnight: W
     )
     newest = newest[newest["metric"] == "bad_rate"]
     assert list(newest["status"]) == ["ERROR"]
-    assert newest["message"].iloc[0].startswith("1 file quarantined")
+    assert newest["message"].iloc[0].startswith("1 file was refused")
     assert "broken.parquet: damaged Parquet" in newest["message"].iloc[0]
 
 

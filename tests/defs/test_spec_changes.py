@@ -71,6 +71,9 @@ CHANGES: dict[str, Any] = {
     "time.naive": "zone",
     "time.skew_tolerance": "1h",
     "time.holidays": "DE-BE",
+    "events.name": Many(
+        {"events": [{"name": "sale", "from": dt.date(2024, 3, 1), "to": dt.date(2024, 3, 2)}]}
+    ),
     "columns.prediction_id": ["id", "version"],
     "columns.event_time": "moment",
     "columns.dataset": Many({"columns.dataset": None, "baseline": {"moving": "7d"}}),

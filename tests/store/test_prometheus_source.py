@@ -179,7 +179,7 @@ def test_classes_presets_and_own_queries_are_metrics_of_their_window_and_failure
         name: verdicts.loc[f"service/class_rate/{name}"] for name in ("timeouts", "fallbacks")
     }
     assert [v["status"] for v in judged.values()] == ["ERROR", "OK"]
-    assert judged["timeouts"]["message"].startswith("Share of timeouts is 0.25 (n ")
+    assert judged["timeouts"]["message"].startswith("Share of timeouts is 25 % (n ")
     assert "service/class_rate/cold_starts" not in verdicts.index
 
     stored = stored[stored["metric"] == "prometheus"].set_index("column_name")
@@ -201,7 +201,7 @@ def test_classes_presets_and_own_queries_are_metrics_of_their_window_and_failure
     assert told["triton_failed_share"]["status"] == "ERROR"
     assert told["vllm_most_waiting"]["status"] == "OK"
     assert told["vllm_most_waiting"]["message"] == (
-        "Prometheus's value of vllm_most_waiting is 3.00 requests, not above 5.00."
+        "Prometheus's value of vllm_most_waiting is 3.00 requests, not above 5.00 requests."
     )
     assert "service/prometheus/length" not in verdicts.index  # stored, and judged by nobody
 

@@ -229,16 +229,15 @@ class GroupState:
             known = episodes_of(told.firing) | set(json.loads(group["owed"]))
             if view.episode in (known if is_past else known | told.resolved):
                 return group
-        open_ = [group for group in mine if self.active(group)]
+        open_ = [group for group in mine if told_of(group).firing or self.active(group)]
         joined = None if is_past else self._find_cause(open_, view.row)
         if joined is not None:
             return joined
         idle = [group for group in mine if group not in open_]
         if not idle:
             return self._add_group(place, str(len(mine) + 1), view.row["family"])
-        if told_of(idle[0]).firing or json.loads(idle[0]["owed"]):
-            return idle[0]  # its thread is about to be closed, or what is over to be told
-        idle[0]["family"] = view.row["family"]
+        if not json.loads(idle[0]["owed"]):  # else it is still to tell of what is over
+            idle[0]["family"] = view.row["family"]
         return idle[0]
 
     def _find_cause(self, groups: Sequence[GroupRow], row: AlertRow) -> GroupRow | None:
