@@ -2,7 +2,7 @@
 
 Pages, plots, the notebook, the command line and the Dagster UI are those of the demo that
 ``make demo`` left in the project's folder (``MLMON_DEMO`` names another); Slack's threads, many
-models, a healthy one and `examples/retrain` are made here.
+models, of which one is the healthy one, and `examples/retrain` are made here.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from html import escape
 from pathlib import Path
 
 import dagster as dg
+import pytest
 from dagster._core.instance.ref import InstanceRef
 from matplotlib.figure import Figure
 from PIL import Image
@@ -31,11 +32,10 @@ from mlmon_dagster.spec import Models
 from mlmon_dagster.store import open_store
 from mlmon_dagster.tables.alerts import list_alerts, pick_standing
 from tests.alerts.block_kit import compress, screenshot
-from tests.alerts.pictures import IMAGES, NAMES, ROOT, draw, live_healthily
+from tests.alerts.pictures import IMAGES, NAMES, ROOT, draw
 from tests.browser import A4, DESKTOP, PHONE, Browser, started
 from tests.defs.test_retraining_example import example, live_the_shock, live_two_good_days
 from tests.defs.test_seen_in_dagster import see, webserver
-from tests.pipeline.orders import HEALTHY, Orders
 from tests.serve import fleet
 from tests.serve.conftest import pages_over, served
 
@@ -101,14 +101,6 @@ class Studio:
         return self._stack.enter_context(served(pages))
 
     @cached_property
-    def healthy_page(self) -> str:
-        """The address of the page of a model that lived some weeks in which nothing happened."""
-        orders = Orders(live_healthily(), HEALTHY)
-        self._stack.callback(orders.project.store.close)
-        pages = pages_over(orders.project.store, Models((orders.spec,), ()), orders.now)
-        return f"{self._stack.enter_context(served(pages))}/m/{orders.spec.model}"
-
-    @cached_property
     def alert(self) -> str:
         """The address of the worst alert that stands in the demo."""
         worst, *_ = pick_standing(list_alerts(self.demo.project.store, MODEL))
@@ -172,13 +164,15 @@ class Studio:
         home.mkdir()
         (home / "dagster.yaml").write_text("nux: {enabled: false}\n")
         instance = dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(home)))
-        daemon = self._stack.enter_context(example(folder, instance))
-        live_two_good_days(daemon)
-        daemon.run(["rollout"])
-        live_the_shock(daemon)
-        daemon.run(["rollout"])
-        shown = webserver(folder, home, self._folder / "retrain.log", "retrain.definitions")
-        return self._stack.enter_context(shown)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.delenv("MLMON_NOW", raising=False)  # which is the demo's
+            daemon = self._stack.enter_context(example(folder, instance))
+            live_two_good_days(daemon)
+            daemon.run(["rollout"])
+            live_the_shock(daemon)
+            daemon.run(["rollout"])
+            shown = webserver(folder, home, self._folder / "retrain.log", "retrain.definitions")
+            return self._stack.enter_context(shown)
 
     def shoot_dagster(self, page: str, said: str, size: tuple[int, int]) -> bytes:
         """Return a picture of a page of Dagster's UI of the demo, once it says something."""
@@ -241,7 +235,7 @@ def _png_of(figure: Figure) -> bytes:
 PICTURES: dict[str, Callable[[Studio], bytes]] = {
     "models": lambda s: s.shoot(s.fleet_pages + "/", DESKTOP),
     "models-phone": lambda s: s.shoot(s.fleet_pages + "/", PHONE),
-    "page-healthy": lambda s: s.shoot(s.healthy_page, DESKTOP),
+    "page-healthy": lambda s: s.shoot(s.fleet_pages + "/m/churn_br", DESKTOP),
     "page-desktop": lambda s: s.shoot(f"{s.demo_pages}/m/{MODEL}", DESKTOP, 1200),
     "page-dark": lambda s: s.shoot(f"{s.demo_pages}/m/{MODEL}", DESKTOP, dark=True),
     "page-phone": lambda s: s.shoot(f"{s.demo_pages}/m/{MODEL}", PHONE),

@@ -349,7 +349,7 @@ def places_of(values: Sequence[float]) -> int:
     Counts have none. Numbers of at most 1 are no counts: a share may be 1 in every window.
     """
     top = max(map(abs, values), default=0.0)
-    if top > 1 and all(float(v).is_integer() for v in values):
+    if not top or (top > 1 and all(float(v).is_integer() for v in values)):
         return 0
     return next(
         (n for bound, n in ((0.015, 5), (0.15, 4), (1.5, 3), (15, 2), (150, 1)) if top < bound), 0

@@ -273,8 +273,7 @@ def draw_scene(name: str) -> bytes:
 
 
 @cache
-def live_healthily() -> Path:
-    """Return the project of a healthy model."""
+def _live_healthily() -> Path:
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder)
     make_healthy(folder)
@@ -285,7 +284,7 @@ def draw_cause(name: str) -> bytes:
     """Live one of `CAUSES` through the pipeline, and return the picture of its whole thread."""
     with tempfile.TemporaryDirectory() as folder, fake_slack() as slack:
         receiver = SlackReceiver(slack.token, base_url=slack.url)
-        orders = live_cause(THREADS[name], live_healthily(), Path(folder) / "orders", receiver)
+        orders = live_cause(THREADS[name], _live_healthily(), Path(folder) / "orders", receiver)
         (head,) = slack.heads()
         picture = draw_thread(slack, head)
         orders.project.store.close()
