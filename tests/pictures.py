@@ -1,8 +1,8 @@
 """Take the pictures of docs/images again: ``make pictures``.
 
-Pages, plots, the notebook and the command line are those of the demo that ``make demo`` left in the
-project's folder (``MLMON_DEMO`` names another); Slack's threads and many models, of which one is
-the healthy one, are made here. The pictures of the Dagster UI are taken by hand.
+Pages, plots, the notebook, the command line and the Dagster UI are those of the demo that
+``make demo`` left in the project's folder (``MLMON_DEMO`` names another); Slack's threads, many
+models, a healthy one and `examples/retrain` are made here.
 """
 
 from __future__ import annotations
@@ -12,23 +12,30 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from html import escape
 from pathlib import Path
 
+import dagster as dg
+from dagster._core.instance.ref import InstanceRef
 from matplotlib.figure import Figure
 from PIL import Image
 
 import mlmon_dagster as mm
+from mlmon_dagster.defs.instance import dagster_home
 from mlmon_dagster.demo.story import DAY, LIVE
 from mlmon_dagster.spec import Models
 from mlmon_dagster.store import open_store
 from mlmon_dagster.tables.alerts import list_alerts, pick_standing
 from tests.alerts.block_kit import compress, screenshot
-from tests.alerts.pictures import IMAGES, NAMES, ROOT, draw
+from tests.alerts.pictures import IMAGES, NAMES, ROOT, draw, live_healthily
 from tests.browser import A4, DESKTOP, PHONE, Browser, started
+from tests.defs.test_retraining_example import example, live_the_shock, live_two_good_days
+from tests.defs.test_seen_in_dagster import see, webserver
+from tests.pipeline.orders import HEALTHY, Orders
 from tests.serve import fleet
 from tests.serve.conftest import pages_over, served
 
@@ -37,6 +44,19 @@ APRIL = {"first": "2013-04-01", "last": "2013-04-30"}
 _ONLY = """(names => document.querySelectorAll('main > *').forEach(e => {
   if (!names.includes(e.getAttribute('aria-labelledby'))) e.remove();
 }))"""
+# Of the Dagster UI: its navigation is shut, what stands to the right of an asset is left out; the
+# groups of a graph are opened, and nothing but its nodes is left, framed.
+_SHUT = """[...document.querySelectorAll('*')]
+  .find(e => !e.children.length && e.textContent === 'Hide navigation')?.click()"""
+_BARE = "document.querySelector('[class*=AssetNodeOverview_right]')?.remove()"
+_OPENED = """document.body.dispatchEvent(
+  new KeyboardEvent('keydown', {code: 'KeyE', key: 'e', altKey: true, bubbles: true}))"""
+_ALONE = """document.body.style.visibility = 'hidden';
+document.querySelector('foreignObject').closest('svg').style.visibility = 'visible'"""
+_NODES = """(boxes => [Math.min(...boxes.map(b => b.x)), Math.min(...boxes.map(b => b.y)),
+  Math.max(...boxes.map(b => b.right)), Math.max(...boxes.map(b => b.bottom))])
+([...document.querySelectorAll('foreignObject')].map(e => e.getBoundingClientRect()))"""
+_STILL = 4  # pictures, six seconds apart
 _TERMINAL = (
     "body{margin:0}pre{margin:0;padding:16px;background:#11161c;color:#e5eaf0;"
     "font:13px/1.45 ui-monospace,'Liberation Mono',monospace}"
@@ -81,6 +101,14 @@ class Studio:
         return self._stack.enter_context(served(pages))
 
     @cached_property
+    def healthy_page(self) -> str:
+        """The address of the page of a model that lived some weeks in which nothing happened."""
+        orders = Orders(live_healthily(), HEALTHY)
+        self._stack.callback(orders.project.store.close)
+        pages = pages_over(orders.project.store, Models((orders.spec,), ()), orders.now)
+        return f"{self._stack.enter_context(served(pages))}/m/{orders.spec.model}"
+
+    @cached_property
     def alert(self) -> str:
         """The address of the worst alert that stands in the demo."""
         worst, *_ = pick_standing(list_alerts(self.demo.project.store, MODEL))
@@ -100,13 +128,17 @@ class Studio:
     ) -> bytes:
         """Return a picture of a page from its top, as high as its screen or as asked."""
         self.browser.prefer("dark" if dark else "light")
-        self.browser.open(url, size)
+        self._open(url, size)
         return self._taken(height or size[1])
+
+    def _open(self, url: str, size: tuple[int, int]) -> None:
+        self.browser.open(url, size)
+        assert self.browser.run("!!document.querySelector('main')"), f"{url} is an error"
 
     def shoot_sections(self, *names: str) -> bytes:
         """Return a picture of some sections of the demo's page alone."""
         self.browser.prefer("light")
-        self.browser.open(f"{self.demo_pages}/m/{MODEL}", DESKTOP)
+        self._open(f"{self.demo_pages}/m/{MODEL}", DESKTOP)
         self.browser.run(f"{_ONLY}({list(names)!r})")
         return self._taken(self.browser.run("document.getElementById('main').offsetHeight"))
 
@@ -117,7 +149,7 @@ class Studio:
 
     @contextmanager
     def _on_paper(self) -> Iterator[None]:
-        self.browser.open(f"{self.demo_pages}/m/{MODEL}", A4)
+        self._open(f"{self.demo_pages}/m/{MODEL}", A4)
         self.browser.print_media(True)
         yield
         self.browser.print_media(False)
@@ -126,6 +158,51 @@ class Studio:
         path = self._folder / "taken.png"
         self.browser.picture(path, height)
         return compress(Image.open(path).convert("RGB"))
+
+    @cached_property
+    def demo_graph(self) -> str:
+        """The address of Dagster's UI of the demo."""
+        project, log = self.demo.project, self._folder / "demo.log"
+        return self._stack.enter_context(webserver(project.folder, dagster_home(project), log))
+
+    @cached_property
+    def retrain_graph(self) -> str:
+        """The address of Dagster's UI of the example, whose gate has just been shut."""
+        folder, home = self._folder / "retrain", self._folder / "home"
+        home.mkdir()
+        (home / "dagster.yaml").write_text("nux: {enabled: false}\n")
+        instance = dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(home)))
+        daemon = self._stack.enter_context(example(folder, instance))
+        live_two_good_days(daemon)
+        daemon.run(["rollout"])
+        live_the_shock(daemon)
+        daemon.run(["rollout"])
+        shown = webserver(folder, home, self._folder / "retrain.log", "retrain.definitions")
+        return self._stack.enter_context(shown)
+
+    def shoot_dagster(self, page: str, said: str, size: tuple[int, int]) -> bytes:
+        """Return a picture of a page of Dagster's UI of the demo, once it says something."""
+        return self._still(f"{self.demo_graph}{page}", said, size, _BARE)
+
+    def shoot_graph(self, address: str, said: str, size: tuple[int, int]) -> bytes:
+        """Return a picture of all nodes of a graph, of which one is called so."""
+        self._still(f"{address}/asset-groups", said, size, _OPENED)
+        self.browser.run(_ALONE)
+        whole = Image.open(io.BytesIO(self._taken(size[1])))
+        left, top, right, low = self.browser.run(_NODES)
+        return compress(whole.convert("RGB").crop((left - 9, top - 9, right + 9, low + 9)))
+
+    def _still(self, address: str, said: str, size: tuple[int, int], act: str) -> bytes:
+        self.browser.prefer("light")
+        see(self.browser, address, lambda text: "Hide navigation" in text or said in text, size)
+        self.browser.run(_SHUT)
+        see(self.browser, address, lambda text: said in text, size)
+        self.browser.run(act)
+        seen = [self._taken(size[1])]
+        while len(seen) < _STILL or len({*seen[-_STILL:]}) > 1:
+            time.sleep(6)  # what nodes are like comes in parts
+            seen.append(self._taken(size[1]))
+        return seen[-1]
 
     def draw_notebook(self) -> bytes:
         """Return what a notebook shows of the project, a curve and a trace."""
@@ -164,7 +241,7 @@ def _png_of(figure: Figure) -> bytes:
 PICTURES: dict[str, Callable[[Studio], bytes]] = {
     "models": lambda s: s.shoot(s.fleet_pages + "/", DESKTOP),
     "models-phone": lambda s: s.shoot(s.fleet_pages + "/", PHONE),
-    "page-healthy": lambda s: s.shoot(s.fleet_pages + "/m/churn_br", DESKTOP),
+    "page-healthy": lambda s: s.shoot(s.healthy_page, DESKTOP),
     "page-desktop": lambda s: s.shoot(f"{s.demo_pages}/m/{MODEL}", DESKTOP, 1200),
     "page-dark": lambda s: s.shoot(f"{s.demo_pages}/m/{MODEL}", DESKTOP, dark=True),
     "page-phone": lambda s: s.shoot(f"{s.demo_pages}/m/{MODEL}", PHONE),
@@ -177,6 +254,15 @@ PICTURES: dict[str, Callable[[Studio], bytes]] = {
     "temp-drift": lambda s: _png_of(s.demo.plot(MODEL, "psi", "temp")),
     "trace-plot": lambda s: _png_of(s.demo.trace(MODEL, **APRIL).plot()),
     "notebook": Studio.draw_notebook,
+    "graph": lambda s: s.shoot_graph(s.demo_graph, "flight_delay", (1500, 1400)),
+    "retrain-graph": lambda s: s.shoot_graph(s.retrain_graph, "training", (1800, 1500)),
+    "failed-check": lambda s: s.shoot_dagster(
+        f"/assets/{MODEL}/data_quality?view=checks&checkDetail=quality", "And 6 more", (1600, 960)
+    ),
+    "overview": lambda s: s.shoot_dagster("/assets/mlmon/overview", "models failing", (1600, 860)),
+    "trace-in-ui": lambda s: s.shoot_dagster(
+        f"/assets/{MODEL}/performance_trace", "ROC AUC of", (1280, 960)
+    ),
     "help": lambda s: s.draw_terminal("--help"),
     **{f"slack-{name}": (lambda _, name=name: draw(name)) for name in NAMES},
 }

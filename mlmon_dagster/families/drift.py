@@ -185,10 +185,10 @@ def _judged(
         details |= {"attribution": carried, IMPACT: round(abs(row["value"]) * carried, 6)}
         if failed:
             statistics += f"; the model gives the column {number(carried)} of its attributions"
-    if failed and row["slice_key"] == ALL:
+    if failed and row["slice_key"] == ALL and (far := _farther_slices(evidence, window, column)):
         details["worst_slices"] = [
             {key: part[key] for key in ("metric", "slice_key", "slice_value", "value", "n")}
-            for part in _farther_slices(evidence, window, column)[:WORST_SLICES]
+            for part in far[:WORST_SLICES]
         ]
     status = failing(monitor, is_beyond(monitor.error_at, row["value"])) if failed else OK
     return result_row(
@@ -234,14 +234,19 @@ def _moved_as_well(evidence: Evidence, window: Window, metric: str) -> list[str]
 
 
 def _farther_slices(evidence: Evidence, window: Window, column: str) -> list[MetricSample]:
-    """Return the slices that drifted more than the whole, the farthest first."""
-    whole = evidence.whole(window, "psi", column)
-    least = finite(whole["value"]) if whole else None
-    return [
+    """Return the slices that drifted more than the whole, as those that are judged have to."""
+    from mlmon_dagster.metrics.intervals import benjamini_hochberg
+
+    parts = evidence.slices(window, "psi", column)
+    adjusted = benjamini_hochberg([part["p_value"] for part in parts])
+    far = [
         part
-        for part in evidence.slices(window, "psi", column)
-        if least is None or part["value"] > least
+        for part, p in zip(parts, adjusted, strict=True)
+        if p <= evidence.spec.monitors.drift.q
+        and part["value"]
+        > _limit(evidence, window, column, part) + _of_whole(evidence, window, column, part)
     ]
+    return sorted(far, key=lambda part: -part["value"])
 
 
 def _carried(evidence: Evidence, window: Window, column: str) -> float | None:

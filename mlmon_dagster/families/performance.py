@@ -164,8 +164,9 @@ def _judge_cell(
             "n_baseline": int(base["n"]),
             "n_windows": change.n_windows,
         }
-    if change.failed and row["slice_key"] == ALL:
-        details["worst_slices"] = worst_slices(evidence, window, monitor, change.worse)
+    sliced = evidence.slices(window, monitor.metric, monitor.column)
+    if change.failed and row["slice_key"] == ALL and sliced:
+        details["worst_slices"] = worst_slices(evidence, window, monitor, row, base)
     counted = f":{'windows' if change.n_windows else 'rows'}" if monitor.is_relative else ""
     return result_row(
         evidence,
@@ -332,32 +333,48 @@ def _usual_range(monitor: PerformanceMonitor, change: _Change) -> str:
 
 
 def worst_slices(
-    evidence: Evidence, window: Window, monitor: PerformanceMonitor, whole: float
+    evidence: Evidence,
+    window: Window,
+    monitor: PerformanceMonitor,
+    whole: MetricSample,
+    base: BaselineSample | None,
 ) -> list[dict[str, object]]:
-    """Return slices of the window that are furthest below their own baseline, worst first.
+    """Return slices that got worse by more than the whole window did, worst first.
 
-    Only those that got worse by more than the whole did: the others are no cause of it.
+    By more than chance, at a false discovery rate of .01: slice and whole are of one window, so
+    what the window did to all of its rows cancels, and rows count as independent.
     """
-    found = list[tuple[float, dict[str, object]]]()
+    from mlmon_dagster.metrics.intervals import benjamini_hochberg
+
+    of_whole = _by_rows_alone(monitor, whole, base)
+    found = list[tuple[float, float, dict[str, object]]]()
     for row in evidence.slices(window, monitor.metric, monitor.column):
-        base = evidence.baseline_row(monitor.metric, row)
-        known = base is not None and finite(base["value"]) is not None
-        if monitor.is_relative and not known:
+        known = evidence.baseline_row(monitor.metric, row)
+        if monitor.is_relative and (known is None or finite(known["value"]) is None):
             continue
-        worse = _change(monitor, row, base).worse
-        if not worse > max(whole, 0.0):
-            continue
+        mine = _by_rows_alone(monitor, row, known)
+        more = _by_rows(
+            mine.worse - max(of_whole.worse, 0.0), 0.0, math.hypot(mine.margin, of_whole.margin)
+        )
+        worse = _change(monitor, row, known).worse
         part = {
             "slice_key": row["slice_key"],
             "slice_value": row["slice_value"],
             "value": row["value"],
             "n": row["n"],
             "worse_by": worse,
-            "baseline_value": finite(base["value"]) if base else None,
+            "baseline_value": finite(known["value"]) if known else None,
         }
-        found.append((worse, part))
-    ordered = sorted(found, key=lambda named: -named[0])
-    return [part for _, part in ordered[:WORST_SLICES]]
+        found.append((worse, more.p if more.worse > 0 else 1.0, part))
+    adjusted = benjamini_hochberg([p for _, p, _ in found])
+    real = [(one[0], one[2]) for one, p in zip(found, adjusted, strict=True) if p <= _Q]
+    return [part for _, part in sorted(real, key=lambda one: -one[0])[:WORST_SLICES]]
+
+
+def _by_rows_alone(
+    monitor: PerformanceMonitor, row: MetricSample, base: BaselineSample | None
+) -> _Change:
+    return _change(monitor, row, base and {**base, "usual": math.nan})
 
 
 def _judge_slices(

@@ -199,6 +199,8 @@ def explain(metric: str, column: str, found: Mapping[str, Any]) -> list[str]:
         _describe_slice(item.get("metric", metric), column, item)
         for item in found.get("worst_slices", ())[:_SLICES]
     ]
+    if found.get("worst_slices") == []:
+        lines.append("it is spread over all slices: none is worse than the whole beyond chance")
     where = "" if column == TABLE else f" of {column}"
     named = [(label, found[key]) for key, label in _LISTED.items() if found.get(key)]
     return lines + [f"{label}{where} {', '.join(list(map(str, v))[:5])}" for label, v in named]

@@ -436,7 +436,7 @@ class Bars:
         """What stands under the picture: both ends and the middle of what it shows."""
         if self.edges:
             low, high = self.edges[0], self.edges[-1]
-            return [written(value) for value in (low, (low + high) / 2, high)]
+            return write_scale([low, (low + high) / 2, high])
         held = [n for n, *shares in zip(self.bins, self.now, self.then, strict=True) if any(shares)]
         return [held[0], held[-1]] if len(held) > 1 else held
 
@@ -474,6 +474,12 @@ class Bars:
             (name, f"{now:.1%}", f"{then:.1%}")
             for name, now, then in zip(self.bins, self.now, self.then, strict=True)
         ]
+
+
+def write_scale(values: Sequence[float]) -> list[str]:
+    """Write numbers of one scale; whole ones have no decimals."""
+    is_whole = all(float(value).is_integer() for value in values)
+    return [f"{value:,.0f}" if is_whole else written(value) for value in values]
 
 
 def _bars_drawn(width: int, drawn: str) -> Markup:

@@ -17,10 +17,9 @@ from mlmon_dagster.metrics.binnings import (
 )
 from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics
 from mlmon_dagster.monitors.wording import limit_of, named
-from mlmon_dagster.monitors.wording import number as written
 from mlmon_dagster.profiles import Baseline, baseline_in_force
 from mlmon_dagster.profiles.measures import measure
-from mlmon_dagster.report.charts import Bars, number, places_of
+from mlmon_dagster.report.charts import Bars, number, places_of, write_scale
 from mlmon_dagster.report.curves import Asked
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.baseline import PRODUCTION
@@ -237,9 +236,9 @@ def _bins(binning: Binning, sides: Sequence[Ints]) -> tuple[list[str], list[Ints
 
 def _numeric_names(binning: Binning) -> list[str]:
     if binning.values:
-        inner = [written(v) for v in binning.values[1:-1]]
-        return [f"below {written(binning.low)}", *inner, f"above {written(binning.high)}"]
-    edges = [written(edge) for edge in binning.edges]
+        low, *inner, high = write_scale([binning.low, *binning.values[1:-1], binning.high])
+        return [f"below {low}", *inner, f"above {high}"]
+    edges = write_scale(binning.edges)
     if not edges:
         return ["all values"]
     between = [f"{low} to {high}" for low, high in pairwise(edges)]

@@ -6,10 +6,10 @@ import datetime as dt
 from itertools import pairwise
 from zoneinfo import ZoneInfo
 
-from mlmon_dagster.report import distributions
-from mlmon_dagster.report.curves import EVERYTHING
+from mlmon_dagster.profiles.storage import KIND as PROFILES
 from mlmon_dagster.report.plots import Event
 from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.known_events import list_days
 from mlmon_dagster.spec.monitors import FAMILIES
 from mlmon_dagster.spec.names import ALL
@@ -17,6 +17,7 @@ from mlmon_dagster.store import Store, baselines
 from mlmon_dagster.store.known_events import load_stored
 from mlmon_dagster.store.state.model_history import load_changes, load_history
 from mlmon_dagster.store.state.monitor_results import name_window
+from mlmon_dagster.store.state.sql import literal
 from mlmon_dagster.tables.periods import business_line
 
 MOST_EVENTS = 30
@@ -110,11 +111,13 @@ def _find_versions(
     some = next(iter([*spec.columns.outputs, *spec.features]), None)
     if not spec.has_versions or some is None:
         return []
-    stats = distributions.profiles_of(store, spec, [some], (start, end), EVERYTHING).get(some)
-    if stats is None or not len(stats):
+    conditions = {"column_name": some, "slice_key": ALL, "dataset": PRODUCTION}
+    where = [f"{name} = {literal(value)}" for name, value in conditions.items()]
+    where += [f"window_start >= {literal(start)}", f"window_start < {literal(end)}"]
+    names = ["window_start", "model_version", "n"]
+    cells = store.table(PROFILES, spec.model).read(names, " AND ".join(where)).to_pandas()
+    if cells.empty:
         return []
-    cells = stats.cells.assign(n=stats.n)
-    cells = cells[cells["slice_key"] == ALL]
     sizes = cells.groupby(["window_start", "model_version"])["n"].sum().unstack(fill_value=0)
     largest = sizes.idxmax(axis=1).rename("version").reset_index()
     starts = [start.to_pydatetime() for start in largest["window_start"]]

@@ -144,7 +144,7 @@ def _column(spec: ModelSpec, places: Places, alert: AlertRow) -> str:
 
 
 def _facts(view: AlertView, episodes: Sequence[AlertEpisode]) -> list[tuple[str, str]]:
-    facts = list_facts(view) | {"Alert": view.row["fingerprint"]}
+    facts = list_facts(view) | {"Alert": view.row["fingerprint"][: SHORT_ID + 4]}
     facts["Earlier episodes"] = "; ".join(name_earlier(view, episodes))
     if view.row["slice_key"] == ALL:
         facts["Slice"] = ""

@@ -191,6 +191,18 @@ def test_the_next_sound_window_lets_the_alert_out(store: Store) -> None:
     assert alerts_by_metric(store)["psi"]["muted_reason"] == ""
 
 
+def test_an_alert_that_was_told_and_recovers_is_not_muted_by_a_broken_window(store: Store) -> None:
+    patient, broken = {"k": 2, "of_n": 6}, {"family": "schema", "metric": "m"}
+    for n in (1, 2):
+        fold(store, result(n, **patient))
+    fold(store, result(3, "OK", **patient))
+    fold(store, result(4, **broken), result(4, "OK", **patient))
+    fold(store, result(5, "OK", **broken), result(5, "OK", **patient))
+    drift = alerts_by_metric(store)["psi"]
+
+    assert (drift["state"], drift["muted_reason"]) == ("RECOVERING", "")
+
+
 def test_a_cause_that_late_data_mends_lets_the_alert_out(store: Store) -> None:
     cause = {"family": "schema", "metric": "m"}
     fold(store, result(1, **cause), result(1))

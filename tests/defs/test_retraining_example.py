@@ -7,6 +7,7 @@ import importlib
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -66,17 +67,34 @@ class Daemon:
         return {record.partition: record.status.value == "SUCCEEDED" for record in history[::-1]}
 
 
-@pytest.fixture
-def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
-    project = tmp_path / "retrain"
-    shutil.copytree(EXAMPLE, project, ignore=shutil.ignore_patterns(".*", "data", "landing"))
-    monkeypatch.setenv("MLMON_PROJECT", str(project))
-    monkeypatch.syspath_prepend(project)
-    code = importlib.import_module("retrain.definitions")
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield Daemon(code, instance)
+@contextmanager
+def example(folder: Path, instance: dg.DagsterInstance) -> Iterator[Daemon]:
+    """Copy the example to a folder, and load it from there."""
+    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns(".*", "data", "landing"))
+    with pytest.MonkeyPatch.context() as monkeypatch, instance:
+        monkeypatch.setenv("MLMON_PROJECT", str(folder))
+        monkeypatch.syspath_prepend(folder)
+        yield Daemon(importlib.import_module("retrain.definitions"), instance)
     for name in [name for name in sys.modules if name.partition(".")[0] == "retrain"]:
         del sys.modules[name]
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
+    with example(tmp_path / "retrain", dg.DagsterInstance.ephemeral()) as found:
+        yield found
+
+
+def live_two_good_days(daemon: Daemon) -> None:
+    assert daemon.run(["features"], **{RANGE_START: "2024-04-29", RANGE_END: "2024-04-30"})
+    assert daemon.run(["trained_model", "champion"])
+    assert daemon.serve("2024-05-04", "2024-05-05")
+    daemon.monitor()
+
+
+def live_the_shock(daemon: Daemon) -> None:
+    assert daemon.serve("2024-05-06", "2024-05-07")
+    daemon.monitor()
 
 
 @pytest.mark.proof
@@ -88,17 +106,13 @@ def test_a_failing_check_stops_the_rollout_and_trains_a_version_that_is_good_aga
     parents = graph.get(dg.AssetKey(["loans", "event_log"])).parent_keys
     assert parents == {dg.AssetKey("predictions"), dg.AssetKey("outcomes")}
 
-    assert daemon.run(["features"], **{RANGE_START: "2024-04-29", RANGE_END: "2024-04-30"})
-    assert daemon.run(["trained_model", "champion"])
-    assert daemon.serve("2024-05-04", "2024-05-05")
-    daemon.monitor()
+    live_two_good_days(daemon)
     assert daemon.performance() == {"2024-05-04": True, "2024-05-05": True}
     assert daemon.tick(sensor) == []
     assert daemon.run(["rollout"])
     assert (code.PROJECT / "data" / "rollout.txt").read_text() == "1"
 
-    assert daemon.serve("2024-05-06", "2024-05-07")  # the shock
-    daemon.monitor()
+    live_the_shock(daemon)
     failing = {day: ok for day, ok in daemon.performance().items() if day and day > "2024-05-05"}
     assert failing == {"2024-05-06": False, "2024-05-07": False}
     assert not daemon.run(["rollout"])  # the gate is closed: the old version goes no further

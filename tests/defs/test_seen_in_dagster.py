@@ -61,19 +61,21 @@ def free_port() -> int:
 
 
 @contextmanager
-def webserver(world: World, log: Path) -> Iterator[str]:
-    """Serve Dagster's UI of a world; yield its address."""
+def webserver(
+    folder: Path, home: Path, log: Path, module: str = "mlmon_dagster.definitions", **more: str
+) -> Iterator[str]:
+    """Serve Dagster's UI of a project; yield its address."""
     port = free_port()
     environment = {
         **os.environ,
-        "MLMON_PROJECT": str(world.folder),
-        "MLMON_NOW": world.clock.moment.isoformat(),
-        "DAGSTER_HOME": str(dagster_home(world.project)),
+        "MLMON_PROJECT": str(folder),
+        "DAGSTER_HOME": str(home),
         "DAGSTER_DISABLE_TELEMETRY": "1",
+        **more,
     }
     program = str(Path(sys.executable).parent / "dagster-webserver")
-    command = [program, "-m", "mlmon_dagster.definitions", "-h", "127.0.0.1", "-p", str(port)]
-    with running(command, world.folder, environment, log):
+    command = [program, "-m", module, "-h", "127.0.0.1", "-p", str(port)]
+    with running(command, folder, environment, log):
         wait_for("the UI", lambda: is_up(port), log.read_text)
         yield f"http://127.0.0.1:{port}"
 
@@ -108,9 +110,11 @@ def painted(browser: Browser, url: str) -> dict[str, str]:
     return {name.partition("\n")[0]: status for name, status, _ in found}
 
 
-def see(browser: Browser, url: str, is_there: Callable[[str], bool]) -> str:
+def see(
+    browser: Browser, url: str, is_there: Callable[[str], bool], size: tuple[int, int] = SIZE
+) -> str:
     """Open a page and return what is read on it, once something is."""
-    browser.open(url, SIZE)
+    browser.open(url, size)
     text = ""
     for _ in range(120):
         text = str(browser.run("document.body.innerText"))
@@ -152,7 +156,9 @@ def test_dagster_shows_what_stands_in_words_and_colours(
             assert painted(browser, f"{ours}/")["Model"] == "ERROR"
             world.requests("mlmon_alert_dispatcher")
             world.work()
-            with webserver(world, tmp_path / "webserver.log") as address:
+            home, log = dagster_home(world.project), tmp_path / "webserver.log"
+            now = world.clock.moment.isoformat()
+            with webserver(world.folder, home, log, MLMON_NOW=now) as address:
                 look_at(world, browser, f"{address}/assets/")
                 look_at_a_failed_run(world, browser, f"{address}/assets/", ours)
 
@@ -243,7 +249,7 @@ def compare_surfaces(
 
     assert painted(browser, f"{ours}/")[model] == "ERROR"
     page = painted(browser, f"{ours}/m/{model}")
-    assert {family: page.get(family) for family in expected} == expected
+    assert {family: page.get(family.replace("_", " ")) for family in expected} == expected
     assert ("pipeline" in page) == has_failed
     judged = {family: one for family, one in expected.items() if one != NOT_JUDGED}
 

@@ -9,6 +9,7 @@ from scipy import special
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.monitors.evidence import level_of
+from mlmon_dagster.monitors.wording import explain
 from tests.conftest import make_spec
 from tests.monitors.cases import frame, metric, only, spec, verdicts, window
 
@@ -246,6 +247,17 @@ def test_a_failing_window_names_the_slices_that_fell_most():
     assert [(part["slice_value"], round(part["worse_by"], 2)) for part in worst] == [
         ("s", 0.3),
     ]  # n fell by less than the whole, so that it is no cause
+
+
+def test_slices_that_fell_as_the_whole_did_are_not_named():
+    base = frame([auc(0.80, 0.01), *(sliced(name, 0.8) for name in "nsw")])
+    rows = [auc(0.65), sliced("n", 0.64), sliced("s", 0.66), sliced("w", 0.63)]
+    row = only(verdicts("performance", rows, baseline=base), AUC)
+    details = json.loads(row["details"])
+    assert details["worst_slices"] == []
+    assert explain("roc_auc", ":table", details) == [
+        "it is spread over all slices: none is worse than the whole beyond chance"
+    ]
 
 
 def test_slices_must_hold_against_the_number_of_slices():

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from mlmon_dagster.metrics.statistics import Binning
-from mlmon_dagster.report.charts import MOST_NAMED, Bars
+from mlmon_dagster.report.charts import MOST_NAMED, Bars, write_scale
 from mlmon_dagster.report.distributions import Side, _histogram
 
 Floats = NDArray[np.float64]
@@ -82,6 +82,11 @@ def test_the_scale_is_written_below_and_a_shift_is_seen() -> None:
 
     assert low < middle < high
     assert drawn_path(bars, "over") != drawn_path(bars, "then")
+
+
+def test_whole_numbers_have_no_decimals() -> None:
+    assert write_scale([5.0, 14.0, 1_023.0]) == ["5", "14", "1,023"]
+    assert write_scale([5.0, 14.5]) == ["5.00", "14.5"]
 
 
 def test_values_of_a_category_stand_beside_their_bars() -> None:

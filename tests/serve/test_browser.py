@@ -42,6 +42,7 @@ class Shown:
     browser: Browser
     urls: dict[str, str]
     world: World
+    other_alert: str
 
     def open(self, page: str, size: tuple[int, int] = DESKTOP, *, scripts: bool = True) -> Browser:
         return self.browser.open(self.urls[page], size, scripts=scripts)
@@ -63,7 +64,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
             episodes = list_alerts(world.store, world.spec.model)
             urls["alert"] = f"{model}/alerts/{episodes[0].fingerprint}"
             urls["fleet"] = f"{other}/"
-            yield Shown(browser, urls, world)
+            yield Shown(browser, urls, world, episodes[-1].fingerprint)
         world.store.close()
         store.close()
 
@@ -189,6 +190,34 @@ def test_a_click_on_a_day_shows_that_day(shown: Shown) -> None:
     assert f"from={day}&to={day}" in browser.run("location.search")
 
 
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_an_alert_is_handled_on_its_first_screen_without_scripts(
+    shown: Shown, size: tuple[int, int]
+) -> None:
+    browser = shown.open("alert", size, scripts=False)
+    texts, low = browser.run(
+        "(form => [[...form.elements].map(e => (e.labels[0] || e).firstChild.data.trim()), "
+        "form.getBoundingClientRect().bottom])(document.querySelector('form.asked'))"
+    )
+    assert texts[:3] == ["Your name", "Comment, or what is known", "Acknowledge"]
+    assert texts[3:] == ["For", "Silence", "Known event"]
+    assert low < size[1]
+
+
+def test_what_is_done_with_an_alert_stands_on_its_page_at_once(shown: Shown) -> None:
+    url = shown.urls["model"] + f"/alerts/{shown.other_alert}"
+    browser = shown.browser.open(url, scripts=False)
+    browser.run("document.querySelector('[name=author]').value = 'ann'")
+    browser.run("document.querySelector('[value=acknowledge]').click()")
+    for _ in range(100):
+        text = browser.run("document.body?.innerText || ''")
+        if "ann at" in text:
+            break
+        time.sleep(0.1)
+    assert re.search(r"Acknowledged by\s+ann at \d{4}-", text)
+    assert browser.run("document.querySelector('[value=acknowledge]')") is None
+
+
 def test_cards_of_columns_are_found_by_name_and_sorted(shown: Shown) -> None:
     browser = shown.open("report")
     named = (
@@ -247,9 +276,12 @@ def test_paper_holds_every_table_and_chart_and_no_controls(shown: Shown) -> None
     browser.print_media(True)
     assert browser.run("document.documentElement.scrollWidth") == A4[0]
     seen = browser.run(
-        "Object.fromEntries(['.static', '.uplot', '.asked', '.skip', '.readout'].map(s => [s, "
+        "Object.fromEntries(['.static', '.end.top', '.end.low', '.span', '.uplot', '.asked', "
+        "'.skip', '.readout'].map(s => [s, "
         "[...document.querySelectorAll(s)].filter(e => e.checkVisibility()).length]))"
     )
+    dates = browser.run("[...document.querySelectorAll('.span')].map(e => e.innerText)")
     browser.print_media(False)
-    assert seen[".static"] > 0
+    assert seen[".static"] == seen[".end.top"] == seen[".end.low"] == seen[".span"] > 0
+    assert all(re.search(r"\d{4}-\d\d-\d\d", text) for text in dates)
     assert [seen[name] for name in (".uplot", ".asked", ".skip", ".readout")] == [0, 0, 0, 0]

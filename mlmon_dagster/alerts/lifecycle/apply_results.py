@@ -729,7 +729,8 @@ def mute(
 ) -> set[str]:
     """Mute or unmute what other alerts and known events explain; return the changed fingerprints.
 
-    What was muted stays so while it recovers: it is told once it fails without an explanation.
+    What was muted stays so while it recovers, and what was told is not muted by a window that
+    passes: only a known event does that.
     """
     judged, changed = set(windows), set()
     suppressible: dict[str, AlertRow] = {}
@@ -740,7 +741,8 @@ def mute(
         suppressible[row["fingerprint"]] = row
         if row["last_window_start"] in judged:
             cause = _find_cause(causes, row["last_window_start"], row)
-            if cause is None and row["state"] == "RECOVERING":
+            is_event = cause is not None and cause.startswith(f"{EVENT}/")
+            if row["state"] == "RECOVERING" and not is_event:
                 continue
             reason = f"suppressed:{cause}" if cause else _drop_suppression(row["muted_reason"])
             if reason != row["muted_reason"]:
