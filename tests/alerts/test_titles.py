@@ -167,3 +167,10 @@ def test_whatever_is_said_a_title_is_one_line_that_fits(before: str, text: str, 
 
     assert len(title) <= MAX_TITLE
     assert "\n" not in title
+
+
+def test_the_summary_of_a_backfill_names_the_rows_of_its_worst_alert() -> None:
+    one = all_views((LONG,))[0]
+    commands = say.summary_message(Context(spec_of("credit")), [one]).commands
+    assert commands[0] == "mlmon alerts list --model credit"
+    assert commands[-1] == f"mlmon rows {one.row['fingerprint'][:8]}"

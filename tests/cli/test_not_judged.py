@@ -186,7 +186,7 @@ def test_a_model_whose_labels_never_come_says_so_once_when_they_are_overdue(
         ("FIRING", "freshness/actuals_missing"),
     ]
     assert heads(again, "unlabelled") == []
-    assert "unlabelled/performance: nothing could be judged: its ground truth is still" in doctor
+    assert "unlabelled, performance: nothing could be judged: its ground truth is still" in doctor
     look = seen(tmp_path, "unlabelled", day=16)
     assert look.report["performance"] == "NO_DATA"
     assert look.checks["performance"] == "No verdict: its ground truth is still coming."

@@ -630,7 +630,7 @@ def summary_message(context: Context, firing: Sequence[AlertView]) -> Message:
     firing_now = f"{_count_alerts(len(views))} firing after the backfill ({', '.join(families)})"
     message = _firing_message(context, views, fit_title(f"{context.spec.model}: ", firing_now))
     command = f"mlmon alerts list --model {shlex.quote(context.spec.model)}"
-    return replace(message, commands=(command,))
+    return replace(message, commands=(command, *message.commands))
 
 
 def _write_title(context: Context, views: Sequence[AlertView], before: str = "") -> str:
