@@ -160,6 +160,6 @@ def test_a_feed_that_is_down_is_one_alert_and_one_message(store: Store) -> None:
     }
     assert kinds(store)[:3] == ["opened", "updated", "head"]
     assert (
-        "Null share of 5 columns is above 0.60: dewp, humid, pressure, temp, visib; "
-        "at worst 1.00 (n 776)." in said[1]
+        "5 columns have a null share above 60 %: dewp, humid, pressure, temp, visib; "
+        "at worst 100 % (n 776)." in said[1]
     )

@@ -44,7 +44,8 @@ from mlmon_dagster.alerts.lifecycle.transitions import (
     state_of,
     step,
 )
-from mlmon_dagster.monitors.wording import NAMES, number
+from mlmon_dagster.monitors.change_wording import percent
+from mlmon_dagster.monitors.wording import NAMES, limit_of
 from mlmon_dagster.spec.declaration import Granularity
 from mlmon_dagster.spec.known_events import EVENT, find_known, list_days
 from mlmon_dagster.spec.model import ModelSpec
@@ -819,11 +820,13 @@ def _join_rows(rows: Sequence[Result], failing: Sequence[Result]) -> Result:
 def _join_messages(metric: str, failing: Sequence[MonitorResult]) -> str:
     names = sorted(str(row["column_name"]) for row in failing)
     more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
-    limits = " or ".join(sorted({str(row["threshold"]) for row in failing}))
+    limits = {limit for row in failing if (limit := limit_of(row)) is not None}
+    limit = f"above {percent(min(limits))}" if len(limits) == 1 else "above their limits"
     values = [row["value"] for row in failing if row["value"] is not None]
-    worst = f"; at worst {number(max(values))}" if values else ""
+    worst = f"; at worst {percent(max(values))}" if values else ""
     n = max(int(row["n"]) for row in failing)
+    label = NAMES.get(metric, metric)
     return (
-        f"{NAMES.get(metric, metric)} of {len(names)} columns is {limits}: "
+        f"{len(names)} columns have a {label[:1].lower()}{label[1:]} {limit}: "
         f"{', '.join(names[:_MOST])}{more}{worst} (n {n:,})."
     )
