@@ -821,12 +821,12 @@ def _join_messages(metric: str, failing: Sequence[MonitorResult]) -> str:
     names = sorted(str(row["column_name"]) for row in failing)
     more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
     limits = {limit for row in failing if (limit := limit_of(row)) is not None}
-    limit = f"above {percent(min(limits))}" if len(limits) == 1 else "above their limits"
+    past = f"above {percent(min(limits))}" if len(limits) == 1 else "above their limits"
     values = [row["value"] for row in failing if row["value"] is not None]
     worst = f"; at worst {percent(max(values))}" if values else ""
     n = max(int(row["n"]) for row in failing)
     label = NAMES.get(metric, metric)
     return (
-        f"{len(names)} columns have a {label[:1].lower()}{label[1:]} {limit}: "
+        f"{len(names)} columns have a {label[:1].lower()}{label[1:]} {past}: "
         f"{', '.join(names[:_MOST])}{more}{worst} (n {n:,})."
     )
