@@ -302,7 +302,8 @@ FAMILY = Toy(
             ),
             "    for family in (\n": (
                 '        DeclaredFamily("crowding", "crowding", "Too many came.", "System",\n'
-                '                       ("profiles",), description="How many came."),\n'
+                '                       5, {"": "Send fewer."}, ("profiles",),\n'
+                '                       description="How many came."),\n'
             ),
         },
         "families/crowding.py": '''"""Family crowding: more predictions than anybody can use."""
