@@ -267,6 +267,7 @@ def _say_what(
         opened = find_opening(worst)
         lasts = count_windows(spec, opened, newest)
         since = f"Since {name_window(spec, opened)}" + (f", {lasts}" if lasts else "")
+        since += f"; acknowledged by {worst['acked_by']}" if worst["acked_by"] else ""
         return f"{headline(explain_alert(spec, worst))}.", since
     if status == "OK":
         return "", ""

@@ -167,7 +167,12 @@ def _ask_model(project: Project, spec: ModelSpec, alerts: StandingCounts) -> Mod
         return row
     worst = pick_standing(standing)[0]
     since = name_window(spec, worst.opened_window)
-    return replace(row, since=since, sentence=explain_episode(spec, worst))
+    sentence = explain_episode(spec, worst)
+    if worst.acked_by:
+        # The first line is what a table shows of it.
+        first, *rest = sentence.split("\n")
+        sentence = "\n".join([f"{first} Acknowledged by {worst.acked_by}.", *rest])
+    return replace(row, since=since, sentence=sentence)
 
 
 # Of a table that has a column for each family; the keys of `ModelStatus.fields`.

@@ -41,6 +41,7 @@ def test_an_alert_is_acknowledged_on_its_page_which_says_so_as_its_thread_does(
     html = asked(pages, "GET", answer.headers["location"]).text
     assert "ann" in html
     assert 'value="acknowledge"' not in html
+    assert "acknowledged by ann" in asked(pages, "GET", "/").text
     reply = json.loads(rows_of(store, outbox)[-1]["payload"])["plain"]
     assert "acknowledged by ann: looking at the feed" in reply
 
