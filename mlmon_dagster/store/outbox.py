@@ -46,6 +46,7 @@ class NewMessage(TypedDict):
 
     idempotency_key: str
     group_key: str
+    queue: str
     receiver: str
     channel: str
     head_key: str
@@ -190,7 +191,7 @@ def _in_turn() -> list[sa.ColumnElement[bool]]:
     summary = outbox.alias("summary")
     return [
         ~sa.exists().where(
-            earlier.c.group_key == o.group_key,
+            earlier.c.queue == o.queue,
             earlier.c.id < o.id,
             earlier.c.status.in_(UNSETTLED),
         ),

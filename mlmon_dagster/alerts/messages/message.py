@@ -102,6 +102,13 @@ def name_group(place: Destination, *names: str, model: str = "") -> MessageGroup
     }
 
 
+def name_queue(group: MessageGroup) -> str:
+    """Return what a group's messages keep their order in: the place and the model of a thread."""
+    if not group["model"]:
+        return group["group_key"]
+    return "|".join((group["receiver"], group["channel"], group["model"]))
+
+
 def row_key(group: GroupRow, suffix: str = "") -> str:
     """Return the idempotency key of what a group says in its present version."""
     parts = [group["receiver"], group["group_key"], str(group["version"]), suffix]
@@ -139,6 +146,7 @@ def outbox_row(
     return {
         "idempotency_key": key,
         "group_key": group["group_key"],
+        "queue": name_queue(group),
         "receiver": group["receiver"],
         "channel": group["channel"],
         "head_key": head_key,
@@ -180,6 +188,7 @@ def plot_row(
     return {
         "idempotency_key": hashlib.sha256(f"{key}|{PLOT}".encode()).hexdigest(),
         "group_key": f"{group['group_key']}|{PLOT}",
+        "queue": f"{group['group_key']}|{PLOT}",
         "receiver": group["receiver"],
         "channel": group["channel"],
         "head_key": thread,
@@ -212,6 +221,7 @@ def fallback_row(row: OutboxRow, error: str) -> NewMessage | None:
     return {
         "idempotency_key": key,
         "group_key": f"{row['group_key']}{FALLBACK}",
+        "queue": f"{row['queue']}{FALLBACK}",
         "receiver": receiver,
         "channel": channel,
         "head_key": "",

@@ -550,6 +550,8 @@ outbox = sa.Table(
     sa.Column("id", Id, primary_key=True, autoincrement=True),
     text("idempotency_key", unique=True),
     text("group_key"),
+    # What goes in order: the threads of a model at a place may tell of one alert in turn.
+    text("queue"),
     text("receiver"),
     text("channel"),
     text("head_key"),  # the row that opened the thread; '' for a row that opens one itself
@@ -569,6 +571,7 @@ outbox = sa.Table(
     time("created_at", nullable=False),
     time("sent_at"),
     sa.Index("outbox_group", "group_key", "id"),
+    sa.Index("outbox_queue", "queue", "id"),
     sa.Index("outbox_head", "head_key"),
     # What waits, in the order in which it goes: a claim walks it and stops at the first that may.
     sa.Index("outbox_waiting", "id", sqlite_where=WAITING, postgresql_where=WAITING),
