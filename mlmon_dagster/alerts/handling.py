@@ -19,13 +19,20 @@ import sqlalchemy as sa
 from mlmon_dagster.alerts.lifecycle.apply_results import end_all
 from mlmon_dagster.alerts.lifecycle.routing import Destination, matcher, stand_in
 from mlmon_dagster.alerts.messages import view as say
-from mlmon_dagster.alerts.messages.group_state import GroupState, dump, episode_of, load, split
+from mlmon_dagster.alerts.messages.group_state import (
+    GroupState,
+    dump,
+    episode_of,
+    load,
+    split,
+    told_of,
+)
 from mlmon_dagster.alerts.messages.incidents import flush_groups
 from mlmon_dagster.alerts.messages.message import FALLBACK, Message, clean, outbox_row, row_key
 from mlmon_dagster.alerts.messages.view import Changes, Context, view_of
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.spec.known_events import MAX_NAME, KnownEvent
+from mlmon_dagster.spec.known_events import LONGEST, MAX_NAME, KnownEvent
 from mlmon_dagster.spec.monitors import FAMILIES
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store import Store, alert_state, outbox
@@ -194,12 +201,13 @@ def note_event(
     row = find_alert(store, short_id)
     if row["family"] not in FAMILIES:
         raise ConfigError(f"Alert {short_id} is of no window, so no event explains it.")
+    last = max(now + length, find_opening(row)).date()
     shown = clean(name or f"known to {author}, {row['fingerprint'][:SHORT_ID]}", MAX_NAME)
     event = KnownEvent.model_validate(
         {
             "name": shown.replace("/", " ").replace("|", " "),
-            "from": find_opening(row).date(),
-            "to": max(now + length, find_opening(row)).date(),
+            "from": max(find_opening(row).date(), last - LONGEST),
+            "to": last,
             "explains": [row["family"]],
         }
     )
@@ -358,7 +366,7 @@ def _retell_group(
     group |= {
         "version": group["version"] + 1,
         "firing": dump(still),
-        "owed": dump(set(json.loads(group["owed"])) - keys),
+        "owed": dump(told_of(group).owed - keys),
     }
     told = {key: set(its) for key, its in state.enqueue_over(group, "over", over).items()}
     if firing:

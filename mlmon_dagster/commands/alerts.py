@@ -373,8 +373,7 @@ def _try(
 
 def _describe_notified(place: Destination, mentions: Sequence[str], *, is_shown_here: bool) -> str:
     """Say who was notified by name, as the end of a sentence."""
-    from mlmon_dagster.spec.alerting import RECEIVERS
-    from mlmon_dagster.spec.mentions import read_mention
+    from mlmon_dagster.spec.alerting import RECEIVERS, read_mention
 
     if place.receiver == "console":
         return ""

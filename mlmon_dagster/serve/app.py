@@ -50,7 +50,7 @@ PLACES = Places("/")
 _AT_ONCE = 2  # pages that are made; more wait
 _FRESH_SECONDS = 20.0
 _KEPT = 64  # pages
-_LONGEST_FORM = 4_096  # bytes
+_LONGEST_FORM, _FORM_SECONDS = 4_096, 10.0  # bytes
 _FIRST_DAY, _LAST_DAY = dt.date(1970, 1, 1), dt.date(2199, 12, 31)
 Key = tuple[str, ...]
 
@@ -174,7 +174,7 @@ class Pages:
         """Do what the form of an alert's page says, and lead back to the page."""
         spec = await self._spec(request)
         _refuse_strangers(request)
-        wish = _read_wish((await request.body())[:_LONGEST_FORM])
+        wish = _read_wish(await _read_form(request))
         name = request.path_params["alert"]
         await asyncio.to_thread(self._do, spec, name, wish)
         for key in [key for key in self._made if key[:3] == ("alert", spec.model, name)]:
@@ -244,6 +244,24 @@ class Wish(NamedTuple):
     comment: str
     do: str
     length: dt.timedelta
+
+
+async def _read_form(request: Request) -> bytes:
+    """Read a form as it comes, so that no stranger fills the memory.
+
+    Raises:
+        Problem: If it is too large, or does not come.
+    """
+    body = bytearray()
+    try:
+        async with asyncio.timeout(_FORM_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > _LONGEST_FORM:
+                    raise Problem("too_large", f"A form has at most {_LONGEST_FORM:,} bytes.")
+    except TimeoutError:
+        raise Problem("too_slow", "The form took too long to arrive.") from None
+    return bytes(body)
 
 
 def _read_wish(body: bytes) -> Wish:

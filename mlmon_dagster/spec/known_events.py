@@ -17,7 +17,7 @@ from mlmon_dagster.spec.scalars import Date, Declared, as_tuple, shown
 Every = Literal["week", "month", "year"]
 EVENT = "event"  # stands for a monitor where an event explains an alert: ``event/<name>``
 MAX_NAME = 60
-_LONGEST = dt.timedelta(days=366)
+LONGEST = dt.timedelta(days=366)
 
 
 def _families(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -55,7 +55,7 @@ class KnownEvent(Declared):
     def _in_order(self) -> Self:
         if self.to < self.from_:
             raise ValueError(f"to ({self.to}) is before from ({self.from_})")
-        if self.to - self.from_ > _LONGEST:
+        if self.to - self.from_ > LONGEST:
             raise ValueError("an event lasts at most a year; what lasts longer is a new baseline")
         return self
 

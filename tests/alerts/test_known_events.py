@@ -50,6 +50,15 @@ def test_an_event_explains_its_families_alone(store: Store) -> None:
     assert muted["service"] == "suppressed:event/load test"
 
 
+def test_an_alert_of_more_than_a_year_is_known_for_the_newest_year(store: Store) -> None:
+    settle(store, [spec_of()], day(3), result(2))
+    short = only_alert(store)["fingerprint"][:8]
+    event = note_event(store, short, "ana", day(500), 7 * DAY)
+
+    assert event is not None
+    assert (event.from_, event.to) == (day(507).date() - 366 * DAY, day(507).date())
+
+
 def test_whoever_reads_an_alert_says_that_it_is_known_and_its_thread_says_so(store: Store) -> None:
     specs = [spec_of()]
     settle(store, specs, day(3), result(2))

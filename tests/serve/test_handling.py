@@ -83,6 +83,11 @@ def test_a_form_that_cannot_be_is_a_sentence(
     assert (only_alert(store)["acked_by"], rows_of(store, silence)) == ("", [])
 
 
+def test_a_form_of_many_bytes_is_refused(store: Store, pages: Pages) -> None:
+    assert send(pages, store, comment="x" * 5_000).status_code == 413
+    assert only_alert(store)["acked_by"] == ""
+
+
 @pytest.mark.parametrize(
     ("headers", "status"),
     [

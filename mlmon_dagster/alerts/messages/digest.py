@@ -19,6 +19,7 @@ from mlmon_dagster.alerts.messages.message import Item, Message, Mood, name_grou
 from mlmon_dagster.alerts.messages.view import AlertView, view_of, worst_first
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.alerting import DigestPolicy, Weekday
+from mlmon_dagster.spec.names import counted
 from mlmon_dagster.store import Store, alert_state, outbox
 from mlmon_dagster.store.alert_state import find_opening
 from mlmon_dagster.store.outbox import outbox_health
@@ -184,9 +185,8 @@ def _name_unseen(active: Sequence[AlertView]) -> list[tuple[str, str]]:
     if not unseen:
         return []
     oldest = min(unseen, key=lambda view: find_opening(view.row))
-    n = f"{len(unseen)} alert{'' if len(unseen) == 1 else 's'}"
     about = f"of {_join_names(_name_models(unseen))}, the oldest since {oldest.since}"
-    return [("Nobody has acknowledged", f"{n} {about}")]
+    return [("Nobody has acknowledged", f"{counted(len(unseen), 'alert')} {about}")]
 
 
 def _load_active(conn: sa.Connection, specs: Sequence[ModelSpec]) -> tuple[list[AlertView], int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
 import sqlalchemy as sa
@@ -150,8 +150,8 @@ class GroupState:
         was told of until it ends.
         """
         place, told = place_of(group), told_of(group)
-        firing, owed = episodes_of(told.firing), set(json.loads(group["owed"]))
-        mine = [self.alerts[split(key)[0]] for key in firing | owed if self.is_active(key)]
+        firing = episodes_of(told.firing)
+        mine = [self.alerts[split(key)[0]] for key in firing | told.owed if self.is_active(key)]
         return {
             key: row
             for row in mine
@@ -210,6 +210,15 @@ class GroupState:
         found = [g for g in self.groups.values() if place_of(g) == place and g["family"] != SUMMARY]
         return sorted(found, key=lambda group: group["group_key"])
 
+    def collect_told(self, place: Destination) -> Told:
+        """Return what a place was told of this model in all threads together."""
+        every = [told_of(group) for group in self.groups_at(place)]
+        return Told(
+            firing=frozenset(key for told in every for key in told.firing),
+            resolved=frozenset(key for told in every for key in told.resolved),
+            owed=frozenset(key for told in every for key in told.owed),
+        )
+
     def find_group(self, place: Destination, view: AlertView) -> GroupRow:
         """Return the notification log of the thread in which a place hears of an episode.
 
@@ -226,8 +235,7 @@ class GroupState:
         is_past = self.is_late(view.episode) and not self.is_active(view.episode)
         for group in mine:
             told = told_of(group)
-            known = episodes_of(told.firing) | set(json.loads(group["owed"]))
-            if view.episode in (known if is_past else known | told.resolved):
+            if view.episode in (told.episodes - told.resolved if is_past else told.episodes):
                 return group
         open_ = [group for group in mine if told_of(group).firing or self.active(group)]
         joined = None if is_past else self._find_cause(open_, view.row)
@@ -236,7 +244,7 @@ class GroupState:
         idle = [group for group in mine if group not in open_]
         if not idle:
             return self._add_group(place, str(len(mine) + 1), view.row["family"])
-        if not json.loads(idle[0]["owed"]):  # else it is still to tell of what is over
+        if not told_of(idle[0]).owed:  # else it is still to tell of what is over
             idle[0]["family"] = view.row["family"]
         return idle[0]
 
@@ -253,9 +261,8 @@ class GroupState:
 
     def list_members(self, group: GroupRow) -> list[AlertRow]:
         """Return the alerts of a thread, as far as they are in the episode that it tells of."""
-        told = told_of(group)
-        keys = episodes_of(told.firing) | told.resolved | set(json.loads(group["owed"]))
-        rows = {key: self.alerts[split(key)[0]] for key in keys if split(key)[0] in self.alerts}
+        keys = (key for key in told_of(group).episodes if split(key)[0] in self.alerts)
+        rows = {key: self.alerts[split(key)[0]] for key in keys}
         return [row for key, row in rows.items() if row["episode"] == split(key)[1]]
 
     def measure_distance(self, one: AlertRow, other: AlertRow) -> float:
@@ -432,6 +439,7 @@ def told_of(group: GroupRow) -> Told:
     return Told(
         frozenset(json.loads(group["firing"])),
         frozenset(json.loads(group["resolved"])),
+        frozenset(json.loads(group["owed"])),
         group["last_sent_at"],
     )
 
@@ -476,17 +484,24 @@ def distance(n_reminders: int, window: dt.timedelta, least: dt.timedelta) -> dt.
 
 @dataclass(frozen=True)
 class Told:
-    """The notification log: what a receiver was last told about a group.
+    """The notification log: what a receiver was last told about a group, and what it is owed.
 
     Attributes:
         firing: Keys of the alerts that were announced and not yet resolved.
-        resolved: Keys whose end was announced in the same thread.
-        at: When; None if never.
+        resolved: Episodes whose end was announced in the same thread.
+        owed: Episodes that it must still hear of, also when they are over.
+        at: When it was told; None if never.
     """
 
     firing: frozenset[str] = frozenset()
     resolved: frozenset[str] = frozenset()
+    owed: frozenset[str] = frozenset()
     at: dt.datetime | None = None
+
+    @property
+    def episodes(self) -> Set[str]:
+        """All episodes that its thread is about."""
+        return episodes_of(self.firing) | self.resolved | self.owed
 
 
 def plot_of(conn: sa.Connection, views: Sequence[AlertView]) -> Plot | None:

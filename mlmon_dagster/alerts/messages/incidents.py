@@ -173,8 +173,8 @@ def _flush_group(state: GroupState, group: GroupRow) -> int:
 
 def gather_news(state: GroupState, group: GroupRow) -> News:
     """Compare what a place was told in a thread with how its alerts are."""
-    told, owed, place = told_of(group), set(json.loads(group["owed"])), place_of(group)
-    active = state.active(group)
+    told, place, active = told_of(group), place_of(group), state.active(group)
+    owed = told.owed
     rows = {episode_of(key): row for key, row in active.items()}
     audible = {k for k, row in active.items() if is_audible(row, is_owed=episode_of(k) in owed)}
     muted = {episode for episode, row in rows.items() if row["muted_reason"]}
@@ -274,7 +274,7 @@ def _find_calls(state: GroupState, group: GroupRow, news: News, part: Changes) -
     It is for what is more severe than all before, for a cause of its own that has joined as one of
     the same family, and for people who were not called yet.
     """
-    place = place_of(group)
+    place, mention_of = place_of(group), state.context_of(group).mention_of
     told = {episode_of(key): key for key in news.told.firing}
     known = {
         key: row
@@ -289,7 +289,7 @@ def _find_calls(state: GroupState, group: GroupRow, news: News, part: Changes) -
         for view in (*part.opened, *part.escalated)
         if (view.row["severity"] == "ERROR" and not was_error)
         or (view in part.opened and not _has_cause(state, view, known.values()))
-        or state.context_of(group).mention_of(view) not in called
+        or mention_of(view) not in called
     ]
 
 
@@ -481,7 +481,7 @@ def _count_as_told(state: GroupState, place: Destination, row: AlertRow, head_ke
         group |= {"head_key": head_key, "resolved": "[]", "n_reminders": 0}
     group |= {
         "firing": dump(firing | {state.key(row)}),
-        "owed": dump(set(json.loads(group["owed"])) - {episode_of(state.key(row))}),
+        "owed": dump(told_of(group).owed - {episode_of(state.key(row))}),
         "version": max(group["version"], 1),
         "last_sent_at": state.now,
     }
@@ -498,13 +498,17 @@ def note_owed(state: GroupState) -> None:
         for fingerprint, row in state.alerts.items()
         if row["state"] in alert_state.ACTIVE and not row["muted_reason"]
     ]
-    every = {view.episode: view for view in [*fires, *untold]}
-    for view in sorted(every.values(), key=_rank_cause):
+    wanted: dict[Destination, dict[str, AlertView]] = {}
+    for view in (*fires, *untold):
         for place in destinations(state.context.spec, view.row):
-            if not _is_known(state, place, view.episode):
-                group = state.find_group(place, view)
-                group["owed"] = dump({*json.loads(group["owed"]), view.episode})
-                alert_state.save_group(state.conn, group)
+            wanted.setdefault(place, {})[view.episode] = view
+    for place, views in wanted.items():
+        heard = state.collect_told(place)  # once, as most alerts are known at most flushes
+        unheard = [view for view in views.values() if not _is_known(state, heard, view.episode)]
+        for view in sorted(unheard, key=_rank_cause):
+            group = state.find_group(place, view)
+            group["owed"] = dump(told_of(group).owed | {view.episode})
+            alert_state.save_group(state.conn, group)
 
 
 def _rank_cause(view: AlertView) -> tuple[dt.datetime, int, str]:
@@ -512,19 +516,14 @@ def _rank_cause(view: AlertView) -> tuple[dt.datetime, int, str]:
     return find_opening(view.row), rank_cause(view.row["family"]), view.episode
 
 
-def _is_known(state: GroupState, place: Destination, episode: str) -> bool:
+def _is_known(state: GroupState, heard: Told, episode: str) -> bool:
     """Tell whether a place was told all of an episode, or is going to be."""
-    groups = state.groups_at(place)
-    if any(episode in json.loads(group["owed"]) for group in groups):
+    if episode in heard.owed:
         return True
-    told = [told_of(group) for group in groups]
-    firing = {key for one in told for key in one.firing}
     if state.is_active(episode):
-        return state.key(state.alerts[split(episode)[0]]) in firing
-    if state.is_late(episode):
-        return False
+        return state.key(state.alerts[split(episode)[0]]) in heard.firing
     # The end of what was told as firing is told anyway.
-    return episode in episodes_of(firing) or any(episode in one.resolved for one in told)
+    return not state.is_late(episode) and episode in heard.episodes
 
 
 def is_audible(row: AlertRow, *, is_owed: bool) -> bool:

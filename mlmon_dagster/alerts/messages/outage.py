@@ -23,6 +23,7 @@ from mlmon_dagster.alerts.messages.group_state import (
     load,
     place_of,
     split,
+    told_of,
 )
 from mlmon_dagster.alerts.messages.message import Item, Message, Mood, name_group, outbox_row
 from mlmon_dagster.alerts.messages.view import (
@@ -144,7 +145,7 @@ def _note_told(
         if head in heads:
             threads = [told[episode_of(k)] for k in sorted(still) if episode_of(k) in told]
             head = next(iter(threads or told.values()), "")
-        owed = dump(set(json.loads(group["owed"])) - told.keys())
+        owed = dump(told_of(group).owed - told.keys())
         changed: GroupRow = {**group, "firing": dump(still), "owed": owed, "head_key": head}
         if changed != group:
             alert_state.save_group(state.conn, changed)

@@ -30,7 +30,7 @@ from mlmon_dagster.monitors.wording import beyond_headline, headline
 from mlmon_dagster.spec.metric_registry import METRICS, MetricFamily
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.monitors import FAMILIES, advise
-from mlmon_dagster.spec.names import ALL, NO_VERDICT, TABLE
+from mlmon_dagster.spec.names import ALL, NO_VERDICT, TABLE, counted
 from mlmon_dagster.spec.tasks import estimated_of, residual
 from mlmon_dagster.store.alert_state import SHORT_ID, AlertRow, StoredEvent, find_opening
 
@@ -542,7 +542,7 @@ def missed_message(
     """
     views = worst_first(over)
     said = listing(views, [_write_past_item(v) for v in views], MAX_OVER)
-    told = f"{_count_alerts(len(views) - len(said.left))} {OVER.lower()}"
+    told = f"{counted(len(views) - len(said.left), 'alert')} {OVER.lower()}"
     if len(views) == 1:
         told = f"{OVER.lower()}: {views[0].headline}; {episode_text(views[0])}"
     title = fit_title(f"{context.spec.model}: ", told)
@@ -576,7 +576,7 @@ def late_message(
     said = listing(views, [_write_late_item(v) for v in views], MAX_OVER)
     title = fit_title(
         f"{context.spec.model}: {_name_late_kinds(views)} late: ",
-        f"{_count_alerts(len(views) - len(said.left))} of past windows",
+        f"{counted(len(views) - len(said.left), 'alert')} of past windows",
     )
     if len(views) == 1:
         about = f"{context.spec.model}: {_name_late_kinds(views)} late: "
@@ -627,7 +627,7 @@ def summary_message(context: Context, firing: Sequence[AlertView]) -> Message:
     """Say in one message what fires after a backfill, across families."""
     views = worst_first(firing)
     families = sorted({v.row["family"] for v in views})
-    firing_now = f"{_count_alerts(len(views))} firing after the backfill ({', '.join(families)})"
+    firing_now = f"{counted(len(views), 'alert')} firing after the backfill ({', '.join(families)})"
     message = _firing_message(context, views, fit_title(f"{context.spec.model}: ", firing_now))
     command = f"mlmon alerts list --model {shlex.quote(context.spec.model)}"
     return replace(message, commands=(command, *message.commands))
@@ -700,13 +700,9 @@ def _write_since(views: Sequence[AlertView]) -> str:
     if len(moments) == 1:
         return moments[0]
     return "; ".join(
-        f"{moment} ({mine[0].name if len(mine) == 1 else _count_alerts(len(mine))})"
+        f"{moment} ({mine[0].name if len(mine) == 1 else counted(len(mine), 'alert')})"
         for moment, mine in began.items()
     )
-
-
-def _count_alerts(n: int) -> str:
-    return "1 alert" if n == 1 else f"{n} alerts"
 
 
 def listing(
@@ -861,7 +857,7 @@ def _write_past_item(view: AlertView) -> Item:
 def _write_return(views: Sequence[AlertView]) -> str:
     if len(views) == 1:
         return _write_end(views[0])
-    return f"{_count_alerts(len(views))} back to normal"
+    return f"{counted(len(views), 'alert')} back to normal"
 
 
 _REVISED = {

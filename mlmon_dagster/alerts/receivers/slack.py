@@ -63,7 +63,7 @@ from mlmon_dagster.alerts.receivers.base import (
     retry_after,
 )
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.spec.mentions import read_mention
+from mlmon_dagster.spec.alerting import read_mention
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.bounded_http import open_within
 

@@ -194,13 +194,14 @@ class _Numbers:
 
     def moved(self, values: Floats) -> Floats:
         """Return the baseline's shares if each bin's rows were at other values, (B,)."""
-        return self._held(values, self.before)
+        return self._add_up(values, self.before)
 
     def image_of(self, other: _Numbers) -> Floats:
         """Return another column's shares before in the bins of this one, (B,)."""
-        return self._held(other.positions, other.before)
+        return self._add_up(other.positions, other.before)
 
-    def _held(self, values: Floats, shares: Floats) -> Floats:
+    def _add_up(self, values: Floats, shares: Floats) -> Floats:
+        """Return which share of some values each bin holds, (B,)."""
         codes = np.minimum(np.searchsorted(self.upper, values, side="left"), len(self.upper) - 1)
         return np.bincount(codes, shares, len(self.upper)).astype(np.float64)
 
