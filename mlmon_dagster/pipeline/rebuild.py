@@ -140,7 +140,8 @@ def build_window_profiles(work: Work) -> dict[str, Numbers]:
 def _build_part(part: Part) -> dict[str, Numbers]:
     from mlmon_dagster.profiles import ProfileRows, profile_in_parts, save_profiles
 
-    work, baseline_id = part.work, part.in_force.baseline_id
+    work, in_force = part.work, part.in_force
+    baseline_id, binnings = in_force.baseline_id, in_force.binnings
     store, spec = work.project.store, work.spec
     records = store.inference_records(spec)
     whole = records.from_sql(work.windows, LIVE)
@@ -152,7 +153,7 @@ def _build_part(part: Part) -> dict[str, Numbers]:
     # The key of personal values and the user's own model are here, and go nowhere else.
     stays = is_personal or spec.explain.model is not None
     key = erased_ids.personal_key(store.state, spec.model) if is_personal else ""
-    rows = ProfileRows(work.project.tables, spec, part.in_force.binnings, key)
+    rows = ProfileRows(work.project.tables, spec, binnings, key)
     engine = engine_for(work.project, spec, 0 if stays else n_rows)
     profiles = profile_in_parts(rows, sources, whole, engine.map)
     save_profiles(store, spec, profiles, work.windows)

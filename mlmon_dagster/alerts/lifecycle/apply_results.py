@@ -693,6 +693,7 @@ def failing_causes(
     """
     limit = spec.source.predictions.max_bad_rate
     results = alert_state.newest_results(conn, spec.model, CAUSES, windows)
+    known = load_known(conn, spec)
     causes: dict[tuple[dt.datetime, str, str], str] = {}
     for row in sorted(results, key=lambda row: str(row["monitor"]), reverse=True):
         place = row["window_start"], row["dataset"]
@@ -701,7 +702,6 @@ def failing_causes(
                 causes[(*place, row["column_name"])] = row["monitor"]
         elif breaks_window(row, limit):
             causes[(*place, WHOLE)] = row["monitor"]
-    known = load_known(conn, spec)
     for start in windows if known else ():
         days = list_days(start, window_containing(spec.time, start).end, spec.time.zone)
         for family in FAMILIES:

@@ -626,7 +626,7 @@ def _has_error(views: Sequence[AlertView]) -> bool:
 def summary_message(context: Context, firing: Sequence[AlertView]) -> Message:
     """Say in one message what fires after a backfill, across families."""
     views = worst_first(firing)
-    families = sorted({v.row["family"] for v in views})
+    families = sorted({v.row["family"].replace("_", " ") for v in views})
     firing_now = f"{counted(len(views), 'alert')} firing after the backfill ({', '.join(families)})"
     message = _firing_message(context, views, fit_title(f"{context.spec.model}: ", firing_now))
     command = f"mlmon alerts list --model {shlex.quote(context.spec.model)}"
