@@ -41,12 +41,13 @@ from mlmon_dagster.spec.monitors import (
     CORRELATION_CHANGE,
     CORRELATION_SHIFT,
     FAMILIES,
+    SUSTAINED_SHIFT,
     Attribution,
     Multivariate,
 )
 from mlmon_dagster.spec.names import ALL, DRIFT
 from mlmon_dagster.store.state.monitor_results import MonitorResult
-from mlmon_dagster.work import Part, comparisons
+from mlmon_dagster.work import Comparison, Part, comparisons
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,6 +76,8 @@ def judge(evidence: Evidence) -> list[MonitorResult]:
     distance; with `method: ks` they are judged by psi, and so are all columns that have no value
     of a method. Of times it is the age at the event, of texts the length.
     """
+    from mlmon_dagster.families.sustained import judge_sustained
+
     rows: list[MonitorResult] = []
     importance = _importance(evidence)
     for window in evidence.windows:
@@ -92,6 +95,7 @@ def judge(evidence: Evidence) -> list[MonitorResult]:
                 rows += _judge_family(evidence, window, [(column, "psi", part) for part in parts])
         rows += judge_multivariate(evidence, window)
         rows += judge_attribution(evidence, window)
+        rows += judge_sustained(evidence, window)
     return rows
 
 
@@ -520,6 +524,24 @@ def _changes_of(part: Part) -> ColumnChanges:
     return ColumnChanges(lambda: part.whole([*part.work.spec.features, *_OUTPUTS]), compared)
 
 
+def _references(comparison: Comparison) -> dict[str, object]:
+    found: dict[str, object] = {"changes": _changes_of(comparison.part)}
+    if comparison.work.spec.monitors.drift.sustained is not None:
+        from mlmon_dagster.families.sustained import SustainedShifts
+
+        found["sustained"] = SustainedShifts.of_part(comparison.part)
+    return found
+
+
+def _most_together(spec: ModelSpec) -> int:
+    """Return how many windows are judged as one at most."""
+    if spec.monitors.drift.sustained is None:
+        return 1
+    from mlmon_dagster.metrics.drift.sustained import MOST_WINDOWS
+
+    return MOST_WINDOWS
+
+
 def profiled(column: str) -> Sequence[str]:
     """Return the profiled columns that a column that drifts is counted in."""
     return _BEHIND.get(column, (column,))
@@ -579,9 +601,12 @@ def _limits(spec: ModelSpec) -> str:
     shares = ""
     if declaration.attributed(spec) and d.attribution:
         shares = f" Shares of the attributions may change by {d.attribution.above:g}."
+    sustained = ""
+    if d.sustained:
+        sustained = f" The newest 7, 14 or 28 windows may be off by {d.sustained.above:g} spreads."
     return (
         f"Fails above {limit} ({d.method}, bias taken off) if also significant "
-        f"(q = {d.q:g} over the columns).{joint}{shares}"
+        f"(q = {d.q:g} over the columns).{joint}{shares}{sustained}"
     )
 
 
@@ -610,6 +635,8 @@ FAMILY = Family(
     measure=measure_profiles(DRIFT, lambda spec: "baseline", _name_plot),
     metrics=_metrics,
     explained_by_slices=True,
-    references=lambda comparison: {"changes": _changes_of(comparison.part)},
+    references=_references,
+    profiles_back=_most_together,
+    judged_together=lambda spec, metric: _most_together(spec) if metric == SUSTAINED_SHIFT else 1,
     learns_at=("profiles", "drift"),
 )

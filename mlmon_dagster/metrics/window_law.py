@@ -22,14 +22,14 @@ Used by the benchmark and the tests so far; families follow one by one.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import linalg, special
 
-from mlmon_dagster.metrics import FEWEST_WINDOWS, Floats, Ints
+from mlmon_dagster.metrics import FEWEST_WINDOWS, Floats, Ints, Positions
 
 Scale = Literal["identity", "logit", "angle", "root", "log", "fisher"]
 _NEAREST = 1e-9  # to the end of a range
@@ -249,6 +249,19 @@ class Law:
     grain: Floats
     shapes: tuple[_Shape, ...]
     members: tuple[_Member, ...]
+
+    def take(self, series: Positions) -> Law:
+        """Return the law of some series."""
+        members = tuple(
+            member._replace(
+                mean=member.mean[series],
+                pull=member.pull[series],
+                spread=member.spread[:, series],
+                weight=member.weight[:, series],
+            )
+            for member in self.members
+        )
+        return replace(self, noise=self.noise[series], grain=self.grain[series], members=members)
 
     def judge(self, values: ArrayLike, noise: ArrayLike, at: ArrayLike) -> Judged:
         """Judge windows, each by itself.
