@@ -672,7 +672,7 @@ def main() -> int:
     parser.add_argument("--lasting", action="store_true", help="the newest windows as one")
     asked = parser.parse_args()
     if asked.lasting:
-        heads = ("one", "1 to 28", *(f"moved {move:g}" for move in MOVES))
+        heads = ("one", "7 to 28", *(f"moved {move:g}" for move in MOVES))
         rows = lasting(asked.draws, asked.seed)
         return int(show([("looks called at .01; found in 28", heads, rows)], seed=asked.seed) > 0)
     some = [k for k in (fresh() if asked.fresh else kinds()) if (asked.only or "") in k.name]
