@@ -156,7 +156,7 @@ class Volume:
         """Sizes of the windows in the same place that are as usual; none if there are too few."""
         mine = self._is_compared
         is_alike = (self.places[mine] == self.place) & ~_find_odd(self.changes[mine])
-        sizes = self.sizes[mine][is_alike]
+        sizes: Ints = self.sizes[mine][is_alike]
         return sizes if len(sizes) >= _MIN_ALIKE else sizes[:0]
 
     @property
