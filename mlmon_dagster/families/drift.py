@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.families.family import Family, measure_profiles, plot_columns
+from mlmon_dagster.families.sustained import SustainedShifts, judge_sustained
 from mlmon_dagster.monitors.change_wording import in_words, percent, rows_share
 from mlmon_dagster.monitors.evidence import (
     OK,
@@ -42,6 +43,7 @@ from mlmon_dagster.spec.monitors import (
     CORRELATION_SHIFT,
     FAMILIES,
     SUSTAINED_SHIFT,
+    SUSTAINED_WINDOWS,
     Attribution,
     Multivariate,
 )
@@ -76,8 +78,6 @@ def judge(evidence: Evidence) -> list[MonitorResult]:
     distance; with `method: ks` they are judged by psi, and so are all columns that have no value
     of a method. Of times it is the age at the event, of texts the length.
     """
-    from mlmon_dagster.families.sustained import judge_sustained
-
     rows: list[MonitorResult] = []
     importance = _importance(evidence)
     for window in evidence.windows:
@@ -95,7 +95,8 @@ def judge(evidence: Evidence) -> list[MonitorResult]:
                 rows += _judge_family(evidence, window, [(column, "psi", part) for part in parts])
         rows += judge_multivariate(evidence, window)
         rows += judge_attribution(evidence, window)
-        rows += judge_sustained(evidence, window)
+        if evidence.sustained is not None:
+            rows += judge_sustained(evidence, window, evidence.sustained)
     return rows
 
 
@@ -526,20 +527,15 @@ def _changes_of(part: Part) -> ColumnChanges:
 
 def _references(comparison: Comparison) -> dict[str, object]:
     found: dict[str, object] = {"changes": _changes_of(comparison.part)}
-    if comparison.work.spec.monitors.drift.sustained is not None:
-        from mlmon_dagster.families.sustained import SustainedShifts
-
+    n_windows = sum(state.n > 0 for state in comparison.part.states.values())
+    if count_together(comparison.work.spec) > 1 and n_windows >= SUSTAINED_WINDOWS[0]:
         found["sustained"] = SustainedShifts.of_part(comparison.part)
     return found
 
 
-def _most_together(spec: ModelSpec) -> int:
+def count_together(spec: ModelSpec) -> int:
     """Return how many windows are judged as one at most."""
-    if spec.monitors.drift.sustained is None:
-        return 1
-    from mlmon_dagster.metrics.drift.sustained import MOST_WINDOWS
-
-    return MOST_WINDOWS
+    return 1 if spec.monitors.drift.sustained is None else SUSTAINED_WINDOWS[-1]
 
 
 def profiled(column: str) -> Sequence[str]:
@@ -636,7 +632,7 @@ FAMILY = Family(
     metrics=_metrics,
     explained_by_slices=True,
     references=_references,
-    profiles_back=_most_together,
-    judged_together=lambda spec, metric: _most_together(spec) if metric == SUSTAINED_SHIFT else 1,
+    profiles_back=count_together,
+    judged_together=lambda spec, metric: count_together(spec) if metric == SUSTAINED_SHIFT else 1,
     learns_at=("profiles", "drift"),
 )

@@ -8,20 +8,10 @@ lost among the features.
 from __future__ import annotations
 
 import datetime as dt
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from mlmon_dagster.metrics.drift.sustained import (
-    MOST_WINDOWS,
-    ColumnParts,
-    Parts,
-    SustainedBaseline,
-    SustainedShift,
-    lasts,
-    level_of,
-)
 from mlmon_dagster.monitors.change_wording import in_words
 from mlmon_dagster.monitors.evidence import (
     OK,
@@ -36,7 +26,7 @@ from mlmon_dagster.monitors.evidence import (
 from mlmon_dagster.monitors.wording import number, subject, told, write_limit
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.baseline import GRAINS, PRODUCTION
-from mlmon_dagster.spec.monitors import SUSTAINED_SHIFT, Sustained
+from mlmon_dagster.spec.monitors import SUSTAINED_SHIFT, SUSTAINED_WINDOWS, Sustained
 from mlmon_dagster.spec.names import DRIFT
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 from mlmon_dagster.work import Part, baseline_of, comparisons, windows_begin
@@ -45,36 +35,47 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from mlmon_dagster.metrics.drift.column_change import ColumnChange
+    from mlmon_dagster.metrics.drift.sustained import (
+        ColumnParts,
+        Parts,
+        SustainedBaseline,
+        SustainedShift,
+    )
     from mlmon_dagster.metrics.statistics import ColumnStatistics
+    from mlmon_dagster.monitors.evidence import Sustained as Known
     from mlmon_dagster.profiles import Baseline
 
 _OUTPUTS = ("score", "prediction", "actual")
 _A_YEAR = dt.timedelta(days=365.25)
-_FEWEST = 7  # windows that are judged together, and lie after a moving baseline
+_FEWEST, _MOST = SUSTAINED_WINDOWS[0], SUSTAINED_WINDOWS[-1]
 _AT_ONCE = 32  # windows whose profiles are held
 METHOD = "sustained-1"
 
 
-def judge_sustained(evidence: Evidence, window: Window) -> Iterator[MonitorResult]:
+def judge_sustained(evidence: Evidence, window: Window, known: Known) -> Iterator[MonitorResult]:
     """Fail columns whose newest windows together are really and largely unlike the baseline's.
 
     Large: by at least `above`, in spreads of the rows, or Cohen's h of a category's share. Real: at
     a level of which unchanged windows have a false episode in ten years for all outputs, and
     another one for all features. And it lasts: the newest seven are off by half of it still.
     """
-    declared, known = evidence.spec.monitors.drift.sustained, evidence.sustained
-    if declared is None or known is None or window["schema_broken"]:
+    declared = evidence.spec.monitors.drift.sustained
+    if declared is None or window["schema_broken"]:
         return
+    found = known.shifts(window["window_start"])
+    if not found:
+        return
+    from mlmon_dagster.metrics.drift.sustained import lasts, level_of
     from mlmon_dagster.metrics.intervals import benjamini_hochberg
 
-    found = known.shifts(window["window_start"])
     level = level_of(_A_YEAR / GRAINS[evidence.spec.time.granularity])
     for is_output in (True, False):
         family = [name for name in found if (name in _OUTPUTS) == is_output]
         adjusted = benjamini_hochberg([found[name].p_value for name in family])
         for name, p in zip(family, adjusted, strict=True):
             failed = lasts(found[name], declared.above, p <= level)
-            yield _judged(evidence, window, declared, name, found[name], p, len(family), failed)
+            first = _in_words(evidence, window, known, name, found[name]) if failed else ""
+            yield _judged(evidence, window, declared, name, found[name], p, len(family), first)
 
 
 def _judged(
@@ -85,8 +86,10 @@ def _judged(
     shift: SustainedShift,
     adjusted: float,
     size: int,
-    failed: bool,
+    first: str,
 ) -> MonitorResult:
+    from mlmon_dagster.metrics.drift.sustained import lasts
+
     monitor, named = evidence.spec.monitors.drift, subject(SUSTAINED_SHIFT, column)
     if shift.run:
         text = (
@@ -94,21 +97,20 @@ def _judged(
             f"(n {shift.n:,}, baseline n {shift.n_baseline:,}); the limit is "
             f"{write_limit(declared.above)}"
         )
-        if not failed:
+        if not first:
             is_over = lasts(shift, declared.above, is_real=True) is False
             why = "the newest 7 are usual again" if is_over else "this may be chance"
             text += f", but {why} (adjusted p {number(adjusted)})"
     else:
         text = f"{named}: none beyond {write_limit(declared.above)} of its spread"
-    first = _in_words(evidence, window, column, shift) if failed else ""
-    side = np.sign(shift.by) or 1.0
+    newest = math.copysign(1.0, shift.by) * shift.newest
     return result_row(
         evidence,
         window,
         monitor,
         metric=SUSTAINED_SHIFT,
         column=column,
-        status=failing(monitor, is_beyond(declared.error_at, shift.by)) if failed else OK,
+        status=failing(monitor, is_beyond(declared.error_at, shift.by)) if first else OK,
         message=told(first, text),
         value=shift.by,
         n=shift.n or int(window["n"]),
@@ -125,14 +127,15 @@ def _judged(
             "part": shift.part,
             "as_far": round(shift.as_far, 4),
         },
-        **excess(float(shift.newest * side), declared.above),
+        **excess(newest, declared.above),
     )
 
 
-def _in_words(evidence: Evidence, window: Window, column: str, shift: SustainedShift) -> str:
+def _in_words(
+    evidence: Evidence, window: Window, known: Known, column: str, shift: SustainedShift
+) -> str:
     """Say what changed in the run as a whole, and how usual that was of the baseline's windows."""
-    assert evidence.sustained is not None
-    change = evidence.sustained.change(column, window["window_start"], shift)
+    change = known.change(column, window["window_start"], shift)
     words = "" if change is None else in_words(evidence.spec, column, change)
     if not words:
         side = "up" if shift.by > 0 else "down"
@@ -181,7 +184,7 @@ class SustainedShifts:
 
         def read(start: dt.datetime) -> tuple[Mapping[str, ColumnStatistics], dt.datetime]:
             windows = [window for window in part.work.windows if window.start >= start][:_AT_ONCE]
-            begin, end = windows_begin(windows[0], MOST_WINDOWS), windows[-1].end
+            begin, end = windows_begin(windows[0], _MOST), windows[-1].end
             profiles = part.in_force.profiles(
                 start=begin, end=end, dataset=PRODUCTION, columns=_profiled(spec), slices=[()]
             )
@@ -216,6 +219,8 @@ class SustainedShifts:
         self, column: str, start: pd.Timestamp, shift: SustainedShift
     ) -> ColumnChange | None:
         """Return what changed in a column in the windows of a shift up to one, if known."""
+        import numpy as np
+
         from mlmon_dagster.metrics.drift.column_change import column_change, place_change
         from mlmon_dagster.metrics.statistics import merge, select
 
@@ -237,6 +242,7 @@ class SustainedShifts:
 
     def _known(self, baseline: Baseline) -> SustainedBaseline:
         """Return the columns of a baseline, as the newest windows are held against them."""
+        from mlmon_dagster.metrics.drift.sustained import ColumnParts, SustainedBaseline
         from mlmon_dagster.metrics.statistics import derived
 
         least = self._spec.monitors.drift.min_rows

@@ -59,6 +59,7 @@ FEATURE: Final = "{feature}"  # in a pattern of column names
 _PREFIX: Final = "shap:"
 CORRELATION_SHIFT: Final = "correlation_shift"  # of a window, at column `:table`
 SUSTAINED_SHIFT: Final = "sustained_shift"  # of a column, over its newest windows
+SUSTAINED_WINDOWS: Final = (7, 14, 28)  # that are judged as one
 CORRELATION_CHANGE: Final = "correlation_change"  # of one of its pairs
 GAIN: Final = "_gain"  # ends the name of what another version is better by
 CANARY_SHARE: Final = "canary_share"

@@ -19,12 +19,12 @@ import pyarrow as pa
 from mlmon_dagster.families.drift import ColumnChanges
 from mlmon_dagster.families.registry import FAMILIES, evaluate
 from mlmon_dagster.families.sustained import SustainedShifts
-from mlmon_dagster.metrics.drift.sustained import MOST_WINDOWS
 from mlmon_dagster.metrics.statistics import ColumnStatistics, of_all
 from mlmon_dagster.profiles import build_profiles
 from mlmon_dagster.profiles.fit import fit_binnings
 from mlmon_dagster.profiles.measures import measure
 from mlmon_dagster.spec import ModelSpec, spec_from_mapping
+from mlmon_dagster.spec.monitors import SUSTAINED_WINDOWS
 from tests.profiles.records import DuckEngine
 
 Rows = pd.DataFrame
@@ -194,7 +194,7 @@ class World:
         rows: list[Mapping[str, Any]] = []
         for family in families:
             references: dict[str, Any] = {"changes": changes}
-            if len(days) <= MOST_WINDOWS:
+            if len(days) <= SUSTAINED_WINDOWS[-1]:
                 references["sustained"] = SustainedShifts(
                     spec, lambda start: (whole, max(days).to_pydatetime()), compared.get
                 )

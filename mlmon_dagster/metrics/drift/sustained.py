@@ -20,7 +20,8 @@ from mlmon_dagster.metrics import MIN_WINDOWS, Flags, Floats, Ints, Positions
 from mlmon_dagster.metrics.binnings import drift_bins, is_ordered
 from mlmon_dagster.metrics.drift.smooth_distances import Shape
 from mlmon_dagster.metrics.statistics import ColumnStatistics, seconds_of
-from mlmon_dagster.metrics.window_law import RUNS, Law, fit, to_scale
+from mlmon_dagster.metrics.window_law import Law, fit, to_scale
+from mlmon_dagster.spec.monitors import SUSTAINED_WINDOWS as RUNS
 
 Part = Literal["place", "width", "share"]
 MOST_WINDOWS = RUNS[-1]
@@ -224,7 +225,7 @@ class _Group:
             return
         base, values = self.columns[name].baseline, newest.values[numbers]
         law = self._law.take(self._first[name] + numbers)
-        judged = law.judge_newest(values, newest.noise[numbers], at, least)
+        judged = law.judge_newest(values, newest.noise[numbers], at, RUNS, least)
         for number, p, run, by, own in zip(numbers.tolist(), *judged, values, strict=True):
             if not run:
                 continue
