@@ -21,6 +21,7 @@ from mlmon_dagster.spec import (
     Window,
     parse_predicate,
     predicate_columns,
+    window_containing,
     windows_between,
 )
 from mlmon_dagster.spec.baseline import PRODUCTION
@@ -31,6 +32,7 @@ from mlmon_dagster.spec.windows import holidays_of_windows, place_in_week, produ
 from mlmon_dagster.store.prometheus_source import UNREACHABLE, Answer, PrometheusServer
 from mlmon_dagster.store.state import window_state
 from mlmon_dagster.store.state.sql import quote_identifier
+from mlmon_dagster.store.state.window_state import WindowInputs
 from mlmon_dagster.work import Work, stored_metric
 
 if TYPE_CHECKING:
@@ -211,6 +213,7 @@ _LOOK_BACK = {
     "week": dt.timedelta(weeks=26),
     "month": dt.timedelta(days=3 * 366),
 }
+_WHOLE = 0.9  # of a window, from its first event or until its last
 
 
 def served(work: Work, windows: Sequence[Window]) -> list[dict[str, object]]:
@@ -309,22 +312,23 @@ def _buckets(
 def volumes(work: Work, windows: Sequence[Window]) -> list[dict[str, object]]:
     """Return for each window its place in the week, and places and sizes of the earlier ones.
 
-    Holidays are not among the earlier ones. In the last window of a production that has ended,
-    ``covered`` is the share of it until its last event: an export may end in the middle of a week.
+    Holidays are not among the earlier ones, nor is the first of all windows if its events begin
+    later than it. In the last window of a production that has ended, or of an import, ``covered``
+    is the share of it until its last event: an export may end in the middle of a week.
     """
-    spec = work.spec
+    spec, engine = work.spec, work.project.store.state
     back = _LOOK_BACK[spec.time.granularity]
-    states = window_state.load(
-        work.project.store.state, spec.model, windows[0].start - back, windows[-1].end
-    )
+    states = window_state.load(engine, spec.model, windows[0].start - back, windows[-1].end)
     known = sorted((s for s in states.values() if s.n), key=lambda s: s.window_start)
+    ends = _find_ends(work, windows)
+    if known and _begins_late(work, known[0]):
+        del known[0]
     holidays: dict[dt.datetime, str] = {}
     if spec.time.holidays:
         around = windows_between(spec.time, windows[0].start - back, windows[-1].end)
         named = holidays_of_windows(spec.time, around)
         holidays = {around[i].start: name for i, name in named.items()}
     known = [state for state in known if state.window_start not in holidays]
-    ended = production_end(spec.time)
     starts = [state.window_start for state in known]
     places = np.array([place_in_week(spec.time, start)[0] for start in starts], dtype=np.int64)
     sizes = np.array([state.n for state in known], dtype=np.int64)
@@ -332,16 +336,38 @@ def volumes(work: Work, windows: Sequence[Window]) -> list[dict[str, object]]:
     for window in windows:
         mine = np.array([window.start - back <= s < window.start for s in starts], dtype=bool)
         last = state.last_event_time if (state := states.get(window.start)) else None
-        length = window.end - window.start
+        covered = 1.0
+        if last is not None and window.start in ends:
+            covered = max((last - window.start) / (window.end - window.start), 0.01)
         found.append(
             {
                 "holiday": holidays.get(window.start, ""),
-                "covered": max((last - window.start) / length, 0.01)
-                if last is not None and ended is not None and window.end >= ended
-                else 1.0,
+                "covered": covered if covered < _WHOLE else 1.0,
                 "place": place_in_week(spec.time, window.start)[0],
                 "earlier_places": places[mine],
                 "earlier_sizes": sizes[mine],
             }
         )
+    return found
+
+
+def _begins_late(work: Work, state: WindowInputs) -> bool:
+    """Say whether a window is the first of all, and its events begin later than it."""
+    first, window = state.first_event_time, window_containing(work.spec.time, state.window_start)
+    if first is None or window.end - first > _WHOLE * (window.end - window.start):
+        return False
+    engine = work.project.store.state
+    return window_state.load_last_served(engine, work.spec.model, window.start) is None
+
+
+def _find_ends(work: Work, windows: Sequence[Window]) -> set[dt.datetime]:
+    """Return the starts of those windows in which production, or what was imported, ends."""
+    spec, engine = work.spec, work.project.store.state
+    ended, last = production_end(spec.time), windows[-1]
+    found = {window.start for window in windows if ended is not None and window.end >= ended}
+    if window_state.find_next_touched(engine, spec.model, last.end) is None:
+        newest = window_state.load_last_served(engine, spec.model, last.end)
+        with engine.connect() as conn:
+            imported = window_state.find_imported(conn, spec, windows)
+        found |= imported & {newest.window_start if newest else last.start}
     return found

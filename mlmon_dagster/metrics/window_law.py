@@ -16,7 +16,7 @@ or have heavy tails, since the more can be seen of it. Thirty windows do not sho
 .9, or one window in twenty that strays four times as far; `python -m benchmarks window_law` says
 what that costs.
 
-Used by the benchmark and the tests so far; families follow one by one.
+Volumes are judged by it (`service.Volume`); other families follow one by one.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ from scipy import linalg, special
 
 from mlmon_dagster.metrics import FEWEST_WINDOWS, Floats, Ints
 
-Scale = Literal["identity", "logit", "angle", "root", "log", "fisher"]
+Scale = Literal["identity", "logit", "angle", "root", "log", "count", "fisher"]
 _NEAREST = 1e-9  # to the end of a range
+_LARGE = 100.0  # count whose Poisson noise is a tenth
 
 
 class Kernel(NamedTuple):
@@ -55,8 +56,7 @@ class Kernel(NamedTuple):
     belief: float = 1.0
 
 
-# Newest windows that are judged as one, and their share of the chance of a false alarm.
-RUNS = ((1, 0.4), (7, 0.2), (14, 0.2), (28, 0.2))
+RUNS = (7, 14, 28)  # newest windows that are judged as one
 # Correlation, own share, belief: of long baselines; the rest is belief in independent windows.
 _PERSISTENT = (
     (0.3, 0.01, 0.03), (0.6, 0.01, 0.03), (0.8, 0.01, 0.01), (0.9, 0.01, 0.015),
@@ -101,12 +101,14 @@ class Lasting(NamedTuple):
     """What the newest windows of S series say together, (S,) each.
 
     Attributes:
-        p_value: Two-sided chance that any run of them is so far off, for all lengths.
-        run: How many of the newest windows say it most.
+        p_value: Two-sided chance that they moved as far in any length that is judged.
+        run: How many of the newest windows say it most; 0 if none moved so far.
+        moved: By how much these moved.
     """
 
     p_value: Floats
     run: Ints
+    moved: Floats
 
 
 class Range(NamedTuple):
@@ -142,6 +144,42 @@ class _Shape(NamedTuple):
     precision: float
 
 
+class _Ahead(NamedTuple):
+    """How C windows go with the baseline's, (C, W), and with each other given those, (C, C)."""
+
+    cross: Floats
+    joint: Floats
+
+
+class _Bases(NamedTuple):
+    """A covariance of C windows as what is independent.
+
+    Attributes:
+        variances: Along its axes, (C,). axes: As columns, (C, C).
+        root: Its lower root, (C, C). usual: Its mean variance.
+    """
+
+    variances: Floats
+    axes: Floats
+    root: Floats
+    usual: float
+
+
+class _Moved(NamedTuple):
+    """What windows moved by under a law, (J, S) at its nodes.
+
+    Attributes:
+        by: How far. error: Its spread.
+        weight: Logarithm, with the likelihood of how they differ.
+        freedom: Degrees of freedom of the move.
+    """
+
+    by: Floats
+    error: Floats
+    weight: Floats
+    freedom: float
+
+
 def to_scale(
     values: ArrayLike, noise: ArrayLike, rows: ArrayLike, scale: Scale
 ) -> tuple[Floats, Floats]:
@@ -154,8 +192,9 @@ def to_scale(
         scale: ``logit`` of rates and areas, which are moved in by half a row; ``angle`` of shares
             of counted rows, few of which are expected (Anscombe, 1948: the noise is 1 / rows
             whatever the share); ``root`` of distances (cube root of sums of squares, Wilson and
-            Hilferty, 1931); ``log`` of volumes and latencies, half a row added; ``fisher`` of
-            correlations.
+            Hilferty, 1931); ``log`` of latencies, half added; ``count`` of volumes, the logarithm
+            of large ones and the square root of small ones (Anscombe, 1948, for a spread of a tenth
+            beyond Poisson's); ``fisher`` of correlations.
 
     Example:
         >>> on_scale, noise = to_scale([0.5], [0.01], [25], "logit")
@@ -177,6 +216,9 @@ def to_scale(
         return np.cbrt(value), variance / (3 * np.cbrt(positive) ** 2) ** 2
     if scale == "log":
         return np.log(value + 0.5), variance / (value + 0.5) ** 2
+    if scale == "count":
+        more = value + 0.375
+        return 2 * np.arcsinh(np.sqrt(more / _LARGE)), variance / (more * (more + _LARGE))
     share = np.clip(value, _NEAREST - 1, 1 - _NEAREST)
     return np.arctanh(share), variance / (1 - share**2) ** 2
 
@@ -189,6 +231,7 @@ def from_scale(values: Floats, scale: Scale) -> Floats:
         "angle": lambda x: np.sin(np.clip(x, 0, np.pi) / 2) ** 2,
         "root": lambda x: np.maximum(x, 0) ** 3,
         "log": lambda x: np.maximum(np.exp(x) - 0.5, 0),
+        "count": lambda x: np.maximum(_LARGE * np.sinh(x / 2) ** 2 - 0.375, 0),
         "fisher": np.tanh,
     }
     return back[scale](values)
@@ -222,40 +265,72 @@ class Law:
             at: When they start, in windows as of the baseline, (C,).
         """
         value, variance = _paired(values, noise)
-        return self._judged(value, variance, np.asarray(at, np.int64), None)
+        return self._judged(value, variance, np.asarray(at, np.int64))
 
     def judge_run(self, values: ArrayLike, noise: ArrayLike, at: ArrayLike) -> Judged:
-        """Judge k windows as one: their mean; arguments as of `judge`, C is k.
+        """Judge k windows as one: what they all moved by; arguments as of `judge`, C is k.
+
+        How they differ from each other says, too, which law they are of: windows that wander look
+        otherwise than those that all moved. So each law is weighed by its likelihood of these
+        differences as well (restricted: whatever they all moved by), and the move is estimated by
+        generalised least squares.
 
         Returns:
-            Of one column.
+            Of one column; `usual` is their mean less what they moved by.
         """
         value, variance = _paired(values, noise)
-        return self._judged(value, variance, np.asarray(at, np.int64), value.shape[1])
+        beyond = variance.mean(axis=1) - self.noise
+        usual_noise = np.maximum(self.noise, _TINY)
+        times = np.asarray(at, np.int64)
+        ahead = [_ahead(shape, self.at, times, self.period) for shape in self.shapes]
+        bases = [_bases(joint) for _, joint in ahead]
+        found = []
+        for member in self.members:
+            rest = value - member.mean[:, None] - member.pull @ ahead[member.kernel].cross.T
+            by_rows = self.shapes[member.kernel].kernel.by_rows
+            extra = by_rows * member.spread**2 * beyond / usual_noise if by_rows else beyond
+            extra = np.broadcast_to(extra, member.spread.shape)
+            found.append(_moved(member, rest, extra, bases[member.kernel]))
+        weights = special.softmax(np.concatenate([one.weight for one in found]), axis=0)
+        parts = np.split(weights, np.cumsum([len(one.weight) for one in found])[:-1])
+        above, below, moved = (np.zeros(len(value)) for _ in range(3))
+        half = self.grain / (2 * value.shape[1])
+        for one, weight in zip(found, parts, strict=True):
+            above += (weight * _tail((one.by - half) / one.error, one.freedom)).sum(axis=0)
+            below += (weight * _tail((-one.by - half) / one.error, one.freedom)).sum(axis=0)
+            moved += (weight * one.by).sum(axis=0)
+        usual = value.mean(axis=1) - moved
+        chances = (np.minimum(tail, 1.0) for tail in (above, below))
+        return Judged(*(part[:, None] for part in (*chances, usual)))
 
-    def judge_newest(self, values: ArrayLike, noise: ArrayLike, at: ArrayLike) -> Lasting:
-        """Judge the newest window alone, and the newest 7, 14 and 28 as one each.
+    def judge_newest(
+        self, values: ArrayLike, noise: ArrayLike, at: ArrayLike, least: float = 0.0
+    ) -> Lasting:
+        """Judge the newest 7, 14 and 28 windows as one each: a small change shows in no window.
 
-        A small change that stays shows in none of its windows. Each length has its share of the
-        chance of a false alarm (Bonferroni), so that a look at all of them costs no more than one.
+        Each length has a third of the chance of a false alarm (Bonferroni), so that a look at all
+        of them costs no more than one.
 
         Args:
             values: Of windows after the baseline, newest last, (S, C) or (C,).
             noise: Their variances by rows.
             at: When they start, (C,).
+            least: How far they must have moved to count.
         """
         value, variance = _paired(values, noise)
         times = np.asarray(at, np.int64)
-        lengths = [(run, share) for run, share in RUNS if run <= len(times)]
-        chances = np.array(
-            [
-                self.judge_run(value[:, -run:], variance[:, -run:], times[-run:]).p_value[:, 0]
-                / share
-                for run, share in lengths
-            ]
-        )
-        runs = np.array([run for run, _ in lengths])[chances.argmin(axis=0)]
-        return Lasting(np.minimum(chances.min(axis=0), 1.0), runs)
+        found = Lasting(*(np.full(len(value), start) for start in (1.0, 0, 0.0)))
+        for run in RUNS:
+            if run > len(times):
+                break
+            newest = value[:, -run:]
+            judged = self.judge_run(newest, variance[:, -run:], times[-run:])
+            moved = newest.mean(axis=1) - judged.usual[:, 0]
+            p_value = np.minimum(judged.p_value[:, 0] * len(RUNS), 1.0)
+            is_surer = (np.abs(moved) >= least) & (p_value < found.p_value)
+            both = zip(found, (p_value, run, moved), strict=True)
+            found = Lasting(*(np.where(is_surer, new, old) for old, new in both))
+        return found
 
     def usual_range(self, noise: ArrayLike, at: ArrayLike, level: float = 0.05) -> Range:
         """Return between what all but `level` of such windows lie, by bisection.
@@ -268,7 +343,7 @@ class Law:
         times = np.asarray(at, np.int64)
         size = len(self.noise)
         variance = np.broadcast_to(np.asarray(noise, np.float64), (size, len(times)))
-        middle = self._judged(np.zeros_like(variance), variance, times, None).usual
+        middle = self._judged(np.zeros_like(variance), variance, times).usual
         widest = max(float(member.spread.max()) for member in self.members)
         reach = 100 * max(widest, float(np.sqrt(variance.max(initial=0.0))))
         ends = []
@@ -276,41 +351,37 @@ class Law:
             near, far = np.zeros_like(middle), np.full_like(middle, reach)
             for _ in range(_HALVES):
                 half = (near + far) / 2
-                found = self._judged(middle + side * half, variance, times, None)
+                found = self._judged(middle + side * half, variance, times)
                 beyond = found.below if side < 0 else found.above
                 near = np.where(beyond > level / 2, half, near)
                 far = np.where(beyond > level / 2, far, half)
             ends.append(middle + side * far)
         return Range(*ends)
 
-    def _judged(self, value: Floats, noise: Floats, at: Ints, run: int | None) -> Judged:
-        lots = np.eye(len(at)) if run is None else np.full((1, run), 1 / run)
-        mean = value @ lots.T
-        beyond = (noise - self.noise[:, None]) @ (lots**2).T
+    def _judged(self, value: Floats, noise: Floats, at: Ints) -> Judged:
+        beyond = noise - self.noise[:, None]
         usual_noise = np.maximum(self.noise, _TINY)[:, None]
-        above, below, usual = (np.zeros(mean.shape) for _ in range(3))
-        ahead = [_ahead(shape, self.at, at, self.period, lots) for shape in self.shapes]
+        above, below, usual = (np.zeros(value.shape) for _ in range(3))
+        ahead = [_ahead(shape, self.at, at, self.period) for shape in self.shapes]
         for member in self.members:
             belief = member.weight.sum(axis=0)
             if not belief.any():
                 continue
-            shape = self.shapes[member.kernel]
-            cross, factor = ahead[member.kernel]
-            centre = (member.mean[:, None] + member.pull @ cross.T) @ lots.T
+            cross, joint = ahead[member.kernel]
+            centre = member.mean[:, None] + member.pull @ cross.T
             usual += belief[:, None] * centre
-            freedom, wide = _tail_of_mean(member.freedom, run or 1)
-            by_rows, extra = shape.kernel.by_rows, beyond
-            factors = np.broadcast_to(wide * factor, mean.shape)
+            by_rows, extra = self.shapes[member.kernel].kernel.by_rows, beyond
+            factors = np.broadcast_to(np.diag(joint), value.shape)
             if by_rows:
-                factors, extra = factors + wide * by_rows * beyond / usual_noise, 0 * beyond
-            away = mean - centre
+                factors, extra = factors + by_rows * beyond / usual_noise, 0 * beyond
+            away = value - centre
             for spread, weight in zip(member.spread, member.weight, strict=True):
                 if not weight.any():
                     continue
                 error = np.sqrt(np.maximum(spread[:, None] ** 2 * factors + extra, _TINY))
                 half = self.grain[:, None] / 2
-                above += weight[:, None] * _tail((away - half) / error, freedom)
-                below += weight[:, None] * _tail((-away - half) / error, freedom)
+                above += weight[:, None] * _tail((away - half) / error, member.freedom)
+                below += weight[:, None] * _tail((-away - half) / error, member.freedom)
         return Judged(np.minimum(above, 1.0), np.minimum(below, 1.0), usual)
 
 
@@ -461,9 +532,7 @@ def _member(
             variance = np.maximum((pull * squares).sum(axis=0) / degrees, floor)
         known = degrees * freedom / (freedom + 3)  # what the windows know of such a spread
         far = np.log1p(squares / (freedom * variance)).sum(axis=0)
-        constant = special.gammaln((freedom + 1) / 2) - special.gammaln(freedom / 2)
-        constant -= np.log(freedom / 2) / 2
-        logs = logs + windows * constant
+        logs = logs + windows * _log_peak(freedom)
         logs = logs - degrees / 2 * np.log(variance) - (freedom + 1) / 2 * far
     nodes = np.exp(_NODES / np.sqrt(2 * known))[:, None]
     spread = np.maximum(np.sqrt(variance) * nodes, np.sqrt(floor))
@@ -488,16 +557,58 @@ def _rows_alone(number: int, shape: _Shape, white: Floats, noise: Floats) -> _Me
     return _Member(number, np.inf, mean, pull, np.sqrt(variance)[None], logs[None])
 
 
-def _ahead(
-    shape: _Shape, baseline: Ints, at: Ints, period: int, lots: Floats
-) -> tuple[Floats, Floats]:
-    """Return how windows, or means of them, go with the baseline's, and their variances."""
+def _ahead(shape: _Shape, baseline: Ints, at: Ints, period: int) -> _Ahead:
     cross = _covariance(shape.kernel, at, baseline, period, baseline)
     white = linalg.solve_triangular(shape.root, cross.T, lower=True)
     left = 1 - shape.one @ white
     joint = _covariance(shape.kernel, at, at, period, baseline) - white.T @ white
-    joint += np.outer(left, left) / shape.precision
-    return cross, np.einsum("rc,cd,rd->r", lots, joint, lots)
+    return _Ahead(cross, joint + np.outer(left, left) / shape.precision)
+
+
+def _bases(joint: Floats) -> _Bases:
+    variances, axes = np.linalg.eigh(joint)
+    root = np.linalg.cholesky(joint).astype(np.float64)
+    return _Bases(variances, axes, root, float(np.diag(joint).mean()))
+
+
+def _moved(member: _Member, rest: Floats, extra: Floats, bases: _Bases) -> _Moved:
+    """Return what windows moved by under a law, at its nodes, and how likely their differences are.
+
+    Args:
+        member: The law.
+        rest: The windows less what it expects of them, (S, C).
+        extra: Variance of each by its rows beyond what is usual, (J, S).
+        bases: In which they are independent.
+    """
+    size, scale = rest.shape[1], member.spread**2
+    if np.isinf(member.freedom):
+        turned, one, of_basis = rest @ bases.axes, bases.axes.sum(axis=0), 0.0
+        variance = scale[..., None] * bases.variances + extra[..., None]
+    else:  # in their order, so that a window far off is one far off
+        turned = linalg.solve_triangular(bases.root, rest.T, lower=True).T
+        one = linalg.solve_triangular(bases.root, np.ones(size), lower=True)
+        of_basis = -float(np.log(np.diag(bases.root)).sum())
+        variance = (scale + extra / bases.usual)[..., None]
+    precise = np.broadcast_to(1 / np.maximum(variance, _TINY), (*scale.shape, size))
+    precision = (one**2 * precise).sum(axis=-1)
+    by = (one * turned * precise).sum(axis=-1) / precision
+    squares = (turned - by[..., None] * one) ** 2 * precise
+    logs = (np.log(precise).sum(axis=-1) - np.log(precision)) / 2 + of_basis
+    if np.isinf(member.freedom):
+        logs = logs - squares.sum(axis=-1) / 2
+    else:
+        far = np.log1p(squares / member.freedom).sum(axis=-1)
+        logs = logs + (size - 1) * _log_peak(member.freedom) - (member.freedom + 1) / 2 * far
+    with np.errstate(divide="ignore"):
+        believed = np.log(member.weight)
+    freedom, wide = _tail_of_mean(member.freedom, size)
+    return _Moved(by, np.sqrt(wide / precision), believed + logs, freedom)
+
+
+def _log_peak(freedom: float) -> float:
+    """Return by how much the density of Student's law at 0 differs from the normal, as a log."""
+    gammas = special.gammaln((freedom + 1) / 2) - special.gammaln(freedom / 2)
+    return float(gammas - np.log(freedom / 2) / 2)
 
 
 def _tail_of_mean(freedom: float, windows: int) -> tuple[float, float]:

@@ -30,6 +30,7 @@ NAMES = {
     "burn_rate": "Burn rate of the error budget",
     "novel_rate": "Share of values outside the baseline's range",
     "volume_drop": "Missing share of the usual volume",
+    "volume_rise": "Predictions beyond the usual volume",
     "actuals_missing": "Missing share of the usual ground truth",
     "duplicate_rate": "Share of repeated rows",
     "conflict_rate": "Share of contradicting rows",

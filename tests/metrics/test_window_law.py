@@ -36,34 +36,60 @@ def test_eight_windows_are_judged_by_students_t_of_seven_degrees(value: float) -
     assert found.p_value[0, 0] == pytest.approx(student(windows, value), rel=OF_NODES)
 
 
+@pytest.mark.parametrize(
+    ("correlation", "season"),
+    [(0.6, 0.0), (0.0, 4.0), (0.0, 0.0)],
+    ids=["neighbours share .6", "weeks", "independent"],
+)
 def test_one_kernel_is_the_process_by_its_whole_covariance_matrix(
-    monkeypatch: pytest.MonkeyPatch,
+    correlation: float, season: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Windows that share .6 with their neighbours, by generalised least squares and Student's t."""
-    monkeypatch.setattr(window_law, "_PERSISTENT", ((0.6, EXACT, 1 - EXACT),))
+    """Generalised least squares and Student's t; of a run its own strays say the spread, too."""
+    persistent = ((correlation, EXACT, 1 - EXACT),) if correlation else ()
+    monkeypatch.setattr(window_law, "_PERSISTENT", persistent)
+    monkeypatch.setattr(window_law, "_SEASONS", ((season, 1.0),))
     monkeypatch.setattr(window_law, "_discount_belief", lambda _: 1.0)
     monkeypatch.setattr(window_law, "_TAILS", ())
     y, at = np.random.default_rng(5).normal(size=20), np.arange(20)
-    every = np.append(at, [22, 23])
-    whole = 0.6 ** np.abs(np.subtract.outer(every, every))
+    new, times = np.array([1.5, 2.0, 0.4, 1.0]), [22, 23, 25, 29]
+    every = np.append(at, times)
+    apart = np.abs(np.subtract.outer(every, every))
+    whole = np.where(apart, correlation**apart, 1.0) + season * (apart % 7 == 0)
     inverse, cross, own = np.linalg.inv(whole[:20, :20]), whole[20:, :20], whole[20:, 20:]
     precision = inverse.sum()
     mean = inverse.sum(axis=0) @ y / precision
     centre = mean + cross @ inverse @ (y - mean)
     left = 1 - cross @ inverse @ np.ones(20)
     joint = own - cross @ inverse @ cross.T + np.outer(left, left) / precision
-    variance = (y - mean) @ inverse @ (y - mean) / 19
-    of_mean = np.array([0.5, 0.5])
+    squares = (y - mean) @ inverse @ (y - mean)
+    of_run = np.linalg.inv(joint)
+    moved = of_run.sum(axis=0) @ (new - centre) / of_run.sum()
+    strays = new - centre - moved
+    in_run = (squares + strays @ of_run @ strays) / 22
 
-    law = fit(y)
-    each = law.judge([1.5, 2.0], 0.0, [22, 23])
-    both = law.judge_run([1.5, 2.0], 0.0, [22, 23])
+    law = fit(y, period=7 if season else 1)
+    each = law.judge(new, 0.0, times)
+    run = law.judge_run(new, 0.0, times)
 
-    t = (np.array([1.5, 2.0]) - centre) / np.sqrt(variance * np.diag(joint))
-    t_both = (1.75 - of_mean @ centre) / np.sqrt(variance * of_mean @ joint @ of_mean)
+    t = (new - centre) / np.sqrt(squares / 19 * np.diag(joint))
     assert each.usual[0] == pytest.approx(centre, abs=EXACT)
     assert each.above[0] == pytest.approx(stats.t.sf(t, 19), rel=OF_NODES)
-    assert both.above[0, 0] == pytest.approx(stats.t.sf(t_both, 19), rel=OF_NODES)
+    of_t = stats.t.sf(moved / np.sqrt(in_run / of_run.sum()), 22)
+    assert run.above[0, 0] == pytest.approx(of_t, rel=OF_NODES)
+    assert run.usual[0, 0] == pytest.approx(new.mean() - moved, abs=EXACT)
+
+
+def test_windows_that_all_moved_are_no_windows_that_wander() -> None:
+    """How little the newest ones share says so, where the baseline alone leaves it open."""
+    rng = np.random.default_rng(21)
+    law = fit(rng.normal(size=(40, 60)))
+    at = np.arange(70, 84)
+
+    moved = law.judge_run(rng.normal(size=(40, 14)) + 1.5, 0.0, at).p_value
+    wandering = law.judge_run(np.cumsum(rng.normal(size=(40, 14)) * 0.5, axis=1), 0.0, at).p_value
+
+    assert np.median(moved) < 5e-4
+    assert np.median(wandering) > 0.02
 
 
 def test_series_are_judged_together_as_each_alone() -> None:
@@ -156,17 +182,23 @@ def test_a_look_at_runs_of_all_lengths_costs_as_much_as_one() -> None:
     moved = law.judge_newest(later + 1.2, 0.0, np.arange(70, 98))
 
     assert (healthy.p_value < 0.05).mean() < 0.05 + OF_DRAWS * np.sqrt(0.05 * 0.95 / 600)
-    assert (moved.p_value < 0.01).mean() > 0.75
-    assert np.median(moved.run) > 1
+    assert (moved.p_value < 0.01).mean() > 0.9
+    assert moved.moved.mean() == pytest.approx(1.2, abs=0.1)
 
 
 def test_a_few_newest_windows_are_judged_by_the_runs_that_they_hold() -> None:
     law = fit(np.random.default_rng(13).normal(size=30))
+    newest, at = np.full(8, 1.0), np.arange(33, 41)
 
-    found = law.judge_newest([0.1, 5.0], 0.0, [33, 34])
+    found = law.judge_newest(newest, 0.0, at)
+    too_few = law.judge_newest(newest[2:], 0.0, at[2:])
+    too_near = law.judge_newest(newest, 0.0, at, least=3.0)
 
-    assert found.run.tolist() == [1]
-    assert found.p_value == pytest.approx(law.judge([5.0], 0.0, [34]).p_value[:, 0] / 0.4)
+    assert found.run.tolist() == [7]
+    of_run = law.judge_run(newest[1:], 0.0, at[1:])
+    assert found.p_value == pytest.approx(of_run.p_value[:, 0] * 3)
+    for nothing in (too_few, too_near):
+        assert (nothing.p_value[0], nothing.run[0]) == (1.0, 0)
 
 
 def test_values_that_tie_count_as_as_far() -> None:
@@ -197,6 +229,7 @@ def test_the_usual_range_leaves_out_as_much_as_asked() -> None:
         ("angle", [0.02, 0.5, 0.97]),
         ("root", [0.001, 1.0, 8.0]),
         ("log", [0.0, 3.0, 2e6]),
+        ("count", [0.0, 3.0, 2e6]),
         ("fisher", [-0.9, 0.0, 0.6]),
     ],
 )
@@ -208,7 +241,13 @@ def test_scales_go_there_and_back(scale: Scale, values: list[float]) -> None:
 
 @pytest.mark.parametrize(
     ("scale", "value", "spread"),
-    [("logit", 0.3, 0.004), ("root", 2.0, 0.01), ("log", 400.0, 4.0), ("fisher", 0.5, 0.01)],
+    [
+        ("logit", 0.3, 0.004),
+        ("root", 2.0, 0.01),
+        ("log", 400.0, 4.0),
+        ("count", 400.0, 4.0),
+        ("fisher", 0.5, 0.01),
+    ],
 )
 def test_noise_is_carried_to_the_scale(scale: Scale, value: float, spread: float) -> None:
     """The delta method, beside the spread of drawn values."""
