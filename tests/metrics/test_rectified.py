@@ -205,9 +205,11 @@ def test_what_hangs_on_few_rows_that_stand_for_many_has_no_interval_and_is_not_j
     found = binned(score, np.where(is_known, actual, np.nan))
     for metric in ("precision", "recall", "specificity", "f1", "balanced_accuracy", "mcc"):
         assert found.loc[metric, "reason"] == "few_of_rarer_class", metric
-        assert np.isfinite(found.loc[metric, "value"]) and np.isnan(found.loc[metric, "lower"])
+        assert np.isfinite(found.loc[metric, "value"])
+        assert np.isnan(found.loc[metric, "lower"])
     for metric in ("accuracy", "actual_rate"):
-        assert found.loc[metric, "reason"] == "" and np.isfinite(found.loc[metric, "lower"])
+        assert found.loc[metric, "reason"] == ""
+        assert np.isfinite(found.loc[metric, "lower"])
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.is_quick], ids=str)
