@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -21,10 +21,9 @@ from mlmon_dagster.spec import (
     Window,
     parse_predicate,
     predicate_columns,
-    window_containing,
     windows_between,
 )
-from mlmon_dagster.spec.baseline import PRODUCTION
+from mlmon_dagster.spec.baseline import GRAINS, PRODUCTION
 from mlmon_dagster.spec.monitors import CLASS_RATE, PROMETHEUS, Prometheus, RequestClass
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.predicate import Predicate, columns_of, columns_of_spans, to_sql
@@ -313,15 +312,16 @@ def volumes(work: Work, windows: Sequence[Window]) -> list[dict[str, object]]:
     """Return for each window its place in the week, and places and sizes of the earlier ones.
 
     Holidays are not among the earlier ones, nor is the first of all windows if its events begin
-    later than it. In the last window of a production that has ended, or of an import, ``covered``
-    is the share of it until its last event: an export may end in the middle of a week.
+    later in it than in others. In the last window of a production that has ended, or of an import,
+    ``covered`` is the share of the usual time until its last event: an export may end in the middle
+    of a week.
     """
     spec, engine = work.spec, work.project.store.state
     back = _LOOK_BACK[spec.time.granularity]
     states = window_state.load(engine, spec.model, windows[0].start - back, windows[-1].end)
     known = sorted((s for s in states.values() if s.n), key=lambda s: s.window_start)
     ends = _find_ends(work, windows)
-    if known and _begins_late(work, known[0]):
+    if known and _begins_late(work, known):
         del known[0]
     holidays: dict[dt.datetime, str] = {}
     if spec.time.holidays:
@@ -335,14 +335,15 @@ def volumes(work: Work, windows: Sequence[Window]) -> list[dict[str, object]]:
     found = []
     for window in windows:
         mine = np.array([window.start - back <= s < window.start for s in starts], dtype=bool)
-        last = state.last_event_time if (state := states.get(window.start)) else None
         covered = 1.0
-        if last is not None and window.start in ends:
-            covered = max((last - window.start) / (window.end - window.start), 0.01)
+        if window.start in ends and (state := states.get(window.start)) is not None:
+            before = [one for one, is_mine in zip(known, mine, strict=True) if is_mine]
+            lasted, usual = _seconds_until([state], "last"), _seconds_until(before, "last")
+            covered = max(lasted / usual, 0.01) if lasted < _WHOLE * usual else 1.0
         found.append(
             {
                 "holiday": holidays.get(window.start, ""),
-                "covered": covered if covered < _WHOLE else 1.0,
+                "covered": covered,
                 "place": place_in_week(spec.time, window.start)[0],
                 "earlier_places": places[mine],
                 "earlier_sizes": sizes[mine],
@@ -351,13 +352,21 @@ def volumes(work: Work, windows: Sequence[Window]) -> list[dict[str, object]]:
     return found
 
 
-def _begins_late(work: Work, state: WindowInputs) -> bool:
-    """Say whether a window is the first of all, and its events begin later than it."""
-    first, window = state.first_event_time, window_containing(work.spec.time, state.window_start)
-    if first is None or window.end - first > _WHOLE * (window.end - window.start):
-        return False
-    engine = work.project.store.state
-    return window_state.load_last_served(engine, work.spec.model, window.start) is None
+def _begins_late(work: Work, known: Sequence[WindowInputs]) -> bool:
+    """Say whether the first of some windows is the first of all, and begins later than others."""
+    length = GRAINS[work.spec.time.granularity].total_seconds()
+    later = _seconds_until(known[:1], "first") - _seconds_until(known[1:], "first")
+    engine, start = work.project.store.state, known[0].window_start
+    return later > (1 - _WHOLE) * length and (
+        window_state.load_last_served(engine, work.spec.model, start) is None
+    )
+
+
+def _seconds_until(states: Sequence[WindowInputs], which: Literal["first", "last"]) -> float:
+    """Return the usual time from a window's start to its first or last event; NaN if not known."""
+    times = [(s.window_start, getattr(s, f"{which}_event_time")) for s in states]
+    passed = [(moment - start).total_seconds() for start, moment in times if moment is not None]
+    return float(np.median(passed)) if passed else float("nan")
 
 
 def _find_ends(work: Work, windows: Sequence[Window]) -> set[dt.datetime]:

@@ -103,7 +103,7 @@ REASONS = {
     "no_outcomes": "no outcome is known",
     "no_records": "no prediction is left in the window",
     "single_class": "all actuals are of one class",
-    "few_of_rarer_class": "fewer than 10 actuals of the rarer class",
+    "few_of_rarer_class": "too few actuals are of the rarer class",
     "no_predicted_positives": "nothing was predicted positive",
     "no_actual_positives": "no actual is positive",
     "no_positives": "nothing was predicted or actually positive",

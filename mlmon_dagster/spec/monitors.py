@@ -580,7 +580,7 @@ class ServiceMonitor(Monitor):
     error_rate: RateCondition = Condition(above=0.01)
     n: Condition | None = None
     volume_drop: RateCondition | None = Condition(above=0.5)
-    volume_rise: Condition | None = Condition(above=0.5)
+    volume_rise: Condition | None = Condition(above=0.7)
     objectives: Annotated[tuple[Objective, ...], BeforeValidator(as_tuple)] = ()
     classes: dict[MetricName, RequestClass] = Field(default={})
     prometheus: Prometheus | None = None

@@ -75,7 +75,7 @@ def alarms(year: Year, fault: Fault | None = None) -> dict[int, int]:
     """Return which windows fail by the default limits: 1 for a rise, -1 for a drop."""
     failing = {}
     for i, volume in year.volumes(fault):
-        if not -0.5 <= volume.change <= 0.5 and volume.chance < STRANGE:
+        if not -0.5 <= volume.change <= 0.7 and volume.chance < STRANGE:
             failing[i] = 1 if volume.change > 0 else -1
     return failing
 

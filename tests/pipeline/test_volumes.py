@@ -16,18 +16,19 @@ from mlmon_dagster.store.state.sql import insert
 from mlmon_dagster.work import Work
 from tests.conftest import make_spec
 
-FIRST, WEEK = dt.datetime(2024, 1, 1, tzinfo=dt.UTC), dt.timedelta(weeks=1)
+FIRST, DAY, WEEK = dt.datetime(2024, 1, 1, tzinfo=dt.UTC), dt.timedelta(days=1), dt.timedelta(7)
 SPEC = make_spec(time={"start": FIRST.date(), "granularity": "week"})
-DAY = dt.timedelta(days=1)
 
 
-def described(store: Store, first: dt.datetime, last: dt.datetime, came: str) -> list[Any]:
+def described(
+    store: Store, first: dt.datetime, last: dt.datetime, came: str, closed: dt.timedelta = 0 * DAY
+) -> list[Any]:
     """Fill twenty weeks between a first and a last event; describe them."""
     windows = windows_between(SPEC.time, FIRST, FIRST + 20 * WEEK)
     rows = [
         {
             "model": SPEC.model, "window_start": w.start, "window_end": w.end, "n": 10,
-            "first_event_time": max(first, w.start), "last_event_time": min(last, w.end),
+            "first_event_time": max(first, w.start), "last_event_time": min(last, w.end - closed),
             "first_input_at": (w.end if came == "live" else windows[-1].end + 30 * DAY),
             "input_revision": 1, "computed_revision": 1,
         }
@@ -49,6 +50,12 @@ def test_the_last_week_of_an_import_is_as_long_as_its_events(
     assert found[-1]["covered"] == pytest.approx(covered)
     assert {one["covered"] for one in found[:-1]} == {1.0}
     assert len(found[-1]["earlier_sizes"]) == 19
+
+
+def test_a_week_that_closes_early_as_all_do_is_whole(store: Store) -> None:
+    found = described(store, FIRST, FIRST + 20 * WEEK - 2 * DAY, "imported", 2 * DAY)
+
+    assert {one["covered"] for one in found} == {1.0}
 
 
 def test_the_last_week_is_whole_that_all_but_ends_with_its_events(store: Store) -> None:
