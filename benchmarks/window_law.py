@@ -19,7 +19,7 @@ import argparse
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 from scipy import special
 
 from benchmarks.table import Goal, Row, show
-from mlmon_dagster.metrics import clusters, service, statistics
-from mlmon_dagster.metrics.drift import attribution, between_windows, joint, novelty
+from mlmon_dagster.metrics import clusters, service
+from mlmon_dagster.metrics.drift import attribution, between_windows, joint
 from mlmon_dagster.metrics.drift.null_distribution import Moments
 from mlmon_dagster.metrics.estimated.calibration import stretch
 from mlmon_dagster.metrics.intervals import Z95
@@ -402,21 +402,6 @@ def by_distance(cell: Cell, i: int) -> Floats:
     )
 
 
-def by_place(cell: Cell, i: int) -> Floats:
-    """Judge as the place of numbers beyond the baseline's range is."""
-    return novelty.place_p(*(_profile(part, i) for part in (cell.judged, cell.baseline)))
-
-
-def _profile(part: Drawn, i: int) -> statistics.ColumnStatistics:
-    n = part.rows[i].astype(np.int64)
-    binning = statistics.Binning("x", "numeric", 1, "")
-    mean = part.values[i]
-    squares = n * (mean**2 + part.noise[i] * n)
-    nothing = statistics.empty(binning)
-    return replace(nothing, counts=n[:, None], total=n * mean, total_sq=squares,
-                   cells=pd.DataFrame(index=range(len(n))))  # fmt: skip
-
-
 def by_attribution(cell: Cell, i: int) -> Floats:
     """Judge as shares of attribution are."""
     values, noise, rows = (part[i] for part in cell.baseline)
@@ -546,7 +531,6 @@ def by_residual(cell: Cell, i: int) -> Floats:
 ANSWERS: dict[str, Callable[[Cell], Floats]] = {
     "distances": partial(_each, by_distance),
     "strays": partial(_each, by_strays),
-    "place": partial(_each, by_place),
     "attribution": partial(_each, by_attribution),
     "pairs": by_pairs,
     "levels": partial(_each, by_level),
