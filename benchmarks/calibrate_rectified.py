@@ -302,11 +302,12 @@ def measure(case: Case, runs: int, seed: int = 14) -> Cell:
     found.rarer = float(np.concatenate(rarer).mean())
     for metric in METRICS:
         rows = frame[frame["metric"] == metric]
-        holds = (rows["lower"] <= rows["truth"]) & (rows["truth"] <= rows["upper"])
+        judged = rows[rows["lower"].notna()]  # too few of the rarer class have no interval
+        holds = (judged["lower"] <= judged["truth"]) & (judged["truth"] <= judged["upper"])
         found[metric] = Found(
-            float(holds.mean()),
+            float(holds.mean()) if len(judged) >= runs / 2 else float("nan"),
             float((rows["value"] - rows["truth"]).mean()),
-            float((rows["upper"] - rows["lower"]).mean()),
+            float((judged["upper"] - judged["lower"]).mean()),
         )
     return found
 

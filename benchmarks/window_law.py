@@ -2,8 +2,8 @@
 
 Series are drawn by known laws: rates, areas, counts, means, distances; independent, seasonal,
 persistent, heavy-tailed, few, tied, growing. Each window after the baseline is judged by
-`metrics.window_law` and by the eight answers that judge windows in families, called as they are
-(and a ninth, of performance). The first table says how often an unchanged window is called at
+`metrics.window_law` and by the seven answers that judge windows in families, called as they are
+(and an eighth, of performance). The first table says how often an unchanged window is called at
 .01, the second how often a moved one is. The law is to call .005 to .015 of unchanged windows
 wherever that can be had, and of moved ones at least as many as the best of the others that calls
 no more than .015 of unchanged ones.
@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from benchmarks.table import Goal, Row, show
-from mlmon_dagster.metrics import clusters, service
+from mlmon_dagster.metrics import clusters
 from mlmon_dagster.metrics.drift import attribution, between_windows, joint
 from mlmon_dagster.metrics.drift.null_distribution import Moments
 from mlmon_dagster.metrics.estimated.calibration import stretch
@@ -497,26 +497,6 @@ def by_performance(cell: Cell) -> Floats:
     return clusters.beyond_usual(cell.judged.values, np.sqrt(cell.judged.noise), usual).p_value
 
 
-def by_volume(cell: Cell, i: int) -> Floats:
-    """Judge as the usual volume is: by its z, taken for that of a normal law."""
-    kind, known = cell.kind, cell.baseline.values[i]
-    if kind.scale == "log":
-        sizes, new = known, cell.judged.values[i]
-    else:  # on its scale, as logarithms of large counts
-        logs, _ = to_scale(*(part[i] for part in cell.baseline), kind.scale)
-        own, _ = to_scale(*(part[i] for part in cell.judged), kind.scale)
-        spread = 0.05 / max(float(np.std(logs)), 1e-9)
-        sizes = np.round(1e6 * np.exp(spread * (logs - logs.mean())))
-        new = np.round(1e6 * np.exp(np.clip(spread * (own - logs.mean()), -9, 9)))
-    period = max(kind.period, 7)
-    places = cell.at[0] % period
-    found = [
-        service.volume_drop(int(n), int(at % period), places, np.maximum(sizes, 1)).z
-        for n, at in zip(new, cell.at[1], strict=True)
-    ]
-    return 2 * special.ndtr(-np.abs(found))
-
-
 def by_residual(cell: Cell, i: int) -> Floats:
     """Judge as estimates are: by the stretch of sampling's band, about the baseline's mean."""
     values, noise, _ = (part[i] for part in cell.baseline)
@@ -534,7 +514,6 @@ ANSWERS: dict[str, Callable[[Cell], Floats]] = {
     "attribution": partial(_each, by_attribution),
     "pairs": by_pairs,
     "levels": partial(_each, by_level),
-    "volume": partial(_each, by_volume),
     "residuals": partial(_each, by_residual),
     "performance": by_performance,
 }

@@ -242,7 +242,7 @@ def explain_waiting(
     usual = curve.share_by((now - window_end) / unit) if curve else None
     has = f"{k:,} of {n:,} predictions have it{_usual(usual)}."
     due = due_age(spec, timing)
-    closing = _name_day(spec, window_end + closing_age(spec, timing), now)
+    closing = name_day(spec, window_end + closing_age(spec, timing), now)
     if due is None:
         note = f" {arrivals.note}" if arrivals is not None and arrivals.note else ""
         return UNKNOWN, (
@@ -250,14 +250,15 @@ def explain_waiting(
             f"least {MIN_SEEN} windows that have it.{note}"
         )
     if now < window_end + due:
-        day = _name_day(spec, window_end + due, now)
+        day = name_day(spec, window_end + due, now)
         return STILL_COMING, f"Ground truth is still coming: {has} It is usually judged by {day}."
     return STILL_COMING if k else "no_actuals", (
         f"Ground truth is late: {has} It will be judged once more of it is there, or on {closing}."
     )
 
 
-def _name_day(spec: ModelSpec, moment: dt.datetime, now: dt.datetime) -> str:
+def name_day(spec: ModelSpec, moment: dt.datetime, now: dt.datetime) -> str:
+    """Write a local day, of hourly windows with the hour."""
     zone = ZoneInfo(spec.time.zone)
     local, today = moment.astimezone(zone), now.astimezone(zone)
     year = "" if local.year == today.year else f" {local.year}"

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from mlmon_dagster.spec import (
     predicate_columns,
     windows_between,
 )
-from mlmon_dagster.spec.baseline import PRODUCTION
+from mlmon_dagster.spec.baseline import GRAINS, PRODUCTION
 from mlmon_dagster.spec.monitors import CLASS_RATE, PROMETHEUS, Prometheus, RequestClass
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.predicate import Predicate, columns_of, columns_of_spans, to_sql
@@ -31,6 +31,7 @@ from mlmon_dagster.spec.windows import holidays_of_windows, place_in_week, produ
 from mlmon_dagster.store.prometheus_source import UNREACHABLE, Answer, PrometheusServer
 from mlmon_dagster.store.state import window_state
 from mlmon_dagster.store.state.sql import quote_identifier
+from mlmon_dagster.store.state.window_state import WindowInputs
 from mlmon_dagster.work import Work, stored_metric
 
 if TYPE_CHECKING:
@@ -211,6 +212,7 @@ _LOOK_BACK = {
     "week": dt.timedelta(weeks=26),
     "month": dt.timedelta(days=3 * 366),
 }
+_WHOLE = 0.9  # of a window, from its first event or until its last
 
 
 def served(work: Work, windows: Sequence[Window]) -> list[dict[str, object]]:
@@ -309,39 +311,72 @@ def _buckets(
 def volumes(work: Work, windows: Sequence[Window]) -> list[dict[str, object]]:
     """Return for each window its place in the week, and places and sizes of the earlier ones.
 
-    Holidays are not among the earlier ones. In the last window of a production that has ended,
-    ``covered`` is the share of it until its last event: an export may end in the middle of a week.
+    Holidays are not among the earlier ones, nor is the first of all windows if its events begin
+    later in it than in others. In the last window of a production that has ended, or of an import,
+    ``covered`` is the share of the usual time until its last event: an export may end in the middle
+    of a week.
     """
-    spec = work.spec
+    spec, engine = work.spec, work.project.store.state
     back = _LOOK_BACK[spec.time.granularity]
-    states = window_state.load(
-        work.project.store.state, spec.model, windows[0].start - back, windows[-1].end
-    )
+    states = window_state.load(engine, spec.model, windows[0].start - back, windows[-1].end)
     known = sorted((s for s in states.values() if s.n), key=lambda s: s.window_start)
+    ends = _find_ends(work, windows)
+    if known and _begins_late(work, known):
+        del known[0]
     holidays: dict[dt.datetime, str] = {}
     if spec.time.holidays:
         around = windows_between(spec.time, windows[0].start - back, windows[-1].end)
         named = holidays_of_windows(spec.time, around)
         holidays = {around[i].start: name for i, name in named.items()}
     known = [state for state in known if state.window_start not in holidays]
-    ended = production_end(spec.time)
     starts = [state.window_start for state in known]
     places = np.array([place_in_week(spec.time, start)[0] for start in starts], dtype=np.int64)
     sizes = np.array([state.n for state in known], dtype=np.int64)
     found = []
     for window in windows:
         mine = np.array([window.start - back <= s < window.start for s in starts], dtype=bool)
-        last = state.last_event_time if (state := states.get(window.start)) else None
-        length = window.end - window.start
+        covered = 1.0
+        if window.start in ends and (state := states.get(window.start)) is not None:
+            before = [one for one, is_mine in zip(known, mine, strict=True) if is_mine]
+            lasted, usual = _seconds_until([state], "last"), _seconds_until(before, "last")
+            covered = max(lasted / usual, 0.01) if lasted < _WHOLE * usual else 1.0
         found.append(
             {
                 "holiday": holidays.get(window.start, ""),
-                "covered": max((last - window.start) / length, 0.01)
-                if last is not None and ended is not None and window.end >= ended
-                else 1.0,
+                "covered": covered,
                 "place": place_in_week(spec.time, window.start)[0],
                 "earlier_places": places[mine],
                 "earlier_sizes": sizes[mine],
             }
         )
+    return found
+
+
+def _begins_late(work: Work, known: Sequence[WindowInputs]) -> bool:
+    """Say whether the first of some windows is the first of all, and begins later than others."""
+    length = GRAINS[work.spec.time.granularity].total_seconds()
+    later = _seconds_until(known[:1], "first") - _seconds_until(known[1:], "first")
+    engine, start = work.project.store.state, known[0].window_start
+    return later > (1 - _WHOLE) * length and (
+        window_state.load_last_served(engine, work.spec.model, start) is None
+    )
+
+
+def _seconds_until(states: Sequence[WindowInputs], which: Literal["first", "last"]) -> float:
+    """Return the usual time from a window's start to its first or last event; NaN if not known."""
+    times = [(s.window_start, getattr(s, f"{which}_event_time")) for s in states]
+    passed = [(moment - start).total_seconds() for start, moment in times if moment is not None]
+    return float(np.median(passed)) if passed else float("nan")
+
+
+def _find_ends(work: Work, windows: Sequence[Window]) -> set[dt.datetime]:
+    """Return the starts of those windows in which production, or what was imported, ends."""
+    spec, engine = work.spec, work.project.store.state
+    ended, last = production_end(spec.time), windows[-1]
+    found = {window.start for window in windows if ended is not None and window.end >= ended}
+    if window_state.find_next_touched(engine, spec.model, last.end) is None:
+        newest = window_state.load_last_served(engine, spec.model, last.end)
+        with engine.connect() as conn:
+            imported = window_state.find_imported(conn, spec, windows)
+        found |= imported & {newest.window_start if newest else last.start}
     return found

@@ -1,9 +1,11 @@
-"""Family service: latency and errors of the serving system, and fewer predictions than usual."""
+"""Family service: latency and errors of the serving system, and an unusual volume."""
 
 from __future__ import annotations
 
+from calendar import day_name
+from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -19,7 +21,7 @@ from mlmon_dagster.families.family import (
 )
 from mlmon_dagster.families.requests import declared_frame, served
 from mlmon_dagster.metrics.objectives import RULES
-from mlmon_dagster.monitors.change_wording import percent
+from mlmon_dagster.monitors.change_wording import percent, plain
 from mlmon_dagster.monitors.evidence import (
     MIN_COUNT,
     NO_DATA,
@@ -54,6 +56,7 @@ from mlmon_dagster.spec.monitors import (
 )
 from mlmon_dagster.spec.names import SERVICE, TABLE
 from mlmon_dagster.spec.scalars import format_duration
+from mlmon_dagster.spec.windows import PLACES
 from mlmon_dagster.store.state.monitor_results import MonitorResult, Status
 from mlmon_dagster.store.state.window_state import WindowInputs
 from mlmon_dagster.work import Comparison
@@ -62,6 +65,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from mlmon_dagster.metrics.frames import MetricSample
+    from mlmon_dagster.metrics.service import Volume
+    from mlmon_dagster.spec.declaration import Granularity
 
 BURN_RATE = "burn_rate"
 _ROLES = {"p95_latency_ms": "latency_ms", "p99_latency_ms": "latency_ms", "error_rate": "status"}
@@ -76,13 +81,13 @@ _SERVICE = (
     "n", "p50_latency_ms", "p95_latency_ms", "p99_latency_ms", "error_rate", CLASS_RATE, PROMETHEUS
 )  # fmt: skip
 _MS = " (ms)"  # at the end of a name
-STRANGE = 4.0  # usual deviations below the usual
+STRANGE = 0.001  # chance below which a volume is no usual one
 
 
 def judge(evidence: Evidence) -> list[MonitorResult]:
     """Fail declared conditions; those on columns that the model does not log are left out.
 
-    The volume is judged against its own past (see `volume`).
+    The volume is judged against its own past (see `judge_volume`).
     """
     spec = evidence.spec
     conditions: dict[str, Condition | None] = {
@@ -100,8 +105,7 @@ def judge(evidence: Evidence) -> list[MonitorResult]:
         for window in production(evidence)
         for (metric, name), limit in evidence.spec.monitors.service.limits.items()
     ]
-    volumes = (judge_volume(evidence, window) for window in production(evidence))
-    rows += [row for row in volumes if row is not None]
+    rows += [row for window in production(evidence) for row in judge_volume(evidence, window)]
     return rows + [
         _judge_objective(evidence, window, objective)
         for window in production(evidence)
@@ -233,60 +237,95 @@ def _of_budget(left: float, objective: Objective) -> str:
     return f"{left:.0%} of the budget of {days} is left."
 
 
-def judge_volume(evidence: Evidence, window: Window) -> MonitorResult | None:
-    """Fail a window with far fewer rows than its place in the week usually has.
+def judge_volume(evidence: Evidence, window: Window) -> Iterator[MonitorResult]:
+    """Fail a window with far fewer, or more, rows than its place in the week usually has.
 
     It needs `MIN_WINDOWS` earlier windows with rows (`earlier_places` and `earlier_sizes` of the
-    window); before that there is no row. A window that would fail on a `holiday` is NO_DATA. Of the
-    last window of a production that has ended, the time until its last event counts (`covered`). An
-    empty window is the business of freshness, and one whose rows were refused that of the schema:
-    neither has a row here.
+    window), of hours as many of the same hour; before that there is no row. A window that would
+    fail on a `holiday` is NO_DATA. Of the last window of an export, the time until its last event
+    counts (`covered`), which says nothing of a rise. An empty window is the business of freshness,
+    and one whose rows were refused that of the schema: neither has a row here.
     """
     from mlmon_dagster.metrics import MIN_WINDOWS
-    from mlmon_dagster.metrics.service import is_passing, volume_drop
+    from mlmon_dagster.metrics.service import Volume
 
-    monitor = evidence.spec.monitors.service
-    condition, sizes = monitor.volume_drop, window.get("earlier_sizes", ())
+    sizes = window.get("earlier_sizes", ())
     refused = window["schema_broken"] or window["n_quarantined"]
-    if condition is None or not window["n"] or refused:
-        return None
-    if len(sizes) < MIN_WINDOWS:
-        return None
-    n = int(window["n"])
-    covered = float(window.get("covered", 1.0))
-    found = volume_drop(
-        n, int(window["place"]), np.asarray(window["earlier_places"]), np.asarray(sizes), covered
+    if not window["n"] or refused or len(sizes) < MIN_WINDOWS:
+        return
+    volume = Volume(
+        int(window["n"]),
+        int(window["place"]),
+        np.asarray(window["earlier_places"]),
+        np.asarray(sizes),
+        PLACES.get(evidence.spec.time.granularity, 1),
+        float(window.get("covered", 1.0)),
     )
-    failed, holiday = condition.fails(found.drop) and found.z > STRANGE, window.get("holiday")
-    share = f"{abs(found.drop) * 100:.0f}"
-    message = (
-        f"{n:,} predictions, {share} % {'fewer' if found.drop >= 0 else 'more'} than the usual "
-        f"{found.usual:,.0f} of such a window" + (" until its last event" if covered < 1 else "")
-    )
-    if condition.fails(found.drop) and not failed:
+    monitor = evidence.spec.monitors.service
+    if monitor.volume_drop is not None and volume.is_known:
+        yield _judge_change(evidence, window, volume, "volume_drop", monitor.volume_drop, -1)
+    if monitor.volume_rise is not None and volume.is_known and volume.covered == 1:
+        yield _judge_change(evidence, window, volume, "volume_rise", monitor.volume_rise, 1)
+
+
+def _judge_change(
+    evidence: Evidence,
+    window: Window,
+    volume: Volume,
+    metric: str,
+    condition: Condition,
+    side: Literal[-1, 1],
+) -> MonitorResult:
+    from mlmon_dagster.metrics.service import is_passing
+
+    monitor, holiday = evidence.spec.monitors.service, window.get("holiday")
+    share = side * volume.change + 0.0  # no negative zero
+    failed = condition.fails(share) and volume.chance < STRANGE
+    message = f"{volume.n:,} predictions, "
+    if failed and side > 0:
+        message += _describe_rise(volume, evidence.spec.time.granularity)
+    else:
+        message += f"{abs(share) * 100:.0f} % {'more' if volume.change > 0 else 'fewer'} than the "
+        message += f"usual {volume.usual:,.0f} of such a window"
+        message += " until its last event" if volume.covered < 1 else ""
+    if condition.fails(share) and not failed:
         message += "; the volume varies as much anyway"
-    status: Status = monitor.severity if failed else OK
+    status: Status = OK
     if failed and holiday:
         message += f"; it is a holiday ({holiday}), so that is no alert"
         status = NO_DATA
+    elif failed:
+        status = monitor.severity if side < 0 else "WARN"
     # Without an excess the next usual window ends the alert: Good Friday and Easter Monday, with a
     # usual weekend between them, are no condition that comes and goes.
-    is_brief = failed and is_passing(found.drops, condition.bound)
+    is_brief = failed and is_passing(side * volume.changes, condition.bound)
     return result_row(
         evidence,
         window,
         monitor,
-        metric="volume_drop",
+        metric=metric,
         status=status,
         reason="holiday" if status == NO_DATA else "",
         message=message + ".",
-        value=found.drop,
-        baseline_value=found.usual,
+        value=share,
+        baseline_value=volume.usual,
         threshold=threshold(condition),
-        method_version="volume-1",
-        details={"usual": round(found.usual, 1), "z": round(found.z, 2)},
-        **({} if is_brief else excess(found.drop, condition.bound)),
+        method_version="volume-2",
+        details={"usual": round(volume.usual, 1)},
+        **({} if is_brief else excess(share, condition.bound)),
     )
+
+
+def _describe_rise(volume: Volume, granularity: Granularity) -> str:
+    alike, when = volume.alike, f"{'an' if granularity == 'hour' else 'a'} {granularity}"
+    if granularity in PLACES and len(alike):
+        day, hour = divmod(volume.place, PLACES[granularity] // 7)
+        when = f"on {day_name[day]}s" + (f" at {hour:02}:00" if granularity == "hour" else "")
+    sizes = alike if len(alike) else volume.sizes
+    low, high = (f"{float(f'{size:.3g}'):,.0f}" for size in (sizes.min(), sizes.max()))
+    usual = low if low == high else f"{low} to {high}"
+    times = plain(float(f"{volume.n / volume.usual:.2g}"))
+    return f"usually {usual} {when}: {'twice' if times == '2' else f'{times} times'} as many"
 
 
 def _frame(comparison: Comparison, profiles: Profiles) -> pd.DataFrame:
@@ -301,7 +340,7 @@ def _version(version: str, _: WindowInputs, facts: Facts) -> str:
 
 
 def _limits(spec: ModelSpec) -> str:
-    names = ("p95_latency_ms", "p99_latency_ms", "error_rate", "n", "volume_drop")
+    names = ("p95_latency_ms", "p99_latency_ms", "error_rate", "n", "volume_drop", "volume_rise")
     limits: dict[str, Condition | None] = {
         name: getattr(spec.monitors.service, name) for name in names
     }

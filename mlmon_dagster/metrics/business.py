@@ -152,5 +152,5 @@ def _expected_value(
         )
         ends = mean(part.strata, worth, low=-max(costs.values()), high=-min(costs.values()))
         weighed = f"{METHOD}@{version.partition('@')[2]}"
-        found = replace_rows(found, part.places, ends, weighed)
+        found = replace_rows(found, part.places, ends, method_version=weighed)
     return found

@@ -1,4 +1,4 @@
-"""Service metrics: volume, latency quantiles and error rate; and whether rows are unusually few.
+"""Service metrics: volume, latency quantiles and error rate; and whether a volume is unusual.
 
 Quantiles have the interval between order statistics (see `intervals`), the error rate Wilson's
 (1927).
@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
+from scipy import special
 
-from mlmon_dagster.metrics import Floats, Ints
+from mlmon_dagster.metrics import MIN_WINDOWS, Flags, Floats, Ints
 from mlmon_dagster.metrics.binnings import latency_representatives
 from mlmon_dagster.metrics.frames import MetricRows, share_rows, stack_rows
 from mlmon_dagster.metrics.intervals import difference_interval, quantile_ranks, rate, wilson
@@ -21,7 +23,9 @@ from mlmon_dagster.spec.names import TABLE
 
 QUANTILES = {"p50_latency_ms": 0.5, "p95_latency_ms": 0.95, "p99_latency_ms": 0.99}
 _MIN_ALIKE = 2
-_MAD, _Z80 = 1.4826, 1.2816
+_TWICE, _OFF = 2.0, 1.5  # times the usual: in each odd stretch once, and all the time
+_OFTEN, _MOST = 0.2, 4  # share of windows, and stretches, from which on what is odd is the rule
+_BY_ROWS = 0.002
 
 
 def service_metrics(
@@ -98,88 +102,136 @@ def _error_rows(status: ColumnStatistics) -> MetricRows:
 
 @dataclass(frozen=True)
 class Volume:
-    """A window's rows against those of earlier windows.
+    """A window's rows beside those of earlier windows.
+
+    Windows about as far off as twice, or half, the usual are no part of it, so that neither a
+    holiday nor an incident of some days hides the next one; unless they are a fifth of the windows,
+    or come in four stretches. Hours are compared with the same hour of other days.
 
     Attributes:
-        usual: Median of the windows in the same place of the week; of all if there are too few.
-        drop: Missing share of the usual, 1 - n / usual; negative if there are more.
-        z: How many usual deviations the logarithm of n lies below; larger is stranger.
-        drops: The drop of each earlier window against the others, (W,).
-    """
-
-    usual: float
-    drop: float
-    z: float
-    drops: Floats
-
-
-def volume_drop(n: int, place: int, places: Ints, sizes: Ints, covered: float = 1.0) -> Volume:
-    """Compare a window's rows with those of earlier windows.
-
-    The spread is that of log(size / usual size of its place) over the earlier windows, each against
-    the others, since of three windows one is always the usual one. It is robust (the larger of 1.48
-    MAD and the 80th percentile / 1.28, so that an incident of some days does not hide itself) and
-    never less than counting noise. So traffic that varies 100 times from day to day has no unusual
-    day, and steady traffic has one at a small drop; how large a drop matters is for the caller to
-    say. 1.48 MAD of a normal law is its standard deviation (Hampel, 1974), as is its quantile of
-    80 % of magnitudes / 1.28; the logarithm of a Poisson count of mean m strays by 1 / sqrt(m).
-
-    Args:
         n: Rows of the window, 0 or more.
         place: Its place in the week, such as the weekday.
-        places: Places of the earlier windows, (W,), with rows each.
+        places: Places of the earlier windows, (W,), in order, with rows each.
         sizes: Their rows, (W,), at least 1.
+        week: Windows of a week; 1 where it has one, or part of one.
         covered: Share of the window that rows were taken in for, above 0, at most 1.
-
-    Raises:
-        ValueError: If there are no earlier windows.
 
     Example:
         >>> week = np.tile(np.arange(7), 4)
-        >>> found = volume_drop(30, 3, week, np.full(28, 100))
-        >>> round(found.usual), round(found.drop, 2), found.z > 4
-        (100, 0.7, True)
+        >>> found = Volume(30, 3, week, np.full(28, 100))
+        >>> round(found.usual), round(found.change, 2), found.chance < 1e-4
+        (100, -0.7, True)
     """
-    if not len(sizes):
-        raise ValueError("no earlier windows to compare with")
-    logs = np.log(sizes + 0.5)
-    others = ~np.eye(len(logs), dtype=bool) if len(logs) > 1 else np.ones((1, 1), dtype=bool)
-    usual = np.array(
-        [_usual(int(p), places[o], logs[o], 1) for p, o in zip(places, others, strict=True)]
-    )
-    mine = _usual(place, places, logs, _MIN_ALIKE) + float(np.log(covered))
-    strayed = np.abs(logs - usual)
-    spread = max(
-        _MAD * float(np.median(strayed)),
-        float(np.quantile(strayed, 0.8)) / _Z80,
-        float(np.exp(-mine / 2)),  # of a Poisson count, relative to its mean
-    )
-    size = max(float(np.exp(mine)) - 0.5, 0.5)
-    z = (mine - float(np.log(n + 0.5))) / spread
-    return Volume(size, 1 - n / size, z, 1 - np.exp(logs - usual))
+
+    n: int
+    place: int
+    places: Ints
+    sizes: Ints
+    week: int = 7
+    covered: float = 1.0
+
+    @property
+    def usual(self) -> float:
+        """Median of the windows in the same place of the week; of all if there are too few."""
+        return max(float(np.exp(self._expected)) - 0.5, 0.5)
+
+    @property
+    def change(self) -> float:
+        """What is added to the usual, as a share of it; negative if there are fewer rows."""
+        return self.n / self.usual - 1
+
+    @cached_property
+    def changes(self) -> Floats:
+        """The change of each earlier window against the others, (W,)."""
+        logs = np.log(self.sizes + 0.5)
+        others = ~np.eye(len(logs), dtype=bool) if len(logs) > 1 else np.ones((1, 1), dtype=bool)
+        usual = [
+            _usual(int(place), self.places[other], logs[other], 1)
+            for place, other in zip(self.places, others, strict=True)
+        ]
+        return np.asarray(np.expm1(logs - usual), np.float64)
+
+    @property
+    def alike(self) -> Ints:
+        """Sizes of the windows in the same place that are as usual; none if there are too few."""
+        mine = self._is_compared
+        is_alike = (self.places[mine] == self.place) & ~_find_odd(self.changes[mine])
+        sizes: Ints = self.sizes[mine][is_alike]
+        return sizes if len(sizes) >= _MIN_ALIKE else sizes[:0]
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there are enough windows to say what is unusual."""
+        return int(self._is_compared.sum()) >= MIN_WINDOWS
+
+    @cached_property
+    def chance(self) -> float:
+        """Chance of a window so far from the usual, on its side; see `window_law`."""
+        from mlmon_dagster.metrics.window_law import fit, to_scale
+
+        mine, a_day = self._is_compared, max(self.week // 7, 1)
+        sizes, changes = self.sizes[mine], self.changes[mine]
+        means = np.append((sizes + 0.5) / (1 + changes), np.exp(self._expected) / self.covered)
+        seen = np.append(sizes, self.n / self.covered)
+        values, _ = to_scale(seen, seen, 1, "count")
+        usual, noise = to_scale(means, means, 1, "count")
+        noise[-1] /= self.covered
+        by_rows = float(special.ndtr(-abs(values[-1] - usual[-1]) / np.sqrt(noise[-1])))
+        if by_rows > _BY_ROWS:  # whatever else varies
+            return by_rows
+        season = min(self.week, 7)
+        days = np.append(self.places[mine], self.place) // a_day
+        at = np.append(0, np.cumsum((np.diff(days) - 1) % season + 1))
+        kept = np.flatnonzero(~_find_odd(changes))
+        law = fit(values[kept], noise[kept], at[kept], period=season, is_moving=True)
+        found = law.judge(values[-1:], noise[-1:], at[-1:])
+        return float(min(found.above[0, 0], found.below[0, 0]))
+
+    @property
+    def _expected(self) -> float:
+        logs = np.log(self.sizes + 0.5)
+        return _usual(self.place, self.places, logs, _MIN_ALIKE) + float(np.log(self.covered))
+
+    @property
+    def _is_compared(self) -> Flags:
+        a_day = max(self.week // 7, 1)
+        return np.asarray(self.places % a_day == self.place % a_day)
 
 
-def is_passing(drops: Floats, limit: float, most: int = 4) -> bool:
-    """Say whether a low volume is the kind that comes and goes in a day or a few, as holidays do.
+def _find_odd(changes: Floats) -> Flags:
+    away = np.abs(np.log1p(changes))
+    is_off = away > np.log(_OFF)
+    stretch = np.cumsum(np.diff(is_off, prepend=False))
+    furthest = np.zeros(len(away) + 1)
+    np.maximum.at(furthest, stretch, away)
+    is_odd = is_off & (furthest[stretch] > np.log(_TWICE))
+    is_rule = is_odd.mean() > _OFTEN or _count_stretches(is_odd) >= _MOST
+    return np.zeros_like(is_odd) if is_rule else is_odd
 
-    It is if every window since the last usual one is low, too, and the earlier windows have fewer
-    than ``most`` such stretches. What hovers about the limit is not, nor what is low every other
+
+def _count_stretches(is_off: Flags) -> int:
+    return int((np.diff(is_off.astype(np.int8), prepend=0) == 1).sum())
+
+
+def is_passing(shares: Floats, limit: float) -> bool:
+    """Say whether an unusual volume comes and goes in a day or a few, as holidays do.
+
+    It is if every window since the last usual one is unusual, too, and the earlier windows have
+    fewer than four such stretches. What hovers about the limit is not, nor what is low every other
     day: that is one lasting condition.
 
     Args:
-        drops: Missing share of the usual of the earlier windows, in order, (W,).
-        limit: From which share on a volume is low; usual is what misses less than half of it.
-        most: Stretches of low windows among the earlier ones and this one.
+        shares: Of the usual, what the earlier windows miss, or have beyond it, in order, (W,).
+        limit: From which share on a volume is unusual; usual is what is off by less than half.
 
     Example:
         >>> good_friday = np.array([0.0, 0.0, 0.9, 0.1, 0.0])
         >>> is_passing(good_friday, 0.5), is_passing(np.append(good_friday, 0.4), 0.5)
         (True, False)
     """
-    is_off = drops > limit / 2
+    is_off = shares > limit / 2
     since = int(np.flatnonzero(~is_off)[-1]) + 1 if not is_off.all() else 0
-    starts = np.diff(is_off[:since].astype(np.int8), prepend=0) == 1
-    return bool((drops[since:] > limit).all() and starts.sum() < most)
+    return bool((shares[since:] > limit).all()) and _count_stretches(is_off[:since]) < _MOST
 
 
 def _usual(place: int, places: Ints, logs: Floats, at_least: int) -> float:

@@ -16,7 +16,7 @@ or have heavy tails, since the more can be seen of it. Thirty windows do not sho
 .9, or one window in twenty that strays four times as far; `python -m benchmarks window_law` says
 what that costs.
 
-Used by the benchmark and the tests so far; families follow one by one.
+Volumes are judged by it (`service.Volume`); other families follow one by one.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ from scipy import linalg, special
 
 from mlmon_dagster.metrics import FEWEST_WINDOWS, Floats, Ints
 
-Scale = Literal["identity", "logit", "angle", "root", "log", "fisher"]
+Scale = Literal["identity", "logit", "angle", "root", "log", "count", "fisher"]
 _NEAREST = 1e-9  # to the end of a range
+_LARGE = 100.0  # count whose Poisson noise is a tenth
 
 
 class Kernel(NamedTuple):
@@ -191,8 +192,9 @@ def to_scale(
         scale: ``logit`` of rates and areas, which are moved in by half a row; ``angle`` of shares
             of counted rows, few of which are expected (Anscombe, 1948: the noise is 1 / rows
             whatever the share); ``root`` of distances (cube root of sums of squares, Wilson and
-            Hilferty, 1931); ``log`` of volumes and latencies, half a row added; ``fisher`` of
-            correlations.
+            Hilferty, 1931); ``log`` of latencies, half added; ``count`` of volumes, the logarithm
+            of large ones and the square root of small ones (Anscombe, 1948, for a spread of a tenth
+            beyond Poisson's); ``fisher`` of correlations.
 
     Example:
         >>> on_scale, noise = to_scale([0.5], [0.01], [25], "logit")
@@ -214,6 +216,9 @@ def to_scale(
         return np.cbrt(value), variance / (3 * np.cbrt(positive) ** 2) ** 2
     if scale == "log":
         return np.log(value + 0.5), variance / (value + 0.5) ** 2
+    if scale == "count":
+        more = value + 0.375
+        return 2 * np.arcsinh(np.sqrt(more / _LARGE)), variance / (more * (more + _LARGE))
     share = np.clip(value, _NEAREST - 1, 1 - _NEAREST)
     return np.arctanh(share), variance / (1 - share**2) ** 2
 
@@ -226,6 +231,7 @@ def from_scale(values: Floats, scale: Scale) -> Floats:
         "angle": lambda x: np.sin(np.clip(x, 0, np.pi) / 2) ** 2,
         "root": lambda x: np.maximum(x, 0) ** 3,
         "log": lambda x: np.maximum(np.exp(x) - 0.5, 0),
+        "count": lambda x: np.maximum(_LARGE * np.sinh(x / 2) ** 2 - 0.375, 0),
         "fisher": np.tanh,
     }
     return back[scale](values)

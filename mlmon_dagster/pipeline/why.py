@@ -10,7 +10,7 @@ import datetime as dt
 import json
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
@@ -48,13 +48,16 @@ def verdicts_with_why(parts: Iterable[JudgeInputs]) -> list[MonitorResult]:
     Returns:
         Rows of ``monitor_result``; those that were traced have ``why``, a sentence, and ``traced``,
         which windows it is of, or ``no_why``, the reason that there is none. Of models with
-        outcomes or costs in a currency also ``money``, what it is worth.
+        outcomes or costs in a currency also ``money``, what it is worth. Why more rows came than
+        usual is no trace: their repeating others.
     """
     rows: list[MonitorResult] = []
     newest: dict[str, tuple[int, JudgeInputs]] = {}
     for inputs in parts:
         for row in inputs.verdicts():
-            if row["status"] in _FAILED and (_is_traced(inputs, row) or _is_valued(inputs, row)):
+            if row["status"] in _FAILED and any(
+                is_it(inputs, row) for is_it in (_is_traced, _is_valued, _is_rise)
+            ):
                 newest[str(row["monitor"])] = len(rows), inputs
             rows.append(row)
     until = time.monotonic() + _SECONDS
@@ -64,7 +67,8 @@ def verdicts_with_why(parts: Iterable[JudgeInputs]) -> list[MonitorResult]:
             said = {"no_why": "the traces before took too long"}
         else:
             said = _why_or_why_not(inputs, row) if _is_traced(inputs, row) else {}
-            said |= _money(inputs, row) if _is_valued(inputs, row) else {}
+            said |= _attempt(inputs, row, "money", _worth) if _is_valued(inputs, row) else {}
+            said |= _attempt(inputs, row, "why", _repeated) if _is_rise(inputs, row) else {}
         details = json.dumps(json.loads(str(row["details"])) | said, sort_keys=True)
         rows[place] = row | {"details": details}
     return rows
@@ -82,19 +86,36 @@ def _is_valued(inputs: JudgeInputs, row: MonitorResult) -> bool:
     return is_whole and fits and is_told_in_money(inputs.comparison.work.spec)
 
 
-def _money(inputs: JudgeInputs, row: MonitorResult) -> dict[str, Any]:
-    """Say what a verdict's windows brought beside those before; nothing where that is not known."""
+def _is_rise(inputs: JudgeInputs, row: MonitorResult) -> bool:
+    return row["metric"] == "volume_rise"
+
+
+def _repeated(inputs: JudgeInputs, row: MonitorResult) -> str:
+    from mlmon_dagster.families.repeated_rows import describe_repeats
+
+    work = inputs.comparison.work
+    return describe_repeats(work, window_containing(work.spec.time, row["window_start"]))
+
+
+def _attempt(
+    inputs: JudgeInputs,
+    row: MonitorResult,
+    name: str,
+    describe: Callable[[JudgeInputs, MonitorResult], str],
+) -> dict[str, str]:
+    """Say something more of a verdict; nothing where that is not known."""
     try:
-        text = _worth(inputs, row)
+        text = describe(inputs, row)
     except Exception:  # whatever it is, the verdict is what counts
         model = inputs.comparison.work.spec.model
-        logging.getLogger(__name__).warning("%s: no money of %s", model, row["monitor"],
+        logging.getLogger(__name__).warning("%s: no %s of %s", model, name, row["monitor"],
                                             exc_info=True)  # fmt: skip
         return {}
-    return {"money": text} if text else {}
+    return {name: text} if text else {}
 
 
 def _worth(inputs: JudgeInputs, row: MonitorResult) -> str:
+    """Say what a verdict's windows brought beside those before."""
     from mlmon_dagster.metrics import FEWEST_WINDOWS
     from mlmon_dagster.trace.money import BEFORE, failed_worth, money_of, rounded
 

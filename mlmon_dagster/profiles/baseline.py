@@ -40,6 +40,7 @@ from mlmon_dagster.store.state import erased_ids, window_state
 from mlmon_dagster.store.state.sql import literal
 
 if TYPE_CHECKING:
+    from mlmon_dagster.store.state.window_state import WindowInputs
     from mlmon_dagster.store.tables.inference_records import WindowCounts
 
 KIND = "baseline_profiles"
@@ -253,24 +254,41 @@ def _first_windows(store: Store, spec: ModelSpec, now: dt.datetime) -> dict[Wind
     """Return the first complete windows of production that bins are fitted from, and their rows."""
     states = window_state.load(store.state, spec.model)
     needed = spec.baseline.windows_needed(spec.time.granularity)
+    windows = [w for w in complete_windows(spec.time, now) if w.start in states]
     kept: dict[Window, int] = {}
-    for window in complete_windows(spec.time, now):
-        state = states.get(window.start)
-        if state is None:
-            continue
-        n = state.n
-        if "inference_store" not in state.steps:
-            n = sum(c.n for c in store.inference_records(spec).rebuild([window], [PRODUCTION]))
-        if n:
-            kept[window] = n
-        if len(kept) >= needed and sum(kept.values()) >= MIN_FIRST_ROWS:
-            return kept
+    for first in range(0, len(windows), needed):
+        some = windows[first : first + needed]
+        # Where there cannot be enough of them, what is not computed yet need not be.
+        n_rows = _count_rows(store, spec, some, states, may_rebuild=len(windows) >= needed)
+        for window in some:
+            if n_rows[window]:
+                kept[window] = n_rows[window]
+            if len(kept) >= needed and sum(kept.values()) >= MIN_FIRST_ROWS:
+                return kept
     raise BaselineMissingError(
         f"Model {spec.model!r} is learning: windows are compared with "
         f"{spec.baseline.described()}, and bins for that are chosen from the first {needed} "
         f"complete windows with at least {MIN_FIRST_ROWS} predictions. There are {len(kept)}, with "
         f"{sum(kept.values()):,}."
     )
+
+
+def _count_rows(
+    store: Store,
+    spec: ModelSpec,
+    windows: Sequence[Window],
+    states: Mapping[dt.datetime, WindowInputs],
+    *,
+    may_rebuild: bool,
+) -> dict[Window, int]:
+    """Return the rows of windows; of those that are not computed only if they may be rebuilt."""
+    waiting = [w for w in windows if "inference_store" not in states[w.start].steps]
+    n_rows = {window: states[window.start].n for window in windows}
+    if waiting and may_rebuild:
+        counts = store.inference_records(spec).rebuild(waiting, [PRODUCTION])
+        by_start = {count.window_start: count.n for count in counts}
+        n_rows |= {window: by_start.get(window.start, 0) for window in waiting}
+    return n_rows
 
 
 def _windows_of(store: Store, spec: ModelSpec, dataset: str) -> list[Window]:

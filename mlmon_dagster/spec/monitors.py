@@ -560,6 +560,7 @@ class ServiceMonitor(Monitor):
     error_rate: RateCondition = Condition(above=0.01)
     n: Condition | None = None
     volume_drop: RateCondition | None = Condition(above=0.5)
+    volume_rise: Condition | None = Condition(above=0.7)
     objectives: Annotated[tuple[Objective, ...], BeforeValidator(as_tuple)] = ()
     classes: dict[MetricName, RequestClass] = Field(default={})
     prometheus: Prometheus | None = None
@@ -902,6 +903,8 @@ FAMILIES: Final[Mapping[str, DeclaredFamily]] = {
                 "": "Ask who runs the service; the rows: mlmon rows {id}.",
                 "volume_drop": "Ask who sends the requests whether fewer are meant; then "
                 "mlmon run {model}.",
+                "volume_rise": "Ask who sends the requests whether more are meant, or a feed was "
+                "sent twice.",
             },
             ("profiles",),
             frozenset({"pandas"}),

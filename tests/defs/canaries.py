@@ -97,8 +97,8 @@ def personal(day: dt.date, dataset: str = "production") -> tuple[pd.DataFrame, p
     if is_new:  # a part is as old as ever, so that the rest explains what is told
         predictions.loc[60:, ["region", "age"]] = ["north", 40.0]
     predictions["undeclared"] = PERSONAL["UNDECLARED"]
-    if day == DAYS[-1]:
-        predictions["balance"] = np.nan
+    if day == DAYS[-1]:  # in one region alone, which is named
+        predictions.loc[predictions["region"] != "north", "balance"] = np.nan
     return predictions, actuals
 
 

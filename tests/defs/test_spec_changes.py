@@ -140,6 +140,7 @@ CHANGES: dict[str, Any] = {
         {"monitors.business": {"change": "20%"}, "columns.outcomes": {"revenue": "revenue"}}
     ),
     "monitors.service.volume_drop": {"above": 0.9},
+    "monitors.service.volume_rise": {"above": 4},
     "monitors.service.stages": Many(
         {
             "monitors.service": {"stages": {"fetch": {"p95_ms": {"above": 50}}}},

@@ -24,7 +24,7 @@ from mlmon_dagster.metrics.estimated.multiclass import (
 from mlmon_dagster.metrics.estimated.regression import Losses, estimated_losses, loss_calibration
 from mlmon_dagster.metrics.frames import concat_frames
 from mlmon_dagster.metrics.performance.weighted_back import DECIDED
-from mlmon_dagster.metrics.service import volume_drop
+from mlmon_dagster.metrics.service import Volume
 from mlmon_dagster.spec.metric_registry import BINARY, MULTICLASS, REGRESSION
 from mlmon_dagster.spec.tasks import TASKS, estimated, residual
 from tests.metrics.oracles import CLASSES, EXACT, midpoint, score_bin
@@ -243,13 +243,13 @@ def test_fairness_of_degenerate_windows_is_finite_or_has_a_reason():
     assert set(gaps.loc[missing, "reason"]) <= {"few_rows", "no_positives", "no_reference"}
 
 
-def test_volume_drop_is_the_missing_share_of_the_median_of_its_place():
+def test_the_change_of_a_volume_is_a_share_of_the_median_of_its_place():
     sizes = np.random.default_rng(1).integers(1, 10_000, 28)
     places = np.tile(np.arange(7), 4)
     usual = np.exp(np.median(np.log(sizes[places == 3] + 0.5))) - 0.5
-    found = volume_drop(17, 3, places, sizes)
-    assert found.drop == pytest.approx(1 - 17 / usual, rel=EXACT)
+    found = Volume(17, 3, places, sizes)
+    assert found.change == pytest.approx(17 / usual - 1, rel=EXACT)
     for n in (0, 1, 2**62):
         for rows in (np.ones(28, int), np.full(28, 2**62)):
-            found = volume_drop(n, 3, places, rows)
-            assert np.isfinite([found.usual, found.drop, found.z, *found.drops]).all()
+            found = Volume(n, 3, places, rows)
+            assert np.isfinite([found.usual, found.change, found.chance, *found.changes]).all()

@@ -72,7 +72,7 @@ ORACLES: dict[str, str] = {
     **dict.fromkeys((declaration.ATTRIBUTION, declaration.ATTRIBUTION_SHIFT), "test_attribution"),
     **dict.fromkeys((declaration.ATTRIBUTION_NDCG, declaration.NOT_ADDITIVE), "test_additivity"),
     "residual_drift": "test_data_oracles",  # it is the psi of a column
-    "volume_drop": "test_estimate_oracles",
+    **dict.fromkeys(("volume_drop", "volume_rise"), "test_estimate_oracles"),
     # Of windows, not of rows: counted by tests/monitors.
     **dict.fromkeys(("bad_rate", "duplicate_rate", "conflict_rate"), "monitors"),
     **dict.fromkeys(("no_data_for", "actuals_missing"), "monitors"),

@@ -197,6 +197,21 @@ def test_areas_say_that_a_part_of_the_scores_has_no_labels():
     assert gap["value"] < 0.02  # of the scores that have labels
 
 
+def test_what_hangs_on_few_rows_that_stand_for_many_has_no_interval_and_is_not_judged():
+    rng = np.random.default_rng(8)
+    score = rng.beta(1, 9, 4_000)
+    actual = (rng.random(4_000) < score).astype(float)
+    is_known = rng.random(4_000) < np.where(score > 0.4, 0.5, 0.02)
+    found = binned(score, np.where(is_known, actual, np.nan))
+    for metric in ("precision", "recall", "specificity", "f1", "balanced_accuracy", "mcc"):
+        assert found.loc[metric, "reason"] == "few_of_rarer_class", metric
+        assert np.isfinite(found.loc[metric, "value"])
+        assert np.isnan(found.loc[metric, "lower"])
+    for metric in ("accuracy", "actual_rate"):
+        assert found.loc[metric, "reason"] == ""
+        assert np.isfinite(found.loc[metric, "lower"])
+
+
 @pytest.mark.parametrize("case", [c for c in CASES if c.is_quick], ids=str)
 def test_intervals_of_labels_chosen_by_score_hold(case: Case):
     found, missed = judge(case, 250)

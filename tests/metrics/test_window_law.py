@@ -229,6 +229,7 @@ def test_the_usual_range_leaves_out_as_much_as_asked() -> None:
         ("angle", [0.02, 0.5, 0.97]),
         ("root", [0.001, 1.0, 8.0]),
         ("log", [0.0, 3.0, 2e6]),
+        ("count", [0.0, 3.0, 2e6]),
         ("fisher", [-0.9, 0.0, 0.6]),
     ],
 )
@@ -240,7 +241,13 @@ def test_scales_go_there_and_back(scale: Scale, values: list[float]) -> None:
 
 @pytest.mark.parametrize(
     ("scale", "value", "spread"),
-    [("logit", 0.3, 0.004), ("root", 2.0, 0.01), ("log", 400.0, 4.0), ("fisher", 0.5, 0.01)],
+    [
+        ("logit", 0.3, 0.004),
+        ("root", 2.0, 0.01),
+        ("log", 400.0, 4.0),
+        ("count", 400.0, 4.0),
+        ("fisher", 0.5, 0.01),
+    ],
 )
 def test_noise_is_carried_to_the_scale(scale: Scale, value: float, spread: float) -> None:
     """The delta method, beside the spread of drawn values."""

@@ -60,7 +60,7 @@ def test_each_of_them_can_be_turned_off() -> None:
     off = spec(
         schema={"duplicate_rate": None, "conflict_rate": None},
         freshness={"actuals_missing": None},
-        service={"volume_drop": None},
+        service={"volume_drop": None, "volume_rise": None},
     )
     one = window(n=5, n_expected=5, n_actual=0, n_sent=9, n_duplicate=9, **(STEADY | {}))
     found = {

@@ -39,6 +39,7 @@ FAULTS: Mapping[str, Fault] = {
             ("service", "p95_latency_ms", TABLE, "ERROR"),
             ("service", "error_rate", TABLE, "WARN"),
             ("service", "volume_drop", TABLE, "WARN"),
+            ("service", "volume_rise", TABLE, "WARN"),
             ("business", "expected_value", TABLE, "WARN"),
             ("versions", "version_age_days", TABLE, "WARN"),
         ]

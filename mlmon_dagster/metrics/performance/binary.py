@@ -45,8 +45,8 @@ from mlmon_dagster.metrics.performance.weighted_back import (
     centre_areas,
     decision_metrics,
     leave_out_exempt,
-    replace_rows,
     score_metrics,
+    weigh_back,
     with_rows,
 )
 from mlmon_dagster.metrics.rectified import METHOD, Interval
@@ -88,6 +88,8 @@ def performance_metrics(
         few_of_rarer_class (under 10; areas, ks_separation), few_rows (calibration_error and lift
         under 50), no_predicted_positives (precision), no_actual_positives (recall, lift),
         no_actual_negatives (specificity), no_positives (f1: neither predicted nor actual).
+        `unsure` of a value, without an interval: few_of_rarer_class, where labels are a chosen part
+        and tell as much as fewer than `weighted_back.FEWEST` rows of the rarer class.
     """
     predicted, losses = confusion, losses or {}
     outputs_of = {"score": score, "prediction": confusion}
@@ -100,15 +102,9 @@ def performance_metrics(
     if predicted is not None and confusion is not None:
         found = _confusion_metrics(predicted, with_actual_rate=score is None)
         for part in by_decision(confusion, score, expected.get(DECIDED)):
-            values = decision_metrics(part)
-            found = [_replaced(rows, part, values) for rows in found]
+            found = weigh_back(found, part, decision_metrics(part))
         metrics += found
     return stack_rows(metrics)
-
-
-def _replaced(rows: MetricRows, part: PartlyLabelled, values: Mapping[str, Interval]) -> MetricRows:
-    metric = str(rows.metric)
-    return replace_rows(rows, part.places, values[metric]) if metric in values else rows
 
 
 def _score_metrics(
@@ -124,7 +120,7 @@ def _score_metrics(
         }
         values = score_metrics(part, plain)
         values["calibration_error"] = _weighted_calibration_error(part)
-        found = [_replaced(rows, part, values) for rows in found]
+        found = weigh_back(found, part, values)
     return [*_areas(score, losses.get(SCORE_ORDER), part, top_share), *found]
 
 

@@ -46,6 +46,9 @@ _FINE = 50  # strata of an area, whose rows are weighed by nothing else
 _MOST_UNLABELLED = 0.05  # share of the rows, in strata without a label, that an area does without
 _MOST_CORRELATED = 1 - 1e-9
 _EDGE = 1e-6  # how near an area comes to 0 and 1 on a logit scale
+FEWEST = 20  # rows of the rarer class that labels must tell as much as, for what hangs on it
+# Below, a row or two that stand for many others decide, and their intervals are too short.
+OF_RARER = ("precision", "recall", "specificity", "f1", "balanced_accuracy", "mcc", "log_loss")
 _DECISIONS_DIFFER = 0.01  # share of the rows with a decision and no score, or the other way round
 
 
@@ -104,6 +107,11 @@ class PartlyLabelled:
     strata: Strata
     scores: Floats
     decided: Floats
+
+    def has_few_of_rarer(self) -> Flags:
+        """Say where labels tell as much as fewer than `FEWEST` rows of the rarer class, (P,)."""
+        rows = [side.sum(axis=1) for side in effective_counts(self.strata).each]
+        return np.asarray(np.minimum(*rows) < FEWEST)
 
     def gaps(self) -> tuple[Floats, Floats]:
         """Return by how much scores are above the rate of each stratum, and the noise of that.
@@ -182,6 +190,25 @@ def _stratified(places: Ints, sides: Sequence[Ints], scores: Floats) -> PartlyLa
     strata = strata_by_score(rows.sum(axis=3), rows[..., 1:].sum(axis=3), rows[..., 2], scores)
     decided = np.repeat(np.arange(len(sides), dtype=np.float64), len(scores))
     return PartlyLabelled(places, strata, np.tile(scores, len(sides)), decided)
+
+
+def weigh_back(
+    metrics: Sequence[MetricRows], part: PartlyLabelled, values: Mapping[str, Interval]
+) -> list[MetricRows]:
+    """Return metrics of C cells with those of all rows in place of those of the labelled ones.
+
+    Args:
+        metrics: Of all cells, a partly labelled one's from its labelled rows.
+        part: The partly labelled cells.
+        values: Metric -> its value over all their rows; a metric without stays as it is.
+    """
+    few = part.has_few_of_rarer()
+    return [
+        replace_rows(rows, part.places, values[metric], few & (metric in OF_RARER))
+        if (metric := str(rows.metric)) in values
+        else rows
+        for rows in metrics
+    ]
 
 
 def score_metrics(found: PartlyLabelled, plain: Mapping[str, Floats]) -> dict[str, Interval]:
@@ -371,21 +398,42 @@ def with_rows(classes: Classes, part: PartlyLabelled, others: Classes) -> Classe
 
 
 def replace_rows(
-    rows: MetricRows, places: Ints, found: Interval, method_version: str = METHOD
+    rows: MetricRows,
+    places: Ints,
+    found: Interval,
+    has_few: Flags | None = None,
+    method_version: str = METHOD,
 ) -> MetricRows:
     """Return one metric of C cells with other values at some places, (P,).
 
     What has no value stays without one, for its own reason.
+
+    Args:
+        rows: The metric.
+        places: Whose values are others.
+        found: These.
+        has_few: Which of them rest on too few rows of the rarer class to be judged, (P,).
+        method_version: How they were computed.
     """
     size = len(rows.cells)
     value, lower, upper = (
         np.array(np.broadcast_to(np.asarray(x, np.float64), size))
         for x in (rows.value, rows.lower, rows.upper)
     )
-    method = np.array(np.broadcast_to(np.asarray(rows.method_version, object), size))
+    method, unsure = (
+        np.array(np.broadcast_to(np.asarray(x, object), size))
+        for x in (rows.method_version, rows.unsure)
+    )
     has_value = np.isfinite(value[places]) & np.isfinite(found.value)
     chosen = places[has_value]
     for target, ends in zip((value, lower, upper), found, strict=True):
         target[chosen] = ends[has_value]
     method[chosen] = method_version
-    return rows._replace(value=value, lower=lower, upper=upper, method_version=method.tolist())
+    if has_few is not None:
+        bare = places[has_value & has_few]
+        lower[bare] = upper[bare] = np.nan
+        unsure[bare] = "few_of_rarer_class"
+    return rows._replace(
+        value=value, lower=lower, upper=upper, method_version=method.tolist(),
+        unsure=unsure.astype(str),
+    )  # fmt: skip

@@ -1,0 +1,90 @@
+"""A day whose rows repeat others under new ids."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from mlmon_dagster.families.repeated_rows import describe_repeats
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.state import monitor_results
+from mlmon_dagster.work import Work
+from tests.conftest import make_events, make_spec, window
+from tests.defs.small_model import drop
+from tests.pipeline.test_silence import FIRST, Desk, land
+
+SPEC = make_spec()
+DAYS = [f"2024-03-0{day}" for day in range(1, 9)]
+
+
+def describe(store: Store, last: list[pa.Table], rounded: bool = False) -> str:
+    """Store seven days, and one of the given rows; describe it."""
+    days = [make_events(SPEC, day, 60, seed=place)[0] for place, day in enumerate(DAYS[:-1])]
+    rows = pa.concat_tables([*days, *last])
+    if rounded:
+        ages = pa.array([float(age > 40) for age in rows["age"].to_pylist()])
+        rows = rows.set_column(rows.column_names.index("age"), "age", ages)
+    store.event_log(SPEC).append("predictions", rows, ["p"])
+    windows = [window(SPEC, day) for day in DAYS]
+    store.inference_records(SPEC).rebuild(windows)
+    now = dt.datetime(2024, 3, 9, tzinfo=dt.UTC)
+    work = SimpleNamespace(spec=SPEC, project=SimpleNamespace(store=store), now=now)
+    return describe_repeats(cast("Work", work), windows[-1])
+
+
+def repeat(day: int, prefix: str) -> pa.Table:
+    """Return the rows of a day again, on the last one, under new ids."""
+    rows, _ = make_events(SPEC, DAYS[-1], 60, seed=day, prefix=prefix)
+    return rows
+
+
+@pytest.mark.parametrize("rounded", [False, True])
+def test_healthy_days_repeat_none_or_as_many_as_usual(store: Store, rounded: bool) -> None:
+    assert describe(store, [repeat(7, "")], rounded) == ""
+
+
+def test_rows_of_another_day_are_seen_and_the_day_is_named(store: Store) -> None:
+    said = describe(store, [repeat(7, ""), repeat(2, "again-")])
+    assert said == "50 % of the rows repeat rows of 3 March under new ids, usually 0 %"
+
+
+def test_rows_that_come_twice_are_seen(store: Store) -> None:
+    said = describe(store, [repeat(7, ""), repeat(7, "b-"), repeat(7, "c-")])
+    assert said == "66.7 % of the rows repeat others of this window under new ids, usually 0 %"
+
+
+@pytest.mark.slow
+def test_yesterday_sent_again_is_a_warning_that_says_so(tmp_path: Path) -> None:
+    """Files, tables and verdicts: features of the day before, under other ids."""
+    desk = Desk(tmp_path)
+    desk.land(dt.date(2024, 1, 15), dt.date(2024, 2, 23), "validation")
+    days = pd.date_range(FIRST, periods=17)
+    for day in days:
+        land(tmp_path, day.date())
+    drawn = np.random.default_rng(days[-2].toordinal())
+    again = pd.DataFrame(
+        {
+            "id": [f"again{i}" for i in range(40)], "dataset": "production",
+            "at": days[-1].tz_localize("Europe/Berlin") + pd.Timedelta(hours=9),
+            "p": drawn.normal(size=40), "age": drawn.normal(40, 9, 40),
+        }
+    )  # fmt: skip
+    drop(again, tmp_path / "landing" / "predictions" / "again.parquet")
+    desk.look("2024-03-21T06:00:00+01:00")
+
+    newest = monitor_results.newest(desk.project.store.state, "desk", family="service")
+    found = newest[newest["status"] != "OK"]
+    assert found["monitor"].tolist() == ["service/volume_rise"]
+    assert found["status"].tolist() == ["WARN"]
+    assert found["message"].iloc[0] == "80 predictions, usually 40 on Wednesdays: twice as many."
+    assert json.loads(found["details"].iloc[0])["why"] == (
+        "50 % of the rows repeat rows of 19 March under new ids, usually 0 %"
+    )
