@@ -19,7 +19,7 @@ import argparse
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 from scipy import special
 
 from benchmarks.table import Goal, Row, show
-from mlmon_dagster.metrics import clusters
-from mlmon_dagster.metrics.drift import attribution, between_windows, joint
+from mlmon_dagster.metrics import clusters, statistics
+from mlmon_dagster.metrics.drift import attribution, between_windows, joint, novelty
 from mlmon_dagster.metrics.drift.null_distribution import Moments
 from mlmon_dagster.metrics.estimated.calibration import stretch
 from mlmon_dagster.metrics.intervals import Z95
@@ -43,6 +43,7 @@ LEVEL, LEAST, MOST = 0.01, 0.005, 0.015
 GAPS = (3, 15, 30, 50)  # windows after a baseline that stays
 AHEAD = 60  # windows drawn after the baseline
 BASELINE, QUARTER = 60, 91
+RUNS = (7, 14, 28)
 MOVES = (0.5, 1.0, 1.5)  # spreads of a window
 
 
@@ -402,6 +403,21 @@ def by_distance(cell: Cell, i: int) -> Floats:
     )
 
 
+def by_place(cell: Cell, i: int) -> Floats:
+    """Judge as the place of numbers beyond the baseline's range is."""
+    return novelty.place_p(*(_profile(part, i) for part in (cell.judged, cell.baseline)))
+
+
+def _profile(part: Drawn, i: int) -> statistics.ColumnStatistics:
+    n = part.rows[i].astype(np.int64)
+    binning = statistics.Binning("x", "numeric", 1, "")
+    mean = part.values[i]
+    squares = n * (mean**2 + part.noise[i] * n)
+    nothing = statistics.empty(binning)
+    return replace(nothing, counts=n[:, None], total=n * mean, total_sq=squares,
+                   cells=pd.DataFrame(index=range(len(n))))  # fmt: skip
+
+
 def by_attribution(cell: Cell, i: int) -> Floats:
     """Judge as shares of attribution are."""
     values, noise, rows = (part[i] for part in cell.baseline)
@@ -511,6 +527,7 @@ def by_residual(cell: Cell, i: int) -> Floats:
 ANSWERS: dict[str, Callable[[Cell], Floats]] = {
     "distances": partial(_each, by_distance),
     "strays": partial(_each, by_strays),
+    "place": partial(_each, by_place),
     "attribution": partial(_each, by_attribution),
     "pairs": by_pairs,
     "levels": partial(_each, by_level),
@@ -633,12 +650,14 @@ def lasting(size: int, seed: int) -> Iterator[Row]:
         first = BASELINE + QUARTER // 2
         for last in range(BASELINE + 28, BASELINE + QUARTER, 3):
             at = np.arange(last - 27, last + 1)
-            newest = law.judge_newest(y[:, at], noise, at).p_value <= LEVEL
+            newest = law.judge_newest(y[:, at], noise, at, RUNS).p_value <= LEVEL
             together.append(newest)
             alone.append(law.judge(y[:, [last]], noise, [last]).p_value[:, 0] <= LEVEL)
             for move in MOVES if first <= last < first + 28 else ():
                 moved = y[:, at] + move * (at >= first)
-                soon[move] = soon[move] | (law.judge_newest(moved, noise, at).p_value <= LEVEL)
+                soon[move] = soon[move] | (
+                    law.judge_newest(moved, noise, at, RUNS).p_value <= LEVEL
+                )
         false = float(np.mean(together))
         numbers = [np.mean(alone), false, *(found.mean() for found in soon.values())]
         error = 2 * math.sqrt(LEVEL * (1 - LEVEL) / size)

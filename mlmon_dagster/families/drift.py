@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.families.family import Family, measure_profiles, plot_columns
+from mlmon_dagster.families.sustained import SustainedShifts, judge_sustained
 from mlmon_dagster.monitors.change_wording import in_words, percent, rows_share
 from mlmon_dagster.monitors.evidence import (
     OK,
@@ -41,12 +42,14 @@ from mlmon_dagster.spec.monitors import (
     CORRELATION_CHANGE,
     CORRELATION_SHIFT,
     FAMILIES,
+    SUSTAINED_SHIFT,
+    SUSTAINED_WINDOWS,
     Attribution,
     Multivariate,
 )
 from mlmon_dagster.spec.names import ALL, DRIFT
 from mlmon_dagster.store.state.monitor_results import MonitorResult
-from mlmon_dagster.work import Part, comparisons
+from mlmon_dagster.work import Comparison, Part, comparisons
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,6 +96,8 @@ def judge(evidence: Evidence) -> list[MonitorResult]:
                 rows += _judge_family(evidence, window, [(column, "psi", part) for part in parts])
         rows += judge_multivariate(evidence, window)
         rows += judge_attribution(evidence, window)
+        if evidence.sustained is not None:
+            rows += judge_sustained(evidence, window, evidence.sustained)
     return rows
 
 
@@ -136,7 +141,7 @@ def _judge_family(
     outside = [_outside(evidence, window, column, row) for column, _, row in found]
     chances = benjamini_hochberg([row["p_value"] if row else float("nan") for row in outside])
     novel = [
-        _novel(evidence, window, row) if row and p <= monitor.q else 0.0
+        _novel(evidence, window, row, p) if row else 0.0
         for row, p in zip(outside, chances, strict=True)
     ]
     for (column, method, row), reason, adjusted, share in zip(
@@ -284,17 +289,20 @@ def _outside(
     return None if found is None or not_tested(window, found) else found
 
 
-def _novel(evidence: Evidence, window: Window, found: MetricSample) -> float:
+def _novel(evidence: Evidence, window: Window, found: MetricSample, adjusted: float) -> float:
     """Return the share of a window's rows outside the baseline's range, 0 if that is no news.
 
-    It is news from 1/200 of the rows on, where more than twice as many as is usual among the
-    baseline's own windows. A distance hardly sees so few rows, and once all are outside it is as
-    large as it can be, as that of any other narrow day.
+    It is news from 1/200 of the rows on, where significantly and more than twice as many as is
+    usual among the baseline's own windows. A distance hardly sees so few rows, and once all are
+    outside it is as large as it can be, as that of any other narrow day. Of most of the rows the
+    p-value is not adjusted: there is hardly another column in which they are outside by chance.
     """
     usual = evidence.whole(window, f"{NOVEL}{AUTO}", found["column_name"])
     most = finite(usual["value"]) if usual else None
     share = float(found["value"])
-    return share if most is not None and share >= max(_LEAST, 2 * most) else 0.0
+    p = found["p_value"] if share >= _MOST else adjusted
+    is_news = p <= evidence.spec.monitors.drift.q and share >= _LEAST
+    return share if most is not None and is_news and share > 2 * most else 0.0
 
 
 def _limit(evidence: Evidence, window: Window, column: str, row: MetricSample) -> float:
@@ -540,6 +548,19 @@ def _changes_of(part: Part) -> ColumnChanges:
     return ColumnChanges(lambda: part.whole([*part.work.spec.features, *_OUTPUTS]), compared)
 
 
+def _references(comparison: Comparison) -> dict[str, object]:
+    found: dict[str, object] = {"changes": _changes_of(comparison.part)}
+    n_windows = sum(state.n > 0 for state in comparison.part.states.values())
+    if count_together(comparison.work.spec) > 1 and n_windows >= SUSTAINED_WINDOWS[0]:
+        found["sustained"] = SustainedShifts.of_part(comparison.part)
+    return found
+
+
+def count_together(spec: ModelSpec) -> int:
+    """Return how many windows are judged as one at most."""
+    return 1 if spec.monitors.drift.sustained is None else SUSTAINED_WINDOWS[-1]
+
+
 def profiled(column: str) -> Sequence[str]:
     """Return the profiled columns that a column that drifts is counted in."""
     return _BEHIND.get(column, (column,))
@@ -599,9 +620,12 @@ def _limits(spec: ModelSpec) -> str:
     shares = ""
     if declaration.attributed(spec) and d.attribution:
         shares = f" Shares of the attributions may change by {d.attribution.above:g}."
+    sustained = ""
+    if d.sustained:
+        sustained = f" The newest 7, 14 or 28 windows may be off by {d.sustained.above:g} spreads."
     return (
         f"Fails above {limit} ({d.method}, bias taken off) if also significant "
-        f"(q = {d.q:g} over the columns).{joint}{shares}"
+        f"(q = {d.q:g} over the columns).{joint}{shares}{sustained}"
     )
 
 
@@ -630,6 +654,8 @@ FAMILY = Family(
     measure=measure_profiles(DRIFT, lambda spec: "baseline", _name_plot),
     metrics=_metrics,
     explained_by_slices=True,
-    references=lambda comparison: {"changes": _changes_of(comparison.part)},
+    references=_references,
+    profiles_back=count_together,
+    judged_together=lambda spec, metric: count_together(spec) if metric == SUSTAINED_SHIFT else 1,
     learns_at=("profiles", "drift"),
 )

@@ -18,11 +18,13 @@ import pyarrow as pa
 
 from mlmon_dagster.families.drift import ColumnChanges
 from mlmon_dagster.families.registry import FAMILIES, evaluate
+from mlmon_dagster.families.sustained import SustainedShifts
 from mlmon_dagster.metrics.statistics import ColumnStatistics, of_all
 from mlmon_dagster.profiles import build_profiles
 from mlmon_dagster.profiles.fit import fit_binnings
 from mlmon_dagster.profiles.measures import measure
 from mlmon_dagster.spec import ModelSpec, spec_from_mapping
+from mlmon_dagster.spec.monitors import SUSTAINED_WINDOWS
 from tests.profiles.records import DuckEngine
 
 Rows = pd.DataFrame
@@ -168,6 +170,7 @@ class World:
     spec: ModelSpec
     binnings: Mapping[str, Any]
     windows: dict[str, ColumnStatistics]
+    dataset: str = "training"
 
     def profile(self, days: Mapping[pd.Timestamp, Rows]) -> dict[str, ColumnStatistics]:
         """Profile the rows of days of production."""
@@ -195,7 +198,11 @@ class World:
         changes = ColumnChanges(lambda: whole, lambda _: compared)
         rows: list[Mapping[str, Any]] = []
         for family in families:
-            references = {"changes": changes}
+            references: dict[str, Any] = {"changes": changes}
+            if len(days) <= SUSTAINED_WINDOWS[-1]:
+                references["sustained"] = SustainedShifts(
+                    spec, lambda start: (whole, max(days).to_pydatetime()), compared.get
+                )
             if family != "drift":  # it asks a store for its baseline
                 references = FAMILIES[family].references(cast("Any", comparison))
             rows += evaluate(

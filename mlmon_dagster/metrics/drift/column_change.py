@@ -139,6 +139,18 @@ def column_change(
         return _of_numbers(_Numbers(now, then), others)
 
 
+def place_change(now: ColumnStatistics, then: ColumnStatistics) -> ColumnChange:
+    """Return where an ordered column lies now and lay before, whatever else changed.
+
+    Args:
+        now: One cell, with values.
+        then: One cell, in the same bins, with values.
+    """
+    x = _Numbers(now, then)
+    low, usual, high = (x.quantile(x.theirs, level) for level in _TAILS)
+    return _place(x, x.quantile(x.mine, 0.5), usual, (high - low) / _PER_SPREAD)
+
+
 def _missing(stats: ColumnStatistics) -> float:
     return 1 - float(stats.counts[0].sum() / stats.n[0])
 

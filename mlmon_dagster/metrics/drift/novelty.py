@@ -5,7 +5,8 @@ any other narrow day. And it hardly sees a few rows, however far off. The share 
 baseline's range is judged by itself: by what each of the baseline's windows has outside the others'
 range. A day of extremes moves its ordinary rows, too, so what is compared is the rows outside for
 each row at that end. Their count is taken to follow a negative binomial law, a Poisson law whose
-rate differs between windows.
+rate differs between windows. Where most rows are outside, the window's mean is tested by Student's
+prediction of one more window (Hahn, 1969), with a robust centre and spread.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from scipy import special
 from mlmon_dagster.metrics import MIN_WINDOWS, Floats, Ints
 from mlmon_dagster.metrics.binnings import upper_edges
 from mlmon_dagster.metrics.frames import MetricRows, stack_rows
-from mlmon_dagster.metrics.intervals import rate, wilson
+from mlmon_dagster.metrics.intervals import EFFICIENCY, biweight, rate, wilson
 from mlmon_dagster.metrics.statistics import ColumnStatistics, select, select_whole
 from mlmon_dagster.spec.metric_registry import AUTO, NOVEL
 
@@ -28,7 +29,7 @@ UNSEEN_VERSION = "unseen-auto-1"
 _USUAL = 0.9  # of the baseline's windows are no more novel than what is called usual
 _TIMES = 2.0  # of that is far above it
 _AT_AN_END = 0.05  # of the baseline's rows, at least
-_MOST = 0.5  # of a window's rows, which no move of the others explains
+_MOST = 0.5  # of a window's rows: from there on what counts is where its mean is
 
 
 def novelty_metrics(
@@ -47,7 +48,8 @@ def novelty_metrics(
     Returns:
         MetricFrame. `novel_rate`: share of the rows with a value that lie below the smallest or
         above the largest of the baseline, 0 to 1, with Wilson's interval; `p_value`: the chance
-        of as many, see `outside_p`, NaN with fewer than 14 windows. `novel_rate_auto`: what
+        of as many, see `outside_p`, and of half of the rows or more that of such a mean, see
+        `place_p`, NaN with fewer than 14 windows. `novel_rate_auto`: what
         nine of ten of the baseline's windows do not exceed, each against the others; reason
         `few_baseline_windows` with fewer than 14. Reasons of no value: few_rows, all_null,
         no_baseline (nothing but nulls in it).
@@ -71,7 +73,8 @@ def _of_column(mine: ColumnStatistics, own: ColumnStatistics, min_rows: int) -> 
     usual, p = np.nan, np.full(len(n), np.nan)
     if is_known:
         usual = float(np.quantile(own_novelty(windows), _USUAL))
-        p = outside_p(mine.counts, windows)
+        few = outside_p(mine.counts, windows)
+        p = np.where(outside < _MOST * n, few, place_p(mine, windows))
     total = int(then.sum())
     is_null = (n == 0) & (mine.n >= min_rows)
     reasons = ["no_baseline", "all_null", "few_rows"]
@@ -154,8 +157,7 @@ def outside_p(counts: Ints, windows: ColumnStatistics) -> Floats:
     Returns:
         Twice the smaller chance of both sides, at most 1.
     """
-    own, n = windows.counts, counts.sum(axis=1)
-    pooled = own.sum(axis=0)
+    own, pooled = windows.counts, windows.counts.sum(axis=0)
     ends = _ends(pooled, _AT_AN_END)
     found, seen = _outside_others(windows), own @ ends
     total, rows = float(found.sum()) + 0.5, float(seen.sum())
@@ -165,8 +167,7 @@ def outside_p(counts: Ints, windows: ColumnStatistics) -> Floats:
     shape = 1 / (strays / float((expected**2).sum()) + 1 / total)
     outside = outside_sides(counts, own)
     mean = total / rows * (counts @ ends)
-    moved = n[:, None] * _reach(counts, pooled, ends)
-    mean = np.where(outside < _MOST * n[:, None], np.maximum(mean, moved), mean)
+    mean = np.maximum(mean, counts.sum(axis=1)[:, None] * _reach(counts, pooled, ends))
     tail = special.betainc(np.maximum(outside, 1), shape, mean / (mean + shape))
     both = 2 * np.where(outside > 0, tail, 1.0).min(axis=1)
     return np.asarray(np.minimum(both, 1.0), np.float64)
@@ -243,3 +244,42 @@ def own_unseen(windows: ColumnStatistics) -> Floats:
     alone = np.where(elsewhere, 0, known).sum(axis=1)
     unseen = windows.counts[:, len(windows.binning.categories) + 1]
     return np.asarray(rate(alone + unseen, windows.n), np.float64)
+
+
+def place_p(mine: ColumnStatistics, windows: ColumnStatistics) -> Floats:
+    """Return the chance of means as far from those of the baseline's windows, (C,).
+
+    Args:
+        mine: C windows.
+        windows: The baseline's windows that are large enough.
+
+    Returns:
+        Two-sided. NaN with fewer than 14 windows of the baseline, for windows without values, and
+        for numbers near the largest that there are.
+        Where all of the baseline's means are equal: 1 for the same mean, else 0.
+    """
+    count = len(windows)
+    if count < MIN_WINDOWS:
+        return np.full(len(mine), np.nan)
+    means, noise = _moments(windows)
+    if not np.isfinite(means).all():
+        return np.full(len(mine), np.nan)
+    centre, scale = (float(part) for part in biweight(means))
+    values, sampling = _moments(mine)
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        # Between windows, and what a window of this size shows by chance.
+        between = np.fmax(np.float64(scale) ** 2 - np.median(noise), 0.0)
+        spread = np.sqrt(np.fmax(between + sampling, np.float64(scale) ** 2) * (1 + 1 / count))
+        t = np.abs(values - centre) / spread
+        p = 2 * special.stdtr(EFFICIENCY * (count - 1), -t)
+    p = np.where(spread > 0, p, np.where(values == centre, 1.0, 0.0))
+    return np.asarray(np.where(np.isfinite(values) & np.isfinite(spread), p, np.nan), np.float64)
+
+
+def _moments(stats: ColumnStatistics) -> tuple[Floats, Floats]:
+    """Return means and the squares of their standard errors, (C,), for independent rows."""
+    n = stats.counts.sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        mean = stats.total / n
+        variance = np.maximum(stats.total_sq / n - mean**2, 0) / n
+    return np.where(n > 0, mean, np.nan), np.where(n > 0, variance, np.nan)
