@@ -46,6 +46,8 @@ FEATURES: dict[str, dict[str, Any]] = {
     "height": {"type": "numeric", "pii": False, "unit": "cm"},
     "stock": {"type": "numeric", "pii": False},
     "hour": {"type": "numeric", "pii": False},
+    "visits": {"type": "numeric", "pii": False},
+    "fee": {"type": "numeric", "pii": False, "unit": "EUR"},
     "age": {"type": "numeric", "pii": True, "unit": "years"},
     "channel": {"type": "categorical", "pii": False},
     "product": {"type": "categorical", "pii": False},
@@ -104,6 +106,7 @@ def draw(rng: np.random.Generator, n: int = ROWS) -> Rows:
     score = 1 / (1 + np.exp(-logit))
     hours = np.array([0, 0, 0, 0, 0, 0, 1, 3, 9, 14, 9, 4, 3, 9, 14, 8, 4, 3, 9, 14, 8, 3, 1, 0])
     customers = rng.integers(0, 400, n).astype(str)
+    [own] = rng.spawn(1)
     return pd.DataFrame(
         {
             "model_version": "1",
@@ -134,6 +137,8 @@ def draw(rng: np.random.Generator, n: int = ROWS) -> Rows:
             "is_member": rng.random(n) < 0.4,
             "signed_up": rng.gamma(2, 20, n),  # days ago, turned into times in `_records`
             "comment": rng.poisson(30, n),
+            "visits": np.where(own.random(n) < 0.47, 0.0, np.ceil(own.lognormal(2, 1, n))),
+            "fee": np.where(own.random(n) < 0.93, 0.0, own.lognormal(2, 0.8, n).round(2)),
         }
     )  # fmt: skip
 
