@@ -43,6 +43,7 @@ LEVEL, LEAST, MOST = 0.01, 0.005, 0.015
 GAPS = (3, 15, 30, 50)  # windows after a baseline that stays
 AHEAD = 60  # windows drawn after the baseline
 BASELINE, QUARTER = 60, 91
+RUNS = (7, 14, 28)
 MOVES = (0.5, 1.0, 1.5)  # spreads of a window
 
 
@@ -649,12 +650,14 @@ def lasting(size: int, seed: int) -> Iterator[Row]:
         first = BASELINE + QUARTER // 2
         for last in range(BASELINE + 28, BASELINE + QUARTER, 3):
             at = np.arange(last - 27, last + 1)
-            newest = law.judge_newest(y[:, at], noise, at).p_value <= LEVEL
+            newest = law.judge_newest(y[:, at], noise, at, RUNS).p_value <= LEVEL
             together.append(newest)
             alone.append(law.judge(y[:, [last]], noise, [last]).p_value[:, 0] <= LEVEL)
             for move in MOVES if first <= last < first + 28 else ():
                 moved = y[:, at] + move * (at >= first)
-                soon[move] = soon[move] | (law.judge_newest(moved, noise, at).p_value <= LEVEL)
+                soon[move] = soon[move] | (
+                    law.judge_newest(moved, noise, at, RUNS).p_value <= LEVEL
+                )
         false = float(np.mean(together))
         numbers = [np.mean(alone), false, *(found.mean() for found in soon.values())]
         error = 2 * math.sqrt(LEVEL * (1 - LEVEL) / size)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.families.family import Family, measure_profiles, plot_columns
+from mlmon_dagster.families.sustained import SustainedShifts, judge_sustained
 from mlmon_dagster.monitors.change_wording import in_words, percent, rows_share
 from mlmon_dagster.monitors.evidence import (
     OK,
@@ -41,12 +42,14 @@ from mlmon_dagster.spec.monitors import (
     CORRELATION_CHANGE,
     CORRELATION_SHIFT,
     FAMILIES,
+    SUSTAINED_SHIFT,
+    SUSTAINED_WINDOWS,
     Attribution,
     Multivariate,
 )
 from mlmon_dagster.spec.names import ALL, DRIFT
 from mlmon_dagster.store.state.monitor_results import MonitorResult
-from mlmon_dagster.work import Part, comparisons
+from mlmon_dagster.work import Comparison, Part, comparisons
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,7 +59,8 @@ if TYPE_CHECKING:
     from mlmon_dagster.metrics.statistics import ColumnStatistics
     from mlmon_dagster.profiles import Baseline
 
-_MOST = 0.5  # of the rows of a window, outside the baseline's range, is drift whatever the distance
+_LEAST = 0.005  # of the rows of a window, outside the baseline's range, is drift at any distance
+_MOST = 0.5  # of them is what there is to tell
 Baselines = Mapping[dt.datetime, "Baseline | None"]  # by the start of a window
 _OF_FORM = ("place", "width", "range", "groups", "shape")  # which rows beyond all others say better
 _OUTPUTS = ("score", "prediction", "actual")
@@ -68,12 +72,12 @@ def judge(evidence: Evidence) -> list[MonitorResult]:
     """Fail columns that changed significantly and by more than `above`.
 
     Real: the p-value, adjusted by Benjamini-Hochberg over the columns of the window at slice `all`
-    (a column's slices are a family of their own, judged if `slices` is set), is at most q; or most
-    of the rows lie outside everything that the baseline holds, see `_novel`. Large: the distance
-    less its sampling mean is above the threshold; of a slice by what it is farther than the whole,
-    since what moves all slices alike is no news of any of them. Columns without order have no KS
-    distance; with `method: ks` they are judged by psi, and so are all columns that have no value
-    of a method. Of times it is the age at the event, of texts the length.
+    (a column's slices are a family of their own, judged if `slices` is set), is at most q. Large:
+    the distance less its sampling mean is above the threshold; of a slice by what it is farther
+    than the whole, since what moves all slices alike is no news of any of them. Rows outside
+    everything that the baseline holds are drift at any distance, see `_novel`. Columns without
+    order have no KS distance; with `method: ks` they are judged by psi, and so are all columns that
+    have no value of a method. Of times it is the age at the event, of texts the length.
     """
     rows: list[MonitorResult] = []
     importance = _importance(evidence)
@@ -92,6 +96,8 @@ def judge(evidence: Evidence) -> list[MonitorResult]:
                 rows += _judge_family(evidence, window, [(column, "psi", part) for part in parts])
         rows += judge_multivariate(evidence, window)
         rows += judge_attribution(evidence, window)
+        if evidence.sustained is not None:
+            rows += judge_sustained(evidence, window, evidence.sustained)
     return rows
 
 
@@ -132,8 +138,14 @@ def _judge_family(
         for (_, _, row), reason in zip(found, reasons, strict=True)
     ]
     size = sum(not reason for reason in reasons)
-    for (column, method, row), reason, adjusted in zip(
-        found, reasons, benjamini_hochberg(tested), strict=True
+    outside = [_outside(evidence, window, column, row) for column, _, row in found]
+    chances = benjamini_hochberg([row["p_value"] if row else float("nan") for row in outside])
+    novel = [
+        _novel(evidence, window, row, p) if row else 0.0
+        for row, p in zip(outside, chances, strict=True)
+    ]
+    for (column, method, row), reason, adjusted, share in zip(
+        found, reasons, benjamini_hochberg(tested), novel, strict=True
     ):
         if row is None or reason:
             yield unjudged(
@@ -148,7 +160,7 @@ def _judge_family(
                 threshold=f"above {write_limit(monitor.above)}",
             )
         else:
-            yield _judged(evidence, window, column, row, adjusted, size)
+            yield _judged(evidence, window, column, row, adjusted, size, share)
 
 
 def _no_data(evidence: Evidence, row: MetricSample | None, window: Window) -> str:
@@ -159,13 +171,19 @@ def _no_data(evidence: Evidence, row: MetricSample | None, window: Window) -> st
 
 
 def _judged(
-    evidence: Evidence, window: Window, column: str, row: MetricSample, adjusted: float, size: int
+    evidence: Evidence,
+    window: Window,
+    column: str,
+    row: MetricSample,
+    adjusted: float,
+    size: int,
+    novel: float,
 ) -> MonitorResult:
     monitor = evidence.spec.monitors.drift
     above = _limit(evidence, window, column, row) + _of_whole(evidence, window, column, row)
-    novel = _novel(evidence, window, column, row)
     large, real = abs(row["value"]) > above, adjusted <= monitor.q or novel > 0
-    failed = large and real
+    is_far = large and real
+    failed = is_far or novel > 0
     verdict = "above" if large else "not above"
     statistics = (
         f"{subject(row['metric'], column, row)} is {number(row['value'])} beyond sampling noise "
@@ -174,7 +192,10 @@ def _judged(
     )
     if large and not real:
         statistics += f", but an unchanged window can be as far (adjusted p {number(adjusted)})"
-    first = _in_words(evidence, window, column, row, novel) if failed else ""
+    if novel:
+        statistics += f"; {rows_share(novel)} are outside the baseline's range"
+    told_first = novel if novel >= _MOST or not is_far else 0.0
+    first = _in_words(evidence, window, column, row, told_first) if failed else ""
     details: dict[str, object] = {"n_baseline": int(row["n_baseline"]), "q": monitor.q}
     if novel:
         details[NOVEL] = novel
@@ -258,23 +279,30 @@ def _carried(evidence: Evidence, window: Window, column: str) -> float | None:
     return finite(found["value"]) if found else None
 
 
-def _novel(evidence: Evidence, window: Window, column: str, row: MetricSample) -> float:
+def _outside(
+    evidence: Evidence, window: Window, column: str, row: MetricSample | None
+) -> MetricSample | None:
+    """Return how many rows of a window are outside the baseline's range, where that is judged."""
+    if row is None or row["slice_key"] != ALL:
+        return None
+    found = evidence.whole(window, NOVEL, column)
+    return None if found is None or not_tested(window, found) else found
+
+
+def _novel(evidence: Evidence, window: Window, found: MetricSample, adjusted: float) -> float:
     """Return the share of a window's rows outside the baseline's range, 0 if that is no news.
 
-    It is news when most rows lie there, more than twice as many as is usual among the baseline's
-    own windows, and the window's mean is extreme among theirs, too. The distance says no more
-    then: it is as large as it can be, as that of any other narrow day.
+    It is news from 1/200 of the rows on, where significantly and more than twice as many as is
+    usual among the baseline's own windows. A distance hardly sees so few rows, and once all are
+    outside it is as large as it can be, as that of any other narrow day. Of most of the rows the
+    p-value is not adjusted: there is hardly another column in which they are outside by chance.
     """
-    if row["slice_key"] != ALL:
-        return 0.0
-    found = evidence.whole(window, NOVEL, column)
-    usual = evidence.whole(window, f"{NOVEL}{AUTO}", column)
-    share, most = (finite(one["value"]) if one else None for one in (found, usual))
-    if found is None or share is None or most is None:
-        return 0.0
-    p = finite(found["p_value"])
-    is_far = p is not None and p <= evidence.spec.monitors.drift.q
-    return share if is_far and share >= _MOST and share > 2 * most else 0.0
+    usual = evidence.whole(window, f"{NOVEL}{AUTO}", found["column_name"])
+    most = finite(usual["value"]) if usual else None
+    share = float(found["value"])
+    p = found["p_value"] if share >= _MOST else adjusted
+    is_news = p <= evidence.spec.monitors.drift.q and share >= _LEAST
+    return share if most is not None and is_news and share > 2 * most else 0.0
 
 
 def _limit(evidence: Evidence, window: Window, column: str, row: MetricSample) -> float:
@@ -520,6 +548,19 @@ def _changes_of(part: Part) -> ColumnChanges:
     return ColumnChanges(lambda: part.whole([*part.work.spec.features, *_OUTPUTS]), compared)
 
 
+def _references(comparison: Comparison) -> dict[str, object]:
+    found: dict[str, object] = {"changes": _changes_of(comparison.part)}
+    n_windows = sum(state.n > 0 for state in comparison.part.states.values())
+    if count_together(comparison.work.spec) > 1 and n_windows >= SUSTAINED_WINDOWS[0]:
+        found["sustained"] = SustainedShifts.of_part(comparison.part)
+    return found
+
+
+def count_together(spec: ModelSpec) -> int:
+    """Return how many windows are judged as one at most."""
+    return 1 if spec.monitors.drift.sustained is None else SUSTAINED_WINDOWS[-1]
+
+
 def profiled(column: str) -> Sequence[str]:
     """Return the profiled columns that a column that drifts is counted in."""
     return _BEHIND.get(column, (column,))
@@ -579,9 +620,12 @@ def _limits(spec: ModelSpec) -> str:
     shares = ""
     if declaration.attributed(spec) and d.attribution:
         shares = f" Shares of the attributions may change by {d.attribution.above:g}."
+    sustained = ""
+    if d.sustained:
+        sustained = f" The newest 7, 14 or 28 windows may be off by {d.sustained.above:g} spreads."
     return (
         f"Fails above {limit} ({d.method}, bias taken off) if also significant "
-        f"(q = {d.q:g} over the columns).{joint}{shares}"
+        f"(q = {d.q:g} over the columns).{joint}{shares}{sustained}"
     )
 
 
@@ -610,6 +654,8 @@ FAMILY = Family(
     measure=measure_profiles(DRIFT, lambda spec: "baseline", _name_plot),
     metrics=_metrics,
     explained_by_slices=True,
-    references=lambda comparison: {"changes": _changes_of(comparison.part)},
+    references=_references,
+    profiles_back=count_together,
+    judged_together=lambda spec, metric: count_together(spec) if metric == SUSTAINED_SHIFT else 1,
     learns_at=("profiles", "drift"),
 )

@@ -69,6 +69,7 @@ class Family:
         metrics: Names of the stored metrics that its monitors read.
         explained_by_slices: Its monitors also read the metrics of slices.
         looks_back: Windows whose metrics a verdict reads, its own included.
+        profiles_back: Windows whose profiles a verdict reads, its own included.
         is_compared: Whether a verdict reads the baseline's own metrics, see ``references``.
         compared: The profiled columns of the baseline that a verdict reads, if not those that
             its metrics are made from.
@@ -95,6 +96,7 @@ class Family:
     metrics: Callable[[ModelSpec], Sequence[str]] = lambda spec: ()
     explained_by_slices: bool = False
     looks_back: Callable[[ModelSpec], int] = lambda spec: 1
+    profiles_back: Callable[[ModelSpec], int] = lambda spec: 1
     is_compared: Callable[[ModelSpec], bool] = lambda spec: False
     compared: Callable[[ModelSpec], list[str]] | None = None
     references: Callable[[Comparison], References] = lambda comparison: {}
@@ -120,6 +122,17 @@ class Family:
     def step(self) -> str:
         """The asset that its data come from; what is counted anyway, records are counted for."""
         return self.declared.asset if self.declared.is_measured else "inference_store"
+
+    def reach(self, spec: ModelSpec) -> int:
+        """Return how many windows a verdict reads anything of, its own included."""
+        return max(self.looks_back(spec), self.profiles_back(spec))
+
+    def is_member(self, spec: ModelSpec, state: WindowInputs) -> bool:
+        """Tell whether a window counts among those that a verdict is of several of.
+
+        With rows where it reads their profiles, else with ground truth.
+        """
+        return bool(state.n if self.profiles_back(spec) > 1 else state.n_actual)
 
     @property
     def made(self) -> Measure:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from mlmon_dagster.metrics.arrivals import Arrivals
-    from mlmon_dagster.monitors.evidence import Changes
+    from mlmon_dagster.monitors.evidence import Changes, Sustained
 
 
 def _load_family(name: str) -> Family:
@@ -46,6 +46,7 @@ def evaluate(
     unseen: Mapping[tuple[str, pd.Timestamp], Mapping[str, int]] | None = None,
     respelled: Mapping[tuple[str, pd.Timestamp], Mapping[str, str]] | None = None,
     changes: Changes | None = None,
+    sustained: Sustained | None = None,
     arrivals: Arrivals | None = None,
     families: Iterable[str] = DECLARED,
 ) -> list[MonitorResult]:
@@ -75,6 +76,8 @@ def evaluate(
             by the same.
         changes: Says what changed in a column in the window that starts then, given which others
             it may have been mistaken for; without it, drift is told by its statistics alone.
+        sustained: Says what the newest windows of columns have in common; without it, shifts that
+            show in no window alone are not judged.
         arrivals: What is known of when ground truth comes; without it, late ground truth is told
             by `actuals.expected_within` alone.
         families: Families to judge.
@@ -104,6 +107,7 @@ def evaluate(
                 run_id=run_id,
                 is_backfill=is_backfill,
                 changes=changes,
+                sustained=sustained,
                 arrivals=arrivals,
             )
         )

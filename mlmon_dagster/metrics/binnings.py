@@ -3,7 +3,8 @@
 Layout of the codes ``0 .. size-1``, per kind:
 
 ========== ==================================================================================
-numeric    ``coarse * fine + sub``; both exact: the first code whose upper edge is >= the value
+numeric    ``coarse * fine + sub``; both exact: the first code whose upper edge is >= the value;
+           the first and last coarse bin hold what lies outside the baseline's range, if `has_ends`
 categorical own code per category, then ``other``, then ``unseen``
 score      ``logit_bin * 3 + state``, state 0 unlabelled, 1 negative, 2 positive
 confusion  ``predicted * 3 + state``
@@ -24,6 +25,8 @@ windows (`merge_plan`): five expected rows a bin is the rule of Cochran (1954).
 
 from __future__ import annotations
 
+import math
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +36,59 @@ from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics
 
 LABEL_STATES = 3  # unlabelled, negative, positive
 _LARGEST = 8e307  # less than half of the largest number
+
+
+def just_below(value: float) -> float:
+    """Return the largest number below a value that every engine reads and compares as such.
+
+    Next to 0 that is no subnormal one, which some engines take for 0.
+    """
+    below = math.nextafter(value, -math.inf)
+    return below if abs(below) >= sys.float_info.min else -sys.float_info.min
+
+
+def has_ends(binning: Binning) -> bool:
+    """Say whether what lies outside the baseline's range has coarse bins of its own."""
+    edges = binning.edges
+    if binning.kind != "numeric" or len(edges) < 2:
+        return False
+    return edges[0] < binning.low and edges[-1] >= binning.high
+
+
+def joined_bins(binning: Binning) -> Ints:
+    """Number the coarse bins with those outside the baseline's range joined to the ones inside.
+
+    Rows beyond a long tail are the tail's, as rare as its end. Beside a heap, a value that many
+    rows share, they are values that cannot be, and their bin stays alone; so it does where every
+    value has a bin.
+
+    Args:
+        binning: A numeric binning.
+
+    Returns:
+        Bin of each coarse bin, int64, non-decreasing from 0 without gaps.
+    """
+    edges, bins = binning.edges, binning.size // binning.fine
+    if binning.values or not has_ends(binning) or bins < 3:
+        return np.arange(bins, dtype=np.int64)
+    is_joined = np.zeros(bins, np.bool_)
+    is_joined[1] = edges[1] != binning.low
+    is_joined[-1] = edges[-2] != just_below(binning.high)
+    return np.cumsum(~is_joined).astype(np.int64) - 1
+
+
+def round_edges(binning: Binning) -> tuple[float, ...]:
+    """Return the edges that people would cut numbers at: not at the ends, nor just below a heap."""
+    edges = [e for e in binning.edges if binning.low <= e < binning.high]
+    below = {just_below(edge) for edge in (*edges, binning.high)}
+    return tuple(edge for edge in edges if edge not in below)
+
+
+def round_bins(binning: Binning) -> Ints:
+    """Return which of the bins between the `round_edges` each coarse bin is in."""
+    if binning.values:
+        return np.arange(binning.size, dtype=np.int64)
+    return np.searchsorted(round_edges(binning), [*binning.edges, np.inf]).astype(np.int64)
 
 
 def upper_edges(binning: Binning) -> Floats:
@@ -50,7 +106,8 @@ def upper_edges(binning: Binning) -> Floats:
     with np.errstate(over="ignore", invalid="ignore"):
         inner: Floats = left * (1 - share) + right * share
     # Rounding must not carry an edge past the coarse bin: the coarse edges are exact.
-    inner = np.clip(inner, np.minimum(left, right), right)
+    is_one = left == [[just_below(edge)] for edge in ends[1:].tolist()]
+    inner = np.where(is_one, right, np.clip(inner, np.minimum(left, right), right))
     inner[:, -1] = ends[1:]
     edges: Floats = np.maximum.accumulate(inner.ravel())
     edges[-1] = np.inf
@@ -70,8 +127,9 @@ def representatives(binning: Binning) -> Floats:
     upper = upper_edges(binning)
     upper[-1] = max(binning.high, binning.low, *upper[:-1])
     lower = np.minimum(np.concatenate([[binning.low], upper[:-1]]), upper)
-    middle: Floats = np.clip(lower / 2 + upper / 2, -_LARGEST, _LARGEST)
-    return middle
+    is_one = lower == [just_below(edge) for edge in upper.tolist()]
+    middle: Floats = np.where(is_one, upper, lower / 2 + upper / 2)
+    return np.clip(middle, -_LARGEST, _LARGEST)
 
 
 def coarse_counts(binning: Binning, counts: Ints) -> Ints:
@@ -179,8 +237,9 @@ def drift_bins(stats: ColumnStatistics, groups: Ints | None = None) -> DriftBins
         groups: For scores: the group of each logit bin (from `score_groups` of the baseline).
 
     Returns:
-        Numeric: quantile bins. Categorical: one bin per baseline category, then one of `other` and
-        `unseen`. Score: the groups. Confusion: predicted 0 and 1. Then the bin of nulls.
+        Numeric: quantile bins, see `joined_bins`. Categorical: one bin per baseline category, then
+        one of `other` and `unseen`. Score: the groups. Confusion: predicted 0 and 1. Then the bin
+        of nulls.
 
     Raises:
         ValueError: If drift is not defined for the kind of column.
@@ -190,7 +249,7 @@ def drift_bins(stats: ColumnStatistics, groups: Ints | None = None) -> DriftBins
     fine: Ints | None = None
     if binning.kind == "numeric":
         fine = counts
-        coarse = coarse_counts(binning, counts)
+        coarse = merge_bins(coarse_counts(binning, counts), joined_bins(binning))
     elif binning.kind == "categorical":
         known = len(binning.categories)
         coarse = np.column_stack([counts[:, :known], counts[:, known:].sum(axis=1)])

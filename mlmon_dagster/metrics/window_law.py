@@ -21,15 +21,15 @@ Volumes are judged by it (`service.Volume`); other families follow one by one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import linalg, special
 
-from mlmon_dagster.metrics import FEWEST_WINDOWS, Floats, Ints
+from mlmon_dagster.metrics import FEWEST_WINDOWS, Floats, Ints, Positions
 
 Scale = Literal["identity", "logit", "angle", "root", "log", "count", "fisher"]
 _NEAREST = 1e-9  # to the end of a range
@@ -56,7 +56,6 @@ class Kernel(NamedTuple):
     belief: float = 1.0
 
 
-RUNS = (7, 14, 28)  # newest windows that are judged as one
 # Correlation, own share, belief: of long baselines; the rest is belief in independent windows.
 _PERSISTENT = (
     (0.3, 0.01, 0.03), (0.6, 0.01, 0.03), (0.8, 0.01, 0.01), (0.9, 0.01, 0.015),
@@ -256,6 +255,19 @@ class Law:
     shapes: tuple[_Shape, ...]
     members: tuple[_Member, ...]
 
+    def take(self, series: Positions) -> Law:
+        """Return the law of some series."""
+        members = tuple(
+            member._replace(
+                mean=member.mean[series],
+                pull=member.pull[series],
+                spread=member.spread[:, series],
+                weight=member.weight[:, series],
+            )
+            for member in self.members
+        )
+        return replace(self, noise=self.noise[series], grain=self.grain[series], members=members)
+
     def judge(self, values: ArrayLike, noise: ArrayLike, at: ArrayLike) -> Judged:
         """Judge windows, each by itself.
 
@@ -304,29 +316,35 @@ class Law:
         return Judged(*(part[:, None] for part in (*chances, usual)))
 
     def judge_newest(
-        self, values: ArrayLike, noise: ArrayLike, at: ArrayLike, least: float = 0.0
+        self,
+        values: ArrayLike,
+        noise: ArrayLike,
+        at: ArrayLike,
+        runs: Sequence[int],
+        least: float = 0.0,
     ) -> Lasting:
-        """Judge the newest 7, 14 and 28 windows as one each: a small change shows in no window.
+        """Judge the newest windows in runs of several lengths: a small change shows in no window.
 
-        Each length has a third of the chance of a false alarm (Bonferroni), so that a look at all
+        Each length has its share of the chance of a false alarm (Bonferroni), so that a look at all
         of them costs no more than one.
 
         Args:
             values: Of windows after the baseline, newest last, (S, C) or (C,).
             noise: Their variances by rows.
             at: When they start, (C,).
+            runs: Lengths, ascending.
             least: How far they must have moved to count.
         """
         value, variance = _paired(values, noise)
         times = np.asarray(at, np.int64)
         found = Lasting(*(np.full(len(value), start) for start in (1.0, 0, 0.0)))
-        for run in RUNS:
+        for run in runs:
             if run > len(times):
                 break
             newest = value[:, -run:]
             judged = self.judge_run(newest, variance[:, -run:], times[-run:])
             moved = newest.mean(axis=1) - judged.usual[:, 0]
-            p_value = np.minimum(judged.p_value[:, 0] * len(RUNS), 1.0)
+            p_value = np.minimum(judged.p_value[:, 0] * len(runs), 1.0)
             is_surer = (np.abs(moved) >= least) & (p_value < found.p_value)
             both = zip(found, (p_value, run, moved), strict=True)
             found = Lasting(*(np.where(is_surer, new, old) for old, new in both))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypedDict, cast
 
 from mlmon_dagster.monitors.wording import no_verdict
 from mlmon_dagster.spec import ModelSpec
@@ -24,9 +24,22 @@ if TYPE_CHECKING:
     from mlmon_dagster.metrics.arrivals import Arrivals
     from mlmon_dagster.metrics.clusters import UsualLevel
     from mlmon_dagster.metrics.drift.column_change import ColumnChange
+    from mlmon_dagster.metrics.drift.sustained import SustainedShift
     from mlmon_dagster.metrics.frames import BaselineSample, MetricSample
 
     Changes = Callable[[str, pd.Timestamp, Sequence[str]], ColumnChange | None]
+
+    class Sustained(Protocol):
+        """Knows what the newest windows of columns have in common."""
+
+        def shifts(self, start: pd.Timestamp) -> Mapping[str, SustainedShift]:
+            """Return those of columns that can be judged, up to the window that starts then."""
+
+        def change(
+            self, column: str, start: pd.Timestamp, shift: SustainedShift
+        ) -> ColumnChange | None:
+            """Return what changed in a column in the windows of a shift up to one, if known."""
+
 
 OK: Final = "OK"
 NO_DATA: Final = "NO_DATA"
@@ -88,6 +101,7 @@ class Evidence:
         respelled: Those of them that are known values in another spelling, and which ones.
         changes: Says what changed in a column in the window that starts then, which may have been
             mistaken for one of some others; or None.
+        sustained: Says what the newest windows of columns have in common, or None.
         arrivals: What is known of when ground truth comes, or None.
     """
 
@@ -103,6 +117,7 @@ class Evidence:
     run_id: str
     is_backfill: bool
     changes: Changes | None = None
+    sustained: Sustained | None = None
     arrivals: Arrivals | None = None
 
     @property

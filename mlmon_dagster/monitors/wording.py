@@ -45,6 +45,7 @@ NAMES = {
     "stage_timeout_rate": "Timeout rate",
     "span_coverage": "Share of requests with spans",
     "correlation_shift": "Change of the correlation between columns",
+    "sustained_shift": "Sustained shift",
     "attribution": "Share of the attributions",
     "attribution_shift": "Change of the share of the attributions",
     "attribution_ndcg": "NDCG of the order of the attributions",

@@ -54,7 +54,7 @@ def _judge_windows(
         The states of these windows, and of those before them that verdicts look back at.
     """
     engine, spec, mine = work.project.store.state, work.spec, FAMILIES[family]
-    begin = windows_begin(windows[0], mine.looks_back(spec))
+    begin = windows_begin(windows[0], mine.reach(spec))
     states = load(engine, spec.model, begin, windows[-1].end)
     rows = verdicts_with_why(judge_inputs(work, family, tuple(windows), states))
     history = _history(work, family, windows, states)
@@ -62,19 +62,26 @@ def _judge_windows(
         row["is_backfill"] = row["window_start"] in history
         row["created_at"] = work.now
         if (most := mine.judged_together(spec, row["metric"])) > 1:
-            row["data_version"] = _version_of_members(row, states, mine.step, most)
+            row["data_version"] = _version_of_members(work, row, states, most)
     monitor_results.append(engine, rows)
     return states
 
 
 def _version_of_members(
-    row: MonitorResult, states: Mapping[dt.datetime, WindowInputs], step: str, most: int
+    work: Work, row: MonitorResult, states: Mapping[dt.datetime, WindowInputs], most: int
 ) -> str:
     """Return a verdict's data version, with that of the windows before it that it is of, too."""
     rows, _, rest = row["data_version"].partition(":")
-    with_truth = sorted(w for w, s in states.items() if s.n_actual and w < row["window_start"])
+    family = FAMILIES[row["family"]]
+    before = sorted(
+        start
+        for start, state in states.items()
+        if start < row["window_start"] and family.is_member(work.spec, state)
+    )
     members = [
-        mark.data_version for w in with_truth[1 - most :] if (mark := states[w].steps.get(step))
+        mark.data_version
+        for start in before[1 - most :]
+        if (mark := states[start].steps.get(family.step))
     ]
     digest = hashlib.sha256("|".join(members).encode()).hexdigest()[:8]
     return f"{rows}+{digest}:{rest}"
@@ -86,12 +93,12 @@ def _later_windows(work: Work, family: str, last: Window) -> list[Window]:
     What waits to be computed is judged after that, and what has no ground truth once it has some.
     """
     spec, mine = work.spec, FAMILIES[family]
-    back = mine.looks_back(spec)
+    back = mine.reach(spec)
     if back == 1:
         return []
     later = load(work.project.store.state, spec.model, start=last.end)
     found: list[Window] = []
-    n_with_truth = 0
+    n_members = 0
     for start, state in sorted(later.items()):
         mark = state.steps.get(mine.step)
         if mark is None or mark.revision < state.input_revision:
@@ -99,8 +106,8 @@ def _later_windows(work: Work, family: str, last: Window) -> list[Window]:
         if mine.needs_truth and not state.n_actual:
             continue
         found.append(window_containing(spec.time, start))
-        n_with_truth += bool(state.n_actual)
-        if n_with_truth == back - 1:
+        n_members += mine.is_member(spec, state)
+        if n_members == back - 1:
             break
     return found
 

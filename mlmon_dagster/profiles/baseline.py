@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 KIND = "baseline_profiles"
 MIN_FIRST_ROWS = 500
-METHOD = "6"  # another way of choosing bins is another baseline
+METHOD = "7"  # another way of choosing bins is another baseline
 BaselineKind = Literal["dataset", "promoted", "moving", "previous", "same", "model_version"]
 _KINDS: dict[str, BaselineKind] = {"dataset": "dataset", baselines.PROMOTED: "promoted"}
 SEED = 20130401

@@ -15,6 +15,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
+from mlmon_dagster.metrics.binnings import just_below
 from mlmon_dagster.metrics.means_by_output import STATES
 from mlmon_dagster.metrics.statistics import Binning, Kind
 
@@ -38,24 +39,35 @@ def numeric_binning(
     centre: float = 0.0,
     fine: int = SUB_BINS,
 ) -> Binning:
-    """Bins between given edges, each cut into equal-width sub-bins.
+    """Bins between given edges, each cut into equal-width sub-bins, and one at either end.
 
-    Codes: ``coarse * fine + sub``, ``(len(edges) + 1) * fine`` of them. Sub-bins of the outer
-    bins divide the way to ``low`` and ``high``; the outermost are open.
+    Codes: ``coarse * fine + sub``. The first coarse bin holds what is below ``low``, the last one
+    what is above ``high``: nothing of the baseline. A heap at ``high`` is a bin of its own, as one
+    at ``low`` is anyway.
 
     Args:
         column: Column name.
-        edges: Inner edges in any order, repeated ones dropped, as are those at or above
-            ``high``: nothing of the baseline would be beyond them.
+        edges: Inner edges in any order, repeated ones dropped. One at ``high`` or above it says
+            that many rows are there.
         low: Smallest baseline value.
         high: Largest baseline value.
         centre: Value to subtract before squaring.
         fine: Sub-bins per bin.
     """
-    kept = tuple(sorted({float(edge) for edge in edges if edge < high}))
+    low, high = float(low), float(high)
+    inner = {float(edge) for edge in edges if edge < high}
+    if len(inner) < len(set(edges)):
+        inner.add(just_below(high))
+    kept = tuple(sorted({edge for edge in inner if edge > -math.inf} | {just_below(low), high}))
+    return _between_edges(column, kept, low, high, centre, fine)
+
+
+def _between_edges(
+    column: str, edges: tuple[float, ...], low: float, high: float, centre: float, fine: int
+) -> Binning:
     return _binning(
-        column, "numeric", (len(kept) + 1) * fine, edges=kept, fine=fine, low=float(low),
-        high=float(high), centre=centre,
+        column, "numeric", (len(edges) + 1) * fine, edges=edges, fine=fine, low=low, high=high,
+        centre=centre,
     )  # fmt: skip
 
 
@@ -80,9 +92,8 @@ def personal_binning(column: str, quantiles: Sequence[float]) -> Binning:
     if low == high:
         low, high = low - step, high + step
     middle = rounded(quantiles[len(quantiles) // 2])
-    return numeric_binning(
-        column, [*map(rounded, quantiles), low], low=low, high=high, centre=middle, fine=1
-    )
+    edges = sorted({edge for edge in (*map(rounded, quantiles), low) if edge < high})
+    return _between_edges(column, tuple(edges), low, high, middle, 1)
 
 
 def _round_step(half: float) -> float:

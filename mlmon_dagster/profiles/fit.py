@@ -12,6 +12,7 @@ no column has to travel, and so is DuckDB where a column is large to hold.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -20,13 +21,14 @@ import numpy as np
 import pyarrow as pa
 
 from mlmon_dagster.metrics import Floats
+from mlmon_dagster.metrics.binnings import just_below
 from mlmon_dagster.metrics.estimated.multiclass import CONFIDENCE
 from mlmon_dagster.metrics.means_by_output import BY_OUTPUT, OUTCOME
 from mlmon_dagster.metrics.performance.multiclass import RIGHT
 from mlmon_dagster.metrics.performance.weighted_back import DECIDED, EXEMPT
 from mlmon_dagster.metrics.quality import RAW, REST
 from mlmon_dagster.metrics.statistics import Binning, Kind
-from mlmon_dagster.profiles.bin_codes import DUCKDB, Dialect
+from mlmon_dagster.profiles.bin_codes import DUCKDB, Dialect, number
 from mlmon_dagster.profiles.bin_shapes import (
     MAX_CATEGORIES,
     MAX_TAIL,
@@ -321,7 +323,17 @@ def _numeric_binning(name: str, found: OrderStatistics, personal: bool) -> Binni
     centre = float(f"{found.median:.6g}")
     if found.values is not None:
         return discrete_binning(name, found.values, centre=centre)
-    return numeric_binning(name, found.quantiles, low=found.low, high=found.high, centre=centre)
+    heaps = _heaps(found.quantiles)
+    own = [edge for heap in heaps for edge in (just_below(heap), heap)]
+    edges = [*found.quantiles, *found.off_heap, *(own if found.off_heap else ())]
+    return numeric_binning(name, edges, low=found.low, high=found.high, centre=centre)
+
+
+def _heaps(quantiles: Sequence[float]) -> list[float]:
+    """Return the values that are several quantiles, if together they are most of them."""
+    counts = Counter(quantiles)
+    found = [value for value, times in counts.items() if times > 1]
+    return found if 2 * sum(counts[value] for value in found) > len(quantiles) else []
 
 
 def _fit_categorical(engine: Engine, from_sql: str, name: str, value: str) -> Binning:
@@ -347,6 +359,7 @@ class OrderStatistics:
         quantiles: The values (not between two of them) at 1/20, 2/20, ... 19/20; () without any.
         low, high: Smallest and largest; 0 without values.
         median: The lower one of an even number of values; 0 without values.
+        off_heap: The same quantiles of the rows beside heaps, if most rows are on such; else ().
     """
 
     values: tuple[float, ...] | None
@@ -354,6 +367,7 @@ class OrderStatistics:
     low: float
     high: float
     median: float
+    off_heap: tuple[float, ...] = ()
 
 
 def order_statistics(
@@ -418,13 +432,21 @@ def _sorted(column: pa.ChunkedArray) -> OrderStatistics:
     values += 0.0  # -0 is 0, whichever of them comes first
     if n == 0:
         return OrderStatistics((), (), 0.0, 0.0, 0.0)
-    # The smallest value with at least i / 20 of the rows at or below it, in whole numbers.
-    places = [(i * n + QUANTILE_BINS - 1) // QUANTILE_BINS - 1 for i in range(1, QUANTILE_BINS)]
-    quantiles = tuple(values[places].tolist())
+    quantiles = _quantiles(values)
     distinct = _distinct(values)
     if distinct is not None:
         return _of_values(distinct, quantiles)
-    return OrderStatistics(None, quantiles, float(values[0]), float(values[-1]), _median(quantiles))
+    heaps = _heaps(quantiles)
+    off_heap = _quantiles(values[~np.isin(values, heaps)]) if heaps else ()
+    ends = float(values[0]), float(values[-1])
+    return OrderStatistics(None, quantiles, *ends, _median(quantiles), off_heap)
+
+
+def _quantiles(ordered: Floats) -> tuple[float, ...]:
+    """Return the smallest values with at least i / 20 of the rows at or below them."""
+    n = len(ordered)  # in whole numbers
+    places = [(i * n + QUANTILE_BINS - 1) // QUANTILE_BINS - 1 for i in range(1, QUANTILE_BINS)]
+    return tuple(ordered[places].tolist())
 
 
 def _distinct(ordered: Floats) -> list[float] | None:
@@ -460,6 +482,9 @@ def _asked(engine: Engine, from_sql: str, value: str, dialect: Dialect) -> Order
         return _of_values(values, quantiles)
     row = engine.query(f"SELECT MIN(x) AS low, MAX(x) AS high {present}").to_pylist()[0]
     quantiles = tuple(quantiles_of(engine, present, shares, dialect))
-    return OrderStatistics(
-        None, quantiles, float(row["low"]), float(row["high"]), _median(quantiles)
-    )
+    off_heap: Sequence[float] = ()
+    if heaps := _heaps(quantiles):
+        rest = f"{present} AND x NOT IN ({', '.join(map(number, heaps))})"
+        off_heap = quantiles_of(engine, rest, shares, dialect)
+    ends = float(row["low"]), float(row["high"])
+    return OrderStatistics(None, quantiles, *ends, _median(quantiles), tuple(off_heap))

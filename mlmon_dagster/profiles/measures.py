@@ -5,7 +5,7 @@ Drift is of columns, of how they hang together, of attributions and of residuals
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -70,10 +70,9 @@ def drift(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.
     if baseline is None:
         return _attribution(spec, profiles, None)
     monitor = spec.monitors.drift
-    given = derived(baseline, "given", lambda: _given_by_window(spec, baseline))
-    now, known = with_outputs(profiles), derived(baseline, "known", lambda: _known(baseline))
-    wanted = (*spec.features, *drifting_outputs(spec))
-    columns = {c: now[c] for c in wanted if c in now and c in known and c not in given}
+    known, given = _known(baseline), _given_by_window(spec, baseline)
+    now = with_outputs(profiles)
+    columns = {c: now[c] for c in comparable_columns(spec, baseline) if c in now}
     then = derived(
         baseline,
         (DRIFT, *columns, monitor.min_rows),
@@ -86,7 +85,7 @@ def drift(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.
         further=[name for name in FURTHER if name in (monitor.method, *monitor.also)],
         limits=monitor.auto,
     )
-    own = derived(baseline, ("novelty", *columns), lambda: _over_versions(columns, baseline))
+    own = derived(baseline, ("novelty", *columns), lambda: over_all_versions(columns, baseline))
     others = (
         novelty_metrics(columns, own, min_rows=monitor.min_rows),
         _multivariate(profiles, baseline),
@@ -97,17 +96,24 @@ def drift(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.
     return concat_frames([found, *others])
 
 
+def comparable_columns(spec: ModelSpec, baseline: Profiles) -> list[str]:
+    """Return the features and outputs that a baseline has values of, and that can drift."""
+    known, given = _known(baseline), _given_by_window(spec, baseline)
+    wanted = (*spec.features, *drifting_outputs(spec))
+    return [column for column in wanted if column in known and column not in given]
+
+
 def _drift_baseline(columns: Collection[str], baseline: Profiles, min_rows: int) -> DriftBaseline:
     from mlmon_dagster.metrics.drift.references import DriftBaseline
 
-    return DriftBaseline(_over_versions(columns, baseline), seed=DRIFT_SEED, min_rows=min_rows)
+    return DriftBaseline(over_all_versions(columns, baseline), seed=DRIFT_SEED, min_rows=min_rows)
 
 
-def _over_versions(columns: Collection[str], baseline: Profiles) -> dict[str, ColumnStatistics]:
-    """Return the columns of a baseline over all model versions together."""
+def over_all_versions(columns: Iterable[str], windows: Profiles) -> dict[str, ColumnStatistics]:
+    """Return columns of some windows over all model versions together."""
     from mlmon_dagster.metrics.drift.columns import with_outputs
 
-    outputs = with_outputs(baseline)
+    outputs = with_outputs(windows)
     return dict(all_over_versions({column: outputs[column] for column in columns}))
 
 
@@ -115,8 +121,11 @@ def _known(baseline: Profiles) -> frozenset[str]:
     """Return the columns that a baseline has values of."""
     from mlmon_dagster.metrics.drift.columns import with_outputs
 
-    outputs = with_outputs(baseline)
-    return frozenset(column for column, stats in outputs.items() if _has_values(stats))
+    def compute() -> frozenset[str]:
+        outputs = with_outputs(baseline)
+        return frozenset(column for column, stats in outputs.items() if _has_values(stats))
+
+    return derived(baseline, "known", compute)
 
 
 def _multivariate(profiles: Profiles, baseline: Profiles) -> pd.DataFrame:
@@ -165,8 +174,11 @@ def _given_by_window(spec: ModelSpec, baseline: Profiles) -> frozenset[str]:
     """Return the features whose value follows from when a window is; they cannot drift."""
     from mlmon_dagster.metrics.drift.between_windows import follows_from_window
 
-    mine = all_over_versions({c: baseline[c] for c in spec.features if c in baseline})
-    return frozenset(name for name, stats in mine.items() if follows_from_window(stats))
+    def compute() -> frozenset[str]:
+        mine = all_over_versions({c: baseline[c] for c in spec.features if c in baseline})
+        return frozenset(name for name, stats in mine.items() if follows_from_window(stats))
+
+    return derived(baseline, "given", compute)
 
 
 def _unjudged(

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from mlmon_dagster.metrics.binnings import (
     coarse_counts,
     label_counts,
+    merge_bins,
+    round_bins,
+    round_edges,
     score_midpoints,
 )
 from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics
@@ -205,9 +208,9 @@ def _place_bins(binning: Binning) -> list[float]:
     """
     if binning.kind == "score":
         return [i / _SCORE_BINS for i in range(_SCORE_BINS + 1)]
-    if binning.kind != "numeric" or binning.values or len(binning.edges) < 2:
+    edges = list(round_edges(binning))
+    if binning.kind != "numeric" or binning.values or len(edges) < 2:
         return []
-    edges = list(binning.edges)
     first, last = edges[1] - edges[0], edges[-1] - edges[-2]
     low = min(max(edges[0] - binning.low, first / 2), _FARTHEST * first)
     high = min(max(binning.high - edges[-1], last / 2), _FARTHEST * last)
@@ -217,7 +220,8 @@ def _place_bins(binning: Binning) -> list[float]:
 def _bins(binning: Binning, sides: Sequence[Ints]) -> tuple[list[str], list[Ints]]:
     """Name the bins that people see of a binning, and count the sides in them."""
     if binning.kind == "numeric":
-        counts = [coarse_counts(binning, side[None])[0] for side in sides]
+        labels = round_bins(binning)
+        counts = [merge_bins(coarse_counts(binning, side[None]), labels)[0] for side in sides]
         return _numeric_names(binning), counts
     if binning.kind == "categorical":
         return _categories(binning, sides)
@@ -238,7 +242,7 @@ def _numeric_names(binning: Binning) -> list[str]:
     if binning.values:
         low, *inner, high = write_scale([binning.low, *binning.values[1:-1], binning.high])
         return [f"below {low}", *inner, f"above {high}"]
-    edges = write_scale(binning.edges)
+    edges = write_scale(round_edges(binning))
     if not edges:
         return ["all values"]
     between = [f"{low} to {high}" for low, high in pairwise(edges)]

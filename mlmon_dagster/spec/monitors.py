@@ -58,6 +58,8 @@ else:
 FEATURE: Final = "{feature}"  # in a pattern of column names
 _PREFIX: Final = "shap:"
 CORRELATION_SHIFT: Final = "correlation_shift"  # of a window, at column `:table`
+SUSTAINED_SHIFT: Final = "sustained_shift"  # of a column, over its newest windows
+SUSTAINED_WINDOWS: Final = (7, 14, 28)  # that are judged as one
 CORRELATION_CHANGE: Final = "correlation_change"  # of one of its pairs
 GAIN: Final = "_gain"  # ends the name of what another version is better by
 CANARY_SHARE: Final = "canary_share"
@@ -145,6 +147,23 @@ class Attribution(Declared):
     def _ladder(self) -> Self:
         check_ladder(self.error_at, above=self.above, below=None)
         return self
+
+
+class Sustained(Declared):
+    """How far the newest windows together may be from the baseline's, in spreads of the rows."""
+
+    above: float = Field(default=0.15, gt=0)
+    error_at: float | None = None
+
+    @model_validator(mode="after")
+    def _ladder(self) -> Self:
+        check_ladder(self.error_at, above=self.above, below=None)
+        return self
+
+
+DeclaredSustained = Annotated[
+    Sustained | None, BeforeValidator(switched, json_schema_input_type=Sustained | bool | None)
+]
 
 
 def _pattern(value: object) -> object:
@@ -296,6 +315,7 @@ class DriftMonitor(Monitor):
     slices: bool = False
     multivariate: DeclaredMultivariate = None
     attribution: DeclaredAttribution = Attribution()
+    sustained: DeclaredSustained = Sustained()
 
     @model_validator(mode="before")
     @classmethod

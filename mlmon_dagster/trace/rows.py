@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlmon_dagster.metrics import Floats, Ints
-from mlmon_dagster.metrics.binnings import label_counts
+from mlmon_dagster.metrics.binnings import label_counts, round_edges
 from mlmon_dagster.metrics.statistics import (
     Binning,
     ColumnStatistics,
@@ -185,7 +185,7 @@ def _ranges(name: str, values: pd.Series, binning: Binning) -> tuple[Ints, list[
         edges = np.array([_between(*both) for both in pairwise(known)], np.float64)
         side, signs = "right", (">=", "<")
     else:  # round numbers, which people can say
-        edges = np.array([float(f"{edge:.3g}") for edge in binning.edges], np.float64)
+        edges = np.array([float(f"{edge:.3g}") for edge in round_edges(binning)], np.float64)
         side, signs = "left", (">", "<=")
     edges = _some(np.unique(edges), MOST_CODES - 1)
     numbers = pd.to_numeric(values, errors="coerce").to_numpy(np.float64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from mlmon_dagster.metrics.binnings import upper_edges
 from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics
+from mlmon_dagster.profiles import bin_shapes
 from mlmon_dagster.spec.names import ALL
 
 Law = Callable[[np.random.Generator, tuple[int, int]], NDArray[Any]]
@@ -47,11 +49,8 @@ def numeric_binning(values: NDArray[Any], column: str = "x", fine: int = 12) -> 
     """Twenty quantile bins of fine sub-bins each, as the baseline's values have them."""
     known = values[np.isfinite(values)]
     edges = tuple(float(e) for e in np.unique(np.quantile(known, np.arange(1, 20) / 20)))
-    size = (len(edges) + 1) * fine
-    return Binning(
-        column, "numeric", size, f"id-{column}", edges=edges, fine=fine,
-        low=float(known.min()), high=float(known.max()),
-    )  # fmt: skip
+    made = bin_shapes.numeric_binning(column, edges, low=known.min(), high=known.max(), fine=fine)
+    return replace(made, binning_id=f"id-{column}")
 
 
 def categorical_binning(values: NDArray[Any], column: str = "c") -> Binning:

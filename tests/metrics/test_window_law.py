@@ -17,6 +17,7 @@ from mlmon_dagster.metrics.window_law import Scale, fit, from_scale, to_scale
 Floats = NDArray[np.float64]
 EXACT = 1e-9
 OF_NODES = 0.02  # relative: the spread is integrated over sixteen nodes
+RUNS = (7, 14, 28)
 OF_DRAWS = 3.5  # standard errors of a share
 
 
@@ -178,8 +179,8 @@ def test_a_look_at_runs_of_all_lengths_costs_as_much_as_one() -> None:
     law = fit(rng.normal(size=(600, 60)))
     later = rng.normal(size=(600, 28))
 
-    healthy = law.judge_newest(later, 0.0, np.arange(70, 98))
-    moved = law.judge_newest(later + 1.2, 0.0, np.arange(70, 98))
+    healthy = law.judge_newest(later, 0.0, np.arange(70, 98), RUNS)
+    moved = law.judge_newest(later + 1.2, 0.0, np.arange(70, 98), RUNS)
 
     assert (healthy.p_value < 0.05).mean() < 0.05 + OF_DRAWS * np.sqrt(0.05 * 0.95 / 600)
     assert (moved.p_value < 0.01).mean() > 0.9
@@ -190,9 +191,9 @@ def test_a_few_newest_windows_are_judged_by_the_runs_that_they_hold() -> None:
     law = fit(np.random.default_rng(13).normal(size=30))
     newest, at = np.full(8, 1.0), np.arange(33, 41)
 
-    found = law.judge_newest(newest, 0.0, at)
-    too_few = law.judge_newest(newest[2:], 0.0, at[2:])
-    too_near = law.judge_newest(newest, 0.0, at, least=3.0)
+    found = law.judge_newest(newest, 0.0, at, RUNS)
+    too_few = law.judge_newest(newest[2:], 0.0, at[2:], RUNS)
+    too_near = law.judge_newest(newest, 0.0, at, RUNS, least=3.0)
 
     assert found.run.tolist() == [7]
     of_run = law.judge_run(newest[1:], 0.0, at[1:])

@@ -18,11 +18,13 @@ import pyarrow as pa
 
 from mlmon_dagster.families.drift import ColumnChanges
 from mlmon_dagster.families.registry import FAMILIES, evaluate
+from mlmon_dagster.families.sustained import SustainedShifts
 from mlmon_dagster.metrics.statistics import ColumnStatistics, of_all
 from mlmon_dagster.profiles import build_profiles
 from mlmon_dagster.profiles.fit import fit_binnings
 from mlmon_dagster.profiles.measures import measure
 from mlmon_dagster.spec import ModelSpec, spec_from_mapping
+from mlmon_dagster.spec.monitors import SUSTAINED_WINDOWS
 from tests.profiles.records import DuckEngine
 
 Rows = pd.DataFrame
@@ -44,6 +46,8 @@ FEATURES: dict[str, dict[str, Any]] = {
     "height": {"type": "numeric", "pii": False, "unit": "cm"},
     "stock": {"type": "numeric", "pii": False},
     "hour": {"type": "numeric", "pii": False},
+    "visits": {"type": "numeric", "pii": False},
+    "fee": {"type": "numeric", "pii": False, "unit": "EUR"},
     "age": {"type": "numeric", "pii": True, "unit": "years"},
     "channel": {"type": "categorical", "pii": False},
     "product": {"type": "categorical", "pii": False},
@@ -102,6 +106,7 @@ def draw(rng: np.random.Generator, n: int = ROWS) -> Rows:
     score = 1 / (1 + np.exp(-logit))
     hours = np.array([0, 0, 0, 0, 0, 0, 1, 3, 9, 14, 9, 4, 3, 9, 14, 8, 4, 3, 9, 14, 8, 3, 1, 0])
     customers = rng.integers(0, 400, n).astype(str)
+    [own] = rng.spawn(1)
     return pd.DataFrame(
         {
             "model_version": "1",
@@ -132,6 +137,8 @@ def draw(rng: np.random.Generator, n: int = ROWS) -> Rows:
             "is_member": rng.random(n) < 0.4,
             "signed_up": rng.gamma(2, 20, n),  # days ago, turned into times in `_records`
             "comment": rng.poisson(30, n),
+            "visits": np.where(own.random(n) < 0.47, 0.0, np.ceil(own.lognormal(2, 1, n))),
+            "fee": np.where(own.random(n) < 0.93, 0.0, own.lognormal(2, 0.8, n).round(2)),
         }
     )  # fmt: skip
 
@@ -163,6 +170,7 @@ class World:
     spec: ModelSpec
     binnings: Mapping[str, Any]
     windows: dict[str, ColumnStatistics]
+    dataset: str = "training"
 
     def profile(self, days: Mapping[pd.Timestamp, Rows]) -> dict[str, ColumnStatistics]:
         """Profile the rows of days of production."""
@@ -190,7 +198,11 @@ class World:
         changes = ColumnChanges(lambda: whole, lambda _: compared)
         rows: list[Mapping[str, Any]] = []
         for family in families:
-            references = {"changes": changes}
+            references: dict[str, Any] = {"changes": changes}
+            if len(days) <= SUSTAINED_WINDOWS[-1]:
+                references["sustained"] = SustainedShifts(
+                    spec, lambda start: (whole, max(days).to_pydatetime()), compared.get
+                )
             if family != "drift":  # it asks a store for its baseline
                 references = FAMILIES[family].references(cast("Any", comparison))
             rows += evaluate(

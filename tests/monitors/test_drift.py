@@ -135,27 +135,28 @@ def test_severity_is_the_declared_one():
 
 
 @pytest.mark.parametrize(
-    ("share", "usual", "p", "status"),
+    ("distance", "share", "usual", "p", "status"),
     [
-        (0.998, 0.1, 1e-6, "WARN"),
-        (0.4, 0.0, 1e-6, "OK"),  # not most of the rows
-        (0.998, 0.6, 1e-6, "OK"),  # the baseline's own windows are as novel
-        (0.998, 0.1, 0.2, "OK"),  # and lie as far from each other
+        (7.35, 0.998, 0.1, 1e-6, "WARN"),
+        (0.02, 0.008, 0.001, 1e-6, "WARN"),  # a few impossible values move no distance
+        (0.02, 0.004, 0.0, 1e-6, "OK"),  # too few to matter
+        (7.35, 0.998, 0.6, 1e-6, "OK"),  # the baseline's own windows are as novel
+        (7.35, 0.998, 0.1, 0.2, "OK"),  # or are by chance
     ],
 )
 def test_rows_outside_everything_in_the_baseline_are_drift_whatever_the_distance_says(
-    share, usual, p, status
+    distance, share, usual, p, status
 ):
     rows = [
-        psi(7.35, 0.29),
+        psi(distance, 0.29),
         metric("novel_rate", share, "age", p_value=p),
         metric("novel_rate_auto", usual, "age"),
     ]
     row = only(verdicts("drift", rows), "drift/psi/age")
     assert row["status"] == status
+    part = f"{100 * share:.3g} % of rows"
     is_novel = status == "WARN"
-    assert (
-        "age lies outside everything seen before in 99.8 % of rows.\nPSI of age is"
-        in row["message"]
-    ) == is_novel
-    assert ("an unchanged window can be as far" in row["message"]) != is_novel
+    assert (f"age lies outside everything seen before in {part}.\n" in row["message"]) == is_novel
+    assert (f"{part} are outside the baseline's range" in row["message"]) == is_novel
+    is_chance = distance > 1 and not is_novel
+    assert ("an unchanged window can be as far" in row["message"]) == is_chance

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlmon_dagster.metrics.binnings import representatives, upper_edges
+from mlmon_dagster.metrics.binnings import just_below, representatives, upper_edges
 from mlmon_dagster.profiles import bin_shapes as shapes
 from mlmon_dagster.profiles import fit as module
 from mlmon_dagster.profiles.bin_codes import DUCKDB, STANDARD, Column, code_expression
@@ -34,27 +34,49 @@ def fit(**columns: Any) -> dict[str, Any]:
     return fit_binnings(DuckEngine(base=make_records(n, **columns)), SPEC, "base")
 
 
-def test_edges_are_values_at_the_twentieths_of_the_baseline() -> None:
-    values = np.random.default_rng(0).permutation(np.arange(1000.0))
+def test_edges_are_values_at_the_twentieths_of_the_baseline_and_its_ends() -> None:
+    values = np.random.default_rng(0).permutation(np.arange(1, 1001.0))
     binning = fit(hour=values)["hour"]
-    assert binning.edges == tuple(np.arange(49.0, 999, 50))
-    assert (binning.low, binning.high, binning.centre, binning.fine) == (0, 999, 499, 12)
-    assert binning.size == 240
-    coarse = np.bincount(np.searchsorted(binning.edges, values, side="left"))
-    assert coarse.tolist() == [50] * 20
+    assert binning.edges == (just_below(1.0), *np.arange(50.0, 1000, 50), 1000.0)
+    assert (binning.low, binning.high, binning.centre, binning.fine) == (1, 1000, 500, 12)
+    assert binning.size == 22 * 12
+    coarse = np.bincount(np.searchsorted(binning.edges, values, side="left"), minlength=22)
+    assert coarse.tolist() == [0, *[50] * 20, 0]
 
 
 def test_repeated_edges_become_one_bin() -> None:
-    values = [0.0] * 600 + list(np.linspace(1, 100, 400))
+    values = [0.0] * 400 + list(np.linspace(1, 100, 600))
     binning = fit(hour=values)["hour"]
-    assert binning.edges[0] == 0.0
-    assert len(set(binning.edges)) == len(binning.edges) == 8
+    assert binning.edges[:2] == (just_below(0.0), 0.0)
+    assert len(set(binning.edges)) == len(binning.edges) == 14
 
 
-def test_no_bin_is_kept_beyond_the_largest_baseline_value() -> None:
-    values = [*np.linspace(0, 99, 400), *[100.0] * 600]
+@pytest.mark.parametrize("heap", [0.0, 40.0, 100.0])
+def test_where_most_rows_are_on_a_heap_the_others_have_twentieths_of_their_own(heap: float) -> None:
+    rest = np.linspace(1, 99, 300)
+    rest = rest[rest != heap]
+    binning = fit(hour=[*rest, *[heap] * 700])["hour"]
+    assert {just_below(heap), heap} <= set(binning.edges)
+    assert set(rest[np.arange(1, 20) * len(rest) // 20 - 1]) <= set(binning.edges)
+    codes = np.searchsorted(upper_edges(binning), [just_below(heap), heap, heap + 1e-9])
+    assert len({*(codes // binning.fine).tolist()}) == 3
+    assert representatives(binning)[codes[1]] == heap
+
+
+@pytest.mark.parametrize(
+    "values",
+    [np.linspace(0, 9, 500), [0.0] * 300 + [*np.linspace(0, 9, 99)], [*np.linspace(0, 9, 99)] * 3
+     + [9.0] * 300, [0.0] * 300 + [*np.linspace(0, 9, 99)] + [9.0] * 300],
+)  # fmt: skip
+def test_below_and_above_the_baseline_are_bins_of_their_own(values: Any) -> None:
     binning = fit(hour=values)["hour"]
-    assert binning.edges[-1] < binning.high == 100
+    low, high = binning.low, binning.high
+    outside = [-1e300, -999.0, low - 1e-9, low, high, high + 1e-9, 999.0, 1e300]
+    codes = np.searchsorted(upper_edges(binning), outside) // binning.fine
+    last = binning.size // binning.fine - 1
+    assert codes[:3].tolist() == [0] * 3
+    assert codes[-3:].tolist() == [last] * 3
+    assert 0 < codes[3] <= codes[4] < last
 
 
 @pytest.mark.parametrize("n_values", [2, 3, 32])

@@ -34,7 +34,7 @@ def test_numpy_selects_what_the_engine_would_answer(share, monkeypatch):
     asked = order_statistics(engine, "records", names, DUCKDB)
 
     for name in COLUMNS:
-        for field in ("values", "quantiles", "low", "high", "median"):
+        for field in ("values", "quantiles", "low", "high", "median", "off_heap"):
             assert getattr(selected[name], field) == getattr(asked[name], field), (name, field)
     assert (selected["few"].values is None) is False
     assert (selected["late"].values is None) is (share == 0)

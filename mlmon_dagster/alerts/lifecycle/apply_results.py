@@ -49,8 +49,8 @@ from mlmon_dagster.monitors.wording import NAMES, limit_of
 from mlmon_dagster.spec.declaration import Granularity
 from mlmon_dagster.spec.known_events import EVENT, find_known, list_days
 from mlmon_dagster.spec.model import ModelSpec
-from mlmon_dagster.spec.monitors import FAMILIES
-from mlmon_dagster.spec.names import ALL, FRESHNESS, NO_VERDICT, QUALITY, SCHEMA, TABLE
+from mlmon_dagster.spec.monitors import FAMILIES, SUSTAINED_SHIFT
+from mlmon_dagster.spec.names import ALL, DRIFT, FRESHNESS, NO_VERDICT, QUALITY, SCHEMA, TABLE
 from mlmon_dagster.spec.windows import window_containing
 from mlmon_dagster.store import Store, alert_state
 from mlmon_dagster.store.alert_state import AlertEvent, AlertRow, StoredEvent
@@ -723,17 +723,17 @@ def _find_cause(causes: Causes, window: dt.datetime, row: AlertRow) -> str | Non
 
 
 def mute(
-    alerts: Iterable[AlertRow],
+    alerts: Collection[AlertRow],
     events: Sequence[AlertEvent],
     causes: Causes,
     windows: Collection[dt.datetime],
 ) -> set[str]:
     """Mute or unmute what other alerts and known events explain; return the changed fingerprints.
 
-    What was muted stays so while it recovers, and what was told is not muted by a window that
-    passes: only a known event does that.
+    A sustained shift is no news beside drift of the same column. What was muted stays so while it
+    recovers, and what was told is not muted by a window that passes: only a known event does that.
     """
-    judged, changed = set(windows), set()
+    judged, changed, drifting = set(windows), set(), _find_drifting(alerts)
     suppressible: dict[str, AlertRow] = {}
     for row in alerts:
         family = FAMILIES.get(row["family"])
@@ -742,6 +742,8 @@ def mute(
         suppressible[row["fingerprint"]] = row
         if row["last_window_start"] in judged:
             cause = _find_cause(causes, row["last_window_start"], row)
+            if row["metric"] == SUSTAINED_SHIFT:
+                cause = cause or drifting.get((row["dataset"], row["column_name"]))
             is_event = cause is not None and cause.startswith(f"{EVENT}/")
             if row["state"] == "RECOVERING" and not is_event:
                 continue
@@ -755,6 +757,16 @@ def mute(
         if cause:
             event["muted_reason"] = f"suppressed:{cause}"
     return changed
+
+
+def _find_drifting(alerts: Iterable[AlertRow]) -> dict[tuple[str, str], str]:
+    """Return the monitors by whose alerts columns drift now, by (dataset, column)."""
+    return {
+        (row["dataset"], row["column_name"]): row["monitor"]
+        for row in alerts
+        if (row["family"], row["state"], row["slice_key"]) == (DRIFT, "FIRING", ALL)
+        and row["metric"] != SUSTAINED_SHIFT
+    }
 
 
 def _drop_suppression(reason: str) -> str:

@@ -20,7 +20,13 @@ from typing import Literal
 import numpy as np
 
 from mlmon_dagster.metrics import Floats, Ints
-from mlmon_dagster.metrics.binnings import drift_bins, lowest_scores, score_groups, upper_edges
+from mlmon_dagster.metrics.binnings import (
+    drift_bins,
+    joined_bins,
+    lowest_scores,
+    score_groups,
+    upper_edges,
+)
 from mlmon_dagster.metrics.drift.distances import positions_of, psi, quantiles
 from mlmon_dagster.metrics.drift.novelty import outside_sides
 from mlmon_dagster.metrics.quality import respelled
@@ -133,6 +139,18 @@ def column_change(
         return _of_numbers(_Numbers(now, then), others)
 
 
+def place_change(now: ColumnStatistics, then: ColumnStatistics) -> ColumnChange:
+    """Return where an ordered column lies now and lay before, whatever else changed.
+
+    Args:
+        now: One cell, with values.
+        then: One cell, in the same bins, with values.
+    """
+    x = _Numbers(now, then)
+    low, usual, high = (x.quantile(x.theirs, level) for level in _TAILS)
+    return _place(x, x.quantile(x.mine, 0.5), usual, (high - low) / _PER_SPREAD)
+
+
 def _missing(stats: ColumnStatistics) -> float:
     return 1 - float(stats.counts[0].sum() / stats.n[0])
 
@@ -176,7 +194,8 @@ class _Numbers:
         """Return the bin of the distance that each bin is in."""
         if self.is_score:
             return score_groups(self.theirs)
-        return np.arange(len(self.mine)) // self.now.binning.fine
+        binning = self.now.binning
+        return joined_bins(binning)[np.arange(binning.size) // binning.fine]
 
     def distance(self, expected: Floats) -> float:
         """Return the PSI of the window from a distribution, less what chance makes of it."""
@@ -245,8 +264,8 @@ def _outside(x: _Numbers) -> tuple[float, float]:
     """Return the shares of the rows below and above everything in the baseline."""
     if x.is_score:
         return 0.0, 0.0
-    below, above = (float(side[0] / x.mine.sum()) for side in outside_sides(x.now, x.then))
-    return below, above
+    below, above = outside_sides(x.now.counts, x.then.counts)[0] / x.mine.sum()
+    return float(below), float(above)
 
 
 def _step(x: _Numbers) -> ColumnChange | None:
@@ -431,7 +450,8 @@ def _off_moments(x: _Numbers, share: float, factor: float, offset: float) -> flo
     spread = (1 - share) * variance + share * image_variance + apart
     own, own_variance = _moments(x.now)
     scale = max(abs(expected - mean), math.sqrt(variance))
-    of_mean = abs(own - expected) / scale
+    error = math.sqrt(own_variance / float(x.mine.sum()))  # few rows carry the mean beside a heap
+    of_mean = (abs(own - expected) - 2 * error) / scale
     of_spread = abs(np.sqrt(own_variance / spread) - 1) / 2
     off = float(max(of_mean, of_spread))
     return off if math.isfinite(off) else math.inf

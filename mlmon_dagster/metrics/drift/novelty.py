@@ -1,10 +1,12 @@
 """How much of a window lies outside all that the baseline holds.
 
 A distance saturates: once every row lies above all of the baseline, it is no larger than that of
-any other narrow day, and the baseline's own days can be as far from each other. The share of rows
-outside the baseline's range does not, and neither does the window's mean among those of the
-baseline's windows. Shares are by definition; the mean is tested by Student's prediction of one more
-window (Hahn, 1969), with a robust centre and spread.
+any other narrow day. And it hardly sees a few rows, however far off. The share of rows outside the
+baseline's range is judged by itself: by what each of the baseline's windows has outside the others'
+range. A day of extremes moves its ordinary rows, too, so what is compared is the rows outside for
+each row at that end. Their count is taken to follow a negative binomial law, a Poisson law whose
+rate differs between windows. Where most rows are outside, the window's mean is tested by Student's
+prediction of one more window (Hahn, 1969), with a robust centre and spread.
 """
 
 from __future__ import annotations
@@ -15,18 +17,19 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from mlmon_dagster.metrics import MIN_WINDOWS, Flags, Floats, Ints
+from mlmon_dagster.metrics import MIN_WINDOWS, Floats, Ints
+from mlmon_dagster.metrics.binnings import upper_edges
 from mlmon_dagster.metrics.frames import MetricRows, stack_rows
 from mlmon_dagster.metrics.intervals import EFFICIENCY, biweight, rate, wilson
 from mlmon_dagster.metrics.statistics import ColumnStatistics, select, select_whole
 from mlmon_dagster.spec.metric_registry import AUTO, NOVEL
 
-VERSION = "novel-1"
+VERSION = "novel-2"
 UNSEEN_VERSION = "unseen-auto-1"
 _USUAL = 0.9  # of the baseline's windows are no more novel than what is called usual
 _TIMES = 2.0  # of that is far above it
-# An outer bin that holds more of the baseline's rows than this does not tell which are beyond it.
-_MOST_AT_THE_END = 0.01
+_AT_AN_END = 0.05  # of the baseline's rows, at least
+_MOST = 0.5  # of a window's rows: from there on what counts is where its mean is
 
 
 def novelty_metrics(
@@ -45,8 +48,8 @@ def novelty_metrics(
     Returns:
         MetricFrame. `novel_rate`: share of the rows with a value that lie below the smallest or
         above the largest of the baseline, 0 to 1, with Wilson's interval; `p_value`: the chance
-        of a window whose mean lies as far from those of the baseline's windows (Student's t on
-        their biweight centre and scale), NaN with fewer than 14 of these. `novel_rate_auto`: what
+        of as many, see `outside_p`, and of half of the rows or more that of such a mean, see
+        `place_p`, NaN with fewer than 14 windows. `novel_rate_auto`: what
         nine of ten of the baseline's windows do not exceed, each against the others; reason
         `few_baseline_windows` with fewer than 14. Reasons of no value: few_rows, all_null,
         no_baseline (nothing but nulls in it).
@@ -64,10 +67,14 @@ def novelty_metrics(
 def _of_column(mine: ColumnStatistics, own: ColumnStatistics, min_rows: int) -> list[MetricRows]:
     n, then = mine.counts.sum(axis=1), own.counts.sum(axis=1)
     windows = select(own, then >= min_rows)
-    outside = np.minimum(sum(outside_sides(mine, own)), n)
+    outside = outside_sides(mine.counts, own.counts).sum(axis=1)
     lower, upper = wilson(outside, n)
     is_known = len(windows) >= MIN_WINDOWS
-    usual = float(np.quantile(own_novelty(windows.counts), _USUAL)) if is_known else np.nan
+    usual, p = np.nan, np.full(len(n), np.nan)
+    if is_known:
+        usual = float(np.quantile(own_novelty(windows), _USUAL))
+        few = outside_p(mine.counts, windows)
+        p = np.where(outside < _MOST * n, few, place_p(mine, windows))
     total = int(then.sum())
     is_null = (n == 0) & (mine.n >= min_rows)
     reasons = ["no_baseline", "all_null", "few_rows"]
@@ -78,7 +85,7 @@ def _of_column(mine: ColumnStatistics, own: ColumnStatistics, min_rows: int) -> 
     return [
         MetricRows(
             mine.cells, metric=NOVEL, value=shares, lower=lower, upper=upper,
-            p_value=place_p(mine, windows), reason=reason, method_version=VERSION, **common,
+            p_value=np.where(n > 0, p, np.nan), reason=reason, method_version=VERSION, **common,
         ),
         MetricRows(
             mine.cells, metric=f"{NOVEL}{AUTO}", value=np.where(no_usual == "", usual, np.nan),
@@ -87,53 +94,112 @@ def _of_column(mine: ColumnStatistics, own: ColumnStatistics, min_rows: int) -> 
     ]  # fmt: skip
 
 
-def outside_sides(mine: ColumnStatistics, own: ColumnStatistics) -> tuple[Ints, Ints]:
-    """Count rows below and above the range of the baseline, (C,) each, about.
-
-    The outermost bins are open: they hold what lies beyond, and rows on the way to the baseline's
-    ends, for which the neighbouring bins of that width stand. Where the baseline itself has many
-    rows there (a column with a heap at 0), the bin says nothing, and a side counts only if the
-    whole window lies beyond. Where each value has a bin of its own, nothing is estimated.
+def outside_sides(counts: Ints, own: Ints) -> Ints:
+    """Count rows below and above all bins that the baseline fills, (C, 2).
 
     Args:
-        mine: A numeric column over C cells.
-        own: The same column; its cells are the baseline's windows, or the baseline as a whole.
+        counts: Rows of C windows per bin, ascending, (C, B).
+        own: The same of the baseline's windows, (W, B).
     """
-    pooled, n = own.counts.sum(axis=0), mine.counts.sum(axis=1)
-    most = _MOST_AT_THE_END * max(int(pooled.sum()), 1)
-    low, high = _end(own.minimum, np.fmin), _end(own.maximum, np.fmax)
-
-    def side(some: Flags, every: Flags, code: int, neighbour: int) -> Ints:
-        inside = mine.counts[:, neighbour] if mine.binning.fine > 1 else 0
-        beyond = np.maximum(mine.counts[:, code] - inside, 0) if pooled[code] <= most else 0
-        return np.asarray(np.where(every, n, np.where(some, beyond, 0)), np.int64)
-
-    return (
-        side(mine.minimum < low, mine.maximum < low, 0, 1),
-        side(mine.maximum > high, mine.minimum > high, -1, -2),
-    )
+    filled = np.flatnonzero(own.any(axis=0))
+    if not len(filled):
+        return np.zeros((len(counts), 2), np.int64)
+    below, above = counts[:, : filled[0]], counts[:, filled[-1] + 1 :]
+    return np.column_stack([below.sum(axis=1), above.sum(axis=1)])
 
 
-def _end(values: Floats, of: np.ufunc) -> float:
-    return float(of.reduce(values)) if len(values) else np.nan
+def _outside_others(own: ColumnStatistics) -> Floats:
+    """Count each window's rows below and above the range of the others, (W, 2), about.
 
-
-def own_novelty(counts: Ints) -> Floats:
-    """Return the share of each window's rows beyond the bins that the other windows fill, (W,).
-
-    Args:
-        counts: Rows of the windows per bin, ascending, (W, B).
-
-    Example:
-        >>> own_novelty(np.array([[0, 2, 2], [1, 3, 0], [0, 4, 0]])).tolist()
-        [0.5, 0.25, 0.0]
+    Of a bin in which the range of the others ends, that part of a window's rows in it is outside
+    that has its part of the window's range in it.
     """
-    bins = np.arange(counts.shape[1])
+    counts = own.counts
+    bins, last = np.arange(counts.shape[1]), counts.shape[1] - 1
     filled = counts.sum(axis=0) - counts > 0
-    first = np.where(filled.any(axis=1), filled.argmax(axis=1), counts.shape[1])
-    last = counts.shape[1] - 1 - filled[:, ::-1].argmax(axis=1)
-    beyond = (bins < first[:, None]) | (bins > last[:, None])
-    return np.asarray(rate(np.where(beyond, counts, 0).sum(axis=1), counts.sum(axis=1)))
+    is_any = filled.any(axis=1)
+    ends = np.column_stack([filled.argmax(axis=1), last - filled[:, ::-1].argmax(axis=1)])
+    ends[~is_any] = [last + 1, last]
+    sides = bins < ends[:, :1], bins > ends[:, 1:]
+    found = np.column_stack([np.where(side, counts, 0).sum(axis=1) for side in sides])
+    if own.binning.values or len(own) < 2:
+        return found.astype(np.float64)
+    upper, at = upper_edges(own.binning), np.minimum(ends, last)
+    lower = np.append(-np.inf, upper[:-1])
+    begin = np.maximum(own.minimum, lower[at[:, 0]])
+    end = np.minimum(own.maximum, upper[at[:, 1]])
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        below = (_least_of_others(own.minimum) - begin) / (upper[at[:, 0]] - begin)
+        above = (end + _least_of_others(-own.maximum)) / (end - lower[at[:, 1]])
+    parts = np.clip(np.nan_to_num(np.column_stack([below, above]), posinf=0.0), 0.0, 1.0)
+    return np.asarray(found + parts * np.take_along_axis(counts, at, axis=1), np.float64)
+
+
+def _least_of_others(values: Floats) -> Floats:
+    """Return the smallest of the other values, of each of at least two, (W,)."""
+    known = np.where(np.isnan(values), np.inf, values)
+    least, next_one = np.partition(known, 1)[:2]
+    return np.asarray(np.where(known == least, next_one, least), np.float64)
+
+
+def own_novelty(own: ColumnStatistics) -> Floats:
+    """Return the share of each window's rows outside the range of the other windows, (W,)."""
+    return np.asarray(rate(_outside_others(own).sum(axis=1), own.counts.sum(axis=1)))
+
+
+def outside_p(counts: Ints, windows: ColumnStatistics) -> Floats:
+    """Return the chance of as many rows outside the baseline's range in an unchanged window, (C,).
+
+    Args:
+        counts: Rows of C windows per bin, ascending, (C, B).
+        windows: Those of the baseline, with rows.
+
+    Returns:
+        Twice the smaller chance of both sides, at most 1.
+    """
+    own, pooled = windows.counts, windows.counts.sum(axis=0)
+    ends = _ends(pooled, _AT_AN_END)
+    found, seen = _outside_others(windows), own @ ends
+    total, rows = float(found.sum()) + 0.5, float(seen.sum())
+    expected = total / rows * seen
+    # Beyond chance, and half a row that might have been seen: squares of the relative errors.
+    strays = max(float(((found - expected) ** 2).sum() - total), 0.0)
+    shape = 1 / (strays / float((expected**2).sum()) + 1 / total)
+    outside = outside_sides(counts, own)
+    mean = total / rows * (counts @ ends)
+    mean = np.maximum(mean, counts.sum(axis=1)[:, None] * _reach(counts, pooled, ends))
+    tail = special.betainc(np.maximum(outside, 1), shape, mean / (mean + shape))
+    both = 2 * np.where(outside > 0, tail, 1.0).min(axis=1)
+    return np.asarray(np.minimum(both, 1.0), np.float64)
+
+
+def _reach(counts: Ints, pooled: Ints, ends: Ints) -> Floats:
+    """Return the shares that place and width of windows carry outside the range, (C, 2).
+
+    Where the ranks of the baseline's rows are drawn as a normal law, a window has a normal law,
+    too; its place and width are those of its share at the end and of that beyond the median.
+    """
+    total, n = int(pooled.sum()), np.maximum(counts.sum(axis=1), 1)[:, None]
+    at, halves = (
+        (_depth(pooled @ part, total), _depth(counts @ part, n))
+        for part in (ends, _ends(pooled, 0.5))
+    )
+    apart = at[0] - halves[0]
+    slope = np.where(apart > 0, (at[1] - halves[1]) / np.where(apart > 0, apart, 1.0), 1.0)
+    range_ends = _depth(np.zeros(2), total)
+    return np.asarray(special.ndtr(-(at[1] + slope * (range_ends - at[0]))), np.float64)
+
+
+def _depth(rows: Ints | Floats, n: Ints | int) -> Floats:
+    """Return how far out such shares of n rows begin, in standard deviations."""
+    return np.asarray(-special.ndtri((rows + 0.5) / (n + 1)), np.float64)
+
+
+def _ends(pooled: Ints, share: float) -> Ints:
+    """Return 1 for the bins that hold a share at the lower and the upper end, else 0, (B, 2)."""
+    below, above = np.cumsum(pooled) - pooled, np.cumsum(pooled[::-1])[::-1] - pooled
+    most = share * pooled.sum()
+    return np.column_stack([below < most, above < most]).astype(np.int64)
 
 
 def unseen_limits(

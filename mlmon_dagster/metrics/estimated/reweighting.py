@@ -20,6 +20,7 @@ import numpy as np
 from scipy import special
 
 from mlmon_dagster.metrics import Flags, Floats, Ints
+from mlmon_dagster.metrics.binnings import has_ends, round_bins
 from mlmon_dagster.metrics.estimated.calibration import MIN_BLOCKS, Curves, block_curves
 from mlmon_dagster.metrics.statistics import Binning
 
@@ -111,8 +112,12 @@ def grouping(binning: Binning, codes: Ints) -> Grouping:
         middle = (np.cumsum(rows) - rows / 2) / max(rows.sum(), 1)
         of_code = np.repeat(np.minimum((middle * _GROUPS).astype(np.int64), _GROUPS - 1), 3)
     elif binning.kind == "numeric":
-        coarse = np.arange(size) // binning.fine
+        coarse = round_bins(binning)[np.arange(size) // binning.fine]
         bins = int(coarse.max()) + 1
+        if has_ends(binning) and bins > _GROUPS:  # most rows are on a heap, and few in most bins
+            passed = np.cumsum(np.bincount(coarse, n)).astype(np.int64) * _GROUPS // max(n.sum(), 1)
+            own = np.append(0, np.cumsum(np.diff(passed, prepend=0) > 0)[:-1])
+            coarse, bins = own[coarse], int(own.max()) + 1
         step = -(-bins // _GROUPS) if not binning.values else 1
         of_code = coarse // step if binning.fine == 1 else _cut_outside(coarse // step, n)
     else:

@@ -1,0 +1,333 @@
+"""Sustained shifts of drift: what no window shows by itself, and the newest ones together do.
+
+A verdict is of one column, and of the run of windows that says it most: the newest 7, 14 or 28. The
+score and the prediction are a family of their own for the false discovery rate, as they would be
+lost among the features.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from mlmon_dagster.monitors.change_wording import in_words
+from mlmon_dagster.monitors.evidence import (
+    OK,
+    Evidence,
+    Window,
+    excess,
+    failing,
+    finite,
+    is_beyond,
+    result_row,
+)
+from mlmon_dagster.monitors.wording import number, subject, told, write_limit
+from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.baseline import GRAINS, PRODUCTION
+from mlmon_dagster.spec.monitors import SUSTAINED_SHIFT, SUSTAINED_WINDOWS, Sustained
+from mlmon_dagster.spec.names import DRIFT
+from mlmon_dagster.store.state.monitor_results import MonitorResult
+from mlmon_dagster.work import Part, baseline_of, comparisons, windows_begin
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mlmon_dagster.metrics.drift.column_change import ColumnChange
+    from mlmon_dagster.metrics.drift.sustained import (
+        ColumnParts,
+        Parts,
+        SustainedBaseline,
+        SustainedShift,
+    )
+    from mlmon_dagster.metrics.statistics import ColumnStatistics
+    from mlmon_dagster.monitors.evidence import Sustained as Known
+    from mlmon_dagster.profiles import Baseline
+
+_OUTPUTS = ("score", "prediction", "actual")
+_A_YEAR = dt.timedelta(days=365.25)
+_FEWEST, _MOST = SUSTAINED_WINDOWS[0], SUSTAINED_WINDOWS[-1]
+_AT_ONCE = 32  # windows whose profiles are held
+METHOD = "sustained-1"
+
+
+def judge_sustained(evidence: Evidence, window: Window, known: Known) -> Iterator[MonitorResult]:
+    """Fail columns whose newest windows together are really and largely unlike the baseline's.
+
+    Large: by at least `above`, in spreads of the rows, or Cohen's h of a category's share. Real: at
+    a level of which unchanged windows have a false episode in ten years for all outputs, and
+    another one for all features. And it lasts: the newest seven are off by half of it still.
+    """
+    declared = evidence.spec.monitors.drift.sustained
+    if declared is None or window["schema_broken"]:
+        return
+    found = known.shifts(window["window_start"])
+    if not found:
+        return
+    from mlmon_dagster.metrics.drift.sustained import lasts, level_of
+    from mlmon_dagster.metrics.intervals import benjamini_hochberg
+
+    level = level_of(_A_YEAR / GRAINS[evidence.spec.time.granularity])
+    for is_output in (True, False):
+        family = [name for name in found if (name in _OUTPUTS) == is_output]
+        adjusted = benjamini_hochberg([found[name].p_value for name in family])
+        for name, p in zip(family, adjusted, strict=True):
+            failed = lasts(found[name], declared.above, p <= level)
+            first = _in_words(evidence, window, known, name, found[name]) if failed else ""
+            yield _judged(evidence, window, declared, name, found[name], p, len(family), first)
+
+
+def _judged(
+    evidence: Evidence,
+    window: Window,
+    declared: Sustained,
+    column: str,
+    shift: SustainedShift,
+    adjusted: float,
+    size: int,
+    first: str,
+) -> MonitorResult:
+    from mlmon_dagster.metrics.drift.sustained import lasts
+
+    monitor, named = evidence.spec.monitors.drift, subject(SUSTAINED_SHIFT, column)
+    if shift.run:
+        text = (
+            f"{named}: {number(abs(shift.by))} of its spread in the newest {shift.run} windows "
+            f"(n {shift.n:,}, baseline n {shift.n_baseline:,}); the limit is "
+            f"{write_limit(declared.above)}"
+        )
+        if not first:
+            is_over = lasts(shift, declared.above, is_real=True) is False
+            why = "the newest 7 are usual again" if is_over else "this may be chance"
+            text += f", but {why} (adjusted p {number(adjusted)})"
+    else:
+        text = f"{named}: none beyond {write_limit(declared.above)} of its spread"
+    newest = math.copysign(1.0, shift.by) * shift.newest
+    return result_row(
+        evidence,
+        window,
+        monitor,
+        metric=SUSTAINED_SHIFT,
+        column=column,
+        status=failing(monitor, is_beyond(declared.error_at, shift.by)) if first else OK,
+        message=told(first, text),
+        value=shift.by,
+        n=shift.n or int(window["n"]),
+        threshold=f"beyond {write_limit(declared.above)}",
+        p_value=finite(shift.p_value),
+        p_adjusted=finite(adjusted),
+        family_size=size,
+        k=1,
+        of_n=1,
+        method_version=METHOD,
+        details={
+            "n_baseline": shift.n_baseline,
+            "n_windows": shift.run,
+            "part": shift.part,
+            "as_far": round(shift.as_far, 4),
+        },
+        **excess(newest, declared.above),
+    )
+
+
+def _in_words(
+    evidence: Evidence, window: Window, known: Known, column: str, shift: SustainedShift
+) -> str:
+    """Say what changed in the run as a whole, and how usual that was of the baseline's windows."""
+    change = known.change(column, window["window_start"], shift)
+    words = "" if change is None else in_words(evidence.spec, column, change)
+    if not words:
+        side = "up" if shift.by > 0 else "down"
+        words = f"{column} has moved {side} by {number(abs(shift.by))} of its spread"
+    grain = evidence.spec.time.granularity
+    return f"For {shift.run} {grain}s, {words}; {_how_usual(shift.as_far, grain)}"
+
+
+def _how_usual(share: float, grain: str) -> str:
+    r"""Say how many of the baseline's windows were as far off.
+
+    Example:
+        >>> [_how_usual(share, "day") for share in (0.0, 0.04, 0.24)]
+        ['no day of the baseline was so', '1 day in 25 of the baseline was so', '1 day in 4 of the \
+baseline was so']
+    """
+    which = f"1 {grain} in {max(round(1 / share), 2)}" if share else f"no {grain}"
+    return f"{which} of the baseline was so"
+
+
+Read = Callable[[dt.datetime], tuple[Mapping[str, "ColumnStatistics"], dt.datetime]]
+
+
+class SustainedShifts:
+    """What the newest windows of columns have in common; their profiles are read a month at once.
+
+    Args:
+        spec: The model.
+        read: Start of a window -> profiles of it, of the windows that it is judged together with,
+            and maybe of later ones; and the start of the last of them.
+        compared: Start of a window -> what it is compared with; None if there is nothing, or too
+            few windows lie between.
+    """
+
+    def __init__(
+        self, spec: ModelSpec, read: Read, compared: Callable[[dt.datetime], Baseline | None]
+    ) -> None:
+        self._spec, self._read, self._compared = spec, read, compared
+        self._chunk: _Chunk | None = None
+
+    @classmethod
+    def of_part(cls, part: Part) -> SustainedShifts:
+        """Look at windows by their stored profiles."""
+        baselines: dict[dt.datetime, Baseline | None] = {}
+        spec = part.work.spec
+
+        def read(start: dt.datetime) -> tuple[Mapping[str, ColumnStatistics], dt.datetime]:
+            windows = [window for window in part.work.windows if window.start >= start][:_AT_ONCE]
+            begin, end = windows_begin(windows[0], _MOST), windows[-1].end
+            profiles = part.in_force.profiles(
+                start=begin, end=end, dataset=PRODUCTION, columns=_profiled(spec), slices=[()]
+            )
+            return profiles, windows[-1].start
+
+        def compared(start: dt.datetime) -> Baseline | None:
+            if not baselines:
+                for one in comparisons(part, DRIFT, _profiled(spec)):
+                    baselines.update({window.start: one.baseline for window in one.work.windows})
+            return baselines.get(start)
+
+        return cls(spec, read, compared if _can_be_judged(part) else lambda start: None)
+
+    def shifts(self, start: pd.Timestamp) -> Mapping[str, SustainedShift]:
+        """Return those of columns that can be judged, up to the window that starts then."""
+        monitor = self._spec.monitors.drift
+        baseline = self._compared(start.to_pydatetime())
+        if monitor.sustained is None or baseline is None:
+            return {}
+        then = self._known(baseline)
+        lasts_until = [parts.baseline.starts[-1] for parts in then.columns.values()]
+        after = max(lasts_until, default=None) if baseline.dataset == PRODUCTION else None
+        chunk, until = self._windows(start), int(start.timestamp())
+        newest = {
+            name: parts
+            for name, own in then.columns.items()
+            if (parts := chunk.newest(name, own, until, after)) is not None
+        }
+        return then.shifts(newest, monitor.sustained.above)
+
+    def change(
+        self, column: str, start: pd.Timestamp, shift: SustainedShift
+    ) -> ColumnChange | None:
+        """Return what changed in a column in the windows of a shift up to one, if known."""
+        import numpy as np
+
+        from mlmon_dagster.metrics.drift.column_change import column_change, place_change
+        from mlmon_dagster.metrics.statistics import merge, select
+
+        baseline = self._compared(start.to_pydatetime())
+        assert baseline is not None
+        then, chunk = self._whole(baseline)[column], self._windows(start)
+        now = chunk.columns.get(column)
+        if now is None:
+            return None
+        own = self._known(baseline).columns[column]
+        parts = chunk.newest(column, own, int(start.timestamp()), None)
+        if parts is None:
+            return None
+        of_run = np.isin(own.starts_of(now), parts.starts[-shift.run :])
+        both = merge(select(now, of_run), ()), merge(then, ())
+        change = column_change(*both)
+        is_plainer = shift.part == "place" and change.kind in ("range", "shape")
+        return place_change(*both) if is_plainer else change
+
+    def _known(self, baseline: Baseline) -> SustainedBaseline:
+        """Return the columns of a baseline, as the newest windows are held against them."""
+        from mlmon_dagster.metrics.drift.sustained import ColumnParts, SustainedBaseline
+        from mlmon_dagster.metrics.statistics import derived
+
+        least = self._spec.monitors.drift.min_rows
+        is_moving = baseline_of(self._spec, DRIFT).moving is not None
+
+        def compute() -> SustainedBaseline:
+            every = {name: ColumnParts(s, least) for name, s in self._whole(baseline).items()}
+            return SustainedBaseline(every, is_moving=is_moving)
+
+        return derived(baseline.windows, ("sustained", least), compute)
+
+    def _whole(self, baseline: Baseline) -> dict[str, ColumnStatistics]:
+        """Return the windows of a baseline as a whole, of the columns that can drift."""
+        from mlmon_dagster.metrics.statistics import derived, of_all
+        from mlmon_dagster.profiles.measures import comparable_columns, over_all_versions
+
+        def compute() -> dict[str, ColumnStatistics]:
+            named = self._spec.monitors.drift.columns
+            columns = comparable_columns(self._spec, baseline.windows)
+            kept = [name for name in columns if named == "all" or name in named]
+            return over_all_versions(kept, of_all(baseline.windows))
+
+        return derived(baseline.windows, ("whole", self._spec.monitors.drift.columns), compute)
+
+    def _windows(self, start: pd.Timestamp) -> _Chunk:
+        moment = start.to_pydatetime()
+        if self._chunk is None or not self._chunk.holds(moment):
+            self._chunk = _Chunk(moment, *self._read(moment))
+        return self._chunk
+
+
+class _Chunk:
+    """The profiles of some windows, and of those before that they are judged together with.
+
+    Args:
+        first: Start of the first of them.
+        profiles: Column -> statistics.
+        last: Start of the last.
+    """
+
+    def __init__(
+        self, first: dt.datetime, profiles: Mapping[str, ColumnStatistics], last: dt.datetime
+    ) -> None:
+        from mlmon_dagster.metrics.drift.columns import with_outputs
+        from mlmon_dagster.profiles.measures import over_all_versions
+
+        self._first, self._last = first, last
+        self.columns = over_all_versions(with_outputs(profiles), profiles)
+        self._parts: dict[tuple[str, int], Parts] = {}
+
+    def holds(self, start: dt.datetime) -> bool:
+        """Tell whether it is about the window that starts then."""
+        return self._first <= start <= self._last
+
+    def newest(self, column: str, own: ColumnParts, until: int, after: int | None) -> Parts | None:
+        """Return a column's newest windows up to one; None where it has too few rows, or they are.
+
+        Args:
+            column: Its name.
+            own: Its baseline.
+            until: Start of the last window, in seconds.
+            after: Start of the baseline's last window; None if it is of other rows.
+        """
+        stats = self.columns.get(column)
+        if stats is None or stats.binning.binning_id != own.binning_id:
+            return None
+        key = column, id(own)
+        if key not in self._parts:
+            self._parts[key] = own.of(stats)
+        found = self._parts[key].newest(until, after)
+        is_there = len(found.starts) >= _FEWEST and found.starts[-1] == until
+        return found if is_there else None
+
+
+def _can_be_judged(part: Part) -> bool:
+    """Tell whether enough windows can lie between a window and its baseline."""
+    choice = baseline_of(part.work.spec, DRIFT)
+    if part.in_force.baseline_id is None:
+        return False
+    if not part.in_force.is_rolling(choice):
+        return True
+    grain = GRAINS[part.work.spec.time.granularity]
+    is_apart = choice.moving is not None and choice.gap >= (_FEWEST - 1) * grain
+    return is_apart or choice.model_version is not None
+
+
+def _profiled(spec: ModelSpec) -> list[str]:
+    return [*spec.features, *_OUTPUTS]

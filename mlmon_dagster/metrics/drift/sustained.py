@@ -1,0 +1,270 @@
+"""Shifts that are too small for any one window and stay: the newest windows judged together.
+
+Of an ordered column its place and width are followed, means of normal scores under the baseline
+(`smooth_distances.Shape`), so that a shift is in spreads of the rows. Of categories it is the
+shares of the largest, as angles, whose differences are Cohen's h (1988): about as large for the
+same news, whatever the share. All are judged by the law of the baseline's own windows
+(`window_law`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from mlmon_dagster.metrics import MIN_WINDOWS, Flags, Floats, Ints, Positions
+from mlmon_dagster.metrics.binnings import drift_bins, is_ordered
+from mlmon_dagster.metrics.drift.smooth_distances import Shape
+from mlmon_dagster.metrics.statistics import ColumnStatistics, seconds_of
+from mlmon_dagster.metrics.window_law import Law, fit, to_scale
+from mlmon_dagster.spec.monitors import SUSTAINED_WINDOWS as RUNS
+
+Part = Literal["place", "width", "share"]
+MOST_WINDOWS = RUNS[-1]
+_LARGEST = 8  # categories of a column
+_SEASONS = {3_600: 24, 86_400: 7}  # seconds of a window -> windows of a season
+_LONGEST = 400  # windows of a baseline, the newest
+_NEARLY = 0.7  # of the least shift: a mean of windows so far off is looked at
+_STILL = 0.5  # of the least shift, by which the newest windows are still off
+_A_YEAR = 0.3  # level of a window, times the windows of a year
+_MOST = 0.01
+
+
+@dataclass(frozen=True)
+class SustainedShift:
+    """What the newest windows of a column have in common that the baseline's do not.
+
+    Attributes:
+        p_value: Chance of as much in any part of the column and any run that is judged.
+        run: How many of the newest windows say it most; 0 if no part has moved far enough.
+        part: What moved. bin: Which category's share.
+        by: How far, in spreads of the rows.
+        newest: How far the newest seven did.
+        as_far: Share of the baseline's windows that lie as far on that side.
+        n: Rows of the run. n_baseline: of the baseline.
+    """
+
+    p_value: float
+    run: int = 0
+    part: Part = "place"
+    bin: int = 0
+    by: float = 0.0
+    newest: float = 0.0
+    as_far: float = 0.0
+    n: int = 0
+    n_baseline: int = 0
+
+
+class Parts(NamedTuple):
+    """What is followed of a column, of W windows.
+
+    Attributes:
+        values: (S, W). noise: Their variances by rows, (S, W).
+        rows: With a value, (W,). starts: In seconds, (W,).
+    """
+
+    values: Floats
+    noise: Floats
+    rows: Ints
+    starts: Ints
+
+    def take(self, kept: Flags) -> Parts:
+        """Return some of the windows."""
+        return Parts(self.values[:, kept], self.noise[:, kept], self.rows[kept], self.starts[kept])
+
+    def newest(self, until: int, after: int | None) -> Parts:
+        """Return the windows up to one, at most 28.
+
+        Args:
+            until: Start of the last, in seconds.
+            after: Start of the last window before them; None for any.
+        """
+        kept = self.starts <= until
+        if after is not None:
+            kept &= self.starts > after
+        return self.take(kept & (np.cumsum(kept[::-1])[::-1] <= MOST_WINDOWS))
+
+
+class ColumnParts:
+    """What is followed of one column of a baseline.
+
+    Args:
+        baseline: Its statistics; the cells are its windows.
+        min_rows: Fewest rows of a window that counts.
+    """
+
+    def __init__(self, baseline: ColumnStatistics, min_rows: int) -> None:
+        self._min_rows = min_rows
+        self.binning_id = baseline.binning.binning_id
+        self._is_ordered = is_ordered(baseline.binning)
+        counts = self._counts(baseline).sum(axis=0)
+        self._shape = Shape(counts) if self._is_ordered else None
+        used = np.flatnonzero(counts)
+        largest = used[np.argsort(-counts[used], kind="stable")][:_LARGEST]
+        self._bins = largest[:1] if len(used) == 2 else largest  # of two, one says it all
+        self.baseline = self.of(baseline)
+
+    @cached_property
+    def is_known(self) -> bool:
+        """Whether enough windows say how they differ, in anything at all."""
+        return len(self.baseline.rows) >= MIN_WINDOWS and len(self.baseline.values) > 0
+
+    def of(self, stats: ColumnStatistics) -> Parts:
+        """Return the parts of windows that have enough rows, ascending."""
+        counts = self._counts(stats)
+        rows = counts.sum(axis=1)
+        n = np.maximum(rows, 1)
+        if self._shape is not None:
+            values = self._shape.place_and_width(counts).T
+            noise = np.broadcast_to(1 / n, values.shape)
+        else:
+            values, noise = to_scale(counts[:, self._bins].T / n, 0.0, n, "angle")
+        found = Parts(values, noise, rows, self.starts_of(stats)).take(rows >= self._min_rows)
+        order = np.argsort(found.starts, kind="stable")
+        return Parts(found.values[:, order], found.noise[:, order], *(p[order] for p in found[2:]))
+
+    @staticmethod
+    def starts_of(stats: ColumnStatistics) -> Ints:
+        """Return when the windows of statistics start, in seconds."""
+        return seconds_of(stats.cells["window_start"])
+
+    def part(self, number: int) -> tuple[Part, int]:
+        """Return what a part is, and of which bin."""
+        if self._shape is None:
+            return "share", int(self._bins[number])
+        return ("place", "width")[number], 0
+
+    def _counts(self, stats: ColumnStatistics) -> Ints:
+        bins = drift_bins(stats)
+        return bins.counts if bins.fine is None else bins.fine
+
+
+class SustainedBaseline:
+    """Columns of a baseline; a law is fitted once, where some column is off by about what matters.
+
+    Args:
+        columns: Column -> its parts.
+        is_moving: Whether the baseline ends shortly before what is judged.
+    """
+
+    def __init__(self, columns: Mapping[str, ColumnParts], *, is_moving: bool) -> None:
+        self.columns = {name: parts for name, parts in columns.items() if parts.is_known}
+        groups: dict[bytes, list[str]] = {}
+        for name, parts in self.columns.items():
+            groups.setdefault(parts.baseline.starts.tobytes(), []).append(name)
+        every = [
+            _Group({n: self.columns[n] for n in names}, is_moving) for names in groups.values()
+        ]
+        self._groups = {name: group for group in every for name in group.columns}
+
+    def shifts(self, now: Mapping[str, Parts], least: float) -> dict[str, SustainedShift]:
+        """Judge the newest windows of columns together, each column beside its baseline.
+
+        Args:
+            now: Column -> its newest windows, at most 28, at least 7, none of which is the
+                baseline's.
+            least: What a shift must reach, in spreads of the rows.
+        """
+        found = {}
+        for name, newest in now.items():
+            base = self.columns[name].baseline
+            found[name] = SustainedShift(1.0, n_baseline=int(base.rows.sum()))
+            numbers = np.flatnonzero(_is_off(newest, base, _NEARLY * least))
+            for shift in self._groups[name].judge(name, newest, numbers, least):
+                if shift.p_value < found[name].p_value:
+                    found[name] = shift
+        return found
+
+
+def _is_off(newest: Parts, base: Parts, least: float) -> Flags:
+    usual = base.values.mean(axis=1)
+    runs = [run for run in RUNS if run <= len(newest.rows)]
+    off = [np.abs(newest.values[:, -run:].mean(axis=1) - usual) for run in runs]
+    found: Flags = np.max(off, axis=0, initial=0.0) >= least
+    return found
+
+
+class _Group:
+    """Columns whose baselines are of the same windows, under one law.
+
+    Args:
+        columns: Column -> its parts.
+        is_moving: As of `SustainedBaseline`.
+    """
+
+    def __init__(self, columns: Mapping[str, ColumnParts], is_moving: bool) -> None:
+        self.columns, self._is_moving = columns, is_moving
+        sizes = [len(parts.baseline.values) for parts in columns.values()]
+        self._first = dict(zip(columns, np.cumsum([0, *sizes]).tolist(), strict=False))
+        starts = next(iter(columns.values())).baseline.starts
+        self._step = int(np.median(np.diff(starts)))
+        self._period = _SEASONS.get(self._step, 1)
+        self._begin, self._at = starts[0], np.round((starts - starts[0]) / self._step)
+
+    @cached_property
+    def _law(self) -> Law:
+        bases = [parts.baseline for parts in self.columns.values()]
+        return fit(
+            np.concatenate([base.values for base in bases])[:, -_LONGEST:],
+            np.concatenate([base.noise for base in bases])[:, -_LONGEST:],
+            self._at[-_LONGEST:],
+            period=self._period,
+            is_moving=self._is_moving,
+        )
+
+    def judge(
+        self, name: str, newest: Parts, numbers: Positions, least: float
+    ) -> Iterator[SustainedShift]:
+        """Yield the shifts of some parts of a column that moved far enough."""
+        at = self._places(newest.starts)
+        if not len(numbers) or len(np.unique(at)) < len(at):
+            return
+        base, values = self.columns[name].baseline, newest.values[numbers]
+        law = self._law.take(self._first[name] + numbers)
+        judged = law.judge_newest(values, newest.noise[numbers], at, RUNS, least)
+        for number, p, run, by, own in zip(numbers.tolist(), *judged, values, strict=True):
+            if not run:
+                continue
+            usual, side = own[-run:].mean() - by, np.sign(by)
+            part, which = self.columns[name].part(number)
+            yield SustainedShift(
+                p_value=min(float(p) * len(base.values), 1.0),
+                run=int(run),
+                part=part,
+                bin=which,
+                by=float(by),
+                newest=float(own[-RUNS[0] :].mean() - usual),
+                as_far=float((side * (base.values[number] - usual) >= side * by).mean()),
+                n=int(newest.rows[-run:].sum()),
+                n_baseline=int(base.rows.sum()),
+            )
+
+    def _places(self, starts: Ints) -> Ints:
+        """Return when windows start, in windows since the baseline's first, after its last.
+
+        A baseline may be of another dataset, and of the same days or later ones: only the place in
+        the season counts then.
+        """
+        at = np.round((starts - self._begin) / self._step).astype(np.int64)
+        missing = max(int(self._at[-1]) + 1 - int(at[0]), 0)
+        found: Ints = at + -(-missing // self._period) * self._period
+        return found
+
+
+def lasts(shift: SustainedShift, least: float, is_real: bool) -> bool:
+    """Say whether a shift is real, large, and not over: the newest windows are still off."""
+    is_on = shift.newest * np.sign(shift.by) >= _STILL * least
+    return bool(is_real and shift.run and abs(shift.by) >= least and is_on)
+
+
+def level_of(windows_a_year: float) -> float:
+    """Return the level of a window's verdict on all columns of a family.
+
+    A year of unchanged windows has a false episode with a chance of a tenth, by simulation
+    (`python -m benchmarks sustained`): the newest windows are much the same from one to the next.
+    """
+    return min(_A_YEAR / windows_a_year, _MOST)
