@@ -37,7 +37,7 @@ from mlmon_dagster.monitors.wording import (
 )
 from mlmon_dagster.spec import ModelSpec, declaration
 from mlmon_dagster.spec.declaration import ATTRIBUTION, ATTRIBUTION_SHIFT, attributed
-from mlmon_dagster.spec.metric_registry import AUTO, NOVEL
+from mlmon_dagster.spec.metric_registry import AUTO, NOVEL, OFF_HEAP
 from mlmon_dagster.spec.monitors import (
     CORRELATION_CHANGE,
     CORRELATION_SHIFT,
@@ -75,9 +75,10 @@ def judge(evidence: Evidence) -> list[MonitorResult]:
     (a column's slices are a family of their own, judged if `slices` is set), is at most q. Large:
     the distance less its sampling mean is above the threshold; of a slice by what it is farther
     than the whole, since what moves all slices alike is no news of any of them. Rows outside
-    everything that the baseline holds are drift at any distance, see `_novel`. Columns without
-    order have no KS distance; with `method: ks` they are judged by psi, and so are all columns that
-    have no value of a method. Of times it is the age at the event, of texts the length.
+    everything that the baseline holds, and those that are on no heap, are judged as well, see
+    `_novel` and `_off_heap`: a distance hardly sees a few rows. Columns without order have no KS
+    distance; with `method: ks` they are judged by psi, and so are all columns that have no value
+    of a method. Of times it is the age at the event, of texts the length.
     """
     rows: list[MonitorResult] = []
     importance = _importance(evidence)
@@ -138,14 +139,12 @@ def _judge_family(
         for (_, _, row), reason in zip(found, reasons, strict=True)
     ]
     size = sum(not reason for reason in reasons)
-    outside = [_outside(evidence, window, column, row) for column, _, row in found]
-    chances = benjamini_hochberg([row["p_value"] if row else float("nan") for row in outside])
-    novel = [
-        _novel(evidence, window, row, p) if row else 0.0
-        for row, p in zip(outside, chances, strict=True)
-    ]
-    for (column, method, row), reason, adjusted, share in zip(
-        found, reasons, benjamini_hochberg(tested), novel, strict=True
+    novel, off_heap = (
+        [of(evidence, window, one, p) if one else 0.0 for one, p in _beside(evidence, found, *what)]
+        for of, what in ((_novel, (window, NOVEL)), (_off_heap, (window, OFF_HEAP)))
+    )
+    for (column, method, row), reason, adjusted, *beside in zip(
+        found, reasons, benjamini_hochberg(tested), novel, off_heap, strict=True
     ):
         if row is None or reason:
             yield unjudged(
@@ -160,7 +159,7 @@ def _judge_family(
                 threshold=f"above {write_limit(monitor.above)}",
             )
         else:
-            yield _judged(evidence, window, column, row, adjusted, size, share)
+            yield _judged(evidence, window, column, row, adjusted, size, *beside)
 
 
 def _no_data(evidence: Evidence, row: MetricSample | None, window: Window) -> str:
@@ -178,12 +177,13 @@ def _judged(
     adjusted: float,
     size: int,
     novel: float,
+    off_heap: float,
 ) -> MonitorResult:
     monitor = evidence.spec.monitors.drift
     above = _limit(evidence, window, column, row) + _of_whole(evidence, window, column, row)
-    large, real = abs(row["value"]) > above, adjusted <= monitor.q or novel > 0
+    large, real = abs(row["value"]) > above, adjusted <= monitor.q or novel > 0 or off_heap > 0
     is_far = large and real
-    failed = is_far or novel > 0
+    failed = is_far or novel > 0 or off_heap > 0
     verdict = "above" if large else "not above"
     statistics = (
         f"{subject(row['metric'], column, row)} is {number(row['value'])} beyond sampling noise "
@@ -194,11 +194,15 @@ def _judged(
         statistics += f", but an unchanged window can be as far (adjusted p {number(adjusted)})"
     if novel:
         statistics += f"; {rows_share(novel)} are outside the baseline's range"
-    told_first = novel if novel >= _MOST or not is_far else 0.0
+    if off_heap:
+        statistics += f"; without its most common value it is {number(off_heap)}"
+    told_first = novel if novel >= _MOST or not (is_far or off_heap) else 0.0
     first = _in_words(evidence, window, column, row, told_first) if failed else ""
     details: dict[str, object] = {"n_baseline": int(row["n_baseline"]), "q": monitor.q}
     if novel:
         details[NOVEL] = novel
+    if off_heap:
+        details[OFF_HEAP] = round(off_heap, 6)
     if column in evidence.spec.features and evidence.spec.features[column].importance is not None:
         details["importance"] = evidence.spec.features[column].importance
     carried = _carried(evidence, window, column) if row["slice_key"] == ALL else None
@@ -279,14 +283,29 @@ def _carried(evidence: Evidence, window: Window, column: str) -> float | None:
     return finite(found["value"]) if found else None
 
 
-def _outside(
-    evidence: Evidence, window: Window, column: str, row: MetricSample | None
-) -> MetricSample | None:
-    """Return how many rows of a window are outside the baseline's range, where that is judged."""
-    if row is None or row["slice_key"] != ALL:
-        return None
-    found = evidence.whole(window, NOVEL, column)
-    return None if found is None or not_tested(window, found) else found
+def _beside(
+    evidence: Evidence,
+    found: Sequence[tuple[str, str, MetricSample | None]],
+    window: Window,
+    metric: str,
+) -> Iterator[tuple[MetricSample | None, float]]:
+    """Yield what is judged of each column beside its distance, and its p-value, adjusted."""
+    from mlmon_dagster.metrics.intervals import benjamini_hochberg
+
+    rows: list[MetricSample | None] = []
+    for column, _, row in found:
+        is_whole = row is not None and row["slice_key"] == ALL
+        own = evidence.whole(window, metric, column) if is_whole else None
+        rows.append(None if own is None or not_tested(window, own) else own)
+    p = [row["p_value"] if row else float("nan") for row in rows]
+    return zip(rows, benjamini_hochberg(p), strict=True)
+
+
+def _off_heap(evidence: Evidence, window: Window, found: MetricSample, adjusted: float) -> float:
+    """Return the distance of the rows that are on no heap, 0 if that is no news."""
+    monitor, value = evidence.spec.monitors.drift, float(found["value"])
+    is_news = value > monitor.above and adjusted <= monitor.q and found["n"] >= monitor.min_rows
+    return value if is_news else 0.0
 
 
 def _novel(evidence: Evidence, window: Window, found: MetricSample, adjusted: float) -> float:
@@ -636,7 +655,7 @@ def _metrics(spec: ModelSpec) -> Sequence[str]:
     attribution = (declaration.ATTRIBUTION, declaration.ATTRIBUTION_SHIFT)
     shap = (*attribution, declaration.ATTRIBUTION_NDCG) if declaration.attributed(spec) else ()
     novel = (NOVEL, f"{NOVEL}{AUTO}")
-    return sorted({"psi", method, f"psi{AUTO}", f"{method}{AUTO}", *novel, *joint, *shap})
+    return sorted({"psi", method, f"psi{AUTO}", f"{method}{AUTO}", *novel, OFF_HEAP, *joint, *shap})
 
 
 def _name_plot(metric: str, column: str) -> str | None:

@@ -29,6 +29,7 @@ NAMES = {
     "bad_rate": "Share of refused rows",
     "burn_rate": "Burn rate of the error budget",
     "novel_rate": "Share of values outside the baseline's range",
+    "psi_off_heap": "PSI without the most common value",
     "volume_drop": "Missing share of the usual volume",
     "volume_rise": "Predictions beyond the usual volume",
     "actuals_missing": "Missing share of the usual ground truth",

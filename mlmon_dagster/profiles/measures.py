@@ -43,7 +43,7 @@ from mlmon_dagster.profiles.loss_columns import (
 )
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.declaration import attributed
-from mlmon_dagster.spec.metric_registry import MetricFamily
+from mlmon_dagster.spec.metric_registry import OFF_HEAP, MetricFamily
 from mlmon_dagster.spec.monitors import PerformanceMonitor
 from mlmon_dagster.spec.names import ALL, BUSINESS, DRIFT, PERFORMANCE, QUALITY, SERVICE, TABLE
 from mlmon_dagster.spec.spans import TOKENS, Spans, stage_column
@@ -66,6 +66,7 @@ def drift(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.
     from mlmon_dagster.metrics.drift.columns import columns_drift, with_outputs
     from mlmon_dagster.metrics.drift.distances import FURTHER
     from mlmon_dagster.metrics.drift.novelty import novelty_metrics
+    from mlmon_dagster.metrics.drift.off_heap import off_heap_baseline, off_heap_drift
 
     if baseline is None:
         return _attribution(spec, profiles, None)
@@ -86,7 +87,13 @@ def drift(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.
         limits=monitor.auto,
     )
     own = derived(baseline, ("novelty", *columns), lambda: over_all_versions(columns, baseline))
+    rest = derived(
+        baseline,
+        (OFF_HEAP, *columns, monitor.min_rows),
+        lambda: off_heap_baseline(own, seed=DRIFT_SEED, min_rows=monitor.min_rows),
+    )
     others = (
+        off_heap_drift(columns, rest),
         novelty_metrics(columns, own, min_rows=monitor.min_rows),
         _multivariate(profiles, baseline),
         _unjudged(spec, profiles, [c for c in spec.features if c not in known], "not_in_baseline"),

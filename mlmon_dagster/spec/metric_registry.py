@@ -14,6 +14,7 @@ Better = Literal["higher", "lower", "neither"]
 MetricFamily = Literal["performance", "business"]
 AUTO: Final = "_auto"  # ends the name of the limit that a drift distance's baseline suggests
 NOVEL: Final = "novel_rate"  # share of rows outside the baseline's range
+OFF_HEAP: Final = "psi_off_heap"  # of the rows without a value that most rows share
 INF: Final = float("inf")
 BINARY, MULTICLASS, REGRESSION, RANKING = (
     "binary_classification",

@@ -20,6 +20,7 @@ from mlmon_dagster.spec.metric_registry import (
     METRICS,
     MULTICLASS,
     NOVEL,
+    OFF_HEAP,
     REGRESSION,
     MetricFamily,
 )
@@ -68,6 +69,7 @@ ORACLES: dict[str, str] = {
         for name in (estimated, residual)
     },
     **dict.fromkeys((NOVEL, f"{NOVEL}{AUTO}", f"unseen_rate{AUTO}"), "test_novelty"),
+    OFF_HEAP: "test_support",
     **dict.fromkeys((monitors.CORRELATION_SHIFT, monitors.CORRELATION_CHANGE), "test_multivariate"),
     **dict.fromkeys((declaration.ATTRIBUTION, declaration.ATTRIBUTION_SHIFT), "test_attribution"),
     **dict.fromkeys((declaration.ATTRIBUTION_NDCG, declaration.NOT_ADDITIVE), "test_additivity"),
@@ -119,7 +121,7 @@ def _declared() -> set[str]:
     named |= {monitors.CORRELATION_SHIFT, monitors.CORRELATION_CHANGE}
     named |= {declaration.ATTRIBUTION, declaration.ATTRIBUTION_SHIFT, declaration.ATTRIBUTION_NDCG}
     named |= {monitors.CLASS_RATE, monitors.PROMETHEUS}
-    named |= {NOVEL, f"{NOVEL}{AUTO}", *SPANS}
+    named |= {NOVEL, f"{NOVEL}{AUTO}", OFF_HEAP, *SPANS}
     return named | estimates | limits | _literal_names() | _limited()
 
 

@@ -1,4 +1,4 @@
-"""Values that cannot be, in columns of many kinds: found on the first day, and no healthy year."""
+"""Values that cannot be, and rows beside a heap: found on the first day, and no healthy year."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
-from mlmon_dagster.metrics.binnings import upper_edges
+from mlmon_dagster.metrics.binnings import drift_bins, upper_edges
 from mlmon_dagster.metrics.drift.novelty import novelty_metrics
+from mlmon_dagster.metrics.drift.off_heap import off_heap_baseline, off_heap_drift
 from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics
 from mlmon_dagster.profiles import fit
 from mlmon_dagster.profiles.bin_codes import DUCKDB
@@ -81,14 +82,22 @@ def profile(binning: Binning, rows: Rows) -> ColumnStatistics:
     return statistics(binning, counts, minimum=rows.min(axis=1), maximum=rows.max(axis=1))
 
 
-def count_found(law: Law, days: int, rng: np.random.Generator, fault: Fault | None = None) -> int:
-    """Count the days on which a column fails for what lies outside its baseline of 30 days."""
+def sides(
+    law: Law, days: int, rng: np.random.Generator, fault: Fault | None = None
+) -> tuple[ColumnStatistics, ColumnStatistics]:
+    """Draw days and a baseline of 30, and profile both by the bins of the baseline."""
     then, now = law(rng, (DAYS, ROWS)), law(rng, (days, ROWS))
     engine = DuckEngine(base=pa.table({"age": then.ravel()}))
     ordered = fit.order_statistics(engine, "base", {"age": "age"}, DUCKDB)["age"]
     binning = fit._numeric_binning("age", ordered, personal=False)
-    sides = [profile(binning, rows) for rows in (now if fault is None else fault(rng, now), then)]
-    found = novelty_metrics({"age": sides[0]}, {"age": sides[1]})
+    planted = now if fault is None else fault(rng, now)
+    return profile(binning, planted), profile(binning, then)
+
+
+def count_found(law: Law, days: int, rng: np.random.Generator, fault: Fault | None = None) -> int:
+    """Count the days on which a column fails for what lies outside its baseline of 30 days."""
+    mine, own = sides(law, days, rng, fault)
+    found = novelty_metrics({"age": mine}, {"age": own})
     rate, usual = (found[found["metric"] == f"novel_rate{end}"] for end in ("", "_auto"))
     known = zip(rate["value"], rate["p_value"], usual["value"], strict=True)
     rows, windows = [], []
@@ -110,6 +119,54 @@ def test_what_cannot_be_is_found_on_the_first_day_in_nine_of_ten(fault):
     rng, (planted, columns) = np.random.default_rng(5), FAULTS[fault]
     found = {name: count_found(LAWS[name], 20, rng, planted) for name in sorted(columns)}
     assert {name: days for name, days in found.items() if days < 18} == {}
+
+
+def off_heap(
+    law: Law, days: int, rng: np.random.Generator, fault: Fault | None = None
+) -> pd.DataFrame:
+    mine, own = sides(law, days, rng, fault)
+    then = off_heap_baseline({"age": own}, seed=1)
+    return off_heap_drift({"age": mine}, then)
+
+
+HEAPED = ("money, 0 in 93 %", "a heap at the maximum", "heaps at both ends")
+
+
+def test_rows_off_a_heap_have_the_psi_of_a_column_of_their_own():
+    """Exactly: a heap's bin is empty on both sides, and such bins are one."""
+    rng = np.random.default_rng(7)
+    law = heap(-5.0, 0.6, money)
+    mine, own = sides(law, 5, rng)
+    found = off_heap_drift({"age": mine}, off_heap_baseline({"age": own}, seed=1))
+    codes = drift_bins(own).counts.sum(axis=0)
+    at = int(codes.argmax())
+    for day, value in zip(drift_bins(mine).counts, found["value"], strict=True):
+        p, q = (np.delete(rows, [0, at, len(rows) - 1]) for rows in (day, codes))
+        p, q = ((rows + 0.5) / (rows.sum() + (len(rows) + 2) / 2) for rows in (p, q))
+        assert value == pytest.approx(((p - q) * np.log(p / q)).sum(), abs=0.06)
+    assert found["n"].tolist() == [day.sum() - day[at] for day in drift_bins(mine).counts]
+
+
+@pytest.mark.parametrize("name", HEAPED)
+def test_rows_off_a_heap_that_move_are_found_in_nine_of_ten(name):
+    """Three times as much, or a narrower range. A year has no two such days of three together."""
+    rng = np.random.default_rng(8)
+    fault = times(3) if name.startswith("money") else _to_the_middle
+    moved, same = off_heap(LAWS[name], 20, rng, fault), off_heap(LAWS[name], 365, rng)
+    fails = [(rows["value"] > 0.1) & (rows["p_value"] <= 0.01) for rows in (moved, same)]
+    assert fails[0].sum() >= 18
+    assert fails[1].rolling(3).sum().max() <= 1
+    assert fails[1].sum() <= 2
+
+
+def _to_the_middle(rng: np.random.Generator, rows: Rows) -> Rows:
+    return np.where((rows > 0) & (rows < 100), 50 + (rows - 50) * 0.7, rows)
+
+
+def test_columns_whose_rows_lie_on_no_heap_are_not_measured_twice():
+    rng = np.random.default_rng(9)
+    for name in ("money", "ages", "counts, 0 in 47 %", "all equal", "whole numbers"):
+        assert off_heap(LAWS[name], 3, rng).empty
 
 
 def test_healthy_years_are_silent():

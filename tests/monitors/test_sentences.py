@@ -133,6 +133,8 @@ COLUMNS = (
             ("visits is -1 ", "before in 0 %"), ("lower",), (8,)),
     Planted("x100 of a sparse column", of("fee", times(100)), "drift/psi/fee",
             ("fee", "100 times as high", "another unit"), ("varies",)),
+    Planted("x3 of a sparse column", of("fee", times(3)), "drift/psi/fee",
+            ("fee is at least", "EUR in", "% of rows, before in"), ("every row",)),
     Planted("1 % outliers", of("balance", put(9999.0), 0.01), "drift/psi/balance",
             ("balance", "everything seen before", "% of rows"), ("higher", "varies"), (1.2,)),
     Planted("999 for 13 % of widths", of("width", put(999.0), 0.13), "drift/psi/width",

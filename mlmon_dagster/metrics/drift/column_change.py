@@ -57,6 +57,7 @@ _SURELY = 0.8  # of the change
 _BOLD = 0.9  # of the change, for a guess at its cause
 _OFF = 0.06  # relative, of mean and, twice that, of spread; twice as much of a part of the rows
 _EVERY_ROW = 0.97
+_FAR = math.log(10)  # nothing else is a factor that large
 _STEPS = tuple(times * 10.0**power for power in range(6, -4, -1) for times in (5, 1))
 _LEAST_CATEGORIES = 3  # of two, each has what the other loses
 _LEAST_VALUES, _MOST_STEPS = 6, 12  # of a column in which all rows may have moved by steps
@@ -450,10 +451,11 @@ def _off_moments(x: _Numbers, share: float, factor: float, offset: float) -> flo
     spread = (1 - share) * variance + share * image_variance + apart
     own, own_variance = _moments(x.now)
     scale = max(abs(expected - mean), math.sqrt(variance))
-    error = math.sqrt(own_variance / float(x.mine.sum()))  # few rows carry the mean beside a heap
-    of_mean = (abs(own - expected) - 2 * error) / scale
+    of_mean = abs(own - expected) / scale
     of_spread = abs(np.sqrt(own_variance / spread) - 1) / 2
     off = float(max(of_mean, of_spread))
+    if abs(math.log(abs(factor))) >= _FAR:  # beside a heap few rows carry both
+        off -= 2 * math.sqrt(own_variance / float(x.mine.sum())) / scale
     return off if math.isfinite(off) else math.inf
 
 
