@@ -57,7 +57,7 @@ def judge_sustained(evidence: Evidence, window: Window, known: Known) -> Iterato
 
     Large: by at least `above`, in spreads of the rows, or Cohen's h of a category's share. Real: at
     a level of which unchanged windows have a false episode in ten years for all outputs, and
-    another one for all features. And it lasts: the newest seven are off by half of it still.
+    another one for all features. And it lasts: the newest three are off by half of it still.
     """
     declared = evidence.spec.monitors.drift.sustained
     if declared is None or window["schema_broken"]:
@@ -99,7 +99,7 @@ def _judged(
         )
         if not first:
             is_over = lasts(shift, declared.above, is_real=True) is False
-            why = "the newest 7 are usual again" if is_over else "this may be chance"
+            why = "the newest windows are usual again" if is_over else "this may be chance"
             text += f", but {why} (adjusted p {number(adjusted)})"
     else:
         text = f"{named}: none beyond {write_limit(declared.above)} of its spread"

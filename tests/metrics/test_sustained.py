@@ -51,10 +51,10 @@ def test_nothing_is_judged_of_few_windows() -> None:
 
 
 def test_a_shift_that_is_over_says_so() -> None:
-    """The newest seven are usual again while the newest 28 still hold it."""
+    """The newest three are usual again while the newest 28 still hold it."""
     rng = np.random.default_rng(5)
     moved, usual = (windows_of(rng, QUIET, "numeric", moved=move) for move in (0.4, 0.0))
-    counts = np.concatenate([moved.newest.counts[:21], usual.newest.counts[21:]])
+    counts = np.concatenate([moved.newest.counts[:25], usual.newest.counts[25:]])
 
     shift = found_in(replace(moved, newest=replace(moved.newest, counts=counts)), 28, LEAST)
 

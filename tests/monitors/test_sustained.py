@@ -54,13 +54,13 @@ def test_the_sentence_says_for_how_long_how_much_and_how_usual_that_was() -> Non
 
 
 @pytest.mark.parametrize("side", [1, -1])
-def test_it_ends_when_the_newest_seven_are_usual_again(side: int) -> None:
+def test_it_ends_when_the_newest_windows_are_usual_again(side: int) -> None:
     def at(newest: float) -> dict[str, Any]:
         return judge("score", replace(SHIFT, by=side * 0.3, newest=side * newest))
 
     assert at(0.08)["status"] == "WARN"
     assert at(0.07)["status"] == "OK"
-    assert "the newest 7 are usual again" in at(-0.2)["message"]
+    assert "the newest windows are usual again" in at(-0.2)["message"]
 
 
 def test_a_shift_has_to_be_as_large_as_declared() -> None:

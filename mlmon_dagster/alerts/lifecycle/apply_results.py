@@ -764,7 +764,8 @@ def _find_drifting(alerts: Iterable[AlertRow]) -> dict[tuple[str, str], str]:
     return {
         (row["dataset"], row["column_name"]): row["monitor"]
         for row in alerts
-        if (row["family"], row["state"], row["slice_key"]) == (DRIFT, "FIRING", ALL)
+        if (row["family"], row["slice_key"]) == (DRIFT, ALL)
+        and row["state"] in ("FIRING", "RECOVERING")
         and row["metric"] != SUSTAINED_SHIFT
     }
 

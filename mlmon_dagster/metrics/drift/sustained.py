@@ -30,8 +30,8 @@ _YEAR = 365.25 * 86_400  # seconds
 _WEEK, _DAY = 7, 24  # windows of a season, of days and of hours
 _LONGEST = 400  # windows of a baseline, the newest
 _NEARLY = 0.9  # of the least shift: a mean of windows so far off is looked at
-_STILL = 0.5  # of the least shift, by which the newest windows are still off
-_A_YEAR = 0.3  # level of a window, times the windows of a year
+_NEWEST, _STILL = 3, 0.5  # windows, the middle one of which is still off by half of the least
+_A_YEAR = 0.2  # level of a window, times the windows of a year
 _MOST = 0.01
 
 
@@ -44,7 +44,8 @@ class SustainedShift:
         run: How many of the newest windows say it most; 0 if no part has moved far enough.
         part: What moved. bin: Which category's share.
         by: How far, in spreads of the rows.
-        newest: How far the newest seven did; of no run, the part that did most.
+        newest: How far the middle one of the newest three is off; of no run, of the part that is
+            furthest off.
         as_far: Share of the baseline's windows that lie as far on that side.
         n: Rows of the run. n_baseline: of the baseline.
     """
@@ -177,7 +178,7 @@ class SustainedBaseline:
         found, lots = {}, dict[tuple[int, bytes], list[tuple[str, int]]]()
         for name, newest in now.items():
             base = self.columns[name].baseline
-            away = newest.values[:, -RUNS[0] :].mean(axis=1) - base.values.mean(axis=1)
+            away = _middle_of_newest(newest.values) - base.values.mean(axis=1)
             furthest = float(np.abs(away).max())
             found[name] = SustainedShift(1.0, newest=furthest, n_baseline=int(base.rows.sum()))
             key = id(self._groups[name]), newest.starts.tobytes()
@@ -189,6 +190,12 @@ class SustainedBaseline:
                 if shift.p_value < found[name].p_value:
                     found[name] = shift
         return found
+
+
+def _middle_of_newest(values: Floats) -> Floats:
+    """Return the median of the newest windows: what is over is no longer in most of them."""
+    found: Floats = np.median(values[..., -_NEWEST:], axis=-1)
+    return found
 
 
 def _is_off(newest: Parts, base: Parts, least: float) -> Flags:
@@ -258,7 +265,7 @@ class _Group:
                     part=part,
                     bin=which,
                     by=float(by),
-                    newest=float(own[-RUNS[0] :].mean() - usual),
+                    newest=float(_middle_of_newest(own) - usual),
                     as_far=float((side * (base.values[number] - usual) >= side * by).mean()),
                     n=int(now[name].rows[-run:].sum()),
                     n_baseline=int(base.rows.sum()),
