@@ -21,6 +21,7 @@ from scipy import special
 from benchmarks.drift_laws import Law, categorical_law, column_of, draw, hours, numeric_law
 from benchmarks.table import Goal, Row, show
 from benchmarks.window_law import course
+from mlmon_dagster.alerts.lifecycle.transitions import MEMORY
 from mlmon_dagster.metrics.drift.sustained import (
     MOST_WINDOWS,
     ColumnParts,
@@ -139,7 +140,10 @@ def found_in(column: Column, until: int, least: float) -> SustainedShift:
 
 
 def episodes(rng: np.random.Generator, world: World, kind: str, columns: int) -> int:
-    """Return how many false episodes a year of a family of columns has, by daily looks."""
+    """Return how many false episodes a year of a family of columns has, by daily looks.
+
+    What comes again within the alert's memory is the same episode.
+    """
     drawn = [windows_of(rng, world, kind, days=YEAR) for _ in range(columns)]
     own = {f"x{i}": ColumnParts(column.baseline, _MIN_ROWS) for i, column in enumerate(drawn)}
     known = SustainedBaseline(own, A_YEAR, is_moving=False)
@@ -153,7 +157,8 @@ def episodes(rng: np.random.Generator, world: World, kind: str, columns: int) ->
         failed[:, day] = [
             lasts(shift, LEAST, p <= LEVEL) for shift, p in zip(shifts, adjusted, strict=True)
         ]
-    return int((failed[:, 1:] & ~failed[:, :-1]).sum() + failed[:, 0].sum())
+    before = np.stack([failed[:, max(day - MEMORY, 0) : day].any(axis=1) for day in range(YEAR)])
+    return int((failed & ~before.T).sum())
 
 
 def false_rows(years: int, seed: int) -> Iterator[Row]:
