@@ -135,7 +135,7 @@ def found_in(column: Column, until: int, least: float) -> SustainedShift:
     """Judge the newest of a column's days, up to one, by themselves."""
     own = ColumnParts(column.baseline, _MIN_ROWS)
     parts = own.of(select(column.newest, np.arange(until)))
-    newest = parts.newest(int(parts.starts[-1]), None)
+    newest = parts.newest(int(parts.starts[-1]))
     return SustainedBaseline({"x": own}, A_YEAR, is_moving=False).shifts({"x": newest}, least)["x"]
 
 
@@ -151,7 +151,7 @@ def episodes(rng: np.random.Generator, world: World, kind: str, columns: int) ->
     starts = next(iter(parts.values())).starts
     failed = np.zeros((columns, len(starts)), bool)
     for day in range(MOST_WINDOWS - 1, len(starts)):
-        newest = {name: part.newest(int(starts[day]), None) for name, part in parts.items()}
+        newest = {name: part.newest(int(starts[day])) for name, part in parts.items()}
         shifts = list(known.shifts(newest, LEAST).values())
         adjusted = benjamini_hochberg([shift.p_value for shift in shifts])
         failed[:, day] = [

@@ -30,7 +30,7 @@ from mlmon_dagster.spec.baseline import GRAINS, PRODUCTION
 from mlmon_dagster.spec.monitors import SUSTAINED_SHIFT, SUSTAINED_WINDOWS, Sustained
 from mlmon_dagster.spec.names import DRIFT
 from mlmon_dagster.store.state.monitor_results import MonitorResult
-from mlmon_dagster.work import Part, baseline_of, comparisons, windows_begin
+from mlmon_dagster.work import Part, baseline_of, comparisons
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -184,9 +184,12 @@ class SustainedShifts:
 
         def read(start: dt.datetime) -> tuple[Mapping[str, ColumnStatistics], dt.datetime]:
             windows = [window for window in part.work.windows if window.start >= start][:_AT_ONCE]
-            begin, end = windows_begin(windows[0], _MOST), windows[-1].end
             profiles = part.in_force.profiles(
-                start=begin, end=end, dataset=PRODUCTION, columns=_profiled(spec), slices=[()]
+                start=windows[0].start - _span(spec),
+                end=windows[-1].end,
+                dataset=PRODUCTION,
+                columns=_profiled(spec),
+                slices=[()],
             )
             return profiles, windows[-1].start
 
@@ -204,16 +207,27 @@ class SustainedShifts:
         baseline = self._compared(start.to_pydatetime())
         if monitor.sustained is None or baseline is None:
             return {}
-        then = self._known(baseline)
-        lasts_until = [parts.baseline.starts[-1] for parts in then.columns.values()]
-        after = max(lasts_until, default=None) if baseline.dataset == PRODUCTION else None
-        chunk, until = self._windows(start), int(start.timestamp())
+        then, chunk = self._known(baseline), self._windows(start)
         newest = {
             name: parts
             for name, own in then.columns.items()
-            if (parts := chunk.newest(name, own, until, after)) is not None
+            if (parts := self._newest(chunk, name, own, baseline, start)) is not None
         }
         return then.shifts(newest, monitor.sustained.above)
+
+    def _newest(
+        self,
+        chunk: _Chunk,
+        column: str,
+        own: ColumnParts,
+        baseline: Baseline,
+        start: pd.Timestamp,
+    ) -> Parts | None:
+        """Return a column's newest windows that its baseline does not hold; None of too few."""
+        after = int((start - _span(self._spec)).timestamp()) - 1
+        if baseline.dataset == PRODUCTION:
+            after = max(after, int(own.baseline.starts[-1]))
+        return chunk.newest(column, own, int(start.timestamp()), after)
 
     def change(
         self, column: str, start: pd.Timestamp, shift: SustainedShift
@@ -231,7 +245,7 @@ class SustainedShifts:
         if now is None:
             return None
         own = self._known(baseline).columns[column]
-        parts = chunk.newest(column, own, int(start.timestamp()), None)
+        parts = self._newest(chunk, column, own, baseline, start)
         if parts is None:
             return None
         of_run = np.isin(own.starts_of(now), parts.starts[-shift.run :])
@@ -292,28 +306,27 @@ class _Chunk:
 
         self._first, self._last = first, last
         self.columns = over_all_versions(with_outputs(profiles), profiles)
-        self._parts: dict[tuple[str, int], Parts] = {}
+        self._parts: dict[str, tuple[ColumnParts, Parts]] = {}
 
     def holds(self, start: dt.datetime) -> bool:
         """Tell whether it is about the window that starts then."""
         return self._first <= start <= self._last
 
-    def newest(self, column: str, own: ColumnParts, until: int, after: int | None) -> Parts | None:
+    def newest(self, column: str, own: ColumnParts, until: int, after: int) -> Parts | None:
         """Return a column's newest windows up to one; None where it has too few rows, or they are.
 
         Args:
             column: Its name.
             own: Its baseline.
             until: Start of the last window, in seconds.
-            after: Start of the baseline's last window; None if it is of other rows.
+            after: Start of the last window before them.
         """
         stats = self.columns.get(column)
         if stats is None or stats.binning.binning_id != own.binning_id:
             return None
-        key = column, id(own)
-        if key not in self._parts:
-            self._parts[key] = own.of(stats)
-        found = self._parts[key].newest(until, after)
+        if column not in self._parts or self._parts[column][0] is not own:
+            self._parts[column] = own, own.of(stats)
+        found = self._parts[column][1].newest(until, after)
         is_there = len(found.starts) >= _FEWEST and found.starts[-1] == until
         return found if is_there else None
 
@@ -328,6 +341,11 @@ def _can_be_judged(part: Part) -> bool:
     grain = GRAINS[part.work.spec.time.granularity]
     is_apart = choice.moving is not None and choice.gap >= (_FEWEST - 1) * grain
     return is_apart or choice.model_version is not None
+
+
+def _span(spec: ModelSpec) -> dt.timedelta:
+    """Return how long before a window the oldest starts that it is judged with, give an hour."""
+    return (_MOST - 1) * GRAINS[spec.time.granularity] + dt.timedelta(hours=1)
 
 
 def _profiled(spec: ModelSpec) -> list[str]:

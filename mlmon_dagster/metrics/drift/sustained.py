@@ -78,7 +78,7 @@ class Parts(NamedTuple):
         """Return some of the windows."""
         return Parts(self.values[:, kept], self.noise[:, kept], self.rows[kept], self.starts[kept])
 
-    def newest(self, until: int, after: int | None) -> Parts:
+    def newest(self, until: int, after: int | None = None) -> Parts:
         """Return the windows up to one, at most 28.
 
         Args:
