@@ -34,7 +34,8 @@ from mlmon_dagster.metrics.statistics import ColumnStatistics, select
 
 Floats = NDArray[np.float64]
 LEAST, BASELINE, GAP, YEAR, FAMILY = 0.15, 60, 10, 365, 12
-LEVEL = level_of(365.25)
+A_YEAR = 365.25  # windows
+LEVEL = level_of(A_YEAR)
 EPISODES, FOUND, SOON = 0.1, 0.9, 14  # a year of a family; of planted shifts, within windows
 _NUMERIC = numeric_law("x", np.random.default_rng(1).normal(size=200_000))
 _CATEGORIES = categorical_law("x", np.array([0.4, 0.25, 0.17, 0.1, 0.08]))
@@ -134,14 +135,14 @@ def found_in(column: Column, until: int, least: float) -> SustainedShift:
     own = ColumnParts(column.baseline, _MIN_ROWS)
     parts = own.of(select(column.newest, np.arange(until)))
     newest = parts.newest(int(parts.starts[-1]), None)
-    return SustainedBaseline({"x": own}, is_moving=False).shifts({"x": newest}, least)["x"]
+    return SustainedBaseline({"x": own}, A_YEAR, is_moving=False).shifts({"x": newest}, least)["x"]
 
 
 def episodes(rng: np.random.Generator, world: World, kind: str, columns: int) -> int:
     """Return how many false episodes a year of a family of columns has, by daily looks."""
     drawn = [windows_of(rng, world, kind, days=YEAR) for _ in range(columns)]
     own = {f"x{i}": ColumnParts(column.baseline, _MIN_ROWS) for i, column in enumerate(drawn)}
-    known = SustainedBaseline(own, is_moving=False)
+    known = SustainedBaseline(own, A_YEAR, is_moving=False)
     parts = {name: own[name].of(c.newest) for name, c in zip(own, drawn, strict=True)}
     starts = next(iter(parts.values())).starts
     failed = np.zeros((columns, len(starts)), bool)

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from mlmon_dagster.monitors.budget import A_YEAR
 from mlmon_dagster.monitors.change_wording import in_words
 from mlmon_dagster.monitors.evidence import (
     OK,
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
     from mlmon_dagster.profiles import Baseline
 
 _OUTPUTS = ("score", "prediction", "actual")
-_A_YEAR = dt.timedelta(days=365.25)
 _FEWEST, _MOST = SUSTAINED_WINDOWS[0], SUSTAINED_WINDOWS[-1]
 _AT_ONCE = 32  # windows whose profiles are held
 METHOD = "sustained-1"
@@ -68,7 +68,7 @@ def judge_sustained(evidence: Evidence, window: Window, known: Known) -> Iterato
     from mlmon_dagster.metrics.drift.sustained import lasts, level_of
     from mlmon_dagster.metrics.intervals import benjamini_hochberg
 
-    level = level_of(_A_YEAR / GRAINS[evidence.spec.time.granularity])
+    level = level_of(A_YEAR[evidence.spec.time.granularity])
     for is_output in (True, False):
         family = [name for name in found if (name in _OUTPUTS) == is_output]
         adjusted = benjamini_hochberg([found[name].p_value for name in family])
@@ -250,7 +250,8 @@ class SustainedShifts:
 
         def compute() -> SustainedBaseline:
             every = {name: ColumnParts(s, least) for name, s in self._whole(baseline).items()}
-            return SustainedBaseline(every, is_moving=is_moving)
+            a_year = A_YEAR[self._spec.time.granularity]
+            return SustainedBaseline(every, a_year, is_moving=is_moving)
 
         return derived(baseline.windows, ("sustained", least), compute)
 

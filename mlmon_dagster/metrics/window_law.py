@@ -290,14 +290,20 @@ class Law:
         Returns:
             Of one column; `usual` is their mean less what they moved by.
         """
-        value, variance = _paired(values, noise)
+        return self._judge_run(*_paired(values, noise), self._ahead(at))
+
+    def _ahead(self, at: ArrayLike) -> list[_Ahead]:
+        times = np.asarray(at, np.int64)
+        return [_ahead(shape, self.at, times, self.period) for shape in self.shapes]
+
+    def _judge_run(self, value: Floats, variance: Floats, ahead: Sequence[_Ahead]) -> Judged:
         beyond = variance.mean(axis=1) - self.noise
         usual_noise = np.maximum(self.noise, _TINY)
-        times = np.asarray(at, np.int64)
-        ahead = [_ahead(shape, self.at, times, self.period) for shape in self.shapes]
         bases = [_bases(joint) for _, joint in ahead]
         found = []
         for member in self.members:
+            if not member.weight.any():
+                continue
             rest = value - member.mean[:, None] - member.pull @ ahead[member.kernel].cross.T
             by_rows = self.shapes[member.kernel].kernel.by_rows
             extra = by_rows * member.spread**2 * beyond / usual_noise if by_rows else beyond
@@ -336,13 +342,14 @@ class Law:
             least: How far they must have moved to count.
         """
         value, variance = _paired(values, noise)
-        times = np.asarray(at, np.int64)
+        ahead = self._ahead(at)
         found = Lasting(*(np.full(len(value), start) for start in (1.0, 0, 0.0)))
         for run in runs:
-            if run > len(times):
+            if run > value.shape[1]:
                 break
             newest = value[:, -run:]
-            judged = self.judge_run(newest, variance[:, -run:], times[-run:])
+            of_run = [_Ahead(one.cross[-run:], one.joint[-run:, -run:]) for one in ahead]
+            judged = self._judge_run(newest, variance[:, -run:], of_run)
             moved = newest.mean(axis=1) - judged.usual[:, 0]
             p_value = np.minimum(judged.p_value[:, 0] * len(runs), 1.0)
             is_surer = (np.abs(moved) >= least) & (p_value < found.p_value)
@@ -380,7 +387,7 @@ class Law:
         beyond = noise - self.noise[:, None]
         usual_noise = np.maximum(self.noise, _TINY)[:, None]
         above, below, usual = (np.zeros(value.shape) for _ in range(3))
-        ahead = [_ahead(shape, self.at, at, self.period) for shape in self.shapes]
+        ahead = self._ahead(at)
         for member in self.members:
             belief = member.weight.sum(axis=0)
             if not belief.any():

@@ -17,7 +17,7 @@ from mlmon_dagster.spec.scalars import KOfN
 
 MOST_A_YEAR: Final = 1.0  # false incidents that people go on reading the true ones beside
 SLOWER: Final = KOfN(3, 5)
-_A_YEAR: Final = {"hour": 8_766.0, "day": 365.25, "week": 52.2, "month": 12.0}
+A_YEAR: Final = {"hour": 8_766.0, "day": 365.25, "week": 52.2, "month": 12.0}
 _ONE_SIDED = 0.025  # of a 95 % interval
 _OF_SHIFT = 0.0003  # of several windows together, see `levels`
 # Windows in a row that wander with a coefficient of .9: (1 + .9) / (1 - .9) of them count as one.
@@ -69,7 +69,7 @@ def alarm_budget(spec: ModelSpec, alerts: Mapping[str, int]) -> list[Budget]:
         Families with alerts: drift, performance, business, estimated_performance. An upper bound
         for all but the first, which must also be worse by their `drop`.
     """
-    year = _A_YEAR[spec.time.granularity]
+    year = A_YEAR[spec.time.granularity]
     drift, estimates = spec.monitors.drift, spec.monitors.estimated_performance
     declared = {
         DRIFT: [(drift.q, drift.windows, year)],

@@ -229,6 +229,23 @@ def test_a_broken_column_mutes_its_own_drift_until_that_has_recovered(store: Sto
     assert (firing["state"], firing["muted_reason"]) == ("FIRING", "")
 
 
+def test_a_sustained_shift_is_no_news_beside_drift_of_the_same_column(store: Store) -> None:
+    lasting = {"metric": "sustained_shift"}
+    fold(store, result(1, column_name="a"), *(result(1, column_name=c, **lasting) for c in "ab"))
+    found = [row for row in rows_of(store, alert) if row["metric"] == "sustained_shift"]
+    muted = {row["column_name"]: row["muted_reason"] for row in found}
+
+    assert muted == {"a": "suppressed:drift/psi/a", "b": ""}
+
+    fold(store, result(2, "OK", column_name="a"), result(2, column_name="a", **lasting))
+    told = next(
+        row
+        for row in rows_of(store, alert)
+        if (row["metric"], row["column_name"]) == ("sustained_shift", "a")
+    )
+    assert (told["state"], told["muted_reason"]) == ("FIRING", "")
+
+
 def drift_alerts(store: Store) -> list[dict[str, Any]]:
     return [row for row in rows_of(store, alert) if row["metric"] == "psi"]
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from benchmarks.sustained import LEVEL, WORLDS, Column, found_in, windows_of
+from benchmarks.sustained import A_YEAR, LEVEL, WORLDS, Column, found_in, windows_of
 from mlmon_dagster.metrics.drift.sustained import ColumnParts, SustainedBaseline, level_of
 from mlmon_dagster.metrics.statistics import select
 
@@ -19,7 +19,7 @@ QUIET = WORLDS["independent"]
 
 
 def baseline_of(column: Column, is_moving: bool = False) -> SustainedBaseline:
-    return SustainedBaseline({"x": ColumnParts(column.baseline, 30)}, is_moving=is_moving)
+    return SustainedBaseline({"x": ColumnParts(column.baseline, 30)}, A_YEAR, is_moving=is_moving)
 
 
 def shift_of(column: Column, until: int = 28) -> float:
@@ -72,6 +72,15 @@ def test_a_baseline_of_the_same_days_is_compared_by_the_place_in_the_week() -> N
 
     assert both[0] == pytest.approx(both[1], abs=1.5)
     assert both.max() < -6
+
+
+def test_a_baseline_of_every_other_day_is_one_of_days() -> None:
+    column = windows_of(np.random.default_rng(7), QUIET, "numeric", moved=0.4)
+    sparse = select(column.baseline, np.arange(0, 60, 2))
+
+    shift = found_in(replace(column, baseline=sparse), 14, LEAST)
+
+    assert (shift.p_value < LEVEL, shift.run) == (True, 14)
 
 
 def test_a_year_of_any_windows_has_as_many_looks() -> None:

@@ -151,3 +151,29 @@ def test_a_correction_after_weeks_is_told_and_windows_judged_together_are_judged
     assert newest
     for key in newest:
         assert abs(after[key] - before[key]) > 0.1, key
+
+
+@pytest.mark.slow
+def test_what_lasts_is_judged_again_when_rows_of_one_of_its_windows_come_late(
+    tmp_path: Path,
+) -> None:
+    life = Lived(tmp_path / "late")
+    n = 9
+    predictions, _ = customers(range(n))
+    predictions = predictions.assign(age=predictions["age"] + 6)
+    days = (predictions["at"] - pd.Timestamp(_at(0))).dt.days
+    is_late = (days == 4) & (np.arange(len(predictions)) % 2 == 0)
+    life.land("predictions", "first", predictions[~is_late])
+    life.now = _at(n, 6)
+    life.look()
+    newest = ("drift/sustained_shift/age", "all", "all", _at(n - 1))
+    before = life.verdicts("drift").loc[newest]
+
+    life.land("predictions", "late", predictions[is_late])
+    life.now += dt.timedelta(hours=1)
+    life.look()
+    after = life.verdicts("drift").loc[newest]
+
+    assert (before["status"], after["status"]) == ("WARN", "WARN")
+    assert after["n"] == before["n"] + is_late.sum() == 7 * ROWS
+    assert after["value"] == pytest.approx(0.6, abs=0.15)

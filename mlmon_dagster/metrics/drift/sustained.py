@@ -9,14 +9,14 @@ same news, whatever the share. All are judged by the law of the baseline's own w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-from mlmon_dagster.metrics import MIN_WINDOWS, Flags, Floats, Ints, Positions
+from mlmon_dagster.metrics import MIN_WINDOWS, Flags, Floats, Ints
 from mlmon_dagster.metrics.binnings import drift_bins, is_ordered
 from mlmon_dagster.metrics.drift.smooth_distances import Shape
 from mlmon_dagster.metrics.statistics import ColumnStatistics, seconds_of
@@ -26,9 +26,10 @@ from mlmon_dagster.spec.monitors import SUSTAINED_WINDOWS as RUNS
 Part = Literal["place", "width", "share"]
 MOST_WINDOWS = RUNS[-1]
 _LARGEST = 8  # categories of a column
-_SEASONS = {3_600: 24, 86_400: 7}  # seconds of a window -> windows of a season
+_YEAR = 365.25 * 86_400  # seconds
+_WEEK, _DAY = 7, 24  # windows of a season, of days and of hours
 _LONGEST = 400  # windows of a baseline, the newest
-_NEARLY = 0.7  # of the least shift: a mean of windows so far off is looked at
+_NEARLY = 0.9  # of the least shift: a mean of windows so far off is looked at
 _STILL = 0.5  # of the least shift, by which the newest windows are still off
 _A_YEAR = 0.3  # level of a window, times the windows of a year
 _MOST = 0.01
@@ -43,7 +44,7 @@ class SustainedShift:
         run: How many of the newest windows say it most; 0 if no part has moved far enough.
         part: What moved. bin: Which category's share.
         by: How far, in spreads of the rows.
-        newest: How far the newest seven did.
+        newest: How far the newest seven did; of no run, the part that did most.
         as_far: Share of the baseline's windows that lie as far on that side.
         n: Rows of the run. n_baseline: of the baseline.
     """
@@ -148,16 +149,20 @@ class SustainedBaseline:
 
     Args:
         columns: Column -> its parts.
+        windows_a_year: How long a window is.
         is_moving: Whether the baseline ends shortly before what is judged.
     """
 
-    def __init__(self, columns: Mapping[str, ColumnParts], *, is_moving: bool) -> None:
+    def __init__(
+        self, columns: Mapping[str, ColumnParts], windows_a_year: float, *, is_moving: bool
+    ) -> None:
         self.columns = {name: parts for name, parts in columns.items() if parts.is_known}
         groups: dict[bytes, list[str]] = {}
         for name, parts in self.columns.items():
             groups.setdefault(parts.baseline.starts.tobytes(), []).append(name)
         every = [
-            _Group({n: self.columns[n] for n in names}, is_moving) for names in groups.values()
+            _Group({n: self.columns[n] for n in names}, windows_a_year, is_moving)
+            for names in groups.values()
         ]
         self._groups = {name: group for group in every for name in group.columns}
 
@@ -169,12 +174,18 @@ class SustainedBaseline:
                 baseline's.
             least: What a shift must reach, in spreads of the rows.
         """
-        found = {}
+        found, lots = {}, dict[tuple[int, bytes], list[tuple[str, int]]]()
         for name, newest in now.items():
             base = self.columns[name].baseline
-            found[name] = SustainedShift(1.0, n_baseline=int(base.rows.sum()))
-            numbers = np.flatnonzero(_is_off(newest, base, _NEARLY * least))
-            for shift in self._groups[name].judge(name, newest, numbers, least):
+            away = newest.values[:, -RUNS[0] :].mean(axis=1) - base.values.mean(axis=1)
+            furthest = float(np.abs(away).max())
+            found[name] = SustainedShift(1.0, newest=furthest, n_baseline=int(base.rows.sum()))
+            key = id(self._groups[name]), newest.starts.tobytes()
+            off = np.flatnonzero(_is_off(newest, base, _NEARLY * least)).tolist()
+            lots.setdefault(key, []).extend((name, number) for number in off)
+        for members in filter(None, lots.values()):
+            group = self._groups[members[0][0]]
+            for name, shift in group.judge(now, members, least):
                 if shift.p_value < found[name].p_value:
                     found[name] = shift
         return found
@@ -191,18 +202,18 @@ def _is_off(newest: Parts, base: Parts, least: float) -> Flags:
 class _Group:
     """Columns whose baselines are of the same windows, under one law.
 
-    Args:
-        columns: Column -> its parts.
-        is_moving: As of `SustainedBaseline`.
+    Arguments as of `SustainedBaseline`.
     """
 
-    def __init__(self, columns: Mapping[str, ColumnParts], is_moving: bool) -> None:
+    def __init__(
+        self, columns: Mapping[str, ColumnParts], windows_a_year: float, is_moving: bool
+    ) -> None:
         self.columns, self._is_moving = columns, is_moving
         sizes = [len(parts.baseline.values) for parts in columns.values()]
         self._first = dict(zip(columns, np.cumsum([0, *sizes]).tolist(), strict=False))
         starts = next(iter(columns.values())).baseline.starts
-        self._step = int(np.median(np.diff(starts)))
-        self._period = _SEASONS.get(self._step, 1)
+        self._step = _YEAR / windows_a_year
+        self._period = 1 if windows_a_year < 300 else _WEEK if windows_a_year < 400 else _DAY
         self._begin, self._at = starts[0], np.round((starts - starts[0]) / self._step)
 
     @cached_property
@@ -217,30 +228,41 @@ class _Group:
         )
 
     def judge(
-        self, name: str, newest: Parts, numbers: Positions, least: float
-    ) -> Iterator[SustainedShift]:
-        """Yield the shifts of some parts of a column that moved far enough."""
-        at = self._places(newest.starts)
-        if not len(numbers) or len(np.unique(at)) < len(at):
+        self, now: Mapping[str, Parts], members: Sequence[tuple[str, int]], least: float
+    ) -> Iterator[tuple[str, SustainedShift]]:
+        """Yield the shifts of parts of columns, each by its number, that moved far enough.
+
+        Args:
+            now: Column -> its newest windows, the same of all members.
+            members: Columns and numbers of parts.
+            least: As of `SustainedBaseline.shifts`.
+        """
+        at = self._places(now[members[0][0]].starts)
+        if len(np.unique(at)) < len(at):
             return
-        base, values = self.columns[name].baseline, newest.values[numbers]
-        law = self._law.take(self._first[name] + numbers)
-        judged = law.judge_newest(values, newest.noise[numbers], at, RUNS, least)
-        for number, p, run, by, own in zip(numbers.tolist(), *judged, values, strict=True):
+        values = np.stack([now[name].values[number] for name, number in members])
+        noise = np.stack([now[name].noise[number] for name, number in members])
+        law = self._law.take(np.array([self._first[name] + number for name, number in members]))
+        judged = law.judge_newest(values, noise, at, RUNS, least)
+        for (name, number), p, run, by, own in zip(members, *judged, values, strict=True):
             if not run:
                 continue
+            base = self.columns[name].baseline
             usual, side = own[-run:].mean() - by, np.sign(by)
             part, which = self.columns[name].part(number)
-            yield SustainedShift(
-                p_value=min(float(p) * len(base.values), 1.0),
-                run=int(run),
-                part=part,
-                bin=which,
-                by=float(by),
-                newest=float(own[-RUNS[0] :].mean() - usual),
-                as_far=float((side * (base.values[number] - usual) >= side * by).mean()),
-                n=int(newest.rows[-run:].sum()),
-                n_baseline=int(base.rows.sum()),
+            yield (
+                name,
+                SustainedShift(
+                    p_value=min(float(p) * len(base.values), 1.0),
+                    run=int(run),
+                    part=part,
+                    bin=which,
+                    by=float(by),
+                    newest=float(own[-RUNS[0] :].mean() - usual),
+                    as_far=float((side * (base.values[number] - usual) >= side * by).mean()),
+                    n=int(now[name].rows[-run:].sum()),
+                    n_baseline=int(base.rows.sum()),
+                ),
             )
 
     def _places(self, starts: Ints) -> Ints:
