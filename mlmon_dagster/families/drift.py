@@ -193,7 +193,7 @@ def _judged(
     if large and not real:
         statistics += f", but an unchanged window can be as far (adjusted p {number(adjusted)})"
     if novel:
-        statistics += f"; {rows_share(novel)} are outside the baseline's range"
+        statistics += f"; {percent(novel)} of rows are outside the baseline's range"
     if off_heap:
         statistics += f"; without its most common value it is {number(off_heap)}"
     told_first = novel if novel >= _MOST or not (is_far or off_heap) else 0.0
