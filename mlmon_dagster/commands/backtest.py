@@ -13,7 +13,7 @@ import click
 
 from mlmon_dagster.commands.options import examples, period, prints_table, spec_of
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.spec.monitors import FAMILIES
+from mlmon_dagster.spec.monitors import FAMILIES, SUSTAINED_SHIFT
 from mlmon_dagster.spec.names import DRIFT, counted
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 from mlmon_dagster.tables.alerts import name_monitor
@@ -68,7 +68,9 @@ def backtest(
     tests = fold(_verdicts(project, spec, windows))
     weeks = opened_by_week(tests, windows[0].start, windows[-1].end)
     shown = [t for t in tests if show_all or t.opened or t.n_failed]
-    expected = alarm_budget(spec, Counter(t.monitor.split("/")[0] for t in tests if t.n_judged))
+    # Sustained shifts have a level of their own, beside which a column's would count twice.
+    tested = [t.monitor for t in tests if t.n_judged and f"/{SUSTAINED_SHIFT}/" not in t.monitor]
+    expected = alarm_budget(spec, Counter(monitor.split("/")[0] for monitor in tested))
     n_opened = sum(len(test.opened) for test in shown)
     start = windows[0].start.astimezone(ZoneInfo(spec.time.zone)).date()
     return Answer(
