@@ -43,10 +43,10 @@ alerts: {slack: {channel: "#ml"}, group_wait: 0s, group_interval: 0s}
 class Lived:
     """A model in a folder of its own, at one moment after the other."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, extra: str = "") -> None:
         self.folder, self.now = folder, _at(0)
         (folder / "models").mkdir(parents=True)
-        (folder / "models/loans.yaml").write_text(SPEC)
+        (folder / "models/loans.yaml").write_text(SPEC + extra)
         for stream in ("predictions", "actuals"):
             (folder / "landing" / stream).mkdir(parents=True)
         self.spec: ModelSpec = load_model(folder / "models/loans.yaml")
@@ -177,3 +177,24 @@ def test_what_lasts_is_judged_again_when_rows_of_one_of_its_windows_come_late(
     assert (before["status"], after["status"]) == ("WARN", "WARN")
     assert after["n"] == before["n"] + is_late.sum() == 7 * ROWS
     assert after["value"] == pytest.approx(0.6, abs=0.15)
+
+
+@pytest.mark.slow
+def test_what_lasts_is_judged_beside_a_moving_baseline_that_ends_before_it(tmp_path: Path) -> None:
+    n = 30
+    predictions, _ = customers(range(n))
+    days = (predictions["at"] - pd.Timestamp(_at(0))).dt.days
+    moved = predictions.assign(age=predictions["age"] + 6 * (days >= n - 7))
+    found = {}
+    for name, gap in (("apart", "7d"), ("beside", "0d")):
+        life = Lived(tmp_path / name, f"baseline: {{moving: 21d, gap: {gap}}}\n")
+        life.land("predictions", "all", moved)
+        life.now = _at(n, 6)
+        life.look()
+        verdicts = life.verdicts("drift").reset_index()
+        mine = verdicts[verdicts["monitor"] == "drift/sustained_shift/age"]
+        found[name] = mine.set_index("window_start")["status"].to_dict()
+
+    assert found["beside"] == {}
+    assert found["apart"][_at(n - 1)] == "WARN"
+    assert set(found["apart"].values()) == {"OK", "WARN"}
