@@ -107,12 +107,17 @@ def opened_in_files(
 def test_faults_of_the_size_said_open_their_alerts_in_time_and_of_half_of_it_do_not(
     said: Said, tmp_path: Path, faults: dict[str, str]
 ) -> None:
-    never = {column for column, fault in faults.items() if said.found[column, fault].size is None}
+    sizes = {column: said.found[column, fault].size for column, fault in faults.items()}
+    never = {column for column, size in sizes.items() if size is None}
+    # By luck half of a share this small is as many rows as are noticed.
+    least = {
+        c for c, fault in faults.items() if BY_NAME[fault].unit == "share" and sizes[c] == 0.01
+    }
     whole = opened_in_files(said, tmp_path / "whole", faults, 1.0)
     half = opened_in_files(said, tmp_path / "half", faults, 0.5)
 
     assert {column for column, place in whole.items() if not place} == never
-    assert not any(half.values()), half
+    assert {column for column, place in half.items() if place} <= least, half
 
 
 def test_the_drill_calls_a_swap_of_regions_too_small_to_be_noticed(said: Said) -> None:

@@ -16,6 +16,7 @@ from mlmon_dagster.metrics.drift.off_heap import off_heap_baseline, off_heap_dri
 from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics
 from mlmon_dagster.profiles import fit
 from mlmon_dagster.profiles.bin_codes import DUCKDB
+from mlmon_dagster.profiles.bin_shapes import discrete_binning
 from tests.metrics.samples import statistics
 from tests.monitors.cases import DAY, metric, verdicts, window
 from tests.profiles.records import DuckEngine
@@ -167,6 +168,16 @@ def test_columns_whose_rows_lie_on_no_heap_are_not_measured_twice():
     rng = np.random.default_rng(9)
     for name in ("money", "ages", "counts, 0 in 47 %", "all equal", "whole numbers"):
         assert off_heap(LAWS[name], 3, rng).empty
+
+
+def test_rows_off_a_heap_on_few_days_only_have_no_verdict():
+    """Rain: 13 of 30 days have some, and its rows share it."""
+    rng = np.random.default_rng(10)
+    rain = rng.lognormal(0, 1, (DAYS, 1)).round(2) * (rng.random((DAYS, ROWS)) < 0.2)
+    rain[13:] = 0.0
+    own = profile(discrete_binning("age", np.unique(rain).tolist()), rain)
+    assert len(own.binning.values) > 10
+    assert off_heap_drift({"age": own}, off_heap_baseline({"age": own}, seed=1)).empty
 
 
 def test_healthy_years_are_silent():

@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from mlmon_dagster.metrics import Flags
+from mlmon_dagster.metrics import MIN_WINDOWS, Flags
 from mlmon_dagster.metrics.binnings import just_below
 from mlmon_dagster.metrics.drift.columns import columns_drift
 from mlmon_dagster.metrics.drift.references import DriftBaseline
@@ -42,15 +42,17 @@ class OffHeap:
 def off_heap_baseline(
     columns: Mapping[str, ColumnStatistics], *, seed: int, min_rows: int = 30
 ) -> OffHeap:
-    """Find the columns with heaps among a baseline's; arguments as of `DriftBaseline`."""
+    """Find the columns with heaps and rows enough beside them; arguments as of `DriftBaseline`."""
     whole = {
         name: select_whole(stats)
         for name, stats in columns.items()
         if stats.binning.kind == "numeric"
     }
     heaps = {name: _heaps(stats) for name, stats in whole.items()}
-    heaps = {name: codes for name, codes in heaps.items() if codes.any()}
-    rest = {name: _without(whole[name], codes) for name, codes in heaps.items()}
+    rest = {name: _without(whole[name], codes) for name, codes in heaps.items() if codes.any()}
+    # By rows alone a rainy day is unlike all others: its rows share the rain.
+    rest = {name: s for name, s in rest.items() if (s.n >= min_rows).sum() >= MIN_WINDOWS}
+    heaps = {name: heaps[name] for name in rest}
     return OffHeap(heaps, DriftBaseline(rest, seed=seed, min_rows=min_rows))
 
 
