@@ -16,7 +16,7 @@ or have heavy tails, since the more can be seen of it. Thirty windows do not sho
 .9, or one window in twenty that strays four times as far; `python -m benchmarks window_law` says
 what that costs.
 
-Volumes are judged by it (`service.Volume`); other families follow one by one.
+Volumes (`service.Volume`) and shifts that stay (`drift.sustained`) are judged by it; others follow.
 """
 
 from __future__ import annotations
