@@ -98,7 +98,7 @@ def judge(evidence: Evidence) -> list[MonitorResult]:
         rows += judge_multivariate(evidence, window)
         rows += judge_attribution(evidence, window)
         if evidence.sustained is not None:
-            rows += judge_sustained(evidence, window, evidence.sustained)
+            rows += judge_sustained(evidence, window, evidence.sustained, judged)
     return rows
 
 

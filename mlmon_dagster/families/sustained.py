@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.monitors.budget import A_YEAR
@@ -23,6 +23,7 @@ from mlmon_dagster.monitors.evidence import (
     finite,
     is_beyond,
     result_row,
+    unjudged,
 )
 from mlmon_dagster.monitors.wording import number, subject, told, write_limit
 from mlmon_dagster.spec import ModelSpec
@@ -52,18 +53,29 @@ _AT_ONCE = 32  # windows whose profiles are held
 METHOD = "sustained-1"
 
 
-def judge_sustained(evidence: Evidence, window: Window, known: Known) -> Iterator[MonitorResult]:
+def judge_sustained(
+    evidence: Evidence, window: Window, known: Known, distances: Sequence[MonitorResult]
+) -> Iterator[MonitorResult]:
     """Fail columns whose newest windows together are really and largely unlike the baseline's.
 
     Large: by at least `above`, in spreads of the rows, or Cohen's h of a category's share. Real: at
     a level of which unchanged windows have a false episode in ten years for all outputs, and
     another one for all features. And it lasts: the newest three are off by half of it still.
+
+    Args:
+        evidence: What is known.
+        window: The newest window.
+        known: What it and those before it have in common.
+        distances: Verdicts on the columns' distances in the window. Where a declared baseline has
+            no rows they say why there is none, and so does this: an older one would stay.
     """
     declared = evidence.spec.monitors.drift.sustained
     if declared is None or window["schema_broken"]:
         return
     found = known.shifts(window["window_start"])
     if not found:
+        if not evidence.spec.baseline.is_rolling:
+            yield from _unjudged(evidence, window, declared, distances)
         return
     from mlmon_dagster.metrics.drift.sustained import lasts, level_of
     from mlmon_dagster.metrics.intervals import benjamini_hochberg
@@ -76,6 +88,26 @@ def judge_sustained(evidence: Evidence, window: Window, known: Known) -> Iterato
             failed = lasts(found[name], declared.above, p <= level)
             first = _in_words(evidence, window, known, name, found[name]) if failed else ""
             yield _judged(evidence, window, declared, name, found[name], p, len(family), first)
+
+
+def _unjudged(
+    evidence: Evidence, window: Window, declared: Sustained, distances: Sequence[MonitorResult]
+) -> Iterator[MonitorResult]:
+    for row in distances:
+        if row["reason"] in ("learning", "no_baseline"):
+            column = str(row["column_name"])
+            yield unjudged(
+                evidence,
+                window,
+                evidence.spec.monitors.drift,
+                subject(SUSTAINED_SHIFT, column),
+                row["reason"],
+                metric=SUSTAINED_SHIFT,
+                column=column,
+                threshold=f"beyond {write_limit(declared.above)}",
+                k=1,
+                of_n=1,
+            )
 
 
 def _judged(
