@@ -134,7 +134,7 @@ def _moved(law: Law, place: Floats) -> Floats:
 def found_in(column: Column, until: int, least: float) -> SustainedShift:
     """Judge the newest of a column's days, up to one, by themselves."""
     own = ColumnParts(column.baseline, _MIN_ROWS)
-    parts = own.of(select(column.newest, np.arange(until)))
+    parts = own.follow_windows(select(column.newest, np.arange(until)))
     newest = parts.newest(int(parts.starts[-1]))
     return SustainedBaseline({"x": own}, A_YEAR, is_moving=False).shifts({"x": newest}, least)["x"]
 
@@ -147,7 +147,7 @@ def episodes(rng: np.random.Generator, world: World, kind: str, columns: int) ->
     drawn = [windows_of(rng, world, kind, days=YEAR) for _ in range(columns)]
     own = {f"x{i}": ColumnParts(column.baseline, _MIN_ROWS) for i, column in enumerate(drawn)}
     known = SustainedBaseline(own, A_YEAR, is_moving=False)
-    parts = {name: own[name].of(c.newest) for name, c in zip(own, drawn, strict=True)}
+    parts = {name: own[name].follow_windows(c.newest) for name, c in zip(own, drawn, strict=True)}
     starts = next(iter(parts.values())).starts
     failed = np.zeros((columns, len(starts)), bool)
     for day in range(MOST_WINDOWS - 1, len(starts)):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.families.family import Family, measure_profiles, plot_columns
-from mlmon_dagster.families.sustained import SustainedShifts, judge_sustained
+from mlmon_dagster.families.sustained import OUTPUTS, SustainedShifts, judge_sustained
 from mlmon_dagster.monitors.change_wording import in_words, percent, rows_share
 from mlmon_dagster.monitors.evidence import (
     OK,
@@ -63,7 +63,6 @@ _LEAST = 0.005  # of the rows of a window, outside the baseline's range, is drif
 _MOST = 0.5  # of them is what there is to tell
 Baselines = Mapping[dt.datetime, "Baseline | None"]  # by the start of a window
 _OF_FORM = ("place", "width", "range", "groups", "shape")  # which rows beyond all others say better
-_OUTPUTS = ("score", "prediction", "actual")
 _BEHIND = {"prediction": ("prediction",), "actual": ("actual", "prediction")}
 _ALWAYS = ("psi", "jensen_shannon", "chi_square")  # of columns of any kind
 
@@ -564,7 +563,7 @@ def _changes_of(part: Part) -> ColumnChanges:
             fixed.append(baselines)
         return baselines
 
-    return ColumnChanges(lambda: part.whole([*part.work.spec.features, *_OUTPUTS]), compared)
+    return ColumnChanges(lambda: part.whole([*part.work.spec.features, *OUTPUTS]), compared)
 
 
 def _references(comparison: Comparison) -> dict[str, object]:

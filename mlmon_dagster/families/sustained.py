@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from mlmon_dagster.monitors.evidence import Sustained as Known
     from mlmon_dagster.profiles import Baseline
 
-_OUTPUTS = ("score", "prediction", "actual")
+OUTPUTS = ("score", "prediction", "actual")
 _FEWEST, _MOST = SUSTAINED_WINDOWS[0], SUSTAINED_WINDOWS[-1]
 _AT_ONCE = 32  # windows whose profiles are held
 METHOD = "sustained-1"
@@ -82,7 +82,7 @@ def judge_sustained(
 
     level = level_of(A_YEAR[evidence.spec.time.granularity])
     for is_output in (True, False):
-        family = [name for name in found if (name in _OUTPUTS) == is_output]
+        family = [name for name in found if (name in OUTPUTS) == is_output]
         adjusted = benjamini_hochberg([found[name].p_value for name in family])
         for name, p in zip(family, adjusted, strict=True):
             failed = lasts(found[name], declared.above, p <= level)
@@ -272,7 +272,7 @@ class SustainedShifts:
 
         baseline = self._compared(start.to_pydatetime())
         assert baseline is not None
-        then, chunk = self._whole(baseline)[column], self._windows(start)
+        then, chunk = self._select_columns(baseline)[column], self._windows(start)
         now = chunk.columns.get(column)
         if now is None:
             return None
@@ -295,13 +295,15 @@ class SustainedShifts:
         is_moving = baseline_of(self._spec, DRIFT).moving is not None
 
         def compute() -> SustainedBaseline:
-            every = {name: ColumnParts(s, least) for name, s in self._whole(baseline).items()}
+            every = {
+                name: ColumnParts(s, least) for name, s in self._select_columns(baseline).items()
+            }
             a_year = A_YEAR[self._spec.time.granularity]
             return SustainedBaseline(every, a_year, is_moving=is_moving)
 
         return derived(baseline.windows, ("sustained", least), compute)
 
-    def _whole(self, baseline: Baseline) -> dict[str, ColumnStatistics]:
+    def _select_columns(self, baseline: Baseline) -> dict[str, ColumnStatistics]:
         """Return the windows of a baseline as a whole, of the columns that can drift."""
         from mlmon_dagster.metrics.statistics import derived, of_all
         from mlmon_dagster.profiles.measures import comparable_columns, over_all_versions
@@ -357,7 +359,7 @@ class _Chunk:
         if stats is None or stats.binning.binning_id != own.binning_id:
             return None
         if column not in self._parts or self._parts[column][0] is not own:
-            self._parts[column] = own, own.of(stats)
+            self._parts[column] = own, own.follow_windows(stats)
         found = self._parts[column][1].newest(until, after)
         is_there = len(found.starts) >= _FEWEST and found.starts[-1] == until
         return found if is_there else None
@@ -381,4 +383,4 @@ def _span(spec: ModelSpec) -> dt.timedelta:
 
 
 def _profiled(spec: ModelSpec) -> list[str]:
-    return [*spec.features, *_OUTPUTS]
+    return [*spec.features, *OUTPUTS]

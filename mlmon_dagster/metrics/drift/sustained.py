@@ -108,14 +108,14 @@ class ColumnParts:
         used = np.flatnonzero(counts)
         largest = used[np.argsort(-counts[used], kind="stable")][:_LARGEST]
         self._bins = largest[:1] if len(used) == 2 else largest  # of two, one says it all
-        self.baseline = self.of(baseline)
+        self.baseline = self.follow_windows(baseline)
 
     @cached_property
     def is_known(self) -> bool:
         """Whether enough windows say how they differ, in anything at all."""
         return len(self.baseline.rows) >= MIN_WINDOWS and len(self.baseline.values) > 0
 
-    def of(self, stats: ColumnStatistics) -> Parts:
+    def follow_windows(self, stats: ColumnStatistics) -> Parts:
         """Return the parts of windows that have enough rows, ascending."""
         counts = self._counts(stats)
         rows = counts.sum(axis=1)
