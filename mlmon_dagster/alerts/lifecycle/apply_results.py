@@ -306,8 +306,11 @@ def _read_nature(result: StoredResult) -> Nature:
         return Nature()
     details = json.loads(result["details"] or "{}")
     is_share = result["metric"].endswith("_rate") and result["metric"] != "burn_rate"
+    value = result["value"]
+    if value is not None and result["family"] == DRIFT:
+        value -= result["baseline_value"] or 0.0  # of a distance what chance gives
     return Nature(
-        value=None if result["value"] is None else round(result["value"], 9),
+        value=None if value is None else round(value, 9),
         rows=result["n"] if is_share else 0,
         term=details.get("term", ""),
         place=details.get("place"),
