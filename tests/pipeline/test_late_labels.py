@@ -56,6 +56,7 @@ def test_when_labels_came_is_counted_by_age_class_and_quarter_of_the_score(tmp_p
     )
 
 
+@pytest.mark.long
 @pytest.mark.proof
 @pytest.mark.parametrize(
     ("lag", "days", "due"),
@@ -78,6 +79,7 @@ def test_a_healthy_model_with_late_labels_is_never_wrong_and_is_judged_in_time(
     assert "It is usually judged by" in newest["message"]
 
 
+@pytest.mark.long
 @pytest.mark.proof
 def test_a_label_job_that_stops_is_told_and_over_when_it_has_caught_up(tmp_path: Path) -> None:
     """Labels of the 30th to the 39th day come on the 40th."""
@@ -91,6 +93,7 @@ def test_a_label_job_that_stops_is_told_and_over_when_it_has_caught_up(tmp_path:
     assert "ERROR" not in set(late["status"])
 
 
+@pytest.mark.long
 @pytest.mark.proof
 def test_history_that_is_imported_is_learnt_from_the_times_it_gives(tmp_path: Path) -> None:
     """Forty days that come at once are judged at once, but for those still waiting."""
