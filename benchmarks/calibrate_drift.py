@@ -112,7 +112,7 @@ def verdicts(
             current = column_of(law, draw(rng, law, np.full(windows, rows), setting.sharing))
             frame = drift_metrics(current, baseline, seed=1, min_rows=MONITOR.min_rows)
             mine = frame[frame["metric"] == MONITOR.method]
-            p[:, i], effect[:, i] = mine["p_value"], mine["value"]
+            p[:, i], effect[:, i] = mine["p_value"], mine["value"] - mine["by_chance"]
         adjusted = np.array([benjamini_hochberg(row.tolist()) for row in p])
         large = effect > MONITOR.above
         alone[repeat] = (p <= MONITOR.q) & large

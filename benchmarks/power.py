@@ -125,7 +125,8 @@ def ours(law: Law, baseline: Floats, windows: Floats) -> Scores:
     found = {str(name): part["p_value"].to_numpy() for name, part in frame.groupby("metric")}
     frame = drift_metrics(current, profile(law, baseline), seed=1)
     default = frame[frame["metric"] == MONITOR.method]
-    large, p = default["value"].to_numpy() > MONITOR.above, default["p_value"].to_numpy()
+    beyond_chance = (default["value"] - default["by_chance"]).to_numpy()
+    large, p = beyond_chance > MONITOR.above, default["p_value"].to_numpy()
     return found | {"windows": p, "alarm": np.where(large, p, 1.0)}
 
 

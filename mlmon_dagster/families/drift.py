@@ -27,6 +27,7 @@ from mlmon_dagster.monitors.evidence import (
     unjudged,
 )
 from mlmon_dagster.monitors.wording import (
+    BEYOND_CHANCE,
     IMPACT,
     NAMES,
     impact_of,
@@ -64,6 +65,7 @@ _MOST = 0.5  # of them is what there is to tell
 Baselines = Mapping[dt.datetime, "Baseline | None"]  # by the start of a window
 _OF_FORM = ("place", "width", "range", "groups", "shape")  # which rows beyond all others say better
 _BEHIND = {"prediction": ("prediction",), "actual": ("actual", "prediction")}
+_SIGNED = ("_shift", "_delta")  # end the names of differences, of which chance gives none
 _ALWAYS = ("psi", "jensen_shannon", "chi_square")  # of columns of any kind
 
 
@@ -72,12 +74,12 @@ def judge(evidence: Evidence) -> list[MonitorResult]:
 
     Real: the p-value, adjusted by Benjamini-Hochberg over the columns of the window at slice `all`
     (a column's slices are a family of their own, judged if `slices` is set), is at most q. Large:
-    the distance less its sampling mean is above the threshold; of a slice by what it is farther
-    than the whole, since what moves all slices alike is no news of any of them. Rows outside
-    everything that the baseline holds, and those that are on no heap, are judged as well, see
-    `_novel` and `_off_heap`: a distance hardly sees a few rows. Columns without order have no KS
-    distance; with `method: ks` they are judged by psi, and so are all columns that have no value
-    of a method. Of times it is the age at the event, of texts the length.
+    the distance beyond chance, so less its mean without change, is above the threshold; of a slice
+    by what it is farther than the whole, since what moves all slices alike is no news of any of
+    them. Rows outside everything that the baseline holds, and those that are on no heap, are judged
+    as well, see `_novel` and `_off_heap`: a distance hardly sees few rows. Columns without order
+    have no KS distance; with `method: ks` they are judged by psi, and so are all columns that have
+    no value of a method. Of times it is the age at the event, of texts the length.
     """
     rows: list[MonitorResult] = []
     importance = _importance(evidence)
@@ -155,7 +157,7 @@ def _judge_family(
                 metric=method,
                 column=column,
                 source=row,
-                threshold=f"above {write_limit(monitor.above)}",
+                threshold=_threshold(method, monitor.above),
             )
         else:
             yield _judged(evidence, window, column, row, adjusted, size, *beside)
@@ -180,21 +182,23 @@ def _judged(
 ) -> MonitorResult:
     monitor = evidence.spec.monitors.drift
     above = _limit(evidence, window, column, row) + _of_whole(evidence, window, column, row)
-    large, real = abs(row["value"]) > above, adjusted <= monitor.q or novel > 0 or off_heap > 0
+    beyond, chance = _beyond_chance(row), finite(row["by_chance"])
+    large, real = abs(beyond) > above, adjusted <= monitor.q or novel > 0 or off_heap > 0
     is_far = large and real
     failed = is_far or novel > 0 or off_heap > 0
-    verdict = "above" if large else "not above"
     statistics = (
-        f"{subject(row['metric'], column, row)} is {number(row['value'])} beyond sampling noise "
-        f"(n {int(row['n']):,}, baseline n {int(row['n_baseline']):,}), "
-        f"{verdict} {number(above)}"
+        f"{subject(row['metric'], column, row)} is {number(row['value'])}"
+        f"{'' if chance is None else f' where chance gives {number(chance)}'} "
+        f"(n {int(row['n']):,}, baseline n {int(row['n_baseline']):,})"
+        f"{'' if chance is None else f': {number(beyond)}{BEYOND_CHANCE}'}, "
+        f"{'above' if large else 'not above'} {number(above)}"
     )
     if large and not real:
         statistics += f", but an unchanged window can be as far (adjusted p {number(adjusted)})"
     if novel:
         statistics += f"; {percent(novel)} of rows are outside the baseline's range"
     if off_heap:
-        statistics += f"; without its most common value it is {number(off_heap)}"
+        statistics += f"; without its most common value it is {number(off_heap)}{BEYOND_CHANCE}"
     told_first = novel if novel >= _MOST or not (is_far or off_heap) else 0.0
     first = _in_words(evidence, window, column, row, told_first) if failed else ""
     details: dict[str, object] = {"n_baseline": int(row["n_baseline"]), "q": monitor.q}
@@ -206,15 +210,18 @@ def _judged(
         details["importance"] = evidence.spec.features[column].importance
     carried = _carried(evidence, window, column) if row["slice_key"] == ALL else None
     if carried is not None:
-        details |= {"attribution": carried, IMPACT: round(abs(row["value"]) * carried, 6)}
+        details |= {"attribution": carried, IMPACT: round(abs(beyond) * carried, 6)}
         if failed:
             statistics += f"; the model gives the column {number(carried)} of its attributions"
     if failed and row["slice_key"] == ALL and (far := _farther_slices(evidence, window, column)):
         details["worst_slices"] = [
-            {key: part[key] for key in ("metric", "slice_key", "slice_value", "value", "n")}
+            {
+                **{key: part[key] for key in ("metric", "slice_key", "slice_value", "value", "n")},
+                "by_chance": finite(part["by_chance"]),
+            }
             for part in far[:WORST_SLICES]
         ]
-    status = failing(monitor, is_beyond(monitor.error_at, row["value"])) if failed else OK
+    status = failing(monitor, is_beyond(monitor.error_at, beyond)) if failed else OK
     return result_row(
         evidence,
         window,
@@ -224,12 +231,22 @@ def _judged(
         source=row,
         status=status,
         message=told(first, statistics),
-        threshold=f"above {write_limit(above)}",
+        baseline_value=chance,
+        threshold=_threshold(row["metric"], above),
         p_adjusted=finite(adjusted),
         family_size=size,
         details=details,
-        **excess(abs(row["value"]), above),
+        **excess(abs(beyond), above),
     )
+
+
+def _beyond_chance(row: MetricSample) -> float:
+    """Return a distance less what chance gives, which is judged; shifts and deltas as they are."""
+    return float(row["value"]) - (finite(row["by_chance"]) or 0.0)
+
+
+def _threshold(metric: str, above: float) -> str:
+    return f"above {write_limit(above)}{'' if metric.endswith(_SIGNED) else BEYOND_CHANCE}"
 
 
 def _in_words(
@@ -253,7 +270,7 @@ def _moved_as_well(evidence: Evidence, window: Window, metric: str) -> list[str]
     return [
         column
         for column, row in rows.items()
-        if row is not None and abs(row["value"]) > _limit(evidence, window, column, row)
+        if row is not None and abs(_beyond_chance(row)) > _limit(evidence, window, column, row)
     ]
 
 
@@ -267,10 +284,10 @@ def _farther_slices(evidence: Evidence, window: Window, column: str) -> list[Met
         part
         for part, p in zip(parts, adjusted, strict=True)
         if p <= evidence.spec.monitors.drift.q
-        and part["value"]
+        and _beyond_chance(part)
         > _limit(evidence, window, column, part) + _of_whole(evidence, window, column, part)
     ]
-    return sorted(far, key=lambda part: -part["value"])
+    return sorted(far, key=lambda part: -_beyond_chance(part))
 
 
 def _carried(evidence: Evidence, window: Window, column: str) -> float | None:
@@ -302,7 +319,7 @@ def _beside(
 
 def _off_heap(evidence: Evidence, window: Window, found: MetricSample, adjusted: float) -> float:
     """Return the distance of the rows that are on no heap, 0 if that is no news."""
-    monitor, value = evidence.spec.monitors.drift, float(found["value"])
+    monitor, value = evidence.spec.monitors.drift, _beyond_chance(found)
     is_news = value > monitor.above and adjusted <= monitor.q and found["n"] >= monitor.min_rows
     return value if is_news else 0.0
 
@@ -334,7 +351,7 @@ def _limit(evidence: Evidence, window: Window, column: str, row: MetricSample) -
 def _of_whole(evidence: Evidence, window: Window, column: str, row: MetricSample) -> float:
     """Return how far the whole window is by itself, which a slice has to be farther than."""
     whole = evidence.whole(window, row["metric"], column) if row["slice_key"] != ALL else None
-    return max(finite(whole["value"]) or 0.0, 0.0) if whole else 0.0
+    return max(finite(_beyond_chance(whole)) or 0.0, 0.0) if whole else 0.0
 
 
 def attributions(evidence: Evidence) -> dict[str, float]:
@@ -433,7 +450,7 @@ def _points(share: float) -> str:
 def judge_multivariate(evidence: Evidence, window: Window) -> Iterator[MonitorResult]:
     """Fail a window in which the correlation of two columns really and largely changed.
 
-    Large: by more than `above` beyond noise. Real: its p-value, which the metric has adjusted over
+    Large: by more than `above` beyond chance. Real: its p-value, which the metric has adjusted over
     all pairs, is at most q. Nothing where the spec does not declare it.
     """
     declared = evidence.spec.monitors.drift.multivariate
@@ -464,7 +481,7 @@ def _judged_correlation(
     failed = large and real
     changes = _changes(evidence, window)
     statistics = (
-        f"{NAMES[CORRELATION_SHIFT]} is {number(row['value'])} beyond sampling noise "
+        f"{NAMES[CORRELATION_SHIFT]} is {number(row['value'])}{BEYOND_CHANCE} "
         f"(n {int(row['n']):,}, baseline n {int(row['n_baseline']):,}), "
         f"{'above' if large else 'not above'} {number(declared.above)}"
     )
@@ -634,6 +651,7 @@ def _as_one(stats: ColumnStatistics) -> ColumnStatistics | None:
 def _limits(spec: ModelSpec) -> str:
     d = spec.monitors.drift
     limit = "its own usual distance" if d.auto else f"{d.above:g}"
+    beyond = "" if d.method.endswith(_SIGNED) else f",{BEYOND_CHANCE}"
     joint = f" Correlations may change by {d.multivariate.above:g}." if d.multivariate else ""
     shares = ""
     if declaration.attributed(spec) and d.attribution:
@@ -642,7 +660,7 @@ def _limits(spec: ModelSpec) -> str:
     if d.sustained:
         sustained = f" The newest 7, 14 or 28 windows may be off by {d.sustained.above:g} spreads."
     return (
-        f"Fails above {limit} ({d.method}, bias taken off) if also significant "
+        f"Fails above {limit} ({d.method}{beyond}) if also significant "
         f"(q = {d.q:g} over the columns).{joint}{shares}{sustained}"
     )
 

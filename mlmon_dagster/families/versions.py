@@ -339,7 +339,9 @@ def versions_frame(work: Work) -> pd.DataFrame:
 
 
 def _row(window: Span, metric: str, version: str, **fields: object) -> Sample:
-    nothing: Sample = dict.fromkeys(("value", "lower", "upper", "p_value"), float("nan"))
+    nothing: Sample = dict.fromkeys(
+        ("value", "lower", "upper", "p_value", "by_chance"), float("nan")
+    )
     return {
         "window_start": window.start,
         "dataset": PRODUCTION,

@@ -24,6 +24,7 @@ METRIC_COLUMNS = (
     "n",
     "n_baseline",
     "p_value",
+    "by_chance",
     "reason",
     "method_version",
 )
@@ -46,6 +47,7 @@ class MetricSample(TypedDict):
     n: int
     n_baseline: int
     p_value: float
+    by_chance: float
     reason: str
     method_version: str
 
@@ -86,6 +88,7 @@ class MetricRows(NamedTuple):
         upper: Upper end of the 95 % interval, NaN if none.
         n_baseline: Rows of the baseline.
         p_value: Chance of a value at least this far without a change, NaN if not tested.
+        by_chance: Mean of the value without a change, NaN of what is no distance.
         reason: Why the value is NaN; kept only on rows where it is.
         unsure: Why a value is not to be judged, as it can have no interval; else empty.
     """
@@ -100,6 +103,7 @@ class MetricRows(NamedTuple):
     upper: ArrayLike = np.nan
     n_baseline: ArrayLike = 0
     p_value: ArrayLike = np.nan
+    by_chance: ArrayLike = np.nan
     reason: ArrayLike = ""
     unsure: ArrayLike = ""
 
@@ -171,13 +175,11 @@ def stack_rows(rows: Sequence[MetricRows]) -> pd.DataFrame:
     columns["column_name"] = _stack([one.column_name for one in rows], sizes, object)
     columns["metric"] = _stack([one.metric for one in rows], sizes, object)
     columns["value"] = value
-    for name in ("lower", "upper"):
-        ends = _stack([getattr(one, name) for one in rows], sizes, np.float64)
-        columns[name] = np.where(undefined, np.nan, ends)
+    for name in ("lower", "upper", "p_value", "by_chance"):
+        beside = _stack([getattr(one, name) for one in rows], sizes, np.float64)
+        columns[name] = np.where(undefined, np.nan, beside)
     columns["n"] = _stack([one.n for one in rows], sizes, np.int64)
     columns["n_baseline"] = _stack([one.n_baseline for one in rows], sizes, np.int64)
-    p_value = _stack([one.p_value for one in rows], sizes, np.float64)
-    columns["p_value"] = np.where(undefined, np.nan, p_value)
     reason = _stack([one.reason for one in rows], sizes, object)
     unsure = _stack([one.unsure for one in rows], sizes, object)
     columns["reason"] = np.where(undefined, reason, unsure)

@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from mlmon_dagster.spec.metric_registry import METRICS, is_loss
 from mlmon_dagster.spec.monitors import DISTANCES, ComparedMetric, Condition
@@ -16,7 +16,12 @@ from mlmon_dagster.store.state.monitor_results import MonitorResult
 
 _LISTED = {"unseen": "unseen values", "quarantined": "files", "bad_reasons": "reasons"}
 _SLICES = 3  # that explain one verdict
-_THRESHOLD = re.compile(r"(above|below|beyond|drop) (-?[\d,.]+(?:e[+-]?\d+)?)")
+BEYOND_CHANCE = (
+    " beyond chance"  # ends the threshold of a distance; what chance gives is its baseline
+)
+_THRESHOLD = re.compile(
+    rf"(above|below|beyond|drop) (-?[\d,.]+(?:e[+-]?\d+)?)(?P<beyond>{BEYOND_CHANCE})?"
+)
 NAMES = {
     "null_rate": "Null share",
     "nan_rate": "Share of not-a-number values",
@@ -213,8 +218,9 @@ def _describe_slice(metric: str, column: str, item: Mapping[str, Any]) -> str:
     """Write a slice with the metric that it is worse in, its baseline and size."""
     text = f"{subject(metric, column, item)} is {number(item['value'])}"
     extra = []
-    if item.get("baseline_value") is not None:
-        extra.append(f"baseline {number(item['baseline_value'])}")
+    for key, label in (("baseline_value", "baseline"), ("by_chance", "by chance")):
+        if item.get(key) is not None:
+            extra.append(f"{label} {number(item[key])}")
     if item.get("n") is not None:
         extra.append(f"n {item['n']:,}")
     return f"{text} ({', '.join(extra)})" if extra else text
@@ -295,12 +301,30 @@ def threshold(condition: Condition, write: Callable[[float], str] = write_limit)
     return f"{side} {write(condition.bound)}"
 
 
+def as_judged(result: MonitorResult) -> MonitorResult:
+    """Return a result with its numbers beyond chance if those are judged, else as it is.
+
+    Windows of few rows are far from everything; what they are beyond that compares with others.
+    """
+    if not result["threshold"].endswith(BEYOND_CHANCE) or result["baseline_value"] is None:
+        return result
+    chance = result["baseline_value"]
+    value, lower, upper = (
+        None if end is None else end - chance
+        for end in (result["value"], result["lower"], result["upper"])
+    )
+    threshold = result["threshold"].removesuffix(BEYOND_CHANCE)
+    judged = {"value": value, "lower": lower, "upper": upper, "threshold": threshold}
+    return cast("MonitorResult", {**result, **judged, "baseline_value": None})
+
+
 def limit_of(result: MonitorResult) -> float | None:
     """Return the value beyond which a result would have failed; None if that is no value.
 
     Args:
         result: ``threshold`` as text, such as ``above 0.10``, ``beyond 0.10`` (on the side of
-            ``value``) or ``drop 0.05``, which is held against ``baseline_value``.
+            ``value``), or ``drop 0.05`` and ``above 0.10 beyond chance``, which are held against
+            ``baseline_value``.
     """
     match = _THRESHOLD.fullmatch(result["threshold"])
     if match is None:
@@ -309,7 +333,7 @@ def limit_of(result: MonitorResult) -> float | None:
     if match[1] == "beyond":
         return None if result["value"] is None else math.copysign(bound, result["value"])
     if match[1] != "drop":
-        return bound
+        return bound + (result["baseline_value"] or 0.0 if match["beyond"] else 0.0)
     if result["baseline_value"] is None:
         return None
     sign = 1 if is_loss(result["metric"]) else -1

@@ -247,7 +247,7 @@ def _voided(
     marks: Mapping[dt.datetime, StepMark],
     reason: str = NO_RECORDS,
 ) -> pd.DataFrame:
-    nothing = dict.fromkeys(("value", "lower", "upper", "p_value", "actual_coverage"))
+    nothing = dict.fromkeys(("value", "lower", "upper", "p_value", "by_chance", "actual_coverage"))
     mine = [marks[start.to_pydatetime()] for start in stale["window_start"]]
     return stale.assign(
         **nothing,

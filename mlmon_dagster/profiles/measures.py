@@ -250,7 +250,10 @@ def residual_drift(spec: ModelSpec, profiles: Profiles, baseline: Profiles | Non
     )
     frame = columns_drift({RESIDUAL: _with_rows(profiles[RESIDUAL])}, then)
     psi = frame[frame["metric"] == "psi"]
-    return psi.assign(metric="residual_drift", column_name=TABLE).reset_index(drop=True)
+    beyond_chance = {end: psi[end] - psi["by_chance"] for end in ("value", "lower", "upper")}
+    return psi.assign(
+        metric="residual_drift", column_name=TABLE, by_chance=float("nan"), **beyond_chance
+    ).reset_index(drop=True)
 
 
 def _with_rows(stats: ColumnStatistics) -> ColumnStatistics:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast, get_args
 
 from mlmon_dagster.metrics.statistics import merge
 from mlmon_dagster.monitors.evidence import null_limit
-from mlmon_dagster.monitors.wording import NAMES
+from mlmon_dagster.monitors.wording import BEYOND_CHANCE, NAMES, named
 from mlmon_dagster.profiles import Baseline
 from mlmon_dagster.profiles.estimates import with_learnt_bands
 from mlmon_dagster.profiles.measures import baseline_performance, columns_of, measure
@@ -179,12 +179,20 @@ class Curves:
 
     def drift(self) -> list[Curve]:
         """Return curves of the columns with drift alerts, then of those that drifted most."""
+        return [self._distance(part, column) for column, part in self._worst(self._distances())]
+
+    def _distances(self) -> pd.DataFrame:
+        """Return distances beyond chance: windows of few rows are far from everything."""
+        frame = self._stored([self._spec.monitors.drift.method])
+        chance = frame["by_chance"].fillna(0.0)
+        return frame.assign(**{end: frame[end] - chance for end in ("value", "lower", "upper")})
+
+    def _distance(self, frame: pd.DataFrame, column: str) -> Curve:
         monitor = self._spec.monitors.drift
-        frame = self._stored([monitor.method])
-        return [
-            self._curve(part, monitor.method, column, limit=monitor.above)
-            for column, part in self._worst(frame)
-        ]
+        curve = self._curve(frame, monitor.method, column, limit=monitor.above)
+        if frame["by_chance"].isna().all():
+            return curve
+        return replace(curve, title=f"{named(monitor.method)}{BEYOND_CHANCE} of {column}")
 
     def versions(self) -> list[Curve]:
         """Return curves of what other versions gain, of features that are skewed, and of age."""
@@ -241,12 +249,8 @@ class Curves:
 
     def drifts(self) -> dict[str, Curve]:
         """Return the drift of every column: column -> curve."""
-        monitor = self._spec.monitors.drift
-        frame = self._stored([monitor.method])
-        return {
-            str(column): self._curve(part, monitor.method, str(column), limit=monitor.above)
-            for column, part in frame.groupby("column_name")
-        }
+        columns = self._distances().groupby("column_name")
+        return {str(column): self._distance(part, str(column)) for column, part in columns}
 
     def null_rates(self) -> list[Curve]:
         """Return curves of the columns with alerts on nulls, then of those with most nulls."""

@@ -19,7 +19,7 @@ from mlmon_dagster.metrics.binnings import (
     score_midpoints,
 )
 from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics
-from mlmon_dagster.monitors.wording import limit_of, named
+from mlmon_dagster.monitors.wording import as_judged, limit_of, named
 from mlmon_dagster.profiles import Baseline, baseline_in_force
 from mlmon_dagster.profiles.measures import measure
 from mlmon_dagster.report.charts import Bars, number, places_of, write_scale
@@ -119,7 +119,7 @@ class ColumnCard:
         bars: Its histogram.
         status: The worst verdict on it of the newest window that was judged; ``-`` if none is.
         facts: Nulls, unseen values and distance, now and in the baseline, in words.
-        distance: How far it is from the baseline; None if that is not measured.
+        distance: How far beyond chance it is from the baseline; None if that is not measured.
         nulls: Share of nulls now.
     """
 
@@ -147,7 +147,7 @@ def column_cards(
         judged = [v for v in mine if v["status"] in _WORST]
         status = min((v["status"] for v in judged), key=_WORST.index, default="-")
         shift = next((v for v in judged if v["metric"] == method), None)
-        distance = shift["value"] if shift else None
+        distance = as_judged(shift)["value"] if shift else None
         shares = dict(zip(one.bins, zip(one.now, one.then, strict=True), strict=True))
         facts = []
         for label, bin_name in (("null", _NO_VALUE), ("not in the baseline", _UNSEEN)):
@@ -155,9 +155,10 @@ def column_cards(
             if now or then:
                 facts.append(f"{label} {_percent(now)}, before {_percent(then)}")
         if shift is not None and distance is not None:
-            bound = limit_of(shift)
+            bound, chance = limit_of(shift), shift["baseline_value"]
             limit = "" if bound is None else f", limit {bound:.3g}"
-            facts.append(f"{named(method)} {distance:.3g}{limit}")
+            given = "" if chance is None else f" (chance gives {chance:.3g})"
+            facts.append(f"{named(method)} {shift['value']:.3g}{given}{limit}")
         nulls = shares.get(_NO_VALUE, (0.0, 0.0))[0]
         cards.append(ColumnCard(one, status, facts, distance, nulls))
     order = [*_WORST, "-"]

@@ -14,7 +14,14 @@ from mlmon_dagster.alerts.messages.view import (
     view_of,
 )
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.monitors.wording import REASONS, beyond_headline, headline, limit_of
+from mlmon_dagster.monitors.wording import (
+    BEYOND_CHANCE,
+    REASONS,
+    as_judged,
+    beyond_headline,
+    headline,
+    limit_of,
+)
 from mlmon_dagster.monitors.wording import number as written
 from mlmon_dagster.report import page
 from mlmon_dagster.report.charts import chart_of
@@ -172,12 +179,14 @@ def _chart(
     if not has_values or len({row["monitor"] for row in verdicts}) > 1:
         return None
 
+    is_beyond = any(row["threshold"].endswith(BEYOND_CHANCE) for row in verdicts)
+    verdicts = [as_judged(row) for row in verdicts]
     judged = [row for row in verdicts if row["value"] is not None]
     baseline = judged[-1]["baseline_value"]
     has_interval = any(row["lower"] is not None for row in verdicts)
     return chart_of(
         Curve(
-            title=name_monitor(view.row["monitor"]),
+            title=name_monitor(view.row["monitor"]) + (BEYOND_CHANCE if is_beyond else ""),
             starts=[row["window_start"] for row in verdicts],
             values=[_plain(row["value"]) for row in verdicts],
             lower=[_plain(row["lower"]) for row in verdicts] if has_interval else (),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
@@ -31,6 +32,7 @@ _FIELDS = [
     "value",
     "lower",
     "upper",
+    "by_chance",
     "n",
     "reason",
     "method_version",
@@ -51,6 +53,7 @@ METRICS: Table[Mapping[str, Any]] = Table(
         Column("value", "value", digits, is_number=True),
         Column("lower", "lower", digits, is_number=True),
         Column("upper", "upper", digits, is_number=True),
+        Column("by chance", "by_chance", digits, is_number=True),
         Column("n", lambda row: int(row["n"]), "{:,}", is_number=True),
         Column("reason", "reason"),
     ),
@@ -228,7 +231,9 @@ def _slice(text: str | None) -> tuple[str | None, str | None]:
 def render_metrics(frame: pd.DataFrame, format_: str, *, with_head: bool = True) -> str:
     """Return metrics as a table for people, CSV (safe to open in a spreadsheet) or JSON lines."""
     if format_ == "text":
-        return render_text(Answer(METRICS, frame.to_dict("records")))
+        is_far = len(frame) == 0 or frame["by_chance"].notna().any()
+        columns = tuple(c for c in METRICS.columns if is_far or c.value != "by_chance")
+        return render_text(Answer(replace(METRICS, columns=columns), frame.to_dict("records")))
     shown = frame[_FIELDS]
     return csv_text(shown, with_head=with_head) if format_ == "csv" else json_lines(shown)
 

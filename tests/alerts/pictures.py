@@ -94,7 +94,8 @@ def missed(day: int, worse: float, status: str = "OK", why: str = "") -> dict[st
 def drift(day: int, column: str, status: str, value: float) -> dict[str, Any]:
     first = f"{column} lies above everything seen before in {value / 1.23:.1%} of rows.\n"
     message = (first.replace("%", " %") if status != "OK" else "") + (
-        f"PSI of {column} is {value:.2f} beyond sampling noise (n 776, baseline n 30,214), "
+        f"PSI of {column} is {value + 0.04:.2f} where chance gives 0.04 "
+        f"(n 776, baseline n 30,214): {value:.2f} beyond chance, "
         f"{'above' if status != 'OK' else 'not above'} 0.10."
     )
     airport = {"slice_key": "origin", "slice_value": "JFK", "value": value * 1.6, "n": 288}
@@ -197,8 +198,8 @@ def support(stage: Stage) -> None:
     """What the demo says in July, as if it were December."""
     stage.tell(17, *(drift(d, "temp", "OK", 0.02) for d in range(1, 15)))
     said = (
-        "temp lies above everything seen before in 100 % of rows.\nPSI of temp is 7.35 beyond "
-        "sampling noise (n 999, baseline n 32,059), above 0.10."
+        "temp lies above everything seen before in 100 % of rows.\nPSI of temp is 7.38 where "
+        "chance gives 0.03 (n 999, baseline n 32,059): 7.35 beyond chance, above 0.10."
     )
     for day in (15, 16, 17):
         stage.tell(day + 1, drift(day, "temp", "WARN", 7.35) | {"message": said})

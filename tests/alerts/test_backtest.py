@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -72,6 +73,15 @@ def test_the_suggested_threshold_silences_all_but_one_alert_in_four_weeks() -> N
     tried = [r | {"status": "WARN" if r["value"] > found.suggested else "OK"} for r in rows]
     [again] = backtest(tried)
     assert (len(found.opened), len(again.opened), again.suggested) == (4, 1, None)
+
+
+def test_a_distance_is_judged_by_what_it_is_beyond_chance() -> None:
+    beside = {"baseline_value": 0.04, "lower": None, "upper": None}
+    rows = verdicts(["WARN", "OK"], [0.24, 0.12], "above 0.10 beyond chance", **beside)
+    [found] = backtest(rows)
+
+    assert found.worst == pytest.approx(0.2)
+    assert found.threshold == "above 0.10 beyond chance"
 
 
 def test_a_drop_is_judged_by_how_much_worse_it_was() -> None:

@@ -143,6 +143,8 @@ def test_a_mail_shows_its_plot_inside_and_reads_without_it(store: Store) -> None
     ("metric", "threshold", "baseline", "limit"),
     [
         ("psi", "above 0.10", None, 0.1),
+        ("ks", "above 0.10 beyond chance", 0.06, 0.16),
+        ("ks", "above 0.10 beyond chance", None, 0.1),
         ("roc_auc", "drop 0.05", 0.75, 0.7),
         ("log_loss", "drop 0.05", 0.5, 0.55),
         ("roc_auc", "drop 0.05", None, None),

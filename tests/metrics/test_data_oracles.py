@@ -55,18 +55,15 @@ def test_quality_rates_are_shares_of_the_rows(window, column):
 
 @pytest.mark.parametrize("column", ["x", "c"])
 @pytest.mark.parametrize("metric", [*DISTANCES, *OF_BINS])
-def test_distances_over_bins_differ_between_windows_as_scipys_do(column, metric):
-    """Of equal sizes, so that what is taken off for chance is the same."""
+def test_distances_over_bins_are_scipys(column, metric):
     world, count = data_world(), quantile_counts if column == "x" else word_counts
     then = world.baseline[column]
-    raw = [
-        distances(count(world.windows[name][column], then), count(then, then))[metric]
-        for name in ("random", "changed")
-    ]
-    found = [world.rows(name, column, "drift").loc[metric] for name in ("random", "changed")]
-    assert found[1]["value"] - found[0]["value"] == pytest.approx(raw[1] - raw[0], abs=EXACT)
-    assert found[0]["value"] < raw[0]
-    assert found[1]["p_value"] < 0.01
+    for name in ("random", "changed"):
+        raw = distances(count(world.windows[name][column], then), count(then, then))[metric]
+        found = world.rows(name, column, "drift").loc[metric]
+        assert found["value"] == pytest.approx(raw, abs=EXACT)
+        assert 0 < found["by_chance"] < raw
+    assert found["p_value"] < 0.01
 
 
 @pytest.mark.parametrize("window", ["random", "changed"])
@@ -85,28 +82,26 @@ def test_shifts_and_deltas_of_a_column_of_few_values_are_exact(window):
 @pytest.mark.parametrize("column", ["k", "x"])
 def test_ks_is_scipys_exactly_for_few_values_and_within_the_bins_for_many(column):
     world = data_world()
-    then, mine = finite(world.baseline[column]), {}
+    then = finite(world.baseline[column])
     for name in ("random", "changed"):
         now = finite(world.windows[name][column])
+        found = world.rows(name, column, "drift").loc["ks"]
+        assert found["n"] == len(now)
         bound = 1 / 12 if column == "x" else 0.0  # more than any of 240 bins holds
-        mine[name] = stats.ks_2samp(now, then).statistic, bound
-        assert world.rows(name, column, "drift").loc["ks", "n"] == len(now)
-    found = [world.rows(name, column, "drift").loc["ks", "value"] for name in mine]
-    # Sizes differ by the nulls, and with them what is taken off: by less than .02 at 300 rows.
-    bound = sum(b for _, b in mine.values()) + 0.02
-    assert found[1] - found[0] == pytest.approx(mine["changed"][0] - mine["random"][0], abs=bound)
+        exact = stats.ks_2samp(now, then).statistic
+        assert exact - bound - EXACT <= found["value"] <= exact + EXACT
 
 
 def test_wasserstein_of_few_values_is_scipys():
-    """Up to its mean without change, which is below a standard error of the mean."""
     world = data_world()
     then, now = (finite(side["k"]) for side in (world.baseline, world.windows["changed"]))
     exact = stats.wasserstein_distance(np.minimum(now, then.max()), then)
-    found = world.rows("changed", "k", "drift")["value"]
-    chance = then.std() / np.sqrt(len(now))
-    assert exact - 2 * chance < found["wasserstein"] < exact
-    scaled = found["wasserstein"] / then.std()
-    assert found["wasserstein_scaled"] == pytest.approx(scaled, rel=EXACT)
+    found = world.rows("changed", "k", "drift")
+    assert found.loc["wasserstein", "value"] == pytest.approx(exact, rel=EXACT)
+    for end in ("value", "by_chance"):
+        scaled = found.loc["wasserstein", end] / then.std()
+        assert found.loc["wasserstein_scaled", end] == pytest.approx(scaled, rel=EXACT)
+    assert found.loc["wasserstein", "by_chance"] < 2 * then.std() / np.sqrt(len(now))
 
 
 @pytest.mark.parametrize("window", WINDOWS)

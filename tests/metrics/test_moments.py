@@ -161,6 +161,6 @@ def test_untested_slices_have_the_effect_and_interval_of_tested_ones():
     pd.testing.assert_frame_equal(tested[columns], untested[columns])
     slices = untested[untested["slice_key"] != "all"]
     assert slices["p_value"].isna().all()
-    assert set(slices["method_version"]) == {"psi-4:untested"}
+    assert set(slices["method_version"]) == {"psi-5:untested"}
     known = tested[(tested["slice_key"] != "all") & (tested["reason"] == "")]
     assert known["p_value"].between(0, 1).all()

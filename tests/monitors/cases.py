@@ -34,13 +34,13 @@ def metric(name: str, value: float | None, column: str = ":table", **fields: Any
         "window_start": DAY, "dataset": "production", "model_version": "all",
         "slice_key": "all", "slice_value": "all", "column_name": column, "metric": name,
         "value": value, "lower": None, "upper": None, "n": 1000, "n_baseline": 5000,
-        "p_value": None, "reason": "", "method_version": f"{name}-1",
+        "p_value": None, "by_chance": None, "reason": "", "method_version": f"{name}-1",
     }  # fmt: skip
     return row | fields
 
 
 def frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    floats = dict.fromkeys(("value", "lower", "upper", "p_value"), float)
+    floats = dict.fromkeys(("value", "lower", "upper", "p_value", "by_chance"), float)
     return pd.DataFrame(list(rows), columns=list(METRIC_COLUMNS)).astype(floats)
 
 

@@ -119,7 +119,7 @@ def test_numbers_of_a_personal_column_are_told_by_its_spread_alone():
 
 
 def test_a_verdict_says_what_changed_and_the_statistics_in_a_second_line():
-    rows = [metric("psi", 0.61, "age", p_value=1e-8)]
+    rows = [metric("psi", 0.63, "age", p_value=1e-8, by_chance=0.02)]
     told = only(
         verdicts(
             "drift", rows, changes=lambda column, start, others: ColumnChange("place", 55, 40)
@@ -128,7 +128,8 @@ def test_a_verdict_says_what_changed_and_the_statistics_in_a_second_line():
     )["message"]
     assert told == (
         "age is 15 higher (median 40 to 55).\n"
-        "PSI of age is 0.61 beyond sampling noise (n 1,000, baseline n 5,000), above 0.10."
+        "PSI of age is 0.63 where chance gives 0.02 (n 1,000, baseline n 5,000): "
+        "0.61 beyond chance, above 0.10."
     )
 
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlmon_dagster.metrics.intervals import benjamini_hochberg
+from mlmon_dagster.monitors.wording import as_judged, limit_of
 from tests.monitors.cases import metric, only, spec, verdicts, window
 
 
@@ -42,10 +43,44 @@ def test_drift_fires_only_if_real_and_large(value, p, status):
 
 
 def test_the_sentence_has_number_n_baseline_and_limit():
-    row = only(verdicts("drift", [psi(0.43, 1e-8, n=776)]), "drift/psi/age")
+    row = only(verdicts("drift", [psi(0.5, 1e-8, n=776, by_chance=0.07)]), "drift/psi/age")
     assert row["message"] == (
-        "PSI of age is 0.43 beyond sampling noise (n 776, baseline n 5,000), above 0.10."
+        "PSI of age is 0.50 where chance gives 0.07 (n 776, baseline n 5,000): "
+        "0.43 beyond chance, above 0.10."
     )
+    assert row["threshold"] == "above 0.10 beyond chance"
+    assert limit_of(row) == pytest.approx(0.17)
+    assert as_judged(row)["value"] == pytest.approx(0.43)
+
+
+@given(st.floats(0, 1), st.floats(0, 0.5), st.booleans())
+def test_a_distance_fails_by_what_it_is_beyond_chance(distance, chance, is_real):
+    found = psi(distance, 1e-9 if is_real else 0.5, by_chance=chance)
+    row = only(verdicts("drift", [found]), "drift/psi/age")
+    beyond = distance - chance
+    assert row["status"] == ("WARN" if is_real and abs(beyond) > 0.1 else "OK")
+    assert row["excess"] == pytest.approx((abs(beyond) - 0.1) / 0.1, abs=1e-6)
+    assert (row["value"], row["baseline_value"]) == (distance, chance)
+
+
+def test_a_slice_is_judged_by_what_it_is_beyond_chance_and_beyond_its_whole():
+    parts = [
+        psi(value, 0.0, slice_key="region", slice_value=name, by_chance=0.3)
+        for name, value in (("n", 0.58), ("s", 0.61))
+    ]
+    rows = verdicts(
+        "drift", [psi(0.25, 0.5, by_chance=0.05), *parts], model=spec(drift={"slices": True})
+    )
+    found = {row["slice_value"]: row["status"] for row in rows if row["slice_key"] == "region"}
+    assert found == {"n": "OK", "s": "WARN"}
+
+
+def test_a_shift_has_no_part_that_chance_gives():
+    model = spec(drift={"method": "mean_shift"})
+    row = only(verdicts("drift", [metric("mean_shift", -0.5, "age", p_value=0.0)], model=model),
+               "drift/mean_shift/age")  # fmt: skip
+    assert "of age is -0.50 (n 1,000, baseline n 5,000), above 0.10." in row["message"]
+    assert (row["threshold"], row["status"]) == ("above 0.10", "WARN")
 
 
 def test_a_large_but_chancy_change_says_so():
@@ -110,7 +145,7 @@ def test_what_moves_all_slices_alike_is_no_news_of_any_of_them():
     slices = {row["slice_value"]: row for row in rows if row["slice_key"] == "region"}
 
     assert (slices["n"]["status"], slices["s"]["status"]) == ("OK", "WARN")
-    assert slices["s"]["threshold"] == "above 0.30"
+    assert slices["s"]["threshold"] == "above 0.30 beyond chance"
 
 
 def test_ks_is_replaced_by_psi_for_columns_without_order():

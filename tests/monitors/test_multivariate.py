@@ -37,7 +37,7 @@ def test_the_sentence_names_the_pairs_that_changed_most():
     row = judged([shift(0.55, 1e-8), *pairs])
     assert row["message"] == (
         "Columns are correlated differently: age x |tenure| by -0.62, age x city by +0.31.\n"
-        "Change of the correlation between columns is 0.55 beyond sampling noise (n 1,000, "
+        "Change of the correlation between columns is 0.55 beyond chance (n 1,000, "
         "baseline n 5,000), above 0.20."
     )
     assert json.loads(row["details"])["changes"] == {"age x |tenure|": -0.62, "age x city": 0.31}

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from mlmon_dagster.alerts.lifecycle.apply_results import join_columns
 from mlmon_dagster.alerts.lifecycle.transitions import AlertState, Verdict, failed, step
 from mlmon_dagster.monitors.evidence import finite
+from mlmon_dagster.monitors.wording import BEYOND_CHANCE, as_judged
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store.state.monitor_results import MonitorResult, Status
 
@@ -130,7 +131,7 @@ def _fold_windows(
 
 
 def _read_threshold(row: MonitorResult) -> tuple[str, float | None]:
-    side, _, bound = str(row["threshold"]).partition(" ")
+    side, _, bound = str(row["threshold"]).removesuffix(BEYOND_CHANCE).partition(" ")
     try:
         return side, float(bound.replace(",", ""))
     except ValueError:
@@ -142,7 +143,8 @@ def _rate_badness(row: MonitorResult) -> float | None:
     side, bound = _read_threshold(row)
     if row["status"] == "NO_DATA" or bound is None:
         return None
-    value = json.loads(row["details"]).get("worse_by") if side == "drop" else row["value"]
+    worse_by = json.loads(row["details"]).get("worse_by")
+    value = worse_by if side == "drop" else as_judged(row)["value"]
     if value is None or not math.isfinite(value):
         return None
     if side == "below":

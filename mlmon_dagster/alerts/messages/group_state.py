@@ -40,7 +40,7 @@ from mlmon_dagster.alerts.messages.view import (
     view_of,
     worst_first,
 )
-from mlmon_dagster.monitors.wording import limit_of
+from mlmon_dagster.monitors.wording import BEYOND_CHANCE, as_judged, limit_of
 from mlmon_dagster.spec.baseline import GRAINS
 from mlmon_dagster.store import alert_state, outbox
 from mlmon_dagster.store.alert_state import AlertRow, GroupRow, SilenceRow, silences_in_force
@@ -547,14 +547,16 @@ def _read_curve(conn: sa.Connection, view: AlertView) -> Curve | None:
         "slice_key": row["slice_key"],
         "slice_value": row["slice_value"],
     }
-    found = series(conn, identity, row["last_window_start"], MAX_WINDOWS)
+    stored = series(conn, identity, row["last_window_start"], MAX_WINDOWS)
+    is_beyond = any(r["threshold"].endswith(BEYOND_CHANCE) for r in stored)
+    found = [as_judged(r) for r in stored]
     values = [r["value"] if r["status"] != "NO_DATA" else None for r in found]
     if sum(value is not None for value in values) < 2:
         return None
     judged = next(r for r in reversed(found) if r["status"] != "NO_DATA")
     has_interval = any(r["lower"] is not None and r["upper"] is not None for r in found)
     return {
-        "title": clean(view.name, _PLOT_TITLE),
+        "title": clean(view.name + (BEYOND_CHANCE if is_beyond else ""), _PLOT_TITLE),
         "starts": [r["window_start"].isoformat() for r in found],
         "end": found[-1]["window_end"].isoformat(),
         "values": values,
@@ -572,8 +574,8 @@ def _describe_curve(view: AlertView, curve: Curve) -> str:
     first, last = (dt.datetime.fromisoformat(curve["starts"][i]) for i in (0, -1))
     known = [value for value in curve["values"] if value is not None]
     text = (
-        f"{view.name} from {view.moment(first)} to {view.moment(last)}: last {number(known[-1])}, "
-        f"lowest {number(min(known))}, highest {number(max(known))}"
+        f"{curve['title']} from {view.moment(first)} to {view.moment(last)}: "
+        f"last {number(known[-1])}, lowest {number(min(known))}, highest {number(max(known))}"
     )
     for name, level in (("baseline", curve["baseline"]), ("limit", curve["limit"])):
         if level is not None:

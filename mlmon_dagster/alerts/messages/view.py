@@ -108,7 +108,9 @@ class AlertView:
             if d.get("lower") is not None and d.get("upper") is not None:
                 parts[-1] += f" ({number(d['lower'])} to {number(d['upper'])})"
         if d.get("baseline_value") is not None:
-            parts.append(f"baseline {number(d['baseline_value'])}")
+            is_beyond = str(d.get("threshold")).endswith(wording.BEYOND_CHANCE)
+            label = "by chance" if is_beyond else "baseline"
+            parts.append(f"{label} {number(d['baseline_value'])}")
         if d.get("threshold"):
             parts.append(f"limit {d['threshold']}")
         if d.get("n"):

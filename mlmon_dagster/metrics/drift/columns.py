@@ -11,6 +11,7 @@ import pandas as pd
 from mlmon_dagster.metrics import Flags, Floats, Ints, Positions
 from mlmon_dagster.metrics.binnings import class_counts, label_counts
 from mlmon_dagster.metrics.drift.distances import (
+    BY_CHANCE,
     DELTAS,
     OF_BINS,
     OF_VALUES,
@@ -76,18 +77,18 @@ def columns_drift(
         limits: Whether to add what is usual among the baseline's windows, as `<metric>_auto`.
 
     Returns:
-        MetricFrame. `value`: the distance less its mean without change at this n, so 0 means
-        "no more than sampling" and negative values occur. `lower`, `upper` (psi): 95 % interval
-        for independent rows. `p_value`: row-level (gamma tail on the moments without change,
-        Kolmogorov's for ks) and, if the slice has at least 14 baseline windows, the largest of
-        that, the same with rows that share a value counted once, and the between-window p; of
-        ordered columns at slice `all`, psi and jensen_shannon take twice the smaller of their own
-        and that of ks, which sees shifts that many bins dilute. `method_version` ends in `rows` or
-        `windows` accordingly, and in `untested` for cells of slices without `test_slices`, which
-        have no p. `reason` of a NaN: few_rows, no_baseline (slice not in the baseline),
-        few_baseline_rows, few_independent_rows (too many rows share values, see
-        `design_effect`), all_null (ks of a window without values; the other distances see nulls as
-        a bin).
+        MetricFrame. `value`: the distance as `distances` has it. `by_chance`: its mean without
+        change at this n; what `value` is beyond that is judged, and may be negative. `lower`,
+        `upper` (psi): 95 % interval for independent rows. `p_value`: row-level (gamma tail on the
+        moments without change, Kolmogorov's for ks) and, if the slice has at least 14 baseline
+        windows, the largest of that, the same with rows that share a value counted once, and the
+        between-window p; of ordered columns at slice `all`, psi and jensen_shannon take twice the
+        smaller of their own and that of ks, which sees shifts that many bins dilute.
+        `method_version` ends in `rows` or `windows` accordingly, and in `untested` for cells of
+        slices without `test_slices`, which have no p. `reason` of a NaN: few_rows, no_baseline
+        (slice not in the baseline), few_baseline_rows, few_independent_rows (too many rows share
+        values, see `design_effect`), all_null (ks of a window without values; the other distances
+        see nulls as a bin).
 
     Raises:
         ValueError: If the two sides have different binnings.
@@ -343,10 +344,9 @@ def _further_results(
         seed: Of the draws behind the mean of a distance without change.
 
     Returns:
-        One result per name. Distances have their mean without change at that n taken off, shifts
-        and deltas are signed differences. NaN with reason `not_ordered`, `no_own_bins` or
-        `constant_baseline` where a name means nothing for the column, and `all_null` without
-        values.
+        One result per name. Shifts and deltas are signed, and chance gives none. NaN with reason
+        `not_ordered`, `no_own_bins` or `constant_baseline` where a name means nothing for the
+        column, and `all_null` without values.
     """
     rows = np.flatnonzero(known.reason == "")
     current = select(select(column.stats, known.cases.rows), rows)
@@ -357,17 +357,18 @@ def _further_results(
         result = DriftResult(name, known.cases, known.method)
         if len(rows):
             value, reason = np.full(len(rows), np.nan), "all_null"
+            by_chance = value
             if name in OF_BINS:
                 pooled, distance = own.pooled[own.whole], OF_BINS[name]
-                mean = _mean_without_change(distance, counts[rows].sum(axis=1), pooled, seed)
-                value = distance(counts[rows], pooled) - mean
+                value = distance(counts[rows], pooled)
+                by_chance = _mean_without_change(distance, counts[rows].sum(axis=1), pooled, seed)
             elif name in OF_VALUES:
-                value, reason = _of_values(name, current, then, seed)
+                value, by_chance, reason = _of_values(name, current, then, seed)
             elif (found := DELTAS[name](current, then)) is not None:
                 value = found
             else:
                 reason = "no_own_bins"
-            result.effect[rows] = value
+            result.value[rows], result.by_chance[rows] = value, by_chance
             p = of_values if name in OF_VALUES else known.p
             result.p[rows] = np.where(np.isnan(value), np.nan, p[rows])
             result.reason = known.reason.astype(object)
@@ -378,30 +379,32 @@ def _further_results(
 
 def _of_values(
     name: str, current: ColumnStatistics, baseline: ColumnStatistics, seed: int
-) -> tuple[Floats, str]:
-    value = np.full(len(current), np.nan)
+) -> tuple[Floats, Floats, str]:
+    """Return values, those that chance gives, and the reason of a NaN."""
+    value, by_chance = np.full((2, len(current)), np.nan)
     mine, theirs = positions_of(current), positions_of(baseline)
     if mine is None or theirs is None:
-        return value, "not_ordered"
+        return value, by_chance, "not_ordered"
     positions, pooled = mine[0], theirs[1].sum(axis=0)
     spread = mean_and_spread(positions, pooled)[1]
     if not spread > 0 and name != _IN_UNITS:
-        return value, "constant_baseline"
+        return value, by_chance, "constant_baseline"
     n = mine[1].sum(axis=1)
     some = np.flatnonzero(n > 0)
     if not len(some) or not pooled.sum():
-        return value, "all_null"
+        return value, by_chance, "all_null"
 
     def expected(distance: OfBins, bins: Ints) -> Floats:
         return _mean_without_change(distance, n[some], bins, seed)
 
     valued = select(current, some)
-    found = OF_VALUES[name](Ordered(valued, baseline, positions, mine[1][some], pooled, expected))
-    if name != _IN_UNITS:
-        with np.errstate(over="ignore"):
-            found = np.clip(found / spread, -_LARGEST, _LARGEST)
-    value[some] = found
-    return value, "all_null"
+    ordered = Ordered(valued, baseline, positions, mine[1][some], pooled, expected)
+    for numbers, formula in ((value, OF_VALUES[name]), (by_chance, BY_CHANCE.get(name))):
+        if formula is not None:
+            with np.errstate(over="ignore"):
+                scaled = formula(ordered) / (1.0 if name == _IN_UNITS else spread)
+            numbers[some] = np.clip(scaled, -_LARGEST, _LARGEST)
+    return value, by_chance, "all_null"
 
 
 def _mean_without_change(distance: OfBins, n: Ints, pooled: Ints, seed: int) -> Floats:

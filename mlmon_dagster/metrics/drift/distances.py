@@ -343,19 +343,32 @@ def _exact_mean(stats: ColumnStatistics, binned: float) -> float:
 
 
 @of_values("wasserstein", "Wasserstein distance")
-def wasserstein_beyond_chance(of: Ordered) -> Floats:
-    """Wasserstein distance in the unit of the column, less its mean without change."""
-    # In a unit in which the draws' sum is a number; of a power of two, so that it changes no digit.
-    unit = 2.0 ** (int(np.frexp(np.abs(of.positions).max())[1]) - 1)
-    positions, used = of.positions / unit, of.pooled > 0
-    mean = of.expected(lambda a, b: wasserstein(a, b, positions[used]), of.pooled[used])
-    found: Floats = unit * (wasserstein(of.counts, of.pooled, positions) - mean)
+def wasserstein_of_values(of: Ordered) -> Floats:
+    """Wasserstein distance in the unit of the column, see `wasserstein`."""
+    unit = _power_of_two(of.positions)
+    found: Floats = unit * wasserstein(of.counts, of.pooled, of.positions / unit)
     return found
 
 
 of_values("wasserstein_scaled", "Wasserstein distance (in standard deviations)")(
-    wasserstein_beyond_chance
+    wasserstein_of_values
 )
+
+
+def wasserstein_by_chance(of: Ordered) -> Floats:
+    """Mean of that without change, (C,)."""
+    unit, used = _power_of_two(of.positions), of.pooled > 0
+    positions = of.positions[used] / unit
+    mean = of.expected(lambda a, b: wasserstein(a, b, positions), of.pooled[used])
+    return unit * mean
+
+
+BY_CHANCE = dict.fromkeys(("wasserstein", "wasserstein_scaled"), wasserstein_by_chance)
+
+
+def _power_of_two(positions: Floats) -> float:
+    """Return a unit in which sums of positions are numbers; it changes no digit."""
+    return 2.0 ** (int(np.frexp(np.abs(positions).max())[1]) - 1)
 
 
 @of_values("mean_shift", "Shift of the mean (in standard deviations)")

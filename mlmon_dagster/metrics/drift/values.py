@@ -68,7 +68,7 @@ def fill_binned(result: DriftResult, rows: Positions, sides: Sides, *, limits: b
     metric, references = result.metric, sides.references
     by_place = sides.by_place.get(metric)
     shown = Distances(metric, references, sides.shown, by_place)
-    result.effect[rows] = shown.raw - shown.moments.bias
+    result.value[rows], result.by_chance[rows] = shown.raw, shown.moments.bias
     if metric == "psi":
         variance = sides.shown.each(_psi_variance)
         result.half_width[rows] = 1.96 * np.sqrt(shown.moments.sd**2 + variance)
@@ -114,7 +114,7 @@ def fill_fine(
     metric, n = result.metric, result.cases.n[rows]
     null = references.null(metric, columns)
     moments = null.moments(n)
-    result.effect[rows] = raw - moments.bias
+    result.value[rows], result.by_chance[rows] = raw, moments.bias
     fewer = replace(null, n_baseline=np.round(null.n_baseline / independence.rows_per_value))
     p = fewer.p_value(raw, independence.rows(n))
     if metric == "smooth":
@@ -129,7 +129,7 @@ def fill_fine(
         result.limit[rows] = usual_limits(own, columns, moments, POWER[metric])
 
 
-VERSION = "4"
+VERSION = "5"
 
 
 @dataclass(frozen=True)
@@ -162,23 +162,25 @@ class DriftResult:
         cases: What is compared.
         reason: Why a case has no value, else empty, (P,).
         method: What the p-values rest on: rows, windows, or untested, (P,).
-        effect: Distance less its mean without change. p: p-value. half_width: of the 95 %
-            interval. limit: the largest usual effect. Each (P,), NaN until computed.
+        value: The distance. by_chance: its mean without change. p: p-value. half_width: of the
+            95 % interval. limit: the largest usual distance beyond chance. Each (P,), NaN until
+            computed.
     """
 
     def __init__(self, metric: str, cases: Cases, method: NDArray[np.str_]) -> None:
         self.metric, self.cases, self.method = metric, cases, method
         self.reason = cases.reason
-        self.effect = np.full(len(cases.rows), np.nan)
+        self.value = np.full(len(cases.rows), np.nan)
+        self.by_chance = np.full(len(cases.rows), np.nan)
         self.p = np.full(len(cases.rows), np.nan)
         self.half_width = np.full(len(cases.rows), np.nan)
         self.limit = np.full(len(cases.rows), np.nan)
 
     def as_limit(self) -> DriftResult:
-        """Return the distance that would be unusual among the baseline's windows, as a metric."""
+        """Return how far beyond chance is unusual among the baseline's windows, as a metric."""
         windows = np.full(len(self.method), "windows")
         found = DriftResult(f"{self.metric}{AUTO}", self.cases, windows)
-        found.effect = self.limit
+        found.value = self.limit
         few = np.isnan(self.limit) & (self.reason == "")
         found.reason = np.where(few, "few_baseline_windows", self.reason)
         return found
@@ -200,12 +202,12 @@ def results_frame(
         frames: The cells of each column, which the cases' rows are positions in.
         results: At least one; of each column they stand in this order.
     """
-    sizes = [len(result.effect) for result in results]
+    sizes = [len(result.value) for result in results]
     columns = np.concatenate([result.cases.columns for result in results])
     order = np.argsort(columns, kind="stable")
     cells, offsets = joined_cells(frames)
     rows = np.concatenate([result.cases.rows for result in results]) + offsets[columns]
-    effect = np.concatenate([result.effect for result in results])
+    value = np.concatenate([result.value for result in results])
     half_width = np.concatenate([result.half_width for result in results])
     metrics = [r.metric for r, size in zip(results, sizes, strict=True) for _ in range(size)]
     methods = np.concatenate([result.method for result in results]).tolist()
@@ -216,12 +218,13 @@ def results_frame(
         cells.take(rows[order]),
         column_name=[names[of_case[i]] for i in places],
         metric=[metrics[i] for i in places],
-        value=effect[order],
-        lower=(effect - half_width)[order],
-        upper=(effect + half_width)[order],
+        value=value[order],
+        lower=(value - half_width)[order],
+        upper=(value + half_width)[order],
         n=np.concatenate([result.cases.n for result in results])[order],
         n_baseline=np.concatenate([result.cases.total for result in results])[order],
         p_value=np.concatenate([result.p for result in results])[order],
+        by_chance=np.concatenate([result.by_chance for result in results])[order],
         reason=reasons[order],
         method_version=[versions[i] for i in places],
     )

@@ -277,18 +277,20 @@ _DEFAULTS: dict[str, str | int | float] = {
     "model_version": ALL, "slice_key": ALL, "slice_value": ALL, "column_name": TABLE,
     "baseline_kind": "none", "baseline_id": "none", "maturity": "", "reason": "", "run_id": "",
     "n": 0, "n_baseline": 0,
-    **dict.fromkeys(("value", "lower", "upper", "p_value", "actual_coverage"), float("nan")),
+    **dict.fromkeys(
+        ("value", "lower", "upper", "p_value", "by_chance", "actual_coverage"), float("nan")
+    ),
 }  # fmt: skip
 _TIMES = ("window_start", "window_end", "computed_at")
 _COUNTS = ("n", "n_baseline")
-_FLOATS = ("value", "lower", "upper", "p_value", "actual_coverage")
+_FLOATS = ("value", "lower", "upper", "p_value", "by_chance", "actual_coverage")
 # Metrics of a window that are computed together, and which one of them a row is.
 _TOGETHER = ("model", "dataset", "window_start", "granularity", "metric")
 _IDENTITY = (*_TOGETHER, "model_version", "slice_key", "slice_value", "column_name")
 # What a row says beside when and by which run.
 _SAID = ("baseline_id", "method_version", "data_version", "value", "lower", "upper", "n",
-         "n_baseline", "baseline_kind", "p_value", "actual_coverage", "maturity", "reason",
-         "window_end")  # fmt: skip
+         "n_baseline", "baseline_kind", "p_value", "by_chance", "actual_coverage", "maturity",
+         "reason", "window_end")  # fmt: skip
 _CHUNK = 50_000  # rows a statement that copies them
 _AT_ONCE = 10_000  # numbers a statement
 _FEW = 4  # fewer series than a quarter of the provenances are looked up by series

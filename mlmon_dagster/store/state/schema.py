@@ -286,6 +286,7 @@ def _sample_columns() -> list[sa.Column[Any]]:
         sa.Column("lower", sa.Float),
         sa.Column("upper", sa.Float),
         sa.Column("p_value", sa.Float),
+        sa.Column("by_chance", sa.Float),
     ]
 
 
@@ -297,8 +298,7 @@ def _sample_keys(table: str) -> list[sa.schema.SchemaItem]:
     return [key, by_provenance.ddl_if(dialect="postgresql")]
 
 
-# The newest version of every metric of every window. At most eight columns: PostgreSQL's rows
-# grow by 8 bytes with the ninth.
+# The newest version of every metric of every window.
 sample = sa.Table(
     "sample",
     METADATA,
@@ -758,8 +758,8 @@ def _of(table: sa.Table, *left_out: str) -> list[sa.Column[object]]:
 METRIC_COLUMNS = (
     "model", "model_version", "dataset", "window_start", "window_end", "granularity",
     "slice_key", "slice_value", "column_name", "metric", "value", "lower", "upper", "n",
-    "n_baseline", "baseline_kind", "baseline_id", "p_value", "actual_coverage", "maturity",
-    "reason", "method_version", "data_version", "run_id", "computed_at",
+    "n_baseline", "baseline_kind", "baseline_id", "p_value", "by_chance", "actual_coverage",
+    "maturity", "reason", "method_version", "data_version", "run_id", "computed_at",
 )  # fmt: skip
 _OF_METRICS: dict[str, sa.types.TypeEngine[object]] = {
     **{c.name: c.type for c in (*series.c, *metric_window.c, *provenance.c)},

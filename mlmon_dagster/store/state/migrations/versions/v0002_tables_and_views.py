@@ -34,8 +34,8 @@ SELECT
     coalesce(sample.n, provenance.n) AS n,
     coalesce(sample.n_baseline, provenance.n_baseline) AS n_baseline,
     provenance.baseline_kind, baseline.text AS baseline_id, sample.p_value,
-    provenance.actual_coverage, provenance.maturity, provenance.reason, series.method_version,
-    provenance.data_version, run.text AS run_id, provenance.computed_at
+    sample.by_chance, provenance.actual_coverage, provenance.maturity, provenance.reason,
+    series.method_version, provenance.data_version, run.text AS run_id, provenance.computed_at
 FROM sample
 JOIN series ON series.id = sample.series_id
 JOIN provenance ON provenance.id = sample.provenance_id
