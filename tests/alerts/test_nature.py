@@ -22,10 +22,11 @@ from mlmon_dagster.alerts.lifecycle.transitions import (
     state_of,
     step,
 )
+from mlmon_dagster.alerts.messages.incidents import count_untold
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state.schema import alert_event, outbox
-from mlmon_dagster.tables.alerts import ask_alert
+from mlmon_dagster.tables.alerts import ask_alert, list_alerts
 from tests.alerts.test_replay import replayed
 from tests.alerts.worlds import day, only_alert, result, rows_of, settle, spec_of
 
@@ -228,3 +229,55 @@ def test_of_other_families_a_change_is_no_news(store: Store) -> None:
     settle(store, specs, day(6), result(5, "WARN", value=40.0, **of))
 
     assert [row["kind"] for row in rows_of(store, alert_event)] == ["opened"]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_whoever_looks_whenever_every_change_is_told_and_none_twice(
+    store: Store, seed: int
+) -> None:
+    rng, specs, waiting = random.Random(seed), [spec_of()], list[dict[str, Any]]()
+    natures: list[dict[str, Any]] = [
+        {"value": 0.4}, {"value": 0.5}, {"value": 4.0}, {"value": 40.0},
+        {"details": {"term": "a"}}, {"details": {"term": "b", "novel_rate": 0.3}},
+    ]  # fmt: skip
+    nature = natures[0]
+    for number in range(1, 60):
+        nature = rng.choice(natures) if rng.random() < 0.2 else nature
+        status = rng.choices(["WARN", "ERROR", "OK"], [9, 1, 0.3])[0] if number < 50 else "OK"
+        made = nature if status != "OK" else {}
+        waiting.append(result(number, status, **made))
+        if number > 3 and rng.random() < 0.1:
+            late = number - rng.randint(1, 3)
+            waiting.append(result(late, "WARN", **rng.choice(natures), data_version=f"v{number}"))
+        if rng.random() < 0.4 or number == 59:
+            settle(store, specs, day(number + 1), *waiting)
+            with store.state.begin() as conn:
+                conn.execute(outbox.update().values(status="sent"))
+            waiting = []
+    settle(store, specs, day(62))
+
+    events = [row for row in rows_of(store, alert_event) if row["kind"] == "changed"]
+    sent = {row["idempotency_key"]: row for row in rows_of(store, outbox)}
+    assert count_untold(store, specs, day(80)) == 0
+    assert all(event["message_key"] in sent for event in events)
+    telling = {
+        key for key, row in sent.items() if "1 changed" in json.loads(row["payload"])["plain"]
+    }
+    assert telling <= {event["message_key"] for event in events}
+    assert telling
+
+
+def test_a_change_in_an_episode_that_is_over_leaves_its_windows_as_they_were(store: Store) -> None:
+    specs = [spec_of()]
+    open_thread(store, specs)
+    settle(store, specs, day(5), result(4, "WARN", message=SAID["W"]))
+    settle(store, specs, day(7), result(5, "OK"), result(6, "OK"))
+    settle(store, specs, day(8), fault(2, data_version="v2"))
+
+    (late,) = [row for row in rows_of(store, alert_event) if row["kind"] == "changed"]
+    assert (late["is_late"], late["first_window"], late["last_window"]) == (True, day(1), day(4))
+    (episode,) = list_alerts(store, "credit")
+    assert (episode.opened_window, episode.resolved_window) == (day(1), day(5))
+    assert count_untold(store, specs, day(40)) == 0
+    settle(store, specs, day(9), fault(3, data_version="v2"))
+    assert [row["kind"] for row in rows_of(store, alert_event)].count("changed") == 1

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from mlmon_dagster.metrics.intervals import wilson
 from mlmon_dagster.spec.monitors import Condition
+from tests.monitors import planted
 from tests.monitors.cases import DAY, metric, only, spec, verdicts, window
 
 
@@ -165,3 +168,40 @@ def test_shap_values_of_other_scores_fail_where_they_are_added_up():
         "SHAP values do not add up to the score in 40 % of rows (n 1,000), above 1 %."
     )
     assert not [r for r in verdicts("quality", []) if r["metric"] == "not_additive_rate"]
+
+
+def test_a_verdict_names_the_value_that_makes_most_of_it_where_values_are_shown():
+    def judged(column: str, **names: int) -> dict:
+        unseen = {(column, DAY): names}
+        rows = verdicts("quality", [rate("unseen_rate", column, 50, 500)], unseen=unseen)
+        return json.loads(only(rows, f"quality/unseen_rate/{column}")["details"])
+
+    assert judged("region", XX=30, YY=20)["term"] == "XX"
+    assert "term" not in judged("region", XX=25, YY=25)
+    assert "term" not in judged("name", XX=50)
+
+
+def test_a_verdict_says_what_else_is_wrong_with_its_column():
+    metrics = [
+        rate("unseen_rate", "region", 0, 500), rate("null_rate", "region", 300, 500),
+        rate("null_rate", "age", 0, 500),
+    ]  # fmt: skip
+    rows = verdicts("quality", metrics, constant={("age", DAY)})
+    found = {r["monitor"]: json.loads(r["details"]).get("beside") for r in rows}
+    assert found["quality/unseen_rate/region"] == ["null_rate"]
+    assert found["quality/null_rate/region"] is None
+    assert found["quality/null_rate/age"] == ["constant"]
+
+
+def test_a_window_of_one_value_is_constant_unless_the_baseline_is():
+    def put(column: str, value: object) -> planted.Fault:
+        return lambda rows, _: rows.assign(**{column: value})
+
+    rng = np.random.default_rng(0)
+    faults = [put("channel", "web"), put("temp", 15.0), put("state", "new"), lambda rows, _: rows]
+    days = {planted.DAY + pd.Timedelta(days=i): f(planted.draw(rng, 500), rng)
+            for i, f in enumerate(faults)}  # fmt: skip
+    rows = planted.world().judge(days, "quality")
+    found = {(r["column_name"], r["window_start"].day - planted.DAY.day) for r in rows
+             if "constant" in json.loads(r["details"]).get("beside", ())}  # fmt: skip
+    assert found == {("channel", 0), ("temp", 1), ("state", 2)}

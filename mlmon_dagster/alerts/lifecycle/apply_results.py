@@ -445,12 +445,14 @@ def _read_episodes(events: Sequence[StoredEvent]) -> list[Episode]:
             found.pop(number, None)
             continue
         old = found.get(number)
-        is_end = event["kind"] == "resolved" or (old is not None and old.ended is not None)
+        ended = old.ended if old else None
+        if event["kind"] == "resolved" or (ended is not None and event["kind"] != "changed"):
+            ended = event["window_start"]
         found[number] = Episode(
             number=number,
             first=first,
             last=last,
-            ended=event["window_start"] if is_end else None,
+            ended=ended,
             severity=event["severity"],
             opened_in=old.opened_in if old else event["window_start"],
             turns=tuple(turns.get(number, ())),

@@ -298,10 +298,9 @@ def revise(
         of_it = [span for span in shared if owners[span] is told]
         now = _amend(told, of_it or shared)
         known = {turn.window for turn in told.turns}
-        turned = [turn.window for turn in now.turns if turn.window not in known]
-        is_late = told.ended is not None
-        in_it = [window for window in turned if told.ended is None or window <= told.ended]
-        changes += [Change("changed", now, window, is_late) for window in in_it]
+        turned = [turn.window for turn in now.turns if of_it and turn.window not in known]
+        if told.ended is None:
+            changes += [Change("changed", now, window) for window in turned]
         if told.ended is None and now.ended is not None:
             changes += _tell_end(now, newest.start)
         elif told.ended is None:
@@ -316,13 +315,15 @@ def revise(
                 n_episodes += 1  # it goes on after all
                 current = now._replace(number=n_episodes, opened_in=newest.start)
                 changes.append(Change("opened", current, newest.start))
-                later = [window for window in turned if window not in in_it]
+                later = [window for window in turned if window > told.ended]
                 changes += [Change("changed", current, window) for window in later]
             if is_open or not of_it:  # of another episode, or ended from outside: it has its part
                 first = now.first if of_it else max(now.first, told.first)
                 last, ended = min(now.last, told.last), told.ended
                 severity = now.severity if of_it else told.severity
                 now = now._replace(first=first, last=last, ended=ended, severity=severity)
+            past = [window for window in turned if window <= told.ended]
+            changes += [Change("changed", now, window, is_late=True) for window in past]
             if now._replace(ended=told.ended, turns=told.turns) != told:
                 assert now.ended is not None
                 changes.append(Change("revised", now, now.ended, is_late=True))
