@@ -75,14 +75,15 @@ def of_terms(terms: str) -> list[Nature]:
         (of_terms("aaaabc"), [5]),
         (of_terms("abbbb"), []),
         ([Nature(0.4, place=0.1 * (i % 5)) for i in range(12)] + [Nature(0.4, place=-1.2)], [12]),
-        ([Nature(0.4, outside=0.01)] * 5 + [Nature(0.4, outside=0.13)] * 3, [5]),
+        ([Nature(7.1, width=0.4 + 0.05 * (i % 3)) for i in range(12)] + [Nature(7.1, width=0.0)],
+         [12]),
         ([Nature(None, term="a")] * 5, []),
     ],
     ids=[
         "wanders", "jumps", "and stays", "and flaps", "and jumps again", "falls", "not thrice",
         "three times", "odds", "three times the odds", "another term", "and stays",
         "one window each", "flaps", "and a third", "seen before", "two others",
-        "too young", "turned", "outside", "nothing",
+        "too young", "turned", "stuck", "nothing",
     ],
 )  # fmt: skip
 def test_a_change_of_nature_is_noticed_once(natures: list[Nature], changes: list[int]) -> None:
@@ -128,7 +129,7 @@ def test_an_alert_does_not_end_for_a_fault_of_its_column() -> None:
 
 
 def test_what_is_remembered_of_windows_is_kept_in_the_row() -> None:
-    verdict = Verdict(day(1), "WARN", 1, 0.5, 0.1, Nature(0.1, 100, "a", -0.5, 0.2, ("b",)), True)
+    verdict = Verdict(day(1), "WARN", 1, 0.5, 0.1, Nature(0.1, 100, "a", -0.5, 1.2, ("b",)), True)
     alert = AlertState(recent=(verdict, Verdict(day(2), "OK", 2)), n_episodes=0)
     row: Any = {"opened_window": None, "failed_window": None}
     keep_state(row, alert)
@@ -238,7 +239,7 @@ def test_whoever_looks_whenever_every_change_is_told_and_none_twice(
     rng, specs, waiting = random.Random(seed), [spec_of()], list[dict[str, Any]]()
     natures: list[dict[str, Any]] = [
         {"value": 0.4}, {"value": 0.5}, {"value": 4.0}, {"value": 40.0},
-        {"details": {"term": "a"}}, {"details": {"term": "b", "novel_rate": 0.3}},
+        {"details": {"term": "a"}}, {"details": {"term": "b"}},
     ]  # fmt: skip
     nature = natures[0]
     for number in range(1, 60):

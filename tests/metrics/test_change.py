@@ -173,3 +173,23 @@ def _counted(binning: Binning, values: NDArray[np.float64]) -> ColumnStatistics:
         total=values.sum(keepdims=True),
         total_sq=(values**2).sum(keepdims=True),
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("window", "away", "wide"),
+    [
+        (lambda x: x, 0.0, 1.0),
+        (lambda x: x + 20, 2.0, 1.0),
+        (lambda x: 2 * x - 40, 0.0, 2.0),
+        (lambda x: x + 300, 30.0, 1.0),
+        (lambda x: 1000 * x, 3996.0, 1000.0),
+        (lambda x: np.full_like(x, 45.0), 0.5, 0.0),
+        (lambda x: np.full_like(x, 450.0), 41.0, 0.0),
+    ],
+    ids=["same", "moved", "wider", "beyond", "another unit", "stuck", "stuck beyond"],
+)
+def test_of_any_change_it_is_known_how_far_a_column_lies_and_how_wide(rng, window, away, wide):
+    usual = rng.normal(40, 10, ROWS)
+    found = changed(window(usual), usual)
+    assert found.away == pytest.approx(away, rel=0.05, abs=0.2)
+    assert found.wide == pytest.approx(wide, rel=0.15, abs=0.05)

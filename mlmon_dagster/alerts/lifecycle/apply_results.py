@@ -52,7 +52,6 @@ from mlmon_dagster.monitors.change_wording import percent
 from mlmon_dagster.monitors.wording import NAMES, headline, limit_of, told
 from mlmon_dagster.spec.declaration import Granularity
 from mlmon_dagster.spec.known_events import EVENT, find_known, list_days
-from mlmon_dagster.spec.metric_registry import NOVEL
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.monitors import FAMILIES, SUSTAINED_SHIFT
 from mlmon_dagster.spec.names import (
@@ -314,7 +313,7 @@ def _read_nature(result: StoredResult) -> Nature:
         rows=result["n"] if is_share else 0,
         term=details.get("term", ""),
         place=details.get("place"),
-        outside=round(details.get(NOVEL, 0.0), 9),
+        width=details.get("width"),
         beside=tuple(details.get("beside", ())),
     )
 

@@ -3,10 +3,10 @@
 A standing alert must not hide the next fault. So an episode's newest failing window is held against
 those that its alert remembers. It is of another nature if
 
-- its value leaves their band: half as far again as the largest of them, or a third of the smallest,
-  and extreme by the law of windows among those since the last change. Of shares the odds count;
+- its value, or the column's width, leaves their band: half as much again as the largest of them, or
+  a third of the smallest, and extreme by the law of windows among those since the last change. Of
+  shares the odds count;
 - the column's place leaves its band, by half of that and of its spread, and by the same law;
-- three times as many rows lie outside all that the baseline holds, and at least `_MANY`;
 - it and the failing window before it are made by terms that none of the others has. One window
   alone may be chance, as the second largest term is often near the first.
 
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 _APART, _FAR = 1.5, 3.0  # times the largest value, with and without a law
 _AWAY = 0.5  # of the band of places and of a spread; twice that without a law
-_MANY = 0.05  # of the rows
 _CHANCE = 0.01
+_LEAST = 1e-6  # of a size, as the law of roots takes no 0
 _DAY = dt.timedelta(days=1)
 _SEASONS = {_DAY: 7, _DAY / 24: 24}  # windows, by their length
 
@@ -44,7 +44,7 @@ class Nature(NamedTuple):
         rows: Of which it is a share; 0 if it is none.
         term: What makes most of it, in a word; empty if nothing does.
         place: By how many spreads of the baseline's rows the column moved; None if not known.
-        outside: Share of rows outside all that the baseline holds.
+        width: How many times as wide as the baseline's rows it is; None if not known.
         beside: What else is wrong with the column, for which the window may pass.
     """
 
@@ -52,7 +52,7 @@ class Nature(NamedTuple):
     rows: int = 0
     term: str = ""
     place: float | None = None
-    outside: float = 0.0
+    width: float | None = None
     beside: tuple[str, ...] = ()
 
 
@@ -67,10 +67,10 @@ def find_change(natures: Sequence[Nature], starts: Sequence[dt.datetime], since:
     newest, others = natures[-1], natures[:-1]
     if not others:
         return None
-    most = max(nature.outside for nature in others)
+    rows = [nature.rows for nature in natures]
     if (
-        newest.outside >= max(_MANY, _FAR * most)
-        or _leaves_band(natures, starts, since)
+        _leaves_band(list(map(_measure_size, natures)), rows, starts, since)
+        or _leaves_band([nature.width for nature in natures], [0] * len(rows), starts, since)
         or _leaves_place(natures, starts, since)
     ):
         return len(others)
@@ -80,18 +80,22 @@ def find_change(natures: Sequence[Nature], starts: Sequence[dt.datetime], since:
     return last if is_other else None
 
 
-def _leaves_band(natures: Sequence[Nature], starts: Sequence[dt.datetime], since: int) -> bool:
-    size = _measure_size(natures[-1])
-    known = [far for nature in natures[:-1] if (far := _measure_size(nature)) is not None]
-    if size is None or not known or min(known) / _FAR <= size <= max(known) * _APART:
+def _leaves_band(
+    sizes: Sequence[float | None],
+    rows: Sequence[int],
+    starts: Sequence[dt.datetime],
+    since: int,
+) -> bool:
+    newest, known = sizes[-1], [size for size in sizes[:-1] if size is not None]
+    if newest is None or not known or min(known) / _FAR <= newest <= max(known) * _APART:
         return False
-    band = [i for i in range(since, len(natures)) if natures[i].value is not None]
+    band = {i: size for i, size in enumerate(sizes) if size is not None and i >= since}
     if len(band) <= FEWEST_WINDOWS:
-        return not min(known) / _FAR <= size <= max(known) * _FAR
-    values = [abs(natures[i].value or 0.0) for i in band]
-    rows = [natures[i].rows for i in band]
-    scale: Scale = "logit" if all(rows) else "root"
-    return _find_chance(values, rows, [starts[i] for i in band], scale) < _CHANCE
+        return not min(known) / _FAR <= newest <= max(known) * _FAR
+    values = [1 - 1 / (1 + size) if rows[i] else max(size, _LEAST) for i, size in band.items()]
+    scale: Scale = "logit" if rows[-1] else "root"
+    of_band = [rows[i] for i in band], [starts[i] for i in band]
+    return _find_chance(values, *of_band, scale) < _CHANCE
 
 
 def _leaves_place(natures: Sequence[Nature], starts: Sequence[dt.datetime], since: int) -> bool:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -27,7 +27,7 @@ from mlmon_dagster.metrics.binnings import (
     score_groups,
     upper_edges,
 )
-from mlmon_dagster.metrics.drift.distances import positions_of, psi, quantiles
+from mlmon_dagster.metrics.drift.distances import mean_and_spread, positions_of, psi, quantiles
 from mlmon_dagster.metrics.drift.novelty import outside_sides
 from mlmon_dagster.metrics.quality import respelled
 from mlmon_dagster.metrics.statistics import ColumnStatistics
@@ -95,6 +95,10 @@ class ColumnChange:
         factor: Of kinds ``unit``, ``rounded``, ``cut`` and ``step``.
         is_alone: Whether ``value`` is the only one, of kind ``unseen``.
         is_mean: Whether the numbers are means, of kind ``place``.
+        away: Of any kind, by how many spreads of the baseline's rows an ordered column moved: its
+            median, or its mean if the median lies in an open bin. None if not known.
+        wide: How many times as wide it is, from the 10th to the 90th percentile, or by its standard
+            deviation if one of them lies in an open bin. None if not known.
     """
 
     kind: Kind
@@ -107,6 +111,8 @@ class ColumnChange:
     factor: float = 1.0
     is_alone: bool = False
     is_mean: bool = False
+    away: float | None = field(default=None, compare=False)
+    wide: float | None = field(default=None, compare=False)
 
 
 Others = Callable[[], Iterable[tuple[str, ColumnStatistics, ColumnStatistics]]]
@@ -137,7 +143,43 @@ def column_change(
         return ColumnChange("shape")
     # A number near the largest has no square: what is then not finite explains nothing.
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        return _of_numbers(_Numbers(now, then), others)
+        x = _Numbers(now, then)
+        away, wide = _measure_form(x)
+        return replace(_of_numbers(x, others), away=away, wide=wide)
+
+
+def _measure_form(x: _Numbers) -> tuple[float | None, float | None]:
+    """Return `away` and `wide` of a column; None for what is not finite."""
+    spread = _width_of(x, x.then, x.theirs)
+    own, usual = _middle_of(x, x.now, x.mine), _middle_of(x, x.then, x.theirs)
+    found = (own - usual) / spread, _width_of(x, x.now, x.mine) / spread
+    away, wide = (float(number) if np.isfinite(number) else None for number in found)
+    return away, wide
+
+
+def _middle_of(x: _Numbers, stats: ColumnStatistics, rows: Ints) -> np.float64:
+    if x.is_open(rows, 0.5):
+        return _mean_and_width(x, stats, rows)[0]
+    return np.float64(x.quantile(rows, 0.5))
+
+
+def _width_of(x: _Numbers, stats: ColumnStatistics, rows: Ints) -> np.float64:
+    low, _, high = _TAILS
+    if x.is_open(rows, low) or x.is_open(rows, high):
+        return _mean_and_width(x, stats, rows)[1]
+    return np.float64((x.quantile(rows, high) - x.quantile(rows, low)) / _PER_SPREAD)
+
+
+def _mean_and_width(
+    x: _Numbers, stats: ColumnStatistics, rows: Ints
+) -> tuple[np.float64, np.float64]:
+    """Return mean and standard deviation, by the exact sums where they are of the values."""
+    if x.is_score:
+        mean, spread = mean_and_spread(x.positions, rows)
+        return np.float64(mean), np.float64(spread)
+    n = rows.sum()
+    away = stats.total[0] / n
+    return away + stats.binning.centre, np.sqrt(np.maximum(stats.total_sq[0] / n - away**2, 0.0))
 
 
 def place_change(now: ColumnStatistics, then: ColumnStatistics) -> ColumnChange:
@@ -229,6 +271,11 @@ class _Numbers:
     def as_high(self) -> Floats:
         """Return where the values of the bins lie if all moved as the median did, (B,)."""
         return self.positions + self.quantile(self.mine, 0.5) - self.quantile(self.theirs, 0.5)
+
+    def is_open(self, rows: Ints, level: float) -> bool:
+        """Tell whether a share of the rows ends in the first or last bin, which has no end."""
+        reached = np.cumsum(rows) >= level * rows.sum()
+        return bool(np.argmax(reached) in (0, len(rows) - 1))
 
     def quantile(self, of: Ints, level: float) -> float:
         """Return the value that a share of the rows does not exceed."""
