@@ -324,7 +324,7 @@ def append(engine: sa.Engine, frame: pd.DataFrame) -> int:
         return 0
     rows = _check_frame(frame)
     is_distance = ~np.isnan(rows["by_chance"])
-    rows["ends"] = np.where(is_distance, "chance", "").astype(object)
+    rows = {**rows, "ends": np.where(is_distance, "chance", "").astype(object)}
     even = _even_end(rows["value"], rows["lower"])
     if not np.array_equal(even[is_distance], rows["upper"][is_distance], equal_nan=True):
         raise StoreError("The interval of a distance reaches not as far up as it does down.")

@@ -209,7 +209,7 @@ series = sa.Table(
     text("method_version"),
     # chance: `upper` of samples is what a distance is without a change, and its interval reaches
     # as far above the value as `lower` is below it. Empty: both are the ends of the interval.
-    text("ends", ""),
+    text("ends"),
     sa.UniqueConstraint(
         "model",
         "metric",
