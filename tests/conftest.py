@@ -147,16 +147,16 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Begin with what is slow, so that no worker ends with it while the others are idle.
+    """Begin with what is long, then slow, so that no worker ends with it while the others are idle.
 
-    That is what is marked so, and what several files share. Then tell the scheduler the groups:
+    Slow is what is marked so, and what several files share. Then tell the scheduler the groups:
     it reads them from the end of an id, where pytest-xdist 3.8 cannot write them since pytest 9.2.
     """
 
     def is_quick(item: pytest.Item) -> bool:
         return [mark.args[0] for mark in item.iter_markers("xdist_group")] == [file_of(item)]
 
-    items.sort(key=is_quick)
+    items.sort(key=lambda item: (item.get_closest_marker("long") is None, is_quick(item)))
     if not config.getoption("loadgroup", False):
         return
     for item in items:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from mlmon_dagster.families.family import Family, measure_profiles, plot_columns
 from mlmon_dagster.families.sustained import OUTPUTS, SustainedShifts, judge_sustained
-from mlmon_dagster.monitors.change_wording import in_words, percent, rows_share
+from mlmon_dagster.monitors.change_wording import describe_nature, in_words, percent, rows_share
 from mlmon_dagster.monitors.evidence import (
     OK,
     WORST_SLICES,
@@ -200,8 +200,12 @@ def _judged(
     if off_heap:
         statistics += f"; without its most common value it is {number(off_heap)}{BEYOND_CHANCE}"
     told_first = novel if novel >= _MOST or not (is_far or off_heap) else 0.0
-    first = _in_words(evidence, window, column, row, told_first) if failed else ""
     details: dict[str, object] = {"n_baseline": int(row["n_baseline"]), "q": monitor.q}
+    first = ""
+    if failed:
+        change = _find_change(evidence, window, column, row)
+        first = _in_words(evidence, column, change, told_first)
+        details |= describe_nature(change)
     if novel:
         details[NOVEL] = novel
     if off_heap:
@@ -249,16 +253,18 @@ def _threshold(metric: str, above: float) -> str:
     return f"above {write_limit(above)}{'' if metric.endswith(_SIGNED) else BEYOND_CHANCE}"
 
 
-def _in_words(
-    evidence: Evidence, window: Window, column: str, row: MetricSample, novel: float
-) -> str:
-    """Say what changed in plain words; of a slice the profiles are not looked at."""
-    if row["slice_key"] != ALL:
-        return ""
-    change = None
-    if evidence.changes:
-        moved = _moved_as_well(evidence, window, row["metric"])
-        change = evidence.changes(column, window["window_start"], moved)
+def _find_change(
+    evidence: Evidence, window: Window, column: str, row: MetricSample
+) -> ColumnChange | None:
+    """Return what changed in a column; of a slice the profiles are not looked at."""
+    if row["slice_key"] != ALL or not evidence.changes:
+        return None
+    moved = _moved_as_well(evidence, window, row["metric"])
+    return evidence.changes(column, window["window_start"], moved)
+
+
+def _in_words(evidence: Evidence, column: str, change: ColumnChange | None, novel: float) -> str:
+    """Say what changed in plain words."""
     if novel and (change is None or change.kind in _OF_FORM):
         return f"{column} lies outside everything seen before in {rows_share(novel)}"
     return "" if change is None else in_words(evidence.spec, column, change)

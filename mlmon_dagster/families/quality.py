@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -60,11 +61,31 @@ def judge(evidence: Evidence) -> list[MonitorResult]:
     usual among the baseline's own windows, and surely so: some columns are new by nature. SHAP
     values are judged by whether they add up to the score.
     """
-    return [
-        _judge_column(evidence, window, metric, column)
-        for window in evidence.windows
-        for metric, column in _rates(evidence, window)
+    found = []
+    for window in evidence.windows:
+        rates = list(_rates(evidence, window))
+        rows = [_judge_column(evidence, window, metric, column) for metric, column in rates]
+        found += [_note_beside(evidence, window, row, rows) for row in rows]
+    return found
+
+
+def _note_beside(
+    evidence: Evidence, window: Window, row: MonitorResult, others: Sequence[MonitorResult]
+) -> MonitorResult:
+    """Note what else is wrong with a column: a share may be low for that, and no alert is over."""
+    column = row["column_name"]
+    beside = [
+        other["metric"]
+        for other in others
+        if (other["column_name"], other["status"]) in ((column, "WARN"), (column, "ERROR"))
+        and other is not row
     ]
+    if (column, window["window_start"]) in evidence.constant:
+        beside.append("constant")
+    if not beside:
+        return row
+    details = json.loads(row["details"]) | {"beside": beside}
+    return {**row, "details": json.dumps(details, sort_keys=True)}
 
 
 def _rates(evidence: Evidence, window: Window) -> Iterator[tuple[str, str]]:
@@ -117,10 +138,14 @@ def _judge_column(evidence: Evidence, window: Window, metric: str, column: str) 
     message = f"{text} ({count}), {limit}."
     if not failed and condition.fails(row["value"]):
         message = f"{text} ({count}), too few rows to be above the limit."
-    details: dict[str, object] = {"count": round(row["value"] * row["n"]), "n": int(row["n"])}
+    n_broken = round(row["value"] * row["n"])
+    details: dict[str, object] = {"count": n_broken, "n": int(row["n"])}
     names = evidence.unseen.get((column, window["window_start"]))
     if failed and metric == "unseen_rate" and names and evidence.spec.shows_values_of(column):
         details["unseen"] = dict(names)
+        most = max(names, key=lambda name: names[name])
+        if 2 * names[most] > n_broken:
+            details["term"] = most
         message = told(f"{text}: {_list_unseen(names)}", f"{count}, {limit}")
         spelled = evidence.respelled.get((column, window["window_start"]), {})
         if 2 * sum(names[name] for name in spelled) > sum(names.values()):
@@ -129,7 +154,7 @@ def _judge_column(evidence: Evidence, window: Window, metric: str, column: str) 
             message = told(f"{first}, such as {name!r} for {known!r}", f"{count}, {limit}")
     if failed and (parts := _crowded_slices(evidence, window, row)):
         details["worst_slices"] = parts[:WORST_SLICES]
-        message += f" {_tell_slice(parts[0], round(row['value'] * row['n']))}"
+        message += f" {_tell_slice(parts[0], n_broken)}"
     status = failing(monitor, condition.is_error(row["value"])) if failed else OK
     return result_row(
         evidence,
@@ -239,16 +264,22 @@ def _metrics(spec: ModelSpec) -> Sequence[str]:
 
 
 def _unseen(comparison: Comparison) -> References:
-    from mlmon_dagster.metrics.quality import respelled, unseen_values
+    from mlmon_dagster.metrics.quality import constant_windows, respelled, unseen_values
 
-    names = [name for name, f in comparison.work.spec.features.items() if f.type == "categorical"]
-    if not names:
+    features, baseline = comparison.work.spec.features, comparison.baseline
+    names = [name for name, f in features.items() if f.type == "categorical"]
+    ranged = [name for name, f in features.items() if _applies("out_of_range_rate", f)]
+    if not names and not ranged:
         return {}
-    profiles = comparison.part.whole(names)
+    every = comparison.part.whole([*names, *ranged])
+    known = {} if baseline is None else baseline.windows
+    both = [(every[name], known[name]) for name in every.keys() & known.keys()]
+    constant = frozenset[object]().union(*(constant_windows(*sides) for sides in both))
+    profiles = {name: every[name] for name in names if name in every}
     unseen = {k: v for s in profiles.values() for k, v in unseen_values(s).items()}
-    known = {c: (*s.binning.categories, *s.binning.tail) for c, s in profiles.items()}
-    found = {(c, start): respelled(v, known[c]) for (c, start), v in unseen.items()}
-    return {"unseen": unseen, "respelled": found}
+    names_of = {c: (*s.binning.categories, *s.binning.tail) for c, s in profiles.items()}
+    found = {(c, start): respelled(v, names_of[c]) for (c, start), v in unseen.items()}
+    return {"unseen": unseen, "respelled": found, "constant": constant}
 
 
 FAMILY = Family(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -45,6 +45,7 @@ def evaluate(
     baseline_windows: pd.DataFrame | None = None,
     unseen: Mapping[tuple[str, pd.Timestamp], Mapping[str, int]] | None = None,
     respelled: Mapping[tuple[str, pd.Timestamp], Mapping[str, str]] | None = None,
+    constant: Collection[tuple[str, pd.Timestamp]] = (),
     changes: Changes | None = None,
     sustained: Sustained | None = None,
     arrivals: Arrivals | None = None,
@@ -74,6 +75,7 @@ def evaluate(
             `metrics.quality.unseen_values`; shown unless the feature is `pii`.
         respelled: Unseen value -> known value that differs in case, spaces or punctuation alone,
             by the same.
+        constant: Columns and windows in which all values are the same, as the baseline's are not.
         changes: Says what changed in a column in the window that starts then, given which others
             it may have been mistaken for; without it, drift is told by its statistics alone.
         sustained: Says what the newest windows of columns have in common; without it, shifts that
@@ -106,6 +108,7 @@ def evaluate(
                 now=now,
                 run_id=run_id,
                 is_backfill=is_backfill,
+                constant=constant,
                 changes=changes,
                 sustained=sustained,
                 arrivals=arrivals,

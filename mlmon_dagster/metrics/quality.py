@@ -21,6 +21,7 @@ from mlmon_dagster.spec.declaration import NOT_ADDITIVE
 from mlmon_dagster.spec.names import ALL, TABLE
 
 VERSION = "rate-1"
+_NEARLY_ALL = 0.9
 
 
 def quality_metrics(*columns: ColumnStatistics) -> pd.DataFrame:
@@ -71,6 +72,29 @@ def unseen_values(stats: ColumnStatistics) -> dict[tuple[str, pd.Timestamp], dic
             for name, n in names.items():
                 mine[name] = mine.get(name, 0) + n
     return found
+
+
+def constant_windows(
+    stats: ColumnStatistics, baseline: ColumnStatistics
+) -> set[tuple[str, pd.Timestamp]]:
+    """Windows in which every row with a value has the same one, where the baseline's did not.
+
+    Args:
+        stats: A column over the windows' cells.
+        baseline: It over the baseline's, in the same bins.
+
+    Returns:
+        Column and start of these windows; nothing of a column whose commonest value, or bin, has
+        nine of ten rows of the baseline.
+    """
+    now, then = select_whole(stats), select_whole(baseline).counts.sum(axis=0)
+    if not then.sum() or then.max() >= _NEARLY_ALL * then.sum():
+        return set()
+    is_one = now.counts.max(axis=1) == now.counts.sum(axis=1)
+    if stats.binning.kind == "numeric":
+        is_one = now.minimum == now.maximum
+    starts = now.cells["window_start"][is_one & now.counts.any(axis=1)]
+    return {(stats.binning.column, pd.Timestamp(start)) for start in starts}
 
 
 def respelled(unseen: Iterable[str], known: Iterable[str]) -> dict[str, str]:

@@ -13,10 +13,12 @@ if TYPE_CHECKING:
 
 _TIMES = 3.0  # from here on a number is told as so many times another: a unit may have changed
 _EVERY_ROW = 0.97
+_MOSTLY = 0.5
 _WORTH_TELLING = 0.05  # of the rows before, of what all have now
 _ROUND = {times for one in (10.0, 12.0, 24.0, 60.0, 100.0, 1e3, 3.6e3) for times in (one, 1 / one)}
 _PHYSICAL = {"in", "inches", "cm", "m", "ft", "mi", "miles", "km", "km/h", "mph", "lb", "kg"}
 _LENGTHS = ((86_400.0, "days"), (3_600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
+_BY_TURNS = ("width", "range", "shape", "groups")  # what wanders has them by turns
 _SIDES = {"text": ("longer", "shorter"), "datetime": ("older", "newer")}
 
 
@@ -70,6 +72,37 @@ def in_words(spec: ModelSpec, column: str, change: ColumnChange) -> str:
     if change.kind == "range":
         return _range(column, feature, change)
     return f"{column} is distributed differently from before"
+
+
+def describe_nature(change: ColumnChange | None) -> dict[str, object]:
+    """Return by what the windows of an alert are compared: its term, and how far a column moved.
+
+    Returns:
+        ``term``, such as ``unit 1000``, unless windows of a season have it by turns, and ``place``
+        in spreads of the baseline's rows, as far as there are any.
+    """
+    if change is None:
+        return {}
+    found = dict[str, object]()
+    if change.kind == "place" and change.spread:
+        found["place"] = round((change.now - change.then) / change.spread, 4)
+    if term := _name_term(change):
+        found["term"] = term
+    return found
+
+
+def _name_term(change: ColumnChange) -> str:
+    if change.kind in _BY_TURNS:
+        return ""
+    if change.kind == "place":
+        return "higher" if change.now > change.then else "lower"
+    if change.kind == "step":
+        return "higher" if change.factor > 0 else "lower"
+    if change.kind in ("unit", "rounded", "cut"):
+        return f"{change.kind} {change.factor:g}"
+    if change.kind == "value" and change.now < _MOSTLY:
+        return ""  # of many values one that is commoner than it was
+    return change.kind
 
 
 def percent(share: float) -> str:

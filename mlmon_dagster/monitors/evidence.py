@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from operator import itemgetter
@@ -99,6 +99,7 @@ class Evidence:
             by its level, or None.
         unseen: Unseen values by (column, window start).
         respelled: Those of them that are known values in another spelling, and which ones.
+        constant: Columns and windows in which all values are the same, as the baseline's are not.
         changes: Says what changed in a column in the window that starts then, which may have been
             mistaken for one of some others; or None.
         sustained: Says what the newest windows of columns have in common, or None.
@@ -116,6 +117,7 @@ class Evidence:
     now: dt.datetime
     run_id: str
     is_backfill: bool
+    constant: Collection[tuple[str, pd.Timestamp]] = ()
     changes: Changes | None = None
     sustained: Sustained | None = None
     arrivals: Arrivals | None = None

@@ -43,7 +43,7 @@ from mlmon_dagster.profiles.loss_columns import (
 )
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.declaration import attributed
-from mlmon_dagster.spec.metric_registry import OFF_HEAP, MetricFamily
+from mlmon_dagster.spec.metric_registry import METRICS, OFF_HEAP, MetricFamily
 from mlmon_dagster.spec.monitors import PerformanceMonitor
 from mlmon_dagster.spec.names import ALL, BUSINESS, DRIFT, PERFORMANCE, QUALITY, SERVICE, TABLE
 from mlmon_dagster.spec.spans import TOKENS, Spans, stage_column
@@ -309,10 +309,16 @@ def _categorical(names: Sequence[str], baseline: Profiles) -> dict[str, ColumnSt
     )
 
 
-def performance(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.DataFrame:
+def performance(
+    spec: ModelSpec,
+    profiles: Profiles,
+    baseline: Profiles | None,
+    metrics: Collection[str] = METRICS,
+) -> pd.DataFrame:
     """Return realized performance, the metrics of the model's task.
 
-    Without a baseline there is no drift of the residuals.
+    Without a baseline there is no drift of the residuals. A binary classifier's metrics that are
+    not among ``metrics`` are not computed; those of other tasks come in one go.
     """
     from mlmon_dagster.metrics.means import ranking_metrics
     from mlmon_dagster.metrics.performance.binary import performance_metrics
@@ -333,6 +339,7 @@ def performance(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) 
             profiles.get("prediction"),
             profiles,
             top_share=spec.top_share,
+            metrics=metrics,
         )
     ]
     if spec.fairness is not None and "prediction" in profiles:
@@ -441,10 +448,25 @@ def performance_columns(spec: ModelSpec) -> list[str]:
 
 
 def measure(
-    spec: ModelSpec, family: str, profiles: Profiles, baseline: Profiles | None
+    spec: ModelSpec,
+    family: str,
+    profiles: Profiles,
+    baseline: Profiles | None,
+    metrics: Collection[str] = METRICS,
 ) -> pd.DataFrame:
-    """Return the MetricFrame of one family over all model versions together."""
-    return MEASURES[family](spec, all_over_versions(profiles), baseline)
+    """Return the MetricFrame of one family over all model versions together.
+
+    Args:
+        spec: The model.
+        family: Whose metrics.
+        profiles: Column -> statistics.
+        baseline: The same of the baseline's windows, for what is compared with it.
+        metrics: Those of performance that are wanted; others may be there, too.
+    """
+    whole = all_over_versions(profiles)
+    if family == PERFORMANCE:
+        return performance(spec, whole, baseline, metrics)
+    return MEASURES[family](spec, whole, baseline)
 
 
 def measure_versions(

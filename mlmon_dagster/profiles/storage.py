@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -98,7 +98,22 @@ def load_profiles(
         again.
     """
     wanted = {name: b for name, b in binnings.items() if columns is None or name in columns}
-    conditions = [f"column_name IN ({literals(wanted)})"]
+    rows = read_rows(store, spec, wanted, start=start, end=end, dataset=dataset, slices=slices)
+    return from_rows(rows, wanted)
+
+
+def read_rows(
+    store: Store,
+    spec: ModelSpec,
+    columns: Iterable[str],
+    *,
+    start: dt.datetime | None = None,
+    end: dt.datetime | None = None,
+    dataset: str | None = None,
+    slices: Sequence[SliceKey] | None = None,
+) -> pa.Table:
+    """Read profiles as they are stored, whatever bins they were made with; see `load_profiles`."""
+    conditions = [f"column_name IN ({literals(columns)})"]
     if start is not None:
         conditions.append(f"window_start >= {literal(start)}")
     if end is not None:
@@ -106,10 +121,14 @@ def load_profiles(
     if dataset is not None:
         conditions.append(f"dataset = {literal(dataset)}")
     if slices is not None:
-        conditions.append(f"slice_key IN ({literals(','.join(key) or ALL for key in slices)})")
+        conditions.append(f"slice_key IN ({literals(map(name_key, slices))})")
     keep = partial(_has_dates, _date(start, spec.time.zone), _date(end, spec.time.zone))
-    rows = store.table(KIND, spec.model).read(where=" AND ".join(conditions), keep=keep)
-    return from_rows(rows, wanted)
+    return store.table(KIND, spec.model).read(where=" AND ".join(conditions), keep=keep)
+
+
+def name_key(key: SliceKey) -> str:
+    """Write a slice key as it is stored; ``all`` for the whole."""
+    return ",".join(key) or ALL
 
 
 def _date(moment: dt.datetime | None, zone: str) -> str | None:

@@ -26,13 +26,14 @@ from mlmon_dagster.report.charts import Bars, number, places_of, write_scale
 from mlmon_dagster.report.curves import Asked
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.baseline import PRODUCTION
+from mlmon_dagster.spec.declaration import SliceKey
 from mlmon_dagster.spec.metric_registry import info_of, is_higher_better
 from mlmon_dagster.spec.names import ALL, BUSINESS, PERFORMANCE
 from mlmon_dagster.spec.tasks import RESIDUAL
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 from mlmon_dagster.tables.alerts import is_personal
-from mlmon_dagster.tables.periods import coarsen, period_of, periods_named
+from mlmon_dagster.tables.periods import History, periods_named
 from mlmon_dagster.trace.slices import MIN_ROWS, default_metrics, measured_from
 
 _NO_VALUE, _UNSEEN = "no value", "not in the baseline"
@@ -301,40 +302,38 @@ class SliceTable:
     n_more: int
 
 
+def sliced_keys(spec: ModelSpec) -> list[SliceKey]:
+    """Return the slice keys that have a table: single columns that hold nobody's data."""
+    return [key for key in spec.slices if len(key) == 1 and not is_personal(spec, key[0])]
+
+
+def sliced_columns(spec: ModelSpec) -> list[str]:
+    """Return the profiled columns that tables of slices are made of; none of business metrics."""
+    metric = default_metrics(spec)[0]
+    if info_of(metric).family == BUSINESS or not sliced_keys(spec):
+        return []
+    return measured_from(spec, PERFORMANCE, [metric])
+
+
 def slice_tables(
-    store: Store,
     spec: ModelSpec,
     baseline: Baseline | None,
+    history: History,
     period: Period | None = None,
 ) -> list[SliceTable]:
     """Return a table for every column that the model is sliced by, of its first metric.
 
     Args:
-        store: The store.
         spec: The model.
         baseline: Whose numbers stand beside; None while there is none.
-        period: Windows; all that are stored by default.
+        history: Holds `sliced_columns` of `sliced_keys`.
+        period: Windows; all of the history by default.
     """
-    metric = default_metrics(spec)[0]
-    family = BUSINESS if info_of(metric).family == BUSINESS else PERFORMANCE
-    keys = [key for key in spec.slices if len(key) == 1 and not is_personal(spec, key[0])]
-    start, end = period or (None, None)
-    profiles = (
-        baseline_in_force(store, spec).profiles(
-            start=start,
-            end=end,
-            dataset=PRODUCTION,
-            columns=measured_from(spec, family, [metric]),
-            slices=keys,
-        )
-        if keys and family == PERFORMANCE
-        else {}
-    )
-    grain = period_of(spec)
-    coarse = {c: coarsen(spec, s, grain) for c, s in profiles.items() if len(s)}
+    metric, keys = default_metrics(spec)[0], sliced_keys(spec)
+    coarse = history.merge(sliced_columns(spec), keys, *(period or ()))
     if not coarse:
         return []
-    frame = measure(spec, PERFORMANCE, coarse, None)
+    frame = measure(spec, PERFORMANCE, coarse, None, [metric])
     frame = frame[(frame["metric"] == metric) & (frame["slice_key"] != ALL)]
     known = _own(spec, metric, baseline)
     allowed = next(
@@ -388,7 +387,7 @@ def _own(spec: ModelSpec, metric: str, baseline: Baseline | None) -> dict[tuple[
         for name in measured_from(spec, PERFORMANCE, [metric])
         if name in baseline.windows
     }
-    frame = measure(spec, PERFORMANCE, pooled, None)
+    frame = measure(spec, PERFORMANCE, pooled, None, [metric])
     frame = frame[frame["metric"] == metric]
     keys = zip(frame["slice_key"], frame["slice_value"], strict=True)
     return dict(zip(keys, frame["value"].astype(float), strict=True))

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import datetime as dt
 from itertools import pairwise
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-from mlmon_dagster.profiles.storage import KIND as PROFILES
 from mlmon_dagster.report.plots import Event
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.known_events import list_days
 from mlmon_dagster.spec.monitors import FAMILIES
-from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store import Store, baselines
 from mlmon_dagster.store.known_events import load_stored
 from mlmon_dagster.store.state.model_history import load_changes, load_history
 from mlmon_dagster.store.state.monitor_results import name_window
-from mlmon_dagster.store.state.sql import literal
-from mlmon_dagster.tables.periods import business_line
+from mlmon_dagster.tables.periods import History, business_line
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MOST_EVENTS = 30
 _MOST_TOLD = 3  # in a line of a digest
@@ -26,7 +26,13 @@ _MOST_TOLD = 3  # in a line of a digest
 _TOLD_BY_WINDOW = ("baseline promoted", "promotion undone", "columns changed")
 
 
-def find_events(store: Store, spec: ModelSpec, start: dt.datetime, end: dt.datetime) -> list[Event]:
+def find_events(
+    store: Store,
+    spec: ModelSpec,
+    start: dt.datetime,
+    end: dt.datetime,
+    history: History | None = None,
+) -> list[Event]:
     """Return the newest of what happened in some windows, oldest first.
 
     Args:
@@ -34,9 +40,14 @@ def find_events(store: Store, spec: ModelSpec, start: dt.datetime, end: dt.datet
         spec: The model.
         start: Start of the first window.
         end: End of the last.
+        history: Holds `counted_column` of these windows, if it has been read already.
     """
+    column = counted_column(spec)
+    if history is None and column:
+        history = History(store, spec, [column], start=start)
+    sizes = history.sizes(column) if history is not None and column else None
     found = [
-        *_find_versions(store, spec, start, end),
+        *(_find_versions(sizes, start, end) if sizes is not None else ()),
         *_find_promotions(store, spec),
         *_find_known(store, spec, start, end),
         *(
@@ -104,22 +115,20 @@ def _find_known(store: Store, spec: ModelSpec, start: dt.datetime, end: dt.datet
     return found
 
 
-def _find_versions(
-    store: Store, spec: ModelSpec, start: dt.datetime, end: dt.datetime
-) -> list[Event]:
+def counted_column(spec: ModelSpec) -> str | None:
+    """Return the profiled column by which rows of versions are counted; None without versions."""
+    return next(iter([*spec.columns.outputs, *spec.features]), None) if spec.has_versions else None
+
+
+def _find_versions(sizes: pd.DataFrame, start: dt.datetime, end: dt.datetime) -> list[Event]:
     """Return an event for each window that is the first in which another version serves most."""
-    some = next(iter([*spec.columns.outputs, *spec.features]), None)
-    if not spec.has_versions or some is None:
+    if sizes.empty:
         return []
-    conditions = {"column_name": some, "slice_key": ALL, "dataset": PRODUCTION}
-    where = [f"{name} = {literal(value)}" for name, value in conditions.items()]
-    where += [f"window_start >= {literal(start)}", f"window_start < {literal(end)}"]
-    names = ["window_start", "model_version", "n"]
-    cells = store.table(PROFILES, spec.model).read(names, " AND ".join(where)).to_pandas()
+    cells = sizes[sizes["window_start"].between(start, end, inclusive="left")]
     if cells.empty:
         return []
-    sizes = cells.groupby(["window_start", "model_version"])["n"].sum().unstack(fill_value=0)
-    largest = sizes.idxmax(axis=1).rename("version").reset_index()
+    by_version = cells.groupby(["window_start", "model_version"])["n"].sum().unstack(fill_value=0)
+    largest = by_version.idxmax(axis=1).rename("version").reset_index()
     starts = [start.to_pydatetime() for start in largest["window_start"]]
     serving = list(zip(starts, map(str, largest["version"]), strict=True))
     return [

@@ -28,7 +28,7 @@ from mlmon_dagster.report.curves import (
     Curves,
 )
 from mlmon_dagster.report.distributions import Period
-from mlmon_dagster.report.events import find_events
+from mlmon_dagster.report.events import counted_column, find_events
 from mlmon_dagster.report.incident import (
     MOST_CARDS,
     find_incidents,
@@ -52,7 +52,15 @@ from mlmon_dagster.store.state import monitor_results, window_state
 from mlmon_dagster.store.state.monitor_results import MonitorResult, load_standing, name_window
 from mlmon_dagster.store.state.window_state import WindowInputs
 from mlmon_dagster.tables.alerts import StandingCounts, list_alerts, pick_standing
-from mlmon_dagster.tables.periods import NONE, decimal, period_names, periods_of
+from mlmon_dagster.tables.periods import (
+    NONE,
+    History,
+    decimal,
+    first_told,
+    period_names,
+    periods_of,
+    told_columns,
+)
 from mlmon_dagster.tables.standing import Standing, describe_standing, name_last_window, overall
 from mlmon_dagster.trace.explain import AREA, Explained
 
@@ -145,7 +153,8 @@ def health_report(
     current = pick_standing(episodes)
     n_firing = sum(episode.standing == "firing" for episode in current)
     counts = StandingCounts(n_firing, len(current) - n_firing)
-    events = find_events(store, spec, *_span_of(spec, states, now, asked))
+    history = _read_history(store, spec, states, asked)
+    events = find_events(store, spec, *_span_of(spec, states, now, asked), history)
     curves = Curves(store, spec, baseline, episodes, now, asked, events)
     known = find_period(spec, current, newest)
     incident = None if asked.start else known
@@ -185,7 +194,7 @@ def health_report(
         events=[(_name_event(spec, event), event) for event in reversed(events)],
         explained=_named(spec, incident) if incident else "",
         offered=_offer_periods(spec, states, now, known),
-        periods=periods_of(store, spec, baseline, states),
+        periods=periods_of(store, spec, baseline, states, history),
         period_names=period_names(spec),
         charts=charts,
         volume=_volume(spec, states, now, asked, events),
@@ -194,7 +203,7 @@ def health_report(
         ),
         heat=_drift_strips(store, spec, drifts, current),
         trace=_trace(store, spec, baseline, states, asked, incident) if asked.is_whole else None,
-        slices=distributions.slice_tables(store, spec, baseline, _period_of(asked, now))
+        slices=distributions.slice_tables(spec, baseline, history, _period_of(asked, now))
         if asked.is_whole
         else [],
         baseline=baseline,
@@ -288,6 +297,17 @@ def _span_of(spec: ModelSpec, states: States, now: dt.datetime, asked: Asked) ->
         return asked.start, end
     drawn = sorted(start for start in states if start < end)
     return next(iter(drawn[-WINDOWS_DRAWN[spec.time.granularity] :]), end), end
+
+
+def _read_history(store: Store, spec: ModelSpec, states: States, asked: Asked) -> History:
+    """Read once what months, slices and events are told from."""
+    counted = counted_column(spec)
+    columns = [
+        *told_columns(spec), *distributions.sliced_columns(spec), *([counted] if counted else [])
+    ]  # fmt: skip
+    keys = [(), *distributions.sliced_keys(spec)] if asked.is_whole else [()]
+    starts = [first for first in (first_told(spec, states), asked.start) if first is not None]
+    return History(store, spec, columns, keys, min(starts, default=None))
 
 
 def _name_event(spec: ModelSpec, event: Event) -> str:

@@ -124,7 +124,7 @@ def alert_page(
         state="RESOLVED" if alert["state"] == "OK" else alert["state"],
         said=beyond_headline(said),
         numbers=view.numbers,
-        facts=_facts(view, mine),
+        facts=_facts(view, mine, hidden=hidden),
         runbook=alert["runbook"] if str(alert["runbook"]).startswith(_WEB) else "",
         chart=_chart(spec, view, verdicts, mine),
         evidence=[_evidence(row, zone, spec) for row in reversed(verdicts[-_LISTED:])],
@@ -150,11 +150,15 @@ def _column(spec: ModelSpec, places: Places, alert: AlertRow) -> str:
     return f"{places.model(spec.model)}#column-{column}" if column in spec.features else ""
 
 
-def _facts(view: AlertView, episodes: Sequence[AlertEpisode]) -> list[tuple[str, str]]:
+def _facts(
+    view: AlertView, episodes: Sequence[AlertEpisode], *, hidden: bool
+) -> list[tuple[str, str]]:
     facts = list_facts(view) | {"Alert": view.row["fingerprint"][: SHORT_ID + 4]}
     facts["Earlier episodes"] = "; ".join(name_earlier(view, episodes))
     if view.row["slice_key"] == ALL:
         facts["Slice"] = ""
+    if hidden:
+        facts["Changed"] = ""
     if not view.row["episode"]:
         facts["Episode"] = ""
     return [(name, text) for name, text in facts.items() if text]

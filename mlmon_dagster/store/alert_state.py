@@ -114,6 +114,13 @@ def whole_results(
     return fetch_results(conn, query)
 
 
+def load_messages(conn: sa.Connection, ids: Collection[int]) -> dict[int, str]:
+    """Return the sentences of some results by their id."""
+    r = monitor_result.c
+    query = sa.select(r.id, r.message).where(r.id.in_(ids))
+    return {number: message for number, message in conn.execute(query)}
+
+
 def last_result(conn: sa.Connection, model: str) -> dt.datetime | None:
     """Return when a monitor last wrote a result of a model; None if never."""
     r = monitor_result.c
@@ -369,12 +376,12 @@ def results_taken_in(
 
 
 def changes_announced(conn: sa.Connection, episodes: Mapping[str, int]) -> dict[str, list[str]]:
-    """Return the escalations and revisions of each alert's given episode, oldest first."""
+    """Return how each alert's given episode escalated, changed or was revised, oldest first."""
     e = alert_event.c
     found: dict[str, list[str]] = {fingerprint: [] for fingerprint in episodes}
     for batch in _batches(list(episodes)):
         query = sa.select(e.fingerprint, e.episode, e.kind).where(
-            e.fingerprint.in_(batch), e.kind.in_(("escalated", "revised")), ~e.is_late
+            e.fingerprint.in_(batch), e.kind.in_(("escalated", "changed", "revised")), ~e.is_late
         )
         for fingerprint, episode, kind in conn.execute(query.order_by(e.id)):
             if episode == episodes[fingerprint]:

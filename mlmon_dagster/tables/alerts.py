@@ -42,6 +42,7 @@ from mlmon_dagster.tables.table import Answer, Column, Table, utc_minute
 
 _ORDER = {"FIRING": 0, "RECOVERING": 1, "PENDING": 2, "RESOLVED": 3, "WITHDRAWN": 4}
 _SENTENCE = 110  # characters
+_LAST = 14  # windows
 _FIRST_LINE = 100
 
 
@@ -509,9 +510,9 @@ def name_earlier(view: AlertView, episodes: Sequence[AlertEpisode]) -> list[str]
 
 
 _FACTS = (
-    "Alert", "Model", "Monitor", "Slice", "State", "Episode", "Since", "Last failed", "Said",
-    "Numbers", "Why", "Not sent", "Acknowledged by", "Ended", "Owner", "Runbook", "Last windows",
-    "Next", "Silence it",
+    "Alert", "Model", "Monitor", "Slice", "State", "Episode", "Since", "Changed", "Last failed",
+    "Said", "Numbers", "Why", "Not sent", "Acknowledged by", "Ended", "Owner", "Runbook",
+    "Last windows", "Next", "Silence it",
 )  # fmt: skip
 
 
@@ -522,6 +523,7 @@ def list_facts(view: AlertView) -> dict[str, str]:
         "Monitor": name_monitor(row["monitor"]),
         "Slice": _name_slice(row["slice_key"], row["slice_value"]),
         "Since": view.since if row["opened_window"] else "",
+        "Changed": view.change,
         "Last failed": view.moment(row["failed_window"]) if row["failed_window"] else "",
         "Episode": str(row["episode"]),
         "Not sent": name_muted(row["muted_reason"]),
@@ -535,7 +537,7 @@ def list_facts(view: AlertView) -> dict[str, str]:
 
 
 def _recent(row: AlertRow, zone: str) -> list[str]:
-    recent = json.loads(row["recent"])
+    recent = json.loads(row["recent"])[-_LAST:]
     return [
         f"{local_moment(dt.datetime.fromisoformat(start), zone)} {status}"
         for start, status, *_ in recent

@@ -5,15 +5,23 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 from zoneinfo import ZoneInfo
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.metrics.frames import concat_frames
 from mlmon_dagster.metrics.statistics import (
     CELL_KEYS,
+    Binning,
     ColumnStatistics,
     all_over_versions,
+    concat,
     merge,
     of_all,
 )
@@ -28,20 +36,16 @@ from mlmon_dagster.profiles.measures import (
     measure,
     performance_columns,
 )
+from mlmon_dagster.profiles.storage import from_rows, name_key, read_rows
 from mlmon_dagster.spec import ModelSpec, granularity_windows, window_containing
 from mlmon_dagster.spec.baseline import PRODUCTION
-from mlmon_dagster.spec.declaration import Granularity, is_told_in_money
+from mlmon_dagster.spec.declaration import Granularity, SliceKey, is_told_in_money
 from mlmon_dagster.spec.metric_registry import BINARY, METRICS, MetricFamily
 from mlmon_dagster.spec.names import ALL, BUSINESS, DRIFT, PERFORMANCE, TABLE
 from mlmon_dagster.spec.tasks import task_of
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import window_state
 from mlmon_dagster.store.state.window_state import WindowInputs
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-    from numpy.typing import NDArray
 
 NONE = "\N{EN DASH}"
 PERIODS_SHOWN = 13
@@ -52,6 +56,7 @@ _PERIOD: dict[Granularity, Granularity] = {
     "week": "week",
     "month": "month",
 }
+_SIZES = ["window_start", "model_version", "n"]
 LENGTHS: tuple[Granularity, ...] = ("hour", "day", "week", "month")
 
 # What a row says of a task; the first has its interval beside it.
@@ -81,11 +86,112 @@ def period_names(spec: ModelSpec) -> list[str]:
     return [f"{first} (95 %)", *others, *drift]
 
 
+class History:
+    """Stored profiles of a model's windows in production, read once for all that is asked of them.
+
+    Each window is a file, and to open a year of them costs more than to read what they hold.
+
+    Args:
+        store: The store.
+        spec: The model.
+        columns: Profiled columns that may be asked for.
+        slices: Slice keys that may be asked for; ``()`` is the whole.
+        start: Start of the first window that may be asked for; all by default.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        spec: ModelSpec,
+        columns: Sequence[str],
+        slices: Sequence[SliceKey] = ((),),
+        start: dt.datetime | None = None,
+    ) -> None:
+        self._spec = spec
+        self._binnings = baseline_in_force(store, spec).binnings
+        self._rows = read_rows(
+            store, spec, dict.fromkeys(columns), start=start, dataset=PRODUCTION, slices=slices
+        )
+
+    def profiles(
+        self, columns: Sequence[str], slices: Sequence[SliceKey] = ((),)
+    ) -> dict[str, ColumnStatistics]:
+        """Return column -> statistics of the windows, as `load_profiles` does."""
+        return from_rows(self._select(columns, slices), self._bins(columns))
+
+    def merge(
+        self,
+        columns: Sequence[str],
+        slices: Sequence[SliceKey] = ((),),
+        start: dt.datetime | None = None,
+        end: dt.datetime | None = None,
+    ) -> dict[str, ColumnStatistics]:
+        """Return column -> statistics of months (or weeks), one of them unfolded at a time.
+
+        Args:
+            columns: Profiled columns.
+            slices: Slice keys.
+            start: Of windows that start at or after this moment.
+            end: Of windows that start before this moment.
+        """
+        grain, rows = period_of(self._spec), self._select(columns, slices)
+        if rows.num_rows and start is not None:
+            rows = rows.filter(pc.greater_equal(rows.column("window_start"), pa.scalar(start)))
+        if rows.num_rows and end is not None:
+            rows = rows.filter(pc.less(rows.column("window_start"), pa.scalar(end)))
+        if not rows.num_rows:
+            return {}
+        starts = rows.column("window_start").to_pandas()
+        months = _coarse_starts(self._spec, starts, grain)
+        parts: dict[str, list[ColumnStatistics]] = {}
+        for month in np.unique(months):
+            found = from_rows(rows.filter(pa.array(months == month)), self._bins(columns))
+            for name, stats in found.items():
+                parts.setdefault(name, []).append(coarsen(self._spec, stats, grain))
+        return {name: concat(found) for name, found in parts.items()}
+
+    def sizes(self, column: str) -> pd.DataFrame:
+        """Return start, version and rows of all windows, as a profiled column has them."""
+        rows = self._select([column], [()])
+        sizes: pd.DataFrame = rows.select(_SIZES if rows.num_rows else []).to_pandas()
+        return sizes
+
+    def _select(self, columns: Sequence[str], slices: Sequence[SliceKey]) -> pa.Table:
+        if not self._rows.num_rows:
+            return self._rows
+        names, keys = (pa.array(wanted, pa.string()) for wanted in (columns, map(name_key, slices)))
+        return self._rows.filter(
+            pc.and_(
+                pc.is_in(self._rows.column("column_name"), names),
+                pc.is_in(self._rows.column("slice_key"), keys),
+            )
+        )
+
+    def _bins(self, columns: Sequence[str]) -> dict[str, Binning]:
+        return {name: bins for name, bins in self._binnings.items() if name in columns}
+
+
+def told_columns(spec: ModelSpec) -> list[str]:
+    """Return the profiled columns that `periods_of` is computed from."""
+    return list(dict.fromkeys([*_realized(spec), *scored_columns(spec), *_outputs(spec)]))
+
+
+def _realized(spec: ModelSpec) -> list[str]:
+    return ["score", "prediction"] if spec.task == BINARY else performance_columns(spec)
+
+
+def first_told(spec: ModelSpec, states: Mapping[dt.datetime, WindowInputs]) -> dt.datetime | None:
+    """Return the start of the first month (or week) that `periods_of` tells; None without any."""
+    starts = {window_containing(spec.time, start, period_of(spec)).start for start in states}
+    return next(iter(sorted(starts)[-PERIODS_SHOWN:]), None)
+
+
 def periods_of(
     store: Store,
     spec: ModelSpec,
     baseline: Baseline | None,
     states: Mapping[dt.datetime, WindowInputs] | None = None,
+    history: History | None = None,
 ) -> list[Period]:
     """Return the newest 13 months (or weeks), oldest first, merged from the stored profiles.
 
@@ -96,15 +202,16 @@ def periods_of(
         spec: The model.
         baseline: Its baseline; None while it has none.
         states: Of all its windows, if they have been read already.
+        history: Holds `told_columns` since `first_told`, if it has been read already.
     """
     states = window_state.load(store.state, spec.model) if states is None else states
     grain = period_of(spec)
-    realized, scored = performance_columns(spec), scored_columns(spec)
-    if spec.task == BINARY:
-        realized = ["score", "prediction"]
-    profiles = baseline_in_force(store, spec).profiles(
-        dataset=PRODUCTION, columns=[*realized, *scored, *_outputs(spec)], slices=[()]
-    )
+    realized, scored = _realized(spec), scored_columns(spec)
+    columns = told_columns(spec)
+    if history is None:
+        history = History(store, spec, columns, start=first_told(spec, states))
+    profiles = history.profiles(columns)
+    shown = [metric for metric in task_of(spec).shown if metric in METRICS]
     merged = {name: coarsen(spec, stats, grain) for name, stats in profiles.items()}
     coarse = {name: merged[name] for name in realized if name in merged}
     if not coarse:
@@ -121,7 +228,7 @@ def periods_of(
                 PERFORMANCE,
                 {name: profiles[name] for name in intervals},
                 grain,
-                measure(spec, PERFORMANCE, coarse, None),
+                measure(spec, PERFORMANCE, coarse, None, shown),
             ),
             measure(drift_spec, DRIFT, output, {k: whole[k] for k in output if k in whole}),
             # Without the inputs' profiles nothing is weighted, so that no rows are read.
@@ -282,22 +389,24 @@ def by_windows(
     Returns:
         ``frame``; `method_version` ends in ``:windows`` where that was looked at.
     """  # fmt: skip
-    import numpy as np
-    import pandas as pd
-
     from mlmon_dagster.metrics.clusters import SERIES, interval, standard_errors
 
     own = all_over_versions(of_all(profiles))
     # All longer windows at once, each by its start in the place of a slice's value.
     frames = {id(s.cells): s.cells for s in own.values() if len(s)}
     starting = {
-        key: cells.assign(slice_value=_coarse_starts(spec, cells, granularity).astype(str))
+        key: cells.assign(
+            slice_value=_coarse_starts(spec, cells["window_start"], granularity).astype(str)
+        )
         for key, cells in frames.items()
     }
     named = {c: replace(s, cells=starting[id(s.cells)]) for c, s in own.items() if len(s)}
     if not named:
         return frame
-    errors = standard_errors(named, lambda cells: measure(spec, family, cells, None)).reset_index()
+    metrics = frame["metric"].unique()
+    errors = standard_errors(
+        named, lambda cells: measure(spec, family, cells, None, metrics)
+    ).reset_index()
     starts = pd.to_datetime(errors["slice_value"]).dt.as_unit("us").dt.tz_localize("UTC")
     errors = errors.assign(window_start=starts, slice_value=ALL)
     known = frame.merge(errors, on=["window_start", *SERIES], how="left")
@@ -320,23 +429,18 @@ def by_windows(
 
 def coarsen(spec: ModelSpec, stats: ColumnStatistics, granularity: Granularity) -> ColumnStatistics:
     """Merge the cells of a column to longer windows, which hold whole ones of the model's own."""
-    import pandas as pd
-
     if not len(stats):
         return stats
-    starts = pd.Series(_coarse_starts(spec, stats.cells, granularity), index=stats.cells.index)
+    of_cells = _coarse_starts(spec, stats.cells["window_start"], granularity)
+    starts = pd.Series(of_cells, index=stats.cells.index)
     cells = stats.cells.assign(window_start=starts.dt.tz_localize("UTC"))
     return merge(replace(stats, cells=cells), CELL_KEYS)
 
 
 def _coarse_starts(
-    spec: ModelSpec, cells: pd.DataFrame, granularity: Granularity
+    spec: ModelSpec, starts: pd.Series[pd.Timestamp], granularity: Granularity
 ) -> NDArray[np.datetime64]:
-    """Return the start (UTC) of the longer window of each cell, of which there is one at least."""
-    import numpy as np
-    import pandas as pd
-
-    starts = cells["window_start"]
+    """Return the start (UTC) of the longer window of each window, of which there is one or more."""
     windows = granularity_windows(
         spec.time,
         granularity,

@@ -210,7 +210,7 @@ def explain(
 
 def _is_weighted(spec: ModelSpec, metric: str, windows: Profiles) -> bool:
     whole = merge_columns(of_all(windows), ("slice_key", "slice_value"))
-    found = measure(spec, info_of(metric).family, whole, None)
+    found = measure(spec, info_of(metric).family, whole, None, [metric])
     methods = found.loc[found["metric"] == metric, "method_version"]
     return bool(methods.str.startswith(METHOD).any())
 

@@ -54,15 +54,13 @@ def correlate_changes(first: ArrayLike, second: ArrayLike, place: int = _WEEK) -
     n = int((np.isfinite(one) & np.isfinite(other)).sum())
     if n < FEWEST or not (_spread(one) and _spread(other)):
         return None
-    lags = [_correlation(one, other, lag) for lag in range(MOST_LAG + 1)]
-    best = int(np.argmax(np.abs(lags)))
-    shifts = range(MOST_LAG + 1, len(one) - MOST_LAG)
-    others = [
-        max(abs(_correlation(one, np.roll(other, shift), lag)) for lag in range(MOST_LAG + 1))
-        for shift in shifts
-    ]
-    larger = sum(value >= abs(lags[best]) for value in others)
-    return Together(best, lags[best], (1 + larger) / (1 + len(others)), n)
+    shifts = [0, *range(MOST_LAG + 1, len(one) - MOST_LAG)]
+    shifted = np.stack([np.roll(other, shift) for shift in shifts])
+    found = np.stack([_correlations(one, shifted, lag) for lag in range(MOST_LAG + 1)])
+    best = int(np.argmax(np.abs(found[:, 0])))
+    largest = np.abs(found).max(axis=0)
+    larger = int((largest[1:] >= largest[0]).sum())
+    return Together(best, float(found[best, 0]), (1 + larger) / len(shifts), n)
 
 
 def _changes(values: Floats, place: int) -> Floats:
@@ -79,9 +77,14 @@ def _spread(values: Floats) -> bool:
     return len(known) > 1 and bool(known.std() > 0)
 
 
-def _correlation(one: Floats, other: Floats, lag: int) -> float:
-    a, b = one[: len(one) - lag], other[lag:]
+def _correlations(one: Floats, others: Floats, lag: int) -> Floats:
+    """Correlate a series with each of others, (S, W), a lag later; 0 of what does not vary."""
+    a, b = one[None, : len(one) - lag], others[:, lag:]
     known = np.isfinite(a) & np.isfinite(b)
-    a, b = a[known] - a[known].mean(), b[known] - b[known].mean()
-    size = np.sqrt((a @ a) * (b @ b))
-    return float(a @ b / size) if size > 0 else 0.0
+    n = np.maximum(known.sum(axis=1, keepdims=True), 1)
+    a, b = np.where(known, a, 0.0), np.where(known, b, 0.0)
+    a = np.where(known, a - a.sum(axis=1, keepdims=True) / n, 0.0)
+    b = np.where(known, b - b.sum(axis=1, keepdims=True) / n, 0.0)
+    size = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
+    found: Floats = np.divide((a * b).sum(axis=1), size, out=np.zeros(len(others)), where=size > 0)
+    return found

@@ -17,7 +17,7 @@ from mlmon_dagster.metrics.clusters import SERIES, change, standard_errors
 from mlmon_dagster.metrics.intervals import Z95, benjamini_hochberg
 from mlmon_dagster.metrics.performance.roc import SCORE_ORDER
 from mlmon_dagster.metrics.statistics import ColumnStatistics, merge_columns
-from mlmon_dagster.profiles.measures import MEASURES, columns_of
+from mlmon_dagster.profiles.measures import columns_of, measure
 from mlmon_dagster.spec import (
     ModelSpec,
 )
@@ -87,7 +87,7 @@ def compare_slices(
             by_window({name: stats for name, stats in side.items() if name in names})
             for side in (now, then)
         )
-        compared = _Sides(spec, family, one, other, min_rows)
+        compared = _Sides(spec, family, mine, one, other, min_rows)
         frames |= {metric: compared.trace(metric) for metric in mine}
     filled = [frames[metric] for metric in metrics if len(frames.get(metric, ()))]
     empty = pd.DataFrame({name: [] for name in COLUMNS})
@@ -130,7 +130,13 @@ class _Sides:
     """The window's and the baseline's statistics, small slice values put together on both."""
 
     def __init__(
-        self, spec: ModelSpec, family: MetricFamily, now: Profiles, then: Profiles, min_rows: int
+        self,
+        spec: ModelSpec,
+        family: MetricFamily,
+        metrics: Sequence[str],
+        now: Profiles,
+        then: Profiles,
+        min_rows: int,
     ) -> None:
         self.min_rows = min_rows
         rows = pd.concat(
@@ -140,9 +146,9 @@ class _Sides:
         small = pd.MultiIndex.from_tuples(few, names=_SLICE)
         windows = [_put_together(side, small) for side in (now, then)]
         self.now, self.then = (merge_columns(side, _SLICE) for side in windows)
-        measure = partial(_whole_table, spec, family)
+        measured = partial(_whole_table, spec, family, metrics)
         self.values = [
-            measure(whole).join(standard_errors(side, measure), on=list(SERIES))
+            measured(whole).join(standard_errors(side, measured), on=list(SERIES))
             for whole, side in zip((self.now, self.then), windows, strict=True)
         ]
 
@@ -243,8 +249,10 @@ def _rejoined(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(slice_key=frame["slice_key"].str.removesuffix(_SMALL))
 
 
-def _whole_table(spec: ModelSpec, family: MetricFamily, side: Profiles) -> pd.DataFrame:
-    frame = MEASURES[family](spec, side, None)
+def _whole_table(
+    spec: ModelSpec, family: MetricFamily, metrics: Sequence[str], side: Profiles
+) -> pd.DataFrame:
+    frame = measure(spec, family, side, None, metrics)
     if family == BUSINESS:
         of_one = frame["column_name"] != TABLE
         named = frame["metric"] + "/" + frame["column_name"]

@@ -43,7 +43,11 @@ def started(words: list[str], environment: dict[str, str], log: Path) -> Iterato
             yield
         finally:
             process.terminate()
-            process.wait()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:  # it ignores what it was told to ignore at its start
+                process.kill()
+                process.wait()
 
 
 def free_port() -> int:

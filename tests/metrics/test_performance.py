@@ -148,6 +148,21 @@ def test_cells_do_not_influence_each_other():
         assert mine["value"] == alone[alone["metric"] == metric].iloc[0]["value"]
 
 
+@pytest.mark.parametrize(
+    "asked", [["roc_auc"], ["lift", "f1"], ["calibration_error", "actual_rate"], ["brier"], ["mcc"]]
+)
+def test_metrics_asked_for_are_those_of_all_and_no_others(asked):
+    score = score_statistics(*(RNG.poisson(2, (30, 40)) for _ in range(2)))
+    tn, fn, fp, tp = RNG.integers(1, 40, (4, 30))
+    confusion = confusion_statistics(tn=tn, fn=fn, fp=fp, tp=tp)
+    everything = performance_metrics(score, confusion)
+
+    found = performance_metrics(score, confusion, metrics=asked)
+
+    expected = everything[everything["metric"].isin(asked)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(found, expected)
+
+
 def test_no_cells_give_an_empty_frame():
     none = np.zeros((0, 8), dtype=np.int64)
     assert len(performance_metrics(score_statistics(none, none), None)) == 0

@@ -16,7 +16,7 @@ from tests.pipeline.late_labels import DAY, FIRST, Lag, LateWorld, by_class
 
 OF_TRUTH = ("freshness", "performance", "estimated_performance")
 UNIFORM = by_class((1, 20), (1, 20))
-DEFAULTS = by_class((1, 44), (60, 60.5))
+DEFAULTS = by_class((1, 22), (30, 30.5))
 
 
 def failed(world: LateWorld) -> pd.DataFrame:
@@ -56,10 +56,11 @@ def test_when_labels_came_is_counted_by_age_class_and_quarter_of_the_score(tmp_p
     )
 
 
+@pytest.mark.long
 @pytest.mark.proof
 @pytest.mark.parametrize(
     ("lag", "days", "due"),
-    [(UNIFORM, 36, 20), (DEFAULTS, 70, 61)],
+    [(UNIFORM, 36, 20), (DEFAULTS, 40, 31)],
     ids=["1 to 20 days", "positives first"],
 )
 def test_a_healthy_model_with_late_labels_is_never_wrong_and_is_judged_in_time(
@@ -78,6 +79,7 @@ def test_a_healthy_model_with_late_labels_is_never_wrong_and_is_judged_in_time(
     assert "It is usually judged by" in newest["message"]
 
 
+@pytest.mark.long
 @pytest.mark.proof
 def test_a_label_job_that_stops_is_told_and_over_when_it_has_caught_up(tmp_path: Path) -> None:
     """Labels of the 30th to the 39th day come on the 40th."""
@@ -91,6 +93,7 @@ def test_a_label_job_that_stops_is_told_and_over_when_it_has_caught_up(tmp_path:
     assert "ERROR" not in set(late["status"])
 
 
+@pytest.mark.long
 @pytest.mark.proof
 def test_history_that_is_imported_is_learnt_from_the_times_it_gives(tmp_path: Path) -> None:
     """Forty days that come at once are judged at once, but for those still waiting."""

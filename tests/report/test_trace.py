@@ -15,7 +15,7 @@ from mlmon_dagster.profiles import baseline_in_force, load_baseline
 from mlmon_dagster.report.trace import newest_mature, trace_of
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import monitor_results
-from mlmon_dagster.tables.periods import rolled_up_metrics
+from mlmon_dagster.tables.periods import History, coarsen, rolled_up_metrics, told_columns
 from mlmon_dagster.trace.slices import COLUMNS, MIN_ROWS, compare_slices, profiled_for
 from tests.report.worlds import BROKEN, DAY, DAYS, REGIONS, START, World, build, declare
 
@@ -190,6 +190,26 @@ def test_a_months_interval_is_as_wide_as_its_days_stray(world: World) -> None:
     assert found["upper"] == pytest.approx(max(found["value"] + half, upper), abs=1e-12)
     sliced = frame[(frame["metric"] == "accuracy") & (frame["slice_key"] != "all")]
     assert set(sliced["method_version"]) == {"wilson-1"}
+
+
+def test_what_is_read_once_is_added_up_as_what_is_read_for_itself(world: World) -> None:
+    spec, start, end = world.spec, START + 2 * DAY, START + 9 * DAY
+    columns, keys = told_columns(spec), [(), *spec.slices]
+    history = History(world.store, spec, columns, keys)
+    found = history.merge(columns, keys, start, end)
+    alone = baseline_in_force(world.store, spec).profiles(
+        start=start, end=end, dataset="production", columns=columns, slices=keys
+    )
+
+    assert set(found) == set(alone)
+    for name, stats_ in alone.items():
+        expected = coarsen(spec, stats_, "month")
+        pd.testing.assert_frame_equal(found[name].cells, expected.cells)
+        assert np.array_equal(found[name].counts, expected.counts)
+        assert np.array_equal(found[name].total, expected.total)
+    sizes = history.sizes(columns[0]).groupby("window_start")["n"].sum()
+    rows = world.side("production").groupby("window_start").size()
+    assert sizes.tolist() == rows.tolist()
 
 
 def test_a_base_rate_has_no_worse_side_and_is_sorted_by_its_share(trace: pd.DataFrame) -> None:

@@ -23,6 +23,7 @@ from typing import TypeVar, cast
 
 import sqlalchemy as sa
 
+from mlmon_dagster.alerts.lifecycle.nature import Nature
 from mlmon_dagster.alerts.lifecycle.transitions import (
     DEFAULT_ENVIRONMENT,
     MEMORY,
@@ -31,6 +32,7 @@ from mlmon_dagster.alerts.lifecycle.transitions import (
     Episode,
     EventKind,
     Opinion,
+    Turn,
     Verdict,
     failed,
     fingerprint,
@@ -38,19 +40,31 @@ from mlmon_dagster.alerts.lifecycle.transitions import (
     is_known,
     keep_state,
     new_row,
+    read_turn,
     replayed_from,
     resolve,
     revise,
     state_of,
     step,
 )
+from mlmon_dagster.alerts.messages.view import local_moment
 from mlmon_dagster.monitors.change_wording import percent
-from mlmon_dagster.monitors.wording import NAMES, limit_of
+from mlmon_dagster.monitors.wording import NAMES, headline, limit_of, told
 from mlmon_dagster.spec.declaration import Granularity
 from mlmon_dagster.spec.known_events import EVENT, find_known, list_days
+from mlmon_dagster.spec.metric_registry import NOVEL
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.monitors import FAMILIES, SUSTAINED_SHIFT
-from mlmon_dagster.spec.names import ALL, DRIFT, FRESHNESS, NO_VERDICT, QUALITY, SCHEMA, TABLE
+from mlmon_dagster.spec.names import (
+    ALL,
+    DRIFT,
+    FRESHNESS,
+    NO_VERDICT,
+    QUALITY,
+    SCHEMA,
+    SERVICE,
+    TABLE,
+)
 from mlmon_dagster.spec.windows import window_containing
 from mlmon_dagster.store import Store, alert_state
 from mlmon_dagster.store.alert_state import AlertEvent, AlertRow, StoredEvent
@@ -64,6 +78,8 @@ RETIRED_AFTER = dt.timedelta(days=1)
 _BATCH = 5000
 # What an alert's details say of its newest window, whether that failed or not.
 _OF_NEWEST = ("newest_value", "newest_message", "newest_window_end", "judged_at")
+_TURN = "changed"  # since when its episode is of another nature, and what it said before
+_OF_DATA = (QUALITY, DRIFT, SERVICE)  # whose alerts say when they change their nature
 # Reasons that are one condition, as one thing mends them; every other reason is its own.
 _CONDITIONS = {
     "few_of_rarer_class": "few_rows",
@@ -180,7 +196,7 @@ def _fold_batch(
     conn: sa.Connection, spec: ModelSpec, now: dt.datetime, environment: str
 ) -> tuple[int, bool]:
     """Take in one batch; return its size and whether there may be more."""
-    model, limit = spec.model, spec.source.predictions.max_bad_rate
+    model, limit, zone = spec.model, spec.source.predictions.max_bad_rate, spec.time.zone
     read = alert_state.new_results(conn, model, _BATCH)
     results = _leave_cut_window(read)
     alerts = alert_state.load_alerts(conn, model)
@@ -208,12 +224,13 @@ def _fold_batch(
                     late.setdefault(key, []).append(result)
                 continue
             # What is late of an alert comes before what is new of it, and is taken in as a whole.
-            happened += _take_in_late(conn, row, late.pop(key, ()), now, limit)
-            happened += _take_in(row, result, now, breaks=breaks_window(result, limit))
+            happened += _take_in_late(conn, row, late.pop(key, ()), now, limit, zone)
+            breaks = breaks_window(result, limit)
+            happened += _take_in(conn, row, result, now, zone, breaks=breaks)
         touched |= mute(alerts.values(), happened, causes, [window])
         events += happened
     for key, past in late.items():
-        events += _take_in_late(conn, alerts[key], past, now, limit)
+        events += _take_in_late(conn, alerts[key], past, now, limit, zone)
     older = sorted({event["window_start"] for event in events} - set(windows))
     causes = {**causes, **(failing_causes(conn, spec, older) if older else {})}
     touched |= mute(alerts.values(), events, causes, windows)
@@ -246,7 +263,13 @@ def _leave_cut_window(results: Sequence[StoredResult]) -> Sequence[StoredResult]
 
 
 def _take_in(
-    row: AlertRow, result: StoredResult, now: dt.datetime, *, breaks: bool
+    conn: sa.Connection,
+    row: AlertRow,
+    result: StoredResult,
+    now: dt.datetime,
+    zone: str,
+    *,
+    breaks: bool,
 ) -> list[AlertEvent]:
     """Change the alert row by a result on a newer window and return the events to write."""
     after, kinds = step(state_of(row), _read_verdict(result), k=result["k"], n=result["of_n"])
@@ -256,6 +279,7 @@ def _take_in(
         row |= {"acked_by": "", "acked_at": None}
     if "opened" in kinds:
         _open_episode(row, now, "backfill" if result["is_backfill"] else "")
+        _keep_turn(row, "")
         if sum(failed(known.status) for known in after.recent[-result["of_n"] :]) < result["k"]:
             severe = {"severe": f"{result['k']} of {result['of_n']}"}
             row["details"] = json.dumps(json.loads(row["details"]) | severe)
@@ -263,12 +287,48 @@ def _take_in(
         row |= {"resolved_at": now, "resolved_reason": "recovered"}
         if row["muted_reason"] == "backfill" and not result["is_backfill"]:
             row["muted_reason"] = ""  # it outlived the backfill that it came with
-    return [_write_event(row, kind, result["window_start"], result, now) for kind in kinds]
+    events = [_write_event(row, kind, result["window_start"], result, now) for kind in kinds]
+    if "changed" in kinds:
+        events[-1]["message"], before = _tell_turn(conn, read_turn(after), zone)
+        _keep_turn(row, before)
+    return events
 
 
 def _read_verdict(result: StoredResult) -> Verdict:
     evidence = result["excess"], result["excess_error"]
-    return Verdict(result["window_start"], result["status"], result["id"], *evidence)
+    nature = _read_nature(result)
+    return Verdict(result["window_start"], result["status"], result["id"], *evidence, nature)
+
+
+def _read_nature(result: StoredResult) -> Nature:
+    """Return what a window of the data families is like; of others a change is no news."""
+    if result["family"] not in _OF_DATA or result["metric"] == NO_VERDICT:
+        return Nature()
+    details = json.loads(result["details"] or "{}")
+    is_share = result["metric"].endswith("_rate") and result["metric"] != "burn_rate"
+    value = result["value"]
+    if value is not None and result["family"] == DRIFT:
+        value -= result["baseline_value"] or 0.0  # of a distance what chance gives
+    return Nature(
+        value=None if value is None else round(value, 9),
+        rows=result["n"] if is_share else 0,
+        term=details.get("term", ""),
+        place=details.get("place"),
+        outside=round(details.get(NOVEL, 0.0), 9),
+        beside=tuple(details.get("beside", ())),
+    )
+
+
+def _tell_turn(conn: sa.Connection, turn: Turn, zone: str) -> tuple[str, str]:
+    """Return what an alert says since a change of nature, and since when, with what it said."""
+    said = alert_state.load_messages(conn, (turn.was, turn.now))
+    was, now = headline(said.get(turn.was, "")), said.get(turn.now, "")
+    before = f"since {local_moment(turn.since, zone)}" + (f", before: {was}" if was else "")
+    return told(headline(now), f"{before[:1].upper()}{before[1:]}"), before
+
+
+def _keep_turn(row: AlertRow, before: str) -> None:
+    row["details"] = json.dumps({**json.loads(row["details"]), _TURN: before})
 
 
 def _open_episode(row: AlertRow, now: dt.datetime, muted: str) -> None:
@@ -281,6 +341,7 @@ def _take_in_late(
     results: Sequence[StoredResult],
     now: dt.datetime,
     max_bad_rate: float,
+    zone: str,
 ) -> list[AlertEvent]:
     """Change the alert row by results on windows that are not newer, all of them at once.
 
@@ -290,6 +351,7 @@ def _take_in_late(
         results: What came late of it, in the order of windows and then of ids.
         now: The time written beside the changes.
         max_bad_rate: The share of bad rows from which a window counts as broken.
+        zone: Time zone of the model.
 
     Returns:
         The events to write.
@@ -324,6 +386,7 @@ def _take_in_late(
             muted = hidden if hidden and (kind == "withdrawn" or hidden != "backfill") else muted
         elif kind == "opened":
             _open_episode(row, now, muted)
+            _keep_turn(row, "")
             if failed(worst["status"]):
                 _keep_failure(row, worst, breaks_window(worst, max_bad_rate))
         else:
@@ -341,6 +404,11 @@ def _take_in_late(
             or not episode.first <= worst["window_start"] <= episode.last
         ):
             event |= {"message": "", "value": None}  # what was said of it before stays said
+        if kind == "changed":
+            (turn,) = (turn for turn in episode.turns if turn.window == window)
+            event["message"], change = _tell_turn(conn, turn, zone)
+            if not is_late:
+                _keep_turn(row, change)
         event |= {
             "episode": episode.number,
             "is_late": is_late,
@@ -365,11 +433,14 @@ def _rate_badness(result: StoredResult) -> tuple[int, float, dt.datetime]:
 
 def _read_episodes(events: Sequence[StoredEvent]) -> list[Episode]:
     """Return the episodes of an alert that stand, as its events tell them, oldest first."""
-    found: dict[int, Episode] = {}
+    found, turns = dict[int, Episode](), dict[int, list[Turn]]()
     for event in events:
         number, first, last = event["episode"], event["first_window"], event["last_window"]
         if event["kind"] == "acknowledged" or first is None or last is None:
             continue
+        if event["kind"] == "changed":
+            window = event["window_start"]
+            turns.setdefault(number, []).append(Turn(window, window, 0, 0))
         if event["kind"] == "withdrawn":
             found.pop(number, None)
             continue
@@ -382,6 +453,7 @@ def _read_episodes(events: Sequence[StoredEvent]) -> list[Episode]:
             ended=event["window_start"] if is_end else None,
             severity=event["severity"],
             opened_in=old.opened_in if old else event["window_start"],
+            turns=tuple(turns.get(number, ())),
         )
     return [found[number] for number in sorted(found)]
 
@@ -461,7 +533,7 @@ def _keep_failure(row: AlertRow, result: MonitorResult, breaks: bool) -> None:
         "runbook": result["runbook"],
     }
     before = json.loads(row["details"])
-    details = {name: before[name] for name in _OF_NEWEST if name in before}
+    details = {name: before[name] for name in (*_OF_NEWEST, _TURN) if name in before}
     details |= {
         "baseline_value": result["baseline_value"],
         "lower": result["lower"],

@@ -7,7 +7,8 @@
 | PENDING   | as OK                                | OK once earlier failures cannot count        |
 |           |                                      | towards k any more                           |
 | FIRING    | FIRING; escalated if it is an ERROR  | OK (resolved) if it is over, else RECOVERING |
-|           | and only a WARN was announced        |                                              |
+|           | and only a WARN was announced;       |                                              |
+|           | changed if `nature` says so          |                                              |
 | RECOVERING| FIRING                               | as FIRING                                    |
 
 A window is severe that is half as far again past the limit, its 99.9 % interval beyond it.
@@ -26,7 +27,8 @@ no evidence: of windows that fail every other time, seven in a row pass some tim
 among the failures that is past the limit, too, and passes because that may be chance (a weekend of
 few rows) does not end their stretch.
 
-NO_DATA changes nothing: it is neither a pass nor a failure.
+NO_DATA changes nothing: it is neither a pass nor a failure. Nor does a window that passes for a
+fault: something is wrong with the column that was not when the alert last failed.
 
 Windows come in any order and more than once. One that is newer than all the others takes the step
 of the table. An older one, or another opinion on one that is known, is late news: the table is gone
@@ -41,6 +43,7 @@ through again from there, and what it says now is compared with the episodes tha
 | another first one, or another verdict   | an episode that goes on  | revised, or escalated       |
 | on the newest window, or worse          |                          |                             |
 | it ended                                | an episode that goes on  | revised and resolved        |
+| a change of nature                      | not that                 | changed; what was told stays|
 | no such episode                         | an episode that goes on  | resolved and withdrawn      |
 | no such episode                         | an episode that is over  | withdrawn, late             |
 
@@ -57,15 +60,17 @@ import math
 import statistics
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+from mlmon_dagster.alerts.lifecycle.nature import Nature, find_change
 from mlmon_dagster.metrics.intervals import Z95
 from mlmon_dagster.store.alert_state import AlertRow, State
 from mlmon_dagster.store.state.monitor_results import MonitorResult, Status
 
-EventKind = Literal["opened", "escalated", "revised", "resolved", "withdrawn"]
+EventKind = Literal["opened", "escalated", "changed", "revised", "resolved", "withdrawn"]
 SPAN = 7  # passes in a row after which what came and went may be over
 MEMORY = 2 * SPAN  # windows
+_LONG_MEMORY = 4 * MEMORY  # of an alert that fires, for what its episode has been like
 SEVERE = 0.5  # past the limit, in units of it
 CLEAR = -0.5
 FADED, NEWEST = 0.25, 3  # of how far off the failures were, by the median of so many
@@ -84,6 +89,8 @@ class Verdict(NamedTuple):
         excess: How far past the limit the value is, in units of the limit: 0 at the limit, 1 twice
             as far, -1 nothing at all. None if nothing is measured.
         excess_error: Half the 95 % interval of that; None if it is not known.
+        nature: What the window is like.
+        is_change: Whether the episode is of another nature from it on.
     """
 
     window_start: dt.datetime
@@ -91,6 +98,8 @@ class Verdict(NamedTuple):
     result_id: int
     excess: float | None = None
     excess_error: float | None = None
+    nature: Nature = Nature()
+    is_change: bool = False
 
     @property
     def is_severe(self) -> bool:
@@ -109,7 +118,8 @@ class AlertState:
         severity: Highest severity announced in this episode; empty before the first.
         episode: The newest episode, from 1; 0 before the first.
         n_episodes: How many there were, those of past windows that were learnt late included.
-        recent: Verdicts of the last `MEMORY` windows that had one (or n), oldest first.
+        recent: Verdicts of the last `MEMORY` windows that had one (or n), oldest first; while it
+            fires, of more.
         first: The first failing window of the newest episode: where it began, which may be before
             the window that completed k of n. None before the first episode.
         last: The last failing window of that episode so far.
@@ -149,6 +159,22 @@ class Opinion(NamedTuple):
         return self.verdict.window_start
 
 
+class Turn(NamedTuple):
+    """A change of nature: the results that say what the alert was, and what it is now.
+
+    Attributes:
+        window: In which it was noticed.
+        since: From which window on it is so.
+        was: The result on the failing window before that.
+        now: The result on the window in which it was noticed.
+    """
+
+    window: dt.datetime
+    since: dt.datetime
+    was: int
+    now: int
+
+
 class Episode(NamedTuple):
     """One uninterrupted firing, as far as it is known.
 
@@ -159,6 +185,7 @@ class Episode(NamedTuple):
         ended: The window that ended it; None while it goes on.
         severity: The highest so far.
         opened_in: The window that opened it; the first one where that is not known.
+        turns: How its nature changed.
     """
 
     number: int
@@ -167,6 +194,7 @@ class Episode(NamedTuple):
     ended: dt.datetime | None
     severity: str
     opened_in: dt.datetime
+    turns: tuple[Turn, ...] = ()
 
 
 class Change(NamedTuple):
@@ -212,8 +240,20 @@ def step(before: AlertState, verdict: Verdict, *, k: int = 1, n: int = 1) -> Ste
     """
     if verdict.status == "NO_DATA" or is_known(before, verdict.window_start):
         return Step(before, ())
-    recent = (*before.recent, verdict)[-max(n, MEMORY) :]
+    if _is_held(before, verdict):
+        return Step(before, ())
+    is_long = before.active and verdict.nature.value is not None
+    recent = (*before.recent, verdict)[-max(n, _LONG_MEMORY if is_long else MEMORY) :]
     return Step(*_judge(replace(before, recent=recent), k=k, n=n))
+
+
+def _is_held(alert: AlertState, verdict: Verdict) -> bool:
+    """Whether a window of an open alert passes for what went wrong with the column since."""
+    beside = verdict.nature.beside
+    if failed(verdict.status) or not beside or not alert.active:
+        return False
+    failing = [known.nature.beside for known in alert.recent if failed(known.status)]
+    return not set(beside) <= set(failing[-1] if failing else ())
 
 
 def is_known(alert: AlertState, window: dt.datetime) -> bool:
@@ -257,6 +297,11 @@ def revise(
             continue
         of_it = [span for span in shared if owners[span] is told]
         now = _amend(told, of_it or shared)
+        known = {turn.window for turn in told.turns}
+        turned = [turn.window for turn in now.turns if turn.window not in known]
+        is_late = told.ended is not None
+        in_it = [window for window in turned if told.ended is None or window <= told.ended]
+        changes += [Change("changed", now, window, is_late) for window in in_it]
         if told.ended is None and now.ended is not None:
             changes += _tell_end(now, newest.start)
         elif told.ended is None:
@@ -271,12 +316,14 @@ def revise(
                 n_episodes += 1  # it goes on after all
                 current = now._replace(number=n_episodes, opened_in=newest.start)
                 changes.append(Change("opened", current, newest.start))
+                later = [window for window in turned if window not in in_it]
+                changes += [Change("changed", current, window) for window in later]
             if is_open or not of_it:  # of another episode, or ended from outside: it has its part
                 first = now.first if of_it else max(now.first, told.first)
                 last, ended = min(now.last, told.last), told.ended
                 severity = now.severity if of_it else told.severity
                 now = now._replace(first=first, last=last, ended=ended, severity=severity)
-            if now._replace(ended=told.ended) != told:
+            if now._replace(ended=told.ended, turns=told.turns) != told:
                 assert now.ended is not None
                 changes.append(Change("revised", now, now.ended, is_late=True))
     for span in spans:
@@ -284,7 +331,9 @@ def revise(
             continue
         n_episodes += 1
         mine = span._replace(number=n_episodes)
-        changes.append(Change("opened", mine, span.opened_in, is_late=span.ended is not None))
+        is_late = span.ended is not None
+        changes.append(Change("opened", mine, span.opened_in, is_late))
+        changes += [Change("changed", mine, turn.window, is_late) for turn in span.turns]
         if span.ended is not None:
             changes.append(Change("resolved", mine, span.ended, is_late=True))
         else:
@@ -315,7 +364,8 @@ def _amend(told: Episode, spans: Sequence[Episode]) -> Episode:
     """Return an episode as the windows tell it now; it stays as severe as it was announced."""
     severity = max((told.severity, *(s.severity for s in spans)), key=lambda s: STATUS_RANK[s])
     first, last, ended = spans[0].first, spans[-1].last, spans[-1].ended
-    return told._replace(first=first, last=last, ended=ended, severity=severity)
+    turns = tuple(turn for span in spans for turn in span.turns)
+    return told._replace(first=first, last=last, ended=ended, severity=severity, turns=turns)
 
 
 def _tell_end(episode: Episode, window: dt.datetime) -> list[Change]:
@@ -336,8 +386,13 @@ def _replay(opinions: Sequence[Opinion], start: dt.datetime) -> tuple[AlertState
         assert alert.first is not None
         assert alert.last is not None
         ended = opinion.start if "resolved" in events else None
-        opened_in = opinion.start if "opened" in events else spans.pop().opened_in
-        span = Episode(0, alert.first, alert.last, ended, alert.severity, opened_in)
+        opened_in, turns = opinion.start, tuple[Turn, ...]()
+        if "opened" not in events:
+            before = spans.pop()
+            opened_in, turns = before.opened_in, before.turns
+        if "changed" in events:
+            turns += (read_turn(alert),)
+        span = Episode(0, alert.first, alert.last, ended, alert.severity, opened_in, turns)
         spans.append(span)
     return alert, spans
 
@@ -379,7 +434,7 @@ def _judge(alert: AlertState, *, k: int, n: int) -> tuple[AlertState, tuple[Even
     if failed(alert.recent[-1].status):
         return _judge_failure(alert, k, n)
     if alert.active:
-        if is_over(alert.recent, k, n):
+        if is_over(alert.recent[-max(n, MEMORY) :], k, n):
             return replace(alert, state="OK"), ("resolved",)
         return replace(alert, state="RECOVERING"), ()
     may_count = _may_still_count(alert.recent[-n:], k, n)
@@ -389,10 +444,12 @@ def _judge(alert: AlertState, *, k: int, n: int) -> tuple[AlertState, tuple[Even
 def _judge_failure(alert: AlertState, k: int, n: int) -> tuple[AlertState, tuple[EventKind, ...]]:
     newest = alert.recent[-1]
     if alert.active:
-        alert = replace(alert, last=newest.window_start)
-        if STATUS_RANK[newest.status] > STATUS_RANK[alert.severity]:
-            return replace(alert, state="FIRING", severity=newest.status), ("escalated",)
-        return replace(alert, state="FIRING"), ()
+        is_worse = STATUS_RANK[newest.status] > STATUS_RANK[alert.severity]
+        severity = newest.status if is_worse else alert.severity
+        alert = replace(alert, state="FIRING", severity=severity, last=newest.window_start)
+        changed = _mark_change(alert)
+        kinds: tuple[EventKind, ...] = ("escalated",) if is_worse else ()
+        return (alert, kinds) if changed is None else (changed, (*kinds, "changed"))
     if _count_failures(alert.recent[-n:]) < k and not newest.is_severe:
         return replace(alert, state="PENDING"), ()
     opened = replace(
@@ -405,6 +462,35 @@ def _judge_failure(alert: AlertState, k: int, n: int) -> tuple[AlertState, tuple
         last=newest.window_start,
     )
     return opened, ("opened",)
+
+
+def _mark_change(alert: AlertState) -> AlertState | None:
+    """Mark the window from which on a firing alert is of another nature; None if it is as it was.
+
+    The marked window begins what the next ones are held against.
+    """
+    assert alert.first is not None
+    failing = [
+        i
+        for i, verdict in enumerate(alert.recent)
+        if failed(verdict.status) and verdict.window_start >= alert.first
+    ]
+    mine = [alert.recent[i] for i in failing]
+    since = max((i for i, verdict in enumerate(mine) if verdict.is_change), default=0)
+    found = find_change([v.nature for v in mine], [v.window_start for v in mine], since)
+    if found is None:
+        return None
+    recent = list(alert.recent)
+    recent[failing[found]] = recent[failing[found]]._replace(is_change=True)
+    return replace(alert, recent=tuple(recent))
+
+
+def read_turn(alert: AlertState) -> Turn:
+    """Return the newest change of nature of an alert whose newest window made it."""
+    since = max(i for i, verdict in enumerate(alert.recent) if verdict.is_change)
+    was = [verdict.result_id for verdict in alert.recent[:since] if failed(verdict.status)]
+    now = alert.recent[-1]
+    return Turn(now.window_start, alert.recent[since].window_start, was[-1], now.result_id)
 
 
 def _find_first_failing(verdicts: Sequence[Verdict], k: int, n: int) -> dt.datetime:
@@ -549,10 +635,7 @@ def new_row(result: MonitorResult, environment: str, now: dt.datetime) -> AlertR
 
 def state_of(row: AlertRow) -> AlertState:
     """Read the state machine's part of an alert row."""
-    recent = tuple(
-        Verdict(dt.datetime.fromisoformat(window), *said)
-        for window, *said in json.loads(row["recent"])
-    )
+    recent = tuple(map(_read_kept, json.loads(row["recent"])))
     return AlertState(
         state=row["state"],
         severity=row["severity"],
@@ -562,6 +645,13 @@ def state_of(row: AlertRow) -> AlertState:
         first=row["opened_window"],
         last=row["failed_window"],
     )
+
+
+def _read_kept(said: Sequence[Any]) -> Verdict:
+    start, *rest = said
+    verdict = Verdict(dt.datetime.fromisoformat(start), *rest)
+    *known, beside = verdict.nature
+    return verdict._replace(nature=Nature._make([*known, tuple(beside)]))
 
 
 def forget_ahead(row: AlertRow, window: dt.datetime, newest: dt.datetime) -> None:
@@ -586,7 +676,10 @@ def forget_ahead(row: AlertRow, window: dt.datetime, newest: dt.datetime) -> Non
 
 def keep_state(row: AlertRow, state: AlertState) -> None:
     """Write the state machine's part of an alert row."""
-    recent = [[v.window_start.isoformat(), *v[1:]] for v in state.recent]
+    plain = (Nature(), False)
+    recent = [
+        [v.window_start.isoformat(), *v[1 : 5 if v[5:] == plain else 7]] for v in state.recent
+    ]
     row |= {
         "state": state.state,
         "severity": state.severity,

@@ -77,7 +77,7 @@ class GroupState:
         groups: Rows of the notification log by group key.
         alerts: Rows of the alerts that are active or were told about, by fingerprint.
         silences: The silences in force.
-        changes: The escalations and revisions of each alert's episode, oldest first.
+        changes: How each alert's episode escalated, changed or was revised, oldest first.
         routes: Where each alert goes now, and who is mentioned there, by fingerprint.
         views: The alerts as people read them.
         with_plots: Whether messages that tell something new get a picture of it.

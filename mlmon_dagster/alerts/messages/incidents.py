@@ -301,11 +301,14 @@ def _has_cause(state: GroupState, view: AlertView, known: Iterable[AlertRow]) ->
 def _collect_changes(state: GroupState, news: News) -> Changes:
     known = {episode_of(key): key for key in news.told.firing}
     changed = {key for key in news.audible - news.told.firing if episode_of(key) in known}
-    worse = {key for key in changed if "escalated" in state.changes_since(known[episode_of(key)])}
+    since = {key: state.changes_since(known[episode_of(key)]) for key in changed}
+    worse = {key for key, kinds in since.items() if "escalated" in kinds}
+    other = {key for key, kinds in since.items() if "changed" in kinds} - worse
     return Changes(
         opened=state.views_of(key for key in news.audible if episode_of(key) not in known),
         escalated=state.views_of(worse),
-        revised=state.views_of(changed - worse),
+        changed=state.views_of(other),
+        revised=state.views_of(changed - worse - other),
         resolved=state.ended_views(news.ended),
         missed=state.episodes(news.missed),
     )

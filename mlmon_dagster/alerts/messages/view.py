@@ -124,6 +124,11 @@ class AlertView:
         return self.moment(opened) if opened else "unknown"
 
     @property
+    def change(self) -> str:
+        """Since when its episode is of another nature, and what it said before; empty if never."""
+        return str(self.details.get("changed", ""))
+
+    @property
     def is_late_news(self) -> bool:
         """Whether it is an episode of past windows that was learnt, or changed, afterwards."""
         return "learnt" in self.details
@@ -401,6 +406,7 @@ class Changes:
 
     opened: Sequence[AlertView] = ()
     escalated: Sequence[AlertView] = ()
+    changed: Sequence[AlertView] = ()
     revised: Sequence[AlertView] = ()
     resolved: Sequence[AlertView] = ()
     missed: Sequence[AlertView] = ()
@@ -411,6 +417,7 @@ class Changes:
         every = (
             ("New", self.opened),
             ("Worse", self.escalated),
+            ("Changed", self.changed),
             ("Revised after late data", self.revised),
             ("Resolved", self.resolved),
             (OVER, self.missed),
@@ -767,6 +774,7 @@ def _write_notes(context: Context, views: Sequence[AlertView]) -> tuple[tuple[st
     why = [a for a in lines if not any(a != b and a.endswith(b) for b in lines)]
     notes = [
         ("Since", _write_since(views)),
+        ("Changed", "; ".join(_write_turn(v, views) for v in views if v.change)),
         ("Why", "; ".join(why[:4])),
         ("Money", _find_money(views)),
         ("At once", _explain_at_once(views)),
@@ -776,6 +784,10 @@ def _write_notes(context: Context, views: Sequence[AlertView]) -> tuple[tuple[st
         ("Next", views[0].next_step),
     ]
     return tuple((label, text) for label, text in notes if text)
+
+
+def _write_turn(view: AlertView, views: Sequence[AlertView]) -> str:
+    return view.change if len(views) == 1 else f"{view.name} {view.change}"
 
 
 def _find_money(views: Sequence[AlertView]) -> str:
@@ -838,6 +850,8 @@ def _write_change_item(label: str, view: AlertView) -> Item:
     newest = view.details.get("newest_message") if label.startswith("Revised") else ""
     text = str(newest or view.sentence)
     since = f"since {view.since}" if label == "New" else ""
+    if label == "Changed":
+        since = view.change
     return Item(
         f"{label}: {headline(text)}.", "; ".join(filter(None, (since, beyond_headline(text))))
     )

@@ -7,7 +7,7 @@ mean logarithm of the chance given to what came true (Good, 1952).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -51,6 +51,7 @@ from mlmon_dagster.metrics.performance.weighted_back import (
 )
 from mlmon_dagster.metrics.rectified import METHOD, Interval
 from mlmon_dagster.metrics.statistics import CELL_KEYS, ColumnStatistics
+from mlmon_dagster.spec.metric_registry import METRICS
 from mlmon_dagster.spec.names import TABLE
 
 CALIBRATION_GROUPS = 10
@@ -64,6 +65,7 @@ def performance_metrics(
     losses: Mapping[str, ColumnStatistics] | None = None,
     *,
     top_share: float = 0.1,
+    metrics: Collection[str] = METRICS,
 ) -> pd.DataFrame:
     """Every metric of realized performance of a binary classifier, per cell.
 
@@ -77,6 +79,7 @@ def performance_metrics(
             of their interval. Outputs of rows that ground truth never comes for (`EXEMPT`) count
             in predicted_rate alone.
         top_share: Share of the rows that counts as the top for lift.
+        metrics: Which are wanted; areas and gaps of others are not computed.
 
     Returns:
         MetricFrame, column `:table`, `n` = rows with an actual (all rows for predicted_rate).
@@ -96,22 +99,28 @@ def performance_metrics(
     named = {name: stats for name, stats in outputs_of.items() if stats is not None}
     expected = leave_out_exempt({**losses, **named})
     score, confusion = (expected[n] if n in named else None for n in outputs_of)
-    metrics = []
+    measured = []
     if score is not None:
-        metrics += _score_metrics(score, losses, top_share)
-    if predicted is not None and confusion is not None:
+        measured += _score_metrics(score, losses, top_share, metrics)
+    by_scores = {name for name in metrics if METRICS[name].needs == ("score",)}
+    if score is not None:
+        by_scores.add("actual_rate")
+    if predicted is not None and confusion is not None and not by_scores.issuperset(metrics):
         found = _confusion_metrics(predicted, with_actual_rate=score is None)
         for part in by_decision(confusion, score, expected.get(DECIDED)):
             found = weigh_back(found, part, decision_metrics(part))
-        metrics += found
-    return stack_rows(metrics)
+        measured += found
+    return stack_rows([rows for rows in measured if rows.metric in metrics])
 
 
 def _score_metrics(
-    score: ColumnStatistics, losses: Mapping[str, ColumnStatistics], top_share: float
+    score: ColumnStatistics,
+    losses: Mapping[str, ColumnStatistics],
+    top_share: float,
+    metrics: Collection[str],
 ) -> list[MetricRows]:
     """Measure the labelled rows; where they may be a chosen subset, weigh them back to all."""
-    found, part = _of_labelled(score, losses), by_score(score)
+    found, part = _of_labelled(score, losses, metrics), by_score(score)
     if part is not None:
         plain = {
             str(rows.metric): np.asarray(rows.value, np.float64)[part.places]
@@ -121,11 +130,11 @@ def _score_metrics(
         values = score_metrics(part, plain)
         values["calibration_error"] = _weighted_calibration_error(part)
         found = weigh_back(found, part, values)
-    return [*_areas(score, losses.get(SCORE_ORDER), part, top_share), *found]
+    return [*_areas(score, losses.get(SCORE_ORDER), part, top_share, metrics), *found]
 
 
 def _of_labelled(
-    score: ColumnStatistics, losses: Mapping[str, ColumnStatistics]
+    score: ColumnStatistics, losses: Mapping[str, ColumnStatistics], metrics: Collection[str]
 ) -> list[MetricRows]:
     cells = score.cells
     counts = label_counts(score.counts)
@@ -141,7 +150,11 @@ def _of_labelled(
         mean_rows("log_loss", losses[":log_loss"])
         if ":log_loss" in losses
         else _loss_rows(cells, "log_loss", score.total, n, *_losses(middles, "log_loss"), counts),
-        _calibration_rows(cells, negatives, positives, middles, n),
+        *(
+            [_calibration_rows(cells, negatives, positives, middles, n)]
+            if "calibration_error" in metrics
+            else []
+        ),
         *(
             [mean_rows("calibration_gap", losses[":calibration_gap"], low=-1.0, high=1.0)]
             if ":calibration_gap" in losses
@@ -156,6 +169,7 @@ def _areas(
     order: ColumnStatistics | None,
     part: PartlyLabelled | None,
     top_share: float,
+    wanted: Collection[str],
 ) -> list[MetricRows]:
     """Areas and separation of classes, of all rows that labels speak for.
 
@@ -189,6 +203,8 @@ def _areas(
         ("roc_auc", roc_auc, "delong-2", classes),
         ("pr_auc", average_precision, "influence-2", shares),
     ):
+        if metric not in wanted:
+            continue
         result = np.array(area(*counted))
         if part is not None and metric == "roc_auc":
             result = np.array(centre_areas(RocAuc(*result), score, part.places))
@@ -196,10 +212,12 @@ def _areas(
             if not is_weighed[cell]:
                 result[:, cell] = np.array(area(*rows))[:, 0]
         metrics.append((metric, result, reason, version))
-    metrics += [
-        ("ks_separation", np.array(ks_separation(*classes)), reason, "newcombe-1"),
-        ("lift", np.array(lift(shares[0], shares[1], top_share)), few, f"wilson-1@{top_share:g}"),
-    ]
+    if "ks_separation" in wanted:
+        separation = np.array(ks_separation(*classes))
+        metrics.append(("ks_separation", separation, reason, "newcombe-1"))
+    if "lift" in wanted:
+        lifted = np.array(lift(shares[0], shares[1], top_share))
+        metrics.append(("lift", lifted, few, f"wilson-1@{top_share:g}"))
     return [
         table_rows(
             cells, metric, np.where(why == "", result[0], np.nan), result[1], result[2], n, why,

@@ -506,7 +506,8 @@ alert_event = sa.Table(
     sa.Column("id", Id, primary_key=True, autoincrement=True),
     text("fingerprint"),
     sa.Column("episode", sa.Integer, nullable=False),
-    text("kind"),  # opened | escalated | revised | resolved | withdrawn | acknowledged
+    # opened | escalated | changed | revised | resolved | withdrawn | acknowledged
+    text("kind"),
     # Whether it is about an episode of past windows, told in a message of its own.
     sa.Column("is_late", sa.Boolean, nullable=False, server_default=sa.false()),
     time("window_start", nullable=False),  # in which it happened
