@@ -49,14 +49,16 @@ def window_of(model: str, n_samples: int, rng: np.random.Generator) -> list[pd.D
     columns = [f"feature_{number}" for number in range(n_columns)]
     n_slices = max((n_samples - 8 * n_columns) // len(PERFORMANCE), 1)
     quality = [(c, m, 0.0, 0.0, rng.random(), np.nan) for c in columns for m in QUALITY]
-    drift = [(c, "psi", *rng.random(3), np.nan) for c in columns]
+    drift = [(c, "psi", 0.5, lower, 1 - lower, np.nan) for c in columns for lower in rng.random(1)]
     drift += [
         (c, m, rng.random(), np.nan, np.nan, rng.random())
         for c in columns
         for m in ("ks", "jensen_shannon")
     ]
     parts = [_rows(quality[k::2], "none", 0, "") for k in range(2)]
-    parts += [_rows(drift[k::2], "4a5be60c9fd45ef9", 98_413, "") for k in range(2)]
+    distances = _rows(drift, "4a5be60c9fd45ef9", 98_413, "")
+    distances["by_chance"] = rng.random(len(distances))
+    parts += [distances.iloc[k::2].reset_index(drop=True) for k in range(2)]
     sliced = []
     for k in range(n_slices):
         few = k > 0 and rng.random() < 0.2

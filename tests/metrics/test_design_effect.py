@@ -93,7 +93,9 @@ def alarm_share(law: str, size: int, rows: int, *, metric: str = "psi", by: floa
         windows = count(baseline.binning, shared(law, 100, rows, size, seed=20 + seed, by=by))
         frame = drift_metrics(windows, baseline, seed=1)
         mine = frame[frame["metric"] == metric]
-        found.append((mine["p_value"] <= MONITOR.q) & (mine["value"] > MONITOR.above))
+        found.append(
+            (mine["p_value"] <= MONITOR.q) & (mine["value"] - mine["by_chance"] > MONITOR.above)
+        )
     return float(np.mean(found))
 
 

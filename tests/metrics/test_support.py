@@ -144,7 +144,7 @@ def test_rows_off_a_heap_have_the_psi_of_a_column_of_their_own():
     for day, value in zip(drift_bins(mine).counts, found["value"], strict=True):
         p, q = (np.delete(rows, [0, at, len(rows) - 1]) for rows in (day, codes))
         p, q = ((rows + 0.5) / (rows.sum() + (len(rows) + 2) / 2) for rows in (p, q))
-        assert value == pytest.approx(((p - q) * np.log(p / q)).sum(), abs=0.06)
+        assert value == pytest.approx(((p - q) * np.log(p / q)).sum(), abs=0.005)
     assert found["n"].tolist() == [day.sum() - day[at] for day in drift_bins(mine).counts]
 
 
@@ -154,7 +154,10 @@ def test_rows_off_a_heap_that_move_are_found_in_nine_of_ten(name):
     rng = np.random.default_rng(8)
     fault = times(3) if name.startswith("money") else _to_the_middle
     moved, same = off_heap(LAWS[name], 20, rng, fault), off_heap(LAWS[name], 365, rng)
-    fails = [(rows["value"] > 0.1) & (rows["p_value"] <= 0.01) for rows in (moved, same)]
+    fails = [
+        (rows["value"] - rows["by_chance"] > 0.1) & (rows["p_value"] <= 0.01)
+        for rows in (moved, same)
+    ]
     assert fails[0].sum() >= 18
     assert fails[1].rolling(3).sum().max() <= 1
     assert fails[1].sum() <= 2

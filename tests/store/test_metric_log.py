@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.store import Store, open_store
 from mlmon_dagster.store.state import metric_log, schema
+from mlmon_dagster.store.state.sql import read_frame
 
 T0 = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
 DAY = dt.timedelta(days=1)
@@ -48,6 +49,30 @@ def test_a_metric_comes_back_with_the_defaults_of_what_was_left_out(any_store: S
     assert (row["value"], row["n"], row["slice_key"], row["reason"]) == (0.25, 100, "all", "")
     assert row["window_start"] == pd.Timestamp(T0)
     assert np.isnan(row["p_value"])
+
+
+def test_what_chance_gives_comes_back_with_the_interval_to_the_last_bit(any_store: Store) -> None:
+    rng = np.random.default_rng(3)
+    value = rng.gamma(1.0, size=200)
+    lower = value - np.where(rng.random(200) < 0.5, rng.random(200), np.nan)
+    ends = {"lower": lower, "upper": value + (value - lower)}
+    known = pd.DataFrame({"value": value, "by_chance": rng.gamma(0.1, size=200), **ends})
+    names = [f"c{i:03}" for i in range(200)]
+    given_rows = pd.concat([frame(column_name=name) for name in names], ignore_index=True)
+    metric_log.append(any_store.state, given_rows.assign(**known))
+
+    found = metric_log.newest(any_store.state, "credit")
+    pd.testing.assert_frame_equal(found[list(known)], known, check_exact=True)
+    view = read_frame(any_store.state, sa.select(schema.mlmon_metric)).sort_values("column_name")
+    pd.testing.assert_frame_equal(view[list(known)].reset_index(drop=True), known, check_exact=True)
+    before = found["computed_at"]
+    metric_log.append(any_store.state, found.assign(computed_at=T0 + 9 * DAY))
+    assert metric_log.newest(any_store.state, "credit")["computed_at"].equals(before)
+
+
+def test_a_distance_whose_interval_is_not_even_is_refused(any_store: Store) -> None:
+    with pytest.raises(StoreError, match="as far up as"):
+        metric_log.append(any_store.state, frame(0.5, by_chance=0.1, lower=0.4, upper=0.7))
 
 
 def test_no_metrics_have_the_same_columns_and_types_as_some(any_store: Store) -> None:

@@ -51,7 +51,14 @@ def computed(rng: np.random.Generator, now: dt.datetime) -> pd.DataFrame:
         }
         for start, metric, part in itertools.product(starts, metrics, parts)
     ]
-    return pd.DataFrame(rows)
+    found = pd.DataFrame(rows)
+    is_distance = found["metric"].eq("psi") & found["value"].notna()
+    lower = found["value"] - rng.choice([0.25, np.nan])
+    return found.assign(
+        by_chance=np.where(is_distance, rng.random(), np.nan),
+        lower=lower,
+        upper=found["value"] + (found["value"] - lower),
+    )
 
 
 def of_view(store: Store, view: sa.Table, model: str) -> pd.DataFrame:

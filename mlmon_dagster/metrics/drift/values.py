@@ -208,7 +208,7 @@ def results_frame(
     cells, offsets = joined_cells(frames)
     rows = np.concatenate([result.cases.rows for result in results]) + offsets[columns]
     value = np.concatenate([result.value for result in results])
-    half_width = np.concatenate([result.half_width for result in results])
+    lower = value - np.concatenate([result.half_width for result in results])
     metrics = [r.metric for r, size in zip(results, sizes, strict=True) for _ in range(size)]
     methods = np.concatenate([result.method for result in results]).tolist()
     versions = [f"{m}-{VERSION}:{method}" for m, method in zip(metrics, methods, strict=True)]
@@ -219,8 +219,8 @@ def results_frame(
         column_name=[names[of_case[i]] for i in places],
         metric=[metrics[i] for i in places],
         value=value[order],
-        lower=(value - half_width)[order],
-        upper=(value + half_width)[order],
+        lower=lower[order],
+        upper=(value + (value - lower))[order],  # as the store writes it, to the last bit
         n=np.concatenate([result.cases.n for result in results])[order],
         n_baseline=np.concatenate([result.cases.total for result in results])[order],
         p_value=np.concatenate([result.p for result in results])[order],

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 SERIES = ("model", "metric", "column_name", "slice_key", "slice_value", "dataset",
-          "model_version", "method_version")  # fmt: skip
+          "model_version", "method_version", "ends")  # fmt: skip
 WINDOW = ("model", "window_start", "window_end", "granularity")
 SHARED = {"run": "run_id", "baseline": "baseline_id"}  # columns with numbers of shared texts
 PROVENANCE = ("baseline_kind", "data_version", "maturity", "reason", "actual_coverage",
@@ -323,6 +323,11 @@ def append(engine: sa.Engine, frame: pd.DataFrame) -> int:
     if frame.empty:
         return 0
     rows = _check_frame(frame)
+    is_distance = ~np.isnan(rows["by_chance"])
+    rows = {**rows, "ends": np.where(is_distance, "chance", "").astype(object)}
+    even = _even_end(rows["value"], rows["lower"])
+    if not np.array_equal(even[is_distance], rows["upper"][is_distance], equal_nan=True):
+        raise StoreError("The interval of a distance reaches not as far up as it does down.")
     newest = {key: at for at, key in enumerate(_list_rows(rows, (*_IDENTITY, "data_version")))}
     if len(newest) < len(frame):
         rows = _take(rows, sorted(newest.values()))
@@ -410,6 +415,9 @@ def _add(conn: sa.Connection, rows: Columns) -> None:
         return
     numbers, noted = _note_provenance(conn, rows)
     lower, upper = stored_ends(*(rows[name] for name in _FLOATS[:3]))
+    is_distance = rows["ends"] == "chance"
+    lower = np.where(is_distance, rows["lower"], lower)
+    upper = np.where(is_distance, rows["by_chance"], upper)
     own = {name: _leave_out(rows[name], rows[name] == noted[name]) for name in _COUNTS}
     samples = {**rows, **own, "provenance_id": numbers, "lower": lower, "upper": upper}
     order = np.lexsort((rows["series_id"], numbers))
@@ -431,6 +439,12 @@ def stored_ends(
     at_lower = has_lower & (lower.view(np.int64) == bits) & (upper.view(np.int64) != bits)
     at_upper = has_upper & (upper.view(np.int64) == bits)
     return np.where(at_lower, np.nan, lower), np.where(at_upper, np.nan, upper)
+
+
+def _even_end(value: NDArray[np.float64], lower: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the upper ends of intervals that reach as far up as they do down."""
+    upper: NDArray[np.float64] = value + (value - lower)
+    return upper
 
 
 def _retire_replaced(conn: sa.Connection, rows: Columns) -> Columns:
@@ -540,7 +554,12 @@ def _read(
         **{name: series[name][at] for name in SERIES},
         **{name: known[name][under] for name in (*WINDOW[1:], *SHARED.values(), *PROVENANCE)},
     }
-    columns["lower"], columns["upper"] = read_ends(*(found[name] for name in _FLOATS[:3]))
+    value, stored_lower, stored_upper = (found[name] for name in _FLOATS[:3])
+    lower, upper = read_ends(value, stored_lower, stored_upper)
+    is_distance = columns["ends"] == "chance"
+    columns["lower"] = np.where(is_distance, stored_lower, lower)
+    columns["upper"] = np.where(is_distance, _even_end(value, stored_lower), upper)
+    columns["by_chance"] = np.where(is_distance, stored_upper, np.nan)
     for name in _COUNTS:
         own = found[name].astype(np.float64)
         columns[name] = np.where(np.isnan(own), known[name][under], own).astype(np.int64)

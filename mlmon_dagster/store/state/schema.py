@@ -207,6 +207,9 @@ series = sa.Table(
     text("dataset"),
     text("model_version", ALL),
     text("method_version"),
+    # chance: `upper` of samples is what a distance is without a change, and its interval reaches
+    # as far above the value as `lower` is below it. Empty: both are the ends of the interval.
+    text("ends"),
     sa.UniqueConstraint(
         "model",
         "metric",
@@ -216,6 +219,7 @@ series = sa.Table(
         "dataset",
         "model_version",
         "method_version",
+        "ends",
         name="series_once",
     ),
     sqlite_autoincrement=True,  # the number of a series that is gone never names another one
@@ -286,7 +290,6 @@ def _sample_columns() -> list[sa.Column[Any]]:
         sa.Column("lower", sa.Float),
         sa.Column("upper", sa.Float),
         sa.Column("p_value", sa.Float),
-        sa.Column("by_chance", sa.Float),
     ]
 
 
@@ -298,7 +301,8 @@ def _sample_keys(table: str) -> list[sa.schema.SchemaItem]:
     return [key, by_provenance.ddl_if(dialect="postgresql")]
 
 
-# The newest version of every metric of every window.
+# The newest version of every metric of every window. At most eight columns: PostgreSQL's rows
+# grow by 8 bytes with the ninth.
 sample = sa.Table(
     "sample",
     METADATA,
@@ -765,6 +769,7 @@ METRIC_COLUMNS = (
 _OF_METRICS: dict[str, sa.types.TypeEngine[object]] = {
     **{c.name: c.type for c in (*series.c, *metric_window.c, *provenance.c)},
     **{c.name: c.type for c in sample.c},
+    "by_chance": sample.c.upper.type,
 }
 mlmon_metric = sa.Table(
     "mlmon_metric",

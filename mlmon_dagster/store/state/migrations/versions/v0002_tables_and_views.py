@@ -16,7 +16,8 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-# An end of an interval that is not stored is the value itself, an infinite one is open.
+# An end of an interval that is not stored is the value itself, an infinite one is open; of what
+# stands in the place of ends see `series.ends`.
 METRIC = """
 CREATE VIEW mlmon_metric AS
 SELECT
@@ -24,18 +25,21 @@ SELECT
     metric_window.window_end, metric_window.granularity, series.slice_key, series.slice_value,
     series.column_name, series.metric, sample.value,
     CASE
+        WHEN series.ends = 'chance' THEN sample.lower
         WHEN sample.lower IS NULL AND sample.upper IS NOT NULL THEN sample.value
         WHEN sample.lower >= -1.7976931348623157e308 THEN sample.lower
     END AS lower,
     CASE
+        WHEN series.ends = 'chance' THEN sample.value + (sample.value - sample.lower)
         WHEN sample.upper IS NULL AND sample.lower IS NOT NULL THEN sample.value
         WHEN sample.upper <= 1.7976931348623157e308 THEN sample.upper
     END AS upper,
     coalesce(sample.n, provenance.n) AS n,
     coalesce(sample.n_baseline, provenance.n_baseline) AS n_baseline,
     provenance.baseline_kind, baseline.text AS baseline_id, sample.p_value,
-    sample.by_chance, provenance.actual_coverage, provenance.maturity, provenance.reason,
-    series.method_version, provenance.data_version, run.text AS run_id, provenance.computed_at
+    CASE WHEN series.ends = 'chance' THEN sample.upper END AS by_chance,
+    provenance.actual_coverage, provenance.maturity, provenance.reason, series.method_version,
+    provenance.data_version, run.text AS run_id, provenance.computed_at
 FROM sample
 JOIN series ON series.id = sample.series_id
 JOIN provenance ON provenance.id = sample.provenance_id
