@@ -34,6 +34,68 @@ def in_words(spec: ModelSpec, column: str, change: ColumnChange) -> str:
         ``age is 15 years higher (median 40 to 55)``
     """
     feature = spec.features.get(column)
+    if change.kind in ("above", "below"):
+        return f"{column} lies {change.kind} everything seen before in {rows_share(change.now)}"
+    if change.kind == "missing":
+        return f"{column} is missing in {_shares(change)}"
+    if change.kind == "unseen":
+        return _unseen(spec, column, change)
+    if change.kind == "respelled":
+        such = f", such as {change.value}" if spec.shows_values_of(column) else ""
+        return f"{column} is spelled differently in {rows_share(change.now)}{such}"
+    if change.kind == "other":
+        return f"{column} has rare values in {_shares(change)}"
+    if change.kind == "value":
+        return _value(spec, column, feature, change)
+    if change.kind in ("ceiling", "floor"):
+        return _bound(spec, column, feature, change)
+    if change.kind in ("rounded", "cut"):
+        return _rounded(column, change)
+    if change.kind == "unit":
+        return _other_unit(column, feature, change)
+    if change.kind == "sign":
+        return f"{column} has the opposite sign in {rows_share(change.now, _EVERY_ROW)}"
+    if change.kind == "swapped":
+        return f"{column} looks like {change.value} did before, and the other way round"
+    if change.kind == "exchanged":
+        which = change.value if spec.shows_values_of(column) else "two values"
+        before = f"{percent(change.then)} and {percent(change.now)} of rows"
+        return f"{which} of {column} have changed places, before {before}"
+    if change.kind == "groups":
+        return _groups(column, feature, change)
+    if change.kind == "step":
+        return _step(column, feature, change)
+    if change.kind == "place":
+        return _place(column, feature, change)
+    if change.kind == "width":
+        return _width(column, change)
+    if change.kind == "range":
+        return _range(column, feature, change)
+    return f"{column} is distributed differently from before"
+
+
+def describe_nature(change: ColumnChange | None) -> dict[str, object]:
+    """Return by what the windows of an alert are compared beside their value, as far as known.
+
+    Returns:
+        ``term``, such as ``unit 1000``, unless what wanders has it by turns; ``place`` in spreads
+        of the baseline's rows and ``width`` in widths of them.
+    """
+    if change is None:
+        return {}
+    found = dict[str, object]()
+    if change.away is not None:
+        found["place"] = round(change.away, 4)
+    if change.wide is not None:
+        found["width"] = round(change.wide, 4)
+    if term := _name_term(change):
+        found["term"] = term
+    return found
+
+
+def _name_term(change: ColumnChange) -> str:
+    if change.kind in _BY_TURNS:
+        return ""
     if change.kind in ("above", "below", "place", "step"):
         sides = {"above": True, "below": False, "step": change.factor > 0}
         return "higher" if sides.get(change.kind, change.now > change.then) else "lower"
