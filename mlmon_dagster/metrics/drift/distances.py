@@ -96,8 +96,9 @@ def psi(current: ArrayLike, baseline: ArrayLike) -> Floats:
     """Population stability index: sum of (p - q) ln(p / q) over smoothed shares.
 
     Symmetric, >= 0, unbounded; 0 when both sides have equal shares and sizes. With few rows it is
-    far above 0 without any change: about (B - 1) (1/n + 1/N) (Yurdakul and Naranjo, 2020);
-    `columns_drift` takes that off. It is the divergence J of Jeffreys (1946).
+    far above 0 without any change: about (B - 1) (1/n + 1/N) (Yurdakul and Naranjo, 2020), which
+    stands beside it. It is the divergence J of Jeffreys (1946): of smoothed shares, scipy's
+    ``entropy(p, q) + entropy(q, p)``.
 
     Example:
         By hand, with shares .9/.1 against .5/.5: .4 ln 1.8 + (-.4) ln .2 = .8789.
@@ -140,8 +141,9 @@ def psi_variance(p: Floats, q: Floats, n: ArrayLike, total: ArrayLike) -> Floats
 def jensen_shannon(current: ArrayLike, baseline: ArrayLike) -> Floats:
     """Jensen-Shannon *distance* in base 2: the square root of the divergence.
 
-    Symmetric, between 0 (equal) and 1 (no bin in common, up to the smoothing). The divergence is
-    Lin's (1991); that its root is a distance, Endres and Schindelin (2003).
+    Symmetric, between 0 (equal) and 1 (no bin in common, up to the smoothing). Of smoothed shares
+    it is scipy's ``jensenshannon(p, q, base=2)``; of plain ones that is less, where rows are few.
+    The divergence is Lin's (1991); that its root is a distance, Endres and Schindelin (2003).
 
     Example:
         By hand, .9/.1 against .5/.5 with the middle .7/.3: the divergence is
@@ -162,8 +164,9 @@ def ks(current: ArrayLike, baseline: ArrayLike) -> Floats:
     """Kolmogorov-Smirnov distance of two ordered histograms: the largest gap of the two CDFs.
 
     That of two samples is Smirnov's (1939). Between 0 and 1, over rows with a value only (give no
-    null bin). The gap is looked at on bin edges, so it is at most the true one, short of it by at
-    most the largest bin's share.
+    null bin). The gap is looked at on bin edges, so it is at most the rows' own, which is scipy's
+    ``ks_2samp``, and short of it by at most the largest bin's share; equal where every value has a
+    bin of its own.
 
     Example:
         >>> float(ks([1, 1, 0, 0], [0, 0, 1, 1]))
@@ -248,6 +251,7 @@ def kl(current: ArrayLike, baseline: ArrayLike) -> Floats:
 def cramers_v(current: ArrayLike, baseline: ArrayLike) -> Floats:
     """Cramer's V of the table of side by bin: sqrt(chi-square statistic / (n + N)), 0 to 1.
 
+    That is scipy's ``contingency.association``.
     After Cramer (1946), for a table of two rows. It shrinks as the sides' sizes differ: the most
     that n of N + n rows can show is sqrt(n / N).
     """
@@ -261,9 +265,10 @@ def cramers_v(current: ArrayLike, baseline: ArrayLike) -> Floats:
 def wasserstein(current: ArrayLike, baseline: ArrayLike, positions: ArrayLike) -> Floats:
     """Area between the cumulative shares of values at ascending positions, in their unit.
 
-    That this area is Wasserstein's distance: Vallender (1974). Exact where every value has a bin of
-    its own; else each row is moved to its bin's middle, so
-    the result is off by at most the mean width of the rows' bins.
+    That this area is Wasserstein's distance: Vallender (1974). That of the rows, scipy's
+    ``wasserstein_distance``, where every value has a bin of its own. Else each row is moved to its
+    bin's middle, so it is off by at most half the mean width of the bins of both sides' rows, which
+    in a long tail is much; rows beyond the baseline's range count at its ends.
 
     Example:
         >>> float(wasserstein([4, 0], [0, 4], [1.0, 3.5]))
