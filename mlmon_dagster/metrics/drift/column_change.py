@@ -158,14 +158,14 @@ def _measure_form(x: _Numbers) -> tuple[float | None, float | None]:
 
 
 def _middle_of(x: _Numbers, stats: ColumnStatistics, rows: Ints) -> np.float64:
-    if x.is_open(rows, 0.5):
+    if x.has_no_end(rows, 0.5):
         return _mean_and_width(x, stats, rows)[0]
     return np.float64(x.quantile(rows, 0.5))
 
 
 def _width_of(x: _Numbers, stats: ColumnStatistics, rows: Ints) -> np.float64:
     low, _, high = _TAILS
-    if x.is_open(rows, low) or x.is_open(rows, high):
+    if x.has_no_end(rows, low) or x.has_no_end(rows, high):
         return _mean_and_width(x, stats, rows)[1]
     return np.float64((x.quantile(rows, high) - x.quantile(rows, low)) / _PER_SPREAD)
 
@@ -272,7 +272,7 @@ class _Numbers:
         """Return where the values of the bins lie if all moved as the median did, (B,)."""
         return self.positions + self.quantile(self.mine, 0.5) - self.quantile(self.theirs, 0.5)
 
-    def is_open(self, rows: Ints, level: float) -> bool:
+    def has_no_end(self, rows: Ints, level: float) -> bool:
         """Tell whether a share of the rows ends in the first or last bin, which has no end."""
         reached = np.cumsum(rows) >= level * rows.sum()
         return bool(np.argmax(reached) in (0, len(rows) - 1))
