@@ -18,7 +18,8 @@ _WORTH_TELLING = 0.05  # of the rows before, of what all have now
 _ROUND = {times for one in (10.0, 12.0, 24.0, 60.0, 100.0, 1e3, 3.6e3) for times in (one, 1 / one)}
 _PHYSICAL = {"in", "inches", "cm", "m", "ft", "mi", "miles", "km", "km/h", "mph", "lb", "kg"}
 _LENGTHS = ((86_400.0, "days"), (3_600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
-_BY_TURNS = ("width", "range", "shape", "groups")  # what wanders has them by turns
+# What a column's place and width say better, and what wanders has by turns.
+_OF_FORM = ("above", "below", "unit", "step", "place", "width", "range", "groups", "shape")
 _SIDES = {"text": ("longer", "shorter"), "datetime": ("older", "newer")}
 
 
@@ -78,8 +79,8 @@ def describe_nature(change: ColumnChange | None) -> dict[str, object]:
     """Return by what the windows of an alert are compared beside their value, as far as known.
 
     Returns:
-        ``term``, such as ``unit 1000``, unless what wanders has it by turns; ``place`` in spreads
-        of the baseline's rows and ``width`` in widths of them.
+        ``term``, such as ``missing``; ``place`` in spreads of the baseline's rows and ``width`` in
+        widths of them, which say the rest.
     """
     if change is None:
         return {}
@@ -94,12 +95,9 @@ def describe_nature(change: ColumnChange | None) -> dict[str, object]:
 
 
 def _name_term(change: ColumnChange) -> str:
-    if change.kind in _BY_TURNS:
+    if change.kind in _OF_FORM:
         return ""
-    if change.kind in ("above", "below", "place", "step"):
-        sides = {"above": True, "below": False, "step": change.factor > 0}
-        return "higher" if sides.get(change.kind, change.now > change.then) else "lower"
-    if change.kind in ("unit", "rounded", "cut"):
+    if change.kind in ("rounded", "cut"):
         return f"{change.kind} {change.factor:g}"
     if change.kind == "value" and change.now < _MOSTLY:
         return ""  # of many values one that is commoner than it was

@@ -145,16 +145,15 @@ def test_nothing_is_worked_out_of_columns_that_do_not_fail():
     ("change", "nature"),
     [
         (None, {}),
-        (ColumnChange("place", 55, 40, away=1.5, wide=1.0),
-         {"term": "higher", "place": 1.5, "width": 1.0}),
-        (ColumnChange("below", 0.9), {"term": "lower"}),
-        (ColumnChange("step", factor=-1.0), {"term": "lower"}),
-        (ColumnChange("unit", 1.0, factor=1000.0), {"term": "unit 1000"}),
+        (ColumnChange("place", 55, 40, away=1.5, wide=1.0), {"place": 1.5, "width": 1.0}),
+        (ColumnChange("below", 0.9), {}),
+        (ColumnChange("unit", 1.0, factor=1000.0), {}),
+        (ColumnChange("rounded", factor=0.5), {"term": "rounded 0.5"}),
         (ColumnChange("value", 0.12, 0.0, value="7"), {}),
         (ColumnChange("value", 1.0, 0.0, value="7"), {"term": "value"}),
         (ColumnChange("range", 0.2, 0.1), {}),
         (ColumnChange("missing", 0.4), {"term": "missing"}),
     ],
 )  # fmt: skip
-def test_what_wanders_by_turns_is_no_term_of_a_change(change, nature):
+def test_what_place_and_width_say_is_no_term_of_a_change(change, nature):
     assert describe_nature(change) == nature
