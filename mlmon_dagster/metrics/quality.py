@@ -21,7 +21,7 @@ from mlmon_dagster.spec.declaration import NOT_ADDITIVE
 from mlmon_dagster.spec.names import ALL, TABLE
 
 VERSION = "rate-1"
-_NEARLY_ALL = 0.9
+_NEARLY_ALL, _HALF = 0.9, 0.5
 
 
 def quality_metrics(*columns: ColumnStatistics) -> pd.DataFrame:
@@ -77,23 +77,28 @@ def unseen_values(stats: ColumnStatistics) -> dict[tuple[str, pd.Timestamp], dic
 def constant_windows(
     stats: ColumnStatistics, baseline: ColumnStatistics
 ) -> set[tuple[str, pd.Timestamp]]:
-    """Windows in which every row with a value has the same one, where the baseline's did not.
+    """Windows in which (nearly) every row with a value has the same one, unlike the baseline's.
 
     Args:
         stats: A column over the windows' cells.
         baseline: It over the baseline's, in the same bins.
 
     Returns:
-        Column and start of these windows; nothing of a column whose commonest value, or bin, has
-        nine of ten rows of the baseline.
+        Column and start of these windows: of categories nine of ten rows are one, which had at most
+        half of the baseline's; of numbers, or where it had more, all rows are, and had not nine of
+        ten before.
     """
     now, then = select_whole(stats), select_whole(baseline).counts.sum(axis=0)
-    if not then.sum() or then.max() >= _NEARLY_ALL * then.sum():
+    if not then.sum():
         return set()
-    is_one = now.counts.max(axis=1) == now.counts.sum(axis=1)
+    usual = then / then.sum()
+    total = now.counts.sum(axis=1)
+    share = now.counts.max(axis=1) / np.maximum(total, 1)
     if stats.binning.kind == "numeric":
-        is_one = now.minimum == now.maximum
-    starts = now.cells["window_start"][is_one & now.counts.any(axis=1)]
+        share = (now.minimum == now.maximum).astype(np.float64)
+    most = np.where(share == 1, _NEARLY_ALL, _HALF)
+    is_one = (share >= _NEARLY_ALL) & (usual.max() <= most) & (total > 0)
+    starts = now.cells["window_start"][is_one]
     return {(stats.binning.column, pd.Timestamp(start)) for start in starts}
 
 

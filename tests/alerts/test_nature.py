@@ -282,3 +282,13 @@ def test_a_change_in_an_episode_that_is_over_leaves_its_windows_as_they_were(sto
     assert count_untold(store, specs, day(40)) == 0
     settle(store, specs, day(9), fault(3, data_version="v2"))
     assert [row["kind"] for row in rows_of(store, alert_event)].count("changed") == 1
+
+
+def test_a_change_that_late_rows_show_a_window_earlier_is_not_told_again(store: Store) -> None:
+    specs = [spec_of()]
+    open_thread(store, specs)
+    settle(store, specs, day(5), result(4, "WARN", message=SAID["W"]))
+    settle(store, specs, day(6), fault(5))
+    settle(store, specs, day(7), fault(4, data_version="v2"))
+
+    assert [row["kind"] for row in rows_of(store, alert_event)].count("changed") == 1

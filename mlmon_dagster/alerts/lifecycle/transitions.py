@@ -43,7 +43,7 @@ through again from there, and what it says now is compared with the episodes tha
 | another first one, or another verdict   | an episode that goes on  | revised, or escalated       |
 | on the newest window, or worse          |                          |                             |
 | it ended                                | an episode that goes on  | revised and resolved        |
-| a change of nature                      | not that                 | changed; what was told stays|
+| one more change of nature               | an episode               | changed                     |
 | no such episode                         | an episode that goes on  | resolved and withdrawn      |
 | no such episode                         | an episode that is over  | withdrawn, late             |
 
@@ -297,8 +297,7 @@ def revise(
             continue
         of_it = [span for span in shared if owners[span] is told]
         now = _amend(told, of_it or shared)
-        known = {turn.window for turn in told.turns}
-        turned = [turn.window for turn in now.turns if of_it and turn.window not in known]
+        turned = _find_untold(told.turns, now.turns) if of_it else []
         if told.ended is None:
             changes += [Change("changed", now, window) for window in turned]
         if told.ended is None and now.ended is not None:
@@ -367,6 +366,15 @@ def _amend(told: Episode, spans: Sequence[Episode]) -> Episode:
     first, last, ended = spans[0].first, spans[-1].last, spans[-1].ended
     turns = tuple(turn for span in spans for turn in span.turns)
     return told._replace(first=first, last=last, ended=ended, severity=severity, turns=turns)
+
+
+def _find_untold(told: Sequence[Turn], now: Sequence[Turn]) -> list[dt.datetime]:
+    """Return in which windows changes are noticed now that were not told.
+
+    One that was told of a window in which none is noticed any more is the first of these.
+    """
+    known, found = {turn.window for turn in told}, [turn.window for turn in now]
+    return [window for window in found if window not in known][len(known - set(found)) :]
 
 
 def _tell_end(episode: Episode, window: dt.datetime) -> list[Change]:
