@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlmon_dagster.alerts.lifecycle.apply_results import fold_results
-from mlmon_dagster.alerts.lifecycle.nature import Nature
 from mlmon_dagster.alerts.lifecycle.transitions import (
     AlertState,
+    Nature,
     Verdict,
     keep_state,
     state_of,

@@ -23,7 +23,6 @@ from typing import TypeVar, cast
 
 import sqlalchemy as sa
 
-from mlmon_dagster.alerts.lifecycle.nature import Nature
 from mlmon_dagster.alerts.lifecycle.transitions import (
     DEFAULT_ENVIRONMENT,
     MEMORY,
@@ -31,6 +30,7 @@ from mlmon_dagster.alerts.lifecycle.transitions import (
     AlertState,
     Episode,
     EventKind,
+    Nature,
     Opinion,
     Turn,
     Verdict,

@@ -8,7 +8,7 @@
 |           |                                      | towards k any more                           |
 | FIRING    | FIRING; escalated if it is an ERROR  | OK (resolved) if it is over, else RECOVERING |
 |           | and only a WARN was announced;       |                                              |
-|           | changed if `nature` says so          |                                              |
+|           | changed if its nature is another     |                                              |
 | RECOVERING| FIRING                               | as FIRING                                    |
 
 A window is severe that is half as far again past the limit, its 99.9 % interval beyond it.
@@ -22,10 +22,24 @@ An episode is over on evidence, not on a lucky window. At least n-k+1 windows pa
 
 Clear is what is nearer to nothing than to the limit, or less than a quarter of what failed (the
 median of the newest three failures that were past the limit by themselves: others rest on windows
-before XX comes and goes is one episode. Of failures near the limit seven passes near it are
+before). So what comes and goes is one episode. Of failures near the limit seven passes near it are
 no evidence: of windows that fail every other time, seven in a row pass some times a year. A window
 among the failures that is past the limit, too, and passes because that may be chance (a weekend of
 few rows) does not end their stretch.
+
+A standing alert must not hide the next fault. So an episode's newest failing window is held against
+those that its alert remembers. It is of another nature if
+
+- its value, or the column's width, leaves their band: half as much again as the largest of them, or
+  a third of the smallest, and extreme by the law of windows among those since the last change. Of
+  shares the odds count (Cornfield, 1951);
+- the column's place leaves its band, by half of that and of its spread, and by the same law;
+- it and the failing window before it are made by terms that none of the others has. One window
+  alone may be chance, as the second largest term is often near the first.
+
+Where there are fewer than `FEWEST_WINDOWS` since the last change, no law says what is extreme;
+three times the largest value does, and twice the distance of a place. What the alert remembers is
+no news when it comes back: what comes and goes is told once, and again if it was away for longer.
 
 NO_DATA changes nothing: it is neither a pass nor a failure. Nor does a window that passes for a
 fault: something is wrong with the column that was not when the alert last failed.
@@ -60,12 +74,16 @@ import math
 import statistics
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from mlmon_dagster.alerts.lifecycle.nature import Nature, find_change
+from mlmon_dagster.metrics import FEWEST_WINDOWS
 from mlmon_dagster.metrics.intervals import Z95
 from mlmon_dagster.store.alert_state import AlertRow, State
 from mlmon_dagster.store.state.monitor_results import MonitorResult, Status
+
+if TYPE_CHECKING:
+    from mlmon_dagster.metrics.window_law import Scale
 
 EventKind = Literal["opened", "escalated", "changed", "revised", "resolved", "withdrawn"]
 SPAN = 7  # passes in a row after which what came and went may be over
@@ -77,6 +95,32 @@ FADED, NEWEST = 0.25, 3  # of how far off the failures were, by the median of so
 _SURE = 1.68  # from a 95 % interval to one of 99.9 %: each window of a year is looked at alone
 STATUS_RANK = {"": 0, "OK": 0, "WARN": 1, "ERROR": 2}
 DEFAULT_ENVIRONMENT = "production"
+_APART, _FAR = 1.5, 3.0  # times the largest value, with and without a law
+_AWAY = 0.5  # of the band of places and of a spread; twice that without a law
+_CHANCE = 0.01
+_LEAST = 1e-6  # of a size, as the law of roots takes no 0
+_DAY = dt.timedelta(days=1)
+_SEASONS = {_DAY: 7, _DAY / 24: 24}  # windows, by their length
+
+
+class Nature(NamedTuple):
+    """What a window of an alert is like.
+
+    Attributes:
+        value: What is judged; None where a change of it is no news.
+        rows: Of which it is a share; 0 if it is none.
+        term: What makes most of it, in a word; empty if nothing does.
+        place: By how many spreads of the baseline's rows the column moved; None if not known.
+        width: How many times as wide as the baseline's rows it is; None if not known.
+        beside: What else is wrong with the column, for which the window may pass.
+    """
+
+    value: float | None = None
+    rows: int = 0
+    term: str = ""
+    place: float | None = None
+    width: float | None = None
+    beside: tuple[str, ...] = ()
 
 
 class Verdict(NamedTuple):
@@ -486,12 +530,93 @@ def _mark_change(alert: AlertState) -> AlertState | None:
     ]
     mine = [alert.recent[i] for i in failing]
     since = max((i for i, verdict in enumerate(mine) if verdict.is_change), default=0)
-    found = find_change([v.nature for v in mine], [v.window_start for v in mine], since)
+    found = _find_change([v.nature for v in mine], [v.window_start for v in mine], since)
     if found is None:
         return None
     recent = list(alert.recent)
     recent[failing[found]] = recent[failing[found]]._replace(is_change=True)
     return replace(alert, recent=tuple(recent))
+
+
+def _find_change(
+    natures: Sequence[Nature], starts: Sequence[dt.datetime], since: int
+) -> int | None:
+    """Return from which window on an episode is of another nature; None if it is as it was.
+
+    Args:
+        natures: Of its failing windows that are remembered, oldest first.
+        starts: When they start.
+        since: From which of them on it has been of its present nature.
+    """
+    newest, others = natures[-1], natures[:-1]
+    if not others:
+        return None
+    rows = [nature.rows for nature in natures]
+    if (
+        _leaves_band(list(map(_measure_size, natures)), rows, starts, since)
+        or _leaves_band([nature.width for nature in natures], [0] * len(rows), starts, since)
+        or _leaves_place(natures, starts, since)
+    ):
+        return len(others)
+    last = len(others) - 1
+    known = {nature.term for nature in natures[:last]} | {""}
+    is_other = last > since + 1 and not {newest.term, others[last].term} & known
+    return last if is_other else None
+
+
+def _leaves_band(
+    sizes: Sequence[float | None],
+    rows: Sequence[int],
+    starts: Sequence[dt.datetime],
+    since: int,
+) -> bool:
+    newest, known = sizes[-1], [size for size in sizes[:-1] if size is not None]
+    if newest is None or not known or min(known) / _FAR <= newest <= max(known) * _APART:
+        return False
+    band = {i: size for i, size in enumerate(sizes) if size is not None and i >= since}
+    if len(band) <= FEWEST_WINDOWS:
+        return not min(known) / _FAR <= newest <= max(known) * _FAR
+    values = [1 - 1 / (1 + size) if rows[i] else max(size, _LEAST) for i, size in band.items()]
+    scale: Scale = "logit" if rows[-1] else "root"
+    of_band = [rows[i] for i in band], [starts[i] for i in band]
+    return _find_chance(values, *of_band, scale) < _CHANCE
+
+
+def _leaves_place(natures: Sequence[Nature], starts: Sequence[dt.datetime], since: int) -> bool:
+    place = natures[-1].place
+    known = [nature.place for nature in natures[:-1] if nature.place is not None]
+    if place is None or not known:
+        return False
+    beyond = max(place - max(known), min(known) - place)
+    least = _AWAY * max(max(known) - min(known), 1.0)
+    band = [i for i in range(since, len(natures)) if natures[i].place is not None]
+    if beyond <= least or len(band) <= FEWEST_WINDOWS:
+        return beyond > 2 * least
+    places = [natures[i].place or 0.0 for i in band]
+    return _find_chance(places, [0] * len(band), [starts[i] for i in band], "identity") < _CHANCE
+
+
+def _measure_size(nature: Nature) -> float | None:
+    """Return how large a value is, either way; of a share its odds."""
+    if nature.value is None:
+        return None
+    size = abs(nature.value)
+    if not nature.rows:
+        return size
+    return size / (1 - size) if size < 1 else math.inf
+
+
+def _find_chance(
+    values: Sequence[float], rows: Sequence[int], starts: Sequence[dt.datetime], scale: Scale
+) -> float:
+    """Return the chance of a value as far as the last one after the others."""
+    from mlmon_dagster.metrics.window_law import fit, to_scale
+
+    levels, _ = to_scale(values, 0.0, rows, scale)
+    length = min(after - before for before, after in pairwise(starts))
+    at = [round((start - starts[0]) / length) for start in starts]
+    law = fit(levels[:-1], 0.0, at[:-1], period=_SEASONS.get(length, 1))
+    return float(law.judge(levels[-1:], 0.0, at[-1:]).p_value[0, 0])
 
 
 def read_turn(alert: AlertState) -> Turn:
