@@ -161,6 +161,13 @@ def test_a_long_name_keeps_both_its_ends() -> None:
     assert title.startswith("credit: average_mont…_months_eur is ")
 
 
+def test_of_a_list_that_is_too_long_no_single_name_is_kept() -> None:
+    columns = "carrier, dest, dewp, distance, humid, plane_age, precip, pressure and 4 more"
+    title = fit_title("flight_delay: ", f"12 columns have a null share above 60 %: {columns}")
+
+    assert title == "flight_delay: 12 columns have a null share above 60 %"
+
+
 @given(st.text(max_size=200), st.text(max_size=400), st.text(max_size=30))
 def test_whatever_is_said_a_title_is_one_line_that_fits(before: str, text: str, rest: str) -> None:
     title = fit_title(before, text, rest)

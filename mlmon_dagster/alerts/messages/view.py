@@ -688,7 +688,8 @@ def _shorten_names(text: str) -> str:
 
 
 def _keep_first_clause(text: str) -> str:
-    return re.split(r"[,;.] ", text)[0]
+    # A list has no clauses: one of its names alone would be all of them.
+    return re.split(r": [^,;:]+, |[,;.] ", text)[0]
 
 
 def _write_rest(title: str, view: AlertView) -> tuple[Item, ...]:
