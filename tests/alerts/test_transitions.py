@@ -286,6 +286,17 @@ def test_what_was_ended_from_outside_is_not_opened_again_by_other_news() -> None
     assert life.alert.state == "OK"
 
 
+def test_an_episode_that_went_on_after_all_is_withdrawn_with_what_it_went_on_in() -> None:
+    life = live("PPWWWPP", 3, 3)
+    moved = {w: "PPPPWWW"[w] for w in range(7)}
+    life.take(*(verdict(w, letter, 100 + w) for w, letter in moved.items()))
+    assert [(e.number, e.ended is None) for e in life.standing.values()] == [(1, False), (2, True)]
+
+    life.take(verdict(6, "P", 200))
+
+    assert life.standing == {}
+
+
 def test_ending_from_outside_resolves_only_what_is_active() -> None:
     assert resolve(play("E")[0]).events == ("resolved",)
     pending = resolve(play("E", 2, 3)[0])

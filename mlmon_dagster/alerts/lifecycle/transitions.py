@@ -337,7 +337,8 @@ def revise(
     for told in touched:
         shared = [span for span in spans if _overlap(told, span)]
         if not shared:
-            changes += _withdraw(told, changed, newest.start)
+            one = [told, *(e for e in touched if e is not told and _overlap(e, told))]
+            changes += _withdraw(told, one, changed, newest.start)
             continue
         of_it = [span for span in shared if owners[span] is told]
         now = _amend(told, of_it or shared)
@@ -459,11 +460,16 @@ def _overlap(told: Episode, span: Episode) -> bool:
     return (told.ended is None or span.first <= told.last) and told.first <= span.last
 
 
-def _withdraw(told: Episode, changed: Collection[dt.datetime], newest: dt.datetime) -> list[Change]:
-    """Take an episode back of which the windows say nothing any more."""
+def _withdraw(
+    told: Episode, one: Sequence[Episode], changed: Collection[dt.datetime], newest: dt.datetime
+) -> list[Change]:
+    """Take an episode back of which the windows say nothing any more.
+
+    One that is over only if a window of it changed, or of those that it is one with.
+    """
     if told.ended is None:
         return [Change("resolved", told, newest), Change("withdrawn", told, newest)]
-    if any(told.first <= window <= told.ended for window in changed):
+    if any(e.first <= window and _reaches(e, window) for e in one for window in changed):
         return [Change("withdrawn", told, told.ended, is_late=True)]
     return []
 
