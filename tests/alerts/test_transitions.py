@@ -297,6 +297,16 @@ def test_an_episode_that_went_on_after_all_is_withdrawn_with_what_it_went_on_in(
     assert life.standing == {}
 
 
+def test_news_of_one_of_two_episodes_that_share_a_window_takes_nothing_off_the_other() -> None:
+    life = live("PPPPP")
+    for number, letters in enumerate(["PPWPP", "WPWWP", "WWWPP"], 1):
+        life.take(*(verdict(w, letter, 100 * number + w) for w, letter in enumerate(letters)))
+
+    life.take(verdict(4, "W", 500))
+
+    assert_same_is_told(life, live("WWWPW"))
+
+
 def test_ending_from_outside_resolves_only_what_is_active() -> None:
     assert resolve(play("E")[0]).events == ("resolved",)
     pending = resolve(play("E", 2, 3)[0])

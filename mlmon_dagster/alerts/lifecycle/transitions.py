@@ -400,9 +400,13 @@ def revise(
 
 
 def replayed_from(episodes: Sequence[Episode], changed: dt.datetime) -> dt.datetime:
-    """Return the window from which on late news about a window has to be gone through again."""
+    """Return the window from which on late news about a window has to be gone through again.
+
+    No episode holds it but as its first one: of episodes that were amended one may hold windows of
+    another.
+    """
     holding = [e.first for e in episodes if e.first < changed and _reaches(e, changed)]
-    return min([*holding, changed])
+    return replayed_from(episodes, min(holding)) if holding else changed
 
 
 def _amend(told: Episode, spans: Sequence[Episode]) -> Episode:
