@@ -173,7 +173,8 @@ def _in_words(
         side = "up" if shift.by > 0 else "down"
         words = f"{column} has moved {side} by {number(abs(shift.by))} of its spread"
     grain = evidence.spec.time.granularity
-    return f"For {shift.run} {grain}s, {words}; {_how_usual(shift.as_far, grain)}"
+    together = f"Over the newest {shift.run} {grain}s together"  # it may be of some of them
+    return f"{together}, {words}; {_how_usual(shift.as_far, grain)}"
 
 
 def _how_usual(share: float, grain: str) -> str:

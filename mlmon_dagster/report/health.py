@@ -193,6 +193,7 @@ def health_report(
         are_waiting=spec.model in alert_state.models_with_new_results(store.state),
         events=[(_name_event(spec, event), event) for event in reversed(events)],
         explained=_named(spec, incident) if incident else "",
+        labelled=_name_earlier(spec, incident, newest_mature(store, spec, states)),
         offered=_offer_periods(spec, states, now, known),
         periods=periods_of(store, spec, baseline, states, history),
         period_names=period_names(spec),
@@ -297,6 +298,12 @@ def _span_of(spec: ModelSpec, states: States, now: dt.datetime, asked: Asked) ->
         return asked.start, end
     drawn = sorted(start for start in states if start < end)
     return next(iter(drawn[-WINDOWS_DRAWN[spec.time.granularity] :]), end), end
+
+
+def _name_earlier(spec: ModelSpec, incident: Period | None, mature: Period | None) -> str:
+    """Name the windows that have ground truth where none of the incident's has; else empty."""
+    is_earlier = incident is not None and mature is not None and incident[0] >= mature[1]
+    return _named(spec, mature) if is_earlier and mature is not None else ""
 
 
 def _read_history(store: Store, spec: ModelSpec, states: States, asked: Asked) -> History:

@@ -101,7 +101,11 @@ def find_incidents(
                 monitor=name_monitor(episode.monitor),
                 acked_by=episode.acked_by,
                 next_step=advise(
-                    spec.model, episode.family, episode.metric, episode.fingerprint[:SHORT_ID]
+                    spec.model,
+                    episode.family,
+                    episode.metric,
+                    episode.column,
+                    episode.fingerprint[:SHORT_ID],
                 ),
                 href=href,
                 commands=[] if href else _name_commands(episode),

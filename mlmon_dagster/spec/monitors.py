@@ -772,8 +772,8 @@ class DeclaredFamily:
         is_of_truth: Whether it is judged by ground truth, and again once that counts as complete.
         is_by_clock: Whether time alone makes a verdict, so that it is judged at every look.
         has_numbers: Whether its verdicts are about numbers that charts and commands show.
-        next_steps: Metric -> what the reader of its alert does next, in one line; the empty name is
-            that of all others. ``{model}`` and ``{id}`` are filled in.
+        next_steps: Metric or column -> what the reader of its alert does next, in one line; the
+            empty name is that of all others. ``{model}`` and ``{id}`` are filled in.
     """
 
     name: str
@@ -868,6 +868,13 @@ FAMILIES: Final[Mapping[str, DeclaredFamily]] = {
             {
                 "": "Ask the owner of this feed. If the change is meant: mlmon baseline "
                 "promote {model}.",
+                **dict.fromkeys(
+                    ("score", "prediction"),
+                    "Find which feature moved it, or what changed in the model; where labels "
+                    "have come: mlmon trace {model}.",
+                ),
+                "actual": "Ask who delivers ground truth whether what counts as true is another "
+                "thing now.",
             },
             ("profiles", "baseline"),
             frozenset({"scipy", "pandas"}),
@@ -975,13 +982,14 @@ FAMILIES: Final[Mapping[str, DeclaredFamily]] = {
 }
 
 
-def advise(model: str, family: str, metric: str, alert_id: str) -> str:
+def advise(model: str, family: str, metric: str, column: str, alert_id: str) -> str:
     """Say in one line what the reader of an alert does next, with the command.
 
     Args:
         model: The alert's model.
         family: Its family; one that is not declared is what breaks outside the data.
         metric: Its metric.
+        column: Its column, or ``:table``.
         alert_id: Its id, as commands take it.
     """
     if metric == NO_VERDICT:
@@ -989,4 +997,4 @@ def advise(model: str, family: str, metric: str, alert_id: str) -> str:
     if family not in FAMILIES:
         return "Read the run's log, remove the cause and run it again; mlmon doctor says more."
     steps = FAMILIES[family].next_steps
-    return steps.get(metric, steps[""]).format(model=model, id=alert_id)
+    return steps.get(metric, steps.get(column, steps[""])).format(model=model, id=alert_id)

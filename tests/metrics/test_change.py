@@ -58,6 +58,27 @@ def test_a_stuck_value_is_named(rng):
     assert (found.kind, found.value, found.now) == ("value", "41.5", 1.0)
 
 
+@pytest.mark.parametrize("share", [0.1, 0.57])
+def test_values_in_another_unit_in_a_part_of_the_rows_are_not_called_one_value(rng, share):
+    usual = rng.lognormal(7.7, 0.4, 20_000)
+    mixed = rng.lognormal(7.7, 0.4, 4_000)
+    mixed[: int(share * 4_000)] /= 1_000
+
+    found = changed(mixed, usual)
+
+    assert found.kind != "value"
+
+
+def test_a_fill_beyond_the_range_in_a_part_of_the_rows_is_named(rng):
+    usual = rng.lognormal(7.7, 0.4, 20_000)
+    filled = rng.lognormal(7.7, 0.4, 4_000)
+    filled[:400] = -1.0
+
+    found = changed(filled, usual)
+
+    assert (found.kind, found.value, found.now) == ("value", "-1", 0.1)
+
+
 def test_a_spread_that_doubled_is_told_as_width(rng):
     found = changed(rng.normal(40, 20, ROWS), rng.normal(40, 10, ROWS))
     assert found.kind == "width"

@@ -47,7 +47,8 @@ def test_the_sentence_says_for_how_long_how_much_and_how_usual_that_was() -> Non
     row = judge("score", SHIFT)
 
     assert row["message"].splitlines()[0] == (
-        "For 14 days, score is 0.07 lower (median 0.31 to 0.24); 1 day in 4 of the baseline was so."
+        "Over the newest 14 days together, score is 0.07 lower (median 0.31 to 0.24); "
+        "1 day in 4 of the baseline was so."
     )
     assert (row["k"], row["of_n"], row["n"]) == (1, 1, 14_000)
     assert row["excess"] == pytest.approx(0.28 / 0.15 - 1, abs=1e-6)

@@ -160,7 +160,8 @@ class AlertView:
     def next_step(self) -> str:
         """What its reader does next, in one line."""
         row = self.row
-        return advise(row["model"], row["family"], row["metric"], row["fingerprint"][:SHORT_ID])
+        about = row["metric"], row["column_name"]
+        return advise(row["model"], row["family"], *about, row["fingerprint"][:SHORT_ID])
 
     def moment(self, when: dt.datetime) -> str:
         """Write a time in the model's zone."""

@@ -359,9 +359,24 @@ def _heap(x: _Numbers, below: float, above: float) -> ColumnChange | None:
     if not is_end:
         return ColumnChange("value", float(now), float(then), value=_name_value(x, most))
     share, end = (below, x.now.minimum[0]) if most == 0 else (above, x.now.maximum[0])
-    if share >= _LEAST_HEAP and x.has_ends and _are_at(x, most, share, float(end)):
+    is_one = end == (x.now.maximum[0] if most == 0 else x.now.minimum[0]) or _is_fill(float(end))
+    if share >= _LEAST_HEAP and is_one and x.has_ends and _are_at(x, most, share, float(end)):
         return ColumnChange("value", share, 0.0, value=f"{end:g}")
     return None
+
+
+def _is_fill(value: float) -> bool:
+    """Tell whether a number is one that systems write where they know none.
+
+    Others beyond the baseline's range may be many near ones, as of a column in another unit: how
+    far apart they are is less than the sum of all rows tells.
+
+    Example:
+        >>> [_is_fill(value) for value in (-1.0, 0.0, 999.0, -9999.0, 1.88, 12.0)]
+        [True, True, True, True, False, False]
+    """
+    digits = f"{abs(value):g}"
+    return value in (-1.0, 0.0) or (len(digits) > 1 and set(digits) == {"9"})
 
 
 def _name_value(x: _Numbers, at: int) -> str:
