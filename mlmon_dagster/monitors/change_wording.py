@@ -162,13 +162,16 @@ def _value(spec: ModelSpec, column: str, feature: Feature | None, change: Column
 
 def _unseen(spec: ModelSpec, column: str, change: ColumnChange) -> str:
     # Windows of a baseline may hold values that came after its list was made.
-    where = _shares(change) if change.then else rows_share(change.now)
-    new = "new to its baseline" if change.then else "never seen before"
+    if change.then:
+        where, one, many = _shares(change), "a new value", "new values"
+    else:
+        where = rows_share(change.now)
+        one, many = (f"{values} never seen before" for values in ("a value", "values"))
     if not (change.value and spec.shows_values_of(column)):
-        return f"{column} has values {new} in {where}"
+        return f"{column} has {many} in {where}"
     if change.is_alone:
-        return f"{column} has a value {new}, {change.value}, in {where}"
-    return f"{column} has values {new}, such as {change.value}, in {where}"
+        return f"{column} has {one}, {change.value}, in {where}"
+    return f"{column} has {many}, such as {change.value}, in {where}"
 
 
 def _bound(spec: ModelSpec, column: str, feature: Feature | None, change: ColumnChange) -> str:

@@ -85,7 +85,7 @@ def model() -> ModelSpec:
         (
             "city",
             ColumnChange("unseen", 0.12, 0.001),
-            "city has values new to its baseline in 12 % of rows, before in 0.1 %",
+            "city has new values in 12 % of rows, before in 0.1 %",
         ),
         (
             "signed_up",
