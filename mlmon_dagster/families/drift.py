@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.families.family import Family, measure_profiles, plot_columns
-from mlmon_dagster.families.sustained import OUTPUTS, SustainedShifts, judge_sustained
+from mlmon_dagster.families.sustained import SustainedShifts, judge_sustained
 from mlmon_dagster.monitors.change_wording import describe_nature, in_words, percent, rows_share
 from mlmon_dagster.monitors.evidence import (
     OK,
@@ -48,7 +48,7 @@ from mlmon_dagster.spec.monitors import (
     Attribution,
     Multivariate,
 )
-from mlmon_dagster.spec.names import ALL, DRIFT
+from mlmon_dagster.spec.names import ALL, DRIFT, OUTPUTS
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 from mlmon_dagster.work import Comparison, Part, comparisons
 

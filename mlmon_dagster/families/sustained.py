@@ -29,7 +29,7 @@ from mlmon_dagster.monitors.wording import number, subject, told, write_limit
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.baseline import GRAINS, PRODUCTION
 from mlmon_dagster.spec.monitors import SUSTAINED_SHIFT, SUSTAINED_WINDOWS, Sustained
-from mlmon_dagster.spec.names import DRIFT
+from mlmon_dagster.spec.names import DRIFT, OUTPUTS
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 from mlmon_dagster.work import Part, baseline_of, comparisons
 
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from mlmon_dagster.monitors.evidence import Sustained as Known
     from mlmon_dagster.profiles import Baseline
 
-OUTPUTS = ("score", "prediction", "actual")
 _FEWEST, _MOST = SUSTAINED_WINDOWS[0], SUSTAINED_WINDOWS[-1]
 _AT_ONCE = 32  # windows whose profiles are held
 METHOD = "sustained-1"

@@ -45,7 +45,16 @@ from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.declaration import attributed
 from mlmon_dagster.spec.metric_registry import METRICS, OFF_HEAP, MetricFamily
 from mlmon_dagster.spec.monitors import PerformanceMonitor
-from mlmon_dagster.spec.names import ALL, BUSINESS, DRIFT, PERFORMANCE, QUALITY, SERVICE, TABLE
+from mlmon_dagster.spec.names import (
+    ALL,
+    BUSINESS,
+    DRIFT,
+    OUTPUTS,
+    PERFORMANCE,
+    QUALITY,
+    SERVICE,
+    TABLE,
+)
 from mlmon_dagster.spec.spans import TOKENS, Spans, stage_column
 from mlmon_dagster.spec.tasks import RESIDUAL, task_of
 
@@ -223,7 +232,7 @@ def drifting_outputs(spec: ModelSpec) -> list[str]:
     named, first = spec.monitors.drift.columns, main_output(spec)
     return [
         role
-        for role in ("score", "prediction", "actual")
+        for role in OUTPUTS
         if getattr(spec.columns, role) is not None and (role == first or role in named)
     ]
 

@@ -25,6 +25,7 @@ from mlmon_dagster.spec.names import (
     DRIFT,
     ESTIMATED_PERFORMANCE,
     FRESHNESS,
+    OUTPUTS,
     QUALITY,
     SERVICE,
     VERSIONS,
@@ -48,7 +49,7 @@ FieldPath = tuple[str | int, ...]
 _MOST_SLICE_COLUMNS = 3
 # Of what objectives promise: the slowest rule looks at three days, and records are read again.
 SHORTEST_OBJECTIVE, LONGEST_OBJECTIVE = dt.timedelta(days=3), dt.timedelta(days=92)
-_SLICEABLE, _OUTPUTS = ("categorical", "boolean"), ("score", "prediction", "actual")
+_SLICEABLE = ("categorical", "boolean")
 
 
 class Problem(NamedTuple):
@@ -293,7 +294,7 @@ def _monitors(spec: Declaration) -> Iterator[Problem]:
 
 def _monitored_columns(spec: Declaration, family: str) -> Iterator[Problem]:
     monitor = getattr(spec.monitors, family)
-    known = [*spec.features, *(r for r in _OUTPUTS if getattr(spec.columns, r))]
+    known = [*spec.features, *(r for r in OUTPUTS if getattr(spec.columns, r))]
     yield from _known_columns(("monitors", family, "columns"), monitor.columns, known)
 
 

@@ -30,7 +30,7 @@ from mlmon_dagster.monitors.wording import beyond_headline, headline
 from mlmon_dagster.spec.metric_registry import METRICS, MetricFamily
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.monitors import FAMILIES, advise
-from mlmon_dagster.spec.names import ALL, NO_VERDICT, TABLE, counted
+from mlmon_dagster.spec.names import ALL, NO_VERDICT, OUTPUTS, TABLE, counted
 from mlmon_dagster.spec.tasks import estimated_of, residual
 from mlmon_dagster.store.alert_state import SHORT_ID, AlertRow, StoredEvent, find_opening
 
@@ -238,8 +238,8 @@ def failed_since(row: AlertRow, past: AlertView) -> bool:
 def worst_first(views: Iterable[AlertView]) -> list[AlertView]:
     """Sort: errors before warnings, causes before effects, the whole before its slices.
 
-    Then by impact, and by name. The impact of drift is how far a column is times what the model
-    makes of it.
+    Features before what is made of them; then by impact, and by name. The impact of drift is how
+    far a column is times what the model makes of it.
     """
     return sorted(
         views,
@@ -247,6 +247,7 @@ def worst_first(views: Iterable[AlertView]) -> list[AlertView]:
             _RANK.get(v.row["severity"], 2),
             rank_cause(v.row["family"]),
             v.row["slice_key"] != ALL,
+            v.row["column_name"] in OUTPUTS,
             -wording.impact_of(v.details.get("explain", {})),
             find_opening(v.row),
             v.name,
