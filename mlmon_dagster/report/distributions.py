@@ -302,15 +302,15 @@ class SliceTable:
     n_more: int
 
 
-def sliced_keys(spec: ModelSpec) -> list[SliceKey]:
+def list_sliced_keys(spec: ModelSpec) -> list[SliceKey]:
     """Return the slice keys that have a table: single columns that hold nobody's data."""
     return [key for key in spec.slices if len(key) == 1 and not is_personal(spec, key[0])]
 
 
-def sliced_columns(spec: ModelSpec) -> list[str]:
+def list_sliced_columns(spec: ModelSpec) -> list[str]:
     """Return the profiled columns that tables of slices are made of; none of business metrics."""
     metric = default_metrics(spec)[0]
-    if info_of(metric).family == BUSINESS or not sliced_keys(spec):
+    if info_of(metric).family == BUSINESS or not list_sliced_keys(spec):
         return []
     return measured_from(spec, PERFORMANCE, [metric])
 
@@ -326,11 +326,11 @@ def slice_tables(
     Args:
         spec: The model.
         baseline: Whose numbers stand beside; None while there is none.
-        history: Holds `sliced_columns` of `sliced_keys`.
+        history: Holds `list_sliced_columns` of `list_sliced_keys`.
         period: Windows; all of the history by default.
     """
-    metric, keys = default_metrics(spec)[0], sliced_keys(spec)
-    coarse = history.merge(sliced_columns(spec), keys, *(period or ()))
+    metric, keys = default_metrics(spec)[0], list_sliced_keys(spec)
+    coarse = history.merge(list_sliced_columns(spec), keys, *(period or ()))
     if not coarse:
         return []
     frame = measure(spec, PERFORMANCE, coarse, None, [metric])

@@ -40,9 +40,9 @@ def find_events(
         spec: The model.
         start: Start of the first window.
         end: End of the last.
-        history: Holds `counted_column` of these windows, if it has been read already.
+        history: Holds `find_counted_column` of these windows, if it has been read already.
     """
-    column = counted_column(spec)
+    column = find_counted_column(spec)
     if history is None and column:
         history = History(store, spec, [column], start=start)
     sizes = history.sizes(column) if history is not None and column else None
@@ -115,7 +115,7 @@ def _find_known(store: Store, spec: ModelSpec, start: dt.datetime, end: dt.datet
     return found
 
 
-def counted_column(spec: ModelSpec) -> str | None:
+def find_counted_column(spec: ModelSpec) -> str | None:
     """Return the profiled column by which rows of versions are counted; None without versions."""
     return next(iter([*spec.columns.outputs, *spec.features]), None) if spec.has_versions else None
 

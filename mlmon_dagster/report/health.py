@@ -28,7 +28,7 @@ from mlmon_dagster.report.curves import (
     Curves,
 )
 from mlmon_dagster.report.distributions import Period
-from mlmon_dagster.report.events import counted_column, find_events
+from mlmon_dagster.report.events import find_counted_column, find_events
 from mlmon_dagster.report.incident import (
     MOST_CARDS,
     find_incidents,
@@ -56,10 +56,10 @@ from mlmon_dagster.tables.periods import (
     NONE,
     History,
     decimal,
-    first_told,
+    find_first_period,
+    list_period_columns,
     period_names,
     periods_of,
-    told_columns,
 )
 from mlmon_dagster.tables.standing import Standing, describe_standing, name_last_window, overall
 from mlmon_dagster.trace.explain import AREA, Explained
@@ -158,6 +158,7 @@ def health_report(
     curves = Curves(store, spec, baseline, episodes, now, asked, events)
     known = find_period(spec, current, newest)
     incident = None if asked.start else known
+    labelled = pick_labelled(incident, newest_mature(store, spec, states))
     drawn = {
         PERFORMANCE: curves.performance(),
         "estimates": curves.estimates(),
@@ -193,7 +194,7 @@ def health_report(
         are_waiting=spec.model in alert_state.models_with_new_results(store.state),
         events=[(_name_event(spec, event), event) for event in reversed(events)],
         explained=_named(spec, incident) if incident else "",
-        labelled=_name_earlier(spec, incident, newest_mature(store, spec, states)),
+        labelled=_name_earlier(spec, incident, labelled),
         offered=_offer_periods(spec, states, now, known),
         periods=periods_of(store, spec, baseline, states, history),
         period_names=period_names(spec),
@@ -203,13 +204,13 @@ def health_report(
             drawn, monitor_results.shares_failed(store.state, spec.model, LAYERS["Data"], now)
         ),
         heat=_drift_strips(store, spec, drifts, current),
-        trace=_trace(store, spec, baseline, states, asked, incident) if asked.is_whole else None,
+        trace=_trace(store, spec, baseline, asked, labelled) if asked.is_whole else None,
         slices=distributions.slice_tables(spec, baseline, history, _period_of(asked, now))
         if asked.is_whole
         else [],
         baseline=baseline,
         asked=_shown(store, spec, states, now, asked, is_served=bool(places.home)),
-        **_looked(store, spec, baseline, states, now, asked, verdicts, incident),
+        **_looked(store, spec, baseline, states, now, asked, verdicts, incident, labelled),
     )
     first = next((c for found in drawn.values() for c in found if c.values), None)
     return HealthReport(html, status, counts, first)
@@ -300,20 +301,23 @@ def _span_of(spec: ModelSpec, states: States, now: dt.datetime, asked: Asked) ->
     return next(iter(drawn[-WINDOWS_DRAWN[spec.time.granularity] :]), end), end
 
 
-def _name_earlier(spec: ModelSpec, incident: Period | None, mature: Period | None) -> str:
+def _name_earlier(spec: ModelSpec, incident: Period | None, labelled: Period | None) -> str:
     """Name the windows that have ground truth where none of the incident's has; else empty."""
-    is_earlier = incident is not None and mature is not None and incident[0] >= mature[1]
-    return _named(spec, mature) if is_earlier and mature is not None else ""
+    if incident is None or labelled is None or labelled[1] > incident[0]:
+        return ""
+    return _named(spec, labelled)
 
 
 def _read_history(store: Store, spec: ModelSpec, states: States, asked: Asked) -> History:
     """Read once what months, slices and events are told from."""
-    counted = counted_column(spec)
-    columns = [
-        *told_columns(spec), *distributions.sliced_columns(spec), *([counted] if counted else [])
-    ]  # fmt: skip
-    keys = [(), *distributions.sliced_keys(spec)] if asked.is_whole else [()]
-    starts = [first for first in (first_told(spec, states), asked.start) if first is not None]
+    counted = find_counted_column(spec)
+    columns = [*list_period_columns(spec), *distributions.list_sliced_columns(spec)]
+    if counted:
+        columns.append(counted)
+    keys = [(), *distributions.list_sliced_keys(spec)] if asked.is_whole else [()]
+    starts = [
+        first for first in (find_first_period(spec, states), asked.start) if first is not None
+    ]
     return History(store, spec, columns, keys, min(starts, default=None))
 
 
@@ -415,6 +419,7 @@ def _looked(
     asked: Asked,
     verdicts: Sequence[MonitorResult],
     incident: Period | None,
+    labelled: Period | None,
 ) -> dict[str, object]:
     """Return what profiles show: histograms of a period, and how right decisions were."""
     nothing: dict[str, object] = {
@@ -433,7 +438,7 @@ def _looked(
         bars = distributions.histograms(spec, profiles, baseline, asked)
         found["histograms"] = distributions.column_cards(spec, bars, verdicts)
         found["histogram_period"] = _named(spec, newest)
-    labelled = period or pick_labelled(incident, newest_mature(store, spec, states))
+    labelled = period or labelled
     if labelled is not None:
         known = distributions.profiles_of(
             store, spec, ["score", "prediction", RESIDUAL], labelled, asked
@@ -520,15 +525,13 @@ def _trace(
     store: Store,
     spec: ModelSpec,
     baseline: Baseline | None,
-    states: States,
     asked: Asked,
-    incident: Period | None,
+    labelled: Period | None,
 ) -> dict[str, object] | None:
     """Return the trace of mature windows for the template; None if there is none."""
-    newest = pick_labelled(incident, newest_mature(store, spec, states))
-    if newest is None or baseline is None:
+    if labelled is None or baseline is None:
         return None
-    period = newest if asked.start is None else (asked.start, asked.end or newest[1])
+    period = labelled if asked.start is None else (asked.start, asked.end or labelled[1])
     try:
         trace = trace_of(store, spec, period, baseline)
     except BaselineMissingError:  # the period begins while the model was learning

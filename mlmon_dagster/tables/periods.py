@@ -171,16 +171,18 @@ class History:
         return {name: bins for name, bins in self._binnings.items() if name in columns}
 
 
-def told_columns(spec: ModelSpec) -> list[str]:
+def list_period_columns(spec: ModelSpec) -> list[str]:
     """Return the profiled columns that `periods_of` is computed from."""
-    return list(dict.fromkeys([*_realized(spec), *scored_columns(spec), *_outputs(spec)]))
+    return list(dict.fromkeys([*_list_realized(spec), *scored_columns(spec), *_outputs(spec)]))
 
 
-def _realized(spec: ModelSpec) -> list[str]:
+def _list_realized(spec: ModelSpec) -> list[str]:
     return ["score", "prediction"] if spec.task == BINARY else performance_columns(spec)
 
 
-def first_told(spec: ModelSpec, states: Mapping[dt.datetime, WindowInputs]) -> dt.datetime | None:
+def find_first_period(
+    spec: ModelSpec, states: Mapping[dt.datetime, WindowInputs]
+) -> dt.datetime | None:
     """Return the start of the first month (or week) that `periods_of` tells; None without any."""
     starts = {window_containing(spec.time, start, period_of(spec)).start for start in states}
     return next(iter(sorted(starts)[-PERIODS_SHOWN:]), None)
@@ -202,14 +204,14 @@ def periods_of(
         spec: The model.
         baseline: Its baseline; None while it has none.
         states: Of all its windows, if they have been read already.
-        history: Holds `told_columns` since `first_told`, if it has been read already.
+        history: Holds `list_period_columns` since `find_first_period`, if it has been read already.
     """
     states = window_state.load(store.state, spec.model) if states is None else states
     grain = period_of(spec)
-    realized, scored = _realized(spec), scored_columns(spec)
-    columns = told_columns(spec)
+    realized, scored = _list_realized(spec), scored_columns(spec)
+    columns = list_period_columns(spec)
     if history is None:
-        history = History(store, spec, columns, start=first_told(spec, states))
+        history = History(store, spec, columns, start=find_first_period(spec, states))
     profiles = history.profiles(columns)
     shown = [metric for metric in task_of(spec).shown if metric in METRICS]
     merged = {name: coarsen(spec, stats, grain) for name, stats in profiles.items()}

@@ -15,7 +15,7 @@ from mlmon_dagster.profiles import baseline_in_force, load_baseline
 from mlmon_dagster.report.trace import newest_mature, trace_of
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import monitor_results
-from mlmon_dagster.tables.periods import History, coarsen, rolled_up_metrics, told_columns
+from mlmon_dagster.tables.periods import History, coarsen, list_period_columns, rolled_up_metrics
 from mlmon_dagster.trace.slices import COLUMNS, MIN_ROWS, compare_slices, profiled_for
 from tests.report.worlds import BROKEN, DAY, DAYS, REGIONS, START, World, build, declare
 
@@ -194,7 +194,7 @@ def test_a_months_interval_is_as_wide_as_its_days_stray(world: World) -> None:
 
 def test_what_is_read_once_is_added_up_as_what_is_read_for_itself(world: World) -> None:
     spec, start, end = world.spec, START + 2 * DAY, START + 9 * DAY
-    columns, keys = told_columns(spec), [(), *spec.slices]
+    columns, keys = list_period_columns(spec), [(), *spec.slices]
     history = History(world.store, spec, columns, keys)
     found = history.merge(columns, keys, start, end)
     alone = baseline_in_force(world.store, spec).profiles(
