@@ -206,19 +206,25 @@ def silences(project: Project, everything: bool) -> AnyAnswer:
     return Answer(silences_at(now), rows)
 
 
-@alerts.command(epilog=examples("mlmon alerts ack 3fa2c1 --comment 'looking at the weather feed'"))
-@click.argument("alert")
+@alerts.command(
+    epilog=examples(
+        "mlmon alerts ack 3fa2c1 --comment 'looking at the weather feed'",
+        "mlmon alerts ack 3fa2c1 b73afa",
+    )
+)
+@click.argument("ids", nargs=-1, required=True, metavar="ALERT...")
 @click.option("--comment", default="", help="Shown in the thread.")
 @author_option
 @click.pass_obj
-def ack(project: Project, alert: str, comment: str, author: str) -> None:
-    """Acknowledge ALERT: no reminders until it gets worse or ends, and its thread says who."""
-    from mlmon_dagster.alerts.handling import acknowledge
+def ack(project: Project, ids: tuple[str, ...], comment: str, author: str) -> None:
+    """Acknowledge each ALERT: no reminders until it gets worse or ends; its thread says who."""
+    from mlmon_dagster.alerts.handling import acknowledge, find_alert
     from mlmon_dagster.tables.alerts import name_monitor
 
-    row = acknowledge(project.store, alert, author, project.now(), comment)
-    assert row is not None
-    click.echo(f"{row['model']}, {name_monitor(row['monitor'])}: acknowledged by {author}.")
+    for found in [find_alert(project.store, alert) for alert in ids]:  # all of them or none
+        acknowledge(project.store, found["fingerprint"], author, project.now(), comment)
+        monitor = name_monitor(found["monitor"])
+        click.echo(f"{found['model']}, {monitor}: acknowledged by {author}.")
 
 
 @alerts.command(epilog=examples("mlmon alerts listen"))

@@ -24,6 +24,7 @@ from mlmon_dagster.spec.steps import REPORTED, windowed_of
 from mlmon_dagster.store import Store, baselines
 from mlmon_dagster.store.moments import check_tables
 from mlmon_dagster.tables.asked import complete_period, window_range
+from mlmon_dagster.tables.standing import overall, standing_of
 from mlmon_dagster.work import Work
 
 if TYPE_CHECKING:
@@ -144,13 +145,22 @@ def run_model(
     show_reports(reports)
     if any(report.not_passed for report in reports):
         click.echo(
-            f"Every window: mlmon report {spec.model}. What became an alert, which may take "
-            "several windows: mlmon alerts deliver, then mlmon alerts list"
+            f"{color_verdicts(_say_how_it_is(project, spec))} Every window: mlmon report "
+            f"{spec.model}. What became an alert, which may take several windows: mlmon alerts "
+            "deliver, then mlmon alerts list"
         )
     for error in (error for report in reports for error in report.errors):
         if text := sentence_of_failure(error.partition(": ")[2]):
             raise StoreError(text)
     return all(report.is_success and not report.failed for report in reports)
+
+
+def _say_how_it_is(project: Project, spec: ModelSpec) -> str:
+    """Say what of all that failed in some window fails in the newest."""
+    standings = standing_of(project.store, spec, project.now())
+    status = overall(standings)
+    ill = ", ".join(one.label for one in standings if one.status == status != "OK")
+    return f"{spec.model} is {status} now{f' ({ill})' if ill else ''}."
 
 
 def _left_for_later(spec: ModelSpec, waiting: int) -> str:

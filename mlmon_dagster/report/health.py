@@ -51,7 +51,12 @@ from mlmon_dagster.store.places.location import whole_file
 from mlmon_dagster.store.state import monitor_results, window_state
 from mlmon_dagster.store.state.monitor_results import MonitorResult, load_standing, name_window
 from mlmon_dagster.store.state.window_state import WindowInputs
-from mlmon_dagster.tables.alerts import StandingCounts, list_alerts, pick_standing
+from mlmon_dagster.tables.alerts import (
+    StandingCounts,
+    list_alerts,
+    load_explanations,
+    pick_standing,
+)
 from mlmon_dagster.tables.periods import (
     NONE,
     History,
@@ -191,6 +196,7 @@ def health_report(
         most_cards=MOST_CARDS,
         days=show_days(store, spec, states, [one.family for one in standings], now),
         counts=counts,
+        covered_by=load_explanations(store).get(spec.model, ""),
         are_waiting=spec.model in alert_state.models_with_new_results(store.state),
         events=[(_name_event(spec, event), event) for event in reversed(events)],
         explained=_named(spec, incident) if incident else "",

@@ -30,6 +30,7 @@ from mlmon_dagster.tables.alerts import (
     StandingCounts,
     count_standing,
     explain_alert,
+    load_explanations,
     load_standing_alerts,
 )
 from mlmon_dagster.tables.standing import (
@@ -37,6 +38,7 @@ from mlmon_dagster.tables.standing import (
     Standing,
     StandingVerdicts,
     describe_standing,
+    explain_status,
     name_last_window,
     overall,
 )
@@ -162,13 +164,14 @@ class Overview:
         windows = {
             str(row["model"]): row for row in window_state.load_newest_windows(self._store.state)
         }
-        alerts = load_standing_alerts(self._store)
+        alerts, explained = load_standing_alerts(self._store), load_explanations(self._store)
         lines = [
             _line(
                 spec,
                 known[spec.model],
                 windows.get(spec.model),
                 alerts.get(spec.model, ()),
+                explained.get(spec.model, ""),
             )
             for spec in models.specs
         ]
@@ -261,6 +264,7 @@ def _say_what(
     judged: _Judged,
     newest: dt.datetime | None,
     worst: AlertRow | None,
+    explained: str,
 ) -> tuple[str, str]:
     """Return what is wrong with a model, and since when."""
     if worst is not None:
@@ -269,15 +273,17 @@ def _say_what(
         since = f"Since {name_window(spec, opened)}" + (f", {lasts}" if lasts else "")
         since += f"; acknowledged by {worst['acked_by']}" if worst["acked_by"] else ""
         return f"{headline(explain_alert(spec, worst))}.", since
-    if status == "OK":
-        return "", ""
-    ill = next((one for one in judged.standings if one.status == status), None)
-    if ill is None:
-        return "No window has predictions yet.", ""
-    return f"{ill.label.capitalize()}: {ill.text}.", f"In {ill.window}" if ill.window else ""
+    what, window = explain_status(judged.standings, status, explained)
+    return what, f"In {window}" if window else ""
 
 
-def _line(spec: ModelSpec, judged: _Judged, window: Row | None, alerts: Sequence[AlertRow]) -> Line:
+def _line(
+    spec: ModelSpec,
+    judged: _Judged,
+    window: Row | None,
+    alerts: Sequence[AlertRow],
+    explained: str,
+) -> Line:
     known = [v for v in judged.values if v == v]
     has_window = window is not None and window["window_end"] is not None
     shown, newest = {}, None
@@ -290,7 +296,8 @@ def _line(spec: ModelSpec, judged: _Judged, window: Row | None, alerts: Sequence
             "coverage": "" if coverage is None else f"{coverage:.0%}".replace("%", " %"),
         }
     status = overall(judged.standings, has_windows=has_window)
-    what, since = _say_what(spec, status, judged, newest, alerts[0] if alerts else None)
+    worst = alerts[0] if alerts else None
+    what, since = _say_what(spec, status, judged, newest, worst, explained)
     return Line(
         spec.model,
         status,

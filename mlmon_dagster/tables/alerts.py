@@ -173,6 +173,22 @@ def load_standing_alerts(store: Store) -> dict[str, list[AlertRow]]:
     return {model: sorted(mine, key=_rank_row) for model, mine in found.items()}
 
 
+def load_explanations(store: Store) -> dict[str, str]:
+    """Name what explains the alerts of each model that do not stand for that reason.
+
+    Returns:
+        Model -> such as ``the known event sale``; models without such alerts are left out.
+    """
+    with store.state.connect() as conn:
+        rows = alert_state.load_open_alerts(conn)
+    causes: dict[str, set[str]] = {}
+    for row in rows:
+        if alert_state.is_explained(row["muted_reason"]):
+            cause = row["muted_reason"].partition(":")[2]
+            causes.setdefault(row["model"], set()).add(name_monitor(cause))
+    return {model: ", ".join(sorted(named)) for model, named in causes.items()}
+
+
 def count_standing(rows: Iterable[AlertRow]) -> StandingCounts:
     """Count alerts by how they stand."""
     counts = Counter(map(_name_standing, rows))
@@ -472,7 +488,11 @@ def ask_alert(store: Store, short_id: str, zones: Mapping[str, str]) -> Answer[A
     with store.state.connect() as conn:
         events = alert_state.all_events(conn, row["model"]).get(row["fingerprint"], [])
     view = view_of(row, zone)
-    state = f"{row['state']} ({row['severity']})" if row["severity"] else row["state"]
+    episodes = list_alerts(store, row["model"])
+    known = row["fingerprint"], row["episode"]
+    listed = (e.state for e in episodes if (e.fingerprint, e.episode) == known)
+    state = next(listed, row["state"])
+    state += f" ({row['severity']})" if row["severity"] else ""
     facts = {
         "Alert": row["fingerprint"][: SHORT_ID + 4],
         "Model": row["model"],
@@ -487,7 +507,7 @@ def ask_alert(store: Store, short_id: str, zones: Mapping[str, str]) -> Answer[A
     }
     lines = [f"{name + ':':<16} {clean(facts[name], 500)}" for name in _FACTS if facts.get(name)]
     lines += ["", *_events([e for e in events if e["episode"] == row["episode"]])]
-    if earlier := name_earlier(view, list_alerts(store, row["model"])):
+    if earlier := name_earlier(view, episodes):
         lines += ["", "Earlier episodes:", *(f"  {text}" for text in earlier)]
     return Answer(Table("alert", ()), [row], text="\n".join(lines))
 

@@ -30,6 +30,7 @@ from mlmon_dagster.tables.alerts import (
     count_standing,
     explain_episode,
     list_alerts,
+    load_explanations,
     load_standing_alerts,
     name_metric,
     pick_standing,
@@ -84,7 +85,7 @@ class ModelStatus:
         actual_coverage: Share of its ground truth that has come.
         alerts: How many of its alerts stand.
         since: The first window of the worst alert that fires, or else recovers; empty without one.
-        sentence: What that alert says.
+        sentence: What that alert says; without one which verdicts failed, and what explains them.
         families: Family -> its status, ``-`` where there is nothing to judge.
         owners: Who it belongs to.
     """
@@ -135,12 +136,20 @@ def list_models(
     outside the data is the family ``pipeline``.
     """
     alerts = load_standing_alerts(project.store)
-    rows = [_ask_model(project, spec, count_standing(alerts.get(spec.model, ()))) for spec in specs]
+    explained = load_explanations(project.store)
+    rows = [
+        _ask_model(
+            project, spec, count_standing(alerts.get(spec.model, ())), explained.get(spec.model, "")
+        )
+        for spec in specs
+    ]
     rows += [ModelStatus(one.name, "BROKEN", "does not load") for one in broken]
     return sorted(rows, key=lambda row: (ORDER.index(row.status), row.model))
 
 
-def _ask_model(project: Project, spec: ModelSpec, alerts: StandingCounts) -> ModelStatus:
+def _ask_model(
+    project: Project, spec: ModelSpec, alerts: StandingCounts, explained: str
+) -> ModelStatus:
     store = project.store
     windows = {k: v for k, v in window_state.load(store.state, spec.model).items() if v.n}
     standings = standing_of(store, spec, project.now())
@@ -164,7 +173,7 @@ def _ask_model(project: Project, spec: ModelSpec, alerts: StandingCounts) -> Mod
     of_kind = "firing" if alerts.firing else "recovering"
     standing = [episode for episode in found if episode.standing == of_kind]
     if not standing:
-        return row
+        return replace(row, sentence=explain_status(standings, row.status, explained)[0] or None)
     worst = pick_standing(standing)[0]
     since = name_window(spec, worst.opened_window)
     sentence = explain_episode(spec, worst)
@@ -231,6 +240,30 @@ def overall(standings: Sequence[Standing], *, has_windows: bool = True) -> str:
     """
     statuses = {standing.status for standing in standings} | (set() if has_windows else {"NO_DATA"})
     return next((s for s in ("ERROR", "WARN", "NO_DATA", "OK") if s in statuses), "NO_DATA")
+
+
+def explain_status(
+    standings: Sequence[Standing], status: str, explained: str
+) -> tuple[str, str]:
+    """Say why a model of which no alert stands is not OK, and in which window; empty if it is OK.
+
+    Args:
+        standings: Its families.
+        status: Its status.
+        explained: What explains alerts of it, see `load_explanations`.
+
+    Example:
+        >>> explain_status([Standing("drift", "WARN", "2026-03-01", "1 of 2 verdicts failed: PSI")],
+        ...                "WARN", "the known event sale")
+        ('Drift: 1 of 2 verdicts failed: PSI; explained by the known event sale.', '2026-03-01')
+    """
+    if status == "OK":
+        return "", ""
+    ill = next((one for one in standings if one.status == status), None)
+    if ill is None:
+        return "No window has predictions yet.", ""
+    by = f"; explained by {explained}" if explained and status != "NO_DATA" else ""
+    return f"{ill.label.capitalize()}: {ill.text}{by}.", ill.window
 
 
 def name_last_window(spec: ModelSpec, end: dt.datetime) -> str:

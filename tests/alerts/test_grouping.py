@@ -507,7 +507,7 @@ def test_a_backfill_sends_one_summary_and_its_end_replies_in_that_thread(
 
     (head,) = slack.heads()
     drift_ended, service_ended = slack.replies(head)
-    assert "2 alerts firing after the backfill (drift, service)" in head.text
+    assert "2 alerts firing already (drift, service)" in head.text
     assert quiet == [0, 0, 0]
     assert "1 resolved: PSI of age is 0.01 again; 1 still firing" in drift_ended.text
     assert "1 resolved" in service_ended.text

@@ -40,6 +40,31 @@ def test_what_goes_on_after_an_event_is_sent_then(store: Store) -> None:
     assert "Since:         2024-01-01" in texts(store)[0]
 
 
+def test_the_summary_of_a_backfill_leaves_out_what_is_explained_at_its_end(store: Store) -> None:
+    spec = declare()
+    latency = {"family": "service", "metric": "p95_latency_ms", "message": "slow"}
+    past = [result(n, is_backfill=True, **kw) for n in (2, 3) for kw in ({}, latency)]
+    settle(store, [spec], day(4), *past)
+
+    (text,) = texts(store)
+    assert "credit: slow" in text
+    assert "psi of age" not in text
+    settle(store, [spec], day(5), result(4), result(4, **latency))
+    assert "psi of age is high" in texts(store)[1]  # it goes on without the event
+
+
+def test_the_summary_of_a_backfill_leaves_out_drift_that_quality_explains(store: Store) -> None:
+    nulls = {"family": "quality", "metric": "null_rate", "message": "no values"}
+    settle(store, [spec_of()], day(4), *(result(3, is_backfill=True, **kw) for kw in ({}, nulls)))
+
+    (text,) = texts(store)
+    assert "credit: no values" in text
+    assert {e.message: e.standing for e in list_alerts(store)} == {
+        "no values": "firing",
+        "psi of age is high": "",
+    }
+
+
 def test_an_event_explains_its_families_alone(store: Store) -> None:
     latency = {"family": "service", "metric": "p95_latency_ms", "message": "slow"}
     settle(store, [declare()], day(3), result(2), result(2, **latency))

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from mlmon_dagster.alerts.lifecycle.apply_results import failing_causes, mute
 from mlmon_dagster.alerts.lifecycle.routing import PLATFORM, Destination, destinations, silenced_by
 from mlmon_dagster.alerts.messages import view as say
 from mlmon_dagster.alerts.messages.group_state import (
@@ -433,7 +434,11 @@ def _write_head(state: GroupState, group: GroupRow) -> None:
 
 
 def summarize_backfill(state: GroupState, *, is_running: bool) -> int:
-    """Tell in one message what a backfill left firing; from then on it counts as told."""
+    """Tell in one message what a backfill left firing; from then on it counts as told.
+
+    What a known event or another alert explains is left out, as it is of windows that come one by
+    one.
+    """
     rows = [
         row
         for row in state.alerts.values()
@@ -445,7 +450,13 @@ def summarize_backfill(state: GroupState, *, is_running: bool) -> int:
         return 0
     for row in rows:
         row["muted_reason"] = ""
-        alert_state.set_muted(state.conn, row["fingerprint"], "")
+    newest = sorted({row["last_window_start"] for row in rows})
+    causes = failing_causes(state.conn, state.context.spec, newest)
+    explained = mute(state.alerts.values(), (), causes, newest)
+    for fingerprint in explained | {row["fingerprint"] for row in rows}:
+        reason = state.alerts[fingerprint]["muted_reason"]
+        alert_state.set_muted(state.conn, fingerprint, reason)
+    rows = [row for row in rows if not row["muted_reason"]]
     places = sorted({place for row in rows for place in state.routes[row["fingerprint"]]})
     for place in places:
         _summarize(state, place, [row for row in rows if state.goes_to(row, place)])

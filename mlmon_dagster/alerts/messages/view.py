@@ -635,10 +635,12 @@ def _has_error(views: Sequence[AlertView]) -> bool:
 
 
 def summary_message(context: Context, firing: Sequence[AlertView]) -> Message:
-    """Say in one message what fires after a backfill, across families."""
+    """Say in one message what fires after windows were judged all at once, across families."""
+    if len(firing) == 1:
+        return head_message(context, firing)
     views = worst_first(firing)
     families = sorted({v.row["family"].replace("_", " ") for v in views})
-    firing_now = f"{counted(len(views), 'alert')} firing after the backfill ({', '.join(families)})"
+    firing_now = f"{counted(len(views), 'alert')} firing already ({', '.join(families)})"
     message = _firing_message(context, views, fit_title(f"{context.spec.model}: ", firing_now))
     command = f"mlmon alerts list --model {shlex.quote(context.spec.model)}"
     return replace(message, commands=(command, *message.commands))
