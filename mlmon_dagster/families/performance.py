@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mlmon_dagster.families.family import Family, Measure, References, measure_profiles
+from mlmon_dagster.families.releases import count_read, find_releases, judge_release
 from mlmon_dagster.monitors.evidence import (
     NO_DATA,
     OK,
@@ -34,7 +35,7 @@ from mlmon_dagster.spec.metric_registry import (
     MetricFamily,
     is_loss,
 )
-from mlmon_dagster.spec.monitors import FAMILIES, PerformanceMonitor
+from mlmon_dagster.spec.monitors import FAMILIES, RELEASE_CHANGE, PerformanceMonitor
 from mlmon_dagster.spec.names import ALL, PERFORMANCE
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 from mlmon_dagster.work import Comparison
@@ -476,10 +477,27 @@ def judge_alike(family: MetricFamily, measured: Measure) -> Family:
     )
 
 
-FAMILY = judge_alike(
+_MEASURED = judge_alike(
     PERFORMANCE,
     measure_profiles(
         PERFORMANCE,
         lambda spec: "baseline" if spec.task == REGRESSION else "nothing",
+    ),
+)
+
+
+def _judge_all(evidence: Evidence) -> list[MonitorResult]:
+    """Judge what is declared, and each version beside the one that it replaced."""
+    released = (row for window in evidence.windows for row in judge_release(evidence, window))
+    return [*judge(evidence), *released]
+
+
+FAMILY = replace(
+    _MEASURED,
+    judge=_judge_all,
+    facts=find_releases,
+    looks_back=lambda spec: max(_MEASURED.looks_back(spec), count_read(spec)),
+    judged_together=lambda spec, metric: (
+        count_read(spec) if metric == RELEASE_CHANGE else _MEASURED.judged_together(spec, metric)
     ),
 )

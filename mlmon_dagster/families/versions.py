@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
 NOT_SERVED, NO_PAIRS, TOO_FEW = "version_not_served", "no_shared_predictions", "few_of_rarer_class"
 _DAY = dt.timedelta(days=1)
+_NEARLY_ALL = 0.9  # of the requests
 Sample = dict[str, Any]  # a row of a MetricFrame
 
 
@@ -252,14 +253,15 @@ class Served:
 
     Args:
         work: The model, and the windows that are looked at.
+        back: How many windows matter besides those that are declared, the last one included.
     """
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, back: int = 1) -> None:
         self._counts: dict[tuple[str, dt.datetime], dict[str, int]] = {}
         self._first: dict[str, dt.datetime] = {}
         windows = complete_windows(work.spec.time, work.now)
         self._starts = [window.start for window in windows]
-        since = self._oldest(work)
+        since = self._oldest(work, back)
         if since is None:
             return
         table = work.project.store.table("profiles", work.spec.model)
@@ -276,7 +278,7 @@ class Served:
                 for version in counts:
                     self._first[version] = min(self._first.get(version, start), start)
 
-    def _oldest(self, work: Work) -> dt.datetime | None:
+    def _oldest(self, work: Work, back: int) -> dt.datetime | None:
         """Return the start of the first window that matters to those of the run."""
         declared = work.spec.monitors.versions
         if not (self._starts and work.windows):
@@ -284,7 +286,7 @@ class Served:
         if declared.staleness is not None:  # a version may be as old as the model
             return self._starts[0]
         place = bisect_left(self._starts, work.start)
-        longest = max((one.over for one in declared.compare), default=1)
+        longest = max((one.over for one in declared.compare), default=back)
         return self._starts[max(place - longest + 1, 0) : place + 1][0]
 
     def count(self, dataset: str, start: dt.datetime, version: str) -> int:
@@ -295,6 +297,25 @@ class Served:
         """Return the version that answered most of a window's requests; None without any."""
         counts = self._counts.get((dataset, start), {})
         return max(counts, key=lambda version: (counts[version], version), default=None)
+
+    def serving(self, start: dt.datetime) -> str:
+        """Return the version that answered nearly all requests of a window of production.
+
+        Returns:
+            Empty where there is none, where it has no name, or where others answered more than a
+            tenth.
+        """
+        from mlmon_dagster.profiles.compiler import NO_VERSION
+
+        counts = self._counts.get((PRODUCTION, start), {})
+        version = self.deployed(start)
+        if version in (None, NO_VERSION) or counts[version] < _NEARLY_ALL * sum(counts.values()):
+            return ""
+        return version
+
+    def starts_until(self, start: dt.datetime) -> Iterator[dt.datetime]:
+        """Yield the starts of windows up to one, the newest first."""
+        return reversed(self._starts[: bisect_right(self._starts, start)])
 
     def first_seen(self, version: str) -> dt.datetime | None:
         """Return the start of the first window of production that a version answered in."""

@@ -33,6 +33,7 @@ NAMES = {
     "no_data_for": "Hours without predictions",
     "bad_rate": "Share of refused rows",
     "burn_rate": "Burn rate of the error budget",
+    "release_change": "Performance since the release",
     "novel_rate": "Share of values outside the baseline's range",
     "psi_off_heap": "PSI without the most common value",
     "volume_drop": "Missing share of the usual volume",

@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from mlmon_dagster.families.registry import FAMILIES
@@ -20,6 +20,7 @@ from mlmon_dagster.spec import ModelSpec, window_containing
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.declaration import is_told_in_money
 from mlmon_dagster.spec.metric_registry import of_outcome
+from mlmon_dagster.spec.monitors import RELEASE_CHANGE
 from mlmon_dagster.spec.names import ALL, BUSINESS, TABLE
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 
@@ -77,6 +78,37 @@ def verdicts_with_why(parts: Iterable[JudgeInputs]) -> list[MonitorResult]:
 def _is_traced(inputs: JudgeInputs, row: MonitorResult) -> bool:
     is_whole = (row["slice_key"], row["dataset"]) == (ALL, PRODUCTION)
     return is_whole and bool(FAMILIES[inputs.family].traced(row["metric"]))
+
+
+class _Sides(NamedTuple):
+    """What a trace compares.
+
+    Attributes:
+        metric: The metric of ground truth.
+        starts: The windows.
+        end: Of the last one.
+        earlier: First and last of the windows that they are compared with, else the baseline.
+    """
+
+    metric: str
+    starts: Sequence[dt.datetime]
+    end: dt.datetime
+    earlier: tuple[dt.datetime, dt.datetime] | None = None
+
+
+def _find_sides(inputs: JudgeInputs, row: MonitorResult) -> _Sides:
+    """Return what is traced of a verdict: its windows beside its baseline, or two versions."""
+    if row["metric"] != RELEASE_CHANGE:
+        return _Sides(_traced(inputs, row), _judged(inputs, row), row["window_end"])
+    time_, details = inputs.comparison.work.spec.time, json.loads(row["details"])
+    first, last, *earlier = (
+        dt.datetime.fromisoformat(text) for text in (*details["after"], *details["earlier"])
+    )
+    windows, start = [], first
+    while start <= last:
+        windows.append(start)
+        start = window_containing(time_, start).end
+    return _Sides(details["measured"], windows, start, (earlier[0], earlier[1]))
 
 
 def _is_valued(inputs: JudgeInputs, row: MonitorResult) -> bool:
@@ -155,7 +187,7 @@ def _traced(inputs: JudgeInputs, row: MonitorResult) -> str:
 
 def _why_or_why_not(inputs: JudgeInputs, row: MonitorResult) -> dict[str, Any]:
     try:
-        return _why(inputs, row, _traced(inputs, row))
+        return _why(inputs, row, _find_sides(inputs, row))
     except Exception as error:  # whatever it is, the verdict is what counts
         model = inputs.comparison.work.spec.model
         logging.getLogger(__name__).warning(
@@ -164,14 +196,13 @@ def _why_or_why_not(inputs: JudgeInputs, row: MonitorResult) -> dict[str, Any]:
         return {"no_why": f"the trace failed: {type(error).__name__}"}
 
 
-def _why(inputs: JudgeInputs, row: MonitorResult, metric: str) -> dict[str, Any]:
-    """Trace a metric over the windows that a verdict is of, against its baseline."""
+def _why(inputs: JudgeInputs, row: MonitorResult, sides: _Sides) -> dict[str, Any]:
+    """Trace a metric over the windows that a verdict is of, against what they are held against."""
     from mlmon_dagster.errors import BaselineMissingError
     from mlmon_dagster.trace.sentences import cause, value
 
     try:
-        starts = _judged(inputs, row)
-        found = _explained(inputs, row, metric, starts)
+        found = _explained(inputs, row, sides)
     except BaselineMissingError:
         return {"no_why": "there is no baseline to trace it against"}
     if found is None:
@@ -185,23 +216,32 @@ def _why(inputs: JudgeInputs, row: MonitorResult, metric: str) -> dict[str, Any]
     text = cause(spec, found)
     if FAMILIES[inputs.family].traced(row["metric"]) != row["metric"]:
         # An estimate was missed, maybe without any change for the worse.
-        name, now, then = (_name(metric), value(found.now.value), value(found.then.value))
+        name, now, then = (_name(sides.metric), value(found.now.value), value(found.then.value))
         if found.is_worse:
             text = f"{name} is {now}, the baseline's {then}. {text}".rstrip()
         else:
             text = f"{name} is {now}, no worse than the baseline's {then}; more was expected."
     if not text:
         return {"no_why": "no part of the change stands out"}
-    return {"why": text, "traced": _called(spec, starts, row["window_end"])}
+    return {"why": text, "traced": _called(spec, sides)}
 
 
-def _called(spec: ModelSpec, starts: Sequence[dt.datetime], end: dt.datetime) -> dict[str, str]:
+def _called(spec: ModelSpec, sides: _Sides) -> dict[str, str]:
     """Name windows as ``mlmon trace`` takes them: one by its key, several by their days."""
-    if len(starts) == 1:
-        return {"window": window_containing(spec.time, starts[0]).key}
+    if len(sides.starts) == 1:
+        return {"window": window_containing(spec.time, sides.starts[0]).key}
+    first, last = _name_days(spec, sides.starts[0], sides.end)
+    called = {"from": first, "to": last}
+    if sides.earlier is not None:
+        end = window_containing(spec.time, sides.earlier[1]).end
+        called["against"] = "..".join(_name_days(spec, sides.earlier[0], end))
+    return called
+
+
+def _name_days(spec: ModelSpec, start: dt.datetime, end: dt.datetime) -> tuple[str, str]:
     zone, last = ZoneInfo(spec.time.zone), end - dt.timedelta(microseconds=1)
-    days = (moment.astimezone(zone).date().isoformat() for moment in (starts[0], last))
-    return dict(zip(("from", "to"), days, strict=True))
+    first, final = (moment.astimezone(zone).date().isoformat() for moment in (start, last))
+    return first, final
 
 
 def _name(metric: str) -> str:
@@ -210,9 +250,7 @@ def _name(metric: str) -> str:
     return named(metric)
 
 
-def _explained(
-    inputs: JudgeInputs, row: MonitorResult, metric: str, starts: Sequence[dt.datetime]
-) -> Explained | None:
+def _explained(inputs: JudgeInputs, row: MonitorResult, sides: _Sides) -> Explained | None:
     from mlmon_dagster.metrics.statistics import select_columns
     from mlmon_dagster.profiles import load_baseline
     from mlmon_dagster.trace.explain import explain
@@ -220,14 +258,19 @@ def _explained(
 
     work = inputs.comparison.work
     store, spec = work.project.store, work.spec
-    columns = profiled_for(spec, [metric])
-    profiles = inputs.comparison.part.in_force.profiles(
-        start=min(starts), end=row["window_end"], dataset=PRODUCTION, columns=columns
+    columns = profiled_for(spec, [sides.metric])
+    read = partial(inputs.comparison.part.in_force.profiles, dataset=PRODUCTION, columns=columns)
+    now = select_columns(
+        read(start=min(sides.starts), end=sides.end),
+        lambda cells: cells["window_start"].isin(sides.starts),
     )
-    now = select_columns(profiles, lambda cells: cells["window_start"].isin(starts))
-    baseline = inputs.comparison.baseline or load_baseline(store, spec, row["window_start"])
-    then = {name: stats for name, stats in baseline.windows.items() if name in columns}
-    return explain(spec, metric, now, then)
+    if sides.earlier is not None:
+        first, last = sides.earlier
+        then = read(start=first, end=window_containing(spec.time, last).end)
+    else:
+        baseline = inputs.comparison.baseline or load_baseline(store, spec, row["window_start"])
+        then = {name: stats for name, stats in baseline.windows.items() if name in columns}
+    return explain(spec, sides.metric, now, then)
 
 
 def _judged(inputs: JudgeInputs, row: MonitorResult) -> list[dt.datetime]:

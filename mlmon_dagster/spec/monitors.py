@@ -61,6 +61,7 @@ CORRELATION_SHIFT: Final = "correlation_shift"  # of a window, at column `:table
 SUSTAINED_SHIFT: Final = "sustained_shift"  # of a column, over its newest windows
 SUSTAINED_WINDOWS: Final = (7, 14, 28)  # that are judged as one
 CORRELATION_CHANGE: Final = "correlation_change"  # of one of its pairs
+RELEASE_CHANGE: Final = "release_change"  # of a version beside the one that it replaced
 GAIN: Final = "_gain"  # ends the name of what another version is better by
 CANARY_SHARE: Final = "canary_share"
 SKEW_RATE: Final = "skew_rate"
@@ -669,6 +670,12 @@ class Staleness(Declared):
     above: Duration
 
 
+class Release(Declared):
+    """A version beside the one that it replaced, of other days; see `families.releases`."""
+
+    margin: float = Field(default=0.01, gt=0, lt=1)
+
+
 class VersionsMonitor(Monitor):
     """Other versions, the features that the present one is served, and its age."""
 
@@ -683,6 +690,9 @@ class VersionsMonitor(Monitor):
         Skew | None, BeforeValidator(switched, json_schema_input_type=Skew | bool | None)
     ] = None
     staleness: Staleness | None = None
+    release: Annotated[
+        Release | None, BeforeValidator(switched, json_schema_input_type=Release | bool | None)
+    ] = Release()
 
     @property
     def is_declared(self) -> bool:
@@ -892,6 +902,8 @@ FAMILIES: Final[Mapping[str, DeclaredFamily]] = {
             {
                 "": "Find the rows that are worse (mlmon trace {model}); then roll back, "
                 "retrain or repair the feed.",
+                RELEASE_CHANGE: "See which rows are worse by the trace below; go back to the "
+                "version before if they are.",
             },
             ("profiles", "baseline"),
             frozenset({"scipy", "pandas"}),

@@ -491,7 +491,7 @@ def ask_alert(store: Store, short_id: str, zones: Mapping[str, str]) -> Answer[A
     episodes = list_alerts(store, row["model"])
     known = row["fingerprint"], row["episode"]
     listed = (e.state for e in episodes if (e.fingerprint, e.episode) == known)
-    state = next(listed, row["state"])
+    state: str = next(listed, row["state"])
     state += f" ({row['severity']})" if row["severity"] else ""
     facts = {
         "Alert": row["fingerprint"][: SHORT_ID + 4],

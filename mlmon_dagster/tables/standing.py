@@ -242,9 +242,7 @@ def overall(standings: Sequence[Standing], *, has_windows: bool = True) -> str:
     return next((s for s in ("ERROR", "WARN", "NO_DATA", "OK") if s in statuses), "NO_DATA")
 
 
-def explain_status(
-    standings: Sequence[Standing], status: str, explained: str
-) -> tuple[str, str]:
+def explain_status(standings: Sequence[Standing], status: str, explained: str) -> tuple[str, str]:
     """Say why a model of which no alert stands is not OK, and in which window; empty if it is OK.
 
     Args:

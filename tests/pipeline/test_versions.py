@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from mlmon_dagster.store.state import monitor_results
 from tests.defs.small_model import (
     FIRST,
     MODEL,
+    ZONE,
     customers,
     drop,
     land_validation,
@@ -48,14 +50,17 @@ def declare(folder: Path, versions: dict[str, object] | None) -> Path:
 
 
 def land(
-    folder: Path, more: Callable[[Frame, np.random.Generator], Sequence[Frame]], n: int = 150
+    folder: Path,
+    more: Callable[[Frame, np.random.Generator], Sequence[Frame]],
+    n: int = 150,
+    days: Sequence[dt.date] = DAYS,
 ) -> tuple[Frame, Frame]:
-    """Land ten days, each with what ``more`` makes of its predictions; return all of both."""
+    """Land some days, each with what ``more`` makes of its predictions; return all of both."""
     land_validation(folder)
     rng = np.random.default_rng(11)
-    days = [customers(day, n=n) for day in DAYS]
-    made = pd.concat([frame for served, _ in days for frame in more(served, rng)])
-    truth = pd.concat([truth for _, truth in days])
+    landed = [customers(day, n=n) for day in days]
+    made = pd.concat([frame for served, _ in landed for frame in more(served, rng)])
+    truth = pd.concat([truth for _, truth in landed])
     drop(made, landing(folder, "predictions") / "served.parquet")
     drop(truth, landing(folder, "actuals") / "known.parquet")
     return made, truth
@@ -65,9 +70,9 @@ Verdicts = Mapping[str, Mapping[str, Any]]
 
 
 @contextmanager
-def looked_at(folder: Path) -> Iterator[Callable[..., Verdicts]]:
+def looked_at(folder: Path, now: dt.datetime = MOMENT) -> Iterator[Callable[..., Verdicts]]:
     """Take in and judge what has landed; yield what gives the verdicts of a family on a day."""
-    project = make_project(folder, lambda: MOMENT)
+    project = make_project(folder, lambda: now)
     spec = load_model(folder / "models" / f"{MODEL}.yaml")
     look(project, spec, "run")
 
@@ -173,6 +178,37 @@ def test_a_canary_is_compared_while_it_gets_its_share_and_not_after(tmp_path: Pa
         assert "was to answer 30.0%" in str(after["versions/canary_share"]["message"])
         silent = after["versions/canary_roc_auc_gain"]
         assert (silent["status"], silent["reason"]) == ("NO_DATA", "sample_ratio")
+
+
+def replaced_on(first: dt.date) -> Callable[[Frame, np.random.Generator], list[Frame]]:
+    """Return what has version 4 answer from a day on; in the south it guesses."""
+
+    def more(served: Frame, rng: np.random.Generator) -> list[Frame]:
+        if served["at"].dt.tz_convert(ZONE).dt.date.iloc[0] < first:
+            return [served]
+        is_bad = served["region"] == "south"
+        score = np.where(is_bad, rng.random(len(served)), served["score"])
+        return [served.assign(version="4", score=score, decision=(score >= 0.5).astype(int))]
+
+    return more
+
+
+def test_a_version_is_compared_with_the_one_it_replaced_and_the_trace_names_the_rows(
+    tmp_path: Path,
+) -> None:
+    declare(tmp_path, None)
+    days = [FIRST + dt.timedelta(days=i) for i in range(19)]
+    land(tmp_path, replaced_on(days[11]), n=400, days=days)
+    with looked_at(tmp_path, MOMENT + dt.timedelta(days=10)) as verdicts:
+        assert "performance/release_change" not in verdicts("performance", days[11 + 6])
+        row = verdicts("performance", days[-1])["performance/release_change"]
+        assert row["status"] == "WARN", row["message"]
+        assert str(row["message"]).startswith("Version 4 is worse than version 3: ROC AUC 0.")
+        details = json.loads(row["details"])
+        assert "By region it is above all south" in details["why"]
+        assert details["traced"] == {
+            "from": f"{days[11]}", "to": f"{days[18]}", "against": f"{days[0]}..{days[10]}",
+        }  # fmt: skip
 
 
 def skewed(served: Frame, rng: np.random.Generator) -> list[Frame]:

@@ -157,6 +157,11 @@ class AlertView:
         )
 
     @property
+    def measured(self) -> str:
+        """The stored metric that it is about."""
+        return str(self.details.get("explain", {}).get("measured", self.row["metric"]))
+
+    @property
     def next_step(self) -> str:
         """What its reader does next, in one line."""
         row = self.row
@@ -352,7 +357,7 @@ def commands_of(views: Sequence[AlertView]) -> tuple[str, ...]:
 
 def _write_commands(model: str, family: str, views: Sequence[AlertView]) -> list[list[str]]:
     days = ["--from", min(v.first_day for v in views), "--to", max(v.last_day for v in views)]
-    metrics = {v.row["metric"] for v in views}
+    metrics = {v.measured for v in views}
     metric = metrics.pop() if len(metrics) == 1 else ""
     columns = {v.row["column_name"] for v in views} - {TABLE}
     column = ["--column", columns.pop()] if len(columns) == 1 else []
