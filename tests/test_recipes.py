@@ -362,7 +362,7 @@ console = ConsoleReceiver(text, hint="")
 dispatch(project.store, [spec], project.now(), {"console": console, "slack": console})
 print(*(line for line in text.getvalue().splitlines() if "limit is 100" in line))
 """,
-    "- 150 came, the limit is 100.",
+    "ERROR churn: 150 came, the limit is 100",
 )
 
 

@@ -2,8 +2,9 @@
 
 Both versions answered other rows, of other days. So the unit is the window: the windows before say
 how far windows stray (`window_law`), and the first ones of the new version are judged together.
-They are looked at a few times only, at fixed lengths that share the chance of a false alarm;
-between two looks the verdict stays, so that it is the same whoever computes it when.
+They are looked at a few times only, at fixed lengths that share the chance of a false alarm
+(Bonferroni; Pocock, 1977, has the looks at fixed lengths). Between two looks the verdict stays, so
+that it is the same whoever computes it when.
 """
 
 from __future__ import annotations
