@@ -72,7 +72,7 @@ def find_incidents(world: World, episodes: Sequence[Episode]) -> list[Incident]:
             if kind_of(episode) == kind
             and (not episode.muted or (episode.muted == "backfill" and _outlives(episode)))
         ]
-        for together in _overlapping(mine):
+        for together in join_overlapping(mine):
             first = together[0]
             ends = [episode.ended for episode in together]
             ended = None if None in ends else max(end for end in ends if end is not None)
@@ -105,7 +105,8 @@ def _outlives(episode: Episode) -> bool:
     return episode.ended is None or episode.ended > 0
 
 
-def _overlapping(episodes: Sequence[Episode]) -> Iterator[list[Episode]]:
+def join_overlapping(episodes: Sequence[Episode]) -> Iterator[list[Episode]]:
+    """Yield the episodes that were open at the same time, oldest first."""
     together: list[Episode] = []
     until = -math.inf
     for episode in sorted(episodes, key=lambda episode: episode.opened):

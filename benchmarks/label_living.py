@@ -202,6 +202,7 @@ def live(
     on_look: Callable[[int], None] | None = None,
     *,
     families: Sequence[str] | None = TRUTH,
+    looks: Sequence[int] | None = None,
 ) -> Lived:
     """Live a world and return its episodes.
 
@@ -210,6 +211,8 @@ def live(
         folder: An empty one.
         on_look: Called after every look with its index.
         families: Of monitors that are looked at; None for all.
+        looks: The windows after which a look is taken, by default all; what lands between two
+            looks lands before the second.
     """
     began = time.perf_counter()
     with ExitStack() as stack:
@@ -219,10 +222,13 @@ def live(
         clock = Clock(world.look_after(first))
         project = Project(folder, str(folder / "store"), now=clock, limits=Limits(threads=1))
         spec = load_model(path)
-        for n in range(first, world.knobs.windows):
+        last = world.knobs.windows - 1
+        landed = first
+        for n in sorted({first, *(range(first, last) if looks is None else looks), last}):
             clock.moment = world.look_after(n)
-            if n > first:
-                land_before(world, folder, n)
+            for look_before in range(landed + 1, n + 1):
+                land_before(world, folder, look_before)
+            landed = n
             take_a_look(project, spec, f"look {n}")
             fold_results(project.store, [spec], clock.moment)
             flush_groups(project.store, [spec], clock.moment)

@@ -15,19 +15,11 @@ which nothing comes on weekends, at night or on holidays. `--ways` lives each wo
 from __future__ import annotations
 
 import argparse
-import gc
-import json
-import multiprocessing
-import shutil
-import tempfile
 import time
-import traceback
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 from benchmarks import label_presence as presence
 from benchmarks.label_judging import (
@@ -46,13 +38,12 @@ from benchmarks.label_presence import (
     find_false_silence,
     find_outage,
 )
+from benchmarks.lived_worlds import Live, Result, live_all
 from benchmarks.table import Goal, Row, render
 
 YEAR = 365  # windows
 MOST = 0.2  # incidents a year of a healthy world
 FOUND = 0.95  # share of the faults
-MEMORY = Path("/dev/shm")
-Result = dict[str, Any]
 
 
 def live_healthy(seed: int, law: str, windows: int, folder: Path) -> Result:
@@ -153,69 +144,13 @@ def live_all_ways(seed: int, law: str, windows: int, folder: Path) -> Result:
     }
 
 
-WAYS_OF_LIVING = {
+WAYS_OF_LIVING: dict[str, Live] = {
     "healthy": live_healthy,
     "faults": live_faulty,
     "presence": live_presence,
     "cron": live_by_cron,
     "ways": live_all_ways,
 }
-
-
-def live_one(what: str, seed: int, law: str, windows: int) -> Result:
-    """Live one world in a folder of its own, which is gone afterwards; an error is a result."""
-    gc.set_threshold(200_000)  # a world leaves few cycles, and looking for them takes a tenth
-    base = MEMORY if MEMORY.is_dir() else None
-    folder = Path(tempfile.mkdtemp(prefix="mlmon-world-", dir=base))
-    try:
-        found = WAYS_OF_LIVING[what](seed, law, windows, folder)
-    except Exception:
-        found = {"knobs": {"seed": seed}, "seconds": 0.0, "error": traceback.format_exc()}
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    return {"what": what, "seed": seed} | found
-
-
-def live_all(
-    what: str, seeds: Sequence[int], law: str, windows: int, jobs: int, out: Path | None
-) -> list[Result]:
-    """Live worlds in processes of their own and keep each result; those in the file are not again.
-
-    Args:
-        what: One of `WAYS_OF_LIVING`.
-        seeds: One world each.
-        law: One of `LAWS`; empty for all in turn.
-        windows: How many of each are lived.
-        jobs: Worlds at once.
-        out: A file of JSON lines, read and gone on with.
-    """
-    known = [r for r in _read(out) if r["what"] == what and r["seed"] in seeds]
-    left = [seed for seed in seeds if seed not in {r["seed"] for r in known}]
-    began = time.monotonic()
-    # A forked process would share the threads of DuckDB and Arrow.
-    context = multiprocessing.get_context("spawn")
-    # Nor should a process keep what many worlds left: it looked for garbage rarely. An executor of
-    # `concurrent.futures` hangs once its workers have had their number of tasks.
-    with context.Pool(jobs, maxtasksperchild=4) as pool:
-        lived = pool.imap_unordered(partial(_live_seed, what, law, windows), left)
-        for n, result in enumerate(lived, 1):
-            known.append(result)
-            if out is not None:
-                with out.open("a") as file:
-                    file.write(json.dumps(result, default=str) + "\n")
-            minutes = (time.monotonic() - began) / n * (len(left) - n) / 60
-            print(f"{n} of {len(left)}, {minutes:.0f} min left: {describe(result)}", flush=True)
-    return sorted(known, key=lambda result: int(result["seed"]))
-
-
-def _live_seed(what: str, law: str, windows: int, seed: int) -> Result:
-    return live_one(what, seed, law, windows)
-
-
-def _read(out: Path | None) -> Iterator[Result]:
-    if out is not None and out.exists():
-        for line in out.read_text().splitlines():
-            yield json.loads(line)
 
 
 def describe(result: Result) -> str:
@@ -405,7 +340,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     what = next((name for name in TABLES if getattr(options, name, False)), "healthy")
     seeds = range(options.seed, options.seed + options.worlds)
-    results = live_all(what, seeds, options.law, options.windows, options.jobs, options.out)
+    way = WAYS_OF_LIVING[what]
+    results = live_all(
+        what, way, seeds, options.law, options.windows, options.jobs, options.out, describe
+    )
     if options.show:
         for result in results:
             print(result.get("spec", ""), result.get("error", ""))

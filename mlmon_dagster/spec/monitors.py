@@ -902,7 +902,7 @@ FAMILIES: Final[Mapping[str, DeclaredFamily]] = {
             {
                 "": "Find the rows that are worse (mlmon trace {model}); then roll back, "
                 "retrain or repair the feed.",
-                RELEASE_CHANGE: "See which rows are worse by the trace below; go back to the "
+                RELEASE_CHANGE: "See where it is worse by the trace of the message; go back to the "
                 "version before if they are.",
             },
             ("profiles", "baseline"),
