@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlmon_dagster.families.family import (
     Family,
@@ -15,6 +15,7 @@ from mlmon_dagster.families.family import (
     plot_wholes,
     profiled_columns,
 )
+from mlmon_dagster.monitors.budget import choose_level_together
 from mlmon_dagster.monitors.evidence import (
     OK,
     Evidence,
@@ -22,10 +23,10 @@ from mlmon_dagster.monitors.evidence import (
     early_text,
     excess,
     finite,
+    level_of,
     not_valued,
     result_row,
     unjudged,
-    widen_early,
 )
 from mlmon_dagster.monitors.wording import NAMES, number, width_text, write_limit
 from mlmon_dagster.spec import ModelSpec
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from mlmon_dagster.metrics.frames import MetricSample
 
 _MOST_DUE = 400  # windows
+_TINY = 1e-12
 _COMES = ("", "no_actuals", "single_class", "few_of_rarer_class")  # over with more ground truth
 
 
@@ -55,11 +57,14 @@ def judge(evidence: Evidence) -> list[MonitorResult]:
     the baseline's by `drop`, and its band excludes the baseline's. It needs no actuals, but where
     those of earlier windows lay outside their bands, the band is wider (`learnt_width`).
     ``estimated_performance/<metric>_residual``: once actuals are there, the realized values of the
-    last `over` windows are worse than the estimates by `residual` on average, the 95 % interval
-    of that excludes 0, and it lasts: the newest three are worse by two thirds of `residual`, so
-    that a large fault is forgotten when it is over. Then the score no longer means what it meant,
-    which is concept drift. Windows that turn out better than estimated pass. Provisional windows
-    are NO_DATA for the second.
+    last `over` windows are worse than the estimates by `residual` more than those of the baseline's
+    windows were, held out. That is more than chance under all spreads and autocorrelations that
+    these may have (`metrics.clusters`), with a false alert in twenty years
+    (`budget.choose_level_together`), and it lasts: the newest three are worse by two thirds of
+    `residual`, so that a large fault is forgotten when it is over. Then the score no longer means
+    what it meant, which is concept drift. Windows that turn out better than estimated pass. With
+    fewer than eight windows in the baseline they are compared with 0, by their own intervals.
+    Provisional windows are NO_DATA for the second.
     """
     rows: list[MonitorResult] = []
     for window in evidence.windows:
@@ -127,18 +132,20 @@ def _judge_residual(evidence: Evidence, window: Window, monitor: EstimateMonitor
     if row is None or reason:
         return unjudged(evidence, window, monitor, NAMES.get(metric, metric), reason, **fields)
     recent = evidence.recent(window, metric, monitor.over)
-    mean, margin = pooled(recent, evidence.baseline_row(estimated(monitor.metric), row))
-    worse = -mean if is_loss(monitor.metric) else mean
+    side = -1 if is_loss(monitor.metric) else 1
+    missed = _measure_missed(evidence, window, monitor, recent, side)
+    worse, margin = missed.worse, missed.margin
     is_past = worse >= monitor.residual - 1e-12
-    values = [-one["value"] if is_loss(monitor.metric) else one["value"] for one in recent]
+    values = [side * one["value"] - missed.usual for one in recent]
     lasts = still(values, monitor.residual)
-    failed = is_past and lasts and worse > margin * widen_early(window)
+    level = choose_level_together(monitor.over, evidence.spec.time.granularity)
+    failed = is_past and lasts and missed.p_value <= level_of(window, level)
     name = NAMES.get(monitor.metric, monitor.metric)
     span = f" over {len(recent)} windows" if len(recent) > 1 else ""
     n = sum(int(one["n"]) for one in recent)
     text = (
         f"{name}{span} turned out {number(abs(worse))} {'worse' if worse > 0 else 'better'} than "
-        f"estimated.\nGive or take {number(margin)} (n {n:,}); the limit is "
+        f"estimated{_habit(missed)}.\nGive or take {number(margin)} (n {n:,}); the limit is "
         f"{number(monitor.residual)}"
     )
     if failed:
@@ -146,13 +153,69 @@ def _judge_residual(evidence: Evidence, window: Window, monitor: EstimateMonitor
     if is_past and not lasts:
         text += ", but it is over: the newest windows are within it"
     past = is_past and lasts and not failed
-    fields |= {"value": mean, "lower": mean - margin, "upper": mean + margin, "n": n}
+    value = side * worse
+    fields |= {"value": value, "lower": value - margin, "upper": value + margin, "n": n}
+    if missed.is_beside_windows:
+        fields["baseline_value"] = side * missed.usual
     # Of this window alone: what the ones before it were does not say whether it is over. Unless
     # they together are past the limit, failing or by chance, and last: one lucky day ends nothing.
     own = values[-1], (row["upper"] - row["lower"]) / 2
     at_most = max(own, (worse, margin)) if failed or past else own
     fields |= excess(at_most[0], monitor.residual, at_most[1])
+    fields |= {"p_value": finite(missed.p_value), "p_adjusted": finite(missed.p_value)}
     return _with(evidence, window, monitor, text, past, failed, worse, margin, fields)
+
+
+class _Missed(NamedTuple):
+    """How much worse than estimated windows turned out together.
+
+    Attributes:
+        worse: By how much, beyond what is usual.
+        margin: Half of its 95 % interval.
+        p_value: One-sided chance of so much if the scores mean what they meant.
+        usual: How much worse the baseline's windows turned out, held out; 0 if not known.
+        is_beside_windows: Whether that is known.
+    """
+
+    worse: float
+    margin: float
+    p_value: float
+    usual: float = 0.0
+    is_beside_windows: bool = False
+
+
+def _measure_missed(
+    evidence: Evidence,
+    window: Window,
+    monitor: EstimateMonitor,
+    recent: Sequence[MetricSample],
+    side: int,
+) -> _Missed:
+    from scipy import special
+
+    from mlmon_dagster.metrics.clusters import level_shift
+    from mlmon_dagster.metrics.intervals import Z95
+
+    usual = evidence.usual_level(residual(monitor.metric))
+    if usual is None:
+        base = evidence.baseline_row(estimated(monitor.metric), recent[-1])
+        mean, margin = pooled(recent, base)
+        z = side * mean / max(margin, _TINY) * Z95
+        return _Missed(side * mean, margin, float(special.ndtr(-z)))
+    values = [one["value"] for one in recent]
+    errors = [(one["upper"] - one["lower"]) / (2 * Z95) for one in recent]
+    found = level_shift(values, [int(one["n"]) for one in recent], usual, errors)
+    worse, half = side * found.shift, found.p_value / 2
+    p_value = half if worse > 0 else 1 - half
+    return _Missed(worse, found.margin, p_value, side * usual.mean, is_beside_windows=True)
+
+
+def _habit(missed: _Missed) -> str:
+    """Say what the baseline's windows are off by, where that can be seen."""
+    usual = missed.usual
+    if number(abs(usual)) == number(0.0) or abs(usual) < missed.margin / 4:
+        return ""
+    return f", beyond the {number(abs(usual))} {'worse' if usual > 0 else 'better'} that is usual"
 
 
 def still(worse: Sequence[float], limit: float) -> bool:
@@ -226,10 +289,8 @@ def _with(
         monitor,
         status=monitor.severity if failed else OK,
         message=text + ending,
-        p_value=p,
-        p_adjusted=p,
         details={"worse_by": finite(worse), "margin": finite(margin)},
-        **fields,
+        **{"p_value": p, "p_adjusted": p, **fields},
     )
 
 
@@ -269,7 +330,8 @@ def _own_estimate(comparison: Comparison) -> References:
     work, baseline = comparison.work, comparison.baseline
     if baseline is None or not baseline.halves:
         return {}
-    return {"baseline": estimate_baseline(work.project.store, work.spec, baseline)}
+    own = estimate_baseline(work.project.store, work.spec, baseline)
+    return {"baseline": own.whole, "baseline_windows": own.windows}
 
 
 def _columns(spec: ModelSpec) -> list[str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlmon_dagster.families.family import Family, Measure, References, measure_profiles
 from mlmon_dagster.families.releases import count_read, find_releases, judge_release
+from mlmon_dagster.monitors.budget import choose_level
 from mlmon_dagster.monitors.evidence import (
     NO_DATA,
     OK,
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
 _Q = 0.01
 _CHANCE = 0.5  # ROC AUC of scores that mean nothing
 _RELATIVE = ("mape", "smape", "wape", "r2")
-_SURE = 0.025  # the value lies outside a 95 % interval, on the bad side
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class _Change:
     usual: float = math.nan
     margin: float = math.nan
     n_windows: int = 0
-    level: float = _SURE
+    level: float = 0.0
 
     @property
     def is_large(self) -> bool:
@@ -88,13 +88,14 @@ class _Change:
 def judge(evidence: Evidence) -> list[MonitorResult]:
     """Fail windows that are worse by the declared amount, and significantly so.
 
-    `drop`: worse by at least that much than the baseline's windows on average, and outside the 95 %
-    prediction interval of one more of those (`metrics.clusters.beyond_usual`), since rows of a
-    window share more than they show. A baseline of fewer than eight windows with a value does not
-    say how far they stray: then rows count as independent, worse is worse than all of its rows
-    together, and the interval is Newcombe's; `method_version` ends in `windows` or `rows`
-    accordingly. `above` or `below`: past the bound, and the window's 95 % interval, by its rows,
-    excludes it. `shift`: see `levels`. For losses, such as log_loss or rmse, worse is
+    `drop`: worse by at least that much than the baseline's windows on average, and further from it
+    than one more of those is by chance (`metrics.clusters.beyond_usual`), since rows of a window
+    share more than they show. The chance that counts follows from k of n windows, so that a false
+    alert opens once in twenty years (`budget.choose_level`). A baseline of fewer than eight windows
+    with a value does not say how far they stray: then rows count as independent, worse is worse
+    than all of its rows together, and the interval is Newcombe's; `method_version` ends in
+    `windows` or `rows` accordingly. `above` or `below`: past the bound, and by more than the
+    window's rows explain. `shift`: see `levels`. For losses, such as log_loss or rmse, worse is
     higher. Provisional windows are NO_DATA. Slices (if `slices` is set) must also hold against
     Benjamini-Hochberg, q = .01.
     """
@@ -156,7 +157,8 @@ def _judge_cell(
             baseline_value=finite(base["value"]) if base else None,
             **common,
         )
-    change = replace(_change(monitor, row, base), level=level_of(window, _SURE))
+    level = choose_level(monitor.windows, evidence.spec.time.granularity)
+    change = replace(_change(monitor, row, base), level=level_of(window, level))
     details: dict[str, object] = {"worse_by": finite(change.worse), "p": finite(change.p)}
     if base:
         details |= {

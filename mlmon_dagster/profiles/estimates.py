@@ -11,7 +11,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -31,11 +31,17 @@ from mlmon_dagster.metrics.estimated.calibration import (
     Calibration,
     Scored,
     calibrate,
+    list_held_out,
     per_cell,
     scored,
     widened,
 )
-from mlmon_dagster.metrics.estimated.multiclass import calibrate_classes, estimated_classes
+from mlmon_dagster.metrics.estimated.multiclass import (
+    PLAIN,
+    ClassCalibration,
+    calibrate_classes,
+    estimated_classes,
+)
 from mlmon_dagster.metrics.estimated.regression import Losses, estimated_losses, loss_calibration
 from mlmon_dagster.metrics.estimated.reweighting import (
     LabelledRows,
@@ -43,7 +49,7 @@ from mlmon_dagster.metrics.estimated.reweighting import (
     Weighing,
     grouping,
 )
-from mlmon_dagster.metrics.frames import concat_frames, samples
+from mlmon_dagster.metrics.frames import concat_frames, samples, stack_rows
 from mlmon_dagster.metrics.performance.weighted_back import DECIDED
 from mlmon_dagster.metrics.statistics import (
     WITHOUT_VERSION,
@@ -122,27 +128,39 @@ def estimate(
     return _classes(store, spec, whole, baseline)
 
 
-def estimate_baseline(store: Store, spec: ModelSpec, baseline: Baseline) -> pd.DataFrame:
-    """Return the MetricFrame of the baseline's own estimates, each half by what the other taught.
+class OwnEstimates(NamedTuple):
+    """A baseline's estimates of itself, by rows that they were not learnt from.
 
-    A window's estimate is compared with it: both are estimates, so that what calibration cannot
-    do for either is no difference.
+    Attributes:
+        whole: MetricFrame of all of it as one window. A window's estimate is compared with it:
+            both are estimates, so that what calibration cannot do for either is no difference.
+        windows: MetricFrame of ``<metric>_residual`` of each window. What later windows turn out
+            worse than estimated by is compared with it: estimates may be off by habit.
     """
+
+    whole: pd.DataFrame
+    windows: pd.DataFrame
+
+
+def estimate_baseline(store: Store, spec: ModelSpec, baseline: Baseline) -> OwnEstimates:
+    """Return the baseline's own estimates, each half by what the other taught."""
     if not estimated_metrics(spec):
-        return concat_frames([])
+        return OwnEstimates(concat_frames([]), concat_frames([]))
     if spec.task == REGRESSION:
         return baseline_losses(store, spec, baseline)
     if spec.task == MULTICLASS:
         one = ("dataset",)
         pooled = {n: merge(_whole(baseline.windows[n]), one) for n in scored_columns(spec)}
-        return _classes(store, spec, pooled, baseline)
-    return derived(baseline.windows, ("estimates", spec), lambda: _held_out(spec, baseline))
+        held_out = _learn_classes(spec, baseline).held_out
+        windows = stack_rows(list_held_out(held_out, PLAIN))
+        return OwnEstimates(_classes(store, spec, pooled, baseline), windows)
+    return derived(baseline.windows, ("estimates", spec), lambda: _hold_out(spec, baseline))
 
 
-def _held_out(spec: ModelSpec, baseline: Baseline) -> pd.DataFrame:
+def _hold_out(spec: ModelSpec, baseline: Baseline) -> OwnEstimates:
     learnt = baseline_calibration(spec, baseline)
     if learnt is None or learnt[0].reason:
-        return concat_frames([])
+        return OwnEstimates(concat_frames([]), concat_frames([]))
     pooled = {
         n: merge(_whole(baseline.windows[n]), ("dataset",)) for n in ("score", DECIDED)
         if n in baseline.windows
@@ -152,19 +170,28 @@ def _held_out(spec: ModelSpec, baseline: Baseline) -> pd.DataFrame:
     held_out = baseline_estimates(learnt[0], counts.middles)
     own = frame["metric"].map({estimated(name): value for name, value in held_out.items()})
     moved = own - frame["value"]
-    return frame.assign(value=own, lower=frame["lower"] + moved, upper=frame["upper"] + moved)
+    whole = frame.assign(value=own, lower=frame["lower"] + moved, upper=frame["upper"] + moved)
+    return OwnEstimates(whole, stack_rows(list_held_out(learnt[0].held_out, learnt[0].method)))
 
 
 def _classes(store: Store, spec: ModelSpec, whole: Profiles, baseline: Baseline) -> pd.DataFrame:
     names = scored_columns(spec)
     if not all(name in whole and name in baseline.windows for name in names):
         return concat_frames([])
-    halves = _wholes(baseline.halves)
-    base = _wholes({name: baseline.windows[name] for name in names})
-    labels = list(class_scores(spec).values())
-    learnt = calibrate_classes(base, halves, labels, SEED)
+    learnt = _learn_classes(spec, baseline)
     found = {} if learnt.reason else _weighings(store, spec, whole, baseline)
     return estimated_classes(whole, learnt, found)
+
+
+def _learn_classes(spec: ModelSpec, baseline: Baseline) -> ClassCalibration:
+    """Return what the baseline says about the scores of several classes."""
+
+    def learn() -> ClassCalibration:
+        base = _wholes({name: baseline.windows[name] for name in scored_columns(spec)})
+        labels = list(class_scores(spec).values())
+        return calibrate_classes(base, _wholes(baseline.halves), labels, SEED)
+
+    return derived(baseline.windows, ("class calibration",), learn)
 
 
 def baseline_calibration(spec: ModelSpec, baseline: Baseline) -> tuple[Calibration, Scored] | None:
@@ -431,12 +458,16 @@ def estimate_losses(
     return estimated_losses(losses, calibration)
 
 
-def baseline_losses(store: Store, spec: ModelSpec, baseline: Baseline) -> pd.DataFrame:
+def baseline_losses(store: Store, spec: ModelSpec, baseline: Baseline) -> OwnEstimates:
     """Return the estimates of the baseline itself, each half by the other half's model."""
     nothing = store.inference_records(spec).from_sql([], [])
     mine = _read(store, spec, baseline, nothing, "prediction IS NOT NULL")
     _, calibration = _learn(store, spec, baseline, mine)
-    return concat_frames([] if calibration.reason else [estimated_losses(*calibration.own())])
+    if calibration.reason:
+        return OwnEstimates(concat_frames([]), concat_frames([]))
+    windows = estimated_losses(calibration.losses, calibration)
+    is_residual = windows["metric"].isin([residual(name) for name in estimated_metrics(spec)])
+    return OwnEstimates(estimated_losses(*calibration.own()), windows[is_residual])
 
 
 def _learn(

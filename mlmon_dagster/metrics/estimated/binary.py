@@ -18,7 +18,6 @@ import pandas as pd
 
 from mlmon_dagster.metrics import Floats
 from mlmon_dagster.metrics.estimated.calibration import (
-    LEAST_STRETCH,
     Calibration,
     Curves,
     Reasons,
@@ -31,6 +30,7 @@ from mlmon_dagster.metrics.estimated.calibration import (
     sampling_variances,
     t_of,
     values_of,
+    widen_by,
 )
 from mlmon_dagster.metrics.frames import stack_rows, table_rows
 from mlmon_dagster.metrics.intervals import Z95
@@ -66,7 +66,7 @@ def _expect(rows: Floats, decided: Floats | None, middles: Floats, curves: Curve
 
 def _margin(found: _Expected, metric: str, calibration: Calibration) -> Floats:
     """Half the width of a band that holds the realized value in 95 % of windows or more."""
-    wide = calibration.dispersion.get(metric, LEAST_STRETCH)
+    wide = widen_by(calibration.held_out, metric)
     sampling = Z95**2 * wide * found.sampling[metric]
     learning = t_of(calibration.curves) ** 2 * found.learning[metric]
     return np.asarray(np.sqrt(sampling + learning))

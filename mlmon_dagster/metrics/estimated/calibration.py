@@ -21,6 +21,7 @@ next. A claim that held for all of them is kept as it is.
 from __future__ import annotations
 
 import datetime as dt
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -34,12 +35,12 @@ from scipy import special
 from mlmon_dagster.metrics import MIN_WINDOWS, Flags, Floats, Positions
 from mlmon_dagster.metrics.binnings import label_counts, score_midpoints
 from mlmon_dagster.metrics.drift.between_windows import Persistence, correlation
-from mlmon_dagster.metrics.frames import MetricSample
+from mlmon_dagster.metrics.frames import MetricRows, MetricSample, table_rows
 from mlmon_dagster.metrics.intervals import Z95
 from mlmon_dagster.metrics.performance.roc import MIN_RARER, count_from_top
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.spec.metric_registry import METRICS
-from mlmon_dagster.spec.tasks import estimated
+from mlmon_dagster.spec.tasks import estimated, residual
 
 
 class Table(NamedTuple):
@@ -229,9 +230,8 @@ class Calibration:
 
     Attributes:
         curves: P(positive) per bin.
-        dispersion: Metric -> factor of the sampling variance, from how far the realized values of
-            the baseline's own windows lie from their estimates, see `stretch`. Each half of the
-            baseline is estimated with the curve of the other.
+        held_out: Metric -> how far the realized values of the baseline's own windows lie from
+            their estimates. Each half of the baseline is estimated with the curve of the other.
         table: The baseline's own expected counts, each half with the curve of the other, (1, S).
         n: Labelled rows of the baseline.
         reason: Why nothing can be estimated; empty if something can.
@@ -239,7 +239,7 @@ class Calibration:
     """
 
     curves: Curves
-    dispersion: Mapping[str, float]
+    held_out: Mapping[str, HeldOut]
     table: Table
     n: int
     reason: str = ""
@@ -273,8 +273,8 @@ def calibrate(whole: Scored, half: Scored, seed: int) -> Calibration:
         reason = one_class if n_pos + n_neg > 0 else "baseline_no_actuals"
     crossed = _crossed(whole, first, rest)
     one = _mapped(lambda c: c.sum(axis=0, keepdims=True), crossed[0])
-    dispersion = {} if reason else _dispersion(whole, *crossed)
-    return Calibration(curves, dispersion, one, int(n_pos + n_neg), reason)
+    held_out = {} if reason else _hold_out(whole, *crossed)
+    return Calibration(curves, held_out, one, int(n_pos + n_neg), reason)
 
 
 def aligned(half: Scored, whole: Scored) -> Scored:
@@ -335,21 +335,81 @@ def _mapped(function: Callable[..., Floats], *tables: Table) -> Table:
     return Table(positives, negatives, hit, false)
 
 
-def _dispersion(
+class HeldOut(NamedTuple):
+    """Estimates of a baseline's windows by what other rows taught, beside the truth.
+
+    Attributes:
+        cells: Of W windows that are large enough.
+        off: Estimated less realized value of each, (W,).
+        error: Its standard error by sampling alone.
+        n: Rows with an actual.
+        factor: Of the sampling variance, as the windows ask for, see `stretch`.
+    """
+
+    cells: pd.DataFrame
+    off: Floats
+    error: Floats
+    n: Floats
+    factor: float
+
+
+def widen_by(held_out: Mapping[str, HeldOut], metric: str) -> float:
+    """Return the factor of the sampling variance that bands of a metric need."""
+    found = held_out.get(metric)
+    return LEAST_STRETCH if found is None else found.factor
+
+
+def list_held_out(held_out: Mapping[str, HeldOut], version: str) -> list[MetricRows]:
+    """Return a baseline's windows as residuals, with bands as those of later windows.
+
+    Args:
+        held_out: Metric -> its windows.
+        version: Of the method.
+    """
+    rows = []
+    for metric, one in held_out.items():
+        half = Z95 * one.error * math.sqrt(one.factor)
+        ends, reason = (one.off - half, one.off + half), np.full(len(one.off), "")
+        rows.append(table_rows(one.cells, residual(metric), one.off, *ends, one.n, reason, version))
+    return rows
+
+
+def hold_out(cells: pd.DataFrame, off: Floats, variance: Floats, n: Floats, used: Flags) -> HeldOut:
+    """Return what windows were off by, and how much wider bands have to be for it.
+
+    Args:
+        cells: Of C windows.
+        off: Estimated less realized value, (C,).
+        variance: Of it, by sampling.
+        n: Rows with an actual.
+        used: The windows that are large enough.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        error = np.sqrt(variance)
+        kept = used & np.isfinite(off / error)
+    mine = cells[kept].reset_index(drop=True)
+    factor = stretch(-off[kept] / error[kept], mine["window_start"])
+    return HeldOut(mine, off[kept], error[kept], n[kept], factor)
+
+
+def _hold_out(
     whole: Scored, table: Table, spread: Floats, decided_spread: Floats | None
-) -> dict[str, float]:
-    """Mean squared distance of truth and estimate over the windows, in sampling variances."""
+) -> dict[str, HeldOut]:
+    """Return how far truth and estimate are apart in the baseline's windows."""
     truth = values_of(realized(whole), whole.middles)
     guess = values_of(table, whole.middles)
     variances = sampling_variances(table, spread, decided_spread, whole.middles)
-    found = {}
-    for metric, variance in variances.items():
-        thin = few(metric, realized(whole)) != ""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            strays = (truth[metric] - guess[metric]) / np.sqrt(variance)
-        used = ~thin & np.isfinite(strays)
-        found[metric] = stretch(strays[used], whole.cells["window_start"][used])
-    return found
+    n = labelled(whole.rows).sum(axis=1)
+    return {
+        metric: hold_out(
+            whole.cells,
+            guess[metric] - truth[metric],
+            variance,
+            n,
+            few(metric, realized(whole)) == "",
+        )
+        for metric, variance in variances.items()
+    }
 
 
 class LaterSquares(NamedTuple):

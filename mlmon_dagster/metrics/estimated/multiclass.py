@@ -18,23 +18,24 @@ from numpy.typing import NDArray
 
 from mlmon_dagster.metrics import Flags, Floats
 from mlmon_dagster.metrics.estimated.calibration import (
-    LEAST_STRETCH,
     MIN_BASELINE_RARER,
     MIN_ROWS,
     Curves,
+    HeldOut,
     Scored,
     Table,
     aligned,
     expected_table,
+    hold_out,
     isotonic_curve,
     learn_curves,
     less,
     per_cell,
     sampling_variances,
     scored,
-    stretch,
     t_of,
     values_of,
+    widen_by,
 )
 from mlmon_dagster.metrics.estimated.reweighting import Weighing
 from mlmon_dagster.metrics.frames import MetricRows, stack_rows, table_rows
@@ -56,13 +57,13 @@ class ClassCalibration:
 
     Attributes:
         curves: Score -> P(positive) per bin; the classes' scores and ``:confidence``.
-        dispersion: Metric -> factor of the sampling variance, see `stretch`.
+        held_out: Metric -> how far the baseline's own windows are from their estimates.
         n: Labelled rows of the baseline.
         reason: Why nothing can be estimated; empty if something can.
     """
 
     curves: Mapping[str, Curves]
-    dispersion: Mapping[str, float]
+    held_out: Mapping[str, HeldOut]
     n: int
     reason: str
 
@@ -90,8 +91,8 @@ def calibrate_classes(
     known = base[CONFIDENCE].rows.sum(axis=(0, 1))[1:]
     reason = "few_baseline_rows" if min(known) < MIN_BASELINE_RARER else ""
     reason = reason if known.sum() > 0 else "baseline_no_actuals"
-    wide = _dispersion(base, half) if not reason and len(half) == len(base) else {}
-    return ClassCalibration(curves, wide, int(known.sum()), reason)
+    held_out = _hold_out(base, half) if not reason and len(half) == len(base) else {}
+    return ClassCalibration(curves, held_out, int(known.sum()), reason)
 
 
 def estimated_classes(
@@ -151,7 +152,7 @@ def _compared(
         learning = _learning(rows, counts, curves, names)
         t = t_of(next(iter(curves.values())))
         for metric in names:
-            wide = calibration.dispersion.get(metric, LEAST_STRETCH)
+            wide = widen_by(calibration.held_out, metric)
             sampling = Z95**2 * wide * _variance(found, rows, counts, metric)
             half_width = np.sqrt(sampling + t**2 * learning[metric])
             shown = guess[metric] - truth[metric] if is_residual else guess[metric]
@@ -257,8 +258,8 @@ def _learning(
     return {m: some.variance(np.array([found[m] for found in replicated])) for m in names}
 
 
-def _dispersion(base: Mapping[str, Scored], half: Mapping[str, Scored]) -> dict[str, float]:
-    """Mean squared distance of truth and estimate over the baseline's windows, held out."""
+def _hold_out(base: Mapping[str, Scored], half: Mapping[str, Scored]) -> dict[str, HeldOut]:
+    """Return how far truth and estimate are apart in the baseline's windows."""
     tables = {}
     for name, whole in base.items():
         first, rest = half[name], less(whole, half[name])
@@ -273,13 +274,11 @@ def _dispersion(base: Mapping[str, Scored], half: Mapping[str, Scored]) -> dict[
         rows = {name: _rows(base[name], True) for name in scores}
         guess = _combined(expected, base)
         truth = _combined({name: _truth(base[name]) for name in scores}, base)
+        n, cells = rows[scores[0]].sum(axis=1), base[scores[0]].cells
         for metric, value in guess.items():
             with np.errstate(invalid="ignore", divide="ignore"):
                 variance = _variance(expected, rows, base, metric)
-                strays = (truth[metric] - value) / np.sqrt(variance)
-            enough = rows[scores[0]].sum(axis=1) >= MIN_ROWS
-            used = np.isfinite(strays) & enough
-            found[metric] = stretch(strays[used], base[scores[0]].cells["window_start"][used])
+            found[metric] = hold_out(cells, value - truth[metric], variance, n, n >= MIN_ROWS)
     return found
 
 
