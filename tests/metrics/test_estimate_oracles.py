@@ -107,6 +107,31 @@ def test_binary_estimates_are_scikit_learns_of_weighted_rows_and_residuals_less_
             assert mine == pytest.approx(value, abs=EXACT), (name, is_residual)
 
 
+def test_what_baseline_windows_were_off_by_is_each_half_by_the_other_ones_regression() -> None:
+    spec, then = world(BINARY).spec.model_copy(update={"slices": ()}), baseline(BINARY)
+    whole, half = (profiled(spec, rows, then)[0] for rows in (then, then[::2]))
+    sides = [scored(side["score"], side[DECIDED]) for side in (whole, half)]
+    held_out = calibrate(sides[0], sides[1], 3).held_out
+    is_first = np.arange(len(then)) % 2 == 0
+    chance = np.where(
+        is_first,
+        _chance(then["score"].to_numpy(float), then[~is_first], "score", 1),
+        _chance(then["score"].to_numpy(float), then[is_first], "score", 1),
+    )
+    known = (then["actual"].notna() & then["score"].notna()).to_numpy()
+    off = held_out["brier"]
+    days = (off.cells["window_start"] - START).dt.days
+    assert len(days) >= 14
+    for day, mine, n in zip(days, off.off, off.n, strict=True):
+        some = known & (then["day"] == day).to_numpy()
+        rows, truth = then[some], then.loc[some, "actual"].to_numpy(float)
+        decided = (rows["prediction"] == 1).to_numpy(float)
+        score = rows["score"].to_numpy(float)
+        guess, real = (_weighted(score, decided, one) for one in (chance[some], truth))
+        assert mine == pytest.approx(guess["brier"] - real["brier"], abs=EXACT)
+        assert n == some.sum()
+
+
 REASONS = {
     "no_rows", "few_rows", "few_of_rarer_class", "no_actuals", "no_predicted_positives",
     "no_actual_positives", "no_actual_negatives", "no_positives",

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import datetime as dt
+from math import comb
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mlmon_dagster.alerts.lifecycle.transitions import AlertState, Verdict, step
-from mlmon_dagster.monitors.budget import alarm_budget, slower, stricter
+from mlmon_dagster.monitors.budget import (
+    A_YEAR,
+    AN_ALERT,
+    alarm_budget,
+    choose_level,
+    slower,
+    stricter,
+)
+from mlmon_dagster.spec.declaration import Granularity
+from mlmon_dagster.spec.scalars import KOfN
 from tests.monitors.cases import spec
 
 START = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
@@ -50,10 +62,21 @@ def test_one_window_instead_of_two_of_three_costs_false_alarms_and_gains_a_windo
 
 
 def test_slower_windows_and_a_stricter_q_are_what_the_remedies_say():
-    model = spec(performance={"metric": "roc_auc", "drop": 0.05})
-    (usual,) = alarm_budget(model, {"performance": 1})
-    (late,) = alarm_budget(slower(model, "performance"), {"performance": 1})
+    model = spec()
+    (usual,) = alarm_budget(model, {"drift": 30})
+    (late,) = alarm_budget(slower(model, "drift"), {"drift": 30})
     assert (usual.delay, late.delay) == (2, 3)
     assert late.independent < usual.independent / 8
     (wide,), (narrow,) = (alarm_budget(m, {"drift": 30}) for m in (model, stricter(model)))
     assert narrow.wandering == pytest.approx(wide.wandering / 10)
+
+
+@given(st.integers(1, 6), st.integers(0, 6), st.sampled_from(["hour", "day", "week", "month"]))
+def test_a_test_of_performance_opens_falsely_once_in_twenty_years_where_its_level_may_be_chosen(
+    k: int, more: int, grain: Granularity
+) -> None:
+    rule = KOfN(k, k + more)
+    level = choose_level(rule, grain)
+    a_year = A_YEAR[grain] * comb(rule.n - 1, rule.k - 1) * level**rule.k
+    assert 0.001 <= level <= 0.025
+    assert level in (0.001, 0.025) or a_year == pytest.approx(AN_ALERT)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -171,3 +172,43 @@ def test_truth_that_was_not_due_when_the_window_was_estimated_teaches_nothing():
     rows = earlier((0.2, 0.2, 0.1, 0.0))
     assert judged("roc_auc", rows)["upper"] == pytest.approx(0.66 + 0.03 * 4.8)
     assert judged("roc_auc", rows, model=late)["upper"] == pytest.approx(0.66 + 0.03 * 2.4)
+
+
+def missed(mean: float, seed: int, days: int, first: pd.Timestamp = DAY, spread: float = 0.02):  # type: ignore[no-untyped-def]
+    """Residuals of days that wander about a mean by more than their rows explain."""
+    rng = np.random.default_rng(seed)
+    values = mean + rng.normal(0, spread, days) + rng.normal(0, 0.02, days)
+    return [
+        metric("roc_auc_residual", v, lower=v - 0.04, upper=v + 0.04,
+               window_start=first + pd.Timedelta(days=i))
+        for i, v in enumerate(values)
+    ]  # fmt: skip
+
+
+def beside(rows, habit, model=MODEL):  # type: ignore[no-untyped-def]
+    """Judge windows with a baseline whose own windows turned out worse by habit."""
+    own = frame(missed(habit, 99, 60, DAY - pd.Timedelta(days=90)))
+    windows = [window(row["window_start"]) for row in rows]
+    found = verdicts(FAMILY, rows, windows, model=model, baseline=BASELINE, baseline_windows=own)
+    return [row for row in found if row["monitor"] == f"{FAMILY}/roc_auc_residual"]
+
+
+def test_what_estimates_are_off_by_in_the_baseline_is_no_fault_and_is_said():
+    usual = beside(missed(0.04, 1, 40), habit=0.04)
+    assert {row["status"] for row in usual} == {"OK"}
+    (*_, worse) = beside(missed(0.1, 1, 7), habit=0.04)
+    assert worse["status"] == "WARN"
+    first, _, rest = worse["message"].partition("\n")
+    assert first.startswith("ROC AUC over 7 windows turned out 0.0")
+    assert first.endswith(" worse than estimated, beyond the 0.04 worse that is usual.")
+    assert rest.startswith("Give or take 0.0")
+    assert worse["baseline_value"] == pytest.approx(0.04, abs=0.01)
+
+
+def test_healthy_windows_that_stray_by_more_than_their_rows_are_left_alone_for_years():
+    """Ten years of 120 days each, judged as a backfill does: at most one of them fails at all."""
+    failing = [
+        any(row["status"] == "WARN" for row in beside(missed(0.0, seed, 120), habit=0.0))
+        for seed in range(10)
+    ]
+    assert sum(failing) <= 1

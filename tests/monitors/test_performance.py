@@ -65,7 +65,7 @@ def test_a_window_judged_early_fails_past_an_interval_twice_as_wide_at_a_quarter
     """Worse by .1 +- .06 would fail a complete window."""
     sure, unsure = (
         only(verdicts("performance", [auc(0.70, half)], [window(**EARLY)], baseline=BASELINE), AUC)
-        for half in (0.045, 0.06)
+        for half in (0.035, 0.06)
     )
     assert (sure["status"], unsure["status"]) == ("ERROR", "OK")
     assert "Judged early: 250 of 1,000 predictions have ground truth" in sure["message"]
