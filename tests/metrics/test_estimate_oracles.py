@@ -15,9 +15,17 @@ from sklearn import metrics as sk
 from sklearn.isotonic import IsotonicRegression
 
 from mlmon_dagster.metrics.estimated.binary import estimated_performance, residuals
-from mlmon_dagster.metrics.estimated.calibration import calibrate, scored
+from mlmon_dagster.metrics.estimated.calibration import (
+    Calibration,
+    Scored,
+    calibrate,
+    correct_by,
+    hold_out,
+    scored,
+)
 from mlmon_dagster.metrics.estimated.multiclass import (
     CONFIDENCE,
+    ClassCalibration,
     calibrate_classes,
     estimated_classes,
 )
@@ -28,7 +36,7 @@ from mlmon_dagster.metrics.service import Volume
 from mlmon_dagster.spec.metric_registry import BINARY, MULTICLASS, REGRESSION
 from mlmon_dagster.spec.tasks import TASKS, estimated, residual
 from tests.metrics.oracles import CLASSES, EXACT, midpoint, score_bin
-from tests.metrics.rows import START, profiled
+from tests.metrics.rows import START, Profiles, profiled
 from tests.metrics.task_oracles import SCORES
 from tests.metrics.windows import baseline, world
 
@@ -47,13 +55,18 @@ def _current(task: str) -> pd.DataFrame:
 
 
 @cache
-def binary_estimates() -> pd.DataFrame:
+def binary_calibration() -> tuple[Scored, Calibration]:
     spec, then = world(BINARY).spec.model_copy(update={"slices": ()}), baseline(BINARY)
     now, whole = profiled(spec, _current(BINARY), then)
     half = profiled(spec, then[::2], then)[0]
     sides = [scored(side["score"], side[DECIDED]) for side in (now, whole, half)]
-    learnt = calibrate(sides[1], sides[2], 3)
-    return _by_day(concat_frames([f(sides[0], learnt) for f in (estimated_performance, residuals)]))
+    return sides[0], calibrate(sides[1], sides[2], 3)
+
+
+@cache
+def binary_estimates() -> pd.DataFrame:
+    now, learnt = binary_calibration()
+    return _by_day(concat_frames([f(now, learnt) for f in (estimated_performance, residuals)]))
 
 
 def _chance(score: np.ndarray, then: pd.DataFrame, column: str, positive: object) -> np.ndarray:
@@ -104,6 +117,7 @@ def test_binary_estimates_are_scikit_learns_of_weighted_rows_and_residuals_less_
             expected = {name: value - truth[name] for name, value in expected.items()}
         for name, value in expected.items():
             mine = found[residual(name) if is_residual else estimated(name)]
+            mine += correct_by(binary_calibration()[1].held_out, name)
             assert mine == pytest.approx(value, abs=EXACT), (name, is_residual)
 
 
@@ -128,8 +142,28 @@ def test_what_baseline_windows_were_off_by_is_each_half_by_the_other_ones_regres
         decided = (rows["prediction"] == 1).to_numpy(float)
         score = rows["score"].to_numpy(float)
         guess, real = (_weighted(score, decided, one) for one in (chance[some], truth))
-        assert mine == pytest.approx(guess["brier"] - real["brier"], abs=EXACT)
+        assert mine + off.habit == pytest.approx(guess["brier"] - real["brier"], abs=EXACT)
         assert n == some.sum()
+
+
+def test_a_habit_of_estimates_is_taken_off_and_chance_is_not() -> None:
+    """Days whose truth is .03 below the estimate, and days without any such habit."""
+    cells = pd.DataFrame({"window_start": pd.date_range("2026-01-01", periods=40, tz="UTC")})
+    everywhere, variance, n = np.ones(40, bool), np.full(40, 0.02**2), np.full(40, 500.0)
+    habits = np.array(
+        [
+            [
+                hold_out(cells, habit + rng.normal(0, 0.02, 40), variance, n, everywhere).habit
+                for habit in (0.03, 0.0)
+            ]
+            for rng in map(np.random.default_rng, range(100))
+        ]
+    )
+    assert habits[:, 0].mean() == pytest.approx(0.03, abs=0.001)
+    assert (habits[:, 1] == 0).mean() > 0.6
+    assert np.abs(habits[:, 1]).max() < 0.02 * 4 / np.sqrt(40)
+    few = hold_out(cells[:13], np.full(13, 0.03), variance[:13], n[:13], everywhere[:13])
+    assert few.habit == 0
 
 
 REASONS = {
@@ -160,13 +194,18 @@ def test_estimates_of_degenerate_windows_are_finite_or_have_the_documented_reaso
 
 
 @cache
-def class_estimates() -> pd.DataFrame:
+def class_calibration() -> tuple[Profiles, ClassCalibration]:
     spec, then = world(MULTICLASS).spec, baseline(MULTICLASS)
     now, whole = profiled(spec, _current(MULTICLASS), then)
     half = profiled(spec, then[::2], then)[0]
     names = [*SCORES, CONFIDENCE]
     sides = [{name: side[name] for name in names} for side in (now, whole, half)]
-    return _by_day(estimated_classes(sides[0], calibrate_classes(*sides[1:], SCORES, 3)))
+    return sides[0], calibrate_classes(*sides[1:], SCORES, 3)
+
+
+@cache
+def class_estimates() -> pd.DataFrame:
+    return _by_day(estimated_classes(*class_calibration()))
 
 
 def _confidence(rows: pd.DataFrame) -> pd.Series:
@@ -198,7 +237,8 @@ def test_multiclass_estimates_are_those_of_each_class_against_the_rest():
     }
     assert set(expected) == set(TASKS[MULTICLASS].estimated)
     for name, value in expected.items():
-        assert found[estimated(name)] == pytest.approx(value, abs=EXACT), name
+        habit = correct_by(class_calibration()[1].held_out, name)
+        assert found[estimated(name)] + habit == pytest.approx(value, abs=EXACT), name
     _finite_or_documented(class_estimates())
 
 

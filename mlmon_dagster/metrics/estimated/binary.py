@@ -23,6 +23,7 @@ from mlmon_dagster.metrics.estimated.calibration import (
     Reasons,
     Scored,
     Table,
+    correct_by,
     expected_table,
     few,
     labelled,
@@ -102,10 +103,12 @@ def estimated_performance(counts: Scored, calibration: Calibration) -> pd.DataFr
         rows = part.rows.sum(axis=2)
         decided = None if part.decided is None else part.decided.sum(axis=2)
         found = _expect(rows, decided, part.middles, curves)
-        for metric, value in found.value.items():
+        for metric, learnt in found.value.items():
+            value = learnt - correct_by(calibration.held_out, metric)
             reason = _reason(few(metric, found.table), calibration)
             half = _margin(found, metric, calibration)
             low, high = _range(metric)
+            value = np.clip(value, low, high)
             metrics.append(
                 table_rows(
                     part.cells, estimated(metric), np.where(reason == "", value, np.nan),
@@ -132,7 +135,8 @@ def residuals(counts: Scored, calibration: Calibration) -> pd.DataFrame:
         found = _expect(rows, decided, part.middles, curves)
         truth = realized(part)
         values = values_of(truth, part.middles)
-        for metric, value in found.value.items():
+        for metric, learnt in found.value.items():
+            value = learnt - correct_by(calibration.held_out, metric)
             reason = _reason(few(metric, truth), calibration)
             reason = np.where(reason == "no_rows", "no_actuals", reason)
             gap = np.where(reason == "", value - values[metric], np.nan)
@@ -161,5 +165,6 @@ def _range(metric: str) -> tuple[float, float]:
 def baseline_estimates(calibration: Calibration, middles: Floats) -> dict[str, float]:
     """Return metric -> estimate of the baseline itself, each half by the other half's curve."""
     return {
-        metric: float(value[0]) for metric, value in values_of(calibration.table, middles).items()
+        metric: float(value[0]) - correct_by(calibration.held_out, metric)
+        for metric, value in values_of(calibration.table, middles).items()
     }

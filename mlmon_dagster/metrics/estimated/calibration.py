@@ -243,11 +243,11 @@ class Calibration:
     table: Table
     n: int
     reason: str = ""
-    method: str = "cbpe-3"
+    method: str = "cbpe-4"
 
     def weighted(self, curves: Curves) -> Calibration:
         """Return the same with curves of rows that are weighted like each cell."""
-        return replace(self, curves=curves, method="iw-cbpe-5")
+        return replace(self, curves=curves, method="iw-cbpe-6")
 
 
 def calibrate(whole: Scored, half: Scored, seed: int) -> Calibration:
@@ -340,9 +340,12 @@ class HeldOut(NamedTuple):
 
     Attributes:
         cells: Of W windows that are large enough.
-        off: Estimated less realized value of each, (W,).
+        off: Estimated less realized value of each, (W,), without `habit`.
         error: Its standard error by sampling alone.
         n: Rows with an actual.
+        habit: What they are off by on average, as far as that is more than chance. Later estimates
+            are made without it: by what windows share, and by what a curve learns of its own rows,
+            they may promise too much by habit.
         factor: Of the sampling variance, as the windows ask for, see `stretch`.
     """
 
@@ -350,7 +353,14 @@ class HeldOut(NamedTuple):
     off: Floats
     error: Floats
     n: Floats
+    habit: float
     factor: float
+
+
+def correct_by(held_out: Mapping[str, HeldOut], metric: str) -> float:
+    """Return what estimates of a metric are too large by, by habit; 0 if that is not known."""
+    found = held_out.get(metric)
+    return 0.0 if found is None else found.habit
 
 
 def widen_by(held_out: Mapping[str, HeldOut], metric: str) -> float:
@@ -387,9 +397,24 @@ def hold_out(cells: pd.DataFrame, off: Floats, variance: Floats, n: Floats, used
     with np.errstate(invalid="ignore", divide="ignore"):
         error = np.sqrt(variance)
         kept = used & np.isfinite(off / error)
-    mine = cells[kept].reset_index(drop=True)
-    factor = stretch(-off[kept] / error[kept], mine["window_start"])
-    return HeldOut(mine, off[kept], error[kept], n[kept], factor)
+    mine, away, error = cells[kept].reset_index(drop=True), off[kept], error[kept]
+    habit = _find_habit(away, error)
+    away = away - habit
+    factor = stretch(-away / error, mine["window_start"])
+    return HeldOut(mine, away, error, n[kept], habit, factor)
+
+
+def _find_habit(off: Floats, error: Floats) -> float:
+    """Return the mean of what windows are off by, shrunk by its chance (James and Stein, 1961).
+
+    0 with fewer than 14 windows.
+    """
+    if len(off) < MIN_WINDOWS:
+        return 0.0
+    weight = error**-2 / (error**-2).sum()
+    mean = float(weight @ off)
+    chance = float(weight**2 @ (off - mean) ** 2)
+    return mean * max(1 - chance / mean**2, 0.0) if mean else 0.0
 
 
 def _hold_out(

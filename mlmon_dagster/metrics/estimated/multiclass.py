@@ -25,6 +25,7 @@ from mlmon_dagster.metrics.estimated.calibration import (
     Scored,
     Table,
     aligned,
+    correct_by,
     expected_table,
     hold_out,
     isotonic_curve,
@@ -47,7 +48,7 @@ from mlmon_dagster.spec.tasks import estimated, residual
 
 Profiles = Mapping[str, ColumnStatistics]
 CONFIDENCE = ":confidence"  # the score of the class that was decided for
-PLAIN, WEIGHTED = "ovr-cbpe-4", "iw-ovr-cbpe-5"
+PLAIN, WEIGHTED = "ovr-cbpe-5", "iw-ovr-cbpe-6"
 _NAMES = ("accuracy", "macro_roc_auc", "brier", "log_loss")
 
 
@@ -147,7 +148,10 @@ def _compared(
         rows = {k: _rows(one, is_residual) for k, one in counts.items()}
         found = _expected(rows, counts, {name: curves[name].curve for name in counts})
         truth = _combined({k: _truth(one) for k, one in counts.items()}, counts)
-        guess = _combined(found, counts)
+        guess = {
+            metric: value - correct_by(calibration.held_out, metric)
+            for metric, value in _combined(found, counts).items()
+        }
         size = next(iter(rows.values())).sum(axis=1)
         learning = _learning(rows, counts, curves, names)
         t = t_of(next(iter(curves.values())))
@@ -161,6 +165,7 @@ def _compared(
             ends = value - half_width, value + half_width
             if not is_residual:
                 info = METRICS[metric]
+                value = np.clip(value, info.low, info.high)
                 ends = np.maximum(ends[0], info.low), np.minimum(ends[1], info.high)
             name = residual(metric) if is_residual else estimated(metric)
             metrics.append(table_rows(cells, name, value, *ends, size, why, method))
