@@ -233,9 +233,8 @@ def test_a_sustained_shift_is_no_news_beside_drift_of_the_same_column(store: Sto
     lasting = {"metric": "sustained_shift"}
     fold(store, result(1, column_name="a"), *(result(1, column_name=c, **lasting) for c in "ab"))
     found = [row for row in rows_of(store, alert) if row["metric"] == "sustained_shift"]
-    muted = {row["column_name"]: row["muted_reason"] for row in found}
 
-    assert muted == {"a": "suppressed:drift/psi/a", "b": ""}
+    assert [(row["column_name"], row["muted_reason"]) for row in found] == [("b", "")]
 
     fold(store, result(2, "OK", column_name="a"), result(2, column_name="a", **lasting))
     told = next(

@@ -186,7 +186,12 @@ def test_whatever_is_said_a_title_is_one_line_that_fits(before: str, text: str, 
 
 
 def test_the_summary_of_a_backfill_names_the_rows_of_its_worst_alert() -> None:
-    one = all_views((LONG,))[0]
-    commands = say.summary_message(Context(spec_of("credit")), [one]).commands
+    worst, other = all_views((LONG,))[:2]
+    commands = say.summary_message(Context(spec_of("credit")), [worst, other]).commands
     assert commands[0] == "mlmon alerts list --model credit"
-    assert commands[-1] == f"mlmon rows {one.row['fingerprint'][:8]}"
+    assert commands[-1] == f"mlmon rows {worst.row['fingerprint'][:8]}"
+
+
+def test_the_summary_of_a_backfill_with_one_alert_is_titled_by_it() -> None:
+    one, context = all_views((LONG,))[0], Context(spec_of("credit"))
+    assert say.summary_message(context, [one]) == say.head_message(context, [one])

@@ -210,10 +210,11 @@ def _fold_batch(
         happened: list[AlertEvent] = []
         of_window = list(rows)
         unjudged = _find_unjudged(conn, spec, of_window, alerts.values())
-        for result in (*join_columns(_keep_newest(of_window)), *unjudged):
-            if result["status"] == "NO_DATA":
-                continue
+        taken = (*join_columns(_keep_newest(of_window)), *unjudged)
+        for result in sorted(taken, key=lambda one: one["metric"] == SUSTAINED_SHIFT):
             key = fingerprint(result, environment)
+            if result["status"] == "NO_DATA" or _is_told_by_drift(result, alerts, key):
+                continue
             row = alerts.setdefault(key, new_row(result, environment, now))
             touched.add(key)
             forget_ahead(row, window, newest)
@@ -803,10 +804,10 @@ def mute(
 ) -> set[str]:
     """Mute or unmute what other alerts and known events explain; return the changed fingerprints.
 
-    A sustained shift is no news beside drift of the same column. What was muted stays so while it
-    recovers, and what was told is not muted by a window that passes: only a known event does that.
+    What was muted stays so while it recovers, and what was told is not muted by a window that
+    passes: only a known event does that.
     """
-    judged, changed, drifting = set(windows), set(), _find_drifting(alerts)
+    judged, changed = set(windows), set()
     suppressible: dict[str, AlertRow] = {}
     for row in alerts:
         family = FAMILIES.get(row["family"])
@@ -815,8 +816,6 @@ def mute(
         suppressible[row["fingerprint"]] = row
         if row["last_window_start"] in judged:
             cause = _find_cause(causes, row["last_window_start"], row)
-            if row["metric"] == SUSTAINED_SHIFT:
-                cause = cause or drifting.get((row["dataset"], row["column_name"]))
             is_event = cause is not None and cause.startswith(f"{EVENT}/")
             if row["state"] == "RECOVERING" and not is_event:
                 continue
@@ -832,15 +831,20 @@ def mute(
     return changed
 
 
-def _find_drifting(alerts: Iterable[AlertRow]) -> dict[tuple[str, str], str]:
-    """Return the monitors by whose alerts columns drift now, by (dataset, column)."""
-    return {
-        (row["dataset"], row["column_name"]): row["monitor"]
-        for row in alerts
-        if (row["family"], row["slice_key"]) == (DRIFT, ALL)
-        and row["state"] in ("FIRING", "RECOVERING")
+def _is_told_by_drift(
+    result: StoredResult, alerts: Mapping[str, AlertRow], fingerprint: str
+) -> bool:
+    """Tell whether a sustained shift would open beside drift of the same column: one is enough."""
+    mine = alerts.get(fingerprint)
+    if result["metric"] != SUSTAINED_SHIFT or (mine is not None and mine["state"] != "OK"):
+        return False
+    return failed(result["status"]) and any(
+        (row["family"], row["slice_key"]) == (DRIFT, ALL)
+        and (row["dataset"], row["column_name"]) == (result["dataset"], result["column_name"])
+        and row["state"] in alert_state.ACTIVE
         and row["metric"] != SUSTAINED_SHIFT
-    }
+        for row in alerts.values()
+    )
 
 
 def _drop_suppression(reason: str) -> str:
