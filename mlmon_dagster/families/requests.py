@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from mlmon_dagster.families.reported_files import refusals_behind
 from mlmon_dagster.project import read_variable
 from mlmon_dagster.spec import (
     ModelSpec,
@@ -216,11 +217,26 @@ _WHOLE = 0.9  # of a window, from its first event or until its last
 
 
 def served(work: Work, windows: Sequence[Window]) -> list[dict[str, object]]:
-    """Return for each window the volumes before it, its budgets, and what Prometheus said."""
+    """Return for each window the volumes before it, its budgets, and what Prometheus said.
+
+    And ``refused_because``: what a refused file says that may hold its rows.
+    """
     known = zip(
-        volumes(work, windows), budgets(work, windows), answers_of(work, windows), strict=True
+        volumes(work, windows),
+        budgets(work, windows),
+        answers_of(work, windows),
+        refusals_behind(work, windows),
+        strict=True,
     )
-    return [{**volume, "burned": budget, "answers": answers} for volume, budget, answers in known]
+    return [
+        {
+            **volume,
+            "burned": budget,
+            "answers": answers,
+            "refused_because": refused.get("refused_because", ""),
+        }
+        for volume, budget, answers, refused in known
+    ]
 
 
 def budgets(work: Work, windows: Sequence[Window]) -> list[dict[str, dict[str, object]]]:

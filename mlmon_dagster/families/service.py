@@ -250,7 +250,7 @@ def judge_volume(evidence: Evidence, window: Window) -> Iterator[MonitorResult]:
     from mlmon_dagster.metrics.service import Volume
 
     sizes = window.get("earlier_sizes", ())
-    refused = window["schema_broken"] or window["n_quarantined"]
+    refused = window["schema_broken"] or window["refused_because"]
     if not window["n"] or refused or len(sizes) < MIN_WINDOWS:
         return
     volume = Volume(
@@ -336,6 +336,7 @@ def _frame(comparison: Comparison, profiles: Profiles) -> pd.DataFrame:
 
 
 def _version(version: str, _: WindowInputs, facts: Facts) -> str:
+    version += ":refused" if facts["refused_because"] else ""
     return f"{version}:{facts['answers']}" if facts["answers"] else version
 
 

@@ -28,7 +28,7 @@ def test_a_window_with_a_third_of_the_usual_rows_fails() -> None:
     "fields",
     [
         {"n": 0},
-        {"n": 300, "n_quarantined": 1},
+        {"n": 300, "refused_because": "a.csv: cut off"},
         {"n": 300, "schema_broken": True},
         {"n": 300, "earlier_sizes": np.full(13, 900), "earlier_places": np.zeros(13, dtype=int)},
     ],
