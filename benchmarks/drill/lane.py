@@ -30,8 +30,8 @@ from benchmarks.drill.traffic import (
 from mlmon_dagster.project import Project
 from mlmon_dagster.store import alert_state
 
-WARM_UP = 21
-RECOVERY, NIGHTLY = 6, 2
+WARM_UP, WATCHED = 28, 14  # days before the first fault, and of these night by night
+RECOVERY, NIGHTLY = 12, 2  # days after a fault, longer than any family looks back at once
 BUSY = 600
 HEALTHY = Fault("none", "nothing goes wrong", ())
 OnDay = Callable[[str], None]
@@ -151,7 +151,10 @@ class World:
         return np.random.default_rng([self.seed, date.toordinal(), crc32(MODEL.encode())])
 
     def warm_up(self, days: int) -> None:
-        """Send the baseline and some healthy days, all at once."""
+        """Send the baseline and some healthy days; the last ones come night by night.
+
+        What came at once does not tell how often ground truth is delivered.
+        """
         first = START - (BASELINE_DAYS + 7) * DAY
         made = []
         for i in range(BASELINE_DAYS):
@@ -160,9 +163,12 @@ class World:
             made.append(make_day(date, volume(date, rng, BUSY), rng, dataset="validation"))
         self.feed.send("predictions", first, pd.concat([d.predictions for d in made]), part="-all")
         self.feed.send("actuals", first, pd.concat([d.actuals for d in made]), part="-all")
-        for i in range(days):
+        at_once = max(days - WATCHED, min(days, 1))
+        for i in range(at_once):
             self.send(START + i * DAY, HEALTHY, 0)
-        self.pass_night(START + days * DAY)
+        self.pass_night(START + at_once * DAY)
+        for _ in range(days - at_once):
+            self.live_a_day(self.today, HEALTHY, 0)
 
     def live_a_day(self, date: dt.date, fault: Fault, nth: int) -> None:
         """Send a day's traffic, and look at it in the night after it."""

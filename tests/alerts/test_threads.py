@@ -47,6 +47,24 @@ def test_a_new_episode_opens_a_new_thread(
     assert [len(slack.replies(head)) for head in slack.heads()] == [1, 0]
 
 
+def test_an_alert_that_ended_and_opened_again_between_two_looks_goes_on_in_its_thread(
+    any_store: Store, slack: FakeSlack, receiver: SlackReceiver
+) -> None:
+    specs = [spec_of()]
+    settle(any_store, specs, day(2), result(1))
+    send(any_store, receiver)
+    settle(any_store, specs, day(4), result(2, "OK"), result(3))
+    send(any_store, receiver)
+    settle(any_store, specs, day(5), result(4, "OK"))
+    send(any_store, receiver)
+
+    (head,) = slack.heads()
+    again, resolved = slack.replies(head)
+    assert "1 new" in again.text
+    assert "1 resolved" in again.text
+    assert "nothing else fires" in resolved.text
+
+
 def test_what_is_new_in_a_thread_says_since_when_it_fails(
     store: Store, slack: FakeSlack, receiver: SlackReceiver
 ) -> None:

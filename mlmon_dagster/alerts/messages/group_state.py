@@ -224,7 +224,8 @@ class GroupState:
 
         What fires for one model within the same windows has one cause, so it is one thread: an
         episode joins the open thread with an alert that began to fail next to it, else the one that
-        already tells of its family. Of what is over, nothing goes on that would need a thread of
+        already tells of its family. An alert that ended and opened again before anybody was told of
+        its end goes on in its thread. Of what is over, nothing goes on that would need a thread of
         its own.
 
         Args:
@@ -252,6 +253,8 @@ class GroupState:
         """Return the open thread that an alert belongs to; None if its cause is a new one."""
         ranked = []
         for group in groups:
+            if any(key.partition(":")[0] == row["fingerprint"] for key in told_of(group).firing):
+                return group
             members = self.list_members(group)
             distance = min((self.measure_distance(row, other) for other in members), default=FAR)
             of_family = any(other["family"] == row["family"] for other in members)
