@@ -15,11 +15,11 @@ from mlmon_dagster.families.family import (
     plot_wholes,
     profiled_columns,
 )
-from mlmon_dagster.monitors.budget import choose_level_together
 from mlmon_dagster.monitors.evidence import (
     OK,
     Evidence,
     Window,
+    choose_level_together,
     early_text,
     excess,
     finite,
@@ -60,7 +60,7 @@ def judge(evidence: Evidence) -> list[MonitorResult]:
     last `over` windows are worse than the estimates by `residual` more than those of the baseline's
     windows were, held out. That is more than chance under all spreads and autocorrelations that
     these may have (`metrics.clusters`), with a false alert in twenty years
-    (`budget.choose_level_together`), and it lasts: the newest three are worse by two thirds of
+    (`evidence.choose_level_together`), and it lasts: the newest three are worse by two thirds of
     `residual`, so that a large fault is forgotten when it is over. Then the score no longer means
     what it meant, which is concept drift. Windows that turn out better than estimated pass. With
     fewer than eight windows in the baseline they are compared with 0, by their own intervals.

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from mlmon_dagster.families.family import Family, Measure, References, measure_profiles
 from mlmon_dagster.families.releases import count_read, find_releases, judge_release
-from mlmon_dagster.monitors.budget import choose_level
 from mlmon_dagster.monitors.evidence import (
     NO_DATA,
     OK,
@@ -18,6 +17,7 @@ from mlmon_dagster.monitors.evidence import (
     Evidence,
     Excess,
     Window,
+    choose_level,
     early_text,
     excess,
     explain_unjudged,
@@ -91,9 +91,9 @@ def judge(evidence: Evidence) -> list[MonitorResult]:
     `drop`: worse by at least that much than the baseline's windows on average, and further from it
     than one more of those is by chance (`metrics.clusters.beyond_usual`), since rows of a window
     share more than they show. The chance that counts follows from k of n windows, so that a false
-    alert opens once in twenty years (`budget.choose_level`). A baseline of fewer than eight windows
-    with a value does not say how far they stray: then rows count as independent, worse is worse
-    than all of its rows together, and the interval is Newcombe's; `method_version` ends in
+    alert opens once in twenty years (`evidence.choose_level`). A baseline of fewer than eight
+    windows with a value does not say how far they stray: then rows count as independent, worse is
+    worse than all of its rows together, and the interval is Newcombe's; `method_version` ends in
     `windows` or `rows` accordingly. `above` or `below`: past the bound, and by more than the
     window's rows explain. `shift`: see `levels`. For losses, such as log_loss or rmse, worse is
     higher. Provisional windows are NO_DATA. Slices (if `slices` is set) must also hold against

@@ -12,9 +12,9 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from mlmon_dagster.monitors.budget import A_YEAR
 from mlmon_dagster.monitors.change_wording import in_words
 from mlmon_dagster.monitors.evidence import (
+    A_YEAR,
     OK,
     Evidence,
     Window,

@@ -6,50 +6,24 @@ far above chance and habit, and count as 0 here.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import comb
 from typing import Final
 
+from mlmon_dagster.monitors.evidence import A_YEAR, choose_level, choose_level_together
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.spec.declaration import Granularity
 from mlmon_dagster.spec.names import BUSINESS, DRIFT, ESTIMATED_PERFORMANCE, PERFORMANCE
 from mlmon_dagster.spec.scalars import KOfN
 
 MOST_A_YEAR: Final = 1.0  # false incidents that people go on reading the true ones beside
 SLOWER: Final = KOfN(3, 5)
-A_YEAR: Final = {"hour": 8_766.0, "day": 365.25, "week": 52.2, "month": 12.0}
-AN_ALERT: Final = 0.05  # false incidents a year of one test, where windows are independent
-_LOOSEST, _STRICTEST = 0.025, 0.001  # levels of one window: outside of a 95 % interval, at least
-_TOGETHER = 0.005
 _OF_SHIFT = 0.0003  # of several windows together, see `levels`
 # Windows in a row that wander with a coefficient of .9: (1 + .9) / (1 - .9) of them count as one.
 _ALIKE = 19.0
 # What an autocorrelation that is only estimated, from 45 windows, adds so far out in the tail:
 # simulated, between 5 and 12 (`python -m benchmarks living` counts the incidents).
 _UNKNOWN = 10.0
-
-
-def choose_level(rule: KOfN, granularity: Granularity) -> float:
-    """Return the one-sided level at which a window of a test fails.
-
-    An alert that opens at k of n failing windows opens in at most C(n - 1, k - 1) p^k of those of
-    an unchanged model; p is chosen so that this is `AN_ALERT` a year, between .001 and .025.
-
-    Example:
-        >>> [round(choose_level(KOfN(2, 3), grain), 4) for grain in ("hour", "day", "week")]
-        [0.0017, 0.0083, 0.0219]
-    """
-    ways = math.comb(rule.n - 1, rule.k - 1) * A_YEAR[granularity]
-    return min(max(math.pow(AN_ALERT / ways, 1 / rule.k), _STRICTEST), _LOOSEST)
-
-
-def choose_level_together(over: int, granularity: Granularity) -> float:
-    """Return the one-sided level of a test of several windows together, at most .005.
-
-    So many windows that follow each other are a new test; false ones are `AN_ALERT` a year.
-    """
-    return min(AN_ALERT * over / A_YEAR[granularity], _TOGETHER)
 
 
 @dataclass(frozen=True)
@@ -124,7 +98,7 @@ def alarm_budget(spec: ModelSpec, alerts: Mapping[str, int]) -> list[Budget]:
         for level, rule, tests in monitors:
             mine = count / len(monitors)
             each = level / mine if is_shared else level
-            opening = tests * mine * min(math.comb(rule.n - 1, rule.k - 1) * each**rule.k, each)
+            opening = tests * mine * min(comb(rule.n - 1, rule.k - 1) * each**rule.k, each)
             together = min(tests, year / _ALIKE) * each * mine * (_UNKNOWN if is_shared else 1.0)
             independent += opening
             wandering += max(opening, together)

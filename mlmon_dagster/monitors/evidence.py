@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypedDict, cast
 from mlmon_dagster.monitors.wording import no_verdict
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.baseline import PRODUCTION
+from mlmon_dagster.spec.declaration import Granularity
 from mlmon_dagster.spec.monitors import Condition, Monitor, Severity
 from mlmon_dagster.spec.names import ALL, TABLE
+from mlmon_dagster.spec.scalars import KOfN
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 
 if TYPE_CHECKING:
@@ -76,6 +78,10 @@ _DEFAULTS: dict[str, Any] = {
 _CELL = ("dataset", "window_start", "metric", "column_name")
 _SLICE = ("slice_key", "slice_value")
 MIN_COUNT = 3
+A_YEAR: Final = {"hour": 8_766.0, "day": 365.25, "week": 52.2, "month": 12.0}  # windows
+AN_ALERT: Final = 0.05  # false incidents a year of one test, where windows are independent
+_LOOSEST, _STRICTEST = 0.025, 0.001  # levels of one window: outside of a 95 % interval, at least
+_TOGETHER = 0.005  # of several windows
 _UNEXPECTED = 0.01
 
 
@@ -425,6 +431,28 @@ def level_of(window: Window, level: float) -> float:
     from scipy import special
 
     return float(special.ndtr(special.ndtri(level) * widen_early(window)))
+
+
+def choose_level(rule: KOfN, granularity: Granularity) -> float:
+    """Return the one-sided level at which a window of a test fails.
+
+    An alert that opens at k of n failing windows opens in at most C(n - 1, k - 1) p^k of those of
+    an unchanged model; p is chosen so that this is `AN_ALERT` a year, between .001 and .025.
+
+    Example:
+        >>> [round(choose_level(KOfN(2, 3), grain), 4) for grain in ("hour", "day", "week")]
+        [0.0017, 0.0083, 0.0219]
+    """
+    ways = math.comb(rule.n - 1, rule.k - 1) * A_YEAR[granularity]
+    return min(max(math.pow(AN_ALERT / ways, 1 / rule.k), _STRICTEST), _LOOSEST)
+
+
+def choose_level_together(over: int, granularity: Granularity) -> float:
+    """Return the one-sided level of a test of several windows together, at most .005.
+
+    So many windows that follow each other are a new test; false ones are `AN_ALERT` a year.
+    """
+    return min(AN_ALERT * over / A_YEAR[granularity], _TOGETHER)
 
 
 def early_text(window: Window) -> str:

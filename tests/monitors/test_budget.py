@@ -11,14 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlmon_dagster.alerts.lifecycle.transitions import AlertState, Verdict, step
-from mlmon_dagster.monitors.budget import (
-    A_YEAR,
-    AN_ALERT,
-    alarm_budget,
-    choose_level,
-    slower,
-    stricter,
-)
+from mlmon_dagster.monitors.budget import alarm_budget, slower, stricter
+from mlmon_dagster.monitors.evidence import A_YEAR, AN_ALERT, choose_level
 from mlmon_dagster.spec.declaration import Granularity
 from mlmon_dagster.spec.scalars import KOfN
 from tests.monitors.cases import spec
