@@ -209,7 +209,7 @@ def silences(project: Project, everything: bool) -> AnyAnswer:
 @alerts.command(
     epilog=examples(
         "mlmon alerts ack 3fa2c1 --comment 'looking at the weather feed'",
-        "mlmon alerts ack 3fa2c1 b73afa",
+        "mlmon alerts ack 3fa2c1 b73afae1",
     )
 )
 @click.argument("ids", nargs=-1, required=True, metavar="ALERT...")

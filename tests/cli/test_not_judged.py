@@ -183,7 +183,6 @@ def test_a_model_whose_labels_never_come_says_so_once_when_they_are_overdue(
     # It gets warmer, which is news; the month and the day of the week are not.
     assert sorted(alerts_of(tmp_path, mlmon, "unlabelled", day=16)) == [
         ("FIRING", "drift/psi/temp"),
-        ("FIRING", "drift/sustained_shift/temp"),  # listed, and not told beside it
         ("FIRING", "freshness/actuals_missing"),
     ]
     assert heads(again, "unlabelled") == []
