@@ -133,7 +133,7 @@ def _judge_residual(evidence: Evidence, window: Window, monitor: EstimateMonitor
         return unjudged(evidence, window, monitor, NAMES.get(metric, metric), reason, **fields)
     recent = evidence.recent(window, metric, monitor.over)
     side = -1 if is_loss(monitor.metric) else 1
-    missed = _measure_missed(evidence, window, monitor, recent, side)
+    missed = _measure_missed(evidence, monitor, recent, side)
     worse, margin = missed.worse, missed.margin
     is_past = worse >= monitor.residual - 1e-12
     values = [side * one["value"] - missed.usual for one in recent]
@@ -185,15 +185,11 @@ class _Missed(NamedTuple):
 
 
 def _measure_missed(
-    evidence: Evidence,
-    window: Window,
-    monitor: EstimateMonitor,
-    recent: Sequence[MetricSample],
-    side: int,
+    evidence: Evidence, monitor: EstimateMonitor, recent: Sequence[MetricSample], side: int
 ) -> _Missed:
     from scipy import special
 
-    from mlmon_dagster.metrics.clusters import level_shift
+    from mlmon_dagster.families.levels import measure_shift
     from mlmon_dagster.metrics.intervals import Z95
 
     usual = evidence.usual_level(residual(monitor.metric))
@@ -202,9 +198,7 @@ def _measure_missed(
         mean, margin = pooled(recent, base)
         z = side * mean / max(margin, _TINY) * Z95
         return _Missed(side * mean, margin, float(special.ndtr(-z)))
-    values = [one["value"] for one in recent]
-    errors = [(one["upper"] - one["lower"]) / (2 * Z95) for one in recent]
-    found = level_shift(values, [int(one["n"]) for one in recent], usual, errors)
+    found = measure_shift(recent, usual)
     worse, half = side * found.shift, found.p_value / 2
     p_value = half if worse > 0 else 1 - half
     return _Missed(worse, found.margin, p_value, side * usual.mean, is_beside_windows=True)

@@ -54,6 +54,13 @@ class Moved(NamedTuple):
         return self.is_large and self.is_real and self.lasts
 
 
+def measure_shift(rows: Sequence[MetricSample], usual: UsualLevel) -> LevelShift:
+    """Return how far windows together are from the baseline's level, and by what chance."""
+    values = [row["value"] for row in rows]
+    errors = [(row["upper"] - row["lower"]) / (2 * Z95) for row in rows]
+    return level_shift(values, [int(row["n"]) for row in rows], usual, errors)
+
+
 def moved(
     rows: Sequence[MetricSample],
     usual: UsualLevel,
@@ -72,11 +79,9 @@ def moved(
         tests: How many are made of these windows.
         level: Of the test.
     """
-    values = [row["value"] for row in rows]
-    errors = [(row["upper"] - row["lower"]) / (2 * Z95) for row in rows]
-    change = level_shift(values, [int(row["n"]) for row in rows], usual, errors)
+    change = measure_shift(rows, usual)
     side = 1 if change.shift > 0 else -1
-    away = [side * (value - usual.mean) for value in values]
+    away = [side * (row["value"] - usual.mean) for row in rows]
     rest = sorted(away)[:-1] or away
     lasts = (
         len(away) >= min(_NEWEST, over)

@@ -82,20 +82,22 @@ def find_releases(work: Work, windows: Sequence[Span]) -> list[dict[str, Any]]:
 
     if find_metric(work.spec) is None:
         return [{} for _ in windows]
-    served = Served(replace(work, windows=tuple(windows)), count_read(work.spec))
-    looks = LOOKS[work.spec.time.granularity]
-    return [{"release": find_replaced(served, window.start, looks[-1])} for window in windows]
+    most, longest = count_read(work.spec), LOOKS[work.spec.time.granularity][-1]
+    served = Served(replace(work, windows=tuple(windows)), most)
+    return [{"release": find_replaced(served, window.start, longest, most)} for window in windows]
 
 
-def find_replaced(served: Served, start: dt.datetime, longest: int) -> Replaced | None:
+def find_replaced(served: Served, start: dt.datetime, longest: int, most: int) -> Replaced | None:
     """Return which version serves a window, and which one it had replaced.
 
-    Windows that several versions share, and those without rows, are of neither.
+    Windows that several versions share, and those without rows, are of neither. However many
+    windows are known, the same ones are looked at.
 
     Args:
         served: Which version answered how many requests.
         start: The window's.
         longest: The longest look.
+        most: Windows that are looked at, this one included.
 
     Returns:
         None if the window is of no version, the one before is not known, or the release is over.
@@ -104,7 +106,7 @@ def find_replaced(served: Served, start: dt.datetime, longest: int) -> Replaced 
     after, earlier = list[dt.datetime](), list[dt.datetime]()
     if not version:
         return None
-    for moment in served.starts_until(start):
+    for moment in served.starts_until(start, most):
         now = served.serving(moment)
         if now == version and not earlier:
             after.append(moment)
@@ -170,8 +172,7 @@ class _Seen(NamedTuple):
     @property
     def limit(self) -> float:
         """From where on that counts: of what has no largest value a share of what it was."""
-        is_share = (self.metric.low, self.metric.high) == (0.0, 1.0)
-        return self.declared.margin * (1.0 if is_share else abs(self.change.before))
+        return self.declared.margin * (1.0 if _is_share(self.metric) else abs(self.change.before))
 
     @property
     def adjusted(self) -> float:
@@ -253,8 +254,12 @@ def _take_values(rows: Sequence[MetricSample], grain: Granularity) -> Values:
     )
 
 
+def _is_share(metric: MetricInfo) -> bool:
+    return (metric.low, metric.high) == (0.0, 1.0)
+
+
 def _choose_scale(metric: MetricInfo) -> Scale:
-    if (metric.low, metric.high) == (0.0, 1.0):
+    if _is_share(metric):
         return "logit"
     return "root" if metric.low == 0.0 else "identity"
 

@@ -253,7 +253,7 @@ class Served:
 
     Args:
         work: The model, and the windows that are looked at.
-        back: How many windows matter besides those that are declared, the last one included.
+        back: How many windows matter of each, its own included, if not more are declared.
     """
 
     def __init__(self, work: Work, back: int = 1) -> None:
@@ -286,7 +286,7 @@ class Served:
         if declared.staleness is not None:  # a version may be as old as the model
             return self._starts[0]
         place = bisect_left(self._starts, work.start)
-        longest = max((one.over for one in declared.compare), default=back)
+        longest = max((back, *(one.over for one in declared.compare)))
         return self._starts[max(place - longest + 1, 0) : place + 1][0]
 
     def count(self, dataset: str, start: dt.datetime, version: str) -> int:
@@ -313,9 +313,9 @@ class Served:
             return ""
         return version
 
-    def starts_until(self, start: dt.datetime) -> Iterator[dt.datetime]:
-        """Yield the starts of windows up to one, the newest first."""
-        return reversed(self._starts[: bisect_right(self._starts, start)])
+    def starts_until(self, start: dt.datetime, most: int) -> Iterator[dt.datetime]:
+        """Yield the starts of the newest windows up to one, the newest first."""
+        return reversed(self._starts[: bisect_right(self._starts, start)][-most:])
 
     def first_seen(self, version: str) -> dt.datetime | None:
         """Return the start of the first window of production that a version answered in."""

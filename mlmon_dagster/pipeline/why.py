@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from mlmon_dagster.families.registry import FAMILIES
-from mlmon_dagster.spec import ModelSpec, window_containing
+from mlmon_dagster.spec import ModelSpec, window_containing, windows_between
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.declaration import is_told_in_money
 from mlmon_dagster.spec.metric_registry import of_outcome
@@ -104,11 +104,9 @@ def _find_sides(inputs: JudgeInputs, row: MonitorResult) -> _Sides:
     first, last, *earlier = (
         dt.datetime.fromisoformat(text) for text in (*details["after"], *details["earlier"])
     )
-    windows, start = [], first
-    while start <= last:
-        windows.append(start)
-        start = window_containing(time_, start).end
-    return _Sides(details["measured"], windows, start, (earlier[0], earlier[1]))
+    end = window_containing(time_, last).end
+    starts = [window.start for window in windows_between(time_, first, end)]
+    return _Sides(details["measured"], starts, end, (earlier[0], earlier[1]))
 
 
 def _is_valued(inputs: JudgeInputs, row: MonitorResult) -> bool:

@@ -54,7 +54,7 @@ from mlmon_dagster.store.state.window_state import WindowInputs
 from mlmon_dagster.tables.alerts import (
     StandingCounts,
     list_alerts,
-    load_explanations,
+    name_causes,
     pick_standing,
 )
 from mlmon_dagster.tables.periods import (
@@ -196,7 +196,7 @@ def health_report(
         most_cards=MOST_CARDS,
         days=show_days(store, spec, states, [one.family for one in standings], now),
         counts=counts,
-        covered_by=load_explanations(store).get(spec.model, ""),
+        covered_by=name_causes(e.muted_reason for e in episodes if e.state in alert_state.ACTIVE),
         are_waiting=spec.model in alert_state.models_with_new_results(store.state),
         events=[(_name_event(spec, event), event) for event in reversed(events)],
         explained=_named(spec, incident) if incident else "",

@@ -21,17 +21,18 @@ from mlmon_dagster.spec.baseline import GRAINS, PRODUCTION
 from mlmon_dagster.spec.monitors import FAMILIES
 from mlmon_dagster.spec.names import ALL, BUSINESS, ESTIMATED_PERFORMANCE, PERFORMANCE, SERVICE
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.alert_state import AlertRow, find_opening
+from mlmon_dagster.store.alert_state import find_opening
 from mlmon_dagster.store.state import metric_log, monitor_results, window_state
 from mlmon_dagster.store.state.monitor_results import NOT_JUDGED, MonitorResult, name_window
 from mlmon_dagster.store.state.sql import Row
 from mlmon_dagster.tables.alerts import (
     NO_ALERTS,
+    NO_OPEN_ALERTS,
+    OpenAlerts,
     StandingCounts,
     count_standing,
     explain_alert,
-    load_explanations,
-    load_standing_alerts,
+    load_open_alerts,
 )
 from mlmon_dagster.tables.standing import (
     ORDER,
@@ -164,14 +165,13 @@ class Overview:
         windows = {
             str(row["model"]): row for row in window_state.load_newest_windows(self._store.state)
         }
-        alerts, explained = load_standing_alerts(self._store), load_explanations(self._store)
+        alerts = load_open_alerts(self._store)
         lines = [
             _line(
                 spec,
                 known[spec.model],
                 windows.get(spec.model),
-                alerts.get(spec.model, ()),
-                explained.get(spec.model, ""),
+                alerts.get(spec.model, NO_OPEN_ALERTS),
             )
             for spec in models.specs
         ]
@@ -263,27 +263,21 @@ def _say_what(
     status: str,
     judged: _Judged,
     newest: dt.datetime | None,
-    worst: AlertRow | None,
-    explained: str,
+    alerts: OpenAlerts,
 ) -> tuple[str, str]:
     """Return what is wrong with a model, and since when."""
-    if worst is not None:
+    if alerts.standing:
+        worst = alerts.standing[0]
         opened = find_opening(worst)
         lasts = count_windows(spec, opened, newest)
         since = f"Since {name_window(spec, opened)}" + (f", {lasts}" if lasts else "")
         since += f"; acknowledged by {worst['acked_by']}" if worst["acked_by"] else ""
         return f"{headline(explain_alert(spec, worst))}.", since
-    what, window = explain_status(judged.standings, status, explained)
+    what, window = explain_status(judged.standings, status, alerts.explained_by)
     return what, f"In {window}" if window else ""
 
 
-def _line(
-    spec: ModelSpec,
-    judged: _Judged,
-    window: Row | None,
-    alerts: Sequence[AlertRow],
-    explained: str,
-) -> Line:
+def _line(spec: ModelSpec, judged: _Judged, window: Row | None, alerts: OpenAlerts) -> Line:
     known = [v for v in judged.values if v == v]
     has_window = window is not None and window["window_end"] is not None
     shown, newest = {}, None
@@ -296,15 +290,14 @@ def _line(
             "coverage": "" if coverage is None else f"{coverage:.0%}".replace("%", " %"),
         }
     status = overall(judged.standings, has_windows=has_window)
-    worst = alerts[0] if alerts else None
-    what, since = _say_what(spec, status, judged, newest, worst, explained)
+    what, since = _say_what(spec, status, judged, newest, alerts)
     return Line(
         spec.model,
         status,
         what,
         since,
         **shown,
-        alerts=count_standing(alerts),
+        alerts=count_standing(alerts.standing),
         layers=judged.layers,
         owners=", ".join(spec.owners),
         metric=judged.metric,

@@ -162,31 +162,46 @@ class StandingCounts(NamedTuple):
 NO_ALERTS = StandingCounts()
 
 
-def load_standing_alerts(store: Store) -> dict[str, list[AlertRow]]:
-    """Return the alerts that stand of each model that has any, in the order of `pick_standing`."""
-    with store.state.connect() as conn:
-        rows = alert_state.load_open_alerts(conn)
-    found: dict[str, list[AlertRow]] = {}
-    for row in rows:
-        if _name_standing(row):
-            found.setdefault(row["model"], []).append(row)
-    return {model: sorted(mine, key=_rank_row) for model, mine in found.items()}
+class OpenAlerts(NamedTuple):
+    """The open alerts of a model.
 
-
-def load_explanations(store: Store) -> dict[str, str]:
-    """Name what explains the alerts of each model that do not stand for that reason.
-
-    Returns:
-        Model -> such as ``the known event sale``; models without such alerts are left out.
+    Attributes:
+        standing: Those that stand, in the order of `pick_standing`.
+        explained_by: What explains the others, see `name_causes`.
     """
+
+    standing: Sequence[AlertRow] = ()
+    explained_by: str = ""
+
+
+NO_OPEN_ALERTS = OpenAlerts()
+
+
+def load_open_alerts(store: Store) -> dict[str, OpenAlerts]:
+    """Return the open alerts of each model that has any."""
     with store.state.connect() as conn:
         rows = alert_state.load_open_alerts(conn)
-    causes: dict[str, set[str]] = {}
+    of_model: dict[str, list[AlertRow]] = {}
     for row in rows:
-        if alert_state.is_explained(row["muted_reason"]):
-            cause = row["muted_reason"].partition(":")[2]
-            causes.setdefault(row["model"], set()).add(name_monitor(cause))
-    return {model: ", ".join(sorted(named)) for model, named in causes.items()}
+        of_model.setdefault(row["model"], []).append(row)
+    return {
+        model: OpenAlerts(
+            sorted(filter(_name_standing, mine), key=_rank_row),
+            name_causes(row["muted_reason"] for row in mine),
+        )
+        for model, mine in of_model.items()
+    }
+
+
+def name_causes(muted_reasons: Iterable[str]) -> str:
+    """Name what explains open alerts, by why each is not sent; empty if nothing does.
+
+    Example:
+        >>> name_causes(["suppressed:event/sale", "", "silence:3", "suppressed:event/sale"])
+        'the known event sale'
+    """
+    explained = filter(alert_state.is_explained, muted_reasons)
+    return ", ".join(sorted({name_monitor(reason.partition(":")[2]) for reason in explained}))
 
 
 def count_standing(rows: Iterable[AlertRow]) -> StandingCounts:

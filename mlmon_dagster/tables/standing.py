@@ -26,12 +26,13 @@ from mlmon_dagster.store.state.monitor_results import (
 )
 from mlmon_dagster.tables.alerts import (
     NO_ALERTS,
+    NO_OPEN_ALERTS,
+    OpenAlerts,
     StandingCounts,
     count_standing,
     explain_episode,
     list_alerts,
-    load_explanations,
-    load_standing_alerts,
+    load_open_alerts,
     name_metric,
     pick_standing,
     shorten,
@@ -135,22 +136,14 @@ def list_models(
     is nothing to judge. A model without windows is NO_DATA unless something fails. What failed
     outside the data is the family ``pipeline``.
     """
-    alerts = load_standing_alerts(project.store)
-    explained = load_explanations(project.store)
-    rows = [
-        _ask_model(
-            project, spec, count_standing(alerts.get(spec.model, ())), explained.get(spec.model, "")
-        )
-        for spec in specs
-    ]
+    alerts = load_open_alerts(project.store)
+    rows = [_ask_model(project, spec, alerts.get(spec.model, NO_OPEN_ALERTS)) for spec in specs]
     rows += [ModelStatus(one.name, "BROKEN", "does not load") for one in broken]
     return sorted(rows, key=lambda row: (ORDER.index(row.status), row.model))
 
 
-def _ask_model(
-    project: Project, spec: ModelSpec, alerts: StandingCounts, explained: str
-) -> ModelStatus:
-    store = project.store
+def _ask_model(project: Project, spec: ModelSpec, open_: OpenAlerts) -> ModelStatus:
+    store, alerts = project.store, count_standing(open_.standing)
     windows = {k: v for k, v in window_state.load(store.state, spec.model).items() if v.n}
     standings = standing_of(store, spec, project.now())
     row = ModelStatus(
@@ -173,7 +166,8 @@ def _ask_model(
     of_kind = "firing" if alerts.firing else "recovering"
     standing = [episode for episode in found if episode.standing == of_kind]
     if not standing:
-        return replace(row, sentence=explain_status(standings, row.status, explained)[0] or None)
+        what, _ = explain_status(standings, row.status, open_.explained_by)
+        return replace(row, sentence=what or None)
     worst = pick_standing(standing)[0]
     since = name_window(spec, worst.opened_window)
     sentence = explain_episode(spec, worst)
@@ -248,7 +242,7 @@ def explain_status(standings: Sequence[Standing], status: str, explained: str) -
     Args:
         standings: Its families.
         status: Its status.
-        explained: What explains alerts of it, see `load_explanations`.
+        explained: What explains alerts of it, see `name_causes`.
 
     Example:
         >>> explain_status([Standing("drift", "WARN", "2026-03-01", "1 of 2 verdicts failed: PSI")],

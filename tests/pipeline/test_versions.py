@@ -193,10 +193,12 @@ def replaced_on(first: dt.date) -> Callable[[Frame, np.random.Generator], list[F
     return more
 
 
+@pytest.mark.parametrize("over", [None, 8], ids=["alone", "beside a shorter comparison"])
 def test_a_version_is_compared_with_the_one_it_replaced_and_the_trace_names_the_rows(
-    tmp_path: Path,
+    tmp_path: Path, over: int | None
 ) -> None:
-    declare(tmp_path, None)
+    canary = {"champion": "3", "challenger": "4", "metric": "roc_auc", "over": over}
+    declare(tmp_path, {"compare": [canary]} if over else None)
     days = [FIRST + dt.timedelta(days=i) for i in range(19)]
     land(tmp_path, replaced_on(days[11]), n=400, days=days)
     with looked_at(tmp_path, MOMENT + dt.timedelta(days=10)) as verdicts:

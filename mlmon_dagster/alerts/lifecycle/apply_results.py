@@ -831,11 +831,9 @@ def mute(
     return changed
 
 
-def _is_told_by_drift(
-    result: StoredResult, alerts: Mapping[str, AlertRow], fingerprint: str
-) -> bool:
+def _is_told_by_drift(result: StoredResult, alerts: Mapping[str, AlertRow], key: str) -> bool:
     """Tell whether a sustained shift would open beside drift of the same column: one is enough."""
-    mine = alerts.get(fingerprint)
+    mine = alerts.get(key)
     if result["metric"] != SUSTAINED_SHIFT or (mine is not None and mine["state"] != "OK"):
         return False
     return failed(result["status"]) and any(
