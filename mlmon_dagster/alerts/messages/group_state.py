@@ -253,9 +253,9 @@ class GroupState:
         """Return the open thread that an alert belongs to; None if its cause is a new one."""
         ranked = []
         for group in groups:
-            if any(key.partition(":")[0] == row["fingerprint"] for key in told_of(group).firing):
-                return group
             members = self.list_members(group)
+            if row in members:
+                return group
             distance = min((self.measure_distance(row, other) for other in members), default=FAR)
             of_family = any(other["family"] == row["family"] for other in members)
             if distance <= SAME_CAUSE or of_family:
@@ -263,10 +263,20 @@ class GroupState:
         return min(ranked)[-1] if ranked else None
 
     def list_members(self, group: GroupRow) -> list[AlertRow]:
-        """Return the alerts of a thread, as far as they are in the episode that it tells of."""
-        keys = (key for key in told_of(group).episodes if split(key)[0] in self.alerts)
+        """Return the alerts of a thread: as far as they are in the episode that it tells of.
+
+        An alert that fires there is a member also when it ended and opened again since: the thread
+        was not told of its end.
+        """
+        told = told_of(group)
+        firing = {key.partition(":")[0] for key in told.firing}
+        keys = (key for key in told.episodes if split(key)[0] in self.alerts)
         rows = {key: self.alerts[split(key)[0]] for key in keys}
-        return [row for key, row in rows.items() if row["episode"] == split(key)[1]]
+        return [
+            row
+            for key, row in rows.items()
+            if row["episode"] == split(key)[1] or row["fingerprint"] in firing
+        ]
 
     def measure_distance(self, one: AlertRow, other: AlertRow) -> float:
         """Return how many windows lie between the first failing windows of two alerts."""
