@@ -38,10 +38,12 @@ MAX_ATTEMPTS = 3
 MAX_WINDOWS_PER_RUN = 400
 MAX_MODELS_PER_RUN = 20
 MAX_ROWS_PER_RUN = 4_000_000
+MAX_ROWS_AGAIN = 50_000  # that a run computes once more, so that it need not be two
 REVISED_EVERY = dt.timedelta(minutes=5)  # at most, while files of the model keep coming
 LOOK_BACK = 1_000  # newest windows; older ones keep what they were compared with
 COMPARED = tuple(FAMILIES[name].asset for name in (QUALITY, DRIFT, PERFORMANCE))
 Stale = list[tuple[Window, tuple[str, ...]]]  # windows, and assets of them
+Range = tuple[tuple[Window, ...], tuple[str, ...]]  # windows without a gap, and assets of them
 
 
 @dataclass(frozen=True)
@@ -98,9 +100,10 @@ def plan(
     marks = _marks(spec, [w for w, assets in stale if assets == COMPARED], inputs, stale)
     requests = []
     largest = max((state.n for state in inputs.values()), default=0)
-    for windows, assets in _ranges(order, stale):
+    behind = {window for window, _ in stale}
+    for windows, assets in _join_ranges(spec, order, inputs, _ranges(order, stale)):
         attempt = max(inputs[w.start].attempts for w in windows) + 1
-        window_state.count_attempt(engine, spec.model, [w.start for w in windows])
+        window_state.count_attempt(engine, spec.model, [w.start for w in windows if w in behind])
         revision = sum(inputs[w.start].input_revision for w in windows)
         key = f"{spec.model}:{windows[0].key}:{windows[-1].key}:{assets[0]}:{revision}"
         baselines = sorted({(force.at(w.start) or "none")[:8] for w in windows})
@@ -358,9 +361,44 @@ def _maturities(
     )
 
 
-def _ranges(
-    order: Sequence[Window], stale: Stale
-) -> Iterator[tuple[tuple[Window, ...], tuple[str, ...]]]:
+def _join_ranges(
+    spec: ModelSpec,
+    order: Sequence[Window],
+    inputs: Mapping[dt.datetime, WindowInputs],
+    ranges: Iterable[Range],
+) -> list[Range]:
+    """Join ranges of stale windows with few rows between them.
+
+    Late ground truth touches a window here and there. A run costs more than windows with few rows
+    do, and what is judged together with later windows would be judged once more for each run. What
+    was tried before is tried alone.
+    """
+    position = {window: i for i, window in enumerate(order)}
+
+    def count_rows(some: Iterable[Window]) -> int:
+        return sum(inputs[w.start].n for w in some)
+
+    joined: list[Range] = []
+    n_again = 0  # rows of the last range that need not be computed for all of its assets
+    for windows, assets in ranges:
+        if joined:
+            before, its = joined[-1]
+            every = tuple(a for a in ("baseline", *windowed_of(spec)) if a in {*its, *assets})
+            between = order[position[before[-1]] + 1 : position[windows[0]]]
+            states = [inputs.get(w.start) for w in (*before, *between, *windows)]
+            if len(states) <= MAX_WINDOWS_PER_RUN and all(s and not s.attempts for s in states):
+                more = count_rows(between)
+                more += count_rows(before) if every != its else 0
+                more += count_rows(windows) if every != assets else 0
+                if n_again + more <= MAX_ROWS_AGAIN:
+                    joined[-1], n_again = ((*before, *between, *windows), every), n_again + more
+                    continue
+        joined.append((windows, assets))
+        n_again = 0
+    return joined
+
+
+def _ranges(order: Sequence[Window], stale: Stale) -> Iterator[Range]:
     """Group stale windows that follow each other and need the same assets."""
     position = {window: i for i, window in enumerate(order)}
     group: list[Window] = []

@@ -19,6 +19,7 @@ from mlmon_dagster.defs import sensors
 from mlmon_dagster.defs.assets import OVERVIEW_KEY, RANGE_END, RANGE_START, asset_key
 from mlmon_dagster.defs.instance import PROCESS_TAG
 from mlmon_dagster.ingest import cycle
+from mlmon_dagster.pipeline import plan
 from mlmon_dagster.pipeline.plan import REVISED_EVERY
 from mlmon_dagster.spec.steps import REPORTED, of_actuals, windowed_of
 from mlmon_dagster.store.state import manifest, monitor_results, schema, window_state
@@ -89,14 +90,42 @@ def test_late_ground_truth_recomputes_its_own_window_alone(own_fortnight: World)
     assert set(own_fortnight.verdicts("performance", LATE[0])["status"]) == {"OK"}
 
 
-def test_ground_truth_of_days_apart_is_two_runs(own_fortnight: World) -> None:
+@pytest.mark.parametrize(
+    ("rows_again", "runs"),
+    [
+        (plan.MAX_ROWS_AGAIN, [(1, 10)]),
+        (0, [(1, 2), (10, 10)]),
+    ],
+)
+def test_ground_truth_of_days_apart_is_one_run_unless_many_rows_lie_between(
+    own_fortnight: World,
+    monkeypatch: pytest.MonkeyPatch,
+    rows_again: int,
+    runs: list[tuple[int, int]],
+) -> None:
+    monkeypatch.setattr(plan, "MAX_ROWS_AGAIN", rows_again)
     for day in (DAYS[1], DAYS[2], DAYS[10]):
         _, actuals = customers(day)
         actuals["known_at"] += dt.timedelta(hours=1)
         drop(actuals, landing(own_fortnight.folder, "actuals") / f"{day}-again.parquet")
-    assert [(first, last) for first, last, _ in asked(own_fortnight.requests())] == [
-        (str(DAYS[1]), str(DAYS[2])),
-        (str(DAYS[10]), str(DAYS[10])),
+    requests = own_fortnight.requests()
+    assert [(first, last) for first, last, _ in asked(requests)] == [
+        (str(DAYS[first]), str(DAYS[last])) for first, last in runs
+    ]
+    for request in requests:
+        own_fortnight.launcher.run(dict(request.tags), request.asset_selection or [])
+    assert own_fortnight.requests() == []
+
+
+def test_what_was_tried_before_is_tried_alone(own_fortnight: World) -> None:
+    for day in (DAYS[1], DAYS[3]):
+        _, actuals = customers(day)
+        actuals["known_at"] += dt.timedelta(hours=1)
+        drop(actuals, landing(own_fortnight.folder, "actuals") / f"{day}-again.parquet")
+    assert len(asked(own_fortnight.requests())) == 1  # and nobody runs it
+    again = asked(own_fortnight.requests())
+    assert [(first, last) for first, last, _ in again] == [
+        (str(day), str(day)) for day in (DAYS[1], DAYS[3])
     ]
 
 
