@@ -236,7 +236,16 @@ def test_a_sustained_shift_is_no_news_beside_drift_of_the_same_column(store: Sto
 
     assert [(row["column_name"], row["muted_reason"]) for row in found] == [("b", "")]
 
-    fold(store, result(2, "OK", column_name="a"), result(2, column_name="a", **lasting))
+    of_seven = {**lasting, "details": json.dumps({"n_windows": 7})}
+    for number in range(2, 9):  # drift was told of the first day, which is one of the seven
+        fold(
+            store,
+            result(number, "OK", column_name="a"),
+            result(number, column_name="a", **(of_seven if number < 8 else lasting)),
+        )
+        found = [row for row in rows_of(store, alert) if row["metric"] == "sustained_shift"]
+        names = {row["column_name"] for row in found}
+        assert names == ({"b"} if number < 8 else {"a", "b"})
     told = next(
         row
         for row in rows_of(store, alert)

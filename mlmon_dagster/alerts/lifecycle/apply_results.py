@@ -50,6 +50,7 @@ from mlmon_dagster.alerts.lifecycle.transitions import (
 from mlmon_dagster.alerts.messages.view import local_moment
 from mlmon_dagster.monitors.change_wording import percent
 from mlmon_dagster.monitors.wording import NAMES, headline, limit_of, told
+from mlmon_dagster.spec.baseline import GRAINS
 from mlmon_dagster.spec.declaration import Granularity
 from mlmon_dagster.spec.known_events import EVENT, find_known, list_days
 from mlmon_dagster.spec.model import ModelSpec
@@ -213,7 +214,7 @@ def _fold_batch(
         taken = (*join_columns(_keep_newest(of_window)), *unjudged)
         for result in sorted(taken, key=lambda one: one["metric"] == SUSTAINED_SHIFT):
             key = fingerprint(result, environment)
-            if result["status"] == "NO_DATA" or _is_told_by_drift(result, alerts, key):
+            if result["status"] == "NO_DATA" or _is_told_by_drift(spec, result, alerts, key):
                 continue
             row = alerts.setdefault(key, new_row(result, environment, now))
             touched.add(key)
@@ -831,16 +832,27 @@ def mute(
     return changed
 
 
-def _is_told_by_drift(result: StoredResult, alerts: Mapping[str, AlertRow], key: str) -> bool:
-    """Tell whether a sustained shift would open beside drift of the same column: one is enough."""
+def _is_told_by_drift(
+    spec: ModelSpec, result: StoredResult, alerts: Mapping[str, AlertRow], key: str
+) -> bool:
+    """Tell whether a sustained shift would open beside drift of the same column: one is enough.
+
+    Nor does it open while a window of which drift was told is one of those that it is of.
+    """
     mine = alerts.get(key)
     if result["metric"] != SUSTAINED_SHIFT or (mine is not None and mine["state"] != "OK"):
         return False
+    n_windows = json.loads(result["details"]).get("n_windows", 0)
+    before = result["window_start"] - n_windows * GRAINS[spec.time.granularity]
     return failed(result["status"]) and any(
         (row["family"], row["slice_key"]) == (DRIFT, ALL)
         and (row["dataset"], row["column_name"]) == (result["dataset"], result["column_name"])
-        and row["state"] in alert_state.ACTIVE
         and row["metric"] != SUSTAINED_SHIFT
+        and row["n_episodes"]
+        and (
+            row["state"] in alert_state.ACTIVE
+            or (row["failed_window"] is not None and row["failed_window"] > before)
+        )
         for row in alerts.values()
     )
 
