@@ -173,14 +173,27 @@ def test_a_correction_that_ends_what_fires_is_told_in_its_thread(
     assert count_untold(store, SPECS, day(20)) == 0
 
 
+def truth(number: int, status: str) -> dict[str, Any]:
+    version = f"actuals:31:140:{'late' if status == 'ERROR' else 'fine'}"
+    about = {"family": "freshness", "metric": "actuals_missing", "column_name": ":table"}
+    return result(number, status, value=0.6, data_version=version, **about)
+
+
+def test_ground_truth_that_comes_after_the_alert_has_ended_takes_nothing_back(
+    store: Store, receiver: SlackReceiver
+) -> None:
+    for number in range(1, 8):
+        settle(store, SPECS, day(number + 4), truth(number, "ERROR" if number in (4, 5) else "OK"))
+        send(store, receiver)
+    n_told = len(messages(store))
+
+    assert settle(store, SPECS, day(12), truth(4, "OK"), truth(5, "OK")) == 0
+    assert len(messages(store)) == n_told
+    assert [e.state for e in list_alerts(store)] == ["RESOLVED"]
+
+
 def test_ground_truth_that_is_late_by_the_clock_alone_is_told(store: Store) -> None:
     """The same labels were enough at the window's age then, and are not at its age now."""
-
-    def truth(number: int, status: str) -> dict[str, Any]:
-        version = f"actuals:31:140:{'late' if status == 'ERROR' else 'fine'}"
-        about = {"family": "freshness", "metric": "actuals_missing", "column_name": ":table"}
-        return result(number, status, value=0.6, data_version=version, **about)
-
     for number in range(1, 8):
         settle(store, SPECS, day(number + 4), truth(number, "OK"))
     assert settle(store, SPECS, day(13), truth(6, "ERROR"), truth(7, "ERROR")) == 1

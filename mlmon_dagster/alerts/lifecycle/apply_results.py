@@ -78,6 +78,7 @@ RETIRED_AFTER = dt.timedelta(days=1)
 _BATCH = 5000
 # What an alert's details say of its newest window, whether that failed or not.
 _OF_NEWEST = ("newest_value", "newest_message", "newest_window_end", "judged_at")
+_OVERDUE = "actuals_missing"  # ground truth that comes ends it; it was late all the same
 _TURN = "changed"  # since when its episode is of another nature, and what it said before
 _OF_DATA = (QUALITY, DRIFT, SERVICE)  # whose alerts say when they change their nature
 # Reasons that are one condition, as one thing mends them; every other reason is its own.
@@ -361,6 +362,10 @@ def _take_in_late(
         return []
     before, history = state_of(row), alert_state.events_of(conn, row["fingerprint"])
     episodes = _read_episodes(history)
+    if row["metric"] == _OVERDUE:
+        results = [r for r in results if failed(r["status"]) or not _is_over(episodes, r)]
+        if not results:
+            return []
     start = replayed_from(episodes, results[0]["window_start"])
     known = _collect_opinions(conn, row, before, results[0], start)
     news = {r["window_start"]: r for r in results if _is_news(known.get(r["window_start"]), r)}
@@ -749,7 +754,7 @@ def breaks_window(result: Finding, max_bad_rate: float) -> bool:
             Rows that a rule of the spec refuses leave the others fit to judge.
     """
     if result["family"] == FRESHNESS:
-        return failed(result["status"]) and result["metric"] != "actuals_missing"
+        return failed(result["status"]) and result["metric"] != _OVERDUE
     if result["family"] != SCHEMA or result["status"] != "ERROR":
         return False
     if result["metric"] != "bad_rate":
@@ -830,6 +835,11 @@ def mute(
         if cause:
             event["muted_reason"] = f"suppressed:{cause}"
     return changed
+
+
+def _is_over(episodes: Iterable[Episode], result: StoredResult) -> bool:
+    """Tell whether an episode that has ended holds a result's window."""
+    return any(e.ended and e.first <= result["window_start"] <= e.last for e in episodes)
 
 
 def _is_told_by_drift(
