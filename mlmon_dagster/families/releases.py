@@ -27,7 +27,7 @@ from mlmon_dagster.spec.baseline import GRAINS
 from mlmon_dagster.spec.declaration import Granularity
 from mlmon_dagster.spec.metric_registry import COUNTED, METRICS, MetricInfo, is_loss
 from mlmon_dagster.spec.monitors import RELEASE_CHANGE, Release
-from mlmon_dagster.store.state.monitor_results import MonitorResult
+from mlmon_dagster.store.state.monitor_results import MonitorResult, name_window
 from mlmon_dagster.work import Work
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ def _judge(evidence: Evidence, window: Window, seen: _Seen) -> MonitorResult:
         evidence,
         window,
         evidence.spec.monitors.versions.severity if failed else OK,
-        _describe(evidence.spec.time.granularity, seen, is_failed=failed),
+        _describe(evidence.spec, seen, is_failed=failed),
         value=finite(-seen.worse),
         n=_count_rows(seen.after),
         threshold=f"below -{number(seen.limit)}",
@@ -268,14 +268,18 @@ def _count_rows(rows: Sequence[MetricSample]) -> int:
     return sum(int(row["n"]) for row in rows)
 
 
-def _describe(grain: Granularity, seen: _Seen, *, is_failed: bool) -> str:
-    metric, found, change = seen.metric, seen.found, seen.change
+def _describe(spec: ModelSpec, seen: _Seen, *, is_failed: bool) -> str:
+    metric, found, change, grain = seen.metric, seen.found, seen.change, spec.time.granularity
     places = max(1 - math.floor(math.log10(seen.limit)), 0) if seen.limit > 0 else 3
     now, before, visible, by, limit = (
         f"{value:.{places}f}"
         for value in (change.now, change.before, change.visible, abs(seen.worse), seen.limit)
     )
-    levels = f"{metric.label} {now} in its first {change.run} {grain}s, where {before} was expected"
+    since = name_window(spec, seen.after[0]["window_start"])  # the alert's is the day of the look
+    levels = (
+        f"{metric.label} {now} in its first {change.run} {grain}s (from {since} on), where "
+        f"{before} was expected"
+    )
     if is_failed:
         said = f"Version {found.version} is worse than version {found.before}: {levels}"
     elif seen.is_real and seen.worse > 0:

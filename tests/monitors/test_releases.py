@@ -57,7 +57,8 @@ def test_a_version_that_is_worse_fails_from_the_look_that_sees_it_on() -> None:
     assert [row["status"] for row in rows] == ["WARN"] * 33
     first, _, numbers = rows[0]["message"].partition("\n")
     assert first.startswith("Version 3 is worse than version 2: ROC AUC 0.7")
-    assert " in its first 8 days, where 0.777 was expected" in first
+    since = (DAY + pd.Timedelta(days=BEFORE)).date()
+    assert f" in its first 8 days (from {since} on), where 0.777 was expected" in first
     assert "(n 16,000 and 112,000)" in numbers
     assert "in its first 28 days" in rows[-1]["message"]
     details = json.loads(rows[0]["details"])
