@@ -121,7 +121,7 @@ def _is_rise(inputs: JudgeInputs, row: MonitorResult) -> bool:
 
 
 def _repeated(inputs: JudgeInputs, row: MonitorResult) -> str:
-    from mlmon_dagster.families.repeated_rows import describe_repeats
+    from mlmon_dagster.pipeline.repeated_rows import describe_repeats
 
     work = inputs.comparison.work
     return describe_repeats(work, window_containing(work.spec.time, row["window_start"]))
