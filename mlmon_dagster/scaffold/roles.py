@@ -119,6 +119,10 @@ def _is_name(facts: ColumnFacts) -> bool:
     return facts.kind in ("category", "text", "integer")
 
 
+def _is_text(facts: ColumnFacts) -> bool:
+    return facts.kind in ("category", "text")
+
+
 def _is_group(facts: ColumnFacts) -> bool:
     return _is_name(facts) and 0 < facts.n_distinct <= facts.n / 2
 
@@ -134,7 +138,8 @@ def _is_any(facts: ColumnFacts) -> bool:
 # In this order; a column is taken once.
 _RULES = (
     _Rule("dataset", r".*", _is_dataset),  # whatever it is called, if its values say so
-    _Rule("model_version", r"(model_?)?version", _is_name),
+    _Rule("model_version", r"(modell?_?)?version", _is_name),
+    _Rule("model_version", r"(modell?_?)?(release|revision)|modell?_?(build|tag|ver)", _is_text),
     _Rule("latency_ms", r"(latency|duration|response_time|elapsed)(_?ms)?", _is_number),
     _Rule("status", r"status(_code)?", _is_name),
     _Rule("trace_id", r"(trace|span)_?id", _is_name),

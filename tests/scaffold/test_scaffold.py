@@ -58,6 +58,23 @@ def test_roles_are_found_by_name_and_values() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("name", "values", "is_version"),
+    [
+        ("release", ["2026.1", "2026.2"], True),
+        ("modell_version", ["a", "b"], True),
+        ("model_tag", ["a", "b"], True),
+        ("release", [2009, 2015], False),  # a year, of films maybe
+    ],
+)
+def test_what_a_team_calls_its_models_version_is_no_feature(
+    name: str, values: list[object], is_version: bool
+) -> None:
+    table = churn().append_column(name, pa.array([values[i % 2] for i in range(N)]))
+
+    assert (roles_of(table).found.get("model_version") is not None) == is_version
+
+
 def test_a_name_without_fitting_values_gets_no_role() -> None:
     table = churn()
     table = table.set_column(table.schema.get_field_index("p_churn"), "p_churn", pa.array(range(N)))
