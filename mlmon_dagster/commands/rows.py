@@ -127,6 +127,13 @@ def rows(
     more = f", the {order} {found.table.num_rows:,}" if found.table.num_rows < found.n else ""
     picked = f" where {found.predicate}" if found.predicate else ""
     click.echo(f"{wanted.said}{picked}: {found.n:,} rows{more}.", err=True)
+    of_files = [
+        f"{role} is {column}"
+        for role, column in wanted.spec.columns.declared().items()
+        if role != column and role in found.table.column_names
+    ]
+    if of_files:
+        click.echo(f"In your files, {', '.join(of_files)}.", err=True)
     if wanted.spec.spans is not None and wanted.spec.spans.link is not None and trace is None:
         click.echo(f"A trace: {wanted.spec.spans.link}", err=True)
     if found.hidden and found.n:

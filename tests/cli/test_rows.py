@@ -196,6 +196,7 @@ def test_rows_of_a_slice_are_those_of_the_files_and_the_worst_come_first(
     shown = mlmon("--project", folder, *AT, "rows", MODEL, "--window", day, "--worst", 2)
     assert shown.out.splitlines()[0].split()[:2] == ["prediction_id", "event_time"]
     assert f"churn, {day}: {ROWS} rows, the worst 2." in shown.err
+    assert "In your files, prediction_id is id" in shown.err
 
 
 def _wrong_first(found: pd.DataFrame) -> list[pd.DataFrame]:
