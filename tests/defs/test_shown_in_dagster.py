@@ -75,7 +75,7 @@ def test_the_code_version_of_an_asset_is_that_of_its_methods(
     assert len({specs[name].code_version for name in measured}) == len(measured)
     before = metadata.code_version(BY_NAME["drift"])
     known = metadata._method_versions("drift")
-    assert 'VERSION = "novel-2"' in known
+    assert 'VERSION = "novel-3"' in known
     monkeypatch.setattr(metadata, "_method_versions", lambda path: known | {'"psi-99"'})
     assert metadata.code_version(BY_NAME["drift"]) != before
 

@@ -97,6 +97,46 @@ def test_a_constant_baseline_calls_every_other_value_novel():
     assert found["p_value"].tolist() == [1.0, pytest.approx(0, abs=1e-12)]
 
 
+LAWS = {
+    "normal": lambda rng, shape: rng.normal(0, 1, shape),
+    "money": lambda rng, shape: rng.lognormal(3, 0.8, shape),
+    "heavy": lambda rng, shape: rng.pareto(1.1, shape),
+    "both": lambda rng, shape: rng.standard_t(2, shape),
+    "few": lambda rng, shape: np.where(rng.random(shape) < 0.97, 0.0, rng.gamma(1, 9, shape)),
+}
+
+
+def far_off(windows: np.ndarray, baseline: np.ndarray, first: np.ndarray) -> pd.DataFrame:
+    """Return the share of novel rows by bins of the first day, as where days are compared with
+    earlier ones."""
+    found = novelty_metrics({"x": profile(windows, first)}, {"x": profile(baseline, first)})
+    return found[found["metric"] == "novel_rate"]
+
+
+@pytest.mark.parametrize("law", ["normal", "money"])
+def test_rows_far_beyond_all_are_novel_though_the_baseline_has_rows_beyond_its_bins(law, rng):
+    """At least a quarter of them is counted, and half of the days are too rare to be chance."""
+    baseline = LAWS[law](rng, (28, 1000))
+    windows = np.abs(LAWS[law](rng, (20, 1000))) + 0.5
+    some = rng.random(windows.shape) < 0.03
+    found = far_off(np.where(some, 1000 * windows, windows), baseline, baseline[:1, :200])
+    share = found["value"].to_numpy() / some.mean(axis=1)
+    assert 0.25 < share.min() < share.max() <= 1.05
+    assert np.mean(found["p_value"] < 0.001) >= 0.5
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_of_unchanged_days_nothing_is_far_beyond_though_bins_are_of_one_day(law, rng):
+    """400 days beside 28: at most one of a hundred has 1/200 of its rows there."""
+    found = []
+    for _ in range(10):
+        days = LAWS[law](rng, (68, 1000))
+        found.append(far_off(days[28:], days[:28], days[:1, :200]))
+    together = pd.concat(found)
+    told = (together["value"] >= 0.005) & (together["p_value"] < 0.01)
+    assert told.mean() <= 0.01
+
+
 @pytest.mark.parametrize("once", [0.0, 0.02, 0.2])
 def test_the_limit_of_unseen_values_is_twice_what_the_baselines_windows_have(once, rng):
     """Against the rows: values that no other window has, of nine of ten windows, to 1e-12."""

@@ -24,7 +24,7 @@ from mlmon_dagster.metrics.intervals import EFFICIENCY, biweight, rate, wilson
 from mlmon_dagster.metrics.statistics import ColumnStatistics, select, select_whole
 from mlmon_dagster.spec.metric_registry import AUTO, NOVEL
 
-VERSION = "novel-2"
+VERSION = "novel-3"
 UNSEEN_VERSION = "unseen-auto-1"
 _USUAL = 0.9  # of the baseline's windows are no more novel than what is called usual
 _TIMES = 2.0  # of that is far above it
@@ -47,9 +47,10 @@ def novelty_metrics(
 
     Returns:
         MetricFrame. `novel_rate`: share of the rows with a value that lie below the smallest or
-        above the largest of the baseline, 0 to 1, with Wilson's interval; `p_value`: the chance
-        of as many, see `outside_p`, and of half of the rows or more that of such a mean, see
-        `place_p`, NaN with fewer than 14 windows. `novel_rate_auto`: what
+        above the largest of the baseline, 0 to 1, with Wilson's interval; of a baseline with rows
+        beyond its bins those that are far above all that it has, at least, see `_far_sides`;
+        `p_value`: the chance of as many, see `outside_p`, and of half of the rows or more that of
+        such a mean, see `place_p`, NaN with fewer than 14 windows. `novel_rate_auto`: what
         nine of ten of the baseline's windows do not exceed, each against the others; reason
         `few_baseline_windows` with fewer than 14. Reasons of no value: few_rows, all_null,
         no_baseline (nothing but nulls in it).
@@ -67,13 +68,15 @@ def novelty_metrics(
 def _of_column(mine: ColumnStatistics, own: ColumnStatistics, min_rows: int) -> list[MetricRows]:
     n, then = mine.counts.sum(axis=1), own.counts.sum(axis=1)
     windows = select(own, then >= min_rows)
-    outside = outside_sides(mine.counts, own.counts).sum(axis=1)
+    beyond = outside_sides(mine.counts, own.counts)
+    beyond = beyond + _far_sides(mine, own, beyond)
+    outside = beyond.sum(axis=1)
     lower, upper = wilson(outside, n)
     is_known = len(windows) >= MIN_WINDOWS
     usual, p = np.nan, np.full(len(n), np.nan)
     if is_known:
         usual = float(np.quantile(own_novelty(windows), _USUAL))
-        few = outside_p(mine.counts, windows)
+        few = outside_p(mine.counts, windows, beyond)
         p = np.where(outside < _MOST * n, few, place_p(mine, windows))
     total = int(then.sum())
     is_null = (n == 0) & (mine.n >= min_rows)
@@ -147,12 +150,48 @@ def own_novelty(own: ColumnStatistics) -> Floats:
     return np.asarray(rate(_outside_others(own).sum(axis=1), own.counts.sum(axis=1)))
 
 
-def outside_p(counts: Ints, windows: ColumnStatistics) -> Floats:
+def _far_sides(mine: ColumnStatistics, own: ColumnStatistics, outside: Ints) -> Ints:
+    """Count rows that are far outside the baseline's range, in its last filled bins, (C, 2).
+
+    Bins are made once. Where windows are compared with earlier ones, these have rows beyond the
+    bins, and of a window's rows there it is not known how far out they are. Rows that are off by
+    about the same have the sum of what they are off by, squared, divided by the sum of its squares,
+    as their number; if they are off by different amounts that is too few.
+
+    Args:
+        mine: C windows.
+        own: The baseline's windows.
+        outside: Rows of the windows in bins that the baseline does not fill, (C, 2).
+
+    Returns:
+        0 where no row is farther out than the baseline's range is wide.
+    """
+    filled, rows = np.flatnonzero(own.counts.any(axis=0)), float(own.counts.sum())
+    if not rows:
+        return np.zeros((len(mine), 2), np.int64)
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        low, high = np.nanmin(own.minimum), np.nanmax(own.maximum)
+        width = high - low
+        is_far = np.column_stack([low - mine.minimum > width, mine.maximum - high > width])
+        n = mine.counts.sum(axis=1)
+        off_by = mine.total - n * (own.total.sum() / rows)
+        squares = mine.total_sq - n * (own.total_sq.sum() / rows)
+        # What most of it comes from is so far out, and not the many that are higher by a little.
+        is_large = squares > width * np.abs(off_by)
+        alike = np.where(is_large, off_by**2 / squares, 0.0)
+    is_side = np.column_stack([off_by < 0, off_by > 0])
+    few = np.where(is_far & is_side & np.isfinite(alike)[:, None], alike[:, None], 0.0)
+    at_ends = mine.counts[:, [filled[0], filled[-1]]]
+    return np.asarray(np.clip(few - outside, 0, at_ends), np.int64)
+
+
+def outside_p(counts: Ints, windows: ColumnStatistics, outside: Ints) -> Floats:
     """Return the chance of as many rows outside the baseline's range in an unchanged window, (C,).
 
     Args:
         counts: Rows of C windows per bin, ascending, (C, B).
         windows: Those of the baseline, with rows.
+        outside: Rows of the C windows below and above the range, (C, 2).
 
     Returns:
         Twice the smaller chance of both sides, at most 1.
@@ -165,7 +204,6 @@ def outside_p(counts: Ints, windows: ColumnStatistics) -> Floats:
     # Beyond chance, and half a row that might have been seen: squares of the relative errors.
     strays = max(float(((found - expected) ** 2).sum() - total), 0.0)
     shape = 1 / (strays / float((expected**2).sum()) + 1 / total)
-    outside = outside_sides(counts, own)
     mean = total / rows * (counts @ ends)
     mean = np.maximum(mean, counts.sum(axis=1)[:, None] * _reach(counts, pooled, ends))
     tail = special.betainc(np.maximum(outside, 1), shape, mean / (mean + shape))
