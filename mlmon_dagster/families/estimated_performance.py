@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 _MOST_DUE = 400  # windows
 _TINY = 1e-12
+_SEVERE = 2  # times the limit, and times what chance gives: one window says it
 _COMES = ("", "no_actuals", "single_class", "few_of_rarer_class")  # over with more ground truth
 
 
@@ -55,7 +56,8 @@ def judge(evidence: Evidence) -> list[MonitorResult]:
 
     Two monitors per declared metric. ``estimated_performance/<metric>``: the estimate is worse than
     the baseline's by `drop`, and its band excludes the baseline's. It needs no actuals, but where
-    those of earlier windows lay outside their bands, the band is wider (`learnt_width`).
+    those of earlier windows lay outside their bands, the band is wider (`learnt_width`). Of a fall
+    of twice the limit and twice its margin one window is enough.
     ``estimated_performance/<metric>_residual``: once actuals are there, the realized values of the
     last `over` windows are worse than the estimates by `residual` more than those of the baseline's
     windows were, held out. That is more than chance under all spreads and autocorrelations that
@@ -101,6 +103,8 @@ def _judge_estimate(evidence: Evidence, window: Window, monitor: EstimateMonitor
     )
     past = worse >= monitor.drop and not failed
     fields |= excess(worse, monitor.drop, margin)
+    if failed and worse >= _SEVERE * max(monitor.drop, margin):
+        fields |= {"k": 1, "of_n": 1}
     return _with(evidence, window, monitor, text, past, failed, worse, margin, fields)
 
 

@@ -34,6 +34,18 @@ def test_an_estimate_fails_when_its_fall_is_large_and_more_than_chance(value, ha
 
 
 @pytest.mark.parametrize(
+    ("value", "half", "windows"),
+    [(0.6, 0.03, (1, 1)), (0.63, 0.03, (2, 3)), (0.6, 0.07, (2, 3)), (0.71, 0.01, (2, 3))],
+)
+def test_an_estimate_that_falls_by_twice_the_limit_beyond_chance_is_told_at_once(
+    value, half, windows
+):
+    row = metric("estimated_roc_auc", value, lower=value - half, upper=value + half)
+    found = judged("roc_auc", [row])
+    assert (found["k"], found["of_n"]) == windows
+
+
+@pytest.mark.parametrize(
     ("value", "half", "status"),
     [(0.07, 0.04, "WARN"), (0.07, 0.09, "OK"), (0.02, 0.01, "OK"), (-0.2, 0.01, "OK")],
 )
