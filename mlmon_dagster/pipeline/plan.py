@@ -21,6 +21,7 @@ from mlmon_dagster.spec import (
     complete_windows,
     maturity_of,
     window_containing,
+    windows_between,
 )
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.model import profile_digest
@@ -101,7 +102,7 @@ def plan(
     requests = []
     largest = max((state.n for state in inputs.values()), default=0)
     behind = {window for window, _ in stale}
-    for windows, assets in _join_ranges(spec, order, inputs, _ranges(order, stale)):
+    for windows, assets in _join_ranges(spec, inputs, _ranges(order, stale)):
         attempt = max(inputs[w.start].attempts for w in windows) + 1
         window_state.count_attempt(engine, spec.model, [w.start for w in windows if w in behind])
         revision = sum(inputs[w.start].input_revision for w in windows)
@@ -362,10 +363,7 @@ def _maturities(
 
 
 def _join_ranges(
-    spec: ModelSpec,
-    order: Sequence[Window],
-    inputs: Mapping[dt.datetime, WindowInputs],
-    ranges: Iterable[Range],
+    spec: ModelSpec, inputs: Mapping[dt.datetime, WindowInputs], ranges: Iterable[Range]
 ) -> list[Range]:
     """Join ranges of stale windows with few rows between them.
 
@@ -373,7 +371,6 @@ def _join_ranges(
     do, and what is judged together with later windows would be judged once more for each run. What
     was tried before is tried alone.
     """
-    position = {window: i for i, window in enumerate(order)}
 
     def count_rows(some: Iterable[Window]) -> int:
         return sum(inputs[w.start].n for w in some)
@@ -383,8 +380,8 @@ def _join_ranges(
     for windows, assets in ranges:
         if joined:
             before, its = joined[-1]
-            every = tuple(a for a in ("baseline", *windowed_of(spec)) if a in {*its, *assets})
-            between = order[position[before[-1]] + 1 : position[windows[0]]]
+            every = tuple(a for a in windowed_of(spec) if a in {*its, *assets})
+            between = windows_between(spec.time, before[-1].end, windows[0].start)
             states = [inputs.get(w.start) for w in (*before, *between, *windows)]
             if len(states) <= MAX_WINDOWS_PER_RUN and all(s and not s.attempts for s in states):
                 more = count_rows(between)

@@ -103,8 +103,8 @@ def _has_scores(facts: ColumnFacts) -> bool:
 
 def _is_dataset(facts: ColumnFacts) -> bool:
     is_called = re.fullmatch(r"dataset|split|environment|env", words_of(facts.name))
-    is_text = facts.kind in ("text", "category") and {*facts.values} <= {*DATASETS}
-    return bool(is_called and is_text) or bool(facts.datasets)
+    is_split = _is_text(facts) and {*facts.values} <= {*DATASETS}
+    return bool(is_called and is_split) or bool(facts.datasets)
 
 
 def _is_time(facts: ColumnFacts) -> bool:
@@ -840,18 +840,14 @@ def _task(
     told = [facts[found[r].columns[0]] for r in ("actual", "prediction") if r in found]
     score = found["score"].columns[0] if "score" in found else ""
     for fact in told:
-        if (
-            fact.kind in ("text", "category")
-            and (pair := pair_of(fact))
-            and not _plain_positive(pair)
-        ):
+        if _is_text(fact) and (pair := pair_of(fact)) and not _plain_positive(pair):
             return "binary_classification", f"{fact.name} says {' and '.join(pair)}"
     if score and all(f.n_distinct <= 2 for f in told):
         return "binary_classification", f"{score} is from 0 to 1"
     for fact in told:
         if fact.kind == "boolean" or fact.n_distinct == 2:
             return "binary_classification", f"{fact.name} has two values"
-        if fact.kind in ("text", "category"):
+        if _is_text(fact):
             return "multiclass_classification", f"{fact.name} has {fact.n_distinct:,} names"
         if fact.kind == "integer" and fact.n_distinct <= _MOST_CLASSES:
             values = f"{fact.n_distinct:,} whole numbers"

@@ -31,8 +31,12 @@ def profile(windows: np.ndarray, baseline: np.ndarray) -> ColumnStatistics:
     )  # fmt: skip
 
 
-def novel(windows: np.ndarray, baseline: np.ndarray) -> pd.DataFrame:
-    found = novelty_metrics({"x": profile(windows, baseline)}, {"x": profile(baseline, baseline)})
+def novel(
+    windows: np.ndarray, baseline: np.ndarray, binned: np.ndarray | None = None
+) -> pd.DataFrame:
+    """Return the share of novel rows, by bins of the baseline or of other days."""
+    bins = baseline if binned is None else binned
+    found = novelty_metrics({"x": profile(windows, bins)}, {"x": profile(baseline, bins)})
     return found[found["metric"] == "novel_rate"]
 
 
@@ -106,20 +110,13 @@ LAWS = {
 }
 
 
-def far_off(windows: np.ndarray, baseline: np.ndarray, first: np.ndarray) -> pd.DataFrame:
-    """Return the share of novel rows by bins of the first day, as where days are compared with
-    earlier ones."""
-    found = novelty_metrics({"x": profile(windows, first)}, {"x": profile(baseline, first)})
-    return found[found["metric"] == "novel_rate"]
-
-
 @pytest.mark.parametrize("law", ["normal", "money"])
 def test_rows_far_beyond_all_are_novel_though_the_baseline_has_rows_beyond_its_bins(law, rng):
     """At least a quarter of them is counted, and half of the days are too rare to be chance."""
     baseline = LAWS[law](rng, (28, 1000))
     windows = np.abs(LAWS[law](rng, (20, 1000))) + 0.5
     some = rng.random(windows.shape) < 0.03
-    found = far_off(np.where(some, 1000 * windows, windows), baseline, baseline[:1, :200])
+    found = novel(np.where(some, 1000 * windows, windows), baseline, baseline[:1, :200])
     share = found["value"].to_numpy() / some.mean(axis=1)
     assert 0.25 < share.min() < share.max() <= 1.05
     assert np.mean(found["p_value"] < 0.001) >= 0.5
@@ -131,7 +128,7 @@ def test_of_unchanged_days_nothing_is_far_beyond_though_bins_are_of_one_day(law,
     found = []
     for _ in range(10):
         days = LAWS[law](rng, (68, 1000))
-        found.append(far_off(days[28:], days[:28], days[:1, :200]))
+        found.append(novel(days[28:], days[:28], days[:1, :200]))
     together = pd.concat(found)
     told = (together["value"] >= 0.005) & (together["p_value"] < 0.01)
     assert told.mean() <= 0.01

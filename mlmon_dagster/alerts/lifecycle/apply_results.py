@@ -849,12 +849,14 @@ def _is_told_by_drift(
 
     Nor does it open while a window of which drift was told is one of those that it is of.
     """
+    if result["metric"] != SUSTAINED_SHIFT or not failed(result["status"]):
+        return False
     mine = alerts.get(key)
-    if result["metric"] != SUSTAINED_SHIFT or (mine is not None and mine["state"] != "OK"):
+    if mine is not None and mine["state"] != "OK":
         return False
     n_windows = json.loads(result["details"]).get("n_windows", 0)
     before = result["window_start"] - n_windows * GRAINS[spec.time.granularity]
-    return failed(result["status"]) and any(
+    return any(
         (row["family"], row["slice_key"]) == (DRIFT, ALL)
         and (row["dataset"], row["column_name"]) == (result["dataset"], result["column_name"])
         and row["metric"] != SUSTAINED_SHIFT

@@ -269,13 +269,11 @@ class GroupState:
         was not told of its end.
         """
         told = told_of(group)
-        firing = {key.partition(":")[0] for key in told.firing}
+        firing = episodes_of(told.firing)
         keys = (key for key in told.episodes if split(key)[0] in self.alerts)
         rows = {key: self.alerts[split(key)[0]] for key in keys}
         return [
-            row
-            for key, row in rows.items()
-            if row["episode"] == split(key)[1] or row["fingerprint"] in firing
+            row for key, row in rows.items() if row["episode"] == split(key)[1] or key in firing
         ]
 
     def measure_distance(self, one: AlertRow, other: AlertRow) -> float:
