@@ -439,7 +439,8 @@ def _own_performance(family: MetricFamily, comparison: Comparison) -> References
     from mlmon_dagster.profiles.measures import baseline_performance
 
     spec, baseline = comparison.work.spec, comparison.baseline
-    own = baseline_performance(spec, family, baseline.windows) if baseline else None
+    judged = _metrics(family, spec)
+    own = baseline_performance(spec, family, baseline.windows, judged) if baseline else None
     return {"baseline": own, "baseline_windows": _windows_of(family, spec, baseline)}
 
 
@@ -452,7 +453,7 @@ def _windows_of(
     levels = [monitor.metric for monitor in _levels_of(family, spec)]
     if baseline is None or not levels:
         return None
-    found = windows_performance(spec, family, baseline.windows)
+    found = windows_performance(spec, family, baseline.windows, _metrics(family, spec))
     return found[found["metric"].isin(levels) & (found["slice_key"] == ALL)]
 
 

@@ -184,23 +184,28 @@ def usual_windows(windows: pd.DataFrame) -> pd.DataFrame:
         metric with fewer than `FEWEST_WINDOWS`.
     """
     known = windows[np.isfinite(windows["upper"] - windows["lower"]) & (windows["n"] > 0)]
-    groups = known.groupby(list(SERIES))
-    known = known[groups["n"].transform("size") >= FEWEST_WINDOWS]
-    if known.empty:
+    series = dict[tuple[str, ...], list[int]]()
+    for row, key in enumerate(zip(*(known[name].tolist() for name in SERIES), strict=True)):
+        series.setdefault(key, []).append(row)
+    rows_of = {k: rows for k, rows in sorted(series.items()) if len(rows) >= FEWEST_WINDOWS}
+    if not rows_of:
         return _no_series(*USUAL)
-    known = known.assign(place=known.groupby(list(SERIES)).cumcount())
-    wide = known.pivot(index=list(SERIES), columns="place", values=["value", "lower", "upper", "n"])
+    # A row of places a series, filled up with a row that is none.
+    most = max(map(len, rows_of.values()))
+    places = np.array([rows + [len(known)] * (most - len(rows)) for rows in rows_of.values()])
     value, lower, upper, n = (
-        wide[name].to_numpy(np.float64) for name in ("value", "lower", "upper", "n")
+        np.append(known[name].to_numpy(np.float64), np.nan)[places]
+        for name in ("value", "lower", "upper", "n")
     )
-    is_skewed = wide.index.get_level_values("metric").isin(OUTCOME_MEANS)[:, None]
+    is_skewed = np.array([[key[0] in OUTCOME_MEANS] for key in rows_of])
     short = np.fmin(upper - value, value - lower)
     error = np.where(is_skewed, short, (upper - lower) / 2) / Z95
     variance = np.nanmean(error**2 * n, axis=1, keepdims=True) / n
     mean, spread, of_mean = _random_effects(value, variance)
     rows, count = np.sqrt(np.nanmean(variance, axis=1)), np.isfinite(value).sum(axis=1)
     columns = np.column_stack([mean, of_mean, spread, rows, count])
-    return pd.DataFrame(columns, index=wide.index, columns=list(USUAL))
+    index = pd.MultiIndex.from_tuples(list(rows_of), names=SERIES)
+    return pd.DataFrame(columns, index=index, columns=list(USUAL))
 
 
 def _random_effects(value: Floats, variance: Floats) -> tuple[Floats, Floats, Floats]:

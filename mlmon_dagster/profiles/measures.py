@@ -487,13 +487,19 @@ def measure_versions(
     return MEASURES[family](spec, parts, baseline) if parts else concat_frames([])
 
 
-def baseline_performance(spec: ModelSpec, family: MetricFamily, baseline: Profiles) -> pd.DataFrame:
+def baseline_performance(
+    spec: ModelSpec,
+    family: MetricFamily,
+    baseline: Profiles,
+    metrics: Collection[str] = METRICS,
+) -> pd.DataFrame:
     """Return a baseline's own performance: of all its rows, and how its windows usually are.
 
     Args:
         spec: The model.
         family: Or what the business got out of its predictions.
         baseline: Column -> statistics of the baseline's windows.
+        metrics: Those of performance that are wanted; others may be there, too.
 
     Returns:
         MetricFrame, one row per metric and slice, with the columns `metrics.clusters.USUAL`: NaN
@@ -504,19 +510,24 @@ def baseline_performance(spec: ModelSpec, family: MetricFamily, baseline: Profil
     def measured() -> pd.DataFrame:
         columns = {c: baseline[c] for c in columns_of(spec, family) if c in baseline}
         pooled = merge_columns(columns, ("dataset", "slice_key", "slice_value"))
-        usual = usual_windows(windows_performance(spec, family, baseline))
-        return measure(spec, family, pooled, None).join(usual, on=list(SERIES))
+        usual = usual_windows(windows_performance(spec, family, baseline, metrics))
+        return measure(spec, family, pooled, None, metrics).join(usual, on=list(SERIES))
 
-    return derived(baseline, (PERFORMANCE, family, spec), measured)
+    return derived(baseline, (PERFORMANCE, family, spec, frozenset(metrics)), measured)
 
 
-def windows_performance(spec: ModelSpec, family: MetricFamily, baseline: Profiles) -> pd.DataFrame:
+def windows_performance(
+    spec: ModelSpec,
+    family: MetricFamily,
+    baseline: Profiles,
+    metrics: Collection[str] = METRICS,
+) -> pd.DataFrame:
     """Return the MetricFrame of a baseline's windows; of slices only if a monitor judges them."""
     monitors: Sequence[PerformanceMonitor] = getattr(spec.monitors, family)
     is_sliced = any(m.slices for m in monitors if m.is_relative)
 
     def measured(windows: Profiles) -> pd.DataFrame:
         columns = {c: windows[c] for c in columns_of(spec, family) if c in windows}
-        return measure(spec, family, columns if is_sliced else of_all(columns), None)
+        return measure(spec, family, columns if is_sliced else of_all(columns), None, metrics)
 
-    return each_window(baseline, ("windows", family, is_sliced), measured)
+    return each_window(baseline, ("windows", family, is_sliced, frozenset(metrics)), measured)
