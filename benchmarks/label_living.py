@@ -149,7 +149,8 @@ def look_at(families: Sequence[str], project: Project, spec: ModelSpec, run_id: 
     requests = plan(project, spec, project.now())
     while requests:
         for request in requests:
-            _run_some(replace(work, windows=request.windows), request, families)
+            some = replace(work, windows=request.windows, is_planned=True)
+            _run_some(some, request, families)
         again = not any(request.windows for request in requests)
         requests = plan(project, spec, project.now()) if again else []
 

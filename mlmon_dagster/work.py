@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.errors import BaselineMissingError
@@ -50,6 +50,8 @@ class Work:
         run_id: Dagster's run.
         is_backfill: Whether a person asked for these windows. What nobody waited for is history
             then: its alerts are listed and not sent.
+        is_planned: Whether the planner asked for them. A step then leaves out what it has nothing
+            newer to compute from; a person who asks gets every window computed again.
     """
 
     project: Project
@@ -58,6 +60,7 @@ class Work:
     now: dt.datetime
     run_id: str
     is_backfill: bool
+    is_planned: bool = False
 
     @property
     def start(self) -> dt.datetime:
@@ -155,6 +158,16 @@ class Part:
         """Return some of its windows, with the very same baseline."""
         return replace(self, work=replace(self.work, windows=tuple(windows)))
 
+    @property
+    def is_gapless(self) -> bool:
+        """Tell whether its windows follow each other, so that no other lies between."""
+        windows = self.work.windows
+        return all(a.end == b.start for a, b in pairwise(windows))
+
+    def without(self, kept: Collection[dt.datetime]) -> Part:
+        """Return its windows but those that start then."""
+        return self.only([w for w in self.work.windows if w.start not in kept]) if kept else self
+
     def in_runs(self) -> Iterator[Part]:
         """Yield it in runs of so many windows that their bins fit into memory."""
         windows = self.work.windows
@@ -227,15 +240,38 @@ class Comparison:
         """Return the windows' marks with what they were compared with, if that moves on."""
         if not self.mark:
             return {}
-        found = {}
-        for window in self.work.windows:
-            mark = marks[window.start]
-            mark = replace(mark, data_version=f"{mark.data_version}:{self.mark[:8]}")
-            if not mark.maturity:
-                prefix = "" if self.baseline else f"{NO_BASELINE}:"
-                mark = replace(mark, maturity=f"{prefix}{self.mark}")
-            found[window.start] = mark
-        return found
+        prefix = "" if self.baseline else f"{NO_BASELINE}:"
+        return {
+            window.start: mark_compared(marks[window.start], self.mark, prefix)
+            for window in self.work.windows
+        }
+
+
+def mark_compared(mark: StepMark, earlier: str, prefix: str = "") -> StepMark:
+    """Return a step's mark with what its window was compared with, if that moves on.
+
+    Args:
+        mark: What the step was made from.
+        earlier: Fingerprint of a baseline of earlier windows; empty for others.
+        prefix: What is said before it.
+    """
+    if not earlier:
+        return mark
+    mark = replace(mark, data_version=f"{mark.data_version}:{earlier[:8]}")
+    return mark if mark.maturity else replace(mark, maturity=f"{prefix}{earlier}")
+
+
+def earlier_marks(part: Part, family: str) -> dict[dt.datetime, str]:
+    """Return the fingerprints of the earlier windows that windows are compared with.
+
+    Returns:
+        Window start -> fingerprint; nothing if the baseline of the family does not move on.
+    """
+    choice, windows = baseline_of(part.work.spec, family), part.work.windows
+    if not windows or not _is_rolling(part, choice):
+        return {}
+    rolling = part.in_force.rolling(choice, windows[0].start, windows[-1].start)
+    return {window.start: rolling.mark(window.start) for window in windows}
 
 
 def baseline_of(spec: ModelSpec, family: str) -> BaselineSpec:

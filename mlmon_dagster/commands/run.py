@@ -131,7 +131,10 @@ def run_model(
         stale = [(request.windows, request.assets) for request in requests if request.windows]
         for windows, assets in [(period, windowed_of(spec))] if period else stale:
             click.echo(f"{spec.model}: {window_range(windows)}, {len(windows)} windows")
-            reports.append(launcher.materialize(spec, assets, windows, is_backfill=bool(period)))
+            report = launcher.materialize(
+                spec, assets, windows, is_backfill=bool(period), is_planned=not period
+            )
+            reports.append(report)
         if not (period or stale):
             click.echo(f"{spec.model}: every window is computed from its newest inputs")
         is_news = len(reports) > 1 or reports[0].is_news

@@ -57,6 +57,7 @@ from mlmon_dagster.store.state.model_history import check_declared
 from mlmon_dagster.work import Numbers, Work, computing
 
 BACKFILL_TAG = "mlmon/backfill"
+PLANNED_TAG = "mlmon/planned"  # what is up to date is left as it is
 PAST = "rows are past retention; profiles and metrics stay as they were computed"
 Materialized = dg.MaterializeResult[None] | dg.AssetMaterialization
 Inputs = Mapping[str, object]  # of a step: nothing, since our steps hand each other no values
@@ -133,7 +134,8 @@ def work_of(
     kept = _with_rows(project, spec, windows)
     if len(kept) < len(windows):
         context.log.warning(f"{len(windows) - len(kept)} of {len(windows)} windows: {PAST}")
-    return Work(project, spec, tuple(kept), project.now(), run.run_id, is_backfill)
+    is_planned = PLANNED_TAG in run.tags and not is_backfill
+    return Work(project, spec, tuple(kept), project.now(), run.run_id, is_backfill, is_planned)
 
 
 def _partition_keys(spec: ModelSpec, tags: Mapping[str, str]) -> Sequence[str]:
@@ -454,16 +456,19 @@ def _windowed(project: Project, spec: ModelSpec, info: AssetInfo) -> Body:
             return
         with computing.running():
             numbers_of = WINDOW_STEPS[info.name](work)
-        for key, numbers in numbers_of.items():
-            context.add_asset_metadata(_of_window(info, numbers), partition_key=key)
+            left = [window for window in work.windows if window.key not in numbers_of]
+            known = known_numbers(project, spec, info.name, left, work.states())
+        for window in work.windows:
+            if window.key in numbers_of:
+                shown = _of_window(info, numbers_of[window.key])
+            else:
+                shown = _shown_again(context.instance, spec, info, window, known)
+            context.add_asset_metadata(shown, partition_key=window.key)
         yield dg.MaterializeResult()
         if (newer := newer_window(work, info.name)) is not None:
             window, state = newer
             known = known_numbers(project, spec, info.name, [window], {window.start: state})
-            shown = _of_window(info, known.get(window.key, {}))
-            if info.name not in MEASURED:  # what a count of all rows found is not kept elsewhere
-                shown = _shown_before(context.instance, asset_key(spec, info.name), window) or shown
-            if shown:
+            if shown := _shown_again(context.instance, spec, info, window, known):
                 # The UI shows what came last as the newest: so the newest window comes once more.
                 yield dg.AssetMaterialization(
                     asset_key(spec, info.name),
@@ -472,6 +477,21 @@ def _windowed(project: Project, spec: ModelSpec, info: AssetInfo) -> Body:
                 )
 
     return windowed
+
+
+def _shown_again(
+    instance: dg.DagsterInstance,
+    spec: ModelSpec,
+    info: AssetInfo,
+    window: Window,
+    known: Mapping[str, Numbers],
+) -> dict[str, Any]:
+    """Return the metadata of a window that was not computed: what computing it showed."""
+    shown = _of_window(info, known.get(window.key, {}))
+    if info.name in MEASURED:
+        return shown
+    # What a count of all rows found is not kept elsewhere.
+    return _shown_before(instance, asset_key(spec, info.name), window) or shown
 
 
 def _shown_before(

@@ -13,6 +13,7 @@ import dagster as dg
 from mlmon_dagster.defs.assets import (
     BACKFILL_TAG,
     OVERVIEW_KEY,
+    PLANNED_TAG,
     asset_key,
     keys_of,
     range_tags,
@@ -105,6 +106,7 @@ class Launcher:
         windows: Sequence[Window] = (),
         *,
         is_backfill: bool = False,
+        is_planned: bool = False,
         keys: Sequence[dg.AssetKey] = (),
     ) -> RunReport:
         """Materialize some assets of a model, with their checks, in one run.
@@ -114,11 +116,12 @@ class Launcher:
             assets: Asset names, such as ``drift``.
             windows: A contiguous range, oldest first; () if no asset is partitioned.
             is_backfill: Whether a person named these windows.
+            is_planned: Whether the planner did.
             keys: More assets, by key.
         """
         tags = model_tags([spec]) | range_tags(windows)
-        if is_backfill:
-            tags[BACKFILL_TAG] = "true"
+        tags |= {BACKFILL_TAG: "true"} if is_backfill else {}
+        tags |= {PLANNED_TAG: "true"} if is_planned else {}
         return self.run(tags, [*keys_of(spec, tuple(assets)), *keys])
 
     def tick(self, sensor: str) -> Iterator[RunReport]:

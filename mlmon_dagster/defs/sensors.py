@@ -10,7 +10,14 @@ from typing import Self
 import dagster as dg
 
 from mlmon_dagster.defs import assets, delivery
-from mlmon_dagster.defs.assets import OVERVIEW_KEY, SHARED, asset_key, keys_of, range_tags
+from mlmon_dagster.defs.assets import (
+    OVERVIEW_KEY,
+    PLANNED_TAG,
+    SHARED,
+    asset_key,
+    keys_of,
+    range_tags,
+)
 from mlmon_dagster.defs.checks import StandingChecks, show_standing
 from mlmon_dagster.defs.delivery import report_delivery
 from mlmon_dagster.defs.instance import model_tags, models_in_flight
@@ -294,10 +301,11 @@ def run_request(requests: Sequence[Request]) -> dg.RunRequest:
     if len(requests) > 1:
         keys = "\n".join(request.run_key for request in requests)
         key = f"{len(requests)} models:{hashlib.sha256(keys.encode()).hexdigest()}"
+    tags = range_tags(requests[0].windows) | model_tags([one.spec for one in requests])
     return dg.RunRequest(
         run_key=key,
         asset_selection=[key for one in requests for key in keys_of(one.spec, one.assets)],
-        tags=range_tags(requests[0].windows) | model_tags([one.spec for one in requests]),
+        tags=tags | {PLANNED_TAG: "true"},
     )
 
 

@@ -48,7 +48,8 @@ if TYPE_CHECKING:
 _MOST_DUE = 400  # windows
 _TINY = 1e-12
 _SEVERE = 2  # times the limit, and times what chance gives: one window says it
-_COMES = ("", "no_actuals", "single_class", "few_of_rarer_class")  # over with more ground truth
+# Over with more ground truth.
+_COMES = ("", "no_actuals", "few_rows", "single_class", "few_of_rarer_class")
 
 
 def judge(evidence: Evidence) -> list[MonitorResult]:

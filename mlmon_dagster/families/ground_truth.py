@@ -240,7 +240,8 @@ def explain_waiting(
     curve = arrivals.whole if arrivals is not None else None
     unit = dt.timedelta(hours=curve.unit_hours) if curve else dt.timedelta(days=1)
     usual = curve.share_by((now - window_end) / unit) if curve else None
-    has = f"{k:,} of {n:,} predictions have it{_usual(usual)}."
+    # What comes until then changes nothing that is judged, so the verdict stands as of this day.
+    has = f"{k:,} of {n:,} predictions had it on {name_day(spec, now, now)}{_usual(usual)}."
     due = due_age(spec, timing)
     closing = name_day(spec, window_end + closing_age(spec, timing), now)
     if due is None:

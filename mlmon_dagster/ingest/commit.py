@@ -14,7 +14,7 @@ import enum
 import json
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -112,7 +112,8 @@ def commit_batch(
     windows = dict.fromkeys(told, 0) | _windows(spec, starts)
     reports = _make_reports(batch, counts, unmatched)
     reached("ingest.before_manifest")
-    _settle(store, spec, batch, reports, windows, now)
+    by_truth = set(windows) - set(told) if stream == "actuals" else set[Window]()
+    _settle(store, spec, batch, reports, windows, by_truth, now)
     reached("ingest.after_manifest")
     return Committed(tuple(reports), tuple(sorted(windows)))
 
@@ -208,7 +209,8 @@ def settle_from_log(
         warnings=(f"an interrupted run had taken it in, but now: {why}",),
     )  # fmt: skip
     file = Prepared(staged, PartedRows.of(rows), rows.num_rows, 0, (), (), {}, report.warnings, ())
-    _settle(store, spec, [file], [report], windows, now)
+    by_truth = set(windows) if staged.stream == "actuals" else set[Window]()
+    _settle(store, spec, [file], [report], windows, by_truth, now)
     return Committed((report,), tuple(sorted(windows)))
 
 
@@ -317,6 +319,7 @@ def _settle(
     batch: Sequence[Prepared],
     reports: Sequence[FileReport],
     windows: Mapping[Window, int],
+    by_truth: Collection[Window],
     now: dt.datetime,
 ) -> None:
     # Before the row that names it, so that no row names a file that is not there.
@@ -361,7 +364,7 @@ def _settle(
         held: list[Held] = ["windows"] if windows else []
         held += [stream] if any(report.n_new + report.n_conflict for report in reports) else []
         remember_declared(conn, spec, held, now)
-        window_state.mark_arrivals(conn, spec, windows, now)
+        window_state.mark_arrivals(conn, spec, windows, now, by_truth)
         note_commits(conn, store, spec.model, store.event_log(spec).places())
 
 

@@ -15,8 +15,15 @@ from mlmon_dagster.spec import Window, complete_windows, window_containing
 from mlmon_dagster.spec.names import SCHEMA
 from mlmon_dagster.store.state import manifest, monitor_results, window_state
 from mlmon_dagster.store.state.monitor_results import LOOK_BACK, MonitorResult
-from mlmon_dagster.store.state.window_state import WindowInputs, load
-from mlmon_dagster.work import Work, mark_of, mark_step, windows_begin
+from mlmon_dagster.store.state.window_state import StepMark, WindowInputs, load
+from mlmon_dagster.work import (
+    Work,
+    earlier_marks,
+    mark_of,
+    mark_step,
+    parts_of,
+    windows_begin,
+)
 
 _STILL_COMING = ("provisional", "labels_still_coming", "arrival_unknown")
 NEWEST = 2  # windows that refused files are reported in
@@ -35,24 +42,58 @@ def judge(work: Work, family: str, windows: Sequence[Window] | None = None) -> N
     if not windows:
         return
     mine.prepare(work)
-    states = _judge_windows(work, family, windows)
-    if later := _later_windows(work, family, windows[-1]):
+    is_by_clock, n_later = mine.declared.is_by_clock, mine.reach(work.spec) - 1
+    # Noted before the verdicts are formed: what changes meanwhile is not in them.
+    marks = {} if is_by_clock else _judged_marks(work, family)
+    due: Sequence[Window] = windows
+    if work.is_planned and not is_by_clock:
+        due, n_later = _find_due(work, family, marks, n_later)
+    if due:
+        _judge_windows(work, family, due)
+    if later := _later_windows(work, family, windows[-1], n_later):
         _judge_windows(work, family, later)
-    if not mine.declared.is_by_clock:
-        _mark_judged(work, family, states)
+    if not is_by_clock:
+        mark_step(work, f"{family}_check", marks)
     if work.windows:
         for other in mine.judged_after:
             judge(work, other)
 
 
-def _judge_windows(
-    work: Work, family: str, windows: Sequence[Window]
-) -> dict[dt.datetime, WindowInputs]:
-    """Judge windows and store the verdicts.
+def _find_due(
+    work: Work, family: str, marks: Mapping[dt.datetime, StepMark], n_later: int
+) -> tuple[list[Window], int]:
+    """Return the windows of a planned run whose verdicts are older than what they rest on.
+
+    Args:
+        work: What the run works on.
+        family: The family.
+        marks: What verdicts would be made from now.
+        n_later: How many later windows a verdict on any of them is read by.
 
     Returns:
-        The states of these windows, and of those before them that verdicts look back at.
+        The windows; and how many after the last of all still have to be judged, too.
     """
+    mine, spec = FAMILIES[family], work.spec
+    states, due, n_after = work.states(), list[Window](), 0
+    for window in work.windows:
+        state = states.get(window.start)
+        judged = state.steps.get(f"{family}_check") if state else None
+        if (
+            state is None
+            or judged is None
+            or judged.revision < state.events_revision
+            or judged != replace(marks[window.start], revision=judged.revision)
+        ):
+            due.append(window)
+            n_after = n_later
+        elif n_after and (state.n_actual or not mine.needs_truth):
+            due.append(window)
+            n_after -= mine.is_member(spec, state)
+    return due, n_after
+
+
+def _judge_windows(work: Work, family: str, windows: Sequence[Window]) -> None:
+    """Judge windows and store the verdicts."""
     engine, spec, mine = work.project.store.state, work.spec, FAMILIES[family]
     begin = windows_begin(windows[0], mine.reach(spec))
     states = load(engine, spec.model, begin, windows[-1].end)
@@ -64,7 +105,6 @@ def _judge_windows(
         if (most := mine.judged_together(spec, row["metric"])) > 1:
             row["data_version"] = _version_of_members(work, row, states, most)
     monitor_results.append(engine, rows)
-    return states
 
 
 def _version_of_members(
@@ -87,14 +127,14 @@ def _version_of_members(
     return f"{rows}+{digest}:{rest}"
 
 
-def _later_windows(work: Work, family: str, last: Window) -> list[Window]:
+def _later_windows(work: Work, family: str, last: Window, most: int) -> list[Window]:
     """Return the windows after some that are judged together with them, or by what they were like.
 
-    What waits to be computed is judged after that, and what has no ground truth once it has some.
+    As many as count. What waits to be computed is judged after that, and what has no ground truth
+    once it has some.
     """
     spec, mine = work.spec, FAMILIES[family]
-    back = mine.reach(spec)
-    if back == 1:
+    if not most:
         return []
     later = load(work.project.store.state, spec.model, start=last.end)
     found: list[Window] = []
@@ -107,7 +147,7 @@ def _later_windows(work: Work, family: str, last: Window) -> list[Window]:
             continue
         found.append(window_containing(spec.time, start))
         n_members += mine.is_member(spec, state)
-        if n_members == back - 1:
+        if n_members == most:
             break
     return found
 
@@ -151,12 +191,24 @@ def verdicts_on(work: Work, family: str) -> dict[str, list[dict[str, object]]]:
     return judged
 
 
-def _mark_judged(work: Work, family: str, states: Mapping[dt.datetime, WindowInputs]) -> None:
-    """Note that the verdict is there, so that one which a crash prevented is asked for again."""
-    marks = {
-        window.start: mark_of(states, window, FAMILIES[family].step) for window in work.windows
-    }
-    mark_step(work, f"{family}_check", marks)
+def _judged_marks(work: Work, family: str) -> dict[dt.datetime, StepMark]:
+    """Return what the verdicts on a run's windows are made from.
+
+    Noted once they are there, so that one which a crash prevented is asked for again. That is what
+    the family's step was made from, and the earlier windows that verdicts are held against.
+    """
+    mine, spec = FAMILIES[family], work.spec
+    states = work.states()
+    marks = {window.start: mark_of(states, window, mine.step) for window in work.windows}
+    if not mine.is_compared(spec):
+        return marks
+    for part in parts_of(work, states):
+        for start, earlier in earlier_marks(part, family).items():
+            # What still waits for its ground truth is compared with nothing.
+            if not (mine.needs_truth and marks[start].maturity == "provisional"):
+                version = f"{marks[start].data_version}:{earlier[:8]}"
+                marks[start] = replace(marks[start], data_version=version)
+    return marks
 
 
 def judge_quarantined(work: Work) -> None:
@@ -180,7 +232,7 @@ def judge_quarantined(work: Work) -> None:
     windows = {w.start: w for w in [*newest, *named] if w is not None and w.end <= work.now}
     for _, window in sorted(windows.items()):
         if not reported_in(files, window, time).empty:
-            judge(replace(work, windows=(window,)), SCHEMA)
+            judge(replace(work, windows=(window,), is_planned=False), SCHEMA)
 
 
 def judge_computed(work: Work, family: str, *, again: bool = False) -> None:
@@ -195,16 +247,15 @@ def judge_computed(work: Work, family: str, *, again: bool = False) -> None:
     newest = complete_windows(spec.time, work.now)[-LOOK_BACK:]
     if not newest or mine.declared.is_by_clock or not mine.is_watched(spec):
         return
-    states = load(work.project.store.state, spec.model, newest[0].start, newest[-1].end)
-    marks = [
-        (state.steps.get(mine.step), state.steps.get(name))
-        if (state := states.get(window.start)) is not None
-        else (None, None)
-        for window in newest
+    work = replace(work, windows=tuple(newest), is_planned=False)
+    states, wanted = work.states(), _judged_marks(work, family)
+    measured = [
+        n
+        for n, window in enumerate(newest)
+        if window.start in states and mine.step in states[window.start].steps
     ]
-    due = [n for n, (made, judged) in enumerate(marks) if made is not None and judged != made]
-    if again and not due:
-        due = [n for n, (made, _) in enumerate(marks) if made is not None][-1:]
+    due = [n for n in measured if states[start := newest[n].start].steps.get(name) != wanted[start]]
+    due = due or (measured[-1:] if again else [])
     if due:
         judge(replace(work, windows=tuple(newest[due[0] : due[-1] + 1])), family)
 

@@ -22,7 +22,9 @@ from mlmon_dagster.work import (
     Part,
     Work,
     comparisons,
+    earlier_marks,
     fixed_comparison,
+    mark_compared,
     mark_of,
     mark_step,
     parts_of,
@@ -38,13 +40,36 @@ def measure_windows(work: Work, step: str) -> dict[str, Numbers]:
     """Compute and store the metrics of one family, with the baseline in force for each window.
 
     Returns:
-        Window key -> the numbers of slice ``all``, named for the UI's plots.
+        Window key -> the numbers of slice ``all``, named for the UI's plots; without the windows
+        that the planner's run left as they were, since their numbers are made from the same.
     """
     numbers: dict[str, Numbers] = {}
     for part in parts_of(work):
-        for some in part.in_runs():
+        kept = _keep_metrics(part, step) if work.is_planned else {}
+        if kept:
+            mark_step(work, step, kept)
+        for some in part.without(kept).in_runs():
             numbers |= _measure_part(some, step)
     return numbers
+
+
+def _keep_metrics(part: Part, step: str) -> dict[dt.datetime, StepMark]:
+    """Return the new marks of the windows whose metrics are made from what there is now."""
+    family, spec, kept = MEASURED_BY[step], part.work.spec, {}
+    compared = earlier_marks(part, family.name) if family.made.against(spec) == "baseline" else {}
+    for start, wanted in _marks(part, step).items():
+        state = part.states.get(start)
+        made = state.steps.get(step) if state else None
+        if state is None or made is None or made.revision < state.events_revision:
+            continue
+        wanted = mark_compared(wanted, compared.get(start, ""))
+        # A window without a baseline says so before what it is compared with.
+        if (made.data_version, made.maturity.removeprefix(f"{NO_BASELINE}:")) == (
+            wanted.data_version,
+            wanted.maturity,
+        ):
+            kept[start] = replace(made, revision=wanted.revision)
+    return kept
 
 
 def _measure_part(part: Part, step: str) -> dict[str, Numbers]:
@@ -55,6 +80,8 @@ def _measure_part(part: Part, step: str) -> dict[str, Numbers]:
     marks = _marks(part, step)
     slices: list[SliceKey] | None = None if family.made.by_slice else [()]
     profiles = part.profiles(family.columns(spec), slices=slices)
+    if not part.is_gapless:
+        profiles = _of(profiles, work)
     frames, alone = [], list[Window]()
     for comparison in compared(part, family):
         some, baseline = comparison.work, comparison.baseline

@@ -266,9 +266,9 @@ def stale_assets(
     New events or actuals touch every asset, and so does a verdict that a crash prevented, or
     another baseline than the one the window was profiled with, or none any more. Assets that the
     model has only now, as it declares more, are computed alone. Where only time has passed, so that
-    ground truth counts as mature now, what is about it is judged again and nothing else; what was
-    mature already is
-    left alone when it closes, and when its ground truth turns out to take longer than was thought.
+    ground truth counts as mature now, what is about it is judged again, and everything where its
+    profiles did not take in all of it while it was awaited; what was mature already is left alone
+    when it closes, and when its ground truth turns out to take longer than was thought.
     """
     state = inputs.get(window.start)
     if state is None or state.attempts >= MAX_ATTEMPTS:
@@ -285,6 +285,9 @@ def stale_assets(
     if new:
         return new
     maturity = maturity_of(spec, window, state.n_expected, state.n_actual, now, timing)
+    profiled = marks["profiles"].data_version.partition(":")[0]
+    if maturity != "provisional" and profiled != marks["inference_store"].data_version:
+        return every
     checks = [f"{BY_NAME[name].family}_check" for name in about_actuals]
     judged = {marks[step].maturity for step in (*about_actuals, *checks)}
     # Closed says that nobody waits any more, and provisional that the age is now held to be longer:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.engines.chosen import engine_for
-from mlmon_dagster.spec import Window
+from mlmon_dagster.spec import Window, maturity_of
 from mlmon_dagster.spec.baseline import GRAINS, LIVE, PRODUCTION
 from mlmon_dagster.spec.tasks import task_of
 from mlmon_dagster.store.moments import check_tables, note_commits
@@ -27,7 +27,11 @@ NEWS = 2  # windows: a person who asks for the newest ones asks for news
 def rebuild_records(work: Work) -> dict[str, Numbers]:
     """Rebuild the inference records of the windows from the event log.
 
-    A frozen window keeps the records it was closed with.
+    A frozen window keeps the records it was closed with, and the planner's run those that no input
+    has touched since.
+
+    Returns:
+        Window key -> counts; without the windows that keep their records.
     """
     from mlmon_dagster.profiles.arrivals import learn_timing
     from mlmon_dagster.store.reading import GroundTruthLag, measure_lags
@@ -45,7 +49,6 @@ def rebuild_records(work: Work) -> dict[str, Numbers]:
         state = before.get(window.start)
         if window in kept:
             assert state is not None
-            numbers[window.key] = record_numbers(state, {})
             marks[window.start] = state.steps["inference_store"]
             continue
         of_dataset = counts[window.start]
@@ -90,13 +93,16 @@ def _asked_for(work: Work) -> list[Window]:
 
 
 def _kept(work: Work, states: Mapping[dt.datetime, WindowInputs]) -> set[Window]:
-    """Return the frozen windows whose records are those they were closed with."""
-    with work.project.store.state.connect() as conn:
-        frozen = window_state.find_frozen(conn, work.spec, work.windows, work.now)
+    """Return the windows whose records stay: none but the frozen ones if a person asked."""
+    if work.is_planned:
+        chosen = {window for window in work.windows if window.start in states}
+    else:
+        with work.project.store.state.connect() as conn:
+            chosen = window_state.find_frozen(conn, work.spec, work.windows, work.now)
     done = StepMark(-1, "")
     kept = {
         window
-        for window in frozen
+        for window in chosen
         if states[window.start].steps.get("inference_store", done).revision
         >= states[window.start].input_revision
     }
@@ -129,12 +135,53 @@ def record_numbers(state: WindowInputs, counts: Mapping[str, WindowCounts]) -> N
 
 
 def build_window_profiles(work: Work) -> dict[str, Numbers]:
-    """Profile the windows' records, each with the bins of the baseline in force for it."""
+    """Profile the windows' records, each with the bins of the baseline in force for it.
+
+    Returns:
+        Window key -> how much was profiled; without the windows that the planner's run left as
+        they were: nothing but ground truth came for them since, and they are not judged yet.
+    """
     numbers: dict[str, Numbers] = {}
     for part in parts_of(work):
-        for some in part.in_runs():
+        kept = _keep_profiles(part) if work.is_planned else {}
+        if kept:
+            mark_step(work, "profiles", kept)
+        for some in part.without(kept).in_runs():
             numbers |= _build_part(some)
     return numbers
+
+
+def _keep_profiles(part: Part) -> dict[dt.datetime, StepMark]:
+    """Return the new marks of the windows whose profiles are, or count as, those of the records."""
+    spec, baseline_id = part.work.spec, part.in_force.baseline_id
+    timing = window_state.timing_of(part.work.project.store.state, spec.model)
+    kept = {}
+    for window in part.work.windows:
+        state = part.states.get(window.start)
+        made = state.steps.get("profiles") if state else None
+        if state is None or made is None or made.revision < state.events_revision:
+            continue
+        records = mark_of(part.states, window, "inference_store")
+        wanted = _profile_mark(records, baseline_id)
+        if wanted.maturity != made.maturity:
+            continue
+        counts = (state.n_expected, state.n_actual)
+        maturity = maturity_of(spec, window, *counts, part.work.now, timing)
+        if made.data_version == wanted.data_version or maturity == "provisional":
+            kept[window.start] = replace(made, revision=records.revision)
+    return kept
+
+
+def _profile_mark(records: StepMark, baseline_id: str | None) -> StepMark:
+    """Return the mark of the profiles of some records.
+
+    Without a baseline the planner asks again once there is one.
+    """
+    return replace(
+        records,
+        data_version=f"{records.data_version}:{(baseline_id or 'none')[:8]}",
+        maturity=baseline_id or NO_BASELINE,
+    )
 
 
 def _build_part(part: Part) -> dict[str, Numbers]:
@@ -157,15 +204,9 @@ def _build_part(part: Part) -> dict[str, Numbers]:
     engine = engine_for(work.project, spec, 0 if stays else n_rows)
     profiles = profile_in_parts(rows, sources, whole, engine.map)
     save_profiles(store, spec, profiles, work.windows)
-    marks = {w.start: mark_of(part.states, w, "inference_store") for w in work.windows}
-    # Without a baseline the planner asks again once there is one.
     made_with = {
-        k: replace(
-            mark,
-            data_version=f"{mark.data_version}:{(baseline_id or 'none')[:8]}",
-            maturity=baseline_id or NO_BASELINE,
-        )
-        for k, mark in marks.items()
+        w.start: _profile_mark(mark_of(part.states, w, "inference_store"), baseline_id)
+        for w in work.windows
     }
     mark_step(work, "profiles", made_with, [store.table("profiles", spec.model).folder.path])
     some = next(iter(profiles.values()))

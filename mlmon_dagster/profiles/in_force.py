@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 
 import numpy as np
 import pandas as pd
@@ -178,7 +178,7 @@ def load_baseline(store: Store, spec: ModelSpec, at: dt.datetime | None = None) 
 
 
 class RollingBaselines:
-    """The baselines of some windows, whose profiles are read once for all of them.
+    """The baselines of some windows, whose profiles are read once for all of them, when asked for.
 
     Args:
         store: The store.
@@ -209,14 +209,22 @@ class RollingBaselines:
         self._versions = {w.start: states[w.start].steps["profiles"].data_version for w in windows}
         self._earlier = EarlierWindows(choice, spec.time, windows)
         self.to_come = windows[-1].end if windows else _EPOCH
-        self._profiles = in_force.profiles(
+        self._read = partial(
+            in_force.profiles,
             start=self._oldest(first, last, [w.start for w in windows]),
             end=last,
             dataset=PRODUCTION,
             columns=columns,
         )
+
+    @cached_property
+    def _profiles(self) -> dict[str, ColumnStatistics]:
+        return self._read()
+
+    @cached_property
+    def _starts(self) -> dict[int, Ints]:
         frames = {id(stats.cells): stats.cells for stats in self._profiles.values()}
-        self._starts = {key: seconds_of(cells["window_start"]) for key, cells in frames.items()}
+        return {key: seconds_of(cells["window_start"]) for key, cells in frames.items()}
 
     def _oldest(
         self, first: dt.datetime | None, last: dt.datetime | None, known: Sequence[dt.datetime]

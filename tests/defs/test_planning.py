@@ -21,7 +21,7 @@ from mlmon_dagster.defs.instance import PROCESS_TAG
 from mlmon_dagster.ingest import cycle
 from mlmon_dagster.pipeline import plan
 from mlmon_dagster.pipeline.plan import REVISED_EVERY
-from mlmon_dagster.spec.steps import REPORTED, of_actuals, windowed_of
+from mlmon_dagster.spec.steps import REPORTED, windowed_of
 from mlmon_dagster.store.state import manifest, monitor_results, schema, window_state
 from mlmon_dagster.store.state.sql import read_frame
 from tests.defs.small_model import (
@@ -129,7 +129,9 @@ def test_what_was_tried_before_is_tried_alone(own_fortnight: World) -> None:
     ]
 
 
-def test_time_alone_asks_for_performance_alone(own_fortnight: World) -> None:
+def test_what_waited_for_its_ground_truth_is_computed_when_time_ends_that(
+    own_fortnight: World,
+) -> None:
     # A third of the ground truth comes, and nobody waits for the rest after three days.
     _, actuals = customers(LATE[0])
     part = landing(own_fortnight.folder, "actuals") / "part.parquet"
@@ -138,7 +140,8 @@ def test_time_alone_asks_for_performance_alone(own_fortnight: World) -> None:
     assert set(own_fortnight.verdicts("performance", LATE[0])["reason"]) == {"labels_still_coming"}
     own_fortnight.clock.moment = NOW + dt.timedelta(days=2)
     requests = own_fortnight.requests()
-    assert asked(requests) == [(str(LATE[0]), str(LATE[0]), {*of_actuals(own_fortnight.spec)})]
+    # Its labels were counted as they came, and nothing was computed from them.
+    assert asked(requests) == [(str(LATE[0]), str(LATE[0]), {*windowed_of(own_fortnight.spec)})]
     for request in requests:
         own_fortnight.launcher.run(dict(request.tags), request.asset_selection or [])
     assert set(own_fortnight.verdicts("performance", LATE[0])["status"]) == {"OK"}
@@ -462,3 +465,60 @@ def test_the_schedule_requests_the_newest_window_unless_it_is_computed(
     [(first, last, wanted)] = asked([request])
     assert (first, last) == (str(DAYS[-1] + dt.timedelta(days=1)),) * 2
     assert wanted >= {"event_log", "baseline", *windowed_of(own_fortnight.spec), *REPORTED}
+
+
+def test_labels_of_a_window_that_waits_are_counted_and_nothing_else_is_computed(
+    own_fortnight: World,
+) -> None:
+    _, actuals = customers(LATE[0])
+    drop(actuals.head(20), landing(own_fortnight.folder, "actuals") / "first.parquet")
+    own_fortnight.work()
+    numbers, verdicts = own_fortnight.metrics(), own_fortnight.verdicts("performance", LATE[0])
+    own_fortnight.clock.moment += dt.timedelta(hours=1)
+    drop(actuals.iloc[20:50], landing(own_fortnight.folder, "actuals") / "more.parquet")
+    own_fortnight.work()
+    window = windows_of_days(own_fortnight.spec, [LATE[0]])[0]
+    state = window_state.load(own_fortnight.project.store.state, MODEL, window.start, window.end)
+    assert state[window.start].n_actual == 50
+    assert own_fortnight.metrics().equals(numbers)
+    assert own_fortnight.verdicts("performance", LATE[0]).equals(verdicts)
+    assert own_fortnight.requests() == []
+    # The one that a person asks for is computed from all that there is.
+    own_fortnight.compute([LATE[0]])
+    assert set(own_fortnight.metrics(LATE[0])["computed_at"]) == {own_fortnight.clock.moment}
+
+
+def test_a_prediction_of_a_window_that_waits_has_all_of_it_computed(own_fortnight: World) -> None:
+    predictions, actuals = customers(LATE[0])
+    drop(actuals.head(20), landing(own_fortnight.folder, "actuals") / "first.parquet")
+    own_fortnight.work()
+    own_fortnight.clock.moment += dt.timedelta(hours=1)
+    predictions["id"] = "again-" + predictions["id"]
+    drop(predictions.head(5), landing(own_fortnight.folder, "predictions") / "more.parquet")
+    own_fortnight.work()
+    assert set(own_fortnight.metrics(LATE[0])["computed_at"]) == {own_fortnight.clock.moment}
+
+
+def test_windows_between_those_with_news_are_left_as_they_are(own_fortnight: World) -> None:
+    before = own_fortnight.metrics(DAYS[2])
+    own_fortnight.clock.moment += dt.timedelta(hours=1)
+    for day in (DAYS[1], DAYS[3]):
+        _, actuals = customers(day)
+        actuals["known_at"] += dt.timedelta(hours=1)
+        drop(actuals, landing(own_fortnight.folder, "actuals") / f"{day}-again.parquet")
+    own_fortnight.work()
+    assert own_fortnight.metrics(DAYS[2]).equals(before)
+    for day in (DAYS[1], DAYS[3]):
+        assert set(own_fortnight.metrics(day)["computed_at"]) == {own_fortnight.clock.moment}
+    # Dagster shows the day between with the numbers that it had.
+    for asset in ("inference_store", "profiles", "performance"):
+        found = own_fortnight.instance.fetch_materializations(
+            dg.AssetRecordsFilter(
+                asset_key=asset_key(own_fortnight.spec, asset), asset_partitions=[str(DAYS[2])]
+            ),
+            limit=2,
+        ).records
+        new, old = (record.asset_materialization for record in found)
+        assert new is not None
+        assert old is not None
+        assert new.metadata == old.metadata

@@ -184,13 +184,13 @@ def test_a_window_that_waits_names_the_day_on_which_it_is_judged() -> None:
     share = arrivals.watched.share_by(5)
     assert share is not None
     assert said == (
-        f"Ground truth is still coming: 212 of 1,000 predictions have it, usually {share:.0%} at "
-        "this age. It is usually judged by 21 March."
+        f"Ground truth is still coming: 212 of 1,000 predictions had it on 6 March, usually "
+        f"{share:.0%} at this age. It is usually judged by 21 March."
     ).replace(f"{share:.0%}", f"{share * 100:.0f} %")
     behind = end + dt.timedelta(days=30)
     reason, said = explain_waiting(SPEC, arrivals, timing, end, 1000, 212, behind)
     assert reason == "labels_still_coming"
-    assert said.startswith("Ground truth is late: 212 of 1,000 predictions have it, usually 100 %")
+    assert said.startswith("Ground truth is late: 212 of 1,000 predictions had it on 31 March")
     assert said.endswith("It will be judged once more of it is there, or on 30 May.")
     reason, said = explain_waiting(SPEC, None, TruthTiming(), end, 1000, 212, five)
     assert reason == "arrival_unknown"

@@ -28,7 +28,7 @@ def look(project: Project, spec: ModelSpec, run_id: str) -> None:
         requests = plan(project, spec, project.now())
         while requests:
             for request in requests:
-                run(replace(idle, windows=request.windows), request.assets)
+                run(replace(idle, windows=request.windows, is_planned=True), request.assets)
             # The baseline comes alone, and the windows at the next look.
             again = not any(request.windows for request in requests)
             requests = plan(project, spec, project.now()) if again else []

@@ -16,7 +16,7 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -497,11 +497,21 @@ class Generated:
             self.found.note("differences", f"verdicts {other}")
 
     def _recompute(self) -> None:
-        """Do everything again; nothing may change."""
-        before = self._numbers()
+        """Do everything again; nothing may change but in windows that wait for ground truth.
+
+        What came for those is counted, and computed from once they are judged.
+        """
+        waiting = {
+            start
+            for start, state in window_state.load(self.store.state, self.spec.model).items()
+            if "profiles" in (made := state.steps)
+            and made["profiles"].data_version.partition(":")[0]
+            != made["inference_store"].data_version
+        }
+        before = self._numbers(waiting)
         work = Work(self.project, self.spec, tuple(self.windows), self.now, "again", False)
         run(work)
-        after = self._numbers()
+        after = self._numbers(waiting)
         if before != after:
             changed = [k for k in before.keys() | after.keys() if before.get(k) != after.get(k)]
             self.found.note(
@@ -512,8 +522,9 @@ class Generated:
         if taken := [f for f in again.files if f.status not in ("waiting", "duplicate")]:
             self.found.note("differences", f"read again: {taken}")
 
-    def _numbers(self) -> dict[Any, Any]:
+    def _numbers(self, waiting: Collection[dt.datetime]) -> dict[Any, Any]:
         frame = metric_log.newest(self.store.state, self.spec.model)
+        frame = frame[~frame["window_start"].isin(waiting)]
         keys = ["window_start", "dataset", "model_version", "slice_key", "slice_value",
                 "column_name", "metric"]  # fmt: skip
         numbers = {

@@ -137,6 +137,7 @@ window_state = sa.Table(
     time("window_start", nullable=False, primary_key=True),
     time("window_end", nullable=False),
     count("input_revision"),
+    count("events_revision"),  # that events raised last; what came since is ground truth alone
     time("input_at"),  # raised whenever an event or actual touches it
     count("computed_revision"),
     time("computed_at"),  # the input revision the metrics come from

@@ -6,7 +6,7 @@ Also how late each model's ground truth comes, as learnt: one row a model, which
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, fields
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -30,7 +30,11 @@ from mlmon_dagster.store.state.sql import Row, between, fetch, insert, upsert
 
 
 def mark_inputs(
-    conn: sa.Connection, spec: ModelSpec, windows: Sequence[Window], now: datetime
+    conn: sa.Connection,
+    spec: ModelSpec,
+    windows: Iterable[Window],
+    now: datetime,
+    by_truth: Collection[Window] = (),
 ) -> None:
     """Raise the input revision of windows by one; unknown windows begin at revision 1.
 
@@ -39,6 +43,7 @@ def mark_inputs(
         spec: The windows' model.
         windows: Windows that new rows or actuals touch; repeated ones count once.
         now: When.
+        by_truth: Those of them that ground truth alone touches.
     """
     rows = [
         {
@@ -46,6 +51,7 @@ def mark_inputs(
             "window_start": window.start,
             "window_end": window.end,
             "input_revision": 1,
+            "events_revision": int(window not in by_truth),
             "input_at": now,
             "first_input_at": now,
         }
@@ -58,6 +64,10 @@ def mark_inputs(
         index_elements=["model", "window_start"],
         set_={
             "input_revision": window_state.c.input_revision + 1,
+            "events_revision": sa.case(
+                (statement.excluded.events_revision > 0, window_state.c.input_revision + 1),
+                else_=window_state.c.events_revision,
+            ),
             "input_at": statement.excluded.input_at,
             "first_input_at": sa.func.coalesce(
                 window_state.c.first_input_at, statement.excluded.first_input_at
@@ -69,7 +79,11 @@ def mark_inputs(
 
 
 def mark_arrivals(
-    conn: sa.Connection, spec: ModelSpec, arrivals: Mapping[Window, int], now: datetime
+    conn: sa.Connection,
+    spec: ModelSpec,
+    arrivals: Mapping[Window, int],
+    now: datetime,
+    by_truth: Collection[Window] = (),
 ) -> set[Window]:
     """Mark windows that new rows touch; in a frozen window the rows are only counted.
 
@@ -78,12 +92,13 @@ def mark_arrivals(
         spec: The windows' model.
         arrivals: Window -> rows and actuals that arrived for it.
         now: When.
+        by_truth: The windows that ground truth alone arrived for.
 
     Returns:
         The windows that are frozen.
     """
     frozen = find_frozen(conn, spec, list(arrivals), now)
-    mark_inputs(conn, spec, [window for window in arrivals if window not in frozen], now)
+    mark_inputs(conn, spec, [w for w in arrivals if w not in frozen], now, by_truth)
     late = [
         {"the_window": window.start, "n_late": arrivals[window]}
         for window in sorted(frozen)
@@ -352,6 +367,8 @@ class WindowInputs:
     Attributes:
         window_start: UTC.
         input_revision: Raised by every ingest that touches the window; 0 if none ever did.
+        events_revision: The input revision that events raised last, or refused rows did; what
+            came since is ground truth alone.
         attempts: Runs requested for these inputs so far.
         n: Production records, as last rebuilt.
         n_actual: Those with ground truth.
@@ -375,6 +392,7 @@ class WindowInputs:
     computed_at: datetime | None = None
     first_event_time: datetime | None = None
     last_event_time: datetime | None = None
+    events_revision: int = 0
     steps: dict[str, StepMark] = field(default_factory=dict)
 
     @property
