@@ -281,9 +281,6 @@ def result_row(
         **fields: Further columns; `details` is turned into JSON.
     """
     known: Mapping[str, Any] = source or {}
-    waits = window["maturity"] == "provisional" and fields.get("reason") == window["truth_reason"]
-    # What the first labels say is no number of the window, and is not kept up with what comes.
-    numbers = {} if waits else known
     family = evidence.family
     name = f"{family}/{metric}" + ("" if column == TABLE else f"/{column}")
     row: dict[str, object] = {
@@ -299,15 +296,15 @@ def result_row(
         "window_end": window["window_end"].to_pydatetime(),
         "granularity": evidence.spec.time.granularity,
         "status": status,
-        "value": finite(numbers.get("value")),
-        "lower": finite(numbers.get("lower")),
-        "upper": finite(numbers.get("upper")),
+        "value": finite(known.get("value")),
+        "lower": finite(known.get("lower")),
+        "upper": finite(known.get("upper")),
         "baseline_value": None,
         "n": int(known["n"] if known else window["n"]),
         "threshold": "",
         "excess": None,
         "excess_error": None,
-        "p_value": finite(numbers.get("p_value")),
+        "p_value": finite(known.get("p_value")),
         "p_adjusted": None,
         "family_size": 1,
         "maturity": str(window["maturity"]),

@@ -132,7 +132,9 @@ def _waiting(part: Part, family: Family, facts: Sequence[Facts]) -> list[Window]
 def _read_metrics(work: Work, family: Family) -> pd.DataFrame:
     """Return the stored metrics that a family's monitors read, slices only where they explain.
 
-    Of windows before the run's, which verdicts look back at, the whole is enough.
+    Of windows before the run's, which verdicts look back at, the whole is enough. What the first
+    labels of a window say that waits for the others is no value: neither of it, nor of the windows
+    that are judged together with it.
     """
     from mlmon_dagster.metrics.frames import METRIC_COLUMNS, concat_frames
 
@@ -141,6 +143,7 @@ def _read_metrics(work: Work, family: Family) -> pd.DataFrame:
         return concat_frames([])
     first = work.windows[0]
     begin = windows_begin(first, family.looks_back(spec))
+    of_truth = [name for name in names if family.traced(name)]
 
     def read(start: dt.datetime, end: dt.datetime, slice_key: str | None) -> pd.DataFrame:
         frame = metric_log.newest(
@@ -153,6 +156,9 @@ def _read_metrics(work: Work, family: Family) -> pd.DataFrame:
             start=start,
             end=end,
         )
+        waits = (frame["maturity"] == "provisional") & frame["metric"].isin(of_truth)
+        numbers = ["value", "lower", "upper", "p_value"]
+        frame[numbers] = frame[numbers].mask(waits)
         return frame[list(METRIC_COLUMNS)]
 
     if not family.explained_by_slices:

@@ -522,3 +522,18 @@ def test_windows_between_those_with_news_are_left_as_they_are(own_fortnight: Wor
         assert new is not None
         assert old is not None
         assert new.metadata == old.metadata
+
+
+def test_the_first_labels_of_a_window_that_waits_are_no_number_of_it(own_fortnight: World) -> None:
+    """Whoever computes it, and when: neither its verdicts nor those of later windows have any."""
+    _, actuals = customers(LATE[0])
+    drop(actuals.head(50), landing(own_fortnight.folder, "actuals") / "part.parquet")
+    own_fortnight.work()
+    own_fortnight.compute([LATE[0]])
+    measured = own_fortnight.metrics(LATE[0])
+    assert measured.loc[measured["metric"] == "roc_auc", "n"].max() == 50
+    for family in ("performance", "estimated_performance"):
+        found = own_fortnight.verdicts(family, LATE[0])
+        waits = found["reason"] == "labels_still_coming"
+        assert waits.any()
+        assert found.loc[waits, "value"].isna().all()
