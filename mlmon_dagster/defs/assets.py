@@ -134,7 +134,9 @@ def work_of(
     kept = _with_rows(project, spec, windows)
     if len(kept) < len(windows):
         context.log.warning(f"{len(windows) - len(kept)} of {len(windows)} windows: {PAST}")
-    is_planned = PLANNED_TAG in run.tags and not is_backfill
+    # A run executed once more has the tags of the first, and is asked for by a person.
+    is_asked = is_backfill or "dagster/parent_run_id" in run.tags
+    is_planned = PLANNED_TAG in run.tags and not is_asked
     return Work(project, spec, tuple(kept), project.now(), run.run_id, is_backfill, is_planned)
 
 
