@@ -459,7 +459,8 @@ def _windowed(project: Project, spec: ModelSpec, info: AssetInfo) -> Body:
         with computing.running():
             numbers_of = WINDOW_STEPS[info.name](work)
             left = [window for window in work.windows if window.key not in numbers_of]
-            known = known_numbers(project, spec, info.name, left, work.states())
+            states = work.states() if left else {}
+            known = known_numbers(project, spec, info.name, left, states)
         for window in work.windows:
             if window.key in numbers_of:
                 shown = _of_window(info, numbers_of[window.key])

@@ -19,6 +19,7 @@ from mlmon_dagster.store.state.window_state import StepMark, WindowInputs, load
 from mlmon_dagster.work import (
     Work,
     earlier_marks,
+    mark_compared,
     mark_of,
     mark_step,
     parts_of,
@@ -44,10 +45,11 @@ def judge(work: Work, family: str, windows: Sequence[Window] | None = None) -> N
     mine.prepare(work)
     is_by_clock, n_later = mine.declared.is_by_clock, mine.reach(work.spec) - 1
     # Noted before the verdicts are formed: what changes meanwhile is not in them.
-    marks = {} if is_by_clock else _judged_marks(work, family)
+    states = {} if is_by_clock else work.states()
+    marks = {} if is_by_clock else _judged_marks(work, family, states)
     due: Sequence[Window] = windows
     if work.is_planned and not is_by_clock:
-        due, n_later = _find_due(work, family, marks, n_later)
+        due, n_later = _find_due(work, family, states, marks, n_later)
     if due:
         _judge_windows(work, family, due)
     if later := _later_windows(work, family, windows[-1], n_later):
@@ -60,13 +62,18 @@ def judge(work: Work, family: str, windows: Sequence[Window] | None = None) -> N
 
 
 def _find_due(
-    work: Work, family: str, marks: Mapping[dt.datetime, StepMark], n_later: int
+    work: Work,
+    family: str,
+    states: Mapping[dt.datetime, WindowInputs],
+    marks: Mapping[dt.datetime, StepMark],
+    n_later: int,
 ) -> tuple[list[Window], int]:
     """Return the windows of a planned run whose verdicts are older than what they rest on.
 
     Args:
         work: What the run works on.
         family: The family.
+        states: The windows' states.
         marks: What verdicts would be made from now.
         n_later: How many later windows a verdict on any of them is read by.
 
@@ -74,7 +81,7 @@ def _find_due(
         The windows; and how many after the last of all still have to be judged, too.
     """
     mine, spec = FAMILIES[family], work.spec
-    states, due, n_after = work.states(), list[Window](), 0
+    due, n_after = list[Window](), 0
     for window in work.windows:
         state = states.get(window.start)
         judged = state.steps.get(f"{family}_check") if state else None
@@ -191,14 +198,15 @@ def verdicts_on(work: Work, family: str) -> dict[str, list[dict[str, object]]]:
     return judged
 
 
-def _judged_marks(work: Work, family: str) -> dict[dt.datetime, StepMark]:
+def _judged_marks(
+    work: Work, family: str, states: Mapping[dt.datetime, WindowInputs]
+) -> dict[dt.datetime, StepMark]:
     """Return what the verdicts on a run's windows are made from.
 
     Noted once they are there, so that one which a crash prevented is asked for again. That is what
     the family's step was made from, and the earlier windows that verdicts are held against.
     """
     mine, spec = FAMILIES[family], work.spec
-    states = work.states()
     marks = {window.start: mark_of(states, window, mine.step) for window in work.windows}
     if not mine.is_compared(spec):
         return marks
@@ -206,8 +214,7 @@ def _judged_marks(work: Work, family: str) -> dict[dt.datetime, StepMark]:
         for start, earlier in earlier_marks(part, family).items():
             # What still waits for its ground truth is compared with nothing.
             if not (mine.needs_truth and marks[start].maturity == "provisional"):
-                version = f"{marks[start].data_version}:{earlier[:8]}"
-                marks[start] = replace(marks[start], data_version=version)
+                marks[start] = mark_compared(marks[start], earlier)
     return marks
 
 
@@ -248,7 +255,8 @@ def judge_computed(work: Work, family: str, *, again: bool = False) -> None:
     if not newest or mine.declared.is_by_clock or not mine.is_watched(spec):
         return
     work = replace(work, windows=tuple(newest), is_planned=False)
-    states, wanted = work.states(), _judged_marks(work, family)
+    states = work.states()
+    wanted = _judged_marks(work, family, states)
     measured = [
         n
         for n, window in enumerate(newest)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
 
 import numpy as np
 import pandas as pd
@@ -201,6 +201,7 @@ class RollingBaselines:
         columns: Sequence[str] | None = None,
     ) -> None:
         self._spec, self._choice = spec, choice
+        self._in_force, self._period, self._columns = in_force, (first, last), columns
         self._baseline_id, self._binnings = in_force.stored.baseline_id, in_force.binnings
         states = window_state.load(store.state, spec.model, None, last)
         windows = [
@@ -209,17 +210,16 @@ class RollingBaselines:
         self._versions = {w.start: states[w.start].steps["profiles"].data_version for w in windows}
         self._earlier = EarlierWindows(choice, spec.time, windows)
         self.to_come = windows[-1].end if windows else _EPOCH
-        self._read = partial(
-            in_force.profiles,
-            start=self._oldest(first, last, [w.start for w in windows]),
-            end=last,
-            dataset=PRODUCTION,
-            columns=columns,
-        )
 
     @cached_property
     def _profiles(self) -> dict[str, ColumnStatistics]:
-        return self._read()
+        first, last = self._period
+        return self._in_force.profiles(
+            start=self._oldest(first, last, list(self._versions)),
+            end=last,
+            dataset=PRODUCTION,
+            columns=self._columns,
+        )
 
     @cached_property
     def _starts(self) -> dict[int, Ints]:
