@@ -11,7 +11,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.families.family import Family, measure_profiles, plot_columns
-from mlmon_dagster.families.sustained import SustainedShifts, judge_sustained
+from mlmon_dagster.families.newest_windows import (
+    RepeatedRows,
+    SustainedShifts,
+    judge_repeats,
+    judge_sustained,
+    read_windows,
+)
 from mlmon_dagster.monitors.change_wording import describe_nature, in_words, percent, rows_share
 from mlmon_dagster.monitors.evidence import (
     OK,
@@ -43,6 +49,7 @@ from mlmon_dagster.spec.monitors import (
     CORRELATION_CHANGE,
     CORRELATION_SHIFT,
     FAMILIES,
+    REPEATED_ROWS,
     SUSTAINED_SHIFT,
     SUSTAINED_WINDOWS,
     Attribution,
@@ -50,7 +57,7 @@ from mlmon_dagster.spec.monitors import (
 )
 from mlmon_dagster.spec.names import ALL, DRIFT, OUTPUTS
 from mlmon_dagster.store.state.monitor_results import MonitorResult
-from mlmon_dagster.work import Comparison, Part, comparisons
+from mlmon_dagster.work import Comparison, Part, comparisons, fixed_comparison
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,6 +107,8 @@ def judge(evidence: Evidence) -> list[MonitorResult]:
         rows += judge_attribution(evidence, window)
         if evidence.sustained is not None:
             rows += judge_sustained(evidence, window, evidence.sustained, judged)
+        if evidence.repeated is not None:
+            rows += judge_repeats(evidence, window, evidence.repeated)
     return rows
 
 
@@ -590,16 +599,22 @@ def _changes_of(part: Part) -> ColumnChanges:
 
 
 def _references(comparison: Comparison) -> dict[str, object]:
-    found: dict[str, object] = {"changes": _changes_of(comparison.part)}
-    n_windows = sum(state.n > 0 for state in comparison.part.states.values())
-    if count_together(comparison.work.spec) > 1 and n_windows >= SUSTAINED_WINDOWS[0]:
-        found["sustained"] = SustainedShifts.of_part(comparison.part)
+    part, monitor = comparison.part, comparison.work.spec.monitors.drift
+    found: dict[str, object] = {"changes": _changes_of(part)}
+    if sum(state.n > 0 for state in part.states.values()) < SUSTAINED_WINDOWS[0]:
+        return found
+    read = read_windows(part)
+    if monitor.sustained is not None:
+        found["sustained"] = SustainedShifts.of_part(part, read)
+    if monitor.repeated_rows is not None:
+        found["repeated"] = RepeatedRows(part.work.spec, read, fixed_comparison(part).baseline)
     return found
 
 
 def count_together(spec: ModelSpec) -> int:
-    """Return how many windows are judged as one at most."""
-    return 1 if spec.monitors.drift.sustained is None else SUSTAINED_WINDOWS[-1]
+    """Return how many windows are judged together at most."""
+    monitor = spec.monitors.drift
+    return SUSTAINED_WINDOWS[-1] if monitor.sustained or monitor.repeated_rows else 1
 
 
 def profiled(column: str) -> Sequence[str]:
@@ -698,6 +713,8 @@ FAMILY = Family(
     explained_by_slices=True,
     references=_references,
     profiles_back=count_together,
-    judged_together=lambda spec, metric: count_together(spec) if metric == SUSTAINED_SHIFT else 1,
+    judged_together=lambda spec, metric: (
+        count_together(spec) if metric in (SUSTAINED_SHIFT, REPEATED_ROWS) else 1
+    ),
     learns_at=("profiles", "drift"),
 )

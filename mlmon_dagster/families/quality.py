@@ -29,7 +29,7 @@ from mlmon_dagster.spec.metric_registry import AUTO
 from mlmon_dagster.spec.monitors import FAMILIES, Condition
 from mlmon_dagster.spec.names import QUALITY, TABLE
 from mlmon_dagster.store.state.monitor_results import MonitorResult
-from mlmon_dagster.work import Comparison
+from mlmon_dagster.work import Comparison, fixed_comparison
 
 if TYPE_CHECKING:
     from mlmon_dagster.metrics.frames import MetricSample
@@ -266,7 +266,8 @@ def _metrics(spec: ModelSpec) -> Sequence[str]:
 def _unseen(comparison: Comparison) -> References:
     from mlmon_dagster.metrics.quality import constant_windows, respelled, unseen_values
 
-    features, baseline = comparison.work.spec.features, comparison.baseline
+    features = comparison.work.spec.features
+    baseline = fixed_comparison(comparison.part).baseline
     names = [name for name, f in features.items() if f.type == "categorical"]
     ranged = [name for name, f in features.items() if _applies("out_of_range_rate", f)]
     if not names and not ranged:

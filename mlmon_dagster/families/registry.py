@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from mlmon_dagster.metrics.arrivals import Arrivals
-    from mlmon_dagster.monitors.evidence import Changes, Sustained
+    from mlmon_dagster.monitors.evidence import Changes, Repeated, Sustained
 
 
 def _load_family(name: str) -> Family:
@@ -48,6 +48,7 @@ def evaluate(
     constant: Collection[tuple[str, pd.Timestamp]] = (),
     changes: Changes | None = None,
     sustained: Sustained | None = None,
+    repeated: Repeated | None = None,
     arrivals: Arrivals | None = None,
     families: Iterable[str] = DECLARED,
 ) -> list[MonitorResult]:
@@ -80,6 +81,7 @@ def evaluate(
             it may have been mistaken for; without it, drift is told by its statistics alone.
         sustained: Says what the newest windows of columns have in common; without it, shifts that
             show in no window alone are not judged.
+        repeated: Says how far a window's rows repeat earlier ones; without it that is not judged.
         arrivals: What is known of when ground truth comes; without it, late ground truth is told
             by `actuals.expected_within` alone.
         families: Families to judge.
@@ -111,6 +113,7 @@ def evaluate(
                 constant=constant,
                 changes=changes,
                 sustained=sustained,
+                repeated=repeated,
                 arrivals=arrivals,
             )
         )

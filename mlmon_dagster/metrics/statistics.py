@@ -27,7 +27,7 @@ UNSEEN_KEPT = 10
 
 Kind = Literal[
     "numeric", "categorical", "score", "order", "confusion", "classes", "loss", "latency", "status",
-    "joint", "by_output",
+    "joint", "by_output", "rows",
 ]  # fmt: skip
 
 
@@ -47,6 +47,7 @@ class Binning:
             log-spaced bins. ``status``: ok, error. ``joint``: no codes but sums of products of
             scores, see `metrics.joint`. ``by_output``: group of the output x (no ground truth,
             ground truth without a value, bins of the value), see `metrics.means_by_output`.
+            ``rows``: hashes of whole rows, see `metrics.repeats`.
         edges: Inner edges of the coarse bins, ascending; a value belongs to bin ``i`` when
             ``edges[i-1] < value <= edges[i]``; the outer bins are open. Empty if not numeric.
         fine: Number of equal-width sub-bins inside each coarse bin (1 = none); the code is
@@ -58,7 +59,7 @@ class Binning:
         categories: Baseline categories that have a code of their own, most frequent first; the
             code after the last is ``other``, the next ``unseen``. For ``classes`` the classes,
             sorted; for a ``score`` of a multiclass model the one class that is positive; for
-            ``joint`` the names of the scores.
+            ``joint`` the names of the scores; for ``rows`` the features that are hashed.
         tail: Further baseline categories, counted together as ``other``; for ``joint`` the column
             that each score is of.
         is_open: The baseline had too many categories to keep them all by name, so that a value
@@ -148,6 +149,27 @@ def empty(binning: Binning) -> ColumnStatistics:
         numbers,
         numbers,
     )
+
+
+def count_whole(binning: Binning, cells: pd.DataFrame, counts: Ints, n: Ints) -> ColumnStatistics:
+    """Return statistics of counts alone, of the whole and of no slice.
+
+    Args:
+        binning: The bins.
+        cells: C rows of ``window_start``, ``dataset`` and ``model_version``, in any order.
+        counts: (C, binning.size).
+        n: Rows of each cell, (C,).
+    """
+    starts = pd.to_datetime(cells["window_start"], utc=True).astype("datetime64[us, UTC]")
+    frame = cells.assign(window_start=starts, slice_key=ALL, slice_value=ALL)
+    order = frame.sort_values(list(CELL_KEYS), kind="stable").index.to_numpy()
+    none, size = np.zeros(len(frame), np.int64), len(frame)
+    return ColumnStatistics(
+        binning, frame.iloc[order].reset_index(drop=True), counts[order],
+        n=n[order], n_null=none, n_nan=none, n_inf=none, n_out_of_range=none,
+        minimum=np.full(size, np.nan), maximum=np.full(size, np.nan),
+        total=np.zeros(size), total_sq=np.zeros(size),
+    )  # fmt: skip
 
 
 @cache

@@ -28,8 +28,11 @@ if TYPE_CHECKING:
     from mlmon_dagster.metrics.drift.column_change import ColumnChange
     from mlmon_dagster.metrics.drift.sustained import SustainedShift
     from mlmon_dagster.metrics.frames import BaselineSample, MetricSample
+    from mlmon_dagster.metrics.repeats import Repeats
 
     Changes = Callable[[str, pd.Timestamp, Sequence[str]], ColumnChange | None]
+
+    Repeated = Callable[[pd.Timestamp], Repeats | None]
 
     class Sustained(Protocol):
         """Knows what the newest windows of columns have in common."""
@@ -109,6 +112,7 @@ class Evidence:
         changes: Says what changed in a column in the window that starts then, which may have been
             mistaken for one of some others; or None.
         sustained: Says what the newest windows of columns have in common, or None.
+        repeated: Says how far the rows of the window that starts then repeat earlier ones, or None.
         arrivals: What is known of when ground truth comes, or None.
     """
 
@@ -126,6 +130,7 @@ class Evidence:
     constant: Collection[tuple[str, pd.Timestamp]] = ()
     changes: Changes | None = None
     sustained: Sustained | None = None
+    repeated: Repeated | None = None
     arrivals: Arrivals | None = None
 
     @property

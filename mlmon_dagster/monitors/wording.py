@@ -56,6 +56,7 @@ NAMES = {
     "attribution": "Share of the attributions",
     "attribution_shift": "Change of the share of the attributions",
     "attribution_ndcg": "NDCG of the order of the attributions",
+    "repeated_rows": "Likeness to the rows of a window before",
     "not_additive_rate": "Share of rows whose SHAP values do not add up to the score",
     "canary_share": "Share of the requests that the canary answered",
     "skew_rate": "Share served otherwise than computed offline",

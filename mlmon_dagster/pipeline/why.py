@@ -20,7 +20,7 @@ from mlmon_dagster.spec import ModelSpec, window_containing, windows_between
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.declaration import is_told_in_money
 from mlmon_dagster.spec.metric_registry import of_outcome
-from mlmon_dagster.spec.monitors import RELEASE_CHANGE
+from mlmon_dagster.spec.monitors import RELEASE_CHANGE, REPEATED_ROWS
 from mlmon_dagster.spec.names import ALL, BUSINESS, TABLE
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 
@@ -50,14 +50,14 @@ def verdicts_with_why(parts: Iterable[JudgeInputs]) -> list[MonitorResult]:
         Rows of ``monitor_result``; those that were traced have ``why``, a sentence, and ``traced``,
         which windows it is of, or ``no_why``, the reason that there is none. Of models with
         outcomes or costs in a currency also ``money``, what it is worth. Why more rows came than
-        usual is no trace: their repeating others.
+        usual, or the same again, is no trace: which rows they repeat.
     """
     rows: list[MonitorResult] = []
     newest: dict[str, tuple[int, JudgeInputs]] = {}
     for inputs in parts:
         for row in inputs.verdicts():
             if row["status"] in _FAILED and any(
-                is_it(inputs, row) for is_it in (_is_traced, _is_valued, _is_rise)
+                is_it(inputs, row) for is_it in (_is_traced, _is_valued, _is_repeat)
             ):
                 newest[str(row["monitor"])] = len(rows), inputs
             rows.append(row)
@@ -69,7 +69,7 @@ def verdicts_with_why(parts: Iterable[JudgeInputs]) -> list[MonitorResult]:
         else:
             said = _why_or_why_not(inputs, row) if _is_traced(inputs, row) else {}
             said |= _attempt(inputs, row, "money", _worth) if _is_valued(inputs, row) else {}
-            said |= _attempt(inputs, row, "why", _repeated) if _is_rise(inputs, row) else {}
+            said |= _attempt(inputs, row, "why", _repeated) if _is_repeat(inputs, row) else {}
         details = json.dumps(json.loads(str(row["details"])) | said, sort_keys=True)
         rows[place] = row | {"details": details}
     return rows
@@ -116,8 +116,8 @@ def _is_valued(inputs: JudgeInputs, row: MonitorResult) -> bool:
     return is_whole and fits and is_told_in_money(inputs.comparison.work.spec)
 
 
-def _is_rise(inputs: JudgeInputs, row: MonitorResult) -> bool:
-    return row["metric"] == "volume_rise"
+def _is_repeat(inputs: JudgeInputs, row: MonitorResult) -> bool:
+    return row["metric"] in ("volume_rise", REPEATED_ROWS)
 
 
 def _repeated(inputs: JudgeInputs, row: MonitorResult) -> str:

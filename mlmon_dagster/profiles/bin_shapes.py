@@ -176,6 +176,11 @@ def class_binning(column: str, classes: Sequence[str]) -> Binning:
     return _binning(column, "classes", size, categories=tuple(classes))
 
 
+def row_binning(column: str, size: int, features: Sequence[str]) -> Binning:
+    """So many cells for hashes of these features."""
+    return _binning(column, "rows", size, categories=tuple(features))
+
+
 def loss_binning(column: str, typical: float, centre: float = 0.0) -> Binning:
     """One code, and the power of two in parts of which sums are counted.
 

@@ -66,6 +66,7 @@ from mlmon_dagster.profiles.loss_columns import (
     row_source,
     with_offsets,
 )
+from mlmon_dagster.profiles.row_cells import profile_rows
 from mlmon_dagster.profiles.storage import from_rows, to_rows
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.names import ALL
@@ -94,10 +95,9 @@ def build_profiles(
 
     Returns:
         Column -> statistics; all columns have the same cells, sorted by `CELL_KEYS`; only
-        `:joint`, where it is profiled, and `:score_order` have none of slices, and SHAP values
-        those of explained rows. A slice's key is
-        ``origin,carrier``, its value ``EWR,UA``; a null is ``<null>``, a version that is not logged
-        ``none``. No rows give no cells.
+        `:joint`, where it is profiled, `:score_order` and `:rows` have none of slices, and SHAP
+        values those of explained rows. A slice's key is ``origin,carrier``, its value ``EWR,UA``;
+        a null is ``<null>``, a version that is not logged ``none``. No rows give no cells.
 
     Raises:
         StoreError: If a slice has so many values that profiles would not be small any more.
@@ -108,6 +108,7 @@ def build_profiles(
     statements = Statements(source, columns, spec.slices, dialect)
     found = _profile(engine, spec, statements)
     found |= profile_joint(engine, source, binnings, values, dialect)
+    found |= profile_rows(engine, from_sql, binnings)
     if ":log_loss" in found and "score" in found:
         log_loss, brier = found[":log_loss"].total, found[":brier"].total
         found["score"] = replace(found["score"], total=log_loss, total_sq=brier)

@@ -65,6 +65,7 @@ from mlmon_dagster.profiles.loss_columns import (
     with_offsets,
     without_values,
 )
+from mlmon_dagster.profiles.row_cells import fit_rows
 from mlmon_dagster.spec.declaration import FeatureType
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.tasks import MAX_CLASSES, class_scores, declared_classes, task_of
@@ -221,6 +222,7 @@ def fit_binnings(
         else:
             binnings[name] = role_binning(name, kind)
     binnings |= fit_joint(engine, spec, from_sql, binnings, expressions, dialect)
+    binnings |= fit_rows(spec, dialect)
     binnings |= _fit_attributions(with_values, spec, dialect)
     return binnings | {name: loss_binning(name, 1.0) for name in group_columns(spec)}
 

@@ -23,7 +23,13 @@ from mlmon_dagster.metrics.drift.joint import (
     size_of,
     standard_scores,
 )
-from mlmon_dagster.metrics.statistics import CELL_KEYS, Binning, ColumnStatistics, empty
+from mlmon_dagster.metrics.statistics import (
+    CELL_KEYS,
+    Binning,
+    ColumnStatistics,
+    count_whole,
+    empty,
+)
 from mlmon_dagster.profiles.bin_codes import NULL_CODE, Column, Dialect
 from mlmon_dagster.profiles.bin_shapes import joint_binning
 from mlmon_dagster.profiles.compiler import NO_VERSION, Engine, codes_of, value_to_code
@@ -176,20 +182,8 @@ def _statistics(
 ) -> ColumnStatistics:
     if not cells:
         return empty(binning)
-    frame = pd.DataFrame(cells, columns=list(CELL_KEYS[:3]))
-    frame["window_start"] = pd.to_datetime(frame["window_start"], utc=True).astype(
-        "datetime64[us, UTC]"
-    )
-    frame = frame.assign(slice_key=ALL, slice_value=ALL)
-    order = frame.sort_values(list(CELL_KEYS), kind="stable").index.to_numpy()
-    counts = np.stack(sums)[order]
-    none, size = np.zeros(len(frame), np.int64), len(frame)
-    return ColumnStatistics(
-        binning, frame.iloc[order].reset_index(drop=True), counts,
-        n=counts[:, 0].copy(), n_null=none, n_nan=none, n_inf=none, n_out_of_range=none,
-        minimum=np.full(size, np.nan), maximum=np.full(size, np.nan),
-        total=np.zeros(size), total_sq=np.zeros(size),
-    )  # fmt: skip
+    frame, counts = pd.DataFrame(cells, columns=list(CELL_KEYS[:3])), np.stack(sums)
+    return count_whole(binning, frame, counts, counts[:, 0].copy())
 
 
 def _read(

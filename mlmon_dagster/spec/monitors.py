@@ -60,6 +60,7 @@ _PREFIX: Final = "shap:"
 CORRELATION_SHIFT: Final = "correlation_shift"  # of a window, at column `:table`
 SUSTAINED_SHIFT: Final = "sustained_shift"  # of a column, over its newest windows
 SUSTAINED_WINDOWS: Final = (7, 14, 28)  # that are judged as one
+REPEATED_ROWS: Final = "repeated_rows"  # of a window, those of one of the windows before
 CORRELATION_CHANGE: Final = "correlation_change"  # of one of its pairs
 RELEASE_CHANGE: Final = "release_change"  # of a version beside the one that it replaced
 GAIN: Final = "_gain"  # ends the name of what another version is better by
@@ -317,6 +318,7 @@ class DriftMonitor(Monitor):
     multivariate: DeclaredMultivariate = None
     attribution: DeclaredAttribution = Attribution()
     sustained: DeclaredSustained = Sustained()
+    repeated_rows: RateCondition | None = Condition(above=0.1)
 
     @model_validator(mode="before")
     @classmethod
@@ -883,6 +885,8 @@ FAMILIES: Final[Mapping[str, DeclaredFamily]] = {
                     "Find which feature moved it, or what changed in the model; where labels "
                     "have come: mlmon trace {model}.",
                 ),
+                REPEATED_ROWS: "Ask the owner of this feed whether rows of that day were sent "
+                "again.",
                 "actual": "Ask who delivers ground truth whether what counts as true is another "
                 "thing now.",
             },

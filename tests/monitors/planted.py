@@ -17,8 +17,8 @@ import pandas as pd
 import pyarrow as pa
 
 from mlmon_dagster.families.drift import ColumnChanges
+from mlmon_dagster.families.newest_windows import SustainedShifts
 from mlmon_dagster.families.registry import FAMILIES, evaluate
-from mlmon_dagster.families.sustained import SustainedShifts
 from mlmon_dagster.metrics.statistics import ColumnStatistics, of_all
 from mlmon_dagster.profiles import build_profiles
 from mlmon_dagster.profiles.fit import fit_binnings
@@ -191,7 +191,11 @@ class World:
         whole = of_all(found)
         comparison = SimpleNamespace(
             work=SimpleNamespace(spec=spec),
-            part=SimpleNamespace(whole=lambda names: {name: whole[name] for name in names}),
+            part=SimpleNamespace(
+                whole=lambda names: {name: whole[name] for name in names},
+                work=SimpleNamespace(spec=spec),
+                in_force=SimpleNamespace(baseline_id=None, own=self),
+            ),
             baseline=self,
         )
         compared = {day.to_pydatetime(): cast("Any", self) for day in days}

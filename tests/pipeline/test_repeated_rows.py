@@ -20,6 +20,7 @@ from mlmon_dagster.work import Work
 from tests.conftest import make_events, make_spec, window
 from tests.defs.small_model import drop
 from tests.pipeline.test_silence import FIRST, Desk, land
+from tests.pipeline.test_silence import SPEC as DESK
 
 SPEC = make_spec()
 DAYS = [f"2024-03-0{day}" for day in range(1, 9)]
@@ -88,3 +89,68 @@ def test_yesterday_sent_again_is_a_warning_that_says_so(tmp_path: Path) -> None:
     assert json.loads(found["details"].iloc[0])["why"] == (
         "50 % of the rows repeat rows of 19 March under new ids, usually 0 %"
     )
+
+
+def land_day(
+    folder: Path, day: dt.date, of: dt.date | None = None, dataset: str = "production"
+) -> None:
+    """Land 150 rows of a day, with the features of another day if one is named."""
+    rng = np.random.default_rng((of or day).toordinal())
+    opens = pd.Timestamp(day, tz="Europe/Berlin") + pd.Timedelta(hours=8)
+    frame = pd.DataFrame(
+        {
+            "id": [f"{dataset}{day}{i}" for i in range(150)], "dataset": dataset,
+            "at": opens + pd.to_timedelta(np.arange(150), unit="m"),
+            "p": rng.normal(size=150), "age": rng.normal(40, 9, 150),
+            "shop": "north" if of == day else rng.choice(["north", "south"], 150),
+        }
+    )  # fmt: skip
+    drop(frame, folder / "landing" / "predictions" / f"{dataset}{day}.parquet")
+
+
+SHOPS = DESK.replace("age: {type: numeric}", "age: {type: numeric}\n  shop: {type: categorical}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("has_baseline", [True, False])
+def test_yesterday_instead_of_today_is_told_though_nothing_else_changed(
+    tmp_path: Path, has_baseline: bool
+) -> None:
+    spec = SHOPS if has_baseline else SHOPS.replace("dataset: dataset, ", "")
+    desk = Desk(tmp_path, spec)
+    for day in pd.date_range("2024-01-15", "2024-02-10") if has_baseline else ():
+        land_day(tmp_path, day.date(), dataset="validation")
+    days = [day.date() for day in pd.date_range(FIRST, periods=24)]
+    for place, day in enumerate(days):
+        land_day(tmp_path, day, days[place - 2] if place == 22 else None)
+    desk.look("2024-03-28T06:00:00+01:00")
+
+    newest = monitor_results.newest(desk.project.store.state, "desk", family="drift")
+    found = newest[(newest["status"] != "OK") & (newest["status"] != "NO_DATA")]
+    assert found["monitor"].tolist() == ["drift/repeated_rows"]
+    row = found.iloc[0]
+    assert (row["status"], row["k"], row["of_n"]) == ("WARN", 1, 1)
+    assert row["window_start"].tz_convert("Europe/Berlin").date() == days[22]
+    assert row["message"] == (
+        "Rows of 24 March came again under new ids.\nLikeness of the rows to those of 24 March is "
+        "1.00 (n 150; 1 is the same rows), usually 0.01 at that distance; the limit is 0.10 beyond."
+    )
+    assert json.loads(row["details"])["why"] == (
+        "100 % of the rows repeat rows of 24 March under new ids, usually 0 %"
+    )
+    judged = newest[newest["monitor"] == "drift/repeated_rows"]
+    assert len(judged) == (23 if has_baseline else 24 - 9)
+
+
+@pytest.mark.slow
+def test_a_column_of_one_value_is_noted_beside_its_other_verdicts(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, SHOPS)
+    for day in pd.date_range("2024-01-15", "2024-02-10"):
+        land_day(tmp_path, day.date(), dataset="validation")
+    first, last = FIRST, FIRST + dt.timedelta(days=1)
+    land_day(tmp_path, first)
+    land_day(tmp_path, last, last)
+    desk.look("2024-03-06T06:00:00+01:00")
+    newest = monitor_results.newest(desk.project.store.state, "desk", family="quality")
+    shop = newest[newest["monitor"] == "quality/unseen_rate/shop"].sort_values("window_start")
+    assert [json.loads(text).get("beside") for text in shop["details"]] == [None, ["constant"]]

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlmon_dagster.metrics.binnings import just_below, representatives, upper_edges
+from mlmon_dagster.metrics.repeats import ROWS
 from mlmon_dagster.profiles import bin_shapes as shapes
 from mlmon_dagster.profiles import fit as module
 from mlmon_dagster.profiles.bin_codes import DUCKDB, STANDARD, Column, code_expression
@@ -175,7 +176,7 @@ def test_roles_that_the_model_does_not_log_have_no_bins() -> None:
     roles = {"prediction_id": "id", "event_time": "at", "score": "p"}
     spec = make_spec(slices=[], columns=roles)
     found = fit_binnings(DuckEngine(base=make_records(9)), spec, "base")
-    assert set(found) - set(spec.features) == {"score"}
+    assert set(found) - set(spec.features) == {"score", ROWS}
 
 
 def test_predictions_of_a_regression_are_profiled_like_a_number() -> None:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.metrics.binnings import latency_representatives
 from mlmon_dagster.metrics.performance.roc import SCORE_ORDER
+from mlmon_dagster.metrics.repeats import ROWS
 from mlmon_dagster.metrics.statistics import CELL_KEYS, ColumnStatistics, concat, merge
 from mlmon_dagster.profiles import build_profiles
 from mlmon_dagster.profiles import compiler as cells_module
@@ -74,9 +75,12 @@ def test_cells_are_window_version_and_slice_sorted_and_shared_by_all_columns(
     assert list(frame.columns) == list(CELL_KEYS)
     assert [tuple(row) for row in frame.itertuples(index=False)] == list(cells)
     assert str(frame["window_start"].dtype) == "datetime64[us, UTC]"
-    assert all(profiles[name].cells is frame for name in profiles if name != SCORE_ORDER)
+    of_whole = (SCORE_ORDER, ROWS)
+    assert all(profiles[name].cells is frame for name in profiles if name not in of_whole)
     whole = frame[frame["slice_key"] == "all"].reset_index(drop=True)
-    pd.testing.assert_frame_equal(profiles[SCORE_ORDER].cells, whole)
+    for name in of_whole:
+        pd.testing.assert_frame_equal(profiles[name].cells, whole)
+    assert profiles[ROWS].counts.sum(axis=1).tolist() == profiles[ROWS].n.tolist()
     assert {"EWR,D\\,L", "L\\\\GA,<null>", "<null>,"} <= set(frame["slice_value"])
 
 
@@ -290,7 +294,7 @@ def test_names_of_unseen_values_are_asked_for_only_if_there_are_any() -> None:
         engine.statements.clear()
         build_profiles(engine, SPEC, "records", binnings)
         asked.append(len(engine.statements))
-    assert asked == [7, 9]
+    assert asked == [8, 10]
 
 
 def test_many_rows_are_counted_in_fewer_statements_to_the_same(
@@ -305,7 +309,7 @@ def test_many_rows_are_counted_in_fewer_statements_to_the_same(
         found = build_profiles(engine, SPEC, "records", binnings)
         asked.append(len(engine.statements))
         assert_all_equal(found, profiles)
-    assert asked == [7, 6]
+    assert asked == [8, 7]
 
 
 def test_values_that_are_not_finite_are_asked_for_only_if_there_are_any() -> None:

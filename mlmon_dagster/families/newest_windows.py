@@ -1,8 +1,9 @@
-"""Sustained shifts of drift: what no window shows by itself, and the newest ones together do.
+"""What drift is judged by beside single windows: shifts that last, and rows that come again.
 
-A verdict is of one column, and of the run of windows that says it most: the newest 7, 14 or 28. The
-score and the prediction are a family of their own for the false discovery rate, as they would be
-lost among the features.
+A sustained shift is what no window shows by itself, and the newest ones together do. Its verdict is
+of one column, and of the run of windows that says it most: the newest 7, 14 or 28. The score and
+the prediction are a family of their own for the false discovery rate, as they would be lost among
+the features. Repeated rows are of a window and of one of those before it.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from mlmon_dagster.families.ground_truth import name_day
 from mlmon_dagster.monitors.change_wording import in_words
 from mlmon_dagster.monitors.evidence import (
     A_YEAR,
+    AN_ALERT,
     OK,
     Evidence,
     Window,
@@ -28,7 +31,12 @@ from mlmon_dagster.monitors.evidence import (
 from mlmon_dagster.monitors.wording import number, subject, told, write_limit
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.baseline import GRAINS, PRODUCTION
-from mlmon_dagster.spec.monitors import SUSTAINED_SHIFT, SUSTAINED_WINDOWS, Sustained
+from mlmon_dagster.spec.monitors import (
+    REPEATED_ROWS,
+    SUSTAINED_SHIFT,
+    SUSTAINED_WINDOWS,
+    Sustained,
+)
 from mlmon_dagster.spec.names import DRIFT, OUTPUTS
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 from mlmon_dagster.work import Part, baseline_of, comparisons
@@ -43,13 +51,16 @@ if TYPE_CHECKING:
         SustainedBaseline,
         SustainedShift,
     )
+    from mlmon_dagster.metrics.repeats import Repeats, RowCells, UsualRepeats
     from mlmon_dagster.metrics.statistics import ColumnStatistics
+    from mlmon_dagster.monitors.evidence import Repeated
     from mlmon_dagster.monitors.evidence import Sustained as Known
     from mlmon_dagster.profiles import Baseline
 
 _FEWEST, _MOST = SUSTAINED_WINDOWS[0], SUSTAINED_WINDOWS[-1]
 _AT_ONCE = 32  # windows whose profiles are held
-METHOD = "sustained-1"
+METHOD, REPEATS = "sustained-1", "repeats-1"
+ROWS = ":rows"  # the profiled column of `metrics.repeats`
 
 
 def judge_sustained(
@@ -191,6 +202,124 @@ baseline was so']
 Read = Callable[[dt.datetime], tuple[Mapping[str, "ColumnStatistics"], dt.datetime]]
 
 
+def read_windows(part: Part) -> Read:
+    """Return what reads windows with those that they are judged together with; it keeps the last.
+
+    A month of windows is read at once.
+    """
+    work = part.work
+    columns = [*_list_columns(work.spec), ROWS] if _can_be_judged(part) else [ROWS]
+    held: list[tuple[dt.datetime, Mapping[str, ColumnStatistics], dt.datetime]] = []
+
+    def read(start: dt.datetime) -> tuple[Mapping[str, ColumnStatistics], dt.datetime]:
+        if not (held and held[0][0] <= start <= held[0][2]):
+            windows = [window for window in work.windows if window.start >= start][:_AT_ONCE]
+            profiles = part.in_force.profiles(
+                start=windows[0].start - _span(work.spec),
+                end=windows[-1].end,
+                dataset=PRODUCTION,
+                columns=columns,
+                slices=[()],
+            )
+            held[:] = [(windows[0].start, profiles, windows[-1].start)]
+        return held[0][1:]
+
+    return read
+
+
+def judge_repeats(evidence: Evidence, window: Window, repeats: Repeated) -> Iterator[MonitorResult]:
+    """Fail a window whose rows are like those of a window before, surely and beyond the usual.
+
+    There is no row while it is not known what is usual, or the window has fewer than 100 rows.
+    """
+    monitor, condition = evidence.spec.monitors.drift, evidence.spec.monitors.drift.repeated_rows
+    found = None if window["schema_broken"] else repeats(window["window_start"])
+    if condition is None or found is None:
+        return
+    beyond = found.likeness - found.usual
+    level = AN_ALERT / A_YEAR[evidence.spec.time.granularity]
+    failed = condition.fails(beyond) and found.p_value <= level
+    day = name_day(evidence.spec, dt.datetime.fromtimestamp(found.start, dt.UTC), evidence.now)
+    text = (
+        f"Likeness of the rows to those of {day} is {found.likeness:.2f} (n {found.n:,}; 1 is the "
+        f"same rows), usually {abs(found.usual):.2f} at that distance; the limit is "
+        f"{write_limit(condition.bound)} beyond"
+    )
+    if condition.fails(beyond) and not failed:
+        text += f", but this may be chance (p {number(found.p_value)})"
+    yield result_row(
+        evidence,
+        window,
+        monitor,
+        metric=REPEATED_ROWS,
+        status=failing(monitor, condition.is_error(beyond)) if failed else OK,
+        message=told(f"Rows of {day} came again under new ids" if failed else "", text),
+        value=round(found.likeness, 6),
+        baseline_value=round(found.usual, 6),
+        n=found.n,
+        threshold=f"above {write_limit(condition.bound)}",
+        p_value=found.p_value,
+        k=1,
+        of_n=1,
+        method_version=REPEATS,
+        **excess(beyond, condition.bound),
+    )
+
+
+class RepeatedRows:
+    """How far windows repeat the rows of those before them.
+
+    What is usual is asked of the baseline's own windows; of one that moves on, of those before.
+
+    Args:
+        spec: The model.
+        read: As of `SustainedShifts`.
+        baseline: That does not move on; None where it does, or there is none.
+    """
+
+    def __init__(self, spec: ModelSpec, read: Read, baseline: Baseline | None) -> None:
+        self._above = spec.monitors.drift.repeated_rows
+        self._read, self._baseline = read, baseline
+        self._held: tuple[int, RowCells | None] | None = None
+
+    def __call__(self, start: pd.Timestamp) -> Repeats | None:
+        """Return what is known of the window that starts then; None if nothing is."""
+        from mlmon_dagster.metrics.repeats import UsualRepeats
+
+        profiles, _ = self._read(start.to_pydatetime())
+        if self._held is None or self._held[0] != id(profiles):
+            self._held = id(profiles), _cells_of(profiles)
+        windows = self._held[1]
+        place = None if windows is None else windows.find(int(start.timestamp()))
+        if windows is None or place is None or self._above is None:
+            return None
+        usual = self._of_baseline()
+        if usual is None:
+            usual = UsualRepeats(windows.ranks[max(place - _MOST + 1, 0) : place])
+        return usual.judge(windows, place, self._above.bound)
+
+    def _of_baseline(self) -> UsualRepeats | None:
+        from mlmon_dagster.metrics.repeats import UsualRepeats
+        from mlmon_dagster.metrics.statistics import derived
+
+        if self._baseline is None:
+            return None
+        windows: Mapping[str, ColumnStatistics] = self._baseline.windows
+
+        def compute() -> UsualRepeats | None:
+            cells = _cells_of(windows)
+            return None if cells is None else UsualRepeats(cells.ranks)
+
+        return derived(windows, ROWS, compute)
+
+
+def _cells_of(profiles: Mapping[str, ColumnStatistics]) -> RowCells | None:
+    from mlmon_dagster.metrics.repeats import RowCells
+    from mlmon_dagster.metrics.statistics import select_whole
+
+    return RowCells(select_whole(profiles[ROWS])) if ROWS in profiles else None
+
+
 class SustainedShifts:
     """What the newest windows of columns have in common; their profiles are read a month at once.
 
@@ -209,25 +338,14 @@ class SustainedShifts:
         self._chunk: _Chunk | None = None
 
     @classmethod
-    def of_part(cls, part: Part) -> SustainedShifts:
+    def of_part(cls, part: Part, read: Read) -> SustainedShifts:
         """Look at windows by their stored profiles."""
         baselines: dict[dt.datetime, Baseline | None] = {}
         spec = part.work.spec
 
-        def read(start: dt.datetime) -> tuple[Mapping[str, ColumnStatistics], dt.datetime]:
-            windows = [window for window in part.work.windows if window.start >= start][:_AT_ONCE]
-            profiles = part.in_force.profiles(
-                start=windows[0].start - _span(spec),
-                end=windows[-1].end,
-                dataset=PRODUCTION,
-                columns=_profiled(spec),
-                slices=[()],
-            )
-            return profiles, windows[-1].start
-
         def compared(start: dt.datetime) -> Baseline | None:
             if not baselines:
-                for one in comparisons(part, DRIFT, _profiled(spec)):
+                for one in comparisons(part, DRIFT, _list_columns(spec)):
                     baselines.update({window.start: one.baseline for window in one.work.windows})
             return baselines.get(start)
 
@@ -382,5 +500,5 @@ def _span(spec: ModelSpec) -> dt.timedelta:
     return (_MOST - 1) * GRAINS[spec.time.granularity] + dt.timedelta(hours=1)
 
 
-def _profiled(spec: ModelSpec) -> list[str]:
+def _list_columns(spec: ModelSpec) -> list[str]:
     return [*spec.features, *OUTPUTS]
