@@ -201,8 +201,8 @@ FAULTS: dict[str, YearFault] = {
     "clock off": YearFault(_move_clock, (1, 2, 8), ("hour",)),
     "x1000 in some": YearFault(_scale_some, (0.03, 0.1, 0.5), ("amount",)),
     "-1 in a count": YearFault(_fill_items, (0.03, 0.08, 0.3), ("items",)),
-    "replayed on top": YearFault(_replay, (0.3, 0.6, 1.0), ("predictions", "volume")),
-    "replayed instead": YearFault(_replace_by_yesterday, (0.2, 0.5, 0.9), ("repeat",)),
+    "replayed on top": YearFault(_replay, (0.3, 0.6, 1.0), ("predictions", "volume", "came again")),
+    "replayed instead": YearFault(_replace_by_yesterday, (0.2, 0.5, 0.9), ("came again",)),
     RELEASE: YearFault(_release, (0.4, 0.8, 2.0), ("ROC AUC",), is_of_truth=True),
     "AUC falls": YearFault(_blur_score, (0.5, 1.0, 2.5), ("ROC AUC",), is_of_truth=True),
     "rare, shuffled": YearFault(
