@@ -1,7 +1,10 @@
 """From predicted losses of rows to estimated MAE and RMSE of windows, with intervals.
 
 A second model predicts the loss of a row: direct loss estimation (NannyML, 2022), after the loss
-prediction of Yoo and Kweon (2019).
+prediction of Yoo and Kweon (2019). A band comes from the variance of the rows, and is no wider than
+the baseline's own windows, held out, show by how much realized losses differ from predicted ones:
+of heavy tails the variance of a square says next to nothing (split conformal prediction; Vovk,
+Gammerman and Shafer, 2005).
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import pandas as pd
 
 from mlmon_dagster.metrics import MIN_WINDOWS, Floats, Ints
 from mlmon_dagster.metrics.estimated.calibration import (
+    HELD,
     LEAST_STRETCH,
     MIN_ROWS,
     later_squares,
@@ -24,7 +28,7 @@ from mlmon_dagster.metrics.intervals import Z95
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.tasks import estimated, residual
 
-VERSION = "dle-6"
+VERSION = "dle-7"
 _TENTHS = 10
 _MOST_DEARER = 1e12  # a row of a window, in rows of the baseline
 _TINY = 1e-300
@@ -67,6 +71,9 @@ class LossCalibration(NamedTuple):
             does not shrink with their number.
         error: Standard error of the predicted losses' mean over the baseline.
         spread: The mean `_spread` of a row, per power.
+        reach: Logarithm of the ratio of realized to predicted losses that 97 % of the baseline's
+            windows stay within, per power; infinite for fewer than 14 windows.
+        relative: The mean `_spread` of a row in units of its squared mean loss, per power.
         tenths: Predicted losses between the tenths of the rows, per power (2, 9).
         n: Rows.
         reason: Why nothing can be estimated, if so.
@@ -79,6 +86,8 @@ class LossCalibration(NamedTuple):
     between: Floats
     error: Floats
     spread: Floats
+    reach: Floats
+    relative: Floats
     tenths: Floats
     n: int
     reason: str
@@ -89,6 +98,24 @@ class LossCalibration(NamedTuple):
         keys = self.losses.keys.assign(window_start=self.losses.keys["window_start"].min())
         apart = self._replace(between=np.zeros(2))  # its rows share no window
         return Losses(keys, self.losses.realized, self.losses.predicted), apart
+
+    def ratio_of(self, n: Ints, around: Floats, guess: Floats, power: int) -> Floats:
+        """Return the logarithm of the ratio that windows of n rows stay within.
+
+        Fewer rows than the baseline's windows have, and rows whose losses stray more beside their
+        mean, widen it.
+
+        Args:
+            n: Rows of each window.
+            around: Mean `_spread` of its rows.
+            guess: Their mean predicted loss.
+            power: 0 of absolute errors, 1 of squares.
+        """
+        usual = max(self.relative[power], _TINY)
+        with np.errstate(over="ignore"):
+            relative = around / np.maximum(guess**2, _TINY) / usual
+        fewer = np.maximum(self.size / np.maximum(n, 1), 1)
+        return np.asarray(self.reach[power] * np.sqrt(fewer * relative.clip(1, _MOST_DEARER)))
 
     def dispersion_of(self, n: Ints, power: int) -> Floats:
         """Return the factor of the variance for windows of n rows."""
@@ -102,7 +129,8 @@ def loss_calibration(losses: Losses, reason: str = "") -> LossCalibration:
     if reason:
         none = np.full(2, np.nan)
         apart = np.full((2, _TENTHS - 1), np.nan)
-        return LossCalibration(none, none, 0.0, none, none, none, apart, n, reason, losses)
+        few = (none, none, 0.0, none, none, none, none, none, apart)
+        return LossCalibration(*few, n, reason, losses)
     away = losses.realized - losses.predicted[:, 0]
     overall = away.var(axis=1, ddof=1)
     spread = _spread(losses.predicted)
@@ -112,7 +140,7 @@ def loss_calibration(losses: Losses, reason: str = "") -> LossCalibration:
     rows = np.bincount(place, minlength=len(cells))
     used = rows >= MIN_ROWS
     size = float(rows[used].mean()) if used.any() else 0.0
-    dispersion, between = np.ones(2), np.zeros(2)
+    dispersion, between, reach = np.ones(2), np.zeros(2), np.full(2, np.inf)
     for power in range(2):
         strayed = np.bincount(place, away[power], minlength=len(cells))
         expected = variance[power] * np.bincount(place, spread[power], minlength=len(cells))
@@ -122,10 +150,26 @@ def loss_calibration(losses: Losses, reason: str = "") -> LossCalibration:
         if len(strays) >= MIN_WINDOWS:
             later = later_squares(strays, starts)
             between[power] = LEAST_STRETCH * max(later.mean - 1, 0) / size
+            sums = [
+                np.bincount(place, one, minlength=len(cells))[used].astype(np.float64)
+                for one in (losses.realized[power], losses.predicted[power, 0])
+            ]
+            reach[power] = _reach(*sums)
     error = np.sqrt(overall * dispersion / n)
     shares = np.arange(1, _TENTHS) / _TENTHS
     tenths = np.quantile(losses.predicted.mean(axis=1), shares, axis=1).T
-    return LossCalibration(variance, dispersion, size, between, error, mean, tenths, n, "", losses)
+    relative = mean / np.maximum(losses.predicted[:, 0].mean(axis=1) ** 2, _TINY)
+    found = (variance, dispersion, size, between, error, mean, reach, relative, tenths)
+    return LossCalibration(*found, n, "", losses)
+
+
+def _reach(realized: Floats, predicted: Floats) -> float:
+    """Return what the logarithms of so many windows' ratios stay within, and one more's would."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = np.abs(np.log(realized / predicted))
+    ratios = np.sort(np.nan_to_num(ratios, nan=np.inf, posinf=np.inf))
+    place = min(int(np.ceil(HELD * (len(ratios) + 1))), len(ratios))
+    return float(ratios[place - 1])
 
 
 def _spread(predicted: Floats) -> Floats:
@@ -177,9 +221,10 @@ def estimated_losses(losses: Losses, calibration: LossCalibration) -> pd.DataFra
         MetricFrame of ``estimated_mae``, ``estimated_rmse`` (n = rows with a prediction),
         ``mae_residual`` and ``rmse_residual`` (estimated - realized over the n rows with an
         actual), column `:table`. Bands of 95 %: from the rows' own chance, widened to what the
-        baseline's windows show; from how far the models of the two halves disagree, at all or by
-        tenths of the predicted loss; and from the held-out rows. Windows without rows have no cell.
-        `reason` of a NaN: few_rows (under 30), no_actuals, or why the baseline is of no use.
+        baseline's windows show, and not beyond the ratios that these show; from how far the models
+        of the two halves disagree, at all or by tenths of the predicted loss; and from the held-out
+        rows. Windows without rows have no cell. `reason` of a NaN: few_rows (under 30), no_actuals,
+        or why the baseline is of no use.
     """
     if not len(losses.keys):
         return stack_rows([])
@@ -203,14 +248,18 @@ def estimated_losses(losses: Losses, calibration: LossCalibration) -> pd.DataFra
             around = np.bincount(place[chosen], spread[power][chosen], minlength=len(cells))
             # What held-out rows leave open is more of rows whose losses stray more.
             dearer = around / size / np.maximum(calibration.spread[power], _TINY)
-            learning = _disagreement(
+            apart = _disagreement(
                 losses.predicted[power][:, chosen], calibration.tenths[power], place[chosen], size
-            ) + calibration.error[power] ** 2 * np.clip(dearer, 1, _MOST_DEARER)
+            )
+            learning = apart + calibration.error[power] ** 2 * np.clip(dearer, 1, _MOST_DEARER)
             variance = calibration.variance[power] * calibration.dispersion_of(n, power)
             sampling = variance * around / size**2
-            half = Z95 * np.sqrt(learning + sampling)
             # Mean losses stray by factors: twice as large is as likely as half, so on a log scale.
-            factor = np.exp(np.minimum(half / np.maximum(guess, _TINY), _LARGEST_EXPONENT))
+            scale = np.maximum(guess, _TINY)
+            half = Z95 * np.sqrt(learning + sampling)
+            shown = calibration.ratio_of(n, around / size, guess, power)
+            shown = np.hypot(shown, np.minimum(Z95 * np.sqrt(apart) / scale, _LARGEST_EXPONENT))
+            factor = np.exp(np.minimum(np.minimum(half / scale, shown), _LARGEST_EXPONENT))
             low, high = guess / factor, np.where(guess > 0, guess * factor, half)
             if metric == "rmse":
                 guess, low, high = np.sqrt(guess), np.sqrt(low), np.sqrt(high)
