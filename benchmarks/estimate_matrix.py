@@ -55,9 +55,10 @@ from benchmarks.table import Goal, Row, render
 from benchmarks.weighted_baseline import Baseline, WeightedRows
 from mlmon_dagster.metrics.estimated.calibration import RECORD, factor_of
 from mlmon_dagster.metrics.estimated.multiclass import (
-    CONFIDENCE,
+    DECIDED_FOR,
     calibrate_classes,
     estimated_classes,
+    groups_of,
 )
 from mlmon_dagster.metrics.estimated.regression import Losses, estimated_losses
 from mlmon_dagster.metrics.estimated.reweighting import Weighing
@@ -197,16 +198,20 @@ def _classes(mine: Draw) -> Iterator[pd.DataFrame]:
                 continue
             own = shaped(own, shape)
             profiles = class_profiles(own.repeat(again, axis=1), truth)
-            scores = _by_name(own, truth[:, ::again])[0]
+            scores = {
+                scored: values
+                for scored, values in _by_name(own, truth[:, ::again])[0].items()
+                if not scored.startswith(DECIDED_FOR)
+            }
             found = _repeated(weighted_rows.weighings(scores, _inputs(seen)), again)
             taken = {i: one._replace(gains=dict.fromkeys(one.gains, 1.0))
                      for i, one in found.items()}  # fmt: skip
             plain = estimated_classes(profiles, learnt)
             weighted = estimated_classes(profiles, learnt, taken) if found else plain
             better = {
-                metric: [i for i, one in found.items() if one.is_better(
-                    [CONFIDENCE] if metric == "accuracy" else CLASSES)]
-                for metric in METRICS["classes"]
+                metric: [i for i, one in found.items() if one.is_better(scored)]
+                for scored, metrics in groups_of(learnt.curves)
+                for metric in metrics
             }  # fmt: skip
             compared = _compared(plain, weighted, better, again)
             yield compared.assign(shape=shape, rows=rows, case=name)

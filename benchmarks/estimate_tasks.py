@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from benchmarks.scored_worlds import SCORE_BINS, SPAN, Size, counted, in_half, shaped
 from mlmon_dagster.metrics.estimated.multiclass import (
     CONFIDENCE,
+    DECIDED_FOR,
     calibrate_classes,
     estimated_classes,
 )
@@ -89,11 +90,19 @@ def class_profiles(score: Floats, actual: NDArray[np.bool_]) -> dict[str, Column
 
 
 def one_by_one(score: Floats, actual: NDArray[np.bool_]) -> dict[str, tuple[Floats, Floats]]:
-    """Return every class's score and whether it was so, and the same of the class decided for."""
+    """Return every class's score and whether it was so, and the same of the class decided for.
+
+    The latter of all rows, and of those decided for each class.
+    """
     found = {name: (score[i], actual[i].astype(float)) for i, name in enumerate(CLASSES)}
     decided = score.argmax(axis=0)[None]
     of_decided = [np.take_along_axis(part, decided, axis=0)[0] for part in (score, actual)]
-    return found | {CONFIDENCE: (of_decided[0], of_decided[1].astype(float))}
+    found[CONFIDENCE] = of_decided[0], of_decided[1].astype(float)
+    return found | {
+        f"{DECIDED_FOR}{name}": (np.where(decided[0] == i, *parts), found[name][1])
+        for i, name in enumerate(CLASSES)
+        for parts in [(found[name][0], np.nan)]
+    }
 
 
 def multiclass(rng: np.random.Generator, shifts: Sequence[float], size: Size) -> list[Found]:

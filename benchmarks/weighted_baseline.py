@@ -12,6 +12,7 @@ from benchmarks.scored_worlds import SCORE_BINS, bin_of, counted, halved
 from mlmon_dagster.metrics.binnings import upper_edges
 from mlmon_dagster.metrics.estimated.binary import residuals
 from mlmon_dagster.metrics.estimated.calibration import Scored, calibrate, per_cell
+from mlmon_dagster.metrics.estimated.multiclass import DECIDED_FOR
 from mlmon_dagster.metrics.estimated.reweighting import (
     LabelledRows,
     Margin,
@@ -51,11 +52,13 @@ class WeightedRows:
         groupings = {name: grouping(self._binnings[name], codes[name]) for name in codes}
         targets, whole = {}, {}
         for name, score in scores.items():
-            bins, positive = bin_of(score.flat[places]), actuals[name].flat[places] > 0
+            mine, positive = score.flat[places], actuals[name].flat[places] > 0
+            bins = np.where(np.isnan(mine), -1, bin_of(np.nan_to_num(mine, nan=0.5)))
             targets[name] = Target(bins, positive, SCORE_BINS)
             rows = counted(score, actuals[name]).rows[:, :, 1:].transpose(0, 2, 1)
             whole[name] = rows[rows.sum(axis=(1, 2)) > 0]
-            groupings[name] = grouping(role_binning(name, "score"), bins * 3 + 1 + positive)
+            if not name.startswith(DECIDED_FOR):
+                groupings[name] = grouping(role_binning(name, "score"), bins * 3 + 1 + positive)
         self._rows = LabelledRows(targets, places // known.shape[1], groupings, whole)
 
     def weighings(

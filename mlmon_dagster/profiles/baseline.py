@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from mlmon_dagster.errors import BaselineMissingError
-from mlmon_dagster.metrics.estimated.multiclass import CONFIDENCE
+from mlmon_dagster.metrics.estimated.multiclass import CONFIDENCE, DECIDED_FOR
 from mlmon_dagster.metrics.performance.weighted_back import DECIDED
 from mlmon_dagster.metrics.statistics import (
     BaselineWindows,
@@ -359,7 +359,8 @@ def scored_columns(spec: ModelSpec) -> list[str]:
         decided = [DECIDED] if spec.columns.prediction is not None else []
         return ["score", *decided]
     if spec.task == "multiclass_classification" and spec.columns.scores is not None:
-        return [*class_scores(spec).values(), CONFIDENCE]
+        names = class_scores(spec).values()
+        return [*names, CONFIDENCE, *(f"{DECIDED_FOR}{name}" for name in names)]
     return []
 
 

@@ -174,7 +174,7 @@ def _state(binning: Binning) -> str:
 
     Of the score of the class that was decided for, positive is that the decision was right.
     """
-    if binning.column == ":confidence":
+    if binning.column.startswith(":confidence"):
         return "(CASE WHEN actual IS NULL THEN 0 WHEN actual = prediction THEN 2 ELSE 1 END)"
     if not binning.categories:
         return _STATE

@@ -221,6 +221,11 @@ def class_score_binning(column: str, label: str, classes: int) -> Binning:
     )
 
 
+def decided_binning(column: str) -> Binning:
+    """Bins of the score of rows that were decided for one class, coarser than a score's."""
+    return _binning(column, "score", SCORE_BINS // 4 * 3, low=-LOGIT_SPAN, high=LOGIT_SPAN)
+
+
 def joint_binning(
     column: str, size: int, scores: Sequence[tuple[str, str, Sequence[int]]]
 ) -> Binning:

@@ -37,6 +37,7 @@ from mlmon_dagster.metrics.estimated.calibration import (
     widened,
 )
 from mlmon_dagster.metrics.estimated.multiclass import (
+    DECIDED_FOR,
     PLAIN,
     ClassCalibration,
     calibrate_classes,
@@ -150,7 +151,7 @@ def estimate_baseline(store: Store, spec: ModelSpec, baseline: Baseline) -> OwnE
         return baseline_losses(store, spec, baseline)
     if spec.task == MULTICLASS:
         one = ("dataset",)
-        pooled = {n: merge(_whole(baseline.windows[n]), one) for n in scored_columns(spec)}
+        pooled = {n: merge(_whole(baseline.windows[n]), one) for n in _known_scores(spec, baseline)}
         held_out = _learn_classes(spec, baseline).held_out
         windows = stack_rows(list_held_out(held_out, PLAIN))
         return OwnEstimates(_classes(store, spec, pooled, baseline), windows)
@@ -175,19 +176,30 @@ def _hold_out(spec: ModelSpec, baseline: Baseline) -> OwnEstimates:
 
 
 def _classes(store: Store, spec: ModelSpec, whole: Profiles, baseline: Baseline) -> pd.DataFrame:
-    names = scored_columns(spec)
-    if not all(name in whole and name in baseline.windows for name in names):
+    names = _known_scores(spec, baseline)
+    if not names or not all(name in whole for name in names):
         return concat_frames([])
     learnt = _learn_classes(spec, baseline)
     found = {} if learnt.reason else _weighings(store, spec, whole, baseline)
     return estimated_classes(whole, learnt, found)
 
 
+def _known_scores(spec: ModelSpec, baseline: Baseline) -> list[str]:
+    """Return the columns that estimates of several classes are made of; none if one is missing.
+
+    A baseline of before does not count the rows that were decided for each class.
+    """
+    wanted = scored_columns(spec)
+    found = [name for name in wanted if name in baseline.windows]
+    has_all = all(n in found for n in wanted if not n.startswith(DECIDED_FOR))
+    return found if has_all else []
+
+
 def _learn_classes(spec: ModelSpec, baseline: Baseline) -> ClassCalibration:
     """Return what the baseline says about the scores of several classes."""
 
     def learn() -> ClassCalibration:
-        base = _wholes({name: baseline.windows[name] for name in scored_columns(spec)})
+        base = _wholes({name: baseline.windows[name] for name in _known_scores(spec, baseline)})
         labels = list(class_scores(spec).values())
         return calibrate_classes(base, _wholes(baseline.halves), labels, SEED)
 
@@ -293,10 +305,12 @@ def labelled_rows(
         No rows where they are past their retention.
     """
     binnings = baseline.binnings
-    scores = [name for name in scored_columns(spec) if name != DECIDED]
+    scores = [name for name in scored_columns(spec) if name != DECIDED and name in binnings]
+    of_all = [name for name in scores if not name.startswith(DECIDED_FOR)]
     source = _baseline_rows(store, spec, baseline, scores[0])
     values = value_expressions(spec, erased_ids.personal_key(store.state, spec.model))
-    names = [*scores, *(name for name in inputs if name in binnings)]
+    grouped = [*of_all, *(name for name in inputs if name in binnings)]
+    names = [*grouped, *(name for name in scores if name not in of_all)]
     parts = ["window_start"]
     for name in names:
         column = Column(binnings[name], resolve(values[name][1], binnings))
@@ -306,7 +320,7 @@ def labelled_rows(
         f"SELECT {', '.join(parts)} FROM {source} AS records WHERE actual IS NOT NULL "
         f"ORDER BY MD5(prediction_id), prediction_id LIMIT {MOST_ROWS}"
     )
-    found = found.filter(pc.greater_equal(pc.min_element_wise(*map(found.column, scores)), 0))
+    found = found.filter(pc.greater_equal(pc.min_element_wise(*map(found.column, of_all)), 0))
     codes = {name: codes_of(found.column(name), binnings[name]) for name in names}
     places = pc.rank(found.column("window_start"), tiebreaker="dense")
     return LabelledRows(
@@ -315,7 +329,7 @@ def labelled_rows(
             for name in scores
         },
         windows=as_numpy(places).astype(np.int64) - 1,
-        groupings={name: grouping(binnings[name], codes[name]) for name in names},
+        groupings={name: grouping(binnings[name], codes[name]) for name in grouped},
         whole={name: _labelled_windows(_whole(baseline.windows[name])) for name in scores},
     )
 

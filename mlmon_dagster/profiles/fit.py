@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from mlmon_dagster.metrics import Floats
 from mlmon_dagster.metrics.binnings import just_below
-from mlmon_dagster.metrics.estimated.multiclass import CONFIDENCE
+from mlmon_dagster.metrics.estimated.multiclass import CONFIDENCE, DECIDED_FOR
 from mlmon_dagster.metrics.means_by_output import BY_OUTPUT, OUTCOME
 from mlmon_dagster.metrics.performance.multiclass import RIGHT
 from mlmon_dagster.metrics.performance.weighted_back import DECIDED, EXEMPT
@@ -36,6 +36,7 @@ from mlmon_dagster.profiles.bin_shapes import (
     categorical_binning,
     class_binning,
     class_score_binning,
+    decided_binning,
     discrete_binning,
     loss_binning,
     numeric_binning,
@@ -207,6 +208,8 @@ def fit_binnings(
         elif kind == "classes":
             if classes := _classes(engine, spec, from_sql):
                 binnings[name] = class_binning(name, classes)
+        elif name.startswith(DECIDED_FOR):
+            binnings[name] = decided_binning(name)
         elif kind == "score" and name not in ("score", DECIDED, CONFIDENCE):
             scores = class_scores(spec)
             label = next(label for label, column in scores.items() if column == name)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from mlmon_dagster.metrics.estimated.multiclass import CONFIDENCE
+from mlmon_dagster.metrics.estimated.multiclass import CONFIDENCE, DECIDED_FOR
 from mlmon_dagster.metrics.means_by_output import BY_OUTPUT, OUTCOME
 from mlmon_dagster.metrics.performance.multiclass import GAP, RIGHT
 from mlmon_dagster.metrics.performance.roc import SCORE_ORDER
@@ -370,6 +370,13 @@ def _multiclass(spec: ModelSpec) -> Values:
     }
     found |= {
         CONFIDENCE: ("score", f"(CASE prediction {whens} END)"),
+        **{
+            f"{DECIDED_FOR}{name}": (
+                "score",
+                f"CASE WHEN prediction = {literal(label)} THEN {quote_identifier(name)} END",
+            )
+            for label, name in scores.items()
+        },
         ":log_loss": ("loss", _log_loss(_PROBABILITY)),
         ":brier": ("loss", f"({squares}) - 2 * {_PROBABILITY} + 1"),
         ":top_k": (
@@ -434,7 +441,7 @@ def _exempt(spec: ModelSpec, losses: Values) -> Values:
     if exempt is None:
         return {}
     outputs = {name: found for name, found in losses.items()
-               if found[0] == "score" and name != CONFIDENCE}  # fmt: skip
+               if found[0] == "score" and not name.startswith(CONFIDENCE)}  # fmt: skip
     answer = task_of(spec).answer
     if spec.columns.score is not None and answer == "label":
         outputs["score"] = ("score", "score")

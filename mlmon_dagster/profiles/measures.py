@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from mlmon_dagster.metrics.estimated.multiclass import DECIDED_FOR
 from mlmon_dagster.metrics.frames import MetricRows, concat_frames, stack_rows
 from mlmon_dagster.metrics.means_by_output import BY_OUTPUT, OUTCOME
 from mlmon_dagster.metrics.performance.weighted_back import DECIDED, EXEMPT
@@ -453,7 +454,8 @@ def performance_columns(spec: ModelSpec) -> list[str]:
     if task_of(spec).is_grouped:
         return list(group_columns(spec))
     outputs = [name for name in ("score", "prediction") if getattr(spec.columns, name) is not None]
-    return list(dict.fromkeys([*outputs, *loss_columns(spec), *group_columns(spec)]))
+    losses = [name for name in loss_columns(spec) if not name.startswith(DECIDED_FOR)]
+    return list(dict.fromkeys([*outputs, *losses, *group_columns(spec)]))
 
 
 def measure(

@@ -395,7 +395,10 @@ TASKS: Final[Mapping[str, TaskInfo]] = {
         shown=(
             "accuracy", estimated("accuracy"), "macro_f1", "macro_roc_auc", "unseen_class_rate",
         ),
-        estimated=("accuracy", "macro_roc_auc", "brier", "log_loss"),
+        estimated=(
+            "accuracy", "macro_roc_auc", "macro_precision", "macro_recall", "macro_f1", "brier",
+            "log_loss",
+        ),
     ),
     REGRESSION: TaskInfo(
         "number",

@@ -25,6 +25,7 @@ from mlmon_dagster.metrics.estimated.calibration import (
 )
 from mlmon_dagster.metrics.estimated.multiclass import (
     CONFIDENCE,
+    DECIDED_FOR,
     ClassCalibration,
     calibrate_classes,
     estimated_classes,
@@ -69,14 +70,16 @@ def binary_estimates() -> pd.DataFrame:
     return _by_day(concat_frames([f(now, learnt) for f in (estimated_performance, residuals)]))
 
 
-def _chance(score: np.ndarray, then: pd.DataFrame, column: str, positive: object) -> np.ndarray:
+def _chance(
+    score: np.ndarray, then: pd.DataFrame, column: str, positive: object, coarser: int = 1
+) -> np.ndarray:
     """P(positive) of scores, by isotonic regression over the baseline's bins."""
     known = then[then[column].notna() & then["actual"].notna()]
-    place = score_bin(known[column].to_numpy(float))
+    place = score_bin(known[column].to_numpy(float)) // coarser
     truth = (known["actual"] == positive).to_numpy(float)
     fitted = IsotonicRegression(out_of_bounds="clip").fit(place, truth)
     least = 0.5 / (len(known) + 1)
-    return np.clip(fitted.predict(score_bin(score)), least, 1 - least)
+    return np.clip(fitted.predict(score_bin(score) // coarser), least, 1 - least)
 
 
 def _weighted(score: np.ndarray, decided: np.ndarray, chance: np.ndarray) -> dict[str, float]:
@@ -198,7 +201,7 @@ def class_calibration() -> tuple[Profiles, ClassCalibration]:
     spec, then = world(MULTICLASS).spec, baseline(MULTICLASS)
     now, whole = profiled(spec, _current(MULTICLASS), then)
     half = profiled(spec, then[::2], then)[0]
-    names = [*SCORES, CONFIDENCE]
+    names = [*SCORES, CONFIDENCE, *(f"{DECIDED_FOR}{name}" for name in SCORES)]
     sides = [{name: side[name] for name in names} for side in (now, whole, half)]
     return sides[0], calibrate_classes(*sides[1:], SCORES, 3)
 
@@ -219,13 +222,16 @@ def _confidence(rows: pd.DataFrame) -> pd.Series:
 def test_multiclass_estimates_are_those_of_each_class_against_the_rest():
     then, rows = baseline(MULTICLASS), world(MULTICLASS).windows["random"]
     found = class_estimates()["value"].loc[0]
-    areas, brier, log_loss = [], 0.0, 0.0
+    areas, brier, log_loss, each = [], 0.0, 0.0, []
     for label, column in zip(CLASSES, SCORES, strict=True):
         score = rows[column].to_numpy(float)
         one = _weighted(score, score > 0.5, chance := _chance(score, then, column, label))
         areas.append(one["roc_auc"])
         brier += one["brier"]
         log_loss -= float((chance * np.log(midpoint(score))).mean())
+        mine, known = (side[side["prediction"] == label] for side in (rows, then))
+        hits = _chance(mine[column].to_numpy(float), known, column, label, 4).sum()
+        each.append((hits / len(mine), hits / chance.sum(), 2 * hits / (len(mine) + chance.sum())))
     sure = then.assign(sure=_confidence(then), actual=then["actual"].where(
         then["actual"].isna() | (then["actual"] != then["prediction"]), "right"))  # fmt: skip
     mine = _confidence(rows).dropna().to_numpy(float)
@@ -234,7 +240,9 @@ def test_multiclass_estimates_are_those_of_each_class_against_the_rest():
         "macro_roc_auc": float(np.mean(areas)),
         "brier": brier,
         "log_loss": log_loss,
-    }
+        **dict(zip(("macro_precision", "macro_recall", "macro_f1"), np.mean(each, axis=0),
+                   strict=True)),
+    }  # fmt: skip
     assert set(expected) == set(TASKS[MULTICLASS].estimated)
     for name, value in expected.items():
         habit = correct_by(class_calibration()[1].held_out, name)

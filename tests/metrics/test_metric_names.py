@@ -64,7 +64,8 @@ ORACLES: dict[str, str] = {
         name(metric): "test_estimate_oracles"
         for metrics in (("roc_auc", "pr_auc", "brier", "log_loss", "actual_rate", "accuracy",
                          "balanced_accuracy", "precision", "recall", "specificity", "f1",
-                         "macro_roc_auc", "mae", "rmse"),)
+                         "macro_roc_auc", "macro_precision", "macro_recall", "macro_f1", "mae",
+                         "rmse"),)
         for metric in metrics
         for name in (estimated, residual)
     },
@@ -75,6 +76,7 @@ ORACLES: dict[str, str] = {
     **dict.fromkeys((declaration.ATTRIBUTION_NDCG, declaration.NOT_ADDITIVE), "test_additivity"),
     "residual_drift": "test_data_oracles",  # it is the psi of a column
     **dict.fromkeys(("volume_drop", "volume_rise"), "test_estimate_oracles"),
+    monitors.REPEATED_ROWS: "test_repeats",
     # Of windows, not of rows: counted by tests/monitors.
     **dict.fromkeys(("bad_rate", "duplicate_rate", "conflict_rate"), "monitors"),
     **dict.fromkeys(("no_data_for", "actuals_missing"), "monitors"),
@@ -120,7 +122,7 @@ def _declared() -> set[str]:
     named = {*METRICS, *DISTANCES, "ks", *FURTHER, *QUANTILES}
     named |= {monitors.CORRELATION_SHIFT, monitors.CORRELATION_CHANGE}
     named |= {declaration.ATTRIBUTION, declaration.ATTRIBUTION_SHIFT, declaration.ATTRIBUTION_NDCG}
-    named |= {monitors.CLASS_RATE, monitors.PROMETHEUS}
+    named |= {monitors.CLASS_RATE, monitors.PROMETHEUS, monitors.REPEATED_ROWS}
     named |= {NOVEL, f"{NOVEL}{AUTO}", OFF_HEAP, *SPANS}
     return named | estimates | limits | _literal_names() | _limited()
 

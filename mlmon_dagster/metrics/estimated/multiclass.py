@@ -2,15 +2,18 @@
 
 Every class's score has its own curve, and so has the score of the class decided for, whose
 "positive" is that the decision was right. See `estimated.binary` for what that rests on, and its
-source; one class against the rest as in Zadrozny and Elkan (2002). One score
-of several does not say what the others are, so that its curve moves with their law: under a shift
-the curves come from weighted rows, see `metrics.reweighting`.
+source; one class against the rest as in Zadrozny and Elkan (2002). Of the rows decided for one
+class there is a curve, too: expected hits, beside the rows that were decided for it and those that
+are expected to be of it, give its precision, recall and F1. One score of several does not say what
+the others are, so that its curve moves with their law: under a shift the curves come from weighted
+rows, see `metrics.reweighting`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -48,8 +51,10 @@ from mlmon_dagster.spec.tasks import estimated, residual
 
 Profiles = Mapping[str, ColumnStatistics]
 CONFIDENCE = ":confidence"  # the score of the class that was decided for
+DECIDED_FOR = f"{CONFIDENCE}/"  # before a class's score: of the rows that were decided for it
 PLAIN, WEIGHTED = "ovr-cbpe-5", "iw-ovr-cbpe-6"
-_NAMES = ("accuracy", "macro_roc_auc", "brier", "log_loss")
+_OF_SCORES = ("macro_roc_auc", "brier", "log_loss")
+_OF_DECISIONS = ("macro_precision", "macro_recall", "macro_f1")
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,8 @@ class ClassCalibration:
     """What a baseline says about the scores of several classes.
 
     Attributes:
-        curves: Score -> P(positive) per bin; the classes' scores and ``:confidence``.
+        curves: Score -> P(positive) per bin; the classes' scores, ``:confidence``, and of every
+            class that of the rows decided for it, where those are counted.
         held_out: Metric -> how far the baseline's own windows are from their estimates.
         n: Labelled rows of the baseline.
         reason: Why nothing can be estimated; empty if something can.
@@ -75,7 +81,8 @@ def calibrate_classes(
     """Learn from a baseline what its classes' scores mean.
 
     Args:
-        baseline: The classes' score columns and ``:confidence``, by window.
+        baseline: The classes' score columns and ``:confidence``, by window; also those of the rows
+            decided for each class, if they are counted (baselines of before have none).
         halves: The same of a random half of its rows.
         labels: The classes' score columns.
         seed: Of the replicates, where there are too few windows for a jackknife.
@@ -83,7 +90,8 @@ def calibrate_classes(
     Returns:
         With a `reason` where the baseline has fewer than 20 right or 20 wrong decisions.
     """
-    names = [*labels, CONFIDENCE]
+    decided = [f"{DECIDED_FOR}{name}" for name in labels]
+    names = [*labels, CONFIDENCE, *(decided if baseline.keys() >= set(decided) else ())]
     base = {name: scored(baseline[name], None) for name in names}
     half = {n: aligned(scored(halves[n], None), base[n]) for n in names if n in halves}
     curves = {
@@ -101,10 +109,11 @@ def estimated_classes(
     calibration: ClassCalibration,
     weighings: Mapping[int, Weighing] | None = None,
 ) -> pd.DataFrame:
-    """Estimate accuracy, macro ROC AUC, Brier score and log loss, and compare with the truth.
+    """Estimate accuracy, macro ROC AUC, F1, precision, recall, Brier score and log loss.
 
-    Accuracy has the curve of the decisions and the others those of the classes, and so each asks
-    the held-out rows of its own scores which of two curves is better.
+    They are compared with the truth, too. Accuracy has the curve of the decisions, F1, precision
+    and recall those of the decisions for each class and of the classes, and the others those of the
+    classes, and so each asks the held-out rows of its own scores which of two curves is better.
 
     Args:
         windows: The classes' score columns and ``:confidence`` over C cells.
@@ -115,17 +124,17 @@ def estimated_classes(
         MetricFrame of ``estimated_<metric>`` and ``<metric>_residual``, column `:table`; intervals
         as `estimated_performance`, with the classes' actuals taken as independent and then
         widened to what the baseline's own windows show. `reason` of a NaN: no_rows (of a residual
-        no_actuals), few_rows (under 30), few_of_rarer_class (no class with 10 expected rows of
-        either kind), few_baseline_rows (under 20 right or wrong decisions), baseline_no_actuals.
+        no_actuals), few_rows (under 30), few_of_rarer_class (of areas no class with 10 expected
+        rows of either kind; of F1, precision and recall a class with fewer than 10),
+        few_baseline_rows (under 20 right or wrong decisions), baseline_no_actuals.
     """
-    names = list(calibration.curves)
+    names = [name for name in calibration.curves if name in windows]
     counts = {name: scored(windows[name], None) for name in names}
     found = {} if calibration.reason or not weighings else weighings
     metrics = []
-    for scores in ([CONFIDENCE], [name for name in names if name != CONFIDENCE]):
+    for scores, mine in groups_of(names):
         cells = [i for i in sorted(found) if found[i].is_better(scores)]
         is_weighted = np.isin(np.arange(len(counts[CONFIDENCE].cells)), cells)
-        mine = [m for m in _NAMES if (m == "accuracy") == (scores == [CONFIDENCE])]
         plain = {name: counts[name].part(~is_weighted) for name in scores}
         metrics += _compared(plain, calibration.curves, calibration, mine, PLAIN)
         if cells:
@@ -133,6 +142,18 @@ def estimated_classes(
             weighted = {name: counts[name].part(is_weighted) for name in scores}
             metrics += _compared(weighted, own, calibration, mine, WEIGHTED)
     return stack_rows(metrics).assign(n_baseline=calibration.n)
+
+
+def groups_of(names: Iterable[str]) -> list[tuple[list[str], Sequence[str]]]:
+    """Return the scores that metrics are made of, and these metrics."""
+    known = list(names)
+    classes = [name for name in known if not name.startswith(CONFIDENCE)]
+    decided = [name for name in known if name.startswith(DECIDED_FOR)]
+    found: list[tuple[list[str], Sequence[str]]] = [
+        ([CONFIDENCE], ("accuracy",)),
+        (classes, _OF_SCORES),
+    ]
+    return [*found, (classes + decided, _OF_DECISIONS)] if decided else found
 
 
 def _compared(
@@ -189,6 +210,8 @@ def _expected(
 
 def _combined(tables: Mapping[str, Table], counts: Mapping[str, Scored]) -> dict[str, Floats]:
     """From tables of the classes, or that of the decisions, to the metrics of the model."""
+    if any(name.startswith(DECIDED_FOR) for name in tables):
+        return _of_decisions(tables)
     values = {name: values_of(table, counts[name].middles) for name, table in tables.items()}
     if CONFIDENCE in tables:
         return {"accuracy": values[CONFIDENCE]["actual_rate"]}
@@ -209,6 +232,62 @@ def _combined(tables: Mapping[str, Table], counts: Mapping[str, Scored]) -> dict
     }
 
 
+class _Hits(NamedTuple):
+    """Rows of K classes in C cells, (K, C): decided right, decided, of the class."""
+
+    right: Floats
+    decided: Floats
+    actual: Floats
+
+
+def _hits(tables: Mapping[str, Table]) -> _Hits:
+    classes = [name for name in tables if not name.startswith(DECIDED_FOR)]
+    of_decided = [tables[f"{DECIDED_FOR}{name}"] for name in classes]
+    return _Hits(
+        np.array([table.positives.sum(axis=1) for table in of_decided]),
+        np.array([(table.positives + table.negatives).sum(axis=1) for table in of_decided]),
+        np.array([tables[name].positives.sum(axis=1) for name in classes]),
+    )
+
+
+def _of_decisions(tables: Mapping[str, Table]) -> dict[str, Floats]:
+    """Return the means over the classes; NaN where one of them has too few rows."""
+    right, decided, actual = _hits(tables)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        each = {
+            "macro_precision": np.where(decided > 0, right / decided, 0.0),
+            "macro_recall": right / actual,
+            "macro_f1": 2 * right / (decided + actual),
+        }
+    is_known = (actual >= MIN_RARER).all(axis=0)
+    return {name: np.where(is_known, value.mean(axis=0), np.nan) for name, value in each.items()}
+
+
+def _decision_variance(
+    tables: Mapping[str, Table], rows: Mapping[str, Floats], metric: str
+) -> Floats:
+    """Variance of a mean over the classes if the rows' actuals were independent, by its slopes."""
+    right, decided, actual = _hits(tables)
+    classes = [name for name in tables if not name.startswith(DECIDED_FOR)]
+
+    def spread(name: str) -> Floats:
+        table = tables[name]
+        safe = np.maximum(rows[name], 1)
+        return np.asarray((table.positives * table.negatives / safe).sum(axis=1))
+
+    yes = np.array([spread(f"{DECIDED_FOR}{name}") for name in classes])
+    no = np.maximum(np.array([spread(name) for name in classes]) - yes, 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        if metric == "macro_precision":
+            on, off = np.where(decided > 0, 1 / decided, 0.0), np.zeros_like(decided)
+        elif metric == "macro_recall":
+            on, off = (1 - right / actual) / actual, -right / actual**2
+        else:
+            f1, both = 2 * right / (decided + actual), decided + actual
+            on, off = (2 - f1) / both, -f1 / both
+        return np.asarray((yes * on**2 + no * off**2).sum(axis=0) / len(classes) ** 2)
+
+
 def _is_ranked(table: Table) -> Flags:
     rarer = np.minimum(table.positives.sum(axis=1), table.negatives.sum(axis=1))
     return np.asarray(rarer >= MIN_RARER)
@@ -226,6 +305,8 @@ def _variance(
     changes nothing, since a row has one actual, and multiplied by k / (k - 1): exact for two
     classes, and for equal chances of k.
     """
+    if metric in _OF_DECISIONS:
+        return _decision_variance(tables, rows, metric)
     parts, known = [], []
     k = len(tables)
     for name, table in tables.items():
@@ -274,7 +355,7 @@ def _hold_out(base: Mapping[str, Scored], half: Mapping[str, Scored]) -> dict[st
             parts.append(expected_table(_rows(mine, True), None, curve))
         tables[name] = Table(*(a + b for a, b in zip(parts[0][:2], parts[1][:2], strict=True)))
     found = {}
-    for scores in ([CONFIDENCE], [name for name in base if name != CONFIDENCE]):
+    for scores, _ in groups_of(base):
         expected = {name: tables[name] for name in scores}
         rows = {name: _rows(base[name], True) for name in scores}
         guess = _combined(expected, base)

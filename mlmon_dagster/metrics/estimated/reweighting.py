@@ -207,7 +207,7 @@ class Target(NamedTuple):
     """What a score says of a row, and whether it was so; of a multiclass model one a class.
 
     Attributes:
-        bins: Score bin of every row, (n,).
+        bins: Score bin of every row, (n,); -1 of rows that it says nothing of.
         is_positive: Its actual, (n,).
         size: Number of score bins.
     """
@@ -287,7 +287,11 @@ class LabelledRows:
     def _flat(self) -> dict[str, Ints]:
         blocks = self.windows * MIN_BLOCKS // self.n_windows
         return {
-            name: (blocks * 2 + target.is_positive) * target.size + target.bins
+            name: np.where(
+                target.bins < 0,
+                MIN_BLOCKS * 2 * target.size,  # behind all others
+                (blocks * 2 + target.is_positive) * target.size + target.bins,
+            )
             for name, target in self.targets.items()
         }
 
@@ -325,6 +329,7 @@ class LabelledRows:
         for name, flat in self._flat.items():
             size = self.targets[name].size
             counts = np.bincount(flat, weights, minlength=MIN_BLOCKS * 2 * size)
+            counts = counts[: MIN_BLOCKS * 2 * size]
             found[name] = counts.reshape(MIN_BLOCKS, 2, size).astype(np.float64)
         return found
 
