@@ -52,7 +52,8 @@ class Law:
         share: Of the predictions that ever get a label.
         is_by_score: Whether those are chosen by their score.
         pause: Units for which the label job stops, twice; then it catches up.
-        corrected: Share of the labels that are wrong at first and corrected later.
+        corrected: Share of the rarer class's labels that are wrong at first and corrected later; of
+            the other class as many are. Of all labels it would be most of the rarer class.
     """
 
     name: str
@@ -332,7 +333,9 @@ class World:
         )
         labels["is_correction"] = False
         if law.corrected:
-            second = labels[rng.random(len(labels)) < law.corrected].copy()
+            sizes = labels["label"].map(labels["label"].value_counts())
+            wrong = law.corrected * sizes.min() / sizes
+            second = labels[rng.random(len(labels)) < wrong].copy()
             labels.loc[second.index, "label"] = ~second["label"]
             second["is_correction"] = True
             second["known"] += CORRECTED_AFTER * self.unit
