@@ -108,7 +108,7 @@ def judge(evidence: Evidence) -> list[MonitorResult]:
         if evidence.sustained is not None:
             rows += judge_sustained(evidence, window, evidence.sustained, judged)
         if evidence.repeated is not None:
-            rows += judge_repeats(evidence, window, evidence.repeated)
+            rows += judge_repeats(evidence, window, evidence.repeated, judged)
     return rows
 
 

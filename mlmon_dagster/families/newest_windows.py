@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 
 _FEWEST, _MOST = SUSTAINED_WINDOWS[0], SUSTAINED_WINDOWS[-1]
 _AT_ONCE = 32  # windows whose profiles are held
+_NO_BASELINE = frozenset({"learning", "no_baseline"})
 METHOD, REPEATS = "sustained-1", "repeats-1"
 ROWS = ":rows"  # the profiled column of `metrics.repeats`
 
@@ -104,7 +105,7 @@ def _unjudged(
     evidence: Evidence, window: Window, declared: Sustained, distances: Sequence[MonitorResult]
 ) -> Iterator[MonitorResult]:
     for row in distances:
-        if row["reason"] in ("learning", "no_baseline"):
+        if row["reason"] in _NO_BASELINE:
             column = str(row["column_name"])
             yield unjudged(
                 evidence,
@@ -227,14 +228,26 @@ def read_windows(part: Part) -> Read:
     return read
 
 
-def judge_repeats(evidence: Evidence, window: Window, repeats: Repeated) -> Iterator[MonitorResult]:
+def judge_repeats(
+    evidence: Evidence, window: Window, repeats: Repeated, distances: Sequence[MonitorResult]
+) -> Iterator[MonitorResult]:
     """Fail a window whose rows are like those of a window before, surely and beyond the usual.
 
-    There is no row while it is not known what is usual, or the window has fewer than 100 rows.
+    There is no row while it is not known what is usual, or the window has fewer than 100 rows; but
+    where a declared baseline has no rows, as of sustained shifts.
     """
     monitor, condition = evidence.spec.monitors.drift, evidence.spec.monitors.drift.repeated_rows
-    found = None if window["schema_broken"] else repeats(window["window_start"])
-    if condition is None or found is None:
+    if condition is None or window["schema_broken"]:
+        return
+    found = repeats(window["window_start"])
+    if found is None:
+        reasons = {row["reason"] for row in distances}
+        if not evidence.spec.baseline.is_rolling and reasons <= _NO_BASELINE and reasons:
+            yield unjudged(
+                evidence, window, monitor, subject(REPEATED_ROWS), min(reasons),
+                metric=REPEATED_ROWS, threshold=f"above {write_limit(condition.bound)}", k=1,
+                of_n=1,
+            )  # fmt: skip
         return
     beyond = found.likeness - found.usual
     level = AN_ALERT / A_YEAR[evidence.spec.time.granularity]
@@ -278,6 +291,7 @@ class RepeatedRows:
     """
 
     def __init__(self, spec: ModelSpec, read: Read, baseline: Baseline | None) -> None:
+        self._is_moving = spec.baseline.is_rolling and baseline is None
         self._above = spec.monitors.drift.repeated_rows
         self._read, self._baseline = read, baseline
         self._held: tuple[int, RowCells | None] | None = None
@@ -294,9 +308,9 @@ class RepeatedRows:
         if windows is None or place is None or self._above is None:
             return None
         usual = self._of_baseline()
-        if usual is None:
+        if self._is_moving:
             usual = UsualRepeats(windows.ranks[max(place - _MOST + 1, 0) : place])
-        return usual.judge(windows, place, self._above.bound)
+        return None if usual is None else usual.judge(windows, place, self._above.bound)
 
     def _of_baseline(self) -> UsualRepeats | None:
         from mlmon_dagster.metrics.repeats import UsualRepeats

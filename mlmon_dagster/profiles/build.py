@@ -108,7 +108,7 @@ def build_profiles(
     statements = Statements(source, columns, spec.slices, dialect)
     found = _profile(engine, spec, statements)
     found |= profile_joint(engine, source, binnings, values, dialect)
-    found |= profile_rows(engine, from_sql, binnings)
+    found |= profile_rows(engine, from_sql, binnings, dialect)
     if ":log_loss" in found and "score" in found:
         log_loss, brier = found[":log_loss"].total, found[":brier"].total
         found["score"] = replace(found["score"], total=log_loss, total_sq=brier)

@@ -35,16 +35,17 @@ def fit_rows(spec: ModelSpec, dialect: Dialect) -> dict[str, Binning]:
 
 
 def profile_rows(
-    engine: Engine, from_sql: str, binnings: Mapping[str, Binning]
+    engine: Engine, from_sql: str, binnings: Mapping[str, Binning], dialect: Dialect
 ) -> dict[str, ColumnStatistics]:
-    """Count rows by cell, of the whole and not of slices; nothing where the bins have none.
+    """Count rows by cell, of the whole and not of slices; nothing where `fit_rows` has no bins.
 
     Args:
-        engine: DuckDB.
+        engine: Runs SQL.
         from_sql: The inference records, to stand after FROM.
         binnings: The bins of the profile.
+        dialect: Of the engine.
     """
-    if (binning := binnings.get(ROWS)) is None:
+    if (binning := binnings.get(ROWS)) is None or not dialect.is_duckdb:
         return {}
     features = ", ".join(map(quote_identifier, binning.categories))
     found = engine.query(

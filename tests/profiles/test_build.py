@@ -225,7 +225,8 @@ def test_latencies_outside_the_scale_fall_into_the_outer_bins() -> None:
 
 def test_both_dialects_give_equal_statistics(profiles: Any) -> None:
     portable = profiles_of(RECORDS, dialect=STANDARD)
-    assert_all_equal(portable, profiles, 1e-9)
+    assert profiles.keys() - portable.keys() == {ROWS}
+    assert_all_equal(portable, {name: profiles[name] for name in portable}, 1e-9)
 
 
 def test_no_rows_give_no_cells() -> None:
