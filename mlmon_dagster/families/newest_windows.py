@@ -169,6 +169,7 @@ def _judged(
             "n_windows": shift.run,
             "part": shift.part,
             "as_far": round(shift.as_far, 4),
+            "measured": "psi",  # what is stored of a column, whatever its kind
         },
         **excess(newest, declared.above),
     )
@@ -275,6 +276,7 @@ def judge_repeats(
         k=1,
         of_n=1,
         method_version=REPEATS,
+        details={"measured": ""},  # nothing that is stored
         **excess(beyond, condition.bound),
     )
 

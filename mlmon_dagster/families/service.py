@@ -311,7 +311,7 @@ def _judge_change(
         baseline_value=volume.usual,
         threshold=threshold(condition),
         method_version="volume-2",
-        details={"usual": round(volume.usual, 1)},
+        details={"usual": round(volume.usual, 1), "measured": ""},
         **({} if is_brief else excess(share, condition.bound)),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -294,10 +295,11 @@ def behind(store: Store, spec: ModelSpec, alert: Row) -> Verdict:
     window = window_containing(spec.time, start)
     slice_ = slice_predicate(spec, str(alert["slice_key"]), str(alert["slice_value"]))
     wrong = _wrong_values(spec, last) if last else _wrong_in_any(store, spec, alert, window)
-    # What follows the fingerprint of the records says which baseline, and how mature they were.
+    # What follows the fingerprint of the records says which baseline, how mature they were, and of
+    # which other windows the verdict is.
     data_version = last["data_version"] if last else alert["last_data_version"]
     records = store.inference_records(spec)
-    version = records.version_with(window, str(data_version).partition(":")[0])
+    version = records.version_with(window, re.split("[:+]", str(data_version))[0])
     time = _time_of(str(alert["metric"]), str(alert["column_name"]))
     return Verdict(window, version, together(slice_, wrong), time)
 

@@ -135,9 +135,10 @@ def test_yesterday_instead_of_today_is_told_though_nothing_else_changed(
         "Rows of 24 March came again under new ids.\nLikeness of the rows to those of 24 March is "
         "1.00 (n 150; 1 is the same rows), usually 0.01 at that distance; the limit is 0.10 beyond."
     )
-    assert json.loads(row["details"])["why"] == (
-        "100 % of the rows repeat rows of 24 March under new ids, usually 0 %"
-    )
+    assert json.loads(row["details"]) == {
+        "measured": "",
+        "why": "100 % of the rows repeat rows of 24 March under new ids, usually 0 %",
+    }
     judged = newest[newest["monitor"] == "drift/repeated_rows"]
     assert len(judged) == (23 if has_baseline else 24 - 9)
 

@@ -158,7 +158,7 @@ class AlertView:
 
     @property
     def measured(self) -> str:
-        """The stored metric that it is about."""
+        """The stored metric that it is about; a verdict on several windows names it."""
         return str(self.details.get("explain", {}).get("measured", self.row["metric"]))
 
     @property

@@ -31,6 +31,9 @@ from mlmon_dagster.spec.tasks import estimated, residual
 VERSION = "dle-7"
 _TENTHS = 10
 _MOST_DEARER = 1e12  # a row of a window, in rows of the baseline
+_BEYOND = (
+    1.1  # times the ratios of so many windows: where days share effects, later ones lie farther
+)
 _TINY = 1e-300
 _LARGEST_EXPONENT = 50.0
 _LARGEST_SQUARE = 1e150  # whose square is a number, too
@@ -71,8 +74,8 @@ class LossCalibration(NamedTuple):
             does not shrink with their number.
         error: Standard error of the predicted losses' mean over the baseline.
         spread: The mean `_spread` of a row, per power.
-        reach: Logarithm of the ratio of realized to predicted losses that 97 % of the baseline's
-            windows stay within, per power; infinite for fewer than 14 windows.
+        reach: A tenth more than the logarithm of the ratio of realized to predicted losses that
+            97 % of the baseline's windows stay within, per power; infinite for fewer than 14.
         relative: The mean `_spread` of a row in units of its squared mean loss, per power.
         tenths: Predicted losses between the tenths of the rows, per power (2, 9).
         n: Rows.
@@ -169,7 +172,7 @@ def _reach(realized: Floats, predicted: Floats) -> float:
         ratios = np.abs(np.log(realized / predicted))
     ratios = np.sort(np.nan_to_num(ratios, nan=np.inf, posinf=np.inf))
     place = min(int(np.ceil(HELD * (len(ratios) + 1))), len(ratios))
-    return float(ratios[place - 1])
+    return float(_BEYOND * ratios[place - 1])
 
 
 def _spread(predicted: Floats) -> Floats:
