@@ -1,6 +1,6 @@
 """How alike the rows of two windows are, so that a feed that is sent twice under new ids is seen.
 
-A row falls into one of 2,048 cells by a hash of all its features, and a window is counted by these
+A row falls into one of 2,048 cells by a hash of its features, and a window is counted by these
 cells. The cells of windows with different rows are independent of each other: their ranks correlate
 by chance alone, by 1 / sqrt(2048) = .022. Where a window holds a share of another's rows, they
 correlate by about that share. They are ranks, so that a few rows that always come often do not

@@ -27,6 +27,7 @@ from mlmon_dagster.metrics import Floats, Ints, Positions
 from mlmon_dagster.metrics.binnings import label_counts, representatives, upper_edges
 from mlmon_dagster.metrics.drift.joint import JOINT
 from mlmon_dagster.metrics.performance.roc import DEEPEST, ScoreOrder, add_up, depth_of
+from mlmon_dagster.metrics.repeats import CELLS, ROWS
 from mlmon_dagster.metrics.statistics import (
     CELL_KEYS,
     Binning,
@@ -66,7 +67,7 @@ from mlmon_dagster.profiles.loss_columns import (
     row_source,
     with_offsets,
 )
-from mlmon_dagster.profiles.row_cells import profile_rows
+from mlmon_dagster.profiles.row_cells import ROW_CELLS, hash_rows, read_rows
 from mlmon_dagster.profiles.storage import from_rows, to_rows
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.names import ALL
@@ -106,9 +107,8 @@ def build_profiles(
     values = value_expressions(spec, key)
     columns = profiled_columns(binnings, values, spec)
     statements = Statements(source, columns, spec.slices, dialect)
-    found = _profile(engine, spec, statements)
+    found = _profile(engine, spec, statements, rows=binnings.get(ROWS))
     found |= profile_joint(engine, source, binnings, values, dialect)
-    found |= profile_rows(engine, from_sql, binnings, dialect)
     if ":log_loss" in found and "score" in found:
         log_loss, brier = found[":log_loss"].total, found[":brier"].total
         found["score"] = replace(found["score"], total=log_loss, total_sq=brier)
@@ -127,16 +127,25 @@ def build_profiles(
 
 
 def _profile(
-    engine: Engine, spec: ModelSpec, statements: Statements, *, of_rows: bool = True
+    engine: Engine,
+    spec: ModelSpec,
+    statements: Statements,
+    *,
+    of_rows: bool = True,
+    rows: Binning | None = None,
 ) -> dict[str, ColumnStatistics]:
     columns = statements.columns
+    profiled = {column.binning.column for column in columns}
+    if rows is not None and (set(rows.categories) - profiled or not statements.dialect.is_duckdb):
+        rows = None
     # What is not finite is stored as null; of a score it is refused.
     can_be = of_rows and any(c.binning.kind in ("numeric", "latency") for c in columns)
     moments = engine.query(statements.moments(sliced=False, count_nonfinite=can_be))
     if moments.num_rows == 0:
-        return {column.binning.column: empty(column.binning) for column in columns}
+        binnings = [*(column.binning for column in columns), *([rows] if rows else [])]
+        return {binning.column: empty(binning) for binning in binnings}
     has_nonfinite = can_be and pc.any(pc.greater(moments.column("n_nonfinite"), 0)).as_py()
-    parts = [with_values(engine, statements, moments.sort_by("window_start"))]
+    parts = [with_values(engine, statements, moments.sort_by("window_start"), rows)]
     if spec.slices:
         parts.append(engine.query(statements.moments(sliced=True)))
     cells = Cells(parts, spec, sum(column.binning.size for column in columns))
@@ -152,7 +161,7 @@ def _profile(
             stats = _coarsened(stats)
         stats = _count_nonfinite(stats, nonfinite)
         found[column.binning.column] = _name_unseen(stats, column, cells, engine, statements)
-    return found
+    return found if rows is None else found | {ROWS: read_rows(parts[0], rows)}
 
 
 def _score_order(
@@ -336,7 +345,9 @@ _ROWS_AT_ONCE = 250_000  # that are counted together, while as many are read
 _VALUES_AT_ONCE = 2_000_000  # of them
 
 
-def with_values(engine: Engine, statements: Statements, moments: pa.Table) -> pa.Table:
+def with_values(
+    engine: Engine, statements: Statements, moments: pa.Table, hashed: Binning | None = None
+) -> pa.Table:
     """Add to the moments of the whole what is counted in this process: numbers and categories.
 
     Args:
@@ -344,13 +355,18 @@ def with_values(engine: Engine, statements: Statements, moments: pa.Table) -> pa
         statements: Of the source.
         moments: What the statement `moments` of the whole found, one row per cell, without its
             numeric columns.
+        hashed: Of the rows by a hash of some of the columns, which are then counted as well.
 
     Returns:
         The same with ``bins{i}`` (lists) of column i and, of numbers, the other columns that
         `moments` of slices has: ``minimum{i}``, ``maximum{i}``, ``total{i}``, ``total_sq{i}`` and,
-        where a range is declared, ``outside{i}``.
+        where a range is declared, ``outside{i}``; and `ROW_CELLS`.
     """
-    places = statements.numeric + statements.categorical
+    names_hashed = () if hashed is None else hashed.categories
+    named = {statements.columns[i].binning.column: i for i in statements.numeric}
+    named |= {statements.columns[i].binning.column: i for i in statements.categorical}
+    first = [named[name] for name in names_hashed]  # they are few enough to be read together
+    places = [*first, *(i for i in named.values() if i not in first)]
     if not places:
         return moments
     starts = moments.column("window_start")
@@ -361,6 +377,7 @@ def with_values(engine: Engine, statements: Statements, moments: pa.Table) -> pa
     step = max(_VALUES_AT_ONCE // min(rows, _ROWS_AT_ONCE), 1)
     columns = {i: statements.columns[i] for i in places}
     sums = {i: _Sums.of_none(len(names), column) for i, column in columns.items()}
+    by_hash = np.zeros((len(names), CELLS if first else 0), np.int64)
 
     def read() -> Iterator[tuple[_Cells, Sequence[int], list[pa.ChunkedArray]]]:
         for begin in range(0, len(places), step):
@@ -376,11 +393,16 @@ def with_values(engine: Engine, statements: Statements, moments: pa.Table) -> pa
             list(counting)
             mine = [sums[i] for i in some], [columns[i] for i in some]
             counting = threads.map(partial(_count, cells), *mine, values)
+            if first and some[0] == first[0]:
+                _count_hashed(cells, by_hash, values[: len(first)])
             del values  # before the next are read
         list(counting)
     for i, column in columns.items():
         for name, found in _arrays(sums[i], column).items():
             moments = moments.append_column(f"{name}{i}", found)
+    if first:
+        lists = pa.FixedSizeListArray.from_arrays(pa.array(by_hash.ravel()), CELLS)
+        moments = moments.append_column(ROW_CELLS, lists)
     pa.default_memory_pool().release_unused()
     return moments
 
@@ -467,6 +489,15 @@ def _arrays(found: _Sums, column: Column) -> dict[str, pa.Array]:
     if column.low is None and column.high is None:
         del named["outside"]  # as in what is counted by slice
     return {"bins": lists} | named
+
+
+def _count_hashed(cells: _Cells, found: Ints, values: Sequence[pa.ChunkedArray]) -> None:
+    """Add some rows by the hash of their values."""
+    hashed = hash_rows(values, found.shape[1])
+    if cells.order is not None:
+        hashed = hashed[cells.order]
+    for cell, (begin, end) in zip(cells.places, pairwise(cells.ends), strict=True):
+        found[cell] += np.bincount(hashed[begin:end], minlength=found.shape[1])
 
 
 def _count(cells: _Cells, found: _Sums, column: Column, values: pa.ChunkedArray) -> None:

@@ -225,7 +225,7 @@ def fit_binnings(
         else:
             binnings[name] = role_binning(name, kind)
     binnings |= fit_joint(engine, spec, from_sql, binnings, expressions, dialect)
-    binnings |= fit_rows(spec, dialect)
+    binnings |= fit_rows(spec, binnings, dialect)
     binnings |= _fit_attributions(with_values, spec, dialect)
     return binnings | {name: loss_binning(name, 1.0) for name in group_columns(spec)}
 

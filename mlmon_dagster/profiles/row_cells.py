@@ -1,64 +1,73 @@
-"""Counting a window's rows by a hash of all their features: the column of `metrics.repeats`.
+"""Counting a window's rows by a hash of their features: the column of `metrics.repeats`.
 
-The hash is DuckDB's, which is quick, and may be another one in another version of it: windows of
-before and after an upgrade are then as alike as lots make them, which alerts nobody. Of a row 11
-bits are kept.
+They are hashed from what is read for the bins of the columns anyway, eight features at most: those
+with the most different values, which tell rows apart best. A time is left out, as it is counted by
+its age, and a text, by its length. Of a row 11 bits are kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
+from mlmon_dagster.metrics import Ints
 from mlmon_dagster.metrics.repeats import CELLS, ROWS
-from mlmon_dagster.metrics.statistics import (
-    CELL_KEYS,
-    Binning,
-    ColumnStatistics,
-    count_whole,
-    empty,
-)
+from mlmon_dagster.metrics.statistics import CELL_KEYS, Binning, ColumnStatistics, count_whole
 from mlmon_dagster.profiles.bin_codes import Dialect
 from mlmon_dagster.profiles.bin_shapes import row_binning
-from mlmon_dagster.profiles.compiler import NO_VERSION, Engine
+from mlmon_dagster.profiles.compiler import as_numpy
 from mlmon_dagster.spec.model import ModelSpec
-from mlmon_dagster.spec.names import ALL
-from mlmon_dagster.store.state.sql import literal, quote_identifier
+
+MOST = 8  # features
+ROW_CELLS = "row_cells"  # the column of a table of cells that has lists of their rows' cells
+_FACTOR = np.uint64(0x9E3779B97F4A7C15)
+_TYPES = ("numeric", "categorical", "boolean")
 
 
-def fit_rows(spec: ModelSpec, dialect: Dialect) -> dict[str, Binning]:
+def fit_rows(
+    spec: ModelSpec, binnings: Mapping[str, Binning], dialect: Dialect
+) -> dict[str, Binning]:
     """Return the cells of rows; none without features, or on another engine than DuckDB."""
-    if not spec.features or not dialect.is_duckdb:
+    known = [name for name, f in spec.features.items() if f.type in _TYPES and name in binnings]
+    if not known or not dialect.is_duckdb:
         return {}
-    return {ROWS: row_binning(ROWS, CELLS, list(spec.features))}
+    richest = sorted(known, key=lambda name: -_count_values(binnings[name]))
+    return {ROWS: row_binning(ROWS, CELLS, richest[:MOST])}
 
 
-def profile_rows(
-    engine: Engine, from_sql: str, binnings: Mapping[str, Binning], dialect: Dialect
-) -> dict[str, ColumnStatistics]:
-    """Count rows by cell, of the whole and not of slices; nothing where `fit_rows` has no bins.
+def _count_values(binning: Binning) -> float:
+    if binning.kind == "numeric":
+        return len(binning.values) or (np.inf if binning.edges else 1.0)
+    return np.inf if binning.is_open else len(binning.categories) + len(binning.tail)
+
+
+def hash_rows(columns: Iterable[pa.ChunkedArray], size: int) -> Ints:
+    """Return the cell of every row: of numbers, or of codes of categories.
+
+    The same values give the same cell on every machine; -0 is 0, and all nulls are alike.
 
     Args:
-        engine: Runs SQL.
-        from_sql: The inference records, to stand after FROM.
-        binnings: The bins of the profile.
-        dialect: Of the engine.
+        columns: Values of the features, in one order.
+        size: Number of cells.
     """
-    if (binning := binnings.get(ROWS)) is None or not dialect.is_duckdb:
-        return {}
-    features = ", ".join(map(quote_identifier, binning.categories))
-    found = engine.query(
-        f"SELECT window_start, COALESCE(dataset, {literal(ALL)}) AS dataset, "
-        f"COALESCE(model_version, {literal(NO_VERSION)}) AS model_version, "
-        f"CAST(hash({features}) % {binning.size} AS INTEGER) AS code, COUNT(*) AS n "
-        f"FROM {from_sql} AS records GROUP BY ALL"
-    )
-    if not found.num_rows:
-        return {ROWS: empty(binning)}
-    keys = found.select(list(CELL_KEYS[:3])).to_pandas()
-    cell = keys.groupby(list(CELL_KEYS[:3]), observed=True).ngroup().to_numpy()
-    frame = keys.drop_duplicates().sort_values(list(CELL_KEYS[:3]), ignore_index=True)
-    counts = np.zeros((len(frame), binning.size), np.int64)
-    counts[cell, found.column("code").to_numpy()] = found.column("n").to_numpy()
-    return {ROWS: count_whole(binning, frame, counts, counts.sum(axis=1))}
+    found: NDArray[np.uint64] | None = None
+    for column in columns:
+        values = np.asarray(column.to_numpy(), np.float64) + 0.0
+        values[np.isnan(values)] = np.nan
+        bits = values.view(np.uint64)
+        found = bits if found is None else found ^ bits
+        found = found * _FACTOR
+        found ^= found >> np.uint64(32)
+    assert found is not None
+    return np.asarray(found * _FACTOR >> np.uint64(64 - int(size).bit_length() + 1), np.int64)
+
+
+def read_rows(moments: pa.Table, binning: Binning) -> ColumnStatistics:
+    """Return the statistics of a table of cells that has `ROW_CELLS`."""
+    counts = as_numpy(moments.column(ROW_CELLS).combine_chunks().flatten())
+    keys = moments.select(list(CELL_KEYS[:3])).to_pandas()
+    n = as_numpy(moments.column("n")).astype(np.int64)
+    return count_whole(binning, keys, counts.reshape(-1, binning.size).astype(np.int64), n)
