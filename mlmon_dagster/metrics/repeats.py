@@ -10,10 +10,12 @@ alike every day, and customers who are scored each Monday every Monday.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from mlmon_dagster.metrics import FEWEST_WINDOWS, Floats, Ints
@@ -23,6 +25,7 @@ from mlmon_dagster.metrics.window_law import Law, fit, to_scale
 ROWS = ":rows"  # the profiled column
 CELLS = 2_048
 BACK = 7  # windows that a window is compared with
+_FACTOR = np.uint64(0x9E3779B97F4A7C15)
 _NOISE = 1 / CELLS  # variance of a correlation by chance
 _FEWEST_ROWS = 100
 _LONGEST = 56  # windows that are usual, the newest
@@ -68,6 +71,27 @@ class RowCells:
         """Return the place of the window that starts then; None if it has too few rows."""
         place = int(np.searchsorted(self.starts, start))
         return place if place < len(self.starts) and self.starts[place] == start else None
+
+
+def hash_rows(columns: Iterable[Floats], size: int) -> Ints:
+    """Return the cell of every row: of numbers, or of codes of categories.
+
+    The same values give the same cell on every machine; -0 is 0, and all nulls are alike.
+
+    Args:
+        columns: Values of the features, in one order.
+        size: Number of cells.
+    """
+    found: NDArray[np.uint64] | None = None
+    for column in columns:
+        values = np.asarray(column, np.float64) + 0.0
+        values[np.isnan(values)] = np.nan
+        bits = values.view(np.uint64)
+        found = bits if found is None else found ^ bits
+        found = found * _FACTOR
+        found ^= found >> np.uint64(32)
+    assert found is not None
+    return np.asarray(found * _FACTOR >> np.uint64(64 - int(size).bit_length() + 1), np.int64)
 
 
 def rank_cells(counts: Ints) -> Floats:

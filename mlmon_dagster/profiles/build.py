@@ -27,7 +27,7 @@ from mlmon_dagster.metrics import Floats, Ints, Positions
 from mlmon_dagster.metrics.binnings import label_counts, representatives, upper_edges
 from mlmon_dagster.metrics.drift.joint import JOINT
 from mlmon_dagster.metrics.performance.roc import DEEPEST, ScoreOrder, add_up, depth_of
-from mlmon_dagster.metrics.repeats import CELLS, ROWS
+from mlmon_dagster.metrics.repeats import CELLS, ROWS, hash_rows
 from mlmon_dagster.metrics.statistics import (
     CELL_KEYS,
     Binning,
@@ -67,7 +67,7 @@ from mlmon_dagster.profiles.loss_columns import (
     row_source,
     with_offsets,
 )
-from mlmon_dagster.profiles.row_cells import ROW_CELLS, hash_rows, read_rows
+from mlmon_dagster.profiles.row_cells import ROW_CELLS, read_rows
 from mlmon_dagster.profiles.storage import from_rows, to_rows
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.names import ALL
@@ -493,7 +493,7 @@ def _arrays(found: _Sums, column: Column) -> dict[str, pa.Array]:
 
 def _count_hashed(cells: _Cells, found: Ints, values: Sequence[pa.ChunkedArray]) -> None:
     """Add some rows by the hash of their values."""
-    hashed = hash_rows(values, found.shape[1])
+    hashed = hash_rows((column.to_numpy() for column in values), found.shape[1])
     if cells.order is not None:
         hashed = hashed[cells.order]
     for cell, (begin, end) in zip(cells.places, pairwise(cells.ends), strict=True):

@@ -7,13 +7,11 @@ its age, and a text, by its length. Of a row 11 bits are kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from mlmon_dagster.metrics import Ints
 from mlmon_dagster.metrics.repeats import CELLS, ROWS
 from mlmon_dagster.metrics.statistics import CELL_KEYS, Binning, ColumnStatistics, count_whole
 from mlmon_dagster.profiles.bin_codes import Dialect
@@ -23,7 +21,6 @@ from mlmon_dagster.spec.model import ModelSpec
 
 MOST = 8  # features
 ROW_CELLS = "row_cells"  # the column of a table of cells that has lists of their rows' cells
-_FACTOR = np.uint64(0x9E3779B97F4A7C15)
 _TYPES = ("numeric", "categorical", "boolean")
 
 
@@ -42,27 +39,6 @@ def _count_values(binning: Binning) -> float:
     if binning.kind == "numeric":
         return len(binning.values) or (np.inf if binning.edges else 1.0)
     return np.inf if binning.is_open else len(binning.categories) + len(binning.tail)
-
-
-def hash_rows(columns: Iterable[pa.ChunkedArray], size: int) -> Ints:
-    """Return the cell of every row: of numbers, or of codes of categories.
-
-    The same values give the same cell on every machine; -0 is 0, and all nulls are alike.
-
-    Args:
-        columns: Values of the features, in one order.
-        size: Number of cells.
-    """
-    found: NDArray[np.uint64] | None = None
-    for column in columns:
-        values = np.asarray(column.to_numpy(), np.float64) + 0.0
-        values[np.isnan(values)] = np.nan
-        bits = values.view(np.uint64)
-        found = bits if found is None else found ^ bits
-        found = found * _FACTOR
-        found ^= found >> np.uint64(32)
-    assert found is not None
-    return np.asarray(found * _FACTOR >> np.uint64(64 - int(size).bit_length() + 1), np.int64)
 
 
 def read_rows(moments: pa.Table, binning: Binning) -> ColumnStatistics:

@@ -5,22 +5,21 @@ from __future__ import annotations
 import struct
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from scipy import stats
 
-from mlmon_dagster.metrics.repeats import CELLS, ROWS
+from mlmon_dagster.metrics.repeats import CELLS, ROWS, hash_rows
 from mlmon_dagster.profiles.bin_codes import DUCKDB, STANDARD
 from mlmon_dagster.profiles.bin_shapes import categorical_binning, discrete_binning
 from mlmon_dagster.profiles.fit import fit_binnings
-from mlmon_dagster.profiles.row_cells import MOST, fit_rows, hash_rows
+from mlmon_dagster.profiles.row_cells import MOST, fit_rows
 from tests.profiles.records import DuckEngine, make_records, make_spec
 
 FACTOR = 0x9E3779B97F4A7C15
 
 
 def hashed(*columns: list[float | None]) -> list[int]:
-    return hash_rows([pa.chunked_array([column]) for column in columns], CELLS).tolist()
+    return hash_rows([np.array(column, float) for column in columns], CELLS).tolist()
 
 
 def test_a_row_has_the_same_cell_everywhere() -> None:
@@ -44,7 +43,7 @@ def test_a_row_has_the_same_cell_everywhere() -> None:
 ])  # fmt: skip
 def test_different_rows_fall_into_all_cells_alike(values: np.ndarray) -> None:
     other = np.tile(np.arange(200.0), 200)
-    cells = hash_rows([pa.chunked_array([pa.array(v)]) for v in (values, other)], CELLS)
+    cells = hash_rows([values, other], CELLS)
     counts = np.bincount(cells, minlength=CELLS)
     assert len(counts) == CELLS
     assert stats.chisquare(counts).pvalue > 1e-4
