@@ -58,7 +58,7 @@ from mlmon_dagster.metrics.estimated.multiclass import (
     DECIDED_FOR,
     calibrate_classes,
     estimated_classes,
-    groups_of,
+    group_scores,
 )
 from mlmon_dagster.metrics.estimated.regression import Losses, estimated_losses
 from mlmon_dagster.metrics.estimated.reweighting import Weighing
@@ -210,7 +210,7 @@ def _classes(mine: Draw) -> Iterator[pd.DataFrame]:
             weighted = estimated_classes(profiles, learnt, taken) if found else plain
             better = {
                 metric: [i for i, one in found.items() if one.is_better(scored)]
-                for scored, metrics in groups_of(learnt.curves)
+                for scored, metrics in group_scores(learnt.curves)
                 for metric in metrics
             }  # fmt: skip
             compared = _compared(plain, weighted, better, again)

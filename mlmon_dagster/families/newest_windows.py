@@ -296,25 +296,25 @@ class RepeatedRows:
         self._is_moving = spec.baseline.is_rolling and baseline is None
         self._above = spec.monitors.drift.repeated_rows
         self._read, self._baseline = read, baseline
-        self._held: tuple[int, RowCells | None] | None = None
+        self._held: tuple[Mapping[str, ColumnStatistics], RowCells | None] | None = None
 
     def __call__(self, start: pd.Timestamp) -> Repeats | None:
         """Return what is known of the window that starts then; None if nothing is."""
         from mlmon_dagster.metrics.repeats import UsualRepeats
 
         profiles, _ = self._read(start.to_pydatetime())
-        if self._held is None or self._held[0] != id(profiles):
-            self._held = id(profiles), _cells_of(profiles)
+        if self._held is None or self._held[0] is not profiles:
+            self._held = profiles, _find_cells(profiles)
         windows = self._held[1]
         place = None if windows is None else windows.find(int(start.timestamp()))
         if windows is None or place is None or self._above is None:
             return None
-        usual = self._of_baseline()
+        usual = self._find_usual()
         if self._is_moving:
             usual = UsualRepeats(windows.ranks[max(place - _MOST + 1, 0) : place])
         return None if usual is None else usual.judge(windows, place, self._above.bound)
 
-    def _of_baseline(self) -> UsualRepeats | None:
+    def _find_usual(self) -> UsualRepeats | None:
         from mlmon_dagster.metrics.repeats import UsualRepeats
         from mlmon_dagster.metrics.statistics import derived
 
@@ -323,13 +323,13 @@ class RepeatedRows:
         windows: Mapping[str, ColumnStatistics] = self._baseline.windows
 
         def compute() -> UsualRepeats | None:
-            cells = _cells_of(windows)
+            cells = _find_cells(windows)
             return None if cells is None else UsualRepeats(cells.ranks)
 
         return derived(windows, ROWS, compute)
 
 
-def _cells_of(profiles: Mapping[str, ColumnStatistics]) -> RowCells | None:
+def _find_cells(profiles: Mapping[str, ColumnStatistics]) -> RowCells | None:
     from mlmon_dagster.metrics.repeats import RowCells
     from mlmon_dagster.metrics.statistics import select_whole
 

@@ -132,7 +132,7 @@ def estimated_classes(
     counts = {name: scored(windows[name], None) for name in names}
     found = {} if calibration.reason or not weighings else weighings
     metrics = []
-    for scores, mine in groups_of(names):
+    for scores, mine in group_scores(names):
         cells = [i for i in sorted(found) if found[i].is_better(scores)]
         is_weighted = np.isin(np.arange(len(counts[CONFIDENCE].cells)), cells)
         plain = {name: counts[name].part(~is_weighted) for name in scores}
@@ -144,7 +144,7 @@ def estimated_classes(
     return stack_rows(metrics).assign(n_baseline=calibration.n)
 
 
-def groups_of(names: Iterable[str]) -> list[tuple[list[str], Sequence[str]]]:
+def group_scores(names: Iterable[str]) -> list[tuple[list[str], Sequence[str]]]:
     """Return the scores that metrics are made of, and these metrics."""
     known = list(names)
     classes = [name for name in known if not name.startswith(CONFIDENCE)]
@@ -211,7 +211,7 @@ def _expected(
 def _combined(tables: Mapping[str, Table], counts: Mapping[str, Scored]) -> dict[str, Floats]:
     """From tables of the classes, or that of the decisions, to the metrics of the model."""
     if any(name.startswith(DECIDED_FOR) for name in tables):
-        return _of_decisions(tables)
+        return _average_decisions(tables)
     values = {name: values_of(table, counts[name].middles) for name, table in tables.items()}
     if CONFIDENCE in tables:
         return {"accuracy": values[CONFIDENCE]["actual_rate"]}
@@ -240,7 +240,7 @@ class _Hits(NamedTuple):
     actual: Floats
 
 
-def _hits(tables: Mapping[str, Table]) -> _Hits:
+def _count_hits(tables: Mapping[str, Table]) -> _Hits:
     classes = [name for name in tables if not name.startswith(DECIDED_FOR)]
     of_decided = [tables[f"{DECIDED_FOR}{name}"] for name in classes]
     return _Hits(
@@ -250,9 +250,9 @@ def _hits(tables: Mapping[str, Table]) -> _Hits:
     )
 
 
-def _of_decisions(tables: Mapping[str, Table]) -> dict[str, Floats]:
+def _average_decisions(tables: Mapping[str, Table]) -> dict[str, Floats]:
     """Return the means over the classes; NaN where one of them has too few rows."""
-    right, decided, actual = _hits(tables)
+    right, decided, actual = _count_hits(tables)
     with np.errstate(invalid="ignore", divide="ignore"):
         each = {
             "macro_precision": np.where(decided > 0, right / decided, 0.0),
@@ -267,7 +267,7 @@ def _decision_variance(
     tables: Mapping[str, Table], rows: Mapping[str, Floats], metric: str
 ) -> Floats:
     """Variance of a mean over the classes if the rows' actuals were independent, by its slopes."""
-    right, decided, actual = _hits(tables)
+    right, decided, actual = _count_hits(tables)
     classes = [name for name in tables if not name.startswith(DECIDED_FOR)]
 
     def spread(name: str) -> Floats:
@@ -355,7 +355,7 @@ def _hold_out(base: Mapping[str, Scored], half: Mapping[str, Scored]) -> dict[st
             parts.append(expected_table(_rows(mine, True), None, curve))
         tables[name] = Table(*(a + b for a, b in zip(parts[0][:2], parts[1][:2], strict=True)))
     found = {}
-    for scores, _ in groups_of(base):
+    for scores, _ in group_scores(base):
         expected = {name: tables[name] for name in scores}
         rows = {name: _rows(base[name], True) for name in scores}
         guess = _combined(expected, base)

@@ -102,7 +102,7 @@ class LossCalibration(NamedTuple):
         apart = self._replace(between=np.zeros(2))  # its rows share no window
         return Losses(keys, self.losses.realized, self.losses.predicted), apart
 
-    def ratio_of(self, n: Ints, around: Floats, guess: Floats, power: int) -> Floats:
+    def limit_ratio(self, n: Ints, around: Floats, guess: Floats, power: int) -> Floats:
         """Return the logarithm of the ratio that windows of n rows stay within.
 
         Fewer rows than the baseline's windows have, and rows whose losses stray more beside their
@@ -157,7 +157,7 @@ def loss_calibration(losses: Losses, reason: str = "") -> LossCalibration:
                 np.bincount(place, one, minlength=len(cells))[used].astype(np.float64)
                 for one in (losses.realized[power], losses.predicted[power, 0])
             ]
-            reach[power] = _reach(*sums)
+            reach[power] = _find_reach(*sums)
     error = np.sqrt(overall * dispersion / n)
     shares = np.arange(1, _TENTHS) / _TENTHS
     tenths = np.quantile(losses.predicted.mean(axis=1), shares, axis=1).T
@@ -166,7 +166,7 @@ def loss_calibration(losses: Losses, reason: str = "") -> LossCalibration:
     return LossCalibration(*found, n, "", losses)
 
 
-def _reach(realized: Floats, predicted: Floats) -> float:
+def _find_reach(realized: Floats, predicted: Floats) -> float:
     """Return what the logarithms of so many windows' ratios stay within, and one more's would."""
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = np.abs(np.log(realized / predicted))
@@ -260,7 +260,7 @@ def estimated_losses(losses: Losses, calibration: LossCalibration) -> pd.DataFra
             # Mean losses stray by factors: twice as large is as likely as half, so on a log scale.
             scale = np.maximum(guess, _TINY)
             half = Z95 * np.sqrt(learning + sampling)
-            shown = calibration.ratio_of(n, around / size, guess, power)
+            shown = calibration.limit_ratio(n, around / size, guess, power)
             shown = np.hypot(shown, np.minimum(Z95 * np.sqrt(apart) / scale, _LARGEST_EXPONENT))
             factor = np.exp(np.minimum(np.minimum(half / scale, shown), _LARGEST_EXPONENT))
             low, high = guess / factor, np.where(guess > 0, guess * factor, half)
