@@ -37,7 +37,7 @@ from mlmon_dagster.spec.monitors import (
     SUSTAINED_WINDOWS,
     Sustained,
 )
-from mlmon_dagster.spec.names import DRIFT, OUTPUTS
+from mlmon_dagster.spec.names import DRIFT, OUTPUTS, ROWS
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 from mlmon_dagster.work import Part, baseline_of, comparisons
 
@@ -61,7 +61,6 @@ _FEWEST, _MOST = SUSTAINED_WINDOWS[0], SUSTAINED_WINDOWS[-1]
 _AT_ONCE = 32  # windows whose profiles are held
 _NO_BASELINE = frozenset({"learning", "no_baseline"})
 METHOD, REPEATS = "sustained-1", "repeats-1"
-ROWS = ":rows"  # the profiled column of `metrics.repeats`
 
 
 def judge_sustained(

@@ -22,7 +22,6 @@ from mlmon_dagster.metrics import FEWEST_WINDOWS, Floats, Ints
 from mlmon_dagster.metrics.statistics import ColumnStatistics, over_versions, seconds_of
 from mlmon_dagster.metrics.window_law import Law, fit, to_scale
 
-ROWS = ":rows"  # the profiled column
 CELLS = 2_048
 BACK = 7  # windows that a window is compared with
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
@@ -121,11 +120,12 @@ class UsualRepeats:
 
     def __init__(self, ranks: Floats) -> None:
         self.most_back = max(min(BACK, len(ranks) - FEWEST_WINDOWS), 0)
+        ranks = ranks[-_LONGEST - self.most_back :]
         pairs = [
             (ranks[self.most_back :] * ranks[self.most_back - back : -back]).sum(axis=1)
             for back in range(1, self.most_back + 1)
         ]
-        self._series = np.array(pairs)[..., -_LONGEST:]
+        self._series = np.array(pairs)
 
     @cached_property
     def _scaled(self) -> Floats:

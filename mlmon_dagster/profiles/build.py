@@ -27,7 +27,7 @@ from mlmon_dagster.metrics import Floats, Ints, Positions
 from mlmon_dagster.metrics.binnings import label_counts, representatives, upper_edges
 from mlmon_dagster.metrics.drift.joint import JOINT
 from mlmon_dagster.metrics.performance.roc import DEEPEST, ScoreOrder, add_up, depth_of
-from mlmon_dagster.metrics.repeats import CELLS, ROWS, hash_rows
+from mlmon_dagster.metrics.repeats import hash_rows
 from mlmon_dagster.metrics.statistics import (
     CELL_KEYS,
     Binning,
@@ -70,7 +70,7 @@ from mlmon_dagster.profiles.loss_columns import (
 from mlmon_dagster.profiles.row_cells import ROW_CELLS, read_rows
 from mlmon_dagster.profiles.storage import from_rows, to_rows
 from mlmon_dagster.spec.model import ModelSpec
-from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.spec.names import ALL, ROWS
 from mlmon_dagster.store.tables.engine import QueryEngine, WithTables
 
 
@@ -377,7 +377,7 @@ def with_values(
     step = max(_VALUES_AT_ONCE // min(rows, _ROWS_AT_ONCE), 1)
     columns = {i: statements.columns[i] for i in places}
     sums = {i: _Sums.of_none(len(names), column) for i, column in columns.items()}
-    by_hash = np.zeros((len(names), CELLS if first else 0), np.int64)
+    by_hash = np.zeros((len(names), hashed.size if hashed else 0), np.int64)
 
     def read() -> Iterator[tuple[_Cells, Sequence[int], list[pa.ChunkedArray]]]:
         for begin in range(0, len(places), step):
@@ -401,7 +401,7 @@ def with_values(
         for name, found in _arrays(sums[i], column).items():
             moments = moments.append_column(f"{name}{i}", found)
     if first:
-        lists = pa.FixedSizeListArray.from_arrays(pa.array(by_hash.ravel()), CELLS)
+        lists = pa.FixedSizeListArray.from_arrays(pa.array(by_hash.ravel()), by_hash.shape[1])
         moments = moments.append_column(ROW_CELLS, lists)
     pa.default_memory_pool().release_unused()
     return moments

@@ -12,12 +12,13 @@ from collections.abc import Mapping
 import numpy as np
 import pyarrow as pa
 
-from mlmon_dagster.metrics.repeats import CELLS, ROWS
+from mlmon_dagster.metrics.repeats import CELLS
 from mlmon_dagster.metrics.statistics import CELL_KEYS, Binning, ColumnStatistics, count_whole
 from mlmon_dagster.profiles.bin_codes import Dialect
 from mlmon_dagster.profiles.bin_shapes import row_binning
 from mlmon_dagster.profiles.compiler import as_numpy
 from mlmon_dagster.spec.model import ModelSpec
+from mlmon_dagster.spec.names import ROWS
 
 MOST = 8  # features
 ROW_CELLS = "row_cells"  # the column of a table of cells that has lists of their rows' cells

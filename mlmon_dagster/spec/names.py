@@ -17,6 +17,7 @@ from urllib.parse import quote, unquote, unquote_plus
 
 ALL = "all"  # instead of one slice, version or dataset
 TABLE = ":table"  # instead of one column
+ROWS = ":rows"  # the profiled column of hashes of whole rows
 OUTPUTS = ("score", "prediction", "actual")  # columns that features and the model make
 NO_VERDICT: Final = "no_verdict"  # instead of the metric of an alert that a family cannot judge
 # Families of monitors; `spec/monitors.py` says what each is.

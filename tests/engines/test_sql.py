@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pytest
 
-from mlmon_dagster.metrics.repeats import ROWS
 from mlmon_dagster.profiles import build_profiles
 from mlmon_dagster.profiles.bin_codes import NARROW, POSTGRES, Dialect, spelled_for_spark
 from mlmon_dagster.profiles.compiler import Engine
 from mlmon_dagster.profiles.fit import fit_binnings
+from mlmon_dagster.spec.names import ROWS
 from tests.engines import needs
 from tests.engines.sql import DataFusionEngine, PostgresEngine, SparkEngine, spark_session
 from tests.profiles.comparing import assert_equal

@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from mlmon_dagster.metrics.repeats import BACK, CELLS, ROWS, RowCells, UsualRepeats, rank_cells
+from mlmon_dagster.metrics.repeats import BACK, CELLS, RowCells, UsualRepeats, rank_cells
 from mlmon_dagster.metrics.statistics import count_whole
 from mlmon_dagster.profiles.bin_shapes import row_binning
+from mlmon_dagster.spec.names import ROWS
 
 LEVEL = 0.05 / 365
 BASELINE = 30

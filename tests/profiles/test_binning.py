@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlmon_dagster.metrics.binnings import just_below, representatives, upper_edges
-from mlmon_dagster.metrics.repeats import ROWS
 from mlmon_dagster.profiles import bin_shapes as shapes
 from mlmon_dagster.profiles import fit as module
 from mlmon_dagster.profiles.bin_codes import DUCKDB, STANDARD, Column, code_expression
@@ -25,6 +24,7 @@ from mlmon_dagster.profiles.bin_shapes import (
     role_binning,
 )
 from mlmon_dagster.profiles.fit import fit_binnings
+from mlmon_dagster.spec.names import ROWS
 from tests.profiles.records import DuckEngine, make_records, make_spec
 
 SPEC = make_spec(slices=[])

@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.metrics.binnings import latency_representatives
 from mlmon_dagster.metrics.performance.roc import SCORE_ORDER
-from mlmon_dagster.metrics.repeats import ROWS
 from mlmon_dagster.metrics.statistics import CELL_KEYS, ColumnStatistics, concat, merge
 from mlmon_dagster.profiles import build_profiles
 from mlmon_dagster.profiles import compiler as cells_module
 from mlmon_dagster.profiles.bin_codes import DUCKDB, STANDARD, Dialect
 from mlmon_dagster.profiles.fit import fit_binnings
+from mlmon_dagster.spec.names import ROWS
 from mlmon_dagster.store.state import erased_ids
 from tests.profiles import oracle
 from tests.profiles.comparing import assert_all_equal, assert_equal, in_order

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mlmon_dagster.metrics.repeats import CELLS, ROWS, hash_rows
+from mlmon_dagster.metrics.repeats import CELLS, hash_rows
 from mlmon_dagster.profiles.bin_codes import DUCKDB, STANDARD
 from mlmon_dagster.profiles.bin_shapes import categorical_binning, discrete_binning
 from mlmon_dagster.profiles.fit import fit_binnings
 from mlmon_dagster.profiles.row_cells import MOST, fit_rows
+from mlmon_dagster.spec.names import ROWS
 from tests.profiles.records import DuckEngine, make_records, make_spec
 
 FACTOR = 0x9E3779B97F4A7C15

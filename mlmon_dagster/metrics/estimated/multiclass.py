@@ -128,7 +128,7 @@ def estimated_classes(
         rows of either kind; of F1, precision and recall a class with fewer than 10),
         few_baseline_rows (under 20 right or wrong decisions), baseline_no_actuals.
     """
-    names = [name for name in calibration.curves if name in windows]
+    names = list(calibration.curves)
     counts = {name: scored(windows[name], None) for name in names}
     found = {} if calibration.reason or not weighings else weighings
     metrics = []
