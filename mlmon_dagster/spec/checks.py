@@ -18,8 +18,9 @@ from mlmon_dagster.spec.declaration import (
     outcome_problems,
     retention_problems,
 )
+from mlmon_dagster.spec.evaluations import FORMAT, evaluation_problems
 from mlmon_dagster.spec.holidays import holiday_problem
-from mlmon_dagster.spec.metric_registry import BINARY, METRICS, MetricFamily
+from mlmon_dagster.spec.metric_registry import BINARY, GENERATION, METRICS, MetricFamily
 from mlmon_dagster.spec.monitors import BusinessMonitor, Prometheus
 from mlmon_dagster.spec.names import (
     DRIFT,
@@ -32,11 +33,12 @@ from mlmon_dagster.spec.names import (
 )
 from mlmon_dagster.spec.predicate import columns_of_spans, parse_predicate, predicate_columns
 from mlmon_dagster.spec.scalars import MAX_HOURLY_WINDOWS
-from mlmon_dagster.spec.sources import source_problems
+from mlmon_dagster.spec.sources import FileSource, source_problems
 from mlmon_dagster.spec.spans import span_problems
 from mlmon_dagster.spec.tasks import (
     estimate_problems,
     metric_problem,
+    monitored_evaluation_problem,
     monitored_outcome_problem,
     task_problems,
 )
@@ -190,6 +192,24 @@ def _outcomes(spec: Declaration) -> Iterator[Problem]:
         yield Problem(path, message)
 
 
+def _evaluations(spec: Declaration) -> Iterator[Problem]:
+    where: FieldPath = ("evaluations",)
+    if spec.task != GENERATION:
+        if spec.evaluations:
+            yield Problem(where, f"evaluations are for {GENERATION}, not for {spec.task}")
+        return
+    if not spec.evaluations:
+        said = "at least one is needed, such as correct: {by: human, good: [correct]}"
+        yield Problem(where, said)
+    for path, message in evaluation_problems(spec.evaluations, {*spec.features}):
+        yield Problem((*where, *path), message)
+    source = spec.source.actuals
+    if source is None:
+        yield Problem(("source",), "declare actuals, where evaluations come from")
+    elif not isinstance(source, FileSource) or source.format != FORMAT:
+        yield Problem(("source", "actuals", "format"), f"of evaluations is {FORMAT}")
+
+
 def _effects(spec: Declaration) -> Iterator[Problem]:
     for index, effect in enumerate(spec.effects):
         for path, message in effect_problems(spec, effect):
@@ -320,11 +340,14 @@ def _performance(spec: Declaration, family: MetricFamily) -> Iterator[Problem]:
         seen.add(monitor.series)
         other = METRICS[monitor.metric].family
         if other != family:
-            said = f"{monitor.metric} is of {other}; write it under monitors.{other}"
-            yield Problem(where, said)
+            moved = f"{monitor.metric} is of {other}; write it under monitors.{other}"
+            yield Problem(where, moved)
         yield from _said(where, metric_problem(spec, monitor.metric))
         if isinstance(monitor, BusinessMonitor):
             yield from _said((*where, "outcome"), monitored_outcome_problem(spec, monitor))
+        else:
+            said = monitored_evaluation_problem(spec, monitor)
+            yield from _said((*where, "evaluation"), said)
     if declared and not spec.has_actuals:
         yield Problem(
             ("monitors", family),
@@ -449,6 +472,7 @@ _RULES: dict[Callable[[Declaration], Iterator[Problem]], tuple[str, ...]] = {
     _spans: ("columns", "features", "spans"),
     _expectations: ("source", "expectations"),
     _outcomes: ("source", "columns", "features"),
+    _evaluations: ("task", "source", "features", "evaluations"),
     _effects: ("task", "source", "columns", "features", "effects"),
     _features: ("columns", "features"),
     _baseline: ("columns", "baseline", "time"),

@@ -352,6 +352,7 @@ class PerformanceMonitor(Monitor):
     """
 
     metric: PerformanceMetric = "roc_auc"
+    evaluation: str | None = None
     windows: WindowCount = KOfN(2, 3)
     drop: float | None = Field(default=None, gt=0)
     change: Annotated[Share, Field(gt=0)] | None = None
@@ -393,7 +394,7 @@ class PerformanceMonitor(Monitor):
     @property
     def column(self) -> str:
         """What column of the stored metrics it is of."""
-        return TABLE
+        return self.evaluation or TABLE
 
     @property
     def series(self) -> str:

@@ -62,6 +62,7 @@ _OFF_BY: dict[Task, str] = {
     "CASE WHEN prediction <> actual THEN 1e0 ELSE 0e0 END END",
     "regression": "prediction - actual",
     "ranking": "actual",
+    "generation": "NULL",
 }
 # Wrong decisions first, then by how far the output was off; without ground truth, by id alone.
 _WRONG = "(prediction IS NOT NULL AND actual IS NOT NULL AND prediction <> actual) DESC"
@@ -71,6 +72,7 @@ _WORST_FIRST: dict[Task, str] = {
     "multiclass_classification": _WRONG,
     "regression": f"abs({OFF_BY}) DESC NULLS LAST",
     "ranking": "actual DESC NULLS LAST, rank DESC NULLS LAST, score NULLS FIRST",
+    "generation": "actual NULLS LAST",
 }
 
 
