@@ -20,7 +20,7 @@ from mlmon_dagster.metrics.frames import MetricRows, share_rows, stack_rows, tab
 from mlmon_dagster.metrics.intervals import rate, wilson
 from mlmon_dagster.metrics.means import mean_interval, mean_of
 from mlmon_dagster.metrics.performance.weighted_back import COMPLETE, replace_rows
-from mlmon_dagster.metrics.rectified import Interval, Strata, mean, ratio, strata_by_answer
+from mlmon_dagster.metrics.rectified import Interval, Strata, Worth, mean, ratio, strata_by_answer
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 
 # What a judge says, then what people say of the same call; of a call without a label the first.
@@ -36,8 +36,8 @@ class Evaluated:
         value: 1 of each good one and 0 of each bad one, or its numbers, over C cells.
         failed: 1 of each that failed and 0 of each that has a value.
         is_rate: Whether it is good or bad.
-        judged: What its first judge says of the same calls, in the codes of `VERDICTS`; None without
-            a judge.
+        judged: What its first judge says of the same calls, in the codes of `VERDICTS`; None if
+            there is no judge.
         evaluator: Who gave it, over the cells; None where nobody says so.
         evaluator_then: The same of the baseline.
     """
@@ -63,9 +63,9 @@ def evaluation_metrics(
         MetricFrame; the evaluation is the column. good_rate with Wilson's interval, post-stratified
         where a judge spoke of more calls than people did; mean_value with Student's;
         evaluated_rate, failed_rate; of a judge judge_agreement, false_pass_rate and
-        false_fail_rate, weighted back to all calls that it judged. n = evaluations, of a judge those that people labelled
-        too. `reason` of a NaN: no_evaluations, no_bad (nothing that people call bad), no_good;
-        `unsure` of a value: `OTHER_JUDGE`, given by another evaluator than the baseline's.
+        false_fail_rate, weighted back to all calls that it judged. n = evaluations, of a judge
+        those that people labelled too. `reason` of a NaN: no_evaluations, no_bad (nothing that
+        people call bad), no_good; `unsure` of a value: `OTHER_JUDGE`, given by another evaluator than the baseline's.
     """
     found = [rows for name, one in evaluations.items() for rows in _measure(name, one)]
     for judge, judged in judges.items():
@@ -123,7 +123,7 @@ def _measure_judge(name: str, judged: ColumnStatistics) -> Iterator[MetricRows]:
     strata = strata_of(judged)
     says_good = np.array([0.0, 1.0])
     says_bad = 1 - says_good
-    asked = {
+    asked: dict[str, tuple[Worth, Worth, str]] = {
         "judge_agreement": ((says_good, says_bad), (1.0, 1.0), "no_evaluations"),
         "false_pass_rate": ((0.0, says_good), (0.0, 1.0), "no_bad"),
         "false_fail_rate": ((says_bad, 0.0), (1.0, 0.0), "no_good"),

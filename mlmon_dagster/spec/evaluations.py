@@ -118,7 +118,7 @@ def evaluation_problems(
         evaluations: As they are declared.
         taken: Names that other columns have.
     """
-    sources: dict[str, str] = {}
+    sources: dict[tuple[str, str], str] = {}
     for name, one in evaluations.items():
         if problem := feature_problem(name):
             yield (name,), problem.replace("feature", "evaluation")
@@ -127,8 +127,8 @@ def evaluation_problems(
         source = one.from_ or name
         if problem := column_problem(source):
             yield (name, "from"), problem
-        if (earlier := sources.setdefault(source, name)) != name:
-            yield (name, "from"), f"'{source}' is {shown(earlier)} already"
+        if (earlier := sources.setdefault((source, one.by), name)) != name:
+            yield (name, "from"), f"'{source}' by {one.by} is {shown(earlier)} already"
         if one.of is None:
             continue
         other = evaluations.get(one.of)

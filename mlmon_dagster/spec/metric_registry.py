@@ -286,6 +286,7 @@ METRICS: Final[dict[str, MetricInfo]] = {
 
 # Their intervals are long to the side of what the rows did not draw.
 OUTCOME_MEANS = ("mean_outcome", "mean_cost")
+MEANS_OF_VALUES = (*OUTCOME_MEANS, "good_rate", "mean_value")
 # Of all rows of a window, without an interval.
 COUNTED = frozenset({"total_outcome", "total_cost", "outcome_top_share"})
 

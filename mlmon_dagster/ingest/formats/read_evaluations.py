@@ -101,60 +101,61 @@ def _as_text(values: pa.Array) -> list[str | None]:
 
 
 def _spread(raw: RawFile, kept: Sequence[Column], declared: Mapping[str, Evaluation]) -> RawFile:
-    """Give each row's value to the column of its evaluation."""
+    """Give each row's value to the column of its evaluation, and leave out undeclared ones."""
     read = _read(raw)
-    by_source: dict[str, list[str]] = {}
-    for name, one in declared.items():
-        if name != "actual":
-            by_source.setdefault(one.from_ or name, []).append(name)
-    cells: dict[str, dict[int, str]] = {}
+    own = {name: one for name, one in declared.items() if name != "actual"}
+    names = [_choose(source, own, by) for source, by in zip(read.name, read.by, strict=True)]
+    # A row without a name is kept, to be refused; one of another evaluation is none of ours.
+    rows = [row for row, name in enumerate(names) if name or read.name[row] is None]
+    cells: dict[str, list[str | None]] = {
+        column: [None] * len(rows) for column in (*own, *list_texts(own))
+    }
     refusals: dict[tuple[str, str, str], list[int]] = {}
-    others: dict[str, None] = {}
-    rows: list[int] = []
-    for row, source in enumerate(read.name):
-        if source is None:
-            refusals.setdefault(("malformed_payload", "the evaluation's name", NAME[0]), []).append(
-                len(rows)
-            )
-            rows.append(row)
-            continue
-        name = _choose(by_source.get(source, ()), declared, read.by[row])
+    for place, row in enumerate(rows):
+        name = names[row]
         if name is None:
-            if len(others) < _MOST_NAMES:
-                others[source] = None
+            lacking = ("malformed_payload", "the evaluation's name", NAME[0])
+            refusals.setdefault(lacking, []).append(place)
             continue
-        place = len(rows)
-        rows.append(row)
         try:
-            value = _value(declared[name], read, row)
+            cells[name][place] = _value(own[name], read, row)
         except ValueError:
-            reason = ("bad_evaluation", f"{declared[name].expected} for {source}", name)
-            refusals.setdefault(reason, []).append(place)
+            wrong = ("bad_evaluation", f"{own[name].expected} for {name}", name)
+            refusals.setdefault(wrong, []).append(place)
             continue
-        said = (
-            (name, value),
-            (evaluator_column(name), read.evaluator[row]),
-            (explanation_column(name), read.explanation[row]),
-            (error_column(name), (read.error[row] or "")[:_MOST_ERROR] or None),
-        )
-        for column, cell in said:
-            if cell is not None:
-                cells.setdefault(column, {})[place] = cell
-    chosen = pa.array(rows, pa.int64())
+        cells[evaluator_column(name)][place] = read.evaluator[row]
+        cells[explanation_column(name)][place] = read.explanation[row]
+        cells[error_column(name)][place] = (read.error[row] or "")[:_MOST_ERROR] or None
+    return _wide(raw, kept, rows, cells, refusals, _name_others(read, names))
+
+
+def _name_others(read: _Read, names: Sequence[str | None]) -> list[str]:
+    """Return the evaluations that nobody declared."""
+    found = {n: None for n, mine in zip(read.name, names, strict=True) if n and mine is None}
+    return list(found)[:_MOST_NAMES]
+
+
+def _wide(
+    raw: RawFile,
+    kept: Sequence[Column],
+    rows: Sequence[int],
+    cells: Mapping[str, list[str | None]],
+    refusals: Mapping[tuple[str, str, str], list[int]],
+    others: Sequence[str],
+) -> RawFile:
+    """Return some rows of a file with the columns of evaluations beside those that all have."""
+    chosen, place_of = pa.array(rows, pa.int64()), {row: place for place, row in enumerate(rows)}
     columns = {
         c.source: raw.columns[c.source].take(chosen) for c in kept if c.source in raw.columns
     }
-    own = [name for name in declared if name != "actual"]
-    for name in (*own, *list_texts(own)):
-        mine = cells.get(name, {})
-        columns[name] = pa.array([mine.get(place) for place in range(len(rows))], pa.string())
-    refused_rows = tuple(
+    columns |= {name: pa.array(mine, pa.string()) for name, mine in cells.items()}
+    moved = (
+        replace(found, rows=tuple(place_of[row] for row in found.rows if row in place_of))
+        for found in raw.refusals
+    )
+    mine = (
         Refusal(reason, expected, tuple(places), column)
         for (reason, expected, column), places in refusals.items()
-    )
-    moved = tuple(
-        replace(refusal, rows=tuple(p for p, row in enumerate(rows) if row in set(refusal.rows)))
-        for refusal in raw.refusals
     )
     lines = raw.lines_of
     return replace(
@@ -162,17 +163,19 @@ def _spread(raw: RawFile, kept: Sequence[Column], declared: Mapping[str, Evaluat
         columns=columns,
         n_rows=len(rows),
         present=(*columns, *others),
-        place_of=lambda found: raw.place_of([rows[n] for n in found]),
-        lines_of=None if lines is None else lambda found: lines([rows[n] for n in found]),
-        refusals=(*moved, *refused_rows),
+        place_of=lambda places: raw.place_of([rows[place] for place in places]),
+        lines_of=None if lines is None else lambda places: lines([rows[p] for p in places]),
+        refusals=(*moved, *mine),
     )
 
 
-def _choose(names: Sequence[str], declared: Mapping[str, Evaluation], by: str | None) -> str | None:
-    """Return the evaluation that a row is of: by its name, and by who gave it where that is said."""
+def _choose(source: str | None, own: Mapping[str, Evaluation], by: str | None) -> str | None:
+    """Return the evaluation that a row is of: by its name, and by who gave it if that is said."""
     who = _WHO.get((by or "").strip().lower())
-    fit = [name for name in names if who is None or declared[name].by == who]
-    return fit[0] if fit else None
+    fit = (
+        name for name, one in own.items() if (one.from_ or name) == source and who in (None, one.by)
+    )
+    return next(fit, None)
 
 
 def _value(one: Evaluation, read: _Read, row: int) -> str | None:

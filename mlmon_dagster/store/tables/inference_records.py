@@ -576,8 +576,7 @@ def _fold_columns(names: Sequence[str]) -> str:
     """Return what selects of each evaluation its newest row, whatever the others say.
 
     Who gave it and why are those of that row, and one that failed takes nothing back. The ground
-    truth's time is that of its own row, and
-    the fingerprint that of all rows.
+    truth's time is that of its own row, and the fingerprint that of all rows.
     """
     place = "(COALESCE(k.actual_time, TIMESTAMPTZ '-infinity'), k.row_hash)"
     found = [f"arg_max(k.actual, {place}) FILTER (k.actual IS NOT NULL) AS actual"]
