@@ -65,7 +65,8 @@ def evaluation_metrics(
         evaluated_rate, failed_rate; of a judge judge_agreement, false_pass_rate and
         false_fail_rate, weighted back to all calls that it judged. n = evaluations, of a judge
         those that people labelled too. `reason` of a NaN: no_evaluations, no_bad (nothing that
-        people call bad), no_good; `unsure` of a value: `OTHER_JUDGE`, given by another evaluator than the baseline's.
+        people call bad), no_good; `unsure` of a value: `OTHER_JUDGE`, given by another evaluator
+        than the baseline's.
     """
     found = [rows for name, one in evaluations.items() for rows in _measure(name, one)]
     for judge, judged in judges.items():

@@ -25,6 +25,7 @@ from mlmon_dagster.spec.evaluations import (
     explanation_column,
     list_texts,
 )
+from mlmon_dagster.spec.names import listed
 
 ENDINGS: Final[tuple[str, ...]] = ()  # its files look like any other
 NAME: Final = ("name", "gen_ai.evaluation.name", "annotation.name")
@@ -59,14 +60,25 @@ def read_evaluations(
     form = load_endings().get(ending_of(place).removesuffix(".gz").removesuffix(".zst"), "")
     if not form:
         raise refused(place, "unknown_format", "expected .csv, .jsonl or .parquet evaluations.")
-    declared = {column.name: column.evaluation for column in wanted if column.evaluation}
-    kept = [c for c in wanted if c.name in ("prediction_id", "actual_time", "dataset")]
-    keys = (NAME, _VALUE, _LABEL, _BY, _EVALUATOR, _EXPLANATION, _ERROR)
-    named = [Column(key, key, "text", must_exist=False) for group in keys for key in group]
-    for raw in load_format(form).read(path, place, [*kept, *named], options):
+    for raw in load_format(form).read(path, place, columns_as_written(wanted), options):
         if raw.n_rows and not any(key in raw.columns for key in NAME):
             raise refused(place, "missing_column", f"no column '{NAME[0]}', the evaluation's name.")
-        yield _spread(raw, kept, declared)
+        yield spread_rows(raw, wanted)
+
+
+def columns_as_written(wanted: Sequence[Column]) -> list[Column]:
+    """Return the columns that rows of evaluations may have.
+
+    Args:
+        wanted: Those that the store has for them.
+    """
+    keys = (NAME, _VALUE, _LABEL, _BY, _EVALUATOR, _EXPLANATION, _ERROR)
+    named = [Column(key, key, "text", must_exist=False) for group in keys for key in group]
+    return [*_shared(wanted), *named]
+
+
+def _shared(wanted: Sequence[Column]) -> list[Column]:
+    return [c for c in wanted if c.name in ("prediction_id", "actual_time", "dataset")]
 
 
 @dataclass(frozen=True)
@@ -100,13 +112,19 @@ def _as_text(values: pa.Array) -> list[str | None]:
     return [None if c is None else c if isinstance(c, str) else str(c) for c in cells]
 
 
-def _spread(raw: RawFile, kept: Sequence[Column], declared: Mapping[str, Evaluation]) -> RawFile:
-    """Give each row's value to the column of its evaluation, and leave out undeclared ones."""
+def spread_rows(raw: RawFile, wanted: Sequence[Column], *, keeps_all: bool = False) -> RawFile:
+    """Give each row's value to the column of its evaluation.
+
+    Args:
+        raw: Rows of evaluations.
+        wanted: The columns that the store has for them.
+        keeps_all: Refuse rows of evaluations that nobody declared, instead of leaving them out.
+    """
     read = _read(raw)
-    own = {name: one for name, one in declared.items() if name != "actual"}
+    own = {c.name: c.evaluation for c in wanted if c.evaluation and c.name != "actual"}
     names = [_choose(source, own, by) for source, by in zip(read.name, read.by, strict=True)]
     # A row without a name is kept, to be refused; one of another evaluation is none of ours.
-    rows = [row for row, name in enumerate(names) if name or read.name[row] is None]
+    rows = [r for r, name in enumerate(names) if name or keeps_all or read.name[r] is None]
     cells: dict[str, list[str | None]] = {
         column: [None] * len(rows) for column in (*own, *list_texts(own))
     }
@@ -114,7 +132,7 @@ def _spread(raw: RawFile, kept: Sequence[Column], declared: Mapping[str, Evaluat
     for place, row in enumerate(rows):
         name = names[row]
         if name is None:
-            lacking = ("malformed_payload", "the evaluation's name", NAME[0])
+            lacking = ("bad_evaluation", f"one of {listed(own)}", NAME[0])
             refusals.setdefault(lacking, []).append(place)
             continue
         try:
@@ -126,7 +144,7 @@ def _spread(raw: RawFile, kept: Sequence[Column], declared: Mapping[str, Evaluat
         cells[evaluator_column(name)][place] = read.evaluator[row]
         cells[explanation_column(name)][place] = read.explanation[row]
         cells[error_column(name)][place] = (read.error[row] or "")[:_MOST_ERROR] or None
-    return _wide(raw, kept, rows, cells, refusals, _name_others(read, names))
+    return _wide(raw, _shared(wanted), rows, cells, refusals, _name_others(read, names))
 
 
 def _name_others(read: _Read, names: Sequence[str | None]) -> list[str]:
