@@ -2,8 +2,8 @@
 
 People label a few calls and a judge nearly all. So a rate is post-stratified by what the judge
 says: the sum over its answers of (share of all calls) x (rate among those of it that people
-labelled), with the interval of `rectified`. A judge alone says what it thinks, and is off by its
-own errors (Rogan and Gladen, 1978); how often it is wrong is measured on the same labels.
+labelled), as in a stratified survey (Cochran, 1977, chapter 5A). A judge alone says what it thinks,
+and is off by its own errors (Rogan and Gladen, 1978); those are measured on the same labels.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ import pandas as pd
 from mlmon_dagster.metrics import Flags, Floats
 from mlmon_dagster.metrics.drift.attribution import same_explainer
 from mlmon_dagster.metrics.frames import MetricRows, share_rows, stack_rows, table_rows
-from mlmon_dagster.metrics.intervals import rate, wilson
+from mlmon_dagster.metrics.intervals import Z95, rate, wilson
 from mlmon_dagster.metrics.means import mean_interval, mean_of
 from mlmon_dagster.metrics.performance.weighted_back import COMPLETE, replace_rows
-from mlmon_dagster.metrics.rectified import Interval, Strata, Worth, mean, ratio, strata_by_answer
+from mlmon_dagster.metrics.rectified import METHOD, Interval, Strata, Worth, ratio, strata_by_answer
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 
 # What a judge says, then what people say of the same call; of a call without a label the first.
 VERDICTS = ("bad", "bad bad", "bad good", "good", "good bad", "good good")
 OTHER_JUDGE = "other_judge"
+BESIDE_JUDGE = f"{METHOD}@judge"
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,40 @@ def _weigh_back(rows: MetricRows, judged: ColumnStatistics) -> MetricRows:
     labelled, total = strata.labelled.sum(axis=1), strata.rows.sum(axis=1)
     fit = (labelled > 0) & (labelled >= COMPLETE * n) & (labelled < COMPLETE * total)
     places = np.flatnonzero(fit)
-    return replace_rows(rows, places, mean(_select(strata, places), (1.0, 0.0)))
+    ends = rate_of_all(*(x[places] for x in (strata.rows, strata.labelled, strata.successes)))
+    return replace_rows(rows, places, ends, method_version=BESIDE_JUDGE)
+
+
+def rate_of_all(rows: Floats, labelled: Floats, successes: Floats) -> Interval:
+    """Return a rate of all calls from those that people labelled, by what a judge says of them.
+
+    Wilson's interval of each answer, combined by square-and-add (MOVER; Zou and Donner, 2008), and
+    beside it the noise of the answers' shares. An answer that nobody labelled counts as one half,
+    and may be anything from 0 to 1.
+
+    Args:
+        rows: Calls by answer of the judge, (C, G).
+        labelled: Of these, those that people labelled.
+        successes: Of these, those that count.
+
+    Returns:
+        NaN of cells without a label, (C,).
+    """
+    total = rows.sum(axis=1)
+    share = np.nan_to_num(rate(rows, total[:, None]))
+    is_known = labelled > 0
+    mean = np.where(is_known, np.nan_to_num(rate(successes, labelled)), 0.5)
+    ends = wilson(successes, np.maximum(labelled, 1))
+    lower, upper = (
+        np.where(is_known, end, bare) for end, bare in zip(ends, (0.0, 1.0), strict=True)
+    )
+    value = (share * mean).sum(axis=1)
+    noise = Z95**2 * rate((share * (mean - value[:, None]) ** 2).sum(axis=1), total)
+    down, up = (
+        np.sqrt(((share * (end - mean)) ** 2).sum(axis=1) + noise) for end in (lower, upper)
+    )
+    known = np.where(is_known.any(axis=1), value, np.nan)
+    return Interval(known, np.maximum(known - down, 0.0), np.minimum(known + up, 1.0))
 
 
 def _measure_judge(name: str, judged: ColumnStatistics) -> Iterator[MetricRows]:
@@ -124,32 +158,27 @@ def _measure_judge(name: str, judged: ColumnStatistics) -> Iterator[MetricRows]:
     strata = strata_of(judged)
     says_good = np.array([0.0, 1.0])
     says_bad = 1 - says_good
+    agreed = np.where(says_good > 0, strata.successes, strata.labelled - strata.successes)
+    n = strata.labelled.sum(axis=1)
+    ends = rate_of_all(strata.rows, strata.labelled, agreed)
+    reason = np.where(n == 0, "no_evaluations", "")
+    yield table_rows(
+        judged.cells, "judge_agreement", *ends, n.astype(np.int64), reason, METHOD, name
+    )
     asked: dict[str, tuple[Worth, Worth, str]] = {
-        "judge_agreement": ((says_good, says_bad), (1.0, 1.0), "no_evaluations"),
         "false_pass_rate": ((0.0, says_good), (0.0, 1.0), "no_bad"),
         "false_fail_rate": ((says_bad, 0.0), (1.0, 0.0), "no_good"),
     }
-    n = strata.labelled.sum(axis=1)
+    bad, good = strata.labelled - strata.successes, strata.successes
+    of = {"no_bad": bad.sum(axis=1), "no_good": good.sum(axis=1)}
     for metric, (above, below, lacking) in asked.items():
-        ends: Interval = ratio(strata, above, below)
+        is_known = of[lacking] > 0
+        ends = Interval(*(np.where(is_known, x, np.nan) for x in ratio(strata, above, below)))
         why = np.where(n == 0, "no_evaluations", lacking)
-        yield table_rows(
-            judged.cells, metric, *ends, n.astype(np.int64), why, "post-stratified-1", name
-        )
+        yield table_rows(judged.cells, metric, *ends, n.astype(np.int64), why, METHOD, name)
 
 
 def strata_of(judged: ColumnStatistics) -> Strata:
     """Return the calls by what the judge said of them, each of its two answers a stratum."""
     counts: Floats = judged.counts[:, : len(VERDICTS)].reshape(len(judged), 2, 3).astype(np.float64)
     return strata_by_answer(counts.sum(axis=2), counts[:, :, 1:].sum(axis=2), counts[:, :, 2])
-
-
-def _select(strata: Strata, places: np.ndarray) -> Strata:
-    return strata._replace(
-        rows=strata.rows[places],
-        labelled=strata.labelled[places],
-        successes=strata.successes[places],
-        group=strata.group[places],
-        expected=strata.expected[places],
-        doubt=strata.doubt[places],
-    )
