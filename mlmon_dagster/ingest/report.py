@@ -56,7 +56,7 @@ ROW_REASONS: Final = {
     "expectation": "Correct the row at the producer, or the expectation under 'expectations'",
     "malformed_line": "Correct that line at the producer, and write its rows into another file",
     "unpaired": "Write a request and its response into the same file",
-    "bad_evaluation": "Declare it under 'evaluations', with what is good of it",
+    "bad_evaluation": "Declare that evaluation, or correct its value",
     "malformed_payload": "Log requests and responses in the documented format",
     "erased": "Nothing to do: this prediction was erased on request",
 }

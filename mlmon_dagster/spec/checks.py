@@ -162,6 +162,12 @@ def _source(spec: Declaration) -> Iterator[Problem]:
         if source is not None:
             found = source_problems(source, spec.columns.declared())
             yield from (Problem(("source", stream, *path), said) for path, said in found)
+    if isinstance(spec.source.actuals, FileSource) and spec.source.actuals.spans is not None:
+        yield Problem(("source", "actuals", "spans"), "is of predictions; a call is a span")
+    if isinstance(spec.source.predictions, FileSource) and spec.source.predictions.spans:
+        if spec.spans is None:
+            said = "declare spans, such as spans: {sampling: unbiased}, for calls to be taken"
+            yield Problem(("source", "predictions", "spans"), said)
     if spec.source.actuals is not None and spec.columns.actual is None:
         yield Problem(("columns",), "source.actuals needs columns.actual, the ground truth's name")
     closed, expected = spec.actuals.closed_after, spec.actuals.expected_within
@@ -465,7 +471,7 @@ _RULES: dict[Callable[[Declaration], Iterator[Problem]], tuple[str, ...]] = {
     _task: _TASK_FIELDS,
     _owners: ("owners",),
     _time: ("time",),
-    _source: ("source", "columns", "actuals"),
+    _source: ("source", "columns", "actuals", "spans"),
     _actuals: ("actuals", "columns", "features", "time"),
     _columns: ("columns", "features"),
     _attribution: ("task", "columns", "features", "monitors", "explain"),

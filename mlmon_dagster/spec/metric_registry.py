@@ -225,7 +225,7 @@ def _generation() -> list[MetricInfo]:
                    "evaluations that failed themselves / those asked for", "lower",
                    needs=("evaluations",), fallback=("numbers",)),
         MetricInfo("judge_agreement", "Agreement with people", g,
-                   "share of all calls of which judge and people say the same", "higher",
+                   "judged calls about which judge and people agree / judged calls", "higher",
                    needs=judged),
         MetricInfo("false_pass_rate", "False passes", g,
                    "P(the judge says good | people say bad)", "lower", needs=judged),

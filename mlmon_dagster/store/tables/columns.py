@@ -97,9 +97,10 @@ def actual_schema(spec: ModelSpec) -> pa.Schema:
 
 def list_outcomes(spec: ModelSpec) -> list[pa.Field]:
     """Return what comes with the ground truth: outcomes, or evaluations and who gave them why."""
+    texts = list_texts(spec.evaluations) if spec.evaluations else []
     return [
         *(pa.field(name, pa.float64()) for name in spec.columns.outcomes),
-        *(pa.field(name, pa.string()) for name in list_texts(spec.evaluations)),
+        *(pa.field(name, pa.string()) for name in texts),
     ]
 
 
