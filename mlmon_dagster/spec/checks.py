@@ -164,10 +164,10 @@ def _source(spec: Declaration) -> Iterator[Problem]:
             yield from (Problem(("source", stream, *path), said) for path, said in found)
     if isinstance(spec.source.actuals, FileSource) and spec.source.actuals.spans is not None:
         yield Problem(("source", "actuals", "spans"), "is of predictions; a call is a span")
-    if isinstance(spec.source.predictions, FileSource) and spec.source.predictions.spans:
-        if spec.spans is None:
-            said = "declare spans, such as spans: {sampling: unbiased}, for calls to be taken"
-            yield Problem(("source", "predictions", "spans"), said)
+    events = spec.source.predictions
+    if isinstance(events, FileSource) and events.spans is not None and spec.spans is None:
+        said = "declare spans, such as spans: {sampling: unbiased}, for calls to be taken"
+        yield Problem(("source", "predictions", "spans"), said)
     if spec.source.actuals is not None and spec.columns.actual is None:
         yield Problem(("columns",), "source.actuals needs columns.actual, the ground truth's name")
     closed, expected = spec.actuals.closed_after, spec.actuals.expected_within
@@ -212,8 +212,10 @@ def _evaluations(spec: Declaration) -> Iterator[Problem]:
     source = spec.source.actuals
     if source is None:
         yield Problem(("source",), "declare actuals, where evaluations come from")
-    elif not isinstance(source, FileSource) or source.format != FORMAT:
-        yield Problem(("source", "actuals", "format"), f"of evaluations is {FORMAT}")
+    elif not isinstance(source, FileSource):
+        yield Problem(("source", "actuals"), "evaluations are read from files; write path")
+    elif source.format not in ("auto", FORMAT):
+        yield Problem(("source", "actuals", "format"), f"of evaluations is {FORMAT}; leave it out")
 
 
 def _effects(spec: Declaration) -> Iterator[Problem]:

@@ -540,6 +540,14 @@ class Declaration(Declared):
         """Whether ground truth can ever arrive for this model."""
         return self.columns.actual is not None and self.source.actuals is not None
 
+    @property
+    def waits_for_truth(self) -> bool:
+        """Whether nothing of a window's ground truth is judged until all of it may have come.
+
+        Evaluations come one by one: a judge speaks of all calls long before people do of some.
+        """
+        return not self.evaluations
+
 
 def outcome_worth(spec: Declaration, outcome: str) -> float | None:
     """Return what one more of an outcome is worth in the currency, below 0 if less is better.

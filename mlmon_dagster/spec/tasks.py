@@ -283,7 +283,7 @@ def _generation(spec: Declaration) -> Found:
     columns = spec.columns
     for role in ("score", "prediction"):
         if getattr(columns, role) is not None:
-            yield ("columns", role), f"a call has no {role}; what is thought of it is an evaluation"
+            yield ("columns", role), f"a call has no {role}; declare evaluations"
 
 
 def evaluations_of(spec: Declaration, metric: str) -> list[str]:

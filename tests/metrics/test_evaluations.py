@@ -18,8 +18,18 @@ from mlmon_dagster.metrics.evaluations import (
 from mlmon_dagster.metrics.intervals import wilson
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.profiles import bin_shapes
+from tests.metrics.rows import make_spec, measured
 from tests.metrics.samples import statistics
 
+SPEC = make_spec(
+    "generation",
+    {},
+    evaluations={
+        "correct": {"by": "human", "good": ["yes"]},
+        "faithful": {"by": "judge", "of": "correct", "good": ["yes"]},
+        "length": {"by": "code"},
+    },
+)
 RATES = (0.7, 0.9, 0.97)
 JUDGES = ((0.9, 0.85), (0.95, 0.8), (0.6, 0.6), (0.97, 0.9))  # sensitivity, specificity
 
@@ -168,6 +178,34 @@ def test_a_rate_by_another_judge_than_the_baselines_is_not_compared() -> None:
     found = frame[frame["metric"] == "good_rate"]
     assert found["value"].tolist() == [0.8, 0.5]
     assert found["reason"].tolist() == ["", OTHER_JUDGE]
+
+
+def test_every_metric_equals_a_count_of_the_rows() -> None:
+    """From rows through the real SQL: shares, means, failures and who judged, by hand in pandas."""
+    rng = np.random.default_rng(4)
+    n = 900
+    rows = pd.DataFrame({"day": rng.integers(0, 3, n), "site": rng.choice(["a", "b"], n)})
+    rows["faithful"] = np.where(rng.random(n) < 0.9, (rng.random(n) < 0.7) * 1.0, np.nan)
+    rows["faithful.error"] = np.where(rows["faithful"].isna(), "rate limit", None)
+    rows["correct"] = np.where(
+        rows["faithful"].notna() & (rng.random(n) < 0.1), (rng.random(n) < 0.8) * 1.0, np.nan
+    )
+    rows["length"] = rng.normal(40, 9, n)
+    frame = measured(SPEC, rows, rows, ["performance"])
+    whole = frame[frame["slice_key"] == "all"].set_index(["day", "column_name", "metric"])
+    for day, mine in rows.groupby("day"):
+        found = whole.loc[day]["value"]
+        assert found["faithful", "good_rate"] == pytest.approx(mine["faithful"].mean(), rel=1e-12)
+        assert found["length", "mean_value"] == pytest.approx(mine["length"].mean(), rel=1e-9)
+        assert found["faithful", "evaluated_rate"] == pytest.approx(mine["faithful"].notna().mean())
+        assert found["faithful", "failed_rate"] == pytest.approx(mine["faithful"].isna().mean())
+        by_answer = mine.groupby("faithful")["correct"]
+        share = mine["faithful"].dropna().mean()
+        rates = by_answer.mean()
+        by_hand = (1 - share) * rates[0.0] + share * rates[1.0]
+        assert found["correct", "good_rate"] == pytest.approx(by_hand, rel=1e-12)
+        agreed = (1 - share) * (1 - rates[0.0]) + share * rates[1.0]
+        assert found["faithful", "judge_agreement"] == pytest.approx(agreed, rel=1e-12)
 
 
 def test_nothing_evaluated_has_no_rate_and_says_so() -> None:
