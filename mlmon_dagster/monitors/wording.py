@@ -291,7 +291,7 @@ def weighted_text(method: str, coverage: float | None) -> str:
     share = "a part" if coverage is None else f"{100 * coverage:.2g} %"
     if method == f"{METHOD}@judge":
         return (
-            f"People labelled {share} of the calls; of the others a judge tells how alike they are"
+            f"People labelled {share} of the calls; the share is of all, by what the judge says of the others"
         )
     return (
         f"Ground truth covers {share} of the predictions; the value is weighted back to all of them"
