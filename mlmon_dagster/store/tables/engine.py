@@ -15,6 +15,7 @@ import pyarrow as pa
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.store.places.location import Location
 from mlmon_dagster.store.state.sql import literal
+from mlmon_dagster.store.tables.derived_columns import register_functions
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,7 @@ class QueryEngine:
             "SET enable_external_access = false",
         ):
             database.execute(statement)
+        register_functions(database)
         return database
 
 
