@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -19,6 +19,8 @@ from mlmon_dagster.store.state.sql import quote_identifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from duckdb import DuckDBPyConnection
 
 _MOST_CHARACTERS = 1_000  # of a text, from which its language is told
 _FEWEST_CHARACTERS = 3
@@ -40,7 +42,7 @@ def with_derived(spec: ModelSpec, from_sql: str, names: Collection[str] | None =
     return f"(SELECT records.*, {found} FROM {from_sql} AS records)" if found else from_sql
 
 
-def register_functions(database: Any) -> None:
+def register_functions(database: DuckDBPyConnection) -> None:
     """Make the functions in Python known to a database; their packages load on first use."""
     database.create_function(
         LANGUAGE_FUNCTION, _tell_languages, ["VARCHAR"], "VARCHAR", type="arrow",
