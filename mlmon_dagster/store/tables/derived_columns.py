@@ -6,9 +6,9 @@ for. One that DuckDB has no expression for is a function in Python, which the en
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import Final
 
 import pyarrow as pa
 
@@ -16,11 +16,6 @@ from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec.derived import LANGUAGE_FUNCTION, derive_sql
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.store.state.sql import quote_identifier
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from duckdb import DuckDBPyConnection
 
 _MOST_CHARACTERS = 1_000  # of a text, from which its language is told
 _FEWEST_CHARACTERS = 3
@@ -40,14 +35,6 @@ def with_derived(spec: ModelSpec, from_sql: str, names: Collection[str] | None =
         if names is None or name in names
     )
     return f"(SELECT records.*, {found} FROM {from_sql} AS records)" if found else from_sql
-
-
-def register_functions(database: DuckDBPyConnection) -> None:
-    """Make the functions in Python known to a database; their packages load on first use."""
-    database.create_function(
-        LANGUAGE_FUNCTION, _tell_languages, ["VARCHAR"], "VARCHAR", type="arrow",
-        null_handling="special",
-    )  # fmt: skip
 
 
 def _tell_languages(texts: pa.ChunkedArray) -> pa.Array:
@@ -75,3 +62,7 @@ def _classifier() -> Callable[[str], str]:
             "pip install 'mlmon-dagster[language]'."
         ) from None
     return lambda text: str(py3langid.classify(text)[0])
+
+
+# Functions in Python that the engine knows by name: of texts, and they give a text.
+FUNCTIONS: Final = {LANGUAGE_FUNCTION: _tell_languages}
