@@ -258,7 +258,7 @@ def validate(project: Project) -> None:
     found = models_of(project, lambda spec: _expectation_problems(spec) + _changed(store, spec))
     for spec in found.specs:
         click.echo(
-            f"{spec.model}: ok ({spec.task}, {len(spec.features)} features, "
+            f"{spec.model}: ok ({spec.task}, {len(spec.logged_features)} features, "
             f"{spec.time.granularity} windows from {spec.time.start})"
         )
     _warn_of_notes(project.models_folder)

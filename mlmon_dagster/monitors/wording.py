@@ -27,6 +27,7 @@ NAMES = {
     "nan_rate": "Share of not-a-number values",
     "unseen_rate": "Share of unseen values",
     "out_of_range_rate": "Share of values out of range",
+    "personal_rate": "Share of texts with personal data",
     "error_rate": "Error rate",
     "inf_rate": "Share of infinite values",
     "n": "Number of predictions",
@@ -291,7 +292,8 @@ def weighted_text(method: str, coverage: float | None) -> str:
     share = "a part" if coverage is None else f"{100 * coverage:.2g} %"
     if method == f"{METHOD}@judge":
         return (
-            f"People labelled {share} of the calls; the share is of all, by what the judge says of the others"
+            f"People labelled {share} of the calls; the share is of all, by what the judge says of "
+            "the others"
         )
     return (
         f"Ground truth covers {share} of the predictions; the value is weighted back to all of them"

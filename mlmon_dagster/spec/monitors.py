@@ -293,6 +293,7 @@ class QualityMonitor(Monitor):
     unseen_rate: RateCondition = Condition(above=0.01)
     out_of_range_rate: RateCondition = Condition(above=0.01)
     not_additive_rate: RateCondition = Condition(above=0.01)
+    personal_rate: RateCondition = Condition(above=0.005)
     min_rows: int = Field(default=30, ge=1)
 
 
@@ -907,6 +908,14 @@ FAMILIES: Final[Mapping[str, DeclaredFamily]] = {
             {
                 "": "Find the rows that are worse (mlmon trace {model}); then roll back, "
                 "retrain or repair the feed.",
+                **dict.fromkeys(
+                    ("good_rate", "mean_value"),
+                    "Read the worst calls (mlmon rows of the alert); then roll back the model, "
+                    "the prompt or what it looks up.",
+                ),
+                "judge_agreement": "See where judge and people disagree (mlmon rows of the alert); "
+                "a judge that errs more says less of the calls.",
+                "failed_rate": "Ask the owner of the judge why its evaluations fail.",
                 RELEASE_CHANGE: "See where it is worse by the trace of the message; go back to the "
                 "version before if they are.",
             },

@@ -72,6 +72,7 @@ ORACLES: dict[str, str] = {
     },
     **dict.fromkeys((NOVEL, f"{NOVEL}{AUTO}", f"unseen_rate{AUTO}"), "test_novelty"),
     **{info.name: "test_evaluations" for info in METRICS.values() if GENERATION in info.tasks},
+    "personal_rate": "test_personal",
     OFF_HEAP: "test_support",
     **dict.fromkeys((monitors.CORRELATION_SHIFT, monitors.CORRELATION_CHANGE), "test_multivariate"),
     **dict.fromkeys((declaration.ATTRIBUTION, declaration.ATTRIBUTION_SHIFT), "test_attribution"),
