@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from mlmon_dagster.spec import names
 from mlmon_dagster.spec.alerting import AlertPolicy
 from mlmon_dagster.spec.baseline import DATASETS, BaselineSpec, DeclaredBaseline
+from mlmon_dagster.spec.custom_metrics import CustomMetrics
 from mlmon_dagster.spec.known_events import KnownEvent
 from mlmon_dagster.spec.monitors import (
     FEATURE,
@@ -511,6 +512,7 @@ class Declaration(Declared):
     top_k: int = Field(default=5, ge=1, le=1000)
     top_share: float = Field(default=0.1, gt=0, lt=1)
     quantile: float = Field(default=0.5, gt=0, lt=1)
+    metrics: CustomMetrics = ()
     monitors: Monitors = Monitors()
     alerts: AlertPolicy = AlertPolicy()
     events: Annotated[tuple[KnownEvent, ...], BeforeValidator(as_tuple)] = ()
