@@ -261,7 +261,7 @@ def validate(project: Project) -> None:
     )
     for spec in found.specs:
         click.echo(
-            f"{spec.model}: ok ({spec.task}, {len(spec.features)} features, "
+            f"{spec.model}: ok ({spec.task}, {len(spec.logged_features)} features, "
             f"{spec.time.granularity} windows from {spec.time.start})"
         )
     _warn_of_notes(project.models_folder)

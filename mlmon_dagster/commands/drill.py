@@ -88,11 +88,11 @@ def _subjects(
 ) -> Iterator[Subject]:
     from mlmon_dagster.work import Work
 
-    _refuse_unknown(columns, list(spec.features), f"feature of {spec.model}")
+    _refuse_unknown(columns, list(spec.logged_features), f"feature of {spec.model}")
     _refuse_unknown(faults, list(NAMES), "fault")
     work = Work(project, spec, (), project.now(), "drill", is_backfill=True)
     drill = Drill(work, n_windows, seed, faults)
-    wanted = columns or list(spec.features)
+    wanted = columns or list(spec.logged_features)
     for i, name in enumerate(wanted):
         click.echo(f"  {name} ({i + 1} of {len(wanted)})", err=True)
         yield from drill.columns([name])

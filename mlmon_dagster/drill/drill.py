@@ -121,7 +121,7 @@ class Drill:
 
     def columns(self, names: Sequence[str] = ()) -> Iterator[Subject]:
         """Try the faults of features, of all by default, one column after the other."""
-        for name in names or self._spec.features:
+        for name in names or self._spec.logged_features:
             kind = self._spec.features[name].type
             faults = [fault for fault in self._faults if kind in fault.types]
             if faults:

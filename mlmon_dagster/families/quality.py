@@ -24,8 +24,8 @@ from mlmon_dagster.monitors.evidence import (
 )
 from mlmon_dagster.monitors.wording import compared, subject, threshold, told
 from mlmon_dagster.spec import ModelSpec, declaration
-from mlmon_dagster.spec.declaration import NOT_ADDITIVE, Feature
-from mlmon_dagster.spec.metric_registry import AUTO
+from mlmon_dagster.spec.declaration import NOT_ADDITIVE, DerivedFeature, Feature
+from mlmon_dagster.spec.metric_registry import AUTO, PERSONAL_RATE
 from mlmon_dagster.spec.monitors import FAMILIES, Condition
 from mlmon_dagster.spec.names import QUALITY, TABLE
 from mlmon_dagster.store.state.monitor_results import MonitorResult
@@ -40,6 +40,7 @@ _TYPES = {
     "nan_rate": ("numeric",),
     "unseen_rate": ("categorical", "boolean"),
     "out_of_range_rate": ("numeric",),
+    PERSONAL_RATE: ("boolean",),
 }
 
 
@@ -105,6 +106,10 @@ def _rates(evidence: Evidence, window: Window) -> Iterator[tuple[str, str]]:
 def _applies(metric: str, feature: Feature) -> bool:
     if metric == "out_of_range_rate" and feature.min is None and feature.max is None:
         return False
+    if metric == PERSONAL_RATE:
+        return isinstance(feature, DerivedFeature) and feature.described.kind.is_personal
+    if isinstance(feature, DerivedFeature) and metric == "null_rate":
+        return False  # no text, which is told of the text's own column
     return feature.type in _TYPES[metric]
 
 
@@ -124,6 +129,8 @@ def _judge_column(evidence: Evidence, window: Window, metric: str, column: str) 
         "threshold": threshold(condition),
     }
     reason = _no_data(row, window, monitor.min_rows)
+    if metric == PERSONAL_RATE and not reason and not _is_limit_known(evidence, window, column):
+        reason = "learning"
     if row is None or reason:
         return unjudged(evidence, window, monitor, subject(metric, column), reason, **common)
     failed = rate_fails(condition, row) and (not usual or row["lower"] > condition.bound)
@@ -132,8 +139,10 @@ def _judge_column(evidence: Evidence, window: Window, metric: str, column: str) 
     if percent(row["value"]) == percent(condition.bound) and row["value"] != condition.bound:
         share = f"{100 * row['value']:.5g} % of rows"  # 1.001 %, above 1 %
     text = f"{_tell_broken(evidence.spec, metric, column)} in {share}"
+    if metric == PERSONAL_RATE:
+        text = _tell_personal(evidence, window, column, row["value"])
     limit = compared(condition, failed, percent)
-    if usual > 0 and condition.bound == usual:
+    if usual > 0 and condition.bound == usual and metric != PERSONAL_RATE:
         limit += ", twice what is usual"
     message = f"{text} ({count}), {limit}."
     if not failed and condition.fails(row["value"]):
@@ -185,6 +194,20 @@ def _tell_broken(spec: ModelSpec, metric: str, column: str) -> str:
     return f"{column} is outside {plain(feature.min)} to {plain(feature.max)}"
 
 
+def _tell_personal(evidence: Evidence, window: Window, column: str, share: float) -> str:
+    """Say which share of the texts hold personal data, and which share usually does."""
+    feature = evidence.spec.derived_features[column]
+    known = evidence.whole(window, f"{PERSONAL_RATE}{AUTO}", column)
+    usual = f", usually {percent(known['by_chance'])}" if known else ""
+    return f"{percent(share)} of {feature.of} {feature.described.kind.means}{usual}"
+
+
+def _is_limit_known(evidence: Evidence, window: Window, column: str) -> bool:
+    """Say whether a share of personal data has a limit: a declared one, or what is usual."""
+    declared = PERSONAL_RATE in evidence.spec.monitors.quality.model_fields_set
+    return declared or evidence.whole(window, f"{PERSONAL_RATE}{AUTO}", column) is not None
+
+
 def _list_unseen(names: Mapping[str, int]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(list(names)[:3]) + more
@@ -230,7 +253,8 @@ def _tell_slice(part: Crowded, total: int) -> str:
 
 def _usual(evidence: Evidence, window: Window, metric: str, column: str) -> float:
     """Return the share that is far above the usual, 0 where that is not known or not asked for."""
-    if metric != "unseen_rate" or metric in evidence.spec.monitors.quality.model_fields_set:
+    is_relative = metric in ("unseen_rate", PERSONAL_RATE)
+    if not is_relative or metric in evidence.spec.monitors.quality.model_fields_set:
         return 0.0
     found = evidence.whole(window, f"{metric}{AUTO}", column)
     return (finite(found["value"]) or 0.0) if found else 0.0
@@ -254,13 +278,15 @@ def _limits(spec: ModelSpec) -> str:
 
 
 def _is_added_up(spec: ModelSpec) -> bool:
-    return len(declaration.attributed(spec)) == len(spec.features)
+    return len(declaration.attributed(spec)) == len(spec.logged_features)
 
 
 def _metrics(spec: ModelSpec) -> Sequence[str]:
     unseen = ("unseen_rate", f"unseen_rate{AUTO}")
     shap = (NOT_ADDITIVE,) if _is_added_up(spec) else ()
-    return ("null_rate", "nan_rate", "inf_rate", *unseen, "out_of_range_rate", *shap)
+    is_personal = any(f.described.kind.is_personal for f in spec.derived_features.values())
+    personal = (PERSONAL_RATE, f"{PERSONAL_RATE}{AUTO}") if is_personal else ()
+    return ("null_rate", "nan_rate", "inf_rate", *unseen, "out_of_range_rate", *shap, *personal)
 
 
 def _unseen(comparison: Comparison) -> References:

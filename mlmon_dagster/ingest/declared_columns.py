@@ -164,12 +164,14 @@ def _prediction_columns(spec: ModelSpec) -> tuple[Column, ...]:
         Column(name, own.get(name, scores[label]), "number", nullable=False)
         for label, name in class_scores(spec).items()
     )
-    shap = shap_columns(spec.columns.shap, spec.features)
+    shap = shap_columns(spec.columns.shap, spec.logged_features)
     by_feature = tuple(
         Column(name, own.get(name, shap[feature]), "number")
         for feature, name in logged_attributions(spec).items()
     )
-    features = tuple(_feature_column(name, feature) for name, feature in spec.features.items())
+    features = tuple(
+        _feature_column(name, feature) for name, feature in spec.logged_features.items()
+    )
     return (*_declared(spec, roles, spec.source.predictions), *by_class, *by_feature, *features)
 
 

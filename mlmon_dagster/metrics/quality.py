@@ -16,11 +16,15 @@ import pandas as pd
 
 from mlmon_dagster.metrics import Ints
 from mlmon_dagster.metrics.frames import MetricRows, share_rows, stack_rows
-from mlmon_dagster.metrics.statistics import ColumnStatistics, select_whole
+from mlmon_dagster.metrics.statistics import ColumnStatistics, select, select_whole
 from mlmon_dagster.spec.declaration import NOT_ADDITIVE
+from mlmon_dagster.spec.metric_registry import AUTO, PERSONAL_RATE
 from mlmon_dagster.spec.names import ALL, TABLE
 
 VERSION = "rate-1"
+MIN_WINDOWS = 14  # of a baseline, to say what is usual
+_TIMES, _USUAL = 2.0, 0.9
+Columns = Mapping[str, ColumnStatistics]
 _NEARLY_ALL, _HALF = 0.9, 0.5
 
 
@@ -53,6 +57,53 @@ def _rates(stats: ColumnStatistics) -> list[MetricRows]:
         share_rows(stats.cells, column, metric, count, stats.n, method_version=VERSION)
         for metric, count in counted.items()
     ]
+
+
+def personal_metrics(columns: Columns, baseline: Columns, *, min_rows: int = 30) -> pd.DataFrame:
+    """Share of the texts that hold personal data, and what is far above the usual.
+
+    Args:
+        columns: Boolean columns of what texts hold, such as an e-mail address.
+        baseline: The same over the baseline's windows, as far as it has them.
+        min_rows: Fewest texts of a window of the baseline that counts.
+
+    Returns:
+        MetricFrame with personal_rate, 0 to 1 of the rows with a text, with Wilson's interval; and
+        at slice `all`, where the baseline has texts, personal_rate_auto: twice what nine of ten of
+        its windows do not exceed (with fewer than 14, what it has as a whole), `by_chance` what it
+        has as a whole.
+    """
+    found = []
+    for name, stats in columns.items():
+        found.append(
+            share_rows(
+                stats.cells, name, PERSONAL_RATE, _count_true(stats), stats.n,
+                method_version=VERSION,
+            )
+        )  # fmt: skip
+        if name not in baseline:
+            continue
+        whole, own = select_whole(stats), select_whole(baseline[name])
+        own = select(own, own.n >= min_rows)
+        if not len(own):
+            continue
+        counts = _count_true(own)
+        usual = float(counts.sum() / own.n.sum())
+        most = float(np.quantile(counts / own.n, _USUAL)) if len(own) >= MIN_WINDOWS else usual
+        found.append(
+            MetricRows(
+                whole.cells, column_name=name, metric=f"{PERSONAL_RATE}{AUTO}",
+                value=np.full(len(whole), min(_TIMES * most, 1.0)), n=whole.n,
+                n_baseline=int(own.n.sum()), by_chance=usual, method_version=VERSION,
+            )
+        )  # fmt: skip
+    return stack_rows(found)
+
+
+def _count_true(stats: ColumnStatistics) -> Ints:
+    """Return the rows of each cell that are true."""
+    found: Ints = stats.counts[:, stats.binning.categories.index("true")]
+    return found
 
 
 def unseen_values(stats: ColumnStatistics) -> dict[tuple[str, pd.Timestamp], dict[str, int]]:
@@ -122,7 +173,6 @@ RAW = ":raw/"  # before a link: what they should add up to
 REST = ":rest/"  # before a link: what they leave of it
 MOSTLY = 0.5  # of the rows; where more are broken, the values are of no link
 ADDITIVITY_VERSION = "additive-1"
-Columns = Mapping[str, ColumnStatistics]
 
 
 def links_of(columns: Columns) -> list[str]:

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.spec.declaration import Feature
+from mlmon_dagster.spec.declaration import DerivedFeature, Feature
 
 if TYPE_CHECKING:
     from mlmon_dagster.metrics.drift.column_change import ColumnChange
@@ -147,6 +147,8 @@ def _shares(change: ColumnChange) -> str:
 
 
 def _value(spec: ModelSpec, column: str, feature: Feature | None, change: ColumnChange) -> str:
+    if isinstance(feature, DerivedFeature) and feature.described.kind.means:
+        return _derived_share(feature, change)
     is_switch = feature is not None and feature.type == "boolean" and not feature.pii
     is_shown = feature is None or is_switch or spec.shows_values_of(column)
     if change.now == 1.0:
@@ -158,6 +160,14 @@ def _value(spec: ModelSpec, column: str, feature: Feature | None, change: Column
     return (
         f"{column} is {change.value} {where}" if is_shown else f"one value of {column} is {where}"
     )
+
+
+def _derived_share(feature: DerivedFeature, change: ColumnChange) -> str:
+    """Say which share of the texts are like that, as in "3 % of question are empty"."""
+    now, then = change.now, change.then
+    if change.value == "false":
+        now, then = 1 - now, 1 - then
+    return f"{percent(now)} of {feature.of} {feature.described.kind.means}, before {percent(then)}"
 
 
 def _unseen(spec: ModelSpec, column: str, change: ColumnChange) -> str:

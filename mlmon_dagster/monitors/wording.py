@@ -27,6 +27,7 @@ NAMES = {
     "nan_rate": "Share of not-a-number values",
     "unseen_rate": "Share of unseen values",
     "out_of_range_rate": "Share of values out of range",
+    "personal_rate": "Share of texts with personal data",
     "error_rate": "Error rate",
     "inf_rate": "Share of infinite values",
     "n": "Number of predictions",

@@ -31,7 +31,7 @@ def describe_repeats(work: Work, window: Window) -> str:
     back = windows_between(
         spec.time, window.start - _BACK * (window.end - window.start), window.end
     )
-    if not spec.features:
+    if not spec.logged_features:
         return ""
     records = store.inference_records(spec).from_sql(back, [PRODUCTION])
     if store.query(f"SELECT count(*) AS n FROM {records}").column("n")[0].as_py() > _MOST:
@@ -39,7 +39,7 @@ def describe_repeats(work: Work, window: Window) -> str:
     # One side's rows by how often they come are joined with the other's.
     found = store.query(
         "WITH counted AS (SELECT window_start AS at, "
-        f"hash({', '.join(map(quote_identifier, spec.features))}) AS row, count(*) AS n "
+        f"hash({', '.join(map(quote_identifier, spec.logged_features))}) AS row, count(*) AS n "
         f"FROM {records} GROUP BY ALL) "
         "SELECT a.at AS now, b.at AS then, sum(a.n)::BIGINT AS n, count(*) AS different "
         "FROM counted a JOIN counted b ON a.row = b.row AND b.at <= a.at GROUP BY ALL"

@@ -68,7 +68,9 @@ from mlmon_dagster.profiles.loss_columns import (
     with_offsets,
 )
 from mlmon_dagster.profiles.row_cells import ROW_CELLS, read_rows
+from mlmon_dagster.profiles.sampled_rows import sampled_source
 from mlmon_dagster.profiles.storage import from_rows, to_rows
+from mlmon_dagster.spec.declaration import sampled_features
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.names import ALL, ROWS
 from mlmon_dagster.store.tables.engine import QueryEngine, WithTables
@@ -105,9 +107,19 @@ def build_profiles(
     """
     source = row_source(spec, from_sql)
     values = value_expressions(spec, key)
-    columns = profiled_columns(binnings, values, spec)
+    sampled = sampled_features(spec)
+    every_row = {name: value for name, value in values.items() if name not in sampled}
+    columns = profiled_columns(binnings, every_row, spec)
     statements = Statements(source, columns, spec.slices, dialect)
     found = _profile(engine, spec, statements, rows=binnings.get(ROWS))
+    for name, most in sampled.items():
+        if name in binnings:
+            some = sampled_source(engine, source, most)
+            column = profiled_columns(binnings, {name: values[name]}, spec)
+            statements = Statements(some, column, spec.slices, dialect)
+            found |= _profile(engine, spec, statements, of_rows=False)
+    for name in spec.derived_features.keys() & found.keys():
+        found[name] = _without_nulls(found[name])
     found |= profile_joint(engine, source, binnings, values, dialect)
     if ":log_loss" in found and "score" in found:
         log_loss, brier = found[":log_loss"].total, found[":brier"].total
@@ -162,6 +174,12 @@ def _profile(
         stats = _count_nonfinite(stats, nonfinite)
         found[column.binning.column] = _name_unseen(stats, column, cells, engine, statements)
     return found if rows is None else found | {ROWS: read_rows(parts[0], rows)}
+
+
+def _without_nulls(stats: ColumnStatistics) -> ColumnStatistics:
+    """Count the rows that have a value alone: that there is no text, the text's column says."""
+    none = np.zeros(len(stats), np.int64)
+    return replace(stats, n=stats.counts.sum(axis=1), n_null=none)
 
 
 def _score_order(
@@ -610,7 +628,8 @@ def profile_in_parts(
     """
     if len(sources) == 1:
         return work.profiles(sources[0])
-    apart = {name: binning for name, binning in work.binnings.items() if name != JOINT}
+    of_samples = {JOINT, *sampled_features(work.spec)}
+    apart = {name: b for name, b in work.binnings.items() if name not in of_samples}
     found: dict[str, ColumnStatistics] = {}
     waiting: list[pa.Table] = []
     for rows in spread(replace(work, binnings=apart), sources):
@@ -621,7 +640,9 @@ def profile_in_parts(
     found |= {name: empty(binning) for name, binning in apart.items() if name not in found}
     values = value_expressions(work.spec, work.key)
     source = row_source(work.spec, whole)
-    return found | profile_joint(work.opened(), source, work.binnings, values, DUCKDB)
+    found |= profile_joint(work.opened(), source, work.binnings, values, DUCKDB)
+    sampled = {n: work.binnings[n] for n in sampled_features(work.spec) if n in work.binnings}
+    return found | build_profiles(work.opened(), work.spec, whole, sampled) if sampled else found
 
 
 def added_up(

@@ -66,6 +66,7 @@ from mlmon_dagster.profiles.fit import value_expressions
 from mlmon_dagster.profiles.loss_columns import resolve
 from mlmon_dagster.spec import ModelSpec, Window, window_containing
 from mlmon_dagster.spec.baseline import GRAINS, PRODUCTION
+from mlmon_dagster.spec.declaration import is_sampled
 from mlmon_dagster.spec.metric_registry import BINARY, MULTICLASS, REGRESSION
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.tasks import class_scores, estimated, estimated_metrics, residual
@@ -94,7 +95,8 @@ def estimate_columns(spec: ModelSpec) -> list[str]:
 
 def shifting_inputs(spec: ModelSpec) -> list[str]:
     """Return the features whose shift is corrected for; times and texts are not."""
-    return [n for n, f in spec.features.items() if f.type in ("numeric", "categorical", "boolean")]
+    types = ("numeric", "categorical", "boolean")
+    return [n for n, f in spec.features.items() if f.type in types and not is_sampled(f)]
 
 
 def estimate(
@@ -575,7 +577,8 @@ def _read(
 ) -> LossRows:
     values = value_expressions(spec, erased_ids.personal_key(store.state, spec.model))
     inputs = []
-    for name in ("prediction", *spec.features):
+    every_row = [name for name, feature in spec.features.items() if not is_sampled(feature)]
+    for name in ("prediction", *every_row):
         if name not in baseline.binnings:
             continue
         column = Column(baseline.binnings[name], resolve(values[name][1], baseline.binnings))

@@ -71,7 +71,7 @@ def explained(queries: QueryEngine, spec: ModelSpec, from_sql: str) -> Explained
     """
     if spec.explain.model is None:
         return None
-    names = ["dataset", "prediction_id", "model_version", *spec.features]
+    names = ["dataset", "prediction_id", "model_version", *spec.logged_features]
     columns = ", ".join(map(quote_identifier, names))
     rows = queries.query(
         f"SELECT {columns} FROM {from_sql} AS records WHERE {sampled(spec.explain.share)} "
@@ -110,8 +110,8 @@ def _of_version(spec: ModelSpec, version: str, rows: pd.DataFrame) -> pd.DataFra
         model, prepare = _load(spec, version)
         if model is None:
             return None
-        inputs = rows[list(spec.features)]
-        found = attributions(model, inputs if prepare is None else prepare(inputs), spec.features)
+        inputs, names = rows[list(spec.logged_features)], spec.logged_features
+        found = attributions(model, inputs if prepare is None else prepare(inputs), names)
     except Exception as error:  # whatever a user's model raises
         _log.warning("%s", _refusal(spec, version, error))
         return None

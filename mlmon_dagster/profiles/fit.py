@@ -67,7 +67,8 @@ from mlmon_dagster.profiles.loss_columns import (
     without_values,
 )
 from mlmon_dagster.profiles.row_cells import fit_rows
-from mlmon_dagster.spec.declaration import FeatureType
+from mlmon_dagster.profiles.sampled_rows import sampled_source
+from mlmon_dagster.spec.declaration import FeatureType, sampled_features
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.tasks import MAX_CLASSES, class_scores, declared_classes, task_of
 from mlmon_dagster.store.state.erased_ids import digest_personal_sql
@@ -103,9 +104,9 @@ def value_expressions(spec: ModelSpec, key: str = "") -> dict[str, tuple[Kind, s
     Returns:
         Column name -> kind and SQL expression: the features, then the roles that the spec
         declares, then the losses of its task and its outcome. Of a time the seconds from then to
-        the event (negative for what is to come), of a text its length; booleans ``false`` and
-        ``true``, personal categories a keyed digest. The output of a regression is profiled like a
-        feature.
+        the event (negative for what is to come), of a text its length, or whether there is one if
+        it is described; booleans ``false`` and ``true``, personal categories a keyed digest. The
+        output of a regression is profiled like a feature.
 
     Raises:
         ValueError: If the key is needed and missing.
@@ -113,6 +114,10 @@ def value_expressions(spec: ModelSpec, key: str = "") -> dict[str, tuple[Kind, s
     found: dict[str, tuple[Kind, str]] = {}
     for name, feature in spec.features.items():
         found[name] = _read(name, feature.type)
+        if feature.describe:
+            # Whether there is a text at all; what it is like, its derived columns say.
+            is_there = f"CASE WHEN {quote_identifier(name)} IS NOT NULL THEN 'text' END"
+            found[name] = ("categorical", is_there)
         if feature.type == "categorical" and feature.pii:
             if not key:
                 raise ValueError(f"{name} of {spec.model} is personal; expected the model's key")
@@ -187,7 +192,13 @@ def fit_binnings(
         for name, (kind, value) in expressions.items()
         if kind == "numeric" and not name.startswith(EXEMPT)
     }
-    ordered = order_statistics(engine, from_sql, numeric, dialect)
+    sampled = sampled_features(spec)
+    every_row = {name: value for name, value in numeric.items() if name not in sampled}
+    ordered = order_statistics(engine, from_sql, every_row, dialect)
+    sources = {most: sampled_source(engine, from_sql, most) for most in {*sampled.values()}}
+    for name in numeric.keys() & sampled.keys():
+        source = sources[sampled[name]]
+        ordered |= order_statistics(engine, source, {name: numeric[name]}, dialect)
     edges: tuple[float, ...] = ()
     for name, (kind, raw) in expressions.items():
         value = resolve(raw, binnings)
@@ -221,7 +232,8 @@ def fit_binnings(
             if feature is not None and feature.type == "boolean":
                 binnings[name] = categorical_binning(name, _BOOLEANS)
             else:
-                binnings[name] = _fit_categorical(engine, from_sql, name, value)
+                source = sources[sampled[name]] if name in sampled else from_sql
+                binnings[name] = _fit_categorical(engine, source, name, value)
         else:
             binnings[name] = role_binning(name, kind)
     binnings |= fit_joint(engine, spec, from_sql, binnings, expressions, dialect)

@@ -7,7 +7,6 @@ of a large window is that of a small one.
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -34,9 +33,11 @@ from mlmon_dagster.profiles.bin_codes import NULL_CODE, Column, Dialect
 from mlmon_dagster.profiles.bin_shapes import joint_binning
 from mlmon_dagster.profiles.compiler import NO_VERSION, Engine, codes_of, value_to_code
 from mlmon_dagster.profiles.loss_columns import Values, resolve
+from mlmon_dagster.profiles.sampled_rows import sample_conditions
+from mlmon_dagster.spec.declaration import is_sampled
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.names import ALL
-from mlmon_dagster.store.state.sql import literal, literals, quote_identifier
+from mlmon_dagster.store.state.sql import literal, quote_identifier
 
 Codes = dict[str, Ints]
 Scores = NDArray[np.int8]
@@ -58,8 +59,10 @@ def joint_columns(spec: ModelSpec, binnings: Mapping[str, Binning]) -> list[str]
         return []
     known = [
         name
-        for name in spec.features
-        if name in binnings and (monitor.columns == "all" or name in monitor.columns)
+        for name, feature in spec.features.items()
+        if name in binnings
+        and not is_sampled(feature)
+        and (monitor.columns == "all" or name in monitor.columns)
     ]
     most = sorted(known, key=lambda name: -(spec.features[name].importance or 0.0))
     kept = set(most[:MOST_COLUMNS])
@@ -202,7 +205,7 @@ def _read(
         f"{value_to_code(column, dialect)} AS {quote_identifier(f'v{i}')}"
         for i, column in enumerate(columns.values())
     )
-    for condition in _samples(engine, from_sql):
+    for condition in sample_conditions(engine, from_sql, MOST_ROWS, _AT_ONCE):
         table = engine.query(
             f"SELECT window_start, COALESCE(dataset, {literal(ALL)}) AS dataset, "
             f"COALESCE(model_version, {literal(NO_VERSION)}) AS model_version, {read} "
@@ -217,35 +220,3 @@ def _read(
                 for i, (name, column) in enumerate(columns.items())
             },
         )
-
-
-def _samples(engine: Engine, from_sql: str) -> Iterator[str]:
-    """Yield conditions that share out the windows, each for at most about 400,000 rows."""
-    sizes = engine.query(
-        f"SELECT window_start, dataset, COUNT(*) AS n FROM {from_sql} AS records "
-        "GROUP BY window_start, dataset ORDER BY window_start, dataset"
-    ).to_pylist()
-    group: dict[tuple[str | None, int], list[dt.datetime]] = {}
-    held = 0.0
-    for row in sizes:
-        halvings = max(int(np.ceil(np.log2(row["n"] / MOST_ROWS))), 0)
-        rows = row["n"] / 2**halvings
-        if group and held + rows > _AT_ONCE:
-            yield _condition(group)
-            group, held = {}, 0.0
-        group.setdefault((row["dataset"], halvings), []).append(row["window_start"])
-        held += rows
-    if group:
-        yield _condition(group)
-
-
-def _condition(group: Mapping[tuple[str | None, int], Sequence[dt.datetime]]) -> str:
-    parts = []
-    for (dataset, halvings), starts in group.items():
-        mine = "dataset IS NULL" if dataset is None else f"dataset = {literal(dataset)}"
-        part = f"{mine} AND window_start IN ({literals(starts)})"
-        if halvings:
-            bound = f"{2 ** (32 - halvings):08x}"
-            part += f" AND MD5(prediction_id) < '{bound}'"
-        parts.append(f"({part})")
-    return " OR ".join(parts)

@@ -86,7 +86,7 @@ def attribution_columns(spec: ModelSpec) -> Values:
         found[BASE] = ("loss", f"CASE WHEN {is_known} THEN {_cut('base_value')} END")
     if has_explainer(spec):
         found[EXPLAINER] = ("categorical", f"CASE WHEN {is_known} THEN COALESCE(explainer, '') END")
-    return found | (_sums(spec) if len(columns) == len(spec.features) else {})
+    return found | (_sums(spec) if len(columns) == len(spec.logged_features) else {})
 
 
 def _sums(spec: ModelSpec) -> Values:

@@ -283,7 +283,7 @@ def quality(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> p
     to compare with, unseen values have no rate (`learning`): bins know those of the first alone.
     """
     from mlmon_dagster.metrics.drift.novelty import unseen_limits
-    from mlmon_dagster.metrics.quality import additivity_metrics, quality_metrics
+    from mlmon_dagster.metrics.quality import additivity_metrics, personal_metrics, quality_metrics
 
     columns = [profiles[c] for c in spec.features if c in profiles]
     sums = [
@@ -291,7 +291,17 @@ def quality(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> p
         for side in (profiles, baseline or {})
     ]
     added = additivity_metrics(sums[0], sums[1] or None) if sums[0] else stack_rows([])
-    found = concat_frames([quality_metrics(*columns), added])
+    personal = {
+        name: profiles[name]
+        for name, feature in spec.derived_features.items()
+        if feature.described.kind.is_personal and name in profiles
+    }
+    of_texts = (
+        personal_metrics(personal, baseline or {}, min_rows=spec.monitors.quality.min_rows)
+        if personal
+        else stack_rows([])
+    )
+    found = concat_frames([quality_metrics(*columns), added, of_texts])
     if baseline is None:
         return _unlearnt(found) if spec.baseline.is_rolling else found
     least, names = spec.monitors.quality.min_rows, [stats.binning.column for stats in columns]

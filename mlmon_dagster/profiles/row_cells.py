@@ -29,7 +29,9 @@ def fit_rows(
     spec: ModelSpec, binnings: Mapping[str, Binning], dialect: Dialect
 ) -> dict[str, Binning]:
     """Return the cells of rows; none without features, or on another engine than DuckDB."""
-    known = [name for name, f in spec.features.items() if f.type in _TYPES and name in binnings]
+    known = [
+        name for name, f in spec.logged_features.items() if f.type in _TYPES and name in binnings
+    ]
     if not known or not dialect.is_duckdb:
         return {}
     richest = sorted(known, key=lambda name: -_count_values(binnings[name]))

@@ -14,7 +14,7 @@ from mlmon_dagster.metrics.statistics import ColumnStatistics, select_columns
 from mlmon_dagster.profiles import Baseline, baseline_in_force, load_baseline
 from mlmon_dagster.spec import ModelSpec, Window, window_containing, windows_between
 from mlmon_dagster.spec.baseline import PRODUCTION
-from mlmon_dagster.spec.declaration import Granularity
+from mlmon_dagster.spec.declaration import Granularity, is_sampled
 from mlmon_dagster.spec.metric_registry import BINARY
 from mlmon_dagster.spec.names import PERFORMANCE
 from mlmon_dagster.store import Store
@@ -160,7 +160,9 @@ def searched(
 
 
 def _searchable(spec: ModelSpec) -> list[str]:
-    return [n for n, f in spec.features.items() if f.type in CODED and not f.pii]
+    return [
+        n for n, f in spec.features.items() if f.type in CODED and not f.pii and not is_sampled(f)
+    ]
 
 
 def _judged_rows(

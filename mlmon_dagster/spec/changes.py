@@ -113,6 +113,7 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule("actuals", ("unmatched_after",), "kept", "the next ingest that brings ground truth"),
     Rule("features.<name>", ("from", "alias"), "followed", f"the next file; {_REFIT}"),
     Rule("features.<name>", ("min", "max", "pii"), "followed", _REFIT),
+    Rule("features.<name>", ("describe",), "followed", f"stored texts are described; {_REFIT}"),
     Rule("features.<name>", ("nullable",), "kept", f"{_FILES}; {_JUDGED}"),
     Rule("features.<name>", ("null_rate",), "kept", _JUDGED),
     Rule("features.<name>", ("unit", "importance", "description"), "kept",
@@ -195,7 +196,7 @@ def fixed_values(spec: ModelSpec, *held: Held) -> dict[str, str]:
         parts = spec.columns.id_parts or (str(spec.columns.prediction_id),)
         found |= {"task": spec.task, "columns.prediction_id": " + ".join(parts)}
     if "predictions" in held:
-        for name, feature in spec.features.items():
+        for name, feature in spec.logged_features.items():
             found[f"features.{name}.type"] = _STORED_AS.get(feature.type, feature.type)
     return found
 

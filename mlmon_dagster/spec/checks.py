@@ -15,10 +15,12 @@ from mlmon_dagster.spec.declaration import (
     alias_problems,
     attribution_problems,
     effect_problems,
+    is_sampled,
     logged_attributions,
     outcome_problems,
     retention_problems,
 )
+from mlmon_dagster.spec.derived import description_problems
 from mlmon_dagster.spec.holidays import holiday_problem
 from mlmon_dagster.spec.metric_registry import BINARY, METRICS, MetricFamily
 from mlmon_dagster.spec.monitors import DISTANCES, BusinessMonitor, Monitor, Prometheus
@@ -253,8 +255,10 @@ def _features(spec: Declaration) -> Iterator[Problem]:
         yield Problem(("features",), "at least one feature is needed")
     for path, message in alias_problems(spec.features, spec.columns.declared().values()):
         yield Problem(("features", *path), message)
-    for name in spec.features:
+    for name in spec.logged_features:
         yield from _said(("features", name), names.feature_problem(name))
+        for index, message in description_problems(spec.features[name].describe):
+            yield Problem(("features", name, "describe", index), message)
         if (source := spec.features[name].from_) is not None:
             yield from _said(("features", name, "from"), names.column_problem(source))
         if name == spec.columns.actual:
@@ -290,7 +294,11 @@ def _slice_column_problem(spec: Declaration, column: str) -> str | None:
     of_spans = spec.spans.columns if spec.spans is not None else {}
     if column in of_spans or (column == "model_version" and spec.has_versions):
         return None
-    fit = [n for n, f in spec.features.items() if f.type in _SLICEABLE and not f.pii]
+    fit = [
+        n
+        for n, f in spec.features.items()
+        if f.type in _SLICEABLE and not f.pii and not is_sampled(f)
+    ]
     fit += of_spans
     feature = spec.features.get(column)
     if feature is None:
@@ -298,6 +306,8 @@ def _slice_column_problem(spec: Declaration, column: str) -> str | None:
         return f"'{column}' is not a feature{hint or '.'} Can be sliced by: {names.listed(fit)}"
     if feature.type not in _SLICEABLE:
         return f"'{column}' is {feature.type}; slices are by categorical or boolean features"
+    if is_sampled(feature):
+        return f"'{column}' is computed for a sample of rows; slices need it of every row"
     return f"'{column}' is marked pii; its values may not be shown" if feature.pii else None
 
 

@@ -8,12 +8,20 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Final, Literal, Self, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    WrapSerializer,
+    model_validator,
+)
 
 from mlmon_dagster.spec import names
 from mlmon_dagster.spec.alerting import AlertPolicy
 from mlmon_dagster.spec.baseline import DATASETS, BaselineSpec, DeclaredBaseline
 from mlmon_dagster.spec.custom_metrics import CustomMetrics
+from mlmon_dagster.spec.derived import Description, Descriptions, is_known, name_derived
 from mlmon_dagster.spec.known_events import KnownEvent
 from mlmon_dagster.spec.monitors import (
     FEATURE,
@@ -111,6 +119,7 @@ class Feature(Declared):
     nullable: bool = False
     null_rate: RateCondition | None = None
     pii: bool | None = None  # None: nobody has said that its values may be shown
+    describe: Descriptions = ()
     importance: float | None = Field(default=None, ge=0)
     description: str | None = None
 
@@ -120,7 +129,68 @@ class Feature(Declared):
             raise ValueError(f"min and max are for numeric features, not for {self.type} ones")
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"min {self.min:g} is greater than max {self.max:g}")
+        if self.describe and self.type != "text":
+            raise ValueError(f"describe is for text, not for {self.type} features")
         return self
+
+
+class DerivedFeature(Feature):
+    """A column that is computed from a feature of text, and is judged as every feature is.
+
+    Nobody's text is in it, so that its values may be shown where the text's may not.
+
+    Attributes:
+        of: The feature of text.
+        described: What is computed from it.
+    """
+
+    of: str
+    described: Description
+
+    @property
+    def most_rows(self) -> int | None:
+        """How many rows of a window it is computed for; None for all."""
+        return self.described.kind.most_rows
+
+
+def is_sampled(feature: Feature) -> bool:
+    """Say whether a feature is computed for some rows of each window only."""
+    return isinstance(feature, DerivedFeature) and feature.most_rows is not None
+
+
+def sampled_features(spec: Declaration) -> dict[str, int]:
+    """Return the features that are computed for some rows of a window -> at most how many."""
+    return {n: f.most_rows for n, f in spec.derived_features.items() if f.most_rows is not None}
+
+
+def _with_derived(features: dict[str, Feature]) -> dict[str, Feature]:
+    """Add the columns that are computed from texts, each behind its text."""
+    found: dict[str, Feature] = {}
+    for name, feature in features.items():
+        found[name] = feature
+        for one in feature.describe:
+            if is_known(one):  # else a problem of the spec
+                found[name_derived(name, one.name)] = DerivedFeature(
+                    type=one.kind.type,
+                    unit=one.kind.unit,
+                    nullable=True,
+                    pii=False,
+                    of=name,
+                    described=one,
+                )
+    return found
+
+
+def _without_derived(
+    features: dict[str, Feature], handler: SerializerFunctionWrapHandler
+) -> object:
+    """Write what was declared, which says the rest."""
+    return handler({n: f for n, f in features.items() if not isinstance(f, DerivedFeature)})
+
+
+Features = Annotated[
+    dict[str, Feature], AfterValidator(_with_derived), WrapSerializer(_without_derived)
+]
 
 
 def alias_problems(
@@ -495,7 +565,7 @@ class Declaration(Declared):
     source: Sources
     columns: Columns
     actuals: ActualsPolicy = ActualsPolicy()
-    features: dict[str, Feature]
+    features: Features
     baseline: DeclaredBaseline = BaselineSpec()
     slices: Annotated[tuple[SliceKey, ...], BeforeValidator(as_tuple)] = ()
     labels: Labels | None = None
@@ -529,6 +599,16 @@ class Declaration(Declared):
         feature = self.features.get(column)
         is_slice = any(column in key for key in self.slices)
         return feature is not None and not feature.pii and (feature.pii is False or is_slice)
+
+    @property
+    def logged_features(self) -> dict[str, Feature]:
+        """The features that events hold, without what is computed from them."""
+        return {n: f for n, f in self.features.items() if not isinstance(f, DerivedFeature)}
+
+    @property
+    def derived_features(self) -> dict[str, DerivedFeature]:
+        """The columns that are computed from features, and that no event holds."""
+        return {n: f for n, f in self.features.items() if isinstance(f, DerivedFeature)}
 
     @property
     def names_datasets(self) -> bool:
@@ -583,28 +663,28 @@ def outcome_problems(spec: Declaration) -> Found:
 
 def logged_attributions(spec: Declaration) -> dict[str, str]:
     """Return feature -> the store's column of its SHAP values, in the order of the features."""
-    known = shap_columns(spec.columns.shap, spec.features)
-    return {name: attribution_column(name) for name in spec.features if name in known}
+    known = shap_columns(spec.columns.shap, spec.logged_features)
+    return {name: attribution_column(name) for name in spec.logged_features if name in known}
 
 
 def attributed(spec: Declaration) -> dict[str, str]:
     """Return feature -> column of its SHAP values, whether they are logged or computed."""
     if spec.explain.model is None:
         return logged_attributions(spec)
-    return {name: attribution_column(name) for name in spec.features}
+    return {name: attribution_column(name) for name in spec.logged_features}
 
 
 def attribution_problems(spec: Declaration) -> Found:
     """Find SHAP columns of no feature, or of two, and a monitor without them."""
-    columns = shap_columns(spec.columns.shap, spec.features)
+    columns = shap_columns(spec.columns.shap, spec.logged_features)
     for name, column in columns.items():
         where = ("columns", "shap", name)
-        if name not in spec.features:
-            hint = did_you_mean(name, spec.features) or "."
-            yield where, f"'{name}' is not a feature{hint} Known: {listed(spec.features)}"
+        if name not in spec.logged_features:
+            hint = did_you_mean(name, spec.logged_features) or "."
+            yield where, f"'{name}' is not a feature{hint} Known: {listed(spec.logged_features)}"
         elif problem := column_problem(column):
             yield where, problem
-        elif column in spec.features:
+        elif column in spec.logged_features:
             yield where, f"'{column}' is a feature; its SHAP values are another column"
     if spec.columns.shap is not None and len(columns) < 2:
         yield ("columns", "shap"), "a share needs the SHAP values of at least two features"
@@ -636,7 +716,7 @@ def _explain_problems(spec: Declaration) -> Found:
         yield ("explain", "model"), "models with one score can be explained, not those of classes"
     elif explain.base_value is not None:
         yield ("explain", "base_value"), "the explainer of explain.model says the base value"
-    elif len(spec.features) < 2:
+    elif len(spec.logged_features) < 2:
         yield ("explain", "model"), "a share needs the SHAP values of at least two features"
     if explain.base_value is not None and columns.base_value is not None:
         yield ("explain", "base_value"), "base values are logged (columns.base_value); keep one"

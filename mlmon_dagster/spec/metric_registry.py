@@ -12,6 +12,7 @@ from mlmon_dagster.spec.names import BUSINESS, PERFORMANCE
 
 Better = Literal["higher", "lower", "neither"]
 MetricFamily = Literal["performance", "business"]
+PERSONAL_RATE: Final = "personal_rate"  # of texts that hold what identifies people
 AUTO: Final = "_auto"  # ends the name of the limit that a drift distance's baseline suggests
 NOVEL: Final = "novel_rate"  # share of rows outside the baseline's range
 OFF_HEAP: Final = "psi_off_heap"  # of the rows without a value that most rows share

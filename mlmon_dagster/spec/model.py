@@ -18,6 +18,7 @@ from mlmon_dagster.spec.baseline import (
 from mlmon_dagster.spec.checks import find_problems
 from mlmon_dagster.spec.declaration import (
     Declaration,
+    Feature,
     attributed,
 )
 from mlmon_dagster.spec.monitors import (
@@ -44,7 +45,7 @@ class ModelSpec(Declaration):
     @model_validator(mode="after")
     def _defaults_of_the_whole(self) -> Self:
         if isinstance(self.columns.shap, str):
-            shap = shap_columns(self.columns.shap, self.features)
+            shap = shap_columns(self.columns.shap, self.logged_features)
             self.__dict__["columns"] = self.columns.model_copy(update={"shap": shap})
         # Beside pydantic, so that a default still counts as not declared.
         if "baseline" not in self.model_fields_set or self.baseline.model_fields_set == {"asset"}:
@@ -85,23 +86,22 @@ def profile_signature(spec: ModelSpec) -> list[object]:
 
     A change makes another baseline, and every window is computed again.
     """
-    people = {
-        "importance",
-        "description",
-        "unit",
-        "nullable",
-        "null_rate",
-    }  # decide about no number
     return [
         spec.baseline.dataset,
         spec.task,
         sorted(spec.columns.model_dump(exclude_none=True)),
-        {name: feature.model_dump(exclude=people) for name, feature in spec.features.items()},
+        {name: _dump_feature(feature) for name, feature in spec.features.items()},
         spec.slices,
         [spec.time.zone, spec.time.granularity],
         task_signature(spec),
         *profiled_besides(spec),
     ]
+
+
+def _dump_feature(feature: Feature) -> dict[str, object]:
+    """Return what of a feature decides about numbers; of what is computed, what it is."""
+    people = {"importance", "description", "unit", "nullable", "null_rate", "describe"}
+    return feature.model_dump(exclude=people)
 
 
 def profile_digest(spec: ModelSpec) -> str:

@@ -294,6 +294,7 @@ class QualityMonitor(Monitor):
     unseen_rate: RateCondition = Condition(above=0.01)
     out_of_range_rate: RateCondition = Condition(above=0.01)
     not_additive_rate: RateCondition = Condition(above=0.01)
+    personal_rate: RateCondition = Condition(above=0.005)
     min_rows: int = Field(default=30, ge=1)
 
 

@@ -24,7 +24,7 @@ from mlmon_dagster.spec import (
     window_containing,
 )
 from mlmon_dagster.spec.baseline import PRODUCTION
-from mlmon_dagster.spec.declaration import Task, logged_attributions
+from mlmon_dagster.spec.declaration import Task, logged_attributions, sampled_features
 from mlmon_dagster.spec.monitors import CLASS_RATE, SPAN_COVERAGE
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.predicate import (
@@ -45,6 +45,7 @@ from mlmon_dagster.store.state import monitor_results
 from mlmon_dagster.store.state.sql import Row, quote_identifier
 from mlmon_dagster.store.tables import spans
 from mlmon_dagster.store.tables.columns import span_fields, window_date
+from mlmon_dagster.store.tables.derived_columns import with_derived
 
 MOST_ROWS = 1_000_000
 ANSWERED: Final = tuple(f(s) for s in ("ok", "success", "200") for f in (str, str.upper, str.title))
@@ -127,10 +128,19 @@ def rows_of(
     order = _WORST_FIRST[spec.task]
     if slowest is not None:
         order = f"{quote_identifier(slowest)} DESC NULLS LAST"
-    first = (
-        f"SELECT {_columns(spec, hidden, brief=brief)} FROM {source}{where} "
-        f"ORDER BY {order}, prediction_id LIMIT {kept}"
-    )
+    tail = f"ORDER BY {order}, prediction_id LIMIT {kept}"
+    first = f"SELECT {_columns(spec, hidden, brief=brief)} FROM {source}{where} {tail}"
+    late = [name for name in sampled_features(spec) if quote_identifier(name) not in where]
+    if late:
+        # They take long for each row, so that they are computed for those that are shown alone.
+        early = [name for name in spec.derived_features if name not in late]
+        stored = store.inference_records(spec).stored_sql(windows, [dataset], version)
+        chosen = (
+            f"(SELECT * EXCLUDE ({OFF_BY}) FROM (SELECT records.*, {_off_by(spec)} FROM "
+            f"{with_derived(spec, stored, early)} AS records{where}) AS worst {tail})"
+        )
+        shown_rows = with_derived(spec, chosen, late)
+        first = f"SELECT {_columns(spec, hidden, brief=brief)} FROM {shown_rows} {tail}"
     if _is_traced_by_spans(spec):
         folder = spans.folder_of(store.root, spec.model)
         of_them = spans.from_sql(folder, spec, {window_date(window) for window in windows})
@@ -159,11 +169,15 @@ def _columns(spec: ModelSpec, hidden: Collection[str], *, brief: bool) -> str:
         for n in spec.features
     ]
     attributions = [quote_identifier(name) for name in logged_attributions(spec).values()]
-    off_by = f"{_OFF_BY[spec.task]} AS {OFF_BY}" if _has_outputs(spec) else f"NULL AS {OFF_BY}"
     of_spans = [quote_identifier(field.name) for field in span_fields(spec)]
     named = map(quote_identifier, plain)
     more = () if brief else (*features, *attributions)
-    return ", ".join([*named, off_by, *of_spans, *more])
+    return ", ".join([*named, _off_by(spec), *of_spans, *more])
+
+
+def _off_by(spec: ModelSpec) -> str:
+    """Return the expression of how far the output was off, with its name."""
+    return f"{_OFF_BY[spec.task]} AS {OFF_BY}" if _has_outputs(spec) else f"NULL AS {OFF_BY}"
 
 
 def _has_outputs(spec: ModelSpec) -> bool:

@@ -95,7 +95,7 @@ def explain_score(spec: ModelSpec, now: Profiles, then: Profiles) -> RawScore | 
     if found is None or not all(f"{RAW}{found[0]}" in side for side in (one, other)):
         return None
     link, off = found
-    parts = {name: signed_of(name) for name in spec.features}
+    parts = {name: signed_of(name) for name in spec.logged_features}
     if BASE in one and BASE in other:
         parts[BASE_VALUE] = BASE
     sums = [_sums(side, [*parts.values(), f"{RAW}{link}"]) for side in (one, other)]

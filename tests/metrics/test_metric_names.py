@@ -70,6 +70,7 @@ ORACLES: dict[str, str] = {
         for name in (estimated, residual)
     },
     **dict.fromkeys((NOVEL, f"{NOVEL}{AUTO}", f"unseen_rate{AUTO}"), "test_novelty"),
+    "personal_rate": "test_personal",
     OFF_HEAP: "test_support",
     **dict.fromkeys((monitors.CORRELATION_SHIFT, monitors.CORRELATION_CHANGE), "test_multivariate"),
     **dict.fromkeys((declaration.ATTRIBUTION, declaration.ATTRIBUTION_SHIFT), "test_attribution"),

@@ -74,8 +74,8 @@ def test_all_problems_are_told_at_once_each_on_its_line() -> None:
         "did you mean team:growth?",
         "4: time.zone: 'Europe/Berln' is not a time zone; did you mean 'Europe/Berlin'?",
         "18: features.member.nulable: unknown key; did you mean 'nullable'? "
-        "Known keys: type, from, alias, min, max, unit, nullable, null_rate, pii, importance, "
-        "description",
+        "Known keys: type, from, alias, min, max, unit, nullable, null_rate, pii, describe, "
+        "importance, description",
         "22: features.comment.type: 'txt' is not one of 'numeric', 'categorical', 'boolean', "
         "'datetime' or 'text'; did you mean 'text'?",
         "23: features: the key 'comment' is already on line 22",

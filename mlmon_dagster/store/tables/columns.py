@@ -55,7 +55,7 @@ def prediction_schema(spec: ModelSpec) -> pa.Schema:
             pa.field("latency_ms", pa.float64()),
             pa.field("status", pa.string()),
             pa.field("trace_id", pa.string()),
-            *(pa.field(name, _FEATURES[f.type]) for name, f in spec.features.items()),
+            *(pa.field(name, _FEATURES[f.type]) for name, f in spec.logged_features.items()),
             pa.field("window_start", TIME),
             pa.field("window_date", pa.string()),
             pa.field("nonfinite", pa.list_(pa.string())),

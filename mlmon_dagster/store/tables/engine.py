@@ -15,6 +15,7 @@ import pyarrow as pa
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.store.places.location import Location
 from mlmon_dagster.store.state.sql import literal
+from mlmon_dagster.store.tables.derived_columns import FUNCTIONS
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class QueryEngine:
         import duckdb
 
         keep_freed_memory()
-        database = duckdb.connect(":memory:")
+        database: Any = duckdb.connect(":memory:")
         if not self.root.is_local:
             from mlmon_dagster.store.places.duckdb_objects import ObjectFiles
 
@@ -123,6 +124,10 @@ class QueryEngine:
             "SET enable_external_access = false",
         ):
             database.execute(statement)
+        for name, function in FUNCTIONS.items():
+            database.create_function(
+                name, function, ["VARCHAR"], "VARCHAR", type="arrow", null_handling="special"
+            )
         return database
 
 

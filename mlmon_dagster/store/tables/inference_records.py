@@ -32,6 +32,7 @@ from mlmon_dagster.store.tables.columns import (
     window_date,
 )
 from mlmon_dagster.store.tables.delta import NO_ALIASES, DeltaFolder, Snapshot, retry, select_sql
+from mlmon_dagster.store.tables.derived_columns import with_derived
 from mlmon_dagster.store.tables.engine import QueryEngine
 from mlmon_dagster.store.tables.event_log import EventLog, PinnedLog
 from mlmon_dagster.store.tables.part_files import (
@@ -280,6 +281,7 @@ class InferenceRecords:
     ) -> str:
         """Return a subquery over one pinned version, to stand after FROM in ``Store.query``.
 
+        It has the derived columns beside the stored ones; those that nobody reads cost nothing.
         The text names files, so use it soon: files of a replaced version are removed after the
         retention time.
 
@@ -288,6 +290,15 @@ class InferenceRecords:
             datasets: All by default.
             version: An earlier version of the table, see `version_with`.
         """
+        return with_derived(self._spec, self.stored_sql(windows, datasets, version))
+
+    def stored_sql(
+        self,
+        windows: Sequence[Window] | None = None,
+        datasets: Sequence[str] | None = None,
+        version: int | None = None,
+    ) -> str:
+        """Return what `from_sql` does with the stored columns alone."""
         dates = None if windows is None else {window_date(window) for window in windows}
         wanted = None if datasets is None else set(datasets)
         snapshot = self._folder.snapshot() if version is None else self._folder.earlier(version)
@@ -331,7 +342,8 @@ class InferenceRecords:
         if snapshot is not None:
             schema, aliases = snapshot.schema, snapshot.aliases
         where = self._where(windows)
-        return Parts([select_sql(group, schema, None, where, aliases) for group in groups], total)
+        stored = [select_sql(group, schema, None, where, aliases) for group in groups]
+        return Parts([with_derived(self._spec, source) for source in stored], total)
 
     def _where(self, windows: Sequence[Window] | None) -> str | None:
         # Dates pick whole partitions; only hours share one.
@@ -361,7 +373,7 @@ class InferenceRecords:
             seen.add(mine)
             try:
                 rows = self._engine.query(
-                    f"SELECT * FROM {self.from_sql([window], version=version)}"
+                    f"SELECT * FROM {self.stored_sql([window], version=version)}"
                 )
             except StoreError:
                 return None  # files of versions as old were deleted

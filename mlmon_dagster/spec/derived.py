@@ -1,0 +1,219 @@
+"""Columns that are computed from a column of text: what each is, and its expression.
+
+A feature ``question`` with ``describe: [length, email]`` gives the columns ``question.length`` and
+``question.email``. They are in no file and in no table: whoever reads records gets them beside the
+stored columns (`store.tables.derived_columns`), and all that follows takes them as features.
+
+Patterns are RE2's, which DuckDB has. Of what looks like a card number no check digit is computed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Annotated, Final, Literal
+
+from pydantic import BeforeValidator
+
+from mlmon_dagster.spec.names import did_you_mean, listed
+from mlmon_dagster.spec.scalars import Declared, shown
+
+DerivedType = Literal["numeric", "boolean", "categorical"]
+LANGUAGE: Final = "language"
+LANGUAGE_FUNCTION: Final = "mlmon_language"
+LANGUAGE_ROWS: Final = 2_000  # of a window, as a thousand texts take most of a second
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
+# What Python's patterns have and RE2's do not: looking around, references, possessive repetition.
+_NOT_RE2 = re.compile(r"\(\?(?:[=!>(]|<[=!]|P=)|\\[1-9]|[*+?}]\+")
+
+_EMAIL = r"\b[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}\b"
+# With a country's code, as in North America, or from a 0 on; dates have fewer digits together.
+_PHONE = (
+    r"\+\d[\d ().-]{6,16}\d\b"
+    r"|(?:^|[^\w.+ -]|[^\d] )(?:(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}"
+    r"|\(?0\d{2,4}\)?[ /.-]?\d{3,4}[ .-]?\d{3,4})(?: ?$|[^\w ]| \D)"
+)
+_CARD = (
+    r"\b(?:4\d{3}|5[1-5]\d{2}|2[2-7]\d{2}|6(?:011|[45]\d{2}))(?:[ -]?\d{4}){3}\b"
+    r"|\b3[47]\d{2}[ -]?\d{6}[ -]?\d{5}\b"
+)
+_IBAN = r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,4})?\b"
+_REFUSAL = (
+    r"(?i)\bas an ai\b|\bi(?:['\x{2019}]m| am) (?:sorry|unable|not able|afraid)\b"
+    r"|\bi (?:can(?:no|['\x{2019}])t|can not|won['\x{2019}]t|am not allowed to|do not feel)"
+    r"(?: \w+)? (?:help|assist|provide|answer|discuss|comply|fulfil|share|engage|support)"
+)
+_SPACE = r"'[\s\p{Z}]*'"
+
+
+def _find_words(text: str) -> str:
+    return rf"regexp_extract_all(lower({text}), '\S+')"
+
+
+def _is_blank(text: str) -> str:
+    return f"regexp_full_match({text}, {_SPACE})"
+
+
+@dataclass(frozen=True)
+class DescriptionKind:
+    """One way to describe a text.
+
+    Attributes:
+        type: Of the column that it gives.
+        sql: From the text's column to DuckDB's expression, NULL of a text that is NULL.
+        means: What texts do for which a share holds, as in "3 % of question `hold ...`".
+        unit: Of a number.
+        is_personal: Whether a rise of the share means that people's data came in.
+        most_rows: That are described of a window, by hash of their id; None for all.
+    """
+
+    type: DerivedType
+    sql: Callable[[str], str]
+    means: str = ""
+    unit: str | None = None
+    is_personal: bool = False
+    most_rows: int | None = None
+
+
+def _matching(pattern: str, means: str, *, is_personal: bool = False) -> DescriptionKind:
+    quoted = "'" + pattern.replace("'", "''") + "'"
+    return DescriptionKind(
+        "boolean", lambda t: f"regexp_matches({t}, {quoted})", means, is_personal=is_personal
+    )
+
+
+DESCRIPTIONS: Final[dict[str, DescriptionKind]] = {
+    "length": DescriptionKind(
+        "numeric", lambda t: f"CAST(length({t}) AS DOUBLE)", unit="characters"
+    ),
+    "words": DescriptionKind(
+        "numeric", lambda t: f"CAST(len({_find_words(t)}) AS DOUBLE)", unit="words"
+    ),
+    "empty": DescriptionKind("boolean", _is_blank, "are empty"),
+    "json": DescriptionKind(
+        "boolean",
+        lambda t: rf"(regexp_matches({t}, '^\s*[\[{{]') AND json_valid({t}))",
+        "are a JSON object or array",
+    ),
+    "refusal": _matching(_REFUSAL, "refuse to answer"),
+    "repetition": DescriptionKind(
+        "numeric",
+        lambda t: (
+            f"CASE len({_find_words(t)}) WHEN 0 THEN 0e0 ELSE "
+            f"1e0 - len(list_distinct({_find_words(t)})) / len({_find_words(t)}) END"
+        ),
+    ),
+    "email": _matching(_EMAIL, "hold an e-mail address", is_personal=True),
+    "phone": _matching(_PHONE, "hold a phone number", is_personal=True),
+    "card": _matching(_CARD, "hold what looks like a card number", is_personal=True),
+    "iban": _matching(_IBAN, "hold an IBAN", is_personal=True),
+    "non_ascii": DescriptionKind(
+        "numeric",
+        lambda t: (
+            f"CASE WHEN {t} = '' THEN 0e0 ELSE "
+            rf"1e0 - length(regexp_replace({t}, '[^\x00-\x7F]', '', 'g')) / length({t}) END"
+        ),
+    ),
+    LANGUAGE: DescriptionKind(
+        "categorical", lambda t: f"{LANGUAGE_FUNCTION}({t})", most_rows=LANGUAGE_ROWS
+    ),
+}
+
+
+class Description(Declared):
+    """One column that is computed from a text: a name of ours, or a name and a pattern."""
+
+    name: str
+    matches: str | None = None
+
+    @property
+    def kind(self) -> DescriptionKind:
+        """Return what it is.
+
+        Raises:
+            KeyError: If there is no such description, see `description_problems`.
+        """
+        if self.matches is not None:
+            return _matching(self.matches, f"match {self.name}")
+        return DESCRIPTIONS[self.name]
+
+
+def _as_descriptions(value: object) -> object:
+    """Read names, and mappings of a name and a pattern, as descriptions."""
+    entries = value if isinstance(value, list | tuple) else [value]
+    return tuple({"name": entry} if isinstance(entry, str) else entry for entry in entries)
+
+
+Descriptions = Annotated[
+    tuple[Description, ...],
+    BeforeValidator(_as_descriptions, json_schema_input_type=str | tuple[str | Description, ...]),
+]
+
+
+def name_derived(column: str, description: str) -> str:
+    """Return the name of what is computed from a column.
+
+    Example:
+        >>> name_derived("question", "email")
+        'question.email'
+    """
+    return f"{column}.{description}"
+
+
+def derive_sql(description: Description, column: str) -> str:
+    """Return DuckDB's expression of a description.
+
+    Args:
+        description: Of a text.
+        column: The quoted name of the text's column.
+    """
+    return description.kind.sql(column)
+
+
+def is_known(description: Description) -> bool:
+    """Say whether there is such a description at all."""
+    return description.matches is not None or description.name in DESCRIPTIONS
+
+
+def description_problems(described: Iterable[Description]) -> Iterator[tuple[int, str]]:
+    """Yield what is wrong with the descriptions of one text, by their position."""
+    seen: set[str] = set()
+    for index, one in enumerate(described):
+        if one.name in seen:
+            yield index, f"'{one.name}' is listed twice"
+        seen.add(one.name)
+        if one.matches is not None:
+            if problem := _pattern_problem(one):
+                yield index, problem
+        elif one.name not in DESCRIPTIONS:
+            hint = did_you_mean(one.name, DESCRIPTIONS) or "."
+            yield (
+                index,
+                f"{shown(one.name)} is no description of a text{hint} Known: "
+                f"{listed(DESCRIPTIONS, len(DESCRIPTIONS))}, or a pattern of your own: "
+                "{name: order_number, matches: 'ORD-[0-9]+'}",
+            )
+        elif one.name == LANGUAGE and find_spec("py3langid") is None:
+            yield (
+                index,
+                "language needs the package py3langid: pip install 'mlmon-dagster[language]'",
+            )
+
+
+def _pattern_problem(one: Description) -> str | None:
+    if one.name in DESCRIPTIONS:
+        return f"'{one.name}' is a description of its own; give your pattern another name"
+    if not _NAME.fullmatch(one.name):
+        return f"{shown(one.name)} cannot name a column: use letters, digits and _"
+    try:
+        re.compile(str(one.matches))
+    except re.error as error:
+        return f"{shown(one.matches)} is no regular expression: {error}"
+    if found := _NOT_RE2.search(str(one.matches)):
+        return (
+            f"{shown(one.matches)} holds {shown(found[0])}, which RE2 does not have; write it "
+            "without looking around, references and possessive repetition"
+        )
+    return None

@@ -1,0 +1,316 @@
+"""Texts by description: what is computed of them is judged, sliced and shown as any feature."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import replace
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.profiles import ProfileRows, profile_in_parts
+from mlmon_dagster.profiles.baseline import ensure_baseline
+from mlmon_dagster.profiles.storage import load_profiles
+from mlmon_dagster.project import Project
+from mlmon_dagster.report.health import health_report
+from mlmon_dagster.spec import ModelSpec, parse_predicate, predicate_columns, window_from_key
+from mlmon_dagster.spec.derived import DESCRIPTIONS, LANGUAGE
+from mlmon_dagster.spec.files.loader import parse_model
+from mlmon_dagster.store.state import monitor_results
+from mlmon_dagster.tables.rows import rows_of
+from tests.defs.small_model import drop
+from tests.pipeline.looking import look
+
+ROWS = 400
+FIRST, DAY = dt.date(2024, 2, 1), dt.date(2024, 3, 1)
+NOW = dt.datetime(2024, 3, 2, 6, tzinfo=dt.UTC)
+SPEC = """\
+model: assistant
+task: binary_classification
+owners: [team:support]
+time: {start: 2024-03-01}
+source:
+  predictions: {path: landing/predictions/*.parquet, settle: 0s}
+columns: {prediction_id: id, event_time: at, score: p, dataset: dataset}
+features:
+  question:
+    type: text
+    pii: true
+    nullable: true
+    describe: [length, words, empty, json, email, {name: order, matches: "ORD-[0-9]+"}, language]
+slices: [question.order]
+monitors: {drift: {windows: 1 of 1}}
+"""
+ASKED = [
+    "Where is my parcel today?", "How do I reset the password of my account?",
+    "The app does not open any more since the last update", "Please cancel the order ORD-4711",
+    "What does delivery to Norway cost?", "I was charged twice for the same month",
+]  # fmt: skip
+
+
+def asked(day: dt.date, dataset: str = "production", **more: float) -> pd.DataFrame:
+    """Return the questions of a day; of a share of them something is added: ``email=0.03``."""
+    rng = np.random.default_rng(day.toordinal())
+    texts = [f"{ASKED[i]} {'please ' * rng.poisson(1)}".strip() for i in rng.integers(0, 6, ROWS)]
+    added = {
+        "email": "Write to jane.doe@example.com.",
+        "german": "Wo bleibt meine Bestellung, die ich vor einer Woche bezahlt habe?",
+        "longer": "I have told you all of this before, and nobody has answered me since. " * 2,
+    }
+    for name, share in more.items():
+        for i in np.flatnonzero(rng.random(ROWS) < share):
+            texts[i] = added[name] if name == "german" else f"{texts[i]} {added[name]}"
+    return pd.DataFrame(
+        {
+            "id": [f"{dataset[:1]}{day:%m%d}-{i}" for i in range(ROWS)],
+            "at": pd.Timestamp(day, tz="UTC") + pd.to_timedelta(np.arange(ROWS) * 200, unit="s"),
+            "p": rng.random(ROWS),
+            "dataset": dataset,
+            "question": [None if rng.random() < 0.02 else text for text in texts],
+        }
+    )
+
+
+def make_desk(folder: Path, day: pd.DataFrame, spec: str = SPEC) -> tuple[Project, ModelSpec]:
+    """Return a project with twenty days of baseline and one day of production, computed."""
+    landing = folder / "landing" / "predictions"
+    landing.mkdir(parents=True)
+    usual = [asked(FIRST + dt.timedelta(days=n), "validation", email=0.002) for n in range(20)]
+    drop(pd.concat(usual), landing / "validation.parquet")
+    drop(day, landing / "day.parquet")
+    project = Project(folder, str(folder / ".mlmon" / "store"), None, now=lambda: NOW)
+    declared = parse_model(spec)
+    look(project, declared, "run")
+    return project, declared
+
+
+def judged(project: Project) -> pd.DataFrame:
+    """Return the verdicts of the whole day."""
+    found = monitor_results.newest(project.store.state, "assistant")
+    return found[found["slice_key"] == "all"].set_index("monitor")
+
+
+def firing(project: Project) -> dict[str, str]:
+    """Return what fires, with its first line."""
+    found = judged(project)
+    found = found[found["status"].isin(["WARN", "ERROR"])]
+    return {name: text.partition("\n")[0] for name, text in found["message"].items()}
+
+
+def test_a_usual_day_is_judged_by_every_description_and_nothing_fires(tmp_path: Path) -> None:
+    """Rows without a text are told of the text's column alone."""
+    project, _ = make_desk(tmp_path, asked(DAY, email=0.002))
+    assert firing(project) == {}
+    names = ["length", "words", "empty", "json", "email", "order", LANGUAGE]
+    ids = {f"drift/psi/question.{name}" for name in names}
+    found = judged(project)
+    assert ids <= set(found.index)
+    assert set(found.loc[sorted(ids), "status"]) <= {"OK", "NO_DATA"}
+    assert found.loc["drift/psi/question.length", "status"] == "OK"
+    assert found.loc["quality/null_rate/question", "status"] == "OK"
+    assert [name for name in found.index if name.startswith("quality/null_rate/")] == [
+        "quality/null_rate/question"
+    ]
+    project.store.close()
+
+
+def test_a_rise_of_e_mail_addresses_is_told_with_what_is_usual(tmp_path: Path) -> None:
+    project, _ = make_desk(tmp_path, asked(DAY, email=0.05))
+    said = firing(project)
+    assert set(said) == {"quality/personal_rate/question.email"}
+    assert said["quality/personal_rate/question.email"] == (
+        "5.84 % of question hold an e-mail address, usually 0.2 % (n 394), above 1.03 %."
+    )
+    project.store.close()
+
+
+def test_other_languages_and_longer_texts_are_drift_in_words(tmp_path: Path) -> None:
+    project, _ = make_desk(tmp_path, asked(DAY, german=0.3, longer=0.3))
+    said = firing(project)
+    assert said["drift/psi/question.language"] == (
+        "question.language has a value never seen before, de, in 23.8 % of rows."
+    )
+    assert said["drift/psi/question.length"] == (
+        "question.length is at least 104 characters in 31 % of rows, before in 0 %."
+    )
+    project.store.close()
+
+
+def test_a_personal_text_is_on_no_page_and_in_no_row_and_what_it_is_like_is(
+    tmp_path: Path,
+) -> None:
+    project, spec = make_desk(tmp_path, asked(DAY, email=0.05))
+    windows = [window_from_key(spec.time, str(DAY))]
+    picked = parse_predicate(
+        "question.email = true and question.words > 5", predicate_columns(spec)
+    )
+    found = rows_of(project.store, spec, windows, picked)
+    assert 0 < found.n < 30
+    assert set(found.table["question"].to_pylist()) == {"***"}
+    assert set(found.table["question.email"].to_pylist()) == {True}
+    assert min(found.table["question.words"].to_pylist()) > 5
+    page = health_report(project.store, spec, NOW).html
+    assert "question.email" in page
+    assert "jane.doe" not in page
+    assert "reset the password" not in page
+    project.store.close()
+
+
+def test_descriptions_are_in_no_table_and_no_file_is_asked_for_them(tmp_path: Path) -> None:
+    project, spec = make_desk(tmp_path, asked(DAY))
+    stored = project.store.records("assistant").to_arrow().column_names
+    assert "question" in stored
+    assert not [name for name in stored if name.startswith("question.")]
+    assert "question.length" in project.store.inference_records(spec).read(limit=1).column_names
+    project.store.close()
+
+
+def test_slices_by_a_description_are_profiled(tmp_path: Path) -> None:
+    project, spec = make_desk(tmp_path, asked(DAY))
+    baseline = ensure_baseline(project.store, spec, NOW)
+    found = load_profiles(
+        project.store,
+        spec,
+        baseline.binnings,
+        columns=["question.length"],
+        start=NOW - dt.timedelta(3),
+    )["question.length"]
+    by_value = dict(zip(found.cells["slice_value"], found.n.tolist(), strict=True))
+    assert set(by_value) == {"all", "true", "false", "<null>"}
+    assert by_value["<null>"] == 0  # rows without a text have no length
+    assert by_value["all"] == by_value["true"] + by_value["false"]
+    assert 0.1 < by_value["true"] / by_value["all"] < 0.25
+    project.store.close()
+
+
+def test_languages_are_told_of_a_sample_that_no_division_of_the_rows_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = replace(DESCRIPTIONS[LANGUAGE], most_rows=100)
+    monkeypatch.setitem(DESCRIPTIONS, LANGUAGE, few)
+    project, spec = make_desk(tmp_path, asked(DAY, german=0.3))
+    binnings = ensure_baseline(project.store, spec, NOW).binnings
+    work = ProfileRows(lambda: project.store.queries, spec, binnings)
+    whole = project.store.inference_records(spec).from_sql(None, ["production"])
+    halves = [
+        f"(SELECT * FROM {whole} AS r WHERE MD5(prediction_id) {sign} '8')" for sign in ("<", ">=")
+    ]
+    once, twice = (profile_in_parts(work, parts, whole) for parts in ([whole], halves))
+    name = "question.language"
+    assert np.array_equal(once[name].counts, twice[name].counts)
+    assert 50 <= once[name].n[0] <= 120
+    assert once["question.length"].n[0] > 350
+    for column in spec.features:
+        assert np.array_equal(once[column].counts, twice[column].counts), column
+    project.store.close()
+
+
+def describe_texts(*texts: str | None) -> pd.DataFrame:
+    """Return what each description says of some texts, by its own expression."""
+    table = pa.table({"t": pa.array(texts, pa.string())})
+    columns = ", ".join(
+        f'{kind.sql("t")} AS "{name}"' for name, kind in DESCRIPTIONS.items() if name != LANGUAGE
+    )
+    with duckdb.connect() as database:
+        database.register("texts", table)
+        return database.sql(f"SELECT t, {columns} FROM texts").to_df().set_index("t")
+
+
+def told_of(name: str, *texts: str) -> list[str]:
+    """Return the texts that a description is true of."""
+    found = describe_texts(*texts)[name]
+    return [text for text in texts if found[text]]
+
+
+def test_lengths_words_and_repetition_are_those_of_plain_python() -> None:
+    rng = np.random.default_rng(5)
+    letters = ["a", "b", " ", "  ", "\n", "é", "word", "ß", "日本"]
+    texts = ["".join(rng.choice(letters, n)) for n in rng.integers(0, 30, 300)]
+    found = describe_texts(*dict.fromkeys(texts))
+    for text, row in found.iterrows():
+        words = str(text).lower().split()
+        assert row["length"] == len(str(text))
+        assert row["words"] == len(words)
+        assert row["empty"] == (not words)
+        assert row["repetition"] == pytest.approx(
+            1 - len(set(words)) / len(words) if words else 0.0, abs=1e-12
+        )
+        plain = [char for char in str(text) if ord(char) < 128]
+        assert row["non_ascii"] == pytest.approx(
+            1 - len(plain) / len(str(text)) if text else 0.0, abs=1e-12
+        )
+
+
+def test_nothing_is_said_of_a_text_that_is_not_there() -> None:
+    assert describe_texts(None, "x").iloc[0].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("name", "texts", "others"),
+    [
+        ("json", ['{"a": [1]}', " [1, 2]"], ["{broken", "5", "true", ""]),
+        ("email", ["to bob.b+x@mail.example.co.uk!"], ["bob@home", "@example.com", "a @ b.de"]),
+        ("phone", ["+49 30 1234567", "(212) 555-0199", "call 020 7946 0958 now"],
+         ["2024-01-02 12:30", "01-02-2024", "order 1234567890", "12.50", "10.0.0.1"]),
+        ("card", ["4111 1111 1111 1111", "5500-0000-0000-0004", "3714 496353 98431"],
+         ["1234 5678 9012 3456", "41111111111111112222", "4111 1111"]),
+        ("iban", ["DE89 3704 0044 0532 0130 00", "GB29NWBK60161331926819"], ["DE89", "ab12cdef"]),
+        ("refusal", ["I'm sorry, but no.", "I cannot help with that", "As an AI model, I"],
+         ["I can help with that", "Sorry to hear it. It is fixed now."]),
+    ],
+)  # fmt: skip
+def test_what_texts_hold_is_recognised(name: str, texts: list[str], others: list[str]) -> None:
+    assert told_of(name, *texts, *others) == texts
+
+
+def problems_of(described: str) -> str:
+    with pytest.raises(ConfigError) as error:
+        parse_model(SPEC.replace("[length, words, empty, json, email, {name: order, "
+                                 'matches: "ORD-[0-9]+"}, language]', described))  # fmt: skip
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("described", "said"),
+    [
+        (
+            "[lenght]",
+            "'lenght' is no description of a text; did you mean 'length'? Known: length, ",
+        ),
+        ("[email, email]", "'email' is listed twice"),
+        ('[{name: order, matches: "("}]', "'(' is no regular expression: "),
+        ('[{name: order, matches: "a(?=b)"}]', "holds '(?=', which RE2 does not have"),
+        ('[{name: email, matches: "x"}]', "'email' is a description of its own"),
+        ('[{name: "an order", matches: "x"}]', "'an order' cannot name a column"),
+    ],
+)
+def test_a_wrong_description_is_refused_with_the_way_out(described: str, said: str) -> None:
+    assert said in problems_of(described)
+
+
+def test_language_without_its_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlmon_dagster.spec.derived.find_spec", lambda name: None)
+    assert "pip install 'mlmon-dagster[language]'" in problems_of("[language]")
+
+
+def test_languages_are_no_slices_as_they_are_of_a_sample() -> None:
+    with pytest.raises(ConfigError, match="is computed for a sample of rows"):
+        parse_model(SPEC.replace("slices: [question.order]", "slices: [question.language]"))
+
+
+def test_only_texts_are_described() -> None:
+    with pytest.raises(ConfigError, match="describe is for text, not for categorical features"):
+        parse_model(SPEC.replace("type: text", "type: categorical"))
+
+
+def test_a_known_spec_is_read_back_without_its_derived_columns() -> None:
+    spec = parse_model(SPEC)
+    again = ModelSpec.model_validate_json(spec.model_dump_json(exclude_unset=True, by_alias=True))
+    assert again == spec
+    assert list(again.logged_features) == ["question"]
+    assert len(again.features) == 8
