@@ -80,6 +80,8 @@ NAMES = {
 IMPACT = "impact"  # of drift, among the details of a verdict
 REASONS = {
     "few_rows": "too few rows",
+    "undefined": "its function says that it has no value",
+    "fewer_rows_than_baseline": "it has fewer than half the rows of the baseline's smallest window",
     "few_requests": "too few requests for a budget; ten bad ones in three days must be possible",
     "no_rows": "the window has no rows",
     "holiday": "it is a holiday",

@@ -135,6 +135,11 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule("", ("explain",), "followed", f"where SHAP values are logged or computed: {_REFIT}"),
     Rule("expectations", ("expect", "arguments", "severity", "stream"), "kept",
          "the next file or batch; rows that one refused are read again where those change"),
+    Rule("metrics", ("of", "name", "columns", "needs_actuals", "better", "change", "min_rows",
+         "sample", "severity", "windows", "owner", "runbook"), "followed", "the first of them "
+         "declared: every window with rows is measured by it; what else changes: windows measured "
+         "from now on, earlier ones with `mlmon run MODEL --from --to`. Where a function has "
+         "another text, the baseline's windows are computed again"),
     Rule("", ("costs",), "followed", "declared or taken away: every window with rows is valued; "
          "other numbers: windows measured from now on, earlier ones with `mlmon run MODEL --from "
          "--to`"),

@@ -16,6 +16,7 @@ from mlmon_dagster.spec.declaration import (
     attribution_problems,
     effect_problems,
     is_sampled,
+    logged_attributions,
     outcome_problems,
     retention_problems,
 )
@@ -23,7 +24,7 @@ from mlmon_dagster.spec.derived import description_problems
 from mlmon_dagster.spec.evaluations import FORMAT, evaluation_problems
 from mlmon_dagster.spec.holidays import holiday_problem
 from mlmon_dagster.spec.metric_registry import BINARY, GENERATION, METRICS, MetricFamily
-from mlmon_dagster.spec.monitors import BusinessMonitor, Prometheus
+from mlmon_dagster.spec.monitors import DISTANCES, BusinessMonitor, Monitor, Prometheus
 from mlmon_dagster.spec.names import (
     DRIFT,
     ESTIMATED_PERFORMANCE,
@@ -38,10 +39,13 @@ from mlmon_dagster.spec.scalars import MAX_HOURLY_WINDOWS
 from mlmon_dagster.spec.sources import FileSource, source_problems
 from mlmon_dagster.spec.spans import span_problems
 from mlmon_dagster.spec.tasks import (
+    class_scores,
     estimate_problems,
+    estimated,
     metric_problem,
     monitored_evaluation_problem,
     monitored_outcome_problem,
+    residual,
     task_problems,
 )
 
@@ -110,6 +114,37 @@ def _spans(spec: Declaration) -> Iterator[Problem]:
             yield from _said(place, names.feature_problem(column))
             if column in taken:
                 yield Problem(place, f"'{column}' is a feature or an outcome; choose another name")
+
+
+def readable_columns(spec: Declaration) -> list[str]:
+    """Return the columns of inference records that a custom metric may read."""
+    logged = [*class_scores(spec).values(), *logged_attributions(spec).values()]
+    return [*predicate_columns(spec), *logged]
+
+
+def _metrics(spec: Declaration) -> Iterator[Problem]:
+    known, seen = readable_columns(spec), set[str]()
+    taken = {*METRICS, *DISTANCES, *map(estimated, METRICS), *map(residual, METRICS)}
+    for index, one in enumerate(spec.metrics):
+        where: FieldPath = ("metrics", index)
+        if one.series in taken or one.series in seen:
+            yield Problem(where, f"'{one.series}' is a metric already; write another name")
+        seen.add(one.series)
+        for column in one.columns:
+            if column not in known:
+                hint = f"{names.did_you_mean(column, known) or '.'} Known: {names.listed(known)}"
+                yield Problem((*where, "columns"), f"'{column}' is not a column{hint}")
+        if one.is_of_truth and not spec.has_actuals:
+            yield Problem(where, f"{one.series} needs ground truth; declare source.actuals")
+        yield from _told(where, one)
+
+
+def _told(where: FieldPath, monitor: Monitor) -> Iterator[Problem]:
+    """Check who is told of a monitor's failure, and what they read."""
+    if monitor.owner is not None:
+        yield from _said((*where, "owner"), names.owner_problem(monitor.owner))
+    if monitor.runbook is not None and not monitor.runbook.startswith(("https://", "http://")):
+        yield Problem((*where, "runbook"), "a runbook is an http(s) address")
 
 
 def _alerts(spec: Declaration) -> Iterator[Problem]:
@@ -306,10 +341,7 @@ def _slice_column_problem(spec: Declaration, column: str) -> str | None:
 
 def _monitors(spec: Declaration) -> Iterator[Problem]:
     for path, monitor in spec.monitors.each():
-        if monitor.owner is not None:
-            yield from _said(("monitors", *path, "owner"), names.owner_problem(monitor.owner))
-        if monitor.runbook is not None and not monitor.runbook.startswith(("https://", "http://")):
-            yield Problem(("monitors", *path, "runbook"), "a runbook is an http(s) address")
+        yield from _told(("monitors", *path), monitor)
     for family in (QUALITY, DRIFT):
         yield from _monitored_columns(spec, family)
     other = spec.monitors.drift.baseline
@@ -496,6 +528,7 @@ _RULES: dict[Callable[[Declaration], Iterator[Problem]], tuple[str, ...]] = {
     _baseline: ("columns", "baseline", "time"),
     _slices: ("columns", "features", "slices", "spans"),
     _monitors: _MONITOR_FIELDS,
+    _metrics: ("task", "source", "columns", "features", "spans", "metrics"),
     _alerts: ("alerts",),
     _retention: ("actuals", "retention"),
 }

@@ -20,6 +20,7 @@ from pydantic import (
 from mlmon_dagster.spec import names
 from mlmon_dagster.spec.alerting import AlertPolicy
 from mlmon_dagster.spec.baseline import DATASETS, BaselineSpec, DeclaredBaseline
+from mlmon_dagster.spec.custom_metrics import CustomMetrics
 from mlmon_dagster.spec.derived import Description, Descriptions, is_known, name_derived
 from mlmon_dagster.spec.evaluations import AT, Evaluation, find_truth
 from mlmon_dagster.spec.known_events import KnownEvent
@@ -577,6 +578,7 @@ class Declaration(Declared):
     top_k: int = Field(default=5, ge=1, le=1000)
     top_share: float = Field(default=0.1, gt=0, lt=1)
     quantile: float = Field(default=0.5, gt=0, lt=1)
+    metrics: CustomMetrics = ()
     monitors: Monitors = Monitors()
     alerts: AlertPolicy = AlertPolicy()
     events: Annotated[tuple[KnownEvent, ...], BeforeValidator(as_tuple)] = ()

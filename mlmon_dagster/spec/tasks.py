@@ -23,6 +23,7 @@ from mlmon_dagster.spec.monitors import (
 )
 from mlmon_dagster.spec.names import (
     BUSINESS,
+    CUSTOM,
     ESTIMATED_PERFORMANCE,
     VERSIONS,
     column_problem,
@@ -110,11 +111,12 @@ def families_of(spec: Declaration) -> tuple[str, ...]:
     """Return the families of monitors that a model has, in the order in which people look at them.
 
     Every model has most of them; ``business`` needs outcomes or costs, ``versions`` what it is to
-    look at.
+    look at, ``custom`` metrics of the user.
     """
     has = {
         BUSINESS: bool(business_metrics(spec)),
         VERSIONS: spec.monitors.versions.is_declared,
+        CUSTOM: bool(spec.metrics),
     }
     return tuple(family for family in FAMILIES if has.get(family, True))
 
