@@ -82,6 +82,9 @@ SECTIONS: dict[str, dict[str, Listed]] = {
         "metrics": Listed("Show the metrics of a model.", f"{_IN}.tables:metrics"),
         "trace": Listed("Say why a metric changed.", f"{_IN}.trace:trace"),
         "rows": Listed("Show the rows behind an alert, or of a model.", f"{_IN}.rows:rows"),
+        "labels": Listed(
+            "Draw rows for people to label, and take the answers.", f"{_IN}.labels:labels"
+        ),
         "report": Listed("Write the health report of a model as one HTML file."),
         "serve": Listed("Show models and alerts as web pages.", f"{_IN}.servers:serve"),
         "compare": Listed("Say whether another version is better.", f"{_IN}.tables:compare"),
