@@ -50,7 +50,7 @@ LACKS = re.compile(
     "is in both production and (?:shadow|training)|is of version '4'|declare columns.outcomes|"
     "no objectives|column status|only what fires is acknowledged|None of these was refused|"
     "has no records of a model .* as of|has no answer in column|without ground truth is in|"
-    "to_label.csv' does not exist"
+    "that takes JSON Lines|to_label.csv' does not exist"
 )
 ELSEWHERE = ("init", "restore")  # need a project that has nothing yet
 
