@@ -395,11 +395,26 @@ def report(project: Project, model: str, output: Path | None) -> None:
     click.echo(f"{spec.model}: {made.status}, {made.alerts.text}. {path}")
 
 
-@cli.command(epilog=examples("mlmon demo"))
+@cli.command(epilog=examples("mlmon demo", "mlmon --project support demo --story support"))
 @click.option("--again", is_flag=True, help="Remove what an earlier demo left and start over.")
+@click.option(
+    "--story",
+    type=click.Choice(["flights", "support"]),
+    default="flights",
+    show_default=True,
+    help="A classifier's year, or a quarter of an assistant.",
+)
 @click.pass_obj
-def demo(project: Project, again: bool) -> None:
-    """Monitor a real model on a year of real flights, from training to alerts."""
+def demo(project: Project, again: bool, story: str) -> None:
+    """Monitor a real model on a year of real flights, from training to alerts.
+
+    The other story is of an assistant that real customers of a bank ask: what people, a judge and
+    customers say of its answers, and a launch that it was never told of.
+    """
+    if story == "support":
+        from mlmon_dagster.demo.assistant_story import tell as tell_support
+
+        sys.exit(0 if tell_support(project, again=again) else 1)
     from mlmon_dagster.demo.story import tell
 
     sys.exit(0 if tell(project, again=again) else 1)
