@@ -121,11 +121,15 @@ class Support:
             "is_good": rng.random(n) < np.where(is_new, _GOOD_NEW, _GOOD),
         })  # fmt: skip
 
-    def draw_evaluations(self, calls: pd.DataFrame, day: dt.date) -> pd.DataFrame:
-        """Draw what a judge says of all calls of a day, people of 40 and customers of some."""
+    def draw_evaluations(self, day: dt.date) -> pd.DataFrame:
+        """Draw what comes on a day: a judge's word and thumbs, and people's of the day before.
+
+        People read 40 calls a day, a judge all of them, and some customers press a thumb.
+        """
         import numpy as np
         import pandas as pd
 
+        calls = self.draw_calls(day)
         rng = np.random.default_rng([self.seed, day.toordinal(), 1])
         n, good = len(calls), calls["is_good"].to_numpy()
         judge = "judge-small/1" if OTHER_JUDGE[0] <= day <= OTHER_JUDGE[1] else "judge-large/3"
@@ -136,10 +140,11 @@ class Support:
             name="faithful", by="judge", value=score.astype(float), evaluator=judge,
             at=calls["asked_at"] + pd.Timedelta(minutes=2),
         )  # fmt: skip
-        read = np.sort(rng.choice(n, min(_LABELS, n), replace=False))
-        of_people = calls.iloc[read][["call", "asked_at"]].assign(
-            name="correct", by="human", label=np.where(good[read], "correct", "wrong"),
-            at=calls["asked_at"].iloc[read] + pd.Timedelta(hours=20),
+        before = self.draw_calls(day - dt.timedelta(days=1))
+        read = np.sort(rng.choice(len(before), _LABELS, replace=False))
+        of_people = before.iloc[read][["call", "asked_at"]].assign(
+            name="correct", by="human", at=pd.Timestamp(day, tz=ZONE) + pd.Timedelta(hours=17),
+            label=np.where(before["is_good"].to_numpy()[read], "correct", "wrong"),
         )  # fmt: skip
         pressed = np.flatnonzero(rng.random(n) < _THUMBS)
         likes = rng.random(len(pressed)) < np.where(good[pressed], 0.9, 0.25)
@@ -154,8 +159,7 @@ class Support:
         """Write the landing files of some days; what is there already is kept."""
         for i in range((last - first).days + 1):
             day = first + dt.timedelta(days=i)
-            calls = self.draw_calls(day)
-            said = self.draw_evaluations(calls, day)
+            calls, said = self.draw_calls(day), self.draw_evaluations(day)
             said["at"] = said["at"].map(lambda moment: moment.isoformat())
             for folder, name in (("calls", f"{day}.parquet"), ("evaluations", f"{day}.jsonl")):
                 path = landing / folder / name
