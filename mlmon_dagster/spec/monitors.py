@@ -354,6 +354,7 @@ class PerformanceMonitor(Monitor):
     """
 
     metric: PerformanceMetric = "roc_auc"
+    evaluation: str | None = None
     windows: WindowCount = KOfN(2, 3)
     drop: float | None = Field(default=None, gt=0)
     change: Annotated[Share, Field(gt=0)] | None = None
@@ -395,7 +396,7 @@ class PerformanceMonitor(Monitor):
     @property
     def column(self) -> str:
         """What column of the stored metrics it is of."""
-        return TABLE
+        return self.evaluation or TABLE
 
     @property
     def series(self) -> str:
@@ -911,6 +912,14 @@ FAMILIES: Final[Mapping[str, DeclaredFamily]] = {
             {
                 "": "Find the rows that are worse (mlmon trace {model}); then roll back, "
                 "retrain or repair the feed.",
+                **dict.fromkeys(
+                    ("good_rate", "mean_value"),
+                    "Read the worst calls (mlmon rows of the alert); then roll back the model, "
+                    "the prompt or what it looks up.",
+                ),
+                "judge_agreement": "See where judge and people disagree (mlmon rows of the alert); "
+                "a judge that errs more says less of the calls.",
+                "failed_rate": "Ask the owner of the judge why its evaluations fail.",
                 RELEASE_CHANGE: "See where it is worse by the trace of the message; go back to the "
                 "version before if they are.",
             },
