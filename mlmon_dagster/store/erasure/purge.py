@@ -348,8 +348,9 @@ def find_trace(spec: ModelSpec, gone: pa.Table) -> Trace:
     windows: Counter[Window] = Counter()
     for start, n in Counter(gone.column("window_start").to_pylist()).items():
         windows[window_containing(spec.time, start)] += n
-    categories = [n for n, f in spec.features.items() if f.type in ("categorical", "text")]
-    numbers = [n for n, f in spec.features.items() if f.type == "numeric"]
+    logged = spec.logged_features
+    categories = [n for n, f in logged.items() if f.type in ("categorical", "text")]
+    numbers = [n for n, f in logged.items() if f.type == "numeric"]
     distinct = {
         name: gone.column(name).drop_null().unique()
         for name in (*categories, "trace_id", "status", *numbers, "score", "latency_ms")
@@ -366,6 +367,8 @@ def find_telling_windows(
     store: Store, spec: ModelSpec, trace: Trace, rare: Collection[str], *, recompute: bool
 ) -> dict[Window, int]:
     """Return those windows of a trace whose numbers have to be computed again."""
+    # The shortest text's length is its writer's, and no column of the log has it.
+    recompute |= bool(spec.derived_features)
     if recompute or rare or spec.baseline.dataset in trace.datasets or not trace.windows:
         return dict(trace.windows)
     snapshot = store.table("profiles", spec.model).folder.snapshot()
