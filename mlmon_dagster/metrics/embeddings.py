@@ -132,7 +132,7 @@ def measure_novelty(fit: EmbeddingFit, projected: Vectors, names: Sequence[str])
 def _normalise(vectors: Vectors) -> Vectors:
     """Return vectors of length 1; those of length 0 stay."""
     length = _measure_lengths(vectors)[:, None]
-    scaled: Vectors = vectors / np.where(length > 0, length, np.float32(1.0))
+    scaled: Vectors = np.divide(vectors, np.where(length > 0, length, 1.0), dtype=np.float32)
     return scaled
 
 
@@ -168,9 +168,10 @@ def _find_centres(projected: Vectors, seed: int) -> Vectors:
         sums = np.zeros(centres.shape)
         np.add.at(sums, nearest, projected)
         filled = np.bincount(nearest, minlength=len(centres)) > 0
-        centres = np.where(filled[:, None], _normalise(sums.astype(np.float32)), centres)
+        moved = _normalise(np.asarray(sums, np.float32))
+        centres[filled] = moved[filled]
     counts = np.bincount(nearest, minlength=len(centres))
-    found: Vectors = centres[np.argsort(-counts, kind="stable")].astype(np.float32)
+    found: Vectors = centres[np.argsort(-counts, kind="stable")]
     return found
 
 

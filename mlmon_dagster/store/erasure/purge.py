@@ -45,7 +45,7 @@ from mlmon_dagster.store.tables.delta import (
 
 if TYPE_CHECKING:
     from mlmon_dagster.store.store import Store
-
+from mlmon_dagster.store.tables.derived_columns import name_row
 
 T = TypeVar("T")
 _AT_ONCE = 100
@@ -330,12 +330,14 @@ class Trace:
         texts: Column -> their texts.
         extremes: Feature -> their values, of which one may be the smallest or largest.
         datasets: Those that they are in.
+        rows: What a baseline may keep of single rows, by name: of embeddings alone.
     """
 
     windows: Mapping[Window, int]
     texts: Mapping[str, pa.Array]
     extremes: Mapping[str, Sequence[float]]
     datasets: frozenset[str]
+    rows: frozenset[str] = frozenset()
 
     def rare(self, shared: Mapping[str, Mapping[str, int]], least: int) -> frozenset[str]:
         """Return the texts that too few other rows share, of column -> text -> how many do."""
@@ -360,7 +362,13 @@ def find_trace(spec: ModelSpec, gone: pa.Table) -> Trace:
         {name: distinct[name] for name in (*categories, "trace_id", "status")},
         {name: distinct[name].to_pylist() for name in (*numbers, "score", "latency_ms")},
         frozenset(gone.column("dataset").to_pylist()),
+        _name_rows(gone) if any(f.type == "embedding" for f in logged.values()) else frozenset(),
     )
+
+
+def _name_rows(gone: pa.Table) -> frozenset[str]:
+    both = (gone.column(name).to_pylist() for name in ("dataset", "prediction_id"))
+    return frozenset(name_row(dataset, id_) for dataset, id_ in zip(*both, strict=True))
 
 
 def find_telling_windows(
