@@ -15,7 +15,6 @@ from functools import lru_cache
 import numpy as np
 import pyarrow as pa
 
-from mlmon_dagster.metrics import Floats
 from mlmon_dagster.metrics.embeddings import (
     MOST_FITTED,
     EmbeddingFit,
@@ -106,22 +105,21 @@ def _know(binning: Binning) -> str:
 def _embedding(binning: Binning) -> Embedding:
     fit = _from_binning(binning)
 
-    def tell_topics(lists: pa.Array) -> pa.Array:
-        rows, projected = _project(fit, lists)
-        found = np.zeros(len(lists), np.int64)
-        found[rows] = find_topics(fit, projected) if len(rows) else 0
-        names = pa.array([f"topic {i + 1}" for i in range(len(fit.centres))], pa.string())
-        return names.take(pa.array(found, mask=~np.isin(np.arange(len(lists)), rows)))
+    topics = pa.array([f"topic {i + 1}" for i in range(len(fit.centres))], pa.string())
 
-    def tell_novelty(lists: pa.Array, ids: pa.Array) -> pa.Array:
+    def describe(lists: pa.Array, ids: pa.Array) -> tuple[pa.Array, pa.Array]:
         rows, projected = _project(fit, lists)
-        found: Floats = np.zeros(len(lists))
+        nearest, novelty = np.zeros(len(lists), np.int64), np.zeros(len(lists))
+        is_unknown = np.ones(len(lists), bool)
         if len(rows):
             names = ids.take(pa.array(rows)).to_pylist()
-            found[rows] = measure_novelty(fit, projected, names)
-        return pa.array(found, mask=~np.isin(np.arange(len(lists)), rows))
+            nearest[rows] = find_topics(fit, projected)
+            novelty[rows] = measure_novelty(fit, projected, names)
+            is_unknown[rows] = False
+        found = topics.take(pa.array(nearest, mask=is_unknown))
+        return found, pa.array(novelty, mask=is_unknown)
 
-    return Embedding(tell_topics, tell_novelty)
+    return describe
 
 
 def _project(fit: EmbeddingFit, lists: pa.Array) -> tuple[np.ndarray, Vectors]:

@@ -69,7 +69,7 @@ from mlmon_dagster.profiles.loss_columns import (
 from mlmon_dagster.profiles.row_cells import fit_rows
 from mlmon_dagster.profiles.sampled_rows import sampled_source
 from mlmon_dagster.spec.declaration import FeatureType, sampled_features
-from mlmon_dagster.spec.derived import VECTOR_FUNCTION
+from mlmon_dagster.spec.derived import VECTOR, name_derived
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.tasks import MAX_CLASSES, class_scores, declared_classes, task_of
 from mlmon_dagster.store.state.erased_ids import digest_personal_sql
@@ -117,7 +117,7 @@ def value_expressions(spec: ModelSpec, key: str = "") -> dict[str, tuple[Kind, s
     for name, feature in spec.features.items():
         found[name] = _read(name, feature.type)
         if feature.type == "embedding":
-            found[name] = ("categorical", f"{VECTOR_FUNCTION}({quote_identifier(name)})")
+            found[name] = ("categorical", quote_identifier(name_derived(name, VECTOR)))
         if feature.describe:
             # Whether there is a text at all; what it is like, its derived columns say.
             is_there = f"CASE WHEN {quote_identifier(name)} IS NOT NULL THEN 'text' END"

@@ -124,22 +124,23 @@ DESCRIPTIONS: Final[dict[str, DescriptionKind]] = {
 }
 
 
-VECTOR_FUNCTION: Final = "mlmon_vector"
-TOPIC_FUNCTION: Final = "mlmon_topic"
-NOVELTY_FUNCTION: Final = "mlmon_novelty"
+EMBEDDED_FUNCTION: Final = "mlmon_embedded"
 EMBEDDED_ROWS: Final = 20_000  # of a window, so that its cost does not depend on its volume
 ROW_NAME: Final = "MD5(dataset || ':' || prediction_id)"
 FIT: Final = "'<fit>'"  # stands for the name of what was fitted
+VECTOR: Final = "vector"  # beside what is derived: how many numbers a vector has, or what is wrong
+
+
+def _embedded(part: str) -> Callable[[str], str]:
+    # One call for all parts, which the engine makes once: to hand over vectors costs most.
+    return lambda x: f"struct_extract({EMBEDDED_FUNCTION}({x}, {FIT}, {ROW_NAME}), '{part}')"
+
+
 EMBEDDED: Final[dict[str, DescriptionKind]] = {
-    "topic": DescriptionKind(
-        "categorical", lambda x: f"{TOPIC_FUNCTION}({x}, {FIT})", most_rows=EMBEDDED_ROWS
-    ),
-    "novelty": DescriptionKind(
-        "numeric",
-        lambda x: f"{NOVELTY_FUNCTION}({x}, {FIT}, {ROW_NAME})",
-        most_rows=EMBEDDED_ROWS,
-    ),
+    "topic": DescriptionKind("categorical", _embedded("topic"), most_rows=EMBEDDED_ROWS),
+    "novelty": DescriptionKind("numeric", _embedded("novelty"), most_rows=EMBEDDED_ROWS),
 }
+describe_vector: Final = _embedded(VECTOR)
 
 
 def name_fit(model: str, column: str) -> str:

@@ -27,7 +27,7 @@ from mlmon_dagster.spec import (
 )
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.declaration import Task, logged_attributions, sampled_features
-from mlmon_dagster.spec.derived import VECTOR_FUNCTION
+from mlmon_dagster.spec.derived import VECTOR, name_derived
 from mlmon_dagster.spec.monitors import CLASS_RATE, SPAN_COVERAGE
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.predicate import (
@@ -138,7 +138,7 @@ def rows_of(
     late = [name for name in sampled_features(spec) if quote_identifier(name) not in where]
     if late:
         # They take long for each row, so that they are computed for those that are shown alone.
-        early = [name for name in spec.derived_features if name not in late]
+        early = [name for name in spec.features if name not in late]
         stored = store.inference_records(spec).stored_sql(windows, [dataset], version)
         chosen = (
             f"(SELECT * EXCLUDE ({OFF_BY}) FROM (SELECT records.*, {_off_by(spec)} FROM "
@@ -170,7 +170,7 @@ def _columns(spec: ModelSpec, hidden: Collection[str], *, brief: bool) -> str:
     features = [
         f"CASE WHEN {quote_identifier(n)} IS NOT NULL THEN '{HIDDEN}' END AS {quote_identifier(n)}"
         if n in hidden
-        else f"{VECTOR_FUNCTION}({quote_identifier(n)}) AS {quote_identifier(n)}"
+        else f"{quote_identifier(name_derived(n, VECTOR))} AS {quote_identifier(n)}"
         if feature.type == "embedding"
         else quote_identifier(n)
         for n, feature in spec.features.items()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection
 from functools import cache
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -17,12 +18,13 @@ import pyarrow as pa
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec.declaration import DerivedFeature
 from mlmon_dagster.spec.derived import (
+    EMBEDDED_FUNCTION,
     FIT,
     LANGUAGE_FUNCTION,
-    NOVELTY_FUNCTION,
-    TOPIC_FUNCTION,
-    VECTOR_FUNCTION,
+    VECTOR,
     derive_sql,
+    describe_vector,
+    name_derived,
     name_fit,
 )
 from mlmon_dagster.spec.model import ModelSpec
@@ -39,19 +41,26 @@ def with_derived(spec: ModelSpec, from_sql: str, names: Collection[str] | None =
     Args:
         spec: The model; without derived columns the records stay as they are.
         from_sql: The records.
-        names: Only these derived columns; all by default.
+        names: Only what is computed of these features; all by default.
     """
-    found = ", ".join(
-        f"{_derive(spec, feature)} AS {quote_identifier(name)}"
-        for name, feature in spec.derived_features.items()
-        if names is None or name in names
-    )
-    return f"(SELECT records.*, {found} FROM {from_sql} AS records)" if found else from_sql
+    found: dict[str, str] = {}
+    for name, feature in spec.features.items():
+        if names is not None and name not in names:
+            continue
+        if isinstance(feature, DerivedFeature):
+            sql = derive_sql(feature.described, quote_identifier(feature.of))
+            found[name] = _with_fit(sql, spec, feature.of)
+        elif feature.type == "embedding":
+            sql = describe_vector(quote_identifier(name))
+            found[name_derived(name, VECTOR)] = _with_fit(sql, spec, name)
+    if not found:
+        return from_sql
+    columns = ", ".join(f"{sql} AS {quote_identifier(name)}" for name, sql in found.items())
+    return f"(SELECT records.*, {columns} FROM {from_sql} AS records)"
 
 
-def _derive(spec: ModelSpec, feature: DerivedFeature) -> str:
-    sql = derive_sql(feature.described, quote_identifier(feature.of))
-    return sql.replace(FIT, literal(name_fit(spec.model, feature.of)))
+def _with_fit(sql: str, spec: ModelSpec, column: str) -> str:
+    return sql.replace(FIT, literal(name_fit(spec.model, column)))
 
 
 def name_row(dataset: str, prediction_id: str) -> str:
@@ -59,11 +68,8 @@ def name_row(dataset: str, prediction_id: str) -> str:
     return hashlib.md5(f"{dataset}:{prediction_id}".encode(), usedforsecurity=False).hexdigest()
 
 
-class Embedding(NamedTuple):
-    """What was fitted to an embedding: from vectors, and the rows' names, to what is derived."""
-
-    topics: Callable[[pa.Array], pa.Array]
-    novelty: Callable[[pa.Array, pa.Array], pa.Array]
+# What was fitted to an embedding: from vectors and the rows' names to topics and novelty.
+Embedding = Callable[[pa.Array, pa.Array], tuple[pa.Array, pa.Array]]
 
 
 def know_embedding(name: str, embedding: Embedding) -> None:
@@ -77,35 +83,36 @@ _EMBEDDINGS: dict[str, Embedding] = {}
 _MOST_KNOWN = 256
 
 
-def _describe_vectors(vectors: pa.Array) -> pa.Array:
-    """Say how many numbers each vector has, or why it has no direction; NULL for NULL."""
-    lists = _one_chunk(vectors)
-    lengths = np.diff(lists.offsets.to_numpy())
-    numbers = lists.values.to_numpy(zero_copy_only=False).astype(np.float64)
-    ends = np.concatenate([[0.0], np.cumsum(np.abs(np.nan_to_num(numbers, posinf=1.0)))])
-    odd = np.concatenate([[0], np.cumsum(~np.isfinite(numbers))])
+def _describe_vectors(lists: pa.Array) -> pa.Array:
+    """Say how many numbers each vector has, or why it has no direction; NULL for NULL.
+
+    A vector whose length is beyond all numbers has no direction either.
+    """
+    numbers = lists.values.to_numpy(zero_copy_only=False)
     offsets = lists.offsets.to_numpy()
-    is_zero = np.diff(ends[offsets]) == 0
-    is_odd = np.diff(odd[offsets]) > 0
-    found = [
-        "not finite" if is_odd[row] else "all zeros" if is_zero[row] else f"{length:,} numbers"
-        for row, length in enumerate(lengths.tolist())
-    ]
+    lengths = np.diff(offsets)
+    found = [f"{length:,} numbers" for length in lengths.tolist()]
+    with np.errstate(over="ignore", invalid="ignore"):
+        if len(lists) and (lengths == lengths[0]).all():  # nearly always: all rows in one go
+            matrix = numbers[offsets[0] : offsets[-1]].reshape(len(lists), -1)
+            sizes = np.einsum("ij,ij->i", matrix, matrix)
+        else:
+            rows = (numbers[begin:end] for begin, end in pairwise(offsets.tolist()))
+            sizes = np.fromiter((row @ row for row in rows), np.float32, len(lists))
+    for row in np.flatnonzero(~np.isfinite(sizes) | (sizes == 0)).tolist():
+        found[row] = "all zeros" if sizes[row] == 0 else "not finite"
     return pa.array(found, pa.string(), mask=lists.is_null().to_numpy(zero_copy_only=False))
 
 
-def _tell_topics(vectors: pa.Array, fits: pa.Array) -> pa.Array:
-    known = _find_embedding(fits)
+def _describe_embedded(vectors: pa.Array, fits: pa.Array, rows: pa.Array) -> pa.Array:
+    """Return what is derived of vectors; NULL without a direction, or where nothing is fitted."""
     lists = _one_chunk(vectors)
-    return known.topics(lists) if known else pa.nulls(len(lists), pa.string())
-
-
-def _tell_novelty(vectors: pa.Array, fits: pa.Array, rows: pa.Array) -> pa.Array:
     known = _find_embedding(fits)
-    lists = _one_chunk(vectors)
-    if known is None:
-        return pa.nulls(len(lists), pa.float64())
-    return known.novelty(lists, _one_chunk(rows))
+    topics, novelty = pa.nulls(len(lists), pa.string()), pa.nulls(len(lists), pa.float64())
+    if known is not None:
+        topics, novelty = known(lists, _one_chunk(rows))
+    names = (VECTOR, "topic", "novelty")
+    return pa.StructArray.from_arrays([_describe_vectors(lists), topics, novelty], names)
 
 
 def _find_embedding(fits: pa.Array) -> Embedding | None:
@@ -153,7 +160,9 @@ class Function(NamedTuple):
 
 FUNCTIONS: Final = {
     LANGUAGE_FUNCTION: Function(_tell_languages, ("VARCHAR",), "VARCHAR"),
-    VECTOR_FUNCTION: Function(_describe_vectors, ("FLOAT[]",), "VARCHAR"),
-    TOPIC_FUNCTION: Function(_tell_topics, ("FLOAT[]", "VARCHAR"), "VARCHAR"),
-    NOVELTY_FUNCTION: Function(_tell_novelty, ("FLOAT[]", "VARCHAR", "VARCHAR"), "DOUBLE"),
+    EMBEDDED_FUNCTION: Function(
+        _describe_embedded,
+        ("FLOAT[]", "VARCHAR", "VARCHAR"),
+        "STRUCT(vector VARCHAR, topic VARCHAR, novelty DOUBLE)",
+    ),
 }
