@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mlmon_dagster.logger import PredictionLogger
     from mlmon_dagster.notebook import Monitoring, open
     from mlmon_dagster.spec import ModelSpec, load_model, load_models
+    from mlmon_dagster.spec.custom_metrics import metric
     from mlmon_dagster.store import open_store
 
 __version__ = "0.1.0"
@@ -30,6 +31,7 @@ __all__ = [
     "build_definitions",
     "load_model",
     "load_models",
+    "metric",
     "mlmon_checks",
     "open",
     "open_store",
@@ -46,6 +48,7 @@ _HOMES = {
     "build_definitions": "defs.build",
     "load_model": "spec",
     "load_models": "spec",
+    "metric": "spec.custom_metrics",
     "mlmon_checks": "defs.resource",
     "open": "notebook",
     "open_store": "store",

@@ -255,7 +255,10 @@ def validate(project: Project) -> None:
     Where there is a store, a change that its events do not allow is one of them.
     """
     store = _store_that_is_there(project)
-    found = models_of(project, lambda spec: _expectation_problems(spec) + _changed(store, spec))
+    found = models_of(
+        project,
+        lambda spec: _expectation_problems(spec) + _metric_problems(spec) + _changed(store, spec),
+    )
     for spec in found.specs:
         click.echo(
             f"{spec.model}: ok ({spec.task}, {len(spec.logged_features)} features, "
@@ -305,6 +308,16 @@ def _expectation_problems(spec: ModelSpec) -> list[Problem]:
     from mlmon_dagster.ingest.rows.expectations import expectation_problems
 
     return expectation_problems(spec)
+
+
+def _metric_problems(spec: ModelSpec) -> list[Problem]:
+    if not spec.metrics:
+        return []
+    from mlmon_dagster.families.custom import load_metrics
+    from mlmon_dagster.spec.checks import Problem
+
+    found = load_metrics(spec)
+    return [Problem(("metrics", n), one.problem) for n, one in enumerate(found) if one.problem]
 
 
 @cli.command(epilog=examples("mlmon ingest flight_delay"))

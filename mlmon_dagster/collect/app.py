@@ -183,8 +183,8 @@ class App:
             body = await self._body(request, count)
             with self._pressure.room_for(mine[0], who):
                 answer, taken = await self._spans.take(signal, form, encoding, body, sees)
-        for model, lines in taken.lines.items():
-            self._n_rows[self._spans.targets[model]] += len(lines)
+        for target, lines in taken.lines.items():
+            self._n_rows[target] += len(lines)
         return Response(answer, media_type=form)
 
     def _refuse_while_draining(self) -> None:

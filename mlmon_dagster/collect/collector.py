@@ -30,6 +30,7 @@ from mlmon_dagster.collect.problem import Problem, limited
 from mlmon_dagster.errors import SchemaError
 from mlmon_dagster.ingest.declared_columns import Column, columns_of
 from mlmon_dagster.ingest.formats.parse import Parsed, typed_columns
+from mlmon_dagster.ingest.formats.read_evaluations import columns_as_written, spread_rows
 from mlmon_dagster.ingest.landing import Staged
 from mlmon_dagster.ingest.raw import (
     MAX_COLUMNS,
@@ -346,7 +347,10 @@ class Judge:
         self.spec, self.stream = spec, stream
         self._columns = columns_of(spec, stream)
         self._read = columns_to_read(self._columns, spec)
+        self._is_spread = bool(spec.evaluations) and stream == "actuals"
         self.wanted = with_aliases(self._read)
+        if self._is_spread:
+            self.wanted = columns_as_written(self._columns)
         source = spec.source.of(stream)
         if source is None:
             raise ValueError(f"model {spec.model} has no source of {stream}")
@@ -367,6 +371,8 @@ class Judge:
         """
         if len(raw.present) > MAX_COLUMNS:
             raise Problem("too_large", f"More than {MAX_COLUMNS:,} columns.")
+        if self._is_spread:
+            raw = spread_rows(raw, self._columns, keeps_all=True)
         known = set(raw.columns)
         missing = [
             column

@@ -25,6 +25,7 @@ from typing import Literal
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.landing_file import ENDING, clear_leftovers, make_folder, publish
 from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.evaluations import FORMAT
 from mlmon_dagster.spec.sources import STREAMS, FileSource, Stream
 from mlmon_dagster.spec.spans import landing_folder
 
@@ -127,7 +128,7 @@ def _target(model: str, stream: Stream, source: FileSource, project: Path) -> Ta
             f"{key}, which does not find the files that are collected ({_EXAMPLE}). "
             f"Write '{better}' or '{better.with_name(f'*{ENDING}')}'."
         )
-    if source.format not in ("auto", "jsonl"):
+    if source.format not in ("auto", "jsonl", FORMAT):
         raise ConfigError(
             f"models/{model}.yaml: source.{stream}.format is {source.format!r}; collected files "
             "are JSON Lines. Leave it out, or write 'jsonl'."

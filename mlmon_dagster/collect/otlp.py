@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
 from mlmon_dagster.collect.body import unpacked
+from mlmon_dagster.collect.calls import EVALUATION, Span, calls_of, write_call, write_evaluation
 from mlmon_dagster.collect.collector import Collector
 from mlmon_dagster.collect.landing import Target
 from mlmon_dagster.collect.problem import Problem
@@ -69,6 +70,7 @@ class _Raw(NamedTuple):
     message: str
     attributes: Attributes
     flags: tuple[Attributes, ...]  # of events that evaluate a feature flag
+    evaluations: tuple[tuple[int, Attributes], ...] = ()  # of the call, and when they were given
 
 
 @dataclass(frozen=True)
@@ -76,11 +78,11 @@ class Taken:
     """What became of a request's rows.
 
     Attributes:
-        lines: Lines of landing files by model.
+        lines: Lines of landing files by where they go.
         refused: Why rows were refused -> how many.
     """
 
-    lines: dict[str, list[bytes]]
+    lines: dict[Target, list[bytes]]
     refused: Counter[str]
 
     @property
@@ -109,7 +111,12 @@ class Spans:
         self._kept_for = {
             m: _find_retention(spec) for spec in specs if (m := spec.model) in declared
         }
-        self._wanted = _WANTED.union(self._joins.values(), *self._kept.values())
+        self._calls = {spec.model: calls_of(spec) for spec in specs if spec.model in declared}
+        self._wanted = _WANTED.union(
+            self._joins.values(),
+            *self._kept.values(),
+            *(calls.wanted for calls in self._calls.values()),
+        )
         self._collector = collector
 
     async def take(
@@ -133,8 +140,8 @@ class Spans:
             return self.read(signal, form, unpacked(body, encoding, limits.max_plain), sees)
 
         taken = await self._collector.in_thread(read)
-        for model, lines in taken.lines.items():
-            await self._collector.stored(self.targets[model], lines)
+        for target, lines in taken.lines.items():
+            await self._collector.stored(target, lines)
         return answer_of(signal, form, taken.refused), taken
 
     def read(
@@ -146,7 +153,7 @@ class Spans:
             Problem: If it cannot be read, or holds more rows than are taken at once.
         """
         reader = _read_json if form == JSON else _read_protobuf
-        lines: dict[str, list[bytes]] = {}
+        lines: dict[Target, list[bytes]] = {}
         refused: Counter[str] = Counter()
         kind = "span" if signal == "traces" else "log"
         now = time.time_ns()
@@ -158,7 +165,10 @@ class Spans:
                 if n >= max_rows:
                     raise Problem("too_large", f"More than {max_rows:,} rows; send fewer at once.")
                 model = self._model_of(resource, raw.attributes)
-                why = _fault(raw, kind, latest) if model else "no declared model is named"
+                # What names the response alone is no log of a trace.
+                is_loose = kind == "log" and raw.name == EVALUATION and not raw.trace_id
+                why = "" if is_loose else _fault(raw, kind, latest)
+                why = why if model else "no declared model is named"
                 if why or model is None or not sees(model):
                     refused[why or "the token is for another model"] += 1
                     continue
@@ -171,11 +181,43 @@ class Spans:
                     refused[f"a request holds {_MOST_DAYS} days at most; send others apart"] += 1
                     continue
                 days.add(day)
-                line = _line(kind, resource, raw, self._joins[model], self._kept[model])
-                lines.setdefault(model, []).append(line)
+                if not is_loose:
+                    line = _line(kind, resource, raw, self._joins[model], self._kept[model])
+                    lines.setdefault(self.targets[model], []).append(line)
+                for target, said in self._find_calls(model, kind, resource, raw, refused):
+                    lines.setdefault(target, []).append(said)
         except _MALFORMED as error:
             raise Problem("malformed", f"The body is no OTLP {signal}: {_said(error)}.") from None
         return Taken(lines, refused)
+
+    def _find_calls(
+        self, model: str, kind: str, resource: Attributes, raw: _Raw, refused: Counter[str]
+    ) -> Iterator[tuple[Target, bytes]]:
+        """Yield what a record says of calls: that it is one, or what is thought of one."""
+        calls, targets = self._calls[model], self._collector.targets
+        given = list(raw.evaluations)
+        if kind == "log" and raw.name == EVALUATION:
+            given.append((raw.start, raw.attributes))
+        if not given and not calls.is_call(raw.name):
+            return
+        span = Span(
+            raw.span_id, raw.trace_id, raw.name, raw.start, (raw.end - raw.start) / 1e6,
+            _status_of(raw),
+        )  # fmt: skip
+        events = targets.get((model, "predictions"))
+        if kind == "span" and calls.is_call(raw.name) and events is not None:
+            yield events, write_call(calls, span, raw.attributes, resource)
+        truth = targets.get((model, "actuals")) if calls.has_evaluations else None
+        for at, own in given:
+            if truth is None:
+                refused["an evaluation, and the model declares none"] += 1
+                continue
+            said = raw.attributes | own
+            line = write_evaluation(calls, span._replace(start_time=at), said, resource)
+            if line is None:
+                refused[f"an evaluation that names no call ({calls.call})"] += 1
+            else:
+                yield truth, line
 
     def _model_of(self, resource: Attributes, own: Attributes) -> str | None:
         model = own.get(MODEL) or resource.get(MODEL)
@@ -222,10 +264,6 @@ def _line(kind: str, resource: Attributes, raw: _Raw, join: str, kept: frozenset
     for found in (own, *raw.flags):
         if key := found.get(_FLAG):
             flags[key] = next((found[name] for name in _VARIANT if name in found), "")
-    status = "ok"
-    if raw.status == _ERROR_STATUS:
-        is_late = _TIMEOUT.search(own.get(_ERROR, "")) or _TIMEOUT.search(raw.message)
-        status = "timeout" if is_late else "error"
     row: dict[str, object] = {
         "kind": kind,
         "trace_id": raw.trace_id,
@@ -235,7 +273,7 @@ def _line(kind: str, resource: Attributes, raw: _Raw, join: str, kept: frozenset
         "service": _text(resource.get("service.name", ""), _MOST_NAME) or None,
         "start_us": raw.start // 1_000,
         "duration_ms": (raw.end - raw.start) / 1e6 if kind == "span" else None,
-        "status": status,
+        "status": _status_of(raw),
         "message": _text(raw.message, _MOST_TEXT) or None,
         "prediction_id": _text(own.get(join, ""), _MOST_TEXT) or None,
         "model_version": _text(own.get(VERSION) or resource.get(VERSION, ""), _MOST_NAME) or None,
@@ -245,6 +283,13 @@ def _line(kind: str, resource: Attributes, raw: _Raw, join: str, kept: frozenset
         "output_tokens": _count(own, _OUTPUT),
     }
     return _encode(row).encode("ascii") + b"\n"
+
+
+def _status_of(raw: _Raw) -> str:
+    if raw.status != _ERROR_STATUS:
+        return "ok"
+    is_late = _TIMEOUT.search(raw.attributes.get(_ERROR, "")) or _TIMEOUT.search(raw.message)
+    return "timeout" if is_late else "error"
 
 
 def _text(text: str, most: int) -> str:
@@ -305,6 +350,13 @@ def _json_span(span: Node, wanted: frozenset[str]) -> _Raw:
         )
         if events
         else (),
+        tuple(
+            (_integer(event.get("timeUnixNano")), _json_attributes(event.get("attributes"), wanted))
+            for event in events
+            if event.get("name") == EVALUATION
+        )
+        if events
+        else (),
     )
 
 
@@ -356,10 +408,32 @@ def _json_attributes(pairs: Node, wanted: frozenset[str]) -> Attributes:
     found: Attributes = {}
     for pair in pairs or ():
         if pair["key"] in wanted:
-            value = _json_value(pair.get("value") or {})
+            value = _json_text(pair.get("value") or {})
             if value is not None:
                 found[pair["key"]] = value
     return found
+
+
+def _json_text(value: Node) -> str | None:
+    """Write a value as text: a list of single ones with commas, what is deeper as JSON."""
+    if "arrayValue" in value or "kvlistValue" in value:
+        return _joined(_json_plain(value))
+    return _json_value(value)
+
+
+def _json_plain(value: Node) -> object:
+    if "arrayValue" in value:
+        return [_json_plain(v) for v in (value["arrayValue"] or {}).get("values") or ()]
+    if "kvlistValue" in value:
+        pairs = (value["kvlistValue"] or {}).get("values") or ()
+        return {pair["key"]: _json_plain(pair.get("value") or {}) for pair in pairs}
+    return _json_value(value)
+
+
+def _joined(value: object) -> str:
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return ",".join(value)
+    return json.dumps(value)
 
 
 def _json_value(value: Node) -> str | None:
@@ -419,6 +493,11 @@ def _span(span: Node, wanted: frozenset[str]) -> _Raw:
         status.message,
         _attributes(span.attributes, wanted),
         tuple(_attributes(e.attributes, wanted) for e in span.events if e.name in _FLAG_EVENTS),
+        tuple(
+            (e.time_unix_nano, _attributes(e.attributes, wanted))
+            for e in span.events
+            if e.name == EVALUATION
+        ),
     )
 
 
@@ -442,10 +521,25 @@ def _attributes(pairs: Node, wanted: frozenset[str]) -> Attributes:
     found: Attributes = {}
     for pair in pairs:
         if pair.key in wanted:
-            value = _value(pair.value)
+            value = _text_of(pair.value)
             if value is not None:
                 found[pair.key] = value
     return found
+
+
+def _text_of(value: Node) -> str | None:
+    if value.WhichOneof("value") in ("array_value", "kvlist_value"):
+        return _joined(_plain(value))
+    return _value(value)
+
+
+def _plain(value: Node) -> object:
+    kind = value.WhichOneof("value")
+    if kind == "array_value":
+        return [_plain(item) for item in value.array_value.values]
+    if kind == "kvlist_value":
+        return {pair.key: _plain(pair.value) for pair in value.kvlist_value.values}
+    return _value(value)
 
 
 def _value(value: Node) -> str | None:

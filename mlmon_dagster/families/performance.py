@@ -24,12 +24,14 @@ from mlmon_dagster.monitors.evidence import (
     finite,
     level_of,
     not_mature,
+    not_valued,
     result_row,
 )
 from mlmon_dagster.monitors.wording import number, subject, told, weighted_text, write_limit
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.metric_registry import (
     COUNTED,
+    GENERATION,
     METRICS,
     OUTCOME_MEANS,
     REGRESSION,
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from mlmon_dagster.profiles import Baseline
 
 _Q = 0.01
+COMPLETE = 0.95  # share of the calls with an evaluation from which on none is awaited
 _CHANCE = 0.5  # ROC AUC of scores that mean nothing
 _RELATIVE = ("mape", "smape", "wape", "r2")
 
@@ -212,13 +215,26 @@ def _no_data(
     row: MetricSample | None,
     base: BaselineSample | None,
 ) -> str:
-    if reason := not_mature(window, row, is_shown=_is_shown_early(monitor.metric, row)):
+    if _is_complete(evidence, window, monitor, row):
+        reason = not_valued(window, row)
+    else:
+        reason = not_mature(window, row, is_shown=_is_shown_early(monitor.metric, row))
+    if reason:
         return reason
     if monitor.is_relative and (base is None or finite(base["value"]) is None):
         return "learning" if evidence.baseline is None else "no_baseline"
     if monitor.is_relative and base is not None and finite(base.get("usual")) is None:
         return str(base["reason"])  # of a value that can have no interval
     return ""
+
+
+def _is_complete(
+    evidence: Evidence, window: Window, monitor: PerformanceMonitor, row: MetricSample | None
+) -> bool:
+    """Tell whether an evaluation is there of nearly all calls, whoever else is awaited."""
+    if row is None or monitor.column not in evidence.spec.evaluations:
+        return False
+    return bool(row["n"] >= COMPLETE * window["n"])
 
 
 def _is_shown_early(metric: str, row: MetricSample | None) -> bool:
@@ -484,7 +500,7 @@ _MEASURED = judge_alike(
     PERFORMANCE,
     measure_profiles(
         PERFORMANCE,
-        lambda spec: "baseline" if spec.task == REGRESSION else "nothing",
+        lambda spec: "baseline" if spec.task in (REGRESSION, GENERATION) else "nothing",
     ),
 )
 

@@ -8,6 +8,11 @@ from typing import Final, Literal
 
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.declaration import Feature, FeatureType, logged_attributions
+from mlmon_dagster.spec.evaluations import (
+    Evaluation,
+    find_truth,
+    list_texts,
+)
 from mlmon_dagster.spec.monitors import shap_columns
 from mlmon_dagster.spec.sources import FileSource, Source, Stream
 from mlmon_dagster.spec.tasks import Answer, class_scores, task_of
@@ -68,6 +73,7 @@ class Column:
         aliases: Its earlier names, in landing files and in the store, oldest first.
         words: Of a label, what is written for it, folded, and what that means; () for 0 and 1.
         notation: How its texts write numbers and times.
+        evaluation: What is read as good, of a column of an evaluation.
     """
 
     name: str
@@ -79,6 +85,7 @@ class Column:
     aliases: tuple[str, ...] = ()
     words: tuple[tuple[str, float], ...] = ()
     notation: Notation = _USUAL
+    evaluation: Evaluation | None = None
 
     @property
     def expected(self) -> str:
@@ -191,10 +198,25 @@ def _actual_columns(spec: ModelSpec) -> tuple[Column, ...]:
         for name, outcome in spec.columns.outcomes.items()
     )
     found = (*_declared(spec, roles, spec.source.actuals), *outcomes)
+    if spec.evaluations:
+        found = _with_evaluations(spec, found)
     # An actual that names no dataset applies to its prediction_id in every dataset.
     return tuple(
         Column(c.name, c.source, c.kind, False, True) if c.name == "dataset" else c for c in found
     )
+
+
+def _with_evaluations(spec: ModelSpec, columns: tuple[Column, ...]) -> tuple[Column, ...]:
+    """Return the columns of the store for evaluations, each under its own name in the store."""
+    own, truth = spec.evaluations, find_truth(spec.evaluations)
+    found = []
+    for column in columns:
+        name = truth if column.name == "actual" else column.name
+        if name in own:
+            column = replace(column, source=name, must_exist=False, evaluation=own[name])
+        found.append(column)
+    texts = (Column(name, name, "text", must_exist=False) for name in list_texts(own))
+    return (*found, *texts)
 
 
 def _declared(

@@ -56,6 +56,7 @@ ROW_REASONS: Final = {
     "expectation": "Correct the row at the producer, or the expectation under 'expectations'",
     "malformed_line": "Correct that line at the producer, and write its rows into another file",
     "unpaired": "Write a request and its response into the same file",
+    "bad_evaluation": "Declare that evaluation, or correct its value",
     "malformed_payload": "Log requests and responses in the documented format",
     "erased": "Nothing to do: this prediction was erased on request",
 }
@@ -116,6 +117,7 @@ _FOUND = {
     "expectation": "a row that an expectation of the spec does not allow",
     "malformed_line": "a line that is no row",
     "unpaired": "a request without its response, or the other way round",
+    "bad_evaluation": "no evaluation that is declared, or no value",
     "malformed_payload": "a request or response that is not readable",
     "erased": "an erased prediction",
 }

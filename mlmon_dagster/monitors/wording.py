@@ -80,6 +80,8 @@ NAMES = {
 IMPACT = "impact"  # of drift, among the details of a verdict
 REASONS = {
     "few_rows": "too few rows",
+    "undefined": "its function says that it has no value",
+    "fewer_rows_than_baseline": "it has fewer than half the rows of the baseline's smallest window",
     "few_requests": "too few requests for a budget; ten bad ones in three days must be possible",
     "no_rows": "the window has no rows",
     "holiday": "it is a holiday",
@@ -110,6 +112,10 @@ REASONS = {
     "arrival_unknown": "how late ground truth usually comes is not known yet",
     "no_actuals": "there is no ground truth",
     "no_outcomes": "no outcome is known",
+    "no_evaluations": "nobody has evaluated it",
+    "no_bad": "people call nothing bad",
+    "no_good": "people call nothing good",
+    "other_judge": "another judge, or another version of it, gave it than in the baseline",
     "no_records": "no prediction is left in the window",
     "single_class": "all actuals are of one class",
     "few_of_rarer_class": "too few actuals are of the rarer class",
@@ -286,6 +292,11 @@ def weighted_text(method: str, coverage: float | None) -> str:
     if not method.startswith(METHOD):
         return ""
     share = "a part" if coverage is None else f"{100 * coverage:.2g} %"
+    if method == f"{METHOD}@judge":
+        return (
+            f"People labelled {share} of the calls; the share is of all, by what the judge says of "
+            "the others"
+        )
     return (
         f"Ground truth covers {share} of the predictions; the value is weighted back to all of them"
     )

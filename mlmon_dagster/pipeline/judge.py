@@ -213,7 +213,8 @@ def _judged_marks(
     for part in parts_of(work, states):
         for start, earlier in earlier_marks(part, family).items():
             # What still waits for its ground truth is compared with nothing.
-            if not (mine.needs_truth and marks[start].maturity == "provisional"):
+            waits = mine.needs_truth and spec.waits_for_truth
+            if not (waits and marks[start].maturity == "provisional"):
                 marks[start] = mark_compared(marks[start], earlier)
     return marks
 

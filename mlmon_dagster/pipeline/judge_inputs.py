@@ -123,7 +123,7 @@ def judge_inputs(
 
 def _waiting(part: Part, family: Family, facts: Sequence[Facts]) -> list[Window]:
     """Return the windows whose ground truth is still to come: nothing of them is compared yet."""
-    if not family.needs_truth:
+    if not family.needs_truth or not part.work.spec.waits_for_truth:
         return []
     both = zip(part.work.windows, facts, strict=True)
     return [window for window, known in both if known["maturity"] == "provisional"]
@@ -157,6 +157,7 @@ def _read_metrics(work: Work, family: Family) -> pd.DataFrame:
             end=end,
         )
         waits = (frame["maturity"] == "provisional") & frame["metric"].isin(of_truth)
+        waits &= spec.waits_for_truth
         numbers = ["value", "lower", "upper", "p_value"]
         frame[numbers] = frame[numbers].mask(waits)
         return frame[list(METRIC_COLUMNS)]

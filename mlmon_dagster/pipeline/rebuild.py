@@ -167,7 +167,8 @@ def _keep_profiles(part: Part) -> dict[dt.datetime, StepMark]:
             continue
         counts = (state.n_expected, state.n_actual)
         maturity = maturity_of(spec, window, *counts, part.work.now, timing)
-        if made.data_version == wanted.data_version or maturity == "provisional":
+        waits = maturity == "provisional" and spec.waits_for_truth
+        if made.data_version == wanted.data_version or waits:
             kept[window.start] = replace(made, revision=records.revision)
     return kept
 

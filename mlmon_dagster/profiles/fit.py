@@ -23,6 +23,7 @@ import pyarrow as pa
 from mlmon_dagster.metrics import Floats
 from mlmon_dagster.metrics.binnings import just_below
 from mlmon_dagster.metrics.estimated.multiclass import CONFIDENCE, DECIDED_FOR
+from mlmon_dagster.metrics.evaluations import VERDICTS
 from mlmon_dagster.metrics.means_by_output import BY_OUTPUT, OUTCOME
 from mlmon_dagster.metrics.performance.multiclass import RIGHT
 from mlmon_dagster.metrics.performance.weighted_back import DECIDED, EXEMPT
@@ -51,9 +52,11 @@ from mlmon_dagster.profiles.joint import fit_joint
 from mlmon_dagster.profiles.loss_columns import (
     ANSWERS,
     CLASSES_APART,
+    JUDGED,
     attribution_columns,
     attribution_source,
     bound_of,
+    evaluation_columns,
     group_columns,
     has_offset,
     is_of_serving,
@@ -136,7 +139,8 @@ def value_expressions(spec: ModelSpec, key: str = "") -> dict[str, tuple[Kind, s
         found["latency_ms"] = ("latency", "latency_ms")
     if roles.status is not None:
         found["status"] = ("status", "status")
-    return found | loss_columns(spec) | outcome_columns(spec) | span_columns(spec)
+    found |= loss_columns(spec) | outcome_columns(spec) | evaluation_columns(spec)
+    return found | span_columns(spec)
 
 
 def _read(name: str, kind: FeatureType) -> tuple[Kind, str]:
@@ -237,6 +241,8 @@ def fit_binnings(
             binnings[name] = class_score_binning(name, label, len(scores))
         elif kind == "numeric":
             binnings[name] = _numeric_binning(name, ordered[name], is_personal(spec, name))
+        elif name.startswith(JUDGED):
+            binnings[name] = categorical_binning(name, VERDICTS)
         elif kind == "categorical":
             feature = spec.features.get(name)
             if feature is not None and feature.type == "boolean":

@@ -23,6 +23,7 @@ from mlmon_dagster.metrics.quality import BROKEN, RAW, REST
 from mlmon_dagster.metrics.statistics import Binning, Kind
 from mlmon_dagster.profiles.bin_codes import number
 from mlmon_dagster.spec.declaration import attributed
+from mlmon_dagster.spec.evaluations import error_column, evaluator_column
 from mlmon_dagster.spec.metric_registry import BINARY, RANKING, REGRESSION
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.predicate import exempt_sql
@@ -34,6 +35,9 @@ SHARE = ":shap:"  # before a feature's name: its share of a row's attributions
 SIGNED = ":signed:"  # before a feature's name: its SHAP value
 BASE = ":base_value"
 EXPLAINER = ":explainer"
+JUDGED = ":judged/"  # before a judge's evaluation: what it says, and people of the same call
+UNJUDGED = ":unjudged/"  # before an evaluation: whether it failed
+EVALUATOR = ":evaluator/"  # before a judge's evaluation: who gave it
 _SUM, _SIZE = quote_identifier(":sum"), quote_identifier(":size")
 _OFFSET = "<offset {}>"
 _LINKS = {
@@ -236,6 +240,30 @@ def outcome_columns(spec: ModelSpec) -> Values:
     return found | _by_output(spec, found, names)
 
 
+def evaluation_columns(spec: ModelSpec) -> Values:
+    """Return what is profiled of evaluations besides values: judges beside people, who judged."""
+    found: Values = {}
+    for name, one in spec.evaluations.items():
+        if one.of is not None:
+            says, said = quote_identifier(name), quote_identifier(one.of)
+            found[f"{JUDGED}{name}"] = (
+                "categorical",
+                f"CASE WHEN {says} IS NOT NULL THEN CASE WHEN {says} > 0 THEN 'good' ELSE 'bad' END"
+                f" || CASE WHEN {said} IS NULL THEN '' WHEN {said} > 0 THEN ' good'"
+                " ELSE ' bad' END END",
+            )
+        failed, value = quote_identifier(error_column(name)), quote_identifier(name)
+        found[f"{UNJUDGED}{name}"] = (
+            "loss",
+            f"CASE WHEN {failed} IS NOT NULL THEN 1e0 WHEN {value} IS NOT NULL THEN 0e0 END",
+        )
+        if one.by == "judge":
+            who = f"COALESCE({quote_identifier(evaluator_column(name))}, '')"
+            is_given = f"{quote_identifier(name)} IS NOT NULL"
+            found[f"{EVALUATOR}{name}"] = ("categorical", f"CASE WHEN {is_given} THEN {who} END")
+    return found
+
+
 def output_expression(spec: ModelSpec) -> str | None:
     """Return the number that rows are grouped by where labels may be a chosen subset; else None.
 
@@ -302,7 +330,7 @@ def is_of_serving(column: str) -> bool:
 
 def bound_of(loss: str) -> float | None:
     """Return what a loss cannot exceed; None if that depends on the data."""
-    shares = (SHARE, BROKEN, GAP, TRACED, TOLD, FAILED, TIMED_OUT)
+    shares = (SHARE, BROKEN, UNJUDGED, GAP, TRACED, TOLD, FAILED, TIMED_OUT)
     return 1.0 if loss.startswith(shares) else BOUNDED.get(loss)
 
 

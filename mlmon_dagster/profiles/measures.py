@@ -27,15 +27,19 @@ from mlmon_dagster.metrics.statistics import (
 )
 from mlmon_dagster.profiles.loss_columns import (
     DEBIT,
+    EVALUATOR,
     EXPLAINER,
     FAILED,
     GAIN,
+    JUDGED,
     TIMED_OUT,
     TOLD,
     TRACED,
     TRACED_LATENCY,
     TRACED_STATUS,
+    UNJUDGED,
     attribution_columns,
+    evaluation_columns,
     group_columns,
     loss_columns,
     outcome_columns,
@@ -44,7 +48,8 @@ from mlmon_dagster.profiles.loss_columns import (
 )
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.declaration import attributed
-from mlmon_dagster.spec.metric_registry import METRICS, OFF_HEAP, MetricFamily
+from mlmon_dagster.spec.evaluations import find_judge
+from mlmon_dagster.spec.metric_registry import GENERATION, METRICS, OFF_HEAP, MetricFamily
 from mlmon_dagster.spec.monitors import PerformanceMonitor
 from mlmon_dagster.spec.names import (
     ALL,
@@ -353,6 +358,8 @@ def performance(
     if spec.task == "regression":
         drifted = residual_drift(spec, profiles, baseline)
         return concat_frames([regression_metrics(profiles, spec.quantile), drifted])
+    if spec.task == GENERATION:
+        return _evaluations(spec, profiles, baseline)
     found = [
         performance_metrics(
             profiles.get("score"),
@@ -367,6 +374,29 @@ def performance(
         references = {key: declared.get(key) for key in spec.fairness.slices}
         found.append(fairness_metrics(profiles["prediction"], references))
     return concat_frames(found)
+
+
+def _evaluations(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.DataFrame:
+    from mlmon_dagster.metrics.evaluations import Evaluated, evaluation_metrics
+
+    evaluations = {
+        name: Evaluated(
+            profiles[f"{OUTCOME}{name}"],
+            profiles[f"{UNJUDGED}{name}"],
+            one.good is not None,
+            profiles.get(f"{JUDGED}{find_judge(spec.evaluations, name)}"),
+            profiles.get(f"{EVALUATOR}{name}"),
+            (baseline or {}).get(f"{EVALUATOR}{name}"),
+        )
+        for name, one in spec.evaluations.items()
+        if f"{OUTCOME}{name}" in profiles
+    }
+    judges = {
+        name: profiles[f"{JUDGED}{name}"]
+        for name in spec.evaluations
+        if f"{JUDGED}{name}" in profiles
+    }
+    return evaluation_metrics(evaluations, judges)
 
 
 def service(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.DataFrame:
@@ -463,6 +493,8 @@ def performance_columns(spec: ModelSpec) -> list[str]:
     """Return the profiled columns that performance is computed from."""
     if task_of(spec).is_grouped:
         return list(group_columns(spec))
+    if spec.evaluations:
+        return [*outcome_columns(spec), *evaluation_columns(spec)]
     outputs = [name for name in ("score", "prediction") if getattr(spec.columns, name) is not None]
     losses = [name for name in loss_columns(spec) if not name.startswith(DECIDED_FOR)]
     return list(dict.fromkeys([*outputs, *losses, *group_columns(spec)]))

@@ -194,6 +194,17 @@ class Curves:
             return curve
         return replace(curve, title=f"{named(monitor.method)}{BEYOND_CHANCE} of {column}")
 
+    def custom(self) -> list[Curve]:
+        """Return a curve per metric of the user's own."""
+        names = [declared.series for declared in self._spec.metrics]
+        frame = self._stored(names) if names else None
+        if frame is None:
+            return []
+        frame = frame[frame["value"].notna()]
+        return [
+            self._curve(part, name) for name in names if len(part := frame[frame["metric"] == name])
+        ]
+
     def versions(self) -> list[Curve]:
         """Return curves of what other versions gain, of features that are skewed, and of age."""
         declared = self._spec.monitors.versions
@@ -313,6 +324,7 @@ class Curves:
             metric=[
                 *(str(monitor.metric) for monitor in (*declared.performance, *declared.business)),
                 *business_metrics(self._spec),
+                *(one.series for one in self._spec.metrics),
                 *_estimate_names(self._spec),
                 declared.drift.method,
                 _NULLS,

@@ -42,7 +42,7 @@ from mlmon_dagster.report.trace import SPAN, newest_mature, trace_of
 from mlmon_dagster.spec import ModelSpec, window_containing
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.metric_registry import is_higher_better
-from mlmon_dagster.spec.names import ALL, BUSINESS, DRIFT, PERFORMANCE, SERVICE, VERSIONS
+from mlmon_dagster.spec.names import ALL, BUSINESS, CUSTOM, DRIFT, PERFORMANCE, SERVICE, VERSIONS
 from mlmon_dagster.spec.tasks import RESIDUAL
 from mlmon_dagster.store import Store, alert_state, mlflow_registry
 from mlmon_dagster.store.alert_state import AlertEpisode
@@ -172,6 +172,7 @@ def health_report(
         SERVICE: curves.service(),
         BUSINESS: curves.business(),
         VERSIONS: curves.versions(),
+        CUSTOM: curves.custom(),
     }
     drifts = curves.drifts()
     charts = {name: [chart_of(c) for c in found if c.values] for name, found in drawn.items()}

@@ -91,7 +91,7 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule("source.predictions", ("path", "format", "delimiter", "quote", "multiline", "header",
          "inputs", "outputs", "null_tokens", "epoch", "time_format", "decimal", "thousands",
          "columns", "settle", "max_bad_rate", "max_bytes", "max_rows", "sql", "url_env", "cursor",
-         "delta", "kafka", "config_env", "group", "batch_rows"), "kept",
+         "delta", "kafka", "config_env", "group", "batch_rows", "spans"), "kept",
          "the next file or batch; known content is not read again"),
     Rule("source.predictions", ("asset",), "kept", _LINEAGE),
     Rule("source.actuals", ("asset",), "kept", _LINEAGE),
@@ -99,8 +99,12 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule("source.actuals", ("path", "format", "delimiter", "quote", "multiline", "header", "inputs",
          "outputs", "null_tokens", "epoch", "time_format", "decimal", "thousands", "columns",
          "settle", "max_bad_rate", "max_bytes", "max_rows", "sql", "url_env", "cursor",
-         "delta", "kafka", "config_env", "group", "batch_rows"), "kept",
+         "delta", "kafka", "config_env", "group", "batch_rows", "spans"), "kept",
          "the next file or batch; known content is not read again"),
+    Rule("evaluations", ("by", "of"), "followed", _REFIT),
+    Rule("evaluations", ("good", "from", "evaluator"), "kept",
+         "the next file or batch; stored evaluations keep what they said; where good comes or "
+         "goes the baseline is fitted and windows are computed again"),
     Rule("columns", ("event_time", "dataset", "actual", "actual_time"), "kept",
          "the next file or batch; stored rows keep their time, dataset and ground truth"),
     Rule("columns", ("score", "scores", "shap", "base_value", "explainer", "prediction", "group",
@@ -132,6 +136,11 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule("", ("explain",), "followed", f"where SHAP values are logged or computed: {_REFIT}"),
     Rule("expectations", ("expect", "arguments", "severity", "stream"), "kept",
          "the next file or batch; rows that one refused are read again where those change"),
+    Rule("metrics", ("of", "name", "columns", "needs_actuals", "better", "change", "min_rows",
+         "sample", "severity", "windows", "owner", "runbook"), "followed", "the first of them "
+         "declared: every window with rows is measured by it; what else changes: windows measured "
+         "from now on, earlier ones with `mlmon run MODEL --from --to`. Where a function has "
+         "another text, the baseline's windows are computed again"),
     Rule("", ("costs",), "followed", "declared or taken away: every window with rows is valued; "
          "other numbers: windows measured from now on, earlier ones with `mlmon run MODEL --from "
          "--to`"),

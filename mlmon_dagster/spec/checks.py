@@ -16,13 +16,15 @@ from mlmon_dagster.spec.declaration import (
     attribution_problems,
     effect_problems,
     is_slow,
+    logged_attributions,
     outcome_problems,
     retention_problems,
 )
 from mlmon_dagster.spec.derived import description_problems
+from mlmon_dagster.spec.evaluations import FORMAT, evaluation_problems
 from mlmon_dagster.spec.holidays import holiday_problem
-from mlmon_dagster.spec.metric_registry import BINARY, METRICS, MetricFamily
-from mlmon_dagster.spec.monitors import BusinessMonitor, Prometheus
+from mlmon_dagster.spec.metric_registry import BINARY, GENERATION, METRICS, MetricFamily
+from mlmon_dagster.spec.monitors import DISTANCES, BusinessMonitor, Monitor, Prometheus
 from mlmon_dagster.spec.names import (
     DRIFT,
     ESTIMATED_PERFORMANCE,
@@ -34,12 +36,16 @@ from mlmon_dagster.spec.names import (
 )
 from mlmon_dagster.spec.predicate import columns_of_spans, parse_predicate, predicate_columns
 from mlmon_dagster.spec.scalars import MAX_HOURLY_WINDOWS
-from mlmon_dagster.spec.sources import source_problems
+from mlmon_dagster.spec.sources import FileSource, source_problems
 from mlmon_dagster.spec.spans import span_problems
 from mlmon_dagster.spec.tasks import (
+    class_scores,
     estimate_problems,
+    estimated,
     metric_problem,
+    monitored_evaluation_problem,
     monitored_outcome_problem,
+    residual,
     task_problems,
 )
 
@@ -110,6 +116,37 @@ def _spans(spec: Declaration) -> Iterator[Problem]:
                 yield Problem(place, f"'{column}' is a feature or an outcome; choose another name")
 
 
+def readable_columns(spec: Declaration) -> list[str]:
+    """Return the columns of inference records that a custom metric may read."""
+    logged = [*class_scores(spec).values(), *logged_attributions(spec).values()]
+    return [*predicate_columns(spec), *logged]
+
+
+def _metrics(spec: Declaration) -> Iterator[Problem]:
+    known, seen = readable_columns(spec), set[str]()
+    taken = {*METRICS, *DISTANCES, *map(estimated, METRICS), *map(residual, METRICS)}
+    for index, one in enumerate(spec.metrics):
+        where: FieldPath = ("metrics", index)
+        if one.series in taken or one.series in seen:
+            yield Problem(where, f"'{one.series}' is a metric already; write another name")
+        seen.add(one.series)
+        for column in one.columns:
+            if column not in known:
+                hint = f"{names.did_you_mean(column, known) or '.'} Known: {names.listed(known)}"
+                yield Problem((*where, "columns"), f"'{column}' is not a column{hint}")
+        if one.is_of_truth and not spec.has_actuals:
+            yield Problem(where, f"{one.series} needs ground truth; declare source.actuals")
+        yield from _told(where, one)
+
+
+def _told(where: FieldPath, monitor: Monitor) -> Iterator[Problem]:
+    """Check who is told of a monitor's failure, and what they read."""
+    if monitor.owner is not None:
+        yield from _said((*where, "owner"), names.owner_problem(monitor.owner))
+    if monitor.runbook is not None and not monitor.runbook.startswith(("https://", "http://")):
+        yield Problem((*where, "runbook"), "a runbook is an http(s) address")
+
+
 def _alerts(spec: Declaration) -> Iterator[Problem]:
     for path, message in policy_problems(spec.alerts):
         yield Problem(("alerts", *path), message)
@@ -162,6 +199,12 @@ def _source(spec: Declaration) -> Iterator[Problem]:
         if source is not None:
             found = source_problems(source, spec.columns.declared())
             yield from (Problem(("source", stream, *path), said) for path, said in found)
+    if isinstance(spec.source.actuals, FileSource) and spec.source.actuals.spans is not None:
+        yield Problem(("source", "actuals", "spans"), "is of predictions; a call is a span")
+    events = spec.source.predictions
+    if isinstance(events, FileSource) and events.spans is not None and spec.spans is None:
+        said = "declare spans, such as spans: {sampling: unbiased}, for calls to be taken"
+        yield Problem(("source", "predictions", "spans"), said)
     if spec.source.actuals is not None and spec.columns.actual is None:
         yield Problem(("columns",), "source.actuals needs columns.actual, the ground truth's name")
     closed, expected = spec.actuals.closed_after, spec.actuals.expected_within
@@ -190,6 +233,26 @@ def _expectations(spec: Declaration) -> Iterator[Problem]:
 def _outcomes(spec: Declaration) -> Iterator[Problem]:
     for path, message in outcome_problems(spec):
         yield Problem(path, message)
+
+
+def _evaluations(spec: Declaration) -> Iterator[Problem]:
+    where: FieldPath = ("evaluations",)
+    if spec.task != GENERATION:
+        if spec.evaluations:
+            yield Problem(where, f"evaluations are for {GENERATION}, not for {spec.task}")
+        return
+    if not spec.evaluations:
+        said = "at least one is needed, such as correct: {by: human, good: [correct]}"
+        yield Problem(where, said)
+    for path, message in evaluation_problems(spec.evaluations, {*spec.features}):
+        yield Problem((*where, *path), message)
+    source = spec.source.actuals
+    if source is None:
+        yield Problem(("source",), "declare actuals, where evaluations come from")
+    elif not isinstance(source, FileSource):
+        yield Problem(("source", "actuals"), "evaluations are read from files; write path")
+    elif source.format not in ("auto", FORMAT):
+        yield Problem(("source", "actuals", "format"), f"of evaluations is {FORMAT}; leave it out")
 
 
 def _effects(spec: Declaration) -> Iterator[Problem]:
@@ -276,10 +339,7 @@ def _slice_column_problem(spec: Declaration, column: str) -> str | None:
 
 def _monitors(spec: Declaration) -> Iterator[Problem]:
     for path, monitor in spec.monitors.each():
-        if monitor.owner is not None:
-            yield from _said(("monitors", *path, "owner"), names.owner_problem(monitor.owner))
-        if monitor.runbook is not None and not monitor.runbook.startswith(("https://", "http://")):
-            yield Problem(("monitors", *path, "runbook"), "a runbook is an http(s) address")
+        yield from _told(("monitors", *path), monitor)
     for family in (QUALITY, DRIFT):
         yield from _monitored_columns(spec, family)
     other = spec.monitors.drift.baseline
@@ -328,11 +388,14 @@ def _performance(spec: Declaration, family: MetricFamily) -> Iterator[Problem]:
         seen.add(monitor.series)
         other = METRICS[monitor.metric].family
         if other != family:
-            said = f"{monitor.metric} is of {other}; write it under monitors.{other}"
-            yield Problem(where, said)
+            moved = f"{monitor.metric} is of {other}; write it under monitors.{other}"
+            yield Problem(where, moved)
         yield from _said(where, metric_problem(spec, monitor.metric))
         if isinstance(monitor, BusinessMonitor):
             yield from _said((*where, "outcome"), monitored_outcome_problem(spec, monitor))
+        else:
+            said = monitored_evaluation_problem(spec, monitor)
+            yield from _said((*where, "evaluation"), said)
     if declared and not spec.has_actuals:
         yield Problem(
             ("monitors", family),
@@ -450,18 +513,20 @@ _RULES: dict[Callable[[Declaration], Iterator[Problem]], tuple[str, ...]] = {
     _task: _TASK_FIELDS,
     _owners: ("owners",),
     _time: ("time",),
-    _source: ("source", "columns", "actuals"),
+    _source: ("source", "columns", "actuals", "spans"),
     _actuals: ("actuals", "columns", "features", "time"),
     _columns: ("columns", "features"),
     _attribution: ("task", "columns", "features", "monitors", "explain"),
     _spans: ("columns", "features", "spans"),
     _expectations: ("source", "expectations"),
     _outcomes: ("source", "columns", "features"),
+    _evaluations: ("task", "source", "features", "evaluations"),
     _effects: ("task", "source", "columns", "features", "effects"),
     _features: ("columns", "features"),
     _baseline: ("columns", "baseline", "time"),
     _slices: ("columns", "features", "slices", "spans"),
     _monitors: _MONITOR_FIELDS,
+    _metrics: ("task", "source", "columns", "features", "spans", "metrics"),
     _alerts: ("alerts",),
     _retention: ("actuals", "retention"),
 }

@@ -20,6 +20,7 @@ from pydantic import (
 from mlmon_dagster.spec import names
 from mlmon_dagster.spec.alerting import AlertPolicy
 from mlmon_dagster.spec.baseline import DATASETS, BaselineSpec, DeclaredBaseline
+from mlmon_dagster.spec.custom_metrics import CustomMetrics
 from mlmon_dagster.spec.derived import (
     EMBEDDED,
     EMBEDDED_ROWS,
@@ -29,6 +30,7 @@ from mlmon_dagster.spec.derived import (
     is_known,
     name_derived,
 )
+from mlmon_dagster.spec.evaluations import AT, Evaluation, find_truth
 from mlmon_dagster.spec.known_events import KnownEvent
 from mlmon_dagster.spec.monitors import (
     FEATURE,
@@ -47,14 +49,18 @@ from mlmon_dagster.spec.scalars import (
     Duration,
     Listed,
     Names,
+    Words,
     as_tuple,
+    fold_word,
     format_duration,
     shown,
 )
 from mlmon_dagster.spec.sources import Sources, Stream
 from mlmon_dagster.spec.spans import Spans
 
-Task = Literal["binary_classification", "multiclass_classification", "regression", "ranking"]
+Task = Literal[
+    "binary_classification", "multiclass_classification", "regression", "ranking", "generation"
+]  # fmt: skip
 Granularity = Literal["hour", "day", "week", "month"]
 
 FeatureType = Literal["numeric", "categorical", "boolean", "datetime", "text", "embedding"]
@@ -237,28 +243,6 @@ class Costs(Declared):
     tn: float = 0.0
 
 
-def _word(value: object) -> object:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return f"{value:g}" if isinstance(value, float) else str(value)
-    return value
-
-
-def _words(value: object) -> object:
-    is_one = isinstance(value, str | int | float)
-    return (value,) if is_one else as_tuple(value)
-
-
-Words = Annotated[
-    tuple[Annotated[str, BeforeValidator(_word, json_schema_input_type=str | float)], ...],
-    BeforeValidator(_words, json_schema_input_type=str | float | tuple[str | float, ...]),
-    Field(min_length=1),
-]
-
-
-def _folded(word: str) -> str:
-    return re.sub(r"^(-?\d+)\.0+$", r"\1", word.strip().lower())
-
-
 def _check_words(meaning: Iterable[tuple[str, object]], empty: str) -> None:
     """Refuse folded words that stand there twice, and an empty one, with what that would be."""
     folded = [word for word, _ in meaning]
@@ -292,7 +276,7 @@ class Labels(Declared):
     def meaning(self) -> tuple[tuple[str, float], ...]:
         """Return each word, folded, with what it means: 1.0 or 0.0."""
         said = ((self.positive, 1.0), (self.negative, 0.0))
-        return tuple((_folded(word), n) for words, n in said for word in words)
+        return tuple((fold_word(word), n) for words, n in said for word in words)
 
 
 class Datasets(Declared):
@@ -318,7 +302,7 @@ class Datasets(Declared):
 
     def meaning(self) -> tuple[tuple[str, str], ...]:
         """Return each word, folded, with the dataset that it means."""
-        return tuple((_folded(word), name) for name, words in self for word in words or ())
+        return tuple((fold_word(word), name) for name, words in self for word in words or ())
 
     def of_path(self, path: str) -> str | None:
         """Return the dataset that a word of a file's path means.
@@ -465,6 +449,18 @@ class Columns(Declared):
         return found
 
 
+def with_evaluations(columns: Columns, evaluations: Mapping[str, Evaluation]) -> Columns:
+    """Return the roles with those of evaluations: each an outcome, one of them ground truth."""
+    found = {
+        name: Outcome(column=one.from_ or name, kind="amount" if one.good is None else "rate")
+        for name, one in evaluations.items()
+    }
+    truth = find_truth(evaluations)
+    own = {"actual": found[truth].column} if truth is not None else {}
+    at = {"actual_time": columns.actual_time or AT}
+    return columns.model_copy(update={**own, **at, "outcomes": found})
+
+
 _FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
@@ -599,9 +595,11 @@ class Declaration(Declared):
     spans: Spans | None = None
     registry: Registry | None = None
     expectations: Annotated[tuple[Expectation, ...], BeforeValidator(as_tuple)] = ()
+    evaluations: dict[str, Evaluation] = Field(default={})
     top_k: int = Field(default=5, ge=1, le=1000)
     top_share: float = Field(default=0.1, gt=0, lt=1)
     quantile: float = Field(default=0.5, gt=0, lt=1)
+    metrics: CustomMetrics = ()
     monitors: Monitors = Monitors()
     alerts: AlertPolicy = AlertPolicy()
     events: Annotated[tuple[KnownEvent, ...], BeforeValidator(as_tuple)] = ()
@@ -647,6 +645,14 @@ class Declaration(Declared):
         """Whether ground truth can ever arrive for this model."""
         return self.columns.actual is not None and self.source.actuals is not None
 
+    @property
+    def waits_for_truth(self) -> bool:
+        """Whether nothing of a window's ground truth is judged until all of it may have come.
+
+        Evaluations come one by one: a judge speaks of all calls long before people do of some.
+        """
+        return not self.evaluations
+
 
 def outcome_worth(spec: Declaration, outcome: str) -> float | None:
     """Return what one more of an outcome is worth in the currency, below 0 if less is better.
@@ -662,11 +668,14 @@ def outcome_worth(spec: Declaration, outcome: str) -> float | None:
 
 def is_told_in_money(spec: Declaration) -> bool:
     """Say whether a model declares what comes of it: outcomes, or costs in a currency."""
-    return bool(spec.columns.outcomes or (spec.costs and spec.currency))
+    outcomes = not spec.evaluations and spec.columns.outcomes
+    return bool(outcomes or (spec.costs and spec.currency))
 
 
 def outcome_problems(spec: Declaration) -> Found:
     """Find outcomes whose names are taken, or whose worth has no unit."""
+    if spec.evaluations:
+        return  # which are outcomes by themselves
     taken = {*spec.features, *names.RESERVED_COLUMNS}
     if spec.columns.outcomes and spec.source.actuals is None:
         yield ("columns", "outcomes"), "outcomes come with the ground truth; declare source.actuals"

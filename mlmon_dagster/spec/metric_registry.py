@@ -17,11 +17,12 @@ AUTO: Final = "_auto"  # ends the name of the limit that a drift distance's base
 NOVEL: Final = "novel_rate"  # share of rows outside the baseline's range
 OFF_HEAP: Final = "psi_off_heap"  # of the rows without a value that most rows share
 INF: Final = float("inf")
-BINARY, MULTICLASS, REGRESSION, RANKING = (
+BINARY, MULTICLASS, REGRESSION, RANKING, GENERATION = (
     "binary_classification",
     "multiclass_classification",
     "regression",
     "ranking",
+    "generation",
 )
 
 
@@ -211,6 +212,29 @@ def _ranking() -> list[MetricInfo]:
     ]
 
 
+def _generation() -> list[MetricInfo]:
+    g, judged = (GENERATION,), ("judges",)
+    return [
+        MetricInfo("good_rate", "Good share", g,
+                   "share of the evaluations that are good; of all calls where a judge stands in",
+                   "higher", needs=("evaluations",)),
+        MetricInfo("mean_value", "Mean", g, "mean of the numbers of an evaluation", "higher",
+                   low=-INF, high=INF, needs=("numbers",)),
+        MetricInfo("evaluated_rate", "Share evaluated", g, "calls with the evaluation / calls",
+                   "neither", needs=("evaluations",), fallback=("numbers",)),
+        MetricInfo("failed_rate", "Share of failed evaluations", g,
+                   "evaluations that failed themselves / those asked for", "lower",
+                   needs=("evaluations",), fallback=("numbers",)),
+        MetricInfo("judge_agreement", "Agreement with people", g,
+                   "judged calls about which judge and people agree / judged calls", "higher",
+                   needs=judged),
+        MetricInfo("false_pass_rate", "False passes", g,
+                   "P(the judge says good | people say bad)", "lower", needs=judged),
+        MetricInfo("false_fail_rate", "False failures", g,
+                   "P(the judge says bad | people say good)", "lower", needs=judged),
+    ]  # fmt: skip
+
+
 def _of_outcomes(name: str, label: str, better: Better) -> list[MetricInfo]:
     """Return the metrics of outcomes of which more is better, or less."""
     every, needs = (*_EVERY, RANKING), (f"outcomes_{better}",)
@@ -256,13 +280,14 @@ def _business() -> list[MetricInfo]:
 
 METRICS: Final[dict[str, MetricInfo]] = {
     info.name: info
-    for every in (_binary, _shared, _multiclass, _regression, _ranking, _business)
+    for every in (_binary, _shared, _multiclass, _regression, _ranking, _generation, _business)
     for info in every()
 }
 
 
 # Their intervals are long to the side of what the rows did not draw.
 OUTCOME_MEANS = ("mean_outcome", "mean_cost")
+MEANS_OF_VALUES = (*OUTCOME_MEANS, "good_rate", "mean_value")
 # Of all rows of a window, without an interval.
 COUNTED = frozenset({"total_outcome", "total_cost", "outcome_top_share"})
 

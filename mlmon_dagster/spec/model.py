@@ -20,12 +20,15 @@ from mlmon_dagster.spec.declaration import (
     Declaration,
     Feature,
     attributed,
+    with_evaluations,
 )
+from mlmon_dagster.spec.evaluations import FORMAT
 from mlmon_dagster.spec.monitors import (
     BusinessMonitor,
     shap_columns,
 )
 from mlmon_dagster.spec.names import BUSINESS, ESTIMATED_PERFORMANCE, PERFORMANCE
+from mlmon_dagster.spec.sources import FileSource
 from mlmon_dagster.spec.tasks import (
     default_estimates,
     default_levels,
@@ -44,6 +47,12 @@ class ModelSpec(Declaration):
 
     @model_validator(mode="after")
     def _defaults_of_the_whole(self) -> Self:
+        if self.evaluations:
+            self.__dict__["columns"] = with_evaluations(self.columns, self.evaluations)
+            actuals = self.source.actuals
+            if isinstance(actuals, FileSource) and "format" not in actuals.model_fields_set:
+                read = actuals.model_copy(update={"format": FORMAT})
+                self.__dict__["source"] = self.source.model_copy(update={"actuals": read})
         if isinstance(self.columns.shap, str):
             shap = shap_columns(self.columns.shap, self.logged_features)
             self.__dict__["columns"] = self.columns.model_copy(update={"shap": shap})
@@ -124,6 +133,9 @@ def profiled_besides(spec: ModelSpec) -> list[object]:
     if attributed(spec):
         explain = spec.explain.model_dump(exclude_defaults=True)
         found.append(["shap", explain, *attributed(spec)])
+    if spec.evaluations:
+        judged = {name: [e.by, e.of, e.good is None] for name, e in spec.evaluations.items()}
+        found.append(["evaluations", judged])
     if spec.actuals.no_actual_when is not None:
         found.append(["exempt", spec.actuals.no_actual_when])
     if spec.columns.outcomes:

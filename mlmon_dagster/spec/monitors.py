@@ -15,6 +15,7 @@ from mlmon_dagster.spec.baseline import DatasetName, DeclaredBaseline
 from mlmon_dagster.spec.metric_registry import COUNTED, METRICS, of_outcome
 from mlmon_dagster.spec.names import (
     BUSINESS,
+    CUSTOM,
     DRIFT,
     ESTIMATED_PERFORMANCE,
     FRESHNESS,
@@ -353,6 +354,7 @@ class PerformanceMonitor(Monitor):
     """
 
     metric: PerformanceMetric = "roc_auc"
+    evaluation: str | None = None
     windows: WindowCount = KOfN(2, 3)
     drop: float | None = Field(default=None, gt=0)
     change: Annotated[Share, Field(gt=0)] | None = None
@@ -394,7 +396,7 @@ class PerformanceMonitor(Monitor):
     @property
     def column(self) -> str:
         """What column of the stored metrics it is of."""
-        return TABLE
+        return self.evaluation or TABLE
 
     @property
     def series(self) -> str:
@@ -737,9 +739,12 @@ class Monitors(Declared):
     versions: VersionsMonitor = VersionsMonitor()
 
     def declared(self, family: str) -> Monitor | tuple[Monitor, ...]:
-        """Return what is declared under a family's name: one monitor, or as many as one likes."""
+        """Return what is declared under a family's name: one monitor, or as many as one likes.
+
+        Nothing of a family whose monitors are declared elsewhere, as custom metrics are.
+        """
         found: Monitor | tuple[Monitor, ...]
-        found = getattr(self, "schema_" if family == SCHEMA else family)
+        found = getattr(self, "schema_" if family == SCHEMA else family, ())
         return found
 
     def each(self) -> Iterator[tuple[tuple[str | int, ...], Monitor]]:
@@ -907,6 +912,14 @@ FAMILIES: Final[Mapping[str, DeclaredFamily]] = {
             {
                 "": "Find the rows that are worse (mlmon trace {model}); then roll back, "
                 "retrain or repair the feed.",
+                **dict.fromkeys(
+                    ("good_rate", "mean_value"),
+                    "Read the worst calls (mlmon rows of the alert); then roll back the model, "
+                    "the prompt or what it looks up.",
+                ),
+                "judge_agreement": "See where judge and people disagree (mlmon rows of the alert); "
+                "a judge that errs more says less of the calls.",
+                "failed_rate": "Ask the owner of the judge why its evaluations fail.",
                 RELEASE_CHANGE: "See where it is worse by the trace of the message; go back to the "
                 "version before if they are.",
             },
@@ -992,6 +1005,22 @@ FAMILIES: Final[Mapping[str, DeclaredFamily]] = {
             "Another version compared with the one in service, on the same predictions or on "
             "others; served features compared with those computed offline; the version's age.",
             ("versions.py", "performance", "means.py", "rectified.py"),
+            is_muted=True,
+            is_of_truth=True,
+        ),
+        DeclaredFamily(
+            CUSTOM,
+            "custom_metrics",
+            "A metric of your own is unlike the baseline's windows, or its function failed.",
+            "Model",
+            10,
+            {
+                "": "Ask the author of the metric what moves it; the rows: mlmon rows {id}.",
+            },
+            ("profiles", "baseline"),
+            frozenset({"python", "pandas"}),
+            "Numbers that your own functions compute from the rows of each window.",
+            ("custom.py",),
             is_muted=True,
             is_of_truth=True,
         ),

@@ -30,6 +30,7 @@ ESTIMATED_PERFORMANCE: Final = "estimated_performance"
 SERVICE: Final = "service"
 BUSINESS: Final = "business"
 VERSIONS: Final = "versions"
+CUSTOM: Final = "custom"
 # What the store calls its own columns; a feature of that name would overwrite them.
 RESERVED_COLUMNS = frozenset(
     {

@@ -11,6 +11,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Field,
     PlainSerializer,
     WithJsonSchema,
 )
@@ -127,6 +128,22 @@ def one_or_more(value: object) -> object:
     return (value,) if isinstance(value, str) else as_tuple(value)
 
 
+def _word(value: object) -> object:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f"{value:g}" if isinstance(value, float) else str(value)
+    return value
+
+
+def _words(value: object) -> object:
+    is_one = isinstance(value, str | int | float)
+    return (value,) if is_one else as_tuple(value)
+
+
+def fold_word(word: str) -> str:
+    """Return a word as it is compared: in small letters, and 1.0 as 1."""
+    return re.sub(r"^(-?\d+)\.0+$", r"\1", word.strip().lower())
+
+
 def switched(value: object) -> object:
     """Read ``true`` as the defaults and ``false`` as none."""
     if value is True:
@@ -179,4 +196,9 @@ Date = Annotated[dt.date, BeforeValidator(parse_date)]
 Names = Annotated[tuple[str, ...], BeforeValidator(as_tuple)]
 Listed = Annotated[
     tuple[str, ...], BeforeValidator(one_or_more, json_schema_input_type=str | tuple[str, ...])
+]
+Words = Annotated[
+    tuple[Annotated[str, BeforeValidator(_word, json_schema_input_type=str | float)], ...],
+    BeforeValidator(_words, json_schema_input_type=str | float | tuple[str | float, ...]),
+    Field(min_length=1),
 ]

@@ -71,6 +71,7 @@ class FileSource(Declared):
     max_bad_rate: float = Field(default=0.01, ge=0, le=1)
     max_bytes: int = Field(default=4 * 1024**3, gt=0)
     max_rows: int = Field(default=20_000_000, gt=0)
+    spans: str | None = Field(default=None, min_length=1)
 
     @model_validator(mode="after")
     def _readable(self) -> Self:

@@ -6,7 +6,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from mlmon_dagster.spec.metric_registry import BINARY, METRICS, MULTICLASS, RANKING, REGRESSION
+from mlmon_dagster.spec.metric_registry import (
+    BINARY,
+    GENERATION,
+    METRICS,
+    MULTICLASS,
+    RANKING,
+    REGRESSION,
+    of_outcome,
+)
 from mlmon_dagster.spec.monitors import (
     FAMILIES,
     BusinessMonitor,
@@ -15,6 +23,7 @@ from mlmon_dagster.spec.monitors import (
 )
 from mlmon_dagster.spec.names import (
     BUSINESS,
+    CUSTOM,
     ESTIMATED_PERFORMANCE,
     VERSIONS,
     column_problem,
@@ -42,6 +51,11 @@ _ONLY_FOR: dict[tuple[str, ...], tuple[str, ...]] = {
     ("top_k",): (MULTICLASS, RANKING),
     ("top_share",): (BINARY,),
     ("quantile",): (REGRESSION,),
+}
+_OF_EVALUATIONS: Final = {
+    "evaluations": "an evaluation with good",
+    "numbers": "an evaluation without good, a number,",
+    "judges": "an evaluation with of, a judge's,",
 }
 Answer = Literal["label", "class", "number"]
 
@@ -97,11 +111,12 @@ def families_of(spec: Declaration) -> tuple[str, ...]:
     """Return the families of monitors that a model has, in the order in which people look at them.
 
     Every model has most of them; ``business`` needs outcomes or costs, ``versions`` what it is to
-    look at.
+    look at, ``custom`` metrics of the user.
     """
     has = {
         BUSINESS: bool(business_metrics(spec)),
         VERSIONS: spec.monitors.versions.is_declared,
+        CUSTOM: bool(spec.metrics),
     }
     return tuple(family for family in FAMILIES if has.get(family, True))
 
@@ -109,6 +124,16 @@ def families_of(spec: Declaration) -> tuple[str, ...]:
 def default_performance(spec: Declaration) -> tuple[PerformanceMonitor, ...]:
     """Return what is monitored of a model's performance unless it says otherwise."""
     metric, drop = task_of(spec).watched
+    if spec.task == GENERATION:
+        rates = [PerformanceMonitor(metric=metric, evaluation=name, drop=drop)
+                 for name in evaluations_of(spec, metric)]  # fmt: skip
+        beside = [
+            PerformanceMonitor(metric=metric, evaluation=name, drop=drop, severity="WARN")
+            for metric, drop in (("judge_agreement", 0.1), ("failed_rate", 0.05))
+            for name in evaluations_of(spec, metric)
+            if spec.evaluations[name].by in ("judge", "code")
+        ]
+        return (*rates, *beside)
     if spec.task == BINARY and spec.columns.score is None:
         metric = "f1"
     return (PerformanceMonitor(metric=metric, drop=drop),)
@@ -126,7 +151,7 @@ def default_levels(
     actuals more than usual may be of a class that the model does not know. Nothing without other
     monitors.
     """
-    if not declared or not spec.has_actuals:
+    if not declared or not spec.has_actuals or spec.task == GENERATION:
         return ()
     columns, found = spec.columns, []
     at_once: dict[str, Any] = {"severity": "WARN", "windows": KOfN(1, 1)}
@@ -256,6 +281,45 @@ def _ranking(spec: Declaration) -> Found:
             )
 
 
+def _generation(spec: Declaration) -> Found:
+    columns = spec.columns
+    for role in ("score", "prediction"):
+        if getattr(columns, role) is not None:
+            yield ("columns", role), f"a call has no {role}; declare evaluations"
+
+
+def evaluations_of(spec: Declaration, metric: str) -> list[str]:
+    """Return the evaluations that a metric is measured of; none if it is not of evaluations."""
+    needs = METRICS[metric].needs + METRICS[metric].fallback
+    return [
+        name
+        for name, one in spec.evaluations.items()
+        if ("evaluations" in needs and one.good is not None)
+        or ("numbers" in needs and one.good is None)
+        or ("judges" in needs and one.of is not None)
+    ]
+
+
+def shown_series(spec: Declaration) -> tuple[str, ...]:
+    """Return what a table of months shows: metrics, of evaluations each with the evaluation."""
+    if not spec.evaluations:
+        return task_of(spec).shown
+    metrics = ("good_rate", "mean_value", "judge_agreement")
+    return tuple(of_outcome(m, name) for m in metrics for name in evaluations_of(spec, m))
+
+
+def monitored_evaluation_problem(spec: Declaration, monitor: PerformanceMonitor) -> str | None:
+    """Say why a monitor cannot be of its evaluation, or None if it can."""
+    fit = evaluations_of(spec, monitor.metric)
+    if monitor.evaluation is None:
+        return f"say which evaluation: {listed(fit)}" if fit else None
+    if monitor.evaluation not in fit:
+        hint = did_you_mean(monitor.evaluation, fit) or "."
+        known = f" Known: {listed(fit)}" if fit else ""
+        return f"{monitor.metric} has no evaluation '{monitor.evaluation}'{hint}{known}"
+    return None
+
+
 def metric_problem(spec: Declaration, metric: str) -> str | None:
     """Say why a model cannot have a metric, or None if it can."""
     info = METRICS[metric]
@@ -265,6 +329,8 @@ def metric_problem(spec: Declaration, metric: str) -> str | None:
     if missing and not (info.fallback and all(_has(spec, role) for role in info.fallback)):
         role = "scores" if spec.task == MULTICLASS and missing[0] == "score" else missing[0]
         place = role if role in ("costs", "fairness") else f"columns.{role}"
+        if role in _OF_EVALUATIONS:
+            return f"{metric} needs {_OF_EVALUATIONS[role]} under evaluations"
         if role.startswith("outcomes_"):
             place = f"an outcome of columns.outcomes with better: {role.removeprefix('outcomes_')}"
         return f"{metric} is computed from {place}; declare it"
@@ -283,8 +349,10 @@ def monitored_outcome_problem(spec: Declaration, monitor: BusinessMonitor) -> st
 
 
 def outcomes_of(spec: Declaration, metric: str) -> list[str]:
-    """Return the outcomes that a metric is measured of; none if it is not of outcomes."""
+    """Return the outcomes, or evaluations, that a metric is measured of; none of the rest."""
     needs = METRICS[metric].needs
+    if spec.evaluations:
+        return evaluations_of(spec, metric)
     return [
         name
         for name, outcome in spec.columns.outcomes.items()
@@ -293,6 +361,11 @@ def outcomes_of(spec: Declaration, metric: str) -> list[str]:
 
 
 def _has(spec: Declaration, need: str) -> bool:
+    if need in _OF_EVALUATIONS:
+        return any(
+            one.of is not None if need == "judges" else (one.good is None) == (need == "numbers")
+            for one in spec.evaluations.values()
+        )
     if need.startswith("outcomes"):
         side = need.removeprefix("outcomes").lstrip("_")
         return any(side in ("", o.better) for o in spec.columns.outcomes.values())
@@ -416,4 +489,5 @@ TASKS: Final[Mapping[str, TaskInfo]] = {
         shown=("ndcg", "map", "mrr", "hit_rate"),
         is_grouped=True,
     ),
+    GENERATION: TaskInfo("label", _generation, watched=("good_rate", 0.05), traced=(), shown=()),
 }  # fmt: skip

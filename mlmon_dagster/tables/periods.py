@@ -40,9 +40,9 @@ from mlmon_dagster.profiles.storage import from_rows, name_key, read_rows
 from mlmon_dagster.spec import ModelSpec, granularity_windows, window_containing
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.declaration import Granularity, SliceKey, is_told_in_money
-from mlmon_dagster.spec.metric_registry import BINARY, METRICS, MetricFamily
+from mlmon_dagster.spec.metric_registry import BINARY, METRICS, MetricFamily, of_outcome
 from mlmon_dagster.spec.names import ALL, BUSINESS, DRIFT, PERFORMANCE, TABLE
-from mlmon_dagster.spec.tasks import task_of
+from mlmon_dagster.spec.tasks import shown_series
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import window_state
 from mlmon_dagster.store.state.window_state import WindowInputs
@@ -81,9 +81,15 @@ class Period:
 
 def period_names(spec: ModelSpec) -> list[str]:
     """Return what the values of a `Period` are called."""
-    first, *others = (NAMES.get(metric, metric) for metric in task_of(spec).shown)
+    first, *others = map(_name_series, shown_series(spec))
     drift = [f"PSI of the {name}" for name in _outputs(spec)]
     return [f"{first} (95 %)", *others, *drift]
+
+
+def _name_series(series: str) -> str:
+    """Return what people read for a metric, after it the evaluation that it is of."""
+    metric, _, column = series.partition("/")
+    return f"{NAMES.get(metric, metric)} {column}".strip()
 
 
 class History:
@@ -213,7 +219,8 @@ def periods_of(
     if history is None:
         history = History(store, spec, columns, start=find_first_period(spec, states))
     profiles = history.profiles(columns)
-    shown = [metric for metric in task_of(spec).shown if metric in METRICS]
+    metrics = (series.partition("/")[0] for series in shown_series(spec))
+    shown = [metric for metric in metrics if metric in METRICS]
     merged = {name: coarsen(spec, stats, grain) for name, stats in profiles.items()}
     coarse = {name: merged[name] for name in realized if name in merged}
     if not coarse:
@@ -289,17 +296,18 @@ def _period(
     size: tuple[int, float | None],
     frame: pd.DataFrame,
 ) -> Period:
+    known = spec.evaluations
     rows = {
-        str(row["metric"]): row
+        of_outcome(row["metric"], row["column_name"] if row["column_name"] in known else None): row
         for row in frame.to_dict("records")
-        if row["column_name"] in (TABLE, *_outputs(spec))
+        if row["column_name"] in (TABLE, *_outputs(spec), *known)
     }
     first, *others = (
-        decimal(rows[metric]["value"]) if metric in rows else NONE
-        for metric in (*task_of(spec).shown, *(["psi"] if _outputs(spec) else []))
+        decimal(rows[series]["value"]) if series in rows else NONE
+        for series in (*shown_series(spec), *(["psi"] if _outputs(spec) else []))
     )
     if first != NONE:
-        found = rows[task_of(spec).shown[0]]
+        found = rows[shown_series(spec)[0]]
         ends = [decimal(found[end]) for end in ("lower", "upper")]
         first += f" ({' to '.join(ends)})" if NONE not in ends else ""
     n, coverage = size

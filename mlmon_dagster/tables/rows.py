@@ -28,6 +28,7 @@ from mlmon_dagster.spec import (
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.declaration import Task, logged_attributions, sampled_features
 from mlmon_dagster.spec.derived import VECTOR, name_derived
+from mlmon_dagster.spec.evaluations import error_column, evaluator_column
 from mlmon_dagster.spec.monitors import CLASS_RATE, SPAN_COVERAGE
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.predicate import (
@@ -66,6 +67,7 @@ _OFF_BY: dict[Task, str] = {
     "CASE WHEN prediction <> actual THEN 1e0 ELSE 0e0 END END",
     "regression": "prediction - actual",
     "ranking": "actual",
+    "generation": "NULL",
 }
 # Wrong decisions first, then by how far the output was off; without ground truth, by id alone.
 _WRONG = "(prediction IS NOT NULL AND actual IS NOT NULL AND prediction <> actual) DESC"
@@ -75,6 +77,7 @@ _WORST_FIRST: dict[Task, str] = {
     "multiclass_classification": _WRONG,
     "regression": f"abs({OFF_BY}) DESC NULLS LAST",
     "ranking": "actual DESC NULLS LAST, rank DESC NULLS LAST, score NULLS FIRST",
+    "generation": "actual NULLS LAST",
 }
 
 
@@ -167,6 +170,9 @@ def _columns(spec: ModelSpec, hidden: Collection[str], *, brief: bool) -> str:
     roles += [TRACE_ID] if _is_traced_by_spans(spec) else []
     scores = list(class_scores(spec).values())
     plain = ["prediction_id", "event_time", *roles, *spec.columns.outcomes, *scores]
+    # Explanations quote what people wrote, and stay in the store.
+    said = (evaluator_column, error_column)
+    plain += [column(name) for name in spec.evaluations for column in said]
     features = [
         f"CASE WHEN {quote_identifier(n)} IS NOT NULL THEN '{HIDDEN}' END AS {quote_identifier(n)}"
         if n in hidden
@@ -354,6 +360,8 @@ def _wrong_values(spec: ModelSpec, verdict: Row) -> Predicate | None:
         ends: tuple[tuple[Operator, float | None], ...] = (("<", feature.min), (">", feature.max))
         out = tuple(Comparison(column, sign, float(v)) for sign, v in ends if v is not None)
         return out[0] if len(out) == 1 else Some(out)
+    if column in spec.evaluations:
+        return _wrong_evaluations(spec, metric, column)
     details = json.loads(verdict["details"] or "{}")
     names = details.get("unseen_values") or details.get("unseen")
     if metric == "unseen_rate" and names and feature is not None:
@@ -372,6 +380,18 @@ def _wrong_values(spec: ModelSpec, verdict: Row) -> Predicate | None:
     if metric == "stage_error_rate":
         return Membership(stage_status(stage), FAILED)
     return NullTest(column, negated=True)
+
+
+def _wrong_evaluations(spec: ModelSpec, metric: str, name: str) -> Predicate:
+    """Return what picks the calls that an evaluation is bad of, failed for, or is wrong about."""
+    other = spec.evaluations[name].of
+    says_bad, says_good = Comparison(name, "<=", 0.0), Comparison(name, ">", 0.0)
+    if metric == "failed_rate":
+        return NullTest(error_column(name), negated=True)
+    if metric == "good_rate" or other is None:
+        return says_bad if metric == "good_rate" else NullTest(name, negated=True)
+    is_bad, is_good = Comparison(other, "<=", 0.0), Comparison(other, ">", 0.0)
+    return Some((Every((says_good, is_bad)), Every((says_bad, is_good))))
 
 
 def _declared_requests(spec: ModelSpec, metric: str, name: str) -> Predicate | None:

@@ -253,7 +253,7 @@ def _whole_table(
     spec: ModelSpec, family: MetricFamily, metrics: Sequence[str], side: Profiles
 ) -> pd.DataFrame:
     frame = measure(spec, family, side, None, metrics)
-    if family == BUSINESS:
+    if family == BUSINESS or spec.evaluations:
         of_one = frame["column_name"] != TABLE
         named = frame["metric"] + "/" + frame["column_name"]
         frame = frame.assign(metric=frame["metric"].mask(of_one, named), column_name=TABLE)

@@ -43,7 +43,7 @@ from mlmon_dagster.metrics.clusters import change
 from mlmon_dagster.metrics.intervals import benjamini_hochberg, rate
 from mlmon_dagster.metrics.means_by_output import OUTCOME
 from mlmon_dagster.metrics.statistics import ColumnStatistics
-from mlmon_dagster.spec.metric_registry import OUTCOME_MEANS
+from mlmon_dagster.spec.metric_registry import MEANS_OF_VALUES
 
 # Ints of both sides, each with any leading axes that go together -> effects on the last axis.
 Effects = Callable[[Floats, Floats], Floats]
@@ -479,7 +479,7 @@ def ratio_parts(
     if metric == "wape" and ":actual_size" in losses:
         return _sum(losses[":absolute_error"]), _sum(losses[":actual_size"])
     of_all, _, outcome = metric.partition("/")
-    loss = f"{OUTCOME}{outcome}" if of_all in OUTCOME_MEANS else LOSS_OF.get(metric, "")
+    loss = f"{OUTCOME}{outcome}" if of_all in MEANS_OF_VALUES else LOSS_OF.get(metric, "")
     if (stats := losses.get(loss)) is not None:
         return _sum(stats), _floats(stats.counts.sum(axis=1))
     if confusion is None and score is None:

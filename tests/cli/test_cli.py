@@ -30,6 +30,7 @@ from tests.defs.small_model import (
     land_truth,
     landing,
     make_project,
+    write_declaration,
 )
 from tests.defs.worlds import made_once, opened, processed_fortnight
 
@@ -77,6 +78,24 @@ def test_the_command_starts_without_dagster_pandas_or_the_store() -> None:
 
 
 # validate
+
+
+def test_validate_says_which_metric_of_ones_own_cannot_be_used(
+    tmp_path: Path, mlmon: Command
+) -> None:
+    write_declaration(tmp_path)
+    path = tmp_path / "models" / f"{MODEL}.yaml"
+    own = "metrics:\n  - nowhere_at_all:gini\n  - {of: math:sqrt, columns: [age]}\n  - math:floor\n"
+    path.write_text(path.read_text() + own)
+
+    ended = mlmon("--project", tmp_path, "validate")
+
+    first = len(path.read_text().splitlines()) - 2
+    said = "metrics.0: nowhere_at_all:gini cannot be imported: ModuleNotFoundError"
+    assert ended.code == 2
+    assert f"{MODEL}.yaml:{first}: {said}" in ended.err
+    assert f"{MODEL}.yaml:{first + 2}: metrics.2: math:floor reads no columns" in ended.err
+    assert "math:sqrt" not in ended.err
 
 
 def test_validate_says_what_was_read(folder: Path, mlmon: Command) -> None:

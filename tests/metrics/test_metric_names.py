@@ -17,6 +17,7 @@ from mlmon_dagster.spec import declaration, monitors
 from mlmon_dagster.spec.metric_registry import (
     AUTO,
     BINARY,
+    GENERATION,
     METRICS,
     MULTICLASS,
     NOVEL,
@@ -70,6 +71,7 @@ ORACLES: dict[str, str] = {
         for name in (estimated, residual)
     },
     **dict.fromkeys((NOVEL, f"{NOVEL}{AUTO}", f"unseen_rate{AUTO}"), "test_novelty"),
+    **{info.name: "test_evaluations" for info in METRICS.values() if GENERATION in info.tasks},
     "personal_rate": "test_personal",
     OFF_HEAP: "test_support",
     **dict.fromkeys((monitors.CORRELATION_SHIFT, monitors.CORRELATION_CHANGE), "test_multivariate"),

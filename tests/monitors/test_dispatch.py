@@ -8,6 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from mlmon_dagster.families.registry import evaluate
+from mlmon_dagster.spec.custom_metrics import CustomMetric
 from mlmon_dagster.spec.monitors import FAMILIES
 from mlmon_dagster.store.state import schema
 from tests.monitors.cases import DAY, NOW, frame, metric, spec, verdicts, window
@@ -22,9 +23,13 @@ ROWS = [
 ]
 
 
+OWN = CustomMetric(of="tests.pipeline.own_metrics:mean_age")
+
+
 def everything(**options: object) -> list[dict]:
+    declared = spec(business={"change": "20%"}, versions={"staleness": {"above": "90d"}})
     return evaluate(
-        spec(business={"change": "20%"}, versions={"staleness": {"above": "90d"}}),
+        declared.model_copy(update={"metrics": (OWN,)}),
         frame(ROWS), [window()],
         **({"now": NOW, "run_id": "r7", "is_backfill": True} | options),
     )  # fmt: skip

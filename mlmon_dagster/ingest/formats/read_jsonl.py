@@ -86,8 +86,8 @@ def cell_text(cell: object) -> str | None:
     return NESTED
 
 
-def _vector_text(cell: object) -> str:
-    """Return a list of numbers, which `decode_json` has as texts, as JSON again."""
+def vector_text(cell: object) -> str:
+    """Return a list of numbers, which `decode_json` has as texts, as the JSON of a cell."""
     numbers = cell if isinstance(cell, list) else []
     return f"[{', '.join('null' if one is None else str(one) for one in numbers)}]"
 
@@ -186,7 +186,7 @@ def read_any(path: Path, place: str, wanted: Sequence[Column], options: Options)
                 if found:
                     present.setdefault(name)
             is_vector = name in vectors and isinstance(cell, list)
-            cells.append(_vector_text(cell) if is_vector else cell_text(cell))
+            cells.append(vector_text(cell) if is_vector else cell_text(cell))
     if numbers:
         check_header(place, tuple(present), wanted)
     arrays = {name: text_array(cells) for name, cells in columns.items() if name in present}

@@ -127,7 +127,7 @@ def canonical_rows(draft: Draft, keep: Mask, spec: ModelSpec, ingested_at: dt.da
         columns["nonfinite"] = _nonfinite(draft.parsed.not_finite, rows)
         columns |= _window_columns(columns["event_time"], spec)
     else:
-        columns["deleted"] = columns["actual"].is_null()
+        columns["deleted"] = find_withdrawn(columns["actual"], spec)
     table = pa.table(columns)
     numbers = draft.parsed.row_numbers()[rows]
     content = [name for name in table.column_names if name not in _NOT_CONTENT]
@@ -141,6 +141,16 @@ def canonical_rows(draft: Draft, keep: Mask, spec: ModelSpec, ingested_at: dt.da
     for name, values in added.items():
         table = table.append_column(name, values)
     return table
+
+
+def find_withdrawn(actuals: pa.Array, spec: ModelSpec) -> pa.Array:
+    """Say which rows take an earlier ground truth back: those that have none.
+
+    A row of evaluations is of one of them, and takes nothing back of the others.
+    """
+    if spec.evaluations:
+        return pa.repeat(pa.scalar(False), len(actuals))
+    return actuals.is_null()
 
 
 def _first_names(
@@ -214,7 +224,7 @@ def _excused(parsed: Parsed, by_name: Mapping[str, Column]) -> dict[str, Mask]:
         for name in excused:
             if is_output(name):
                 excused[name] |= unscored & parsed.columns[name].is_null().to_numpy(False)
-    elif "actual_time" in excused:
+    elif "actual_time" in excused and by_name["actual"].evaluation is None:
         excused["actual_time"] |= mask_of(parsed.columns["actual"].is_null())
     for fault in parsed.faults:
         if fault.reason in {"malformed_line", "unpaired", "malformed_payload"}:

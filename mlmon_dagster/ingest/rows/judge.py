@@ -20,10 +20,11 @@ from mlmon_dagster.ingest.declared_columns import columns_of
 from mlmon_dagster.ingest.formats.parse import Parsed
 from mlmon_dagster.ingest.landing import Staged
 from mlmon_dagster.ingest.raw import Layout, refused, row_hashes
-from mlmon_dagster.ingest.report import ROW_REASONS, Fault, Mask, names, rows_at_fault
+from mlmon_dagster.ingest.report import ROW_REASONS, Fault, Mask, mask_of, names, rows_at_fault
 from mlmon_dagster.ingest.rows.canonical import (
     Draft,
     canonical_rows,
+    find_withdrawn,
     moments_of,
     place,
 )
@@ -245,7 +246,8 @@ def prepare(draft: Draft, verdict: Verdict, spec: ModelSpec, now: dt.datetime) -
         reasons[fault.reason, fault.source, fault.name, fault.expected] += fault.rows.size
     n_null = 0
     if parsed.staged.stream == "actuals" and "actual" in draft.columns:
-        n_null = int((draft.columns["actual"].is_null().to_numpy(False) & ~bad).sum())
+        withdrawn = find_withdrawn(draft.columns["actual"], spec)
+        n_null = int((mask_of(withdrawn) & ~bad).sum())
     return Part(
         parsed=replace(parsed, columns={}, faults=(), not_finite={}),
         rows=canonical_rows(draft, ~bad & wanted, spec, now),

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.spec.declaration import logged_attributions
+from mlmon_dagster.spec.evaluations import list_texts
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.sources import Stream
 from mlmon_dagster.spec.spans import TOKENS, stage_column, stage_status
@@ -86,13 +87,22 @@ def actual_schema(spec: ModelSpec) -> pa.Schema:
             pa.field("dataset", pa.string()),
             pa.field("actual", _ANSWERS[task_of(spec).answer]),
             pa.field("actual_time", TIME),
-            *(pa.field(name, pa.float64()) for name in spec.columns.outcomes),
+            *list_outcomes(spec),
             pa.field("deleted", pa.bool_()),
             pa.field("row_hash", pa.int64()),
             *_PROVENANCE,
             pa.field("window_date", pa.string()),
         ]
     )
+
+
+def list_outcomes(spec: ModelSpec) -> list[pa.Field]:
+    """Return what comes with the ground truth: outcomes, or evaluations and who gave them why."""
+    texts = list_texts(spec.evaluations) if spec.evaluations else []
+    return [
+        *(pa.field(name, pa.float64()) for name in spec.columns.outcomes),
+        *(pa.field(name, pa.string()) for name in texts),
+    ]
 
 
 def record_schema(spec: ModelSpec) -> pa.Schema:
@@ -107,7 +117,7 @@ def record_schema(spec: ModelSpec) -> pa.Schema:
             *(field for field in prediction_schema(spec) if field.name not in provenance),
             pa.field("actual", _ANSWERS[task_of(spec).answer]),
             pa.field("actual_time", TIME),
-            *(pa.field(name, pa.float64()) for name in spec.columns.outcomes),
+            *list_outcomes(spec),
             pa.field("actual_row_hash", pa.int64()),
             pa.field("n_prediction_rows", pa.int64()),
             *span_fields(spec),

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.spec.baseline import LIVE, PRODUCTION
+from mlmon_dagster.spec.evaluations import error_column, list_texts
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.windows import Window
@@ -27,6 +28,7 @@ from mlmon_dagster.store.tables.columns import (
     UNMATCHED,
     aliases_of,
     by_date,
+    list_outcomes,
     record_schema,
     span_fields,
     window_date,
@@ -210,7 +212,8 @@ class InferenceRecords:
         by_arrival = self._spec.columns.actual_time is None
         sql = records_sql(
             self._logged, log, group.dates, other_dates, datasets, erased, group.bucket,
-            by_arrival=by_arrival, outcomes=tuple(self._spec.columns.outcomes),
+            by_arrival=by_arrival, outcomes=_columns_beside(self._spec),
+            by_column=tuple(self._spec.evaluations),
         )  # fmt: skip
         records = self._engine.query(sql, tables).cast(self._logged)
         if self._spec.spans is None:
@@ -503,6 +506,7 @@ def records_sql(
     *,
     by_arrival: bool = False,
     outcomes: tuple[str, ...] = (),
+    by_column: tuple[str, ...] = (),
 ) -> str:
     """Return the statement that computes the records of some window dates.
 
@@ -522,6 +526,7 @@ def records_sql(
         bucket: Only records of ids inside.
         by_arrival: Ground truth has no time of its own.
         outcomes: Columns that come with the ground truth.
+        by_column: Those that come in rows of their own, each with its newest; see `_fold_columns`.
     """
     joined, of_actuals = (*_JOINED, *outcomes), (*_ACTUAL_COLUMNS, *outcomes)
     known = "".join(f"k.{quote_identifier(name)}, " for name in outcomes)
@@ -538,6 +543,16 @@ def records_sql(
         elsewhere = log.sql("actuals", of_actuals, other_dates, bucket=bucket)
         actuals = f"({actuals[1:-1]} UNION ALL SELECT * FROM {elsewhere} {semi_join})"
     on_dates = ", ".join(f"'{date}'" for date in sorted(dates))
+    of_winners = f"""FROM {actuals} AS k
+        JOIN winners AS w ON w.prediction_id = k.prediction_id
+            AND (k.dataset = '{ALL}' OR k.dataset = w.dataset)"""
+    newest = f"""SELECT w.dataset, w.prediction_id, k.actual, k.actual_time, {known}k.deleted,
+            k.row_hash AS actual_row_hash
+        {of_winners}
+        QUALIFY ROW_NUMBER() OVER (PARTITION BY w.dataset, w.prediction_id
+            ORDER BY {_BY_ARRIVAL if by_arrival else _BY_TIME}) = 1"""
+    if by_column:
+        newest = f"{_fold_columns(by_column)} {of_winners} GROUP BY w.dataset, w.prediction_id"
     not_erased = f"AND NOT {erased.matches_sql('l')}" if erased else ""
     return f"""WITH logged AS MATERIALIZED (SELECT * FROM {predictions}),
     repeated AS MATERIALIZED (
@@ -556,19 +571,42 @@ def records_sql(
         QUALIFY ROW_NUMBER() OVER (
             PARTITION BY l.dataset, l.prediction_id ORDER BY l.event_time, l.row_hash) = 1
     ),
-    known AS (
-        SELECT w.dataset, w.prediction_id, k.actual, k.actual_time, {known}k.deleted,
-            k.row_hash AS actual_row_hash
-        FROM {actuals} AS k
-        JOIN winners AS w ON w.prediction_id = k.prediction_id
-            AND (k.dataset = '{ALL}' OR k.dataset = w.dataset)
-        QUALIFY ROW_NUMBER() OVER (PARTITION BY w.dataset, w.prediction_id
-            ORDER BY {_BY_ARRIVAL if by_arrival else _BY_TIME}) = 1
-    )
+    known AS ({newest})
     SELECT {selected} FROM winners AS w
     LEFT JOIN known AS a ON a.dataset = w.dataset AND a.prediction_id = w.prediction_id
         AND NOT COALESCE(a.deleted, FALSE)
     WHERE w.window_date IN ({on_dates})"""
+
+
+def _columns_beside(spec: ModelSpec) -> tuple[str, ...]:
+    """Return the columns that come with the ground truth."""
+    beside = {field.name for field in list_outcomes(spec)}
+    return tuple(name for name in record_schema(spec).names if name in beside)
+
+
+def _fold_columns(names: Sequence[str]) -> str:
+    """Return what selects of each evaluation its newest row, whatever the others say.
+
+    Who gave it and why are those of that row, and one that failed takes nothing back. The ground
+    truth's time is that of its own row, and the fingerprint that of all rows.
+    """
+    place = "(COALESCE(k.actual_time, TIMESTAMPTZ '-infinity'), k.row_hash)"
+    found = [f"arg_max(k.actual, {place}) FILTER (k.actual IS NOT NULL) AS actual"]
+    found.append("MAX(k.actual_time) FILTER (k.actual IS NOT NULL) AS actual_time")
+    for name in names:
+        value, error = quote_identifier(name), quote_identifier(error_column(name))
+        has_value = f"k.{value} IS NOT NULL"
+        chosen = {
+            column: has_value for column in (value, *map(quote_identifier, list_texts([name])))
+        }
+        chosen[error] = f"{has_value} OR k.{error} IS NOT NULL"
+        found += (
+            f"arg_max_null(k.{column}, {place}) FILTER ({is_chosen}) AS {column}"
+            for column, is_chosen in chosen.items()
+        )
+    found.append("FALSE AS deleted")
+    found.append("BIT_XOR(DISTINCT k.row_hash) AS actual_row_hash")
+    return f"SELECT w.dataset, w.prediction_id, {', '.join(found)}"
 
 
 def fingerprint_sql(of_spans: Sequence[str] = ()) -> str:
