@@ -29,7 +29,7 @@ LAUNCH = dt.date(2026, 3, 9)  # of virtual cards
 DIRECTIONS = 64
 
 _DATA = Path(__file__).with_name("banking77.parquet")
-_NEW = (
+NEW = (
     "virtual_card_not_working", "getting_virtual_card", "get_disposable_virtual_card",
     "disposable_card_limits",
 )  # fmt: skip
@@ -53,14 +53,10 @@ class Support:
 
     @cached_property
     def questions(self) -> pd.DataFrame:
-        """Every question with its intent; half of each intent's are asked in the baseline alone."""
-        import numpy as np
+        """Every question with its intent."""
         import pandas as pd
 
-        found = pd.read_parquet(_DATA)
-        rng = np.random.default_rng(self.seed)
-        found["is_of_baseline"] = rng.random(len(found)) < 0.5
-        return found
+        return pd.read_parquet(_DATA)
 
     @cached_property
     def vectors(self) -> NDArray[np.float32]:
@@ -80,7 +76,7 @@ class Support:
         """How often each intent is asked, but for those of virtual cards."""
         import numpy as np
 
-        names = [n for n in sorted(self.questions["intent"].unique()) if n not in _NEW]
+        names = [n for n in sorted(self.questions["intent"].unique()) if n not in NEW]
         ranks = np.random.default_rng(self.seed).permutation(len(names)) + 1
         drawn = 1 / (ranks + 10.0)
         return dict(zip(names, (drawn / drawn.sum()).tolist(), strict=True))
@@ -97,12 +93,8 @@ class Support:
         usual = np.array([*self.weights.values()])
         mixture = rng.dirichlet(400 * usual)
         intents = np.array([*self.weights], object)[rng.choice(len(usual), n, p=mixture)]
-        intents[is_new] = rng.choice(np.array(_NEW, object), int(is_new.sum()))
-        pool = self.questions["is_of_baseline"].to_numpy() == (day < FIRST_DAY)
-        by_intent = {
-            name: places[pool[places]]
-            for name, places in self.questions.groupby("intent", observed=True).indices.items()
-        }
+        intents[is_new] = rng.choice(np.array(NEW, object), int(is_new.sum()))
+        by_intent = self.questions.groupby("intent").indices
         chosen = np.array([rng.choice(by_intent[name]) for name in intents], np.int64)
         at = pd.Timestamp(day, tz=ZONE) + pd.to_timedelta(np.sort(rng.beta(4, 4, n)) * 24, unit="h")
         tokens = rng.lognormal(4.6, 0.5, n).round() + 10

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlmon_dagster.demo.support import FIRST_DAY, LAUNCH, OTHER_JUDGE, Support
+from mlmon_dagster.demo.support import FIRST_DAY, LAUNCH, NEW, OTHER_JUDGE, Support
 from tests.defs.small_model import VARIABLES
 
 PAGE = (Path(__file__).parents[2] / "docs" / "demo.md").read_text()
@@ -27,13 +27,15 @@ def test_a_day_is_drawn_alike_whenever_it_is_drawn() -> None:
         pd.testing.assert_frame_equal(one.draw_evaluations(day), other.draw_evaluations(day))
 
 
-def test_no_question_of_the_baseline_is_asked_in_production() -> None:
-    """Else the nearest question of the baseline would be the very same, and none would be new."""
+def test_nobody_asks_about_virtual_cards_before_they_are_launched() -> None:
     support = Support()
-    before = {q for i in range(1, 9) for q in support.draw_calls(FIRST_DAY - i * DAY)["question"]}
-    after = {q for i in range(9) for q in support.draw_calls(FIRST_DAY + i * DAY)["question"]}
-    texts = support.questions["text"]
-    assert not before & after - set(texts[texts.duplicated()])
+    intent = dict(zip(support.questions["text"], support.questions["intent"], strict=True))
+
+    def share(day: dt.date) -> float:
+        return float(support.draw_calls(day)["question"].map(intent).isin(NEW).mean())
+
+    assert max(share(LAUNCH - i * DAY) for i in range(1, 60)) == 0
+    assert 0.12 < share(LAUNCH) < 0.28
 
 
 def test_people_judge_and_customers_speak_of_what_was_drawn() -> None:
