@@ -39,6 +39,7 @@ from mlmon_dagster.spec.checks import readable_columns
 from mlmon_dagster.spec.custom_metrics import CustomMetric, LoadedMetric, load_metric
 from mlmon_dagster.spec.monitors import FAMILIES
 from mlmon_dagster.spec.names import ALL, CUSTOM, TABLE, counted
+from mlmon_dagster.spec.tasks import task_of
 from mlmon_dagster.store.state import metric_log
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 from mlmon_dagster.store.state.sql import literal, quote_identifier
@@ -292,7 +293,7 @@ def _compute_number(work: Work, loaded: LoadedMetric, place: Place, watch: Stopw
     day = _name_window(work.spec, place.window)
     try:
         with watch.running():
-            value = loaded.function(rows)
+            value = loaded.function(rows, **declared.arguments)
     except (Exception, SystemExit) as error:  # whatever a user's function raises
         said = f"{type(error).__name__}: {_without_values(work.spec, declared, str(error))}"
         # Only the lines of code: what the error says may hold values of rows.
@@ -318,7 +319,9 @@ def _read_rows(work: Work, loaded: LoadedMetric, place: Place) -> tuple[int, pd.
     counts = store.queries.query(f"SELECT COUNT(*) AS n FROM {source} AS records WHERE {kept}")
     n = int(counts.column("n")[0].as_py())
     if n > declared.sample:
-        kept += f" AND {_drawn(declared.sample / n)}"
+        # Of what was ranked together all rows are drawn, or none.
+        by = '"group"' if task_of(spec).is_grouped else "prediction_id"
+        kept += f" AND {_drawn(by, declared.sample / n)}"
     names = ", ".join(map(quote_identifier, declared.columns)) or "1 AS one"
     rows = store.queries.query(
         f"SELECT {names} FROM {source} AS records WHERE {kept} ORDER BY prediction_id"
@@ -326,10 +329,10 @@ def _read_rows(work: Work, loaded: LoadedMetric, place: Place) -> tuple[int, pd.
     return n, rows.to_pandas()
 
 
-def _drawn(share: float) -> str:
-    """Return the condition of a share of the rows, by hash of their id: always the same ones."""
+def _drawn(by: str, share: float) -> str:
+    """Return the condition of a share of the rows, by hash of a column: always the same ones."""
     limit = f"{min(int(share * 16**8), 16**8 - 1):08x}"
-    return f"SUBSTR(MD5(prediction_id || ':metric'), 1, 8) <= {literal(limit)}"
+    return f"SUBSTR(MD5({by} || ':metric'), 1, 8) <= {literal(limit)}"
 
 
 def _name_window(spec: ModelSpec, window: Span) -> str:

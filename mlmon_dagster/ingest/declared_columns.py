@@ -148,7 +148,7 @@ def is_output(name: str) -> bool:
 
 def is_probability(spec: ModelSpec, name: str) -> bool:
     """Say whether a value of a column outside [0, 1] is wrong for the model's task."""
-    by_class = name.startswith("score:")
+    by_class = name.startswith("score:") or name == "examined"
     return by_class or (name == "score" and task_of(spec).answer == "label")
 
 
@@ -162,6 +162,7 @@ def _prediction_columns(spec: ModelSpec) -> tuple[Column, ...]:
         ("score", "number", False),
         ("group", "id", False),
         ("rank", "number", False),
+        ("examined", "number", True),
         ("latency_ms", "number", True),
         ("status", "text", True),
         ("trace_id", "text", True),

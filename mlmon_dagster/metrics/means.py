@@ -1,32 +1,21 @@
 """Means with intervals: of losses, of rows or ranked groups, and of skewed values.
 
-Intervals of means are Student's (1908), those of skewed values follow Johnson (1978). What a ranked
-group loses is computed row by row in SQL: NDCG (Jarvelin and Kekalainen, 2002), the reciprocal rank
-(Voorhees, 1999), average precision and hits.
+Intervals of means are Student's (1908), those of skewed values follow Johnson (1978).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import special
 
 from mlmon_dagster.metrics import Flags, Floats, Ints
 from mlmon_dagster.metrics.binnings import latency_representatives
-from mlmon_dagster.metrics.frames import MetricRows, stack_rows, table_rows
+from mlmon_dagster.metrics.frames import MetricRows, table_rows
 from mlmon_dagster.metrics.intervals import Z95, rate, wilson
 from mlmon_dagster.metrics.statistics import ColumnStatistics
-
-_COLUMNS: dict[str, tuple[str, Scale]] = {
-    "ndcg": (":ndcg", "mean"),
-    "mrr": (":reciprocal_rank", "mean"),
-    "map": (":average_precision", "mean"),
-    "hit_rate": (":hit", "share"),
-}
 
 
 class Mean(NamedTuple):
@@ -119,27 +108,6 @@ def mean_rows(
     reason = np.where(mean.n == 0, empty, "")
     version = "wilson-1" if scale == "share" else "mean-2"
     return table_rows(stats.cells, metric, mean.value, lower, upper, mean.n, reason, version)
-
-
-def ranking_metrics(profiles: Mapping[str, ColumnStatistics]) -> pd.DataFrame:
-    """NDCG, mean reciprocal rank, mean average precision and hit rate, per cell.
-
-    Rows of one group are not independent, so n counts groups, and the interval is Student's over
-    them (Wilson's for the hit rate).
-
-    Args:
-        profiles: The loss columns of the groups.
-
-    Returns:
-        MetricFrame, column `:table`; `reason` of a NaN: no_actuals (no group has any).
-    """
-    return stack_rows(
-        [
-            mean_rows(metric, profiles[column], high=1.0, scale=scale)
-            for metric, (column, scale) in _COLUMNS.items()
-            if column in profiles
-        ]
-    )
 
 
 _TOP = 0.01  # of the rows, whose share of the sum says how heavy the tail is

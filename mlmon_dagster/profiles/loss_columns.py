@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from mlmon_dagster.metrics.estimated.multiclass import CONFIDENCE, DECIDED_FOR
 from mlmon_dagster.metrics.means_by_output import BY_OUTPUT, OUTCOME
 from mlmon_dagster.metrics.performance.multiclass import GAP, RIGHT
+from mlmon_dagster.metrics.performance.ranking import PRODUCT, RATIOS, RELEVANT, WEIGHTED
 from mlmon_dagster.metrics.performance.roc import SCORE_ORDER
 from mlmon_dagster.metrics.performance.weighted_back import DECIDED, EXEMPT
 from mlmon_dagster.metrics.quality import BROKEN, RAW, REST
@@ -200,7 +201,9 @@ TOLD = ":told/"  # begins the names of what says whether spans tell a declared c
 FAILED, TIMED_OUT = ":error/", ":timeout/"
 
 ANSWERS: dict[Answer, Kind] = {"label": "confusion", "class": "classes", "number": "numeric"}
-GROUPED = (":ndcg", ":reciprocal_rank", ":average_precision", ":hit")
+GROUPED = (
+    ":ndcg", ":reciprocal_rank", ":average_precision", ":hit", ":precision_at_k", ":recall_at_k",
+)  # fmt: skip
 # Losses that cannot be larger, so that their sums' unit does not depend on the baseline.
 BOUNDED = {GAP: 1.0, ":log_loss": 64.0, ":brier": 2.0, ":top_k": 1.0, **dict.fromkeys(GROUPED, 1.0)}
 _CLIP = number(1e-15)  # of a probability, before its logarithm
@@ -485,7 +488,8 @@ def group_columns(spec: ModelSpec) -> Values:
     """Return what is profiled of every group of a ranking model, over `group_source`."""
     if not task_of(spec).is_grouped or spec.columns.actual is None:
         return {}
-    return {name: ("loss", quote_identifier(name)) for name in GROUPED}
+    weighted = WEIGHTED if spec.columns.examined is not None else ()
+    return {name: ("loss", quote_identifier(name)) for name in (*GROUPED, *weighted)}
 
 
 def group_source(spec: ModelSpec, from_sql: str) -> str:
@@ -507,6 +511,11 @@ def group_source(spec: ModelSpec, from_sql: str) -> str:
         f"ROW_NUMBER() {over} {gain} DESC, prediction_id) AS ideal "
         f'FROM {from_sql} AS records WHERE "group" IS NOT NULL'
     )
+    if spec.columns.examined is not None:
+        weight = f"1e0 / GREATEST(examined, {number(1 / spec.max_weight)})"
+        ranked = ranked.replace(
+            "actual, ", f"actual, CASE WHEN examined > 0 THEN {weight} END AS weight, ", 1
+        )
     found = f"SUM(CASE WHEN gain > 0 THEN 1 ELSE 0 END) {over} place)"
     outer = ", ".join(f"{sql} AS {quote_identifier(name)}" for name, sql in _by_group(spec).items())
     return (
@@ -528,14 +537,42 @@ def _by_group(spec: ModelSpec) -> dict[str, str]:
         f"SUM(CASE WHEN gain > 0 AND place <= {k} THEN CAST(found AS DOUBLE PRECISION) / place "
         "ELSE 0 END)"
     )
+    hits = f"CAST(SUM(CASE WHEN gain > 0 AND place <= {k} THEN 1 ELSE 0 END) AS DOUBLE PRECISION)"
     values = {
         ":ndcg": f"{dcg} / {ideal}",
         ":reciprocal_rank": f"1e0 / {first}",
         ":average_precision": f"{precisions} / LEAST({k}, {relevant})",
         ":hit": f"CASE WHEN {first} <= {k} THEN 1e0 ELSE 0e0 END",
+        ":precision_at_k": f"{hits} / LEAST({k}, COUNT(*))",
+        ":recall_at_k": f"{hits} / {relevant}",
     }
     none = f"WHEN COUNT(actual) = 0 THEN NULL WHEN {relevant} = 0 THEN 0e0"
-    return {name: f"CASE {none} ELSE {sql} END" for name, sql in values.items()}
+    found = {name: f"CASE {none} ELSE {sql} END" for name, sql in values.items()}
+    return found | (_weighted(k) if spec.columns.examined is not None else {})
+
+
+def _weighted(k: int) -> dict[str, str]:
+    """Return sums of a group's relevant rows, each by 1 / the chance that it was examined.
+
+    A row that was not seen (chance 0 or unknown) is left out, as nobody knows whether it is
+    relevant. Products serve the covariance of a sum and of that over all relevant rows.
+    """
+    worth = {
+        RELEVANT: "weight",
+        ":ipw_recall_at_k": f"CASE WHEN place <= {k} THEN weight ELSE 0 END",
+        ":ipw_mrr": "weight / place",
+        ":ipw_dcg": f"CASE WHEN place <= {k} THEN weight * {number(math.log(2))} / LN(place + 1) "
+        "ELSE 0 END",
+    }
+    sums = {
+        name: f"SUM(CASE WHEN gain > 0 AND weight IS NOT NULL THEN {sql} ELSE 0e0 END)"
+        for name, sql in worth.items()
+    }
+    seen = f"COUNT(CASE WHEN place <= {k} THEN weight END)"
+    values = sums | {f"{name}{PRODUCT}": f"{sums[name]} * {sums[RELEVANT]}" for name in RATIOS}
+    values[":ipw_precision_at_k"] = f"{sums[':ipw_recall_at_k']} / NULLIF({seen}, 0)"
+    known = "COUNT(CASE WHEN actual IS NOT NULL THEN weight END)"
+    return {name: f"CASE WHEN {known} > 0 THEN {sql} END" for name, sql in values.items()}
 
 
 def _one_value(column: str) -> str:

@@ -345,10 +345,10 @@ def performance(
     Without a baseline there is no drift of the residuals. A binary classifier's metrics that are
     not among ``metrics`` are not computed; those of other tasks come in one go.
     """
-    from mlmon_dagster.metrics.means import ranking_metrics
     from mlmon_dagster.metrics.performance.binary import performance_metrics
     from mlmon_dagster.metrics.performance.fairness import fairness_metrics
     from mlmon_dagster.metrics.performance.multiclass import multiclass_metrics
+    from mlmon_dagster.metrics.performance.ranking import ranking_metrics
     from mlmon_dagster.metrics.performance.regression import regression_metrics
 
     if spec.task == "multiclass_classification":

@@ -108,7 +108,8 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule("columns", ("event_time", "dataset", "actual", "actual_time"), "kept",
          "the next file or batch; stored rows keep their time, dataset and ground truth"),
     Rule("columns", ("score", "scores", "shap", "base_value", "explainer", "prediction", "group",
-         "rank", "model_version", "latency_ms", "status", "trace_id", "outcomes"), "kept",
+         "rank", "examined", "model_version", "latency_ms", "status", "trace_id", "outcomes"),
+         "kept",
          "the next file or batch; where a role comes or goes the baseline is fitted and windows "
          "are computed again"),
     Rule("actuals", ("expected_within", "closed_after", "min_coverage", "min_rows"), "followed",
@@ -126,7 +127,7 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule("baseline", ("dataset", "moving", "gap", "previous", "same", "weeks", "model_version"),
          "followed", "windows with rows are compared again; for another kind the bins are fitted "
          "again. A promoted baseline goes on until it is undone"),
-    Rule("", ("slices", "classes", "top_k", "quantile"), "followed", _REFIT),
+    Rule("", ("slices", "classes", "top_k", "max_weight", "quantile"), "followed", _REFIT),
     Rule("", ("labels",), "kept", "the next file or batch; stored rows keep their decisions and "
          "ground truth, and rows refused for their words are read again"),
     Rule("", ("datasets",), "kept", "the next file or batch; stored rows keep their dataset, and "
@@ -136,11 +137,11 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule("", ("explain",), "followed", f"where SHAP values are logged or computed: {_REFIT}"),
     Rule("expectations", ("expect", "arguments", "severity", "stream"), "kept",
          "the next file or batch; rows that one refused are read again where those change"),
-    Rule("metrics", ("of", "name", "columns", "needs_actuals", "better", "change", "min_rows",
-         "sample", "severity", "windows", "owner", "runbook"), "followed", "the first of them "
-         "declared: every window with rows is measured by it; what else changes: windows measured "
-         "from now on, earlier ones with `mlmon run MODEL --from --to`. Where a function has "
-         "another text, the baseline's windows are computed again"),
+    Rule("metrics", ("of", "name", "columns", "arguments", "needs_actuals", "better", "change",
+         "min_rows", "sample", "severity", "windows", "owner", "runbook"), "followed",
+         "the first of them declared: every window with rows is measured by it; what else changes: "
+         "windows measured from now on, earlier ones with `mlmon run MODEL --from --to`. Where a "
+         "function has another text, the baseline's windows are computed again"),
     Rule("", ("costs",), "followed", "declared or taken away: every window with rows is valued; "
          "other numbers: windows measured from now on, earlier ones with `mlmon run MODEL --from "
          "--to`"),

@@ -264,7 +264,7 @@ def _effects(spec: Declaration) -> Iterator[Problem]:
 def _columns(spec: Declaration) -> Iterator[Problem]:
     roles = spec.columns.declared()
     for role, name in roles.items():
-        if ":" not in role and role not in ("group", "rank", *spec.columns.outcomes):
+        if ":" not in role and role not in ("group", "rank", "examined", *spec.columns.outcomes):
             yield from _said(("columns", role), names.column_problem(name))
     for index, part in enumerate(spec.columns.id_parts):
         yield from _said(("columns", "prediction_id", index), names.column_problem(part))

@@ -22,7 +22,7 @@ from mlmon_dagster.spec.names import did_you_mean, listed
 from mlmon_dagster.spec.scalars import KOfN, Listed, WindowCount, as_tuple, shown
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 _FUNCTION: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
@@ -40,6 +40,7 @@ class CustomMetric(Monitor):
     of: str
     name: str = ""
     columns: Listed = ()
+    arguments: dict[str, str | bool | int | float] = Field(default={})
     needs_actuals: bool | None = None
     better: Better = "neither"
     change: float | None = Field(default=None, gt=0)
@@ -105,8 +106,8 @@ def metric(**declared: object) -> Callable[[_Function], _Function]:
         >>> @metric(columns=["premium"], better="higher")
         ... def mean_premium(rows):
         ...     return rows["premium"].mean()
-        >>> mean_premium.__mlmon_metric__["columns"]
-        ['premium']
+        >>> mean_premium.__mlmon_metric__["better"]
+        'higher'
     """
 
     def decorate(function: _Function) -> _Function:
@@ -138,7 +139,7 @@ class LoadedMetric:
     """
 
     declared: CustomMetric
-    function: Callable[[pd.DataFrame], object] | None = None
+    function: Callable[..., object] | None = None
     problem: str = ""
     version: str = ""
 
@@ -171,12 +172,14 @@ def load_metric(declared: CustomMetric, known: Collection[str]) -> LoadedMetric:
             hint = did_you_mean(column, known) or "."
             why = f"{declared.of} reads '{column}', no column{hint} Known: {listed(known)}"
             return LoadedMetric(whole, problem=why)
-    return LoadedMetric(whole, function, version=_version_of(function))
+    return LoadedMetric(whole, function, version=_version_of(function, whole))
 
 
-def _version_of(function: Callable[..., object]) -> str:
+def _version_of(function: Callable[..., object], declared: CustomMetric) -> str:
     try:
         text = inspect.getsource(function)
     except (OSError, TypeError):  # built in, or made while running
         text = repr(getattr(function, "__qualname__", type(function)))
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    rows = declared.columns, declared.is_of_truth, declared.sample, declared.min_rows
+    told = repr((text, *rows, sorted(declared.arguments.items())))
+    return hashlib.sha256(told.encode()).hexdigest()[:8]

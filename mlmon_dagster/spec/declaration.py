@@ -406,6 +406,7 @@ class Columns(Declared):
     prediction: str | None = None
     group: str | None = None
     rank: str | None = None
+    examined: str | None = None
     actual: str | None = None
     actual_time: str | None = None
     dataset: str | None = None
@@ -597,6 +598,7 @@ class Declaration(Declared):
     expectations: Annotated[tuple[Expectation, ...], BeforeValidator(as_tuple)] = ()
     evaluations: dict[str, Evaluation] = Field(default={})
     top_k: int = Field(default=5, ge=1, le=1000)
+    max_weight: float = Field(default=10.0, ge=1, le=1e6)
     top_share: float = Field(default=0.1, gt=0, lt=1)
     quantile: float = Field(default=0.5, gt=0, lt=1)
     metrics: CustomMetrics = ()

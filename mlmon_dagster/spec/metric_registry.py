@@ -199,17 +199,31 @@ def _regression() -> list[MetricInfo]:
 
 
 def _ranking() -> list[MetricInfo]:
-    needs = ("group",)
-
-    def metric(name: str, label: str, formula: str) -> MetricInfo:
-        return MetricInfo(name, label, (RANKING,), formula, "higher", needs=needs)
+    def metric(name: str, label: str, formula: str, *needs: str, high: float = 1.0) -> MetricInfo:
+        return MetricInfo(
+            name, label, (RANKING,), formula, "higher", high=high, needs=("group", *needs)
+        )
 
     return [
         metric("ndcg", "NDCG", "mean over groups of DCG / ideal DCG of the first top_k ranks"),
         metric("mrr", "MRR", "mean over groups of 1 / rank of the first relevant row"),
         metric("map", "MAP", "mean over groups of the average precision of the first top_k ranks"),
         metric("hit_rate", "Hit rate", "share of groups with a relevant row in the first top_k"),
-    ]
+        metric("precision_at_k", "Precision at k",
+               "mean over groups of the share of the first top_k rows that are relevant"),
+        metric("recall_at_k", "Recall at k",
+               "mean over groups of the share of the relevant rows in the first top_k ranks"),
+        metric("ipw_precision_at_k", "Weighted precision at k",
+               "mean over groups of sum of w over the relevant rows / seen rows, first top_k",
+               "examined", high=INF),
+        metric("ipw_recall_at_k", "Weighted recall at k",
+               "sum of w over relevant rows in the first top_k / over all", "examined"),
+        metric("ipw_mrr", "Weighted reciprocal rank",
+               "mean of 1 / rank over the relevant rows, weighted by w", "examined"),
+        metric("ipw_dcg", "Weighted DCG",
+               "mean of the discount over the relevant rows (0 beyond top_k), weighted by w",
+               "examined"),
+    ]  # fmt: skip
 
 
 def _generation() -> list[MetricInfo]:

@@ -51,6 +51,7 @@ _KIND_OF_ROLE: Final[Mapping[str, ColumnKind]] = {
     "score": "numeric",
     "group": "text",
     "rank": "numeric",
+    "examined": "numeric",
     "prediction": "numeric",
     "actual": "numeric",
     "actual_time": "datetime",

@@ -44,14 +44,17 @@ _ONLY_FOR: dict[tuple[str, ...], tuple[str, ...]] = {
     ("columns", "scores"): (MULTICLASS,),
     ("columns", "group"): (RANKING,),
     ("columns", "rank"): (RANKING,),
+    ("columns", "examined"): (RANKING,),
     ("labels",): (BINARY,),
     ("classes",): (MULTICLASS,),
     ("costs",): (BINARY,),
     ("fairness",): (BINARY,),
     ("top_k",): (MULTICLASS, RANKING),
     ("top_share",): (BINARY,),
+    ("max_weight",): (RANKING,),
     ("quantile",): (REGRESSION,),
 }
+_RANKED = ("group", "rank", "examined")  # roles of rankings
 _OF_EVALUATIONS: Final = {
     "evaluations": "an evaluation with good",
     "numbers": "an evaluation without good, a number,",
@@ -176,7 +179,9 @@ def watches_only_data(spec: Declaration) -> bool:
 
 def task_signature(spec: Declaration) -> list[object]:
     """Return what of a spec decides how its task is profiled, besides features and slices."""
-    return [declared_classes(spec), sorted(spec.columns.scores or {}), spec.top_k, spec.quantile]
+    clipped = [spec.max_weight] if spec.columns.examined is not None else []
+    scores = sorted(spec.columns.scores or {})
+    return [declared_classes(spec), scores, spec.top_k, spec.quantile, *clipped]
 
 
 def task_problems(spec: Declaration) -> Found:
@@ -187,7 +192,8 @@ def task_problems(spec: Declaration) -> Found:
         if path[-1] in holder.model_fields_set and spec.task not in tasks:
             yield path, f"{path[-1]} is for {' and '.join(tasks)}, not for {spec.task}"
     yield from task_of(spec).problems(spec)
-    for role, name in (("group", columns.group), ("rank", columns.rank)):
+    for role in _RANKED:
+        name = getattr(columns, role)
         if name is not None and (problem := column_problem(name)):
             yield ("columns", role), problem
 
@@ -273,7 +279,9 @@ def _ranking(spec: Declaration) -> Found:
             ("columns", "prediction"),
             "a ranking has no prediction; its output is columns.rank or columns.score",
         )
-    for name in ("group", "rank"):
+    if columns.examined is None and "max_weight" in spec.model_fields_set:
+        yield ("max_weight",), "weights are of columns.examined; declare it"
+    for name in _RANKED:
         if name in spec.features:
             yield (
                 ("features", name),

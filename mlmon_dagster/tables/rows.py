@@ -56,7 +56,7 @@ ANSWERED: Final = tuple(f(s) for s in ("ok", "success", "200") for f in (str, st
 OFF_BY = "off_by"
 HIDDEN = "***"
 _ROLES = (
-    "model_version", "score", "prediction", "group", "rank", "actual", "actual_time",
+    "model_version", "score", "prediction", "group", "rank", "examined", "actual", "actual_time",
     "latency_ms", "status", "trace_id",
 )  # fmt: skip
 # How far the output was off: what rows are sorted by, the worst first.

@@ -380,7 +380,8 @@ LOSS_OF = {
     "brier": ":brier", "log_loss": ":log_loss", "top_k_accuracy": ":top_k", "me": ":error",
     "mae": ":absolute_error", "mape": ":percentage_error", "smape": ":symmetric_error",
     "quantile_loss": ":quantile_loss", "ndcg": ":ndcg", "mrr": ":reciprocal_rank",
-    "map": ":average_precision", "hit_rate": ":hit",
+    "map": ":average_precision", "hit_rate": ":hit", "precision_at_k": ":precision_at_k",
+    "recall_at_k": ":recall_at_k", "ipw_precision_at_k": ":ipw_precision_at_k",
 }  # fmt: skip
 _RIGHT = ("accuracy", "micro_precision", "micro_recall", "micro_f1")
 Parts = tuple[Floats, Floats]

@@ -20,6 +20,7 @@ EXACT = 1e-9  # relative, and of the unit of the data
 CLASSES = ("a", "b b", "c")
 COSTS = {"tp": -10.0, "fp": 2.0, "fn": 30.0, "tn": 0.0}
 TOP_SHARE, TOP_K, QUANTILE = 0.1, 2, 0.8
+MAX_WEIGHT = 4.0
 _BINS, _SPAN = 1024, 14.0
 HUGE = 1e35  # what larger errors, actuals and relevances count as
 Floats = NDArray[np.float64]

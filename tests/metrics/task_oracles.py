@@ -12,6 +12,7 @@ from sklearn import metrics as sk
 from tests.metrics.oracles import (
     CLASSES,
     HUGE,
+    MAX_WEIGHT,
     QUANTILE,
     TOP_K,
     Expected,
@@ -243,7 +244,46 @@ def _average_precision(gain: Floats, k: int) -> float:
     return float((precision * hits)[:k].sum() / min(k, hits.sum()))
 
 
+def weighted(value: Callable[[Any, int], Floats] | None) -> Oracle:
+    """Return a mean over the relevant rows, by 1 / the chance that they were examined.
+
+    Args:
+        value: Of places from 1, and k; None for precision, a mean over groups.
+    """
+
+    def oracle(rows: pd.DataFrame) -> Expected:
+        parts, wholes, precisions = [], [], []
+        for _, group in rows[rows["group"].notna()].groupby("group"):
+            group = group.sort_values("rank", kind="stable")
+            actual, seen = (group[name].to_numpy(float) for name in ("actual", "examined"))
+            weight = np.where(seen > 0, 1 / np.maximum(seen, 1 / MAX_WEIGHT), np.nan)
+            if not (np.isfinite(actual) & np.isfinite(weight)).any():
+                continue
+            place = np.arange(1, len(group) + 1)
+            relevant = np.where(np.nan_to_num(actual, posinf=0, neginf=0) > 0, weight, 0.0)
+            relevant = np.nan_to_num(relevant)
+            n_seen = np.isfinite(weight[:TOP_K]).sum()
+            precisions.append(relevant[:TOP_K].sum() / n_seen if n_seen else np.nan)
+            parts.append((relevant * value(place, TOP_K)).sum() if value else 0.0)
+            wholes.append(relevant.sum())
+        if not wholes:
+            return "no_actuals"
+        if value is None:
+            return float(np.nanmean(precisions))
+        if not sum(wholes) or sum(wholes) ** 2 / np.square(wholes).sum() < 10:
+            return "few_rows"
+        return float(sum(parts) / sum(wholes))
+
+    return oracle
+
+
 RANKING: dict[str, Oracle] = {
+    "precision_at_k": by_group(lambda gain, k: float((gain[:k] > 0).mean())),
+    "recall_at_k": by_group(lambda gain, k: float((gain[:k] > 0).sum() / (gain > 0).sum())),
+    "ipw_precision_at_k": weighted(None),
+    "ipw_recall_at_k": weighted(lambda place, k: (place <= k) * 1.0),
+    "ipw_mrr": weighted(lambda place, k: 1 / place),
+    "ipw_dcg": weighted(lambda place, k: (place <= k) / np.log2(place + 1)),
     "ndcg": by_group(_ndcg),
     "mrr": by_group(lambda gain, k: 1 / (int(np.argmax(gain > 0)) + 1)),
     "map": by_group(_average_precision),

@@ -12,7 +12,7 @@ import pandas as pd
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.metric_registry import BINARY, MULTICLASS, RANKING, REGRESSION
 from tests.metrics import oracles, task_oracles
-from tests.metrics.oracles import CLASSES, COSTS, QUANTILE, TOP_K, Oracle
+from tests.metrics.oracles import CLASSES, COSTS, MAX_WEIGHT, QUANTILE, TOP_K, Oracle
 from tests.metrics.rows import make_spec, measured
 from tests.metrics.task_oracles import SCORES
 
@@ -163,6 +163,7 @@ def _ranking(rng: Rng, n: int) -> dict[str, Any]:
         "group": [f"g{k}" for k in group],
         "rank": rng.permutation(n).astype(float),
         "actual": _some(rng, rng.integers(0, 4, n) * (rng.random(n) < 0.5) * 1.0, 0.2),
+        "examined": _some(rng, rng.choice([0.0, 0.02, 0.3, 0.6, 1.0], n), 0.1),
     }
 
 
@@ -177,6 +178,8 @@ RANKING_WINDOWS: dict[str, tuple[Make, int, dict[str, Any]]] = {
     "largest": (_ranking, ROWS, {"actual": LARGEST}),
     "denormal": (_ranking, ROWS, {"actual": 5e-324}),
     "int64": (_ranking, ROWS, {"actual": np.resize(INT64, ROWS)}),
+    "none_examined": (_ranking, ROWS, {"examined": None}),
+    "all_seen": (_ranking, ROWS, {"examined": 1.0}),
     "equal_ranks": (_ranking, ROWS, {"rank": 1.0}),
     "ranks_of_any_size": (_ranking, ROWS, {"rank": np.resize([1e300, -1e300, 0.5, 7.0, 9.0, 8.0],
                                                              ROWS)}),
@@ -190,7 +193,8 @@ _MODELS: dict[str, tuple[Make, dict[str, Any], dict[str, Any], Any, dict[str, Or
                  {"top_k": TOP_K}, MULTICLASS_WINDOWS, task_oracles.MULTICLASS),
     REGRESSION: (_regression, {"prediction": "p"}, {"quantile": QUANTILE}, REGRESSION_WINDOWS,
                  task_oracles.REGRESSION),
-    RANKING: (_ranking, {"group": "g", "rank": "r"}, {"top_k": TOP_K}, RANKING_WINDOWS,
+    RANKING: (_ranking, {"group": "g", "rank": "r", "examined": "e"},
+              {"top_k": TOP_K, "max_weight": MAX_WEIGHT}, RANKING_WINDOWS,
               task_oracles.RANKING),
 }  # fmt: skip
 

@@ -191,7 +191,7 @@ def test_a_window_of_many_rows_is_sampled_by_id_and_one_of_few_is_not_judged(
     spec = declare(
         tmp_path,
         counts | {"name": "sampled", "sample": 100},
-        counts | {"name": "whole"},
+        counts | {"name": "twice", "arguments": {"times": 2}},
         counts | {"name": "small", "min_rows": 151},
     )
     land(tmp_path)
@@ -201,7 +201,7 @@ def test_a_window_of_many_rows_is_sampled_by_id_and_one_of_few_is_not_judged(
     sampled = stored(project, "sampled")
     assert set(sampled["n"]) == {150}
     assert all(70 < value < 130 for value in sampled["value"])
-    assert set(stored(project, "whole")["value"]) == {150.0}
+    assert set(stored(project, "twice")["value"]) == {300.0}
     assert set(stored(project, "small")["reason"]) == {"few_rows"}
     project.store.close()
 

@@ -76,7 +76,8 @@ def _list_explanations(spec: ModelSpec) -> list[pa.Field]:
 def _list_ranks(spec: ModelSpec) -> list[pa.Field]:
     if not task_of(spec).is_grouped:
         return []
-    return [pa.field("group", pa.string()), pa.field("rank", pa.float64())]
+    numbers = ["rank", *(["examined"] if spec.columns.examined is not None else [])]
+    return [pa.field("group", pa.string()), *(pa.field(name, pa.float64()) for name in numbers)]
 
 
 def actual_schema(spec: ModelSpec) -> pa.Schema:

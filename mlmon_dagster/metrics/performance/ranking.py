@@ -1,0 +1,100 @@
+"""Metrics of rankings: of groups as they were labelled, and corrected for what nobody looked at.
+
+What a group is worth is computed row by row in SQL: NDCG (Jarvelin and Kekalainen, 2002), the
+reciprocal rank (Voorhees, 1999), average precision, hits, precision and recall at k.
+
+Clicks say that a row is relevant only where somebody looked. With the chance that its place was
+examined, a relevant row counts for 1 / chance rows (inverse propensity weighting: Joachims,
+Swaminathan and Schnabel, 2017), at most `max_weight`, which trades a little bias for variance.
+Ratios of such sums are self-normalised (Wang, Bendersky, Metzler and Najork, 2016): they are means
+over the relevant rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import pandas as pd
+
+from mlmon_dagster.metrics.frames import MetricRows, stack_rows, table_rows
+from mlmon_dagster.metrics.intervals import rate
+from mlmon_dagster.metrics.means import Mean, Scale, mean_interval, mean_rows
+from mlmon_dagster.metrics.statistics import ColumnStatistics
+
+_COLUMNS: dict[str, tuple[str, Scale]] = {
+    "ndcg": (":ndcg", "mean"),
+    "mrr": (":reciprocal_rank", "mean"),
+    "map": (":average_precision", "mean"),
+    "hit_rate": (":hit", "share"),
+    "precision_at_k": (":precision_at_k", "mean"),
+    "recall_at_k": (":recall_at_k", "mean"),
+}
+RELEVANT = ":ipw_relevant"  # weights of all relevant rows of a group
+RATIOS = (":ipw_recall_at_k", ":ipw_mrr", ":ipw_dcg")  # over `RELEVANT`
+PRODUCT = ":product"  # ends the name of one of these times `RELEVANT`
+_WEIGHTED_PRECISION = ":ipw_precision_at_k"
+WEIGHTED = (
+    RELEVANT, *RATIOS, *(f"{name}{PRODUCT}" for name in RATIOS), _WEIGHTED_PRECISION,
+)  # fmt: skip
+_FEWEST_GROUPS = 10  # effective ones: fewer say little of how far a ratio strays
+
+
+def ranking_metrics(profiles: Mapping[str, ColumnStatistics]) -> pd.DataFrame:
+    """NDCG, reciprocal rank, average precision, hits, precision and recall at k, per cell.
+
+    Rows of one group are not independent, so n counts groups, and the interval is Student's over
+    them (Wilson's for the hit rate).
+
+    Args:
+        profiles: The loss columns of the groups; those of `WEIGHTED` only where it is known what
+            was examined.
+
+    Returns:
+        MetricFrame, column `:table`; with `WEIGHTED` also the metrics whose names start with
+        ``ipw_``. `reason` of a NaN: no_actuals (no group has any), few_rows (relevant rows of
+        under ten effective groups).
+    """
+    rows = [
+        mean_rows(metric, profiles[column], high=1.0, scale=scale)
+        for metric, (column, scale) in _COLUMNS.items()
+        if column in profiles
+    ]
+    return stack_rows([*rows, *_weighted_rows(profiles)])
+
+
+def _weighted_rows(profiles: Mapping[str, ColumnStatistics]) -> Iterator[MetricRows]:
+    if not profiles.keys() >= set(WEIGHTED):
+        return
+    yield mean_rows("ipw_precision_at_k", profiles[_WEIGHTED_PRECISION])
+    for name in RATIOS:
+        yield _ratio_rows(
+            name.lstrip(":"), profiles[name], profiles[RELEVANT], profiles[f"{name}{PRODUCT}"]
+        )
+
+
+def _ratio_rows(
+    metric: str, part: ColumnStatistics, whole: ColumnStatistics, product: ColumnStatistics
+) -> MetricRows:
+    """Return a ratio of sums over groups, with the interval of a ratio estimator.
+
+    The groups' differences part - ratio whole have mean 0 (Cochran, 1977, 6.4); of n groups that
+    are all alike the error is 0, and the interval Wilson's way wide (see `mean_interval`).
+
+    Args:
+        metric: Its name.
+        part: A sum of each group, C cells.
+        whole: What it is a share of.
+        product: Both multiplied.
+    """
+    n = whole.counts.sum(axis=1)
+    ratio = rate(part.total, whole.total)
+    with np.errstate(invalid="ignore", over="ignore"):
+        squares = part.total_sq - 2 * ratio * product.total + ratio**2 * whole.total_sq
+        error = rate(np.sqrt(np.maximum(squares, 0) * rate(n, n - 1)), whole.total)
+        effective = rate(whole.total**2, whole.total_sq)
+    few = np.where(whole.total > 0, effective < _FEWEST_GROUPS, n > 0)
+    reason = np.where(n == 0, "no_actuals", np.where(few, "few_rows", ""))
+    lower, upper = mean_interval(Mean(ratio, error, n), 0.0, 1.0)
+    value = np.where(reason == "", ratio, np.nan)
+    return table_rows(part.cells, metric, value, lower, upper, n, reason, "ipw-1")

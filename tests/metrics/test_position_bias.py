@@ -1,0 +1,123 @@
+"""Rankings where only what somebody looked at can be clicked: corrected by the chance of that."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.metrics.rows import make_spec, measured
+
+K, SIZE, GROUPS, DAYS = 3, 8, 80, 300
+EXAMINED = 1 / np.arange(1, SIZE + 1)  # the further down, the less is looked at
+RELEVANT = np.array([0.5, 0.3, 0.25, 0.2, 0.2, 0.15, 0.15, 0.1])
+DISCOUNT = np.where(np.arange(SIZE) < K, 1 / np.log2(np.arange(2, SIZE + 2)), 0)
+TRUTH = {
+    "ipw_precision_at_k": RELEVANT[:K].mean(),
+    "ipw_recall_at_k": RELEVANT[:K].sum() / RELEVANT.sum(),
+    "ipw_mrr": (RELEVANT / np.arange(1, SIZE + 1)).sum() / RELEVANT.sum(),
+    "ipw_dcg": (RELEVANT * DISCOUNT).sum() / RELEVANT.sum(),
+}
+
+
+def clicks(seed: int, shared: float, examined: np.ndarray = EXAMINED) -> pd.DataFrame:
+    """Return clicks of days of groups; how good a group's rows are they share in part."""
+    rng = np.random.default_rng(seed)
+    n = DAYS * GROUPS
+    quality = 1 + shared * rng.choice([-1, 1], (n, 1))
+    is_relevant = rng.random((n, SIZE)) < RELEVANT * quality
+    is_seen = rng.random((n, SIZE)) < examined
+    return pd.DataFrame(
+        {
+            "group": np.repeat([f"g{i}" for i in range(n)], SIZE),
+            "rank": np.tile(np.arange(1.0, SIZE + 1), n),
+            "actual": (is_relevant & is_seen).ravel().astype(float),
+            "examined": np.tile(examined, n),
+            "day": np.repeat(np.arange(n) // GROUPS, SIZE),
+            "site": "n",
+        }
+    )
+
+
+@cache
+def windows(shared: float) -> pd.DataFrame:
+    columns = {"group": "g", "rank": "r", "examined": "e"}
+    spec = make_spec("ranking", columns, top_k=K, max_weight=100.0)
+    rows = clicks(3, shared)
+    frame = measured(spec, rows, rows[rows["day"] < 10])
+    return frame[frame["slice_key"] == "all"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shared", [0.0, 0.8])
+@pytest.mark.parametrize("metric", TRUTH)
+def test_weighted_metrics_are_unbiased_and_their_intervals_hold_the_truth(
+    metric: str, shared: float
+) -> None:
+    """Groups are the units, so it holds, too, where rows of a group are good or bad together."""
+    found = windows(shared)
+    found = found[found["metric"] == metric]
+    truth = TRUTH[metric]
+
+    held = found["lower"].le(truth) & found["upper"].ge(truth)
+
+    error = found["value"].std() / np.sqrt(len(found))
+    assert len(found) == DAYS
+    assert abs(found["value"].mean() - truth) < 4 * error + 0.005  # a ratio's own bias
+    assert 0.91 <= held.mean() <= 0.985
+
+
+@pytest.mark.slow
+def test_without_weights_what_is_far_down_counts_for_too_little() -> None:
+    found = windows(0.0)
+    naive = found.loc[found["metric"] == "recall_at_k", "value"].mean()
+    weighted = found.loc[found["metric"] == "ipw_recall_at_k", "value"].mean()
+    clicked = (RELEVANT * EXAMINED)[:K].sum() / (RELEVANT * EXAMINED).sum()
+
+    assert clicked > TRUTH["ipw_recall_at_k"] + 0.2
+    assert naive < clicked  # groups without a click count as 0
+    assert weighted == pytest.approx(TRUTH["ipw_recall_at_k"], abs=0.01)
+
+
+def of_rows(actual: list[float | None], examined: list[float | None]) -> pd.DataFrame:
+    """Measure twenty equal groups."""
+    columns = {"group": "g", "rank": "r", "examined": "e"}
+    spec = make_spec("ranking", columns, top_k=2, max_weight=4.0)
+    n, size = 20, len(actual)
+    rows = pd.DataFrame(
+        {
+            "group": np.repeat([f"g{i}" for i in range(n)], size),
+            "rank": np.tile(np.arange(1.0, size + 1), n),
+            "actual": actual * n,
+            "examined": examined * n,
+            "day": 0,
+            "site": "n",
+        }
+    )
+    frame = measured(spec, rows, rows)
+    return frame[frame["slice_key"] == "all"].set_index("metric")
+
+
+def test_weights_are_clipped() -> None:
+    found = of_rows([1.0, 0.0, 1.0], [1.0, 0.5, 0.01])
+
+    assert found.loc["ipw_recall_at_k", "value"] == pytest.approx(1 / (1 + 4))
+    assert found.loc["ipw_precision_at_k", "value"] == pytest.approx(1 / 2)
+    assert found.loc["ipw_mrr", "value"] == pytest.approx((1 + 4 / 3) / 5)
+
+
+def test_a_row_that_was_not_seen_is_left_out() -> None:
+    found = of_rows([1.0, 0.0, 1.0, 1.0], [1.0, 0.0, 1.0, None])
+
+    assert found.loc["ipw_precision_at_k", "value"] == 1.0  # of the first two one was seen
+    assert found.loc["precision_at_k", "value"] == 0.5
+    assert found.loc["ipw_recall_at_k", "value"] == 0.5
+
+
+def test_without_anything_relevant_a_mean_over_relevant_rows_has_no_value() -> None:
+    found = of_rows([0.0, 0.0], [1.0, 0.5])
+
+    assert found.loc["ipw_recall_at_k", "reason"] == "few_rows"
+    assert found.loc["ipw_precision_at_k", "value"] == 0.0
