@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 METHOD = "custom-1"
 FEW_ROWS, UNDEFINED, FEWER_ROWS = "few_rows", "undefined", "fewer_rows_than_baseline"
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+_SIDES = {"higher": "below usual", "lower": "above usual", "neither": "outside usual"}
 _LONGEST = 300  # characters of what a user's code says
 _log = logging.getLogger(__name__)
 
@@ -123,19 +124,21 @@ def _usual_values(spec: ModelSpec, frame: pd.DataFrame) -> UsualValues | None:
 def _judge_window(
     evidence: Evidence, window: Window, declared: CustomMetric, usual: UsualValues | None
 ) -> MonitorResult:
-    name = declared.series
+    name, side = declared.series, _SIDES[declared.better]
     row = evidence.whole(window, name)
     reason = not_mature(window, row, is_shown=False) if declared.is_of_truth else ""
     reason = reason or not_valued(window, row)
     if row is not None and reason.startswith(declared.of):
         return result_row(
             evidence, window, declared, metric=name, source=row, status=declared.severity,
-            reason="raised", message=told(reason.rstrip("."), ""),
+            reason="raised", threshold=side, message=told(reason.rstrip("."), ""),
         )  # fmt: skip
     if not reason and row is not None:
         reason = _not_comparable(evidence, row, usual)
     if row is None or reason or usual is None:
-        return unjudged(evidence, window, declared, name, reason, metric=name, source=row)
+        return unjudged(
+            evidence, window, declared, name, reason, metric=name, source=row, threshold=side
+        )
     level = choose_level(declared.windows, evidence.spec.time.granularity)
     # The limit is the end of a range of which either side has the level of the test.
     two_sided = level if declared.better == "neither" else 2 * level

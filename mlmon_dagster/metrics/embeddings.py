@@ -109,7 +109,7 @@ def find_topics(fit: EmbeddingFit, projected: Vectors) -> NDArray[np.int64]:
 
 
 def measure_novelty(fit: EmbeddingFit, projected: Vectors, names: Sequence[str]) -> Floats:
-    """Return 1 - cosine similarity to the nearest exemplar, 0 to 2, (N,).
+    """Return 1 - cosine similarity to the nearest exemplar, 0 to 2, (N,); NaN without exemplars.
 
     Args:
         fit: Of the baseline.
@@ -119,14 +119,15 @@ def measure_novelty(fit: EmbeddingFit, projected: Vectors, names: Sequence[str])
     """
     place = {name: i for i, name in enumerate(fit.names)}
     own = np.array([place.get(name, -1) for name in names], np.int64)
-    found = np.empty(len(projected))
-    for begin in range(0, len(projected), _AT_ONCE):
+    found = np.full(len(projected), np.nan)
+    for begin in range(0, len(projected) if len(fit.exemplars) else 0, _AT_ONCE):
         similar = projected[begin : begin + _AT_ONCE] @ fit.exemplars.T
         mine = own[begin : begin + _AT_ONCE]
         rows = np.flatnonzero(mine >= 0)
         similar[rows, mine[rows]] = -1.0
         found[begin : begin + _AT_ONCE] = 1.0 - similar.max(axis=1)
-    return np.clip(found, 0.0, 2.0)
+    clipped: Floats = np.clip(found, 0.0, 2.0)
+    return clipped
 
 
 def _normalise(vectors: Vectors) -> Vectors:

@@ -117,7 +117,7 @@ def _embedding(binning: Binning) -> Embedding:
             novelty[rows] = measure_novelty(fit, projected, names)
             is_unknown[rows] = False
         found = topics.take(pa.array(nearest, mask=is_unknown))
-        return found, pa.array(novelty, mask=is_unknown)
+        return found, pa.array(novelty, mask=is_unknown | np.isnan(novelty))
 
     return describe
 
@@ -158,12 +158,13 @@ def _from_binning(binning: Binning) -> EmbeddingFit:
     dimension, k = map(int, binning.values)
     mean, directions, centres = map(_read, binning.categories)
     kept = [entry.partition(EXEMPLAR) for entry in binning.tail if EXEMPLAR in entry]
-    exemplars = np.concatenate([_read(text) for _, _, text in kept]).reshape(-1, k)
+    # An erasure may have taken some of them.
+    exemplars = np.concatenate([np.zeros(0, np.float32), *(_read(text) for _, _, text in kept)])
     return EmbeddingFit(
         mean,
         directions.reshape(dimension, k),
         centres.reshape(-1, k),
-        exemplars,
+        exemplars.reshape(-1, k),
         tuple(row for row, _, _ in kept),
     )
 

@@ -44,7 +44,7 @@ monitors: {{performance: [{{metric: mae, drop: 1}}, {{metric: residual_drift, ab
 """,
     "ranking": _HEAD
     + f"""\
-columns: {{{_ROLES}, group: query, rank: position}}
+columns: {{{_ROLES}, group: query, rank: position, examined: seen}}
 top_k: 5
 monitors: {{performance: [{{metric: ndcg, drop: 0.1}}, {{metric: mrr, below: 0.1}}]}}
 """,
@@ -81,6 +81,7 @@ def rows_of(
         relevance = rng.integers(0, 3, ROWS)
         keen = relevance * (1 - harm) + rng.normal(0, 0.5, ROWS)
         predictions["position"] = pd.Series(-keen).groupby(predictions["query"]).rank().astype(int)
+        predictions["seen"] = 1 / predictions["position"]
         predictions["site"] = np.where(predictions["query"] % 2, "north", "south")
         actuals["truth"] = relevance
     return predictions, actuals

@@ -117,6 +117,7 @@ CHANGES: dict[str, Any] = {
     "registry": {"mlflow": "churn"},
     "labels": {"positive": "gone", "negative": "here"},
     "datasets": {"validation": "reference"},
+    "metrics.of": Many({"metrics": [{"of": "math:fsum", "columns": ["age"]}]}),
     "costs": {"fp": 1},
     "expectations.expect": Many(
         {
@@ -188,6 +189,7 @@ REFIT = ("baseline",)  # and then every window
 # What the planner asks for; nothing for all others.
 OF_ACTUALS = of_actuals(spec_from_mapping(BASE))
 NEW = ("business_impact",)
+OWN = (("versions",), ("custom_metrics",))
 EXPECTED: dict[str, tuple[str, ...]] = {
     "time.end": (),
     "features.region.type": REFIT,
@@ -222,6 +224,7 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     "actuals.no_actual_when": REFIT,
     "time.allowed_lateness": OF_ACTUALS,
     "costs": NEW,
+    "metrics.of": ("custom_metrics",),
 }
 
 
@@ -328,7 +331,7 @@ def test_the_planner_asks_for_what_the_table_says(shared: Project, key: str) -> 
         assert _days(requests) <= set(map(str, DAYS))
     allowed = {
         "kept": {(), REFIT},
-        "followed": {(), REFIT, COMPARED, OF_ACTUALS, NEW, ("versions",)},
+        "followed": {(), REFIT, COMPARED, OF_ACTUALS, NEW, *OWN},
     }
     assert expected in allowed.get(rule_of(key).effect, {REFIT})
 

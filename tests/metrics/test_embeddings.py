@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
@@ -113,6 +115,12 @@ def test_vectors_without_a_direction_are_not_usable_and_do_not_spoil_a_fit() -> 
     assert found is not None
     assert np.isfinite(found.exemplars).all()
     assert found.names[0] == "b3"
+
+
+def test_without_exemplars_nothing_is_said_of_novelty() -> None:
+    found = replace(fit(), exemplars=np.zeros((0, DIRECTIONS), np.float32), names=())
+    novel = measure_novelty(found, project(found, draw(3)), names(3))
+    assert np.isnan(novel).all()
 
 
 def test_too_few_rows_or_equal_ones_give_no_fit() -> None:

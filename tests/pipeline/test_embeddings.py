@@ -9,14 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.metrics.embeddings import EXEMPLARS, Vectors
+from mlmon_dagster.metrics.statistics import select
 from mlmon_dagster.profiles import ProfileRows, profile_in_parts
 from mlmon_dagster.profiles.baseline import ensure_baseline
 from mlmon_dagster.profiles.embedded import FITTED
-from mlmon_dagster.profiles.storage import load_profiles
+from mlmon_dagster.profiles.storage import load_profiles, to_rows
 from mlmon_dagster.project import Project
 from mlmon_dagster.report.health import health_report
 from mlmon_dagster.spec import ModelSpec, parse_predicate, predicate_columns, window_from_key
@@ -193,6 +196,14 @@ def test_the_same_vectors_as_json_lines_and_csv_give_the_same_profiles(tmp_path:
     project.store.close()
 
 
+def size_of(rows: pa.Table) -> int:
+    """Return the bytes that the counts of profiles take in a file."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(rows.select(["codes", "counts"]), sink)
+    group = pq.read_metadata(pa.BufferReader(sink.getvalue())).row_group(0)
+    return sum(group.column(i).total_compressed_size for i in range(group.num_columns))
+
+
 def test_no_division_of_the_rows_changes_what_is_counted(tmp_path: Path) -> None:
     project, spec = make_desk(tmp_path, broken)
     binnings = ensure_baseline(project.store, spec, NOW).binnings
@@ -205,6 +216,8 @@ def test_no_division_of_the_rows_changes_what_is_counted(tmp_path: Path) -> None
     for column in spec.features:
         assert np.array_equal(once[column].counts, twice[column].counts), column
     assert once["asked.novelty"].n[0] == 340
+    kept = to_rows({name: select(once[name], np.array([0])) for name in spec.features})
+    assert size_of(kept) < 2_048
     assert once["asked"].n[0] == ROWS
     project.store.close()
 
