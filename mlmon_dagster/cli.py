@@ -409,7 +409,7 @@ def demo(project: Project, again: bool, story: str) -> None:
     """Monitor a real model on a year of real flights, from training to alerts.
 
     The other story is of an assistant that real customers of a bank ask: what people, a judge and
-    customers say of its answers, and a launch that it was never told of.
+    customers say about its answers, and a launch that it knows nothing about.
     """
     if story == "support":
         from mlmon_dagster.demo.assistant_story import tell as tell_support
