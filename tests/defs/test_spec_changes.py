@@ -98,6 +98,12 @@ CHANGES: dict[str, Any] = {
     "actuals.unmatched_after": "10d",
     "features.age.type": Many({"features.age": {"type": "categorical"}}),
     "features.region.type": Many({"features.region": {"type": "text"}, "slices": None}),
+    "features.region.describe": Many(
+        {"features.region": {"type": "text", "describe": ["length", "email"]}, "slices": None}
+    ),
+    "features.vector.embedder": Many(
+        {"features.vector": {"type": "embedding", "embedder": "static", "nullable": True}}
+    ),
     "features.age.from": "years",
     "features.age.alias": ["years"],
     "features.age.min": 10,
@@ -193,6 +199,8 @@ OWN = (("versions",), ("custom_metrics",))
 EXPECTED: dict[str, tuple[str, ...]] = {
     "time.end": (),
     "features.region.type": REFIT,
+    "features.region.describe": REFIT,
+    "features.vector.embedder": REFIT,
     "features.age.from": REFIT,
     "features.age.alias": REFIT,
     "features.age.min": REFIT,
