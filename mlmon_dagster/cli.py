@@ -82,6 +82,9 @@ SECTIONS: dict[str, dict[str, Listed]] = {
         "metrics": Listed("Show the metrics of a model.", f"{_IN}.tables:metrics"),
         "trace": Listed("Say why a metric changed.", f"{_IN}.trace:trace"),
         "rows": Listed("Show the rows behind an alert, or of a model.", f"{_IN}.rows:rows"),
+        "labels": Listed(
+            "Draw rows for people to label, and take the answers.", f"{_IN}.labels:labels"
+        ),
         "report": Listed("Write the health report of a model as one HTML file."),
         "serve": Listed("Show models and alerts as web pages.", f"{_IN}.servers:serve"),
         "compare": Listed("Say whether another version is better.", f"{_IN}.tables:compare"),
@@ -392,11 +395,26 @@ def report(project: Project, model: str, output: Path | None) -> None:
     click.echo(f"{spec.model}: {made.status}, {made.alerts.text}. {path}")
 
 
-@cli.command(epilog=examples("mlmon demo"))
+@cli.command(epilog=examples("mlmon demo", "mlmon --project support demo --story support"))
 @click.option("--again", is_flag=True, help="Remove what an earlier demo left and start over.")
+@click.option(
+    "--story",
+    type=click.Choice(["flights", "support"]),
+    default="flights",
+    show_default=True,
+    help="A classifier's year, or a quarter of an assistant.",
+)
 @click.pass_obj
-def demo(project: Project, again: bool) -> None:
-    """Monitor a real model on a year of real flights, from training to alerts."""
+def demo(project: Project, again: bool, story: str) -> None:
+    """Monitor a real model on a year of real flights, from training to alerts.
+
+    The other story is of an assistant that real customers of a bank ask: what people, a judge and
+    customers say about its answers, and a launch that it knows nothing about.
+    """
+    if story == "support":
+        from mlmon_dagster.demo.assistant_story import tell as tell_support
+
+        sys.exit(0 if tell_support(project, again=again) else 1)
     from mlmon_dagster.demo.story import tell
 
     sys.exit(0 if tell(project, again=again) else 1)

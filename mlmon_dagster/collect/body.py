@@ -8,6 +8,7 @@ Numbers keep the digits they came with: a row is passed on as the text that it w
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -23,7 +24,7 @@ import pyarrow.compute as pc
 from mlmon_dagster.collect.problem import Problem
 from mlmon_dagster.ingest.declared_columns import Column
 from mlmon_dagster.ingest.formats.parse import Parsed
-from mlmon_dagster.ingest.formats.read_jsonl import NESTED, dig
+from mlmon_dagster.ingest.formats.read_jsonl import NESTED, dig, vector_text
 from mlmon_dagster.ingest.raw import RawFile, rows_of, text_array
 
 ARROW: Final = "application/vnd.apache.arrow.stream"
@@ -221,7 +222,13 @@ def raw_file(rows: Sequence[JsonRow], wanted: Sequence[Column]) -> RawFile:
     for column in wanted:
         found = [_cell(row.cells, column.source) for row in rows]
         if column.source in present or any(is_there for is_there, _ in found):
-            columns[column.source] = text_array([_text(cell) for _, cell in found])
+            is_vector = column.kind == "vector"
+            columns[column.source] = text_array(
+                [
+                    vector_text(cell) if is_vector and isinstance(cell, list) else _text(cell)
+                    for _, cell in found
+                ]
+            )
             present.setdefault(column.source)
     roots = {name.partition(".")[0] for name in columns if "." in name}
     named = tuple(name for name in present if name in columns or name not in roots)
@@ -258,7 +265,10 @@ def _cell(cells: Mapping[str, object], name: str) -> tuple[bool, object]:
 
 
 def _spelled(cell: object) -> str:
-    return cell if type(cell) is _Number else json.dumps(cell)
+    if type(cell) is _Number:
+        return cell
+    is_vector = isinstance(cell, list) and all(type(n) is _Number or n is None for n in cell)
+    return vector_text(cell) if is_vector else json.dumps(cell)
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -399,6 +409,8 @@ def _cells(
             word = {n: next(word for word, m in column.words if m == n) for n in (0, 1)}
             return [word.get(value) for value in values.to_pylist()]
     cells = list(values.to_pylist())
+    if column.kind == "vector":  # JSON has no word for what is not finite
+        return [cell and [n if math.isfinite(n) else None for n in cell] for cell in cells]
     for kind, mask in masks.items():
         for position in np.flatnonzero(mask[np.asarray(kept)]):
             cells[position] = _SPELLED[kind]

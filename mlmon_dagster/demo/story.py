@@ -80,16 +80,16 @@ def tell(project: Project, *, again: bool = False) -> bool:
     clock = Clock(LAST_OF_HISTORY + DAY)
     project = replace(project, now=clock)
     stages: list[tuple[str, float]] = []
-    with _stage(stages, "training on January to March"):
+    with timed_stage(stages, "training on January to March"):
         serving = _ServingSystem(project.folder / "landing" / MODEL)
-    with _stage(stages, "serving April to 28 December, a landing file a day"):
+    with timed_stage(stages, "serving April to 28 December, a landing file a day"):
         serving.write_history()
     with open_instance(project) as instance:
         launcher = Launcher(project, [spec], instance, lambda step: click.echo(f"    {step}"))
         is_fine = _history(project, spec, launcher, stages)
         dispatch_alerts(project, [spec], instance, project.now())
         is_fine &= _live(project, spec, launcher, clock, serving, stages)
-        with _stage(stages, "performance trace, health report, overview"):
+        with timed_stage(stages, "performance trace, health report, overview"):
             launcher.materialize(spec, REPORTED, keys=launcher.overview_keys)
     click.echo("\n" + render_months(project, spec))
     click.echo("\n" + render_episodes(project, spec))
@@ -109,36 +109,37 @@ NEXT = """What to do next:
   models/flight_delay.yaml                      what is declared; copy it for your own model"""
 
 
-def declare(project: Project, again: bool = False) -> ModelSpec:
-    """Make sure that the demo's model is declared in the project, and return it."""
-    target = project.models_folder / f"{MODEL}.yaml"
+def declare(project: Project, again: bool = False, model: str = MODEL) -> ModelSpec:
+    """Make sure that a demo's model is declared in the project, and return it."""
+    target = project.models_folder / f"{model}.yaml"
     if again:
-        _remove_earlier(project)
+        _remove_earlier(project, model)
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
-        shipped = resources.files("mlmon_dagster.demo").joinpath(f"{MODEL}.yaml")
+        shipped = resources.files("mlmon_dagster.demo").joinpath(f"{model}.yaml")
         target.write_text(shipped.read_text())
-    return spec_of(project, MODEL)
+    return spec_of(project, model)
 
 
-def _remove_earlier(project: Project) -> None:
+def _remove_earlier(project: Project, model: str) -> None:
     if project.db_url is not None:
         raise ConfigError(
             "MLMON_DB_URL names a database, which the demo will not empty. Unset it, or drop and "
             "create the database yourself and run the demo without --again."
         )
-    others = [p.stem for p in project.models_folder.glob("*.y*ml") if p.stem != MODEL]
+    others = [p.stem for p in project.models_folder.glob("*.y*ml") if p.stem != model]
     if others:
         raise ConfigError(
             f"{project.folder} also holds the state of {', '.join(others)}, which starting over "
             "would remove. Run the demo in an empty folder: mlmon --project FOLDER demo"
         )
-    shutil.rmtree(project.folder / "landing" / MODEL, ignore_errors=True)
+    shutil.rmtree(project.folder / "landing" / model, ignore_errors=True)
     shutil.rmtree(project.state_folder, ignore_errors=True)
 
 
 @contextmanager
-def _stage(stages: list[tuple[str, float]], name: str) -> Iterator[None]:
+def timed_stage(stages: list[tuple[str, float]], name: str) -> Iterator[None]:
+    """Say what is done, and note how long it took."""
     click.echo(f"{name} ...")
     start = time.monotonic()
     yield
@@ -171,13 +172,13 @@ class _ServingSystem:
 def _history(
     project: Project, spec: ModelSpec, launcher: Launcher, stages: list[tuple[str, float]]
 ) -> bool:
-    with _stage(stages, "ingest and baseline"):
+    with timed_stage(stages, "ingest and baseline"):
         first = launcher.materialize(spec, ("event_log", "baseline"))
         show_reports([first])
     windows = [
         w for w in complete_windows(spec.time, project.now()) if w.key <= f"{LAST_OF_HISTORY}"
     ]
-    with _stage(stages, f"backfill of {len(windows)} days in one run"):
+    with timed_stage(stages, f"backfill of {len(windows)} days in one run"):
         backfill = launcher.materialize(spec, windowed_of(spec), windows, is_backfill=True)
         show_reports([backfill])
     return first.is_success and backfill.is_success
@@ -196,18 +197,18 @@ def _live(
     # The night's files hold yesterday's predictions and what landed the day before; two more
     # nights bring the last ground truth.
     days: list[dt.date | None] = [*LIVE, None, None]
-    with _stage(stages, "29 to 31 December live"):
+    with timed_stage(stages, "29 to 31 December live"):
         for i, day in enumerate(days):
             landed = LIVE[0] + (i - 1) * DAY
             clock.move_to(landed + 2 * DAY)
             serving.write_day(day, landed)
             said = f"predictions of {day}, " if day else ""
             click.echo(f"  {clock():%d %B %Y}: {said}ground truth that landed on {landed}")
-            is_fine &= _tick(launcher)
+            is_fine &= tick(launcher)
     return is_fine
 
 
-def _tick(launcher: Launcher) -> bool:
+def tick(launcher: Launcher) -> bool:
     """Let the planner and the dispatcher look once, as the daemon would."""
     reports = []
     for report in launcher.tick("mlmon_planner"):
@@ -244,13 +245,13 @@ def _cells(month: pd.DataFrame) -> list[str]:
     ]
 
 
-def render_episodes(project: Project, spec: ModelSpec) -> str:
+def render_episodes(project: Project, spec: ModelSpec, time: str = "year") -> str:
     """Return the year's alerts: a line per monitor, what fires and recovers first."""
     groups: dict[str, list[AlertEpisode]] = defaultdict(list)
     for episode in list_alerts(project.store, spec.model):
         if episode.state != "PENDING" and not episode.is_explained:
             groups[episode.monitor].append(episode)
-    lines = [f"Alerts of the year ({sum(map(len, groups.values()))} episodes):"]
+    lines = [f"Alerts of the {time} ({sum(map(len, groups.values()))} episodes):"]
     order = sorted(groups.items(), key=lambda item: (_rank(item[1]), item[0]))
     width = max((len(monitor) for monitor in groups), default=0)
     for monitor, episodes in order:

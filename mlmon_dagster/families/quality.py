@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 
 _MOST_BY_CHANCE = 0.01  # probability, of all slices together
 _TYPES = {
-    "null_rate": ("numeric", "categorical", "boolean", "datetime", "text"),
+    "null_rate": ("numeric", "categorical", "boolean", "datetime", "text", "embedding"),
     "nan_rate": ("numeric",),
-    "unseen_rate": ("categorical", "boolean"),
+    "unseen_rate": ("categorical", "boolean", "embedding"),
     "out_of_range_rate": ("numeric",),
     PERSONAL_RATE: ("boolean",),
 }
@@ -184,7 +184,9 @@ def _tell_broken(spec: ModelSpec, metric: str, column: str) -> str:
     if metric == "nan_rate":
         return f"{column} is not a number"
     if metric == "unseen_rate":
-        return f"{column} has values never seen before"
+        is_vector = column in spec.features and spec.features[column].type == "embedding"
+        what = "vectors unlike the baseline's" if is_vector else "values never seen before"
+        return f"{column} has {what}"
     if metric == NOT_ADDITIVE:
         return "SHAP values do not add up to the score"
     feature = spec.features[column]
@@ -294,7 +296,7 @@ def _unseen(comparison: Comparison) -> References:
 
     features = comparison.work.spec.features
     baseline = fixed_comparison(comparison.part).baseline
-    names = [name for name, f in features.items() if f.type == "categorical"]
+    names = [n for n, f in features.items() if f.type in ("categorical", "embedding")]
     ranged = [name for name, f in features.items() if _applies("out_of_range_rate", f)]
     if not names and not ranged:
         return {}

@@ -17,7 +17,7 @@ from mlmon_dagster.spec.monitors import shap_columns
 from mlmon_dagster.spec.sources import FileSource, Source, Stream
 from mlmon_dagster.spec.tasks import Answer, class_scores, task_of
 
-Kind = Literal["id", "time", "number", "label", "boolean", "text"]
+Kind = Literal["id", "time", "number", "label", "boolean", "text", "vector"]
 
 EXPECTED: Final[dict[Kind, str]] = {
     "id": "text or an integer",
@@ -26,6 +26,7 @@ EXPECTED: Final[dict[Kind, str]] = {
     "label": "0 or 1",
     "boolean": "true or false",
     "text": "text",
+    "vector": "a list of numbers",
 }
 _READ_AS: Final[dict[Answer, Kind]] = {"label": "label", "class": "text", "number": "number"}
 _FEATURE_KINDS: Final[dict[FeatureType, Kind]] = {
@@ -34,6 +35,7 @@ _FEATURE_KINDS: Final[dict[FeatureType, Kind]] = {
     "text": "text",
     "boolean": "boolean",
     "datetime": "time",
+    "embedding": "vector",
 }
 # A declared role whose column a file may leave out.
 _OPTIONAL: Final = {"latency_ms", "status", "trace_id", "base_value", "explainer"}

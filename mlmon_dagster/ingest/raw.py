@@ -17,6 +17,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -593,6 +594,9 @@ def row_hashes(rows: pa.Table, columns: Iterable[str]) -> NDArray[np.int64]:
 def _codes(values: pa.Array, found: U64, spare: U64) -> None:
     """Find 64 bits per cell that stand for its value; anything for a null."""
     kind = values.type
+    if pa.types.is_list(kind) and pa.types.is_floating(kind.value_type):
+        _vector_codes(values, found)
+        return
     if pa.types.is_list(kind):
         values = pc.binary_join(values, "\x1f")
         kind = values.type
@@ -607,6 +611,14 @@ def _codes(values: pa.Array, found: U64, spare: U64) -> None:
     bits = np.frombuffer(values.buffers()[1], np.uint64)
     found[:] = bits[values.offset : values.offset + len(values)]
     _mix(found, spare)
+
+
+def _vector_codes(values: pa.Array, found: U64) -> None:
+    numbers = np.ascontiguousarray(values.values.to_numpy(zero_copy_only=False))
+    ends = values.offsets.to_numpy().tolist()
+    for row, (begin, end) in enumerate(pairwise(ends)):
+        digest = hashlib.blake2b(numbers[begin:end].data, digest_size=8).digest()
+        found[row] = int.from_bytes(digest, "little")
 
 
 def _text_codes(values: pa.Array, found: U64) -> None:

@@ -183,6 +183,8 @@ def usual_windows(windows: pd.DataFrame) -> pd.DataFrame:
         error of a window's rows, and the windows that have a value and an interval. No row of a
         metric with fewer than `FEWEST_WINDOWS`.
     """
+    if windows.empty:  # of a model without ground truth
+        return _no_series(*USUAL)
     known = windows[np.isfinite(windows["upper"] - windows["lower"]) & (windows["n"] > 0)]
     series = dict[tuple[str, ...], list[int]]()
     for row, key in enumerate(zip(*(known[name].tolist() for name in SERIES), strict=True)):

@@ -27,7 +27,7 @@ UNSEEN_KEPT = 10
 
 Kind = Literal[
     "numeric", "categorical", "score", "order", "confusion", "classes", "loss", "latency", "status",
-    "joint", "by_output", "rows",
+    "joint", "by_output", "rows", "vectors",
 ]  # fmt: skip
 
 
@@ -47,7 +47,8 @@ class Binning:
             log-spaced bins. ``status``: ok, error. ``joint``: no codes but sums of products of
             scores, see `metrics.joint`. ``by_output``: group of the output x (no ground truth,
             ground truth without a value, bins of the value), see `metrics.means_by_output`.
-            ``rows``: hashes of whole rows, see `metrics.repeats`.
+            ``rows``: hashes of whole rows, see `metrics.repeats`. ``vectors``: no codes but what is
+            fitted to an embedding, see `profiles.embedded`.
         edges: Inner edges of the coarse bins, ascending; a value belongs to bin ``i`` when
             ``edges[i-1] < value <= edges[i]``; the outer bins are open. Empty if not numeric.
         fine: Number of equal-width sub-bins inside each coarse bin (1 = none); the code is

@@ -244,6 +244,23 @@ def joint_binning(
     )  # fmt: skip
 
 
+def vectors_binning(
+    column: str, arrays: Sequence[str], rows: Sequence[str], shape: Sequence[int]
+) -> Binning:
+    """Keep what is fitted to an embedding, which has no counts.
+
+    Args:
+        column: Column name.
+        arrays: What is fitted to all rows.
+        rows: What is kept of single rows, each behind its row's name.
+        shape: Of the directions.
+    """
+    return _binning(
+        column, "vectors", 1,
+        categories=tuple(arrays), tail=tuple(rows), values=tuple(map(float, shape)),
+    )  # fmt: skip
+
+
 def size_binning(column: str, typical: float) -> Binning:
     """Logarithmic bins 2 % wide, from 1e-4 to 1e6 times the typical value, or up to twice that.
 

@@ -105,6 +105,10 @@ def build_profiles(
     Raises:
         StoreError: If a slice has so many values that profiles would not be small any more.
     """
+    if any(feature.type == "embedding" for feature in spec.features.values()):
+        from mlmon_dagster.profiles.embedded import with_fits
+
+        from_sql = with_fits(spec, from_sql, binnings)
     source = row_source(spec, from_sql)
     values = value_expressions(spec, key)
     sampled = sampled_features(spec)
@@ -112,12 +116,11 @@ def build_profiles(
     columns = profiled_columns(binnings, every_row, spec)
     statements = Statements(source, columns, spec.slices, dialect)
     found = _profile(engine, spec, statements, rows=binnings.get(ROWS))
-    for name, most in sampled.items():
-        if name in binnings:
-            some = sampled_source(engine, source, most)
-            column = profiled_columns(binnings, {name: values[name]}, spec)
-            statements = Statements(some, column, spec.slices, dialect)
-            found |= _profile(engine, spec, statements, of_rows=False)
+    for most in sorted({most for name, most in sampled.items() if name in binnings}):
+        mine = {name: values[name] for name, n in sampled.items() if n == most}
+        some = sampled_source(engine, source, most)
+        statements = Statements(some, profiled_columns(binnings, mine, spec), spec.slices, dialect)
+        found |= _profile(engine, spec, statements, of_rows=False)
     for name in spec.derived_features.keys() & found.keys():
         found[name] = _without_nulls(found[name])
     found |= profile_joint(engine, source, binnings, values, dialect)
@@ -642,6 +645,7 @@ def profile_in_parts(
     source = row_source(work.spec, whole)
     found |= profile_joint(work.opened(), source, work.binnings, values, DUCKDB)
     sampled = {n: work.binnings[n] for n in sampled_features(work.spec) if n in work.binnings}
+    sampled |= {n: b for n, b in work.binnings.items() if b.kind == "vectors"}
     return found | build_profiles(work.opened(), work.spec, whole, sampled) if sampled else found
 
 

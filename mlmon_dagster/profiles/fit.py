@@ -72,6 +72,7 @@ from mlmon_dagster.profiles.loss_columns import (
 from mlmon_dagster.profiles.row_cells import fit_rows
 from mlmon_dagster.profiles.sampled_rows import sampled_source
 from mlmon_dagster.spec.declaration import FeatureType, sampled_features
+from mlmon_dagster.spec.derived import VECTOR, name_derived
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.tasks import MAX_CLASSES, class_scores, declared_classes, task_of
 from mlmon_dagster.store.state.erased_ids import digest_personal_sql
@@ -88,6 +89,7 @@ _VALUES: dict[FeatureType, str] = {
         " - CAST(EXTRACT(EPOCH FROM {0}) AS DOUBLE PRECISION)"
     ),
     "text": "CAST(LENGTH({0}) AS DOUBLE PRECISION)",
+    "embedding": "{0}",
 }
 QUANTILE_BINS = 20
 MAX_VALUES = 32
@@ -117,6 +119,8 @@ def value_expressions(spec: ModelSpec, key: str = "") -> dict[str, tuple[Kind, s
     found: dict[str, tuple[Kind, str]] = {}
     for name, feature in spec.features.items():
         found[name] = _read(name, feature.type)
+        if feature.type == "embedding":
+            found[name] = ("categorical", quote_identifier(name_derived(name, VECTOR)))
         if feature.describe:
             # Whether there is a text at all; what it is like, its derived columns say.
             is_there = f"CASE WHEN {quote_identifier(name)} IS NOT NULL THEN 'text' END"
@@ -188,6 +192,12 @@ def fit_binnings(
         classes that nobody declared have no bins.
     """
     with_values = explained_by(explained, engine, spec, from_sql)
+    fitted: dict[str, Binning] = {}
+    if any(feature.type == "embedding" for feature in spec.features.values()):
+        from mlmon_dagster.profiles.embedded import fit_to_rows, with_fits
+
+        fitted = fit_to_rows(engine, spec, from_sql)
+        from_sql = with_fits(spec, from_sql, fitted)
     from_sql = row_source(spec, from_sql)
     binnings: dict[str, Binning] = {}
     expressions = value_expressions(spec, key)
@@ -245,7 +255,7 @@ def fit_binnings(
     binnings |= fit_joint(engine, spec, from_sql, binnings, expressions, dialect)
     binnings |= fit_rows(spec, binnings, dialect)
     binnings |= _fit_attributions(with_values, spec, dialect)
-    return binnings | {name: loss_binning(name, 1.0) for name in group_columns(spec)}
+    return binnings | fitted | {name: loss_binning(name, 1.0) for name in group_columns(spec)}
 
 
 def _output_edges(

@@ -12,9 +12,10 @@ import pandas as pd
 
 from mlmon_dagster.metrics.statistics import ColumnStatistics, select_columns
 from mlmon_dagster.profiles import Baseline, baseline_in_force, load_baseline
+from mlmon_dagster.profiles.embedded import know_fits
 from mlmon_dagster.spec import ModelSpec, Window, window_containing, windows_between
 from mlmon_dagster.spec.baseline import PRODUCTION
-from mlmon_dagster.spec.declaration import Granularity, is_sampled
+from mlmon_dagster.spec.declaration import Granularity, is_slow
 from mlmon_dagster.spec.metric_registry import BINARY
 from mlmon_dagster.spec.names import PERFORMANCE
 from mlmon_dagster.store import Store
@@ -127,6 +128,7 @@ def searched(
         BaselineMissingError: If the model has no baseline yet.
     """
     baseline = load_baseline(store, spec, period[0] if spec.baseline.is_rolling else None)
+    know_fits(spec, baseline.binnings)
     windows = windows_between(spec.time, *period)
     known = _judged_rows(store, spec, baseline, windows, PRODUCTION)
     if known is None:
@@ -160,9 +162,7 @@ def searched(
 
 
 def _searchable(spec: ModelSpec) -> list[str]:
-    return [
-        n for n, f in spec.features.items() if f.type in CODED and not f.pii and not is_sampled(f)
-    ]
+    return [n for n, f in spec.features.items() if f.type in CODED and not f.pii and not is_slow(f)]
 
 
 def _judged_rows(

@@ -15,7 +15,7 @@ from mlmon_dagster.spec.declaration import (
     alias_problems,
     attribution_problems,
     effect_problems,
-    is_sampled,
+    is_slow,
     logged_attributions,
     outcome_problems,
     retention_problems,
@@ -323,9 +323,7 @@ def _slice_column_problem(spec: Declaration, column: str) -> str | None:
     if column in of_spans or (column == "model_version" and spec.has_versions):
         return None
     fit = [
-        n
-        for n, f in spec.features.items()
-        if f.type in _SLICEABLE and not f.pii and not is_sampled(f)
+        n for n, f in spec.features.items() if f.type in _SLICEABLE and not f.pii and not is_slow(f)
     ]
     fit += of_spans
     feature = spec.features.get(column)
@@ -334,7 +332,7 @@ def _slice_column_problem(spec: Declaration, column: str) -> str | None:
         return f"'{column}' is not a feature{hint or '.'} Can be sliced by: {names.listed(fit)}"
     if feature.type not in _SLICEABLE:
         return f"'{column}' is {feature.type}; slices are by categorical or boolean features"
-    if is_sampled(feature):
+    if is_slow(feature):
         return f"'{column}' is computed for a sample of rows; slices need it of every row"
     return f"'{column}' is marked pii; its values may not be shown" if feature.pii else None
 

@@ -21,7 +21,15 @@ from mlmon_dagster.spec import names
 from mlmon_dagster.spec.alerting import AlertPolicy
 from mlmon_dagster.spec.baseline import DATASETS, BaselineSpec, DeclaredBaseline
 from mlmon_dagster.spec.custom_metrics import CustomMetrics
-from mlmon_dagster.spec.derived import Description, Descriptions, is_known, name_derived
+from mlmon_dagster.spec.derived import (
+    EMBEDDED,
+    EMBEDDED_ROWS,
+    LANGUAGE,
+    Description,
+    Descriptions,
+    is_known,
+    name_derived,
+)
 from mlmon_dagster.spec.evaluations import AT, Evaluation, find_truth
 from mlmon_dagster.spec.known_events import KnownEvent
 from mlmon_dagster.spec.monitors import (
@@ -55,7 +63,7 @@ Task = Literal[
 ]  # fmt: skip
 Granularity = Literal["hour", "day", "week", "month"]
 
-FeatureType = Literal["numeric", "categorical", "boolean", "datetime", "text"]
+FeatureType = Literal["numeric", "categorical", "boolean", "datetime", "text", "embedding"]
 SHORTEST_VERSIONS = dt.timedelta(days=1)
 SHORTEST_CLOSING = dt.timedelta(days=90)  # unless declared, whatever is learnt
 ATTRIBUTION: Final = "attribution"  # of a feature
@@ -125,6 +133,7 @@ class Feature(Declared):
     null_rate: RateCondition | None = None
     pii: bool | None = None  # None: nobody has said that its values may be shown
     describe: Descriptions = ()
+    embedder: str | None = None
     importance: float | None = Field(default=None, ge=0)
     description: str | None = None
 
@@ -136,16 +145,18 @@ class Feature(Declared):
             raise ValueError(f"min {self.min:g} is greater than max {self.max:g}")
         if self.describe and self.type != "text":
             raise ValueError(f"describe is for text, not for {self.type} features")
+        if self.embedder is not None and self.type != "embedding":
+            raise ValueError(f"embedder is for embeddings, not for {self.type} features")
         return self
 
 
 class DerivedFeature(Feature):
-    """A column that is computed from a feature of text, and is judged as every feature is.
+    """A column that is computed from a text or an embedding, and is judged as every feature is.
 
     Nobody's text is in it, so that its values may be shown where the text's may not.
 
     Attributes:
-        of: The feature of text.
+        of: The feature that it is computed from.
         described: What is computed from it.
     """
 
@@ -160,12 +171,21 @@ class DerivedFeature(Feature):
 
 def is_sampled(feature: Feature) -> bool:
     """Say whether a feature is computed for some rows of each window only."""
+    if feature.type == "embedding":
+        return True
     return isinstance(feature, DerivedFeature) and feature.most_rows is not None
+
+
+def is_slow(feature: Feature) -> bool:
+    """Say whether a feature takes too long to be computed for every row that is looked at."""
+    return isinstance(feature, DerivedFeature) and feature.described.name == LANGUAGE
 
 
 def sampled_features(spec: Declaration) -> dict[str, int]:
     """Return the features that are computed for some rows of a window -> at most how many."""
-    return {n: f.most_rows for n, f in spec.derived_features.items() if f.most_rows is not None}
+    found = {n: f.most_rows for n, f in spec.derived_features.items() if f.most_rows is not None}
+    vectors = (n for n, f in spec.features.items() if f.type == "embedding")
+    return found | dict.fromkeys(vectors, EMBEDDED_ROWS)
 
 
 def _with_derived(features: dict[str, Feature]) -> dict[str, Feature]:
@@ -173,7 +193,8 @@ def _with_derived(features: dict[str, Feature]) -> dict[str, Feature]:
     found: dict[str, Feature] = {}
     for name, feature in features.items():
         found[name] = feature
-        for one in feature.describe:
+        embedded = [Description(name=each) for each in EMBEDDED]
+        for one in embedded if feature.type == "embedding" else feature.describe:
             if is_known(one):  # else a problem of the spec
                 found[name_derived(name, one.name)] = DerivedFeature(
                     type=one.kind.type,
@@ -595,6 +616,8 @@ class Declaration(Declared):
         A feature that nobody has marked may be personal; its values are shown on demand only.
         """
         feature = self.features.get(column)
+        if feature is not None and feature.type == "embedding":
+            return True  # what is shown is how many numbers it has
         is_slice = any(column in key for key in self.slices)
         return feature is not None and not feature.pii and (feature.pii is False or is_slice)
 

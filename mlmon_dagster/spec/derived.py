@@ -1,7 +1,9 @@
-"""Columns that are computed from a column of text: what each is, and its expression.
+"""Columns that are computed from a text or a vector: what each is, and its expression.
 
 A feature ``question`` with ``describe: [length, email]`` gives the columns ``question.length`` and
-``question.email``. They are in no file and in no table: whoever reads records gets them beside the
+``question.email``. An embedding ``x`` gives
+``x.topic`` and ``x.novelty``, by what was fitted to the baseline (`metrics.embeddings`). They are
+in no file and in no table: whoever reads records gets them beside the
 stored columns (`store.tables.derived_columns`), and all that follows takes them as features.
 
 Patterns are RE2's, which DuckDB has. Of what looks like a card number no check digit is computed.
@@ -122,6 +124,30 @@ DESCRIPTIONS: Final[dict[str, DescriptionKind]] = {
 }
 
 
+EMBEDDED_FUNCTION: Final = "mlmon_embedded"
+EMBEDDED_ROWS: Final = 20_000  # of a window, so that its cost does not depend on its volume
+ROW_NAME: Final = "MD5(dataset || ':' || prediction_id)"
+FIT: Final = "'<fit>'"  # stands for the name of what was fitted
+VECTOR: Final = "vector"  # beside what is derived: how many numbers a vector has, or what is wrong
+
+
+def _embedded(part: str) -> Callable[[str], str]:
+    # One call for all parts, which the engine makes once: to hand over vectors costs most.
+    return lambda x: f"struct_extract({EMBEDDED_FUNCTION}({x}, {FIT}, {ROW_NAME}), '{part}')"
+
+
+EMBEDDED: Final[dict[str, DescriptionKind]] = {
+    "topic": DescriptionKind("categorical", _embedded("topic"), most_rows=EMBEDDED_ROWS),
+    "novelty": DescriptionKind("numeric", _embedded("novelty"), most_rows=EMBEDDED_ROWS),
+}
+describe_vector: Final = _embedded(VECTOR)
+
+
+def name_fit(model: str, column: str) -> str:
+    """Return the name of what is fitted to an embedding, whichever baseline is in force."""
+    return f"{model}.{column}"
+
+
 class Description(Declared):
     """One column that is computed from a text: a name of ours, or a name and a pattern."""
 
@@ -137,7 +163,7 @@ class Description(Declared):
         """
         if self.matches is not None:
             return _matching(self.matches, f"match {self.name}")
-        return DESCRIPTIONS[self.name]
+        return EMBEDDED[self.name] if self.name in EMBEDDED else DESCRIPTIONS[self.name]
 
 
 def _as_descriptions(value: object) -> object:
@@ -174,7 +200,7 @@ def derive_sql(description: Description, column: str) -> str:
 
 def is_known(description: Description) -> bool:
     """Say whether there is such a description at all."""
-    return description.matches is not None or description.name in DESCRIPTIONS
+    return description.matches is not None or description.name in {**DESCRIPTIONS, **EMBEDDED}
 
 
 def description_problems(described: Iterable[Description]) -> Iterator[tuple[int, str]]:

@@ -110,6 +110,8 @@ def profile_signature(spec: ModelSpec) -> list[object]:
 def _dump_feature(feature: Feature) -> dict[str, object]:
     """Return what of a feature decides about numbers; of what is computed, what it is."""
     people = {"importance", "description", "unit", "nullable", "null_rate", "describe"}
+    if feature.embedder is None:
+        people.add("embedder")
     return feature.model_dump(exclude=people)
 
 

@@ -205,7 +205,11 @@ def predicate_columns(spec: Declaration) -> dict[str, ColumnKind]:
     roles = {r: k for r, k in _KIND_OF_ROLE.items() if r in spec.columns.declared()}
     if spec.task == "multiclass_classification":
         roles |= {r: "text" for r in ("prediction", "actual") if r in roles}
-    features = {name: _KIND_OF_FEATURE[f.type] for name, f in spec.features.items()}
+    features = {
+        name: _KIND_OF_FEATURE[f.type]
+        for name, f in spec.features.items()
+        if f.type in _KIND_OF_FEATURE  # an embedding is compared with nothing
+    }
     outcomes: dict[str, ColumnKind] = {name: "numeric" for name in spec.columns.outcomes}
     return {**roles, "dataset": "text", **outcomes, **features, **columns_of_spans(spec)}
 

@@ -29,6 +29,7 @@ from mlmon_dagster.store.state.database import overwrite_deleted
 from mlmon_dagster.store.state.schema import baseline, baseline_promotion
 from mlmon_dagster.store.state.sql import upsert
 from mlmon_dagster.store.state.writing import reached, writer_lock
+from mlmon_dagster.store.tables.derived_columns import EXEMPLAR
 
 if TYPE_CHECKING:
     from mlmon_dagster.store.store import Store
@@ -372,7 +373,8 @@ def _redact_json(content: Json, names: frozenset[str]) -> Json:
     n = sum(isinstance(entry, str) and entry.startswith(REDACTED[:-1]) for entry in content)
     kept: list[Json] = []
     for entry in content:
-        if isinstance(entry, str) and entry in names:
+        # What is kept of a single row stands behind the row's name.
+        if isinstance(entry, str) and (entry in names or entry.partition(EXEMPLAR)[0] in names):
             n += 1  # names of a list differ, since they become the values of a type
             kept.append(REDACTED if n == 1 else f"{REDACTED[:-1]} {n}]")
         else:

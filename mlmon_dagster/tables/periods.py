@@ -411,7 +411,7 @@ def by_windows(
         for key, cells in frames.items()
     }
     named = {c: replace(s, cells=starting[id(s.cells)]) for c, s in own.items() if len(s)}
-    if not named:
+    if not named or frame.empty:
         return frame
     metrics = frame["metric"].unique()
     errors = standard_errors(

@@ -15,6 +15,8 @@ import pyarrow as pa
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.families.service import BURN_RATE
 from mlmon_dagster.profiles.compiler import NULL_SLICE
+from mlmon_dagster.profiles.embedded import know_fits
+from mlmon_dagster.profiles.in_force import baseline_in_force
 from mlmon_dagster.spec import (
     ModelSpec,
     Predicate,
@@ -25,6 +27,7 @@ from mlmon_dagster.spec import (
 )
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.declaration import Task, logged_attributions, sampled_features
+from mlmon_dagster.spec.derived import VECTOR, name_derived
 from mlmon_dagster.spec.evaluations import error_column, evaluator_column
 from mlmon_dagster.spec.monitors import CLASS_RATE, SPAN_COVERAGE
 from mlmon_dagster.spec.names import ALL
@@ -124,6 +127,8 @@ def rows_of(
         slowest: A column of times: those that took longest first, instead of the worst.
         brief: Without features and SHAP values.
     """
+    if any(feature.type == "embedding" for feature in spec.features.values()):
+        know_fits(spec, baseline_in_force(store, spec).binnings)
     source = store.inference_records(spec).from_sql(windows, [dataset], version)
     where = f" WHERE {to_sql(picked)}" if picked is not None else ""
     hidden = tuple(n for n, f in spec.features.items() if f.pii and n not in shown)
@@ -136,7 +141,7 @@ def rows_of(
     late = [name for name in sampled_features(spec) if quote_identifier(name) not in where]
     if late:
         # They take long for each row, so that they are computed for those that are shown alone.
-        early = [name for name in spec.derived_features if name not in late]
+        early = [name for name in spec.features if name not in late]
         stored = store.inference_records(spec).stored_sql(windows, [dataset], version)
         chosen = (
             f"(SELECT * EXCLUDE ({OFF_BY}) FROM (SELECT records.*, {_off_by(spec)} FROM "
@@ -171,8 +176,10 @@ def _columns(spec: ModelSpec, hidden: Collection[str], *, brief: bool) -> str:
     features = [
         f"CASE WHEN {quote_identifier(n)} IS NOT NULL THEN '{HIDDEN}' END AS {quote_identifier(n)}"
         if n in hidden
+        else f"{quote_identifier(name_derived(n, VECTOR))} AS {quote_identifier(n)}"
+        if feature.type == "embedding"
         else quote_identifier(n)
-        for n in spec.features
+        for n, feature in spec.features.items()
     ]
     attributions = [quote_identifier(name) for name in logged_attributions(spec).values()]
     of_spans = [quote_identifier(field.name) for field in span_fields(spec)]

@@ -48,6 +48,8 @@ effect churn PERIOD --of actual
 budget churn PERIOD
 backtest churn PERIOD
 expectations churn --export PAGE
+labels draw churn --output LABELS
+labels take churn ANSWERS
 metrics churn
 metrics churn --format json
 drill churn --windows 4 --faults unseen,shift,unit,stuck,one_slice
@@ -100,8 +102,8 @@ model remove churn --yes --author me
 LINES = WORDS.strip().splitlines()
 PERIOD = ("--from", "2024-03-03", "--to", "2024-03-03")
 # Commands that say that something needs attention: files of the project are broken, nobody
-# listens for messages, there is no other version or source of features to compare with, and no
-# objective is declared.
+# listens for messages, there is no other version or source of features to compare with, no
+# objective is declared, and nothing is left to label.
 ATTENTION = {
     "doctor --deep",
     "ingest churn --retry",
@@ -110,6 +112,7 @@ ATTENTION = {
     "compare churn PERIOD",
     "skew churn PERIOD",
     "budget churn PERIOD",
+    "labels draw churn --output LABELS",
 }
 WITHOUT_DATABASE = {"validate": 0, "schema": 0, "doctor --deep": 1}  # and their exit codes
 
@@ -171,12 +174,16 @@ def test_no_command_prints_a_secret_or_a_value_of_a_person(
     (tmp_path / "empty" / "models").mkdir(parents=True)
     ids = pq.read_table(landed / f"{DAYS[0]}.parquet")["id"].to_pylist()[-2:]
     (tmp_path / "ids").write_text("\n".join(ids))
+    (tmp_path / "answers").write_text(f"id,left\n{ids[0]},1\n")
     refused = max((folder / ".mlmon" / "store" / "quarantine" / MODEL).glob("*.csv"))
     words: dict[str, list[object]] = {
         "PERIOD": list(PERIOD),
         "LANDED": [landed / "validation.parquet"],
         "REFUSED": [refused.name[:12]],
-        **{w: [tmp_path / w.lower()] for w in ["IDS", "OUT", "PAGE", "BACKUP", "EMPTY"]},
+        **{
+            w: [tmp_path / w.lower()]
+            for w in ["IDS", "OUT", "PAGE", "BACKUP", "EMPTY", "LABELS", "ANSWERS"]
+        },
     }
     hits, ends = [], {}
     for line in LINES:

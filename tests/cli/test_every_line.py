@@ -29,7 +29,7 @@ AT = ("--now", NOW.isoformat())
 LASTING = {"alerts listen", "collect", "demo", "dev", "serve"}
 # What pages name, and what stands for it; in this order, whole words.
 STANDS_FOR = {
-    "flight_delay|checkout|loan|MODEL": MODEL,
+    "flight_delay|checkout|loan|assistant|MODEL": MODEL,
     "--from --to": f"--from {DAYS[1]} --to {DAYS[2]}",
     "2013-12-01T00:00:00Z": f"{NOW:%Y-%m-%dT%H:%M:%SZ}",
     r"(2013|2026)-\d\d-\d\d|DAY": str(DAYS[2]),
@@ -49,7 +49,8 @@ LATER = ("alerts unsilence", "model", "erase", "restore")  # in this order, what
 LACKS = re.compile(
     "is in both production and (?:shadow|training)|is of version '4'|declare columns.outcomes|"
     "no objectives|column status|only what fires is acknowledged|None of these was refused|"
-    "has no records of a model .* as of"
+    "has no records of a model .* as of|has no answer in column|without ground truth is in|"
+    "that takes JSON Lines|to_label.csv' does not exist"
 )
 ELSEWHERE = ("init", "restore")  # need a project that has nothing yet
 
@@ -96,7 +97,7 @@ def test_every_line_of_help_the_readme_and_the_pages_runs(
     token = mlmon(*here, "collect", "token", "create", "--model", MODEL).out.split("_")[1]
     refused = next((folder / ".mlmon" / "store" / "quarantine" / MODEL).iterdir())
     known = {
-        "3fa2c1|2510990b|b73afae1": alert["fingerprint"],
+        "3fa2c1|2510990b|b73afae1|ALERT": alert["fingerprint"],
         "3fa0c1|HASH": refused.name[:12],
         "78a3af2e6b2b|3f9a0c12be47": token,
     }

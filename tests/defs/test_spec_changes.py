@@ -98,6 +98,12 @@ CHANGES: dict[str, Any] = {
     "actuals.unmatched_after": "10d",
     "features.age.type": Many({"features.age": {"type": "categorical"}}),
     "features.region.type": Many({"features.region": {"type": "text"}, "slices": None}),
+    "features.region.describe": Many(
+        {"features.region": {"type": "text", "describe": ["length", "email"]}, "slices": None}
+    ),
+    "features.vector.embedder": Many(
+        {"features.vector": {"type": "embedding", "embedder": "static", "nullable": True}}
+    ),
     "features.age.from": "years",
     "features.age.alias": ["years"],
     "features.age.min": 10,
@@ -193,6 +199,8 @@ OWN = (("versions",), ("custom_metrics",))
 EXPECTED: dict[str, tuple[str, ...]] = {
     "time.end": (),
     "features.region.type": REFIT,
+    "features.region.describe": REFIT,
+    "features.vector.embedder": REFIT,
     "features.age.from": REFIT,
     "features.age.alias": REFIT,
     "features.age.min": REFIT,
@@ -298,6 +306,8 @@ def ingested(project: Project, spec: ModelSpec) -> dict[str, str]:
 
 def test_every_rule_is_tried_through_a_store() -> None:
     tried = {rule_of(key) for key in CHANGES}
+    # Of another task: tests/pipeline/test_generation.py has such a model.
+    tried |= {rule_of(f"evaluations.{key}") for key in ("by", "good")}
 
     assert [rule.paths for rule in RULES if rule not in tried] == []
 

@@ -13,6 +13,7 @@ import pytest
 
 from mlmon_dagster.alerts.dispatching import dispatch
 from mlmon_dagster.alerts.receivers.base import ConsoleReceiver
+from mlmon_dagster.pipeline.plan import plan
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.files.loader import load_model
@@ -148,3 +149,23 @@ def test_a_judges_word_is_judged_before_people_have_spoken(tmp_path: Path, seed:
     by_column = rows[rows["metric"] == "good_rate"].set_index("column_name")["status"]
     assert by_column["faithful"] == "ERROR"
     assert by_column["correct"] == "NO_DATA"
+
+
+def test_whom_a_judge_stands_in_for_fits_the_baseline_again_and_what_is_good_is_of_new_files(
+    tmp_path: Path,
+) -> None:
+    spec, project = declare(tmp_path), make_project(tmp_path, lambda: NOW)
+    for i in range(DAYS):
+        day = FIRST + dt.timedelta(days=i)
+        land(tmp_path, day, *draw_day(1, day, 0.85))
+    look(project, spec, "one")
+    assert plan(project, spec, NOW) == []
+
+    def declared(faithful: str) -> ModelSpec:
+        path = tmp_path / "models" / "assistant.yaml"
+        path.write_text(YAML.replace("{by: judge, of: correct, good: {at_least: 4}}", faithful))
+        return load_model(path)
+
+    assert plan(project, declared("{by: judge, of: correct, good: {at_least: 5}}"), NOW) == []
+    asked = plan(project, declared("{by: judge, good: {at_least: 4}}"), NOW)
+    assert {request.assets for request in asked} == {("baseline",)}

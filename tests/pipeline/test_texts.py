@@ -21,6 +21,7 @@ from mlmon_dagster.report.health import health_report
 from mlmon_dagster.spec import ModelSpec, parse_predicate, predicate_columns, window_from_key
 from mlmon_dagster.spec.derived import DESCRIPTIONS, LANGUAGE
 from mlmon_dagster.spec.files.loader import parse_model
+from mlmon_dagster.store.erasure.erase import erase
 from mlmon_dagster.store.state import monitor_results
 from mlmon_dagster.tables.rows import rows_of
 from tests.defs.small_model import drop
@@ -167,6 +168,24 @@ def test_descriptions_are_in_no_table_and_no_file_is_asked_for_them(tmp_path: Pa
     assert "question" in stored
     assert not [name for name in stored if name.startswith("question.")]
     assert "question.length" in project.store.inference_records(spec).read(limit=1).column_names
+    project.store.close()
+
+
+def test_an_erased_text_is_in_no_number_of_its_descriptions(tmp_path: Path) -> None:
+    """The longest text of the day is one row's, and so is its length."""
+    day = asked(DAY)
+    day.loc[7, "question"] = "please " * 400
+    project, spec = make_desk(tmp_path, day)
+    store, binnings = project.store, ensure_baseline(project.store, spec, NOW).binnings
+
+    def longest() -> float:
+        found = load_profiles(store, spec, binnings, start=NOW - dt.timedelta(3))
+        return float(np.nanmax(found["question.length"].maximum))
+
+    assert longest() == 2_800
+    erase(store, spec, [str(day.loc[7, "id"])], now=NOW)
+    look(project, spec, "again")
+    assert longest() < 300
     project.store.close()
 
 

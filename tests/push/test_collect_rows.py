@@ -216,3 +216,29 @@ def test_times_ahead_of_the_clock_are_judged_by_the_clock_that_is_given() -> Non
     raw = body.raw_file(body.read_array(text, 1_000), judge.wanted)
     assert judge.judge(raw, {}, NOW).bad.all()
     assert not judge.judge(raw, {}, NOW + dt.timedelta(hours=1)).bad.any()
+
+
+@pytest.mark.parametrize("form", ["json", "arrow"])
+def test_vectors_arrive_as_lists_of_numbers(store: Store, tmp_path: Path, form: str) -> None:
+    """With what is no number among them as NaN; a text that is no list is refused."""
+    spec = push_spec(features={"asked": {"type": "embedding", "nullable": True}})
+    vectors = [[0.5, -1.25, 3e-05], [0.5, None], [], None]
+    sent = [
+        {**{k: v for k, v in row(n).items() if k not in ("age", "region", "member")}, "asked": x}
+        for n, x in enumerate(vectors)
+    ]
+    with running(store, tmp_path, spec=spec) as collector:
+        if form == "json":
+            answer = collector.post(sent)
+            refused = collector.post([{**sent[0], "asked": "none"}])
+            assert [e["expected"] for e in refused.json["errors"]] == ["a list of numbers"]
+        else:
+            answer = collector.post(arrow(sent), content_type=ARROW)
+        assert (answer.status, answer.json) == (202, {"accepted": 4, "refused": 0})
+        report = ingest_new(store, spec, tmp_path, readers(), now=NOW)
+    assert [(f.status, f.n_new) for f in report.files] == [("done", 4)]
+    rows = store.event_log(spec).rows("predictions").sort_by("prediction_id")
+    found = rows["asked"].to_pylist()
+    assert found[0] == pytest.approx(vectors[0])
+    assert (found[1][0], np.isnan(found[1][1])) == (0.5, True)
+    assert found[2:] == [[], None]

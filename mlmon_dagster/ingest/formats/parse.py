@@ -5,6 +5,7 @@ Cells that cannot be read as their declared type become null, and a fault that s
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -276,6 +277,7 @@ ARROW_TYPES: Final[dict[Kind, pa.DataType]] = {
     "label": pa.float64(),  # narrowed to int64 once the rows that are not 0 or 1 are out
     "boolean": pa.bool_(),
     "text": pa.string(),
+    "vector": pa.list_(pa.float32()),
 }
 MAX_TEXT = 1 << 20
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
@@ -449,12 +451,51 @@ def _to_text(values: pa.Array, column: Column) -> Cast | None:
     return Cast(values.cast(pa.string())) if pa.types.is_date(kind) else None
 
 
+def _to_vector(values: pa.Array, column: Column) -> Cast | None:
+    """Read lists of numbers, or their JSON; one that is missing among them is not a number."""
+    if _is_text(values.type):
+        return _vectors_from_json(values, column)
+    kind = values.type
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    if not is_list and not pa.types.is_fixed_size_list(kind):
+        return None
+    inner = kind.value_type
+    if not pa.types.is_floating(inner) and not pa.types.is_integer(inner):
+        return None
+    lists = values.cast(pa.list_(inner)).cast(pa.list_(pa.float32()), safe=False)
+    if lists.values.null_count:
+        filled = pc.fill_null(lists.values, float("nan"))
+        lists = pa.ListArray.from_arrays(lists.offsets, filled, mask=lists.is_null())
+    return Cast(lists)
+
+
+def _vectors_from_json(values: pa.Array, column: Column) -> Cast:
+    found: list[list[float] | None] = []
+    wrong = np.zeros(len(values), dtype=bool)
+    for row, text in enumerate(values.to_pylist()):
+        vector = None if text is None or not text.strip() else _vector_of(text)
+        wrong[row] = vector is None and bool(text and text.strip())
+        found.append(vector)
+    return Cast(pa.array(found, pa.list_(pa.float32())), Fault.where(wrong, "wrong_type", column))
+
+
+def _vector_of(text: str) -> list[float] | None:
+    """Return the numbers of a JSON list; None if it is none."""
+    try:
+        found = json.loads(text)
+        numbers = [float("nan") if cell is None else float(cell) for cell in found]
+    except (ValueError, TypeError, RecursionError, OverflowError):
+        return None
+    return numbers if isinstance(found, list) else None
+
+
 _CASTS: Final[dict[Kind, Callable[[pa.Array, Column], Cast | None]]] = {
     "id": _to_id,
     "number": _to_number,
     "label": _to_label,
     "boolean": _to_boolean,
     "text": _to_text,
+    "vector": _to_vector,
 }
 
 

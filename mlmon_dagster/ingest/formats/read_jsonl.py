@@ -86,6 +86,12 @@ def cell_text(cell: object) -> str | None:
     return NESTED
 
 
+def vector_text(cell: object) -> str:
+    """Return a list of numbers, which `decode_json` has as texts, as the JSON of a cell."""
+    numbers = cell if isinstance(cell, list) else []
+    return f"[{', '.join('null' if one is None else str(one) for one in numbers)}]"
+
+
 def dig(value: object, parts: tuple[str, ...]) -> tuple[bool, object]:
     """Follow a path through objects and lists; say whether it leads anywhere, and to what."""
     for part in parts:
@@ -159,6 +165,7 @@ def read_jsonl(
 def read_any(path: Path, place: str, wanted: Sequence[Column], options: Options) -> RawFile:
     """Read line by line whatever is legal, and say on which line it is not."""
     columns: dict[str, list[str | None]] = {column.source: [] for column in wanted}
+    vectors = {column.source for column in wanted if column.kind == "vector"}
     paths = {name: tuple(name.split(".")) for name in columns if "." in name}
     roots = {parts[0] for parts in paths.values()}
     keys: dict[str, None] = {}
@@ -178,7 +185,8 @@ def read_any(path: Path, place: str, wanted: Sequence[Column], options: Options)
                 found, cell = dig(row, paths[name])
                 if found:
                     present.setdefault(name)
-            cells.append(cell_text(cell))
+            is_vector = name in vectors and isinstance(cell, list)
+            cells.append(vector_text(cell) if is_vector else cell_text(cell))
     if numbers:
         check_header(place, tuple(present), wanted)
     arrays = {name: text_array(cells) for name, cells in columns.items() if name in present}
@@ -294,6 +302,8 @@ def _look(
 def _type_of(column: Column, seen: set[type]) -> pa.DataType | None:
     if seen <= {str}:
         return pa.string()
+    if column.kind == "vector":
+        return pa.list_(pa.float64()) if seen == {list} else None
     if seen == {bool}:
         return pa.bool_() if column.kind in ("boolean", "label") else None
     if column.kind in ("number", "label"):

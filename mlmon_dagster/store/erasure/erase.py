@@ -219,7 +219,8 @@ def _finish_erasure(
     key = erased_ids.personal_key(store.state, spec.model)
     telling = {text for text in found.rare if len(text) >= SHORTEST}
     digests = {erased_ids.digest_personal(key, text) for text in found.rare}
-    baselines.redact_names(store, spec.model, found.trace.datasets, telling | digests)
+    names = telling | digests | found.trace.rows
+    baselines.redact_names(store, spec.model, found.trace.datasets, names)
     reached("erase.baselines")
     with store.state.begin() as conn:
         overwrite_deleted(conn)

@@ -45,7 +45,7 @@ from mlmon_dagster.store.tables.delta import (
 
 if TYPE_CHECKING:
     from mlmon_dagster.store.store import Store
-
+from mlmon_dagster.store.tables.derived_columns import name_row
 
 T = TypeVar("T")
 _AT_ONCE = 100
@@ -330,12 +330,14 @@ class Trace:
         texts: Column -> their texts.
         extremes: Feature -> their values, of which one may be the smallest or largest.
         datasets: Those that they are in.
+        rows: What a baseline may keep of single rows, by name: of embeddings alone.
     """
 
     windows: Mapping[Window, int]
     texts: Mapping[str, pa.Array]
     extremes: Mapping[str, Sequence[float]]
     datasets: frozenset[str]
+    rows: frozenset[str] = frozenset()
 
     def rare(self, shared: Mapping[str, Mapping[str, int]], least: int) -> frozenset[str]:
         """Return the texts that too few other rows share, of column -> text -> how many do."""
@@ -348,8 +350,9 @@ def find_trace(spec: ModelSpec, gone: pa.Table) -> Trace:
     windows: Counter[Window] = Counter()
     for start, n in Counter(gone.column("window_start").to_pylist()).items():
         windows[window_containing(spec.time, start)] += n
-    categories = [n for n, f in spec.features.items() if f.type in ("categorical", "text")]
-    numbers = [n for n, f in spec.features.items() if f.type == "numeric"]
+    logged = spec.logged_features
+    categories = [n for n, f in logged.items() if f.type in ("categorical", "text")]
+    numbers = [n for n, f in logged.items() if f.type == "numeric"]
     distinct = {
         name: gone.column(name).drop_null().unique()
         for name in (*categories, "trace_id", "status", *numbers, "score", "latency_ms")
@@ -359,13 +362,21 @@ def find_trace(spec: ModelSpec, gone: pa.Table) -> Trace:
         {name: distinct[name] for name in (*categories, "trace_id", "status")},
         {name: distinct[name].to_pylist() for name in (*numbers, "score", "latency_ms")},
         frozenset(gone.column("dataset").to_pylist()),
+        _name_rows(gone) if any(f.type == "embedding" for f in logged.values()) else frozenset(),
     )
+
+
+def _name_rows(gone: pa.Table) -> frozenset[str]:
+    both = (gone.column(name).to_pylist() for name in ("dataset", "prediction_id"))
+    return frozenset(name_row(dataset, id_) for dataset, id_ in zip(*both, strict=True))
 
 
 def find_telling_windows(
     store: Store, spec: ModelSpec, trace: Trace, rare: Collection[str], *, recompute: bool
 ) -> dict[Window, int]:
     """Return those windows of a trace whose numbers have to be computed again."""
+    # The shortest text's length is its writer's, and no column of the log has it.
+    recompute |= bool(spec.derived_features)
     if recompute or rare or spec.baseline.dataset in trace.datasets or not trace.windows:
         return dict(trace.windows)
     snapshot = store.table("profiles", spec.model).folder.snapshot()

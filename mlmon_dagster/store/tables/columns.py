@@ -26,6 +26,7 @@ _FEATURES = {
     "text": pa.string(),
     "boolean": pa.bool_(),
     "datetime": TIME,
+    "embedding": pa.list_(pa.float32()),
 }
 _ANSWERS: dict[Answer, pa.DataType] = {
     "label": pa.int64(),

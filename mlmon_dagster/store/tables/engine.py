@@ -126,7 +126,12 @@ class QueryEngine:
             database.execute(statement)
         for name, function in FUNCTIONS.items():
             database.create_function(
-                name, function, ["VARCHAR"], "VARCHAR", type="arrow", null_handling="special"
+                name,
+                function.compute,
+                list(function.takes),
+                function.gives,
+                type="arrow",
+                null_handling="special",
             )
         return database
 

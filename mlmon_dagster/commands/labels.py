@@ -1,0 +1,167 @@
+"""``mlmon labels``: which rows people should label, and their answers taken back."""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mlmon_dagster.commands.options import Group, examples, period, spec_of
+from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.spec.evaluations import find_truth
+from mlmon_dagster.tables.asked import complete_period
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from mlmon_dagster.project import Project
+    from mlmon_dagster.spec import ModelSpec
+
+_USUAL = 7  # windows
+_HIDDEN = "(personal; --show)"
+
+
+@click.group(cls=Group)
+def labels() -> None:
+    """Ask people for labels, and take their answers.
+
+    A few labels say how all rows are: the rows are drawn with a known chance, by what a judge or
+    the score says of them.
+    """
+
+
+@labels.command(epilog=examples("mlmon labels draw assistant --n 50 --output to_label.csv"))
+@click.argument("model")
+@click.option("--n", default=50, show_default=True, type=click.IntRange(1, 100_000))
+@period
+@click.option("--seed", default=0, show_default=True, help="Another one draws other rows.")
+@click.option("--show", multiple=True, metavar="COLUMN", help="Show personal values of a column.")
+@click.option(
+    "--output",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="A CSV file with empty cells for the answers.",
+)
+@click.pass_obj
+def draw(
+    project: Project,
+    /,
+    model: str,
+    n: int,
+    first: dt.date | None,
+    last: dt.date | None,
+    seed: int,
+    show: tuple[str, ...],
+    output: Path,
+) -> None:
+    """Draw rows of MODEL that have no ground truth, for people to label.
+
+    By default of the newest seven windows. What a judge says of them is left out, so that nobody is
+    led by it.
+    """
+    from mlmon_dagster.pipeline.labels import draw_rows
+
+    spec = spec_of(project, model)
+    if not spec.has_actuals:
+        raise ConfigError(f"{model} declares no ground truth (source.actuals).")
+    unknown = [name for name in show if name not in spec.features]
+    if unknown:
+        raise ConfigError(f"--show {unknown[0]}: {model} has no such feature.")
+    windows = complete_period(spec, first, last, project.now())
+    windows = windows if first or last else windows[-_USUAL:]
+    rows = draw_rows(project.store, spec, windows, n, seed)
+    if not rows.num_rows:
+        raise ConfigError(f"No row of {model} without ground truth is in these windows.")
+    with output.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(_write_rows(spec, rows, show))
+    click.echo(
+        f"{output}: {rows.num_rows} rows. Fill in {_answer(spec)}, then: "
+        f"mlmon labels take {model} {output}"
+    )
+
+
+@labels.command(epilog=examples("mlmon labels take assistant to_label.csv"))
+@click.argument("model")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.pass_obj
+def take(project: Project, model: str, file: Path) -> None:
+    """Take the labels of FILE into the landing folder of MODEL; rows without one are left out."""
+    from mlmon_dagster.collect.landing import prepare, targets_of
+    from mlmon_dagster.landing_file import encode_row, publish
+
+    spec = spec_of(project, model)
+    target = targets_of([spec], project.folder)[0].get((model, "actuals"))
+    if target is None:
+        raise ConfigError(f"{model} has no landing folder of ground truth that takes JSON Lines.")
+    found = list(_read_answers(spec, file, project.now()))
+    if not found:
+        raise ConfigError(f"{file} has no answer in column '{_answer(spec)}'.")
+    lines = [encode_row(row, lambda _name, _value: None) for row in found]
+    prepare([target])
+    digest = hashlib.sha256(b"".join(lines)).hexdigest()[:16]
+    publish(target.folder, f"labels-{digest}.jsonl", lines)
+    click.echo(f"{len(found)} labels are in {target.below}. They count from: mlmon run {model}")
+
+
+def _answer(spec: ModelSpec) -> str:
+    """Return the column that people fill in."""
+    return "label" if spec.evaluations else str(spec.columns.actual)
+
+
+def _write_rows(spec: ModelSpec, rows: pa.Table, shown: tuple[str, ...]) -> Iterator[list[object]]:
+    """Yield the lines of the file: what people see of a row, then the empty cells."""
+    truth = find_truth(spec.evaluations)
+    fixed = {"name": spec.evaluations[truth].from_ or truth, "by": "human"} if truth else {}
+    features = list(spec.features)
+    own = spec.columns.declared()
+    yield [
+        own["prediction_id"], own["event_time"], *features, "chance", *fixed, _answer(spec),
+        own["actual_time"] if spec.columns.actual_time else "labelled_at",
+    ]  # fmt: skip
+    for row in rows.to_pylist():
+        values = [
+            _HIDDEN if spec.features[n].pii and n not in shown and row[n] is not None else row[n]
+            for n in features
+        ]
+        yield [
+            row["prediction_id"], row["event_time"].isoformat(), *values, row["chance"],
+            *fixed.values(), "", "",
+        ]  # fmt: skip
+
+
+def _read_answers(spec: ModelSpec, path: Path, now: dt.datetime) -> Iterator[dict[str, object]]:
+    """Yield the answered rows as ingest reads them; one without a time was given now.
+
+    Raises:
+        ConfigError: If the file lacks a column, or an answer says nothing; with its line.
+    """
+    own, answer = spec.columns.declared(), _answer(spec)
+    key, at = own["prediction_id"], own.get("actual_time")
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        missing = {key, answer} - {*(reader.fieldnames or ())}
+        if missing:
+            raise ConfigError(f"{path} has no column {', '.join(sorted(missing))}.")
+        by_name = {one.from_ or name: one for name, one in spec.evaluations.items()}
+        for row in reader:
+            said = (row[answer] or "").strip()
+            if not said:
+                continue
+            if (known := by_name.get(row.get("name") or "")) is not None:
+                try:
+                    known.read(said)
+                except ValueError:
+                    raise ConfigError(
+                        f"{path}, line {reader.line_num}: '{said}' is not {known.expected}."
+                    ) from None
+            kept: dict[str, object] = {key: row[key], answer: said}
+            kept |= {name: row[name] for name in ("name", "by") if spec.evaluations}
+            if at is not None:
+                kept[at] = row.get(at) or now.isoformat()
+            yield kept

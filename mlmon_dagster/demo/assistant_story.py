@@ -1,0 +1,113 @@
+"""The second demo: an assistant's quarter, what people, a judge and customers say, and a launch."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import click
+
+from mlmon_dagster.commands.run import show_reports
+from mlmon_dagster.defs.delivery import dispatch_alerts
+from mlmon_dagster.defs.instance import open_instance
+from mlmon_dagster.defs.launch import Launcher
+from mlmon_dagster.demo.story import Clock, declare, render_episodes, tick, timed_stage
+from mlmon_dagster.demo.support import BASELINE, FIRST_DAY, LAST_DAY, Support
+from mlmon_dagster.spec import complete_windows
+from mlmon_dagster.spec.names import ALL, TABLE
+from mlmon_dagster.spec.steps import REPORTED, windowed_of
+from mlmon_dagster.tables.periods import rolled_up_metrics
+from mlmon_dagster.tables.rendering import text_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mlmon_dagster.project import Project
+    from mlmon_dagster.spec import ModelSpec
+
+MODEL = "assistant"
+LIVE = 3  # days, at the end
+_CELLS = ("calls", "read", "good (95 %)", "by the judge", "agreement", "helpful")
+NEXT = """What to do next:
+  mlmon alerts list                                   every alert of the quarter
+  mlmon trace assistant --metric good_rate/faithful   what the worse answers have in common
+  mlmon rows assistant --worst 20                     calls, the worst first
+  mlmon labels draw assistant --output to_label.csv   calls for people to read
+  mlmon report assistant                              the page of the assistant"""
+
+
+def tell(project: Project, *, again: bool = False) -> bool:
+    """Run the demo and print what it found.
+
+    Args:
+        project: Where; its folder gets ``models/assistant.yaml``, ``landing/`` and ``.mlmon/``.
+        again: Remove what an earlier demo left and start over.
+
+    Returns:
+        Whether every run succeeded.
+    """
+    logging.getLogger("dagster").setLevel(logging.WARNING)
+    spec = declare(project, again, MODEL)
+    live_from = LAST_DAY - dt.timedelta(days=LIVE - 1)
+    clock = Clock(live_from)
+    project = replace(project, now=clock)
+    landing, support = project.folder / "landing" / MODEL, Support()
+    stages: list[tuple[str, float]] = []
+    with timed_stage(stages, "six weeks of validation, then January to March, files by the day"):
+        support.write_days(landing, *BASELINE)
+        support.write_days(landing, FIRST_DAY, live_from - dt.timedelta(days=1))
+    with open_instance(project) as instance:
+        launcher = Launcher(project, [spec], instance, lambda step: click.echo(f"    {step}"))
+        with timed_stage(stages, "ingest and baseline"):
+            first = launcher.materialize(spec, ("event_log", "baseline"))
+            show_reports([first])
+        windows = complete_windows(spec.time, project.now())
+        with timed_stage(stages, f"backfill of {len(windows)} days in one run"):
+            backfill = launcher.materialize(spec, windowed_of(spec), windows, is_backfill=True)
+            show_reports([backfill])
+        is_fine = first.is_success and backfill.is_success
+        dispatch_alerts(project, [spec], instance, project.now())
+        with timed_stage(stages, f"the last {LIVE} days live"):
+            for i in range(LIVE + 2):
+                day = live_from + dt.timedelta(days=i)
+                if day <= LAST_DAY:
+                    support.write_days(landing, day, day)
+                clock.move_to(day + dt.timedelta(days=1))
+                is_fine &= tick(launcher)
+        with timed_stage(stages, "performance trace, health report, overview"):
+            launcher.materialize(spec, REPORTED, keys=launcher.overview_keys)
+    click.echo("\n" + render_months(project, spec))
+    click.echo("\n" + render_episodes(project, spec, "quarter"))
+    click.echo("\nTime by stage:")
+    for name, seconds in stages:
+        click.echo(f"  {seconds:6.1f} s  {name}")
+    click.echo(f"\n{NEXT}")
+    return is_fine
+
+
+def render_months(project: Project, spec: ModelSpec) -> str:
+    """Return a table by month: what people and the judge say, merged from the daily profiles."""
+    frame = rolled_up_metrics(project.store, spec, "month")
+    whole = frame[frame["slice_key"] == ALL]
+    local = whole["window_start"].dt.tz_convert(spec.time.zone).dt.strftime("%Y-%m")
+    lines = [(str(name), *_cells(month)) for name, month in whole.groupby(local)]
+    return f"{spec.model} by month\n" + text_table(("month", *_CELLS), lines, right=_CELLS)
+
+
+def _cells(month: pd.DataFrame) -> list[str]:
+    rows = {(row["metric"], row["column_name"]): row for row in month.to_dict("records")}
+
+    def value(metric: str, column: str) -> str:
+        return f"{rows[metric, column]['value']:.3f}"
+
+    good = rows["good_rate", "correct"]
+    return [
+        f"{int(rows['n', TABLE]['value']):,}",
+        f"{int(good['n']):,}",
+        f"{good['value']:.3f} ({good['lower']:.3f}-{good['upper']:.3f})",
+        value("good_rate", "faithful"),
+        value("judge_agreement", "faithful"),
+        value("good_rate", "helpful"),
+    ]

@@ -1,0 +1,186 @@
+"""What a vector is like: the nearest of 64 topics of the baseline, and how unlike all it is.
+
+A vector counts by its direction. Directions, less the baseline's mean direction, are projected on
+the 32 principal directions of the baseline (Pearson, 1901), and compared by their cosine. Topics
+are the centres of spherical k-means (Dhillon and Modha, 2001). Novelty is 1 less the similarity to
+the nearest of 1,500 rows of the baseline, the nearest neighbour as a detector (Ramaswamy, Rastogi
+and Shim, 2000): of what is new, rows are no farther from centres than others are, but far from
+every single row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlmon_dagster.metrics import Floats
+
+Vectors = NDArray[np.float32]
+DIRECTIONS, TOPICS, EXEMPLARS = 32, 64, 1_500
+MOST_FITTED = 20_000  # rows that are looked at to fit
+_ROWS_A_TOPIC = 10
+_ROUNDS = 25
+_AT_ONCE = 4_096  # rows whose similarities are held
+SEED = 20260301
+
+
+@dataclass(frozen=True)
+class EmbeddingFit:
+    """What vectors are compared with; of a baseline, whatever the dimension d at most 2 MB.
+
+    Attributes:
+        mean: Mean direction of the baseline, (d,).
+        directions: Principal directions, orthonormal, (d, k), k at most 32.
+        centres: Unit vectors of the topics, the commonest first, (t, k), t at most 64.
+        exemplars: Unit vectors of rows of the baseline, (e, k), e at most 1,500.
+        names: Which row each exemplar is, (e,).
+    """
+
+    mean: Vectors
+    directions: Vectors
+    centres: Vectors
+    exemplars: Vectors
+    names: tuple[str, ...]
+
+    @property
+    def dimension(self) -> int:
+        """How many numbers a vector has."""
+        return len(self.mean)
+
+
+def find_usable(vectors: Vectors) -> NDArray[np.bool_]:
+    """Say which vectors have a direction: finite, and not all zeros, (N,)."""
+    length = _measure_lengths(vectors)
+    found: NDArray[np.bool_] = np.isfinite(length) & (length > 0)
+    return found
+
+
+def fit_embeddings(vectors: Vectors, names: Sequence[str], seed: int = SEED) -> EmbeddingFit | None:
+    """Fit directions, topics and exemplars to the rows of a baseline.
+
+    Args:
+        vectors: (N, d), in an order that says nothing, such as that of the hashes of their ids;
+            the first ones become exemplars. Those without a direction are left out.
+        names: Which row each is, (N,).
+        seed: Of the first centres.
+
+    Returns:
+        The same for the same rows; None with fewer than two vectors that differ.
+    """
+    usable = find_usable(vectors)
+    unit = _normalise(vectors[usable])
+    known = [name for name, kept in zip(names, usable.tolist(), strict=True) if kept]
+    if len(unit) < 2:
+        return None
+    mean = unit.mean(axis=0, dtype=np.float64).astype(np.float32)
+    directions = _find_directions(unit - mean)
+    if not directions.shape[1]:
+        return None
+    projected = _normalise((unit - mean) @ directions)
+    return EmbeddingFit(
+        mean,
+        directions,
+        _find_centres(projected, seed),
+        projected[:EXEMPLARS],
+        tuple(known[:EXEMPLARS]),
+    )
+
+
+def project(fit: EmbeddingFit, vectors: Vectors) -> Vectors:
+    """Return unit vectors in the principal directions, (N, k).
+
+    Args:
+        fit: Of the baseline.
+        vectors: (N, d), each with a direction. The mean itself becomes zeros.
+    """
+    # Projected first: 32 numbers a row are cheaper to divide than a thousand.
+    length = _measure_lengths(vectors)[:, None]
+    moved = (vectors @ fit.directions) / np.where(length > 0, length, np.float32(1.0))
+    return _normalise(moved - fit.mean @ fit.directions)
+
+
+def find_topics(fit: EmbeddingFit, projected: Vectors) -> NDArray[np.int64]:
+    """Return the nearest topic of each row, 0 to t - 1, (N,)."""
+    found: NDArray[np.int64] = np.argmax(projected @ fit.centres.T, axis=1)
+    return found
+
+
+def measure_novelty(fit: EmbeddingFit, projected: Vectors, names: Sequence[str]) -> Floats:
+    """Return 1 - cosine similarity to the nearest exemplar, 0 to 2, (N,); NaN without exemplars.
+
+    Args:
+        fit: Of the baseline.
+        projected: As `project` returns it, (N, k).
+        names: Which row each is: an exemplar is not its own neighbour, as days of the baseline
+            would look too much alike. (N,)
+    """
+    place = {name: i for i, name in enumerate(fit.names)}
+    own = np.array([place.get(name, -1) for name in names], np.int64)
+    found = np.full(len(projected), np.nan)
+    for begin in range(0, len(projected) if len(fit.exemplars) else 0, _AT_ONCE):
+        similar = projected[begin : begin + _AT_ONCE] @ fit.exemplars.T
+        mine = own[begin : begin + _AT_ONCE]
+        rows = np.flatnonzero(mine >= 0)
+        similar[rows, mine[rows]] = -1.0
+        found[begin : begin + _AT_ONCE] = 1.0 - similar.max(axis=1)
+    clipped: Floats = np.clip(found, 0.0, 2.0)
+    return clipped
+
+
+def _normalise(vectors: Vectors) -> Vectors:
+    """Return vectors of length 1; those of length 0 stay."""
+    length = _measure_lengths(vectors)[:, None]
+    scaled: Vectors = np.divide(vectors, np.where(length > 0, length, 1.0), dtype=np.float32)
+    return scaled
+
+
+def _measure_lengths(vectors: Vectors) -> Vectors:
+    with np.errstate(over="ignore", invalid="ignore"):
+        found: Vectors = np.sqrt(np.einsum("ij,ij->i", vectors, vectors)).astype(np.float32)
+    return found
+
+
+def _find_directions(centred: Vectors) -> Vectors:
+    """Return the directions in which rows vary most; fewer than 32 where they vary in fewer."""
+    values, vectors = np.linalg.eigh((centred.T @ centred).astype(np.float64))
+    order = np.argsort(values)[::-1][:DIRECTIONS]
+    order = order[values[order] > 1e-6 * max(float(values.max()), 1e-12)]
+    found = vectors[:, order]
+    # The sign of a direction is arbitrary; its largest number is made positive.
+    largest = np.abs(found).argmax(axis=0)
+    signed: Vectors = (found * np.sign(found[largest, np.arange(found.shape[1])])).astype(
+        np.float32
+    )
+    return signed
+
+
+def _find_centres(projected: Vectors, seed: int) -> Vectors:
+    """Return the centres of spherical k-means, the commonest first."""
+    wanted = int(np.clip(len(projected) // _ROWS_A_TOPIC, 1, TOPICS))
+    centres = _draw_centres(projected, wanted, np.random.default_rng(seed))
+    nearest = np.full(len(projected), -1)
+    for _ in range(_ROUNDS):
+        before, nearest = nearest, np.argmax(projected @ centres.T, axis=1)
+        if np.array_equal(before, nearest):
+            break
+        sums = np.zeros(centres.shape)
+        np.add.at(sums, nearest, projected)
+        filled = np.bincount(nearest, minlength=len(centres)) > 0
+        moved = _normalise(np.asarray(sums, np.float32))
+        centres[filled] = moved[filled]
+    counts = np.bincount(nearest, minlength=len(centres))
+    found: Vectors = centres[np.argsort(-counts, kind="stable")]
+    return found
+
+
+def _draw_centres(projected: Vectors, wanted: int, rng: np.random.Generator) -> Vectors:
+    """Draw first centres far from each other: k-means++ (Arthur and Vassilvitskii, 2007)."""
+    chosen = [int(rng.integers(len(projected)))]
+    away = np.clip(1.0 - projected @ projected[chosen[0]], 0.0, None).astype(np.float64)
+    while len(chosen) < wanted and away.sum() > 0:
+        chosen.append(int(rng.choice(len(projected), p=away / away.sum())))
+        away = np.minimum(away, np.clip(1.0 - projected @ projected[chosen[-1]], 0.0, None))
+    return projected[chosen]

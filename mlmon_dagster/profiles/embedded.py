@@ -1,0 +1,178 @@
+"""What is fitted to the embeddings of a baseline: kept among its bins, and known to the engine.
+
+Of a column ``x`` the bins of ``:embedding/x`` hold it as text, each exemplar on its own behind the
+hash of its id, so that an erasure finds it. In the rows to be read a mark stands for it
+(`spec.derived.FIT`), as the same rows are read with one baseline or another.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from functools import lru_cache
+
+import numpy as np
+import pyarrow as pa
+
+from mlmon_dagster.metrics.embeddings import (
+    MOST_FITTED,
+    EmbeddingFit,
+    Vectors,
+    find_topics,
+    find_usable,
+    fit_embeddings,
+    measure_novelty,
+    project,
+)
+from mlmon_dagster.metrics.statistics import Binning
+from mlmon_dagster.profiles.bin_shapes import vectors_binning
+from mlmon_dagster.profiles.compiler import Engine
+from mlmon_dagster.spec.derived import ROW_NAME, name_fit
+from mlmon_dagster.spec.model import ModelSpec
+from mlmon_dagster.store.state.sql import literal, quote_identifier
+from mlmon_dagster.store.tables.derived_columns import EXEMPLAR, Embedding, know_embedding
+
+FITTED = ":embedding/"  # begins the names of what is fitted to a column
+
+
+def embeddings_of(spec: ModelSpec) -> list[str]:
+    """Return the features that are embeddings."""
+    return [name for name, feature in spec.features.items() if feature.type == "embedding"]
+
+
+def fit_to_rows(engine: Engine, spec: ModelSpec, from_sql: str) -> dict[str, Binning]:
+    """Fit topics and exemplars of every embedding to at most 20,000 rows, by the hash of their ids.
+
+    Args:
+        engine: Runs SQL.
+        spec: The model.
+        from_sql: The rows of the baseline.
+
+    Returns:
+        Name -> what was fitted; a column with fewer than two vectors has nothing. Of vectors of
+        several lengths those of the commonest count.
+    """
+    found: dict[str, Binning] = {}
+    for name in embeddings_of(spec):
+        rows = engine.query(
+            f"SELECT {quote_identifier(name)} AS x, {ROW_NAME} AS id FROM {from_sql} AS records "
+            f"WHERE x IS NOT NULL ORDER BY id LIMIT {MOST_FITTED}"
+        )
+        lists = rows.column("x").combine_chunks()
+        lengths = np.diff(lists.offsets.to_numpy()) if len(lists) else np.zeros(0, np.int64)
+        if not len(lists) or not lengths.max():
+            continue
+        usual = int(np.bincount(lengths).argmax())
+        kept = np.flatnonzero(lengths == usual)
+        ids = rows.column("id").combine_chunks().take(pa.array(kept)).to_pylist()
+        fit = fit_embeddings(_stack(lists, kept, usual), ids) if usual else None
+        if fit is not None:
+            found[f"{FITTED}{name}"] = _to_binning(f"{FITTED}{name}", fit)
+    return found
+
+
+def with_fits(spec: ModelSpec, from_sql: str, binnings: Mapping[str, Binning]) -> str:
+    """Return rows whose topics and novelty are by what was fitted to a baseline.
+
+    Args:
+        spec: The model; without embeddings the rows stay as they are.
+        from_sql: The rows, as the store names them.
+        binnings: Of the baseline. Of what it has no fit of, topics and novelty are NULL.
+    """
+    for name in embeddings_of(spec):
+        fitted = binnings.get(f"{FITTED}{name}")
+        known = _know(fitted) if fitted is not None else ""
+        from_sql = from_sql.replace(literal(name_fit(spec.model, name)), literal(known))
+    return from_sql
+
+
+def know_fits(spec: ModelSpec, binnings: Mapping[str, Binning]) -> None:
+    """Let the engine know what was fitted to a baseline as that of the model's rows in general."""
+    for name in embeddings_of(spec):
+        fitted = binnings.get(f"{FITTED}{name}")
+        if fitted is not None:
+            know_embedding(name_fit(spec.model, name), _embedding(fitted))
+
+
+def _know(binning: Binning) -> str:
+    key = f"fit:{hashlib.sha256(repr(binning).encode()).hexdigest()[:24]}"
+    know_embedding(key, _embedding(binning))
+    return key
+
+
+@lru_cache(maxsize=16)
+def _embedding(binning: Binning) -> Embedding:
+    fit = _from_binning(binning)
+
+    topics = pa.array([f"topic {i + 1}" for i in range(len(fit.centres))], pa.string())
+
+    def describe(lists: pa.Array, ids: pa.Array) -> tuple[pa.Array, pa.Array]:
+        rows, projected = _project(fit, lists)
+        nearest, novelty = np.zeros(len(lists), np.int64), np.zeros(len(lists))
+        is_unknown = np.ones(len(lists), bool)
+        if len(rows):
+            names = ids.take(pa.array(rows)).to_pylist()
+            nearest[rows] = find_topics(fit, projected)
+            novelty[rows] = measure_novelty(fit, projected, names)
+            is_unknown[rows] = False
+        found = topics.take(pa.array(nearest, mask=is_unknown))
+        return found, pa.array(novelty, mask=is_unknown | np.isnan(novelty))
+
+    return describe
+
+
+def _project(fit: EmbeddingFit, lists: pa.Array) -> tuple[np.ndarray, Vectors]:
+    """Return the rows whose vectors can be compared, and their projections."""
+    lengths = np.diff(lists.offsets.to_numpy())
+    rows = np.flatnonzero((lengths == fit.dimension) & lists.is_valid().to_numpy(False))
+    vectors = _stack(lists, rows, fit.dimension)
+    usable = find_usable(vectors)
+    return rows[usable], project(fit, vectors if usable.all() else vectors[usable])
+
+
+def _stack(lists: pa.Array, rows: np.ndarray, dimension: int) -> Vectors:
+    """Return some rows' vectors, all of a dimension, as a matrix."""
+    numbers = lists.values.to_numpy(zero_copy_only=False)
+    begins = lists.offsets.to_numpy()[:-1][rows]
+    if len(rows) and (np.diff(begins) == dimension).all():  # they lie one behind the other
+        found = numbers[begins[0] : begins[0] + len(rows) * dimension].reshape(-1, dimension)
+    else:
+        found = numbers[begins[:, None] + np.arange(dimension)]
+    matrix: Vectors = np.asarray(found, np.float32)
+    return matrix
+
+
+def _to_binning(name: str, fit: EmbeddingFit) -> Binning:
+    arrays = (fit.mean, fit.directions, fit.centres)
+    exemplars = zip(fit.names, fit.exemplars, strict=True)
+    return vectors_binning(
+        name,
+        [_write(array) for array in arrays],
+        [f"{row}{EXEMPLAR}{_write(vector)}" for row, vector in exemplars],
+        fit.directions.shape,
+    )
+
+
+def _from_binning(binning: Binning) -> EmbeddingFit:
+    dimension, k = map(int, binning.values)
+    mean, directions, centres = map(_read, binning.categories)
+    kept = [entry.partition(EXEMPLAR) for entry in binning.tail if EXEMPLAR in entry]
+    # An erasure may have taken some of them.
+    exemplars = np.concatenate([np.zeros(0, np.float32), *(_read(text) for _, _, text in kept)])
+    return EmbeddingFit(
+        mean,
+        directions.reshape(dimension, k),
+        centres.reshape(-1, k),
+        exemplars.reshape(-1, k),
+        tuple(row for row, _, _ in kept),
+    )
+
+
+def _write(array: Vectors) -> str:
+    return base64.b64encode(np.ascontiguousarray(array, "<f4").tobytes()).decode()
+
+
+def _read(text: str) -> Vectors:
+    array: Vectors = np.frombuffer(base64.b64decode(text), "<f4").astype(np.float32)
+    return array
