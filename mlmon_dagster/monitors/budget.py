@@ -13,7 +13,7 @@ from typing import Final
 
 from mlmon_dagster.monitors.evidence import A_YEAR, choose_level, choose_level_together
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.spec.names import BUSINESS, DRIFT, ESTIMATED_PERFORMANCE, PERFORMANCE
+from mlmon_dagster.spec.names import BUSINESS, CUSTOM, DRIFT, ESTIMATED_PERFORMANCE, PERFORMANCE
 from mlmon_dagster.spec.scalars import KOfN
 
 MOST_A_YEAR: Final = 1.0  # false incidents that people go on reading the true ones beside
@@ -65,7 +65,7 @@ def alarm_budget(spec: ModelSpec, alerts: Mapping[str, int]) -> list[Budget]:
         alerts: How many alerts each family judged; families that are not there have none.
 
     Returns:
-        Families with alerts: drift, performance, business, estimated_performance. An upper bound
+        Families with alerts: drift, performance, business, estimated_performance, custom. A bound
         for all but the first, which must also be worse by their `drop`.
     """
     grain = spec.time.granularity
@@ -88,6 +88,7 @@ def alarm_budget(spec: ModelSpec, alerts: Mapping[str, int]) -> list[Budget]:
         ESTIMATED_PERFORMANCE: [
             (choose_level_together(m.over, grain), m.windows, year / m.over) for m in estimates
         ],
+        CUSTOM: [(choose_level(m.windows, grain), m.windows, year) for m in spec.metrics],
     }
     found = []
     for family, monitors in declared.items():
@@ -109,6 +110,9 @@ def alarm_budget(spec: ModelSpec, alerts: Mapping[str, int]) -> list[Budget]:
 
 def slower(spec: ModelSpec, family: str) -> ModelSpec:
     """Return the spec with `SLOWER` windows on all tests of a family but those of a level."""
+    if family == CUSTOM:
+        slow = tuple(one.model_copy(update={"windows": SLOWER}) for one in spec.metrics)
+        return spec.model_copy(update={"metrics": slow})
     tests = getattr(spec.monitors, family)
     of_one = not isinstance(tests, Sequence)
     changed = [

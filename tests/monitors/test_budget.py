@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from mlmon_dagster.alerts.lifecycle.transitions import AlertState, Verdict, step
 from mlmon_dagster.monitors.budget import alarm_budget, slower, stricter
 from mlmon_dagster.monitors.evidence import A_YEAR, AN_ALERT, choose_level
+from mlmon_dagster.spec.custom_metrics import CustomMetric
 from mlmon_dagster.spec.declaration import Granularity
 from mlmon_dagster.spec.scalars import KOfN
 from tests.monitors.cases import spec
@@ -48,6 +49,21 @@ def test_the_defaults_stay_within_one_false_incident_a_year_of_independent_windo
     assert sum(b.independent for b in found.values()) < 1
     assert found["drift"].wandering == pytest.approx(1.9, abs=0.1)
     assert found["drift"].delay == 2
+
+
+def test_custom_metrics_cost_what_their_windows_do():
+    own = tuple(
+        CustomMetric(of=f"a.b:{name}", windows=rule)
+        for name, rule in (("slow", KOfN(2, 3)), ("fast", KOfN(1, 1)))
+    )
+    model = spec().model_copy(update={"metrics": own})
+
+    [budget] = alarm_budget(model, {"custom": 2})
+    [slow] = alarm_budget(slower(model, "custom"), {"custom": 2})
+
+    level = choose_level(KOfN(1, 1), "day")
+    assert budget.independent == pytest.approx(AN_ALERT + A_YEAR["day"] * level)
+    assert slow.independent < budget.independent
 
 
 def test_one_window_instead_of_two_of_three_costs_false_alarms_and_gains_a_window():
