@@ -133,7 +133,8 @@ class Support:
             at=calls["asked_at"] + pd.Timedelta(minutes=2),
         )  # fmt: skip
         before = self.draw_calls(day - dt.timedelta(days=1))
-        read = np.sort(rng.choice(len(before), _LABELS, replace=False))
+        n_read = _LABELS if day > BASELINE[0] else 0  # nothing was asked on the day before
+        read = np.sort(rng.choice(len(before), n_read, replace=False))
         of_people = before.iloc[read][["call", "asked_at"]].assign(
             name="correct", by="human", at=pd.Timestamp(day, tz=ZONE) + pd.Timedelta(hours=17),
             label=np.where(before["is_good"].to_numpy()[read], "correct", "wrong"),
