@@ -1,7 +1,8 @@
 """Take the pictures of docs/images again: ``make pictures``.
 
 Pages, plots, the notebook, the command line and the Dagster UI are those of the demo that
-``make demo`` left in the project's folder (``MLMON_DEMO`` names another); Slack's threads, many
+``make demo`` left in the project's folder (``MLMON_DEMO`` names another); the assistant's those of
+the support story in ``support`` (``MLMON_ASSISTANT``). Slack's threads, many
 models, of which one is the healthy one, and `examples/retrain` are made here.
 """
 
@@ -91,6 +92,15 @@ class Studio:
         os.environ["MLMON_NOW"] = f"{LIVE[-1] + 3 * DAY}T12:00:00+00:00"  # the demo's last present
         if not (folder / ".mlmon" / "store").exists():
             raise SystemExit(f"No demo lies in {folder}: run 'make demo' first.")
+        return self._stack.enter_context(mm.open(folder))
+
+    @cached_property
+    def assistant(self) -> mm.Monitoring:
+        """The project of the support story, as of its end."""
+        folder = Path(os.environ.get("MLMON_ASSISTANT", ROOT / "support"))
+        if not (folder / ".mlmon" / "store").exists():
+            said = f"mlmon --project {folder} demo --story support"
+            raise SystemExit(f"No assistant lies in {folder}: run '{said}' first.")
         return self._stack.enter_context(mm.open(folder))
 
     @cached_property
@@ -245,6 +255,7 @@ PICTURES: dict[str, Callable[[Studio], bytes]] = {
     "trace-in-report": lambda s: s.shoot_sections("trace"),
     "layers": lambda s: s.shoot_sections("layers"),
     "roc_auc": lambda s: _png_of(s.demo.plot(MODEL, "roc_auc")),
+    "assistant": lambda s: _png_of(s.assistant.plot("assistant", "good_rate", "correct")),
     "temp-drift": lambda s: _png_of(s.demo.plot(MODEL, "psi", "temp")),
     "trace-plot": lambda s: _png_of(s.demo.trace(MODEL, **APRIL).plot()),
     "notebook": Studio.draw_notebook,

@@ -7,6 +7,8 @@ import datetime as dt
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mlmon_dagster.pipeline.labels import LEAST, allot_rows
@@ -132,3 +134,38 @@ def test_of_every_kind_are_at_least_five_or_all_and_the_rest_in_proportion() -> 
         assert all(
             found[k] >= min(size, round(n * size / whole)) for k, size in sizes.items() if size
         )
+
+
+def test_an_erased_call_leaves_no_evaluation_and_no_explanation(
+    tmp_path: Path, mlmon: Command
+) -> None:
+    """What people wrote about a person's call is that person's, too."""
+    spec, project = declare(tmp_path), make_project(tmp_path, lambda: NOW)
+    calls, said = draw_day(3, FIRST, 0.85)
+    for row in said:
+        row["explanation"] = f"explained-{row['id']}-end"
+    land(tmp_path, FIRST, calls, said)
+    look(project, spec, "one")
+    project.store.close()
+    gone = str(calls[5]["id"])
+    assert f"explained-{gone}-end" in texts_of(tmp_path)
+    (tmp_path / "ids").write_text(gone)
+
+    ended = mlmon("--project", tmp_path, *AT, "erase", "assistant", "--ids-file", tmp_path / "ids",
+                  "--yes", "--author", "me")  # fmt: skip
+
+    assert ended.code == 0, ended
+    left = texts_of(tmp_path)
+    assert f"explained-{gone}-end" not in left
+    assert f"explained-{calls[6]['id']}-end" in left
+
+
+def texts_of(folder: Path) -> set[str]:
+    """Return every text in any Parquet file of the store, old versions included."""
+    found: set[str] = set()
+    for path in (folder / ".mlmon" / "store").rglob("*.parquet"):
+        table = pq.read_table(path)
+        for column in table.columns:
+            if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+                found.update(value for value in column.to_pylist() if value)
+    return found
