@@ -8,7 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.metrics.rows import make_spec, measured
+from mlmon_dagster.metrics.statistics import all_over_versions, of_all
+from mlmon_dagster.profiles.measures import measure
+from mlmon_dagster.tables.periods import by_windows, coarsen
+from tests.metrics.rows import make_spec, measured, profiled
 
 K, SIZE, GROUPS, DAYS = 3, 8, 80, 300
 EXAMINED = 1 / np.arange(1, SIZE + 1)  # the further down, the less is looked at
@@ -79,6 +82,45 @@ def test_without_weights_what_is_far_down_counts_for_too_little() -> None:
     assert clicked > TRUTH["ipw_recall_at_k"] + 0.2
     assert naive < clicked  # groups without a click count as 0
     assert weighted == pytest.approx(TRUTH["ipw_recall_at_k"], abs=0.01)
+
+
+@pytest.mark.slow
+def test_where_rows_share_days_a_months_interval_counts_days_and_not_groups() -> None:
+    """Days on which the first rows are good, or bad: groups of a day are not independent."""
+    months, groups = 48, 10
+    days = pd.date_range("2026-03-01", periods=months, freq="MS")[-1] - pd.Timestamp("2026-03-01")
+    rng = np.random.default_rng(9)
+    n = days.days * groups
+    day = np.arange(n) // groups
+    boost = np.where(rng.random(days.days) < 0.5, 0.4, 1.6)[day, None]
+    chance = RELEVANT * np.where(np.arange(SIZE) < K, boost, 1.0)
+    is_clicked = (rng.random((n, SIZE)) < chance) & (rng.random((n, SIZE)) < EXAMINED)
+    rows = pd.DataFrame(
+        {
+            "group": np.repeat([f"g{i}" for i in range(n)], SIZE),
+            "rank": np.tile(np.arange(1.0, SIZE + 1), n),
+            "actual": is_clicked.ravel().astype(float),
+            "examined": np.tile(EXAMINED, n),
+            "day": np.repeat(day, SIZE),
+            "site": "n",
+        }
+    )
+    columns = {"group": "g", "rank": "r", "examined": "e"}
+    spec = make_spec("ranking", columns, top_k=K, max_weight=100.0)
+    of_days, _ = profiled(spec, rows, rows[rows["day"] < 10])
+    of_days = all_over_versions(of_all(of_days))
+    by_month = {name: coarsen(spec, stats, "month") for name, stats in of_days.items()}
+    by_groups = measure(spec, "performance", by_month, None)
+    by_days = by_windows(spec, "performance", of_days, "month", by_groups)
+
+    def held(frame: pd.DataFrame) -> float:
+        mine = frame[frame["metric"] == "ipw_recall_at_k"]
+        truth = TRUTH["ipw_recall_at_k"]
+        return float((mine["lower"].le(truth) & mine["upper"].ge(truth)).mean())
+
+    assert set(by_days["method_version"]) >= {"ipw-1:windows"}
+    assert held(by_groups) < 0.9
+    assert held(by_days) >= 0.87  # 42 of 47
 
 
 def of_rows(actual: list[float | None], examined: list[float | None]) -> pd.DataFrame:
