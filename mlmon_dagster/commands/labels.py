@@ -15,8 +15,10 @@ from mlmon_dagster.commands.options import Group, examples, period, spec_of
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec.evaluations import find_truth
 from mlmon_dagster.tables.asked import complete_period
+from mlmon_dagster.tables.rendering import csv_text, restore_cell
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
 
     from mlmon_dagster.project import Project
@@ -78,8 +80,7 @@ def draw(
     rows = draw_rows(project.store, spec, windows, n, seed)
     if not rows.num_rows:
         raise ConfigError(f"No row of {model} without ground truth is in these windows.")
-    with output.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(_write_rows(spec, rows, show))
+    output.write_text(csv_text(_list_rows(spec, rows, show)), encoding="utf-8", newline="")
     click.echo(
         f"{output}: {rows.num_rows} rows. Fill in {_answer(spec)}, then: "
         f"mlmon labels take {model} {output}"
@@ -114,25 +115,27 @@ def _answer(spec: ModelSpec) -> str:
     return "label" if spec.evaluations else str(spec.columns.actual)
 
 
-def _write_rows(spec: ModelSpec, rows: pa.Table, shown: tuple[str, ...]) -> Iterator[list[object]]:
-    """Yield the lines of the file: what people see of a row, then the empty cells."""
-    truth = find_truth(spec.evaluations)
-    fixed = {"name": spec.evaluations[truth].from_ or truth, "by": "human"} if truth else {}
-    features = list(spec.features)
-    own = spec.columns.declared()
-    yield [
-        own["prediction_id"], own["event_time"], *features, "chance", *fixed, _answer(spec),
-        own["actual_time"] if spec.columns.actual_time else "labelled_at",
-    ]  # fmt: skip
-    for row in rows.to_pylist():
-        values = [
-            _HIDDEN if spec.features[n].pii and n not in shown and row[n] is not None else row[n]
-            for n in features
-        ]
-        yield [
-            row["prediction_id"], row["event_time"].isoformat(), *values, row["chance"],
-            *fixed.values(), "", "",
-        ]  # fmt: skip
+def _list_rows(spec: ModelSpec, rows: pa.Table, shown: tuple[str, ...]) -> pd.DataFrame:
+    """Return the lines of the file: what people see of a row, then the empty cells."""
+    import pandas as pd
+
+    truth, own = find_truth(spec.evaluations), spec.columns.declared()
+    found = rows.to_pandas()
+    lines = {
+        own["prediction_id"]: found["prediction_id"],
+        own["event_time"]: [moment.isoformat() for moment in found["event_time"]],
+    }
+    for name, feature in spec.logged_features.items():
+        if feature.type == "embedding":
+            continue  # nobody reads numbers
+        values = found[name].astype(object)
+        is_hidden = feature.pii and name not in shown
+        lines[name] = values.where(values.isna(), _HIDDEN) if is_hidden else values
+    lines["chance"] = found["chance"]
+    if truth is not None:
+        lines |= {"name": spec.evaluations[truth].from_ or truth, "by": "human"}
+    at = own["actual_time"] if spec.columns.actual_time else "labelled_at"
+    return pd.DataFrame(lines | {_answer(spec): "", at: ""})
 
 
 def _read_answers(spec: ModelSpec, path: Path, now: dt.datetime) -> Iterator[dict[str, object]]:
@@ -160,7 +163,7 @@ def _read_answers(spec: ModelSpec, path: Path, now: dt.datetime) -> Iterator[dic
                     raise ConfigError(
                         f"{path}, line {reader.line_num}: '{said}' is not {known.expected}."
                     ) from None
-            kept: dict[str, object] = {key: row[key], answer: said}
+            kept: dict[str, object] = {key: restore_cell(row[key]), answer: said}
             kept |= {name: row[name] for name in ("name", "by") if spec.evaluations}
             if at is not None:
                 kept[at] = row.get(at) or now.isoformat()

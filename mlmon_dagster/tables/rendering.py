@@ -90,6 +90,16 @@ def harmless(value: object) -> object:
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
+def restore_cell(cell: str) -> str:
+    """Return what a cell was before `harmless`.
+
+    Example:
+        >>> restore_cell("'=1+1"), restore_cell("'plain")
+        ('=1+1', "'plain")
+    """
+    return cell[1:] if cell[:1] == "'" and cell[1:].startswith(_FORMULA) else cell
+
+
 def csv_text(frame: pd.DataFrame, *, with_head: bool = True) -> str:
     """Return a frame as CSV without the last line's end; every cell and name is `harmless`."""
     safe = frame.map(harmless).rename(columns=harmless)

@@ -108,6 +108,26 @@ def declare_again(folder: Path):  # type: ignore[no-untyped-def]
     return load_model(folder / "models" / "assistant.yaml")
 
 
+def test_an_id_that_looks_like_a_formula_is_none_in_the_file_and_itself_once_taken(
+    tmp_path: Path, mlmon: Command
+) -> None:
+    spec, project = declare(tmp_path), make_project(tmp_path, lambda: NOW)
+    calls, said = draw_day(3, FIRST, 0.85)
+    calls[0]["id"] = "=1+1"
+    land(tmp_path, FIRST, calls[:1], said[:0] or [said[0] | {"id": "=1+1"}])
+    look(project, spec, "one")
+    project.store.close()
+    asked = tmp_path / "asked.csv"
+    mlmon("--project", tmp_path, *AT, "labels", "draw", "assistant", "--from", FIRST, "--output",
+          asked)  # fmt: skip
+    [row] = read(asked)
+    assert row["id"] == "'=1+1"
+    write(asked, [row | {"label": "correct"}])
+    assert mlmon("--project", tmp_path, *AT, "labels", "take", "assistant", asked).code == 0
+    [landed] = (tmp_path / "landing" / "evaluations").glob("labels-*")
+    assert '"id":"=1+1"' in landed.read_text()
+
+
 def test_what_cannot_be_taken_is_said_with_its_line(assistant: Path, mlmon: Command) -> None:
     rows = draw(mlmon, assistant, "--n", 10)
     write(assistant / "empty.csv", rows)
