@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from mlmon_dagster.profiles import Baseline
 
 _Q = 0.01
-COMPLETE = 0.95  # share of the calls with an evaluation from which on none is awaited
 _CHANCE = 0.5  # ROC AUC of scores that mean nothing
 _RELATIVE = ("mape", "smape", "wape", "r2")
 
@@ -232,6 +231,8 @@ def _is_complete(
     evidence: Evidence, window: Window, monitor: PerformanceMonitor, row: MetricSample | None
 ) -> bool:
     """Tell whether an evaluation is there of nearly all calls, whoever else is awaited."""
+    from mlmon_dagster.metrics.performance.weighted_back import COMPLETE
+
     if row is None or monitor.column not in evidence.spec.evaluations:
         return False
     return bool(row["n"] >= COMPLETE * window["n"])
