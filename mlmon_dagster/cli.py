@@ -395,7 +395,7 @@ def report(project: Project, model: str, output: Path | None) -> None:
     click.echo(f"{spec.model}: {made.status}, {made.alerts.text}. {path}")
 
 
-@cli.command(epilog=examples("mlmon demo", "mlmon --project support demo --story support"))
+@cli.command(epilog=examples("mlmon demo", "mlmon demo --story support"))
 @click.option("--again", is_flag=True, help="Remove what an earlier demo left and start over.")
 @click.option(
     "--story",

@@ -99,7 +99,7 @@ class Studio:
         """The project of the support story, as of its end."""
         folder = Path(os.environ.get("MLMON_ASSISTANT", ROOT / "support"))
         if not (folder / ".mlmon" / "store").exists():
-            said = f"mlmon --project {folder} demo --story support"
+            said = f"mkdir {folder}; mlmon --project {folder} demo --story support"
             raise SystemExit(f"No assistant lies in {folder}: run '{said}' first.")
         return self._stack.enter_context(mm.open(folder))
 
