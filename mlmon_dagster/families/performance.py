@@ -430,8 +430,8 @@ def _limit_of(monitor: PerformanceMonitor) -> str:
     for side in ("drop", "change", "shift", "above", "below"):
         bound = getattr(monitor, side)
         if bound is not None:
-            return f"{monitor.metric} {side} {bound:g}"
-    return str(monitor.metric)
+            return f"{monitor.series} {side} {bound:g}"
+    return str(monitor.series)
 
 
 def _metrics(family: MetricFamily, spec: ModelSpec) -> Sequence[str]:

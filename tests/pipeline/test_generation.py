@@ -169,3 +169,10 @@ def test_whom_a_judge_stands_in_for_fits_the_baseline_again_and_what_is_good_is_
     assert plan(project, declared("{by: judge, of: correct, good: {at_least: 5}}"), NOW) == []
     asked = plan(project, declared("{by: judge, good: {at_least: 4}}"), NOW)
     assert {request.assets for request in asked} == {("baseline",)}
+
+
+def test_the_check_in_dagster_names_the_evaluations_that_its_limits_are_for(tmp_path: Path) -> None:
+    from mlmon_dagster.families.performance import FAMILY
+
+    said = FAMILY.limits(declare(tmp_path))
+    assert "good_rate/correct drop 0.05; good_rate/faithful drop 0.05" in said
