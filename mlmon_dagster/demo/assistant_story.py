@@ -13,19 +13,23 @@ from mlmon_dagster.commands.run import show_reports
 from mlmon_dagster.defs.delivery import dispatch_alerts
 from mlmon_dagster.defs.instance import open_instance
 from mlmon_dagster.defs.launch import Launcher
-from mlmon_dagster.demo.story import Clock, declare, render_episodes, tick, timed_stage
+from mlmon_dagster.demo.story import (
+    Clock,
+    declare,
+    render_episodes,
+    render_months,
+    tick,
+    timed_stage,
+)
 from mlmon_dagster.demo.support import BASELINE, FIRST_DAY, LAST_DAY, Support
 from mlmon_dagster.spec import complete_windows
-from mlmon_dagster.spec.names import ALL, TABLE
+from mlmon_dagster.spec.names import TABLE
 from mlmon_dagster.spec.steps import REPORTED, windowed_of
-from mlmon_dagster.tables.periods import rolled_up_metrics
-from mlmon_dagster.tables.rendering import text_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from mlmon_dagster.project import Project
-    from mlmon_dagster.spec import ModelSpec
 
 MODEL = "assistant"
 LIVE = 3  # days, at the end
@@ -78,22 +82,13 @@ def tell(project: Project, *, again: bool = False) -> bool:
                 is_fine &= tick(launcher)
         with timed_stage(stages, "performance trace, health report, overview"):
             launcher.materialize(spec, REPORTED, keys=launcher.overview_keys)
-    click.echo("\n" + render_months(project, spec))
+    click.echo("\n" + render_months(project, spec, _CELLS, _cells))
     click.echo("\n" + render_episodes(project, spec, "quarter"))
     click.echo("\nTime by stage:")
     for name, seconds in stages:
         click.echo(f"  {seconds:6.1f} s  {name}")
     click.echo(f"\n{NEXT}")
     return is_fine
-
-
-def render_months(project: Project, spec: ModelSpec) -> str:
-    """Return a table by month: what people and the judge say, merged from the daily profiles."""
-    frame = rolled_up_metrics(project.store, spec, "month")
-    whole = frame[frame["slice_key"] == ALL]
-    local = whole["window_start"].dt.tz_convert(spec.time.zone).dt.strftime("%Y-%m")
-    lines = [(str(name), *_cells(month)) for name, month in whole.groupby(local)]
-    return f"{spec.model} by month\n" + text_table(("month", *_CELLS), lines, right=_CELLS)
 
 
 def _cells(month: pd.DataFrame) -> list[str]:

@@ -7,7 +7,7 @@ import logging
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import resources
@@ -91,7 +91,7 @@ def tell(project: Project, *, again: bool = False) -> bool:
         is_fine &= _live(project, spec, launcher, clock, serving, stages)
         with timed_stage(stages, "performance trace, health report, overview"):
             launcher.materialize(spec, REPORTED, keys=launcher.overview_keys)
-    click.echo("\n" + render_months(project, spec))
+    click.echo("\n" + render_months(project, spec, _CELLS, _cells))
     click.echo("\n" + render_episodes(project, spec))
     dagster_seconds = launcher.seconds - launcher.computing_seconds
     click.echo("\nTime by stage:")
@@ -219,13 +219,25 @@ def tick(launcher: Launcher) -> bool:
     return all(report.is_success for report in reports)
 
 
-def render_months(project: Project, spec: ModelSpec) -> str:
-    """Return a table by month, merged from the daily profiles."""
+def render_months(
+    project: Project,
+    spec: ModelSpec,
+    names: Sequence[str],
+    write: Callable[[pd.DataFrame], list[str]],
+) -> str:
+    """Return a table by month, merged from the daily profiles.
+
+    Args:
+        project: The project.
+        spec: The model.
+        names: What the columns after the month are called.
+        write: Writes the cells of a month from its metrics.
+    """
     frame = rolled_up_metrics(project.store, spec, "month")
     whole = frame[frame["slice_key"] == ALL]
     local = whole["window_start"].dt.tz_convert(spec.time.zone).dt.strftime("%Y-%m")
-    lines = [(str(name), *_cells(month)) for name, month in whole.groupby(local)]
-    return f"{spec.model} by month\n" + text_table(("month", *_CELLS), lines, right=_CELLS)
+    lines = [(str(name), *write(month)) for name, month in whole.groupby(local)]
+    return f"{spec.model} by month\n" + text_table(("month", *names), lines, right=names)
 
 
 def _cells(month: pd.DataFrame) -> list[str]:

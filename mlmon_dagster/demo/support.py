@@ -59,6 +59,14 @@ class Support:
         return pd.read_parquet(_DATA)
 
     @cached_property
+    def places(self) -> dict[str, NDArray[np.int64]]:
+        """Where the questions of each intent are."""
+        import numpy as np
+
+        intents = self.questions["intent"].to_numpy()
+        return {name: np.flatnonzero(intents == name) for name in sorted({*intents})}
+
+    @cached_property
     def vectors(self) -> NDArray[np.float32]:
         """A vector of each question: parts of its words, hashed, in 64 directions (unit length)."""
         import numpy as np
@@ -94,8 +102,7 @@ class Support:
         mixture = rng.dirichlet(400 * usual)
         intents = np.array([*self.weights], object)[rng.choice(len(usual), n, p=mixture)]
         intents[is_new] = rng.choice(np.array(NEW, object), int(is_new.sum()))
-        by_intent = self.questions.groupby("intent").indices
-        chosen = np.array([rng.choice(by_intent[name]) for name in intents], np.int64)
+        chosen = np.array([rng.choice(self.places[name]) for name in intents], np.int64)
         at = pd.Timestamp(day, tz=ZONE) + pd.to_timedelta(np.sort(rng.beta(4, 4, n)) * 24, unit="h")
         tokens = rng.lognormal(4.6, 0.5, n).round() + 10
         return pd.DataFrame({
@@ -113,15 +120,21 @@ class Support:
             "is_good": rng.random(n) < np.where(is_new, _GOOD_NEW, _GOOD),
         })  # fmt: skip
 
-    def draw_evaluations(self, day: dt.date) -> pd.DataFrame:
+    def draw_evaluations(
+        self, day: dt.date, calls: pd.DataFrame, before: pd.DataFrame
+    ) -> pd.DataFrame:
         """Draw what comes on a day: a judge's word and thumbs, and people's of the day before.
 
         People read 40 calls a day, a judge all of them, and some customers press a thumb.
+
+        Args:
+            day: The day.
+            calls: Those of the day, as `draw_calls` gives them.
+            before: Those of the day before.
         """
         import numpy as np
         import pandas as pd
 
-        calls = self.draw_calls(day)
         rng = np.random.default_rng([self.seed, day.toordinal(), 1])
         n, good = len(calls), calls["is_good"].to_numpy()
         judge = "judge-small/1" if OTHER_JUDGE[0] <= day <= OTHER_JUDGE[1] else "judge-large/3"
@@ -132,7 +145,6 @@ class Support:
             name="faithful", by="judge", value=score.astype(float), evaluator=judge,
             at=calls["asked_at"] + pd.Timedelta(minutes=2),
         )  # fmt: skip
-        before = self.draw_calls(day - dt.timedelta(days=1))
         n_read = _LABELS if day > BASELINE[0] else 0  # nothing was asked on the day before
         read = np.sort(rng.choice(len(before), n_read, replace=False))
         of_people = before.iloc[read][["call", "asked_at"]].assign(
@@ -150,9 +162,11 @@ class Support:
 
     def write_days(self, landing: Path, first: dt.date, last: dt.date) -> None:
         """Write the landing files of some days; what is there already is kept."""
+        calls = self.draw_calls(first - dt.timedelta(days=1))
         for i in range((last - first).days + 1):
             day = first + dt.timedelta(days=i)
-            calls, said = self.draw_calls(day), self.draw_evaluations(day)
+            before, calls = calls, self.draw_calls(day)
+            said = self.draw_evaluations(day, calls, before)
             said["at"] = said["at"].map(lambda moment: moment.isoformat())
             for folder, name in (("calls", f"{day}.parquet"), ("evaluations", f"{day}.jsonl")):
                 path = landing / folder / name

@@ -60,7 +60,7 @@ class UsualValues:
         return _FEWEST_ROWS * float(np.asarray(self.rows)[-_LONGEST:].min())
 
     @cached_property
-    def _at(self) -> Ints:
+    def _numbers(self) -> Ints:
         starts = np.asarray(self.starts, np.float64)[-_LONGEST:]
         found: Ints = np.round((starts - starts[0]) * self.windows_a_year / _YEAR).astype(np.int64)
         return found
@@ -74,7 +74,7 @@ class UsualValues:
     @cached_property
     def _law(self) -> Law:
         values = np.asarray(self.values, np.float64)[-_LONGEST:]
-        return fit(values, at=self._at, period=self._period, is_moving=self.is_moving)
+        return fit(values, at=self._numbers, period=self._period, is_moving=self.is_moving)
 
     def _place(self, start: float) -> Ints:
         """Return when a window starts, in windows since the baseline's first.
@@ -84,7 +84,7 @@ class UsualValues:
         """
         first = np.asarray(self.starts, np.float64)[-_LONGEST:][0]
         at = round((start - first) * self.windows_a_year / _YEAR)
-        missing = max(int(self._at[-1]) + 1 - at, 0)
+        missing = max(int(self._numbers[-1]) + 1 - at, 0)
         return np.array([at + -(-missing // self._period) * self._period])
 
     def judge(self, value: float, start: float, level: float = 0.05) -> JudgedValue:

@@ -22,6 +22,7 @@ from mlmon_dagster.metrics.means import mean_interval, mean_of
 from mlmon_dagster.metrics.performance.weighted_back import COMPLETE, replace_rows
 from mlmon_dagster.metrics.rectified import METHOD, Interval, Strata, Worth, ratio, strata_by_answer
 from mlmon_dagster.metrics.statistics import ColumnStatistics
+from mlmon_dagster.spec.names import ALL
 
 # What a judge says, then what people say of the same call; of a call without a label the first.
 VERDICTS = ("bad", "bad bad", "bad good", "good", "good bad", "good good")
@@ -101,7 +102,7 @@ def _measure(name: str, one: Evaluated) -> Iterator[MetricRows]:
 
 def _other_judge(now: ColumnStatistics, then: ColumnStatistics) -> np.ndarray:
     """Say of which cells another evaluator spoke than the baseline's only one."""
-    whole: Flags = np.asarray((now.cells["slice_key"] == "all").to_numpy(), bool)
+    whole: Flags = np.asarray((now.cells["slice_key"] == ALL).to_numpy(), bool)
     is_other = np.zeros(len(now), bool)
     is_other[whole] = ~same_explainer(now, then)
     return np.where(is_other, OTHER_JUDGE, "")

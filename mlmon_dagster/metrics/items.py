@@ -40,7 +40,7 @@ def catalogue_coverage(
         (0.3333333333333333, 0.1)
     """
     n = catalogue or int(rows[item].nunique())
-    return min(int(_shown(rows, item, k).nunique()) / n, 1.0) if n else None
+    return min(int(_select_shown(rows, item, k).nunique()) / n, 1.0) if n else None
 
 
 def top_items_share(rows: pd.DataFrame, item: str, k: int = 5, top: float = _TOP) -> float | None:
@@ -60,13 +60,13 @@ def top_items_share(rows: pd.DataFrame, item: str, k: int = 5, top: float = _TOP
         >>> top_items_share(rows, "sku")
         0.75
     """
-    counts = _shown(rows, item, k).value_counts()
+    counts = _select_shown(rows, item, k).value_counts()
     if not len(counts):
         return None
     return float(counts.iloc[: math.ceil(top * len(counts))].sum() / counts.sum())
 
 
-def _shown(rows: pd.DataFrame, item: str, k: int) -> pd.Series:
+def _select_shown(rows: pd.DataFrame, item: str, k: int) -> pd.Series:
     """Return the items of the first k rows of each group."""
     known = rows[rows["group"].notna()]
     by, is_ascending = ("rank", True) if "rank" in rows else ("score", False)

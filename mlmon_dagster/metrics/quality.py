@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import pandas as pd
 
-from mlmon_dagster.metrics import Ints
+from mlmon_dagster.metrics import MIN_WINDOWS, Ints
 from mlmon_dagster.metrics.frames import MetricRows, share_rows, stack_rows
 from mlmon_dagster.metrics.statistics import ColumnStatistics, select, select_whole
 from mlmon_dagster.spec.declaration import NOT_ADDITIVE
@@ -22,7 +22,6 @@ from mlmon_dagster.spec.metric_registry import AUTO, PERSONAL_RATE
 from mlmon_dagster.spec.names import ALL, TABLE
 
 VERSION = "rate-1"
-MIN_WINDOWS = 14  # of a baseline, to say what is usual
 _TIMES, _USUAL = 2.0, 0.9
 Columns = Mapping[str, ColumnStatistics]
 _NEARLY_ALL, _HALF = 0.9, 0.5

@@ -105,7 +105,7 @@ def build_profiles(
     Raises:
         StoreError: If a slice has so many values that profiles would not be small any more.
     """
-    if any(feature.type == "embedding" for feature in spec.features.values()):
+    if spec.embeddings:
         from mlmon_dagster.profiles.embedded import with_fits
 
         from_sql = with_fits(spec, from_sql, binnings)

@@ -36,11 +36,6 @@ from mlmon_dagster.store.tables.derived_columns import EXEMPLAR, Embedding, know
 FITTED = ":embedding/"  # begins the names of what is fitted to a column
 
 
-def embeddings_of(spec: ModelSpec) -> list[str]:
-    """Return the features that are embeddings."""
-    return [name for name, feature in spec.features.items() if feature.type == "embedding"]
-
-
 def fit_to_rows(engine: Engine, spec: ModelSpec, from_sql: str) -> dict[str, Binning]:
     """Fit topics and exemplars of every embedding to at most 20,000 rows, by the hash of their ids.
 
@@ -54,7 +49,7 @@ def fit_to_rows(engine: Engine, spec: ModelSpec, from_sql: str) -> dict[str, Bin
         several lengths those of the commonest count.
     """
     found: dict[str, Binning] = {}
-    for name in embeddings_of(spec):
+    for name in spec.embeddings:
         rows = engine.query(
             f"SELECT {quote_identifier(name)} AS x, {ROW_NAME} AS id FROM {from_sql} AS records "
             f"WHERE x IS NOT NULL ORDER BY id LIMIT {MOST_FITTED}"
@@ -80,7 +75,7 @@ def with_fits(spec: ModelSpec, from_sql: str, binnings: Mapping[str, Binning]) -
         from_sql: The rows, as the store names them.
         binnings: Of the baseline. Of what it has no fit of, topics and novelty are NULL.
     """
-    for name in embeddings_of(spec):
+    for name in spec.embeddings:
         fitted = binnings.get(f"{FITTED}{name}")
         known = _know(fitted) if fitted is not None else ""
         from_sql = from_sql.replace(literal(name_fit(spec.model, name)), literal(known))
@@ -89,7 +84,7 @@ def with_fits(spec: ModelSpec, from_sql: str, binnings: Mapping[str, Binning]) -
 
 def know_fits(spec: ModelSpec, binnings: Mapping[str, Binning]) -> None:
     """Let the engine know what was fitted to a baseline as that of the model's rows in general."""
-    for name in embeddings_of(spec):
+    for name in spec.embeddings:
         fitted = binnings.get(f"{FITTED}{name}")
         if fitted is not None:
             know_embedding(name_fit(spec.model, name), _embedding(fitted))

@@ -193,7 +193,7 @@ def fit_binnings(
     """
     with_values = explained_by(explained, engine, spec, from_sql)
     fitted: dict[str, Binning] = {}
-    if any(feature.type == "embedding" for feature in spec.features.values()):
+    if spec.embeddings:
         from mlmon_dagster.profiles.embedded import fit_to_rows, with_fits
 
         fitted = fit_to_rows(engine, spec, from_sql)

@@ -136,10 +136,10 @@ def _metrics(spec: Declaration) -> Iterator[Problem]:
                 yield Problem((*where, "columns"), f"'{column}' is not a column{hint}")
         if one.is_of_truth and not spec.has_actuals:
             yield Problem(where, f"{one.series} needs ground truth; declare source.actuals")
-        yield from _told(where, one)
+        yield from _check_reader(where, one)
 
 
-def _told(where: FieldPath, monitor: Monitor) -> Iterator[Problem]:
+def _check_reader(where: FieldPath, monitor: Monitor) -> Iterator[Problem]:
     """Check who is told of a monitor's failure, and what they read."""
     if monitor.owner is not None:
         yield from _said((*where, "owner"), names.owner_problem(monitor.owner))
@@ -339,7 +339,7 @@ def _slice_column_problem(spec: Declaration, column: str) -> str | None:
 
 def _monitors(spec: Declaration) -> Iterator[Problem]:
     for path, monitor in spec.monitors.each():
-        yield from _told(("monitors", *path), monitor)
+        yield from _check_reader(("monitors", *path), monitor)
     for family in (QUALITY, DRIFT):
         yield from _monitored_columns(spec, family)
     other = spec.monitors.drift.baseline

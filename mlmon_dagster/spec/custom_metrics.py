@@ -11,7 +11,7 @@ import inspect
 import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Final, Self, TypeVar
+from typing import Annotated, Final, Self, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
@@ -19,12 +19,8 @@ from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec.metric_registry import Better
 from mlmon_dagster.spec.monitors import Monitor, Severity
 from mlmon_dagster.spec.names import did_you_mean, listed
-from mlmon_dagster.spec.scalars import KOfN, Listed, WindowCount, as_tuple, shown
+from mlmon_dagster.spec.scalars import FUNCTION, KOfN, Listed, WindowCount, as_tuple, shown
 
-if TYPE_CHECKING:
-    pass
-
-_FUNCTION: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _MARK: Final = "__mlmon_metric__"
 _Function = TypeVar("_Function", bound=Callable[..., object])
@@ -51,7 +47,7 @@ class CustomMetric(Monitor):
 
     @model_validator(mode="after")
     def _names_a_function(self) -> Self:
-        if not _FUNCTION.fullmatch(self.of):
+        if not FUNCTION.fullmatch(self.of):
             raise ValueError(
                 f"{shown(self.of)} does not name a function; write package.module:function"
             )

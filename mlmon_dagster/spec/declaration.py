@@ -43,6 +43,7 @@ from mlmon_dagster.spec.monitors import (
 )
 from mlmon_dagster.spec.names import DRIFT, column_problem, did_you_mean, listed, score_column
 from mlmon_dagster.spec.scalars import (
+    FUNCTION,
     AssetName,
     Date,
     Declared,
@@ -462,9 +463,6 @@ def with_evaluations(columns: Columns, evaluations: Mapping[str, Evaluation]) ->
     return columns.model_copy(update={**own, **at, "outcomes": found})
 
 
-_FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
-
-
 _EXPECTATION = re.compile(r"expect_[a-z0-9_]+")
 
 
@@ -478,7 +476,7 @@ class Explain(Declared):
 
     @model_validator(mode="after")
     def _names_a_function(self) -> Self:
-        if self.model is not None and not _FACTORY.fullmatch(self.model):
+        if self.model is not None and not FUNCTION.fullmatch(self.model):
             raise ValueError(
                 f"{shown(self.model)} does not name a function; write package.module:function"
             )
@@ -495,7 +493,7 @@ class Expectation(Declared):
 
     @model_validator(mode="after")
     def _names_an_expectation(self) -> Self:
-        if not _EXPECTATION.fullmatch(self.expect) and not _FACTORY.fullmatch(self.expect):
+        if not _EXPECTATION.fullmatch(self.expect) and not FUNCTION.fullmatch(self.expect):
             raise ValueError(
                 f"{shown(self.expect)} does not name an expectation; write one of Great "
                 "Expectations, such as expect_column_values_to_match_regex, or package.module:Class"
@@ -646,6 +644,11 @@ class Declaration(Declared):
     def has_actuals(self) -> bool:
         """Whether ground truth can ever arrive for this model."""
         return self.columns.actual is not None and self.source.actuals is not None
+
+    @property
+    def embeddings(self) -> list[str]:
+        """The features that are vectors."""
+        return [name for name, feature in self.features.items() if feature.type == "embedding"]
 
     @property
     def waits_for_truth(self) -> bool:

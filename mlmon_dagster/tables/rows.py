@@ -127,7 +127,7 @@ def rows_of(
         slowest: A column of times: those that took longest first, instead of the worst.
         brief: Without features and SHAP values.
     """
-    if any(feature.type == "embedding" for feature in spec.features.values()):
+    if spec.embeddings:
         know_fits(spec, baseline_in_force(store, spec).binnings)
     source = store.inference_records(spec).from_sql(windows, [dataset], version)
     where = f" WHERE {to_sql(picked)}" if picked is not None else ""

@@ -20,11 +20,16 @@ PAGE = (Path(__file__).parents[2] / "docs" / "demo.md").read_text()
 DAY = dt.timedelta(days=1)
 
 
+def evaluate(support: Support, day: dt.date) -> pd.DataFrame:
+    """Return what comes on a day of evaluations."""
+    return support.draw_evaluations(day, support.draw_calls(day), support.draw_calls(day - DAY))
+
+
 def test_a_day_is_drawn_alike_whenever_it_is_drawn() -> None:
     one, other = Support(), Support()
     for day in (FIRST_DAY, LAUNCH):
         pd.testing.assert_frame_equal(one.draw_calls(day), other.draw_calls(day))
-        pd.testing.assert_frame_equal(one.draw_evaluations(day), other.draw_evaluations(day))
+        pd.testing.assert_frame_equal(evaluate(one, day), evaluate(other, day))
 
 
 def test_nobody_asks_about_virtual_cards_before_they_are_launched() -> None:
@@ -42,7 +47,7 @@ def test_people_judge_and_customers_speak_of_what_was_drawn() -> None:
     support = Support()
     days = [FIRST_DAY + i * DAY for i in range(20)]
     calls = pd.concat(support.draw_calls(day) for day in days)
-    said = pd.concat(support.draw_evaluations(day) for day in days)
+    said = pd.concat(evaluate(support, day) for day in days)
     both = said.merge(calls[["call", "is_good"]], on="call")
     people = both[both["name"] == "correct"]
     assert ((people["label"] == "correct") == people["is_good"]).all()
@@ -51,7 +56,7 @@ def test_people_judge_and_customers_speak_of_what_was_drawn() -> None:
     assert passed[judge["is_good"]].mean() == pytest.approx(0.93, abs=0.01)
     assert (~passed[~judge["is_good"]]).mean() == pytest.approx(0.82, abs=0.03)
     assert len(judge) == len(calls)
-    week = support.draw_evaluations(OTHER_JUDGE[0])
+    week = evaluate(support, OTHER_JUDGE[0])
     assert set(week.dropna(subset=["evaluator"])["evaluator"]) == {"judge-small/1"}
 
 
