@@ -129,7 +129,9 @@ def representatives(binning: Binning) -> Floats:
     lower = np.minimum(np.concatenate([[binning.low], upper[:-1]]), upper)
     is_one = lower == [just_below(edge) for edge in upper.tolist()]
     middle: Floats = np.where(is_one, upper, lower / 2 + upper / 2)
-    return np.clip(middle, -_LARGEST, _LARGEST)
+    # Half of the smallest numbers is rounded to 0.
+    ascending: Floats = np.maximum.accumulate(np.clip(middle, -_LARGEST, _LARGEST))
+    return ascending
 
 
 def coarse_counts(binning: Binning, counts: Ints) -> Ints:

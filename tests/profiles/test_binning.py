@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mlmon_dagster.metrics.binnings import just_below, representatives, upper_edges
@@ -198,6 +198,7 @@ FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 
 @settings(max_examples=60, deadline=None)
 @given(edges=st.lists(FLOATS, max_size=25), ends=st.tuples(FLOATS, FLOATS), x=FLOATS)
+@example(edges=[], ends=(0.0, 5e-324), x=0.0)
 def test_a_code_divided_by_fine_is_the_exact_coarse_bin(
     edges: list[float], ends: tuple[float, float], x: float
 ) -> None:
