@@ -137,7 +137,8 @@ def find_enough(world: World) -> int | None:
     would have by then, and more than it has. For the others, the first at which the
     complete faulty windows, the newest `POOLED` of them and two at least, show the fault: a test
     at level .001 has power .9, and the effect is past what the default monitor bears with the same
-    power.
+    power. Of labels that were chosen by score as many count as would tell the same if they were
+    drawn at random (Kish 1965).
     """
     first, last = world.knobs.fault_from, world.knobs.windows
     if world.knobs.fault == "labels stop":
@@ -161,24 +162,22 @@ def _misses_labels(world: World, look: int) -> bool:
 
 
 def _complete_from(world: World) -> dict[int, int]:
-    """Return the look by which nearly all of a window's labels had come."""
+    """Return the look by which nearly all of a window's labels had come, of either class.
+
+    Of all classes together it would be one at which most of a rare class that comes last is
+    missing: then no rate of it can be told.
+    """
     labels = world.labels[
         (world.labels["dataset"] == "production") & ~world.labels["is_correction"]
     ]
-    by_window = labels.groupby("window")["look"]
-    found = by_window.quantile(COMPLETE, "higher")
+    by_class = labels.groupby(["window", "label"])["look"].quantile(COMPLETE, "higher")
+    found = by_class.groupby("window").max()
     return dict(zip(found.index.tolist(), found.astype(int).tolist(), strict=True))
 
 
-def _labelled(world: World) -> pd.DataFrame:
-    """Return the labelled rows of production with their true labels."""
-    rows = world.rows[world.rows["dataset"] == "production"]
-    return rows[rows["id"].isin(world.labels["id"])]
-
-
 def _measure_effects(world: World) -> Mapping[str, float]:
-    """Return by how much the fault changes what the default monitors watch."""
-    rows = _labelled(world)
+    """Return by how much the fault changes what the default monitors watch, among all rows."""
+    rows = world.rows[world.rows["dataset"] == "production"]
     bad = rows["window"] >= world.knobs.fault_from
     return {
         "roc_auc": measure_auc(rows[~bad]) - measure_auc(rows[bad]),
@@ -201,17 +200,19 @@ def _gap(rows: pd.DataFrame) -> float:
 
 
 def _is_shown(world: World, effects: Mapping[str, float], windows: Sequence[int]) -> bool:
-    rows = _labelled(world)
-    rows = rows[rows["window"].isin(windows)]
-    k, n = int(rows["label"].sum()), len(rows)
-    if not 0 < k < n:
+    rows = world.rows[(world.rows["dataset"] == "production") & world.rows["window"].isin(windows)]
+    labelled = rows[rows["id"].isin(world.labels["id"])]
+    k, others = (_count_effective(labelled[labelled["label"] == label]) for label in (True, False))
+    if not k or not others:
         return False
-    rate, spread = k / n, world.knobs.clustering
+    rate, spread = float(rows["label"].mean()), world.knobs.clustering
     within = rate * (1 - rate)
     errors = {
-        "roc_auc": _auc_error(measure_auc(rows), k, n - k),
+        "roc_auc": _auc_error(measure_auc(rows), k, others),
         # Windows differ by more than their rows do.
-        "calibration_gap": math.sqrt(within / n + (within * spread) ** 2 / len(windows)),
+        "calibration_gap": math.sqrt(
+            within / _count_effective(labelled) + (within * spread) ** 2 / len(windows)
+        ),
     }
     return any(
         effects[name] >= SURE * error
@@ -220,7 +221,13 @@ def _is_shown(world: World, effects: Mapping[str, float], windows: Sequence[int]
     )
 
 
-def _auc_error(auc: float, k: int, others: int) -> float:
+def _count_effective(rows: pd.DataFrame) -> float:
+    """Return how many rows drawn at random tell as much (Kish 1965)."""
+    weight = 1 / rows["chance"]
+    return float(weight.sum() ** 2 / (weight**2).sum()) if len(rows) else 0.0
+
+
+def _auc_error(auc: float, k: float, others: float) -> float:
     """Return the standard error of Hanley and McNeil (1982)."""
     one, two = auc / (2 - auc), 2 * auc**2 / (1 + auc)
     total = auc * (1 - auc) + (k - 1) * (one - auc**2) + (others - 1) * (two - auc**2)

@@ -27,6 +27,7 @@ Rng = np.random.Generator
 
 WINDOWS = 120  # that are lived
 HISTORY = 30  # complete windows of a baseline, or of production before the first look
+A_WEEK = 168  # hourly windows that a moving baseline needs before anything is compared with it
 LONGEST = 150.0  # units after which no label comes any more
 NEVER = 1_000_000  # of a look: it does not come
 START = pd.Timestamp("2025-03-03", tz="UTC")  # a Monday; the first window that is lived
@@ -167,6 +168,9 @@ def draw_knobs(seed: int, fault: str = "", law: str = "", windows: int = WINDOWS
         slope = max(slope, 1.5)
         rows = max(rows, 1200) if chosen.share < 0.5 else rows
         fault_from = int(rng.integers(25, 40))
+        if fault == "labels stop":  # after they have come for a while: before, nobody expects any
+            first = float(np.quantile(_draw_lags(chosen, seed, base_rate), 0.02))
+            fault_from += int(first // LENGTHS[granularity])
     return Knobs(
         seed=seed,
         law=name,
@@ -187,6 +191,12 @@ def draw_knobs(seed: int, fault: str = "", law: str = "", windows: int = WINDOWS
         fault_from=fault_from,
         windows=windows,
     )
+
+
+def _draw_lags(law: Law, seed: int, base_rate: float) -> Floats:
+    """Draw some lags of a world, to see when its labels come."""
+    rng = np.random.default_rng([seed, 3])
+    return law.lags(rng, rng.random(4000) < base_rate)
 
 
 def draw_ways(seed: int, fault: str, law: str, windows: int) -> Knobs:
@@ -212,7 +222,8 @@ class World:
         knobs: What was drawn.
         law: How labels come.
         rows: One row a prediction, by time: `window`, `id`, `at`, `dataset`, features, `score`,
-            `decision`, and its true `label`.
+            `decision`, its true `label`, and of production the `chance` that it is among those that
+            ever get one.
         labels: One row a label, corrections included: `window` and `dataset` of its prediction,
             `id`, `label`, `known`, `is_correction`, and `look`: the one by which it has landed;
             `due`: the one by which it would have, had the label job not been stopped for good.
@@ -230,15 +241,17 @@ class World:
     @cached_property
     def longest(self) -> int:
         """Windows until nearly every label of a window has come."""
-        rng = np.random.default_rng([self.knobs.seed, 3])
-        label = rng.random(4000) < self.knobs.base_rate
-        late = float(np.quantile(self.law.lags(rng, label), 0.98)) + self.knobs.every
-        return math.ceil(late / self.length)
+        late = float(np.quantile(_draw_lags(self.law, self.knobs.seed, self.knobs.base_rate), 0.98))
+        return math.ceil((late + self.knobs.every) / self.length)
 
     @property
     def n_before(self) -> int:
         """Windows of production before the first that is lived."""
-        return 0 if self.knobs.baseline == "labelled" else HISTORY + self.longest
+        if self.knobs.baseline == "labelled":
+            return 0
+        is_moving = self.knobs.baseline == "none"
+        hours = A_WEEK if is_moving and self.knobs.granularity == "hour" else HISTORY
+        return hours + self.longest
 
     def start_of(self, window: int) -> pd.Timestamp:
         """Return the start of a window."""
@@ -318,12 +331,12 @@ class World:
 
     def _draw_labels(self, rng: Rng) -> pd.DataFrame:
         rows, law = self.rows, self.law
+        share = self.knobs.baseline_share if self.knobs.baseline == "labelled" else 0.0
+        n, rows["chance"] = len(rows), self._chances(law.share)
         chosen = np.where(
             rows["dataset"] == "validation",
-            self._choose(
-                rng, self.knobs.baseline_share if self.knobs.baseline == "labelled" else 0
-            ),
-            self._choose(rng, law.share),
+            rng.random(n) < self._chances(share),
+            rng.random(n) < rows["chance"],
         ).astype(bool)
         lags = law.lags(rng, rows["label"].to_numpy())
         chosen &= lags < LONGEST
@@ -345,14 +358,14 @@ class World:
         labels["look"] = np.where(is_lost, NEVER, labels["due"])
         return labels.drop(columns="at").sort_values("known", ignore_index=True)
 
-    def _choose(self, rng: Rng, share: float) -> Flags:
-        """Choose the rows that get a label; by score the chance grows with the score's rank."""
+    def _chances(self, share: float) -> Floats:
+        """Return the chance of each row to get a label; by score it grows with the score's rank."""
         n = len(self.rows)
         if share in (0.0, 1.0) or not self.law.is_by_score:
-            return np.asarray(rng.random(n) < share)
+            return np.full(n, share)
         rank = self.rows["score"].rank(pct=True).to_numpy()
         weight = np.exp(3.0 * rank)
-        return np.asarray(rng.random(n) < np.clip(share * weight / weight.mean(), 0, 1))
+        return np.clip(share * weight / weight.mean(), 0, 1)
 
     @cached_property
     def pauses(self) -> tuple[range, ...]:
@@ -386,7 +399,7 @@ class World:
         """Return the predictions that land before a look; -1 is all of before the first."""
         rows = self.rows
         mine = rows["window"] < 0 if look < 0 else rows["window"] == look
-        drop = ["window", "label"]
+        drop = ["window", "label", "chance"]
         drop += [] if self.knobs.has_decision else ["decision"]
         drop += [] if self.knobs.has_segments else ["segment"]
         drop += ["dataset"] if self.knobs.baseline == "none" else []
