@@ -187,7 +187,9 @@ def fit_curve(
     spread = _spread(seen, come, n, share)
     classes = _class_shares(used, ages, seen)
     shown = m > 0
-    plateau, due, others = _plateau(ages, share, m, classes, n_classes, unit_hours, at_least)
+    parts = [_part_by_age(come, seen), *classes.values()]
+    is_known = not n_classes or len(classes) >= n_classes
+    plateau, due, others = _plateau(ages, share, m, parts if is_known else [], unit_hours, at_least)
     return ArrivalCurve(
         unit_hours,
         tuple(int(age) for age in ages[shown]),
@@ -300,26 +302,33 @@ def _class_shares(used: Sequence[WindowArrivals], ages: Ints, seen: Flags) -> di
     found: dict[str, Floats] = {}
     for name in names:
         come = np.stack([_cumulated(w.counts.get(name, {}), ages) for w in used])
-        if come[:, -1].sum() < MIN_OF_CLASS:
-            continue
-        both = seen[:, 1:] & seen[:, :-1]
-        before, after = (both * come[:, :-1]).sum(axis=0), (both * come[:, 1:]).sum(axis=0)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            growth = np.where(after > 0, before / after, np.where(both.any(axis=0), 1.0, 1.0))
-        shares = np.ones(len(ages))
-        shares[:-1] = np.cumprod(growth[::-1])[::-1]
-        # An age before the first at which one of the class was ever seen has none of them.
-        none_yet = np.cumsum((seen * come).sum(axis=0)) == 0
-        found[name] = np.where(none_yet, 0.0, shares)
+        if come[:, -1].sum() >= MIN_OF_CLASS:
+            found[name] = _part_by_age(come, seen)
     return found
+
+
+def _part_by_age(come: Floats, seen: Flags) -> Floats:
+    """Return the part of what came by the oldest age that had come by each.
+
+    It is told by windows that were seen at two ages in a row, each beside itself: windows of which
+    more or less ever comes change nothing. Shares of the windows seen at each age would, since old
+    ages are seen of other windows.
+    """
+    both = seen[:, 1:] & seen[:, :-1]
+    before, after = (both * come[:, :-1]).sum(axis=0), (both * come[:, 1:]).sum(axis=0)
+    growth = np.divide(before, after, out=np.ones(len(after)), where=after > 0)
+    parts = np.ones(come.shape[1])
+    parts[:-1] = np.cumprod(growth[::-1])[::-1]
+    # An age before the first at which one was ever seen has none of them.
+    none_yet = np.cumsum((seen * come).sum(axis=0)) == 0
+    return np.where(none_yet, 0.0, parts)
 
 
 def _plateau(
     ages: Ints,
     share: Floats,
     m: Ints,
-    classes: Mapping[str, Floats],
-    n_classes: int,
+    parts: Sequence[Floats],
     unit_hours: float,
     at_least: float,
 ) -> tuple[float | None, float | None, tuple[float | None, float | None, float | None]]:
@@ -328,24 +337,32 @@ def _plateau(
     A curve that stops growing may only rest: negatives of fraud come months after the positives.
     So it must have been seen for longer than it grew; twice as long, and two weeks, where less
     than four of five predictions have ground truth; and every class must have been seen.
+
+    Args:
+        ages: That were seen.
+        share: Of predictions with ground truth by then.
+        m: Windows that were seen then.
+        parts: Of what ever comes by then: of all, then of each class; empty if one is not known.
+        unit_hours: Hours in a unit.
+        at_least: As of `fit_curve`.
     """
     nothing = (None, None, (None, None, None))
     enough = np.flatnonzero(m >= MIN_SEEN)
-    if not len(enough) or (n_classes and len(classes) < n_classes):
+    if not len(enough) or not parts:
         return nothing
     last = int(enough[-1])
     plateau, oldest = float(share[last]), float(ages[last])
     if plateau <= 0:
         return nothing
     watched = ages[: last + 1]
-    due = _age_by(watched, share[: last + 1] / plateau, NEARLY_ALL)
-    for shares in classes.values():
-        part = shares[: last + 1]
-        due = max(due, _age_by(watched, part / part[-1], NEARLY_ALL) if part[-1] else oldest)
+    come = [part[: last + 1] / part[last] for part in parts if part[last]]
+    # Of a class that has not come by then nobody knows when it does.
+    due = max(_age_by(watched, part, NEARLY_ALL) for part in come)
+    due = due if len(come) == len(parts) else oldest
     fortnight = 14 * 24 / unit_hours
     if oldest < max(at_least, _GROWTH * due + 2 if plateau >= 0.8 else 2 * due + fortnight):
         return nothing
-    quantiles = [_age_by(watched, share[: last + 1] / plateau, q) for q in (0.5, 0.95, 0.99)]
+    quantiles = [_age_by(watched, come[0], q) for q in (0.5, 0.95, 0.99)]
     return round(plateau, 5), due, (quantiles[0], quantiles[1], quantiles[2])
 
 
