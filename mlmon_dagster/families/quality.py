@@ -108,7 +108,7 @@ def _applies(metric: str, feature: Feature) -> bool:
         return False
     if metric == PERSONAL_RATE:
         return isinstance(feature, DerivedFeature) and feature.described.kind.is_personal
-    if isinstance(feature, DerivedFeature) and metric == "null_rate":
+    if isinstance(feature, DerivedFeature) and feature.prices is None and metric == "null_rate":
         return False  # no text, which is told of the text's own column
     return feature.type in _TYPES[metric]
 

@@ -121,8 +121,9 @@ def build_profiles(
         some = sampled_source(engine, source, most)
         statements = Statements(some, profiled_columns(binnings, mine, spec), spec.slices, dialect)
         found |= _profile(engine, spec, statements, of_rows=False)
-    for name in spec.derived_features.keys() & found.keys():
-        found[name] = _without_nulls(found[name])
+    for name, feature in spec.derived_features.items():
+        if name in found and feature.prices is None:
+            found[name] = _without_nulls(found[name])
     found |= profile_joint(engine, source, binnings, values, dialect)
     if ":log_loss" in found and "score" in found:
         log_loss, brier = found[":log_loss"].total, found[":brier"].total

@@ -119,7 +119,7 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule("features.<name>", ("from", "alias"), "followed", f"the next file; {_REFIT}"),
     Rule("features.<name>", ("min", "max", "pii"), "followed", _REFIT),
     Rule("features.<name>", ("describe",), "followed", f"stored texts are described; {_REFIT}"),
-    Rule("features.<name>", ("embedder",), "followed", _REFIT),
+    Rule("features.<name>", ("embedder", "prices"), "followed", _REFIT),
     Rule("features.<name>", ("nullable",), "kept", f"{_FILES}; {_JUDGED}"),
     Rule("features.<name>", ("null_rate",), "kept", _JUDGED),
     Rule("features.<name>", ("unit", "importance", "description"), "kept",

@@ -35,7 +35,7 @@ from mlmon_dagster.spec.names import (
     VERSIONS,
 )
 from mlmon_dagster.spec.predicate import columns_of_spans, parse_predicate, predicate_columns
-from mlmon_dagster.spec.scalars import MAX_HOURLY_WINDOWS
+from mlmon_dagster.spec.scalars import MAX_HOURLY_WINDOWS, shown
 from mlmon_dagster.spec.sources import FileSource, source_problems
 from mlmon_dagster.spec.spans import span_problems
 from mlmon_dagster.spec.tasks import (
@@ -293,6 +293,32 @@ def _features(spec: Declaration) -> Iterator[Problem]:
             yield Problem(("features", name), f"'{name}' is the ground truth, not a feature")
 
 
+def _prices(spec: Declaration) -> Iterator[Problem]:
+    """Yield what prices name that is no column of the kind they need."""
+    numbers = [name for name, feature in spec.logged_features.items() if feature.type == "numeric"]
+    texts = [name for name, f in spec.logged_features.items() if f.type == "categorical"]
+    texts += ["model_version"] if spec.has_versions else []
+    for name, feature in spec.derived_features.items():
+        if (prices := feature.prices) is None:
+            continue
+        where = ("features", name, "prices")
+        yield from _said(("features", name), names.feature_problem(name))
+        if prices.by not in texts:
+            hint = names.did_you_mean(prices.by, texts) or "."
+            yield Problem(
+                (*where, "by"),
+                f"{shown(prices.by)} is no categorical feature{hint} Known: {names.listed(texts)}",
+            )
+        for value, own in prices.of.items():
+            if not own:
+                yield Problem((*where, "of", value), "names no feature that has a price")
+            for amount in own:
+                if amount not in numbers:
+                    hint = names.did_you_mean(amount, numbers) or "."
+                    said = f"is no numeric feature{hint} Known: {names.listed(numbers)}"
+                    yield Problem((*where, "of", value, amount), f"{shown(amount)} {said}")
+
+
 def _baseline(spec: Declaration) -> Iterator[Problem]:
     yield from _said(("baseline",), spec.baseline.problem(spec.time.granularity))
     kind, declared = spec.baseline.kind, "baseline" in spec.model_fields_set
@@ -523,6 +549,7 @@ _RULES: dict[Callable[[Declaration], Iterator[Problem]], tuple[str, ...]] = {
     _evaluations: ("task", "source", "features", "evaluations"),
     _effects: ("task", "source", "columns", "features", "effects"),
     _features: ("columns", "features"),
+    _prices: ("columns", "features", "spans"),
     _baseline: ("columns", "baseline", "time"),
     _slices: ("columns", "features", "slices", "spans"),
     _monitors: _MONITOR_FIELDS,

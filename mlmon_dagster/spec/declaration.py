@@ -27,6 +27,7 @@ from mlmon_dagster.spec.derived import (
     LANGUAGE,
     Description,
     Descriptions,
+    Prices,
     is_known,
     name_derived,
 )
@@ -135,6 +136,7 @@ class Feature(Declared):
     pii: bool | None = None  # None: nobody has said that its values may be shown
     describe: Descriptions = ()
     embedder: str | None = None
+    prices: Prices | None = None
     importance: float | None = Field(default=None, ge=0)
     description: str | None = None
 
@@ -148,11 +150,15 @@ class Feature(Declared):
             raise ValueError(f"describe is for text, not for {self.type} features")
         if self.embedder is not None and self.type != "embedding":
             raise ValueError(f"embedder is for embeddings, not for {self.type} features")
+        if self.prices is not None and self.type != "numeric":
+            raise ValueError(f"prices are for numeric features, not for {self.type} ones")
+        if self.prices is not None and (self.from_ is not None or self.alias):
+            raise ValueError("a feature with prices is computed: leave out from and alias")
         return self
 
 
 class DerivedFeature(Feature):
-    """A column that is computed from a text or an embedding, and is judged as every feature is.
+    """A column that is computed from others, and is judged as every feature is.
 
     Nobody's text is in it, so that its values may be shown where the text's may not.
 
@@ -194,6 +200,12 @@ def _with_derived(features: dict[str, Feature]) -> dict[str, Feature]:
     found: dict[str, Feature] = {}
     for name, feature in features.items():
         found[name] = feature
+        if feature.prices is not None:
+            declared = {key: getattr(feature, key) for key in feature.model_fields_set}
+            own = Description(name=name, prices=feature.prices)
+            found[name] = DerivedFeature(
+                **declared | {"of": feature.prices.by, "described": own, "pii": False}
+            )
         embedded = [Description(name=each) for each in EMBEDDED]
         for one in embedded if feature.type == "embedding" else feature.describe:
             if is_known(one):  # else a problem of the spec
@@ -212,7 +224,18 @@ def _without_derived(
     features: dict[str, Feature], handler: SerializerFunctionWrapHandler
 ) -> object:
     """Write what was declared, which says the rest."""
-    return handler({n: f for n, f in features.items() if not isinstance(f, DerivedFeature)})
+    return handler({n: _declared(f) for n, f in features.items() if _is_declared(f)})
+
+
+def _is_declared(feature: Feature) -> bool:
+    return not isinstance(feature, DerivedFeature) or feature.prices is not None
+
+
+def _declared(feature: Feature) -> Feature:
+    if not isinstance(feature, DerivedFeature):
+        return feature
+    said = feature.model_fields_set & Feature.model_fields.keys()
+    return Feature(**{key: getattr(feature, key) for key in said})
 
 
 Features = Annotated[

@@ -1,10 +1,11 @@
-"""Columns that are computed from a text or a vector: what each is, and its expression.
+"""Columns that are computed from a text, a vector or amounts: what each is, and its expression.
 
 A feature ``question`` with ``describe: [length, email]`` gives the columns ``question.length`` and
 ``question.email``. An embedding ``x`` gives
-``x.topic`` and ``x.novelty``, by what was fitted to the baseline (`metrics.embeddings`). They are
-in no file and in no table: whoever reads records gets them beside the
-stored columns (`store.tables.derived_columns`), and all that follows takes them as features.
+``x.topic`` and ``x.novelty``, by what was fitted to the baseline (`metrics.embeddings`). A feature
+with ``prices`` is what a row costs. They are in no file and in no table: whoever reads records gets
+them beside the stored columns (`store.tables.derived_columns`), and all that follows takes them as
+features.
 
 Patterns are RE2's, which DuckDB has. Of what looks like a card number no check digit is computed.
 """
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Annotated, Final, Literal
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from mlmon_dagster.spec.names import did_you_mean, listed
 from mlmon_dagster.spec.scalars import Declared, shown
@@ -148,11 +149,39 @@ def name_fit(model: str, column: str) -> str:
     return f"{model}.{column}"
 
 
+class Prices(Declared):
+    """What a row costs: amounts of other features times their prices, by the value of a column.
+
+    Attributes:
+        by: The feature, or `model_version`, by whose value prices differ.
+        per: Of how many the prices are.
+        of: Value, or the beginning of values and ``*`` -> feature -> price; the first that fits
+            counts. A negative price is a discount on what another amount holds, too.
+
+    A row whose value has no price has no cost, nor one of which no amount is known. An amount that
+    is missing beside others is 0: not every call says what was cached.
+    """
+
+    by: str = "model_version"
+    per: float = Field(default=1_000_000, gt=0)
+    of: dict[str, dict[str, float]] = Field(min_length=1)
+
+    @property
+    def amounts(self) -> list[str]:
+        """The features that have a price."""
+        return list(dict.fromkeys(name for prices in self.of.values() for name in prices))
+
+
+# Of several columns, so its expression is that of `store.tables.derived_columns`.
+_COST: Final = DescriptionKind("numeric", lambda by: by)
+
+
 class Description(Declared):
-    """One column that is computed from a text: a name of ours, or a name and a pattern."""
+    """One column that is computed: a name of ours, or a name and a pattern, or prices."""
 
     name: str
     matches: str | None = None
+    prices: Prices | None = None
 
     @property
     def kind(self) -> DescriptionKind:
@@ -161,6 +190,8 @@ class Description(Declared):
         Raises:
             KeyError: If there is no such description, see `description_problems`.
         """
+        if self.prices is not None:
+            return _COST
         if self.matches is not None:
             return _matching(self.matches, f"match {self.name}")
         return EMBEDDED[self.name] if self.name in EMBEDDED else DESCRIPTIONS[self.name]

@@ -1,4 +1,4 @@
-"""What records hold beside what is stored: columns that are computed from texts and embeddings.
+"""What records hold beside what is stored: columns computed from texts, embeddings and amounts.
 
 They are expressions over the stored columns, and the engine computes those that a statement asks
 for. One that DuckDB has no expression for is a function in Python, which the engine knows by name.
@@ -22,6 +22,7 @@ from mlmon_dagster.spec.derived import (
     FIT,
     LANGUAGE_FUNCTION,
     VECTOR,
+    Prices,
     derive_sql,
     describe_vector,
     name_derived,
@@ -47,7 +48,9 @@ def with_derived(spec: ModelSpec, from_sql: str, names: Collection[str] | None =
     for name, feature in spec.features.items():
         if names is not None and name not in names:
             continue
-        if isinstance(feature, DerivedFeature):
+        if isinstance(feature, DerivedFeature) and feature.prices is not None:
+            found[name] = _price_sql(feature.prices)
+        elif isinstance(feature, DerivedFeature):
             sql = derive_sql(feature.described, quote_identifier(feature.of))
             found[name] = _with_fit(sql, spec, feature.of)
         elif feature.type == "embedding":
@@ -57,6 +60,25 @@ def with_derived(spec: ModelSpec, from_sql: str, names: Collection[str] | None =
         return from_sql
     columns = ", ".join(f"{sql} AS {quote_identifier(name)}" for name, sql in found.items())
     return f"(SELECT records.*, {columns} FROM {from_sql} AS records)"
+
+
+def _price_sql(prices: Prices) -> str:
+    """Return the expression of what a row costs."""
+    by = quote_identifier(prices.by)
+    cases = []
+    for value, own in prices.of.items():
+        is_begin = value.endswith("*")
+        fits = (
+            f"starts_with({by}, {literal(value[:-1])})" if is_begin else f"{by} = {literal(value)}"
+        )
+        amounts = [quote_identifier(name) for name in own]
+        terms = (
+            f"COALESCE({amount}, 0) * CAST({price / prices.per!r} AS DOUBLE)"
+            for amount, price in zip(amounts, own.values(), strict=True)
+        )
+        known = f"COALESCE({', '.join(amounts)}) IS NOT NULL"
+        cases.append(f"WHEN {fits} THEN CASE WHEN {known} THEN {' + '.join(terms)} END")
+    return f"(CASE {' '.join(cases)} END)"
 
 
 def _with_fit(sql: str, spec: ModelSpec, column: str) -> str:

@@ -1,0 +1,144 @@
+"""What a call costs is computed from its amounts and a table of prices, and judged as a feature."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.project import Project
+from mlmon_dagster.spec import parse_predicate, predicate_columns, window_from_key
+from mlmon_dagster.spec.files.loader import parse_model
+from mlmon_dagster.store.state import monitor_results
+from mlmon_dagster.tables.rows import rows_of
+from tests.defs.small_model import drop
+from tests.pipeline.looking import look
+
+ROWS, DAYS = 400, 16
+FIRST = dt.date(2024, 3, 1)
+NOW = dt.datetime(2024, 3, FIRST.day + DAYS, 6, tzinfo=dt.UTC)
+SPEC = """\
+model: assistant
+task: binary_classification
+owners: [team:support]
+time: {start: 2024-03-01}
+source:
+  predictions: {path: landing/predictions/*.parquet, settle: 0s}
+columns: {prediction_id: id, event_time: at, score: p, model_version: version}
+features:
+  read: {type: numeric}
+  written: {type: numeric}
+  cached: {type: numeric, nullable: true, null_rate: {above: 1}}
+  cost:
+    type: numeric
+    unit: USD
+    prices:
+      of:
+        mini-3*: {read: 0.15, written: 0.6, cached: -0.075}
+        "large": {read: 2.5, written: 10}
+slices: [cost_centre]
+baseline: {moving: 14d}
+""".replace("slices: [cost_centre]\n", "")
+
+
+def called(day: dt.date, *, large: float = 0.1, unknown: float = 0.0) -> pd.DataFrame:
+    """Return a day's calls, of which a share went to the large model, or to one without a price."""
+    rng = np.random.default_rng(day.toordinal())
+    u = rng.random(ROWS)
+    cached = rng.integers(0, 500, ROWS).astype(float)
+    return pd.DataFrame(
+        {
+            "id": [f"{day:%m%d}-{i}" for i in range(ROWS)],
+            "at": pd.Timestamp(day, tz="UTC") + pd.to_timedelta(np.arange(ROWS) * 200, unit="s"),
+            "p": rng.random(ROWS),
+            "version": np.where(
+                u < large, "large", np.where(u > 1 - unknown, "new-1", "mini-3-2024")
+            ),
+            "read": rng.integers(800, 1200, ROWS).astype(float),
+            "written": rng.integers(100, 300, ROWS).astype(float),
+            "cached": np.where(rng.random(ROWS) < 0.5, cached, np.nan),
+        }
+    )
+
+
+def by_hand(calls: pd.DataFrame) -> pd.Series:
+    """Return what calls cost, NaN of those without a price."""
+    mini = 0.15 * calls["read"] + 0.6 * calls["written"] - 0.075 * calls["cached"].fillna(0)
+    large = 2.5 * calls["read"] + 10 * calls["written"]
+    cost = mini.where(calls["version"].str.startswith("mini-3"), large) / 1e6
+    return cost.where(calls["version"] != "new-1")
+
+
+def make_desk(folder: Path, last: pd.DataFrame) -> Project:
+    landing = folder / "landing" / "predictions"
+    landing.mkdir(parents=True)
+    usual = [called(FIRST + dt.timedelta(days=n)) for n in range(DAYS - 1)]
+    drop(pd.concat([*usual, last]), landing / "calls.parquet")
+    project = Project(folder, str(folder / ".mlmon" / "store"), None, now=lambda: NOW)
+    look(project, parse_model(SPEC), "run")
+    return project
+
+
+LAST = FIRST + dt.timedelta(days=DAYS - 1)
+
+
+def messages(project: Project) -> dict[str, str]:
+    """Return what fires of the last day."""
+    found = monitor_results.newest(project.store.state, "assistant")
+    found = found[found["status"].isin(["WARN", "ERROR"])]
+    return dict(zip(found["monitor"], found["message"], strict=True))
+
+
+def test_a_call_costs_what_its_tokens_cost_by_hand(tmp_path: Path) -> None:
+    """One that was answered by a model without a price has no cost."""
+    last = called(LAST, unknown=0.01)
+    project, spec = make_desk(tmp_path, last), parse_model(SPEC)
+    windows = [window_from_key(spec.time, str(LAST))]
+    table = rows_of(project.store, spec, windows, limit=ROWS).table.to_pandas()
+    found = dict(zip(table["prediction_id"], table["cost"], strict=True))
+    wanted = dict(zip(last["id"], by_hand(last), strict=True))
+    assert found == pytest.approx(wanted, rel=1e-9, nan_ok=True)
+    dear = parse_predicate("cost > 0.001", predicate_columns(spec))
+    assert rows_of(project.store, spec, windows, dear).n == (by_hand(last) > 0.001).sum()
+    project.store.close()
+
+
+def test_dearer_calls_are_drift_of_the_cost_and_unpriced_ones_are_nulls(tmp_path: Path) -> None:
+    project = make_desk(tmp_path / "a", called(LAST, large=0.5))
+    assert any(name.endswith("/cost") for name in messages(project))
+    project.store.close()
+    project = make_desk(tmp_path / "b", called(LAST, unknown=0.3))
+    said = messages(project)["quality/null_rate/cost"]
+    assert re.match(r"cost is missing in 2\d(\.\d)? % of rows", said), said
+    project.store.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("of:", "by: versoin\n      of:"), "'versoin' is no categorical feature"),
+        (("{read: 2.5", "{raed: 2.5"), "'raed' is no numeric feature; did you mean 'read'?"),
+        (("of:\n        mini", "per: 0\n      of:\n        mini"), "greater than 0"),
+        (("type: numeric\n    unit", "type: categorical\n    unit"), "prices are for numeric"),
+        (("unit: USD", "from: price"), "a feature with prices is computed"),
+        (("{read: 2.5, written: 10}", "{}"), "names no feature that has a price"),
+    ],
+)
+def test_prices_that_name_what_is_not_there_are_refused_in_words(
+    change: tuple[str, str], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        parse_model(SPEC.replace(*change))
+
+
+def test_a_spec_with_prices_is_written_as_it_was_declared() -> None:
+    spec = parse_model(SPEC)
+    written = spec.model_dump(exclude_unset=True)["features"]["cost"]
+    assert written["prices"]["of"]["large"] == {"read": 2.5, "written": 10.0}
+    assert "of" not in written
+    assert type(spec).model_validate(spec.model_dump(exclude_unset=True)) == spec
