@@ -107,7 +107,7 @@ def _applies(metric: str, feature: Feature) -> bool:
     if metric == "out_of_range_rate" and feature.min is None and feature.max is None:
         return False
     if metric == PERSONAL_RATE:
-        return isinstance(feature, DerivedFeature) and feature.described.kind.is_personal
+        return isinstance(feature, DerivedFeature) and feature.kind.is_personal
     if isinstance(feature, DerivedFeature) and feature.prices is None and metric == "null_rate":
         return False  # no text, which is told of the text's own column
     return feature.type in _TYPES[metric]
@@ -201,7 +201,7 @@ def _tell_personal(evidence: Evidence, window: Window, column: str, share: float
     feature = evidence.spec.derived_features[column]
     known = evidence.whole(window, f"{PERSONAL_RATE}{AUTO}", column)
     usual = f", usually {percent(known['by_chance'])}" if known else ""
-    return f"{percent(share)} of {feature.of} {feature.described.kind.means}{usual}"
+    return f"{percent(share)} of {feature.of} {feature.kind.means}{usual}"
 
 
 def _is_limit_known(evidence: Evidence, window: Window, column: str) -> bool:
@@ -286,7 +286,7 @@ def _is_added_up(spec: ModelSpec) -> bool:
 def _metrics(spec: ModelSpec) -> Sequence[str]:
     unseen = ("unseen_rate", f"unseen_rate{AUTO}")
     shap = (NOT_ADDITIVE,) if _is_added_up(spec) else ()
-    is_personal = any(f.described.kind.is_personal for f in spec.derived_features.values())
+    is_personal = any(f.kind.is_personal for f in spec.derived_features.values())
     personal = (PERSONAL_RATE, f"{PERSONAL_RATE}{AUTO}") if is_personal else ()
     return ("null_rate", "nan_rate", "inf_rate", *unseen, "out_of_range_rate", *shap, *personal)
 

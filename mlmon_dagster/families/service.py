@@ -77,6 +77,7 @@ SPAN_METRICS = (
     "p99_stage_ms", "stage_error_rate", "stage_timeout_rate", "p50_tokens", "p95_tokens",
     "sum_tokens",
 )  # fmt: skip
+_COSTS = ("mean_cost", "sum_cost")
 _SERVICE = (
     "n", "p50_latency_ms", "p95_latency_ms", "p99_latency_ms", "error_rate", CLASS_RATE, PROMETHEUS
 )  # fmt: skip
@@ -105,12 +106,23 @@ def judge(evidence: Evidence) -> list[MonitorResult]:
         for window in production(evidence)
         for (metric, name), limit in evidence.spec.monitors.service.limits.items()
     ]
+    rows += [
+        _judge_metric(evidence, window, metric, limit, name)
+        for window in production(evidence)
+        for metric, limit in _limits_of_costs(spec)
+        for name in spec.priced_features
+    ]
     rows += [row for window in production(evidence) for row in judge_volume(evidence, window)]
     return rows + [
         _judge_objective(evidence, window, objective)
         for window in production(evidence)
         for objective in evidence.spec.monitors.service.objectives
     ]
+
+
+def _limits_of_costs(spec: ModelSpec) -> list[tuple[str, Condition]]:
+    limits = ((name, getattr(spec.monitors.service, name)) for name in _COSTS)
+    return [(name, limit) for name, limit in limits if limit is not None]
 
 
 def _is_evident(condition: Condition, row: MetricSample) -> bool:
@@ -153,7 +165,7 @@ def _judge_metric(
     if metric == SPAN_COVERAGE or (metric in _SHARES and condition.above is not None):
         failed = failed and _is_evident(condition, row)
     count = "" if metric in ("n", PROMETHEUS) else f" (n {int(row['n']):,})"
-    unit = _unit(evidence, column) if metric == PROMETHEUS else ""
+    unit = _unit(evidence, column) if metric in (PROMETHEUS, *_COSTS) else ""
     if _MS in named:
         named, unit = named.replace(_MS, ""), " ms"
     is_share = metric in (*_SHARES, SPAN_COVERAGE)
@@ -185,6 +197,8 @@ def _measured(value: float, unit: str) -> str:
 
 
 def _unit(evidence: Evidence, name: str) -> str:
+    if (feature := evidence.spec.features.get(name)) is not None:
+        return f" {feature.unit}" if feature.unit else ""
     asked = evidence.spec.monitors.service.prometheus
     unit = asked.unit_of(name) if asked else ""
     return f" {unit}" if unit else ""
@@ -350,9 +364,11 @@ def _limits(spec: ModelSpec) -> str:
         for name, c in limits.items()
         if c is not None
     ]
+    by_name = dict(spec.monitors.service.limits)
+    by_name |= {(m, name): c for m, c in _limits_of_costs(spec) for name in spec.priced_features}
     stated += [
         f"{_limited(metric, name)} {'above' if c.above is not None else 'below'} {c.bound:g}"
-        for (metric, name), c in spec.monitors.service.limits.items()
+        for (metric, name), c in by_name.items()
     ]
     promised = [f"{o.name}: {o.target:.4%} good" for o in spec.monitors.service.objectives]
     return " ".join(
@@ -380,6 +396,7 @@ def _serves(spec: ModelSpec) -> bool:
         or (columns.status and service.error_rate)
         or service.objectives
         or service.limits
+        or (spec.priced_features and _limits_of_costs(spec))
     )
 
 
@@ -391,10 +408,14 @@ FAMILY = Family(
         partial(profiled_columns, SERVICE),
         _frame,
         lambda spec: "nothing",
-        plot_both(lambda metric: metric in (*_SERVICE, *SPAN_METRICS)),
+        plot_both(lambda metric: metric in (*_SERVICE, *_COSTS, *SPAN_METRICS)),
     ),
     is_watched=_serves,
-    metrics=lambda spec: _SERVICE if spec.spans is None else (*_SERVICE, *SPAN_METRICS),
+    metrics=lambda spec: (
+        *_SERVICE,
+        *(_COSTS if spec.priced_features else ()),
+        *(SPAN_METRICS if spec.spans else ()),
+    ),
     facts=served,
     version=_version,
 )

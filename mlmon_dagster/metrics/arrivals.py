@@ -13,6 +13,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 from scipy import special
@@ -231,7 +232,9 @@ def _pauses(used: Sequence[WindowArrivals], now: float) -> tuple[list[tuple[floa
     """Return the times in which no actual came although it usually would have, as (from, until).
 
     A gap between moments of arrival is a pause if it is more than twice as long as nine of ten
-    gaps are. The time before the first arrival is one: whether a label job ran then is not known.
+    gaps are. One that is not over yet is at once that nine of ten were: what has not come since
+    then is overdue, and does not say that less is usual. The time before the first arrival is one:
+    whether a label job ran then is not known.
     """
     spans = [span for window in used for span in _spans_of(window)]
     found = {moment for begin, end in spans for moment in range(begin + 1, end + 1)}
@@ -243,9 +246,11 @@ def _pauses(used: Sequence[WindowArrivals], now: float) -> tuple[list[tuple[floa
     usual = float(np.quantile(gaps, 0.9, method="higher")) if len(gaps) else 1.0
     limit = 2 * usual + 1
     pauses = [(-math.inf, float(moments[0]))]
-    for begin, end in zip(moments, [*moments[1:], now], strict=True):
+    for begin, end in pairwise(moments):
         if end - begin > limit:
-            pauses.append((float(begin + usual), float(end) if end < now else math.inf))
+            pauses.append((float(begin + usual), float(end)))
+    if now - moments[-1] > usual:
+        pauses.append((float(moments[-1] + usual), math.inf))
     return pauses, knows_rhythm
 
 

@@ -18,6 +18,7 @@ from mlmon_dagster.metrics import MIN_WINDOWS, Flags, Floats, Ints
 from mlmon_dagster.metrics.binnings import latency_representatives
 from mlmon_dagster.metrics.frames import MetricRows, share_rows, stack_rows
 from mlmon_dagster.metrics.intervals import difference_interval, quantile_ranks, rate, wilson
+from mlmon_dagster.metrics.means import mean_interval, mean_of
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.spec.names import TABLE
 
@@ -342,6 +343,33 @@ def token_metrics(tokens: Mapping[str, ColumnStatistics], *, unbiased: bool) -> 
             MetricRows(mine.cells, column, "sum_tokens", total, n, "sum-1", reason="no_spans")
         )
     return _unless_sampled(stack_rows(rows), unbiased=unbiased)
+
+
+def cost_metrics(costs: Mapping[str, ColumnStatistics]) -> pd.DataFrame:
+    """What requests cost.
+
+    Args:
+        costs: Column -> statistics of what a request costs; a request without a price is a null.
+
+    Returns:
+        MetricFrame, one column each: mean_cost of the requests that have one, with Student's
+        interval, and sum_cost of them, both in the unit of the prices; NaN with the reason no_cost
+        where none has.
+    """
+    rows = []
+    for column, mine in costs.items():
+        mean = mean_of(mine)
+        reason = np.where(mean.n == 0, "no_cost", "")
+        low, high = mean_interval(mean, -np.inf, np.inf)
+        rows.append(
+            MetricRows(mine.cells, column, "mean_cost", mean.value, mean.n, "mean-2", low, high,
+                       reason=reason)
+        )  # fmt: skip
+        total = mean.value * mean.n
+        rows.append(
+            MetricRows(mine.cells, column, "sum_cost", total, mean.n, "sum-1", reason=reason)
+        )
+    return stack_rows(rows)
 
 
 def _unless_sampled(frame: pd.DataFrame, *, unbiased: bool) -> pd.DataFrame:

@@ -147,7 +147,7 @@ def _shares(change: ColumnChange) -> str:
 
 
 def _value(spec: ModelSpec, column: str, feature: Feature | None, change: ColumnChange) -> str:
-    if isinstance(feature, DerivedFeature) and feature.described.kind.means:
+    if isinstance(feature, DerivedFeature) and feature.kind.means:
         return _derived_share(feature, change)
     is_switch = feature is not None and feature.type == "boolean" and not feature.pii
     is_shown = feature is None or is_switch or spec.shows_values_of(column)
@@ -167,7 +167,7 @@ def _derived_share(feature: DerivedFeature, change: ColumnChange) -> str:
     now, then = change.now, change.then
     if change.value == "false":
         now, then = 1 - now, 1 - then
-    return f"{percent(now)} of {feature.of} {feature.described.kind.means}, before {percent(then)}"
+    return f"{percent(now)} of {feature.of} {feature.kind.means}, before {percent(then)}"
 
 
 def _unseen(spec: ModelSpec, column: str, change: ColumnChange) -> str:

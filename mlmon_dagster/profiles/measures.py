@@ -299,7 +299,7 @@ def quality(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> p
     personal = {
         name: profiles[name]
         for name, feature in spec.derived_features.items()
-        if feature.described.kind.is_personal and name in profiles
+        if feature.kind.is_personal and name in profiles
     }
     of_texts = (
         personal_metrics(personal, baseline or {}, min_rows=spec.monitors.quality.min_rows)
@@ -400,10 +400,13 @@ def _evaluations(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None)
 
 
 def service(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.DataFrame:
-    """Return volume, latency percentiles and error rate, and what spans say of them."""
-    from mlmon_dagster.metrics.service import service_metrics
+    """Return volume, latency, error rate and costs, and what spans say of requests."""
+    from mlmon_dagster.metrics.service import cost_metrics, service_metrics
 
     found = service_metrics(profiles.get("latency_ms"), profiles.get("status"))
+    costs = {name: profiles[name] for name in spec.priced_features if name in profiles}
+    if costs:
+        found = concat_frames([found, cost_metrics(costs)])
     if spec.spans is None or TRACED not in profiles:
         return found
     return concat_frames([found, *_of_spans(spec.spans, profiles)])
@@ -478,7 +481,7 @@ def columns_of(spec: ModelSpec, family: str) -> list[str]:
             EXPLAINER,
         ],
         PERFORMANCE: performance_columns(spec),
-        SERVICE: ["latency_ms", "status", *span_columns(spec)],
+        SERVICE: ["latency_ms", "status", *spec.priced_features, *span_columns(spec)],
         BUSINESS: [*outcome_columns(spec), *(_decided_columns(spec) if spec.costs else [])],
     }[family]
 

@@ -455,6 +455,11 @@ def _service(spec: Declaration) -> Iterator[Problem]:
         yield from _said(place, _served_problem(spec, declared.when, of_spans=True))
     if service.prometheus is not None:
         yield from _prometheus(service.prometheus)
+    for name in ("mean_cost", "sum_cost"):
+        if getattr(service, name) is not None and not spec.priced_features:
+            yield Problem(
+                ("monitors", SERVICE, name), f"{name} needs a feature with prices; declare one"
+            )
     if service.span_coverage is not None and spec.spans is None:
         yield Problem(
             ("monitors", SERVICE, "span_coverage"), "span_coverage needs spans; declare them"

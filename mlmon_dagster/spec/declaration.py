@@ -22,10 +22,12 @@ from mlmon_dagster.spec.alerting import AlertPolicy
 from mlmon_dagster.spec.baseline import DATASETS, BaselineSpec, DeclaredBaseline
 from mlmon_dagster.spec.custom_metrics import CustomMetrics
 from mlmon_dagster.spec.derived import (
+    COST,
     EMBEDDED,
     EMBEDDED_ROWS,
     LANGUAGE,
     Description,
+    DescriptionKind,
     Descriptions,
     Prices,
     is_known,
@@ -171,9 +173,14 @@ class DerivedFeature(Feature):
     described: Description
 
     @property
+    def kind(self) -> DescriptionKind:
+        """What it is."""
+        return self.described.kind if self.prices is None else COST
+
+    @property
     def most_rows(self) -> int | None:
         """How many rows of a window it is computed for; None for all."""
-        return self.described.kind.most_rows
+        return self.kind.most_rows
 
 
 def is_sampled(feature: Feature) -> bool:
@@ -202,10 +209,8 @@ def _with_derived(features: dict[str, Feature]) -> dict[str, Feature]:
         found[name] = feature
         if feature.prices is not None:
             declared = {key: getattr(feature, key) for key in feature.model_fields_set}
-            own = Description(name=name, prices=feature.prices)
-            found[name] = DerivedFeature(
-                **declared | {"of": feature.prices.by, "described": own, "pii": False}
-            )
+            own = {"of": feature.prices.by, "described": Description(name=name), "pii": False}
+            found[name] = DerivedFeature(**declared | own)
         embedded = [Description(name=each) for each in EMBEDDED]
         for one in embedded if feature.type == "embedding" else feature.describe:
             if is_known(one):  # else a problem of the spec
@@ -651,6 +656,11 @@ class Declaration(Declared):
     def derived_features(self) -> dict[str, DerivedFeature]:
         """The columns that are computed from features, and that no event holds."""
         return {n: f for n, f in self.features.items() if isinstance(f, DerivedFeature)}
+
+    @property
+    def priced_features(self) -> list[str]:
+        """The features that are what a row costs."""
+        return [name for name, f in self.derived_features.items() if f.prices is not None]
 
     @property
     def names_datasets(self) -> bool:

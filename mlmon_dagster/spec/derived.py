@@ -173,15 +173,14 @@ class Prices(Declared):
 
 
 # Of several columns, so its expression is that of `store.tables.derived_columns`.
-_COST: Final = DescriptionKind("numeric", lambda by: by)
+COST: Final = DescriptionKind("numeric", lambda by: by)
 
 
 class Description(Declared):
-    """One column that is computed: a name of ours, or a name and a pattern, or prices."""
+    """One column that is computed from a text: a name of ours, or a name and a pattern."""
 
     name: str
     matches: str | None = None
-    prices: Prices | None = None
 
     @property
     def kind(self) -> DescriptionKind:
@@ -190,8 +189,6 @@ class Description(Declared):
         Raises:
             KeyError: If there is no such description, see `description_problems`.
         """
-        if self.prices is not None:
-            return _COST
         if self.matches is not None:
             return _matching(self.matches, f"match {self.name}")
         return EMBEDDED[self.name] if self.name in EMBEDDED else DESCRIPTIONS[self.name]

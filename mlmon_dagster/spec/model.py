@@ -109,10 +109,9 @@ def profile_signature(spec: ModelSpec) -> list[object]:
 
 def _dump_feature(feature: Feature) -> dict[str, object]:
     """Return what of a feature decides about numbers; of what is computed, what it is."""
-    people = ("importance", "description", "unit", "nullable", "null_rate", "describe")
-    unused = [name for name in ("embedder", "prices") if getattr(feature, name) is None]
-    left_out = dict.fromkeys([*people, *unused], True)
-    return feature.model_dump(exclude=left_out | {"described": {"prices"}})
+    people = {"importance", "description", "unit", "nullable", "null_rate", "describe"}
+    unused = {name for name in ("embedder", "prices") if getattr(feature, name) is None}
+    return feature.model_dump(exclude=people | unused)
 
 
 def profile_digest(spec: ModelSpec) -> str:

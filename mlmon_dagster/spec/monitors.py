@@ -592,6 +592,8 @@ class ServiceMonitor(Monitor):
     prometheus: Prometheus | None = None
     stages: dict[str, StageLimits] = Field(default={})
     span_coverage: RateCondition | None = None
+    mean_cost: Condition | None = None
+    sum_cost: Condition | None = None
 
     @property
     def limits(self) -> dict[tuple[str, str], Condition]:

@@ -145,6 +145,28 @@ def test_windows_that_fell_into_a_pause_of_the_label_job_do_not_count_as_usual()
     )
 
 
+@pytest.mark.parametrize("now", [64, 67, 71, 76])
+def test_a_delivery_that_is_overdue_does_not_make_none_usual_before_it_is_a_pause(now: int) -> None:
+    """Of weekly deliveries the next but one would have to be missed before a gap is a pause."""
+    lag = between(0.5, 3)
+    stopped, usual = (Past(lag, 90, weekly=True, stopped=at) for at in (58, np.inf))
+    for age in (7, 9, 12):
+        found = stopped.learn(now).watched.share_by(age)
+        assert found == pytest.approx(usual.learn(now).watched.share_by(age), abs=0.04)
+
+
+def test_the_age_by_which_it_has_come_does_not_depend_on_how_much_ever_comes() -> None:
+    """A tenth of the first windows gets ground truth, and a twelfth of the newest."""
+    more, less = (Past(between(1, 8), 60, 1_000, share=s, seed=int(99 * s)) for s in (0.12, 0.1))
+    for day in range(15, 60):
+        for part in ("truth", "known", "came"):
+            getattr(more, part)[day] = getattr(less, part)[day]
+    found = more.learn(50).watched
+    assert found.plateau == pytest.approx(0.12, abs=0.02)
+    assert found.due is not None
+    assert 8 <= found.due <= 10
+
+
 @pytest.mark.parametrize(("k", "n", "share"), [(60, 100, 0.8), (5, 50, 0.3), (850, 1000, 0.9)])
 def test_the_chance_of_so_few_is_that_of_the_beta_binomial(k: int, n: int, share: float) -> None:
     spread = 0.004

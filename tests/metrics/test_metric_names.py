@@ -50,6 +50,7 @@ SPANS = {
 }  # fmt: skip
 ORACLES: dict[str, str] = {
     **DRIFT,
+    **dict.fromkeys(("mean_cost", "sum_cost"), "tests/pipeline/test_prices"),
     **{f"{name}{AUTO}": "test_data_oracles" for name in (*DISTANCES, "ks")},
     **dict.fromkeys(
         ("null_rate", "nan_rate", "inf_rate", "out_of_range_rate", "unseen_rate", "n",

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import parse_predicate, predicate_columns, window_from_key
 from mlmon_dagster.spec.files.loader import parse_model
-from mlmon_dagster.store.state import monitor_results
+from mlmon_dagster.store.state import metric_log, monitor_results
 from mlmon_dagster.tables.rows import rows_of
 from tests.defs.small_model import drop
 from tests.pipeline.looking import look
@@ -41,9 +42,9 @@ features:
       of:
         mini-3*: {read: 0.15, written: 0.6, cached: -0.075}
         "large": {read: 2.5, written: 10}
-slices: [cost_centre]
 baseline: {moving: 14d}
-""".replace("slices: [cost_centre]\n", "")
+monitors: {service: {sum_cost: {above: 0.5}, mean_cost: {above: 0.0009}}}
+"""
 
 
 def called(day: dt.date, *, large: float = 0.1, unknown: float = 0.0) -> pd.DataFrame:
@@ -105,6 +106,35 @@ def test_a_call_costs_what_its_tokens_cost_by_hand(tmp_path: Path) -> None:
     assert found == pytest.approx(wanted, rel=1e-9, nan_ok=True)
     dear = parse_predicate("cost > 0.001", predicate_columns(spec))
     assert rows_of(project.store, spec, windows, dear).n == (by_hand(last) > 0.001).sum()
+    project.store.close()
+
+
+def test_a_window_s_costs_are_the_sum_and_mean_of_its_calls_with_students_interval(
+    tmp_path: Path,
+) -> None:
+    last = called(LAST, unknown=0.01)
+    project = make_desk(tmp_path, last)
+    found = metric_log.newest(project.store.state, "assistant", column="cost", slice_key="all")
+    is_last = found["window_start"] == pd.Timestamp(LAST, tz="UTC")
+    found = found[is_last & (found["model_version"] == "all")].set_index("metric")
+    cost = by_hand(last).dropna()
+    mean = found.loc["mean_cost"]
+    assert mean["n"] == len(cost)
+    assert mean["value"] == pytest.approx(cost.mean(), rel=1e-9)
+    wanted = stats.t.interval(0.95, len(cost) - 1, cost.mean(), stats.sem(cost))
+    assert (mean["lower"], mean["upper"]) == pytest.approx(wanted, rel=1e-9)
+    assert found.loc["sum_cost", "value"] == pytest.approx(cost.sum(), rel=1e-9)
+    project.store.close()
+
+
+def test_a_day_beyond_its_budget_is_told_in_the_unit_of_the_prices(tmp_path: Path) -> None:
+    last = called(LAST, large=0.5)
+    project = make_desk(tmp_path, last)
+    said, cost = messages(project), by_hand(last)
+    assert said["service/sum_cost/cost"] == (
+        f"Sum of cost is {cost.sum():.2f} USD (n 400), above 0.50 USD."
+    )
+    assert "service/mean_cost/cost" in said
     project.store.close()
 
 
