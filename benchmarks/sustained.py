@@ -28,15 +28,15 @@ from mlmon_dagster.metrics.drift.sustained import (
     SustainedBaseline,
     SustainedShift,
     lasts,
-    level_of,
 )
 from mlmon_dagster.metrics.intervals import benjamini_hochberg
 from mlmon_dagster.metrics.statistics import ColumnStatistics, select
+from mlmon_dagster.metrics.window_law import level_of_newest
 
 Floats = NDArray[np.float64]
 LEAST, BASELINE, GAP, YEAR, FAMILY = 0.15, 60, 10, 365, 12
 A_YEAR = 365.25  # windows
-LEVEL = level_of(A_YEAR)
+LEVEL = level_of_newest(A_YEAR)
 EPISODES, FOUND, SOON = 0.1, 0.9, 14  # a year of a family; of planted shifts, within windows
 _NUMERIC = numeric_law("x", np.random.default_rng(1).normal(size=200_000))
 _CATEGORIES = categorical_law("x", np.array([0.4, 0.25, 0.17, 0.1, 0.08]))
@@ -174,7 +174,7 @@ def false_rows(years: int, seed: int) -> Iterator[Row]:
         yield Row(name, tuple(f"{number:.2f}" for number in found), goal)
 
 
-_WEEKS = level_of(52.2)
+_WEEKS = level_of_newest(52.2)
 PLANTED = {
     "score +.35 logit, days": ("numeric", 0.27, 0.07, LEVEL),
     "a share .17 to .32, weeks that vary": ("categories", 0.352, 0.12, _WEEKS / FAMILY),

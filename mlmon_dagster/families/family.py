@@ -7,12 +7,13 @@ These modules are loaded with the definitions, so they import what is heavy in f
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from mlmon_dagster.monitors.evidence import Evidence
+from mlmon_dagster.monitors.evidence import N_TOGETHER, Evidence
 from mlmon_dagster.spec import ModelSpec, Window
 from mlmon_dagster.spec.metric_registry import METRICS
 from mlmon_dagster.spec.monitors import DeclaredFamily
@@ -80,7 +81,8 @@ class Family:
         learns_at: Steps that may wait for a baseline.
         traced: The metric of ground truth whose trace says why a verdict on a metric failed; empty
             if none does.
-        judged_together: The windows that a verdict on a metric is of, its own included.
+        judged_together: The windows that a verdict on a metric is of, its own included; of some
+            verdicts there are more, see `count_judged`.
         needs_truth: Nothing of a window is judged before its ground truth is there.
         chosen: The windows that a run judges.
         prepare: Learns what verdicts rest on from the whole of a model, before they are formed.
@@ -126,6 +128,11 @@ class Family:
     def reach(self, spec: ModelSpec) -> int:
         """Return how many windows a verdict reads anything of, its own included."""
         return max(self.looks_back(spec), self.profiles_back(spec))
+
+    def count_judged(self, spec: ModelSpec, verdict: MonitorResult) -> int:
+        """Return how many windows a verdict is of, its own included."""
+        together = json.loads(verdict["details"]).get(N_TOGETHER)
+        return int(together or self.judged_together(spec, verdict["metric"]))
 
     def is_member(self, spec: ModelSpec, state: WindowInputs) -> bool:
         """Tell whether a window counts among those that a verdict is of several of.

@@ -87,10 +87,11 @@ def judge_sustained(
         if not evidence.spec.baseline.is_rolling:
             yield from _unjudged(evidence, window, declared, distances)
         return
-    from mlmon_dagster.metrics.drift.sustained import lasts, level_of
+    from mlmon_dagster.metrics.drift.sustained import lasts
     from mlmon_dagster.metrics.intervals import benjamini_hochberg
+    from mlmon_dagster.metrics.window_law import level_of_newest
 
-    level = level_of(A_YEAR[evidence.spec.time.granularity])
+    level = level_of_newest(A_YEAR[evidence.spec.time.granularity])
     for is_output in (True, False):
         family = [name for name in found if (name in OUTPUTS) == is_output]
         adjusted = benjamini_hochberg([found[name].p_value for name in family])

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mlmon_dagster.families.family import Family, Measure, References, measure_profiles
+from mlmon_dagster.families.lasting_drops import MOST, judge_newest
 from mlmon_dagster.families.releases import count_read, find_releases, judge_release
 from mlmon_dagster.monitors.evidence import (
     NO_DATA,
@@ -98,8 +99,9 @@ def judge(evidence: Evidence) -> list[MonitorResult]:
     worse than all of its rows together, and the interval is Newcombe's; `method_version` ends in
     `windows` or `rows` accordingly. `above` or `below`: past the bound, and by more than the
     window's rows explain. `shift`: see `levels`. For losses, such as log_loss or rmse, worse is
-    higher. Provisional windows are NO_DATA. Slices (if `slices` is set) must also hold against
-    Benjamini-Hochberg, q = .01.
+    higher. A window that is not worse by itself fails if the newest ones together are
+    (`lasting_drops`). Provisional windows are NO_DATA. Slices (if `slices` is set) must also hold
+    against Benjamini-Hochberg, q = .01.
     """
     from mlmon_dagster.families.levels import judge_level
 
@@ -161,6 +163,10 @@ def _judge_cell(
         )
     level = choose_level(monitor.windows, evidence.spec.time.granularity)
     change = replace(_change(monitor, row, base), level=level_of(window, level))
+    if not change.failed and (
+        found := judge_newest(evidence, window, monitor, row, base, **common)
+    ):
+        return found
     details: dict[str, object] = {"worse_by": finite(change.worse), "p": finite(change.p)}
     if base:
         details |= {
@@ -445,11 +451,12 @@ def _levels_of(family: MetricFamily, spec: ModelSpec) -> list[PerformanceMonitor
     return [monitor for monitor in _monitors_of(family, spec) if monitor.shift is not None]
 
 
-def _level_windows(family: MetricFamily, spec: ModelSpec) -> int:
-    """Return the windows that a level is judged by, with those that say how far windows stray."""
+def _count_newest(family: MetricFamily, spec: ModelSpec) -> int:
+    """Return the windows that are judged together, with those that say how far windows stray."""
     from mlmon_dagster.families.levels import APART, SEEN
 
-    return max((max(m.over, APART) + SEEN for m in _levels_of(family, spec)), default=1)
+    of_drops = MOST if any(m.is_relative for m in _monitors_of(family, spec)) else 1
+    return max((max(m.over, APART) + SEEN for m in _levels_of(family, spec)), default=of_drops)
 
 
 def _own_performance(family: MetricFamily, comparison: Comparison) -> References:
@@ -464,14 +471,14 @@ def _own_performance(family: MetricFamily, comparison: Comparison) -> References
 def _windows_of(
     family: MetricFamily, spec: ModelSpec, baseline: Baseline | None
 ) -> pd.DataFrame | None:
-    """Return the performance of each window of the baseline, of what is judged by its level."""
+    """Return the performance of each window of the baseline, of what is held against them."""
     from mlmon_dagster.profiles.measures import windows_performance
 
-    levels = [monitor.metric for monitor in _levels_of(family, spec)]
-    if baseline is None or not levels:
+    compared = [monitor.metric for monitor in _monitors_of(family, spec) if monitor.is_relative]
+    if baseline is None or not compared:
         return None
     found = windows_performance(spec, family, baseline.windows, _metrics(family, spec))
-    return found[found["metric"].isin(levels) & (found["slice_key"] == ALL)]
+    return found[found["metric"].isin(compared) & (found["slice_key"] == ALL)]
 
 
 def judge_alike(family: MetricFamily, measured: Measure) -> Family:
@@ -485,7 +492,7 @@ def judge_alike(family: MetricFamily, measured: Measure) -> Family:
         is_due=lambda spec: spec.has_actuals,
         metrics=partial(_metrics, family),
         explained_by_slices=True,
-        looks_back=partial(_level_windows, family),
+        looks_back=partial(_count_newest, family),
         is_compared=lambda spec: any(m.is_relative for m in _monitors_of(family, spec)),
         references=partial(_own_performance, family),
         learns_at=("profiles", "drift"),

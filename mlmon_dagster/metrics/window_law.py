@@ -75,6 +75,11 @@ _ROUNDING = 1e-9
 _TINY = 1e-300
 _LEAST_WEIGHT = 1e-7
 _HALVES = 40
+_YEAR = 365.25 * 86_400  # seconds
+_WEEK, _DAY = 7, 24  # windows of a season, of days and of hours
+_LONGEST = 400  # windows of a baseline, the newest
+_A_YEAR = 0.2  # level of a verdict on the newest windows, times the windows of a year
+_MOST = 0.01
 
 
 class Judged(NamedTuple):
@@ -681,3 +686,49 @@ def _grain(values: Floats) -> Floats:
     is_tied = apart.sum(axis=1) < _TIED * values.shape[1]
     least = np.where(apart, steps, np.inf).min(axis=1)
     return np.where(is_tied & np.isfinite(least), least, 0.0)
+
+
+class Calendar:
+    """When a baseline's windows are, and when those are that are held against them.
+
+    Args:
+        starts: Of its windows, in seconds, ascending, (W,).
+        windows_a_year: How long a window is.
+    """
+
+    def __init__(self, starts: Ints, windows_a_year: float) -> None:
+        self._step = _YEAR / windows_a_year
+        self._period = 1 if windows_a_year < 300 else _WEEK if windows_a_year < 400 else _DAY
+        self._first = starts[0]
+        self._at = np.round((starts - starts[0]) / self._step).astype(np.int64)
+
+    def fit(self, values: Floats, noise: Floats, *, is_moving: bool) -> Law:
+        """Fit the law of the baseline's newest windows, at most 400; arguments as of `fit`."""
+        newest = slice(-_LONGEST, None)
+        return fit(
+            values[:, newest],
+            noise[:, newest],
+            self._at[newest],
+            period=self._period,
+            is_moving=is_moving,
+        )
+
+    def place(self, starts: Ints) -> Ints:
+        """Return when windows start, in windows since the baseline's first, after its last.
+
+        A baseline may be of another dataset, and of the same days or later ones: only the place in
+        the season counts then.
+        """
+        at = np.round((starts - self._first) / self._step).astype(np.int64)
+        missing = max(int(self._at[-1]) + 1 - int(at[0]), 0)
+        found: Ints = at + -(-missing // self._period) * self._period
+        return found
+
+
+def level_of_newest(windows_a_year: float) -> float:
+    """Return the level of a window's verdict on all that a family judges by its newest windows.
+
+    A year of unchanged windows has a false episode with a chance of a tenth, by simulation
+    (`python -m benchmarks sustained`): the newest windows are much the same from one to the next.
+    """
+    return min(_A_YEAR / windows_a_year, _MOST)

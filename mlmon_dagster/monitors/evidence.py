@@ -80,6 +80,7 @@ _DEFAULTS: dict[str, Any] = {
 }
 _CELL = ("dataset", "window_start", "metric", "column_name")
 _SLICE = ("slice_key", "slice_value")
+N_TOGETHER: Final = "n_together"  # in a verdict's details: the newest windows that it is of
 MIN_COUNT = 3
 A_YEAR: Final = {"hour": 8_766.0, "day": 365.25, "week": 52.2, "month": 12.0}  # windows
 AN_ALERT: Final = 0.05  # false incidents a year of one test, where windows are independent
@@ -104,8 +105,8 @@ class Evidence:
         windows: One mapping per window and dataset, ascending in time, all defaults filled in.
         metrics: MetricFrame, of which one model version per cell counts, see `_one_version`.
         baseline: MetricFrame of the baseline's performance, or None.
-        baseline_windows: MetricFrame of the baseline's whole windows one by one, of what is judged
-            by its level, or None.
+        baseline_windows: MetricFrame of the baseline's whole windows one by one, of what the newest
+            windows are judged by together, or None.
         unseen: Unseen values by (column, window start).
         respelled: Those of them that are known values in another spelling, and which ones.
         constant: Columns and windows in which all values are the same, as the baseline's are not.
@@ -188,20 +189,29 @@ class Evidence:
 
     def usual_level(self, metric: str, column: str = TABLE) -> UsualLevel | None:
         """How a metric of whole windows is in the baseline's; None if it has too few."""
-        return self._usual_levels.get((metric, column))
-
-    @cached_property
-    def _usual_levels(self) -> dict[tuple[object, ...], UsualLevel | None]:
         from mlmon_dagster.metrics.clusters import usual_level
 
+        if (metric, column) not in self._usual_levels:
+            rows = self.baseline_course(metric, column)
+            fields = (rows[name] for name in ("value", "lower", "upper", "n"))
+            self._usual_levels[metric, column] = usual_level(*fields)
+        return self._usual_levels[metric, column]
+
+    @cached_property
+    def _usual_levels(self) -> dict[tuple[str, str], UsualLevel | None]:
+        return {}
+
+    def baseline_course(self, metric: str, column: str = TABLE) -> pd.DataFrame:
+        """A metric in the whole windows of the baseline one by one, in the order of time."""
+        rows = self._baseline_courses.get((metric, column))
+        return self.metrics[:0] if rows is None else rows
+
+    @cached_property
+    def _baseline_courses(self) -> dict[tuple[Any, ...], pd.DataFrame]:
         if self.baseline_windows is None:
             return {}
         ordered = self.baseline_windows.sort_values("window_start")
-        columns = ("metric", "column_name", "value", "lower", "upper", "n")
-        rows: dict[tuple[object, ...], list[list[float]]] = {}
-        for metric, column, *row in zip(*(ordered[c].tolist() for c in columns), strict=True):
-            rows.setdefault((metric, column), []).append(row)
-        return {key: usual_level(*zip(*some, strict=True)) for key, some in rows.items()}
+        return dict(list(ordered.groupby(["metric", "column_name"])))
 
     def slices(self, window: Window, metric: str, column: str = TABLE) -> list[MetricSample]:
         """Metric rows of a window's slices that have a value, largest first."""

@@ -109,7 +109,7 @@ def _judge_windows(work: Work, family: str, windows: Sequence[Window]) -> None:
     for row in rows:
         row["is_backfill"] = row["window_start"] in history
         row["created_at"] = work.now
-        if (most := mine.judged_together(spec, row["metric"])) > 1:
+        if (most := mine.count_judged(spec, row)) > 1:
             row["data_version"] = _version_of_members(work, row, states, most)
     monitor_results.append(engine, rows)
 

@@ -273,7 +273,7 @@ def _explained(inputs: JudgeInputs, row: MonitorResult, sides: _Sides) -> Explai
 
 def _judged(inputs: JudgeInputs, row: MonitorResult) -> list[dt.datetime]:
     """Return the starts of the windows that a verdict is of: those with a value, as it was read."""
-    most = FAMILIES[inputs.family].judged_together(inputs.comparison.work.spec, row["metric"])
+    most = FAMILIES[inputs.family].count_judged(inputs.comparison.work.spec, row)
     metrics: pd.DataFrame = inputs.metrics
     mine = metrics[
         (metrics["metric"] == row["metric"])

@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.sustained import A_YEAR, LEVEL, WORLDS, Column, found_in, windows_of
-from mlmon_dagster.metrics.drift.sustained import ColumnParts, SustainedBaseline, level_of
+from mlmon_dagster.metrics.drift.sustained import ColumnParts, SustainedBaseline
 from mlmon_dagster.metrics.statistics import select
+from mlmon_dagster.metrics.window_law import level_of_newest
 
 LEAST = 0.15
 QUIET = WORLDS["independent"]
@@ -84,8 +85,8 @@ def test_a_baseline_of_every_other_day_is_one_of_days() -> None:
 
 
 def test_a_year_of_any_windows_has_as_many_looks() -> None:
-    assert level_of(8_766) * 8_766 == pytest.approx(level_of(365.25) * 365.25)
-    assert level_of(12) == 0.01
+    assert level_of_newest(8_766) * 8_766 == pytest.approx(level_of_newest(365.25) * 365.25)
+    assert level_of_newest(12) == 0.01
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from mlmon_dagster.metrics.drift.column_change import ColumnChange
-from mlmon_dagster.metrics.drift.sustained import SustainedShift, level_of
+from mlmon_dagster.metrics.drift.sustained import SustainedShift
+from mlmon_dagster.metrics.window_law import level_of_newest
 from tests.monitors.cases import only, spec, verdicts, window
 
-LEVEL = level_of(365.25)
+LEVEL = level_of_newest(365.25)
 SHIFT = SustainedShift(LEVEL / 5, 14, "place", 0, 0.3, 0.28, 0.25, 14_000, 60_000)
 NONE = SustainedShift(1.0)
 

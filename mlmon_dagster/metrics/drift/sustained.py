@@ -20,19 +20,14 @@ from mlmon_dagster.metrics import MIN_WINDOWS, Flags, Floats, Ints
 from mlmon_dagster.metrics.binnings import drift_bins, is_ordered
 from mlmon_dagster.metrics.drift.smooth_distances import Shape
 from mlmon_dagster.metrics.statistics import ColumnStatistics, seconds_of
-from mlmon_dagster.metrics.window_law import Law, fit, to_scale
+from mlmon_dagster.metrics.window_law import Calendar, Law, to_scale
 from mlmon_dagster.spec.monitors import SUSTAINED_WINDOWS as RUNS
 
 Part = Literal["place", "width", "share"]
 MOST_WINDOWS = RUNS[-1]
 _LARGEST = 8  # categories of a column
-_YEAR = 365.25 * 86_400  # seconds
-_WEEK, _DAY = 7, 24  # windows of a season, of days and of hours
-_LONGEST = 400  # windows of a baseline, the newest
 _NEARLY = 0.9  # of the least shift: a mean of windows so far off is looked at
 _NEWEST, _STILL = 3, 0.5  # windows, the middle one of which is still off by half of the least
-_A_YEAR = 0.2  # level of a window, times the windows of a year
-_MOST = 0.01
 
 
 @dataclass(frozen=True)
@@ -219,20 +214,13 @@ class _Group:
         sizes = [len(parts.baseline.values) for parts in columns.values()]
         self._first = dict(zip(columns, np.cumsum([0, *sizes]).tolist(), strict=False))
         starts = next(iter(columns.values())).baseline.starts
-        self._step = _YEAR / windows_a_year
-        self._period = 1 if windows_a_year < 300 else _WEEK if windows_a_year < 400 else _DAY
-        self._begin, self._at = starts[0], np.round((starts - starts[0]) / self._step)
+        self._calendar = Calendar(starts, windows_a_year)
 
     @cached_property
     def _law(self) -> Law:
         bases = [parts.baseline for parts in self.columns.values()]
-        return fit(
-            np.concatenate([base.values for base in bases])[:, -_LONGEST:],
-            np.concatenate([base.noise for base in bases])[:, -_LONGEST:],
-            self._at[-_LONGEST:],
-            period=self._period,
-            is_moving=self._is_moving,
-        )
+        values, noise = (np.concatenate([base[i] for base in bases]) for i in (0, 1))
+        return self._calendar.fit(values, noise, is_moving=self._is_moving)
 
     def judge(
         self, now: Mapping[str, Parts], members: Sequence[tuple[str, int]], least: float
@@ -244,7 +232,7 @@ class _Group:
             members: Columns and numbers of parts.
             least: As of `SustainedBaseline.shifts`.
         """
-        at = self._places(now[members[0][0]].starts)
+        at = self._calendar.place(now[members[0][0]].starts)
         if len(np.unique(at)) < len(at):
             return
         values = np.stack([now[name].values[number] for name, number in members])
@@ -272,28 +260,8 @@ class _Group:
                 ),
             )
 
-    def _places(self, starts: Ints) -> Ints:
-        """Return when windows start, in windows since the baseline's first, after its last.
-
-        A baseline may be of another dataset, and of the same days or later ones: only the place in
-        the season counts then.
-        """
-        at = np.round((starts - self._begin) / self._step).astype(np.int64)
-        missing = max(int(self._at[-1]) + 1 - int(at[0]), 0)
-        found: Ints = at + -(-missing // self._period) * self._period
-        return found
-
 
 def lasts(shift: SustainedShift, least: float, is_real: bool) -> bool:
     """Say whether a shift is real, large, and not over: the newest windows are still off."""
     is_on = shift.newest * np.sign(shift.by) >= _STILL * least
     return bool(is_real and shift.run and abs(shift.by) >= least and is_on)
-
-
-def level_of(windows_a_year: float) -> float:
-    """Return the level of a window's verdict on all columns of a family.
-
-    A year of unchanged windows has a false episode with a chance of a tenth, by simulation
-    (`python -m benchmarks sustained`): the newest windows are much the same from one to the next.
-    """
-    return min(_A_YEAR / windows_a_year, _MOST)
