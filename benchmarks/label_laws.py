@@ -186,11 +186,21 @@ def draw_knobs(seed: int, fault: str = "", law: str = "", windows: int = WINDOWS
         is_rounded=bool(rng.random() < 0.3),
         has_decision=bool(rng.random() < 0.5),
         has_segments=bool(rng.random() < 0.25) or fault == "a segment turns",
-        baseline_share=1.0 if rng.random() < 0.5 else chosen.share,
+        baseline_share=_draw_share(rng, chosen, is_hourly=bool(fault) and granularity == "hour"),
         fault=fault,
         fault_from=fault_from,
         windows=windows,
     )
+
+
+def _draw_share(rng: Rng, law: Law, *, is_hourly: bool) -> float:
+    """Draw how much of a labelled baseline has labels: all, or as much as of production.
+
+    Of hours it is the latter where a fault is to be found: that far less comes than the baseline
+    has is believed after days, when an hourly world is nearly over.
+    """
+    has_all = rng.random() < 0.5
+    return 1.0 if has_all and not is_hourly else law.share
 
 
 def _draw_lags(law: Law, seed: int, base_rate: float) -> Floats:

@@ -66,8 +66,10 @@ def judge_newest(
     from mlmon_dagster.metrics.window_law import level_of_newest
 
     limit = monitor.allowed(drop.usual)
-    # Either way there would be twice as many false alerts; only the worse counts.
-    level = level_of(window, level_of_newest(A_YEAR[evidence.spec.time.granularity]) / 2)
+    # Either way there would be twice as many false alerts; only the worse counts. Weeks are held to
+    # the level of days: a tenth of a false alert a year would be one of few that a model has.
+    a_year = max(A_YEAR[evidence.spec.time.granularity], A_YEAR["day"])
+    level = level_of(window, level_of_newest(a_year) / 2)
     is_large, lasts = drop.worse >= limit - 1e-12, drop.newest >= _STILL * limit
     if not (is_large and lasts and drop.p_value / 2 <= level):
         return None

@@ -28,6 +28,7 @@ MIN_OF_CLASS = 10  # actuals from which a class counts
 MIN_MOMENTS = 3  # of arrival, before the rhythm of the label job is known
 NEARLY_ALL = 0.97  # of what ever comes; from there on a window is complete enough to be judged
 _DOUBT = 0.1  # one-sided level at which the spread between windows may be wider than seen
+_REST, _REST_HOURS = 14, 72.0  # units, or hours if those are longer, for which a curve may rest
 _GROWTH = 1.25  # a curve is seen whole once it was seen for a quarter longer than it grows
 
 
@@ -340,8 +341,9 @@ def _plateau(
     """Return the share that ever comes, the age by which it nearly has, and its quantiles.
 
     A curve that stops growing may only rest: negatives of fraud come months after the positives.
-    So it must have been seen for longer than it grew; twice as long, and two weeks, where less
-    than four of five predictions have ground truth; and every class must have been seen.
+    So it must have been seen for longer than it grew; twice as long, and two weeks (of hours three
+    days), where less than four of five predictions have ground truth; and every class must have
+    been seen.
 
     Args:
         ages: That were seen.
@@ -364,8 +366,8 @@ def _plateau(
     # Of a class that has not come by then nobody knows when it does.
     due = max(_age_by(watched, part, NEARLY_ALL) for part in come)
     due = due if len(come) == len(parts) else oldest
-    fortnight = 14 * 24 / unit_hours
-    if oldest < max(at_least, _GROWTH * due + 2 if plateau >= 0.8 else 2 * due + fortnight):
+    rest = max(_REST, _REST_HOURS / unit_hours)
+    if oldest < max(at_least, _GROWTH * due + 2 if plateau >= 0.8 else 2 * due + rest):
         return nothing
     quantiles = [_age_by(watched, come[0], q) for q in (0.5, 0.95, 0.99)]
     return round(plateau, 5), due, (quantiles[0], quantiles[1], quantiles[2])

@@ -17,7 +17,7 @@ from mlmon_dagster.spec import ModelSpec, first_window
 from mlmon_dagster.spec.baseline import GRAINS
 from mlmon_dagster.spec.declaration import SHORTEST_CLOSING
 from mlmon_dagster.spec.scalars import format_duration
-from mlmon_dagster.spec.windows import EarlyAge, TruthTiming, age_unit, due_age
+from mlmon_dagster.spec.windows import EarlyAge, TruthTiming, age_unit, due_age, truth_slack
 from mlmon_dagster.store.state import window_state
 from mlmon_dagster.store.state.window_state import StoredArrivals
 
@@ -78,7 +78,7 @@ def timing_from(arrivals: Arrivals, spec: ModelSpec) -> TruthTiming:
     unit = dt.timedelta(hours=curve.unit_hours)
     due = curve.due * unit
     if curve is arrivals.prior:  # its times are not those at which this store gets it
-        due += spec.time.allowed_lateness
+        due += truth_slack(spec)
     closes = max(SHORTEST_CLOSING, 2 * curve.longest * unit)
     return TruthTiming(due, _IN_LINE * curve.plateau, closes)
 

@@ -434,8 +434,17 @@ def closing_age(spec: ModelSpec, timing: TruthTiming) -> dt.timedelta:
 def due_age(spec: ModelSpec, timing: TruthTiming) -> dt.timedelta | None:
     """Return the age at which a window's ground truth should be there; None if nobody knows yet."""
     if spec.actuals.expected_within is not None:
-        return spec.actuals.expected_within + spec.time.allowed_lateness
+        return spec.actuals.expected_within + truth_slack(spec)
     return timing.due
+
+
+def truth_slack(spec: ModelSpec) -> dt.timedelta:
+    """Return how long after it is known ground truth is waited for: the events' lateness.
+
+    Unless that is declared it is two windows at most: who counts by the hour does not wait days.
+    """
+    declared, is_said = spec.time.allowed_lateness, "allowed_lateness" in spec.time.model_fields_set
+    return declared if is_said else min(declared, 2 * GRAINS[spec.time.granularity])
 
 
 def maturity_of(
