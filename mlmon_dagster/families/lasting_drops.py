@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mlmon_dagster.monitors.evidence import (
     A_YEAR,
@@ -40,7 +40,7 @@ def judge_newest(
     monitor: PerformanceMonitor,
     row: MetricSample,
     base: BaselineSample | None,
-    **common: Any,
+    threshold: str,
 ) -> MonitorResult | None:
     """Fail a window whose newest ones together are worse by the declared amount, and surely so.
 
@@ -54,7 +54,7 @@ def judge_newest(
         monitor: Of a drop or a change against the baseline.
         row: Its metric in the window.
         base: The same in the baseline.
-        **common: Of the verdict, whichever it is.
+        threshold: What is declared, in words.
 
     Returns:
         None where the newest windows say no such thing; then the window stands for itself.
@@ -80,6 +80,10 @@ def judge_newest(
         evidence,
         window,
         monitor,
+        metric=monitor.metric,
+        column=monitor.column,
+        source=row,
+        threshold=threshold,
         status=failing(monitor, monitor.is_error(drop.value, drop.worse, drop.usual)),
         message=_describe(evidence, window, monitor, row, drop, limit),
         value=drop.value,
@@ -96,7 +100,6 @@ def judge_newest(
             N_TOGETHER: drop.run,
         },
         method_version=f"{row['method_version']}:together",
-        **common,
         **excess(drop.worse, limit, margin),
     )
 

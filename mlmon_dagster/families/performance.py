@@ -164,7 +164,7 @@ def _judge_cell(
     level = choose_level(monitor.windows, evidence.spec.time.granularity)
     change = replace(_change(monitor, row, base), level=level_of(window, level))
     if not change.failed and (
-        found := judge_newest(evidence, window, monitor, row, base, **common)
+        found := judge_newest(evidence, window, monitor, row, base, common["threshold"])
     ):
         return found
     details: dict[str, object] = {"worse_by": finite(change.worse), "p": finite(change.p)}

@@ -6,7 +6,7 @@ import datetime as dt
 
 import pytest
 
-from mlmon_dagster.spec import maturity_of, window_from_key
+from mlmon_dagster.spec import complete_windows, maturity_of, window_from_key
 from mlmon_dagster.spec.windows import (
     UNKNOWN_TIMING,
     EarlyAge,
@@ -45,6 +45,23 @@ def test_maturity_follows_coverage_then_time(
     now = WINDOW.end + dt.timedelta(days=days_after_end)
 
     assert maturity_of(SPEC, WINDOW, n, n_actual, now) == expected
+
+
+def test_hours_do_not_wait_for_days_unless_that_is_declared() -> None:
+    """Events of hours are two of them late by default, and those of days two days."""
+    for time, hours in (
+        ({"granularity": "hour"}, 5),
+        ({"granularity": "hour", "allowed_lateness": "6h"}, 9),
+        ({"granularity": "day"}, 51),
+    ):
+        known = spec(
+            time={"start": "2024-05-01", **time}, actuals={"expected_within": "3h", "min_rows": 30}
+        )
+        first = complete_windows(known.time, WINDOW.end + dt.timedelta(days=9))[0]
+        due = first.end + dt.timedelta(hours=hours)
+        early = due - dt.timedelta(minutes=1)
+        assert maturity_of(known, first, 100, 90, early) == "provisional"
+        assert maturity_of(known, first, 100, 90, due) == "mature"
 
 
 LEARNT = TruthTiming(dt.timedelta(days=20), 0.72, dt.timedelta(days=120))

@@ -82,8 +82,9 @@ def find_drop(
 ) -> Drop | None:
     """Judge the newest 7, 14 and 28 windows, each run as one, and return the surest that is worse.
 
-    Shares and areas are judged as logits, other numbers as they are. The noise of a window's rows
-    is that on the side on which it would be usual.
+    Shares and areas are judged as logits, since their errors are about normal there (Agresti, 2002,
+    3.1.6), other numbers as they are. The noise of a window's rows is that on the side on which it
+    would be usual.
 
     Args:
         baseline: Its windows.
