@@ -75,7 +75,7 @@ def test_all_problems_are_told_at_once_each_on_its_line() -> None:
         "4: time.zone: 'Europe/Berln' is not a time zone; did you mean 'Europe/Berlin'?",
         "18: features.member.nulable: unknown key; did you mean 'nullable'? "
         "Known keys: type, from, alias, min, max, unit, nullable, null_rate, pii, describe, "
-        "embedder, importance, description",
+        "embedder, prices, importance, description",
         "22: features.comment.type: 'txt' is not one of 'numeric', 'categorical', 'boolean', "
         "'datetime', 'text' or 'embedding'; did you mean 'text'?",
         "23: features: the key 'comment' is already on line 22",
