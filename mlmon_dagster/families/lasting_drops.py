@@ -99,6 +99,8 @@ def judge_newest(
             "n_baseline": 0 if base is None else int(base["n"]),
             N_TOGETHER: drop.run,
         },
+        k=1,  # it is of several windows already
+        of_n=1,
         method_version=f"{row['method_version']}:together",
         **excess(drop.worse, limit, margin),
     )

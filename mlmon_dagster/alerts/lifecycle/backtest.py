@@ -84,10 +84,9 @@ def opened_by_week(tests: Sequence[Backtest], start: dt.datetime, end: dt.dateti
 
 
 def _test_monitor(monitor: str, name: str, rows: Sequence[MonitorResult]) -> Backtest:
-    k, n = int(rows[0]["k"]), int(rows[0]["of_n"])
     starts = [row["window_start"] for row in rows]
     statuses = [str(row["status"]) for row in rows]
-    opened, firing = _fold_windows([_read_verdict(row, i) for i, row in enumerate(rows)], k, n)
+    opened, firing = _fold_windows([(row, _read_verdict(row, i)) for i, row in enumerate(rows)])
     scored = [(row, _rate_badness(row)) for row in rows]
     known = [(row, bad) for row, bad in scored if bad is not None]
     side, _ = _read_threshold(rows[-1])
@@ -102,7 +101,7 @@ def _test_monitor(monitor: str, name: str, rows: Sequence[MonitorResult]) -> Bac
         firing=firing,
         threshold=str(rows[-1]["threshold"]),
         worst=sign * max(bad for _, bad in known) if known else None,
-        suggested=_suggest_limit(known, opened, starts, sign, k, n),
+        suggested=_suggest_limit(known, opened, starts, sign),
     )
 
 
@@ -117,11 +116,11 @@ def _read_verdict(row: MonitorResult, position: int) -> Verdict:
 
 
 def _fold_windows(
-    verdicts: Sequence[Verdict], k: int, n: int
+    judged: Sequence[tuple[MonitorResult, Verdict]],
 ) -> tuple[tuple[dt.datetime, ...], tuple[dt.datetime, ...]]:
     state, opened, firing = AlertState(), [], []
-    for verdict in verdicts:
-        taken = step(state, verdict, k=k, n=n)
+    for row, verdict in judged:
+        taken = step(state, verdict, k=row["k"], n=row["of_n"])
         state = taken.after
         if "opened" in taken.events:
             opened.append(verdict.window_start)
@@ -158,15 +157,13 @@ def _suggest_limit(
     opened: Sequence[dt.datetime],
     starts: Sequence[dt.datetime],
     sign: int,
-    k: int,
-    n: int,
 ) -> float | None:
     allowed = max(int((starts[-1] - starts[0]) / TOLERABLE), 1)
     if len(opened) <= allowed or not known:
         return None
     for limit in sorted(_round_up(bad) for _, bad in known):
-        judged = [_judge_under(limit, row, bad, i) for i, (row, bad) in enumerate(known)]
-        if len(_fold_windows(judged, k, n)[0]) <= allowed:
+        judged = [(row, _judge_under(limit, row, bad, i)) for i, (row, bad) in enumerate(known)]
+        if len(_fold_windows(judged)[0]) <= allowed:
             return sign * limit
     return None
 
