@@ -117,21 +117,19 @@ def _find_drop(
         return None
     usual, metric = finite(base.get("usual")), METRICS[monitor.metric]
     known = evidence.baseline_course(monitor.metric, monitor.column)
-    if usual is None or known.empty:
+    if usual is None or not known:
         return None
     newest = evidence.recent(window, monitor.metric, MOST, monitor.column)
-    if known["dataset"].iloc[0] == PRODUCTION:  # windows of the baseline say nothing against it
-        last = known["window_start"].max()
-        newest = [one for one in newest if one["window_start"] > last]
+    if known[0]["dataset"] == PRODUCTION:  # windows of the baseline say nothing against it
+        newest = [one for one in newest if one["window_start"] > known[-1]["window_start"]]
     if not newest or newest[-1]["window_start"] != window["window_start"]:
         return None
-    from mlmon_dagster.metrics.frames import samples
     from mlmon_dagster.metrics.performance.lasting import find_drop
 
     side = 1 if is_loss(monitor.metric) else -1
     moving = baseline_of(evidence.spec, evidence.family).moving
     return find_drop(
-        _read_course(list(samples(known)), side),
+        _read_course(known, side),
         _read_course(newest, side),
         usual,
         usual + side * monitor.allowed(usual),

@@ -193,7 +193,7 @@ class Evidence:
 
         if (metric, column) not in self._usual_levels:
             rows = self.baseline_course(metric, column)
-            fields = (rows[name] for name in ("value", "lower", "upper", "n"))
+            fields = [[row[name] for row in rows] for name in ("value", "lower", "upper", "n")]
             self._usual_levels[metric, column] = usual_level(*fields)
         return self._usual_levels[metric, column]
 
@@ -201,17 +201,19 @@ class Evidence:
     def _usual_levels(self) -> dict[tuple[str, str], UsualLevel | None]:
         return {}
 
-    def baseline_course(self, metric: str, column: str = TABLE) -> pd.DataFrame:
+    def baseline_course(self, metric: str, column: str = TABLE) -> list[MetricSample]:
         """A metric in the whole windows of the baseline one by one, in the order of time."""
-        rows = self._baseline_courses.get((metric, column))
-        return self.metrics[:0] if rows is None else rows
+        return self._baseline_courses.get((metric, column), [])
 
     @cached_property
-    def _baseline_courses(self) -> dict[tuple[Any, ...], pd.DataFrame]:
-        if self.baseline_windows is None:
-            return {}
-        ordered = self.baseline_windows.sort_values("window_start")
-        return dict(list(ordered.groupby(["metric", "column_name"])))
+    def _baseline_courses(self) -> dict[tuple[str, str], list[MetricSample]]:
+        from mlmon_dagster.metrics.frames import samples
+
+        found: dict[tuple[str, str], list[MetricSample]] = {}
+        if self.baseline_windows is not None:
+            for row in samples(self.baseline_windows.sort_values("window_start")):
+                found.setdefault((row["metric"], row["column_name"]), []).append(row)
+        return found
 
     def slices(self, window: Window, metric: str, column: str = TABLE) -> list[MetricSample]:
         """Metric rows of a window's slices that have a value, largest first."""
