@@ -8,6 +8,7 @@ own windows (`window_law`), which knows that windows may follow each other.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -15,12 +16,13 @@ from scipy import special
 
 from mlmon_dagster.metrics import MIN_WINDOWS, Flags, Floats, Ints
 from mlmon_dagster.metrics.intervals import Z95
-from mlmon_dagster.metrics.window_law import Calendar
+from mlmon_dagster.metrics.window_law import Calendar, Law
 from mlmon_dagster.spec.monitors import SUSTAINED_WINDOWS as RUNS
 
 _NEARLY = 0.9  # of what matters: a run that is so far off is looked at
 _NEWEST = 3  # windows: what is over is no longer in most of them
 _CLOSEST = 1e-6  # of a share to its ends
+_UNUSUAL = 2.5  # spreads of a mean of independent windows; no law has so small a chance below it
 
 
 class Course(NamedTuple):
@@ -106,15 +108,15 @@ def find_drop(
     centre, limit = _to_scale(np.array([usual, worst]), np.full(2, np.inf), is_share)
     least = abs(float(limit - centre))
     values = _to_scale(now.value, now.n, is_share)
-    runs = [run for run in RUNS if run <= len(values)]
-    if max(side * (values[-run:].mean() - centre) for run in runs) < _NEARLY * least:
+    known = _to_scale(before.value, before.n, is_share)
+    if not _may_be_off(side * (values - centre), known, _NEARLY * least):
         return None
     calendar = Calendar(before.starts, windows_a_year)
     at = calendar.place(now.starts)
     if len(np.unique(at)) < len(at) or len(np.unique(before.starts)) < len(before.starts):
         return None  # two at once follow no law of windows
-    known = _to_scale(before.value, before.n, is_share)
-    law = calendar.fit(known[None], _noise(before, is_share)[None], is_moving=is_moving)
+    noise = _noise(before, is_share)
+    law = _fit(known.tobytes(), noise.tobytes(), before.starts.tobytes(), windows_a_year, is_moving)
     found = law.judge_newest(values, _noise(now, is_share), at, RUNS, _NEARLY * least)
     run, moved = int(found.run[0]), float(found.moved[0])
     if not run or side * moved <= 0:
@@ -131,6 +133,25 @@ def find_drop(
         float(found.p_value[0]),
         int(now.n[-run:].sum()),
     )
+
+
+def _may_be_off(worse: Floats, baseline: Floats, least: float) -> bool:
+    """Tell whether a run is off by what matters, and by more than independent windows are."""
+    spread = float(baseline.std(ddof=1))
+    return any(
+        (off := float(worse[-run:].mean())) >= least
+        and off >= _UNUSUAL * spread * (1 / run + 1 / len(baseline)) ** 0.5
+        for run in RUNS
+        if run <= len(worse)
+    )
+
+
+@lru_cache(maxsize=16)
+def _fit(values: bytes, noise: bytes, starts: bytes, windows_a_year: float, is_moving: bool) -> Law:
+    """Fit the law of a baseline's windows, of which many windows are judged."""
+    known, variance = (np.frombuffer(part, np.float64)[None] for part in (values, noise))
+    calendar = Calendar(np.frombuffer(starts, np.int64), windows_a_year)
+    return calendar.fit(known, variance, is_moving=is_moving)
 
 
 def _noise(course: Course, is_share: bool) -> Floats:
