@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
@@ -31,6 +32,7 @@ from mlmon_dagster.tables.table import Answer, Table
 
 if TYPE_CHECKING:
     from mlmon_dagster.project import Project
+    from mlmon_dagster.trace.alike import Alike
     from mlmon_dagster.trace.explain import Explained
     from mlmon_dagster.trace.raw_score import RawScore
 
@@ -80,7 +82,7 @@ def trace(
     By default of the newest windows with mature ground truth, against the baseline. Everything but
     the search is read from stored profiles.
     """
-    from mlmon_dagster.report.trace import explained, score_explained, searched
+    from mlmon_dagster.report.trace import alike, explained, score_explained, searched
     from mlmon_dagster.trace.sentences import describe_score, describe_trace
 
     spec = spec_of(project, model)
@@ -100,9 +102,10 @@ def trace(
             "truth, or nothing that it is computed from was logged."
         )
     slices = searched(project.store, spec, (start, end)) if is_searched else None
-    lines = describe_trace(spec, found, name, other_name, slices, scored)
+    groups = alike(project.store, spec, (start, end), asked.partition("/")[2])
+    lines = describe_trace(spec, found, name, other_name, slices, scored, groups)
     if format_ == "json":
-        print_text(json.dumps(_plain(found, lines, scored), default=str), output)
+        print_text(json.dumps(_plain(found, lines, scored, groups), default=str), output)
         return
     tables = [*(_score_table(scored) if scored else ()), *_tables(spec, found)]
     text = "\n\n".join(["\n".join(map(printable, lines)), *tables])
@@ -192,7 +195,9 @@ def _score_table(found: RawScore) -> list[str]:
     return [text_table(head, rows, right=head[1:])] if rows else []
 
 
-def _plain(found: Explained, lines: list[str], scored: RawScore | None) -> dict[str, object]:
+def _plain(
+    found: Explained, lines: list[str], scored: RawScore | None, groups: Sequence[Alike]
+) -> dict[str, object]:
     """Return a trace as plain values."""
 
     def split(of: Any) -> dict[str, float]:
@@ -213,6 +218,18 @@ def _plain(found: Explained, lines: list[str], scored: RawScore | None) -> dict[
         "scores": split(found.scores.split) if found.scores and found.scores.split else None,
         "windows": json.loads(found.windows.to_json(orient="records", date_format="iso")),
         "without_worst": found.without,
+        "alike": [
+            {
+                "column": group.column,
+                "share": group.share,
+                "usual": group.usual,
+                "excess": group.found.excess,
+                "margin": group.found.margin,
+                "p_value": group.found.p_value,
+                "typical": group.typical,
+            }
+            for group in groups
+        ],
         "raw_score": None
         if scored is None
         else {

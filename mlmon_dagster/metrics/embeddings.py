@@ -58,7 +58,9 @@ def find_usable(vectors: Vectors) -> NDArray[np.bool_]:
     return found
 
 
-def fit_embeddings(vectors: Vectors, names: Sequence[str], seed: int = SEED) -> EmbeddingFit | None:
+def fit_embeddings(
+    vectors: Vectors, names: Sequence[str], seed: int = SEED, *, most_topics: int = TOPICS
+) -> EmbeddingFit | None:
     """Fit directions, topics and exemplars to the rows of a baseline.
 
     Args:
@@ -66,6 +68,7 @@ def fit_embeddings(vectors: Vectors, names: Sequence[str], seed: int = SEED) -> 
             the first ones become exemplars. Those without a direction are left out.
         names: Which row each is, (N,).
         seed: Of the first centres.
+        most_topics: How many topics there are at most.
 
     Returns:
         The same for the same rows; None with fewer than two vectors that differ.
@@ -83,7 +86,7 @@ def fit_embeddings(vectors: Vectors, names: Sequence[str], seed: int = SEED) -> 
     return EmbeddingFit(
         mean,
         directions,
-        _find_centres(projected, seed),
+        _find_centres(projected, most_topics, seed),
         projected[:EXEMPLARS],
         tuple(known[:EXEMPLARS]),
     )
@@ -157,9 +160,9 @@ def _find_directions(centred: Vectors) -> Vectors:
     return signed
 
 
-def _find_centres(projected: Vectors, seed: int) -> Vectors:
+def _find_centres(projected: Vectors, most: int, seed: int) -> Vectors:
     """Return the centres of spherical k-means, the commonest first."""
-    wanted = int(np.clip(len(projected) // _ROWS_A_TOPIC, 1, TOPICS))
+    wanted = int(np.clip(len(projected) // _ROWS_A_TOPIC, 1, most))
     centres = _draw_centres(projected, wanted, np.random.default_rng(seed))
     nearest = np.full(len(projected), -1)
     for _ in range(_ROUNDS):

@@ -54,17 +54,20 @@ def fit_to_rows(engine: Engine, spec: ModelSpec, from_sql: str) -> dict[str, Bin
             f"SELECT {quote_identifier(name)} AS x, {ROW_NAME} AS id FROM {from_sql} AS records "
             f"WHERE x IS NOT NULL ORDER BY id LIMIT {MOST_FITTED}"
         )
-        lists = rows.column("x").combine_chunks()
-        lengths = np.diff(lists.offsets.to_numpy()) if len(lists) else np.zeros(0, np.int64)
-        if not len(lists) or not lengths.max():
-            continue
-        usual = int(np.bincount(lengths).argmax())
-        kept = np.flatnonzero(lengths == usual)
+        kept, vectors = gather_vectors(rows.column("x").combine_chunks())
         ids = rows.column("id").combine_chunks().take(pa.array(kept)).to_pylist()
-        fit = fit_embeddings(_stack(lists, kept, usual), ids) if usual else None
+        fit = fit_embeddings(vectors, ids) if len(kept) else None
         if fit is not None:
             found[f"{FITTED}{name}"] = _to_binning(f"{FITTED}{name}", fit)
     return found
+
+
+def gather_vectors(lists: pa.Array) -> tuple[np.ndarray, Vectors]:
+    """Return which rows have a vector of the commonest length, and these vectors; maybe none."""
+    lengths = np.diff(lists.offsets.to_numpy()) if len(lists) else np.zeros(0, np.int64)
+    usual = int(np.bincount(lengths).argmax()) if len(lengths) else 0
+    rows = np.flatnonzero(lengths == usual) if usual else np.zeros(0, np.int64)
+    return rows, _stack(lists, rows, usual) if usual else np.zeros((0, 0), np.float32)
 
 
 def with_fits(spec: ModelSpec, from_sql: str, binnings: Mapping[str, Binning]) -> str:

@@ -10,18 +10,22 @@ from itertools import chain
 import numpy as np
 import pandas as pd
 
+from mlmon_dagster.metrics.embeddings import MOST_FITTED, find_usable
 from mlmon_dagster.metrics.statistics import ColumnStatistics, select_columns
 from mlmon_dagster.profiles import Baseline, baseline_in_force, load_baseline
-from mlmon_dagster.profiles.embedded import know_fits
+from mlmon_dagster.profiles.embedded import gather_vectors, know_fits
 from mlmon_dagster.spec import ModelSpec, Window, window_containing, windows_between
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.declaration import Granularity, is_slow
+from mlmon_dagster.spec.derived import ROW_NAME
 from mlmon_dagster.spec.metric_registry import BINARY
-from mlmon_dagster.spec.names import PERFORMANCE
+from mlmon_dagster.spec.names import PERFORMANCE, TABLE
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import window_state
+from mlmon_dagster.store.state.sql import quote_identifier
 from mlmon_dagster.store.state.window_state import WindowInputs
 from mlmon_dagster.tables.asked import Against
+from mlmon_dagster.trace.alike import Alike, Judged, find_alike
 from mlmon_dagster.trace.explain import AREA, Explained, explain
 from mlmon_dagster.trace.raw_score import RawScore, explain_score, raw_score_columns
 from mlmon_dagster.trace.rows import WRONG, Coded, Searched, code_column, excess, predicate_of
@@ -146,9 +150,7 @@ def searched(
         places = np.unique(of["window_start"].to_numpy(), return_inverse=True)[1]
         return Rows(codes, np.asarray(values, np.float64), places)
 
-    starts = next(iter(baseline.windows.values())).cells["window_start"].drop_duplicates()
-    earlier = [window_containing(spec.time, start) for start in starts.dt.to_pydatetime()]
-    before = _judged_rows(store, spec, baseline, earlier, baseline.dataset)
+    before = _judged_rows(store, spec, baseline, _windows_of(spec, baseline), baseline.dataset)
     usual = table(*before[:2]) if before is not None and len(before[0]) else None
     slices = search(table(rows, target), usual, depth=depth)
     columns = coded(rows)
@@ -178,6 +180,83 @@ def _judged_rows(
     rows = read.to_pandas()
     found = excess(spec, rows, baseline.windows)
     return None if found is None else (rows.loc[found[0].index], *found)
+
+
+def alike(
+    store: Store, spec: ModelSpec, period: tuple[dt.datetime, dt.datetime], outcome: str = TABLE
+) -> list[Alike]:
+    """Find rows of some windows that are alike by an embedding and worse than the others.
+
+    Args:
+        store: The store.
+        spec: The model.
+        period: Start and end of the windows.
+        outcome: The evaluation that says which rows are bad, of models that have some; else rows
+            are bad that are decided wrongly.
+
+    Returns:
+        Of all embeddings; none of models without any, or without evaluations and decisions.
+
+    Raises:
+        BaselineMissingError: If the model has no baseline yet.
+    """
+    if not spec.embeddings:
+        return []
+    baseline = load_baseline(store, spec, period[0] if spec.baseline.is_rolling else None)
+    windows = windows_between(spec.time, *period)
+    earlier = _windows_of(spec, baseline)
+    found = []
+    for column in spec.embeddings:
+        now, then = (
+            _judged_vectors(store, spec, baseline, column, outcome, *side)
+            for side in ((windows, PRODUCTION), (earlier, baseline.dataset))
+        )
+        if now is not None and then is not None:
+            found += find_alike(column, now, then)
+    return found
+
+
+def _windows_of(spec: ModelSpec, baseline: Baseline) -> list[Window]:
+    starts = next(iter(baseline.windows.values())).cells["window_start"].drop_duplicates()
+    return [window_containing(spec.time, start) for start in starts.dt.to_pydatetime()]
+
+
+def _judged_vectors(
+    store: Store,
+    spec: ModelSpec,
+    baseline: Baseline,
+    column: str,
+    outcome: str,
+    windows: Sequence[Window],
+    dataset: str,
+) -> Judged | None:
+    """Read vectors of rows of which it is known what came of them, by the hash of their ids."""
+    label = outcome if outcome in spec.evaluations else "actual"
+    names = dict.fromkeys([label, "actual", *spec.columns.outputs, column])
+    listed = ", ".join(map(quote_identifier, ["window_start", "prediction_id", *names]))
+    source = store.inference_records(spec).from_sql(windows, [dataset])
+    table = store.queries.query(
+        f"SELECT {listed} FROM {source} AS records WHERE {quote_identifier(label)} IS NOT NULL "
+        f"AND {quote_identifier(column)} IS NOT NULL ORDER BY {ROW_NAME} LIMIT {MOST_FITTED}"
+    )
+    rows = table.drop_columns([column]).to_pandas()
+    if spec.evaluations:
+        bad = 1.0 - rows[label].astype(float)
+    else:
+        known = excess(spec, rows, baseline.windows)
+        if known is None or known[1] != WRONG:
+            return None
+        bad = known[0]
+    places, vectors = gather_vectors(table.column(column).combine_chunks())
+    kept = find_usable(vectors) & np.isin(places, bad.index)
+    places, vectors = places[kept], vectors[kept]
+    mine = rows.iloc[places]
+    return Judged(
+        mine["prediction_id"].tolist(),
+        vectors,
+        bad.loc[places].to_numpy(np.float64),
+        np.unique(mine["window_start"].to_numpy(), return_inverse=True)[1],
+    )
 
 
 @dataclass(frozen=True)
@@ -232,8 +311,9 @@ def trace_of(
         return Trace(slices, apart, raw_score, [])
     windows = windows_between(spec.time, *period)
     keys = dict.fromkeys((windows[0].key, windows[-1].key))
+    groups = alike(store, spec, period, first.partition("/")[2])
     said = describe_trace(
-        spec, apart[first], " to ".join(keys), "the baseline", raw_score=raw_score
+        spec, apart[first], " to ".join(keys), "the baseline", raw_score=raw_score, groups=groups
     )
     return Trace(slices, apart, raw_score, said)
 

@@ -10,10 +10,12 @@ from zoneinfo import ZoneInfo
 import pandas as pd
 
 from mlmon_dagster.metrics.rectified import METHOD
+from mlmon_dagster.monitors.change_wording import percent
 from mlmon_dagster.monitors.wording import named, weighted_text
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.names import ALL, counted
 from mlmon_dagster.spec.predicate import to_text
+from mlmon_dagster.trace.alike import Alike
 from mlmon_dagster.trace.explain import AREA, Decided, Explained, Scores
 from mlmon_dagster.trace.money import describe_worth
 from mlmon_dagster.trace.raw_score import RawScore
@@ -39,6 +41,7 @@ def describe_trace(
     then: str,
     searched: Searched | None = None,
     raw_score: RawScore | None = None,
+    groups: Sequence[Alike] = (),
 ) -> list[str]:
     """Say what a trace found, the most important first.
 
@@ -49,6 +52,7 @@ def describe_trace(
         then: What the other side is called, such as ``the baseline``.
         searched: What a search of the first side's rows found; None if none was made.
         raw_score: What became of the mean raw score; None where rows are not explained.
+        groups: Rows that are alike by an embedding and worse.
 
     Returns:
         At most `MOST_LINES` sentences; the last ones are left out first.
@@ -63,6 +67,7 @@ def describe_trace(
         *([describe_score(raw_score)] if raw_score else ()),
         *_of_decisions(found),
         *_of_slices(spec, found),
+        *_of_groups(groups),
         *(_of_search(searched) if searched else ()),
         *describe_worth(spec, found),
     ]
@@ -341,6 +346,17 @@ def _shares(
 
 def _by_harm(effects: dict[str, float], change: float) -> dict[str, float]:
     return dict(sorted(effects.items(), key=lambda item: -item[1] / change if change else 0.0))
+
+
+def _of_groups(groups: Sequence[Alike]) -> Iterator[str]:
+    """Say which rows that are alike are worse, and which of them to read."""
+    for group in groups[:_LISTED]:
+        more, margin = (100 * x for x in (group.found.excess, group.found.margin))
+        yield (
+            f"{percent(group.share)} of the rows are alike by {group.column} (in the baseline "
+            f"{percent(group.usual)}) and {more:.0f} points worse than the others, give or take "
+            f"{margin:.0f}; typical are {joined(group.typical[:_LISTED])}."
+        )
 
 
 def _of_search(searched: Searched) -> Iterator[str]:
