@@ -164,13 +164,12 @@ def _describe(
     if monitor.metric in OUTCOME_MEANS:  # of which people differ what is better
         direction = "higher" if drop.value > drop.usual else "lower"
     first = (
-        f"Over the newest {drop.run} {grain}s together, "
-        f"{subject(monitor.metric, monitor.column, row)} is {number(drop.value)}, "
-        f"{number(drop.worse)} {direction} than usual ({number(drop.usual)})"
+        f"{subject(monitor.metric, monitor.column, row)} is {number(drop.value)} over {drop.run} "
+        f"{grain}s, {number(drop.worse)} {direction} than usual ({number(drop.usual)})"
     )
     alone = (
-        f"n {drop.n:,}; by itself, this {grain} with {number(row['value'])} (n {int(row['n']):,}) "
-        f"may be chance; the limit is {number(limit)}"
+        f"n {drop.n:,} of the newest {drop.run} {grain}s together; by itself, this {grain} with "
+        f"{number(row['value'])} (n {int(row['n']):,}) may be chance; the limit is {number(limit)}"
     )
     weighted = weighted_text(row["method_version"], window.get("actual_coverage"))
     return told(first, ". ".join(filter(None, (alone, weighted, early_text(window)))))

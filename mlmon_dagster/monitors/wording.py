@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, cast, get_args
+from typing import Any, Final, cast, get_args
 
 from mlmon_dagster.spec.metric_registry import METRICS, is_loss
 from mlmon_dagster.spec.monitors import DISTANCES, ComparedMetric, Condition
@@ -204,6 +204,9 @@ def subject(metric: str, column: str = "", part: Mapping[str, object] | None = N
     return text
 
 
+SPREAD: Final = "it is spread over all slices: none is worse than the whole beyond chance"
+
+
 def explain(metric: str, column: str, found: Mapping[str, Any]) -> list[str]:
     """Return what explains a failing verdict, the most important first, without full stops.
 
@@ -219,8 +222,8 @@ def explain(metric: str, column: str, found: Mapping[str, Any]) -> list[str]:
         _describe_slice(item.get("metric", metric), column, item)
         for item in found.get("worst_slices", ())[:_SLICES]
     ]
-    if found.get("worst_slices") == []:
-        lines.append("it is spread over all slices: none is worse than the whole beyond chance")
+    if found.get("worst_slices") == [] and not found.get("alike"):
+        lines.append(SPREAD)
     where = "" if column == TABLE else f" of {column}"
     named = [(label, found[key]) for key, label in _LISTED.items() if found.get(key)]
     return lines + [f"{label}{where} {', '.join(list(map(str, v))[:5])}" for label, v in named]

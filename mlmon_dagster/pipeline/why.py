@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from mlmon_dagster.metrics.statistics import ColumnStatistics
     from mlmon_dagster.pipeline.judge_inputs import JudgeInputs
+    from mlmon_dagster.trace.alike import Alike
     from mlmon_dagster.trace.explain import Explained
 
 _FAILED = ("WARN", "ERROR")
@@ -197,7 +198,7 @@ def _why_or_why_not(inputs: JudgeInputs, row: MonitorResult) -> dict[str, Any]:
 def _why(inputs: JudgeInputs, row: MonitorResult, sides: _Sides) -> dict[str, Any]:
     """Trace a metric over the windows that a verdict is of, against what they are held against."""
     from mlmon_dagster.errors import BaselineMissingError
-    from mlmon_dagster.trace.sentences import cause, value
+    from mlmon_dagster.trace.sentences import cause, describe_group, value
 
     try:
         found = _explained(inputs, row, sides)
@@ -219,9 +220,25 @@ def _why(inputs: JudgeInputs, row: MonitorResult, sides: _Sides) -> dict[str, An
             text = f"{name} is {now}, the baseline's {then}. {text}".rstrip()
         else:
             text = f"{name} is {now}, no worse than the baseline's {then}; more was expected."
+    group = _find_alike(inputs, sides) if found.is_worse else None
+    if group is not None:
+        text = f"{describe_group(group)} {text}".rstrip()
     if not text:
         return {"no_why": "no part of the change stands out"}
-    return {"why": text, "traced": _called(spec, sides)}
+    more = {} if group is None else {"alike": list(group.typical)}
+    return {"why": text, "traced": _called(spec, sides), **more}
+
+
+def _find_alike(inputs: JudgeInputs, sides: _Sides) -> Alike | None:
+    """Return the rows of the windows that are alike by an embedding and surest to be worse."""
+    work = inputs.comparison.work
+    if all(feature.type != "embedding" for feature in work.spec.features.values()):
+        return None
+    from mlmon_dagster.report.trace import alike
+
+    period = min(sides.starts), sides.end
+    groups = alike(work.project.store, work.spec, period, sides.metric.partition("/")[2])
+    return groups[0] if groups else None
 
 
 def _called(spec: ModelSpec, sides: _Sides) -> dict[str, str]:

@@ -2,21 +2,27 @@
 
 Topics are those of the baseline, and what is new falls to several of them. So groups are found
 among the rows in question themselves, without a look at what came of them: any excess is then
-tested as if the groups had been declared (`search.confirm`).
+tested as if the groups had been declared: between windows (`search.confirm`), and of groups that
+fewer than 8 windows hold by rows, beside the other rows of these windows (Welch, 1947). What a
+window did to all of its rows cancels there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
+from scipy import special
 
-from mlmon_dagster.metrics import Floats, Ints
+from mlmon_dagster.metrics import FEWEST_WINDOWS, Flags, Floats, Ints
 from mlmon_dagster.metrics.embeddings import Vectors, find_topics, fit_embeddings, project
-from mlmon_dagster.trace.search import Found, Rows, confirm
+from mlmon_dagster.metrics.intervals import Z95, benjamini_hochberg
+from mlmon_dagster.trace.search import Found, Rows, Terms, confirm, members
 
 GROUPS = 16
+_BY_ROWS, _FEWEST = 0.01, 20
 TYPICAL = 10  # rows of a group that are named
 
 
@@ -64,8 +70,8 @@ def find_alike(column: str, now: Judged, then: Judged) -> list[Alike]:
         then: Rows of the baseline.
 
     Returns:
-        The surest first, at a false discovery rate of .025 and between windows, of which a group
-        must have 8; none where the rows are too few or all alike.
+        The surest first, at a false discovery rate of .025 between windows and .01 by rows; none
+        where the rows are too few or all alike.
     """
     fit = fit_embeddings(now.vectors, now.ids, most_topics=GROUPS)
     if fit is None or then.vectors.shape[1:] != now.vectors.shape[1:]:
@@ -75,8 +81,11 @@ def find_alike(column: str, now: Judged, then: Judged) -> list[Alike]:
     rows = Rows(groups[:, None].astype(np.uint8), now.target, now.windows)
     baseline = Rows(usual[:, None].astype(np.uint8), then.target, then.windows)
     every = [((0, group),) for group in range(len(fit.centres))]  # the largest first
+    held = [len(np.unique(now.windows[groups == terms[0][1]])) for terms in every]
+    lasting = [terms for terms, n in zip(every, held, strict=True) if n >= FEWEST_WINDOWS]
+    brief = [terms for terms, n in zip(every, held, strict=True) if n < FEWEST_WINDOWS]
     found = []
-    for one in confirm(rows, baseline, every):
+    for one in [*confirm(rows, baseline, lasting), *_confirm_by_rows(rows, baseline, brief)]:
         group = one.terms[0][1]
         members = np.flatnonzero(groups == group)
         order = members[np.argsort(-(mine[members] @ fit.centres[group]), kind="stable")]
@@ -90,3 +99,45 @@ def find_alike(column: str, now: Judged, then: Judged) -> list[Alike]:
             )
         )
     return sorted(found, key=lambda alike: alike.found.p_value)
+
+
+def _confirm_by_rows(rows: Rows, baseline: Rows, every: Sequence[Terms]) -> list[Found]:
+    tested = [_judge_by_rows(terms, rows, baseline) for terms in every]
+    adjusted = benjamini_hochberg([found.p_value for found in tested])
+    return [
+        replace(found, p_value=float(p))
+        for found, p in zip(tested, adjusted, strict=True)
+        if p <= _BY_ROWS
+    ]
+
+
+def _judge_by_rows(terms: Terms, rows: Rows, baseline: Rows) -> Found:
+    """Test the excess of a group over the other rows of its windows, beyond the baseline's."""
+    now = _excess_by_rows(members(rows.codes, terms), rows)
+    then = _excess_by_rows(members(baseline.codes, terms), baseline)
+    excess, variance = now.value - then.value, now.variance + then.variance
+    error = float(np.sqrt(variance))
+    p_value = float(special.ndtr(-excess / error)) if now.variance > 0 else 1.0
+    margin = Z95 * error if now.variance > 0 else np.nan
+    return Found(terms, now.n, now.windows, excess, margin, p_value)
+
+
+def _excess_by_rows(mine: Flags, rows: Rows) -> _Excess:
+    """Return by how much rows are above the others of the windows that hold them."""
+    windows = np.unique(rows.windows[mine])
+    others = ~mine & np.isin(rows.windows, windows)
+    inside, outside = rows.target[mine], rows.target[others]
+    if min(len(inside), len(outside)) < _FEWEST:
+        return _Excess(0.0, 0.0, len(inside), len(windows))
+    variance = inside.var(ddof=1) / len(inside) + outside.var(ddof=1) / len(outside)
+    difference = float(inside.mean() - outside.mean())
+    return _Excess(difference, float(variance), len(inside), len(windows))
+
+
+class _Excess(NamedTuple):
+    """Of a group; the variance is 0 where nothing is known."""
+
+    value: float
+    variance: float
+    n: int
+    windows: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from zoneinfo import ZoneInfo
 
 import pandas as pd
@@ -15,13 +15,15 @@ from mlmon_dagster.monitors.wording import named, weighted_text
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.names import ALL, counted
 from mlmon_dagster.spec.predicate import to_text
-from mlmon_dagster.trace.alike import Alike
 from mlmon_dagster.trace.explain import AREA, Decided, Explained, Scores
 from mlmon_dagster.trace.money import describe_worth
 from mlmon_dagster.trace.raw_score import RawScore
 from mlmon_dagster.trace.rows import Searched
 from mlmon_dagster.trace.slices import Q
 from mlmon_dagster.trace.splits import Split
+
+if TYPE_CHECKING:
+    from mlmon_dagster.trace.alike import Alike
 
 MOST_LINES = 12
 _CHANCE = 0.5  # ROC AUC of scores that mean nothing
@@ -67,7 +69,7 @@ def describe_trace(
         *([describe_score(raw_score)] if raw_score else ()),
         *_of_decisions(found),
         *_of_slices(spec, found),
-        *_of_groups(groups),
+        *map(describe_group, groups[:_LISTED]),
         *(_of_search(searched) if searched else ()),
         *describe_worth(spec, found),
     ]
@@ -348,15 +350,13 @@ def _by_harm(effects: dict[str, float], change: float) -> dict[str, float]:
     return dict(sorted(effects.items(), key=lambda item: -item[1] / change if change else 0.0))
 
 
-def _of_groups(groups: Sequence[Alike]) -> Iterator[str]:
+def describe_group(group: Alike) -> str:
     """Say which rows that are alike are worse, and which of them to read."""
-    for group in groups[:_LISTED]:
-        more, margin = (100 * x for x in (group.found.excess, group.found.margin))
-        yield (
-            f"{percent(group.share)} of the rows are alike by {group.column} (in the baseline "
-            f"{percent(group.usual)}) and {more:.0f} points worse than the others, give or take "
-            f"{margin:.0f}; typical are {joined(group.typical[:_LISTED])}."
-        )
+    return (
+        f"{percent(group.share)} of the rows are alike by {group.column} (in the baseline "
+        f"{percent(group.usual)}) and {group.found.excess * 100:.0f} points worse than the others; "
+        f"typical are {joined(group.typical[:_LISTED])}."
+    )
 
 
 def _of_search(searched: Searched) -> Iterator[str]:

@@ -52,11 +52,10 @@ def test_two_weeks_that_are_each_within_the_usual_fail_together_and_say_so() -> 
     row = judge(0.73 + np.random.default_rng(1).normal(0, 0.03, 14))
     assert row["status"] == "ERROR"
     first, second = row["message"].split("\n")
-    assert (
-        first == "Over the newest 14 days together, ROC AUC is 0.73, 0.07 worse than usual (0.81)."
-    )
-    assert (
-        second == "n 2,100; by itself, this day with 0.73 (n 150) may be chance; the limit is 0.05."
+    assert first == "ROC AUC is 0.73 over 14 days, 0.07 worse than usual (0.81)."
+    assert second == (
+        "n 2,100 of the newest 14 days together; by itself, this day with 0.73 (n 150) may be "
+        "chance; the limit is 0.05."
     )
     assert row["value"] == pytest.approx(0.73, abs=0.02)
     assert row["lower"] < row["value"] < row["upper"]
