@@ -260,8 +260,8 @@ class World:
         if self.knobs.baseline == "labelled":
             return 0
         is_moving = self.knobs.baseline == "none"
-        hours = A_WEEK if is_moving and self.knobs.granularity == "hour" else HISTORY
-        return hours + self.longest
+        is_short = is_moving and self.knobs.granularity == "hour"
+        return (A_WEEK if is_short else HISTORY) + self.longest
 
     def start_of(self, window: int) -> pd.Timestamp:
         """Return the start of a window."""

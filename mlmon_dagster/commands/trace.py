@@ -102,7 +102,8 @@ def trace(
             "truth, or nothing that it is computed from was logged."
         )
     slices = searched(project.store, spec, (start, end)) if is_searched else None
-    groups = alike(project.store, spec, (start, end), asked.partition("/")[2])
+    outcome = asked.partition("/")[2]
+    groups = alike(project.store, spec, (start, end), outcome) if is_searched else []
     lines = describe_trace(spec, found, name, other_name, slices, scored, groups)
     if format_ == "json":
         print_text(json.dumps(_plain(found, lines, scored, groups), default=str), output)

@@ -232,7 +232,7 @@ def _why(inputs: JudgeInputs, row: MonitorResult, sides: _Sides) -> dict[str, An
 def _find_alike(inputs: JudgeInputs, sides: _Sides) -> Alike | None:
     """Return the rows of the windows that are alike by an embedding and surest to be worse."""
     work = inputs.comparison.work
-    if all(feature.type != "embedding" for feature in work.spec.features.values()):
+    if not work.spec.embeddings:
         return None
     from mlmon_dagster.report.trace import alike
 

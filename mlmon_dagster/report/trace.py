@@ -183,7 +183,11 @@ def _judged_rows(
 
 
 def alike(
-    store: Store, spec: ModelSpec, period: tuple[dt.datetime, dt.datetime], outcome: str = TABLE
+    store: Store,
+    spec: ModelSpec,
+    period: tuple[dt.datetime, dt.datetime],
+    outcome: str = TABLE,
+    known: Baseline | None = None,
 ) -> list[Alike]:
     """Find rows of some windows that are alike by an embedding and worse than the others.
 
@@ -193,6 +197,7 @@ def alike(
         period: Start and end of the windows.
         outcome: The evaluation that says which rows are bad, of models that have some; else rows
             are bad that are decided wrongly.
+        known: The baseline of windows to come, if it has been read already.
 
     Returns:
         Of all embeddings; none of models without any, or without evaluations and decisions.
@@ -202,7 +207,8 @@ def alike(
     """
     if not spec.embeddings:
         return []
-    baseline = load_baseline(store, spec, period[0] if spec.baseline.is_rolling else None)
+    at = period[0] if spec.baseline.is_rolling else None
+    baseline = known if known and at is None else load_baseline(store, spec, at)
     windows = windows_between(spec.time, *period)
     earlier = _windows_of(spec, baseline)
     found = []
@@ -311,7 +317,7 @@ def trace_of(
         return Trace(slices, apart, raw_score, [])
     windows = windows_between(spec.time, *period)
     keys = dict.fromkeys((windows[0].key, windows[-1].key))
-    groups = alike(store, spec, period, first.partition("/")[2])
+    groups = alike(store, spec, period, first.partition("/")[2], baseline)
     said = describe_trace(
         spec, apart[first], " to ".join(keys), "the baseline", raw_score=raw_score, groups=groups
     )

@@ -10,16 +10,15 @@ window did to all of its rows cancels there.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import special
 
 from mlmon_dagster.metrics import FEWEST_WINDOWS, Flags, Floats, Ints
 from mlmon_dagster.metrics.embeddings import Vectors, find_topics, fit_embeddings, project
-from mlmon_dagster.metrics.intervals import Z95, benjamini_hochberg
-from mlmon_dagster.trace.search import Found, Rows, Terms, confirm, members
+from mlmon_dagster.metrics.intervals import Z95
+from mlmon_dagster.trace.search import Excess, Found, Rows, Terms, confirm, keep_sure, members
 
 GROUPS = 16
 _BY_ROWS, _FEWEST = 0.01, 20
@@ -84,31 +83,22 @@ def find_alike(column: str, now: Judged, then: Judged) -> list[Alike]:
     held = [len(np.unique(now.windows[groups == terms[0][1]])) for terms in every]
     lasting = [terms for terms, n in zip(every, held, strict=True) if n >= FEWEST_WINDOWS]
     brief = [terms for terms, n in zip(every, held, strict=True) if n < FEWEST_WINDOWS]
+    by_rows = [_judge_by_rows(terms, rows, baseline) for terms in brief]
     found = []
-    for one in [*confirm(rows, baseline, lasting), *_confirm_by_rows(rows, baseline, brief)]:
+    for one in [*confirm(rows, baseline, lasting), *keep_sure(by_rows, _BY_ROWS)]:
         group = one.terms[0][1]
-        members = np.flatnonzero(groups == group)
-        order = members[np.argsort(-(mine[members] @ fit.centres[group]), kind="stable")]
+        own = np.flatnonzero(groups == group)
+        order = own[np.argsort(-(mine[own] @ fit.centres[group]), kind="stable")]
         found.append(
             Alike(
                 column,
-                len(members) / len(groups),
+                len(own) / len(groups),
                 float((usual == group).mean()) if len(usual) else 0.0,
                 one,
                 tuple(now.ids[row] for row in order[:TYPICAL]),
             )
         )
     return sorted(found, key=lambda alike: alike.found.p_value)
-
-
-def _confirm_by_rows(rows: Rows, baseline: Rows, every: Sequence[Terms]) -> list[Found]:
-    tested = [_judge_by_rows(terms, rows, baseline) for terms in every]
-    adjusted = benjamini_hochberg([found.p_value for found in tested])
-    return [
-        replace(found, p_value=float(p))
-        for found, p in zip(tested, adjusted, strict=True)
-        if p <= _BY_ROWS
-    ]
 
 
 def _judge_by_rows(terms: Terms, rows: Rows, baseline: Rows) -> Found:
@@ -122,22 +112,13 @@ def _judge_by_rows(terms: Terms, rows: Rows, baseline: Rows) -> Found:
     return Found(terms, now.n, now.windows, excess, margin, p_value)
 
 
-def _excess_by_rows(mine: Flags, rows: Rows) -> _Excess:
+def _excess_by_rows(mine: Flags, rows: Rows) -> Excess:
     """Return by how much rows are above the others of the windows that hold them."""
     windows = np.unique(rows.windows[mine])
     others = ~mine & np.isin(rows.windows, windows)
     inside, outside = rows.target[mine], rows.target[others]
     if min(len(inside), len(outside)) < _FEWEST:
-        return _Excess(0.0, 0.0, len(inside), len(windows))
+        return Excess(0.0, 0.0, len(inside), len(windows))
     variance = inside.var(ddof=1) / len(inside) + outside.var(ddof=1) / len(outside)
     difference = float(inside.mean() - outside.mean())
-    return _Excess(difference, float(variance), len(inside), len(windows))
-
-
-class _Excess(NamedTuple):
-    """Of a group; the variance is 0 where nothing is known."""
-
-    value: float
-    variance: float
-    n: int
-    windows: int
+    return Excess(difference, float(variance), len(inside), len(windows))

@@ -340,15 +340,20 @@ def confirm(rows: Rows, baseline: Rows, picks: Sequence[Terms]) -> list[Found]:
         rows, baseline = _rest(rows, terms), _rest(baseline, terms)
     if not tested:
         return []
+    return keep_sure(tested, _ONE_WAY)
+
+
+def keep_sure(tested: Sequence[Found], level: float) -> list[Found]:
+    """Keep what stands at a false discovery rate, with the p-values corrected for it."""
     adjusted = benjamini_hochberg([found.p_value for found in tested])
     return [
         replace(found, p_value=float(p))
         for found, p in zip(tested, adjusted, strict=True)
-        if p <= _ONE_WAY
+        if p <= level
     ]
 
 
-class _Excess(NamedTuple):
+class Excess(NamedTuple):
     """Of a slice over all rows; the variance between windows is 0 where nothing is known."""
 
     value: float
@@ -357,17 +362,17 @@ class _Excess(NamedTuple):
     windows: int
 
 
-def _excess(terms: Terms, rows: Rows) -> _Excess:
+def _excess(terms: Terms, rows: Rows) -> Excess:
     mine = members(rows.codes, terms)
     n, held = int(mine.sum()), _count(rows.windows[mine])
     if n == len(mine) or held < FEWEST_WINDOWS:
-        return _Excess(0.0, 0.0, n, held)
+        return Excess(0.0, 0.0, n, held)
     inside, overall = float(rows.target[mine].mean()), float(rows.target.mean())
     influence = np.where(mine, (rows.target - inside) / n, 0.0)
     influence -= (rows.target - overall) / len(mine)
     sums = np.bincount(rows.windows, influence)
     variance = float((sums**2).sum()) * held / (held - 1)
-    return _Excess(inside - overall, variance, n, held)
+    return Excess(inside - overall, variance, n, held)
 
 
 def _judged(terms: Terms, rows: Rows, baseline: Rows) -> Found:
