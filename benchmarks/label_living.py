@@ -35,11 +35,13 @@ from mlmon_dagster.store import open_store
 from mlmon_dagster.store.alert_state import all_alerts, all_events
 from mlmon_dagster.store.state import metric_log, window_state
 from mlmon_dagster.store.tables.engine import Limits
+from mlmon_dagster.store.upkeep.maintenance import maintain
 from mlmon_dagster.work import Work, baseline_of, mark_of, mark_step, parts_of
 from tests.pipeline.looking import look
 
 MODEL = "credit"
 TRUTH = ("freshness", "performance", "estimated_performance")  # families that ground truth moves
+UPKEEP_EVERY = 7  # looks: small files of the tables are merged, as the upkeep of a project does
 LANDED = 1_600_000_000  # when the landing files were changed last: long ago, so none has to settle
 
 
@@ -231,6 +233,8 @@ def live(
                 land_before(world, folder, look_before)
             landed = n
             take_a_look(project, spec, f"look {n}")
+            if n % UPKEEP_EVERY == 0:
+                maintain(project.store, spec, clock.moment)
             fold_results(project.store, [spec], clock.moment)
             flush_groups(project.store, [spec], clock.moment)
             if on_look is not None:
