@@ -189,7 +189,7 @@ def _judged(
     novel: float,
     off_heap: float,
 ) -> MonitorResult:
-    monitor = evidence.spec.monitors.drift
+    monitor, features = evidence.spec.monitors.drift, evidence.spec.features
     above = _limit(evidence, window, column, row) + _of_whole(evidence, window, column, row)
     beyond, chance = _beyond_chance(row), finite(row["by_chance"])
     large, real = abs(beyond) > above, adjusted <= monitor.q or novel > 0 or off_heap > 0
@@ -205,7 +205,11 @@ def _judged(
     if large and not real:
         statistics += f", but an unchanged window can be as far (adjusted p {number(adjusted)})"
     if novel:
-        statistics += f"; {percent(novel)} of rows are outside the baseline's range"
+        is_ordered = column not in features or features[column].type != "categorical"
+        where = (
+            "outside the baseline's range" if is_ordered else "unlike the baseline's, beyond chance"
+        )
+        statistics += f"; {percent(novel)} of rows are {where}"
     if off_heap:
         statistics += f"; without its most common value it is {number(off_heap)}{BEYOND_CHANCE}"
     told_first = novel if novel >= _MOST or not (is_far or off_heap) else 0.0
@@ -219,8 +223,8 @@ def _judged(
         details[NOVEL] = novel
     if off_heap:
         details[OFF_HEAP] = round(off_heap, 6)
-    if column in evidence.spec.features and evidence.spec.features[column].importance is not None:
-        details["importance"] = evidence.spec.features[column].importance
+    if column in features and features[column].importance is not None:
+        details["importance"] = features[column].importance
     carried = _carried(evidence, window, column) if row["slice_key"] == ALL else None
     if carried is not None:
         details |= {"attribution": carried, IMPACT: round(abs(beyond) * carried, 6)}

@@ -1,17 +1,18 @@
-"""What a vector is like: the nearest of 64 topics of the baseline, and how unlike all it is.
+"""What a vector is like: the nearest of 64 topics of the baseline, and whether it is unlike that.
 
 A vector counts by its direction. Directions, less the baseline's mean direction, are projected on
-the 32 principal directions of the baseline (Pearson, 1901), and compared by their cosine. Topics
+the 128 principal directions of the baseline (Pearson, 1901), and compared by their cosine. Topics
 are the centres of spherical k-means (Dhillon and Modha, 2001). Novelty is 1 less the similarity to
-the nearest of 1,500 rows of the baseline, the nearest neighbour as a detector (Ramaswamy, Rastogi
+the nearest of 4,000 rows of the baseline, the nearest neighbour as a detector (Ramaswamy, Rastogi
 and Shim, 2000): of what is new, rows are no farther from centres than others are, but far from
-every single row.
+every single row. Some topics are wide, others narrow, so a row is unlike its topic if it is more
+novel than nine of ten of the baseline's rows of that topic.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +20,11 @@ from numpy.typing import NDArray
 from mlmon_dagster.metrics import Floats
 
 Vectors = NDArray[np.float32]
-DIRECTIONS, TOPICS, EXEMPLARS = 32, 64, 1_500
+DIRECTIONS, TOPICS, EXEMPLARS = 128, 64, 4_000
+USUAL = "usual"  # is what is said of a row that is like those of its topic
 MOST_FITTED = 20_000  # rows that are looked at to fit
 _ROWS_A_TOPIC = 10
+_NINE_OF_TEN, _FEWEST = 0.9, 20  # rows of a topic are like it; rows that say what is so
 _ROUNDS = 25
 _AT_ONCE = 4_096  # rows whose similarities are held
 SEED = 20260301
@@ -29,14 +32,15 @@ SEED = 20260301
 
 @dataclass(frozen=True)
 class EmbeddingFit:
-    """What vectors are compared with; of a baseline, whatever the dimension d at most 2 MB.
+    """What vectors are compared with; of a baseline, with 1,536 numbers a vector 2.5 MB.
 
     Attributes:
         mean: Mean direction of the baseline, (d,).
-        directions: Principal directions, orthonormal, (d, k), k at most 32.
+        directions: Principal directions, orthonormal, (d, k), k at most 128.
         centres: Unit vectors of the topics, the commonest first, (t, k), t at most 64.
-        exemplars: Unit vectors of rows of the baseline, (e, k), e at most 1,500.
+        exemplars: Unit vectors of rows of the baseline in half precision, (e, k), e at most 4,000.
         names: Which row each exemplar is, (e,).
+        far: Novelty from which on a row is unlike its topic, (t,).
     """
 
     mean: Vectors
@@ -44,6 +48,7 @@ class EmbeddingFit:
     centres: Vectors
     exemplars: Vectors
     names: tuple[str, ...]
+    far: Vectors
 
     @property
     def dimension(self) -> int:
@@ -83,13 +88,16 @@ def fit_embeddings(
     if not directions.shape[1]:
         return None
     projected = _normalise((unit - mean) @ directions)
-    return EmbeddingFit(
+    fit = EmbeddingFit(
         mean,
         directions,
         _find_centres(projected, most_topics, seed),
-        projected[:EXEMPLARS],
+        projected[:EXEMPLARS].astype(np.float16).astype(np.float32),
         tuple(known[:EXEMPLARS]),
+        np.zeros(0, np.float32),
     )
+    novelty = measure_novelty(fit, projected, known)
+    return replace(fit, far=_find_far(find_topics(fit, projected), novelty, len(fit.centres)))
 
 
 def project(fit: EmbeddingFit, vectors: Vectors) -> Vectors:
@@ -99,7 +107,7 @@ def project(fit: EmbeddingFit, vectors: Vectors) -> Vectors:
         fit: Of the baseline.
         vectors: (N, d), each with a direction. The mean itself becomes zeros.
     """
-    # Projected first: 32 numbers a row are cheaper to divide than a thousand.
+    # Projected first: 128 numbers a row are cheaper to divide than a thousand.
     length = _measure_lengths(vectors)[:, None]
     moved = (vectors @ fit.directions) / np.where(length > 0, length, np.float32(1.0))
     return _normalise(moved - fit.mean @ fit.directions)
@@ -131,6 +139,26 @@ def measure_novelty(fit: EmbeddingFit, projected: Vectors, names: Sequence[str])
         found[begin : begin + _AT_ONCE] = 1.0 - similar.max(axis=1)
     clipped: Floats = np.clip(found, 0.0, 2.0)
     return clipped
+
+
+def find_unlike(fit: EmbeddingFit, topics: NDArray[np.int64], novelty: Floats) -> NDArray[np.bool_]:
+    """Say which rows are more novel than nine of ten of the baseline's rows of their topic, (N,).
+
+    Args:
+        fit: Of the baseline.
+        topics: Of the rows, (N,).
+        novelty: Of the rows, as `measure_novelty` has it; NaN is not unlike.
+    """
+    found: NDArray[np.bool_] = novelty > fit.far[topics]
+    return found
+
+
+def _find_far(topics: NDArray[np.int64], novelty: Floats, number: int) -> Vectors:
+    """Return the novelty that nine of ten rows of each topic do not exceed; of all, where few."""
+    found = np.full(number, np.quantile(novelty, _NINE_OF_TEN))
+    for topic in np.flatnonzero(np.bincount(topics, minlength=number) >= _FEWEST):
+        found[topic] = np.quantile(novelty[topics == topic], _NINE_OF_TEN)
+    return found.astype(np.float32)
 
 
 def _normalise(vectors: Vectors) -> Vectors:

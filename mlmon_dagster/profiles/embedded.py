@@ -17,9 +17,11 @@ import pyarrow as pa
 
 from mlmon_dagster.metrics.embeddings import (
     MOST_FITTED,
+    USUAL,
     EmbeddingFit,
     Vectors,
     find_topics,
+    find_unlike,
     find_usable,
     fit_embeddings,
     measure_novelty,
@@ -33,6 +35,7 @@ from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.store.state.sql import literal, quote_identifier
 from mlmon_dagster.store.tables.derived_columns import EXEMPLAR, Embedding, know_embedding
 
+_HALF = "<f2"  # of an exemplar, as they are the most
 FITTED = ":embedding/"  # begins the names of what is fitted to a column
 
 
@@ -103,21 +106,28 @@ def _know(binning: Binning) -> str:
 def _embedding(binning: Binning) -> Embedding:
     fit = _from_binning(binning)
 
-    topics = pa.array([f"topic {i + 1}" for i in range(len(fit.centres))], pa.string())
+    topics, likeness = name_topics(fit)
 
     def describe(lists: pa.Array, ids: pa.Array) -> tuple[pa.Array, pa.Array]:
         rows, projected = _project(fit, lists)
-        nearest, novelty = np.zeros(len(lists), np.int64), np.zeros(len(lists))
-        is_unknown = np.ones(len(lists), bool)
+        nearest, unlike = np.zeros(len(lists), np.int64), np.zeros(len(lists), np.int64)
+        has_topic, is_known = np.zeros(len(lists), bool), np.zeros(len(lists), bool)
         if len(rows):
-            names = ids.take(pa.array(rows)).to_pylist()
-            nearest[rows] = find_topics(fit, projected)
-            novelty[rows] = measure_novelty(fit, projected, names)
-            is_unknown[rows] = False
-        found = topics.take(pa.array(nearest, mask=is_unknown))
-        return found, pa.array(novelty, mask=is_unknown | np.isnan(novelty))
+            mine = find_topics(fit, projected)
+            novelty = measure_novelty(fit, projected, ids.take(pa.array(rows)).to_pylist())
+            nearest[rows], has_topic[rows] = mine, True
+            unlike[rows] = np.where(find_unlike(fit, mine, novelty), mine + 1, 0)
+            is_known[rows] = ~np.isnan(novelty)
+        found = topics.take(pa.array(nearest, mask=~has_topic))
+        return found, likeness.take(pa.array(unlike, mask=~is_known))
 
     return describe
+
+
+def name_topics(fit: EmbeddingFit) -> tuple[pa.Array, pa.Array]:
+    """Return the names of the topics, (t,), and what is said of novelty: usual, or unlike one."""
+    names = [f"topic {i + 1}" for i in range(len(fit.centres))]
+    return pa.array(names, pa.string()), pa.array([USUAL, *(f"unlike {name}" for name in names)])
 
 
 def _project(fit: EmbeddingFit, lists: pa.Array) -> tuple[np.ndarray, Vectors]:
@@ -142,35 +152,36 @@ def _stack(lists: pa.Array, rows: np.ndarray, dimension: int) -> Vectors:
 
 
 def _to_binning(name: str, fit: EmbeddingFit) -> Binning:
-    arrays = (fit.mean, fit.directions, fit.centres)
+    arrays = (fit.mean, fit.directions, fit.centres, fit.far)
     exemplars = zip(fit.names, fit.exemplars, strict=True)
     return vectors_binning(
         name,
         [_write(array) for array in arrays],
-        [f"{row}{EXEMPLAR}{_write(vector)}" for row, vector in exemplars],
+        [f"{row}{EXEMPLAR}{_write(vector, _HALF)}" for row, vector in exemplars],
         fit.directions.shape,
     )
 
 
 def _from_binning(binning: Binning) -> EmbeddingFit:
     dimension, k = map(int, binning.values)
-    mean, directions, centres = map(_read, binning.categories)
+    mean, directions, centres, far = map(_read, binning.categories)
     kept = [entry.partition(EXEMPLAR) for entry in binning.tail if EXEMPLAR in entry]
     # An erasure may have taken some of them.
-    exemplars = np.concatenate([np.zeros(0, np.float32), *(_read(text) for _, _, text in kept)])
+    exemplars = np.concatenate([_read("", _HALF), *(_read(text, _HALF) for _, _, text in kept)])
     return EmbeddingFit(
         mean,
         directions.reshape(dimension, k),
         centres.reshape(-1, k),
         exemplars.reshape(-1, k),
         tuple(row for row, _, _ in kept),
+        far,
     )
 
 
-def _write(array: Vectors) -> str:
-    return base64.b64encode(np.ascontiguousarray(array, "<f4").tobytes()).decode()
+def _write(array: Vectors, numbers: str = "<f4") -> str:
+    return base64.b64encode(np.ascontiguousarray(array, numbers).tobytes()).decode()
 
 
-def _read(text: str) -> Vectors:
-    array: Vectors = np.frombuffer(base64.b64decode(text), "<f4").astype(np.float32)
+def _read(text: str, numbers: str = "<f4") -> Vectors:
+    array: Vectors = np.frombuffer(base64.b64decode(text), numbers).astype(np.float32)
     return array

@@ -48,6 +48,7 @@ from mlmon_dagster.profiles.loss_columns import (
 )
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.declaration import attributed
+from mlmon_dagster.spec.derived import NOVELTY, name_derived
 from mlmon_dagster.spec.evaluations import find_judge
 from mlmon_dagster.spec.metric_registry import GENERATION, METRICS, OFF_HEAP, MetricFamily
 from mlmon_dagster.spec.monitors import PerformanceMonitor
@@ -82,6 +83,7 @@ def drift(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.
     from mlmon_dagster.metrics.drift.distances import FURTHER
     from mlmon_dagster.metrics.drift.novelty import novelty_metrics
     from mlmon_dagster.metrics.drift.off_heap import off_heap_baseline, off_heap_drift
+    from mlmon_dagster.metrics.drift.unlike import unlike_metrics
 
     if baseline is None:
         return _attribution(spec, profiles, None)
@@ -107,9 +109,12 @@ def drift(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.
         (OFF_HEAP, *columns, monitor.min_rows),
         lambda: off_heap_baseline(own, seed=DRIFT_SEED, min_rows=monitor.min_rows),
     )
+    names = [name_derived(column, NOVELTY) for column in spec.embeddings]
+    embedded = {name: columns[name] for name in names if name in columns}
     others = (
         off_heap_drift(columns, rest),
         novelty_metrics(columns, own, min_rows=monitor.min_rows),
+        unlike_metrics(embedded, own, min_rows=monitor.min_rows),
         _multivariate(profiles, baseline),
         _unjudged(spec, profiles, [c for c in spec.features if c not in known], "not_in_baseline"),
         _unjudged(spec, profiles, [c for c in spec.features if c in given], "given_by_window"),

@@ -129,6 +129,7 @@ EMBEDDED_FUNCTION: Final = "mlmon_embedded"
 EMBEDDED_ROWS: Final = 20_000  # of a window, so that its cost does not depend on its volume
 ROW_NAME: Final = "MD5(dataset || ':' || prediction_id)"
 FIT: Final = "'<fit>'"  # stands for the name of what was fitted
+NOVELTY: Final = "novelty"  # whether a row is unlike those of its topic, and which that is
 VECTOR: Final = "vector"  # beside what is derived: how many numbers a vector has, or what is wrong
 
 
@@ -139,7 +140,7 @@ def _embedded(part: str) -> Callable[[str], str]:
 
 EMBEDDED: Final[dict[str, DescriptionKind]] = {
     "topic": DescriptionKind("categorical", _embedded("topic"), most_rows=EMBEDDED_ROWS),
-    "novelty": DescriptionKind("numeric", _embedded("novelty"), most_rows=EMBEDDED_ROWS),
+    NOVELTY: DescriptionKind("categorical", _embedded(NOVELTY), most_rows=EMBEDDED_ROWS),
 }
 describe_vector: Final = _embedded(VECTOR)
 

@@ -21,7 +21,7 @@ from mlmon_dagster.metrics.embeddings import (
     project,
 )
 
-D = 60
+D = 160
 
 
 def draw(n: int, seed: int = 0, topics: int = 20) -> Vectors:
@@ -77,7 +77,7 @@ def test_an_exemplar_is_not_its_own_neighbour_and_another_row_like_it_is() -> No
     found = fit()
     projected = project(found, draw(4_000)[:3])
     assert measure_novelty(found, projected, names(3)).min() > 0.01
-    assert measure_novelty(found, projected, names(3, "p")).max() < 1e-5
+    assert measure_novelty(found, projected, names(3, "p")).max() < 2e-4  # in half precision
 
 
 def test_rows_of_a_new_topic_are_novel_and_others_are_as_those_of_the_baseline() -> None:
@@ -86,7 +86,7 @@ def test_rows_of_a_new_topic_are_novel_and_others_are_as_those_of_the_baseline()
     usual = measure_novelty(found, project(found, draw(2_000, 5)), names(2_000, "p")).mean()
     other = np.random.default_rng(7).normal(size=(200, D)).astype(np.float32)
     new = measure_novelty(found, project(found, other), names(200, "p")).mean()
-    assert usual == pytest.approx(own, rel=0.03)
+    assert usual == pytest.approx(own, rel=0.05)  # directions are those of the baseline's rows
     assert new > 3 * usual
 
 

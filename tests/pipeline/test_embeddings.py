@@ -133,8 +133,15 @@ def test_a_usual_day_is_judged_and_nothing_fires(tmp_path: Path) -> None:
 def test_a_topic_that_the_baseline_never_saw_is_drift_of_novelty(tmp_path: Path) -> None:
     project, _ = make_desk(tmp_path, of_a_new_topic(0.25))
     said = firing(project)
-    assert "drift/psi/asked.novelty" in said
-    assert "asked.novelty is " in said["drift/psi/asked.novelty"]
+    assert "asked.novelty is unlike topic " in said["drift/psi/asked.novelty"]
+    project.store.close()
+
+
+def test_few_rows_of_a_new_topic_are_told_though_no_distance_is_large(tmp_path: Path) -> None:
+    project, _ = make_desk(tmp_path, of_a_new_topic(0.05))
+    said = firing(project)
+    assert list(said) == ["drift/psi/asked.novelty"]
+    assert "asked.novelty is unlike topic " in said["drift/psi/asked.novelty"]
     project.store.close()
 
 

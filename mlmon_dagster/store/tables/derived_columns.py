@@ -130,7 +130,7 @@ def _describe_embedded(vectors: pa.Array, fits: pa.Array, rows: pa.Array) -> pa.
     """Return what is derived of vectors; NULL without a direction, or where nothing is fitted."""
     lists = _one_chunk(vectors)
     known = _find_embedding(fits)
-    topics, novelty = pa.nulls(len(lists), pa.string()), pa.nulls(len(lists), pa.float64())
+    topics, novelty = pa.nulls(len(lists), pa.string()), pa.nulls(len(lists), pa.string())
     if known is not None:
         topics, novelty = known(lists, _one_chunk(rows))
     names = (VECTOR, "topic", "novelty")
@@ -185,6 +185,6 @@ FUNCTIONS: Final = {
     EMBEDDED_FUNCTION: Function(
         _describe_embedded,
         ("FLOAT[]", "VARCHAR", "VARCHAR"),
-        "STRUCT(vector VARCHAR, topic VARCHAR, novelty DOUBLE)",
+        "STRUCT(vector VARCHAR, topic VARCHAR, novelty VARCHAR)",
     ),
 }
