@@ -190,6 +190,7 @@ def _judged(
     off_heap: float,
 ) -> MonitorResult:
     monitor, features = evidence.spec.monitors.drift, evidence.spec.features
+    vectors = evidence.spec.novelty_columns.get(column)
     above = _limit(evidence, window, column, row) + _of_whole(evidence, window, column, row)
     beyond, chance = _beyond_chance(row), finite(row["by_chance"])
     large, real = abs(beyond) > above, adjusted <= monitor.q or novel > 0 or off_heap > 0
@@ -205,10 +206,7 @@ def _judged(
     if large and not real:
         statistics += f", but an unchanged window can be as far (adjusted p {number(adjusted)})"
     if novel:
-        is_ordered = column not in features or features[column].type != "categorical"
-        where = (
-            "outside the baseline's range" if is_ordered else "unlike the baseline's, beyond chance"
-        )
+        where = "unlike the baseline's" if vectors else "outside the baseline's range"
         statistics += f"; {percent(novel)} of rows are {where}"
     if off_heap:
         statistics += f"; without its most common value it is {number(off_heap)}{BEYOND_CHANCE}"
@@ -217,7 +215,10 @@ def _judged(
     first = ""
     if failed:
         change = _find_change(evidence, window, column, row)
-        first = _in_words(evidence, column, change, told_first)
+        if vectors and novel:
+            first = _describe_unlike(vectors, change, novel)
+        else:
+            first = _in_words(evidence, column, change, told_first)
         details |= describe_nature(change)
     if novel:
         details[NOVEL] = novel
@@ -281,6 +282,13 @@ def _in_words(evidence: Evidence, column: str, change: ColumnChange | None, nove
     if novel and (change is None or change.kind in _OF_FORM):
         return f"{column} lies outside everything seen before in {rows_share(novel)}"
     return "" if change is None else in_words(evidence.spec, column, change)
+
+
+def _describe_unlike(vectors: str, change: ColumnChange | None, novel: float) -> str:
+    """Say of how many rows a vector is new, and near which topic most of them are."""
+    topic = change.value.partition("topic ")[2] if change is not None else ""
+    near = f", most of all near topic {topic}" if topic else ""
+    return f"{vectors} is unlike the baseline's in at least {rows_share(novel)}{near}"
 
 
 def _moved_as_well(evidence: Evidence, window: Window, metric: str) -> list[str]:

@@ -48,7 +48,6 @@ from mlmon_dagster.profiles.loss_columns import (
 )
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.declaration import attributed
-from mlmon_dagster.spec.derived import NOVELTY, name_derived
 from mlmon_dagster.spec.evaluations import find_judge
 from mlmon_dagster.spec.metric_registry import GENERATION, METRICS, OFF_HEAP, MetricFamily
 from mlmon_dagster.spec.monitors import PerformanceMonitor
@@ -109,8 +108,7 @@ def drift(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.
         (OFF_HEAP, *columns, monitor.min_rows),
         lambda: off_heap_baseline(own, seed=DRIFT_SEED, min_rows=monitor.min_rows),
     )
-    names = [name_derived(column, NOVELTY) for column in spec.embeddings]
-    embedded = {name: columns[name] for name in names if name in columns}
+    embedded = {name: columns[name] for name in spec.novelty_columns if name in columns}
     others = (
         off_heap_drift(columns, rest),
         novelty_metrics(columns, own, min_rows=monitor.min_rows),

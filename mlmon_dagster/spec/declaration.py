@@ -26,6 +26,7 @@ from mlmon_dagster.spec.derived import (
     EMBEDDED,
     EMBEDDED_ROWS,
     LANGUAGE,
+    NOVELTY,
     Description,
     DescriptionKind,
     Descriptions,
@@ -682,6 +683,11 @@ class Declaration(Declared):
     def embeddings(self) -> list[str]:
         """The features that are vectors."""
         return [name for name, feature in self.features.items() if feature.type == "embedding"]
+
+    @property
+    def novelty_columns(self) -> dict[str, str]:
+        """What says of each row whether it is unlike the baseline's -> the embedding it is of."""
+        return {name_derived(name, NOVELTY): name for name in self.embeddings}
 
     @property
     def waits_for_truth(self) -> bool:
