@@ -228,6 +228,7 @@ def _plain(
                 "margin": group.found.margin,
                 "p_value": group.found.p_value,
                 "typical": group.typical,
+                "words": group.words,
             }
             for group in groups
         ],

@@ -64,7 +64,12 @@ def find_usable(vectors: Vectors) -> NDArray[np.bool_]:
 
 
 def fit_embeddings(
-    vectors: Vectors, names: Sequence[str], seed: int = SEED, *, most_topics: int = TOPICS
+    vectors: Vectors,
+    names: Sequence[str],
+    seed: int = SEED,
+    *,
+    most_topics: int = TOPICS,
+    most_exemplars: int = EXEMPLARS,
 ) -> EmbeddingFit | None:
     """Fit directions, topics and exemplars to the rows of a baseline.
 
@@ -74,6 +79,7 @@ def fit_embeddings(
         names: Which row each is, (N,).
         seed: Of the first centres.
         most_topics: How many topics there are at most.
+        most_exemplars: How many exemplars; without any nothing is said of novelty.
 
     Returns:
         The same for the same rows; None with fewer than two vectors that differ.
@@ -92,8 +98,8 @@ def fit_embeddings(
         mean,
         directions,
         _find_centres(projected, most_topics, seed),
-        projected[:EXEMPLARS].astype(np.float16).astype(np.float32),
-        tuple(known[:EXEMPLARS]),
+        projected[:most_exemplars].astype(np.float16).astype(np.float32),
+        tuple(known[:most_exemplars]),
         np.zeros(0, np.float32),
     )
     novelty = measure_novelty(fit, projected, known)

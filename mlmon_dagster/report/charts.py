@@ -309,8 +309,8 @@ def chart_of(curve: Curve, name: str = "Value") -> Chart:
             Line("95 % from", "lower", curve.lower),
             Line("to", "upper", curve.upper),
         ]
-    if curve.realized:
-        lines.append(Line("Ground truth", "truth", curve.realized))
+    if curve.beside:
+        lines.append(Line(curve.beside.name, "truth", curve.beside.values))
     marks = []
     for episode in curve.episodes:
         inside = [

@@ -14,10 +14,11 @@ from mlmon_dagster.monitors.wording import BEYOND_CHANCE, NAMES, named
 from mlmon_dagster.profiles import Baseline
 from mlmon_dagster.profiles.estimates import with_learnt_bands
 from mlmon_dagster.profiles.measures import baseline_performance, columns_of, measure
-from mlmon_dagster.report.plots import Curve, Episode, Event
+from mlmon_dagster.report.plots import Beside, Curve, Episode, Event
 from mlmon_dagster.spec import ModelSpec, window_containing
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.declaration import Granularity
+from mlmon_dagster.spec.evaluations import find_judge
 from mlmon_dagster.spec.metric_registry import (
     METRICS,
     MetricFamily,
@@ -46,7 +47,7 @@ WINDOWS_DRAWN: dict[Granularity, int] = {"hour": 672, "day": 400, "week": 160, "
 WORST_DRAWN = 4
 _NOT_DRAWN = ("outcome_top_share",)
 _RECENT = 14  # windows in which the worst columns are looked for
-_NULLS = "null_rate"
+_NULLS, _GOOD = "null_rate", "good_rate"
 _SERVICE = ("p50_latency_ms", "p95_latency_ms", "p99_latency_ms", "error_rate")
 
 
@@ -138,8 +139,18 @@ class Curves:
             own = known.get((metric, column))
             mine = frame[(frame["metric"] == metric) & (frame["column_name"] == column)]
             limit = _limit(monitor, own) if monitor else None
-            curves.append(self._curve(mine, metric, column, baseline=own, limit=limit))
+            curve = self._curve(mine, metric, column, baseline=own, limit=limit)
+            judge = find_judge(self._spec.evaluations, column) if metric == _GOOD else None
+            curves.append(curve if judge is None else self._with_judge(curve, judge))
         return curves
+
+    def _with_judge(self, curve: Curve, judge: str) -> Curve:
+        """Draw what a judge says over the share of all calls, which goes by people and judge."""
+        frame = self._stored([_GOOD])
+        mine = frame[frame["column_name"] == judge].set_index("window_start")["value"]
+        alone = mine.reindex(list(curve.starts)).astype(float)
+        beside = Beside(f"{judge} alone", "people and judge", alone.tolist())
+        return replace(curve, beside=beside)
 
     def estimates(self) -> list[Curve]:
         """Return a curve per monitored estimate and one of its residual.
@@ -173,7 +184,8 @@ class Curves:
                     curve = replace(curve, title=title)
                 if name == estimated(metric) and len(truth):
                     realized = truth.reindex(part["window_start"]).astype(float)
-                    curve = replace(curve, realized=realized.tolist())
+                    beside = Beside("Ground truth", "estimated", realized.tolist())
+                    curve = replace(curve, beside=beside)
                 curves.append(curve)
         return curves
 

@@ -6,8 +6,8 @@ class; all of rows whose ground truth has come, from the counts that profiles ho
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +20,7 @@ from mlmon_dagster.metrics.binnings import (
     lowest_scores,
     score_midpoints,
 )
+from mlmon_dagster.metrics.evaluations import VERDICTS, evaluation_metrics
 from mlmon_dagster.metrics.intervals import wilson
 from mlmon_dagster.metrics.performance.roc import (
     OperatingPoints,
@@ -28,16 +29,23 @@ from mlmon_dagster.metrics.performance.roc import (
     roc_auc,
     thinned,
 )
-from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics
+from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics, select
 from mlmon_dagster.profiles import Baseline
+from mlmon_dagster.profiles.loss_columns import JUDGED
 from mlmon_dagster.report.charts import NONE
 from mlmon_dagster.report.curves import Asked
-from mlmon_dagster.report.distributions import side_of
+from mlmon_dagster.report.distributions import Side, side_of
+from mlmon_dagster.spec import ModelSpec
 
 _GROUPS = 10  # of a calibration
 _MOST_CLASSES = 12  # of a table of decisions
 _MOST_LISTED = 40  # of a table class by class
 _POINTS = 48  # of a curve
+_ERRORS = {
+    "judge_agreement": "it agrees with people in {}",
+    "false_pass_rate": "passes {} of what they call bad",
+    "false_fail_rate": "fails {} of what they call good",
+}
 _SHARES = (0.01, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # of the highest scores
 
 
@@ -109,18 +117,24 @@ def calibration_of(stats: ColumnStatistics | None, asked: Asked) -> Calibration 
 
 @dataclass(frozen=True)
 class Matrix:
-    """Predicted by actual classes.
+    """What was said by what was true.
 
     Attributes:
-        classes: Names of the actual classes.
-        rows: Of each predicted class its name and per actual class: count, share, share in the
+        title: What it shows. said: Who says what the rows are. truth: Before a name of the truth.
+        classes: Names of what was true.
+        rows: Of each name that was said: the name and per class: count, share, share in the
             baseline, and how dark the cell is, 0 to 5.
         n: Rows with ground truth.
+        note: Beneath it; may be empty.
     """
 
+    title: str
+    said: str
+    truth: str
     classes: Sequence[str]
     rows: Sequence[tuple[str, Sequence[tuple[str, str, str, int]]]]
     n: int
+    note: str = ""
 
 
 def matrix_of(
@@ -136,14 +150,23 @@ def matrix_of(
     decided = _decided_of(stats, baseline, asked)
     if decided is None or len(decided.names) > _MOST_CLASSES:
         return None
-    names, k = decided.names, len(decided.names)
-    now = decided.now[:k, :k]
+    k = len(decided.names)
+    now, then = decided.now[:k, :k], None if decided.then is None else decided.then[:k, :k]
     if not now.sum():
         return None
+    rows = _matrix_rows(decided.names, now, then)
+    return Matrix(
+        "Predicted against actual", "Predicted", "actual", decided.names, rows, int(now.sum())
+    )
+
+
+def _matrix_rows(
+    names: Sequence[str], now: Ints, then: Ints | None
+) -> list[tuple[str, list[tuple[str, str, str, int]]]]:
     shares, usual = now / now.sum(), np.full(now.shape, np.nan)
-    if decided.then is not None and (n := decided.then[:k, :k].sum()):
-        usual = decided.then[:k, :k] / n
-    rows = [
+    if then is not None and then.sum():
+        usual = then / then.sum()
+    return [
         (
             name,
             [
@@ -158,7 +181,61 @@ def matrix_of(
         )
         for i, name in enumerate(names)
     ]
-    return Matrix(names, rows, int(now.sum()))
+
+
+def judges_of(
+    spec: ModelSpec,
+    profiles: Mapping[str, ColumnStatistics],
+    baseline: Baseline | None,
+    asked: Asked,
+) -> list[Matrix]:
+    """Return what judges say against what people say of the same calls; no judge without such.
+
+    Args:
+        spec: The model.
+        profiles: Of the windows that are shown.
+        baseline: The baseline, whose shares stand beside; None while there is none.
+        asked: Which slice and version.
+    """
+    found = []
+    for name, one in spec.evaluations.items():
+        stats = profiles.get(f"{JUDGED}{name}")
+        side = side_of(stats, asked, asked.model_version)
+        if one.of is None or stats is None or side is None:
+            continue
+        now = _read_judged(side.counts)
+        if not now.sum():
+            continue
+        other = side_of(baseline.windows.get(f"{JUDGED}{name}") if baseline else None, asked)
+        rows = _matrix_rows(("bad", "good"), now, _read_judged(other.counts) if other else None)
+        title = f"{name} against people ({one.of})"
+        errors = _write_errors(name, stats, side)
+        found.append(
+            Matrix(title, name, "people say", ("bad", "good"), rows, int(now.sum()), errors)
+        )
+    return found
+
+
+def _read_judged(counts: Ints) -> Ints:
+    """Return calls by what the judge says, and of these what people say, (2, 2)."""
+    return np.asarray(counts[: len(VERDICTS)].reshape(2, 3)[:, 1:])
+
+
+def _write_errors(name: str, stats: ColumnStatistics, side: Side) -> str:
+    """Say how a judge errs, weighted back to all calls that it judged."""
+    one = replace(
+        select(stats, np.arange(len(stats)) == 0),
+        counts=side.counts[None],
+        n=np.array([side.n]),
+        n_null=np.array([side.n_null]),
+    )
+    measured = evaluation_metrics({}, {name: one}).set_index("metric")
+    texts = [
+        says.format(f"{row['value']:.1%} ({row['lower']:.1%} to {row['upper']:.1%})")
+        for metric, says in _ERRORS.items()
+        if np.isfinite((row := measured.loc[metric])["value"])
+    ]
+    return f"Of all that it judged, with 95 % intervals: {', '.join(texts)}."
 
 
 class _Decided(NamedTuple):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mlmon_dagster.errors import BaselineMissingError
 from mlmon_dagster.monitors.wording import named
 from mlmon_dagster.profiles import Baseline, baseline_in_force, load_baseline
+from mlmon_dagster.profiles.loss_columns import JUDGED
 from mlmon_dagster.project import Project
 from mlmon_dagster.report import decisions, distributions, page
 from mlmon_dagster.report.charts import (
@@ -430,7 +431,7 @@ def _looked(
 ) -> dict[str, object]:
     """Return what profiles show: histograms of a period, and how right decisions were."""
     nothing: dict[str, object] = {
-        "histograms": [], "histogram_period": "", "calibration": None, "matrix": None,
+        "histograms": [], "topics": [], "histogram_period": "", "calibration": None, "matrices": [],
         "operating": None, "by_class": None, "residuals": None, "labelled_period": "",
         "no_truth": "",
     }  # fmt: skip
@@ -444,20 +445,24 @@ def _looked(
     if baseline is not None:
         bars = distributions.histograms(spec, profiles, baseline, asked)
         found["histograms"] = distributions.column_cards(spec, bars, verdicts)
+        found["topics"] = distributions.topics_of(spec, profiles, baseline, asked)
         found["histogram_period"] = _named(spec, newest)
     labelled = period or labelled
     if labelled is not None:
+        judges = [f"{JUDGED}{name}" for name, one in spec.evaluations.items() if one.of]
         known = distributions.profiles_of(
-            store, spec, ["score", "prediction", RESIDUAL], labelled, asked
+            store, spec, ["score", "prediction", RESIDUAL, *judges], labelled, asked
         )
         score, decided = known.get("score"), known.get("prediction")
         found["calibration"] = decisions.calibration_of(score, asked)
         found["operating"] = decisions.operating_curves_of(score, decided, baseline, asked)
-        found["matrix"] = decisions.matrix_of(decided, baseline, asked)
+        matrix = decisions.matrix_of(decided, baseline, asked)
+        judged = decisions.judges_of(spec, known, baseline, asked)
+        found["matrices"] = judged if matrix is None else [matrix, *judged]
         found["by_class"] = decisions.by_class_of(decided, baseline, asked)
         found["residuals"] = distributions.residuals_of(known.get(RESIDUAL), baseline, asked)
         found["labelled_period"] = _named(spec, labelled)
-    if not any(found[name] for name in ("calibration", "matrix", "residuals")):
+    if not any(found[name] for name in ("calibration", "matrices", "residuals")):
         found["no_truth"] = _no_truth(spec, labelled or newest)
     return found
 

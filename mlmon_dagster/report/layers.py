@@ -93,7 +93,8 @@ def _over(curve: Curve, starts: Sequence[dt.datetime]) -> Curve:
 
     return replace(
         curve, starts=starts, values=spread(curve.values), lower=spread(curve.lower),
-        upper=spread(curve.upper), realized=spread(curve.realized),
+        upper=spread(curve.upper),
+        beside=curve.beside and replace(curve.beside, values=spread(curve.beside.values)),
     )  # fmt: skip
 
 

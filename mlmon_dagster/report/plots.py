@@ -49,6 +49,21 @@ class Event:
 
 
 @dataclass(frozen=True)
+class Beside:
+    """Another line of the same number: the truth over an estimate, a judge over people and it.
+
+    Attributes:
+        name: What it is.
+        own_name: What the line beneath is.
+        values: One per window, NaN where there is none.
+    """
+
+    name: str
+    own_name: str
+    values: Sequence[float]
+
+
+@dataclass(frozen=True)
 class Curve:
     """A metric over windows.
 
@@ -66,8 +81,7 @@ class Curve:
         is_share: Whether values are shares, so that the axis ends at 0 and 1 at most.
         failing: Which windows failed, one per window; empty marks none.
         events: What happened meanwhile, to be marked.
-        realized: Of an estimate, what the actuals gave, one per window, NaN where they are not
-            there yet; empty draws none.
+        beside: A second line over this one; None draws none.
     """
 
     title: str
@@ -82,7 +96,7 @@ class Curve:
     episodes: Sequence[Episode] = ()
     is_share: bool = False
     failing: Sequence[bool] = ()
-    realized: Sequence[float] = ()
+    beside: Beside | None = None
     events: Sequence[Event] = ()
 
 
@@ -164,7 +178,7 @@ def _line(axes: Axes, curve: Curve) -> None:
     if curve.lower and curve.upper:
         axes.fill_between(
             middles, list(curve.lower), list(curve.upper), color=LINE,
-            alpha=0.1 if curve.realized else 0.18, linewidth=0,
+            alpha=0.1 if curve.beside else 0.18, linewidth=0,
         )  # fmt: skip
     many = len(curve.values) > _DOTS
     style: dict[str, Any] = {
@@ -172,9 +186,10 @@ def _line(axes: Axes, curve: Curve) -> None:
         "marker": "o",
         "markersize": 1.8 if many else 3.5,
     }
-    axes.plot(middles, list(curve.values), color=LINE, label="estimated", **style)
-    if curve.realized:
-        axes.plot(middles, list(curve.realized), color=INK, label="realized", **style)
+    own_name = curve.beside.own_name if curve.beside else None
+    axes.plot(middles, list(curve.values), color=LINE, label=own_name, **style)
+    if curve.beside:
+        axes.plot(middles, list(curve.beside.values), color=INK, label=curve.beside.name, **style)
         axes.legend(
             loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, fontsize=8,
             labelcolor=SOFT, borderaxespad=0.2,
@@ -233,7 +248,9 @@ def _dates(axes: Axes, curve: Curve) -> None:
 
 def _limits(axes: Axes, curve: Curve) -> None:
     """Show every value and reference; a wide interval may leave the picture."""
-    shown = _finite([*curve.values, *curve.realized, curve.baseline, curve.limit])
+    shown = _finite(
+        [*curve.values, *(curve.beside.values if curve.beside else ()), curve.baseline, curve.limit]
+    )
     if not shown:
         return
     low, high = min(shown), max(shown)

@@ -238,7 +238,12 @@ def _judged_vectors(
 ) -> Judged | None:
     """Read vectors of rows of which it is known what came of them, by the hash of their ids."""
     label = outcome if outcome in spec.evaluations else "actual"
-    names = dict.fromkeys([label, "actual", *spec.columns.outputs, column])
+    texts = [
+        name
+        for name, feature in spec.logged_features.items()
+        if feature.type == "text" and spec.shows_values_of(name)
+    ]
+    names = dict.fromkeys([label, "actual", *spec.columns.outputs, *texts, column])
     listed = ", ".join(map(quote_identifier, ["window_start", "prediction_id", *names]))
     source = store.inference_records(spec).from_sql(windows, [dataset])
     table = store.queries.query(
@@ -262,6 +267,7 @@ def _judged_vectors(
         vectors,
         bad.loc[places].to_numpy(np.float64),
         np.unique(mine["window_start"].to_numpy(), return_inverse=True)[1],
+        mine[texts].fillna("").agg(" ".join, axis=1).tolist() if texts else (),
     )
 
 

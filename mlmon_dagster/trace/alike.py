@@ -19,6 +19,7 @@ from mlmon_dagster.metrics import FEWEST_WINDOWS, Flags, Floats, Ints
 from mlmon_dagster.metrics.embeddings import Vectors, find_topics, fit_embeddings, project
 from mlmon_dagster.metrics.intervals import Z95
 from mlmon_dagster.trace.search import Excess, Found, Rows, Terms, confirm, keep_sure, members
+from mlmon_dagster.trace.words import find_telling_words
 
 GROUPS = 16
 _BY_ROWS, _FEWEST = 0.01, 20
@@ -34,12 +35,14 @@ class Judged:
         vectors: Each with a direction, (N, d).
         target: What is too high in a bad group, such as 1 for a bad answer and 0 for a good one.
         windows: Place in time of each row's window.
+        texts: What may be shown of each row's text; empty of models without such.
     """
 
     ids: Sequence[str]
     vectors: Vectors
     target: Floats
     windows: Ints
+    texts: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class Alike:
         share: Of the rows in question. usual: Of the baseline's.
         found: By how much they are worse.
         typical: Ids of the rows nearest to the group's middle, the nearest first, at most 10.
+        words: That tell their texts from those of the other rows, at most 4.
     """
 
     column: str
@@ -58,6 +62,7 @@ class Alike:
     usual: float
     found: Found
     typical: tuple[str, ...]
+    words: tuple[str, ...]
 
 
 def find_alike(column: str, now: Judged, then: Judged) -> list[Alike]:
@@ -72,7 +77,7 @@ def find_alike(column: str, now: Judged, then: Judged) -> list[Alike]:
         The surest first, at a false discovery rate of .025 between windows and .01 by rows; none
         where the rows are too few or all alike.
     """
-    fit = fit_embeddings(now.vectors, now.ids, most_topics=GROUPS)
+    fit = fit_embeddings(now.vectors, now.ids, most_topics=GROUPS, most_exemplars=0)
     if fit is None or then.vectors.shape[1:] != now.vectors.shape[1:]:
         return []
     mine, before = project(fit, now.vectors), project(fit, then.vectors)
@@ -96,9 +101,19 @@ def find_alike(column: str, now: Judged, then: Judged) -> list[Alike]:
                 float((usual == group).mean()) if len(usual) else 0.0,
                 one,
                 tuple(now.ids[row] for row in order[:TYPICAL]),
+                tuple(_find_words(now.texts, groups == group)),
             )
         )
     return sorted(found, key=lambda alike: alike.found.p_value)
+
+
+def _find_words(texts: Sequence[str], is_mine: Flags) -> list[str]:
+    if not texts:
+        return []
+    mine, others = (
+        [texts[i] for i in np.flatnonzero(side).tolist()] for side in (is_mine, ~is_mine)
+    )
+    return find_telling_words(mine, others)
 
 
 def _judge_by_rows(terms: Terms, rows: Rows, baseline: Rows) -> Found:

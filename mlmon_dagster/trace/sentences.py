@@ -352,10 +352,11 @@ def _by_harm(effects: dict[str, float], change: float) -> dict[str, float]:
 
 def describe_group(group: Alike) -> str:
     """Say which rows that are alike are worse, and which of them to read."""
+    words = f"their words are {joined(group.words)}; " if group.words else ""
     return (
         f"{percent(group.share)} of the rows are alike by {group.column} (in the baseline "
         f"{percent(group.usual)}) and {group.found.excess * 100:.0f} points worse than the others; "
-        f"typical are {joined(group.typical[:_LISTED])}."
+        f"{words}typical are {joined(group.typical[:_LISTED])}."
     )
 
 

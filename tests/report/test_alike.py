@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from mlmon_dagster.trace.alike import Alike, Judged, find_alike
 from mlmon_dagster.trace.sentences import describe_group
+from mlmon_dagster.trace.words import find_telling_words
 
 KINDS, DIMENSION = 30, 48
 
@@ -96,6 +99,29 @@ def test_rows_that_are_too_few_or_all_the_same_say_nothing() -> None:
     assert find_alike("x", same, then) == []
     other = Judged(then.ids, then.vectors[:, :20], then.target, then.windows)
     assert find_alike("x", draw(rng, 2_800, 14, new=0.2), other) == []
+
+
+def test_words_tell_a_group_where_texts_may_be_shown() -> None:
+    rng = np.random.default_rng(0)
+    now = draw(rng, 2_800, 14, new=0.2)
+    asks = [
+        "can I have a virtual card" if name.startswith("new") else "where is the card I ordered"
+        for name in now.ids
+    ]
+    groups = find_alike("meaning", replace(now, texts=asks), draw(rng, 6_000, 40))
+    assert set(groups[0].words) == {"can", "have", "virtual"}
+    assert "; their words are " in describe_group(groups[0])
+    assert find_alike("meaning", now, draw(rng, 6_000, 40))[0].words == ()
+
+
+def test_a_word_is_by_how_much_more_texts_have_it_and_not_by_how_often() -> None:
+    rng = np.random.default_rng(3)
+    words = np.array(["alpha", "beta", "gamma", "delta", "omega"])
+    mine = [" ".join(words[rng.random(5) < [0.5, 0.5, 0.5, 0.5, 0.6]]) for _ in range(400)]
+    others = [" ".join(words[rng.random(5) < [0.5, 0.5, 0.5, 0.5, 0.05]]) for _ in range(4_000)]
+    assert find_telling_words(mine, others) == ["omega"]
+    assert find_telling_words(["omega " * 50] * 20 + ["beta"] * 380, ["beta"] * 4_000) == []
+    assert find_telling_words([], others) == find_telling_words(mine, []) == []
 
 
 def test_the_sentence_names_share_excess_and_rows() -> None:

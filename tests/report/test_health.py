@@ -271,10 +271,12 @@ def test_an_estimates_curve_has_the_realized_values_over_it(world: World) -> Non
         min(stored["value"] + factor * (stored["upper"] - stored["value"]), 1)
     )
     assert len(drawn.starts) == len(world.windows)
-    assert list(drawn.realized) == pytest.approx(list(realized.values), nan_ok=True)
+    assert drawn.beside is not None
+    assert drawn.beside.name == "Ground truth"
+    assert list(drawn.beside.values) == pytest.approx(list(realized.values), nan_ok=True)
     assert drawn.baseline == realized.baseline
     assert distance.title == "Distance of the estimated ROC AUC from the truth"
-    assert not distance.realized
+    assert distance.beside is None
 
 
 def test_the_trace_shows_the_broken_slice_with_its_effects(html: str) -> None:

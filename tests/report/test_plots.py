@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from mlmon_dagster.report.charts import chart_of
-from mlmon_dagster.report.plots import Curve, Episode, draw
+from mlmon_dagster.report.plots import Beside, Curve, Episode, draw
 
 START = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
 DAY = dt.timedelta(days=1)
@@ -74,13 +74,13 @@ def test_alert_episodes_are_shaded_as_wide_as_they_are_long() -> None:
     assert half / tenth == pytest.approx(5, rel=0.2)
 
 
-def test_values_intervals_baseline_limit_and_realized_values_all_change_the_picture() -> None:
+def test_values_intervals_baseline_limit_and_a_line_beside_all_change_the_picture() -> None:
     plain = curve([0.7, 0.8, 0.6])
     more = [
         replace(plain, lower=[0.6, 0.7, 0.5], upper=[0.8, 0.9, 0.7]),
         replace(plain, baseline=0.75),
         replace(plain, limit=0.65),
-        replace(plain, realized=[0.72, 0.5, NAN]),
+        replace(plain, beside=Beside("ground truth", "estimated", [0.72, 0.5, NAN])),
         curve([0.7, 0.8, 0.61]),
     ]
 
