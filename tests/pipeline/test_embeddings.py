@@ -128,6 +128,7 @@ def test_a_usual_day_is_judged_and_nothing_fires(tmp_path: Path) -> None:
     assert list(spec.features) == ["asked", "asked.topic", "asked.novelty"]
     page = health_report(project.store, spec, NOW).html
     assert "asked.novelty" in page
+    assert "Topics of asked" in page
     project.store.close()
 
 

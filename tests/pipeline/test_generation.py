@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from mlmon_dagster.alerts.dispatching import dispatch
 from mlmon_dagster.alerts.receivers.base import ConsoleReceiver
 from mlmon_dagster.pipeline.plan import plan
 from mlmon_dagster.project import Project
+from mlmon_dagster.report.health import health_report
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.files.loader import load_model
 from mlmon_dagster.store.state import metric_log, monitor_results
@@ -116,6 +118,31 @@ def test_a_worse_assistant_is_told_by_people_and_judge_and_its_bad_calls_are_nam
         assert held.sum() >= WORSE - 1
         assert set(mine["method_version"]) <= {"post-stratified-1@judge", "post-stratified-1"}
     assert set(rows.loc["good_rate", "faithful"].loc[days, "n"]) == {600}
+
+
+def test_the_page_shows_the_judge_beside_people_call_by_call(tmp_path: Path) -> None:
+    project, spec = live(tmp_path, {DAYS - 1 - i: 0.55 for i in range(WORSE)}, {})
+    html = health_report(project.store, spec, NOW).html
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", html))
+    shown = re.search(r"Windows (\S+) to (\S+) together, rows whose ground truth", text)
+    assert shown is not None
+    landed = (tmp_path / "landing" / "evaluations").glob("*.jsonl")
+    files = [path for path in landed if shown[1] <= path.stem <= shown[2]]
+    said = pd.concat(pd.read_json(path, lines=True) for path in files)
+    people = said[said["name"] == "correct"].set_index("id")["label"] == "correct"
+    judge = said[said["name"] == "faithful"].set_index("id")["value"].loc[people.index] >= 4
+    assert len(people) == 50 * len(files)
+    counts = pd.crosstab(judge, people).to_numpy()
+    table = text[text.index("faithful against people (correct)") :]
+    assert f"{counts.sum():,} rows;" in table
+    share = r"([\d.]+)% ([\d.]+)% "
+    cells = re.findall(r"(\d+) " + share, table)[:4]
+    assert [int(n) for n, _, _ in cells] == counts.ravel().tolist()
+    agreed = re.search(r"it agrees with people in ([\d.]+)%", table)
+    assert agreed is not None
+    assert float(agreed[1]) == pytest.approx(100 * (judge == people).mean(), abs=5)
+    assert "faithful alone" in text
+    project.store.close()
 
 
 def test_another_judge_is_never_an_alert_and_the_peoples_rate_goes_on(tmp_path: Path) -> None:
