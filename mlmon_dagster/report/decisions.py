@@ -43,8 +43,8 @@ _MOST_LISTED = 40  # of a table class by class
 _POINTS = 48  # of a curve
 _ERRORS = {
     "judge_agreement": "it agrees with people in {}",
-    "false_pass_rate": "passes {} of what they call bad",
-    "false_fail_rate": "fails {} of what they call good",
+    "false_pass_rate": "passes {} of the calls that they call bad",
+    "false_fail_rate": "fails {} of the calls that they call good",
 }
 _SHARES = (0.01, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # of the highest scores
 

@@ -7,9 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mlmon_dagster.trace.alike import Alike, Judged, find_alike
+from mlmon_dagster.trace.alike import Alike, Judged, find_alike, find_telling_words
 from mlmon_dagster.trace.sentences import describe_group
-from mlmon_dagster.trace.words import find_telling_words
 
 KINDS, DIMENSION = 30, 48
 
