@@ -74,8 +74,8 @@ _SHARES = ("error_rate", CLASS_RATE, "stage_error_rate", "stage_timeout_rate")
 # As `metrics.service` names them, which is not imported before something is measured.
 SPAN_METRICS = (
     "span_coverage", "span_error_bias", "span_latency_bias", "p50_stage_ms", "p95_stage_ms",
-    "p99_stage_ms", "stage_error_rate", "stage_timeout_rate", "p50_tokens", "p95_tokens",
-    "sum_tokens",
+    "p99_stage_ms", "p50_stage_calls", "p95_stage_calls", "stage_error_rate", "stage_timeout_rate",
+    "p50_tokens", "p95_tokens", "sum_tokens",
 )  # fmt: skip
 _COSTS = ("mean_cost", "sum_cost")
 _SERVICE = (

@@ -49,6 +49,8 @@ NAMES = {
     "p50_stage_ms": "Median time (ms)",
     "p95_stage_ms": "95th percentile of time (ms)",
     "p99_stage_ms": "99th percentile of time (ms)",
+    "p50_stage_calls": "Median number of calls",
+    "p95_stage_calls": "95th percentile of calls",
     "stage_error_rate": "Error rate",
     "stage_timeout_rate": "Timeout rate",
     "span_coverage": "Share of requests with spans",

@@ -28,7 +28,7 @@ from mlmon_dagster.spec.evaluations import error_column, evaluator_column
 from mlmon_dagster.spec.metric_registry import BINARY, RANKING, REGRESSION
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.predicate import exempt_sql
-from mlmon_dagster.spec.spans import STAGE, TOKENS, stage_column, stage_status
+from mlmon_dagster.spec.spans import STAGE, TOKENS, stage_calls, stage_column, stage_status
 from mlmon_dagster.spec.tasks import RESIDUAL, Answer, class_scores, task_of
 from mlmon_dagster.store.state.sql import literal, quote_identifier
 
@@ -311,7 +311,8 @@ def span_columns(spec: ModelSpec) -> Values:
         found[TRACED_LATENCY] = ("latency", f"CASE WHEN {traced} THEN latency_ms END")
     for name in spec.spans.stages:
         column, ended = stage_column(name), quote_identifier(stage_status(name))
-        found[column] = ("latency", quote_identifier(column))
+        for counted in (column, stage_calls(name)):
+            found[counted] = ("latency", quote_identifier(counted))
         for mark, bad in ((FAILED, "<> 'ok'"), (TIMED_OUT, "= 'timeout'")):
             found[f"{mark}{column}"] = (
                 "loss",

@@ -61,7 +61,7 @@ from mlmon_dagster.spec.names import (
     SERVICE,
     TABLE,
 )
-from mlmon_dagster.spec.spans import TOKENS, Spans, stage_column
+from mlmon_dagster.spec.spans import TOKENS, Spans, stage_calls, stage_column
 from mlmon_dagster.spec.tasks import RESIDUAL, task_of
 
 if TYPE_CHECKING:
@@ -416,7 +416,7 @@ def service(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> p
 
 
 def _of_spans(spans: Spans, profiles: Profiles) -> Iterator[pd.DataFrame]:
-    from mlmon_dagster.metrics.service import coverage_metrics, stage_metrics, token_metrics
+    from mlmon_dagster.metrics.service import Stage, coverage_metrics, stage_metrics, token_metrics
 
     def both(all_: str, traced: str) -> tuple[ColumnStatistics, ColumnStatistics] | None:
         return (profiles[all_], profiles[traced]) if {all_, traced} <= profiles.keys() else None
@@ -429,9 +429,14 @@ def _of_spans(spans: Spans, profiles: Profiles) -> Iterator[pd.DataFrame]:
         told,
     )
     stages = {
-        column: (profiles[column], profiles[FAILED + column], profiles[TIMED_OUT + column])
-        for column in map(stage_column, spans.stages)
-        if column in profiles
+        column: Stage(
+            profiles[column],
+            profiles[stage_calls(name)],
+            profiles[FAILED + column],
+            profiles[TIMED_OUT + column],
+        )
+        for name in spans.stages
+        if (column := stage_column(name)) in profiles
     }
     unbiased = spans.sampling == "unbiased"
     yield stage_metrics(stages, unbiased=unbiased)

@@ -560,10 +560,11 @@ class Prometheus(Declared):
 
 
 class StageLimits(Declared):
-    """How long a stage may take, and how often it may fail."""
+    """How long a stage may take, how often a request may call it, and how often it may fail."""
 
     p95_ms: Condition | None = None
     p99_ms: Condition | None = None
+    p95_calls: Condition | None = None
     error_rate: RateCondition | None = None
     timeout_rate: RateCondition | None = None
 
@@ -573,6 +574,7 @@ class StageLimits(Declared):
         return {
             "p95_stage_ms": self.p95_ms,
             "p99_stage_ms": self.p99_ms,
+            "p95_stage_calls": self.p95_calls,
             "stage_error_rate": self.error_rate,
             "stage_timeout_rate": self.timeout_rate,
         }

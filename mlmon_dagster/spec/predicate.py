@@ -18,7 +18,7 @@ from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec.declaration import Declaration
 from mlmon_dagster.spec.names import did_you_mean, listed
 from mlmon_dagster.spec.scalars import printable
-from mlmon_dagster.spec.spans import TOKENS, stage_column, stage_status
+from mlmon_dagster.spec.spans import TOKENS, stage_calls, stage_column, stage_status
 
 Operator = Literal["=", "!=", "<", "<=", ">", ">="]
 Literal_: TypeAlias = str | float | bool | dt.datetime
@@ -230,6 +230,7 @@ def columns_of_spans(spec: Declaration) -> dict[str, ColumnKind]:
     found: dict[str, ColumnKind] = {"n_spans": "numeric"}
     for name in spec.spans.stages:
         found |= {stage_column(name): "numeric", stage_status(name): "text"}
+        found[stage_calls(name)] = "numeric"
     found |= dict.fromkeys(TOKENS if spec.spans.tokens else (), "numeric")
     return found | dict.fromkeys(spec.spans.columns, "text")
 

@@ -57,6 +57,11 @@ def stage_column(name: str) -> str:
     return f"{STAGE}{name}_ms"
 
 
+def stage_calls(name: str) -> str:
+    """Return the column of the records that says how many spans of a stage a request has."""
+    return f"{STAGE}{name}_calls"
+
+
 def stage_status(name: str) -> str:
     """Return the column of the records that says how a stage ended: ok, error or timeout."""
     return f"{STAGE}{name}_status"

@@ -42,7 +42,7 @@ from mlmon_dagster.spec.predicate import (
     to_sql,
     to_text,
 )
-from mlmon_dagster.spec.spans import FAILED, TRACE_ID, stage_of, stage_status
+from mlmon_dagster.spec.spans import FAILED, TRACE_ID, stage_calls, stage_of, stage_status
 from mlmon_dagster.spec.tasks import class_scores
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import monitor_results
@@ -333,8 +333,8 @@ def behind(store: Store, spec: ModelSpec, alert: Row) -> Verdict:
 
 def _time_of(metric: str, column: str) -> str | None:
     """Return the column of times that a metric is of: a stage's, or the whole request's."""
-    if stage_of(column) is not None:
-        return column
+    if (stage := stage_of(column)) is not None:
+        return stage_calls(stage) if metric.endswith("_calls") else column
     is_of_requests = metric in ("error_rate", CLASS_RATE, BURN_RATE)
     return LATENCY if is_of_requests or metric.endswith(f"_{LATENCY}") else None
 

@@ -13,7 +13,7 @@ from scipy import stats
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
 from benchmarks.outcomes import column, window_cells
-from mlmon_dagster.metrics.service import coverage_metrics, stage_metrics, token_metrics
+from mlmon_dagster.metrics.service import Stage, coverage_metrics, stage_metrics, token_metrics
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.profiles.bin_shapes import loss_binning, role_binning
 
@@ -40,6 +40,7 @@ def requests() -> list[dict[str, Floats]]:
             "ms_traced": np.where(spans, ms, np.nan),
             "failed_traced": np.where(spans, failed, np.nan),
             "stage": np.where(has_stage, rng.lognormal(2, 2, n), np.nan),
+            "calls": np.where(has_stage, 1 + rng.poisson(3, n), np.nan),
             "bad": np.where(has_stage, bad, np.nan),
             "late": np.where(has_stage, bad * (rng.random(n) < 0.4), np.nan),
             "tokens": np.where(spans, np.ceil(rng.lognormal(6, 2, n)), np.nan),
@@ -58,12 +59,17 @@ def of(name: str, kind: Literal["flag", "latency", "status"]) -> ColumnStatistic
     return column(binning, cells, values, np.array(SIZES))
 
 
+def counted_stage() -> Stage:
+    times, calls = of("stage", "latency"), of("calls", "latency")
+    return Stage(times, calls, of("bad", "flag"), of("late", "flag"))
+
+
 @cache
 def measured() -> pd.DataFrame:
     """Return all metrics of spans; the index is (window, metric)."""
     latency = (of("ms", "latency"), of("ms_traced", "latency"))
     status = (of("failed", "status"), of("failed_traced", "status"))
-    stage = (of("stage", "latency"), of("bad", "flag"), of("late", "flag"))
+    stage = counted_stage()
     frame = pd.concat(
         [
             coverage_metrics(of("traced", "flag"), latency, status),
@@ -118,6 +124,15 @@ def test_shares_are_the_rows_with_wilsons_interval(metric, values, reason, windo
     assert (row["lower"], row["upper"]) == pytest.approx((lower, upper), abs=EXACT)
 
 
+@pytest.mark.parametrize("metric", ["p50_stage_calls", "p95_stage_calls"])
+@pytest.mark.parametrize("window", WINDOWS)
+def test_calls_of_a_stage_are_exact(metric, window):
+    row, exact = measured().loc[(window, metric)], known(window, "calls")
+    q, fewest = QUANTILES[metric[:3]]
+    at = np.quantile(exact, q, method="inverted_cdf") if len(exact) >= fewest else np.nan
+    assert row["value"] == pytest.approx(at, nan_ok=True)
+
+
 @pytest.mark.parametrize("window", WINDOWS)
 def test_the_sum_of_tokens_is_that_of_the_rows(window):
     row, exact = measured().loc[(window, "sum_tokens")], known(window, "tokens")
@@ -150,7 +165,7 @@ def test_the_bias_of_latencies_is_the_distance_of_both_distributions_as_far_as_b
 
 
 def test_sampled_stages_and_tokens_have_no_number() -> None:
-    stage = (of("stage", "latency"), of("bad", "flag"), of("late", "flag"))
+    stage = counted_stage()
     frames = [
         stage_metrics({"stage.fetch_ms": stage}, unbiased=False),
         token_metrics({"tokens.input": of("tokens", "latency")}, unbiased=False),

@@ -150,6 +150,7 @@ def test_stages_are_joined_in_any_order_and_a_repeated_span_counts_once(project:
     assert found.loc["p3", "n_spans"] == 4
     assert found.loc["p3", "stage.fetch_ms"] == 3.25
     assert found.loc["p8", "stage.fetch_status"] == "timeout"
+    assert found.loc["p3", ["stage.fetch_calls", "stage.score_calls"]].tolist() == [2, 1]
     assert found.loc["p1", ["n_spans", "stage.score_ms"]].isna().all()
     assert not list((project.folder / "spans/loan").iterdir())
 
@@ -159,6 +160,7 @@ def test_stages_are_joined_in_any_order_and_a_repeated_span_counts_once(project:
     assert value["span_coverage", ":table"] == 0.75
     assert value["p50_stage_ms", "stage.score_ms"] == pytest.approx(exact.median(), rel=0.02)
     assert value["stage_timeout_rate", "stage.fetch_ms"] == 25 / 150
+    assert value["p95_stage_calls", "stage.fetch_ms"] == 2
     assert {"a", "b"} <= set(frame["model_version"])
     assert "south" in set(frame.loc[frame["metric"] == "p95_stage_ms", "slice_value"])
 

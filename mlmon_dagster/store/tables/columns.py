@@ -11,7 +11,7 @@ from mlmon_dagster.spec.declaration import logged_attributions
 from mlmon_dagster.spec.evaluations import list_texts
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.sources import Stream
-from mlmon_dagster.spec.spans import TOKENS, stage_column, stage_status
+from mlmon_dagster.spec.spans import TOKENS, stage_calls, stage_column, stage_status
 from mlmon_dagster.spec.tasks import Answer, class_scores, task_of
 from mlmon_dagster.spec.windows import Window
 
@@ -134,6 +134,7 @@ def span_fields(spec: ModelSpec) -> list[pa.Field]:
     for name in spec.spans.stages:
         found.append(pa.field(stage_column(name), pa.float64()))
         found.append(pa.field(stage_status(name), pa.string()))
+        found.append(pa.field(stage_calls(name), pa.float64()))
     found += [pa.field(name, pa.string()) for name in spec.spans.columns]
     if spec.spans.tokens:
         found += [pa.field(name, pa.float64()) for name in TOKENS]

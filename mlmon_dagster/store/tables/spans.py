@@ -13,7 +13,14 @@ from typing import Final
 import pyarrow as pa
 
 from mlmon_dagster.spec.model import ModelSpec
-from mlmon_dagster.spec.spans import TOKENS, VERSION, Spans, stage_column, stage_status
+from mlmon_dagster.spec.spans import (
+    TOKENS,
+    VERSION,
+    Spans,
+    stage_calls,
+    stage_column,
+    stage_status,
+)
 from mlmon_dagster.store.places.location import Location
 from mlmon_dagster.store.state.sql import literal, literals, quote_identifier
 from mlmon_dagster.store.tables.columns import TIME, span_fields
@@ -103,10 +110,11 @@ def reach(spec: ModelSpec, dates: Sequence[str] | set[str]) -> tuple[str, str]:
 def join_sql(spec: ModelSpec, source: str) -> str:
     """Return the statement that adds their spans to the table ``records``.
 
-    A stage's time is that of all its spans in the trace together. An event that logs no version has
-    that of its trace, and a declared column its value, if all spans that know one agree. Of a span
-    that tells its tokens and the one that called it, only the former counts. A span that came twice
-    counts once. Sums are of whole microseconds, so that they do not depend on the order of rows.
+    A stage's time is that of all its spans in the trace together, its calls are their number. An
+    event that logs no version has that of its trace, and a declared column its value, if all spans
+    that know one agree. Of a span that tells its tokens and the one that called it, only the former
+    counts. A span that came twice counts once. Sums are of whole microseconds, so that they do not
+    depend on the order of rows.
 
     Args:
         spec: The model.
@@ -122,6 +130,8 @@ def join_sql(spec: ModelSpec, source: str) -> str:
         worst += f"WHEN BOOL_OR(status = 'error') {mine} THEN 'error' "
         worst += f"WHEN COUNT(*) {mine} > 0 THEN 'ok' END"
         parts.append(f"CAST(SUM(us) {mine} AS DOUBLE) / 1000 AS {column}, {worst} AS {status}")
+        calls = f"CAST(NULLIF(COUNT(*) {mine}, 0) AS DOUBLE)"
+        parts.append(f"{calls} AS {quote_identifier(stage_calls(name))}")
     if spec.spans.tokens:
         own = "FILTER (span_id NOT IN (SELECT parent_id FROM callers))"
         for column, name in TOKENS.items():
