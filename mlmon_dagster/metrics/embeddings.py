@@ -26,7 +26,7 @@ MOST_FITTED = 20_000  # rows that are looked at to fit
 _ROWS_A_TOPIC = 10
 _NINE_OF_TEN, _FEWEST = 0.9, 20  # rows of a topic are like it; rows that say what is so
 _ROUNDS = 25
-_AT_ONCE = 4_096  # rows whose similarities are held
+_AT_ONCE = 1_024  # rows whose similarities are held
 SEED = 20260301
 
 
