@@ -41,7 +41,7 @@ from mlmon_dagster.metrics.embeddings import (
     EmbeddingFit,
     Vectors,
     find_topics,
-    find_unlike,
+    find_unlike_topics,
     fit_embeddings,
     measure_novelty,
     project,
@@ -165,9 +165,8 @@ def count_days(
         projected = project(fit, vectors)
         names = [f"{prefix}{number}-{i}" for i in range(len(vectors))]
         nearest = find_topics(fit, projected)
-        is_unlike = find_unlike(fit, nearest, measure_novelty(fit, projected, names))
+        said = find_unlike_topics(fit, nearest, measure_novelty(fit, projected, names))
         counts["topic"].append(np.bincount(nearest, minlength=len(topics) + 2))
-        said = np.where(is_unlike, nearest + 1, 0)
         counts["novelty"].append(np.bincount(said, minlength=len(likeness) + 2))
     found = {}
     for part, names in (("topic", topics), ("novelty", likeness)):
@@ -235,7 +234,9 @@ class Others:
         found = {}
         for name, measure in self._measures().items():
             usual, far = self._usual[name], measure(day) - self._usual[name].mean()
-            found[name] = bool((far if name.startswith("means") else abs(far)) > 3 * usual.std())
+            found[name] = bool(
+                (far if name.startswith("means") else abs(far)) > SPREADS * usual.std()
+            )
         found["means, above .2"] = self._measure_distance(day) > FAR_MEANS
         return found
 

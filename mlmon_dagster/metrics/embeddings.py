@@ -21,7 +21,7 @@ from mlmon_dagster.metrics import Floats
 
 Vectors = NDArray[np.float32]
 DIRECTIONS, TOPICS, EXEMPLARS = 128, 64, 4_000
-USUAL = "usual"  # is what is said of a row that is like those of its topic
+USUAL, UNLIKE = "usual", "unlike "  # a row like those of its topic; before the topic of another
 MOST_FITTED = 20_000  # rows that are looked at to fit
 _ROWS_A_TOPIC = 10
 _NINE_OF_TEN, _FEWEST = 0.9, 20  # rows of a topic are like it; rows that say what is so
@@ -147,16 +147,17 @@ def measure_novelty(fit: EmbeddingFit, projected: Vectors, names: Sequence[str])
     return clipped
 
 
-def find_unlike(fit: EmbeddingFit, topics: NDArray[np.int64], novelty: Floats) -> NDArray[np.bool_]:
-    """Say which rows are more novel than nine of ten of the baseline's rows of their topic, (N,).
+def find_unlike_topics(
+    fit: EmbeddingFit, topics: NDArray[np.int64], novelty: Floats
+) -> NDArray[np.int64]:
+    """Return 1 + the topic of rows more novel than nine of ten of the baseline's there, else 0.
 
     Args:
         fit: Of the baseline.
         topics: Of the rows, (N,).
-        novelty: Of the rows, as `measure_novelty` has it; NaN is not unlike.
+        novelty: Of the rows, as `measure_novelty` has it; NaN is not unlike. (N,)
     """
-    found: NDArray[np.bool_] = novelty > fit.far[topics]
-    return found
+    return np.where(novelty > fit.far[topics], topics + 1, 0)
 
 
 def _find_far(topics: NDArray[np.int64], novelty: Floats, number: int) -> Vectors:

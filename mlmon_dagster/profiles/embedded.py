@@ -17,11 +17,12 @@ import pyarrow as pa
 
 from mlmon_dagster.metrics.embeddings import (
     MOST_FITTED,
+    UNLIKE,
     USUAL,
     EmbeddingFit,
     Vectors,
     find_topics,
-    find_unlike,
+    find_unlike_topics,
     find_usable,
     fit_embeddings,
     measure_novelty,
@@ -105,7 +106,6 @@ def _know(binning: Binning) -> str:
 @lru_cache(maxsize=16)
 def _embedding(binning: Binning) -> Embedding:
     fit = _from_binning(binning)
-
     topics, likeness = name_topics(fit)
 
     def describe(lists: pa.Array, ids: pa.Array) -> tuple[pa.Array, pa.Array]:
@@ -116,7 +116,7 @@ def _embedding(binning: Binning) -> Embedding:
             mine = find_topics(fit, projected)
             novelty = measure_novelty(fit, projected, ids.take(pa.array(rows)).to_pylist())
             nearest[rows], has_topic[rows] = mine, True
-            unlike[rows] = np.where(find_unlike(fit, mine, novelty), mine + 1, 0)
+            unlike[rows] = find_unlike_topics(fit, mine, novelty)
             is_known[rows] = ~np.isnan(novelty)
         found = topics.take(pa.array(nearest, mask=~has_topic))
         return found, likeness.take(pa.array(unlike, mask=~is_known))
@@ -127,7 +127,7 @@ def _embedding(binning: Binning) -> Embedding:
 def name_topics(fit: EmbeddingFit) -> tuple[pa.Array, pa.Array]:
     """Return the names of the topics, (t,), and what is said of novelty: usual, or unlike one."""
     names = [f"topic {i + 1}" for i in range(len(fit.centres))]
-    return pa.array(names, pa.string()), pa.array([USUAL, *(f"unlike {name}" for name in names)])
+    return pa.array(names, pa.string()), pa.array([USUAL, *(UNLIKE + name for name in names)])
 
 
 def _project(fit: EmbeddingFit, lists: pa.Array) -> tuple[np.ndarray, Vectors]:

@@ -7,7 +7,7 @@ class; all of rows whose ground truth has come, from the counts that profiles ho
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -29,12 +29,12 @@ from mlmon_dagster.metrics.performance.roc import (
     roc_auc,
     thinned,
 )
-from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics, select
+from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics, merge, select
 from mlmon_dagster.profiles import Baseline
 from mlmon_dagster.profiles.loss_columns import JUDGED
 from mlmon_dagster.report.charts import NONE
 from mlmon_dagster.report.curves import Asked
-from mlmon_dagster.report.distributions import Side, side_of
+from mlmon_dagster.report.distributions import find_cells, side_of
 from mlmon_dagster.spec import ModelSpec
 
 _GROUPS = 10  # of a calibration
@@ -209,7 +209,7 @@ def judges_of(
         other = side_of(baseline.windows.get(f"{JUDGED}{name}") if baseline else None, asked)
         rows = _matrix_rows(("bad", "good"), now, _read_judged(other.counts) if other else None)
         title = f"{name} against people ({one.of})"
-        errors = _write_errors(name, stats, side)
+        errors = _write_errors(name, stats, asked)
         found.append(
             Matrix(title, name, "people say", ("bad", "good"), rows, int(now.sum()), errors)
         )
@@ -221,14 +221,9 @@ def _read_judged(counts: Ints) -> Ints:
     return np.asarray(counts[: len(VERDICTS)].reshape(2, 3)[:, 1:])
 
 
-def _write_errors(name: str, stats: ColumnStatistics, side: Side) -> str:
+def _write_errors(name: str, stats: ColumnStatistics, asked: Asked) -> str:
     """Say how a judge errs, weighted back to all calls that it judged."""
-    one = replace(
-        select(stats, np.arange(len(stats)) == 0),
-        counts=side.counts[None],
-        n=np.array([side.n]),
-        n_null=np.array([side.n_null]),
-    )
+    one = merge(select(stats, find_cells(stats, asked, asked.model_version)), ())
     measured = evaluation_metrics({}, {name: one}).set_index("metric")
     texts = [
         says.format(f"{row['value']:.1%} ({row['lower']:.1%} to {row['upper']:.1%})")

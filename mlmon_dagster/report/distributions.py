@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mlmon_dagster.metrics import Flags
 from mlmon_dagster.metrics.binnings import (
     coarse_counts,
     label_counts,
@@ -19,6 +20,8 @@ from mlmon_dagster.metrics.binnings import (
     round_edges,
     score_midpoints,
 )
+from mlmon_dagster.metrics.embeddings import UNLIKE
+from mlmon_dagster.metrics.intervals import rate
 from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics
 from mlmon_dagster.monitors.wording import as_judged, limit_of, named
 from mlmon_dagster.profiles import Baseline, baseline_in_force
@@ -59,6 +62,15 @@ def profiles_of(
     )
 
 
+def find_cells(stats: ColumnStatistics, asked: Asked, version: str) -> Flags:
+    """Say which cells are of a slice, and of a version, (C,)."""
+    cells = stats.cells
+    mine = (cells["slice_key"] == asked.slice_key) & (cells["slice_value"] == asked.slice_value)
+    if version != ALL:
+        mine &= cells["model_version"] == version
+    return np.asarray(mine.to_numpy(), bool)
+
+
 @dataclass(frozen=True)
 class Topics:
     """What the rows of an embedding are about, now and in the baseline.
@@ -92,11 +104,14 @@ def topics_of(
     """
     found = []
     for name in spec.embeddings:
-        now, then = (_count_topics(name, side, asked) for side in (profiles, baseline.windows))
+        now = _count_topics(name, profiles, asked, asked.model_version)
+        then = _count_topics(name, baseline.windows, asked)
         if now is None or then is None or now.index.tolist() != then.index.tolist():
             continue
         share, usual = now["n"] / now["n"].sum(), then["n"] / then["n"].sum()
-        unlike, was_unlike = (_divide(side["unlike"], side["n"]) for side in (now, then))
+        unlike, was_unlike = (
+            pd.Series(rate(side["unlike"], side["n"]), side.index) for side in (now, then)
+        )
         more = (now["unlike"] - now["n"] * was_unlike.fillna(0.0)).sort_values(ascending=False)
         shown = [topic for topic in more.index if now["n"][topic]][:_MOST_TOPICS]
         rows = [
@@ -108,25 +123,21 @@ def topics_of(
     return found
 
 
-def _divide(rows: pd.Series, n: pd.Series) -> pd.Series:
-    return (rows / n.where(n > 0)).astype(float)
-
-
 def _write_share(share: float) -> str:
     return "" if np.isnan(share) else f"{share:.1%}"
 
 
 def _count_topics(
-    name: str, profiles: Mapping[str, ColumnStatistics], asked: Asked
+    name: str, profiles: Mapping[str, ColumnStatistics], asked: Asked, version: str = ALL
 ) -> pd.DataFrame | None:
     """Return topic -> rows, and rows that are unlike it; None without any row."""
     found = {}
     for part in ("topic", NOVELTY):
         stats = profiles.get(name_derived(name, part))
-        side = side_of(stats, asked)
+        side = side_of(stats, asked, version)
         if stats is None or side is None:
             return None
-        names = [one.removeprefix("unlike ") for one in stats.binning.categories]
+        names = [one.removeprefix(UNLIKE) for one in stats.binning.categories]
         found[part] = pd.Series(side.counts[: len(names)], index=names)
     topics, unlike = found["topic"], found[NOVELTY]
     table = pd.DataFrame({"n": topics, "unlike": unlike.reindex(topics.index).fillna(0)})
@@ -146,11 +157,7 @@ def side_of(stats: ColumnStatistics | None, asked: Asked, version: str = ALL) ->
     """Add up the cells of a slice, and of a version; None without any row."""
     if stats is None or not len(stats):
         return None
-    cells = stats.cells
-    mine = (cells["slice_key"] == asked.slice_key) & (cells["slice_value"] == asked.slice_value)
-    if version != ALL:
-        mine &= cells["model_version"] == version
-    kept = mine.to_numpy()
+    kept = find_cells(stats, asked, version)
     n = int(stats.n[kept].sum())
     nulls = int(stats.n_null[kept].sum() + stats.n_nan[kept].sum())
     return Side(stats.counts[kept].sum(axis=0), n, nulls) if n else None
