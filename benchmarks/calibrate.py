@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from mlmon_dagster.metrics.means import mean_rows
+from mlmon_dagster.metrics.means import mean_rows, ratio_rows
 from mlmon_dagster.metrics.performance.binary import average_precision, performance_metrics
 from mlmon_dagster.metrics.performance.class_tables import (
     averaged,
@@ -140,6 +140,31 @@ def classes(n: int, runs: int) -> Iterator[Coverage]:
         yield Coverage(name, f"n {n:,}", _held(found.lower, found.upper, truth), runs)
 
 
+def labels(n: int, runs: int) -> Iterator[Coverage]:
+    """Micro averages of eight labels of unequal share, whose errors come together in some rows."""
+    shares, rng = np.geomspace(0.02, 0.5, 8), np.random.default_rng(n)
+
+    def draw(*rows: int) -> tuple[Floats, Floats, Floats]:
+        has, wrong = rng.random((*rows, 8)) < shares, rng.beta(0.4, 4, rows)[..., None]
+        given = has ^ (rng.random((*rows, 8)) < wrong)
+        right, predicted, actual = (
+            np.asarray(found.sum(axis=-1), np.float64) for found in (has & given, given, has)
+        )
+        return right, predicted, actual
+
+    big = [found.sum() for found in draw(1, 1_000_000)]
+    right, predicted, actual = draw(runs, n)
+    sizes = {
+        "micro_precision": (predicted, big[0] / big[1]),
+        "micro_recall": (actual, big[0] / big[2]),
+        "micro_f1": ((predicted + actual) / 2, 2 * big[0] / (big[1] + big[2])),
+    }
+    for metric, (size, truth) in sizes.items():
+        found = ratio_rows(metric, loss(right), loss(size), loss(right * size), "ratio-1")
+        held = _held(np.asarray(found.lower), np.asarray(found.upper), float(truth))
+        yield Coverage(f"{metric} (8)", f"n {n:,}", held, runs)
+
+
 def probabilities(n: int, runs: int) -> Iterator[Coverage]:
     """Brier score and log loss of a calibrated model whose scores are beta(1, 4)."""
     rng = np.random.default_rng(n)
@@ -195,6 +220,7 @@ def every(runs: int) -> Iterator[Coverage]:
             yield from decisions(shares, n, runs)
         few = max(runs // 5, BATCH) if n == 10_000 else runs
         yield from classes(n, runs)
+        yield from labels(n, runs)
         yield from probabilities(n, few)
         yield from errors(n, few)
 

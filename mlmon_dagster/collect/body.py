@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 from mlmon_dagster.collect.problem import Problem
 from mlmon_dagster.ingest.declared_columns import Column
 from mlmon_dagster.ingest.formats.parse import Parsed
-from mlmon_dagster.ingest.formats.read_jsonl import NESTED, dig, vector_text
+from mlmon_dagster.ingest.formats.read_jsonl import LIST_TEXTS, NESTED, dig, vector_text
 from mlmon_dagster.ingest.raw import RawFile, rows_of, text_array
 
 ARROW: Final = "application/vnd.apache.arrow.stream"
@@ -222,10 +222,10 @@ def raw_file(rows: Sequence[JsonRow], wanted: Sequence[Column]) -> RawFile:
     for column in wanted:
         found = [_cell(row.cells, column.source) for row in rows]
         if column.source in present or any(is_there for is_there, _ in found):
-            is_vector = column.kind == "vector"
+            of_list = LIST_TEXTS.get(column.kind)
             columns[column.source] = text_array(
                 [
-                    vector_text(cell) if is_vector and isinstance(cell, list) else _text(cell)
+                    of_list(cell) if of_list and isinstance(cell, list) else _text(cell)
                     for _, cell in found
                 ]
             )

@@ -19,6 +19,7 @@ _TYPES: Final[dict[Kind, dict[str, object]]] = {
     "label": {"type": ["integer", "boolean"], "enum": [0, 1, False, True]},
     "boolean": {"type": "boolean"},
     "text": {"type": ["string", "number", "boolean"]},
+    "labels": {"type": ["array", "string"], "items": {"type": "string"}},
     "vector": {"type": "array", "items": {"type": "number"}},
 }
 Json = dict[str, Any]  # an object of the document

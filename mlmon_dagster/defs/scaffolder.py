@@ -19,7 +19,8 @@ EXAMPLE = """\
 # An example that loads: write your own columns, or let them be written from events with
 # dg scaffold defs {type} {folder} --from landing/{model}/predictions/2026-03-01.parquet
 model: {model}
-task: binary_classification  # or multiclass_classification, regression, ranking
+# or multiclass_classification, multilabel_classification, regression, ranking
+task: binary_classification
 owners: ["{owner}"]  # who is alerted: team:<name> or an e-mail address
 time: {{zone: {zone}, granularity: day, start: {start}}}
 source:

@@ -17,7 +17,7 @@ from mlmon_dagster.spec.monitors import shap_columns
 from mlmon_dagster.spec.sources import FileSource, Source, Stream
 from mlmon_dagster.spec.tasks import Answer, class_scores, task_of
 
-Kind = Literal["id", "time", "number", "label", "boolean", "text", "vector"]
+Kind = Literal["id", "time", "number", "label", "boolean", "text", "labels", "vector"]
 
 EXPECTED: Final[dict[Kind, str]] = {
     "id": "text or an integer",
@@ -26,9 +26,12 @@ EXPECTED: Final[dict[Kind, str]] = {
     "label": "0 or 1",
     "boolean": "true or false",
     "text": "text",
+    "labels": "a list of labels, or the labels with | between them",
     "vector": "a list of numbers",
 }
-_READ_AS: Final[dict[Answer, Kind]] = {"label": "label", "class": "text", "number": "number"}
+_READ_AS: Final[dict[Answer, Kind]] = {
+    "label": "label", "class": "text", "labels": "labels", "number": "number",
+}  # fmt: skip
 _FEATURE_KINDS: Final[dict[FeatureType, Kind]] = {
     "numeric": "number",
     "categorical": "text",

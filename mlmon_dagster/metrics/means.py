@@ -110,6 +110,44 @@ def mean_rows(
     return table_rows(stats.cells, metric, mean.value, lower, upper, mean.n, reason, version)
 
 
+_FEWEST_EFFECTIVE = 10  # rows or groups: fewer say little of how far a ratio strays
+
+
+def ratio_rows(
+    metric: str,
+    part: ColumnStatistics,
+    whole: ColumnStatistics,
+    product: ColumnStatistics,
+    method_version: str,
+) -> MetricRows:
+    """Return a ratio of sums over rows or groups, with the interval of a ratio estimator.
+
+    The differences part - ratio whole have mean 0 (Cochran, 1977, 6.4); of n groups that
+    are all alike the error is 0, and the interval Wilson's way wide (see `mean_interval`).
+
+    Args:
+        metric: Its name.
+        part: A sum of each group, C cells.
+        whole: What it is a share of.
+        product: Both multiplied.
+        method_version: How they were counted.
+
+    Returns:
+        n = rows or groups. `reason` of a NaN: no_actuals, few_rows (under ten effective ones).
+    """
+    n = whole.counts.sum(axis=1)
+    ratio = rate(part.total, whole.total)
+    with np.errstate(invalid="ignore", over="ignore"):
+        squares = part.total_sq - 2 * ratio * product.total + ratio**2 * whole.total_sq
+        error = rate(np.sqrt(np.maximum(squares, 0) * rate(n, n - 1)), whole.total)
+        effective = rate(whole.total**2, whole.total_sq)
+    few = np.where(whole.total > 0, effective < _FEWEST_EFFECTIVE, n > 0)
+    reason = np.where(n == 0, "no_actuals", np.where(few, "few_rows", ""))
+    lower, upper = mean_interval(Mean(ratio, error, n), 0.0, 1.0)
+    value = np.where(reason == "", ratio, np.nan)
+    return table_rows(part.cells, metric, value, lower, upper, n, reason, method_version)
+
+
 _TOP = 0.01  # of the rows, whose share of the sum says how heavy the tail is
 FEWEST_BESIDE_ZERO = 10  # rows that are not 0
 _HALF_A_BIN = 0.01  # of a value

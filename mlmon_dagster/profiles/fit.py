@@ -26,6 +26,7 @@ from mlmon_dagster.metrics.estimated.multiclass import CONFIDENCE, DECIDED_FOR
 from mlmon_dagster.metrics.evaluations import VERDICTS
 from mlmon_dagster.metrics.means_by_output import BY_OUTPUT, OUTCOME
 from mlmon_dagster.metrics.performance.multiclass import RIGHT
+from mlmon_dagster.metrics.performance.multilabel import CELLS, LABEL
 from mlmon_dagster.metrics.performance.weighted_back import DECIDED, EXEMPT
 from mlmon_dagster.metrics.quality import RAW, REST
 from mlmon_dagster.metrics.statistics import Binning, Kind
@@ -241,8 +242,9 @@ def fit_binnings(
             binnings[name] = class_score_binning(name, label, len(scores))
         elif kind == "numeric":
             binnings[name] = _numeric_binning(name, ordered[name], is_personal(spec, name))
-        elif name.startswith(JUDGED):
-            binnings[name] = categorical_binning(name, VERDICTS)
+        elif name.startswith((JUDGED, LABEL)):
+            cells = VERDICTS if name.startswith(JUDGED) else CELLS
+            binnings[name] = categorical_binning(name, cells)
         elif kind == "categorical":
             feature = spec.features.get(name)
             if feature is not None and feature.type == "boolean":

@@ -17,6 +17,16 @@ from collections.abc import Mapping, Sequence
 from mlmon_dagster.metrics.estimated.multiclass import CONFIDENCE, DECIDED_FOR
 from mlmon_dagster.metrics.means_by_output import BY_OUTPUT, OUTCOME
 from mlmon_dagster.metrics.performance.multiclass import GAP, RIGHT
+from mlmon_dagster.metrics.performance.multilabel import (
+    EXACT,
+    HAMMING,
+    JACCARD,
+    LABEL,
+    SUMS,
+    UNSEEN,
+)
+from mlmon_dagster.metrics.performance.multilabel import PRODUCT as PRODUCT_OF_LABELS
+from mlmon_dagster.metrics.performance.multilabel import RIGHT as RIGHT_LABELS
 from mlmon_dagster.metrics.performance.ranking import PRODUCT, RATIOS, RELEVANT, WEIGHTED
 from mlmon_dagster.metrics.performance.roc import SCORE_ORDER
 from mlmon_dagster.metrics.performance.weighted_back import DECIDED, EXEMPT
@@ -29,7 +39,15 @@ from mlmon_dagster.spec.metric_registry import BINARY, RANKING, REGRESSION
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.predicate import exempt_sql
 from mlmon_dagster.spec.spans import STAGE, TOKENS, stage_calls, stage_column, stage_status
-from mlmon_dagster.spec.tasks import RESIDUAL, Answer, class_scores, task_of
+from mlmon_dagster.spec.tasks import (
+    BETWEEN,
+    NO_LABELS,
+    RESIDUAL,
+    Answer,
+    class_scores,
+    declared_classes,
+    task_of,
+)
 from mlmon_dagster.store.state.sql import literal, quote_identifier
 
 SHARE = ":shap:"  # before a feature's name: its share of a row's attributions
@@ -200,12 +218,17 @@ TRACED_LATENCY = ":traced_latency_ms"
 TOLD = ":told/"  # begins the names of what says whether spans tell a declared column
 FAILED, TIMED_OUT = ":error/", ":timeout/"
 
-ANSWERS: dict[Answer, Kind] = {"label": "confusion", "class": "classes", "number": "numeric"}
+ANSWERS: dict[Answer, Kind] = {
+    "label": "confusion", "class": "classes", "labels": "categorical", "number": "numeric",
+}  # fmt: skip
 GROUPED = (
     ":ndcg", ":reciprocal_rank", ":average_precision", ":hit", ":precision_at_k", ":recall_at_k",
 )  # fmt: skip
-# Losses that cannot be larger, so that their sums' unit does not depend on the baseline.
-BOUNDED = {GAP: 1.0, ":log_loss": 64.0, ":brier": 2.0, ":top_k": 1.0, **dict.fromkeys(GROUPED, 1.0)}
+# Losses that cannot be larger, or are counts: their sums' unit does not depend on the baseline.
+_OF_LABELS = (RIGHT_LABELS, EXACT, HAMMING, JACCARD, UNSEEN, *SUMS.values(),
+              *(f"{name}{PRODUCT_OF_LABELS}" for name in SUMS.values()))  # fmt: skip
+BOUNDED = {GAP: 1.0, ":log_loss": 64.0, ":brier": 2.0, ":top_k": 1.0,
+           **dict.fromkeys((*GROUPED, *_OF_LABELS), 1.0)}  # fmt: skip
 _CLIP = number(1e-15)  # of a probability, before its logarithm
 _HUGE = number(1e35)  # products of four of them, squared, are still numbers
 _PROBABILITY = '":probability"'
@@ -219,6 +242,7 @@ def loss_columns(spec: ModelSpec) -> Values:
     found = {
         "binary_classification": _binary,
         "multiclass_classification": _multiclass,
+        "multilabel_classification": _multilabel,
         "regression": _regression,
     }.get(spec.task, lambda _: {})(spec)
     return found | _exempt(spec, found)
@@ -283,7 +307,7 @@ def output_expression(spec: ModelSpec) -> str | None:
         found = f"(CASE prediction {whens} END)"
     elif roles.score is not None:
         found = "score"
-    elif roles.prediction is not None and task_of(spec).answer != "class":
+    elif roles.prediction is not None and task_of(spec).answer not in ("class", "labels"):
         found = "CAST(prediction AS DOUBLE PRECISION)"
     else:
         return None
@@ -421,6 +445,61 @@ def _multiclass(spec: ModelSpec) -> Values:
         is_right = "CASE WHEN prediction = actual THEN 1e0 WHEN prediction <> actual THEN 0e0 END"
         counted[f"{BY_OUTPUT}{RIGHT}"] = ("by_output", is_right)
     return found | counted
+
+
+def _multilabel(spec: ModelSpec) -> Values:
+    """Return what is counted of the labels of a row that has both sets.
+
+    A label that is no class of the model is right in no row.
+    """
+    if spec.columns.prediction is None:
+        return {}
+    labels, sides = declared_classes(spec), ("prediction", "actual")
+    has = {side: [_has_label(side, label) for label in labels] for side in sides}
+    known, n_labels = "prediction IS NOT NULL AND actual IS NOT NULL", number(len(labels))
+    both = " + ".join(
+        f"CASE WHEN {p} AND {a} THEN 1 ELSE 0 END" for p, a in zip(*has.values(), strict=True)
+    )
+    predicted, wanted = map(_count_labels, sides)
+    sizes = {
+        ":predicted_labels": predicted,
+        ":actual_labels": wanted,
+        ":mean_labels": f"({predicted} + {wanted}) / 2",
+    }
+    either = f"({predicted} + {wanted} - ({both}))"
+    declared = " + ".join(f"CASE WHEN {a} THEN 1 ELSE 0 END" for a in has["actual"])
+    values = {
+        RIGHT_LABELS: f"({both}) + 0e0",
+        **sizes,
+        **{f"{name}{PRODUCT_OF_LABELS}": f"({both}) * {size}" for name, size in sizes.items()},
+        EXACT: "CASE WHEN prediction = actual THEN 1e0 ELSE 0e0 END",
+        HAMMING: f"LEAST(({either} - ({both})) / {n_labels}, 1e0)",
+        JACCARD: f"CASE WHEN {either} = 0 THEN 1e0 ELSE ({both}) / {either} END",
+        UNSEEN: f"CASE WHEN {wanted} > ({declared}) THEN 1e0 ELSE 0e0 END",
+    }
+    found: Values = {n: ("loss", f"CASE WHEN {known} THEN {sql} END") for n, sql in values.items()}
+    for label, predicted, actual in zip(labels, *has.values(), strict=True):
+        found[f"{LABEL}{label}"] = (
+            "categorical",
+            f"CASE WHEN NOT ({known}) THEN NULL "
+            f"WHEN {predicted} THEN CASE WHEN {actual} THEN 'right' ELSE 'false' END "
+            f"WHEN {actual} THEN 'missed' ELSE 'neither' END",
+        )
+    return found
+
+
+def _has_label(side: str, label: str) -> str:
+    mark = literal(f"{BETWEEN}{label}{BETWEEN}")
+    return f"POSITION({mark} IN {literal(BETWEEN)} || {side} || {literal(BETWEEN)}) > 0"
+
+
+def _count_labels(side: str) -> str:
+    """Return how many labels a row has, also such as are no class of the model."""
+    between = f"REPLACE({side}, {literal(BETWEEN)}, '')"
+    return (
+        f"(CASE WHEN {side} = {literal(NO_LABELS)} THEN 0e0 "
+        f"ELSE LENGTH({side}) - LENGTH({between}) + 1e0 END)"
+    )
 
 
 def _regression(spec: ModelSpec) -> Values:

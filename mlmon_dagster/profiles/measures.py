@@ -49,7 +49,13 @@ from mlmon_dagster.profiles.loss_columns import (
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.declaration import attributed
 from mlmon_dagster.spec.evaluations import find_judge
-from mlmon_dagster.spec.metric_registry import GENERATION, METRICS, OFF_HEAP, MetricFamily
+from mlmon_dagster.spec.metric_registry import (
+    GENERATION,
+    METRICS,
+    MULTILABEL,
+    OFF_HEAP,
+    MetricFamily,
+)
 from mlmon_dagster.spec.monitors import PerformanceMonitor
 from mlmon_dagster.spec.names import (
     ALL,
@@ -351,11 +357,14 @@ def performance(
     from mlmon_dagster.metrics.performance.binary import performance_metrics
     from mlmon_dagster.metrics.performance.fairness import fairness_metrics
     from mlmon_dagster.metrics.performance.multiclass import multiclass_metrics
+    from mlmon_dagster.metrics.performance.multilabel import multilabel_metrics
     from mlmon_dagster.metrics.performance.ranking import ranking_metrics
     from mlmon_dagster.metrics.performance.regression import regression_metrics
 
     if spec.task == "multiclass_classification":
         return multiclass_metrics(profiles)
+    if spec.task == MULTILABEL:
+        return multilabel_metrics(profiles)
     if spec.task == "ranking":
         return ranking_metrics(profiles)
     if spec.task == "regression":

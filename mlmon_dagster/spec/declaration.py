@@ -64,8 +64,10 @@ from mlmon_dagster.spec.sources import Sources, Stream
 from mlmon_dagster.spec.spans import Spans
 
 Task = Literal[
-    "binary_classification", "multiclass_classification", "regression", "ranking", "generation"
+    "binary_classification", "multiclass_classification", "multilabel_classification", "regression",
+    "ranking", "generation",
 ]  # fmt: skip
+_WITHOUT_NUMBER: Final = ("multiclass_classification", "multilabel_classification")
 Granularity = Literal["hour", "day", "week", "month"]
 
 FeatureType = Literal["numeric", "categorical", "boolean", "datetime", "text", "embedding"]
@@ -786,7 +788,7 @@ def _explain_problems(spec: Declaration) -> Found:
             yield ("explain", "share"), "a share of the rows is for explain.model to explain"
     elif columns.shap is not None:
         yield ("explain", "model"), "SHAP values are logged (columns.shap); keep one of the two"
-    elif spec.task == "multiclass_classification":
+    elif spec.task in _WITHOUT_NUMBER:
         yield ("explain", "model"), "models with one score can be explained, not those of classes"
     elif explain.base_value is not None:
         yield ("explain", "base_value"), "the explainer of explain.model says the base value"
@@ -820,7 +822,7 @@ def effect_problems(spec: Declaration, effect: DeclaredEffect) -> Found:
     elif effect.outcome and effect.outcome not in known:
         hint = names.did_you_mean(effect.outcome, known) or "."
         yield ("outcome",), f"'{effect.outcome}' is no outcome{hint} Known: {names.listed(known)}"
-    elif effect.outcome == "actual" and spec.task == "multiclass_classification":
+    elif effect.outcome == "actual" and spec.task in _WITHOUT_NUMBER:
         yield ("outcome",), "the ground truth is no number; declare columns.outcomes"
     fit = [n for n, f in spec.features.items() if f.type in ("numeric", "categorical", "boolean")]
     for index, column in enumerate(effect.within):

@@ -17,9 +17,10 @@ AUTO: Final = "_auto"  # ends the name of the limit that a drift distance's base
 NOVEL: Final = "novel_rate"  # share of rows outside the baseline's range
 OFF_HEAP: Final = "psi_off_heap"  # of the rows without a value that most rows share
 INF: Final = float("inf")
-BINARY, MULTICLASS, REGRESSION, RANKING, GENERATION = (
+BINARY, MULTICLASS, MULTILABEL, REGRESSION, RANKING, GENERATION = (
     "binary_classification",
     "multiclass_classification",
+    "multilabel_classification",
     "regression",
     "ranking",
     "generation",
@@ -62,7 +63,7 @@ _SCORED = ("score",)
 _SCORES = ("scores",)
 _DECIDED = ("prediction",)
 _CLASSES = (BINARY, MULTICLASS)
-_EVERY = (BINARY, MULTICLASS, REGRESSION)
+_EVERY = (BINARY, MULTICLASS, MULTILABEL, REGRESSION)
 
 
 def _binary() -> list[MetricInfo]:
@@ -115,15 +116,15 @@ def _fairness() -> list[MetricInfo]:
 
 
 def _multiclass() -> list[MetricInfo]:
-    m = (MULTICLASS,)
+    m, both = (MULTICLASS,), (MULTICLASS, MULTILABEL)
     found = []
-    for average, how in (
-        ("macro", "unweighted mean over the classes that occur"),
-        ("micro", "from the sums over the classes; equals accuracy"),
-        ("weighted", "mean over the classes by their actual rows"),
+    for average, tasks, how in (
+        ("macro", both, "unweighted mean over the classes that occur"),
+        ("micro", both, "from the sums over the classes; of one class a row equals accuracy"),
+        ("weighted", m, "mean over the classes by their actual rows"),
     ):
         found += [
-            MetricInfo(f"{average}_{name}", f"{average.capitalize()} {label}", m,
+            MetricInfo(f"{average}_{name}", f"{average.capitalize()} {label}", tasks,
                        f"{name}: {how}", "higher", needs=_DECIDED)
             for name, label in (("precision", "precision"), ("recall", "recall"), ("f1", "F1"))
         ]  # fmt: skip
@@ -138,8 +139,23 @@ def _multiclass() -> list[MetricInfo]:
         MetricInfo("top_k_accuracy", "Top-k accuracy", m,
                    "share of rows whose actual has fewer than top_k classes scored above it",
                    "higher", needs=_SCORES),
-        MetricInfo("unseen_class_rate", "Share of unseen classes", m,
-                   "share of actuals that are no class of the model", "lower", needs=_DECIDED),
+        MetricInfo("unseen_class_rate", "Share of unseen classes", both,
+                   "share of actuals that are, or name, no class of the model", "lower",
+                   needs=_DECIDED),
+    ]  # fmt: skip
+
+
+def _multilabel() -> list[MetricInfo]:
+    m = (MULTILABEL,)
+    return [
+        MetricInfo("subset_accuracy", "Exact matches", m,
+                   "rows whose predicted labels are the actual ones / n", "higher",
+                   needs=_DECIDED),
+        MetricInfo("hamming_loss", "Hamming loss", m,
+                   "mean of labels in one of both sets / all labels", "lower", needs=_DECIDED),
+        MetricInfo("jaccard", "Jaccard index", m,
+                   "mean of labels in both sets / in any of both, 1 where there are none", "higher",
+                   needs=_DECIDED),
     ]  # fmt: skip
 
 
@@ -294,7 +310,16 @@ def _business() -> list[MetricInfo]:
 
 METRICS: Final[dict[str, MetricInfo]] = {
     info.name: info
-    for every in (_binary, _shared, _multiclass, _regression, _ranking, _generation, _business)
+    for every in (
+        _binary,
+        _shared,
+        _multiclass,
+        _multilabel,
+        _regression,
+        _ranking,
+        _generation,
+        _business,
+    )
     for info in every()
 }
 

@@ -203,7 +203,7 @@ class _Token(NamedTuple):
 def predicate_columns(spec: Declaration) -> dict[str, ColumnKind]:
     """Return the columns that a predicate on a model's inference records may use."""
     roles = {r: k for r, k in _KIND_OF_ROLE.items() if r in spec.columns.declared()}
-    if spec.task == "multiclass_classification":
+    if spec.task in ("multiclass_classification", "multilabel_classification"):
         roles |= {r: "text" for r in ("prediction", "actual") if r in roles}
     features = {
         name: _KIND_OF_FEATURE[f.type]

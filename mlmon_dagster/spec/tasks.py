@@ -11,6 +11,7 @@ from mlmon_dagster.spec.metric_registry import (
     GENERATION,
     METRICS,
     MULTICLASS,
+    MULTILABEL,
     RANKING,
     REGRESSION,
     of_outcome,
@@ -46,7 +47,7 @@ _ONLY_FOR: dict[tuple[str, ...], tuple[str, ...]] = {
     ("columns", "rank"): (RANKING,),
     ("columns", "examined"): (RANKING,),
     ("labels",): (BINARY,),
-    ("classes",): (MULTICLASS,),
+    ("classes",): (MULTICLASS, MULTILABEL),
     ("costs",): (BINARY,),
     ("fairness",): (BINARY,),
     ("top_k",): (MULTICLASS, RANKING),
@@ -60,7 +61,8 @@ _OF_EVALUATIONS: Final = {
     "numbers": "an evaluation without good, a number,",
     "judges": "an evaluation with of, a judge's,",
 }
-Answer = Literal["label", "class", "number"]
+Answer = Literal["label", "class", "labels", "number"]
+BETWEEN, NO_LABELS = "|", "(none)"  # labels of one row as text: sorted, or that there are none
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ class TaskInfo:
     """A task: what its models answer, and what is said of them unless they say otherwise.
 
     Attributes:
-        answer: What predictions and ground truth are: 0 or 1, the name of a class, or a number.
+        answer: What predictions and ground truth are: 0 or 1, the name of a class, any number of
+            names, or a number.
         problems: Finds what a spec of the task lacks.
         watched: The metric that is monitored, and by how much it may drop.
         traced: The plainest metrics, which the trace explains whatever is monitored.
@@ -163,7 +166,7 @@ def default_levels(
         found.append(
             PerformanceMonitor(metric="calibration_gap", shift=0.02, of_rate=rare, **at_once)
         )
-    if spec.task == MULTICLASS:
+    if spec.task in (MULTICLASS, MULTILABEL):
         found.append(PerformanceMonitor(metric="unseen_class_rate", drop=0.02, severity="WARN"))
     if spec.task == REGRESSION:
         found.append(PerformanceMonitor(metric="bias", shift=0.05, **at_once))
@@ -246,11 +249,29 @@ def _multiclass(spec: Declaration) -> Found:
             yield ("columns", "scores", label), f"'{label}' is not among classes"
     if len(set(scores.values())) < len(scores):
         yield ("columns", "scores"), "two classes have the same column"
+    yield from _classes(spec)
+
+
+def _classes(spec: Declaration) -> Found:
     found = declared_classes(spec)
     if len(found) > MAX_CLASSES:
         yield ("classes",), f"{len(found)} classes; at most {MAX_CLASSES} are supported"
     if spec.classes is not None and len(set(spec.classes)) < max(len(spec.classes), 2):
         yield ("classes",), "at least two different classes are needed, each listed once"
+
+
+def _multilabel(spec: Declaration) -> Found:
+    columns = spec.columns
+    if columns.score is not None:
+        yield ("columns", "score"), "a row has labels, and no score; declare columns.prediction"
+    if columns.prediction is None:
+        yield ("columns",), "a multilabel model needs columns.prediction, the labels it gave"
+    if spec.classes is None:
+        yield ("classes",), "a multilabel model needs classes, all labels that it can give"
+    for label in spec.classes or ():
+        if BETWEEN in label or label in ("", NO_LABELS):
+            yield ("classes",), f"'{label}' cannot name a label: '{BETWEEN}' stands between labels"
+    yield from _classes(spec)
 
 
 def _regression(spec: Declaration) -> Found:
@@ -480,6 +501,13 @@ TASKS: Final[Mapping[str, TaskInfo]] = {
             "accuracy", "macro_roc_auc", "macro_precision", "macro_recall", "macro_f1", "brier",
             "log_loss",
         ),
+    ),
+    MULTILABEL: TaskInfo(
+        "labels",
+        _multilabel,
+        watched=("micro_f1", 0.05),
+        traced=("micro_f1", "subset_accuracy"),
+        shown=("micro_f1", "macro_f1", "subset_accuracy", "hamming_loss", "unseen_class_rate"),
     ),
     REGRESSION: TaskInfo(
         "number",

@@ -20,7 +20,7 @@ from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.predicate import exempt_sql
-from mlmon_dagster.spec.tasks import task_of
+from mlmon_dagster.spec.tasks import BETWEEN, task_of
 from mlmon_dagster.spec.windows import Window, age_step, age_unit
 from mlmon_dagster.store.state import metric_log
 from mlmon_dagster.store.state.schema import dead_letter, ingest_file
@@ -387,7 +387,8 @@ def _lags_sql(
 def _band_sql(spec: ModelSpec) -> str:
     """Return the band of a labelled row among those of its class: its score, decision or error.
 
-    Of a regression they are quarters of the errors; tasks without such have one band.
+    Of a regression they are quarters of the errors; of sets of labels whether they are right, and
+    whether there are several; tasks without such have one band.
     """
     has_decision = spec.columns.prediction is not None
     is_class = "actual"
@@ -397,6 +398,9 @@ def _band_sql(spec: ModelSpec) -> str:
         value = "score"
     elif spec.task == "multiclass_classification":
         return "1 + CAST(coalesce(prediction = actual, FALSE) AS INTEGER)"
+    elif spec.task == "multilabel_classification":
+        is_right = "CAST(coalesce(prediction = actual, FALSE) AS INTEGER)"
+        return f"1 + {is_right} + 2 * CAST(contains(actual, {literal(BETWEEN)}) AS INTEGER)"
     elif spec.task == "regression":
         value, is_class = "prediction - actual", "actual IS NULL"
     else:

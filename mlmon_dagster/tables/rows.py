@@ -59,12 +59,16 @@ _ROLES = (
     "model_version", "score", "prediction", "group", "rank", "examined", "actual", "actual_time",
     "latency_ms", "status", "trace_id",
 )  # fmt: skip
+_IS_WRONG = (
+    "CASE WHEN prediction IS NOT NULL AND actual IS NOT NULL THEN "
+    "CASE WHEN prediction <> actual THEN 1e0 ELSE 0e0 END END"
+)
 # How far the output was off: what rows are sorted by, the worst first.
 _OFF_BY: dict[Task, str] = {
     "binary_classification": "CASE WHEN actual IS NOT NULL THEN "
     "abs(coalesce(score, prediction) - actual) END",
-    "multiclass_classification": "CASE WHEN prediction IS NOT NULL AND actual IS NOT NULL THEN "
-    "CASE WHEN prediction <> actual THEN 1e0 ELSE 0e0 END END",
+    "multiclass_classification": _IS_WRONG,
+    "multilabel_classification": _IS_WRONG,
     "regression": "prediction - actual",
     "ranking": "actual",
     "generation": "NULL",
@@ -75,6 +79,7 @@ LATENCY: Final = "latency_ms"
 _WORST_FIRST: dict[Task, str] = {
     "binary_classification": f"{_WRONG}, {OFF_BY} DESC NULLS LAST",
     "multiclass_classification": _WRONG,
+    "multilabel_classification": _WRONG,
     "regression": f"abs({OFF_BY}) DESC NULLS LAST",
     "ranking": "actual DESC NULLS LAST, rank DESC NULLS LAST, score NULLS FIRST",
     "generation": "actual NULLS LAST",

@@ -23,7 +23,7 @@ from mlmon_dagster.metrics.statistics import (
     select_whole,
 )
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.spec.metric_registry import BINARY, MULTICLASS, REGRESSION
+from mlmon_dagster.spec.metric_registry import BINARY, MULTICLASS, MULTILABEL, REGRESSION
 from mlmon_dagster.spec.predicate import (
     Comparison,
     Every,
@@ -33,6 +33,7 @@ from mlmon_dagster.spec.predicate import (
     Operator,
     Predicate,
 )
+from mlmon_dagster.spec.tasks import BETWEEN, NO_LABELS
 from mlmon_dagster.trace.search import Found
 from mlmon_dagster.trace.splits import score_groups
 
@@ -84,11 +85,23 @@ def excess(
         return _of_scores(spec, known, baseline)
     if spec.task == MULTICLASS:
         return _of_classes(known, baseline)
+    if spec.task == MULTILABEL:
+        known = known[known["prediction"].notna()]
+        return _beyond(_count_differing(known), np.zeros(len(known), np.int64)), OFF
     if spec.task == REGRESSION and ":absolute_error" in baseline:
         known = known[known["prediction"].notna()]
         error = (known["prediction"].astype(float) - known["actual"].astype(float)).abs()
         return _beyond(error, np.zeros(len(error), np.int64)), OFF
     return None
+
+
+def _count_differing(rows: pd.DataFrame) -> pd.Series[float]:
+    """Return how many labels are in one of the two sets of a row."""
+    sides = ({*text.split(BETWEEN)} - {NO_LABELS} for side in ("prediction", "actual")
+             for text in rows[side])  # fmt: skip
+    sets = list(sides)
+    pairs = zip(sets[: len(rows)], sets[len(rows) :], strict=True)
+    return pd.Series([float(len(p ^ a)) for p, a in pairs], rows.index, np.float64)
 
 
 def _pooled(stats: ColumnStatistics) -> ColumnStatistics:

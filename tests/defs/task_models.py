@@ -36,6 +36,12 @@ columns: {{{_ROLES}, prediction: label, scores: {{cat: p_cat, dog: p_dog, "red f
 top_k: 2
 monitors: {{performance: [{{metric: macro_f1, drop: 0.2}}, {{metric: top_k_accuracy, below: 0.9}}]}}
 """,
+    "multilabel_classification": _HEAD
+    + f"""\
+columns: {{{_ROLES}, prediction: topics}}
+classes: [billing, delivery, returns]
+monitors: {{performance: [{{metric: micro_f1, drop: 0.2}}, {{metric: jaccard, below: 0.1}}]}}
+""",
     "regression": _HEAD
     + f"""\
 columns: {{{_ROLES}, prediction: minutes}}
@@ -72,6 +78,12 @@ def rows_of(
         predictions[["p_cat", "p_dog", "p_fox"]] = scores
         predictions["label"] = np.array(CLASSES)[scores.argmax(axis=1)]
         actuals["truth"] = np.array([*CLASSES, "wolf"])[np.where(rng.random(ROWS) < 0.02, 3, truth)]
+    elif task == "multilabel_classification":
+        has = rng.random((ROWS, 3)) < (0.6, 0.3, 0.1)
+        given = has ^ (rng.random((ROWS, 3)) < 0.05 + 0.4 * harm)
+        names = np.array(["returns", "billing", "delivery"])
+        predictions["topics"] = [list(names[row]) for row in given]  # in no order
+        actuals["truth"] = ["|".join(names[row]) or "[]" for row in has]
     elif task == "regression":
         truth = rng.normal(100, 20, ROWS)
         predictions["minutes"] = truth + rng.normal(harm * 20, 5, ROWS)

@@ -50,6 +50,24 @@ def cast(values: Any, kind: Kind, type_: pa.DataType | None = None, time: TimeSp
     return cast_column(array, Column("x", "x", kind), time, "file.csv")
 
 
+@pytest.mark.parametrize(
+    ("values", "type_", "expected", "at_fault"),
+    [
+        (["b|a", "a", " b | a |", "a|a", "", None], None, ["a|b", "a", "a|b", "a", None, None], []),
+        (['["b", "a"]', "[]", "(none)", "[1, 2]"], None, ["a|b", "(none)", "(none)", "1|2"], []),
+        (['["a"', '["a|b"]', "[{}]", "[null]"], None, [None] * 4, [0, 1, 2, 3]),
+        ([["b", "a"], [], None, ["a", "a"]], None, ["a|b", "(none)", None, "a"], []),
+        ([["a|b"], ["a", None], ["c"]], pa.large_list(pa.string()), [None, None, "c"], [0, 1]),
+        ([[7, 3], [2]], pa.list_(pa.int64()), ["3|7", "2"], []),
+        (pa.array(["b|a", "b|a"]).dictionary_encode(), None, ["a|b", "a|b"], []),
+    ],
+)
+def test_sets_of_labels_are_sorted_text_from_lists_json_or_bars(values, type_, expected, at_fault):
+    found = cast(values, "labels", type_)
+    assert found.values.to_pylist() == expected
+    assert bad(found).get("wrong_type", []) == at_fault
+
+
 def bad(found: Cast) -> dict[str, list[int]]:
     return {fault.reason: fault.rows.tolist() for fault in found.faults}
 

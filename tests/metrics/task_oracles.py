@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from sklearn import metrics as sk
 
+from mlmon_dagster.spec.tasks import BETWEEN, NO_LABELS
 from tests.metrics.oracles import (
     CLASSES,
     HUGE,
@@ -289,3 +290,74 @@ RANKING: dict[str, Oracle] = {
     "map": by_group(_average_precision),
     "hit_rate": by_group(lambda gain, k: float((gain[:k] > 0).any())),
 }
+
+
+def _label_sets(rows: pd.DataFrame) -> tuple[list[set[str]], list[set[str]]]:
+    predicted, actual = labelled(rows, "prediction")
+    return tuple([{*text.split(BETWEEN)} - {NO_LABELS} for text in side]
+                 for side in (predicted, actual))  # fmt: skip
+
+
+def of_labels(metric: Callable[[list[set[str]], list[set[str]]], float]) -> Oracle:
+    def oracle(rows: pd.DataFrame) -> Expected:
+        predicted, actual = _label_sets(rows)
+        return float(metric(predicted, actual)) if actual else "no_actuals"
+
+    return oracle
+
+
+def counted(predicted: list[set[str]], actual: list[set[str]]) -> list[tuple[int, int, int]]:
+    """Return the labels of each row on either side, and in both; only classes can be right."""
+    pairs = zip(predicted, actual, strict=True)
+    return [(len(p), len(a), len(p & a & {*CLASSES})) for p, a in pairs]
+
+
+def micro(which: int) -> Oracle:
+    """Return an average from sums over rows; what is no class of the model is never right."""
+
+    def oracle(rows: pd.DataFrame) -> Expected:
+        predicted, actual = _label_sets(rows)
+        if not actual:
+            return "no_actuals"
+        n = np.array(counted(predicted, actual), float).T
+        right, of = n[2].sum(), (n[0], n[1], (n[0] + n[1]) / 2)[which]
+        is_few = not of.sum() or of.sum() ** 2 / (of**2).sum() < 10
+        return "few_rows" if is_few else right / float(of.sum())
+
+    return oracle
+
+
+def over_labels(which: int) -> Oracle:
+    def oracle(rows: pd.DataFrame) -> Expected:
+        predicted, actual = _label_sets(rows)
+        if not actual:
+            return "no_actuals"
+        tables = [np.array([[label in one for label in CLASSES] for one in side])
+                  for side in (actual, predicted)]  # fmt: skip
+        occurs = (tables[0] | tables[1]).any(axis=0)
+        if not occurs.any():
+            return "no_positives"
+        each = sk.precision_recall_fscore_support(*tables, average=None, zero_division=0)
+        return float(np.mean(each[which][occurs]))
+
+    return oracle
+
+
+MULTILABEL: dict[str, Oracle] = {
+    "micro_precision": micro(0),
+    "micro_recall": micro(1),
+    "micro_f1": micro(2),
+    "macro_precision": over_labels(0),
+    "macro_recall": over_labels(1),
+    "macro_f1": over_labels(2),
+    "subset_accuracy": of_labels(
+        lambda predicted, actual: np.mean([p == a for p, a in zip(predicted, actual, strict=True)])
+    ),
+    "hamming_loss": of_labels(lambda *sides: np.mean(
+        [min((p + a - 2 * right) / len(CLASSES), 1) for p, a, right in counted(*sides)])),
+    "jaccard": of_labels(lambda *sides: np.mean(
+        [right / (p + a - right) if p + a else 1.0 for p, a, right in counted(*sides)])),
+    "unseen_class_rate": of_labels(
+        lambda _, actual: np.mean([bool(one - {*CLASSES}) for one in actual])
+    ),
+}  # fmt: skip

@@ -6,13 +6,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlmon_dagster.spec.metric_registry import BINARY, MULTICLASS, RANKING, REGRESSION
+from mlmon_dagster.spec.metric_registry import (
+    BINARY,
+    MULTICLASS,
+    MULTILABEL,
+    RANKING,
+    REGRESSION,
+)
 from tests.metrics.oracles import EXACT, Within
 from tests.metrics.windows import oracle_names, world
 
 pytestmark = pytest.mark.xdist_group("oracles")  # they share what was measured
 
-TASKS = (BINARY, MULTICLASS, REGRESSION, RANKING)
+TASKS = (BINARY, MULTICLASS, MULTILABEL, REGRESSION, RANKING)
 
 
 def assert_agrees(row: pd.Series, expected: object) -> None:

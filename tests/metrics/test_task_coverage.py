@@ -13,6 +13,7 @@ CASES = {
     "areas": lambda: calibrate.areas(0.2, 400, RUNS),
     "decisions": lambda: calibrate.decisions((0.5, 0.2, 0.1, 0.2), 400, RUNS),
     "classes": lambda: calibrate.classes(400, RUNS),
+    "labels": lambda: calibrate.labels(400, RUNS),
     "probabilities": lambda: calibrate.probabilities(400, RUNS),
     "errors": lambda: calibrate.errors(400, RUNS),
 }

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.spec.metric_registry import BINARY, MULTICLASS, RANKING, REGRESSION
+from mlmon_dagster.spec.metric_registry import BINARY, MULTICLASS, MULTILABEL, RANKING, REGRESSION
+from mlmon_dagster.spec.tasks import BETWEEN, NO_LABELS
 from tests.metrics import oracles, task_oracles
 from tests.metrics.oracles import CLASSES, COSTS, MAX_WEIGHT, QUANTILE, TOP_K, Oracle
 from tests.metrics.rows import make_spec, measured
@@ -125,6 +126,30 @@ MULTICLASS_WINDOWS: dict[str, tuple[Make, int, dict[str, Any]]] = {
 }
 
 
+def _multilabel(rng: Rng, n: int) -> dict[str, Any]:
+    truth = rng.random((n, 4)) < [0.5, 0.3, 0.05, 0.04]
+    given = truth ^ (rng.random((n, 4)) < 0.15)
+    names = np.array([*CLASSES, "new"])
+    prediction, actual = (
+        np.array([BETWEEN.join(sorted(names[row])) or NO_LABELS for row in rows], dtype=object)
+        for rows in (given, truth)
+    )
+    return {"prediction": _some(rng, prediction, 0.1), "actual": _some(rng, actual, 0.04)}
+
+
+MULTILABEL_WINDOWS: dict[str, tuple[Make, int, dict[str, Any]]] = {
+    "random": (_multilabel, 3 * ROWS, {}),
+    "one_row": (_multilabel, 1, {"prediction": "a|c", "actual": "a"}),
+    "all_null": (_multilabel, ROWS, {"prediction": None, "actual": None}),
+    "no_actuals": (_multilabel, ROWS, {"actual": None}),
+    "no_labels": (_multilabel, ROWS, {"prediction": NO_LABELS, "actual": NO_LABELS}),
+    "never_given": (_multilabel, ROWS, {"prediction": NO_LABELS}),
+    "all_labels": (_multilabel, ROWS, {"prediction": BETWEEN.join(CLASSES),
+                                       "actual": BETWEEN.join(CLASSES)}),
+    "unseen_and_equal": (_multilabel, ROWS, {"prediction": "new", "actual": "new"}),
+}  # fmt: skip
+
+
 def _regression(rng: Rng, n: int) -> dict[str, Any]:
     actual = rng.normal(3, 2, n)
     return {
@@ -191,6 +216,8 @@ _MODELS: dict[str, tuple[Make, dict[str, Any], dict[str, Any], Any, dict[str, Or
              BINARY_WINDOWS, oracles.BINARY),
     MULTICLASS: (_multiclass, {"prediction": "p", "scores": {c: f"s{c}" for c in CLASSES}},
                  {"top_k": TOP_K}, MULTICLASS_WINDOWS, task_oracles.MULTICLASS),
+    MULTILABEL: (_multilabel, {"prediction": "p"}, {"classes": list(CLASSES)},
+                 MULTILABEL_WINDOWS, task_oracles.MULTILABEL),
     REGRESSION: (_regression, {"prediction": "p"}, {"quantile": QUANTILE}, REGRESSION_WINDOWS,
                  task_oracles.REGRESSION),
     RANKING: (_ranking, {"group": "g", "rank": "r", "examined": "e"},

@@ -242,3 +242,27 @@ def test_vectors_arrive_as_lists_of_numbers(store: Store, tmp_path: Path, form: 
     assert found[0] == pytest.approx(vectors[0])
     assert (found[1][0], np.isnan(found[1][1])) == (0.5, True)
     assert found[2:] == [[], None]
+
+
+@pytest.mark.parametrize("form", ["json", "arrow"])
+def test_sets_of_labels_arrive_as_lists_of_names(store: Store, tmp_path: Path, form: str) -> None:
+    spec = push_spec(
+        task="multilabel_classification",
+        classes=["fraud", "late"],
+        columns={"prediction_id": "id", "event_time": "at", "prediction": "found", "actual": "is"},
+    )
+    sets = [["late", "fraud"], [], ["late"]]
+    sent = [{**row(n, score=None), "found": labels} for n, labels in enumerate(sets)]
+    sent = [{k: v for k, v in one.items() if k != "score"} for one in sent]
+    with running(store, tmp_path, spec=spec) as collector:
+        if form == "json":
+            answer = collector.post(sent)
+            refused = collector.post([{**sent[0], "found": ["a|b"]}])
+            assert refused.json["errors"][0]["expected"].startswith("a list of labels")
+        else:
+            answer = collector.post(arrow(sent), content_type=ARROW)
+        assert (answer.status, answer.json) == (202, {"accepted": 3, "refused": 0})
+        report = ingest_new(store, spec, tmp_path, readers(), now=NOW)
+    assert [(f.status, f.n_new) for f in report.files] == [("done", 3)]
+    rows = store.event_log(spec).rows("predictions").sort_by("prediction_id")
+    assert rows["prediction"].to_pylist() == ["fraud|late", "(none)", "late"]

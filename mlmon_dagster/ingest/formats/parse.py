@@ -53,6 +53,7 @@ from mlmon_dagster.spec.sources import (
     Source,
     Stream,
 )
+from mlmon_dagster.spec.tasks import BETWEEN, NO_LABELS
 
 _UNNAMED: Final = ("actuals", "dataset")
 
@@ -277,6 +278,7 @@ ARROW_TYPES: Final[dict[Kind, pa.DataType]] = {
     "label": pa.float64(),  # narrowed to int64 once the rows that are not 0 or 1 are out
     "boolean": pa.bool_(),
     "text": pa.string(),
+    "labels": pa.string(),
     "vector": pa.list_(pa.float32()),
 }
 MAX_TEXT = 1 << 20
@@ -451,13 +453,67 @@ def _to_text(values: pa.Array, column: Column) -> Cast | None:
     return Cast(values.cast(pa.string())) if pa.types.is_date(kind) else None
 
 
+def _to_labels(values: pa.Array, column: Column) -> Cast | None:
+    """Read lists of labels, their JSON or names with a bar between; an empty text is no answer.
+
+    Returns:
+        The labels of a row sorted, each once; a list without any says so, see `spec.tasks`.
+    """
+    wrong = np.zeros(len(values), dtype=bool)
+    if _is_list(values.type):
+        inner = values.cast(pa.list_(pa.string())) if len(values) else values
+        texts = pc.binary_join(inner, BETWEEN)
+        # Without a label the joined text would be that of a row without an answer.
+        texts = pc.if_else(pc.equal(pc.list_value_length(inner), 0), NO_LABELS, texts)
+        bars = pc.sum(pc.match_substring(inner.values, BETWEEN)).as_py()
+        if bars:
+            kept = [one is None or not any(BETWEEN in (x or "") for x in one)
+                    for one in inner.to_pylist()]  # fmt: skip
+            wrong |= ~np.array(kept, dtype=bool)
+        wrong |= mask_of(pc.and_(values.is_valid(), texts.is_null()))
+    else:
+        read = _to_text(values, column)
+        if read is None:
+            return None
+        texts = read.values
+    encoded = texts.dictionary_encode()
+    names = [_sort_labels(text) for text in encoded.dictionary.to_pylist()]
+    unread = pa.array([name is None for name in names], pa.bool_()).take(encoded.indices)
+    wrong |= mask_of(unread.fill_null(False))
+    found = pa.array([name or None for name in names], pa.string()).take(encoded.indices)
+    found = pc.if_else(pa.array(wrong), None, found) if wrong.any() else found
+    return Cast(found, Fault.where(wrong, "wrong_type", column))
+
+
+def _sort_labels(text: str) -> str | None:
+    """Return the labels of a text as they are stored, "" for an empty one; None if it has none."""
+    labels: object = text.split(BETWEEN)
+    if text.lstrip().startswith("["):
+        try:
+            labels = json.loads(text)
+        except (ValueError, RecursionError):
+            return None
+        if not isinstance(labels, list) or any(
+            not isinstance(one, str | int) or BETWEEN in str(one) for one in labels
+        ):
+            return None
+        if not labels:
+            return NO_LABELS
+    assert isinstance(labels, list)
+    return BETWEEN.join(sorted({str(one).strip() for one in labels} - {""}))
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    return is_list or bool(pa.types.is_fixed_size_list(kind))
+
+
 def _to_vector(values: pa.Array, column: Column) -> Cast | None:
     """Read lists of numbers, or their JSON; one that is missing among them is not a number."""
     if _is_text(values.type):
         return _vectors_from_json(values, column)
     kind = values.type
-    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-    if not is_list and not pa.types.is_fixed_size_list(kind):
+    if not _is_list(kind):
         return None
     inner = kind.value_type
     if not pa.types.is_floating(inner) and not pa.types.is_integer(inner):
@@ -495,6 +551,7 @@ _CASTS: Final[dict[Kind, Callable[[pa.Array, Column], Cast | None]]] = {
     "label": _to_label,
     "boolean": _to_boolean,
     "text": _to_text,
+    "labels": _to_labels,
     "vector": _to_vector,
 }
 

@@ -19,7 +19,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.json as arrow_json
 
-from mlmon_dagster.ingest.declared_columns import Column
+from mlmon_dagster.ingest.declared_columns import Column, Kind
 from mlmon_dagster.ingest.raw import (
     Options,
     RawFile,
@@ -90,6 +90,12 @@ def vector_text(cell: object) -> str:
     """Return a list of numbers, which `decode_json` has as texts, as the JSON of a cell."""
     numbers = cell if isinstance(cell, list) else []
     return f"[{', '.join('null' if one is None else str(one) for one in numbers)}]"
+
+
+LIST_TEXTS: Final[dict[Kind, Callable[[object], str]]] = {
+    "vector": vector_text,
+    "labels": json.dumps,
+}
 
 
 def dig(value: object, parts: tuple[str, ...]) -> tuple[bool, object]:
@@ -165,7 +171,9 @@ def read_jsonl(
 def read_any(path: Path, place: str, wanted: Sequence[Column], options: Options) -> RawFile:
     """Read line by line whatever is legal, and say on which line it is not."""
     columns: dict[str, list[str | None]] = {column.source: [] for column in wanted}
-    vectors = {column.source for column in wanted if column.kind == "vector"}
+    lists = {
+        column.source: LIST_TEXTS[column.kind] for column in wanted if column.kind in LIST_TEXTS
+    }
     paths = {name: tuple(name.split(".")) for name in columns if "." in name}
     roots = {parts[0] for parts in paths.values()}
     keys: dict[str, None] = {}
@@ -185,8 +193,8 @@ def read_any(path: Path, place: str, wanted: Sequence[Column], options: Options)
                 found, cell = dig(row, paths[name])
                 if found:
                     present.setdefault(name)
-            is_vector = name in vectors and isinstance(cell, list)
-            cells.append(vector_text(cell) if is_vector else cell_text(cell))
+            is_list = name in lists and isinstance(cell, list)
+            cells.append(lists[name](cell) if is_list else cell_text(cell))
     if numbers:
         check_header(place, tuple(present), wanted)
     arrays = {name: text_array(cells) for name, cells in columns.items() if name in present}
@@ -302,8 +310,9 @@ def _look(
 def _type_of(column: Column, seen: set[type]) -> pa.DataType | None:
     if seen <= {str}:
         return pa.string()
-    if column.kind == "vector":
-        return pa.list_(pa.float64()) if seen == {list} else None
+    if column.kind in LIST_TEXTS:
+        inner = pa.float64() if column.kind == "vector" else pa.string()
+        return pa.list_(inner) if seen == {list} else None
     if seen == {bool}:
         return pa.bool_() if column.kind in ("boolean", "label") else None
     if column.kind in ("number", "label"):

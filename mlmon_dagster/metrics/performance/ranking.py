@@ -14,12 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-import numpy as np
 import pandas as pd
 
-from mlmon_dagster.metrics.frames import MetricRows, stack_rows, table_rows
-from mlmon_dagster.metrics.intervals import rate
-from mlmon_dagster.metrics.means import Mean, Scale, mean_interval, mean_rows
+from mlmon_dagster.metrics.frames import MetricRows, stack_rows
+from mlmon_dagster.metrics.means import Scale, mean_rows, ratio_rows
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 
 _COLUMNS: dict[str, tuple[str, Scale]] = {
@@ -37,7 +35,6 @@ _WEIGHTED_PRECISION = ":ipw_precision_at_k"
 WEIGHTED = (
     RELEVANT, *RATIOS, *(f"{name}{PRODUCT}" for name in RATIOS), _WEIGHTED_PRECISION,
 )  # fmt: skip
-_FEWEST_GROUPS = 10  # effective ones: fewer say little of how far a ratio strays
 
 
 def ranking_metrics(profiles: Mapping[str, ColumnStatistics]) -> pd.DataFrame:
@@ -68,33 +65,7 @@ def _weighted_rows(profiles: Mapping[str, ColumnStatistics]) -> Iterator[MetricR
         return
     yield mean_rows("ipw_precision_at_k", profiles[_WEIGHTED_PRECISION])
     for name in RATIOS:
-        yield _ratio_rows(
-            name.lstrip(":"), profiles[name], profiles[RELEVANT], profiles[f"{name}{PRODUCT}"]
-        )
-
-
-def _ratio_rows(
-    metric: str, part: ColumnStatistics, whole: ColumnStatistics, product: ColumnStatistics
-) -> MetricRows:
-    """Return a ratio of sums over groups, with the interval of a ratio estimator.
-
-    The groups' differences part - ratio whole have mean 0 (Cochran, 1977, 6.4); of n groups that
-    are all alike the error is 0, and the interval Wilson's way wide (see `mean_interval`).
-
-    Args:
-        metric: Its name.
-        part: A sum of each group, C cells.
-        whole: What it is a share of.
-        product: Both multiplied.
-    """
-    n = whole.counts.sum(axis=1)
-    ratio = rate(part.total, whole.total)
-    with np.errstate(invalid="ignore", over="ignore"):
-        squares = part.total_sq - 2 * ratio * product.total + ratio**2 * whole.total_sq
-        error = rate(np.sqrt(np.maximum(squares, 0) * rate(n, n - 1)), whole.total)
-        effective = rate(whole.total**2, whole.total_sq)
-    few = np.where(whole.total > 0, effective < _FEWEST_GROUPS, n > 0)
-    reason = np.where(n == 0, "no_actuals", np.where(few, "few_rows", ""))
-    lower, upper = mean_interval(Mean(ratio, error, n), 0.0, 1.0)
-    value = np.where(reason == "", ratio, np.nan)
-    return table_rows(part.cells, metric, value, lower, upper, n, reason, "ipw-1")
+        yield ratio_rows(
+            name.lstrip(":"), profiles[name], profiles[RELEVANT], profiles[f"{name}{PRODUCT}"],
+            "ipw-1",
+        )  # fmt: skip

@@ -31,6 +31,7 @@ _FEATURES = {
 _ANSWERS: dict[Answer, pa.DataType] = {
     "label": pa.int64(),
     "class": pa.string(),
+    "labels": pa.string(),
     "number": pa.float64(),
 }
 _PROVENANCE = (
