@@ -163,7 +163,7 @@ def _prediction_columns(spec: ModelSpec) -> tuple[Column, ...]:
         ("model_version", "text", True),
         ("prediction", outcome_kind(spec), False),
         ("score", "number", False),
-        ("group", "id", False),
+        ("group", "id", not task_of(spec).is_grouped),
         ("rank", "number", False),
         ("examined", "number", True),
         ("latency_ms", "number", True),

@@ -28,6 +28,9 @@ from mlmon_dagster.spec.names import ALL
 VERDICTS = ("bad", "bad bad", "bad good", "good", "good bad", "good good")
 OTHER_JUDGE = "other_judge"
 BESIDE_JUDGE = f"{METHOD}@judge"
+# Begin the names of what is counted of a conversation: good calls, calls, and both multiplied.
+CLUSTERED = (":good_calls/", ":calls/", ":good_by_calls/")
+_FEWEST_CLUSTERS = 2
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Evaluated:
             there is no judge.
         evaluator: Who gave it, over the cells; None where nobody says so.
         evaluator_then: The same of the baseline.
+        clusters: What is counted of conversations, see `CLUSTERED`; () where calls are independent.
     """
 
     value: ColumnStatistics
@@ -50,6 +54,7 @@ class Evaluated:
     judged: ColumnStatistics | None = None
     evaluator: ColumnStatistics | None = None
     evaluator_then: ColumnStatistics | None = None
+    clusters: tuple[ColumnStatistics, ...] = ()
 
 
 def evaluation_metrics(
@@ -82,12 +87,13 @@ def _measure(name: str, one: Evaluated) -> Iterator[MetricRows]:
     reason = np.where(n == 0, "no_evaluations", "")
     if one.is_rate:
         good = np.where(n > 0, np.clip(known.value * n, 0, n), 0.0)
-        lower, upper = wilson(good, n)
+        effect = _find_effect(cells, one.clusters)
+        lower, upper = wilson(good / effect, n / effect)
         found = table_rows(
             cells, "good_rate", rate(good, n), lower, upper, n, reason, "wilson-1", name
         )
         if one.judged is not None:
-            found = _weigh_back(found, one.judged)
+            found = _weigh_back(found, one.judged, effect)
     else:
         lower, upper = mean_interval(known, -np.inf, np.inf)
         found = table_rows(cells, "mean_value", known.value, lower, upper, n, reason, "t-1", name)
@@ -100,6 +106,40 @@ def _measure(name: str, one: Evaluated) -> Iterator[MetricRows]:
     yield share_rows(one.failed.cells, name, "failed_rate", bad, failed.n, reason="no_evaluations")
 
 
+def find_clusters(
+    profiles: Mapping[str, ColumnStatistics], name: str
+) -> tuple[ColumnStatistics, ...]:
+    """Return what is counted of the conversations of an evaluation; () without conversations."""
+    names = [f"{part}{name}" for part in CLUSTERED]
+    return tuple(profiles[one] for one in names) if profiles.keys() >= set(names) else ()
+
+
+def _find_effect(cells: pd.DataFrame, clusters: tuple[ColumnStatistics, ...]) -> Floats:
+    """Return how many calls tell as much as one independent call, at least 1, of each cell.
+
+    That is the design effect of a sample of conversations (Kish, 1965): the variance of a ratio of
+    sums over conversations by that of as many independent calls. It is that of the whole window,
+    also of slices. Where all calls are good, or none is, calls of one conversation may be alike.
+    """
+    if not clusters:
+        return np.ones(len(cells))
+    good, calls, product = clusters
+    m, n = calls.counts.sum(axis=1), calls.total
+    share = rate(good.total, n)
+    squares = good.total_sq - 2 * share * product.total + share**2 * calls.total_sq
+    by_chance = share * (1 - share) * n
+    found = np.where(
+        by_chance > 0, rate(np.maximum(squares, 0) * rate(m, m - 1), by_chance),
+        rate(calls.total_sq, n),
+    )  # fmt: skip
+    found = np.where(m >= _FEWEST_CLUSTERS, np.fmax(found, 1.0), 1.0)
+    keys = ["window_start", "dataset", "model_version"]
+    whole = calls.cells.assign(effect=found)[calls.cells["slice_key"] == ALL]
+    matched = cells[keys].merge(whole[[*keys, "effect"]], on=keys, how="left")
+    effect: Floats = np.nan_to_num(matched["effect"].to_numpy(np.float64), nan=1.0)
+    return effect
+
+
 def _other_judge(now: ColumnStatistics, then: ColumnStatistics) -> np.ndarray:
     """Say of which cells another evaluator spoke than the baseline's only one."""
     whole: Flags = np.asarray((now.cells["slice_key"] == ALL).to_numpy(), bool)
@@ -108,17 +148,19 @@ def _other_judge(now: ColumnStatistics, then: ColumnStatistics) -> np.ndarray:
     return np.where(is_other, OTHER_JUDGE, "")
 
 
-def _weigh_back(rows: MetricRows, judged: ColumnStatistics) -> MetricRows:
+def _weigh_back(rows: MetricRows, judged: ColumnStatistics, effect: Floats) -> MetricRows:
     """Replace the rate among labelled calls by that of all calls which the judge spoke of.
 
-    Where nearly all labelled calls were judged, and more calls than these.
+    Where nearly all labelled calls were judged, and more calls than these. So many calls as
+    `effect` says tell as much as one.
     """
     strata = strata_of(judged)
     n = np.asarray(rows.n, np.int64)
     labelled, total = strata.labelled.sum(axis=1), strata.rows.sum(axis=1)
     fit = (labelled > 0) & (labelled >= COMPLETE * n) & (labelled < COMPLETE * total)
     places = np.flatnonzero(fit)
-    ends = rate_of_all(*(x[places] for x in (strata.rows, strata.labelled, strata.successes)))
+    counts = (strata.rows, strata.labelled, strata.successes)
+    ends = rate_of_all(*((x / effect[:, None])[places] for x in counts))
     return replace_rows(rows, places, ends, method_version=BESIDE_JUDGE)
 
 

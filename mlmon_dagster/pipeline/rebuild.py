@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from mlmon_dagster.engines.chosen import engine_for
 from mlmon_dagster.spec import Window, maturity_of
 from mlmon_dagster.spec.baseline import GRAINS, LIVE, PRODUCTION
-from mlmon_dagster.spec.tasks import task_of
 from mlmon_dagster.store.moments import check_tables, note_commits
 from mlmon_dagster.store.state import erased_ids, window_state
 from mlmon_dagster.store.state.window_state import NO_BASELINE, StepMark, WindowInputs
@@ -194,8 +193,8 @@ def _build_part(part: Part) -> dict[str, Numbers]:
     records = store.inference_records(spec)
     whole = records.from_sql(work.windows, LIVE)
     sources, n_rows = records.parts(work.windows, LIVE)
-    if task_of(spec).is_grouped:
-        # The rows of a ranking's group are compared with each other, and lie in any file.
+    if spec.columns.group is not None:
+        # The rows of a group are counted together, and lie in any file.
         sources = [whole]
     is_personal = any(f.pii and f.type == "categorical" for f in spec.features.values())
     # The key of personal values and the user's own model are here, and go nowhere else.

@@ -15,6 +15,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from mlmon_dagster.metrics.estimated.multiclass import CONFIDENCE, DECIDED_FOR
+from mlmon_dagster.metrics.evaluations import CLUSTERED
 from mlmon_dagster.metrics.means_by_output import BY_OUTPUT, OUTCOME
 from mlmon_dagster.metrics.performance.multiclass import GAP, RIGHT
 from mlmon_dagster.metrics.performance.multilabel import (
@@ -565,7 +566,12 @@ def _exempt(spec: ModelSpec, losses: Values) -> Values:
 
 
 def group_columns(spec: ModelSpec) -> Values:
-    """Return what is profiled of every group of a ranking model, over `group_source`."""
+    """Return what is profiled of every group, over `group_source`.
+
+    Of a ranking its metrics, of a conversation how many calls are good.
+    """
+    if spec.evaluations and spec.columns.group is not None:
+        return {name: ("loss", quote_identifier(name)) for name in _by_conversation(spec)}
     if not task_of(spec).is_grouped or spec.columns.actual is None:
         return {}
     weighted = WEIGHTED if spec.columns.examined is not None else ()
@@ -577,8 +583,11 @@ def group_source(spec: ModelSpec, from_sql: str) -> str:
 
     Ranks are places among the group's rows, by ``rank`` or falling ``score``, equal ones by id. A
     row without an actual, or with one below 0, counts as not relevant; a group without any actual
-    has nulls. A group with several values of a slice column has the value ``<mixed>`` there.
+    has nulls. A group with several values of a slice column has the value ``<mixed>`` there. A
+    call of no conversation is one of its own.
     """
+    if spec.evaluations:
+        return _conversation_source(spec, from_sql)
     keys = 'window_start, dataset, model_version, "group"'
     order = "rank" if spec.columns.rank is not None else "score DESC NULLS LAST"
     over = f"OVER (PARTITION BY {keys} ORDER BY"
@@ -629,6 +638,30 @@ def _by_group(spec: ModelSpec) -> dict[str, str]:
     none = f"WHEN COUNT(actual) = 0 THEN NULL WHEN {relevant} = 0 THEN 0e0"
     found = {name: f"CASE {none} ELSE {sql} END" for name, sql in values.items()}
     return found | (_weighted(k) if spec.columns.examined is not None else {})
+
+
+def _conversation_source(spec: ModelSpec, from_sql: str) -> str:
+    """Return one row per conversation and window: what is counted of it, and its slices."""
+    slices = sorted({name for key in spec.slices for name in key} - {"model_version"})
+    counted = _by_conversation(spec).items()
+    outer = ", ".join(f"{sql} AS {quote_identifier(name)}" for name, sql in counted)
+    keys = "window_start, dataset, model_version"
+    return (
+        f"(SELECT {keys}{''.join(map(_one_value, slices))}, {outer} FROM {from_sql} AS records "
+        f'GROUP BY {keys}, "group", CASE WHEN "group" IS NULL THEN prediction_id END)'
+    )
+
+
+def _by_conversation(spec: ModelSpec) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, one in spec.evaluations.items():
+        if one.good is not None:
+            value = quote_identifier(name)
+            n = f"CAST(COUNT({value}) AS DOUBLE PRECISION)"
+            good = f"SUM(CASE WHEN {value} > 0 THEN 1e0 ELSE 0e0 END)"
+            parts = zip(CLUSTERED, (good, n, f"{good} * {n}"), strict=True)
+            found |= {f"{part}{name}": f"CASE WHEN {n} > 0 THEN {sql} END" for part, sql in parts}
+    return found
 
 
 def _weighted(k: int) -> dict[str, str]:

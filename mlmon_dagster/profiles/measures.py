@@ -389,7 +389,7 @@ def performance(
 
 
 def _evaluations(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.DataFrame:
-    from mlmon_dagster.metrics.evaluations import Evaluated, evaluation_metrics
+    from mlmon_dagster.metrics.evaluations import Evaluated, evaluation_metrics, find_clusters
 
     evaluations = {
         name: Evaluated(
@@ -399,6 +399,7 @@ def _evaluations(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None)
             profiles.get(f"{JUDGED}{find_judge(spec.evaluations, name)}"),
             profiles.get(f"{EVALUATOR}{name}"),
             (baseline or {}).get(f"{EVALUATOR}{name}"),
+            find_clusters(profiles, name),
         )
         for name, one in spec.evaluations.items()
         if f"{OUTCOME}{name}" in profiles
@@ -514,7 +515,7 @@ def performance_columns(spec: ModelSpec) -> list[str]:
     if task_of(spec).is_grouped:
         return list(group_columns(spec))
     if spec.evaluations:
-        return [*outcome_columns(spec), *evaluation_columns(spec)]
+        return [*outcome_columns(spec), *evaluation_columns(spec), *group_columns(spec)]
     outputs = [name for name in ("score", "prediction") if getattr(spec.columns, name) is not None]
     losses = [name for name in loss_columns(spec) if not name.startswith(DECIDED_FOR)]
     return list(dict.fromkeys([*outputs, *losses, *group_columns(spec)]))

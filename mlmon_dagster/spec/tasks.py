@@ -43,7 +43,7 @@ Found = Iterator[tuple[tuple[str | int, ...], str]]
 # Keys that only some tasks understand.
 _ONLY_FOR: dict[tuple[str, ...], tuple[str, ...]] = {
     ("columns", "scores"): (MULTICLASS,),
-    ("columns", "group"): (RANKING,),
+    ("columns", "group"): (RANKING, GENERATION),
     ("columns", "rank"): (RANKING,),
     ("columns", "examined"): (RANKING,),
     ("labels",): (BINARY,),

@@ -10,6 +10,7 @@ import pytest
 
 from mlmon_dagster.metrics.evaluations import (
     BESIDE_JUDGE,
+    CLUSTERED,
     OTHER_JUDGE,
     VERDICTS,
     Evaluated,
@@ -219,3 +220,64 @@ def test_a_judge_of_whom_people_call_nothing_bad_has_no_false_passes() -> None:
     frame = measure(Calls(np.array([[[0, 0, 0], [90, 0, 10]]]), np.array([np.nan])))
     assert frame.loc["false_pass_rate", "reason"].tolist() == ["no_bad"]
     assert frame.loc["judge_agreement", "value"].tolist() == [1.0]
+
+
+def sums_over(values: np.ndarray, name: str) -> ColumnStatistics:
+    """Return the profile of a number of each conversation, NaN where it has none, (C, M)."""
+    n = np.isfinite(values).sum(axis=1)
+    return statistics(
+        bin_shapes.loss_binning(name, 1.0), n[:, None], n=np.full(len(values), values.shape[1]),
+        n_null=values.shape[1] - n, total=np.nansum(values, axis=1),
+        total_sq=np.nansum(values**2, axis=1),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("rate", [0.7, 0.9])
+@pytest.mark.parametrize("alike", [0.0, 0.3, 0.9])
+def test_intervals_hold_the_truth_where_calls_of_a_conversation_are_alike(
+    rate: float, alike: float
+) -> None:
+    """Of 150 conversations of four calls on average; as independent calls only where they are."""
+    rng = np.random.default_rng(round(100 * rate + 10 * alike))
+    calls = rng.geometric(0.25, (2_000, 150)).astype(float)
+    spread = (1 - alike) / max(alike, 1e-9)
+    chance = rng.beta(rate * spread, (1 - rate) * spread, calls.shape) if alike else rate
+    good = rng.binomial(calls.astype(int), chance).astype(float)
+    n, ones = calls.sum(axis=1).astype(int), good.sum(axis=1)
+    value = shares_of(n, ones, n, ":outcome/correct")
+    clusters = tuple(
+        sums_over(values, name)
+        for name, values in zip(CLUSTERED, (good, calls, good * calls), strict=True)
+    )
+
+    def hold(one: Evaluated) -> float:
+        found = evaluation_metrics({"correct": one}, {})
+        found = found[found["metric"] == "good_rate"]
+        return float(((found["lower"] <= rate) & (rate <= found["upper"])).mean())
+
+    assert 0.93 - 3 * 0.0057 <= hold(Evaluated(value, value, clusters=clusters)) <= 0.985
+    assert (hold(Evaluated(value, value)) > 0.93) == (alike == 0)
+
+
+def test_conversations_are_counted_from_the_rows_and_a_call_without_one_stands_alone() -> None:
+    rows = pd.DataFrame(
+        {
+            "day": 0,
+            "site": ["x", "x", "x", "y", "y", "y", "x"],
+            "group": ["c1", "c1", "c1", "c2", "c2", None, None],
+            "correct": [1.0, 1, 1, 0, 0, 1, None],
+        }
+    )
+    spec = make_spec(
+        "generation", {"group": "talk"}, slices=["site"],
+        evaluations={"correct": {"by": "human", "good": ["yes"]}},
+    )  # fmt: skip
+    found = measured(spec, rows, rows).set_index(["metric", "slice_value"]).loc["good_rate"]
+    n, good = np.array([3, 2, 1.0]), np.array([3, 0, 1.0])
+    p = 4 / 6
+    effect = ((good - p * n) ** 2).sum() * 3 / 2 / (p * (1 - p) * 6)
+    expected = [*map(float, wilson(4 / effect, 6 / effect))]
+    assert found.loc["all", ["lower", "upper"]].tolist() == pytest.approx(expected)
+    of_slice = [*map(float, wilson(1 / effect, 3 / effect))]
+    assert found.loc["y", ["lower", "upper"]].tolist() == pytest.approx(of_slice)
+    assert found.loc["all", "n"] == 6

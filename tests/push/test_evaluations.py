@@ -45,6 +45,7 @@ def assistant(**changes: object) -> ModelSpec:
         "columns": {
             "prediction_id": "span_id", "event_time": "start_time", "latency_ms": "duration_ms",
             "status": "status", "model_version": "gen_ai.response.model", "trace_id": "trace_id",
+            "group": "gen_ai.conversation.id",
         },
         "evaluations": {
             "correct": {"by": "human", "good": ["correct"]},
@@ -94,6 +95,8 @@ def test_what_the_sdk_sends_is_counted_as_by_hand(collecting: Running) -> None:
             did["tokens"] += tokens
             call.set_attribute("gen_ai.usage.output_tokens", tokens)
             call.set_attribute("gen_ai.response.model", "llm-2")
+            if i % 3:
+                call.set_attribute("gen_ai.conversation.id", f"talk {i % 3}")
             call.set_attribute("gen_ai.response.finish_reasons", ["stop"])
             said = [{"role": "user", "parts": [{"type": "text", "content": f"question {i}"}]}]
             call.set_attribute("gen_ai.input.messages", json.dumps(said))
@@ -126,6 +129,8 @@ def test_what_the_sdk_sends_is_counted_as_by_hand(collecting: Running) -> None:
     assert sum(row["output_tokens"] for row in rows) == did["tokens"]  # type: ignore[misc]
     assert {row["model_version"] for row in rows} == {"llm-2"}
     assert {row["ended"] for row in rows} == {"stop"}
+    talks = Counter(row["group"] for row in rows)
+    assert talks == {None: 20, "talk 1": 20, "talk 2": 20}
     assert sorted(str(row["question"]) for row in rows) == sorted(
         f"question {i}" for i in range(CALLS)
     )

@@ -75,9 +75,10 @@ def _list_explanations(spec: ModelSpec) -> list[pa.Field]:
 
 
 def _list_ranks(spec: ModelSpec) -> list[pa.Field]:
-    if not task_of(spec).is_grouped:
+    if spec.columns.group is None:
         return []
-    numbers = ["rank", *(["examined"] if spec.columns.examined is not None else [])]
+    numbers = ["rank"] if task_of(spec).is_grouped else []
+    numbers += ["examined"] if spec.columns.examined is not None else []
     return [pa.field("group", pa.string()), *(pa.field(name, pa.float64()) for name in numbers)]
 
 
