@@ -16,23 +16,12 @@ from mlmon_dagster.store import Store
 from tests.push.collecting import ACTUALS, PREDICTIONS, Running, actual, row, running
 from tests.push.worlds import NOW
 
-ARROW = "application/vnd.apache.arrow.stream"
 LINES = "application/x-ndjson"
 
 
 def ndjson(rows: list[dict[str, Any]]) -> bytes:
     """Write rows one a line."""
     return b"".join(json.dumps(r).encode() + b"\n" for r in rows)
-
-
-def arrow(rows: list[dict[str, Any]] | pa.Table, compression: str | None = None) -> bytes:
-    """Write rows as an Arrow IPC stream."""
-    table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(rows)
-    sink = pa.BufferOutputStream()
-    options = pa.ipc.IpcWriteOptions(compression=compression)
-    with pa.ipc.new_stream(sink, table.schema, options=options) as writer:
-        writer.write_table(table)
-    return sink.getvalue().to_pybytes()
 
 
 def test_every_form_is_durable_when_answered_and_ingested_alike(collector: Running) -> None:
@@ -42,7 +31,6 @@ def test_every_form_is_durable_when_answered_and_ingested_alike(collector: Runni
         (json.dumps([row(1), row(2)], indent=1).encode(), "application/json", "gzip"),
         (ndjson([row(3), row(4)]), LINES, "zstd"),
         (ndjson([row(5)]).replace(b"\n", b"\r\n\r\n"), LINES, "identity"),
-        (arrow([row(6, at=moment), row(7, at=moment)]), ARROW, "zstd"),
     ]
     pack = {"gzip": gzip.compress, "zstd": lambda b: pa.compress(b, "zstd", asbytes=True)}
     for body, media_type, encoding in bodies:
@@ -51,12 +39,12 @@ def test_every_form_is_durable_when_answered_and_ingested_alike(collector: Runni
         assert answer.status == 202, answer.body
         n = answer.json["accepted"]
         assert len(collector.landed()) >= n
-    assert collector.post([actual(i) for i in range(8)], ACTUALS).status == 202
+    assert collector.post([actual(i) for i in range(6)], ACTUALS).status == 202
 
     report = ingest_new(collector.store, collector.spec, collector.folder, readers(), now=NOW)
 
-    assert sum(f.n_new for f in report.files if f.stream == "predictions") == 8
-    assert sum(f.n_new for f in report.files if f.stream == "actuals") == 8
+    assert sum(f.n_new for f in report.files if f.stream == "predictions") == 6
+    assert sum(f.n_new for f in report.files if f.stream == "actuals") == 6
     assert {f.status for f in report.files} == {"done"}
     assert sum(f.n_bad + f.n_duplicate + f.n_conflict + f.n_unmatched for f in report.files) == 0
     log = collector.store.event_log(collector.spec).rows("predictions").to_pylist()
@@ -76,36 +64,7 @@ def test_numbers_keep_their_digits_and_undeclared_columns_are_named(collector: R
     assert {(r["prediction_id"], r["region"]) for r in log} == {("12345678901234567890123", "1.10")}
 
 
-def test_arrow_types_become_the_declared_ones(collector: Running) -> None:
-    table = pa.table(
-        {
-            "id": pa.array([1, 2, 3], pa.int64()),
-            "at": pa.array([dt.datetime(2024, 2, 29, 10)] * 3, pa.timestamp("ns", "UTC")),  # noqa: DTZ001
-            "score": pa.array([0.25, 0.5, 1.0], pa.float32()),
-            "age": pa.array([1.5, float("nan"), float("inf")]),
-            "region": pa.array(["a", "b", "a"]).dictionary_encode(),
-        }
-    )
-    assert collector.post(arrow(table), content_type=ARROW).status == 202
-    assert [r["age"] for r in collector.landed()] == [1.5, "NaN", "Infinity"]
-
-    ingest_new(collector.store, collector.spec, collector.folder, readers(), now=NOW)
-    log = collector.store.event_log(collector.spec).rows("predictions").to_pylist()
-    found = {r["prediction_id"]: (r["score"], r["age"], r["region"], r["nonfinite"]) for r in log}
-    assert found == {
-        "1": (0.25, 1.5, "a", []),
-        "2": (0.5, None, "b", ["age:nan"]),
-        "3": (1.0, None, "a", ["age:inf"]),
-    }
-
-
 TINY = Limits(max_body=2_000, max_plain=4_000, max_rows=5, body_seconds=0.3, head_seconds=0.3)
-BOMB = pa.table(
-    {
-        "id": pa.DictionaryArray.from_arrays(pa.array([0] * 5, pa.int8()), pa.array(["x" * 1500])),
-        "at": pa.array(["2024-02-29T10:00:00Z"] * 5),
-    }
-)
 REFUSED = [
     (b"{", "application/json", "", 400, "malformed"),
     (b'[{"a": 1},]', "application/json", "", 400, "malformed"),
@@ -116,11 +75,6 @@ REFUSED = [
     (b'{"a": "\xff"}', "application/json", "", 400, "malformed"),
     (b"[" * 1_900, "application/json", "", 400, "malformed"),
     (b'{"a":' * 300 + b"1" + b"}" * 300, LINES, "", 422, "rows_refused"),
-    (b"arrow?", ARROW, "", 400, "malformed"),
-    (arrow([row()])[:-200], ARROW, "", 400, "malformed"),
-    (arrow([row()], "zstd"), ARROW, "", 415, "unsupported_media_type"),
-    (arrow(BOMB), ARROW, "", 413, "too_large"),
-    (arrow(pa.table({"id": pa.nulls(6)})), ARROW, "", 413, "too_large"),
     (b"x" * 2_001, "application/json", "", 413, "too_large"),
     (gzip.compress(b" " * 4_001), "application/json", "gzip", 413, "too_large"),
     (pa.compress(b" " * 10**7, "zstd", asbytes=True), LINES, "zstd", 413, "too_large"),

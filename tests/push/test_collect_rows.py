@@ -15,13 +15,15 @@ from hypothesis import strategies as st
 from mlmon_dagster.collect import body
 from mlmon_dagster.collect.collector import Judge
 from mlmon_dagster.ingest import ingest_new, readers
+from mlmon_dagster.ingest.declared_columns import columns_of
+from mlmon_dagster.ingest.formats.parse import typed_columns
 from mlmon_dagster.ingest.formats.read_jsonl import read_jsonl
+from mlmon_dagster.ingest.landing import Staged
 from mlmon_dagster.ingest.raw import Options
 from mlmon_dagster.ingest.rows.canonical import draft_rows
 from mlmon_dagster.ingest.rows.judge import judge_files
 from mlmon_dagster.store import Store
 from tests.push.collecting import ACTUALS, PREDICTIONS, Running, actual, row, running
-from tests.push.test_collect_bodies import ARROW, arrow
 from tests.push.worlds import NOW, push_spec
 
 SPEC = push_spec(
@@ -119,7 +121,11 @@ def test_the_door_refuses_the_rows_that_the_suite_of_ingest_refuses(rows: list[A
     raw = body.raw_file(body.read_array(json.dumps(rows), 1_000), judge.wanted)
     judged = judge.judge(raw, {}, NOW)
 
-    [(draft, _)] = judge_files([draft_rows(judged.parsed, SPEC, NOW)], SPEC, "predictions")
+    staged = Staged("predictions", "a", None, "", 0, 0)
+    parsed = typed_columns(
+        staged, raw, columns_of(SPEC, "predictions"), SPEC, SPEC.source.predictions
+    )
+    [(draft, _)] = judge_files([draft_rows(parsed, SPEC, NOW)], SPEC, "predictions")
     expected = {(int(i), fault.source, fault.reason) for fault in draft.faults for i in fault.rows}
     assert {(e["row"], e["column"], e["reason"]) for e in judged.errors} == expected
     assert np.array_equal(judged.bad, draft.bad())
@@ -161,9 +167,8 @@ def test_columns_inside_objects_are_found_and_written_under_their_dotted_names(
     assert '"inputs.age": 1.50' in path.read_text()
 
 
-@pytest.mark.parametrize("form", ["json", "arrow"])
 def test_events_may_be_identified_by_columns_that_are_no_features(
-    store: Store, tmp_path: Path, form: str
+    store: Store, tmp_path: Path
 ) -> None:
     columns = {"prediction_id": ["shop", "till"], "event_time": "at", "score": "score",
                "actual": "bad", "actual_time": "known"}  # fmt: skip
@@ -172,10 +177,7 @@ def test_events_may_be_identified_by_columns_that_are_no_features(
     for event in sent:
         del event["id"]
     with running(store, tmp_path, spec=spec) as collector:
-        if form == "json":
-            answer = collector.post(sent)
-        else:
-            answer = collector.post(arrow(sent), content_type=ARROW)
+        answer = collector.post(sent)
         assert (answer.status, answer.json) == (202, {"accepted": 3, "refused": 0})
         without = [{name: cell for name, cell in sent[0].items() if name != "till"}]
         errors = collector.post(without).json["errors"]
@@ -187,20 +189,13 @@ def test_events_may_be_identified_by_columns_that_are_no_features(
     assert len(set(ids)) == 3
 
 
-@pytest.mark.parametrize("form", ["json", "arrow"])
-def test_decisions_that_are_words_arrive_as_declared(
-    store: Store, tmp_path: Path, form: str
-) -> None:
+def test_decisions_that_are_words_arrive_as_declared(store: Store, tmp_path: Path) -> None:
     columns = {"prediction_id": "id", "event_time": "at", "prediction": "decision",
                "actual": "bad", "actual_time": "known"}  # fmt: skip
     spec = push_spec(columns=columns, labels={"positive": ["Ja", 1], "negative": "nein"})
     sent = [{**row(i), "decision": said} for i, said in enumerate(["ja", "Nein", None, "oft"])]
     with running(store, tmp_path, spec=spec) as collector:
-        if form == "json":
-            answer = collector.post(sent, f"{PREDICTIONS}?accept=partial")
-        else:
-            path = f"{PREDICTIONS}?accept=partial"
-            answer = collector.post(arrow(sent), path, content_type=ARROW)
+        answer = collector.post(sent, f"{PREDICTIONS}?accept=partial")
         report = ingest_new(store, spec, tmp_path, readers(), now=NOW)
 
     assert [(e["row"], e["expected"]) for e in answer.json["errors"]][-1] == (
@@ -218,8 +213,7 @@ def test_times_ahead_of_the_clock_are_judged_by_the_clock_that_is_given() -> Non
     assert not judge.judge(raw, {}, NOW + dt.timedelta(hours=1)).bad.any()
 
 
-@pytest.mark.parametrize("form", ["json", "arrow"])
-def test_vectors_arrive_as_lists_of_numbers(store: Store, tmp_path: Path, form: str) -> None:
+def test_vectors_arrive_as_lists_of_numbers(store: Store, tmp_path: Path) -> None:
     """With what is no number among them as NaN; a text that is no list is refused."""
     spec = push_spec(features={"asked": {"type": "embedding", "nullable": True}})
     vectors = [[0.5, -1.25, 3e-05], [0.5, None], [], None]
@@ -228,12 +222,9 @@ def test_vectors_arrive_as_lists_of_numbers(store: Store, tmp_path: Path, form: 
         for n, x in enumerate(vectors)
     ]
     with running(store, tmp_path, spec=spec) as collector:
-        if form == "json":
-            answer = collector.post(sent)
-            refused = collector.post([{**sent[0], "asked": "none"}])
-            assert [e["expected"] for e in refused.json["errors"]] == ["a list of numbers"]
-        else:
-            answer = collector.post(arrow(sent), content_type=ARROW)
+        answer = collector.post(sent)
+        refused = collector.post([{**sent[0], "asked": "none"}])
+        assert [e["expected"] for e in refused.json["errors"]] == ["a list of numbers"]
         assert (answer.status, answer.json) == (202, {"accepted": 4, "refused": 0})
         report = ingest_new(store, spec, tmp_path, readers(), now=NOW)
     assert [(f.status, f.n_new) for f in report.files] == [("done", 4)]
