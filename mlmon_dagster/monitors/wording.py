@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, cast, get_args
 
+from mlmon_dagster.spec.derived import NOVELTY
 from mlmon_dagster.spec.metric_registry import METRICS, is_loss
 from mlmon_dagster.spec.monitors import DISTANCES, ComparedMetric, Condition
 from mlmon_dagster.spec.names import ALL, TABLE, counted
@@ -198,8 +199,10 @@ def named(metric: str) -> str:
 
 def subject(metric: str, column: str = "", part: Mapping[str, object] | None = None) -> str:
     """Name what is judged, as the start of a sentence: metric, column and slice."""
-    text = NAMES.get(metric, metric)
-    if column and column != TABLE:
+    text, novel = NAMES.get(metric, metric), f".{NOVELTY}"
+    if metric in DISTANCES and column.endswith(novel):
+        text = f"Novelty of {column.removesuffix(novel)}"  # rows are counted, see `drift.unlike`
+    elif column and column != TABLE:
         text += f" of {column}"
     if part is not None and part["slice_key"] != ALL:
         text += f" for {part['slice_key']} = {part['slice_value']}"

@@ -17,6 +17,7 @@ import pytest
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.metrics.embeddings import EXEMPLARS, Vectors
 from mlmon_dagster.metrics.statistics import select
+from mlmon_dagster.monitors.wording import subject
 from mlmon_dagster.profiles import ProfileRows, profile_in_parts
 from mlmon_dagster.profiles.baseline import ensure_baseline
 from mlmon_dagster.profiles.embedded import FITTED
@@ -138,6 +139,7 @@ def test_a_topic_that_the_baseline_never_saw_is_drift_of_novelty(tmp_path: Path)
     told = said["drift/psi/asked.novelty"]
     said_so = r"asked is unlike the baseline's in at least \d\.\d+ % of rows, "
     assert re.fullmatch(said_so + r"most of all near topic \d+\.", told)
+    assert subject("psi", "asked.novelty") == "Novelty of asked"
     project.store.close()
 
 
