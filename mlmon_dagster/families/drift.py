@@ -1,7 +1,6 @@
 """Family drift: a column whose distribution is really and largely unlike the baseline's.
 
-Also a feature that counts for more or less than it did, and columns that no longer hang together
-as in the baseline.
+Also a feature that counts for more or less than it did.
 """
 
 from __future__ import annotations
@@ -35,7 +34,6 @@ from mlmon_dagster.monitors.evidence import (
 from mlmon_dagster.monitors.wording import (
     BEYOND_CHANCE,
     IMPACT,
-    NAMES,
     impact_of,
     number,
     subject,
@@ -46,14 +44,11 @@ from mlmon_dagster.spec import ModelSpec, declaration
 from mlmon_dagster.spec.declaration import ATTRIBUTION, ATTRIBUTION_SHIFT, attributed
 from mlmon_dagster.spec.metric_registry import AUTO, NOVEL, OFF_HEAP
 from mlmon_dagster.spec.monitors import (
-    CORRELATION_CHANGE,
-    CORRELATION_SHIFT,
     FAMILIES,
     REPEATED_ROWS,
     SUSTAINED_SHIFT,
     SUSTAINED_WINDOWS,
     Attribution,
-    Multivariate,
 )
 from mlmon_dagster.spec.names import ALL, DRIFT, OUTPUTS
 from mlmon_dagster.store.state.monitor_results import MonitorResult
@@ -103,7 +98,6 @@ def judge(evidence: Evidence) -> list[MonitorResult]:
             for column in methods:
                 parts = evidence.slices(window, "psi", column)
                 rows += _judge_family(evidence, window, [(column, "psi", part) for part in parts])
-        rows += judge_multivariate(evidence, window)
         rows += judge_attribution(evidence, window)
         if evidence.sustained is not None:
             rows += judge_sustained(evidence, window, evidence.sustained, judged)
@@ -476,73 +470,6 @@ def _points(share: float) -> str:
     return f"{100 * abs(share):.3g} points"
 
 
-def judge_multivariate(evidence: Evidence, window: Window) -> Iterator[MonitorResult]:
-    """Fail a window in which the correlation of two columns really and largely changed.
-
-    Large: by more than `above` beyond chance. Real: its p-value, which the metric has adjusted over
-    all pairs, is at most q. Nothing where the spec does not declare it.
-    """
-    declared = evidence.spec.monitors.drift.multivariate
-    if declared is None:
-        return
-    row = evidence.whole(window, CORRELATION_SHIFT)
-    reason = not_tested(window, row)
-    if row is None or reason:
-        yield unjudged(
-            evidence,
-            window,
-            evidence.spec.monitors.drift,
-            NAMES[CORRELATION_SHIFT],
-            reason,
-            metric=CORRELATION_SHIFT,
-            source=row,
-            threshold=f"above {write_limit(declared.above)}",
-        )
-    else:
-        yield _judged_correlation(evidence, window, declared, row)
-
-
-def _judged_correlation(
-    evidence: Evidence, window: Window, declared: Multivariate, row: MetricSample
-) -> MonitorResult:
-    monitor = evidence.spec.monitors.drift
-    large, real = row["value"] > declared.above, row["p_value"] <= monitor.q
-    failed = large and real
-    changes = _changes(evidence, window)
-    statistics = (
-        f"{NAMES[CORRELATION_SHIFT]} is {number(row['value'])}{BEYOND_CHANCE} "
-        f"(n {int(row['n']):,}, baseline n {int(row['n_baseline']):,}), "
-        f"{'above' if large else 'not above'} {number(declared.above)}"
-    )
-    first = ""
-    if failed and changes:
-        said = ", ".join(f"{name} by {change:+.2f}" for name, change in changes.items())
-        first = f"Columns are correlated differently: {said}"
-    if large and not real:
-        statistics += f", but an unchanged window can be as far (p {number(row['p_value'])})"
-    return result_row(
-        evidence,
-        window,
-        monitor,
-        metric=CORRELATION_SHIFT,
-        source=row,
-        status=failing(monitor, is_beyond(declared.error_at, row["value"])) if failed else OK,
-        message=told(first, statistics),
-        threshold=f"above {write_limit(declared.above)}",
-        p_adjusted=finite(row["p_value"]),
-        details={"n_baseline": int(row["n_baseline"]), "q": monitor.q, "changes": changes},
-        **excess(row["value"], declared.above),
-    )
-
-
-def _changes(evidence: Evidence, window: Window) -> dict[str, float]:
-    """Return the pairs that changed most for sure, and by how much, the first one first."""
-    pairs = evidence.columns_with(window, CORRELATION_CHANGE)
-    found = [(pair, evidence.whole(window, CORRELATION_CHANGE, pair)) for pair in pairs]
-    known = {pair: float(row["value"]) for pair, row in found if row is not None}
-    return dict(sorted(known.items(), key=lambda item: -abs(item[1])))
-
-
 class ColumnChanges:
     """Column and window -> what changed in it.
 
@@ -687,7 +614,6 @@ def _limits(spec: ModelSpec) -> str:
     d = spec.monitors.drift
     limit = "its own usual distance" if d.auto else f"{d.above:g}"
     beyond = "" if d.method.endswith(_SIGNED) else f",{BEYOND_CHANCE}"
-    joint = f" Correlations may change by {d.multivariate.above:g}." if d.multivariate else ""
     shares = ""
     if declaration.attributed(spec) and d.attribution:
         shares = f" Shares of the attributions may change by {d.attribution.above:g}."
@@ -696,33 +622,24 @@ def _limits(spec: ModelSpec) -> str:
         sustained = f" The newest 7, 14 or 28 windows may be off by {d.sustained.above:g} spreads."
     return (
         f"Fails above {limit} ({d.method}{beyond}) if also significant "
-        f"(q = {d.q:g} over the columns).{joint}{shares}{sustained}"
+        f"(q = {d.q:g} over the columns).{shares}{sustained}"
     )
 
 
 def _metrics(spec: ModelSpec) -> Sequence[str]:
     # Columns without an order have no ks; psi also explains by slice.
     method = spec.monitors.drift.method
-    joint = (CORRELATION_SHIFT, CORRELATION_CHANGE) if spec.monitors.drift.multivariate else ()
     attribution = (declaration.ATTRIBUTION, declaration.ATTRIBUTION_SHIFT)
     shap = (*attribution, declaration.ATTRIBUTION_NDCG) if declaration.attributed(spec) else ()
     novel = (NOVEL, f"{NOVEL}{AUTO}")
-    return sorted({"psi", method, f"psi{AUTO}", f"{method}{AUTO}", *novel, OFF_HEAP, *joint, *shap})
-
-
-def _name_plot(metric: str, column: str) -> str | None:
-    return (
-        metric
-        if metric == CORRELATION_SHIFT
-        else plot_columns("psi", declaration.ATTRIBUTION)(metric, column)
-    )
+    return sorted({"psi", method, f"psi{AUTO}", f"{method}{AUTO}", *novel, OFF_HEAP, *shap})
 
 
 FAMILY = Family(
     FAMILIES[DRIFT],
     judge,
     _limits,
-    measure=measure_profiles(DRIFT, lambda spec: "baseline", _name_plot),
+    measure=measure_profiles(DRIFT, lambda spec: "baseline", plot_columns("psi", ATTRIBUTION)),
     metrics=_metrics,
     explained_by_slices=True,
     references=_references,

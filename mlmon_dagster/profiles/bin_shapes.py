@@ -226,24 +226,6 @@ def decided_binning(column: str) -> Binning:
     return _binning(column, "score", SCORE_BINS // 4 * 3, low=-LOGIT_SPAN, high=LOGIT_SPAN)
 
 
-def joint_binning(
-    column: str, size: int, scores: Sequence[tuple[str, str, Sequence[int]]]
-) -> Binning:
-    """Sums of products of scores.
-
-    Args:
-        column: Column name.
-        size: Number of sums.
-        scores: Name, column, and the score of each of the column's coarse codes.
-    """
-    return _binning(
-        column, "joint", size,
-        categories=tuple(name for name, _, _ in scores),
-        tail=tuple(of for _, of, _ in scores),
-        values=tuple(float(value) for _, _, by_code in scores for value in by_code),
-    )  # fmt: skip
-
-
 def vectors_binning(
     column: str, arrays: Sequence[str], rows: Sequence[str], shape: Sequence[int]
 ) -> Binning:

@@ -12,6 +12,7 @@ tables with its own credentials.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -25,7 +26,6 @@ from numpy.typing import NDArray
 
 from mlmon_dagster.metrics import Floats, Ints, Positions
 from mlmon_dagster.metrics.binnings import label_counts, representatives, upper_edges
-from mlmon_dagster.metrics.drift.joint import JOINT
 from mlmon_dagster.metrics.performance.roc import DEEPEST, ScoreOrder, add_up, depth_of
 from mlmon_dagster.metrics.repeats import hash_rows
 from mlmon_dagster.metrics.statistics import (
@@ -33,6 +33,7 @@ from mlmon_dagster.metrics.statistics import (
     Binning,
     ColumnStatistics,
     commonest,
+    count_whole,
     empty,
     merge_columns,
     select,
@@ -46,16 +47,15 @@ from mlmon_dagster.profiles.compiler import (
     Engine,
     Statements,
     as_numpy,
-    at_work,
 )
 from mlmon_dagster.profiles.explain import explained
 from mlmon_dagster.profiles.fit import (
     Explained,
     explained_by,
     is_personal,
+    sampled_source,
     value_expressions,
 )
-from mlmon_dagster.profiles.joint import profile_joint
 from mlmon_dagster.profiles.loss_columns import (
     Values,
     attribution_columns,
@@ -67,8 +67,6 @@ from mlmon_dagster.profiles.loss_columns import (
     row_source,
     with_offsets,
 )
-from mlmon_dagster.profiles.row_cells import ROW_CELLS, read_rows
-from mlmon_dagster.profiles.sampled_rows import sampled_source
 from mlmon_dagster.profiles.storage import from_rows, to_rows
 from mlmon_dagster.spec.declaration import sampled_features
 from mlmon_dagster.spec.model import ModelSpec
@@ -98,9 +96,9 @@ def build_profiles(
 
     Returns:
         Column -> statistics; all columns have the same cells, sorted by `CELL_KEYS`; only
-        `:joint`, where it is profiled, `:score_order` and `:rows` have none of slices, and SHAP
-        values those of explained rows. A slice's key is ``origin,carrier``, its value ``EWR,UA``;
-        a null is ``<null>``, a version that is not logged ``none``. No rows give no cells.
+        `:score_order` and `:rows` have none of slices, and SHAP values those of explained rows. A
+        slice's key is ``origin,carrier``, its value ``EWR,UA``; a null is ``<null>``, a version
+        that is not logged ``none``. No rows give no cells.
 
     Raises:
         StoreError: If a slice has so many values that profiles would not be small any more.
@@ -124,7 +122,6 @@ def build_profiles(
     for name, feature in spec.derived_features.items():
         if name in found and feature.prices is None:
             found[name] = _without_nulls(found[name])
-    found |= profile_joint(engine, source, binnings, values, dialect)
     if ":log_loss" in found and "score" in found:
         log_loss, brier = found[":log_loss"].total, found[":brier"].total
         found["score"] = replace(found["score"], total=log_loss, total_sq=brier)
@@ -177,7 +174,15 @@ def _profile(
             stats = _coarsened(stats)
         stats = _count_nonfinite(stats, nonfinite)
         found[column.binning.column] = _name_unseen(stats, column, cells, engine, statements)
-    return found if rows is None else found | {ROWS: read_rows(parts[0], rows)}
+    return found if rows is None else found | {ROWS: _read_rows(parts[0], rows)}
+
+
+def _read_rows(moments: pa.Table, binning: Binning) -> ColumnStatistics:
+    """Return the statistics of a table of cells that has `ROW_CELLS`."""
+    counts = as_numpy(moments.column(ROW_CELLS).combine_chunks().flatten())
+    keys = moments.select(list(CELL_KEYS[:3])).to_pandas()
+    n = as_numpy(moments.column("n")).astype(np.int64)
+    return count_whole(binning, keys, counts.reshape(-1, binning.size).astype(np.int64), n)
 
 
 def _without_nulls(stats: ColumnStatistics) -> ColumnStatistics:
@@ -365,6 +370,7 @@ def _unseen_counts(column: Column, engine: Engine, statements: Statements) -> pa
 
 _ROWS_AT_ONCE = 250_000  # that are counted together, while as many are read
 _VALUES_AT_ONCE = 2_000_000  # of them
+ROW_CELLS = "row_cells"  # the column of a table of cells that has lists of their rows' cells
 
 
 def with_values(
@@ -409,7 +415,7 @@ def with_values(
                 cells = _Cells.of(rows.column(key).to_numpy(), names)
                 yield cells, some, rows.columns[-len(some) :]
 
-    with at_work(engine) as threads:
+    with ThreadPoolExecutor(engine.threads) as threads:
         counting: Iterator[None] = iter(())
         for cells, some, values in read():
             list(counting)
@@ -632,7 +638,7 @@ def profile_in_parts(
     """
     if len(sources) == 1:
         return work.profiles(sources[0])
-    of_samples = {JOINT, *sampled_features(work.spec)}
+    of_samples = sampled_features(work.spec)
     apart = {name: b for name, b in work.binnings.items() if name not in of_samples}
     found: dict[str, ColumnStatistics] = {}
     waiting: list[pa.Table] = []
@@ -642,10 +648,7 @@ def profile_in_parts(
             found, waiting = added_up(found, waiting, apart), []
     found = added_up(found, waiting, apart)
     found |= {name: empty(binning) for name, binning in apart.items() if name not in found}
-    values = value_expressions(work.spec, work.key)
-    source = row_source(work.spec, whole)
-    found |= profile_joint(work.opened(), source, work.binnings, values, DUCKDB)
-    sampled = {n: work.binnings[n] for n in sampled_features(work.spec) if n in work.binnings}
+    sampled = {n: work.binnings[n] for n in of_samples if n in work.binnings}
     sampled |= {n: b for n, b in work.binnings.items() if b.kind == "vectors"}
     return found | build_profiles(work.opened(), work.spec, whole, sampled) if sampled else found
 

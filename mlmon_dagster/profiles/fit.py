@@ -11,9 +11,11 @@ no column has to travel, and so is DuckDB where a column is large to hold.
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -28,6 +30,7 @@ from mlmon_dagster.metrics.means_by_output import BY_OUTPUT, OUTCOME
 from mlmon_dagster.metrics.performance.multiclass import RIGHT
 from mlmon_dagster.metrics.performance.weighted_back import DECIDED, EXEMPT
 from mlmon_dagster.metrics.quality import RAW, REST
+from mlmon_dagster.metrics.repeats import CELLS
 from mlmon_dagster.metrics.statistics import Binning, Kind
 from mlmon_dagster.profiles.bin_codes import DUCKDB, Dialect, number
 from mlmon_dagster.profiles.bin_shapes import (
@@ -44,11 +47,11 @@ from mlmon_dagster.profiles.bin_shapes import (
     personal_binning,
     renamed,
     role_binning,
+    row_binning,
     signed_values,
     size_binning,
 )
-from mlmon_dagster.profiles.compiler import Engine, at_work
-from mlmon_dagster.profiles.joint import fit_joint
+from mlmon_dagster.profiles.compiler import Engine
 from mlmon_dagster.profiles.loss_columns import (
     ANSWERS,
     CLASSES_APART,
@@ -69,14 +72,13 @@ from mlmon_dagster.profiles.loss_columns import (
     with_offsets,
     without_values,
 )
-from mlmon_dagster.profiles.row_cells import fit_rows
-from mlmon_dagster.profiles.sampled_rows import sampled_source
 from mlmon_dagster.spec.declaration import FeatureType, sampled_features
 from mlmon_dagster.spec.derived import VECTOR, name_derived
 from mlmon_dagster.spec.model import ModelSpec
+from mlmon_dagster.spec.names import ROWS
 from mlmon_dagster.spec.tasks import MAX_CLASSES, class_scores, declared_classes, task_of
 from mlmon_dagster.store.state.erased_ids import digest_personal_sql
-from mlmon_dagster.store.state.sql import quote_identifier
+from mlmon_dagster.store.state.sql import literal, literals, quote_identifier
 
 _BOOLEANS = ("false", "true")
 _VALUES: dict[FeatureType, str] = {
@@ -96,6 +98,7 @@ MAX_VALUES = 32
 MAX_HELD = 20_000_000  # rows: 160 MB a column
 _VALUES_AT_ONCE = 2_000_000  # that are read while as many are sorted
 _NEAR_END = (0.002, 0.005, 0.01, 0.02, 0.035)
+_HASHED = 8  # features, of which rows are told apart
 _FINER = 2.0**8  # SHAP values have long tails, and their means must add up
 
 
@@ -252,7 +255,6 @@ def fit_binnings(
                 binnings[name] = _fit_categorical(engine, source, name, value)
         else:
             binnings[name] = role_binning(name, kind)
-    binnings |= fit_joint(engine, spec, from_sql, binnings, expressions, dialect)
     binnings |= fit_rows(spec, binnings, dialect)
     binnings |= _fit_attributions(with_values, spec, dialect)
     return binnings | fitted | {name: loss_binning(name, 1.0) for name in group_columns(spec)}
@@ -328,6 +330,63 @@ def _typical(engine: Engine, from_sql: str, value: str) -> float:
     found = engine.query(sql).to_pylist()[0]["x"]
     # Four digits: the last ones of a mean depend on the order in which rows were added.
     return 0.0 if found is None else float(f"{math.exp(found):.4g}")
+
+
+def sampled_source(engine: Engine, from_sql: str, most_rows: int) -> str:
+    """Return at most about so many rows of each window and dataset, to stand after FROM.
+
+    The rows of a large window are halved until they are few enough, by the hash of their ids: they
+    are the same whenever it is read again. So that this does not depend on how rows are divided
+    among files, a whole window has to be seen.
+
+    Args:
+        engine: Runs SQL.
+        from_sql: The rows.
+        most_rows: Of a window; small windows keep all of theirs.
+    """
+    large = engine.query(
+        f"SELECT window_start, dataset, COUNT(*) AS n FROM {from_sql} AS records GROUP BY "
+        f"window_start, dataset HAVING COUNT(*) > {most_rows} ORDER BY window_start, dataset"
+    ).to_pylist()
+    groups: dict[tuple[str | None, int], list[dt.datetime]] = {}
+    for row in large:
+        halvings = math.ceil(math.log2(row["n"] / most_rows))
+        groups.setdefault((row["dataset"], halvings), []).append(row["window_start"])
+    if not groups:
+        return from_sql
+    parts = []
+    for (dataset, halvings), starts in groups.items():
+        mine = "dataset IS NULL" if dataset is None else f"dataset = {literal(dataset)}"
+        are_windows = f"({mine} AND window_start IN ({literals(starts)}))"
+        is_in_part = f"MD5(prediction_id) < '{2 ** (32 - halvings):08x}'"
+        parts.append(f"(NOT {are_windows} OR {is_in_part})")
+    return f"(SELECT records.* FROM {from_sql} AS records WHERE {' AND '.join(parts)})"
+
+
+def fit_rows(
+    spec: ModelSpec, binnings: Mapping[str, Binning], dialect: Dialect
+) -> dict[str, Binning]:
+    """Return the cells that a window's rows are counted in by a hash of their features.
+
+    Of the features with the most different values, which tell rows apart best. A time is left out,
+    as it is counted by its age, and a text, by its length. Of a row 11 bits are kept.
+
+    Returns:
+        None without features, or on another engine than DuckDB.
+    """
+    types = ("numeric", "categorical", "boolean")
+    features = spec.logged_features
+    known = [name for name, f in features.items() if f.type in types and name in binnings]
+    if not known or not dialect.is_duckdb:
+        return {}
+    richest = sorted(known, key=lambda name: -_count_values(binnings[name]))
+    return {ROWS: row_binning(ROWS, CELLS, richest[:_HASHED])}
+
+
+def _count_values(binning: Binning) -> float:
+    if binning.kind == "numeric":
+        return len(binning.values) or (math.inf if binning.edges else 1.0)
+    return math.inf if binning.is_open else len(binning.categories) + len(binning.tail)
 
 
 def _classes(engine: Engine, spec: ModelSpec, from_sql: str) -> Sequence[str]:
@@ -421,7 +480,7 @@ def order_statistics(
     names = list(values)
     step = max(_VALUES_AT_ONCE // max(n_rows, 1), 1)
     ordered: Iterable[tuple[str, OrderStatistics]] = ()
-    with at_work(engine) as threads:
+    with ThreadPoolExecutor(engine.threads) as threads:
         for begin in range(0, len(names), step):
             some = names[begin : begin + step]
             columns = ", ".join(

@@ -1,6 +1,6 @@
 """From profiles to metrics: which metrics each family computes, from which columns.
 
-Drift is of columns, of how they hang together, of attributions and of residuals.
+Drift is of columns, of attributions and of residuals.
 """
 
 from __future__ import annotations
@@ -113,7 +113,6 @@ def drift(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.
         off_heap_drift(columns, rest),
         novelty_metrics(columns, own, min_rows=monitor.min_rows),
         unlike_metrics(embedded, own, min_rows=monitor.min_rows),
-        _multivariate(profiles, baseline),
         _unjudged(spec, profiles, [c for c in spec.features if c not in known], "not_in_baseline"),
         _unjudged(spec, profiles, [c for c in spec.features if c in given], "given_by_window"),
         _attribution(spec, profiles, baseline),
@@ -151,16 +150,6 @@ def _known(baseline: Profiles) -> frozenset[str]:
         return frozenset(column for column, stats in outputs.items() if _has_values(stats))
 
     return derived(baseline, "known", compute)
-
-
-def _multivariate(profiles: Profiles, baseline: Profiles) -> pd.DataFrame:
-    """Return how the columns hang together, where that is profiled on both sides."""
-    from mlmon_dagster.metrics.drift.joint import JOINT, multivariate_metrics
-
-    if JOINT not in profiles or JOINT not in baseline:
-        return concat_frames([])
-    then = derived(baseline, JOINT, lambda: over_versions(baseline[JOINT]))
-    return multivariate_metrics(profiles[JOINT], then)
 
 
 def _attribution(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.DataFrame:
@@ -484,7 +473,6 @@ def columns_of(spec: ModelSpec, family: str) -> list[str]:
             "score",
             "prediction",
             "actual",
-            ":joint",
             *map(share_of, attributed(spec)),
             EXPLAINER,
         ],

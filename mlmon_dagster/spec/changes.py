@@ -52,7 +52,7 @@ _LINEAGE: Final = "the lineage in Dagster's UI, from the next load on; nothing i
 _UPKEEP: Final = "the next daily upkeep"
 
 _OTHERWISE: Final = {  # keys that have rules of their own
-    DRIFT: {"baseline", "multivariate"},
+    DRIFT: {"baseline"},
     VERSIONS: {"compare", "skew", "staleness"},
 }
 
@@ -154,8 +154,6 @@ RULES: Final[tuple[Rule, ...]] = (
          "another registered model what was known is forgotten, and its events stay"),
     *_of_monitors(),
     Rule("monitors.drift", ("baseline",), "followed", "the newest 1,000 windows are judged again"),
-    Rule("monitors.drift", ("multivariate",), "followed", f"declared or taken away: {_REFIT}; its "
-         "limits: windows judged from now on"),
     Rule("monitors.versions", ("compare", "skew", "staleness"), "followed", "the first of them "
          "declared: every window with rows is measured by it; what else changes: windows measured "
          "from now on, earlier ones with `mlmon run MODEL --from --to`"),

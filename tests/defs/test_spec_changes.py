@@ -140,7 +140,6 @@ CHANGES: dict[str, Any] = {
     "monitors.quality.null_rate": {"above": 0.5},
     "monitors.drift.above": 0.5,
     "monitors.drift.baseline": {"previous": True},
-    "monitors.drift.multivariate": True,
     "monitors.performance.metric": Many({"monitors.performance": {"metric": "f1", "drop": 0.1}}),
     "monitors.estimated_performance.drop": Many({"monitors.estimated_performance": []}),
     "monitors.business.change": Many(
@@ -209,7 +208,6 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     "slices": REFIT,
     "baseline.moving": REFIT,
     "monitors.drift.baseline": COMPARED,
-    "monitors.drift.multivariate": REFIT,
     "columns.dataset": REFIT,
     "columns.actual_time": REFIT,
     "columns.score": REFIT,
