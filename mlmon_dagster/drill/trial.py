@@ -26,7 +26,7 @@ from mlmon_dagster.pipeline.judge_inputs import JudgeInputs
 from mlmon_dagster.pipeline.measure import compared
 from mlmon_dagster.spec import ModelSpec, Window
 from mlmon_dagster.spec.baseline import PRODUCTION
-from mlmon_dagster.spec.declaration import logged_attributions
+from mlmon_dagster.spec.declaration import attributed
 from mlmon_dagster.spec.names import DRIFT, ESTIMATED_PERFORMANCE, PERFORMANCE
 from mlmon_dagster.store.state import erased_ids
 from mlmon_dagster.store.state.monitor_results import MonitorResult
@@ -279,7 +279,7 @@ class Trial:
     def _read(self) -> tuple[float, pa.Table]:
         """Read the columns that profiles need, of all rows or of a share of them."""
         spec, store = self.past.work.spec, self._work.project.store
-        unneeded = {*spec.features, *logged_attributions(spec).values()} - {self.column}
+        unneeded = {*spec.features, *attributed(spec).values()} - {self.column}
         unneeded -= {name for key in self._spec.slices for name in key}
         if self.slice is not None:
             unneeded -= {self.slice.column}

@@ -27,7 +27,6 @@ from mlmon_dagster.profiles.bin_codes import DUCKDB, Dialect
 from mlmon_dagster.profiles.bin_shapes import decode_binnings, encode_binnings
 from mlmon_dagster.profiles.build import build_profiles, held
 from mlmon_dagster.profiles.compiler import Engine
-from mlmon_dagster.profiles.explain import explained, explainer_of
 from mlmon_dagster.profiles.fit import fit_binnings, value_expressions
 from mlmon_dagster.profiles.storage import from_rows, to_rows
 from mlmon_dagster.spec.baseline import PRODUCTION
@@ -110,7 +109,7 @@ def ensure_baseline(store: Store, spec: ModelSpec, now: dt.datetime) -> Baseline
     if n == 0:
         raise no_baseline(spec)
     data_version = _data_version(counts)
-    baseline_id = _digest([METHOD, data_version, *_made_by(spec)])[:16]
+    baseline_id = _digest([METHOD, data_version, *profile_signature(spec)])[:16]
     payload = baselines.read_whole_payload(
         store, baselines.load_newest(store.state, spec.model, baseline_id)
     )
@@ -154,7 +153,7 @@ def fit_period(
         for state in sorted(filled, key=lambda state: state.window_start)
     ]
     data_version = _digest(versions)[:32]
-    baseline_id = _digest([METHOD, baselines.PROMOTED, data_version, *_made_by(spec)])[:16]
+    baseline_id = _digest([METHOD, baselines.PROMOTED, data_version, *profile_signature(spec)])[:16]
     source = store.inference_records(spec).from_sql(windows, [PRODUCTION])
     binnings = _fit_and_save(store, spec, baseline_id, source)
     baselines.save_baseline(
@@ -236,9 +235,8 @@ def _ensure_bins(store: Store, spec: ModelSpec, now: dt.datetime) -> Baseline:
     if stored is None or payload is None:
         counts = _first_windows(store, spec, now)
         source = store.inference_records(spec).from_sql(list(counts), [PRODUCTION])
-        values = explained(store.queries, spec, source)
         engine, source = held(store.queries, spec, source)
-        binnings = fit_binnings(engine, spec, source, key=_key(store, spec), explained=values)
+        binnings = fit_binnings(engine, spec, source, key=_key(store, spec))
         payload, n = encode_binnings(binnings), sum(counts.values())
         data_version = _digest([[w.start.isoformat(), n] for w, n in counts.items()])[:32]
     else:
@@ -308,21 +306,15 @@ def _key(store: Store, spec: ModelSpec) -> str:
     return erased_ids.personal_key(store.state, spec.model)
 
 
-def _made_by(spec: ModelSpec) -> list[object]:
-    """Return what decides about bins and profiles, the library that explains rows among it."""
-    explainer = explainer_of(spec)
-    return [*profile_signature(spec), *([explainer] if explainer else [])]
-
-
 def _fit_and_save(
     store: Store, spec: ModelSpec, baseline_id: str, source: str
 ) -> dict[str, Binning]:
     """Choose the bins of a baseline's rows and store the profiles of its windows."""
-    key, values = _key(store, spec), explained(store.queries, spec, source)
+    key = _key(store, spec)
     engine, source = held(store.queries, spec, source)
-    binnings = fit_binnings(engine, spec, source, key=key, explained=values)
+    binnings = fit_binnings(engine, spec, source, key=key)
     recurring = _with_recurring_tails(engine, spec, source, binnings, key)
-    whole = build_profiles(engine, spec, source, recurring, key=key, explained=values)
+    whole = build_profiles(engine, spec, source, recurring, key=key)
     saved = to_rows(whole | profile_half(engine, spec, source, binnings, key=key))
     saved = saved.append_column("baseline_id", [[baseline_id] * saved.num_rows])
     store.table(KIND, spec.model).replace(saved, None, f"baseline_id = {literal(baseline_id)}")

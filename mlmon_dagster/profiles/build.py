@@ -48,14 +48,7 @@ from mlmon_dagster.profiles.compiler import (
     Statements,
     as_numpy,
 )
-from mlmon_dagster.profiles.explain import explained
-from mlmon_dagster.profiles.fit import (
-    Explained,
-    explained_by,
-    is_personal,
-    sampled_source,
-    value_expressions,
-)
+from mlmon_dagster.profiles.fit import is_personal, sampled_source, value_expressions
 from mlmon_dagster.profiles.loss_columns import (
     Values,
     attribution_columns,
@@ -81,7 +74,6 @@ def build_profiles(
     binnings: Mapping[str, Binning],
     dialect: Dialect = DUCKDB,
     key: str = "",
-    explained: Explained | None = None,
 ) -> dict[str, ColumnStatistics]:
     """Profile all windows of a source: per window, dataset, model version and slice.
 
@@ -92,13 +84,12 @@ def build_profiles(
         binnings: Column -> bins; columns without any are left out.
         dialect: How the engine wants its SQL.
         key: Of personal values, see `value_expressions`.
-        explained: See `explained_by`.
 
     Returns:
         Column -> statistics; all columns have the same cells, sorted by `CELL_KEYS`; only
-        `:score_order` and `:rows` have none of slices, and SHAP values those of explained rows. A
-        slice's key is ``origin,carrier``, its value ``EWR,UA``; a null is ``<null>``, a version
-        that is not logged ``none``. No rows give no cells.
+        `:score_order` and `:rows` have none of slices. A slice's key is ``origin,carrier``, its
+        value ``EWR,UA``; a null is ``<null>``, a version that is not logged ``none``. No rows give
+        no cells.
 
     Raises:
         StoreError: If a slice has so many values that profiles would not be small any more.
@@ -127,10 +118,9 @@ def build_profiles(
         found["score"] = replace(found["score"], total=log_loss, total_sq=brier)
     attributions = profiled_columns(binnings, attribution_columns(spec), spec)
     if attributions:
-        rows = explained_by(explained, engine, spec, from_sql)
-        source = attribution_source(spec, rows.from_sql)
+        source = attribution_source(spec, from_sql)
         statements = Statements(source, attributions, spec.slices, dialect)
-        found |= _profile(rows.engine, spec, statements, of_rows=False)
+        found |= _profile(engine, spec, statements, of_rows=False)
     grouped = profiled_columns(binnings, group_columns(spec), spec)
     if grouped:
         source = group_source(spec, from_sql)
@@ -614,10 +604,8 @@ class ProfileRows:
 
     def profiles(self, source: str) -> dict[str, ColumnStatistics]:
         """Profile the records of a subquery, as `build_profiles` does."""
-        queries, spec = self.opened(), self.spec
-        values = explained(queries, spec, source)
-        engine, source = held(queries, spec, source)
-        return build_profiles(engine, spec, source, self.binnings, key=self.key, explained=values)
+        engine, source = held(self.opened(), self.spec, source)
+        return build_profiles(engine, self.spec, source, self.binnings, key=self.key)
 
     def __call__(self, source: str) -> pa.Table:
         """Return them as rows."""

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -70,7 +70,6 @@ from mlmon_dagster.profiles.loss_columns import (
     row_source,
     span_columns,
     with_offsets,
-    without_values,
 )
 from mlmon_dagster.spec.declaration import FeatureType, sampled_features
 from mlmon_dagster.spec.derived import VECTOR, name_derived
@@ -153,30 +152,12 @@ def _read(name: str, kind: FeatureType) -> tuple[Kind, str]:
     return counted, _VALUES[kind].format(quote_identifier(name))
 
 
-class Explained(NamedTuple):
-    """The rows that have SHAP values, beside the columns of the records, and what reads them."""
-
-    engine: Engine
-    from_sql: str
-
-
-def explained_by(
-    explained: Explained | None, engine: Engine, spec: ModelSpec, from_sql: str
-) -> Explained:
-    """Return the rows with SHAP values: all that log them, none where nobody has computed them."""
-    if explained is not None:
-        return explained
-    computed = spec.explain.model is not None
-    return Explained(engine, without_values(spec, from_sql) if computed else from_sql)
-
-
 def fit_binnings(
     engine: Engine,
     spec: ModelSpec,
     from_sql: str,
     dialect: Dialect = DUCKDB,
     key: str = "",
-    explained: Explained | None = None,
 ) -> dict[str, Binning]:
     """Choose the bins of every profiled column of a model.
 
@@ -186,7 +167,6 @@ def fit_binnings(
         from_sql: The rows of the baseline, to stand after FROM.
         dialect: How the engine wants its SQL.
         key: Of personal values, see `value_expressions`.
-        explained: See `explained_by`.
 
     Returns:
         Column name -> binning, in the order of `value_expressions`, then of SHAP values. The same
@@ -194,7 +174,7 @@ def fit_binnings(
         column has one bin for every value and a categorical one has only ``other`` and ``unseen``;
         classes that nobody declared have no bins.
     """
-    with_values = explained_by(explained, engine, spec, from_sql)
+    records = from_sql
     fitted: dict[str, Binning] = {}
     if spec.embeddings:
         from mlmon_dagster.profiles.embedded import fit_to_rows, with_fits
@@ -256,7 +236,7 @@ def fit_binnings(
         else:
             binnings[name] = role_binning(name, kind)
     binnings |= fit_rows(spec, binnings, dialect)
-    binnings |= _fit_attributions(with_values, spec, dialect)
+    binnings |= _fit_attributions(engine, spec, records, dialect)
     return binnings | fitted | {name: loss_binning(name, 1.0) for name in group_columns(spec)}
 
 
@@ -292,11 +272,11 @@ def _values(spec: ModelSpec, name: str) -> Sequence[float]:
 
 
 def _fit_attributions(
-    explained: Explained, spec: ModelSpec, dialect: Dialect
+    engine: Engine, spec: ModelSpec, from_sql: str, dialect: Dialect
 ) -> dict[str, Binning]:
     columns = attribution_columns(spec)
-    engine, found = explained.engine, dict[str, Binning]()
-    source = attribution_source(spec, explained.from_sql) if columns else ""
+    found: dict[str, Binning] = {}
+    source = attribution_source(spec, from_sql) if columns else ""
     for name, (kind, raw) in columns.items():
         value = with_offsets(raw, found)
         if kind == "categorical":

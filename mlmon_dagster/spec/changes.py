@@ -134,7 +134,7 @@ RULES: Final[tuple[Rule, ...]] = (
          "rows refused for its name are read again"),
     Rule("", ("fairness", "top_share"), "kept", "windows measured from now on; earlier "
          "ones with `mlmon run MODEL --from --to`"),
-    Rule("", ("explain",), "followed", f"where SHAP values are logged or computed: {_REFIT}"),
+    Rule("", ("explain",), "followed", f"where SHAP values are logged: {_REFIT}"),
     Rule("expectations", ("expect", "arguments", "severity", "stream"), "kept",
          "the next file or batch; rows that one refused are read again where those change"),
     Rule("metrics", ("of", "name", "columns", "arguments", "needs_actuals", "better", "change",
