@@ -20,16 +20,14 @@ from mlmon_dagster.families.family import Family, Measure, References
 from mlmon_dagster.monitors.evidence import (
     A_YEAR,
     OK,
+    Case,
     Evidence,
-    Excess,
     Window,
     choose_level,
     excess,
     not_mature,
     not_valued,
     production,
-    result_row,
-    unjudged,
 )
 from mlmon_dagster.monitors.wording import number, told, write_limit
 from mlmon_dagster.spec import ModelSpec, window_containing
@@ -126,36 +124,32 @@ def _judge_window(
 ) -> MonitorResult:
     name, side = declared.series, _SIDES[declared.better]
     row = evidence.whole(window, name)
+    case = Case(evidence, window, declared, name, source=row, threshold=side)
     reason = not_mature(window, row, is_shown=False) if declared.is_of_truth else ""
     reason = reason or not_valued(window, row)
     if row is not None and reason.startswith(declared.of):
-        return result_row(
-            evidence, window, declared, metric=name, source=row, status=declared.severity,
-            reason="raised", threshold=side, message=told(reason.rstrip("."), ""),
-        )  # fmt: skip
+        return case.result(declared.severity, told(reason.rstrip("."), ""), reason="raised")
     if not reason and row is not None:
         reason = _not_comparable(evidence, row, usual)
     if row is None or reason or usual is None:
-        return unjudged(
-            evidence, window, declared, name, reason, metric=name, source=row, threshold=side
-        )
+        return case.unjudged(reason, name)
     level = choose_level(declared.windows, evidence.spec.time.granularity)
     # The limit is the end of a range of which either side has the level of the test.
     two_sided = level if declared.better == "neither" else 2 * level
     found = usual.judge(row["value"], row["window_start"].timestamp(), two_sided)
     worse, limit = _past_limit(declared, row["value"], found)
     failed = worse >= limit > 0
-    return result_row(
-        evidence, window, declared, metric=name, source=row,
-        status=declared.severity if failed else OK,
-        message=_message(declared, row, found),
+    return case.result(
+        declared.severity if failed else OK,
+        _message(declared, row, found),
         baseline_value=found.usual,
         threshold=_threshold(declared, found),
         p_value=_chance(declared, found),
         p_adjusted=_chance(declared, found),
         details={"worse_by": worse, "limit": limit, "usual": [found.low, found.high]},
-        **_excess(worse, limit),
-    )  # fmt: skip
+        # What single windows stray is its error.
+        **excess(worse, limit, limit),
+    )
 
 
 def _not_comparable(evidence: Evidence, row: MetricSample, usual: UsualValues | None) -> str:
@@ -175,11 +169,6 @@ def _past_limit(declared: CustomMetric, value: float, found: JudgedValue) -> tup
     is_high = declared.better == "lower" or (declared.better == "neither" and away > 0)
     reach = found.high - found.usual if is_high else found.usual - found.low
     return (away if is_high else -away), max(reach, least)
-
-
-def _excess(worse: float, limit: float) -> Excess:
-    """Say how far past the limit a window is; what single windows stray is its error."""
-    return excess(worse, limit, limit)
 
 
 def _threshold(declared: CustomMetric, found: JudgedValue) -> str:

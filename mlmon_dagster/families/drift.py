@@ -21,6 +21,7 @@ from mlmon_dagster.monitors.change_wording import describe_nature, in_words, per
 from mlmon_dagster.monitors.evidence import (
     OK,
     WORST_SLICES,
+    Case,
     Evidence,
     Window,
     excess,
@@ -28,8 +29,6 @@ from mlmon_dagster.monitors.evidence import (
     finite,
     is_beyond,
     not_tested,
-    result_row,
-    unjudged,
 )
 from mlmon_dagster.monitors.wording import (
     BEYOND_CHANCE,
@@ -150,20 +149,12 @@ def _judge_family(
     for (column, method, row), reason, adjusted, *beside in zip(
         found, reasons, benjamini_hochberg(tested), novel, off_heap, strict=True
     ):
+        case = Case(evidence, window, monitor, method, column, row)
         if row is None or reason:
-            yield unjudged(
-                evidence,
-                window,
-                monitor,
-                subject(method, column, row),
-                reason,
-                metric=method,
-                column=column,
-                source=row,
-                threshold=_threshold(method, monitor.above),
-            )
+            threshold = _threshold(method, monitor.above)
+            yield case.unjudged(reason, subject(method, column, row), threshold=threshold)
         else:
-            yield _judged(evidence, window, column, row, adjusted, size, *beside)
+            yield _judged(case, row, adjusted, size, *beside)
 
 
 def _no_data(evidence: Evidence, row: MetricSample | None, window: Window) -> str:
@@ -174,15 +165,9 @@ def _no_data(evidence: Evidence, row: MetricSample | None, window: Window) -> st
 
 
 def _judged(
-    evidence: Evidence,
-    window: Window,
-    column: str,
-    row: MetricSample,
-    adjusted: float,
-    size: int,
-    novel: float,
-    off_heap: float,
+    case: Case, row: MetricSample, adjusted: float, size: int, novel: float, off_heap: float
 ) -> MonitorResult:
+    evidence, window, column = case.evidence, case.window, case.column
     monitor, features = evidence.spec.monitors.drift, evidence.spec.features
     vectors = evidence.spec.novelty_columns.get(column)
     above = _limit(evidence, window, column, row) + _of_whole(evidence, window, column, row)
@@ -198,7 +183,7 @@ def _judged(
         f"{'above' if large else 'not above'} {number(above)}"
     )
     if large and not real:
-        statistics += f", but an unchanged window can be as far (adjusted p {number(adjusted)})"
+        statistics += _may_be_chance(adjusted)
     if novel:
         where = "unlike the baseline's" if vectors else "outside the baseline's range"
         statistics += f"; {percent(novel)} of rows are {where}"
@@ -234,15 +219,9 @@ def _judged(
             for part in far[:WORST_SLICES]
         ]
     status = failing(monitor, is_beyond(monitor.error_at, beyond)) if failed else OK
-    return result_row(
-        evidence,
-        window,
-        monitor,
-        metric=row["metric"],
-        column=column,
-        source=row,
-        status=status,
-        message=told(first, statistics),
+    return case.result(
+        status,
+        told(first, statistics),
         baseline_value=chance,
         threshold=_threshold(row["metric"], above),
         p_adjusted=finite(adjusted),
@@ -410,32 +389,19 @@ def judge_attribution(evidence: Evidence, window: Window) -> Iterator[MonitorRes
     ]
     adjusted = benjamini_hochberg(p)
     size = sum(not reason for reason in reasons)
+    monitor, limit = evidence.spec.monitors.drift, f"beyond {write_limit(declared.above)}"
     for (feature, row), reason, each in zip(found, reasons, adjusted, strict=True):
+        case = Case(evidence, window, monitor, ATTRIBUTION_SHIFT, feature, row, limit)
         if row is None or reason:
-            yield unjudged(
-                evidence,
-                window,
-                evidence.spec.monitors.drift,
-                subject(ATTRIBUTION_SHIFT, feature),
-                reason,
-                metric=ATTRIBUTION_SHIFT,
-                column=feature,
-                source=row,
-                threshold=f"beyond {write_limit(declared.above)}",
-            )
+            yield case.unjudged(reason, subject(ATTRIBUTION_SHIFT, feature))
         else:
-            yield _judged_attribution(evidence, window, declared, feature, row, each, size)
+            yield _judged_attribution(case, declared, row, each, size)
 
 
 def _judged_attribution(
-    evidence: Evidence,
-    window: Window,
-    declared: Attribution,
-    feature: str,
-    row: MetricSample,
-    adjusted: float,
-    size: int,
+    case: Case, declared: Attribution, row: MetricSample, adjusted: float, size: int
 ) -> MonitorResult:
+    evidence, window, feature = case.evidence, case.window, case.column
     monitor, shift = evidence.spec.monitors.drift, float(row["value"])
     large, real = abs(shift) > declared.above, adjusted <= monitor.q
     now = evidence.whole(window, ATTRIBUTION, feature)
@@ -447,23 +413,20 @@ def _judged_attribution(
         f"{_points(declared.above)}"
     )
     if large and not real:
-        message += f", but an unchanged window can be as far (adjusted p {number(adjusted)})"
+        message += _may_be_chance(adjusted)
     failed = large and real
-    return result_row(
-        evidence,
-        window,
-        monitor,
-        metric=ATTRIBUTION_SHIFT,
-        column=feature,
-        source=row,
-        status=failing(monitor, is_beyond(declared.error_at, shift)) if failed else OK,
-        message=message + ".",
-        threshold=f"beyond {write_limit(declared.above)}",
+    return case.result(
+        failing(monitor, is_beyond(declared.error_at, shift)) if failed else OK,
+        message + ".",
         p_adjusted=finite(adjusted),
         family_size=size,
         details={"n_baseline": int(row["n_baseline"]), "q": monitor.q, "attribution": share},
         **excess(abs(shift), declared.above),
     )
+
+
+def _may_be_chance(adjusted: float) -> str:
+    return f", but an unchanged window can be as far (adjusted p {number(adjusted)})"
 
 
 def _points(share: float) -> str:

@@ -13,7 +13,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from mlmon_dagster.monitors.evidence import N_TOGETHER, Evidence
+from mlmon_dagster.monitors.evidence import (
+    N_TOGETHER,
+    NO_DATA,
+    Case,
+    Evidence,
+    explain_unjudged,
+    finite,
+)
 from mlmon_dagster.spec import ModelSpec, Window
 from mlmon_dagster.spec.metric_registry import METRICS
 from mlmon_dagster.spec.monitors import DeclaredFamily
@@ -155,6 +162,16 @@ class Family:
     def columns(self, spec: ModelSpec) -> list[str]:
         """Return the profiled columns that its metrics are made from."""
         return self.made.columns(spec)
+
+
+def await_truth(case: Case, reason: str, named: str) -> MonitorResult:
+    """Return the row of a metric of ground truth that is not judged, with the baseline's value."""
+    evidence, window, row = case.evidence, case.window, case.source
+    base = evidence.baseline_row(case.metric, row)
+    n = int(row["n"]) if row else int(window["n_actual"])
+    message = explain_unjudged(window, named, reason, n)
+    known = finite(base["value"]) if base else None
+    return case.result(NO_DATA, message, reason=reason, baseline_value=known)
 
 
 def measure_profiles(

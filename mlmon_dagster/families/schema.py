@@ -22,11 +22,10 @@ from mlmon_dagster.monitors.change_wording import percent
 from mlmon_dagster.monitors.evidence import (
     MIN_COUNT,
     OK,
+    Case,
     Evidence,
     Window,
     excess,
-    result_row,
-    unjudged,
 )
 from mlmon_dagster.monitors.wording import compared, threshold
 from mlmon_dagster.spec import ModelSpec
@@ -79,16 +78,12 @@ def _judge_expectations(evidence: Evidence, window: Window) -> Iterator[MonitorR
         do_not = "does not" if len(failing) == 1 else "do not"
         message = f"{len(failing)} of {counted(n, 'expectation')} of the spec {do_not} hold"
         message += f": {'; '.join(map(_unkept, [*first, *others][:3]))}{rest}"
-    yield result_row(
-        evidence,
-        window,
-        evidence.spec.monitors.schema_,
-        metric="expectations",
-        status="ERROR" if severe else "WARN" if warned else OK,
-        message=f"{message}.",
+    monitor = evidence.spec.monitors.schema_
+    yield Case(evidence, window, monitor, "expectations", threshold="all hold").result(
+        "ERROR" if severe else "WARN" if warned else OK,
+        f"{message}.",
         value=float(len(failing)),
         n=max(int(one["rows"]) for one in results),
-        threshold="all hold",
         details={"expectations": results},
     )
 
@@ -115,36 +110,21 @@ def _judge_repeats(evidence: Evidence, window: Window) -> Iterator[MonitorResult
     """Judge rows that were there before, as a share of the rows sent; no row if none was sent."""
     monitor, sent = evidence.spec.monitors.schema_, int(window["n_sent"])
     judged = (
-        (
-            "duplicate_rate",
-            monitor.duplicate_rate,
-            window["n_duplicate"],
-            "had come before",
-        ),
-        (
-            "conflict_rate",
-            monitor.conflict_rate,
-            window["n_conflict"],
-            "contradict others",
-        ),
+        ("duplicate_rate", monitor.duplicate_rate, window["n_duplicate"], "had come before"),
+        ("conflict_rate", monitor.conflict_rate, window["n_conflict"], "contradict others"),
     )
     for metric, condition, found, said in judged:
         if condition is None or not sent:
             continue
         share = int(found) / sent
         failed = condition.fails(share) and found >= MIN_COUNT
-        yield result_row(
-            evidence,
-            window,
-            monitor,
-            metric=metric,
-            status="WARN" if failed else OK,
-            message=f"{int(found):,} of {sent:,} rows ({percent(share)}) {said} under "
+        yield Case(evidence, window, monitor, metric, threshold=threshold(condition)).result(
+            "WARN" if failed else OK,
+            f"{int(found):,} of {sent:,} rows ({percent(share)}) {said} under "
             f"the same id, {compared(condition, failed, percent)}.",
             value=share,
             **excess(share, condition.bound),
             n=sent,
-            threshold=threshold(condition),
         )
 
 
@@ -154,10 +134,9 @@ def _judge_window(evidence: Evidence, window: Window) -> MonitorResult:
     n_unplaced, files = sum(unplaced.values()), int(window["n_quarantined"])
     bad = int(window["n_bad"]) + n_unplaced
     rows = int(window["n"]) + bad
-    common: dict[str, Any] = {"metric": "bad_rate"}
-    common |= {"threshold": threshold(monitor.bad_rate), "n": rows}
+    case = Case(evidence, window, monitor, "bad_rate", threshold=threshold(monitor.bad_rate))
     if rows == 0 and files == 0:
-        return unjudged(evidence, window, monitor, "The schema", "no_rows", **common)
+        return case.unjudged("no_rows", "The schema", n=rows)
     share = bad / rows if rows else 0.0
     past = monitor.bad_rate.fails(share)
     reasons = _reasons(window.get("bad_reasons"))
@@ -179,13 +158,11 @@ def _judge_window(evidence: Evidence, window: Window) -> MonitorResult:
         told = f"Columns changed: {'; '.join(changes[:3])}"
         told += f"; and {len(changes) - 3} more." if len(changes) > 3 else "."
         message = f"{message} {told}" if past or files else told
-    return result_row(
-        evidence,
-        window,
-        monitor,
-        status=monitor.severity if past or files else "WARN" if changes else OK,
-        message=message,
+    return case.result(
+        monitor.severity if past or files else "WARN" if changes else OK,
+        message,
         value=share,
+        n=rows,
         **(excess(share, monitor.bad_rate.bound) if past or not (files or changes) else {}),
         details={
             "n_bad": bad,
@@ -196,7 +173,6 @@ def _judge_window(evidence: Evidence, window: Window) -> MonitorResult:
             **({"n_unplaced": n_unplaced} if unplaced else {}),
             **({"changes": changes} if changes else {}),
         },
-        **common,
     )
 
 

@@ -13,15 +13,14 @@ from mlmon_dagster.monitors.evidence import (
     MIN_COUNT,
     NO_DATA,
     OK,
+    Case,
     Evidence,
     Window,
     excess,
-    explain_unjudged,
     finite,
     not_mature,
     not_valued,
     production,
-    result_row,
 )
 from mlmon_dagster.monitors.wording import subject, write_limit
 from mlmon_dagster.spec import ModelSpec, complete_windows
@@ -76,31 +75,21 @@ def judge(evidence: Evidence) -> list[MonitorResult]:
     return rows
 
 
-def _result(evidence: Evidence, window: Window, **fields: Any) -> MonitorResult:
-    return result_row(evidence, window, evidence.spec.monitors.versions, **fields)
+def _case(evidence: Evidence, window: Window, metric: str, column: str = TABLE) -> Case:
+    row = evidence.whole(window, metric, column)
+    return Case(evidence, window, evidence.spec.monitors.versions, metric, column, row)
 
 
-def _unjudged(
-    evidence: Evidence,
-    window: Window,
-    metric: str,
-    row: MetricSample | None,
-    reason: str,
-    **fields: Any,
-) -> MonitorResult:
-    n = int(row["n"]) if row else int(window["n"])
-    about = subject(metric, fields.get("column", ""))
-    return _result(
-        evidence, window, metric=metric, source=row, status=NO_DATA, reason=reason,
-        **{"message": explain_unjudged(window, about, reason, n), **fields},
-    )  # fmt: skip
+def _unjudged(case: Case, reason: str, **fields: object) -> MonitorResult:
+    return case.unjudged(reason, subject(case.metric, case.column), **fields)
 
 
 def _judge_gain(evidence: Evidence, window: Window, declared: VersionComparison) -> MonitorResult:
     from mlmon_dagster.metrics.versions import BY_ROWS, rows_to_decide, verdict_of
 
     metric = declared.gain
-    row = evidence.whole(window, metric)
+    case = _case(evidence, window, metric)
+    row = case.source
     champion, challenger = (window.get("pairs") or {}).get(metric, ("", ""))
     named: dict[str, object] = {"champion": champion, "challenger": challenger}
     # A comparison goes over many windows, and none of them is in a hurry.
@@ -111,10 +100,10 @@ def _judge_gain(evidence: Evidence, window: Window, declared: VersionComparison)
     if not reason and share is not None and _is_wrong(share):
         reason = "sample_ratio"
     if reason or row is None:
-        return _unjudged(evidence, window, metric, row, reason, details=named)
+        return _unjudged(case, reason, details=named)
     half, margin = (row["upper"] - row["lower"]) / 2, declared.margin
     verdict = verdict_of(row["lower"], row["upper"], margin)
-    details = {**named, "verdict": verdict, "margin": margin}
+    details: dict[str, object] = {**named, "verdict": verdict, "margin": margin}
     limit = f"below {write_limit(-margin)}"
     sides = f"{_named(challenger)} ({declared.how})", _named(champion)
     said = (
@@ -123,28 +112,22 @@ def _judge_gain(evidence: Evidence, window: Window, declared: VersionComparison)
     )
     if verdict == "undecided":
         more = rows_to_decide(row["value"], half, margin, int(row["n"]))
-        return _unjudged(
-            evidence, window, metric, row, "undecided", threshold=limit,
-            message=f"Whether {sides[0]} is worse than {sides[1]} is undecided: {said}; "
-            f"about {more:,} more rows will tell.",
-            details={**details, "more": more},
-        )  # fmt: skip
-    return _result(
-        evidence, window, metric=metric, source=row, threshold=limit, details=details,
-        status=evidence.spec.monitors.versions.severity if verdict == "worse" else OK,
-        message=f"{_capital(sides[0])} is {verdict} than {sides[1]}: {said}.",
-        **excess(-row["value"], margin, half),
-    )  # fmt: skip
+        message = (
+            f"Whether {sides[0]} is worse than {sides[1]} is undecided: {said}; "
+            f"about {more:,} more rows will tell."
+        )
+        details["more"] = more
+        return case.result(NO_DATA, message, reason="undecided", threshold=limit, details=details)
+    status = case.monitor.severity if verdict == "worse" else OK
+    message = f"{sides[0][0].upper()}{sides[0][1:]} is {verdict} than {sides[1]}: {said}."
+    past = excess(-row["value"], margin, half)
+    return case.result(status, message, threshold=limit, details=details, **past)
 
 
 def _named(version: str) -> str:
     from mlmon_dagster.profiles.compiler import NO_VERSION
 
     return f"version {version}" if version not in ("", NO_VERSION) else "a version without a name"
-
-
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]
 
 
 def _is_wrong(share: MetricSample) -> bool:
@@ -155,10 +138,11 @@ def _is_wrong(share: MetricSample) -> bool:
 
 
 def _judge_share(evidence: Evidence, window: Window, declared: VersionComparison) -> MonitorResult:
-    row = evidence.whole(window, CANARY_SHARE)
+    case = _case(evidence, window, CANARY_SHARE)
+    row = case.source
     reason = not_valued(window, row)
     if reason or row is None:
-        return _unjudged(evidence, window, CANARY_SHARE, row, reason)
+        return _unjudged(case, reason)
     wrong = _is_wrong(row)
     assert declared.share is not None
     said = f"The canary answered {row['value']:.1%} of {int(row['n']):,} requests"
@@ -168,18 +152,16 @@ def _judge_share(evidence: Evidence, window: Window, declared: VersionComparison
         if wrong
         else f", about the {declared.share:.1%} that it was to answer."
     )
-    return _result(
-        evidence, window, metric=CANARY_SHARE, source=row,
-        status=evidence.spec.monitors.versions.severity if wrong else OK,
-        threshold=f"{declared.share:g}", message=said + after, baseline_value=declared.share,
-    )  # fmt: skip
+    status, limit = case.monitor.severity if wrong else OK, f"{declared.share:g}"
+    return case.result(status, said + after, threshold=limit, baseline_value=declared.share)
 
 
 def _judge_skew(evidence: Evidence, window: Window, declared: Skew, column: str) -> MonitorResult:
-    row = evidence.whole(window, SKEW_RATE, column)
+    case = _case(evidence, window, SKEW_RATE, column)
+    row = case.source
     reason = not_valued(window, row)
     if reason or row is None:
-        return _unjudged(evidence, window, SKEW_RATE, row, reason, column=column)
+        return _unjudged(case, reason)
     # One of a few hundred predictions is past a limit of a thousandth, and no evidence.
     enough = round(row["value"] * row["n"]) >= MIN_COUNT or row["lower"] > declared.above
     wrong = bool(row["value"] > declared.above and enough)
@@ -203,30 +185,28 @@ def _judge_skew(evidence: Evidence, window: Window, declared: Skew, column: str)
         if wrong
         else "."
     )
-    return _result(
-        evidence, window, metric=SKEW_RATE, column=column, source=row, details=details,
-        status=evidence.spec.monitors.versions.severity if wrong else OK,
-        threshold=f"above {write_limit(declared.above)}", message=said + after,
-        **excess(row["value"], declared.above, row["value"] - row["lower"]),
-    )  # fmt: skip
+    status, limit = case.monitor.severity if wrong else OK, f"above {write_limit(declared.above)}"
+    past = excess(row["value"], declared.above, row["value"] - row["lower"])
+    return case.result(status, said + after, threshold=limit, details=details, **past)
 
 
 def _judge_age(evidence: Evidence, window: Window, declared: Staleness) -> MonitorResult:
-    row = evidence.whole(window, VERSION_AGE)
+    case = _case(evidence, window, VERSION_AGE)
+    row = case.source
     reason = not_valued(window, row)
     if reason or row is None:
-        return _unjudged(evidence, window, VERSION_AGE, row, reason)
+        return _unjudged(case, reason)
     limit = declared.above.total_seconds() / 86400
     old = row["value"] > limit
     version = str(window.get("deployed") or "")
-    return _result(
-        evidence, window, metric=VERSION_AGE, source=row, details={"version": version},
-        status=evidence.spec.monitors.versions.severity if old else OK,
-        threshold=f"above {limit:g}",
-        message=f"{_named(version).capitalize()} has served for {row['value']:.0f} days, "
+    return case.result(
+        case.monitor.severity if old else OK,
+        f"{_named(version).capitalize()} has served for {row['value']:.0f} days, "
         f"{'' if old else 'not '}above {limit:g}.",
+        threshold=f"above {limit:g}",
+        details={"version": version},
         **excess(row["value"], limit),
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True)

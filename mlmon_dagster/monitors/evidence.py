@@ -344,39 +344,49 @@ def result_row(
     return cast("MonitorResult", row)
 
 
-def unjudged(
-    evidence: Evidence,
-    window: Window,
-    monitor: Monitor,
-    named: str,
-    reason: str,
-    *,
-    source: MetricSample | None = None,
-    **fields: Any,
-) -> MonitorResult:
-    """Build the row of a window that cannot be judged: NO_DATA, and a sentence that says why.
+@dataclass(frozen=True)
+class Case:
+    """A metric of a window that a monitor judges; each verdict on it says the same of these.
 
-    Args:
-        evidence: As in `result_row`.
-        window: The window.
-        monitor: The declared monitor.
-        named: What was to be judged, in words.
-        reason: Why it is not, see `wording.REASONS`.
-        source: The metric row without a value, if there is one.
-        **fields: Further columns, as in `result_row`; the sentence says their ``n``, else that of
-            the metric row, else that of the window.
+    Attributes:
+        evidence: As in `result_row`, as are the others.
+        threshold: What it is held against, in words.
     """
-    n = int(fields["n"] if "n" in fields else (source or window)["n"])
-    return result_row(
-        evidence,
-        window,
-        monitor,
-        status=NO_DATA,
-        reason=reason,
-        message=explain_unjudged(window, named, reason, n),
-        source=source,
-        **fields,
-    )
+
+    evidence: Evidence
+    window: Window
+    monitor: Monitor
+    metric: str
+    column: str = TABLE
+    source: MetricSample | None = None
+    threshold: str = ""
+
+    def result(self, status: str, message: str, **fields: object) -> MonitorResult:
+        """Build its row of `monitor_result`, with further columns."""
+        return result_row(
+            self.evidence,
+            self.window,
+            self.monitor,
+            metric=self.metric,
+            status=status,
+            message=message,
+            column=self.column,
+            source=self.source,
+            **{"threshold": self.threshold, **fields},
+        )
+
+    def unjudged(self, reason: str, named: str, **fields: Any) -> MonitorResult:
+        """Build the row of a window that cannot be judged: NO_DATA, and a sentence that says why.
+
+        Args:
+            reason: Why it is not, see `wording.REASONS`.
+            named: What was to be judged, in words.
+            **fields: Further columns; the sentence says their ``n``, else that of the metric row,
+                else that of the window.
+        """
+        n = int(fields["n"] if "n" in fields else (self.source or self.window)["n"])
+        message = explain_unjudged(self.window, named, reason, n)
+        return self.result(NO_DATA, message, **{"reason": reason, **fields})
 
 
 def explain_unjudged(window: Window, named: str, reason: str, n: int) -> str:
