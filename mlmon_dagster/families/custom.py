@@ -16,7 +16,14 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zoneinfo import ZoneInfo
 
-from mlmon_dagster.families.family import Family, Measure, References
+from mlmon_dagster.families.family import (
+    Family,
+    Measure,
+    References,
+    Sample,
+    frame_samples,
+    make_sample,
+)
 from mlmon_dagster.monitors.evidence import (
     A_YEAR,
     OK,
@@ -204,11 +211,7 @@ def custom_frame(comparison: Comparison, present: Sequence[dt.datetime]) -> pd.D
         comparison: The windows, and the baseline that says how far they stray.
         present: Starts of those that have rows.
     """
-    import pandas as pd
-
-    from mlmon_dagster.metrics.frames import METRIC_COLUMNS
-
-    work, rows = comparison.work, list[dict[str, object]]()
+    work, rows = comparison.work, list[Sample]()
     places = [Place(window) for window in work.windows if window.start in present]
     for loaded in load_metrics(work.spec):
         numbers = compute_numbers(work, loaded, places)
@@ -222,9 +225,7 @@ def custom_frame(comparison: Comparison, present: Sequence[dt.datetime]) -> pd.D
                 judged = usual.judge(found.value, place.window.start.timestamp())
                 ends, n_baseline = judged.interval(found.value), int(sum(then["n"]))
             rows.append(_sample(loaded, place, found, ends, n_baseline))
-    frame = pd.DataFrame(rows, columns=list(METRIC_COLUMNS))
-    frame["window_start"] = pd.to_datetime(frame["window_start"], utc=True)
-    return frame
+    return frame_samples(rows)
 
 
 def _sample(
@@ -233,25 +234,12 @@ def _sample(
     found: Number,
     ends: tuple[float, float] = (math.nan, math.nan),
     n_baseline: int = 0,
-) -> dict[str, object]:
-    return {
-        "window_start": place.window.start,
-        "dataset": place.dataset,
-        "model_version": place.version,
-        "slice_key": ALL,
-        "slice_value": ALL,
-        "column_name": TABLE,
-        "metric": loaded.declared.series,
-        "value": found.value,
-        "lower": ends[0],
-        "upper": ends[1],
-        "n": found.n,
-        "n_baseline": n_baseline,
-        "p_value": math.nan,
-        "by_chance": math.nan,
-        "reason": found.reason,
-        "method_version": _method(loaded),
-    }
+) -> Sample:
+    return make_sample(
+        place.window, loaded.declared.series, _method(loaded), dataset=place.dataset,
+        model_version=place.version, value=found.value, lower=ends[0], upper=ends[1], n=found.n,
+        n_baseline=n_baseline, reason=found.reason,
+    )  # fmt: skip
 
 
 def _method(loaded: LoadedMetric) -> str:
@@ -361,7 +349,7 @@ def _baseline_numbers(work: Work, loaded: LoadedMetric, baseline: Baseline) -> p
 
     places = _places_of(work.spec, baseline)
     if not places or loaded.function is None:
-        return pd.DataFrame(columns=list(METRIC_COLUMNS))
+        return frame_samples([])
     first, last = places[0].window.start, places[-1].window.end
     is_own = places[0][1:] == (PRODUCTION, ALL)
     stored = metric_log.newest(
@@ -380,8 +368,7 @@ def _baseline_numbers(work: Work, loaded: LoadedMetric, baseline: Baseline) -> p
     known = {start.to_pydatetime() for start in stored["window_start"]}
     missing = [place for place in places if place.window.start not in known]
     made = [_sample(loaded, *one) for one in compute_numbers(work, loaded, missing).items()]
-    computed = pd.DataFrame(made, columns=list(METRIC_COLUMNS))
-    computed["window_start"] = pd.to_datetime(computed["window_start"], utc=True)
+    computed = frame_samples(made)
     if made and not is_own:
         metric_log.append(work.project.store.state, _as_stored(work, baseline, computed, missing))
     if loaded.declared.is_of_truth:  # what waits for its ground truth says nothing yet

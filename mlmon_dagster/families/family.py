@@ -8,6 +8,7 @@ These modules are loaded with the definitions, so they import what is heavy in f
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,9 +23,10 @@ from mlmon_dagster.monitors.evidence import (
     finite,
 )
 from mlmon_dagster.spec import ModelSpec, Window
+from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.metric_registry import METRICS
 from mlmon_dagster.spec.monitors import DeclaredFamily
-from mlmon_dagster.spec.names import TABLE
+from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 from mlmon_dagster.store.state.window_state import WindowInputs
 from mlmon_dagster.work import Comparison, Work
@@ -38,6 +40,7 @@ Profiles = Mapping[str, "ColumnStatistics"]
 Facts = Mapping[str, Any]  # of a window, as `evaluate` takes them
 Plotted = Callable[[str, str], str | None]
 References = Mapping[str, Any]  # as `evaluate` takes them
+Sample = dict[str, object]  # a row of a MetricFrame
 Against = Literal["baseline", "fixed", "nothing"]
 
 
@@ -162,6 +165,37 @@ class Family:
     def columns(self, spec: ModelSpec) -> list[str]:
         """Return the profiled columns that its metrics are made from."""
         return self.made.columns(spec)
+
+
+def make_sample(window: Window, metric: str, method: str, **fields: object) -> Sample:
+    """Return a row of a MetricFrame, of production as a whole unless other fields are given."""
+    nothing = dict.fromkeys(("value", "lower", "upper", "p_value", "by_chance"), math.nan)
+    return {
+        "window_start": window.start,
+        "dataset": PRODUCTION,
+        "model_version": ALL,
+        "slice_key": ALL,
+        "slice_value": ALL,
+        "column_name": TABLE,
+        "metric": metric,
+        "method_version": method,
+        "n": 0,
+        "n_baseline": 0,
+        "reason": "",
+        **nothing,
+        **fields,
+    }
+
+
+def frame_samples(rows: Sequence[Sample]) -> pd.DataFrame:
+    """Put together a MetricFrame of such rows."""
+    import pandas as pd
+
+    from mlmon_dagster.metrics.frames import METRIC_COLUMNS
+
+    frame = pd.DataFrame(rows, columns=list(METRIC_COLUMNS))
+    frame["window_start"] = pd.to_datetime(frame["window_start"], utc=True)
+    return frame
 
 
 def await_truth(case: Case, reason: str, named: str) -> MonitorResult:

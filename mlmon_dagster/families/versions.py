@@ -6,9 +6,16 @@ import datetime as dt
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mlmon_dagster.families.family import Family, Measure, plot_both
+from mlmon_dagster.families.family import (
+    Family,
+    Measure,
+    Sample,
+    frame_samples,
+    make_sample,
+    plot_both,
+)
 from mlmon_dagster.monitors.evidence import (
     MIN_COUNT,
     NO_DATA,
@@ -52,7 +59,6 @@ if TYPE_CHECKING:
 NOT_SERVED, NO_PAIRS, TOO_FEW = "version_not_served", "no_shared_predictions", "few_of_rarer_class"
 _DAY = dt.timedelta(days=1)
 _NEARLY_ALL = 0.9  # of the requests
-Sample = dict[str, Any]  # a row of a MetricFrame
 
 
 def judge(evidence: Evidence) -> list[MonitorResult]:
@@ -321,10 +327,6 @@ class Served:
 
 def versions_frame(work: Work) -> pd.DataFrame:
     """Return the MetricFrame of what a model declares under ``monitors.versions``."""
-    import pandas as pd
-
-    from mlmon_dagster.metrics.frames import METRIC_COLUMNS
-
     declared, rows = work.spec.monitors.versions, list[Sample]()
     served = Served(work)
     present = [w for w in work.windows if served.deployed(w.start) is not None]
@@ -334,30 +336,7 @@ def versions_frame(work: Work) -> pd.DataFrame:
         rows += _skews(work, declared.skew, present)
     if declared.staleness is not None:
         rows += _ages(served, present)
-    frame = pd.DataFrame(rows, columns=list(METRIC_COLUMNS))
-    frame["window_start"] = pd.to_datetime(frame["window_start"], utc=True)
-    return frame
-
-
-def _row(window: Span, metric: str, version: str, **fields: object) -> Sample:
-    nothing: Sample = dict.fromkeys(
-        ("value", "lower", "upper", "p_value", "by_chance"), float("nan")
-    )
-    return {
-        "window_start": window.start,
-        "dataset": PRODUCTION,
-        "model_version": ALL,
-        "slice_key": ALL,
-        "slice_value": ALL,
-        "column_name": TABLE,
-        "metric": metric,
-        "method_version": version,
-        "n": 0,
-        "n_baseline": 0,
-        "reason": "",
-        **nothing,
-        **fields,
-    }
+    return frame_samples(rows)
 
 
 def _gains(
@@ -374,14 +353,14 @@ def _gains(
         sides = _rows_of(work, declared, [pair for pair in pairs.values() if pair])
         for window, pair in pairs.items():
             if pair is None or sides is None:
-                yield _row(window, declared.gain, method, reason=NOT_SERVED)
+                yield make_sample(window, declared.gain, method, reason=NOT_SERVED)
                 continue
             if declared is work.spec.monitors.versions.canary:
                 assert declared.share is not None
                 n = pair.n + pair.n_other
                 lower, upper = (float(end) for end in wilson(pair.n_other, n))
                 p_value = got_its_share(pair.n, pair.n_other, declared.share)
-                yield _row(
+                yield make_sample(
                     window, CANARY_SHARE, method, value=pair.n_other / n, lower=lower,
                     upper=upper, n=n, p_value=p_value,
                 )  # fmt: skip
@@ -392,12 +371,12 @@ def _gains(
                 reason = TOO_FEW if n_one and n_other else NO_PAIRS
                 if declared.how == "canary" and reason == NO_PAIRS:
                     reason = "no_actuals"
-                yield _row(
+                yield make_sample(
                     window, declared.gain, method, n=n_other, n_baseline=n_one, reason=reason
                 )
                 continue
             few = BY_ROWS if found.windows < FEWEST_WINDOWS else ""
-            yield _row(
+            yield make_sample(
                 window, declared.gain, method + few, value=found.difference, lower=found.lower,
                 upper=found.upper, p_value=found.p_value, n=found.n, n_baseline=n_one,
             )  # fmt: skip
@@ -428,9 +407,9 @@ def _skews(work: Work, declared: Skew, windows: Sequence[Span]) -> Iterator[Samp
         for column in _columns(work.spec, declared):
             one = found.get(column)
             if one is None:
-                yield _row(window, SKEW_RATE, "skew-1", column_name=column, reason=NO_PAIRS)
+                yield make_sample(window, SKEW_RATE, "skew-1", column_name=column, reason=NO_PAIRS)
             else:
-                yield _row(
+                yield make_sample(
                     window, SKEW_RATE, "skew-1", column_name=column, value=one.rate,
                     lower=one.lower, upper=one.upper, n=one.n,
                 )  # fmt: skip
@@ -453,7 +432,7 @@ def _ages(served: Served, windows: Sequence[Span]) -> Iterator[Sample]:
         version = served.deployed(window.start)
         since = None if version is None else served.first_seen(version)
         if version is not None and since is not None:
-            yield _row(
+            yield make_sample(
                 window, VERSION_AGE, "age-1", value=(window.end - since) / _DAY,
                 n=served.count(PRODUCTION, window.start, version),
             )  # fmt: skip

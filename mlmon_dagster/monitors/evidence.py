@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from functools import cached_property
 from operator import itemgetter
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypedDict, cast
 
 from mlmon_dagster.monitors.wording import no_verdict
@@ -104,30 +105,37 @@ class Evidence:
         family: The family of monitors that is judged.
         windows: One mapping per window and dataset, ascending in time, all defaults filled in.
         metrics: MetricFrame, of which one model version per cell counts, see `_one_version`.
-        baseline: MetricFrame of the baseline's performance, or None.
+        now: The moment of judging, timezone-aware; only freshness looks at it.
+        run_id: Of the run that computed this.
+        is_backfill: Handed through to the alerts.
+        baseline: MetricFrame of the baseline's performance, one row per metric and slice; without
+            it, monitors with `drop` are NO_DATA.
         baseline_windows: MetricFrame of the baseline's whole windows one by one, of what the newest
-            windows are judged by together, or None.
-        unseen: Unseen values by (column, window start).
+            windows are judged by together; without it, monitors with `shift` are NO_DATA.
+        unseen: Names and counts of unseen values by (column, window start), as made by
+            `metrics.quality.unseen_values`; shown unless the feature is `pii`.
         respelled: Those of them that are known values in another spelling, and which ones.
         constant: Columns and windows in which all values are the same, as the baseline's are not.
         changes: Says what changed in a column in the window that starts then, which may have been
             mistaken for one of some others; or None.
-        sustained: Says what the newest windows of columns have in common, or None.
+        sustained: Says what the newest windows of columns have in common; without it, shifts that
+            show in no window alone are not judged.
         repeated: Says how far the rows of the window that starts then repeat earlier ones, or None.
-        arrivals: What is known of when ground truth comes, or None.
+        arrivals: What is known of when ground truth comes; without it, late ground truth is told
+            by `actuals.expected_within` alone.
     """
 
     family: str
     spec: ModelSpec
     windows: list[Window]
     metrics: pd.DataFrame
-    baseline: pd.DataFrame | None
-    baseline_windows: pd.DataFrame | None
-    unseen: Mapping[tuple[str, pd.Timestamp], Mapping[str, int]]
-    respelled: Mapping[tuple[str, pd.Timestamp], Mapping[str, str]]
     now: dt.datetime
     run_id: str
     is_backfill: bool
+    baseline: pd.DataFrame | None = None
+    baseline_windows: pd.DataFrame | None = None
+    unseen: Mapping[tuple[str, pd.Timestamp], Mapping[str, int]] = MappingProxyType({})
+    respelled: Mapping[tuple[str, pd.Timestamp], Mapping[str, str]] = MappingProxyType({})
     constant: Collection[tuple[str, pd.Timestamp]] = ()
     changes: Changes | None = None
     sustained: Sustained | None = None

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.families.family import Facts, Family, References
-from mlmon_dagster.families.registry import FAMILIES
+from mlmon_dagster.families.registry import FAMILIES, evaluate
 from mlmon_dagster.spec import Window, maturity_of
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.names import ALL
@@ -57,8 +57,6 @@ class JudgeInputs:
 
     def verdicts(self) -> list[MonitorResult]:
         """Return rows of ``monitor_result``; nothing is stored."""
-        from mlmon_dagster.families.registry import evaluate
-
         work = self.comparison.work
         return evaluate(
             work.spec,
