@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.families.family import Family, measure_profiles, plot_columns
@@ -448,9 +449,9 @@ class ColumnChanges:
         load: Callable[[], Mapping[str, ColumnStatistics]],
         compared: Callable[[str], Baselines],
     ) -> None:
-        self._load, self._compared = load, compared
-        self._known: dict[str, _Sides] = {}
-        self._profiles: Mapping[str, ColumnStatistics] | None = None
+        self._load, self._compared = cache(load), cache(compared)
+        self._windows = cache(lambda column: _find_column(self._load(), column))
+        self._cell = lru_cache(maxsize=1_000)(self._merge_window)
 
     def __call__(
         self, column: str, start: pd.Timestamp, others: Sequence[str] = ()
@@ -476,15 +477,24 @@ class ColumnChanges:
         self, column: str, start: pd.Timestamp
     ) -> tuple[ColumnStatistics, ColumnStatistics] | None:
         """Return window and baseline of a column, a cell each; None if there is one or none."""
-        if self._profiles is None:
-            self._profiles = self._load()
-        if column not in self._known:
-            self._known[column] = _Sides(self._profiles, column, self._compared(column))
-        sides = self._known[column]
-        now, then = sides.window(start), sides.baseline(start.to_pydatetime())
+        from mlmon_dagster.metrics.statistics import derived
+
+        baseline = self._compared(column).get(start.to_pydatetime())
+        if baseline is None:
+            return None
+        known, now = baseline.windows, self._cell(column, start)
+        then = derived(known, ("as one", column), lambda: _as_one(_find_column(known, column)))
         if now is None or then is None or now.binning.binning_id != then.binning.binning_id:
             return None
         return now, then
+
+    def _merge_window(self, column: str, start: pd.Timestamp) -> ColumnStatistics | None:
+        from mlmon_dagster.metrics.statistics import select
+
+        stats = self._windows(column)
+        if stats is None:
+            return None
+        return _as_one(select(stats, (stats.cells["window_start"] == start).to_numpy()))
 
 
 def _changes_of(part: Part) -> ColumnChanges:
@@ -526,49 +536,19 @@ def profiled(column: str) -> Sequence[str]:
     return _BEHIND.get(column, (column,))
 
 
-class _Sides:
-    """One column of the windows, and of what each of them is compared with."""
+def _find_column(profiles: Mapping[str, ColumnStatistics], column: str) -> ColumnStatistics | None:
+    from mlmon_dagster.metrics.drift.columns import with_outputs
 
-    def __init__(
-        self, windows: Mapping[str, ColumnStatistics], column: str, baselines: Baselines
-    ) -> None:
-        self._column, self._baselines = column, baselines
-        self._windows = self._of(windows)
-        self._newest: tuple[pd.Timestamp, ColumnStatistics | None] | None = None
-        self._pooled: dict[int, ColumnStatistics | None] = {}  # by the identity of the baseline
-
-    def window(self, start: pd.Timestamp) -> ColumnStatistics | None:
-        """Return the column of one window as one cell."""
-        from mlmon_dagster.metrics.statistics import select
-
-        if self._windows is None:
-            return None
-        if self._newest is None or self._newest[0] != start:
-            mine = (self._windows.cells["window_start"] == start).to_numpy()
-            self._newest = start, _as_one(select(self._windows, mine))
-        return self._newest[1]
-
-    def baseline(self, start: dt.datetime) -> ColumnStatistics | None:
-        """Return what a window is compared with as one cell."""
-        found = self._baselines.get(start)
-        if found is None:
-            return None
-        if id(found) not in self._pooled:
-            stats = self._of(found.windows)
-            self._pooled[id(found)] = None if stats is None else _as_one(stats)
-        return self._pooled[id(found)]
-
-    def _of(self, profiles: Mapping[str, ColumnStatistics]) -> ColumnStatistics | None:
-        from mlmon_dagster.metrics.drift.columns import with_outputs
-
-        names = [name for name in profiled(self._column) if name in profiles]
-        return with_outputs({name: profiles[name] for name in names}).get(self._column)
+    names = [name for name in profiled(column) if name in profiles]
+    return with_outputs({name: profiles[name] for name in names}).get(column)
 
 
-def _as_one(stats: ColumnStatistics) -> ColumnStatistics | None:
+def _as_one(stats: ColumnStatistics | None) -> ColumnStatistics | None:
     """Add up the cells of slice `all`; None if there are none."""
     from mlmon_dagster.metrics.statistics import merge, select
 
+    if stats is None:
+        return None
     whole = select(stats, (stats.cells["slice_key"] == ALL).to_numpy())
     return merge(whole, ()) if len(whole) else None
 

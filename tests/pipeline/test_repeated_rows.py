@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from mlmon_dagster.pipeline.repeated_rows import describe_repeats
+from mlmon_dagster.pipeline.why import describe_repeats
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import monitor_results
 from mlmon_dagster.work import Work
