@@ -102,51 +102,47 @@ def build_profiles(
     values = value_expressions(spec, key)
     sampled = sampled_features(spec)
     every_row = {name: value for name, value in values.items() if name not in sampled}
-    columns = profiled_columns(binnings, every_row, spec)
-    statements = Statements(source, columns, spec.slices, dialect)
-    found = _profile(engine, spec, statements, rows=binnings.get(ROWS))
+    profile = partial(_profile, engine, spec, binnings, dialect)
+    found = profile(source, every_row, rows=binnings.get(ROWS))
     for most in sorted({most for name, most in sampled.items() if name in binnings}):
         mine = {name: values[name] for name, n in sampled.items() if n == most}
-        some = sampled_source(engine, source, most)
-        statements = Statements(some, profiled_columns(binnings, mine, spec), spec.slices, dialect)
-        found |= _profile(engine, spec, statements, of_rows=False)
+        found |= profile(sampled_source(engine, source, most), mine, of_rows=False)
     for name, feature in spec.derived_features.items():
         if name in found and feature.prices is None:
             found[name] = _without_nulls(found[name])
     if ":log_loss" in found and "score" in found:
         log_loss, brier = found[":log_loss"].total, found[":brier"].total
         found["score"] = replace(found["score"], total=log_loss, total_sq=brier)
-    attributions = profiled_columns(binnings, attribution_columns(spec), spec)
-    if attributions:
-        source = attribution_source(spec, from_sql)
-        statements = Statements(source, attributions, spec.slices, dialect)
-        found |= _profile(engine, spec, statements, of_rows=False)
-    grouped = profiled_columns(binnings, group_columns(spec), spec)
-    if grouped:
-        source = group_source(spec, from_sql)
-        statements = Statements(source, grouped, spec.slices, dialect)
-        found |= _profile(engine, spec, statements, of_rows=False)
+    apart = ((attribution_columns(spec), attribution_source), (group_columns(spec), group_source))
+    for mine, source_of in apart:
+        if mine.keys() & binnings.keys():
+            found |= profile(source_of(spec, from_sql), mine, of_rows=False)
     return found
 
 
 def _profile(
     engine: Engine,
     spec: ModelSpec,
-    statements: Statements,
+    binnings: Mapping[str, Binning],
+    dialect: Dialect,
+    source: str,
+    values: Values,
     *,
     of_rows: bool = True,
     rows: Binning | None = None,
 ) -> dict[str, ColumnStatistics]:
-    columns = statements.columns
+    """Profile the columns that have bins; `of_rows` says that the rows are those of the records."""
+    columns = _list_columns(binnings, values, spec)
+    statements = Statements(source, columns, spec.slices, dialect)
     profiled = {column.binning.column for column in columns}
-    if rows is not None and (set(rows.categories) - profiled or not statements.dialect.is_duckdb):
+    if rows is not None and (set(rows.categories) - profiled or not dialect.is_duckdb):
         rows = None
     # What is not finite is stored as null; of a score it is refused.
     can_be = of_rows and any(c.binning.kind in ("numeric", "latency") for c in columns)
     moments = engine.query(statements.moments(sliced=False, count_nonfinite=can_be))
     if moments.num_rows == 0:
-        binnings = [*(column.binning for column in columns), *([rows] if rows else [])]
-        return {binning.column: empty(binning) for binning in binnings}
+        known = [*(column.binning for column in columns), *([rows] if rows else [])]
+        return {binning.column: empty(binning) for binning in known}
     has_nonfinite = can_be and pc.any(pc.greater(moments.column("n_nonfinite"), 0)).as_py()
     parts = [with_values(engine, statements, moments.sort_by("window_start"), rows)]
     if spec.slices:
@@ -207,9 +203,7 @@ def _score_order(
     )
 
 
-def profiled_columns(
-    binnings: Mapping[str, Binning], values: Values, spec: ModelSpec
-) -> list[Column]:
+def _list_columns(binnings: Mapping[str, Binning], values: Values, spec: ModelSpec) -> list[Column]:
     """Say what to profile and how: the given columns, as far as they have bins."""
     columns = []
     for name, (_, value) in values.items():
