@@ -9,14 +9,11 @@ from typing import Any
 from mlmon_dagster.families.family import Facts, Family
 from mlmon_dagster.families.reported_files import (
     expected_of,
-    files_with_expectations,
     first_line_of,
     quarantined_files,
-    repeating_files,
     reported_in,
     sent_again,
     unplaced_of,
-    unplaced_rows,
 )
 from mlmon_dagster.monitors.change_wording import percent
 from mlmon_dagster.monitors.evidence import (
@@ -32,7 +29,7 @@ from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec import Window as Span
 from mlmon_dagster.spec.monitors import FAMILIES
 from mlmon_dagster.spec.names import FRESHNESS, SCHEMA, counted
-from mlmon_dagster.store.state import model_history
+from mlmon_dagster.store.state import manifest, model_history
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 from mlmon_dagster.store.state.window_state import WindowInputs
 from mlmon_dagster.work import Work
@@ -198,11 +195,13 @@ def _reasons(value: object) -> dict[str, int]:
 
 
 def _facts(work: Work, windows: Sequence[Span]) -> list[Facts]:
-    spec = work.spec
-    files, taken = quarantined_files(work), repeating_files(work, windows[0].end)
-    expected = files_with_expectations(work, windows[0].end)
-    unplaced = unplaced_rows(work, windows[0].end)
-    found = model_history.load_changes(work.project.store.state, spec.model)
+    spec, engine, since = work.spec, work.project.store.state, windows[0].end
+    files = quarantined_files(work)
+    taken = manifest.load_files_frame(engine, spec.model, status="done", seen_from=since)
+    sent = taken[taken["stream"] == "predictions"]
+    expected = taken if spec.expectations else taken[:0]
+    unplaced = manifest.count_unplaced(engine, spec.model, since)
+    found = model_history.load_changes(engine, spec.model)
     rows: list[Facts] = []
     for window in windows:
         refused = reported_in(files, window, spec.time)
@@ -215,7 +214,7 @@ def _facts(work: Work, windows: Sequence[Span]) -> list[Facts]:
                 "quarantined": quarantined,
                 "refused_because": first_line_of(refused),
                 "changes": [f"{seen.change.text()} ({seen.path})" for seen in changed],
-                **sent_again(reported_in(taken, window, spec.time)),
+                **sent_again(reported_in(sent, window, spec.time)),
                 "expectations": expected_of(reported_in(expected, window, spec.time)),
             }
         )
