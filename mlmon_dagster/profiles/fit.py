@@ -32,45 +32,10 @@ from mlmon_dagster.metrics.performance.weighted_back import DECIDED, EXEMPT
 from mlmon_dagster.metrics.quality import RAW, REST
 from mlmon_dagster.metrics.repeats import CELLS
 from mlmon_dagster.metrics.statistics import Binning, Kind
+from mlmon_dagster.profiles import bin_shapes as shapes
+from mlmon_dagster.profiles import loss_columns as losses
 from mlmon_dagster.profiles.bin_codes import DUCKDB, Dialect, number
-from mlmon_dagster.profiles.bin_shapes import (
-    MAX_CATEGORIES,
-    MAX_TAIL,
-    by_output_binning,
-    categorical_binning,
-    class_binning,
-    class_score_binning,
-    decided_binning,
-    discrete_binning,
-    loss_binning,
-    numeric_binning,
-    personal_binning,
-    renamed,
-    role_binning,
-    row_binning,
-    signed_values,
-    size_binning,
-)
 from mlmon_dagster.profiles.compiler import Engine
-from mlmon_dagster.profiles.loss_columns import (
-    ANSWERS,
-    CLASSES_APART,
-    JUDGED,
-    attribution_columns,
-    attribution_source,
-    bound_of,
-    evaluation_columns,
-    group_columns,
-    has_offset,
-    is_of_serving,
-    loss_columns,
-    outcome_columns,
-    output_expression,
-    resolve,
-    row_source,
-    span_columns,
-    with_offsets,
-)
 from mlmon_dagster.spec.declaration import FeatureType, sampled_features
 from mlmon_dagster.spec.derived import VECTOR, name_derived
 from mlmon_dagster.spec.model import ModelSpec
@@ -136,13 +101,15 @@ def value_expressions(spec: ModelSpec, key: str = "") -> dict[str, tuple[Kind, s
         is_probability = task_of(spec).answer == "label"
         found["score"] = ("score", "score") if is_probability else _read("score", "numeric")
     if roles.prediction is not None:
-        found["prediction"] = (ANSWERS[task_of(spec).answer], "prediction")
+        found["prediction"] = (losses.ANSWERS[task_of(spec).answer], "prediction")
     if roles.latency_ms is not None:
         found["latency_ms"] = ("latency", "latency_ms")
     if roles.status is not None:
         found["status"] = ("status", "status")
-    found |= loss_columns(spec) | outcome_columns(spec) | evaluation_columns(spec)
-    return found | span_columns(spec)
+    found |= (
+        losses.loss_columns(spec) | losses.outcome_columns(spec) | losses.evaluation_columns(spec)
+    )
+    return found | losses.span_columns(spec)
 
 
 def _read(name: str, kind: FeatureType) -> tuple[Kind, str]:
@@ -181,7 +148,7 @@ def fit_binnings(
 
         fitted = fit_to_rows(engine, spec, from_sql)
         from_sql = with_fits(spec, from_sql, fitted)
-    from_sql = row_source(spec, from_sql)
+    from_sql = losses.row_source(spec, from_sql)
     binnings: dict[str, Binning] = {}
     expressions = value_expressions(spec, key)
     numeric = {
@@ -198,46 +165,50 @@ def fit_binnings(
         ordered |= order_statistics(engine, source, {name: numeric[name]}, dialect)
     edges: tuple[float, ...] = ()
     for name, (kind, raw) in expressions.items():
-        value = resolve(raw, binnings)
+        value = losses.resolve(raw, binnings)
         if name.startswith(EXEMPT):
             # The same bins, so that exempt rows can be taken from all.
             if (whole := binnings.get(name.removeprefix(EXEMPT))) is not None:
-                binnings[name] = renamed(whole, name)
+                binnings[name] = shapes.renamed(whole, name)
         elif kind == "by_output":
             edges = edges or _output_edges(engine, spec, from_sql, dialect)
-            values = _values(spec, name) or signed_values(_typical(engine, from_sql, value))
-            binnings[name] = by_output_binning(name, edges, values)
+            values = _values(spec, name) or shapes.signed_values(_typical(engine, from_sql, value))
+            binnings[name] = shapes.by_output_binning(name, edges, values)
         elif kind == "loss":
-            bound = bound_of(name)
+            bound = losses.bound_of(name)
             width = _typical(engine, from_sql, value) if bound is None else bound
-            binnings[name] = loss_binning(name, width)
-        elif kind == "latency" and not is_of_serving(name):
-            binnings[name] = size_binning(name, _typical(engine, from_sql, value))
+            binnings[name] = shapes.loss_binning(name, width)
+        elif kind == "latency" and not losses.is_of_serving(name):
+            binnings[name] = shapes.size_binning(name, _typical(engine, from_sql, value))
         elif kind == "classes":
             if classes := _classes(engine, spec, from_sql):
-                binnings[name] = class_binning(name, classes)
+                binnings[name] = shapes.class_binning(name, classes)
         elif name.startswith(DECIDED_FOR):
-            binnings[name] = decided_binning(name)
+            binnings[name] = shapes.decided_binning(name)
         elif kind == "score" and name not in ("score", DECIDED, CONFIDENCE):
             scores = class_scores(spec)
             label = next(label for label, column in scores.items() if column == name)
-            binnings[name] = class_score_binning(name, label, len(scores))
+            binnings[name] = shapes.class_score_binning(name, label, len(scores))
         elif kind == "numeric":
             binnings[name] = _numeric_binning(name, ordered[name], is_personal(spec, name))
-        elif name.startswith(JUDGED):
-            binnings[name] = categorical_binning(name, VERDICTS)
+        elif name.startswith(losses.JUDGED):
+            binnings[name] = shapes.categorical_binning(name, VERDICTS)
         elif kind == "categorical":
             feature = spec.features.get(name)
             if feature is not None and feature.type == "boolean":
-                binnings[name] = categorical_binning(name, _BOOLEANS)
+                binnings[name] = shapes.categorical_binning(name, _BOOLEANS)
             else:
                 source = sources[sampled[name]] if name in sampled else from_sql
                 binnings[name] = _fit_categorical(engine, source, name, value)
         else:
-            binnings[name] = role_binning(name, kind)
+            binnings[name] = shapes.role_binning(name, kind)
     binnings |= fit_rows(spec, binnings, dialect)
     binnings |= _fit_attributions(engine, spec, records, dialect)
-    return binnings | fitted | {name: loss_binning(name, 1.0) for name in group_columns(spec)}
+    return (
+        binnings
+        | fitted
+        | {name: shapes.loss_binning(name, 1.0) for name in losses.group_columns(spec)}
+    )
 
 
 def _output_edges(
@@ -247,10 +218,10 @@ def _output_edges(
 
     There losses are largest, and chosen labels the most or the fewest.
     """
-    output = output_expression(spec)
+    output = losses.output_expression(spec)
     present = f"FROM (SELECT {output} AS x FROM {from_sql} AS records) AS v WHERE x IS NOT NULL"
     n_classes = len(class_scores(spec))
-    apart = [2 * i + 1.5 for i in range(n_classes - 1)] if n_classes <= CLASSES_APART else []
+    apart = [2 * i + 1.5 for i in range(n_classes - 1)] if n_classes <= losses.CLASSES_APART else []
     if engine.query(f"SELECT x {present} LIMIT 1").num_rows == 0:
         return tuple(apart)
     inner = [i / QUANTILE_BINS for i in range(1, QUANTILE_BINS)]
@@ -274,22 +245,24 @@ def _values(spec: ModelSpec, name: str) -> Sequence[float]:
 def _fit_attributions(
     engine: Engine, spec: ModelSpec, from_sql: str, dialect: Dialect
 ) -> dict[str, Binning]:
-    columns = attribution_columns(spec)
+    columns = losses.attribution_columns(spec)
     found: dict[str, Binning] = {}
-    source = attribution_source(spec, from_sql) if columns else ""
+    source = losses.attribution_source(spec, from_sql) if columns else ""
     for name, (kind, raw) in columns.items():
-        value = with_offsets(raw, found)
+        value = losses.with_offsets(raw, found)
         if kind == "categorical":
             found[name] = _fit_categorical(engine, source, name, value)
-        elif (bound := bound_of(name)) is not None:
-            found[name] = loss_binning(name, bound)
+        elif (bound := losses.bound_of(name)) is not None:
+            found[name] = shapes.loss_binning(name, bound)
         elif name.startswith(REST):
             # Next to nothing in a good baseline, and as much as the output where something broke.
             of_output = found[name.replace(REST, RAW)].high / 2
-            centre = _middle(engine, source, value, dialect) if has_offset(spec, name) else 0.0
-            found[name] = loss_binning(name, of_output, centre)
+            centre = (
+                _middle(engine, source, value, dialect) if losses.has_offset(spec, name) else 0.0
+            )
+            found[name] = shapes.loss_binning(name, of_output, centre)
         else:
-            found[name] = loss_binning(name, _FINER * _typical(engine, source, value))
+            found[name] = shapes.loss_binning(name, _FINER * _typical(engine, source, value))
     return found
 
 
@@ -360,7 +333,7 @@ def fit_rows(
     if not known or not dialect.is_duckdb:
         return {}
     richest = sorted(known, key=lambda name: -_count_values(binnings[name]))
-    return {ROWS: row_binning(ROWS, CELLS, richest[:_HASHED])}
+    return {ROWS: shapes.row_binning(ROWS, CELLS, richest[:_HASHED])}
 
 
 def _count_values(binning: Binning) -> float:
@@ -391,14 +364,14 @@ def is_personal(spec: ModelSpec, name: str) -> bool:
 
 def _numeric_binning(name: str, found: OrderStatistics, personal: bool) -> Binning:
     if personal:
-        return personal_binning(name, found.quantiles)
+        return shapes.personal_binning(name, found.quantiles)
     centre = float(f"{found.median:.6g}")
     if found.values is not None:
-        return discrete_binning(name, found.values, centre=centre)
+        return shapes.discrete_binning(name, found.values, centre=centre)
     heaps = _heaps(found.quantiles)
     own = [edge for heap in heaps for edge in (just_below(heap), heap)]
     edges = [*found.quantiles, *found.off_heap, *(own if found.off_heap else ())]
-    return numeric_binning(name, edges, low=found.low, high=found.high, centre=centre)
+    return shapes.numeric_binning(name, edges, low=found.low, high=found.high, centre=centre)
 
 
 def _heaps(quantiles: Sequence[float]) -> list[float]:
@@ -409,12 +382,12 @@ def _heaps(quantiles: Sequence[float]) -> list[float]:
 
 
 def _fit_categorical(engine: Engine, from_sql: str, name: str, value: str) -> Binning:
-    most = MAX_CATEGORIES + MAX_TAIL
+    most = shapes.MAX_CATEGORIES + shapes.MAX_TAIL
     found = engine.query(
         f"SELECT x, COUNT(*) AS n FROM (SELECT {value} AS x FROM {from_sql} AS records) AS v "
         f"WHERE x IS NOT NULL GROUP BY x ORDER BY n DESC, x LIMIT {most + 1}"
     )
-    return categorical_binning(name, _column(found, "x"))
+    return shapes.categorical_binning(name, _column(found, "x"))
 
 
 def _column(table: pa.Table, name: str) -> list[str]:

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from mlmon_dagster.metrics.binnings import just_below, representatives, upper_edges
 from mlmon_dagster.profiles import bin_shapes as shapes
-from mlmon_dagster.profiles import fit as module
 from mlmon_dagster.profiles.bin_codes import DUCKDB, STANDARD, Column, code_expression
 from mlmon_dagster.profiles.bin_shapes import (
     binning_from_json,
@@ -123,9 +122,8 @@ def test_categories_are_ordered_by_count_then_name() -> None:
 def test_rare_categories_are_other_and_too_many_make_a_column_open(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for place in (module, shapes):
-        monkeypatch.setattr(place, "MAX_CATEGORIES", 2)
-        monkeypatch.setattr(place, "MAX_TAIL", 2)
+    monkeypatch.setattr(shapes, "MAX_CATEGORIES", 2)
+    monkeypatch.setattr(shapes, "MAX_TAIL", 2)
     some = fit(carrier=["a", "a", "b", "b", "c", "d"])["carrier"]
     assert (some.categories, some.tail, some.is_open) == (("a", "b"), ("c", "d"), False)
     many = fit(carrier=["a", "a", "b", "b", "c", "d", "e"])["carrier"]
