@@ -76,7 +76,7 @@ def _judge_expectations(evidence: Evidence, window: Window) -> Iterator[MonitorR
         message = f"{len(failing)} of {counted(n, 'expectation')} of the spec {do_not} hold"
         message += f": {'; '.join(map(_unkept, [*first, *others][:3]))}{rest}"
     monitor = evidence.spec.monitors.schema_
-    yield Case(evidence, window, monitor, "expectations", threshold="all hold").result(
+    yield Case(evidence, window, monitor, metric="expectations", threshold="all hold").result(
         "ERROR" if severe else "WARN" if warned else OK,
         f"{message}.",
         value=float(len(failing)),

@@ -44,13 +44,6 @@ def test_edges_are_values_at_the_twentieths_of_the_baseline_and_its_ends() -> No
     assert coarse.tolist() == [0, *[50] * 20, 0]
 
 
-def test_repeated_edges_become_one_bin() -> None:
-    values = [0.0] * 400 + list(np.linspace(1, 100, 600))
-    binning = fit(hour=values)["hour"]
-    assert binning.edges[:2] == (just_below(0.0), 0.0)
-    assert len(set(binning.edges)) == len(binning.edges) == 14
-
-
 @pytest.mark.parametrize("heap", [0.0, 40.0, 100.0])
 def test_where_most_rows_are_on_a_heap_the_others_have_twentieths_of_their_own(heap: float) -> None:
     rest = np.linspace(1, 99, 300)
@@ -94,13 +87,6 @@ def test_a_constants_bin_holds_nothing_else() -> None:
         upper_edges(binning), [4.0, math.nextafter(5, 0), 5.0, math.nextafter(5, 9), 6.0]
     )
     assert codes.tolist() == [0, 0, 1, 2, 2]
-
-
-def test_neighbouring_floats_still_have_a_bin_each() -> None:
-    a = 1.0
-    b = math.nextafter(a, 2)
-    binning = discrete_binning("x", [b, a])
-    assert np.searchsorted(upper_edges(binning), [0.5, a, b, 1.5]).tolist() == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("hour", [[None] * 5, []])
