@@ -205,9 +205,9 @@ class Life:
 
 
 def _names(model: ModelSpec, family: str) -> list[str]:
-    from mlmon_dagster.families.registry import FAMILIES
+    from mlmon_dagster.families.registry import JUDGED_BY
 
-    return list(FAMILIES[family].metrics(model))
+    return list(JUDGED_BY[family].metrics(model))
 
 
 def _windows(sizes: Ints) -> list[dict[str, Any]]:

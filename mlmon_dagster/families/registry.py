@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mlmon_dagster.families.family import Facts, Family
 from mlmon_dagster.monitors.evidence import Evidence, fill_windows
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.spec.monitors import FAMILIES as DECLARED
+from mlmon_dagster.spec.monitors import FAMILIES
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 
 if TYPE_CHECKING:
@@ -22,10 +22,11 @@ def _load_family(name: str) -> Family:
     return found
 
 
-FAMILIES: Mapping[str, Family] = {name: _load_family(name) for name in DECLARED}
+# Each family's name -> its record.
+JUDGED_BY: Mapping[str, Family] = {name: _load_family(name) for name in FAMILIES}
 # The asset that measures a family's metrics -> the family, in the order of the assets.
 MEASURED_BY: Mapping[str, Family] = {
-    family.step: family for family in FAMILIES.values() if family.measure is not None
+    family.step: family for family in JUDGED_BY.values() if family.measure is not None
 }
 
 
@@ -34,7 +35,7 @@ def evaluate(
     metrics: pd.DataFrame,
     windows: Sequence[Facts],
     *,
-    families: Iterable[str] = DECLARED,
+    families: Iterable[str] = FAMILIES,
     **known: Any,
 ) -> list[MonitorResult]:
     """Judge windows by every monitor that the spec declares.
@@ -64,5 +65,5 @@ def evaluate(
     return [
         row
         for family in families
-        for row in FAMILIES[family].judge(Evidence(family, spec, filled, metrics, **known))
+        for row in JUDGED_BY[family].judge(Evidence(family, spec, filled, metrics, **known))
     ]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.families.family import Facts, Family, References
-from mlmon_dagster.families.registry import FAMILIES, evaluate
+from mlmon_dagster.families.registry import JUDGED_BY, evaluate
 from mlmon_dagster.spec import Window, maturity_of
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.names import ALL
@@ -49,7 +49,7 @@ class JudgeInputs:
     """
 
     comparison: Comparison
-    family: str
+    family: Family
     metrics: pd.DataFrame
     windows: Sequence[Facts]
     references: References
@@ -65,7 +65,7 @@ class JudgeInputs:
             now=work.now,
             run_id=work.run_id,
             is_backfill=work.is_backfill,
-            families=[self.family],
+            families=[self.family.name],
             arrivals=self.arrivals,
             **self.references,
         )
@@ -95,7 +95,7 @@ def judge_inputs(
     """Yield what windows are judged by: stored metrics, in parts that share a baseline."""
     from mlmon_dagster.profiles.arrivals import load_arrivals
 
-    mine, spec = FAMILIES[family], work.spec
+    mine, spec = JUDGED_BY[family], work.spec
     if not mine.is_due(spec):
         return  # no verdict is ever to come, which is no news
     columns = mine.compared or mine.columns
@@ -111,7 +111,7 @@ def judge_inputs(
             own = {window.start for window in comparison.work.windows}
             yield JudgeInputs(
                 comparison,
-                family,
+                mine,
                 _cut_metrics(metrics, part, comparison.work, mine),
                 [known for known in facts if known["window_start"] in own],
                 mine.references(comparison),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from mlmon_dagster.families.ground_truth import name_day
-from mlmon_dagster.families.registry import FAMILIES
+from mlmon_dagster.families.registry import JUDGED_BY
 from mlmon_dagster.monitors.change_wording import percent
 from mlmon_dagster.spec import ModelSpec, Window, window_containing, windows_between
 from mlmon_dagster.spec.baseline import PRODUCTION
@@ -86,7 +86,7 @@ def verdicts_with_why(parts: Iterable[JudgeInputs]) -> list[MonitorResult]:
 
 def _is_traced(inputs: JudgeInputs, row: MonitorResult) -> bool:
     is_whole = (row["slice_key"], row["dataset"]) == (ALL, PRODUCTION)
-    return is_whole and bool(FAMILIES[inputs.family].traced(row["metric"]))
+    return is_whole and bool(inputs.family.traced(row["metric"]))
 
 
 class _Sides(NamedTuple):
@@ -121,7 +121,7 @@ def _find_sides(inputs: JudgeInputs, row: MonitorResult) -> _Sides:
 def _is_valued(inputs: JudgeInputs, row: MonitorResult) -> bool:
     """Tell whether a verdict is to be told in money: of ground truth, or of failed requests."""
     is_whole = (row["slice_key"], row["dataset"]) == (ALL, PRODUCTION)
-    fits = FAMILIES[inputs.family].needs_truth or row["metric"] == "error_rate"
+    fits = inputs.family.needs_truth or row["metric"] == "error_rate"
     return is_whole and fits and is_told_in_money(inputs.comparison.work.spec)
 
 
@@ -214,10 +214,10 @@ def _worth(inputs: JudgeInputs, row: MonitorResult) -> str:
     from mlmon_dagster.trace.money import BEFORE, failed_worth, money_of, rounded
 
     spec, end = inputs.comparison.work.spec, row["window_end"]
-    is_of_truth = FAMILIES[inputs.family].needs_truth
+    is_of_truth = inputs.family.needs_truth
     starts = _judged(inputs, row) if is_of_truth else [row["window_start"]]
     first, span = min(starts), row["window_end"] - row["window_start"]
-    names = FAMILIES[BUSINESS].columns(spec)
+    names = JUDGED_BY[BUSINESS].columns(spec)
     read = partial(inputs.comparison.part.in_force.profiles, dataset=PRODUCTION, columns=names)
     then = read(start=first - BEFORE * span, end=first)
     if inputs.comparison.baseline is not None and _n_windows(then) < FEWEST_WINDOWS:
@@ -243,7 +243,7 @@ def _n_windows(profiles: Mapping[str, ColumnStatistics]) -> int:
 
 
 def _traced(inputs: JudgeInputs, row: MonitorResult) -> str:
-    metric, column = FAMILIES[inputs.family].traced(row["metric"]), row["column_name"]
+    metric, column = inputs.family.traced(row["metric"]), row["column_name"]
     return of_outcome(metric, None if column == TABLE else column)
 
 
@@ -276,7 +276,7 @@ def _why(inputs: JudgeInputs, row: MonitorResult, sides: _Sides) -> dict[str, An
         }
     spec = inputs.comparison.work.spec
     text = cause(spec, found)
-    if FAMILIES[inputs.family].traced(row["metric"]) != row["metric"]:
+    if inputs.family.traced(row["metric"]) != row["metric"]:
         # An estimate was missed, maybe without any change for the worse.
         name, now, then = (_name(sides.metric), value(found.now.value), value(found.then.value))
         if found.is_worse:
@@ -353,7 +353,7 @@ def _explained(inputs: JudgeInputs, row: MonitorResult, sides: _Sides) -> Explai
 
 def _judged(inputs: JudgeInputs, row: MonitorResult) -> list[dt.datetime]:
     """Return the starts of the windows that a verdict is of: those with a value, as it was read."""
-    most = FAMILIES[inputs.family].count_judged(inputs.comparison.work.spec, row)
+    most = inputs.family.count_judged(inputs.comparison.work.spec, row)
     metrics: pd.DataFrame = inputs.metrics
     mine = metrics[
         (metrics["metric"] == row["metric"])
