@@ -6,10 +6,9 @@ import datetime as dt
 import json
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from operator import itemgetter
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypedDict, cast
 
 from mlmon_dagster.monitors.wording import no_verdict
@@ -134,8 +133,8 @@ class Evidence:
     is_backfill: bool
     baseline: pd.DataFrame | None = None
     baseline_windows: pd.DataFrame | None = None
-    unseen: Mapping[tuple[str, pd.Timestamp], Mapping[str, int]] = MappingProxyType({})
-    respelled: Mapping[tuple[str, pd.Timestamp], Mapping[str, str]] = MappingProxyType({})
+    unseen: Mapping[tuple[str, pd.Timestamp], Mapping[str, int]] = field(default_factory=dict)
+    respelled: Mapping[tuple[str, pd.Timestamp], Mapping[str, str]] = field(default_factory=dict)
     constant: Collection[tuple[str, pd.Timestamp]] = ()
     changes: Changes | None = None
     sustained: Sustained | None = None
