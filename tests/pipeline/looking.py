@@ -13,13 +13,16 @@ import pandas as pd
 
 from mlmon_dagster.alerts.lifecycle.apply_results import fold_results
 from mlmon_dagster.alerts.messages.incidents import flush_groups
+from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.pipeline.ingest import ingest
 from mlmon_dagster.pipeline.judge import judge, judge_quarantined
 from mlmon_dagster.pipeline.plan import plan
 from mlmon_dagster.pipeline.run import run
+from mlmon_dagster.profiles import ProfileRows, ensure_baseline, profile_in_parts
 from mlmon_dagster.profiles.in_force import baselines_shared
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, load_model
+from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import monitor_results
 from mlmon_dagster.store.state.schema import outbox
 from mlmon_dagster.work import Work
@@ -65,6 +68,10 @@ class Place:
         self.spec = load_model(path)
         self.project = Project(folder, str(folder / ".mlmon" / "store"), now=lambda: self.now)
 
+    @property
+    def store(self) -> Store:
+        return self.project.store
+
     def land(self, stream: str, name: str, rows: pd.DataFrame) -> None:
         """Write a file of a stream as a job does: whole, or not at all."""
         path = self.folder / "landing" / stream / f"{name}.parquet"
@@ -101,3 +108,15 @@ class Place:
         found = found[(found["slice_key"] == "all") & found["status"].isin(["WARN", "ERROR"])]
         lines = [text.partition("\n")[0] for text in found["message"]]
         return dict(zip(found["monitor"], lines, strict=True))
+
+    def profile_twice(self) -> tuple[dict[str, ColumnStatistics], dict[str, ColumnStatistics]]:
+        """Profile production's rows at once, and in two halves."""
+        store = self.project.store
+        binnings = ensure_baseline(store, self.spec, self.now).binnings
+        work = ProfileRows(lambda: store.queries, self.spec, binnings)
+        whole = store.inference_records(self.spec).from_sql(None, ["production"])
+        halves = [
+            f"(SELECT * FROM {whole} AS r WHERE MD5(prediction_id) {sign} '8')"
+            for sign in ("<", ">=")
+        ]
+        return profile_in_parts(work, [whole], whole), profile_in_parts(work, halves, whole)

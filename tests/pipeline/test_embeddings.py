@@ -17,7 +17,6 @@ import pytest
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.metrics.embeddings import EXEMPLARS, Vectors
 from mlmon_dagster.metrics.statistics import select
-from mlmon_dagster.profiles import ProfileRows, profile_in_parts
 from mlmon_dagster.profiles.baseline import ensure_baseline
 from mlmon_dagster.profiles.embedded import FITTED
 from mlmon_dagster.profiles.storage import load_profiles, to_rows
@@ -200,14 +199,8 @@ def size_of(rows: pa.Table) -> int:
 
 def test_no_division_of_the_rows_changes_what_is_counted(tmp_path: Path) -> None:
     desk = make_desk(tmp_path, broken)
-    store, spec = desk.store, desk.spec
-    binnings = ensure_baseline(store, spec, NOW).binnings
-    work = ProfileRows(lambda: store.queries, spec, binnings)
-    whole = store.inference_records(spec).from_sql(None, ["production"])
-    halves = [
-        f"(SELECT * FROM {whole} AS r WHERE MD5(prediction_id) {sign} '8')" for sign in ("<", ">=")
-    ]
-    once, twice = (profile_in_parts(work, parts, whole) for parts in ([whole], halves))
+    once, twice = desk.profile_twice()
+    spec = desk.spec
     for column in spec.features:
         assert np.array_equal(once[column].counts, twice[column].counts), column
     assert once["asked.novelty"].n[0] == 340

@@ -13,7 +13,6 @@ import pyarrow as pa
 import pytest
 
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.profiles import ProfileRows, profile_in_parts
 from mlmon_dagster.profiles.baseline import ensure_baseline
 from mlmon_dagster.profiles.storage import load_profiles
 from mlmon_dagster.report.health import health_report
@@ -190,19 +189,12 @@ def test_languages_are_told_of_a_sample_that_no_division_of_the_rows_changes(
     few = replace(DESCRIPTIONS[LANGUAGE], most_rows=100)
     monkeypatch.setitem(DESCRIPTIONS, LANGUAGE, few)
     desk = make_desk(tmp_path, asked(DAY, german=0.3))
-    store, spec = desk.store, desk.spec
-    binnings = ensure_baseline(store, spec, NOW).binnings
-    work = ProfileRows(lambda: store.queries, spec, binnings)
-    whole = store.inference_records(spec).from_sql(None, ["production"])
-    halves = [
-        f"(SELECT * FROM {whole} AS r WHERE MD5(prediction_id) {sign} '8')" for sign in ("<", ">=")
-    ]
-    once, twice = (profile_in_parts(work, parts, whole) for parts in ([whole], halves))
+    once, twice = desk.profile_twice()
     name = "question.language"
     assert np.array_equal(once[name].counts, twice[name].counts)
     assert 50 <= once[name].n[0] <= 120
     assert once["question.length"].n[0] > 350
-    for column in spec.features:
+    for column in desk.spec.features:
         assert np.array_equal(once[column].counts, twice[column].counts), column
 
 
@@ -264,44 +256,40 @@ def test_what_texts_hold_is_recognised(name: str, texts: list[str], others: list
     assert told_of(name, *texts, *others) == texts
 
 
-def problems_of(described: str) -> str:
+LISTED = (
+    'describe: [length, words, empty, json, email, {name: order, matches: "ORD-[0-9]+"}, language]'
+)
+
+
+def refused(before: str, after: str) -> str:
     with pytest.raises(ConfigError) as error:
-        parse_model(SPEC.replace("[length, words, empty, json, email, {name: order, "
-                                 'matches: "ORD-[0-9]+"}, language]', described))  # fmt: skip
+        parse_model(SPEC.replace(before, after))
     return str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("described", "said"),
+    ("before", "after", "said"),
     [
-        (
-            "[lenght]",
-            "'lenght' is no description of a text; did you mean 'length'? Known: length, ",
-        ),
-        ("[email, email]", "'email' is listed twice"),
-        ('[{name: order, matches: "("}]', "'(' is no regular expression: "),
-        ('[{name: order, matches: "a(?=b)"}]', "holds '(?=', which RE2 does not have"),
-        ('[{name: email, matches: "x"}]', "'email' is a description of its own"),
-        ('[{name: "an order", matches: "x"}]', "'an order' cannot name a column"),
+        (LISTED, "describe: [lenght]", "'lenght' is no description of a text; did you mean 'leng"),
+        (LISTED, "describe: [email, email]", "'email' is listed twice"),
+        (LISTED, 'describe: [{name: order, matches: "("}]', "'(' is no regular expression: "),
+        (LISTED, 'describe: [{name: order, matches: "a(?=b)"}]', "'(?=', which RE2 does not have"),
+        (LISTED, 'describe: [{name: email, matches: "x"}]', "'email' is a description of its own"),
+        (LISTED, 'describe: [{name: "an order", matches: "x"}]', "'an order' cannot name a column"),
+        ("[question.order]", "[question.language]", "is computed for a sample of rows"),
+        ("type: text", "type: categorical", "describe is for text, not for categorical features"),
     ],
 )
-def test_a_wrong_description_is_refused_with_the_way_out(described: str, said: str) -> None:
-    assert said in problems_of(described)
+def test_a_wrong_description_is_refused_with_the_way_out(
+    before: str, after: str, said: str
+) -> None:
+    assert said in refused(before, after)
 
 
 def test_language_without_its_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mlmon_dagster.spec.derived.find_spec", lambda name: None)
-    assert "pip install 'mlmon-dagster[language]'" in problems_of("[language]")
-
-
-def test_languages_are_no_slices_as_they_are_of_a_sample() -> None:
-    with pytest.raises(ConfigError, match="is computed for a sample of rows"):
-        parse_model(SPEC.replace("slices: [question.order]", "slices: [question.language]"))
-
-
-def test_only_texts_are_described() -> None:
-    with pytest.raises(ConfigError, match="describe is for text, not for categorical features"):
-        parse_model(SPEC.replace("type: text", "type: categorical"))
+    said = refused(LISTED, "describe: [language]")
+    assert "pip install 'mlmon-dagster[language]'" in said
 
 
 def test_a_known_spec_is_read_back_without_its_derived_columns() -> None:
