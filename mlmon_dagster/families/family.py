@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from mlmon_dagster.metrics.statistics import ColumnStatistics
 
 Profiles = Mapping[str, "ColumnStatistics"]
-Facts = Mapping[str, Any]  # of a window, as `evaluate` takes them
+Facts = Mapping[str, Any]  # of a window, as `fill_windows` takes them
 Plotted = Callable[[str, str], str | None]
-References = Mapping[str, Any]  # as `evaluate` takes them
+References = Mapping[str, Any]  # attributes of `Evidence`
 Sample = dict[str, object]  # a row of a MetricFrame
 Against = Literal["baseline", "fixed", "nothing"]
 
@@ -72,7 +72,8 @@ class Family:
 
     Attributes:
         declared: Its name, its asset and its place among the others.
-        judge: Turns what is known of windows into verdicts.
+        judge: Turns what is known of windows into verdicts: a row for every monitor and window,
+            except of freshness for an empty window that may still fill.
         limits: Says in a check's description what its thresholds are; the UI plots no constants.
         measure: How its metrics are made; None for what is judged by counts alone.
         is_watched: Whether a model has anything to judge; not every model logs everything.

@@ -257,7 +257,17 @@ class Evidence:
 
 
 def fill_windows(rows: Iterable[Mapping[str, Any]]) -> list[Window]:
-    """Return what is known of windows, ascending in time, with the defaults of what is not."""
+    """Return what is known of windows, ascending in time, with the defaults of what is not.
+
+    Args:
+        rows: One row per window (and dataset, production if it is not named): window_start,
+            window_end, n, and as far as known n_actual, maturity, data_version, n_bad (refused
+            rows), n_by_rule (those of them that a rule of the spec refuses), bad_reasons (JSON or
+            dict, reason -> rows), n_quarantined (files), quarantined (their names), schema_broken
+            (drift and performance are then NO_DATA), actual_coverage, first_event_time,
+            last_event_time, calendar (a `metrics.presence.Calendar`), last_before, next_after and
+            is_followed, see `freshness`.
+    """
     import pandas as pd
 
     known = [

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.families.family import Facts, Family, References
-from mlmon_dagster.families.registry import JUDGED_BY, evaluate
+from mlmon_dagster.families.registry import JUDGED_BY
+from mlmon_dagster.monitors.evidence import Evidence, fill_windows
 from mlmon_dagster.spec import Window, maturity_of
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.names import ALL
@@ -58,17 +59,18 @@ class JudgeInputs:
     def verdicts(self) -> list[MonitorResult]:
         """Return rows of ``monitor_result``; nothing is stored."""
         work = self.comparison.work
-        return evaluate(
+        evidence = Evidence(
+            self.family.name,
             work.spec,
+            fill_windows(self.windows),
             self.metrics,
-            self.windows,
             now=work.now,
             run_id=work.run_id,
             is_backfill=work.is_backfill,
-            families=[self.family.name],
             arrivals=self.arrivals,
             **self.references,
         )
+        return self.family.judge(evidence)
 
 
 def verdicts(

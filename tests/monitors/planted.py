@@ -18,13 +18,14 @@ import pyarrow as pa
 
 from mlmon_dagster.families.drift import ColumnChanges
 from mlmon_dagster.families.newest_windows import SustainedShifts
-from mlmon_dagster.families.registry import JUDGED_BY, evaluate
+from mlmon_dagster.families.registry import JUDGED_BY
 from mlmon_dagster.metrics.statistics import ColumnStatistics, of_all
 from mlmon_dagster.profiles import build_profiles
 from mlmon_dagster.profiles.fit import fit_binnings
 from mlmon_dagster.profiles.measures import measure
 from mlmon_dagster.spec import ModelSpec, spec_from_mapping
 from mlmon_dagster.spec.monitors import SUSTAINED_WINDOWS
+from tests.monitors.cases import evaluate
 from tests.profiles.records import DuckEngine
 
 Rows = pd.DataFrame
