@@ -35,7 +35,6 @@ from numpy.typing import NDArray
 
 from benchmarks.drift_laws import column_of, numeric_law
 from benchmarks.table import Goal, Row, show
-from mlmon_dagster.families.registry import evaluate
 from mlmon_dagster.metrics.embeddings import (
     MOST_FITTED,
     EmbeddingFit,
@@ -52,6 +51,7 @@ from mlmon_dagster.profiles.embedded import name_topics
 from mlmon_dagster.profiles.measures import drift
 from mlmon_dagster.profiles.storage import to_rows
 from mlmon_dagster.spec.files.loader import parse_model
+from tests.monitors.cases import evaluate
 
 ROWS, BASELINE, UNCHANGED, EPISODE = 2_000, 42, 100, 3
 HELD_OUT, MOST_FALSE, MOST_BYTES = 12, 0.01, 2_000

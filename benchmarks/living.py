@@ -46,7 +46,6 @@ from benchmarks.living_worlds import (
 )
 from benchmarks.table import KEPT_HELP, Goal, Kept, Row, render
 from mlmon_dagster.alerts.lifecycle.transitions import AlertState, Verdict, step
-from mlmon_dagster.families.registry import evaluate
 from mlmon_dagster.metrics.frames import records
 from mlmon_dagster.metrics.performance.multiclass import GAP
 from mlmon_dagster.metrics.statistics import BaselineWindows, Binning, ColumnStatistics
@@ -58,6 +57,7 @@ from mlmon_dagster.profiles.measures import (
 )
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.files.loader import spec_from_mapping
+from tests.monitors.cases import evaluate
 
 OUTPUTS = ("score", GAP)
 FAMILIES = ("quality", "drift", "performance", "service")
@@ -205,9 +205,9 @@ class Life:
 
 
 def _names(model: ModelSpec, family: str) -> list[str]:
-    from mlmon_dagster.families.registry import FAMILIES
+    from mlmon_dagster.families.registry import JUDGED_BY
 
-    return list(FAMILIES[family].metrics(model))
+    return list(JUDGED_BY[family].metrics(model))
 
 
 def _windows(sizes: Ints) -> list[dict[str, Any]]:

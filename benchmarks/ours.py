@@ -30,7 +30,6 @@ from mlmon_dagster.profiles.measures import drift, measure, measure_versions
 from mlmon_dagster.spec import ModelSpec
 
 for module in (
-    "drift.joint",
     "drift.columns",
     "means",
     "performance.fairness",

@@ -1,9 +1,8 @@
 """How much dearer a whole profile with drift is than reading the same columns once.
 
 Profile: bins, moments, nulls, categories and drift of 28 columns by day, against a stored
-baseline; and once more with the columns taken together (`monitors.drift.multivariate`). Scan: the
-sum of every number and the count of every column, by the same engine over the same file. All in
-one process, in turns, so that their ratio means something on a noisy machine.
+baseline. Scan: the sum of every number and the count of every column, by the same engine over the
+same file. All in one process, in turns, so that their ratio means something on a noisy machine.
 
     python -m benchmarks.profile_vs_scan --rows 10_000_000
 """
@@ -30,14 +29,12 @@ import pyarrow.parquet as pq
 
 from benchmarks.memory import peak_megabytes
 from benchmarks.table import Goal, Row, render
-from mlmon_dagster.metrics.drift.joint import JOINT
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.profiles import build_profiles
 from mlmon_dagster.profiles.fit import fit_binnings
 from mlmon_dagster.spec.declaration import Columns as Roles
 from mlmon_dagster.spec.declaration import Feature, TimeSpec
 from mlmon_dagster.spec.model import ModelSpec
-from mlmon_dagster.spec.monitors import DriftMonitor, Monitors
 from mlmon_dagster.spec.sources import FileSource, Sources
 from mlmon_dagster.store.tables.engine import keep_freed_memory
 
@@ -46,9 +43,8 @@ LEVELS = (3, 5, 8, 12, 50, 100, 300, 1_000)
 CATEGORICAL = [f"c{i:02d}" for i in range(len(LEVELS))]
 DAYS, NULL_SHARE, CHUNK = 30, 0.03, 1_000_000
 SEEDS = (0, 1)  # of the baseline and of the current rows
-RUNS = ("plain scan", "profile", "profile + drift", "profile, multivariate")
+RUNS = ("plain scan", "profile", "profile + drift")
 MOST_TIMES_SCAN, MOST_MEMORY, LARGE = 3.5, 500.0, 10_000_000
-MOST_SCANS_MORE = 3.0  # with the columns taken together, which is off by default
 START = np.datetime64("2026-01-01", "us")
 
 
@@ -77,7 +73,7 @@ class Engine:
             yield pa.Table.from_batches([batch])
 
 
-def make_spec(*, multivariate: bool = False) -> ModelSpec:
+def make_spec() -> ModelSpec:
     numeric = {name: Feature(type="numeric", nullable=True) for name in NUMERIC}
     categorical = {name: Feature(type="categorical", nullable=True) for name in CATEGORICAL}
     return ModelSpec(
@@ -88,7 +84,6 @@ def make_spec(*, multivariate: bool = False) -> ModelSpec:
         source=Sources(predictions=FileSource(path="bench.parquet")),
         columns=Roles(prediction_id="prediction_id", event_time="event_time", score="score"),
         features=numeric | categorical,
-        monitors=Monitors(drift=DriftMonitor(multivariate=multivariate)),
     )
 
 
@@ -131,20 +126,15 @@ def scan(engine: Engine, source: str) -> None:
 
 
 def profile(engine: Engine, source: str, baseline: dict[str, ColumnStatistics]) -> int:
-    binnings = {name: stats.binning for name, stats in baseline.items() if name != JOINT}
+    binnings = {name: stats.binning for name, stats in baseline.items()}
     profiles = build_profiles(engine, make_spec(), source, binnings)
     return sum(int(stats.n.sum()) for stats in profiles.values())
-
-
-def profile_jointly(engine: Engine, source: str, baseline: dict[str, ColumnStatistics]) -> int:
-    binnings = {name: stats.binning for name, stats in baseline.items()}
-    return len(build_profiles(engine, make_spec(), source, binnings))
 
 
 def profile_and_drift(engine: Engine, source: str, baseline: dict[str, ColumnStatistics]) -> int:
     from mlmon_dagster.profiles.measures import drift
 
-    binnings = {name: stats.binning for name, stats in baseline.items() if name != JOINT}
+    binnings = {name: stats.binning for name, stats in baseline.items()}
     spec = make_spec()
     profiles = build_profiles(engine, spec, source, binnings)
     return len(drift(spec, profiles, baseline))
@@ -158,7 +148,6 @@ def measure(folder: Path, repeats: int) -> dict[str, float]:
         lambda: scan(engine, source),
         lambda: profile(engine, source, baseline),
         lambda: profile_and_drift(engine, source, baseline),
-        lambda: profile_jointly(engine, source, baseline),
     )
     runs = dict(zip(RUNS, works, strict=True))
     times: dict[str, list[float]] = {name: [] for name in runs}
@@ -170,13 +159,13 @@ def measure(folder: Path, repeats: int) -> dict[str, float]:
             times[name].append(time.perf_counter() - begin)
             peaks.setdefault(name, peak_megabytes())
     found = {name: statistics.median(values[1:]) for name, values in times.items()}
-    return found | {"peak MB": peaks[RUNS[2]], "all MB": peak_megabytes()}
+    return found | {"peak MB": peaks[RUNS[2]]}
 
 
 def prepare(folder: Path, rows: int) -> None:
     generate(folder / "baseline.parquet", min(rows, 1_000_000), seed=SEEDS[0], shift=0.0)
     generate(folder / "current.parquet", rows, seed=SEEDS[1], shift=0.2)
-    engine, spec = Engine(), make_spec(multivariate=True)
+    engine, spec = Engine(), make_spec()
     source = f"read_parquet('{folder / 'baseline.parquet'}')"
     binnings = fit_binnings(engine, spec, source)
     del binnings["score"]  # features only, as in the scan
@@ -188,12 +177,9 @@ def report(rows: int, repeats: int, found: dict[str, float]) -> str:
     scanned = found["plain scan"]
     table = [Row(name, (f"{found[name]:.3f}", f"{found[name] / scanned:.2f}")) for name in RUNS]
     both = Goal(found[RUNS[2]] / scanned, MOST_TIMES_SCAN)
-    more = (found[RUNS[3]] - found[RUNS[1]]) / scanned
-    jointly = Goal(more, MOST_SCANS_MORE, unit=" x scan more")
-    table[2:4] = replace(table[2], goal=both), replace(table[3], goal=jointly)
+    table[2] = replace(table[2], goal=both)
     memory = Goal(found["peak MB"], MOST_MEMORY, unit=" MB") if rows >= LARGE else None
     table.append(Row("peak memory, MB", (f"{found['peak MB']:.0f}",), memory))
-    table.append(Row("the same, with multivariate", (f"{found['all MB']:.0f}",)))
     title = f"Profile against scan: {rows:,} rows x 28 columns, {DAYS} days, median of {repeats}"
     return render(title, ("seconds", "x scan"), table, seed=f"{SEEDS[0]}, {SEEDS[1]}")
 

@@ -30,7 +30,7 @@ from scipy import special
 
 from benchmarks.table import Goal, Row, show
 from mlmon_dagster.metrics import clusters, statistics
-from mlmon_dagster.metrics.drift import attribution, between_windows, joint, novelty
+from mlmon_dagster.metrics.drift import attribution, between_windows, novelty
 from mlmon_dagster.metrics.drift.null_distribution import Moments
 from mlmon_dagster.metrics.estimated.calibration import stretch
 from mlmon_dagster.metrics.intervals import Z95
@@ -438,55 +438,6 @@ def by_attribution(cell: Cell, i: int) -> Floats:
     return np.maximum(found, attribution._among_windows(away, new, known))
 
 
-def by_pairs(cell: Cell) -> Floats:
-    """Judge as correlations of pairs are, all series as the pairs of one model.
-
-    Which flatters it: they have one spread, that of all is known better than that of any.
-    """
-    size, windows = cell.baseline.values.shape
-    if windows < joint.MIN_WINDOWS:
-        return np.full(cell.judged.values.shape, np.nan)
-    z = np.tanh(0.01 * _standard(cell, cell.baseline.values))
-    n = cell.baseline.rows
-    scale = 0.01 / _spread(cell)
-    by_rows = (scale**2 * cell.baseline.noise * n).mean(axis=1)
-    noise = np.where(by_rows > 0, by_rows, 1e-4 * n.mean(axis=1))
-    place = np.arange(size)
-    known = joint._Pairs(place, place, z.mean(axis=1), np.arctanh(z).mean(axis=1), noise,
-                         np.full(size, 0.01), 0 * noise)  # fmt: skip
-    own = _joint(z, n)
-    spread, freedom = joint._spread(own, known)
-    found = []
-    new = np.tanh(0.01 * _standard(cell, cell.judged.values))
-    for i in range(size):
-        mine = joint._Pairs(*(np.zeros(1, np.intp),) * 2, *(part[i : i + 1] for part in known[2:]))
-        mine = mine._replace(excess=np.maximum(spread[i : i + 1] - 1, 0.0))
-        reference = joint._Reference(float(n[i].sum()), np.zeros(1), np.ones(1), mine, freedom,
-                                     float((1 / n[i]).mean()), windows)  # fmt: skip
-        found.append(
-            joint._compare(_joint(new[i : i + 1], cell.judged.rows[i : i + 1]), reference).p
-        )
-    return np.array(found)
-
-
-def _joint(r: Floats, n: Floats) -> joint.JointMoments:
-    """Return moments of windows, whose pairs (P, windows) lie on a diagonal."""
-    pairs, windows = r.shape
-    full = np.zeros((windows, pairs, pairs))
-    full[:, np.arange(pairs), np.arange(pairs)] = r.T
-    one = np.ones((windows, pairs))
-    return joint.JointMoments(n.mean(axis=0), 0 * one, one, full, full, one)
-
-
-def _spread(cell: Cell) -> Floats:
-    spread = cell.baseline.values.std(axis=1, keepdims=True)
-    return np.where(spread > 0, spread, 1.0)
-
-
-def _standard(cell: Cell, values: Floats) -> Floats:
-    return (values - cell.baseline.values.mean(axis=1, keepdims=True)) / _spread(cell)
-
-
 def by_level(cell: Cell, i: int) -> Floats:
     """Judge as levels of calibration, bias and error are."""
     values, noise, rows = (part[i] for part in cell.baseline)
@@ -529,7 +480,6 @@ ANSWERS: dict[str, Callable[[Cell], Floats]] = {
     "strays": partial(_each, by_strays),
     "place": partial(_each, by_place),
     "attribution": partial(_each, by_attribution),
-    "pairs": by_pairs,
     "levels": partial(_each, by_level),
     "residuals": partial(_each, by_residual),
     "performance": by_performance,

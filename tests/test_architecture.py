@@ -335,7 +335,7 @@ def offering_any(path: Path) -> Iterator[str]:
 
 
 def test_signatures_hold_any_only_towards_untyped_libraries_and_json() -> None:
-    """Click, Dagster, PyYAML, columns of SQLAlchemy and Arrow, models that are explained."""
+    """Click, Dagster, PyYAML, columns of SQLAlchemy and Arrow."""
     assert len([name for path in FILES for name in offering_any(path)]) <= 30
 
 

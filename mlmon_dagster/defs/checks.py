@@ -25,7 +25,7 @@ from mlmon_dagster.defs.private_dagster import (
     AssetCheckEvaluationTargetMaterializationData as Target,
 )
 from mlmon_dagster.defs.private_dagster import AssetCheckExecutionRecord
-from mlmon_dagster.families.registry import FAMILIES
+from mlmon_dagster.families.registry import JUDGED_BY
 from mlmon_dagster.pipeline.judge import (
     judge,
     judge_computed,
@@ -72,7 +72,7 @@ def _family_check(project: Project, spec: ModelSpec, info: AssetInfo) -> dg.Asse
     check = dg.AssetCheckSpec(
         family,
         asset=key,
-        description=f"{info.check} {FAMILIES[family].limits(spec)}".strip(),
+        description=f"{info.check} {JUDGED_BY[family].limits(spec)}".strip(),
         blocking=False,
         partitions_def=partitions_of(spec) if info.is_windowed else None,
         metadata={
@@ -101,7 +101,7 @@ def _family_check(project: Project, spec: ModelSpec, info: AssetInfo) -> dg.Asse
             targets = _targets(context.instance, key, shown)
             for name in shown:
                 results = judged[name]
-                watched = FAMILIES[family].is_watched(spec) or bool(results)
+                watched = JUDGED_BY[family].is_watched(spec) or bool(results)
                 yield evaluation(key, family, name, results, targets.get(name), watched)
         standing = load_standing(project.store.state, [spec], work.now)[spec.model]
         mine = [row for row in standing if row["family"] == family]
@@ -159,7 +159,7 @@ def show_standing(
         is_known: Whether the run said it before, or nothing was judged for it.
     """
     windowed = [{**row, "window": name_window(spec, row["window_start"])} for row in rows]
-    watched = FAMILIES[family].is_watched(spec) or bool(rows)
+    watched = JUDGED_BY[family].is_watched(spec) or bool(rows)
     return evaluation(key, family, partition, windowed, target, watched, is_known=is_known)
 
 

@@ -9,7 +9,7 @@ import dagster as dg
 from mlmon_dagster.defs.assets import asset_key
 from mlmon_dagster.defs.checks import evaluation
 from mlmon_dagster.defs.metadata import REBUILT, numbers_only
-from mlmon_dagster.families.registry import FAMILIES
+from mlmon_dagster.families.registry import JUDGED_BY
 from mlmon_dagster.pipeline.run import known_numbers
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, Window, complete_windows
@@ -80,7 +80,7 @@ def _report_checks(
     for row in found.to_dict("records"):
         named = {str(name): value for name, value in row.items()}
         by_window.setdefault(named["window_start"].to_pydatetime(), []).append(named)
-    watched = FAMILIES[info.family].is_watched(spec)
+    watched = JUDGED_BY[info.family].is_watched(spec)
     told = _told_before(spec, info, instance)
     windows = [window for window in windows if window.key not in told]
     for window in windows:

@@ -20,13 +20,13 @@ import pyarrow.compute as pc
 from mlmon_dagster.alerts.lifecycle.backtest import backtest
 from mlmon_dagster.drill.faults import Fault, facts_of, inject
 from mlmon_dagster.drill.past import Past, judges_slices
-from mlmon_dagster.families.registry import FAMILIES
+from mlmon_dagster.families.registry import JUDGED_BY
 from mlmon_dagster.metrics import Floats
 from mlmon_dagster.pipeline.judge_inputs import JudgeInputs
 from mlmon_dagster.pipeline.measure import compared
 from mlmon_dagster.spec import ModelSpec, Window
 from mlmon_dagster.spec.baseline import PRODUCTION
-from mlmon_dagster.spec.declaration import logged_attributions
+from mlmon_dagster.spec.declaration import attributed
 from mlmon_dagster.spec.names import DRIFT, ESTIMATED_PERFORMANCE, PERFORMANCE
 from mlmon_dagster.store.state import erased_ids
 from mlmon_dagster.store.state.monitor_results import MonitorResult
@@ -194,7 +194,7 @@ class Trial:
                 for part in self._parts
                 if (some := [window for window in part.work.windows if window in mine])
                 for comparison in compared(
-                    part.only(some), FAMILIES[family], self._columns_of(family)
+                    part.only(some), JUDGED_BY[family], self._columns_of(family)
                 )
             ]
             for family, mine in self.windows.items()
@@ -208,7 +208,7 @@ class Trial:
             frames = []
             for comparison in self._comparisons[family]:
                 profiles = self._profiles_of(family, comparison.part)
-                frames.append(FAMILIES[family].made.frame(comparison, profiles))
+                frames.append(JUDGED_BY[family].made.frame(comparison, profiles))
             self._measured[family] = concat_frames(frames)
         return self._measured[family]
 
@@ -230,7 +230,7 @@ class Trial:
     def _columns_of(self, family: str) -> list[str]:
         if self._scope is not None:
             return [self._scope]
-        return FAMILIES[family].columns(self.past.work.spec)
+        return JUDGED_BY[family].columns(self.past.work.spec)
 
     def _profile(self, copies: Mapping[str, tuple[Fault, float]]) -> None:
         """Profile copies of the rows, each as a dataset that its label names."""
@@ -279,7 +279,7 @@ class Trial:
     def _read(self) -> tuple[float, pa.Table]:
         """Read the columns that profiles need, of all rows or of a share of them."""
         spec, store = self.past.work.spec, self._work.project.store
-        unneeded = {*spec.features, *logged_attributions(spec).values()} - {self.column}
+        unneeded = {*spec.features, *attributed(spec).values()} - {self.column}
         unneeded -= {name for key in self._spec.slices for name in key}
         if self.slice is not None:
             unneeded -= {self.slice.column}

@@ -16,20 +16,25 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zoneinfo import ZoneInfo
 
-from mlmon_dagster.families.family import Family, Measure, References
+from mlmon_dagster.families.family import (
+    Family,
+    Measure,
+    References,
+    Sample,
+    frame_samples,
+    make_sample,
+)
 from mlmon_dagster.monitors.evidence import (
     A_YEAR,
     OK,
+    Case,
     Evidence,
-    Excess,
     Window,
     choose_level,
     excess,
     not_mature,
     not_valued,
     production,
-    result_row,
-    unjudged,
 )
 from mlmon_dagster.monitors.wording import number, told, write_limit
 from mlmon_dagster.spec import ModelSpec, window_containing
@@ -126,36 +131,32 @@ def _judge_window(
 ) -> MonitorResult:
     name, side = declared.series, _SIDES[declared.better]
     row = evidence.whole(window, name)
+    case = Case(evidence, window, declared, name, source=row, threshold=side)
     reason = not_mature(window, row, is_shown=False) if declared.is_of_truth else ""
     reason = reason or not_valued(window, row)
     if row is not None and reason.startswith(declared.of):
-        return result_row(
-            evidence, window, declared, metric=name, source=row, status=declared.severity,
-            reason="raised", threshold=side, message=told(reason.rstrip("."), ""),
-        )  # fmt: skip
+        return case.result(declared.severity, told(reason.rstrip("."), ""), reason="raised")
     if not reason and row is not None:
         reason = _not_comparable(evidence, row, usual)
     if row is None or reason or usual is None:
-        return unjudged(
-            evidence, window, declared, name, reason, metric=name, source=row, threshold=side
-        )
+        return case.unjudged(reason, name)
     level = choose_level(declared.windows, evidence.spec.time.granularity)
     # The limit is the end of a range of which either side has the level of the test.
     two_sided = level if declared.better == "neither" else 2 * level
     found = usual.judge(row["value"], row["window_start"].timestamp(), two_sided)
     worse, limit = _past_limit(declared, row["value"], found)
     failed = worse >= limit > 0
-    return result_row(
-        evidence, window, declared, metric=name, source=row,
-        status=declared.severity if failed else OK,
-        message=_message(declared, row, found),
+    return case.result(
+        declared.severity if failed else OK,
+        _message(declared, row, found),
         baseline_value=found.usual,
         threshold=_threshold(declared, found),
         p_value=_chance(declared, found),
         p_adjusted=_chance(declared, found),
         details={"worse_by": worse, "limit": limit, "usual": [found.low, found.high]},
-        **_excess(worse, limit),
-    )  # fmt: skip
+        # What single windows stray is its error.
+        **excess(worse, limit, limit),
+    )
 
 
 def _not_comparable(evidence: Evidence, row: MetricSample, usual: UsualValues | None) -> str:
@@ -175,11 +176,6 @@ def _past_limit(declared: CustomMetric, value: float, found: JudgedValue) -> tup
     is_high = declared.better == "lower" or (declared.better == "neither" and away > 0)
     reach = found.high - found.usual if is_high else found.usual - found.low
     return (away if is_high else -away), max(reach, least)
-
-
-def _excess(worse: float, limit: float) -> Excess:
-    """Say how far past the limit a window is; what single windows stray is its error."""
-    return excess(worse, limit, limit)
 
 
 def _threshold(declared: CustomMetric, found: JudgedValue) -> str:
@@ -215,11 +211,7 @@ def custom_frame(comparison: Comparison, present: Sequence[dt.datetime]) -> pd.D
         comparison: The windows, and the baseline that says how far they stray.
         present: Starts of those that have rows.
     """
-    import pandas as pd
-
-    from mlmon_dagster.metrics.frames import METRIC_COLUMNS
-
-    work, rows = comparison.work, list[dict[str, object]]()
+    work, rows = comparison.work, list[Sample]()
     places = [Place(window) for window in work.windows if window.start in present]
     for loaded in load_metrics(work.spec):
         numbers = compute_numbers(work, loaded, places)
@@ -233,9 +225,7 @@ def custom_frame(comparison: Comparison, present: Sequence[dt.datetime]) -> pd.D
                 judged = usual.judge(found.value, place.window.start.timestamp())
                 ends, n_baseline = judged.interval(found.value), int(sum(then["n"]))
             rows.append(_sample(loaded, place, found, ends, n_baseline))
-    frame = pd.DataFrame(rows, columns=list(METRIC_COLUMNS))
-    frame["window_start"] = pd.to_datetime(frame["window_start"], utc=True)
-    return frame
+    return frame_samples(rows)
 
 
 def _sample(
@@ -244,25 +234,12 @@ def _sample(
     found: Number,
     ends: tuple[float, float] = (math.nan, math.nan),
     n_baseline: int = 0,
-) -> dict[str, object]:
-    return {
-        "window_start": place.window.start,
-        "dataset": place.dataset,
-        "model_version": place.version,
-        "slice_key": ALL,
-        "slice_value": ALL,
-        "column_name": TABLE,
-        "metric": loaded.declared.series,
-        "value": found.value,
-        "lower": ends[0],
-        "upper": ends[1],
-        "n": found.n,
-        "n_baseline": n_baseline,
-        "p_value": math.nan,
-        "by_chance": math.nan,
-        "reason": found.reason,
-        "method_version": _method(loaded),
-    }
+) -> Sample:
+    return make_sample(
+        place.window, loaded.declared.series, _method(loaded), dataset=place.dataset,
+        model_version=place.version, value=found.value, lower=ends[0], upper=ends[1], n=found.n,
+        n_baseline=n_baseline, reason=found.reason,
+    )  # fmt: skip
 
 
 def _method(loaded: LoadedMetric) -> str:
@@ -372,7 +349,7 @@ def _baseline_numbers(work: Work, loaded: LoadedMetric, baseline: Baseline) -> p
 
     places = _places_of(work.spec, baseline)
     if not places or loaded.function is None:
-        return pd.DataFrame(columns=list(METRIC_COLUMNS))
+        return frame_samples([])
     first, last = places[0].window.start, places[-1].window.end
     is_own = places[0][1:] == (PRODUCTION, ALL)
     stored = metric_log.newest(
@@ -391,8 +368,7 @@ def _baseline_numbers(work: Work, loaded: LoadedMetric, baseline: Baseline) -> p
     known = {start.to_pydatetime() for start in stored["window_start"]}
     missing = [place for place in places if place.window.start not in known]
     made = [_sample(loaded, *one) for one in compute_numbers(work, loaded, missing).items()]
-    computed = pd.DataFrame(made, columns=list(METRIC_COLUMNS))
-    computed["window_start"] = pd.to_datetime(computed["window_start"], utc=True)
+    computed = frame_samples(made)
     if made and not is_own:
         metric_log.append(work.project.store.state, _as_stored(work, baseline, computed, missing))
     if loaded.declared.is_of_truth:  # what waits for its ground truth says nothing yet

@@ -1,13 +1,13 @@
 """Family drift: a column whose distribution is really and largely unlike the baseline's.
 
-Also a feature that counts for more or less than it did, and columns that no longer hang together
-as in the baseline.
+Also a feature that counts for more or less than it did.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.families.family import Family, measure_profiles, plot_columns
@@ -22,6 +22,7 @@ from mlmon_dagster.monitors.change_wording import describe_nature, in_words, per
 from mlmon_dagster.monitors.evidence import (
     OK,
     WORST_SLICES,
+    Case,
     Evidence,
     Window,
     excess,
@@ -29,13 +30,10 @@ from mlmon_dagster.monitors.evidence import (
     finite,
     is_beyond,
     not_tested,
-    result_row,
-    unjudged,
 )
 from mlmon_dagster.monitors.wording import (
     BEYOND_CHANCE,
     IMPACT,
-    NAMES,
     impact_of,
     number,
     subject,
@@ -46,14 +44,11 @@ from mlmon_dagster.spec import ModelSpec, declaration
 from mlmon_dagster.spec.declaration import ATTRIBUTION, ATTRIBUTION_SHIFT, attributed
 from mlmon_dagster.spec.metric_registry import AUTO, NOVEL, OFF_HEAP
 from mlmon_dagster.spec.monitors import (
-    CORRELATION_CHANGE,
-    CORRELATION_SHIFT,
     FAMILIES,
     REPEATED_ROWS,
     SUSTAINED_SHIFT,
     SUSTAINED_WINDOWS,
     Attribution,
-    Multivariate,
 )
 from mlmon_dagster.spec.names import ALL, DRIFT, OUTPUTS
 from mlmon_dagster.store.state.monitor_results import MonitorResult
@@ -103,7 +98,6 @@ def judge(evidence: Evidence) -> list[MonitorResult]:
             for column in methods:
                 parts = evidence.slices(window, "psi", column)
                 rows += _judge_family(evidence, window, [(column, "psi", part) for part in parts])
-        rows += judge_multivariate(evidence, window)
         rows += judge_attribution(evidence, window)
         if evidence.sustained is not None:
             rows += judge_sustained(evidence, window, evidence.sustained, judged)
@@ -156,20 +150,12 @@ def _judge_family(
     for (column, method, row), reason, adjusted, *beside in zip(
         found, reasons, benjamini_hochberg(tested), novel, off_heap, strict=True
     ):
+        case = Case(evidence, window, monitor, method, column, row)
         if row is None or reason:
-            yield unjudged(
-                evidence,
-                window,
-                monitor,
-                subject(method, column, row),
-                reason,
-                metric=method,
-                column=column,
-                source=row,
-                threshold=_threshold(method, monitor.above),
-            )
+            threshold = _threshold(method, monitor.above)
+            yield case.unjudged(reason, subject(method, column, row), threshold=threshold)
         else:
-            yield _judged(evidence, window, column, row, adjusted, size, *beside)
+            yield _judged(case, row, adjusted, size, *beside)
 
 
 def _no_data(evidence: Evidence, row: MetricSample | None, window: Window) -> str:
@@ -180,15 +166,9 @@ def _no_data(evidence: Evidence, row: MetricSample | None, window: Window) -> st
 
 
 def _judged(
-    evidence: Evidence,
-    window: Window,
-    column: str,
-    row: MetricSample,
-    adjusted: float,
-    size: int,
-    novel: float,
-    off_heap: float,
+    case: Case, row: MetricSample, adjusted: float, size: int, novel: float, off_heap: float
 ) -> MonitorResult:
+    evidence, window, column = case.evidence, case.window, case.column
     monitor, features = evidence.spec.monitors.drift, evidence.spec.features
     vectors = evidence.spec.novelty_columns.get(column)
     above = _limit(evidence, window, column, row) + _of_whole(evidence, window, column, row)
@@ -204,7 +184,7 @@ def _judged(
         f"{'above' if large else 'not above'} {number(above)}"
     )
     if large and not real:
-        statistics += f", but an unchanged window can be as far (adjusted p {number(adjusted)})"
+        statistics += _may_be_chance(adjusted)
     if novel:
         where = "unlike the baseline's" if vectors else "outside the baseline's range"
         statistics += f"; {percent(novel)} of rows are {where}"
@@ -240,15 +220,9 @@ def _judged(
             for part in far[:WORST_SLICES]
         ]
     status = failing(monitor, is_beyond(monitor.error_at, beyond)) if failed else OK
-    return result_row(
-        evidence,
-        window,
-        monitor,
-        metric=row["metric"],
-        column=column,
-        source=row,
-        status=status,
-        message=told(first, statistics),
+    return case.result(
+        status,
+        told(first, statistics),
         baseline_value=chance,
         threshold=_threshold(row["metric"], above),
         p_adjusted=finite(adjusted),
@@ -416,32 +390,19 @@ def judge_attribution(evidence: Evidence, window: Window) -> Iterator[MonitorRes
     ]
     adjusted = benjamini_hochberg(p)
     size = sum(not reason for reason in reasons)
+    monitor, limit = evidence.spec.monitors.drift, f"beyond {write_limit(declared.above)}"
     for (feature, row), reason, each in zip(found, reasons, adjusted, strict=True):
+        case = Case(evidence, window, monitor, ATTRIBUTION_SHIFT, feature, row, limit)
         if row is None or reason:
-            yield unjudged(
-                evidence,
-                window,
-                evidence.spec.monitors.drift,
-                subject(ATTRIBUTION_SHIFT, feature),
-                reason,
-                metric=ATTRIBUTION_SHIFT,
-                column=feature,
-                source=row,
-                threshold=f"beyond {write_limit(declared.above)}",
-            )
+            yield case.unjudged(reason, subject(ATTRIBUTION_SHIFT, feature))
         else:
-            yield _judged_attribution(evidence, window, declared, feature, row, each, size)
+            yield _judged_attribution(case, declared, row, each, size)
 
 
 def _judged_attribution(
-    evidence: Evidence,
-    window: Window,
-    declared: Attribution,
-    feature: str,
-    row: MetricSample,
-    adjusted: float,
-    size: int,
+    case: Case, declared: Attribution, row: MetricSample, adjusted: float, size: int
 ) -> MonitorResult:
+    evidence, window, feature = case.evidence, case.window, case.column
     monitor, shift = evidence.spec.monitors.drift, float(row["value"])
     large, real = abs(shift) > declared.above, adjusted <= monitor.q
     now = evidence.whole(window, ATTRIBUTION, feature)
@@ -453,18 +414,11 @@ def _judged_attribution(
         f"{_points(declared.above)}"
     )
     if large and not real:
-        message += f", but an unchanged window can be as far (adjusted p {number(adjusted)})"
+        message += _may_be_chance(adjusted)
     failed = large and real
-    return result_row(
-        evidence,
-        window,
-        monitor,
-        metric=ATTRIBUTION_SHIFT,
-        column=feature,
-        source=row,
-        status=failing(monitor, is_beyond(declared.error_at, shift)) if failed else OK,
-        message=message + ".",
-        threshold=f"beyond {write_limit(declared.above)}",
+    return case.result(
+        failing(monitor, is_beyond(declared.error_at, shift)) if failed else OK,
+        message + ".",
         p_adjusted=finite(adjusted),
         family_size=size,
         details={"n_baseline": int(row["n_baseline"]), "q": monitor.q, "attribution": share},
@@ -472,75 +426,12 @@ def _judged_attribution(
     )
 
 
+def _may_be_chance(adjusted: float) -> str:
+    return f", but an unchanged window can be as far (adjusted p {number(adjusted)})"
+
+
 def _points(share: float) -> str:
     return f"{100 * abs(share):.3g} points"
-
-
-def judge_multivariate(evidence: Evidence, window: Window) -> Iterator[MonitorResult]:
-    """Fail a window in which the correlation of two columns really and largely changed.
-
-    Large: by more than `above` beyond chance. Real: its p-value, which the metric has adjusted over
-    all pairs, is at most q. Nothing where the spec does not declare it.
-    """
-    declared = evidence.spec.monitors.drift.multivariate
-    if declared is None:
-        return
-    row = evidence.whole(window, CORRELATION_SHIFT)
-    reason = not_tested(window, row)
-    if row is None or reason:
-        yield unjudged(
-            evidence,
-            window,
-            evidence.spec.monitors.drift,
-            NAMES[CORRELATION_SHIFT],
-            reason,
-            metric=CORRELATION_SHIFT,
-            source=row,
-            threshold=f"above {write_limit(declared.above)}",
-        )
-    else:
-        yield _judged_correlation(evidence, window, declared, row)
-
-
-def _judged_correlation(
-    evidence: Evidence, window: Window, declared: Multivariate, row: MetricSample
-) -> MonitorResult:
-    monitor = evidence.spec.monitors.drift
-    large, real = row["value"] > declared.above, row["p_value"] <= monitor.q
-    failed = large and real
-    changes = _changes(evidence, window)
-    statistics = (
-        f"{NAMES[CORRELATION_SHIFT]} is {number(row['value'])}{BEYOND_CHANCE} "
-        f"(n {int(row['n']):,}, baseline n {int(row['n_baseline']):,}), "
-        f"{'above' if large else 'not above'} {number(declared.above)}"
-    )
-    first = ""
-    if failed and changes:
-        said = ", ".join(f"{name} by {change:+.2f}" for name, change in changes.items())
-        first = f"Columns are correlated differently: {said}"
-    if large and not real:
-        statistics += f", but an unchanged window can be as far (p {number(row['p_value'])})"
-    return result_row(
-        evidence,
-        window,
-        monitor,
-        metric=CORRELATION_SHIFT,
-        source=row,
-        status=failing(monitor, is_beyond(declared.error_at, row["value"])) if failed else OK,
-        message=told(first, statistics),
-        threshold=f"above {write_limit(declared.above)}",
-        p_adjusted=finite(row["p_value"]),
-        details={"n_baseline": int(row["n_baseline"]), "q": monitor.q, "changes": changes},
-        **excess(row["value"], declared.above),
-    )
-
-
-def _changes(evidence: Evidence, window: Window) -> dict[str, float]:
-    """Return the pairs that changed most for sure, and by how much, the first one first."""
-    pairs = evidence.columns_with(window, CORRELATION_CHANGE)
-    found = [(pair, evidence.whole(window, CORRELATION_CHANGE, pair)) for pair in pairs]
-    known = {pair: float(row["value"]) for pair, row in found if row is not None}
-    return dict(sorted(known.items(), key=lambda item: -abs(item[1])))
 
 
 class ColumnChanges:
@@ -558,9 +449,9 @@ class ColumnChanges:
         load: Callable[[], Mapping[str, ColumnStatistics]],
         compared: Callable[[str], Baselines],
     ) -> None:
-        self._load, self._compared = load, compared
-        self._known: dict[str, _Sides] = {}
-        self._profiles: Mapping[str, ColumnStatistics] | None = None
+        self._load, self._compared = cache(load), cache(compared)
+        self._windows = cache(lambda column: _find_column(self._load(), column))
+        self._cell = lru_cache(maxsize=1_000)(self._merge_window)
 
     def __call__(
         self, column: str, start: pd.Timestamp, others: Sequence[str] = ()
@@ -586,15 +477,24 @@ class ColumnChanges:
         self, column: str, start: pd.Timestamp
     ) -> tuple[ColumnStatistics, ColumnStatistics] | None:
         """Return window and baseline of a column, a cell each; None if there is one or none."""
-        if self._profiles is None:
-            self._profiles = self._load()
-        if column not in self._known:
-            self._known[column] = _Sides(self._profiles, column, self._compared(column))
-        sides = self._known[column]
-        now, then = sides.window(start), sides.baseline(start.to_pydatetime())
+        from mlmon_dagster.metrics.statistics import derived
+
+        baseline = self._compared(column).get(start.to_pydatetime())
+        if baseline is None:
+            return None
+        known, now = baseline.windows, self._cell(column, start)
+        then = derived(known, ("as one", column), lambda: _as_one(_find_column(known, column)))
         if now is None or then is None or now.binning.binning_id != then.binning.binning_id:
             return None
         return now, then
+
+    def _merge_window(self, column: str, start: pd.Timestamp) -> ColumnStatistics | None:
+        from mlmon_dagster.metrics.statistics import select
+
+        stats = self._windows(column)
+        if stats is None:
+            return None
+        return _as_one(select(stats, (stats.cells["window_start"] == start).to_numpy()))
 
 
 def _changes_of(part: Part) -> ColumnChanges:
@@ -636,49 +536,19 @@ def profiled(column: str) -> Sequence[str]:
     return _BEHIND.get(column, (column,))
 
 
-class _Sides:
-    """One column of the windows, and of what each of them is compared with."""
+def _find_column(profiles: Mapping[str, ColumnStatistics], column: str) -> ColumnStatistics | None:
+    from mlmon_dagster.metrics.drift.columns import with_outputs
 
-    def __init__(
-        self, windows: Mapping[str, ColumnStatistics], column: str, baselines: Baselines
-    ) -> None:
-        self._column, self._baselines = column, baselines
-        self._windows = self._of(windows)
-        self._newest: tuple[pd.Timestamp, ColumnStatistics | None] | None = None
-        self._pooled: dict[int, ColumnStatistics | None] = {}  # by the identity of the baseline
-
-    def window(self, start: pd.Timestamp) -> ColumnStatistics | None:
-        """Return the column of one window as one cell."""
-        from mlmon_dagster.metrics.statistics import select
-
-        if self._windows is None:
-            return None
-        if self._newest is None or self._newest[0] != start:
-            mine = (self._windows.cells["window_start"] == start).to_numpy()
-            self._newest = start, _as_one(select(self._windows, mine))
-        return self._newest[1]
-
-    def baseline(self, start: dt.datetime) -> ColumnStatistics | None:
-        """Return what a window is compared with as one cell."""
-        found = self._baselines.get(start)
-        if found is None:
-            return None
-        if id(found) not in self._pooled:
-            stats = self._of(found.windows)
-            self._pooled[id(found)] = None if stats is None else _as_one(stats)
-        return self._pooled[id(found)]
-
-    def _of(self, profiles: Mapping[str, ColumnStatistics]) -> ColumnStatistics | None:
-        from mlmon_dagster.metrics.drift.columns import with_outputs
-
-        names = [name for name in profiled(self._column) if name in profiles]
-        return with_outputs({name: profiles[name] for name in names}).get(self._column)
+    names = [name for name in profiled(column) if name in profiles]
+    return with_outputs({name: profiles[name] for name in names}).get(column)
 
 
-def _as_one(stats: ColumnStatistics) -> ColumnStatistics | None:
+def _as_one(stats: ColumnStatistics | None) -> ColumnStatistics | None:
     """Add up the cells of slice `all`; None if there are none."""
     from mlmon_dagster.metrics.statistics import merge, select
 
+    if stats is None:
+        return None
     whole = select(stats, (stats.cells["slice_key"] == ALL).to_numpy())
     return merge(whole, ()) if len(whole) else None
 
@@ -687,7 +557,6 @@ def _limits(spec: ModelSpec) -> str:
     d = spec.monitors.drift
     limit = "its own usual distance" if d.auto else f"{d.above:g}"
     beyond = "" if d.method.endswith(_SIGNED) else f",{BEYOND_CHANCE}"
-    joint = f" Correlations may change by {d.multivariate.above:g}." if d.multivariate else ""
     shares = ""
     if declaration.attributed(spec) and d.attribution:
         shares = f" Shares of the attributions may change by {d.attribution.above:g}."
@@ -696,33 +565,24 @@ def _limits(spec: ModelSpec) -> str:
         sustained = f" The newest 7, 14 or 28 windows may be off by {d.sustained.above:g} spreads."
     return (
         f"Fails above {limit} ({d.method}{beyond}) if also significant "
-        f"(q = {d.q:g} over the columns).{joint}{shares}{sustained}"
+        f"(q = {d.q:g} over the columns).{shares}{sustained}"
     )
 
 
 def _metrics(spec: ModelSpec) -> Sequence[str]:
     # Columns without an order have no ks; psi also explains by slice.
     method = spec.monitors.drift.method
-    joint = (CORRELATION_SHIFT, CORRELATION_CHANGE) if spec.monitors.drift.multivariate else ()
     attribution = (declaration.ATTRIBUTION, declaration.ATTRIBUTION_SHIFT)
     shap = (*attribution, declaration.ATTRIBUTION_NDCG) if declaration.attributed(spec) else ()
     novel = (NOVEL, f"{NOVEL}{AUTO}")
-    return sorted({"psi", method, f"psi{AUTO}", f"{method}{AUTO}", *novel, OFF_HEAP, *joint, *shap})
-
-
-def _name_plot(metric: str, column: str) -> str | None:
-    return (
-        metric
-        if metric == CORRELATION_SHIFT
-        else plot_columns("psi", declaration.ATTRIBUTION)(metric, column)
-    )
+    return sorted({"psi", method, f"psi{AUTO}", f"{method}{AUTO}", *novel, OFF_HEAP, *shap})
 
 
 FAMILY = Family(
     FAMILIES[DRIFT],
     judge,
     _limits,
-    measure=measure_profiles(DRIFT, lambda spec: "baseline", _name_plot),
+    measure=measure_profiles(DRIFT, lambda spec: "baseline", plot_columns("psi", ATTRIBUTION)),
     metrics=_metrics,
     explained_by_slices=True,
     references=_references,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,6 +18,7 @@ from mlmon_dagster.families.family import (
 )
 from mlmon_dagster.monitors.evidence import (
     OK,
+    Case,
     Evidence,
     Window,
     choose_level_together,
@@ -25,8 +27,6 @@ from mlmon_dagster.monitors.evidence import (
     finite,
     level_of,
     not_valued,
-    result_row,
-    unjudged,
 )
 from mlmon_dagster.monitors.wording import NAMES, number, width_text, write_limit
 from mlmon_dagster.spec import ModelSpec
@@ -87,13 +87,15 @@ def _judge_estimate(evidence: Evidence, window: Window, monitor: EstimateMonitor
     reason = _not_estimated(evidence, window, row)
     if not reason and (base is None or finite(base["value"]) is None):
         reason = "no_baseline"
-    fields = _fields(metric, row, f"drop {write_limit(monitor.drop)}", base)
+    limit = f"drop {write_limit(monitor.drop)}"
+    case = Case(evidence, window, monitor, metric, source=row, threshold=limit)
+    fields: dict[str, Any] = {"baseline_value": finite(base["value"]) if base else None}
     if row is None or base is None or reason:
-        return unjudged(evidence, window, monitor, NAMES.get(metric, metric), reason, **fields)
+        return case.unjudged(reason, NAMES.get(metric, metric), **fields)
     wait = evidence.wait_for_truth
     width = learnt_width(evidence.recent(window, residual(monitor.metric), RECORD, wait=wait))
     row = reaching(monitor.metric, row, width)
-    fields["source"] = row
+    case = replace(case, source=row)
     worse, margin = _worse(monitor.metric, row, base)
     failed = worse >= monitor.drop - 1e-12 and worse > margin
     direction = "worse" if worse > 0 else "better"
@@ -106,18 +108,7 @@ def _judge_estimate(evidence: Evidence, window: Window, monitor: EstimateMonitor
     fields |= excess(worse, monitor.drop, margin)
     if failed and worse >= _SEVERE * max(monitor.drop, margin):
         fields |= {"k": 1, "of_n": 1}
-    return _with(evidence, window, monitor, text, past, failed, worse, margin, fields)
-
-
-def _fields(
-    metric: str, row: MetricSample | None, threshold: str, base: MetricSample | None = None
-) -> dict[str, Any]:
-    return {
-        "metric": metric,
-        "source": row,
-        "threshold": threshold,
-        "baseline_value": finite(base["value"]) if base else None,
-    }
+    return _with(case, text, past, failed, worse, margin, fields)
 
 
 def _not_estimated(evidence: Evidence, window: Window, row: MetricSample | None) -> str:
@@ -133,9 +124,10 @@ def _judge_residual(evidence: Evidence, window: Window, monitor: EstimateMonitor
     waits = window["maturity"] == "provisional" or (window["maturity"] == "early" and reason)
     if reason in _COMES and waits:
         reason = str(window["truth_reason"])
-    fields = _fields(metric, row, f"above {write_limit(monitor.residual)}")
+    limit = f"above {write_limit(monitor.residual)}"
+    case = Case(evidence, window, monitor, metric, source=row, threshold=limit)
     if row is None or reason:
-        return unjudged(evidence, window, monitor, NAMES.get(metric, metric), reason, **fields)
+        return case.unjudged(reason, NAMES.get(metric, metric))
     recent = evidence.recent(window, metric, monitor.over)
     side = -1 if is_loss(monitor.metric) else 1
     missed = _measure_missed(evidence, monitor, recent, side)
@@ -159,7 +151,8 @@ def _judge_residual(evidence: Evidence, window: Window, monitor: EstimateMonitor
         text += ", but it is over: the newest windows are within it"
     past = is_past and lasts and not failed
     value = side * worse
-    fields |= {"value": value, "lower": value - margin, "upper": value + margin, "n": n}
+    fields: dict[str, Any] = {"value": value, "n": n}
+    fields |= {"lower": value - margin, "upper": value + margin}
     if missed.is_beside_windows:
         fields["baseline_value"] = side * missed.usual
     # Of this window alone: what the ones before it were does not say whether it is over. Unless
@@ -168,7 +161,7 @@ def _judge_residual(evidence: Evidence, window: Window, monitor: EstimateMonitor
     at_most = max(own, (worse, margin)) if failed or past else own
     fields |= excess(at_most[0], monitor.residual, at_most[1])
     fields |= {"p_value": finite(missed.p_value), "p_adjusted": finite(missed.p_value)}
-    return _with(evidence, window, monitor, text, past, failed, worse, margin, fields)
+    return _with(case, text, past, failed, worse, margin, fields)
 
 
 class _Missed(NamedTuple):
@@ -262,9 +255,7 @@ def _learnt(width: LearntWidth) -> str:
 
 
 def _with(
-    evidence: Evidence,
-    window: Window,
-    monitor: EstimateMonitor,
+    case: Case,
     text: str,
     past: bool,
     failed: bool,
@@ -278,16 +269,14 @@ def _with(
 
     p = float(special.ndtr(-worse / margin * Z95)) if margin > 0 else None
     ending = ", but this may be chance." if past else "."
-    if window["maturity"] == "early" and fields["metric"] == residual(monitor.metric):
-        ending += f" {early_text(window)}."
-    elif window["maturity"] in ("provisional", "early"):
+    maturity = case.window["maturity"]
+    if maturity == "early" and estimated_of(case.metric):
+        ending += f" {early_text(case.window)}."
+    elif maturity in ("provisional", "early"):
         ending += " Ground truth is still coming."
-    return result_row(
-        evidence,
-        window,
-        monitor,
-        status=monitor.severity if failed else OK,
-        message=text + ending,
+    return case.result(
+        case.monitor.severity if failed else OK,
+        text + ending,
         details={"worse_by": finite(worse), "margin": finite(margin)},
         **{"p_value": p, "p_adjusted": p, **fields},
     )

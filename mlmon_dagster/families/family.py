@@ -8,16 +8,25 @@ These modules are loaded with the definitions, so they import what is heavy in f
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from mlmon_dagster.monitors.evidence import N_TOGETHER, Evidence
+from mlmon_dagster.monitors.evidence import (
+    N_TOGETHER,
+    NO_DATA,
+    Case,
+    Evidence,
+    explain_unjudged,
+    finite,
+)
 from mlmon_dagster.spec import ModelSpec, Window
+from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.metric_registry import METRICS
 from mlmon_dagster.spec.monitors import DeclaredFamily
-from mlmon_dagster.spec.names import TABLE
+from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 from mlmon_dagster.store.state.window_state import WindowInputs
 from mlmon_dagster.work import Comparison, Work
@@ -28,9 +37,10 @@ if TYPE_CHECKING:
     from mlmon_dagster.metrics.statistics import ColumnStatistics
 
 Profiles = Mapping[str, "ColumnStatistics"]
-Facts = Mapping[str, Any]  # of a window, as `evaluate` takes them
+Facts = Mapping[str, Any]  # of a window, as `fill_windows` takes them
 Plotted = Callable[[str, str], str | None]
-References = Mapping[str, Any]  # as `evaluate` takes them
+References = Mapping[str, Any]  # attributes of `Evidence`
+Sample = dict[str, object]  # a row of a MetricFrame
 Against = Literal["baseline", "fixed", "nothing"]
 
 
@@ -62,7 +72,8 @@ class Family:
 
     Attributes:
         declared: Its name, its asset and its place among the others.
-        judge: Turns what is known of windows into verdicts.
+        judge: Turns what is known of windows into verdicts: a row for every monitor and window,
+            except of freshness for an empty window that may still fill.
         limits: Says in a check's description what its thresholds are; the UI plots no constants.
         measure: How its metrics are made; None for what is judged by counts alone.
         is_watched: Whether a model has anything to judge; not every model logs everything.
@@ -155,6 +166,47 @@ class Family:
     def columns(self, spec: ModelSpec) -> list[str]:
         """Return the profiled columns that its metrics are made from."""
         return self.made.columns(spec)
+
+
+def make_sample(window: Window, metric: str, method: str, **fields: object) -> Sample:
+    """Return a row of a MetricFrame, of production as a whole unless other fields are given."""
+    nothing = dict.fromkeys(("value", "lower", "upper", "p_value", "by_chance"), math.nan)
+    return {
+        "window_start": window.start,
+        "dataset": PRODUCTION,
+        "model_version": ALL,
+        "slice_key": ALL,
+        "slice_value": ALL,
+        "column_name": TABLE,
+        "metric": metric,
+        "method_version": method,
+        "n": 0,
+        "n_baseline": 0,
+        "reason": "",
+        **nothing,
+        **fields,
+    }
+
+
+def frame_samples(rows: Sequence[Sample]) -> pd.DataFrame:
+    """Put together a MetricFrame of such rows."""
+    import pandas as pd
+
+    from mlmon_dagster.metrics.frames import METRIC_COLUMNS
+
+    frame = pd.DataFrame(rows, columns=list(METRIC_COLUMNS))
+    frame["window_start"] = pd.to_datetime(frame["window_start"], utc=True)
+    return frame
+
+
+def await_truth(case: Case, reason: str, named: str) -> MonitorResult:
+    """Return the row of a metric of ground truth that is not judged, with the baseline's value."""
+    evidence, window, row = case.evidence, case.window, case.source
+    base = evidence.baseline_row(case.metric, row)
+    n = int(row["n"]) if row else int(window["n_actual"])
+    message = explain_unjudged(window, named, reason, n)
+    known = finite(base["value"]) if base else None
+    return case.result(NO_DATA, message, reason=reason, baseline_value=known)
 
 
 def measure_profiles(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from mlmon_dagster.monitors.evidence import (
     A_YEAR,
     N_TOGETHER,
+    Case,
     Evidence,
     Window,
     early_text,
@@ -14,7 +15,6 @@ from mlmon_dagster.monitors.evidence import (
     failing,
     finite,
     level_of,
-    result_row,
 )
 from mlmon_dagster.monitors.wording import number, subject, told, weighted_text
 from mlmon_dagster.spec.baseline import PRODUCTION
@@ -35,12 +35,7 @@ _STILL = 0.5  # of the limit, by which the newest windows must still be off
 
 
 def judge_newest(
-    evidence: Evidence,
-    window: Window,
-    monitor: PerformanceMonitor,
-    row: MetricSample,
-    base: BaselineSample | None,
-    threshold: str,
+    case: Case, monitor: PerformanceMonitor, row: MetricSample, base: BaselineSample | None
 ) -> MonitorResult | None:
     """Fail a window whose newest ones together are worse by the declared amount, and surely so.
 
@@ -49,16 +44,15 @@ def judge_newest(
     And it lasts: the middle one of the newest three is worse by half of the amount still.
 
     Args:
-        evidence: What is known.
-        window: The newest window.
+        case: The newest window.
         monitor: Of a drop or a change against the baseline.
         row: Its metric in the window.
         base: The same in the baseline.
-        threshold: What is declared, in words.
 
     Returns:
         None where the newest windows say no such thing; then the window stands for itself.
     """
+    evidence, window = case.evidence, case.window
     drop = _find_drop(evidence, window, monitor, row, base)
     if drop is None:
         return None
@@ -76,16 +70,9 @@ def judge_newest(
     from scipy import special
 
     margin = drop.worse / -special.ndtri(drop.p_value / 2) * Z95
-    return result_row(
-        evidence,
-        window,
-        monitor,
-        metric=monitor.metric,
-        column=monitor.column,
-        source=row,
-        threshold=threshold,
-        status=failing(monitor, monitor.is_error(drop.value, drop.worse, drop.usual)),
-        message=_describe(evidence, window, monitor, row, drop, limit),
+    return case.result(
+        failing(monitor, monitor.is_error(drop.value, drop.worse, drop.usual)),
+        _describe(evidence, window, monitor, row, drop, limit),
         value=drop.value,
         lower=drop.value - margin,
         upper=drop.value + margin,

@@ -8,27 +8,26 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from mlmon_dagster.families.family import await_truth
 from mlmon_dagster.metrics.clusters import LevelShift, UsualLevel, as_seen, level_shift
 from mlmon_dagster.metrics.frames import MetricSample
 from mlmon_dagster.metrics.intervals import Z95
 from mlmon_dagster.metrics.performance.multiclass import CLASS
 from mlmon_dagster.monitors.evidence import (
-    NO_DATA,
     OK,
+    Case,
     Evidence,
     Excess,
     Window,
     early_text,
     excess,
-    explain_unjudged,
     finite,
     level_of,
     not_mature,
-    result_row,
 )
 from mlmon_dagster.monitors.wording import NAMES, number, told, weighted_text, write_limit
 from mlmon_dagster.spec.monitors import PerformanceMonitor
@@ -122,13 +121,12 @@ def judge_level(evidence: Evidence, window: Window, monitor: PerformanceMonitor)
     """
     row = evidence.whole(window, monitor.metric, monitor.column)
     limit = _limit(evidence, window, monitor)
+    said = f"shift {write_limit(limit)}"
+    case = Case(evidence, window, monitor, monitor.metric, monitor.column, row, said)
     found = [] if row is None else _levels(evidence, window, monitor, limit)
     reason = _no_data(evidence, window, row, found)
     if row is None or reason:
-        n = int(row["n"]) if row else int(window["n_actual"])
-        named = NAMES.get(monitor.metric, monitor.metric)
-        message = explain_unjudged(window, named, reason, n)
-        return _result(evidence, window, monitor, row, limit, NO_DATA, message, reason=reason)
+        return await_truth(case, reason, NAMES.get(monitor.metric, monitor.metric))
     worst = max(found, key=lambda one: abs(one.change.shift))
     change, of_several = worst.change, len(found)
     text = _sentence(evidence, window, monitor, worst)
@@ -137,17 +135,19 @@ def judge_level(evidence: Evidence, window: Window, monitor: PerformanceMonitor)
         why = "not in the newest windows alike" if worst.moved.is_real else "this may be chance"
         text = f"{text[:-1]}, but {why}."
     n = sum(int(one["n"]) for one in worst.rows)
-    fields = {
-        "value": change.value,
-        "lower": change.value - change.margin,
-        "upper": change.value + change.margin,
-        "n": n,
-        "baseline_value": worst.usual.mean,
-        "p_value": change.p_value,
-        "p_adjusted": min(change.p_value * of_several, 1.0),
-        "family_size": of_several,
-        "method_version": "level-4",
-        "details": {
+    return case.result(
+        _status(monitor, change) if failed else OK,
+        text,
+        value=change.value,
+        lower=change.value - change.margin,
+        upper=change.value + change.margin,
+        n=n,
+        baseline_value=worst.usual.mean,
+        p_value=change.p_value,
+        p_adjusted=min(change.p_value * of_several, 1.0),
+        family_size=of_several,
+        method_version="level-4",
+        details={
             "shift": change.shift,
             "margin": change.margin,
             "n_windows": len(worst.rows),
@@ -156,9 +156,7 @@ def judge_level(evidence: Evidence, window: Window, monitor: PerformanceMonitor)
             "class": worst.column.removeprefix(CLASS) if worst.column.startswith(CLASS) else None,
         },
         **_excess(worst),
-    }
-    status = _status(monitor, change) if failed else OK
-    return _result(evidence, window, monitor, row, limit, status, text, **fields)
+    )
 
 
 def _excess(worst: _Found) -> Excess:
@@ -291,39 +289,3 @@ def _points(share: float) -> str:
 
 def _signed(value: float, limit: float) -> str:
     return "0" if abs(value) < limit / 40 else f"{'-' if value < 0 else '+'}{number(abs(value))}"
-
-
-def _result(
-    evidence: Evidence,
-    window: Window,
-    monitor: PerformanceMonitor,
-    row: MetricSample | None,
-    limit: float,
-    status: str,
-    message: str,
-    **fields: Any,
-) -> MonitorResult:
-    return result_row(
-        evidence,
-        window,
-        monitor,
-        metric=monitor.metric,
-        column=monitor.column,
-        source=row,
-        status=status,
-        message=message,
-        **(
-            {
-                "baseline_value": _baseline(evidence, monitor, row),
-                "threshold": f"shift {write_limit(limit)}",
-            }
-            | fields
-        ),
-    )
-
-
-def _baseline(
-    evidence: Evidence, monitor: PerformanceMonitor, row: MetricSample | None
-) -> float | None:
-    base = evidence.baseline_row(monitor.metric, row)
-    return finite(base["value"]) if base else None

@@ -19,14 +19,13 @@ from mlmon_dagster.monitors.evidence import (
     A_YEAR,
     AN_ALERT,
     OK,
+    Case,
     Evidence,
     Window,
     excess,
     failing,
     finite,
     is_beyond,
-    result_row,
-    unjudged,
 )
 from mlmon_dagster.monitors.wording import number, subject, told, write_limit
 from mlmon_dagster.spec import ModelSpec
@@ -61,6 +60,7 @@ _FEWEST, _MOST = SUSTAINED_WINDOWS[0], SUSTAINED_WINDOWS[-1]
 _AT_ONCE = 32  # windows whose profiles are held
 _NO_BASELINE = frozenset({"learning", "no_baseline"})
 METHOD, REPEATS = "sustained-1", "repeats-1"
+_ALONE = {"k": 1, "of_n": 1}  # a verdict is of several windows already, or of two
 
 
 def judge_sustained(
@@ -98,7 +98,8 @@ def judge_sustained(
         for name, p in zip(family, adjusted, strict=True):
             failed = lasts(found[name], declared.above, p <= level)
             first = _in_words(evidence, window, known, name, found[name]) if failed else ""
-            yield _judged(evidence, window, declared, name, found[name], p, len(family), first)
+            case = _sustained_case(evidence, window, declared, name)
+            yield _judged(case, declared, found[name], p, len(family), first)
 
 
 def _unjudged(
@@ -106,26 +107,19 @@ def _unjudged(
 ) -> Iterator[MonitorResult]:
     for row in distances:
         if row["reason"] in _NO_BASELINE:
-            column = str(row["column_name"])
-            yield unjudged(
-                evidence,
-                window,
-                evidence.spec.monitors.drift,
-                subject(SUSTAINED_SHIFT, column),
-                row["reason"],
-                metric=SUSTAINED_SHIFT,
-                column=column,
-                threshold=f"beyond {write_limit(declared.above)}",
-                k=1,
-                of_n=1,
-            )
+            case = _sustained_case(evidence, window, declared, str(row["column_name"]))
+            named = subject(SUSTAINED_SHIFT, case.column)
+            yield case.unjudged(row["reason"], named, **_ALONE)
+
+
+def _sustained_case(evidence: Evidence, window: Window, declared: Sustained, column: str) -> Case:
+    monitor, limit = evidence.spec.monitors.drift, f"beyond {write_limit(declared.above)}"
+    return Case(evidence, window, monitor, SUSTAINED_SHIFT, column, threshold=limit)
 
 
 def _judged(
-    evidence: Evidence,
-    window: Window,
+    case: Case,
     declared: Sustained,
-    column: str,
     shift: SustainedShift,
     adjusted: float,
     size: int,
@@ -133,7 +127,7 @@ def _judged(
 ) -> MonitorResult:
     from mlmon_dagster.metrics.drift.sustained import lasts
 
-    monitor, named = evidence.spec.monitors.drift, subject(SUSTAINED_SHIFT, column)
+    named = subject(SUSTAINED_SHIFT, case.column)
     if shift.run:
         text = (
             f"{named}: {number(abs(shift.by))} of its spread in the newest {shift.run} windows "
@@ -147,22 +141,14 @@ def _judged(
     else:
         text = f"{named}: none beyond {write_limit(declared.above)} of its spread"
     newest = math.copysign(1.0, shift.by) * shift.newest
-    return result_row(
-        evidence,
-        window,
-        monitor,
-        metric=SUSTAINED_SHIFT,
-        column=column,
-        status=failing(monitor, is_beyond(declared.error_at, shift.by)) if first else OK,
-        message=told(first, text),
+    return case.result(
+        failing(case.monitor, is_beyond(declared.error_at, shift.by)) if first else OK,
+        told(first, text),
         value=shift.by,
-        n=shift.n or int(window["n"]),
-        threshold=f"beyond {write_limit(declared.above)}",
+        n=shift.n or int(case.window["n"]),
         p_value=finite(shift.p_value),
         p_adjusted=finite(adjusted),
         family_size=size,
-        k=1,
-        of_n=1,
         method_version=METHOD,
         details={
             "n_baseline": shift.n_baseline,
@@ -171,6 +157,7 @@ def _judged(
             "as_far": round(shift.as_far, 4),
             "measured": "psi",  # what is stored of a column, whatever its kind
         },
+        **_ALONE,
         **excess(newest, declared.above),
     )
 
@@ -241,14 +228,12 @@ def judge_repeats(
     if condition is None or window["schema_broken"]:
         return
     found = repeats(window["window_start"])
+    limit = f"above {write_limit(condition.bound)}"
+    case = Case(evidence, window, monitor, REPEATED_ROWS, threshold=limit)
     if found is None:
         reasons = {row["reason"] for row in distances}
         if not evidence.spec.baseline.is_rolling and reasons <= _NO_BASELINE and reasons:
-            yield unjudged(
-                evidence, window, monitor, subject(REPEATED_ROWS), min(reasons),
-                metric=REPEATED_ROWS, threshold=f"above {write_limit(condition.bound)}", k=1,
-                of_n=1,
-            )  # fmt: skip
+            yield case.unjudged(min(reasons), subject(REPEATED_ROWS), **_ALONE)
         return
     beyond = found.likeness - found.usual
     level = AN_ALERT / A_YEAR[evidence.spec.time.granularity]
@@ -261,22 +246,16 @@ def judge_repeats(
     )
     if condition.fails(beyond) and not failed:
         text += f", but this may be chance (p {number(found.p_value)})"
-    yield result_row(
-        evidence,
-        window,
-        monitor,
-        metric=REPEATED_ROWS,
-        status=failing(monitor, condition.is_error(beyond)) if failed else OK,
-        message=told(f"Rows of {day} came again under new ids" if failed else "", text),
+    yield case.result(
+        failing(monitor, condition.is_error(beyond)) if failed else OK,
+        told(f"Rows of {day} came again under new ids" if failed else "", text),
         value=round(found.likeness, 6),
         baseline_value=round(found.usual, 6),
         n=found.n,
-        threshold=f"above {write_limit(condition.bound)}",
         p_value=found.p_value,
-        k=1,
-        of_n=1,
         method_version=REPEATS,
         details={"measured": ""},  # nothing that is stored
+        **_ALONE,
         **excess(beyond, condition.bound),
     )
 

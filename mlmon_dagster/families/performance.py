@@ -6,27 +6,26 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mlmon_dagster.families.family import Family, Measure, References, measure_profiles
+from mlmon_dagster.families.family import Family, Measure, References, await_truth, measure_profiles
 from mlmon_dagster.families.lasting_drops import MOST, judge_newest
 from mlmon_dagster.families.releases import count_read, find_releases, judge_release
 from mlmon_dagster.monitors.evidence import (
     NO_DATA,
     OK,
     WORST_SLICES,
+    Case,
     Evidence,
     Excess,
     Window,
     choose_level,
     early_text,
     excess,
-    explain_unjudged,
     finite,
     level_of,
     not_mature,
     not_valued,
-    result_row,
 )
 from mlmon_dagster.monitors.wording import number, subject, told, weighted_text, write_limit
 from mlmon_dagster.spec import ModelSpec
@@ -141,31 +140,13 @@ def _judge_cell(
 ) -> MonitorResult:
     base = evidence.baseline_row(monitor.metric, row)
     reason = _no_data(evidence, window, monitor, row, base)
-    common: dict[str, Any] = {
-        "metric": monitor.metric,
-        "column": monitor.column,
-        "source": row,
-        "threshold": _threshold(monitor),
-    }
+    limit = _threshold(monitor)
+    case = Case(evidence, window, monitor, monitor.metric, monitor.column, row, limit)
     if row is None or reason:
-        n = int(row["n"]) if row else int(window["n_actual"])
-        named = subject(monitor.metric, monitor.column, row)
-        message = explain_unjudged(window, named, reason, n)
-        return result_row(
-            evidence,
-            window,
-            monitor,
-            status=NO_DATA,
-            reason=reason,
-            message=message,
-            baseline_value=finite(base["value"]) if base else None,
-            **common,
-        )
+        return await_truth(case, reason, subject(monitor.metric, monitor.column, row))
     level = choose_level(monitor.windows, evidence.spec.time.granularity)
     change = replace(_change(monitor, row, base), level=level_of(window, level))
-    if not change.failed and (
-        found := judge_newest(evidence, window, monitor, row, base, common["threshold"])
-    ):
+    if not change.failed and (found := judge_newest(case, monitor, row, base)):
         return found
     details: dict[str, object] = {"worse_by": finite(change.worse), "p": finite(change.p)}
     if base:
@@ -179,18 +160,14 @@ def _judge_cell(
     if change.failed and row["slice_key"] == ALL and sliced:
         details["worst_slices"] = worst_slices(evidence, window, monitor, row, base)
     counted = f":{'windows' if change.n_windows else 'rows'}" if monitor.is_relative else ""
-    return result_row(
-        evidence,
-        window,
-        monitor,
-        status=_status(monitor, row, change),
-        message=_message(window, monitor, row, change),
+    return case.result(
+        _status(monitor, row, change),
+        _message(window, monitor, row, change),
         baseline_value=finite(change.usual),
         p_value=finite(change.p),
         p_adjusted=finite(change.p),
         details=details,
         method_version=f"{row['method_version']}{counted}",
-        **common,
         **_excess(monitor, change, base),
     )
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from mlmon_dagster.families.family import Family, References, measure_profiles, plot_columns
 from mlmon_dagster.monitors.change_wording import percent, plain, rows_share
 from mlmon_dagster.monitors.evidence import (
     OK,
     WORST_SLICES,
+    Case,
     Evidence,
     Window,
     excess_of,
@@ -19,8 +20,6 @@ from mlmon_dagster.monitors.evidence import (
     not_measured,
     null_limit,
     rate_fails,
-    result_row,
-    unjudged,
 )
 from mlmon_dagster.monitors.wording import compared, subject, threshold, told
 from mlmon_dagster.spec import ModelSpec, declaration
@@ -122,17 +121,12 @@ def _judge_column(evidence: Evidence, window: Window, metric: str, column: str) 
     usual = _usual(evidence, window, metric, column)
     if usual > condition.bound:
         condition = condition.model_copy(update={"above": usual})
-    common: dict[str, Any] = {
-        "metric": metric,
-        "column": column,
-        "source": row,
-        "threshold": threshold(condition),
-    }
+    case = Case(evidence, window, monitor, metric, column, row, threshold(condition))
     reason = _no_data(row, window, monitor.min_rows)
     if metric == PERSONAL_RATE and not reason and not _is_limit_known(evidence, window, column):
         reason = "learning"
     if row is None or reason:
-        return unjudged(evidence, window, monitor, subject(metric, column), reason, **common)
+        return case.unjudged(reason, subject(metric, column))
     failed = rate_fails(condition, row) and (not usual or row["lower"] > condition.bound)
     count = f"n {int(row['n']):,}"
     share = rows_share(row["value"])
@@ -165,16 +159,7 @@ def _judge_column(evidence: Evidence, window: Window, metric: str, column: str) 
         details["worst_slices"] = parts[:WORST_SLICES]
         message += f" {_tell_slice(parts[0], n_broken)}"
     status = failing(monitor, condition.is_error(row["value"])) if failed else OK
-    return result_row(
-        evidence,
-        window,
-        monitor,
-        status=status,
-        message=message,
-        details=details,
-        **excess_of(condition, row),
-        **common,
-    )
+    return case.result(status, message, details=details, **excess_of(condition, row))
 
 
 def _tell_broken(spec: ModelSpec, metric: str, column: str) -> str:

@@ -26,17 +26,6 @@ REFUSED = "schema/bad_rate"  # the monitor whose alerts `refusals_in` is about
 _DATE = re.compile(r"(?<!\d)(\d{4})[-_]?(\d{2})[-_]?(\d{2})(?!\d)")
 
 
-def repeating_files(work: Work, seen_from: dt.datetime) -> pd.DataFrame:
-    """Return the files of predictions that were taken in since a moment."""
-    return manifest.load_files_frame(
-        work.project.store.state,
-        work.spec.model,
-        "predictions",
-        status="done",
-        seen_from=seen_from,
-    )
-
-
 def sent_again(files: pd.DataFrame) -> dict[str, int]:
     """Count the rows of files: all, those that had come before, those that contradict."""
     return {
@@ -44,14 +33,6 @@ def sent_again(files: pd.DataFrame) -> dict[str, int]:
         "n_duplicate": int(files["n_duplicate"].sum()),
         "n_conflict": int(files["n_conflict"].sum()),
     }
-
-
-def files_with_expectations(work: Work, seen_from: dt.datetime) -> pd.DataFrame:
-    """Return the files taken in since a moment; none if the spec itself expects nothing."""
-    since = seen_from if work.spec.expectations else work.now
-    return manifest.load_files_frame(
-        work.project.store.state, work.spec.model, status="done", seen_from=since
-    )
 
 
 def expected_of(files: pd.DataFrame) -> list[Result]:
@@ -107,13 +88,8 @@ def first_line_of(files: pd.DataFrame) -> str:
     return next(iter(files["error"].astype(str)), "").partition("\n")[0]
 
 
-def unplaced_rows(work: Work, seen_from: dt.datetime) -> pd.DataFrame:
-    """Return how many refused rows of no window the files since a moment brought, by reason."""
-    return manifest.count_unplaced(work.project.store.state, work.spec.model, seen_from)
-
-
 def unplaced_of(rows: pd.DataFrame) -> dict[str, object]:
-    """Put together what `unplaced_rows` says of the files that a window reports."""
+    """Put together how many rows of no window the files that a window reports brought."""
     counts = rows.groupby("why")["n_bad"].sum()
     return {
         "unplaced": {str(why): int(n) for why, n in counts.items()},

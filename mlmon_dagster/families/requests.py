@@ -128,25 +128,19 @@ def _is_of_spans(spec: ModelSpec, picked: Predicate) -> bool:
 def _count_classes(work: Work, classes: Sequence[Predicate]) -> pd.DataFrame:
     """Return per window n, and of the i-th class the rows that tell (ni) and are so (ki)."""
     spec, store = work.spec, work.project.store
-    counted = ["count(event_time) AS n"]
+    counted = ["count(*) AS n"]
     for index, picked in enumerate(classes):
-        so = to_sql(picked)
-        row = "event_time IS NOT NULL" + (" AND n_spans > 0" * _is_of_spans(spec, picked))
+        so, row = to_sql(picked), "n_spans > 0 AND " * _is_of_spans(spec, picked)
         counted += [
-            f"count(*) FILTER (WHERE {row} AND ({so}) IS NOT NULL) AS n{index}",
-            f"count(*) FILTER (WHERE {row} AND ({so})) AS k{index}",
+            f"count(*) FILTER (WHERE {row}({so}) IS NOT NULL) AS n{index}",
+            f"count(*) FILTER (WHERE {row}({so})) AS k{index}",
         ]
-    spans = ", ".join(
-        f"({place}, {window.start.timestamp()}, {window.end.timestamp()})"
-        for place, window in enumerate(work.windows)
-    )
     source = store.inference_records(spec).from_sql(work.windows, [PRODUCTION])
     found: pd.DataFrame = store.query(
-        f'SELECT {", ".join(counted)} FROM (VALUES {spans}) AS w(":place", ":since", ":until") '
-        f'LEFT JOIN {source} AS r ON epoch(r.event_time) >= w.":since" '
-        'AND epoch(r.event_time) < w.":until" GROUP BY w.":place" ORDER BY w.":place"'
+        f"SELECT window_start, {', '.join(counted)} FROM {source} AS r GROUP BY window_start"
     ).to_pandas()
-    return found
+    found = found.set_index(found["window_start"].dt.tz_convert("UTC")).drop(columns="window_start")
+    return found.reindex([window.start for window in work.windows], fill_value=0)
 
 
 def _answers(work: Work, declared: Prometheus) -> list[MetricRows]:

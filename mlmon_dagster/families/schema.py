@@ -9,31 +9,27 @@ from typing import Any
 from mlmon_dagster.families.family import Facts, Family
 from mlmon_dagster.families.reported_files import (
     expected_of,
-    files_with_expectations,
     first_line_of,
     quarantined_files,
-    repeating_files,
     reported_in,
     sent_again,
     unplaced_of,
-    unplaced_rows,
 )
 from mlmon_dagster.monitors.change_wording import percent
 from mlmon_dagster.monitors.evidence import (
     MIN_COUNT,
     OK,
+    Case,
     Evidence,
     Window,
     excess,
-    result_row,
-    unjudged,
 )
 from mlmon_dagster.monitors.wording import compared, threshold
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec import Window as Span
 from mlmon_dagster.spec.monitors import FAMILIES
 from mlmon_dagster.spec.names import FRESHNESS, SCHEMA, counted
-from mlmon_dagster.store.state import model_history
+from mlmon_dagster.store.state import manifest, model_history
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 from mlmon_dagster.store.state.window_state import WindowInputs
 from mlmon_dagster.work import Work
@@ -79,16 +75,12 @@ def _judge_expectations(evidence: Evidence, window: Window) -> Iterator[MonitorR
         do_not = "does not" if len(failing) == 1 else "do not"
         message = f"{len(failing)} of {counted(n, 'expectation')} of the spec {do_not} hold"
         message += f": {'; '.join(map(_unkept, [*first, *others][:3]))}{rest}"
-    yield result_row(
-        evidence,
-        window,
-        evidence.spec.monitors.schema_,
-        metric="expectations",
-        status="ERROR" if severe else "WARN" if warned else OK,
-        message=f"{message}.",
+    monitor = evidence.spec.monitors.schema_
+    yield Case(evidence, window, monitor, metric="expectations", threshold="all hold").result(
+        "ERROR" if severe else "WARN" if warned else OK,
+        f"{message}.",
         value=float(len(failing)),
         n=max(int(one["rows"]) for one in results),
-        threshold="all hold",
         details={"expectations": results},
     )
 
@@ -115,36 +107,21 @@ def _judge_repeats(evidence: Evidence, window: Window) -> Iterator[MonitorResult
     """Judge rows that were there before, as a share of the rows sent; no row if none was sent."""
     monitor, sent = evidence.spec.monitors.schema_, int(window["n_sent"])
     judged = (
-        (
-            "duplicate_rate",
-            monitor.duplicate_rate,
-            window["n_duplicate"],
-            "had come before",
-        ),
-        (
-            "conflict_rate",
-            monitor.conflict_rate,
-            window["n_conflict"],
-            "contradict others",
-        ),
+        ("duplicate_rate", monitor.duplicate_rate, window["n_duplicate"], "had come before"),
+        ("conflict_rate", monitor.conflict_rate, window["n_conflict"], "contradict others"),
     )
     for metric, condition, found, said in judged:
         if condition is None or not sent:
             continue
         share = int(found) / sent
         failed = condition.fails(share) and found >= MIN_COUNT
-        yield result_row(
-            evidence,
-            window,
-            monitor,
-            metric=metric,
-            status="WARN" if failed else OK,
-            message=f"{int(found):,} of {sent:,} rows ({percent(share)}) {said} under "
+        yield Case(evidence, window, monitor, metric, threshold=threshold(condition)).result(
+            "WARN" if failed else OK,
+            f"{int(found):,} of {sent:,} rows ({percent(share)}) {said} under "
             f"the same id, {compared(condition, failed, percent)}.",
             value=share,
             **excess(share, condition.bound),
             n=sent,
-            threshold=threshold(condition),
         )
 
 
@@ -154,10 +131,9 @@ def _judge_window(evidence: Evidence, window: Window) -> MonitorResult:
     n_unplaced, files = sum(unplaced.values()), int(window["n_quarantined"])
     bad = int(window["n_bad"]) + n_unplaced
     rows = int(window["n"]) + bad
-    common: dict[str, Any] = {"metric": "bad_rate"}
-    common |= {"threshold": threshold(monitor.bad_rate), "n": rows}
+    case = Case(evidence, window, monitor, "bad_rate", threshold=threshold(monitor.bad_rate))
     if rows == 0 and files == 0:
-        return unjudged(evidence, window, monitor, "The schema", "no_rows", **common)
+        return case.unjudged("no_rows", "The schema", n=rows)
     share = bad / rows if rows else 0.0
     past = monitor.bad_rate.fails(share)
     reasons = _reasons(window.get("bad_reasons"))
@@ -179,13 +155,11 @@ def _judge_window(evidence: Evidence, window: Window) -> MonitorResult:
         told = f"Columns changed: {'; '.join(changes[:3])}"
         told += f"; and {len(changes) - 3} more." if len(changes) > 3 else "."
         message = f"{message} {told}" if past or files else told
-    return result_row(
-        evidence,
-        window,
-        monitor,
-        status=monitor.severity if past or files else "WARN" if changes else OK,
-        message=message,
+    return case.result(
+        monitor.severity if past or files else "WARN" if changes else OK,
+        message,
         value=share,
+        n=rows,
         **(excess(share, monitor.bad_rate.bound) if past or not (files or changes) else {}),
         details={
             "n_bad": bad,
@@ -196,7 +170,6 @@ def _judge_window(evidence: Evidence, window: Window) -> MonitorResult:
             **({"n_unplaced": n_unplaced} if unplaced else {}),
             **({"changes": changes} if changes else {}),
         },
-        **common,
     )
 
 
@@ -222,11 +195,13 @@ def _reasons(value: object) -> dict[str, int]:
 
 
 def _facts(work: Work, windows: Sequence[Span]) -> list[Facts]:
-    spec = work.spec
-    files, taken = quarantined_files(work), repeating_files(work, windows[0].end)
-    expected = files_with_expectations(work, windows[0].end)
-    unplaced = unplaced_rows(work, windows[0].end)
-    found = model_history.load_changes(work.project.store.state, spec.model)
+    spec, engine, since = work.spec, work.project.store.state, windows[0].end
+    files = quarantined_files(work)
+    taken = manifest.load_files_frame(engine, spec.model, status="done", seen_from=since)
+    sent = taken[taken["stream"] == "predictions"]
+    expected = taken if spec.expectations else taken[:0]
+    unplaced = manifest.count_unplaced(engine, spec.model, since)
+    found = model_history.load_changes(engine, spec.model)
     rows: list[Facts] = []
     for window in windows:
         refused = reported_in(files, window, spec.time)
@@ -239,7 +214,7 @@ def _facts(work: Work, windows: Sequence[Span]) -> list[Facts]:
                 "quarantined": quarantined,
                 "refused_because": first_line_of(refused),
                 "changes": [f"{seen.change.text()} ({seen.path})" for seen in changed],
-                **sent_again(reported_in(taken, window, spec.time)),
+                **sent_again(reported_in(sent, window, spec.time)),
                 "expectations": expected_of(reported_in(expected, window, spec.time)),
             }
         )

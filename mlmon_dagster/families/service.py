@@ -26,6 +26,7 @@ from mlmon_dagster.monitors.evidence import (
     MIN_COUNT,
     NO_DATA,
     OK,
+    Case,
     Evidence,
     Window,
     excess,
@@ -34,8 +35,6 @@ from mlmon_dagster.monitors.evidence import (
     finite,
     not_measured,
     production,
-    result_row,
-    unjudged,
 )
 from mlmon_dagster.monitors.wording import (
     compared,
@@ -148,19 +147,11 @@ def _judge_metric(
         n = int(window["n"])
         counted = {"value": float(n), "n": n, "reason": "", "method_version": "count-1"}
         row = cast("MetricSample", counted)  # a count has no interval
-    common: dict[str, Any] = {
-        "metric": metric,
-        "column": column,
-        "source": row,
-        "threshold": threshold(condition),
-    }
+    case = Case(evidence, window, monitor, metric, column, row, threshold(condition))
     if row is None or row["reason"]:
-        missing = not_measured(window)
-        reason = str(row["reason"]) if row else missing
+        reason = str(row["reason"]) if row else not_measured(window)
         message = no_verdict(named, reason, int(window["n"]))
-        return result_row(
-            evidence, window, monitor, status=NO_DATA, message=message, reason=reason, **common
-        )
+        return case.result(NO_DATA, message, reason=reason)
     failed = condition.fails(row["value"])
     if metric == SPAN_COVERAGE or (metric in _SHARES and condition.above is not None):
         failed = failed and _is_evident(condition, row)
@@ -180,16 +171,7 @@ def _judge_metric(
     if failed and metric == "n" and condition.below is not None and window.get("holiday"):
         status, reason = NO_DATA, "holiday"
         message += f" It is a holiday ({window['holiday']}), so that is no alert."
-    return result_row(
-        evidence,
-        window,
-        monitor,
-        status=status,
-        message=message,
-        reason=reason,
-        **excess_of(condition, row),
-        **common,
-    )
+    return case.result(status, message, reason=reason, **excess_of(condition, row))
 
 
 def _measured(value: float, unit: str) -> str:
@@ -211,20 +193,18 @@ def _judge_objective(evidence: Evidence, window: Window, objective: Objective) -
     """
     monitor, facts = evidence.spec.monitors.service, window["burned"][objective.name]
     found, left = facts["burn"], finite(facts["left"])
+    limit = f"above {write_limit((found.rule or RULES[-1]).factor)}"
+    case = Case(evidence, window, monitor, BURN_RATE, objective.name, threshold=limit)
     fields: dict[str, Any] = {
-        "metric": BURN_RATE,
-        "column": objective.name,
         "method_version": "burn-1",
         "n": found.n,
         "value": finite(found.burn),
-        "threshold": f"above {write_limit(RULES[-1].factor)}",
         "k": 1,
         "of_n": 1,
         "details": {"left": None if left is None else round(left, 4), "target": objective.target},
     }
     remains = "" if left is None else f" {_of_budget(left, objective)}"
     if found.rule is not None:
-        fields["threshold"] = f"above {write_limit(found.rule.factor)}"
         fields["details"] |= {"rule": found.rule.name, "since": f"{facts['since']:%Y-%m-%dT%H:%MZ}"}
         zone = ZoneInfo(evidence.spec.time.zone)
         since, until = (facts[name].astimezone(zone) for name in ("since", "until"))
@@ -236,12 +216,12 @@ def _judge_objective(evidence: Evidence, window: Window, objective: Objective) -
         )
         status = monitor.severity if found.rule is RULES[-1] else "ERROR"
         fields |= excess(found.burn, found.rule.factor)
-        return result_row(evidence, window, monitor, status=status, message=message, **fields)
+        return case.result(status, message, **fields)
     if found.too_few(objective.target):
-        return unjudged(evidence, window, monitor, objective.name, "few_requests", **fields)
+        return case.unjudged("few_requests", objective.name, **fields)
     message = f"{objective.name} burns its budget at {found.burn:.3g} times the even rate.{remains}"
     fields |= excess(found.burn, RULES[-1].factor)
-    return result_row(evidence, window, monitor, status=OK, message=message, **fields)
+    return case.result(OK, message, **fields)
 
 
 def _of_budget(left: float, objective: Objective) -> str:
@@ -313,17 +293,12 @@ def _judge_change(
     # Without an excess the next usual window ends the alert: Good Friday and Easter Monday, with a
     # usual weekend between them, are no condition that comes and goes.
     is_brief = failed and is_passing(side * volume.changes, condition.bound)
-    return result_row(
-        evidence,
-        window,
-        monitor,
-        metric=metric,
-        status=status,
+    return Case(evidence, window, monitor, metric, threshold=threshold(condition)).result(
+        status,
+        message + ".",
         reason="holiday" if status == NO_DATA else "",
-        message=message + ".",
         value=share,
         baseline_value=volume.usual,
-        threshold=threshold(condition),
         method_version="volume-2",
         details={"usual": round(volume.usual, 1), "measured": ""},
         **({} if is_brief else excess(share, condition.bound)),

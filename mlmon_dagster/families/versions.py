@@ -6,22 +6,28 @@ import datetime as dt
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mlmon_dagster.families.family import Family, Measure, plot_both
+from mlmon_dagster.families.family import (
+    Family,
+    Measure,
+    Sample,
+    frame_samples,
+    make_sample,
+    plot_both,
+)
 from mlmon_dagster.monitors.evidence import (
     MIN_COUNT,
     NO_DATA,
     OK,
+    Case,
     Evidence,
     Window,
     excess,
-    explain_unjudged,
     finite,
     not_mature,
     not_valued,
     production,
-    result_row,
 )
 from mlmon_dagster.monitors.wording import subject, write_limit
 from mlmon_dagster.spec import ModelSpec, complete_windows
@@ -53,7 +59,6 @@ if TYPE_CHECKING:
 NOT_SERVED, NO_PAIRS, TOO_FEW = "version_not_served", "no_shared_predictions", "few_of_rarer_class"
 _DAY = dt.timedelta(days=1)
 _NEARLY_ALL = 0.9  # of the requests
-Sample = dict[str, Any]  # a row of a MetricFrame
 
 
 def judge(evidence: Evidence) -> list[MonitorResult]:
@@ -76,31 +81,21 @@ def judge(evidence: Evidence) -> list[MonitorResult]:
     return rows
 
 
-def _result(evidence: Evidence, window: Window, **fields: Any) -> MonitorResult:
-    return result_row(evidence, window, evidence.spec.monitors.versions, **fields)
+def _case(evidence: Evidence, window: Window, metric: str, column: str = TABLE) -> Case:
+    row = evidence.whole(window, metric, column)
+    return Case(evidence, window, evidence.spec.monitors.versions, metric, column, row)
 
 
-def _unjudged(
-    evidence: Evidence,
-    window: Window,
-    metric: str,
-    row: MetricSample | None,
-    reason: str,
-    **fields: Any,
-) -> MonitorResult:
-    n = int(row["n"]) if row else int(window["n"])
-    about = subject(metric, fields.get("column", ""))
-    return _result(
-        evidence, window, metric=metric, source=row, status=NO_DATA, reason=reason,
-        **{"message": explain_unjudged(window, about, reason, n), **fields},
-    )  # fmt: skip
+def _unjudged(case: Case, reason: str, **fields: object) -> MonitorResult:
+    return case.unjudged(reason, subject(case.metric, case.column), **fields)
 
 
 def _judge_gain(evidence: Evidence, window: Window, declared: VersionComparison) -> MonitorResult:
     from mlmon_dagster.metrics.versions import BY_ROWS, rows_to_decide, verdict_of
 
     metric = declared.gain
-    row = evidence.whole(window, metric)
+    case = _case(evidence, window, metric)
+    row = case.source
     champion, challenger = (window.get("pairs") or {}).get(metric, ("", ""))
     named: dict[str, object] = {"champion": champion, "challenger": challenger}
     # A comparison goes over many windows, and none of them is in a hurry.
@@ -111,10 +106,10 @@ def _judge_gain(evidence: Evidence, window: Window, declared: VersionComparison)
     if not reason and share is not None and _is_wrong(share):
         reason = "sample_ratio"
     if reason or row is None:
-        return _unjudged(evidence, window, metric, row, reason, details=named)
+        return _unjudged(case, reason, details=named)
     half, margin = (row["upper"] - row["lower"]) / 2, declared.margin
     verdict = verdict_of(row["lower"], row["upper"], margin)
-    details = {**named, "verdict": verdict, "margin": margin}
+    details: dict[str, object] = {**named, "verdict": verdict, "margin": margin}
     limit = f"below {write_limit(-margin)}"
     sides = f"{_named(challenger)} ({declared.how})", _named(champion)
     said = (
@@ -123,28 +118,22 @@ def _judge_gain(evidence: Evidence, window: Window, declared: VersionComparison)
     )
     if verdict == "undecided":
         more = rows_to_decide(row["value"], half, margin, int(row["n"]))
-        return _unjudged(
-            evidence, window, metric, row, "undecided", threshold=limit,
-            message=f"Whether {sides[0]} is worse than {sides[1]} is undecided: {said}; "
-            f"about {more:,} more rows will tell.",
-            details={**details, "more": more},
-        )  # fmt: skip
-    return _result(
-        evidence, window, metric=metric, source=row, threshold=limit, details=details,
-        status=evidence.spec.monitors.versions.severity if verdict == "worse" else OK,
-        message=f"{_capital(sides[0])} is {verdict} than {sides[1]}: {said}.",
-        **excess(-row["value"], margin, half),
-    )  # fmt: skip
+        message = (
+            f"Whether {sides[0]} is worse than {sides[1]} is undecided: {said}; "
+            f"about {more:,} more rows will tell."
+        )
+        details["more"] = more
+        return case.result(NO_DATA, message, reason="undecided", threshold=limit, details=details)
+    status = case.monitor.severity if verdict == "worse" else OK
+    message = f"{sides[0][0].upper()}{sides[0][1:]} is {verdict} than {sides[1]}: {said}."
+    past = excess(-row["value"], margin, half)
+    return case.result(status, message, threshold=limit, details=details, **past)
 
 
 def _named(version: str) -> str:
     from mlmon_dagster.profiles.compiler import NO_VERSION
 
     return f"version {version}" if version not in ("", NO_VERSION) else "a version without a name"
-
-
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]
 
 
 def _is_wrong(share: MetricSample) -> bool:
@@ -155,10 +144,11 @@ def _is_wrong(share: MetricSample) -> bool:
 
 
 def _judge_share(evidence: Evidence, window: Window, declared: VersionComparison) -> MonitorResult:
-    row = evidence.whole(window, CANARY_SHARE)
+    case = _case(evidence, window, CANARY_SHARE)
+    row = case.source
     reason = not_valued(window, row)
     if reason or row is None:
-        return _unjudged(evidence, window, CANARY_SHARE, row, reason)
+        return _unjudged(case, reason)
     wrong = _is_wrong(row)
     assert declared.share is not None
     said = f"The canary answered {row['value']:.1%} of {int(row['n']):,} requests"
@@ -168,18 +158,16 @@ def _judge_share(evidence: Evidence, window: Window, declared: VersionComparison
         if wrong
         else f", about the {declared.share:.1%} that it was to answer."
     )
-    return _result(
-        evidence, window, metric=CANARY_SHARE, source=row,
-        status=evidence.spec.monitors.versions.severity if wrong else OK,
-        threshold=f"{declared.share:g}", message=said + after, baseline_value=declared.share,
-    )  # fmt: skip
+    status, limit = case.monitor.severity if wrong else OK, f"{declared.share:g}"
+    return case.result(status, said + after, threshold=limit, baseline_value=declared.share)
 
 
 def _judge_skew(evidence: Evidence, window: Window, declared: Skew, column: str) -> MonitorResult:
-    row = evidence.whole(window, SKEW_RATE, column)
+    case = _case(evidence, window, SKEW_RATE, column)
+    row = case.source
     reason = not_valued(window, row)
     if reason or row is None:
-        return _unjudged(evidence, window, SKEW_RATE, row, reason, column=column)
+        return _unjudged(case, reason)
     # One of a few hundred predictions is past a limit of a thousandth, and no evidence.
     enough = round(row["value"] * row["n"]) >= MIN_COUNT or row["lower"] > declared.above
     wrong = bool(row["value"] > declared.above and enough)
@@ -203,30 +191,28 @@ def _judge_skew(evidence: Evidence, window: Window, declared: Skew, column: str)
         if wrong
         else "."
     )
-    return _result(
-        evidence, window, metric=SKEW_RATE, column=column, source=row, details=details,
-        status=evidence.spec.monitors.versions.severity if wrong else OK,
-        threshold=f"above {write_limit(declared.above)}", message=said + after,
-        **excess(row["value"], declared.above, row["value"] - row["lower"]),
-    )  # fmt: skip
+    status, limit = case.monitor.severity if wrong else OK, f"above {write_limit(declared.above)}"
+    past = excess(row["value"], declared.above, row["value"] - row["lower"])
+    return case.result(status, said + after, threshold=limit, details=details, **past)
 
 
 def _judge_age(evidence: Evidence, window: Window, declared: Staleness) -> MonitorResult:
-    row = evidence.whole(window, VERSION_AGE)
+    case = _case(evidence, window, VERSION_AGE)
+    row = case.source
     reason = not_valued(window, row)
     if reason or row is None:
-        return _unjudged(evidence, window, VERSION_AGE, row, reason)
+        return _unjudged(case, reason)
     limit = declared.above.total_seconds() / 86400
     old = row["value"] > limit
     version = str(window.get("deployed") or "")
-    return _result(
-        evidence, window, metric=VERSION_AGE, source=row, details={"version": version},
-        status=evidence.spec.monitors.versions.severity if old else OK,
-        threshold=f"above {limit:g}",
-        message=f"{_named(version).capitalize()} has served for {row['value']:.0f} days, "
+    return case.result(
+        case.monitor.severity if old else OK,
+        f"{_named(version).capitalize()} has served for {row['value']:.0f} days, "
         f"{'' if old else 'not '}above {limit:g}.",
+        threshold=f"above {limit:g}",
+        details={"version": version},
         **excess(row["value"], limit),
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True)
@@ -341,10 +327,6 @@ class Served:
 
 def versions_frame(work: Work) -> pd.DataFrame:
     """Return the MetricFrame of what a model declares under ``monitors.versions``."""
-    import pandas as pd
-
-    from mlmon_dagster.metrics.frames import METRIC_COLUMNS
-
     declared, rows = work.spec.monitors.versions, list[Sample]()
     served = Served(work)
     present = [w for w in work.windows if served.deployed(w.start) is not None]
@@ -354,30 +336,7 @@ def versions_frame(work: Work) -> pd.DataFrame:
         rows += _skews(work, declared.skew, present)
     if declared.staleness is not None:
         rows += _ages(served, present)
-    frame = pd.DataFrame(rows, columns=list(METRIC_COLUMNS))
-    frame["window_start"] = pd.to_datetime(frame["window_start"], utc=True)
-    return frame
-
-
-def _row(window: Span, metric: str, version: str, **fields: object) -> Sample:
-    nothing: Sample = dict.fromkeys(
-        ("value", "lower", "upper", "p_value", "by_chance"), float("nan")
-    )
-    return {
-        "window_start": window.start,
-        "dataset": PRODUCTION,
-        "model_version": ALL,
-        "slice_key": ALL,
-        "slice_value": ALL,
-        "column_name": TABLE,
-        "metric": metric,
-        "method_version": version,
-        "n": 0,
-        "n_baseline": 0,
-        "reason": "",
-        **nothing,
-        **fields,
-    }
+    return frame_samples(rows)
 
 
 def _gains(
@@ -394,14 +353,14 @@ def _gains(
         sides = _rows_of(work, declared, [pair for pair in pairs.values() if pair])
         for window, pair in pairs.items():
             if pair is None or sides is None:
-                yield _row(window, declared.gain, method, reason=NOT_SERVED)
+                yield make_sample(window, declared.gain, method, reason=NOT_SERVED)
                 continue
             if declared is work.spec.monitors.versions.canary:
                 assert declared.share is not None
                 n = pair.n + pair.n_other
                 lower, upper = (float(end) for end in wilson(pair.n_other, n))
                 p_value = got_its_share(pair.n, pair.n_other, declared.share)
-                yield _row(
+                yield make_sample(
                     window, CANARY_SHARE, method, value=pair.n_other / n, lower=lower,
                     upper=upper, n=n, p_value=p_value,
                 )  # fmt: skip
@@ -412,12 +371,12 @@ def _gains(
                 reason = TOO_FEW if n_one and n_other else NO_PAIRS
                 if declared.how == "canary" and reason == NO_PAIRS:
                     reason = "no_actuals"
-                yield _row(
+                yield make_sample(
                     window, declared.gain, method, n=n_other, n_baseline=n_one, reason=reason
                 )
                 continue
             few = BY_ROWS if found.windows < FEWEST_WINDOWS else ""
-            yield _row(
+            yield make_sample(
                 window, declared.gain, method + few, value=found.difference, lower=found.lower,
                 upper=found.upper, p_value=found.p_value, n=found.n, n_baseline=n_one,
             )  # fmt: skip
@@ -448,9 +407,9 @@ def _skews(work: Work, declared: Skew, windows: Sequence[Span]) -> Iterator[Samp
         for column in _columns(work.spec, declared):
             one = found.get(column)
             if one is None:
-                yield _row(window, SKEW_RATE, "skew-1", column_name=column, reason=NO_PAIRS)
+                yield make_sample(window, SKEW_RATE, "skew-1", column_name=column, reason=NO_PAIRS)
             else:
-                yield _row(
+                yield make_sample(
                     window, SKEW_RATE, "skew-1", column_name=column, value=one.rate,
                     lower=one.lower, upper=one.upper, n=one.n,
                 )  # fmt: skip
@@ -473,7 +432,7 @@ def _ages(served: Served, windows: Sequence[Span]) -> Iterator[Sample]:
         version = served.deployed(window.start)
         since = None if version is None else served.first_seen(version)
         if version is not None and since is not None:
-            yield _row(
+            yield make_sample(
                 window, VERSION_AGE, "age-1", value=(window.end - since) / _DAY,
                 n=served.count(PRODUCTION, window.start, version),
             )  # fmt: skip

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.spec.declaration import Feature, FeatureType, logged_attributions
+from mlmon_dagster.spec.declaration import Feature, FeatureType, attributed
 from mlmon_dagster.spec.evaluations import (
     Evaluation,
     find_truth,
@@ -180,7 +180,7 @@ def _prediction_columns(spec: ModelSpec) -> tuple[Column, ...]:
     shap = shap_columns(spec.columns.shap, spec.logged_features)
     by_feature = tuple(
         Column(name, own.get(name, shap[feature]), "number")
-        for feature, name in logged_attributions(spec).items()
+        for feature, name in attributed(spec).items()
     )
     features = tuple(
         _feature_column(name, feature) for name, feature in spec.logged_features.items()

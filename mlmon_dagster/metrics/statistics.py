@@ -27,7 +27,7 @@ UNSEEN_KEPT = 10
 
 Kind = Literal[
     "numeric", "categorical", "score", "order", "confusion", "classes", "loss", "latency", "status",
-    "joint", "by_output", "rows", "vectors",
+    "by_output", "rows", "vectors",
 ]  # fmt: skip
 
 
@@ -44,9 +44,9 @@ class Binning:
             negative, positive; where on the scale they are, see `metrics.performance.roc`.
             ``confusion``: (predicted 0/1) x (unlabelled, negative, positive). ``classes``:
             predicted x actual class. ``loss``: one code; its sums are what counts. ``latency``:
-            log-spaced bins. ``status``: ok, error. ``joint``: no codes but sums of products of
-            scores, see `metrics.joint`. ``by_output``: group of the output x (no ground truth,
-            ground truth without a value, bins of the value), see `metrics.means_by_output`.
+            log-spaced bins. ``status``: ok, error. ``by_output``: group of the output x (no
+            ground truth, ground truth without a value, bins of the value), see
+            `metrics.means_by_output`.
             ``rows``: hashes of whole rows, see `metrics.repeats`. ``vectors``: no codes but what is
             fitted to an embedding, see `profiles.embedded`.
         edges: Inner edges of the coarse bins, ascending; a value belongs to bin ``i`` when
@@ -60,15 +60,13 @@ class Binning:
         categories: Baseline categories that have a code of their own, most frequent first; the
             code after the last is ``other``, the next ``unseen``. For ``classes`` the classes,
             sorted; for a ``score`` of a multiclass model the one class that is positive; for
-            ``joint`` the names of the scores; for ``rows`` the features that are hashed.
-        tail: Further baseline categories, counted together as ``other``; for ``joint`` the column
-            that each score is of.
+            ``rows`` the features that are hashed.
+        tail: Further baseline categories, counted together as ``other``.
         is_open: The baseline had too many categories to keep them all by name, so that a value
             that is not among them counts as ``other`` and nothing is ever ``unseen``.
         values: One value per code when every distinct baseline value has a bin of its own (then
             ``fine`` is 1 and the first and last bin are for values outside the baseline's range);
-            for ``joint`` the scores of each column's coarse codes, one score after another; for
-            ``by_output`` a typical value of each bin.
+            for ``by_output`` a typical value of each bin.
         size: Number of codes.
         binning_id: Hash of all the above; statistics with another id refuse to merge.
     """

@@ -6,7 +6,7 @@ import datetime as dt
 import json
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypedDict, cast
@@ -104,30 +104,37 @@ class Evidence:
         family: The family of monitors that is judged.
         windows: One mapping per window and dataset, ascending in time, all defaults filled in.
         metrics: MetricFrame, of which one model version per cell counts, see `_one_version`.
-        baseline: MetricFrame of the baseline's performance, or None.
+        now: The moment of judging, timezone-aware; only freshness looks at it.
+        run_id: Of the run that computed this.
+        is_backfill: Handed through to the alerts.
+        baseline: MetricFrame of the baseline's performance, one row per metric and slice; without
+            it, monitors with `drop` are NO_DATA.
         baseline_windows: MetricFrame of the baseline's whole windows one by one, of what the newest
-            windows are judged by together, or None.
-        unseen: Unseen values by (column, window start).
+            windows are judged by together; without it, monitors with `shift` are NO_DATA.
+        unseen: Names and counts of unseen values by (column, window start), as made by
+            `metrics.quality.unseen_values`; shown unless the feature is `pii`.
         respelled: Those of them that are known values in another spelling, and which ones.
         constant: Columns and windows in which all values are the same, as the baseline's are not.
         changes: Says what changed in a column in the window that starts then, which may have been
             mistaken for one of some others; or None.
-        sustained: Says what the newest windows of columns have in common, or None.
+        sustained: Says what the newest windows of columns have in common; without it, shifts that
+            show in no window alone are not judged.
         repeated: Says how far the rows of the window that starts then repeat earlier ones, or None.
-        arrivals: What is known of when ground truth comes, or None.
+        arrivals: What is known of when ground truth comes; without it, late ground truth is told
+            by `actuals.expected_within` alone.
     """
 
     family: str
     spec: ModelSpec
     windows: list[Window]
     metrics: pd.DataFrame
-    baseline: pd.DataFrame | None
-    baseline_windows: pd.DataFrame | None
-    unseen: Mapping[tuple[str, pd.Timestamp], Mapping[str, int]]
-    respelled: Mapping[tuple[str, pd.Timestamp], Mapping[str, str]]
     now: dt.datetime
     run_id: str
     is_backfill: bool
+    baseline: pd.DataFrame | None = None
+    baseline_windows: pd.DataFrame | None = None
+    unseen: Mapping[tuple[str, pd.Timestamp], Mapping[str, int]] = field(default_factory=dict)
+    respelled: Mapping[tuple[str, pd.Timestamp], Mapping[str, str]] = field(default_factory=dict)
     constant: Collection[tuple[str, pd.Timestamp]] = ()
     changes: Changes | None = None
     sustained: Sustained | None = None
@@ -250,7 +257,17 @@ class Evidence:
 
 
 def fill_windows(rows: Iterable[Mapping[str, Any]]) -> list[Window]:
-    """Return what is known of windows, ascending in time, with the defaults of what is not."""
+    """Return what is known of windows, ascending in time, with the defaults of what is not.
+
+    Args:
+        rows: One row per window (and dataset, production if it is not named): window_start,
+            window_end, n, and as far as known n_actual, maturity, data_version, n_bad (refused
+            rows), n_by_rule (those of them that a rule of the spec refuses), bad_reasons (JSON or
+            dict, reason -> rows), n_quarantined (files), quarantined (their names), schema_broken
+            (drift and performance are then NO_DATA), actual_coverage, first_event_time,
+            last_event_time, calendar (a `metrics.presence.Calendar`), last_before, next_after and
+            is_followed, see `freshness`.
+    """
     import pandas as pd
 
     known = [
@@ -344,39 +361,49 @@ def result_row(
     return cast("MonitorResult", row)
 
 
-def unjudged(
-    evidence: Evidence,
-    window: Window,
-    monitor: Monitor,
-    named: str,
-    reason: str,
-    *,
-    source: MetricSample | None = None,
-    **fields: Any,
-) -> MonitorResult:
-    """Build the row of a window that cannot be judged: NO_DATA, and a sentence that says why.
+@dataclass(frozen=True)
+class Case:
+    """A metric of a window that a monitor judges; each verdict on it says the same of these.
 
-    Args:
-        evidence: As in `result_row`.
-        window: The window.
-        monitor: The declared monitor.
-        named: What was to be judged, in words.
-        reason: Why it is not, see `wording.REASONS`.
-        source: The metric row without a value, if there is one.
-        **fields: Further columns, as in `result_row`; the sentence says their ``n``, else that of
-            the metric row, else that of the window.
+    Attributes:
+        evidence: As in `result_row`, as are the others.
+        threshold: What it is held against, in words.
     """
-    n = int(fields["n"] if "n" in fields else (source or window)["n"])
-    return result_row(
-        evidence,
-        window,
-        monitor,
-        status=NO_DATA,
-        reason=reason,
-        message=explain_unjudged(window, named, reason, n),
-        source=source,
-        **fields,
-    )
+
+    evidence: Evidence
+    window: Window
+    monitor: Monitor
+    metric: str
+    column: str = TABLE
+    source: MetricSample | None = None
+    threshold: str = ""
+
+    def result(self, status: str, message: str, **fields: object) -> MonitorResult:
+        """Build its row of `monitor_result`, with further columns."""
+        return result_row(
+            self.evidence,
+            self.window,
+            self.monitor,
+            metric=self.metric,
+            status=status,
+            message=message,
+            column=self.column,
+            source=self.source,
+            **{"threshold": self.threshold, **fields},
+        )
+
+    def unjudged(self, reason: str, named: str, **fields: Any) -> MonitorResult:
+        """Build the row of a window that cannot be judged: NO_DATA, and a sentence that says why.
+
+        Args:
+            reason: Why it is not, see `wording.REASONS`.
+            named: What was to be judged, in words.
+            **fields: Further columns; the sentence says their ``n``, else that of the metric row,
+                else that of the window.
+        """
+        n = int(fields["n"] if "n" in fields else (self.source or self.window)["n"])
+        message = explain_unjudged(self.window, named, reason, n)
+        return self.result(NO_DATA, message, **{"reason": reason, **fields})
 
 
 def explain_unjudged(window: Window, named: str, reason: str, n: int) -> str:

@@ -57,7 +57,6 @@ NAMES = {
     "span_coverage": "Share of requests with spans",
     "mean_cost": "Mean",
     "sum_cost": "Sum",
-    "correlation_shift": "Change of the correlation between columns",
     "sustained_shift": "Sustained shift",
     "attribution": "Share of the attributions",
     "attribution_shift": "Change of the share of the attributions",

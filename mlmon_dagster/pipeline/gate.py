@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.families.registry import FAMILIES
+from mlmon_dagster.families.registry import JUDGED_BY
 from mlmon_dagster.pipeline.judge import judge_computed
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec
@@ -81,11 +81,11 @@ def gate_of(
     from mlmon_dagster.tables.standing import Standing, overall, standing_of
 
     for family in families:
-        if family not in FAMILIES:
-            hint = did_you_mean(family, FAMILIES) or "."
-            known = ", ".join(FAMILIES)
+        if family not in JUDGED_BY:
+            hint = did_you_mean(family, JUDGED_BY) or "."
+            known = ", ".join(JUDGED_BY)
             raise ConfigError(f"'{family}' is not a family of monitors{hint} Known: {known}")
-    for name in families or FAMILIES:
+    for name in families or JUDGED_BY:
         judge_computed(Work(project, spec, (), project.now(), run_id, False), name)
     # A run that failed is no verdict on the model. And if it closed the gate, whatever the gate
     # stops in the run that would mend it fails that run, and the gate stays closed for ever.

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from mlmon_dagster.families.registry import FAMILIES
+from mlmon_dagster.families.registry import JUDGED_BY
 from mlmon_dagster.families.reported_files import reported_in, window_named_by
 from mlmon_dagster.pipeline.judge_inputs import judge_inputs
 from mlmon_dagster.pipeline.why import verdicts_with_why
@@ -35,10 +35,10 @@ def judge(work: Work, family: str, windows: Sequence[Window] | None = None) -> N
 
     Args:
         work: What the run works on.
-        family: One of `spec.FAMILIES`.
+        family: One of `spec.monitors.FAMILIES`.
         windows: Others than those that the family chooses of a run.
     """
-    mine = FAMILIES[family]
+    mine = JUDGED_BY[family]
     windows = mine.chosen(work) if windows is None else windows
     if not windows:
         return
@@ -80,7 +80,7 @@ def _find_due(
     Returns:
         The windows; and how many after the last of all still have to be judged, too.
     """
-    mine, spec = FAMILIES[family], work.spec
+    mine, spec = JUDGED_BY[family], work.spec
     due, n_after = list[Window](), 0
     for window in work.windows:
         state = states.get(window.start)
@@ -101,7 +101,7 @@ def _find_due(
 
 def _judge_windows(work: Work, family: str, windows: Sequence[Window]) -> None:
     """Judge windows and store the verdicts."""
-    engine, spec, mine = work.project.store.state, work.spec, FAMILIES[family]
+    engine, spec, mine = work.project.store.state, work.spec, JUDGED_BY[family]
     begin = windows_begin(windows[0], mine.reach(spec))
     states = load(engine, spec.model, begin, windows[-1].end)
     rows = verdicts_with_why(judge_inputs(work, family, tuple(windows), states))
@@ -119,7 +119,7 @@ def _version_of_members(
 ) -> str:
     """Return a verdict's data version, with that of the windows before it that it is of, too."""
     rows, _, rest = row["data_version"].partition(":")
-    family = FAMILIES[row["family"]]
+    family = JUDGED_BY[row["family"]]
     before = sorted(
         start
         for start, state in states.items()
@@ -140,7 +140,7 @@ def _later_windows(work: Work, family: str, last: Window, most: int) -> list[Win
     As many as count. What waits to be computed is judged after that, and what has no ground truth
     once it has some.
     """
-    spec, mine = work.spec, FAMILIES[family]
+    spec, mine = work.spec, JUDGED_BY[family]
     if not most:
         return []
     later = load(work.project.store.state, spec.model, start=last.end)
@@ -206,7 +206,7 @@ def _judged_marks(
     Noted once they are there, so that one which a crash prevented is asked for again. That is what
     the family's step was made from, and the earlier windows that verdicts are held against.
     """
-    mine, spec = FAMILIES[family], work.spec
+    mine, spec = JUDGED_BY[family], work.spec
     marks = {window.start: mark_of(states, window, mine.step) for window in work.windows}
     if not mine.is_compared(spec):
         return marks
@@ -251,7 +251,7 @@ def judge_computed(work: Work, family: str, *, again: bool = False) -> None:
         family: The family.
         again: Judge the newest of them that has numbers also where nothing is newer.
     """
-    spec, mine, name = work.spec, FAMILIES[family], f"{family}_check"
+    spec, mine, name = work.spec, JUDGED_BY[family], f"{family}_check"
     newest = complete_windows(spec.time, work.now)[-LOOK_BACK:]
     if not newest or mine.declared.is_by_clock or not mine.is_watched(spec):
         return

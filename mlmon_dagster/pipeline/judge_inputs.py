@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.families.family import Facts, Family, References
-from mlmon_dagster.families.registry import FAMILIES
+from mlmon_dagster.families.registry import JUDGED_BY
+from mlmon_dagster.monitors.evidence import Evidence, fill_windows
 from mlmon_dagster.spec import Window, maturity_of
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.names import ALL
@@ -49,7 +50,7 @@ class JudgeInputs:
     """
 
     comparison: Comparison
-    family: str
+    family: Family
     metrics: pd.DataFrame
     windows: Sequence[Facts]
     references: References
@@ -57,20 +58,19 @@ class JudgeInputs:
 
     def verdicts(self) -> list[MonitorResult]:
         """Return rows of ``monitor_result``; nothing is stored."""
-        from mlmon_dagster.families.registry import evaluate
-
         work = self.comparison.work
-        return evaluate(
+        evidence = Evidence(
+            self.family.name,
             work.spec,
+            fill_windows(self.windows),
             self.metrics,
-            self.windows,
             now=work.now,
             run_id=work.run_id,
             is_backfill=work.is_backfill,
-            families=[self.family],
             arrivals=self.arrivals,
             **self.references,
         )
+        return self.family.judge(evidence)
 
 
 def verdicts(
@@ -97,7 +97,7 @@ def judge_inputs(
     """Yield what windows are judged by: stored metrics, in parts that share a baseline."""
     from mlmon_dagster.profiles.arrivals import load_arrivals
 
-    mine, spec = FAMILIES[family], work.spec
+    mine, spec = JUDGED_BY[family], work.spec
     if not mine.is_due(spec):
         return  # no verdict is ever to come, which is no news
     columns = mine.compared or mine.columns
@@ -113,7 +113,7 @@ def judge_inputs(
             own = {window.start for window in comparison.work.windows}
             yield JudgeInputs(
                 comparison,
-                family,
+                mine,
                 _cut_metrics(metrics, part, comparison.work, mine),
                 [known for known in facts if known["window_start"] in own],
                 mine.references(comparison),

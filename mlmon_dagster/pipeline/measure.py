@@ -202,9 +202,7 @@ NO_RECORDS = "no_records"
 
 
 def void_emptied(
-    work: Work,
-    profiles: Mapping[str, ColumnStatistics],
-    marks: Mapping[dt.datetime, StepMark],
+    work: Work, profiles: Mapping[str, ColumnStatistics], marks: Mapping[dt.datetime, StepMark]
 ) -> None:
     """Say of each metric that a window without any rows still has that it has none.
 
@@ -225,24 +223,19 @@ def void_emptied(
     wanted = {(window.start, dataset) for window in work.windows for dataset in datasets}
     if not profiles or not wanted - cells:
         return
-    state = work.project.store.state
     stored = metric_log.newest(
-        state, work.spec.model, slice_key=ALL, start=work.start, end=work.end
+        work.project.store.state, work.spec.model, slice_key=ALL, start=work.start, end=work.end
     )
     empty = [
         start.to_pydatetime() in marks and (start, dataset) not in cells
         for start, dataset in zip(stored["window_start"], stored["dataset"], strict=True)
     ]
     stale = stored[(stored["reason"] != NO_RECORDS) & pd.Series(empty, stored.index, dtype=bool)]
-    if len(stale):
-        metric_log.append(state, _voided(work, stale, marks))
+    _void(work, stale, marks, NO_RECORDS)
 
 
 def void_uncompared(
-    work: Work,
-    family: Family,
-    windows: Sequence[Window],
-    marks: Mapping[dt.datetime, StepMark],
+    work: Work, family: Family, windows: Sequence[Window], marks: Mapping[dt.datetime, StepMark]
 ) -> None:
     """Say of what windows were compared with once that there is nothing to compare with now.
 
@@ -257,26 +250,24 @@ def void_uncompared(
     names = list(family.metrics(work.spec))
     if not windows or not names:
         return
-    state = work.project.store.state
+    start, end = windows[0].start, windows[-1].end
     stored = metric_log.newest(
-        state, work.spec.model, metric=names, start=windows[0].start, end=windows[-1].end
+        work.project.store.state, work.spec.model, metric=names, start=start, end=end
     )
     is_alone = stored["window_start"].isin([window.start for window in windows])
     was_compared = (stored["baseline_kind"] != "none") & (stored["reason"] != NO_BASELINE)
-    stale = stored[is_alone & was_compared]
-    if len(stale):
-        metric_log.append(state, _voided(work, stale, marks, NO_BASELINE))
+    _void(work, stored[is_alone & was_compared], marks, NO_BASELINE)
 
 
-def _voided(
-    work: Work,
-    stale: pd.DataFrame,
-    marks: Mapping[dt.datetime, StepMark],
-    reason: str = NO_RECORDS,
-) -> pd.DataFrame:
+def _void(
+    work: Work, stale: pd.DataFrame, marks: Mapping[dt.datetime, StepMark], reason: str
+) -> None:
+    """Store that numbers are no more."""
+    if stale.empty:
+        return
     nothing = dict.fromkeys(("value", "lower", "upper", "p_value", "by_chance", "actual_coverage"))
     mine = [marks[start.to_pydatetime()] for start in stale["window_start"]]
-    return stale.assign(
+    voided = stale.assign(
         **nothing,
         n=0 if reason == NO_RECORDS else stale["n"],
         reason=reason,
@@ -285,3 +276,4 @@ def _voided(
         run_id=work.run_id,
         computed_at=work.now,
     )
+    metric_log.append(work.project.store.state, voided)

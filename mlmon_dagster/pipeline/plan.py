@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from mlmon_dagster.pipeline.baseline import baseline_windows, first_of
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import (
+    Maturity,
     ModelSpec,
     Window,
     complete_windows,
@@ -89,15 +90,14 @@ def plan(
     engine = project.store.state
     model_history.check_marks(engine, spec.model, now)
     window_state.reopen_unclosed(engine, spec, now)
-    inputs = window_state.load(engine, spec.model)
+    known = _Known.load(engine, spec, now)
+    inputs, force = known.inputs, known.force
     if due := _baseline_due(spec, inputs):
         # Every window is compared with it, so the windows wait for one tick.
         return [_baseline_request(engine, spec, due)]
-    force = baselines_in_force(engine, spec)
-    timing = window_state.timing_of(engine, spec.model)
     order = _with_rows(engine, spec, complete_windows(spec.time, now))
     left = {w for w in order if more_is_coming and _is_fresh(inputs.get(w.start), now)}
-    stale = _stale(spec, order, inputs, now, force, timing, left)
+    stale = known.find_stale(order, left)
     marks = _marks(spec, [w for w, assets in stale if assets == COMPARED], inputs, stale)
     requests = []
     largest = max((state.n for state in inputs.values()), default=0)
@@ -109,7 +109,9 @@ def plan(
         key = f"{spec.model}:{windows[0].key}:{windows[-1].key}:{assets[0]}:{revision}"
         baselines = sorted({(force.at(w.start) or "none")[:8] for w in windows})
         key += "" if assets != COMPARED else f":{_digest(marks[w.start] for w in windows)}"
-        key += f":{'+'.join(baselines)}:{_maturities(spec, windows, inputs, now, timing)}:{attempt}"
+        # What windows are judged by changes with their maturity, without new inputs.
+        maturities = sorted({known.maturity_of(window) for window in windows})
+        key += f":{'+'.join(baselines)}:{'+'.join(maturities)}:{attempt}"
         if assets == windowed_of(spec) and force.newest is None:
             assets = ("baseline", *assets)
         requests.append(Request(spec, windows, assets, key, attempt, largest * len(windows)))
@@ -123,45 +125,19 @@ def is_up_to_date(project: Project, spec: ModelSpec, now: dt.datetime) -> bool:
         engine, spec, now
     ):
         return False
-    inputs = window_state.load(engine, spec.model)
-    if any(state.attempts for state in inputs.values()) or _baseline_due(spec, inputs):
+    known = _Known.load(engine, spec, now)
+    if any(state.attempts for state in known.inputs.values()) or _baseline_due(spec, known.inputs):
         return False
-    order = _with_rows(engine, spec, complete_windows(spec.time, now))
-    force = baselines_in_force(engine, spec)
-    timing = window_state.timing_of(engine, spec.model)
-    return not _stale(spec, order, inputs, now, force, timing)
-
-
-def _stale(
-    spec: ModelSpec,
-    order: Sequence[Window],
-    inputs: dict[dt.datetime, WindowInputs],
-    now: dt.datetime,
-    force: BaselinesInForce,
-    timing: TruthTiming,
-    left: Collection[Window] = (),
-) -> Stale:
-    """Return the windows that have to be computed again but for those left, and which assets."""
-    touched = {
-        window: stale_assets(spec, window, inputs, now, force.at(window.start), timing)
-        for window in order
-        if window not in left
-    }
-    moved = _moved(spec, order, inputs, force, list(touched.items()))
-    found = ((window, assets or moved.get(window.start, ())) for window, assets in touched.items())
-    return [(window, assets) for window, assets in found if assets]
+    return not known.find_stale(_with_rows(engine, spec, complete_windows(spec.time, now)))
 
 
 def is_computed(project: Project, spec: ModelSpec, window: Window, now: dt.datetime) -> bool:
     """Tell whether a window has rows and everything of it is computed from its newest inputs."""
-    engine = project.store.state
-    inputs = window_state.load(engine, spec.model, window.start, window.end)
-    state = inputs.get(window.start)
+    known = _Known.load(project.store.state, spec, now, window)
+    state = known.inputs.get(window.start)
     if state is None or not state.n or state.computed_at is None or state.attempts:
         return False
-    in_force = baselines_in_force(engine, spec).at(window.start)
-    timing = window_state.timing_of(engine, spec.model)
-    return not stale_assets(spec, window, inputs, now, in_force, timing)
+    return not known.find_stale_assets(window)
 
 
 def in_runs(requests: Sequence[Request]) -> list[tuple[Request, ...]]:
@@ -253,82 +229,103 @@ def try_again(project: Project, spec: ModelSpec) -> None:
         window_state.forget_attempts(conn, spec.model, given_up)
 
 
-def stale_assets(
-    spec: ModelSpec,
-    window: Window,
-    inputs: dict[dt.datetime, WindowInputs],
-    now: dt.datetime,
-    baseline_id: str | None,
-    timing: TruthTiming,
-) -> tuple[str, ...]:
-    """Return the assets of a window that have to be computed again, () if none.
+@dataclass(frozen=True)
+class _Known:
+    """What is known of a model whose windows are planned."""
 
-    New events or actuals touch every asset, and so does a verdict that a crash prevented, or
-    another baseline than the one the window was profiled with, or none any more. Assets that the
-    model has only now, as it declares more, are computed alone. Where only time has passed, so that
-    ground truth counts as mature now, what is about it is judged again, and everything where its
-    profiles did not take in all of it while it was awaited; what was mature already is left alone
-    when it closes, and when its ground truth turns out to take longer than was thought.
-    """
-    state = inputs.get(window.start)
-    if state is None or state.attempts >= MAX_ATTEMPTS:
-        return ()
-    undone = StepMark(-1, "")
-    marks = {name: state.steps.get(name, undone) for name in steps_of(spec)}
-    every, about_actuals = windowed_of(spec), of_actuals(spec)
-    behind = {name for name, mark in marks.items() if mark.revision < state.input_revision}
-    new = tuple(name for name in every if name not in state.steps)
-    if behind and not behind <= {*new, *(f"{BY_NAME[name].family}_check" for name in new)}:
-        return every
-    if marks["profiles"].maturity != (baseline_id or NO_BASELINE):
-        return every
-    if new:
-        return new
-    maturity = maturity_of(spec, window, state.n_expected, state.n_actual, now, timing)
-    profiled = marks["profiles"].data_version.partition(":")[0]
-    if maturity != "provisional" and profiled != marks["inference_store"].data_version:
-        return every
-    checks = [f"{BY_NAME[name].family}_check" for name in about_actuals]
-    judged = {marks[step].maturity for step in (*about_actuals, *checks)}
-    # Closed says that nobody waits any more, and provisional that the age is now held to be longer:
-    # the numbers were judged as mature, and are the same. So are those that were judged early.
-    is_learnt = spec.actuals.expected_within is None
-    if maturity == "closed" or (maturity in ("provisional", "early") and is_learnt):
-        judged -= {"mature"}
-    if maturity == "provisional":
-        judged -= {"early"}
-    return () if judged <= {maturity} else about_actuals
+    spec: ModelSpec
+    now: dt.datetime
+    inputs: dict[dt.datetime, WindowInputs]
+    force: BaselinesInForce
+    timing: TruthTiming
 
+    @classmethod
+    def load(
+        cls, engine: sa.Engine, spec: ModelSpec, now: dt.datetime, only: Window | None = None
+    ) -> _Known:
+        """Read it, of all windows or of one only."""
+        start, end = (only.start, only.end) if only else (None, None)
+        inputs = window_state.load(engine, spec.model, start, end)
+        force = baselines_in_force(engine, spec)
+        return cls(spec, now, inputs, force, window_state.timing_of(engine, spec.model))
 
-def _moved(
-    spec: ModelSpec,
-    order: Sequence[Window],
-    inputs: Mapping[dt.datetime, WindowInputs],
-    force: BaselinesInForce,
-    touched: Stale,
-) -> dict[dt.datetime, tuple[str, ...]]:
-    """Return the windows whose earlier windows changed after they were compared with them.
+    def maturity_of(self, window: Window) -> Maturity:
+        """Return how mature the ground truth of a window with inputs is."""
+        state = self.inputs[window.start]
+        counts = (state.n_expected, state.n_actual)
+        return maturity_of(self.spec, window, *counts, self.now, self.timing)
 
-    Those whose earlier windows are to be profiled again are among them: they are compared after
-    that, and not one look later.
-    """
-    choice = baseline_of(spec, DRIFT)
-    if not choice.is_rolling or force.declared is None:
-        return {}
-    recent = order[-LOOK_BACK:]
-    if all(force.at(w.start) != force.declared for w in recent):
-        return {}
-    marks = _marks(spec, recent, inputs, touched)
-    unknown = StepMark(0, "")
-    found: dict[dt.datetime, tuple[str, ...]] = {}
-    for window in recent:
-        state = inputs.get(window.start)
-        if state is None or state.attempts >= MAX_ATTEMPTS or not state.n:
-            continue
-        known = state.steps.get(COMPARED[1], unknown).maturity.rpartition(":")[2]
-        if known != marks[window.start] and force.at(window.start) == force.declared:
-            found[window.start] = COMPARED
-    return found
+    def find_stale(self, order: Sequence[Window], left: Collection[Window] = ()) -> Stale:
+        """Return the windows that have to be computed again but for those left, which assets."""
+        touched = {w: self.find_stale_assets(w) for w in order if w not in left}
+        moved = self._find_moved(order, list(touched.items()))
+        found = ((w, assets or moved.get(w.start, ())) for w, assets in touched.items())
+        return [(window, assets) for window, assets in found if assets]
+
+    def find_stale_assets(self, window: Window) -> tuple[str, ...]:
+        """Return the assets of a window that have to be computed again, () if none.
+
+        New events or actuals touch every asset, and so does a verdict that a crash prevented, or
+        another baseline than the one the window was profiled with, or none any more. Assets that
+        the model has only now, as it declares more, are computed alone. Where only time has passed,
+        so that ground truth counts as mature now, what is about it is judged again, and everything
+        where its profiles did not take in all of it while it was awaited; what was mature already
+        is left alone when it closes, and when its ground truth turns out to take longer than was
+        thought.
+        """
+        spec, state = self.spec, self.inputs.get(window.start)
+        if state is None or state.attempts >= MAX_ATTEMPTS:
+            return ()
+        undone = StepMark(-1, "")
+        marks = {name: state.steps.get(name, undone) for name in steps_of(spec)}
+        every, about_actuals = windowed_of(spec), of_actuals(spec)
+        behind = {name for name, mark in marks.items() if mark.revision < state.input_revision}
+        new = tuple(name for name in every if name not in state.steps)
+        if behind and not behind <= {*new, *(f"{BY_NAME[name].family}_check" for name in new)}:
+            return every
+        if marks["profiles"].maturity != (self.force.at(window.start) or NO_BASELINE):
+            return every
+        if new:
+            return new
+        maturity = self.maturity_of(window)
+        profiled = marks["profiles"].data_version.partition(":")[0]
+        if maturity != "provisional" and profiled != marks["inference_store"].data_version:
+            return every
+        checks = [f"{BY_NAME[name].family}_check" for name in about_actuals]
+        judged = {marks[step].maturity for step in (*about_actuals, *checks)}
+        # Closed says that nobody waits any more, and provisional that the age is now held to be
+        # longer: the numbers were judged as mature, and are the same. So are those that were judged
+        # early.
+        is_learnt = spec.actuals.expected_within is None
+        if maturity == "closed" or (maturity in ("provisional", "early") and is_learnt):
+            judged -= {"mature"}
+        if maturity == "provisional":
+            judged -= {"early"}
+        return () if judged <= {maturity} else about_actuals
+
+    def _find_moved(
+        self, order: Sequence[Window], touched: Stale
+    ) -> dict[dt.datetime, tuple[str, ...]]:
+        """Return the windows whose earlier windows changed after they were compared with them.
+
+        Those whose earlier windows are to be profiled again are among them: they are compared after
+        that, and not one look later.
+        """
+        force = self.force
+        if not baseline_of(self.spec, DRIFT).is_rolling or force.declared is None:
+            return {}
+        recent = [w for w in order[-LOOK_BACK:] if force.at(w.start) == force.declared]
+        marks = _marks(self.spec, recent, self.inputs, touched)
+        unknown = StepMark(0, "")
+        found: dict[dt.datetime, tuple[str, ...]] = {}
+        for window in recent:
+            state = self.inputs.get(window.start)
+            if state is None or state.attempts >= MAX_ATTEMPTS or not state.n:
+                continue
+            known = state.steps.get(COMPARED[1], unknown).maturity.rpartition(":")[2]
+            if known != marks[window.start]:
+                found[window.start] = COMPARED
+        return found
 
 
 def _marks(
@@ -349,20 +346,6 @@ def _marks(
 
 def _digest(marks: Iterable[str]) -> str:
     return hashlib.sha256("".join(marks).encode()).hexdigest()[:8]
-
-
-def _maturities(
-    spec: ModelSpec,
-    windows: Sequence[Window],
-    inputs: dict[dt.datetime, WindowInputs],
-    now: dt.datetime,
-    timing: TruthTiming,
-) -> str:
-    """Name the maturities of some windows: what they are judged by changes without new inputs."""
-    states = ((w, inputs[w.start]) for w in windows)
-    return "+".join(
-        sorted({maturity_of(spec, w, s.n_expected, s.n_actual, now, timing) for w, s in states})
-    )
 
 
 def _join_ranges(

@@ -197,11 +197,10 @@ def _build_part(part: Part) -> dict[str, Numbers]:
         # The rows of a group are counted together, and lie in any file.
         sources = [whole]
     is_personal = any(f.pii and f.type == "categorical" for f in spec.features.values())
-    # The key of personal values and the user's own model are here, and go nowhere else.
-    stays = is_personal or spec.explain.model is not None
+    # The key of personal values is here, and goes nowhere else.
     key = erased_ids.personal_key(store.state, spec.model) if is_personal else ""
     rows = ProfileRows(work.project.tables, spec, binnings, key)
-    engine = engine_for(work.project, spec, 0 if stays else n_rows)
+    engine = engine_for(work.project, spec, 0 if is_personal else n_rows)
     profiles = profile_in_parts(rows, sources, whole, engine.map)
     save_profiles(store, spec, profiles, work.windows)
     made_with = {

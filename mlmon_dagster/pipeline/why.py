@@ -15,14 +15,18 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zoneinfo import ZoneInfo
 
-from mlmon_dagster.families.registry import FAMILIES
-from mlmon_dagster.spec import ModelSpec, window_containing, windows_between
+from mlmon_dagster.families.ground_truth import name_day
+from mlmon_dagster.families.registry import JUDGED_BY
+from mlmon_dagster.monitors.change_wording import percent
+from mlmon_dagster.spec import ModelSpec, Window, window_containing, windows_between
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.declaration import is_told_in_money
 from mlmon_dagster.spec.metric_registry import of_outcome
 from mlmon_dagster.spec.monitors import RELEASE_CHANGE, REPEATED_ROWS
 from mlmon_dagster.spec.names import ALL, BUSINESS, TABLE
 from mlmon_dagster.store.state.monitor_results import MonitorResult
+from mlmon_dagster.store.state.sql import quote_identifier
+from mlmon_dagster.work import Work
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,6 +39,10 @@ if TYPE_CHECKING:
 _FAILED = ("WARN", "ERROR")
 _MOST_TOLD = 3  # outcomes
 _SECONDS = 20.0  # after so long no further trace is begun in a run
+_BACK = 7  # windows
+_FEWEST = 3  # windows, to say what is usual
+_MOST = 20_000_000  # rows to look at
+_BEYOND = 0.1  # of the rows, more than in any window before
 
 
 def verdicts_with_why(parts: Iterable[JudgeInputs]) -> list[MonitorResult]:
@@ -78,7 +86,7 @@ def verdicts_with_why(parts: Iterable[JudgeInputs]) -> list[MonitorResult]:
 
 def _is_traced(inputs: JudgeInputs, row: MonitorResult) -> bool:
     is_whole = (row["slice_key"], row["dataset"]) == (ALL, PRODUCTION)
-    return is_whole and bool(FAMILIES[inputs.family].traced(row["metric"]))
+    return is_whole and bool(inputs.family.traced(row["metric"]))
 
 
 class _Sides(NamedTuple):
@@ -113,7 +121,7 @@ def _find_sides(inputs: JudgeInputs, row: MonitorResult) -> _Sides:
 def _is_valued(inputs: JudgeInputs, row: MonitorResult) -> bool:
     """Tell whether a verdict is to be told in money: of ground truth, or of failed requests."""
     is_whole = (row["slice_key"], row["dataset"]) == (ALL, PRODUCTION)
-    fits = FAMILIES[inputs.family].needs_truth or row["metric"] == "error_rate"
+    fits = inputs.family.needs_truth or row["metric"] == "error_rate"
     return is_whole and fits and is_told_in_money(inputs.comparison.work.spec)
 
 
@@ -122,10 +130,65 @@ def _is_repeat(inputs: JudgeInputs, row: MonitorResult) -> bool:
 
 
 def _repeated(inputs: JudgeInputs, row: MonitorResult) -> str:
-    from mlmon_dagster.pipeline.repeated_rows import describe_repeats
-
     work = inputs.comparison.work
     return describe_repeats(work, window_containing(work.spec.time, row["window_start"]))
+
+
+def describe_repeats(work: Work, window: Window) -> str:
+    """Say which rows a window's rows repeat: those of a window of the last seven, or its own.
+
+    Few features have few different rows, so that what repeats is compared with what does so in the
+    windows before, and among them.
+
+    Returns:
+        A sentence without full stop; empty if no more rows repeat than usual, if that is not known,
+        or if there are too many rows to look.
+    """
+    spec, store = work.spec, work.project.store
+    back = windows_between(
+        spec.time, window.start - _BACK * (window.end - window.start), window.end
+    )
+    if not spec.logged_features:
+        return ""
+    records = store.inference_records(spec).from_sql(back, [PRODUCTION])
+    if store.query(f"SELECT count(*) AS n FROM {records}").column("n")[0].as_py() > _MOST:
+        return ""
+    # One side's rows by how often they come are joined with the other's.
+    found = store.query(
+        "WITH counted AS (SELECT window_start AS at, "
+        f"hash({', '.join(map(quote_identifier, spec.logged_features))}) AS row, count(*) AS n "
+        f"FROM {records} GROUP BY ALL) "
+        "SELECT a.at AS now, b.at AS then, sum(a.n)::BIGINT AS n, count(*) AS different "
+        "FROM counted a JOIN counted b ON a.row = b.row AND b.at <= a.at GROUP BY ALL"
+    ).to_pylist()
+    total = {one["now"]: one["n"] for one in found if one["now"] == one["then"]}
+    again = {
+        (one["now"], one["then"]): one["n"] - (one["now"] == one["then"]) * one["different"]
+        for one in found
+    }
+    if len(total) <= _FEWEST or window.start not in total:
+        return ""
+
+    def share(now: dt.datetime, then: dt.datetime) -> float:
+        return float(again.get((now, then), 0) / total[now])
+
+    said, most = "", _BEYOND
+    for is_own in (True, False):
+        pairs = [
+            (share(now, then), now, then)
+            for now in total
+            for then in total
+            if (now == then if is_own else then < now)
+        ]
+        usual = [repeated for repeated, now, _ in pairs if now != window.start]
+        repeated, _, then = max(pair for pair in pairs if pair[1] == window.start)
+        if repeated - max(usual) > most:
+            most = repeated - max(usual)
+            of = "others of this window" if is_own else f"rows of {name_day(spec, then, work.now)}"
+            low, high = (f"{100 * end:.0f}" for end in (min(usual), max(usual)))
+            before = f"{low} %" if low == high else f"{low} to {high} %"
+            said = f"{percent(repeated)} of the rows repeat {of} under new ids, usually {before}"
+    return said
 
 
 def _attempt(
@@ -151,10 +214,10 @@ def _worth(inputs: JudgeInputs, row: MonitorResult) -> str:
     from mlmon_dagster.trace.money import BEFORE, failed_worth, money_of, rounded
 
     spec, end = inputs.comparison.work.spec, row["window_end"]
-    is_of_truth = FAMILIES[inputs.family].needs_truth
+    is_of_truth = inputs.family.needs_truth
     starts = _judged(inputs, row) if is_of_truth else [row["window_start"]]
     first, span = min(starts), row["window_end"] - row["window_start"]
-    names = FAMILIES[BUSINESS].columns(spec)
+    names = JUDGED_BY[BUSINESS].columns(spec)
     read = partial(inputs.comparison.part.in_force.profiles, dataset=PRODUCTION, columns=names)
     then = read(start=first - BEFORE * span, end=first)
     if inputs.comparison.baseline is not None and _n_windows(then) < FEWEST_WINDOWS:
@@ -180,7 +243,7 @@ def _n_windows(profiles: Mapping[str, ColumnStatistics]) -> int:
 
 
 def _traced(inputs: JudgeInputs, row: MonitorResult) -> str:
-    metric, column = FAMILIES[inputs.family].traced(row["metric"]), row["column_name"]
+    metric, column = inputs.family.traced(row["metric"]), row["column_name"]
     return of_outcome(metric, None if column == TABLE else column)
 
 
@@ -213,7 +276,7 @@ def _why(inputs: JudgeInputs, row: MonitorResult, sides: _Sides) -> dict[str, An
         }
     spec = inputs.comparison.work.spec
     text = cause(spec, found)
-    if FAMILIES[inputs.family].traced(row["metric"]) != row["metric"]:
+    if inputs.family.traced(row["metric"]) != row["metric"]:
         # An estimate was missed, maybe without any change for the worse.
         name, now, then = (_name(sides.metric), value(found.now.value), value(found.then.value))
         if found.is_worse:
@@ -290,7 +353,7 @@ def _explained(inputs: JudgeInputs, row: MonitorResult, sides: _Sides) -> Explai
 
 def _judged(inputs: JudgeInputs, row: MonitorResult) -> list[dt.datetime]:
     """Return the starts of the windows that a verdict is of: those with a value, as it was read."""
-    most = FAMILIES[inputs.family].count_judged(inputs.comparison.work.spec, row)
+    most = inputs.family.count_judged(inputs.comparison.work.spec, row)
     metrics: pd.DataFrame = inputs.metrics
     mine = metrics[
         (metrics["metric"] == row["metric"])

@@ -23,11 +23,9 @@ from mlmon_dagster.metrics.statistics import (
     merge,
     with_empty,
 )
-from mlmon_dagster.profiles.bin_codes import DUCKDB, Dialect
 from mlmon_dagster.profiles.bin_shapes import decode_binnings, encode_binnings
 from mlmon_dagster.profiles.build import build_profiles, held
 from mlmon_dagster.profiles.compiler import Engine
-from mlmon_dagster.profiles.explain import explained, explainer_of
 from mlmon_dagster.profiles.fit import fit_binnings, value_expressions
 from mlmon_dagster.profiles.storage import from_rows, to_rows
 from mlmon_dagster.spec.baseline import PRODUCTION
@@ -49,6 +47,8 @@ METHOD = "7"  # another way of choosing bins is another baseline
 BaselineKind = Literal["dataset", "promoted", "moving", "previous", "same", "model_version"]
 _KINDS: dict[str, BaselineKind] = {"dataset": "dataset", baselines.PROMOTED: "promoted"}
 SEED = 20130401
+# One half of the rows, by hash of their id: the same ones on every engine and every day.
+IN_HALF = f"SUBSTR(MD5(prediction_id || ':{SEED}'), 1, 1) < '8'"
 _PREFIX = ":half/"
 _SHOWN = 8
 
@@ -110,7 +110,7 @@ def ensure_baseline(store: Store, spec: ModelSpec, now: dt.datetime) -> Baseline
     if n == 0:
         raise no_baseline(spec)
     data_version = _data_version(counts)
-    baseline_id = _digest([METHOD, data_version, *_made_by(spec)])[:16]
+    baseline_id = _digest([METHOD, data_version, *profile_signature(spec)])[:16]
     payload = baselines.read_whole_payload(
         store, baselines.load_newest(store.state, spec.model, baseline_id)
     )
@@ -154,7 +154,7 @@ def fit_period(
         for state in sorted(filled, key=lambda state: state.window_start)
     ]
     data_version = _digest(versions)[:32]
-    baseline_id = _digest([METHOD, baselines.PROMOTED, data_version, *_made_by(spec)])[:16]
+    baseline_id = _digest([METHOD, baselines.PROMOTED, data_version, *profile_signature(spec)])[:16]
     source = store.inference_records(spec).from_sql(windows, [PRODUCTION])
     binnings = _fit_and_save(store, spec, baseline_id, source)
     baselines.save_baseline(
@@ -211,7 +211,9 @@ def _load(
 ) -> Baseline:
     where = f"baseline_id = {literal(stored.baseline_id)}"
     rows = store.table(KIND, spec.model).read(where=where)
-    found = from_rows(rows, binnings | half_binnings(spec, binnings))
+    of_half = _half_binnings(spec, binnings)
+    found = from_rows(rows, binnings | of_half)
+    halves = with_empty(found, of_half)
     return Baseline(
         baseline_id=stored.baseline_id,
         kind=_KINDS.get(stored.kind, spec.baseline.kind),
@@ -220,7 +222,7 @@ def _load(
         data_version=stored.data_version,
         binnings=binnings,
         windows=BaselineWindows(with_empty(found, binnings)),
-        halves=split_halves(spec, found, binnings),
+        halves={name.removeprefix(_PREFIX): half for name, half in halves.items()},
     )
 
 
@@ -236,9 +238,8 @@ def _ensure_bins(store: Store, spec: ModelSpec, now: dt.datetime) -> Baseline:
     if stored is None or payload is None:
         counts = _first_windows(store, spec, now)
         source = store.inference_records(spec).from_sql(list(counts), [PRODUCTION])
-        values = explained(store.queries, spec, source)
         engine, source = held(store.queries, spec, source)
-        binnings = fit_binnings(engine, spec, source, key=_key(store, spec), explained=values)
+        binnings = fit_binnings(engine, spec, source, key=_key(store, spec))
         payload, n = encode_binnings(binnings), sum(counts.values())
         data_version = _digest([[w.start.isoformat(), n] for w, n in counts.items()])[:32]
     else:
@@ -308,22 +309,16 @@ def _key(store: Store, spec: ModelSpec) -> str:
     return erased_ids.personal_key(store.state, spec.model)
 
 
-def _made_by(spec: ModelSpec) -> list[object]:
-    """Return what decides about bins and profiles, the library that explains rows among it."""
-    explainer = explainer_of(spec)
-    return [*profile_signature(spec), *([explainer] if explainer else [])]
-
-
 def _fit_and_save(
     store: Store, spec: ModelSpec, baseline_id: str, source: str
 ) -> dict[str, Binning]:
     """Choose the bins of a baseline's rows and store the profiles of its windows."""
-    key, values = _key(store, spec), explained(store.queries, spec, source)
+    key = _key(store, spec)
     engine, source = held(store.queries, spec, source)
-    binnings = fit_binnings(engine, spec, source, key=key, explained=values)
+    binnings = fit_binnings(engine, spec, source, key=key)
     recurring = _with_recurring_tails(engine, spec, source, binnings, key)
-    whole = build_profiles(engine, spec, source, recurring, key=key, explained=values)
-    saved = to_rows(whole | profile_half(engine, spec, source, binnings, key=key))
+    whole = build_profiles(engine, spec, source, recurring, key=key)
+    saved = to_rows(whole | _profile_half(engine, spec, source, binnings, key))
     saved = saved.append_column("baseline_id", [[baseline_id] * saved.num_rows])
     store.table(KIND, spec.model).replace(saved, None, f"baseline_id = {literal(baseline_id)}")
     return binnings
@@ -364,58 +359,23 @@ def scored_columns(spec: ModelSpec) -> list[str]:
     return []
 
 
-def in_half(seed: int = SEED) -> str:
-    """Return the SQL condition of one half of the rows, by hash of their id.
-
-    The same ids are in it on every engine and every day; another seed draws another half.
-    """
-    return f"SUBSTR(MD5(prediction_id || ':{seed}'), 1, 1) < '8'"
-
-
-def profile_half(
-    engine: Engine,
-    spec: ModelSpec,
-    from_sql: str,
-    binnings: Mapping[str, Binning],
-    dialect: Dialect = DUCKDB,
-    key: str = "",
-) -> dict[str, ColumnStatistics]:
-    """Profile one half of the baseline, of the whole alone and not of its slices.
-
-    Args:
-        engine: Runs SQL, such as a ``Store``.
-        spec: The model.
-        from_sql: The rows of the baseline, to stand after FROM.
-        binnings: Their bins.
-        dialect: How the engine wants its SQL.
-        key: Of personal values, see `value_expressions`.
-
-    Returns:
-        Statistics by the name that they are stored under beside those of the whole baseline.
-    """
-    mine = {name: binnings[name] for name in scored_columns(spec) if name in binnings}
-    if not mine:
-        return {}
-    half = f"(SELECT records.* FROM {from_sql} AS records WHERE {in_half()})"
-    whole = spec.model_copy(update={"slices": ()})
-    found = build_profiles(engine, whole, half, mine, dialect, key)
-    return {f"{_PREFIX}{name}": stats for name, stats in found.items()}
-
-
-def half_binnings(spec: ModelSpec, binnings: Mapping[str, Binning]) -> dict[str, Binning]:
-    """Return the bins of what `profile_half` stores, by its names."""
+def _half_binnings(spec: ModelSpec, binnings: Mapping[str, Binning]) -> dict[str, Binning]:
+    """Return the bins of one half of the baseline, by the names that it is stored under."""
     names = [name for name in scored_columns(spec) if name in binnings]
     return {f"{_PREFIX}{name}": binnings[name] for name in names}
 
 
-def split_halves(
-    spec: ModelSpec,
-    found: Mapping[str, ColumnStatistics],
-    binnings: Mapping[str, Binning],
+def _profile_half(
+    engine: Engine, spec: ModelSpec, from_sql: str, binnings: Mapping[str, Binning], key: str
 ) -> dict[str, ColumnStatistics]:
-    """Return column -> statistics of the half, from what was stored."""
-    halves = with_empty(found, half_binnings(spec, binnings))
-    return {name.removeprefix(_PREFIX): half for name, half in halves.items()}
+    """Profile one half of the baseline, of the whole alone and not of its slices."""
+    mine = {name: binnings[name] for name in scored_columns(spec) if name in binnings}
+    if not mine:
+        return {}
+    half = f"(SELECT records.* FROM {from_sql} AS records WHERE {IN_HALF})"
+    whole = spec.model_copy(update={"slices": ()})
+    found = build_profiles(engine, whole, half, mine, key=key)
+    return {f"{_PREFIX}{name}": stats for name, stats in found.items()}
 
 
 def season_notice(windows: Mapping[str, ColumnStatistics]) -> str:

@@ -26,6 +26,14 @@ SCORE_BINS = 1_024
 LOGIT_SPAN = 14.0
 LATENCY_RANGE = (1e-3, 1e7)  # ms: a microsecond to nearly three hours
 LATENCY_BINS = 1_163  # 2 % wide, so that the middle is within 1 % of every value
+# Of the roles of an event: how many bins, and between which ends.
+_ROLES: Mapping[str, tuple[float, ...]] = {
+    "score": (SCORE_BINS * 3, -LOGIT_SPAN, LOGIT_SPAN),
+    "order": (2, -LOGIT_SPAN, LOGIT_SPAN),
+    "confusion": (6,),
+    "latency": (LATENCY_BINS, *LATENCY_RANGE),
+    "status": (2,),
+}
 _LARGEST = sys.float_info.max
 _FEW_CLASSES = 5
 
@@ -156,18 +164,10 @@ def role_binning(column: str, kind: Kind) -> Binning:
     1,163 equal steps of ln(ms) from 1e-3 to 1e7; of a status: 0 ok, 1 error; of the order of
     scores: 0 negative, 1 positive.
     """
-    if kind == "score":
-        return _binning(column, kind, SCORE_BINS * 3, low=-LOGIT_SPAN, high=LOGIT_SPAN)
-    if kind == "order":
-        return _binning(column, kind, 2, low=-LOGIT_SPAN, high=LOGIT_SPAN)
-    if kind == "confusion":
-        return _binning(column, kind, 6)
-    if kind == "latency":
-        low, high = LATENCY_RANGE
-        return _binning(column, kind, LATENCY_BINS, low=low, high=high)
-    if kind == "status":
-        return _binning(column, kind, 2)
-    raise ValueError(f"bins of kind {kind!r} are fitted, not fixed")
+    if kind not in _ROLES:
+        raise ValueError(f"bins of kind {kind!r} are fitted, not fixed")
+    size, *ends = _ROLES[kind]
+    return _binning(column, kind, int(size), **dict(zip(("low", "high"), ends, strict=False)))
 
 
 def class_binning(column: str, classes: Sequence[str]) -> Binning:
@@ -224,24 +224,6 @@ def class_score_binning(column: str, label: str, classes: int) -> Binning:
 def decided_binning(column: str) -> Binning:
     """Bins of the score of rows that were decided for one class, coarser than a score's."""
     return _binning(column, "score", SCORE_BINS // 4 * 3, low=-LOGIT_SPAN, high=LOGIT_SPAN)
-
-
-def joint_binning(
-    column: str, size: int, scores: Sequence[tuple[str, str, Sequence[int]]]
-) -> Binning:
-    """Sums of products of scores.
-
-    Args:
-        column: Column name.
-        size: Number of sums.
-        scores: Name, column, and the score of each of the column's coarse codes.
-    """
-    return _binning(
-        column, "joint", size,
-        categories=tuple(name for name, _, _ in scores),
-        tail=tuple(of for _, of, _ in scores),
-        values=tuple(float(value) for _, _, by_code in scores for value in by_code),
-    )  # fmt: skip
 
 
 def vectors_binning(

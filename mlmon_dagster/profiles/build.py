@@ -12,6 +12,7 @@ tables with its own credentials.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -25,7 +26,6 @@ from numpy.typing import NDArray
 
 from mlmon_dagster.metrics import Floats, Ints, Positions
 from mlmon_dagster.metrics.binnings import label_counts, representatives, upper_edges
-from mlmon_dagster.metrics.drift.joint import JOINT
 from mlmon_dagster.metrics.performance.roc import DEEPEST, ScoreOrder, add_up, depth_of
 from mlmon_dagster.metrics.repeats import hash_rows
 from mlmon_dagster.metrics.statistics import (
@@ -33,6 +33,7 @@ from mlmon_dagster.metrics.statistics import (
     Binning,
     ColumnStatistics,
     commonest,
+    count_whole,
     empty,
     merge_columns,
     select,
@@ -46,16 +47,8 @@ from mlmon_dagster.profiles.compiler import (
     Engine,
     Statements,
     as_numpy,
-    at_work,
 )
-from mlmon_dagster.profiles.explain import explained
-from mlmon_dagster.profiles.fit import (
-    Explained,
-    explained_by,
-    is_personal,
-    value_expressions,
-)
-from mlmon_dagster.profiles.joint import profile_joint
+from mlmon_dagster.profiles.fit import is_personal, sampled_source, value_expressions
 from mlmon_dagster.profiles.loss_columns import (
     Values,
     attribution_columns,
@@ -67,8 +60,6 @@ from mlmon_dagster.profiles.loss_columns import (
     row_source,
     with_offsets,
 )
-from mlmon_dagster.profiles.row_cells import ROW_CELLS, read_rows
-from mlmon_dagster.profiles.sampled_rows import sampled_source
 from mlmon_dagster.profiles.storage import from_rows, to_rows
 from mlmon_dagster.spec.declaration import sampled_features
 from mlmon_dagster.spec.model import ModelSpec
@@ -83,7 +74,6 @@ def build_profiles(
     binnings: Mapping[str, Binning],
     dialect: Dialect = DUCKDB,
     key: str = "",
-    explained: Explained | None = None,
 ) -> dict[str, ColumnStatistics]:
     """Profile all windows of a source: per window, dataset, model version and slice.
 
@@ -94,13 +84,12 @@ def build_profiles(
         binnings: Column -> bins; columns without any are left out.
         dialect: How the engine wants its SQL.
         key: Of personal values, see `value_expressions`.
-        explained: See `explained_by`.
 
     Returns:
         Column -> statistics; all columns have the same cells, sorted by `CELL_KEYS`; only
-        `:joint`, where it is profiled, `:score_order` and `:rows` have none of slices, and SHAP
-        values those of explained rows. A slice's key is ``origin,carrier``, its value ``EWR,UA``;
-        a null is ``<null>``, a version that is not logged ``none``. No rows give no cells.
+        `:score_order` and `:rows` have none of slices. A slice's key is ``origin,carrier``, its
+        value ``EWR,UA``; a null is ``<null>``, a version that is not logged ``none``. No rows give
+        no cells.
 
     Raises:
         StoreError: If a slice has so many values that profiles would not be small any more.
@@ -113,53 +102,47 @@ def build_profiles(
     values = value_expressions(spec, key)
     sampled = sampled_features(spec)
     every_row = {name: value for name, value in values.items() if name not in sampled}
-    columns = profiled_columns(binnings, every_row, spec)
-    statements = Statements(source, columns, spec.slices, dialect)
-    found = _profile(engine, spec, statements, rows=binnings.get(ROWS))
+    profile = partial(_profile, engine, spec, binnings, dialect)
+    found = profile(source, every_row, rows=binnings.get(ROWS))
     for most in sorted({most for name, most in sampled.items() if name in binnings}):
         mine = {name: values[name] for name, n in sampled.items() if n == most}
-        some = sampled_source(engine, source, most)
-        statements = Statements(some, profiled_columns(binnings, mine, spec), spec.slices, dialect)
-        found |= _profile(engine, spec, statements, of_rows=False)
+        found |= profile(sampled_source(engine, source, most), mine, of_rows=False)
     for name, feature in spec.derived_features.items():
         if name in found and feature.prices is None:
             found[name] = _without_nulls(found[name])
-    found |= profile_joint(engine, source, binnings, values, dialect)
     if ":log_loss" in found and "score" in found:
         log_loss, brier = found[":log_loss"].total, found[":brier"].total
         found["score"] = replace(found["score"], total=log_loss, total_sq=brier)
-    attributions = profiled_columns(binnings, attribution_columns(spec), spec)
-    if attributions:
-        rows = explained_by(explained, engine, spec, from_sql)
-        source = attribution_source(spec, rows.from_sql)
-        statements = Statements(source, attributions, spec.slices, dialect)
-        found |= _profile(rows.engine, spec, statements, of_rows=False)
-    grouped = profiled_columns(binnings, group_columns(spec), spec)
-    if grouped:
-        source = group_source(spec, from_sql)
-        statements = Statements(source, grouped, spec.slices, dialect)
-        found |= _profile(engine, spec, statements, of_rows=False)
+    apart = ((attribution_columns(spec), attribution_source), (group_columns(spec), group_source))
+    for mine, source_of in apart:
+        if mine.keys() & binnings.keys():
+            found |= profile(source_of(spec, from_sql), mine, of_rows=False)
     return found
 
 
 def _profile(
     engine: Engine,
     spec: ModelSpec,
-    statements: Statements,
+    binnings: Mapping[str, Binning],
+    dialect: Dialect,
+    source: str,
+    values: Values,
     *,
     of_rows: bool = True,
     rows: Binning | None = None,
 ) -> dict[str, ColumnStatistics]:
-    columns = statements.columns
+    """Profile the columns that have bins; `of_rows` says that the rows are those of the records."""
+    columns = _list_columns(binnings, values, spec)
+    statements = Statements(source, columns, spec.slices, dialect)
     profiled = {column.binning.column for column in columns}
-    if rows is not None and (set(rows.categories) - profiled or not statements.dialect.is_duckdb):
+    if rows is not None and (set(rows.categories) - profiled or not dialect.is_duckdb):
         rows = None
     # What is not finite is stored as null; of a score it is refused.
     can_be = of_rows and any(c.binning.kind in ("numeric", "latency") for c in columns)
     moments = engine.query(statements.moments(sliced=False, count_nonfinite=can_be))
     if moments.num_rows == 0:
-        binnings = [*(column.binning for column in columns), *([rows] if rows else [])]
-        return {binning.column: empty(binning) for binning in binnings}
+        known = [*(column.binning for column in columns), *([rows] if rows else [])]
+        return {binning.column: empty(binning) for binning in known}
     has_nonfinite = can_be and pc.any(pc.greater(moments.column("n_nonfinite"), 0)).as_py()
     parts = [with_values(engine, statements, moments.sort_by("window_start"), rows)]
     if spec.slices:
@@ -177,7 +160,15 @@ def _profile(
             stats = _coarsened(stats)
         stats = _count_nonfinite(stats, nonfinite)
         found[column.binning.column] = _name_unseen(stats, column, cells, engine, statements)
-    return found if rows is None else found | {ROWS: read_rows(parts[0], rows)}
+    return found if rows is None else found | {ROWS: _read_rows(parts[0], rows)}
+
+
+def _read_rows(moments: pa.Table, binning: Binning) -> ColumnStatistics:
+    """Return the statistics of a table of cells that has `ROW_CELLS`."""
+    counts = as_numpy(moments.column(ROW_CELLS).combine_chunks().flatten())
+    keys = moments.select(list(CELL_KEYS[:3])).to_pandas()
+    n = as_numpy(moments.column("n")).astype(np.int64)
+    return count_whole(binning, keys, counts.reshape(-1, binning.size).astype(np.int64), n)
 
 
 def _without_nulls(stats: ColumnStatistics) -> ColumnStatistics:
@@ -212,9 +203,7 @@ def _score_order(
     )
 
 
-def profiled_columns(
-    binnings: Mapping[str, Binning], values: Values, spec: ModelSpec
-) -> list[Column]:
+def _list_columns(binnings: Mapping[str, Binning], values: Values, spec: ModelSpec) -> list[Column]:
     """Say what to profile and how: the given columns, as far as they have bins."""
     columns = []
     for name, (_, value) in values.items():
@@ -365,6 +354,7 @@ def _unseen_counts(column: Column, engine: Engine, statements: Statements) -> pa
 
 _ROWS_AT_ONCE = 250_000  # that are counted together, while as many are read
 _VALUES_AT_ONCE = 2_000_000  # of them
+ROW_CELLS = "row_cells"  # the column of a table of cells that has lists of their rows' cells
 
 
 def with_values(
@@ -409,7 +399,7 @@ def with_values(
                 cells = _Cells.of(rows.column(key).to_numpy(), names)
                 yield cells, some, rows.columns[-len(some) :]
 
-    with at_work(engine) as threads:
+    with ThreadPoolExecutor(engine.threads) as threads:
         counting: Iterator[None] = iter(())
         for cells, some, values in read():
             list(counting)
@@ -608,10 +598,8 @@ class ProfileRows:
 
     def profiles(self, source: str) -> dict[str, ColumnStatistics]:
         """Profile the records of a subquery, as `build_profiles` does."""
-        queries, spec = self.opened(), self.spec
-        values = explained(queries, spec, source)
-        engine, source = held(queries, spec, source)
-        return build_profiles(engine, spec, source, self.binnings, key=self.key, explained=values)
+        engine, source = held(self.opened(), self.spec, source)
+        return build_profiles(engine, self.spec, source, self.binnings, key=self.key)
 
     def __call__(self, source: str) -> pa.Table:
         """Return them as rows."""
@@ -632,7 +620,7 @@ def profile_in_parts(
     """
     if len(sources) == 1:
         return work.profiles(sources[0])
-    of_samples = {JOINT, *sampled_features(work.spec)}
+    of_samples = sampled_features(work.spec)
     apart = {name: b for name, b in work.binnings.items() if name not in of_samples}
     found: dict[str, ColumnStatistics] = {}
     waiting: list[pa.Table] = []
@@ -642,10 +630,7 @@ def profile_in_parts(
             found, waiting = added_up(found, waiting, apart), []
     found = added_up(found, waiting, apart)
     found |= {name: empty(binning) for name, binning in apart.items() if name not in found}
-    values = value_expressions(work.spec, work.key)
-    source = row_source(work.spec, whole)
-    found |= profile_joint(work.opened(), source, work.binnings, values, DUCKDB)
-    sampled = {n: work.binnings[n] for n in sampled_features(work.spec) if n in work.binnings}
+    sampled = {n: work.binnings[n] for n in of_samples if n in work.binnings}
     sampled |= {n: b for n, b in work.binnings.items() if b.kind == "vectors"}
     return found | build_profiles(work.opened(), work.spec, whole, sampled) if sampled else found
 

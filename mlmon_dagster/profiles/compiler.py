@@ -10,11 +10,10 @@ decision.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -40,7 +39,6 @@ from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store.state.sql import literal, quote_identifier
 
-Found = TypeVar("Found")
 NULL_SLICE = "<null>"
 NO_VERSION = "none"
 KEYS = ("window_start", "dataset", "model_version")
@@ -70,27 +68,6 @@ class Engine(Protocol):
 
     def batches(self, sql: str, rows: int, /) -> Iterator[pa.Table]:
         """Run one statement and yield its rows, at most so many at a time; DuckDB only is asked."""
-
-
-class _InTurn(Executor):
-    """Does work when its result is asked for, on the thread that asks."""
-
-    def map(
-        self,
-        fn: Callable[..., Found],
-        *iterables: Iterable[object],
-        timeout: float | None = None,
-        chunksize: int = 1,
-    ) -> Iterator[Found]:
-        return map(fn, *iterables)
-
-
-def at_work(engine: Engine) -> Executor:
-    """Return what does work beside an engine's reading, on as many threads as the engine has.
-
-    The one thread that a worker of one core has takes turns with itself.
-    """
-    return ThreadPoolExecutor(engine.threads) if engine.threads > 1 else _InTurn()
 
 
 def slice_expression(columns: Sequence[str]) -> str:
@@ -529,11 +506,11 @@ def value_to_code(column: Column, dialect: Dialect) -> str:
     return f"CAST({code_expression(column, dialect)} AS INTEGER)"
 
 
-def codes_of(values: pa.ChunkedArray, binning: Binning, *, coarse: bool = False) -> Ints:
+def codes_of(values: pa.ChunkedArray, binning: Binning) -> Ints:
     """Return the codes of what `value_to_code` reads; as `code_expression` gives them."""
     if binning.kind != "numeric":
         return as_numpy(values).astype(np.int64)
-    edges, codes = list_bins(binning, coarse)
+    edges, codes = list_bins(binning, coarse=False)
     numbers = as_numpy(values, float("nan")).astype(np.float64)
     found = codes[np.searchsorted(np.array(edges), numbers, side="left")]
     return np.where(np.isnan(numbers), NULL_CODE, found).astype(np.int64)

@@ -59,7 +59,7 @@ from mlmon_dagster.metrics.statistics import (
     merge,
     of_all,
 )
-from mlmon_dagster.profiles.baseline import SEED, Baseline, in_half, scored_columns
+from mlmon_dagster.profiles.baseline import IN_HALF, SEED, Baseline, scored_columns
 from mlmon_dagster.profiles.bin_codes import DUCKDB, Column, code_expression
 from mlmon_dagster.profiles.compiler import as_numpy, codes_of, value_to_code
 from mlmon_dagster.profiles.fit import value_expressions
@@ -587,7 +587,7 @@ def _read(
         inputs.append(f"CAST({read} AS DOUBLE PRECISION) AS {quote_identifier(f'input:{name}')}")
     table = store.query(
         f"SELECT window_start, dataset, {', '.join(inputs)}, "
-        f"CAST(prediction - actual AS DOUBLE PRECISION) AS error, {in_half()} AS first_half "
+        f"CAST(prediction - actual AS DOUBLE PRECISION) AS error, {IN_HALF} AS first_half "
         f"FROM {source} AS records WHERE {where} {limit}"
     )
     named = [name for name in table.column_names if name.startswith("input:")]

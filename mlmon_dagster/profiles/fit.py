@@ -11,11 +11,13 @@ no column has to travel, and so is DuckDB where a column is large to hold.
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -26,58 +28,22 @@ from mlmon_dagster.metrics.estimated.multiclass import CONFIDENCE, DECIDED_FOR
 from mlmon_dagster.metrics.evaluations import VERDICTS
 from mlmon_dagster.metrics.means_by_output import BY_OUTPUT, OUTCOME
 from mlmon_dagster.metrics.performance.multiclass import RIGHT
-from mlmon_dagster.metrics.performance.multilabel import CELLS, LABEL
+from mlmon_dagster.metrics.performance.multilabel import DECIDED_AS, LABEL
 from mlmon_dagster.metrics.performance.weighted_back import DECIDED, EXEMPT
 from mlmon_dagster.metrics.quality import RAW, REST
+from mlmon_dagster.metrics.repeats import CELLS
 from mlmon_dagster.metrics.statistics import Binning, Kind
+from mlmon_dagster.profiles import bin_shapes as shapes
+from mlmon_dagster.profiles import loss_columns as losses
 from mlmon_dagster.profiles.bin_codes import DUCKDB, Dialect, number
-from mlmon_dagster.profiles.bin_shapes import (
-    MAX_CATEGORIES,
-    MAX_TAIL,
-    by_output_binning,
-    categorical_binning,
-    class_binning,
-    class_score_binning,
-    decided_binning,
-    discrete_binning,
-    loss_binning,
-    numeric_binning,
-    personal_binning,
-    renamed,
-    role_binning,
-    signed_values,
-    size_binning,
-)
-from mlmon_dagster.profiles.compiler import Engine, at_work
-from mlmon_dagster.profiles.joint import fit_joint
-from mlmon_dagster.profiles.loss_columns import (
-    ANSWERS,
-    CLASSES_APART,
-    JUDGED,
-    attribution_columns,
-    attribution_source,
-    bound_of,
-    evaluation_columns,
-    group_columns,
-    has_offset,
-    is_of_serving,
-    loss_columns,
-    outcome_columns,
-    output_expression,
-    resolve,
-    row_source,
-    span_columns,
-    with_offsets,
-    without_values,
-)
-from mlmon_dagster.profiles.row_cells import fit_rows
-from mlmon_dagster.profiles.sampled_rows import sampled_source
+from mlmon_dagster.profiles.compiler import Engine
 from mlmon_dagster.spec.declaration import FeatureType, sampled_features
 from mlmon_dagster.spec.derived import VECTOR, name_derived
 from mlmon_dagster.spec.model import ModelSpec
+from mlmon_dagster.spec.names import ROWS
 from mlmon_dagster.spec.tasks import MAX_CLASSES, class_scores, declared_classes, task_of
 from mlmon_dagster.store.state.erased_ids import digest_personal_sql
-from mlmon_dagster.store.state.sql import quote_identifier
+from mlmon_dagster.store.state.sql import literal, literals, quote_identifier
 
 _BOOLEANS = ("false", "true")
 _VALUES: dict[FeatureType, str] = {
@@ -97,6 +63,7 @@ MAX_VALUES = 32
 MAX_HELD = 20_000_000  # rows: 160 MB a column
 _VALUES_AT_ONCE = 2_000_000  # that are read while as many are sorted
 _NEAR_END = (0.002, 0.005, 0.01, 0.02, 0.035)
+_HASHED = 8  # features, of which rows are told apart
 _FINER = 2.0**8  # SHAP values have long tails, and their means must add up
 
 
@@ -135,13 +102,15 @@ def value_expressions(spec: ModelSpec, key: str = "") -> dict[str, tuple[Kind, s
         is_probability = task_of(spec).answer == "label"
         found["score"] = ("score", "score") if is_probability else _read("score", "numeric")
     if roles.prediction is not None:
-        found["prediction"] = (ANSWERS[task_of(spec).answer], "prediction")
+        found["prediction"] = (losses.ANSWERS[task_of(spec).answer], "prediction")
     if roles.latency_ms is not None:
         found["latency_ms"] = ("latency", "latency_ms")
     if roles.status is not None:
         found["status"] = ("status", "status")
-    found |= loss_columns(spec) | outcome_columns(spec) | evaluation_columns(spec)
-    return found | span_columns(spec)
+    found |= (
+        losses.loss_columns(spec) | losses.outcome_columns(spec) | losses.evaluation_columns(spec)
+    )
+    return found | losses.span_columns(spec)
 
 
 def _read(name: str, kind: FeatureType) -> tuple[Kind, str]:
@@ -151,30 +120,12 @@ def _read(name: str, kind: FeatureType) -> tuple[Kind, str]:
     return counted, _VALUES[kind].format(quote_identifier(name))
 
 
-class Explained(NamedTuple):
-    """The rows that have SHAP values, beside the columns of the records, and what reads them."""
-
-    engine: Engine
-    from_sql: str
-
-
-def explained_by(
-    explained: Explained | None, engine: Engine, spec: ModelSpec, from_sql: str
-) -> Explained:
-    """Return the rows with SHAP values: all that log them, none where nobody has computed them."""
-    if explained is not None:
-        return explained
-    computed = spec.explain.model is not None
-    return Explained(engine, without_values(spec, from_sql) if computed else from_sql)
-
-
 def fit_binnings(
     engine: Engine,
     spec: ModelSpec,
     from_sql: str,
     dialect: Dialect = DUCKDB,
     key: str = "",
-    explained: Explained | None = None,
 ) -> dict[str, Binning]:
     """Choose the bins of every profiled column of a model.
 
@@ -184,7 +135,6 @@ def fit_binnings(
         from_sql: The rows of the baseline, to stand after FROM.
         dialect: How the engine wants its SQL.
         key: Of personal values, see `value_expressions`.
-        explained: See `explained_by`.
 
     Returns:
         Column name -> binning, in the order of `value_expressions`, then of SHAP values. The same
@@ -192,14 +142,14 @@ def fit_binnings(
         column has one bin for every value and a categorical one has only ``other`` and ``unseen``;
         classes that nobody declared have no bins.
     """
-    with_values = explained_by(explained, engine, spec, from_sql)
+    records = from_sql
     fitted: dict[str, Binning] = {}
     if spec.embeddings:
         from mlmon_dagster.profiles.embedded import fit_to_rows, with_fits
 
         fitted = fit_to_rows(engine, spec, from_sql)
         from_sql = with_fits(spec, from_sql, fitted)
-    from_sql = row_source(spec, from_sql)
+    from_sql = losses.row_source(spec, from_sql)
     binnings: dict[str, Binning] = {}
     expressions = value_expressions(spec, key)
     numeric = {
@@ -216,48 +166,52 @@ def fit_binnings(
         ordered |= order_statistics(engine, source, {name: numeric[name]}, dialect)
     edges: tuple[float, ...] = ()
     for name, (kind, raw) in expressions.items():
-        value = resolve(raw, binnings)
+        value = losses.resolve(raw, binnings)
         if name.startswith(EXEMPT):
             # The same bins, so that exempt rows can be taken from all.
             if (whole := binnings.get(name.removeprefix(EXEMPT))) is not None:
-                binnings[name] = renamed(whole, name)
+                binnings[name] = shapes.renamed(whole, name)
         elif kind == "by_output":
             edges = edges or _output_edges(engine, spec, from_sql, dialect)
-            values = _values(spec, name) or signed_values(_typical(engine, from_sql, value))
-            binnings[name] = by_output_binning(name, edges, values)
+            values = _values(spec, name) or shapes.signed_values(_typical(engine, from_sql, value))
+            binnings[name] = shapes.by_output_binning(name, edges, values)
         elif kind == "loss":
-            bound = bound_of(name)
+            bound = losses.bound_of(name)
             width = _typical(engine, from_sql, value) if bound is None else bound
-            binnings[name] = loss_binning(name, width)
-        elif kind == "latency" and not is_of_serving(name):
-            binnings[name] = size_binning(name, _typical(engine, from_sql, value))
+            binnings[name] = shapes.loss_binning(name, width)
+        elif kind == "latency" and not losses.is_of_serving(name):
+            binnings[name] = shapes.size_binning(name, _typical(engine, from_sql, value))
         elif kind == "classes":
             if classes := _classes(engine, spec, from_sql):
-                binnings[name] = class_binning(name, classes)
+                binnings[name] = shapes.class_binning(name, classes)
         elif name.startswith(DECIDED_FOR):
-            binnings[name] = decided_binning(name)
+            binnings[name] = shapes.decided_binning(name)
         elif kind == "score" and name not in ("score", DECIDED, CONFIDENCE):
             scores = class_scores(spec)
             label = next(label for label, column in scores.items() if column == name)
-            binnings[name] = class_score_binning(name, label, len(scores))
+            binnings[name] = shapes.class_score_binning(name, label, len(scores))
         elif kind == "numeric":
             binnings[name] = _numeric_binning(name, ordered[name], is_personal(spec, name))
-        elif name.startswith((JUDGED, LABEL)):
-            cells = VERDICTS if name.startswith(JUDGED) else CELLS
-            binnings[name] = categorical_binning(name, cells)
+        elif name.startswith(losses.JUDGED):
+            binnings[name] = shapes.categorical_binning(name, VERDICTS)
+        elif name.startswith(LABEL):
+            binnings[name] = shapes.categorical_binning(name, DECIDED_AS)
         elif kind == "categorical":
             feature = spec.features.get(name)
             if feature is not None and feature.type == "boolean":
-                binnings[name] = categorical_binning(name, _BOOLEANS)
+                binnings[name] = shapes.categorical_binning(name, _BOOLEANS)
             else:
                 source = sources[sampled[name]] if name in sampled else from_sql
                 binnings[name] = _fit_categorical(engine, source, name, value)
         else:
-            binnings[name] = role_binning(name, kind)
-    binnings |= fit_joint(engine, spec, from_sql, binnings, expressions, dialect)
+            binnings[name] = shapes.role_binning(name, kind)
     binnings |= fit_rows(spec, binnings, dialect)
-    binnings |= _fit_attributions(with_values, spec, dialect)
-    return binnings | fitted | {name: loss_binning(name, 1.0) for name in group_columns(spec)}
+    binnings |= _fit_attributions(engine, spec, records, dialect)
+    return (
+        binnings
+        | fitted
+        | {name: shapes.loss_binning(name, 1.0) for name in losses.group_columns(spec)}
+    )
 
 
 def _output_edges(
@@ -267,10 +221,10 @@ def _output_edges(
 
     There losses are largest, and chosen labels the most or the fewest.
     """
-    output = output_expression(spec)
+    output = losses.output_expression(spec)
     present = f"FROM (SELECT {output} AS x FROM {from_sql} AS records) AS v WHERE x IS NOT NULL"
     n_classes = len(class_scores(spec))
-    apart = [2 * i + 1.5 for i in range(n_classes - 1)] if n_classes <= CLASSES_APART else []
+    apart = [2 * i + 1.5 for i in range(n_classes - 1)] if n_classes <= losses.CLASSES_APART else []
     if engine.query(f"SELECT x {present} LIMIT 1").num_rows == 0:
         return tuple(apart)
     inner = [i / QUANTILE_BINS for i in range(1, QUANTILE_BINS)]
@@ -292,24 +246,26 @@ def _values(spec: ModelSpec, name: str) -> Sequence[float]:
 
 
 def _fit_attributions(
-    explained: Explained, spec: ModelSpec, dialect: Dialect
+    engine: Engine, spec: ModelSpec, from_sql: str, dialect: Dialect
 ) -> dict[str, Binning]:
-    columns = attribution_columns(spec)
-    engine, found = explained.engine, dict[str, Binning]()
-    source = attribution_source(spec, explained.from_sql) if columns else ""
+    columns = losses.attribution_columns(spec)
+    found: dict[str, Binning] = {}
+    source = losses.attribution_source(spec, from_sql) if columns else ""
     for name, (kind, raw) in columns.items():
-        value = with_offsets(raw, found)
+        value = losses.with_offsets(raw, found)
         if kind == "categorical":
             found[name] = _fit_categorical(engine, source, name, value)
-        elif (bound := bound_of(name)) is not None:
-            found[name] = loss_binning(name, bound)
+        elif (bound := losses.bound_of(name)) is not None:
+            found[name] = shapes.loss_binning(name, bound)
         elif name.startswith(REST):
             # Next to nothing in a good baseline, and as much as the output where something broke.
             of_output = found[name.replace(REST, RAW)].high / 2
-            centre = _middle(engine, source, value, dialect) if has_offset(spec, name) else 0.0
-            found[name] = loss_binning(name, of_output, centre)
+            centre = (
+                _middle(engine, source, value, dialect) if losses.has_offset(spec, name) else 0.0
+            )
+            found[name] = shapes.loss_binning(name, of_output, centre)
         else:
-            found[name] = loss_binning(name, _FINER * _typical(engine, source, value))
+            found[name] = shapes.loss_binning(name, _FINER * _typical(engine, source, value))
     return found
 
 
@@ -330,6 +286,63 @@ def _typical(engine: Engine, from_sql: str, value: str) -> float:
     found = engine.query(sql).to_pylist()[0]["x"]
     # Four digits: the last ones of a mean depend on the order in which rows were added.
     return 0.0 if found is None else float(f"{math.exp(found):.4g}")
+
+
+def sampled_source(engine: Engine, from_sql: str, most_rows: int) -> str:
+    """Return at most about so many rows of each window and dataset, to stand after FROM.
+
+    The rows of a large window are halved until they are few enough, by the hash of their ids: they
+    are the same whenever it is read again. So that this does not depend on how rows are divided
+    among files, a whole window has to be seen.
+
+    Args:
+        engine: Runs SQL.
+        from_sql: The rows.
+        most_rows: Of a window; small windows keep all of theirs.
+    """
+    large = engine.query(
+        f"SELECT window_start, dataset, COUNT(*) AS n FROM {from_sql} AS records GROUP BY "
+        f"window_start, dataset HAVING COUNT(*) > {most_rows} ORDER BY window_start, dataset"
+    ).to_pylist()
+    groups: dict[tuple[str | None, int], list[dt.datetime]] = {}
+    for row in large:
+        halvings = math.ceil(math.log2(row["n"] / most_rows))
+        groups.setdefault((row["dataset"], halvings), []).append(row["window_start"])
+    if not groups:
+        return from_sql
+    parts = []
+    for (dataset, halvings), starts in groups.items():
+        mine = "dataset IS NULL" if dataset is None else f"dataset = {literal(dataset)}"
+        are_windows = f"({mine} AND window_start IN ({literals(starts)}))"
+        is_in_part = f"MD5(prediction_id) < '{2 ** (32 - halvings):08x}'"
+        parts.append(f"(NOT {are_windows} OR {is_in_part})")
+    return f"(SELECT records.* FROM {from_sql} AS records WHERE {' AND '.join(parts)})"
+
+
+def fit_rows(
+    spec: ModelSpec, binnings: Mapping[str, Binning], dialect: Dialect
+) -> dict[str, Binning]:
+    """Return the cells that a window's rows are counted in by a hash of their features.
+
+    Of the features with the most different values, which tell rows apart best. A time is left out,
+    as it is counted by its age, and a text, by its length. Of a row 11 bits are kept.
+
+    Returns:
+        None without features, or on another engine than DuckDB.
+    """
+    types = ("numeric", "categorical", "boolean")
+    features = spec.logged_features
+    known = [name for name, f in features.items() if f.type in types and name in binnings]
+    if not known or not dialect.is_duckdb:
+        return {}
+    richest = sorted(known, key=lambda name: -_count_values(binnings[name]))
+    return {ROWS: shapes.row_binning(ROWS, CELLS, richest[:_HASHED])}
+
+
+def _count_values(binning: Binning) -> float:
+    if binning.kind == "numeric":
+        return len(binning.values) or (math.inf if binning.edges else 1.0)
+    return math.inf if binning.is_open else len(binning.categories) + len(binning.tail)
 
 
 def _classes(engine: Engine, spec: ModelSpec, from_sql: str) -> Sequence[str]:
@@ -354,14 +367,14 @@ def is_personal(spec: ModelSpec, name: str) -> bool:
 
 def _numeric_binning(name: str, found: OrderStatistics, personal: bool) -> Binning:
     if personal:
-        return personal_binning(name, found.quantiles)
+        return shapes.personal_binning(name, found.quantiles)
     centre = float(f"{found.median:.6g}")
     if found.values is not None:
-        return discrete_binning(name, found.values, centre=centre)
+        return shapes.discrete_binning(name, found.values, centre=centre)
     heaps = _heaps(found.quantiles)
     own = [edge for heap in heaps for edge in (just_below(heap), heap)]
     edges = [*found.quantiles, *found.off_heap, *(own if found.off_heap else ())]
-    return numeric_binning(name, edges, low=found.low, high=found.high, centre=centre)
+    return shapes.numeric_binning(name, edges, low=found.low, high=found.high, centre=centre)
 
 
 def _heaps(quantiles: Sequence[float]) -> list[float]:
@@ -372,12 +385,12 @@ def _heaps(quantiles: Sequence[float]) -> list[float]:
 
 
 def _fit_categorical(engine: Engine, from_sql: str, name: str, value: str) -> Binning:
-    most = MAX_CATEGORIES + MAX_TAIL
+    most = shapes.MAX_CATEGORIES + shapes.MAX_TAIL
     found = engine.query(
         f"SELECT x, COUNT(*) AS n FROM (SELECT {value} AS x FROM {from_sql} AS records) AS v "
         f"WHERE x IS NOT NULL GROUP BY x ORDER BY n DESC, x LIMIT {most + 1}"
     )
-    return categorical_binning(name, _column(found, "x"))
+    return shapes.categorical_binning(name, _column(found, "x"))
 
 
 def _column(table: pa.Table, name: str) -> list[str]:
@@ -423,7 +436,7 @@ def order_statistics(
     names = list(values)
     step = max(_VALUES_AT_ONCE // max(n_rows, 1), 1)
     ordered: Iterable[tuple[str, OrderStatistics]] = ()
-    with at_work(engine) as threads:
+    with ThreadPoolExecutor(engine.threads) as threads:
         for begin in range(0, len(names), step):
             some = names[begin : begin + step]
             columns = ", ".join(

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import cached_property, lru_cache
+from typing import Unpack
 
 import numpy as np
 import pandas as pd
@@ -27,9 +28,8 @@ from mlmon_dagster.metrics.statistics import (
 )
 from mlmon_dagster.profiles.baseline import Baseline, binnings_of, load_stored, no_baseline
 from mlmon_dagster.profiles.fit import fit_binnings
-from mlmon_dagster.profiles.storage import load_profiles
+from mlmon_dagster.profiles.storage import Wanted, load_profiles
 from mlmon_dagster.spec.baseline import PRODUCTION, BaselineSpec
-from mlmon_dagster.spec.declaration import SliceKey
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.windows import EarlierWindows, Window, mark_of_windows, window_containing
@@ -112,19 +112,10 @@ class BaselineInForce:
         return RollingBaselines(self._store, self._spec, self, choice, first, last, columns)
 
     def profiles(
-        self,
-        *,
-        start: dt.datetime | None = None,
-        end: dt.datetime | None = None,
-        dataset: str | None = None,
-        columns: Sequence[str] | None = None,
-        slices: Sequence[SliceKey] | None = None,
+        self, columns: Sequence[str] | None = None, **wanted: Unpack[Wanted]
     ) -> dict[str, ColumnStatistics]:
         """Read profiles that were made with its bins, see `load_profiles`."""
-        return load_profiles(
-            self._store, self._spec, self.binnings,
-            start=start, end=end, dataset=dataset, columns=columns, slices=slices,
-        )  # fmt: skip
+        return load_profiles(self._store, self._spec, self.binnings, columns, **wanted)
 
 
 @lru_cache(maxsize=64)  # a question to the engine for every column, asked by every step of a run

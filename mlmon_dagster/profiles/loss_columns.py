@@ -106,9 +106,9 @@ def attribution_columns(spec: ModelSpec) -> Values:
         signed_of(f): ("loss", f"CASE WHEN {is_known} THEN {_cut(c)} END")
         for f, c in columns.items()
     }
-    if has_base_value(spec):
+    if spec.columns.base_value is not None:
         found[BASE] = ("loss", f"CASE WHEN {is_known} THEN {_cut('base_value')} END")
-    if has_explainer(spec):
+    if spec.columns.explainer is not None:
         found[EXPLAINER] = ("categorical", f"CASE WHEN {is_known} THEN COALESCE(explainer, '') END")
     return found | (_sums(spec) if len(columns) == len(spec.logged_features) else {})
 
@@ -119,7 +119,7 @@ def _sums(spec: ModelSpec) -> Values:
     for link, sql in links(spec).items():
         raw = f"(CASE WHEN {_SUM} IS NOT NULL THEN {_cut(sql)} END)"
         known = spec.explain.base_value
-        if has_base_value(spec):
+        if spec.columns.base_value is not None:
             base = _cut("base_value")
         else:
             base = number(known) if known is not None else _OFFSET.format(link)
@@ -140,20 +140,10 @@ def _sums(spec: ModelSpec) -> Values:
     return found
 
 
-def has_base_value(spec: ModelSpec) -> bool:
-    """Say whether every row has the base value that its SHAP values start from."""
-    return spec.columns.base_value is not None or spec.explain.model is not None
-
-
-def has_explainer(spec: ModelSpec) -> bool:
-    """Say whether every row has the name of what computed its SHAP values."""
-    return spec.columns.explainer is not None or spec.explain.model is not None
-
-
 def has_offset(spec: ModelSpec, name: str) -> bool:
     """Say whether a column's middle in the baseline stands for the base value nobody knows."""
-    is_known = has_base_value(spec) or spec.explain.base_value is not None
-    return name.startswith(REST) and not is_known
+    known = (spec.columns.base_value, spec.explain.base_value)
+    return name.startswith(REST) and known == (None, None)
 
 
 def with_offsets(value: str, binnings: Mapping[str, Binning]) -> str:
@@ -179,33 +169,6 @@ def attribution_source(spec: ModelSpec, from_sql: str) -> str:
         f"(SELECT records.*, {size} AS {_SIZE}, "
         f"CASE WHEN {' AND '.join(is_known)} THEN {total} END AS {_SUM} FROM {from_sql} AS records)"
     )
-
-
-def without_values(spec: ModelSpec, from_sql: str) -> str:
-    """Return no rows, with the columns of computed SHAP values beside those of the records."""
-    typed = {c: "DOUBLE PRECISION" for c in (*attributed(spec).values(), "base_value")}
-    nulls = ", ".join(
-        f"CAST(NULL AS {kind}) AS {quote_identifier(name)}"
-        for name, kind in (typed | {"explainer": "VARCHAR"}).items()
-    )
-    return f"(SELECT records.*, {nulls} FROM {from_sql} AS records WHERE FALSE)"
-
-
-def joined_values(spec: ModelSpec, from_sql: str, table: str) -> str:
-    """Return the rows that a table of computed SHAP values has, with them."""
-    names = (*attributed(spec).values(), "base_value", "explainer")
-    values = ", ".join(f"computed.{quote_identifier(name)}" for name in names)
-    return (
-        f"(SELECT records.*, {values} FROM {from_sql} AS records JOIN {table} AS computed "
-        "ON computed.dataset = records.dataset "
-        "AND computed.prediction_id = records.prediction_id)"
-    )
-
-
-def sampled(share: float) -> str:
-    """Return the condition of a share of the rows, by hash of their id: the same ones every day."""
-    limit = literal(f"{min(int(share * 16**8), 16**8 - 1):08x}")
-    return f"SUBSTR(MD5(prediction_id || ':explained'), 1, 8) <= {limit}"
 
 
 def _cut(value: str) -> str:

@@ -1,6 +1,6 @@
 """From profiles to metrics: which metrics each family computes, from which columns.
 
-Drift is of columns, of how they hang together, of attributions and of residuals.
+Drift is of columns, of attributions and of residuals.
 """
 
 from __future__ import annotations
@@ -25,27 +25,7 @@ from mlmon_dagster.metrics.statistics import (
     select_columns,
     side_by_side,
 )
-from mlmon_dagster.profiles.loss_columns import (
-    DEBIT,
-    EVALUATOR,
-    EXPLAINER,
-    FAILED,
-    GAIN,
-    JUDGED,
-    TIMED_OUT,
-    TOLD,
-    TRACED,
-    TRACED_LATENCY,
-    TRACED_STATUS,
-    UNJUDGED,
-    attribution_columns,
-    evaluation_columns,
-    group_columns,
-    loss_columns,
-    outcome_columns,
-    share_of,
-    span_columns,
-)
+from mlmon_dagster.profiles import loss_columns as losses
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.declaration import attributed
 from mlmon_dagster.spec.evaluations import find_judge
@@ -119,7 +99,6 @@ def drift(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.
         off_heap_drift(columns, rest),
         novelty_metrics(columns, own, min_rows=monitor.min_rows),
         unlike_metrics(embedded, own, min_rows=monitor.min_rows),
-        _multivariate(profiles, baseline),
         _unjudged(spec, profiles, [c for c in spec.features if c not in known], "not_in_baseline"),
         _unjudged(spec, profiles, [c for c in spec.features if c in given], "given_by_window"),
         _attribution(spec, profiles, baseline),
@@ -159,19 +138,9 @@ def _known(baseline: Profiles) -> frozenset[str]:
     return derived(baseline, "known", compute)
 
 
-def _multivariate(profiles: Profiles, baseline: Profiles) -> pd.DataFrame:
-    """Return how the columns hang together, where that is profiled on both sides."""
-    from mlmon_dagster.metrics.drift.joint import JOINT, multivariate_metrics
-
-    if JOINT not in profiles or JOINT not in baseline:
-        return concat_frames([])
-    then = derived(baseline, JOINT, lambda: over_versions(baseline[JOINT]))
-    return multivariate_metrics(profiles[JOINT], then)
-
-
 def _attribution(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.DataFrame:
     """Return how much each feature counts, where SHAP values are logged."""
-    names = {f: share_of(f) for f in attributed(spec) if share_of(f) in profiles}
+    names = {f: losses.share_of(f) for f in attributed(spec) if losses.share_of(f) in profiles}
     if not names:
         return concat_frames([])
     from mlmon_dagster.metrics.drift.attribution import (
@@ -191,8 +160,8 @@ def _attribution(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None)
         )
     columns = {feature: profiles[name] for feature, name in names.items()}
     is_same = None
-    if baseline is not None and EXPLAINER in profiles and EXPLAINER in baseline:
-        is_same = same_explainer(profiles[EXPLAINER], baseline[EXPLAINER])
+    if baseline is not None and losses.EXPLAINER in profiles and losses.EXPLAINER in baseline:
+        is_same = same_explainer(profiles[losses.EXPLAINER], baseline[losses.EXPLAINER])
     return attribution_metrics(columns, references, min_rows=least, is_same=is_same)
 
 
@@ -394,20 +363,20 @@ def _evaluations(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None)
     evaluations = {
         name: Evaluated(
             profiles[f"{OUTCOME}{name}"],
-            profiles[f"{UNJUDGED}{name}"],
+            profiles[f"{losses.UNJUDGED}{name}"],
             one.good is not None,
-            profiles.get(f"{JUDGED}{find_judge(spec.evaluations, name)}"),
-            profiles.get(f"{EVALUATOR}{name}"),
-            (baseline or {}).get(f"{EVALUATOR}{name}"),
+            profiles.get(f"{losses.JUDGED}{find_judge(spec.evaluations, name)}"),
+            profiles.get(f"{losses.EVALUATOR}{name}"),
+            (baseline or {}).get(f"{losses.EVALUATOR}{name}"),
             find_clusters(profiles, name),
         )
         for name, one in spec.evaluations.items()
         if f"{OUTCOME}{name}" in profiles
     }
     judges = {
-        name: profiles[f"{JUDGED}{name}"]
+        name: profiles[f"{losses.JUDGED}{name}"]
         for name in spec.evaluations
-        if f"{JUDGED}{name}" in profiles
+        if f"{losses.JUDGED}{name}" in profiles
     }
     return evaluation_metrics(evaluations, judges)
 
@@ -420,7 +389,7 @@ def service(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> p
     costs = {name: profiles[name] for name in spec.priced_features if name in profiles}
     if costs:
         found = concat_frames([found, cost_metrics(costs)])
-    if spec.spans is None or TRACED not in profiles:
+    if spec.spans is None or losses.TRACED not in profiles:
         return found
     return concat_frames([found, *_of_spans(spec.spans, profiles)])
 
@@ -431,19 +400,23 @@ def _of_spans(spans: Spans, profiles: Profiles) -> Iterator[pd.DataFrame]:
     def both(all_: str, traced: str) -> tuple[ColumnStatistics, ColumnStatistics] | None:
         return (profiles[all_], profiles[traced]) if {all_, traced} <= profiles.keys() else None
 
-    told = {name: profiles[TOLD + name] for name in spans.columns if TOLD + name in profiles}
+    told = {
+        name: profiles[losses.TOLD + name]
+        for name in spans.columns
+        if losses.TOLD + name in profiles
+    }
     yield coverage_metrics(
-        profiles[TRACED],
-        both("latency_ms", TRACED_LATENCY),
-        both("status", TRACED_STATUS),
+        profiles[losses.TRACED],
+        both("latency_ms", losses.TRACED_LATENCY),
+        both("status", losses.TRACED_STATUS),
         told,
     )
     stages = {
         column: Stage(
             profiles[column],
             profiles[stage_calls(name)],
-            profiles[FAILED + column],
-            profiles[TIMED_OUT + column],
+            profiles[losses.FAILED + column],
+            profiles[losses.TIMED_OUT + column],
         )
         for name in spans.stages
         if (column := stage_column(name)) in profiles
@@ -462,8 +435,8 @@ def business(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> 
     outcomes = {
         name: Outcome(
             profiles[f"{OUTCOME}{name}"],
-            profiles.get(f"{GAIN}{name}"),
-            profiles.get(f"{DEBIT}{name}"),
+            profiles.get(f"{losses.GAIN}{name}"),
+            profiles.get(f"{losses.DEBIT}{name}"),
             "outcome" if declared.better == "higher" else "cost",
             profiles.get(f"{BY_OUTPUT}{OUTCOME}{name}"),
         )
@@ -487,38 +460,38 @@ def columns_of(spec: ModelSpec, family: str) -> list[str]:
     return {
         QUALITY: [
             *spec.features,
-            *(n for n in attribution_columns(spec) if n.startswith(BROKEN)),
+            *(n for n in losses.attribution_columns(spec) if n.startswith(BROKEN)),
         ],
         DRIFT: [
             *spec.features,
             "score",
             "prediction",
             "actual",
-            ":joint",
-            *map(share_of, attributed(spec)),
-            EXPLAINER,
+            *map(losses.share_of, attributed(spec)),
+            losses.EXPLAINER,
         ],
         PERFORMANCE: performance_columns(spec),
-        SERVICE: ["latency_ms", "status", *spec.priced_features, *span_columns(spec)],
-        BUSINESS: [*outcome_columns(spec), *(_decided_columns(spec) if spec.costs else [])],
+        SERVICE: ["latency_ms", "status", *spec.priced_features, *losses.span_columns(spec)],
+        BUSINESS: [*losses.outcome_columns(spec), *(_decided_columns(spec) if spec.costs else [])],
     }[family]
 
 
 def _decided_columns(spec: ModelSpec) -> list[str]:
     """Return the profiled columns that tell what decisions were worth."""
     outputs = ["prediction", *(["score", DECIDED] if spec.columns.score is not None else [])]
-    return [*outputs, *(n for n in loss_columns(spec) if n.startswith(EXEMPT))]
+    return [*outputs, *(n for n in losses.loss_columns(spec) if n.startswith(EXEMPT))]
 
 
 def performance_columns(spec: ModelSpec) -> list[str]:
     """Return the profiled columns that performance is computed from."""
     if task_of(spec).is_grouped:
-        return list(group_columns(spec))
+        return list(losses.group_columns(spec))
     if spec.evaluations:
-        return [*outcome_columns(spec), *evaluation_columns(spec), *group_columns(spec)]
+        outcomes, evaluated = losses.outcome_columns(spec), losses.evaluation_columns(spec)
+        return [*outcomes, *evaluated, *losses.group_columns(spec)]
     outputs = [name for name in ("score", "prediction") if getattr(spec.columns, name) is not None]
-    losses = [name for name in loss_columns(spec) if not name.startswith(DECIDED_FOR)]
-    return list(dict.fromkeys([*outputs, *losses, *group_columns(spec)]))
+    mine = [name for name in losses.loss_columns(spec) if not name.startswith(DECIDED_FOR)]
+    return list(dict.fromkeys([*outputs, *mine, *losses.group_columns(spec)]))
 
 
 def measure(

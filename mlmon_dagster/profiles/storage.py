@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypedDict, Unpack
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -69,16 +69,28 @@ def save_profiles(
     table.replace(rows.append_column("window_date", dates), windows, predicate)
 
 
+class Wanted(TypedDict, total=False):
+    """Which profiles are read; all by default.
+
+    Attributes:
+        start: Windows that start at or after this moment.
+        end: Windows that start before this moment.
+        dataset: Of this dataset only.
+        slices: Of these slice keys only, such as ``("origin",)``; ``()`` is the whole.
+    """
+
+    start: dt.datetime | None
+    end: dt.datetime | None
+    dataset: str | None
+    slices: Sequence[SliceKey] | None
+
+
 def load_profiles(
     store: Store,
     spec: ModelSpec,
     binnings: Mapping[str, Binning],
-    *,
-    start: dt.datetime | None = None,
-    end: dt.datetime | None = None,
-    dataset: str | None = None,
     columns: Sequence[str] | None = None,
-    slices: Sequence[SliceKey] | None = None,
+    **wanted: Unpack[Wanted],
 ) -> dict[str, ColumnStatistics]:
     """Read profiles that were made with some bins, usually those in force.
 
@@ -86,33 +98,24 @@ def load_profiles(
         store: The store.
         spec: The model.
         binnings: Column -> bins.
-        start: Windows that start at or after this moment.
-        end: Windows that start before this moment.
-        dataset: Of this dataset only.
         columns: Of these columns only.
-        slices: Of these slice keys only, such as ``("origin",)``; ``()`` is the whole.
+        **wanted: See `Wanted`.
 
     Returns:
         Column -> statistics, cells sorted by `CELL_KEYS`. A column without any profile is
         absent. Windows profiled with an earlier baseline are left out until they are profiled
         again.
     """
-    wanted = {name: b for name, b in binnings.items() if columns is None or name in columns}
-    rows = read_rows(store, spec, wanted, start=start, end=end, dataset=dataset, slices=slices)
-    return from_rows(rows, wanted)
+    known = {name: b for name, b in binnings.items() if columns is None or name in columns}
+    return from_rows(read_rows(store, spec, known, **wanted), known)
 
 
 def read_rows(
-    store: Store,
-    spec: ModelSpec,
-    columns: Iterable[str],
-    *,
-    start: dt.datetime | None = None,
-    end: dt.datetime | None = None,
-    dataset: str | None = None,
-    slices: Sequence[SliceKey] | None = None,
+    store: Store, spec: ModelSpec, columns: Iterable[str], **wanted: Unpack[Wanted]
 ) -> pa.Table:
     """Read profiles as they are stored, whatever bins they were made with; see `load_profiles`."""
+    start, end = wanted.get("start"), wanted.get("end")
+    dataset, slices = wanted.get("dataset"), wanted.get("slices")
     conditions = [f"column_name IN ({literals(columns)})"]
     if start is not None:
         conditions.append(f"window_start >= {literal(start)}")

@@ -52,7 +52,7 @@ _LINEAGE: Final = "the lineage in Dagster's UI, from the next load on; nothing i
 _UPKEEP: Final = "the next daily upkeep"
 
 _OTHERWISE: Final = {  # keys that have rules of their own
-    DRIFT: {"baseline", "multivariate"},
+    DRIFT: {"baseline"},
     VERSIONS: {"compare", "skew", "staleness"},
 }
 
@@ -134,7 +134,7 @@ RULES: Final[tuple[Rule, ...]] = (
          "rows refused for its name are read again"),
     Rule("", ("fairness", "top_share"), "kept", "windows measured from now on; earlier "
          "ones with `mlmon run MODEL --from --to`"),
-    Rule("", ("explain",), "followed", f"where SHAP values are logged or computed: {_REFIT}"),
+    Rule("", ("explain",), "followed", f"where SHAP values are logged: {_REFIT}"),
     Rule("expectations", ("expect", "arguments", "severity", "stream"), "kept",
          "the next file or batch; rows that one refused are read again where those change"),
     Rule("metrics", ("of", "name", "columns", "arguments", "needs_actuals", "better", "change",
@@ -154,8 +154,6 @@ RULES: Final[tuple[Rule, ...]] = (
          "another registered model what was known is forgotten, and its events stay"),
     *_of_monitors(),
     Rule("monitors.drift", ("baseline",), "followed", "the newest 1,000 windows are judged again"),
-    Rule("monitors.drift", ("multivariate",), "followed", f"declared or taken away: {_REFIT}; its "
-         "limits: windows judged from now on"),
     Rule("monitors.versions", ("compare", "skew", "staleness"), "followed", "the first of them "
          "declared: every window with rows is measured by it; what else changes: windows measured "
          "from now on, earlier ones with `mlmon run MODEL --from --to`"),

@@ -13,10 +13,10 @@ from mlmon_dagster.spec.alerting import policy_problems
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.declaration import (
     alias_problems,
+    attributed,
     attribution_problems,
     effect_problems,
     is_slow,
-    logged_attributions,
     outcome_problems,
     retention_problems,
 )
@@ -118,7 +118,7 @@ def _spans(spec: Declaration) -> Iterator[Problem]:
 
 def readable_columns(spec: Declaration) -> list[str]:
     """Return the columns of inference records that a custom metric may read."""
-    logged = [*class_scores(spec).values(), *logged_attributions(spec).values()]
+    logged = [*class_scores(spec).values(), *attributed(spec).values()]
     return [*predicate_columns(spec), *logged]
 
 

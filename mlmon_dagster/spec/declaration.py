@@ -498,20 +498,10 @@ _EXPECTATION = re.compile(r"expect_[a-z0-9_]+")
 
 
 class Explain(Declared):
-    """How SHAP values are read, and the model that they are computed from where none are logged."""
+    """How logged SHAP values are read."""
 
-    model: str | None = None
-    share: float = Field(default=0.1, gt=0, le=1)
     base_value: float | None = Field(default=None, allow_inf_nan=False)
     tolerance: float = Field(default=0.001, gt=0, lt=1)
-
-    @model_validator(mode="after")
-    def _names_a_function(self) -> Self:
-        if self.model is not None and not FUNCTION.fullmatch(self.model):
-            raise ValueError(
-                f"{shown(self.model)} does not name a function; write package.module:function"
-            )
-        return self
 
 
 class Expectation(Declared):
@@ -737,17 +727,10 @@ def outcome_problems(spec: Declaration) -> Found:
             yield (*where, "worth"), "say in which currency, at the top: currency: EUR"
 
 
-def logged_attributions(spec: Declaration) -> dict[str, str]:
+def attributed(spec: Declaration) -> dict[str, str]:
     """Return feature -> the store's column of its SHAP values, in the order of the features."""
     known = shap_columns(spec.columns.shap, spec.logged_features)
     return {name: attribution_column(name) for name in spec.logged_features if name in known}
-
-
-def attributed(spec: Declaration) -> dict[str, str]:
-    """Return feature -> column of its SHAP values, whether they are logged or computed."""
-    if spec.explain.model is None:
-        return logged_attributions(spec)
-    return {name: attribution_column(name) for name in spec.logged_features}
 
 
 def attribution_problems(spec: Declaration) -> Found:
@@ -766,36 +749,18 @@ def attribution_problems(spec: Declaration) -> Found:
         yield ("columns", "shap"), "a share needs the SHAP values of at least two features"
     if len(set(columns.values())) < len(columns):
         yield ("columns", "shap"), "two features have the same column"
-    yield from _explain_problems(spec)
+    for name in ("base_value", "explainer"):
+        if getattr(spec.columns, name) is not None and spec.columns.shap is None:
+            yield ("columns", name), f"{name} is of logged SHAP values; declare columns.shap"
+    if spec.explain.base_value is not None and spec.columns.base_value is not None:
+        yield ("explain", "base_value"), "base values are logged (columns.base_value); keep one"
     monitor = spec.monitors.drift
     wanted = "attribution" in monitor.model_fields_set and monitor.attribution is not None
     if wanted and not attributed(spec):
         yield (
             ("monitors", DRIFT, "attribution"),
-            "attributions are measured from columns.shap, or of explain.model; declare one, such "
-            f"as shap_{FEATURE}",
+            f"attributions are measured from columns.shap; declare it, such as shap_{FEATURE}",
         )
-
-
-def _explain_problems(spec: Declaration) -> Found:
-    """Find what is said of SHAP values that nobody logs or computes, or twice."""
-    explain, columns = spec.explain, spec.columns
-    if explain.model is None:
-        for name in ("base_value", "explainer"):
-            if getattr(columns, name) is not None and columns.shap is None:
-                yield ("columns", name), f"{name} is of logged SHAP values; declare columns.shap"
-        if "share" in explain.model_fields_set:
-            yield ("explain", "share"), "a share of the rows is for explain.model to explain"
-    elif columns.shap is not None:
-        yield ("explain", "model"), "SHAP values are logged (columns.shap); keep one of the two"
-    elif spec.task in _WITHOUT_NUMBER:
-        yield ("explain", "model"), "models with one score can be explained, not those of classes"
-    elif explain.base_value is not None:
-        yield ("explain", "base_value"), "the explainer of explain.model says the base value"
-    elif len(spec.logged_features) < 2:
-        yield ("explain", "model"), "a share needs the SHAP values of at least two features"
-    if explain.base_value is not None and columns.base_value is not None:
-        yield ("explain", "base_value"), "base values are logged (columns.base_value); keep one"
 
 
 def effect_problems(spec: Declaration, effect: DeclaredEffect) -> Found:

@@ -140,8 +140,4 @@ def profiled_besides(spec: ModelSpec) -> list[object]:
     if spec.columns.outcomes:
         read = {name: [o.kind, o.better] for name, o in spec.columns.outcomes.items()}
         found.append(["outcomes", read])
-    monitor = spec.monitors.drift
-    if monitor.multivariate is not None:
-        importance = [feature.importance for feature in spec.features.values()]
-        found.append(["joint", monitor.columns, importance])
     return found

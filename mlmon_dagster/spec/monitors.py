@@ -58,11 +58,9 @@ else:
     DriftMethod = Literal[tuple(DISTANCES)]
 FEATURE: Final = "{feature}"  # in a pattern of column names
 _PREFIX: Final = "shap:"
-CORRELATION_SHIFT: Final = "correlation_shift"  # of a window, at column `:table`
 SUSTAINED_SHIFT: Final = "sustained_shift"  # of a column, over its newest windows
 SUSTAINED_WINDOWS: Final = (7, 14, 28)  # that are judged as one
 REPEATED_ROWS: Final = "repeated_rows"  # of a window, those of one of the windows before
-CORRELATION_CHANGE: Final = "correlation_change"  # of one of its pairs
 RELEASE_CHANGE: Final = "release_change"  # of a version beside the one that it replaced
 GAIN: Final = "_gain"  # ends the name of what another version is better by
 CANARY_SHARE: Final = "canary_share"
@@ -120,24 +118,6 @@ def _rate(condition: Condition) -> Condition:
 
 
 RateCondition = Annotated[Condition, AfterValidator(_rate)]
-
-
-class Multivariate(Declared):
-    """How far the correlation of any two columns may move from the baseline's."""
-
-    above: float = Field(default=0.2, gt=0, le=2)
-    error_at: float | None = None
-
-    @model_validator(mode="after")
-    def _ladder(self) -> Self:
-        check_ladder(self.error_at, above=self.above, below=None)
-        return self
-
-
-DeclaredMultivariate = Annotated[
-    Multivariate | None,
-    BeforeValidator(switched, json_schema_input_type=Multivariate | bool | None),
-]
 
 
 class Attribution(Declared):
@@ -317,7 +297,6 @@ class DriftMonitor(Monitor):
     q: float = Field(default=0.01, gt=0, lt=1)
     min_rows: int = Field(default=30, ge=1)
     slices: bool = False
-    multivariate: DeclaredMultivariate = None
     attribution: DeclaredAttribution = Attribution()
     sustained: DeclaredSustained = Sustained()
     repeated_rows: RateCondition | None = Condition(above=0.1)

@@ -26,7 +26,7 @@ from mlmon_dagster.spec import (
     window_containing,
 )
 from mlmon_dagster.spec.baseline import PRODUCTION
-from mlmon_dagster.spec.declaration import Task, logged_attributions, sampled_features
+from mlmon_dagster.spec.declaration import Task, attributed, sampled_features
 from mlmon_dagster.spec.derived import VECTOR, name_derived
 from mlmon_dagster.spec.evaluations import error_column, evaluator_column
 from mlmon_dagster.spec.monitors import CLASS_RATE, SPAN_COVERAGE
@@ -186,7 +186,7 @@ def _columns(spec: ModelSpec, hidden: Collection[str], *, brief: bool) -> str:
         else quote_identifier(n)
         for n, feature in spec.features.items()
     ]
-    attributions = [quote_identifier(name) for name in logged_attributions(spec).values()]
+    attributions = [quote_identifier(name) for name in attributed(spec).values()]
     of_spans = [quote_identifier(field.name) for field in span_fields(spec)]
     named = map(quote_identifier, plain)
     more = () if brief else (*features, *attributions)

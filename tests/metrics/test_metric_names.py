@@ -75,7 +75,6 @@ ORACLES: dict[str, str] = {
     **{info.name: "test_evaluations" for info in METRICS.values() if GENERATION in info.tasks},
     "personal_rate": "test_personal",
     OFF_HEAP: "test_support",
-    **dict.fromkeys((monitors.CORRELATION_SHIFT, monitors.CORRELATION_CHANGE), "test_multivariate"),
     **dict.fromkeys((declaration.ATTRIBUTION, declaration.ATTRIBUTION_SHIFT), "test_attribution"),
     **dict.fromkeys((declaration.ATTRIBUTION_NDCG, declaration.NOT_ADDITIVE), "test_additivity"),
     "residual_drift": "test_data_oracles",  # it is the psi of a column
@@ -124,7 +123,6 @@ def _declared() -> set[str]:
     }
     limits = {f"{name}{AUTO}" for name in (*DISTANCES, "ks")}
     named = {*METRICS, *DISTANCES, "ks", *FURTHER, *QUANTILES}
-    named |= {monitors.CORRELATION_SHIFT, monitors.CORRELATION_CHANGE}
     named |= {declaration.ATTRIBUTION, declaration.ATTRIBUTION_SHIFT, declaration.ATTRIBUTION_NDCG}
     named |= {monitors.CLASS_RATE, monitors.PROMETHEUS, monitors.REPEATED_ROWS}
     named |= {NOVEL, f"{NOVEL}{AUTO}", OFF_HEAP, *SPANS}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from mlmon_dagster.families.registry import evaluate
+from mlmon_dagster.families.registry import JUDGED_BY
 from mlmon_dagster.metrics.frames import METRIC_COLUMNS
+from mlmon_dagster.monitors.evidence import Evidence, fill_windows
 from mlmon_dagster.spec import ModelSpec
 from tests.conftest import make_spec
 
@@ -51,6 +52,23 @@ def window(day: pd.Timestamp = DAY, **fields: Any) -> dict[str, Any]:
         "n_actual": 1000, "maturity": "mature", "data_version": "v1", "n_bad": 0,
     }  # fmt: skip
     return row | fields
+
+
+def evaluate(
+    model: ModelSpec,
+    metrics: pd.DataFrame,
+    windows: Sequence[Mapping[str, Any]],
+    *,
+    families: Iterable[str] = JUDGED_BY,
+    **known: Any,
+) -> list[Any]:
+    """Judge windows by families, with what else `Evidence` knows."""
+    filled = fill_windows(windows)
+    return [
+        row
+        for family in families
+        for row in JUDGED_BY[family].judge(Evidence(family, model, filled, metrics, **known))
+    ]
 
 
 def verdicts(

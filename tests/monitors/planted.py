@@ -18,13 +18,14 @@ import pyarrow as pa
 
 from mlmon_dagster.families.drift import ColumnChanges
 from mlmon_dagster.families.newest_windows import SustainedShifts
-from mlmon_dagster.families.registry import FAMILIES, evaluate
+from mlmon_dagster.families.registry import JUDGED_BY
 from mlmon_dagster.metrics.statistics import ColumnStatistics, of_all
 from mlmon_dagster.profiles import build_profiles
 from mlmon_dagster.profiles.fit import fit_binnings
 from mlmon_dagster.profiles.measures import measure
 from mlmon_dagster.spec import ModelSpec, spec_from_mapping
 from mlmon_dagster.spec.monitors import SUSTAINED_WINDOWS
+from tests.monitors.cases import evaluate
 from tests.profiles.records import DuckEngine
 
 Rows = pd.DataFrame
@@ -208,7 +209,7 @@ class World:
                     spec, lambda start: (whole, max(days).to_pydatetime()), compared.get
                 )
             if family != "drift":  # it asks a store for its baseline
-                references = FAMILIES[family].references(cast("Any", comparison))
+                references = JUDGED_BY[family].references(cast("Any", comparison))
             rows += evaluate(
                 spec, measure(spec, family, found, baseline), windows, families=[family], now=NOW,
                 run_id="r", is_backfill=False, **references,

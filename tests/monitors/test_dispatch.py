@@ -7,11 +7,10 @@ import pandas as pd
 import pytest
 import sqlalchemy as sa
 
-from mlmon_dagster.families.registry import evaluate
 from mlmon_dagster.spec.custom_metrics import CustomMetric
 from mlmon_dagster.spec.monitors import FAMILIES
 from mlmon_dagster.store.state import schema
-from tests.monitors.cases import DAY, NOW, frame, metric, spec, verdicts, window
+from tests.monitors.cases import DAY, NOW, evaluate, frame, metric, spec, verdicts, window
 
 ROWS = [
     metric("null_rate", 0.0, "age", lower=0.0, upper=0.01),

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlmon_dagster.families.registry import FAMILIES
+from mlmon_dagster.families.registry import JUDGED_BY
 from mlmon_dagster.spec import ModelSpec
 from tests.monitors.cases import DAY, frame, metric, only, spec, verdicts, window
 
@@ -65,7 +65,7 @@ def test_two_weeks_that_are_each_within_the_usual_fail_together_and_say_so() -> 
 
 
 def test_a_verdict_is_of_as_many_windows_as_it_names() -> None:
-    family, model = FAMILIES["performance"], spec()
+    family, model = JUDGED_BY["performance"], spec()
     together = judge(0.73 + np.random.default_rng(1).normal(0, 0.03, 14))
     alone = judge(np.full(14, 0.82))
     assert (family.count_judged(model, together), family.count_judged(model, alone)) == (14, 1)

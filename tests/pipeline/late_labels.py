@@ -11,13 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import sqlalchemy as sa
+import yaml
 
-from mlmon_dagster.project import Project
-from mlmon_dagster.spec import ModelSpec, spec_from_mapping
-from mlmon_dagster.store.state import monitor_results
 from mlmon_dagster.store.state.schema import monitor_result
 from mlmon_dagster.store.state.sql import read_frame
-from tests.pipeline.looking import look
+from tests.pipeline.looking import Place
 
 FIRST = dt.datetime(2024, 3, 1, tzinfo=dt.UTC)
 DAY = dt.timedelta(days=1)
@@ -56,7 +54,7 @@ def by_class(positives: tuple[float, float], negatives: tuple[float, float]) -> 
 
 
 @dataclass
-class LateWorld:
+class LateWorld(Place):
     """A calibrated model of which every prediction gets its label after a drawn lag.
 
     Attributes:
@@ -83,20 +81,17 @@ class LateWorld:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        self.moment = FIRST
         self.rng = np.random.default_rng(self.seed)
-        self.project = Project(self.folder, str(self.folder / "store"), now=lambda: self.moment)
         columns = {k: v for k, v in SPEC["columns"].items() if self.is_dated or k != "actual_time"}
-        self.spec: ModelSpec = spec_from_mapping(
-            {**SPEC, "columns": columns, "actuals": self.actuals}
-        )
+        declared = {**SPEC, "columns": columns, "actuals": self.actuals}
+        super().__init__(self.folder, yaml.safe_dump(declared, sort_keys=False), FIRST)
         self.waiting: dict[int, list[pd.DataFrame]] = {}
         self.day = 0
         if self.baseline_days:
             first = -self.baseline_days - 70  # so that all of its labels are known by now
             days = [self._made(first + i, "validation") for i in range(self.baseline_days)]
-            self._drop("predictions", "baseline", pd.concat([p for p, _ in days]))
-            self._drop("actuals", "baseline", pd.concat([a for _, a in days]).drop(columns="due"))
+            self.land("predictions", "baseline", pd.concat([p for p, _ in days]))
+            self.land("actuals", "baseline", pd.concat([a for _, a in days]).drop(columns="due"))
 
     def _made(self, day: int, dataset: str) -> tuple[pd.DataFrame, pd.DataFrame]:
         rng, start = self.rng, FIRST + day * DAY
@@ -131,37 +126,27 @@ class LateWorld:
             labels = labels[rng.random(self.n) < self.chosen(score)]
         return predictions, labels if self.is_dated else labels.drop(columns="known_at")
 
-    def _drop(self, stream: str, name: str, rows: pd.DataFrame) -> None:
-        path = self.folder / "landing" / stream / f"{name}.parquet"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        rows.to_parquet(path, index=False)
-
     def live(self, days: int) -> None:
         """Live so many days: files of a day land early on the next one, and the planner looks."""
         for _ in range(days):
             self.land_day()
             self.look()
 
-    def look(self) -> None:
-        """Look as the planner does."""
-        look(self.project, self.spec, f"run-{self.day}")
-
     def land_day(self) -> None:
         """Land the files of a day, and let it be the next morning."""
         predictions, labels = self._made(self.day, "production")
-        self._drop("predictions", f"{self.day:03}", predictions)
+        self.land("predictions", f"{self.day:03}", predictions)
         for due, rows in labels.groupby("due"):
             self.waiting.setdefault(max(int(due), self.day), []).append(rows.drop(columns="due"))
         if found := self.waiting.pop(self.day, []):
-            self._drop("actuals", f"{self.day:03}", pd.concat(found))
+            self.land("actuals", f"{self.day:03}", pd.concat(found))
         self.day += 1
-        self.moment = FIRST + self.day * DAY + dt.timedelta(hours=3)
+        self.now = FIRST + self.day * DAY + dt.timedelta(hours=3)
 
     def verdicts(self, family: str, metric: str | None = None) -> pd.DataFrame:
         """Return the newest verdicts of a family, with the number of their day."""
-        rows = monitor_results.newest(
-            self.project.store.state, self.spec.model, FIRST, self.moment, family
-        )
+        rows = self.newest(family)
+        rows = rows[rows["window_start"] >= FIRST]
         rows = rows[rows["metric"] == metric] if metric else rows
         return rows.assign(day=(rows["window_start"] - FIRST).dt.days)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import io
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,15 +12,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlmon_dagster.alerts.lifecycle.apply_results import fold_results
-from mlmon_dagster.alerts.messages.incidents import flush_groups
 from mlmon_dagster.alerts.receivers.base import ConsoleReceiver, Receiver
 from mlmon_dagster.alerts.receivers.worker import deliver
-from mlmon_dagster.project import Project
-from mlmon_dagster.spec import load_model
-from mlmon_dagster.store.state.schema import outbox
-from tests.alerts.worlds import IMPATIENT, rows_of
-from tests.pipeline.looking import look
+from tests.alerts.worlds import IMPATIENT
+from tests.pipeline.looking import Place
 
 FIRST, DAY = dt.datetime(2026, 3, 2, tzinfo=dt.UTC), dt.timedelta(days=1)
 ROWS, BASELINE, BEFORE, FAULTY, AFTER = 600, 30, 20, 6, 5
@@ -50,24 +44,12 @@ alerts: {slack: {channel: "#ml-alerts", mention: "@here"}, group_wait: 0s, group
 Rows = pd.DataFrame
 
 
-class Orders:
+class Orders(Place):
     """A healthy model with every family of monitors, and what is done to it from a day on."""
 
     def __init__(self, folder: Path, day: int = 0, receiver: Receiver | None = None) -> None:
-        self.folder, self.day = folder, day
-        self.receiver = receiver or ConsoleReceiver(io.StringIO())
-        self.spec = load_model(folder / "models/orders.yaml")
-        self.project = Project(folder, str(folder / ".mlmon/store"), now=lambda: self.now)
-
-    @property
-    def now(self) -> dt.datetime:
-        return FIRST + self.day * DAY + dt.timedelta(hours=3)
-
-    def land(self, stream: str, name: str, rows: Rows) -> None:
-        path = self.folder / "landing" / stream / f"{name}.parquet"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        rows.to_parquet(path.with_suffix(".tmp"), index=False)
-        path.with_suffix(".tmp").rename(path)
+        super().__init__(folder, SPEC, morning(day))
+        self.day, self.receiver = day, receiver or ConsoleReceiver(io.StringIO())
 
     def live(self, days: int, break_day: Callable[[Rows, Rows], tuple[Rows, Rows]] | None) -> None:
         """Live so many days; each day's files land early on the next one, and are looked at."""
@@ -79,18 +61,14 @@ class Orders:
                 if len(rows):
                     self.land(stream, f"{self.day:03}", rows)
             self.day += 1
-            look(self.project, self.spec, f"day {self.day}")
-            fold_results(self.project.store, [self.spec], self.now)
-            flush_groups(self.project.store, [self.spec], self.now)
+            self.now = morning(self.day)
+            self.look()
+            self.tell()
             deliver(self.project.store, {"slack": self.receiver}, policy=IMPATIENT)
 
-    def messages(self) -> list[dict[str, Any]]:
-        """Return what was written, updates of first messages left out."""
-        return [
-            {**row, **json.loads(row["payload"])}
-            for row in rows_of(self.project.store, outbox)
-            if row["kind"] != "head" and row["status"] != "superseded"
-        ]
+
+def morning(day: int) -> dt.datetime:
+    return FIRST + day * DAY + dt.timedelta(hours=3)
 
 
 def draw_day(day: int, dataset: str = "production") -> tuple[Rows, Rows]:
@@ -153,8 +131,6 @@ CAUSES: dict[str, Callable[[Rows, Rows], tuple[Rows, Rows]]] = {
 
 def make_healthy(folder: Path) -> list[str]:
     """Live some weeks in which nothing happens; return what was said of them."""
-    (folder / "models").mkdir()
-    (folder / "models/orders.yaml").write_text(SPEC)
     orders = Orders(folder)
     history = [draw_day(day, "validation") for day in range(-BASELINE, 0)]
     orders.land("predictions", "validation", pd.concat([rows for rows, _ in history]))

@@ -19,7 +19,7 @@ def live_and_fold(world: LateWorld, days: int) -> None:
     for _ in range(days):
         world.land_day()
         look_at(TRUTH, world.project, world.spec, f"run-{world.day}")
-        fold_results(world.project.store, [world.spec], world.moment)
+        fold_results(world.project.store, [world.spec], world.now)
 
 
 def changes(world: LateWorld) -> list[tuple[str, str]]:

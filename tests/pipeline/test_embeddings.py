@@ -18,21 +18,17 @@ from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.metrics.embeddings import EXEMPLARS, Vectors
 from mlmon_dagster.metrics.statistics import select
 from mlmon_dagster.monitors.wording import subject
-from mlmon_dagster.profiles import ProfileRows, profile_in_parts
 from mlmon_dagster.profiles.baseline import ensure_baseline
 from mlmon_dagster.profiles.embedded import FITTED
 from mlmon_dagster.profiles.storage import load_profiles, to_rows
-from mlmon_dagster.project import Project
 from mlmon_dagster.report.health import health_report
-from mlmon_dagster.spec import ModelSpec, parse_predicate, predicate_columns, window_from_key
+from mlmon_dagster.spec import parse_predicate, predicate_columns, window_from_key
 from mlmon_dagster.spec.files.loader import parse_model
 from mlmon_dagster.store.erasure.erase import erase
 from mlmon_dagster.store.erasure.places import find_traces
-from mlmon_dagster.store.state import monitor_results
 from mlmon_dagster.store.tables.derived_columns import name_row
 from mlmon_dagster.tables.rows import rows_of
-from tests.defs.small_model import drop
-from tests.pipeline.looking import look
+from tests.pipeline.looking import Place
 
 D, ROWS, TOPICS = 24, 400, 12
 FIRST, DAY = dt.date(2024, 2, 1), dt.date(2024, 3, 1)
@@ -75,25 +71,14 @@ def requests(day: dt.date, dataset: str = "production", change: Change = plain) 
     )
 
 
-def make_desk(folder: Path, change: Change = plain) -> tuple[Project, ModelSpec]:
+def make_desk(folder: Path, change: Change = plain) -> Place:
     """Return a project with twenty days of baseline and one day of production, computed."""
-    landing = folder / "landing" / "predictions"
-    landing.mkdir(parents=True)
+    desk = Place(folder, SPEC, NOW)
     usual = [requests(FIRST + dt.timedelta(days=n), "validation") for n in range(20)]
-    drop(pd.concat(usual), landing / "validation.parquet")
-    drop(requests(DAY, change=change), landing / "day.parquet")
-    project = Project(folder, str(folder / ".mlmon" / "store"), None, now=lambda: NOW)
-    spec = parse_model(SPEC)
-    look(project, spec, "run")
-    return project, spec
-
-
-def firing(project: Project) -> dict[str, str]:
-    """Return what fires of the whole day, with its first line."""
-    found = monitor_results.newest(project.store.state, "assistant")
-    found = found[(found["slice_key"] == "all") & found["status"].isin(["WARN", "ERROR"])]
-    lines = [text.partition("\n")[0] for text in found["message"]]
-    return dict(zip(found["monitor"], lines, strict=True))
+    desk.land("predictions", "validation", pd.concat(usual))
+    desk.land("predictions", "day", requests(DAY, change=change))
+    desk.look()
+    return desk
 
 
 def of_a_new_topic(share: float) -> Change:
@@ -120,82 +105,77 @@ def broken(vectors: Vectors, _: np.random.Generator) -> list[object]:
 
 
 def test_a_usual_day_is_judged_and_nothing_fires(tmp_path: Path) -> None:
-    project, spec = make_desk(tmp_path)
-    assert firing(project) == {}
-    found = monitor_results.newest(project.store.state, "assistant")
+    desk = make_desk(tmp_path)
+    store, spec = desk.store, desk.spec
+    assert desk.firing() == {}
+    found = desk.newest()
     found = found[found["slice_key"] == "all"].set_index("monitor")
     for name in ("asked", "asked.topic", "asked.novelty"):
         assert found.loc[f"drift/psi/{name}", "status"] == "OK", name
     assert list(spec.features) == ["asked", "asked.topic", "asked.novelty"]
-    page = health_report(project.store, spec, NOW).html
+    page = health_report(store, spec, NOW).html
     assert "asked.novelty" in page
     assert "Topics of asked" in page
-    project.store.close()
 
 
 def test_a_topic_that_the_baseline_never_saw_is_drift_of_novelty(tmp_path: Path) -> None:
-    project, _ = make_desk(tmp_path, of_a_new_topic(0.25))
-    said = firing(project)
+    said = make_desk(tmp_path, of_a_new_topic(0.25)).firing()
     told = said["drift/psi/asked.novelty"]
     said_so = r"asked is unlike the baseline's in at least \d\.\d+ % of rows, "
     assert re.fullmatch(said_so + r"most of all near topic \d+\.", told)
     assert subject("psi", "asked.novelty") == "Novelty of asked"
-    project.store.close()
 
 
 def test_few_rows_of_a_new_topic_are_told_though_no_distance_is_large(tmp_path: Path) -> None:
-    project, _ = make_desk(tmp_path, of_a_new_topic(0.05))
-    said = firing(project)
+    said = make_desk(tmp_path, of_a_new_topic(0.05)).firing()
     assert list(said) == ["drift/psi/asked.novelty"]
     assert (
         "asked is unlike the baseline's in at least 2.12 % of rows"
         in said["drift/psi/asked.novelty"]
     )
-    project.store.close()
 
 
 def test_unusable_vectors_are_counted_named_and_have_no_topic(tmp_path: Path) -> None:
-    project, spec = make_desk(tmp_path, broken)
-    said = firing(project)["quality/unseen_rate/asked"]
+    desk = make_desk(tmp_path, broken)
+    store, spec = desk.store, desk.spec
+    said = desk.firing()["quality/unseen_rate/asked"]
     assert said.startswith("asked has vectors unlike the baseline's in 15 % of rows: ")
     assert all(name in said for name in ("26 numbers", "not finite", "all zeros"))
     windows = [window_from_key(spec.time, str(DAY))]
     picked = parse_predicate("asked.topic is null", predicate_columns(spec))
-    found = rows_of(project.store, spec, windows, picked, limit=1_000)
+    found = rows_of(store, spec, windows, picked, limit=1_000)
     assert found.n == 60
     assert set(found.table["asked"].to_pylist()) == {"26 numbers", "not finite", "all zeros"}
     assert set(found.table["asked.novelty"].to_pylist()) == {None}
-    project.store.close()
 
 
 def test_another_dimension_is_told_as_such(tmp_path: Path) -> None:
-    project, _ = make_desk(tmp_path, lambda vectors, _: np.hstack([vectors, vectors]).tolist())
-    said = firing(project)
+    said = make_desk(tmp_path, lambda vectors, _: np.hstack([vectors, vectors]).tolist()).firing()
     assert said["quality/unseen_rate/asked"] == (
         "asked has vectors unlike the baseline's in every row: 48 numbers."
     )
-    project.store.close()
 
 
 def test_slices_by_topic_are_profiled_of_every_row(tmp_path: Path) -> None:
-    project, spec = make_desk(tmp_path)
-    binnings = ensure_baseline(project.store, spec, NOW).binnings
-    found = load_profiles(project.store, spec, binnings, start=NOW - dt.timedelta(3))["score"]
+    desk = make_desk(tmp_path)
+    store, spec = desk.store, desk.spec
+    binnings = ensure_baseline(store, spec, NOW).binnings
+    found = load_profiles(store, spec, binnings, start=NOW - dt.timedelta(3))["score"]
     cells = found.cells.assign(n=found.n)
     by_topic = cells[cells["slice_key"] == "asked.topic"]
     assert len(by_topic) >= TOPICS
     assert by_topic["n"].sum() == ROWS
     assert by_topic["slice_value"].str.startswith("topic ").all()
-    project.store.close()
 
 
 def test_the_same_vectors_as_json_lines_and_csv_give_the_same_profiles(tmp_path: Path) -> None:
-    project, spec = make_desk(tmp_path)
-    binnings = ensure_baseline(project.store, spec, NOW).binnings
+    desk = make_desk(tmp_path)
+    store, spec = desk.store, desk.spec
+    binnings = ensure_baseline(store, spec, NOW).binnings
     names = ["asked", "asked.topic", "asked.novelty"]
 
     def counted() -> list[list[int]]:
-        found = load_profiles(project.store, spec, binnings, start=NOW - dt.timedelta(3))
+        found = load_profiles(store, spec, binnings, start=NOW - dt.timedelta(3))
         return [found[name].counts[0].tolist() for name in names]
 
     before = counted()
@@ -207,9 +187,8 @@ def test_the_same_vectors_as_json_lines_and_csv_give_the_same_profiles(tmp_path:
     rows.tail(200).assign(asked=rows["asked"].map(json.dumps)).to_csv(
         landing / "day.csv", index=False
     )
-    look(project, spec, "again")
+    desk.look()
     assert counted() == [[2 * n for n in one] for one in before]
-    project.store.close()
 
 
 def size_of(rows: pa.Table) -> int:
@@ -221,26 +200,20 @@ def size_of(rows: pa.Table) -> int:
 
 
 def test_no_division_of_the_rows_changes_what_is_counted(tmp_path: Path) -> None:
-    project, spec = make_desk(tmp_path, broken)
-    binnings = ensure_baseline(project.store, spec, NOW).binnings
-    work = ProfileRows(lambda: project.store.queries, spec, binnings)
-    whole = project.store.inference_records(spec).from_sql(None, ["production"])
-    halves = [
-        f"(SELECT * FROM {whole} AS r WHERE MD5(prediction_id) {sign} '8')" for sign in ("<", ">=")
-    ]
-    once, twice = (profile_in_parts(work, parts, whole) for parts in ([whole], halves))
+    desk = make_desk(tmp_path, broken)
+    once, twice = desk.profile_twice()
+    spec = desk.spec
     for column in spec.features:
         assert np.array_equal(once[column].counts, twice[column].counts), column
     assert once["asked.novelty"].n[0] == 340
     kept = to_rows({name: select(once[name], np.array([0])) for name in spec.features})
     assert size_of(kept) < 2_048
     assert once["asked"].n[0] == ROWS
-    project.store.close()
 
 
 def test_an_erased_row_is_no_exemplar_any_more(tmp_path: Path) -> None:
-    project, spec = make_desk(tmp_path)
-    store = project.store
+    desk = make_desk(tmp_path)
+    store, spec = desk.store, desk.spec
 
     def exemplars() -> list[str]:
         binnings = ensure_baseline(store, spec, NOW).binnings
@@ -256,10 +229,9 @@ def test_an_erased_row_is_no_exemplar_any_more(tmp_path: Path) -> None:
     erase(store, spec, [gone], now=NOW)
     held = [path for path in (tmp_path / ".mlmon").rglob("*") if path.is_file()]
     assert not any(name in path.read_bytes() for path in held)
-    look(project, spec, "again")
+    desk.look()
     assert name.decode() not in exemplars()
     assert find_traces(store, [gone]).traces == ()
-    project.store.close()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlmon_dagster.project import Project
 from mlmon_dagster.scaffold.proposal import propose
-from mlmon_dagster.spec import ModelSpec, load_model
-from mlmon_dagster.store.state import manifest, monitor_results
-from tests.pipeline.looking import look
+from mlmon_dagster.store.state import manifest
+from tests.pipeline.looking import Place
 
 FIRST = dt.date(2026, 1, 1)
 DAY = dt.timedelta(days=1)
@@ -22,46 +21,35 @@ ROWS = 400
 BEFORE, DAYS = 20, 14  # of the baseline, and of production
 
 
-class Shop:
+class Shop(Place):
     """A model with the spec that init writes from its first three days; one folder, one clock."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.now = folder, at(0)
         self.landing = folder / "landing" / "shop" / "predictions"
         self.landing.mkdir(parents=True)
-        self.land("validation", pd.concat([orders(day, "validation") for day in range(-BEFORE, 0)]))
-        files = [self.land(f"{day:03d}", orders(day)) for day in range(3)]
-        self.now = at(3, 6)
-        text = propose(folder, (self.landing / "validation.csv", *files), "shop", "UTC",
-                       "team:shop", self.now)  # fmt: skip
-        path = folder / "models" / "shop.yaml"
-        path.parent.mkdir()
-        path.write_text(text.replace("/*.csv,", "/*.csv, settle: 0s,").replace(
-            "/*.csv}", "/*.csv, settle: 0s}"
-        ))  # fmt: skip
-        self.spec: ModelSpec = load_model(path)
-        self.project = Project(folder, str(folder / ".mlmon/store"), now=lambda: self.now)
+        past = pd.concat([orders(day, "validation") for day in range(-BEFORE, 0)])
+        files = [self.drop("validation", past)]
+        files += [self.drop(f"{day:03d}", orders(day)) for day in range(3)]
+        text = propose(folder, files, "shop", "UTC", "team:shop", at(3, 6))
+        super().__init__(folder, re.sub(r"/\*\.csv(?=[,}])", "/*.csv, settle: 0s", text), at(3, 6))
 
-    def land(self, name: str, frame: pd.DataFrame) -> Path:
+    def drop(self, name: str, frame: pd.DataFrame) -> Path:
         path = self.landing / f"{name}.csv"
         frame.to_csv(path.with_suffix(".tmp"), index=False)
         return path.with_suffix(".tmp").rename(path)
-
-    def look(self) -> None:
-        look(self.project, self.spec, "run")
 
     def live(self, change: Any = None) -> None:
         """Live all days, those after init's changed, and look at them on the morning after."""
         for day in range(3, 3 + DAYS):
             frame = orders(day)
-            self.land(f"{day:03d}", frame if change is None else change(frame, day))
+            self.drop(f"{day:03d}", frame if change is None else change(frame, day))
         self.now = at(3 + DAYS, 6)
         self.look()
 
     def verdicts(self, family: str) -> pd.DataFrame:
         """Return the newest verdicts of the changed days."""
-        engine = self.project.store.state
-        return monitor_results.newest(engine, "shop", at(3), at(3 + DAYS), family)
+        found = self.newest(family)
+        return found[found["window_start"] >= at(3)]
 
     def files(self, *status: str) -> pd.DataFrame:
         return manifest.load_files_frame(self.project.store.state, "shop", status=status or None)
@@ -134,16 +122,15 @@ def test_while_a_file_is_refused_freshness_points_at_it_and_once_it_is_mended_is
     shop: Shop,
 ) -> None:
     last = 4
-    shop.land("003", orders(3))
+    shop.drop("003", orders(3))
     scores = orders(last)["score"].astype(str)
-    shop.land("004", orders(last).assign(score=scores.where(scores.index % 2 == 0, "high")))
+    shop.drop("004", orders(last).assign(score=scores.where(scores.index % 2 == 0, "high")))
     shop.now = at(last + 2, 6)
     shop.look()
 
     def said() -> pd.Series:
-        found = monitor_results.newest(
-            shop.project.store.state, "shop", at(last), at(last + 1), "freshness"
-        )
+        found = shop.newest("freshness")
+        found = found[found["window_start"] == at(last)]
         return found.set_index("metric").loc["no_data_for"]
 
     assert list(shop.files("quarantined")["path"]) == ["landing/shop/predictions/004.csv"]
@@ -151,6 +138,6 @@ def test_while_a_file_is_refused_freshness_points_at_it_and_once_it_is_mended_is
     assert "landing/shop/predictions/004.csv: 200 of 400 rows cannot be stored" in said()["message"]
     assert "No prediction" not in said()["message"]
 
-    shop.land("004-mended", orders(last))
+    shop.drop("004-mended", orders(last))
     shop.look()
     assert said()["status"] == "OK"

@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from mlmon_dagster.alerts.lifecycle.apply_results import fold_results
-from mlmon_dagster.alerts.messages.incidents import flush_groups
-from mlmon_dagster.project import Project
-from mlmon_dagster.spec import ModelSpec, load_model
-from mlmon_dagster.store.state import monitor_results
-from mlmon_dagster.store.state.schema import outbox
-from tests.alerts.worlds import rows_of
-from tests.pipeline.looking import look
+from tests.pipeline.looking import Place
 
 FIRST = dt.date(2026, 1, 1)
 DAY = dt.timedelta(days=1)
@@ -40,44 +32,18 @@ alerts: {slack: {channel: "#ml"}, group_wait: 0s, group_interval: 0s}
 """
 
 
-class Lived:
-    """A model in a folder of its own, at one moment after the other."""
+class Lived(Place):
+    """A model with twenty days of a baseline, looked at one moment after the other."""
 
     def __init__(self, folder: Path, extra: str = "") -> None:
-        self.folder, self.now = folder, _at(0)
-        (folder / "models").mkdir(parents=True)
-        (folder / "models/loans.yaml").write_text(SPEC + extra)
-        for stream in ("predictions", "actuals"):
-            (folder / "landing" / stream).mkdir(parents=True)
-        self.spec: ModelSpec = load_model(folder / "models/loans.yaml")
-        self.project = Project(folder, str(folder / ".mlmon/store"), now=lambda: self.now)
+        super().__init__(folder, SPEC + extra, _at(0))
         predictions, actuals = customers(range(-20, 0), "validation")
         self.land("predictions", "validation", predictions)
         self.land("actuals", "validation", actuals)
 
-    def land(self, stream: str, name: str, frame: pd.DataFrame) -> None:
-        path = self.folder / "landing" / stream / f"{name}.parquet"
-        frame.to_parquet(path.with_suffix(".tmp"), index=False)
-        path.with_suffix(".tmp").rename(path)
-
-    def look(self) -> None:
-        look(self.project, self.spec, "run")
-
-    def tell(self) -> None:
-        fold_results(self.project.store, [self.spec], self.now)
-        flush_groups(self.project.store, [self.spec], self.now)
-
-    def messages(self) -> list[tuple[str, str]]:
-        """Return what was written: of what kind, and the words."""
-        rows = [row for row in rows_of(self.project.store, outbox) if row["kind"] != "head"]
-        return [(row["kind"], json.loads(row["payload"])["plain"]) for row in rows]
-
-    def verdicts(self, *families: str) -> pd.DataFrame:
-        frame = monitor_results.newest(self.project.store.state, "loans", family=families)
-        # What a delivery repeats is said of the windows in which it came, whatever it holds.
-        frame = frame[~frame["metric"].isin(["conflict_rate", "duplicate_rate"])]
+    def verdicts(self, family: str) -> pd.DataFrame:
         key = ["monitor", "slice_key", "slice_value", "window_start"]
-        return frame.set_index(key).sort_index()[["status", "value", "n", "reason"]]
+        return self.newest(family).set_index(key).sort_index()[["status", "value", "n"]]
 
 
 def _at(day: int, hour: int = 0) -> dt.datetime:
@@ -142,10 +108,9 @@ def test_a_correction_after_weeks_is_told_and_windows_judged_together_are_judged
     life.look()
     life.tell()
 
-    told = [(kind, text) for kind, text in life.messages() if "ROC AUC" in text]
-    kinds = [kind for kind, _ in told]
-    assert set(kinds) <= {"late", "opened"}
-    assert any("2026-01-13 to 2026-01-18" in text for _, text in told)
+    told = [message for message in life.messages() if "ROC AUC" in message["plain"]]
+    assert {message["kind"] for message in told} <= {"late", "opened"}
+    assert any("2026-01-13 to 2026-01-18" in message["plain"] for message in told)
     after = life.verdicts("estimated_performance")["value"]
     newest = [key for key in after.index if "residual" in key[0] and key[3] == _at(n - 1)]
     assert newest

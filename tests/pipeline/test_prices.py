@@ -12,13 +12,11 @@ import pytest
 from scipy import stats
 
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.project import Project
 from mlmon_dagster.spec import parse_predicate, predicate_columns, window_from_key
 from mlmon_dagster.spec.files.loader import parse_model
-from mlmon_dagster.store.state import metric_log, monitor_results
+from mlmon_dagster.store.state import metric_log
 from mlmon_dagster.tables.rows import rows_of
-from tests.defs.small_model import drop
-from tests.pipeline.looking import look
+from tests.pipeline.looking import Place
 
 ROWS, DAYS = 400, 16
 FIRST = dt.date(2024, 3, 1)
@@ -75,46 +73,37 @@ def by_hand(calls: pd.DataFrame) -> pd.Series:
     return cost.where(calls["version"] != "new-1")
 
 
-def make_desk(folder: Path, last: pd.DataFrame) -> Project:
-    landing = folder / "landing" / "predictions"
-    landing.mkdir(parents=True)
+def make_desk(folder: Path, last: pd.DataFrame) -> Place:
+    desk = Place(folder, SPEC, NOW)
     usual = [called(FIRST + dt.timedelta(days=n)) for n in range(DAYS - 1)]
-    drop(pd.concat([*usual, last]), landing / "calls.parquet")
-    project = Project(folder, str(folder / ".mlmon" / "store"), None, now=lambda: NOW)
-    look(project, parse_model(SPEC), "run")
-    return project
+    desk.land("predictions", "calls", pd.concat([*usual, last]))
+    desk.look()
+    return desk
 
 
 LAST = FIRST + dt.timedelta(days=DAYS - 1)
 
 
-def messages(project: Project) -> dict[str, str]:
-    """Return what fires of the last day."""
-    found = monitor_results.newest(project.store.state, "assistant")
-    found = found[found["status"].isin(["WARN", "ERROR"])]
-    return dict(zip(found["monitor"], found["message"], strict=True))
-
-
 def test_a_call_costs_what_its_tokens_cost_by_hand(tmp_path: Path) -> None:
     """One that was answered by a model without a price has no cost."""
     last = called(LAST, unknown=0.01)
-    project, spec = make_desk(tmp_path, last), parse_model(SPEC)
+    desk = make_desk(tmp_path, last)
+    store, spec = desk.project.store, desk.spec
     windows = [window_from_key(spec.time, str(LAST))]
-    table = rows_of(project.store, spec, windows, limit=ROWS).table.to_pandas()
+    table = rows_of(store, spec, windows, limit=ROWS).table.to_pandas()
     found = dict(zip(table["prediction_id"], table["cost"], strict=True))
     wanted = dict(zip(last["id"], by_hand(last), strict=True))
     assert found == pytest.approx(wanted, rel=1e-9, nan_ok=True)
     dear = parse_predicate("cost > 0.001", predicate_columns(spec))
-    assert rows_of(project.store, spec, windows, dear).n == (by_hand(last) > 0.001).sum()
-    project.store.close()
+    assert rows_of(store, spec, windows, dear).n == (by_hand(last) > 0.001).sum()
 
 
 def test_a_window_s_costs_are_the_sum_and_mean_of_its_calls_with_students_interval(
     tmp_path: Path,
 ) -> None:
     last = called(LAST, unknown=0.01)
-    project = make_desk(tmp_path, last)
-    found = metric_log.newest(project.store.state, "assistant", column="cost", slice_key="all")
+    state = make_desk(tmp_path, last).project.store.state
+    found = metric_log.newest(state, "assistant", column="cost", slice_key="all")
     is_last = found["window_start"] == pd.Timestamp(LAST, tz="UTC")
     found = found[is_last & (found["model_version"] == "all")].set_index("metric")
     cost = by_hand(last).dropna()
@@ -124,28 +113,22 @@ def test_a_window_s_costs_are_the_sum_and_mean_of_its_calls_with_students_interv
     wanted = stats.t.interval(0.95, len(cost) - 1, cost.mean(), stats.sem(cost))
     assert (mean["lower"], mean["upper"]) == pytest.approx(wanted, rel=1e-9)
     assert found.loc["sum_cost", "value"] == pytest.approx(cost.sum(), rel=1e-9)
-    project.store.close()
 
 
 def test_a_day_beyond_its_budget_is_told_in_the_unit_of_the_prices(tmp_path: Path) -> None:
     last = called(LAST, large=0.5)
-    project = make_desk(tmp_path, last)
-    said, cost = messages(project), by_hand(last)
+    said, cost = make_desk(tmp_path, last).firing(), by_hand(last)
     assert said["service/sum_cost/cost"] == (
         f"Sum of cost is {cost.sum():.2f} USD (n 400), above 0.50 USD."
     )
     assert "service/mean_cost/cost" in said
-    project.store.close()
 
 
 def test_dearer_calls_are_drift_of_the_cost_and_unpriced_ones_are_nulls(tmp_path: Path) -> None:
-    project = make_desk(tmp_path / "a", called(LAST, large=0.5))
-    assert any(name.endswith("/cost") for name in messages(project))
-    project.store.close()
-    project = make_desk(tmp_path / "b", called(LAST, unknown=0.3))
-    said = messages(project)["quality/null_rate/cost"]
+    dear = make_desk(tmp_path / "a", called(LAST, large=0.5))
+    assert any(name.endswith("/cost") for name in dear.firing())
+    said = make_desk(tmp_path / "b", called(LAST, unknown=0.3)).firing()["quality/null_rate/cost"]
     assert re.match(r"cost is missing in 2\d(\.\d)? % of rows", said), said
-    project.store.close()
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,10 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from mlmon_dagster.pipeline.repeated_rows import describe_repeats
+from mlmon_dagster.pipeline.why import describe_repeats
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.state import monitor_results
 from mlmon_dagster.work import Work
 from tests.conftest import make_events, make_spec, window
-from tests.defs.small_model import drop
 from tests.pipeline.test_silence import FIRST, Desk, land
 from tests.pipeline.test_silence import SPEC as DESK
 
@@ -66,10 +64,10 @@ def test_rows_that_come_twice_are_seen(store: Store) -> None:
 def test_yesterday_sent_again_is_a_warning_that_says_so(tmp_path: Path) -> None:
     """Files, tables and verdicts: features of the day before, under other ids."""
     desk = Desk(tmp_path)
-    desk.land(dt.date(2024, 1, 15), dt.date(2024, 2, 23), "validation")
+    desk.land_weekdays(dt.date(2024, 1, 15), dt.date(2024, 2, 23), "validation")
     days = pd.date_range(FIRST, periods=17)
     for day in days:
-        land(tmp_path, day.date())
+        land(desk, day.date())
     drawn = np.random.default_rng(days[-2].toordinal())
     again = pd.DataFrame(
         {
@@ -78,10 +76,10 @@ def test_yesterday_sent_again_is_a_warning_that_says_so(tmp_path: Path) -> None:
             "p": drawn.normal(size=40), "age": drawn.normal(40, 9, 40),
         }
     )  # fmt: skip
-    drop(again, tmp_path / "landing" / "predictions" / "again.parquet")
-    desk.look("2024-03-21T06:00:00+01:00")
+    desk.land("predictions", "again", again)
+    desk.look_at("2024-03-21T06:00:00+01:00")
 
-    newest = monitor_results.newest(desk.project.store.state, "desk", family="service")
+    newest = desk.newest("service")
     found = newest[newest["status"] != "OK"]
     assert found["monitor"].tolist() == ["service/volume_rise"]
     assert found["status"].tolist() == ["WARN"]
@@ -92,7 +90,7 @@ def test_yesterday_sent_again_is_a_warning_that_says_so(tmp_path: Path) -> None:
 
 
 def land_day(
-    folder: Path, day: dt.date, of: dt.date | None = None, dataset: str = "production"
+    desk: Desk, day: dt.date, of: dt.date | None = None, dataset: str = "production"
 ) -> None:
     """Land 150 rows of a day, with the features of another day if one is named."""
     rng = np.random.default_rng((of or day).toordinal())
@@ -105,7 +103,7 @@ def land_day(
             "shop": "north" if of == day else rng.choice(["north", "south"], 150),
         }
     )  # fmt: skip
-    drop(frame, folder / "landing" / "predictions" / f"{dataset}{day}.parquet")
+    desk.land("predictions", f"{dataset}{day}", frame)
 
 
 SHOPS = DESK.replace("age: {type: numeric}", "age: {type: numeric}\n  shop: {type: categorical}")
@@ -119,13 +117,13 @@ def test_yesterday_instead_of_today_is_told_though_nothing_else_changed(
     spec = SHOPS if has_baseline else SHOPS.replace("dataset: dataset, ", "")
     desk = Desk(tmp_path, spec)
     for day in pd.date_range("2024-01-15", "2024-02-10") if has_baseline else ():
-        land_day(tmp_path, day.date(), dataset="validation")
+        land_day(desk, day.date(), dataset="validation")
     days = [day.date() for day in pd.date_range(FIRST, periods=24)]
     for place, day in enumerate(days):
-        land_day(tmp_path, day, days[place - 2] if place == 22 else None)
-    desk.look("2024-03-28T06:00:00+01:00")
+        land_day(desk, day, days[place - 2] if place == 22 else None)
+    desk.look_at("2024-03-28T06:00:00+01:00")
 
-    newest = monitor_results.newest(desk.project.store.state, "desk", family="drift")
+    newest = desk.newest("drift")
     found = newest[(newest["status"] != "OK") & (newest["status"] != "NO_DATA")]
     assert found["monitor"].tolist() == ["drift/repeated_rows"]
     row = found.iloc[0]
@@ -147,11 +145,11 @@ def test_yesterday_instead_of_today_is_told_though_nothing_else_changed(
 def test_a_column_of_one_value_is_noted_beside_its_other_verdicts(tmp_path: Path) -> None:
     desk = Desk(tmp_path, SHOPS)
     for day in pd.date_range("2024-01-15", "2024-02-10"):
-        land_day(tmp_path, day.date(), dataset="validation")
+        land_day(desk, day.date(), dataset="validation")
     first, last = FIRST, FIRST + dt.timedelta(days=1)
-    land_day(tmp_path, first)
-    land_day(tmp_path, last, last)
-    desk.look("2024-03-06T06:00:00+01:00")
-    newest = monitor_results.newest(desk.project.store.state, "desk", family="quality")
+    land_day(desk, first)
+    land_day(desk, last, last)
+    desk.look_at("2024-03-06T06:00:00+01:00")
+    newest = desk.newest("quality")
     shop = newest[newest["monitor"] == "quality/unseen_rate/shop"].sort_values("window_start")
     assert [json.loads(text).get("beside") for text in shop["details"]] == [None, ["constant"]]

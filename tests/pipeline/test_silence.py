@@ -10,12 +10,9 @@ import pandas as pd
 import pytest
 import sqlalchemy as sa
 
-from mlmon_dagster.project import Project
-from mlmon_dagster.spec import load_model
-from mlmon_dagster.store.state import monitor_results, window_state
+from mlmon_dagster.store.state import window_state
 from mlmon_dagster.store.state.schema import monitor_result
-from tests.defs.small_model import drop, make_project
-from tests.pipeline.looking import look
+from tests.pipeline.looking import Place
 
 pytestmark = pytest.mark.slow
 
@@ -35,7 +32,7 @@ monitors:
 """
 
 
-def land(folder: Path, day: dt.date, dataset: str = "production", n: int = 40) -> None:
+def land(desk: Place, day: dt.date, dataset: str = "production", n: int = 40) -> None:
     """Land a day's predictions, from 8:00 to 18:02 in Berlin."""
     rng = np.random.default_rng(day.toordinal())
     opens = pd.Timestamp(day, tz="Europe/Berlin") + pd.Timedelta(hours=8)
@@ -46,31 +43,25 @@ def land(folder: Path, day: dt.date, dataset: str = "production", n: int = 40) -
             "p": rng.normal(size=n), "age": rng.normal(40, 9, n),
         }
     )  # fmt: skip
-    drop(frame, folder / "landing" / "predictions" / f"{dataset}{day}.parquet")
+    desk.land("predictions", f"{dataset}{day}", frame)
 
 
-class Desk:
-    """The project, whose clock stands where a test puts it."""
+class Desk(Place):
+    """The project, looked at whenever a test says."""
 
     def __init__(self, folder: Path, spec: str = SPEC) -> None:
-        (folder / "models").mkdir()
-        (folder / "landing" / "predictions").mkdir(parents=True)
-        (folder / "models" / "desk.yaml").write_text(spec)
-        self.folder, self.moment = folder, dt.datetime(2024, 3, 4, tzinfo=dt.UTC)
-        self.project: Project = make_project(folder, lambda: self.moment)
-        self.spec = load_model(folder / "models" / "desk.yaml")
+        super().__init__(folder, spec, dt.datetime(2024, 3, 4, tzinfo=dt.UTC))
 
-    def land(self, first: dt.date, last: dt.date, dataset: str = "production") -> None:
-        """Land the weekdays of a period."""
+    def land_weekdays(self, first: dt.date, last: dt.date, dataset: str = "production") -> None:
         for day in pd.date_range(first, last):
             if day.weekday() < 5:
-                land(self.folder, day.date(), dataset)
+                land(self, day.date(), dataset)
 
-    def look(self, moment: str) -> dict[str, tuple[str, str]]:
+    def look_at(self, moment: str) -> dict[str, tuple[str, str]]:
         """Look at a moment; return by date what is said of the silence, and its sentence."""
-        self.moment = dt.datetime.fromisoformat(moment)
-        look(self.project, self.spec, moment)
-        newest = monitor_results.newest(self.project.store.state, "desk", family="freshness")
+        self.now = dt.datetime.fromisoformat(moment)
+        self.look()
+        newest = self.newest("freshness")
         mine = newest[newest["monitor"] == "freshness/no_data_for"]
         days = mine["window_start"].dt.tz_convert("Europe/Berlin").dt.strftime("%m-%d")
         said = zip(mine["status"], mine["message"], strict=True)
@@ -80,10 +71,10 @@ class Desk:
 def test_weekends_are_no_silence_and_a_monday_without_predictions_is(tmp_path: Path) -> None:
     """The first weekend is known from the baseline, and the Monday at the first look after it."""
     desk = Desk(tmp_path)
-    desk.land(dt.date(2024, 1, 15), dt.date(2024, 2, 23), "validation")
-    desk.land(FIRST, dt.date(2024, 3, 8))
-    desk.look("2024-03-09T06:00:00+01:00")
-    found = desk.look("2024-03-11T06:00:00+01:00")
+    desk.land_weekdays(dt.date(2024, 1, 15), dt.date(2024, 2, 23), "validation")
+    desk.land_weekdays(FIRST, dt.date(2024, 3, 8))
+    desk.look_at("2024-03-09T06:00:00+01:00")
+    found = desk.look_at("2024-03-11T06:00:00+01:00")
     assert [status for status, _ in found.values()] == ["OK"] * 5 + ["NO_DATA"] * 2
     assert found["03-09"][1] == (
         "No prediction is expected in this window: Saturdays are usually empty."
@@ -93,16 +84,16 @@ def test_weekends_are_no_silence_and_a_monday_without_predictions_is(tmp_path: P
     assert friday.first_event_time == dt.datetime(2024, 3, 8, 7, 0, tzinfo=dt.UTC)
     assert friday.last_event_time == dt.datetime(2024, 3, 8, 17, 2, tzinfo=dt.UTC)
 
-    desk.land(dt.date(2024, 3, 11), dt.date(2024, 3, 15))
-    assert "03-18" not in desk.look("2024-03-19T01:59:00+01:00")  # its rows may still come
-    found = desk.look("2024-03-19T02:00:00+01:00")
+    desk.land_weekdays(dt.date(2024, 3, 11), dt.date(2024, 3, 15))
+    assert "03-18" not in desk.look_at("2024-03-19T01:59:00+01:00")  # its rows may still come
+    found = desk.look_at("2024-03-19T02:00:00+01:00")
     assert {day for day, (status, _) in found.items() if status == "ERROR"} == {"03-18"}
     assert found["03-18"][1] == (
         "No prediction since Friday 2024-03-15 18:02 (Europe/Berlin); weekends are usually empty; "
         "30 expected hours are missing; the limit is 26h."
     )
-    desk.land(dt.date(2024, 3, 19), dt.date(2024, 3, 22))
-    found = desk.look("2024-03-25T06:00:00+01:00")
+    desk.land_weekdays(dt.date(2024, 3, 19), dt.date(2024, 3, 22))
+    found = desk.look_at("2024-03-25T06:00:00+01:00")
     assert [found[f"03-{day}"][0] for day in range(18, 25)] == [
         "ERROR", "OK", "OK", "OK", "OK", "NO_DATA", "NO_DATA",
     ]  # fmt: skip
@@ -112,15 +103,15 @@ def test_easter_is_no_silence_where_the_country_is_declared(tmp_path: Path) -> N
     """And the Tuesday after it is one, told with what of the time does not count."""
     spec = SPEC.replace("start: 2024-03-04}", "start: 2024-03-18, holidays: DE-BE}")
     desk = Desk(tmp_path, spec)
-    desk.land(dt.date(2024, 1, 15), dt.date(2024, 2, 23), "validation")
-    desk.land(dt.date(2024, 3, 18), dt.date(2024, 3, 28))
-    found = desk.look("2024-04-02T06:00:00+02:00")
+    desk.land_weekdays(dt.date(2024, 1, 15), dt.date(2024, 2, 23), "validation")
+    desk.land_weekdays(dt.date(2024, 3, 18), dt.date(2024, 3, 28))
+    found = desk.look_at("2024-04-02T06:00:00+02:00")
     assert [found[f"03-{day}"][0] for day in range(28, 32)] == ["OK"] + ["NO_DATA"] * 3
     assert found["04-01"] == (
         "NO_DATA",
         "No prediction is expected in this window: it is a holiday (Easter Monday).",
     )
-    assert desk.look("2024-04-03T06:00:00+02:00")["04-02"] == (
+    assert desk.look_at("2024-04-03T06:00:00+02:00")["04-02"] == (
         "ERROR",
         "No prediction since Thursday 2024-03-28 18:02 (Europe/Berlin); weekends are usually "
         "empty; holidays: Good Friday, Easter Monday; 30 expected hours are missing; the limit is "
@@ -131,9 +122,9 @@ def test_easter_is_no_silence_where_the_country_is_declared(tmp_path: Path) -> N
 def test_the_first_look_at_a_history_knows_its_weekends(tmp_path: Path) -> None:
     """Eight weeks that land at once open no episode: they are counted before silence is judged."""
     desk = Desk(tmp_path)
-    desk.land(FIRST, dt.date(2024, 4, 26))
+    desk.land_weekdays(FIRST, dt.date(2024, 4, 26))
 
-    found = desk.look("2024-04-29T06:00:00+02:00")
+    found = desk.look_at("2024-04-29T06:00:00+02:00")
 
     weekends = [day.strftime("%m-%d") for day in pd.date_range("2024-03-30", "2024-04-28")]
     weekends = [day for day in weekends if dt.date.fromisoformat(f"2024-{day}").weekday() >= 5]
@@ -145,7 +136,7 @@ def test_the_first_look_at_a_history_knows_its_weekends(tmp_path: Path) -> None:
         assert max(conn.scalars(failed), default=first_weeks) <= first_weeks
 
 
-def land_hours(folder: Path, first: pd.Timestamp, last: pd.Timestamp) -> None:
+def land_hours(desk: Place, first: pd.Timestamp, last: pd.Timestamp) -> None:
     """Land the rows of some hours as one file, ten minutes apart."""
     at = pd.date_range(first, last, freq="10min", inclusive="left")
     rng = np.random.default_rng(int(first.timestamp()))
@@ -155,7 +146,7 @@ def land_hours(folder: Path, first: pd.Timestamp, last: pd.Timestamp) -> None:
             "p": rng.normal(size=len(at)), "age": rng.normal(40, 9, len(at)),
         }
     )  # fmt: skip
-    drop(frame, folder / "landing" / "predictions" / f"{first:%d%H}.parquet")
+    desk.land("predictions", f"{first:%d%H}", frame)
 
 
 @pytest.mark.parametrize(
@@ -170,14 +161,14 @@ def test_of_hours_a_silence_is_told_after_twice_the_wait_that_is_usual(
     moment = pd.Timestamp(FIRST, tz="Europe/Berlin")
     stop = moment + pd.Timedelta(days=6)
     while moment < stop:
-        land_hours(tmp_path, moment, moment + pd.Timedelta(hours=4))
+        land_hours(desk, moment, moment + pd.Timedelta(hours=4))
         moment += pd.Timedelta(hours=4)
-        desk.look((moment + pd.Timedelta(minutes=10)).isoformat())
+        desk.look_at((moment + pd.Timedelta(minutes=10)).isoformat())
     hours = int(limit.removesuffix("h"))
 
     def failing(later: pd.Timedelta) -> list[str]:
-        desk.look((stop + later).isoformat())
-        newest = monitor_results.newest(desk.project.store.state, "desk", family="freshness")
+        desk.look_at((stop + later).isoformat())
+        newest = desk.newest("freshness")
         found = newest[newest["status"] == "ERROR"]
         assert found["monitor"].unique().tolist() in ([], ["freshness/no_data_for"])
         return list(found["message"])

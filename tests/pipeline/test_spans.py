@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -21,11 +20,8 @@ from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.ingest import ingest_new, readers
 from mlmon_dagster.ingest.report import render_report
 from mlmon_dagster.landing_file import publish
-from mlmon_dagster.metrics.service import latency_quantile
-from mlmon_dagster.metrics.statistics import ColumnStatistics, merge
 from mlmon_dagster.pipeline.plan import plan
 from mlmon_dagster.pipeline.run import compute, run
-from mlmon_dagster.profiles.bin_shapes import role_binning
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, spec_from_mapping, window_from_key
 from mlmon_dagster.spec.steps import windowed_of
@@ -88,6 +84,17 @@ def events() -> list[dict[str, Any]]:
         }
         for i in range(N)
     ]  # fmt: skip
+
+
+def land_all(project: Project, spans: list[dict[str, Any]] | None = None) -> None:
+    """Land the requests, and spans of them: by default all."""
+    land(project, events(), "e.jsonl", "landing")
+    land(project, all_spans() if spans is None else spans, "s.jsonl", "spans/loan")
+
+
+def declare(project: Project) -> None:
+    (project.folder / "models").mkdir()
+    (project.folder / "models/loan.yaml").write_text(yaml.safe_dump(SPEC))
 
 
 def ingest(project: Project, spec: ModelSpec) -> Any:
@@ -210,8 +217,7 @@ def test_attributes_and_flags_of_spans_are_columns_that_slice_and_their_coverage
             lines.append({**one, "attributes": [f"k8s.node.name={node}"], "flags": [flag]})
         else:
             lines.append({**one, "attributes": [f"k8s.node.name={node}"] if i == 2 else []})
-    land(project, events(), "e.jsonl", "landing")
-    land(project, lines, "s.jsonl", "spans/loan")
+    land_all(project, lines)
     frame = look(project, spec)
     found = records(project, spec)
     assert found.loc[["p2", "p1"], "node"].isna().all()
@@ -253,8 +259,7 @@ def test_classes_told_by_spans_are_rates_of_requests_with_spans_unless_these_are
         for one in all_spans()
         for i in [int(one["trace_id"], 16) - 1]
     ]
-    land(project, events(), "e.jsonl", "landing")
-    land(project, lines, "s.jsonl", "spans/loan")
+    land_all(project, lines)
     frame = look(project, spec)
     found = frame[frame["metric"] == "class_rate"].set_index("column_name")
     assert found.loc["failed", ["value", "n"]].tolist() == [0.1, N]
@@ -411,8 +416,7 @@ def test_spans_that_are_sent_again_have_nothing_computed_and_are_kept_once(
     project: Project,
 ) -> None:
     spec = spec_with()
-    land(project, events(), "e.jsonl", "landing")
-    land(project, all_spans(), "s.jsonl", "spans/loan")
+    land_all(project)
     look(project, spec)
     land(project, all_spans()[:2], "again.jsonl", "spans/loan")
     assert ingest(project, spec).windows == []
@@ -425,9 +429,8 @@ def test_spans_that_are_sent_again_have_nothing_computed_and_are_kept_once(
 
 def test_an_erasure_takes_the_spans_along_and_refuses_later_ones(project: Project) -> None:
     spec = spec_with()
-    land(project, events(), "e.jsonl", "landing")
     told = [span(3, "request", 9.0, 5, prediction_id="p3", message="secret of p3")]
-    land(project, all_spans() + told, "s.jsonl", "spans/loan")
+    land_all(project, all_spans() + told)
     look(project, spec)
     erase.erase(project.store, spec, ["p3"], now=NOW)
     left = project.store.spans("loan").to_pandas()
@@ -442,8 +445,7 @@ def test_an_erasure_takes_the_spans_along_and_refuses_later_ones(project: Projec
 
 def test_spans_go_with_their_age(project: Project) -> None:
     spec = spec_from_mapping({**SPEC, "retention": {"spans": "1d"}})
-    land(project, events(), "e.jsonl", "landing")
-    land(project, all_spans(), "s.jsonl", "spans/loan")
+    land_all(project)
     newer = {**events()[0], "id": "newer", "at": (NOW - dt.timedelta(hours=1)).isoformat()}
     land(project, [newer], "newer.jsonl", "landing")  # old is what is older than the newest
     look(project, spec)
@@ -453,40 +455,12 @@ def test_spans_go_with_their_age(project: Project) -> None:
     assert records(project, spec).loc["p3", "stage.fetch_ms"] == 3.25  # what was joined stays
 
 
-def test_quantiles_of_a_million_heavy_tailed_times_from_24_hours_are_within_1_percent(
-    project: Project,
-) -> None:
-    rng = np.random.default_rng(5)
-    values = np.exp(rng.standard_t(3, 1_000_000) + 3).clip(2e-3, 9e6)
-    binning = role_binning("stage.score_ms", "latency")
-    edges = np.exp(np.linspace(np.log(binning.low), np.log(binning.high), binning.size + 1))
-    parts = np.array_split(values, 24)
-    counts = np.stack([np.histogram(part, edges)[0] for part in parts])
-    cells = pd.DataFrame({
-        "window_start": pd.date_range("2024-03-01", periods=24, freq="h", tz="UTC"),
-        "dataset": "production", "model_version": "all", "slice_key": "all", "slice_value": "all",
-    })  # fmt: skip
-    n, none = np.array([len(part) for part in parts]), np.zeros(24, np.int64)
-    hourly = ColumnStatistics(
-        binning, cells, counts, n=n, n_null=none, n_nan=none, n_inf=none, n_out_of_range=none,
-        minimum=np.array([p.min() for p in parts]), maximum=np.array([p.max() for p in parts]),
-        total=np.array([p.sum() for p in parts]), total_sq=np.array([(p**2).sum() for p in parts]),
-    )  # fmt: skip
-    day = merge(hourly, ("dataset", "model_version", "slice_key", "slice_value"))
-    for q in (0.5, 0.9, 0.95, 0.99, 0.999):
-        found = float(np.asarray(latency_quantile(day, "p", q).value)[0])
-        exact = float(np.quantile(values, q, method="inverted_cdf"))
-        assert found == pytest.approx(exact, rel=0.01)
-
-
 def test_a_file_that_nobody_can_read_is_set_aside_and_said_with_its_reason(
     project: Project,
 ) -> None:
-    (project.folder / "models").mkdir()
-    (project.folder / "models/loan.yaml").write_text(yaml.safe_dump(SPEC))
+    declare(project)
     spec = spec_with()
-    land(project, events(), "e.jsonl", "landing")
-    land(project, all_spans(), "s.jsonl", "spans/loan")
+    land_all(project)
     assert doctor.spans(project).is_fine
     bad = project.folder / "spans/loan/t.jsonl"
     bad.write_text('{"kind": "span", "trace_id": 7}\n')
@@ -506,10 +480,8 @@ def test_the_slowest_events_lead_to_their_spans_and_a_trace_back_to_its_event(
     project: Project, join: str
 ) -> None:
     spec = spec_with(join=join)
-    land(project, events(), "e.jsonl", "landing")
-    land(project, [{**one, "prediction_id": f"p{N - 1}"} for one in
-                   [span(N - 1, "score", 5.0, 1), span(N - 1, "fetch", 1.0, 2)]],
-         "s.jsonl", "spans/loan")  # fmt: skip
+    both = [span(N - 1, "score", 5.0, 1), span(N - 1, "fetch", 1.0, 2)]
+    land_all(project, [{**one, "prediction_id": f"p{N - 1}"} for one in both])
     look(project, spec)
     windows = [window_from_key(spec.time, "2024-03-01")]
     [slowest] = rows_of(project.store, spec, windows, limit=1, slowest=LATENCY).table.to_pylist()
@@ -522,11 +494,9 @@ def test_the_slowest_events_lead_to_their_spans_and_a_trace_back_to_its_event(
 
 
 def test_the_command_shows_a_trace_and_the_slowest_with_their_link(project: Project) -> None:
-    (project.folder / "models").mkdir()
-    (project.folder / "models/loan.yaml").write_text(yaml.safe_dump(SPEC))
+    declare(project)
     spec = spec_with()
-    land(project, events(), "e.jsonl", "landing")
-    land(project, [span(7, "fetch", 1.25, 2)], "s.jsonl", "spans/loan")
+    land_all(project, [span(7, "fetch", 1.25, 2)])
     look(project, spec)
     run = CliRunner().invoke
     shown = run(rows, ["loan", "--trace", trace(7)], obj=project)

@@ -13,19 +13,15 @@ import pyarrow as pa
 import pytest
 
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.profiles import ProfileRows, profile_in_parts
 from mlmon_dagster.profiles.baseline import ensure_baseline
 from mlmon_dagster.profiles.storage import load_profiles
-from mlmon_dagster.project import Project
 from mlmon_dagster.report.health import health_report
 from mlmon_dagster.spec import ModelSpec, parse_predicate, predicate_columns, window_from_key
 from mlmon_dagster.spec.derived import DESCRIPTIONS, LANGUAGE
 from mlmon_dagster.spec.files.loader import parse_model
 from mlmon_dagster.store.erasure.erase import erase
-from mlmon_dagster.store.state import monitor_results
 from mlmon_dagster.tables.rows import rows_of
-from tests.defs.small_model import drop
-from tests.pipeline.looking import look
+from tests.pipeline.looking import Place
 
 ROWS = 400
 FIRST, DAY = dt.date(2024, 2, 1), dt.date(2024, 3, 1)
@@ -77,39 +73,24 @@ def asked(day: dt.date, dataset: str = "production", **more: float) -> pd.DataFr
     )
 
 
-def make_desk(folder: Path, day: pd.DataFrame, spec: str = SPEC) -> tuple[Project, ModelSpec]:
+def make_desk(folder: Path, day: pd.DataFrame) -> Place:
     """Return a project with twenty days of baseline and one day of production, computed."""
-    landing = folder / "landing" / "predictions"
-    landing.mkdir(parents=True)
+    desk = Place(folder, SPEC, NOW)
     usual = [asked(FIRST + dt.timedelta(days=n), "validation", email=0.002) for n in range(20)]
-    drop(pd.concat(usual), landing / "validation.parquet")
-    drop(day, landing / "day.parquet")
-    project = Project(folder, str(folder / ".mlmon" / "store"), None, now=lambda: NOW)
-    declared = parse_model(spec)
-    look(project, declared, "run")
-    return project, declared
-
-
-def judged(project: Project) -> pd.DataFrame:
-    """Return the verdicts of the whole day."""
-    found = monitor_results.newest(project.store.state, "assistant")
-    return found[found["slice_key"] == "all"].set_index("monitor")
-
-
-def firing(project: Project) -> dict[str, str]:
-    """Return what fires, with its first line."""
-    found = judged(project)
-    found = found[found["status"].isin(["WARN", "ERROR"])]
-    return {name: text.partition("\n")[0] for name, text in found["message"].items()}
+    desk.land("predictions", "validation", pd.concat(usual))
+    desk.land("predictions", "day", day)
+    desk.look()
+    return desk
 
 
 def test_a_usual_day_is_judged_by_every_description_and_nothing_fires(tmp_path: Path) -> None:
     """Rows without a text are told of the text's column alone."""
-    project, _ = make_desk(tmp_path, asked(DAY, email=0.002))
-    assert firing(project) == {}
+    desk = make_desk(tmp_path, asked(DAY, email=0.002))
+    assert desk.firing() == {}
     names = ["length", "words", "empty", "json", "email", "order", LANGUAGE]
     ids = {f"drift/psi/question.{name}" for name in names}
-    found = judged(project)
+    found = desk.newest()
+    found = found[found["slice_key"] == "all"].set_index("monitor")
     assert ids <= set(found.index)
     assert set(found.loc[sorted(ids), "status"]) <= {"OK", "NO_DATA"}
     assert found.loc["drift/psi/question.length", "status"] == "OK"
@@ -117,66 +98,62 @@ def test_a_usual_day_is_judged_by_every_description_and_nothing_fires(tmp_path: 
     assert [name for name in found.index if name.startswith("quality/null_rate/")] == [
         "quality/null_rate/question"
     ]
-    project.store.close()
 
 
 def test_a_rise_of_e_mail_addresses_is_told_with_what_is_usual(tmp_path: Path) -> None:
-    project, _ = make_desk(tmp_path, asked(DAY, email=0.05))
-    said = firing(project)
+    said = make_desk(tmp_path, asked(DAY, email=0.05)).firing()
     assert set(said) == {"quality/personal_rate/question.email"}
     assert said["quality/personal_rate/question.email"] == (
         "5.84 % of question hold an e-mail address, usually 0.2 % (n 394), above 1.03 %."
     )
-    project.store.close()
 
 
 def test_other_languages_and_longer_texts_are_drift_in_words(tmp_path: Path) -> None:
-    project, _ = make_desk(tmp_path, asked(DAY, german=0.3, longer=0.3))
-    said = firing(project)
+    said = make_desk(tmp_path, asked(DAY, german=0.3, longer=0.3)).firing()
     assert said["drift/psi/question.language"] == (
         "question.language has a value never seen before, de, in 23.8 % of rows."
     )
     assert said["drift/psi/question.length"] == (
         "question.length is at least 104 characters in 31 % of rows, before in 0 %."
     )
-    project.store.close()
 
 
 def test_a_personal_text_is_on_no_page_and_in_no_row_and_what_it_is_like_is(
     tmp_path: Path,
 ) -> None:
-    project, spec = make_desk(tmp_path, asked(DAY, email=0.05))
+    desk = make_desk(tmp_path, asked(DAY, email=0.05))
+    store, spec = desk.store, desk.spec
     windows = [window_from_key(spec.time, str(DAY))]
     picked = parse_predicate(
         "question.email = true and question.words > 5", predicate_columns(spec)
     )
-    found = rows_of(project.store, spec, windows, picked)
+    found = rows_of(store, spec, windows, picked)
     assert 0 < found.n < 30
     assert set(found.table["question"].to_pylist()) == {"***"}
     assert set(found.table["question.email"].to_pylist()) == {True}
     assert min(found.table["question.words"].to_pylist()) > 5
-    page = health_report(project.store, spec, NOW).html
+    page = health_report(store, spec, NOW).html
     assert "question.email" in page
     assert "jane.doe" not in page
     assert "reset the password" not in page
-    project.store.close()
 
 
 def test_descriptions_are_in_no_table_and_no_file_is_asked_for_them(tmp_path: Path) -> None:
-    project, spec = make_desk(tmp_path, asked(DAY))
-    stored = project.store.records("assistant").to_arrow().column_names
+    desk = make_desk(tmp_path, asked(DAY))
+    store, spec = desk.store, desk.spec
+    stored = store.records("assistant").to_arrow().column_names
     assert "question" in stored
     assert not [name for name in stored if name.startswith("question.")]
-    assert "question.length" in project.store.inference_records(spec).read(limit=1).column_names
-    project.store.close()
+    assert "question.length" in store.inference_records(spec).read(limit=1).column_names
 
 
 def test_an_erased_text_is_in_no_number_of_its_descriptions(tmp_path: Path) -> None:
     """The longest text of the day is one row's, and so is its length."""
     day = asked(DAY)
     day.loc[7, "question"] = "please " * 400
-    project, spec = make_desk(tmp_path, day)
-    store, binnings = project.store, ensure_baseline(project.store, spec, NOW).binnings
+    desk = make_desk(tmp_path, day)
+    store, spec = desk.store, desk.spec
+    binnings = ensure_baseline(store, spec, NOW).binnings
 
     def longest() -> float:
         found = load_profiles(store, spec, binnings, start=NOW - dt.timedelta(3))
@@ -184,16 +161,16 @@ def test_an_erased_text_is_in_no_number_of_its_descriptions(tmp_path: Path) -> N
 
     assert longest() == 2_800
     erase(store, spec, [str(day.loc[7, "id"])], now=NOW)
-    look(project, spec, "again")
+    desk.look()
     assert longest() < 300
-    project.store.close()
 
 
 def test_slices_by_a_description_are_profiled(tmp_path: Path) -> None:
-    project, spec = make_desk(tmp_path, asked(DAY))
-    baseline = ensure_baseline(project.store, spec, NOW)
+    desk = make_desk(tmp_path, asked(DAY))
+    store, spec = desk.store, desk.spec
+    baseline = ensure_baseline(store, spec, NOW)
     found = load_profiles(
-        project.store,
+        store,
         spec,
         baseline.binnings,
         columns=["question.length"],
@@ -204,7 +181,6 @@ def test_slices_by_a_description_are_profiled(tmp_path: Path) -> None:
     assert by_value["<null>"] == 0  # rows without a text have no length
     assert by_value["all"] == by_value["true"] + by_value["false"]
     assert 0.1 < by_value["true"] / by_value["all"] < 0.25
-    project.store.close()
 
 
 def test_languages_are_told_of_a_sample_that_no_division_of_the_rows_changes(
@@ -212,21 +188,14 @@ def test_languages_are_told_of_a_sample_that_no_division_of_the_rows_changes(
 ) -> None:
     few = replace(DESCRIPTIONS[LANGUAGE], most_rows=100)
     monkeypatch.setitem(DESCRIPTIONS, LANGUAGE, few)
-    project, spec = make_desk(tmp_path, asked(DAY, german=0.3))
-    binnings = ensure_baseline(project.store, spec, NOW).binnings
-    work = ProfileRows(lambda: project.store.queries, spec, binnings)
-    whole = project.store.inference_records(spec).from_sql(None, ["production"])
-    halves = [
-        f"(SELECT * FROM {whole} AS r WHERE MD5(prediction_id) {sign} '8')" for sign in ("<", ">=")
-    ]
-    once, twice = (profile_in_parts(work, parts, whole) for parts in ([whole], halves))
+    desk = make_desk(tmp_path, asked(DAY, german=0.3))
+    once, twice = desk.profile_twice()
     name = "question.language"
     assert np.array_equal(once[name].counts, twice[name].counts)
     assert 50 <= once[name].n[0] <= 120
     assert once["question.length"].n[0] > 350
-    for column in spec.features:
+    for column in desk.spec.features:
         assert np.array_equal(once[column].counts, twice[column].counts), column
-    project.store.close()
 
 
 def describe_texts(*texts: str | None) -> pd.DataFrame:
@@ -287,44 +256,40 @@ def test_what_texts_hold_is_recognised(name: str, texts: list[str], others: list
     assert told_of(name, *texts, *others) == texts
 
 
-def problems_of(described: str) -> str:
+LISTED = (
+    'describe: [length, words, empty, json, email, {name: order, matches: "ORD-[0-9]+"}, language]'
+)
+
+
+def refused(before: str, after: str) -> str:
     with pytest.raises(ConfigError) as error:
-        parse_model(SPEC.replace("[length, words, empty, json, email, {name: order, "
-                                 'matches: "ORD-[0-9]+"}, language]', described))  # fmt: skip
+        parse_model(SPEC.replace(before, after))
     return str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("described", "said"),
+    ("before", "after", "said"),
     [
-        (
-            "[lenght]",
-            "'lenght' is no description of a text; did you mean 'length'? Known: length, ",
-        ),
-        ("[email, email]", "'email' is listed twice"),
-        ('[{name: order, matches: "("}]', "'(' is no regular expression: "),
-        ('[{name: order, matches: "a(?=b)"}]', "holds '(?=', which RE2 does not have"),
-        ('[{name: email, matches: "x"}]', "'email' is a description of its own"),
-        ('[{name: "an order", matches: "x"}]', "'an order' cannot name a column"),
+        (LISTED, "describe: [lenght]", "'lenght' is no description of a text; did you mean 'leng"),
+        (LISTED, "describe: [email, email]", "'email' is listed twice"),
+        (LISTED, 'describe: [{name: order, matches: "("}]', "'(' is no regular expression: "),
+        (LISTED, 'describe: [{name: order, matches: "a(?=b)"}]', "'(?=', which RE2 does not have"),
+        (LISTED, 'describe: [{name: email, matches: "x"}]', "'email' is a description of its own"),
+        (LISTED, 'describe: [{name: "an order", matches: "x"}]', "'an order' cannot name a column"),
+        ("[question.order]", "[question.language]", "is computed for a sample of rows"),
+        ("type: text", "type: categorical", "describe is for text, not for categorical features"),
     ],
 )
-def test_a_wrong_description_is_refused_with_the_way_out(described: str, said: str) -> None:
-    assert said in problems_of(described)
+def test_a_wrong_description_is_refused_with_the_way_out(
+    before: str, after: str, said: str
+) -> None:
+    assert said in refused(before, after)
 
 
 def test_language_without_its_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mlmon_dagster.spec.derived.find_spec", lambda name: None)
-    assert "pip install 'mlmon-dagster[language]'" in problems_of("[language]")
-
-
-def test_languages_are_no_slices_as_they_are_of_a_sample() -> None:
-    with pytest.raises(ConfigError, match="is computed for a sample of rows"):
-        parse_model(SPEC.replace("slices: [question.order]", "slices: [question.language]"))
-
-
-def test_only_texts_are_described() -> None:
-    with pytest.raises(ConfigError, match="describe is for text, not for categorical features"):
-        parse_model(SPEC.replace("type: text", "type: categorical"))
+    said = refused(LISTED, "describe: [language]")
+    assert "pip install 'mlmon-dagster[language]'" in said
 
 
 def test_a_known_spec_is_read_back_without_its_derived_columns() -> None:

@@ -40,28 +40,23 @@ def described(
     return volumes(cast("Work", work), windows)
 
 
-@pytest.mark.parametrize(("came", "covered"), [("imported", 3 / 7), ("live", 1.0)])
+@pytest.mark.parametrize(
+    ("came", "short", "closed", "covered"),
+    [
+        ("imported", 4 * DAY, 0 * DAY, 3 / 7),
+        ("live", 4 * DAY, 0 * DAY, 1.0),  # what is missing in a week that was watched is a drop
+        ("imported", 2 * DAY, 2 * DAY, 1.0),  # it closes early, as all do
+        ("imported", DAY / 2, 0 * DAY, 1.0),  # it all but ends with its events
+    ],
+)
 def test_the_last_week_of_an_import_is_as_long_as_its_events(
-    store: Store, came: str, covered: float
+    store: Store, came: str, short: dt.timedelta, closed: dt.timedelta, covered: float
 ) -> None:
-    """And where the weeks were watched, what is missing in it is a drop."""
-    found = described(store, FIRST, FIRST + 19 * WEEK + 3 * DAY, came)
+    found = described(store, FIRST, FIRST + 20 * WEEK - short, came, closed)
 
     assert found[-1]["covered"] == pytest.approx(covered)
     assert {one["covered"] for one in found[:-1]} == {1.0}
     assert len(found[-1]["earlier_sizes"]) == 19
-
-
-def test_a_week_that_closes_early_as_all_do_is_whole(store: Store) -> None:
-    found = described(store, FIRST, FIRST + 20 * WEEK - 2 * DAY, "imported", 2 * DAY)
-
-    assert {one["covered"] for one in found} == {1.0}
-
-
-def test_the_last_week_is_whole_that_all_but_ends_with_its_events(store: Store) -> None:
-    found = described(store, FIRST, FIRST + 20 * WEEK - DAY / 2, "imported")
-
-    assert found[-1]["covered"] == 1.0
 
 
 def test_a_first_week_that_begins_late_is_nothing_to_compare_with(store: Store) -> None:

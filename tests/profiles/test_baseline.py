@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mlmon_dagster.errors import BaselineMissingError, StoreError
+from mlmon_dagster.metrics.statistics import ColumnStatistics, empty
 from mlmon_dagster.profiles import (
     baseline_in_force,
     build_profiles,
@@ -18,8 +19,8 @@ from mlmon_dagster.profiles import (
     load_baseline,
     save_profiles,
 )
-from mlmon_dagster.profiles.bin_shapes import decode_binnings, encode_binnings
 from mlmon_dagster.profiles.in_force import baselines_shared
+from mlmon_dagster.spec import ModelSpec, Window
 from mlmon_dagster.store import Store, baselines
 from mlmon_dagster.store.erasure import erase
 from tests.conftest import make_events, make_spec, window
@@ -37,6 +38,19 @@ def land(store: Store, dataset: str, days: list[str] = DAYS, n: int = 60, seed: 
         )
         log.append("predictions", events, [f"p-{dataset}-{day}-{seed}"])
         log.append("actuals", actuals, [f"a-{dataset}-{day}-{seed}"])
+
+
+def profile(
+    store: Store, spec: ModelSpec, days: list[str], dataset: str = "validation"
+) -> tuple[dict[str, ColumnStatistics], list[Window]]:
+    """Store the profiles of some days in the bins of the baseline in force."""
+    windows, records = [window(spec, day) for day in days], store.inference_records(spec)
+    if dataset == "production":
+        records.rebuild(windows)
+    source = records.from_sql(windows, [dataset])
+    built = build_profiles(store, spec, source, baseline_in_force(store, spec).binnings)
+    save_profiles(store, spec, built, windows, dataset)
+    return built, windows
 
 
 def test_without_events_the_missing_baseline_is_explained(store: Store) -> None:
@@ -120,33 +134,19 @@ def test_a_late_label_makes_another_baseline(store: Store) -> None:
     assert labelled.windows["score"].counts.reshape(-1, 3)[:, 0].sum() == 0
 
 
-def test_bins_survive_json_to_the_last_bit(store: Store) -> None:
-    land(store, "validation")
-    binnings = ensure_baseline(store, make_spec(), NOW).binnings
-    assert decode_binnings(encode_binnings(binnings)) == binnings
-
-
 def test_profiles_of_windows_survive_the_store_and_are_replaced_per_window(store: Store) -> None:
     spec = make_spec(slices=["region"])
     land(store, "validation")
     land(store, "production")
-    baseline = ensure_baseline(store, spec, NOW)
-    windows = [window(spec, day) for day in DAYS]
-    records = store.inference_records(spec)
-    records.rebuild(windows)
-    source = records.from_sql(windows, ["production"])
-    built = build_profiles(store, spec, source, baseline.binnings)
-
-    save_profiles(store, spec, built, windows, "production")
-    save_profiles(store, spec, built, windows, "production")  # a repeat replaces
+    ensure_baseline(store, spec, NOW)
+    built, windows = profile(store, spec, DAYS, "production")
+    profile(store, spec, DAYS, "production")  # a repeat replaces
     loaded = baseline_in_force(store, spec).profiles()
     assert list(loaded) == list(built)
     for name, stats in built.items():
         assert_equal(stats, loaded[name])
 
-    nothing = build_profiles(
-        store, spec, records.from_sql([window(spec, "2025-01-01")]), baseline.binnings
-    )
+    nothing = {name: empty(stats.binning) for name, stats in built.items()}
     save_profiles(store, spec, nothing, windows[1:2], "production")
     starts = baseline_in_force(store, spec).profiles()["age"].cells["window_start"].unique()
     assert list(starts) == [windows[0].start, windows[2].start]
@@ -155,12 +155,8 @@ def test_profiles_of_windows_survive_the_store_and_are_replaced_per_window(store
 def test_loading_narrows_by_time_dataset_column_and_slice(store: Store) -> None:
     spec = make_spec(slices=["region"])
     land(store, "validation")
-    baseline = ensure_baseline(store, spec, NOW)
-    windows = [window(spec, day) for day in DAYS]
-    source = store.inference_records(spec).from_sql(windows)
-    built = build_profiles(store, spec, source, baseline.binnings)
-    save_profiles(store, spec, built, windows)
-
+    ensure_baseline(store, spec, NOW)
+    _, windows = profile(store, spec, DAYS)
     some = baseline_in_force(store, spec).profiles(
         start=windows[1].start, end=windows[2].start, columns=["age"], slices=[()]
     )
@@ -175,10 +171,8 @@ def test_profiles_of_an_earlier_baseline_are_not_mixed_with_the_present_one(stor
     spec = make_spec()
     assert baseline_in_force(store, spec).profiles() == {}
     land(store, "validation")
-    old = ensure_baseline(store, spec, NOW)
-    windows = [window(spec, DAYS[0])]
-    source = store.inference_records(spec).from_sql(windows)
-    save_profiles(store, spec, build_profiles(store, spec, source, old.binnings), windows)
+    ensure_baseline(store, spec, NOW)
+    profile(store, spec, DAYS[:1])
     assert "age" in baseline_in_force(store, spec).profiles()
 
     land(store, "validation", ["2024-01-05"], seed=7)

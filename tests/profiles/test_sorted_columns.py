@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlmon_dagster.metrics.binnings import upper_edges
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.profiles import build, build_profiles
 from mlmon_dagster.profiles.fit import fit_binnings
@@ -64,24 +63,3 @@ def test_windows_cut_or_mixed_have_the_same_counts_and_range_and_sums_but_for_ro
 def read_in_parts(patch: pytest.MonkeyPatch, rows: int, values: int) -> None:
     patch.setattr(build, "_ROWS_AT_ONCE", rows)
     patch.setattr(build, "_VALUES_AT_ONCE", values)
-
-
-@settings(max_examples=50)
-@given(
-    values=st.lists(
-        st.none() | st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=60
-    )
-)
-def test_a_value_is_in_the_first_bin_whose_upper_edge_it_does_not_exceed(
-    values: list[float | None],
-) -> None:
-    n = len(values)
-    records = make_records(n, days=1, temp=values, nonfinite=[None] * n, model_version=["1"] * n)
-    stats = numeric(records, records)["temp"]
-    known = np.array([v for v in values if v is not None])
-    codes = np.searchsorted(upper_edges(stats.binning), known, side="left")
-    assert stats.counts[0].tolist() == np.bincount(codes, minlength=stats.binning.size).tolist()
-    assert stats.n_null[0] == n - len(known)
-    if len(known):
-        assert (stats.minimum[0], stats.maximum[0]) == (known.min(), known.max())
-        assert stats.n_out_of_range[0] == ((known < -20) | (known > 100)).sum()

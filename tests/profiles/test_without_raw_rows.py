@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks import drift, peers, window
+from benchmarks import window
 from mlmon_dagster.store import open_store
 
 
@@ -27,21 +27,3 @@ def test_drift_of_a_window_and_of_a_month_reads_no_raw_row(tmp_path: Path) -> No
     left = store.inference_records(spec).rebuild(windows, ["production"])
     assert [count.n for count in left] == [0, 0, 0]
     store.close()
-
-
-def test_reports_of_the_benchmarks_say_which_goals_are_met() -> None:
-    """A slow run is reported as such, beside the processor's seconds."""
-    fast = [{"seconds": 1.0, "cpu": 2.0, "peak": 400.0}]
-    slow = [{"seconds": 30.0, "cpu": 44.0, "peak": 900.0}]
-    pair = peers.PAIRS[0]
-
-    own = drift.report(1_000, {"drift_cold": fast, "drift_stored": slow})
-    ratios = peers.report(
-        1_000, [pair], {pair.task: slow, f"{pair.task}/{pair.own}": fast}
-    ).splitlines()[-1]
-
-    assert own.count("NOT MET") == 2  # seconds with the stored profile, and memory
-    assert ratios.startswith(pair.label)
-    assert "22.0" in ratios  # times of the processor's seconds
-    assert ratios.endswith("met")
-    assert "NOT" not in ratios

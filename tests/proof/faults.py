@@ -307,12 +307,12 @@ def _stages(project: Any, folder: Path) -> Iterator[tuple[str, Callable[[], str]
     yield "profiles", lambda: build_window_profiles(work) and ""
     for step in MEASURED:
         yield f"measure {step}", lambda step=step: measure_windows(work, step) and ""  # type: ignore[misc]
-    from mlmon_dagster.families.registry import FAMILIES
+    from mlmon_dagster.families.registry import JUDGED_BY
     from mlmon_dagster.pipeline.judge import (
         judge,  # takes seconds, which a day cut short need not pay
     )
 
-    for family in FAMILIES:
+    for family in JUDGED_BY:
         yield f"judge {family}", lambda family=family: judge(work, family) and ""  # type: ignore[misc]
     yield "deliver", lambda: _delivered(project, spec)
     project.store.close()

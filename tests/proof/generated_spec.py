@@ -329,7 +329,6 @@ def _drift(choice: Choice, features: list[str]) -> dict[str, Any] | None:
         "distances": {"method": "wasserstein", "above": 3.0, "also": ["distinct_delta", "ks"]},
         "columns": {"columns": [features[0], *outputs], "q": 0.2},
         "sliced": {"slices": True, "windows": "1 of 1"},
-        "multivariate": {"multivariate": {"above": 0.2, "error_at": 0.5}},
     }[choice["drift"]]  # fmt: skip
     baseline = {
         "none": None,

@@ -64,7 +64,6 @@ DIMENSIONS: dict[str, tuple[str, ...]] = {
     "quality": ("default", "columns", "strict"),
     "drift": (
         "default", "auto", "further", "shifts", "scaled", "distances", "columns", "sliced",
-        "multivariate",
     ),
     "drift_baseline": ("none", "previous", "moving", "version"),
     "attribution": ("default", "off", "ladder"),

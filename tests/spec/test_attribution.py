@@ -65,5 +65,5 @@ def test_the_monitor_is_on_by_default_and_can_be_switched_off() -> None:
     assert with_shap("{feature}_shap").monitors.drift.attribution == Attribution(above=0.1)
     off = with_shap("{feature}_shap", drift={"attribution": False})
     assert off.monitors.drift.attribution is None
-    with pytest.raises((ConfigError, ValidationError), match="declare one, such as"):
+    with pytest.raises((ConfigError, ValidationError), match="declare it, such as"):
         make_spec(monitors={"drift": {"attribution": {"above": 0.2}}})

@@ -23,7 +23,6 @@ LABELLESS = {"columns__actual": REMOVED}
 EXISTS = {"expect": "expect_column_to_exist", "arguments": {"column": "age"}}
 QUOTED = {"path": "landing/*.csv", "delimiter": '"'}
 SHADOW = {"dataset": "shadow", "metric": "brier"}
-EXPLAINED = {"explain": {"model": "shop.churn:load"}}
 
 
 @pytest.mark.parametrize(
@@ -78,17 +77,8 @@ EXPLAINED = {"explain": {"model": "shop.churn:load"}}
         ({"retention": {"production": "1d"}}, "production: is shorter than actuals.closed_after"),
         ({"features__age__alias": ["plan"]}, "features.age.alias.0: 'plan' is in use; an alias"),
         ({"features__age__alias": [""]}, "features.age.alias.0: "),
-        ({"explain": {"model": "shop"}}, "'shop' does not name a function; write package.module"),
         ({"expectations": [{"expect": "no such"}]}, "'no such' does not name an expectation"),
         ({"columns__base_value": "base"}, "columns.base_value: base_value is of logged SHAP val"),
-        ({"explain": {"share": 0.5}}, "explain.share: a share of the rows is for explain.model"),
-        (EXPLAINED | {"columns__shap": "shap_{feature}"}, "explain.model: SHAP values are logged"),
-        (EXPLAINED | CLASSES, "explain.model: models with one score can be explained, not those"),
-        (
-            {"explain": {"model": "shop.churn:load", "base_value": 0.5}},
-            "explain.base_value: the explainer of explain.model says the base value",
-        ),
-        (EXPLAINED | {"features": {"age": NUMERIC}}, "a share needs the SHAP values of at least"),
         (
             {
                 "columns__shap": "shap_{feature}",

@@ -20,7 +20,7 @@ from mlmon_dagster.metrics.performance.multiclass import CLASS
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 
 LABEL = ":label/"  # before a label: how it was decided in a row that has an actual
-CELLS = ("right", "false", "missed", "neither")  # in both, predicted only, actual only, in none
+DECIDED_AS = ("right", "false", "missed", "neither")  # in both, one side, the other, none
 RIGHT = ":right_labels"  # how many labels of a row are in both
 PRODUCT = ":product"  # ends the name of a sum times `RIGHT`
 SUMS = {  # metric -> what the right labels are a share of
@@ -36,7 +36,7 @@ def multilabel_metrics(profiles: Mapping[str, ColumnStatistics]) -> pd.DataFrame
 
     Args:
         profiles: The loss columns `RIGHT`, `SUMS` with their products, `EXACT`, `HAMMING`,
-            `JACCARD` and `UNSEEN`, and of each label its counts in the order of `CELLS`.
+            `JACCARD` and `UNSEEN`, and of each label its counts in the order of `DECIDED_AS`.
 
     Returns:
         MetricFrame, n = rows with an actual. Column `:table`: micro averages with the interval of a
@@ -65,7 +65,7 @@ def multilabel_metrics(profiles: Mapping[str, ColumnStatistics]) -> pd.DataFrame
 
 
 def _measure_label(label: str, stats: ColumnStatistics) -> Iterator[MetricRows]:
-    right, false, missed, neither = stats.counts[:, : len(CELLS)].T.astype(np.float64)
+    right, false, missed, neither = stats.counts[:, : len(DECIDED_AS)].T.astype(np.float64)
     n = (right + false + missed + neither).astype(np.int64)
     why = np.where(n == 0, "no_actuals", "")
     name = CLASS + label

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pyarrow as pa
 
 from mlmon_dagster.errors import StoreError
-from mlmon_dagster.spec.declaration import logged_attributions
+from mlmon_dagster.spec.declaration import attributed
 from mlmon_dagster.spec.evaluations import list_texts
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.sources import Stream
@@ -52,7 +52,7 @@ def prediction_schema(spec: ModelSpec) -> pa.Schema:
             pa.field("prediction", _ANSWERS[task_of(spec).answer]),
             pa.field("score", pa.float64()),
             *(pa.field(name, pa.float64()) for name in class_scores(spec).values()),
-            *(pa.field(name, pa.float64()) for name in logged_attributions(spec).values()),
+            *(pa.field(name, pa.float64()) for name in attributed(spec).values()),
             *_list_explanations(spec),
             *_list_ranks(spec),
             pa.field("latency_ms", pa.float64()),
