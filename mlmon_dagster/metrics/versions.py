@@ -79,23 +79,8 @@ def paired_area(
     if min(int(y.sum()), int((~y).sum())) < FEWEST_OF_CLASS:
         return None
     difference, influence = _difference_of_areas(one, other, y)
-    alone = _tested(difference, _error_by_class(influence, y))
+    alone = _test_alone(difference, _error_by_class(influence, y))
     return _compared(difference, influence, np.asarray(windows), margin, alone)
-
-
-@dataclass(frozen=True)
-class Tested:
-    """A difference of independent rows.
-
-    Attributes:
-        difference: The other version's value less the one's.
-        error: Its standard error.
-        p_value: Chance of so large a difference without any.
-    """
-
-    difference: float
-    error: float
-    p_value: float
 
 
 def _difference_of_areas(
@@ -107,10 +92,11 @@ def _difference_of_areas(
     return second[0] - first[0], second[1] - first[1]
 
 
-def _tested(difference: float, error: float) -> Tested:
+def _test_alone(difference: float, error: float) -> tuple[float, float]:
+    """Return a standard error and the chance of so large a difference, of independent rows."""
     if not error:
-        return Tested(difference, error, 1.0 if difference == 0 else 0.0)
-    return Tested(difference, error, 2 * float(special.ndtr(-abs(difference) / error)))
+        return error, 1.0 if difference == 0 else 0.0
+    return error, 2 * float(special.ndtr(-abs(difference) / error))
 
 
 def _influence_of_area(scores: Floats, is_positive: np.ndarray) -> tuple[float, Floats]:
@@ -173,7 +159,7 @@ def areas_of_two(
     errors = (
         _error_by_class(found[1], y) for found, y in zip((first, second), truths, strict=True)
     )
-    alone = _tested(difference, math.hypot(*errors))
+    alone = _test_alone(difference, math.hypot(*errors))
     both = np.concatenate([np.asarray(windows), np.asarray(other_windows)])
     return _compared(difference, np.concatenate([-first[1], second[1]]), both, margin, alone)
 
@@ -321,12 +307,12 @@ def _compared(
     influence: Floats,
     windows: np.ndarray,
     margin: float,
-    alone: Tested | None = None,
+    alone: tuple[float, float] | None = None,
 ) -> Comparison:
     """Test a difference whose rows have influences of sum 0.
 
     Of too few windows rows count as independent; whoever compares has to know. Then it is the test
-    ``alone`` of independent rows that counts, by default Student's of a mean.
+    ``alone`` of independent rows that counts, its error and chance, by default Student's of a mean.
     """
     held, places = np.unique(windows, return_inverse=True)
     sums: Floats = np.bincount(places, weights=influence).astype(np.float64)
@@ -339,7 +325,7 @@ def _compared(
     else:
         p_value = 1.0 if difference == 0 else 0.0
     if alone is not None and len(held) < FEWEST_WINDOWS:
-        error, p_value = alone.error, alone.p_value
+        error, p_value = alone
     half = always(error, g)
     lower, upper = difference - half, difference + half
     found = verdict_of(lower, upper, margin)

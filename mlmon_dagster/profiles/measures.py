@@ -80,9 +80,8 @@ def drift(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.
     """
     from mlmon_dagster.metrics.drift.columns import columns_drift, with_outputs
     from mlmon_dagster.metrics.drift.distances import FURTHER
-    from mlmon_dagster.metrics.drift.novelty import novelty_metrics
+    from mlmon_dagster.metrics.drift.novelty import novelty_metrics, unlike_metrics
     from mlmon_dagster.metrics.drift.off_heap import off_heap_baseline, off_heap_drift
-    from mlmon_dagster.metrics.drift.unlike import unlike_metrics
 
     if baseline is None:
         return _attribution(spec, profiles, None)
@@ -100,7 +99,6 @@ def drift(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.
         then,
         test_slices=monitor.slices,
         further=[name for name in FURTHER if name in (monitor.method, *monitor.also)],
-        limits=monitor.auto,
     )
     own = derived(baseline, ("novelty", *columns), lambda: over_all_versions(columns, baseline))
     rest = derived(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from benchmarks.drift_laws import column_of, numeric_law
-from mlmon_dagster.metrics.drift.unlike import find_surest, unlike_metrics
+from mlmon_dagster.metrics.drift.novelty import find_surest, unlike_metrics
 from mlmon_dagster.metrics.embeddings import USUAL
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.profiles.bin_shapes import categorical_binning

@@ -212,16 +212,6 @@ def test_values_that_tie_count_as_as_far() -> None:
     assert found[1] < 0.01
 
 
-def test_the_usual_range_leaves_out_as_much_as_asked() -> None:
-    law = fit(np.random.default_rng(9).normal(size=(3, 30)), period=7)
-
-    found = law.usual_range(0.0, [33, 50], 0.05)
-
-    for ends in found:
-        p = law.judge(ends, 0.0, [33, 50]).p_value
-        assert p == pytest.approx(np.full((3, 2), 0.05), abs=1e-4)
-
-
 @pytest.mark.parametrize(
     ("scale", "values"),
     [

@@ -41,13 +41,6 @@ def test_a_change_is_a_share_of_the_baselines_value(value, status):
     assert only(rows, "performance/f1")["status"] == status
 
 
-@pytest.mark.parametrize(("limit", "status"), [(0.5, "OK"), (0.02, "WARN"), (None, "WARN")])
-def test_an_automatic_limit_is_the_columns_own_and_else_the_usual_one(limit, status):
-    model = spec(drift={"above": "auto"})
-    rows = [psi(0.3), metric("psi_auto", limit, "age")]
-    assert only(verdicts("drift", rows, model=model), "drift/psi/age")["status"] == status
-
-
 def test_a_shift_down_is_as_large_as_one_up():
     model = spec(drift={"method": "mean_shift", "above": 0.5})
     rows = [psi(-0.8, name="mean_shift")]
@@ -67,7 +60,6 @@ def test_the_most_important_column_comes_first():
     [
         ({"drift": {"above": 0.3, "error_at": 0.2}}, "further out"),
         ({"drift": {"method": "wasserstein"}}, "write above as well"),
-        ({"drift": {"method": "hellinger", "above": "auto"}}, "above: auto goes with"),
         ({"performance": {"metric": "f1", "drop": 0.1, "change": 0.2}}, "exactly one of"),
         ({"performance": {"metric": "f1", "change": "a fifth%"}}, "write 20% or 0.2"),
         ({"drift": {"baseline": {"dataset": "training"}}}, "another dataset goes under"),
