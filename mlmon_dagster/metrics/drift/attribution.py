@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from scipy import special
 
 from mlmon_dagster.metrics import MIN_WINDOWS, Flags, Floats
-from mlmon_dagster.metrics.frames import MetricRows, stack_rows
+from mlmon_dagster.metrics.frames import MetricRows, stack_rows, table_rows
 from mlmon_dagster.metrics.intervals import EFFICIENCY, biweight, rate
 from mlmon_dagster.metrics.means import Mean, mean_interval, mean_of
 from mlmon_dagster.metrics.statistics import (
@@ -81,8 +81,8 @@ def attribution_metrics(
         ends = mean_interval(mean, 0.0, 1.0)
         reason = np.where(mean.n == 0, "no_attributions", "")
         rows.append(
-            MetricRows(
-                stats.cells, feature, ATTRIBUTION, mean.value, mean.n, VERSION, *ends, reason=reason
+            table_rows(
+                stats.cells, ATTRIBUTION, mean.value, *ends, mean.n, reason, VERSION, feature
             )
         )
     if references is not None:

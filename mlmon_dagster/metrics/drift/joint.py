@@ -117,19 +117,12 @@ def multivariate_metrics(
     reason[(reason == "") & (found.pairs == 0)] = "no_pairs"
     usable = reason == ""
     version = f"{_VERSION}:{'windows' if reference.rows_share else 'rows'}"
+    ends = found.value - found.half_width, found.value + found.half_width
+    value = np.where(usable, found.value, np.nan)
     whole = MetricRows(
-        cells.cells,
-        column_name=TABLE,
-        metric=CORRELATION_SHIFT,
-        value=np.where(usable, found.value, np.nan),
-        lower=found.value - found.half_width,
-        upper=found.value + found.half_width,
-        n=n,
-        n_baseline=total,
-        p_value=found.p,
+        cells.cells, TABLE, CORRELATION_SHIFT, value, n, version, *ends, total, found.p,
         reason=reason,
-        method_version=version,
-    )
+    )  # fmt: skip
     named = _changes(cells, names, reference, found, usable, version)
     return stack_rows([whole, *named])
 
@@ -265,17 +258,10 @@ def _changes(
         change, half = found.change[chosen], 1.96 * found.error[chosen]
         metrics.append(
             MetricRows(
-                cells.cells.iloc[rows],
-                column_name=titles[best[rows]].tolist(),
-                metric=CORRELATION_CHANGE,
-                value=change,
-                lower=change - half,
-                upper=change + half,
-                n=cells.counts[rows, 0],
-                n_baseline=int(reference.n),
-                method_version=version,
+                cells.cells.iloc[rows], titles[best[rows]].tolist(), CORRELATION_CHANGE, change,
+                cells.counts[rows, 0], version, change - half, change + half, int(reference.n),
             )
-        )
+        )  # fmt: skip
     return metrics
 
 

@@ -49,7 +49,7 @@ from mlmon_dagster.metrics.performance.weighted_back import (
     weigh_back,
     with_rows,
 )
-from mlmon_dagster.metrics.rectified import METHOD, Interval
+from mlmon_dagster.metrics.rectified import METHOD, Interval, add_by_group
 from mlmon_dagster.metrics.statistics import CELL_KEYS, ColumnStatistics
 from mlmon_dagster.spec.metric_registry import METRICS
 from mlmon_dagster.spec.names import TABLE
@@ -279,15 +279,15 @@ def _calibration_error(
     total = np.maximum(rows.sum(axis=1), 1)
     middle = (np.cumsum(rows, axis=1) - rows / 2) / total[:, None]
     groups = np.minimum((middle * CALIBRATION_GROUPS).astype(np.int64), CALIBRATION_GROUPS - 1)
-    cells = len(rows)
-    flat = (groups + CALIBRATION_GROUPS * np.arange(cells)[:, None]).ravel()
-
-    def by_group(values: Floats) -> Floats:
-        summed = np.bincount(flat, values.ravel(), minlength=cells * CALIBRATION_GROUPS)
-        return summed.astype(np.float64).reshape(cells, CALIBRATION_GROUPS)
-
-    gap = by_group(rows * middles) - by_group(positives.astype(np.float64))
-    noise = np.sqrt(by_group(rows * (middles * (1 - middles))))
+    expected, came_true, variance = (
+        add_by_group(values, groups, CALIBRATION_GROUPS)
+        for values in (
+            rows * middles,
+            positives.astype(np.float64),
+            rows * (middles * (1 - middles)),
+        )
+    )
+    gap, noise = expected - came_true, np.sqrt(variance)
     return _add_gaps(gap / total[:, None], noise / total[:, None])
 
 
