@@ -16,7 +16,7 @@ from mlmon_dagster.store.state.monitor_results import MonitorResult
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mlmon_dagster.metrics.arrivals import Arrivals
+    from mlmon_dagster.metrics.late_truth.arrivals import Arrivals
     from mlmon_dagster.monitors.evidence import Changes, Repeated, Sustained
 
 
@@ -63,7 +63,7 @@ def evaluate(
             rows), n_by_rule (those of them that a rule of the spec refuses), bad_reasons (JSON or
             dict, reason -> rows), n_quarantined (files), quarantined (their names), schema_broken
             (drift and performance are then NO_DATA), actual_coverage, first_event_time,
-            last_event_time, calendar (a `metrics.presence.Calendar`), last_before, next_after and
+            last_event_time, calendar (a `windows.presence.Calendar`), last_before, next_after and
             is_followed, see `freshness`.
         now: The moment of judging, timezone-aware; only freshness looks at it.
         run_id: Of the run that computed this.

@@ -151,8 +151,8 @@ class Volume:
 
     @cached_property
     def chance(self) -> float:
-        """Chance of a window so far from the usual, on its side; see `window_law`."""
-        from mlmon_dagster.metrics.window_law import fit, to_scale
+        """Chance of a window so far from the usual, on its side; see `windows.law`."""
+        from mlmon_dagster.metrics.windows.law import fit, to_scale
 
         mine, a_day = self._is_compared, max(self.week // 7, 1)
         sizes, changes = self.sizes[mine], self.changes[mine]

@@ -46,8 +46,8 @@ class Binning:
             predicted x actual class. ``loss``: one code; its sums are what counts. ``latency``:
             log-spaced bins. ``status``: ok, error. ``joint``: no codes but sums of products of
             scores, see `metrics.joint`. ``by_output``: group of the output x (no ground truth,
-            ground truth without a value, bins of the value), see `metrics.means_by_output`.
-            ``rows``: hashes of whole rows, see `metrics.repeats`. ``vectors``: no codes but what is
+            ground truth without a value, bins of the value), see `late_truth.means_by_output`.
+            ``rows``: hashes of whole rows, see `windows.repeats`. ``vectors``: no codes but what is
             fitted to an embedding, see `profiles.embedded`.
         edges: Inner edges of the coarse bins, ascending; a value belongs to bin ``i`` when
             ``edges[i-1] < value <= edges[i]``; the outer bins are open. Empty if not numeric.

@@ -292,7 +292,7 @@ def weighted_text(method: str, coverage: float | None) -> str:
         >>> weighted_text("post-stratified-1", 0.1)
         'Ground truth covers 10 % of the predictions; the value is weighted back to all of them'
     """
-    from mlmon_dagster.metrics.rectified import METHOD
+    from mlmon_dagster.metrics.late_truth.rectified import METHOD
 
     if not method.startswith(METHOD):
         return ""

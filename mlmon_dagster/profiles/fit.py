@@ -24,7 +24,7 @@ from mlmon_dagster.metrics import Floats
 from mlmon_dagster.metrics.binnings import just_below
 from mlmon_dagster.metrics.estimated.multiclass import CONFIDENCE, DECIDED_FOR
 from mlmon_dagster.metrics.evaluations import VERDICTS
-from mlmon_dagster.metrics.means_by_output import BY_OUTPUT, OUTCOME
+from mlmon_dagster.metrics.late_truth.means_by_output import BY_OUTPUT, OUTCOME
 from mlmon_dagster.metrics.performance.multiclass import RIGHT
 from mlmon_dagster.metrics.performance.weighted_back import DECIDED, EXEMPT
 from mlmon_dagster.metrics.quality import RAW, REST

@@ -1,4 +1,4 @@
-"""Counting a window's rows by a hash of their features: the column of `metrics.repeats`.
+"""Counting a window's rows by a hash of their features: the column of `metrics.windows.repeats`.
 
 They are hashed from what is read for the bins of the columns anyway, eight features at most: those
 with the most different values, which tell rows apart best. A time is left out, as it is counted by
@@ -12,8 +12,8 @@ from collections.abc import Mapping
 import numpy as np
 import pyarrow as pa
 
-from mlmon_dagster.metrics.repeats import CELLS
 from mlmon_dagster.metrics.statistics import CELL_KEYS, Binning, ColumnStatistics, count_whole
+from mlmon_dagster.metrics.windows.repeats import CELLS
 from mlmon_dagster.profiles.bin_codes import Dialect
 from mlmon_dagster.profiles.bin_shapes import row_binning
 from mlmon_dagster.profiles.compiler import as_numpy

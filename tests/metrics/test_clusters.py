@@ -11,7 +11,11 @@ from scipy import stats
 from sklearn.metrics import f1_score, roc_auc_score
 
 from mlmon_dagster.metrics import FEWEST_WINDOWS
-from mlmon_dagster.metrics.clusters import (
+from mlmon_dagster.metrics.frames import stack_rows
+from mlmon_dagster.metrics.means import mean_rows
+from mlmon_dagster.metrics.performance.binary import performance_metrics
+from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics, concat, merge, without
+from mlmon_dagster.metrics.windows.clusters import (
     SERIES,
     USUAL,
     beyond_usual,
@@ -20,10 +24,6 @@ from mlmon_dagster.metrics.clusters import (
     standard_errors,
     usual_windows,
 )
-from mlmon_dagster.metrics.frames import stack_rows
-from mlmon_dagster.metrics.means import mean_rows
-from mlmon_dagster.metrics.performance.binary import performance_metrics
-from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics, concat, merge, without
 from tests.metrics.samples import cells, confusion_statistics, score_statistics, statistics
 
 EXACT = 1e-12

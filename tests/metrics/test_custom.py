@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mlmon_dagster.metrics.custom import UsualValues
+from mlmon_dagster.metrics.windows.custom import UsualValues
 
 DAY = 86_400.0
 YEAR = 365.25

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from mlmon_dagster.metrics.clusters import UsualLevel, as_seen, level_shift, usual_level
+from mlmon_dagster.metrics.windows.clusters import UsualLevel, as_seen, level_shift, usual_level
 
 Floats = NDArray[np.float64]
 EXACT = 1e-9

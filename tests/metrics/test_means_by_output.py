@@ -11,8 +11,8 @@ import pytest
 
 from benchmarks.calibrate_rectified import mean_misses
 from benchmarks.calibrate_rectified_means import DRAWN, MeanCase, measure_mean
-from mlmon_dagster.metrics.means_by_output import ByOutput, interval, mean_of_all
-from mlmon_dagster.metrics.rectified import METHOD
+from mlmon_dagster.metrics.late_truth.means_by_output import ByOutput, interval, mean_of_all
+from mlmon_dagster.metrics.late_truth.rectified import METHOD
 from mlmon_dagster.profiles import build_profiles
 from mlmon_dagster.profiles.fit import fit_binnings
 from mlmon_dagster.profiles.measures import measure

@@ -11,9 +11,7 @@ from scipy import special
 from benchmarks.calibrate_rectified import CASES, Case, judge
 from mlmon_dagster.metrics import Ints
 from mlmon_dagster.metrics.intervals import wilson
-from mlmon_dagster.metrics.performance.binary import performance_metrics
-from mlmon_dagster.metrics.performance.weighted_back import DECIDED
-from mlmon_dagster.metrics.rectified import (
+from mlmon_dagster.metrics.late_truth.rectified import (
     METHOD,
     Asked,
     Strata,
@@ -23,6 +21,8 @@ from mlmon_dagster.metrics.rectified import (
     strata_by_answer,
     strata_by_score,
 )
+from mlmon_dagster.metrics.performance.binary import performance_metrics
+from mlmon_dagster.metrics.performance.weighted_back import DECIDED
 from mlmon_dagster.metrics.statistics import Binning
 from tests.metrics.samples import confusion_statistics, statistics
 

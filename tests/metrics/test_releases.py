@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from mlmon_dagster.metrics.releases import LEVEL, ReleaseChange, Values, compare_release
+from mlmon_dagster.metrics.versions import LEVEL, ReleaseChange, Values, compare_release
 
 LOOKS = (7, 14, 28)
 ROWS_ERROR = 0.012  # of an area under the curve of 2,000 rows

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from mlmon_dagster.metrics import window_law
-from mlmon_dagster.metrics.window_law import Scale, fit, from_scale, to_scale
+from mlmon_dagster.metrics.windows import law as window_law
+from mlmon_dagster.metrics.windows.law import Scale, fit, from_scale, to_scale
 
 Floats = NDArray[np.float64]
 EXACT = 1e-9

@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from mlmon_dagster.metrics.rectified import METHOD
+from mlmon_dagster.metrics.late_truth.rectified import METHOD
 from mlmon_dagster.profiles import build_profiles
 from mlmon_dagster.profiles.fit import fit_binnings
 from mlmon_dagster.profiles.measures import measure

@@ -19,6 +19,7 @@ from mlmon_dagster.metrics import Floats, Ints
 from mlmon_dagster.metrics.binnings import label_counts, score_midpoints
 from mlmon_dagster.metrics.frames import MetricRows, share_rows, stack_rows, table_rows
 from mlmon_dagster.metrics.intervals import Z95, difference_interval, rate, wilson
+from mlmon_dagster.metrics.late_truth.rectified import METHOD, Interval, add_by_group
 from mlmon_dagster.metrics.means import mean_rows
 from mlmon_dagster.metrics.performance.class_tables import balanced_accuracy, estimate, mcc
 from mlmon_dagster.metrics.performance.roc import (
@@ -49,7 +50,6 @@ from mlmon_dagster.metrics.performance.weighted_back import (
     weigh_back,
     with_rows,
 )
-from mlmon_dagster.metrics.rectified import METHOD, Interval, add_by_group
 from mlmon_dagster.metrics.statistics import CELL_KEYS, ColumnStatistics
 from mlmon_dagster.spec.metric_registry import METRICS
 from mlmon_dagster.spec.names import TABLE

@@ -1,7 +1,7 @@
 """A number of which nothing is known but its values in windows: is one more of them unlike those?
 
 How far a single window strays can only be learnt from other windows, so that both the interval of a
-value and the chance of it come from the law that the baseline's windows follow (`window_law`): it
+value and the chance of it come from the law that the baseline's windows follow (`windows.law`): it
 is a prediction interval (Higgins, Thompson and Spiegelhalter, 2009).
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mlmon_dagster.metrics import FEWEST_WINDOWS, Floats, Ints
-from mlmon_dagster.metrics.window_law import LONGEST, Calendar, Law
+from mlmon_dagster.metrics.windows.law import LONGEST, Calendar, Law
 
 _FEWEST_ROWS = 0.5  # of the baseline's smallest window
 _NEAREST, _FURTHEST, _STEPS = 0.01, 1_000.0, 64  # standard deviations, and distances asked for

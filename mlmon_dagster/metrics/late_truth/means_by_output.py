@@ -24,9 +24,7 @@ from scipy import special
 from mlmon_dagster.metrics import Flags, Floats, Ints
 from mlmon_dagster.metrics.frames import MetricRows
 from mlmon_dagster.metrics.intervals import rate
-from mlmon_dagster.metrics.means import OF_LAW
-from mlmon_dagster.metrics.performance.weighted_back import COMPLETE, replace_rows
-from mlmon_dagster.metrics.rectified import (
+from mlmon_dagster.metrics.late_truth.rectified import (
     Interval,
     Strata,
     add_by_group,
@@ -34,6 +32,8 @@ from mlmon_dagster.metrics.rectified import (
     mean,
     recalibrate,
 )
+from mlmon_dagster.metrics.means import OF_LAW
+from mlmon_dagster.metrics.performance.weighted_back import COMPLETE, replace_rows
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 
 STATES = 2  # of a row that has no value: without ground truth, and with it
