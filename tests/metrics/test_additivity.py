@@ -93,15 +93,6 @@ def test_values_of_another_version_or_unit_do_not_add_up() -> None:
     assert share > 0.5, link
 
 
-def test_scores_logged_with_four_digits_still_add_up() -> None:
-    rng = np.random.default_rng(3)
-    good = rows(rng)
-    place = good.column_names.index("score")
-    rounded = good.set_column(place, "score", pa.array(good["score"].to_numpy().round(4)))
-    base, now = profiled(spec_of(), rounded, rounded)
-    assert additivity_metrics(now, base)["value"].max() < 0.01
-
-
 def test_a_base_value_in_a_column_may_differ_from_row_to_row() -> None:
     rng = np.random.default_rng(4)
     table = rows(rng)

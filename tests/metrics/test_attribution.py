@@ -148,14 +148,6 @@ def test_what_cannot_be_compared_says_why(values, baseline, reason) -> None:
     assert np.isnan(row["p_value"])
 
 
-def test_constant_shares_are_the_same_or_for_sure_not() -> None:
-    same = compared(np.full((1, 50), 0.3), np.full((20, 50), 0.3)).iloc[0]
-    assert same["value"] == pytest.approx(0, abs=1e-12)
-    assert same["p_value"] > 0.9
-    moved = compared(np.full((1, 50), 0.5), np.full((20, 50), 0.3)).iloc[0]
-    assert moved["p_value"] == pytest.approx(0, abs=1e-12)
-
-
 def test_without_a_baseline_there_is_no_shift_but_an_attribution() -> None:
     assert len(compared(np.full((2, 50), 0.3), None)) == 0
     assert len(compared(np.full((2, 50), 0.3), None, ATTRIBUTION)) == 2

@@ -41,13 +41,6 @@ def test_the_widening_is_that_of_simulated_windows(coefficient, rng):
     assert found.widening == pytest.approx(later / inside, rel=0.04)
 
 
-def test_windows_far_apart_in_time_are_independent_again():
-    weeks = pd.Series(pd.date_range("2024-01-01", periods=20, freq="28D", tz="UTC"))
-    both = pd.concat([weeks, weeks.iloc[:1] + pd.Timedelta(days=1)])
-    found = Persistence.of(0.8, both, np.zeros(21, np.int64))
-    assert found.effective == pytest.approx(20, abs=0.5)
-
-
 @pytest.mark.parametrize("coefficient", [0.0, 0.5, 0.9])
 def test_the_correlation_is_found_also_below_sampling_noise_and_a_week(coefficient, rng):
     """On average within .07, with as much noise as there is to find."""

@@ -68,11 +68,5 @@ def test_a_number_that_is_always_the_same_is_unlike_any_other() -> None:
     assert known.judge(3.1, 12 * DAY).p_value < 1e-9
 
 
-def test_fewer_than_eight_windows_say_nothing() -> None:
-    assert not usual(np.arange(7.0)).is_known
-    with pytest.raises(ValueError, match="it takes 8"):
-        usual(np.arange(7.0)).judge(1.0, 7 * DAY)
-
-
 def test_a_window_of_half_the_rows_of_the_smallest_is_the_least() -> None:
     assert usual(np.arange(9.0), rows=60).fewest_rows == 30.0

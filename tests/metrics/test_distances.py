@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,7 +20,6 @@ from mlmon_dagster.metrics.drift.distances import (
     smoothed_shares,
     wasserstein,
 )
-from mlmon_dagster.metrics.statistics import concat
 from tests.metrics.data_windows import distances
 from tests.metrics.samples import count, numeric_binning
 
@@ -78,12 +76,6 @@ def test_chi_square_ignores_bins_that_are_empty_on_both_sides():
     np.testing.assert_allclose(padded, plain, rtol=1e-12)
 
 
-def test_ks_on_unit_bins_equals_scipys_ks():
-    a, b = RNG.integers(0, 40, 300), RNG.integers(3, 50, 900)
-    counted = [np.bincount(x, minlength=50) for x in (a, b)]
-    assert ks(*counted) == pytest.approx(stats.ks_2samp(a, b).statistic, abs=1e-12)
-
-
 @pytest.mark.parametrize("distance", [psi, jensen_shannon, ks, chi_square])
 def test_distances_of_many_windows_are_those_of_each(distance):
     windows = RNG.multinomial(60, [0.1, 0.2, 0.3, 0.4], size=7)
@@ -103,14 +95,9 @@ def test_distances_are_symmetric_and_never_negative(pair):
     for distance in (psi, jensen_shannon, ks, chi_square):
         assert distance(a, b) >= 0
         assert distance(a, b) == pytest.approx(float(distance(b, a)), abs=1e-9)
+        assert distance(a, a) == pytest.approx(0, abs=1e-6)
     assert jensen_shannon(a, b) <= 1 + 1e-12
     assert ks(a, b) <= 1 + 1e-12
-
-
-@given(COUNTS)
-def test_a_histogram_is_at_no_distance_from_itself(counts):
-    for distance in (psi, jensen_shannon, ks, chi_square):
-        assert distance(counts, counts) == pytest.approx(0, abs=1e-6)
 
 
 @given(COUNTS)
@@ -133,28 +120,3 @@ def test_unchanged_windows_are_as_far_as_chance_gives_in_every_distance():
     for name in ("hellinger", "total_variation", "l_infinity", "kl", "wasserstein"):
         mine = frame.loc[name]["value"] - frame.loc[name]["by_chance"]
         assert abs(mine.mean()) < 3 * mine.std() / np.sqrt(60) + 0.003, name
-
-
-def test_windows_compared_together_have_the_distances_of_each_alone():
-    baseline = RNG.normal(size=(1, 5_000))
-    binning = numeric_binning(baseline)
-    windows = [RNG.normal(size=(1, n)) for n in (40, 180, 3_000)]
-    theirs = count(binning, baseline)
-    mine = concat([count(binning, values) for values in windows])
-
-    together = drift_metrics(mine, theirs, seed=1, further=FURTHER)
-    alone = [
-        drift_metrics(count(binning, values), theirs, seed=1, further=FURTHER) for values in windows
-    ]
-
-    for metric, found in together.groupby("metric"):
-        expected = pd.concat(alone).query("metric == @metric")
-        assert sorted(found["value"].dropna()) == sorted(expected["value"].dropna()), metric
-
-
-def test_one_huge_value_does_not_hide_a_shift_of_three_sigma():
-    baseline, current = RNG.normal(size=(1, 5_000)), RNG.normal(3, 1, (1, 500))
-    current[0, 0] = 1e6
-    found = measured(current, baseline, numeric_binning(baseline))
-    assert found.loc["psi", "value"] > 1
-    assert found.loc["psi", "p_value"] < 1e-6

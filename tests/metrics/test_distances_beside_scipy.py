@@ -7,12 +7,11 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 from scipy import stats
-from scipy.spatial.distance import jensenshannon
 
 from benchmarks.drift_laws import drift_metrics
 from mlmon_dagster.metrics.binnings import representatives, upper_edges
 from mlmon_dagster.metrics.statistics import Binning
-from tests.metrics.samples import Law, categorical_binning, count, numeric_binning, zipf
+from tests.metrics.samples import Law, count, numeric_binning
 
 Floats = NDArray[np.float64]
 BASE = (30, 500)
@@ -87,23 +86,3 @@ def test_wasserstein_is_scipys_of_the_rows_up_to_half_the_width_of_their_bins(la
         assert found.loc["wasserstein", "value"] == pytest.approx(exact, rel=0.01)
         scaled = found.loc["wasserstein_scaled", "value"]
         assert scaled == pytest.approx(exact / then.std(), rel=0.02)
-
-
-@pytest.mark.parametrize(("n", "near"), [(400, 0.25), (MANY, 0.01)])
-def test_jensen_shannon_is_scipys_of_smoothed_shares_and_near_that_of_plain_ones(n, near):
-    """By half a row a bin, those of unseen values and of nulls included."""
-    rng = np.random.default_rng(n)
-    then, now = zipf(6, 1.0)(rng, BASE), zipf(6, 0.8)(rng, (1, n))
-    binning = categorical_binning(then)
-    known = [int(name) for name in binning.categories]
-    bins = [np.array([(side == i).sum() for i in known]) for side in (now, then)]
-    smoothed = [(np.append(c, [0, 0]) + 0.5) / (c.sum() + len(known) / 2 + 1) for c in bins]
-    plain = [c / c.sum() for c in bins]
-    found = shown(binning, now, then)["value"]
-    exact, of_plain = (jensenshannon(*shares, base=2) for shares in (smoothed, plain))
-    assert found["jensen_shannon"] == pytest.approx(exact, abs=1e-12)
-    assert found["jensen_shannon"] == pytest.approx(of_plain, rel=near)
-    assert found["hellinger"] == pytest.approx(
-        np.sqrt(1 - np.sqrt(smoothed[0] * smoothed[1]).sum()), abs=1e-9
-    )
-    assert found["total_variation"] == pytest.approx(np.abs(plain[0] - plain[1]).sum() / 2)

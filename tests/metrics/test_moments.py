@@ -13,8 +13,6 @@ from mlmon_dagster.metrics.binnings import merge_bins, merge_plan
 from mlmon_dagster.metrics.drift.null_distribution import (
     DISTANCES,
     POWER,
-    TERMS,
-    Counts,
     NullTables,
     gamma_tail,
     null_moments,
@@ -115,30 +113,6 @@ def test_the_gamma_tail_is_that_of_drawn_windows():
     p = gamma_tail(DISTANCES["psi"](windows, counts), moments)
     for level in (0.5, 0.1, 0.01):
         assert (p <= level).mean() == pytest.approx(level, rel=0.15)
-
-
-@pytest.mark.parametrize("metric", TERMS)
-def test_terms_add_up_to_the_distance(metric):
-    rng = np.random.default_rng(3)
-    window, baseline = rng.integers(0, 40, (5, 7)), rng.integers(0, 400, (5, 7))
-    n = window.sum(axis=1)[:, None, None].astype(float)
-    both = Counts(
-        window[..., None] * 1.0, np.ones(1), n, baseline[..., None] * 1.0, np.full((5, 1, 1), 7.0)
-    )
-    total = TERMS[metric](both)[..., 0].sum(axis=1)
-    assert total == pytest.approx(DISTANCES[metric](window, baseline) ** POWER[metric])
-
-
-def test_baselines_of_fewer_bins_are_padded_without_effect():
-    small, wide = np.array([300, 200, 5]), np.array([100, 90, 80, 70, 1])
-    padded = np.stack([np.append(small, [0, 0]), wide])
-    sizes = np.array([100.0, 200.0])
-    both = null_moments(padded, np.array([3, 5]), sizes, ("psi", "chi_square"))
-    for i, counts in enumerate((small, wide)):
-        alone = null_moments(
-            counts[None], np.array([len(counts)]), sizes[[i]], ("psi", "chi_square")
-        )
-        np.testing.assert_allclose(both[i], alone[0], rtol=1e-9)
 
 
 def test_untested_slices_have_the_effect_and_interval_of_tested_ones():

@@ -128,14 +128,6 @@ def test_without_a_label_nothing_is_known():
     assert np.isnan(mean(answers([10, 20], [0, 0], [0, 0]), RATE)).all()
 
 
-def test_labels_of_high_scores_do_not_raise_the_rate():
-    rows, labelled, positives = draw(4)
-    found = mean(strata_by_score(rows, labelled, positives, SCORES), RATE)
-    plain = positives.sum(axis=(1, 2)) / labelled.sum(axis=(1, 2))
-    assert plain.mean() > 0.65  # where .5 is true
-    assert found.value.mean() == pytest.approx(0.5, abs=0.01)
-
-
 def test_scores_below_a_cut_that_have_no_labels_are_a_stratum_of_their_own():
     rows = np.full((1, 1, 60), 50.0)
     labelled = np.where(SCORES > 0.7, 10.0, 0.0)[None, None]

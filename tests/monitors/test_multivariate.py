@@ -7,7 +7,7 @@ import pytest
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec.monitors import CORRELATION_CHANGE, CORRELATION_SHIFT
 from tests.conftest import make_spec
-from tests.monitors.cases import metric, only, spec, verdicts, window
+from tests.monitors.cases import metric, only, spec, verdicts
 
 NAME = f"drift/{CORRELATION_SHIFT}"
 
@@ -43,27 +43,10 @@ def test_the_sentence_names_the_pairs_that_changed_most():
     assert json.loads(row["details"])["changes"] == {"age x |tenure|": -0.62, "age x city": 0.31}
 
 
-def test_past_error_at_it_is_an_error():
-    assert judged([shift(0.6, 0.0)], above=0.3, error_at=0.5)["status"] == "ERROR"
-    assert judged([shift(0.4, 0.0)], above=0.3, error_at=0.5)["status"] == "WARN"
-
-
 def test_it_is_no_member_of_the_columns_family():
     rows = [shift(0.0, 0.9), metric("psi", 0.4, "age", p_value=0.008)]
     model = spec(drift={"multivariate": True})
     assert only(verdicts("drift", rows, model=model), "drift/psi/age")["family_size"] == 1
-
-
-@pytest.mark.parametrize("reason", ["few_rows", "no_pairs", "no_baseline"])
-def test_without_a_value_it_is_no_data_with_its_reason(reason):
-    row = judged([shift(None, None, reason=reason)])
-    assert (row["status"], row["reason"]) == ("NO_DATA", reason)
-
-
-def test_not_computed_learning_and_broken_windows_are_no_data():
-    assert judged([])["reason"] == "not_computed"
-    assert judged([], [window(learning=True)])["reason"] == "learning"
-    assert judged([shift(0.9, 0.0)], [window(schema_broken=True)])["reason"] == "schema"
 
 
 def test_it_is_off_unless_declared():
