@@ -34,7 +34,6 @@ BASELINES = {
     "nulls": (np.array([12_000] * 5 + [100, 6000]), False),
     "three": (np.array([32_727, 16_363, 10_910, 500, 500]), False),
 }
-RARE = {"constant": np.array([60_000, 0, 0]), "rare_flag": np.array([58_800, 1200, 0])}
 
 
 def computed(merged, n, metric):
@@ -78,16 +77,6 @@ def test_moments_of_chi_square_are_those_of_drawn_windows(name):
     assert mean == pytest.approx(expected[1], rel=MEAN_TOLERANCE)
     assert sd == pytest.approx(expected[2], rel=SPREAD_TOLERANCE)
     assert skew == pytest.approx(expected[3], rel=SKEW_TOLERANCE)
-
-
-@pytest.mark.parametrize("n", [1000, 10_000])
-@pytest.mark.parametrize("name", RARE)
-def test_a_column_that_rarely_varies_has_the_mean_of_its_jumps(name, n):
-    merged = merge_bins(RARE[name], merge_plan(RARE[name], n, ordered=True))
-    _, mean, sd, _, _ = computed(merged, n, "psi")
-    expected = drawn(merged, n, "psi")
-    assert mean == pytest.approx(expected[1], rel=MEAN_TOLERANCE)
-    assert sd == pytest.approx(expected[2], rel=2 * SPREAD_TOLERANCE)
 
 
 @pytest.mark.parametrize("n", [300, 700, 5000])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,6 +21,7 @@ from mlmon_dagster.metrics.drift.joint import (
 )
 from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics, merge
 from mlmon_dagster.spec.monitors import CORRELATION_CHANGE, CORRELATION_SHIFT
+from tests.metrics import samples
 
 K = 8
 MIXED = np.random.default_rng(5).normal(size=(K, 3)) * [1.0, 0.7, 0.4]
@@ -39,16 +39,10 @@ def rows(rng, n, *, k=K, block=1):
 def statistics(parts, names=None):
     sums = np.stack([joint_sums(part) for part in parts])
     names = names or [f"f{i}" for i in range(parts[0].shape[1])]
-    starts = pd.date_range("2026-01-01", periods=len(parts), tz="UTC", unit="us")
-    cells = pd.DataFrame({"window_start": starts, "dataset": "production"})
-    cells = cells.assign(model_version="all", slice_key="all", slice_value="all")
     columns = tuple(name.strip("|") for name in names)
     size = size_of(len(names))
     binning = Binning(JOINT, "joint", size, "b", categories=tuple(names), tail=columns)
-    none, nothing, zero = (np.full(len(parts), v) for v in (0, np.nan, 0.0))
-    return ColumnStatistics(
-        binning, cells, sums, sums[:, 0], none, none, none, none, nothing, nothing, zero, zero
-    )
+    return samples.statistics(binning, sums, n=sums[:, 0])
 
 
 def shift(current, baseline, **options):

@@ -551,7 +551,12 @@ class FineReferences:
         return distances ** POWER[metric], mine.windows.sum(axis=1), mine.persistence
 
     def _moments(self, metric: str, numbers: Ints, n: Ints) -> Moments:
-        return self.null(metric, numbers).moments(n)
+        # Column by column: a power of one number is rounded otherwise than one of many.
+        found = np.zeros((len(Moments._fields), len(n)))
+        for number in np.unique(numbers).tolist():
+            mine = numbers == number
+            found[:, mine] = self._columns[number].nulls[metric].moments(n[mine])
+        return Moments(*found)
 
     def spread_p(self, numbers: Ints, distances: Floats, n: Ints) -> tuple[Floats, Flags]:
         """Return the chance of ``smooth`` distances, (P,), by how well own windows know the spread.
