@@ -17,10 +17,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import optimize, special
 
+from mlmon_dagster.metrics.late_truth.means_by_output import Worth, value_edges, weigh_back
+from mlmon_dagster.metrics.late_truth.rectified import METHOD
 from mlmon_dagster.metrics.means import mean_rows
-from mlmon_dagster.metrics.means_by_output import Worth, value_edges, weigh_back
 from mlmon_dagster.metrics.performance.regression import OF_ALL, rmse_rows
-from mlmon_dagster.metrics.rectified import METHOD
 from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics
 from mlmon_dagster.profiles.bin_shapes import by_output_binning, signed_values
 from mlmon_dagster.spec.names import ALL

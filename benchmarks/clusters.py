@@ -20,19 +20,19 @@ from numpy.typing import NDArray
 from benchmarks.scored_worlds import SCORE_BINS, SPAN, bin_of, logistic
 from benchmarks.table import Goal, Row, show
 from mlmon_dagster.metrics.binnings import label_counts
-from mlmon_dagster.metrics.clusters import (
-    SERIES,
-    beyond_usual,
-    change,
-    standard_errors,
-    usual_windows,
-)
 from mlmon_dagster.metrics.frames import concat_frames, stack_rows
 from mlmon_dagster.metrics.intervals import Z95
 from mlmon_dagster.metrics.means import mean_rows
 from mlmon_dagster.metrics.performance.binary import performance_metrics
 from mlmon_dagster.metrics.performance.roc import roc_auc
 from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics, merge_columns, select
+from mlmon_dagster.metrics.windows.clusters import (
+    SERIES,
+    beyond_usual,
+    change,
+    standard_errors,
+    usual_windows,
+)
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

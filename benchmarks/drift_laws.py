@@ -179,7 +179,6 @@ def drift_metrics(
     min_rows: int = 30,
     test_slices: bool = False,
     further: Sequence[str] = (),
-    limits: bool = False,
 ) -> pd.DataFrame:
     """Distances of every window of one column from the baseline; see `columns_drift`.
 
@@ -190,10 +189,7 @@ def drift_metrics(
         min_rows: As of `DriftBaseline`.
         test_slices: As of `columns_drift`.
         further: As of `columns_drift`.
-        limits: As of `columns_drift`.
     """
     name = stats.binning.column
     known = DriftBaseline({name: baseline}, seed=seed, min_rows=min_rows)
-    return columns_drift(
-        {name: stats}, known, test_slices=test_slices, further=further, limits=limits
-    )
+    return columns_drift({name: stats}, known, test_slices=test_slices, further=further)

@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 from benchmarks.living import Episode, episodes
 from benchmarks.living_worlds import FIRST
 from benchmarks.table import KEPT_HELP, Goal, Kept, Row, show
-from mlmon_dagster.metrics.clusters import SERIES, usual_windows
 from mlmon_dagster.metrics.frames import METRIC_COLUMNS
 from mlmon_dagster.metrics.intervals import Z95
 from mlmon_dagster.metrics.performance.multiclass import CLASS
+from mlmon_dagster.metrics.windows.clusters import SERIES, usual_windows
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.names import TABLE
 from tests.conftest import make_spec

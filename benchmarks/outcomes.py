@@ -22,7 +22,10 @@ from scipy import special
 
 from benchmarks.table import Goal, Row, show
 from mlmon_dagster.metrics.business import Outcome, business_metrics
-from mlmon_dagster.metrics.clusters import (
+from mlmon_dagster.metrics.intervals import Z95
+from mlmon_dagster.metrics.means import mean_of, t_factor
+from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics, merge
+from mlmon_dagster.metrics.windows.clusters import (
     USUAL,
     beyond_usual,
     interval,
@@ -30,9 +33,6 @@ from mlmon_dagster.metrics.clusters import (
     standard_errors,
     usual_windows,
 )
-from mlmon_dagster.metrics.intervals import Z95
-from mlmon_dagster.metrics.means import mean_of, t_factor
-from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics, merge
 from mlmon_dagster.profiles.bin_shapes import loss_binning, size_binning
 
 SEED = 17

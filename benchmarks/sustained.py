@@ -31,7 +31,7 @@ from mlmon_dagster.metrics.drift.sustained import (
 )
 from mlmon_dagster.metrics.intervals import benjamini_hochberg
 from mlmon_dagster.metrics.statistics import ColumnStatistics, select
-from mlmon_dagster.metrics.window_law import level_of_newest
+from mlmon_dagster.metrics.windows.law import level_of_newest
 
 Floats = NDArray[np.float64]
 LEAST, BASELINE, GAP, YEAR, FAMILY = 0.15, 60, 10, 365, 12

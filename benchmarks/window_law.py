@@ -2,7 +2,7 @@
 
 Series are drawn by known laws: rates, areas, counts, means, distances; independent, seasonal,
 persistent, heavy-tailed, few, tied, growing. Each window after the baseline is judged by
-`metrics.window_law` and by the seven answers that judge windows in families, called as they are
+`metrics.windows.law` and by the seven answers that judge windows in families, called as they are
 (and an eighth, of performance). The first table says how often an unchanged window is called at
 .01, the second how often a moved one is. The law is to call .005 to .015 of unchanged windows
 wherever that can be had, and of moved ones at least as many as the best of the others that calls
@@ -29,13 +29,14 @@ from numpy.typing import NDArray
 from scipy import special
 
 from benchmarks.table import Goal, Row, show
-from mlmon_dagster.metrics import clusters, statistics
+from mlmon_dagster.metrics import statistics
 from mlmon_dagster.metrics.drift import attribution, between_windows, novelty
 from mlmon_dagster.metrics.drift.null_distribution import Moments
 from mlmon_dagster.metrics.estimated.calibration import stretch
 from mlmon_dagster.metrics.intervals import Z95
 from mlmon_dagster.metrics.means import Mean
-from mlmon_dagster.metrics.window_law import Scale, fit, to_scale
+from mlmon_dagster.metrics.windows import clusters
+from mlmon_dagster.metrics.windows.law import Scale, fit, to_scale
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

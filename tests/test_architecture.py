@@ -170,7 +170,7 @@ def test_metrics_import_only_numbers() -> None:
 
 
 # They hold no formula of their own: shapes, sums, and what the others are put together with.
-NO_FORMULA = {"frames.py", "statistics.py", "columns.py"}
+NO_FORMULA = {"frames.py", "statistics.py"}
 
 
 def test_every_module_of_formulas_names_its_source() -> None:

@@ -53,8 +53,8 @@ from mlmon_dagster.work import Comparison, Stopwatch, Work, baseline_of
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mlmon_dagster.metrics.custom import JudgedValue, UsualValues
     from mlmon_dagster.metrics.frames import MetricSample
+    from mlmon_dagster.metrics.windows.custom import JudgedValue, UsualValues
     from mlmon_dagster.profiles import Baseline
 
 METHOD = "custom-1"
@@ -90,7 +90,7 @@ def load_metrics(spec: ModelSpec) -> list[LoadedMetric]:
 def judge(evidence: Evidence) -> list[MonitorResult]:
     """Fail windows that lie where the baseline's windows hardly would, on the worse side.
 
-    How far a window strays is known from the baseline's windows alone (`metrics.window_law`), so
+    How far a window strays is known from the baseline's windows alone (`metrics.windows.law`), so
     that it takes eight of them, and a window of at least half as many rows as the smallest. The
     chance that counts follows from k of n windows, as of performance. With `change` the window
     must also be at least so far from what is usual. A function that raises, or cannot be imported,
@@ -112,7 +112,7 @@ def _usual_of(evidence: Evidence, declared: CustomMetric) -> UsualValues | None:
 
 def _usual_values(spec: ModelSpec, frame: pd.DataFrame) -> UsualValues | None:
     """Return the windows of a baseline that have a number; None of too few."""
-    from mlmon_dagster.metrics.custom import UsualValues
+    from mlmon_dagster.metrics.windows.custom import UsualValues
 
     known = frame[frame["value"].notna()].sort_values("window_start")
     starts = known["window_start"].astype("datetime64[us, UTC]").astype("int64") / 1e6

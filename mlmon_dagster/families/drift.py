@@ -67,7 +67,7 @@ _MOST = 0.5  # of them is what there is to tell
 Baselines = Mapping[dt.datetime, "Baseline | None"]  # by the start of a window
 _OF_FORM = ("place", "width", "range", "groups", "shape")  # which rows beyond all others say better
 _BEHIND = {"prediction": ("prediction",), "actual": ("actual", "prediction")}
-_SIGNED = ("_shift", "_delta")  # end the names of differences, of which chance gives none
+_SIGNED = "_shift"  # ends the names of differences, of which chance gives none
 _ALWAYS = ("psi", "jensen_shannon", "chi_square")  # of columns of any kind
 
 
@@ -171,7 +171,7 @@ def _judged(
     evidence, window, column = case.evidence, case.window, case.column
     monitor, features = evidence.spec.monitors.drift, evidence.spec.features
     vectors = evidence.spec.novelty_columns.get(column)
-    above = _limit(evidence, window, column, row) + _of_whole(evidence, window, column, row)
+    above = monitor.above + _of_whole(evidence, window, column, row)
     beyond, chance = _beyond_chance(row), finite(row["by_chance"])
     large, real = abs(beyond) > above, adjusted <= monitor.q or novel > 0 or off_heap > 0
     is_far = large and real
@@ -233,7 +233,7 @@ def _judged(
 
 
 def _beyond_chance(row: MetricSample) -> float:
-    """Return a distance less what chance gives, which is judged; shifts and deltas as they are."""
+    """Return a distance less what chance gives, which is judged; shifts as they are."""
     return float(row["value"]) - (finite(row["by_chance"]) or 0.0)
 
 
@@ -273,7 +273,7 @@ def _moved_as_well(evidence: Evidence, window: Window, metric: str) -> list[str]
     return [
         column
         for column, row in rows.items()
-        if row is not None and abs(_beyond_chance(row)) > _limit(evidence, window, column, row)
+        if row is not None and abs(_beyond_chance(row)) > evidence.spec.monitors.drift.above
     ]
 
 
@@ -288,7 +288,7 @@ def _farther_slices(evidence: Evidence, window: Window, column: str) -> list[Met
         for part, p in zip(parts, adjusted, strict=True)
         if p <= evidence.spec.monitors.drift.q
         and _beyond_chance(part)
-        > _limit(evidence, window, column, part) + _of_whole(evidence, window, column, part)
+        > evidence.spec.monitors.drift.above + _of_whole(evidence, window, column, part)
     ]
     return sorted(far, key=lambda part: -_beyond_chance(part))
 
@@ -341,14 +341,6 @@ def _novel(evidence: Evidence, window: Window, found: MetricSample, adjusted: fl
     p = found["p_value"] if share >= _MOST else adjusted
     is_news = p <= evidence.spec.monitors.drift.q and share >= _LEAST
     return share if most is not None and is_news and share > 2 * most else 0.0
-
-
-def _limit(evidence: Evidence, window: Window, column: str, row: MetricSample) -> float:
-    """Return the declared limit, or with `above: auto` the column's own, where that is known."""
-    monitor = evidence.spec.monitors.drift
-    found = evidence.whole(window, f"{row['metric']}{AUTO}", column) if monitor.auto else None
-    usual = finite(found["value"]) if found else None
-    return monitor.above if usual is None else usual
 
 
 def _of_whole(evidence: Evidence, window: Window, column: str, row: MetricSample) -> float:
@@ -555,7 +547,6 @@ def _as_one(stats: ColumnStatistics | None) -> ColumnStatistics | None:
 
 def _limits(spec: ModelSpec) -> str:
     d = spec.monitors.drift
-    limit = "its own usual distance" if d.auto else f"{d.above:g}"
     beyond = "" if d.method.endswith(_SIGNED) else f",{BEYOND_CHANCE}"
     shares = ""
     if declaration.attributed(spec) and d.attribution:
@@ -564,7 +555,7 @@ def _limits(spec: ModelSpec) -> str:
     if d.sustained:
         sustained = f" The newest 7, 14 or 28 windows may be off by {d.sustained.above:g} spreads."
     return (
-        f"Fails above {limit} ({d.method}{beyond}) if also significant "
+        f"Fails above {d.above:g} ({d.method}{beyond}) if also significant "
         f"(q = {d.q:g} over the columns).{shares}{sustained}"
     )
 
@@ -573,9 +564,9 @@ def _metrics(spec: ModelSpec) -> Sequence[str]:
     # Columns without an order have no ks; psi also explains by slice.
     method = spec.monitors.drift.method
     attribution = (declaration.ATTRIBUTION, declaration.ATTRIBUTION_SHIFT)
-    shap = (*attribution, declaration.ATTRIBUTION_NDCG) if declaration.attributed(spec) else ()
+    shap = attribution if declaration.attributed(spec) else ()
     novel = (NOVEL, f"{NOVEL}{AUTO}")
-    return sorted({"psi", method, f"psi{AUTO}", f"{method}{AUTO}", *novel, OFF_HEAP, *shap})
+    return sorted({"psi", method, *novel, OFF_HEAP, *shap})
 
 
 FAMILY = Family(

@@ -62,7 +62,7 @@ def judge(evidence: Evidence) -> list[MonitorResult]:
     ``estimated_performance/<metric>_residual``: once actuals are there, the realized values of the
     last `over` windows are worse than the estimates by `residual` more than those of the baseline's
     windows were, held out. That is more than chance under all spreads and autocorrelations that
-    these may have (`metrics.clusters`), with a false alert in twenty years
+    these may have (`metrics.windows.clusters`), with a false alert in twenty years
     (`evidence.choose_level_together`), and it lasts: the newest three are worse by two thirds of
     `residual`, so that a large fault is forgotten when it is over. Then the score no longer means
     what it meant, which is concept drift. Windows that turn out better than estimated pass. With

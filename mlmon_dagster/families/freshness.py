@@ -20,7 +20,7 @@ from mlmon_dagster.families.silence import (
     unjudged_windows,
     unread_files,
 )
-from mlmon_dagster.metrics.presence import Calendar
+from mlmon_dagster.metrics.windows.presence import Calendar
 from mlmon_dagster.monitors.evidence import (
     NO_DATA,
     OK,

@@ -29,7 +29,7 @@ from mlmon_dagster.spec.windows import TruthTiming, closing_age, due_age
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 
 if TYPE_CHECKING:
-    from mlmon_dagster.metrics.arrivals import ArrivalCurve, Arrivals
+    from mlmon_dagster.metrics.late_truth.arrivals import ArrivalCurve, Arrivals
 
 MOST = 0.5  # share of predictions with ground truth that no young window has by chance
 CHANCE = 1e-4  # below which so little ground truth is no chance

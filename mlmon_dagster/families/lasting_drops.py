@@ -57,7 +57,7 @@ def judge_newest(
     if drop is None:
         return None
     from mlmon_dagster.metrics.intervals import Z95
-    from mlmon_dagster.metrics.window_law import level_of_newest
+    from mlmon_dagster.metrics.windows.law import level_of_newest
 
     limit = monitor.allowed(drop.usual)
     # Either way there would be twice as many false alerts; only the worse counts. Weeks are held to

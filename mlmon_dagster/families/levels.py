@@ -13,10 +13,10 @@ from typing import NamedTuple
 import numpy as np
 
 from mlmon_dagster.families.family import await_truth
-from mlmon_dagster.metrics.clusters import LevelShift, UsualLevel, as_seen, level_shift
 from mlmon_dagster.metrics.frames import MetricSample
 from mlmon_dagster.metrics.intervals import Z95
 from mlmon_dagster.metrics.performance.multiclass import CLASS
+from mlmon_dagster.metrics.windows.clusters import LevelShift, UsualLevel, as_seen, level_shift
 from mlmon_dagster.monitors.evidence import (
     OK,
     Case,
@@ -111,7 +111,7 @@ def judge_level(evidence: Evidence, window: Window, monitor: PerformanceMonitor)
     Largely: their mean is at least `shift` from the mean of the baseline's windows, either way; or
     `of_rate` of how often the rarer outcome comes in the baseline, if that is less.
     Really: at the level .0003, under all spreads and autocorrelations that the baseline's windows
-    may have (`metrics.clusters`), and the windows before the newest 20, which a fault may be in.
+    may have (`windows.clusters`), and the windows before the newest 20, which a fault may be in.
     And it lasts: there are three windows, they are off by the limit without the one that is
     furthest off, and the middle one of the newest three by half of it; so one odd window does not
     fail, and what is over is forgotten.

@@ -50,8 +50,8 @@ if TYPE_CHECKING:
         SustainedBaseline,
         SustainedShift,
     )
-    from mlmon_dagster.metrics.repeats import Repeats, RowCells, UsualRepeats
     from mlmon_dagster.metrics.statistics import ColumnStatistics
+    from mlmon_dagster.metrics.windows.repeats import Repeats, RowCells, UsualRepeats
     from mlmon_dagster.monitors.evidence import Repeated
     from mlmon_dagster.monitors.evidence import Sustained as Known
     from mlmon_dagster.profiles import Baseline
@@ -89,7 +89,7 @@ def judge_sustained(
         return
     from mlmon_dagster.metrics.drift.sustained import lasts
     from mlmon_dagster.metrics.intervals import benjamini_hochberg
-    from mlmon_dagster.metrics.window_law import level_of_newest
+    from mlmon_dagster.metrics.windows.law import level_of_newest
 
     level = level_of_newest(A_YEAR[evidence.spec.time.granularity])
     for is_output in (True, False):
@@ -279,7 +279,7 @@ class RepeatedRows:
 
     def __call__(self, start: pd.Timestamp) -> Repeats | None:
         """Return what is known of the window that starts then; None if nothing is."""
-        from mlmon_dagster.metrics.repeats import UsualRepeats
+        from mlmon_dagster.metrics.windows.repeats import UsualRepeats
 
         profiles, _ = self._read(start.to_pydatetime())
         if self._held is None or self._held[0] is not profiles:
@@ -294,8 +294,8 @@ class RepeatedRows:
         return None if usual is None else usual.judge(windows, place, self._above.bound)
 
     def _find_usual(self) -> UsualRepeats | None:
-        from mlmon_dagster.metrics.repeats import UsualRepeats
         from mlmon_dagster.metrics.statistics import derived
+        from mlmon_dagster.metrics.windows.repeats import UsualRepeats
 
         if self._baseline is None:
             return None
@@ -309,8 +309,8 @@ class RepeatedRows:
 
 
 def _find_cells(profiles: Mapping[str, ColumnStatistics]) -> RowCells | None:
-    from mlmon_dagster.metrics.repeats import RowCells
     from mlmon_dagster.metrics.statistics import select_whole
+    from mlmon_dagster.metrics.windows.repeats import RowCells
 
     return RowCells(select_whole(profiles[ROWS])) if ROWS in profiles else None
 

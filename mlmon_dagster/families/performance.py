@@ -91,7 +91,7 @@ def judge(evidence: Evidence) -> list[MonitorResult]:
     """Fail windows that are worse by the declared amount, and significantly so.
 
     `drop`: worse by at least that much than the baseline's windows on average, and further from it
-    than one more of those is by chance (`metrics.clusters.beyond_usual`), since rows of a window
+    than one more of those is by chance (`windows.clusters.beyond_usual`), since rows of a window
     share more than they show. The chance that counts follows from k of n windows, so that a false
     alert opens once in twenty years (`evidence.choose_level`). A baseline of fewer than eight
     windows with a value does not say how far they stray: then rows count as independent, worse is
@@ -233,7 +233,7 @@ def _is_shown_early(metric: str, row: MetricSample | None) -> bool:
 
 
 def _change(monitor: PerformanceMonitor, row: MetricSample, base: BaselineSample | None) -> _Change:
-    from mlmon_dagster.metrics.clusters import margin_beside
+    from mlmon_dagster.metrics.windows.clusters import margin_beside
 
     value, lower, upper = row["value"], row["lower"], row["upper"]
     if monitor.metric in COUNTED:
@@ -261,8 +261,8 @@ def _among_windows(
     monitor: PerformanceMonitor, value: float, towards: float, base: BaselineSample
 ) -> _Change:
     """Compare a window with the baseline's windows."""
-    from mlmon_dagster.metrics.clusters import beyond_usual
     from mlmon_dagster.metrics.intervals import Z95
+    from mlmon_dagster.metrics.windows.clusters import beyond_usual
 
     usual = base["usual"]
     worse = value - usual if is_loss(monitor.metric) else usual - value

@@ -33,8 +33,8 @@ from mlmon_dagster.work import Work
 if TYPE_CHECKING:
     from mlmon_dagster.families.versions import Served
     from mlmon_dagster.metrics.frames import MetricSample
-    from mlmon_dagster.metrics.releases import ReleaseChange, Values
-    from mlmon_dagster.metrics.window_law import Scale
+    from mlmon_dagster.metrics.versions import ReleaseChange, Values
+    from mlmon_dagster.metrics.windows.law import Scale
 
 # After how many windows of its own a version is looked at. A trace tests slices from eight on.
 LOOKS: Mapping[Granularity, tuple[int, ...]] = {
@@ -182,7 +182,7 @@ class _Seen(NamedTuple):
     @property
     def is_real(self) -> bool:
         """Whether it is more than chance."""
-        from mlmon_dagster.metrics.releases import LEVEL
+        from mlmon_dagster.metrics.versions import LEVEL
 
         return self.adjusted <= LEVEL
 
@@ -228,7 +228,7 @@ def _compare(
     earlier: Sequence[MetricSample],
     after: Sequence[MetricSample],
 ) -> ReleaseChange | None:
-    from mlmon_dagster.metrics.releases import compare_release
+    from mlmon_dagster.metrics.versions import compare_release
 
     grain = spec.time.granularity
     return compare_release(
@@ -242,7 +242,7 @@ def _compare(
 
 
 def _take_values(rows: Sequence[MetricSample], grain: Granularity) -> Values:
-    from mlmon_dagster.metrics.releases import Values
+    from mlmon_dagster.metrics.versions import Values
 
     span = GRAINS[grain].total_seconds()
     return Values(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlmon_dagster.families.ground_truth import compare_truth
-from mlmon_dagster.metrics.presence import (
+from mlmon_dagster.metrics.windows.presence import (
     MIN_WEEKS,
     WEEKS,
     Calendar,
@@ -38,7 +38,7 @@ from mlmon_dagster.work import Work, is_waiting
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from mlmon_dagster.metrics.arrivals import Arrivals
+    from mlmon_dagster.metrics.late_truth.arrivals import Arrivals
 
 _WEEK, _DAY = dt.timedelta(weeks=1), 86_400.0
 ALWAYS = 30  # newest windows that every look judges; older ones where their verdict is out of date

@@ -18,6 +18,8 @@ from mlmon_dagster.metrics import Floats, Ints
 from mlmon_dagster.metrics.binnings import label_counts
 from mlmon_dagster.metrics.frames import MetricRows, share_rows, stack_rows, table_rows
 from mlmon_dagster.metrics.intervals import quantile_ranks, rate, wilson
+from mlmon_dagster.metrics.late_truth.means_by_output import Worth, weigh_back
+from mlmon_dagster.metrics.late_truth.rectified import METHOD, mean
 from mlmon_dagster.metrics.means import (
     FEWEST_BESIDE_ZERO,
     Sizes,
@@ -25,14 +27,12 @@ from mlmon_dagster.metrics.means import (
     skewed_mean_interval,
     t_factor,
 )
-from mlmon_dagster.metrics.means_by_output import Worth, weigh_back
 from mlmon_dagster.metrics.performance.weighted_back import (
     DECIDED,
     by_decision,
     leave_out_exempt,
     replace_rows,
 )
-from mlmon_dagster.metrics.rectified import METHOD, mean
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 
 QUANTILES = {"median": 0.5, "p95": 0.95}

@@ -18,9 +18,16 @@ from mlmon_dagster.metrics import Flags, Floats
 from mlmon_dagster.metrics.drift.attribution import same_explainer
 from mlmon_dagster.metrics.frames import MetricRows, share_rows, stack_rows, table_rows
 from mlmon_dagster.metrics.intervals import Z95, rate, wilson
+from mlmon_dagster.metrics.late_truth.rectified import (
+    METHOD,
+    Interval,
+    Strata,
+    Worth,
+    ratio,
+    strata_by_answer,
+)
 from mlmon_dagster.metrics.means import mean_interval, mean_of
 from mlmon_dagster.metrics.performance.weighted_back import COMPLETE, replace_rows
-from mlmon_dagster.metrics.rectified import METHOD, Interval, Strata, Worth, ratio, strata_by_answer
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.spec.names import ALL
 

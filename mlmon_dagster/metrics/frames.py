@@ -14,20 +14,6 @@ from mlmon_dagster.metrics.intervals import rate, wilson
 from mlmon_dagster.metrics.statistics import CELL_KEYS
 from mlmon_dagster.spec.names import TABLE
 
-METRIC_COLUMNS = (
-    *CELL_KEYS,
-    "column_name",
-    "metric",
-    "value",
-    "lower",
-    "upper",
-    "n",
-    "n_baseline",
-    "p_value",
-    "by_chance",
-    "reason",
-    "method_version",
-)
 Texts = str | Sequence[str]
 
 
@@ -50,6 +36,9 @@ class MetricSample(TypedDict):
     by_chance: float
     reason: str
     method_version: str
+
+
+METRIC_COLUMNS = tuple(MetricSample.__annotations__)
 
 
 class BaselineSample(MetricSample, total=False):

@@ -17,7 +17,7 @@ from scipy import special
 
 from mlmon_dagster.metrics import MIN_WINDOWS, Flags, Floats, Ints
 from mlmon_dagster.metrics.binnings import latency_representatives
-from mlmon_dagster.metrics.frames import MetricRows, share_rows, stack_rows
+from mlmon_dagster.metrics.frames import MetricRows, share_rows, stack_rows, table_rows
 from mlmon_dagster.metrics.intervals import difference_interval, quantile_ranks, rate, wilson
 from mlmon_dagster.metrics.means import mean_interval, mean_of
 from mlmon_dagster.metrics.statistics import ColumnStatistics
@@ -48,16 +48,8 @@ def service_metrics(
     metrics = []
     source = latency if latency is not None else status
     if source is not None:
-        metrics.append(
-            MetricRows(
-                source.cells,
-                column_name=TABLE,
-                metric="n",
-                value=source.n.astype(np.float64),
-                n=source.n,
-                method_version="count-1",
-            )
-        )
+        rows = source.n.astype(np.float64)
+        metrics.append(MetricRows(source.cells, TABLE, "n", rows, source.n, "count-1"))
     if latency is not None:
         metrics += [latency_quantile(latency, name, q) for name, q in QUANTILES.items()]
     if status is not None:
@@ -82,18 +74,9 @@ def latency_quantile(
         value: Floats = middles[np.minimum(place, len(middles) - 1)]
         return np.clip(value, latency.minimum, latency.maximum)
 
-    low, high = quantile_ranks(q, n)
-    return MetricRows(
-        latency.cells,
-        column_name=column,
-        metric=metric,
-        value=np.where(reason == "", at(np.ceil(q * n).astype(np.int64)), np.nan),
-        lower=at(low),
-        upper=at(high),
-        n=n,
-        reason=reason,
-        method_version="log-bins-1",
-    )
+    low, high = map(at, quantile_ranks(q, n))
+    value = np.where(reason == "", at(np.ceil(q * n).astype(np.int64)), np.nan)
+    return table_rows(latency.cells, metric, value, low, high, n, reason, "log-bins-1", column)
 
 
 def _error_rows(status: ColumnStatistics) -> MetricRows:
@@ -168,8 +151,8 @@ class Volume:
 
     @cached_property
     def chance(self) -> float:
-        """Chance of a window so far from the usual, on its side; see `window_law`."""
-        from mlmon_dagster.metrics.window_law import fit, to_scale
+        """Chance of a window so far from the usual, on its side; see `windows.law`."""
+        from mlmon_dagster.metrics.windows.law import fit, to_scale
 
         mine, a_day = self._is_compared, max(self.week // 7, 1)
         sizes, changes = self.sizes[mine], self.changes[mine]
@@ -379,14 +362,14 @@ def cost_metrics(costs: Mapping[str, ColumnStatistics]) -> pd.DataFrame:
         mean = mean_of(mine)
         reason = np.where(mean.n == 0, "no_cost", "")
         low, high = mean_interval(mean, -np.inf, np.inf)
-        rows.append(
-            MetricRows(mine.cells, column, "mean_cost", mean.value, mean.n, "mean-2", low, high,
-                       reason=reason)
-        )  # fmt: skip
-        total = mean.value * mean.n
-        rows.append(
-            MetricRows(mine.cells, column, "sum_cost", total, mean.n, "sum-1", reason=reason)
+        one = table_rows(
+            mine.cells, "mean_cost", mean.value, low, high, mean.n, reason, "mean-2", column
         )
+        total = table_rows(
+            mine.cells, "sum_cost", mean.value * mean.n, np.nan, np.nan, mean.n, reason, "sum-1",
+            column,
+        )  # fmt: skip
+        rows += [one, total]
     return stack_rows(rows)
 
 

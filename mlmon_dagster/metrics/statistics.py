@@ -46,8 +46,8 @@ class Binning:
             predicted x actual class. ``loss``: one code; its sums are what counts. ``latency``:
             log-spaced bins. ``status``: ok, error. ``by_output``: group of the output x (no
             ground truth, ground truth without a value, bins of the value), see
-            `metrics.means_by_output`.
-            ``rows``: hashes of whole rows, see `metrics.repeats`. ``vectors``: no codes but what is
+            `late_truth.means_by_output`.
+            ``rows``: hashes of whole rows, see `windows.repeats`. ``vectors``: no codes but what is
             fitted to an embedding, see `profiles.embedded`.
         edges: Inner edges of the coarse bins, ascending; a value belongs to bin ``i`` when
             ``edges[i-1] < value <= edges[i]``; the outer bins are open. Empty if not numeric.
@@ -132,22 +132,18 @@ _ARRAYS = ("counts", *_SUMS, "minimum", "maximum")
 
 def empty(binning: Binning) -> ColumnStatistics:
     """Return statistics of no cells at all, the neutral element of ``concat``."""
-    none, numbers = np.zeros(0, np.int64), np.zeros(0)
-    counts = np.zeros((0, binning.size), np.int64)
-    return ColumnStatistics(
-        binning,
-        _no_cells(),
-        counts,
-        none,
-        none,
-        none,
-        none,
-        none,
-        numbers,
-        numbers,
-        numbers,
-        numbers,
+    return _of_counts(
+        binning, _no_cells(), np.zeros((0, binning.size), np.int64), np.zeros(0, np.int64)
     )
+
+
+def _of_counts(binning: Binning, cells: pd.DataFrame, counts: Ints, n: Ints) -> ColumnStatistics:
+    none, size = np.zeros(len(cells), np.int64), len(cells)
+    return ColumnStatistics(
+        binning, cells, counts, n=n, n_null=none, n_nan=none, n_inf=none, n_out_of_range=none,
+        minimum=np.full(size, np.nan), maximum=np.full(size, np.nan),
+        total=np.zeros(size), total_sq=np.zeros(size),
+    )  # fmt: skip
 
 
 def count_whole(binning: Binning, cells: pd.DataFrame, counts: Ints, n: Ints) -> ColumnStatistics:
@@ -162,13 +158,8 @@ def count_whole(binning: Binning, cells: pd.DataFrame, counts: Ints, n: Ints) ->
     starts = pd.to_datetime(cells["window_start"], utc=True).astype("datetime64[us, UTC]")
     frame = cells.assign(window_start=starts, slice_key=ALL, slice_value=ALL)
     order = frame.sort_values(list(CELL_KEYS), kind="stable").index.to_numpy()
-    none, size = np.zeros(len(frame), np.int64), len(frame)
-    return ColumnStatistics(
-        binning, frame.iloc[order].reset_index(drop=True), counts[order],
-        n=n[order], n_null=none, n_nan=none, n_inf=none, n_out_of_range=none,
-        minimum=np.full(size, np.nan), maximum=np.full(size, np.nan),
-        total=np.zeros(size), total_sq=np.zeros(size),
-    )  # fmt: skip
+    sorted_cells = frame.iloc[order].reset_index(drop=True)
+    return _of_counts(binning, sorted_cells, counts[order], n[order])
 
 
 @cache

@@ -10,13 +10,20 @@ Whoever looks every day and stops when it looks good finds a better version wher
 the interval is one that holds at all looks at once: the normal mixture of Robbins (1970), in the
 asymptotic form of Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas (2024), and the chance of an
 uneven split is one over a mixture's evidence against it (Lindon and Malek, 2022).
+
+A version that replaced another one answered other rows, of other days. So the unit is the window:
+the windows before say how far windows stray (`windows.law`), and the first ones of the new version
+are judged together. They are looked at a few times only, at fixed lengths that share the chance of
+a false alarm (Bonferroni; Pocock, 1977, has the looks at fixed lengths). Between two looks the
+verdict stays, so that it is the same whoever computes it when.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from functools import lru_cache
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -24,8 +31,9 @@ from numpy.typing import ArrayLike
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 from scipy import special
 
-from mlmon_dagster.metrics import FEWEST_WINDOWS, Floats
-from mlmon_dagster.metrics.intervals import rate, wilson
+from mlmon_dagster.metrics import FEWEST_WINDOWS, Floats, Ints
+from mlmon_dagster.metrics.intervals import Z95, rate, wilson
+from mlmon_dagster.metrics.windows.law import Law, Scale, fit, from_scale, to_scale
 
 Verdict = Literal["better", "not worse", "worse", "undecided"]
 FEWEST_OF_CLASS = 10
@@ -79,23 +87,8 @@ def paired_area(
     if min(int(y.sum()), int((~y).sum())) < FEWEST_OF_CLASS:
         return None
     difference, influence = _difference_of_areas(one, other, y)
-    alone = _tested(difference, _error_by_class(influence, y))
+    alone = _test_alone(difference, _error_by_class(influence, y))
     return _compared(difference, influence, np.asarray(windows), margin, alone)
-
-
-@dataclass(frozen=True)
-class Tested:
-    """A difference of independent rows.
-
-    Attributes:
-        difference: The other version's value less the one's.
-        error: Its standard error.
-        p_value: Chance of so large a difference without any.
-    """
-
-    difference: float
-    error: float
-    p_value: float
 
 
 def _difference_of_areas(
@@ -107,10 +100,11 @@ def _difference_of_areas(
     return second[0] - first[0], second[1] - first[1]
 
 
-def _tested(difference: float, error: float) -> Tested:
+def _test_alone(difference: float, error: float) -> tuple[float, float]:
+    """Return a standard error and the chance of so large a difference, of independent rows."""
     if not error:
-        return Tested(difference, error, 1.0 if difference == 0 else 0.0)
-    return Tested(difference, error, 2 * float(special.ndtr(-abs(difference) / error)))
+        return error, 1.0 if difference == 0 else 0.0
+    return error, 2 * float(special.ndtr(-abs(difference) / error))
 
 
 def _influence_of_area(scores: Floats, is_positive: np.ndarray) -> tuple[float, Floats]:
@@ -173,7 +167,7 @@ def areas_of_two(
     errors = (
         _error_by_class(found[1], y) for found, y in zip((first, second), truths, strict=True)
     )
-    alone = _tested(difference, math.hypot(*errors))
+    alone = _test_alone(difference, math.hypot(*errors))
     both = np.concatenate([np.asarray(windows), np.asarray(other_windows)])
     return _compared(difference, np.concatenate([-first[1], second[1]]), both, margin, alone)
 
@@ -321,12 +315,12 @@ def _compared(
     influence: Floats,
     windows: np.ndarray,
     margin: float,
-    alone: Tested | None = None,
+    alone: tuple[float, float] | None = None,
 ) -> Comparison:
     """Test a difference whose rows have influences of sum 0.
 
     Of too few windows rows count as independent; whoever compares has to know. Then it is the test
-    ``alone`` of independent rows that counts, by default Student's of a mean.
+    ``alone`` of independent rows that counts, its error and chance, by default Student's of a mean.
     """
     held, places = np.unique(windows, return_inverse=True)
     sums: Floats = np.bincount(places, weights=influence).astype(np.float64)
@@ -339,7 +333,7 @@ def _compared(
     else:
         p_value = 1.0 if difference == 0 else 0.0
     if alone is not None and len(held) < FEWEST_WINDOWS:
-        error, p_value = alone.error, alone.p_value
+        error, p_value = alone
     half = always(error, g)
     lower, upper = difference - half, difference + half
     found = verdict_of(lower, upper, margin)
@@ -458,3 +452,119 @@ def _kind(
             if middle and alike.mean() >= 0.95:
                 return ("offset", middle) if kind == "offset" else ("unit", middle)
     return "mixed", math.nan
+
+
+LEVEL = 0.01  # of all looks at a release together
+_STEPS = 40  # of a bisection
+
+
+class Values(NamedTuple):
+    """A metric of W windows, oldest first, W numbers each.
+
+    Attributes:
+        value: As it is.
+        lower: Of its interval by rows. upper: Likewise.
+        n: Rows.
+        at: When the window starts, in windows since any moment.
+    """
+
+    value: tuple[float, ...]
+    lower: tuple[float, ...]
+    upper: tuple[float, ...]
+    n: tuple[int, ...]
+    at: tuple[int, ...]
+
+    def take(self, most: int) -> Values:
+        """Return the oldest windows."""
+        return Values(
+            self.value[:most], self.lower[:most], self.upper[:most], self.n[:most], self.at[:most]
+        )
+
+
+class ReleaseChange(NamedTuple):
+    """What the first windows of a new version are beside those before it.
+
+    Attributes:
+        now: The metric in them.
+        before: What the windows before let one expect in them.
+        p_value: One-sided chance of so much worse a run if the versions were equal.
+        visible: How much worse would have been real, in the metric's unit.
+        run: The windows of the new version that were looked at.
+    """
+
+    now: float
+    before: float
+    p_value: float
+    visible: float
+    run: int
+
+
+@lru_cache(maxsize=64)  # between two looks it is asked for again window by window
+def compare_release(
+    before: Values,
+    after: Values,
+    looks: tuple[int, ...],
+    scale: Scale,
+    *,
+    is_loss: bool = False,
+    period: int = 1,
+) -> ReleaseChange | None:
+    """Judge the first windows of a version by the windows of the one that it replaced.
+
+    Args:
+        before: Windows of the version before.
+        after: Windows of the new one, from its first on.
+        looks: After how many windows it is looked at, ascending.
+        scale: Of the metric, see `windows.law.to_scale`.
+        is_loss: Whether more is worse.
+        period: Windows of a season.
+
+    Returns:
+        By the longest look that there are windows for; it is real at a chance of at most `LEVEL`
+        over the number of looks. None before the first look, and where fewer than eight windows
+        are known of the version before.
+    """
+    run = max((look for look in looks if look <= len(after.value)), default=0)
+    if not run or len(before.value) < FEWEST_WINDOWS:
+        return None
+    first = after.take(run)
+    old, old_noise = _scaled(before, scale)
+    new, new_noise = _scaled(first, scale)
+    law, at = fit(old, old_noise, before.at, period=period), np.array(first.at)
+    judged = law.judge_run(new, new_noise, at)
+    usual = float(judged.usual[0, 0])
+    tail = judged.above if is_loss else judged.below
+    mean = float(new.mean())
+    now, expected = (float(from_scale(np.array(end), scale)) for end in (mean, usual))
+    side = 1.0 if is_loss else -1.0
+    still = new - (mean - usual)  # as if nothing had changed
+    level = LEVEL / len(looks)
+    far = _find_visible(law, still, new_noise, at, side, level)
+    edge = float(from_scale(np.array(usual + side * far), scale))
+    return ReleaseChange(now, expected, float(tail[0, 0]), abs(edge - expected), run)
+
+
+def _scaled(windows: Values, scale: Scale) -> tuple[Floats, Floats]:
+    variance = ((np.array(windows.upper) - np.array(windows.lower)) / (2 * Z95)) ** 2
+    return to_scale(windows.value, np.nan_to_num(variance), windows.n, scale)
+
+
+def _find_visible(
+    law: Law, still: Floats, noise: Floats, at: Ints, side: float, level: float
+) -> float:
+    """Return by how much windows that did not move would have to, to be real."""
+
+    def is_real(by: float) -> bool:
+        judged = law.judge_run(still + side * by, noise, at)
+        return float((judged.above if side > 0 else judged.below)[0, 0]) <= level
+
+    spread = float(np.sqrt(noise.mean() + still.var()))
+    near, reach = 0.0, max(spread, 1e-9)
+    while not is_real(reach) and reach < 1e6 * max(spread, 1e-9):
+        near, reach = reach, 2 * reach
+    for _ in range(_STEPS):
+        half = (near + reach) / 2
+        near, reach = (near, half) if is_real(half) else (half, reach)
+        if reach - near <= 0.01 * reach:
+            break
+    return reach

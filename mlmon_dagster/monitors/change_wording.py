@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.spec import ModelSpec
@@ -21,6 +22,15 @@ _LENGTHS = ((86_400.0, "days"), (3_600.0, "hours"), (60.0, "minutes"), (1.0, "se
 # What a column's place and width say better, and what wanders has by turns.
 _OF_FORM = ("above", "below", "unit", "step", "place", "width", "range", "groups", "shape")
 _SIDES = {"text": ("longer", "shorter"), "datetime": ("older", "newer")}
+_TEXTS = {
+    "above": "{column} lies above everything seen before in {where}",
+    "below": "{column} lies below everything seen before in {where}",
+    "missing": "{column} is missing in {shares}",
+    "other": "{column} has rare values in {shares}",
+    "sign": "{column} has the opposite sign in {where}",
+    "swapped": "{column} looks like {other} did before, and the other way round",
+    "shape": "{column} is distributed differently from before",
+}
 
 
 def in_words(spec: ModelSpec, column: str, change: ColumnChange) -> str:
@@ -34,45 +44,13 @@ def in_words(spec: ModelSpec, column: str, change: ColumnChange) -> str:
     Example:
         ``age is 15 years higher (median 40 to 55)``
     """
-    feature = spec.features.get(column)
-    if change.kind in ("above", "below"):
-        return f"{column} lies {change.kind} everything seen before in {rows_share(change.now)}"
-    if change.kind == "missing":
-        return f"{column} is missing in {_shares(change)}"
-    if change.kind == "unseen":
-        return _unseen(spec, column, change)
-    if change.kind == "respelled":
-        such = f", such as {change.value}" if spec.shows_values_of(column) else ""
-        return f"{column} is spelled differently in {rows_share(change.now)}{such}"
-    if change.kind == "other":
-        return f"{column} has rare values in {_shares(change)}"
-    if change.kind == "value":
-        return _value(spec, column, feature, change)
-    if change.kind in ("ceiling", "floor"):
-        return _bound(spec, column, feature, change)
-    if change.kind in ("rounded", "cut"):
-        return _rounded(column, change)
-    if change.kind == "unit":
-        return _other_unit(column, feature, change)
-    if change.kind == "sign":
-        return f"{column} has the opposite sign in {rows_share(change.now, _EVERY_ROW)}"
-    if change.kind == "swapped":
-        return f"{column} looks like {change.value} did before, and the other way round"
-    if change.kind == "exchanged":
-        which = change.value if spec.shows_values_of(column) else "two values"
-        before = f"{percent(change.then)} and {percent(change.now)} of rows"
-        return f"{which} of {column} have changed places, before {before}"
-    if change.kind == "groups":
-        return _groups(column, feature, change)
-    if change.kind == "step":
-        return _step(column, feature, change)
-    if change.kind == "place":
-        return _place(column, feature, change)
-    if change.kind == "width":
-        return _width(column, change)
-    if change.kind == "range":
-        return _range(column, feature, change)
-    return f"{column} is distributed differently from before"
+    if change.kind in _TEXTS:
+        where = rows_share(change.now, _EVERY_ROW if change.kind == "sign" else 1.0)
+        return _TEXTS[change.kind].format(
+            column=column, where=where, shares=_shares(change), other=change.value
+        )
+    is_shown = spec.shows_values_of(column)
+    return _TELLERS[change.kind](column, spec.features.get(column), change, is_shown)
 
 
 def describe_nature(change: ColumnChange | None) -> dict[str, object]:
@@ -146,11 +124,11 @@ def _shares(change: ColumnChange) -> str:
     return f"{rows_share(change.now)}, before in {percent(change.then)}"
 
 
-def _value(spec: ModelSpec, column: str, feature: Feature | None, change: ColumnChange) -> str:
+def _value(column: str, feature: Feature | None, change: ColumnChange, is_shown: bool) -> str:
     if isinstance(feature, DerivedFeature) and feature.kind.means:
         return _derived_share(feature, change)
     is_switch = feature is not None and feature.type == "boolean" and not feature.pii
-    is_shown = feature is None or is_switch or spec.shows_values_of(column)
+    is_shown = feature is None or is_switch or is_shown
     if change.now == 1.0:
         before = f", before in {percent(change.then)}" if change.then >= _WORTH_TELLING else ""
         return f"{column} is {change.value if is_shown else 'the same'} in every row{before}"
@@ -170,44 +148,51 @@ def _derived_share(feature: DerivedFeature, change: ColumnChange) -> str:
     return f"{percent(now)} of {feature.of} {feature.kind.means}, before {percent(then)}"
 
 
-def _unseen(spec: ModelSpec, column: str, change: ColumnChange) -> str:
+def _respelled(column: str, feature: Feature | None, change: ColumnChange, is_shown: bool) -> str:
+    such = f", such as {change.value}" if is_shown else ""
+    return f"{column} is spelled differently in {rows_share(change.now)}{such}"
+
+
+def _exchanged(column: str, feature: Feature | None, change: ColumnChange, is_shown: bool) -> str:
+    which = change.value if is_shown else "two values"
+    before = f"{percent(change.then)} and {percent(change.now)} of rows"
+    return f"{which} of {column} have changed places, before {before}"
+
+
+def _unseen(column: str, feature: Feature | None, change: ColumnChange, is_shown: bool) -> str:
     # Windows of a baseline may hold values that came after its list was made.
     if change.then:
         where, one, many = _shares(change), "a new value", "new values"
     else:
         where = rows_share(change.now)
         one, many = (f"{values} never seen before" for values in ("a value", "values"))
-    if not (change.value and spec.shows_values_of(column)):
+    if not (change.value and is_shown):
         return f"{column} has {many} in {where}"
     if change.is_alone:
         return f"{column} has {one}, {change.value}, in {where}"
     return f"{column} has {many}, such as {change.value}, in {where}"
 
 
-def _bound(spec: ModelSpec, column: str, feature: Feature | None, change: ColumnChange) -> str:
+def _bound(column: str, feature: Feature | None, change: ColumnChange, is_shown: bool) -> str:
     """Say where values end now: at a value that many rows have, else somewhere in a bin."""
     above, most = ("above", "most") if change.kind == "ceiling" else ("below", "least")
-    is_shown = spec.shows_values_of(column) if change.now else feature is None or not feature.pii
-    named = _with_unit(change, feature) if is_shown else "one value"
+    is_shown = is_shown if change.now else feature is None or not feature.pii
+    value = float(change.value)
+    length, unit = _unit_of(feature, abs(value))
+    named = f"{plain(value / length)}{unit}" if is_shown else "one value"
     before = f"before, {percent(change.then)} lay {above} it"
     if change.now:
         return f"{column} stops at {named}: {percent(change.now)} of rows are there; {before}"
     return f"{column} is at {most} {named}; {before}"
 
 
-def _with_unit(change: ColumnChange, feature: Feature | None) -> str:
-    value = float(change.value)
-    length, unit = _unit_of(feature, abs(value))
-    return " ".join(filter(None, (plain(value / length), unit)))
-
-
-def _rounded(column: str, change: ColumnChange) -> str:
+def _rounded(column: str, feature: Feature | None, change: ColumnChange, is_shown: bool) -> str:
     down = "down " if change.kind == "cut" else ""
     to = "whole numbers" if change.factor == 1.0 else f"multiples of {plain(change.factor)}"
     return f"{column} is rounded {down}to {to} in every row"
 
 
-def _other_unit(column: str, feature: Feature | None, change: ColumnChange) -> str:
+def _other_unit(column: str, feature: Feature | None, change: ColumnChange, is_shown: bool) -> str:
     where = rows_share(change.now, _EVERY_ROW)
     offset = float(change.value)
     if offset:
@@ -224,27 +209,25 @@ def _means(feature: Feature | None, change: ColumnChange) -> str:
     if change.now < _EVERY_ROW or (feature is not None and feature.pii):
         return ""
     length, unit = _unit_of(feature, max(abs(change.low), abs(change.high)))
-    named = f" {unit}" if unit else ""
-    return f" (mean {plain(change.low / length)} to {plain(change.high / length)}{named})"
+    return f" (mean {plain(change.low / length)} to {plain(change.high / length)}{unit})"
 
 
-def _groups(column: str, feature: Feature | None, change: ColumnChange) -> str:
+def _groups(column: str, feature: Feature | None, change: ColumnChange, is_shown: bool) -> str:
     if feature is not None and feature.pii:
         where = "with few rows between them"
     else:
         length, unit = _unit_of(feature, max(abs(change.low), abs(change.high)))
-        named = f" {unit}" if unit else ""
-        where = f"around {plain(change.low / length)} and {plain(change.high / length)}{named}"
+        where = f"around {plain(change.low / length)} and {plain(change.high / length)}{unit}"
     between = f"{percent(change.now)} of rows lie between, before {percent(change.then)}"
     return f"{column} is in two groups, {where}: {between}"
 
 
-def _step(column: str, feature: Feature | None, change: ColumnChange) -> str:
+def _step(column: str, feature: Feature | None, change: ColumnChange, is_shown: bool) -> str:
     side = "higher" if change.factor > 0 else "lower"
     if feature is not None and feature.pii:
         return f"{column} is {side} than before by the same in every row"
     length, unit = _unit_of(feature, abs(change.factor))
-    much = " ".join(filter(None, (plain(abs(change.factor) / length), unit)))
+    much = f"{plain(abs(change.factor) / length)}{unit}"
     medians = f"median {plain(change.then / length)} to {plain(change.now / length)}"
     return f"{column} is {much} {side} in every row ({medians})"
 
@@ -255,7 +238,7 @@ def _times(ratio: float) -> str:
     return f"{plain(1 / ratio)} times lower"
 
 
-def _place(column: str, feature: Feature | None, change: ColumnChange) -> str:
+def _place(column: str, feature: Feature | None, change: ColumnChange, is_shown: bool) -> str:
     kind = feature.type if feature is not None else "numeric"
     more, less = _SIDES.get(kind, ("higher", "lower"))
     moved = change.now - change.then
@@ -266,48 +249,68 @@ def _place(column: str, feature: Feature | None, change: ColumnChange) -> str:
     length, unit = _unit_of(feature, max(abs(change.now), abs(change.then)))
     now, then = change.now / length, change.then / length
     medians = f"{'mean' if change.is_mean else 'median'} {plain(then)} to {plain(now)}"
-    named = f" {unit}" if unit else ""
     is_score = feature is None and max(now, then) <= 1
     ratio = now / then if then and not is_score else 0.0
     if ratio >= _TIMES:
-        return f"{column} is {_two_digits(ratio)} times as high ({medians}{named})"
+        return f"{column} is {_two_digits(ratio)} times as high ({medians}{unit})"
     if 0 < ratio <= 1 / _TIMES:
-        return f"{column} is {_two_digits(1 / ratio)} times lower ({medians}{named})"
-    return f"{column} is {plain(abs(now - then))}{named} {side} ({medians})"
+        return f"{column} is {_two_digits(1 / ratio)} times lower ({medians}{unit})"
+    return f"{column} is {plain(abs(now - then))}{unit} {side} ({medians})"
 
 
 def _unit_of(feature: Feature | None, largest: float) -> tuple[float, str]:
-    """Return the length of the unit that a column's numbers are written in, and its name."""
+    """Return the length of the unit that a column's numbers are written in, and its name.
+
+    The name begins with a space, and is empty where there is none.
+    """
     kind = feature.type if feature is not None else "numeric"
     if kind == "datetime":
-        return next((one for one in _LENGTHS if largest >= 2 * one[0]), _LENGTHS[-1])
+        length, name = next((one for one in _LENGTHS if largest >= 2 * one[0]), _LENGTHS[-1])
+        return length, f" {name}"
     if kind == "text":
-        return 1.0, "characters"
+        return 1.0, " characters"
     unit = (feature.unit or "") if feature is not None else ""
     if unit == "%":
-        return 1.0, "points"  # a tenth of 50 % would be another thing
-    return 1.0, unit if len(unit.split()) < 2 else ""  # more is a description
+        return 1.0, " points"  # a tenth of 50 % would be another thing
+    return 1.0, f" {unit}" if len(unit.split()) == 1 else ""  # more is a description
 
 
-def _range(column: str, feature: Feature | None, change: ColumnChange) -> str:
+def _range(column: str, feature: Feature | None, change: ColumnChange, is_shown: bool) -> str:
     if feature is not None and feature.pii:
         return f"one range of {column} is in {_shares(change)}"
     ends = [abs(end) for end in (change.low, change.high) if math.isfinite(end)]
     length, unit = _unit_of(feature, max(ends, default=0.0))
-    named = f" {unit}" if unit else ""
     low, high = plain(change.low / length), plain(change.high / length)
     if math.isinf(change.low):
-        where = f"at most {high}{named}"
+        where = f"at most {high}{unit}"
     elif math.isinf(change.high):
-        where = f"at least {low}{named}"
+        where = f"at least {low}{unit}"
     else:
-        where = f"{low}{named}" if low == high else f"{low} to {high}{named}"
+        where = f"{low}{unit}" if low == high else f"{low} to {high}{unit}"
     return f"{column} is {where} in {_shares(change)}"
 
 
-def _width(column: str, change: ColumnChange) -> str:
+def _width(column: str, feature: Feature | None, change: ColumnChange, is_shown: bool) -> str:
     if not change.now:
         return f"{column} hardly varies any more"
     ratio = change.now / change.then
     only = "" if ratio > 1 else "only "
     return f"{column} varies {only}{_two_digits(ratio)} times as much as before"
+
+
+_TELLERS: dict[str, Callable[[str, Feature | None, ColumnChange, bool], str]] = {
+    "unseen": _unseen,
+    "respelled": _respelled,
+    "value": _value,
+    "ceiling": _bound,
+    "floor": _bound,
+    "rounded": _rounded,
+    "cut": _rounded,
+    "unit": _other_unit,
+    "exchanged": _exchanged,
+    "groups": _groups,
+    "step": _step,
+    "place": _place,
+    "width": _width,
+    "range": _range,
+}

@@ -23,12 +23,12 @@ from mlmon_dagster.store.state.monitor_results import MonitorResult
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mlmon_dagster.metrics.arrivals import Arrivals
-    from mlmon_dagster.metrics.clusters import UsualLevel
     from mlmon_dagster.metrics.drift.column_change import ColumnChange
     from mlmon_dagster.metrics.drift.sustained import SustainedShift
     from mlmon_dagster.metrics.frames import BaselineSample, MetricSample
-    from mlmon_dagster.metrics.repeats import Repeats
+    from mlmon_dagster.metrics.late_truth.arrivals import Arrivals
+    from mlmon_dagster.metrics.windows.clusters import UsualLevel
+    from mlmon_dagster.metrics.windows.repeats import Repeats
 
     Changes = Callable[[str, pd.Timestamp, Sequence[str]], ColumnChange | None]
 
@@ -196,7 +196,7 @@ class Evidence:
 
     def usual_level(self, metric: str, column: str = TABLE) -> UsualLevel | None:
         """How a metric of whole windows is in the baseline's; None if it has too few."""
-        from mlmon_dagster.metrics.clusters import usual_level
+        from mlmon_dagster.metrics.windows.clusters import usual_level
 
         if (metric, column) not in self._usual_levels:
             rows = self.baseline_course(metric, column)

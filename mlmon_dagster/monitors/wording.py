@@ -60,7 +60,6 @@ NAMES = {
     "sustained_shift": "Sustained shift",
     "attribution": "Share of the attributions",
     "attribution_shift": "Change of the share of the attributions",
-    "attribution_ndcg": "NDCG of the order of the attributions",
     "repeated_rows": "Likeness to the rows of a window before",
     "not_additive_rate": "Share of rows whose SHAP values do not add up to the score",
     "canary_share": "Share of the requests that the canary answered",
@@ -105,12 +104,10 @@ REASONS = {
     "moving_baseline": "estimates are learnt from a fixed baseline, and earlier windows are none",
     "baseline_single_class": "all actuals of the baseline are of one class",
     "no_scikit_learn": "scikit-learn is not installed; see the extra [estimate]",
-    "no_estimate": "there is no estimate to compare with",
     "no_pairs": "no two columns vary and are much as in the baseline, each by itself",
     "all_null": "every value is null",
     "not_ordered": "its values have no order",
     "constant_baseline": "the baseline has one value only",
-    "no_own_bins": "its values are not counted one by one",
     "schema": "the window broke the schema",
     "labels_still_coming": "its ground truth is still coming",
     "arrival_unknown": "how late ground truth usually comes is not known yet",
@@ -297,7 +294,7 @@ def weighted_text(method: str, coverage: float | None) -> str:
         >>> weighted_text("post-stratified-1", 0.1)
         'Ground truth covers 10 % of the predictions; the value is weighted back to all of them'
     """
-    from mlmon_dagster.metrics.rectified import METHOD
+    from mlmon_dagster.metrics.late_truth.rectified import METHOD
 
     if not method.startswith(METHOD):
         return ""

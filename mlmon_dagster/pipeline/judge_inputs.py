@@ -31,7 +31,7 @@ from mlmon_dagster.work import (
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mlmon_dagster.metrics.arrivals import Arrivals
+    from mlmon_dagster.metrics.late_truth.arrivals import Arrivals
 
 _UNKNOWN = StepMark(0, "")
 

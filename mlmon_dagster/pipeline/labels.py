@@ -25,7 +25,7 @@ def draw_rows(
     """Draw rows that have no ground truth yet, by what a judge or the score says of them.
 
     Of each kind in proportion to its rows, and at least `LEAST`, so that a rate of all rows can be
-    found from the labels (`metrics.evaluations`, `metrics.rectified`). Which rows hangs on their
+    found from the labels (`metrics.evaluations`, `late_truth.rectified`). Which rows hangs on their
     ids and the seed alone.
 
     Args:

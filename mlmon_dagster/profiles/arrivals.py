@@ -22,7 +22,7 @@ from mlmon_dagster.store.state import window_state
 from mlmon_dagster.store.state.window_state import StoredArrivals
 
 if TYPE_CHECKING:
-    from mlmon_dagster.metrics.arrivals import Arrivals, TruthRecord
+    from mlmon_dagster.metrics.late_truth.arrivals import Arrivals, TruthRecord
 
 NEWEST, NEWEST_HOURS = 120, 720  # windows at each age that a curve is learnt from
 _IN_LINE = 0.8  # of the usual share, from which a window's ground truth is not late
@@ -33,7 +33,7 @@ def learn_timing(engine: sa.Engine, spec: ModelSpec, now: dt.datetime) -> None:
     """Learn how late ground truth comes from what is stored, and store it."""
     if not spec.has_actuals:
         return
-    from mlmon_dagster.metrics.arrivals import encode_arrivals
+    from mlmon_dagster.metrics.late_truth.arrivals import encode_arrivals
 
     found, timing = _learn(engine, spec, now)
     curves = encode_arrivals(found)
@@ -44,7 +44,7 @@ def learn_timing(engine: sa.Engine, spec: ModelSpec, now: dt.datetime) -> None:
 
 def load_arrivals(engine: sa.Engine, spec: ModelSpec) -> Arrivals | None:
     """Return what was learnt of a model's ground truth; None if nothing was."""
-    from mlmon_dagster.metrics.arrivals import decode_arrivals
+    from mlmon_dagster.metrics.late_truth.arrivals import decode_arrivals
 
     stored = window_state.load_curves(engine, spec.model)
     return None if stored is None else decode_arrivals(stored)
@@ -84,7 +84,7 @@ def timing_from(arrivals: Arrivals, spec: ModelSpec) -> TruthTiming:
 
 
 def _learn(engine: sa.Engine, spec: ModelSpec, now: dt.datetime) -> tuple[Arrivals, TruthTiming]:
-    from mlmon_dagster.metrics.arrivals import is_lived, learn_arrivals
+    from mlmon_dagster.metrics.late_truth.arrivals import is_lived, learn_arrivals
 
     first = first_window(spec.time).start
     unit = age_unit(spec.time)
@@ -118,7 +118,7 @@ def _early_ages(
     due = due_age(spec, timing)
     if due is None or timing.due is None:
         return ()
-    from mlmon_dagster.metrics.early_truth import find_early_ages
+    from mlmon_dagster.metrics.late_truth.early_truth import find_early_ages
 
     return find_early_ages(
         watched,
@@ -132,7 +132,7 @@ def _early_ages(
 
 
 def _records(stored: Sequence[StoredArrivals], unit: dt.timedelta) -> list[TruthRecord]:
-    from mlmon_dagster.metrics.arrivals import TruthRecord
+    from mlmon_dagster.metrics.late_truth.arrivals import TruthRecord
 
     found = []
     for row in stored:

@@ -15,7 +15,7 @@ import numpy as np
 
 from mlmon_dagster.metrics import Positions
 from mlmon_dagster.metrics.binnings import latency_step, upper_edges
-from mlmon_dagster.metrics.means_by_output import STATES, value_edges
+from mlmon_dagster.metrics.late_truth.means_by_output import STATES, value_edges
 from mlmon_dagster.metrics.statistics import Binning
 from mlmon_dagster.store.state.sql import literal
 
@@ -240,7 +240,7 @@ def _tree(value: str, edges: Sequence[str], leaves: Sequence[int]) -> str:
 
 
 def _code_by_output(column: Column) -> str:
-    """Group of the output x state of the row; see `metrics.means_by_output`."""
+    """Group of the output x state of the row; see `metrics.late_truth.means_by_output`."""
     binning, states = column.binning, STATES + len(column.binning.values)
     edges = list(map(number, binning.edges))
     group = _tree(column.output, edges, [states * i for i in range(len(edges) + 1)])

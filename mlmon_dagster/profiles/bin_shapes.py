@@ -16,7 +16,7 @@ from itertools import pairwise
 from typing import Any
 
 from mlmon_dagster.metrics.binnings import just_below
-from mlmon_dagster.metrics.means_by_output import STATES
+from mlmon_dagster.metrics.late_truth.means_by_output import STATES
 from mlmon_dagster.metrics.statistics import Binning, Kind
 
 SUB_BINS = 12

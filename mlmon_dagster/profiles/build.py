@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 from mlmon_dagster.metrics import Floats, Ints, Positions
 from mlmon_dagster.metrics.binnings import label_counts, representatives, upper_edges
 from mlmon_dagster.metrics.performance.roc import DEEPEST, ScoreOrder, add_up, depth_of
-from mlmon_dagster.metrics.repeats import hash_rows
 from mlmon_dagster.metrics.statistics import (
     CELL_KEYS,
     Binning,
@@ -38,6 +37,7 @@ from mlmon_dagster.metrics.statistics import (
     merge_columns,
     select,
 )
+from mlmon_dagster.metrics.windows.repeats import hash_rows
 from mlmon_dagster.profiles.bin_codes import DUCKDB, NULL_CODE, Column, Dialect, list_bins
 from mlmon_dagster.profiles.compiler import (
     CELL,

@@ -187,14 +187,9 @@ def _classes(store: Store, spec: ModelSpec, whole: Profiles, baseline: Baseline)
 
 
 def _known_scores(spec: ModelSpec, baseline: Baseline) -> list[str]:
-    """Return the columns that estimates of several classes are made of; none if one is missing.
-
-    A baseline of before does not count the rows that were decided for each class.
-    """
+    """Return the columns that estimates of several classes are made of; none if one is missing."""
     wanted = scored_columns(spec)
-    found = [name for name in wanted if name in baseline.windows]
-    has_all = all(n in found for n in wanted if not n.startswith(DECIDED_FOR))
-    return found if has_all else []
+    return wanted if all(name in baseline.windows for name in wanted) else []
 
 
 def _learn_classes(spec: ModelSpec, baseline: Baseline) -> ClassCalibration:

@@ -26,13 +26,13 @@ from mlmon_dagster.metrics import Floats
 from mlmon_dagster.metrics.binnings import just_below
 from mlmon_dagster.metrics.estimated.multiclass import CONFIDENCE, DECIDED_FOR
 from mlmon_dagster.metrics.evaluations import VERDICTS
-from mlmon_dagster.metrics.means_by_output import BY_OUTPUT, OUTCOME
+from mlmon_dagster.metrics.late_truth.means_by_output import BY_OUTPUT, OUTCOME
 from mlmon_dagster.metrics.performance.multiclass import RIGHT
 from mlmon_dagster.metrics.performance.multilabel import DECIDED_AS, LABEL
 from mlmon_dagster.metrics.performance.weighted_back import DECIDED, EXEMPT
 from mlmon_dagster.metrics.quality import RAW, REST
-from mlmon_dagster.metrics.repeats import CELLS
 from mlmon_dagster.metrics.statistics import Binning, Kind
+from mlmon_dagster.metrics.windows.repeats import CELLS
 from mlmon_dagster.profiles import bin_shapes as shapes
 from mlmon_dagster.profiles import loss_columns as losses
 from mlmon_dagster.profiles.bin_codes import DUCKDB, Dialect, number

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 
 from mlmon_dagster.metrics.estimated.multiclass import CONFIDENCE, DECIDED_FOR
 from mlmon_dagster.metrics.evaluations import CLUSTERED
-from mlmon_dagster.metrics.means_by_output import BY_OUTPUT, OUTCOME
+from mlmon_dagster.metrics.late_truth.means_by_output import BY_OUTPUT, OUTCOME
 from mlmon_dagster.metrics.performance.multiclass import GAP, RIGHT
 from mlmon_dagster.metrics.performance.multilabel import (
     EXACT,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mlmon_dagster.metrics.estimated.multiclass import DECIDED_FOR
 from mlmon_dagster.metrics.frames import MetricRows, concat_frames, stack_rows
-from mlmon_dagster.metrics.means_by_output import BY_OUTPUT, OUTCOME
+from mlmon_dagster.metrics.late_truth.means_by_output import BY_OUTPUT, OUTCOME
 from mlmon_dagster.metrics.performance.weighted_back import DECIDED, EXEMPT
 from mlmon_dagster.metrics.quality import BROKEN
 from mlmon_dagster.metrics.statistics import (
@@ -66,9 +66,8 @@ def drift(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.
     """
     from mlmon_dagster.metrics.drift.columns import columns_drift, with_outputs
     from mlmon_dagster.metrics.drift.distances import FURTHER
-    from mlmon_dagster.metrics.drift.novelty import novelty_metrics
+    from mlmon_dagster.metrics.drift.novelty import novelty_metrics, unlike_metrics
     from mlmon_dagster.metrics.drift.off_heap import off_heap_baseline, off_heap_drift
-    from mlmon_dagster.metrics.drift.unlike import unlike_metrics
 
     if baseline is None:
         return _attribution(spec, profiles, None)
@@ -86,7 +85,6 @@ def drift(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.
         then,
         test_slices=monitor.slices,
         further=[name for name in FURTHER if name in (monitor.method, *monitor.also)],
-        limits=monitor.auto,
     )
     own = derived(baseline, ("novelty", *columns), lambda: over_all_versions(columns, baseline))
     rest = derived(
@@ -540,10 +538,10 @@ def baseline_performance(
         metrics: Those of performance that are wanted; others may be there, too.
 
     Returns:
-        MetricFrame, one row per metric and slice, with the columns `metrics.clusters.USUAL`: NaN
+        MetricFrame, one row per metric and slice, with the columns `windows.clusters.USUAL`: NaN
         where too few windows have a value, and of slices unless a monitor judges them.
     """
-    from mlmon_dagster.metrics.clusters import SERIES, usual_windows
+    from mlmon_dagster.metrics.windows.clusters import SERIES, usual_windows
 
     def measured() -> pd.DataFrame:
         columns = {c: baseline[c] for c in columns_of(spec, family) if c in baseline}

@@ -75,7 +75,6 @@ SHORTEST_VERSIONS = dt.timedelta(days=1)
 SHORTEST_CLOSING = dt.timedelta(days=90)  # unless declared, whatever is learnt
 ATTRIBUTION: Final = "attribution"  # of a feature
 ATTRIBUTION_SHIFT: Final = "attribution_shift"  # of the same, from the baseline's
-ATTRIBUTION_NDCG: Final = "attribution_ndcg"  # of their order, against the baseline's
 NOT_ADDITIVE: Final = "not_additive_rate"
 Found = Iterator[tuple[tuple[str | int, ...], str]]
 

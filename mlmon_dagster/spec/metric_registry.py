@@ -13,7 +13,7 @@ from mlmon_dagster.spec.names import BUSINESS, PERFORMANCE
 Better = Literal["higher", "lower", "neither"]
 MetricFamily = Literal["performance", "business"]
 PERSONAL_RATE: Final = "personal_rate"  # of texts that hold what identifies people
-AUTO: Final = "_auto"  # ends the name of the limit that a drift distance's baseline suggests
+AUTO: Final = "_auto"  # ends the name of what is usual of a rate in the baseline's windows
 NOVEL: Final = "novel_rate"  # share of rows outside the baseline's range
 OFF_HEAP: Final = "psi_off_heap"  # of the rows without a value that most rows share
 INF: Final = float("inf")

@@ -287,12 +287,7 @@ class DriftMonitor(Monitor):
     baseline: DeclaredBaseline | None = None
     method: DriftMethod = "psi"
     also: Annotated[tuple[DriftMethod, ...], BeforeValidator(as_tuple)] = ()
-    above: Annotated[
-        float,
-        Field(gt=0),
-        WithJsonSchema({"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"const": "auto"}]}),
-    ] = 0.1
-    auto: bool = False
+    above: float = Field(default=0.1, gt=0)
     error_at: float | None = None
     q: float = Field(default=0.01, gt=0, lt=1)
     min_rows: int = Field(default=30, ge=1)
@@ -301,25 +296,11 @@ class DriftMonitor(Monitor):
     sustained: DeclaredSustained = Sustained()
     repeated_rows: RateCondition | None = Condition(above=0.1)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _auto(cls, data: object) -> object:
-        if isinstance(data, dict) and data.get("above") == "auto":
-            return {name: value for name, value in data.items() if name != "above"} | {"auto": True}
-        return data
-
     @model_validator(mode="after")
     def _threshold_in_the_unit(self) -> Self:
         check_ladder(self.error_at, above=self.above, below=None)
-        if self.auto and self.method not in ("psi", "jensen_shannon", "ks", "chi_square"):
-            raise ValueError(
-                f"above: auto goes with psi, jensen_shannon, ks, chi_square, not {self.method}"
-            )
-        if (
-            self.method in ("wasserstein", "distinct_delta")
-            and "above" not in self.model_fields_set
-        ):
-            raise ValueError(f"{self.method} has no unit-free default; write above as well")
+        if self.method == "wasserstein" and "above" not in self.model_fields_set:
+            raise ValueError("wasserstein has no unit-free default; write above as well")
         return self
 
 

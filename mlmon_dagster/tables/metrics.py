@@ -254,7 +254,7 @@ def describe_widths(shown: pd.DataFrame) -> list[str]:
 
 def describe_weighted(shown: pd.DataFrame) -> list[str]:
     """Say which metrics are of all predictions though ground truth is of some."""
-    from mlmon_dagster.metrics.rectified import METHOD
+    from mlmon_dagster.metrics.late_truth.rectified import METHOD
 
     weighted = shown[shown["method_version"].str.startswith(METHOD)]
     if weighted.empty:

@@ -387,7 +387,7 @@ def by_windows(
     """Widen intervals of longer windows to what the windows in them stray.
 
     Of slice ``all``, and where a longer window holds enough of the model's own; others stay as they
-    are, by rows (see `metrics.clusters`).
+    are, by rows (see `metrics.windows.clusters`).
 
     Args:
         spec: The model.
@@ -399,7 +399,7 @@ def by_windows(
     Returns:
         ``frame``; `method_version` ends in ``:windows`` where that was looked at.
     """  # fmt: skip
-    from mlmon_dagster.metrics.clusters import SERIES, interval, standard_errors
+    from mlmon_dagster.metrics.windows.clusters import SERIES, interval, standard_errors
 
     own = all_over_versions(of_all(profiles))
     # All longer windows at once, each by its start in the place of a slice's value.

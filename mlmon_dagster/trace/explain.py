@@ -12,8 +12,8 @@ from scipy import special
 from mlmon_dagster.metrics import Floats, Ints
 from mlmon_dagster.metrics.binnings import label_counts, score_midpoints
 from mlmon_dagster.metrics.intervals import rate
+from mlmon_dagster.metrics.late_truth.rectified import METHOD
 from mlmon_dagster.metrics.performance.weighted_back import DECIDED
-from mlmon_dagster.metrics.rectified import METHOD
 from mlmon_dagster.metrics.statistics import ColumnStatistics, merge_columns, of_all
 from mlmon_dagster.profiles.measures import measure
 from mlmon_dagster.spec import ModelSpec

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import pandas as pd
 
-from mlmon_dagster.metrics.rectified import METHOD
+from mlmon_dagster.metrics.late_truth.rectified import METHOD
 from mlmon_dagster.monitors.change_wording import percent
 from mlmon_dagster.monitors.wording import named, weighted_text
 from mlmon_dagster.spec import ModelSpec

@@ -13,10 +13,10 @@ from scipy import special
 
 from mlmon_dagster.metrics import Floats
 from mlmon_dagster.metrics.binnings import class_counts, label_counts
-from mlmon_dagster.metrics.clusters import SERIES, change, standard_errors
 from mlmon_dagster.metrics.intervals import Z95, benjamini_hochberg
 from mlmon_dagster.metrics.performance.roc import SCORE_ORDER
 from mlmon_dagster.metrics.statistics import ColumnStatistics, merge_columns
+from mlmon_dagster.metrics.windows.clusters import SERIES, change, standard_errors
 from mlmon_dagster.profiles.measures import columns_of, measure
 from mlmon_dagster.spec import (
     ModelSpec,
@@ -70,7 +70,7 @@ def compare_slices(
         change, those that hold against chance (``is_real``) first. ``p_value`` tests the slice's
         own change, two-sided; ``p_adjusted`` by Benjamini-Hochberg over the slices of the metric.
         Rows of a window share more than they show, so windows are counted (``n_windows``, those
-        that hold rows of the slice): see `metrics.clusters`; the interval is never narrower, and
+        that hold rows of the slice): see `windows.clusters`; the interval is never narrower, and
         the p-value never smaller, than by the rows alone (Newcombe). ``note``: new and gone for
         values on one side only, small, few_rows, and few_windows: fewer than eight on a side, or no
         value without one of them; the interval is then by the rows alone, so too narrow, and

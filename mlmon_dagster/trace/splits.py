@@ -23,7 +23,7 @@ rows. Each adds up to the change, and swapping the sides swaps every sign.
   what an estimate without ground truth can see; the second is concept drift given the score.
 
 `measured` turns any of them into effects with margins: rows of a window share more than they show,
-so windows are left out one at a time (see `metrics.clusters`).
+so windows are left out one at a time (see `metrics.windows.clusters`).
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from numpy.typing import ArrayLike
 
 from mlmon_dagster.metrics import FEWEST_TO_CHOOSE, Floats, Ints
 from mlmon_dagster.metrics.binnings import class_counts, label_counts
-from mlmon_dagster.metrics.clusters import change
 from mlmon_dagster.metrics.intervals import benjamini_hochberg, rate
-from mlmon_dagster.metrics.means_by_output import OUTCOME
+from mlmon_dagster.metrics.late_truth.means_by_output import OUTCOME
 from mlmon_dagster.metrics.statistics import ColumnStatistics
+from mlmon_dagster.metrics.windows.clusters import change
 from mlmon_dagster.spec.metric_registry import MEANS_OF_VALUES
 
 # Ints of both sides, each with any leading axes that go together -> effects on the last axis.

@@ -9,12 +9,11 @@ import pandas as pd
 import pytest
 
 from benchmarks.label_judging import (
-    find_enough,
     find_incidents,
     kind_of,
     measure_auc,
 )
-from benchmarks.label_laws import FAULTS, LAWS, SEGMENTS, TURNED, Knobs, World, draw_knobs
+from benchmarks.label_laws import LAWS, SEGMENTS, TURNED, Knobs, World, draw_knobs
 from benchmarks.label_living import Episode, live
 from benchmarks.label_presence import (
     KINDS,
@@ -79,17 +78,6 @@ def test_labels_chosen_by_score_are_of_higher_scores_and_those_at_random_are_not
     assert lags(drawn)["score"].mean() == pytest.approx(drawn.rows["score"].mean(), abs=0.01)
 
 
-def test_a_label_job_stands_still_and_catches_up() -> None:
-    world = World(knobs("stops for a week"))
-    assert len(world.pauses) == 2
-    for pause in world.pauses:
-        silent = [len(world.labels_at(look)) for look in pause]
-        caught_up = len(world.labels_at(pause.stop))
-
-        assert sum(silent) == 0
-        assert caught_up > 4 * 400
-
-
 def test_corrections_come_after_the_first_label_and_tell_the_truth() -> None:
     found = lags(World(knobs("corrected after 45")))
     second = found[found["is_correction"]]
@@ -114,27 +102,6 @@ def test_healthy_worlds_do_not_change_and_faults_do() -> None:
 
     assert halves[0] == pytest.approx(halves[1], abs=0.02)
     assert aucs.pop(TURNED) < 0.4 < 0.7 < min(aucs.values())
-
-
-def test_labels_that_stop_are_missed_once_a_window_has_half_of_what_is_due() -> None:
-    world = World(knobs("1 to 20", "labels stop"))
-    enough = find_enough(world)
-
-    assert enough is not None
-    # Of 400 rows 21 come each day from the second on: 30 are missed within the third or fourth.
-    assert 1 <= enough - world.knobs.fault_from <= 4
-
-
-@pytest.mark.parametrize("fault", FAULTS[1:])
-def test_enough_labels_come_after_the_law_lets_them(fault: str) -> None:
-    soon, late = (
-        find_enough(World(knobs(law, fault, rows=1500, base_rate=0.3)))
-        for law in ("1 to 20", "30 to 60")
-    )
-
-    assert soon is not None
-    assert late is not None
-    assert soon + 25 < late
 
 
 def episode(monitor: str, opened: int, ended: int | None, *, muted: str = "") -> Episode:
@@ -162,20 +129,6 @@ def test_overlapping_episodes_of_one_kind_are_one_incident() -> None:
         ("coverage", 80, None, False),
     ]  # fmt: skip
     assert kind_of(episode("estimated_performance/roc_auc_residual", 1, 2)) == "estimates"
-
-
-def test_missing_truth_is_right_to_say_while_the_label_job_stands_still() -> None:
-    world = World(knobs("stops for a week"))
-    start = world.pauses[0].start
-    found = find_incidents(
-        world,
-        [
-            episode("freshness/actuals_missing", start + 4, start + 9),
-            episode("freshness/actuals_missing", world.pauses[1].start + 4, None),
-        ],
-    )
-
-    assert [incident.is_right for incident in found] == [True, False]
 
 
 @pytest.mark.parametrize("seed", range(len(KINDS)))

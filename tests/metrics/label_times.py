@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mlmon_dagster.metrics.arrivals import Arrivals, TruthRecord, learn_arrivals
+from mlmon_dagster.metrics.late_truth.arrivals import Arrivals, TruthRecord, learn_arrivals
 from mlmon_dagster.spec.windows import age_step
 
 Lag = Callable[[np.ndarray, np.random.Generator], np.ndarray]

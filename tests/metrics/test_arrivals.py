@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from mlmon_dagster.metrics.arrivals import (
+from mlmon_dagster.metrics.late_truth.arrivals import (
     ArrivalCurve,
     TruthRecord,
     decode_arrivals,

@@ -15,7 +15,6 @@ from mlmon_dagster.metrics.binnings import (
 from mlmon_dagster.metrics.statistics import Binning
 from tests.metrics.samples import (
     categorical_binning,
-    confusion_statistics,
     count,
     numeric_binning,
     score_statistics,
@@ -68,22 +67,10 @@ def test_an_outlier_falls_into_the_open_outer_bin():
     assert bins.counts[0, -2] == 1
 
 
-def test_infinite_and_null_values_are_rows_without_a_value():
-    values = np.random.default_rng(0).normal(size=2000)
-    bins = drift_bins(count(numeric_binning(values), np.array([[np.nan, np.inf, 0.0]])))
-    assert bins.counts[0, -1] == 2
-    assert bins.fine.sum() == 1
-
-
 def test_scores_are_grouped_by_the_baselines_mass():
     negatives = np.full((1, 100), 10)
     bins = drift_bins(score_statistics(negatives, np.zeros((1, 100), dtype=np.int64)))
     assert bins.counts.tolist() == [[50] * 20 + [0]]
-
-
-def test_predictions_drift_as_two_classes_whatever_their_labels():
-    bins = drift_bins(confusion_statistics(u0=1, tn=2, fn=3, u1=4, fp=5, tp=6))
-    assert bins.counts.tolist() == [[6, 15, 0]]
 
 
 def test_score_groups_of_a_single_value_are_itself_and_what_is_beyond():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,7 +9,11 @@ from scipy import stats
 from sklearn.metrics import f1_score, roc_auc_score
 
 from mlmon_dagster.metrics import FEWEST_WINDOWS
-from mlmon_dagster.metrics.clusters import (
+from mlmon_dagster.metrics.frames import stack_rows
+from mlmon_dagster.metrics.means import mean_rows
+from mlmon_dagster.metrics.performance.binary import performance_metrics
+from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics, concat
+from mlmon_dagster.metrics.windows.clusters import (
     SERIES,
     USUAL,
     beyond_usual,
@@ -20,10 +22,6 @@ from mlmon_dagster.metrics.clusters import (
     standard_errors,
     usual_windows,
 )
-from mlmon_dagster.metrics.frames import stack_rows
-from mlmon_dagster.metrics.means import mean_rows
-from mlmon_dagster.metrics.performance.binary import performance_metrics
-from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics, concat, merge, without
 from tests.metrics.samples import cells, confusion_statistics, score_statistics, statistics
 
 EXACT = 1e-12
@@ -129,21 +127,6 @@ def test_few_windows_are_not_tested(windows: int):
 def test_nothing_changed_without_any_spread_is_no_change():
     assert change([0.0], [0.0], [9], [0.0], [9]).p_value[0] == 1
     assert change([0.1], [0.0], [9], [0.0], [9]).p_value[0] == 0
-
-
-def test_no_window_at_all_has_no_error():
-    assert standard_errors({}, binary).empty
-
-
-def test_what_is_left_and_what_was_taken_are_the_whole():
-    profiles, _ = scored(np.random.default_rng(4), 5)
-    days = profiles["score"]
-    whole = merge(days, ())
-    five = concat([whole] * 5)
-    rest = without(five, days, np.arange(5))
-    again = merge(concat([replace(rest, cells=days.cells), days]), ("window_start",))
-    assert (again.counts == whole.counts).all()
-    assert (again.n == whole.n).all()
 
 
 def metric_rows(value: np.ndarray, half: np.ndarray, n: np.ndarray) -> pd.DataFrame:

@@ -82,7 +82,7 @@ def assert_same(left: pd.DataFrame, right: pd.DataFrame, rtol: float = ROUNDING)
 
 @pytest.mark.parametrize("test_slices", [False, True])
 def test_columns_together_have_the_results_of_each_alone(test_slices: bool) -> None:
-    options = {"test_slices": test_slices, "limits": True, "further": ("hellinger", "mean_shift")}
+    options = {"test_slices": test_slices, "further": ("hellinger", "mean_shift")}
     together = columns_drift(NOW, DriftBaseline(THEN, seed=SEED), **options)
     alone = [drift_metrics(NOW[name], THEN[name], seed=SEED, **options) for name in NOW]
     assert_same(together, pd.concat(alone))
@@ -102,7 +102,7 @@ def test_columns_in_small_batches_have_the_same_results(monkeypatch: pytest.Monk
 def test_a_baseline_asked_before_answers_as_one_that_was_not(test_slices: bool) -> None:
     used = DriftBaseline(THEN, seed=SEED)
     others = {name: select(stats, np.arange(1, len(stats), 2)) for name, stats in NOW.items()}
-    columns_drift(others, used, test_slices=test_slices, limits=True)
+    columns_drift(others, used, test_slices=test_slices)
     first = columns_drift(NOW, used, test_slices=test_slices)
     fresh = columns_drift(NOW, DriftBaseline(THEN, seed=SEED), test_slices=test_slices)
     pd.testing.assert_frame_equal(first, columns_drift(NOW, used, test_slices=test_slices))

@@ -1,4 +1,4 @@
-"""Do 95 % intervals hold the truth 95 % of the time? By simulation."""
+"""Do 95 % intervals hold the truth 95 % of the time? By simulation, also of every task."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from benchmarks import calibrate
 from mlmon_dagster.metrics.performance.binary import performance_metrics
 from mlmon_dagster.metrics.performance.roc import roc_auc
 from tests.metrics.samples import confusion_statistics
@@ -67,3 +68,23 @@ def test_confusion_intervals_cover_93_to_97_percent(shares, n):
         rows = frame[(frame["metric"] == metric) & frame["value"].notna()]
         inside = (rows["lower"] <= truth) & (truth <= rows["upper"])
         assert 0.93 <= inside.mean() <= 0.97, metric
+
+
+FEWER = 1000
+# Three binomial standard errors of .93 and .97 at so many windows.
+LOW, HIGH = 0.93 - 0.024, 0.97 + 0.017
+CASES = {
+    "areas": lambda: calibrate.areas(0.2, 400, FEWER),
+    "decisions": lambda: calibrate.decisions((0.5, 0.2, 0.1, 0.2), 400, FEWER),
+    "classes": lambda: calibrate.classes(400, FEWER),
+    "labels": lambda: calibrate.labels(400, FEWER),
+    "probabilities": lambda: calibrate.probabilities(400, FEWER),
+    "errors": lambda: calibrate.errors(400, FEWER),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_intervals_hold_the_truth_about_95_times_in_100(case):
+    for found in CASES[case]():
+        assert LOW <= found.share <= HIGH, found

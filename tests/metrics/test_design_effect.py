@@ -67,16 +67,6 @@ def test_one_bad_day_of_the_baseline_shares_no_values():
     assert not Independence.fit(counts, ordered=True).is_shared
 
 
-def test_without_windows_every_row_counts():
-    none = Independence.fit(np.zeros((0, 4), dtype=np.int64), ordered=True)
-    assert none.rows(np.array([100])).tolist() == [100]
-
-
-def test_more_rows_than_usual_are_not_taken_for_more_values():
-    found = Independence(rows_per_value=10, usual=1_000, is_shared=True)
-    assert found.rows(np.array([500, 1_000, 90_000])).tolist() == [50, 100, 100]
-
-
 def test_a_small_window_of_a_few_shared_values_gets_no_verdict():
     baseline = profile("normal", shared("normal", 60, 1_000, 40, seed=3))
     small = count(baseline.binning, shared("normal", 3, 100, 40, seed=5))

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.drift_laws import drift_metrics
 from mlmon_dagster.metrics.frames import METRIC_COLUMNS
-from mlmon_dagster.metrics.statistics import ColumnStatistics, concat, select
+from mlmon_dagster.metrics.statistics import ColumnStatistics, concat
 from tests.metrics.samples import (
     CATEGORICAL_LAWS,
     NUMERIC_LAWS,
@@ -62,35 +62,15 @@ def test_the_frame_has_the_columns_of_the_metric_store():
     assert set(frame["n"]) == {100}
 
 
-def test_the_same_seed_gives_the_same_numbers_whichever_windows_are_asked_for():
-    values = RNG.normal(size=(6, 400))
-    together = drift(count(BINNING, values))
-    current = count(BINNING, values)
-    alone = pd.concat([drift(select(current, np.array([i]))) for i in range(6)]).sort_index()
-    pd.testing.assert_frame_equal(together, alone)
-
-
-def test_another_seed_moves_a_value_by_monte_carlo_noise_only():
-    current = count(BINNING, RNG.normal(0.2, 1, size=(5, 200)))
-    one, two = (np.array(of(drift(current, seed=seed), "psi")) for seed in (1, 2))
-    assert np.abs(one - two).max() < 0.01
-
-
-def test_few_rows_give_no_value_and_say_so():
-    frame = drift(count(BINNING, RNG.normal(size=(1, 29))))
-    assert frame["value"].isna().all()
-    assert frame["p_value"].isna().all()
-    assert set(frame["reason"]) == {"few_rows"}
-
-
-def test_an_empty_window_gives_no_value_and_says_so():
-    frame = drift(count(BINNING, np.empty((1, 0))))
-    assert set(frame["reason"]) == {"few_rows"}
-
-
-def test_a_small_baseline_is_no_baseline():
-    frame = drift(count(BINNING, RNG.normal(size=(1, 100))), count(BINNING, NORMAL[:1, :20]))
-    assert set(frame["reason"]) == {"few_baseline_rows"}
+@pytest.mark.parametrize(
+    ("rows", "windows", "reason"),
+    [(29, 30, "few_rows"), (0, 30, "few_rows"), (100, 0, "few_baseline_rows")],
+)
+def test_few_rows_give_no_value_and_say_so(rows, windows, reason):
+    baseline = BASELINE if windows else count(BINNING, NORMAL[:1, :20])
+    frame = drift(count(BINNING, RNG.normal(size=(1, rows))), baseline)
+    assert frame[["value", "p_value"]].isna().all(axis=None)
+    assert set(frame["reason"]) == {reason}
 
 
 def test_a_window_of_nulls_only_has_drifted_but_has_no_ks():
@@ -100,26 +80,12 @@ def test_a_window_of_nulls_only_has_drifted_but_has_no_ks():
     assert of(frame, "ks", "reason") == ["all_null"]
 
 
-def test_sixty_percent_new_nulls_are_drift():
-    values = np.where(RNG.random((1, 500)) < 0.6, np.nan, RNG.normal(size=(1, 500)))
-    assert of(drift(count(BINNING, values)), "psi")[0] > 1
-
-
 def test_nulls_on_both_sides_are_no_drift():
     nulls = np.full((20, 100), np.nan)
     empty = replace(BASELINE.binning, edges=(), fine=1, size=1, binning_id="none")
     frame = drift(count(empty, nulls[:1]), count(empty, nulls))
     assert beyond_chance(frame)[0] == pytest.approx(0, abs=0.05)
     assert of(frame, "psi", "p_value")[0] > 0.01
-
-
-def test_one_outlier_does_not_hide_a_shift():
-    shifted = RNG.normal(3.0, 1.0, size=(1, 1000))
-    with_outlier = shifted.copy()
-    with_outlier[0, 0] = 1e6
-    before, after = (of(drift(count(BINNING, x)), "psi")[0] for x in (shifted, with_outlier))
-    assert after == pytest.approx(before, rel=0.01)
-    assert after > 1
 
 
 def test_a_constant_column_that_stays_constant_has_not_drifted():
@@ -131,15 +97,6 @@ def test_a_constant_column_that_stays_constant_has_not_drifted():
     assert of(drift(same, baseline), "psi", "p_value")[0] > 0.01
     assert of(drift(other, baseline), "psi")[0] > 1
     assert of(drift(other, baseline), "psi", "p_value")[0] < 1e-6
-
-
-def test_one_unseen_category_in_many_rows_is_no_drift():
-    values = CATEGORICAL_LAWS["twelve"](RNG, (30, 700))
-    binning = categorical_binning(values)
-    current = CATEGORICAL_LAWS["twelve"](RNG, (1, 700))
-    current[0, 0] = 9999
-    frame = drift(count(binning, current), count(binning, values))
-    assert beyond_chance(frame)[0] < 0.05
 
 
 def test_the_method_says_whether_the_baseline_had_windows():

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from scipy import special
 
 from benchmarks.label_laws import LAWS
-from mlmon_dagster.metrics.arrivals import TruthRecord
-from mlmon_dagster.metrics.early_truth import LIMIT, find_early_ages
+from mlmon_dagster.metrics.late_truth.arrivals import TruthRecord
+from mlmon_dagster.metrics.late_truth.early_truth import LIMIT, find_early_ages
 from mlmon_dagster.spec.windows import EarlyAge, age_step
 
 Floats = NDArray[np.float64]

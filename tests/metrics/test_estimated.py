@@ -6,16 +6,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn import metrics as oracle
 
-from benchmarks.scored_worlds import bin_of, counted, halved, logistic, middles, world
+from benchmarks.scored_worlds import counted, halved, middles, world
 from mlmon_dagster.metrics.estimated.binary import estimated_performance, residuals
 from mlmon_dagster.metrics.estimated.calibration import (
     Table,
     calibrate,
     expected_table,
     isotonic_curve,
-    learn_curves,
     sampling_variances,
     values_of,
 )
@@ -36,19 +34,6 @@ def learnt():
     return calibrate(whole, halved(score, actual, 0.5), SEED)
 
 
-def test_the_curve_is_scikit_learns_isotonic_regression():
-    from sklearn.isotonic import IsotonicRegression
-
-    pos, neg = RNG.integers(0, 9, (2, 50)).astype(float) + 0.5
-    known = IsotonicRegression().fit_transform(
-        np.arange(50), pos / (pos + neg), sample_weight=pos + neg
-    )
-    least = 0.5 / (pos.sum() + neg.sum() + 1)
-    np.testing.assert_allclose(
-        isotonic_curve(pos, neg), np.clip(known, least, 1 - least), rtol=0, atol=1e-9
-    )
-
-
 @given(st.integers(0, 2**32), st.integers(1, 6), st.integers(1, 40), st.sampled_from([1, 3, 1000]))
 def test_curves_of_ties_gaps_and_weights_are_scipys_one_by_one(seed, curves, size, most):
     from scipy.optimize import isotonic_regression
@@ -66,32 +51,6 @@ def test_curves_of_ties_gaps_and_weights_are_scipys_one_by_one(seed, curves, siz
         least = 0.5 / (rows.sum() + 1)
         known = np.clip(np.interp(np.arange(size), filled, known), least, 1 - least)
         np.testing.assert_allclose(curve, known, rtol=0, atol=1e-12)
-
-
-def test_metrics_of_whole_counts_are_scikit_learns():
-    score, actual = world(RNG, 1, 500)
-    counts = counted(score, actual)
-    mid = middles()[bin_of(score[0])]
-    decided, truth = score[0] >= 0.5, actual[0]
-    table = Table(counts.rows[:, :, 2], counts.rows[:, :, 1], counts.decided[:, :, 2],
-                  counts.decided[:, :, 1])  # fmt: skip
-    known = {
-        "roc_auc": oracle.roc_auc_score(truth, mid),
-        "pr_auc": oracle.average_precision_score(truth, mid),
-        "brier": oracle.brier_score_loss(truth, mid),
-        "log_loss": oracle.log_loss(truth, mid),
-        "actual_rate": truth.mean(),
-        "accuracy": oracle.accuracy_score(truth, decided),
-        "balanced_accuracy": oracle.balanced_accuracy_score(truth, decided),
-        "precision": oracle.precision_score(truth, decided),
-        "recall": oracle.recall_score(truth, decided),
-        "specificity": oracle.recall_score(truth, decided, pos_label=0),
-        "f1": oracle.f1_score(truth, decided),
-    }
-    found = values_of(table, middles())
-    assert set(found) == set(METRICS)
-    for metric, value in known.items():
-        assert found[metric][0] == pytest.approx(value, abs=1e-9), metric
 
 
 def test_expected_values_and_variances_are_those_of_drawn_actuals():
@@ -162,11 +121,3 @@ def test_a_baseline_that_teaches_nothing_says_why(actual, reason):
     calibration = calibrate(counted(score, truth), counted(score[:1], truth[:1]), SEED)
     frame = estimated_performance(counted(score, truth), calibration)
     assert set(frame["reason"]) == {reason}
-
-
-def test_curves_of_few_windows_are_drawn_again_with_the_seed():
-    pos, neg = RNG.integers(0, 9, (2, 3, 30)).astype(float)
-    one, same = (learn_curves(pos, neg, SEED) for _ in range(2))
-    assert np.array_equal(one.replicates, same.replicates)
-    assert not np.array_equal(one.replicates, learn_curves(pos, neg, SEED + 1).replicates)
-    assert logistic(0.0) == 0.5

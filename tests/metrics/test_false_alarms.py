@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from numpy.typing import NDArray
 
 from benchmarks.drift_laws import drift_metrics
 from mlmon_dagster.metrics.statistics import ColumnStatistics
@@ -27,12 +25,6 @@ MONITOR = DriftMonitor()
 LAWS: dict[str, Law] = NUMERIC_LAWS | CATEGORICAL_LAWS
 WINDOWS = 200
 Columns = dict[str, ColumnStatistics]
-
-
-def hourly(rng: np.random.Generator, size: tuple[int, int]) -> NDArray[Any]:
-    """24 values a day, each shared by the rows of its hour."""
-    hours = rng.normal(size=(size[0], 24))
-    return np.repeat(hours, -(-size[1] // 24), axis=1)[:, : size[1]]
 
 
 def profile_baseline(laws: dict[str, Law], windows: int, rows: int) -> Columns:
@@ -87,16 +79,3 @@ def test_unchanged_windows_alarm_in_at_most_5_percent(baseline, shape, rows, win
 def test_a_half_sigma_shift_of_one_column_is_caught(baseline, shape):
     laws = LAWS | {"normal": lambda rng, size: rng.normal(0.5, 1, size)}
     assert alarms(baseline(*shape), laws, 1000)["normal"].mean() >= 0.95
-
-
-@pytest.mark.parametrize("rows", [400, 960, 2400])
-def test_values_shared_by_an_hour_do_not_alarm(baseline, rows):
-    laws = LAWS | {"temperature": hourly}
-    known = baseline(60, 1000) | profile_baseline({"temperature": hourly}, 60, 960)
-    assert alarms(known, laws, rows).any(axis=1).mean() <= 0.05
-
-
-def test_a_change_of_hourly_values_is_still_caught(baseline):
-    laws = LAWS | {"temperature": lambda rng, size: 3 + hourly(rng, size)}
-    known = baseline(60, 1000) | profile_baseline({"temperature": hourly}, 60, 960)
-    assert alarms(known, laws, 960)["temperature"].mean() >= 0.95

@@ -8,7 +8,7 @@ from scipy import special
 
 from mlmon_dagster.metrics.intervals import Z95
 from mlmon_dagster.metrics.performance.lasting import Course, Drop, find_drop
-from mlmon_dagster.metrics.window_law import level_of_newest
+from mlmon_dagster.metrics.windows.law import level_of_newest
 
 A_YEAR, LIMIT, USUAL = 365.25, 0.05, 0.82
 LEVEL = level_of_newest(A_YEAR) / 2

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from mlmon_dagster.metrics.clusters import UsualLevel, as_seen, level_shift, usual_level
+from mlmon_dagster.metrics.windows.clusters import UsualLevel, as_seen, level_shift, usual_level
 
 Floats = NDArray[np.float64]
 EXACT = 1e-9
@@ -86,36 +86,10 @@ def test_fewer_than_eight_windows_say_nothing(given: int):
     assert usual_level(*[np.zeros(given)] * 3, np.ones(given)) is None
 
 
-def test_windows_without_a_value_are_left_out():
-    value = np.tile([0.01, -0.01, np.nan], 10)
-    found = usual_level(value, value - 0.04, value + 0.04, np.full(30, 400))
-    assert found is not None
-    assert found.windows == 20
-
-
 def test_constant_windows_have_no_chance():
     level = usual(np.zeros(10), np.zeros(10), np.full(10, 100))
     assert level_shift([0.0], [100], level).p_value == 1
     assert level_shift([0.1], [100], level).p_value < EXACT
-
-
-def test_wandering_days_are_heard_together():
-    """Days that follow each other say less: the margin of a shift is wider."""
-    rng = np.random.default_rng(3)
-    free, bound = (
-        [usual(*windows(rng, 60, 5000, 0.03, rho)) for _ in range(30)] for rho in (0.0, 0.8)
-    )
-    independent = [
-        [level.laws.weight[level.laws.correlation == 0].sum() for level in some]
-        for some in (free, bound)
-    ]
-    margins = [
-        np.mean([level_shift([0.0] * 5, [5000] * 5, level).margin for level in some])
-        for some in (free, bound)
-    ]
-    assert np.mean(independent[0]) > 0.7
-    assert np.mean(independent[1]) < 0.05
-    assert margins[1] > 1.8 * margins[0]
 
 
 def test_margin_and_p_value_are_of_one_law():

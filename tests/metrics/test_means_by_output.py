@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
-
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -11,15 +9,12 @@ import pytest
 
 from benchmarks.calibrate_rectified import mean_misses
 from benchmarks.calibrate_rectified_means import DRAWN, MeanCase, measure_mean
-from mlmon_dagster.metrics.means_by_output import ByOutput, interval, mean_of_all
-from mlmon_dagster.metrics.rectified import METHOD
-from mlmon_dagster.profiles import build_profiles
-from mlmon_dagster.profiles.fit import fit_binnings
+from mlmon_dagster.metrics.late_truth.means_by_output import ByOutput, interval, mean_of_all
+from mlmon_dagster.metrics.late_truth.rectified import METHOD
 from mlmon_dagster.profiles.measures import measure
 from mlmon_dagster.profiles.storage import to_rows
 from mlmon_dagster.spec import ModelSpec
-from tests.metrics.test_task_metrics import make_spec
-from tests.profiles.records import DuckEngine
+from tests.metrics.rows import make_spec, profiled
 
 VALUES = np.array([-2.0, -1.0, 0.0, 1.0, 3.0])
 N = 4_000
@@ -107,7 +102,7 @@ def spec_of(task: str) -> ModelSpec:
     }
     if task != "regression":
         columns["scores"] = {"a": "pa", "b": "pb", "c": "pc"}
-    return make_spec(task, columns=columns)
+    return make_spec(task, columns)
 
 
 def world(task: str, chosen: str) -> tuple[pd.DataFrame, pd.DataFrame, int]:
@@ -136,30 +131,13 @@ def world(task: str, chosen: str) -> tuple[pd.DataFrame, pd.DataFrame, int]:
     chance = {"all": np.ones(N), "random": np.full(N, 0.4), "high": 0.05 + 0.8 * rank**2}
     is_known = rng.random(N) < chance[chosen]
 
-    def known(values: np.ndarray, kind: pa.DataType) -> pa.Array:
-        return pa.array([v if k else None for v, k in zip(values.tolist(), is_known, strict=True)],
-                        kind)  # fmt: skip
-
-    kind = pa.float64() if is_number else pa.string()
-    start = dt.datetime(2026, 3, 1, tzinfo=dt.UTC)
-    times = pa.array([start] * N, pa.timestamp("us", "UTC"))
-    records = pa.table(
-        {
-            "window_start": times, "event_time": times, "actual_time": times,
-            "dataset": ["production"] * N,
-            "model_version": pa.array([None] * N, pa.string()),
-            "site": ["x"] * N,
-            "prediction_id": [f"{i:05}" for i in range(N)],
-            "nonfinite": pa.array([None] * N, pa.list_(pa.string())),
-            "prediction": pa.array(answer.tolist(), kind),
-            "actual": known(actual, kind),
-            "bought": known(bought, pa.float64()),
-            "revenue": known(revenue, pa.float64()),
-            **{f"score:{name}": score[:, i] for i, name in enumerate(labels)},
-        }
-    )  # fmt: skip
-    engine, spec = DuckEngine(records=records), spec_of(task)
-    profiles = build_profiles(engine, spec, "records", fit_binnings(engine, spec, "records"))
+    records = pd.DataFrame({"day": 0, "site": "x", "prediction": answer})
+    for name, values in (("actual", actual), ("bought", bought), ("revenue", revenue)):
+        records[name] = np.where(is_known, values.astype(object), None)
+    if not is_number:
+        records[[f"score:{name}" for name in labels]] = score
+    spec = spec_of(task)
+    profiles, _ = profiled(spec, records, records)
     kept = {name: stats for name, stats in profiles.items() if name.startswith(":by_output/")}
     found = pd.concat([measure(spec, family, profiles, None)
                        for family in ("performance", "business")])  # fmt: skip

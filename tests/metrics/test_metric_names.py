@@ -51,7 +51,6 @@ SPANS = {
 ORACLES: dict[str, str] = {
     **DRIFT,
     **dict.fromkeys(("mean_cost", "sum_cost"), "tests/pipeline/test_prices"),
-    **{f"{name}{AUTO}": "test_data_oracles" for name in (*DISTANCES, "ks")},
     **dict.fromkeys(
         ("null_rate", "nan_rate", "inf_rate", "out_of_range_rate", "unseen_rate", "n",
          "error_rate", "p50_latency_ms", "p95_latency_ms", "p99_latency_ms"),
@@ -76,7 +75,7 @@ ORACLES: dict[str, str] = {
     "personal_rate": "test_personal",
     OFF_HEAP: "test_support",
     **dict.fromkeys((declaration.ATTRIBUTION, declaration.ATTRIBUTION_SHIFT), "test_attribution"),
-    **dict.fromkeys((declaration.ATTRIBUTION_NDCG, declaration.NOT_ADDITIVE), "test_additivity"),
+    declaration.NOT_ADDITIVE: "test_additivity",
     "residual_drift": "test_data_oracles",  # it is the psi of a column
     **dict.fromkeys(("volume_drop", "volume_rise"), "test_estimate_oracles"),
     monitors.REPEATED_ROWS: "test_repeats",
@@ -121,12 +120,11 @@ def _declared() -> set[str]:
     estimates = {
         f(m) for task in TASKS.values() for m in task.estimated for f in (estimated, residual)
     }
-    limits = {f"{name}{AUTO}" for name in (*DISTANCES, "ks")}
     named = {*METRICS, *DISTANCES, "ks", *FURTHER, *QUANTILES}
-    named |= {declaration.ATTRIBUTION, declaration.ATTRIBUTION_SHIFT, declaration.ATTRIBUTION_NDCG}
+    named |= {declaration.ATTRIBUTION, declaration.ATTRIBUTION_SHIFT, declaration.NOT_ADDITIVE}
     named |= {monitors.CLASS_RATE, monitors.PROMETHEUS, monitors.REPEATED_ROWS}
     named |= {NOVEL, f"{NOVEL}{AUTO}", OFF_HEAP, *SPANS}
-    return named | estimates | limits | _literal_names() | _limited()
+    return named | estimates | _literal_names() | _limited()
 
 
 def _measured() -> set[str]:
@@ -164,8 +162,6 @@ def test_values_are_in_the_range_that_the_table_of_metrics_gives():
 def test_every_metric_has_a_line_in_the_page_about_metrics(metric):
     rows = [line for line in PAGE.splitlines() if line.startswith("|")]
     name = re.compile(rf"`{re.escape(metric)}`")
-    if metric.endswith(AUTO):
-        name = re.compile(rf"`<distance>{AUTO}`")
     if metric.endswith("_residual"):
         name = re.compile(r"`<metric>_residual`")
     assert any(name.search(row.split("|")[1]) for row in rows), metric

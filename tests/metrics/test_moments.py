@@ -13,8 +13,6 @@ from mlmon_dagster.metrics.binnings import merge_bins, merge_plan
 from mlmon_dagster.metrics.drift.null_distribution import (
     DISTANCES,
     POWER,
-    TERMS,
-    Counts,
     NullTables,
     gamma_tail,
     null_moments,
@@ -36,7 +34,6 @@ BASELINES = {
     "nulls": (np.array([12_000] * 5 + [100, 6000]), False),
     "three": (np.array([32_727, 16_363, 10_910, 500, 500]), False),
 }
-RARE = {"constant": np.array([60_000, 0, 0]), "rare_flag": np.array([58_800, 1200, 0])}
 
 
 def computed(merged, n, metric):
@@ -82,16 +79,6 @@ def test_moments_of_chi_square_are_those_of_drawn_windows(name):
     assert skew == pytest.approx(expected[3], rel=SKEW_TOLERANCE)
 
 
-@pytest.mark.parametrize("n", [1000, 10_000])
-@pytest.mark.parametrize("name", RARE)
-def test_a_column_that_rarely_varies_has_the_mean_of_its_jumps(name, n):
-    merged = merge_bins(RARE[name], merge_plan(RARE[name], n, ordered=True))
-    _, mean, sd, _, _ = computed(merged, n, "psi")
-    expected = drawn(merged, n, "psi")
-    assert mean == pytest.approx(expected[1], rel=MEAN_TOLERANCE)
-    assert sd == pytest.approx(expected[2], rel=2 * SPREAD_TOLERANCE)
-
-
 @pytest.mark.parametrize("n", [300, 700, 5000])
 def test_moments_between_two_sizes_are_close_to_those_computed_there(n):
     for counts, ordered in BASELINES.values():
@@ -115,30 +102,6 @@ def test_the_gamma_tail_is_that_of_drawn_windows():
     p = gamma_tail(DISTANCES["psi"](windows, counts), moments)
     for level in (0.5, 0.1, 0.01):
         assert (p <= level).mean() == pytest.approx(level, rel=0.15)
-
-
-@pytest.mark.parametrize("metric", TERMS)
-def test_terms_add_up_to_the_distance(metric):
-    rng = np.random.default_rng(3)
-    window, baseline = rng.integers(0, 40, (5, 7)), rng.integers(0, 400, (5, 7))
-    n = window.sum(axis=1)[:, None, None].astype(float)
-    both = Counts(
-        window[..., None] * 1.0, np.ones(1), n, baseline[..., None] * 1.0, np.full((5, 1, 1), 7.0)
-    )
-    total = TERMS[metric](both)[..., 0].sum(axis=1)
-    assert total == pytest.approx(DISTANCES[metric](window, baseline) ** POWER[metric])
-
-
-def test_baselines_of_fewer_bins_are_padded_without_effect():
-    small, wide = np.array([300, 200, 5]), np.array([100, 90, 80, 70, 1])
-    padded = np.stack([np.append(small, [0, 0]), wide])
-    sizes = np.array([100.0, 200.0])
-    both = null_moments(padded, np.array([3, 5]), sizes, ("psi", "chi_square"))
-    for i, counts in enumerate((small, wide)):
-        alone = null_moments(
-            counts[None], np.array([len(counts)]), sizes[[i]], ("psi", "chi_square")
-        )
-        np.testing.assert_allclose(both[i], alone[0], rtol=1e-9)
 
 
 def test_untested_slices_have_the_effect_and_interval_of_tested_ones():

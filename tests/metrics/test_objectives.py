@@ -107,25 +107,6 @@ def test_an_outage_is_told_within_two_buckets_of_what_the_rule_promises(
     assert abs(found.first - BACK + 1 - promised) <= 2
 
 
-def test_an_outage_of_one_small_slice_is_found_by_its_share_of_all_requests() -> None:
-    n = np.full(BACK + DAY, 1_000)
-    bad = np.zeros_like(n)
-    bad[-DAY // 2 :] = 50  # a slice of a twentieth fails whole
-    found = burned(n, bad, 0.999, BACK)
-
-    assert found.rule is FAST
-    assert found.burn == pytest.approx(50)
-
-
-def test_a_rule_is_over_as_soon_as_its_short_stretch_is() -> None:
-    n = np.full(BACK + DAY, 1_000)
-    bad = np.zeros_like(n)
-    bad[BACK + 10 : BACK + 40] = 500
-    found = burned(n, bad, 0.999, BACK)
-
-    assert found.last == BACK + 40 - 1
-
-
 def test_few_requests_are_no_verdict_unless_ten_of_them_were_lost() -> None:
     n = np.ones(BACK + DAY, int)
     quiet = burned(n, np.zeros_like(n), 0.999, BACK)

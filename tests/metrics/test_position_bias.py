@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,24 @@ TRUTH = {
 }
 
 
+SPEC = make_spec("ranking", {"group": "g", "rank": "r", "examined": "e"}, top_k=K, max_weight=100.0)
+
+
+def frame_of(actual: np.ndarray, examined: Any, day: Any = 0) -> pd.DataFrame:
+    """Return the rows of groups, (G, rows), that were shown in order."""
+    n, size = actual.shape
+    return pd.DataFrame(
+        {
+            "group": np.repeat([f"g{i}" for i in range(n)], size),
+            "rank": np.tile(np.arange(1.0, size + 1), n),
+            "actual": actual.ravel().astype(float),
+            "examined": np.tile(examined, n),
+            "day": np.repeat(np.broadcast_to(day, n), size),
+            "site": "n",
+        }
+    )
+
+
 def clicks(seed: int, shared: float, examined: np.ndarray = EXAMINED) -> pd.DataFrame:
     """Return clicks of days of groups; how good a group's rows are they share in part."""
     rng = np.random.default_rng(seed)
@@ -32,24 +51,13 @@ def clicks(seed: int, shared: float, examined: np.ndarray = EXAMINED) -> pd.Data
     quality = 1 + shared * rng.choice([-1, 1], (n, 1))
     is_relevant = rng.random((n, SIZE)) < RELEVANT * quality
     is_seen = rng.random((n, SIZE)) < examined
-    return pd.DataFrame(
-        {
-            "group": np.repeat([f"g{i}" for i in range(n)], SIZE),
-            "rank": np.tile(np.arange(1.0, SIZE + 1), n),
-            "actual": (is_relevant & is_seen).ravel().astype(float),
-            "examined": np.tile(examined, n),
-            "day": np.repeat(np.arange(n) // GROUPS, SIZE),
-            "site": "n",
-        }
-    )
+    return frame_of(is_relevant & is_seen, examined, np.arange(n) // GROUPS)
 
 
 @cache
 def windows(shared: float) -> pd.DataFrame:
-    columns = {"group": "g", "rank": "r", "examined": "e"}
-    spec = make_spec("ranking", columns, top_k=K, max_weight=100.0)
     rows = clicks(3, shared)
-    frame = measured(spec, rows, rows[rows["day"] < 10])
+    frame = measured(SPEC, rows, rows[rows["day"] < 10])
     return frame[frame["slice_key"] == "all"]
 
 
@@ -95,23 +103,12 @@ def test_where_rows_share_days_a_months_interval_counts_days_and_not_groups() ->
     boost = np.where(rng.random(days.days) < 0.5, 0.4, 1.6)[day, None]
     chance = RELEVANT * np.where(np.arange(SIZE) < K, boost, 1.0)
     is_clicked = (rng.random((n, SIZE)) < chance) & (rng.random((n, SIZE)) < EXAMINED)
-    rows = pd.DataFrame(
-        {
-            "group": np.repeat([f"g{i}" for i in range(n)], SIZE),
-            "rank": np.tile(np.arange(1.0, SIZE + 1), n),
-            "actual": is_clicked.ravel().astype(float),
-            "examined": np.tile(EXAMINED, n),
-            "day": np.repeat(day, SIZE),
-            "site": "n",
-        }
-    )
-    columns = {"group": "g", "rank": "r", "examined": "e"}
-    spec = make_spec("ranking", columns, top_k=K, max_weight=100.0)
-    of_days, _ = profiled(spec, rows, rows[rows["day"] < 10])
+    rows = frame_of(is_clicked, EXAMINED, day)
+    of_days, _ = profiled(SPEC, rows, rows[rows["day"] < 10])
     of_days = all_over_versions(of_all(of_days))
-    by_month = {name: coarsen(spec, stats, "month") for name, stats in of_days.items()}
-    by_groups = measure(spec, "performance", by_month, None)
-    by_days = by_windows(spec, "performance", of_days, "month", by_groups)
+    by_month = {name: coarsen(SPEC, stats, "month") for name, stats in of_days.items()}
+    by_groups = measure(SPEC, "performance", by_month, None)
+    by_days = by_windows(SPEC, "performance", of_days, "month", by_groups)
 
     def held(frame: pd.DataFrame) -> float:
         mine = frame[frame["metric"] == "ipw_recall_at_k"]
@@ -125,19 +122,8 @@ def test_where_rows_share_days_a_months_interval_counts_days_and_not_groups() ->
 
 def of_rows(actual: list[float | None], examined: list[float | None]) -> pd.DataFrame:
     """Measure twenty equal groups."""
-    columns = {"group": "g", "rank": "r", "examined": "e"}
-    spec = make_spec("ranking", columns, top_k=2, max_weight=4.0)
-    n, size = 20, len(actual)
-    rows = pd.DataFrame(
-        {
-            "group": np.repeat([f"g{i}" for i in range(n)], size),
-            "rank": np.tile(np.arange(1.0, size + 1), n),
-            "actual": actual * n,
-            "examined": examined * n,
-            "day": 0,
-            "site": "n",
-        }
-    )
+    spec = SPEC.model_copy(update={"top_k": 2, "max_weight": 4.0})
+    rows = frame_of(np.array([actual] * 20), np.array(examined, float))
     frame = measured(spec, rows, rows)
     return frame[frame["slice_key"] == "all"].set_index("metric")
 

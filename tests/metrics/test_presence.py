@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mlmon_dagster.metrics.presence import (
+from mlmon_dagster.metrics.windows.presence import (
     Calendar,
     expected_windows,
     learn_limit,

@@ -29,10 +29,6 @@ def test_the_chance_of_marked_rows_in_a_part_equals_scipys(case):
     assert chance_in_part(*case) == pytest.approx(oracle, rel=1e-6)
 
 
-def test_a_share_of_nothing_has_no_interval():
-    assert np.isnan(wilson(0, 0)).all()
-
-
 def test_an_empty_cell_has_a_reason_and_no_rate():
     frame = quality_metrics(count(numeric_binning(RNG.normal(size=50)), np.empty((1, 0))))
     assert frame["value"].isna().all()

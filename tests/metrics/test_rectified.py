@@ -11,9 +11,7 @@ from scipy import special
 from benchmarks.calibrate_rectified import CASES, Case, judge
 from mlmon_dagster.metrics import Ints
 from mlmon_dagster.metrics.intervals import wilson
-from mlmon_dagster.metrics.performance.binary import performance_metrics
-from mlmon_dagster.metrics.performance.weighted_back import DECIDED
-from mlmon_dagster.metrics.rectified import (
+from mlmon_dagster.metrics.late_truth.rectified import (
     METHOD,
     Asked,
     Strata,
@@ -23,6 +21,8 @@ from mlmon_dagster.metrics.rectified import (
     strata_by_answer,
     strata_by_score,
 )
+from mlmon_dagster.metrics.performance.binary import performance_metrics
+from mlmon_dagster.metrics.performance.weighted_back import DECIDED
 from mlmon_dagster.metrics.statistics import Binning
 from tests.metrics.samples import confusion_statistics, statistics
 
@@ -126,14 +126,6 @@ def test_intervals_hold_their_value_and_stay_between_0_and_1():
 
 def test_without_a_label_nothing_is_known():
     assert np.isnan(mean(answers([10, 20], [0, 0], [0, 0]), RATE)).all()
-
-
-def test_labels_of_high_scores_do_not_raise_the_rate():
-    rows, labelled, positives = draw(4)
-    found = mean(strata_by_score(rows, labelled, positives, SCORES), RATE)
-    plain = positives.sum(axis=(1, 2)) / labelled.sum(axis=(1, 2))
-    assert plain.mean() > 0.65  # where .5 is true
-    assert found.value.mean() == pytest.approx(0.5, abs=0.01)
 
 
 def test_scores_below_a_cut_that_have_no_labels_are_a_stratum_of_their_own():

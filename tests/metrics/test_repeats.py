@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from mlmon_dagster.metrics.repeats import BACK, CELLS, RowCells, UsualRepeats, rank_cells
 from mlmon_dagster.metrics.statistics import count_whole
+from mlmon_dagster.metrics.windows.repeats import BACK, CELLS, RowCells, UsualRepeats, rank_cells
 from mlmon_dagster.profiles.bin_shapes import row_binning
 from mlmon_dagster.spec.names import ROWS
 

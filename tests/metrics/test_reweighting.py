@@ -10,7 +10,6 @@ from benchmarks.estimate_tasks import CLASSES, class_profiles, draw_classes
 from benchmarks.scored_worlds import SHAPES, counted, draw, mixture, shaped
 from benchmarks.weighted_baseline import Baseline
 from mlmon_dagster.metrics.binnings import upper_edges
-from mlmon_dagster.metrics.estimated.calibration import Curves, block_curves
 from mlmon_dagster.metrics.estimated.multiclass import (
     CONFIDENCE,
     calibrate_classes,
@@ -20,7 +19,6 @@ from mlmon_dagster.metrics.estimated.reweighting import (
     Margin,
     Weighing,
     grouping,
-    moved_like,
     rake,
 )
 from mlmon_dagster.profiles.bin_shapes import numeric_binning, role_binning
@@ -60,16 +58,6 @@ def test_weights_that_cannot_help_are_not_used(shares, uncovered, reason):
     weights = rake(margins(*shares, uncovered=uncovered), np.ones(SIZE))
     assert weights.reason == reason
     assert set(weights.values) == {1.0}
-
-
-def test_blocks_together_give_the_share_of_positives():
-    bins = RNG.integers(0, 6, 3000)
-    is_positive = RNG.random(3000) < bins / 6
-    flat = (RNG.integers(0, 10, 3000) * 2 + is_positive) * 6 + bins
-    found = block_curves(np.bincount(flat, minlength=120).reshape(10, 2, 6).astype(float))
-    known = [is_positive[bins == b].mean() for b in range(1, 6)]
-    np.testing.assert_allclose(found.curve[1:], known, atol=0.02)
-    assert found.replicates.shape == (10, 6)
 
 
 def test_a_score_that_many_rows_share_is_one_group_whatever_the_actual():
@@ -156,20 +144,6 @@ def test_outer_bins_of_a_number_are_cut_and_no_part_holds_less_than_1_percent():
     assert 24 <= len(held) <= 28
     assert held.min() >= 100
     assert (np.diff(found.of_code[:-1]) != 0).sum() == len(held) - 1  # neighbours only
-
-
-def test_a_sample_moves_what_the_whole_baseline_says_and_its_own_chance_cancels():
-    """Exact: whole + (weighted - unweighted), and the weighted sample itself if it is the whole."""
-    rng = np.random.default_rng(18)
-    whole, before = (Curves(c[0], c[1:], 0.9) for c in rng.uniform(0.4, 0.6, (2, 11, 50)))
-    step = rng.uniform(-0.1, 0.1, (11, 50))
-    after = Curves(before.curve + step[0], before.replicates + step[1:], 0.9)
-    found = moved_like(whole, before, after)
-    np.testing.assert_allclose(found.curve, whole.curve + step[0])
-    np.testing.assert_allclose(found.replicates, whole.replicates + step[1:])
-    np.testing.assert_allclose(moved_like(before, before, after).curve, after.curve)
-    low = [Curves(np.full(1, p), np.full((10, 1), p), 0.9) for p in (0.1, 0.9, 0.2)]
-    assert moved_like(*low).curve == 0.05
 
 
 def test_weights_of_a_large_baseline_cost_little_though_some_of_its_rows_are_weighted(monkeypatch):

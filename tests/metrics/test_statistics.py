@@ -12,11 +12,7 @@ from hypothesis import strategies as st
 
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.metrics.binnings import (
-    coarse_counts,
-    label_counts,
-    latency_representatives,
     representatives,
-    score_midpoints,
     upper_edges,
 )
 from mlmon_dagster.metrics.statistics import (
@@ -138,14 +134,6 @@ def test_each_group_keeps_its_own_earliest_start() -> None:
     assert merged.cells["window_start"].tolist() == [START + pd.Timedelta(days=5), START]
 
 
-def test_cells_without_values_stay_without_minimum() -> None:
-    stats = make_statistics(3)
-    nothing = replace(stats, minimum=np.full(3, np.nan), maximum=np.full(3, np.nan))
-    merged = merge(nothing, ())
-    assert np.isnan(merged.minimum[0])
-    assert np.isnan(merged.maximum[0])
-
-
 def test_no_cells_merge_to_no_cells() -> None:
     nothing = empty(BINNING)
     assert len(merge(nothing, ())) == 0
@@ -163,21 +151,10 @@ def test_unseen_names_are_added_up_and_bounded() -> None:
     assert commonest({"b": 1, "a": 1, "c": 2}, keep=2) == {"c": 2, "a": 1}
 
 
-def test_statistics_without_names_concat_with_those_that_have_some() -> None:
-    named, plain = make_statistics(1), replace(make_statistics(1), unseen=[])
-    assert concat([plain, named]).unseen == [{}, *named.unseen]
-    assert concat([plain, plain]).unseen == []
-
-
 def test_other_bins_refuse_to_be_added() -> None:
     other = replace(make_statistics(2), binning=replace(BINNING, binning_id="id-2"))
     with pytest.raises(StoreError, match=r"'x' were made with different bins \(id-1 and id-2"):
         concat([make_statistics(2), other])
-
-
-def test_concat_of_nothing_is_a_mistake() -> None:
-    with pytest.raises(ValueError, match="at least one"):
-        concat([])
 
 
 def test_select_takes_masks_and_positions() -> None:
@@ -186,12 +163,6 @@ def test_select_takes_masks_and_positions() -> None:
     assert_identical(select(stats, mask), select(stats, np.array([1, 4])))
     assert select(stats, np.array([4, 1])).n.tolist() == [stats.n[4], stats.n[1]]
     assert len(select(stats, np.zeros(5, bool))) == 0
-
-
-def test_merging_leaves_its_argument_alone() -> None:
-    stats, same = make_statistics(12), make_statistics(12)
-    merge(stats, ("window_start",))
-    assert_identical(stats, same)
 
 
 NUMERIC = Binning("x", "numeric", 6, "n", edges=(0.0, 10.0), fine=2, low=-4.0, high=30.0)
@@ -205,25 +176,3 @@ def test_upper_edges_halve_each_coarse_bin_and_end_open() -> None:
 def test_a_coarse_bin_of_one_value_gives_its_rows_to_the_first_sub_bin() -> None:
     binning = replace(NUMERIC, low=0.0)
     assert np.searchsorted(upper_edges(binning), [-1.0, 0.0, 1.0]).tolist() == [0, 0, 2]
-
-
-def test_coarse_counts_add_up_the_sub_bins() -> None:
-    counts = np.array([[1, 2, 3, 4, 5, 6]])
-    assert coarse_counts(NUMERIC, counts).tolist() == [[3, 7, 11]]
-
-
-def test_label_counts_split_by_state() -> None:
-    assert label_counts(np.arange(6)[None]).tolist() == [[[0, 1, 2], [3, 4, 5]]]
-
-
-def test_score_bins_are_even_on_the_logit_scale() -> None:
-    binning = Binning("score", "score", 12, "s", low=-2.0, high=2.0)
-    logit = np.log(score_midpoints(binning) / (1 - score_midpoints(binning)))
-    np.testing.assert_allclose(logit, [-1.5, -0.5, 0.5, 1.5], atol=1e-12)
-
-
-def test_latency_middles_are_within_the_bins() -> None:
-    binning = Binning("latency_ms", "latency", 4, "l", low=1.0, high=16.0)
-    np.testing.assert_allclose(
-        latency_representatives(binning), 2 ** np.array([0.5, 1.5, 2.5, 3.5])
-    )

@@ -167,12 +167,6 @@ def _to_the_middle(rng: np.random.Generator, rows: Rows) -> Rows:
     return np.where((rows > 0) & (rows < 100), 50 + (rows - 50) * 0.7, rows)
 
 
-def test_columns_whose_rows_lie_on_no_heap_are_not_measured_twice():
-    rng = np.random.default_rng(9)
-    for name in ("money", "ages", "counts, 0 in 47 %", "all equal", "whole numbers"):
-        assert off_heap(LAWS[name], 3, rng).empty
-
-
 def test_rows_off_a_heap_on_few_days_only_have_no_verdict():
     """Rain: 13 of 30 days have some, and its rows share it."""
     rng = np.random.default_rng(10)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from benchmarks.sustained import A_YEAR, LEVEL, WORLDS, Column, found_in, windows_of
 from mlmon_dagster.metrics.drift.sustained import ColumnParts, SustainedBaseline
 from mlmon_dagster.metrics.statistics import select
-from mlmon_dagster.metrics.window_law import level_of_newest
+from mlmon_dagster.metrics.windows.law import level_of_newest
 
 LEAST = 0.15
 QUIET = WORLDS["independent"]

@@ -2,68 +2,32 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pytest
 from sklearn import metrics as sk
 
-from mlmon_dagster.profiles import build_profiles
-from mlmon_dagster.profiles.fit import fit_binnings
-from mlmon_dagster.profiles.measures import performance
 from mlmon_dagster.spec import ModelSpec
 from tests.metrics import task_oracles
 from tests.metrics.oracles import EXACT, Within
-from tests.profiles.records import DuckEngine
+from tests.metrics.rows import make_spec, measured
 
-START = pd.Timestamp("2026-03-01", tz="UTC")
 CLASSES = ["a", "b b", "c"]
-ROLES = {"prediction_id": "id", "event_time": "at", "actual": "truth"}
 
 
-def make_spec(task: str, **changes: Any) -> ModelSpec:
-    columns = changes.pop("columns")
-    return ModelSpec.model_validate(
-        {
-            "model": "m",
-            "task": task,
-            "owners": ["team:ml"],
-            "time": {"start": dt.date(2026, 3, 1)},
-            "source": {"predictions": {"path": "x/*.parquet"}, "actuals": {"path": "y/*.parquet"}},
-            "columns": {**ROLES, **columns},
-            "features": {"site": {"type": "categorical"}},
-            **changes,
-        }
-    )
-
-
-def measured(spec: ModelSpec, n: int, **columns: Any) -> pd.Series:
-    """Values of slice `all` by metric, fitted on the very rows."""
-    table = pa.table(
-        {
-            "window_start": pa.array([START] * n, pa.timestamp("us", "UTC")),
-            "dataset": ["production"] * n,
-            "model_version": pa.array([None] * n, pa.string()),
-            "site": ["x"] * n,
-            "prediction_id": [f"{i:05}" for i in range(n)],
-            "nonfinite": pa.array([None] * n, pa.list_(pa.string())),
-            **columns,
-        }
-    )
-    engine = DuckEngine(records=table)
-    profiles = build_profiles(engine, spec, "records", fit_binnings(engine, spec, "records"))
-    frame = performance(spec, profiles, None)
-    frame = frame.assign(key=frame["metric"] + frame["column_name"].str.removeprefix(":table"))
-    return frame.set_index("key")
+def of_rows(spec: ModelSpec, **columns: Any) -> pd.DataFrame:
+    """Metrics of slice `all` by name and class, with bins of the very rows."""
+    rows = pd.DataFrame(columns).assign(day=0, site="x")
+    frame = measured(spec, rows, rows, ["performance"])
+    frame = frame[frame["slice_key"] == "all"]
+    return frame.set_index(frame["metric"] + frame["column_name"].str.removeprefix(":table"))
 
 
 def regression(actual: Any, prediction: Any, quantile: float = 0.5) -> pd.DataFrame:
-    spec = make_spec("regression", columns={"prediction": "p"}, quantile=quantile)
-    arrays = (pa.array(list(x), pa.float64()) for x in (actual, prediction))
-    return measured(spec, len(actual), **dict(zip(("actual", "prediction"), arrays, strict=True)))
+    spec = make_spec("regression", {"prediction": "p"}, quantile=quantile)
+    return of_rows(spec, actual=actual, prediction=prediction)
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
@@ -94,13 +58,11 @@ def test_one_row_and_huge_errors_have_finite_values():
 def multiclass(actual: Any, prediction: Any, scores: Any, top_k: int = 2) -> pd.DataFrame:
     spec = make_spec(
         "multiclass_classification",
-        columns={"prediction": "p", "scores": {c: f"s{c}" for c in CLASSES}},
+        {"prediction": "p", "scores": {c: f"s{c}" for c in CLASSES}},
         top_k=top_k,
     )
     columns = {f"score:{c.replace(' ', '%20')}": scores[:, i] for i, c in enumerate(CLASSES)}
-    text = {"actual": actual, "prediction": prediction}
-    arrays = {name: pa.array(list(x), pa.string()) for name, x in text.items()}
-    return measured(spec, len(actual), **arrays, **columns)
+    return of_rows(spec, actual=actual, prediction=prediction, **columns)
 
 
 def test_metrics_of_each_class_are_scikit_learns():
@@ -146,13 +108,8 @@ def test_constant_and_absent_actuals_of_several_classes_are_defined():
 
 
 def ranking(group: Any, rank: Any, relevance: Any, top_k: int = 5) -> pd.DataFrame:
-    spec = make_spec("ranking", columns={"group": "g", "rank": "r"}, top_k=top_k)
-    numbers = (pa.array(list(x), pa.float64()) for x in (rank, relevance))
-    return measured(
-        spec, len(group), group=pa.array([str(g) for g in group]),
-        **dict(zip(("rank", "actual"), numbers, strict=True)),
-        score=pa.array([None] * len(group), pa.float64()),
-    )  # fmt: skip
+    spec = make_spec("ranking", {"group": "g", "rank": "r"}, top_k=top_k)
+    return of_rows(spec, group=[str(g) for g in group], rank=rank, actual=relevance)
 
 
 def test_groups_without_actuals_are_left_out_and_without_relevant_rows_count_as_0():

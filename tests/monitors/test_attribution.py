@@ -6,7 +6,7 @@ import pytest
 
 from mlmon_dagster.spec.declaration import ATTRIBUTION, ATTRIBUTION_SHIFT
 from tests.conftest import SPEC, make_spec
-from tests.monitors.cases import FEATURES, metric, only, verdicts, window
+from tests.monitors.cases import FEATURES, metric, only, verdicts
 
 COLUMNS = SPEC["columns"] | {"shap": "shap_{feature}"}
 
@@ -44,11 +44,6 @@ def test_the_sentence_says_how_much_it_counts_now_and_counted_before():
     assert json.loads(row["details"])["attribution"] == 0.12
 
 
-def test_past_error_at_it_is_an_error():
-    assert judged([shift(-0.4, 0.0)], above=0.1, error_at=0.3)["status"] == "ERROR"
-    assert judged([shift(-0.2, 0.0)], above=0.1, error_at=0.3)["status"] == "WARN"
-
-
 def test_the_features_of_a_window_are_one_family():
     rows = [shift(0.3, 0.012), shift(0.0, 0.5, "region"), shift(0.0, 0.9, "city")]
     row = judged(rows)
@@ -56,18 +51,6 @@ def test_the_features_of_a_window_are_one_family():
     assert row["p_adjusted"] == pytest.approx(0.036)
     assert row["status"] == "OK"
     assert "an unchanged window can be as far (adjusted p 0.04)" in row["message"]
-
-
-@pytest.mark.parametrize("reason", ["no_attributions", "few_rows", "no_baseline"])
-def test_without_a_value_it_is_no_data_with_its_reason(reason):
-    row = judged([shift(None, None, reason=reason)])
-    assert (row["status"], row["reason"]) == ("NO_DATA", reason)
-
-
-def test_not_computed_and_broken_windows_are_no_data():
-    assert judged([])["status"] == "NO_DATA"
-    broken = judged([shift(0.4, 0.0)], [window(schema_broken=True)])
-    assert (broken["status"], broken["reason"]) == ("NO_DATA", "schema")
 
 
 def test_switched_off_or_without_shap_values_it_says_nothing():

@@ -85,16 +85,6 @@ def test_without_metrics_there_is_no_verdict_rather_than_ok():
         assert all(row["message"].startswith("No verdict on ") for row in rows)
 
 
-def test_windows_are_judged_apart():
-    later = DAY + pd.Timedelta(days=1)
-    rows = [
-        metric("psi", 3.0, "age", p_value=1e-9),
-        metric("psi", 0.0, "age", p_value=0.9, window_start=later),
-    ]
-    found = verdicts("drift", rows, [window(), window(later)])
-    assert [row["status"] for row in found] == ["WARN", "OK"]
-
-
 @pytest.mark.parametrize(
     ("family", "name"),
     [("drift", "psi"), ("quality", "null_rate")],

@@ -54,11 +54,6 @@ def test_a_truth_worse_than_estimated_fails_and_a_better_one_passes(value, half,
     assert judged("roc_auc_residual", [row])["status"] == status
 
 
-def test_losses_turn_out_worse_when_the_estimate_is_too_low():
-    row = metric("brier_residual", -0.1, lower=-0.12, upper=-0.08)
-    assert judged("brier_residual", [row], model=LOSSES)["status"] == "WARN"
-
-
 def test_the_message_says_estimate_truth_and_what_it_means():
     rows = [
         metric("estimated_roc_auc", 0.72, lower=0.69, upper=0.75),

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from mlmon_dagster.families.ground_truth import compare_truth, explain_waiting
-from mlmon_dagster.metrics.arrivals import Arrivals
+from mlmon_dagster.metrics.late_truth.arrivals import Arrivals
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.windows import TruthTiming
 from tests.conftest import make_spec

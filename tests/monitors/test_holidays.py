@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from mlmon_dagster.alerts.lifecycle.transitions import AlertState, Verdict, step
-from mlmon_dagster.metrics.service import Volume, is_passing
+from mlmon_dagster.metrics.service import is_passing
 from mlmon_dagster.spec import windows_between
 from mlmon_dagster.spec.holidays import holiday_problem, name_holidays
 from mlmon_dagster.spec.windows import holidays_of_windows
@@ -91,14 +91,6 @@ def test_what_is_low_every_other_day_is_one_condition_and_not_many() -> None:
     assert is_passing(np.array([0.0, 0.1, 0.8, 0.8, 0.8]), 0.5)
     assert not is_passing(np.array([0.0, 0.6, 0.4]), 0.5)  # it hovers about the limit
     assert is_passing(np.full(3, 0.9), 0.5)
-
-
-def test_each_earlier_day_is_compared_with_the_others() -> None:
-    sizes = np.full(28, 100)
-    sizes[4] = 10
-    found = Volume(100, 0, np.tile(np.arange(7), 4), sizes)
-    assert found.changes[4] == pytest.approx(-0.9, abs=0.01)
-    assert np.abs(np.delete(found.changes, 4)).max() < 0.01
 
 
 def test_a_drop_on_a_holiday_is_no_data_and_names_it() -> None:

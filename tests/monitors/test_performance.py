@@ -113,26 +113,6 @@ def test_a_window_that_waits_says_so_whatever_it_lacks_by_now():
     )
 
 
-def test_provisional_windows_are_not_judged():
-    row = only(
-        verdicts("performance", [auc(0.1)], [window(maturity="provisional")], baseline=BASELINE),
-        AUC,
-    )
-    assert (row["status"], row["reason"]) == ("NO_DATA", "labels_still_coming")
-    assert row["value"] == 0.1  # shown all the same
-
-
-def test_without_a_baseline_a_drop_is_no_data():
-    row = only(verdicts("performance", [auc(0.1)]), AUC)
-    assert (row["status"], row["reason"]) == ("NO_DATA", "learning")
-
-
-@pytest.mark.parametrize("reason", ["no_actuals", "single_class", "few_of_rarer_class"])
-def test_an_undefined_metric_is_no_data_with_its_reason(reason):
-    row = only(verdicts("performance", [auc(None, reason=reason)], baseline=BASELINE), AUC)
-    assert (row["status"], row["reason"]) == ("NO_DATA", reason)
-
-
 @pytest.mark.parametrize("of", ["window", "baseline"])
 @pytest.mark.parametrize("limit", [{"change": "20%"}, {"below": 5.0}])
 def test_a_mean_without_an_interval_to_trust_is_shown_and_not_judged(of, limit):
@@ -158,13 +138,6 @@ def test_a_total_is_counted_and_judged_as_it_is(value, status):
     assert "chance" not in row["message"]
     with pytest.raises(ConfigError, match="total_outcome is counted and has no interval"):
         spec(business={"metric": "total_outcome", "change": "20%"})
-
-
-def test_a_window_that_broke_the_schema_is_not_judged():
-    row = only(
-        verdicts("performance", [auc(0.1)], [window(schema_broken=True)], baseline=BASELINE), AUC
-    )
-    assert row["reason"] == "schema"
 
 
 def test_a_loss_is_worse_when_it_rises():

@@ -9,7 +9,7 @@ import pytest
 from mlmon_dagster.metrics.intervals import wilson
 from mlmon_dagster.spec.monitors import Condition
 from tests.monitors import planted
-from tests.monitors.cases import DAY, metric, only, spec, verdicts, window
+from tests.monitors.cases import DAY, metric, only, spec, verdicts
 
 
 def rate(name: str, column: str, count: int, n: int) -> dict:
@@ -123,11 +123,6 @@ def test_no_slice_is_named_where_lots_explain_it_or_it_is_the_column_itself(colu
     assert "worst_slices" not in json.loads(row["details"])
 
 
-def test_few_rows_are_no_data():
-    row = only(verdicts("quality", [rate("null_rate", "age", 29, 29)]), "quality/null_rate/age")
-    assert (row["status"], row["reason"]) == ("NO_DATA", "few_rows")
-
-
 def test_unseen_values_are_named_only_if_the_spec_says_that_they_are_not_personal():
     metrics = [rate("unseen_rate", column, 50, 500) for column in ("region", "name", "city")]
     unseen = {
@@ -153,11 +148,6 @@ def test_ranges_are_judged_only_where_declared_and_columns_only_where_chosen():
     model = spec(quality={"columns": ["age"]})
     chosen = verdicts("quality", metrics, model=model)
     assert {row["column_name"] for row in chosen} == {"age"}
-
-
-def test_quality_is_judged_even_where_the_schema_broke():
-    rows = verdicts("quality", [rate("null_rate", "age", 500, 500)], [window(schema_broken=True)])
-    assert only(rows, "quality/null_rate/age")["status"] == "WARN"
 
 
 def test_shap_values_of_other_scores_fail_where_they_are_added_up():

@@ -236,12 +236,6 @@ def test_latency_is_compared_with_its_limit(value, status):
     assert only(rows, "service/p95_latency_ms")["status"] == status
 
 
-def test_too_few_rows_for_a_quantile_are_no_data():
-    rows = verdicts("service", [latency(None, reason="few_rows")], model=spec(service=SLOW))
-    row = only(rows, "service/p95_latency_ms")
-    assert (row["status"], row["reason"]) == ("NO_DATA", "few_rows")
-
-
 @pytest.mark.parametrize(
     ("errors", "n", "status"),
     [

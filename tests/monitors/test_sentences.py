@@ -1,7 +1,4 @@
-"""Sixty planted faults, and what the first sentence of each alert must and must not say.
-
-``python -m tests.monitors.test_sentences`` prints them all.
-"""
+"""Sixty planted faults, and what the first sentence of each alert must and must not say."""
 
 from __future__ import annotations
 
@@ -413,15 +410,3 @@ def test_the_sentence_means_what_was_planted(planted: Planted | Counted) -> None
     assert [words for words in planted.avoids if words in said] == [], said
     if isinstance(planted, Planted):
         assert missing_sizes(planted, said) == [], said
-
-
-if __name__ == "__main__":
-    for number, one in enumerate((*PLANTED, *COUNTS), 1):
-        try:
-            text = sentence(one) if isinstance(one, Planted) else counted_sentence(one)
-        except (AssertionError, KeyError, IndexError) as error:
-            text = f"!! {error!r}"
-        missing = [w for w in one.says if w not in text] + [
-            f"not {w}" for w in one.avoids if w in text
-        ]
-        print(f"{number:2} {one.kind}\n     {text}" + (f"\n     RED {missing}" if missing else ""))

@@ -10,7 +10,7 @@ import pytest
 
 from mlmon_dagster.metrics.drift.column_change import ColumnChange
 from mlmon_dagster.metrics.drift.sustained import SustainedShift
-from mlmon_dagster.metrics.window_law import level_of_newest
+from mlmon_dagster.metrics.windows.law import level_of_newest
 from tests.monitors.cases import only, spec, verdicts, window
 
 LEVEL = level_of_newest(365.25)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlmon_dagster.metrics.rectified import METHOD
+from mlmon_dagster.metrics.late_truth.rectified import METHOD
 from mlmon_dagster.store.state import metric_log
 from tests.pipeline.late_labels import LateWorld, by_class
 

@@ -9,14 +9,14 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from mlmon_dagster.metrics.rectified import METHOD
+from mlmon_dagster.metrics.late_truth.rectified import METHOD
 from mlmon_dagster.profiles import build_profiles
 from mlmon_dagster.profiles.fit import fit_binnings
 from mlmon_dagster.profiles.measures import measure
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store
 from tests.conftest import make_events, make_spec, window
-from tests.metrics.test_task_metrics import make_spec as make_task
+from tests.metrics.rows import make_spec as make_task
 from tests.profiles.records import DuckEngine
 
 NOW = dt.datetime(2024, 3, 1, tzinfo=dt.UTC)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mlmon_dagster.metrics.repeats import CELLS, hash_rows
+from mlmon_dagster.metrics.windows.repeats import CELLS, hash_rows
 from mlmon_dagster.profiles.bin_codes import DUCKDB, STANDARD
 from mlmon_dagster.profiles.bin_shapes import categorical_binning, discrete_binning
 from mlmon_dagster.profiles.fit import fit_binnings, fit_rows

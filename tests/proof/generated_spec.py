@@ -313,20 +313,13 @@ def _drift(choice: Choice, features: list[str]) -> dict[str, Any] | None:
     outputs = [r for r in outputs_of(choice) if r in ("score", "prediction")]
     found: dict[str, Any] = {
         "default": {},
-        "auto": {"above": "auto", "also": ["ks"]},
         "further": {
             "method": "jensen_shannon", "error_at": 0.9,
-            "also": ["chi_square", "hellinger", "total_variation", "l_infinity", "kl", "cramers_v"],
+            "also": ["chi_square", "hellinger", "total_variation", "l_infinity", "kl"],
         },
-        "shifts": {
-            "method": "mean_shift",
-            "also": [
-                "median_shift", "p90_shift", "null_rate_delta", "zero_rate_delta",
-                "unseen_rate_delta",
-            ],
-        },
+        "shifts": {"method": "mean_shift"},
         "scaled": {"method": "wasserstein_scaled", "windows": "1 of 1", "min_rows": 5},
-        "distances": {"method": "wasserstein", "above": 3.0, "also": ["distinct_delta", "ks"]},
+        "distances": {"method": "wasserstein", "above": 3.0, "also": ["ks"]},
         "columns": {"columns": [features[0], *outputs], "q": 0.2},
         "sliced": {"slices": True, "windows": "1 of 1"},
     }[choice["drift"]]  # fmt: skip

@@ -63,7 +63,7 @@ DIMENSIONS: dict[str, tuple[str, ...]] = {
     "freshness": ("default", "off"),
     "quality": ("default", "columns", "strict"),
     "drift": (
-        "default", "auto", "further", "shifts", "scaled", "distances", "columns", "sliced",
+        "default", "further", "shifts", "scaled", "distances", "columns", "sliced",
     ),
     "drift_baseline": ("none", "previous", "moving", "version"),
     "attribution": ("default", "off", "ladder"),

@@ -18,8 +18,8 @@ from typing import Any
 import pandas as pd
 
 from mlmon_dagster.ingest import ingest_new, readers
+from mlmon_dagster.metrics.late_truth.rectified import METHOD
 from mlmon_dagster.metrics.performance.weighted_back import COMPLETE
-from mlmon_dagster.metrics.rectified import METHOD
 from mlmon_dagster.pipeline.baseline import fit_baseline
 from mlmon_dagster.pipeline.run import compute
 from mlmon_dagster.project import Project

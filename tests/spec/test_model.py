@@ -354,7 +354,7 @@ def test_reading_specs_needs_neither_pandas_nor_dagster() -> None:
         {"fairness": {"slices": "plan"}},
         {"alerts": {"digest": "daily", "email": {"to": "ml@example.com"}}},
         {"alerts": {"digest": False, "routes": [{"family": "drift", "severity": "ERROR"}]}},
-        {"monitors": {"drift": {"above": "auto", "attribution": False}}},
+        {"monitors": {"drift": {"attribution": False}}},
         {"monitors": {"performance": {"metric": "f1", "change": "5%", "windows": "2 of 3"}}},
     ],
 )

@@ -83,7 +83,7 @@ from mlmon_dagster.store.alert_state import AlertRow, State
 from mlmon_dagster.store.state.monitor_results import MonitorResult, Status
 
 if TYPE_CHECKING:
-    from mlmon_dagster.metrics.window_law import Scale
+    from mlmon_dagster.metrics.windows.law import Scale
 
 EventKind = Literal["opened", "escalated", "changed", "revised", "resolved", "withdrawn"]
 SPAN = 7  # passes in a row after which what came and went may be over
@@ -620,7 +620,7 @@ def _find_chance(
     values: Sequence[float], rows: Sequence[int], starts: Sequence[dt.datetime], scale: Scale
 ) -> float:
     """Return the chance of a value as far as the last one after the others."""
-    from mlmon_dagster.metrics.window_law import fit, to_scale
+    from mlmon_dagster.metrics.windows.law import fit, to_scale
 
     levels, _ = to_scale(values, 0.0, rows, scale)
     length = min(after - before for before, after in pairwise(starts))

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from scipy import special
 
 from mlmon_dagster.metrics import MIN_WINDOWS, Flags, Floats
-from mlmon_dagster.metrics.frames import MetricRows, stack_rows
+from mlmon_dagster.metrics.frames import MetricRows, stack_rows, table_rows
 from mlmon_dagster.metrics.intervals import EFFICIENCY, biweight, rate
 from mlmon_dagster.metrics.means import Mean, mean_interval, mean_of
 from mlmon_dagster.metrics.statistics import (
@@ -25,12 +25,10 @@ from mlmon_dagster.metrics.statistics import (
     of_all,
     select_whole,
 )
-from mlmon_dagster.spec.declaration import ATTRIBUTION, ATTRIBUTION_NDCG, ATTRIBUTION_SHIFT
-from mlmon_dagster.spec.names import TABLE
+from mlmon_dagster.spec.declaration import ATTRIBUTION, ATTRIBUTION_SHIFT
 
 Columns = Mapping[str, ColumnStatistics]
 VERSION = "row-shares-1"
-NDCG_VERSION = "ndcg-1"
 _CELL = ("slice_key", "slice_value")
 
 
@@ -74,9 +72,8 @@ def attribution_metrics(
         Welch's. `p_value` is the largest of Welch's, that by the spread of the baseline's rows,
         which few rows of skewed shares do not upset, and of a baseline with at least 14 windows
         the chance of being as far from them as they are from each other (Student's t).
-        ``attribution_ndcg``, at `:table`: how much of the baseline's order of the features is
-        left, 0 to 1, as SageMaker Clarify has it (see `ndcg`). `reason` of a NaN:
-        no_attributions, other_explainer, few_rows, no_baseline, few_baseline_rows.
+        `reason` of a NaN: no_attributions, other_explainer, few_rows, no_baseline,
+        few_baseline_rows.
     """
     rows = []
     for feature, stats in columns.items():
@@ -84,17 +81,15 @@ def attribution_metrics(
         ends = mean_interval(mean, 0.0, 1.0)
         reason = np.where(mean.n == 0, "no_attributions", "")
         rows.append(
-            MetricRows(
-                stats.cells, feature, ATTRIBUTION, mean.value, mean.n, VERSION, *ends, reason=reason
+            table_rows(
+                stats.cells, ATTRIBUTION, mean.value, *ends, mean.n, reason, VERSION, feature
             )
         )
     if references is not None:
-        wholes = of_all(columns)
-        shifts = [
+        rows += [
             _shift(feature, stats, references.get(feature, Reference()), min_rows, is_same)
-            for feature, stats in wholes.items()
+            for feature, stats in of_all(columns).items()
         ]
-        rows += [*shifts, *_order(wholes, references, shifts)]
     return stack_rows(rows)
 
 
@@ -111,51 +106,6 @@ def same_explainer(now: ColumnStatistics, then: ColumnStatistics) -> Flags:
         return np.full(len(whole), len(used) == 0)  # of an empty baseline the rows say more
     found: Flags = whole.counts[:, used[0]] == whole.counts.sum(axis=1)
     return found
-
-
-def ndcg(now: ArrayLike, then: ArrayLike) -> Floats:
-    """Discounted cumulative gain of the features in their order now, over that in the baseline's.
-
-    A gain is a feature's share in the baseline, its discount 1 / log2(place + 1) (Jarvelin and
-    Kekalainen, 2002); features that share a place share their discounts.
-
-    Args:
-        now: Shares now, (..., F).
-        then: Shares in the baseline, (F,).
-
-    Returns:
-        0 to 1; 1 if the order is the same. NaN where a share is.
-
-    Example:
-        >>> ndcg([0.2, 0.8], [0.8, 0.2]).round(4)
-        array(0.7609)
-    """
-    shares, gains = np.asarray(now, np.float64), np.asarray(then, np.float64)
-    discounts = 1 / np.log2(np.arange(2, len(gains) + 2))
-    reached = np.concatenate([[0.0], np.cumsum(discounts)])
-    above = (shares[..., None, :] > shares[..., :, None]).sum(axis=-1)
-    level = (shares[..., None, :] == shares[..., :, None]).sum(axis=-1)
-    own = (reached[above + level] - reached[above]) / np.maximum(level, 1)
-    best = np.sort(gains)[::-1] @ discounts
-    return np.where(np.isnan(shares).any(axis=-1), np.nan, rate(own @ gains, best))
-
-
-def _order(
-    columns: Columns, references: Mapping[str, Reference], shifts: list[MetricRows]
-) -> list[MetricRows]:
-    """Return how much of the order of the features is left, where their shifts are known."""
-    if not shifts:
-        return []
-    now = np.stack([mean_of(stats).value for stats in columns.values()], axis=-1)
-    then = [references.get(feature, Reference()).mean for feature in columns]
-    first = shifts[0]
-    shown = np.where(np.asarray(first.reason) == "", ndcg(now, then), np.nan)
-    return [
-        first._replace(
-            column_name=TABLE, metric=ATTRIBUTION_NDCG, value=shown, method_version=NDCG_VERSION,
-            lower=np.nan, upper=np.nan, p_value=np.nan,
-        )
-    ]  # fmt: skip
 
 
 def attribution_references(baseline: Columns, *, min_rows: int = 30) -> dict[str, Reference]:

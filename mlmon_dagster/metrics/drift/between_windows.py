@@ -11,7 +11,7 @@ statistics, and dividing all counts by it the first-order correction of Rao and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
@@ -58,52 +58,37 @@ class Beside(NamedTuple):
 
 
 class OwnWindows:
-    """Distances of the own windows of numbered baselines by one metric; some may have none."""
+    """Distances of the own windows of numbered baselines by one metric; some may have none.
 
-    def __init__(self) -> None:
-        self._own: dict[int, Floats] = {}
-        self._null: dict[int, Floats] = {}
-        self._persistence: dict[int, Persistence] = {}
+    Args:
+        describe: Returns of the baseline of a number the distances of its W windows, their rows,
+            (W,) each, and their persistence.
+        moments: Gives those without change of windows of so many rows of baselines of these
+            numbers; asked for many baselines together.
+    """
 
-    def missing(self, baselines: Ints) -> list[int]:
-        """Return which of these baselines are still to be added."""
-        return [i for i in np.unique(baselines).tolist() if i not in self._own]
-
-    def add(self, number: int, own: Floats, null: Moments, persistence: Persistence) -> None:
-        """Add the W windows of a baseline, (W,); W may be 0."""
-        self._persistence[number] = persistence
-        self._own[number] = own
-        self._null[number] = np.array([np.broadcast_to(part, own.shape) for part in null])
-
-    def extend(
+    def __init__(
         self,
-        numbers: Sequence[int],
-        own: Sequence[Floats],
-        sizes: Sequence[Ints],
-        persistence: Sequence[Persistence],
+        describe: Callable[[int], tuple[Floats, Ints, Persistence]],
         moments: Callable[[Ints, Ints], Moments],
     ) -> None:
-        """Add baselines, whose moments are asked for together.
+        self._describe, self._moments = describe, moments
+        self._known: dict[int, tuple[Floats, Floats, Persistence]] = {}
 
-        Args:
-            numbers: Of the baselines.
-            own: Distances of the windows of each, (W,).
-            sizes: Rows of these windows.
-            persistence: Of the windows of each.
-            moments: Gives those of windows of so many rows of baselines of these numbers.
-        """
-        if not numbers:
-            return
-        lengths = [len(windows) for windows in own]
-        null = moments(np.repeat(numbers, lengths), np.concatenate(sizes))
-        ends = np.cumsum(lengths).tolist()
-        for number, windows, lasting, end in zip(numbers, own, persistence, ends, strict=True):
-            mine = Moments(*(part[end - len(windows) : end] for part in null))
-            self.add(number, windows, mine, lasting)
+    def _look_up(self, baselines: Ints) -> list[tuple[Floats, Floats, Persistence]]:
+        """Return distances, their moments (M, W) and persistence of these baselines."""
+        new = [i for i in np.unique(baselines).tolist() if i not in self._known]
+        if new:
+            own, sizes, lasting = zip(*map(self._describe, new), strict=True)
+            lengths = [len(windows) for windows in own]
+            null = np.array(self._moments(np.repeat(new, lengths), np.concatenate(sizes)))
+            parts = np.split(null, np.cumsum(lengths)[:-1], axis=1)
+            self._known |= dict(zip(new, zip(own, parts, lasting, strict=True), strict=True))
+        return [self._known[i] for i in baselines.tolist()]
 
     def sizes(self, baselines: Ints) -> Ints:
         """Return the number of windows of each baseline."""
-        return np.array([len(self._own[i]) for i in baselines.tolist()], dtype=np.int64)
+        return np.array([len(own) for own, _, _ in self._look_up(baselines)], dtype=np.int64)
 
     def beside(self, baselines: Ints) -> Iterator[Beside]:
         """Put baselines' windows beside windows of these baselines; those without any left out.
@@ -115,10 +100,9 @@ class OwnWindows:
         for size in np.unique(sizes[sizes > 0]):
             rows = np.flatnonzero(sizes == size)
             some, place = np.unique(baselines[rows], return_inverse=True)
-            own = np.stack([self._own[i] for i in some.tolist()])[place]
-            null = np.stack([self._null[i] for i in some.tolist()])[place]
-            lasting = stack_fields([self._persistence[i] for i in some.tolist()], place)
-            yield Beside(rows, own, Moments(*(null[:, i] for i in range(null.shape[1]))), lasting)
+            own, null, lasting = zip(*self._look_up(some), strict=True)
+            moments = Moments(*np.stack(null, axis=1)[:, place])
+            yield Beside(rows, np.stack(own)[place], moments, stack_fields(lasting, place))
 
 
 def larger_of_windows(
@@ -152,16 +136,7 @@ def larger_of_windows(
     return found
 
 
-def usual_limits(own: OwnWindows, baselines: Ints, moments: Moments, power: float) -> Floats:
-    """Return the largest usual effects of P windows, NaN where baselines have no own windows."""
-    found = np.full(len(baselines), np.nan)
-    for rows, distances, null, persistence in own.beside(baselines):
-        found[rows] = usual_limit(moments.take(rows), distances, null, persistence, power)
-    return found
-
-
 _UPPER = (0.9, 0.95)
-_USUAL, _LEAST_LIMIT = 4.0, 0.01
 _LEAST = 0.25  # of the mean without change
 _COMMON = 0.05  # what this share of the baseline's windows reaches is not extreme
 
@@ -219,21 +194,6 @@ def between_window_p(
 def freedom_of(windows: Floats | float) -> Floats:
     """Return the degrees of freedom with which so many independent windows know a spread."""
     return np.maximum(EFFICIENCY * (np.asarray(windows, dtype=np.float64) - 1), 1.0)
-
-
-def usual_limit(
-    null: Moments, baseline: Floats, baseline_null: Moments, persistence: Persistence, power: float
-) -> Floats:
-    """Return the largest usual effect at the sizes of C windows, (C,).
-
-    Four robust spreads (of the median absolute deviation) above the median of the baseline's own
-    windows, their mean without change taken off; at least 0.01.
-    """
-    reference = reference_distances(null, baseline, baseline_null, persistence)
-    effect = reference ** (1 / power) - null.bias[..., None]
-    median = np.median(effect, axis=-1)
-    spread = 1.4826 * np.median(np.abs(effect - median[..., None]), axis=-1)
-    return np.maximum(median + _USUAL * spread, _LEAST_LIMIT)
 
 
 def reference_distances(

@@ -1,29 +1,45 @@
-"""Drift of columns: how far each window is from the baseline, and whether that is chance."""
+"""Drift of columns: how far each window is from the baseline, and whether that is chance.
+
+Of two tests taken together the smaller p counts twice (Bonferroni; Dunn, 1961). The other formulas
+are those of `distances`, `null_distribution` and `between_windows`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from mlmon_dagster.metrics import Flags, Floats, Ints, Positions
 from mlmon_dagster.metrics.binnings import class_counts, label_counts
+from mlmon_dagster.metrics.drift.between_windows import (
+    FEWEST_VALUES,
+    Independence,
+    larger_of_windows,
+    reference_distances,
+)
 from mlmon_dagster.metrics.drift.distances import (
     BY_CHANCE,
-    DELTAS,
     OF_BINS,
     OF_VALUES,
     OfBins,
     Ordered,
     mean_and_spread,
     positions_of,
+    psi_variance,
     smoothed_shares,
 )
 from mlmon_dagster.metrics.drift.null_distribution import (
     DISTANCES,
+    POWER,
+    ROOT,
+    Moments,
     between_sizes,
+    gamma_tail,
     grid_floor,
     grid_size,
 )
@@ -31,23 +47,17 @@ from mlmon_dagster.metrics.drift.references import (
     FINE,
     ColumnBaseline,
     DriftBaseline,
+    FineReferences,
     MergedBaselines,
     Pairs,
     References,
     SliceIndex,
+    chi_square_p,
 )
-from mlmon_dagster.metrics.drift.values import (
-    Cases,
-    DriftResult,
-    Sides,
-    either,
-    fill_binned,
-    fill_fine,
-    results_frame,
-)
-from mlmon_dagster.metrics.frames import concat_frames
+from mlmon_dagster.metrics.frames import MetricRows, concat_frames, joined_cells, stack_rows
 from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics, select
 
+VERSION = "5"
 _DRAWS = 200  # windows without change, behind the mean of a distance
 _LARGEST = float(np.finfo(np.float64).max)
 _IN_UNITS = "wasserstein"  # of the column; what else compares values is in standard deviations
@@ -60,7 +70,6 @@ def columns_drift(
     *,
     test_slices: bool = False,
     further: Sequence[str] = (),
-    limits: bool = False,
 ) -> pd.DataFrame:
     """Distances of every window from the baseline, with the chance of them without a change.
 
@@ -73,8 +82,7 @@ def columns_drift(
             looked at once where columns share the frame.
         baseline: Has the same columns.
         test_slices: Whether the cells of slices get a p-value too, which costs far more.
-        further: Distances, shifts and deltas beside those, of `distances.FURTHER`; slice `all`.
-        limits: Whether to add what is usual among the baseline's windows, as `<metric>_auto`.
+        further: Distances and shifts beside those, of `distances.FURTHER`; slice `all`.
 
     Returns:
         MetricFrame. `value`: the distance as `distances` has it. `by_chance`: its mean without
@@ -96,7 +104,7 @@ def columns_drift(
     results = [
         result
         for some in _batches(_prepare(columns, baseline))
-        for result in Comparison(some, baseline, limits).results(test_slices, further)
+        for result in Comparison(some, baseline).results(test_slices, further)
     ]
     if not results:
         return concat_frames([])
@@ -147,6 +155,54 @@ def _batches(columns: Sequence[Column]) -> Iterator[list[Column]]:
 
 
 @dataclass(frozen=True)
+class Cases:
+    """Cells of columns to be compared with their baselines.
+
+    Attributes:
+        columns: Number of each case's column, (P,).
+        rows: Positions of the cells, (P,).
+        n: Rows of each cell. total: rows of its baseline.
+        reason: Why it has no value, else empty.
+    """
+
+    columns: Ints
+    rows: Positions
+    n: Ints
+    total: Ints
+    reason: NDArray[np.str_]
+
+    def take(self, places: Positions | Flags) -> Cases:
+        """Return some of the cases."""
+        return Cases(*(getattr(self, field.name)[places] for field in fields(self)))
+
+
+class DriftResult:
+    """One distance of P cases.
+
+    Attributes:
+        metric: Name of the distance.
+        cases: What is compared.
+        reason: Why a case has no value, else empty, (P,).
+        method: What the p-values rest on: rows, windows, or untested, (P,).
+        value: The distance. by_chance: its mean without change. p: p-value. half_width: of the
+            95 % interval. Each (P,), NaN until computed.
+    """
+
+    def __init__(self, metric: str, cases: Cases, method: NDArray[np.str_]) -> None:
+        self.metric, self.cases, self.method = metric, cases, method
+        self.reason = cases.reason
+        self.value, self.by_chance, self.p, self.half_width = (
+            np.full(len(cases.rows), np.nan) for _ in range(4)
+        )
+
+    def take(self, places: Positions | Flags) -> DriftResult:
+        """Return the p-values and reasons of some of the cases."""
+        found = DriftResult(self.metric, self.cases.take(places), self.method[places])
+        found.reason, found.p = self.reason[places], self.p[places]
+        return found
+
+
+@dataclass(frozen=True)
 class Column:
     """One column of a call, with its baseline.
 
@@ -167,8 +223,8 @@ class Column:
 class Comparison:
     """Some columns beside their baselines."""
 
-    def __init__(self, columns: Sequence[Column], baseline: DriftBaseline, limits: bool) -> None:
-        self._columns, self._baseline, self._limits = columns, baseline, limits
+    def __init__(self, columns: Sequence[Column], baseline: DriftBaseline) -> None:
+        self._columns, self._baseline = columns, baseline
         self._bins = [column.baseline.drift_bins(column.stats) for column in columns]
 
     def results(self, test_slices: bool, further: Sequence[str]) -> list[DriftResult]:
@@ -181,7 +237,6 @@ class Comparison:
             known, fine = found[0], self._fine(found[0], metrics)
             _see_shape(found, fine)
             found += [fine["ks"]] if fine else []
-            found += [result.as_limit() for result in found if self._limits]
             found += self._further(further, known, fine.get("area")) if further else []
         slices = [column.cells.slices for column in self._columns]
         if any(map(len, slices)):
@@ -211,7 +266,7 @@ class Comparison:
             by_place = self._by_place(rows, usable, metrics) if is_whole else {}
             sides = _sides(references, kept, slices[places], grid_floor(n[places]), by_place)
             for result in results:
-                fill_binned(result, places, sides, limits=self._limits)
+                fill_binned(result, places, sides)
         return results
 
     def _by_place(
@@ -282,8 +337,7 @@ class Comparison:
             independence = self._baseline.whole.independence(np.concatenate(slices))
             for metric, result in results.items():
                 distances = np.concatenate(raw[metric])
-                limits = self._limits and metric == "ks"
-                fill_fine(result, places, references, mine, distances, independence, limits=limits)
+                fill_fine(result, places, references, mine, distances, independence)
             smooth = results["smooth"]
             smooth.p[places] = np.where(
                 np.isnan(smooth.p[places]), np.concatenate(among), smooth.p[places]
@@ -329,7 +383,7 @@ def _further_results(
     of_values: Floats,
     seed: int,
 ) -> list[DriftResult]:
-    """Compute distances, shifts and deltas that were asked for besides.
+    """Compute distances and shifts that were asked for besides.
 
     They describe a change. Whether it is real is for the significance of psi, of the same column
     and window, to say: a change of the bins that psi counts, nulls included, is what most of them
@@ -344,9 +398,9 @@ def _further_results(
         seed: Of the draws behind the mean of a distance without change.
 
     Returns:
-        One result per name. Shifts and deltas are signed, and chance gives none. NaN with reason
-        `not_ordered`, `no_own_bins` or `constant_baseline` where a name means nothing for the
-        column, and `all_null` without values.
+        One result per name. Shifts are signed, and chance gives none. NaN with reason
+        `not_ordered` or `constant_baseline` where a name means nothing for the column, and
+        `all_null` without values.
     """
     rows = np.flatnonzero(known.reason == "")
     current = select(select(column.stats, known.cases.rows), rows)
@@ -362,12 +416,8 @@ def _further_results(
                 pooled, distance = own.pooled[own.whole], OF_BINS[name]
                 value = distance(counts[rows], pooled)
                 by_chance = _mean_without_change(distance, counts[rows].sum(axis=1), pooled, seed)
-            elif name in OF_VALUES:
-                value, by_chance, reason = _of_values(name, current, then, seed)
-            elif (found := DELTAS[name](current, then)) is not None:
-                value = found
             else:
-                reason = "no_own_bins"
+                value, by_chance, reason = _of_values(name, current, then, seed)
             result.value[rows], result.by_chance[rows] = value, by_chance
             p = of_values if name in OF_VALUES else known.p
             result.p[rows] = np.where(np.isnan(value), np.nan, p[rows])
@@ -483,6 +533,219 @@ def _sides(
 def _split(values: np.ndarray, parts: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Cut values of all columns into those of each."""
     return np.split(values, np.cumsum([len(part) for part in parts])[:-1])
+
+
+@dataclass(frozen=True)
+class Sides:
+    """P windows beside their baselines, whose bins are merged.
+
+    Attributes:
+        references: The baselines.
+        shown: Merged as an effect is shown.
+        tested: Merged as it is tested; the same object if no window differs.
+        common: Of those the common bins; None where chi_square is not wanted.
+        independence: Of each window's baseline, (P,).
+        by_place: What of each distance is a mere move, to its power, (P,); see `Shape.by_place`.
+    """
+
+    references: References
+    shown: Pairs
+    tested: Pairs
+    common: Pairs | None
+    independence: Independence
+    by_place: Mapping[str, Floats]
+
+
+def fill_binned(result: DriftResult, rows: Positions, sides: Sides) -> None:
+    """Fill in a distance of merged bins.
+
+    Args:
+        result: Of one of `DISTANCES`.
+        rows: Which of its cases have a value, (P,).
+        sides: These cases.
+    """
+    metric, references = result.metric, sides.references
+    by_place = sides.by_place.get(metric)
+    shown = Distances(metric, references, sides.shown, by_place)
+    result.value[rows], result.by_chance[rows] = shown.raw, shown.moments.bias
+    if metric == "psi":
+        variance = sides.shown.each(_psi_variance)
+        result.half_width[rows] = 1.96 * np.sqrt(shown.moments.sd**2 + variance)
+    if not references.is_tested:
+        return
+    if metric == "chi_square" and sides.common is not None:
+        n = sides.tested.n
+        result.p[rows] = chi_square_p(references.common, sides.common, n, sides.independence)
+    else:
+        is_same = sides.tested is sides.shown
+        tested = shown if is_same else Distances(metric, references, sides.tested, by_place)
+        result.p[rows] = tested.p_value(sides.independence)
+
+
+def _psi_variance(current: NDArray[np.generic], pooled: Ints) -> Floats:
+    shares = smoothed_shares(current), smoothed_shares(pooled)
+    return psi_variance(*shares, np.sum(current, axis=1), pooled.sum(axis=1))
+
+
+def fill_fine(
+    result: DriftResult,
+    rows: Positions,
+    references: FineReferences,
+    columns: Ints,
+    raw: Floats,
+    independence: Independence,
+) -> None:
+    """Fill in a distance of fine bins; `smooth` has no p where the baseline's windows stray by it.
+
+    Args:
+        result: Of one of `FINE`.
+        rows: Which of its cases have a value, (P,).
+        references: Their baselines.
+        columns: Numbers of their columns there, (P,).
+        raw: Their distances, (P,).
+        independence: Of each one's baseline, (P,).
+    """
+    metric, n = result.metric, result.cases.n[rows]
+    null = references.null(metric, columns)
+    moments = null.moments(n)
+    result.value[rows], result.by_chance[rows] = raw, moments.bias
+    fewer = replace(null, n_baseline=np.round(null.n_baseline / independence.rows_per_value))
+    p = fewer.p_value(raw, independence.rows(n))
+    if metric == "smooth":
+        by_spread, is_wider = references.spread_p(columns, raw, n)
+        strays = is_wider | independence.is_shared
+        result.p[rows] = np.where(strays, np.nan, np.maximum(p, by_spread))
+        return
+    own, value = references.own[metric], raw ** POWER[metric]
+    always = np.arange(len(raw))  # days that differ only in their mean hardly show in other bins
+    result.p[rows] = larger_of_windows(p, own, columns, value, moments, always, root=ROOT[metric])
+
+
+class Distances:
+    """One distance of P windows from their baselines, whose bins are merged.
+
+    Everything but `raw` is on the scale distance ** POWER.
+    """
+
+    def __init__(
+        self, metric: str, references: References, pairs: Pairs, by_place: Floats | None = None
+    ) -> None:
+        self.metric, self.references, self.pairs = metric, references, pairs
+        self._by_place = np.zeros(len(pairs.baselines)) if by_place is None else by_place
+
+    @cached_property
+    def raw(self) -> Floats:
+        """The distances, (P,)."""
+        return self.pairs.each(DISTANCES[self.metric])
+
+    @cached_property
+    def value(self) -> Floats:
+        """The distances, (P,)."""
+        powered: Floats = self.raw ** POWER[self.metric]
+        return powered
+
+    @cached_property
+    def moments(self) -> Moments:
+        """Their moments without change, (P,)."""
+        return self.references.merged.moments(self.metric, self.pairs.baselines, self.pairs.n)
+
+    def p_value(self, independence: Independence) -> Floats:
+        """Return p-values (P,): the largest of those by rows, by values, and by windows.
+
+        Args:
+            independence: Of each window's baseline, (P,).
+        """
+        beyond = np.maximum(self.value - self._by_place, 0.0)
+        p = gamma_tail(beyond / independence.rows_per_value, self.moments)
+        needed = np.flatnonzero(independence.needs_windows(self.pairs.n))
+        own, root = self.references.beyond_place[self.metric], ROOT[self.metric]
+        baselines = self.pairs.baselines
+        p = larger_of_windows(p, own, baselines, beyond, self.moments, needed, root=root)
+        of_values = self._of_values(independence)
+        return np.maximum(np.maximum(p, of_values), self._rank(independence))
+
+    def _of_values(self, independence: Independence) -> Floats:
+        """Return the chance of the distance if each value that rows share counts as one row.
+
+        0, so no objection, where rows share none, and of windows of too few values for that.
+        """
+        found = np.zeros(len(self.value))
+        is_enough = independence.rows(self.pairs.n) >= FEWEST_VALUES
+        some = np.flatnonzero(is_enough & independence.is_shared)
+        if len(some):
+            pairs = self.pairs.take(some).thinned(independence.take(some))
+            value = pairs.each(DISTANCES[self.metric]) ** POWER[self.metric]
+            value = np.maximum(value - self._by_place[some], 0.0)
+            moments = self.references.merged.moments
+            null = moments(self.metric, pairs.baselines, pairs.n, of_values=True)
+            found[some] = gamma_tail(value, null)
+        return found
+
+    def _rank(self, independence: Independence) -> Floats:
+        """Return the share of the baseline's windows as far off, the judged one counted in.
+
+        0 unless a window holds so few values that distances are few, too.
+        """
+        found = np.zeros(len(self.value))
+        coarse = np.flatnonzero(np.broadcast_to(independence.is_coarse, found.shape))
+        own = self.references.own[self.metric]
+        for rows, distances, null, persistence in own.beside(self.pairs.baselines[coarse]):
+            mine = coarse[rows]
+            moments = self.moments.take(mine)
+            references = reference_distances(moments, distances, null, persistence)
+            beyond = (references >= self.value[mine, None]).sum(axis=-1)
+            found[mine] = (1 + beyond) / (1 + references.shape[-1])
+        return found
+
+
+def either(first: Floats, second: Floats) -> Floats:
+    """Return p-values of two tests taken together (Bonferroni); the first's where one is missing.
+
+    Example:
+        >>> either(np.array([0.04, 0.9, 0.3]), np.array([0.01, 0.8, np.nan])).tolist()
+        [0.02, 1.0, 0.3]
+    """
+    both = np.minimum(2 * np.fmin(first, second), 1.0)
+    return np.where(np.isnan(first) | np.isnan(second), first, both)
+
+
+def results_frame(
+    names: Sequence[str], frames: Sequence[pd.DataFrame], results: Sequence[DriftResult]
+) -> pd.DataFrame:
+    """Put the results of all columns into one MetricFrame; a frame a column costs far more.
+
+    Args:
+        names: Of the columns.
+        frames: The cells of each column, which the cases' rows are positions in.
+        results: At least one; of each column they stand in this order.
+    """
+    sizes = [len(result.value) for result in results]
+    columns = np.concatenate([result.cases.columns for result in results])
+    order = np.argsort(columns, kind="stable")
+    cells, offsets = joined_cells(frames)
+    rows = np.concatenate([result.cases.rows for result in results]) + offsets[columns]
+    value = np.concatenate([result.value for result in results])
+    lower = value - np.concatenate([result.half_width for result in results])
+    metrics = [r.metric for r, size in zip(results, sizes, strict=True) for _ in range(size)]
+    methods = np.concatenate([result.method for result in results]).tolist()
+    versions = [f"{m}-{VERSION}:{method}" for m, method in zip(metrics, methods, strict=True)]
+    reasons = np.concatenate([result.reason.astype(object) for result in results])
+    places, of_case = order.tolist(), columns.tolist()
+    found = MetricRows(
+        cells.take(rows[order]),
+        column_name=[names[of_case[i]] for i in places],
+        metric=[metrics[i] for i in places],
+        value=value[order],
+        lower=lower[order],
+        upper=(value + (value - lower))[order],  # as the store writes it, to the last bit
+        n=np.concatenate([result.cases.n for result in results])[order],
+        n_baseline=np.concatenate([result.cases.total for result in results])[order],
+        p_value=np.concatenate([result.p for result in results])[order],
+        by_chance=np.concatenate([result.by_chance for result in results])[order],
+        reason=reasons[order],
+        method_version=[versions[i] for i in places],
+    )
+    return stack_rows([found])
 
 
 def with_outputs(profiles: Mapping[str, ColumnStatistics]) -> dict[str, ColumnStatistics]:

@@ -10,8 +10,7 @@ Smoothing (psi, jensen_shannon): both sides become (count + 1/2) / (n + B/2), so
 small share that depends on n and no distance is infinite. ks and chi_square need no smoothing. The
 half row is the prior of Krichevsky and Trofimov (1981).
 
-Shifts of values are in standard deviations of the baseline, as those of Glass (1976); deltas are by
-definition.
+Shifts of values are in standard deviations of the baseline, as those of Glass (1976).
 """
 
 from __future__ import annotations
@@ -52,8 +51,6 @@ class Ordered(NamedTuple):
 ALWAYS: dict[str, OfBins] = {}
 OF_BINS: dict[str, OfBins] = {}
 OF_VALUES: dict[str, Callable[[Ordered], Floats]] = {}
-# None where a delta means nothing for the column.
-DELTAS: dict[str, Callable[[ColumnStatistics, ColumnStatistics], Floats | None]] = {}
 
 
 def _declaring(table: dict[str, F]) -> Callable[[str, str], Callable[[F], F]]:
@@ -69,7 +66,7 @@ def _declaring(table: dict[str, F]) -> Callable[[str, str], Callable[[F], F]]:
 
 # `spec.monitors` reads the lines that these stand in as text: the name, and what people call it.
 always, of_bins = _declaring(ALWAYS), _declaring(OF_BINS)
-of_values, delta = _declaring(OF_VALUES), _declaring(DELTAS)
+of_values = _declaring(OF_VALUES)
 
 
 def smoothed_shares(counts: ArrayLike) -> Floats:
@@ -247,21 +244,6 @@ def kl(current: ArrayLike, baseline: ArrayLike) -> Floats:
     return result
 
 
-@of_bins("cramers_v", "Cramer's V")
-def cramers_v(current: ArrayLike, baseline: ArrayLike) -> Floats:
-    """Cramer's V of the table of side by bin: sqrt(chi-square statistic / (n + N)), 0 to 1.
-
-    That is scipy's ``contingency.association``.
-    After Cramer (1946), for a table of two rows. It shrinks as the sides' sizes differ: the most
-    that n of N + n rows can show is sqrt(n / N).
-    """
-    n = np.asarray(current, dtype=np.float64).sum(axis=-1)
-    total = np.asarray(baseline, dtype=np.float64).sum(axis=-1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        result: Floats = np.sqrt(chi_square(current, baseline) * n * total) / (n + total)
-    return result
-
-
 def wasserstein(current: ArrayLike, baseline: ArrayLike, positions: ArrayLike) -> Floats:
     """Area between the cumulative shares of values at ascending positions, in their unit.
 
@@ -384,62 +366,4 @@ def mean_shift(of: Ordered) -> Floats:
     return _exact_means(of.current, shares @ of.positions) - _exact_mean(of.baseline, then)
 
 
-@of_values("median_shift", "Shift of the median (in standard deviations)")
-def median_shift(of: Ordered) -> Floats:
-    """Difference of the medians."""
-    return _quantile_shift(of, 0.5)
-
-
-@of_values("p90_shift", "Shift of the 90th percentile (in standard deviations)")
-def p90_shift(of: Ordered) -> Floats:
-    """Difference of the 90th percentiles."""
-    return _quantile_shift(of, 0.9)
-
-
-def _quantile_shift(of: Ordered, level: float) -> Floats:
-    now, then = (quantiles(of.positions, side, level) for side in (of.counts, of.pooled[None]))
-    return now - then
-
-
-@delta("null_rate_delta", "Change of the null share")
-def null_rate_delta(current: ColumnStatistics, baseline: ColumnStatistics) -> Floats:
-    """Share of rows without a value less that of the baseline."""
-    now, then = current.counts.sum(axis=1) / current.n, baseline.counts.sum() / baseline.n.sum()
-    found: Floats = 1 - now - (1 - then)
-    return found
-
-
-@delta("zero_rate_delta", "Change of the share of zeros")
-def zero_rate_delta(current: ColumnStatistics, baseline: ColumnStatistics) -> Floats | None:
-    """Share of zeros less that of the baseline, where zero has a bin of its own."""
-    if 0.0 not in current.binning.values:
-        return None
-    return _code_delta(current, baseline, current.binning.values.index(0.0))
-
-
-@delta("unseen_rate_delta", "Change of the share of unseen values")
-def unseen_rate_delta(current: ColumnStatistics, baseline: ColumnStatistics) -> Floats | None:
-    """Share of unseen categories less that of the baseline."""
-    is_named = current.binning.kind == "categorical"
-    return _code_delta(current, baseline, -1) if is_named else None
-
-
-@delta("distinct_delta", "Change of the number of distinct values")
-def distinct_delta(current: ColumnStatistics, baseline: ColumnStatistics) -> Floats | None:
-    """How many of the values with a bin of their own occur, less how many do in the baseline."""
-    binning = current.binning
-    own = len(binning.categories if binning.kind == "categorical" else binning.values)
-    if not own:
-        return None
-    now, then = (side[..., :own] > 0 for side in (current.counts, baseline.counts.sum(axis=0)))
-    found: Floats = (now.sum(axis=1) - float(then.sum())).astype(np.float64)
-    return found
-
-
-def _code_delta(current: ColumnStatistics, baseline: ColumnStatistics, code: int) -> Floats:
-    now, then = current.counts[:, code] / current.n, baseline.counts[:, code].sum()
-    found: Floats = now - then / baseline.n.sum()
-    return found
-
-
-FURTHER = (*OF_BINS, *OF_VALUES, *DELTAS)
+FURTHER = (*OF_BINS, *OF_VALUES)

@@ -7,18 +7,27 @@ range. A day of extremes moves its ordinary rows, too, so what is compared is th
 each row at that end. Their count is taken to follow a negative binomial law, a Poisson law whose
 rate differs between windows. Where most rows are outside, the window's mean is tested by Student's
 prediction of one more window (Hahn, 1969), with a robust centre and spread.
+
+Of embeddings one row in ten of every topic is called unlike by definition (`metrics.embeddings`).
+What is new lies nearest to a few topics and is unlike their rows, so the unlike rows of each topic
+are a count of their own: a new kind of a twentieth of the rows is a few points of all that are
+unlike, and many times what one topic has. Which topics are common on a day hardly changes that.
+These counts follow a negative binomial law, too (Bliss and Fisher, 1953).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy import special
 
 from mlmon_dagster.metrics import MIN_WINDOWS, Floats, Ints
 from mlmon_dagster.metrics.binnings import upper_edges
+from mlmon_dagster.metrics.embeddings import USUAL
 from mlmon_dagster.metrics.frames import MetricRows, stack_rows
 from mlmon_dagster.metrics.intervals import EFFICIENCY, biweight, rate, wilson
 from mlmon_dagster.metrics.statistics import ColumnStatistics, select, select_whole
@@ -26,8 +35,10 @@ from mlmon_dagster.spec.metric_registry import AUTO, NOVEL
 
 VERSION = "novel-3"
 UNSEEN_VERSION = "unseen-auto-1"
+UNLIKE_VERSION = "unlike-1"
 _USUAL = 0.9  # of the baseline's windows are no more novel than what is called usual
 _TIMES = 2.0  # of that is far above it
+_SURE = 1.0  # standard errors of a variance
 _AT_AN_END = 0.05  # of the baseline's rows, at least
 _MOST = 0.5  # of a window's rows: from there on what counts is where its mean is
 
@@ -82,19 +93,19 @@ def _of_column(mine: ColumnStatistics, own: ColumnStatistics, min_rows: int) -> 
     is_null = (n == 0) & (mine.n >= min_rows)
     reasons = ["no_baseline", "all_null", "few_rows"]
     reason = np.select([np.full(len(n), total == 0), is_null, n < min_rows], reasons, "")
-    common = {"column_name": mine.binning.column, "n": n, "n_baseline": total}
     no_usual = np.where((reason == "") & (not is_known), "few_baseline_windows", reason)
     shares = np.where(reason == "", rate(outside, n), np.nan)
-    return [
-        MetricRows(
-            mine.cells, metric=NOVEL, value=shares, lower=lower, upper=upper,
-            p_value=np.where(n > 0, p, np.nan), reason=reason, method_version=VERSION, **common,
-        ),
-        MetricRows(
-            mine.cells, metric=f"{NOVEL}{AUTO}", value=np.where(no_usual == "", usual, np.nan),
-            reason=no_usual, method_version=VERSION, **common,
-        ),
-    ]  # fmt: skip
+    rates = MetricRows(
+        mine.cells, mine.binning.column, NOVEL, shares, n, VERSION, lower, upper, total,
+        np.where(n > 0, p, np.nan), reason=reason,
+    )  # fmt: skip
+    return _with_limit(rates, np.where(no_usual == "", usual, np.nan), no_usual)
+
+
+def _with_limit(rates: MetricRows, usual: ArrayLike, reason: ArrayLike) -> list[MetricRows]:
+    """Return rates of novel rows, and what is usual of them among the baseline's windows."""
+    limit = rates._replace(metric=f"{NOVEL}{AUTO}", value=usual, reason=reason)
+    return [rates, limit._replace(lower=np.nan, upper=np.nan, p_value=np.nan)]
 
 
 def outside_sides(counts: Ints, own: Ints) -> Ints:
@@ -321,3 +332,115 @@ def _moments(stats: ColumnStatistics) -> tuple[Floats, Floats]:
         mean = stats.total / n
         variance = np.maximum(stats.total_sq / n - mean**2, 0) / n
     return np.where(n > 0, mean, np.nan), np.where(n > 0, variance, np.nan)
+
+
+def unlike_metrics(
+    columns: Mapping[str, ColumnStatistics],
+    baseline: Mapping[str, ColumnStatistics],
+    *,
+    min_rows: int = 30,
+) -> pd.DataFrame:
+    """Share of rows that are unlike the baseline's and new, at slice `all`.
+
+    Args:
+        columns: What says of each row whether it is unlike its topic, over C cells.
+        baseline: The same columns; their cells are the baseline's windows.
+        min_rows: Fewest rows with a value, of a window and of a window of the baseline.
+
+    Returns:
+        MetricFrame. `novel_rate`: the share of the rows with a value by which more are unlike than
+        the baseline has, 0 to 1, of one topic or of all together, whichever is least by chance,
+        with Wilson's interval; `p_value`: the chance of that, see `find_surest`. `novel_rate_auto`:
+        what nine of ten of the baseline's windows do not exceed there. Reasons of no value:
+        few_rows, all_null, no_baseline (nothing but nulls in it), few_baseline_windows (fewer than
+        14).
+    """
+    found: list[MetricRows] = []
+    for name, stats in columns.items():
+        mine, own = select_whole(stats), select_whole(baseline[name])
+        if len(mine):
+            found += _measure_unlike(mine, own, min_rows)
+    return stack_rows(found)
+
+
+def _measure_unlike(
+    mine: ColumnStatistics, own: ColumnStatistics, min_rows: int
+) -> list[MetricRows]:
+    n, then = mine.counts.sum(axis=1), own.counts.sum(axis=1)
+    windows = select(own, then >= min_rows)
+    conditions = {
+        "no_baseline": np.full(len(n), not then.sum()),
+        "all_null": (n == 0) & (mine.n >= min_rows),
+        "few_rows": n < min_rows,
+        "few_baseline_windows": np.full(len(n), len(windows) < MIN_WINDOWS),
+    }
+    reason = np.select(list(conditions.values()), list(conditions), "")
+    is_usual = np.array([name == USUAL for name in mine.binning.categories])
+    topics = np.flatnonzero(~np.append(is_usual, [False, False]))
+    shares, lower, upper, usual, p = (np.full(len(n), np.nan) for _ in range(5))
+    if len(windows) >= MIN_WINDOWS and len(topics):
+        size = windows.counts.sum(axis=1)
+        now, before = (_with_total(side[:, topics]) for side in (mine.counts, windows.counts))
+        surest = find_surest(now, n, before, size)
+        p, which = surest.p_value, surest.place
+        expected = (before.sum(axis=0) / size.sum())[which]
+        of_it = np.take_along_axis(now, which[:, None], axis=1)[:, 0]
+        ends = (rate(of_it, n), *wilson(of_it, n))
+        shares, lower, upper = (np.maximum(end - expected, 0.0) for end in ends)
+        beyond = rate(before, size[:, None]) - before.sum(axis=0) / size.sum()
+        usual = np.maximum(np.quantile(beyond, _USUAL, axis=0), 0.0)[which]
+    is_known = reason == ""
+    shares, p, usual = (np.where(is_known, x, np.nan) for x in (shares, p, usual))
+    rates = MetricRows(
+        mine.cells, mine.binning.column, NOVEL, shares, n, UNLIKE_VERSION, lower, upper,
+        int(then.sum()), p, reason=reason,
+    )  # fmt: skip
+    return _with_limit(rates, usual, reason)
+
+
+def _with_total(counts: Ints) -> Ints:
+    """Return the unlike rows of each topic and, last, of all together, (C, T + 1)."""
+    return np.column_stack([counts, counts.sum(axis=1)])
+
+
+class Surest(NamedTuple):
+    """What of each window's unlike rows is least by chance, (C,) each.
+
+    Attributes:
+        place: Which topic; behind the last one, all together.
+        p_value: Chance that any of them has so many, at most 1.
+    """
+
+    place: Ints
+    p_value: Floats
+
+
+def find_surest(counts: Ints, n: Ints, before: Ints, rows: Ints) -> Surest:
+    """Find the topic in which most rows beyond chance are unlike.
+
+    The rate of a topic differs between windows by its own squares beyond chance in the baseline, or
+    by those of all topics, whichever is more: what one topic shows in thirty windows is little. For
+    the same reason that is raised by a standard error. The chances are those of
+    `scipy.stats.nbinom`, times their number (Bonferroni).
+
+    Args:
+        counts: Unlike rows of T topics, and of all together, in C windows, (C, T + 1).
+        n: Rows of the windows, (C,).
+        before: The same of the baseline's W windows, (W, T + 1).
+        rows: Their rows, (W,), all above 0.
+    """
+    # Half a row that might have been seen: no topic is impossible.
+    total = before.sum(axis=0) + 0.5
+    share = total / rows.sum()
+    expected = share * rows[:, None]
+    strays = ((before - expected) ** 2).sum(axis=0) - total
+    squares = (expected**2).sum(axis=0)
+    least = np.append(np.full(len(share) - 1, strays[:-1].sum() / squares[:-1].sum()), 0.0)
+    uneven = np.maximum(np.maximum(strays / squares, least), 0.0)
+    shape = 1 / (uneven * (1 + _SURE * np.sqrt(2 / len(rows))) + 1 / total)
+    mean = share * n[:, None]
+    chance = special.betainc(np.maximum(counts, 1), shape, mean / (mean + shape))
+    chance = np.where(counts > 0, chance, 1.0)
+    place = chance.argmin(axis=1)
+    p = np.take_along_axis(chance, place[:, None], axis=1)[:, 0] * len(share)
+    return Surest(place.astype(np.int64), np.asarray(np.minimum(p, 1.0), np.float64))

@@ -13,7 +13,7 @@ chi-square. Counts are beta-binomial, the baseline's own uncertainty included (J
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -165,14 +165,22 @@ def gamma_tail(value: ArrayLike, moments: Moments) -> Floats:
 
 @dataclass(frozen=True)
 class KsNull:
-    """Null distribution of the KS distance on the baseline's fine bins.
+    """Null distribution of the KS distance on the baseline's fine bins, of one or of P baselines.
 
     Without change, the distance times sqrt(n N / (n + N)) is the largest excursion of a Brownian
     bridge looked at on the bin edges (Doob, 1949); that is drawn once and serves every n.
+
+    Attributes:
+        bias, mean, sd, skew, noise: Moments of the excursion, see `Moments`.
+        n_baseline: Rows with a value of the baseline, N.
     """
 
-    bridge: Moments
-    n_baseline: float | Floats | Ints
+    bias: float | Floats
+    mean: float | Floats
+    sd: float | Floats
+    skew: float | Floats
+    noise: float | Floats
+    n_baseline: float | Floats
 
     @classmethod
     def fit(cls, baseline: Ints, seed: int) -> KsNull:
@@ -183,30 +191,25 @@ class KsNull:
         np.cumsum(walk, axis=1, out=walk)
         walk -= np.cumsum(share) * walk[:, -1:]
         bridge = np.maximum(walk.max(axis=1, initial=0.0), -walk.min(axis=1, initial=0.0))
-        return cls(Moments(*map(np.asarray, _moments_of(bridge, POWER["ks"]))), int(baseline.sum()))
-
-    @classmethod
-    def stack(cls, nulls: Sequence[KsNull], place: Ints) -> KsNull:
-        """Put those of K baselines side by side, in the order of `place`, (P,)."""
-        bridges = np.array([null.bridge for null in nulls])[place]
-        return cls(Moments(*bridges.T), np.array([null.n_baseline for null in nulls])[place])
+        return cls(*_moments_of(bridge, POWER["ks"]), float(baseline.sum()))
 
     def moments(self, n: ArrayLike) -> Moments:
         """Moments for windows of n rows with a value (correction for small n: Stephens, 1970)."""
-        scale = self._scale(n, self.n_baseline)
-        b = self.bridge
+        scale = self._scale(n)
         square = scale**2
-        return Moments(b.bias / scale, b.mean / square, b.sd / square, b.skew, b.noise / square)
+        skew = np.broadcast_to(self.skew, square.shape)
+        return Moments(
+            self.bias / scale, self.mean / square, self.sd / square, skew, self.noise / square
+        )
 
     def p_value(self, distance: ArrayLike, n: ArrayLike) -> Floats:
         """Kolmogorov's tail; too large, so never a false alarm, when values are tied."""
-        p: Floats = special.kolmogorov(np.asarray(distance) * self._scale(n, self.n_baseline))
+        p: Floats = special.kolmogorov(np.asarray(distance) * self._scale(n))
         return p
 
-    @staticmethod
-    def _scale(n: ArrayLike, n_baseline: float | Floats | Ints) -> Floats:
+    def _scale(self, n: ArrayLike) -> Floats:
         size = np.maximum(np.asarray(n, dtype=np.float64), 1)
-        root = np.sqrt(size * n_baseline / (size + np.maximum(n_baseline, 1)))
+        root = np.sqrt(size * self.n_baseline / (size + np.maximum(self.n_baseline, 1)))
         scale: Floats = root + 0.12 + 0.11 / np.maximum(root, 1e-9)
         return scale
 
@@ -219,7 +222,7 @@ def _normals(seed: int, width: int) -> Floats:
     return draws
 
 
-def _moments_of(distance: Floats, power: float) -> tuple[float, ...]:
+def _moments_of(distance: Floats, power: float) -> tuple[float, float, float, float, float]:
     y = distance**power
     mean, sd = float(y.mean()), float(y.std())
     skew = float(((y - mean) ** 3).mean() / sd**3) if sd > 0 else 0.0

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -135,17 +136,14 @@ class MergedBaselines:
         self._of_values.append(self._null.add(thinned(bins, rows_per_value)))
         return len(self._bins) - 1
 
-    def moments(self, metric: str, numbers: Ints, n: Floats | Ints) -> Moments:
-        """Moments of a distance of windows of n rows from baselines, (P,) each."""
-        return self._moments(metric, self._of_rows, numbers, n)
-
-    def moments_of_values(self, metric: str, numbers: Ints, n: Floats) -> Moments:
-        """Moments if each value that rows share counts as one row, on both sides."""
-        return self._moments(metric, self._of_values, numbers, n)
-
-    def _moments(
-        self, metric: str, null: Sequence[int], numbers: Ints, n: Floats | Ints
+    def moments(
+        self, metric: str, numbers: Ints, n: Floats | Ints, *, of_values: bool = False
     ) -> Moments:
+        """Moments of a distance of windows of n rows from baselines, (P,) each.
+
+        With `of_values` each value that rows share counts as one row, on both sides.
+        """
+        null = self._of_values if of_values else self._of_rows
         mine = np.array([null[i] for i in numbers.tolist()], dtype=np.int64)
         return self._null.moments(metric, mine, n)
 
@@ -210,7 +208,7 @@ class CommonBins:
 
     def __init__(self) -> None:
         self.merged = MergedBaselines(("chi_square",))
-        self._own = OwnWindows()
+        self.own = OwnWindows(self._describe, partial(self.merged.moments, "chi_square"))
         self._windows: list[Ints] = []
         self._persistence: list[Persistence] = []
         self._rows: list[tuple[int, int, bool]] = []
@@ -251,21 +249,10 @@ class CommonBins:
         found = np.array([self._rows[i] for i in baselines.tolist()], dtype=np.int64).reshape(-1, 3)
         return found[:, 0], found[:, 1], found[:, 2] > 0
 
-    def own(self, baselines: Ints) -> OwnWindows:
-        """Return the distances of the own windows over common bins, of these at least."""
-        new = self._own.missing(baselines)
-        windows = [self._windows[number] for number in new]
-        self._own.extend(
-            new,
-            [
-                chi_square(mine, self.merged.bins(number) - mine)
-                for number, mine in zip(new, windows, strict=True)
-            ],
-            [mine.sum(axis=1) for mine in windows],
-            [self._persistence[number] for number in new],
-            partial(self.merged.moments, "chi_square"),
-        )
-        return self._own
+    def _describe(self, number: int) -> tuple[Floats, Ints, Persistence]:
+        mine = self._windows[number]
+        distances = chi_square(mine, self.merged.bins(number) - mine)
+        return distances, mine.sum(axis=1), self._persistence[number]
 
 
 def chi_square_p(common: CommonBins, pairs: Pairs, n: Floats, independence: Independence) -> Floats:
@@ -301,14 +288,13 @@ def _of_common(common: CommonBins, pairs: Pairs, independence: Independence) -> 
     fewer = pairs.thinned(independence)
     value = np.where(n > 0, fewer.each(chi_square), 0.0)
     rows = np.maximum(fewer.n, 1.0)
-    p = gamma_tail(value, common.merged.moments_of_values("chi_square", baselines, rows))
+    p = gamma_tail(value, common.merged.moments("chi_square", baselines, rows, of_values=True))
     needed = np.flatnonzero(independence.needs_windows(n))
     if not len(needed):
         return p
     value = np.where(n > 0, pairs.each(chi_square), 0.0)
     moments = common.merged.moments("chi_square", baselines, n)
-    own = common.own(baselines[needed])
-    return larger_of_windows(p, own, baselines, value, moments, needed)
+    return larger_of_windows(p, common.own, baselines, value, moments, needed)
 
 
 def _of_rare(
@@ -353,6 +339,14 @@ class _Slice:
     ordered: bool
 
 
+class _Merge(NamedTuple):
+    """A slice, its windows in merged bins, (W, B), and the size of windows these are made for."""
+
+    of: _Slice
+    windows: Ints
+    size: int
+
+
 class References:
     """Slices of columns, with bins merged for windows of about one size; numbered as asked for.
 
@@ -377,12 +371,9 @@ class References:
         self._numbers: dict[tuple[str, int], int] = {}
         self._slices: list[_Slice] = []
         self._plans: dict[tuple[int, int], tuple[int, int]] = {}
-        self._windows: list[Ints] = []
-        self._persistence: list[Persistence] = []
-        self._sizes: list[int] = []
-        self._of_slice: list[_Slice] = []
-        self._own = {metric: OwnWindows() for metric in metrics}
-        self._beyond_place = {metric: OwnWindows() for metric in metrics}
+        self._merges: list[_Merge] = []
+        self.own = {metric: self._own_windows(metric, False) for metric in metrics}
+        self.beyond_place = {metric: self._own_windows(metric, True) for metric in metrics}
 
     def slices(self, column: ColumnBaseline, which: Ints) -> Ints:
         """Return the numbers of slices of a column, (C,)."""
@@ -409,24 +400,15 @@ class References:
         found = np.array([self._plan(*key) for key in keys], dtype=np.int64).reshape(-1, 2)
         return found[:, 0], found[:, 1]
 
-    def own(self, metric: str, numbers: Ints, *, beyond_place: bool = False) -> OwnWindows:
-        """Return the distances of the own windows of merged baselines, of these at least.
+    def _own_windows(self, metric: str, beyond_place: bool) -> OwnWindows:
+        """Return the own windows of merged baselines; maybe less what a mere move makes."""
 
-        Args:
-            metric: The distance.
-            numbers: Of the baselines.
-            beyond_place: Whether what a mere move makes is taken off.
-        """
-        own = (self._beyond_place if beyond_place else self._own)[metric]
-        new = own.missing(numbers)
-        own.extend(
-            new,
-            [self._own_distance(metric, number, beyond_place) for number in new],
-            [self._windows[number].sum(axis=1) for number in new],
-            [self._persistence[number] for number in new],
-            partial(self.merged.moments, metric),
-        )
-        return own
+        def describe(number: int) -> tuple[Floats, Ints, Persistence]:
+            mine = self._merges[number]
+            distances = self._own_distance(metric, number, beyond_place)
+            return distances, mine.windows.sum(axis=1), mine.of.persistence
+
+        return OwnWindows(describe, partial(self.merged.moments, metric))
 
     def _slice(self, column: ColumnBaseline, which: int) -> int:
         key = column.name, which
@@ -471,10 +453,7 @@ class References:
     def _merge(self, mine: _Slice, labels: Ints, size: int) -> int:
         by = mine.independence.rows_per_value
         number = self.merged.add(labels, mine.pooled, by)
-        self._windows.append(self.merged.merge(mine.windows, number))
-        self._sizes.append(size)
-        self._persistence.append(mine.persistence)
-        self._of_slice.append(mine)
+        self._merges.append(_Merge(mine, self.merged.merge(mine.windows, number), size))
         if self.has_common:
             self.common.add(
                 labels, mine.pooled, mine.windows, size, mine.independence, mine.persistence
@@ -492,55 +471,92 @@ class References:
         return self._fine.by_place(column, fine, mine.independence)[metric]
 
     def _own_distance(self, metric: str, number: int, beyond_place: bool) -> Floats:
-        windows, pooled = self._windows[number], self.merged.bins(number)
-        grown = windows * _growth(windows.sum(axis=1), self._sizes[number], windows.shape[1])
-        found: Floats = DISTANCES[metric](grown, pooled - windows) ** POWER[metric]
-        by_place = self._of_slice[number].by_place.get(metric) if beyond_place else None
+        of, windows, size = self._merges[number]
+        grown = windows * _growth(windows.sum(axis=1), size, windows.shape[1])
+        rest = self.merged.bins(number) - windows
+        found: Floats = DISTANCES[metric](grown, rest) ** POWER[metric]
+        by_place = of.by_place.get(metric) if beyond_place else None
         return found if by_place is None else np.maximum(found - by_place, 0.0)
+
+
+class _FineColumn(NamedTuple):
+    """The fine bins of a column.
+
+    Attributes:
+        pooled: Rows of the baseline per fine bin, (F,).
+        windows: Those of its windows that are enough to judge by, (W, F).
+        shape: Scores of the bins.
+        nulls: Distance -> how it is distributed without change. smooth: that of `smooth`.
+        spread: Whether the windows stray by `smooth`.
+        persistence: Of the windows in time.
+        places: Their places and widths; None without windows.
+    """
+
+    pooled: Ints
+    windows: Ints
+    shape: Shape
+    nulls: Mapping[str, KsNull | ShapeNull]
+    smooth: ShapeNull
+    spread: Spread
+    persistence: Persistence
+    places: _Places | None
+
+    def distance(self, metric: str, fine: Ints, baseline: Ints) -> Floats:
+        """Return the distances of rows per fine bin, (P, F), from those of a baseline."""
+        formulas = {"ks": ks, "smooth": self.shape.smooth, "area": self.shape.area}
+        return formulas[metric](fine, baseline)
 
 
 class FineReferences:
     """The fine bins of columns, by name, and distances on them; numbered as asked for."""
 
     def __init__(self, seed: int, min_rows: int) -> None:
-        self.own = {metric: OwnWindows() for metric in ("ks", "area")}
+        self.own = {
+            metric: OwnWindows(partial(self._describe, metric), partial(self._moments, metric))
+            for metric in ("ks", "area")
+        }
         self._seed, self._min_rows = seed, min_rows
         self._numbers: dict[str, int] = {}
-        self._pooled: list[Ints] = []
-        self._distances: list[dict[str, Callable[[Ints, Ints], Floats]]] = []
-        self._nulls: list[dict[str, KsNull | ShapeNull]] = []
-        self._spreads: list[Spread] = []
-        self._shapes: list[Shape] = []
-        self._places: list[_Places | None] = []
+        self._columns: list[_FineColumn] = []
 
     def number(self, column: ColumnBaseline) -> int:
         """Return the number of a column with fine bins."""
         if column.name not in self._numbers:
             fine = column.bins.fine
             assert fine is not None
-            self._numbers[column.name] = len(self._nulls)
+            self._numbers[column.name] = len(self._columns)
             rows = column.pool.rows(column.whole)
-            self._add(fine[rows], column.starts(rows))
+            self._columns.append(self._look_at(fine[rows], column.starts(rows)))
         return self._numbers[column.name]
 
-    def _add(self, windows: Ints, starts: pd.Series) -> None:
-        pooled, number = windows.sum(axis=0), len(self._nulls)
-        shape = Shape(pooled)
-        self._pooled.append(pooled)
-        self._distances.append({"ks": ks, "smooth": shape.smooth, "area": shape.area})
-        self._nulls.append({"ks": KsNull.fit(pooled, self._seed), **shape.nulls()})
-        kept = enough(windows, self._min_rows)
-        windows = windows[kept]
-        starts = starts.iloc[kept]
+    def _look_at(self, windows: Ints, starts: pd.Series) -> _FineColumn:
+        pooled, kept = windows.sum(axis=0), enough(windows, self._min_rows)
+        shape, windows, starts = Shape(pooled), windows[kept], starts.iloc[kept]
+        smooth, area = shape.nulls()
         coarse = merge_bins(windows, score_groups(pooled))
-        persistence = persistence_of_counts(coarse, starts, ordered=True)
-        self._shapes.append(shape)
-        self._places.append(_Places(shape, windows, starts) if len(windows) else None)
-        self._spreads.append(shape.spread(windows, pooled))
-        for metric, own in self.own.items():
-            distances = self._distances[-1][metric](windows, pooled - windows) ** POWER[metric]
-            null = self._nulls[-1][metric].moments(windows.sum(axis=1))
-            own.add(number, distances, null, persistence)
+        return _FineColumn(
+            pooled,
+            windows,
+            shape,
+            {"ks": KsNull.fit(pooled, self._seed), "smooth": smooth, "area": area},
+            smooth,
+            shape.spread(windows, pooled),
+            persistence_of_counts(coarse, starts, ordered=True),
+            _Places(shape, windows, starts) if len(windows) else None,
+        )
+
+    def _describe(self, metric: str, number: int) -> tuple[Floats, Ints, Persistence]:
+        mine = self._columns[number]
+        distances = mine.distance(metric, mine.windows, mine.pooled - mine.windows)
+        return distances ** POWER[metric], mine.windows.sum(axis=1), mine.persistence
+
+    def _moments(self, metric: str, numbers: Ints, n: Ints) -> Moments:
+        # Column by column: a power of one number is rounded otherwise than one of many.
+        found = np.zeros((len(Moments._fields), len(n)))
+        for number in np.unique(numbers).tolist():
+            mine = numbers == number
+            found[:, mine] = self._columns[number].nulls[metric].moments(n[mine])
+        return Moments(*found)
 
     def spread_p(self, numbers: Ints, distances: Floats, n: Ints) -> tuple[Floats, Flags]:
         """Return the chance of ``smooth`` distances, (P,), by how well own windows know the spread.
@@ -550,11 +566,9 @@ class FineReferences:
         """
         p, is_wider = np.zeros(len(distances)), np.zeros(len(distances), dtype=bool)
         for number in np.unique(numbers).tolist():
-            mine, spread = numbers == number, self._spreads[number]
-            null = self._nulls[number]["smooth"]
-            assert isinstance(null, ShapeNull)
-            p[mine] = spread.p_value(distances[mine] / null.s(n[mine]))
-            is_wider[mine] = spread.is_wider
+            mine, column = numbers == number, self._columns[number]
+            p[mine] = column.spread.p_value(distances[mine] / column.smooth.s(n[mine]))
+            is_wider[mine] = column.spread.is_wider
         return p, is_wider
 
     def by_place(
@@ -564,12 +578,11 @@ class FineReferences:
 
         Nothing where the column's own windows do not differ in place, or are too few to tell.
         """
-        number = self.number(column)
-        differs = self._spreads[number].is_wider or bool(independence.is_shared)
-        if not differs or self._places[number] is None:
+        mine = self._columns[self.number(column)]
+        differs = mine.spread.is_wider or bool(independence.is_shared)
+        if not differs or mine.places is None:
             return {}
-        shape = self._shapes[number]
-        return {m: shape.by_place(f, fine) ** POWER[m] for m, f in DISTANCES.items()}
+        return {m: mine.shape.by_place(f, fine) ** POWER[m] for m, f in DISTANCES.items()}
 
     def stray_p(self, number: int, fine: Ints, starts: pd.Series, growth: Floats | float) -> Floats:
         """Return the chance of a place or width as far from those of a column's own windows.
@@ -583,23 +596,22 @@ class FineReferences:
         Returns:
             (P,), of both together (Bonferroni); NaN without own windows.
         """
-        places = self._places[number]
+        places = self._columns[number].places
         if places is None:
             return np.full(len(fine), np.nan)
         return places.p_value(fine, starts, growth)
 
     def distances(self, metric: str, number: int, fine: Ints) -> Floats:
         """Return the distances of windows' rows per fine bin, (P, F), from a column."""
-        return self._distances[number][metric](fine, self._pooled[number])
+        mine = self._columns[number]
+        return mine.distance(metric, fine, mine.pooled)
 
     def null(self, metric: str, numbers: Ints) -> KsNull | ShapeNull:
         """Return the null distributions of columns side by side."""
         some, place = np.unique(numbers, return_inverse=True)
-        nulls = [self._nulls[i][metric] for i in some.tolist()]
-        of_shape = [null for null in nulls if isinstance(null, ShapeNull)]
-        if of_shape:
-            return stack_fields(of_shape, place)
-        return KsNull.stack([null for null in nulls if isinstance(null, KsNull)], place)
+        nulls = [self._columns[i].nulls[metric] for i in some.tolist()]
+        found: KsNull | ShapeNull = stack_fields(nulls, place)
+        return found
 
 
 class _Places:

@@ -210,8 +210,8 @@ class Shape:
         s = 1 / np.maximum(n, 1) + 1 / np.maximum(baseline.sum() - n, 1)
         return Spread.fit(self.smooth(windows, baseline - windows) / s, len(self._scores))
 
-    def nulls(self) -> dict[str, ShapeNull]:
-        """Return how both are distributed without change.
+    def nulls(self) -> tuple[ShapeNull, ShapeNull]:
+        """Return how ``smooth`` and ``area`` are distributed without change.
 
         Two means of standardised scores: the sum of their squares has mean 2 and variance 4 in
         units of s, and by their fourth moment a little more. The area is that under the magnitude
@@ -223,10 +223,10 @@ class Shape:
         excess = self._fourth - kinds**2 - 2 * kinds if kinds else 0.0
         shape = mean**2 / variance if variance > 0 else 1.0
         n = float(self._n)
-        return {
-            "smooth": ShapeNull(kinds, 2.0 * kinds, excess, 1.0, _inner_spread(kinds / 2), n),
-            "area": ShapeNull(mean, variance, 0.0, 0.5, _inner_spread(shape), n),
-        }
+        return (
+            ShapeNull(kinds, 2.0 * kinds, excess, 1.0, _inner_spread(kinds / 2), n),
+            ShapeNull(mean, variance, 0.0, 0.5, _inner_spread(shape), n),
+        )
 
     def _shares(self, counts: Ints) -> Floats:
         if counts is self._baseline:

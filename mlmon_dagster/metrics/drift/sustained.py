@@ -4,7 +4,7 @@ Of an ordered column its place and width are followed, means of normal scores un
 (`smooth_distances.Shape`), so that a shift is in spreads of the rows. Of categories it is the
 shares of the largest, as angles, whose differences are Cohen's h (1988): about as large for the
 same news, whatever the share. All are judged by the law of the baseline's own windows
-(`window_law`).
+(`windows.law`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mlmon_dagster.metrics import MIN_WINDOWS, Flags, Floats, Ints
 from mlmon_dagster.metrics.binnings import drift_bins, is_ordered
 from mlmon_dagster.metrics.drift.smooth_distances import Shape
 from mlmon_dagster.metrics.statistics import ColumnStatistics, seconds_of
-from mlmon_dagster.metrics.window_law import Calendar, Law, to_scale
+from mlmon_dagster.metrics.windows.law import Calendar, Law, to_scale
 from mlmon_dagster.spec.monitors import SUSTAINED_WINDOWS as RUNS
 
 Part = Literal["place", "width", "share"]

@@ -11,6 +11,7 @@ truth once that is there.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -98,25 +99,7 @@ def estimated_performance(counts: Scored, calibration: Calibration) -> pd.DataFr
         no_actual_positives, no_actual_negatives (fewer than 1 expected), no_positives (f1),
         baseline_single_class, few_baseline_rarer (under 20), baseline_no_actuals.
     """
-    metrics = []
-    for part, curves in _chunks(counts, calibration.curves):
-        rows = part.rows.sum(axis=2)
-        decided = None if part.decided is None else part.decided.sum(axis=2)
-        found = _expect(rows, decided, part.middles, curves)
-        for metric, learnt in found.value.items():
-            value = learnt - correct_by(calibration.held_out, metric)
-            reason = _reason(few(metric, found.table), calibration)
-            half = _margin(found, metric, calibration)
-            low, high = _range(metric)
-            value = np.clip(value, low, high)
-            metrics.append(
-                table_rows(
-                    part.cells, estimated(metric), np.where(reason == "", value, np.nan),
-                    np.maximum(value - half, low), np.minimum(value + half, high),
-                    rows.sum(axis=1), reason, calibration.method,
-                )
-            )  # fmt: skip
-    return _of_baseline(stack_rows(metrics), calibration)
+    return _compare(counts, calibration, is_residual=False)
 
 
 def residuals(counts: Scored, calibration: Calibration) -> pd.DataFrame:
@@ -128,38 +111,42 @@ def residuals(counts: Scored, calibration: Calibration) -> pd.DataFrame:
         they meant in the baseline. `reason` of a NaN: no_actuals, and as `estimated_performance`
         of the actuals.
     """
+    return _compare(counts, calibration, is_residual=True)
+
+
+def _compare(counts: Scored, calibration: Calibration, *, is_residual: bool) -> pd.DataFrame:
     metrics = []
+    count = labelled if is_residual else partial(np.sum, axis=2)
     for part, curves in _chunks(counts, calibration.curves):
-        rows = labelled(part.rows)
-        decided = None if part.decided is None else labelled(part.decided)
+        rows = count(part.rows)
+        decided = None if part.decided is None else count(part.decided)
         found = _expect(rows, decided, part.middles, curves)
         truth = realized(part)
-        values = values_of(truth, part.middles)
+        realized_values = values_of(truth, part.middles) if is_residual else {}
         for metric, learnt in found.value.items():
             value = learnt - correct_by(calibration.held_out, metric)
-            reason = _reason(few(metric, truth), calibration)
-            reason = np.where(reason == "no_rows", "no_actuals", reason)
-            gap = np.where(reason == "", value - values[metric], np.nan)
             half = _margin(found, metric, calibration)
+            if is_residual:
+                name, low, high = residual(metric), -np.inf, np.inf
+                value = value - realized_values[metric]
+                reason = _reason(few(metric, truth), calibration)
+                reason = np.where(reason == "no_rows", "no_actuals", reason)
+            else:
+                name, low, high = estimated(metric), METRICS[metric].low, METRICS[metric].high
+                value = np.clip(value, low, high)
+                reason = _reason(few(metric, found.table), calibration)
             metrics.append(
                 table_rows(
-                    part.cells, residual(metric), gap, gap - half, gap + half, rows.sum(axis=1),
-                    reason, calibration.method,
+                    part.cells, name, np.where(reason == "", value, np.nan),
+                    np.maximum(value - half, low), np.minimum(value + half, high),
+                    rows.sum(axis=1), reason, calibration.method,
                 )
             )  # fmt: skip
-    return _of_baseline(stack_rows(metrics), calibration)
-
-
-def _of_baseline(frame: pd.DataFrame, calibration: Calibration) -> pd.DataFrame:
-    return frame.assign(n_baseline=calibration.n)
+    return stack_rows(metrics).assign(n_baseline=calibration.n)
 
 
 def _reason(found: Reasons, calibration: Calibration) -> Reasons:
     return np.full(len(found), calibration.reason) if calibration.reason else found
-
-
-def _range(metric: str) -> tuple[float, float]:
-    return METRICS[metric].low, METRICS[metric].high
 
 
 def baseline_estimates(calibration: Calibration, middles: Floats) -> dict[str, float]:

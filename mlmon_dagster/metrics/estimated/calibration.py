@@ -271,9 +271,9 @@ def calibrate(whole: Scored, half: Scored, seed: int) -> Calibration:
     if min(n_pos, n_neg) < MIN_BASELINE_RARER:
         one_class = "few_baseline_rarer" if min(n_pos, n_neg) > 0 else "baseline_single_class"
         reason = one_class if n_pos + n_neg > 0 else "baseline_no_actuals"
-    crossed = _crossed(whole, first, rest)
-    one = _mapped(lambda c: c.sum(axis=0, keepdims=True), crossed[0])
-    held_out = {} if reason else _hold_out(whole, *crossed)
+    halves = crossed(whole, first, rest)
+    one = _mapped(lambda c: c.sum(axis=0, keepdims=True), halves[0])
+    held_out = {} if reason else _hold_out(whole, *halves)
     return Calibration(curves, held_out, one, int(n_pos + n_neg), reason)
 
 
@@ -306,7 +306,7 @@ def labelled(counts: Floats) -> Floats:
     return np.asarray(counts[:, :, 1] + counts[:, :, 2])
 
 
-def _crossed(whole: Scored, first: Scored, rest: Scored) -> tuple[Table, Floats, Floats | None]:
+def crossed(whole: Scored, first: Scored, rest: Scored) -> tuple[Table, Floats, Floats | None]:
     """Expected counts of the labelled rows per window, each half by the other half's curve."""
     parts = []
     for mine, other in ((first, rest), (rest, first)):

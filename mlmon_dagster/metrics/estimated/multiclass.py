@@ -29,12 +29,14 @@ from mlmon_dagster.metrics.estimated.calibration import (
     Table,
     aligned,
     correct_by,
+    crossed,
     expected_table,
     hold_out,
-    isotonic_curve,
+    labelled,
     learn_curves,
     less,
     per_cell,
+    realized,
     sampling_variances,
     scored,
     t_of,
@@ -63,7 +65,7 @@ class ClassCalibration:
 
     Attributes:
         curves: Score -> P(positive) per bin; the classes' scores, ``:confidence``, and of every
-            class that of the rows decided for it, where those are counted.
+            class that of the rows decided for it.
         held_out: Metric -> how far the baseline's own windows are from their estimates.
         n: Labelled rows of the baseline.
         reason: Why nothing can be estimated; empty if something can.
@@ -81,8 +83,8 @@ def calibrate_classes(
     """Learn from a baseline what its classes' scores mean.
 
     Args:
-        baseline: The classes' score columns and ``:confidence``, by window; also those of the rows
-            decided for each class, if they are counted (baselines of before have none).
+        baseline: The classes' score columns, ``:confidence`` and those of the rows decided for each
+            class, by window.
         halves: The same of a random half of its rows.
         labels: The classes' score columns.
         seed: Of the replicates, where there are too few windows for a jackknife.
@@ -90,8 +92,7 @@ def calibrate_classes(
     Returns:
         With a `reason` where the baseline has fewer than 20 right or 20 wrong decisions.
     """
-    decided = [f"{DECIDED_FOR}{name}" for name in labels]
-    names = [*labels, CONFIDENCE, *(decided if baseline.keys() >= set(decided) else ())]
+    names = [*labels, CONFIDENCE, *(f"{DECIDED_FOR}{name}" for name in labels)]
     base = {name: scored(baseline[name], None) for name in names}
     half = {n: aligned(scored(halves[n], None), base[n]) for n in names if n in halves}
     curves = {
@@ -149,11 +150,11 @@ def group_scores(names: Iterable[str]) -> list[tuple[list[str], Sequence[str]]]:
     known = list(names)
     classes = [name for name in known if not name.startswith(CONFIDENCE)]
     decided = [name for name in known if name.startswith(DECIDED_FOR)]
-    found: list[tuple[list[str], Sequence[str]]] = [
+    return [
         ([CONFIDENCE], ("accuracy",)),
         (classes, _OF_SCORES),
+        (classes + decided, _OF_DECISIONS),
     ]
-    return [*found, (classes + decided, _OF_DECISIONS)] if decided else found
 
 
 def _compared(
@@ -168,7 +169,7 @@ def _compared(
     for is_residual in (False, True):
         rows = {k: _rows(one, is_residual) for k, one in counts.items()}
         found = _expected(rows, counts, {name: curves[name].curve for name in counts})
-        truth = _combined({k: _truth(one) for k, one in counts.items()}, counts)
+        truth = _combined({k: realized(one) for k, one in counts.items()}, counts)
         guess = {
             metric: value - correct_by(calibration.held_out, metric)
             for metric, value in _combined(found, counts).items()
@@ -194,12 +195,7 @@ def _compared(
 
 
 def _rows(counts: Scored, is_labelled: bool) -> Floats:
-    kept = counts.rows[:, :, 1:] if is_labelled else counts.rows
-    return np.asarray(kept.sum(axis=2))
-
-
-def _truth(counts: Scored) -> Table:
-    return Table(counts.rows[:, :, 2], counts.rows[:, :, 1])
+    return labelled(counts.rows) if is_labelled else np.asarray(counts.rows.sum(axis=2))
 
 
 def _expected(
@@ -346,20 +342,15 @@ def _learning(
 
 def _hold_out(base: Mapping[str, Scored], half: Mapping[str, Scored]) -> dict[str, HeldOut]:
     """Return how far truth and estimate are apart in the baseline's windows."""
-    tables = {}
-    for name, whole in base.items():
-        first, rest = half[name], less(whole, half[name])
-        parts = []
-        for mine, other in ((first, rest), (rest, first)):
-            curve = isotonic_curve(*(other.rows[:, :, state].sum(axis=0) for state in (2, 1)))
-            parts.append(expected_table(_rows(mine, True), None, curve))
-        tables[name] = Table(*(a + b for a, b in zip(parts[0][:2], parts[1][:2], strict=True)))
+    tables = {
+        name: crossed(whole, half[name], less(whole, half[name]))[0] for name, whole in base.items()
+    }
     found = {}
     for scores, _ in group_scores(base):
         expected = {name: tables[name] for name in scores}
         rows = {name: _rows(base[name], True) for name in scores}
         guess = _combined(expected, base)
-        truth = _combined({name: _truth(base[name]) for name in scores}, base)
+        truth = _combined({name: realized(base[name]) for name in scores}, base)
         n, cells = rows[scores[0]].sum(axis=1), base[scores[0]].cells
         for metric, value in guess.items():
             with np.errstate(invalid="ignore", divide="ignore"):

@@ -19,6 +19,7 @@ from mlmon_dagster.metrics import Floats, Ints
 from mlmon_dagster.metrics.binnings import label_counts, score_midpoints
 from mlmon_dagster.metrics.frames import MetricRows, share_rows, stack_rows, table_rows
 from mlmon_dagster.metrics.intervals import Z95, difference_interval, rate, wilson
+from mlmon_dagster.metrics.late_truth.rectified import METHOD, Interval, add_by_group
 from mlmon_dagster.metrics.means import mean_rows
 from mlmon_dagster.metrics.performance.class_tables import balanced_accuracy, estimate, mcc
 from mlmon_dagster.metrics.performance.roc import (
@@ -49,7 +50,6 @@ from mlmon_dagster.metrics.performance.weighted_back import (
     weigh_back,
     with_rows,
 )
-from mlmon_dagster.metrics.rectified import METHOD, Interval
 from mlmon_dagster.metrics.statistics import CELL_KEYS, ColumnStatistics
 from mlmon_dagster.spec.metric_registry import METRICS
 from mlmon_dagster.spec.names import TABLE
@@ -57,6 +57,11 @@ from mlmon_dagster.spec.names import TABLE
 CALIBRATION_GROUPS = 10
 MIN_CALIBRATION_ROWS = 50
 _CHUNK = 128
+_LOSSES = {  # between which ends a mean lies
+    "brier": (0.0, 1.0),
+    "log_loss": (0.0, np.inf),
+    "calibration_gap": (-1.0, 1.0),
+}
 
 
 def performance_metrics(
@@ -72,12 +77,11 @@ def performance_metrics(
     Args:
         score: Score bins by actual, over C cells; None if the model logs no score.
         confusion: Predictions by actual, over its own C' cells; None if it logs no prediction.
-        losses: The loss columns ``:log_loss``, ``:brier``, ``:calibration_gap``
-            over the same cells, for exact intervals; without the first two they
-            come from the score's bins. ``:score_order`` of the cells whose areas are to be those
-            of the rows; of others they come from the score's bins, within the bound that is part
-            of their interval. Outputs of rows that ground truth never comes for (`EXEMPT`) count
-            in predicted_rate alone.
+        losses: The loss columns ``:log_loss``, ``:brier``, ``:calibration_gap`` over the same
+            cells, whose means are measured. ``:score_order`` of the cells whose areas are to be
+            those of the rows; of others they come from the score's bins, within the bound that is
+            part of their interval. Outputs of rows that ground truth never comes for (`EXEMPT`)
+            count in predicted_rate alone.
         top_share: Share of the rows that counts as the top for lift.
         metrics: Which are wanted; areas and gaps of others are not computed.
 
@@ -142,26 +146,15 @@ def _of_labelled(
     n_neg, n_pos = negatives.sum(axis=1), positives.sum(axis=1)
     n = n_neg + n_pos
     middles = score_midpoints(score.binning)
-    no_actuals = np.where(n == 0, "no_actuals", "")
-    return [
-        mean_rows("brier", losses[":brier"], high=1.0)
-        if ":brier" in losses
-        else _loss_rows(cells, "brier", score.total_sq, n, *_losses(middles, "brier"), counts),
-        mean_rows("log_loss", losses[":log_loss"])
-        if ":log_loss" in losses
-        else _loss_rows(cells, "log_loss", score.total, n, *_losses(middles, "log_loss"), counts),
-        *(
-            [_calibration_rows(cells, negatives, positives, middles, n)]
-            if "calibration_error" in metrics
-            else []
-        ),
-        *(
-            [mean_rows("calibration_gap", losses[":calibration_gap"], low=-1.0, high=1.0)]
-            if ":calibration_gap" in losses
-            else []
-        ),
-        _rate_rows(cells, "actual_rate", n_pos, n, no_actuals),
+    found = [
+        mean_rows(metric, losses[f":{metric}"], low=low, high=high)
+        for metric, (low, high) in _LOSSES.items()
+        if f":{metric}" in losses
     ]
+    if "calibration_error" in metrics:
+        found.append(_calibration_rows(cells, negatives, positives, middles, n))
+    no_actuals = np.where(n == 0, "no_actuals", "")
+    return [*found, _rate_rows(cells, "actual_rate", n_pos, n, no_actuals)]
 
 
 def _areas(
@@ -252,33 +245,6 @@ def _of_classes(n_neg: Ints, n_pos: Ints) -> NDArray[np.str_]:
     )
 
 
-def _losses(middles: Floats, metric: str) -> tuple[Floats, Floats]:
-    """Loss of a negative and of a positive in each score bin, for the spread of the loss."""
-    if metric == "brier":
-        return middles**2, (1 - middles) ** 2
-    return -np.log1p(-middles), -np.log(middles)
-
-
-def _loss_rows(
-    cells: pd.DataFrame,
-    metric: str,
-    total: Floats,
-    n: Ints,
-    of_negative: Floats,
-    of_positive: Floats,
-    counts: Ints,
-) -> MetricRows:
-    """Mean of a loss: exact from its sum; its standard error from the bins."""
-    value = rate(total, n)
-    first = counts[:, :, 1] @ of_negative + counts[:, :, 2] @ of_positive
-    second = counts[:, :, 1] @ of_negative**2 + counts[:, :, 2] @ of_positive**2
-    variance = rate(np.maximum(second - rate(first, n) * first, 0), n - 1)
-    half = Z95 * np.sqrt(rate(variance, n))
-    reason = np.where(n == 0, "no_actuals", "")
-    lower, upper = np.maximum(value - half, 0), value + half
-    return table_rows(cells, metric, value, lower, upper, n, reason, "mean-1")
-
-
 def _calibration_rows(
     cells: pd.DataFrame, negatives: Ints, positives: Ints, middles: Floats, n: Ints
 ) -> MetricRows:
@@ -313,15 +279,15 @@ def _calibration_error(
     total = np.maximum(rows.sum(axis=1), 1)
     middle = (np.cumsum(rows, axis=1) - rows / 2) / total[:, None]
     groups = np.minimum((middle * CALIBRATION_GROUPS).astype(np.int64), CALIBRATION_GROUPS - 1)
-    cells = len(rows)
-    flat = (groups + CALIBRATION_GROUPS * np.arange(cells)[:, None]).ravel()
-
-    def by_group(values: Floats) -> Floats:
-        summed = np.bincount(flat, values.ravel(), minlength=cells * CALIBRATION_GROUPS)
-        return summed.astype(np.float64).reshape(cells, CALIBRATION_GROUPS)
-
-    gap = by_group(rows * middles) - by_group(positives.astype(np.float64))
-    noise = np.sqrt(by_group(rows * (middles * (1 - middles))))
+    expected, came_true, variance = (
+        add_by_group(values, groups, CALIBRATION_GROUPS)
+        for values in (
+            rows * middles,
+            positives.astype(np.float64),
+            rows * (middles * (1 - middles)),
+        )
+    )
+    gap, noise = expected - came_true, np.sqrt(variance)
     return _add_gaps(gap / total[:, None], noise / total[:, None])
 
 

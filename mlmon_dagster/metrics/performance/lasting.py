@@ -2,7 +2,7 @@
 
 Single windows of few rows say little: of a hundred predictions, an area under the curve of .75 is
 no news where .82 is usual; of seven such days it is. They are judged by the law of the baseline's
-own windows (`window_law`), which knows that windows may follow each other.
+own windows (`windows.law`), which knows that windows may follow each other.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from scipy import special
 
 from mlmon_dagster.metrics import MIN_WINDOWS, Flags, Floats, Ints
 from mlmon_dagster.metrics.intervals import Z95
-from mlmon_dagster.metrics.window_law import Calendar, Law
+from mlmon_dagster.metrics.windows.law import Calendar, Law
 from mlmon_dagster.spec.monitors import SUSTAINED_WINDOWS as RUNS
 
 _NEARLY = 0.9  # of what matters: a run that is so far off is looked at

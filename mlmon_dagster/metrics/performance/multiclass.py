@@ -16,8 +16,9 @@ from mlmon_dagster.metrics import Flags, Floats, Ints
 from mlmon_dagster.metrics.binnings import class_counts, label_counts
 from mlmon_dagster.metrics.frames import MetricRows, share_rows, stack_rows, table_rows
 from mlmon_dagster.metrics.intervals import rate, wilson
+from mlmon_dagster.metrics.late_truth.means_by_output import BY_OUTPUT, Worth, weigh_back
+from mlmon_dagster.metrics.late_truth.rectified import METHOD
 from mlmon_dagster.metrics.means import mean_rows
-from mlmon_dagster.metrics.means_by_output import BY_OUTPUT, Worth, weigh_back
 from mlmon_dagster.metrics.performance.class_tables import (
     Metric,
     averaged,
@@ -39,7 +40,6 @@ from mlmon_dagster.metrics.performance.weighted_back import (
     score_metrics,
     with_rows,
 )
-from mlmon_dagster.metrics.rectified import METHOD
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.spec.names import TABLE
 

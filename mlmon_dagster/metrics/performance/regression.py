@@ -15,14 +15,14 @@ from mlmon_dagster.metrics import Floats, Ints
 from mlmon_dagster.metrics.binnings import latency_representatives
 from mlmon_dagster.metrics.frames import MetricRows, stack_rows, table_rows
 from mlmon_dagster.metrics.intervals import Z95, quantile_ranks, rate
+from mlmon_dagster.metrics.late_truth.means_by_output import BY_OUTPUT, Worth, weigh_back
+from mlmon_dagster.metrics.late_truth.rectified import METHOD
 from mlmon_dagster.metrics.means import (
     mean_of,
     mean_rows,
     positive_interval,
 )
-from mlmon_dagster.metrics.means_by_output import BY_OUTPUT, Worth, weigh_back
 from mlmon_dagster.metrics.performance.weighted_back import leave_out_exempt
-from mlmon_dagster.metrics.rectified import METHOD
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 
 Profiles = Mapping[str, ColumnStatistics]

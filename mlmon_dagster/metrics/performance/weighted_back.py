@@ -1,10 +1,10 @@
 """Performance of a binary classifier whose labels are a chosen subset, of all its predictions.
 
 A cell with labels for less than `COMPLETE` of its predictions is post-stratified: by the score and
-the decision, or by the decision alone where there is no score (see `metrics.rectified`). If labels
-come at random this changes nothing but chance; if they were chosen by the score it takes away what
-the choice did. Areas weigh every labelled row by how many rows of its stratum it stands for; their
-intervals count as many rows as have the weights' effective size (Kish, 1965).
+the decision, or by the decision alone where there is no score (see `late_truth.rectified`). If
+labels come at random this changes nothing but chance; if they were chosen by the score it takes
+away what the choice did. Areas weigh every labelled row by how many rows of its stratum it stands
+for; their intervals count as many rows as have the weights' effective size (Kish, 1965).
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from mlmon_dagster.metrics import Flags, Floats, Ints
 from mlmon_dagster.metrics.binnings import label_counts, score_midpoints
 from mlmon_dagster.metrics.frames import MetricRows
 from mlmon_dagster.metrics.intervals import rate
-from mlmon_dagster.metrics.performance.roc import RocAuc, roc_auc
-from mlmon_dagster.metrics.rectified import (
+from mlmon_dagster.metrics.late_truth.rectified import (
     METHOD,
     WHOLE,
     Asked,
@@ -35,6 +34,7 @@ from mlmon_dagster.metrics.rectified import (
     strata_by_answer,
     strata_by_score,
 )
+from mlmon_dagster.metrics.performance.roc import RocAuc, roc_auc
 from mlmon_dagster.metrics.statistics import CELL_KEYS, ColumnStatistics
 
 COMPLETE = 0.95  # share of predictions with a label from which on the rest can change little

@@ -167,7 +167,7 @@ arrival_curve = sa.Table(
     sa.Column("least_share", sa.Float, nullable=False, server_default="0"),
     sa.Column("closes_seconds", sa.BigInteger),
     text("early_ages", "[]"),  # JSON, see `spec.windows.EarlyAge`
-    text("curves", "{}"),  # JSON, see `metrics.arrivals`
+    text("curves", "{}"),  # JSON, see `metrics.late_truth.arrivals`
     time("learnt_at", nullable=False),
 )
 

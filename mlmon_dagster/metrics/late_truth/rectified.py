@@ -73,11 +73,8 @@ class Strata(NamedTuple):
 
     def add(self, values: ArrayLike) -> Floats:
         """Add up values of bins, (C, B) or what broadcasts to it, by stratum: (C, G)."""
-        cells = len(self.rows)
-        flat = self.group + self.size * np.arange(cells)[:, None]
         spread = np.broadcast_to(np.asarray(values, np.float64), self.rows.shape)
-        found = np.bincount(flat.ravel(), spread.ravel(), minlength=cells * self.size)
-        return np.asarray(found.reshape(cells, self.size), np.float64)
+        return add_by_group(spread, self.group, self.size)
 
     def weights(self) -> Floats:
         """Return how many rows a labelled row of each bin stands for, (C, B); 0 without labels."""
@@ -111,6 +108,14 @@ class Strata(NamedTuple):
     def unlabelled_share(self) -> Floats:
         """Return the share of the rows that are in strata without a label, (C,)."""
         return 1 - rate(self.with_labels_only().rows.sum(axis=1), self.rows.sum(axis=1))
+
+
+def add_by_group(values: Floats, group: Ints, size: int) -> Floats:
+    """Add up values of bins, (C, B), by their group: (C, size)."""
+    cells = len(values)
+    flat = group + size * np.arange(cells)[:, None]
+    found = np.bincount(flat.ravel(), values.ravel(), minlength=cells * size)
+    return np.asarray(found.reshape(cells, size), np.float64)
 
 
 def strata_by_answer(rows: Floats, labelled: Floats, successes: Floats) -> Strata:

@@ -1,4 +1,4 @@
-"""Windows that hang together in time: how far later ones stray, against formulas and simulation."""
+"""What a baseline's windows share with each other, and with the calendar."""
 
 from __future__ import annotations
 
@@ -6,7 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlmon_dagster.metrics.drift.between_windows import Persistence, Season, Strays, correlation
+from mlmon_dagster.metrics.drift.between_windows import (
+    Persistence,
+    Season,
+    Strays,
+    correlation,
+    follows_from_window,
+    may_miss_a_season,
+)
+from mlmon_dagster.metrics.statistics import ColumnStatistics
+from tests.metrics.samples import categorical_binning, cells, count, numeric_binning
 
 WINDOWS = 45
 
@@ -41,13 +50,6 @@ def test_the_widening_is_that_of_simulated_windows(coefficient, rng):
     assert found.widening == pytest.approx(later / inside, rel=0.04)
 
 
-def test_windows_far_apart_in_time_are_independent_again():
-    weeks = pd.Series(pd.date_range("2024-01-01", periods=20, freq="28D", tz="UTC"))
-    both = pd.concat([weeks, weeks.iloc[:1] + pd.Timedelta(days=1)])
-    found = Persistence.of(0.8, both, np.zeros(21, np.int64))
-    assert found.effective == pytest.approx(20, abs=0.5)
-
-
 @pytest.mark.parametrize("coefficient", [0.0, 0.5, 0.9])
 def test_the_correlation_is_found_also_below_sampling_noise_and_a_week(coefficient, rng):
     """On average within .07, with as much noise as there is to find."""
@@ -60,22 +62,6 @@ def test_the_correlation_is_found_also_below_sampling_noise_and_a_week(coefficie
         seen = (values + week + rng.normal(size=WINDOWS))[:, None]
         found.append(correlation(seen - season.course(seen, places)[places], noise, starts))
     assert np.median(found) == pytest.approx(coefficient, abs=0.12)
-
-
-def test_the_course_of_a_season_is_not_moved_by_one_bad_day(rng):
-    starts = days(63)
-    season = Season.fit(starts)
-    values = np.tile(np.arange(7.0), 9)[:, None] + rng.normal(0, 0.1, (63, 1))
-    values[10] += 50
-    np.testing.assert_allclose(
-        season.course(values, season.of(starts))[:, 0], np.roll(np.arange(7.0), -3), atol=0.15
-    )
-
-
-@pytest.mark.parametrize(("windows", "step", "places"), [(27, "D", 1), (28, "D", 7), (96, "h", 24)])
-def test_a_season_is_known_after_four_of_them(windows, step, places):
-    starts = pd.Series(pd.date_range("2024-01-01", periods=windows, freq=step, tz="UTC"))
-    assert Season.fit(starts).places == places
 
 
 @pytest.mark.parametrize(("coefficient", "most"), [(0.0, 0.012), (0.5, 0.013), (0.9, 0.03)])
@@ -103,3 +89,57 @@ def test_equal_windows_make_every_other_value_far():
     own = Strays(np.full(20, 3.0), np.zeros(20), days(20))
     found = own.p_value(np.array([3.0, 3.1, np.nan]), np.zeros(3), days(3))
     np.testing.assert_array_equal(found, [1.0, 0.0, np.nan])
+
+
+DAYS = 60
+
+
+def profile(values: np.ndarray, *, kind: str = "numeric", step: str = "D") -> ColumnStatistics:
+    """Windows of values (W, rows), a day or another step apart."""
+    starts = pd.date_range("2024-01-01", periods=len(values), freq=step, tz="UTC")
+    binning = numeric_binning(values) if kind == "numeric" else categorical_binning(values)
+    return count(
+        binning, values, cells=cells(len(values)).assign(window_start=starts),
+        total=values.sum(axis=1), total_sq=(values**2).sum(axis=1),
+    )  # fmt: skip
+
+
+def of_windows(values: np.ndarray) -> np.ndarray:
+    return np.repeat(np.asarray(values)[:, None], 50, axis=1)
+
+
+STARTS = pd.date_range("2024-01-01", periods=DAYS, freq="D")
+RNG = np.random.default_rng(8)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "expected"),
+    [
+        ("weekday", of_windows(STARTS.day_of_week), True),
+        ("month", of_windows(STARTS.month), True),
+        ("a price of the day", of_windows(RNG.normal(size=DAYS)), False),
+        ("a constant", np.ones((DAYS, 50)), False),
+        ("independent rows", RNG.normal(size=(DAYS, 50)), False),
+        ("weekday, and one odd row", None, False),
+    ],
+)
+def test_a_column_that_follows_from_the_date_is_told_from_one_that_is_alike_all_day(
+    name, values, expected
+):
+    if values is None:
+        values = of_windows(STARTS.day_of_week)
+        values[3, 0] = 6
+    assert follows_from_window(profile(values.astype(float))) is expected
+    if name == "weekday":
+        assert follows_from_window(profile(values, kind="categorical"))
+        assert not follows_from_window(profile(values[:13].astype(float)))
+
+
+def test_columns_whose_days_differ_may_have_a_season_unless_a_year_is_known():
+    weather = RNG.normal(0, 1, (DAYS, 1)) + RNG.normal(0, 1, (DAYS, 50))
+    columns = {
+        "weather": profile(weather), "age": profile(RNG.normal(size=(DAYS, 50))),
+        "weekday": profile(of_windows(STARTS.day_of_week).astype(float)),
+    }  # fmt: skip
+    assert may_miss_a_season(columns) == ["weather"]
+    assert may_miss_a_season({"weather": profile(weather, step="6D")}) == []

@@ -388,7 +388,7 @@ class TruthRecord:
         arrived: Class -> age -> actuals, by when they came to this store.
         known: The same by when they became known, as far as they say so (``actual_time``).
         bands: Class -> age -> actuals that came by band of their score, lowest first; empty where
-            the task has none. See `metrics.early_truth`.
+            the task has none. See `metrics.late_truth.early_truth`.
         n_future: Actuals that claim to have become known later than now; not among `known`.
         n_early: Actuals that claim to have become known before their prediction; likewise.
     """

@@ -20,7 +20,7 @@ from scipy import stats
 
 from mlmon_dagster.metrics import FEWEST_WINDOWS, Floats, Ints
 from mlmon_dagster.metrics.statistics import ColumnStatistics, over_versions, seconds_of
-from mlmon_dagster.metrics.window_law import Law, fit, to_scale
+from mlmon_dagster.metrics.windows.law import Law, fit, to_scale
 
 CELLS = 2_048
 BACK = 7  # windows that a window is compared with

@@ -1,7 +1,7 @@
 """A number of which nothing is known but its values in windows: is one more of them unlike those?
 
 How far a single window strays can only be learnt from other windows, so that both the interval of a
-value and the chance of it come from the law that the baseline's windows follow (`window_law`): it
+value and the chance of it come from the law that the baseline's windows follow (`windows.law`): it
 is a prediction interval (Higgins, Thompson and Spiegelhalter, 2009).
 """
 
@@ -14,11 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mlmon_dagster.metrics import FEWEST_WINDOWS, Floats, Ints
-from mlmon_dagster.metrics.window_law import Law, fit
+from mlmon_dagster.metrics.windows.law import LONGEST, Calendar, Law
 
-_YEAR = 365.25 * 86_400  # seconds
-_WEEK, _DAY = 7, 24  # windows of a season, of days and of hours
-_LONGEST = 400  # windows of a baseline, the newest
 _FEWEST_ROWS = 0.5  # of the baseline's smallest window
 _NEAREST, _FURTHEST, _STEPS = 0.01, 1_000.0, 64  # standard deviations, and distances asked for
 _NO_SPREAD = 1e-9  # of a value: a number that is the same in all windows
@@ -57,35 +54,16 @@ class UsualValues:
     @property
     def fewest_rows(self) -> float:
         """Rows below which a window strays farther than these by its size alone."""
-        return _FEWEST_ROWS * float(np.asarray(self.rows)[-_LONGEST:].min())
+        return _FEWEST_ROWS * float(np.asarray(self.rows)[-LONGEST:].min())
 
     @cached_property
-    def _numbers(self) -> Ints:
-        starts = np.asarray(self.starts, np.float64)[-_LONGEST:]
-        found: Ints = np.round((starts - starts[0]) * self.windows_a_year / _YEAR).astype(np.int64)
-        return found
-
-    @property
-    def _period(self) -> int:
-        if self.windows_a_year < 300:
-            return 1
-        return _WEEK if self.windows_a_year < 400 else _DAY
+    def _calendar(self) -> Calendar:
+        return Calendar(np.asarray(self.starts, np.float64), self.windows_a_year)
 
     @cached_property
     def _law(self) -> Law:
-        values = np.asarray(self.values, np.float64)[-_LONGEST:]
-        return fit(values, at=self._numbers, period=self._period, is_moving=self.is_moving)
-
-    def _place(self, start: float) -> Ints:
-        """Return when a window starts, in windows since the baseline's first.
-
-        A baseline may be of the same days or of later ones: only the place in the season counts
-        then.
-        """
-        first = np.asarray(self.starts, np.float64)[-_LONGEST:][0]
-        at = round((start - first) * self.windows_a_year / _YEAR)
-        missing = max(int(self._numbers[-1]) + 1 - at, 0)
-        return np.array([at + -(-missing // self._period) * self._period])
+        values = np.asarray(self.values, np.float64)[None]
+        return self._calendar.fit(values, np.zeros_like(values), is_moving=self.is_moving)
 
     def judge(self, value: float, start: float, level: float = 0.05) -> JudgedValue:
         """Hold one more window against these.
@@ -98,7 +76,8 @@ class UsualValues:
         Raises:
             ValueError: If there are fewer than eight windows.
         """
-        at, size = self._place(start), float(np.std(np.asarray(self.values)[-_LONGEST:]))
+        at = self._calendar.place(np.array([start]))
+        size = float(np.std(np.asarray(self.values)[-LONGEST:]))
         size = max(size, _NO_SPREAD * abs(value), _NO_SPREAD)
         found = self._law.judge([value], 0.0, at)
         usual = float(found.usual[0, 0])

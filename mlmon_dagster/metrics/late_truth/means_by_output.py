@@ -24,9 +24,16 @@ from scipy import special
 from mlmon_dagster.metrics import Flags, Floats, Ints
 from mlmon_dagster.metrics.frames import MetricRows
 from mlmon_dagster.metrics.intervals import rate
+from mlmon_dagster.metrics.late_truth.rectified import (
+    Interval,
+    Strata,
+    add_by_group,
+    group_bins,
+    mean,
+    recalibrate,
+)
 from mlmon_dagster.metrics.means import OF_LAW
 from mlmon_dagster.metrics.performance.weighted_back import COMPLETE, replace_rows
-from mlmon_dagster.metrics.rectified import Interval, Strata, group_bins, mean, recalibrate
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 
 STATES = 2  # of a row that has no value: without ground truth, and with it
@@ -132,17 +139,12 @@ class _Strata(NamedTuple):
 
     def add(self, values: Floats) -> Floats:
         """Add up values of groups by stratum, (P, H)."""
-        size = self.rows.shape[1]
-        flat = self.group + size * np.arange(len(self.rows))[:, None]
-        found = np.bincount(flat.ravel(), values.ravel(), minlength=self.rows.size)
-        return np.asarray(found.reshape(self.rows.shape), np.float64)
+        return add_by_group(values, self.group, _MOST + 1)
 
 
 def _strata(found: ByOutput) -> _Strata:
     group = group_bins(found.rows, found.labelled, _MOST)
-    none = np.zeros((len(found.rows), _MOST + 1))
-    draft = _Strata(group, none, none, none)
-    rows, labelled = draft.add(found.rows), draft.add(found.labelled)
+    rows, labelled = (add_by_group(x, group, _MOST + 1) for x in (found.rows, found.labelled))
     weights = np.take_along_axis(np.nan_to_num(rate(rows, labelled)), group, axis=1)
     return _Strata(group, rows, labelled, weights)
 

@@ -16,7 +16,8 @@ or have heavy tails, since the more can be seen of it. Thirty windows do not sho
 .9, or one window in twenty that strays four times as far; `python -m benchmarks window_law` says
 what that costs.
 
-Volumes (`service.Volume`) and shifts that stay (`drift.sustained`) are judged by it; others follow.
+Volumes (`service.Volume`), shifts that stay (`drift.sustained`, `performance.lasting`), releases,
+repeated rows and metrics of one's own are judged by it.
 """
 
 from __future__ import annotations
@@ -74,10 +75,9 @@ _TIED = 0.7  # of the windows have values of their own, if no grain is looked fo
 _ROUNDING = 1e-9
 _TINY = 1e-300
 _LEAST_WEIGHT = 1e-7
-_HALVES = 40
 _YEAR = 365.25 * 86_400  # seconds
 _WEEK, _DAY = 7, 24  # windows of a season, of days and of hours
-_LONGEST = 400  # windows of a baseline, the newest
+LONGEST = 400  # windows of a baseline, the newest
 _A_YEAR = 0.2  # level of a verdict on the newest windows, times the windows of a year
 _MOST = 0.01
 
@@ -113,13 +113,6 @@ class Lasting(NamedTuple):
     p_value: Floats
     run: Ints
     moved: Floats
-
-
-class Range(NamedTuple):
-    """Between what usual windows lie, on the law's scale, (S, C) each."""
-
-    low: Floats
-    high: Floats
 
 
 class _Member(NamedTuple):
@@ -361,32 +354,6 @@ class Law:
             both = zip(found, (p_value, run, moved), strict=True)
             found = Lasting(*(np.where(is_surer, new, old) for old, new in both))
         return found
-
-    def usual_range(self, noise: ArrayLike, at: ArrayLike, level: float = 0.05) -> Range:
-        """Return between what all but `level` of such windows lie, by bisection.
-
-        Args:
-            noise: Variances of C windows by their rows, (S, C) or (C,).
-            at: When they start.
-            level: Share that lies outside, half on either side.
-        """
-        times = np.asarray(at, np.int64)
-        size = len(self.noise)
-        variance = np.broadcast_to(np.asarray(noise, np.float64), (size, len(times)))
-        middle = self._judged(np.zeros_like(variance), variance, times).usual
-        widest = max(float(member.spread.max()) for member in self.members)
-        reach = 100 * max(widest, float(np.sqrt(variance.max(initial=0.0))))
-        ends = []
-        for side in (-1.0, 1.0):
-            near, far = np.zeros_like(middle), np.full_like(middle, reach)
-            for _ in range(_HALVES):
-                half = (near + far) / 2
-                found = self._judged(middle + side * half, variance, times)
-                beyond = found.below if side < 0 else found.above
-                near = np.where(beyond > level / 2, half, near)
-                far = np.where(beyond > level / 2, far, half)
-            ends.append(middle + side * far)
-        return Range(*ends)
 
     def _judged(self, value: Floats, noise: Floats, at: Ints) -> Judged:
         beyond = noise - self.noise[:, None]
@@ -696,7 +663,7 @@ class Calendar:
         windows_a_year: How long a window is.
     """
 
-    def __init__(self, starts: Ints, windows_a_year: float) -> None:
+    def __init__(self, starts: Ints | Floats, windows_a_year: float) -> None:
         self._step = _YEAR / windows_a_year
         self._period = 1 if windows_a_year < 300 else _WEEK if windows_a_year < 400 else _DAY
         self._first = starts[0]
@@ -704,7 +671,7 @@ class Calendar:
 
     def fit(self, values: Floats, noise: Floats, *, is_moving: bool) -> Law:
         """Fit the law of the baseline's newest windows, at most 400; arguments as of `fit`."""
-        newest = slice(-_LONGEST, None)
+        newest = slice(-LONGEST, None)
         return fit(
             values[:, newest],
             noise[:, newest],
@@ -713,7 +680,7 @@ class Calendar:
             is_moving=is_moving,
         )
 
-    def place(self, starts: Ints) -> Ints:
+    def place(self, starts: Ints | Floats) -> Ints:
         """Return when windows start, in windows since the baseline's first, after its last.
 
         A baseline may be of another dataset, and of the same days or later ones: only the place in

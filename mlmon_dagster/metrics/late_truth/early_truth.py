@@ -15,7 +15,7 @@ import numpy as np
 from scipy import special
 
 from mlmon_dagster.metrics import Flags, Floats, Ints
-from mlmon_dagster.metrics.arrivals import TruthRecord
+from mlmon_dagster.metrics.late_truth.arrivals import TruthRecord
 from mlmon_dagster.spec.windows import EarlyAge, age_step
 
 MIN_RECORD = 20  # complete windows without which nothing is shown

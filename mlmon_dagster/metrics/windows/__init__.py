@@ -1,0 +1,1 @@
+"""How windows differ by themselves: their law, their spread, their calendar, rows that return."""
