@@ -27,7 +27,7 @@ from mlmon_dagster.store.moments import begin_moment, note_commits
 from mlmon_dagster.store.places.location import Location
 from mlmon_dagster.store.state.database import overwrite_deleted
 from mlmon_dagster.store.state.schema import baseline, baseline_promotion
-from mlmon_dagster.store.state.sql import upsert
+from mlmon_dagster.store.state.sql import Bind, fetch_row, fetch_rows, fetch_value, upsert
 from mlmon_dagster.store.state.writing import reached, writer_lock
 from mlmon_dagster.store.tables.derived_columns import EXEMPLAR
 
@@ -73,15 +73,10 @@ def save_baseline(
     First its file, then the row that names the file; killed in between, the file is deleted by
     the next upkeep.
     """
-    row = {
-        "model": model,
-        "baseline_id": baseline_id,
-        "kind": kind,
-        "dataset": dataset,
-        "n": n,
-        "data_version": data_version,
-        "created_at": now,
-    }
+    row: dict[str, object] = {
+        "model": model, "baseline_id": baseline_id, "kind": kind, "dataset": dataset, "n": n,
+        "data_version": data_version, "created_at": now,
+    }  # fmt: skip
     with hold_lock(store, model):
         begin_moment(store, model, now)
         row["payload"] = write_file(store, model, payload_json)
@@ -90,7 +85,7 @@ def save_baseline(
             c = baseline.c
             others = sa.select(sa.func.max(c.created_at))
             others = others.where(c.model == model, c.baseline_id != baseline_id)
-            last: datetime | None = conn.scalar(others)
+            last: datetime | None = fetch_value(conn, others)
             if last is not None and last >= now:  # at one moment, or the clock went back
                 row["created_at"] = last + timedelta(microseconds=1)
             upsert(conn, baseline, [row])
@@ -144,18 +139,8 @@ def load_newest(
     query, asked = _NEWEST, {"of_model": model}
     if baseline_id is not None:
         query, asked = _NAMED, {"of_model": model, "named": baseline_id}
-    with engine.connect() as conn:
-        row = conn.execute(query, asked).first()
+    row = fetch_row(engine, query, asked)
     return None if row is None else StoredBaseline(*row)
-
-
-def load_newest_declared(engine: sa.Engine, spec: ModelSpec) -> str | None:
-    """Return the id of the newest baseline that the spec declares, not one that was promoted.
-
-    One that an earlier spec declared, of another dataset or of earlier windows, is none.
-    """
-    with engine.connect() as conn:
-        return _find_declared(conn, spec)
 
 
 _ROLLING = _NEWEST.with_only_columns(baseline.c.baseline_id).where(baseline.c.kind == FIRST_WINDOWS)
@@ -164,12 +149,16 @@ _OF_DATASET = _NEWEST.with_only_columns(baseline.c.baseline_id).where(
 )
 
 
-def _find_declared(conn: sa.Connection, spec: ModelSpec) -> str | None:
+def load_newest_declared(bind: Bind, spec: ModelSpec) -> str | None:
+    """Return the id of the newest baseline that the spec declares, not one that was promoted.
+
+    One that an earlier spec declared, of another dataset or of earlier windows, is none.
+    """
     query, asked = _ROLLING, {"of_model": spec.model}
     if not spec.baseline.is_rolling:
         query, asked = _OF_DATASET, {**asked, "of_dataset": spec.baseline.dataset}
-    found: str | None = conn.scalar(query, asked)
-    return found
+    row = fetch_row(bind, query, asked)
+    return None if row is None else row[0]
 
 
 @dataclass(frozen=True)
@@ -218,12 +207,6 @@ def undo_promotion(conn: sa.Connection, promotion_id: int, *, author: str, now: 
     return conn.execute(statement.values(undone_at=now, undone_by=author)).rowcount == 1
 
 
-def list_promotions(engine: sa.Engine, model: str) -> list[Promotion]:
-    """Return every promotion of a model, undone ones too, oldest first."""
-    with engine.connect() as conn:
-        return _find_promotions(conn, model)
-
-
 _PROMOTIONS = (
     sa.select(*(baseline_promotion.c[field.name] for field in fields(Promotion)))
     .where(baseline_promotion.c.model == sa.bindparam("of_model"))
@@ -231,8 +214,9 @@ _PROMOTIONS = (
 )
 
 
-def _find_promotions(conn: sa.Connection, model: str) -> list[Promotion]:
-    return [Promotion(*row) for row in conn.execute(_PROMOTIONS, {"of_model": model})]
+def list_promotions(bind: Bind, model: str) -> list[Promotion]:
+    """Return every promotion of a model, undone ones too, oldest first."""
+    return [Promotion(*row) for row in fetch_rows(bind, _PROMOTIONS, {"of_model": model})]
 
 
 class BaselinesInForce:
@@ -261,8 +245,7 @@ class BaselinesInForce:
 def baselines_in_force(engine: sa.Engine, spec: ModelSpec) -> BaselinesInForce:
     """Return which baseline each window of a model is compared with."""
     with engine.connect() as conn:
-        declared, promotions = _find_declared(conn, spec), _find_promotions(conn, spec.model)
-    return BaselinesInForce(declared, promotions)
+        return BaselinesInForce(load_newest_declared(conn, spec), list_promotions(conn, spec.model))
 
 
 @contextmanager
@@ -340,8 +323,7 @@ def _load_rows(
     query = sa.select(c.baseline_id, c.payload).where(c.model == model)
     if datasets is not None:
         query = query.where(c.dataset.in_(datasets))
-    with store.state.connect() as conn:
-        return [(row.baseline_id, row.payload) for row in conn.execute(query)]
+    return [(row.baseline_id, row.payload) for row in fetch_rows(store.state, query)]
 
 
 def _replace_payload(store: Store, model: str, baseline_id: str, payload: str) -> None:

@@ -27,7 +27,7 @@ from mlmon_dagster.spec.sources import STREAMS
 from mlmon_dagster.store.places.location import Location
 from mlmon_dagster.store.state import manifest
 from mlmon_dagster.store.state.schema import store_mark
-from mlmon_dagster.store.state.sql import upsert
+from mlmon_dagster.store.state.sql import fetch_values, upsert
 from mlmon_dagster.store.state.writing import reached
 from mlmon_dagster.store.store import Store, refuse_half_restored
 from mlmon_dagster.store.tables.delta import NEWEST, why_commit_is_bad
@@ -253,8 +253,7 @@ def join_moments(store: Store, model: str, now: datetime) -> None:
 
 def models_with_moments(store: Store) -> list[str]:
     """Return the models of which the database, or the folder of the tables, has a moment."""
-    with store.state.connect() as conn:
-        known = set(conn.scalars(sa.select(store_mark.c.model).distinct()))
+    known = set(fetch_values(store.state, sa.select(store_mark.c.model).distinct()))
     return sorted(known | {name.partition("/")[0] for name in (store.root / FOLDER).below()})
 
 

@@ -163,19 +163,19 @@ class InferenceRecords:
         # commit fail, so a rebuild from older rows can never replace one from newer rows.
         target = self._folder.ensure()
         log = self._log.pinned()
-        sums: dict[tuple[datetime, str], _Sums] = {}
+        counted: list[pa.Table] = []
 
         def computed() -> Iterator[pa.Table]:
             for group in groups_of(log.count_rows(dates), ROWS_AT_ONCE):
                 records = self._compute(log, group, wanted)
-                self._add_up(records, sums)
+                counted.append(self._count(records))
                 yield records
                 del records  # before the next are made
             reached("rebuild.computed")
 
         self._replace(target, computed(), dates, wanted)
         reached("rebuild.committed")
-        return _complete(_counts(sums), windows, datasets)
+        return _complete(self._add_up(counted), windows, datasets)
 
     def _replace(
         self,
@@ -238,24 +238,29 @@ class InferenceRecords:
             return set(), {}
         return other_dates, {"moved": pairs.select(["prediction_id"])}
 
-    def _add_up(self, records: pa.Table, sums: dict[tuple[datetime, str], _Sums]) -> None:
-        """Add some records to the sums of their windows and datasets."""
+    def _count(self, records: pa.Table) -> pa.Table:
+        """Count and fingerprint records by window and dataset."""
         joined = [field.name for field in span_fields(self._spec)]
         if self._spec.spans is not None and self._spec.spans.version is not None:
             joined.append("model_version")
-        sql = fingerprint_sql(joined)
-        for row in self._engine.query(sql, {"records": records}).to_pylist():
-            key = row["window_start"].astimezone(UTC), row["dataset"]
-            more = _Sums(
+        return self._engine.query(fingerprint_sql(joined), {"records": records})
+
+    def _add_up(self, counted: Sequence[pa.Table]) -> list[WindowCounts]:
+        """Return the counts of windows and datasets, in whatever parts their records came."""
+        found = self._engine.query(_ADD_UP, {"counted": pa.concat_tables(counted)})
+        return [
+            WindowCounts(
+                row["window_start"].astimezone(UTC),
+                row["dataset"],
                 row["n"],
                 row["n_actual"],
+                _digest(row["n"], row["total"], row["parity"]),
                 row["n_conflict"],
-                int(row["total"]),
-                int(row["parity"]),
                 row["first_event_time"].astimezone(UTC),
                 row["last_event_time"].astimezone(UTC),
             )
-            sums[key] = sums.get(key, _Sums()) + more
+            for row in found.to_pylist()
+        ]
 
     def read(
         self,
@@ -380,9 +385,8 @@ class InferenceRecords:
                 )
             except StoreError:
                 return None  # files of versions as old were deleted
-            sums: dict[tuple[datetime, str], _Sums] = {}
-            self._add_up(rows, sums)
-            counts = {c.dataset: c for c in _counts(sums) if c.window_start == window.start}
+            found = self._add_up([self._count(rows)])
+            counts = {c.dataset: c for c in found if c.window_start == window.start}
             if counts and version_of(counts) == data_version:
                 return version
         return None
@@ -434,55 +438,13 @@ def groups_of(counts: Mapping[str, int], at_once: int) -> Iterator[Group]:
         yield Group(dates, EVERY_ID)
 
 
-@dataclass(frozen=True)
-class _Sums:
-    """What adds up of the records of one window and dataset, in whatever parts they come."""
-
-    n: int = 0
-    n_actual: int = 0
-    n_conflict: int = 0
-    total: int = 0
-    parity: int = 0
-    first_event_time: datetime | None = None
-    last_event_time: datetime | None = None
-
-    def __add__(self, other: _Sums) -> _Sums:
-        firsts = [t for t in (self.first_event_time, other.first_event_time) if t is not None]
-        lasts = [t for t in (self.last_event_time, other.last_event_time) if t is not None]
-        return _Sums(
-            self.n + other.n,
-            self.n_actual + other.n_actual,
-            self.n_conflict + other.n_conflict,
-            self.total + other.total,
-            self.parity ^ other.parity,
-            min(firsts, default=None),
-            max(lasts, default=None),
-        )
-
-
-def _counts(sums: Mapping[tuple[datetime, str], _Sums]) -> list[WindowCounts]:
-    return [
-        WindowCounts(
-            window_start=start,
-            dataset=dataset,
-            n=found.n,
-            n_actual=found.n_actual,
-            data_version=_digest(found.n, found.total, found.parity),
-            n_conflict=found.n_conflict,
-            first_event_time=found.first_event_time,
-            last_event_time=found.last_event_time,
-        )
-        for (start, dataset), found in sums.items()
-    ]
-
-
 def _complete(
     counts: Sequence[WindowCounts], windows: Sequence[Window], datasets: Sequence[str] | None
 ) -> list[WindowCounts]:
     """Keep the windows asked for and add those without records."""
     starts = {window.start for window in windows}
     found = {(c.window_start, c.dataset): c for c in counts if c.window_start in starts}
-    empty = _digest(0, 0, 0)
+    empty = _digest(0, "0", "0")
     for start in starts:
         for dataset in (PRODUCTION,) if datasets is None else datasets:
             found.setdefault(
@@ -491,7 +453,7 @@ def _complete(
     return [found[key] for key in sorted(found)]
 
 
-def _digest(n: int, total: int, parity: int) -> str:
+def _digest(n: int, total: str, parity: str) -> str:
     return hashlib.sha256(f"{n}:{total}:{parity}".encode()).hexdigest()[:32]
 
 
@@ -627,3 +589,12 @@ def fingerprint_sql(of_spans: Sequence[str] = ()) -> str:
             prediction_id, row_hash, n_prediction_rows, COALESCE(actual_row_hash::VARCHAR, '')
             {joined}))[1:15] AS BIGINT) AS hash FROM records)
     GROUP BY window_start, dataset"""
+
+
+# What `fingerprint_sql` found of parts, of each window and dataset together.
+_ADD_UP: Final = """SELECT window_start, dataset, SUM(n)::BIGINT AS n,
+    SUM(n_actual)::BIGINT AS n_actual, SUM(n_conflict)::BIGINT AS n_conflict,
+    CAST(SUM(total::HUGEINT) AS VARCHAR) AS total,
+    CAST(BIT_XOR(parity::BIGINT) AS VARCHAR) AS parity,
+    MIN(first_event_time) AS first_event_time, MAX(last_event_time) AS last_event_time
+FROM counted GROUP BY window_start, dataset"""

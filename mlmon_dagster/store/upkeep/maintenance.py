@@ -49,7 +49,7 @@ from mlmon_dagster.store.state.schema import (
     ingest_file,
     silence,
 )
-from mlmon_dagster.store.state.sql import literal
+from mlmon_dagster.store.state.sql import fetch_rows, fetch_value, literal
 from mlmon_dagster.store.state.writing import reached, writer_lock
 from mlmon_dagster.store.tables import kept_rows, spans
 from mlmon_dagster.store.tables.columns import EXPIRED, UNMATCHED, actual_schema, conform
@@ -378,8 +378,7 @@ def _delete_quarantine(
     query = sa.select(c.sha256, c.size_bytes).where(
         c.model == spec.model, refused, c.finished_at < now - age, c.first_seen < now - age
     )
-    with store.state.connect() as conn:
-        sizes = {row.sha256: row.size_bytes for row in conn.execute(query)}
+    sizes = {row.sha256: row.size_bytes for row in fetch_rows(store.state, query)}
     folder: Location = kept_rows.locate_folder(store, spec.model)
     old = {name: sizes[sha] for name in folder.below() if (sha := name.split(".")[0]) in sizes}
     for name in [] if dry_run else old:
@@ -530,11 +529,12 @@ def list_folders(store: Store, model: str) -> list[Path]:
 
 def count_rows(store: Store, model: str) -> dict[str, int]:
     """Return how many rows of the state database are a model's, by table; none left out."""
-    with store.state.connect() as conn:
-        counts = {
-            table.name: conn.scalar(sa.select(sa.func.count()).select_from(table).where(mine))
-            for table, mine in _select_rows(model)
-        }
+    counts = {
+        table.name: fetch_value(
+            store.state, sa.select(sa.func.count()).select_from(table).where(mine)
+        )
+        for table, mine in _select_rows(model)
+    }
     return {name: int(n) for name, n in counts.items() if n}
 
 
