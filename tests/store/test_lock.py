@@ -63,27 +63,6 @@ def test_a_holder_that_died_on_this_host_is_displaced_at_once(any_store: Store) 
         assert holders(any_store) == ["a"]
 
 
-def test_a_living_holder_on_this_host_is_not_displaced(any_store: Store) -> None:
-    with (
-        writer_lock(any_store.state, "a"),
-        pytest.raises(StoreError, match="is held by"),
-        writer_lock(any_store.state, "a", wait_seconds=0),
-    ):
-        raise AssertionError
-
-
-def test_a_long_block_keeps_its_lease(any_store: Store) -> None:
-    def lease() -> dt.datetime:
-        with any_store.state.connect() as conn:
-            return conn.execute(sa.select(schema.writer_lock.c.expires_at)).scalar_one()
-
-    with writer_lock(any_store.state, "a", lease_seconds=0.3):
-        first = lease()
-        renewed = threading.Event()
-        while lease() == first:
-            renewed.wait(0.05)
-
-
 def test_only_one_of_many_holds_a_lock_at_a_time(any_store: Store) -> None:
     inside, most = 0, 0
 
