@@ -14,7 +14,7 @@ import hashlib
 import json
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -121,32 +121,24 @@ def read_whole_payload(store: Store, stored: StoredBaseline | None) -> str | Non
     return None if stored is None else read_file(store, stored.model, stored.payload)
 
 
-# Built once: every step of a run asks, and building a query takes longer than asking.
-_OF_MODEL = baseline.c.model == sa.bindparam("of_model")
-_NEWEST = (
-    sa.select(*(baseline.c[field.name] for field in fields(StoredBaseline)))
-    .where(_OF_MODEL)
-    .order_by(baseline.c.created_at.desc(), baseline.c.baseline_id)
-    .limit(1)
-)
-_NAMED = _NEWEST.where(baseline.c.baseline_id == sa.bindparam("named"))
-
-
 def load_newest(
-    engine: sa.Engine, model: str, baseline_id: str | None = None
+    bind: Bind, model: str, baseline_id: str | None = None, **chosen: str | None
 ) -> StoredBaseline | None:
-    """Return the newest baseline of a model, or the one with an id; None if there is none."""
-    query, asked = _NEWEST, {"of_model": model}
+    """Return the newest baseline of a model; None if there is none.
+
+    Args:
+        bind: The state database.
+        model: The model's name.
+        baseline_id: The one with this id.
+        chosen: Columns of the table, such as ``kind``, and their values.
+    """
+    c = baseline.c
+    query = sa.select(*(c[field.name] for field in fields(StoredBaseline)))
+    query = query.where(c.model == model, *(c[name] == value for name, value in chosen.items()))
     if baseline_id is not None:
-        query, asked = _NAMED, {"of_model": model, "named": baseline_id}
-    row = fetch_row(engine, query, asked)
+        query = query.where(c.baseline_id == baseline_id)
+    row = fetch_row(bind, query.order_by(c.created_at.desc(), c.baseline_id).limit(1))
     return None if row is None else StoredBaseline(*row)
-
-
-_ROLLING = _NEWEST.with_only_columns(baseline.c.baseline_id).where(baseline.c.kind == FIRST_WINDOWS)
-_OF_DATASET = _NEWEST.with_only_columns(baseline.c.baseline_id).where(
-    baseline.c.kind == "dataset", baseline.c.dataset == sa.bindparam("of_dataset")
-)
 
 
 def load_newest_declared(bind: Bind, spec: ModelSpec) -> str | None:
@@ -154,11 +146,11 @@ def load_newest_declared(bind: Bind, spec: ModelSpec) -> str | None:
 
     One that an earlier spec declared, of another dataset or of earlier windows, is none.
     """
-    query, asked = _ROLLING, {"of_model": spec.model}
-    if not spec.baseline.is_rolling:
-        query, asked = _OF_DATASET, {**asked, "of_dataset": spec.baseline.dataset}
-    row = fetch_row(bind, query, asked)
-    return None if row is None else row[0]
+    if spec.baseline.is_rolling:
+        found = load_newest(bind, spec.model, kind=FIRST_WINDOWS)
+    else:
+        found = load_newest(bind, spec.model, kind="dataset", dataset=spec.baseline.dataset)
+    return None if found is None else found.baseline_id
 
 
 @dataclass(frozen=True)
@@ -207,16 +199,11 @@ def undo_promotion(conn: sa.Connection, promotion_id: int, *, author: str, now: 
     return conn.execute(statement.values(undone_at=now, undone_by=author)).rowcount == 1
 
 
-_PROMOTIONS = (
-    sa.select(*(baseline_promotion.c[field.name] for field in fields(Promotion)))
-    .where(baseline_promotion.c.model == sa.bindparam("of_model"))
-    .order_by(baseline_promotion.c.id)
-)
-
-
 def list_promotions(bind: Bind, model: str) -> list[Promotion]:
     """Return every promotion of a model, undone ones too, oldest first."""
-    return [Promotion(*row) for row in fetch_rows(bind, _PROMOTIONS, {"of_model": model})]
+    c = baseline_promotion.c
+    query = sa.select(*(c[field.name] for field in fields(Promotion))).where(c.model == model)
+    return [Promotion(*row) for row in fetch_rows(bind, query.order_by(c.id))]
 
 
 class BaselinesInForce:
@@ -282,10 +269,8 @@ def tidy_files(store: Store, model: str, *, dry_run: bool = False) -> list[str]:
     Returns:
         The deleted files' names; with ``dry_run`` those that would be, and nothing is changed.
     """
-    if dry_run:
-        return _find_unnamed(store, model)
-    with hold_lock(store, model):
-        return _delete_unnamed(store, model)
+    with nullcontext() if dry_run else hold_lock(store, model):
+        return _delete_unnamed(store, model, dry_run=dry_run)
 
 
 def redact_names(
@@ -334,16 +319,13 @@ def _replace_payload(store: Store, model: str, baseline_id: str, payload: str) -
         conn.execute(sa.update(baseline).where(*mine).values(payload=payload))
 
 
-def _find_unnamed(store: Store, model: str) -> list[str]:
-    there = _locate_folder(store, model).below()
+def _delete_unnamed(store: Store, model: str, *, dry_run: bool = False) -> list[str]:
+    folder = _locate_folder(store, model)
+    there = folder.below()
     named = {locate_file(store, model, payload).name for _, payload in _load_rows(store, model)}
-    return [name for name in there if name not in named]
-
-
-def _delete_unnamed(store: Store, model: str) -> list[str]:
-    names = _find_unnamed(store, model)
-    for name in names:
-        (_locate_folder(store, model) / name).delete()
+    names = [name for name in there if name not in named]
+    for name in [] if dry_run else names:
+        (folder / name).delete()
     return names
 
 

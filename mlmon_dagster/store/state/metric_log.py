@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import io
 import json
-import weakref
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import sqlalchemy as sa
@@ -54,17 +53,6 @@ _ROWS_A_STATEMENT = 500  # rows a statement
 _Key = tuple[Any, ...]  # of values that tell rows apart
 
 
-class _Known(NamedTuple):
-    """The series of a model, as last read; numbers are never given twice, so two of them tell."""
-
-    size: int
-    last: int
-    numbers: dict[_Key, int]
-
-
-_known: weakref.WeakKeyDictionary[sa.Engine, dict[str, _Known]] = weakref.WeakKeyDictionary()
-
-
 def lock_models(conn: sa.Connection, models: Sequence[str]) -> None:
     """Hold other writers of these models' metrics off until the transaction ends.
 
@@ -83,28 +71,10 @@ def series_numbers(conn: sa.Connection, wanted: Sequence[_Key]) -> list[int]:
         conn: A write transaction that holds the models' locks.
         wanted: The texts `SERIES` of each.
     """
-    known: dict[_Key, int] = {}
-    for model in {key[0] for key in wanted}:
-        known |= _known_numbers(conn, model)
-    if new := sorted(set(wanted) - known.keys()):
-        _insert_missing(conn, schema.series, SERIES, new)
-        # Not kept in mind: nobody knows yet whether the transaction will be committed.
-        for model in {key[0] for key in new}:
-            known |= _read_numbers(conn, model)
+    chosen = {name: sorted({key[at] for key in wanted}) for at, name in enumerate(SERIES[:2])}
+    query = _select_series(*chosen)
+    known = _find_numbers(conn, schema.series, SERIES, wanted, query, chosen)
     return [known[key] for key in wanted]
-
-
-def _known_numbers(conn: sa.Connection, model: str) -> dict[_Key, int]:
-    size, last = conn.execute(_SIZE_OF_SERIES, {"model": model}).one()
-    cached = _known.setdefault(conn.engine, {}).get(model)
-    if cached is None or (cached.size, cached.last) != (size, last):
-        cached = _Known(size, last, _read_numbers(conn, model))
-        _known[conn.engine][model] = cached
-    return cached.numbers
-
-
-def _read_numbers(conn: sa.Connection, model: str) -> dict[_Key, int]:
-    return _number_rows(conn, _select_series("model"), {"model": [model]})
 
 
 def _number_rows(
@@ -112,11 +82,6 @@ def _number_rows(
 ) -> dict[_Key, int]:
     """Return the number of each row, which comes first, by the rest of the row."""
     return {tuple(key): number for number, *key in fetch_rows(conn, query, parameters)}
-
-
-_SIZE_OF_SERIES = sa.select(
-    sa.func.count(), sa.func.coalesce(sa.func.max(schema.series.c.id), 0)
-).where(schema.series.c.model == sa.bindparam("model"))
 
 
 # Statements are made once, as making one costs more than executing it on a few rows.

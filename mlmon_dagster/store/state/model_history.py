@@ -335,8 +335,9 @@ def note_upkeep(engine: sa.Engine, model: str, at: dt.datetime, machine: dt.date
 
 def load_last_upkeep(engine: sa.Engine, model: str) -> tuple[dt.datetime, dt.datetime] | None:
     """Return what the clock and the machine's said at a model's last upkeep; None without one."""
-    at, machine = load_last_beat(engine, _UPKEEP + model), load_last_note(engine, _UPKEEP + model)
-    return (at, dt.datetime.fromisoformat(machine)) if at is not None and machine else None
+    c = heartbeat.c
+    row = fetch_row(engine, sa.select(c.beat_at, c.note).where(c.name == _UPKEEP + model))
+    return (row.beat_at, dt.datetime.fromisoformat(row.note)) if row else None
 
 
 def load_last_note(engine: sa.Engine, name: str) -> str | None:

@@ -297,6 +297,16 @@ Aliases = Mapping[str, tuple[str, ...]]
 NO_ALIASES: Final[Aliases] = MappingProxyType({})
 
 
+def in_partitions(
+    dates: Collection[str] | None, datasets: Collection[str] | None = None
+) -> Callable[[Partition], bool]:
+    """Return what chooses the partitions of some dates, and datasets; None are all."""
+    return lambda partition: (
+        (dates is None or partition["window_date"] in dates)
+        and (datasets is None or partition["dataset"] in datasets)
+    )
+
+
 class Snapshot:
     """One pinned version of a Delta table.
 

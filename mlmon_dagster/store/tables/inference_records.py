@@ -33,7 +33,13 @@ from mlmon_dagster.store.tables.columns import (
     span_fields,
     window_date,
 )
-from mlmon_dagster.store.tables.delta import NO_ALIASES, DeltaFolder, Snapshot, retry, select_sql
+from mlmon_dagster.store.tables.delta import (
+    DeltaFolder,
+    Snapshot,
+    in_partitions,
+    retry,
+    select_sql,
+)
 from mlmon_dagster.store.tables.derived_columns import with_derived
 from mlmon_dagster.store.tables.engine import QueryEngine
 from mlmon_dagster.store.tables.event_log import EventLog, PinnedLog
@@ -186,7 +192,9 @@ class InferenceRecords:
     ) -> None:
         first = next(tables)
         second = next(tables, None)
-        if second is None and not first.num_rows and not self._has(target, dates, datasets):
+        is_theirs = in_partitions(dates, datasets)
+        was_there = any(is_theirs(file.partition) for file in target.files)
+        if second is None and not first.num_rows and not was_there:
             return  # nothing was there, nothing is: no commit
         where = {"window_date": dates} | ({} if datasets is None else {"dataset": datasets})
         if second is None:
@@ -196,13 +204,6 @@ class InferenceRecords:
         parts = map(partial(BucketRows, EVERY_ID), chain([first, second], tables))
         del first, second  # so that each part is let go once it is written
         target.replace_partitions(parts, self._schema, where)
-
-    def _has(self, target: Snapshot, dates: set[str], datasets: set[str] | None) -> bool:
-        return any(
-            file.partition["window_date"] in dates
-            and (datasets is None or file.partition["dataset"] in datasets)
-            for file in target.files
-        )
 
     def _compute(self, log: PinnedLog, group: Group, datasets: set[str] | None) -> pa.Table:
         other_dates, tables = self._moved(log, group.dates)
@@ -308,19 +309,11 @@ class InferenceRecords:
     ) -> str:
         """Return what `from_sql` does with the stored columns alone."""
         dates = None if windows is None else {window_date(window) for window in windows}
-        wanted = None if datasets is None else set(datasets)
         snapshot = self._folder.snapshot() if version is None else self._folder.earlier(version)
         where = self._where(windows)
         if snapshot is None:
             return select_sql([], self._schema, None, where)
-        return snapshot.from_sql(
-            None,
-            lambda p: (
-                (dates is None or p["window_date"] in dates)
-                and (wanted is None or p["dataset"] in wanted)
-            ),
-            where,
-        )
+        return snapshot.from_sql(None, in_partitions(dates, datasets), where)
 
     def parts(self, windows: Sequence[Window], datasets: Sequence[str]) -> Parts:
         """Divide what `from_sql` returns into subqueries of a million rows or so, whole files each.
@@ -329,29 +322,24 @@ class InferenceRecords:
             windows: Whose records are wanted.
             datasets: Only these.
         """
-        dates = {window_date(window) for window in windows}
-        snapshot = self._folder.snapshot()
-        files = () if snapshot is None else snapshot.files
+        is_theirs = in_partitions({window_date(window) for window in windows}, datasets)
+        snapshot, where = self._folder.snapshot(), self._where(windows)
+        if snapshot is None:
+            return Parts([with_derived(self._spec, select_sql([], self._schema, None, where))], 0)
+        files = [file for file in snapshot.files if is_theirs(file.partition)]
         groups: list[list[str]] = [[]]
-        n_rows = total = 0
+        n_rows = 0
         for file in sorted(files, key=lambda f: (f.partition["window_date"], f.path)):
-            if (
-                file.partition["window_date"] not in dates
-                or file.partition["dataset"] not in datasets
-            ):
-                continue
             if groups[-1] and n_rows + file.n_rows > ROWS_A_PART:
                 groups.append([])
                 n_rows = 0
             groups[-1].append(file.path)
             n_rows += file.n_rows
-            total += file.n_rows
-        schema, aliases = self._schema, NO_ALIASES
-        if snapshot is not None:
-            schema, aliases = snapshot.schema, snapshot.aliases
-        where = self._where(windows)
-        stored = [select_sql(group, schema, None, where, aliases) for group in groups]
-        return Parts([with_derived(self._spec, source) for source in stored], total)
+        stored = [
+            select_sql(group, snapshot.schema, None, where, snapshot.aliases) for group in groups
+        ]
+        sources = [with_derived(self._spec, source) for source in stored]
+        return Parts(sources, sum(file.n_rows for file in files))
 
     def _where(self, windows: Sequence[Window] | None) -> str | None:
         # Dates pick whole partitions; only hours share one.

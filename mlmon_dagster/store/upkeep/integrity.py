@@ -81,7 +81,7 @@ _OURS = (
     _COMMIT,
     _CHECKPOINT,
     re.compile(r"_delta_log/(_last_checkpoint|_commit_[^/]+|_staged_commits/.+|.*\.tmp|.*#\d+)"),
-    re.compile(r"([^/=]+=[^/]*/)*part-\d+-[0-9a-f-]+(-c\d+)?\.(\w+\.)?parquet(#\d+)?"),
+    re.compile(r"([^/=]+=[^/]*/)*part-[0-9a-f]+-[0-9a-f-]+(-c\d+)?\.(\w+\.)?parquet(#\d+)?"),
 )
 
 
