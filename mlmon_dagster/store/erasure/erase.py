@@ -180,10 +180,9 @@ def load_receipts(engine: sa.Engine, model: str | None = None) -> list[Receipt]:
 
 
 def _resume_others(store: Store, spec: ModelSpec, receipt: str, now: datetime) -> list[str]:
-    open_ = [r for r in load_receipts(store.state, spec.model) if r["finished_at"] is None]
     done = []
-    for row in reversed(open_):
-        if row["receipt"] != receipt:
+    for row in reversed(load_receipts(store.state, spec.model)):
+        if row["finished_at"] is None and row["receipt"] != receipt:
             known = None if "copies" not in row["steps"] else ()
             request = Request(row["receipt"], row["dataset"], row["recompute"], known)
             _finish_erasure(store, spec, request, now)

@@ -135,7 +135,8 @@ def _connect(url: str, options: tuple[tuple[str, str], ...], patience: int = 60)
             f"{url} is in object storage, which needs an extra package: "
             "pip install 'mlmon-dagster[object-storage]'."
         ) from error
-    client: Any = {k: _parse_value(v) for k, v in options if k in _CLIENT_OPTIONS}
+    known = {"true": True, "false": False}
+    client: Any = {k: known.get(v.lower(), v) for k, v in options if k in _CLIENT_OPTIONS}
     config: Any = {k: v for k, v in options if k not in _CLIENT_OPTIONS}
     with explained(url):
         return obstore.store.from_url(
@@ -244,10 +245,6 @@ def _open_target(target: Path | None) -> Iterator[Any]:
 def _split_object(location: Location) -> tuple[ObjectStore, str]:
     folder, _, name = location.url.rpartition("/")
     return connect(ObjectPlace(folder, location.options)), name
-
-
-def _parse_value(text: str) -> str | bool:
-    return {"true": True, "false": False}.get(text.lower(), text)
 
 
 @contextmanager

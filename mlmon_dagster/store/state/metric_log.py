@@ -27,10 +27,12 @@ from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.store.state import schema
 from mlmon_dagster.store.state.schema import METRIC_COLUMNS, SERIES, WINDOW
 from mlmon_dagster.store.state.sql import (
+    Bind,
     Columns,
     Query,
     between,
     fetch_rows,
+    fetch_value,
     fetch_values,
     insert,
     make_frame,
@@ -637,13 +639,13 @@ def window_starts(
     return fetch_values(engine, query)
 
 
-def size_of(conn: sa.Connection, model: str) -> tuple[int, datetime | None]:
+def size_of(bind: Bind, model: str) -> tuple[int, datetime | None]:
     """Return how many metrics of a model there are, in their newest versions, and the last time."""
     s, p, w = schema.series, schema.provenance, schema.metric_window
     n = sa.select(sa.func.count()).join_from(s, schema.sample, schema.sample.c.series_id == s.c.id)
     last = sa.select(sa.func.max(p.c.computed_at, type_=p.c.computed_at.type))
     last = last.join_from(p, w, w.c.id == p.c.window_id).where(w.c.model == model)
-    return int(conn.scalar(n.where(s.c.model == model)) or 0), conn.scalar(last)
+    return int(fetch_value(bind, n.where(s.c.model == model)) or 0), fetch_value(bind, last)
 
 
 def forget_rare(
@@ -652,25 +654,14 @@ def forget_rare(
     """Delete all versions of the metrics of some windows that rest on fewer rows than a bound."""
     s, p, w = schema.series.c, schema.provenance.c, schema.metric_window.c
     series = sa.select(s.id).where(s.model == model, s.dataset == dataset)
-    under = (
-        sa.select(p.id, p.n)
-        .join_from(schema.provenance, schema.metric_window, w.id == p.window_id)
-        .where(w.model == model, w.window_start.in_(starts))
-    )
-    common = under.subquery()
+    under = sa.select(p.id).join_from(
+        schema.provenance, schema.metric_window, w.id == p.window_id
+    ).where(w.model == model, w.window_start.in_(starts))  # fmt: skip
     for table in _VERSIONS:
         c = table.c
-        few = sa.or_(
-            c.n < bound,
-            sa.and_(
-                c.n.is_(None), c.provenance_id.in_(sa.select(common.c.id).where(common.c.n < bound))
-            ),
-        )
-        conn.execute(
-            sa.delete(table).where(
-                c.provenance_id.in_(sa.select(common.c.id)), c.series_id.in_(series), few
-            )
-        )
+        few = (c.n < bound) | (c.n.is_(None) & c.provenance_id.in_(under.where(p.n < bound)))
+        mine = (c.provenance_id.in_(under), c.series_id.in_(series))
+        conn.execute(sa.delete(table).where(*mine, few))
 
 
 def forget_slices(conn: sa.Connection, model: str, values: Sequence[str]) -> None:
