@@ -352,10 +352,10 @@ def last_of(conn: sa.Connection, group_key: str) -> int:
     return fetch_value(conn, last) or 0
 
 
-def get_message(conn: sa.Connection, idempotency_key: str) -> OutboxRow | None:
-    """Return one message; None if there is none of that key."""
-    query = sa.select(outbox).where(outbox.c.idempotency_key == idempotency_key)
-    return next(iter(_fetch(conn, query)), None)
+def get_message(bind: Bind, key: str | int) -> OutboxRow | None:
+    """Return a message as it is now, by its idempotency key or its number; None if it is gone."""
+    column = outbox.c.id if isinstance(key, int) else outbox.c.idempotency_key
+    return next(iter(_fetch(bind, sa.select(outbox).where(column == key))), None)
 
 
 def supersede_unsent_thread(conn: sa.Connection, head_key: str) -> bool:
@@ -415,11 +415,6 @@ def still_firing(engine: sa.Engine, receiver: str) -> list[OutboxRow]:
         .where(~sa.exists().where(after, sa.or_(later.kind == "resolved", goes_on)))
     )
     return _fetch(engine, query.order_by(o.channel, o.id))
-
-
-def get_row(engine: sa.Engine, row_id: int) -> OutboxRow | None:
-    """Return one message as it is now; None if it is gone."""
-    return next(iter(_fetch(engine, sa.select(outbox).where(outbox.c.id == row_id))), None)
 
 
 def withdraw_test(engine: sa.Engine, idempotency_key: str) -> None:

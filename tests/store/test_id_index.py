@@ -49,7 +49,7 @@ def test_of_many_small_files_only_those_with_an_id_are_read(
     asked = pa.table({"prediction_id": ["2024-01-02-1", "nowhere"]})
 
     def read() -> tuple[int, int]:
-        snapshot = store.event_log(SPEC).table("predictions").snapshot()
+        snapshot = store.event_log(SPEC).folders["predictions"].snapshot()
         assert snapshot is not None
         found = index.candidates(snapshot, asked)
         return len(found.files), found.ids.num_rows

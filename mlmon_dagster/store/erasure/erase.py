@@ -59,7 +59,6 @@ class Request:
     """One erasure: whose rows, and what else was asked for."""
 
     receipt: str
-    dataset: str
     recompute: bool
     ids: tuple[str, ...] | None  # None where only the hashes are known any more
 
@@ -124,7 +123,7 @@ def erase(
             )  # fmt: skip
         reached("erase.noted")
         _resume_others(store, spec, receipt, now)
-        request = Request(receipt, dataset, recompute, tuple(ids))
+        request = Request(receipt, recompute, tuple(ids))
         _finish_erasure(store, spec, request, now, places.search)
     return receipt
 
@@ -184,7 +183,7 @@ def _resume_others(store: Store, spec: ModelSpec, receipt: str, now: datetime) -
     for row in reversed(load_receipts(store.state, spec.model)):
         if row["finished_at"] is None and row["receipt"] != receipt:
             known = None if "copies" not in row["steps"] else ()
-            request = Request(row["receipt"], row["dataset"], row["recompute"], known)
+            request = Request(row["receipt"], row["recompute"], known)
             _finish_erasure(store, spec, request, now)
             done.append(row["receipt"])
     return done

@@ -379,7 +379,7 @@ def find_telling_windows(
     recompute |= bool(spec.derived_features)
     if recompute or rare or spec.baseline.dataset in trace.datasets or not trace.windows:
         return dict(trace.windows)
-    snapshot = store.table("profiles", spec.model).folder.snapshot()
+    snapshot = store.table("profiles", spec.model).snapshot()
     if snapshot is None:
         return {}
     dates = {window_date(window) for window in trace.windows}
@@ -426,9 +426,9 @@ def purge_profiles(store: Store, spec: ModelSpec, windows: Mapping[Window, int])
             "ON b.window_start = t.window_start WHERE b.bound IS NULL OR t.n >= b.bound"
         )
 
-    by_date = store.table("profiles", spec.model).folder
+    by_date = store.table("profiles", spec.model)
     dated = {path for path in list_files(by_date) if any(date in path for date in dates)}
-    whole = store.table("baseline_profiles", spec.model).folder
+    whole = store.table("baseline_profiles", spec.model)
     for folder, paths in ((by_date, dated), (whole, list_files(whole) if windows else set())):
         rewrite_files(store, folder, paths, kept, _make_bounds(spec, windows))
 

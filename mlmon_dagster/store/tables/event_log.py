@@ -227,14 +227,6 @@ class EventLog:
         if pairs.num_rows:
             retry(lambda: self._moved.ensure().append(pairs), "Noting moved ids")
 
-    def table(self, stream: Stream) -> DeltaFolder:
-        """Return the Delta table of a stream."""
-        return self._streams[stream]
-
-    def places(self) -> list[Location]:
-        """Return where the tables are."""
-        return [folder.path for folder in (*self._streams.values(), self._moved)]
-
     def committed(self, stream: Stream, shas: Sequence[str]) -> set[str]:
         """Return those of the content hashes whose files were committed."""
         snapshot = self._streams[stream].snapshot()

@@ -546,7 +546,7 @@ def _move_marks_back(
 
 def _oldest_windows(store: Store, spec: ModelSpec) -> dict[str, dt.datetime]:
     """Return dataset -> start of the oldest window of which predictions are stored."""
-    snapshot = store.event_log(spec).table("predictions").snapshot()
+    snapshot = store.event_log(spec).folders["predictions"].snapshot()
     dates: dict[str, str] = {}
     for file in snapshot.files if snapshot else ():
         dataset, date = file.partition["dataset"], file.partition["window_date"]
@@ -756,7 +756,7 @@ class _Repair:
             return
         if (log / "moved_ids").path.exists():
             self._move((log / "moved_ids").path)
-        predictions = self.store.event_log(self.spec).table("predictions").snapshot()
+        predictions = self.store.event_log(self.spec).folders["predictions"].snapshot()
         if predictions is None:
             return
         source = predictions.from_sql(["prediction_id", "window_date"])

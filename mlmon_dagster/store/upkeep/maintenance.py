@@ -126,7 +126,7 @@ def open_tables(store: Store, spec: ModelSpec) -> dict[str, DeltaFolder]:
     return {
         **store.event_log(spec).folders,
         "records": store.inference_records(spec).folder,
-        "profiles": store.table("profiles", spec.model).folder,
+        "profiles": store.table("profiles", spec.model),
         "spans": spans.folder_of(store.root, spec.model),
     }
 
@@ -240,7 +240,7 @@ def delete_by_age(
         *mine.delete_table(
             "spans", spans.folder_of(store.root, spec.model), kept.spans, kept.production
         ),
-        *mine.delete_table("profiles", store.table("profiles", spec.model).folder, kept.profiles),
+        *mine.delete_table("profiles", store.table("profiles", spec.model), kept.profiles),
         mine.delete_letters(),
         mine.delete_quarantine(),
         mine.delete_refused_rows(dates),
@@ -253,7 +253,7 @@ def _newest_events(store: Store, spec: ModelSpec, now: dt.datetime) -> dt.dateti
 
     Events of other models say as well that time has passed, where this one has ended.
     """
-    files = _live_files(store.event_log(spec).table("predictions"))
+    files = _live_files(store.event_log(spec).folders["predictions"])
     dates = {file.partition["window_date"] for file in files}
     own = window_containing(spec.time, start_of_date(spec.time, max(dates))).end if dates else None
     if own is not None and own >= now:
@@ -418,7 +418,7 @@ class Unmatched:
 
 def count_unmatched(store: Store, spec: ModelSpec) -> Unmatched:
     """Count the ground truth without a prediction; reads no rows."""
-    files = _live_files(store.event_log(spec).table("actuals"))
+    files = _live_files(store.event_log(spec).folders["actuals"])
     n_of = Counter[str]()
     for file in files:
         n_of[file.partition["window_date"]] += file.n_rows
@@ -448,7 +448,7 @@ def settle_unmatched(store: Store, spec: ModelSpec, now: datetime) -> Unmatched:
 
 def _settle_once(store: Store, spec: ModelSpec, now: datetime) -> int:
     log = store.event_log(spec)
-    folder = log.table("actuals")
+    folder = log.folders["actuals"]
     rows = store.query(f"SELECT * FROM {folder.ensure().from_sql(None, in_partitions(_SET_ASIDE))}")
     held = rows.column("window_date")
     placed = log.place(rows.drop_columns(["window_date"]))
