@@ -26,7 +26,7 @@ from mlmon_dagster.store.bounded_http import NoRedirect, open_within
 from mlmon_dagster.store.clocks import select_past
 from mlmon_dagster.store.state.model_history import note_event
 from mlmon_dagster.store.state.schema import registry_state
-from mlmon_dagster.store.state.sql import fetch_row, insert_or_ignore
+from mlmon_dagster.store.state.sql import fetch_row, insert_or_ignore, upsert
 
 TIMEOUT_SECONDS = 3.0
 LONGEST_VALUE = 500  # of a tag; MLflow takes 5,000, and people read it in a table
@@ -354,11 +354,9 @@ def note_problem(
     engine: sa.Engine, model: str, server: str, problem: str, now: dt.datetime, *, away: bool
 ) -> None:
     """Write down that a look failed, or a tag could not be written; what is known stays."""
-    row = {"server": server, "looked_at": now, "problem": problem, "is_away": away}
-    c = registry_state.c
+    row = {"model": model, "server": server, "looked_at": now, "problem": problem, "is_away": away}
     with engine.begin() as conn:
-        insert_or_ignore(conn, registry_state, [{"model": model, **row}])
-        conn.execute(sa.update(registry_state).where(c.model == model).values(row))
+        upsert(conn, registry_state, [row])
 
 
 def note_known(
@@ -388,9 +386,7 @@ def note_known(
         values = {**row, "known": after.model_dump_json()}
         if not conn.execute(sa.update(registry_state).where(*same).values(values)).rowcount:
             return
-        for n, move in enumerate(after.moves):
-            if n < len(before.moves):
-                continue
+        for n, move in enumerate(after.moves[len(before.moves) :], len(before.moves)):
             earlier = Known(moves=after.moves[:n]).now(move.alias)
             note_event(
                 conn,

@@ -225,30 +225,10 @@ def mark_computed(conn: sa.Connection, model: str, rows: Sequence[Mapping[str, o
     Args:
         conn: A write transaction.
         model: The windows' model.
-        rows: Mappings, all with the same keys: ``window_start`` and any of computed_revision,
-            computed_at, data_version, n, n_actual, attempts. A window without
-            inputs needs ``window_end`` as well, since its row is made.
+        rows: Mappings, all with the same keys: ``window_start``, ``window_end`` (a window without
+            inputs has no row before) and any of computed_revision, data_version, n and others.
     """
-    if not rows:
-        return
-    changed = [name for name in rows[0] if name not in ("model", "window_start")]
-    if "window_end" in rows[0]:
-        statement = insert(conn, window_state)
-        statement = statement.on_conflict_do_update(
-            index_elements=["model", "window_start"],
-            set_={name: statement.excluded[name] for name in changed},
-        )
-        conn.execute(statement, [{**row, "model": model} for row in rows])
-        return
-    _update_each(
-        conn,
-        model,
-        [
-            {"the_window": row["window_start"], **{f"new_{name}": row[name] for name in changed}}
-            for row in rows
-        ],
-        **{name: sa.bindparam(f"new_{name}") for name in changed},
-    )
+    upsert(conn, window_state, [{**row, "model": model} for row in rows])
 
 
 def find_imported(conn: sa.Connection, spec: ModelSpec, windows: Iterable[Window]) -> set[datetime]:
