@@ -222,9 +222,10 @@ def verify_backup(source: Path) -> Manifest:
 
 def _verify(folder: Path, source: Path) -> Manifest:
     try:
-        manifest = Manifest(**json.loads((folder / MANIFEST).read_text()))
-        if manifest.format != 1:
-            raise ValueError(f"its format is {manifest.format}, not 1")
+        told = json.loads((folder / MANIFEST).read_text())
+        if told["format"] != 1:
+            raise ValueError(f"its format is {told['format']}, not 1")
+        manifest = Manifest(**told)
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise StoreError(f"{source} is no backup: {error}. Use another one.") from error
     there = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
