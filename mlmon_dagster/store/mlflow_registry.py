@@ -103,6 +103,10 @@ class _Run(BaseModel):
     )
 
 
+class _Nothing(BaseModel):
+    pass
+
+
 class _Error(BaseModel):
     error_code: str = ""
     message: str = ""
@@ -197,7 +201,7 @@ class MlflowRegistry:
         for key, value in tags.items():
             told = {"name": name, "version": number, "key": key, "value": value[:LONGEST_VALUE]}
             try:
-                self._ask("model-versions/set-tag", told, BaseModel, method="POST")
+                self._ask("model-versions/set-tag", told, _Nothing, method="POST")
             except _NotThere as error:
                 raise StoreError(
                     f"MLflow at {self.url} has no version {number} of {name!r}."
