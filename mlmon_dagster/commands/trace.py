@@ -214,7 +214,6 @@ def _plain(
         "p_value": found.p_value,
         "slices": json.loads(found.slices.to_json(orient="records")),
         "values": {key: split(values) for key, values in found.values.items()},
-        "pairs": found.pairs,
         "decisions": {m: split(decided.split) for m, decided in found.decisions.items()},
         "scores": split(found.scores.split) if found.scores and found.scores.split else None,
         "windows": json.loads(found.windows.to_json(orient="records", date_format="iso")),

@@ -19,19 +19,10 @@ from zoneinfo import ZoneInfo
 from markupsafe import Markup, escape
 
 from mlmon_dagster.monitors.wording import number as written
-from mlmon_dagster.report.plots import (
-    ALERT,
-    BASELINE,
-    GRID,
-    INK,
-    LIMIT,
-    LINE,
-    SOFT,
-    Curve,
-    Event,
-)
 from mlmon_dagster.spec.names import counted
 
+INK, SOFT, GRID = "#1f2933", "#66737f", "#e4e8ec"
+LINE, BASELINE, LIMIT, ALERT = "#2563a8", "#5b6670", "#c2410c", "#dc2626"
 Role = Literal["value", "lower", "upper", "truth", "line"]
 NONE = "\N{EN DASH}"
 MOST_NAMED = 8  # values of a column whose bars have a name beside them
@@ -50,6 +41,83 @@ _STYLE = (
     f".base{{stroke:{BASELINE};stroke-dasharray:6 4}}.limit{{stroke:{LIMIT};stroke-dasharray:2 4}}"
 )
 Points = list[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One firing of an alert, to be shaded: ``end`` is exclusive, None while it lasts."""
+
+    start: dt.datetime
+    end: dt.datetime | None
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a model.
+
+    Attributes:
+        at: The start of the first window that it is about, or when it happened.
+        mark: A word for it, which stands at its line in charts.
+        text: What happened.
+        author: Who did it; of files, where it was seen.
+    """
+
+    at: dt.datetime
+    mark: str
+    text: str
+    author: str = ""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Another line of the same number: the truth over an estimate, a judge over people and it.
+
+    Attributes:
+        name: What it is.
+        own_name: What the line beneath is.
+        values: One per window, NaN where there is none.
+    """
+
+    name: str
+    own_name: str
+    values: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A metric over windows.
+
+    Attributes:
+        title: Above the picture.
+        starts: Starts of the windows, UTC, ascending.
+        values: One per window; NaN leaves a gap.
+        lower: Lower ends of the 95 % intervals; empty if there are none.
+        upper: Upper ends.
+        end: End of the last window.
+        zone: Time zone of the axis.
+        baseline: The baseline's value, None if it has none.
+        limit: Threshold of the monitor, None if there is none.
+        episodes: Alerts to shade.
+        is_share: Whether values are shares, so that the axis ends at 0 and 1 at most.
+        failing: Which windows failed, one per window; empty marks none.
+        events: What happened meanwhile, to be marked.
+        beside: A second line over this one; None draws none.
+    """
+
+    title: str
+    starts: Sequence[dt.datetime]
+    values: Sequence[float]
+    end: dt.datetime
+    lower: Sequence[float] = ()
+    upper: Sequence[float] = ()
+    zone: str = "UTC"
+    baseline: float | None = None
+    limit: float | None = None
+    episodes: Sequence[Episode] = ()
+    is_share: bool = False
+    failing: Sequence[bool] = ()
+    beside: Beside | None = None
+    events: Sequence[Event] = ()
 
 
 @dataclass(frozen=True)

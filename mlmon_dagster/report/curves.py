@@ -14,7 +14,7 @@ from mlmon_dagster.monitors.wording import BEYOND_CHANCE, NAMES, named
 from mlmon_dagster.profiles import Baseline
 from mlmon_dagster.profiles.estimates import with_learnt_bands
 from mlmon_dagster.profiles.measures import baseline_performance, columns_of, measure
-from mlmon_dagster.report.plots import Beside, Curve, Episode, Event
+from mlmon_dagster.report.charts import Beside, Curve, Episode, Event
 from mlmon_dagster.spec import ModelSpec, window_containing
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.declaration import Granularity

@@ -16,6 +16,8 @@ from mlmon_dagster.project import Project
 from mlmon_dagster.report import decisions, distributions, page
 from mlmon_dagster.report.charts import (
     Chart,
+    Curve,
+    Event,
     Line,
     Strip,
     chart_of,
@@ -38,7 +40,6 @@ from mlmon_dagster.report.incident import (
     show_days,
 )
 from mlmon_dagster.report.layers import LAYERS, layers_of
-from mlmon_dagster.report.plots import Curve, Event
 from mlmon_dagster.report.trace import SPAN, newest_mature, trace_of
 from mlmon_dagster.spec import ModelSpec, window_containing
 from mlmon_dagster.spec.baseline import PRODUCTION

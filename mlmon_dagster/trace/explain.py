@@ -48,7 +48,6 @@ _PAIR_GROUPS = 256  # of scores, for pairs of slices; their area is within .0001
 _MOST_VALUES = 30  # of a slice key; the others are put together
 OTHERS = "(all others)"
 _BY_THRESHOLD = 0.98  # share of the rows above the lowest one decided positive that are, too
-PARTS = ("mix", "same", "cross")
 _FEW_DAYS = 3
 
 
@@ -114,8 +113,6 @@ class Explained:
             has too few of them. p_value: Chance of so large a change without any.
         slices: Rows of `compare_slices`, of this metric.
         values: Slice key -> effect of each of its values (ROC AUC alone, over pairs of slices).
-        pairs: Slice key -> the same in three parts: what the mix did, the pairs inside of the
-            value, and its pairs with other values: ``mix/JFK``, ``same/JFK``, ``cross/JFK``.
         decisions: Metric of decisions -> what became of it.
         scores: Of a binary model with a score.
         windows: Of the first side: window_start, n, and ``effect``, what the window adds to the
@@ -134,7 +131,6 @@ class Explained:
     p_value: float
     slices: pd.DataFrame
     values: Mapping[str, Split]
-    pairs: Mapping[str, Mapping[str, float]]
     decisions: Mapping[str, Decided]
     scores: Scores | None
     windows: pd.DataFrame
@@ -184,7 +180,6 @@ def explain(
         return None
     one, other = by_window(now), by_window(then)
     windows, without = _windows(spec, metric, one)
-    values, pairs = _pairs(spec, one, other) if metric == AREA else ({}, {})
     return Explained(
         metric,
         Side(float(whole["value"]), int(whole["n"]), int(whole["n_windows"])),
@@ -197,8 +192,7 @@ def explain(
         float(whole["change_upper"] - whole["change_lower"]) / 2,
         float(whole["p_value"]),
         frame,
-        values,
-        pairs,
+        _pairs(spec, one, other) if metric == AREA else {},
         _decisions(spec, metric, one, other),
         _scores(one, other),
         windows,
@@ -358,12 +352,9 @@ def _scores(now: Profiles, then: Profiles) -> Scores | None:
     )
 
 
-def _pairs(
-    spec: ModelSpec, now: Profiles, then: Profiles
-) -> tuple[dict[str, Split], dict[str, dict[str, float]]]:
-    """Split the change of ROC AUC by each declared slice key: of each value, and in parts."""
-    whole: dict[str, Split] = {}
-    parts: dict[str, dict[str, float]] = {}
+def _pairs(spec: ModelSpec, now: Profiles, then: Profiles) -> dict[str, Split]:
+    """Split the change of ROC AUC over the values of each declared slice key."""
+    found: dict[str, Split] = {}
     for key in [",".join(names) for names in spec.slices]:
         values = _values(key, now["score"], then["score"])
         if len(values) < 2:
@@ -371,19 +362,8 @@ def _pairs(
         one, other = (_by_value(key, values, side["score"]) for side in (now, then))
         starts = score_groups(one.sum(axis=(0, 1, 2)), other.sum(axis=(0, 1, 2)), _PAIR_GROUPS)
         one, other = (np.add.reduceat(side, starts, axis=-1) for side in (one, other))
-        whole[key] = measured(_of_values, one, other, values)
-        names = [f"{part}/{value}" for part in PARTS for value in values]
-        effects = area_effects(one.sum(axis=0), other.sum(axis=0))
-        parts[key] = dict(zip(names, effects.tolist(), strict=True))
-    return whole, parts
-
-
-def _of_values(now: Floats, then: Floats) -> Floats:
-    """Return what each slice value adds to the change of ROC AUC, (..., S)."""
-    found = area_effects(now, then)
-    in_parts = found.reshape(*found.shape[:-1], len(PARTS), found.shape[-1] // len(PARTS))
-    whole: Floats = in_parts.sum(axis=-2)
-    return whole
+        found[key] = measured(area_effects, one, other, values)
+    return found
 
 
 def _values(key: str, now: ColumnStatistics, then: ColumnStatistics) -> list[str]:

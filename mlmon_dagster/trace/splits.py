@@ -13,8 +13,7 @@ rows. Each adds up to the change, and swapping the sides swaps every sign.
   1955). A part that exists on one side only has no value of its own to compare; it counts with the
   same value on both sides, so all its effect is mix.
 - *Which slices?* of ROC AUC: `area_effects`. It is a ratio of sums over pairs of slices, that of
-  the positive and that of the negative of a pair. So it also says whether ranking got worse inside
-  of slices or between them.
+  the positive and that of the negative of a pair.
 - *What became of the decisions?* `decision_effects`: whatever is computed from a confusion table
   has three players, the share of positives, recall and the share of false alarms; Shapley's values
   (1953) share the change out among them.
@@ -132,14 +131,13 @@ def area_effects(now: Floats, then: Floats) -> Floats:
         then: Of the other side.
 
     Returns:
-        Mix of each slice, within of pairs inside of it, and within of its pairs with other slices,
-        (..., 3 S). NaN where a side lacks a class.
+        Mix and within of each slice together, (..., S). NaN where a side lacks a class.
 
     Example:
         >>> now = np.array([[[3.0, 1.0]], [[1.0, 3.0]]])  # one slice, two bins
         >>> then = np.array([[[4.0, 0.0]], [[0.0, 4.0]]])
         >>> area_effects(now, then).tolist()
-        [0.0, -0.25, 0.0]
+        [-0.25]
     """
     (weight, part), (weight0, part0) = _pairs(now), _pairs(then)
     area = (weight * part).sum(axis=(-1, -2), keepdims=True)
@@ -147,8 +145,9 @@ def area_effects(now: Floats, then: Floats) -> Floats:
     part, part0 = np.where(weight > 0, part, part0), np.where(weight0 > 0, part0, part)
     mix = (weight - weight0) * ((part + part0) / 2 - (area + area0) / 2)
     within = (weight + weight0) / 2 * (part - part0)
-    same = np.diagonal(within, axis1=-2, axis2=-1)
-    return np.concatenate([_halves(mix), same, _halves(within) - same], axis=-1)
+    pairs = mix + within
+    found: Floats = (pairs.sum(axis=-1) + pairs.sum(axis=-2)) / 2
+    return found
 
 
 def _pairs(counts: Floats) -> tuple[Floats, Floats]:
@@ -160,11 +159,6 @@ def _pairs(counts: Floats) -> tuple[Floats, Floats]:
     area = rate(positives @ np.swapaxes(below, -1, -2), pairs)
     weight = rate(pairs, pairs.sum(axis=(-1, -2), keepdims=True))
     return weight, np.where(pairs > 0, area, 0.0)
-
-
-def _halves(pairs: Floats) -> Floats:
-    found: Floats = (pairs.sum(axis=-1) + pairs.sum(axis=-2)) / 2
-    return found
 
 
 def decision_effects(metric: Rates) -> Effects:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mlmon_dagster.report.charts import chart_of
-from mlmon_dagster.report.plots import Beside, Curve, Episode, draw
+from mlmon_dagster.report.charts import Beside, Curve, Episode, chart_of
+from mlmon_dagster.report.plots import draw
 
 START = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
 DAY = dt.timedelta(days=1)

@@ -12,7 +12,6 @@ from statsmodels.tools import add_constant
 from benchmarks.effect import CELLS, TRUE, Rows, drawn, found_in, tried
 from mlmon_dagster.spec.declaration import Experiment
 from mlmon_dagster.trace.effect import (
-    BENT,
     Effect,
     arm_sums,
     describe_effect,
@@ -126,24 +125,6 @@ def test_intervals_hold_the_slope_where_covariates_and_days_move_both(world: str
     assert world == "as it is" or plain < 150
 
 
-def test_a_straight_line_is_seldom_called_bent_and_a_bent_one_is_told_piece_by_piece() -> None:
-    rng = np.random.default_rng(8)
-    called = sum(found_in(rng, "as it is", 12, 150).bend < BENT for _ in range(200))
-    bent = effect([(d, y + 0.03 * np.maximum(d - 120, 0), c) for d, y, c in rows(9)])
-    said = "\n".join(describe_effect(bent, NAMES, 100, ["device"]))
-
-    assert called <= 8
-    assert bent.is_bent
-    assert bent.pieces[0].value < 0 < bent.pieces[2].value
-    assert "It is no straight line" in said
-
-
-def test_a_million_rows_that_bend_a_little_are_still_told_as_one_slope() -> None:
-    found = effect([(d, y - 0.001 * np.maximum(d - 150, 0), c) for d, y, c in rows(10)])
-
-    assert not found.is_bent
-
-
 def test_rows_without_a_cause_are_counted_apart_with_their_mean() -> None:
     found = rows(11)
     failed = [(np.where(y > np.quantile(y, 0.1), d, np.nan), y, c) for d, y, c in found]
@@ -177,7 +158,7 @@ def test_a_worth_that_makes_requests_slow_is_called_reversed_until_it_is_a_covar
 def test_few_windows_give_a_slope_without_an_interval() -> None:
     ours = effect(rows(13, windows=5))
 
-    assert np.isnan([ours.slope.lower, ours.slope.upper, ours.bend]).all()
+    assert np.isnan([ours.slope.lower, ours.slope.upper]).all()
     assert not ours.slope.is_sure
     assert "Only 5 windows" in "\n".join(describe_effect(ours, NAMES, 100, []))
 
