@@ -96,18 +96,11 @@ class HealthReport:
         html: The whole file.
         status: Worst status of any family.
         alerts: How many alerts stand.
-        first: Its first curve, of performance if that was measured; None if nothing was.
     """
 
     html: str
     status: str
     alerts: StandingCounts
-    first: Curve | None
-
-    @property
-    def picture(self) -> str | None:
-        """SVG of the first curve."""
-        return None if self.first is None else chart_of(self.first).file
 
 
 @dataclass(frozen=True)
@@ -221,8 +214,7 @@ def health_report(
         asked=_shown(store, spec, states, now, asked, is_served=bool(places.home)),
         **_looked(store, spec, baseline, states, now, asked, verdicts, incident, labelled),
     )
-    first = next((c for found in drawn.values() for c in found if c.values), None)
-    return HealthReport(html, status, counts, first)
+    return HealthReport(html, status, counts)
 
 
 def write_health_report(

@@ -20,20 +20,13 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from mlmon_dagster.monitors.wording import named
-from mlmon_dagster.report.charts import (
-    ALERT,
-    BASELINE,
-    GRID,
-    INK,
-    LIMIT,
-    LINE,
-    SOFT,
-    Curve,
-)
+from mlmon_dagster.report.charts import Curve
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.trace.explain import Explained
 from mlmon_dagster.trace.sentences import signed, value
 
+INK, SOFT, GRID = "#1f2933", "#66737f", "#e4e8ec"
+LINE, BASELINE, LIMIT, ALERT = "#2563a8", "#5b6670", "#c2410c", "#dc2626"
 WIDTH, HEIGHT, DPI = 9.0, 2.6, 110
 _COLOURS = 64
 _DOTS = 60  # with more windows than this, single ones are no longer marked
