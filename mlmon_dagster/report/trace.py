@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -356,13 +356,21 @@ def newest_mature(
     """
     if states is None:
         states = window_state.load(store.state, spec.model)
-    mature = sorted(
-        start
-        for start, state in states.items()
-        if state.n_actual
-        and PERFORMANCE in state.steps
-        and state.steps[PERFORMANCE].maturity in ("mature", "closed")
-    )[-SPAN[spec.time.granularity] :]
-    if not mature:
-        return None
-    return mature[0], window_containing(spec.time, mature[-1]).end
+    return newest_period(
+        spec,
+        (
+            start
+            for start, state in states.items()
+            if state.n_actual
+            and PERFORMANCE in state.steps
+            and state.steps[PERFORMANCE].maturity in ("mature", "closed")
+        ),
+    )
+
+
+def newest_period(
+    spec: ModelSpec, starts: Iterable[dt.datetime]
+) -> tuple[dt.datetime, dt.datetime] | None:
+    """Return start and end of the newest of some windows; None without any."""
+    newest = sorted(starts)[-SPAN[spec.time.granularity] :]
+    return (newest[0], window_containing(spec.time, newest[-1]).end) if newest else None

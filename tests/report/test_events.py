@@ -12,8 +12,9 @@ import pytest
 
 from mlmon_dagster.report.charts import Chart, Event, Line, place_events
 from mlmon_dagster.report.events import find_events
-from mlmon_dagster.report.health import Places, health_report
+from mlmon_dagster.report.health import health_report
 from mlmon_dagster.report.incident import find_period, pick_labelled
+from mlmon_dagster.report.page import Places
 from mlmon_dagster.store import baselines
 from mlmon_dagster.store.state.model_history import Change, note_changes, note_event
 from mlmon_dagster.tables.alerts import list_alerts, pick_standing
