@@ -115,7 +115,7 @@ def _sides(
 
 
 def searched(
-    store: Store, spec: ModelSpec, period: tuple[dt.datetime, dt.datetime], depth: int = 3
+    store: Store, spec: ModelSpec, period: tuple[dt.datetime, dt.datetime]
 ) -> Searched | None:
     """Search the rows of some windows for slices, by all features, declared as slices or not.
 
@@ -123,7 +123,6 @@ def searched(
         store: The store.
         spec: The model.
         period: Start and end of the windows.
-        depth: Most predicates of a slice.
 
     Returns:
         None for models whose rows are not wrong one by one, see `trace.rows`.
@@ -152,7 +151,7 @@ def searched(
 
     before = _judged_rows(store, spec, baseline, _windows_of(spec, baseline), baseline.dataset)
     usual = table(*before[:2]) if before is not None and len(before[0]) else None
-    slices = search(table(rows, target), usual, depth=depth)
+    slices = search(table(rows, target), usual)
     columns = coded(rows)
     return Searched(
         tuple((predicate_of(columns, one.terms), one) for one in slices),

@@ -141,7 +141,7 @@ class Explained:
     def effects(self, key: str) -> dict[str, float]:
         """Return what each value of a slice key adds to the change; NaN where nobody knows."""
         if (split := self.values.get(key)) is not None:
-            return dict(zip(split.parts, split.effects.tolist(), strict=True))
+            return split.named
         mine = self.slices[self.slices["slice_key"] == key]
         return dict(zip(mine["slice_value"], mine["effect"].astype(float), strict=True))
 
@@ -150,7 +150,7 @@ class Explained:
         """Whether the change is for the worse; any is, of what is neither good nor bad."""
         if is_higher_better(self.metric) is None:
             return self.change != 0
-        return self.change > 0 if _higher_is_worse(self.metric) else self.change < 0
+        return self.change > 0 if is_loss(self.metric) else self.change < 0
 
 
 def explain(
@@ -180,14 +180,11 @@ def explain(
         return None
     one, other = by_window(now), by_window(then)
     windows, without = _windows(spec, metric, one)
+    sizes = whole[["n", "n_windows", "n_baseline", "n_baseline_windows"]].astype(int).tolist()
     return Explained(
         metric,
-        Side(float(whole["value"]), int(whole["n"]), int(whole["n_windows"])),
-        Side(
-            float(whole["baseline_value"]),
-            int(whole["n_baseline"]),
-            int(whole["n_baseline_windows"]),
-        ),
+        Side(float(whole["value"]), *sizes[:2]),
+        Side(float(whole["baseline_value"]), *sizes[2:]),
         float(whole["change"]),
         float(whole["change_upper"] - whole["change_lower"]) / 2,
         float(whole["p_value"]),
@@ -278,14 +275,10 @@ def _windows(spec: ModelSpec, metric: str, profiles: Profiles) -> tuple[pd.DataF
             "place": np.arange(len(counts)),
         }
     )
-    ordered = frame.sort_values("effect", ascending=not _higher_is_worse(metric))
+    ordered = frame.sort_values("effect", ascending=not is_loss(metric))
     worst = ordered["place"].to_numpy()[:_FEW_DAYS]
     rest = np.delete(counts, worst, axis=0).sum(axis=0)
     return ordered.drop(columns="place").reset_index(drop=True), float(value(rest))
-
-
-def _higher_is_worse(metric: str) -> bool:
-    return is_loss(metric)
 
 
 # --- splits

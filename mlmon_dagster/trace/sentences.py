@@ -64,7 +64,7 @@ def describe_trace(
         *_of_weighing(found),
         *_of_chance(found),
         *_of_inversion(found),
-        *_of_windows(spec, found, then),
+        *filter(None, [_few_windows(spec, found, then)[1]]),
         *_of_scores(found),
         *([describe_score(raw_score)] if raw_score else ()),
         *_of_decisions(found),
@@ -83,16 +83,14 @@ def describe_score(found: RawScore) -> str:
         f"{_capital(found.name)} {moved} by {value(abs(found.change))}, "
         f"from {value(found.then)} to {value(found.now)}"
     )
-    if found.problem == "other_explainer":
-        return (
-            f"{text}; the two sides' SHAP values are of different explainers, so it is not split."
+    if found.problem:
+        why = (
+            "the two sides' SHAP values are of different explainers"
+            if found.problem == "other_explainer"
+            else f"SHAP values of {found.off:.0%} of the rows do not add up to the score"
         )
-    if found.problem == "not_additive":
-        return (
-            f"{text}; SHAP values of {found.off:.0%} of the rows do not add up to the score, so it "
-            "is not split."
-        )
-    effects = dict(zip(found.split.parts, found.split.effects.tolist(), strict=True))
+        return f"{text}; {why}, so it is not split."
+    effects = found.split.named
     largest = sorted(effects, key=lambda name: -abs(effects[name]))[:_LISTED]
     left = sum(effect for name, effect in effects.items() if name not in largest)
     others = len(effects) - len(largest)
@@ -190,13 +188,6 @@ def _of_inversion(found: Explained) -> Iterator[str]:
     yield f"High scores come true less often than low ones: {which} look inverted."
 
 
-def _of_windows(spec: ModelSpec, found: Explained, then: str) -> Iterator[str]:
-    """Say whether a few windows did it."""
-    _, text = _few_windows(spec, found, then)
-    if text:
-        yield text
-
-
 def _few_windows(
     spec: ModelSpec, found: Explained, then: str
 ) -> tuple[Literal["", "most", "part", "none"], str]:
@@ -247,16 +238,12 @@ def _of_scores(found: Explained) -> Iterator[str]:
 
 def _law_and_meaning(found: Explained, split: Split) -> str:
     law, meaning = (
-        f"{signed(float(effect))}{_within(split, place)}"
-        for place, effect in enumerate(split.effects)
-    )
-    first, second = (
-        _share(float(effect), found.change, float(margin))
-        for effect, margin in zip(split.effects, split.margins, strict=True)
+        f"{_share(effect, found.change, margin)} ({signed(effect)}{_give_or_take(margin)})"
+        for effect, margin in zip(split.effects.tolist(), split.margins.tolist(), strict=True)
     )
     return (
-        f"Of the change, shifted scores explain {first} ({law}), and what a score means now "
-        f"explains {second} ({meaning})."
+        f"Of the change, shifted scores explain {law}, and what a score means now "
+        f"explains {meaning}."
     )
 
 
@@ -332,9 +319,8 @@ def _shares(
     total = float(found.slices.loc[found.slices["slice_key"] == ALL, "n"].iloc[0])
     rows = dict(zip(frame["slice_value"], frame["n"] / total, strict=True)) if total else {}
     if (split := found.values.get(key)) is not None:
-        effects = dict(zip(split.parts, split.effects.tolist(), strict=True))
         margins = dict(zip(split.parts, split.margins.tolist(), strict=True))
-        return _by_harm(effects, found.change), rows, margins
+        return _by_harm(split.named, found.change), rows, margins
     if frame["method"].iloc[0] != "exact":
         return None
     exact = dict(zip(frame["slice_value"], frame["effect"].astype(float), strict=True))
@@ -429,6 +415,5 @@ def _share(effect: float, change: float, margin: float) -> str:
     return "the opposite"
 
 
-def _within(split: Split, place: int) -> str:
-    margin = split.margins[place]
-    return "" if math.isnan(margin) else f", give or take {value(float(margin))}"
+def _give_or_take(margin: float) -> str:
+    return "" if math.isnan(margin) else f", give or take {value(margin)}"

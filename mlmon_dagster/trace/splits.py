@@ -74,6 +74,11 @@ class Split:
     change: float
     margin: float
 
+    @property
+    def named(self) -> dict[str, float]:
+        """Part -> its effect."""
+        return dict(zip(self.parts, self.effects.tolist(), strict=True))
+
 
 def measured(effects: Effects, now: ArrayLike, then: ArrayLike, parts: Sequence[str]) -> Split:
     """Return effects with their margins between windows.
@@ -289,10 +294,8 @@ def score_effects(starts: Ints) -> Effects:
 
     def effects(now: Floats, then: Floats) -> Floats:
         one, other = (np.add.reduceat(side, starts, axis=-1) for side in (now, then))
-        (rows, law, meaning), (rows0, law0, meaning0) = (
-            _law_and_meaning(one),
-            _law_and_meaning(other),
-        )
+        rows, law, meaning = _law_and_meaning(one)
+        rows0, law0, meaning0 = _law_and_meaning(other)
         own, own0 = _area(law, meaning), _area(law0, meaning0)
         as_then = _area(law, np.where(rows0 >= FEW_IN_GROUP, meaning0, meaning))
         as_now = _area(law0, np.where(rows >= FEW_IN_GROUP, meaning, meaning0))
@@ -312,12 +315,7 @@ def _law_and_meaning(counts: Floats) -> tuple[Floats, Floats, Floats]:
 
 def _area(law: Floats, meaning: Floats) -> Floats:
     """Return the area under the curve of scores of a law that come true with some chances."""
-    positives, negatives = law * meaning, law * (1 - meaning)
-    below = np.cumsum(negatives, axis=-1) - negatives / 2
-    found: Floats = rate(
-        (positives * below).sum(axis=-1), positives.sum(axis=-1) * negatives.sum(axis=-1)
-    )
-    return found
+    return area_of(np.stack([law * (1 - meaning), law * meaning], axis=-2))
 
 
 def told_apart(now: ArrayLike, then: ArrayLike) -> float:
@@ -339,9 +337,7 @@ def told_apart(now: ArrayLike, then: ArrayLike) -> float:
     starts = score_groups(one, other)
     one, other = np.add.reduceat(one, starts), np.add.reduceat(other, starts)
     order = np.argsort(rate(one, one + other), kind="stable")  # empty groups count for nothing
-    one, other = one[order], other[order]
-    below = np.cumsum(other) - other / 2
-    return float(rate((one * below).sum(), one.sum() * other.sum()))
+    return float(area_of(np.stack([other[order], one[order]])))
 
 
 def window_effects(value: Callable[[Floats], Floats], counts: ArrayLike) -> Floats:
