@@ -21,7 +21,7 @@ from markupsafe import Markup, escape
 from mlmon_dagster.monitors.wording import number as written
 from mlmon_dagster.spec.names import counted
 
-Role = Literal["value", "lower", "upper", "truth", "line"]
+Role = Literal["value", "lower", "upper", "truth"]
 NONE = "\N{EN DASH}"
 MOST_NAMED = 8  # values of a column whose bars have a name beside them
 _DENSITY = 400  # width of the picture of a density
@@ -157,9 +157,7 @@ class Chart:
 
     @property
     def newest(self) -> str:
-        """The newest number; of several lines none, which the table has."""
-        if sum(line.role in ("value", "line") for line in self.lines) > 1:
-            return ""
+        """The newest number."""
         known = _finite(self.lines[0].values)
         return number(known[-1], self.places) if known else NONE
 
@@ -171,11 +169,10 @@ class Chart:
             parts[0] += f" from {self.labels[0]} to {self.labels[-1]}"
         for line in self.lines:
             known = _finite(line.values)
-            if line.role in ("value", "line") and known:
-                name = "" if line.role == "value" else f"{line.name} "
+            if line.role == "value" and known:
                 low, high = number(min(known), self.places), number(max(known), self.places)
                 newest = number(known[-1], self.places)
-                parts.append(f"{name}newest {newest}, lowest {low}, highest {high}")
+                parts.append(f"newest {newest}, lowest {low}, highest {high}")
         if self.baseline is not None:
             parts.append(f"baseline {number(self.baseline, self.places)}")
         if self.limit is not None:
@@ -238,11 +235,9 @@ class Chart:
             if value is not None and math.isfinite(value):
                 y = _round(self._y(value))
                 parts.append(f'<path class="{name}" d="M0 {y}H{_WIDTH}"/>')
-        colour = 0
         for line in self.lines:
-            if line.role in ("value", "line", "truth"):
-                name = "truth" if line.role == "truth" else f"c{colour}"
-                colour += line.role != "truth"
+            if line.role in ("value", "truth"):
+                name = "truth" if line.role == "truth" else "c0"
                 parts.append(f'<path class="line {name}" d="{self._path(line.values)}"/>')
         return _stretch("static", _WIDTH, _HEIGHT, "".join(parts))
 

@@ -472,7 +472,7 @@ def _drift_strips(
         )
     strips.sort(key=lambda s: (not s.firing, -int(s.failed), -_mean(s.values), s.title))
     labels = windows_named(starts, some.zone)
-    lines = [Line(strip.title, "line", strip.values) for strip in strips]
+    lines = [Line(strip.title, "value", strip.values) for strip in strips]
     name = some.title.rpartition(" of ")[0]
     return {"strips": strips, "chart": Chart(name, labels, lines, limit=some.limit), "name": name}
 

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import special
 
 from mlmon_dagster.metrics import Floats, Ints
-from mlmon_dagster.metrics.binnings import label_counts, score_midpoints
+from mlmon_dagster.metrics.binnings import label_counts, lowest_scores, score_midpoints
 from mlmon_dagster.metrics.intervals import rate
 from mlmon_dagster.metrics.performance.weighted_back import DECIDED
 from mlmon_dagster.metrics.rectified import METHOD
@@ -316,10 +315,8 @@ def _threshold(metric: Rates, profiles: Profiles) -> Threshold | None:
     first = int(np.flatnonzero(positive)[0])
     if positive.sum() < _BY_THRESHOLD * every[first:].sum():
         return None
-    bins = len(every)
-    binning = scores.binning
-    low = binning.low + (binning.high - binning.low) / bins * np.arange(bins)
-    return better_threshold(metric, counts, special.expit(low), float(special.expit(low[first])))
+    low = lowest_scores(scores.binning)
+    return better_threshold(metric, counts, low, float(low[first]))
 
 
 def _scores(now: Profiles, then: Profiles) -> Scores | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
 import pandas as pd
@@ -290,17 +290,16 @@ def _standing_out(spec: ModelSpec, found: Explained) -> tuple[list[str], list[st
     """Return a sentence of each slice key that has values which stand out, and the other keys."""
     said, spread = list[str](), list[str]()
     for key in [",".join(names) for names in spec.slices]:
-        shares = _shares(found, key)
-        if shares is None or not found.change:
+        parts = _list_parts(found, key)
+        if parts is None or not found.change:
             continue
-        effects, rows, margins = shares
         standing = [
-            f"{name} with {signed(effect)} ({effect / found.change:.0%} of the change, "
-            f"{rows.get(name, 0.0):.0%} of the rows)"
-            for name, effect in effects.items()
-            if effect / found.change >= _SOME
-            and effect / found.change >= _CONCENTRATED * rows.get(name, 0.0)
-            and abs(effect - rows.get(name, 0.0) * found.change) > margins.get(name, math.inf)
+            f"{part.name} with {signed(part.effect)} ({share:.0%} of the change, "
+            f"{part.rows:.0%} of the rows)"
+            for part in sorted(parts, key=lambda part: -part.effect / found.change)
+            if (share := part.effect / found.change) >= _SOME
+            and share >= _CONCENTRATED * part.rows
+            and abs(part.effect - part.rows * found.change) > part.margin
         ]
         if standing:
             said.append(f"By {key} it is above all {joined(standing[:_LISTED])}.")
@@ -309,31 +308,32 @@ def _standing_out(spec: ModelSpec, found: Explained) -> tuple[list[str], list[st
     return said, spread
 
 
-def _shares(
-    found: Explained, key: str
-) -> tuple[dict[str, float], dict[str, float], dict[str, float]] | None:
-    """Return effect, share of the rows, and margin of each value of a slice key."""
+class _Part(NamedTuple):
+    """What a value of a slice key adds to a change, its share of the rows, and the margin."""
+
+    name: str
+    effect: float
+    rows: float
+    margin: float
+
+
+def _list_parts(found: Explained, key: str) -> list[_Part] | None:
     frame = found.slices[found.slices["slice_key"] == key]
     if frame.empty:
         return None
     total = float(found.slices.loc[found.slices["slice_key"] == ALL, "n"].iloc[0])
     rows = dict(zip(frame["slice_value"], frame["n"] / total, strict=True)) if total else {}
     if (split := found.values.get(key)) is not None:
-        margins = dict(zip(split.parts, split.margins.tolist(), strict=True))
-        return _by_harm(split.named, found.change), rows, margins
-    if frame["method"].iloc[0] != "exact":
+        margins = split.margins.tolist()
+        parts = zip(split.parts, split.effects.tolist(), margins, strict=True)
+    elif frame["method"].iloc[0] == "exact":
+        # Without an interval of the effect, a value stands out if its own change is real.
+        margins = [0.0 if is_real else math.inf for is_real in frame["is_real"]]
+        effects = frame["effect"].astype(float)
+        parts = zip(frame["slice_value"], effects, margins, strict=True)
+    else:
         return None
-    exact = dict(zip(frame["slice_value"], frame["effect"].astype(float), strict=True))
-    # Without an interval of the effect, a value stands out if its own change is real.
-    sure = {
-        name: 0.0 if is_real else math.inf
-        for name, is_real in zip(frame["slice_value"], frame["is_real"], strict=True)
-    }
-    return _by_harm(exact, found.change), rows, sure
-
-
-def _by_harm(effects: dict[str, float], change: float) -> dict[str, float]:
-    return dict(sorted(effects.items(), key=lambda item: -item[1] / change if change else 0.0))
+    return [_Part(name, effect, rows.get(name, 0.0), margin) for name, effect, margin in parts]
 
 
 def describe_group(group: Alike) -> str:
