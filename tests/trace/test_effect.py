@@ -60,16 +60,6 @@ def test_slope_and_error_equal_a_regression_with_clusters_on_what_the_cells_leav
     assert (ours.lower, ours.upper) == pytest.approx((lower, upper), rel=EXACT)
 
 
-def test_the_slope_is_that_of_a_dummy_for_every_cell_of_every_window() -> None:
-    found = rows(2, windows=8)
-    table = frame(found)
-    dummies = pd.get_dummies(table["window"].astype(str) + "/" + table["cell"].astype(str))
-    x = dummies.astype(float).assign(d=table["d"])
-    fitted = OLS(table["y"], x).fit()
-
-    assert effect(found).slope.value == pytest.approx(fitted.params["d"], rel=EXACT)
-
-
 def test_the_unadjusted_slope_and_its_error_are_a_plain_regression_s() -> None:
     found = rows(3)
     table = frame(found)
@@ -174,20 +164,6 @@ def test_rows_that_differ_between_cells_alone_have_no_slope() -> None:
     assert scale is not None
 
     assert effect_of([window_sums(cell + 1.0, cell, cell, 2, scale)], scale) is None
-
-
-def test_order_of_windows_and_of_rows_changes_nothing() -> None:
-    found = rows(14)
-    rng = np.random.default_rng(0)
-    shuffled = []
-    for one in reversed(found):
-        order = rng.permutation(len(one[0]))
-        shuffled.append(tuple(part[order] for part in one))
-    one, other = effect(found), effect(shuffled)  # type: ignore[arg-type]
-
-    assert one.slope.value == pytest.approx(other.slope.value, rel=EXACT)
-    assert one.slope.upper == pytest.approx(other.slope.upper, rel=EXACT)
-    assert one.ranges["lower"].tolist() == pytest.approx(other.ranges["lower"].tolist(), rel=1e-8)
 
 
 def test_an_arm_drawn_by_lot_gives_the_effect_that_comparing_rows_gets_wrong() -> None:
