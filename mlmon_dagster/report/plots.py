@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from mlmon_dagster.monitors.wording import named
-from mlmon_dagster.report.charts import Curve
+from mlmon_dagster.report.charts import Curve, windows_named
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.trace.explain import Explained
 from mlmon_dagster.trace.sentences import signed, value
@@ -241,9 +241,7 @@ def draw_contributions(found: Explained, zone: str) -> Figure:
 
 
 def _panels(found: Explained, zone: str) -> list[tuple[str, Mapping[str, float]]]:
-    starts = [start.tz_convert(ZoneInfo(zone)) for start in found.windows["window_start"]]
-    midnights = all(start == start.normalize() for start in starts)
-    names = [start.strftime("%Y-%m-%d" if midnights else "%Y-%m-%d %H:%M") for start in starts]
+    names = windows_named(list(found.windows["window_start"]), zone)
     windows = dict(sorted(zip(names, found.windows["effect"].astype(float), strict=True)))
     keys = [key for key in found.slices["slice_key"].unique() if key != ALL][:_MOST_KEYS]
     return [

@@ -18,27 +18,9 @@ from mlmon_dagster.profiles.measures import measure
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.metric_registry import info_of, is_higher_better, is_loss
 from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.trace import splits
 from mlmon_dagster.trace.slices import by_window, compare_slices
-from mlmon_dagster.trace.splits import (
-    DECISIONS,
-    NO_OVERLAP,
-    PLAYERS,
-    Rates,
-    Split,
-    Threshold,
-    area_effects,
-    area_of,
-    better_threshold,
-    decision_effects,
-    measured,
-    rates_of,
-    ratio_parts,
-    score_effects,
-    score_groups,
-    told_apart,
-    value_of,
-    window_effects,
-)
+from mlmon_dagster.trace.splits import Rates, Split, Threshold, rates_of, ratio_parts
 
 Profiles = Mapping[str, ColumnStatistics]
 AREA = "roc_auc"
@@ -232,9 +214,9 @@ def _table(profiles: Profiles) -> Floats | None:
 
 
 def _metrics_of_decisions(spec: ModelSpec) -> dict[str, Rates]:
-    found = dict(DECISIONS)
+    found = dict(splits.DECISIONS)
     if spec.costs is not None:
-        found["expected_value"] = value_of(**spec.costs.model_dump())
+        found["expected_value"] = splits.value_of(**spec.costs.model_dump())
     return found
 
 
@@ -244,7 +226,7 @@ def _counted(
     """Return counts of whole windows, and the function that gives the metric of their sums."""
     if metric == AREA:
         scores = _labels(profiles, "score", "score")
-        return None if scores is None else (scores, area_of)
+        return None if scores is None else (scores, splits.area_of)
     of_decisions = _metrics_of_decisions(spec).get(metric)
     if of_decisions is not None and (table := _table(profiles)) is not None:
         return table, lambda counts: of_decisions(rates_of(counts))
@@ -270,7 +252,7 @@ def _windows(spec: ModelSpec, metric: str, profiles: Profiles) -> tuple[pd.DataF
         {
             "window_start": starts.reset_index(drop=True),
             "n": counts.reshape(len(counts), -1).sum(axis=1) if counts.ndim > 2 else counts[:, 1],
-            "effect": window_effects(value, counts),
+            "effect": splits.window_effects(value, counts),
             "place": np.arange(len(counts)),
         }
     )
@@ -292,7 +274,7 @@ def _decisions(spec: ModelSpec, metric: str, now: Profiles, then: Profiles) -> d
     rates, rates_then = (tuple(rates_of(side.sum(axis=0)).tolist()) for side in (one, other))
     return {
         name: Decided(
-            measured(decision_effects(known[name]), one, other, PLAYERS),
+            splits.measured(splits.decision_effects(known[name]), one, other, splits.PLAYERS),
             rates,
             rates_then,
             _threshold(known[name], now),
@@ -316,7 +298,7 @@ def _threshold(metric: Rates, profiles: Profiles) -> Threshold | None:
     if positive.sum() < _BY_THRESHOLD * every[first:].sum():
         return None
     low = lowest_scores(scores.binning)
-    return better_threshold(metric, counts, low, float(low[first]))
+    return splits.better_threshold(metric, counts, low, float(low[first]))
 
 
 def _scores(now: Profiles, then: Profiles) -> Scores | None:
@@ -326,11 +308,11 @@ def _scores(now: Profiles, then: Profiles) -> Scores | None:
     rows, rows0 = one.sum(axis=(0, 1)), other.sum(axis=(0, 1))
     if not (rows.sum() and rows0.sum()):
         return None
-    apart = told_apart(rows, rows0)
+    apart = splits.told_apart(rows, rows0)
     split = None
-    if apart < NO_OVERLAP:
-        effects = score_effects(score_groups(rows, rows0))
-        split = measured(effects, one, other, (LAW, MEANING))
+    if apart < splits.NO_OVERLAP:
+        effects = splits.score_effects(splits.score_groups(rows, rows0))
+        split = splits.measured(effects, one, other, (LAW, MEANING))
     middles = score_midpoints(now["score"].binning)
     return Scores(
         split,
@@ -350,9 +332,10 @@ def _pairs(spec: ModelSpec, now: Profiles, then: Profiles) -> dict[str, Split]:
         if len(values) < 2:
             continue
         one, other = (_by_value(key, values, side["score"]) for side in (now, then))
-        starts = score_groups(one.sum(axis=(0, 1, 2)), other.sum(axis=(0, 1, 2)), _PAIR_GROUPS)
+        rows, rows0 = (side.sum(axis=(0, 1, 2)) for side in (one, other))
+        starts = splits.score_groups(rows, rows0, _PAIR_GROUPS)
         one, other = (np.add.reduceat(side, starts, axis=-1) for side in (one, other))
-        found[key] = measured(area_effects, one, other, values)
+        found[key] = splits.measured(splits.area_effects, one, other, values)
     return found
 
 
