@@ -433,13 +433,13 @@ def slice_tables(
         mine = frame[frame["slice_key"] == key]
         if mine.empty:
             continue
-        shown = mine["value"].where(mine["n"] >= MIN_ROWS)
-        table = mine.assign(value=shown).pivot(
-            index="slice_value", columns="window_start", values="value"
-        )
         starts = sorted(mine["window_start"].unique())[-13:]
         sizes = mine.groupby("slice_value")["n"].sum().sort_values(ascending=False)
-        places = min(places_of(mine["value"].dropna().tolist()), 3)
+        cells = mine.drop_duplicates(["slice_value", "window_start"], keep="last")
+        places = min(places_of(cells["value"].dropna().tolist()), 3)
+        table = cells.assign(value=cells["value"].where(cells["n"] >= MIN_ROWS)).pivot(
+            index="slice_value", columns="window_start", values="value"
+        )
         rows = []
         for value in map(str, sizes.index[:MOST_SLICES]):
             usual = known.get((key, value), math.nan)
