@@ -26,11 +26,9 @@ PRELOADED = (
     "tests.defs.killed",
     "tests.defs.test_batched_events",
     "tests.ingest.test_exactly_once",
-    "tests.proof.failing",
     "tests.proof.killing",
     "tests.proof.together",
     "tests.store.test_baseline_files",
-    "tests.store.test_crashes",
     "tests.store.test_erase",
     "tests.store.test_remove",
 )

@@ -159,7 +159,7 @@ def silence_alert(
     with alert_state.exclusive(store.state, f"alerts:{row['model']}") as conn:
         if any(
             (one["matcher"], one["author"], one["comment"]) == (wanted, author, mark)
-            for one in alert_state.silences(conn)
+            for one in alert_state.every_silence(conn)
         ):
             return None
         number = alert_state.add_silence(

@@ -19,7 +19,6 @@ from mlmon_dagster.commands.options import (
     specs_of,
 )
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.spec.scalars import printable
 from mlmon_dagster.tables.asked import moments_of
 
 if TYPE_CHECKING:
@@ -88,26 +87,6 @@ def sql(project: Project, model: str, query: str, limit: int, timeout: float) ->
 
     found = select(project.store, spec_of(project, model).model, query, limit, timeout)
     return Answer(Table("query", ()), found.to_pandas())
-
-
-@store.command(epilog=examples("mlmon store unlock flight_delay"))
-@click.argument("models", nargs=-1, metavar="[MODEL]...")
-@click.pass_obj
-def unlock(project: Project, models: tuple[str, ...]) -> None:
-    """Free the locks of every model, or of some, whose holders are dead.
-
-    A process of another machine is dead if it does not renew its lease within half a minute.
-    """
-    from mlmon_dagster.store.state.writing import free_dead_locks
-
-    names = [f"{what}/{model}" for model in models for what in ("ingest", "baseline")]
-    found = free_dead_locks(project.store.state, names)
-    for lock in found:
-        what = "is dead; freed" if lock.is_freed else "is alive; it goes on holding it"
-        click.echo(printable(f"{lock.name}: {lock.holder} {what}"))
-    if not found:
-        click.echo("no lock is held")
-    sys.exit(0 if all(lock.is_freed for lock in found) else 1)
 
 
 @store.command(epilog=examples("mlmon store maintain --dry-run"))

@@ -365,7 +365,8 @@ def _settle(
         held += [stream] if any(report.n_new + report.n_conflict for report in reports) else []
         remember_declared(conn, spec, held, now)
         window_state.mark_arrivals(conn, spec, windows, now, by_truth)
-        note_commits(conn, store, spec.model, store.event_log(spec).places())
+        tables = [folder.path for folder in store.event_log(spec).folders.values()]
+        note_commits(conn, store, spec.model, tables)
 
 
 def _counters(report: FileReport) -> dict[str, int]:

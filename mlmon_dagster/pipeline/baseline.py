@@ -50,6 +50,7 @@ def fit_baseline(work: Work) -> Numbers:
     done = [
         {
             "window_start": start,
+            "window_end": window_containing(work.spec.time, start).end,
             "computed_revision": state.input_revision,
             "arrivals": lags[start].arrivals if start in lags else "{}",
         }

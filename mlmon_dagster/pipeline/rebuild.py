@@ -207,7 +207,7 @@ def _build_part(part: Part) -> dict[str, Numbers]:
         w.start: _profile_mark(mark_of(part.states, w, "inference_store"), baseline_id)
         for w in work.windows
     }
-    mark_step(work, "profiles", made_with, [store.table("profiles", spec.model).folder.path])
+    mark_step(work, "profiles", made_with, [store.table("profiles", spec.model).path])
     some = next(iter(profiles.values()))
     slices = some.cells.groupby("window_start")["slice_value"].nunique()
     return {

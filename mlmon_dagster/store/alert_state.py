@@ -23,7 +23,17 @@ from mlmon_dagster.store.state.schema import (
     silence,
     window_state,
 )
-from mlmon_dagster.store.state.sql import Query, fetch, insert_or_ignore, upsert
+from mlmon_dagster.store.state.sql import (
+    Bind,
+    between,
+    fetch,
+    fetch_row,
+    fetch_rows,
+    fetch_value,
+    fetch_values,
+    insert_or_ignore,
+    upsert,
+)
 
 ACTIVE = ("FIRING", "RECOVERING")  # an alert that is open
 State = Literal["OK", "PENDING", "FIRING", "RECOVERING"]
@@ -62,28 +72,21 @@ def _batches(rows: Sequence[T]) -> Iterator[Sequence[T]]:
 def models_with_new_results(engine: sa.Engine) -> list[str]:
     """Return the models that have monitor results the alerts have not taken in yet."""
     query = sa.select(monitor_result.c.model).where(monitor_result.c.folded_at.is_(None)).distinct()
-    with engine.connect() as conn:
-        return sorted(conn.scalars(query))
+    return sorted(fetch_values(engine, query))
 
 
 def new_results(conn: sa.Connection, model: str, limit: int) -> list[StoredResult]:
     """Return results not folded yet, in the order in which they must be taken in."""
     r = monitor_result.c
-    query = (
-        sa.select(monitor_result)
-        .where(r.folded_at.is_(None), r.model == model)
-        .order_by(r.window_start, r.id)
-        .limit(limit)
-    )
-    return fetch_results(conn, query)
+    query = sa.select(monitor_result).where(r.folded_at.is_(None), r.model == model)
+    return fetch_results(conn, query.order_by(r.window_start, r.id).limit(limit))
 
 
 def mark_folded(conn: sa.Connection, ids: Sequence[int], now: dt.datetime) -> None:
     """Record that results were taken in."""
     for batch in _batches(ids):
-        conn.execute(
-            monitor_result.update().where(monitor_result.c.id.in_(batch)).values(folded_at=now)
-        )
+        mine = monitor_result.c.id.in_(batch)
+        conn.execute(monitor_result.update().where(mine).values(folded_at=now))
 
 
 def newest_results(
@@ -118,14 +121,18 @@ def load_messages(conn: sa.Connection, ids: Collection[int]) -> dict[int, str]:
     """Return the sentences of some results by their id."""
     r = monitor_result.c
     query = sa.select(r.id, r.message).where(r.id.in_(ids))
-    return {number: message for number, message in conn.execute(query)}
+    return {number: message for number, message in fetch_rows(conn, query)}
 
 
-def last_result(conn: sa.Connection, model: str) -> dt.datetime | None:
-    """Return when a monitor last wrote a result of a model; None if never."""
+def last_result(
+    conn: sa.Connection, model: str, *, of_backfills: bool = False
+) -> dt.datetime | None:
+    """Return when a monitor, or a backfill's, last wrote a result of a model; None if never."""
     r = monitor_result.c
     query = sa.select(r.created_at).where(r.model == model)
-    return conn.scalar(query.order_by(r.id.desc()).limit(1))
+    if of_backfills:
+        query = query.where(r.is_backfill)
+    return fetch_value(conn, query.order_by(r.id.desc()).limit(1))
 
 
 def recent_coverage(
@@ -142,8 +149,9 @@ def recent_coverage(
     newest = judged.order_by(r.window_start.desc()).limit(3)
     query = sa.select(r.window_start, r.monitor, r.slice_key, r.slice_value)
     found: dict[dt.datetime, set[tuple[str, str, str]]] = {}
-    for window, *key in conn.execute(query.where(*same, r.window_start.in_(newest)).distinct()):
-        found.setdefault(window, set()).add((key[0], key[1], key[2]))
+    wanted = query.where(*same, r.window_start.in_(newest)).distinct()
+    for window, monitor, key, value in fetch_rows(conn, wanted):
+        found.setdefault(window, set()).add((monitor, key, value))
     return found
 
 
@@ -270,24 +278,25 @@ def load_alerts(
         states: Only alerts in one of these states; all of them if None.
         fingerprints: Alerts to return whatever their state.
     """
-    query = sa.select(alert).where(alert.c.model == model)
+    mine = [alert.c.model == model]
     if states is not None:
-        wanted = sa.or_(alert.c.state.in_(states), alert.c.fingerprint.in_(fingerprints))
-        query = query.where(wanted)
-    return {row["fingerprint"]: row for row in _alerts(conn, query)}
+        mine.append(sa.or_(alert.c.state.in_(states), alert.c.fingerprint.in_(fingerprints)))
+    return {row["fingerprint"]: row for row in _find_alerts(conn, *mine)}
 
 
 def unsettled(engine: sa.Engine, family: str, model: str | None = None) -> list[AlertRow]:
     """Return the alerts of a family that are not OK, of one or every model."""
-    query = sa.select(alert).where(alert.c.family == family, alert.c.state != "OK")
-    if model is not None:
-        query = query.where(alert.c.model == model)
-    with engine.connect() as conn:
-        return _alerts(conn, query)
+    mine = [alert.c.family == family, alert.c.state != "OK"]
+    return _find_alerts(engine, *mine, *_of_model(model))
 
 
-def _alerts(conn: sa.Connection, query: Query) -> list[AlertRow]:
-    return [cast("AlertRow", dict(row)) for row in fetch(conn, query)]
+def _find_alerts(bind: Bind, *wanted: sa.ColumnElement[bool]) -> list[AlertRow]:
+    return cast("list[AlertRow]", fetch(bind, sa.select(alert).where(*wanted)))
+
+
+def _of_model(model: str | None) -> list[sa.ColumnElement[bool]]:
+    """Return the condition that an alert is of a model; none for every model."""
+    return [] if model is None else [alert.c.model == model]
 
 
 def save_alerts(conn: sa.Connection, rows: Sequence[AlertRow]) -> None:
@@ -336,7 +345,7 @@ def events_of(conn: sa.Connection, fingerprint: str) -> list[StoredEvent]:
     """Return the transitions of one alert, oldest first."""
     e = alert_event.c
     query = sa.select(alert_event).where(e.fingerprint == fingerprint).order_by(e.id)
-    return [cast("StoredEvent", row) for row in fetch(conn, query)]
+    return cast("list[StoredEvent]", fetch(conn, query))
 
 
 def results_taken_in(
@@ -355,21 +364,12 @@ def results_taken_in(
         Rows of ``monitor_result``, one per monitor and window, ordered by window.
     """
     r = monitor_result.c
-    mine = [
-        r.model == row["model"],
-        r.dataset == row["dataset"],
-        r.slice_key == row["slice_key"],
-        r.slice_value == row["slice_value"],
-        r.status != "NO_DATA",
-        r.folded_at.is_not(None),
-    ]
-    if row["family"] == QUALITY and row["slice_key"] == ALL:
-        mine += [r.family == row["family"], r.metric == row["metric"]]
-    else:
-        mine.append(r.monitor == row["monitor"])
+    is_quality = row["family"] == QUALITY and row["slice_key"] == ALL
+    same = [*_ABOUT, *(("family", "metric") if is_quality else ("monitor",))]
+    mine = [*_have_same(row, same), r.status != "NO_DATA", r.folded_at.is_not(None)]
     before = sa.select(r.window_start).where(*mine, r.window_start < start).distinct()
     before = before.order_by(r.window_start.desc()).limit(n_before)
-    first = min(conn.scalars(before), default=start)
+    first = min(fetch_values(conn, before), default=start)
     query = sa.select(monitor_result).where(*mine, r.window_start >= first).order_by(r.id)
     newest = {(one["window_start"], one["monitor"]): one for one in fetch_results(conn, query)}
     return sorted(newest.values(), key=lambda one: (one["window_start"], one["id"]))
@@ -394,32 +394,28 @@ def changes_announced(conn: sa.Connection, episodes: Mapping[str, int]) -> dict[
 
 def all_alerts(conn: sa.Connection, model: str | None) -> dict[str, AlertRow]:
     """Return the alerts that ever opened or are pending, of one or every model."""
-    query = sa.select(alert).where(sa.or_(alert.c.n_episodes > 0, alert.c.state != "OK"))
-    if model is not None:
-        query = query.where(alert.c.model == model)
-    return {row["fingerprint"]: row for row in _alerts(conn, query)}
+    ever = sa.or_(alert.c.n_episodes > 0, alert.c.state != "OK")
+    return {row["fingerprint"]: row for row in _find_alerts(conn, ever, *_of_model(model))}
 
 
 def load_open_alerts(conn: sa.Connection) -> list[AlertRow]:
     """Return the alerts of all models that fire or recover, muted ones too."""
     c = alert.c
     query = sa.select(alert).where(c.state.in_(ACTIVE))
-    return _alerts(conn, query.order_by(c.model, c.monitor, c.slice_key, c.slice_value))
+    query = query.order_by(c.model, c.monitor, c.slice_key, c.slice_value)
+    return cast("list[AlertRow]", fetch(conn, query))
 
 
 def newest_event_id(conn: sa.Connection) -> int | None:
     """Return the number of the newest transition of any alert; None if there is none."""
-    newest: int | None = conn.scalar(sa.select(sa.func.max(alert_event.c.id)))
-    return newest
+    return fetch_value(conn, sa.select(sa.func.max(alert_event.c.id)))
 
 
 def all_events(conn: sa.Connection, model: str | None) -> dict[str, list[StoredEvent]]:
     """Return the transitions of one or every model by fingerprint, oldest first."""
     query = sa.select(alert_event).join(alert, alert.c.fingerprint == alert_event.c.fingerprint)
-    if model is not None:
-        query = query.where(alert.c.model == model)
     found: dict[str, list[StoredEvent]] = {}
-    for row in fetch(conn, query.order_by(alert_event.c.id)):
+    for row in fetch(conn, query.where(*_of_model(model)).order_by(alert_event.c.id)):
         found.setdefault(row["fingerprint"], []).append(cast("StoredEvent", row))
     return found
 
@@ -435,18 +431,23 @@ def worst_value(
         start: First window.
         end: The window that ended the episode, exclusive; None for all after the start.
     """
-    r, known = monitor_result.c, dict[str, object](row)
-    same = ("model", "monitor", "metric", "column_name", "dataset", "slice_key", "slice_value")
+    r = monitor_result.c
     query = sa.select(r.value).where(
-        *(r[name] == known[name] for name in same),
+        *_have_same(row, (*_ABOUT, "monitor", "metric", "column_name")),
         r.status.in_(("WARN", "ERROR")),
         r.value.is_not(None),
-        r.window_start >= start,
+        *between(r.window_start, start, end),
     )
-    if end is not None:
-        query = query.where(r.window_start < end)
     distance = sa.func.abs(r.value - sa.func.coalesce(r.baseline_value, 0.0))
-    return conn.scalar(query.order_by(distance.desc(), r.id).limit(1))
+    return fetch_value(conn, query.order_by(distance.desc(), r.id).limit(1))
+
+
+_ABOUT = ("model", "dataset", "slice_key", "slice_value")
+
+
+def _have_same(row: Mapping[str, object], names: Iterable[str]) -> list[sa.ColumnElement[bool]]:
+    """Return the conditions that verdicts have the values of an alert."""
+    return [monitor_result.c[name] == row[name] for name in names]
 
 
 # Groups: what receivers were told
@@ -479,7 +480,7 @@ class GroupRow(MessageGroup):
 def load_groups(conn: sa.Connection, model: str) -> dict[str, GroupRow]:
     """Return the notification log of a model by group key."""
     query = sa.select(alert_group).where(alert_group.c.model == model)
-    return {row["group_key"]: cast("GroupRow", dict(row)) for row in fetch(conn, query)}
+    return {row["group_key"]: cast("GroupRow", row) for row in fetch(conn, query)}
 
 
 def save_group(conn: sa.Connection, row: GroupRow) -> None:
@@ -491,8 +492,7 @@ def newest_window(conn: sa.Connection, model: str) -> dt.datetime | None:
     """Return the start of a model's newest window that rows were stored for."""
     w = window_state.c
     query = sa.select(w.window_start).where(w.model == model, w.input_revision > 0)
-    found: dt.datetime | None = conn.scalar(query.order_by(w.window_start.desc()).limit(1))
-    return found
+    return fetch_value(conn, query.order_by(w.window_start.desc()).limit(1))
 
 
 def has_stale_windows(
@@ -506,14 +506,7 @@ def has_stale_windows(
         w.window_end <= end,
         w.input_revision > w.computed_revision,
     )
-    return conn.execute(stale.limit(1)).first() is not None
-
-
-def last_backfill_result(conn: sa.Connection, model: str) -> dt.datetime | None:
-    """Return when a backfill last wrote a result of the model."""
-    r = monitor_result.c
-    query = sa.select(r.created_at).where(r.model == model, r.is_backfill)
-    return conn.scalar(query.order_by(r.id.desc()).limit(1))
+    return fetch_row(conn, stale.limit(1)) is not None
 
 
 def models_to_flush(engine: sa.Engine) -> list[str]:
@@ -525,18 +518,15 @@ def models_to_flush(engine: sa.Engine) -> list[str]:
     firing = sa.select(alert.c.model).where(alert.c.state.in_(ACTIVE))
     told = sa.select(g.model).where(sa.or_(g.firing != "[]", g.owed != "[]"))
     untold = sa.select(alert.c.model).join(alert_event, same).where(_UNTOLD)
-    with engine.connect() as conn:
-        return sorted(conn.scalars(firing.union(told, untold)))
+    return sorted(fetch_values(engine, firing.union(told, untold)))
 
 
 def models_of(conn: sa.Connection, fingerprints: Collection[str]) -> list[str]:
     """Return the models of some alerts."""
-    wanted = sorted(fingerprints)
     found: set[str] = set()
-    for start in range(0, len(wanted), _BATCH):
-        batch = wanted[start : start + _BATCH]
+    for batch in _batches(sorted(fingerprints)):
         query = sa.select(alert.c.model).where(alert.c.fingerprint.in_(batch))
-        found.update(conn.scalars(query))
+        found.update(fetch_values(conn, query))
     return sorted(found)
 
 
@@ -558,25 +548,35 @@ def untold_episodes(conn: sa.Connection, model: str, *, late: bool = False) -> d
     if late:
         query = query.where(e.is_late)
     found: dict[str, set[int]] = {}
-    for fingerprint, episode in conn.execute(query):
+    for fingerprint, episode in fetch_rows(conn, query):
         found.setdefault(fingerprint, set()).add(episode)
     return found
 
 
-def mark_told(conn: sa.Connection, episodes: Iterable[tuple[str, int]], message_key: str) -> None:
+Episodes = Iterable[tuple[str, int]]  # fingerprint of the alert, and which of its episodes
+
+
+def mark_told(conn: sa.Connection, episodes: Episodes, message_key: str) -> None:
     """Record that a message tells all that has happened in some episodes so far."""
-    e = alert_event.c
-    for fingerprint, episode in episodes:
-        mine = (e.fingerprint == fingerprint, e.episode == episode, e.message_key == "")
-        conn.execute(alert_event.update().where(*mine).values(message_key=message_key))
+    _change_events(conn, episodes, alert_event.c.message_key == "", message_key=message_key)
 
 
-def mute_untold(conn: sa.Connection, episodes: Iterable[tuple[str, int]], reason: str) -> None:
+def mute_untold(conn: sa.Connection, episodes: Episodes, reason: str) -> None:
     """Record why what nobody was told of some episodes will not be told."""
+    _change_events(conn, episodes, _UNTOLD, muted_reason=reason)
+
+
+def _change_events(
+    conn: sa.Connection,
+    episodes: Episodes,
+    which: sa.ColumnElement[bool] | sa.TextClause,
+    **values: str,
+) -> None:
+    """Set columns of some of the events of episodes."""
     e = alert_event.c
     for fingerprint, episode in episodes:
-        mine = (e.fingerprint == fingerprint, e.episode == episode, _UNTOLD)
-        conn.execute(alert_event.update().where(*mine).values(muted_reason=reason))
+        mine = (e.fingerprint == fingerprint, e.episode == episode, which)
+        conn.execute(alert_event.update().where(*mine).values(**values))
 
 
 def hand_over(
@@ -584,7 +584,7 @@ def hand_over(
     head_key: str,
     message_key: str,
     *,
-    episodes: Iterable[tuple[str, int]] | None = None,
+    episodes: Episodes | None = None,
 ) -> None:
     """Let a message take the place of a thread that was withdrawn: it tells what that told.
 
@@ -599,7 +599,7 @@ def hand_over(
         sa.or_(o.idempotency_key == head_key, o.head_key == head_key), o.status == "superseded"
     )
     if episodes is not None:
-        retell(conn, episodes, list(conn.scalars(withdrawn)), message_key)
+        retell(conn, episodes, fetch_values(conn, withdrawn), message_key)
         return
     told_there = alert_event.c.message_key.in_(withdrawn)
     conn.execute(alert_event.update().where(told_there).values(message_key=message_key))
@@ -607,19 +607,15 @@ def hand_over(
 
 def retell(
     conn: sa.Connection,
-    episodes: Iterable[tuple[str, int]],
+    episodes: Episodes,
     message_keys: Collection[str],
     message_key: str,
 ) -> None:
     """Let a message take the place of some others as far as they told of some episodes."""
-    e = alert_event.c
-    for fingerprint, episode in episodes:
-        mine = (e.fingerprint == fingerprint, e.episode == episode)
-        keys = sorted(message_keys)
-        for start in range(0, len(keys), _BATCH):
-            batch = keys[start : start + _BATCH]
-            there = alert_event.update().where(*mine, e.message_key.in_(batch))
-            conn.execute(there.values(message_key=message_key))
+    told = list(episodes)
+    for batch in _batches(sorted(message_keys)):
+        in_them = alert_event.c.message_key.in_(batch)
+        _change_events(conn, told, in_them, message_key=message_key)
 
 
 def count_untold(
@@ -648,8 +644,7 @@ def count_untold(
             sa.or_(e.message_key == "", withdrawn),
         )
     )
-    with engine.connect() as conn:
-        return conn.scalar(query) or 0
+    return fetch_value(engine, query) or 0
 
 
 class SilenceRow(TypedDict):
@@ -686,11 +681,6 @@ def add_silence(
     return int(conn.execute(statement.returning(silence.c.id)).scalar_one())
 
 
-def silences(conn: sa.Connection) -> list[SilenceRow]:
-    """Return every silence that there was."""
-    return cast("list[SilenceRow]", fetch(conn, sa.select(silence)))
-
-
 def end_silence(engine: sa.Engine, silence_id: int, now: dt.datetime, author: str = "") -> bool:
     """End a silence; return whether it was in force or still to come."""
     s = silence.c
@@ -699,15 +689,14 @@ def end_silence(engine: sa.Engine, silence_id: int, now: dt.datetime, author: st
         return conn.execute(statement.values(ends_at=now, ended_by=author)).rowcount == 1
 
 
-def every_silence(engine: sa.Engine, since: dt.datetime | None = None) -> list[SilenceRow]:
+def every_silence(bind: Bind, since: dt.datetime | None = None) -> list[SilenceRow]:
     """Return the silences, the newest first.
 
     Args:
-        engine: The state database.
+        bind: The state database.
         since: Only those that had not ended at this time; all of them if None.
     """
     query = sa.select(silence).order_by(silence.c.id.desc())
     if since is not None:
         query = query.where(silence.c.ends_at > since)
-    with engine.connect() as conn:
-        return cast("list[SilenceRow]", fetch(conn, query))
+    return cast("list[SilenceRow]", fetch(bind, query))

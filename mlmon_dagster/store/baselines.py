@@ -14,7 +14,7 @@ import hashlib
 import json
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -27,7 +27,7 @@ from mlmon_dagster.store.moments import begin_moment, note_commits
 from mlmon_dagster.store.places.location import Location
 from mlmon_dagster.store.state.database import overwrite_deleted
 from mlmon_dagster.store.state.schema import baseline, baseline_promotion
-from mlmon_dagster.store.state.sql import upsert
+from mlmon_dagster.store.state.sql import Bind, fetch_row, fetch_rows, fetch_value, upsert
 from mlmon_dagster.store.state.writing import reached, writer_lock
 from mlmon_dagster.store.tables.derived_columns import EXEMPLAR
 
@@ -73,15 +73,10 @@ def save_baseline(
     First its file, then the row that names the file; killed in between, the file is deleted by
     the next upkeep.
     """
-    row = {
-        "model": model,
-        "baseline_id": baseline_id,
-        "kind": kind,
-        "dataset": dataset,
-        "n": n,
-        "data_version": data_version,
-        "created_at": now,
-    }
+    row: dict[str, object] = {
+        "model": model, "baseline_id": baseline_id, "kind": kind, "dataset": dataset, "n": n,
+        "data_version": data_version, "created_at": now,
+    }  # fmt: skip
     with hold_lock(store, model):
         begin_moment(store, model, now)
         row["payload"] = write_file(store, model, payload_json)
@@ -90,7 +85,7 @@ def save_baseline(
             c = baseline.c
             others = sa.select(sa.func.max(c.created_at))
             others = others.where(c.model == model, c.baseline_id != baseline_id)
-            last: datetime | None = conn.scalar(others)
+            last: datetime | None = fetch_value(conn, others)
             if last is not None and last >= now:  # at one moment, or the clock went back
                 row["created_at"] = last + timedelta(microseconds=1)
             upsert(conn, baseline, [row])
@@ -126,50 +121,36 @@ def read_whole_payload(store: Store, stored: StoredBaseline | None) -> str | Non
     return None if stored is None else read_file(store, stored.model, stored.payload)
 
 
-# Built once: every step of a run asks, and building a query takes longer than asking.
-_OF_MODEL = baseline.c.model == sa.bindparam("of_model")
-_NEWEST = (
-    sa.select(*(baseline.c[field.name] for field in fields(StoredBaseline)))
-    .where(_OF_MODEL)
-    .order_by(baseline.c.created_at.desc(), baseline.c.baseline_id)
-    .limit(1)
-)
-_NAMED = _NEWEST.where(baseline.c.baseline_id == sa.bindparam("named"))
-
-
 def load_newest(
-    engine: sa.Engine, model: str, baseline_id: str | None = None
+    bind: Bind, model: str, baseline_id: str | None = None, **chosen: str | None
 ) -> StoredBaseline | None:
-    """Return the newest baseline of a model, or the one with an id; None if there is none."""
-    query, asked = _NEWEST, {"of_model": model}
+    """Return the newest baseline of a model; None if there is none.
+
+    Args:
+        bind: The state database.
+        model: The model's name.
+        baseline_id: The one with this id.
+        chosen: Columns of the table, such as ``kind``, and their values.
+    """
+    c = baseline.c
+    query = sa.select(*(c[field.name] for field in fields(StoredBaseline)))
+    query = query.where(c.model == model, *(c[name] == value for name, value in chosen.items()))
     if baseline_id is not None:
-        query, asked = _NAMED, {"of_model": model, "named": baseline_id}
-    with engine.connect() as conn:
-        row = conn.execute(query, asked).first()
+        query = query.where(c.baseline_id == baseline_id)
+    row = fetch_row(bind, query.order_by(c.created_at.desc(), c.baseline_id).limit(1))
     return None if row is None else StoredBaseline(*row)
 
 
-def load_newest_declared(engine: sa.Engine, spec: ModelSpec) -> str | None:
+def load_newest_declared(bind: Bind, spec: ModelSpec) -> str | None:
     """Return the id of the newest baseline that the spec declares, not one that was promoted.
 
     One that an earlier spec declared, of another dataset or of earlier windows, is none.
     """
-    with engine.connect() as conn:
-        return _find_declared(conn, spec)
-
-
-_ROLLING = _NEWEST.with_only_columns(baseline.c.baseline_id).where(baseline.c.kind == FIRST_WINDOWS)
-_OF_DATASET = _NEWEST.with_only_columns(baseline.c.baseline_id).where(
-    baseline.c.kind == "dataset", baseline.c.dataset == sa.bindparam("of_dataset")
-)
-
-
-def _find_declared(conn: sa.Connection, spec: ModelSpec) -> str | None:
-    query, asked = _ROLLING, {"of_model": spec.model}
-    if not spec.baseline.is_rolling:
-        query, asked = _OF_DATASET, {**asked, "of_dataset": spec.baseline.dataset}
-    found: str | None = conn.scalar(query, asked)
-    return found
+    if spec.baseline.is_rolling:
+        found = load_newest(bind, spec.model, kind=FIRST_WINDOWS)
+    else:
+        found = load_newest(bind, spec.model, kind="dataset", dataset=spec.baseline.dataset)
+    return None if found is None else found.baseline_id
 
 
 @dataclass(frozen=True)
@@ -218,21 +199,11 @@ def undo_promotion(conn: sa.Connection, promotion_id: int, *, author: str, now: 
     return conn.execute(statement.values(undone_at=now, undone_by=author)).rowcount == 1
 
 
-def list_promotions(engine: sa.Engine, model: str) -> list[Promotion]:
+def list_promotions(bind: Bind, model: str) -> list[Promotion]:
     """Return every promotion of a model, undone ones too, oldest first."""
-    with engine.connect() as conn:
-        return _find_promotions(conn, model)
-
-
-_PROMOTIONS = (
-    sa.select(*(baseline_promotion.c[field.name] for field in fields(Promotion)))
-    .where(baseline_promotion.c.model == sa.bindparam("of_model"))
-    .order_by(baseline_promotion.c.id)
-)
-
-
-def _find_promotions(conn: sa.Connection, model: str) -> list[Promotion]:
-    return [Promotion(*row) for row in conn.execute(_PROMOTIONS, {"of_model": model})]
+    c = baseline_promotion.c
+    query = sa.select(*(c[field.name] for field in fields(Promotion))).where(c.model == model)
+    return [Promotion(*row) for row in fetch_rows(bind, query.order_by(c.id))]
 
 
 class BaselinesInForce:
@@ -261,8 +232,7 @@ class BaselinesInForce:
 def baselines_in_force(engine: sa.Engine, spec: ModelSpec) -> BaselinesInForce:
     """Return which baseline each window of a model is compared with."""
     with engine.connect() as conn:
-        declared, promotions = _find_declared(conn, spec), _find_promotions(conn, spec.model)
-    return BaselinesInForce(declared, promotions)
+        return BaselinesInForce(load_newest_declared(conn, spec), list_promotions(conn, spec.model))
 
 
 @contextmanager
@@ -299,10 +269,8 @@ def tidy_files(store: Store, model: str, *, dry_run: bool = False) -> list[str]:
     Returns:
         The deleted files' names; with ``dry_run`` those that would be, and nothing is changed.
     """
-    if dry_run:
-        return _find_unnamed(store, model)
-    with hold_lock(store, model):
-        return _delete_unnamed(store, model)
+    with nullcontext() if dry_run else hold_lock(store, model):
+        return _delete_unnamed(store, model, dry_run=dry_run)
 
 
 def redact_names(
@@ -340,8 +308,7 @@ def _load_rows(
     query = sa.select(c.baseline_id, c.payload).where(c.model == model)
     if datasets is not None:
         query = query.where(c.dataset.in_(datasets))
-    with store.state.connect() as conn:
-        return [(row.baseline_id, row.payload) for row in conn.execute(query)]
+    return [(row.baseline_id, row.payload) for row in fetch_rows(store.state, query)]
 
 
 def _replace_payload(store: Store, model: str, baseline_id: str, payload: str) -> None:
@@ -352,16 +319,13 @@ def _replace_payload(store: Store, model: str, baseline_id: str, payload: str) -
         conn.execute(sa.update(baseline).where(*mine).values(payload=payload))
 
 
-def _find_unnamed(store: Store, model: str) -> list[str]:
-    there = _locate_folder(store, model).below()
+def _delete_unnamed(store: Store, model: str, *, dry_run: bool = False) -> list[str]:
+    folder = _locate_folder(store, model)
+    there = folder.below()
     named = {locate_file(store, model, payload).name for _, payload in _load_rows(store, model)}
-    return [name for name in there if name not in named]
-
-
-def _delete_unnamed(store: Store, model: str) -> list[str]:
-    names = _find_unnamed(store, model)
-    for name in names:
-        (_locate_folder(store, model) / name).delete()
+    names = [name for name in there if name not in named]
+    for name in [] if dry_run else names:
+        (folder / name).delete()
     return names
 
 

@@ -13,7 +13,7 @@ from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.known_events import KnownEvent
 from mlmon_dagster.store.state.schema import known_event
-from mlmon_dagster.store.state.sql import fetch
+from mlmon_dagster.store.state.sql import fetch_rows
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,8 @@ def load_stored(conn: sa.Connection, model: str) -> list[StoredEvent]:
     """Return the events that were added to a model, oldest first."""
     query = sa.select(known_event).where(known_event.c.model == model).order_by(known_event.c.id)
     return [
-        StoredEvent(
-            KnownEvent.model_validate(json.loads(row["declared"])), row["author"], row["added_at"]
-        )
-        for row in fetch(conn, query)
+        StoredEvent(KnownEvent.model_validate_json(row.declared), row.author, row.added_at)
+        for row in fetch_rows(conn, query)
     ]
 
 
@@ -85,12 +83,11 @@ def remove_event(conn: sa.Connection, spec: ModelSpec, name: str) -> None:
     Raises:
         ConfigError: If none of that name was added.
     """
-    query = sa.select(known_event.c.id, known_event.c.declared).where(
-        known_event.c.model == spec.model
-    )
-    rows = [row for row in conn.execute(query) if json.loads(row.declared)["name"] == name]
-    if not rows:
+    query = sa.select(known_event).where(known_event.c.model == spec.model)
+    rows = fetch_rows(conn, query)
+    mine = [row.id for row in rows if json.loads(row.declared)["name"] == name]
+    if not mine:
         is_declared = name in {event.name for event in spec.events}
         where = "It stands in the model's file." if is_declared else "mlmon event list shows them."
         raise ConfigError(f"No event {name!r} was added to {spec.model}. {where}")
-    conn.execute(sa.delete(known_event).where(known_event.c.id.in_([row.id for row in rows])))
+    conn.execute(sa.delete(known_event).where(known_event.c.id.in_(mine)))

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Final, Self, TypeVar
 
 import sqlalchemy as sa
-from pydantic import BaseModel, ValidationError
+from pydantic import AliasPath, BaseModel, Field, ValidationError
 
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.spec.names import url_problem
@@ -26,7 +26,7 @@ from mlmon_dagster.store.bounded_http import NoRedirect, open_within
 from mlmon_dagster.store.clocks import select_past
 from mlmon_dagster.store.state.model_history import note_event
 from mlmon_dagster.store.state.schema import registry_state
-from mlmon_dagster.store.state.sql import insert_or_ignore
+from mlmon_dagster.store.state.sql import fetch_row, insert_or_ignore, upsert
 
 TIMEOUT_SECONDS = 3.0
 LONGEST_VALUE = 500  # of a tag; MLflow takes 5,000, and people read it in a table
@@ -68,11 +68,16 @@ class _Alias(BaseModel):
 
 
 class _Registered(BaseModel):
-    aliases: tuple[_Alias, ...] = ()
+    aliases: tuple[_Alias, ...] = Field(
+        (), validation_alias=AliasPath("registered_model", "aliases")
+    )
+    name: str = Field(validation_alias=AliasPath("registered_model", "name"))
 
 
-class _GetRegistered(BaseModel):
-    registered_model: _Registered
+class _ModelVersion(BaseModel):
+    version: str = Field(validation_alias=AliasPath("model_version", "version"))
+    created: int = Field(validation_alias=AliasPath("model_version", "creation_timestamp"))
+    run_id: str = Field("", validation_alias=AliasPath("model_version", "run_id"))
 
 
 class _Tag(BaseModel):
@@ -80,23 +85,9 @@ class _Tag(BaseModel):
     value: str
 
 
-class _ModelVersion(BaseModel):
-    version: str
-    creation_timestamp: int
-    run_id: str = ""
-
-
-class _GetVersion(BaseModel):
-    model_version: _ModelVersion
-
-
-class _Dataset(BaseModel):
-    name: str
-    digest: str
-
-
 class _Input(BaseModel):
-    dataset: _Dataset
+    name: str = Field(validation_alias=AliasPath("dataset", "name"))
+    digest: str = Field(validation_alias=AliasPath("dataset", "digest"))
     tags: tuple[_Tag, ...] = ()
 
     @property
@@ -104,22 +95,12 @@ class _Input(BaseModel):
         return any(t.key == "mlflow.data.context" and t.value == _TRAINING for t in self.tags)
 
 
-class _Inputs(BaseModel):
-    dataset_inputs: tuple[_Input, ...] = ()
-
-
-class _RunInfo(BaseModel):
-    run_name: str = ""
-    experiment_id: str = ""
-
-
 class _Run(BaseModel):
-    info: _RunInfo
-    inputs: _Inputs = _Inputs()
-
-
-class _GetRun(BaseModel):
-    run: _Run
+    name: str = Field("", validation_alias=AliasPath("run", "info", "run_name"))
+    experiment_id: str = Field(validation_alias=AliasPath("run", "info", "experiment_id"))
+    inputs: tuple[_Input, ...] = Field(
+        (), validation_alias=AliasPath("run", "inputs", "dataset_inputs")
+    )
 
 
 class _Nothing(BaseModel):
@@ -180,12 +161,12 @@ class MlflowRegistry:
             StoreError: If it does not answer, refuses, or knows no such model.
         """
         try:
-            found = self._ask("registered-models/get", {"name": name}, _GetRegistered)
+            found = self._ask("registered-models/get", {"name": name}, _Registered)
         except _NotThere as error:
             raise StoreError(
                 f"MLflow at {self.url} has no registered model {name!r}; see registry.mlflow."
             ) from error
-        return {one.alias: one.version for one in found.registered_model.aliases}
+        return {one.alias: one.version for one in found.aliases}
 
     def version(self, name: str, number: str) -> Version | None:
         """Return a version with its run and data sets; None if there is none of that number.
@@ -195,26 +176,21 @@ class MlflowRegistry:
         """
         asked = {"name": name, "version": number}
         try:
-            found = self._ask("model-versions/get", asked, _GetVersion).model_version
+            found = self._ask("model-versions/get", asked, _ModelVersion)
         except _NotThere:
             return None
-        created = dt.datetime.fromtimestamp(found.creation_timestamp / 1000, dt.UTC)
+        created = dt.datetime.fromtimestamp(found.created / 1000, dt.UTC)
         version = Version(number=found.version, created_at=created, run_id=found.run_id)
         if not found.run_id:
             return version
         try:
-            run = self._ask("runs/get", {"run_id": found.run_id}, _GetRun).run
+            run = self._ask("runs/get", {"run_id": found.run_id}, _Run)
         except _NotThere:  # it was deleted
             return version
-        inputs = run.inputs.dataset_inputs
-        shown = [one for one in inputs if one.is_training] or inputs
-        return version.model_copy(
-            update={
-                "run_name": run.info.run_name,
-                "experiment_id": run.info.experiment_id,
-                "datasets": tuple((one.dataset.name, one.dataset.digest) for one in shown),
-            }
-        )
+        shown = [one for one in run.inputs if one.is_training] or run.inputs
+        datasets = tuple((one.name, one.digest) for one in shown)
+        update = {"run_name": run.name, "experiment_id": run.experiment_id, "datasets": datasets}
+        return version.model_copy(update=update)
 
     def tag(self, name: str, number: str, tags: Mapping[str, str]) -> None:
         """Write tags onto a version; those that are there are overwritten.
@@ -364,9 +340,8 @@ class RegistryLook:
 def load_last_look(engine: sa.Engine, model: str) -> RegistryLook | None:
     """Return what is known of a model's versions; None before the first look."""
     c = registry_state.c
-    with engine.connect() as conn:
-        query = sa.select(c.looked_at, c.problem, c.known).where(c.model == model)
-        row = conn.execute(query).first()
+    query = sa.select(c.looked_at, c.problem, c.known).where(c.model == model)
+    row = fetch_row(engine, query)
     if row is None:
         return None
     return RegistryLook(row.looked_at, row.problem, Known.model_validate_json(row.known))
@@ -376,19 +351,16 @@ def is_away(engine: sa.Engine, server: str, since: dt.datetime, now: dt.datetime
     """Tell whether a server has lately let another model's look wait in vain."""
     c = registry_state.c
     away = (c.server == server, c.is_away, ~select_past(c.looked_at, since, now))
-    with engine.connect() as conn:
-        return conn.execute(sa.select(c.model).where(*away).limit(1)).first() is not None
+    return fetch_row(engine, sa.select(c.model).where(*away).limit(1)) is not None
 
 
 def note_problem(
     engine: sa.Engine, model: str, server: str, problem: str, now: dt.datetime, *, away: bool
 ) -> None:
     """Write down that a look failed, or a tag could not be written; what is known stays."""
-    row = {"server": server, "looked_at": now, "problem": problem, "is_away": away}
-    c = registry_state.c
+    row = {"model": model, "server": server, "looked_at": now, "problem": problem, "is_away": away}
     with engine.begin() as conn:
-        insert_or_ignore(conn, registry_state, [{"model": model, **row}])
-        conn.execute(sa.update(registry_state).where(c.model == model).values(row))
+        upsert(conn, registry_state, [row])
 
 
 def note_known(
@@ -418,9 +390,7 @@ def note_known(
         values = {**row, "known": after.model_dump_json()}
         if not conn.execute(sa.update(registry_state).where(*same).values(values)).rowcount:
             return
-        for n, move in enumerate(after.moves):
-            if n < len(before.moves):
-                continue
+        for n, move in enumerate(after.moves[len(before.moves) :], len(before.moves)):
             earlier = Known(moves=after.moves[:n]).now(move.alias)
             note_event(
                 conn,

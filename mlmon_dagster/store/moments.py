@@ -27,7 +27,7 @@ from mlmon_dagster.spec.sources import STREAMS
 from mlmon_dagster.store.places.location import Location
 from mlmon_dagster.store.state import manifest
 from mlmon_dagster.store.state.schema import store_mark
-from mlmon_dagster.store.state.sql import upsert
+from mlmon_dagster.store.state.sql import Bind, fetch_row, fetch_rows, fetch_values, upsert
 from mlmon_dagster.store.state.writing import reached
 from mlmon_dagster.store.store import Store, refuse_half_restored
 from mlmon_dagster.store.tables.delta import NEWEST, why_commit_is_bad
@@ -137,9 +137,7 @@ def check_moment(store: Store, model: str) -> None:
 
 def find_difference(store: Store, model: str) -> str:
     """Say how the tables of a model and the state database differ in time; nothing if not."""
-    with store.state.connect() as conn:
-        marks = _load_marks(conn, store, model)
-    if not _describe_difference(store, model, marks):
+    if not _describe_difference(store, model, _load_marks(store.state, store, model)):
         return ""
     # Another process may have changed both meanwhile; no process does within this transaction.
     with store.state.begin() as conn:
@@ -148,8 +146,7 @@ def find_difference(store: Store, model: str) -> str:
 
 def find_other_tables(store: Store, model: str) -> dict[str, str]:
     """Return the places of tables that lack a commit that the database knows, and how."""
-    with store.state.connect() as conn:
-        return _find_other_tables(store, _load_marks(conn, store, model))
+    return _find_other_tables(store, _load_marks(store.state, store, model))
 
 
 def _find_other_tables(store: Store, marks: _Marks) -> dict[str, str]:
@@ -253,8 +250,7 @@ def join_moments(store: Store, model: str, now: datetime) -> None:
 
 def models_with_moments(store: Store) -> list[str]:
     """Return the models of which the database, or the folder of the tables, has a moment."""
-    with store.state.connect() as conn:
-        known = set(conn.scalars(sa.select(store_mark.c.model).distinct()))
+    known = set(fetch_values(store.state, sa.select(store_mark.c.model).distinct()))
     return sorted(known | {name.partition("/")[0] for name in (store.root / FOLDER).below()})
 
 
@@ -276,17 +272,15 @@ def _write_moments(place: Location, moments: Sequence[Moment]) -> None:
     place.write(json.dumps([moment.text() for moment in moments]).encode())
 
 
-def _load_marks(
-    conn: sa.Connection, store: Store, model: str, *, is_locking: bool = False
-) -> _Marks:
+def _load_marks(bind: Bind, store: Store, model: str, *, is_locking: bool = False) -> _Marks:
     c = store_mark.c
-    if is_locking and conn.dialect.name == "postgresql":
+    if is_locking and bind.dialect.name == "postgresql":
         # SQLite lets one process write at a time; here a row has to be there to be locked.
-        conn.execute(
-            sa.text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": f"moment/{model}"}
+        fetch_row(
+            bind, sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext(f"moment/{model}")))
         )
     query = sa.select(c.place, c.mark).where(c.model == model)
-    noted = {row.place: row.mark for row in conn.execute(query)}
+    noted = {row.place: row.mark for row in fetch_rows(bind, query)}
     place = _locate_mark(store, model)
     content = place.read()
     try:

@@ -17,7 +17,7 @@ that wrote the row.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict, cast
 
@@ -32,7 +32,17 @@ from mlmon_dagster.store.clocks import (
     select_past,
 )
 from mlmon_dagster.store.state.schema import alert_group, channel_gate, outbox
-from mlmon_dagster.store.state.sql import Query, fetch, insert_or_ignore, upsert
+from mlmon_dagster.store.state.sql import (
+    Bind,
+    Query,
+    fetch,
+    fetch_row,
+    fetch_rows,
+    fetch_value,
+    fetch_values,
+    insert_or_ignore,
+    upsert,
+)
 
 AT_ONCE = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)  # due whatever the clocks say
 UNSETTLED = ("queued", "sending", "unknown")
@@ -88,8 +98,8 @@ class Claim:
     head: OutboxRow | None
 
 
-def _fetch(conn: sa.Connection, query: Query) -> list[OutboxRow]:
-    return cast("list[OutboxRow]", fetch(conn, query))
+def _fetch(bind: Bind, query: Query) -> list[OutboxRow]:
+    return cast("list[OutboxRow]", fetch(bind, query))
 
 
 def enqueue(conn: sa.Connection, rows: Sequence[NewMessage], due: dt.datetime = AT_ONCE) -> int:
@@ -133,7 +143,7 @@ def claim_next(
     )
     with engine.begin() as conn:
         _shorten_leases(conn, now)
-        row_id = conn.scalar(query)
+        row_id = fetch_value(conn, query)
         if row_id is None:
             return None
         row = _fetch(conn, sa.select(outbox).where(o.id == row_id))[0]
@@ -157,7 +167,7 @@ def _newest_ts(conn: sa.Connection, row: OutboxRow) -> str:
     o = outbox.c
     mine = (o.channel == row["channel"], o.receiver == row["receiver"], o.kind != "plot")
     query = sa.select(o.slack_ts).where(*mine, o.slack_ts != "")
-    return conn.scalar(query.order_by(o.id.desc()).limit(1)) or ""
+    return fetch_value(conn, query.order_by(o.id.desc()).limit(1)) or ""
 
 
 def searched_since(row: OutboxRow, now: dt.datetime) -> float:
@@ -176,7 +186,7 @@ def _shorten_leases(conn: sa.Connection, now: dt.datetime) -> None:
     """Bring leases to the longest that can have been asked for: a living worker has that long."""
     o, latest = outbox.c, now + LONGEST_LEASE
     too_long = (_is_one_of(o.status, "sending"), o.lease_until > latest)
-    if conn.scalar(sa.select(o.id).where(*too_long).limit(1)) is not None:
+    if fetch_row(conn, sa.select(o.id).where(*too_long).limit(1)) is not None:
         conn.execute(outbox.update().where(*too_long).values(lease_until=latest))
 
 
@@ -250,9 +260,7 @@ def next_due(engine: sa.Engine, receivers: Sequence[str]) -> dt.datetime | None:
         .select_from(outbox.outerjoin(channel_gate, gate.channel == o.channel))
         .where(o.status.in_(("queued", "unknown")), o.receiver.in_(receivers), *_in_turn())
     )
-    with engine.connect() as conn:
-        found: dt.datetime | None = conn.scalar(query)
-    return found
+    return fetch_value(engine, query)
 
 
 def settle(
@@ -272,13 +280,9 @@ def settle(
         copy: A message that takes this one's place elsewhere, written in the same transaction.
         **values: Further columns, such as ``slack_ts``, ``error`` or ``next_at``.
     """
-    statement = (
-        outbox.update()
-        .where(_still_held(claim))
-        .values(status=status, lease_owner="", lease_until=None, **values)
-    )
+    changes = {"status": status, "lease_owner": "", "lease_until": None, **values}
     with engine.begin() as conn:
-        is_ours = conn.execute(statement).rowcount == 1
+        is_ours = _change(conn, [_still_held(claim)], **changes) == 1
         if is_ours and copy is not None:
             enqueue(conn, [copy])
         return is_ours
@@ -289,13 +293,14 @@ def renew(engine: sa.Engine, claim: Claim, now: dt.datetime, lease: dt.timedelta
 
     That moment is also the one from which the channel's history is searched later.
     """
-    statement = (
-        outbox.update()
-        .where(_still_held(claim), outbox.c.lease_until > now)
-        .values(lease_until=now + lease, attempt_at=now)
-    )
+    held = [_still_held(claim), outbox.c.lease_until > now]
     with engine.begin() as conn:
-        return conn.execute(statement).rowcount == 1
+        return _change(conn, held, lease_until=now + lease, attempt_at=now) == 1
+
+
+def _change(conn: sa.Connection, which: Sequence[sa.ColumnElement[bool]], **values: object) -> int:
+    """Set columns of some messages; return how many these are."""
+    return conn.execute(outbox.update().where(*which).values(values)).rowcount
 
 
 def _still_held(claim: Claim) -> sa.ColumnElement[bool]:
@@ -311,13 +316,9 @@ def adopt(engine: sa.Engine, row_id: int, **values: object) -> bool:
     A row of unclear fate is left alone: whoever looks it up finds every copy.
     """
     o = outbox.c
-    statement = (
-        outbox.update()
-        .where(o.id == row_id, o.status == "queued")
-        .values(status="sent", error="", **values)
-    )
+    waiting = [o.id == row_id, o.status == "queued"]
     with engine.begin() as conn:
-        return conn.execute(statement).rowcount == 1
+        return _change(conn, waiting, status="sent", error="", **values) == 1
 
 
 def look_up_again(engine: sa.Engine, row_id: int, due: dt.datetime) -> bool:
@@ -334,32 +335,27 @@ def look_up_again(engine: sa.Engine, row_id: int, due: dt.datetime) -> bool:
     """
     o = outbox.c
     is_there = sa.or_(o.status == "queued", sa.and_(o.status == "sent", o.slack_ts != ""))
-    statement = (
-        outbox.update().where(o.id == row_id, is_there).values(status="unknown", next_at=due)
-    )
     with engine.begin() as conn:
-        return conn.execute(statement).rowcount == 1
+        return _change(conn, [o.id == row_id, is_there], status="unknown", next_at=due) == 1
 
 
 def known_channel_id(engine: sa.Engine, channel: str) -> str:
     """Return the id under which Slack last accepted a message for a channel; empty if never."""
     o = outbox.c
     query = sa.select(o.slack_channel).where(o.channel == channel, o.slack_channel != "")
-    with engine.connect() as conn:
-        return conn.scalar(query.order_by(o.id.desc()).limit(1)) or ""
+    return fetch_value(engine, query.order_by(o.id.desc()).limit(1)) or ""
 
 
 def last_of(conn: sa.Connection, group_key: str) -> int:
     """Return the number of a group's last message; 0 if there is none."""
-    return (
-        conn.scalar(sa.select(sa.func.max(outbox.c.id)).where(outbox.c.group_key == group_key)) or 0
-    )
+    last = sa.select(sa.func.max(outbox.c.id)).where(outbox.c.group_key == group_key)
+    return fetch_value(conn, last) or 0
 
 
-def get_message(conn: sa.Connection, idempotency_key: str) -> OutboxRow | None:
-    """Return one message; None if there is none of that key."""
-    query = sa.select(outbox).where(outbox.c.idempotency_key == idempotency_key)
-    return next(iter(_fetch(conn, query)), None)
+def get_message(bind: Bind, key: str | int) -> OutboxRow | None:
+    """Return a message as it is now, by its idempotency key or its number; None if it is gone."""
+    column = outbox.c.id if isinstance(key, int) else outbox.c.idempotency_key
+    return next(iter(_fetch(bind, sa.select(outbox).where(column == key))), None)
 
 
 def supersede_unsent_thread(conn: sa.Connection, head_key: str) -> bool:
@@ -368,24 +364,20 @@ def supersede_unsent_thread(conn: sa.Connection, head_key: str) -> bool:
     Only a head that surely was not posted (``queued``) can be withdrawn.
     """
     o = outbox.c
-    head = outbox.update().where(o.idempotency_key == head_key, o.status == "queued")
-    if conn.execute(head.values(status="superseded")).rowcount == 0:
+    head = [o.idempotency_key == head_key, o.status == "queued"]
+    if not _change(conn, head, status="superseded"):
         return False
-    replies = outbox.update().where(o.head_key == head_key, o.status == "queued")
-    conn.execute(replies.values(status="superseded"))
+    _change(conn, [o.head_key == head_key, o.status == "queued"], status="superseded")
     return True
 
 
 def take_back(conn: sa.Connection, group_key: str) -> list[OutboxRow]:
     """Withdraw what waits in a group and surely was not posted; return it."""
     o = outbox.c
-    waiting = (
-        o.group_key == group_key,
-        o.status == "queued",
-        o.kind.not_in(("acknowledged", "repeated")),
-    )
+    is_news = o.kind.not_in(("acknowledged", "repeated"))
+    waiting = [o.group_key == group_key, o.status == "queued", is_news]
     rows = _fetch(conn, sa.select(outbox).where(*waiting).order_by(o.id))
-    conn.execute(outbox.update().where(*waiting).values(status="superseded"))
+    _change(conn, waiting, status="superseded")
     return [row for row in rows if row["kind"] != "head"]
 
 
@@ -397,9 +389,9 @@ def supersede_head_updates(conn: sa.Connection, head_key: str) -> dt.datetime:
         since a request that was given up may still be on its way.
     """
     o = outbox.c
-    waiting = (o.head_key == head_key, o.kind == "head", o.status == "queued")
-    last = conn.scalar(sa.select(sa.func.max(o.next_at)).where(*waiting))
-    conn.execute(outbox.update().where(*waiting).values(status="superseded"))
+    waiting = [o.head_key == head_key, o.kind == "head", o.status == "queued"]
+    last = fetch_value(conn, sa.select(sa.func.max(o.next_at)).where(*waiting))
+    _change(conn, waiting, status="superseded")
     return last or AT_ONCE
 
 
@@ -422,23 +414,15 @@ def still_firing(engine: sa.Engine, receiver: str) -> list[OutboxRow]:
         .where(o.receiver == receiver, o.status == "sent", o.kind.in_(told))
         .where(~sa.exists().where(after, sa.or_(later.kind == "resolved", goes_on)))
     )
-    with engine.connect() as conn:
-        return _fetch(conn, query.order_by(o.channel, o.id))
-
-
-def get_row(engine: sa.Engine, row_id: int) -> OutboxRow | None:
-    """Return one message as it is now; None if it is gone."""
-    with engine.connect() as conn:
-        return next(iter(_fetch(conn, sa.select(outbox).where(outbox.c.id == row_id))), None)
+    return _fetch(engine, query.order_by(o.channel, o.id))
 
 
 def withdraw_test(engine: sa.Engine, idempotency_key: str) -> None:
     """Take back a test message that has not been delivered, whatever became of it."""
     o = outbox.c
-    open_ = (*UNSETTLED, "dead")
-    unsent = outbox.update().where(o.idempotency_key == idempotency_key, o.status.in_(open_))
+    unsent = [o.idempotency_key == idempotency_key, o.status.in_((*UNSETTLED, "dead"))]
     with engine.begin() as conn:
-        conn.execute(unsent.values(status="superseded", lease_owner="", lease_until=None))
+        _change(conn, unsent, status="superseded", lease_owner="", lease_until=None)
 
 
 def count_outcome(engine: sa.Engine, channel: str, *, is_failure: bool) -> int:
@@ -451,12 +435,10 @@ def count_outcome(engine: sa.Engine, channel: str, *, is_failure: bool) -> int:
     """
     gate = channel_gate.c
     query = sa.select(gate.n_failures).where(gate.channel == channel)
-    if not is_failure:
-        with engine.connect() as conn:
-            if not conn.scalar(query):
-                return 0  # nearly always: no need to wait for the right to write
+    if not is_failure and not fetch_value(engine, query):
+        return 0  # nearly always: no need to wait for the right to write
     with engine.begin() as conn:
-        known = conn.scalar(query)
+        known = fetch_value(conn, query)
         if known is None:
             if not is_failure:
                 return 0
@@ -473,7 +455,7 @@ def close_gate(engine: sa.Engine, channel: str, now: dt.datetime, pause: dt.time
     until = now + min(pause, LONGEST_PAUSE)
     with engine.begin() as conn:
         gate = sa.select(channel_gate.c.not_before).where(channel_gate.c.channel == channel)
-        known = conn.scalar(gate)
+        known = fetch_value(conn, gate)
         if known is None or known < until or has_come(known, now, LONGEST_PAUSE):
             upsert(conn, channel_gate, [{"channel": channel, "not_before": until}])
 
@@ -488,43 +470,35 @@ def channels_down(engine: sa.Engine, since: dt.datetime, now: dt.datetime) -> li
         .where(select_past(o.created_at, since, now))
         .distinct()
     )
-    with engine.connect() as conn:
-        return sorted((row[0], row[1]) for row in conn.execute(query))
+    return sorted((receiver, channel) for receiver, channel in fetch_rows(engine, query))
 
 
 def models_waiting(conn: sa.Connection, receiver: str, channel: str) -> list[str]:
     """Return the models with a group at a place."""
     g = alert_group.c
     query = sa.select(g.model).where(g.receiver == receiver, g.channel == channel).distinct()
-    return sorted(conn.scalars(query))
+    return sorted(fetch_values(conn, query))
 
 
 def unseen_threads(conn: sa.Connection, receiver: str, channel: str) -> list[OutboxRow]:
     """Return the queued messages that would open a thread at a place, oldest first."""
     o = outbox.c
-    query = sa.select(outbox).where(
-        o.receiver == receiver,
-        o.channel == channel,
-        o.status == "queued",
-        o.head_key == "",
-        o.kind.in_(_NEWS),
-    )
-    return _fetch(conn, query.order_by(o.id))
+    there = (o.receiver == receiver, o.channel == channel)
+    opening = (o.status == "queued", o.head_key == "", o.kind.in_(_NEWS))
+    return _fetch(conn, sa.select(outbox).where(*there, *opening).order_by(o.id))
 
 
 def waiting_replies(conn: sa.Connection, head_keys: Sequence[str]) -> list[OutboxRow]:
     """Return the queued answers in some threads, oldest first; plots are none."""
     o = outbox.c
-    query = sa.select(outbox).where(
-        o.head_key.in_(head_keys), o.status == "queued", o.kind != "plot"
-    )
-    return _fetch(conn, query.order_by(o.id))
+    answers = (o.head_key.in_(head_keys), o.status == "queued", o.kind != "plot")
+    return _fetch(conn, sa.select(outbox).where(*answers).order_by(o.id))
 
 
 def kind_of(conn: sa.Connection, idempotency_key: str) -> str:
     """Return the kind of a message; empty if there is none of that key."""
     query = sa.select(outbox.c.kind).where(outbox.c.idempotency_key == idempotency_key)
-    return conn.scalar(query) or ""
+    return fetch_value(conn, query) or ""
 
 
 @dataclass(frozen=True)
@@ -549,27 +523,22 @@ class OutboxHealth:
 def dead_letters(engine: sa.Engine) -> list[OutboxRow]:
     """Return the messages that were refused for good, newest first."""
     query = sa.select(outbox).where(outbox.c.status == "dead").order_by(outbox.c.id.desc())
-    with engine.connect() as conn:
-        return _fetch(conn, query)
+    return _fetch(engine, query)
 
 
 def requeue_dead(conn: sa.Connection, ids: Sequence[int]) -> int:
     """Give dead messages another chance as they are; return how many."""
-    values = {"status": "queued", "next_at": AT_ONCE, "attempts": 0}
-    return _settle_dead(conn, ids, values)
+    return _change_dead(conn, ids, status="queued", next_at=AT_ONCE, attempts=0)
 
 
 def supersede_dead(conn: sa.Connection, ids: Sequence[int]) -> int:
     """Take dead messages out of the way, for others say what they said; return how many."""
-    return _settle_dead(conn, ids, {"status": "superseded"})
+    return _change_dead(conn, ids, status="superseded")
 
 
-def _settle_dead(conn: sa.Connection, ids: Sequence[int], values: Mapping[str, object]) -> int:
-    o, n = outbox.c, 0
-    for row_id in ids:
-        dead = outbox.update().where(o.id == row_id, o.status == "dead")
-        n += conn.execute(dead.values(values)).rowcount
-    return n
+def _change_dead(conn: sa.Connection, ids: Sequence[int], **values: object) -> int:
+    o = outbox.c
+    return sum(_change(conn, [o.id == row_id, o.status == "dead"], **values) for row_id in ids)
 
 
 def outbox_health(engine: sa.Engine) -> OutboxHealth:

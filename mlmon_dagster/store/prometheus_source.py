@@ -62,17 +62,11 @@ class PrometheusServer:
         if self.is_given_up:
             return Answer(reason=UNREACHABLE, said="it was waited for before")
         began = time.monotonic()
-        asked = {
-            "query": query,
-            "time": f"{at.timestamp():.3f}",
-            "timeout": f"{self.timeout_seconds:g}s",
-        }
-        request = urllib.request.Request(
-            f"{self.url.rstrip('/')}/api/v1/query",
-            urllib.parse.urlencode(asked).encode(),
-            {"User-Agent": "mlmon-dagster"}
-            | ({"Authorization": f"Bearer {self.token}"} if self.token else {}),
-        )
+        timeout = f"{self.timeout_seconds:g}s"
+        asked = {"query": query, "time": f"{at.timestamp():.3f}", "timeout": timeout}
+        body, headers = urllib.parse.urlencode(asked).encode(), {"User-Agent": "mlmon-dagster"}
+        headers |= {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        request = urllib.request.Request(f"{self.url.rstrip('/')}/api/v1/query", body, headers)
         try:
             with open_within(request, self.timeout_seconds + 1, NoRedirect()) as answer:
                 return _read(answer.read(_MOST_BYTES))

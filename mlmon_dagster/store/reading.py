@@ -24,7 +24,7 @@ from mlmon_dagster.spec.tasks import BETWEEN, task_of
 from mlmon_dagster.spec.windows import Window, age_step, age_unit
 from mlmon_dagster.store.state import metric_log
 from mlmon_dagster.store.state.schema import dead_letter, ingest_file
-from mlmon_dagster.store.state.sql import literal, quote_identifier
+from mlmon_dagster.store.state.sql import fetch_rows, fetch_value, literal, quote_identifier
 from mlmon_dagster.store.tables.columns import UNMATCHED, by_date
 from mlmon_dagster.store.tables.inference_records import groups_of
 from mlmon_dagster.store.tables.part_files import EVERY_ID
@@ -105,22 +105,16 @@ def describe_state(store: Store, model: str) -> StateSize:
         ``n_metrics`` in their newest versions and ``computed_at``, the newest computation or None.
     """
     c = ingest_file.c
-    with store.state.connect() as conn:
-        by_status = conn.execute(
-            sa.select(c.status, sa.func.count()).where(c.model == model).group_by(c.status)
-        ).all()
-        duplicate, conflict = conn.execute(
-            sa.select(sa.func.sum(c.n_duplicate), sa.func.sum(c.n_conflict)).where(c.model == model)
-        ).one()
-        refused = conn.scalar(
-            sa.select(sa.func.count()).select_from(dead_letter).where(dead_letter.c.model == model)
-        )
-        n_metrics, computed_at = metric_log.size_of(conn, model)
+    sums = (sa.func.sum(c.n_duplicate), sa.func.sum(c.n_conflict))
+    query = sa.select(c.status, sa.func.count(), *sums).where(c.model == model).group_by(c.status)
+    files = fetch_rows(store.state, query)
+    refused = sa.select(sa.func.count()).where(dead_letter.c.model == model)
+    n_metrics, computed_at = metric_log.size_of(store.state, model)
     return {
-        "files": {status: int(n) for status, n in by_status},
-        "n_duplicate": int(duplicate or 0),
-        "n_conflict": int(conflict or 0),
-        "n_refused": int(refused or 0),
+        "files": {status: int(n) for status, n, _, _ in files},
+        "n_duplicate": sum(int(n) for _, _, n, _ in files),
+        "n_conflict": sum(int(n) for _, _, _, n in files),
+        "n_refused": fetch_value(store.state, refused) or 0,
         "n_metrics": n_metrics,
         "computed_at": computed_at,
     }

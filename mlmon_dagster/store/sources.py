@@ -50,7 +50,7 @@ from mlmon_dagster.spec.names import shown_url, without_secrets
 from mlmon_dagster.spec.sources import SqlSource
 from mlmon_dagster.store.state.database import parsed_url
 from mlmon_dagster.store.state.schema import source_cursor
-from mlmon_dagster.store.state.sql import Query, upsert
+from mlmon_dagster.store.state.sql import Query, fetch_row, upsert
 
 FETCH_ROWS = 20_000
 _CONNECT_SECONDS = 10
@@ -66,18 +66,15 @@ _KIND = sa.text(
     "SELECT format_type(atttypid, NULL) FROM pg_attribute "
     "WHERE attrelid = to_regclass(:name) AND attname = :column AND NOT attisdropped"
 )
-_KEEPS_TRANSACTIONS = sa.text(
+_PARTS = (
     "WITH RECURSIVE part AS (SELECT oid, relkind FROM pg_class WHERE oid = to_regclass(:name) "
     "UNION SELECT c.oid, c.relkind FROM part "
     "JOIN pg_inherits ON inhparent = part.oid JOIN pg_class c ON c.oid = inhrelid) "
-    "SELECT bool_and(relkind IN ('r', 'p', 'm')) FROM part"
 )
+_KEEPS_TRANSACTIONS = sa.text(f"{_PARTS} SELECT bool_and(relkind IN ('r', 'p', 'm')) FROM part")
 _WITHOUT_COMPILER = "SELECT set_config(name, 'off', true) FROM pg_settings WHERE name = 'jit'"
 _TABLES = sa.text(
-    "WITH RECURSIVE part AS (SELECT oid, relkind FROM pg_class WHERE oid = to_regclass(:name) "
-    "UNION SELECT c.oid, c.relkind FROM part "
-    "JOIN pg_inherits ON inhparent = part.oid JOIN pg_class c ON c.oid = inhrelid) "
-    "SELECT oid::bigint, pg_relation_filenode(oid)::bigint FROM part "
+    f"{_PARTS} SELECT oid::bigint, pg_relation_filenode(oid)::bigint FROM part "
     "WHERE relkind = 'r' ORDER BY oid"
 )
 _SYSTEM = sa.text("SELECT system_identifier::text FROM pg_control_system()")
@@ -282,20 +279,14 @@ class SourceCursor:
 
 def load_cursor(engine: sa.Engine, model: str, stream: str) -> SourceCursor:
     """Return the cursor of a stream; at the beginning if there is none."""
-    table = source_cursor
-    query = sa.select(table.c.position, table.c.pending).where(
-        table.c.model == model, table.c.stream == stream
-    )
-    with engine.connect() as conn:
-        row = conn.execute(query).first()
+    c = source_cursor.c
+    query = sa.select(c.position, c.pending).where(c.model == model, c.stream == stream)
+    row = fetch_row(engine, query)
     if row is None:
         return SourceCursor({})
-    pending = json.loads(row.pending) if row.pending else None
-    if pending is None:
-        return SourceCursor(json.loads(row.position))
-    return SourceCursor(
-        json.loads(row.position), pending["position"], tuple(pending["batches"])
-    )  # fmt: skip
+    pending = json.loads(row.pending or "{}")
+    batches = tuple(pending.get("batches", ()))
+    return SourceCursor(json.loads(row.position), pending.get("position"), batches)
 
 
 def save_cursor(
@@ -341,11 +332,16 @@ def forget_notice(engine: sa.Engine, model: str, stream: str, now: dt.datetime) 
             save_cursor(conn, model, stream, position, now, pending=pending, batches=cursor.batches)
 
 
-class _TransactionId(sa.types.UserDefinedType[int]):
+class _Named(sa.types.UserDefinedType[str]):
+    """A type of PostgreSQL by its name."""
+
     cache_ok = True
 
-    def get_col_spec(self, **_options: Any) -> str:
-        return "xid8"
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def get_col_spec(self, **_options: object) -> str:
+        return self.name
 
 
 @dataclass(frozen=True)
@@ -432,9 +428,8 @@ def _between(
         from_low: Any = None if low is None else number - bits >= low
         below: Any = number - bits < horizon
     else:
-        as_kind = _TransactionId() if kind == "xid8" else sa.BigInteger()
-        from_low = None if low is None else column >= _number(low, as_kind)
-        below = column < _number(horizon, as_kind)
+        from_low = None if low is None else column >= _number(low, kind)
+        below = column < _number(horizon, kind)
     if from_low is None:
         return sa.and_(below)
     if new_tables:  # what a table that was not there at the last look holds may be of any age
@@ -443,8 +438,8 @@ def _between(
     return sa.and_(below, from_low)
 
 
-def _number(value: int, kind: Any) -> Expression:
-    return sa.cast(sa.literal(str(value), sa.Text), kind)
+def _number(value: int, kind: str) -> Expression:
+    return sa.cast(sa.literal(str(value), sa.Text), _Named(kind))
 
 
 def kind_of(conn: sa.Connection, name: str, column: str) -> str | None:
@@ -745,18 +740,6 @@ class RangeScan:
     def _value(self, low: object) -> Expression:
         value = _decode(low)
         return sa.literal(value) if self._kind is None else sa.cast(sa.literal(value), self._kind)
-
-
-class _Named(sa.types.UserDefinedType[str]):
-    """A type of PostgreSQL by its name."""
-
-    cache_ok = True
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def get_col_spec(self, **_options: object) -> str:
-        return self.name
 
 
 def _join(parts: Sequence[Expression]) -> Expression:

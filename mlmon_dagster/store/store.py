@@ -106,7 +106,7 @@ class Store:
         """Return a table of derived rows, such as ``profiles``, of a model."""
         from mlmon_dagster.store.tables.delta import DeltaRows
 
-        return DeltaRows(self.root / kind / model, self.queries)
+        return DeltaRows(self.root / kind / model, pa.schema([]), engine=self.queries)
 
     def records(self, model: str, **chosen: Unpack[Chosen]) -> Rows:
         """Choose inference records of a model, to be read by ``to_pandas`` or ``to_arrow``.

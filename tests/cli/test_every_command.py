@@ -87,7 +87,6 @@ collect token list
 collect token revoke TOKEN
 store describe
 store maintain
-store unlock
 store repair churn --dry-run
 store repair churn
 erase churn --ids-file IDS --dry-run

@@ -37,7 +37,6 @@ watchdog
 store describe
 store maintain
 store repair churn
-store unlock
 backup another
 erase churn --prediction-id p0301-1 --yes --author me
 erase churn --list

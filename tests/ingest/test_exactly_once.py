@@ -182,7 +182,7 @@ def test_many_small_files_are_one_commit_with_counters_of_their_own(
 
     report = ingest(store, spec, project)
 
-    snapshot = store.event_log(spec).table("predictions").snapshot()
+    snapshot = store.event_log(spec).folders["predictions"].snapshot()
     assert snapshot is not None
     assert snapshot.version == 1  # after the empty one
     assert all(snapshot.has_transaction(file.sha256) for file in report.files)

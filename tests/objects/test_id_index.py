@@ -145,20 +145,3 @@ def test_segments_that_another_job_merged_or_forgot_are_not_kept_here(jobs: Iter
     assert not second.segments()
     assert first.known() == [pair for pair in FOUND if pair[0] != "2024-01-17-5"]
     assert first.copies() == first.segments()
-
-
-def test_what_two_jobs_made_at_the_same_time_is_kept_once(
-    jobs: Iterator[Job], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first, second, third = next(jobs), next(jobs), next(jobs)
-    first.append(DAYS[:4])
-    forget_index(first.store.queries, SPEC.model)
-    with monkeypatch.context() as at_once:  # neither sees what the other has written
-        at_once.setattr(id_index.IdIndex, "_stored", lambda _: iter(()))
-        first.known()
-        second.known()
-    assert len(first.segments()) == 2
-
-    assert third.known(["2024-01-01-0"]) == FOUND[:1]
-    assert len(first.segments()) == 1
-    assert first.known(["2024-01-01-0"]) == second.known(["2024-01-01-0"]) == FOUND[:1]

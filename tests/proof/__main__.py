@@ -1,8 +1,6 @@
 """Every proof in full, and one table of what was claimed and found: `python -m tests.proof`.
 
-Two hours and more on two cores; `--examples`, `--kills`, `--every`, `--seconds`, `--specs`,
-`--requests`, `--csv`, `--copies`, `--mixtures`, `--jumps`, `--histories` and `--strangers` make it
-shorter.
+Two hours and more on two cores; options such as `--examples` make it shorter.
 """
 
 from __future__ import annotations
@@ -20,6 +18,7 @@ from contextlib import ExitStack
 from functools import partial
 from itertools import repeat
 from pathlib import Path
+from typing import Any
 
 from benchmarks.table import Goal, Row, render
 from mlmon_dagster.store import open_store
@@ -27,13 +26,11 @@ from tests import forked
 from tests.chaos.database import own_postgres
 from tests.conftest import new_database, postgres
 from tests.defs.killed import STEPS, kill_at_each
-from tests.ingest.landing import events, land, truths
 from tests.proof import (
     any_order,
     crowd,
     csv_damage,
     documented,
-    failing,
     faults,
     generated,
     histories,
@@ -48,13 +45,6 @@ from tests.proof import (
 
 SEED = 20_240_210
 JUMPS = 20  # of the clock, in a history of 24 commands
-
-
-def _land(project: Path) -> None:
-    land(project, "landing/predictions/a.parquet", events(8))
-    land(project, "landing/predictions/b.csv", events(6, first=4, day="2024-02-02"))
-    land(project, "landing/predictions/c.jsonl", events(2, score=[7.0, 0.5]))
-    land(project, "landing/actuals/a.csv", truths(9))
 
 
 def prove_any_order(folder: Path, n: int) -> list[Row]:
@@ -84,29 +74,6 @@ def prove_kills(folder: Path, n: int) -> list[Row]:
             Goal(killed.total(), n, is_least=True, unit=" kills"),
         )
     ]
-
-
-def prove_failures(folder: Path, every: int) -> list[Row]:
-    """Let every call of an ingest fail once."""
-    calls, expected = failing.calls_of(folder / "clean", _land)
-    open_store(folder / "template").close()
-    context, wrong = forked.processes(), []
-    chosen = range(1, len(calls) + 1, every)
-    for n in chosen:
-        found = failing.fails_once(context, folder / "template", folder / "one", _land, n)
-        wrong += [] if found == expected else [f"call {n}: {calls[n - 1]}"]
-    if wrong:
-        raise AssertionError(f"not as the clean run after {wrong}")
-    rows = [
-        Row(f"  of them {kind}", (f"{count:,}",))
-        for kind, count in sorted(failing.kinds_of([calls[n - 1] for n in chosen]).items())
-    ]
-    total = Row(
-        "each call of an ingest fails once",
-        (f"{len(chosen):,}", f"of {len(calls):,}", "0 differ"),
-        Goal(len(chosen), len(calls), is_least=True, unit=" calls"),
-    )
-    return [total, *rows]
 
 
 def prove_faults(folder: Path, every: int) -> list[Row]:
@@ -144,7 +111,7 @@ def prove_together(folder: Path, seconds: float) -> list[Row]:
     return [Row(f"2 ingests, 3 readers, {seconds:g} s", numbers, Goal(wrong, 0))]
 
 
-def prove_pipeline(folder: Path) -> list[Row]:
+def prove_pipeline(folder: Path, _n: int) -> list[Row]:
     """Kill a run of all assets at each step and feed it the same rows in another order."""
     kill_at_each(folder, STEPS)
     return [Row("pipeline killed at each step", (f"{len(STEPS)} kills", "", "0 differ"))]
@@ -333,47 +300,54 @@ def prove_strangers(folder: Path, n: int) -> list[Row]:
     return rows
 
 
+# Option -> how many by default, and what of.
+SIZES: dict[str, tuple[float, str]] = {
+    "examples": (2_000, "streams in any order"),
+    "kills": (204, "killed processes"),
+    "every": (1, "of so many calls of a day one fails"),
+    "seconds": (60.0, "that readers and writers run together"),
+    "specs": (500, "generated specs"),
+    "csv": (100_000, "generated CSV files"),
+    "copies": (200, "refused files"),
+    "mixtures": (50, "mixtures of old and new copies"),
+    "jumps": (500, "jumps of the clock"),
+    "histories": (300, "histories of sources"),
+    "strangers": (2_000, "strangers of each kind"),
+    "requests": (300, "requests of each operation"),
+}
+Proof = Callable[[Path, Any], list[Row]]
+PROOFS: dict[str, tuple[Proof, str]] = {  # and the option that says how much
+    "kills": (prove_kills, "kills"),
+    "faults": (prove_faults, "every"),
+    "together": (prove_together, "seconds"),
+    "pipeline": (prove_pipeline, "kills"),
+    "http": (prove_documented, "requests"),
+    "strangers": (prove_strangers, "strangers"),
+    "csv": (prove_csv, "csv"),
+    "restores": (prove_restores, "mixtures"),
+    "copies": (prove_copies, "copies"),
+    "clocks": (prove_clocks, "jumps"),
+    "sources": (prove_sources, "histories"),
+    "specs": (prove_specs, "specs"),
+    "order": (prove_any_order, "examples"),
+}
+
+
 def main() -> int:
     """Run the proofs, print the table, return how many failed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--examples", type=int, default=2_000)
-    parser.add_argument("--kills", type=int, default=204)
-    parser.add_argument("--every", type=int, default=1, help="of so many calls one fails")
-    parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--specs", type=int, default=500, help="so many generated specs")
-    parser.add_argument("--csv", type=int, default=100_000, help="so many generated CSV files")
-    parser.add_argument("--copies", type=int, default=200, help="so many refused files")
-    parser.add_argument("--mixtures", type=int, default=50, help="so many of old and new copies")
-    parser.add_argument("--jumps", type=int, default=500, help="so many jumps of the clock")
-    parser.add_argument("--histories", type=int, default=300, help="so many histories of sources")
-    parser.add_argument("--strangers", type=int, default=2_000, help="so many of each kind")
-    parser.add_argument("--requests", type=int, default=300, help="so many of each operation")
-    proofs: dict[str, Callable[[Path], list[Row]]] = {
-        "kills": lambda folder: prove_kills(folder, options.kills),
-        "failures": lambda folder: prove_failures(folder, options.every),
-        "faults": lambda folder: prove_faults(folder, options.every),
-        "together": lambda folder: prove_together(folder, options.seconds),
-        "pipeline": prove_pipeline,
-        "http": lambda folder: prove_documented(folder, options.requests),
-        "strangers": lambda folder: prove_strangers(folder, options.strangers),
-        "csv": lambda folder: prove_csv(folder, options.csv),
-        "restores": lambda folder: prove_restores(folder, options.mixtures),
-        "copies": lambda folder: prove_copies(folder, options.copies),
-        "clocks": lambda folder: prove_clocks(folder, options.jumps),
-        "sources": lambda folder: prove_sources(folder, options.histories),
-        "specs": lambda folder: prove_specs(folder, options.specs),
-        "order": lambda folder: prove_any_order(folder, options.examples),
-    }
-    parser.add_argument("--only", choices=proofs)
+    for name, (size, text) in SIZES.items():
+        parser.add_argument(f"--{name}", type=type(size), default=size, help=text)
+    parser.add_argument("--only", choices=PROOFS)
     options = parser.parse_args()
     rows, failed = [], 0
-    for name, prove in proofs.items():
+    for name, (prove, size) in PROOFS.items():
         if options.only not in (None, name):
             continue
         start = time.monotonic()
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             try:
-                rows += prove(Path(folder))
+                rows += prove(Path(folder), getattr(options, size))
             except AssertionError:
                 failed += 1
                 rows.append(Row(f"{name}: FAILED", ("see below",), Goal(1, 0)))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -110,10 +108,3 @@ def test_an_existing_backup_is_not_overwritten(store: Store, tmp_path: Path) -> 
     make_backup(store, tmp_path / "backup", NOW, None)
     with pytest.raises(StoreError, match="exists already"):
         make_backup(store, tmp_path / "backup", NOW, None)
-
-
-def test_every_table_is_exported_whoever_imported_what() -> None:
-    module = "mlmon_dagster.store.state.sql"
-    code = f"from {module} import exported_tables; print(len(exported_tables()))"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert int(out.stdout) == len(exported_tables())

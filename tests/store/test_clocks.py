@@ -13,7 +13,6 @@ from mlmon_dagster.ingest import may_have_work
 from mlmon_dagster.pipeline.plan import is_up_to_date, plan
 from mlmon_dagster.project import Project
 from mlmon_dagster.store import Store, open_store
-from mlmon_dagster.store.clocks import count_ages
 from mlmon_dagster.store.state import model_history, window_state
 from mlmon_dagster.store.upkeep.integrity import repair_model
 from mlmon_dagster.store.upkeep.maintenance import maintain
@@ -77,27 +76,6 @@ def test_rows_of_a_model_that_ended_go_by_the_events_of_the_others(store: Store)
     maintain(store, SPEC, NOW + YEAR)
 
     assert (before, dates(store)) == (DAYS[1:], [])
-
-
-@pytest.mark.parametrize(
-    ("newest", "earlier", "counted"),
-    [
-        (NOW, NOW, NOW),
-        (NOW + DAY, NOW - DAY, NOW - DAY),
-        (NOW - DAY, NOW + YEAR, NOW - DAY),
-        (NOW + YEAR, NOW + YEAR, NOW),
-    ],
-)
-def test_ages_are_counted_from_the_earliest_of_clock_events_and_the_look_before(
-    newest: dt.datetime, earlier: dt.datetime, counted: dt.datetime
-) -> None:
-    ages = count_ages(NOW, newest, earlier)
-
-    assert ages is not None
-    assert ages.now == counted
-    assert (ages.why == "") == (counted == NOW)
-    assert count_ages(NOW, None, earlier) is None
-    assert count_ages(NOW, newest, None) is None
 
 
 def test_a_mark_of_retention_ahead_of_now_is_an_error_until_repair_moves_it_back(

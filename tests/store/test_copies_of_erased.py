@@ -88,18 +88,33 @@ def ids(store: Store) -> set[str]:
     return set(store.event_log(credit_spec()).rows("predictions")["prediction_id"].to_pylist())
 
 
-def test_an_older_state_database_beside_newer_tables_brings_nobody_back(tmp_path: Path) -> None:
-    land(tmp_path, f"{PREDICTIONS}/a.parquet", events(10))
-    store = open_store(tmp_path / "store")
-    ingest(store, tmp_path, NOW)
-    store.close()
-    shutil.copy(tmp_path / "store" / "state.db", tmp_path / "older.db")
+def taken_in(folder: Path) -> Store:
+    """Open a store that has taken ten events in."""
+    land(folder, f"{PREDICTIONS}/a.parquet", events(10))
+    store = open_store(folder / "store")
+    ingest(store, folder, NOW)
+    return store
+
+
+@pytest.mark.parametrize("older", ["state database", "tables"])
+def test_an_older_state_database_or_older_tables_bring_nobody_back(
+    tmp_path: Path, older: str
+) -> None:
+    taken_in(tmp_path).close()
+    shutil.copytree(tmp_path / "store", tmp_path / "older")
     store = open_store(tmp_path / "store")
     erase.erase(store, credit_spec(), ["p3"], now=NOW)
     store.close()
-    for path in (tmp_path / "store").glob("state.db*"):
-        path.unlink()
-    shutil.copy(tmp_path / "older.db", tmp_path / "store" / "state.db")
+    for home, other in (("store", None), ("older", "store")):
+        for part in (tmp_path / home).iterdir():
+            if part.name.startswith("state.db") != (older == "state database"):
+                continue
+            if other is not None:
+                part.rename(tmp_path / other / part.name)
+            elif part.is_dir():
+                shutil.rmtree(part)
+            else:
+                part.unlink()
     land(tmp_path, f"{PREDICTIONS}/again.parquet", events(10))
 
     store = open_store(tmp_path / "store")
@@ -109,38 +124,14 @@ def test_an_older_state_database_beside_newer_tables_brings_nobody_back(tmp_path
     ingest(store, tmp_path, LATER)
 
     assert "p3" not in ids(store)
+    assert find_traces(store, ["p3"]).traces == ()
     (row,) = erase.load_receipts(store.state, "credit")
     assert (row["n_ids"], row["finished_at"]) == (1, LATER)
     store.close()
 
 
-def test_older_tables_beside_a_newer_state_database_bring_nobody_back(tmp_path: Path) -> None:
-    land(tmp_path, f"{PREDICTIONS}/a.parquet", events(10))
-    store = open_store(tmp_path / "store")
-    ingest(store, tmp_path, NOW)
-    shutil.copytree(tmp_path / "store", tmp_path / "older", ignore=shutil.ignore_patterns("state*"))
-    erase.erase(store, credit_spec(), ["p3"], now=NOW)
-    store.close()
-    shutil.copy(tmp_path / "store" / "state.db", tmp_path / "older" / "state.db")
-    shutil.rmtree(tmp_path / "store")
-    (tmp_path / "older").rename(tmp_path / "store")
-
-    store = open_store(tmp_path / "store")
-    assert "p3" in ids(store)
-    with pytest.raises(StoreError, match="not of the same moment"):
-        ingest(store, tmp_path, LATER)
-    repair_model(store, credit_spec(), tmp_path, LATER)
-    ingest(store, tmp_path, LATER)
-
-    assert "p3" not in ids(store)
-    assert find_traces(store, ["p3"]).traces == ()
-    store.close()
-
-
 def test_a_database_without_the_key_of_the_list_is_refused_in_words(tmp_path: Path) -> None:
-    land(tmp_path, f"{PREDICTIONS}/a.parquet", events(10))
-    store = open_store(tmp_path / "store")
-    ingest(store, tmp_path, NOW)
+    store = taken_in(tmp_path)
     erase.erase(store, credit_spec(), ["p3"], now=NOW)
     store.close()
     for name in ("state.db", "state.db-wal", "state.db-shm"):
@@ -156,9 +147,7 @@ def test_a_database_without_the_key_of_the_list_is_refused_in_words(tmp_path: Pa
 def test_a_backup_from_before_an_erasure_brings_nobody_back_in_the_same_place(
     tmp_path: Path,
 ) -> None:
-    land(tmp_path, f"{PREDICTIONS}/a.parquet", events(10))
-    store = open_store(tmp_path / "store")
-    ingest(store, tmp_path, NOW)
+    store = taken_in(tmp_path)
     make_backup(store, tmp_path / "before.tar.gz", NOW, None)
     erase.erase(store, credit_spec(), ["p3"], now=NOW)
     store.close()
@@ -174,9 +163,7 @@ def test_a_backup_from_before_an_erasure_brings_nobody_back_in_the_same_place(
 
 
 def test_lists_of_erasures_of_another_place_are_taken_over(tmp_path: Path) -> None:
-    land(tmp_path, f"{PREDICTIONS}/a.parquet", events(10))
-    store = open_store(tmp_path / "store")
-    ingest(store, tmp_path, NOW)
+    store = taken_in(tmp_path)
     make_backup(store, tmp_path / "before.tar.gz", NOW, None)
     erase.erase(store, credit_spec(), ["p3"], now=NOW)
     store.close()

@@ -9,7 +9,7 @@ from mlmon_dagster.errors import StoreError
 from mlmon_dagster.spec import Window
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.places.objects import place_of
-from mlmon_dagster.store.tables.delta import Conflict, DeltaFolder, duckdb_type, retry
+from mlmon_dagster.store.tables.delta import Conflict, DeltaFolder, retry
 from tests.conftest import make_spec, window
 from tests.store.test_query import ENGINE
 
@@ -77,23 +77,6 @@ def test_an_empty_table_reads_with_its_types(store: Store) -> None:
     assert (found.num_rows, found.schema.types) == (0, SCHEMA.types)
 
 
-def test_a_pinned_version_does_not_see_later_commits(store: Store) -> None:
-    folder = DeltaFolder(store.root / "t", SCHEMA, ("dataset",))
-    folder.ensure().append(rows("a"))
-    pinned = folder.snapshot()
-    assert pinned is not None
-    sql = pinned.from_sql()
-    folder.ensure().overwrite(rows("a", "a"), "dataset = 'a'")
-    assert store.query(f"SELECT * FROM {sql}").num_rows == 1
-
-
-def test_a_broken_table_is_an_error_that_names_it(tmp_path: Path) -> None:
-    (tmp_path / "t" / "_delta_log").mkdir(parents=True)
-    (tmp_path / "t" / "_delta_log" / f"{0:020}.json").write_text("{broken")
-    with pytest.raises(StoreError, match="cannot be read"):
-        DeltaFolder(place_of(tmp_path / "t"), SCHEMA).snapshot()
-
-
 def test_endless_conflicts_end_in_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.sleep", lambda _: None)
 
@@ -102,11 +85,6 @@ def test_endless_conflicts_end_in_an_error(monkeypatch: pytest.MonkeyPatch) -> N
 
     with pytest.raises(StoreError, match="too many writers"):
         retry(attempt, "Writing")
-
-
-def test_types_without_a_home_in_the_store_are_refused() -> None:
-    with pytest.raises(StoreError, match="no columns of type"):
-        duckdb_type(pa.map_(pa.string(), pa.int64()))
 
 
 # Derived rows

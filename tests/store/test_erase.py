@@ -146,15 +146,6 @@ def test_windows_of_small_numbers_are_marked_to_be_computed_again(store: Store) 
     assert WINDOWS[1].start in load(store.state, SPEC.model)
 
 
-def test_records_stay_without_an_erased_row_that_is_logged_again(store: Store) -> None:
-    fill(store)
-    erase.erase(store, SPEC, [CANARY], now=NOW)
-    predictions, _ = make_events(SPEC, "2024-01-01", 12, sha="again")
-    store.event_log(SPEC).append("predictions", with_canary(predictions), ["again"])
-    store.inference_records(SPEC).rebuild(WINDOWS)
-    assert CANARY not in store.inference_records(SPEC).read().column("prediction_id").to_pylist()
-
-
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a store that is filled, to copy."""

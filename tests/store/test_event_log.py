@@ -42,34 +42,6 @@ def test_a_file_without_accepted_rows_is_committed_too(store: Store) -> None:
     assert not log.append("predictions", predictions.slice(0, 0), ["empty"])
 
 
-def test_rows_come_back_as_they_were_appended(store: Store) -> None:
-    log = store.event_log(SPEC)
-    predictions, _ = make_events(SPEC)
-    log.append("predictions", predictions, ["a"])
-    found = log.rows("predictions", predictions.column_names).sort_by("row_number")
-    expected = predictions.to_pylist()
-    assert found.to_pylist() == expected
-
-
-def test_rows_can_be_asked_for_by_window_and_by_file(store: Store) -> None:
-    log = store.event_log(SPEC)
-    for day, n in (("2024-01-01", 3), ("2024-01-02", 5)):
-        predictions, actuals = make_events(SPEC, day, n, sha=day)
-        log.append("predictions", predictions, [day])
-        log.append("actuals", actuals, [day])
-    windows = [window(SPEC, "2024-01-02")]
-    assert log.rows("predictions", windows=windows).num_rows == 5
-    assert log.rows("actuals", windows=windows).num_rows == 5
-    assert log.rows("actuals", ["actual"], shas=["2024-01-01"]).num_rows == 3
-    assert log.rows("predictions", windows=[]).num_rows == 0
-
-
-def test_an_empty_log_has_no_rows_but_all_columns(store: Store) -> None:
-    found = store.event_log(SPEC).rows("predictions")
-    assert found.num_rows == 0
-    assert {"prediction_id", "age", "region", "window_start"} <= set(found.column_names)
-
-
 @pytest.mark.parametrize("name", ["prediction_id", "dataset", "window_date", "row_hash"])
 def test_rows_without_a_key_are_refused(name: str, store: Store) -> None:
     predictions, _ = make_events(SPEC)
@@ -124,19 +96,6 @@ def test_a_feature_whose_type_changed_is_refused(store: Store) -> None:
         store.event_log(changed).append("predictions", predictions, ["new"])
 
 
-def test_known_ids_are_found_in_the_whole_log(store: Store) -> None:
-    log = store.event_log(SPEC)
-    for day in ("2024-01-01", "2024-01-02"):
-        log.append("predictions", make_events(SPEC, day, sha=day)[0], [day])
-    asked, _ = make_events(SPEC, "2024-01-02", 25, seed=7)
-    known = log.known_ids("predictions", asked)
-    assert known.num_rows == 20
-    assert set(known["window_date"].to_pylist()) == {"2024-01-02"}
-    assert set(known["window_start"].to_pylist()) == {window(SPEC, "2024-01-02").start}
-    assert not set(known["row_hash"].to_pylist()) & set(asked["row_hash"].to_pylist())
-    assert log.known_ids("actuals", asked).num_rows == 0
-
-
 def test_actuals_find_the_windows_of_their_predictions(store: Store) -> None:
     log = store.event_log(SPEC)
     log.append("predictions", make_events(SPEC, "2024-01-01", 2, prefix="x")[0], ["a"])
@@ -162,16 +121,6 @@ def test_actuals_find_the_windows_of_their_predictions(store: Store) -> None:
     assert found(("x2024-01-01-0", "all")) == everywhere
     assert found(("x2024-01-01-0", "training")) == everywhere[1:]
     assert found(("x2024-01-01-1", "training"), ("nobody", None)) == []
-
-
-def test_actuals_are_placed_with_their_prediction(store: Store) -> None:
-    log = store.event_log(SPEC)
-    predictions, actuals = make_events(SPEC, n=4)
-    log.append("predictions", predictions.slice(0, 3), ["p"])
-    log.append("actuals", actuals, ["a"])
-    placed = log.rows("actuals", ["window_date", "dataset"])
-    assert sorted(placed["window_date"].to_pylist()) == ["2024-01-01"] * 3 + ["unmatched"]
-    assert set(placed["dataset"].to_pylist()) == {"all"}
 
 
 def test_a_prediction_that_comes_between_two_questions_is_found(store: Store) -> None:

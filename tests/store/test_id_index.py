@@ -49,7 +49,7 @@ def test_of_many_small_files_only_those_with_an_id_are_read(
     asked = pa.table({"prediction_id": ["2024-01-02-1", "nowhere"]})
 
     def read() -> tuple[int, int]:
-        snapshot = store.event_log(SPEC).table("predictions").snapshot()
+        snapshot = store.event_log(SPEC).folders["predictions"].snapshot()
         assert snapshot is not None
         found = index.candidates(snapshot, asked)
         return len(found.files), found.ids.num_rows
@@ -67,27 +67,6 @@ def folder_of(store: Store) -> Path:
 
 ASKED = ["2024-01-01-0", "2024-01-07-5", "2024-01-03-3", "nowhere"]
 FOUND = {(name, name[:10]) for name in ASKED[:3]}
-
-
-def test_every_known_id_is_found_on_its_date_and_no_other(store: Store) -> None:
-    fill(store)
-
-    assert known(store, ASKED) == FOUND
-    assert known(store, ["nowhere"]) == set()
-
-
-def test_an_id_that_comes_again_on_another_date_is_found_on_both(store: Store) -> None:
-    fill(store)
-    again, _ = make_events(SPEC, "2024-02-01", 1)
-    again = again.set_column(0, "prediction_id", [["2024-01-02-4"]])
-
-    store.event_log(SPEC).append("predictions", again, ["again"])
-
-    both = {("2024-01-02-4", "2024-01-02"), ("2024-01-02-4", "2024-02-01")}
-    assert known(store, ["2024-01-02-4"]) == both
-    moved = store.event_log(SPEC).pinned().moved
-    assert moved is not None
-    assert store.query(f"SELECT COUNT(*) AS n FROM {moved.from_sql()}").to_pylist() == [{"n": 2}]
 
 
 @pytest.mark.parametrize("has_come_meanwhile", [False, True])
@@ -127,19 +106,6 @@ def test_segments_of_one_size_are_merged_a_piece_at_a_time(
     assert known(store, everyone) == {(name, name[:10]) for name in everyone}
 
 
-def test_words_of_an_index_are_on_the_disk_and_not_in_memory(store: Store) -> None:
-    fill(store)
-    snapshot = store.event_log(SPEC)._streams["predictions"].snapshot()
-    assert snapshot is not None
-    index = IdIndex(SPEC.model, "predictions", store.queries)
-    shutil.rmtree(folder_of(store))
-
-    segments = index._segments({file.path.rpartition("/")[2]: file for file in snapshot.files})
-
-    assert all(np.all(np.diff(one.words.astype(object)) >= 0) for one in segments)
-    assert all(one.words.base is not None and not one.words.flags.writeable for one in segments)
-
-
 @pytest.mark.parametrize("harm", ["lost", "cut off", "of another engine"])
 def test_the_index_is_made_anew_if_it_is(
     harm: str, store: Store, monkeypatch: pytest.MonkeyPatch
@@ -169,18 +135,6 @@ def test_words_of_files_that_are_gone_are_dropped(store: Store) -> None:
     assert known(store, ASKED) == FOUND - {("2024-01-03-3", "2024-01-03")}
     index = IdIndex(SPEC.model, "predictions", store.queries)
     assert sum(segment.words.size for segment in index._stored()) == 6 * (len(DAYS) - 1)
-
-
-def test_only_files_that_may_hold_an_id_are_read(store: Store) -> None:
-    fill(store)
-    snapshot = store.event_log(SPEC)._streams["predictions"].snapshot()
-    assert snapshot is not None
-    ids = pa.table({"prediction_id": ASKED})
-
-    found = IdIndex(SPEC.model, "predictions", store.queries).candidates(snapshot, ids)
-
-    assert len(found.files) == 3
-    assert set(found.ids["prediction_id"].to_pylist()) == set(ASKED[:3])
 
 
 def test_an_id_is_repeated_among_the_asked_or_the_known() -> None:

@@ -98,57 +98,6 @@ def test_a_window_without_events_has_no_records(store: Store) -> None:
     assert "age" in inference.read().column_names
 
 
-def test_an_actual_that_came_first_is_found(store: Store) -> None:
-    append(store, "actuals", [known("x", T0 + DAY, 1)])
-    append(store, "predictions", [predicted("x", T0, 1)])
-    (counts,) = store.inference_records(SPEC).rebuild(WINDOWS[:1])
-    assert counts.n_actual == 1
-
-
-def test_the_earliest_row_of_an_id_wins_in_its_own_window_only(store: Store) -> None:
-    append(store, "predictions", [predicted("x", T0 + DAY, 1)])
-    append(store, "actuals", [known("x", T0 + DAY, 1)])
-    inference = store.inference_records(SPEC)
-    assert [c.n for c in inference.rebuild(WINDOWS[:3])] == [0, 1, 0]
-    append(store, "predictions", [predicted("x", T0, 2)])
-    append(store, "predictions", [predicted("x", T0 + 2 * DAY, 3)])
-    for one in WINDOWS[:3]:  # each by itself, so that none sees the others' partitions
-        inference.rebuild([one])
-    (record,) = records(store)
-    assert record["window_date"] == "2024-01-01"
-    assert record["actual"] == 1
-    assert record["n_prediction_rows"] == 3
-
-
-def test_ids_that_moved_within_one_append_are_found_too(store: Store) -> None:
-    append(store, "predictions", [predicted("x", T0 + DAY, 1), predicted("x", T0, 2)])
-    counts = [store.inference_records(SPEC).rebuild([one])[0] for one in WINDOWS[:2]]
-    assert [(c.n, c.n_conflict) for c in counts] == [(1, 1), (0, 0)]
-
-
-def test_an_actual_of_every_dataset_reaches_each_dataset_in_its_window(store: Store) -> None:
-    append(store, "predictions", [predicted("x", T0 + DAY, 1)])
-    append(store, "actuals", [known("x", T0 + DAY, 1)])
-    append(store, "predictions", [predicted("x", T0, 2, dataset="training")])
-    inference = store.inference_records(SPEC)
-    found = [c for one in WINDOWS[:2] for c in inference.rebuild([one]) if c.n]
-    assert [(c.dataset, c.n, c.n_actual) for c in found] == [
-        ("training", 1, 1),
-        ("production", 1, 1),
-    ]
-
-
-def test_an_actual_of_one_dataset_stays_there(store: Store) -> None:
-    append(
-        store,
-        "predictions",
-        [predicted("x", T0, 1), predicted("x", T0, 2, dataset="shadow")],
-    )
-    append(store, "actuals", [known("x", T0 + DAY, 1, dataset="shadow")])
-    counts = store.inference_records(SPEC).rebuild(WINDOWS[:1])
-    assert [(c.dataset, c.n_actual) for c in counts] == [("production", 0), ("shadow", 1)]
-
-
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
 def test_the_newest_actual_wins_whatever_its_arrival(order: tuple[int, ...], store: Store) -> None:
     append(store, "predictions", [predicted("x", T0, 1)])
@@ -162,16 +111,6 @@ def test_the_newest_actual_wins_whatever_its_arrival(order: tuple[int, ...], sto
     store.inference_records(SPEC).rebuild(WINDOWS[:1])
     (record,) = records(store)
     assert (record["actual"], record["revenue"]) == (1, 9.0)
-
-
-def test_a_retraction_takes_the_ground_truth_away(store: Store) -> None:
-    append(store, "predictions", [predicted("x", T0, 1)])
-    inference = store.inference_records(SPEC)
-    before = inference.rebuild(WINDOWS[:1]), records(store)
-    append(store, "actuals", [known("x", T0 + DAY, 1)])
-    assert inference.rebuild(WINDOWS[:1]) != before[0]
-    append(store, "actuals", [known("x", T0 + 2 * DAY, 2, deleted=True)])
-    assert (inference.rebuild(WINDOWS[:1]), records(store)) == before
 
 
 def test_erased_ids_are_gone_and_stay_gone(store: Store) -> None:

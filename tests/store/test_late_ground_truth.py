@@ -123,7 +123,7 @@ def test_a_move_that_was_interrupted_leaves_no_row_twice(store: Store) -> None:
         "window_date",
         pa.array(["2024-01-01"] * stored.num_rows),
     )
-    log.table("actuals").ensure().append(placed)  # as a process killed in between leaves it
+    log.folders["actuals"].ensure().append(placed)  # as a process killed in between leaves it
     settle_unmatched(store, spec, NOW)
     assert log.rows("actuals").num_rows == 20
     assert count_unmatched(store, spec).n_waiting == 0

@@ -16,7 +16,7 @@ from mlmon_dagster.store import Store
 from mlmon_dagster.store.clocks import LONGEST_LEASE
 from mlmon_dagster.store.state import schema
 from mlmon_dagster.store.state import writing as locks
-from mlmon_dagster.store.state.writing import Lease, free_dead_locks, writer_lock
+from mlmon_dagster.store.state.writing import Lease, writer_lock
 
 
 def hold_as(store: Store, host: str, pid: int, seconds: float) -> None:
@@ -61,27 +61,6 @@ def test_a_holder_that_died_on_this_host_is_displaced_at_once(any_store: Store) 
     hold_as(any_store, socket.gethostname(), dead.pid, 3600)
     with writer_lock(any_store.state, "a", wait_seconds=0):
         assert holders(any_store) == ["a"]
-
-
-def test_a_living_holder_on_this_host_is_not_displaced(any_store: Store) -> None:
-    with (
-        writer_lock(any_store.state, "a"),
-        pytest.raises(StoreError, match="is held by"),
-        writer_lock(any_store.state, "a", wait_seconds=0),
-    ):
-        raise AssertionError
-
-
-def test_a_long_block_keeps_its_lease(any_store: Store) -> None:
-    def lease() -> dt.datetime:
-        with any_store.state.connect() as conn:
-            return conn.execute(sa.select(schema.writer_lock.c.expires_at)).scalar_one()
-
-    with writer_lock(any_store.state, "a", lease_seconds=0.3):
-        first = lease()
-        renewed = threading.Event()
-        while lease() == first:
-            renewed.wait(0.05)
 
 
 def test_only_one_of_many_holds_a_lock_at_a_time(any_store: Store) -> None:
@@ -150,27 +129,6 @@ def test_who_waits_is_told_once_who_holds_the_lock(
 
     [told] = [record.getMessage() for record in caplog.records]
     assert "held by process 42 on elsewhere" in told
-    assert "mlmon store unlock" in told
-
-
-def test_locks_of_dead_holders_are_freed_and_those_of_living_ones_are_not(
-    any_store: Store,
-) -> None:
-    hold_as(any_store, "elsewhere", 42, 60)
-    with (
-        writer_lock(any_store.state, "here"),
-        writer_lock(any_store.state, "renewed", lease_seconds=0.3),
-    ):
-        with any_store.state.begin() as conn:  # as if it were held on another machine
-            mine = schema.writer_lock.c.name == "renewed"
-            conn.execute(sa.update(schema.writer_lock).where(mine).values(host="elsewhere"))
-        found = free_dead_locks(any_store.state, watch_seconds=1)
-
-        assert [(lock.name, lock.is_freed) for lock in found] == [
-            ("a", True), ("here", False), ("renewed", False)
-        ]  # fmt: skip
-        assert sorted(holders(any_store)) == ["here", "renewed"]
-    assert free_dead_locks(any_store.state) == []
 
 
 def test_renewing_goes_on_after_errors_of_the_database(any_store: Store) -> None:

@@ -40,19 +40,6 @@ def test_rows_are_chosen_by_model_dataset_and_time_without_a_spec(store: Store) 
         rows.select("nothing").to_arrow()
 
 
-def test_rows_as_of_a_moment_are_those_of_then(store: Store) -> None:
-    before = dt.datetime.now(dt.UTC)
-    time.sleep(0.01)
-    fill(store, "2024-01-01")
-    then = dt.datetime.now(dt.UTC)
-    time.sleep(0.01)
-    fill(store, "2024-01-02")
-    assert store.records(MODEL, as_of=then).to_arrow().num_rows == 4
-    assert store.records(MODEL).to_arrow().num_rows == 8
-    with pytest.raises(StoreError, match="no records"):
-        store.records(MODEL, as_of=before).to_arrow()
-
-
 def test_rows_of_a_removed_version_are_said_to_be_gone(store: Store) -> None:
     fill(store, "2024-01-01")
     then = dt.datetime.now(dt.UTC)

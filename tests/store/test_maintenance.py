@@ -2,8 +2,6 @@
 
 import datetime as dt
 
-from deltalake import DeltaTable
-
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import model_history
 from mlmon_dagster.store.upkeep.maintenance import maintain
@@ -71,14 +69,6 @@ def test_merging_small_files_changes_no_row_and_pinned_readers_go_on(store: Stor
     assert store.inference_records(SPEC).rebuild([window(SPEC, "2024-01-05")]) == before
     predictions, _ = make_events(SPEC, "2024-01-05", 4, prefix="more-")
     assert log.append("predictions", predictions, ["more"])
-
-
-def test_tables_say_how_long_versions_are_kept(store: Store) -> None:
-    fill(store)
-    maintain(store, SPEC, NOW)
-    table = DeltaTable(store.inference_records(SPEC).folder.path.url)
-    kept = table.metadata().configuration["delta.deletedFileRetentionDuration"]
-    assert kept == "interval 24 hours"
 
 
 def test_ages_count_whole_windows_of_the_models_zone(store: Store) -> None:

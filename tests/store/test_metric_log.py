@@ -84,21 +84,6 @@ def test_no_metrics_have_the_same_columns_and_types_as_some(any_store: Store) ->
     assert metric_log.append(any_store.state, frame().iloc[:0]) == 0
 
 
-def test_appending_again_changes_nothing(any_store: Store) -> None:
-    twice = pd.concat([frame(1.0), frame(2.0)])  # of one key the last row counts
-    for _ in range(2):
-        metric_log.append(any_store.state, twice)
-    assert values(any_store) == [2.0]
-
-
-def test_a_recomputed_metric_is_the_newest_and_the_old_one_is_kept(any_store: Store) -> None:
-    metric_log.append(any_store.state, frame(1.0))
-    metric_log.append(any_store.state, frame(2.0, data_version="v2", computed_at=T0 + 2 * DAY))
-    assert values(any_store) == [2.0]
-    assert values(any_store, as_of=T0 + DAY) == [1.0]
-    assert values(any_store, as_of=T0) == []
-
-
 @pytest.mark.parametrize("change", ["data_version", "method_version", "baseline_id"])
 def test_the_later_version_is_the_newest_even_if_the_clock_stood_still(
     change: str, any_store: Store
@@ -106,51 +91,6 @@ def test_the_later_version_is_the_newest_even_if_the_clock_stood_still(
     for value, version in ((1.0, "z"), (2.0, "a"), (3.0, "m"), (4.0, "z")):
         metric_log.append(any_store.state, frame(value, **{change: version}))
         assert values(any_store) == [value]
-
-
-def test_what_a_new_data_version_no_longer_has_is_gone(any_store: Store) -> None:
-    slices = [frame(v, slice_key="region", slice_value=v_) for v, v_ in ((1.0, "n"), (2.0, "s"))]
-    metric_log.append(any_store.state, pd.concat(slices))
-    later = slices[0].assign(data_version="v2", computed_at=T0 + 2 * DAY, value=5.0)
-    metric_log.append(any_store.state, later)
-    assert values(any_store) == [5.0]
-    assert values(any_store, slice_value="s") == []
-    assert sorted(values(any_store, as_of=T0 + DAY)) == [1.0, 2.0]
-
-
-def test_windows_replaced_at_once_lose_only_what_each_of_them_had_computed_anew(
-    any_store: Store,
-) -> None:
-    def of(day: int, metric: str, version: str, moment: int) -> pd.DataFrame:
-        start = T0 + day * DAY
-        return frame(
-            float(day), window_start=start, window_end=start + DAY, metric=metric,
-            data_version=version, computed_at=T0 + moment * DAY,
-        )  # fmt: skip
-
-    both = [of(day, metric, "v1", 9) for day in range(3) for metric in ("psi", "js")]
-    metric_log.append(any_store.state, pd.concat(both))
-    again = [of(0, "psi", "v2", 11), of(1, "psi", "v2", 11), of(1, "js", "v2", 12)]
-    metric_log.append(any_store.state, pd.concat(again))
-
-    def seen(**chosen: Any) -> list[tuple[float, str, str]]:
-        found = metric_log.newest(any_store.state, "credit", **chosen)
-        columns = ("value", "metric", "data_version")
-        return sorted(zip(*(found[name] for name in columns), strict=True))
-
-    assert seen() == [
-        (0.0, "js", "v1"), (0.0, "psi", "v2"), (1.0, "js", "v2"), (1.0, "psi", "v2"),
-        (2.0, "js", "v1"), (2.0, "psi", "v1"),
-    ]  # fmt: skip
-    assert seen(as_of=T0 + 10 * DAY) == [
-        (float(day), metric, "v1") for day in range(3) for metric in ("js", "psi")
-    ]
-
-
-def test_columns_added_under_the_same_data_version_join_the_others(any_store: Store) -> None:
-    metric_log.append(any_store.state, frame(1.0))
-    metric_log.append(any_store.state, frame(2.0, column_name="b", computed_at=T0 + 2 * DAY))
-    assert values(any_store) == [1.0, 2.0]
 
 
 def test_metrics_can_be_chosen_by_all_that_identifies_them(any_store: Store) -> None:
@@ -244,25 +184,6 @@ def test_intervals_are_stored_without_what_the_value_says_and_read_back_to_the_l
         )
 
 
-def test_numbers_of_a_past_moment_stay_whatever_is_computed_later(any_store: Store) -> None:
-    seen: dict[dt.datetime, list[tuple[float, str]]] = {}
-    versions = [("v1", 1.0), ("v1", 1.5), ("v2", 2.0), ("v1", 1.5), ("v1", 1.5), ("v1", 0.5)]
-    for days, (data_version, value) in enumerate(versions, 1):
-        now = T0 + days * DAY
-        rows = frame(value, data_version=data_version, computed_at=now)
-        metric_log.append(any_store.state, rows)
-        newest = metric_log.newest(any_store.state, "credit")
-        seen[now] = list(zip(newest["value"], newest["data_version"], strict=True))
-        assert seen[now] == [(value, data_version)]
-    for now, numbers in seen.items():
-        then = metric_log.newest(
-            any_store.state, "credit", as_of=now, metric="psi", slice_key="all"
-        )
-        assert list(zip(then["value"], then["data_version"], strict=True)) == numbers
-        later = metric_log.newest(any_store.state, "credit", as_of=now + DAY / 2)
-        assert list(zip(later["value"], later["data_version"], strict=True)) == numbers
-
-
 def test_repeating_what_is_known_keeps_the_time_of_the_first_computation(store: Store) -> None:
     metric_log.append(store.state, frame(1.0))
     metric_log.append(store.state, frame(1.0, computed_at=T0 + 3 * DAY))
@@ -322,3 +243,60 @@ def test_two_processes_that_write_one_model_at_once_lose_nothing_and_write_nothi
         ]
     assert sizes == [60, 8, 480, 0]
     store.close()
+
+
+Naive = dict[tuple[Any, ...], dict[str, Any]]  # of what is the newest, by what it is about
+TOGETHER = ("dataset", "window_start", "granularity", "metric")
+ABOUT = (*TOGETHER, "column_name", "slice_value", "model_version")
+
+
+def retell(known: Naive, rows: pd.DataFrame) -> Naive:
+    """Say what stands after a computation: a metric's other data versions of a window are gone."""
+    found = dict(known)
+    for row in rows.to_dict("records"):
+        together = tuple(row[name] for name in TOGETHER)
+        found = {
+            key: old
+            for key, old in found.items()
+            if key[: len(TOGETHER)] != together or old["data_version"] == row["data_version"]
+        }
+        found[tuple(row[name] for name in ABOUT)] = row
+    return found
+
+
+def told(known: pd.DataFrame) -> list[tuple[Any, ...]]:
+    names = [*ABOUT, "data_version", "method_version", "baseline_id", "value", "n", "reason"]
+    return sorted(known[names].itertuples(index=False, name=None), key=str)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_after_drawn_computations_now_and_then_are_what_a_plain_account_of_them_says(
+    any_store: Store, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    known: Naive = {}
+    moments: list[tuple[dt.datetime, Naive]] = []
+    for step in range(30):
+        now = T0 + (20 + step) * DAY
+        version, method = f"v{rng.integers(3)}", f"m{rng.integers(2)}"
+        some = [
+            frame(
+                float(rng.integers(9)), window_start=T0 + day * DAY, metric=metric,
+                window_end=T0 + (day + 1) * DAY, column_name=str(rng.choice(["a", "b", "c"])),
+                slice_value=str(rng.choice(["all", "n"])), n=int(rng.integers(9)),
+                data_version=version, method_version=method, baseline_id=f"b{rng.integers(2)}",
+                computed_at=now, model_version="all", reason="",
+            )
+            for day in rng.choice(4, 2, replace=False)
+            for metric in rng.choice(["psi", "js", "ks"], 2, replace=False)
+        ]  # fmt: skip
+        rows = pd.concat(some, ignore_index=True)
+        metric_log.append(any_store.state, rows)
+        known = retell(known, rows)
+        moments.append((now, known))
+        assert told(metric_log.newest(any_store.state, "credit")) == told(
+            pd.DataFrame(list(known.values()))
+        )
+    for now, then in moments:
+        seen = metric_log.newest(any_store.state, "credit", as_of=now + DAY / 2)
+        assert told(seen) == told(pd.DataFrame(list(then.values())))

@@ -138,13 +138,6 @@ def test_commits_that_were_tidied_away_are_no_difference(store: Store, tmp_path:
     check_tables(store, SPEC)
 
 
-def test_a_model_without_rows_has_nothing_to_compare(any_store: Store) -> None:
-    check_tables(any_store, SPEC)
-    begin_moment(any_store, "credit", NOW)
-    check_tables(any_store, SPEC)
-    check_tables(any_store, credit_spec(model="another"))
-
-
 def test_a_repair_joins_what_was_apart_and_the_count_goes_on(any_store: Store) -> None:
     for _ in range(3):
         begin_moment(any_store, "credit", NOW)

@@ -32,10 +32,6 @@ def values(store: Store, folder: DeltaFolder) -> list[int]:
     return found.to_pylist()  # type: ignore[attr-defined]
 
 
-def test_an_unchanged_table_is_opened_once(folder: DeltaFolder) -> None:
-    assert NEWEST.find(folder.path) is NEWEST.find(folder.path)
-
-
 def test_what_we_committed_is_not_opened_again(folder: DeltaFolder) -> None:
     folder.ensure().append(rows(2), ["second"])
     found = NEWEST.find(folder.path)
@@ -101,18 +97,6 @@ def test_what_is_pinned_stays_as_it_was_whoever_commits(folder: DeltaFolder, sto
     with pytest.raises(Conflict):
         held.append(rows(3))
     assert values(store, folder) == [1, 2]
-
-
-def test_a_refused_commit_leaves_the_newest_version_to_readers(
-    folder: DeltaFolder, store: Store
-) -> None:
-    held = folder.snapshot()
-    assert held is not None
-    write_deltalake(folder.path.url, rows(2), mode="append")
-    with pytest.raises(Conflict):
-        held.append(rows(3))
-    assert values(store, folder) == [1, 2]
-    assert len(held.files) == 1
 
 
 def test_the_tables_kept_are_few(store: Store) -> None:

@@ -11,7 +11,6 @@ import pytest
 
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.tables import part_files
-from mlmon_dagster.store.tables.delta import writer_properties
 from mlmon_dagster.store.tables.part_files import PartedRows, Spill
 from tests.conftest import make_events, make_spec
 
@@ -76,22 +75,6 @@ def test_all_rows_of_an_id_are_in_one_group_in_their_order(
     assert len(list(tmp_path.glob("*"))) == 1 + is_on_disk, "the store, and the rows alone"
 
 
-@pytest.mark.parametrize("is_on_disk", [False, True])
-def test_rows_that_were_divided_before_are_all_divided_again_when_some_are_gone(
-    is_on_disk: bool, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(part_files, "ROWS_TOGETHER", 10)
-    rows = spilled(tmp_path, [part("a", 0)]) if is_on_disk else PartedRows.of(part("a", 0))
-    list(rows.by_id(store.queries, ["prediction_id"]))
-    left = np.arange(100) % 2 == 0
-
-    groups = list(rows.only(left).by_id(store.queries, ["prediction_id"]))
-
-    ids = [i for _, table in groups for i in table["prediction_id"].to_pylist()]
-    assert sorted(ids) == sorted(f"p{i}" for i in range(0, 100, 2))
-    assert sorted(np.concatenate([positions for positions, _ in groups])) == list(range(50))
-
-
 def test_ids_and_numbers_get_no_dictionary_and_repeated_text_does(
     store: Store, tmp_path: Path
 ) -> None:
@@ -107,10 +90,3 @@ def test_ids_and_numbers_get_no_dictionary_and_repeated_text_does(
     assert (encoded["prediction_id"], encoded["score"], encoded["row_hash"]) == (False,) * 3
     assert (encoded["region"], encoded["status"]) == (True, True)
     assert {c.compression for c in columns} == {"SNAPPY"}
-
-
-def test_no_rows_and_few_rows_are_no_reason_to_leave_dictionaries_out() -> None:
-    rows = pa.table({"id": [f"{n}" for n in range(50)], "none": pa.nulls(50, pa.string())})
-
-    assert writer_properties(rows).column_properties is None
-    assert writer_properties(rows.slice(0, 0)).column_properties is None

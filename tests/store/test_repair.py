@@ -14,7 +14,8 @@ import sqlalchemy as sa
 from mlmon_dagster.store import Store, open_store
 from mlmon_dagster.store.state import metric_log, schema
 from mlmon_dagster.store.tables.delta import open_table
-from mlmon_dagster.store.upkeep.integrity import examine_store, repair_model
+from mlmon_dagster.store.tables.part_files import buckets
+from mlmon_dagster.store.upkeep.integrity import examine_store, find_strangers, repair_model
 from tests.conftest import list_windows
 from tests.ingest.landing import (
     NOW,
@@ -231,3 +232,12 @@ def test_a_repair_that_is_only_shown_changes_nothing(copied: Store, tmp_path: Pa
 
     assert told.done
     assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == before
+
+
+def test_files_of_every_part_of_a_large_date_belong_to_its_table() -> None:
+    names = [
+        f"dataset=production/window_date=2024-01-01/part-{bucket.first:03x}-{bucket.last:03x}-"
+        f"{'0af' * 10}.parquet"
+        for bucket in buckets(64)
+    ]
+    assert find_strangers(dict.fromkeys([*names, "notes.txt"], 1)) == ("notes.txt",)

@@ -36,32 +36,6 @@ def statuses(store: Store, now: dt.datetime) -> dict[str, set[tuple[dt.datetime,
     return found
 
 
-def test_a_run_that_failed_adds_to_what_stands_and_goes_when_one_goes_well(
-    any_store: Store,
-) -> None:
-    observe(any_store, result(3, "ERROR"), failed_run(day(5)))
-    drift = {(day(3), "ERROR")}
-    assert statuses(any_store, day(9)) == {"drift": drift, PIPELINE: {(day(5), "ERROR")}}
-
-    observe(any_store, failed_run(day(6), "OK"))
-    assert statuses(any_store, day(9)) == {"drift": drift}
-    observe(any_store, failed_run(day(7), kind="check"))
-    assert statuses(any_store, day(9)) == {"drift": drift, PIPELINE: {(day(7), "ERROR")}}
-
-
-def test_what_failed_outside_the_data_counts_whatever_moment_is_replayed(any_store: Store) -> None:
-    observe(any_store, result(3, "OK"), failed_run(day(900)))
-    assert statuses(any_store, day(4))[PIPELINE] == {(day(900), "ERROR")}
-
-
-def test_a_window_that_waits_hides_no_verdict_for_forty_windows(any_store: Store) -> None:
-    observe(any_store, result(1, "ERROR"))
-    observe(any_store, *(result(n, "NO_DATA") for n in range(2, 42)))
-    assert statuses(any_store, day(60)) == {"drift": {(day(1), "ERROR")}}
-    observe(any_store, result(42, "NO_DATA"))
-    assert statuses(any_store, day(60)) == {"drift": {(day(42), "NO_DATA")}}
-
-
 @pytest.mark.parametrize("granularity", ["hour", "week", "month"])
 def test_forty_windows_are_as_long_as_the_windows_are(any_store: Store, granularity: str) -> None:
     length = GRAINS[granularity]
@@ -76,25 +50,6 @@ def test_forty_windows_are_as_long_as_the_windows_are(any_store: Store, granular
         expected = status if number == 41 else "ERROR"
         assert [row["status"] for row in rows_of_view(any_store)] == [expected]
         assert {said for _, said in statuses(any_store, day(9999))["drift"]} == {expected}
-
-
-def test_a_monitor_that_waits_keeps_its_verdict_while_others_of_its_family_judge(
-    any_store: Store,
-) -> None:
-    late = {"monitor": "freshness/actuals_missing", "family": "freshness"}
-    now = {"monitor": "freshness/no_data_for", "family": "freshness"}
-    observe(any_store, *(result(n, "OK", **now) for n in (1, 2, 3)))
-    observe(any_store, result(1, "ERROR", **late), *(result(n, "NO_DATA", **late) for n in (2, 3)))
-    assert statuses(any_store, day(9)) == {"freshness": {(day(1), "ERROR"), (day(3), "OK")}}
-
-
-def test_a_family_keeps_its_verdict_when_others_go_on_for_years(any_store: Store) -> None:
-    observe(any_store, result(1, "WARN"))
-    observe(any_store, *(result(n, "OK", family="freshness") for n in (1, 500, 900)))
-    assert statuses(any_store, day(999)) == {
-        "drift": {(day(1), "WARN")},
-        "freshness": {(day(900), "OK")},
-    }
 
 
 def draw_history(rng: np.random.Generator, model: str) -> list[Row]:

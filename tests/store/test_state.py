@@ -142,12 +142,6 @@ def test_folders_that_tables_cannot_live_in_are_refused(name: str, tmp_path: Pat
         open_store(name if "://" in name else tmp_path / name)
 
 
-def test_a_root_that_is_a_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="cannot be made"):
-        open_store(tmp_path / "file")
-
-
 def test_write_transactions_that_read_first_lose_no_update(any_store: Store) -> None:
     with any_store.state.begin() as conn:
         conn.exec_driver_sql("CREATE TABLE counter (n integer)")
@@ -168,14 +162,6 @@ def test_write_transactions_that_read_first_lose_no_update(any_store: Store) -> 
         thread.join()
     with any_store.state.connect() as conn:
         assert conn.exec_driver_sql("SELECT n FROM counter").scalar_one() == 80
-
-
-def test_a_failed_write_transaction_leaves_nothing(any_store: Store) -> None:
-    statements = ["CREATE TABLE half (n integer)", "this is no SQL"]
-    with pytest.raises(sa.exc.DBAPIError), any_store.state.begin() as conn:  # noqa: PT012
-        for statement in statements:
-            conn.exec_driver_sql(statement)
-    assert not sa.inspect(any_store.state).has_table("half")
 
 
 def test_sqlite_does_not_lose_acknowledged_rows(store: Store) -> None:

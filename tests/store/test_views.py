@@ -87,24 +87,6 @@ def test_metrics_are_those_of_our_reader_after_every_tenth_of_100_random_recompu
     assert len(expected) > 30
 
 
-def test_conditions_on_the_view_choose_rows_and_never_other_versions(any_store: Store) -> None:
-    rng = np.random.default_rng(8)
-    for step in range(20):
-        metric_log.append(any_store.state, computed(rng, T0 + (10 + step) * DAY))
-    c = schema.mlmon_metric.c
-    asked = {"metric": "psi", "slice_key": "origin", "slice_value": "JFK", "column_name": "age"}
-    query = sa.select(schema.mlmon_metric).where(
-        c.model == "credit", c.window_start >= T0 + DAY, *(c[k] == v for k, v in asked.items())
-    )
-    found = read_frame(any_store.state, query)
-    expected = metric_log.newest(
-        any_store.state, "credit", start=T0 + DAY, column="age",
-        **{k: v for k, v in asked.items() if k != "column_name"},
-    )  # fmt: skip
-    assert len(expected)
-    pd.testing.assert_frame_equal(in_order(found, ORDER), in_order(expected, ORDER))
-
-
 def verdict(rng: np.random.Generator, now: dt.datetime) -> dict[str, object]:
     start = T0 + int(rng.integers(5)) * DAY
     family = str(rng.choice(["drift", "quality"]))

@@ -484,7 +484,7 @@ def _backfill_runs(state: GroupState) -> bool:
         return False
     if not alert_state.has_stale_windows(state.conn, model, windows[0].start, windows[-1].end):
         return False
-    last = alert_state.last_backfill_result(state.conn, model)
+    last = alert_state.last_result(state.conn, model, of_backfills=True)
     return last is not None and measure_age(last, state.now) < BACKFILL_QUIET
 
 

@@ -218,7 +218,7 @@ class Worker:
         It ends where nobody is: the row is gone, or to be looked up. After long it says so.
         """
         for _ in range(_LOOKS_AFTER_A_LOST_LEASE):
-            row = outbox.get_row(self.store.state, claim.row["id"])
+            row = outbox.get_message(self.store.state, claim.row["id"])
             if row is None or row["status"] == "unknown":
                 return
             yield row

@@ -45,6 +45,7 @@ from mlmon_dagster.store.moments import begin_moment
 from mlmon_dagster.store.state import erased_ids, model_history, schema, window_state
 from mlmon_dagster.store.state.database import overwrite_deleted
 from mlmon_dagster.store.state.schema import erasure_request
+from mlmon_dagster.store.state.sql import fetch, fetch_value
 from mlmon_dagster.store.state.writing import reached, writer_lock
 from mlmon_dagster.store.tables import kept_rows
 from mlmon_dagster.store.tables.id_index import forget_index
@@ -58,7 +59,6 @@ class Request:
     """One erasure: whose rows, and what else was asked for."""
 
     receipt: str
-    dataset: str
     recompute: bool
     ids: tuple[str, ...] | None  # None where only the hashes are known any more
 
@@ -123,7 +123,7 @@ def erase(
             )  # fmt: skip
         reached("erase.noted")
         _resume_others(store, spec, receipt, now)
-        request = Request(receipt, dataset, recompute, tuple(ids))
+        request = Request(receipt, recompute, tuple(ids))
         _finish_erasure(store, spec, request, now, places.search)
     return receipt
 
@@ -147,7 +147,7 @@ def repeat_undone(store: Store, spec: ModelSpec, now: datetime) -> list[str]:
         StoreError: If the list beside the tables and the state database do not belong together.
     """
     # Before any row: a backup of the database is to have the key of later erasures.
-    erased_ids.ensure_key(store.state, spec.model)
+    erased_ids.ensure_salt(store.state, spec.model)
     return _resume_others(store, spec, "", now) if ledger.find_undone(store, spec.model) else []
 
 
@@ -172,20 +172,18 @@ def load_receipts(engine: sa.Engine, model: str | None = None) -> list[Receipt]:
     query = sa.select(erasure_request).order_by(erasure_request.c.requested_at.desc())
     if model is not None:
         query = query.where(erasure_request.c.model == model)
-    with engine.connect() as conn:
-        rows = [dict(row._mapping) for row in conn.execute(query)]
-    for row in rows:
-        row["found"], row["steps"] = json.loads(row["found"]), json.loads(row["steps"])
-    return cast("list[Receipt]", rows)
+    return [
+        cast("Receipt", {**r, "found": json.loads(r["found"]), "steps": json.loads(r["steps"])})
+        for r in fetch(engine, query)
+    ]
 
 
 def _resume_others(store: Store, spec: ModelSpec, receipt: str, now: datetime) -> list[str]:
-    open_ = [r for r in load_receipts(store.state, spec.model) if r["finished_at"] is None]
     done = []
-    for row in reversed(open_):
-        if row["receipt"] != receipt:
+    for row in reversed(load_receipts(store.state, spec.model)):
+        if row["finished_at"] is None and row["receipt"] != receipt:
             known = None if "copies" not in row["steps"] else ()
-            request = Request(row["receipt"], row["dataset"], row["recompute"], known)
+            request = Request(row["receipt"], row["recompute"], known)
             _finish_erasure(store, spec, request, now)
             done.append(row["receipt"])
     return done
@@ -252,7 +250,9 @@ def _finish_erasure(
 def _note_step(store: Store, request: Request, step: str, **values: object) -> None:
     with store.state.begin() as conn:
         mine = erasure_request.c.receipt == request.receipt
-        steps = json.loads(conn.scalar(sa.select(erasure_request.c.steps).where(mine)) or "[]")
+        steps = json.loads(
+            fetch_value(conn, sa.select(erasure_request.c.steps).where(mine)) or "[]"
+        )
         steps = json.dumps([*(s for s in steps if s != step), step])
         conn.execute(sa.update(erasure_request).where(mine).values(steps=steps, **values))
 

@@ -23,7 +23,8 @@ import sqlalchemy as sa
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.store.places.location import LocalPlace, Location
 from mlmon_dagster.store.state import erased_ids
-from mlmon_dagster.store.state.schema import erasure_key, erasure_request
+from mlmon_dagster.store.state.schema import erasure_request
+from mlmon_dagster.store.state.sql import fetch, fetch_rows
 
 if TYPE_CHECKING:
     from mlmon_dagster.store.store import Store
@@ -38,14 +39,10 @@ _KEPT: Final = ("dataset", "author", "chosen_by", "n_ids", "recompute")
 def write_list(store: Store, model: str, receipt: str, *, is_finished: bool) -> None:
     """List an erasure of the state database beside the tables, or mark it as finished there."""
     ids = erased_ids.load_erased(store.state, model, receipt)
-    with store.state.connect() as conn:
-        row = conn.execute(
-            sa.select(erasure_request).where(erasure_request.c.receipt == receipt)
-        ).one()
-    about = {name: row._mapping[name] for name in _KEPT} | {
-        "requested_at": row.requested_at.isoformat(),
-        "key": _fingerprint(ids.salt),
-    }
+    asked = sa.select(erasure_request).where(erasure_request.c.receipt == receipt)
+    row = fetch(store.state, asked)[0]
+    about = {name: row[name] for name in _KEPT}
+    about |= {"requested_at": row["requested_at"].isoformat(), "key": _fingerprint(ids.salt)}
     sink = io.BytesIO()
     pq.write_table(ids.hashes.replace_schema_metadata({_NOTE: json.dumps(about)}), sink)
     ending = _FINISHED if is_finished else _UNFINISHED
@@ -72,8 +69,7 @@ def find_undone(store: Store, model: str) -> list[str]:
     finished = {n.removesuffix(_FINISHED) for n in found[0][1] if n.endswith(_FINISHED)}
     known = erasure_request.c
     asked = sa.select(known.receipt, known.finished_at).where(known.model == model)
-    with store.state.connect() as conn:
-        finished_at = {row.receipt: row.finished_at for row in conn.execute(asked)}
+    finished_at = {row.receipt: row.finished_at for row in fetch_rows(store.state, asked)}
     undone = []
     by_receipt = {name.rpartition(".")[0]: (name, folder) for name, folder in listed.items()}
     for receipt, (name, folder) in sorted(by_receipt.items()):
@@ -96,8 +92,7 @@ def _adopt(store: Store, model: str, receipt: str, place: Location) -> None:
     hashes, about = _read_list(place)
     requested_at = dt.datetime.fromisoformat(about["requested_at"])
     with store.state.begin() as conn:
-        key = conn.scalar(sa.select(erasure_key.c.salt).where(erasure_key.c.model == model))
-        if _fingerprint(key or "") != about["key"]:
+        if _fingerprint(erased_ids.load_salt(conn, model)) != about["key"]:
             raise StoreError(
                 f"The store lists the erasure {receipt} of {model!r} and this state database does "
                 "not know it, nor the key of its ids: the database is younger than the store, or "
@@ -139,9 +134,8 @@ def _is_list(name: str) -> bool:
 def _folders(store: Store, model: str) -> list[Location]:
     """Return where the lists are: inside the store, and beside a store on this machine."""
     inside: Location = store.root / FOLDER / model
-    return (
-        [inside, LocalPlace(str(folder_beside(store) / model))] if store.root.is_local else [inside]
-    )
+    beside = [LocalPlace(str(folder_beside(store) / model))] if store.root.is_local else []
+    return [inside, *beside]
 
 
 def folder_beside(store: Store) -> Path:

@@ -36,7 +36,7 @@ from mlmon_dagster.store.places.location import LocalPlace, Location
 from mlmon_dagster.store.state import erased_ids, schema
 from mlmon_dagster.store.state.erased_ids import Erased
 from mlmon_dagster.store.state.schema import METADATA
-from mlmon_dagster.store.state.sql import literal
+from mlmon_dagster.store.state.sql import fetch_values, literal
 from mlmon_dagster.store.tables import kept_rows, spans
 from mlmon_dagster.store.tables.delta import select_sql
 from mlmon_dagster.store.tables.kept_rows import Find, needles_of, unpack, word_finder
@@ -100,8 +100,7 @@ class Places:
 
 def find_places(store: Store, spec: ModelSpec, ids: Sequence[str], dataset: str = ALL) -> Places:
     """Count what an erasure would remove; nothing is changed."""
-    with store.state.begin() as conn:
-        salt = erased_ids.ensure_salt(conn, spec.model)
+    salt = erased_ids.ensure_salt(store.state, spec.model)
     hashes = [erased_ids.hash_id(salt, id_) for id_ in dict.fromkeys(ids)]
     named = erased_ids.make_hash_table([(dataset, id_hash) for id_hash in hashes])
     found = search_tables(store, spec, Erased(salt, named))
@@ -113,17 +112,16 @@ def find_places(store: Store, spec: ModelSpec, ids: Sequence[str], dataset: str 
         rows[name] = sum(row["n"] for row in files.to_pylist() if row["is_live"])
     copies = find_copies(store, spec, ids)
     shas = found.shas | {copy.name.split(".")[0] for copy in copies}
-    letter, rows["dead_letter"] = schema.dead_letter, 0
-    with store.state.connect() as conn:
-        for some in split_in_parts(hashes):
-            mine = select_letters(spec, some)
-            rows["dead_letter"] += conn.scalar(sa.select(sa.func.count()).where(*mine)) or 0
-            shas |= set(conn.scalars(sa.select(letter.c.sha256).where(*mine)))
+    letters: list[str] = []
+    for some in split_in_parts(hashes):
+        query = sa.select(schema.dead_letter.c.sha256).where(*select_letters(spec, some))
+        letters += fetch_values(store.state, query)
+    rows["dead_letter"] = len(letters)
+    shas |= set(letters)
     rows["refused_rows"] = kept_rows.count_ids(store, spec.model, set(hashes), list(ids))
     table = schema.ingest_file
     landed = sa.select(table.c.path).where(table.c.model == spec.model, table.c.sha256.in_(shas))
-    with store.state.connect() as conn:
-        landing = tuple(sorted(set(conn.scalars(landed))))
+    landing = tuple(sorted(set(fetch_values(store.state, landed))))
     return Places(rows, tuple(map(str, copies)), landing, len(found.trace.windows), found)
 
 

@@ -36,9 +36,9 @@ from mlmon_dagster.store.state.writing import reached
 from mlmon_dagster.store.tables.columns import window_date
 from mlmon_dagster.store.tables.delta import (
     DeltaFolder,
-    LiveFile,
     Snapshot,
     escape_glob,
+    in_partitions,
     retry,
     select_sql,
 )
@@ -279,17 +279,17 @@ def _rewrite_some(
 ) -> bool:
     """Commit some of the partitions; return whether none is left."""
     snapshot = folder.ensure()
-    by_partition: dict[tuple[tuple[str, str], ...], list[LiveFile]] = {}
+    n_rows_of = Counter[tuple[tuple[str, str], ...]]()
     for file in snapshot.files:
-        by_partition.setdefault(tuple(file.partition.items()), []).append(file)
-    todo = {p: fs for p, fs in by_partition.items() if any(f.path in paths for f in fs)}
+        n_rows_of[tuple(file.partition.items())] += file.n_rows
+    todo = {tuple(file.partition.items()) for file in snapshot.files if file.path in paths}
     if not todo:
         snapshot.append(snapshot.schema.empty_table())
         return True
     chosen: list[tuple[tuple[str, str], ...]] = []
     n_rows = 0
-    for partition, files in sorted(todo.items()):
-        n_rows += sum(file.n_rows for file in files)
+    for partition in sorted(todo):
+        n_rows += n_rows_of[partition]
         if chosen and (n_rows > _ROWS_A_COMMIT or len(chosen) == _PARTITIONS_A_COMMIT):
             break
         chosen.append(partition)
@@ -379,11 +379,11 @@ def find_telling_windows(
     recompute |= bool(spec.derived_features)
     if recompute or rare or spec.baseline.dataset in trace.datasets or not trace.windows:
         return dict(trace.windows)
-    snapshot = store.table("profiles", spec.model).folder.snapshot()
+    snapshot = store.table("profiles", spec.model).snapshot()
     if snapshot is None:
         return {}
     dates = {window_date(window) for window in trace.windows}
-    source = snapshot.from_sql(None, lambda partition: partition["window_date"] in dates)
+    source = snapshot.from_sql(None, in_partitions(dates))
     values = [
         f"(t.column_name = {literal(name)} AND (t.minimum IN ({literals(v)}) "
         f"OR t.maximum IN ({literals(v)})))"
@@ -426,9 +426,9 @@ def purge_profiles(store: Store, spec: ModelSpec, windows: Mapping[Window, int])
             "ON b.window_start = t.window_start WHERE b.bound IS NULL OR t.n >= b.bound"
         )
 
-    by_date = store.table("profiles", spec.model).folder
+    by_date = store.table("profiles", spec.model)
     dated = {path for path in list_files(by_date) if any(date in path for date in dates)}
-    whole = store.table("baseline_profiles", spec.model).folder
+    whole = store.table("baseline_profiles", spec.model)
     for folder, paths in ((by_date, dated), (whole, list_files(whole) if windows else set())):
         rewrite_files(store, folder, paths, kept, _make_bounds(spec, windows))
 

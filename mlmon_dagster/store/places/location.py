@@ -6,12 +6,12 @@ import hashlib
 import os
 import shutil
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
-from typing import ClassVar, Protocol, Self
+from typing import ClassVar, Self
 
 from mlmon_dagster.errors import StoreError
 
@@ -19,24 +19,32 @@ LEAST_FREE = 256 * 1024**2  # less than this is told before it is gone
 _PROBE = 64 * 1024
 
 
-class Location(Protocol):
-    """What can be done with a place, on this machine and in object storage alike."""
+@dataclass(frozen=True)
+class Location(ABC):
+    """What can be done with a place, on this machine and in object storage alike.
 
-    @property
-    def url(self) -> str:
-        """Absolute path on this machine, or a URL such as ``s3://bucket/prefix``."""
+    Attributes:
+        url: Absolute path on this machine, or a URL such as ``s3://bucket/prefix``.
+        options: How to reach object storage, in deltalake's words (``aws_endpoint_url``); holds
+            secrets and is therefore never shown.
+        is_local: Whether it is on this machine.
+    """
 
-    @property
-    def options(self) -> Mapping[str, str]:
-        """How to reach object storage, in deltalake's words; secrets, never shown."""
+    url: str
+    options: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    is_local: ClassVar[bool] = False
+
+    def __str__(self) -> str:
+        return self.url
+
+    def __truediv__(self, name: str) -> Self:
+        """Return the place below."""
+        return replace(self, url=f"{self.url}/{name}")
 
     @property
     def name(self) -> str:
         """The last part of the path."""
-
-    @property
-    def is_local(self) -> bool:
-        """Whether it is on this machine."""
+        return self.url.rpartition("/")[2]
 
     @property
     def path(self) -> Path:
@@ -45,31 +53,36 @@ class Location(Protocol):
         Raises:
             StoreError: If it is in object storage.
         """
-
-    def __truediv__(self, name: str) -> Self:
-        """Return the place below."""
+        raise StoreError(f"{self.url} is not on this machine.")
 
     def explain(self, error: Exception) -> str:
         """Return an error's text; of object storage, with the next step."""
+        return str(error)
 
-    def make(self) -> None:
+    def make(self) -> None:  # noqa: B027 # a prefix needs no making
         """Make the folder; object storage needs none."""
 
+    @abstractmethod
     def below(self) -> list[str]:
         """Return the names of all files below, such as ``a/b.parquet``, sorted."""
 
+    @abstractmethod
     def tables(self) -> Sequence[Self]:
         """Return the Delta tables at and below this place, at most three levels down."""
 
+    @abstractmethod
     def keep(self, source: Path) -> None:
         """Copy a file of this machine to this place; one that is there already stays."""
 
+    @abstractmethod
     def read(self) -> bytes | None:
         """Return the content of the file at this place; None if there is none."""
 
+    @abstractmethod
     def write(self, content: bytes) -> None:
         """Make or replace the file at this place: it is there whole, for good, or not at all."""
 
+    @abstractmethod
     def fetch(self, target: Path) -> str:
         """Copy the file at this place to one on this machine; return its SHA-256.
 
@@ -77,6 +90,7 @@ class Location(Protocol):
             StoreError: If there is none.
         """
 
+    @abstractmethod
     def delete(self) -> None:
         """Delete the file at this place; none is fine."""
 
@@ -111,32 +125,15 @@ def _sync(path: Path) -> None:
 
 
 @dataclass(frozen=True)
-class LocalPlace:
-    """A folder or a file of this machine; see ``Location`` for what its methods do."""
+class LocalPlace(Location):
+    """A folder or a file of this machine."""
 
-    url: str
-    options: ClassVar[Mapping[str, str]] = MappingProxyType({})  # none are needed
     is_local: ClassVar[bool] = True
-
-    def __str__(self) -> str:
-        return self.url
-
-    def __truediv__(self, name: str) -> LocalPlace:
-        return LocalPlace(f"{self.url}/{name}")
-
-    @property
-    def name(self) -> str:
-        """The last part of the path."""
-        return self.url.rpartition("/")[2]
 
     @property
     def path(self) -> Path:
         """The path."""
         return Path(self.url)
-
-    def explain(self, error: Exception) -> str:
-        """Return an error's text."""
-        return str(error)
 
     def make(self) -> None:
         """Make the folder."""
@@ -147,9 +144,10 @@ class LocalPlace:
         root = self.path
         return sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file())
 
-    def tables(self) -> list[LocalPlace]:
+    def tables(self) -> list[Self]:
         """Return the Delta tables at and below this place."""
-        return [LocalPlace(str(log.parent)) for log in sorted(self.path.glob("**/_delta_log"))]
+        logs = sorted(self.path.glob("**/_delta_log"))
+        return [replace(self, url=str(log.parent)) for log in logs]
 
     def keep(self, source: Path) -> None:
         """Link a file to this place, or copy it; one that is there already stays."""

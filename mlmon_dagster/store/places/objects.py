@@ -10,10 +10,10 @@ import hashlib
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, Self
 
 from mlmon_dagster.errors import ConfigError, StoreError
 from mlmon_dagster.spec.names import OBJECT_SCHEMES, holds_credentials, shown_url, without_secrets
@@ -53,55 +53,19 @@ class Listed:
 
 
 @dataclass(frozen=True)
-class ObjectPlace:
-    """A prefix or an object of a bucket; see ``Location`` for what its methods do.
-
-    Attributes:
-        url: Such as ``s3://bucket/prefix``.
-        options: How to reach it, in deltalake's words (``aws_endpoint_url``); holds secrets and is
-            therefore never shown.
-    """
-
-    url: str
-    options: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
-    is_local: ClassVar[bool] = False
-
-    def __str__(self) -> str:
-        return self.url
-
-    def __truediv__(self, name: str) -> ObjectPlace:
-        return ObjectPlace(f"{self.url}/{name}", self.options)
-
-    @property
-    def name(self) -> str:
-        """The last part of the URL."""
-        return self.url.rpartition("/")[2]
-
-    @property
-    def path(self) -> Path:
-        """There is none.
-
-        Raises:
-            StoreError: Always.
-        """
-        raise StoreError(f"{self.url} is not on this machine.")
+class ObjectPlace(Location):
+    """A prefix or an object of a bucket."""
 
     def explain(self, error: Exception) -> str:
         """Return an error's text, with the next step."""
         return explanation(error)
 
-    def make(self) -> None:
-        """Do nothing: a prefix needs no making."""
-
     def below(self) -> list[str]:
         """Return the names of all objects below."""
         return sorted(found.key for found in listed(self))
 
-    def tables(self) -> list[ObjectPlace]:
+    def tables(self, depth: int = 3) -> list[Self]:
         """Return the Delta tables at and below this place."""
-        return self._tables(depth=3)
-
-    def _tables(self, depth: int) -> list[ObjectPlace]:
         store = connect(self)
         import obstore
 
@@ -112,11 +76,7 @@ class ObjectPlace:
             return [self]
         if depth == 0:
             return []
-        return [table for name in names for table in (self / name)._tables(depth - 1)]
-
-    def keep(self, source: Path) -> None:
-        """Upload a file of this machine."""
-        self._put(source)
+        return [table for name in names for table in (self / name).tables(depth - 1)]
 
     def read(self) -> bytes | None:
         """Return the content of a small object; None if there is none."""
@@ -129,16 +89,17 @@ class ObjectPlace:
         except FileNotFoundError:
             return None
 
-    def write(self, content: bytes) -> None:
-        """Upload bytes: the object is there whole, or not at all."""
-        self._put(content)
+    def keep(self, source: Path) -> None:
+        """Upload a file of this machine."""
+        self.write(source)
 
-    def _put(self, source: Path | bytes) -> None:
+    def write(self, content: Path | bytes) -> None:
+        """Upload a file or bytes: the object is there whole, or not at all."""
         store, name = _split_object(self)
         import obstore
 
         with explained(self.url):
-            obstore.put(store, name, source)
+            obstore.put(store, name, content)
 
     def fetch(self, target: Path) -> str:
         """Download the object; return its SHA-256."""
@@ -174,7 +135,8 @@ def _connect(url: str, options: tuple[tuple[str, str], ...], patience: int = 60)
             f"{url} is in object storage, which needs an extra package: "
             "pip install 'mlmon-dagster[object-storage]'."
         ) from error
-    client: Any = {k: _parse_value(v) for k, v in options if k in _CLIENT_OPTIONS}
+    known = {"true": True, "false": False}
+    client: Any = {k: known.get(v.lower(), v) for k, v in options if k in _CLIENT_OPTIONS}
     config: Any = {k: v for k, v in options if k not in _CLIENT_OPTIONS}
     with explained(url):
         return obstore.store.from_url(
@@ -283,10 +245,6 @@ def _open_target(target: Path | None) -> Iterator[Any]:
 def _split_object(location: Location) -> tuple[ObjectStore, str]:
     folder, _, name = location.url.rpartition("/")
     return connect(ObjectPlace(folder, location.options)), name
-
-
-def _parse_value(text: str) -> str | bool:
-    return {"true": True, "false": False}.get(text.lower(), text)
 
 
 @contextmanager

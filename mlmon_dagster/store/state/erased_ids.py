@@ -23,7 +23,7 @@ import sqlalchemy as sa
 
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store.state.schema import erasure, erasure_key
-from mlmon_dagster.store.state.sql import insert_or_ignore, literal
+from mlmon_dagster.store.state.sql import Bind, fetch_rows, fetch_value, insert_or_ignore, literal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -99,14 +99,22 @@ def hash_id(salt: str, prediction_id: str) -> str:
     return hashlib.sha256((salt + prediction_id).encode()).hexdigest()
 
 
-def ensure_salt(conn: sa.Connection, model: str) -> str:
+def load_salt(bind: Bind, model: str) -> str:
+    """Return a model's key; empty if there is none yet."""
+    return (
+        fetch_value(bind, sa.select(erasure_key.c.salt).where(erasure_key.c.model == model)) or ""
+    )
+
+
+def ensure_salt(bind: Bind, model: str) -> str:
     """Return a model's key, making it the first time; needs a write transaction then."""
-    query = sa.select(erasure_key.c.salt).where(erasure_key.c.model == model)
-    salt = conn.scalar(query)
-    if salt is None:
-        insert_or_ignore(conn, erasure_key, [{"model": model, "salt": secrets.token_hex(16)}])
-        salt = conn.scalar(query)
-    return str(salt)
+    if salt := load_salt(bind, model):
+        return salt
+    if isinstance(bind, sa.Engine):
+        with bind.begin() as conn:
+            return ensure_salt(conn, model)
+    insert_or_ignore(bind, erasure_key, [{"model": model, "salt": secrets.token_hex(16)}])
+    return load_salt(bind, model)
 
 
 def note_hashes(
@@ -149,10 +157,7 @@ def load_erased(engine: sa.Engine, model: str, receipt: str | None = None) -> Er
     if receipt is not None:
         query = query.where(erasure.c.receipt == receipt)
     with engine.connect() as conn:
-        rows = conn.execute(query).all()
-        key = sa.select(erasure_key.c.salt).where(erasure_key.c.model == model)
-        salt = conn.scalar(key) or ""
-    return Erased(salt, make_hash_table(rows))
+        return Erased(load_salt(conn, model), make_hash_table(fetch_rows(conn, query)))
 
 
 def make_hash_table(rows: Sequence[Sequence[str]]) -> pa.Table:
@@ -165,19 +170,9 @@ def make_hash_table(rows: Sequence[Sequence[str]]) -> pa.Table:
     )
 
 
-def ensure_key(engine: sa.Engine, model: str) -> str:
-    """Return a model's key, making it the first time."""
-    with engine.connect() as conn:
-        salt = conn.scalar(sa.select(erasure_key.c.salt).where(erasure_key.c.model == model))
-    if salt is None:
-        with engine.begin() as conn:
-            salt = ensure_salt(conn, model)
-    return str(salt)
-
-
 def personal_key(engine: sa.Engine, model: str) -> str:
     """Return the key of a model's personal values, made with the model's own the first time."""
-    return hmac.new(ensure_key(engine, model).encode(), _PURPOSE, hashlib.sha256).hexdigest()
+    return hmac.new(ensure_salt(engine, model).encode(), _PURPOSE, hashlib.sha256).hexdigest()
 
 
 def digest_personal(key: str, value: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, TypedDict, cast
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
 
 import sqlalchemy as sa
 
@@ -17,6 +17,9 @@ from mlmon_dagster.store.state.schema import dead_letter, ingest_backlog, ingest
 from mlmon_dagster.store.state.sql import (
     Query,
     between,
+    fetch,
+    fetch_rows,
+    fetch_value,
     insert_or_ignore,
     read_frame,
     upsert,
@@ -77,19 +80,15 @@ def has_rows(engine: sa.Engine, model: str, stream: str) -> bool:
     c = ingest_file.c
     query = sa.select(c.sha256).where(c.model == model, c.stream == stream, c.status == "done")
     query = query.where(c.n_new + c.n_conflict > 0).limit(1)
-    with engine.connect() as conn:
-        return conn.scalar(query) is not None
+    return fetch_value(engine, query) is not None
 
 
 def load_paths(engine: sa.Engine, model: str, stream: str) -> dict[str, SeenPath]:
     """Return what every path of a stream held when it was last looked at."""
-    table = ingest_path
-    c = table.c
-    query = sa.select(c.path, c.size_bytes, c.mtime_ns, c.sha256, c.mark).where(
-        c.model == model, c.stream == stream
-    )
-    with engine.connect() as conn:
-        return {path: SeenPath(*seen) for path, *seen in conn.execute(query)}
+    c = ingest_path.c
+    query = sa.select(c.path, c.size_bytes, c.mtime_ns, c.sha256, c.mark)
+    query = query.where(c.model == model, c.stream == stream)
+    return {path: SeenPath(*seen) for path, *seen in fetch_rows(engine, query)}
 
 
 def note_paths(conn: sa.Connection, model: str, stream: str, seen: Mapping[str, SeenPath]) -> None:
@@ -114,12 +113,7 @@ def update_file(
     conn: sa.Connection, model: str, stream: str, sha256: str, **values: object
 ) -> None:
     """Change columns of a file's row, such as status, counters or error."""
-    table = ingest_file
-    conn.execute(
-        sa.update(table)
-        .where(table.c.model == model, table.c.stream == stream, table.c.sha256 == sha256)
-        .values(values)
-    )
+    update_files(conn, model, stream, [{"sha256": sha256}], **values)
 
 
 def update_files(
@@ -140,22 +134,15 @@ def update_files(
     """
     if not rows:
         return
-    table = ingest_file
+    c = ingest_file.c
     changed: dict[str, object] = {
         name: sa.bindparam(f"new_{name}") for name in rows[0] if name != "sha256"
     }
+    of_file = c.sha256 == sa.bindparam("new_sha256")
+    statement = sa.update(ingest_file).where(c.model == model, c.stream == stream, of_file)
     conn.execute(
-        sa.update(table)
-        .where(
-            table.c.model == model,
-            table.c.stream == stream,
-            table.c.sha256 == sa.bindparam("the_sha256"),
-        )
-        .values({**same, **changed}),
-        [
-            {"the_sha256" if name == "sha256" else f"new_{name}": v for name, v in row.items()}
-            for row in rows
-        ],
+        statement.values({**same, **changed}),
+        [{f"new_{name}": value for name, value in row.items()} for row in rows],
     )
 
 
@@ -182,71 +169,55 @@ def add_counters(
     query = sa.select(*(c[name] for name in names)).where(
         c.model == model, c.stream == stream, c.sha256 == sha256
     )
-    before = conn.execute(query).one()._mapping
+    before = fetch(conn, query)[0]
     gone = {"rows_in": less, "n_bad": less}
     return {name: before[name] - gone.get(name, 0) + more[name] for name in names}
 
 
-def load_files_frame(
-    engine: sa.Engine,
-    model: str,
-    stream: str | None = None,
-    *,
-    status: str | Sequence[str] | None = None,
-    shas: Sequence[str] | None = None,
-    seen_from: datetime | None = None,
-) -> pd.DataFrame:
-    """Return rows of ``ingest_file``, oldest first.
+class ChosenFiles(TypedDict, total=False):
+    """Which files.
 
-    Args:
-        engine: The state database.
-        model: The model's name.
-        stream: Both by default.
+    Attributes:
         status: One status or several; all by default.
         shas: Only files with these content hashes.
         seen_from: Only files first seen at or after this time.
     """
-    return read_frame(
-        engine, _select_files(model, stream, status=status, shas=shas, seen_from=seen_from)
-    )
+
+    status: str | Sequence[str] | None
+    shas: Sequence[str] | None
+    seen_from: datetime | None
 
 
-def _select_files(
-    model: str,
-    stream: str | None,
-    *,
-    status: str | Sequence[str] | None = None,
-    shas: Sequence[str] | None = None,
-    seen_from: datetime | None = None,
-) -> Query:
-    table = ingest_file
-    query = sa.select(table).where(table.c.model == model)
-    if stream is not None:
-        query = query.where(table.c.stream == stream)
-    if status is not None:
-        query = query.where(table.c.status.in_([status] if isinstance(status, str) else status))
-    if shas is not None:
-        query = query.where(table.c.sha256.in_(shas))
-    if seen_from is not None:
-        query = query.where(table.c.first_seen >= seen_from)
-    return query.order_by(table.c.first_seen, table.c.path, table.c.sha256)
+def load_files_frame(
+    engine: sa.Engine, model: str, stream: str | None = None, **chosen: Unpack[ChosenFiles]
+) -> pd.DataFrame:
+    """Return rows of ``ingest_file``, of both streams by default, oldest first."""
+    return read_frame(engine, _select_files(model, stream, **chosen))
 
 
 def load_files(
-    engine: sa.Engine,
-    model: str,
-    stream: str,
-    *,
-    status: Sequence[str] | None = None,
-    shas: Sequence[str] | None = None,
+    engine: sa.Engine, model: str, stream: str, **chosen: Unpack[ChosenFiles]
 ) -> list[FileRow]:
     """Return what `load_files_frame` does as mappings: not every look has to build a frame."""
-    return _fetch_files(engine, _select_files(model, stream, status=status, shas=shas))
+    return _fetch_files(engine, _select_files(model, stream, **chosen))
+
+
+def _select_files(model: str, stream: str | None, **chosen: Unpack[ChosenFiles]) -> sa.Select[Any]:
+    c = ingest_file.c
+    query = sa.select(ingest_file).where(c.model == model)
+    if stream is not None:
+        query = query.where(c.stream == stream)
+    if (status := chosen.get("status")) is not None:
+        query = query.where(c.status.in_([status] if isinstance(status, str) else status))
+    if (shas := chosen.get("shas")) is not None:
+        query = query.where(c.sha256.in_(shas))
+    if (seen_from := chosen.get("seen_from")) is not None:
+        query = query.where(c.first_seen >= seen_from)
+    return query.order_by(c.first_seen, c.path, c.sha256)
 
 
 def _fetch_files(engine: sa.Engine, query: Query) -> list[FileRow]:
-    with engine.connect() as conn:
-        return [cast("FileRow", dict(row)) for row in conn.execute(query).mappings()]
+    return cast("list[FileRow]", fetch(engine, query))
 
 
 BY_RULE = "expectation"  # the one reason to refuse a row that could be stored
@@ -283,18 +254,13 @@ def load_refused_files(engine: sa.Engine, model: str, stream: str) -> list[FileR
     """Return the files that were refused, or whose refused rows are kept, oldest first."""
     c = ingest_file.c
     refused = sa.or_(c.status == "quarantined", c.kept != "")
-    query = sa.select(ingest_file).where(c.model == model, c.stream == stream, refused)
-    return _fetch_files(engine, query.order_by(c.first_seen, c.path, c.sha256))
+    return _fetch_files(engine, _select_files(model, stream).where(refused))
 
 
 def load_last_finished(engine: sa.Engine, model: str) -> datetime | None:
     """Return when a file of a model was last settled; None if none ever was."""
     c = ingest_file.c
-    with engine.connect() as conn:
-        found: datetime | None = conn.scalar(
-            sa.select(sa.func.max(c.finished_at)).where(c.model == model)
-        )
-    return found
+    return fetch_value(engine, sa.select(sa.func.max(c.finished_at)).where(c.model == model))
 
 
 def load_refused_as_ahead(engine: sa.Engine, model: str, stream: str) -> dict[str, datetime]:
@@ -303,18 +269,14 @@ def load_refused_as_ahead(engine: sa.Engine, model: str, stream: str) -> dict[st
     query = sa.select(c.sha256, sa.func.max(c.created_at)).where(
         c.model == model, c.stream == stream, c.reason == FUTURE
     )
-    with engine.connect() as conn:
-        return {sha: moment for sha, moment in conn.execute(query.group_by(c.sha256))}
+    return {sha: moment for sha, moment in fetch_rows(engine, query.group_by(c.sha256))}
 
 
 def forget_refused(conn: sa.Connection, model: str, stream: str, *shas: str) -> None:
     """Delete the refused rows of files that are judged anew."""
-    table = dead_letter
-    conn.execute(
-        sa.delete(table).where(
-            table.c.model == model, table.c.stream == stream, table.c.sha256.in_(shas)
-        )
-    )
+    c = dead_letter.c
+    mine = (c.model == model, c.stream == stream, c.sha256.in_(shas))
+    conn.execute(sa.delete(dead_letter).where(*mine))
 
 
 def forget_rows(
@@ -336,7 +298,6 @@ def load_refused_rows(
     start: datetime | None = None,
     end: datetime | None = None,
     is_unplaced: bool = False,
-    limit: int | None = None,
 ) -> pd.DataFrame:
     """Return rows of ``dead_letter``, by file and row number.
 
@@ -347,17 +308,14 @@ def load_refused_rows(
         start: Only rows of windows that start at or after this time.
         end: Only rows of windows that start before this time.
         is_unplaced: Only rows of no window, as `count_unplaced` counts them.
-        limit: At most so many.
     """
-    table = dead_letter
-    query = sa.select(table).where(table.c.model == model)
+    c = dead_letter.c
+    query = sa.select(dead_letter).where(c.model == model, *between(c.window_start, start, end))
     if sha256 is not None:
-        query = query.where(table.c.sha256 == sha256)
-    query = query.where(*between(table.c.window_start, start, end))
+        query = query.where(c.sha256 == sha256)
     if is_unplaced:
         query = query.where(*_UNPLACED)
-    query = query.order_by(table.c.stream, table.c.sha256, table.c.row_number, table.c.reason)
-    return read_frame(engine, query.limit(limit))
+    return read_frame(engine, query.order_by(c.stream, c.sha256, c.row_number, c.reason))
 
 
 def count_refused(engine: sa.Engine, model: str) -> dict[datetime, dict[str, int]]:
@@ -368,9 +326,8 @@ def count_refused(engine: sa.Engine, model: str) -> dict[datetime, dict[str, int
         counts, are not in it.
     """
     found: dict[datetime, dict[str, int]] = {}
-    with engine.connect() as conn:
-        for start, why, n_bad in conn.execute(_REFUSED, {"of_model": model}):
-            found.setdefault(start, {})[why] = n_bad
+    for start, why, n_bad in fetch_rows(engine, _REFUSED, {"of_model": model}):
+        found.setdefault(start, {})[why] = n_bad
     return found
 
 
@@ -446,14 +403,13 @@ def load_backlog(engine: sa.Engine, model: str) -> dict[str, Backlog]:
 
 def load_backlogs(engine: sa.Engine, model: str | None = None) -> dict[str, dict[str, Backlog]]:
     """Return what the last looks left, by model and stream; models with nothing are absent."""
-    table = ingest_backlog
-    query = sa.select(table).where(table.c.n_waiting + table.c.n_left > 0)
+    c = ingest_backlog.c
+    query = sa.select(ingest_backlog).where(c.n_waiting + c.n_left > 0)
     if model is not None:
-        query = query.where(table.c.model == model)
+        query = query.where(c.model == model)
     found: dict[str, dict[str, Backlog]] = {}
-    with engine.connect() as conn:
-        for name, stream, *values in conn.execute(query):
-            found.setdefault(name, {})[stream] = Backlog(*values)
+    for name, stream, *values in fetch_rows(engine, query):
+        found.setdefault(name, {})[stream] = Backlog(*values)
     return found
 
 

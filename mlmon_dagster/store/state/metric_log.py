@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import io
 import json
-import weakref
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import sqlalchemy as sa
@@ -26,11 +25,15 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.store.state import schema
-from mlmon_dagster.store.state.schema import METRIC_COLUMNS
+from mlmon_dagster.store.state.schema import METRIC_COLUMNS, SERIES, WINDOW
 from mlmon_dagster.store.state.sql import (
+    Bind,
     Columns,
     Query,
     between,
+    fetch_rows,
+    fetch_value,
+    fetch_values,
     insert,
     make_frame,
     make_texts,
@@ -42,9 +45,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-SERIES = ("model", "metric", "column_name", "slice_key", "slice_value", "dataset",
-          "model_version", "method_version", "ends")  # fmt: skip
-WINDOW = ("model", "window_start", "window_end", "granularity")
 SHARED = {"run": "run_id", "baseline": "baseline_id"}  # columns with numbers of shared texts
 PROVENANCE = ("baseline_kind", "data_version", "maturity", "reason", "actual_coverage",
               "computed_at")  # fmt: skip
@@ -53,17 +53,6 @@ _ROWS_A_STATEMENT = 500  # rows a statement
 
 
 _Key = tuple[Any, ...]  # of values that tell rows apart
-
-
-class _Known(NamedTuple):
-    """The series of a model, as last read; numbers are never given twice, so two of them tell."""
-
-    size: int
-    last: int
-    numbers: dict[_Key, int]
-
-
-_known: weakref.WeakKeyDictionary[sa.Engine, dict[str, _Known]] = weakref.WeakKeyDictionary()
 
 
 def lock_models(conn: sa.Connection, models: Sequence[str]) -> None:
@@ -84,34 +73,17 @@ def series_numbers(conn: sa.Connection, wanted: Sequence[_Key]) -> list[int]:
         conn: A write transaction that holds the models' locks.
         wanted: The texts `SERIES` of each.
     """
-    known: dict[_Key, int] = {}
-    for model in {key[0] for key in wanted}:
-        known |= _known_numbers(conn, model)
-    if new := sorted(set(wanted) - known.keys()):
-        _insert_missing(conn, schema.series, SERIES, new)
-        # Not kept in mind: nobody knows yet whether the transaction will be committed.
-        for model in {key[0] for key in new}:
-            known |= _read_numbers(conn, model)
+    chosen = {name: sorted({key[at] for key in wanted}) for at, name in enumerate(SERIES[:2])}
+    query = _select_series(*chosen)
+    known = _find_numbers(conn, schema.series, SERIES, wanted, query, chosen)
     return [known[key] for key in wanted]
 
 
-def _known_numbers(conn: sa.Connection, model: str) -> dict[_Key, int]:
-    size, last = conn.execute(_SIZE_OF_SERIES, {"model": model}).one()
-    cached = _known.setdefault(conn.engine, {}).get(model)
-    if cached is None or (cached.size, cached.last) != (size, last):
-        cached = _Known(size, last, _read_numbers(conn, model))
-        _known[conn.engine][model] = cached
-    return cached.numbers
-
-
-def _read_numbers(conn: sa.Connection, model: str) -> dict[_Key, int]:
-    rows = conn.execute(_select_series("model"), {"model": [model]})
-    return {tuple(row[1:]): row[0] for row in rows}
-
-
-_SIZE_OF_SERIES = sa.select(
-    sa.func.count(), sa.func.coalesce(sa.func.max(schema.series.c.id), 0)
-).where(schema.series.c.model == sa.bindparam("model"))
+def _number_rows(
+    conn: sa.Connection, query: Query, parameters: Mapping[str, object]
+) -> dict[_Key, int]:
+    """Return the number of each row, which comes first, by the rest of the row."""
+    return {tuple(key): number for number, *key in fetch_rows(conn, query, parameters)}
 
 
 # Statements are made once, as making one costs more than executing it on a few rows.
@@ -193,13 +165,19 @@ def _note_provenance(
     distinct = [dict(zip(names, key, strict=True)) for key in places]
     for row in distinct:
         row |= {name: row[name].replace(tzinfo=UTC) for name in _TIMES}
-    windows = _window_numbers(conn, [tuple(row[name] for name in WINDOW) for row in distinct])
-    texts = _text_numbers(conn, {row[name] for name in SHARED.values() for row in distinct})
+    keys_of = [tuple(row[name] for name in WINDOW) for row in distinct]
+    starts = [row["window_start"] for row in distinct]
+    models = sorted({row["model"] for row in distinct})
+    among = {"models": models, "first": min(starts), "last": max(starts)}
+    windows = _find_numbers(conn, schema.metric_window, WINDOW, keys_of, _SOME_WINDOWS, among)
+    named = sorted({(row[name],) for name in SHARED.values() for row in distinct})
+    some = {"t": [text for (text,) in named]}
+    texts = _find_numbers(conn, schema.shared_text, ("text",), named, _SOME_TEXTS, some)
     counts = {name: _most_frequent(codes, rows[name]) for name in _COUNTS}
     records = [
         {
-            "window_id": windows[place],
-            **{column: texts[row[name]] for column, name in SHARED.items()},
+            "window_id": windows[keys_of[place]],
+            **{column: texts[row[name],] for column, name in SHARED.items()},
             **{name: row[name] for name in PROVENANCE},
             **{name: counts[name][place] for name in _COUNTS},
         }
@@ -222,18 +200,20 @@ def _most_frequent(codes: Sequence[int], values: NDArray[np.int64]) -> list[int]
     return [best[code][1] for code in sorted(best)]
 
 
-def _window_numbers(conn: sa.Connection, keys: Sequence[_Key]) -> list[int]:
-    starts = [key[1] for key in keys]
-    among = {"models": sorted({key[0] for key in keys}), "first": min(starts), "last": max(starts)}
-
-    def found() -> dict[_Key, int]:
-        return {tuple(row[1:]): row[0] for row in conn.execute(_SOME_WINDOWS, among)}
-
-    known = found()
-    if new := sorted(set(keys) - known.keys()):
-        _insert_missing(conn, schema.metric_window, WINDOW, new)
-        known = found()
-    return [known[key] for key in keys]
+def _find_numbers(
+    conn: sa.Connection,
+    table: sa.Table,
+    names: Sequence[str],
+    wanted: Iterable[_Key],
+    query: Query,
+    parameters: Mapping[str, object],
+) -> dict[_Key, int]:
+    """Return the numbers of rows that a query finds, those of new rows too."""
+    known = _number_rows(conn, query, parameters)
+    if new := sorted(set(wanted) - known.keys()):
+        _insert_missing(conn, table, names, new)
+        known = _number_rows(conn, query, parameters)
+    return known
 
 
 _SOME_WINDOWS = sa.select(
@@ -242,20 +222,7 @@ _SOME_WINDOWS = sa.select(
     schema.metric_window.c.model.in_(sa.bindparam("models", expanding=True)),
     schema.metric_window.c.window_start.between(sa.bindparam("first"), sa.bindparam("last")),
 )
-
-
-def _text_numbers(conn: sa.Connection, texts: set[str]) -> dict[str, int]:
-    def found() -> dict[str, int]:
-        return {text: number for text, number in conn.execute(_SOME_TEXTS, {"t": sorted(texts)})}
-
-    known = found()
-    if new := sorted(texts - known.keys()):
-        _insert_missing(conn, schema.shared_text, ("text",), [(text,) for text in new])
-        known = found()
-    return known
-
-
-_SOME_TEXTS = sa.select(schema.shared_text.c.text, schema.shared_text.c.id).where(
+_SOME_TEXTS = sa.select(schema.shared_text.c.id, schema.shared_text.c.text).where(
     schema.shared_text.c.text.in_(sa.bindparam("t", expanding=True))
 )
 
@@ -586,13 +553,9 @@ def read_ends(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the ends of intervals as they were given to `stored_ends`."""
     no_lower, no_upper = np.isnan(lower), np.isnan(upper)
-    found = (
-        np.where(no_lower & ~no_upper, value, lower),
-        np.where(no_upper & ~no_lower, value, upper),
-    )
-    return np.where(np.isinf(found[0]), np.nan, found[0]), np.where(
-        np.isinf(found[1]), np.nan, found[1]
-    )
+    lower = np.where(no_lower & ~no_upper, value, lower)
+    upper = np.where(no_upper & ~no_lower, value, upper)
+    return np.where(np.isinf(lower), np.nan, lower), np.where(np.isinf(upper), np.nan, upper)
 
 
 def newest(
@@ -655,8 +618,7 @@ def list_series(engine: sa.Engine, model: str) -> set[tuple[str, str]]:
     """Return the metrics that a model has, each with the column that it is about."""
     c = schema.series.c
     query = sa.select(c.metric, c.column_name).distinct().where(c.model == model)
-    with engine.connect() as conn:
-        return {(metric, column) for metric, column in conn.execute(query)}
+    return {(metric, column) for metric, column in fetch_rows(engine, query)}
 
 
 def window_starts(
@@ -674,17 +636,16 @@ def window_starts(
     mine = schema.metric_window.c.model == model
     wanted = between(moment, start, end)
     query = sa.select(moment).distinct().where(mine, *wanted).order_by(moment)
-    with engine.connect() as conn:
-        return list(conn.scalars(query))
+    return fetch_values(engine, query)
 
 
-def size_of(conn: sa.Connection, model: str) -> tuple[int, datetime | None]:
+def size_of(bind: Bind, model: str) -> tuple[int, datetime | None]:
     """Return how many metrics of a model there are, in their newest versions, and the last time."""
     s, p, w = schema.series, schema.provenance, schema.metric_window
     n = sa.select(sa.func.count()).join_from(s, schema.sample, schema.sample.c.series_id == s.c.id)
     last = sa.select(sa.func.max(p.c.computed_at, type_=p.c.computed_at.type))
     last = last.join_from(p, w, w.c.id == p.c.window_id).where(w.c.model == model)
-    return int(conn.scalar(n.where(s.c.model == model)) or 0), conn.scalar(last)
+    return int(fetch_value(bind, n.where(s.c.model == model)) or 0), fetch_value(bind, last)
 
 
 def forget_rare(
@@ -693,25 +654,14 @@ def forget_rare(
     """Delete all versions of the metrics of some windows that rest on fewer rows than a bound."""
     s, p, w = schema.series.c, schema.provenance.c, schema.metric_window.c
     series = sa.select(s.id).where(s.model == model, s.dataset == dataset)
-    under = (
-        sa.select(p.id, p.n)
-        .join_from(schema.provenance, schema.metric_window, w.id == p.window_id)
-        .where(w.model == model, w.window_start.in_(starts))
-    )
-    common = under.subquery()
+    under = sa.select(p.id).join_from(
+        schema.provenance, schema.metric_window, w.id == p.window_id
+    ).where(w.model == model, w.window_start.in_(starts))  # fmt: skip
     for table in _VERSIONS:
         c = table.c
-        few = sa.or_(
-            c.n < bound,
-            sa.and_(
-                c.n.is_(None), c.provenance_id.in_(sa.select(common.c.id).where(common.c.n < bound))
-            ),
-        )
-        conn.execute(
-            sa.delete(table).where(
-                c.provenance_id.in_(sa.select(common.c.id)), c.series_id.in_(series), few
-            )
-        )
+        few = (c.n < bound) | (c.n.is_(None) & c.provenance_id.in_(under.where(p.n < bound)))
+        mine = (c.provenance_id.in_(under), c.series_id.in_(series))
+        conn.execute(sa.delete(table).where(*mine, few))
 
 
 def forget_slices(conn: sa.Connection, model: str, values: Sequence[str]) -> None:

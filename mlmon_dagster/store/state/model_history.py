@@ -26,7 +26,15 @@ from mlmon_dagster.store.state.schema import (
     retention_mark,
     schema_change,
 )
-from mlmon_dagster.store.state.sql import Row, insert_or_ignore, upsert
+from mlmon_dagster.store.state.sql import (
+    Bind,
+    Row,
+    fetch_row,
+    fetch_rows,
+    fetch_value,
+    insert_or_ignore,
+    upsert,
+)
 
 _LAYOUT: Final = "layout"  # the row that holds a stream's present columns; no change
 # Known to people who ask, and no reason to warn anybody: one null makes integers to floats.
@@ -92,11 +100,9 @@ class StoredLayout:
 def load_layout(conn: sa.Connection, model: str, stream: str) -> StoredLayout | None:
     """Return the columns a stream's newest files have; None before the first file."""
     c = schema_change.c
-    query = sa.select(c.after, c.window_start).where(
-        c.model == model, c.stream == stream, c.kind == _LAYOUT
-    )
-    row = conn.execute(query).first()
-    return None if row is None else StoredLayout(row[0], row[1])
+    mine = (c.model == model, c.stream == stream, c.kind == _LAYOUT)
+    row = fetch_row(conn, sa.select(c.after, c.window_start).where(*mine))
+    return None if row is None else StoredLayout(*row)
 
 
 def save_layout(
@@ -110,10 +116,10 @@ def save_layout(
     """Remember the columns that a stream's files have from a window on."""
     c = schema_change.c
     mine = (c.model == model, c.stream == stream, c.kind == _LAYOUT)
-    values: dict[str, object] = {"after": text, "window_start": window_start, "seen_at": now}
+    values = {"after": text, "window_start": window_start, "seen_at": now}
     if not conn.execute(sa.update(schema_change).where(*mine).values(values)).rowcount:
-        values |= {"model": model, "stream": stream, "kind": _LAYOUT}
-        conn.execute(schema_change.insert().values(values))
+        whose = {"model": model, "stream": stream, "kind": _LAYOUT}
+        conn.execute(schema_change.insert().values({**whose, **values}))
 
 
 def note_changes(
@@ -130,19 +136,13 @@ def note_changes(
     """Write down the changes that were never seen before; return those."""
     known = {seen.change for seen in _load_seen(conn, model, stream)}
     fresh = [change for change in changes if change not in known]
-    shared: dict[str, object] = {"model": model, "stream": stream, "sha256": sha256, "path": path}
-    shared |= {"window_start": window_start, "seen_at": now}
+    shared = {"model": model, "stream": stream, "sha256": sha256, "path": path}
     rows = [
-        {
-            **shared,
-            "kind": change.kind,
-            "column_name": change.column,
-            "before": change.before,
-            "after": change.after,
-        }
-        for change in fresh
+        {"kind": c.kind, "column_name": c.column, "before": c.before, "after": c.after}
+        for c in fresh
     ]
-    insert_or_ignore(conn, schema_change, rows)
+    when = {"window_start": window_start, "seen_at": now}
+    insert_or_ignore(conn, schema_change, [{**shared, **when, **row} for row in rows])
     return fresh
 
 
@@ -154,8 +154,7 @@ def load_changes(engine: sa.Engine, model: str, since: datetime | None = None) -
         model: The model's name.
         since: Only those seen at this moment or later.
     """
-    with engine.connect() as conn:
-        found = _load_seen(conn, model)
+    found = _load_seen(engine, model)
     return [seen for seen in reversed(found) if since is None or seen.seen_at >= since]
 
 
@@ -168,17 +167,18 @@ def find_warned(found: Sequence[SeenChange], window_start: datetime) -> list[See
     ]
 
 
-def _load_seen(conn: sa.Connection, model: str, stream: str | None = None) -> list[SeenChange]:
+def _load_seen(bind: Bind, model: str, stream: str | None = None) -> list[SeenChange]:
     c = schema_change.c
     query = sa.select(schema_change).where(c.model == model, c.kind != _LAYOUT).order_by(c.id)
     if stream is not None:
         query = query.where(c.stream == stream)
-    return [_make_seen(row) for row in conn.execute(query).mappings()]
-
-
-def _make_seen(row: sa.RowMapping) -> SeenChange:
-    change = Change(row["kind"], row["column_name"], row["before"], row["after"])
-    return SeenChange(change, row["stream"], row["path"], row["window_start"], row["seen_at"])
+    return [
+        SeenChange(
+            Change(row.kind, row.column_name, row.before, row.after),
+            row.stream, row.path, row.window_start, row.seen_at,
+        )
+        for row in fetch_rows(bind, query)
+    ]  # fmt: skip
 
 
 def note_event(
@@ -199,36 +199,23 @@ def load_history(engine: sa.Engine, model: str) -> list[Row]:
         Mappings of at, kind, author (empty for changes of files) and note.
     """
     e, p = model_event.c, baseline_promotion.c
-    with engine.connect() as conn:
-        events = conn.execute(sa.select(model_event).where(e.model == model)).mappings().all()
-        promoted = conn.execute(sa.select(baseline_promotion).where(p.model == model)).mappings()
-        found: list[Row] = [
-            {"at": row["happened_at"], **{k: row[k] for k in ("kind", "author", "note")}}
-            for row in events
-        ]
-        for row in promoted:
-            span = f"{row['period_start']:%Y-%m-%d} to {row['period_end']:%Y-%m-%d}"
-            note = f"{span}; {row['note']}" if row["note"] else span
-            found.append(
-                {
-                    "at": row["promoted_at"],
-                    "kind": "baseline promoted",
-                    "author": row["author"],
-                    "note": note,
-                }
-            )
-            if row["undone_at"]:
-                found.append(
-                    {
-                        "at": row["undone_at"],
-                        "kind": "promotion undone",
-                        "author": row["undone_by"],
-                        "note": span,
-                    }
-                )
+    found: list[Row] = []
+
+    def add(at: datetime, kind: str, author: str, note: str) -> None:
+        found.append({"at": at, "kind": kind, "author": author, "note": note})
+
+    for row in fetch_rows(engine, sa.select(model_event).where(e.model == model)):
+        add(row.happened_at, row.kind, row.author, row.note)
+    for row in fetch_rows(engine, sa.select(baseline_promotion).where(p.model == model)):
+        span = f"{row.period_start:%Y-%m-%d} to {row.period_end:%Y-%m-%d}"
+        note = f"{span}; {row.note}" if row.note else span
+        add(row.promoted_at, "baseline promoted", row.author, note)
+        if row.undone_at:
+            add(row.undone_at, "promotion undone", row.undone_by, span)
     for seen in load_changes(engine, model):
-        note = f"{seen.stream}: {seen.change.text()}; {seen.path}"
-        found.append({"at": seen.seen_at, "kind": "columns changed", "author": "", "note": note})
+        add(
+            seen.seen_at, "columns changed", "", f"{seen.stream}: {seen.change.text()}; {seen.path}"
+        )
     return sorted(found, key=lambda row: row["at"], reverse=True)
 
 
@@ -243,9 +230,8 @@ def load_rows_from(engine: sa.Engine, model: str) -> dict[str, datetime]:
     again and stay as they are.
     """
     c = retention_mark.c
-    with engine.connect() as conn:
-        query = sa.select(c.dataset, c.rows_from).where(c.model == model)
-        return {row.dataset: row.rows_from for row in conn.execute(query)}
+    query = sa.select(c.dataset, c.rows_from).where(c.model == model)
+    return {row.dataset: row.rows_from for row in fetch_rows(engine, query)}
 
 
 def move_rows_from(
@@ -253,16 +239,9 @@ def move_rows_from(
 ) -> None:
     """Note, before they are deleted, that rows of earlier windows go; it moves no mark back."""
     c = retention_mark.c
-    known = conn.scalar(sa.select(c.rows_from).where(c.model == model, c.dataset == dataset))
+    known = fetch_value(conn, sa.select(c.rows_from).where(c.model == model, c.dataset == dataset))
     if known is None or known < moment:
-        _write_rows_from(conn, model, dataset, moment, now)
-
-
-def _write_rows_from(
-    conn: sa.Connection, model: str, dataset: str, moment: datetime, now: datetime
-) -> None:
-    row = {"model": model, "dataset": dataset, "rows_from": moment, "deleted_at": now}
-    upsert(conn, retention_mark, [row])
+        move_marks(conn, model, {dataset: moment}, now)
 
 
 def find_marks_ahead(engine: sa.Engine, model: str, now: datetime) -> dict[str, datetime]:
@@ -295,8 +274,11 @@ def move_marks(
     conn: sa.Connection, model: str, marks: Mapping[str, datetime], now: datetime
 ) -> None:
     """Move marks of rows_from, back too: a clock that was ahead has set them."""
-    for dataset, moment in marks.items():
-        _write_rows_from(conn, model, dataset, moment, now)
+    rows = [
+        {"model": model, "dataset": dataset, "rows_from": moment, "deleted_at": now}
+        for dataset, moment in marks.items()
+    ]
+    upsert(conn, retention_mark, rows)
 
 
 def check_declared(engine: sa.Engine, spec: ModelSpec) -> None:
@@ -317,9 +299,8 @@ def check_declared(engine: sa.Engine, spec: ModelSpec) -> None:
 def find_changed_keys(engine: sa.Engine, spec: ModelSpec) -> list[tuple[str, str]]:
     """Return the keys of a spec that do not fit the events that are stored, and what to do."""
     c = declared_key.c
-    with engine.connect() as conn:
-        query = sa.select(c.key, c.value).where(c.model == spec.model)
-        stored = {key: value for key, value in conn.execute(query)}
+    query = sa.select(c.key, c.value).where(c.model == spec.model)
+    stored = {key: value for key, value in fetch_rows(engine, query)}
     return list(refused_changes(spec, stored))
 
 
@@ -342,10 +323,9 @@ def note_beat(engine: sa.Engine, name: str, at: dt.datetime, note: str = "") -> 
 
 def load_beats(engine: sa.Engine) -> dict[str, dt.datetime]:
     """Return when each part last did its work; parts that never did are absent."""
-    with engine.connect() as conn:
-        query = sa.select(heartbeat.c.name, heartbeat.c.beat_at)
-        query = query.where(~heartbeat.c.name.startswith(_UPKEEP))
-        return {name: at for name, at in conn.execute(query)}
+    query = sa.select(heartbeat.c.name, heartbeat.c.beat_at)
+    query = query.where(~heartbeat.c.name.startswith(_UPKEEP))
+    return {name: at for name, at in fetch_rows(engine, query)}
 
 
 def note_upkeep(engine: sa.Engine, model: str, at: dt.datetime, machine: dt.datetime) -> None:
@@ -355,17 +335,16 @@ def note_upkeep(engine: sa.Engine, model: str, at: dt.datetime, machine: dt.date
 
 def load_last_upkeep(engine: sa.Engine, model: str) -> tuple[dt.datetime, dt.datetime] | None:
     """Return what the clock and the machine's said at a model's last upkeep; None without one."""
-    at, machine = load_last_beat(engine, _UPKEEP + model), load_last_note(engine, _UPKEEP + model)
-    return (at, dt.datetime.fromisoformat(machine)) if at is not None and machine else None
+    c = heartbeat.c
+    row = fetch_row(engine, sa.select(c.beat_at, c.note).where(c.name == _UPKEEP + model))
+    return (row.beat_at, dt.datetime.fromisoformat(row.note)) if row else None
 
 
 def load_last_note(engine: sa.Engine, name: str) -> str | None:
     """Return what a part noted when it last did its work; None if it never did."""
-    with engine.connect() as conn:
-        return conn.scalar(sa.select(heartbeat.c.note).where(heartbeat.c.name == name))
+    return fetch_value(engine, sa.select(heartbeat.c.note).where(heartbeat.c.name == name))
 
 
 def load_last_beat(engine: sa.Engine, name: str) -> dt.datetime | None:
     """Return when a part last did its work; None if it never did."""
-    with engine.connect() as conn:
-        return conn.scalar(sa.select(heartbeat.c.beat_at).where(heartbeat.c.name == name))
+    return fetch_value(engine, sa.select(heartbeat.c.beat_at).where(heartbeat.c.name == name))

@@ -19,14 +19,23 @@ from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.baseline import GRAINS, PRODUCTION
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.tasks import families_of
-from mlmon_dagster.store.state.schema import SQLITE_TIME, UtcDateTime, monitor_result
-from mlmon_dagster.store.state.sql import Query, between, fetch, insert_or_ignore, read_frame
+from mlmon_dagster.store.state.schema import IDENTITY, SQLITE_TIME, UtcDateTime, monitor_result
+from mlmon_dagster.store.state.sql import (
+    Bind,
+    Query,
+    between,
+    fetch,
+    fetch_rows,
+    fetch_value,
+    fetch_values,
+    insert_or_ignore,
+    read_frame,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-IDENTITY = ("model", "monitor", "dataset", "slice_key", "slice_value", "window_start")
 Status = Literal["OK", "WARN", "ERROR", "NO_DATA"]
 
 
@@ -86,9 +95,9 @@ class StoredResult(MonitorResult):
     folded_at: datetime | None
 
 
-def fetch_results(conn: sa.Connection, query: Query) -> list[StoredResult]:
+def fetch_results(bind: Bind, query: Query) -> list[StoredResult]:
     """Run a query of whole rows of ``monitor_result``."""
-    return cast("list[StoredResult]", fetch(conn, query))
+    return cast("list[StoredResult]", fetch(bind, query))
 
 
 def append(engine: sa.Engine, rows: Sequence[Mapping[str, object]]) -> int:
@@ -123,9 +132,10 @@ def _other(conn: sa.Connection, rows: Sequence[Mapping[str, object]]) -> list[di
         c.window_start.between(min(starts), max(starts)),
     )
     keys = [c[name] for name in IDENTITY]
-    last = sa.select(sa.func.max(c.id)).where(*mine).group_by(*keys)
-    query = sa.select(c.id, c.status, c.threshold, *keys).where(c.id.in_(last))
-    known = {tuple(key): (id_, status, limit) for id_, status, limit, *key in conn.execute(query)}
+    query = sa.select(c.id, c.status, c.threshold, *keys).where(c.id.in_(newest_ids(mine)))
+    known = {
+        tuple(key): (id_, status, limit) for id_, status, limit, *key in fetch_rows(conn, query)
+    }
     others = []
     for row in rows:
         id_, *said = known[tuple((defaults | dict(row))[name] for name in IDENTITY)]
@@ -154,18 +164,13 @@ def newest(
     Returns:
         The columns of ``monitor_result``, ordered by window, monitor and slice.
     """
-    table = monitor_result
-    conditions = [table.c.model == model, *between(table.c.window_start, start, end)]
+    c = monitor_result.c
+    conditions = [c.model == model, *between(c.window_start, start, end)]
     if family is not None:
-        conditions.append(table.c.family.in_([family] if isinstance(family, str) else family))
-    last = newest_ids(conditions)
-    query = sa.select(table).where(table.c.id.in_(last))
-    return read_frame(
-        engine,
-        query.order_by(
-            table.c.window_start, table.c.monitor, table.c.slice_key, table.c.slice_value
-        ),
-    )
+        conditions.append(c.family.in_([family] if isinstance(family, str) else family))
+    query = sa.select(monitor_result).where(c.id.in_(newest_ids(conditions)))
+    in_order = (c.window_start, c.monitor, c.slice_key, c.slice_value)
+    return read_frame(engine, query.order_by(*in_order))
 
 
 def newest_ids(wanted: Sequence[sa.ColumnElement[bool]]) -> sa.Select[tuple[int]]:
@@ -189,18 +194,16 @@ def shares_failed(
     Returns:
         Between 0 and 1, oldest window first; windows of which nothing was judged are left out.
     """
-    table = monitor_result
-    mine = (table.c.model == model, table.c.family.in_(families), table.c.window_start < end)
-    last = newest_ids(mine)
-    failed = sa.case((table.c.status == "OK", 0.0), else_=1.0)
+    c = monitor_result.c
+    last = newest_ids((c.model == model, c.family.in_(families), c.window_start < end))
+    failed = sa.case((c.status == "OK", 0.0), else_=1.0)
     query = (
-        sa.select(table.c.window_start, sa.func.avg(failed))
-        .where(table.c.id.in_(last), table.c.status.in_(("OK", "WARN", "ERROR")))
-        .group_by(table.c.window_start)
-        .order_by(table.c.window_start)
+        sa.select(c.window_start, sa.func.avg(failed))
+        .where(c.id.in_(last), c.status.in_(("OK", "WARN", "ERROR")))
+        .group_by(c.window_start)
+        .order_by(c.window_start)
     )
-    with engine.connect() as conn:
-        return {start: float(share) for start, share in conn.execute(query)}
+    return {start: float(share) for start, share in fetch_rows(engine, query)}
 
 
 def worst_by_window(
@@ -223,30 +226,24 @@ def worst_by_window(
     Returns:
         ERROR, WARN, OK, or NO_DATA where nothing could be judged.
     """
-    table = monitor_result
-    mine = [table.c.model == model, table.c.window_start >= start, table.c.window_start < end]
-    name = table.c.family
+    c = monitor_result.c
+    mine, name = [c.model == model, *between(c.window_start, start, end)], c.family
     if columns_of is not None:
-        mine += [table.c.family == columns_of, table.c.slice_key == ALL]
-        name = table.c.column_name
-    rank = sa.case({"ERROR": 3, "WARN": 2, "OK": 1}, value=table.c.status, else_=0)
-    query = (
-        sa.select(name, table.c.window_start, sa.func.max(rank))
-        .where(table.c.id.in_(newest_ids(mine)))
-        .group_by(name, table.c.window_start)
-    )
+        mine += [c.family == columns_of, c.slice_key == ALL]
+        name = c.column_name
+    rank = sa.case({"ERROR": 3, "WARN": 2, "OK": 1}, value=c.status, else_=0)
+    query = sa.select(name, c.window_start, sa.func.max(rank)).where(c.id.in_(newest_ids(mine)))
+    query = query.group_by(name, c.window_start)
     statuses = ("NO_DATA", "OK", "WARN", "ERROR")
-    with engine.connect() as conn:
-        return {(what, when): statuses[worst] for what, when, worst in conn.execute(query)}
+    return {(what, when): statuses[worst] for what, when, worst in fetch_rows(engine, query)}
 
 
-def newest_id(conn: sa.Connection, model: str | None = None) -> int | None:
+def newest_id(bind: Bind, model: str | None = None) -> int | None:
     """Return the number of the newest verdict, of all models or of one; None if there is none."""
     query = sa.select(sa.func.max(monitor_result.c.id))
     if model is not None:
         query = query.where(monitor_result.c.model == model)
-    newest: int | None = conn.scalar(query)
-    return newest
+    return fetch_value(bind, query)
 
 
 def changed_since(engine: sa.Engine, seen: int) -> tuple[int, set[str]]:
@@ -257,11 +254,10 @@ def changed_since(engine: sa.Engine, seen: int) -> tuple[int, set[str]]:
         seen: Number of that other verdict; -1 for all.
     """
     c = monitor_result.c
-    with engine.connect() as conn:
-        newest = newest_id(conn)
-        if newest is None or newest == seen:
-            return seen, set()
-        return newest, set(conn.scalars(sa.select(c.model).where(c.id > seen).distinct()))
+    newest = newest_id(engine)
+    if newest is None or newest == seen:
+        return seen, set()
+    return newest, set(fetch_values(engine, sa.select(c.model).where(c.id > seen).distinct()))
 
 
 def values_since(engine: sa.Engine, row: MonitorResult, start: datetime) -> list[float]:
@@ -273,17 +269,13 @@ def values_since(engine: sa.Engine, row: MonitorResult, start: datetime) -> list
         start: Windows that start at or after this time, up to the verdict's.
     """
     c = monitor_result.c
+    told: Mapping[str, object] = row
+    same = ("model", "monitor", "dataset", "slice_key", "slice_value", "family")
     query = sa.select(c.window_start, c.value).where(
-        c.model == row["model"],
-        c.monitor == row["monitor"],
-        c.dataset == row["dataset"],
-        c.slice_key == row["slice_key"],
-        c.slice_value == row["slice_value"],
-        c.family == row["family"],
+        *(c[name] == told[name] for name in same),
         c.window_start.between(start, row["window_start"]),
     )
-    with engine.connect() as conn:
-        found = {when: value for when, value in conn.execute(query.order_by(c.id))}
+    found = {when: value for when, value in fetch_rows(engine, query.order_by(c.id))}
     return [float("nan") if v is None else float(v) for _, v in sorted(found.items())]
 
 
@@ -306,22 +298,18 @@ def versions(
     Returns:
         (monitor, window start) -> data version and details.
     """
-    table = monitor_result
-    query = (
-        sa.select(table.c.monitor, table.c.window_start, table.c.data_version, table.c.details)
-        .where(
-            table.c.model == model,
-            table.c.monitor.in_(monitors),
-            table.c.dataset == PRODUCTION,
-            table.c.slice_key == ALL,
-        )
-        .order_by(table.c.id)
+    c = monitor_result.c
+    query = sa.select(c.monitor, c.window_start, c.data_version, c.details).where(
+        c.model == model,
+        c.monitor.in_(monitors),
+        c.dataset == PRODUCTION,
+        c.slice_key == ALL,
+        *between(c.window_start, start, end),
     )
-    query = query.where(*between(table.c.window_start, start, end))
-    with engine.connect() as conn:
-        return {
-            (m, window): (version, details) for m, window, version, details in conn.execute(query)
-        }
+    return {
+        (monitor, window): (version, details)
+        for monitor, window, version, details in fetch_rows(engine, query.order_by(c.id))
+    }
 
 
 def series(
@@ -338,16 +326,16 @@ def series(
     Returns:
         Rows of ``monitor_result``, ordered by window.
     """
-    table = monitor_result
-    mine = [table.c[name] == value for name, value in identity.items()]
+    c = monitor_result.c
+    mine = [c[name] == value for name, value in identity.items()]
     last = (
-        sa.select(sa.func.max(table.c.id))
-        .where(*mine, table.c.window_start <= until)
-        .group_by(table.c.window_start)
-        .order_by(table.c.window_start.desc())
+        sa.select(sa.func.max(c.id))
+        .where(*mine, c.window_start <= until)
+        .group_by(c.window_start)
+        .order_by(c.window_start.desc())
         .limit(limit)
     )
-    query = sa.select(table).where(table.c.id.in_(last)).order_by(table.c.window_start)
+    query = sa.select(monitor_result).where(c.id.in_(last)).order_by(c.window_start)
     return fetch_results(conn, query)
 
 
@@ -364,11 +352,7 @@ def failed(
     """
     c = monitor_result.c
     mine = [c[name] == value for name, value in about.items()]
-    last = (
-        sa.select(sa.func.max(c.id))
-        .where(*mine, c.window_start.between(start, until))
-        .group_by(*(c[name] for name in IDENTITY))
-    )
+    last = newest_ids([*mine, c.window_start.between(start, until)])
     query = sa.select(monitor_result).where(c.id.in_(last), c.status.in_(("WARN", "ERROR")))
     return fetch_results(conn, query.order_by(c.window_start, c.monitor))
 
@@ -383,18 +367,11 @@ def last_failure(engine: sa.Engine, identity: Mapping[str, str]) -> StoredResult
         engine: The state database.
         identity: ``model``, ``monitor``, ``slice_key`` and ``slice_value``.
     """
-    table = monitor_result
-    query = (
-        sa.select(table)
-        .where(
-            *(table.c[name] == value for name, value in identity.items()),
-            table.c.status.in_(("WARN", "ERROR")),
-        )
-        .order_by(table.c.window_start.desc(), table.c.id.desc())
-        .limit(1)
-    )
-    with engine.connect() as conn:
-        return next(iter(fetch_results(conn, query)), None)
+    c = monitor_result.c
+    mine = [c[name] == value for name, value in identity.items()]
+    query = sa.select(monitor_result).where(*mine, c.status.in_(("WARN", "ERROR")))
+    query = query.order_by(c.window_start.desc(), c.id.desc()).limit(1)
+    return next(iter(fetch_results(engine, query)), None)
 
 
 NOT_JUDGED = "-"  # instead of a status: there is nothing to judge
@@ -582,11 +559,9 @@ def load_standing(
     )
     asked = {"models": json.dumps(list(found)), "now": now}
     query = sa.text(text).bindparams(sa.bindparam("now", type_=UtcDateTime))
-    with engine.connect() as conn:
-        rows = conn.execute(query.columns(*monitor_result.c), asked).mappings().all()
-    for row in cast("Sequence[StoredResult]", [dict(row) for row in rows]):
-        if row["family"] in families[row["model"]]:
-            found[row["model"]].append(row)
+    for row in fetch_rows(engine, query.columns(*monitor_result.c), asked):
+        if row.family in families[row.model]:
+            found[row.model].append(cast("StoredResult", dict(row._mapping)))
     for verdicts in found.values():
         verdicts.sort(
             key=lambda r: (r["slice_key"] != ALL, r["monitor"], r["slice_key"], r["slice_value"])

@@ -6,6 +6,8 @@ Times are UTC and timezone-aware in Python; `UtcDateTime` keeps them so on SQLit
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import sqlalchemy as sa
@@ -50,48 +52,76 @@ class UtcDateTime(sa.TypeDecorator[dt.datetime]):
 
 # An id that counts up on both databases; only INTEGER does so on SQLite.
 Id = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+Columns = list[sa.Column[Any]]
 
 
-def text(name: str, default: str = "", **kw: Any) -> sa.Column[str]:
-    """A text column that is never null."""
-    return sa.Column(name, sa.Text, nullable=False, server_default=default, **kw)
+def table(
+    name: str,
+    *parts: Columns | sa.schema.SchemaItem,
+    metadata: sa.MetaData = METADATA,
+    **options: Any,
+) -> sa.Table:
+    """A table of columns, several of one kind at a time, and of what else there is to it."""
+    items = chain.from_iterable(part if isinstance(part, list) else [part] for part in parts)
+    return sa.Table(name, metadata, *items, **options)
 
 
-def time(name: str, nullable: bool = True, **kw: Any) -> sa.Column[Any]:
-    """A UTC time."""
-    return sa.Column(name, UtcDateTime, nullable=nullable, **kw)
+def _columns(names: Sequence[str], type_: Any, **options: Any) -> Columns:
+    return [sa.Column(name, type_, **options) for name in names]
 
 
-def number(name: str, **kw: Any) -> sa.Column[int]:
-    """A number that stands for a row of another table, or for this one."""
-    return sa.Column(name, sa.Integer, nullable=False, **kw)
+def text(*names: str, default: str = "", **options: Any) -> Columns:
+    """Texts that are never null."""
+    return _columns(names, sa.Text, nullable=False, server_default=default, **options)
 
 
-def count(name: str) -> sa.Column[int]:
-    """A whole number that starts at 0."""
-    return sa.Column(name, sa.BigInteger, nullable=False, server_default="0")
+def keys(*names: str) -> Columns:
+    """Texts of the primary key."""
+    return text(*names, primary_key=True)
+
+
+def time(*names: str, nullable: bool = True, **options: Any) -> Columns:
+    """UTC times."""
+    return _columns(names, UtcDateTime, nullable=nullable, **options)
+
+
+def number(*names: str, default: str | None = None, **options: Any) -> Columns:
+    """Small numbers, such as those that stand for rows of tables."""
+    return _columns(names, sa.Integer, nullable=False, server_default=default, **options)
+
+
+def count(*names: str) -> Columns:
+    """Whole numbers that start at 0."""
+    return _columns(names, sa.BigInteger, nullable=False, server_default="0")
+
+
+def real(*names: str) -> Columns:
+    """Numbers, null where there are none."""
+    return _columns(names, sa.Float)
+
+
+def flag(*names: str) -> Columns:
+    """Whether something is so; at first it is not."""
+    return _columns(names, sa.Boolean, nullable=False, server_default=sa.false())
+
+
+def counter() -> Columns:
+    """The number of a row, counted up."""
+    return _columns(["id"], Id, primary_key=True, autoincrement=True)
 
 
 # One row per distinct content of a landing file and stream; `path` is where it was seen first.
-ingest_file = sa.Table(
+ingest_file = table(
     "ingest_file",
-    METADATA,
-    text("model", primary_key=True),
-    text("stream", primary_key=True),
-    text("sha256", primary_key=True),
+    keys("model", "stream", "sha256"),
     text("path"),
-    count("size_bytes"),
-    sa.Column("mtime_ns", sa.BigInteger, nullable=False, server_default="0"),
-    text("status", "discovered"),  # discovered | loading | done | quarantined
+    count("size_bytes", "mtime_ns"),
+    text("status", default="discovered"),  # discovered | loading | done | quarantined
     text("reason"),
     text("error"),  # why it was quarantined: code and full message
-    count("rows_in"),
-    count("n_new"),
-    count("n_duplicate"),
-    count("n_conflict"),
-    count("n_bad"),
-    text("schema_report", "{}"),  # JSON: which rules and expectations rows broke
-    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    count("rows_in", "n_new", "n_duplicate", "n_conflict", "n_bad"),
+    text("schema_report", default="{}"),  # JSON: which rules and expectations rows broke
+    number("attempts", default="0"),
     time("first_seen", nullable=False),
     time("finished_at"),
     text("kept"),  # name of the file with its refused rows, see kept_rows; empty without
@@ -100,40 +130,30 @@ ingest_file = sa.Table(
 )
 
 # What every path ever listed looked like, so that a file already known is not hashed again.
-ingest_path = sa.Table(
+ingest_path = table(
     "ingest_path",
-    METADATA,
-    text("model", primary_key=True),
-    text("stream", primary_key=True),
-    text("path", primary_key=True),
-    count("size_bytes"),
-    sa.Column("mtime_ns", sa.BigInteger, nullable=False, server_default="0"),
+    keys("model", "stream", "path"),
+    count("size_bytes", "mtime_ns"),
     text("sha256"),
     text("mark"),  # inode and change time, or ETag and version: what a writer does not set
 )
 
 # One row per refused row and reason; its values are kept only as keyed hashes.
-dead_letter = sa.Table(
+dead_letter = table(
     "dead_letter",
-    METADATA,
-    text("model", primary_key=True),
-    text("stream", primary_key=True),
-    text("sha256", primary_key=True),
+    keys("model", "stream", "sha256"),
     sa.Column("row_number", sa.BigInteger, primary_key=True),
-    text("reason", primary_key=True),
-    text("column_name", primary_key=True),
-    text("message"),
-    text("row_hash"),
+    keys("reason", "column_name"),
+    text("message", "row_hash"),
     text("id_hash"),  # keyed hash of the prediction's id, by which an erasure finds the row
     time("window_start"),
     time("created_at", nullable=False),
 )
 
 # Level-triggered bookkeeping: which inputs a window has, and which of them were computed.
-window_state = sa.Table(
+window_state = table(
     "window_state",
-    METADATA,
-    text("model", primary_key=True),
+    keys("model"),
     time("window_start", nullable=False, primary_key=True),
     time("window_end", nullable=False),
     count("input_revision"),
@@ -142,9 +162,8 @@ window_state = sa.Table(
     count("computed_revision"),
     time("computed_at"),  # the input revision the metrics come from
     text("data_version"),
-    count("n"),
-    count("n_actual"),
-    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    count("n", "n_actual"),
+    number("attempts", default="0"),
     count("n_exempt"),  # predictions without ground truth that never get one
     count("n_late_after_close"),  # arrivals after the window closed; not in its numbers
     time("late_at"),  # when the last of them came
@@ -152,99 +171,81 @@ window_state = sa.Table(
     # Whether its verdicts could not be told when it ended; null until it is first computed.
     sa.Column("is_history", sa.Boolean),
     time("reopened_at"),
-    text("lags", "{}"),  # JSON: quantiles in hours of how late ground truth is known and arrives
+    text(
+        "lags", default="{}"
+    ),  # JSON: quantiles in hours of how late ground truth is known and arrives
     time("first_event_time"),  # of production's records; null without any
     time("last_event_time"),
-    text("arrivals", "{}"),  # JSON: actuals by age and class, see store.reading
+    text("arrivals", default="{}"),  # JSON: actuals by age and class, see store.reading
 )
 
 # How late ground truth comes, as learnt from the windows' arrivals: one row a model.
-arrival_curve = sa.Table(
+arrival_curve = table(
     "arrival_curve",
-    METADATA,
-    text("model", primary_key=True),
+    keys("model"),
     sa.Column("due_seconds", sa.BigInteger),  # null until it is learnt
     sa.Column("least_share", sa.Float, nullable=False, server_default="0"),
     sa.Column("closes_seconds", sa.BigInteger),
-    text("early_ages", "[]"),  # JSON, see `spec.windows.EarlyAge`
-    text("curves", "{}"),  # JSON, see `metrics.late_truth.arrivals`
+    text("early_ages", default="[]"),  # JSON, see `spec.windows.EarlyAge`
+    text("curves", default="{}"),  # JSON, see `metrics.late_truth.arrivals`
     time("learnt_at", nullable=False),
 )
 
 # How far each step of a window has come: the revision and version of the inputs it was made from.
-window_step = sa.Table(
+window_step = table(
     "window_step",
-    METADATA,
-    text("model", primary_key=True),
-    text("step", primary_key=True),  # the asset's name
+    keys("model"),
+    keys("step"),  # the asset's name
     time("window_start", nullable=False, primary_key=True),
     count("revision"),
-    text("data_version"),
-    text("maturity"),
+    text("data_version", "maturity"),
     time("computed_at"),
 )
 
 # A held lock: one writer per model; a dead holder on the same host is displaced.
-writer_lock = sa.Table(
+writer_lock = table(
     "writer_lock",
-    METADATA,
-    text("name", primary_key=True),
-    text("owner"),
-    text("host"),
+    keys("name"),
+    text("owner", "host"),
     sa.Column("pid", sa.BigInteger),
     time("expires_at", nullable=False),
 )
 
+SERIES = ("model", "metric", "column_name", "slice_key", "slice_value", "dataset",
+          "model_version", "method_version", "ends")  # fmt: skip
+WINDOW = ("model", "window_start", "window_end", "granularity")
+
 # What a metric is: one row however many windows it has.
-series = sa.Table(
+series = table(
     "series",
-    METADATA,
     number("id", primary_key=True, autoincrement=True),
-    text("model"),
-    text("metric"),
-    text("column_name", TABLE),
-    text("slice_key", ALL),
-    text("slice_value", ALL),
+    text("model", "metric"),
+    text("column_name", default=TABLE),
+    text("slice_key", "slice_value", default=ALL),
     text("dataset"),
-    text("model_version", ALL),
+    text("model_version", default=ALL),
     text("method_version"),
     # chance: `upper` of samples is what a distance is without a change, and its interval reaches
     # as far above the value as `lower` is below it. Empty: both are the ends of the interval.
     text("ends"),
-    sa.UniqueConstraint(
-        "model",
-        "metric",
-        "column_name",
-        "slice_key",
-        "slice_value",
-        "dataset",
-        "model_version",
-        "method_version",
-        "ends",
-        name="series_once",
-    ),
+    sa.UniqueConstraint(*SERIES, name="series_once"),
     sqlite_autoincrement=True,  # the number of a series that is gone never names another one
 )
 
 # A window that metrics are of.
-metric_window = sa.Table(
+metric_window = table(
     "metric_window",
-    METADATA,
     number("id", primary_key=True, autoincrement=True),
     text("model"),
-    time("window_start", nullable=False),
-    time("window_end", nullable=False),
+    time("window_start", "window_end", nullable=False),
     text("granularity"),
-    sa.UniqueConstraint(
-        "model", "window_start", "window_end", "granularity", name="metric_window_once"
-    ),
+    sa.UniqueConstraint(*WINDOW, name="metric_window_once"),
     sqlite_autoincrement=True,
 )
 
 # Texts that many computations share: runs and baselines.
-shared_text = sa.Table(
+shared_text = table(
     "shared_text",
-    METADATA,
     number("id", primary_key=True, autoincrement=True),
     text("text", unique=True),
     sqlite_autoincrement=True,
@@ -254,18 +255,16 @@ FULL = {"fillfactor": 100}  # numbers that only grow leave no gaps to fill
 
 
 # What samples of one window that were computed together have in common.
-provenance = sa.Table(
+provenance = table(
     "provenance",
-    METADATA,
     number("id", primary_key=True, autoincrement=True),
     number("window_id"),
     number("run"),  # a shared text
     number("baseline"),  # a shared text
-    text("baseline_kind", "none"),
-    text("data_version"),
-    text("maturity"),
+    text("baseline_kind", default="none"),
+    text("data_version", "maturity"),
     text("reason"),  # why they have no value
-    sa.Column("actual_coverage", sa.Float),
+    real("actual_coverage"),
     time("computed_at", nullable=False),
     count("n"),  # where a sample says nothing else
     count("n_baseline"),
@@ -279,131 +278,84 @@ for _table in (metric_window, provenance):  # their own numbers, too; a key take
     sa.event.listen(_table, "after_create", _full.execute_if(dialect="postgresql"))
 
 
-def _sample_columns() -> list[sa.Column[Any]]:
-    return [
-        number("series_id"),
-        number("provenance_id"),
-        sa.Column("n", sa.BigInteger),  # null: as the provenance says
-        sa.Column("n_baseline", sa.BigInteger),
-        sa.Column("value", sa.Float),
-        # An end of the interval that is null is the value itself, an infinite one is open; both
-        # null: there is no interval.
-        sa.Column("lower", sa.Float),
-        sa.Column("upper", sa.Float),
-        sa.Column("p_value", sa.Float),
-    ]
-
-
-def _sample_keys(table: str) -> list[sa.schema.SchemaItem]:
+def _sample_table(name: str, *more: Columns | sa.schema.SchemaItem) -> sa.Table:
     # Rows lie by provenance on SQLite. On PostgreSQL, where an index that is not unique takes a
     # third of one that is, whoever writes holds the model's lock.
     key = sa.PrimaryKeyConstraint("provenance_id", "series_id").ddl_if(dialect="sqlite")
-    by_provenance = sa.Index(f"{table}_provenance", "provenance_id", postgresql_with=FULL)
-    return [key, by_provenance.ddl_if(dialect="postgresql")]
+    by_provenance = sa.Index(f"{name}_provenance", "provenance_id", postgresql_with=FULL)
+    return table(
+        name,
+        number("series_id", "provenance_id"),
+        _columns(["n", "n_baseline"], sa.BigInteger),  # null: as the provenance says
+        # An end of the interval that is null is the value itself, an infinite one is open; both
+        # null: there is no interval.
+        real("value", "lower", "upper", "p_value"),
+        *more,
+        key,
+        by_provenance.ddl_if(dialect="postgresql"),
+        sqlite_with_rowid=False,
+    )
 
 
 # The newest version of every metric of every window. At most eight columns: PostgreSQL's rows
 # grow by 8 bytes with the ninth.
-sample = sa.Table(
-    "sample",
-    METADATA,
-    *_sample_columns(),
-    *_sample_keys("sample"),
-    sa.Index("sample_series", "series_id", postgresql_with=FULL),
-    sqlite_with_rowid=False,
-)
+sample = _sample_table("sample", sa.Index("sample_series", "series_id", postgresql_with=FULL))
 
 # Samples that a later computation replaced or did not find any more, for looking back.
-sample_history = sa.Table(
-    "sample_history",
-    METADATA,
-    *_sample_columns(),
-    time("replaced_at", nullable=False),
-    *_sample_keys("sample_history"),
-    sqlite_with_rowid=False,
-)
+sample_history = _sample_table("sample_history", time("replaced_at", nullable=False))
+
+IDENTITY = ("model", "monitor", "dataset", "slice_key", "slice_value", "window_start")
 
 # The verdict of one monitor on one window; a new data_version is a new row.
-monitor_result = sa.Table(
+monitor_result = table(
     "monitor_result",
-    METADATA,
-    sa.Column("id", Id, primary_key=True, autoincrement=True),
+    counter(),
     text("model"),
     text("monitor"),  # monitor: <family>/<metric>[/<column>]
-    text("family"),
-    text("metric"),
-    text("column_name", TABLE),
-    text("dataset", PRODUCTION),
-    text("slice_key", ALL),
-    text("slice_value", ALL),
-    time("window_start", nullable=False),
-    time("window_end", nullable=False),
+    text("family", "metric"),
+    text("column_name", default=TABLE),
+    text("dataset", default=PRODUCTION),
+    text("slice_key", "slice_value", default=ALL),
+    time("window_start", "window_end", nullable=False),
     text("granularity"),
     text("status"),  # OK | WARN | ERROR | NO_DATA
-    sa.Column("value", sa.Float),
-    sa.Column("lower", sa.Float),
-    sa.Column("upper", sa.Float),
-    sa.Column("baseline_value", sa.Float),
+    real("value", "lower", "upper", "baseline_value"),
     count("n"),
     text("threshold"),
     # How far past the limit, in units of it (0: at it, 1: twice as far, -1: nothing), and half the
     # 95 % interval of that; null where nothing is measured, or what is measured is chance.
-    sa.Column("excess", sa.Float),
-    sa.Column("excess_error", sa.Float),
-    sa.Column("p_value", sa.Float),
-    sa.Column("p_adjusted", sa.Float),
-    sa.Column("family_size", sa.Integer, nullable=False, server_default="1"),
-    text("maturity"),
-    text("reason"),
+    real("excess", "excess_error", "p_value", "p_adjusted"),
+    number("family_size", default="1"),
+    text("maturity", "reason"),
     text("message"),  # message: one plain sentence
-    text("details", "{}"),  # JSON: explaining slices, unseen values, files
-    sa.Column("k", sa.Integer, nullable=False, server_default="1"),
-    sa.Column("of_n", sa.Integer, nullable=False, server_default="1"),
-    text("owner"),
-    text("runbook"),
-    text("method_version"),
-    text("data_version"),
-    text("run_id"),
-    sa.Column("is_backfill", sa.Boolean, nullable=False, server_default=sa.false()),
+    text("details", default="{}"),  # JSON: explaining slices, unseen values, files
+    number("k", "of_n", default="1"),
+    text("owner", "runbook", "method_version", "data_version", "run_id"),
+    flag("is_backfill"),
     time("created_at", nullable=False),
     time("folded_at"),  # folded_at: when the alert state took it in
-    sa.UniqueConstraint(
-        "model",
-        "monitor",
-        "dataset",
-        "slice_key",
-        "slice_value",
-        "window_start",
-        "data_version",
-        "method_version",
-        name="monitor_result_once",
-    ),
+    sa.UniqueConstraint(*IDENTITY, "data_version", "method_version", name="monitor_result_once"),
     sa.Index("monitor_result_pending", "folded_at", "model"),
     sa.Index("monitor_result_window", "model", "window_start", "family"),
 )
 # Verdicts on everything, which status goes by. It is spelled out, not bound, so that both databases
 # see that the index holds what is asked for.
-IS_WHOLE = sa.text(
-    f"monitor_result.dataset = '{PRODUCTION}' AND monitor_result.slice_key = '{ALL}'"
-)
+IS_WHOLE = sa.text(f"dataset = '{PRODUCTION}' AND slice_key = '{ALL}'")
 sa.Index(
     "monitor_result_standing",
-    monitor_result.c.model,
-    monitor_result.c.family,
-    monitor_result.c.window_start,
-    sqlite_where=sa.text(f"dataset = '{PRODUCTION}' AND slice_key = '{ALL}'"),
-    postgresql_where=sa.text(f"dataset = '{PRODUCTION}' AND slice_key = '{ALL}'"),
+    *(monitor_result.c[name] for name in ("model", "family", "window_start")),
+    sqlite_where=IS_WHOLE,
+    postgresql_where=IS_WHOLE,
 )
 
 # A fitted baseline; the newest one is what windows are compared with.
-baseline = sa.Table(
+baseline = table(
     "baseline",
-    METADATA,
-    text("model", primary_key=True),
-    text("baseline_id", primary_key=True),
-    text("kind"),
-    text("dataset"),
-    text("payload", "{}"),  # JSON: the SHA-256 of the file with its bins, see baseline_files
+    keys("model", "baseline_id"),
+    text("kind", "dataset"),
+    text(
+        "payload", default="{}"
+    ),  # JSON: the SHA-256 of the file with its bins, see baseline_files
     count("n"),
     text("data_version"),
     time("created_at", nullable=False),
@@ -411,87 +363,72 @@ baseline = sa.Table(
 
 
 # A key per model, which makes the hashes of its erased ids useless without this database.
-erasure_key = sa.Table(
+erasure_key = table(
     "erasure_key",
-    METADATA,
-    text("model", primary_key=True),
+    keys("model"),
     text("salt"),
 )
 
 # Ids whose rows must never be seen again, late arrivals included; only their keyed hashes.
-erasure = sa.Table(
+erasure = table(
     "erasure",
-    METADATA,
-    text("model", primary_key=True),
-    text("dataset", ALL, primary_key=True),
-    text("id_hash", primary_key=True),
+    keys("model"),
+    text("dataset", default=ALL, primary_key=True),
+    keys("id_hash"),
     time("requested_at", nullable=False),
     text("receipt"),
     sa.Index("erasure_receipt", "receipt"),
 )
 
 # Who asked for what to be erased, when, and how far it has come; never an id.
-erasure_request = sa.Table(
+erasure_request = table(
     "erasure_request",
-    METADATA,
-    text("receipt", primary_key=True),
+    keys("receipt"),
     text("model"),
-    text("dataset", ALL),
+    text("dataset", default=ALL),
     text("author"),
     text("chosen_by"),  # prediction_id | where
     count("n_ids"),
-    sa.Column("recompute", sa.Boolean, nullable=False, server_default=sa.false()),
-    text("found", "{}"),  # JSON: rows and files per place when it was asked for
-    text("steps", "[]"),  # JSON: what was done, in order
+    flag("recompute"),
+    text("found", default="{}"),  # JSON: rows and files per place when it was asked for
+    text("steps", default="[]"),  # JSON: what was done, in order
     time("requested_at", nullable=False),
     time("finished_at"),
 )
 
 # Rows of windows that started before this were deleted by age; their numbers stay as they are.
-retention_mark = sa.Table(
+retention_mark = table(
     "retention_mark",
-    METADATA,
-    text("model", primary_key=True),
-    text("dataset", primary_key=True),
-    time("rows_from", nullable=False),
-    time("deleted_at", nullable=False),
+    keys("model", "dataset"),
+    time("rows_from", "deleted_at", nullable=False),
 )
 
 
 # Alerts, and what was told to whom.
 
-alert = sa.Table(
+alert = table(
     "alert",
-    METADATA,
-    text("fingerprint", primary_key=True),
-    text("environment"),
-    text("model"),
-    text("monitor"),
-    text("family"),
-    text("metric"),
-    text("column_name"),
-    text("dataset", PRODUCTION),
-    text("slice_key", ALL),
-    text("slice_value", ALL),
-    text("state", "OK"),  # OK | PENDING | FIRING | RECOVERING
+    keys("fingerprint"),
+    text("environment", "model", "monitor", "family", "metric", "column_name"),
+    text("dataset", default=PRODUCTION),
+    text("slice_key", "slice_value", default=ALL),
+    text("state", default="OK"),  # OK | PENDING | FIRING | RECOVERING
     text("severity"),
-    sa.Column("episode", sa.Integer, nullable=False, server_default="0"),  # the newest one
+    number("episode", default="0"),  # the newest one
     # How many there were, those of past windows included that were learnt late.
-    sa.Column("n_episodes", sa.Integer, nullable=False, server_default="0"),
-    text("recent", "[]"),  # JSON: the verdicts of the last windows, oldest first
+    number("n_episodes", default="0"),
+    text("recent", default="[]"),  # JSON: the verdicts of the last windows, oldest first
     time("last_window_start"),
     text("last_data_version"),
     time("opened_window"),  # the first failing window of the newest episode
     time("failed_window"),  # the last one
-    time("opened_at"),
-    time("resolved_at"),
+    time("opened_at", "resolved_at"),
     text("resolved_reason"),
     text("muted_reason"),  # '' | backfill | silence:<id> | suppressed:<monitor>
-    sa.Column("value", sa.Float),
+    real("value"),
     text("message"),
-    text("details", "{}"),
-    text("owner"),
-    text("runbook"),
+    text("details", default="{}"),
+    text("owner", "runbook"),
     text("acked_by"),  # who has taken it on; no reminders until it escalates or ends
     time("acked_at"),
     time("updated_at", nullable=False),
@@ -501,24 +438,21 @@ alert = sa.Table(
 UNTOLD = sa.text("message_key = '' AND muted_reason = '' AND kind <> 'acknowledged'")
 
 # Every transition of every alert: the history that `mlmon alerts list` shows.
-alert_event = sa.Table(
+alert_event = table(
     "alert_event",
-    METADATA,
-    sa.Column("id", Id, primary_key=True, autoincrement=True),
+    counter(),
     text("fingerprint"),
-    sa.Column("episode", sa.Integer, nullable=False),
+    number("episode"),
     # opened | escalated | changed | revised | resolved | withdrawn | acknowledged
     text("kind"),
     # Whether it is about an episode of past windows, told in a message of its own.
-    sa.Column("is_late", sa.Boolean, nullable=False, server_default=sa.false()),
+    flag("is_late"),
     time("window_start", nullable=False),  # in which it happened
     time("first_window"),  # the first and the last failing window of the episode, as known then
     time("last_window"),
-    text("data_version"),
-    text("severity"),
-    sa.Column("value", sa.Float),
-    text("message"),
-    text("muted_reason"),
+    text("data_version", "severity"),
+    real("value"),
+    text("message", "muted_reason"),
     text("message_key"),  # the outbox row that first told it; '' while nobody has been told
     time("created_at", nullable=False),
     sa.Index("alert_event_untold", "fingerprint", sqlite_where=UNTOLD, postgresql_where=UNTOLD),
@@ -528,51 +462,41 @@ alert_event = sa.Table(
 )
 
 # The notification log: what a receiver was last told in a thread: a group of alerts of one cause.
-alert_group = sa.Table(
+alert_group = table(
     "alert_group",
-    METADATA,
-    text("group_key", primary_key=True),
-    text("receiver"),
-    text("channel"),
-    text("model"),
-    text("family"),
+    keys("group_key"),
+    text("receiver", "channel", "model", "family"),
     text("head_key"),  # idempotency key of the outbox row that opened the thread
-    sa.Column("version", sa.Integer, nullable=False, server_default="0"),
-    text("firing", "[]"),
-    text("resolved", "[]"),
-    text("owed", "[]"),  # episodes that this place must still hear of, also when they are over
-    sa.Column("n_reminders", sa.Integer, nullable=False, server_default="0"),  # of the thread
-    time("last_sent_at"),
-    time("first_dirty_at"),
-    time("next_flush_at"),
+    number("version", default="0"),
+    text("firing", "resolved", default="[]"),
+    text(
+        "owed", default="[]"
+    ),  # episodes that this place must still hear of, also when they are over
+    number("n_reminders", default="0"),  # of the thread
+    time("last_sent_at", "first_dirty_at", "next_flush_at"),
 )
 
 WAITING = sa.text("status IN ('queued', 'sending', 'unknown')")
 UNCLEAR = sa.text("status IN ('sending', 'unknown')")
 
-outbox = sa.Table(
+outbox = table(
     "outbox",
-    METADATA,
-    sa.Column("id", Id, primary_key=True, autoincrement=True),
+    counter(),
     text("idempotency_key", unique=True),
     text("group_key"),
     # What goes in order: the threads of a model at a place may tell of one alert in turn.
-    text("queue"),
-    text("receiver"),
-    text("channel"),
+    text("queue", "receiver", "channel"),
     text("head_key"),  # the row that opened the thread; '' for a row that opens one itself
     # opened | updated | repeated | resolved | late | summary | outage | digest | head | test | plot
     text("kind"),
-    text("payload", "{}"),  # JSON: rendered and frozen
-    text("status", "queued"),  # queued | sending | unknown | sent | dead | superseded
-    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    text("payload", default="{}"),  # JSON: rendered and frozen
+    text("status", default="queued"),  # queued | sending | unknown | sent | dead | superseded
+    number("attempts", default="0"),
     time("next_at", nullable=False),
     text("lease_owner"),
-    time("lease_until"),
-    time("attempt_at"),
+    time("lease_until", "attempt_at"),
     text("after_ts"),  # the newest message of the channel before the attempt, by Slack's own clock
-    text("error"),
-    text("slack_ts"),
+    text("error", "slack_ts"),
     text("slack_channel"),  # the channel's id, which updates and history ask for
     time("created_at", nullable=False),
     time("sent_at"),
@@ -584,31 +508,26 @@ outbox = sa.Table(
     sa.Index("outbox_unclear", "channel", sqlite_where=UNCLEAR, postgresql_where=UNCLEAR),
 )
 
-channel_gate = sa.Table(
+channel_gate = table(
     "channel_gate",
-    METADATA,
-    text("channel", primary_key=True),
+    keys("channel"),
     time("not_before", nullable=False),
-    sa.Column("n_failures", sa.Integer, nullable=False, server_default="0"),  # in a row
+    number("n_failures", default="0"),  # in a row
 )
 
-silence = sa.Table(
+silence = table(
     "silence",
-    METADATA,
-    sa.Column("id", Id, primary_key=True, autoincrement=True),
-    text("matcher", "{}"),
-    text("author"),
-    text("comment"),
-    time("starts_at", nullable=False),
-    time("ends_at", nullable=False),
+    counter(),
+    text("matcher", default="{}"),
+    text("author", "comment"),
+    time("starts_at", "ends_at", nullable=False),
     text("ended_by"),  # who ended it before its time
 )
 
 # When each part of the machinery last did its work, in real time.
-heartbeat = sa.Table(
+heartbeat = table(
     "heartbeat",
-    METADATA,
-    text("name", primary_key=True),
+    keys("name"),
     time("beat_at", nullable=False),
     text("note"),
 )
@@ -617,16 +536,13 @@ heartbeat = sa.Table(
 # The life of a model: promoted baselines, changes of its files, what people did to it.
 
 # A period whose events are the new normal for the windows after it; undone ones are kept.
-baseline_promotion = sa.Table(
+baseline_promotion = table(
     "baseline_promotion",
-    METADATA,
-    sa.Column("id", Id, primary_key=True, autoincrement=True),
+    counter(),
     text("model"),
     time("period_start", nullable=False),
     time("period_end", nullable=False),  # windows that start here or later are compared with it
-    text("baseline_id"),
-    text("author"),
-    text("note"),
+    text("baseline_id", "author", "note"),
     time("promoted_at", nullable=False),
     time("undone_at"),
     text("undone_by"),
@@ -634,18 +550,12 @@ baseline_promotion = sa.Table(
 )
 
 # The first file in which a stream's columns were seen to differ from the files before it.
-schema_change = sa.Table(
+schema_change = table(
     "schema_change",
-    METADATA,
-    sa.Column("id", Id, primary_key=True, autoincrement=True),
-    text("model"),
-    text("stream"),
+    counter(),
+    text("model", "stream"),
     text("kind"),  # layout, or what `model_history.Change` lists
-    text("column_name"),
-    text("before"),
-    text("after"),
-    text("sha256"),
-    text("path"),
+    text("column_name", "before", "after", "sha256", "path"),
     time("window_start"),  # the first window of that file
     time("seen_at", nullable=False),
     sa.UniqueConstraint(
@@ -654,34 +564,29 @@ schema_change = sa.Table(
 )
 
 # Keys of the spec that the model's stored events rest on, as they were when events came first.
-declared_key = sa.Table(
+declared_key = table(
     "declared_key",
-    METADATA,
-    text("model", primary_key=True),
-    text("key", primary_key=True),
+    keys("model", "key"),
     text("value"),
     time("since", nullable=False),
 )
 
 # What people did to a model's windows, and what the registry says of its versions.
-model_event = sa.Table(
+model_event = table(
     "model_event",
-    METADATA,
-    sa.Column("id", Id, primary_key=True, autoincrement=True),
+    counter(),
     text("model"),
     text("kind"),  # reopened | closed | alias <name>
-    text("author"),
-    text("note"),
+    text("author", "note"),
     time("happened_at", nullable=False),
     sa.Index("model_event_model", "model", "happened_at"),
 )
 
 
 # Events that people added, such as a promotion; those of a spec stand in its file.
-known_event = sa.Table(
+known_event = table(
     "known_event",
-    METADATA,
-    sa.Column("id", Id, primary_key=True, autoincrement=True),
+    counter(),
     text("model"),
     text("declared"),  # JSON, as under `events` in a spec
     text("author"),
@@ -691,63 +596,50 @@ known_event = sa.Table(
 
 
 # What the last look at a model's registry found; see `registry_state`.
-registry_state = sa.Table(
+registry_state = table(
     "registry_state",
-    METADATA,
-    text("model", primary_key=True),
+    keys("model"),
     text("server"),  # the variable that holds its address
     time("looked_at", nullable=False),
     text("problem"),
-    sa.Column("is_away", sa.Boolean, nullable=False, server_default=sa.false()),
-    text("known", "{}"),  # JSON
+    flag("is_away"),
+    text("known", default="{}"),  # JSON
 )
 
 
 # The token itself is never stored, only the SHA-256 of its random part.
-collect_token = sa.Table(
+collect_token = table(
     "collect_token",
-    METADATA,
-    text("id", primary_key=True),
+    keys("id"),
     text("model"),  # the one model it is for, or *
-    text("sha256"),
-    text("note"),
+    text("sha256", "note"),
     time("created_at", nullable=False),
-    time("expires_at"),
-    time("revoked_at"),
+    time("expires_at", "revoked_at"),
 )
 
 
 # `pending` is where `position` will be once the batches read up to there are settled.
-source_cursor = sa.Table(
+source_cursor = table(
     "source_cursor",
-    METADATA,
-    text("model", primary_key=True),
-    text("stream", primary_key=True),
-    text("position", "{}"),  # JSON
+    keys("model", "stream"),
+    text("position", default="{}"),  # JSON
     text("pending"),  # JSON: the next position, and the batches in between
     time("updated_at", nullable=False),
 )
 
 # What the last look at a stream's landing files left unread; see `manifest.Backlog`.
-ingest_backlog = sa.Table(
+ingest_backlog = table(
     "ingest_backlog",
-    METADATA,
-    text("model", primary_key=True),
-    text("stream", primary_key=True),
-    count("n_waiting"),
-    count("n_left"),
-    time("oldest_at"),
-    time("newest_at"),
-    time("left_since"),
+    keys("model", "stream"),
+    count("n_waiting", "n_left"),
+    time("oldest_at", "newest_at", "left_since"),
 )
 
 # What the database knows of a model's tables: the moment that both are of (at the place ""), and a
 # commit of each table; see `moments`.
-store_mark = sa.Table(
+store_mark = table(
     "store_mark",
-    METADATA,
-    text("model", primary_key=True),
-    text("place", primary_key=True),
+    keys("model", "place"),
     text("mark"),
 )
 
@@ -755,8 +647,8 @@ store_mark = sa.Table(
 _VIEWS = sa.MetaData()  # apart, since tables are created from the other one
 
 
-def _of(table: sa.Table, *left_out: str) -> list[sa.Column[object]]:
-    return [sa.Column(c.name, c.type) for c in table.c if c.name not in left_out]
+def _of(source: sa.Table, *left_out: str) -> Columns:
+    return [sa.Column(c.name, c.type) for c in source.c if c.name not in left_out]
 
 
 # The views that others read: stable names and columns, newest rows only. The migration creates
@@ -772,63 +664,41 @@ _OF_METRICS: dict[str, sa.types.TypeEngine[object]] = {
     **{c.name: c.type for c in sample.c},
     "by_chance": sample.c.upper.type,
 }
-mlmon_metric = sa.Table(
+mlmon_metric = table(
     "mlmon_metric",
-    _VIEWS,
-    *(sa.Column(name, _OF_METRICS.get(name, sa.Text())) for name in METRIC_COLUMNS),
+    [sa.Column(name, _OF_METRICS.get(name, sa.Text())) for name in METRIC_COLUMNS],
+    metadata=_VIEWS,
 )
 
-mlmon_monitor = sa.Table(
+mlmon_monitor = table(
     "mlmon_monitor",
-    _VIEWS,
-    *_of(monitor_result, "id", "details", "k", "of_n", "folded_at"),
+    _of(monitor_result, "id", "details", "k", "of_n", "folded_at"),
+    metadata=_VIEWS,
 )
 
-mlmon_standing = sa.Table(
-    "mlmon_standing",
-    _VIEWS,
-    *_of(mlmon_monitor),
-    sa.Column("family_status", sa.Text),
-)
+mlmon_standing = table("mlmon_standing", _of(mlmon_monitor), text("family_status"), metadata=_VIEWS)
 
-mlmon_alert = sa.Table(
+mlmon_alert = table(
     "mlmon_alert",
-    _VIEWS,
-    sa.Column("fingerprint", sa.Text),
-    sa.Column("episode", sa.Integer),
-    *(
-        sa.Column(name, sa.Text)
-        for name in (
-            "environment", "model", "monitor", "family", "metric", "column_name", "dataset",
-            "slice_key", "slice_value", "state", "severity",
-        )
-    ),
-    *(
-        sa.Column(name, UtcDateTime)
-        for name in ("opened_window", "opened_at", "resolved_window", "resolved_at")
-    ),
-    *(
-        sa.Column(name, sa.Text)
-        for name in ("muted_reason", "acked_by", "message", "owner", "runbook")
-    ),
-)  # fmt: skip
+    text("fingerprint"),
+    number("episode"),
+    text("environment", "model", "monitor", "family", "metric", "column_name", "dataset"),
+    text("slice_key", "slice_value", "state", "severity"),
+    time("opened_window", "opened_at", "resolved_window", "resolved_at"),
+    text("muted_reason", "acked_by", "message", "owner", "runbook"),
+    metadata=_VIEWS,
+)
 
-mlmon_window = sa.Table(
+mlmon_window = table(
     "mlmon_window",
-    _VIEWS,
-    sa.Column("model", sa.Text),
-    sa.Column("window_start", UtcDateTime),
-    sa.Column("window_end", UtcDateTime),
-    *(
-        sa.Column(name, sa.BigInteger)
-        for name in ("n", "n_actual", "n_exempt", "n_bad", "n_late_after_close")
-    ),
-    sa.Column("actual_coverage", sa.Float),
-    sa.Column("maturity", sa.Text),
-    sa.Column("data_version", sa.Text),
-    sa.Column("input_at", UtcDateTime),
-    sa.Column("computed_at", UtcDateTime),
-    sa.Column("is_current", sa.Integer),  # 1 once the numbers are made from all that came
+    text("model"),
+    time("window_start", "window_end"),
+    count("n", "n_actual", "n_exempt", "n_bad", "n_late_after_close"),
+    real("actual_coverage"),
+    text("maturity", "data_version"),
+    time("input_at", "computed_at"),
+    number("is_current"),  # 1 once the numbers are made from all that came
+    metadata=_VIEWS,
 )
 
 VIEWS = (mlmon_metric, mlmon_monitor, mlmon_standing, mlmon_alert, mlmon_window)

@@ -10,9 +10,10 @@ import datetime as dt
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import sqlalchemy as sa
@@ -79,6 +80,8 @@ def utc(moment: dt.datetime) -> dt.datetime:
 
 
 Query = sa.Select[Any]  # of whatever columns
+Bind = sa.Engine | sa.Connection  # a query of its own, or one inside of a transaction
+ResultRow = sa.Row[*tuple[Any, ...]]
 Row = Mapping[str, Any]  # of a query, by name
 Columns = Mapping[str, NDArray[Any]]  # of a query, all of one length
 _CHUNK = 500  # rows per statement; SQLite allows 32,766 values in one
@@ -94,30 +97,65 @@ def between(
     return since if end is None else [*since, moment < end]
 
 
-def read_frame(engine: sa.Engine, query: Query) -> pd.DataFrame:
+@contextmanager
+def _connect(bind: Bind) -> Iterator[sa.Connection]:
+    if isinstance(bind, sa.Connection):
+        yield bind
+        return
+    with bind.connect() as conn:
+        yield conn
+
+
+def fetch_rows(
+    bind: Bind, query: sa.Executable, parameters: Mapping[str, object] | None = None
+) -> Sequence[ResultRow]:
+    """Run a query and return its rows."""
+    with _connect(bind) as conn:
+        return conn.execute(query, parameters).all()
+
+
+def fetch_row(
+    bind: Bind, query: sa.Executable, parameters: Mapping[str, object] | None = None
+) -> ResultRow | None:
+    """Run a query and return its first row; None if there is none."""
+    with _connect(bind) as conn:
+        return conn.execute(query, parameters).first()
+
+
+def fetch_values(bind: Bind, query: sa.Executable) -> list[Any]:
+    """Run a query of one column and return its values."""
+    return [value for (value,) in fetch_rows(bind, query)]
+
+
+def fetch_value(bind: Bind, query: sa.Executable) -> Any | None:
+    """Run a query and return the first column of its first row; None if there is none."""
+    row = fetch_row(bind, query)
+    return None if row is None else row[0]
+
+
+def fetch(bind: Bind, query: sa.Executable) -> list[Row]:
+    """Run a query and return its rows by column name."""
+    with _connect(bind) as conn:
+        return [dict(row) for row in conn.execute(query).mappings()]
+
+
+def read_frame(bind: Bind, query: Query) -> pd.DataFrame:
     """Run a query and return its rows.
 
     Returns:
         Texts as ``object``, times as ``datetime64[us, UTC]``, numbers as int64 or float64 (NaN
         for NULL). The dtypes do not depend on the rows, so no rows at all have them too.
     """
-    with engine.connect() as conn:
-        return frame_of(conn, query)
-
-
-def frame_of(conn: sa.Connection, query: Query) -> pd.DataFrame:
-    """As `read_frame`, inside of a transaction."""
-    return make_frame(read_columns(conn, query))
+    return make_frame(read_columns(bind, query))
 
 
 def read_columns(
-    conn: sa.Connection, query: Query, parameters: Mapping[str, object] | None = None
+    bind: Bind, query: Query, parameters: Mapping[str, object] | None = None
 ) -> Columns:
     """Run a query and return its columns, in the types of `make_frame`."""
-    result = conn.execute(query, parameters)
-    # The driver's own values: to have each time parsed would take most of a large result's time.
-    rows = result.cursor.fetchall() if result.cursor else []
-    result.close()
+    with _connect(bind) as conn, conn.execute(query, parameters) as result:
+        # The driver's own values: to have each time parsed would take most of a large result.
+        rows = result.cursor.fetchall() if result.cursor else []
     columns = list(query.selected_columns)
     values = list(zip(*rows, strict=True)) if rows else [()] * len(columns)
     return {c.name: _values(c.type, v) for c, v in zip(columns, values, strict=True)}
@@ -161,11 +199,6 @@ def make_frame(columns: Columns) -> pd.DataFrame:
             for name, values in columns.items()
         }
     )
-
-
-def fetch(conn: sa.Connection, query: Query) -> list[Row]:
-    """Run a query and return its rows by column name."""
-    return cast("list[Row]", list(conn.execute(query).mappings()))
 
 
 def insert(conn: sa.Connection, table: sa.Table) -> postgresql.Insert | sqlite.Insert:

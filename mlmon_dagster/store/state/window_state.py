@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, field, fields
+from dataclasses import asdict, astuple, dataclass, field, fields
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -26,7 +26,18 @@ from mlmon_dagster.spec.windows import (
 )
 from mlmon_dagster.store.clocks import is_ahead
 from mlmon_dagster.store.state.schema import arrival_curve, mlmon_window, window_state, window_step
-from mlmon_dagster.store.state.sql import Row, between, fetch, insert, upsert
+from mlmon_dagster.store.state.sql import (
+    Bind,
+    Row,
+    between,
+    fetch,
+    fetch_row,
+    fetch_rows,
+    fetch_value,
+    fetch_values,
+    insert,
+    upsert,
+)
 
 
 def mark_inputs(
@@ -99,25 +110,14 @@ def mark_arrivals(
     """
     frozen = find_frozen(conn, spec, list(arrivals), now)
     mark_inputs(conn, spec, [w for w in arrivals if w not in frozen], now, by_truth)
-    late = [
-        {"the_window": window.start, "n_late": arrivals[window]}
-        for window in sorted(frozen)
-        if arrivals[window]
-    ]
-    if late:
-        table = window_state
-        conn.execute(
-            _update_window(spec.model).values(
-                n_late_after_close=table.c.n_late_after_close + sa.bindparam("n_late"),
-                late_at=now,
-            ),
-            late,
-        )
+    n_late = window_state.c.n_late_after_close + sa.bindparam("n_late")
+    rows = [{"the_window": w.start, "n_late": arrivals[w]} for w in sorted(frozen) if arrivals[w]]
+    _update_each(conn, spec.model, rows, n_late_after_close=n_late, late_at=now)
     return frozen
 
 
 def find_frozen(
-    conn: sa.Connection, spec: ModelSpec, windows: Sequence[Window], now: datetime
+    bind: Bind, spec: ModelSpec, windows: Sequence[Window], now: datetime
 ) -> set[Window]:
     """Return those of some windows that closed and were not reopened.
 
@@ -135,10 +135,10 @@ def find_frozen(
         c.input_revision > 0,
         c.reopened_at.is_(None),
     )
-    timing = load_timing(conn, spec.model)
+    timing = timing_of(bind, spec.model)
     return {
         live[row.window_start]
-        for row in conn.execute(query)
+        for row in fetch_rows(bind, query)
         if row.window_start in live
         and now >= closes_at(spec, row.window_end, row.first_input_at, timing)
     }
@@ -153,8 +153,11 @@ def reopen_windows(
         How many windows were frozen and are open now.
     """
     frozen = find_frozen(conn, spec, windows, now)
-    late = [w for w in frozen if w.start in _find_late(conn, spec.model)]
-    _update_each(conn, spec.model, [window.start for window in frozen], reopened_at=now)
+    c = window_state.c
+    query = sa.select(c.window_start).where(c.model == spec.model, c.n_late_after_close > 0)
+    with_late = set(fetch_values(conn, query))
+    late = [window for window in frozen if window.start in with_late]
+    _update_starts(conn, spec.model, [window.start for window in frozen], reopened_at=now)
     mark_inputs(conn, spec, late, now)
     return len(frozen)
 
@@ -168,10 +171,9 @@ def list_unclosed(engine: sa.Engine, spec: ModelSpec, now: datetime) -> list[Win
     query = sa.select(c.window_start, c.window_end, c.late_at).where(
         c.model == spec.model, c.n_late_after_close > 0
     )
-    with engine.connect() as conn:
-        rows = conn.execute(query).all()
-        late = {Window(row.window_start, row.window_end, ""): row.late_at for row in rows}
-        frozen = find_frozen(conn, spec, list(late), now) if late else set()
+    late = {Window(row.window_start, row.window_end, ""): row.late_at
+            for row in fetch_rows(engine, query)}  # fmt: skip
+    frozen = find_frozen(engine, spec, list(late), now) if late else set()
     return [window for window, at in late.items() if window not in frozen or is_ahead(at, now)]
 
 
@@ -181,38 +183,40 @@ def reopen_unclosed(engine: sa.Engine, spec: ModelSpec, now: datetime) -> None:
         with engine.begin() as conn:
             mark_inputs(conn, spec, windows, now)
             starts = [window.start for window in windows]
-            _update_each(conn, spec.model, starts, n_late_after_close=0)
+            _update_starts(conn, spec.model, starts, n_late_after_close=0)
 
 
 def close_windows(conn: sa.Connection, spec: ModelSpec, windows: Sequence[Window]) -> int:
     """Freeze reopened windows again; return how many there were."""
     c = window_state.c
     query = sa.select(c.window_start).where(c.model == spec.model, c.reopened_at.is_not(None))
-    reopened = set(conn.scalars(query))
-    mine = {window.start for window in windows} & reopened
-    _update_each(conn, spec.model, mine, reopened_at=None)
+    mine = {window.start for window in windows} & set(fetch_values(conn, query))
+    _update_starts(conn, spec.model, mine, reopened_at=None)
     return len(mine)
 
 
-def _find_late(conn: sa.Connection, model: str) -> set[datetime]:
-    c = window_state.c
-    query = sa.select(c.window_start).where(c.model == model, c.n_late_after_close > 0)
-    return set(conn.scalars(query))
-
-
-def _update_window(model: str) -> sa.Update:
-    """Return an update of one window of a model: the parameter ``the_window``, its start."""
-    c = window_state.c
-    of_window = c.window_start == sa.bindparam("the_window")
-    return sa.update(window_state).where(c.model == model, of_window)
-
-
 def _update_each(
+    conn: sa.Connection, model: str, rows: Sequence[Mapping[str, object]], **values: object
+) -> None:
+    """Set columns of some windows of a model.
+
+    Args:
+        conn: A write transaction.
+        model: The model.
+        rows: Of each window ``the_window``, its start, and the parameters of the values.
+        values: The columns.
+    """
+    c = window_state.c
+    if rows:
+        of_window = (c.model == model, c.window_start == sa.bindparam("the_window"))
+        conn.execute(sa.update(window_state).where(*of_window).values(**values), rows)
+
+
+def _update_starts(
     conn: sa.Connection, model: str, starts: Iterable[datetime], **values: object
 ) -> None:
-    """Set columns of some windows of a model, by their starts."""
-    if rows := [{"the_window": start} for start in starts]:
-        conn.execute(_update_window(model).values(**values), rows)
+    """Set columns of some windows to the same values."""
+    _update_each(conn, model, [{"the_window": start} for start in starts], **values)
 
 
 def mark_computed(conn: sa.Connection, model: str, rows: Sequence[Mapping[str, object]]) -> None:
@@ -221,28 +225,10 @@ def mark_computed(conn: sa.Connection, model: str, rows: Sequence[Mapping[str, o
     Args:
         conn: A write transaction.
         model: The windows' model.
-        rows: Mappings, all with the same keys: ``window_start`` and any of computed_revision,
-            computed_at, data_version, n, n_actual, attempts. A window without
-            inputs needs ``window_end`` as well, since its row is made.
+        rows: Mappings, all with the same keys: ``window_start``, ``window_end`` (a window without
+            inputs has no row before) and any of computed_revision, data_version, n and others.
     """
-    if not rows:
-        return
-    changed = [name for name in rows[0] if name not in ("model", "window_start")]
-    if "window_end" in rows[0]:
-        statement = insert(conn, window_state)
-        statement = statement.on_conflict_do_update(
-            index_elements=["model", "window_start"],
-            set_={name: statement.excluded[name] for name in changed},
-        )
-        conn.execute(statement, [{**row, "model": model} for row in rows])
-        return
-    conn.execute(
-        _update_window(model).values({name: sa.bindparam(f"new_{name}") for name in changed}),
-        [
-            {"the_window": row["window_start"], **{f"new_{name}": row[name] for name in changed}}
-            for row in rows
-        ],
-    )
+    upsert(conn, window_state, [{**row, "model": model} for row in rows])
 
 
 def find_imported(conn: sa.Connection, spec: ModelSpec, windows: Iterable[Window]) -> set[datetime]:
@@ -257,7 +243,7 @@ def find_imported(conn: sa.Connection, spec: ModelSpec, windows: Iterable[Window
     query = sa.select(c.window_start, c.first_input_at, c.is_history).where(
         c.model == spec.model, c.window_start.between(min(wanted), max(wanted))
     )
-    known = {row.window_start: row for row in conn.execute(query)}
+    known = {row.window_start: row for row in fetch_rows(conn, query)}
     began = sa.select(sa.func.min(c.window_end), sa.func.min(c.first_input_at)).where(
         c.model == spec.model, c.window_start >= first, c.first_input_at.is_not(None)
     )
@@ -294,10 +280,9 @@ def note_history(
         c.is_history.is_(None),
     )
     history = find_imported(conn, spec, windows) | {window.start for window in asked_for}
-    mine = {window.start for window in windows} & set(conn.scalars(unknown))
+    mine = {window.start for window in windows} & set(fetch_values(conn, unknown))
     rows = [{"the_window": start, "history": start in history} for start in sorted(mine)]
-    if rows:
-        conn.execute(_update_window(spec.model).values(is_history=sa.bindparam("history")), rows)
+    _update_each(conn, spec.model, rows, is_history=sa.bindparam("history"))
 
 
 Progress = tuple[object, ...]
@@ -318,8 +303,7 @@ def load_progress(engine: sa.Engine, model: str | None = None) -> dict[str, Prog
     ).group_by(c.model)
     if model is not None:
         query = query.where(c.model == model)
-    with engine.connect() as conn:
-        return {row[0]: tuple(row[1:]) for row in conn.execute(query)}
+    return {row[0]: tuple(row[1:]) for row in fetch_rows(engine, query)}
 
 
 def note_report(engine: sa.Engine, model: str, digest: str, now: datetime) -> None:
@@ -342,9 +326,8 @@ def note_report(engine: sa.Engine, model: str, digest: str, now: datetime) -> No
 def load_report_digests(engine: sa.Engine) -> dict[str, str]:
     """Return what the reports of each model were made from."""
     c = window_step.c
-    with engine.connect() as conn:
-        made_from = conn.execute(sa.select(c.model, c.data_version).where(c.step == _REPORT))
-        return {model: digest for model, digest in made_from}
+    query = sa.select(c.model, c.data_version).where(c.step == _REPORT)
+    return {model: digest for model, digest in fetch_rows(engine, query)}
 
 
 _REPORT = "health_report"  # of a model, at its newest window
@@ -358,6 +341,9 @@ class StepMark:
     revision: int
     data_version: str
     maturity: str = ""
+
+
+_MARKS = tuple(mark.name for mark in fields(StepMark))
 
 
 @dataclass(frozen=True)
@@ -433,19 +419,15 @@ def load(
 
     # Arrivals are most of a row's bytes, and only `load_arrivals` reads them.
     columns = [window_state.c[f.name] for f in fields(WindowInputs) if f.name != "steps"]
+    marks = [window_step.c[name] for name in ("window_start", "step", *_MARKS)]
     with engine.connect() as conn:
-        states = conn.execute(sa.select(*columns).where(*within(window_state))).all()
-        steps = conn.execute(sa.select(*_MARKED).where(*within(window_step))).all()
+        states = fetch_rows(conn, sa.select(*columns).where(*within(window_state)))
+        steps = fetch_rows(conn, sa.select(*marks).where(*within(window_step)))
     found = {row.window_start: WindowInputs(*row) for row in states}
     for start, step, *mark in steps:
         if start in found:
             found[start].steps[step] = StepMark(*mark)
     return found
-
-
-_MARKED = tuple(
-    window_step.c[name] for name in ("window_start", "step", "revision", "data_version", "maturity")
-)
 
 
 @dataclass(frozen=True)
@@ -469,8 +451,7 @@ def load_arrivals(
         .order_by(c.window_start.desc())
         .limit(most)
     )
-    with engine.connect() as conn:
-        return [StoredArrivals(*row) for row in conn.execute(query)]
+    return [StoredArrivals(*row) for row in fetch_rows(engine, query)]
 
 
 class ServedWindow(NamedTuple):
@@ -486,7 +467,7 @@ class ServedWindow(NamedTuple):
     came_at: datetime | None = None
 
 
-_SERVED = (
+_SERVED = sa.select(
     window_state.c.window_start,
     window_state.c.first_event_time,
     window_state.c.last_event_time,
@@ -499,19 +480,15 @@ def load_served(
 ) -> list[ServedWindow]:
     """Return the windows that start in a period and have production records, oldest first."""
     c = window_state.c
-    query = sa.select(*_SERVED).where(
-        c.model == model, c.n > 0, *between(c.window_start, start, end)
-    )
-    with engine.connect() as conn:
-        return [ServedWindow(*row) for row in conn.execute(query.order_by(c.window_start))]
+    query = _SERVED.where(c.model == model, c.n > 0, *between(c.window_start, start, end))
+    return [ServedWindow(*row) for row in fetch_rows(engine, query.order_by(c.window_start))]
 
 
 def load_last_served(engine: sa.Engine, model: str, before: datetime) -> ServedWindow | None:
     """Return the last window before a moment that has production records."""
     c = window_state.c
-    query = sa.select(*_SERVED).where(c.model == model, c.n > 0, c.window_start < before)
-    with engine.connect() as conn:
-        row = conn.execute(query.order_by(c.window_start.desc()).limit(1)).first()
+    query = _SERVED.where(c.model == model, c.n > 0, c.window_start < before)
+    row = fetch_row(engine, query.order_by(c.window_start.desc()).limit(1))
     return ServedWindow(*row) if row else None
 
 
@@ -521,37 +498,24 @@ def find_next_touched(engine: sa.Engine, model: str, start: datetime) -> ServedW
     Of the latter the times are None.
     """
     c = window_state.c
-    query = sa.select(*_SERVED).where(
-        c.model == model,
-        c.window_start >= start,
-        (c.n > 0) | (c.input_revision > c.computed_revision),
-    )
-    with engine.connect() as conn:
-        row = conn.execute(query.order_by(c.window_start).limit(1)).first()
+    is_touched = (c.n > 0) | (c.input_revision > c.computed_revision)
+    query = _SERVED.where(c.model == model, c.window_start >= start, is_touched)
+    row = fetch_row(engine, query.order_by(c.window_start).limit(1))
     return ServedWindow(*row) if row else None
 
 
 def find_newest_touched(engine: sa.Engine) -> datetime | None:
     """Return the end of the newest window of any model that rows were stored for."""
     c = window_state.c
-    with engine.connect() as conn:
-        found: datetime | None = conn.scalar(
-            sa.select(c.window_end)
-            .where(c.input_revision > 0)
-            .order_by(c.window_end.desc())
-            .limit(1)
-        )
-    return found
+    return fetch_value(engine, sa.select(sa.func.max(c.window_end)).where(c.input_revision > 0))
 
 
 def list_touched_before(engine: sa.Engine, model: str, end: datetime, most: int) -> list[datetime]:
     """Return the starts of the newest windows before a moment that any row came for."""
     c = window_state.c
-    query = sa.select(c.window_start).where(
-        c.model == model, c.input_revision > 0, c.window_start < end
-    )
-    with engine.connect() as conn:
-        return list(conn.scalars(query.order_by(c.window_start.desc()).limit(most)))
+    mine = (c.model == model, c.input_revision > 0, c.window_start < end)
+    query = sa.select(c.window_start).where(*mine).order_by(c.window_start.desc())
+    return fetch_values(engine, query.limit(most))
 
 
 def mark_step_done(
@@ -562,18 +526,8 @@ def mark_step_done(
     now: datetime,
 ) -> None:
     """Record that a step of some windows is done, in a write transaction."""
-    rows = [
-        {
-            "model": model,
-            "step": step,
-            "window_start": window_start,
-            "revision": made_from.revision,
-            "data_version": made_from.data_version,
-            "maturity": made_from.maturity,
-            "computed_at": now,
-        }
-        for window_start, made_from in marks.items()
-    ]
+    same = {"model": model, "step": step, "computed_at": now}
+    rows = [{**same, "window_start": start, **asdict(mark)} for start, mark in marks.items()]
     upsert(conn, window_step, rows)
 
 
@@ -599,32 +553,32 @@ def note_finished(
         .group_by(window_step.c.window_start)
         .having(sa.func.count() == len(steps))
     )
-    rows = [
-        {"the_window": row.window_start, "revision": row.revision}
-        for row in conn.execute(done).all()
-    ]
-    if rows:
-        statement = _update_window(model).values(
-            computed_revision=sa.bindparam("revision"),
-            computed_at=now,
-            # All that was asked for is there: the attempts it took are of no interest.
-            attempts=sa.case(
-                (window_state.c.input_revision <= sa.bindparam("revision"), 0),
-                else_=window_state.c.attempts,
-            ),
-        )
-        conn.execute(statement, rows)
+    _update_each(
+        conn,
+        model,
+        [
+            {"the_window": row.window_start, "revision": row.revision}
+            for row in fetch_rows(conn, done)
+        ],
+        computed_revision=sa.bindparam("revision"),
+        computed_at=now,
+        # All that was asked for is there: the attempts it took are of no interest.
+        attempts=sa.case(
+            (window_state.c.input_revision <= sa.bindparam("revision"), 0),
+            else_=window_state.c.attempts,
+        ),
+    )
 
 
 def count_attempt(engine: sa.Engine, model: str, windows: Sequence[datetime]) -> None:
     """Note that a run was requested for some windows."""
     with engine.begin() as conn:
-        _update_each(conn, model, windows, attempts=window_state.c.attempts + 1)
+        _update_starts(conn, model, windows, attempts=window_state.c.attempts + 1)
 
 
 def forget_attempts(conn: sa.Connection, model: str, windows: Sequence[datetime]) -> None:
     """Forget failed attempts, after a run that went well or when a person asks for another try."""
-    _update_each(conn, model, windows, attempts=0)
+    _update_starts(conn, model, windows, attempts=0)
 
 
 def save_timing(
@@ -636,7 +590,7 @@ def save_timing(
         "due_seconds": _seconds(timing.due),
         "least_share": timing.least_share,
         "closes_seconds": _seconds(timing.closes),
-        "early_ages": _encode_early(timing),
+        "early_ages": json.dumps([astuple(early) for early in timing.early], separators=(",", ":")),
         "curves": curves,
         "learnt_at": now,
     }
@@ -644,13 +598,11 @@ def save_timing(
         upsert(conn, arrival_curve, [row])
 
 
-def load_timing(conn: sa.Connection, model: str) -> TruthTiming:
+def timing_of(bind: Bind, model: str) -> TruthTiming:
     """Return how late a model's ground truth comes, without the curves."""
     c = arrival_curve.c
-    query = sa.select(c.due_seconds, c.least_share, c.closes_seconds, c.early_ages).where(
-        c.model == model
-    )
-    row = conn.execute(query).first()
+    columns = (c.due_seconds, c.least_share, c.closes_seconds, c.early_ages)
+    row = fetch_row(bind, sa.select(*columns).where(c.model == model))
     if row is None:
         return UNKNOWN_TIMING
     return TruthTiming(
@@ -661,21 +613,10 @@ def load_timing(conn: sa.Connection, model: str) -> TruthTiming:
     )
 
 
-def _encode_early(timing: TruthTiming) -> str:
-    return json.dumps([astuple(early) for early in timing.early], separators=(",", ":"))
-
-
-def timing_of(engine: sa.Engine, model: str) -> TruthTiming:
-    """Return how late a model's ground truth comes, as `load_timing` does."""
-    with engine.connect() as conn:
-        return load_timing(conn, model)
-
-
 def load_curves(engine: sa.Engine, model: str) -> str | None:
     """Return a model's arrival curves, as JSON; None if nothing was learnt yet."""
     c = arrival_curve.c
-    with engine.connect() as conn:
-        return conn.scalar(sa.select(c.curves).where(c.model == model))
+    return fetch_value(engine, sa.select(c.curves).where(c.model == model))
 
 
 def _seconds(duration: timedelta | None) -> int | None:
@@ -703,12 +644,7 @@ def load_newest_windows(engine: sa.Engine) -> list[Row]:
         .group_by(c.model)
         .subquery()
     )
-    query = sa.select(
-        newest.c.model, newest.c.n_waiting, c.window_end, c.n, c.actual_coverage
-    ).outerjoin_from(
-        newest,
-        mlmon_window,
-        sa.and_(newest.c.model == c.model, newest.c.window_start == c.window_start),
-    )
-    with engine.connect() as conn:
-        return fetch(conn, query.order_by(newest.c.model))
+    is_newest = sa.and_(newest.c.model == c.model, newest.c.window_start == c.window_start)
+    query = sa.select(newest.c.model, newest.c.n_waiting, c.window_end, c.n, c.actual_coverage)
+    query = query.outerjoin_from(newest, mlmon_window, is_newest)
+    return fetch(engine, query.order_by(newest.c.model))

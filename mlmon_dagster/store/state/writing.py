@@ -12,7 +12,7 @@ import random
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -91,9 +91,7 @@ def writer_lock(
     told_at = begun + TOLD_AFTER
     while not _take(engine, name, owner, lease_seconds):
         if (now := time.monotonic()) >= told_at:
-            _LOG.warning(
-                "Waiting for %s. If it is gone: mlmon store unlock", _describe_holder(engine, name)
-            )
+            _LOG.warning("Waiting for %s", _describe_holder(engine, name))
             told_at = now + _TOLD_AGAIN
         if now >= begun + wait_seconds:
             raise BusyError(f"{_describe_holder(engine, name)}; waited {wait_seconds:g} s for it.")
@@ -146,68 +144,6 @@ def _remove(conn: sa.Connection, held: Held) -> None:
     # Compared by owner, so that of two who displace a dead holder only one goes on.
     same = (lock_table.c.name == held.name, lock_table.c.owner == held.owner)
     conn.execute(sa.delete(lock_table).where(*same))
-
-
-@dataclass(frozen=True)
-class HeldLock:
-    """A lock that somebody held.
-
-    Attributes:
-        name: What is locked.
-        holder: Which process on which machine.
-        is_freed: It was dead, and the lock is free.
-    """
-
-    name: str
-    holder: str
-    is_freed: bool
-
-
-def free_dead_locks(
-    engine: sa.Engine,
-    names: Sequence[str] = (),
-    *,
-    watch_seconds: float = LONGEST_LEASE.total_seconds() / 2,
-) -> list[HeldLock]:
-    """Free the locks whose holders are dead, and return all that were held.
-
-    A holder on this machine is looked up. One on another machine is alive if it renews its lease,
-    which it does three times a lease.
-
-    Args:
-        engine: The state database.
-        names: What is locked; everything by default.
-        watch_seconds: How long to look whether a lease is renewed.
-    """
-    found: list[HeldLock] = []
-    watched = {held.name: held for held in _list_held(engine, names)}
-    deadline = time.monotonic() + watch_seconds
-    while watched:
-        is_over = time.monotonic() >= deadline
-        current = {held.name: held for held in _list_held(engine, list(watched))}
-        for name, before in list(watched.items()):
-            is_renewed = current.get(name, before) != before
-            is_gone = name not in current or process_died(before.host, before.pid)
-            is_here = before.host == socket.gethostname()
-            if not (is_renewed or is_gone or is_here or is_over):
-                continue
-            is_freed = is_gone or not (is_renewed or is_here)
-            if is_freed:
-                with engine.begin() as conn:
-                    _remove(conn, before)
-            found.append(HeldLock(name, f"process {before.pid} on {before.host}", is_freed))
-            del watched[name]
-        if watched:
-            time.sleep(min(0.2, watch_seconds))
-    return sorted(found, key=lambda lock: lock.name)
-
-
-def _list_held(engine: sa.Engine, names: Sequence[str]) -> list[Held]:
-    wanted = sa.select(lock_table)
-    if names:
-        wanted = wanted.where(lock_table.c.name.in_(names))
-    with engine.connect() as conn:
-        return list(conn.execute(wanted))
 
 
 def _renew(

@@ -297,6 +297,16 @@ Aliases = Mapping[str, tuple[str, ...]]
 NO_ALIASES: Final[Aliases] = MappingProxyType({})
 
 
+def in_partitions(
+    dates: Collection[str] | None, datasets: Collection[str] | None = None
+) -> Callable[[Partition], bool]:
+    """Return what chooses the partitions of some dates, and datasets; None are all."""
+    return lambda partition: (
+        (dates is None or partition["window_date"] in dates)
+        and (datasets is None or partition["dataset"] in datasets)
+    )
+
+
 class Snapshot:
     """One pinned version of a Delta table.
 
@@ -649,17 +659,15 @@ def escape_glob(path: str) -> str:
 _LITERALLY: Final = str.maketrans({char: f"[{char}]" for char in "*?["})
 
 
-class DeltaRows:
-    """One Delta table of derived rows; partitioned by ``window_date`` if the rows have it."""
+@dataclass(frozen=True)
+class DeltaRows(DeltaFolder):
+    """One Delta table of derived rows; partitioned by ``window_date`` if the rows have it.
 
-    def __init__(self, path: Location, engine: QueryEngine) -> None:
-        self._path = path
-        self._engine = engine
+    Attributes:
+        engine: What reads it.
+    """
 
-    @property
-    def folder(self) -> DeltaFolder:
-        """The table, with whatever columns it has."""
-        return DeltaFolder(self._path, pa.schema([]))
+    engine: QueryEngine = field(kw_only=True)
 
     def replace(
         self, rows: pa.Table, windows: Sequence[Window] | None, predicate: str = ""
@@ -680,16 +688,15 @@ class DeltaRows:
             return
         conditions = [predicate] if predicate else []
         if windows is not None:
-            conditions.append(
-                f"window_date IN ({literals(sorted({window_date(w) for w in windows}))})"
-            )
+            dates = sorted({window_date(window) for window in windows})
+            conditions.append(f"window_date IN ({literals(dates)})")
             if any(len(window.key) > len(window_date(window)) for window in windows):
                 starts = ", ".join(f"'{w.start:%Y-%m-%dT%H:%M:%SZ}'" for w in windows)
                 conditions.append(f"window_start IN ({starts})")
         where = " AND ".join(f"({condition})" for condition in conditions) or "TRUE"
         partition_by = ("window_date",) if "window_date" in rows.column_names else ()
-        folder = DeltaFolder(self._path, rows.schema, partition_by)
-        retry(lambda: folder.ensure().overwrite(rows, where), f"Writing {self._path.name}")
+        folder = DeltaFolder(self.path, rows.schema, partition_by)
+        retry(lambda: folder.ensure().overwrite(rows, where), f"Writing {self.path.name}")
 
     def read(
         self,
@@ -708,8 +715,4 @@ class DeltaRows:
         if snapshot is None:
             return pa.table({})
         names = "*" if columns is None else ", ".join(map(quote_identifier, columns))
-        return self._engine.query(f"SELECT {names} FROM {snapshot.from_sql(None, keep, where)}")
-
-    def snapshot(self) -> Snapshot | None:
-        """Pin the newest version; None if nothing was written."""
-        return DeltaFolder(self._path, pa.schema([])).snapshot()
+        return self.engine.query(f"SELECT {names} FROM {snapshot.from_sql(None, keep, where)}")

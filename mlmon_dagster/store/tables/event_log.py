@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +29,13 @@ from mlmon_dagster.store.tables.columns import (
     stream_schema,
     window_date,
 )
-from mlmon_dagster.store.tables.delta import DeltaFolder, LiveFile, Snapshot, retry, select_sql
+from mlmon_dagster.store.tables.delta import (
+    DeltaFolder,
+    Snapshot,
+    in_partitions,
+    retry,
+    select_sql,
+)
 from mlmon_dagster.store.tables.engine import QueryEngine
 from mlmon_dagster.store.tables.id_index import IdIndex, find_repeated
 from mlmon_dagster.store.tables.part_files import (
@@ -50,18 +56,9 @@ FEW_BUCKETS_ROWS: Final = 4_000_000
 # Files written side by side. They share what is held of rows: with four times as many, each gets
 # four times as many row groups, whose descriptions are in memory until the file is closed.
 FILES_AT_ONCE: Final = 16
-_FEW_IDS: Final = 20_000  # are kept with the rows that were found for them
 MOVED_IDS = pa.schema(
     [pa.field("prediction_id", pa.string()), pa.field("window_date", pa.string())]
 )
-
-
-class _Matched(NamedTuple):
-    """What was found for some ids in some files, which never change."""
-
-    files: tuple[LiveFile, ...]
-    asked: pa.Table
-    found: pa.Table
 
 
 class EventLog:
@@ -84,8 +81,6 @@ class EventLog:
         }
         self._moved = DeltaFolder(home / "moved_ids", MOVED_IDS)
         self._indexes = {s: IdIndex(spec.model, s, engine) for s in self._streams}
-        # An ingest asks twice, lest it miss what comes while it writes.
-        self._matched: dict[str, _Matched] = {}
 
     def append(self, stream: Stream, rows: pa.Table | PartedRows, shas: Sequence[str]) -> bool:
         """Commit the rows of one or several files at once.
@@ -218,7 +213,8 @@ class EventLog:
 
     def _note_moved(self, rows: pa.Table, snapshot: Snapshot) -> None:
         columns = ["prediction_id", "window_date"]
-        known = self._find_known(snapshot, rows, columns)
+        source, asked = self._rows_of("predictions", snapshot, rows, columns)
+        known = self._engine.query(f"SELECT DISTINCT * FROM {source}", {"ids": asked})
         if not (mask := find_repeated(rows, known)).any():
             return
         pairs = self._engine.query(
@@ -230,25 +226,6 @@ class EventLog:
         )
         if pairs.num_rows:
             retry(lambda: self._moved.ensure().append(pairs), "Noting moved ids")
-
-    def _find_known(self, snapshot: Snapshot, ids: pa.Table, columns: Sequence[str]) -> pa.Table:
-        """Return columns of the predictions that a snapshot has of some ids."""
-        last, wanted = self._matched.get("predictions"), ids["prediction_id"].combine_chunks()
-        if last is not None and last.files is snapshot.files:
-            asked = last.asked["prediction_id"].combine_chunks()
-            if pc.all(pc.is_in(wanted, asked)).as_py():
-                found = last.found.select(columns)
-                return found.filter(pc.is_in(found["prediction_id"], wanted))
-        source, asked = self._rows_of("predictions", snapshot, ids, columns)
-        return self._engine.query(f"SELECT DISTINCT * FROM {source}", {"ids": asked})
-
-    def table(self, stream: Stream) -> DeltaFolder:
-        """Return the Delta table of a stream."""
-        return self._streams[stream]
-
-    def places(self) -> list[Location]:
-        """Return where the tables are."""
-        return [folder.path for folder in (*self._streams.values(), self._moved)]
 
     def committed(self, stream: Stream, shas: Sequence[str]) -> set[str]:
         """Return those of the content hashes whose files were committed."""
@@ -301,9 +278,7 @@ class EventLog:
         snapshot = self._streams[stream].snapshot()
         if snapshot is None:
             return select_sql([], stream_schema(self._spec, stream), columns, where)
-        return snapshot.from_sql(
-            columns, None if dates is None else (lambda p: p["window_date"] in dates), where
-        )
+        return snapshot.from_sql(columns, in_partitions(dates), where)
 
     def known_ids(self, stream: Stream, ids: pa.Table, excluding: Sequence[str] = ()) -> pa.Table:
         """Look ids up in the whole log, to tell new rows from duplicates and conflicts.
@@ -322,30 +297,9 @@ class EventLog:
         times = ["actual_time", "ingested_at", "row_number"]
         columns += ["window_start"] if stream == "predictions" else times
         others = f"file_sha NOT IN ({literals(excluding)})" if excluding else None
-        ids, snapshot = ids.select(["prediction_id"]), self._streams[stream].snapshot()
-        before = None if excluding else self._recall(stream, snapshot, ids)
-        if before is not None:
-            return before
+        snapshot = self._streams[stream].snapshot()
         source, asked = self._rows_of(stream, snapshot, ids, columns, others)
-        found = self._engine.query(f"SELECT DISTINCT * FROM {source}", {"ids": asked})
-        return found if excluding else self._remember(stream, snapshot, ids, found)
-
-    def _recall(self, about: str, snapshot: Snapshot | None, asked: pa.Table) -> pa.Table | None:
-        """Return what was found when the same was asked of the same files; None if it was not."""
-        last = self._matched.get(about)
-        files = () if snapshot is None else snapshot.files
-        is_same = last is not None and last.files is files and last.asked.equals(asked)
-        return last.found if last is not None and is_same else None
-
-    def _remember(
-        self, about: str, snapshot: Snapshot | None, asked: pa.Table, found: pa.Table
-    ) -> pa.Table:
-        """Keep what was found for a few ids, in place of what was before; return it."""
-        self._matched.pop(about, None)
-        if len(asked) <= _FEW_IDS:
-            files = () if snapshot is None else snapshot.files
-            self._matched[about] = _Matched(files, asked, found)
-        return found
+        return self._engine.query(f"SELECT DISTINCT * FROM {source}", {"ids": asked})
 
     def _rows_of(
         self,
@@ -381,18 +335,14 @@ class EventLog:
         columns = ["prediction_id", "dataset", "window_start", "window_date"]
         asked = _with_dataset(rows).select(columns[:2])
         snapshot = self._streams["predictions"].snapshot()
-        before = self._recall("windows", snapshot, asked)
-        if before is not None:
-            return before
         source, ids = self._rows_of("predictions", snapshot, asked, columns)
-        found = self._engine.query(
+        return self._engine.query(
             f"""WITH asked AS (SELECT DISTINCT * FROM incoming)
             SELECT DISTINCT p.* FROM {source} AS p
             JOIN asked AS a ON a.prediction_id = p.prediction_id
                 AND (a.dataset = p.dataset OR a.dataset = '{ALL}')""",
             {"incoming": asked, "ids": ids},
         )
-        return self._remember("windows", snapshot, asked, found)
 
     @property
     def folders(self) -> dict[str, DeltaFolder]:
@@ -465,8 +415,4 @@ class PinnedLog:
         snapshot = self._snapshots[stream]
         if snapshot is None:
             return select_sql([], stream_schema(self._spec, stream), columns, None)
-        return snapshot.from_sql(
-            columns,
-            lambda p: p["window_date"] in dates and (datasets is None or p["dataset"] in datasets),
-            bucket=bucket,
-        )
+        return snapshot.from_sql(columns, in_partitions(dates, datasets), bucket=bucket)

@@ -128,7 +128,9 @@ class IdIndex:
     def _segments(self, live: dict[str, LiveFile]) -> list[_Segment]:
         """Return segments that cover exactly the live files, making what is missing."""
         segments = [self._pruned(segment, live) for segment in self._stored()]
-        kept, covered = self._without_doubles([s for s in segments if s is not None])
+        kept = [segment for segment in segments if segment is not None]
+        # Two machines that find no index make the same words, which are then there twice.
+        covered = {name for segment in kept for name in segment.files}
         missing = [file for name, file in live.items() if name not in covered]
         kept += [self._indexed(group) for group in _split_files(missing)]
         return self._merged(kept)
@@ -158,22 +160,6 @@ class IdIndex:
     def _delete(self, path: Path) -> None:
         path.unlink(missing_ok=True)
         (self._home / path.name).delete()
-
-    def _without_doubles(self, segments: list[_Segment]) -> tuple[list[_Segment], set[str]]:
-        """Drop segments whose files others cover; return the rest, and the files they cover.
-
-        Two machines that find no index make the same segments at the same time.
-        """
-        kept: list[_Segment] = []
-        covered: set[str] = set()
-        # In an order that every machine agrees on, so that no two drop each other's.
-        for segment in sorted(segments, key=lambda s: (-len(s.files), s.path.name)):
-            if covered.issuperset(segment.files):
-                self._delete(segment.path)
-            else:
-                kept.append(segment)
-                covered.update(segment.files)
-        return kept, covered
 
     def _pruned(self, segment: _Segment, live: dict[str, LiveFile]) -> _Segment | None:
         """Drop the words of files that are no longer live, as after an erasure."""

@@ -33,7 +33,13 @@ from mlmon_dagster.store.tables.columns import (
     span_fields,
     window_date,
 )
-from mlmon_dagster.store.tables.delta import NO_ALIASES, DeltaFolder, Snapshot, retry, select_sql
+from mlmon_dagster.store.tables.delta import (
+    DeltaFolder,
+    Snapshot,
+    in_partitions,
+    retry,
+    select_sql,
+)
 from mlmon_dagster.store.tables.derived_columns import with_derived
 from mlmon_dagster.store.tables.engine import QueryEngine
 from mlmon_dagster.store.tables.event_log import EventLog, PinnedLog
@@ -163,19 +169,19 @@ class InferenceRecords:
         # commit fail, so a rebuild from older rows can never replace one from newer rows.
         target = self._folder.ensure()
         log = self._log.pinned()
-        sums: dict[tuple[datetime, str], _Sums] = {}
+        counted: list[pa.Table] = []
 
         def computed() -> Iterator[pa.Table]:
             for group in groups_of(log.count_rows(dates), ROWS_AT_ONCE):
                 records = self._compute(log, group, wanted)
-                self._add_up(records, sums)
+                counted.append(self._count(records))
                 yield records
                 del records  # before the next are made
             reached("rebuild.computed")
 
         self._replace(target, computed(), dates, wanted)
         reached("rebuild.committed")
-        return _complete(_counts(sums), windows, datasets)
+        return _complete(self._add_up(counted), windows, datasets)
 
     def _replace(
         self,
@@ -186,7 +192,9 @@ class InferenceRecords:
     ) -> None:
         first = next(tables)
         second = next(tables, None)
-        if second is None and not first.num_rows and not self._has(target, dates, datasets):
+        is_theirs = in_partitions(dates, datasets)
+        was_there = any(is_theirs(file.partition) for file in target.files)
+        if second is None and not first.num_rows and not was_there:
             return  # nothing was there, nothing is: no commit
         where = {"window_date": dates} | ({} if datasets is None else {"dataset": datasets})
         if second is None:
@@ -196,13 +204,6 @@ class InferenceRecords:
         parts = map(partial(BucketRows, EVERY_ID), chain([first, second], tables))
         del first, second  # so that each part is let go once it is written
         target.replace_partitions(parts, self._schema, where)
-
-    def _has(self, target: Snapshot, dates: set[str], datasets: set[str] | None) -> bool:
-        return any(
-            file.partition["window_date"] in dates
-            and (datasets is None or file.partition["dataset"] in datasets)
-            for file in target.files
-        )
 
     def _compute(self, log: PinnedLog, group: Group, datasets: set[str] | None) -> pa.Table:
         other_dates, tables = self._moved(log, group.dates)
@@ -238,24 +239,29 @@ class InferenceRecords:
             return set(), {}
         return other_dates, {"moved": pairs.select(["prediction_id"])}
 
-    def _add_up(self, records: pa.Table, sums: dict[tuple[datetime, str], _Sums]) -> None:
-        """Add some records to the sums of their windows and datasets."""
+    def _count(self, records: pa.Table) -> pa.Table:
+        """Count and fingerprint records by window and dataset."""
         joined = [field.name for field in span_fields(self._spec)]
         if self._spec.spans is not None and self._spec.spans.version is not None:
             joined.append("model_version")
-        sql = fingerprint_sql(joined)
-        for row in self._engine.query(sql, {"records": records}).to_pylist():
-            key = row["window_start"].astimezone(UTC), row["dataset"]
-            more = _Sums(
+        return self._engine.query(fingerprint_sql(joined), {"records": records})
+
+    def _add_up(self, counted: Sequence[pa.Table]) -> list[WindowCounts]:
+        """Return the counts of windows and datasets, in whatever parts their records came."""
+        found = self._engine.query(_ADD_UP, {"counted": pa.concat_tables(counted)})
+        return [
+            WindowCounts(
+                row["window_start"].astimezone(UTC),
+                row["dataset"],
                 row["n"],
                 row["n_actual"],
+                _digest(row["n"], row["total"], row["parity"]),
                 row["n_conflict"],
-                int(row["total"]),
-                int(row["parity"]),
                 row["first_event_time"].astimezone(UTC),
                 row["last_event_time"].astimezone(UTC),
             )
-            sums[key] = sums.get(key, _Sums()) + more
+            for row in found.to_pylist()
+        ]
 
     def read(
         self,
@@ -303,19 +309,11 @@ class InferenceRecords:
     ) -> str:
         """Return what `from_sql` does with the stored columns alone."""
         dates = None if windows is None else {window_date(window) for window in windows}
-        wanted = None if datasets is None else set(datasets)
         snapshot = self._folder.snapshot() if version is None else self._folder.earlier(version)
         where = self._where(windows)
         if snapshot is None:
             return select_sql([], self._schema, None, where)
-        return snapshot.from_sql(
-            None,
-            lambda p: (
-                (dates is None or p["window_date"] in dates)
-                and (wanted is None or p["dataset"] in wanted)
-            ),
-            where,
-        )
+        return snapshot.from_sql(None, in_partitions(dates, datasets), where)
 
     def parts(self, windows: Sequence[Window], datasets: Sequence[str]) -> Parts:
         """Divide what `from_sql` returns into subqueries of a million rows or so, whole files each.
@@ -324,29 +322,24 @@ class InferenceRecords:
             windows: Whose records are wanted.
             datasets: Only these.
         """
-        dates = {window_date(window) for window in windows}
-        snapshot = self._folder.snapshot()
-        files = () if snapshot is None else snapshot.files
+        is_theirs = in_partitions({window_date(window) for window in windows}, datasets)
+        snapshot, where = self._folder.snapshot(), self._where(windows)
+        if snapshot is None:
+            return Parts([with_derived(self._spec, select_sql([], self._schema, None, where))], 0)
+        files = [file for file in snapshot.files if is_theirs(file.partition)]
         groups: list[list[str]] = [[]]
-        n_rows = total = 0
+        n_rows = 0
         for file in sorted(files, key=lambda f: (f.partition["window_date"], f.path)):
-            if (
-                file.partition["window_date"] not in dates
-                or file.partition["dataset"] not in datasets
-            ):
-                continue
             if groups[-1] and n_rows + file.n_rows > ROWS_A_PART:
                 groups.append([])
                 n_rows = 0
             groups[-1].append(file.path)
             n_rows += file.n_rows
-            total += file.n_rows
-        schema, aliases = self._schema, NO_ALIASES
-        if snapshot is not None:
-            schema, aliases = snapshot.schema, snapshot.aliases
-        where = self._where(windows)
-        stored = [select_sql(group, schema, None, where, aliases) for group in groups]
-        return Parts([with_derived(self._spec, source) for source in stored], total)
+        stored = [
+            select_sql(group, snapshot.schema, None, where, snapshot.aliases) for group in groups
+        ]
+        sources = [with_derived(self._spec, source) for source in stored]
+        return Parts(sources, sum(file.n_rows for file in files))
 
     def _where(self, windows: Sequence[Window] | None) -> str | None:
         # Dates pick whole partitions; only hours share one.
@@ -380,9 +373,8 @@ class InferenceRecords:
                 )
             except StoreError:
                 return None  # files of versions as old were deleted
-            sums: dict[tuple[datetime, str], _Sums] = {}
-            self._add_up(rows, sums)
-            counts = {c.dataset: c for c in _counts(sums) if c.window_start == window.start}
+            found = self._add_up([self._count(rows)])
+            counts = {c.dataset: c for c in found if c.window_start == window.start}
             if counts and version_of(counts) == data_version:
                 return version
         return None
@@ -434,55 +426,13 @@ def groups_of(counts: Mapping[str, int], at_once: int) -> Iterator[Group]:
         yield Group(dates, EVERY_ID)
 
 
-@dataclass(frozen=True)
-class _Sums:
-    """What adds up of the records of one window and dataset, in whatever parts they come."""
-
-    n: int = 0
-    n_actual: int = 0
-    n_conflict: int = 0
-    total: int = 0
-    parity: int = 0
-    first_event_time: datetime | None = None
-    last_event_time: datetime | None = None
-
-    def __add__(self, other: _Sums) -> _Sums:
-        firsts = [t for t in (self.first_event_time, other.first_event_time) if t is not None]
-        lasts = [t for t in (self.last_event_time, other.last_event_time) if t is not None]
-        return _Sums(
-            self.n + other.n,
-            self.n_actual + other.n_actual,
-            self.n_conflict + other.n_conflict,
-            self.total + other.total,
-            self.parity ^ other.parity,
-            min(firsts, default=None),
-            max(lasts, default=None),
-        )
-
-
-def _counts(sums: Mapping[tuple[datetime, str], _Sums]) -> list[WindowCounts]:
-    return [
-        WindowCounts(
-            window_start=start,
-            dataset=dataset,
-            n=found.n,
-            n_actual=found.n_actual,
-            data_version=_digest(found.n, found.total, found.parity),
-            n_conflict=found.n_conflict,
-            first_event_time=found.first_event_time,
-            last_event_time=found.last_event_time,
-        )
-        for (start, dataset), found in sums.items()
-    ]
-
-
 def _complete(
     counts: Sequence[WindowCounts], windows: Sequence[Window], datasets: Sequence[str] | None
 ) -> list[WindowCounts]:
     """Keep the windows asked for and add those without records."""
     starts = {window.start for window in windows}
     found = {(c.window_start, c.dataset): c for c in counts if c.window_start in starts}
-    empty = _digest(0, 0, 0)
+    empty = _digest(0, "0", "0")
     for start in starts:
         for dataset in (PRODUCTION,) if datasets is None else datasets:
             found.setdefault(
@@ -491,7 +441,7 @@ def _complete(
     return [found[key] for key in sorted(found)]
 
 
-def _digest(n: int, total: int, parity: int) -> str:
+def _digest(n: int, total: str, parity: str) -> str:
     return hashlib.sha256(f"{n}:{total}:{parity}".encode()).hexdigest()[:32]
 
 
@@ -627,3 +577,12 @@ def fingerprint_sql(of_spans: Sequence[str] = ()) -> str:
             prediction_id, row_hash, n_prediction_rows, COALESCE(actual_row_hash::VARCHAR, '')
             {joined}))[1:15] AS BIGINT) AS hash FROM records)
     GROUP BY window_start, dataset"""
+
+
+# What `fingerprint_sql` found of parts, of each window and dataset together.
+_ADD_UP: Final = """SELECT window_start, dataset, SUM(n)::BIGINT AS n,
+    SUM(n_actual)::BIGINT AS n_actual, SUM(n_conflict)::BIGINT AS n_conflict,
+    CAST(SUM(total::HUGEINT) AS VARCHAR) AS total,
+    CAST(BIT_XOR(parity::BIGINT) AS VARCHAR) AS parity,
+    MIN(first_event_time) AS first_event_time, MAX(last_event_time) AS last_event_time
+FROM counted GROUP BY window_start, dataset"""

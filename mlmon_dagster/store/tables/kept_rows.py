@@ -36,6 +36,7 @@ from mlmon_dagster.errors import StoreError
 from mlmon_dagster.store.places.location import Location
 from mlmon_dagster.store.state.erased_ids import hash_id
 from mlmon_dagster.store.state.schema import ingest_file
+from mlmon_dagster.store.state.sql import fetch_rows
 
 if TYPE_CHECKING:
     from mlmon_dagster.store.store import Store
@@ -437,8 +438,7 @@ def sweep_settled(store: Store, model: str) -> int:
         return 0
     c = ingest_file.c
     mine = sa.select(c.sha256, c.status, c.kept).where(c.model == model)
-    with store.state.connect() as conn:
-        rows = conn.execute(mine).all()
+    rows = fetch_rows(store.state, mine)
     known = {row.sha256 for row in rows}
     needed = {row.kept for row in rows}
     is_open = {row.sha256 for row in rows if row.status != "done"}

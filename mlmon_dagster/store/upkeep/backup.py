@@ -13,10 +13,10 @@ import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
@@ -24,9 +24,11 @@ from mlmon_dagster.errors import StoreError
 from mlmon_dagster.store import moments
 from mlmon_dagster.store.erasure import ledger
 from mlmon_dagster.store.places.location import Location, hash_file, whole_file
-from mlmon_dagster.store.state.sql import export_rows, exported_tables, import_rows
+from mlmon_dagster.store.state.database import HEAD
+from mlmon_dagster.store.state.sql import export_rows, exported_tables, fetch_row, import_rows
 from mlmon_dagster.store.state.writing import process_died, reached
 from mlmon_dagster.store.store import RESTORING
+from mlmon_dagster.store.tables.delta import open_table
 
 if TYPE_CHECKING:
     from mlmon_dagster.store.store import Store
@@ -37,19 +39,8 @@ _ARCHIVES = (".tar", ".tar.gz", ".tgz")
 _KEPT_FILES = ("quarantine", "baselines", ledger.FOLDER)  # folders of files beside the tables
 
 
-class Manifest(TypedDict):
-    """What a backup holds: rows of the state database, versions of tables, its files."""
-
-    format: int
-    created_at: str
-    schema_version: str
-    n_rows: int
-    tables: dict[str, int]
-    files: dict[str, tuple[int, str]]
-
-
 @dataclass(frozen=True)
-class BackupSummary:
+class Manifest:
     """What a backup holds.
 
     Attributes:
@@ -57,27 +48,28 @@ class BackupSummary:
         schema_version: Of the state database.
         n_rows: Rows of the state database.
         tables: Table -> its version.
-        n_files: Files, the manifest not among them.
-        n_bytes: Their size.
+        files: Name -> size and SHA-256 of each file, the manifest not among them.
+        format: Of the backup.
     """
 
     created_at: str
     schema_version: str
     n_rows: int
     tables: dict[str, int]
-    n_files: int
-    n_bytes: int
+    files: dict[str, list[int | str]]
+    format: int = 1
 
     def text(self) -> str:
         """Describe it in one line."""
+        n_bytes = sum(int(size) for size, _ in self.files.values())
         return (
             f"{self.n_rows:,} rows of state (schema {self.schema_version}) and "
-            f"{len(self.tables)} tables in {self.n_files:,} files, {self.n_bytes / 1e6:.1f} MB, "
+            f"{len(self.tables)} tables in {len(self.files):,} files, {n_bytes / 1e6:.1f} MB, "
             f"of {self.created_at}"
         )
 
 
-def make_backup(store: Store, target: Path, now: datetime, models: Path | None) -> BackupSummary:
+def make_backup(store: Store, target: Path, now: datetime, models: Path | None) -> Manifest:
     """Copy a store as it is at one moment, while others go on using it.
 
     The state is read first, in one transaction; then each table is pinned. The tables may be a
@@ -165,9 +157,7 @@ def _working_folder(store: Store, target: Path, now: datetime) -> Iterator[str]:
             note.unlink(missing_ok=True)
 
 
-def _fill_backup(store: Store, folder: Path, now: datetime, models: Path | None) -> BackupSummary:
-    from mlmon_dagster.store.state.database import HEAD
-
+def _fill_backup(store: Store, folder: Path, now: datetime, models: Path | None) -> Manifest:
     state = folder / "state"
     state.mkdir(parents=True)
     options = {"isolation_level": "REPEATABLE READ"} if _is_postgres(store) else {}
@@ -183,21 +173,14 @@ def _fill_backup(store: Store, folder: Path, now: datetime, models: Path | None)
             shutil.copytree(store.root.path / kept, folder / "files" / kept, ignore=unfinished)
     if models is not None and models.is_dir():
         shutil.copytree(models, folder / "models")
-    files = {
-        path.relative_to(folder).as_posix(): (path.stat().st_size, hash_file(path))
+    files: dict[str, list[int | str]] = {
+        path.relative_to(folder).as_posix(): [path.stat().st_size, hash_file(path)]
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-    manifest: Manifest = {
-        "format": 1,
-        "created_at": now.isoformat(timespec="seconds"),
-        "schema_version": HEAD,
-        "n_rows": n_rows,
-        "tables": versions,
-        "files": files,
-    }
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
-    return _summarize(manifest)
+    manifest = Manifest(now.isoformat(timespec="seconds"), HEAD, n_rows, versions, files)
+    (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=1))
+    return manifest
 
 
 def _is_postgres(store: Store) -> bool:
@@ -211,8 +194,6 @@ def _log_order(table: Location) -> tuple[bool, str]:
 
 def _copy_table(table: Location, target: Path) -> int:
     """Copy the live files of the newest version and the log up to it; return the version."""
-    from mlmon_dagster.store.tables.delta import open_table
-
     source = table.path
     pinned = open_table(table)
     version: int = pinned.version()
@@ -229,28 +210,29 @@ def _copy_table(table: Location, target: Path) -> int:
     return version
 
 
-def verify_backup(source: Path) -> BackupSummary:
+def verify_backup(source: Path) -> Manifest:
     """Read every file of a backup and compare it with its checksum.
 
     Raises:
         StoreError: If it is no backup, or a file is missing, added or changed.
     """
     with _unpack(source) as folder:
-        return _summarize(_verify(folder, source))
+        return _verify(folder, source)
 
 
 def _verify(folder: Path, source: Path) -> Manifest:
     try:
-        manifest: Manifest = json.loads((folder / MANIFEST).read_text())
-        if manifest["format"] != 1:
-            raise ValueError(f"its format is {manifest['format']}, not 1")
+        told = json.loads((folder / MANIFEST).read_text())
+        if told["format"] != 1:
+            raise ValueError(f"its format is {told['format']}, not 1")
+        manifest = Manifest(**told)
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise StoreError(f"{source} is no backup: {error}. Use another one.") from error
     there = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
-    wrong = sorted(there ^ {MANIFEST, *manifest["files"]})
+    wrong = sorted(there ^ {MANIFEST, *manifest.files})
     wrong += [
         name
-        for name, (_, expected) in manifest["files"].items()
+        for name, (_, expected) in manifest.files.items()
         if name in there and hash_file(folder / name) != expected
     ]
     if wrong:
@@ -261,7 +243,7 @@ def _verify(folder: Path, source: Path) -> Manifest:
     return manifest
 
 
-def restore_backup(store: Store, source: Path, models: Path | None, now: datetime) -> BackupSummary:
+def restore_backup(store: Store, source: Path, models: Path | None, now: datetime) -> Manifest:
     """Fill an empty store from a backup, whichever database it was made of.
 
     Erasures that are younger than the backup are done again by the next ingest, if the folder
@@ -276,15 +258,13 @@ def restore_backup(store: Store, source: Path, models: Path | None, now: datetim
     Raises:
         StoreError: If the backup is damaged or of a newer program, or the store is not empty.
     """
-    from mlmon_dagster.store.state.database import HEAD
-
     marker = store.folder / RESTORING
     with _unpack(source) as folder:
         manifest = _verify(folder, source)
-        if manifest["schema_version"] > HEAD:
+        if manifest.schema_version > HEAD:
             raise StoreError(
                 f"{source} was made by a newer mlmon-dagster (schema "
-                f"{manifest['schema_version']}, this one knows {HEAD}). Install that first."
+                f"{manifest.schema_version}, this one knows {HEAD}). Install that first."
             )
         which = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
         begun = marker.read_text().partition(" ")[0] if marker.exists() else ""
@@ -299,7 +279,7 @@ def restore_backup(store: Store, source: Path, models: Path | None, now: datetim
                 "empty one with MLMON_STORE (and MLMON_DB_URL), or move this one away."
             )
         with whole_file(marker) as draft:  # a restore that was killed may be repeated
-            draft.write_text(f"{which} {source}, a backup of {manifest['created_at']}")
+            draft.write_text(f"{which} {source}, a backup of {manifest.created_at}")
         reached("restore.begun")
         for part, target in (("tables", store.root.path), ("files", store.root.path)):
             if (folder / part).is_dir():
@@ -317,18 +297,14 @@ def restore_backup(store: Store, source: Path, models: Path | None, now: datetim
                 if path.is_file() and not (models / path.name).exists():
                     shutil.copy2(path, models / path.name)
         marker.unlink()
-    return _summarize(manifest)
+    return manifest
 
 
 def _is_empty(store: Store) -> bool:
     if store.root.tables():
         return False
-    with store.state.connect() as conn:
-        counts = [
-            conn.scalar(sa.select(sa.func.count()).select_from(table))
-            for table in exported_tables()
-        ]
-    return not any(counts)
+    tables = exported_tables()
+    return not any(fetch_row(store.state, sa.select(table).limit(1)) for table in tables)
 
 
 @contextmanager
@@ -347,14 +323,3 @@ def _unpack(source: Path) -> Iterator[Path]:
                 "off, damaged or of another kind; nothing was changed. Use another backup."
             ) from error
         yield Path(work)
-
-
-def _summarize(manifest: Manifest) -> BackupSummary:
-    return BackupSummary(
-        manifest["created_at"],
-        manifest["schema_version"],
-        manifest["n_rows"],
-        manifest["tables"],
-        len(manifest["files"]),
-        sum(size for size, _ in manifest["files"].values()),
-    )

@@ -19,7 +19,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,10 +34,10 @@ from mlmon_dagster.spec.baseline import DATASETS, PRODUCTION
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.sources import STREAMS, Stream
 from mlmon_dagster.spec.windows import Window, start_of_date, window_containing
-from mlmon_dagster.store import moments
+from mlmon_dagster.store import baselines, moments
 from mlmon_dagster.store.erasure import ledger
 from mlmon_dagster.store.places.location import LocalPlace, Location, hash_file
-from mlmon_dagster.store.places.objects import place_at
+from mlmon_dagster.store.places.objects import listed, place_at
 from mlmon_dagster.store.state import erased_ids, manifest, model_history
 from mlmon_dagster.store.state.schema import (
     baseline,
@@ -51,7 +51,7 @@ from mlmon_dagster.store.state.schema import (
     sample_history,
     series,
 )
-from mlmon_dagster.store.state.sql import literals
+from mlmon_dagster.store.state.sql import fetch_rows, fetch_value, fetch_values, literals
 from mlmon_dagster.store.state.window_state import mark_inputs
 from mlmon_dagster.store.state.writing import reached, writer_lock
 from mlmon_dagster.store.tables.columns import PARTITION_BY, aliases_of, stream_schema
@@ -81,7 +81,7 @@ _OURS = (
     _COMMIT,
     _CHECKPOINT,
     re.compile(r"_delta_log/(_last_checkpoint|_commit_[^/]+|_staged_commits/.+|.*\.tmp|.*#\d+)"),
-    re.compile(r"([^/=]+=[^/]*/)*part-\d+-[0-9a-f-]+(-c\d+)?\.(\w+\.)?parquet(#\d+)?"),
+    re.compile(r"([^/=]+=[^/]*/)*part-[0-9a-f]+-[0-9a-f-]+(-c\d+)?\.(\w+\.)?parquet(#\d+)?"),
 )
 
 
@@ -177,18 +177,16 @@ def _examine_samples(store: Store) -> Iterator[Damage]:
         (sample_history, sample_history.c.provenance_id, provenance, "what they came from"),
         (provenance, provenance.c.window_id, metric_window, "which window they are of"),
     )
-    with store.state.connect() as conn:
-        for table, number, told_by, what in lost:
-            numbers = sa.select(number).distinct().except_(sa.select(told_by.c.id)).subquery()
-            missing = sa.select(sa.func.count()).where(number.in_(sa.select(numbers)))
-            if n := conn.scalar(missing.select_from(table)):
-                yield Damage(
-                    table.name,
-                    f"{n:,} rows do not say {what}: the rows of {told_by.name} that they name "
-                    "are gone",
-                    "No view shows them. Restore a backup into a new store (mlmon restore), or "
-                    "compute the windows again: mlmon run MODEL --from DAY --to DAY.",
-                )
+    for table, number, told_by, what in lost:
+        numbers = sa.select(number).distinct().except_(sa.select(told_by.c.id)).subquery()
+        missing = sa.select(sa.func.count()).where(number.in_(sa.select(numbers)))
+        if n := fetch_value(store.state, missing.select_from(table)):
+            yield Damage(
+                table.name,
+                f"{n:,} rows do not say {what}: the rows of {told_by.name} that they name are gone",
+                "No view shows them. Restore a backup into a new store (mlmon restore), or "
+                "compute the windows again: mlmon run MODEL --from DAY --to DAY.",
+            )
 
 
 def examine_table(store: Store, table: Location) -> Iterator[Damage]:
@@ -222,9 +220,8 @@ def _load_done(store: Store) -> dict[tuple[str, str], dict[str, int]]:
     c = ingest_file.c
     query = sa.select(c.model, c.stream, c.sha256, c.n_new + c.n_conflict).where(c.status == "done")
     found: dict[tuple[str, str], dict[str, int]] = {}
-    with store.state.connect() as conn:
-        for model, stream, sha, n in conn.execute(query):
-            found.setdefault((model, stream), {})[sha] = int(n)
+    for model, stream, sha, n in fetch_rows(store.state, query):
+        found.setdefault((model, stream), {})[sha] = int(n)
     return found
 
 
@@ -237,10 +234,14 @@ def count_rows_by_file(store: Store, table: Location) -> dict[str, int]:
     snapshot = DeltaFolder(table, pa.schema([])).snapshot()
     if snapshot is None or "file_sha" not in snapshot.schema.names or not snapshot.files:
         return {}
-    counted = store.query(
-        f"SELECT {CONTENT} AS sha, count(*) AS n FROM {snapshot.from_sql(['file_sha'])} GROUP BY 1"
-    )
-    return dict(zip(*(counted.column(c).to_pylist() for c in ("sha", "n")), strict=True))
+    return _count_by_file(store, snapshot.from_sql(["file_sha"]))
+
+
+def _count_by_file(
+    store: Store, source: str, tables: Mapping[str, pa.Table] | None = None
+) -> dict[str, int]:
+    counted = store.query(f"SELECT {CONTENT}, count(*) FROM {source} GROUP BY 1", tables)
+    return dict(zip(*(column.to_pylist() for column in counted.columns), strict=True))
 
 
 def _examine_log(store: Store, done: dict[tuple[str, str], dict[str, int]]) -> Iterator[Damage]:
@@ -280,11 +281,8 @@ def _examine_log(store: Store, done: dict[tuple[str, str], dict[str, int]]) -> I
 
 def _load_shrunk(store: Store) -> set[str]:
     """Return the models of which rows were deleted, on request or by age."""
-    with store.state.connect() as conn:
-        return {
-            *conn.scalars(sa.select(erasure.c.model).distinct()),
-            *conn.scalars(sa.select(retention_mark.c.model).distinct()),
-        }
+    models = sa.select(erasure.c.model).union(sa.select(retention_mark.c.model))
+    return set(fetch_values(store.state, models))
 
 
 def _is_committed(table: Location, sha: str) -> bool:
@@ -294,18 +292,15 @@ def _is_committed(table: Location, sha: str) -> bool:
 
 def _load_known(store: Store, model: str, stream: str) -> set[str]:
     c = ingest_file.c
-    with store.state.connect() as conn:
-        query = sa.select(c.sha256).where(c.model == model, c.stream == stream)
-        return set(conn.scalars(query))
+    query = sa.select(c.sha256).where(c.model == model, c.stream == stream)
+    return set(fetch_values(store.state, query))
 
 
 def _examine_baselines(store: Store) -> Iterator[Damage]:
-    from mlmon_dagster.store import baselines
-
-    with store.state.connect() as conn:
-        rows = conn.execute(sa.select(baseline.c.model, baseline.c.baseline_id, baseline.c.payload))
-        rows_: list[Any] = list(rows)
-    for model, baseline_id, payload in rows_:
+    c = baseline.c
+    for model, baseline_id, payload in fetch_rows(
+        store.state, sa.select(c.model, c.baseline_id, c.payload)
+    ):
         if baselines.read_file(store, model, payload) is None:
             yield Damage(
                 str(baselines.locate_file(store, model, payload)),
@@ -318,11 +313,9 @@ def _examine_baselines(store: Store) -> Iterator[Damage]:
 
 def _examine_quarantine(store: Store) -> Iterator[Damage]:
     c = ingest_file.c
-    with store.state.connect() as conn:
-        query = sa.select(c.model, c.stream, c.sha256, c.path).where(c.status == "quarantined")
-        rows = list(conn.execute(query))
+    query = sa.select(c.model, c.sha256, c.path).where(c.status == "quarantined")
     kept: dict[str, set[str]] = {}
-    for model, _stream, sha, path in rows:
+    for model, sha, path in fetch_rows(store.state, query):
         if model not in kept:
             below = (store.root / "quarantine" / model).below()
             kept[model] = {name.rpartition("/")[2].split(".")[0] for name in below}
@@ -382,9 +375,7 @@ def list_whole_files(table: Location, files: Iterable[LiveFile]) -> list[LiveFil
 def measure_files(place: Location) -> dict[str, int]:
     """Return the files below a place with their sizes."""
     if not place.is_local:
-        from mlmon_dagster.store.places import objects
-
-        return {found.key: found.size for found in objects.listed(place)}
+        return {found.key: found.size for found in listed(place)}
     found = {}
     for name in place.below():
         try:
@@ -468,12 +459,10 @@ def _why_unreadable(table: Location, file: LiveFile, sizes: dict[str, int]) -> s
     if file.size is not None and size != file.size:
         return f"has {size:,} bytes, not {file.size:,}"
     try:
-        if table.is_local:
-            rows = pq.read_metadata(file.path).num_rows
-        else:
-            rows = pq.read_metadata(
-                pa.BufferReader(place_at(file.path, table.options).read() or b"")
-            ).num_rows
+        source: Any = file.path
+        if not table.is_local:
+            source = pa.BufferReader(place_at(file.path, table.options).read() or b"")
+        rows = pq.read_metadata(source).num_rows
     except (pa.ArrowException, OSError, ValueError):
         return "has no readable footer"
     return "" if rows == file.n_rows or not file.n_rows else f"has {rows:,} rows, not {file.n_rows}"
@@ -557,7 +546,7 @@ def _move_marks_back(
 
 def _oldest_windows(store: Store, spec: ModelSpec) -> dict[str, dt.datetime]:
     """Return dataset -> start of the oldest window of which predictions are stored."""
-    snapshot = store.event_log(spec).table("predictions").snapshot()
+    snapshot = store.event_log(spec).folders["predictions"].snapshot()
     dates: dict[str, str] = {}
     for file in snapshot.files if snapshot else ():
         dataset, date = file.partition["dataset"], file.partition["window_date"]
@@ -662,10 +651,7 @@ class _Repair:
 
     def _note_unknown(self, stream: Stream, table: Location) -> None:
         """Let the next ingest settle files whose rows the log has and the manifest has not."""
-        c = ingest_file.c
-        query = sa.select(c.sha256).where(c.model == self.spec.model, c.stream == stream)
-        with self.store.state.connect() as conn:
-            known = set(conn.scalars(query))
+        known = _load_known(self.store, self.spec.model, stream)
         unknown = count_rows_by_file(self.store, table).keys() - known
         if not unknown or not (unknown := unknown - set(self.landed())):
             return
@@ -696,7 +682,7 @@ class _Repair:
         """Write the log of a stream anew from its whole rows; the other files are read again."""
         schema = stream_schema(self.spec, stream)
         rows = self._whole_rows(table, schema)
-        counted = _count_rows(self.store, rows)
+        counted = _count_by_file(self.store, "rows", {"rows": rows})
         again, kept = [], []
         for sha, path, n_added, is_there in self._files(stream):
             if n_added <= counted.get(sha, 0):
@@ -752,11 +738,10 @@ class _Repair:
         query = sa.select(c.sha256, c.path, c.n_new + c.n_conflict, c.size_bytes).where(
             c.model == self.spec.model, c.stream == stream, c.status == "done"
         )
-        with self.store.state.connect() as conn:
-            return [
-                (sha, path, int(n), _has_content(self.project / path, sha, size))
-                for sha, path, n, size in conn.execute(query)
-            ]
+        return [
+            (sha, path, int(n), _has_content(self.project / path, sha, size))
+            for sha, path, n, size in fetch_rows(self.store.state, query)
+        ]
 
     def _forget(self, stream: Stream, shas: Sequence[str]) -> None:
         """Let files be new again, so that the next ingest reads them."""
@@ -771,7 +756,7 @@ class _Repair:
             return
         if (log / "moved_ids").path.exists():
             self._move((log / "moved_ids").path)
-        predictions = self.store.event_log(self.spec).table("predictions").snapshot()
+        predictions = self.store.event_log(self.spec).folders["predictions"].snapshot()
         if predictions is None:
             return
         source = predictions.from_sql(["prediction_id", "window_date"])
@@ -814,13 +799,6 @@ def _open_last_whole(
         return Snapshot(TableVersion(opened, table), schema, aliases_of(spec))
     except (TableNotFoundError, DeltaError, StoreError, OSError):
         return None
-
-
-def _count_rows(store: Store, rows: pa.Table) -> dict[str, int]:
-    counted = store.query(
-        f"SELECT {CONTENT} AS sha, count(*) AS n FROM rows GROUP BY 1", {"rows": rows}
-    )
-    return dict(zip(*(counted.column(c).to_pylist() for c in ("sha", "n")), strict=True))
 
 
 def _has_content(path: Path, sha: str, size: int) -> bool:

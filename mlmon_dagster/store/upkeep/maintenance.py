@@ -18,7 +18,8 @@ import datetime as dt
 import json
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -39,7 +40,6 @@ from mlmon_dagster.store import baselines
 from mlmon_dagster.store.clocks import count_ages, read_machine_clock
 from mlmon_dagster.store.erasure import erase, ledger
 from mlmon_dagster.store.moments import begin_moment, check_tables
-from mlmon_dagster.store.places.location import Location
 from mlmon_dagster.store.state import manifest, metric_log, model_history, window_state
 from mlmon_dagster.store.state.schema import (
     METADATA,
@@ -49,11 +49,18 @@ from mlmon_dagster.store.state.schema import (
     ingest_file,
     silence,
 )
-from mlmon_dagster.store.state.sql import literal
+from mlmon_dagster.store.state.sql import fetch_rows, fetch_value, literal
 from mlmon_dagster.store.state.writing import reached, writer_lock
 from mlmon_dagster.store.tables import kept_rows, spans
 from mlmon_dagster.store.tables.columns import EXPIRED, UNMATCHED, actual_schema, conform
-from mlmon_dagster.store.tables.delta import DeltaFolder, LiveFile, Snapshot, open_table, retry
+from mlmon_dagster.store.tables.delta import (
+    DeltaFolder,
+    LiveFile,
+    Snapshot,
+    in_partitions,
+    open_table,
+    retry,
+)
 
 if TYPE_CHECKING:
     from mlmon_dagster.store.store import Store
@@ -119,7 +126,7 @@ def open_tables(store: Store, spec: ModelSpec) -> dict[str, DeltaFolder]:
     return {
         **store.event_log(spec).folders,
         "records": store.inference_records(spec).folder,
-        "profiles": store.table("profiles", spec.model).folder,
+        "profiles": store.table("profiles", spec.model),
         "spans": spans.folder_of(store.root, spec.model),
     }
 
@@ -159,10 +166,8 @@ def _remove_versions(
             table.cleanup_metadata()
     hours += math.ceil(gained.total_seconds() / 3600)
     unused = table.vacuum(retention_hours=hours, dry_run=True, enforce_retention_duration=False)
-    size = 0
-    if folder.path.is_local:
-        sizes = [p.stat().st_size for f in unused if (p := folder.path.path / f).is_file()]
-        size = sum(sizes)
+    local = [folder.path.path / name for name in unused] if folder.path.is_local else []
+    size = sum(path.stat().st_size for path in local if path.is_file())
     if unused and not dry_run:
         table.vacuum(retention_hours=hours, dry_run=False, enforce_retention_duration=False)
     return Removal(f"old versions of {name}", 0, len(unused), size)
@@ -205,12 +210,8 @@ class Removal:
 
 def find_first_dates(spec: ModelSpec, now: dt.datetime) -> dict[str, str]:
     """Return dataset -> the first local date whose rows are kept; absent ones are kept for ever."""
-    found = {}
-    for dataset in DATASETS:
-        age = spec.retention.of_dataset(dataset)
-        if age is not None:
-            found[dataset] = _first_date(spec, now, age)
-    return found
+    ages = {dataset: spec.retention.of_dataset(dataset) for dataset in DATASETS}
+    return {d: _first_date(spec, now, age) for d, age in ages.items() if age is not None}
 
 
 def _first_date(spec: ModelSpec, now: dt.datetime, age: dt.timedelta) -> str:
@@ -229,16 +230,20 @@ def delete_by_age(
         why = "this is the first look at the clock, and a clock alone deletes nothing"
         return [Removal("rows past their age", why=why)]
     held_back = ages.why if now - ages.now > _USUAL_GAIN else ""
-    now = ages.now
-    dates = find_first_dates(spec, now)
+    mine = _Ageing(store, spec, ages.now, dry_run)
+    dates = find_first_dates(spec, ages.now)
+    kept = spec.retention
     removals = [
         Removal("rows past their age", why=held_back),
-        *_delete_rows(store, spec, dates, now, dry_run=dry_run),
-        *_delete_spans(store, spec, now, dry_run=dry_run),
-        *_delete_profiles(store, spec, now, dry_run=dry_run),
-        _delete_letters(store, spec, now, dry_run=dry_run),
-        _delete_quarantine(store, spec, now, dry_run=dry_run),
-        _delete_refused_rows(store, spec, dates, dry_run=dry_run),
+        *mine.delete_events(dates),
+        # Not longer than the events whose requests they tell about.
+        *mine.delete_table(
+            "spans", spans.folder_of(store.root, spec.model), kept.spans, kept.production
+        ),
+        *mine.delete_table("profiles", store.table("profiles", spec.model), kept.profiles),
+        mine.delete_letters(),
+        mine.delete_quarantine(),
+        mine.delete_refused_rows(dates),
     ]
     return _drop_idle(removals)
 
@@ -248,7 +253,7 @@ def _newest_events(store: Store, spec: ModelSpec, now: dt.datetime) -> dt.dateti
 
     Events of other models say as well that time has passed, where this one has ended.
     """
-    files = _live_files(store.event_log(spec).table("predictions"))
+    files = _live_files(store.event_log(spec).folders["predictions"])
     dates = {file.partition["window_date"] for file in files}
     own = window_containing(spec.time, start_of_date(spec.time, max(dates))).end if dates else None
     if own is not None and own >= now:
@@ -263,55 +268,124 @@ def _earlier_look(store: Store, spec: ModelSpec) -> dt.datetime | None:
     return known[0] if known else manifest.load_last_finished(store.state, spec.model)
 
 
-def _delete_rows(
-    store: Store, spec: ModelSpec, dates: Mapping[str, str], now: dt.datetime, *, dry_run: bool
-) -> list[Removal]:
-    folders = store.event_log(spec).folders
-    tables = {
-        "predictions": folders["predictions"],
-        "actuals": folders["actuals"],
-        "records": store.inference_records(spec).folder,
-    }
-    everywhere = _date_of_all(folders["predictions"], dates)
-    removals = []
-    for dataset, date in [*dates.items(), *([(ALL, everywhere)] if everywhere else [])]:
-        if not dry_run and dataset != ALL:
-            with store.state.begin() as conn:
-                model_history.move_rows_from(
-                    conn, spec.model, dataset, start_of_date(spec.time, date), now
-                )
-        for name, folder in tables.items():
-            what = f"{name} of {dataset} before {date}"
-            where = {"dataset": dataset}
-            removals.append(_delete_dates(folder, what, date, where, dry_run=dry_run))
-    if everywhere and not dry_run:
-        _forget_moves(store, folders["moved_ids"], everywhere)
-    return removals
+@dataclass(frozen=True)
+class _Ageing:
+    """What goes by age of one model; only told with ``dry_run``."""
+
+    store: Store
+    spec: ModelSpec
+    now: dt.datetime
+    dry_run: bool
+
+    def delete_events(self, dates: Mapping[str, str]) -> list[Removal]:
+        """Delete events, ground truth and records of each dataset before its first date."""
+        folders = self.store.event_log(self.spec).folders
+        tables = {
+            "predictions": folders["predictions"],
+            "actuals": folders["actuals"],
+            "records": self.store.inference_records(self.spec).folder,
+        }
+        present = {file.partition["dataset"] for file in _live_files(folders["predictions"])}
+        # Ground truth for all datasets is kept as long as the one kept longest.
+        is_known = bool(present) and present <= set(dates)
+        everywhere = min(dates[dataset] for dataset in present) if is_known else None
+        removals = []
+        for dataset, date in [*dates.items(), *([(ALL, everywhere)] if everywhere else [])]:
+            if not self.dry_run and dataset != ALL:
+                first = start_of_date(self.spec.time, date)
+                with self.store.state.begin() as conn:
+                    model_history.move_rows_from(conn, self.spec.model, dataset, first, self.now)
+            removals += [
+                self._delete_dates(folder, f"{name} of {dataset}", date, dataset)
+                for name, folder in tables.items()
+            ]
+        if everywhere and not self.dry_run:
+            _forget_moves(self.store, folders["moved_ids"], everywhere)
+        return removals
+
+    def delete_table(
+        self, name: str, folder: DeltaFolder, *ages: dt.timedelta | None
+    ) -> list[Removal]:
+        """Delete rows of a table of all datasets that are older than the least of some ages."""
+        age = _least(ages)
+        if age is None:
+            return []
+        return [self._delete_dates(folder, name, _first_date(self.spec, self.now, age))]
+
+    def _delete_dates(
+        self, folder: DeltaFolder, what: str, date: str, dataset: str | None = None
+    ) -> Removal:
+        files = [
+            file
+            for file in _live_files(folder)
+            if file.partition["window_date"] < date  # "unmatched" sorts after every date
+            and dataset in (None, file.partition.get("dataset"))
+        ]
+        rows, size = sum(file.n_rows for file in files), sum(file.size or 0 for file in files)
+        if files and not self.dry_run:
+            predicate = f"window_date < {literal(date)}"
+            if dataset is not None:
+                predicate += f" AND dataset = {literal(dataset)}"
+            # On partition columns alone: files leave the newest version, none is rewritten.
+            retry(lambda: open_table(folder.path).delete(predicate), "Deleting by age")
+        return Removal(f"{what} before {date}", rows, len(files), size)
+
+    def delete_letters(self) -> Removal:
+        """Delete notes of refused rows."""
+        age = self.spec.retention.dead_letter
+        if age is None:
+            return Removal("notes of refused rows")
+        c, limit = dead_letter.c, self.now - age
+        # By both times: a clock that was behind may have written one of them.
+        is_of_old = sa.or_(c.window_start.is_(None), c.window_start < limit)
+        old = (c.model == self.spec.model, c.created_at < limit, is_of_old)
+        with self.store.state.begin() as conn:
+            count = sa.select(sa.func.count()).select_from(dead_letter).where(*old)
+            n = fetch_value(conn, count) or 0
+            if n and not self.dry_run:
+                conn.execute(sa.delete(dead_letter).where(*old))
+        return Removal(f"notes of refused rows before {limit:%Y-%m-%d}", rows=n)
+
+    def delete_quarantine(self) -> Removal:
+        """Delete refused files, and files of refused rows."""
+        # They hold people's data as the rows do, and are not kept any longer than these.
+        age = _least((self.spec.retention.quarantine, self.spec.retention.production))
+        if age is None:
+            return Removal("refused files and rows")
+        c, limit = ingest_file.c, self.now - age
+        refused = sa.or_(c.status == "quarantined", c.kept != "")
+        query = sa.select(c.sha256, c.size_bytes).where(
+            c.model == self.spec.model, refused, c.finished_at < limit, c.first_seen < limit
+        )
+        sizes = {row.sha256: row.size_bytes for row in fetch_rows(self.store.state, query)}
+        folder = kept_rows.locate_folder(self.store, self.spec.model)
+        shas = {name: name.split(".")[0] for name in folder.below()}
+        old = {name: sizes[sha] for name, sha in shas.items() if sha in sizes}
+        for name in [] if self.dry_run else old:
+            (folder / name).delete()
+        what = f"refused files and rows before {limit:%Y-%m-%d}"
+        return Removal(what, files=len(old), size=sum(old.values()))
+
+    def delete_refused_rows(self, dates: Mapping[str, str]) -> Removal:
+        """Let refused rows go with the rows of their windows, however late they came."""
+        if PRODUCTION not in dates:
+            return Removal("refused rows")
+        first = start_of_date(self.spec.time, dates[PRODUCTION])
+        n_rows = 0
+        for place in kept_rows.list_places(self.store, self.spec.model):
+            kept = kept_rows.read_rows(place)
+            if kept is None:
+                continue
+            left = kept.without(kept.before(first))
+            n_rows += kept.n_refused - left.n_refused
+            if not self.dry_run:
+                kept_rows.replace_rows(place, kept, left)
+        return Removal(f"refused rows of windows before {first:%Y-%m-%d}", rows=n_rows)
 
 
-def _date_of_all(predictions: DeltaFolder, dates: Mapping[str, str]) -> str | None:
-    """Return the first date kept of ground truth for all datasets: that of the one kept longest."""
-    present = {file.partition["dataset"] for file in _live_files(predictions)}
-    return min(dates[d] for d in present) if present and present <= set(dates) else None
-
-
-def _delete_dates(
-    folder: DeltaFolder, what: str, date: str, where: Mapping[str, str], *, dry_run: bool
-) -> Removal:
-    files = [
-        file
-        for file in _live_files(folder)
-        if file.partition["window_date"] < date  # "unmatched" sorts after every date
-        and all(file.partition[key] == value for key, value in where.items())
-    ]
-    rows, size = sum(file.n_rows for file in files), sum(file.size or 0 for file in files)
-    removal = Removal(what, rows, len(files), size)
-    if files and not dry_run:
-        parts = [f"{key} = {literal(value)}" for key, value in where.items()]
-        predicate = " AND ".join([*parts, f"window_date < {literal(date)}"])
-        # On partition columns alone: files leave the newest version, none is rewritten.
-        retry(lambda: open_table(folder.path).delete(predicate), "Deleting by age")
-    return removal
+def _least(ages: Iterable[dt.timedelta | None]) -> dt.timedelta | None:
+    """Return the shortest of some ages; None if nothing goes by age."""
+    return min((age for age in ages if age is not None), default=None)
 
 
 def _forget_moves(store: Store, folder: DeltaFolder, date: str) -> None:
@@ -325,86 +399,6 @@ def _forget_moves(store: Store, folder: DeltaFolder, date: str) -> None:
             snapshot.overwrite(store.query(kept).cast(snapshot.schema), "TRUE")
 
     retry(attempt, "Forgetting moved ids")
-
-
-def _delete_spans(
-    store: Store, spec: ModelSpec, now: dt.datetime, *, dry_run: bool
-) -> list[Removal]:
-    # Not longer than the events whose requests they tell about.
-    ages = [a for a in (spec.retention.spans, spec.retention.production) if a is not None]
-    if not ages:
-        return []
-    date = _first_date(spec, now, min(ages))
-    folder = spans.folder_of(store.root, spec.model)
-    return [_delete_dates(folder, f"spans before {date}", date, {}, dry_run=dry_run)]
-
-
-def _delete_profiles(
-    store: Store, spec: ModelSpec, now: dt.datetime, *, dry_run: bool
-) -> list[Removal]:
-    age = spec.retention.profiles
-    if age is None:
-        return []
-    date = _first_date(spec, now, age)
-    folder = store.table("profiles", spec.model).folder
-    return [_delete_dates(folder, f"profiles before {date}", date, {}, dry_run=dry_run)]
-
-
-def _delete_letters(store: Store, spec: ModelSpec, now: dt.datetime, *, dry_run: bool) -> Removal:
-    age = spec.retention.dead_letter
-    if age is None:
-        return Removal("notes of refused rows")
-    c, limit = dead_letter.c, now - age
-    # By both times: a clock that was behind may have written one of them.
-    is_of_old = sa.or_(c.window_start.is_(None), c.window_start < limit)
-    old = (c.model == spec.model, c.created_at < limit, is_of_old)
-    with store.state.begin() as conn:
-        n = conn.scalar(sa.select(sa.func.count()).select_from(dead_letter).where(*old)) or 0
-        if n and not dry_run:
-            conn.execute(sa.delete(dead_letter).where(*old))
-    return Removal(f"notes of refused rows before {now - age:%Y-%m-%d}", rows=n)
-
-
-def _delete_quarantine(
-    store: Store, spec: ModelSpec, now: dt.datetime, *, dry_run: bool
-) -> Removal:
-    # What was refused holds people's data as the rows do, and is not kept any longer than these.
-    ages = [a for a in (spec.retention.quarantine, spec.retention.production) if a is not None]
-    if not ages:
-        return Removal("refused files and rows")
-    age = min(ages)
-    c = ingest_file.c
-    refused = sa.or_(c.status == "quarantined", c.kept != "")
-    query = sa.select(c.sha256, c.size_bytes).where(
-        c.model == spec.model, refused, c.finished_at < now - age, c.first_seen < now - age
-    )
-    with store.state.connect() as conn:
-        sizes = {row.sha256: row.size_bytes for row in conn.execute(query)}
-    folder: Location = kept_rows.locate_folder(store, spec.model)
-    old = {name: sizes[sha] for name in folder.below() if (sha := name.split(".")[0]) in sizes}
-    for name in [] if dry_run else old:
-        (folder / name).delete()
-    what = f"refused files and rows before {now - age:%Y-%m-%d}"
-    return Removal(what, files=len(old), size=sum(old.values()))
-
-
-def _delete_refused_rows(
-    store: Store, spec: ModelSpec, dates: Mapping[str, str], *, dry_run: bool
-) -> Removal:
-    """Let refused rows go with the rows of their windows, however late they came."""
-    if PRODUCTION not in dates:
-        return Removal("refused rows")
-    first = start_of_date(spec.time, dates[PRODUCTION])
-    n_rows = 0
-    for place in kept_rows.list_places(store, spec.model):
-        kept = kept_rows.read_rows(place)
-        if kept is None:
-            continue
-        left = kept.without(kept.before(first))
-        n_rows += kept.n_refused - left.n_refused
-        if not dry_run:
-            kept_rows.replace_rows(place, kept, left)
-    return Removal(f"refused rows of windows before {first:%Y-%m-%d}", rows=n_rows)
 
 
 @dataclass(frozen=True)
@@ -424,12 +418,11 @@ class Unmatched:
 
 def count_unmatched(store: Store, spec: ModelSpec) -> Unmatched:
     """Count the ground truth without a prediction; reads no rows."""
-    files = _live_files(store.event_log(spec).table("actuals"))
-    waiting, expired = (
-        sum(file.n_rows for file in files if file.partition["window_date"] == name)
-        for name in _SET_ASIDE
-    )
-    return Unmatched(waiting, expired)
+    files = _live_files(store.event_log(spec).folders["actuals"])
+    n_of = Counter[str]()
+    for file in files:
+        n_of[file.partition["window_date"]] += file.n_rows
+    return Unmatched(n_of[UNMATCHED], n_of[EXPIRED])
 
 
 def settle_unmatched(store: Store, spec: ModelSpec, now: datetime) -> Unmatched:
@@ -455,8 +448,8 @@ def settle_unmatched(store: Store, spec: ModelSpec, now: datetime) -> Unmatched:
 
 def _settle_once(store: Store, spec: ModelSpec, now: datetime) -> int:
     log = store.event_log(spec)
-    folder = log.table("actuals")
-    rows = store.query(f"SELECT * FROM {_select_dates(folder.ensure(), set(_SET_ASIDE))}")
+    folder = log.folders["actuals"]
+    rows = store.query(f"SELECT * FROM {folder.ensure().from_sql(None, in_partitions(_SET_ASIDE))}")
     held = rows.column("window_date")
     placed = log.place(rows.drop_columns(["window_date"]))
     placed = conform(placed, actual_schema(spec), f"{spec.model}/actuals")
@@ -484,16 +477,13 @@ def _drop_moved(store: Store, snapshot: Snapshot, rows: pa.Table) -> pa.Table:
     """Leave out rows that an interrupted call has already moved."""
     if not rows.num_rows:
         return rows
-    there = _select_dates(snapshot, set(rows.column("window_date").to_pylist()))
+    dates = set(rows.column("window_date").to_pylist())
+    there = snapshot.from_sql(None, in_partitions(dates))
     same = " AND ".join(f"t.{name} IS NOT DISTINCT FROM m.{name}" for name in _IDENTITY)
     return store.query(
         f"SELECT m.* FROM moved AS m WHERE NOT EXISTS (SELECT 1 FROM {there} AS t WHERE {same})",
         {"moved": rows},
     ).cast(rows.schema)
-
-
-def _select_dates(snapshot: Snapshot, dates: set[str]) -> str:
-    return snapshot.from_sql(None, lambda partition: partition["window_date"] in dates)
 
 
 def find_declaration(models: Path, model: str) -> Path:
@@ -530,11 +520,12 @@ def list_folders(store: Store, model: str) -> list[Path]:
 
 def count_rows(store: Store, model: str) -> dict[str, int]:
     """Return how many rows of the state database are a model's, by table; none left out."""
-    with store.state.connect() as conn:
-        counts = {
-            table.name: conn.scalar(sa.select(sa.func.count()).select_from(table).where(mine))
-            for table, mine in _select_rows(model)
-        }
+    counts = {
+        table.name: fetch_value(
+            store.state, sa.select(sa.func.count()).select_from(table).where(mine)
+        )
+        for table, mine in _select_rows(model)
+    }
     return {name: int(n) for name, n in counts.items() if n}
 
 
@@ -582,5 +573,5 @@ def _select_rows(model: str) -> list[tuple[sa.Table, sa.ColumnElement[bool]]]:
 
 def _silences_naming(conn: sa.Connection, model: str) -> list[int]:
     """Return the silences that name exactly this model."""
-    rows = conn.execute(sa.select(silence.c.id, silence.c.matcher).order_by(silence.c.id))
+    rows = fetch_rows(conn, sa.select(silence.c.id, silence.c.matcher))
     return [number for number, matcher in rows if json.loads(matcher).get("model") == model]
