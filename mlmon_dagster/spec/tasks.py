@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -26,9 +26,11 @@ from mlmon_dagster.spec.names import (
     CUSTOM,
     ESTIMATED_PERFORMANCE,
     VERSIONS,
+    Found,
     column_problem,
     did_you_mean,
     listed,
+    offer,
     score_column,
 )
 from mlmon_dagster.spec.scalars import KOfN
@@ -38,7 +40,6 @@ if TYPE_CHECKING:
 
 MAX_CLASSES = 100
 RESIDUAL = "residual"
-Found = Iterator[tuple[tuple[str | int, ...], str]]
 # Keys that only some tasks understand.
 _ONLY_FOR: dict[tuple[str, ...], tuple[str, ...]] = {
     ("columns", "scores"): (MULTICLASS,),
@@ -218,11 +219,8 @@ def _fairness(spec: Declaration) -> Found:
     known = [",".join(key) for key in spec.slices]
     for index, key in enumerate(spec.fairness.slices):
         if key not in known:
-            hint = did_you_mean(key, known) or "."
-            yield (
-                ("fairness", "slices", index),
-                f"'{key}' is not among the slices{hint} Slices: {listed(known)}; add it there",
-            )
+            said = f"'{key}' is not among the slices{offer(key, known, called='Slices')}"
+            yield ("fairness", "slices", index), f"{said}; add it there"
     for key in spec.fairness.reference or {}:
         if key not in spec.fairness.slices:
             yield ("fairness", "reference", key), f"'{key}' is not under fairness.slices"
@@ -351,8 +349,8 @@ def monitored_outcome_problem(spec: Declaration, monitor: BusinessMonitor) -> st
     if monitor.outcome is None:
         return f"say which outcome: {listed(fit)}" if len(fit) > 1 else None
     if monitor.outcome not in fit:
-        hint = did_you_mean(monitor.outcome, fit) or "."
-        return f"{monitor.metric} has no outcome '{monitor.outcome}'{hint} Known: {listed(fit)}"
+        said = f"{monitor.metric} has no outcome '{monitor.outcome}'"
+        return said + offer(monitor.outcome, fit)
     return None
 
 
@@ -429,7 +427,7 @@ def default_estimates(spec: Declaration) -> tuple[EstimateMonitor, ...]:
     return (EstimateMonitor(metric=wanted),) if wanted is not None and wanted in found else ()
 
 
-def estimate_problems(spec: Declaration) -> Iterator[tuple[tuple[str | int, ...], str]]:
+def estimate_problems(spec: Declaration) -> Found:
     """Find declared monitors of estimates that the model cannot have."""
     seen: set[str] = set()
     for index, monitor in enumerate(spec.monitors.estimated_performance):

@@ -194,11 +194,6 @@ def test_the_defaults_watch_everything() -> None:
         (asked_of(url="ftp://p"), "starts with http:// or https://"),
         (asked_of(url="http://me:secret@p"), "use url_env"),
         (asked_of(url="http://p", token_env="ey.J0"), "the name of an environment variable"),
-        (asked_of(url="http://p", presets=["tritn"]), "monitors.service.prometheus.presets"),
-        (
-            asked_of(url="http://p", presets=["vllm"], metrics={"vllm_most_waitng": {"above": 1}}),
-            "did you mean 'vllm_most_waiting'?",
-        ),
         (asked_of(url="http://p", metrics={"Bad Name": {"query": "up"}}), "Bad Name"),
         ({"monitors": {"freshness": {"no_data_for": "0s"}}}, "must be longer than 0s"),
         ({"monitors": {"drift": {"owner": "x"}}}, "monitors.drift.owner: 'x' is not an owner"),

@@ -14,11 +14,18 @@ from pydantic_core import ErrorDetails
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec.alerting import RECEIVERS, AlertPolicy
-from mlmon_dagster.spec.checks import FieldPath, Problem, find_problems
+from mlmon_dagster.spec.checks import Problem, find_problems
 from mlmon_dagster.spec.files.known_specs import KnownSpecs
 from mlmon_dagster.spec.files.yaml_tree import MAX_BYTES, Tree, read_tree, redact
 from mlmon_dagster.spec.model import ModelSpec
-from mlmon_dagster.spec.names import RESERVED_MODELS, did_you_mean, listed, model_problem
+from mlmon_dagster.spec.names import (
+    RESERVED_MODELS,
+    FieldPath,
+    did_you_mean,
+    listed,
+    model_problem,
+    offer,
+)
 from mlmon_dagster.spec.scalars import printable, shown
 from mlmon_dagster.spec.windows import check_window_count
 
@@ -440,8 +447,7 @@ def _message(detail: ErrorDetails, path: FieldPath, text: str | None) -> str:
         known = _keys_beside(path, detail["loc"])
         if path[-1] == "mention" and (place := RECEIVERS.get(str(path[-2]))):
             return f"mention is a key of slack; here {place.unmentioned}"
-        hint = did_you_mean(str(path[-1]), known) or "."
-        return f"unknown key{hint} Known keys: {listed(known, 30)}"
+        return f"unknown key{offer(str(path[-1]), known, 30, 'Known keys')}"
     if kind == "missing":
         return "is required"
     if kind == "literal_error":
