@@ -148,19 +148,35 @@ class SlackRoute(Place):
             yield ("mention",), problem
 
 
-class WebhookRoute(Place):
-    """An address that takes every message as signed JSON; see docs/alerts.md."""
+class AddressRoute(Place):
+    """A place by its address, which is named by a variable if it is a secret."""
 
-    called = "the webhook {}"
-    unmentioned = "the program that receives the message decides who is notified"
+    article: ClassVar[str]
     url: str | None = None
     url_env: str | None = None
-    secret_env: str | None = None
 
     def problems(self) -> Found:
         """Yield what is wrong with it, and where in it."""
-        yield from _url_problems("a webhook", self.url, self.url_env)
+        if (self.url is None) == (self.url_env is None):
+            yield (), f"{self.article} needs url, or url_env if the address is a secret; not both"
+        if self.url is not None and (problem := address_problem(self.url)):
+            yield ("url",), problem
+        elif self.url is not None and (keys := secret_keys(self.url)):
+            yield (
+                ("url",),
+                f"the query of this address holds {', '.join(map(shown, keys))}, which looks like "
+                "a secret; put the address into an environment variable and name that in url_env",
+            )
         yield from super().problems()
+
+
+class WebhookRoute(AddressRoute):
+    """An address that takes every message as signed JSON; see docs/alerts.md."""
+
+    called = "the webhook {}"
+    article = "a webhook"
+    unmentioned = "the program that receives the message decides who is notified"
+    secret_env: str | None = None
 
 
 class PagerDutyRoute(Place):
@@ -172,18 +188,12 @@ class PagerDutyRoute(Place):
     region: Literal["us", "eu"] = "us"
 
 
-class AlertmanagerRoute(Place):
+class AlertmanagerRoute(AddressRoute):
     """An Alertmanager, which is told again and again of what fires."""
 
     called = "the Alertmanager {}"
+    article = "an Alertmanager"
     unmentioned = "its own routes and receivers say who is called"
-    url: str | None = None
-    url_env: str | None = None
-
-    def problems(self) -> Found:
-        """Yield what is wrong with it, and where in it."""
-        yield from _url_problems("an Alertmanager", self.url, self.url_env)
-        yield from super().problems()
 
 
 class TeamsRoute(Place):
@@ -317,19 +327,6 @@ def policy_problems(policy: AlertPolicy) -> Found:
 def _place_problems(places: Places) -> Found:
     for name, place in places.declared_places().items():
         yield from place_below((name,), place.problems())
-
-
-def _url_problems(kind: str, url: str | None, url_env: str | None) -> Found:
-    if (url is None) == (url_env is None):
-        yield (), f"{kind} needs url, or url_env if the address is a secret; not both"
-    if url is not None and (problem := address_problem(url)):
-        yield ("url",), problem
-    elif url is not None and (keys := secret_keys(url)):
-        yield (
-            ("url",),
-            f"the query of this address holds {', '.join(map(shown, keys))}, which looks like a "
-            "secret; put the address into an environment variable and name that in url_env",
-        )
 
 
 def address_problem(url: str) -> str | None:

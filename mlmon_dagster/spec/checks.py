@@ -48,8 +48,7 @@ from mlmon_dagster.spec.tasks import (
     estimate_problems,
     estimated,
     metric_problem,
-    monitored_evaluation_problem,
-    monitored_outcome_problem,
+    monitored_subject_problem,
     residual,
     task_problems,
 )
@@ -383,11 +382,8 @@ def _performance(spec: Declaration, family: MetricFamily) -> Found:
             moved = f"{monitor.metric} is of {other}; write it under monitors.{other}"
             yield where, moved
         yield from say_if(where, metric_problem(spec, monitor.metric))
-        if isinstance(monitor, BusinessMonitor):
-            yield from say_if((*where, "outcome"), monitored_outcome_problem(spec, monitor))
-        else:
-            said = monitored_evaluation_problem(spec, monitor)
-            yield from say_if((*where, "evaluation"), said)
+        what = "outcome" if isinstance(monitor, BusinessMonitor) else "evaluation"
+        yield from say_if((*where, what), monitored_subject_problem(spec, monitor))
     if declared and not spec.has_actuals:
         yield (
             ("monitors", family),

@@ -28,7 +28,6 @@ from mlmon_dagster.spec.names import (
     VERSIONS,
     Found,
     column_problem,
-    did_you_mean,
     listed,
     offer,
     score_column,
@@ -314,16 +313,20 @@ def shown_series(spec: Declaration) -> tuple[str, ...]:
     return tuple(of_outcome(m, name) for m in metrics for name in evaluations_of(spec, m))
 
 
-def monitored_evaluation_problem(spec: Declaration, monitor: PerformanceMonitor) -> str | None:
-    """Say why a monitor cannot be of its evaluation, or None if it can."""
-    fit = evaluations_of(spec, monitor.metric)
-    if monitor.evaluation is None:
-        return f"say which evaluation: {listed(fit)}" if fit else None
-    if monitor.evaluation not in fit:
-        hint = did_you_mean(monitor.evaluation, fit) or "."
-        known = f" Known: {listed(fit)}" if fit else ""
-        return f"{monitor.metric} has no evaluation '{monitor.evaluation}'{hint}{known}"
-    return None
+def monitored_subject_problem(spec: Declaration, monitor: PerformanceMonitor) -> str | None:
+    """Say why a monitor cannot be of its outcome or evaluation, or None if it can."""
+    if isinstance(monitor, BusinessMonitor):
+        what, said, fit = "outcome", monitor.outcome, outcomes_of(spec, monitor.metric)
+        is_told = len(fit) < 2
+    else:
+        what, said, fit = "evaluation", monitor.evaluation, evaluations_of(spec, monitor.metric)
+        is_told = not fit
+    if said is None:
+        return None if is_told else f"say which {what}: {listed(fit)}"
+    if said in fit:
+        return None
+    wrong = f"{monitor.metric} has no {what} '{said}'"
+    return wrong + offer(said, fit) if fit or what == "outcome" else f"{wrong}."
 
 
 def metric_problem(spec: Declaration, metric: str) -> str | None:
@@ -340,17 +343,6 @@ def metric_problem(spec: Declaration, metric: str) -> str | None:
         if role.startswith("outcomes_"):
             place = f"an outcome of columns.outcomes with better: {role.removeprefix('outcomes_')}"
         return f"{metric} is computed from {place}; declare it"
-    return None
-
-
-def monitored_outcome_problem(spec: Declaration, monitor: BusinessMonitor) -> str | None:
-    """Say why a monitor cannot be of its outcome, or None if it can."""
-    fit = outcomes_of(spec, monitor.metric)
-    if monitor.outcome is None:
-        return f"say which outcome: {listed(fit)}" if len(fit) > 1 else None
-    if monitor.outcome not in fit:
-        said = f"{monitor.metric} has no outcome '{monitor.outcome}'"
-        return said + offer(monitor.outcome, fit)
     return None
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
@@ -16,6 +16,7 @@ from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec.alerting import RECEIVERS, AlertPolicy
 from mlmon_dagster.spec.checks import Problem, find_problems
 from mlmon_dagster.spec.files.known_specs import KnownSpecs
+from mlmon_dagster.spec.files.meanings import find_classes, find_fields
 from mlmon_dagster.spec.files.yaml_tree import MAX_BYTES, Tree, read_tree, redact
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.names import (
@@ -491,31 +492,15 @@ def _place(loc: tuple[str | int, ...], data: object, kind: str) -> FieldPath:
 def _keys_beside(path: FieldPath, loc: tuple[str | int, ...]) -> list[str]:
     """List the keys that may stand where the last part of a path stands.
 
-    Where one of several classes may stand, pydantic's location names the one that was tried.
+    Where one of several classes may stand, pydantic's location names the one that was tried. An
+    index, or a key of a container such as the name of a feature, stays within the class.
     """
-    model, levels = ModelSpec, 0
-    for part in path[:-1]:
-        if levels:  # an index or a key of a container, such as the name of a feature
-            levels -= 1
-            continue
-        fields = {f.alias or name: f.annotation for name, f in model.model_fields.items()}
-        found = _model_within(fields.get(str(part)), loc)
-        if found is None:
-            return []
-        model, levels = found
-    return [field.alias or name for name, field in model.model_fields.items()]
-
-
-def _model_within(annotation: Any, loc: tuple[str | int, ...]) -> tuple[Any, int] | None:
-    """Find the model class in an annotation, and how many containers it is in."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation, 0
-    inner = [_model_within(argument, loc) for argument in get_args(annotation)]
-    models = [found for found in inner if found is not None]
-    if not models:
-        return None
-    model, levels = next((m for m in models if m[0].__name__ in loc), models[0])
-    return model, levels + (get_origin(annotation) in (dict, tuple))
+    part: type[BaseModel] = ModelSpec
+    for step in path[:-1]:
+        field = find_fields(part).get(str(step))
+        below = list(find_classes(field.annotation)) if field else []
+        part = next((one for one in below if one.__name__ in loc), (below or [part])[0])
+    return list(find_fields(part))
 
 
 def _dropped(value: Any, path: FieldPath) -> Any:
