@@ -61,6 +61,7 @@ _MOST_SLICE_COLUMNS = 3
 # Of what objectives promise: the slowest rule looks at three days, and records are read again.
 SHORTEST_OBJECTIVE, LONGEST_OBJECTIVE = dt.timedelta(days=3), dt.timedelta(days=92)
 _SLICEABLE = ("categorical", "boolean")
+_NO_VERSIONS = "needs columns.model_version, or spans.version"
 
 
 class Problem(NamedTuple):
@@ -294,7 +295,7 @@ def _baseline(spec: Declaration) -> Found:
     yield from say_if(("baseline",), spec.baseline.problem(spec.time.granularity))
     kind, declared = spec.baseline.kind, "baseline" in spec.model_fields_set
     if kind == "model_version" and not spec.has_versions:
-        yield (("baseline", "model_version"), "needs columns.model_version, or spans.version")
+        yield (("baseline", "model_version"), _NO_VERSIONS)
     if declared and kind == "dataset" and not spec.names_datasets:
         message = f"a baseline of the dataset '{spec.baseline.dataset}' needs columns.dataset"
         yield ("baseline",), message + ", or datasets; or write {moving: 28d}"
@@ -340,7 +341,7 @@ def _monitors(spec: Declaration) -> Found:
     said = other.problem(spec.time.granularity, own=True) if other else None
     yield from say_if(("monitors", DRIFT, "baseline"), said)
     if other and other.kind == "model_version" and not spec.has_versions:
-        yield (("monitors", DRIFT, "baseline"), "needs columns.model_version, or spans.version")
+        yield (("monitors", DRIFT, "baseline"), _NO_VERSIONS)
     if not spec.monitors.freshness.no_data_for:
         yield ("monitors", FRESHNESS, "no_data_for"), "must be longer than 0s"
     for family in get_args(MetricFamily):
@@ -459,7 +460,7 @@ def _versions(spec: Declaration) -> Found:
         if one.champion is not None and not spec.has_versions:
             yield place, "versions are distinguished by columns.model_version; declare it"
     if monitor.staleness is not None and not spec.has_versions:
-        yield (*where, "staleness"), "needs columns.model_version, or spans.version"
+        yield (*where, "staleness"), _NO_VERSIONS
     skew = monitor.skew
     if skew is None:
         return

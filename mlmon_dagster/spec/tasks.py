@@ -36,6 +36,7 @@ from mlmon_dagster.spec.scalars import KOfN
 
 if TYPE_CHECKING:
     from mlmon_dagster.spec.declaration import Declaration
+    from mlmon_dagster.spec.evaluations import Evaluation
 
 MAX_CLASSES = 100
 RESIDUAL = "residual"
@@ -55,10 +56,11 @@ _ONLY_FOR: dict[tuple[str, ...], tuple[str, ...]] = {
     ("quantile",): (REGRESSION,),
 }
 _RANKED = ("group", "rank", "examined")  # roles of rankings
-_OF_EVALUATIONS: Final = {
-    "evaluations": "an evaluation with good",
-    "numbers": "an evaluation without good, a number,",
-    "judges": "an evaluation with of, a judge's,",
+# What metrics of evaluations need: in words, and whether one is that.
+_OF_EVALUATIONS: Final[Mapping[str, tuple[str, Callable[[Evaluation], bool]]]] = {
+    "evaluations": ("an evaluation with good", lambda one: one.good is not None),
+    "numbers": ("an evaluation without good, a number,", lambda one: one.good is None),
+    "judges": ("an evaluation with of, a judge's,", lambda one: one.of is not None),
 }
 Answer = Literal["label", "class", "number"]
 
@@ -296,13 +298,8 @@ def _generation(spec: Declaration) -> Found:
 def evaluations_of(spec: Declaration, metric: str) -> list[str]:
     """Return the evaluations that a metric is measured of; none if it is not of evaluations."""
     needs = METRICS[metric].needs + METRICS[metric].fallback
-    return [
-        name
-        for name, one in spec.evaluations.items()
-        if ("evaluations" in needs and one.good is not None)
-        or ("numbers" in needs and one.good is None)
-        or ("judges" in needs and one.of is not None)
-    ]
+    fits = [fit for need, (_, fit) in _OF_EVALUATIONS.items() if need in needs]
+    return [name for name, one in spec.evaluations.items() if any(fit(one) for fit in fits)]
 
 
 def shown_series(spec: Declaration) -> tuple[str, ...]:
@@ -339,7 +336,7 @@ def metric_problem(spec: Declaration, metric: str) -> str | None:
         role = "scores" if spec.task == MULTICLASS and missing[0] == "score" else missing[0]
         place = role if role in ("costs", "fairness") else f"columns.{role}"
         if role in _OF_EVALUATIONS:
-            return f"{metric} needs {_OF_EVALUATIONS[role]} under evaluations"
+            return f"{metric} needs {_OF_EVALUATIONS[role][0]} under evaluations"
         if role.startswith("outcomes_"):
             place = f"an outcome of columns.outcomes with better: {role.removeprefix('outcomes_')}"
         return f"{metric} is computed from {place}; declare it"
@@ -360,10 +357,7 @@ def outcomes_of(spec: Declaration, metric: str) -> list[str]:
 
 def _has(spec: Declaration, need: str) -> bool:
     if need in _OF_EVALUATIONS:
-        return any(
-            one.of is not None if need == "judges" else (one.good is None) == (need == "numbers")
-            for one in spec.evaluations.values()
-        )
+        return any(map(_OF_EVALUATIONS[need][1], spec.evaluations.values()))
     if need.startswith("outcomes"):
         side = need.removeprefix("outcomes").lstrip("_")
         return any(side in ("", o.better) for o in spec.columns.outcomes.values())

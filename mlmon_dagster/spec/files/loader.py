@@ -316,8 +316,10 @@ def parse_model(text: str, origin: str = "<text>") -> ModelSpec:
     elif not isinstance(tree.value, dict):
         findings.append((1, "a spec is a mapping that starts with 'model: <name>'"))
     else:
-        spec, more = _validate(tree.value, tree)
-        findings += _without_echoes(more, tree)
+        spec, problems = _validate(tree.value, tree.texts)
+        # What only repeats, in other words, a problem already found while reading a value is left.
+        known = {path for _, path, _ in tree.problems if path in tree.texts}
+        findings += _located(tree, [one for one in problems if one.path not in known])
         if spec is not None and not findings:
             return spec
     raise ConfigError(_listing(origin, findings))
@@ -329,9 +331,9 @@ def spec_from_mapping(data: Mapping[str, object], origin: str = "spec") -> Model
     Raises:
         ConfigError: With one line per problem, each naming its place in the mapping.
     """
-    spec, problems = _validate(dict(data), Tree())
+    spec, problems = _validate(dict(data), {})
     if spec is None:
-        raise ConfigError("\n".join(printable(redact(f"{origin}: {m}")) for _, _, m in problems))
+        raise ConfigError("\n".join(printable(redact(f"{origin}: {_at(*p)}")) for p in problems))
     return spec
 
 
@@ -339,29 +341,23 @@ def _refuse(path: Path, problems: Sequence[Problem]) -> None:
     """Raise what is wrong with a spec that could be read, with its lines."""
     if problems:
         tree = read_tree(_read_text(path))
-        found = [(tree.line_of(where), _at(where, said)) for where, said in problems]
-        raise ConfigError(_listing(str(path), found))
+        raise ConfigError(_listing(str(path), _located(tree, problems)))
 
 
 def _validate(
-    data: dict[str, object], tree: Tree
-) -> tuple[ModelSpec | None, list[tuple[int, tuple[str | int, ...], str]]]:
+    data: dict[str, object], texts: Mapping[FieldPath, str]
+) -> tuple[ModelSpec | None, list[Problem]]:
     try:
         return ModelSpec.model_validate(data), []
     except ValidationError as error:
-        problems = explain(error, data, tree.texts)
-    return None, [(tree.line_of(path), path, _at(path, message)) for path, message in problems]
+        return None, explain(error, data, texts)
 
 
-def _without_echoes(
-    problems: list[tuple[int, tuple[str | int, ...], str]], tree: Tree
-) -> list[_Finding]:
-    """Drop what only repeats, in other words, a problem already found while reading a value."""
-    known = {path for _, path, _ in tree.problems if path in tree.texts}
-    return [(line, message) for line, path, message in problems if path not in known]
+def _located(tree: Tree, problems: Sequence[Problem]) -> list[_Finding]:
+    return [(tree.line_of(path), _at(path, message)) for path, message in problems]
 
 
-def _at(path: tuple[str | int, ...], message: str) -> str:
+def _at(path: FieldPath, message: str) -> str:
     place = ".".join(str(part) for part in path)
     return f"{place}: {message}" if place else message
 
