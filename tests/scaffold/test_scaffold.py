@@ -396,27 +396,6 @@ def test_what_names_and_values_do_not_tell_is_left_to_a_person(tmp_path: Path) -
         read_sample([tmp_path / "words.csv"])
 
 
-@pytest.mark.parametrize("is_joined", [True, False])
-@pytest.mark.parametrize("labelled", ["all", "production"])
-def test_a_baseline_without_ground_truth_is_said(
-    tmp_path: Path, labelled: str, is_joined: bool
-) -> None:
-    frame = churn().drop_columns(["tags"]).to_pandas()
-    is_bare = (labelled == "production") & (frame["dataset"] == "validation")
-    truth = frame.loc[~is_bare, ["request_id", "label"]]
-    events = frame.drop(columns="label")
-    if is_joined:
-        events.merge(truth, how="left").to_parquet(tmp_path / "events.parquet")
-    else:
-        events.to_parquet(tmp_path / "events.parquet")
-        truth.to_parquet(tmp_path / "truth.parquet")
-    at = dt.datetime(2026, 3, 20, tzinfo=dt.UTC)
-    text = propose(tmp_path, tuple(sorted(tmp_path.iterdir())), "churn", None, "team:crm", at)
-    said = [note for note in notes_of(text) if "ground truth" in note]
-    assert len(said) == (labelled == "production")
-    assert all("no row of validation that was read has ground truth" in note for note in said)
-
-
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no file .*gone\.parquet"):
         read_sample([tmp_path / "gone.parquet"])
