@@ -23,7 +23,7 @@ from mlmon_dagster.scaffold.roles import (
     positive_share,
     with_actuals,
     with_labels,
-    with_score,
+    with_outputs,
     with_truth,
 )
 from mlmon_dagster.scaffold.sample import (
@@ -118,7 +118,7 @@ def propose(
                 f"--role {name}={role}: no file has a column {name!r}, or it has another role"
                 f"{did_you_mean(name, known) or '.'} Columns: {listed(known)}"
             )
-    roles = with_score(roles, events, facts)
+    roles = with_outputs(roles, events, facts)
     roles = with_labels(roles, events, [*facts, *of_truth])
     time = roles.found["event_time"].columns[0]
     served = _served(streams.predictions, sample, facts, roles)

@@ -157,7 +157,7 @@ _RULES = (
           _is_any),
     _Rule("actual", r"(?!(output|response)_)(y|(actual|true|observed)_\w+|clicked|converted|"
           r"purchased|(y_)?true|"
-          r"(\w+_)?(actual|label|target|ground_?truth|truth|relevance|wahrheit|ergebnis|resultado|resultat|tatsaechlich|istwert|"
+          r"(\w+_)?(actual|label|target|ground_?truth|truth|relevance|wahrheit|tatsaechlich|istwert|"
           r"relevanz)(_(class|label|value))?|(wahre|tatsaechliche)_\w+)",
           _is_any),
     _Rule("outcome", r"(outcome|revenue|profit)", _is_number),
@@ -183,6 +183,8 @@ _ARGMAX = 0.95  # of the rows, in which a decision is the class of the largest p
 _CERTAIN = 0.02  # a decision is cut from probabilities at least so far from 0 and 1
 _CALIBRATED = 0.1  # how far the mean score of a ground truth may be off its rate
 _LIKELY_AUC = 0.6  # of a score for its ground truth, at least
+_TOGETHER = 0.6  # correlation of a predicted number and its truth, at least
+_FEWEST = 30  # rows with both
 _MANY_SCORES = 20  # different values at least of what a decision is cut from
 _APART = 0.02  # of the mean scores of two labels, at least
 _PLAIN = (("0", "1"), ("false", "true"))  # what ingest reads without a word in the spec
@@ -246,6 +248,8 @@ def guess_roles(
     _times(table, free, found, take, looks_for_truth=shared is None)
     if shared is None:
         _actual(table, free, found, scores, take)
+    if not scores and not found.keys() & {"score", "rank"}:
+        _alike(table, free, found, take, looks_for_truth=shared is None)
     if "prediction_id" not in found:
         found["prediction_id"] = _key(table, free, found, shared or ())
     if scores:
@@ -565,8 +569,8 @@ def with_truth(predictions: pa.Table, truth: pa.Table, roles: Roles) -> pa.Table
     return predictions.append_column(actual, joined.column(f"{actual}_min"))
 
 
-def with_score(roles: Roles, events: pa.Table, facts: Sequence[ColumnFacts]) -> Roles:
-    """Take for the score of a model without outputs the shares that its ground truth follows.
+def with_outputs(roles: Roles, events: pa.Table, facts: Sequence[ColumnFacts]) -> Roles:
+    """Take for what a model without outputs said the numbers that its ground truth follows.
 
     Args:
         roles: Of all columns.
@@ -578,21 +582,24 @@ def with_score(roles: Roles, events: pa.Table, facts: Sequence[ColumnFacts]) -> 
     if has_outputs or actual not in events.column_names:
         return roles
     used = roles.used() | {actual}
+    free = [f for f in facts if f.name not in used]
     (truth,) = facts_of(events.select([actual]))
     likely = [
         (f.name, auc)
-        for f in facts
-        if f.name not in used
-        and _has_scores(f)
-        and (auc := _auc_of(events, f.name, truth)) >= _LIKELY_AUC
+        for f in free
+        if _has_scores(f) and (auc := _auc_of(events, f.name, truth)) >= _LIKELY_AUC
     ]
-    if len(likely) != 1:
+    if len(likely) == 1:
+        ((name, auc),) = likely
+        reason = f"{actual} is true as often as it says, and ordered by it (ROC AUC {auc:.2f})"
+        found = {**roles.found, "score": Guess((name,), reason)}
+        task = "binary_classification"
+        return replace(roles, found=found, task=task, task_reason=f"{name} is from 0 to 1")
+    alike = [f.name for f in free if _go_together(events, f.name, actual)]
+    if roles.task != "regression" or len(alike) != 1:
         return roles
-    ((name, auc),) = likely
-    reason = f"{actual} is true as often as it says, and ordered by it (ROC AUC {auc:.2f})"
-    found = {**roles.found, "score": Guess((name,), reason)}
-    task = "binary_classification"
-    return replace(roles, found=found, task=task, task_reason=f"{name} is from 0 to 1")
+    reason = f"of the size of {actual}, and goes with it"
+    return replace(roles, found={**roles.found, "prediction": Guess((alike[0],), reason)})
 
 
 def _auc_of(table: pa.Table, score: str, fact: ColumnFacts) -> float:
@@ -615,6 +622,61 @@ def _auc_of(table: pa.Table, score: str, fact: ColumnFacts) -> float:
     ranks = np.argsort(np.argsort(scores, kind="stable"), kind="stable") + 1.0
     above = float(ranks[truth].sum()) - n_true * (n_true + 1) / 2
     return above / (n_true * (n - n_true))
+
+
+def _alike(
+    table: pa.Table,
+    free: dict[str, ColumnFacts],
+    found: dict[str, Guess],
+    take: _Take,
+    *,
+    looks_for_truth: bool,
+) -> None:
+    """Take for a predicted number and its truth two columns of like size that go together."""
+    missing = {"prediction", "actual"} - found.keys()
+    if not missing or not looks_for_truth:
+        return
+    numbers = [f for f in free.values() if f.kind == "numeric" and f.n_distinct > _MOST_CLASSES]
+    known = [found[role].columns[0] for role in ("prediction", "actual") if role in found]
+    others = [(known[0], f.name) for f in numbers] if known else [
+        (first.name, second.name) for first, second in combinations(numbers, 2)
+    ]  # fmt: skip
+    pairs = [pair for pair in others if _go_together(table, *pair)]
+    if len(pairs) != 1:
+        return
+    ((first, second),) = pairs
+    if known:
+        take(missing.pop(), second, f"of the size of {first}, and goes with it")
+        return
+    # Ground truth is what is not always there; else predictions stray less than the truth.
+    first, second = sorted(
+        pairs[0], key=lambda name: (free[name].n_null, float(np.nanstd(_numbers(table, name))))
+    )
+    take("prediction", first, f"goes with {second}, and is always there or varies less")
+    take("actual", second, f"of the size of {first}, and goes with it")
+
+
+def _go_together(table: pa.Table, first: str, second: str) -> bool:
+    """Tell whether two columns of numbers look like a prediction and its truth."""
+    if not _is_numeric(table, first) or not _is_numeric(table, second):
+        return False
+    one, other = _numbers(table, first), _numbers(table, second)
+    both = np.isfinite(one) & np.isfinite(other)
+    one, other = one[both], other[both]
+    narrow, spread = sorted(
+        float(values.std()) if len(one) >= _FEWEST else 0.0 for values in (one, other)
+    )
+    if not spread or narrow < spread / 2:
+        return False
+    is_near = abs(float(one.mean() - other.mean())) < spread / 4
+    correlation = float(np.corrcoef(one, other)[0, 1])
+    return is_near and correlation > _TOGETHER
+
+
+def _is_numeric(table: pa.Table, name: str) -> bool:
+    kind = table.schema.field(name).type
+    known = (pa.types.is_floating, pa.types.is_integer, pa.types.is_decimal)
+    return any(is_it(kind) for is_it in known)
 
 
 def _mean(numbers: NDArray[np.float64]) -> float:

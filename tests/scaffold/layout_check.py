@@ -115,15 +115,9 @@ def checked(made: DataSet, folder: Path, *, computes: bool = True) -> Found:
     found = Found(made.name)
     files = made.write(folder)
     path = folder / "models" / "shop.yaml"
-    asked = ("init", *files, "--model", "shop")
-    said: dict[str, object] = {}
-    if not _ended(found, folder, asked) and "Say which it is" in found.failed:
-        said["--role"] = f"{made.roles['prediction']}=prediction"  # as a person does who reads it
-        found.failed = ""
-        _ended(found, folder, (*asked, "--role", said["--role"]))
-    if found.failed or not _ended(found, folder, ("validate",)):
+    if not _ended(found, folder, ("init", *files, "--model", "shop"), ("validate",)):
         return found
-    found.wrong = wrong_lines(made, load_model(path)) | said
+    found.wrong = wrong_lines(made, load_model(path))
     if not computes:
         return found
     _typed(path, found.wrong)

@@ -326,27 +326,47 @@ def test_a_baseline_of_earlier_windows_keeps_a_fault_out_for_a_week_once_there_a
     assert (baseline.moving, baseline.gap) == (dt.timedelta(days=28), dt.timedelta(days=gap))
 
 
-def test_where_no_column_is_called_a_prediction_the_columns_to_choose_from_are_named(
+def demand(folder: Path, forecast: str, *, is_near: bool) -> tuple[Path, Path]:
+    """Write forecasts of ten days, and their loads: a first half of validation."""
+    rng = np.random.default_rng(2)
+    hours = [dt.datetime(2026, 3, 1, tzinfo=dt.UTC) + dt.timedelta(hours=h) for h in range(240)]
+    load = 400 + 120 * np.sin(np.arange(240) / 24 * 2 * np.pi) + rng.normal(0, 10, 240)
+    said = load + rng.normal(0, 20, 240) if is_near else rng.normal(10, 3, 240)
+    ids = [f"f{h}" for h in range(240)]
+    events = {
+        "forecast_id": ids, "made_at": hours, "temperature": rng.normal(10, 3, 240),
+        forecast: said.round(1), "split": ["validation"] * 120 + ["production"] * 120,
+    }  # fmt: skip
+    pq.write_table(pa.table(events), folder / "forecasts.parquet")
+    pq.write_table(pa.table({"forecast_id": ids, "load_mw": load}), folder / "loads.parquet")
+    return folder / "forecasts.parquet", folder / "loads.parquet"
+
+
+def test_the_number_that_goes_with_its_truth_in_other_files_is_the_prediction(
     tmp_path: Path,
 ) -> None:
-    rng = np.random.default_rng(2)
-    ids = [f"f{h}" for h in range(240)]
-    at = [dt.datetime(2026, 3, 1, tzinfo=dt.UTC) + dt.timedelta(hours=h) for h in range(240)]
-    events = {"forecast_id": ids, "made_at": at, "temperature": rng.normal(10, 3, 240),
-              "mw_ahead": rng.normal(10, 3, 240)}  # fmt: skip
-    files = (tmp_path / "forecasts.parquet", tmp_path / "loads.parquet")
-    pq.write_table(pa.table(events), files[0])
-    pq.write_table(pa.table({"forecast_id": ids, "load_mw": rng.normal(400, 99, 240)}), files[1])
-    now = dt.datetime(2026, 3, 12, tzinfo=dt.UTC)
+    files = demand(tmp_path, "mw_ahead", is_near=True)
+    text = propose(
+        tmp_path, files, "demand", None, "team:grid", dt.datetime(2026, 3, 12, tzinfo=dt.UTC)
+    )
+
+    spec = parse_model(text, "demand")
+    assert (spec.task, spec.columns.prediction) == ("regression", "mw_ahead")
+    assert "of the size of load_mw, and goes with it" in text
+    assert "week  # about 24 events a day" in text  # those of validation are no events of a day
+
+
+def test_where_nothing_goes_with_the_truth_the_columns_to_choose_from_are_named(
+    tmp_path: Path,
+) -> None:
+    files = demand(tmp_path, "mw_ahead", is_near=False)
     with pytest.raises(ConfigError) as caught:
-        propose(tmp_path, files, "demand", None, "team:grid", now)
+        propose(
+            tmp_path, files, "demand", None, "team:grid", dt.datetime(2026, 3, 12, tzinfo=dt.UTC)
+        )
 
     assert "needs columns.prediction" in str(caught.value)
     assert "Not used for anything yet: temperature, mw_ahead." in str(caught.value)
-    text = propose(
-        tmp_path, files, "demand", None, "team:grid", now, given={"prediction": "mw_ahead"}
-    )
-    assert parse_model(text, "demand").task == "regression"
 
 
 def test_rare_positives_are_watched_by_how_well_they_are_found(tmp_path: Path) -> None:
