@@ -11,7 +11,7 @@ COMMA := ,
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test coverage check docs bench calibrate drill prove chaos soak images pictures clean
+.PHONY: help demo ui test coverage check docs bench calibrate drill prove chaos soak pictures clean
 
 help: ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1	\2/' | expand -t 16
@@ -79,9 +79,6 @@ soak: $(DEV) ## Write 5 files a second for ten minutes under the daemon and prin
 
 pictures: $(DEV) ## Take the pictures of docs/images again, of what the demo left
 	$(BIN)/python -W ignore -m tests.pictures
-
-images: $(DEV) ## Ask REGISTRY for every image of deploy/: tags exist, digests are theirs (WRITE=1 writes them)
-	$(BIN)/python -m tests.images --registry '$(REGISTRY)' $(if $(WRITE),--write)
 
 clean: ## Remove what the demo and the tools made, keep .venv
 	rm -rf .coverage* .mlmon landing .pytest_cache .mypy_cache .ruff_cache .hypothesis

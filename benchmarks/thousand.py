@@ -106,10 +106,10 @@ def land(folder: Path, name: str, seed: int, n_rows: int = 1000) -> None:
 
 def load(only: str) -> tuple[float, float]:
     """Load the code location as a run of one model does, or all of it; return CPU s and MB."""
-    from mlmon_dagster.defs import own_run
+    from mlmon_dagster.defs import instance
 
     wanted = frozenset([only]) if only else None
-    own_run.models_of_own_run = lambda: wanted  # type: ignore[assignment]
+    instance.models_of_own_run = lambda: wanted  # type: ignore[assignment]
     from mlmon_dagster.definitions import defs
 
     defs.get_repository_def()

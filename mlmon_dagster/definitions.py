@@ -13,7 +13,7 @@ gc.disable()  # of what follows nothing is garbage, and looking for it takes hal
 import dagster as dg
 
 from mlmon_dagster.defs.build import build_definitions
-from mlmon_dagster.defs.own_run import models_of_own_run
+from mlmon_dagster.defs.instance import models_of_own_run
 from mlmon_dagster.project import project_from_environment
 from mlmon_dagster.spec import read_models
 

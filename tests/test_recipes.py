@@ -38,6 +38,25 @@ class Toy(NamedTuple):
     printed: str
 
 
+# What the programs of several toys begin with.
+DECLARED = """
+import datetime as dt
+from pathlib import Path
+from mlmon_dagster.project import project_from_environment
+from mlmon_dagster.spec import spec_from_mapping
+from mlmon_dagster.store import open_store
+def declare(predictions={"path": "landing/*"}, **more):
+    return spec_from_mapping({
+        "model": "toy", "task": "regression", "owners": ["team:x"],
+        "time": {"start": "2024-01-01"},
+        "source": {"predictions": predictions},
+        "columns": {"prediction_id": "id", "event_time": "at", "prediction": "guess"},
+        "features": {"age": {"type": "numeric"}},
+        **more,
+    })
+now = dt.datetime(2024, 1, 3, tzinfo=dt.UTC)
+"""
+
 DISTANCE = Toy(
     "A drift distance",
     {
@@ -97,27 +116,16 @@ def read_pairs(path, place, wanted, options):
     )
 ''',
     },
-    """
-import datetime as dt
-from pathlib import Path
+    DECLARED
+    + """
 from mlmon_dagster.ingest import ingest_new, readers
-from mlmon_dagster.spec import spec_from_mapping
-from mlmon_dagster.store import open_store
-spec = spec_from_mapping({
-    "model": "toy", "task": "regression", "owners": ["team:x"],
-    "time": {"start": "2024-01-01"},
-    "source": {"predictions": {"path": "landing/*"}},
-    "columns": {"prediction_id": "id", "event_time": "at", "prediction": "guess"},
-    "features": {"age": {"type": "numeric"}},
-})
 Path("landing").mkdir()
 Path("landing/a.pairs").write_text(
     "id=a;at=2024-01-02T00:00:00Z;guess=1.5;age=3\\n"
     "id=b;at=2024-01-02T01:00:00Z;guess=2.5;age=none\\n"
 )
 Path("landing/a.pairs.done").touch()
-now = dt.datetime(2024, 1, 3, tzinfo=dt.UTC)
-report = ingest_new(open_store(Path("store")), spec, Path("."), readers(), now=now)
+report = ingest_new(open_store(Path("store")), declare(), Path("."), readers(), now=now)
 print(*(f"{f.status} {f.n_new} {f.n_bad} {f.message}".strip() for f in report.files))
 """,
     "done 1 1",
@@ -159,22 +167,10 @@ def check_source(spec, stream, source, around):
             ),
         },
     },
-    """
-import datetime as dt
-from pathlib import Path
+    DECLARED
+    + """
 from mlmon_dagster.ingest import ingest_new, readers
-from mlmon_dagster.spec import spec_from_mapping
-from mlmon_dagster.store import open_store
-spec = spec_from_mapping({
-    "model": "toy", "task": "regression", "owners": ["team:x"],
-    "time": {"start": "2024-01-01"},
-    "source": {
-        "predictions": {"echo": '{"id": "a", "at": "2024-01-02T00:00:00Z", "guess": 1, "age": 3}'}
-    },
-    "columns": {"prediction_id": "id", "event_time": "at", "prediction": "guess"},
-    "features": {"age": {"type": "numeric"}},
-})
-now = dt.datetime(2024, 1, 3, tzinfo=dt.UTC)
+spec = declare({"echo": '{"id": "a", "at": "2024-01-02T00:00:00Z", "guess": 1, "age": 3}'})
 store = open_store(Path("store"))
 for _ in range(2):
     report = ingest_new(store, spec, Path("."), readers(), now=now)
@@ -224,23 +220,12 @@ class PagerReceiver:
             "    email: EmailRoute | None = None\n": "    pager: PagerRoute | None = None\n",
         },
     },
-    """
-import datetime as dt
-from pathlib import Path
+    DECLARED
+    + """
 from mlmon_dagster.alerts.dispatching import send_test
 from mlmon_dagster.pipeline.receivers import receivers
-from mlmon_dagster.project import project_from_environment
-from mlmon_dagster.spec import spec_from_mapping
-spec = spec_from_mapping({
-    "model": "toy", "task": "regression", "owners": ["team:x"],
-    "time": {"start": "2024-01-01"},
-    "source": {"predictions": {"path": "landing/*.csv"}},
-    "columns": {"prediction_id": "id", "event_time": "at", "prediction": "guess"},
-    "features": {"age": {"type": "numeric"}},
-    "alerts": {"pager": {"file": "paged.txt"}},
-})
+spec = declare(alerts={"pager": {"file": "paged.txt"}})
 project = project_from_environment(Path("."), environ={})
-now = dt.datetime(2024, 1, 3, tzinfo=dt.UTC)
 report = send_test(project.store, spec, now, receivers(project, [spec]))
 print(report.n_sent, "this is a test" in Path("paged.txt").read_text())
 """,
@@ -270,19 +255,10 @@ class Engine:
 ''',
         "spec/declaration.py": {'EngineName = Literal["local", ': '"backwards", '},
     },
-    """
-from pathlib import Path
+    DECLARED
+    + """
 from mlmon_dagster.engines.chosen import engine_for
-from mlmon_dagster.project import project_from_environment
-from mlmon_dagster.spec import spec_from_mapping
-spec = spec_from_mapping({
-    "model": "toy", "task": "regression", "owners": ["team:x"],
-    "time": {"start": "2024-01-01"},
-    "source": {"predictions": {"path": "landing/*.csv"}},
-    "columns": {"prediction_id": "id", "event_time": "at", "prediction": "guess"},
-    "features": {"age": {"type": "numeric"}},
-    "compute": {"engine": "backwards"},
-})
+spec = declare(compute={"engine": "backwards"})
 project = project_from_environment(Path("."), environ={"MLMON_ENGINE": "backwards://a:1"})
 engine = engine_for(project, spec, 10**6)
 print(engine.name, engine.address, *engine.map(str, [1, 2]))

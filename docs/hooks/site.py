@@ -198,19 +198,6 @@ def list_series() -> Iterator[str]:
     return list_rows("series, what it is", ((f"`{name}`", about) for name, about in ABOUT.items()))
 
 
-def list_presets() -> Iterator[str]:
-    """Yield the ready queries of serving systems."""
-    from mlmon_dagster.spec.presets import PRESETS
-
-    return list_rows(
-        "preset, written for, numbers",
-        (
-            (f"`{name}`", preset.written_for, ", ".join(f"`{one}`" for one in preset.queries))
-            for name, preset in PRESETS.items()
-        ),
-    )
-
-
 def list_variables() -> Iterator[str]:
     """Yield the environment variables of `.env.example`; those below one comment share it."""
     about: list[str] = []
@@ -234,6 +221,5 @@ TABLES: dict[str, Callable[..., Iterator[str]]] = {
     "key-changes": list_key_changes,
     "columns": list_columns,
     "series": list_series,
-    "presets": list_presets,
     "variables": list_variables,
 }

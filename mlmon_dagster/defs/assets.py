@@ -650,25 +650,34 @@ def broken_definitions(project: Project, models: Models) -> dg.Definitions:
 
 def report_broken(instance: dg.DagsterInstance, broken: Sequence[BrokenModel]) -> int:
     """Evaluate the checks outside of a run, where what they say has changed; return how many."""
-    keys = {_check_key(b): b for b in broken}
-    if not keys:
+    said = [
+        dg.AssetCheckEvaluation(
+            asset_key=asset_key(one, BROKEN_ASSET),
+            check_name=LOADS_CHECK,
+            passed=False,
+            severity=dg.AssetCheckSeverity.ERROR,
+            description=one.problems,
+            metadata={"file": str(one.path)},
+        )
+        for one in broken
+    ]
+    return report_changes(instance, said)
+
+
+def report_changes(instance: dg.DagsterInstance, said: Sequence[dg.AssetCheckEvaluation]) -> int:
+    """Evaluate checks outside of a run, where Dagster shows other words; return how many."""
+    if not said:
         return 0
-    newest = instance.event_log_storage.get_latest_asset_check_execution_by_key(list(keys))
+    keys = [one.asset_check_key for one in said]
+    newest = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
+    shown = {key: record.evaluation for key, record in newest.items()}
     n_told = 0
-    for key, one in keys.items():
-        event = record.event.dagster_event if (record := newest.get(key)) and record.event else None
-        if event is None or event.asset_check_evaluation_data.description != one.problems:
+    for one in said:
+        # Of a run that goes on, it may only be planned.
+        known = shown.get(one.asset_check_key)
+        if not isinstance(known, dg.AssetCheckEvaluation) or known.description != one.description:
+            instance.report_runless_asset_event(one)
             n_told += 1
-            instance.report_runless_asset_event(
-                dg.AssetCheckEvaluation(
-                    asset_key=key.asset_key,
-                    check_name=LOADS_CHECK,
-                    passed=False,
-                    severity=dg.AssetCheckSeverity.ERROR,
-                    description=one.problems,
-                    metadata={"file": str(one.path)},
-                )
-            )
     return n_told
 
 

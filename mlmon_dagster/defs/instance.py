@@ -7,8 +7,10 @@ its process, and whoever plans ends the runs whose process is gone.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import socket
+import sys
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -21,6 +23,8 @@ from mlmon_dagster.defs.private_dagster import (
     ConfigurableClassData,
     DagsterSqliteStorage,
     DagsterStorage,
+    ExecuteExternalJobArgs,
+    ExecuteRunArgs,
     InstanceRef,
     LocalComputeLogManager,
     NoOpComputeLogManager,
@@ -48,6 +52,7 @@ _NO_FILES = ConfigurableClassData(
     NoOpComputeLogManager.__module__, NoOpComputeLogManager.__name__, "{}"
 )
 KILLED = "The process of this run was killed."
+_COMMAND, _VARIABLE, _TARGET = "execute_run", "DAGSTER_EXECUTE_RUN_ARGS", "start_run_in_subprocess"
 _noted: set[str] = set()
 
 
@@ -223,3 +228,40 @@ def models_in_flight(instance: dg.DagsterInstance) -> set[str]:
 def _is_dead(process: str) -> bool:
     host, _, pid = process.rpartition(":")
     return pid.isdigit() and process_died(host, int(pid))
+
+
+def models_of_own_run() -> frozenset[str] | None:
+    """Return the models whose assets the run of this process computes.
+
+    Every run of Dagster's launchers loads the whole code location in a process of its own: with a
+    thousand models that takes longer than what it came for.
+
+    Returns:
+        None if the process executes no run, or one that names no assets: then it has to know every
+        model, which is right in every process, whatever the arguments of the next Dagster are.
+    """
+    try:
+        text = _arguments()
+        if text is None:
+            return None
+        told = dg.deserialize_value(text, (ExecuteRunArgs, ExecuteExternalJobArgs))
+        if told.instance_ref is None:
+            return None
+        with dg.DagsterInstance.from_ref(told.instance_ref) as instance:
+            run = instance.get_run_by_id(told.run_id)
+    except Exception:  # a shortcut that cannot be taken is no reason to fail
+        return None
+    if run is None or not run.asset_selection:
+        return None
+    checked = {check.asset_key for check in run.asset_check_selection or ()}
+    return frozenset(model_of_key(key) for key in run.asset_selection | checked)
+
+
+def _arguments() -> str | None:
+    """Return what Dagster told this process to run: a code server its child, else a command."""
+    process = multiprocessing.current_process().__dict__
+    if getattr(process.get("_target"), "__name__", "") == _TARGET:
+        return str(process["_args"][0])
+    if _COMMAND in sys.argv[1:-1]:
+        return sys.argv[-1]
+    return read_variable(_VARIABLE)

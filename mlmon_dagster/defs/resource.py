@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
 
+from mlmon_dagster.defs.assets import report_changes
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.notebook import Monitoring
 from mlmon_dagster.pipeline.gate import Gate, gate_of
@@ -199,23 +200,13 @@ def report_on_assets(
     if not ours:
         return 0
     monitoring = opened(project)
-    newest = instance.event_log_storage.get_latest_asset_check_execution_by_key(list(ours))
-    n_told = 0
-    for key, metadata in ours.items():
-        model, family = str(metadata[ON_ASSET]), str(metadata[FAMILY])
-        if model not in monitoring.models:
-            continue
-        shown = _shown(monitoring, model, family)
-        record = newest.get(key)
-        event = record.event.dagster_event if record and record.event else None
-        # Of a run that goes on, it may only be planned.
-        is_told = (
-            event is not None and event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION
+    said = [
+        dg.AssetCheckEvaluation(
+            asset_key=key.asset_key,
+            check_name=key.name,
+            **_shown(monitoring, str(metadata[ON_ASSET]), str(metadata[FAMILY])),
         )
-        told = event.asset_check_evaluation_data.description if event and is_told else None
-        if told != shown["description"]:
-            n_told += 1
-            instance.report_runless_asset_event(
-                dg.AssetCheckEvaluation(asset_key=key.asset_key, check_name=key.name, **shown)
-            )
-    return n_told
+        for key, metadata in ours.items()
+        if str(metadata[ON_ASSET]) in monitoring.models
+    ]
+    return report_changes(instance, said)

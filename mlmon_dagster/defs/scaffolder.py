@@ -94,12 +94,8 @@ class ModelScaffolder(_Scaffolder):
     """Writes the spec into the component's file."""
 
     def scaffold(self, request: dg.ScaffoldRequest[ScaffoldParams]) -> None:
-        """Write ``defs.yaml``, or ``component.py`` with the spec beside it."""
-        model, text = self._spec(request)
-        if request.scaffold_format == "python":
-            (request.target_path / f"{model}.yaml").write_text(text, encoding="utf-8")
-            (request.target_path / "component.py").write_text(_PYTHON.format(model=model))
-            return
+        """Write ``defs.yaml``."""
+        _, text = self._spec(request)
         _write(request, f"attributes:\n{textwrap.indent(text, '  ')}")
 
 
@@ -121,20 +117,6 @@ class FolderScaffolder(_Scaffolder):
             models.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
         _write(request, "attributes: {}  # every file of models/ is a model\n")
-
-
-_PYTHON = """\
-from pathlib import Path
-
-import dagster as dg
-
-from mlmon_dagster import MonitoredModel, load_model
-
-
-@dg.component_instance
-def load(context: dg.ComponentLoadContext) -> MonitoredModel:
-    return MonitoredModel(load_model(Path(__file__).with_name("{model}.yaml")))
-"""
 
 
 def _paths(names: Sequence[str]) -> tuple[Path, ...]:

@@ -20,10 +20,18 @@ from mlmon_dagster.defs.assets import (
 )
 from mlmon_dagster.defs.checks import StandingChecks, show_standing
 from mlmon_dagster.defs.delivery import report_delivery
-from mlmon_dagster.defs.instance import model_tags, models_in_flight
+from mlmon_dagster.defs.instance import WINDOWS_TAG, model_tags, models_in_flight
 from mlmon_dagster.defs.metadata import safe_metadata, table
+from mlmon_dagster.defs.private_dagster import (
+    ANONYMOUS_ASSET_JOB_PREFIX,
+    AssetGraph,
+    UnresolvedAssetJobDefinition,
+    build_asset_job,
+    get_asset_graph_for_job,
+    is_known,
+    replace_record,
+)
 from mlmon_dagster.defs.resource import report_on_assets
-from mlmon_dagster.defs.targets import ASSET_JOB, cadence_job, select_cadence
 from mlmon_dagster.families import silence
 from mlmon_dagster.pipeline.ingest import ingest, ingest_numbers, note_backlog
 from mlmon_dagster.pipeline.judge import judge, judge_quarantined
@@ -53,6 +61,8 @@ TICK_SECONDS = 20.0
 LEAST_SECONDS = 3.0  # of a model, so that one with many files leaves something to the others
 LARGE_FILE = 32 * 1024**2
 OVERVIEW_WAITS = dt.timedelta(minutes=10)
+# Dagster's own job over all assets: the only one whose partitions may differ.
+ASSET_JOB = "__ASSET_JOB"
 
 
 def planner_sensor(project: Project, models: Models) -> dg.SensorDefinition:
@@ -338,6 +348,59 @@ def dispatcher_sensor(project: Project, models: Models) -> dg.SensorDefinition:
         return dg.SkipReason(summary.text())
 
     return alert_dispatcher
+
+
+def select_cadence(*grains: Granularity) -> dg.AssetSelection:
+    """Return the assets of all models with windows of some lengths, and the overview of all.
+
+    A job of ours may hold only assets of one partitioning, and models have many. A sensor may name
+    a selection of assets instead, whose runs go to Dagster's own job; a schedule has to name a job.
+    """
+    selection: dg.AssetSelection = dg.AssetSelection.assets(OVERVIEW_KEY)
+    for grain in grains:
+        selection |= dg.AssetSelection.tag(WINDOWS_TAG, grain)
+    return selection
+
+
+class CadenceJob(UnresolvedAssetJobDefinition):
+    """What a schedule starts: the assets of all models whose windows are equally long.
+
+    Itself it holds the overview alone and names the others, since one more job of a thousand
+    models doubles what their code location takes to load. Whatever assets a run of it asks for,
+    Dagster takes from the whole location.
+    """
+
+    def resolve(
+        self,
+        asset_graph: AssetGraph,
+        default_executor_def: dg.ExecutorDefinition | None = None,
+        resource_defs: Mapping[str, dg.ResourceDefinition] | None = None,
+    ) -> dg.JobDefinition:
+        """Return the job, for the assets that the code location has."""
+        job = build_asset_job(
+            self.name,
+            asset_graph=get_asset_graph_for_job(
+                asset_graph, dg.AssetSelection.assets(OVERVIEW_KEY).without_checks()
+            ),
+            executor_def=default_executor_def,
+            resource_defs=resource_defs,
+            allow_different_partitions_defs=True,
+        )
+        others = self.selection.resolve(asset_graph) - {OVERVIEW_KEY}
+        named = replace_record(job.asset_layer, external_job_asset_keys=others)
+        return job._copy(asset_layer=named)
+
+
+def cadence_job(grain: Granularity, schedule: str) -> CadenceJob | dg.AssetSelection:
+    """Return the job that a schedule of that name starts.
+
+    Dagster names the job of a selection so. The UI then shows the selection instead of the job.
+    """
+    if not is_known():
+        return select_cadence(grain)
+    return CadenceJob(
+        name=f"{ANONYMOUS_ASSET_JOB_PREFIX}_{schedule}", selection=select_cadence(grain)
+    )
 
 
 CRON: dict[Granularity, str] = {

@@ -150,8 +150,8 @@ def _answers(work: Work, declared: Prometheus) -> list[MetricRows]:
 
     server = _server_of(declared, work.run_id)
     cells, rows = _cells(work.windows), []
-    for name, query in declared.queries.items():
-        said = [_ask(server, work.spec, declared.match, query, w) for w in work.windows]
+    for name, metric in declared.metrics.items():
+        said = [_ask(server, work.spec, declared.match, metric.query, w) for w in work.windows]
         rows.append(
             MetricRows(
                 cells,

@@ -182,8 +182,8 @@ def _unit(evidence: Evidence, name: str) -> str:
     if (feature := evidence.spec.features.get(name)) is not None:
         return f" {feature.unit}" if feature.unit else ""
     asked = evidence.spec.monitors.service.prometheus
-    unit = asked.unit_of(name) if asked else ""
-    return f" {unit}" if unit else ""
+    own = asked.metrics.get(name) if asked else None
+    return f" {own.unit}" if own and own.unit else ""
 
 
 def _judge_objective(evidence: Evidence, window: Window, objective: Objective) -> MonitorResult:

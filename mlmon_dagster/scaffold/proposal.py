@@ -126,7 +126,6 @@ def propose(
     first, last = times.min().to_pydatetime(), times.max().to_pydatetime()
     per_day = served.n_rows / max((last - first) / dt.timedelta(days=1), 1)
     notes = [*_key_note(roles, shared if truths else None), *_percent_note(roles, facts)]
-    notes += _unlabelled_note(events, roles, facts)
     zone_reason = ""
     if zone is None:
         zone, zone_reason = _zone_of(sample.table, time)
@@ -338,31 +337,6 @@ def _key_note(roles: Roles, shared: list[str] | None) -> list[str]:
         f"{listed(missing)}, and {listed(shared)} alone "
         f"{'is' if len(shared) == 1 else 'are'} not different in every row. Write an id of "
         "the prediction into both kinds of files"
-    ]
-
-
-def _unlabelled_note(events: pa.Table, roles: Roles, facts: list[ColumnFacts]) -> list[str]:
-    """Say that what windows are compared with has no ground truth, although production has."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    guesses = [roles.found.get(role) for role in ("dataset", "actual")]
-    column, actual = (guess.columns[0] if guess else "" for guess in guesses)
-    if not {column, actual} <= {*events.column_names}:
-        return []
-    fact = next(f for f in facts if f.name == column)
-    words = fact.datasets or {value: [value] for value in fact.values}
-    compared = next((name for name in ("validation", "training") if name in words), None)
-    truth = events.column(actual)
-    if compared is None or truth.null_count == len(truth):
-        return []
-    mine = truth.filter(pc.is_in(events.column(column), pa.array(words[compared])))
-    if mine.null_count < len(mine) or not len(mine):
-        return []
-    return [
-        f"no row of {compared} that was read has ground truth, so performance, calibration and "
-        "estimates will not be judged. Give files with its ground truth to mlmon init, or compare "
-        "windows with those before: baseline: {moving: 28d}"
     ]
 
 

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Iterator
 from typing import Annotated, ClassVar, Final, Literal, NamedTuple, get_args
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field
 
-from mlmon_dagster.spec import names
-from mlmon_dagster.spec.names import secret_keys, url_problem
+from mlmon_dagster.spec.names import (
+    FieldPath,
+    Found,
+    channel_problem,
+    place_below,
+    secret_keys,
+    url_problem,
+)
 from mlmon_dagster.spec.scalars import Declared, Duration, Listed, as_tuple, one_or_more, shown
 
 Weekday = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
-Problem = tuple[tuple[str | int, ...], str]  # where something is wrong, and what
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
@@ -109,7 +113,7 @@ class Place(Declared):
         """Who is notified there by name; empty for nobody."""
         return ""
 
-    def problems(self) -> Iterator[Problem]:
+    def problems(self) -> Found:
         """Yield what is wrong with it, and where in it."""
         for name, value in self.model_dump(exclude_none=True).items():
             if name.endswith("_env") and not _ENV_NAME.fullmatch(value):
@@ -136,27 +140,43 @@ class SlackRoute(Place):
         """Who is notified there by name; empty for nobody."""
         return self.mention or ""
 
-    def problems(self) -> Iterator[Problem]:
+    def problems(self) -> Found:
         """Yield what is wrong with it, and where in it."""
-        if problem := names.channel_problem(self.channel):
+        if problem := channel_problem(self.channel):
             yield ("channel",), problem
         if self.mention is not None and (problem := mention_problem(self.mention)):
             yield ("mention",), problem
 
 
-class WebhookRoute(Place):
+class AddressRoute(Place):
+    """A place by its address, which is named by a variable if it is a secret."""
+
+    article: ClassVar[str]
+    url: str | None = None
+    url_env: str | None = None
+
+    def problems(self) -> Found:
+        """Yield what is wrong with it, and where in it."""
+        if (self.url is None) == (self.url_env is None):
+            yield (), f"{self.article} needs url, or url_env if the address is a secret; not both"
+        if self.url is not None and (problem := address_problem(self.url)):
+            yield ("url",), problem
+        elif self.url is not None and (keys := secret_keys(self.url)):
+            yield (
+                ("url",),
+                f"the query of this address holds {', '.join(map(shown, keys))}, which looks like "
+                "a secret; put the address into an environment variable and name that in url_env",
+            )
+        yield from super().problems()
+
+
+class WebhookRoute(AddressRoute):
     """An address that takes every message as signed JSON; see docs/alerts.md."""
 
     called = "the webhook {}"
+    article = "a webhook"
     unmentioned = "the program that receives the message decides who is notified"
-    url: str | None = None
-    url_env: str | None = None
     secret_env: str | None = None
-
-    def problems(self) -> Iterator[Problem]:
-        """Yield what is wrong with it, and where in it."""
-        yield from _url_problems("a webhook", self.url, self.url_env)
-        yield from super().problems()
 
 
 class PagerDutyRoute(Place):
@@ -168,18 +188,12 @@ class PagerDutyRoute(Place):
     region: Literal["us", "eu"] = "us"
 
 
-class AlertmanagerRoute(Place):
+class AlertmanagerRoute(AddressRoute):
     """An Alertmanager, which is told again and again of what fires."""
 
     called = "the Alertmanager {}"
+    article = "an Alertmanager"
     unmentioned = "its own routes and receivers say who is called"
-    url: str | None = None
-    url_env: str | None = None
-
-    def problems(self) -> Iterator[Problem]:
-        """Yield what is wrong with it, and where in it."""
-        yield from _url_problems("an Alertmanager", self.url, self.url_env)
-        yield from super().problems()
 
 
 class TeamsRoute(Place):
@@ -212,7 +226,7 @@ class EmailRoute(Place):
         """The addresses, as a mail names them."""
         return ", ".join(self.to)
 
-    def problems(self) -> Iterator[Problem]:
+    def problems(self) -> Found:
         """Yield what is wrong with it, and where in it."""
         if not self.to:
             yield ("to",), "at least one address is needed"
@@ -286,14 +300,14 @@ class AlertPolicy(Places):
         return [self, *self.routes, *([self.fallback] if self.fallback else [])]
 
 
-def policy_problems(policy: AlertPolicy) -> Iterator[Problem]:
+def policy_problems(policy: AlertPolicy) -> Found:
     """Yield what is wrong with an alert policy, and where in it."""
-    yield from _place_problems(policy, ())
+    yield from _place_problems(policy)
     if not policy.repeat:
         yield ("repeat",), "must be longer than 0s"
     for index, route in enumerate(policy.routes):
-        where = ("routes", index)
-        yield from _place_problems(route, where)
+        where: FieldPath = ("routes", index)
+        yield from place_below(where, _place_problems(route))
         if not route.declared_places():
             yield where, f"a route needs a place: {_NAMED}"
         if not any(getattr(route, name) for name in _MATCHERS) and not route.continue_:
@@ -305,27 +319,14 @@ def policy_problems(policy: AlertPolicy) -> Iterator[Problem]:
                 f"{hint}; write it as the default, directly below alerts",
             )
     if policy.fallback is not None:
-        yield from _place_problems(policy.fallback, ("fallback",))
+        yield from place_below(("fallback",), _place_problems(policy.fallback))
         if not policy.fallback.declared_places():
             yield ("fallback",), f"a fallback needs a place: {_NAMED}"
 
 
-def _place_problems(places: Places, where: tuple[str | int, ...]) -> Iterator[Problem]:
+def _place_problems(places: Places) -> Found:
     for name, place in places.declared_places().items():
-        yield from (((*where, name, *path), said) for path, said in place.problems())
-
-
-def _url_problems(kind: str, url: str | None, url_env: str | None) -> Iterator[Problem]:
-    if (url is None) == (url_env is None):
-        yield (), f"{kind} needs url, or url_env if the address is a secret; not both"
-    if url is not None and (problem := address_problem(url)):
-        yield ("url",), problem
-    elif url is not None and (keys := secret_keys(url)):
-        yield (
-            ("url",),
-            f"the query of this address holds {', '.join(map(shown, keys))}, which looks like a "
-            "secret; put the address into an environment variable and name that in url_env",
-        )
+        yield from place_below((name,), place.problems())
 
 
 def address_problem(url: str) -> str | None:

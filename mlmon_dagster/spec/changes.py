@@ -15,6 +15,7 @@ from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.monitors import Monitors
 from mlmon_dagster.spec.names import DRIFT, VERSIONS
 from mlmon_dagster.spec.scalars import Declared
+from mlmon_dagster.spec.sources import STREAMS
 
 Effect = Literal["followed", "kept", "refused"]
 Held = Literal["windows", "predictions", "actuals"]
@@ -88,19 +89,13 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule("time", ("holidays",), "kept", _JUDGED),
     Rule("events", ("name", "from", "to", "every", "explains"), "kept",
          "alerts of windows judged from now on"),
-    Rule("source.predictions", ("path", "format", "delimiter", "quote", "multiline", "header",
+    *(Rule(f"source.{stream}", ("asset",), "kept", _LINEAGE) for stream in STREAMS),
+    Rule("baseline", ("asset",), "kept", _LINEAGE),
+    *(Rule(f"source.{stream}", ("path", "format", "delimiter", "quote", "multiline", "header",
          "inputs", "outputs", "null_tokens", "epoch", "time_format", "decimal", "thousands",
          "columns", "settle", "max_bad_rate", "max_bytes", "max_rows", "sql", "url_env", "cursor",
          "delta", "kafka", "config_env", "group", "batch_rows", "spans"), "kept",
-         "the next file or batch; known content is not read again"),
-    Rule("source.predictions", ("asset",), "kept", _LINEAGE),
-    Rule("source.actuals", ("asset",), "kept", _LINEAGE),
-    Rule("baseline", ("asset",), "kept", _LINEAGE),
-    Rule("source.actuals", ("path", "format", "delimiter", "quote", "multiline", "header", "inputs",
-         "outputs", "null_tokens", "epoch", "time_format", "decimal", "thousands", "columns",
-         "settle", "max_bad_rate", "max_bytes", "max_rows", "sql", "url_env", "cursor",
-         "delta", "kafka", "config_env", "group", "batch_rows", "spans"), "kept",
-         "the next file or batch; known content is not read again"),
+         "the next file or batch; known content is not read again") for stream in STREAMS),
     Rule("evaluations", ("by", "of"), "followed", _REFIT),
     Rule("evaluations", ("good", "from", "evaluator"), "kept",
          "the next file or batch; stored evaluations keep what they said; where good comes or "

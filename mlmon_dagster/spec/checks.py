@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 from zoneinfo import ZoneInfo
 
@@ -33,6 +33,11 @@ from mlmon_dagster.spec.names import (
     QUALITY,
     SERVICE,
     VERSIONS,
+    FieldPath,
+    Found,
+    offer,
+    place_below,
+    say_if,
 )
 from mlmon_dagster.spec.predicate import columns_of_spans, parse_predicate, predicate_columns
 from mlmon_dagster.spec.scalars import MAX_HOURLY_WINDOWS, shown
@@ -43,8 +48,7 @@ from mlmon_dagster.spec.tasks import (
     estimate_problems,
     estimated,
     metric_problem,
-    monitored_evaluation_problem,
-    monitored_outcome_problem,
+    monitored_subject_problem,
     residual,
     task_problems,
 )
@@ -53,11 +57,11 @@ if TYPE_CHECKING:
     from mlmon_dagster.spec.declaration import Declaration
 
 
-FieldPath = tuple[str | int, ...]
 _MOST_SLICE_COLUMNS = 3
 # Of what objectives promise: the slowest rule looks at three days, and records are read again.
 SHORTEST_OBJECTIVE, LONGEST_OBJECTIVE = dt.timedelta(days=3), dt.timedelta(days=92)
 _SLICEABLE = ("categorical", "boolean")
+_NO_VERSIONS = "needs columns.model_version, or spans.version"
 
 
 class Problem(NamedTuple):
@@ -75,45 +79,34 @@ def find_problems(spec: Declaration, without: Collection[str] = ()) -> list[Prob
         without: Fields that are missing or wrong; rules that read them are left out.
     """
     return [
-        problem
+        Problem(path, said)
         for rule, fields in _RULES.items()
         if not any(field in without for field in fields)
-        for problem in rule(spec)
+        for path, said in rule(spec)
     ]
 
 
-def _said(path: FieldPath, message: str | None) -> Iterator[Problem]:
-    if message is not None:
-        yield Problem(path, message)
+def _model(spec: Declaration) -> Found:
+    yield from say_if(("model",), names.model_problem(spec.model))
 
 
-def _model(spec: Declaration) -> Iterator[Problem]:
-    yield from _said(("model",), names.model_problem(spec.model))
-
-
-def _task(spec: Declaration) -> Iterator[Problem]:
-    for path, message in task_problems(spec):
-        yield Problem(path, message)
-
-
-def _owners(spec: Declaration) -> Iterator[Problem]:
+def _owners(spec: Declaration) -> Found:
     if not spec.owners:
-        yield Problem(("owners",), "at least one owner is needed, such as team:ml-platform")
+        yield ("owners",), "at least one owner is needed, such as team:ml-platform"
     for index, owner in enumerate(spec.owners):
-        yield from _said(("owners", index), names.owner_problem(owner))
+        yield from say_if(("owners", index), names.owner_problem(owner))
 
 
-def _spans(spec: Declaration) -> Iterator[Problem]:
+def _spans(spec: Declaration) -> Found:
     if spec.spans is not None:
         logs_trace = spec.columns.trace_id is not None
-        for path, message in span_problems(spec.spans, logs_trace=logs_trace):
-            yield Problem(path, message)
+        yield from span_problems(spec.spans, logs_trace=logs_trace)
         taken = {*spec.features, *spec.columns.outcomes}
         for column in spec.spans.columns:
             place: FieldPath = ("spans", "columns", column)
-            yield from _said(place, names.feature_problem(column))
+            yield from say_if(place, names.feature_problem(column))
             if column in taken:
-                yield Problem(place, f"'{column}' is a feature or an outcome; choose another name")
+                yield place, f"'{column}' is a feature or an outcome; choose another name"
 
 
 def readable_columns(spec: Declaration) -> list[str]:
@@ -122,64 +115,62 @@ def readable_columns(spec: Declaration) -> list[str]:
     return [*predicate_columns(spec), *logged]
 
 
-def _metrics(spec: Declaration) -> Iterator[Problem]:
+def _metrics(spec: Declaration) -> Found:
     known, seen = readable_columns(spec), set[str]()
     taken = {*METRICS, *DISTANCES, *map(estimated, METRICS), *map(residual, METRICS)}
     for index, one in enumerate(spec.metrics):
         where: FieldPath = ("metrics", index)
         if one.series in taken or one.series in seen:
-            yield Problem(where, f"'{one.series}' is a metric already; write another name")
+            yield where, f"'{one.series}' is a metric already; write another name"
         seen.add(one.series)
         for column in one.columns:
             if column not in known:
-                hint = f"{names.did_you_mean(column, known) or '.'} Known: {names.listed(known)}"
-                yield Problem((*where, "columns"), f"'{column}' is not a column{hint}")
+                yield (*where, "columns"), f"'{column}' is not a column{offer(column, known)}"
         if one.is_of_truth and not spec.has_actuals:
-            yield Problem(where, f"{one.series} needs ground truth; declare source.actuals")
+            yield where, f"{one.series} needs ground truth; declare source.actuals"
         yield from _check_reader(where, one)
 
 
-def _check_reader(where: FieldPath, monitor: Monitor) -> Iterator[Problem]:
+def _check_reader(where: FieldPath, monitor: Monitor) -> Found:
     """Check who is told of a monitor's failure, and what they read."""
     if monitor.owner is not None:
-        yield from _said((*where, "owner"), names.owner_problem(monitor.owner))
+        yield from say_if((*where, "owner"), names.owner_problem(monitor.owner))
     if monitor.runbook is not None and not monitor.runbook.startswith(("https://", "http://")):
-        yield Problem((*where, "runbook"), "a runbook is an http(s) address")
+        yield (*where, "runbook"), "a runbook is an http(s) address"
 
 
-def _alerts(spec: Declaration) -> Iterator[Problem]:
-    for path, message in policy_problems(spec.alerts):
-        yield Problem(("alerts", *path), message)
+def _alerts(spec: Declaration) -> Found:
+    yield from place_below(("alerts",), policy_problems(spec.alerts))
 
 
-def _time(spec: Declaration) -> Iterator[Problem]:
+def _time(spec: Declaration) -> Found:
     time = spec.time
     problem = names.zone_problem(time.zone)
-    yield from _said(("time", "zone"), problem)
+    yield from say_if(("time", "zone"), problem)
     for entry in time.holidays:
-        yield from _said(("time", "holidays"), holiday_problem(entry))
+        yield from say_if(("time", "holidays"), holiday_problem(entry))
     for name in ("start", "end"):
         day = getattr(time, name)
         if day is not None and not 1970 <= day.year <= 2200:
-            yield Problem(("time", name), f"{day} is not between the years 1970 and 2200")
+            yield ("time", name), f"{day} is not between the years 1970 and 2200"
             return
     if time.end is not None and time.end <= time.start:
-        yield Problem(("time", "end"), f"{time.end} is not after time.start, {time.start}")
+        yield ("time", "end"), f"{time.end} is not after time.start, {time.start}"
     elif time.granularity == "hour":
         yield from _hours(spec, zone_known=problem is None)
 
 
-def _hours(spec: Declaration, zone_known: bool) -> Iterator[Problem]:
+def _hours(spec: Declaration, zone_known: bool) -> Found:
     time = spec.time
     if time.end is not None and (count := (time.end - time.start).days * 24) > MAX_HOURLY_WINDOWS:
-        yield Problem(
+        yield (
             ("time", "granularity"),
             f"{count:,} hourly windows from {time.start} to {time.end} are more than "
             f"{MAX_HOURLY_WINDOWS:,}; use day, or a shorter time",
         )
     if zone_known and _changes_by_part_of_an_hour(time.zone, time.start, time.end):
         # Dagster's hours drift off the clock there: the key 02:30 stands for 03:00.
-        yield Problem(
+        yield (
             ("time", "granularity"),
             f"clocks in {time.zone} change by less than an hour, which hourly windows cannot "
             "follow; use zone: UTC or granularity: day",
@@ -194,106 +185,91 @@ def _changes_by_part_of_an_hour(zone: str, start: dt.date, end: dt.date | None) 
     return len({offset % hour for offset in offsets if offset is not None}) > 1
 
 
-def _source(spec: Declaration) -> Iterator[Problem]:
+def _source(spec: Declaration) -> Found:
     for stream, source in spec.source:
         if source is not None:
             found = source_problems(source, spec.columns.declared())
-            yield from (Problem(("source", stream, *path), said) for path, said in found)
+            yield from place_below(("source", stream), found)
     if isinstance(spec.source.actuals, FileSource) and spec.source.actuals.spans is not None:
-        yield Problem(("source", "actuals", "spans"), "is of predictions; a call is a span")
+        yield ("source", "actuals", "spans"), "is of predictions; a call is a span"
     events = spec.source.predictions
     if isinstance(events, FileSource) and events.spans is not None and spec.spans is None:
         said = "declare spans, such as spans: {sampling: unbiased}, for calls to be taken"
-        yield Problem(("source", "predictions", "spans"), said)
+        yield ("source", "predictions", "spans"), said
     if spec.source.actuals is not None and spec.columns.actual is None:
-        yield Problem(("columns",), "source.actuals needs columns.actual, the ground truth's name")
+        yield ("columns",), "source.actuals needs columns.actual, the ground truth's name"
     closed, expected = spec.actuals.closed_after, spec.actuals.expected_within
     if closed is not None and expected is not None and closed < expected:
-        yield Problem(
-            ("actuals", "closed_after"), "a window closes before its actuals are expected"
-        )
+        yield (("actuals", "closed_after"), "a window closes before its actuals are expected")
 
 
-def _actuals(spec: Declaration) -> Iterator[Problem]:
-    yield from _said(("actuals", "no_actual_when"), _no_actual_problem(spec))
+def _actuals(spec: Declaration) -> Found:
+    yield from say_if(("actuals", "no_actual_when"), _no_actual_problem(spec))
 
 
-def _attribution(spec: Declaration) -> Iterator[Problem]:
-    for path, message in attribution_problems(spec):
-        yield Problem(path, message)
-
-
-def _expectations(spec: Declaration) -> Iterator[Problem]:
+def _expectations(spec: Declaration) -> Found:
     for index, expectation in enumerate(spec.expectations):
         if expectation.stream == "actuals" and spec.source.actuals is None:
             where: FieldPath = ("expectations", index, "stream")
-            yield Problem(where, "the model has no ground truth; declare source.actuals")
+            yield where, "the model has no ground truth; declare source.actuals"
 
 
-def _outcomes(spec: Declaration) -> Iterator[Problem]:
-    for path, message in outcome_problems(spec):
-        yield Problem(path, message)
-
-
-def _evaluations(spec: Declaration) -> Iterator[Problem]:
+def _evaluations(spec: Declaration) -> Found:
     where: FieldPath = ("evaluations",)
     if spec.task != GENERATION:
         if spec.evaluations:
-            yield Problem(where, f"evaluations are for {GENERATION}, not for {spec.task}")
+            yield where, f"evaluations are for {GENERATION}, not for {spec.task}"
         return
     if not spec.evaluations:
         said = "at least one is needed, such as correct: {by: human, good: [correct]}"
-        yield Problem(where, said)
-    for path, message in evaluation_problems(spec.evaluations, {*spec.features}):
-        yield Problem((*where, *path), message)
+        yield where, said
+    yield from place_below(where, evaluation_problems(spec.evaluations, {*spec.features}))
     source = spec.source.actuals
     if source is None:
-        yield Problem(("source",), "declare actuals, where evaluations come from")
+        yield ("source",), "declare actuals, where evaluations come from"
     elif not isinstance(source, FileSource):
-        yield Problem(("source", "actuals"), "evaluations are read from files; write path")
+        yield ("source", "actuals"), "evaluations are read from files; write path"
     elif source.format not in ("auto", FORMAT):
-        yield Problem(("source", "actuals", "format"), f"of evaluations is {FORMAT}; leave it out")
+        yield ("source", "actuals", "format"), f"of evaluations is {FORMAT}; leave it out"
 
 
-def _effects(spec: Declaration) -> Iterator[Problem]:
+def _effects(spec: Declaration) -> Found:
     for index, effect in enumerate(spec.effects):
-        for path, message in effect_problems(spec, effect):
-            yield Problem(("effects", index, *path), message)
+        yield from place_below(("effects", index), effect_problems(spec, effect))
 
 
-def _columns(spec: Declaration) -> Iterator[Problem]:
+def _columns(spec: Declaration) -> Found:
     roles = spec.columns.declared()
     for role, name in roles.items():
         if ":" not in role and role not in ("group", "rank", "examined", *spec.columns.outcomes):
-            yield from _said(("columns", role), names.column_problem(name))
+            yield from say_if(("columns", role), names.column_problem(name))
     for index, part in enumerate(spec.columns.id_parts):
-        yield from _said(("columns", "prediction_id", index), names.column_problem(part))
+        yield from say_if(("columns", "prediction_id", index), names.column_problem(part))
         if part in spec.columns.id_parts[:index]:
-            yield Problem(("columns", "prediction_id", index), f"'{part}' is listed twice")
+            yield ("columns", "prediction_id", index), f"'{part}' is listed twice"
     for later, earlier in names.collisions([*spec.features, *roles.values()]):
         where = next((("columns", r) for r, name in roles.items() if name == later), None)
-        yield Problem(
+        yield (
             where or ("features", later),
             f"'{later}' and '{earlier}' differ in upper and lower case only; SQL sees one column",
         )
 
 
-def _features(spec: Declaration) -> Iterator[Problem]:
+def _features(spec: Declaration) -> Found:
     if not spec.features:
-        yield Problem(("features",), "at least one feature is needed")
-    for path, message in alias_problems(spec.features, spec.columns.declared().values()):
-        yield Problem(("features", *path), message)
+        yield ("features",), "at least one feature is needed"
+    yield from alias_problems(spec)
     for name in spec.logged_features:
-        yield from _said(("features", name), names.feature_problem(name))
+        yield from say_if(("features", name), names.feature_problem(name))
         for index, message in description_problems(spec.features[name].describe):
-            yield Problem(("features", name, "describe", index), message)
+            yield ("features", name, "describe", index), message
         if (source := spec.features[name].from_) is not None:
-            yield from _said(("features", name, "from"), names.column_problem(source))
+            yield from say_if(("features", name, "from"), names.column_problem(source))
         if name == spec.columns.actual:
-            yield Problem(("features", name), f"'{name}' is the ground truth, not a feature")
+            yield ("features", name), f"'{name}' is the ground truth, not a feature"
 
 
-def _prices(spec: Declaration) -> Iterator[Problem]:
+def _prices(spec: Declaration) -> Found:
     """Yield what prices name that is no column of the kind they need."""
     numbers = [name for name, feature in spec.logged_features.items() if feature.type == "numeric"]
     texts = [name for name, f in spec.logged_features.items() if f.type == "categorical"]
@@ -302,46 +278,40 @@ def _prices(spec: Declaration) -> Iterator[Problem]:
         if (prices := feature.prices) is None:
             continue
         where = ("features", name, "prices")
-        yield from _said(("features", name), names.feature_problem(name))
+        yield from say_if(("features", name), names.feature_problem(name))
         if prices.by not in texts:
-            hint = names.did_you_mean(prices.by, texts) or "."
-            yield Problem(
-                (*where, "by"),
-                f"{shown(prices.by)} is no categorical feature{hint} Known: {names.listed(texts)}",
-            )
+            said = f"{shown(prices.by)} is no categorical feature{offer(prices.by, texts)}"
+            yield (*where, "by"), said
         for value, own in prices.of.items():
             if not own:
-                yield Problem((*where, "of", value), "names no feature that has a price")
+                yield (*where, "of", value), "names no feature that has a price"
             for amount in own:
                 if amount not in numbers:
-                    hint = names.did_you_mean(amount, numbers) or "."
-                    said = f"is no numeric feature{hint} Known: {names.listed(numbers)}"
-                    yield Problem((*where, "of", value, amount), f"{shown(amount)} {said}")
+                    said = f"{shown(amount)} is no numeric feature{offer(amount, numbers)}"
+                    yield (*where, "of", value, amount), said
 
 
-def _baseline(spec: Declaration) -> Iterator[Problem]:
-    yield from _said(("baseline",), spec.baseline.problem(spec.time.granularity))
+def _baseline(spec: Declaration) -> Found:
+    yield from say_if(("baseline",), spec.baseline.problem(spec.time.granularity))
     kind, declared = spec.baseline.kind, "baseline" in spec.model_fields_set
     if kind == "model_version" and not spec.has_versions:
-        yield Problem(
-            ("baseline", "model_version"), "needs columns.model_version, or spans.version"
-        )
+        yield (("baseline", "model_version"), _NO_VERSIONS)
     if declared and kind == "dataset" and not spec.names_datasets:
         message = f"a baseline of the dataset '{spec.baseline.dataset}' needs columns.dataset"
-        yield Problem(("baseline",), message + ", or datasets; or write {moving: 28d}")
+        yield ("baseline",), message + ", or datasets; or write {moving: 28d}"
 
 
-def _slices(spec: Declaration) -> Iterator[Problem]:
+def _slices(spec: Declaration) -> Found:
     seen = set()
     for index, key in enumerate(spec.slices):
         where: FieldPath = ("slices", index)
         if not 1 <= len(key) <= _MOST_SLICE_COLUMNS or len(set(key)) < len(key):
-            yield Problem(where, f"a slice has 1 to {_MOST_SLICE_COLUMNS} different columns")
+            yield where, f"a slice has 1 to {_MOST_SLICE_COLUMNS} different columns"
         if frozenset(key) in seen:
-            yield Problem(where, f"the slice {' x '.join(key)} is listed twice")
+            yield where, f"the slice {' x '.join(key)} is listed twice"
         seen.add(frozenset(key))
         for column in key:
-            yield from _said(where, _slice_column_problem(spec, column))
+            yield from say_if(where, _slice_column_problem(spec, column))
 
 
 def _slice_column_problem(spec: Declaration, column: str) -> str | None:
@@ -354,8 +324,7 @@ def _slice_column_problem(spec: Declaration, column: str) -> str | None:
     fit += of_spans
     feature = spec.features.get(column)
     if feature is None:
-        hint = names.did_you_mean(column, fit)
-        return f"'{column}' is not a feature{hint or '.'} Can be sliced by: {names.listed(fit)}"
+        return f"'{column}' is not a feature{offer(column, fit, called='Can be sliced by')}"
     if feature.type not in _SLICEABLE:
         return f"'{column}' is {feature.type}; slices are by categorical or boolean features"
     if is_slow(feature):
@@ -363,30 +332,28 @@ def _slice_column_problem(spec: Declaration, column: str) -> str | None:
     return f"'{column}' is marked pii; its values may not be shown" if feature.pii else None
 
 
-def _monitors(spec: Declaration) -> Iterator[Problem]:
+def _monitors(spec: Declaration) -> Found:
     for path, monitor in spec.monitors.each():
         yield from _check_reader(("monitors", *path), monitor)
     for family in (QUALITY, DRIFT):
         yield from _monitored_columns(spec, family)
     other = spec.monitors.drift.baseline
     said = other.problem(spec.time.granularity, own=True) if other else None
-    yield from _said(("monitors", DRIFT, "baseline"), said)
+    yield from say_if(("monitors", DRIFT, "baseline"), said)
     if other and other.kind == "model_version" and not spec.has_versions:
-        yield Problem(
-            ("monitors", DRIFT, "baseline"), "needs columns.model_version, or spans.version"
-        )
+        yield (("monitors", DRIFT, "baseline"), _NO_VERSIONS)
     if not spec.monitors.freshness.no_data_for:
-        yield Problem(("monitors", FRESHNESS, "no_data_for"), "must be longer than 0s")
+        yield ("monitors", FRESHNESS, "no_data_for"), "must be longer than 0s"
     for family in get_args(MetricFamily):
         if family in spec.monitors.model_fields_set:
             yield from _performance(spec, family)
     if ESTIMATED_PERFORMANCE in spec.monitors.model_fields_set:
-        yield from (Problem(path, said) for path, said in estimate_problems(spec))
+        yield from estimate_problems(spec)
     yield from _service(spec)
     yield from _versions(spec)
 
 
-def _monitored_columns(spec: Declaration, family: str) -> Iterator[Problem]:
+def _monitored_columns(spec: Declaration, family: str) -> Found:
     monitor = getattr(spec.monitors, family)
     known = [*spec.features, *(r for r in OUTPUTS if getattr(spec.columns, r))]
     yield from _known_columns(("monitors", family, "columns"), monitor.columns, known)
@@ -394,42 +361,38 @@ def _monitored_columns(spec: Declaration, family: str) -> Iterator[Problem]:
 
 def _known_columns(
     where: FieldPath, declared: Literal["all"] | tuple[str, ...], known: list[str]
-) -> Iterator[Problem]:
+) -> Found:
     columns = () if declared == "all" else declared
     for index, column in enumerate(columns):
         if column in columns[:index]:
-            yield Problem((*where, index), f"'{column}' is listed twice")
+            yield (*where, index), f"'{column}' is listed twice"
         elif column not in known:
-            hint = f"{names.did_you_mean(column, known) or '.'} Known: {names.listed(known)}"
-            yield Problem((*where, index), f"'{column}' is not a feature{hint}")
+            yield (*where, index), f"'{column}' is not a feature{offer(column, known)}"
 
 
-def _performance(spec: Declaration, family: MetricFamily) -> Iterator[Problem]:
+def _performance(spec: Declaration, family: MetricFamily) -> Found:
     declared = getattr(spec.monitors, family)
     seen: set[str] = set()
     for index, monitor in enumerate(declared):
         where: FieldPath = ("monitors", family, index)
         if monitor.series in seen:
-            yield Problem(where, f"{monitor.series} is monitored twice; keep one")
+            yield where, f"{monitor.series} is monitored twice; keep one"
         seen.add(monitor.series)
         other = METRICS[monitor.metric].family
         if other != family:
             moved = f"{monitor.metric} is of {other}; write it under monitors.{other}"
-            yield Problem(where, moved)
-        yield from _said(where, metric_problem(spec, monitor.metric))
-        if isinstance(monitor, BusinessMonitor):
-            yield from _said((*where, "outcome"), monitored_outcome_problem(spec, monitor))
-        else:
-            said = monitored_evaluation_problem(spec, monitor)
-            yield from _said((*where, "evaluation"), said)
+            yield where, moved
+        yield from say_if(where, metric_problem(spec, monitor.metric))
+        what = "outcome" if isinstance(monitor, BusinessMonitor) else "evaluation"
+        yield from say_if((*where, what), monitored_subject_problem(spec, monitor))
     if declared and not spec.has_actuals:
-        yield Problem(
+        yield (
             ("monitors", family),
             f"{family} needs ground truth: declare source.actuals and columns.actual",
         )
 
 
-def _service(spec: Declaration) -> Iterator[Problem]:
+def _service(spec: Declaration) -> Found:
     service = spec.monitors.service
     for metric, role in (
         ("p95_latency_ms", "latency_ms"),
@@ -437,98 +400,75 @@ def _service(spec: Declaration) -> Iterator[Problem]:
         ("error_rate", "status"),
     ):
         if metric in service.model_fields_set and getattr(spec.columns, role) is None:
-            yield Problem(
-                ("monitors", SERVICE, metric), f"{metric} needs columns.{role}; declare it"
-            )
+            yield (("monitors", SERVICE, metric), f"{metric} needs columns.{role}; declare it")
     seen: set[str] = set()
     for index, objective in enumerate(service.objectives):
         where: FieldPath = ("monitors", SERVICE, "objectives", index)
         if objective.name in seen:
-            yield Problem((*where, "name"), f"'{objective.name}' is declared twice")
+            yield (*where, "name"), f"'{objective.name}' is declared twice"
         seen.add(objective.name)
-        yield from _said((*where, "good"), _served_problem(spec, objective.good))
+        yield from say_if((*where, "good"), _served_problem(spec, objective.good))
         if not SHORTEST_OBJECTIVE <= objective.over <= LONGEST_OBJECTIVE:
             said = f"between {SHORTEST_OBJECTIVE.days} and {LONGEST_OBJECTIVE.days} days"
-            yield Problem((*where, "over"), said)
+            yield (*where, "over"), said
     for name, declared in service.classes.items():
         place = ("monitors", SERVICE, "classes", name, "when")
-        yield from _said(place, _served_problem(spec, declared.when, of_spans=True))
+        yield from say_if(place, _served_problem(spec, declared.when, of_spans=True))
     if service.prometheus is not None:
         yield from _prometheus(service.prometheus)
     for name in ("mean_cost", "sum_cost"):
         if getattr(service, name) is not None and not spec.priced_features:
-            yield Problem(
-                ("monitors", SERVICE, name), f"{name} needs a feature with prices; declare one"
-            )
+            yield (("monitors", SERVICE, name), f"{name} needs a feature with prices; declare one")
     if service.span_coverage is not None and spec.spans is None:
-        yield Problem(
-            ("monitors", SERVICE, "span_coverage"), "span_coverage needs spans; declare them"
-        )
+        yield (("monitors", SERVICE, "span_coverage"), "span_coverage needs spans; declare them")
     known = spec.spans.stages if spec.spans is not None else {}
     for stage in set(service.stages) - set(known):
         hint = names.did_you_mean(stage, known) or "; declare it"
-        yield Problem(
-            ("monitors", SERVICE, "stages", stage), f"{stage!r} is not among spans.stages{hint}"
-        )
+        yield (("monitors", SERVICE, "stages", stage), f"{stage!r} is not among spans.stages{hint}")
 
 
-def _prometheus(declared: Prometheus) -> Iterator[Problem]:
+def _prometheus(declared: Prometheus) -> Found:
     where: FieldPath = ("monitors", SERVICE, "prometheus")
     if (declared.url is None) == (declared.url_env is None):
-        yield Problem(
-            where, "Prometheus needs url, or url_env if the address is a secret; not both"
-        )
+        yield (where, "Prometheus needs url, or url_env if the address is a secret; not both")
     if declared.url is not None:
-        yield from _said((*where, "url"), names.web_address_problem(declared.url))
-    for name, metric in declared.metrics.items():
-        if metric.query is None and name not in declared.queries:
-            hint = names.did_you_mean(name, declared.queries) or "; write its query"
-            yield Problem(
-                (*where, "metrics", name), f"no preset that is declared asks for '{name}'{hint}"
-            )
+        yield from say_if((*where, "url"), names.web_address_problem(declared.url))
 
 
 def _untold(dataset: str) -> str:
     return f"events of dataset '{dataset}' need columns.dataset, or datasets"
 
 
-def _versions(spec: Declaration) -> Iterator[Problem]:
+def _versions(spec: Declaration) -> Found:
     monitor, where = spec.monitors.versions, ("monitors", VERSIONS)
     seen: set[str] = set()
     for index, one in enumerate(monitor.compare):
         place: FieldPath = (*where, "compare", index)
         if one.gain in seen:
-            yield Problem(place, f"{one.metric} of a {one.how} is compared twice; keep one")
+            yield place, f"{one.metric} of a {one.how} is compared twice; keep one"
         seen.add(one.gain)
         canary = monitor.canary
         if canary is not None and one.share is not None and one.split != canary.split:
-            yield Problem(place, "the split of one canary is watched; the other has another share")
-        yield from _said(place, metric_problem(spec, one.metric))
+            yield place, "the split of one canary is watched; the other has another share"
+        yield from say_if(place, metric_problem(spec, one.metric))
         if one.metric == "brier" and spec.task != BINARY:
-            yield Problem(place, f"brier is compared of two scores of a class; not for {spec.task}")
+            yield place, f"brier is compared of two scores of a class; not for {spec.task}"
         if not spec.has_actuals:
-            yield Problem(place, "versions are compared by ground truth: declare columns.actual")
+            yield place, "versions are compared by ground truth: declare columns.actual"
         if one.dataset is not None and not spec.names_datasets:
-            yield Problem(place, _untold(one.dataset))
+            yield place, _untold(one.dataset)
         if one.champion is not None and not spec.has_versions:
-            yield Problem(place, "versions are distinguished by columns.model_version; declare it")
+            yield place, "versions are distinguished by columns.model_version; declare it"
     if monitor.staleness is not None and not spec.has_versions:
-        yield Problem((*where, "staleness"), "needs columns.model_version, or spans.version")
+        yield (*where, "staleness"), _NO_VERSIONS
     skew = monitor.skew
     if skew is None:
         return
     if skew.dataset == PRODUCTION:
-        yield Problem(
-            (*where, "skew", "dataset"), "production is what another dataset is held against"
-        )
+        yield ((*where, "skew", "dataset"), "production is what another dataset is held against")
     if not spec.names_datasets:
-        yield Problem((*where, "skew"), _untold(skew.dataset))
+        yield (*where, "skew"), _untold(skew.dataset)
     yield from _known_columns((*where, "skew", "columns"), skew.columns, [*spec.features])
-
-
-def _retention(spec: Declaration) -> Iterator[Problem]:
-    found = retention_problems(spec.retention, spec.actuals.closed_after)
-    yield from (Problem(("retention", name), said) for name, said in found)
 
 
 _TASK_FIELDS = (
@@ -539,18 +479,18 @@ _MONITOR_FIELDS = (
     "task", "time", "source", "columns", "features", "monitors", "costs", "fairness",
 )  # fmt: skip
 # Each rule, and the fields that it reads.
-_RULES: dict[Callable[[Declaration], Iterator[Problem]], tuple[str, ...]] = {
+_RULES: dict[Callable[[Declaration], Found], tuple[str, ...]] = {
     _model: ("model",),
-    _task: _TASK_FIELDS,
+    task_problems: _TASK_FIELDS,
     _owners: ("owners",),
     _time: ("time",),
     _source: ("source", "columns", "actuals", "spans"),
     _actuals: ("actuals", "columns", "features", "time"),
     _columns: ("columns", "features"),
-    _attribution: ("task", "columns", "features", "monitors", "explain"),
+    attribution_problems: ("task", "columns", "features", "monitors", "explain"),
     _spans: ("columns", "features", "spans"),
     _expectations: ("source", "expectations"),
-    _outcomes: ("source", "columns", "features"),
+    outcome_problems: ("source", "columns", "features"),
     _evaluations: ("task", "source", "features", "evaluations"),
     _effects: ("task", "source", "columns", "features", "effects"),
     _features: ("columns", "features"),
@@ -560,7 +500,7 @@ _RULES: dict[Callable[[Declaration], Iterator[Problem]], tuple[str, ...]] = {
     _monitors: _MONITOR_FIELDS,
     _metrics: ("task", "source", "columns", "features", "spans", "metrics"),
     _alerts: ("alerts",),
-    _retention: ("actuals", "retention"),
+    retention_problems: ("actuals", "retention"),
 }
 
 

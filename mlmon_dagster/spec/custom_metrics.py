@@ -18,7 +18,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec.metric_registry import Better
 from mlmon_dagster.spec.monitors import Monitor, Severity
-from mlmon_dagster.spec.names import did_you_mean, listed
+from mlmon_dagster.spec.names import offer
 from mlmon_dagster.spec.scalars import FUNCTION, KOfN, Listed, WindowCount, as_tuple, shown
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
@@ -165,8 +165,7 @@ def load_metric(declared: CustomMetric, known: Collection[str]) -> LoadedMetric:
         return LoadedMetric(whole, problem=why)
     for column in whole.columns:
         if column not in known:
-            hint = did_you_mean(column, known) or "."
-            why = f"{declared.of} reads '{column}', no column{hint} Known: {listed(known)}"
+            why = f"{declared.of} reads '{column}', no column{offer(column, known)}"
             return LoadedMetric(whole, problem=why)
     return LoadedMetric(whole, function, version=_version_of(function, whole))
 

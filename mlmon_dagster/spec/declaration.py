@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Final, Literal, Self, get_args
 
 from pydantic import (
@@ -17,7 +17,6 @@ from pydantic import (
     model_validator,
 )
 
-from mlmon_dagster.spec import names
 from mlmon_dagster.spec.alerting import AlertPolicy
 from mlmon_dagster.spec.baseline import DATASETS, BaselineSpec, DeclaredBaseline
 from mlmon_dagster.spec.custom_metrics import CustomMetrics
@@ -45,7 +44,14 @@ from mlmon_dagster.spec.monitors import (
     attribution_column,
     shap_columns,
 )
-from mlmon_dagster.spec.names import DRIFT, column_problem, did_you_mean, listed, score_column
+from mlmon_dagster.spec.names import (
+    DRIFT,
+    RESERVED_COLUMNS,
+    Found,
+    column_problem,
+    offer,
+    score_column,
+)
 from mlmon_dagster.spec.scalars import (
     FUNCTION,
     AssetName,
@@ -76,7 +82,6 @@ SHORTEST_CLOSING = dt.timedelta(days=90)  # unless declared, whatever is learnt
 ATTRIBUTION: Final = "attribution"  # of a feature
 ATTRIBUTION_SHIFT: Final = "attribution_shift"  # of the same, from the baseline's
 NOT_ADDITIVE: Final = "not_additive_rate"
-Found = Iterator[tuple[tuple[str | int, ...], str]]
 
 
 class RetentionPolicy(Declared):
@@ -100,27 +105,21 @@ class RetentionPolicy(Declared):
         return kept
 
 
-def retention_problems(
-    kept: RetentionPolicy, closed_after: dt.timedelta | None
-) -> Iterator[tuple[str, str]]:
-    """Yield the keys that are too short, and why.
-
-    Args:
-        kept: The declared policy.
-        closed_after: Until when ground truth is awaited; None if that is learnt, and then not less
-            than `SHORTEST_CLOSING`.
-    """
-    awaited = SHORTEST_CLOSING if closed_after is None else closed_after
+def retention_problems(spec: Declaration) -> Found:
+    """Find ages that are too short; ground truth that is learnt may take `SHORTEST_CLOSING`."""
+    kept = spec.retention
+    awaited = spec.actuals.closed_after
+    awaited = SHORTEST_CLOSING if awaited is None else awaited
     if kept.versions < SHORTEST_VERSIONS:
         yield (
-            "versions",
+            ("retention", "versions"),
             "must be at least 1d: readers hold lists of files, which must not vanish under them",
         )
     for name in ("production", "profiles"):
         age = getattr(kept, name)
         if age is not None and age < awaited:
             yield (
-                name,
+                ("retention", name),
                 f"is shorter than actuals.closed_after ({format_duration(awaited)}); windows "
                 "would lose their rows while their ground truth is still awaited",
             )
@@ -250,18 +249,17 @@ Features = Annotated[
 ]
 
 
-def alias_problems(
-    features: Mapping[str, Feature], roles: Iterable[str]
-) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """Return what is wrong with the features' earlier names, by their path in ``features``."""
-    taken = {*features, *roles, *(f.from_ for f in features.values() if f.from_)}
-    for name, feature in features.items():
+def alias_problems(spec: Declaration) -> Found:
+    """Find earlier names of features that are in use, or no names."""
+    roles = spec.columns.declared().values()
+    taken = {*spec.features, *roles, *(f.from_ for f in spec.features.values() if f.from_)}
+    for name, feature in spec.features.items():
         for index, old in enumerate(feature.alias):
-            problem = names.column_problem(old)
+            problem = column_problem(old)
             if old in taken:
                 problem = f"'{old}' is in use; an alias is a name that the feature had before"
             if problem:
-                yield (name, "alias", index), problem
+                yield ("features", name, "alias", index), problem
             taken.add(old)
 
 
@@ -711,7 +709,7 @@ def outcome_problems(spec: Declaration) -> Found:
     """Find outcomes whose names are taken, or whose worth has no unit."""
     if spec.evaluations:
         return  # which are outcomes by themselves
-    taken = {*spec.features, *names.RESERVED_COLUMNS}
+    taken = {*spec.features, *RESERVED_COLUMNS}
     if spec.columns.outcomes and spec.source.actuals is None:
         yield ("columns", "outcomes"), "outcomes come with the ground truth; declare source.actuals"
     for name, outcome in spec.columns.outcomes.items():
@@ -738,8 +736,7 @@ def attribution_problems(spec: Declaration) -> Found:
     for name, column in columns.items():
         where = ("columns", "shap", name)
         if name not in spec.logged_features:
-            hint = did_you_mean(name, spec.logged_features) or "."
-            yield where, f"'{name}' is not a feature{hint} Known: {listed(spec.logged_features)}"
+            yield where, f"'{name}' is not a feature{offer(name, spec.logged_features)}"
         elif problem := column_problem(column):
             yield where, problem
         elif column in spec.logged_features:
@@ -769,48 +766,30 @@ def effect_problems(spec: Declaration, effect: DeclaredEffect) -> Found:
         spec: The model.
         effect: Declared there, or asked of it.
     """
-    number = [n for n, f in spec.features.items() if f.type == "numeric"]
+    kinds = ("numeric", "categorical", "boolean")
+    fit = {n: f.type for n, f in spec.features.items() if f.type in kinds}
     roles = ["latency_ms"] if spec.columns.latency_ms is not None else []
-    if effect.cause not in (*roles, *number):
-        hint = names.did_you_mean(effect.cause, [*roles, *number]) or "."
-        yield (
-            ("cause",),
-            (
-                f"'{effect.cause}' is no number that is logged{hint} Known: "
-                f"{names.listed([*roles, *number])}"
-            ),
-        )
+    numbers = [*roles, *(n for n, kind in fit.items() if kind == "numeric")]
+    if effect.cause not in numbers:
+        said = f"'{effect.cause}' is no number that is logged"
+        yield ("cause",), said + offer(effect.cause, numbers)
     known = [*spec.columns.outcomes, *(["actual"] if spec.columns.actual is not None else [])]
     if spec.source.actuals is None or not (effect.outcome or spec.columns.outcomes):
         yield ("outcome",), "declare columns.outcomes and source.actuals"
     elif effect.outcome and effect.outcome not in known:
-        hint = names.did_you_mean(effect.outcome, known) or "."
-        yield ("outcome",), f"'{effect.outcome}' is no outcome{hint} Known: {names.listed(known)}"
+        yield ("outcome",), f"'{effect.outcome}' is no outcome{offer(effect.outcome, known)}"
     elif effect.outcome == "actual" and spec.task in _WITHOUT_NUMBER:
         yield ("outcome",), "the ground truth is no number; declare columns.outcomes"
-    fit = [n for n, f in spec.features.items() if f.type in ("numeric", "categorical", "boolean")]
     for index, column in enumerate(effect.within):
         if column == effect.cause:
             yield ("within", index), f"'{column}' is the cause itself"
         elif column not in fit:
-            hint = names.did_you_mean(column, fit) or "."
-            yield (
-                ("within", index),
-                (
-                    f"'{column}' is no feature with values to compare within{hint} Known: "
-                    f"{names.listed(fit)}"
-                ),
-            )
+            said = f"'{column}' is no feature with values to compare within"
+            yield ("within", index), said + offer(column, fit)
     arm = effect.experiment
-    arms = [n for n, f in spec.features.items() if f.type in ("categorical", "boolean")]
+    arms = [n for n, kind in fit.items() if kind != "numeric"]
     if arm is not None and arm.column not in arms:
-        hint = names.did_you_mean(arm.column, arms) or "."
-        yield (
-            ("experiment", "column"),
-            (
-                f"'{arm.column}' is no categorical or boolean feature{hint} Known: "
-                f"{names.listed(arms)}"
-            ),
-        )
+        said = f"'{arm.column}' is no categorical or boolean feature"
+        yield ("experiment", "column"), said + offer(arm.column, arms)
     if arm is not None and arm.control == arm.treatment:
         yield ("experiment", "treatment"), f"'{arm.treatment}' is the control as well"

@@ -20,7 +20,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BeforeValidator, Field
 
-from mlmon_dagster.spec.names import did_you_mean, listed
+from mlmon_dagster.spec.names import offer
 from mlmon_dagster.spec.scalars import Declared, shown
 
 DerivedType = Literal["numeric", "boolean", "categorical"]
@@ -243,11 +243,10 @@ def description_problems(described: Iterable[Description]) -> Iterator[tuple[int
             if problem := _pattern_problem(one):
                 yield index, problem
         elif one.name not in DESCRIPTIONS:
-            hint = did_you_mean(one.name, DESCRIPTIONS) or "."
+            known = offer(one.name, DESCRIPTIONS, len(DESCRIPTIONS))
             yield (
                 index,
-                f"{shown(one.name)} is no description of a text{hint} Known: "
-                f"{listed(DESCRIPTIONS, len(DESCRIPTIONS))}, or a pattern of your own: "
+                f"{shown(one.name)} is no description of a text{known}, or a pattern of your own: "
                 "{name: order_number, matches: 'ORD-[0-9]+'}",
             )
         elif one.name == LANGUAGE and find_spec("py3langid") is None:

@@ -6,12 +6,12 @@ an outcome does. One of them is the model's ground truth, and a judge's stands i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from mlmon_dagster.spec.names import column_problem, did_you_mean, feature_problem, listed
+from mlmon_dagster.spec.names import Found, column_problem, feature_problem, offer
 from mlmon_dagster.spec.scalars import Declared, Words, fold_word, shown
 
 By = Literal["human", "judge", "user", "code"]
@@ -109,9 +109,7 @@ def list_texts(evaluations: Iterable[str]) -> list[str]:
     return [column(name) for name in evaluations for column in columns]
 
 
-def evaluation_problems(
-    evaluations: Mapping[str, Evaluation], taken: set[str]
-) -> Iterator[tuple[tuple[str | int, ...], str]]:
+def evaluation_problems(evaluations: Mapping[str, Evaluation], taken: set[str]) -> Found:
     """Find what does not fit together in ``evaluations``; paths are below that key.
 
     Args:
@@ -133,12 +131,8 @@ def evaluation_problems(
             continue
         other = evaluations.get(one.of)
         if other is None or one.of == name:
-            hint = did_you_mean(one.of, [known for known in evaluations if known != name]) or "."
-            yield (
-                (name, "of"),
-                f"'{one.of}' is no other evaluation{hint} Known: "
-                + listed([known for known in evaluations if known != name]),
-            )
+            known = offer(one.of, (other for other in evaluations if other != name))
+            yield (name, "of"), f"'{one.of}' is no other evaluation{known}"
         elif other.of is not None:
             yield (name, "of"), f"'{one.of}' stands in for '{other.of}' itself; name that one"
         elif one.good is None or other.good is None:

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from mlmon_dagster.spec.monitors import FAMILIES
-from mlmon_dagster.spec.names import DRIFT, did_you_mean, listed
+from mlmon_dagster.spec.names import DRIFT, offer
 from mlmon_dagster.spec.scalars import Date, Declared, as_tuple, shown
 
 Every = Literal["week", "month", "year"]
@@ -23,10 +23,7 @@ LONGEST = dt.timedelta(days=366)
 def _families(names: tuple[str, ...]) -> tuple[str, ...]:
     for name in names:
         if name not in FAMILIES:
-            hint = did_you_mean(name, FAMILIES) or "."
-            raise ValueError(
-                f"{shown(name)} is no family of monitors{hint} Known: {listed(FAMILIES)}"
-            )
+            raise ValueError(f"{shown(name)} is no family of monitors{offer(name, FAMILIES)}")
     return names
 
 

@@ -26,10 +26,8 @@ from mlmon_dagster.spec.names import (
     SERVICE,
     TABLE,
     VERSIONS,
-    did_you_mean,
-    listed,
+    offer,
 )
-from mlmon_dagster.spec.presets import PRESETS
 from mlmon_dagster.spec.scalars import (
     Declared,
     Duration,
@@ -120,30 +118,33 @@ def _rate(condition: Condition) -> Condition:
 RateCondition = Annotated[Condition, AfterValidator(_rate)]
 
 
-class Attribution(Declared):
+class _Shift(Declared):
+    """How far something may move from the baseline's, and from where on that is an error."""
+
+    above: float
+    error_at: float | None = None
+
+    @model_validator(mode="after")
+    def _ladder(self) -> Self:
+        check_ladder(self.error_at, above=self.above, below=None)
+        return self
+
+
+class Attribution(_Shift):
     """How far a feature's share of the attributions may move from the baseline's."""
 
     above: float = Field(default=0.1, gt=0, lt=1)
-    error_at: float | None = None
-
-    @model_validator(mode="after")
-    def _ladder(self) -> Self:
-        check_ladder(self.error_at, above=self.above, below=None)
-        return self
 
 
-class Sustained(Declared):
+class Sustained(_Shift):
     """How far the newest windows together may be from the baseline's, in spreads of the rows."""
 
     above: float = Field(default=0.15, gt=0)
-    error_at: float | None = None
-
-    @model_validator(mode="after")
-    def _ladder(self) -> Self:
-        check_ladder(self.error_at, above=self.above, below=None)
-        return self
 
 
+DeclaredAttribution = Annotated[
+    Attribution | None, BeforeValidator(switched, json_schema_input_type=Attribution | bool | None)
+]
 DeclaredSustained = Annotated[
     Sustained | None, BeforeValidator(switched, json_schema_input_type=Sustained | bool | None)
 ]
@@ -156,11 +157,6 @@ def _pattern(value: object) -> object:
             "a mapping {feature: column}"
         )
     return value
-
-
-DeclaredAttribution = Annotated[
-    Attribution | None, BeforeValidator(switched, json_schema_input_type=Attribution | bool | None)
-]
 
 
 ShapColumns = Annotated[
@@ -224,8 +220,8 @@ _ALSO_CALLED = {"auc": "roc_auc", "average_precision": "pr_auc", "ece": "calibra
 
 def _known_metric(metric: str) -> str:
     if metric not in METRICS:
-        hint = did_you_mean(_ALSO_CALLED.get(metric, metric), METRICS) or "."
-        raise ValueError(f"{shown(metric)} is not a metric{hint} Known: {listed(METRICS, 60)}")
+        known = offer(_ALSO_CALLED.get(metric, metric), METRICS, 60)
+        raise ValueError(f"{shown(metric)} is not a metric{known}")
     return metric
 
 
@@ -458,9 +454,9 @@ class RequestClass(_Limited):
 
 
 class PrometheusMetric(_Limited):
-    """A number of the serving system; without a query, the limit of one that a preset asks for."""
+    """A number of the serving system."""
 
-    query: str | None = Field(default=None, min_length=1, max_length=10_000)
+    query: str = Field(min_length=1, max_length=10_000)
     unit: str = Field(default="", max_length=20)
 
 
@@ -474,7 +470,6 @@ def _env_name(value: str) -> str:
 
 
 EnvName = Annotated[str, AfterValidator(_env_name)]
-PresetName = Literal["kserve", "triton", "vllm", "bentoml", "ray_serve"]
 MetricName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 
 
@@ -489,26 +484,7 @@ class Prometheus(Declared):
     url_env: EnvName | None = None
     token_env: EnvName | None = None
     match: str = ""
-    presets: Annotated[tuple[PresetName, ...], BeforeValidator(as_tuple)] = ()
     metrics: dict[MetricName, PrometheusMetric] = Field(default={})
-
-    @property
-    def queries(self) -> dict[str, str]:
-        """Name -> PromQL, of presets and of the spec's own."""
-        asked = {
-            name: query
-            for preset in self.presets
-            for name, (_, query) in PRESETS[preset].queries.items()
-        }
-        return asked | {name: m.query for name, m in self.metrics.items() if m.query is not None}
-
-    def unit_of(self, name: str) -> str:
-        """Return the unit of a number; empty if it has none."""
-        units = {
-            n: unit for preset in self.presets for n, (unit, _) in PRESETS[preset].queries.items()
-        }
-        own = self.metrics.get(name)
-        return own.unit if own is not None and own.unit else units.get(name, "")
 
 
 class StageLimits(Declared):

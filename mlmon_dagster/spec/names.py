@@ -15,6 +15,8 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 from urllib.parse import quote, unquote, unquote_plus
 
+FieldPath = tuple[str | int, ...]  # of a key in a spec
+Found = Iterator[tuple[FieldPath, str]]  # where something is wrong, and what
 ALL = "all"  # instead of one slice, version or dataset
 TABLE = ":table"  # instead of one column
 ROWS = ":rows"  # the profiled column of hashes of whole rows
@@ -177,6 +179,23 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(word, by_fold, n=1, cutoff=0.6)
     near = near or [name for name in by_fold if len(word) >= 3 and name.startswith(word)]
     return f"; did you mean '{by_fold[near[0]]}'?" if near else ""
+
+
+def offer(word: str, known: Iterable[str], most: int = 12, called: str = "Known") -> str:
+    """Return what a message says after a wrong word: the nearest known one, then all of them."""
+    known = list(known)
+    return f"{did_you_mean(word, known) or '.'} {called}: {listed(known, most)}"
+
+
+def say_if(path: FieldPath, problem: str | None) -> Found:
+    """Yield a problem with its place, if there is one."""
+    if problem is not None:
+        yield path, problem
+
+
+def place_below(path: FieldPath, found: Found) -> Found:
+    """Yield problems of a part with their places in the whole."""
+    yield from (((*path, *inner), said) for inner, said in found)
 
 
 def listed(names: Iterable[str], most: int = 12) -> str:

@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec.declaration import Declaration
-from mlmon_dagster.spec.names import did_you_mean, listed
+from mlmon_dagster.spec.names import offer
 from mlmon_dagster.spec.scalars import printable
 from mlmon_dagster.spec.spans import TOKENS, stage_calls, stage_column, stage_status
 
@@ -323,8 +323,7 @@ class _Parser:
             raise self.error(f"expected the name of a column, found {token.text}")
         if token.text not in self.columns:
             raise self.error(
-                f"there is no column {token.text}{did_you_mean(token.text, self.columns) or '.'} "
-                f"Known: {listed(self.columns, 30)}"
+                f"there is no column {token.text}{offer(token.text, self.columns, 30)}"
             )
         self.at += 1
         return token.text

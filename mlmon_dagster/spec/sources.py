@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal, Self
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from mlmon_dagster.spec import names
+from mlmon_dagster.spec.names import (
+    Found,
+    column_problem,
+    did_you_mean,
+    path_problem,
+    say_if,
+)
 from mlmon_dagster.spec.scalars import (
     AssetName,
     Declared,
@@ -293,29 +299,25 @@ class Sources(Declared):
         return {stream: s.asset for stream, s in sources if s is not None and s.asset}
 
 
-def source_problems(
-    source: FileSource | PolledSource, roles: Collection[str]
-) -> Iterator[tuple[tuple[str | int, ...], str]]:
+def source_problems(source: FileSource | PolledSource, roles: Collection[str]) -> Found:
     """Yield what is wrong with a source, and where in it.
 
     Args:
         source: The source.
         roles: The roles under the spec's ``columns``.
     """
-    said: list[tuple[tuple[str | int, ...], str | None]] = []
     if isinstance(source, FileSource):
-        said.append((("path",), names.path_problem(source.path)))
+        yield from say_if(("path",), path_problem(source.path))
     elif isinstance(source, DeltaSource):
-        said.append((("delta",), names.path_problem(source.delta)))
+        yield from say_if(("delta",), path_problem(source.delta))
     elif isinstance(source, SqlSource):
-        said.append((("cursor", "column"), names.column_problem(source.cursor.column)))
+        yield from say_if(("cursor", "column"), column_problem(source.cursor.column))
     for role, name in (source.columns or {}).items():
         if role not in roles:
-            near = names.did_you_mean(role, roles) or "."
-            unknown = (
+            near = did_you_mean(role, roles) or "."
+            yield (
+                ("columns", role),
                 f"'{role}' is not under 'columns'{near} Only roles declared there have another "
-                "name here; a feature has 'from' for that"
+                "name here; a feature has 'from' for that",
             )
-            said.append((("columns", role), unknown))
-        said.append((("columns", role), names.column_problem(name)))
-    yield from ((path, message) for path, message in said if message is not None)
+        yield from say_if(("columns", role), column_problem(name))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Annotated, Final, Literal
 from urllib.parse import quote
 
 from pydantic import Field
 
+from mlmon_dagster.spec.names import Found
 from mlmon_dagster.spec.scalars import Declared
 
 TRACE_ID: Final = "trace_id"
@@ -78,7 +78,7 @@ def landing_folder(model: str) -> PurePosixPath:
     return PurePosixPath("spans", model)
 
 
-def span_problems(spans: Spans, *, logs_trace: bool) -> Iterator[tuple[tuple[str | int, ...], str]]:
+def span_problems(spans: Spans, *, logs_trace: bool) -> Found:
     """Find what does not fit: a join by a trace that is not logged, names of stages, a link."""
     if spans.attribute is None and not logs_trace:
         yield (

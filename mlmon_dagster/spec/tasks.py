@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -27,19 +27,20 @@ from mlmon_dagster.spec.names import (
     CUSTOM,
     ESTIMATED_PERFORMANCE,
     VERSIONS,
+    Found,
     column_problem,
-    did_you_mean,
     listed,
+    offer,
     score_column,
 )
 from mlmon_dagster.spec.scalars import KOfN
 
 if TYPE_CHECKING:
     from mlmon_dagster.spec.declaration import Declaration
+    from mlmon_dagster.spec.evaluations import Evaluation
 
 MAX_CLASSES = 100
 RESIDUAL = "residual"
-Found = Iterator[tuple[tuple[str | int, ...], str]]
 # Keys that only some tasks understand.
 _ONLY_FOR: dict[tuple[str, ...], tuple[str, ...]] = {
     ("columns", "scores"): (MULTICLASS,),
@@ -56,10 +57,11 @@ _ONLY_FOR: dict[tuple[str, ...], tuple[str, ...]] = {
     ("quantile",): (REGRESSION,),
 }
 _RANKED = ("group", "rank", "examined")  # roles of rankings
-_OF_EVALUATIONS: Final = {
-    "evaluations": "an evaluation with good",
-    "numbers": "an evaluation without good, a number,",
-    "judges": "an evaluation with of, a judge's,",
+# What metrics of evaluations need: in words, and whether one is that.
+_OF_EVALUATIONS: Final[Mapping[str, tuple[str, Callable[[Evaluation], bool]]]] = {
+    "evaluations": ("an evaluation with good", lambda one: one.good is not None),
+    "numbers": ("an evaluation without good, a number,", lambda one: one.good is None),
+    "judges": ("an evaluation with of, a judge's,", lambda one: one.of is not None),
 }
 Answer = Literal["label", "class", "labels", "number"]
 BETWEEN, NO_LABELS = "|", "(none)"  # labels of one row as text: sorted, or that there are none
@@ -221,11 +223,8 @@ def _fairness(spec: Declaration) -> Found:
     known = [",".join(key) for key in spec.slices]
     for index, key in enumerate(spec.fairness.slices):
         if key not in known:
-            hint = did_you_mean(key, known) or "."
-            yield (
-                ("fairness", "slices", index),
-                f"'{key}' is not among the slices{hint} Slices: {listed(known)}; add it there",
-            )
+            said = f"'{key}' is not among the slices{offer(key, known, called='Slices')}"
+            yield ("fairness", "slices", index), f"{said}; add it there"
     for key in spec.fairness.reference or {}:
         if key not in spec.fairness.slices:
             yield ("fairness", "reference", key), f"'{key}' is not under fairness.slices"
@@ -320,13 +319,8 @@ def _generation(spec: Declaration) -> Found:
 def evaluations_of(spec: Declaration, metric: str) -> list[str]:
     """Return the evaluations that a metric is measured of; none if it is not of evaluations."""
     needs = METRICS[metric].needs + METRICS[metric].fallback
-    return [
-        name
-        for name, one in spec.evaluations.items()
-        if ("evaluations" in needs and one.good is not None)
-        or ("numbers" in needs and one.good is None)
-        or ("judges" in needs and one.of is not None)
-    ]
+    fits = [fit for need, (_, fit) in _OF_EVALUATIONS.items() if need in needs]
+    return [name for name, one in spec.evaluations.items() if any(fit(one) for fit in fits)]
 
 
 def shown_series(spec: Declaration) -> tuple[str, ...]:
@@ -337,16 +331,20 @@ def shown_series(spec: Declaration) -> tuple[str, ...]:
     return tuple(of_outcome(m, name) for m in metrics for name in evaluations_of(spec, m))
 
 
-def monitored_evaluation_problem(spec: Declaration, monitor: PerformanceMonitor) -> str | None:
-    """Say why a monitor cannot be of its evaluation, or None if it can."""
-    fit = evaluations_of(spec, monitor.metric)
-    if monitor.evaluation is None:
-        return f"say which evaluation: {listed(fit)}" if fit else None
-    if monitor.evaluation not in fit:
-        hint = did_you_mean(monitor.evaluation, fit) or "."
-        known = f" Known: {listed(fit)}" if fit else ""
-        return f"{monitor.metric} has no evaluation '{monitor.evaluation}'{hint}{known}"
-    return None
+def monitored_subject_problem(spec: Declaration, monitor: PerformanceMonitor) -> str | None:
+    """Say why a monitor cannot be of its outcome or evaluation, or None if it can."""
+    if isinstance(monitor, BusinessMonitor):
+        what, said, fit = "outcome", monitor.outcome, outcomes_of(spec, monitor.metric)
+        is_told = len(fit) < 2
+    else:
+        what, said, fit = "evaluation", monitor.evaluation, evaluations_of(spec, monitor.metric)
+        is_told = not fit
+    if said is None:
+        return None if is_told else f"say which {what}: {listed(fit)}"
+    if said in fit:
+        return None
+    wrong = f"{monitor.metric} has no {what} '{said}'"
+    return wrong + offer(said, fit) if fit or what == "outcome" else f"{wrong}."
 
 
 def metric_problem(spec: Declaration, metric: str) -> str | None:
@@ -359,21 +357,10 @@ def metric_problem(spec: Declaration, metric: str) -> str | None:
         role = "scores" if spec.task == MULTICLASS and missing[0] == "score" else missing[0]
         place = role if role in ("costs", "fairness") else f"columns.{role}"
         if role in _OF_EVALUATIONS:
-            return f"{metric} needs {_OF_EVALUATIONS[role]} under evaluations"
+            return f"{metric} needs {_OF_EVALUATIONS[role][0]} under evaluations"
         if role.startswith("outcomes_"):
             place = f"an outcome of columns.outcomes with better: {role.removeprefix('outcomes_')}"
         return f"{metric} is computed from {place}; declare it"
-    return None
-
-
-def monitored_outcome_problem(spec: Declaration, monitor: BusinessMonitor) -> str | None:
-    """Say why a monitor cannot be of its outcome, or None if it can."""
-    fit = outcomes_of(spec, monitor.metric)
-    if monitor.outcome is None:
-        return f"say which outcome: {listed(fit)}" if len(fit) > 1 else None
-    if monitor.outcome not in fit:
-        hint = did_you_mean(monitor.outcome, fit) or "."
-        return f"{monitor.metric} has no outcome '{monitor.outcome}'{hint} Known: {listed(fit)}"
     return None
 
 
@@ -391,10 +378,7 @@ def outcomes_of(spec: Declaration, metric: str) -> list[str]:
 
 def _has(spec: Declaration, need: str) -> bool:
     if need in _OF_EVALUATIONS:
-        return any(
-            one.of is not None if need == "judges" else (one.good is None) == (need == "numbers")
-            for one in spec.evaluations.values()
-        )
+        return any(map(_OF_EVALUATIONS[need][1], spec.evaluations.values()))
     if need.startswith("outcomes"):
         side = need.removeprefix("outcomes").lstrip("_")
         return any(side in ("", o.better) for o in spec.columns.outcomes.values())
@@ -450,7 +434,7 @@ def default_estimates(spec: Declaration) -> tuple[EstimateMonitor, ...]:
     return (EstimateMonitor(metric=wanted),) if wanted is not None and wanted in found else ()
 
 
-def estimate_problems(spec: Declaration) -> Iterator[tuple[tuple[str | int, ...], str]]:
+def estimate_problems(spec: Declaration) -> Found:
     """Find declared monitors of estimates that the model cannot have."""
     seen: set[str] = set()
     for index, monitor in enumerate(spec.monitors.estimated_performance):

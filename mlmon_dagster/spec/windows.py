@@ -169,21 +169,14 @@ def complete_windows(time: TimeSpec, now: dt.datetime) -> list[Window]:
 
 
 def check_window_count(time: TimeSpec, now: dt.datetime) -> None:
-    """Refuse hourly windows of which there are too many for Dagster, or whose length is no hour.
+    """Refuse hourly windows of which there are too many for Dagster.
 
     Raises:
-        ConfigError: If more than 25,000 hourly windows have passed since ``time.start``, or clocks
-            of the zone change by another step than whole hours, from then to a year from now.
+        ConfigError: If more than 25,000 hourly windows have passed since ``time.start``.
     """
     if time.granularity != "hour":
         return
     limit = production_end(time) or _utc(now)
-    if steps := _odd_steps(time, limit):
-        raise ConfigError(
-            f"time: clocks in {time.zone} change by {steps}, so that an hour there is no hour "
-            "long. Use a zone whose clocks change by whole hours for hourly windows, such as UTC, "
-            "or days."
-        )
     count = int((limit - first_window(time).start) / _HOUR)
     if count > MAX_HOURLY_WINDOWS:
         latest = (limit - MAX_HOURLY_WINDOWS * _HOUR).date() + _DAY
@@ -191,22 +184,6 @@ def check_window_count(time: TimeSpec, now: dt.datetime) -> None:
             f"time: {count:,} hourly windows since {time.start} are more than "
             f"{MAX_HOURLY_WINDOWS:,}. Move time.start to {latest} or later, or use days."
         )
-
-
-def _odd_steps(time: TimeSpec, limit: dt.datetime) -> str:
-    """Return by what clocks change within hours, such as 30 minutes; empty if they do not."""
-    zone, moment = ZoneInfo(time.zone), first_window(time).start
-    last = max(limit, moment) + 366 * _DAY
-    before = moment.astimezone(zone).utcoffset()
-    while moment < last:
-        moment += 7 * _DAY  # summer time lasts for months
-        offset = moment.astimezone(zone).utcoffset()
-        assert offset is not None
-        assert before is not None
-        if (offset - before) % _HOUR:
-            return f"{abs(offset - before) // dt.timedelta(minutes=1)} minutes"
-        before = offset
-    return ""
 
 
 def window_date(time: TimeSpec, window: Window) -> str:

@@ -50,7 +50,7 @@ NO_ADDRESS: Final = {
     "MLMON_SPILL", "MLMON_THREADS", "MLMON_TICK_SECONDS",
 }  # fmt: skip
 ALERTS: Final = 'alerts: {slack: {channel: "#ml-alerts", mention: "@here"}, repeat: 24h}'
-SERVICE: Final = "  service: {prometheus: {%s, presets: kserve}}\n"
+SERVICE: Final = "  service: {prometheus: {%s, metrics: {up: {query: up}}}}\n"
 # What a spec says with each key that holds an address, or a variable with one or its secret.
 KEYS: Final = {
     "webhook.url": f"alerts: {{webhook: {{url: 'https://{AT}/hook?key={PASSWORD}'}}}}",

@@ -160,6 +160,13 @@ def land_truth(folder: Path, day: dt.date) -> None:
     drop(customers(day)[1], landing(folder, "actuals") / f"{day}.parquet")
 
 
+def land_truth_again(folder: Path, day: dt.date) -> None:
+    """Land the ground truth of a day once more, as if it were corrected an hour later."""
+    _, actuals = customers(day)
+    actuals["known_at"] += dt.timedelta(hours=1)
+    drop(actuals, landing(folder, "actuals") / f"{day}-again.parquet")
+
+
 def make_project(
     folder: Path, now: Callable[[], dt.datetime] = lambda: NOW, db_url: str | None = None
 ) -> Project:

@@ -90,6 +90,10 @@ def test_a_feature_that_counts_for_less_than_before_fails_and_says_so(world: Wor
         assert row["status"] == "WARN", row["message"]
         assert f"{word} than in the baseline" in row["message"]
     assert found.loc[f"drift/{ATTRIBUTION_SHIFT}/balance", "status"] == "OK"
+    row = world.verdicts("quality", JUDGED).set_index("monitor").loc["quality/not_additive_rate"]
+    assert row["status"] == "WARN"  # these values belong to no score
+    said = "SHAP values do not add up to the score in"
+    assert row["message"].startswith((f"{said} 9", f"{said} every row"))
     before = world.verdicts("drift", DAYS[5]).set_index("monitor")
     assert {before.loc[f"drift/{ATTRIBUTION_SHIFT}/{f}", "status"] for f in WEIGHTS} == {"OK"}
 
@@ -115,12 +119,3 @@ def test_why_the_scores_rose_is_said_by_feature_and_adds_up(additive: World) -> 
     assert 0.3 < effects["age"] < 0.7  # four years more, an eighth of the log-odds each
     assert abs(found.rest) <= 1e-9 * abs(found.change)
     assert "age +." in describe_score(found)
-
-
-@pytest.mark.proof
-def test_values_that_belong_to_no_score_fail_the_check(world: World) -> None:
-    world.work()
-    row = world.verdicts("quality", JUDGED).set_index("monitor").loc["quality/not_additive_rate"]
-    assert row["status"] == "WARN"
-    said = "SHAP values do not add up to the score in"
-    assert row["message"].startswith((f"{said} 9", f"{said} every row"))

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import math
 from pathlib import Path
 
-import dagster as dg
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
 from mlmon_dagster.alerts.messages.digest import compose_digest
-from mlmon_dagster.pipeline.plan import plan
 from mlmon_dagster.report.health import health_report
 from mlmon_dagster.report.trace import trace_of
-from mlmon_dagster.spec import Window, load_model
+from mlmon_dagster.spec import Window
 from mlmon_dagster.tables.periods import business_line
 from tests.defs.small_model import DAYS, MODEL, customers, drop, landing, write_declaration
 from tests.defs.worlds import World, opened
@@ -138,70 +135,7 @@ def test_a_day_that_earned_less_fails_with_its_numbers_and_the_trace_names_who_p
         assert "Expected value" in html
 
 
-@pytest.mark.proof
-def test_an_outcome_that_comes_late_or_is_corrected_changes_its_own_window_alone(
-    tmp_path: Path,
-) -> None:
-    declare(tmp_path)
-    land_all(tmp_path)
-    with opened(tmp_path, MOMENT) as world:
-        assert world.launcher.materialize(world.spec, ("event_log", "baseline")).is_success
-        world.work()
-        before = worth(world, BAD, "total_outcome")
-        predictions, truths = paying(GOOD)
-        known = worth(world, GOOD, "outcome_coverage").loc[("all", "all"), "value"]
-        assert known == pytest.approx(0.9)
-        late = truths[::10].assign(revenue=1e6)  # those that had told nothing
-        corrected = truths[1::10].assign(revenue=-7.5)
-        newer = pd.concat([late, corrected])
-        newer = newer.assign(known_at=newer["known_at"] + pd.Timedelta(hours=1))
-        drop(newer, landing(tmp_path, "actuals") / "newer.parquet")
-        world.work()
-
-        [*_, request] = world.ran
-        assert request.tags["dagster/asset_partition_range_start"] == str(GOOD), request.tags
-        assert request.tags["dagster/asset_partition_range_end"] == str(GOOD)
-        paid = truths["revenue"].to_numpy().copy()
-        paid[::10], paid[1::10] = 1e6, -7.5
-        found = worth(world, GOOD, "total_outcome")
-        assert found.loc[("all", "all"), "value"] == math.fsum(paid)
-        north = (predictions["region"] == "north").to_numpy()
-        assert found.loc[("region", "north"), "value"] == math.fsum(paid[north])
-        assert worth(world, GOOD, "outcome_coverage").loc[("all", "all"), "value"] == 1.0
-        pd.testing.assert_frame_equal(worth(world, BAD, "total_outcome"), before)
-
-
 def plan_windows(world: World) -> list[Window]:
     from tests.defs.small_model import windows_of_days
 
     return windows_of_days(world.spec, [GOOD, BAD])
-
-
-@pytest.mark.proof
-def test_costs_that_are_declared_later_value_every_window_and_compute_nothing_else(
-    tmp_path: Path,
-) -> None:
-    write_declaration(tmp_path)
-    land_all(tmp_path)
-    with opened(tmp_path, MOMENT) as world:
-        assert world.launcher.materialize(world.spec, ("event_log", "baseline")).is_success
-        world.work()
-        graph = world.launcher.definitions.resolve_asset_graph()
-        assert dg.AssetKey([MODEL, "business_impact"]) not in graph.get_all_asset_keys()
-        assert ">Business</h2>" not in health_report(world.project.store, world.spec, MOMENT).html
-        assert "Business: " not in health_report(world.project.store, world.spec, MOMENT).html
-        before = world.metrics()
-        path = world.project.models_folder / f"{MODEL}.yaml"
-        path.write_text(path.read_text() + f"costs: {COSTS}\n")
-        spec = load_model(path)
-
-        asked = plan(world.project, spec, MOMENT)
-        assert {request.assets for request in asked} == {("business_impact",)}
-    with opened(tmp_path, MOMENT) as world:
-        world.work()
-        after = world.metrics()
-        new = after[after["metric"] == "expected_value"]
-        assert set(new["window_start"].dt.tz_convert("America/New_York").dt.date) == {GOOD, BAD}
-        rest = after[after["metric"] != "expected_value"].reset_index(drop=True)
-        pd.testing.assert_frame_equal(rest, before)
-        assert world.requests() == []

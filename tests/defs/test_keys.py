@@ -167,7 +167,7 @@ def test_a_key_of_the_users_leaves_out_that_model_alone_and_says_how_to_mend_it(
 
 def test_a_taken_key_fires_an_alert_until_a_prefix_is_written(tmp_path: Path) -> None:
     """As the dispatcher sees it: with what the planner's models are at each tick."""
-    from mlmon_dagster.defs.neighbours import leave_out_taken
+    from mlmon_dagster.defs.build import leave_out_taken
 
     write_declaration(tmp_path)
     project = make_project(tmp_path)

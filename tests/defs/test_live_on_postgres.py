@@ -45,21 +45,6 @@ DEADLINE = 300.0  # of each wait; a slow machine fails no test
 T = TypeVar("T")
 
 
-class Transcript:
-    """What happened when, on the terminal and in a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.start = time.monotonic()
-
-    def __call__(self, text: str) -> None:
-        clock = dt.datetime.now(dt.UTC)
-        line = f"{clock:%H:%M:%S} +{time.monotonic() - self.start:5.1f} s  {text}"
-        print(line, flush=True)
-        with self.path.open("a") as file:
-            file.write(line + "\n")
-
-
 def wait_for(what: str, look: Callable[[], T | None], log: Callable[[], str]) -> T:
     """Look until there is something to see."""
     deadline = time.monotonic() + DEADLINE
@@ -172,7 +157,6 @@ def test_a_bad_day_is_told_in_slack_and_corrected_ground_truth_resolves_it(
     days = [today - dt.timedelta(days=n) for n in (4, 3, 2, 1)]
     yesterday = str(days[-1])
     spec = declare(folder, days[0])
-    tell = Transcript(tmp_path / "transcript.txt")
     with fake_slack() as slack:
         variables = {
             "MLMON_DB_URL": pg_url,
@@ -194,29 +178,23 @@ def test_a_bad_day_is_told_in_slack_and_corrected_ground_truth_resolves_it(
                 look = partial(seen.failed_check, spec, asset, family, yesterday)
                 return wait_for(f"the failing check of {asset}", look, log)
 
-            tell("mlmon dev is up: UI and daemon, Dagster and monitoring state in PostgreSQL")
             wait_for("the first metrics", lambda: len(seen.computed_at("roc_auc")) == 3, log)
             quality = seen.computed_at("null_rate")
             performance = seen.computed_at("roc_auc")
-            tell(f"baseline and 3 days computed without a hand; runs: {len(seen.runs())}")
             assert slack.messages == []
 
-            tell(f"a file lands: predictions of {yesterday}, 40 % of `balance` null")
             predictions, actuals = customers(days[-1], like=DAYS[3])
             predictions.loc[: int(0.4 * len(predictions)) - 1, "balance"] = np.nan
             drop(predictions, landing(folder, "predictions") / f"{yesterday}.parquet")
             wait_for("Slack's message", lambda: slack.heads(), log)
             said = failure("data_quality", "quality")
-            tell(f"check data_quality/quality of {yesterday} failed: {said}")
             assert said == "balance is missing in 40 % of rows (n 150), above 20 %."
             [head] = slack.messages
-            tell(f"Slack: {head.text}")
             assert "balance" in head.text
             assert {d: t for d, t in seen.computed_at("null_rate").items() if d != yesterday} == (
                 quality
             )
 
-            tell(f"ground truth of {yesterday} lands, with the labels the wrong way round")
             wrong = actuals.assign(left=1 - actuals["left"])
             drop(wrong, landing(folder, "actuals") / f"{yesterday}.parquet")
 
@@ -227,31 +205,23 @@ def test_a_bad_day_is_told_in_slack_and_corrected_ground_truth_resolves_it(
             # What came true, and that the estimate without ground truth did not see it.
             wait_for("the missed estimate", lambda: "worse than estimated" in told(), log)
             said = failure("performance", "performance")
-            tell(f"check performance/performance failed: {said}")
-            for reply in seen.replies(head):
-                tell(f"Slack, in the same thread: {reply.text}")
             assert slack.heads() == [head]
 
-            tell("the corrected ground truth lands")
             later = actuals.assign(known_at=actuals["known_at"] + pd.Timedelta(minutes=10))
             drop(later, landing(folder, "actuals") / f"{yesterday}-corrected.parquet")
             n_told = len(seen.replies(head))
             wait_for("a reply", lambda: len(seen.replies(head)) > n_told, log)
             reply = seen.replies(head)[n_told]
-            tell(f"Slack, in the same thread: {reply.text}")
             assert "resolved" in reply.text.lower()
             wait_for("the thread's head", lambda: "ROC AUC" not in json.dumps(head.shown), log)
-            tell(f"Slack, the thread's head now: {head.shown['text']}")
             assert "balance" in head.shown["text"]  # whose nulls go on
             assert slack.heads() == [head]
 
             after = seen.computed_at("roc_auc")
             assert {d: t for d, t in after.items() if d != yesterday} == performance
-            tell(f"metrics of the other days were not touched: {sorted(performance)}")
             status = dg.DagsterRunStatus
             going_on = {status.NOT_STARTED, status.QUEUED, status.STARTING, status.STARTED}
             # The newest report may still be in the making: it is asked for once an alert changed.
             statuses = [run.status for run in seen.runs() if run.status not in going_on]
             assert set(statuses) == {status.SUCCESS}
-            tell(f"{len(statuses)} runs, all successful; Slack was called {len(slack.calls)} times")
         project.store.close()

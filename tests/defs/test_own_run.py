@@ -17,8 +17,7 @@ from dagster._grpc.impl import start_run_in_subprocess
 from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import serialize_value
 
-from mlmon_dagster.defs.instance import open_instance
-from mlmon_dagster.defs.own_run import models_of_own_run
+from mlmon_dagster.defs.instance import models_of_own_run, open_instance
 from tests.conftest import SPEC
 from tests.defs.small_model import make_project
 

@@ -33,6 +33,7 @@ from tests.defs.small_model import (
     customers,
     drop,
     land_truth,
+    land_truth_again,
     landing,
     windows_of_days,
     write_declaration,
@@ -56,10 +57,6 @@ def asked(requests: Sequence[dg.RunRequest]) -> list[tuple[str, str, set[str]]]:
     ]
 
 
-def test_nothing_is_requested_when_all_is_up_to_date(own_fortnight: World) -> None:
-    assert own_fortnight.requests() == []
-
-
 def test_once_all_is_computed_no_window_waits_not_even_those_of_the_baseline(
     own_fortnight: World,
 ) -> None:
@@ -75,8 +72,7 @@ def test_late_ground_truth_recomputes_its_own_window_alone(own_fortnight: World)
     land_truth(own_fortnight.folder, LATE[0])
     requests = own_fortnight.requests()
     assert asked(requests) == [(str(LATE[0]), str(LATE[0]), set(windowed_of(own_fortnight.spec)))]
-    for request in requests:
-        own_fortnight.launcher.run(dict(request.tags), request.asset_selection or [])
+    own_fortnight.run(requests)
     assert own_fortnight.requests() == []
     after = own_fortnight.metrics()
     start = windows_of_days(own_fortnight.spec, [LATE[0]])[0].start
@@ -105,23 +101,18 @@ def test_ground_truth_of_days_apart_is_one_run_unless_many_rows_lie_between(
 ) -> None:
     monkeypatch.setattr(plan, "MAX_ROWS_AGAIN", rows_again)
     for day in (DAYS[1], DAYS[2], DAYS[10]):
-        _, actuals = customers(day)
-        actuals["known_at"] += dt.timedelta(hours=1)
-        drop(actuals, landing(own_fortnight.folder, "actuals") / f"{day}-again.parquet")
+        land_truth_again(own_fortnight.folder, day)
     requests = own_fortnight.requests()
     assert [(first, last) for first, last, _ in asked(requests)] == [
         (str(DAYS[first]), str(DAYS[last])) for first, last in runs
     ]
-    for request in requests:
-        own_fortnight.launcher.run(dict(request.tags), request.asset_selection or [])
+    own_fortnight.run(requests)
     assert own_fortnight.requests() == []
 
 
 def test_what_was_tried_before_is_tried_alone(own_fortnight: World) -> None:
     for day in (DAYS[1], DAYS[3]):
-        _, actuals = customers(day)
-        actuals["known_at"] += dt.timedelta(hours=1)
-        drop(actuals, landing(own_fortnight.folder, "actuals") / f"{day}-again.parquet")
+        land_truth_again(own_fortnight.folder, day)
     assert len(asked(own_fortnight.requests())) == 1  # and nobody runs it
     again = asked(own_fortnight.requests())
     assert [(first, last) for first, last, _ in again] == [
@@ -142,8 +133,7 @@ def test_what_waited_for_its_ground_truth_is_computed_when_time_ends_that(
     requests = own_fortnight.requests()
     # Its labels were counted as they came, and nothing was computed from them.
     assert asked(requests) == [(str(LATE[0]), str(LATE[0]), {*windowed_of(own_fortnight.spec)})]
-    for request in requests:
-        own_fortnight.launcher.run(dict(request.tags), request.asset_selection or [])
+    own_fortnight.run(requests)
     assert set(own_fortnight.verdicts("performance", LATE[0])["status"]) == {"OK"}
     assert own_fortnight.requests() == []
 
@@ -177,9 +167,7 @@ def test_a_failing_window_is_tried_three_times_and_new_inputs_begin_anew(
     # New events of the same window, and the table is back: it is tried again and goes well.
     log.unlink()
     hidden.rename(log)
-    _, actuals = customers(LATE[0])
-    actuals["known_at"] += dt.timedelta(hours=1)
-    drop(actuals, landing(own_fortnight.folder, "actuals") / "again.parquet")
+    land_truth_again(own_fortnight.folder, LATE[0])
     [report] = own_fortnight.work()
     assert report.is_success
     assert set(own_fortnight.verdicts("performance", LATE[0])["status"]) == {"OK"}
@@ -220,12 +208,7 @@ def test_a_quarantined_file_is_told_though_it_touches_no_window(own_fortnight: W
     path = landing(own_fortnight.folder, "predictions") / "broken.parquet"
     path.write_bytes(b"PAR1 and nothing that belongs there PAR1")
     assert own_fortnight.requests() == []
-    newest = monitor_results.newest(
-        own_fortnight.project.store.state,
-        own_fortnight.spec.model,
-        windows_of_days(own_fortnight.spec, [DAYS[-1]])[0].start,
-        family="schema",
-    )
+    newest = own_fortnight.verdicts("schema", DAYS[-1])
     newest = newest[newest["metric"] == "bad_rate"]
     assert list(newest["status"]) == ["ERROR"]
     assert newest["message"].iloc[0].startswith("1 file was refused")
@@ -507,9 +490,7 @@ def test_windows_between_those_with_news_are_left_until_a_person_asks(
         conn.execute(sa.update(schema.sample).values(value=schema.sample.c.value + 1))
     own_fortnight.clock.moment += dt.timedelta(hours=1)
     for day in (DAYS[1], DAYS[3]):
-        _, actuals = customers(day)
-        actuals["known_at"] += dt.timedelta(hours=1)
-        drop(actuals, landing(own_fortnight.folder, "actuals") / f"{day}-again.parquet")
+        land_truth_again(own_fortnight.folder, day)
     own_fortnight.work()
     assert own_fortnight.metrics(DAYS[2])["value"].equals(before + 1)
     for day in (DAYS[1], DAYS[3]):
@@ -524,9 +505,7 @@ def test_dagster_shows_a_window_that_was_left_with_the_numbers_that_it_had(
     own_fortnight: World,
 ) -> None:
     for day in (DAYS[1], DAYS[3]):
-        _, actuals = customers(day)
-        actuals["known_at"] += dt.timedelta(hours=1)
-        drop(actuals, landing(own_fortnight.folder, "actuals") / f"{day}-again.parquet")
+        land_truth_again(own_fortnight.folder, day)
     own_fortnight.work()
     for asset in ("inference_store", "profiles", "performance"):
         found = own_fortnight.instance.fetch_materializations(

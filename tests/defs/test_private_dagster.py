@@ -12,7 +12,7 @@ import mlmon_dagster
 from mlmon_dagster.defs import private_dagster
 from mlmon_dagster.defs.batched_events import BatchedSqliteEventLogStorage
 from mlmon_dagster.defs.instance import open_instance
-from mlmon_dagster.defs.targets import cadence_job
+from mlmon_dagster.defs.sensors import cadence_job
 from tests.defs.small_model import make_project, write_declaration
 
 PACKAGE = Path(mlmon_dagster.__file__).parent

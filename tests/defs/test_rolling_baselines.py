@@ -151,8 +151,7 @@ def test_late_ground_truth_of_earlier_windows_and_what_is_compared_with_them_is_
     moving.launcher.materialize(moving.spec, ("event_log",))
 
     requests = moving.requests()
-    for request in requests:
-        moving.launcher.run(dict(request.tags), request.asset_selection or [])
+    moving.run(requests)
 
     assert asked(requests) == [(str(DAYS[1]), str(DAYS[7]), set(windowed_of(moving.spec)))]
     assert set(psi(moving, JUDGED)["n_baseline"]) == {4 * ROWS + 180}

@@ -87,6 +87,11 @@ class World:
         found = tick.run_requests or []
         return [request for request in found if with_reports or not is_report(request)]
 
+    def run(self, requests: Sequence[dg.RunRequest]) -> None:
+        """Run what was requested."""
+        for request in requests:
+            self.launcher.run(dict(request.tags), request.asset_selection or [])
+
     def work(self) -> list[RunReport]:
         """Run what the planner requests until it requests nothing; return what it computed."""
         reports = []

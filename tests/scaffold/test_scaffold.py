@@ -44,20 +44,6 @@ def written(table: pa.Table, plan: Scaffold = PLAN) -> tuple[str, ModelSpec]:
     return text, parse_model(text, "churn.yaml")
 
 
-def test_roles_are_found_by_name_and_values() -> None:
-    found = {role: guess.columns for role, guess in roles_of(churn()).found.items()}
-
-    assert found == {
-        "prediction_id": ("request_id",),
-        "event_time": ("scored_at",),
-        "dataset": ("dataset",),
-        "score": ("p_churn",),
-        "prediction": ("churn_predicted",),
-        "actual": ("label",),
-        "latency_ms": ("latency_ms",),
-    }
-
-
 @pytest.mark.parametrize(
     ("name", "values", "is_version"),
     [
@@ -80,20 +66,6 @@ def test_a_name_without_fitting_values_gets_no_role() -> None:
     table = table.set_column(table.schema.get_field_index("p_churn"), "p_churn", pa.array(range(N)))
 
     assert "score" not in roles_of(table).found
-
-
-@pytest.mark.parametrize(
-    ("actual", "task"),
-    [
-        ([i % 2 for i in range(N)], "binary_classification"),
-        (["a", "b", "c", "d"] * (N // 4), "multiclass_classification"),
-        ([i / 7 for i in range(N)], "regression"),
-    ],
-)
-def test_the_task_follows_from_the_ground_truth(actual: list[object], task: str) -> None:
-    table = churn().drop_columns(["p_churn", "churn_predicted", "label"])
-
-    assert roles_of(table.append_column("label", pa.array(actual))).task == task
 
 
 def words(table: pa.Table, no: object, yes: object) -> pa.Table:
@@ -139,12 +111,6 @@ def test_without_a_score_a_word_that_says_so_is_positive_else_the_rarer_one() ->
         assert labels is not None
         assert (labels.positive, labels.negative) == ((yes,), (no,))
         assert said in labels.reason
-
-
-def test_labels_as_numbers_and_truth_values_need_no_words() -> None:
-    for no, yes in ((0, 1), (False, True), ("false", "True"), (0.0, 1.0)):
-        table = words(churn(), no, yes)
-        assert with_labels(roles_of(table), table, facts_of(table)).labels is None
 
 
 def test_a_feature_that_a_score_happens_to_order_is_no_ground_truth() -> None:
@@ -229,16 +195,6 @@ def test_names_and_values_cannot_break_out_of_their_comment_or_key() -> None:
     assert set(yaml.safe_load(text)) <= set(ModelSpec.model_fields)
 
 
-def test_times_without_an_offset_are_said_to_be_local() -> None:
-    table = churn()
-    at = table.schema.get_field_index("scored_at")
-    table = table.set_column(at, "scored_at", table.column("scored_at").cast(pa.timestamp("us")))
-    text, spec = written(table)
-
-    assert spec.time.naive == "zone"
-    assert "read as times of the zone: scored_at" in text
-
-
 def test_a_sample_of_a_large_file_spans_all_of_it(tmp_path: Path) -> None:
     file = tmp_path / "big.parquet"
     pq.write_table(pa.table({"i": range(100_000)}), file, row_group_size=1000)
@@ -248,16 +204,6 @@ def test_a_sample_of_a_large_file_spans_all_of_it(tmp_path: Path) -> None:
     assert 4000 <= sample.table.num_rows <= 6000
     assert sample.table.column("i")[0].as_py() == 0
     assert sample.table.column("i")[-1].as_py() >= 99_000
-
-
-def test_csv_is_read_with_inferred_types(tmp_path: Path) -> None:
-    file = tmp_path / "events.csv"
-    pyarrow.csv.write_csv(churn().drop_columns(["tags"]), file)
-    facts = {f.name: f.kind for f in facts_of(read_sample([file]).table)}
-
-    assert facts["scored_at"] == "datetime"
-    assert facts["age"] == "integer"
-    assert facts["is_new"] == "boolean"
 
 
 @pytest.mark.parametrize(
@@ -468,27 +414,6 @@ def test_what_names_and_values_do_not_tell_is_left_to_a_person(tmp_path: Path) -
     (tmp_path / "words.csv").write_text("id;p\n", encoding="utf-16")
     with pytest.raises(ConfigError, match=r"words\.csv is UTF-16\. Write it as UTF-8"):
         read_sample([tmp_path / "words.csv"])
-
-
-@pytest.mark.parametrize("is_joined", [True, False])
-@pytest.mark.parametrize("labelled", ["all", "production"])
-def test_a_baseline_without_ground_truth_is_said(
-    tmp_path: Path, labelled: str, is_joined: bool
-) -> None:
-    frame = churn().drop_columns(["tags"]).to_pandas()
-    is_bare = (labelled == "production") & (frame["dataset"] == "validation")
-    truth = frame.loc[~is_bare, ["request_id", "label"]]
-    events = frame.drop(columns="label")
-    if is_joined:
-        events.merge(truth, how="left").to_parquet(tmp_path / "events.parquet")
-    else:
-        events.to_parquet(tmp_path / "events.parquet")
-        truth.to_parquet(tmp_path / "truth.parquet")
-    at = dt.datetime(2026, 3, 20, tzinfo=dt.UTC)
-    text = propose(tmp_path, tuple(sorted(tmp_path.iterdir())), "churn", None, "team:crm", at)
-    said = [note for note in notes_of(text) if "ground truth" in note]
-    assert len(said) == (labelled == "production")
-    assert all("no row of validation that was read has ground truth" in note for note in said)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

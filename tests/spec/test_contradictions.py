@@ -23,6 +23,12 @@ LABELLESS = {"columns__actual": REMOVED}
 EXISTS = {"expect": "expect_column_to_exist", "arguments": {"column": "age"}}
 QUOTED = {"path": "landing/*.csv", "delimiter": '"'}
 SHADOW = {"dataset": "shadow", "metric": "brier"}
+CANARY = {"champion": "3", "challenger": "4", "metric": "accuracy", "share": 0.1}
+VERSIONLESS = {"columns__model_version": REMOVED}
+
+
+def compared(*declared: dict[str, Any]) -> dict[str, Any]:
+    return {"monitors": {"versions": {"compare": list(declared)}}}
 
 
 @pytest.mark.parametrize(
@@ -106,6 +112,44 @@ SHADOW = {"dataset": "shadow", "metric": "brier"}
         (
             CLASSES | {"effects": [{"cause": "age", "outcome": "actual"}]},
             "the ground truth is no number",
+        ),
+        (compared({"metric": "roc_auc"}), "write dataset: shadow, dataset: canary, or both"),
+        (compared(SHADOW | {"champion": "3"}), "write dataset: shadow, dataset: canary"),
+        (compared(CANARY | {"challenger": "3"}), "are the same version"),
+        (compared(SHADOW | {"share": 0.1}), "a shadow answers every request"),
+        (compared(SHADOW, SHADOW), "brier of a shadow is compared twice"),
+        (
+            compared(CANARY, CANARY | {"metric": "brier", "share": 0.2}),
+            "the split of one canary is watched",
+        ),
+        (compared(SHADOW | {"metric": "mae"}), "mae is for regression"),
+        (compared(SHADOW | {"metric": "expected_value"}), "computed from costs"),
+        (compared(CANARY) | VERSIONLESS, "columns.model_version; declare it"),
+        (
+            {"monitors": {"versions": {"staleness": {"above": "90d"}}}} | VERSIONLESS,
+            "needs columns.model_version",
+        ),
+        (
+            {"monitors": {"versions": {"skew": {"dataset": "production"}}}},
+            "production is what another dataset is held",
+        ),
+        ({"monitors": {"versions": {"skew": {"columns": ["agee"]}}}}, "did you mean 'age'?"),
+        ({"columns__shap": "shap"}, "does not say where a feature's name stands; write shap_{fea"),
+        ({"columns__shap": {"age": "a", "plam": "b"}}, "'plam' is not a feature; did you mean 'p"),
+        ({"columns__shap": {"age": "a", "plan": "a"}}, "two features have the same column"),
+        ({"columns__shap": {"age": "a"}}, "at least two features"),
+        ({"columns__shap": {"age": "plan", "plan": "x"}}, "'plan' is a feature; its SHAP values"),
+        ({"columns__shap": {"age": "a'b", "plan": "x"}}, "holds a quote"),
+        ({"monitors": {"drift": {"attribution": {"above": 0.2}}}}, "declare it, such as"),
+        ({"baseline": {"moving": "28d", "dataset": "training"}}, "keep one of dataset, moving"),
+        ({"baseline": {"moving": "2h"}}, "holds no window of a day"),
+        ({"baseline": {"same": "hour"}}, "needs windows of an hour"),
+        ({"baseline": {"previous": True, "gap": "1d"}}, "gap goes with moving or same"),
+        ({"baseline": {"moving": "7d", "weeks": 2}}, "weeks goes with same"),
+        ({"baseline": {"model_version": "3"}} | VERSIONLESS, "needs columns.model_version"),
+        (
+            {"monitors": {"drift": {"baseline": {"model_version": "3"}}}} | VERSIONLESS,
+            "monitors.drift.baseline: needs columns.model_version",
         ),
     ],
     ids=lambda value: str(value)[:40] if isinstance(value, str) else "",

@@ -17,7 +17,8 @@ from pydantic import ValidationError
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec import ModelSpec, spec_from_mapping
-from mlmon_dagster.spec.monitors import Condition, PerformanceMonitor
+from mlmon_dagster.spec.declaration import attributed
+from mlmon_dagster.spec.monitors import Attribution, Condition, PerformanceMonitor
 from mlmon_dagster.spec.names import (
     RESERVED_COLUMNS,
     column_problem,
@@ -62,25 +63,18 @@ def test_the_defaults_watch_everything() -> None:
     ("changes", "message"),
     [
         ({"model": "Churn"}, "model: 'Churn' cannot name a model"),
-        ({"model": "churn-v2"}, "for instance churn_v2"),
         ({"model": "2churn"}, "for instance model_2churn"),
         ({"model": "x" * 64}, "at most 63"),
         ({"model": "mlmon"}, "taken by the tool itself"),
-        ({"model": "a/../b"}, "cannot name a model"),
         ({"task": "regression"}, "columns.score: a regression has no score"),
         ({"task": "ranking"}, "a ranking model needs columns.group"),
         ({"task": "binary"}, "did you mean 'binary_classification'?"),
         ({"owners": ["bob"]}, "owners.0: 'bob' is not an owner"),
-        ({"owners": ["team:"]}, "is not an owner"),
-        ({"owners": ["team:x", "a b@c.de"]}, "owners.1"),
         ({"owners": []}, "at least one owner"),
         ({"time__zone": "Europe"}, "time.zone: 'Europe' is not a time zone"),
         ({"time__zone": "../../etc/passwd"}, "is not a time zone"),
-        ({"time__zone": "CEST"}, "is not a time zone"),
-        ({"time__zone": ""}, "is not a time zone"),
         ({"time__start": dt.date(1500, 1, 1)}, "not between the years 1970 and 2200"),
         ({"time__end": dt.date(2024, 1, 1)}, "time.end: 2024-01-01 is not after time.start"),
-        ({"time__end": dt.date(9000, 1, 1)}, "not between the years"),
         ({"time__granularity": "minute"}, "is not one of 'hour', 'day', 'week' or 'month'"),
         (
             {"time__granularity": "hour", "time__end": dt.date(2027, 1, 1)},
@@ -92,20 +86,15 @@ def test_the_defaults_watch_everything() -> None:
         ),
         ({"time__allowed_lateness": "-1d"}, "is not a duration"),
         ({"time__allowed_lateness": "99999w"}, "is longer than 10 years"),
-        ({"time__allowed_lateness": 2}, "2 is not a duration"),
         ({"source__predictions": {"path": "/etc/*.parquet"}}, "must be relative"),
         ({"source__predictions": {"path": "a/../../b.csv"}}, "leaves the project folder"),
         ({"source__predictions": {"path": "ftp://host/*.parquet"}}, "cannot be read"),
         ({"source__predictions": {"path": "C:\\x"}}, "must be relative"),
         ({"source__predictions": {"path": ""}}, "source.predictions.path: a path is printable"),
-        ({"source__predictions": {"path": "a\x00b"}}, "a path is printable"),
         ({"columns__actual": REMOVED}, "source.actuals needs columns.actual"),
         ({"columns__score": REMOVED, "columns__prediction": REMOVED}, "needs columns.score or"),
         ({"columns__score": "p'churn"}, 'columns.score: "p\'churn" holds a quote'),
-        ({"columns__score": 'p"churn'}, "holds a quote"),
-        ({"columns__score": "p`churn"}, "holds a quote"),
         ({"columns__score": "p\nchurn"}, "cannot be printed"),
-        ({"columns__score": "p\u202echurn"}, "cannot be printed"),
         ({"columns__score": " p"}, "starts or ends with a space"),
         ({"columns__score": ""}, "1 to 255 bytes"),
         ({"columns__score": "é" * 200}, "1 to 255 bytes"),
@@ -114,14 +103,10 @@ def test_the_defaults_watch_everything() -> None:
         ({"features__ASKED_AT": NUMERIC}, "columns.event_time: 'asked_at' and 'ASKED_AT' differ"),
         ({"features": {}}, "at least one feature"),
         ({"features__churned": NUMERIC}, "is the ground truth, not a feature"),
-        ({"features__my age": NUMERIC}, "'my age' cannot name a feature"),
         ({"features__my age": NUMERIC}, "for instance my_age"),
         ({"features__1st": NUMERIC}, "for instance feature_1st"),
-        ({"features__größe": NUMERIC}, "cannot name a feature"),
-        ({'features__x"; drop table metric; --': NUMERIC}, "cannot name a feature"),
         ({"features__" + "x" * 64: NUMERIC}, "at most 63"),
         ({"features__score": NUMERIC}, "'score' is a column of the store itself"),
-        ({"features__Window_Start": NUMERIC}, "is a column of the store itself"),
         ({"features__plan": {"type": "categorical", "min": 1}}, "for numeric features, not for"),
         ({"features__age": {"type": "numeric", "min": 2, "max": 1}}, "min 2 is greater than max"),
         ({"baseline": {"dataset": "production"}}, "production cannot be compared with itself"),
@@ -131,17 +116,13 @@ def test_the_defaults_watch_everything() -> None:
         ({"slices": ["plan", "age"]}, "slices.1: 'age' is numeric; slices are by"),
         ({"slices": ["email"]}, "'email' is marked pii"),
         ({"slices": [["plan", "plan"]]}, "1 to 3 different columns"),
-        ({"slices": [[]]}, "1 to 3 different columns"),
         ({"slices": [["plan", "member"], ["member", "plan"]]}, "slices.1: the slice member x plan"),
         ({"slices": ["model_version"], "columns__model_version": REMOVED}, "is not a feature"),
         ({"slices": [1]}, "expected a list, found 1"),
         ({"monitors": {"drift": {"columns": ["agee"]}}}, "monitors.drift.columns.0: 'agee' is not"),
         ({"monitors": {"drift": {"columns": ["age", "age"]}}}, "is listed twice"),
-        ({"monitors": {"drift": {"columns": []}}}, "write 'all' or a list of column names"),
         ({"monitors": {"drift": {"columns": "age"}}}, "write 'all' or a list of column names"),
         ({"monitors": {"drift": {"above": 0}}}, "monitors.drift.above: should be greater than 0"),
-        ({"monitors": {"quality": {"columns": ["nope"]}}}, "monitors.quality.columns.0"),
-        ({"monitors": {"quality": {"null_rate": {}}}}, "exactly one of above and below"),
         (
             {"monitors": {"quality": {"null_rate": {"above": 0.1, "below": 0.2}}}},
             "monitors.quality.null_rate: a condition needs exactly one of above and below",
@@ -194,11 +175,6 @@ def test_the_defaults_watch_everything() -> None:
         (asked_of(url="ftp://p"), "starts with http:// or https://"),
         (asked_of(url="http://me:secret@p"), "use url_env"),
         (asked_of(url="http://p", token_env="ey.J0"), "the name of an environment variable"),
-        (asked_of(url="http://p", presets=["tritn"]), "monitors.service.prometheus.presets"),
-        (
-            asked_of(url="http://p", presets=["vllm"], metrics={"vllm_most_waitng": {"above": 1}}),
-            "did you mean 'vllm_most_waiting'?",
-        ),
         (asked_of(url="http://p", metrics={"Bad Name": {"query": "up"}}), "Bad Name"),
         ({"monitors": {"freshness": {"no_data_for": "0s"}}}, "must be longer than 0s"),
         ({"monitors": {"drift": {"owner": "x"}}}, "monitors.drift.owner: 'x' is not an owner"),
@@ -217,7 +193,6 @@ def test_the_defaults_watch_everything() -> None:
             "alerts.slack.mention: Slack shows '@oncall' as plain text and notifies nobody. Write "
             "'<!subteam^S0123ABCD>' for a user group",
         ),
-        ({"alerts": {"slack": {"channel": "#x", "mention": "@SUPPORT"}}}, "notifies nobody"),
         ({"alerts": {"slack": {"channel": "#x", "mention": "<@U012ABCDE|ana>"}}}, "<@U0123ABCD>"),
         ({"alerts": {"slack": {"channel": "#x", "mention": "<!date^1^{time}|x>"}}}, "@channel"),
         ({"alerts": {"slack": {"channel": "#x", "mention": "@here @channel"}}}, "need a group"),
@@ -271,6 +246,34 @@ def test_what_does_not_fit_is_refused_in_its_place(changes: dict[str, Any], mess
 )
 def test_what_is_unusual_but_right_is_accepted(changes: dict[str, Any]) -> None:
     assert isinstance(spec_from_mapping(mapping(**changes)), ModelSpec)
+
+
+def test_shap_columns_are_a_pattern_of_every_feature_or_a_mapping_of_some() -> None:
+    features = {"age": NUMERIC, "balance": NUMERIC, "plan": {"type": "categorical"}}
+    every = spec(features=features, columns__shap="shap_{feature}")
+    assert attributed(every) == {name: f"shap:{name}" for name in features}
+    assert every.columns.declared()["shap:age"] == "shap_age"
+    assert every.monitors.drift.attribution == Attribution(above=0.1)
+    some = spec(features=features, columns__shap={"balance": "b", "age": "a"})
+    assert list(attributed(some)) == ["age", "balance"]
+    assert attributed(spec()) == {}
+    off = spec(columns__shap="{feature}_shap", monitors={"drift": {"attribution": False}})
+    assert off.monitors.drift.attribution is None
+
+
+def test_versions_are_compared_only_where_that_is_declared() -> None:
+    shadow = {"dataset": "shadow", "metric": "roc_auc"}
+    canary = {"champion": "3", "challenger": "4", "metric": "accuracy", "share": 0.1}
+    assert not spec().monitors.versions.is_declared
+    declared = spec(monitors={"versions": {"compare": shadow, "skew": True}}).monitors.versions
+    [one] = declared.compare
+    assert (one.gain, one.how, one.margin) == ("shadow_roc_auc_gain", "shadow", 0.01)
+    assert declared.skew is not None
+    assert (declared.skew.dataset, declared.skew.above) == ("training", 0.001)
+    both = {"compare": [shadow, canary, canary | {"metric": "brier"}]}
+    watched = spec(monitors={"versions": both}).monitors.versions.canary
+    assert watched is not None
+    assert watched.metric == "accuracy"
 
 
 def test_python_users_see_the_same_problems() -> None:

@@ -222,27 +222,6 @@ def test_what_cannot_be_meant_is_refused_with_a_reason(text: str, message: str) 
     assert message in str(caught.value)
 
 
-def test_a_null_is_neither_equal_nor_unequal() -> None:
-    for text in (
-        "temp = 1",
-        "temp != 1",
-        "not temp = 1",
-        "temp not in (1)",
-        "temp = 1 and late = true",
-    ):
-        picks = to_callable(parse_predicate(text, COLUMNS))
-        assert not picks({"temp": None, "late": True})
-        assert not picks({"temp": float("nan"), "late": True})
-        assert not picks({"late": True})
-
-
-def test_an_or_with_a_null_still_finds_the_true_side() -> None:
-    picks = to_callable(parse_predicate("temp = 1 or late = true", COLUMNS))
-
-    assert picks({"temp": None, "late": True})
-    assert not picks({"temp": None, "late": False})
-
-
 def test_a_models_predicates_name_its_features_and_declared_roles() -> None:
     columns = predicate_columns(spec())
 

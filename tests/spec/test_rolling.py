@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 
-import pytest
-
-from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec import complete_windows
 from mlmon_dagster.spec.baseline import BaselineSpec
 from mlmon_dagster.spec.declaration import TimeSpec
@@ -15,7 +12,6 @@ from tests.conftest import make_spec
 
 DAYS = TimeSpec(zone="America/New_York", granularity="day", start=dt.date(2024, 1, 1))
 HOURS = TimeSpec(zone="America/New_York", granularity="hour", start=dt.date(2024, 3, 1))
-BY_VERSION = {"model_version": "3"}
 ALL_DAYS = complete_windows(DAYS, dt.datetime(2024, 5, 1, 12, tzinfo=dt.UTC))
 
 
@@ -69,30 +65,6 @@ def test_a_window_is_never_compared_with_itself_or_a_later_one():
             assert all(w.end <= window.start for w in earlier.before(window.start))
 
 
-@pytest.mark.parametrize(
-    ("baseline", "said"),
-    [
-        ({"moving": "28d", "dataset": "training"}, "keep one of dataset, moving"),
-        ({"dataset": "production"}, "cannot be compared with itself"),
-        ({"moving": "2h"}, "holds no window of a day"),
-        ({"same": "hour"}, "needs windows of an hour"),
-        ({"previous": True, "gap": "1d"}, "gap goes with moving or same"),
-        ({"moving": "7d", "weeks": 2}, "weeks goes with same"),
-    ],
-)
-def test_a_baseline_that_makes_no_sense_is_refused(baseline, said):
-    with pytest.raises(ConfigError, match=said):
-        make_spec(baseline=baseline)
-
-
-@pytest.mark.parametrize(
-    ("written", "kind"),
-    [("previous", "previous"), ({"same": "weekday"}, "same"), ({"moving": "28d"}, "moving")],
-)
-def test_earlier_windows_can_be_declared(written, kind):
-    assert make_spec(baseline=written).baseline.kind == kind
-
-
 def test_a_model_whose_events_name_no_dataset_is_compared_with_its_last_28_days():
     spec = make_spec(
         columns={"prediction_id": "id", "event_time": "at", "score": "score"},
@@ -101,10 +73,3 @@ def test_a_model_whose_events_name_no_dataset_is_compared_with_its_last_28_days(
     )
     assert spec.baseline.moving == dt.timedelta(days=28)
     assert spec.baseline.windows_needed("day") == 14
-
-
-def test_a_baseline_of_a_version_needs_versions_wherever_it_is_declared():
-    columns = {"prediction_id": "id", "event_time": "at", "score": "p"}
-    for where in ({"baseline": BY_VERSION}, {"monitors": {"drift": {"baseline": BY_VERSION}}}):
-        with pytest.raises(ConfigError, match=r"needs columns\.model_version"):
-            make_spec(columns=columns, slices=[], **where)

@@ -284,16 +284,6 @@ def test_too_many_hours_are_refused_with_a_start_that_works() -> None:
     check_window_count(time_spec(granularity="day", start="1990-01-01"), now)
 
 
-def test_hours_where_clocks_change_by_half_an_hour_are_refused_before_they_do() -> None:
-    now = dt.datetime(2026, 9, 20, tzinfo=dt.UTC)
-    howe = {"zone": "Australia/Lord_Howe", "start": "2026-09-01"}
-    with pytest.raises(ConfigError, match="change by 30 minutes, so that an hour there is no hour"):
-        check_window_count(time_spec(granularity="hour", **howe), now)
-    check_window_count(time_spec(granularity="day", **howe), now)
-    for zone in ("Asia/Kolkata", "Asia/Kathmandu", "Pacific/Chatham", "Europe/Berlin"):
-        check_window_count(time_spec(granularity="hour", zone=zone, start="2026-09-01"), now)
-
-
 def test_an_hour_that_comes_twice_is_named_with_its_offset() -> None:
     hours = pd.Series(pd.date_range("2026-10-25T00:00Z", periods=3, freq="h"))
     assert list(hours_of(hours.dt.tz_convert("Europe/Berlin"))) == [

@@ -7,18 +7,26 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec.alerting import RECEIVERS, AlertPolicy
-from mlmon_dagster.spec.checks import FieldPath, Problem, find_problems
+from mlmon_dagster.spec.checks import Problem, find_problems
 from mlmon_dagster.spec.files.known_specs import KnownSpecs
+from mlmon_dagster.spec.files.meanings import find_classes, find_fields
 from mlmon_dagster.spec.files.yaml_tree import MAX_BYTES, Tree, read_tree, redact
 from mlmon_dagster.spec.model import ModelSpec
-from mlmon_dagster.spec.names import RESERVED_MODELS, did_you_mean, listed, model_problem
+from mlmon_dagster.spec.names import (
+    RESERVED_MODELS,
+    FieldPath,
+    did_you_mean,
+    listed,
+    model_problem,
+    offer,
+)
 from mlmon_dagster.spec.scalars import printable, shown
 from mlmon_dagster.spec.windows import check_window_count
 
@@ -308,8 +316,10 @@ def parse_model(text: str, origin: str = "<text>") -> ModelSpec:
     elif not isinstance(tree.value, dict):
         findings.append((1, "a spec is a mapping that starts with 'model: <name>'"))
     else:
-        spec, more = _validate(tree.value, tree)
-        findings += _without_echoes(more, tree)
+        spec, problems = _validate(tree.value, tree.texts)
+        # What only repeats, in other words, a problem already found while reading a value is left.
+        known = {path for _, path, _ in tree.problems if path in tree.texts}
+        findings += _located(tree, [one for one in problems if one.path not in known])
         if spec is not None and not findings:
             return spec
     raise ConfigError(_listing(origin, findings))
@@ -321,9 +331,9 @@ def spec_from_mapping(data: Mapping[str, object], origin: str = "spec") -> Model
     Raises:
         ConfigError: With one line per problem, each naming its place in the mapping.
     """
-    spec, problems = _validate(dict(data), Tree())
+    spec, problems = _validate(dict(data), {})
     if spec is None:
-        raise ConfigError("\n".join(printable(redact(f"{origin}: {m}")) for _, _, m in problems))
+        raise ConfigError("\n".join(printable(redact(f"{origin}: {_at(*p)}")) for p in problems))
     return spec
 
 
@@ -331,29 +341,23 @@ def _refuse(path: Path, problems: Sequence[Problem]) -> None:
     """Raise what is wrong with a spec that could be read, with its lines."""
     if problems:
         tree = read_tree(_read_text(path))
-        found = [(tree.line_of(where), _at(where, said)) for where, said in problems]
-        raise ConfigError(_listing(str(path), found))
+        raise ConfigError(_listing(str(path), _located(tree, problems)))
 
 
 def _validate(
-    data: dict[str, object], tree: Tree
-) -> tuple[ModelSpec | None, list[tuple[int, tuple[str | int, ...], str]]]:
+    data: dict[str, object], texts: Mapping[FieldPath, str]
+) -> tuple[ModelSpec | None, list[Problem]]:
     try:
         return ModelSpec.model_validate(data), []
     except ValidationError as error:
-        problems = explain(error, data, tree.texts)
-    return None, [(tree.line_of(path), path, _at(path, message)) for path, message in problems]
+        return None, explain(error, data, texts)
 
 
-def _without_echoes(
-    problems: list[tuple[int, tuple[str | int, ...], str]], tree: Tree
-) -> list[_Finding]:
-    """Drop what only repeats, in other words, a problem already found while reading a value."""
-    known = {path for _, path, _ in tree.problems if path in tree.texts}
-    return [(line, message) for line, path, message in problems if path not in known]
+def _located(tree: Tree, problems: Sequence[Problem]) -> list[_Finding]:
+    return [(tree.line_of(path), _at(path, message)) for path, message in problems]
 
 
-def _at(path: tuple[str | int, ...], message: str) -> str:
+def _at(path: FieldPath, message: str) -> str:
     place = ".".join(str(part) for part in path)
     return f"{place}: {message}" if place else message
 
@@ -440,8 +444,7 @@ def _message(detail: ErrorDetails, path: FieldPath, text: str | None) -> str:
         known = _keys_beside(path, detail["loc"])
         if path[-1] == "mention" and (place := RECEIVERS.get(str(path[-2]))):
             return f"mention is a key of slack; here {place.unmentioned}"
-        hint = did_you_mean(str(path[-1]), known) or "."
-        return f"unknown key{hint} Known keys: {listed(known, 30)}"
+        return f"unknown key{offer(str(path[-1]), known, 30, 'Known keys')}"
     if kind == "missing":
         return "is required"
     if kind == "literal_error":
@@ -485,31 +488,15 @@ def _place(loc: tuple[str | int, ...], data: object, kind: str) -> FieldPath:
 def _keys_beside(path: FieldPath, loc: tuple[str | int, ...]) -> list[str]:
     """List the keys that may stand where the last part of a path stands.
 
-    Where one of several classes may stand, pydantic's location names the one that was tried.
+    Where one of several classes may stand, pydantic's location names the one that was tried. An
+    index, or a key of a container such as the name of a feature, stays within the class.
     """
-    model, levels = ModelSpec, 0
-    for part in path[:-1]:
-        if levels:  # an index or a key of a container, such as the name of a feature
-            levels -= 1
-            continue
-        fields = {f.alias or name: f.annotation for name, f in model.model_fields.items()}
-        found = _model_within(fields.get(str(part)), loc)
-        if found is None:
-            return []
-        model, levels = found
-    return [field.alias or name for name, field in model.model_fields.items()]
-
-
-def _model_within(annotation: Any, loc: tuple[str | int, ...]) -> tuple[Any, int] | None:
-    """Find the model class in an annotation, and how many containers it is in."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation, 0
-    inner = [_model_within(argument, loc) for argument in get_args(annotation)]
-    models = [found for found in inner if found is not None]
-    if not models:
-        return None
-    model, levels = next((m for m in models if m[0].__name__ in loc), models[0])
-    return model, levels + (get_origin(annotation) in (dict, tuple))
+    part: type[BaseModel] = ModelSpec
+    for step in path[:-1]:
+        field = find_fields(part).get(str(step))
+        below = list(find_classes(field.annotation)) if field else []
+        part = next((one for one in below if one.__name__ in loc), (below or [part])[0])
+    return list(find_fields(part))
 
 
 def _dropped(value: Any, path: FieldPath) -> Any:
