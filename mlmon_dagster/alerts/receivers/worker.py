@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import http.client
-import itertools
 import json
 import os
 import random
@@ -21,7 +20,6 @@ from mlmon_dagster.alerts.messages.message import PLOT, fallback_row
 from mlmon_dagster.alerts.receivers.base import (
     ConsoleReceiver,
     Delivery,
-    Keeper,
     NotPosted,
     Outcome,
     Posted,
@@ -355,23 +353,6 @@ def deliver(
             break
     worker.report.n_waiting = outbox_health(store.state).n_waiting
     return worker.report
-
-
-def keep_firing(store: Store, receivers: Mapping[str, Receiver]) -> list[str]:
-    """Send again what was told as firing and has not ended, where that would end by itself.
-
-    Returns:
-        What went wrong.
-    """
-    outcomes = [
-        receiver.keep(channel, [json.loads(row["payload"])["event"] for row in of_channel])
-        for name, receiver in receivers.items()
-        if isinstance(receiver, Keeper)
-        for channel, of_channel in itertools.groupby(
-            outbox.still_firing(store.state, name), key=lambda row: row["channel"]
-        )
-    ]
-    return [outcome.error for outcome in outcomes if not isinstance(outcome, Posted)]
 
 
 def _complete_receivers(receivers: Mapping[str, Receiver]) -> dict[str, Receiver]:
