@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlmon_dagster.commands.options import examples, spec_of
+from mlmon_dagster.commands.options import examples, of_model
 from mlmon_dagster.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _PLACES = {
 @click.command(
     epilog=examples("mlmon erase flight_delay --prediction-id UA-1545-2013-01-01 --dry-run")
 )
-@click.argument("model")
+@of_model
 @click.option(
     "--prediction-id", "ids", multiple=True, metavar="ID", help="Erase this one; may be repeated."
 )
@@ -52,11 +52,9 @@ _PLACES = {
 @click.option("--prove", is_flag=True, help="Only search the whole store for the ids given.")
 @click.option("--list", "is_listing", is_flag=True, help="List the erasures so far.")
 @click.option("--resume", "is_resuming", is_flag=True, help="Finish what a crash interrupted.")
-@click.pass_obj
 def erase(
     project: Project,
-    /,
-    model: str,
+    spec: ModelSpec,
     ids: tuple[str, ...],
     ids_file: Path | None,
     where: str | None,
@@ -77,7 +75,7 @@ def erase(
     from mlmon_dagster.store.erasure import erase as engine
     from mlmon_dagster.store.erasure.places import find_places
 
-    spec, store = spec_of(project, model), project.store
+    model, store = spec.model, project.store
     if is_listing:
         click.echo(_render_receipts(project, spec))
         return

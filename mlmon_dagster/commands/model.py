@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,16 +13,16 @@ from mlmon_dagster.commands.options import (
     Group,
     author_option,
     examples,
+    of_model,
     period,
     prints_table,
-    spec_of,
 )
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.tables.asked import complete_period
+from mlmon_dagster.tables.asked import Days, complete_period
 
 if TYPE_CHECKING:
     from mlmon_dagster.project import Project
-    from mlmon_dagster.spec import ModelSpec
+    from mlmon_dagster.spec import ModelSpec, Window
     from mlmon_dagster.tables.table import AnyAnswer
 
 
@@ -33,55 +32,49 @@ def model() -> None:
 
 
 @model.command("history", epilog=examples("mlmon model history flight_delay"))
-@click.argument("name", metavar="MODEL")
+@of_model
 @prints_table
-@click.pass_obj
-def show_history(project: Project, name: str) -> AnyAnswer:
+def show_history(project: Project, spec: ModelSpec) -> AnyAnswer:
     """List what people did to MODEL and how the columns of its files changed, newest first."""
     from mlmon_dagster.store.state.model_history import load_history
     from mlmon_dagster.tables.changes import MODEL_HISTORY
     from mlmon_dagster.tables.table import Answer
 
-    spec_of(project, name)
-    rows = load_history(project.store.state, name)
-    return Answer(
-        MODEL_HISTORY, rows, text=None if rows else f"Nobody has changed anything of {name} yet."
-    )
+    rows = load_history(project.store.state, spec.model)
+    nothing = f"Nobody has changed anything of {spec.model} yet."
+    return Answer(MODEL_HISTORY, rows, text=None if rows else nothing)
 
 
 def _change_of_windows(command: Callable[..., object]) -> Callable[..., object]:
     """Add which windows of a model change, why, and who says so."""
     why = click.option("--note", default="", help="Why, for those who look later.")
-    return click.argument("name", metavar="MODEL")(period(why(author_option(command))))
+    return of_model(period(why(author_option(command))))
 
 
 @model.command(
     "reopen", epilog=examples("mlmon model reopen flight_delay --from 2013-04-01 --to 2013-04-30")
 )
 @_change_of_windows
-@click.pass_context
-def reopen_windows(context: click.Context, /, **_: object) -> None:
+def reopen_windows(project: Project, spec: ModelSpec, **wanted: Any) -> None:
     """Let closed windows of MODEL use ground truth that arrived after they closed.
 
     They stay open until they are closed again: mlmon model close MODEL --from --to.
     """
-    _change(context.obj, **context.params, is_open=True)
+    _change(project, spec, **wanted, is_open=True)
 
 
 @model.command(
     "close", epilog=examples("mlmon model close flight_delay --from 2013-04-01 --to 2013-04-30")
 )
 @_change_of_windows
-@click.pass_context
-def close_windows(context: click.Context, /, **_: object) -> None:
+def close_windows(project: Project, spec: ModelSpec, **wanted: Any) -> None:
     """Freeze reopened windows of MODEL again."""
-    _change(context.obj, **context.params, is_open=False)
+    _change(project, spec, **wanted, is_open=False)
 
 
 @model.command("rebuild-history", epilog=examples("mlmon model rebuild-history flight_delay"))
-@click.argument("name", metavar="MODEL")
-@click.pass_obj
-def rebuild_history(project: Project, name: str) -> None:
+@of_model
+def rebuild_history(project: Project, spec: ModelSpec) -> None:
     """Report what the store has of MODEL to a new Dagster home: partitions, plots, checks.
 
     Nothing is computed again. Safe to repeat.
@@ -89,34 +82,23 @@ def rebuild_history(project: Project, name: str) -> None:
     from mlmon_dagster.defs.history import report_history
     from mlmon_dagster.defs.instance import open_instance
 
-    spec = spec_of(project, name)
     with open_instance(project) as instance:
         told = report_history(project, spec, instance)
     click.echo(
         f"Reported {told.n_materializations:,} materializations and {told.n_checks:,} check "
-        f"results of {name} to Dagster."
+        f"results of {spec.model} to Dagster."
     )
-    sys.exit(0)
 
 
 def _change(
-    project: Project,
-    *,
-    name: str,
-    first: dt.date | None,
-    last: dt.date | None,
-    note: str,
-    author: str,
-    is_open: bool,
+    project: Project, spec: ModelSpec, *, days: Days, note: str, author: str, is_open: bool
 ) -> None:
     from mlmon_dagster.spec.names import counted
     from mlmon_dagster.store.state import window_state
     from mlmon_dagster.store.state.model_history import note_event
 
-    if first is None or last is None:
-        raise ConfigError("A period is needed: --from DAY --to DAY, both included.")
-    spec, now = spec_of(project, name), project.now()
-    windows = complete_period(spec, first, last, now)
+    name, now = spec.model, project.now()
+    windows = _named_windows(spec, days, now)
     kind, span = ("reopened" if is_open else "closed"), f"{windows[0].key} to {windows[-1].key}"
     with project.store.state.begin() as conn:
         n = (
@@ -134,6 +116,13 @@ def _change(
     next_step = f" To use late ground truth: mlmon run {name}" if is_open else ""
     state = f"{'is' if n == 1 else 'are'} {'open' if is_open else 'closed'} again"
     click.echo(f"{counted(n, 'window')} of {name} {state}.{next_step}")
+
+
+def _named_windows(spec: ModelSpec, days: Days, now: dt.datetime) -> tuple[Window, ...]:
+    """Return the windows of a period that has to be named."""
+    if None in days:
+        raise ConfigError("A period is needed: --from DAY --to DAY, both included.")
+    return complete_period(spec, days, now)
 
 
 @model.command("remove", epilog=examples("mlmon model remove churn --backup before.tar.gz"))
@@ -258,19 +247,8 @@ def baseline() -> None:
     "promote",
     epilog=examples("mlmon baseline promote flight_delay --from 2013-09-01 --to 2013-09-30"),
 )
-@click.argument("model")
-@period
-@click.option("--note", default="", help="Why, for those who look later.")
-@author_option
-@click.pass_obj
-def promote_period(
-    project: Project,
-    model: str,
-    first: dt.date | None,
-    last: dt.date | None,
-    note: str,
-    author: str,
-) -> None:
+@_change_of_windows
+def promote_period(project: Project, spec: ModelSpec, days: Days, note: str, author: str) -> None:
     """Accept what production did in a period as the new normal of MODEL.
 
     Windows after the period are compared with it from now on, and computed again. Those before it
@@ -279,15 +257,13 @@ def promote_period(
     from mlmon_dagster.profiles import fit_period
     from mlmon_dagster.store import baselines
 
-    if first is None or last is None:
-        raise ConfigError("A period is needed: --from DAY --to DAY, both included.")
-    spec, now = spec_of(project, model), project.now()
-    windows = complete_period(spec, first, last, now)
+    model, now = spec.model, project.now()
+    windows = _named_windows(spec, days, now)
     fitted = fit_period(project.store, spec, windows, now)
     with project.store.state.begin() as conn:
         number = baselines.promote_baseline(
             conn,
-            spec.model,
+            model,
             (windows[0].start, windows[-1].end),
             fitted.baseline_id,
             author=author,
@@ -303,26 +279,24 @@ def promote_period(
 
 
 @baseline.command("list", epilog=examples("mlmon baseline list flight_delay"))
-@click.argument("model")
+@of_model
 @prints_table
-@click.pass_obj
-def list_baselines(project: Project, model: str) -> AnyAnswer:
+def list_baselines(project: Project, spec: ModelSpec) -> AnyAnswer:
     """List what windows of MODEL are compared with, and what was taken back."""
     from mlmon_dagster.tables.changes import ask_baselines
 
-    return ask_baselines(project.store, spec_of(project, model))
+    return ask_baselines(project.store, spec)
 
 
 @baseline.command("undo", epilog=examples("mlmon baseline undo flight_delay"))
-@click.argument("model")
+@of_model
 @click.option("--id", "number", type=int, help="Which promotion. [default: the newest in force]")
 @author_option
-@click.pass_obj
-def undo_promotion(project: Project, model: str, number: int | None, author: str) -> None:
+def undo_promotion(project: Project, spec: ModelSpec, number: int | None, author: str) -> None:
     """Take a promotion of MODEL back; the windows it concerned are computed again."""
     from mlmon_dagster.store import baselines
 
-    spec_of(project, model)
+    model = spec.model
     rows = baselines.list_promotions(project.store.state, model)
     live = [row.id for row in rows if row.undone_at is None]
     chosen = number if number is not None else max(live, default=None)

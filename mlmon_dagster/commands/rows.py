@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -28,7 +27,7 @@ from mlmon_dagster.spec import (
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.names import counted
 from mlmon_dagster.store.state import window_state
-from mlmon_dagster.tables.asked import complete_period, period_asked, window_range
+from mlmon_dagster.tables.asked import ALWAYS, Days, complete_period, period_asked, window_range
 from mlmon_dagster.tables.rendering import render, text_table
 from mlmon_dagster.tables.table import Answer, Table
 
@@ -75,8 +74,7 @@ def rows(
     /,
     what: str,
     window: str | None,
-    first: dt.date | None,
-    last: dt.date | None,
+    days: Days,
     where: str | None,
     trace: str | None,
     slowest: bool,
@@ -95,9 +93,9 @@ def rows(
     """
     from mlmon_dagster.tables.rows import LATENCY, rows_of
 
-    if window is None and first is None and last is None and _say_refusals(project, what, worst):
+    if window is None and days == ALWAYS and _say_refusals(project, what, worst):
         return
-    wanted = _wanted(project, what, window, first, last, where, newest)
+    wanted = _wanted(project, what, window, days, where, newest)
     if slowest and wanted.time is None and wanted.spec.columns.latency_ms is None:
         raise ConfigError(f"--slowest: {wanted.spec.model} logs no latency (columns.latency_ms).")
     time = wanted.time or (LATENCY if slowest else None)
@@ -144,18 +142,17 @@ def _wanted(
     project: Project,
     what: str,
     window: str | None,
-    first: dt.date | None,
-    last: dt.date | None,
+    days: Days,
     where: str | None,
     newest: bool,
 ) -> _Wanted:
     names = {spec.model for spec in models_of(project).specs}
     if what in names:
         spec = spec_of(project, what)
-        windows = period_asked(project, spec, window, first, last)
-        windows = windows or complete_period(spec, None, None, project.now())[-1:]
+        windows = period_asked(project, spec, window, days)
+        windows = windows or complete_period(spec, ALWAYS, project.now())[-1:]
         return _Wanted(spec, windows, _predicate(spec, where), None, _said(spec, windows))
-    if window is not None or first is not None or last is not None:
+    if window is not None or days != ALWAYS:
         raise ConfigError(f"No model {what!r}; an alert says itself which window it is about.")
     return _of_alert(project, what, where, newest)
 
