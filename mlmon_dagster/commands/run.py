@@ -42,7 +42,7 @@ def run_models(project: Project, specs: Sequence[ModelSpec], days: Days) -> bool
         ConfigError: As `run_model`, if it is one model alone.
         StoreError: Likewise.
     """
-    with show_steps(specs) as on_step:
+    with show_steps() as on_step:
         if len(specs) == 1:
             return run_model(project, specs[0], days, on_step)
         return _run_each(project, specs, days, on_step)

@@ -256,7 +256,7 @@ def effect(
 )
 @period
 @as_of
-@output_options("openmetrics")
+@output_options()
 @click.option(
     "--limit",
     type=click.IntRange(min=0),
@@ -267,28 +267,13 @@ def effect(
 def metrics(
     project: Project, spec: ModelSpec, format_: str, output: Path | None, limit: int, **wanted: Any
 ) -> None:
-    """Show the newest metrics of MODEL, or those of a past moment, bit for bit.
-
-    The format openmetrics has numbers and verdicts, to backfill Prometheus.
-    """
+    """Show the newest metrics of MODEL, or those of a past moment, bit for bit."""
     from mlmon_dagster.tables.metrics import (
-        list_verdicts_beside,
         metrics_by_days,
-        query_metrics,
         refuse_unknown_metrics,
         render_metrics,
     )
 
-    if format_ == "openmetrics" and (wanted["granularity"] or wanted["as_of"]):
-        raise ConfigError("openmetrics is the newest history, in the model's own windows.")
-    if format_ == "openmetrics":
-        from mlmon_dagster.tables.openmetrics import history
-
-        frame = query_metrics(project, spec, **wanted)
-        with open_output(output) as say:
-            for piece in history(frame, list_verdicts_beside(project, spec, frame, wanted)):
-                say(piece.decode().removesuffix("\n"))
-        return
     is_empty = True
     with open_output(output) as say:
         if format_ == "text":

@@ -271,23 +271,3 @@ def pick_newest_windows(frame: pd.DataFrame, limit: int) -> pd.DataFrame:
     # What is true of the whole before what is true of its parts.
     whole_first = newest.sort_values("slice_key", key=lambda key: key.ne(ALL), kind="stable")
     return whole_first.head(limit)
-
-
-def list_verdicts_beside(
-    project: Project, spec: ModelSpec, frame: pd.DataFrame, wanted: dict[str, Any]
-) -> pd.DataFrame:
-    """Return the verdicts on the metrics that were asked for."""
-    from mlmon_dagster.store.state import monitor_results
-
-    start, end = moments_of(spec, wanted["days"])
-    found = monitor_results.newest(project.store.state, spec.model, start, end)
-    found = found[found["dataset"] == wanted["dataset"]]
-    if wanted["metric"]:
-        found = found[found["metric"].isin(wanted["metric"])]
-    if wanted["column"]:
-        found = found[found["column_name"].isin(wanted["column"])]
-    if wanted["slice_"]:
-        parts = frame[["slice_key", "slice_value"]].drop_duplicates()
-        found = found.merge(parts, on=["slice_key", "slice_value"])
-    verdicts: pd.DataFrame = found
-    return verdicts

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from mlmon_dagster.alerts.lifecycle.pipeline_failures import RunFailure, observe_run_failures
+from mlmon_dagster.alerts.lifecycle.pipeline_failures import RunFailure, observe_runs
 from mlmon_dagster.alerts.messages.digest import write_digests
 from mlmon_dagster.alerts.messages.view import dagster_links
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
@@ -233,7 +233,7 @@ def digest(stage: Stage) -> None:
 def run_failure(stage: Stage) -> None:
     message = "StoreError: No space left on device while writing profiles of 2013-12-30."
     failure = RunFailure("flight_delay", RUN, moment(31), message)
-    observe_run_failures(stage.store, [failure], now=moment(31))
+    observe_runs(stage.store, [failure], now=moment(31))
     stage.tell(31.02)
 
 

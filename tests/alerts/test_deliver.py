@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import random
 import signal
 import threading
 
@@ -297,69 +296,6 @@ def test_a_worker_killed_at_any_step_leaves_exactly_one_message(
     assert ended == -signal.SIGKILL
     assert keys(slack) == expected_keys(any_store)
     assert statuses(any_store) == ["sent"]
-
-
-# Everything at once
-
-
-FAULTS = ["429:1", "500", "503", "reset", "eof", "internal_error"]
-FAULTS += [f"after_{fault}" for fault in ("500", "503", "reset", "eof", "truncated")]
-
-
-@pytest.mark.slow
-def test_nothing_is_lost_doubled_or_out_of_order_among_faults(
-    any_store: Store, slack: FakeSlack
-) -> None:
-    rng = random.Random(7)
-    receiver = SlackReceiver(slack.token, base_url=slack.url, timeout_seconds=30)
-    steps = [rng.choice(FAULTS) if rng.random() < 0.4 else "" for _ in range(200)]
-    slack.script("chat.postMessage", *steps)
-    slack.script("conversations.history", *("500" if i % 5 == 0 else "" for i in range(60)))
-    models = [f"m{i}" for i in range(4)]
-    specs = [spec_of(model) for model in models]
-    for number in range(1, 7):
-        status = "OK" if number % 3 == 0 else "ERROR"
-        worlds.settle(
-            any_store,
-            specs,
-            day(number + 1) + dt.timedelta(hours=1),
-            *(result(number, status, model=m, column_name=f"c{number % 2}") for m in models),
-            *(result(number, "OK", model=m, column_name=f"c{(number + 1) % 2}") for m in models),
-        )
-        workers = [
-            threading.Thread(
-                target=lambda: send(any_store, receiver, max_messages=40, budget_seconds=3)
-            )
-            for _ in range(2)
-        ]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-    for minutes in range(1, 60):  # the clock runs ahead, so that gates and leases are no wait
-        ahead = dt.timedelta(minutes=2 * minutes)
-        left = send(
-            any_store,
-            receiver,
-            max_messages=500,
-            clock=lambda ahead=ahead: dt.datetime.now(dt.UTC) + ahead,
-        )
-        if left.n_waiting == 0:
-            break
-
-    sent = [r for r in rows_of(any_store, outbox) if r["status"] == "sent" and r["kind"] != "head"]
-    order = {row["idempotency_key"]: row["id"] for row in sent}
-    by_group: dict[str, list[int]] = {}
-    for message in slack.messages:
-        row = next(r for r in sent if r["idempotency_key"] == message.key)
-        by_group.setdefault(row["group_key"], []).append(order[message.key])
-    thread_of = {row["idempotency_key"]: row["head_key"] for row in sent}
-    ts_of = {message.key: message.ts for message in slack.messages}
-    assert sorted(keys(slack)) == sorted(order)
-    assert all(m.thread_ts == ts_of.get(thread_of[m.key], "") for m in slack.messages)
-    assert all(ids == sorted(ids) for ids in by_group.values())
-    assert {r["status"] for r in rows_of(any_store, outbox)} <= {"sent", "superseded"}
-    assert len(sent) >= 4 * 3
 
 
 # Waiting

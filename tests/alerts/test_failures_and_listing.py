@@ -11,7 +11,7 @@ from mlmon_dagster.alerts.lifecycle.apply_results import fold_results
 from mlmon_dagster.alerts.lifecycle.pipeline_failures import (
     RunFailure,
     RunSuccess,
-    observe_run_failures,
+    observe_runs,
 )
 from mlmon_dagster.alerts.messages.incidents import count_untold
 from mlmon_dagster.alerts.messages.view import dagster_links
@@ -33,14 +33,14 @@ def test_a_failed_run_is_told_once_and_ends_with_the_next_success(
     any_store: Store, slack: FakeSlack, receiver: SlackReceiver
 ) -> None:
     links = dagster_links("http://ui")
-    new = [observe_run_failures(any_store, [FAILURE], now=day(2)) for _ in range(2)]
+    new = [observe_runs(any_store, [FAILURE], now=day(2)) for _ in range(2)]
     settle(any_store, SPECS, day(2), links=links)
     send(any_store, receiver)
     earlier = RunSuccess("credit", "run-0", day(1))
-    observe_run_failures(any_store, [FAILURE], [earlier], now=day(3))
+    observe_runs(any_store, [FAILURE, earlier], now=day(3))
     still = settle(any_store, SPECS, day(2), links=links)
     success = RunSuccess("credit", "run-2", day(3))
-    observe_run_failures(any_store, [FAILURE], [earlier, success], now=day(3))
+    observe_runs(any_store, [FAILURE, earlier, success], now=day(3))
     settle(any_store, SPECS, day(3), links=links)
     send(any_store, receiver)
 
@@ -60,7 +60,7 @@ def test_kinds_of_failures_are_alerts_of_their_own(store: Store) -> None:
         RunFailure("credit", "run-1", day(2), "drift", kind="check"),
         RunFailure("credit", "sha", day(2), "", kind="file", owner="team:data"),
     ]
-    observe_run_failures(store, failures, now=day(2))
+    observe_runs(store, failures, now=day(2))
     settle(store, SPECS, day(2))
 
     found = {e.monitor: e.message for e in list_alerts(store)}
@@ -72,7 +72,7 @@ def test_kinds_of_failures_are_alerts_of_their_own(store: Store) -> None:
 
 
 def test_nothing_to_report_is_nothing(store: Store) -> None:
-    assert observe_run_failures(store, [], now=day(2)) == 0
+    assert observe_runs(store, [], now=day(2)) == 0
 
 
 def test_episodes_are_listed_with_their_worst_value(any_store: Store) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import random
 import threading
 from typing import Any
 
@@ -84,11 +83,6 @@ def test_since_is_the_first_bad_day_in_the_list_the_view_the_message_and_its_com
     assert rows_of(store, alert_event)[0]["window_start"] == day(3)  # when it happened
 
 
-def test_results_of_other_models_wait(store: Store) -> None:
-    assert fold(store, result(1, model="other")) == 0
-    assert rows_of(store, alert) == []
-
-
 def test_folding_at_once_in_several_threads_takes_each_result_once(any_store: Store) -> None:
     letters = ["ERROR", "OK"] * 6
     observe(any_store, *(result(i, status) for i, status in enumerate(letters, start=1)))
@@ -105,29 +99,6 @@ def test_folding_at_once_in_several_threads_takes_each_result_once(any_store: St
     assert sum(folded) == 12
     assert len(history(any_store)) == 12
     assert only_alert(any_store)["episode"] == 6
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_folding_in_pieces_is_folding_at_once(store: Store, seed: int) -> None:
-    rng = random.Random(seed)
-    rows = [result(i, rng.choice(["OK", "ERROR", "NO_DATA"]), k=2, of_n=3) for i in range(1, 15)]
-    for row in rows:
-        fold(store, row)
-    in_pieces = history(store)
-    fold(store, *({**row, "column_name": "b", "monitor": "drift/psi/b"} for row in rows))
-    at_once = [kind for kind, _ in history(store)[len(in_pieces) :]]
-
-    assert [kind for kind, _ in in_pieces] == at_once
-
-
-def test_late_data_revises_the_newest_window(store: Store) -> None:
-    fold(store, result(1), result(2))
-    fold(store, result(2, "OK", data_version="v2"))
-    fold(store, result(1, "OK", data_version="v2"))
-
-    row = only_alert(store)
-    assert [kind for kind, _ in history(store)] == ["opened", "revised", "resolved", "withdrawn"]
-    assert (row["state"], row["resolved_reason"]) == ("OK", "revised")
 
 
 def test_a_verdict_on_the_same_rows_that_is_another_is_no_late_data(store: Store) -> None:
@@ -158,13 +129,6 @@ def test_identity_is_what_it_is_about_and_not_how_bad_or_whose() -> None:
     assert len({*prints, fingerprint(base, "production"), fingerprint(base, "staging")}) == 9
 
 
-def test_backfilled_windows_open_muted_alerts(store: Store) -> None:
-    fold(store, result(1, is_backfill=True))
-
-    assert only_alert(store)["muted_reason"] == "backfill"
-    assert rows_of(store, alert_event)[0]["muted_reason"] == "backfill"
-
-
 # Suppression
 
 
@@ -181,14 +145,6 @@ def test_a_broken_window_mutes_its_drift_whatever_comes_first(
     found = alerts_by_metric(store)
     assert found["psi"]["muted_reason"] == f"suppressed:{family}/m/:table"
     assert found["m"]["muted_reason"] == ""
-
-
-def test_the_next_sound_window_lets_the_alert_out(store: Store) -> None:
-    cause = {"family": "schema", "metric": "m"}
-    fold(store, result(1, **cause), result(1))
-    fold(store, result(2, "OK", **cause), result(2))
-
-    assert alerts_by_metric(store)["psi"]["muted_reason"] == ""
 
 
 def test_an_alert_that_was_told_and_recovers_is_not_muted_by_a_broken_window(store: Store) -> None:

@@ -16,7 +16,6 @@ from mlmon_dagster.alerts.messages.view import dagster_links
 from mlmon_dagster.alerts.receivers.base import ConsoleReceiver
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver, render
 from mlmon_dagster.alerts.receivers.worker import deliver
-from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.store import Store, alert_state
 from mlmon_dagster.store.state.schema import alert, alert_event, outbox, window_state
 from mlmon_dagster.store.state.sql import upsert
@@ -391,29 +390,6 @@ def test_what_was_over_before_a_silence_began_to_be_looked_at_is_not_told(store:
     assert untold(store) == 0
 
 
-def test_an_event_whose_message_was_withdrawn_counts_as_untold_until_another_tells_it(
-    store: Store,
-) -> None:
-    settle(store, SPECS, day(2), result(1))
-    with store.state.begin() as conn:
-        conn.execute(outbox.update().values(status="superseded"))
-
-    assert untold(store) == 1
-
-
-def test_an_end_before_delivery_is_one_message(
-    any_store: Store, slack: FakeSlack, receiver: SlackReceiver
-) -> None:
-    settle(any_store, SPECS, day(2), result(1))
-    settle(any_store, SPECS, day(3), *columns(2, n=1))
-    settle(any_store, SPECS, day(4), result(3, "OK"), *columns(3, "OK", n=1))
-    send(any_store, receiver)
-
-    (message,) = slack.messages
-    assert "2 alerts opened and resolved" in message.text
-    assert [row["status"] for row in rows_of(any_store, outbox)] == ["superseded"] * 3 + ["sent"]
-
-
 def test_a_muted_alert_is_not_told_until_it_is_let_out(store: Store) -> None:
     cause = {"family": "schema", "metric": "bad_rate"}
     settle(store, SPECS, day(2), result(1, **cause), result(1))
@@ -479,12 +455,6 @@ def test_the_end_under_a_silence_shows_only_in_the_head(store: Store) -> None:
 
     assert kinds(store) == ["opened", "head"]
     assert "resolved, PSI of age is 0.01 again" in texts(store)[1]
-
-
-@pytest.mark.parametrize("labels", [{}, {"colour": "red"}])
-def test_a_silence_needs_labels_that_alerts_have(labels: dict[str, str]) -> None:
-    with pytest.raises(ConfigError, match="alerts have: model"):
-        matcher(labels)
 
 
 # Backfill
@@ -575,18 +545,6 @@ def test_without_a_token_messages_are_printed_kept_and_slack_is_explained(store:
     assert printed.count("MLMON_SLACK_TOKEN") == 1
     assert report.n_waiting == 0
     assert {row["status"] for row in rows_of(store, outbox)} == {"sent", "superseded"}
-
-
-def test_a_model_without_a_channel_goes_to_the_terminal(
-    store: Store, slack: FakeSlack, receiver: SlackReceiver
-) -> None:
-    stream = io.StringIO()
-    specs = [spec_of(slack=None)]
-    settle(store, specs, day(2), result(1))
-    deliver(store, {"console": ConsoleReceiver(stream, hint=""), "slack": receiver})
-
-    assert "ERROR credit" in stream.getvalue()
-    assert slack.messages == []
 
 
 def test_what_is_changed_later_is_no_error_on_a_terminal_where_nothing_can_be(

@@ -101,22 +101,6 @@ def test_a_thread_that_nobody_saw_is_told_whole_though_an_alert_fired_twice_in_i
     assert all(part in said for part in ("age on day 1", "income on day 1", "age on day 3"))
 
 
-def test_an_episode_told_late_is_not_mixed_up_with_a_failure_after_its_end(
-    store: Store, slack: FakeSlack, receiver: SlackReceiver
-) -> None:
-    ages = ["ERROR", "ERROR", "OK", "OK", "WARN", "OK"]
-    incomes = ["ERROR"] * 5 + ["OK"]
-    for number, (age, income) in enumerate(zip(ages, incomes, strict=True), start=1):
-        changes = {"column_name": "age", "k": 2, "of_n": 3, "message": f"age on day {number}"}
-        rows = [result(number, age, **changes), result(number, income, column_name="income")]
-        settle(store, [spec_of()], day(number + 1), *rows)
-    send(store, receiver)
-
-    (message,) = slack.messages
-    assert "age on day 2" in str(message.body)
-    assert "age on day 5" not in str(message.body)
-
-
 def test_reminders_follow_windows_that_fail_anew_and_grow_rare(store: Store) -> None:
     specs, said = [spec_of()], []
     settle(store, specs, day(2), result(1))

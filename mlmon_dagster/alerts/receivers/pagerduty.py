@@ -51,7 +51,7 @@ class PagerDutyReceiver(EndpointReceiver):
     leaves_out = ("head", "digest")  # an edit of what is told already; a summary for people
 
     def _post(self, delivery: Delivery, endpoint: Endpoint) -> Outcome:
-        for event in _write_events(delivery.payload["event"]):
+        for event in write_events(delivery.payload["event"]):
             body = json.dumps({"routing_key": endpoint.secret, **event}).encode()
             outcome = post("PagerDuty", endpoint.url, body, {}, self._timeout)
             if isinstance(outcome, Refused):
@@ -61,7 +61,7 @@ class PagerDutyReceiver(EndpointReceiver):
         return Posted()
 
 
-def _write_events(event: Payload) -> Iterator[Payload]:
+def write_events(event: Payload) -> Iterator[Payload]:
     """Yield what PagerDuty is sent of a message: what triggers, ends or does both."""
     # What summarises several incidents is one of its own, which people resolve.
     is_group = event["kind"] in ("opened", "updated", "repeated", "resolved")
