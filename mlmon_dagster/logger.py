@@ -21,11 +21,10 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, Self, get_args
+from typing import Final, Self
 
 from mlmon_dagster.landing_file import ENDING, clear_leftovers, encode_row, publish, size_of
 
-OnFull = Literal["drop_newest", "drop_oldest"]
 _LOG = logging.getLogger("mlmon_dagster.logger")
 RETRY_SECONDS: Final = (0.2, 0.5, 1.0, 2.0, 5.0, 15.0, 30.0)
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -48,9 +47,8 @@ class PredictionLogger:
         max_rows: A file is written once so many rows wait,
         max_seconds: or one of them waits so long.
         max_queue: So many rows are kept in memory,
-        max_bytes: and so many bytes of them, estimated; then rows are dropped and counted. One
+        max_bytes: and so many bytes of them, estimated; then new rows are dropped and counted. One
             batch on its way to the disk is in memory a second time, as text.
-        on_full: Which ones: ``drop_newest`` or ``drop_oldest``.
 
     Raises:
         ValueError: If an argument makes no sense. Nothing is raised after that.
@@ -71,14 +69,11 @@ class PredictionLogger:
         max_seconds: float = 5.0,
         max_queue: int = 100_000,
         max_bytes: int = 64 << 20,
-        on_full: OnFull = "drop_newest",
     ) -> None:
         if not 1 <= max_rows <= max_queue or not 0 < max_seconds < math.inf:
             raise ValueError("expected 1 <= max_rows <= max_queue and a positive max_seconds")
         if max_bytes < 1:
             raise ValueError(f"max_bytes is {max_bytes!r}; expected a positive number of bytes")
-        if on_full not in get_args(OnFull):
-            raise ValueError(f"on_full is {on_full!r}; expected one of {get_args(OnFull)}")
         # Absolute, since a server may change its folder after the start.
         self._folders = (
             Path(predictions).absolute(), None if actuals is None else Path(actuals).absolute()
@@ -86,7 +81,6 @@ class PredictionLogger:
         self._names = dict(columns or {})
         self._max_rows, self._max_seconds, self._max_queue = max_rows, max_seconds, max_queue
         self._max_bytes = max_bytes
-        self._drops_newest = on_full == "drop_newest"
         self._is_closed = False
         self._writer = self._new_writer()
         _LOGGERS.add(self)
@@ -171,8 +165,7 @@ class PredictionLogger:
             # Without a lock, since callers must not wait: appending is atomic, and a few rows
             # above the limit do no harm.
             n_waiting = len(queue)
-            is_full = n_waiting >= self._max_queue or writer.n_bytes + size > self._max_bytes
-            if is_full and (self._drops_newest or not writer.make_room(self._max_queue, size)):
+            if n_waiting >= self._max_queue or writer.n_bytes + size > self._max_bytes:
                 writer.drop()
                 return False
             queue.append((stream, prediction_id, moment, logged_ns, copied, columns, size))
@@ -313,19 +306,6 @@ class LandingWriter:
     def is_due(self, n_rows: int) -> bool:
         """Say whether what waits is enough for a file."""
         return n_rows >= self._max_rows or self._is_much()
-
-    def make_room(self, max_queue: int, size: int) -> bool:
-        """Give up the rows that wait longest until one more fits; return whether it does."""
-        with self._lock:
-            most = self._max_bytes - size
-            if self._n_bytes_unwritten > most:
-                return False
-            while self.queue and (len(self.queue) >= max_queue or self.n_bytes > most):
-                self._n_bytes_out += self.queue.popleft()[-1]
-                self._n_taken += 1
-                self._n_settled += 1
-                self._n_dropped += 1
-            return True
 
     def flush(self, timeout: float) -> bool:
         """Wait until every row that is queued now is durable; return whether it is."""

@@ -24,7 +24,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from mlmon_dagster.collect.body import Form, read_batch, unpacked
+from mlmon_dagster.collect.body import Form, json_lines_of, raw_file, read_rows, unpacked
 from mlmon_dagster.collect.landing import Committer, Target
 from mlmon_dagster.collect.problem import Problem, limited
 from mlmon_dagster.errors import SchemaError
@@ -49,7 +49,8 @@ from mlmon_dagster.ingest.report import (
     names,
     rows_at_fault,
 )
-from mlmon_dagster.ingest.rows.canonical import Draft, draft_rows
+from mlmon_dagster.ingest.rows.canonical import draft_rows
+from mlmon_dagster.ingest.rows.judge import judge_by_rules
 from mlmon_dagster.ingest.rows.rules import rules_of
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.sources import Stream
@@ -185,14 +186,16 @@ class Collector:
         target, limits = ask.target, self.limits
         judge = self.judges[target.model, target.stream]
         max_rows = min(limits.max_rows, target.max_rows)
-        batch = read_batch(plain, ask.form.media_type, judge.wanted, limits.max_plain, max_rows)
-        judged = judge.judge(batch.raw, batch.unread, self._now())
+        rows = read_rows(plain, ask.form.media_type, max_rows)
+        raw = raw_file(rows, judge.wanted)
+        unread = {i: row.fault for i, row in enumerate(rows) if row.fault}
+        judged = judge.judge(raw, unread, self._now())
         kept = np.flatnonzero(~judged.bad).tolist()
-        n_bad = batch.raw.n_rows - len(kept)
+        n_bad = len(rows) - len(kept)
         if judged.is_refused_whole or not kept or (n_bad and not ask.takes_part):
             raise Problem("rows_refused", _refusal(judged.is_refused_whole, n_bad, len(kept)),
                           judged.errors)  # fmt: skip
-        lines = batch.lines(judged.parsed, kept)
+        lines = json_lines_of(rows, judge.wanted, kept, raw.present)
         if sum(map(len, lines)) > target.max_bytes:
             found = f"The rows are more than max_bytes = {target.max_bytes:,} under 'source'."
             raise Problem("too_large", found)
@@ -317,14 +320,12 @@ class Judged:
     """A batch and what is wrong with it.
 
     Attributes:
-        parsed: Its columns with their declared types.
         bad: Which rows are refused.
         errors: Every reason: row (0-based; absent if it concerns the whole batch), column, reason
             code, what is expected, and a sentence.
         warnings: What is odd without being wrong.
     """
 
-    parsed: Parsed
     bad: Mask
     errors: tuple[dict[str, object], ...]
     warnings: tuple[str, ...]
@@ -355,7 +356,7 @@ class Judge:
         if source is None:
             raise ValueError(f"model {spec.model} has no source of {stream}")
         self._source = source
-        self._rules = tuple(rule for rule in rules_of(spec, stream) if rule.judges_rows)
+        self._rules = rules_of(spec, stream)
         self._staged = Staged(stream, _PLACE, None, "", 0, 0)
 
     def judge(self, raw: RawFile, unread: Mapping[int, str], now: dt.datetime) -> Judged:
@@ -388,7 +389,7 @@ class Judge:
             draft = draft_rows(parsed, self.spec, now)
         except SchemaError as error:
             raise Problem("rows_refused", str(error), [{"reason": error.reason}]) from None
-        draft = draft.with_faults(self._rule_faults(draft))
+        draft, _ = judge_by_rules(draft, self._rules)
         absent = {column.name for column in missing}
         faults = [fault for fault in draft.faults if fault.name not in absent]
         bad = rows_at_fault(faults, raw.n_rows)
@@ -399,14 +400,7 @@ class Judge:
             *_row_errors(faults, unread),
         ]
         errors.sort(key=lambda error: error.get("row", -1))
-        return Judged(parsed, bad, tuple(errors), _warnings(parsed, self.wanted))
-
-    def _rule_faults(self, draft: Draft) -> tuple[Fault, ...]:
-        return tuple(
-            fault
-            for rule in self._rules
-            for fault in Fault.of(rule.find_rows(draft), rule.reason, rule.column, rule.expected)
-        )
+        return Judged(bad, tuple(errors), _warnings(parsed, self.wanted))
 
 
 def _missing(column: Column, present: Iterable[str]) -> dict[str, Any]:

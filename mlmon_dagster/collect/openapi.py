@@ -6,7 +6,7 @@ import html
 from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any, Final
 
-from mlmon_dagster.collect.body import ARROW, LINES
+from mlmon_dagster.collect.body import LINES
 from mlmon_dagster.collect.collector import Judge, Limits
 from mlmon_dagster.collect.otlp import PROTOBUF
 from mlmon_dagster.collect.problem import MEDIA_TYPE, PROBLEMS
@@ -33,8 +33,8 @@ _STYLE = (
 )
 _INTRODUCTION = (
     "An answer of <code>202</code> means that the events are on the disk. Send a JSON object, an "
-    "array of objects, one object a line (<code>application/x-ndjson</code>) or an Arrow IPC "
-    "stream (<code>application/vnd.apache.arrow.stream</code>). Times are ISO 8601 with an offset."
+    "array of objects, or one object a line (<code>application/x-ndjson</code>). Times are ISO "
+    "8601 with an offset."
 )
 
 
@@ -65,7 +65,6 @@ def describe(
             "parameters": [_path("model"), _path("stream"), *_PARAMETERS]
         }}  # fmt: skip
     if takes_spans:
-        schemas |= _OTLP_SCHEMAS
         paths |= {f"/v1/{signal}": {"post": _of_otlp(signal, limits)} for signal in _SIGNALS}
     paths["/healthz"] = {"get": _probe("Does the server live?")}
     paths["/metrics"] = {"get": _numbers()}
@@ -124,7 +123,6 @@ def _operation(schema: str, description: str, limits: Limits) -> dict[str, objec
     bodies: dict[str, object] = {
         "application/json": {"schema": {"oneOf": [one, {"type": "array", "items": one}]}},
         **{name: {"schema": one} for name in LINES},
-        ARROW: {"schema": {"type": "string", "format": "binary"}},
     }
     return {
         "summary": f"Push {schema.rpartition('.')[2]}",
@@ -146,60 +144,28 @@ def _body(content: Json, limits: Limits) -> Json:
     return {"required": True, "description": most, "content": content}
 
 
-_SIGNALS: Final[dict[str, tuple[str, str, str, str]]] = {
-    "traces": ("resourceSpans", "scopeSpans", "spans", "rejectedSpans"),
-    "logs": ("resourceLogs", "scopeLogs", "logRecords", "rejectedLogRecords"),
+_SIGNALS: Final = ("traces", "logs")
+# What is in them is OpenTelemetry's to describe.
+_OTLP_BODIES: Final[Json] = {
+    "application/json": {"schema": {"type": "object"}},
+    PROTOBUF: {"schema": {"type": "string", "format": "binary"}},
 }
 _NEVER_OF_OTLP: Final = {"in_progress", "rows_refused", "key_reused", "not_read"} | _HEADERS_ONLY
 
 
 def _of_otlp(signal: str, limits: Limits) -> Json:
-    def in_both(schema: str) -> Json:
-        binary = {"schema": {"type": "string", "format": "binary"}}
-        named = {"schema": {"$ref": f"#/components/schemas/{schema}"}}
-        return {"application/json": named, PROTOBUF: binary}
-
-    failed = _refusals(in_both("Status"), _NEVER_OF_OTLP, {"too_slow": "503"})
+    failed = _refusals(_OTLP_BODIES, _NEVER_OF_OTLP, {"too_slow": "503"})
     taken = {
         "description": "Durable; rows that were refused are counted in it",
-        "content": in_both(f"{signal.title()}Answer"),
+        "content": _OTLP_BODIES,
     }
     return {
         "summary": f"Send {signal}",
         "description": f"OTLP/HTTP of OpenTelemetry: {signal} of every model that takes them.",
         "parameters": [],
-        "requestBody": _body(in_both(signal.title()), limits),
+        "requestBody": _body(_OTLP_BODIES, limits),
         "responses": {"200": taken, **failed},
     }
-
-
-def _otlp_schemas() -> Json:
-    text, number = _TEXT, {"type": ["string", "integer"]}
-    value = _object(
-        stringValue=text, intValue=number, doubleValue={"type": "number"},
-        boolValue={"type": "boolean"},
-    )  # fmt: skip
-    attributes = _listed(_object("key", key=text, value=value))
-    ids = {
-        "traceId": text | {"pattern": "^[0-9a-fA-F]{32}$"},
-        "spanId": text | {"pattern": "^[0-9a-fA-F]{16}$"},
-    }
-    span = _object(
-        **ids, parentSpanId=text, name=text, startTimeUnixNano=number, endTimeUnixNano=number,
-        attributes=attributes, status=_object(code={"type": "integer"}, message=text),
-    )  # fmt: skip
-    log = _object(
-        **ids, eventName=text, timeUnixNano=number, severityNumber={"type": "integer"},
-        body=_object(stringValue=text), attributes=attributes,
-    )  # fmt: skip
-    schemas = {"Status": _object(message=text)}
-    for signal, (outer, inner, rows, rejected) in _SIGNALS.items():
-        scopes = _listed(_object(**{rows: _listed(span if signal == "traces" else log)}))
-        groups = _object(**{"resource": _object(attributes=attributes), inner: scopes})
-        schemas[signal.title()] = _object(**{outer: _listed(groups)})
-        told = _object(**{rejected: text, "errorMessage": text})
-        schemas[f"{signal.title()}Answer"] = _object(partialSuccess=told)
-    return schemas
 
 
 def _object(*required: str, **properties: Json) -> Json:
@@ -209,9 +175,6 @@ def _object(*required: str, **properties: Json) -> Json:
 
 def _listed(items: Json) -> Json:
     return {"type": "array", "items": items}
-
-
-_OTLP_SCHEMAS: Final = _otlp_schemas()
 
 
 def _answer(description: str, schema: str) -> dict[str, object]:

@@ -1,7 +1,7 @@
 """Spans and log records in OpenTelemetry's own protocol: OTLP over HTTP, JSON and protobuf.
 
-JSON is read by hand, since OTLP's JSON is not protobuf's: ids are hexadecimal, and numbers of 64
-bits are text. Both forms give the same rows. Answers are the protocol's: 200 with the number of
+OTLP's JSON is not protobuf's: ids are hexadecimal, and numbers of 64 bits are text. Both forms are
+read by the same code and give the same rows. Answers are the protocol's: 200 with the number of
 rows that were refused, and a status that says whether sending again helps.
 """
 
@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final, Literal, NamedTuple
 
 from mlmon_dagster.collect.body import unpacked
@@ -152,7 +153,6 @@ class Spans:
         Raises:
             Problem: If it cannot be read, or holds more rows than are taken at once.
         """
-        reader = _read_json if form == JSON else _read_protobuf
         lines: dict[Target, list[bytes]] = {}
         refused: Counter[str] = Counter()
         kind = "span" if signal == "traces" else "log"
@@ -161,7 +161,7 @@ class Spans:
         days: set[tuple[str, int]] = set()
         max_rows = self._collector.limits.max_rows
         try:
-            for n, (resource, raw) in enumerate(reader(signal, plain, self._wanted)):
+            for n, (resource, raw) in enumerate(_read(signal, form, plain, self._wanted)):
                 if n >= max_rows:
                     raise Problem("too_large", f"More than {max_rows:,} rows; send fewer at once.")
                 model = self._model_of(resource, raw.attributes)
@@ -306,82 +306,131 @@ def _count(own: Attributes, names: Sequence[str]) -> int | None:
     return None
 
 
-# --- JSON
+class _Form(NamedTuple):
+    """How a form of the protocol is read, under the names that fields have in protobuf.
+
+    Attributes:
+        get: Returns a field of a node; nothing if JSON does not have it.
+        kind: Returns which field an attribute's value is in.
+    """
+
+    get: Callable[[Node, str], Any]
+    kind: Callable[[Node], str | None]
 
 
-def _read_json(
-    signal: Signal, plain: bytes, wanted: frozenset[str]
-) -> Iterator[tuple[Attributes, _Raw]]:
-    document = json.loads(plain)
-    if not isinstance(document, dict):
-        raise TypeError("no object")
-    outer, inner, rows = _KEYS[signal]
-    convert = _json_span if signal == "traces" else _json_log
-    for group in document.get(outer) or ():
-        resource = _json_attributes((group.get("resource") or {}).get("attributes"), wanted)
-        for scope in group.get(inner) or ():
-            for row in scope.get(rows) or ():
-                yield resource, convert(row, wanted)
+@cache
+def _spell_in_json(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(word.title() for word in rest)
 
 
-_KEYS: Final[dict[Signal, tuple[str, str, str]]] = {
-    "traces": ("resourceSpans", "scopeSpans", "spans"),
-    "logs": ("resourceLogs", "scopeLogs", "logRecords"),
-}
-
-
-def _json_span(span: Node, wanted: frozenset[str]) -> _Raw:
-    status = span.get("status") or {}
-    events = span.get("events")
-    return _Raw(
-        _id(span.get("traceId")),
-        _id(span.get("spanId")),
-        _id(span.get("parentSpanId")),
-        _string(span.get("name")),
-        _integer(span.get("startTimeUnixNano")),
-        _integer(span.get("endTimeUnixNano")),
-        _integer(status.get("code")),
-        _string(status.get("message")),
-        _json_attributes(span.get("attributes"), wanted),
-        tuple(
-            _json_attributes(event.get("attributes"), wanted)
-            for event in events
-            if event.get("name") in _FLAG_EVENTS
-        )
-        if events
-        else (),
-        tuple(
-            (_integer(event.get("timeUnixNano")), _json_attributes(event.get("attributes"), wanted))
-            for event in events
-            if event.get("name") == EVALUATION
-        )
-        if events
-        else (),
+_KINDS: Final = {
+    _spell_in_json(kind): kind
+    for kind in (
+        "string_value", "int_value", "double_value", "bool_value", "array_value", "kvlist_value",
     )
+}  # fmt: skip
 
 
+def _find_kind_in_json(value: Node) -> str | None:
+    for name, kind in _KINDS.items():
+        if name in value:
+            return kind
+    return None
+
+
+_IN_JSON: Final = _Form(lambda node, name: node.get(_spell_in_json(name)), _find_kind_in_json)
+_IN_PROTOBUF: Final = _Form(getattr, lambda value: value.WhichOneof("value"))
+_LEVELS: Final[dict[Signal, tuple[str, str, str]]] = {
+    "traces": ("resource_spans", "scope_spans", "spans"),
+    "logs": ("resource_logs", "scope_logs", "log_records"),
+}
 _FLAG_EVENTS: Final = ("feature_flag", "feature_flag.evaluation")
 
 
-def _json_log(log: Node, wanted: frozenset[str]) -> _Raw:
-    body = log.get("body") or {}
-    at = _integer(log.get("timeUnixNano")) or _integer(log.get("observedTimeUnixNano"))
+def _read(
+    signal: Signal, media_type: str, plain: bytes, wanted: frozenset[str]
+) -> Iterator[tuple[Attributes, _Raw]]:
+    """Yield the rows of a body, each with the attributes of what sent it."""
+    if media_type == JSON:
+        form, document = _IN_JSON, json.loads(plain)
+        if not isinstance(document, dict):
+            raise TypeError("no object")
+    else:
+        form, document = _IN_PROTOBUF, _parse_protobuf(signal, plain)
+    outer, inner, rows = _LEVELS[signal]
+    convert = _read_span if signal == "traces" else _read_log
+    for group in form.get(document, outer) or ():
+        sender = form.get(group, "resource")
+        resource = _read_attributes(sender, form, wanted) if sender else {}
+        for scope in form.get(group, inner) or ():
+            for row in form.get(scope, rows) or ():
+                yield resource, convert(row, form, wanted)
+
+
+def _parse_protobuf(signal: Signal, plain: bytes) -> Node:
+    try:
+        from google.protobuf.message import DecodeError
+        from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+        from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+            ExportTraceServiceRequest,
+        )
+    except ImportError:
+        raise Problem("unsupported_media_type", _NO_EXTRA) from None
+    kind: Node = ExportTraceServiceRequest if signal == "traces" else ExportLogsServiceRequest
+    try:
+        return kind.FromString(plain)
+    except DecodeError:
+        raise ValueError("no message") from None
+
+
+def _read_span(span: Node, form: _Form, wanted: frozenset[str]) -> _Raw:
+    get = form.get
+    status = get(span, "status")
+    flags, evaluations = [], []
+    for event in get(span, "events") or ():
+        name = get(event, "name")
+        if name in _FLAG_EVENTS:
+            flags.append(_read_attributes(event, form, wanted))
+        elif name == EVALUATION:
+            at = _integer(get(event, "time_unix_nano"))
+            evaluations.append((at, _read_attributes(event, form, wanted)))
     return _Raw(
-        _id(log.get("traceId")),
-        _id(log.get("spanId")),
+        _id(get(span, "trace_id")),
+        _id(get(span, "span_id")),
+        _id(get(span, "parent_span_id")),
+        _string(get(span, "name")),
+        _integer(get(span, "start_time_unix_nano")),
+        _integer(get(span, "end_time_unix_nano")),
+        _integer(get(status, "code")) if status else 0,
+        _string(get(status, "message")) if status else "",
+        _read_attributes(span, form, wanted),
+        tuple(flags),
+        tuple(evaluations),
+    )
+
+
+def _read_log(log: Node, form: _Form, wanted: frozenset[str]) -> _Raw:
+    get = form.get
+    at = _integer(get(log, "time_unix_nano")) or _integer(get(log, "observed_time_unix_nano"))
+    body = get(log, "body")
+    said = _read_value(body, form) if body else None
+    return _Raw(
+        _id(get(log, "trace_id")),
+        _id(get(log, "span_id")),
         "",
-        _string(log.get("eventName")),
+        _string(get(log, "event_name")),
         at,
         at,
-        _ERROR_STATUS if _integer(log.get("severityNumber")) >= _ERROR_SEVERITY else 0,
-        _json_value(body) or "",
-        _json_attributes(log.get("attributes"), wanted),
+        _ERROR_STATUS if _integer(get(log, "severity_number")) >= _ERROR_SEVERITY else 0,
+        said if isinstance(said, str) else "",
+        _read_attributes(log, form, wanted),
         (),
     )
 
 
 def _id(value: object) -> str:
-    return _string(value).lower()
+    return value.hex() if isinstance(value, bytes) else _string(value).lower()
 
 
 def _string(value: object) -> str:
@@ -393,7 +442,7 @@ def _string(value: object) -> str:
 
 
 def _integer(value: object) -> int:
-    """Read a number of 64 bits, which is text or a number."""
+    """Read a number of 64 bits, which in JSON is text or a number."""
     if value is None or value == "":
         return 0
     if isinstance(value, bool) or not isinstance(value, str | int):
@@ -404,156 +453,43 @@ def _integer(value: object) -> int:
     return number if abs(number) <= _MOST_INTEGER * 4 else 0
 
 
-def _json_attributes(pairs: Node, wanted: frozenset[str]) -> Attributes:
-    found: Attributes = {}
-    for pair in pairs or ():
-        if pair["key"] in wanted:
-            value = _json_text(pair.get("value") or {})
-            if value is not None:
-                found[pair["key"]] = value
+def _read_attributes(node: Node, form: _Form, wanted: frozenset[str]) -> Attributes:
+    """Return the wanted attributes as text: a list of single ones with commas, else as JSON."""
+    get, found = form.get, {}
+    for pair in get(node, "attributes") or ():
+        key = get(pair, "key")
+        if key in wanted and (value := get(pair, "value")):
+            plain = _read_value(value, form)
+            if isinstance(plain, list) and all(isinstance(item, str) for item in plain):
+                plain = ",".join(plain)
+            if plain is not None:
+                found[key] = plain if isinstance(plain, str) else json.dumps(plain)
     return found
 
 
-def _json_text(value: Node) -> str | None:
-    """Write a value as text: a list of single ones with commas, what is deeper as JSON."""
-    if "arrayValue" in value or "kvlistValue" in value:
-        return _joined(_json_plain(value))
-    return _json_value(value)
-
-
-def _json_plain(value: Node) -> object:
-    if "arrayValue" in value:
-        return [_json_plain(v) for v in (value["arrayValue"] or {}).get("values") or ()]
-    if "kvlistValue" in value:
-        pairs = (value["kvlistValue"] or {}).get("values") or ()
-        return {pair["key"]: _json_plain(pair.get("value") or {}) for pair in pairs}
-    return _json_value(value)
-
-
-def _joined(value: object) -> str:
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return ",".join(value)
-    return json.dumps(value)
-
-
-def _json_value(value: Node) -> str | None:
-    """Write a single value as text; lists and mappings are none."""
-    if "stringValue" in value:
-        return _string(value["stringValue"])
-    if "intValue" in value:
-        return str(_integer(value["intValue"]))
-    if "boolValue" in value:
-        return "true" if value["boolValue"] is True else "false"
-    if "doubleValue" in value:
-        return repr(float(value["doubleValue"]))
-    return None
-
-
-# --- protobuf
-
-
-def _read_protobuf(
-    signal: Signal, plain: bytes, wanted: frozenset[str]
-) -> Iterator[tuple[Attributes, _Raw]]:
-    try:
-        from google.protobuf.message import DecodeError
-        from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
-        from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
-            ExportTraceServiceRequest,
-        )
-    except ImportError:
-        raise Problem("unsupported_media_type", _NO_EXTRA) from None
-    try:
-        if signal == "traces":
-            for group in ExportTraceServiceRequest.FromString(plain).resource_spans:
-                resource = _attributes(group.resource.attributes, wanted)
-                for scope in group.scope_spans:
-                    for span in scope.spans:
-                        yield resource, _span(span, wanted)
-            return
-        for logs in ExportLogsServiceRequest.FromString(plain).resource_logs:
-            resource = _attributes(logs.resource.attributes, wanted)
-            for of_scope in logs.scope_logs:
-                for log in of_scope.log_records:
-                    yield resource, _log(log, wanted)
-    except DecodeError:
-        raise ValueError("no message") from None
-
-
-def _span(span: Node, wanted: frozenset[str]) -> _Raw:
-    status = span.status
-    return _Raw(
-        span.trace_id.hex(),
-        span.span_id.hex(),
-        span.parent_span_id.hex(),
-        span.name,
-        span.start_time_unix_nano,
-        span.end_time_unix_nano,
-        status.code,
-        status.message,
-        _attributes(span.attributes, wanted),
-        tuple(_attributes(e.attributes, wanted) for e in span.events if e.name in _FLAG_EVENTS),
-        tuple(
-            (e.time_unix_nano, _attributes(e.attributes, wanted))
-            for e in span.events
-            if e.name == EVALUATION
-        ),
-    )
-
-
-def _log(log: Node, wanted: frozenset[str]) -> _Raw:
-    at = log.time_unix_nano or log.observed_time_unix_nano
-    return _Raw(
-        log.trace_id.hex(),
-        log.span_id.hex(),
-        "",
-        log.event_name,
-        at,
-        at,
-        _ERROR_STATUS if log.severity_number >= _ERROR_SEVERITY else 0,
-        _value(log.body) or "",
-        _attributes(log.attributes, wanted),
-        (),
-    )
-
-
-def _attributes(pairs: Node, wanted: frozenset[str]) -> Attributes:
-    found: Attributes = {}
-    for pair in pairs:
-        if pair.key in wanted:
-            value = _text_of(pair.value)
-            if value is not None:
-                found[pair.key] = value
-    return found
-
-
-def _text_of(value: Node) -> str | None:
-    if value.WhichOneof("value") in ("array_value", "kvlist_value"):
-        return _joined(_plain(value))
-    return _value(value)
-
-
-def _plain(value: Node) -> object:
-    kind = value.WhichOneof("value")
-    if kind == "array_value":
-        return [_plain(item) for item in value.array_value.values]
-    if kind == "kvlist_value":
-        return {pair.key: _plain(pair.value) for pair in value.kvlist_value.values}
-    return _value(value)
-
-
-def _value(value: Node) -> str | None:
-    kind = value.WhichOneof("value")
-    if kind == "string_value":
-        return str(value.string_value)
-    if kind == "int_value":
-        return str(value.int_value)
-    if kind == "bool_value":
-        return "true" if value.bool_value else "false"
-    return repr(value.double_value) if kind == "double_value" else None
-
-
-# --- answers
+def _read_value(value: Node, form: _Form) -> object:
+    """Return a value with its single ones as text; None if there is none."""
+    kind = form.kind(value)
+    if kind is None:
+        return None
+    held = form.get(value, kind)
+    match kind:
+        case "array_value":
+            items = form.get(held, "values") if held else None
+            return [_read_value(item or {}, form) for item in items or ()]
+        case "kvlist_value":
+            pairs = form.get(held, "values") if held else None
+            return {
+                form.get(pair, "key"): _read_value(form.get(pair, "value") or {}, form)
+                for pair in pairs or ()
+            }
+        case "string_value":
+            return _string(held)
+        case "int_value":
+            return str(_integer(held))
+        case "bool_value":
+            return "true" if held is True else "false"
+    return repr(float(held))
 
 
 def form_of_otlp(content_type: str) -> str:

@@ -116,8 +116,7 @@ def _sources(project: Project) -> list[Finding]:
 
 
 def _source(project: Project, spec: ModelSpec, stream: Stream, source: PolledSource) -> Finding:
-    from mlmon_dagster.ingest.sources.polling import Surroundings
-    from mlmon_dagster.ingest.sources.registry import check_source
+    from mlmon_dagster.ingest.sources.polling import Surroundings, check_source
 
     subject = f"source of {spec.model}/{stream}"
     around = Surroundings(project.folder, project.variables, project.storage_options)

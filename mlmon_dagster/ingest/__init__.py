@@ -4,7 +4,7 @@ from mlmon_dagster.ingest.cycle import ingest_new
 from mlmon_dagster.ingest.landing import stray_files, told_of
 from mlmon_dagster.ingest.queue import may_have_work, replay_file
 from mlmon_dagster.ingest.report import IngestReport, render_report
-from mlmon_dagster.ingest.sources.registry import readers
+from mlmon_dagster.ingest.sources.polling import readers
 
 __all__ = [
     "IngestReport",

@@ -34,7 +34,6 @@ from mlmon_dagster.ingest.queue import (
     source_of,
     stage_again,
 )
-from mlmon_dagster.ingest.raw import ReadFormat
 from mlmon_dagster.ingest.report import FileReport, IngestReport
 from mlmon_dagster.ingest.rows.canonical import Draft, draft_rows
 from mlmon_dagster.ingest.rows.expectations import declared_for, prepare_to_judge
@@ -72,23 +71,11 @@ TimeIsUp = Callable[[], bool]
 Result = TypeVar("Result")
 
 
-class Readers(NamedTuple):
-    """What reads the sources of models, whatever their format and kind.
-
-    Attributes:
-        read: Reads a staged file.
-        poll: Stages what is new in a source that is no folder of files.
-    """
-
-    read: ReadFormat
-    poll: PollSource
-
-
 def ingest_new(
     store: Store,
     spec: ModelSpec,
     project: Path,
-    readers: Readers,
+    readers: PollSource,
     *,
     now: dt.datetime,
     run_id: str = "",
@@ -108,7 +95,7 @@ def ingest_new(
         store: Where to.
         spec: The model.
         project: The folder that the spec's landing paths are relative to.
-        readers: What reads its sources.
+        readers: What reads its sources that are no folders of files.
         now: The present moment, aware; event times may not lie ahead of it.
         run_id: Who asks, noted with files that fail.
         max_files: At most so many files, the oldest first; the rest is left for the next call.
@@ -164,7 +151,7 @@ class _Ingest:
     store: Store
     spec: ModelSpec
     project: Path
-    readers: Readers
+    readers: PollSource
     now: dt.datetime
     run_id: str
     on_progress: Progress
@@ -181,7 +168,7 @@ class _Ingest:
         self.refusals = Refusals(self.store, self.spec, self.now, self.run_id)
         again = self._reopen(retry)
         work = find_work(
-            self.store, self.spec, self.project, self.now, max_files, self.readers.poll, again,
+            self.store, self.spec, self.project, self.now, max_files, self.readers, again,
             self.written_by,
         )  # fmt: skip
         looked_at = self.store.machine_clock()  # ages of files are of the real clock
@@ -349,7 +336,7 @@ class _Ingest:
         is_whole = item.kept or declared_for(self.spec, item.stream)
         source = source_of(self.spec, item.stream)
         at_once = None if is_whole else ROWS_A_PART
-        rest = parse_file(item.staged, self.spec, source, self.readers.read, at_once)
+        rest = parse_file(item.staged, self.spec, source, at_once)
         is_large = at_once is not None and item.size > BATCH_BYTES
         # Of a large file the second part is read while the first is judged.
         begun = list(islice(rest, 1 if is_large else 2))

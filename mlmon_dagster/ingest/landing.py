@@ -52,6 +52,7 @@ _WILD = re.compile(r"[*?[]")
 _UNFINISHED = (".tmp", ".part", ".partial", ".crdownload")
 _MARKER = ".done"
 _BLOCK = 1 << 20
+Look = tuple[int, int, str]  # size, mtime_ns, mark
 
 
 def list_landing(
@@ -81,10 +82,9 @@ def list_landing(
         StoreError: If object storage cannot be listed.
     """
     if "://" in source.path:
-        return list_objects(source, stream, known, storage_options or {}, written_by, clock)
+        return _list_objects(source, stream, known, storage_options or {}, written_by, clock)
     root = project.resolve()
-    ready: list[Candidate] = []
-    waiting: list[Candidate] = []
+    found: list[Candidate] = []
     skipped: list[tuple[str, str]] = []
     unreadable: dict[Path, str] = {}
     inside: dict[Path, bool] = {}
@@ -99,11 +99,23 @@ def list_landing(
         if problem or info is None:
             skipped.append((name, problem))
         elif known.get(name) != (info.st_size, info.st_mtime_ns, mark_of(info)):
-            candidate = _make_candidate(stream, path, name, info, _nanoseconds(written_by), now)
-            settled = candidate.has_marker or candidate.age >= source.settle.total_seconds()
-            (ready if settled else waiting).append(candidate)
+            found.append(_make_candidate(stream, path, name, info, _nanoseconds(written_by), now))
     names = {printable(path.relative_to(root).as_posix()): why for path, why in unreadable.items()}
-    return Listing(oldest_first(ready), oldest_first(waiting), tuple(skipped), tuple(names.items()))
+    return _sort_out(found, source.settle.total_seconds(), tuple(skipped), tuple(names.items()))
+
+
+def _sort_out(
+    found: Sequence[Candidate],
+    settle: float,
+    skipped: tuple[tuple[str, str], ...] = (),
+    unreadable: tuple[tuple[str, str], ...] = (),
+) -> Listing:
+    """Tell files that are complete from those that may still be written to, oldest first."""
+    ready, waiting = list[Candidate](), list[Candidate]()
+    for candidate in sorted(found, key=lambda c: (c.mtime_ns, c.name)):
+        is_settled = candidate.has_marker or candidate.age >= settle
+        (ready if is_settled else waiting).append(candidate)
+    return Listing(tuple(ready), tuple(waiting), skipped, unreadable)
 
 
 def _match_glob(root: Path, pattern: str, unreadable: dict[Path, str]) -> Iterator[Path]:
@@ -217,7 +229,7 @@ def _has_marker(path: Path, mtime_ns: int) -> bool:
     return False
 
 
-def list_objects(
+def _list_objects(
     source: FileSource,
     stream: Stream,
     known: Mapping[str, Look],
@@ -247,23 +259,19 @@ def list_objects(
     place = ObjectPlace(folder, storage_options)
     settle = source.settle.total_seconds() if "settle" in source.model_fields_set else 0.0
     written_by_ns = _nanoseconds(written_by)
-    ready: list[Candidate] = []
-    waiting: list[Candidate] = []
+    candidates: list[Candidate] = []
     now = clock()
     for found in listed(place):
-        name = printable(f"{folder}/{found.key}")
-        mark = f"{found.etag}.{found.version}"
+        name, mark = printable(f"{folder}/{found.key}"), f"{found.etag}.{found.version}"
         if known.get(name) == (found.size, found.mtime_ns, mark) or _is_hidden(found.key):
             continue
-        if not name_matches(found.key, pattern):
-            continue
-        candidate = Candidate(
-            stream, place / found.key, name, found.size, found.mtime_ns,
-            age=_count_age(found.mtime_ns, now),
-            has_marker=not settle or found.mtime_ns <= written_by_ns, mark=mark, etag=found.etag,
-        )  # fmt: skip
-        (ready if candidate.age >= settle or candidate.has_marker else waiting).append(candidate)
-    return Listing(oldest_first(ready), oldest_first(waiting))
+        if name_matches(found.key, pattern):
+            age, is_marked = _count_age(found.mtime_ns, now), found.mtime_ns <= written_by_ns
+            candidates.append(Candidate(
+                stream, place / found.key, name, found.size, found.mtime_ns, age,
+                not settle or is_marked, mark, found.etag,
+            ))  # fmt: skip
+    return _sort_out(candidates, settle)
 
 
 def listed_folder(url: str) -> str:
@@ -322,6 +330,11 @@ class Candidate:
     mark: str = ""
     etag: str = ""
 
+    @property
+    def look(self) -> Look:
+        """What a listing tells of a file: another one has another of these."""
+        return self.size, self.mtime_ns, self.mark
+
 
 @dataclass(frozen=True)
 class Listing:
@@ -345,11 +358,6 @@ def is_unfinished(name: str) -> bool:
     return name.endswith((*_UNFINISHED, _MARKER)) or name.startswith((".", "_"))
 
 
-def oldest_first(found: list[Candidate]) -> tuple[Candidate, ...]:
-    """Return files in the order in which they are ingested."""
-    return tuple(sorted(found, key=lambda c: (c.mtime_ns, c.name)))
-
-
 def find_unreadable(project: Path, source: FileSource, known: Mapping[str, Look]) -> list[str]:
     """Return the folders and new files of a local source that cannot be read, and why."""
     listing = list_landing(project, source, "predictions", known)
@@ -358,9 +366,6 @@ def find_unreadable(project: Path, source: FileSource, known: Mapping[str, Look]
         if not os.access(str(candidate.path), os.R_OK, effective_ids=True):
             found[candidate.name] = os.strerror(errno.EACCES)
     return [f"{name} ({why})" for name, why in found.items()]
-
-
-Look = tuple[int, int, str]
 
 
 def hash_landed(project: Path, sources: Iterable[Source | None]) -> set[str]:
@@ -513,7 +518,7 @@ def _copy_file(
     except (OSError, UnreadableError):
         incoming.unlink(missing_ok=True)
         raise
-    if _version(before) != _version(after) or _version(after) != _take_look(candidate):
+    if _version(before) != _version(after) or _version(after) != candidate.look:
         incoming.unlink(missing_ok=True)
         raise StillChangingError(f"{candidate.name}: changed while it was read")
     return copy, sha256
@@ -590,10 +595,6 @@ def _read_block(landing: int) -> bytes:
 
 def _version(info: os.stat_result) -> Look:
     return info.st_size, info.st_mtime_ns, mark_of(info)
-
-
-def _take_look(candidate: Candidate) -> Look:
-    return candidate.size, candidate.mtime_ns, candidate.mark
 
 
 MAX_LOOKED_AT: Final = 50_000  # entries of folders; beyond it there is no such list

@@ -10,7 +10,7 @@ crash repeats the same reading, and the log knows it by that moment.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -215,13 +215,15 @@ def _find_stream_work(
     folder = staging_folder(store, spec.model, stream)
     clear_staging(folder, unfinished)
     committed = store.event_log(spec).committed(stream, list(unfinished)) if unfinished else set()
-    _fetch_refused(store, spec, folder, unfinished)
-    resumed = _find_resumed(stream, folder, unfinished, committed)
+    resumed = {
+        sha: _queue_row(stream, unfinished[sha], copy, is_in_log=sha in committed)
+        for sha, copy in _find_copies(store, spec, folder, unfinished.keys()).items()
+    }
     landing = {c.name: c for c in (*listing.ready, *listing.waiting)}
     reports = _report_listing(listing, stream)
     for sha, row in unfinished.items():
         place = landing.get(row["path"])
-        is_gone = sha not in resumed and not (place and _is_as_seen(place, seen, sha))
+        is_gone = sha not in resumed and not (place and _find_seen(place, seen) == sha)
         if is_gone and sha in committed:
             resumed[sha] = _queue_row(stream, row, None, is_in_log=True)
         elif is_gone and row["status"] != "missing":
@@ -230,68 +232,38 @@ def _find_stream_work(
     queue = list(resumed.values())
     for candidate in listing.ready:
         if (candidate.name, candidate.size, candidate.mtime_ns) not in taken:
-            before = _find_earlier_row(candidate, seen, unfinished)
-            queue.append(_queue_candidate(candidate, now, before))
+            item = Queued(
+                stream, candidate.name, candidate.size, (candidate.mtime_ns, candidate.name), now,
+                candidate=candidate,
+            )  # fmt: skip
+            queue.append(item.as_noted(unfinished.get(_find_seen(candidate, seen))))
     return queue, reports, listing.waiting
 
 
-def _find_earlier_row(
-    candidate: Candidate,
-    seen: dict[str, manifest.SeenPath],
-    unfinished: dict[str, FileRow],
-) -> FileRow | None:
+def _find_seen(candidate: Candidate, seen: Mapping[str, manifest.SeenPath]) -> str:
+    """Return the content that a landing file had when it last looked like this; "" if never."""
     path = seen.get(candidate.name)
-    return unfinished.get(path.sha256) if path and _is_as_seen(candidate, seen) else None
+    return path.sha256 if path is not None and path.look == candidate.look else ""
 
 
-def _is_as_seen(
-    candidate: Candidate, seen: dict[str, manifest.SeenPath], sha256: str | None = None
-) -> bool:
-    """Say whether a landing file is what its path held before, of a certain content if given."""
-    path = seen.get(candidate.name)
-    look = (candidate.size, candidate.mtime_ns, candidate.mark)
-    return path is not None and path.look == look and sha256 in (None, path.sha256)
-
-
-def _queue_candidate(candidate: Candidate, now: dt.datetime, before: FileRow | None) -> Queued:
-    return Queued(
-        stream=candidate.stream,
-        name=candidate.name,
-        size=candidate.size,
-        order=(candidate.mtime_ns, candidate.name),
-        first_seen=now,
-        attempts=before["attempts"] if before else 0,
-        candidate=candidate,
-        error=before["error"] if before else "",
-    )
-
-
-def _fetch_refused(
-    store: Store, spec: ModelSpec, folder: Path, unfinished: dict[str, FileRow]
-) -> None:
-    """Copy refused files that are to be read again into the staging folder, if they are kept."""
-    lost = {sha for sha in unfinished if find_staged(folder, sha) is None}
+def _find_copies(
+    store: Store, spec: ModelSpec, folder: Path, unfinished: Set[str]
+) -> dict[str, Path]:
+    """Return the private copies of files: an interrupted run left them, or they were refused."""
+    found = {sha: copy for sha in unfinished if (copy := find_staged(folder, sha)) is not None}
+    lost = unfinished - found.keys()
     refused = kept_rows.locate_folder(store, spec.model)
     for name in refused.below() if lost else []:
         sha, ending = name.split(".")[0], ending_of(name)
         if sha in lost and name == f"{sha}{ending}":
             folder.mkdir(parents=True, exist_ok=True)
             # A copy that was damaged is of no use; the landing file is looked for instead.
-            if (refused / name).fetch(folder / name) != sha:
+            if (refused / name).fetch(folder / name) == sha:
+                found[sha] = folder / name
+            else:
                 (folder / name).unlink()
                 (refused / name).delete()
-
-
-def _find_resumed(
-    stream: Stream, folder: Path, unfinished: dict[str, FileRow], committed: set[str]
-) -> dict[str, Queued]:
-    """Return the files whose private copy an interrupted run left behind."""
-    copies = {sha: find_staged(folder, sha) for sha in unfinished}
-    return {
-        sha: _queue_row(stream, row, copies[sha], is_in_log=sha in committed)
-        for sha, row in unfinished.items()
-        if copies[sha] is not None
-    }
+    return found
 
 
 def moment_of(row: FileRow) -> dt.datetime:

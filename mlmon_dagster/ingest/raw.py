@@ -119,10 +119,6 @@ class RawFile:
     first: int = 0
 
 
-# A file of a format as a spec names it, its place for messages, and the columns wanted of it.
-ReadFormat = Callable[[str, Path, str, Sequence[Column], Options], Iterator[RawFile]]
-
-
 def with_nulls(raw: RawFile, tokens: Sequence[str]) -> RawFile:
     """Return the file without the texts that its source declares to mean null.
 

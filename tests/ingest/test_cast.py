@@ -20,7 +20,6 @@ from mlmon_dagster.ingest.declared_columns import Column, Kind
 from mlmon_dagster.ingest.formats.parse import Cast, cast_column, parse_file
 from mlmon_dagster.ingest.landing import Staged
 from mlmon_dagster.ingest.rows.canonical import canonical_rows, draft_rows
-from mlmon_dagster.ingest.sources.registry import read_file
 from mlmon_dagster.metrics.quality import quality_metrics
 from mlmon_dagster.profiles import build_profiles
 from mlmon_dagster.profiles.fit import fit_binnings
@@ -285,7 +284,7 @@ def test_rows_have_one_hash_in_every_format(tmp_path: Path, values: dict[str, li
         path.write_bytes(write(frame))
         staged = Staged("predictions", path.name, path, "sha", path.stat().st_size, 0)
         spec = credit_spec(source__predictions__multiline=True)
-        [parsed] = parse_file(staged, spec, spec.source.predictions, read_file)
+        [parsed] = parse_file(staged, spec, spec.source.predictions)
         draft = draft_rows(parsed, spec, NOW)
         assert draft.faults == ()
         rows = canonical_rows(draft, np.ones(parsed.n_rows, dtype=bool), spec, NOW)
@@ -306,7 +305,7 @@ def test_jsonl_of_pandas_is_read(tmp_path: Path) -> None:
     path.write_bytes(jsonl_bytes(events(5)))
     staged = Staged("predictions", path.name, path, "sha", path.stat().st_size, 0)
 
-    [parsed] = parse_file(staged, credit_spec(), credit_spec().source.predictions, read_file)
+    [parsed] = parse_file(staged, credit_spec(), credit_spec().source.predictions)
 
     assert parsed.columns["score"].to_pylist() == pytest.approx(events(5)["score"], abs=1e-9)
     assert parsed.faults == ()

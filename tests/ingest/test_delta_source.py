@@ -17,8 +17,6 @@ from mlmon_dagster.ingest.sources.polling import Surroundings
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.sources import DeltaSource
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.sources import load_cursor
-from mlmon_dagster.store.state import writing
 from tests.ingest.landing import credit_spec, ingest
 from tests.ingest.sql_world import ids_of
 
@@ -58,11 +56,6 @@ def write(project: Path, *ids: str, mode: str = "append", region: str = "north")
     place = project / PLACE
     place.mkdir(parents=True, exist_ok=True)
     write_deltalake(place, rows_of(ids, region), mode=mode, partition_by=["region"])
-
-
-def versions_of(store: Store) -> Any:
-    cursor = load_cursor(store.state, SPEC.model, "predictions")
-    return (cursor.pending or cursor.position).get("version")
 
 
 def test_every_version_is_read_once(store: Store, project: Path) -> None:
@@ -115,55 +108,6 @@ def test_versions_whose_log_is_gone_are_read_from_what_is_left_and_told(
     assert "versions 1 to 2 are no longer all there" in told
     assert sum(file.n_duplicate for file in report.files) == 1
     assert ingest(store, SPEC, project).files == ()
-
-
-def test_versions_whose_files_were_vacuumed_are_told_too(store: Store, project: Path) -> None:
-    write(project, "a")
-    ingest(store, SPEC, project)
-    write(project, "b")
-    write(project, "c", mode="overwrite")
-    table = DeltaTable(project / PLACE)
-    table.vacuum(0, dry_run=False, enforce_retention_duration=False)
-
-    report = ingest(store, SPEC, project)
-
-    assert ids_of(store, SPEC) == ["a", "c"]  # b is nowhere any more
-    assert any("rows that were deleted or replaced" in file.message for file in report.files)
-
-
-def test_another_table_at_the_place_is_read_from_its_beginning(store: Store, project: Path) -> None:
-    write(project, "a")
-    write(project, "b")
-    ingest(store, SPEC, project)
-    shutil.rmtree(project / PLACE)
-    write(project, "c")
-
-    ingest(store, SPEC, project)
-
-    assert ids_of(store, SPEC) == ["a", "b", "c"]
-    assert versions_of(store) == 0
-
-
-@pytest.mark.parametrize("point", ["source.staged", "source.noted", "ingest.staged"])
-def test_a_crash_loses_and_repeats_nothing(
-    store: Store, project: Path, point: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write(project, "a")
-    write(project, "b")
-
-    def die(name: str) -> None:
-        if name == point:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as dying:
-        dying.setattr(writing, "on_reached", die)
-        with pytest.raises(KeyboardInterrupt):
-            ingest(store, SPEC, project)
-    write(project, "c")
-    ingest(store, SPEC, project)
-    ingest(store, SPEC, project)
-
-    assert ids_of(store, SPEC) == ["a", "b", "c"]
 
 
 def test_large_versions_become_several_batches(store: Store, project: Path) -> None:

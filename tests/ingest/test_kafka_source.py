@@ -119,27 +119,6 @@ def test_offsets_are_committed_only_when_everything_before_them_is_in_the_log(
     assert cluster.committed(0) == [2]
 
 
-@pytest.mark.parametrize("step", ["source.staged", "source.noted", "ingest.staged"])
-def test_a_crash_loses_and_repeats_nothing(
-    store: Store, project: Path, cluster: Cluster, step: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cluster.send("a", "b")
-
-    def die(reached: str) -> None:
-        if reached == step:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as dying:
-        dying.setattr(writing, "on_reached", die)
-        with pytest.raises(KeyboardInterrupt):
-            cluster.poll(store, project)
-    cluster.send("c")
-    cluster.poll(store, project)
-    cluster.poll(store, project)
-
-    assert ids_of(store, SPEC) == ["a", "b", "c"]
-
-
 def test_what_is_no_event_goes_to_the_dead_letter_and_stops_nothing(
     store: Store, project: Path, cluster: Cluster
 ) -> None:

@@ -75,47 +75,6 @@ def names(*numbers: int, prefix: str = "p") -> list[str]:
     return [f"{prefix}{n}" for n in numbers]
 
 
-@pytest.mark.parametrize("kind", BY)
-@pytest.mark.parametrize(
-    "far",
-    [
-        {"n": 2**63 - 1, "changed": "2062-01-01 00:00:00"},
-        {"n": 10**12, "changed": "9999-12-31 23:59:59"},
-    ],
-)
-def test_a_row_of_the_far_future_makes_no_stream_deaf(
-    store: Store, project: Path, sources: Sources, kind: str, far: dict[str, Any]
-) -> None:
-    spec = sql_spec({"column": BY[kind], "kind": kind})
-    add(sources, *range(10))
-    add(sources, 10, **far)
-    poll(store, spec, project, sources.url)
-    for n in range(11, 91, 20):
-        add(sources, *range(n, n + 20))
-        report = poll(store, spec, project, sources.url)
-        assert (report.total("n_new"), report.total("n_duplicate")) == (20, 0)
-
-    assert len(ids_of(store, spec)) == 91
-
-
-@pytest.mark.parametrize("kind", BY)
-def test_a_table_that_is_emptied_and_counted_from_1_again_is_read_and_told(
-    store: Store, project: Path, sources: Sources, kind: str
-) -> None:
-    spec = sql_spec({"column": BY[kind], "kind": kind})
-    add(sources, *range(35))
-    poll(store, spec, project, sources.url)
-    sources.run("DELETE FROM scores")
-    add(sources, *range(24), prefix="q")
-
-    report = poll(store, spec, project, sources.url)
-
-    assert report.total("n_new") == 24
-    assert len(ids_of(store, spec)) == 35 + 24
-    assert "at least 35 rows that were read are changed or no longer there" in told(report)
-    assert "an unknown number" in told(report)
-
-
 @pytest.mark.parametrize("step", ["source.staged", "source.noted", "ingest.staged"])
 def test_what_a_killed_look_found_is_told_by_the_next_one_and_then_no_more(
     store: Store, project: Path, sources: Sources, step: str, monkeypatch: pytest.MonkeyPatch
@@ -140,23 +99,6 @@ def test_what_a_killed_look_found_is_told_by_the_next_one_and_then_no_more(
     gone = ["at least 35 rows" in told(report) for report in reports]
     assert sum(gone) == 1
     assert told(reports[-1]) == ""
-
-
-def test_a_table_that_is_filled_anew_with_the_ids_that_it_had_is_read_again(
-    store: Store, project: Path, sources: Sources, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reading, "LEAST_ROWS", 10)
-    monkeypatch.setattr(reading, "MOST_MARKS", 20)
-    spec = sql_spec({"column": "n", "kind": "id"})
-    add(sources, *range(200))
-    poll(store, spec, project, sources.url)
-    sources.run("DELETE FROM scores")
-    add(sources, *range(200), prefix="q")
-
-    report = poll(store, spec, project, sources.url)
-
-    assert len(ids_of(store, spec)) == 400
-    assert "an unknown number" in told(report)
 
 
 @pytest.mark.parametrize("kind", BY)
@@ -227,63 +169,6 @@ def test_a_row_that_commits_late_is_found_however_far_behind(
     assert told(poll(store, spec, project, sources.url)) == ""
 
 
-def test_rows_without_an_id_or_time_are_read_once(
-    store: Store, project: Path, sources: Sources
-) -> None:
-    spec = sql_spec({"column": "n", "kind": "id"})
-    add(sources, 1, 2)
-    add(sources, 3, n=None)
-    poll(store, spec, project, sources.url)
-    add(sources, 4, n=None)
-
-    report = poll(store, spec, project, sources.url)
-
-    assert (report.total("n_new"), report.total("n_duplicate")) == (1, 0)
-    assert ids_of(store, spec) == names(1, 2, 3, 4)
-
-
-def test_many_rows_of_one_time_come_in_several_looks(
-    store: Store, project: Path, sources: Sources, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reading, "LEAST_ROWS", 3)
-    monkeypatch.setattr(reading, "MOST_MARKS", 0)
-    spec = sql_spec({"column": "changed", "kind": "time"})
-    for first in range(0, 40, 10):
-        add(sources, *range(first, first + 10), changed=moment(0))
-        poll(store, spec, project, sources.url)
-
-    assert len(ids_of(store, spec)) == 40
-
-
-def test_an_update_that_moves_its_time_is_seen(
-    store: Store, project: Path, sources: Sources
-) -> None:
-    spec = sql_spec({"column": "changed", "kind": "time"})
-    add(sources, *range(5))
-    poll(store, spec, project, sources.url)
-    sources.run(f"UPDATE scores SET score = 0.9, changed = '{moment(60)}' WHERE n = 2")
-
-    report = poll(store, spec, project, sources.url)
-
-    assert (report.total("n_conflict"), report.total("n_duplicate")) == (1, 0)
-
-
-def test_postgres_shows_an_update_in_place_however_far_behind(
-    store: Store, project: Path, sources: Sources, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reading, "LEAST_ROWS", 10)
-    monkeypatch.setattr(reading, "MOST_MARKS", 20)
-    is_postgres = sources.engine.dialect.name == "postgresql"
-    spec = sql_spec({"column": "n", "kind": "id"})
-    add(sources, *range(200))
-    poll(store, spec, project, sources.url)
-    sources.run("UPDATE scores SET score = 0.9 WHERE n = 2")
-
-    report = poll(store, spec, project, sources.url)
-
-    assert report.total("n_conflict") == int(is_postgres), "as documented, not by other databases"
-
-
 def test_what_changed_all_over_a_table_is_read_again_in_turns(
     store: Store, project: Path, sources: Sources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -300,22 +185,6 @@ def test_what_changed_all_over_a_table_is_read_again_in_turns(
     assert all(report.total("n_duplicate") <= 30 + 2 * 10 for report in reports)
     assert "more are read again at the next looks" in told(reports[0])
     assert told(reports[-1]) == ""
-
-
-def test_ranges_of_a_large_table_are_counted_in_turns(
-    store: Store, project: Path, sources: Sources, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in {"LEAST_ROWS": 5, "MOST_MARKS": 10, "MOST_COUNTED": 40}.items():
-        monkeypatch.setattr(reading, name, value)
-    spec = sql_spec({"column": "n", "kind": "id"})
-    add(sources, *range(0, 400, 2))
-    poll(store, spec, project, sources.url)
-    add(sources, 201)
-
-    reports = [poll(store, spec, project, sources.url) for _ in range(12)]
-
-    assert [report.total("n_new") for report in reports].count(1) == 1
-    assert "p201" in ids_of(store, spec)
 
 
 def test_what_is_noted_of_a_table_stays_small(

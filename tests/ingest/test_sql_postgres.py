@@ -26,27 +26,6 @@ def sources(pg_url: str) -> Iterator[Sources]:
     opened.engine.dispose()
 
 
-def test_a_transaction_that_stays_open_delays_rows_and_loses_none(
-    store: Store, project: Path, sources: Sources
-) -> None:
-    sources.create()
-    slow = sources.begin()
-    insert(slow, "early")
-    sources.insert("late-1")
-    sources.insert("late-2")
-
-    poll(store, SPEC, project, sources.url)
-    assert ids_of(store, SPEC) == []
-
-    slow.commit()
-    slow.close()
-    sources.insert("last")
-    poll(store, SPEC, project, sources.url)
-    poll(store, SPEC, project, sources.url)
-
-    assert ids_of(store, SPEC) == ["early", "last", "late-1", "late-2"]
-
-
 # Each step: a session, and what it does next.
 STEPS = st.lists(
     st.tuples(
@@ -132,17 +111,6 @@ def test_a_view_shows_the_transaction_under_a_name_of_its_own(
     report = poll(store, spec, project, sources.url)
 
     assert (report.total("n_new"), ids_of(store, spec)) == (1, ["a", "b", "c"])
-
-
-def test_an_updated_row_is_seen_again(store: Store, project: Path, sources: Sources) -> None:
-    sources.create()
-    sources.insert("a", "b")
-    poll(store, SPEC, project, sources.url)
-    sources.run("UPDATE scores SET score = 0.9 WHERE id = 'a'")
-
-    report = poll(store, SPEC, project, sources.url)
-
-    assert (report.total("n_conflict"), report.total("n_duplicate")) == (1, 0)
 
 
 def test_a_new_partition_is_read_from_its_beginning(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
-import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,16 +16,13 @@ from mlmon_dagster.errors import ConfigError, StoreError
 from mlmon_dagster.ingest import render_report, replay_file
 from mlmon_dagster.ingest.sources.sql import cells_of
 from mlmon_dagster.spec import spec_from_mapping
-from mlmon_dagster.store import Store, open_store
+from mlmon_dagster.store import Store
 from mlmon_dagster.store.sources import parse_source_url, source_connection
-from mlmon_dagster.store.state import writing
 from tests.ingest.landing import (
     ACTUALS,
     NOW,
-    files_of,
     land,
     letters_of,
-    log_content,
     truths,
 )
 from tests.ingest.sql_world import VARIABLE, Sources, ids_of, poll, sql_spec
@@ -58,20 +54,6 @@ def add(
         sources.run(f"INSERT INTO {table} VALUES ({row})")
 
 
-def test_rows_that_come_late_are_found(store: Store, project: Path, sources: Sources) -> None:
-    add(sources, 1, 2, 4, 6)
-    first = poll(store, SPEC, project, sources.url)
-    add(sources, 5, 3)
-
-    second = poll(store, SPEC, project, sources.url)
-    third = poll(store, SPEC, project, sources.url)
-
-    assert ids_of(store, SPEC) == ["p1", "p2", "p3", "p4", "p5", "p6"]
-    assert [r.total("n_new") for r in (first, second, third)] == [4, 2, 0]
-    assert second.total("n_duplicate") == 0, "what was taken is left out"
-    assert third.files == (), "nothing new is no batch"
-
-
 def test_rows_stay_known_when_the_spec_lists_its_columns_in_another_order(
     store: Store, project: Path, sources: Sources
 ) -> None:
@@ -86,19 +68,6 @@ def test_rows_stay_known_when_the_spec_lists_its_columns_in_another_order(
 
     assert list(other.features) == ["region", "age"]
     assert again.files == ()
-
-
-def test_a_time_may_be_the_cursor(store: Store, project: Path, sources: Sources) -> None:
-    spec = sql_spec({"column": "at", "kind": "time"})
-    add(sources, 1, at="2024-02-01T08:00:00Z")
-    poll(store, spec, project, sources.url)
-    add(sources, 2, at="2024-02-01T07:30:00Z")
-    add(sources, 3, at="2024-02-01T06:30:00Z")
-    add(sources, 4, at="2024-02-01T09:00:00Z")
-
-    poll(store, spec, project, sources.url)
-
-    assert ids_of(store, spec) == ["p1", "p2", "p3", "p4"]
 
 
 def test_a_time_may_be_a_number_with_its_unit(
@@ -138,62 +107,6 @@ def test_a_limit_of_files_holds_and_loses_nothing(
 
     assert [r.total("n_new") for r in reports] == [2, 2, 2, 1, 0]
     assert len(ids_of(store, spec)) == 8
-
-
-class Killed(Exception):
-    """The program ends here."""
-
-
-@pytest.mark.parametrize(
-    "step",
-    ["source.staged", "source.noted", "ingest.staged", "ingest.before_append",
-     "ingest.after_append", "ingest.after_manifest"],
-)  # fmt: skip
-def test_program_may_end_at_any_step(
-    store: Store,
-    project: Path,
-    sources: Sources,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    step: str,
-) -> None:
-    spec = sql_spec(ID, batch_rows=3)
-    add(sources, *range(5))
-    clean = open_store(tmp_path / "clean")
-    poll(clean, spec, project, sources.url)
-
-    def die(reached: str) -> None:
-        if reached == step:
-            raise Killed
-
-    monkeypatch.setattr(writing, "on_reached", die)
-    with pytest.raises(Killed):
-        poll(store, spec, project, sources.url)
-    monkeypatch.setattr(writing, "on_reached", None)
-    poll(store, spec, project, sources.url)
-    poll(store, spec, project, sources.url)
-
-    assert log_content(store, spec, provenance=True) == log_content(clean, spec, provenance=True)
-    counted = ("status", "rows_in", "n_new", "n_duplicate", "n_bad")
-    assert [[f[c] for c in counted] for f in files_of(store, spec)] == [
-        [f[c] for c in counted] for f in files_of(clean, spec)
-    ]
-    clean.close()
-
-
-def test_rows_whose_staged_copies_are_lost_are_read_again(
-    store: Store, project: Path, sources: Sources
-) -> None:
-    spec = sql_spec(ID, batch_rows=2)
-    add(sources, *range(5))
-    poll(store, spec, project, sources.url, max_files=1)
-    shutil.rmtree(store.folder / "staging")  # as with the machine that they were on
-
-    poll(store, spec, project, sources.url)
-    add(sources, 5)
-    poll(store, spec, project, sources.url)
-
-    assert ids_of(store, spec) == [f"p{n}" for n in range(6)]
 
 
 def test_bad_rows_and_bad_batches_are_kept_like_those_of_files(

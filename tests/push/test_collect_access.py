@@ -1,4 +1,7 @@
-"""Who may push: everybody on this machine until there is a token, then its bearers only."""
+"""Who may push: everybody on this machine until there is a token, then its bearers only.
+
+Tokens are kept as hashes; they are scoped, expire and can be revoked.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import datetime as dt
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from mlmon_dagster.collect import admission
 from mlmon_dagster.errors import ConfigError
@@ -108,3 +112,44 @@ def test_the_description_names_models_only_to_those_who_may_push_to_them(
     for path in ("/healthz", "/readyz"):
         assert collector.request("GET", path).status == 200
     assert PREDICTIONS in text
+
+
+def test_only_the_whole_token_is_found_and_it_is_stored_nowhere(any_store: Store) -> None:
+    engine = any_store.state
+    token = admission.create_token(engine, "loan", now=NOW)
+    admission.create_token(engine, "*", now=NOW + 24 * HOUR)
+    known = admission.load_tokens(engine)
+
+    found = admission.find_token(known, token)
+    assert found is not None
+    assert found.opens("loan")
+    assert not found.opens("churn")
+    token_id, secret = token.split("_", 2)[1:]
+    wrong_ones = (
+        "",
+        token[:-1],
+        f"{token}x",
+        f"mlmon_{token_id}_",
+        f"x_{token_id}_{secret}",
+        f"mlmon__{secret}",
+        f"mlmon_{known[1].id}_{secret}",
+        "mlmon_é_\udcff",
+    )
+    for wrong in wrong_ones:
+        assert admission.find_token(known, wrong) is None, wrong
+    with engine.connect() as conn:
+        stored = repr(conn.execute(sa.text("SELECT * FROM collect_token")).all())
+    assert secret not in stored
+
+
+def test_a_token_expires_and_can_be_revoked_once(any_store: Store) -> None:
+    engine = any_store.state
+    admission.create_token(engine, "*", now=NOW, expires_at=NOW + 24 * HOUR, note="batch job")
+    (token,) = admission.load_tokens(engine)
+    assert token.opens("any")
+    assert [token.state(NOW + 24 * HOUR * i) for i in (0, 1)] == ["active", "expired"]
+
+    assert admission.revoke_token(engine, token.id, NOW)
+    assert not admission.revoke_token(engine, token.id, NOW)
+    assert not admission.revoke_token(engine, "unknown", NOW)
+    assert admission.load_tokens(engine)[0].state(NOW) == "revoked"

@@ -1,28 +1,138 @@
-"""Rows are judged by the declaration, as ingest would, and told with all reasons."""
+"""What may be sent: every form of body, within limits; rows are judged as ingest would.
+
+All reasons are told; and ingest takes what was accepted.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
+import gzip
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlmon_dagster.collect import body
-from mlmon_dagster.collect.collector import Judge
+from mlmon_dagster.collect.collector import Judge, Limits
 from mlmon_dagster.ingest import ingest_new, readers
+from mlmon_dagster.ingest.declared_columns import columns_of
+from mlmon_dagster.ingest.formats.parse import typed_columns
 from mlmon_dagster.ingest.formats.read_jsonl import read_jsonl
+from mlmon_dagster.ingest.landing import Staged
 from mlmon_dagster.ingest.raw import Options
 from mlmon_dagster.ingest.rows.canonical import draft_rows
 from mlmon_dagster.ingest.rows.judge import judge_files
 from mlmon_dagster.store import Store
 from tests.push.collecting import ACTUALS, PREDICTIONS, Running, actual, row, running
-from tests.push.test_collect_bodies import ARROW, arrow
 from tests.push.worlds import NOW, push_spec
+
+LINES = "application/x-ndjson"
+
+
+def ndjson(rows: list[dict[str, Any]]) -> bytes:
+    """Write rows one a line."""
+    return b"".join(json.dumps(r).encode() + b"\n" for r in rows)
+
+
+def test_every_form_is_durable_when_answered_and_ingested_alike(collector: Running) -> None:
+    moment = dt.datetime(2024, 2, 29, 10, tzinfo=dt.UTC)
+    bodies = [
+        (json.dumps(row(0)).encode(), "application/json", "identity"),
+        (json.dumps([row(1), row(2)], indent=1).encode(), "application/json", "gzip"),
+        (ndjson([row(3), row(4)]), LINES, "zstd"),
+        (ndjson([row(5)]).replace(b"\n", b"\r\n\r\n"), LINES, "identity"),
+    ]
+    pack = {"gzip": gzip.compress, "zstd": lambda b: pa.compress(b, "zstd", asbytes=True)}
+    for content, media_type, encoding in bodies:
+        packed = pack.get(encoding, bytes)(content)
+        answer = collector.post(packed, content_type=media_type, content_encoding=encoding)
+        assert answer.status == 202, answer.body
+        n = answer.json["accepted"]
+        assert len(collector.landed()) >= n
+    assert collector.post([actual(i) for i in range(6)], ACTUALS).status == 202
+
+    report = ingest_new(collector.store, collector.spec, collector.folder, readers(), now=NOW)
+
+    assert sum(f.n_new for f in report.files if f.stream == "predictions") == 6
+    assert sum(f.n_new for f in report.files if f.stream == "actuals") == 6
+    assert {f.status for f in report.files} == {"done"}
+    assert sum(f.n_bad + f.n_duplicate + f.n_conflict + f.n_unmatched for f in report.files) == 0
+    log = collector.store.event_log(collector.spec).rows("predictions").to_pylist()
+    cells = {(r["event_time"], r["score"], r["age"], r["region"]) for r in log}
+    assert cells == {(moment, 0.5, 30.0, "a")}
+
+
+def test_numbers_keep_their_digits_and_undeclared_columns_are_named(collector: Running) -> None:
+    text = json.dumps(row(0, region=None, id=None)).replace('"region": null', '"region": 1.10')
+    body = text.replace('"id": null', '"id": 12345678901234567890123').encode()
+    assert collector.post(body).json == {"accepted": 1, "refused": 0}
+    extra = collector.post(body.replace(b"{", b'{"Age": 1, "other": [], '))
+
+    assert extra.json["warnings"] == ["columns 'Age', 'other' are not declared and not kept"]
+    ingest_new(collector.store, collector.spec, collector.folder, readers(), now=NOW)
+    log = collector.store.event_log(collector.spec).rows("predictions").to_pylist()
+    assert {(r["prediction_id"], r["region"]) for r in log} == {("12345678901234567890123", "1.10")}
+
+
+TINY = Limits(max_body=2_000, max_plain=4_000, max_rows=5, body_seconds=0.3, head_seconds=0.3)
+REFUSED = [
+    (b"{", "application/json", "", 400, "malformed"),
+    (b'[{"a": 1},]', "application/json", "", 400, "malformed"),
+    (b'{"a": 1} x', "application/json", "", 400, "malformed"),
+    (b"7", "application/json", "", 400, "malformed"),
+    (b"[]", "application/json", "", 400, "malformed"),
+    (b"", LINES, "", 400, "malformed"),
+    (b'{"a": "\xff"}', "application/json", "", 400, "malformed"),
+    (b"[" * 1_900, "application/json", "", 400, "malformed"),
+    (b'{"a":' * 300 + b"1" + b"}" * 300, LINES, "", 422, "rows_refused"),
+    (b"x" * 2_001, "application/json", "", 413, "too_large"),
+    (gzip.compress(b" " * 4_001), "application/json", "gzip", 413, "too_large"),
+    (pa.compress(b" " * 10**7, "zstd", asbytes=True), LINES, "zstd", 413, "too_large"),
+    (gzip.compress(b"{}")[:-4], "application/json", "gzip", 400, "malformed"),
+    (b"{}", "application/json", "gzip", 400, "malformed"),
+    (ndjson([{}] * 6), LINES, "", 413, "too_large"),
+    (b"\x00", LINES, "", 422, "rows_refused"),
+    (b'{"id":"\\ud800"}', LINES, "", 422, "rows_refused"),
+    (b'{"\\ud800": 1}', "application/json", "", 422, "rows_refused"),
+    (b"[[[]]]", "application/json", "", 422, "rows_refused"),
+    (b"{}", "application/json", "br", 415, "unsupported_media_type"),
+    (b"{}", "text/plain", "", 415, "unsupported_media_type"),
+    (b"{}", "application/json; charset=latin-1", "", 415, "unsupported_media_type"),
+]
+
+
+def test_a_body_that_cannot_be_taken_is_refused_with_a_problem(store: Store, tmp_path: Any) -> None:
+    with running(store, tmp_path, limits=TINY) as collector:
+        for sent, media_type, encoding, status, code in REFUSED:
+            answer = collector.post(sent, content_type=media_type, content_encoding=encoding)
+            assert (answer.status, answer.json["type"]) == (status, f"/docs#{code}"), sent[:60]
+            assert answer.headers["content-type"] == "application/problem+json"
+            assert answer.json["status"] == status
+            assert answer.json["detail"]
+        for method, path, status in (
+            ("GET", PREDICTIONS, 405), ("POST", "/v1/models/loan/labels", 404),
+            ("POST", "/v1/models/none/actuals", 404), ("GET", "/", 404),
+            ("POST", f"{PREDICTIONS}?accept=some", 400),
+        ):  # fmt: skip
+            answer = collector.request(method, path, b"{}", content_type="application/json")
+            assert answer.status == status, path
+            assert answer.json["status"] == status
+        assert collector.landed() == []
+
+
+def test_a_client_that_sends_far_too_much_reads_why(store: Store, tmp_path: Any) -> None:
+    chunks = [b" " * (1 << 20)] * 15
+    with running(store, tmp_path, limits=Limits(max_body=2 << 20)) as collector:
+        for body in (b"".join(chunks), iter(chunks)):
+            answer = collector.request("POST", PREDICTIONS, body, content_type="application/json")
+            assert (answer.status, answer.json["type"]) == (413, "/docs#too_large")
+        assert collector.post({}).status == 422
+
 
 SPEC = push_spec(
     columns={
@@ -119,7 +229,11 @@ def test_the_door_refuses_the_rows_that_the_suite_of_ingest_refuses(rows: list[A
     raw = body.raw_file(body.read_array(json.dumps(rows), 1_000), judge.wanted)
     judged = judge.judge(raw, {}, NOW)
 
-    [(draft, _)] = judge_files([draft_rows(judged.parsed, SPEC, NOW)], SPEC, "predictions")
+    staged = Staged("predictions", "a", None, "", 0, 0)
+    parsed = typed_columns(
+        staged, raw, columns_of(SPEC, "predictions"), SPEC, SPEC.source.predictions
+    )
+    [(draft, _)] = judge_files([draft_rows(parsed, SPEC, NOW)], SPEC, "predictions")
     expected = {(int(i), fault.source, fault.reason) for fault in draft.faults for i in fault.rows}
     assert {(e["row"], e["column"], e["reason"]) for e in judged.errors} == expected
     assert np.array_equal(judged.bad, draft.bad())
@@ -161,9 +275,8 @@ def test_columns_inside_objects_are_found_and_written_under_their_dotted_names(
     assert '"inputs.age": 1.50' in path.read_text()
 
 
-@pytest.mark.parametrize("form", ["json", "arrow"])
 def test_events_may_be_identified_by_columns_that_are_no_features(
-    store: Store, tmp_path: Path, form: str
+    store: Store, tmp_path: Path
 ) -> None:
     columns = {"prediction_id": ["shop", "till"], "event_time": "at", "score": "score",
                "actual": "bad", "actual_time": "known"}  # fmt: skip
@@ -172,10 +285,7 @@ def test_events_may_be_identified_by_columns_that_are_no_features(
     for event in sent:
         del event["id"]
     with running(store, tmp_path, spec=spec) as collector:
-        if form == "json":
-            answer = collector.post(sent)
-        else:
-            answer = collector.post(arrow(sent), content_type=ARROW)
+        answer = collector.post(sent)
         assert (answer.status, answer.json) == (202, {"accepted": 3, "refused": 0})
         without = [{name: cell for name, cell in sent[0].items() if name != "till"}]
         errors = collector.post(without).json["errors"]
@@ -187,20 +297,13 @@ def test_events_may_be_identified_by_columns_that_are_no_features(
     assert len(set(ids)) == 3
 
 
-@pytest.mark.parametrize("form", ["json", "arrow"])
-def test_decisions_that_are_words_arrive_as_declared(
-    store: Store, tmp_path: Path, form: str
-) -> None:
+def test_decisions_that_are_words_arrive_as_declared(store: Store, tmp_path: Path) -> None:
     columns = {"prediction_id": "id", "event_time": "at", "prediction": "decision",
                "actual": "bad", "actual_time": "known"}  # fmt: skip
     spec = push_spec(columns=columns, labels={"positive": ["Ja", 1], "negative": "nein"})
     sent = [{**row(i), "decision": said} for i, said in enumerate(["ja", "Nein", None, "oft"])]
     with running(store, tmp_path, spec=spec) as collector:
-        if form == "json":
-            answer = collector.post(sent, f"{PREDICTIONS}?accept=partial")
-        else:
-            path = f"{PREDICTIONS}?accept=partial"
-            answer = collector.post(arrow(sent), path, content_type=ARROW)
+        answer = collector.post(sent, f"{PREDICTIONS}?accept=partial")
         report = ingest_new(store, spec, tmp_path, readers(), now=NOW)
 
     assert [(e["row"], e["expected"]) for e in answer.json["errors"]][-1] == (
@@ -210,16 +313,7 @@ def test_decisions_that_are_words_arrive_as_declared(
     assert store.event_log(spec).rows("predictions")["prediction"].to_pylist() == [1, 0]
 
 
-def test_times_ahead_of_the_clock_are_judged_by_the_clock_that_is_given() -> None:
-    judge = Judge(SPEC, "predictions")
-    text = json.dumps(row(0, decision=1, dataset=None, at="2024-03-01T13:00:00Z"))
-    raw = body.raw_file(body.read_array(text, 1_000), judge.wanted)
-    assert judge.judge(raw, {}, NOW).bad.all()
-    assert not judge.judge(raw, {}, NOW + dt.timedelta(hours=1)).bad.any()
-
-
-@pytest.mark.parametrize("form", ["json", "arrow"])
-def test_vectors_arrive_as_lists_of_numbers(store: Store, tmp_path: Path, form: str) -> None:
+def test_vectors_arrive_as_lists_of_numbers(store: Store, tmp_path: Path) -> None:
     """With what is no number among them as NaN; a text that is no list is refused."""
     spec = push_spec(features={"asked": {"type": "embedding", "nullable": True}})
     vectors = [[0.5, -1.25, 3e-05], [0.5, None], [], None]
@@ -228,12 +322,9 @@ def test_vectors_arrive_as_lists_of_numbers(store: Store, tmp_path: Path, form: 
         for n, x in enumerate(vectors)
     ]
     with running(store, tmp_path, spec=spec) as collector:
-        if form == "json":
-            answer = collector.post(sent)
-            refused = collector.post([{**sent[0], "asked": "none"}])
-            assert [e["expected"] for e in refused.json["errors"]] == ["a list of numbers"]
-        else:
-            answer = collector.post(arrow(sent), content_type=ARROW)
+        answer = collector.post(sent)
+        refused = collector.post([{**sent[0], "asked": "none"}])
+        assert [e["expected"] for e in refused.json["errors"]] == ["a list of numbers"]
         assert (answer.status, answer.json) == (202, {"accepted": 4, "refused": 0})
         report = ingest_new(store, spec, tmp_path, readers(), now=NOW)
     assert [(f.status, f.n_new) for f in report.files] == [("done", 4)]

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from benchmarks.collect import run
 from mlmon_dagster.collect import admission
 from mlmon_dagster.collect.admission import is_loopback
 from mlmon_dagster.collect.collector import Limits
@@ -261,3 +262,15 @@ def test_tokens_are_made_listed_and_revoked_by_command(
     store = open_store(tmp_path / ".mlmon/store")
     assert [t.state(NOW) for t in admission.load_tokens(store.state)] == ["revoked"]
     store.close()
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("kill", [False, True], ids=["undisturbed", "killed"])
+def test_what_is_accepted_under_load_is_what_is_stored(tmp_path: Path, kill: bool) -> None:
+    found = run(tmp_path / "project", 1.0, 4, 20, kill=kill)
+
+    assert found.load.odd == []
+    assert found.n_accepted > 0
+    assert (found.n_missing, found.n_unasked, found.n_repeated) == (0, 0, 0)
+    assert found.n_stored == found.n_accepted
+    assert (found.load.n_again > 0) is kill

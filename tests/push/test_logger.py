@@ -135,33 +135,31 @@ def test_nothing_reaches_the_caller_whatever_is_logged(tmp_path: Path) -> None:
     assert logger.stats().n_dropped == 3
 
 
-@pytest.mark.parametrize("on_full", ["drop_newest", "drop_oldest"])
 @pytest.mark.parametrize(
     "value", ["x" * 10_000, [str(i) * 100 for i in range(39)], np.zeros(1250)], ids=type
 )
 def test_memory_is_bounded_in_bytes_while_nothing_can_be_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: object, on_full: Any
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: object
 ) -> None:
     def is_full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
         patch.setattr("mlmon_dagster.logger.publish", is_full)
-        logger = PredictionLogger(tmp_path, max_bytes=1_000_000, on_full=on_full)
+        logger = PredictionLogger(tmp_path, max_bytes=1_000_000)
         n_logged = sum(logger.log(prediction_id=i, features={"x": value}) for i in range(300))
         assert not logger.flush(0.2)
         stats = logger.stats()
         assert stats.n_queued + stats.n_dropped == 300
         assert 30 < stats.n_queued <= 110
         assert stats.n_queued_bytes <= 1_000_000
-        assert n_logged == (300 if on_full == "drop_oldest" else stats.n_queued)
+        assert n_logged == stats.n_queued
         assert not logger.log(prediction_id=1, features={"x": "x" * 2_000_000})
         # What could not be written yet goes once there is room again.
     assert logger.close()
     ids = [row["prediction_id"] for row in rows_in(tmp_path)]
     assert len(ids) == len(set(ids)) == logger.stats().n_written
     assert logger.stats().n_queued_bytes == 0
-    assert (max(ids) == 299) is (on_full == "drop_oldest")
 
 
 def test_features_changed_after_the_call_are_logged_as_they_were(tmp_path: Path) -> None:
@@ -172,13 +170,10 @@ def test_features_changed_after_the_call_are_logged_as_they_were(tmp_path: Path)
     assert rows_in(tmp_path)[0]["age"] == 1
 
 
-@pytest.mark.parametrize(
-    ("on_full", "kept"), [("drop_newest", [0, 1, 2]), ("drop_oldest", [7, 8, 9])]
-)
-def test_a_full_queue_drops_rows_and_counts_them(tmp_path: Path, on_full: Any, kept: Any) -> None:
+def test_a_full_queue_drops_new_rows_and_counts_them(tmp_path: Path) -> None:
     folder = tmp_path / "landing"
     folder.write_text("a file where the folder should be")  # nothing can be written
-    logger = PredictionLogger(folder, max_rows=3, max_queue=3, max_seconds=60, on_full=on_full)
+    logger = PredictionLogger(folder, max_rows=3, max_queue=3, max_seconds=60)
     logger._writer.is_started = True  # no thread, so that the queue's content is known
     for i in range(10):
         logger.log(prediction_id=i)
@@ -187,7 +182,7 @@ def test_a_full_queue_drops_rows_and_counts_them(tmp_path: Path, on_full: Any, k
     folder.unlink()
     logger._writer.is_started = False
     assert logger.close()
-    assert [row["prediction_id"] for row in rows_in(folder)] == kept
+    assert [row["prediction_id"] for row in rows_in(folder)] == [0, 1, 2]
 
 
 def test_a_disk_that_fails_for_a_while_loses_nothing(tmp_path: Path) -> None:
@@ -237,7 +232,7 @@ def test_a_row_does_not_wait_longer_than_declared(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"max_rows": 0}, {"max_seconds": 0}, {"max_rows": 9, "max_queue": 8}, {"on_full": "block"}],
+    [{"max_rows": 0}, {"max_seconds": 0}, {"max_rows": 9, "max_queue": 8}],
 )
 def test_arguments_that_make_no_sense_are_refused_at_once(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="expected"):

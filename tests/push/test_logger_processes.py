@@ -77,16 +77,6 @@ def test_a_process_killed_while_it_writes_leaves_only_whole_files(tmp_path: Path
     assert len(found) >= 2000 - 1000 - 20
 
 
-def test_what_is_queued_is_written_at_exit(tmp_path: Path) -> None:
-    code = """
-        import sys
-        from mlmon_dagster import PredictionLogger
-        PredictionLogger(sys.argv[1], max_seconds=3600).log(prediction_id="a")
-    """
-    run(code, tmp_path)
-    assert ids_in(tmp_path) == ["a"]
-
-
 def test_sigterm_loses_nothing_where_it_is_turned_into_an_exit(tmp_path: Path) -> None:
     code = """
         import signal, sys, time

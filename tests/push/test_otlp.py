@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import random
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,9 +24,8 @@ from mlmon_dagster.collect.problem import Problem
 from mlmon_dagster.ingest import ingest_new, readers
 from mlmon_dagster.store import Store, open_store
 from mlmon_dagster.store.tables import spans
-from tests.push.collecting import Running, running, wait_until
+from tests.push.collecting import Running, running
 from tests.push.otlp import START, as_json, pair, random_spans, request_of
-from tests.push.test_collect_server import client_of, process
 from tests.push.worlds import NOW, push_spec
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -214,47 +212,13 @@ def test_refusals_are_said_in_the_codes_that_exporters_know(store: Store, tmp_pa
         assert b"/v1/traces" not in shown.body
 
 
-def test_a_model_without_spans_takes_none(store: Store, tmp_path: Path) -> None:
+def test_a_model_without_spans_takes_none(store: Store, tmp_path: Path, tracing: Running) -> None:
+    paths = tracing.request("GET", "/openapi.json").json["paths"]
+    assert set(paths["/v1/logs"]["post"]["requestBody"]["content"]) == {JSON, PROTOBUF}
+    assert b"POST /v1/traces" in tracing.request("GET", "/docs").body
     with running(store, tmp_path) as collector:
         assert post(collector, b"{}", JSON).status == 404
         assert "/v1/traces" not in collector.request("GET", "/openapi.json").json["paths"]
-
-
-def test_the_description_has_both_signals_for_those_who_may_send_them(tracing: Running) -> None:
-    document = tracing.request("GET", "/openapi.json").json
-    assert {"/v1/traces", "/v1/logs"} <= set(document["paths"])
-    assert set(document["paths"]["/v1/logs"]["post"]["requestBody"]["content"]) == {JSON, PROTOBUF}
-    assert b"POST /v1/traces" in tracing.request("GET", "/docs").body
-
-
-def test_what_was_answered_200_is_there_after_sigkill(tmp_path: Path) -> None:
-    answered: list[str] = []
-    with process(tmp_path, spans=SPANS) as (server, port):
-        client = client_of(tmp_path, port)
-
-        def push_until_it_is_gone() -> None:
-            while True:
-                trace = f"{random.getrandbits(128) or 1:032x}"
-                try:
-                    if (
-                        post(client, request_of([{"trace": trace}]).SerializeToString()).status
-                        != 200
-                    ):
-                        return
-                except OSError:
-                    return
-                answered.append(trace)
-
-        pushers = [threading.Thread(target=push_until_it_is_gone) for _ in range(3)]
-        for pusher in pushers:
-            pusher.start()
-        wait_until(lambda: len(answered) > 50)
-        server.kill()
-        for pusher in pushers:
-            pusher.join()
-    files = (tmp_path / "spans/loan").glob("*.jsonl")
-    lines = [line for path in files for line in path.read_text().splitlines()]
-    assert {json.loads(line)["trace_id"] for line in lines} >= set(answered)
 
 
 def test_a_request_of_400_days_makes_32_partitions_and_says_what_it_refused(

@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 
 from mlmon_dagster.errors import SchemaError
 from mlmon_dagster.ingest.declared_columns import Column, Kind, Notation, columns_of
+from mlmon_dagster.ingest.formats.known import read_file
 from mlmon_dagster.ingest.landing import Staged, too_large
 from mlmon_dagster.ingest.raw import (
     Cut,
     Layout,
     Options,
     RawFile,
-    ReadFormat,
     Refusal,
     check_renamed,
     columns_to_read,
@@ -99,7 +99,6 @@ def parse_file(
     staged: Staged,
     spec: ModelSpec,
     source: Source,
-    read: ReadFormat,
     rows_at_once: int | None = None,
 ) -> Iterator[Parsed]:
     """Read a staged file with the declared types, in parts of roughly so many rows.
@@ -108,7 +107,6 @@ def parse_file(
         staged: The file.
         spec: The model.
         source: Where it is from.
-        read: Reads a file of any format.
         rows_at_once: Of a part; by default the file is one part.
 
     Yields:
@@ -131,11 +129,11 @@ def parse_file(
     wanted = columns_of(spec, staged.stream)
     reading = with_aliases(columns_to_read(wanted, spec))
     options = replace(_options(source), rows_at_once=rows_at_once, is_whole=staged.has_marker)
-    raws = read(source.format, plain, staged.name, reading, options)
+    raws = read_file(source.format, plain, staged.name, reading, options)
     try:
         first = next(raws)
     except SchemaError as error:
-        if error.reason != "missing_column" or not _is_of_other(plain, staged, spec, read):
+        if error.reason != "missing_column" or not _is_of_other(plain, staged, spec):
             raise
         first = RawFile({column.source: pa.nulls(0, pa.string()) for column in reading}, 0,
                         tuple(column.source for column in reading), lambda rows: [])  # fmt: skip
@@ -157,7 +155,7 @@ def parse_file(
         )
 
 
-def _is_of_other(plain: Path, staged: Staged, spec: ModelSpec, read: ReadFormat) -> bool:
+def _is_of_other(plain: Path, staged: Staged, spec: ModelSpec) -> bool:
     """Say whether both streams name a file, and it has the columns of the other one.
 
     People keep both in one folder, and one file may hold both: which are which, columns tell.
@@ -170,7 +168,7 @@ def _is_of_other(plain: Path, staged: Staged, spec: ModelSpec, read: ReadFormat)
         return False
     wanted = with_aliases(columns_to_read(columns_of(spec, other), spec))
     try:
-        next(read(own.format, plain, staged.name, wanted, _options(source)))
+        next(read_file(own.format, plain, staged.name, wanted, _options(source)))
     except SchemaError:
         return False
     return True

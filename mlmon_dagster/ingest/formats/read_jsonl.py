@@ -79,7 +79,7 @@ def decode_json(text: str) -> object:
 
 def cell_text(cell: object) -> str | None:
     """Return a JSON value as the text of a cell."""
-    if cell is None or type(cell) is str:
+    if cell is None or isinstance(cell, str):
         return cell
     if isinstance(cell, bool):
         return "true" if cell else "false"
@@ -92,9 +92,14 @@ def vector_text(cell: object) -> str:
     return f"[{', '.join('null' if one is None else str(one) for one in numbers)}]"
 
 
-def dig(value: object, parts: tuple[str, ...]) -> tuple[bool, object]:
-    """Follow a path through objects and lists; say whether it leads anywhere, and to what."""
-    for part in parts:
+def find_cell(row: Mapping[str, object], name: str) -> tuple[bool, object]:
+    """Say whether a row has a column, and its cell; a dotted name may lead into objects."""
+    if name in row:
+        return True, row[name]
+    if "." not in name:
+        return False, None
+    value: object = row
+    for part in name.split("."):
         if isinstance(value, dict) and part in value:
             value = value[part]
         elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
@@ -102,6 +107,39 @@ def dig(value: object, parts: tuple[str, ...]) -> tuple[bool, object]:
         else:
             return False, None
     return True, value
+
+
+class JsonCells:
+    """Collects the wanted cells of rows that are JSON objects, as text.
+
+    Attributes:
+        present: What the rows have; inside the objects that columns are taken from, by dotted name.
+    """
+
+    def __init__(self, wanted: Sequence[Column]) -> None:
+        self._cells: dict[str, list[str | None]] = {column.source: [] for column in wanted}
+        self._vectors = {column.source for column in wanted if column.kind == "vector"}
+        self._roots = {name.partition(".")[0] for name in self._cells if "." in name}
+        self._keys: set[str] = set()
+        self.present: dict[str, None] = {}
+
+    def add(self, row: Mapping[str, object]) -> None:
+        """Take the wanted cells of one row; a column that it lacks is null."""
+        if not row.keys() <= self._keys:
+            self._keys |= row.keys()
+            for key, value in row.items():
+                inner = leaves(value, key) if key in self._roots else [(key, value)]
+                self.present.update((name, None) for name, _ in inner)
+        for name, cells in self._cells.items():
+            is_there, cell = find_cell(row, name)
+            if is_there:
+                self.present.setdefault(name)
+            is_vector = name in self._vectors and isinstance(cell, list)
+            cells.append(vector_text(cell) if is_vector else cell_text(cell))
+
+    def columns(self) -> dict[str, pa.Array]:
+        """Return the columns that any of the rows has."""
+        return {n: text_array(cells) for n, cells in self._cells.items() if n in self.present}
 
 
 def leaves(value: object, name: str, depth: int = 8) -> Iterator[tuple[str, object]]:
@@ -164,45 +202,20 @@ def read_jsonl(
 
 def read_any(path: Path, place: str, wanted: Sequence[Column], options: Options) -> RawFile:
     """Read line by line whatever is legal, and say on which line it is not."""
-    columns: dict[str, list[str | None]] = {column.source: [] for column in wanted}
-    vectors = {column.source for column in wanted if column.kind == "vector"}
-    paths = {name: tuple(name.split(".")) for name in columns if "." in name}
-    roots = {parts[0] for parts in paths.values()}
-    keys: dict[str, None] = {}
-    present: dict[str, None] = {}
+    cells = JsonCells(wanted)
     numbers: list[int] = []
     for number, value in json_lines(path, place):
         row = as_object(value, f"{place}, line {number}")
         if len(numbers) >= options.max_rows:
-            check_size(place, len(numbers) + 1, len(columns), options.max_rows)
+            check_size(place, len(numbers) + 1, len(wanted), options.max_rows)
         numbers.append(number)
-        if row.keys() - keys.keys():
-            keys.update(dict.fromkeys(row))
-            present.update(dict.fromkeys(_names(row, roots)))
-        for name, cells in columns.items():
-            cell = row.get(name)
-            if cell is None and name in paths and name not in row:
-                found, cell = dig(row, paths[name])
-                if found:
-                    present.setdefault(name)
-            is_vector = name in vectors and isinstance(cell, list)
-            cells.append(vector_text(cell) if is_vector else cell_text(cell))
+        cells.add(row)
     if numbers:
-        check_header(place, tuple(present), wanted)
-    arrays = {name: text_array(cells) for name, cells in columns.items() if name in present}
+        check_header(place, tuple(cells.present), wanted)
     return RawFile(
-        arrays, len(numbers), tuple(present), _places(numbers),
+        cells.columns(), len(numbers), tuple(cells.present), _places(numbers),
         lines_of=lambda rows: [(numbers[row],) for row in rows],
     )  # fmt: skip
-
-
-def _names(row: dict[str, object], roots: set[str]) -> list[str]:
-    """List what a row holds; inside the objects that columns are taken from, by dotted path."""
-    found: list[str] = []
-    for key, value in row.items():
-        inner = leaves(value, key) if key in roots and isinstance(value, dict) else [(key, None)]
-        found += [name for name, _ in inner]
-    return found
 
 
 def _places(numbers: list[int]) -> Callable[[Sequence[int]], list[str]]:

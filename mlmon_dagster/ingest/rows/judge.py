@@ -28,7 +28,7 @@ from mlmon_dagster.ingest.rows.canonical import (
     moments_of,
     place,
 )
-from mlmon_dagster.ingest.rows.expectations import declared_for, judge_declared
+from mlmon_dagster.ingest.rows.expectations import Result, declared_for, judge_declared
 from mlmon_dagster.ingest.rows.rules import Rule, rules_of
 from mlmon_dagster.spec import ModelSpec, Window
 from mlmon_dagster.spec.sources import Source, Stream
@@ -38,27 +38,21 @@ from mlmon_dagster.store.tables.kept_rows import ABOUT, KeptRows
 from mlmon_dagster.store.tables.part_files import PartedRows
 
 
-class Failed(TypedDict):
-    """A rule that rows of a file break."""
-
-    expectation: str
-    column: str
-    rows: int
-
-
 @dataclass(frozen=True)
 class Verdict:
     """What the rules say of one file.
 
     Attributes:
+        n_rules: How many there are.
         untested: Columns with a rule but without a single value to test it on.
-        failed: The rules that rows break, by their position, and how many.
-        report: The short result, ready for JSON.
+        failed: How many rows break a rule, by its position, name and column.
+        declared: What the spec's own expectations found, ready for JSON; None if it has none.
     """
 
+    n_rules: int
     untested: tuple[str, ...]
-    failed: Mapping[int, Failed]
-    report: dict[str, object]
+    failed: Counter[tuple[int, str, str]]
+    declared: list[Result] | None = None
 
 
 def judge_files(
@@ -68,37 +62,25 @@ def judge_files(
 
     What the spec expects beyond its rules is judged of the rows that are good so far.
     """
-    judged = [_judge_by_rules(draft, rules_of(spec, stream)) for draft in drafts]
+    judged = [judge_by_rules(draft, rules_of(spec, stream)) for draft in drafts]
     if not declared_for(spec, stream):
         return judged
     declared = judge_declared([draft for draft, _ in judged], spec, stream)
     return [
-        (
-            draft.with_faults(faults),
-            replace(verdict, report={**verdict.report, "expectations": results}),
-        )
+        (draft.with_faults(faults), replace(verdict, declared=results))
         for (draft, verdict), (faults, results) in zip(judged, declared, strict=True)
     ]
 
 
-def _judge_by_rules(draft: Draft, rules: Sequence[Rule]) -> tuple[Draft, Verdict]:
-    failed: dict[int, Failed] = {}
+def judge_by_rules(draft: Draft, rules: Sequence[Rule]) -> tuple[Draft, Verdict]:
+    """Find the rows that break one of some rules, and add them to the faults."""
+    failed: Counter[tuple[int, str, str]] = Counter()
     faults: tuple[Fault, ...] = ()
     for position, rule in enumerate(rules):
         if rule.judges_rows and (rows := rule.find_rows(draft)).size:
             faults += Fault.of(rows, rule.reason, rule.column, rule.expected)
-            failed[position] = {
-                "expectation": rule.expectation, "column": rule.column.name, "rows": int(rows.size)
-            }  # fmt: skip
-    untested = _untested(draft, rules)
-    report: dict[str, object] = {
-        "n_rows": draft.parsed.n_rows,
-        "n_expectations": len(rules),
-        "success": not failed,
-        "failed": list(failed.values()),
-        "untested": list(untested),
-    }
-    return draft.with_faults(faults), Verdict(untested, failed, report)
+            failed[position, rule.expectation, rule.column.name] = int(rows.size)
+    return draft.with_faults(faults), Verdict(len(rules), _untested(draft, rules), failed)
 
 
 def _untested(draft: Draft, rules: Sequence[Rule]) -> tuple[str, ...]:
@@ -302,21 +284,21 @@ def whole(parts: Sequence[Part], rows: PartedRows, source: Source) -> Prepared:
 
 
 def _report(parts: Sequence[Part], untested: Sequence[str]) -> Mapping[str, object]:
-    """Return the short result of the rules over all parts."""
-    if len(parts) == 1:
-        return parts[0].verdict.report
-    failed: dict[int, Failed] = {}
+    """Return the short result of the rules over all parts, ready for JSON."""
+    failed: Counter[tuple[int, str, str]] = Counter()
     for part in parts:
-        for position, one in part.verdict.failed.items():
-            n = one["rows"] + (failed[position]["rows"] if position in failed else 0)
-            failed[position] = {**one, "rows": n}
-    told = [failed[position] for position in sorted(failed)]
+        failed.update(part.verdict.failed)
+    first = parts[0].verdict
     return {
-        **parts[0].verdict.report,
         "n_rows": sum(part.parsed.n_rows for part in parts),
-        "success": not told,
-        "failed": told,
+        "n_expectations": first.n_rules,
+        "success": not failed,
+        "failed": [
+            {"expectation": rule, "column": column, "rows": n}
+            for (_, rule, column), n in sorted(failed.items())
+        ],
         "untested": list(untested),
+        **({} if first.declared is None else {"expectations": first.declared}),
     }
 
 

@@ -16,6 +16,8 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -27,6 +29,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.fs import DeltaStorageHandler
 
 from mlmon_dagster.errors import ConfigError, StoreError
+from mlmon_dagster.ingest.raw import in_parts
 from mlmon_dagster.ingest.report import FileReport
 from mlmon_dagster.ingest.sources.polling import (
     Polled,
@@ -249,15 +252,7 @@ def _opened(source: DeltaSource, around: Surroundings) -> DeltaSourceTable:
 
 def _regrouped(rows: Rows, size: int) -> Iterator[tuple[str, pa.Table]]:
     """Put rows of a version together, or cut them, into batches of at most so many rows."""
-    label, waiting = "", list[pa.Table]()
-    for version, part in rows:
-        if waiting and (version != label or sum(len(t) for t in waiting) + len(part) > size):
-            yield label, pa.concat_tables(waiting, promote_options="permissive")
-            waiting = []
-        label = version
-        while len(part) > size:
-            yield label, part.slice(0, size)
-            part = part.slice(size)
-        waiting += [part] if len(part) else []
-    if waiting:
-        yield label, pa.concat_tables(waiting, promote_options="permissive")
+    for version, parts in groupby(rows, key=itemgetter(0)):
+        tables = (table for _, table in parts if len(table))
+        for _, table in in_parts(tables, size):
+            yield version, table

@@ -12,7 +12,11 @@ import datetime as dt
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,10 +24,11 @@ import pyarrow.parquet as pq
 from mlmon_dagster.errors import ConfigError, StoreError
 from mlmon_dagster.ingest.declared_columns import columns_of
 from mlmon_dagster.ingest.landing import find_staged, staging_folder
+from mlmon_dagster.ingest.queue import PollSource
 from mlmon_dagster.ingest.raw import columns_to_read, with_aliases
 from mlmon_dagster.ingest.report import FileReport
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.spec.sources import Stream
+from mlmon_dagster.spec.sources import PolledSource, Stream
 from mlmon_dagster.store import Store, sources
 from mlmon_dagster.store.places.location import hash_file
 from mlmon_dagster.store.sources import Position, SourceCursor
@@ -72,9 +77,6 @@ Read = Callable[[Position, Path], Polled]  # from a position, into the staging f
 class Surroundings:
     """What sources are reached with.
 
-    A kind of source is a module beside this one, called as its class in the spec says, with
-    ``poll_source`` and ``check_source``.
-
     Attributes:
         project: The folder that paths are relative to.
         variables: Looks up the environment variables that hold addresses.
@@ -84,6 +86,50 @@ class Surroundings:
     project: Path
     variables: Variables
     storage_options: Mapping[str, str] = field(default_factory=dict)
+
+
+def _no_variables(_name: str) -> None:
+    """Know no variable."""
+
+
+def readers(variables: Variables = _no_variables) -> PollSource:
+    """Return what stages what is new in the sources that are no folders of files.
+
+    Args:
+        variables: Looks up the environment variables that hold the addresses of sources.
+    """
+    return partial(_poll, variables)
+
+
+def _poll(
+    variables: Variables,
+    store: Store,
+    spec: ModelSpec,
+    stream: Stream,
+    source: PolledSource,
+    project: Path,
+    now: dt.datetime,
+) -> list[FileReport]:
+    around = Surroundings(project, variables, store.storage_options)
+    found: list[FileReport] = _load(source).poll_source(store, spec, stream, source, around, now)
+    return found
+
+
+def check_source(
+    spec: ModelSpec, stream: Stream, source: PolledSource, around: Surroundings
+) -> str:
+    """Connect to a source and say what was found.
+
+    Raises:
+        ConfigError: If there is no such table or topic, or it lacks a column.
+        StoreError: If it cannot be reached or read.
+    """
+    return str(_load(source).check_source(spec, stream, source, around))
+
+
+def _load(source: PolledSource) -> ModuleType:
+    """Return the module beside this one that is called as the source's kind in the spec."""
+    return import_module(f"mlmon_dagster.ingest.sources.{source.kind}")
 
 
 def needed(variables: Variables, name: str, what: str) -> str:
@@ -165,31 +211,28 @@ def id_names(spec: ModelSpec, stream: Stream) -> tuple[str, ...]:
 
 def stage_rows(folder: Path, rows: pa.Table, label: str) -> Batch:
     """Keep rows as a Parquet file in the staging folder, durable before it is known."""
-    folder.mkdir(parents=True, exist_ok=True)
-    incoming = folder / f"incoming-{os.getpid()}.parquet"
-    with incoming.open("wb") as file:
+
+    def write(file: BinaryIO) -> None:
         pq.write_table(rows, file, compression="zstd", write_page_checksum=True)
-        file.flush()
-        os.fsync(file.fileno())
-    return _name_staged(incoming, folder, label)
+
+    return _stage(folder, label, ".parquet", write)
 
 
 def stage_lines(folder: Path, lines: Iterable[bytes], label: str) -> Batch:
     """Keep JSON objects, one a line, likewise."""
+    return _stage(folder, label, ".jsonl", lambda f: f.writelines(x + b"\n" for x in lines))
+
+
+def _stage(folder: Path, label: str, ending: str, write: Callable[[BinaryIO], None]) -> Batch:
     folder.mkdir(parents=True, exist_ok=True)
-    incoming = folder / f"incoming-{os.getpid()}.jsonl"
+    incoming = folder / f"incoming-{os.getpid()}{ending}"
     with incoming.open("wb") as file:
-        file.writelines(line + b"\n" for line in lines)
+        write(file)
         file.flush()
         os.fsync(file.fileno())
-    return _name_staged(incoming, folder, label)
-
-
-def _name_staged(incoming: Path, folder: Path, label: str) -> Batch:
-    sha256 = hash_file(incoming)
-    size = incoming.stat().st_size
-    incoming.replace(folder / f"{sha256}{incoming.suffix}")
-    return Batch(sha256, size, label, incoming.suffix)
+    sha256, size = hash_file(incoming), incoming.stat().st_size
+    incoming.replace(folder / f"{sha256}{ending}")
+    return Batch(sha256, size, label, ending)
 
 
 def _find_sure(
@@ -234,12 +277,10 @@ def _note_batches(
         }
         for number, batch in enumerate(batches, 1)
     ]
+    shas = [batch.sha256 for batch in batches]
     with store.state.begin() as conn:
         manifest.note_discovered(conn, rows)
-        shas = [batch.sha256 for batch in batches]
-        if shas:
-            sources.save_cursor(
-                conn, spec.model, stream, before, now, pending=after, batches=shas
-            )  # fmt: skip
-        else:
-            sources.save_cursor(conn, spec.model, stream, after, now)
+        sources.save_cursor(
+            conn, spec.model, stream, before if shas else after, now,
+            pending=after if shas else None, batches=shas,
+        )  # fmt: skip
