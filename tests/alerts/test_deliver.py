@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import signal
-import threading
 
 import pytest
 
@@ -195,24 +194,6 @@ def test_a_message_waits_for(
     assert slack.messages[1].thread_ts == head.ts
 
 
-def test_a_reply_waits_for_the_reply_before_it(
-    any_store: Store, slack: FakeSlack, receiver: SlackReceiver
-) -> None:
-    patient = DeliveryPolicy(settle_seconds=30, pace_seconds=0, idle_seconds=0)
-    worlds.settle(any_store, SPECS, day(2), result(1))
-    deliver(any_store, {"slack": receiver}, policy=patient)
-    slack.script("chat.postMessage", "500")
-    worlds.settle(any_store, SPECS, day(4), result(3))
-    deliver(any_store, {"slack": receiver}, policy=patient)
-    worlds.settle(any_store, SPECS, day(5), result(4, "OK"))
-    deliver(any_store, {"slack": receiver}, policy=patient)
-    waiting = statuses(any_store)
-    deliver(any_store, {"slack": receiver}, policy=patient, clock=lambda: after(31))
-
-    assert waiting == ["sent", "unknown", "queued", "queued"]
-    assert keys(slack) == expected_keys(any_store)
-
-
 def test_other_groups_do_not_wait(store: Store, slack: FakeSlack, receiver: SlackReceiver) -> None:
     open_threads(store, 2)
     slack.script("chat.postMessage", "500")
@@ -223,28 +204,6 @@ def test_other_groups_do_not_wait(store: Store, slack: FakeSlack, receiver: Slac
 
 
 # Several workers
-
-
-def test_workers_at_once_send_once(
-    any_store: Store, slack: FakeSlack, receiver: SlackReceiver
-) -> None:
-    models = [f"m{i}" for i in range(4)]
-    specs = [spec_of(model) for model in models]
-    observe(any_store, *(result(1, model=model) for model in models))
-
-    def work() -> None:
-        dispatch(any_store, specs, day(2), {"slack": receiver}, budget_seconds=10)
-        send(any_store, receiver)
-
-    threads = [threading.Thread(target=work) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    send(any_store, receiver, clock=lambda: after(5))
-
-    assert sorted(keys(slack)) == sorted(expected_keys(any_store))
-    assert len(slack.messages) == 4
 
 
 def test_two_claims_never_meet(any_store: Store) -> None:
@@ -299,20 +258,6 @@ def test_a_worker_killed_at_any_step_leaves_exactly_one_message(
 
 
 # Waiting
-
-
-def test_what_becomes_due_while_the_worker_looks_is_not_left_for_the_next_call(
-    store: Store, slack: FakeSlack, receiver: SlackReceiver
-) -> None:
-    open_threads(store)
-    due = NOW + dt.timedelta(milliseconds=1)
-    with store.state.begin() as conn:
-        conn.execute(outbox.update().values(next_at=due))
-    times = iter([NOW])
-    clock = lambda: next(times, due + dt.timedelta(milliseconds=1))  # noqa: E731
-    report = deliver(store, {"slack": receiver}, clock=clock)
-
-    assert report.n_sent == 1
 
 
 # The whole way

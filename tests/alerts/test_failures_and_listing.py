@@ -71,10 +71,6 @@ def test_kinds_of_failures_are_alerts_of_their_own(store: Store) -> None:
     }
 
 
-def test_nothing_to_report_is_nothing(store: Store) -> None:
-    assert observe_runs(store, [], now=day(2)) == 0
-
-
 def test_episodes_are_listed_with_their_worst_value(any_store: Store) -> None:
     rows = [
         result(1, value=0.3),
@@ -102,30 +98,6 @@ def test_the_worst_of_a_falling_metric_is_the_lowest(store: Store) -> None:
     settle(store, SPECS, day(5), *falling)
 
     assert [e.worst_value for e in list_alerts(store)] == [0.6]
-
-
-def test_the_list_can_be_narrowed(store: Store) -> None:
-    settle(store, SPECS, day(9), result(1), result(2, "OK"), result(7, column_name="b"))
-
-    assert len(list_alerts(store, "other")) == 0
-    assert [e.state for e in list_alerts(store, state="FIRING")] == ["FIRING"]
-    assert [e.column for e in list_alerts(store, since=day(3))] == ["b"]
-
-
-def test_muted_episodes_say_why(store: Store) -> None:
-    settle(store, SPECS, day(9), result(1, is_backfill=True), result(2, "OK", is_backfill=True))
-    settle(store, SPECS, day(9), result(3))
-
-    assert [(e.episode, e.muted_reason) for e in list_alerts(store)] == [(2, ""), (1, "backfill")]
-
-
-def test_the_table_is_plain_text(store: Store) -> None:
-    settle(store, SPECS, day(9), result(1, slice_key="region", slice_value="a\nb"))
-
-    table = render_text(Answer(ALERTS, list_alerts(store))).splitlines()
-    assert render_text(Answer(ALERTS, [])) == "No alerts."
-    assert len(table) == 2
-    assert "FIRING  ERROR     credit  drift: PSI of age  region=a b  2024-01-01  " in table[1]
 
 
 def test_windows_are_named_as_the_models_zone_has_them(store: Store) -> None:

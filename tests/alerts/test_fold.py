@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import threading
 from typing import Any
 
 import pytest
@@ -55,13 +54,6 @@ def test_results_are_taken_in_once_and_in_order_of_windows(any_store: Store) -> 
     assert all(row["folded_at"] == NOW for row in rows_of(any_store, monitor_result))
 
 
-def test_an_alert_keeps_the_numbers_of_its_last_failure(store: Store) -> None:
-    fold(store, result(1, value=0.4), result(2, value=0.6, n=7))
-
-    row = only_alert(store)
-    assert (row["state"], row["value"], row["opened_window"]) == ("FIRING", 0.6, day(1))
-
-
 def test_since_is_the_first_bad_day_in_the_list_the_view_the_message_and_its_commands(
     store: Store,
 ) -> None:
@@ -81,24 +73,6 @@ def test_since_is_the_first_bad_day_in_the_list_the_view_the_message_and_its_com
         ask_alert(store, listed.fingerprint[:8], {})
     )
     assert rows_of(store, alert_event)[0]["window_start"] == day(3)  # when it happened
-
-
-def test_folding_at_once_in_several_threads_takes_each_result_once(any_store: Store) -> None:
-    letters = ["ERROR", "OK"] * 6
-    observe(any_store, *(result(i, status) for i, status in enumerate(letters, start=1)))
-    folded: list[int] = []
-    threads = [
-        threading.Thread(target=lambda: folded.append(fold_results(any_store, SPECS, NOW)))
-        for _ in range(4)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    assert sum(folded) == 12
-    assert len(history(any_store)) == 12
-    assert only_alert(any_store)["episode"] == 6
 
 
 def test_a_verdict_on_the_same_rows_that_is_another_is_no_late_data(store: Store) -> None:
@@ -358,11 +332,6 @@ def test_late_labels_of_older_windows_are_no_news_of_what_cannot_be_judged(store
     assert [kind for kind, _ in history(store)] == ["opened", "resolved"]
 
 
-def test_windows_taken_in_at_once_end_a_condition_as_windows_one_by_one_do(store: Store) -> None:
-    fold(store, *(no_data(number, "few_rows") for number in range(1, 9)), judged(9))
-    assert [kind for kind, _ in history(store)] == ["opened", "resolved"]
-
-
 def test_another_reason_is_another_alert(store: Store) -> None:
     for number in range(1, 8):
         fold(store, no_data(number, "few_rows"), no_data(number, "no_latency", family="service"))
@@ -379,14 +348,6 @@ def test_what_keeps_most_of_a_family_from_a_verdict_is_its_condition(store: Stor
         fold(store, *few, no_data(number, "not_ordered", column_name="c"))
 
     assert only_alert(store)["monitor"] == "no_verdict/few_rows"
-
-
-def test_no_data_ends_no_alert(store: Store) -> None:
-    fold(store, result(1))
-    for number in range(2, 8):
-        fold(store, no_data(number, "no_baseline"))
-
-    assert alerts_by_metric(store)["psi"]["state"] == "FIRING"
 
 
 def test_a_batch_does_not_cut_a_window(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

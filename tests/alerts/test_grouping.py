@@ -258,18 +258,6 @@ def test_what_opens_and_ends_between_two_looks_is_told_once_as_over(
     assert (message.colour, "<!here>" in message.text) == ("#1a7f37", False)
 
 
-def test_each_of_several_episodes_between_two_looks_is_told(store: Store) -> None:
-    settle(store, SPECS, day(2), result(1, column_name="seen"))
-    history = [result(i, "ERROR" if i % 2 else "OK", message=f"day {i}") for i in range(1, 9)]
-    still = result(8, column_name="seen")
-    settle(store, SPECS, day(9), *history, still, result(8, column_name="new"))
-
-    _, reply, _ = texts(store)
-    assert reply.count("Opened and resolved: day") == 4
-    assert "1 new, 4 opened and resolved; 2 still firing" in reply
-    assert untold(store) == 0
-
-
 def test_however_many_episodes_are_over_each_is_named_or_counted(store: Store) -> None:
     """Of 40, twelve have a sentence; the others are counted by their alert."""
     history = [result(i, "ERROR" if i % 2 else "OK", message=f"day {i}") for i in range(1, 81)]
@@ -303,18 +291,6 @@ def test_what_has_no_room_in_one_message_comes_in_the_next(store: Store, is_open
         for e in events
     )
     assert len(rows) <= 6
-    assert untold(store) == 0
-
-
-def test_what_is_over_is_told_before_the_next_episode_and_in_no_thread_of_it(
-    store: Store,
-) -> None:
-    settle(store, SPECS, day(4), result(1), result(2, "OK"), result(3))
-
-    over, head = rows_of(store, outbox)
-    assert (over["kind"], head["kind"]) == ("resolved", "opened")
-    assert over["head_key"] == head["head_key"] == ""
-    assert over["group_key"] == head["group_key"]
     assert untold(store) == 0
 
 
@@ -359,19 +335,6 @@ def test_windows_taken_in_at_once_are_muted_one_by_one(store: Store) -> None:
     assert untold(store) == 0
 
 
-def test_an_episode_is_told_though_a_broken_window_follows_before_the_next_look(
-    store: Store,
-) -> None:
-    broken = result(2, family="schema", metric="bad_rate")
-    settle(store, SPECS, day(3), result(1), result(2), broken)
-    settle(
-        store, SPECS, day(4), result(3, "OK"), result(3, "OK", family="schema", metric="bad_rate")
-    )
-
-    assert kinds(store) == ["opened", "resolved"]  # and over before it was sent
-    assert untold(store) == 0
-
-
 def test_every_place_hears_of_what_is_over(store: Store) -> None:
     other = {"severity": "ERROR", "slack": {"channel": "#other"}, "continue": True}
     specs = [spec_of(routes=[other])]
@@ -380,14 +343,6 @@ def test_every_place_hears_of_what_is_over(store: Store) -> None:
 
     over = [row for row in rows_of(store, outbox) if "psi of age" in row["payload"]]
     assert {row["channel"] for row in over} == {"#ml-alerts", "#other"}
-
-
-def test_what_was_over_before_a_silence_began_to_be_looked_at_is_not_told(store: Store) -> None:
-    silence(store, day(1), day(9), model="credit")
-
-    assert settle(store, SPECS, day(3), result(1), result(2, "OK")) == 0
-    assert flush_groups(store, SPECS, day(10)) == 0
-    assert untold(store) == 0
 
 
 def test_a_muted_alert_is_not_told_until_it_is_let_out(store: Store) -> None:
@@ -436,15 +391,6 @@ def test_a_silence_holds_repeats_and_the_end_but_not_other_alerts(store: Store) 
 
     assert (repeated, other, ended) == (0, 1, 0)
     assert kinds(store) == ["opened", "updated", "head", "head"]
-
-
-def test_a_silence_that_is_ended_early_ends(store: Store) -> None:
-    number = silence(store, day(1), day(9), severity="ERROR")
-    settle(store, SPECS, day(2), result(1))
-
-    assert alert_state.end_silence(store.state, number, day(2))
-    assert not alert_state.end_silence(store.state, number, day(2))
-    assert flush_groups(store, SPECS, day(3)) == 1
 
 
 def test_the_end_under_a_silence_shows_only_in_the_head(store: Store) -> None:
@@ -545,44 +491,6 @@ def test_without_a_token_messages_are_printed_kept_and_slack_is_explained(store:
     assert printed.count("MLMON_SLACK_TOKEN") == 1
     assert report.n_waiting == 0
     assert {row["status"] for row in rows_of(store, outbox)} == {"sent", "superseded"}
-
-
-def test_what_is_changed_later_is_no_error_on_a_terminal_where_nothing_can_be(
-    store: Store,
-) -> None:
-    console = {"console": ConsoleReceiver(io.StringIO())}
-    settle(store, SPECS, day(2), result(1))
-    deliver(store, console, policy=IMPATIENT)
-    settle(store, SPECS, day(3), result(2), result(2, column_name="b"))
-    report = deliver(store, console, policy=IMPATIENT)
-
-    assert report.n_sent == 1
-    assert report.errors == []
-    assert "superseded" in {row["status"] for row in rows_of(store, outbox)}
-
-
-def test_a_thread_begun_on_the_terminal_goes_on_in_slack(
-    store: Store, slack: FakeSlack, receiver: SlackReceiver
-) -> None:
-    settle(store, SPECS, day(2), result(1))
-    deliver(store, {"console": ConsoleReceiver(io.StringIO())})
-    settle(store, SPECS, day(3), result(2, "OK"))
-    report = send(store, receiver)
-
-    (message,) = slack.messages
-    assert "1 resolved" in message.text
-    assert report.n_waiting == report.n_dead == 0
-
-
-def test_what_got_worse_and_was_revised_since_is_told_as_worse(store: Store) -> None:
-    rule = {"k": 1, "of_n": 3}
-    settle(store, SPECS, day(2), result(1, "WARN", **rule))
-    worse = result(2, "ERROR", message="far too high", **rule)
-    observe(store, worse)
-    fold_results(store, SPECS, day(3))
-    settle(store, SPECS, day(4), result(2, "OK", data_version="v2", **rule))
-
-    assert "Worse: far too high" in texts(store)[1]
 
 
 def test_models_that_were_not_asked_for_are_left_alone(store: Store) -> None:

@@ -231,33 +231,6 @@ histories = st.lists(st.sampled_from("PWE-"), max_size=12)
 windows = st.sampled_from([(1, 1), (2, 3), (3, 3), (1, 3), (3, 5)])
 
 
-@given(histories, windows)
-def test_no_data_is_as_if_the_window_had_not_been(letters: list[str], kn: tuple[int, int]) -> None:
-    with_gaps, events = play("".join(letters), *kn)
-    without, same_events = play("".join(x for x in letters if x != "-"), *kn)
-
-    assert (with_gaps.state, events) == (without.state, same_events)
-
-
-@given(st.data(), windows)
-def test_the_episodes_that_stand_do_not_depend_on_the_order_of_arrival(
-    data: st.DataObject, kn: tuple[int, int]
-) -> None:
-    """Whatever comes when, in whatever batches, the same is known and told at the end."""
-    letters = "".join(data.draw(st.lists(st.sampled_from("PPWE-"), min_size=1, max_size=24)))
-    order = data.draw(st.permutations(list(enumerate(letters))))
-    life, left = Life(*kn), list(order)
-    while left:
-        size = data.draw(st.integers(1, len(left)))
-        life.take(*(verdict(window, letter) for window, letter in left[:size]))
-        left = left[size:]
-    in_order = live(letters, *kn)
-
-    assert life.alert.recent == in_order.alert.recent
-    assert life.alert.state == in_order.alert.state
-    assert_same_is_told(life, in_order)
-
-
 @given(st.data(), windows)
 def test_whatever_is_revised_stands_as_if_it_had_been_so_from_the_beginning(
     data: st.DataObject, kn: tuple[int, int]
@@ -282,16 +255,6 @@ def test_whatever_is_revised_stands_as_if_it_had_been_so_from_the_beginning(
         assert numbers == ([life.alert.episode] if life.alert.active else [])
 
 
-@given(st.lists(st.sampled_from("PWE"), min_size=1, max_size=30), windows)
-def test_an_opinion_that_is_the_same_tells_nothing(letters: list[str], kn: tuple[int, int]) -> None:
-    life = live("".join(letters), *kn)
-    before = life.standing.copy()
-
-    for window, letter in enumerate(letters):
-        assert life.take(verdict(window, letter, 500 + window)) == []
-    assert life.standing == before
-
-
 def assert_same_is_told(life: Life, truth: Life) -> None:
     """Every window of a true episode is in one that stands, and what stands is within true ones.
 
@@ -312,15 +275,6 @@ def failing(life: Life, episode: Episode) -> set[dt.datetime]:
         for w, o in life.opinions.items()
         if failed(o.verdict.status) and episode.first <= w <= episode.last
     }
-
-
-@given(histories, windows)
-def test_opened_and_resolved_alternate(letters: list[str], kn: tuple[int, int]) -> None:
-    alert, events = play("".join(letters), *kn)
-    ends = [event for event in events if event in ("opened", "resolved")]
-
-    assert ends == ["opened", "resolved"] * (len(ends) // 2) + ["opened"] * (len(ends) % 2)
-    assert alert.active == bool(len(ends) % 2)
 
 
 @pytest.mark.parametrize(
