@@ -7,8 +7,6 @@ import io
 import json
 from pathlib import Path
 
-import pytest
-
 from tests.cli.conftest import Command
 from tests.defs.small_model import DAYS, MODEL, NOW, ROWS
 
@@ -71,13 +69,3 @@ def test_describe_and_maintain_tell_what_there_is_and_what_would_go(
         == (did.out.splitlines()[1:3])
     )
     assert f"{MODEL}: nothing to do" in again.out
-
-
-@pytest.mark.parametrize("size", ["8X", "M", "1.5G"])
-def test_a_size_that_is_none_is_refused_with_an_example(
-    folder: Path, mlmon: Command, size: str
-) -> None:
-    refused = mlmon("--project", folder, "collect", "--max-body", size)
-
-    assert refused.code == 2
-    assert f"'{size}' is not a size such as 8M or 1G" in refused.err
