@@ -12,11 +12,12 @@ import click
 
 from mlmon_dagster.commands.options import examples, of_model
 from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.store.erasure import erase as engine
+from mlmon_dagster.store.erasure.places import Places, find_places, find_traces
 
 if TYPE_CHECKING:
     from mlmon_dagster.project import Project
     from mlmon_dagster.spec import ModelSpec
-    from mlmon_dagster.store.erasure.places import Places
 
 _PLACES = {
     "predictions": "rows of the log of predictions",
@@ -72,9 +73,6 @@ def erase(
     They are refused if they arrive again. Landing files are yours: they are listed, not touched.
     Numbers about few rows are computed again by the next run. Search afterwards with --prove.
     """
-    from mlmon_dagster.store.erasure import erase as engine
-    from mlmon_dagster.store.erasure.places import find_places
-
     model, store = spec.model, project.store
     if is_listing:
         click.echo(_render_receipts(project, spec))
@@ -116,7 +114,6 @@ def _chosen(
     from mlmon_dagster.spec import parse_predicate, predicate_columns
     from mlmon_dagster.spec.baseline import DATASETS
     from mlmon_dagster.spec.predicate import to_sql
-    from mlmon_dagster.store.erasure import erase as engine
 
     if dataset != "all" and dataset not in DATASETS:
         raise ConfigError(f"--dataset {dataset!r}: expected all or one of {', '.join(DATASETS)}.")
@@ -170,8 +167,6 @@ def _render_receipts(project: Project, spec: ModelSpec) -> str:
 
 
 def _prove(project: Project, ids: list[str]) -> bool:
-    from mlmon_dagster.store.erasure.places import find_traces
-
     proof = find_traces(project.store, ids)
     for trace in proof.traces:
         click.echo(f"  found in {trace}")

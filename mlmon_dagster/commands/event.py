@@ -15,7 +15,10 @@ from mlmon_dagster.commands.options import (
     prints_table,
 )
 from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.spec.known_events import KnownEvent
 from mlmon_dagster.spec.names import DRIFT
+from mlmon_dagster.store import known_events
+from mlmon_dagster.tables.changes import ask_events
 
 if TYPE_CHECKING:
     from mlmon_dagster.project import Project
@@ -56,9 +59,6 @@ def add(
     """Add the event NAME to MODEL, for windows that are judged from now on."""
     from pydantic import ValidationError
 
-    from mlmon_dagster.spec.known_events import KnownEvent
-    from mlmon_dagster.store import known_events
-
     first, last = days
     if first is None:
         raise ConfigError("The days are needed: --from DAY, and --to DAY if there are several.")
@@ -84,8 +84,6 @@ def add(
 @prints_table
 def list_events(project: Project, spec: ModelSpec) -> AnyAnswer:
     """List the events of MODEL: those of its file, then those that people added."""
-    from mlmon_dagster.tables.changes import ask_events
-
     return ask_events(project.store, spec)
 
 
@@ -94,8 +92,6 @@ def list_events(project: Project, spec: ModelSpec) -> AnyAnswer:
 @click.argument("name")
 def remove(project: Project, spec: ModelSpec, name: str) -> None:
     """Take the event NAME of MODEL back; what it explained is not sent again."""
-    from mlmon_dagster.store import known_events
-
     with project.store.state.begin() as conn:
         known_events.remove_event(conn, spec, name)
     click.echo(f"{spec.model} has no event {name!r} any more.")

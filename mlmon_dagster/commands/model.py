@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlmon_dagster.alerts.handling import count_open, end_alerts
 from mlmon_dagster.commands.options import (
     Group,
     author_option,
@@ -18,12 +19,22 @@ from mlmon_dagster.commands.options import (
     prints_table,
 )
 from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.spec import ModelSpec, Window, load_model, read_models
+from mlmon_dagster.spec.names import counted
+from mlmon_dagster.store import baselines
+from mlmon_dagster.store.state.model_history import load_history, note_event
+from mlmon_dagster.store.upkeep.maintenance import (
+    count_rows,
+    find_declaration,
+    list_folders,
+    remove_model,
+)
 from mlmon_dagster.tables.asked import Days, complete_period
+from mlmon_dagster.tables.changes import MODEL_HISTORY, ask_baselines
+from mlmon_dagster.tables.table import Answer, AnyAnswer
 
 if TYPE_CHECKING:
     from mlmon_dagster.project import Project
-    from mlmon_dagster.spec import ModelSpec, Window
-    from mlmon_dagster.tables.table import AnyAnswer
 
 
 @click.group(cls=Group)
@@ -36,10 +47,6 @@ def model() -> None:
 @prints_table
 def show_history(project: Project, spec: ModelSpec) -> AnyAnswer:
     """List what people did to MODEL and how the columns of its files changed, newest first."""
-    from mlmon_dagster.store.state.model_history import load_history
-    from mlmon_dagster.tables.changes import MODEL_HISTORY
-    from mlmon_dagster.tables.table import Answer
-
     rows = load_history(project.store.state, spec.model)
     nothing = f"Nobody has changed anything of {spec.model} yet."
     return Answer(MODEL_HISTORY, rows, text=None if rows else nothing)
@@ -93,9 +100,7 @@ def rebuild_history(project: Project, spec: ModelSpec) -> None:
 def _change(
     project: Project, spec: ModelSpec, *, days: Days, note: str, author: str, is_open: bool
 ) -> None:
-    from mlmon_dagster.spec.names import counted
     from mlmon_dagster.store.state import window_state
-    from mlmon_dagster.store.state.model_history import note_event
 
     name, now = spec.model, project.now()
     windows = _named_windows(spec, days, now)
@@ -144,10 +149,8 @@ def remove(project: Project, name: str, yes: bool, target: Path | None, author: 
     that does not load, or was deleted by hand, is no obstacle. Nothing but a backup brings a model
     back. Interrupted, the same command deletes what is left.
     """
-    from mlmon_dagster.alerts.handling import end_alerts
     from mlmon_dagster.store.state.writing import writer_lock
     from mlmon_dagster.store.upkeep.backup import make_backup
-    from mlmon_dagster.store.upkeep.maintenance import find_declaration, remove_model
 
     declaration = project.models_folder / f"{name}.yaml"
     if not _is_orphan(project, name):
@@ -172,9 +175,6 @@ def remove(project: Project, name: str, yes: bool, target: Path | None, author: 
 
 def _is_orphan(project: Project, name: str) -> bool:
     """Whether something is stored of a model that no file declares, under any file's name."""
-    from mlmon_dagster.spec import read_models
-    from mlmon_dagster.store.upkeep.maintenance import count_rows, list_folders
-
     found = read_models(project.models_folder, project.now())
     declared = {spec.model for spec in found.specs} | {broken.name for broken in found.broken}
     is_stored = count_rows(project.store, name) or list_folders(project.store, name)
@@ -189,10 +189,6 @@ def _landed(project: Project, name: str) -> Path:
 
 
 def _contents(project: Project, name: str, declaration: Path) -> str:
-    from mlmon_dagster.alerts.handling import count_open
-    from mlmon_dagster.spec.names import counted
-    from mlmon_dagster.store.upkeep.maintenance import count_rows, list_folders
-
     counts = count_rows(project.store, name)
     folders = list_folders(project.store, name)
     size = sum(p.stat().st_size for f in folders for p in f.rglob("*") if p.is_file())
@@ -226,7 +222,6 @@ def _refuse_while_running(project: Project, name: str) -> None:
 def _last_word(project: Project, name: str, declaration: Path) -> ModelSpec:
     """Return how the end of a model's alerts is told, also where its declaration does not load."""
     from mlmon_dagster.alerts.lifecycle.routing import stand_in
-    from mlmon_dagster.spec import load_model, read_models
     from mlmon_dagster.spec.alerting import AlertPolicy
     from mlmon_dagster.spec.files.loader import alerts_of
 
@@ -255,7 +250,6 @@ def promote_period(project: Project, spec: ModelSpec, days: Days, note: str, aut
     keep their baseline. Take it back with: mlmon baseline undo MODEL.
     """
     from mlmon_dagster.profiles import fit_period
-    from mlmon_dagster.store import baselines
 
     model, now = spec.model, project.now()
     windows = _named_windows(spec, days, now)
@@ -283,8 +277,6 @@ def promote_period(project: Project, spec: ModelSpec, days: Days, note: str, aut
 @prints_table
 def list_baselines(project: Project, spec: ModelSpec) -> AnyAnswer:
     """List what windows of MODEL are compared with, and what was taken back."""
-    from mlmon_dagster.tables.changes import ask_baselines
-
     return ask_baselines(project.store, spec)
 
 
@@ -294,8 +286,6 @@ def list_baselines(project: Project, spec: ModelSpec) -> AnyAnswer:
 @author_option
 def undo_promotion(project: Project, spec: ModelSpec, number: int | None, author: str) -> None:
     """Take a promotion of MODEL back; the windows it concerned are computed again."""
-    from mlmon_dagster.store import baselines
-
     model = spec.model
     rows = baselines.list_promotions(project.store.state, model)
     live = [row.id for row in rows if row.undone_at is None]

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlmon_dagster.collect import admission
+from mlmon_dagster.collect.admission import Access, Pressure
 from mlmon_dagster.commands.options import chosen_specs, examples, models_of, prints_table, spec_of
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.tables.table import Answer, AnyAnswer, Column, Table, utc_minute
@@ -122,7 +124,6 @@ def collect(context: click.Context, /, **options: object) -> None:
 def _serve(project: Project, options: dict[str, Any]) -> None:
     import logging
 
-    from mlmon_dagster.collect.admission import Access, Pressure
     from mlmon_dagster.collect.app import App, Listening
     from mlmon_dagster.collect.collector import Collector, Limits
     from mlmon_dagster.collect.landing import Committer, prepare, span_targets, targets_of
@@ -177,8 +178,6 @@ def token() -> None:
 @click.pass_obj
 def create(project: Project, model: str, expires: str | None, note: str) -> None:
     """Make a token and print it; it is shown this once."""
-    from mlmon_dagster.collect import admission
-
     if model != admission.ANY_MODEL:
         spec_of(project, model)
     now = project.now()
@@ -195,8 +194,6 @@ def create(project: Project, model: str, expires: str | None, note: str) -> None
 @click.pass_obj
 def list_(project: Project) -> AnyAnswer:
     """List the tokens ever made, without their secrets."""
-    from mlmon_dagster.collect import admission
-
     now = project.now()
     rows = [
         {
@@ -215,8 +212,6 @@ def list_(project: Project) -> AnyAnswer:
 @click.pass_obj
 def revoke(project: Project, token_id: str) -> None:
     """Refuse a token from now on; running servers notice within 5 seconds."""
-    from mlmon_dagster.collect import admission
-
     # People paste what they have, which may be the whole token.
     name = token_id.split("_")[1] if token_id.startswith("mlmon_") else token_id
     if not admission.revoke_token(project.store.state, name, project.now()):
@@ -251,7 +246,6 @@ def serve(
     """
     import logging
 
-    from mlmon_dagster.collect.admission import Access
     from mlmon_dagster.collect.app import Listening
     from mlmon_dagster.serve.app import Pages
     from mlmon_dagster.serve.overview import Overview

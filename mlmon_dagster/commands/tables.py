@@ -23,6 +23,15 @@ from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.names import ALL, counted
 from mlmon_dagster.tables.asked import ALWAYS, Days, complete_period
+from mlmon_dagster.tables.metrics import (
+    describe_weighted,
+    describe_widths,
+    metrics_by_days,
+    pick_newest_windows,
+    refuse_unknown_metrics,
+    render_metrics,
+)
+from mlmon_dagster.tables.standing import FAMILIES_OF_MODEL, STATUS, list_models, standing_of
 from mlmon_dagster.tables.table import Answer, AnyAnswer
 
 if TYPE_CHECKING:
@@ -42,8 +51,6 @@ def status(project: Project, model: str | None, last: int) -> AnyAnswer:
 
     Exit code 1 if a model does not load.
     """
-    from mlmon_dagster.tables.standing import STATUS, list_models
-
     if model is not None:
         return _ask_status(project, spec_of(project, model), last)
     found = models_of(project)
@@ -55,7 +62,6 @@ def status(project: Project, model: str | None, last: int) -> AnyAnswer:
 def _ask_status(project: Project, spec: ModelSpec, last: int) -> AnyAnswer:
     from mlmon_dagster.tables.alerts import list_alerts, pick_standing, standing_in
     from mlmon_dagster.tables.rendering import render_text
-    from mlmon_dagster.tables.standing import FAMILIES_OF_MODEL, list_models, standing_of
     from mlmon_dagster.tables.stored import WINDOWS, list_windows
 
     (whole,) = list_models(project, [spec])
@@ -268,12 +274,6 @@ def metrics(
     project: Project, spec: ModelSpec, format_: str, output: Path | None, limit: int, **wanted: Any
 ) -> None:
     """Show the newest metrics of MODEL, or those of a past moment, bit for bit."""
-    from mlmon_dagster.tables.metrics import (
-        metrics_by_days,
-        refuse_unknown_metrics,
-        render_metrics,
-    )
-
     is_empty = True
     with open_output(output) as say:
         if format_ == "text":
@@ -304,14 +304,6 @@ def _show_metrics(
 ) -> int:
     """Print the newest windows that fit, oldest first, and what was left out; return the rows."""
     import pandas as pd
-
-    from mlmon_dagster.tables.metrics import (
-        describe_weighted,
-        describe_widths,
-        metrics_by_days,
-        pick_newest_windows,
-        render_metrics,
-    )
 
     parts: list[pd.DataFrame] = []
     older = metrics_by_days(project, spec, newest_first=True, **wanted)

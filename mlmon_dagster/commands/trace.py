@@ -20,6 +20,7 @@ from mlmon_dagster.commands.options import (
     print_text,
 )
 from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.report.trace import alike, explained, newest_mature, score_explained, searched
 from mlmon_dagster.spec import ModelSpec, Window, windows_between
 from mlmon_dagster.spec.metric_registry import METRICS, of_outcome
 from mlmon_dagster.spec.names import ALL, did_you_mean
@@ -28,6 +29,7 @@ from mlmon_dagster.spec.tasks import metric_problem, outcomes_of
 from mlmon_dagster.tables.asked import Days, against_asked, period_asked, window_range
 from mlmon_dagster.tables.rendering import text_table
 from mlmon_dagster.tables.table import Answer, Table
+from mlmon_dagster.trace.sentences import describe_score, describe_trace, signed, value
 
 if TYPE_CHECKING:
     from mlmon_dagster.project import Project
@@ -78,9 +80,6 @@ def trace(
     By default of the newest windows with mature ground truth, against the baseline. Everything but
     the search is read from stored profiles.
     """
-    from mlmon_dagster.report.trace import alike, explained, score_explained, searched
-    from mlmon_dagster.trace.sentences import describe_score, describe_trace
-
     asked = _metric(spec, metric)
     windows = period_asked(project, spec, window, days) or _newest(project, spec)
     start, end = windows[0].start, windows[-1].end
@@ -131,8 +130,6 @@ def _metric(spec: ModelSpec, metric: str | None) -> str:
 
 def _newest(project: Project, spec: ModelSpec) -> tuple[Window, ...]:
     """Return the newest windows with mature ground truth."""
-    from mlmon_dagster.report.trace import newest_mature
-
     mature = newest_mature(project.store, spec)
     if mature is None:
         raise ConfigError(f"No window of {spec.model} has mature ground truth yet.")
@@ -141,8 +138,6 @@ def _newest(project: Project, spec: ModelSpec) -> tuple[Window, ...]:
 
 def _tables(spec: ModelSpec, found: Explained) -> list[str]:
     """Return tables of slices and windows, the most harmful first."""
-    from mlmon_dagster.trace.sentences import signed, value
-
     tables = []
     parts = found.slices[found.slices["slice_key"] != ALL]
     for key, frame in parts.groupby("slice_key", sort=False):
@@ -179,8 +174,6 @@ def _tables(spec: ModelSpec, found: Explained) -> list[str]:
 
 def _score_table(found: RawScore) -> list[str]:
     """Return a table of what each feature did to the mean raw score, the largest first."""
-    from mlmon_dagster.trace.sentences import signed, value
-
     split = found.split
     order = sorted(range(len(split.parts)), key=lambda i: -abs(split.effects[i]))
     rows = [
