@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -262,11 +262,11 @@ def zones_of(project: Project) -> dict[str, str]:
 
 
 def file_option(
-    name: str, text: str, **more: Any
+    name: str, text: str, *, required: bool = False
 ) -> Callable[[Callable[..., object]], Callable[..., object]]:
     """Add an option that names a file to be written."""
     kind = click.Path(dir_okay=False, path_type=Path)
-    return click.option(name, type=kind, metavar="FILE", help=text, **more)
+    return click.option(name, type=kind, metavar="FILE", help=text, required=required)
 
 
 def output_options(
