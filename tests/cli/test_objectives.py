@@ -107,18 +107,3 @@ def test_what_cannot_be_promised_is_said_with_the_place(tmp_path: Path, mlmon: C
     assert "actual" in said
     assert "between 3 and 92 days" in said
     assert "'answered' is declared twice" in said
-
-
-def test_rules_for_prometheus_need_the_counters_and_are_yaml(
-    tmp_path: Path, mlmon: Command
-) -> None:
-    declare(tmp_path, OBJECTIVE)
-    without = mlmon("--project", tmp_path, "budget", MODEL, "--rules")
-    counters = {"requests": "asked_total", "bad": "lost_total"}
-    declare(tmp_path, {**OBJECTIVE, "counters": counters})
-    ended = mlmon("--project", tmp_path, "budget", MODEL, "--rules")
-
-    assert without.code == 2
-    assert "names its counters" in without.err
-    (group,) = yaml.safe_load(ended.out)["groups"]
-    assert group["name"] == f"mlmon_{MODEL}_answered"
