@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import datetime as dt
 import gc
 import importlib
 import os
@@ -22,12 +21,14 @@ from mlmon_dagster.commands.options import (
     AUTHOR,
     LEFT_OUT,
     Group,
+    chosen_specs,
     examples,
+    file_option,
     models_of,
+    of_model,
+    of_models,
     period,
     prints_table,
-    spec_of,
-    specs_of,
     told_of_strays,
 )
 from mlmon_dagster.commands.terminal import show_work
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from mlmon_dagster.spec import ModelSpec
     from mlmon_dagster.spec.checks import Problem
     from mlmon_dagster.store import Store
+    from mlmon_dagster.tables.asked import Days
     from mlmon_dagster.tables.table import AnyAnswer
 
 EXIT_CODES = """
@@ -336,12 +338,11 @@ def ingest(project: Project, models: tuple[str, ...], replay: str | None, retry:
     """
     from mlmon_dagster.ingest import ingest_new, readers, render_report, replay_file
 
+    if replay is not None and len(models) != 1:
+        raise ConfigError("--replay needs the one MODEL whose file it is.")
+    specs, is_clean = chosen_specs(project, models), True
     if replay is not None:
-        if len(models) != 1:
-            raise ConfigError("--replay needs the one MODEL whose file it is.")
-        replay_file(project.store, spec_of(project, models[0]), replay, now=project.now())
-    is_clean = True
-    specs = [spec_of(project, name) for name in models] or specs_of(project)
+        replay_file(project.store, specs[0], replay, now=project.now())
     with show_work() as show:
         for spec in specs:
             report = ingest_new(
@@ -356,12 +357,9 @@ def ingest(project: Project, models: tuple[str, ...], replay: str | None, retry:
 
 
 @cli.command(epilog=examples("mlmon run", "mlmon run churn --from 2013-12-01 --to 2013-12-28"))
-@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@of_models
 @period
-@click.pass_obj
-def run(
-    project: Project, models: tuple[str, ...], first: dt.date | None, last: dt.date | None
-) -> None:
+def run(project: Project, specs: list[ModelSpec], days: Days) -> None:
     """Read new events and compute, through Dagster, without a daemon.
 
     All models, or some. Without a period: every window whose inputs changed. With one: those
@@ -370,24 +368,16 @@ def run(
     """
     from mlmon_dagster.commands.run import run_models
 
-    specs = [spec_of(project, name) for name in models] or specs_of(project)
-    sys.exit(0 if run_models(project, specs, first, last) else 1)
+    sys.exit(0 if run_models(project, specs, days) else 1)
 
 
 @cli.command(epilog=examples("mlmon report flight_delay --output health.html"))
-@click.argument("model")
-@click.option(
-    "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="Where to. [default: .mlmon/reports/MODEL/health.html of the project]",
-)
-@click.pass_obj
-def report(project: Project, model: str, output: Path | None) -> None:
+@of_model
+@file_option("--output", "Where to. [default: .mlmon/reports/MODEL/health.html of the project]")
+def report(project: Project, spec: ModelSpec, output: Path | None) -> None:
     """Write the health report of MODEL: one HTML file, for people and archives."""
     from mlmon_dagster.report.health import write_health_report
 
-    spec = spec_of(project, model)
     try:
         made, path = write_health_report(project, spec, output)
     except OSError as error:

@@ -32,6 +32,8 @@ from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.declaration import Granularity
 from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.tables.asked import (
+    ALWAYS,
+    Days,
     against_asked,
     complete_period,
     moments_of,
@@ -221,8 +223,7 @@ class Monitoring:
             dataset=dataset,
             slice_=None if slice == "*" else slice,
             granularity=granularity,
-            first=_day(first),
-            last=_day(last),
+            days=_days(first, last),
         )
         if found.empty and (metric or columns):
             refuse_unknown_metrics(self.project, spec, metric, columns)
@@ -302,7 +303,7 @@ class Monitoring:
         from mlmon_dagster.store.state import monitor_results
 
         spec = self.spec(model)
-        start, end = moments_of(spec, _day(first), _day(last))
+        start, end = moments_of(spec, _days(first, last))
         found = monitor_results.newest(self.project.store.state, model, start, end, family)
         return _in_zone(found, spec)
 
@@ -342,8 +343,8 @@ class Monitoring:
 
         spec = self.spec(model)
         picked = parse_predicate(where, predicate_columns(spec), spec.time.zone) if where else None
-        windows = period_asked(self.project, spec, window, _day(first), _day(last))
-        windows = windows or complete_period(spec, None, None, self.project.now())[-1:]
+        windows = period_asked(self.project, spec, window, _days(first, last))
+        windows = windows or complete_period(spec, ALWAYS, self.project.now())[-1:]
         found = rows_of(
             self.project.store, spec, windows, picked, limit=limit, dataset=dataset,
             shown=spec.features,
@@ -382,7 +383,7 @@ class Monitoring:
 
         spec = self.spec(model)
         windows: Sequence[Window] | None = period_asked(
-            self.project, spec, window, _day(first), _day(last)
+            self.project, spec, window, _days(first, last)
         )
         if windows is None:
             mature = newest_mature(self.project.store, spec)
@@ -428,7 +429,7 @@ class Monitoring:
         from mlmon_dagster.tables.effects import asked_of, effect_in
 
         spec = self.spec(model)
-        windows = complete_period(spec, _day(first), _day(last), self.project.now())
+        windows = complete_period(spec, _days(first, last), self.project.now())
         asked = asked_of(spec, cause, per, within)[0]
         return effect_in(self.project.store, spec, windows, asked)
 
@@ -462,5 +463,5 @@ def _moment(value: object) -> dt.datetime | None:
     return value.to_pydatetime() if isinstance(value, pd.Timestamp) else None
 
 
-def _day(day: Day) -> dt.date | None:
-    return dt.date.fromisoformat(day) if isinstance(day, str) else day
+def _days(*ends: Day) -> Days:
+    return Days(*(dt.date.fromisoformat(day) if isinstance(day, str) else day for day in ends))

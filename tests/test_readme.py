@@ -121,7 +121,7 @@ def test_both_pages_show_the_same_declaration() -> None:
 MEANINGS = read_meanings()
 OF_EVERY_MONITOR = {"severity", "windows", "owner", "runbook"}
 AS_FOR_FILES = {"asset", "null_tokens", "epoch", "columns", "max_bad_rate"}
-RECEIVERS = {"slack", "webhook", "email", "pagerduty", "alertmanager", "teams", "apprise"}
+RECEIVERS = {"slack", "webhook", "email", "pagerduty", "apprise"}
 
 
 def find_keys_told_elsewhere(part: str) -> set[str]:

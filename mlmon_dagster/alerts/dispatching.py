@@ -23,12 +23,7 @@ from mlmon_dagster.alerts.messages.message import Message, name_group, outbox_ro
 from mlmon_dagster.alerts.messages.outage import summarize_outages
 from mlmon_dagster.alerts.messages.view import Links
 from mlmon_dagster.alerts.receivers.base import Receiver
-from mlmon_dagster.alerts.receivers.worker import (
-    DeliveryPolicy,
-    DeliveryReport,
-    deliver,
-    keep_firing,
-)
+from mlmon_dagster.alerts.receivers.worker import DeliveryPolicy, DeliveryReport, deliver
 from mlmon_dagster.spec.alerting import AlertPolicy
 from mlmon_dagster.spec.files.loader import BrokenModel
 from mlmon_dagster.spec.model import ModelSpec
@@ -116,7 +111,6 @@ def dispatch(
         max_messages=max_messages,
         policy=policy,
     )
-    report.errors += keep_firing(store, receivers)
     return DispatchReport(n_folded, n_written, report)
 
 

@@ -11,18 +11,19 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from glob import escape
 
 import sqlalchemy as sa
 
-from mlmon_dagster.alerts.lifecycle.apply_results import end_all
+from mlmon_dagster.alerts.lifecycle.apply_results import end_all, write_event
 from mlmon_dagster.alerts.lifecycle.routing import Destination, matcher, stand_in
 from mlmon_dagster.alerts.messages import view as say
 from mlmon_dagster.alerts.messages.group_state import (
     GroupState,
     dump,
     episode_of,
+    episodes_of,
     load,
     split,
     told_of,
@@ -38,7 +39,7 @@ from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store import Store, alert_state, outbox
 from mlmon_dagster.store.alert_state import SHORT_ID, AlertRow, GroupRow, find_opening
 from mlmon_dagster.store.known_events import add_event
-from mlmon_dagster.store.outbox import NewMessage, OutboxRow
+from mlmon_dagster.store.outbox import OutboxRow
 from mlmon_dagster.store.state.schema import alert_group
 
 LONGEST_SILENCE = dt.timedelta(days=366)
@@ -102,28 +103,10 @@ def acknowledge(
         row = {**row, "acked_by": author, "acked_at": now}
         said = f"{author}: {comment}" if comment else author
         alert_state.save_alerts(conn, [row])
-        alert_state.append_events(
-            conn,
-            [
-                {
-                    "fingerprint": fingerprint,
-                    "episode": row["episode"],
-                    "kind": "acknowledged",
-                    "is_late": False,
-                    "window_start": row["last_window_start"],
-                    "first_window": row["opened_window"],
-                    "last_window": row["failed_window"],
-                    "data_version": now.isoformat(),
-                    "severity": row["severity"],
-                    "value": None,
-                    "message": said,
-                    "muted_reason": row["muted_reason"],
-                    "created_at": now,
-                }
-            ],
-        )
-        told_in = _find_threads(alert_state.load_groups(conn, model).values(), row)
-        outbox.enqueue(conn, _write_replies(told_in, row, f"acknowledged by {said}", now))
+        event = write_event(row, "acknowledged", row["last_window_start"], None, now)
+        event |= {"data_version": now.isoformat(), "value": None, "message": said}
+        alert_state.append_events(conn, [event])
+        told_in = _tell_threads(conn, row, f"acknowledged by {said}", now)
         for group in told_in:  # the next flush has the first message say so
             alert_state.save_group(conn, {**group, "first_dirty_at": now})
     return row
@@ -165,9 +148,7 @@ def silence_alert(
         number = alert_state.add_silence(
             conn, matcher=wanted, author=author, comment=mark, starts_at=now, ends_at=ends
         )
-        groups = _find_threads(alert_state.load_groups(conn, row["model"]).values(), row)
-        told = f"silenced until {ends:%Y-%m-%d %H:%M} UTC by {author}"
-        outbox.enqueue(conn, _write_replies(groups, row, told, now))
+        _tell_threads(conn, row, f"silenced until {ends:%Y-%m-%d %H:%M} UTC by {author}", now)
     return number
 
 
@@ -216,9 +197,8 @@ def note_event(
             add_event(conn, row["model"], event, author, now)
         except ConfigError:  # the same click once more
             return None
-        groups = _find_threads(alert_state.load_groups(conn, row["model"]).values(), row)
         told = f"a known event until {event.to}, says {author}: {event.name}"
-        outbox.enqueue(conn, _write_replies(groups, row, told, now))
+        _tell_threads(conn, row, told, now)
     return event
 
 
@@ -244,34 +224,30 @@ def end_alerts(store: Store, spec: ModelSpec, now: dt.datetime) -> int:
     return n
 
 
-def _find_threads(groups: Iterable[GroupRow], row: AlertRow) -> list[GroupRow]:
-    """Return the groups in whose threads an alert is told as firing."""
-    told = f"{row['fingerprint']}:{row['episode']}:"
-    return [
-        group
-        for group in groups
-        if group["head_key"] and any(k.startswith(told) for k in json.loads(group["firing"]))
-    ]
-
-
-def _write_replies(
-    groups: Iterable[GroupRow], row: AlertRow, said: str, now: dt.datetime
-) -> list[NewMessage]:
+def _tell_threads(
+    conn: sa.Connection, row: AlertRow, said: str, now: dt.datetime
+) -> list[GroupRow]:
+    """Answer in the threads in which an alert is told as firing; return their groups."""
     episode = f"{row['fingerprint']}:{row['episode']}"
     text = Message(
         title=f"{row['model']}: {said}",
         mood="ERROR" if row["severity"] == "ERROR" else "WARN",
         notes=(("Alert", view_of(row).sentence),),
     )
-    replies = []
+    groups = [
+        group
+        for group in alert_state.load_groups(conn, row["model"]).values()
+        if group["head_key"] and episode in episodes_of(json.loads(group["firing"]))
+    ]
     for group in groups:
         mark = "|".join((group["group_key"], said, f"{episode}:", now.isoformat()))
         key = hashlib.sha256(mark.encode()).hexdigest()
         head = group["head_key"]
-        replies.append(
-            outbox_row(group, key, "acknowledged", text, head_key=head, now=now, tells=[episode])
+        reply = outbox_row(
+            group, key, "acknowledged", text, head_key=head, now=now, tells=[episode]
         )
-    return replies
+        outbox.enqueue(conn, [reply])
+    return groups
 
 
 def requeue(

@@ -8,6 +8,17 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mlmon_dagster.alerts.handling import LONGEST_SILENCE, acknowledge, find_alert
+from mlmon_dagster.alerts.handling import requeue as send_again
+from mlmon_dagster.alerts.lifecycle.routing import (
+    Destination,
+    collect_mentions,
+    every_destination,
+    is_matched,
+    matcher,
+    platform_spec,
+)
+from mlmon_dagster.alerts.messages.digest import Cadence, compose_digest, write_digests
 from mlmon_dagster.commands.options import (
     Group,
     author_option,
@@ -21,15 +32,27 @@ from mlmon_dagster.commands.options import (
     zones_of,
 )
 from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.spec.alerting import RECEIVERS, read_mention
+from mlmon_dagster.spec.names import counted
+from mlmon_dagster.spec.scalars import format_duration, parse_duration
+from mlmon_dagster.store import alert_state
+from mlmon_dagster.store.outbox import dead_letters, outbox_health
+from mlmon_dagster.tables.alerts import (
+    ALERTS,
+    REFUSED_MESSAGES,
+    ask_alert,
+    ask_history,
+    list_alerts,
+    name_monitor,
+    silences_at,
+)
+from mlmon_dagster.tables.table import Answer, AnyAnswer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from mlmon_dagster.alerts.lifecycle.routing import Destination
-    from mlmon_dagster.alerts.messages.digest import Cadence
     from mlmon_dagster.project import Project
     from mlmon_dagster.spec import ModelSpec
-    from mlmon_dagster.tables.table import AnyAnswer
 
 _MOST_MENTIONS = 5  # that a test notifies: a channel of many models may have those of many teams
 
@@ -50,8 +73,6 @@ def alerts() -> None:
 def list_(project: Project, model: str | None, firing: bool) -> AnyAnswer:
     """List alerts and their episodes, newest first."""
     from mlmon_dagster.store.alert_state import models_with_new_results
-    from mlmon_dagster.tables.alerts import ALERTS, list_alerts
-    from mlmon_dagster.tables.table import Answer
 
     found = list_alerts(project.store, model, "FIRING" if firing else None)
     waiting = [m for m in models_with_new_results(project.store.state) if model in (None, m)]
@@ -68,8 +89,6 @@ def list_(project: Project, model: str | None, firing: bool) -> AnyAnswer:
 @click.pass_obj
 def show(project: Project, alert: str) -> AnyAnswer:
     """Show everything that is known of ALERT."""
-    from mlmon_dagster.tables.alerts import ask_alert
-
     return ask_alert(project.store, alert, zones_of(project))
 
 
@@ -83,8 +102,6 @@ def history(
     project: Project, model: str | None, since: dt.datetime | None, limit: int
 ) -> AnyAnswer:
     """Show what happened to alerts: opened, escalated, acknowledged, resolved."""
-    from mlmon_dagster.tables.alerts import ask_history
-
     return ask_history(project.store, zones_of(project), model, since, limit)
 
 
@@ -132,11 +149,6 @@ def silence(
     **labels: str | None,
 ) -> None:
     """Keep alerts from being sent for a while; they are still listed."""
-    from mlmon_dagster.alerts.handling import LONGEST_SILENCE
-    from mlmon_dagster.alerts.lifecycle.routing import matcher
-    from mlmon_dagster.spec.names import counted
-    from mlmon_dagster.store import alert_state as stored
-
     now = project.now()
     if ends is None:
         raise ConfigError("Say how long, such as --for 2h.")
@@ -151,7 +163,7 @@ def silence(
             raise ConfigError(f"--slice {slice_!r} is not KEY=VALUE, such as origin=JFK.")
         wanted |= {"slice_key": key, "slice_value": value}
     with project.store.state.begin() as conn:
-        number = stored.add_silence(
+        number = alert_state.add_silence(
             conn,
             matcher=matcher(wanted),
             author=author,
@@ -166,9 +178,6 @@ def silence(
 
 
 def _count_matching(project: Project, wanted: dict[str, str]) -> int:
-    from mlmon_dagster.alerts.lifecycle.routing import is_matched, matcher
-    from mlmon_dagster.store import alert_state
-
     with project.store.state.connect() as conn:
         rows = alert_state.load_open_alerts(conn)
     return sum(
@@ -184,9 +193,7 @@ def _count_matching(project: Project, wanted: dict[str, str]) -> int:
 @click.pass_obj
 def unsilence(project: Project, silence_id: int, author: str) -> None:
     """End silence ID now; alerts that still fire are sent with the next dispatch."""
-    from mlmon_dagster.store import alert_state as stored
-
-    if not stored.end_silence(project.store.state, silence_id, project.now(), author):
+    if not alert_state.end_silence(project.store.state, silence_id, project.now(), author):
         raise ConfigError(f"No silence {silence_id} is in force. See: mlmon alerts silences")
     click.echo(f"Silence {silence_id} has ended.")
 
@@ -197,12 +204,8 @@ def unsilence(project: Project, silence_id: int, author: str) -> None:
 @click.pass_obj
 def silences(project: Project, everything: bool) -> AnyAnswer:
     """List silences: what they match, until when, by whom and why."""
-    from mlmon_dagster.store import alert_state as stored
-    from mlmon_dagster.tables.alerts import silences_at
-    from mlmon_dagster.tables.table import Answer
-
     now = project.now()
-    rows = stored.every_silence(project.store.state, None if everything else now)
+    rows = alert_state.every_silence(project.store.state, None if everything else now)
     return Answer(silences_at(now), rows)
 
 
@@ -218,9 +221,6 @@ def silences(project: Project, everything: bool) -> AnyAnswer:
 @click.pass_obj
 def ack(project: Project, ids: tuple[str, ...], comment: str, author: str) -> None:
     """Acknowledge each ALERT: no reminders until it gets worse or ends; its thread says who."""
-    from mlmon_dagster.alerts.handling import acknowledge, find_alert
-    from mlmon_dagster.tables.alerts import name_monitor
-
     for found in [find_alert(project.store, alert) for alert in ids]:  # all of them or none
         acknowledge(project.store, found["fingerprint"], author, project.now(), comment)
         monitor = name_monitor(found["monitor"])
@@ -264,13 +264,6 @@ def requeue(project: Project, ids: tuple[int, ...], everything: bool) -> AnyAnsw
 
     They say how their alerts are now. Without ID and --all: list them.
     """
-    from mlmon_dagster.alerts.handling import requeue as send_again
-    from mlmon_dagster.alerts.lifecycle.routing import platform_spec
-    from mlmon_dagster.spec.names import counted
-    from mlmon_dagster.store.outbox import dead_letters
-    from mlmon_dagster.tables.alerts import REFUSED_MESSAGES
-    from mlmon_dagster.tables.table import Answer
-
     if not ids and not everything:
         rows = dead_letters(project.store.state)
         below = "To send them again: mlmon alerts requeue --all" if rows else ""
@@ -294,7 +287,6 @@ def requeue(project: Project, ids: tuple[int, ...], everything: bool) -> AnyAnsw
 @click.pass_obj
 def digest(project: Project, printed: bool, every: Cadence, model: str | None) -> None:
     """Show the digest of the day or week until now, or write the ones that are due."""
-    from mlmon_dagster.alerts.messages.digest import compose_digest, write_digests
     from mlmon_dagster.alerts.messages.message import plain_text
     from mlmon_dagster.report.events import describe_period
 
@@ -328,7 +320,6 @@ def test(project: Project, channel: str | None, model: str | None) -> None:
 
 
 def _try_all(project: Project, specs: list[ModelSpec], channel: str | None) -> Iterator[str]:
-    from mlmon_dagster.alerts.lifecycle.routing import Destination, every_destination
     from mlmon_dagster.alerts.receivers.slack import SlackReceiver
     from mlmon_dagster.pipeline.receivers import connect
 
@@ -356,9 +347,7 @@ def _try(
 ) -> str:
     """Send one message; return what is wrong, empty if nothing."""
     from mlmon_dagster.alerts.dispatching import send_test
-    from mlmon_dagster.alerts.lifecycle.routing import collect_mentions, every_destination
     from mlmon_dagster.pipeline.receivers import receivers
-    from mlmon_dagster.spec.alerting import RECEIVERS
 
     naming = [s for s in specs if place in every_destination([s])]
     spec = naming[0] if naming else specs[0]
@@ -379,8 +368,6 @@ def _try(
 
 def _describe_notified(place: Destination, mentions: Sequence[str], *, is_shown_here: bool) -> str:
     """Say who was notified by name, as the end of a sentence."""
-    from mlmon_dagster.spec.alerting import RECEIVERS, read_mention
-
     if place.receiver == "console":
         return ""
     if place.receiver != "slack":
@@ -393,8 +380,6 @@ def _describe_notified(place: Destination, mentions: Sequence[str], *, is_shown_
 
 
 def _age(_context: click.Context, _option: click.Parameter, text: str) -> dt.timedelta:
-    from mlmon_dagster.spec.scalars import parse_duration
-
     try:
         return parse_duration(text)
     except ValueError as error:
@@ -416,9 +401,7 @@ def watchdog(project: Project, max_age: dt.timedelta) -> None:
 
     Dagster cannot report that Dagster is down: run this from cron, or as a liveness probe.
     """
-    from mlmon_dagster.spec.scalars import format_duration
     from mlmon_dagster.store.clocks import is_ahead
-    from mlmon_dagster.store.outbox import outbox_health
     from mlmon_dagster.store.state import model_history
 
     state = project.store.state

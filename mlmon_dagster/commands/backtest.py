@@ -11,13 +11,13 @@ from zoneinfo import ZoneInfo
 
 import click
 
-from mlmon_dagster.commands.options import examples, period, prints_table, spec_of
+from mlmon_dagster.commands.options import examples, of_model, period, prints_table
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec.monitors import FAMILIES, SUSTAINED_SHIFT
 from mlmon_dagster.spec.names import DRIFT, counted
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 from mlmon_dagster.tables.alerts import name_monitor
-from mlmon_dagster.tables.asked import complete_period, window_range
+from mlmon_dagster.tables.asked import Days, complete_period, window_range
 from mlmon_dagster.tables.table import Answer, AnyAnswer, Column, Table, day
 
 if TYPE_CHECKING:
@@ -44,14 +44,11 @@ BACKTEST: Table[Backtest] = Table(
 
 
 @click.command(epilog=examples("mlmon backtest flight_delay --from 2013-04-01 --to 2013-12-31"))
-@click.argument("model")
+@of_model
 @period
 @click.option("--all", "show_all", is_flag=True, help="List the quiet monitors too.")
 @prints_table
-@click.pass_obj
-def backtest(
-    project: Project, model: str, first: dt.date | None, last: dt.date | None, show_all: bool
-) -> AnyAnswer:
+def backtest(project: Project, spec: ModelSpec, days: Days, show_all: bool) -> AnyAnswer:
     """Show which alerts MODEL's monitors would have opened in a period.
 
     The monitors as the spec declares them now judge the stored metrics of every window, each as
@@ -63,8 +60,7 @@ def backtest(
     from mlmon_dagster.alerts.lifecycle.backtest import opened_by_week
     from mlmon_dagster.monitors.budget import alarm_budget
 
-    spec = spec_of(project, model)
-    windows = complete_period(spec, first, last, project.now())
+    windows = complete_period(spec, days, project.now())
     tests = fold(_verdicts(project, spec, windows))
     weeks = opened_by_week(tests, windows[0].start, windows[-1].end)
     shown = [t for t in tests if show_all or t.opened or t.n_failed]

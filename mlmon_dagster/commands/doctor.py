@@ -8,18 +8,19 @@ import platform
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec
 
 from mlmon_dagster.commands.options import models_of, told_of_strays
 from mlmon_dagster.commands.outside import sentence
-from mlmon_dagster.errors import ConfigError, MlmonError, StoreError
+from mlmon_dagster.errors import MlmonError
 from mlmon_dagster.project import Project
 
 if TYPE_CHECKING:
     from mlmon_dagster.spec import ModelSpec
-    from mlmon_dagster.spec.sources import PolledSource, Stream
 
+P = ParamSpec("P")
 PACKAGES = (
     "mlmon-dagster",
     "dagster",
@@ -44,15 +45,14 @@ def examine(project: Project, *, is_deep: bool = False) -> list[Finding]:
         project: The project.
         is_deep: Also read every table's log, and open every file that is live.
     """
-    findings = [_safely(look, project) for look in (_versions, _models, _slack, _places)]
-    findings += [_safely(look, project) for look in (_links, _store)]
-    findings.append(_safely(disk, project))
+    looks: tuple[Callable[[Project], Finding], ...]
+    looks = (_versions, _models, _slack, _places, _links, _store, disk)
+    findings = [_safely(look, project) for look in looks]
     findings += [*_sources(project), *_registries(project)]
     if next(f.is_fine for f in findings if f.subject == "store"):  # the others need it
-        looks = (_moments, _declarations, _alerts, _clock, retention, _instance)
+        looks = (_moments, _declarations, _alerts, _clock, retention, _instance, _landing_files)
+        looks += (baselines, _verdicts, all_quarantined if is_deep else quarantine)
         findings += [_safely(look, project) for look in looks]
-        findings += [_safely(look, project) for look in (_landing_files, baselines, _verdicts)]
-        findings.append(_safely(all_quarantined if is_deep else quarantine, project))
         findings += _engines(project)
         if any(spec.spans is not None for spec in models_of(project).specs):
             findings.append(_safely(spans, project))
@@ -91,40 +91,39 @@ def _models(project: Project) -> Finding:
     if not found.broken:
         return Finding("models", True, said)
     problems = "\n".join(broken.problems for broken in found.broken)
-    return Finding(
-        "models",
-        False,
-        f"{said}\nnot monitored, since they do not load:\n{problems}",
-        "Correct the files; mlmon validate says when they are right. The other models go on.",
-    )
+    cure = "Correct the files; mlmon validate says when they are right. The other models go on."
+    told = f"{said}\nnot monitored, since they do not load:\n{problems}"
+    return Finding("models", False, told, cure)
+
+
+def _declared(project: Project) -> Sequence[ModelSpec]:
+    """Return the models that load; none where they cannot be read, which `_models` tells."""
+    try:
+        return models_of(project).specs
+    except MlmonError:
+        return ()
 
 
 def _sources(project: Project) -> list[Finding]:
     """Connect to every database, table and topic that events are read from."""
+    from mlmon_dagster.ingest.sources.polling import Surroundings, check_source
     from mlmon_dagster.spec.sources import STREAMS, FileSource
 
-    try:
-        specs = models_of(project).specs
-    except MlmonError:
-        return []  # told by `_models`
+    around = Surroundings(project.folder, project.variables, project.storage_options)
     return [
-        _source(project, spec, stream, source)
-        for spec in specs
+        _ask(f"source of {spec.model}/{stream}", check_source, spec, stream, source, around)
+        for spec in _declared(project)
         for stream in STREAMS
         if not isinstance(source := getattr(spec.source, stream), FileSource | None)
     ]
 
 
-def _source(project: Project, spec: ModelSpec, stream: Stream, source: PolledSource) -> Finding:
-    from mlmon_dagster.ingest.sources.polling import Surroundings, check_source
-
-    subject = f"source of {spec.model}/{stream}"
-    around = Surroundings(project.folder, project.variables, project.storage_options)
+def _ask(subject: str, look: Callable[P, object], *args: P.args, **kw: P.kwargs) -> Finding:
+    """Return what is said of something, or why it is refused."""
     try:
-        said = check_source(spec, stream, source, around)
+        return Finding(subject, True, str(look(*args, **kw)))
     except MlmonError as error:
         return Finding(subject, False, str(error))
-    return Finding(subject, True, said)
 
 
 def _engines(project: Project) -> list[Finding]:
@@ -133,11 +132,7 @@ def _engines(project: Project) -> list[Finding]:
 
     cure = "docs/scale.md says what workers need; less than a million rows stay in the run."
     try:
-        specs = list(models_of(project).specs)
-    except MlmonError:
-        specs = []  # told by `_models`
-    try:
-        names = name_engines(project, specs)
+        names = name_engines(project, list(_declared(project)))
     except MlmonError as error:
         return [Finding("engine", False, str(error), cure)]
     findings = []
@@ -151,11 +146,7 @@ def _engines(project: Project) -> list[Finding]:
 
 def _registries(project: Project) -> list[Finding]:
     """Ask every registry that a model declares which version serves."""
-    try:
-        specs = models_of(project).specs
-    except MlmonError:
-        return []  # told by `_models`
-    return [_registry(project, spec) for spec in specs if spec.registry is not None]
+    return [_registry(project, spec) for spec in _declared(project) if spec.registry is not None]
 
 
 def _registry(project: Project, spec: ModelSpec) -> Finding:
@@ -222,15 +213,26 @@ def _moments(project: Project) -> Finding:
     """Look whether the tables of each model are those that the state database is about."""
     from mlmon_dagster.store.moments import check_tables
 
-    problems = []
-    for spec in models_of(project).specs:
-        try:
-            check_tables(project.store, spec)
-        except StoreError as error:
-            problems.append(str(error))
-    return Finding(
-        "moments", not problems, "\n".join(problems) or "tables and state database belong together"
-    )
+    problems = _refusals(project, partial(check_tables, project.store))
+    return _judge("moments", problems, "tables and state database belong together", "", "\n")
+
+
+def _refusals(project: Project, check: Callable[[ModelSpec], object]) -> list[str]:
+    """Return what a check says of the models that it refuses."""
+    found = [_ask("", check, spec) for spec in models_of(project).specs]
+    return [one.found for one in found if not one.is_fine]
+
+
+def _judge(
+    subject: str, problems: Sequence[str], fine: str, cure: str = "", between: str = "; "
+) -> Finding:
+    """Return a finding of the problems of something, if there are any."""
+    return Finding(subject, not problems, between.join(problems) or fine, cure)
+
+
+def _name_some(found: Sequence[str]) -> str:
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    return "; ".join(found[:3]) + more
 
 
 def _object_storage(project: Project) -> Finding:
@@ -251,13 +253,11 @@ def _object_storage(project: Project) -> Finding:
         for url, written in is_written.items()
         if (problem := objects.probe(place_of(url, project.storage_options), is_written=written))
     ]
-    return Finding(
-        "object storage",
-        not problems,
-        " ".join(problems) or f"{', '.join(is_written)} answers",
+    cure = (
         "See docs/object-storage.md; the variables are AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, "
-        "AWS_REGION and, for another server than Amazon's, AWS_ENDPOINT_URL.",
+        "AWS_REGION and, for another server than Amazon's, AWS_ENDPOINT_URL."
     )
+    return _judge("object storage", problems, f"{', '.join(is_written)} answers", cure, " ")
 
 
 def _is_remote(place: str) -> bool:
@@ -293,24 +293,16 @@ def _verdicts(project: Project) -> Finding:
     cure = (
         "docs/monitors.md says what each reason needs: a baseline, more rows a window, ground truth"
     )
-    return Finding(
-        "verdicts", not unjudged, "; ".join(unjudged) or "every family that looks can judge", cure
-    )
+    return _judge("verdicts", unjudged, "every family that looks can judge", cure)
 
 
 def _declarations(project: Project) -> Finding:
     """Compare what is declared with what the stored events rest on."""
     from mlmon_dagster.store.state.model_history import check_declared
 
-    specs = models_of(project).specs
-    problems = []
-    for spec in specs:
-        try:
-            check_declared(project.store.state, spec)
-        except ConfigError as error:
-            problems.append(str(error))
-    found = "\n".join(problems) or f"{len(specs)} fit the events that are stored"
-    return Finding("declarations", not problems, found)
+    fine = f"{len(models_of(project).specs)} fit the events that are stored"
+    problems = _refusals(project, partial(check_declared, project.store.state))
+    return _judge("declarations", problems, fine, "", "\n")
 
 
 def _clock(project: Project) -> Finding:
@@ -322,11 +314,9 @@ def _clock(project: Project) -> Finding:
     with project.store.state.connect() as conn:
         server = conn.execute(sa.text("SELECT clock_timestamp()")).scalar_one()
     skew = abs(server - project.clock())
+    found = f"{skew.total_seconds():.1f} s from the database server's"
     return Finding(
-        "clock",
-        skew <= MAX_CLOCK_SKEW,
-        f"{skew.total_seconds():.1f} s from the database server's",
-        "Synchronise this machine's clock (NTP).",
+        "clock", skew <= MAX_CLOCK_SKEW, found, "Synchronise this machine's clock (NTP)."
     )
 
 
@@ -364,12 +354,8 @@ def _slack(project: Project) -> Finding:
     if not isinstance(slack, SlackReceiver):
         return Finding("slack", True, f"not connected. {HOW_TO_CONNECT}")
     check = slack.auth_test()
-    return Finding(
-        "slack",
-        check.ok,
-        check.text,
-        "Check MLMON_SLACK_TOKEN; then mlmon alerts test sends one message to every channel.",
-    )
+    cure = "Check MLMON_SLACK_TOKEN; then mlmon alerts test sends one message to every channel."
+    return Finding("slack", check.ok, check.text, cure)
 
 
 def _places(project: Project) -> Finding:
@@ -380,12 +366,8 @@ def _places(project: Project) -> Finding:
     specs = models_of(project).specs
     problems = unready_places(project, specs)
     named = sorted({place.receiver for place in every_destination(specs)})
-    return Finding(
-        "places",
-        not problems,
-        "; ".join(problems) or f"messages go to {', '.join(named) or 'nobody'}",
-        "Set what is named where the dispatcher runs; then mlmon alerts test sends one to each.",
-    )
+    cure = "Set what is named where the dispatcher runs; then mlmon alerts test sends one to each."
+    return _judge("places", problems, f"messages go to {', '.join(named) or 'nobody'}", cure)
 
 
 def _links(project: Project) -> Finding:
@@ -407,19 +389,13 @@ def disk(project: Project) -> Finding:
     problems = list(dict.fromkeys(why for f in folders if (why := why_not_writable(f))))
     found = f"{free / 1e9:.1f} GB free" if free >= 1e9 else f"{free / 1e6:.0f} MB free"
     if problems:
-        return Finding(
-            "disk",
-            False,
-            f"{'; '.join(problems)} ({found})",
+        cure = (
             "Make room outside of the store, some MB (with them mlmon store maintain frees more), "
-            "or give this user the right to write there; nothing can be stored until then.",
+            "or give this user the right to write there; nothing can be stored until then."
         )
-    return Finding(
-        "disk",
-        free >= LEAST_FREE,
-        f"{found}, can be written",
-        "Make room before it is full: mlmon store maintain --dry-run shows what would go.",
-    )
+        return Finding("disk", False, f"{'; '.join(problems)} ({found})", cure)
+    cure = "Make room before it is full: mlmon store maintain --dry-run shows what would go."
+    return Finding("disk", free >= LEAST_FREE, f"{found}, can be written", cure)
 
 
 def all_quarantined(project: Project) -> Finding:
@@ -445,39 +421,34 @@ def _refused_files(project: Project, since: dt.datetime | None) -> Finding:
     period = "" if since is None else f" since {since:%Y-%m-%d}"
     if not found:
         return Finding("quarantine", True, f"no refused files{period}")
-    shown = "; ".join(f"{printable(row['path'])} ({row['reason']})" for _, row in found[:3])
-    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    shown = _name_some([f"{printable(row['path'])} ({row['reason']})" for _, row in found])
     model, row = found[-1]
-    return Finding(
-        "quarantine",
-        False,
-        f"{len(found)} refused files{period}: {shown}{more}",
+    cure = (
         "Land the corrected file under the same name, or correct the spec: then the next ingest "
-        f"reads it again by itself. By hand: mlmon ingest {model} --replay {row['sha256'][:12]}",
+        f"reads it again by itself. By hand: mlmon ingest {model} --replay {row['sha256'][:12]}"
     )
+    return Finding("quarantine", False, f"{len(found)} refused files{period}: {shown}", cure)
 
 
 def spans(project: Project) -> Finding:
     """Name files of spans that ingest could not read, and why."""
     from mlmon_dagster.ingest.spans import set_aside
 
-    found = {
-        path: why
+    found = [
+        f"{path} ({why})"
         for spec in models_of(project).specs
         if spec.spans is not None
         for path, why in set_aside(project.folder, spec.model).items()
-    }
+    ]
     if not found:
         return Finding("spans", True, "every file of spans could be read")
-    shown = "; ".join(f"{path} ({why})" for path, why in list(found.items())[:3])
-    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-    return Finding(
-        "spans",
-        False,
-        f"{len(found)} files could not be read: {shown}{more}",
+    cure = (
         "Repair the file and take .refused off its name: the next ingest reads it; or delete it. "
         "mlmon collect writes whole lines of JSON: look whether the disk is sound, or who else "
-        "writes there.",
+        "writes there."
+    )
+    return Finding(
+        "spans", False, f"{len(found)} files could not be read: {_name_some(found)}", cure
     )
 
 
@@ -495,13 +466,12 @@ def baselines(project: Project) -> Finding:
             without.append((spec.model, spec.baseline.described()))
     if not without:
         return Finding("baselines", True, "no model with events is without one")
-    return Finding(
-        "baselines",
-        False,
-        "; ".join(f"{m} has events and no baseline, which is {d}" for m, d in without),
+    cure = (
         f"Land those events, then mlmon run {without[0][0]}; until then drift and performance "
-        "have no verdict.",
+        "have no verdict."
     )
+    problems = [f"{model} has events and no baseline, which is {d}" for model, d in without]
+    return _judge("baselines", problems, "", cure)
 
 
 def tables(project: Project) -> list[Finding]:

@@ -10,10 +10,10 @@ import click
 
 from mlmon_dagster.commands.options import (
     examples,
+    of_model,
     open_output,
     output_options,
     print_answer,
-    spec_of,
 )
 from mlmon_dagster.drill.drill import Drill, Finding, Subject
 from mlmon_dagster.drill.faults import FAULTS, NAMES, Fault
@@ -34,7 +34,7 @@ def _listed(_context: click.Context, _option: click.Parameter, text: str | None)
 
 
 @click.command(epilog=examples("mlmon drill flight_delay --columns temp,dest --faults nulls,shift"))
-@click.argument("model")
+@of_model
 @click.option("--columns", callback=_listed, metavar="NAMES", help="Only these, by comma.")
 @click.option("--faults", callback=_listed, metavar="NAMES", help="Only these, by comma.")
 @click.option(
@@ -47,10 +47,9 @@ def _listed(_context: click.Context, _option: click.Parameter, text: str | None)
 )
 @click.option("--seed", default=0, show_default=True, help="Which rows a fault hits.")
 @output_options()
-@click.pass_obj
 def drill(
     project: Project,
-    model: str,
+    spec: ModelSpec,
     columns: list[str],
     faults: list[str],
     n_windows: int,
@@ -66,7 +65,6 @@ def drill(
     own monitors and baseline as they are declared now. Nothing is stored or sent, so edit a
     threshold, look, and edit again.
     """
-    spec = spec_of(project, model)
     subjects = _subjects(project, spec, columns, faults, n_windows, seed)
     if format_ != "text":
         rows = [row for subject in subjects for row in _rows(subject)]

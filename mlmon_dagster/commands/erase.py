@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlmon_dagster.commands.options import examples, spec_of
+from mlmon_dagster.commands.options import examples, of_model
 from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.store.erasure import erase as engine
+from mlmon_dagster.store.erasure.places import Places, find_places, find_traces
 
 if TYPE_CHECKING:
     from mlmon_dagster.project import Project
     from mlmon_dagster.spec import ModelSpec
-    from mlmon_dagster.store.erasure.places import Places
 
 _PLACES = {
     "predictions": "rows of the log of predictions",
@@ -30,7 +31,7 @@ _PLACES = {
 @click.command(
     epilog=examples("mlmon erase flight_delay --prediction-id UA-1545-2013-01-01 --dry-run")
 )
-@click.argument("model")
+@of_model
 @click.option(
     "--prediction-id", "ids", multiple=True, metavar="ID", help="Erase this one; may be repeated."
 )
@@ -52,11 +53,9 @@ _PLACES = {
 @click.option("--prove", is_flag=True, help="Only search the whole store for the ids given.")
 @click.option("--list", "is_listing", is_flag=True, help="List the erasures so far.")
 @click.option("--resume", "is_resuming", is_flag=True, help="Finish what a crash interrupted.")
-@click.pass_obj
 def erase(
     project: Project,
-    /,
-    model: str,
+    spec: ModelSpec,
     ids: tuple[str, ...],
     ids_file: Path | None,
     where: str | None,
@@ -74,10 +73,7 @@ def erase(
     They are refused if they arrive again. Landing files are yours: they are listed, not touched.
     Numbers about few rows are computed again by the next run. Search afterwards with --prove.
     """
-    from mlmon_dagster.store.erasure import erase as engine
-    from mlmon_dagster.store.erasure.places import find_places
-
-    spec, store = spec_of(project, model), project.store
+    model, store = spec.model, project.store
     if is_listing:
         click.echo(_render_receipts(project, spec))
         return
@@ -118,7 +114,6 @@ def _chosen(
     from mlmon_dagster.spec import parse_predicate, predicate_columns
     from mlmon_dagster.spec.baseline import DATASETS
     from mlmon_dagster.spec.predicate import to_sql
-    from mlmon_dagster.store.erasure import erase as engine
 
     if dataset != "all" and dataset not in DATASETS:
         raise ConfigError(f"--dataset {dataset!r}: expected all or one of {', '.join(DATASETS)}.")
@@ -172,8 +167,6 @@ def _render_receipts(project: Project, spec: ModelSpec) -> str:
 
 
 def _prove(project: Project, ids: list[str]) -> bool:
-    from mlmon_dagster.store.erasure.places import find_traces
-
     proof = find_traces(project.store, ids)
     for trace in proof.traces:
         click.echo(f"  found in {trace}")

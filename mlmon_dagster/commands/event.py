@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from typing import TYPE_CHECKING
 
 import click
@@ -11,15 +10,20 @@ from mlmon_dagster.commands.options import (
     Group,
     author_option,
     examples,
+    of_model,
     period,
     prints_table,
-    spec_of,
 )
 from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.spec.known_events import KnownEvent
 from mlmon_dagster.spec.names import DRIFT
+from mlmon_dagster.store import known_events
+from mlmon_dagster.tables.changes import ask_events
 
 if TYPE_CHECKING:
     from mlmon_dagster.project import Project
+    from mlmon_dagster.spec import ModelSpec
+    from mlmon_dagster.tables.asked import Days
     from mlmon_dagster.tables.table import AnyAnswer
 
 
@@ -35,7 +39,7 @@ def event() -> None:
 @event.command(
     epilog=examples("mlmon event add flight_delay storm --from 2013-12-14 --to 2013-12-17")
 )
-@click.argument("model")
+@of_model
 @click.argument("name")
 @period
 @click.option("--every", type=click.Choice(["week", "month", "year"]), help="It happens again.")
@@ -43,13 +47,11 @@ def event() -> None:
     "--explains", default=DRIFT, show_default=True, help="Families of monitors, with commas."
 )
 @author_option
-@click.pass_obj
 def add(
     project: Project,
-    model: str,
+    spec: ModelSpec,
     name: str,
-    first: dt.date | None,
-    last: dt.date | None,
+    days: Days,
     every: str | None,
     explains: str,
     author: str,
@@ -57,12 +59,9 @@ def add(
     """Add the event NAME to MODEL, for windows that are judged from now on."""
     from pydantic import ValidationError
 
-    from mlmon_dagster.spec.known_events import KnownEvent
-    from mlmon_dagster.store import known_events
-
+    first, last = days
     if first is None:
         raise ConfigError("The days are needed: --from DAY, and --to DAY if there are several.")
-    spec = spec_of(project, model)
     families = [family.strip() for family in explains.split(",") if family.strip()]
     declared = {"name": name, "from": first, "to": last or first, "every": every}
     try:
@@ -73,32 +72,26 @@ def add(
         said = first_error["msg"].removeprefix("Value error, ")
         raise ConfigError(f"{where}: {said}" if where else said) from None
     with project.store.state.begin() as conn:
-        known_events.add_event(conn, model, known, author, project.now(), spec.events)
+        known_events.add_event(conn, spec.model, known, author, project.now(), spec.events)
     click.echo(
-        f"{model} has the event {name!r}. Alerts that it explains are listed and not sent, of "
-        f"windows judged from now on.\nTake it back with: mlmon event remove {model} {name!r}"
+        f"{spec.model} has the event {name!r}. Alerts that it explains are listed and not sent, of "
+        f"windows judged from now on.\nTake it back with: mlmon event remove {spec.model} {name!r}"
     )
 
 
 @event.command("list", epilog=examples("mlmon event list flight_delay"))
-@click.argument("model")
+@of_model
 @prints_table
-@click.pass_obj
-def list_events(project: Project, model: str) -> AnyAnswer:
+def list_events(project: Project, spec: ModelSpec) -> AnyAnswer:
     """List the events of MODEL: those of its file, then those that people added."""
-    from mlmon_dagster.tables.changes import ask_events
-
-    return ask_events(project.store, spec_of(project, model))
+    return ask_events(project.store, spec)
 
 
 @event.command(epilog=examples("mlmon event remove flight_delay storm"))
-@click.argument("model")
+@of_model
 @click.argument("name")
-@click.pass_obj
-def remove(project: Project, model: str, name: str) -> None:
+def remove(project: Project, spec: ModelSpec, name: str) -> None:
     """Take the event NAME of MODEL back; what it explained is not sent again."""
-    from mlmon_dagster.store import known_events
-
     with project.store.state.begin() as conn:
-        known_events.remove_event(conn, spec_of(project, model), name)
-    click.echo(f"{model} has no event {name!r} any more.")
+        known_events.remove_event(conn, spec, name)
+    click.echo(f"{spec.model} has no event {name!r} any more.")

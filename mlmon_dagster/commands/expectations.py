@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlmon_dagster.commands.options import examples, period, prints_table, spec_of
+from mlmon_dagster.commands.options import examples, file_option, of_model, period, prints_table
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec.names import SCHEMA
 from mlmon_dagster.spec.sources import STREAMS, Stream
-from mlmon_dagster.tables.asked import complete_period
+from mlmon_dagster.tables.asked import Days, complete_period
 from mlmon_dagster.tables.table import Answer, AnyAnswer, Column, Table
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ class Judged:
         "mlmon expectations churn --export gx/expectations/churn/predictions.json",
     )
 )
-@click.argument("model")
+@of_model
 @period
 @click.option(
     "--data-docs",
@@ -61,11 +60,8 @@ class Judged:
     metavar="FOLDER",
     help="Write the Data Docs of Great Expectations, a page a window.",
 )
-@click.option(
-    "--export",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="Write the suite that Great Expectations loads: the spec's rules and its own.",
+@file_option(
+    "--export", "Write the suite that Great Expectations loads: the spec's rules and its own."
 )
 @click.option(
     "--stream",
@@ -75,12 +71,10 @@ class Judged:
     help="What the exported suite is about.",
 )
 @prints_table
-@click.pass_obj
 def expectations(
     project: Project,
-    model: str,
-    first: dt.date | None,
-    last: dt.date | None,
+    spec: ModelSpec,
+    days: Days,
     data_docs: Path | None,
     export: Path | None,
     stream: Stream,
@@ -88,11 +82,10 @@ def expectations(
     """Show what the expectations of MODEL's spec found: those that failed, window by window."""
     from mlmon_dagster.ingest.rows.expectations import export_suite, write_data_docs
 
-    spec = spec_of(project, model)
     if export is not None:
         _export(export_suite(spec, stream), export)
         return None
-    windows = complete_period(spec, first, last, project.now())
+    windows = complete_period(spec, days, project.now())
     judged = judged_windows(project.store.state, spec, windows)
     n_judged = sum(len(window.results) for window in judged)
     n_kept = sum(result["kept"] for window in judged for result in window.results)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlmon_dagster.commands.options import examples, print_text
+from mlmon_dagster.commands.options import WRITE_TO, examples, file_option, print_text
 from mlmon_dagster.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -39,11 +39,8 @@ EDITOR_LINE = f"# yaml-language-server: $schema={SCHEMA_FILE}"
 @click.option("--model", help="The model's name. [default: from the name of the file]")
 @click.option("--zone", help="Time zone of the windows. [default: that of the times, else UTC]")
 @click.option("--owner", default="team:ml", show_default=True, help="Who is alerted.")
-@click.option(
-    "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="Where to; - for the terminal. [default: models/MODEL.yaml of the project]",
+@file_option(
+    "--output", "Where to; - for the terminal. [default: models/MODEL.yaml of the project]"
 )
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @click.pass_obj
@@ -103,12 +100,7 @@ def _role_and_column(text: str) -> tuple[str, str]:
 
 
 @click.command(epilog=examples("mlmon schema --output models/spec.schema.json"))
-@click.option(
-    "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="Write to this file instead of the terminal.",
-)
+@file_option("--output", WRITE_TO)
 def schema(output: Path | None) -> None:
     """Print the JSON schema of specs, with which editors complete and check them.
 

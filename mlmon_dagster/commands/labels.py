@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlmon_dagster.commands.options import Group, examples, period, spec_of
+from mlmon_dagster.commands.options import Group, examples, file_option, of_model, period
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec.evaluations import find_truth
-from mlmon_dagster.tables.asked import complete_period
+from mlmon_dagster.tables.asked import ALWAYS, Days, complete_period
 from mlmon_dagster.tables.rendering import csv_text, restore_cell
 
 if TYPE_CHECKING:
@@ -38,26 +38,17 @@ def labels() -> None:
 
 
 @labels.command(epilog=examples("mlmon labels draw assistant --n 50 --output to_label.csv"))
-@click.argument("model")
+@of_model
 @click.option("--n", default=50, show_default=True, type=click.IntRange(1, 100_000))
 @period
 @click.option("--seed", default=0, show_default=True, help="Another one draws other rows.")
 @click.option("--show", multiple=True, metavar="COLUMN", help="Show personal values of a column.")
-@click.option(
-    "--output",
-    required=True,
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="A CSV file with empty cells for the answers.",
-)
-@click.pass_obj
+@file_option("--output", "A CSV file with empty cells for the answers.", required=True)
 def draw(
     project: Project,
-    /,
-    model: str,
+    spec: ModelSpec,
     n: int,
-    first: dt.date | None,
-    last: dt.date | None,
+    days: Days,
     seed: int,
     show: tuple[str, ...],
     output: Path,
@@ -69,37 +60,36 @@ def draw(
     """
     from mlmon_dagster.pipeline.labels import draw_rows
 
-    spec = spec_of(project, model)
     if not spec.has_actuals:
-        raise ConfigError(f"{model} declares no ground truth (source.actuals).")
+        raise ConfigError(f"{spec.model} declares no ground truth (source.actuals).")
     unknown = [name for name in show if name not in spec.features]
     if unknown:
-        raise ConfigError(f"--show {unknown[0]}: {model} has no such feature.")
-    windows = complete_period(spec, first, last, project.now())
-    windows = windows if first or last else windows[-_USUAL:]
+        raise ConfigError(f"--show {unknown[0]}: {spec.model} has no such feature.")
+    windows = complete_period(spec, days, project.now())
+    windows = windows[-_USUAL:] if days == ALWAYS else windows
     rows = draw_rows(project.store, spec, windows, n, seed)
     if not rows.num_rows:
-        raise ConfigError(f"No row of {model} without ground truth is in these windows.")
+        raise ConfigError(f"No row of {spec.model} without ground truth is in these windows.")
     output.write_text(csv_text(_list_rows(spec, rows, show)), encoding="utf-8", newline="")
     click.echo(
         f"{output}: {rows.num_rows} rows. Fill in {_answer(spec)}, then: "
-        f"mlmon labels take {model} {output}"
+        f"mlmon labels take {spec.model} {output}"
     )
 
 
 @labels.command(epilog=examples("mlmon labels take assistant to_label.csv"))
-@click.argument("model")
+@of_model
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.pass_obj
-def take(project: Project, model: str, file: Path) -> None:
+def take(project: Project, spec: ModelSpec, file: Path) -> None:
     """Take the labels of FILE into the landing folder of MODEL; rows without one are left out."""
     from mlmon_dagster.collect.landing import prepare, targets_of
     from mlmon_dagster.landing_file import encode_row, publish
 
-    spec = spec_of(project, model)
-    target = targets_of([spec], project.folder)[0].get((model, "actuals"))
+    target = targets_of([spec], project.folder)[0].get((spec.model, "actuals"))
     if target is None:
-        raise ConfigError(f"{model} has no landing folder of ground truth that takes JSON Lines.")
+        raise ConfigError(
+            f"{spec.model} has no landing folder of ground truth that takes JSON Lines."
+        )
     found = list(_read_answers(spec, file, project.now()))
     if not found:
         raise ConfigError(f"{file} has no answer in column '{_answer(spec)}'.")
@@ -107,7 +97,9 @@ def take(project: Project, model: str, file: Path) -> None:
     prepare([target])
     digest = hashlib.sha256(b"".join(lines)).hexdigest()[:16]
     publish(target.folder, f"labels-{digest}.jsonl", lines)
-    click.echo(f"{len(found)} labels are in {target.below}. They count from: mlmon run {model}")
+    click.echo(
+        f"{len(found)} labels are in {target.below}. They count from: mlmon run {spec.model}"
+    )
 
 
 def _answer(spec: ModelSpec) -> str:

@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 import datetime as dt
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlmon_dagster.alerts.handling import count_open, end_alerts
 from mlmon_dagster.commands.options import (
     Group,
     author_option,
     examples,
+    of_model,
     period,
     prints_table,
-    spec_of,
 )
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.tables.asked import complete_period
+from mlmon_dagster.spec import ModelSpec, Window, load_model, read_models
+from mlmon_dagster.spec.names import counted
+from mlmon_dagster.store import baselines
+from mlmon_dagster.store.state.model_history import load_history, note_event
+from mlmon_dagster.store.upkeep.maintenance import (
+    count_rows,
+    find_declaration,
+    list_folders,
+    remove_model,
+)
+from mlmon_dagster.tables.asked import Days, complete_period
+from mlmon_dagster.tables.changes import MODEL_HISTORY, ask_baselines
+from mlmon_dagster.tables.table import Answer, AnyAnswer
 
 if TYPE_CHECKING:
     from mlmon_dagster.project import Project
-    from mlmon_dagster.spec import ModelSpec
-    from mlmon_dagster.tables.table import AnyAnswer
 
 
 @click.group(cls=Group)
@@ -33,55 +43,45 @@ def model() -> None:
 
 
 @model.command("history", epilog=examples("mlmon model history flight_delay"))
-@click.argument("name", metavar="MODEL")
+@of_model
 @prints_table
-@click.pass_obj
-def show_history(project: Project, name: str) -> AnyAnswer:
+def show_history(project: Project, spec: ModelSpec) -> AnyAnswer:
     """List what people did to MODEL and how the columns of its files changed, newest first."""
-    from mlmon_dagster.store.state.model_history import load_history
-    from mlmon_dagster.tables.changes import MODEL_HISTORY
-    from mlmon_dagster.tables.table import Answer
-
-    spec_of(project, name)
-    rows = load_history(project.store.state, name)
-    return Answer(
-        MODEL_HISTORY, rows, text=None if rows else f"Nobody has changed anything of {name} yet."
-    )
+    rows = load_history(project.store.state, spec.model)
+    nothing = f"Nobody has changed anything of {spec.model} yet."
+    return Answer(MODEL_HISTORY, rows, text=None if rows else nothing)
 
 
 def _change_of_windows(command: Callable[..., object]) -> Callable[..., object]:
     """Add which windows of a model change, why, and who says so."""
     why = click.option("--note", default="", help="Why, for those who look later.")
-    return click.argument("name", metavar="MODEL")(period(why(author_option(command))))
+    return of_model(period(why(author_option(command))))
 
 
 @model.command(
     "reopen", epilog=examples("mlmon model reopen flight_delay --from 2013-04-01 --to 2013-04-30")
 )
 @_change_of_windows
-@click.pass_context
-def reopen_windows(context: click.Context, /, **_: object) -> None:
+def reopen_windows(project: Project, spec: ModelSpec, **wanted: Any) -> None:
     """Let closed windows of MODEL use ground truth that arrived after they closed.
 
     They stay open until they are closed again: mlmon model close MODEL --from --to.
     """
-    _change(context.obj, **context.params, is_open=True)
+    _change(project, spec, **wanted, is_open=True)
 
 
 @model.command(
     "close", epilog=examples("mlmon model close flight_delay --from 2013-04-01 --to 2013-04-30")
 )
 @_change_of_windows
-@click.pass_context
-def close_windows(context: click.Context, /, **_: object) -> None:
+def close_windows(project: Project, spec: ModelSpec, **wanted: Any) -> None:
     """Freeze reopened windows of MODEL again."""
-    _change(context.obj, **context.params, is_open=False)
+    _change(project, spec, **wanted, is_open=False)
 
 
 @model.command("rebuild-history", epilog=examples("mlmon model rebuild-history flight_delay"))
-@click.argument("name", metavar="MODEL")
-@click.pass_obj
-def rebuild_history(project: Project, name: str) -> None:
+@of_model
+def rebuild_history(project: Project, spec: ModelSpec) -> None:
     """Report what the store has of MODEL to a new Dagster home: partitions, plots, checks.
 
     Nothing is computed again. Safe to repeat.
@@ -89,34 +89,21 @@ def rebuild_history(project: Project, name: str) -> None:
     from mlmon_dagster.defs.history import report_history
     from mlmon_dagster.defs.instance import open_instance
 
-    spec = spec_of(project, name)
     with open_instance(project) as instance:
         told = report_history(project, spec, instance)
     click.echo(
         f"Reported {told.n_materializations:,} materializations and {told.n_checks:,} check "
-        f"results of {name} to Dagster."
+        f"results of {spec.model} to Dagster."
     )
-    sys.exit(0)
 
 
 def _change(
-    project: Project,
-    *,
-    name: str,
-    first: dt.date | None,
-    last: dt.date | None,
-    note: str,
-    author: str,
-    is_open: bool,
+    project: Project, spec: ModelSpec, *, days: Days, note: str, author: str, is_open: bool
 ) -> None:
-    from mlmon_dagster.spec.names import counted
     from mlmon_dagster.store.state import window_state
-    from mlmon_dagster.store.state.model_history import note_event
 
-    if first is None or last is None:
-        raise ConfigError("A period is needed: --from DAY --to DAY, both included.")
-    spec, now = spec_of(project, name), project.now()
-    windows = complete_period(spec, first, last, now)
+    name, now = spec.model, project.now()
+    windows = _named_windows(spec, days, now)
     kind, span = ("reopened" if is_open else "closed"), f"{windows[0].key} to {windows[-1].key}"
     with project.store.state.begin() as conn:
         n = (
@@ -134,6 +121,13 @@ def _change(
     next_step = f" To use late ground truth: mlmon run {name}" if is_open else ""
     state = f"{'is' if n == 1 else 'are'} {'open' if is_open else 'closed'} again"
     click.echo(f"{counted(n, 'window')} of {name} {state}.{next_step}")
+
+
+def _named_windows(spec: ModelSpec, days: Days, now: dt.datetime) -> tuple[Window, ...]:
+    """Return the windows of a period that has to be named."""
+    if None in days:
+        raise ConfigError("A period is needed: --from DAY --to DAY, both included.")
+    return complete_period(spec, days, now)
 
 
 @model.command("remove", epilog=examples("mlmon model remove churn --backup before.tar.gz"))
@@ -155,10 +149,8 @@ def remove(project: Project, name: str, yes: bool, target: Path | None, author: 
     that does not load, or was deleted by hand, is no obstacle. Nothing but a backup brings a model
     back. Interrupted, the same command deletes what is left.
     """
-    from mlmon_dagster.alerts.handling import end_alerts
     from mlmon_dagster.store.state.writing import writer_lock
     from mlmon_dagster.store.upkeep.backup import make_backup
-    from mlmon_dagster.store.upkeep.maintenance import find_declaration, remove_model
 
     declaration = project.models_folder / f"{name}.yaml"
     if not _is_orphan(project, name):
@@ -183,9 +175,6 @@ def remove(project: Project, name: str, yes: bool, target: Path | None, author: 
 
 def _is_orphan(project: Project, name: str) -> bool:
     """Whether something is stored of a model that no file declares, under any file's name."""
-    from mlmon_dagster.spec import read_models
-    from mlmon_dagster.store.upkeep.maintenance import count_rows, list_folders
-
     found = read_models(project.models_folder, project.now())
     declared = {spec.model for spec in found.specs} | {broken.name for broken in found.broken}
     is_stored = count_rows(project.store, name) or list_folders(project.store, name)
@@ -200,10 +189,6 @@ def _landed(project: Project, name: str) -> Path:
 
 
 def _contents(project: Project, name: str, declaration: Path) -> str:
-    from mlmon_dagster.alerts.handling import count_open
-    from mlmon_dagster.spec.names import counted
-    from mlmon_dagster.store.upkeep.maintenance import count_rows, list_folders
-
     counts = count_rows(project.store, name)
     folders = list_folders(project.store, name)
     size = sum(p.stat().st_size for f in folders for p in f.rglob("*") if p.is_file())
@@ -237,7 +222,6 @@ def _refuse_while_running(project: Project, name: str) -> None:
 def _last_word(project: Project, name: str, declaration: Path) -> ModelSpec:
     """Return how the end of a model's alerts is told, also where its declaration does not load."""
     from mlmon_dagster.alerts.lifecycle.routing import stand_in
-    from mlmon_dagster.spec import load_model, read_models
     from mlmon_dagster.spec.alerting import AlertPolicy
     from mlmon_dagster.spec.files.loader import alerts_of
 
@@ -258,36 +242,22 @@ def baseline() -> None:
     "promote",
     epilog=examples("mlmon baseline promote flight_delay --from 2013-09-01 --to 2013-09-30"),
 )
-@click.argument("model")
-@period
-@click.option("--note", default="", help="Why, for those who look later.")
-@author_option
-@click.pass_obj
-def promote_period(
-    project: Project,
-    model: str,
-    first: dt.date | None,
-    last: dt.date | None,
-    note: str,
-    author: str,
-) -> None:
+@_change_of_windows
+def promote_period(project: Project, spec: ModelSpec, days: Days, note: str, author: str) -> None:
     """Accept what production did in a period as the new normal of MODEL.
 
     Windows after the period are compared with it from now on, and computed again. Those before it
     keep their baseline. Take it back with: mlmon baseline undo MODEL.
     """
     from mlmon_dagster.profiles import fit_period
-    from mlmon_dagster.store import baselines
 
-    if first is None or last is None:
-        raise ConfigError("A period is needed: --from DAY --to DAY, both included.")
-    spec, now = spec_of(project, model), project.now()
-    windows = complete_period(spec, first, last, now)
+    model, now = spec.model, project.now()
+    windows = _named_windows(spec, days, now)
     fitted = fit_period(project.store, spec, windows, now)
     with project.store.state.begin() as conn:
         number = baselines.promote_baseline(
             conn,
-            spec.model,
+            model,
             (windows[0].start, windows[-1].end),
             fitted.baseline_id,
             author=author,
@@ -303,26 +273,20 @@ def promote_period(
 
 
 @baseline.command("list", epilog=examples("mlmon baseline list flight_delay"))
-@click.argument("model")
+@of_model
 @prints_table
-@click.pass_obj
-def list_baselines(project: Project, model: str) -> AnyAnswer:
+def list_baselines(project: Project, spec: ModelSpec) -> AnyAnswer:
     """List what windows of MODEL are compared with, and what was taken back."""
-    from mlmon_dagster.tables.changes import ask_baselines
-
-    return ask_baselines(project.store, spec_of(project, model))
+    return ask_baselines(project.store, spec)
 
 
 @baseline.command("undo", epilog=examples("mlmon baseline undo flight_delay"))
-@click.argument("model")
+@of_model
 @click.option("--id", "number", type=int, help="Which promotion. [default: the newest in force]")
 @author_option
-@click.pass_obj
-def undo_promotion(project: Project, model: str, number: int | None, author: str) -> None:
+def undo_promotion(project: Project, spec: ModelSpec, number: int | None, author: str) -> None:
     """Take a promotion of MODEL back; the windows it concerned are computed again."""
-    from mlmon_dagster.store import baselines
-
-    spec_of(project, model)
+    model = spec.model
     rows = baselines.list_promotions(project.store.state, model)
     live = [row.id for row in rows if row.undone_at is None]
     chosen = number if number is not None else max(live, default=None)

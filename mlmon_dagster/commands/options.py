@@ -16,6 +16,7 @@ from mlmon_dagster.commands.terminal import color_verdicts
 from mlmon_dagster.errors import ConfigError, MlmonError
 from mlmon_dagster.spec import ModelSpec, read_models
 from mlmon_dagster.spec.names import did_you_mean
+from mlmon_dagster.tables.asked import Days
 
 if TYPE_CHECKING:
     from mlmon_dagster.project import Project
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 LEFT_OUT = "mlmon.left_out"  # of the context: whether models were, since they do not load
 AUTHOR = "mlmon.author"  # of the context: who types, as the environment says
 FORMATS = ("text", "json", "csv")
+WRITE_TO = "Write to this file instead of the terminal."
 _DURATION = re.compile(r"[0-9.]+\s*[smhdw]")
 
 
@@ -157,11 +159,45 @@ def spec_of(project: Project, model: str) -> ModelSpec:
     return _checked(project, models_of(project).find(model))
 
 
+def of_model(command: Callable[..., object]) -> Callable[..., object]:
+    """Add MODEL, and hand over the project and what the model declares."""
+
+    @click.argument("model")
+    @click.pass_obj
+    @wraps(command)
+    def run(project: Project, /, model: str, **named: object) -> object:
+        return command(project, spec_of(project, model), **named)
+
+    return run
+
+
+def of_models(command: Callable[..., object]) -> Callable[..., object]:
+    """Add [MODEL]..., and hand over the project and what these declare; all models by default."""
+
+    @click.argument("models", nargs=-1, metavar="[MODEL]...")
+    @click.pass_obj
+    @wraps(command)
+    def run(project: Project, /, models: Sequence[str], **named: object) -> object:
+        return command(project, chosen_specs(project, models), **named)
+
+    return run
+
+
+def chosen_specs(project: Project, names: Sequence[str]) -> list[ModelSpec]:
+    """Return some models of a project, or all of them if none is named."""
+    return [spec_of(project, name) for name in names] or specs_of(project)
+
+
 def period(command: Callable[..., object]) -> Callable[..., object]:
-    """Add --from and --to, both days of the model's zone and both included."""
-    last = click.option("--to", "last", callback=_day, metavar="DAY", help="Last day, included.")
-    first = click.option("--from", "first", callback=_day, metavar="DAY", help="First day.")
-    return first(last(command))
+    """Add --from and --to, handed over as ``days``."""
+
+    @click.option("--from", "first", callback=_day, metavar="DAY", help="First day.")
+    @click.option("--to", "last", callback=_day, metavar="DAY", help="Last day, included.")
+    @wraps(command)
+    def run(*given: object, first: dt.date | None, last: dt.date | None, **named: object) -> object:
+        return command(*given, days=Days(first, last), **named)
+
+    return run
 
 
 def as_of(command: Callable[..., object]) -> Callable[..., object]:
@@ -225,28 +261,29 @@ def zones_of(project: Project) -> dict[str, str]:
         return {}
 
 
+def file_option(
+    name: str, text: str, *, required: bool = False
+) -> Callable[[Callable[..., object]], Callable[..., object]]:
+    """Add an option that names a file to be written."""
+    kind = click.Path(dir_okay=False, path_type=Path)
+    return click.option(name, type=kind, metavar="FILE", help=text, required=required)
+
+
 def output_options(
-    *more_formats: str, formats: Sequence[str] = FORMATS
+    *more_formats: str,
 ) -> Callable[[Callable[..., object]], Callable[..., object]]:
     """Add --format and --output to a command that prints a table.
 
     Args:
         *more_formats: Formats that only this command has.
-        formats: Those that it shares with others.
     """
-    choices = [*formats, *more_formats]
 
     def add(command: Callable[..., object]) -> Callable[..., object]:
-        where = click.option(
-            "--output",
-            type=click.Path(dir_okay=False, path_type=Path),
-            metavar="FILE",
-            help="Write to this file instead of the terminal.",
-        )
+        where = file_option("--output", WRITE_TO)
         how = click.option(
             "--format",
             "format_",
-            type=click.Choice(choices),
+            type=click.Choice([*FORMATS, *more_formats]),
             default="text",
             show_default=True,
             help="json: one object a line. csv: safe to open in a spreadsheet.",

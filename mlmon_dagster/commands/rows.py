@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from mlmon_dagster.alerts.handling import find_alert
 from mlmon_dagster.commands.options import (
     examples,
     models_of,
@@ -28,8 +28,10 @@ from mlmon_dagster.spec import (
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.names import counted
 from mlmon_dagster.store.state import window_state
-from mlmon_dagster.tables.asked import complete_period, period_asked, window_range
+from mlmon_dagster.tables.alerts import name_monitor
+from mlmon_dagster.tables.asked import ALWAYS, Days, complete_period, period_asked, window_range
 from mlmon_dagster.tables.rendering import render, text_table
+from mlmon_dagster.tables.rows import LATENCY, behind, column_texts, rows_of, together, trace_of
 from mlmon_dagster.tables.table import Answer, Table
 
 if TYPE_CHECKING:
@@ -75,8 +77,7 @@ def rows(
     /,
     what: str,
     window: str | None,
-    first: dt.date | None,
-    last: dt.date | None,
+    days: Days,
     where: str | None,
     trace: str | None,
     slowest: bool,
@@ -93,11 +94,9 @@ def rows(
     they were when it was judged. Values of personal columns are hidden unless they are named. For
     an alert on refused rows or files it prints the refused rows with their file and reason.
     """
-    from mlmon_dagster.tables.rows import LATENCY, rows_of
-
-    if window is None and first is None and last is None and _say_refusals(project, what, worst):
+    if window is None and days == ALWAYS and _say_refusals(project, what, worst):
         return
-    wanted = _wanted(project, what, window, first, last, where, newest)
+    wanted = _wanted(project, what, window, days, where, newest)
     if slowest and wanted.time is None and wanted.spec.columns.latency_ms is None:
         raise ConfigError(f"--slowest: {wanted.spec.model} logs no latency (columns.latency_ms).")
     time = wanted.time or (LATENCY if slowest else None)
@@ -144,18 +143,17 @@ def _wanted(
     project: Project,
     what: str,
     window: str | None,
-    first: dt.date | None,
-    last: dt.date | None,
+    days: Days,
     where: str | None,
     newest: bool,
 ) -> _Wanted:
     names = {spec.model for spec in models_of(project).specs}
     if what in names:
         spec = spec_of(project, what)
-        windows = period_asked(project, spec, window, first, last)
-        windows = windows or complete_period(spec, None, None, project.now())[-1:]
+        windows = period_asked(project, spec, window, days)
+        windows = windows or complete_period(spec, ALWAYS, project.now())[-1:]
         return _Wanted(spec, windows, _predicate(spec, where), None, _said(spec, windows))
-    if window is not None or first is not None or last is not None:
+    if window is not None or days != ALWAYS:
         raise ConfigError(f"No model {what!r}; an alert says itself which window it is about.")
     return _of_alert(project, what, where, newest)
 
@@ -164,10 +162,7 @@ def _say_refusals(project: Project, what: str, most: int) -> bool:
     """Print what an alert on refused rows or files is about; return whether it is such an alert."""
     if what in {spec.model for spec in models_of(project).specs}:
         return False
-    from mlmon_dagster.alerts.handling import find_alert
     from mlmon_dagster.families.reported_files import REFUSED, refusals_in
-    from mlmon_dagster.tables.alerts import name_monitor
-    from mlmon_dagster.tables.rows import behind
 
     alert: Row = find_alert(project.store, what)
     if alert["monitor"] != REFUSED:
@@ -185,8 +180,6 @@ def _say_refusals(project: Project, what: str, most: int) -> bool:
 
 def _of_trace(project: Project, spec: ModelSpec, trace_id: str) -> _Wanted:
     """Show the spans and logs of a trace; return what picks its events."""
-    from mlmon_dagster.tables.rows import column_texts, trace_of
-
     found = trace_of(project.store, spec, trace_id)
     shown = ("start_time", "kind", "service", "name", "duration_ms", "status", "message")
     texts = column_texts(spec, found.rows.select(shown), digits=6)
@@ -212,10 +205,6 @@ def _said(spec: ModelSpec, windows: tuple[Window, ...]) -> str:
 
 
 def _of_alert(project: Project, short_id: str, where: str | None, newest: bool) -> _Wanted:
-    from mlmon_dagster.alerts.handling import find_alert
-    from mlmon_dagster.tables.alerts import name_monitor
-    from mlmon_dagster.tables.rows import behind, together
-
     alert: Row = find_alert(project.store, short_id)
     spec = spec_of(project, str(alert["model"]))
     verdict = behind(project.store, spec, alert)
@@ -229,8 +218,6 @@ def _of_alert(project: Project, short_id: str, where: str | None, newest: bool) 
 
 def _answer(spec: ModelSpec, table: pa.Table) -> Answer[dict[str, str]]:
     """Return rows as texts: of people those columns that have room, and that hold anything."""
-    from mlmon_dagster.tables.rows import column_texts
-
     columns = column_texts(spec, table, digits=6)
     names, values = list(columns), [list(row) for row in zip(*columns.values(), strict=True)]
     filled = [i for i, _ in enumerate(names) if any(row[i] for row in values)] or [0]

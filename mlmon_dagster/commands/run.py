@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -23,7 +22,7 @@ from mlmon_dagster.spec.scalars import format_duration
 from mlmon_dagster.spec.steps import REPORTED, windowed_of
 from mlmon_dagster.store import Store, baselines
 from mlmon_dagster.store.moments import check_tables
-from mlmon_dagster.tables.asked import complete_period, window_range
+from mlmon_dagster.tables.asked import ALWAYS, Days, complete_period, window_range
 from mlmon_dagster.tables.standing import overall, standing_of
 from mlmon_dagster.work import Work
 
@@ -33,9 +32,7 @@ if TYPE_CHECKING:
 _FILES_SHOWN = 3
 
 
-def run_models(
-    project: Project, specs: Sequence[ModelSpec], first: dt.date | None, last: dt.date | None
-) -> bool:
+def run_models(project: Project, specs: Sequence[ModelSpec], days: Days) -> bool:
     """Do what `run_model` does for some models; one that fails is said, and the others go on.
 
     Returns:
@@ -45,23 +42,17 @@ def run_models(
         ConfigError: As `run_model`, if it is one model alone.
         StoreError: Likewise.
     """
-    with show_steps(specs) as on_step:
+    with show_steps() as on_step:
         if len(specs) == 1:
-            return run_model(project, specs[0], first, last, on_step)
-        return _run_each(project, specs, first, last, on_step)
+            return run_model(project, specs[0], days, on_step)
+        return _run_each(project, specs, days, on_step)
 
 
-def _run_each(
-    project: Project,
-    specs: Sequence[ModelSpec],
-    first: dt.date | None,
-    last: dt.date | None,
-    on_step: OnStep,
-) -> bool:
+def _run_each(project: Project, specs: Sequence[ModelSpec], days: Days, on_step: OnStep) -> bool:
     failed = []
     for spec in specs:
         try:
-            is_fine = run_model(project, spec, first, last, on_step)
+            is_fine = run_model(project, spec, days, on_step)
         except MlmonError as error:
             click.echo(f"mlmon: {spec.model}: {sentence(error) or error}", err=True)
             is_fine = False
@@ -75,8 +66,7 @@ def _run_each(
 def run_model(
     project: Project,
     spec: ModelSpec,
-    first: dt.date | None,
-    last: dt.date | None,
+    days: Days,
     on_step: OnStep = print_step,
 ) -> bool:
     """Ingest, then compute the windows of a period, or those whose inputs changed.
@@ -90,7 +80,7 @@ def run_model(
             database are not of the same moment.
     """
     check_tables(project.store, spec)
-    named = first is not None or last is not None
+    named = days != ALWAYS
     if not named and would_change_nothing(project, spec):
         click.echo(
             f"{spec.model}: no new files, and every window is computed from its newest inputs"
@@ -103,7 +93,7 @@ def run_model(
     from mlmon_dagster.profiles.baseline import no_baseline
     from mlmon_dagster.profiles.in_force import baselines_shared
 
-    period = complete_period(spec, first, last, project.now()) if named else ()
+    period = complete_period(spec, days, project.now()) if named else ()
     with open_instance(project) as instance, baselines_shared():
         fail_dead_runs(instance, spec.model)
         launcher = Launcher(project, [spec], instance, partial(on_step, spec))

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import datetime as dt
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlmon_dagster.commands.options import examples, models_of, prints_table, spec_of, specs_of
+from mlmon_dagster.collect import admission
+from mlmon_dagster.collect.admission import Access, Pressure
+from mlmon_dagster.commands.options import chosen_specs, examples, models_of, prints_table, spec_of
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.tables.table import Column, Table, utc_minute
+from mlmon_dagster.tables.table import Answer, AnyAnswer, Column, Table, utc_minute
 
 if TYPE_CHECKING:
+    from mlmon_dagster.collect.app import Listening, Served
     from mlmon_dagster.project import Project
-    from mlmon_dagster.tables.table import AnyAnswer
 
 _TOKENS = Table[dict[str, Any]](
     "tokens",
@@ -44,16 +47,49 @@ class _Size(click.ParamType[int]):
         return int(number) * _UNITS[unit]
 
 
+def _address(port: int) -> Callable[[Callable[..., object]], Callable[..., object]]:
+    """Add where a server listens, by default on some port of this machine."""
+    option = click.option("--port", default=port, show_default=True, type=click.IntRange(0, 65535))
+    host = click.option(
+        "--host", default="127.0.0.1", show_default=True, help="Address to listen on."
+    )
+    return lambda command: host(option(command))
+
+
+def _tls(command: Callable[..., object]) -> Callable[..., object]:
+    """Add the certificate of a server and its key."""
+    file = click.Path(dir_okay=False, exists=True, path_type=Path)
+    return click.option("--tls-cert", type=file)(click.option("--tls-key", type=file)(command))
+
+
+def _run(app: Served, listening: Listening) -> None:
+    """Serve until a signal comes.
+
+    Raises:
+        ConfigError: If nobody can listen there.
+    """
+    from mlmon_dagster.collect.app import make_server
+
+    server = make_server(app, listening)
+    try:
+        server.run()
+    except SystemExit:
+        if server.started:
+            raise
+        raise ConfigError(
+            f"Cannot listen on {listening.host}:{listening.port}, as said above. Is another server "
+            "there? Then choose another --port."
+        ) from None
+
+
 @click.group(
     invoke_without_command=True,
     epilog=examples("mlmon collect --port 8321"),
 )
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=8321, show_default=True, type=click.IntRange(0, 65535))
+@_address(8321)
 @click.option("--model", "models", multiple=True,
               help="Only this model; may be repeated. [default: all whose path fits]")  # fmt: skip
-@click.option("--tls-cert", type=click.Path(dir_okay=False, exists=True, path_type=Path))
-@click.option("--tls-key", type=click.Path(dir_okay=False, exists=True, path_type=Path))
+@_tls
 @click.option("--max-body", type=_Size(), default="8M", show_default=True,
               help="Largest body, as it comes.")  # fmt: skip
 @click.option("--max-unpacked", type=_Size(), default="32M", show_default=True,
@@ -88,8 +124,7 @@ def collect(context: click.Context, /, **options: object) -> None:
 def _serve(project: Project, options: dict[str, Any]) -> None:
     import logging
 
-    from mlmon_dagster.collect.admission import Access, Pressure
-    from mlmon_dagster.collect.app import App, Listening, make_server
+    from mlmon_dagster.collect.app import App, Listening
     from mlmon_dagster.collect.collector import Collector, Limits
     from mlmon_dagster.collect.landing import Committer, prepare, span_targets, targets_of
     from mlmon_dagster.collect.otlp import Spans
@@ -98,7 +133,7 @@ def _serve(project: Project, options: dict[str, Any]) -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("mlmon_dagster.collect").setLevel(logging.INFO)
     chosen = options["models"]
-    specs = [spec_of(project, name) for name in chosen] or specs_of(project)
+    specs = chosen_specs(project, chosen)
     targets, problems = targets_of(specs, project.folder)
     of_spans = span_targets(specs, project.folder)
     everywhere = [*targets.values(), *of_spans.values()]
@@ -128,17 +163,7 @@ def _serve(project: Project, options: dict[str, Any]) -> None:
     click.echo(f"Listening on {scheme}://{options['host']}:{options['port']}, see /docs")
     exporter = Exporter(project.store, lambda: models_of(project), project.now)
     spans = Spans(specs, of_spans, collector) if of_spans else None
-    server = make_server(App(collector, access, pressure, exporter.answer, spans), listening)
-    try:
-        server.run()
-    except SystemExit:
-        if server.started:
-            raise
-        place = f"{options['host']}:{options['port']}"
-        raise ConfigError(
-            f"Cannot listen on {place}, as said above. Is another server there? "
-            "Then choose another --port."
-        ) from None
+    _run(App(collector, access, pressure, exporter.answer, spans), listening)
 
 
 @collect.group()
@@ -153,8 +178,6 @@ def token() -> None:
 @click.pass_obj
 def create(project: Project, model: str, expires: str | None, note: str) -> None:
     """Make a token and print it; it is shown this once."""
-    from mlmon_dagster.collect import admission
-
     if model != admission.ANY_MODEL:
         spec_of(project, model)
     now = project.now()
@@ -171,9 +194,6 @@ def create(project: Project, model: str, expires: str | None, note: str) -> None
 @click.pass_obj
 def list_(project: Project) -> AnyAnswer:
     """List the tokens ever made, without their secrets."""
-    from mlmon_dagster.collect import admission
-    from mlmon_dagster.tables.table import Answer
-
     now = project.now()
     rows = [
         {
@@ -192,8 +212,6 @@ def list_(project: Project) -> AnyAnswer:
 @click.pass_obj
 def revoke(project: Project, token_id: str) -> None:
     """Refuse a token from now on; running servers notice within 5 seconds."""
-    from mlmon_dagster.collect import admission
-
     # People paste what they have, which may be the whole token.
     name = token_id.split("_")[1] if token_id.startswith("mlmon_") else token_id
     if not admission.revoke_token(project.store.state, name, project.now()):
@@ -213,10 +231,8 @@ def _moment(text: str, now: dt.datetime) -> dt.datetime:
 
 
 @click.command(epilog=examples("mlmon serve --port 8322"))
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=8322, show_default=True, type=click.IntRange(0, 65535))
-@click.option("--tls-cert", type=click.Path(dir_okay=False, exists=True, path_type=Path))
-@click.option("--tls-key", type=click.Path(dir_okay=False, exists=True, path_type=Path))
+@_address(8322)
+@_tls
 @click.pass_obj
 def serve(
     project: Project, host: str, port: int, tls_cert: Path | None, tls_key: Path | None
@@ -230,8 +246,7 @@ def serve(
     """
     import logging
 
-    from mlmon_dagster.collect.admission import Access
-    from mlmon_dagster.collect.app import Listening, make_server
+    from mlmon_dagster.collect.app import Listening
     from mlmon_dagster.serve.app import Pages
     from mlmon_dagster.serve.overview import Overview
     from mlmon_dagster.tables.openmetrics import Exporter
@@ -246,13 +261,4 @@ def serve(
     listening = Listening(host, port, certificate=tls_cert, key=tls_key)
     scheme = "https" if tls_cert else "http"
     click.echo(f"{n} model{'' if n == 1 else 's'} at {scheme}://{host}:{port}/")
-    server = make_server(pages, listening)
-    try:
-        server.run()
-    except SystemExit:
-        if server.started:
-            raise
-        raise ConfigError(
-            f"Cannot listen on {host}:{port}, as said above. Is another server there? "
-            "Then choose another --port."
-        ) from None
+    _run(pages, listening)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,20 +13,18 @@ from mlmon_dagster.commands.options import (
     Group,
     as_of,
     examples,
+    of_model,
+    of_models,
     period,
     prints_table,
-    spec_of,
-    specs_of,
 )
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.tables.asked import moments_of
+from mlmon_dagster.tables.asked import Days, moments_of
+from mlmon_dagster.tables.table import Answer, AnyAnswer, Table
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from mlmon_dagster.project import Project
     from mlmon_dagster.spec import ModelSpec
-    from mlmon_dagster.tables.table import AnyAnswer
 
 
 @click.group(cls=Group)
@@ -35,22 +33,19 @@ def store() -> None:
 
 
 @store.command(epilog=examples("mlmon store describe flight_delay"))
-@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@of_models
 @prints_table
-@click.pass_obj
-def describe(project: Project, models: tuple[str, ...]) -> AnyAnswer:
+def describe(project: Project, specs: list[ModelSpec]) -> AnyAnswer:
     """Show tables, rows, sizes, datasets and files of every model, or of some."""
     from mlmon_dagster.tables.stored import ask_stored
 
-    return ask_stored(
-        project.store, [spec_of(project, name) for name in models] or specs_of(project)
-    )
+    return ask_stored(project.store, specs)
 
 
 @store.command(
     epilog=examples("mlmon store head flight_delay --where \"origin = 'JFK'\" --limit 5")
 )
-@click.argument("model")
+@of_model
 @click.option("--dataset", help="Only of this dataset.")
 @click.option("--window", "window", metavar="KEY", help="One window, such as 2013-12-29.")
 @period
@@ -60,40 +55,66 @@ def describe(project: Project, models: tuple[str, ...]) -> AnyAnswer:
 @click.option("--show-pii", is_flag=True, help="Show columns declared as pii, too.")
 @as_of
 @prints_table
-@click.pass_obj
-def head(project: Project, /, model: str, **wanted: Any) -> AnyAnswer:
+def head(
+    project: Project,
+    spec: ModelSpec,
+    dataset: str | None,
+    window: str | None,
+    days: Days,
+    columns: str | None,
+    where: str | None,
+    limit: int,
+    show_pii: bool,
+    as_of: dt.datetime | None,
+) -> AnyAnswer:
     """Show some inference records of MODEL, also as of a past moment."""
-    from mlmon_dagster.tables.table import Answer, Table
+    from dataclasses import replace
 
-    return Answer(Table("records", ()), _head(project, spec_of(project, model), **wanted))
+    from mlmon_dagster.spec import parse_predicate, predicate_columns, window_from_key
+    from mlmon_dagster.spec.predicate import columns_of, to_sql
+    from mlmon_dagster.store.tables.columns import record_schema
+
+    start, end = moments_of(spec, days)
+    if window is not None:
+        one = window_from_key(spec.time, window)
+        start, end = one.start, one.end
+    rows = project.store.records(spec.model, dataset=dataset, since=start, until=end, as_of=as_of)
+    pii = {name for name, feature in spec.features.items() if feature.pii and not show_pii}
+    names = [n.strip() for n in columns.split(",")] if columns else record_schema(spec).names
+    if columns and (hidden := sorted(pii & set(names))):
+        raise ConfigError(f"Columns {hidden} are declared as pii; add --show-pii to see them.")
+    if where is not None:
+        predicate = parse_predicate(where, predicate_columns(spec), spec.time.zone)
+        if hidden := sorted(pii & columns_of(predicate)):
+            raise ConfigError(f"Columns {hidden} are declared as pii; add --show-pii to use them.")
+        rows = replace(rows, conditions=(*rows.conditions, to_sql(predicate)))
+    shown = rows.select(*(n for n in names if n not in pii)).head(limit)
+    return Answer(Table("records", ()), shown.to_pandas())
 
 
 @store.command(epilog=examples('mlmon store sql flight_delay "SELECT count(*) FROM records"'))
-@click.argument("model")
+@of_model
 @click.argument("query")
 @click.option("--limit", default=1000, show_default=True, type=click.IntRange(0, 1_000_000))
 @click.option("--timeout", default=60.0, show_default=True, metavar="SECONDS",
               type=click.FloatRange(0.1), help="When the query is broken off.")  # fmt: skip
 @prints_table
-@click.pass_obj
-def sql(project: Project, model: str, query: str, limit: int, timeout: float) -> AnyAnswer:
+def sql(project: Project, spec: ModelSpec, query: str, limit: int, timeout: float) -> AnyAnswer:
     """Run one SELECT over the views predictions, actuals, records, profiles and metrics.
 
     Nothing outside of the tables of MODEL can be read, and nothing can be written. Columns
     declared as pii are not hidden here.
     """
     from mlmon_dagster.store.reading import select
-    from mlmon_dagster.tables.table import Answer, Table
 
-    found = select(project.store, spec_of(project, model).model, query, limit, timeout)
+    found = select(project.store, spec.model, query, limit, timeout)
     return Answer(Table("query", ()), found.to_pandas())
 
 
 @store.command(epilog=examples("mlmon store maintain --dry-run"))
-@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@of_models
 @click.option("--dry-run", is_flag=True, help="Only show what would be removed.")
-@click.pass_obj
-def maintain(project: Project, models: tuple[str, ...], dry_run: bool) -> None:
+def maintain(project: Project, specs: list[ModelSpec], dry_run: bool) -> None:
     """Delete rows past their retention, merge small files, remove old versions.
 
     The asset `maintenance` does the same every day.
@@ -103,7 +124,7 @@ def maintain(project: Project, models: tuple[str, ...], dry_run: bool) -> None:
     from mlmon_dagster.store.upkeep.maintenance import maintain as keep_fit
     from mlmon_dagster.tables.rendering import frame_text
 
-    for spec in [spec_of(project, name) for name in models] or specs_of(project):
+    for spec in specs:
         removals = keep_fit(project.store, spec, project.now(), dry_run=dry_run)
         verb = "would be removed" if dry_run else "removed"
         click.echo(f"{spec.model}: {'nothing to do' if not removals else verb}")
@@ -115,10 +136,9 @@ def maintain(project: Project, models: tuple[str, ...], dry_run: bool) -> None:
 
 
 @store.command(epilog=examples("mlmon store repair flight_delay --dry-run"))
-@click.argument("model")
+@of_model
 @click.option("--dry-run", is_flag=True, help="Only show what would be done.")
-@click.pass_obj
-def repair(project: Project, model: str, dry_run: bool) -> None:
+def repair(project: Project, spec: ModelSpec, dry_run: bool) -> None:
     """Repair the tables of MODEL that mlmon doctor names, or make them fit the state database.
 
     If a wrong clock set the date of retention ahead of now, it is moved back to the oldest rows.
@@ -131,7 +151,7 @@ def repair(project: Project, model: str, dry_run: bool) -> None:
     from mlmon_dagster.ingest.landing import hash_landed
     from mlmon_dagster.store.upkeep.integrity import repair_model as mend
 
-    spec = spec_of(project, model)
+    model = spec.model
     told = mend(
         project.store, spec, project.folder, project.now(), dry_run=dry_run,
         landed=lambda: hash_landed(project.folder, [source for _, source in spec.source]),
@@ -151,43 +171,6 @@ def repair(project: Project, model: str, dry_run: bool) -> None:
     if told.done and not dry_run:
         click.echo(f"Next: mlmon run {model}")
     sys.exit(1 if told.lost else 0)
-
-
-def _head(
-    project: Project,
-    spec: ModelSpec,
-    *,
-    dataset: str | None,
-    window: str | None,
-    first: dt.date | None,
-    last: dt.date | None,
-    columns: str | None,
-    where: str | None,
-    limit: int,
-    show_pii: bool,
-    as_of: dt.datetime | None,
-) -> pd.DataFrame:
-    from dataclasses import replace
-
-    from mlmon_dagster.spec import parse_predicate, predicate_columns, window_from_key
-    from mlmon_dagster.spec.predicate import columns_of, to_sql
-    from mlmon_dagster.store.tables.columns import record_schema
-
-    start, end = moments_of(spec, first, last)
-    if window is not None:
-        one = window_from_key(spec.time, window)
-        start, end = one.start, one.end
-    rows = project.store.records(spec.model, dataset=dataset, since=start, until=end, as_of=as_of)
-    pii = {name for name, feature in spec.features.items() if feature.pii and not show_pii}
-    names = [n.strip() for n in columns.split(",")] if columns else record_schema(spec).names
-    if columns and (hidden := sorted(pii & set(names))):
-        raise ConfigError(f"Columns {hidden} are declared as pii; add --show-pii to see them.")
-    if where is not None:
-        predicate = parse_predicate(where, predicate_columns(spec), spec.time.zone)
-        if hidden := sorted(pii & columns_of(predicate)):
-            raise ConfigError(f"Columns {hidden} are declared as pii; add --show-pii to use them.")
-        rows = replace(rows, conditions=(*rows.conditions, to_sql(predicate)))
-    return rows.select(*(n for n in names if n not in pii)).head(limit).to_pandas()
 
 
 @click.command(epilog=examples("mlmon backup backups/2026-11-24.tar.gz"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from mlmon_dagster.commands.options import (
     as_of,
     examples,
     models_of,
+    of_model,
     open_output,
     output_options,
     period,
@@ -22,14 +22,23 @@ from mlmon_dagster.commands.options import (
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.names import ALL, counted
-from mlmon_dagster.tables.asked import complete_period
+from mlmon_dagster.tables.asked import ALWAYS, Days, complete_period
+from mlmon_dagster.tables.metrics import (
+    describe_weighted,
+    describe_widths,
+    metrics_by_days,
+    pick_newest_windows,
+    refuse_unknown_metrics,
+    render_metrics,
+)
+from mlmon_dagster.tables.standing import FAMILIES_OF_MODEL, STATUS, list_models, standing_of
+from mlmon_dagster.tables.table import Answer, AnyAnswer
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from mlmon_dagster.project import Project
     from mlmon_dagster.spec import ModelSpec
-    from mlmon_dagster.tables.table import AnyAnswer
 
 
 @click.command(epilog=examples("mlmon status", "mlmon status flight_delay"))
@@ -42,9 +51,6 @@ def status(project: Project, model: str | None, last: int) -> AnyAnswer:
 
     Exit code 1 if a model does not load.
     """
-    from mlmon_dagster.tables.standing import STATUS, list_models
-    from mlmon_dagster.tables.table import Answer
-
     if model is not None:
         return _ask_status(project, spec_of(project, model), last)
     found = models_of(project)
@@ -56,9 +62,7 @@ def status(project: Project, model: str | None, last: int) -> AnyAnswer:
 def _ask_status(project: Project, spec: ModelSpec, last: int) -> AnyAnswer:
     from mlmon_dagster.tables.alerts import list_alerts, pick_standing, standing_in
     from mlmon_dagster.tables.rendering import render_text
-    from mlmon_dagster.tables.standing import FAMILIES_OF_MODEL, list_models, standing_of
     from mlmon_dagster.tables.stored import WINDOWS, list_windows
-    from mlmon_dagster.tables.table import Answer
 
     (whole,) = list_models(project, [spec])
     parts = [f"{spec.model}: {whole.status}, newest window {whole.window}", ""]
@@ -106,11 +110,10 @@ def _list_leftovers(project: Project, spec: ModelSpec) -> list[str]:
 
 
 @click.command(epilog=examples("mlmon budget checkout", "mlmon budget checkout --to 2024-03-20"))
-@click.argument("model")
+@of_model
 @period
 @prints_table
-@click.pass_obj
-def budget(project: Project, model: str, first: dt.date | None, last: dt.date | None) -> AnyAnswer:
+def budget(project: Project, spec: ModelSpec, days: Days) -> AnyAnswer:
     """Say what is left of the budgets of MODEL's objectives, and which slices spent them.
 
     Of `monitors.service.objectives`; by default over each one's own time, up to the newest complete
@@ -118,14 +121,13 @@ def budget(project: Project, model: str, first: dt.date | None, last: dt.date | 
     """
     from mlmon_dagster.tables.budgets import ask_budgets
 
-    spec = spec_of(project, model)
     if not spec.monitors.service.objectives:
         raise ConfigError(
-            f"{model} declares no objectives; write monitors.service.objectives, such as "
+            f"{spec.model} declares no objectives; write monitors.service.objectives, such as "
             "[{name: answered, good: \"status = 'ok'\", target: 0.995}]."
         )
-    known = complete_period(spec, first, last, project.now())
-    return ask_budgets(project.store, spec, known, is_given=first is not None)
+    known = complete_period(spec, days, project.now())
+    return ask_budgets(project.store, spec, known, is_given=days.first is not None)
 
 
 @click.command(
@@ -134,19 +136,17 @@ def budget(project: Project, model: str, first: dt.date | None, last: dt.date | 
         "mlmon compare churn --version 3 --other 4 --share 0.1",
     )
 )
-@click.argument("model")
+@of_model
 @period
 @click.option("--version", "one", help="The version in service. [default: all of production]")
 @click.option("--other", help="The version that would replace it. [default: the shadow]")
 @click.option("--share", type=float, help="The share of the requests that it was to get.")
 @click.option("--margin", default=0.01, show_default=True, help="What counts as not worse.")
 @prints_table
-@click.pass_obj
 def compare(
     project: Project,
-    model: str,
-    first: dt.date | None,
-    last: dt.date | None,
+    spec: ModelSpec,
+    days: Days,
     one: str | None,
     other: str | None,
     share: float | None,
@@ -162,21 +162,17 @@ def compare(
 
     if (one is None) != (other is None):
         raise ConfigError("Give both --version and --other, or none of them.")
-    spec = spec_of(project, model)
-    windows = complete_period(spec, first, last, project.now())
+    windows = complete_period(spec, days, project.now())
     versions = (one, other) if one is not None and other is not None else None
     return ask_comparison(project.store, spec, windows, versions, share, margin)
 
 
 @click.command(epilog=examples("mlmon skew churn --from 2024-03-01 --dataset training"))
-@click.argument("model")
+@of_model
 @period
 @click.option("--dataset", default="training", show_default=True, help="Where the others are.")
 @prints_table
-@click.pass_obj
-def skew(
-    project: Project, model: str, first: dt.date | None, last: dt.date | None, dataset: str
-) -> AnyAnswer:
+def skew(project: Project, spec: ModelSpec, days: Days, dataset: str) -> AnyAnswer:
     """Compare MODEL's features as they were served with the same predictions from elsewhere.
 
     A join that shifts rows leaves every distribution as it was; only the same prediction, by its
@@ -184,8 +180,7 @@ def skew(
     """
     from mlmon_dagster.tables.comparisons import ask_skew
 
-    spec = spec_of(project, model)
-    return ask_skew(project.store, spec, complete_period(spec, first, last, project.now()), dataset)
+    return ask_skew(project.store, spec, complete_period(spec, days, project.now()), dataset)
 
 
 @click.command(
@@ -194,19 +189,17 @@ def skew(
         "mlmon effect checkout --cause latency_ms --per 100 --within device,hour",
     )
 )
-@click.argument("model")
+@of_model
 @period
 @click.option("--cause", help="A logged number. [default: those of `effects`, or latency_ms]")
 @click.option("--per", type=float, help="Units of the cause to speak of. [default: 100]")
 @click.option("--within", help="Covariates to compare within, such as device,hour.")
 @click.option("--of", "outcome", help="An outcome, or actual. [default: the first outcome]")
 @prints_table
-@click.pass_obj
 def effect(
     project: Project,
-    model: str,
-    first: dt.date | None,
-    last: dt.date | None,
+    spec: ModelSpec,
+    days: Days,
     cause: str | None,
     per: float | None,
     within: str | None,
@@ -220,17 +213,16 @@ def effect(
     """
     from mlmon_dagster.tables.effects import ask_effects, asked_of
 
-    spec = spec_of(project, model)
     columns = None if within is None else tuple(filter(None, within.split(",")))
     asked = asked_of(spec, cause, per, columns, outcome)
-    windows = complete_period(spec, first, last, project.now())
+    windows = complete_period(spec, days, project.now())
     return ask_effects(project.store, spec, windows, asked)
 
 
 @click.command(
     epilog=examples("mlmon metrics flight_delay --metric roc_auc --granularity month --format csv")
 )
-@click.argument("model")
+@of_model
 @click.option("--metric", multiple=True, help="Only this metric; may be repeated.")
 @click.option("--column", multiple=True, help="Only this column; may be repeated.")
 @click.option(
@@ -253,7 +245,7 @@ def effect(
 )
 @period
 @as_of
-@output_options("openmetrics")
+@output_options()
 @click.option(
     "--limit",
     type=click.IntRange(min=0),
@@ -261,39 +253,10 @@ def effect(
     show_default=True,
     help="Rows of a table: the newest windows that fit; 0 for all. Other formats have all.",
 )
-@click.pass_obj
 def metrics(
-    project: Project,
-    /,
-    model: str,
-    format_: str,
-    output: Path | None,
-    limit: int,
-    **wanted: Any,
+    project: Project, spec: ModelSpec, format_: str, output: Path | None, limit: int, **wanted: Any
 ) -> None:
-    """Show the newest metrics of MODEL, or those of a past moment, bit for bit.
-
-    The format openmetrics has numbers and verdicts, to backfill Prometheus.
-    """
-    from mlmon_dagster.tables.metrics import (
-        list_verdicts_beside,
-        metrics_by_days,
-        query_metrics,
-        refuse_unknown_metrics,
-        render_metrics,
-    )
-
-    spec = spec_of(project, model)
-    if format_ == "openmetrics" and (wanted["granularity"] or wanted["as_of"]):
-        raise ConfigError("openmetrics is the newest history, in the model's own windows.")
-    if format_ == "openmetrics":
-        from mlmon_dagster.tables.openmetrics import history
-
-        frame = query_metrics(project, spec, **wanted)
-        with open_output(output) as say:
-            for piece in history(frame, list_verdicts_beside(project, spec, frame, wanted)):
-                say(piece.decode().removesuffix("\n"))
-        return
+    """Show the newest metrics of MODEL, or those of a past moment, bit for bit."""
     is_empty = True
     with open_output(output) as say:
         if format_ == "text":
@@ -309,7 +272,8 @@ def metrics(
 
 def _explain_no_metrics(spec: ModelSpec, wanted: Mapping[str, Any]) -> str:
     """Say what to do where no metric was found: ask for more, or compute some."""
-    if any(wanted[name] for name in ("metric", "column", "slice_", "first", "last", "as_of")):
+    is_filtered = any(wanted[name] for name in ("metric", "column", "slice_", "as_of"))
+    if is_filtered or wanted["days"] != ALWAYS:
         return "no such metrics; see which there are without filters."
     return f"no window of {spec.model} is computed yet: mlmon run {spec.model}"
 
@@ -323,14 +287,6 @@ def _show_metrics(
 ) -> int:
     """Print the newest windows that fit, oldest first, and what was left out; return the rows."""
     import pandas as pd
-
-    from mlmon_dagster.tables.metrics import (
-        describe_weighted,
-        describe_widths,
-        metrics_by_days,
-        pick_newest_windows,
-        render_metrics,
-    )
 
     parts: list[pd.DataFrame] = []
     older = metrics_by_days(project, spec, newest_first=True, **wanted)

@@ -1,16 +1,15 @@
-"""What a terminal shows and a pipe or a file does not: colours, and how far a run is."""
+"""What a terminal shows and a pipe or a file does not: colours, and what is being done."""
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import click
 
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.spec.steps import REPORTED, assets_of
 
 OnStep = Callable[[ModelSpec, str], None]  # called with a model, and the step of it that begins
 _COLOURS = {
@@ -19,10 +18,6 @@ _COLOURS = {
     "cyan": r"\bNO_DATA\b",
     "green": r"\bOK\b|^ok\b",
 }
-# How long a step takes beside the others, as measured where 60 days came at once; reports come on
-# top of that. Nothing but the time left depends on it.
-_WEIGHTS = {"event_log": 12, "inference_store": 3}
-_BEFORE_REPORTS = 0.9
 _VERDICT = re.compile("|".join(f"(?P<{one}>{said})" for one, said in _COLOURS.items()), re.M)
 
 
@@ -37,37 +32,13 @@ def print_step(_spec: ModelSpec, step: str) -> None:
 
 
 @contextmanager
-def show_steps(specs: Sequence[ModelSpec]) -> Iterator[OnStep]:
-    """Yield what says which step of a model begins.
-
-    A line a step; on a terminal one line that changes, with the time left. What is printed
-    meanwhile stands above it.
-
-    Args:
-        specs: The models in the order in which they are run.
-    """
+def show_steps() -> Iterator[OnStep]:
+    """Yield what says which step of a model begins: in a line each, or as `show_work` does."""
     if not sys.stdout.isatty():
         yield print_step
         return
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TimeRemainingColumn(),
-        TextColumn("left"),
-    )
-    # From the pace since the start: a step may take longer than the half minute that rich looks at.
-    with Progress(*columns, transient=True, refresh_per_second=2, speed_estimate_period=1e9) as bar:
-        task = bar.add_task("", total=len(specs))
-
-        def show(spec: ModelSpec, step: str) -> None:
-            share = _share_before(spec, step)
-            done = None if share is None else specs.index(spec) + share
-            # Shown at once: a step may be over before the line would change by itself.
-            bar.update(task, description=f"{spec.model}: {step}", completed=done, refresh=True)
-
-        yield show
+    with show_work() as show:
+        yield lambda spec, step: show(f"{spec.model}: {step}")
 
 
 @contextmanager
@@ -81,17 +52,3 @@ def show_work() -> Iterator[Callable[[str], None]]:
 
     with Console().status("") as line:
         yield lambda text: line.update(Text(text))
-
-
-def _share_before(spec: ModelSpec, step: str) -> float | None:
-    """Return which share of a model's work comes before a step; None for checks, which are quick.
-
-    A report may not be due: what comes before all reports counts as nearly all.
-    """
-    if step in REPORTED:
-        return _BEFORE_REPORTS
-    names = [info.name for info in assets_of(spec) if info.name not in REPORTED]
-    if step not in names:
-        return None
-    weights = [_WEIGHTS.get(name, 1) for name in names]
-    return _BEFORE_REPORTS * sum(weights[: names.index(step)]) / sum(weights)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import math
 from collections.abc import Sequence
@@ -14,21 +13,23 @@ import click
 
 from mlmon_dagster.commands.options import (
     examples,
+    of_model,
     output_options,
     period,
     print_answer,
     print_text,
-    spec_of,
 )
 from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.report.trace import alike, explained, newest_mature, score_explained, searched
 from mlmon_dagster.spec import ModelSpec, Window, windows_between
 from mlmon_dagster.spec.metric_registry import METRICS, of_outcome
 from mlmon_dagster.spec.names import ALL, did_you_mean
 from mlmon_dagster.spec.scalars import printable
 from mlmon_dagster.spec.tasks import metric_problem, outcomes_of
-from mlmon_dagster.tables.asked import against_asked, period_asked, window_range
+from mlmon_dagster.tables.asked import Days, against_asked, period_asked, window_range
 from mlmon_dagster.tables.rendering import text_table
 from mlmon_dagster.tables.table import Answer, Table
+from mlmon_dagster.trace.sentences import describe_score, describe_trace, signed, value
 
 if TYPE_CHECKING:
     from mlmon_dagster.project import Project
@@ -45,7 +46,7 @@ _WORST = 8  # slices of a key, and windows, in a table
         "mlmon trace churn --window 2024-03-12 --against 2024-03-11",
     )
 )
-@click.argument("model")
+@of_model
 @click.option("--metric", help="Which metric. [default: the first that is monitored]")
 @click.option("--window", metavar="KEY", help="One window, such as 2013-04-22.")
 @period
@@ -63,15 +64,12 @@ _WORST = 8  # slices of a key, and windows, in a table
     help="Search the rows for slices by all features; it reads them.  [default: search]",
 )
 @output_options()
-@click.pass_obj
 def trace(
     project: Project,
-    /,
-    model: str,
+    spec: ModelSpec,
     metric: str | None,
     window: str | None,
-    first: dt.date | None,
-    last: dt.date | None,
+    days: Days,
     against: str,
     is_searched: bool,
     format_: str,
@@ -82,12 +80,8 @@ def trace(
     By default of the newest windows with mature ground truth, against the baseline. Everything but
     the search is read from stored profiles.
     """
-    from mlmon_dagster.report.trace import alike, explained, score_explained, searched
-    from mlmon_dagster.trace.sentences import describe_score, describe_trace
-
-    spec = spec_of(project, model)
     asked = _metric(spec, metric)
-    windows = period_asked(project, spec, window, first, last) or _newest(project, spec)
+    windows = period_asked(project, spec, window, days) or _newest(project, spec)
     start, end = windows[0].start, windows[-1].end
     name = windows[0].key if len(windows) == 1 else window_range(windows)
     other, other_name = against_asked(project, spec, against)
@@ -136,8 +130,6 @@ def _metric(spec: ModelSpec, metric: str | None) -> str:
 
 def _newest(project: Project, spec: ModelSpec) -> tuple[Window, ...]:
     """Return the newest windows with mature ground truth."""
-    from mlmon_dagster.report.trace import newest_mature
-
     mature = newest_mature(project.store, spec)
     if mature is None:
         raise ConfigError(f"No window of {spec.model} has mature ground truth yet.")
@@ -146,8 +138,6 @@ def _newest(project: Project, spec: ModelSpec) -> tuple[Window, ...]:
 
 def _tables(spec: ModelSpec, found: Explained) -> list[str]:
     """Return tables of slices and windows, the most harmful first."""
-    from mlmon_dagster.trace.sentences import signed, value
-
     tables = []
     parts = found.slices[found.slices["slice_key"] != ALL]
     for key, frame in parts.groupby("slice_key", sort=False):
@@ -184,8 +174,6 @@ def _tables(spec: ModelSpec, found: Explained) -> list[str]:
 
 def _score_table(found: RawScore) -> list[str]:
     """Return a table of what each feature did to the mean raw score, the largest first."""
-    from mlmon_dagster.trace.sentences import signed, value
-
     split = found.split
     order = sorted(range(len(split.parts)), key=lambda i: -abs(split.effects[i]))
     rows = [

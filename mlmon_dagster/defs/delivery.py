@@ -17,10 +17,11 @@ import dagster as dg
 
 from mlmon_dagster.alerts.lifecycle.pipeline_failures import (
     Kind,
+    Observed,
     RunFailure,
     RunSuccess,
     Unsettled,
-    observe_run_failures,
+    observe_runs,
     settle_failures,
     unsettled,
 )
@@ -42,7 +43,6 @@ from mlmon_dagster.spec.steps import assets_of
 if TYPE_CHECKING:
     from mlmon_dagster.alerts.dispatching import DispatchReport
 
-Observed = RunFailure | RunSuccess
 
 LOOK_BACK = dt.timedelta(hours=48)
 PAGE = 200
@@ -222,10 +222,7 @@ def observe_dagster(
     found += _stuck_runs(instance, known, open_, real_now)
     found += _ticks(instance, specs, open_)
     found += _daemons(instance, open_, real_now)
-    failures = [f for f in found if isinstance(f, RunFailure)]
-    return observe_run_failures(
-        project.store, failures, [f for f in found if isinstance(f, RunSuccess)], now=now
-    )
+    return observe_runs(project.store, found, now=now)
 
 
 def observe_declarations(project: Project, broken: Sequence[BrokenModel], now: dt.datetime) -> int:
@@ -247,13 +244,11 @@ def note_planning(project: Project, model: str, error: Exception | None) -> None
     """Record that a model's new data could not be looked at, or can be again."""
     real_now = project.clock()
     tick = f"{real_now:%Y%m%dT%H%M%S}"
-    failures, well = [], []
-    if error is None:
-        well = [RunSuccess(model, f"planned {tick}", real_now, "planning", in_a_row=2)]
-    else:
+    found: Observed = RunSuccess(model, f"planned {tick}", real_now, "planning", in_a_row=2)
+    if error is not None:
         text = f"{type(error).__name__}: {error}"
-        failures = [RunFailure(model, f"failed {tick}", real_now, text, "planning", in_a_row=2)]
-    observe_run_failures(project.store, failures, well, now=project.now())
+        found = RunFailure(model, f"failed {tick}", real_now, text, "planning", in_a_row=2)
+    observe_runs(project.store, [found], now=project.now())
 
 
 # Runs

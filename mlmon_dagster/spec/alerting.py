@@ -188,25 +188,6 @@ class PagerDutyRoute(Place):
     region: Literal["us", "eu"] = "us"
 
 
-class AlertmanagerRoute(AddressRoute):
-    """An Alertmanager, which is told again and again of what fires."""
-
-    called = "the Alertmanager {}"
-    article = "an Alertmanager"
-    unmentioned = "its own routes and receivers say who is called"
-
-
-class TeamsRoute(Place):
-    """A workflow of Microsoft Teams that posts what its webhook is sent."""
-
-    called = "Teams {}"
-    unmentioned = (
-        "a card calls nobody by name; who is to hear of each follows the channel with all "
-        "notifications on"
-    )
-    url_env: str
-
-
 class AppriseRoute(Place):
     """Any service that Apprise knows, by the variable that holds its address with its tokens."""
 
@@ -244,8 +225,6 @@ class Places(Declared):
     slack: SlackRoute | None = None
     webhook: WebhookRoute | None = None
     pagerduty: PagerDutyRoute | None = None
-    alertmanager: AlertmanagerRoute | None = None
-    teams: TeamsRoute | None = None
     apprise: AppriseRoute | None = None
     email: EmailRoute | None = None
 

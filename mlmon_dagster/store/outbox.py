@@ -395,26 +395,10 @@ def supersede_head_updates(conn: sa.Connection, head_key: str) -> dt.datetime:
     return last or AT_ONCE
 
 
-def still_firing(engine: sa.Engine, receiver: str) -> list[OutboxRow]:
-    """Return of each group the newest message that a receiver took, if no end of it is written.
-
-    Args:
-        engine: The state database.
-        receiver: Its name.
-
-    Returns:
-        Rows of ``outbox``, by channel.
-    """
-    o, later = outbox.c, outbox.alias().c
-    told = ("opened", "updated", "repeated")
-    after = sa.and_(later.group_key == o.group_key, later.id > o.id)
-    goes_on = sa.and_(later.kind.in_(told), later.status == "sent")
-    query = (
-        sa.select(outbox)
-        .where(o.receiver == receiver, o.status == "sent", o.kind.in_(told))
-        .where(~sa.exists().where(after, sa.or_(later.kind == "resolved", goes_on)))
-    )
-    return _fetch(engine, query.order_by(o.channel, o.id))
+def get_row(engine: sa.Engine, row_id: int) -> OutboxRow | None:
+    """Return one message as it is now; None if it is gone."""
+    with engine.connect() as conn:
+        return next(iter(_fetch(conn, sa.select(outbox).where(outbox.c.id == row_id))), None)
 
 
 def withdraw_test(engine: sa.Engine, idempotency_key: str) -> None:

@@ -237,22 +237,6 @@ def _write_local(moment: dt.datetime | None, zone: str) -> str:
     return "" if moment is None else local_moment(moment, zone)
 
 
-def _write_severity(severity: str, _zone: str) -> str:
-    return severity or "-"
-
-
-def _write_clean(text: str, _zone: str) -> str:
-    return clean(text)
-
-
-def _write_monitor(monitor: str, _zone: str) -> str:
-    return name_monitor(monitor)
-
-
-def _write_muted(reason: str, _zone: str) -> str:
-    return name_muted(reason)
-
-
 def name_metric(metric: str, column: str = "") -> str:
     """Write a metric as people call it, with its column."""
     if metric in NAMES:
@@ -310,9 +294,9 @@ ALERTS: Table[AlertEpisode] = Table(
     (
         Column("ID", lambda e: e.fingerprint[:SHORT_ID]),
         Column("STATE", "state"),
-        Column("SEVERITY", "severity", _write_severity),
+        Column("SEVERITY", lambda e: e.severity or "-"),
         Column("MODEL", "model"),
-        Column("MONITOR", "monitor", _write_monitor),
+        Column("MONITOR", lambda e: name_monitor(e.monitor)),
         Column("SLICE", lambda e: _name_slice(e.slice_key, e.slice_value)),
         Column("FROM", "opened_window", _write_local),
         Column("TO", "resolved_window", _write_local),
@@ -356,7 +340,7 @@ def silences_at(now: dt.datetime) -> Table[SilenceRow]:
             Column("STATE", name_state),
             Column("MATCHES", list_labels),
             Column("UNTIL (UTC)", "ends_at", utc_minute),
-            Column("AUTHOR", "author", _write_clean),
+            Column("AUTHOR", lambda row: clean(row["author"])),
             Column("COMMENT", lambda row: clean(row["comment"], 200)),
         ),
         "No silences.",
@@ -397,12 +381,12 @@ HISTORY: Table[Happened] = Table(
     (
         Column("WHEN", "at", utc_minute),
         Column("WHAT", "kind"),
-        Column("SEVERITY", "severity", _write_severity),
+        Column("SEVERITY", lambda one: one["severity"] or "-"),
         Column("MODEL", "model"),
-        Column("MONITOR", "monitor", _write_monitor),
+        Column("MONITOR", lambda one: name_monitor(one["monitor"])),
         Column("SLICE", "slice"),
         Column("WINDOW", "window_start", _write_local),
-        Column("MUTED", "muted_reason", _write_muted),
+        Column("MUTED", lambda one: name_muted(one["muted_reason"])),
         Column("SAID", lambda one: clean(one["message"], _SENTENCE)),
     ),
     "Nothing happened.",

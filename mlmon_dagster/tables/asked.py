@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from zoneinfo import ZoneInfo
 
 from mlmon_dagster.errors import ConfigError
@@ -17,11 +17,19 @@ Against = str | tuple[dt.datetime, dt.datetime]  # the baseline, a version, or a
 _VERSION = "version:"
 
 
-def moments_of(
-    spec: ModelSpec, first: dt.date | None, last: dt.date | None
-) -> tuple[dt.datetime | None, dt.datetime | None]:
+class Days(NamedTuple):
+    """Days of a model's zone, both ends included; an end that is None is open."""
+
+    first: dt.date | None = None
+    last: dt.date | None = None
+
+
+ALWAYS = Days()
+
+
+def moments_of(spec: ModelSpec, days: Days) -> tuple[dt.datetime | None, dt.datetime | None]:
     """Return the UTC start of the first day and the UTC end of the last, in the model's zone."""
-    zone = ZoneInfo(spec.time.zone)
+    zone, (first, last) = ZoneInfo(spec.time.zone), days
     start = dt.datetime.combine(first, dt.time(), zone).astimezone(dt.UTC) if first else None
     if last is None:
         return start, None
@@ -29,15 +37,13 @@ def moments_of(
     return start, dt.datetime.combine(after, dt.time(), zone).astimezone(dt.UTC)
 
 
-def complete_period(
-    spec: ModelSpec, first: dt.date | None, last: dt.date | None, now: dt.datetime
-) -> tuple[Window, ...]:
-    """Return the windows of a period that are over, oldest first; an end left out is open.
+def complete_period(spec: ModelSpec, days: Days, now: dt.datetime) -> tuple[Window, ...]:
+    """Return the windows of a period that are over, oldest first.
 
     Raises:
         ConfigError: If there are none.
     """
-    start, end = moments_of(spec, first, last)
+    start, end = moments_of(spec, days)
     complete = complete_windows(spec.time, now)
     windows = tuple(
         w for w in complete if (not start or w.start >= start) and (not end or w.end <= end)
@@ -45,8 +51,8 @@ def complete_period(
     if not windows:
         known = window_range(complete) if complete else "none yet"
         raise ConfigError(
-            f"Model {spec.model!r} has no complete window from {first or 'its start'} to "
-            f"{last or 'now'}; complete by {now.isoformat(timespec='seconds')}: {known}."
+            f"Model {spec.model!r} has no complete window from {days.first or 'its start'} to "
+            f"{days.last or 'now'}; complete by {now.isoformat(timespec='seconds')}: {known}."
         )
     return windows
 
@@ -62,7 +68,7 @@ def window_named(project: Project, spec: ModelSpec, key: str) -> Window:
     Raises:
         ConfigError: If there is none.
     """
-    complete = complete_period(spec, None, None, project.now())
+    complete = complete_period(spec, ALWAYS, project.now())
     found = next((w for w in complete if w.key == key), None)
     if found is None:
         raise ConfigError(
@@ -73,26 +79,20 @@ def window_named(project: Project, spec: ModelSpec, key: str) -> Window:
 
 
 def period_asked(
-    project: Project,
-    spec: ModelSpec,
-    window: str | None,
-    first: dt.date | None,
-    last: dt.date | None,
+    project: Project, spec: ModelSpec, window: str | None, days: Days
 ) -> tuple[Window, ...] | None:
     """Return the windows that somebody named by one key or by two days; None if by neither.
 
     Raises:
         ConfigError: If there are no such windows, or both were given.
     """
-    if window is not None and (first is not None or last is not None):
+    if window is not None and days != ALWAYS:
         raise ConfigError(
             "Either --window, or --from and --to (in Python: window, or first, last)."
         )
     if window is not None:
         return (window_named(project, spec, window),)
-    if first is None and last is None:
-        return None
-    return complete_period(spec, first, last, project.now())
+    return None if days == ALWAYS else complete_period(spec, days, project.now())
 
 
 def against_asked(project: Project, spec: ModelSpec, text: str) -> tuple[Against, str]:
@@ -118,12 +118,12 @@ def against_asked(project: Project, spec: ModelSpec, text: str) -> tuple[Against
         one = window_named(project, spec, text)
         return (one.start, one.end), one.key
     try:
-        days = dt.date.fromisoformat(first), dt.date.fromisoformat(last)
+        days = Days(dt.date.fromisoformat(first), dt.date.fromisoformat(last))
     except ValueError as error:
         raise ConfigError(
             f"{text!r}: expected baseline, a window, DAY..DAY or version:V."
         ) from error
-    start, end = moments_of(spec, *days)
+    start, end = moments_of(spec, days)
     assert start is not None
     assert end is not None
     return (start, end), f"{first} to {last}"

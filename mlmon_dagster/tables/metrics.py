@@ -13,7 +13,7 @@ from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.declaration import Granularity
 from mlmon_dagster.spec.names import ALL, counted, did_you_mean, listed
-from mlmon_dagster.tables.asked import moments_of
+from mlmon_dagster.tables.asked import ALWAYS, Days, moments_of
 from mlmon_dagster.tables.rendering import csv_text, json_lines, render_text
 from mlmon_dagster.tables.table import Answer, Column, Table, digits
 
@@ -70,8 +70,7 @@ def query_metrics(
     model_version: str = ALL,
     slice_: str | None = None,
     granularity: Granularity | None = None,
-    first: dt.date | None = None,
-    last: dt.date | None = None,
+    days: Days = ALWAYS,
     as_of: dt.datetime | None = None,
 ) -> pd.DataFrame:
     """Return the metrics that match, one row each, ordered by window.
@@ -85,7 +84,7 @@ def query_metrics(
             windows are asked for as of a past moment.
     """
     slice_key, slice_value = _slice(slice_)
-    start, end = moments_of(spec, first, last)
+    start, end = moments_of(spec, days)
     if granularity in (None, spec.time.granularity):
         from mlmon_dagster.profiles.estimates import with_learnt_bands
         from mlmon_dagster.store.state import metric_log
@@ -147,8 +146,7 @@ def metrics_by_days(
     project: Project,
     spec: ModelSpec,
     *,
-    first: dt.date | None = None,
-    last: dt.date | None = None,
+    days: Days = ALWAYS,
     granularity: Granularity | None = None,
     newest_first: bool = False,
     **wanted: Any,
@@ -161,34 +159,29 @@ def metrics_by_days(
     Args:
         project: The project.
         spec: The model.
-        first: First day.
-        last: Last day.
+        days: Which.
         granularity: As of `query_metrics`.
         newest_first: Begin with the newest days, a few, then more at a time; rows within a part
             keep their order.
         **wanted: What else `query_metrics` takes.
     """
     if granularity not in (None, spec.time.granularity):
-        frame = query_metrics(
-            project, spec, first=first, last=last, granularity=granularity, **wanted
-        )
+        frame = query_metrics(project, spec, days=days, granularity=granularity, **wanted)
         if len(frame):
             yield frame
         return
     from mlmon_dagster.store.state import metric_log
 
     zone = ZoneInfo(spec.time.zone)
-    starts = metric_log.window_starts(
-        project.store.state, spec.model, *moments_of(spec, first, last)
-    )
-    days = list(dict.fromkeys(start.astimezone(zone).date() for start in starts))
+    starts = metric_log.window_starts(project.store.state, spec.model, *moments_of(spec, days))
+    left = list(dict.fromkeys(start.astimezone(zone).date() for start in starts))
     size = 1 if newest_first else _DAYS_AT_A_TIME
-    while days:
+    while left:
         if newest_first:
-            part, days = days[-size:], days[:-size]
+            part, left = left[-size:], left[:-size]
         else:
-            part, days = days[:size], days[size:]
-        frame = query_metrics(project, spec, first=part[0], last=part[-1], **wanted)
+            part, left = left[:size], left[size:]
+        frame = query_metrics(project, spec, days=Days(part[0], part[-1]), **wanted)
         if len(frame):
             yield frame
         size = min(size * 3, _DAYS_AT_A_TIME)
@@ -278,23 +271,3 @@ def pick_newest_windows(frame: pd.DataFrame, limit: int) -> pd.DataFrame:
     # What is true of the whole before what is true of its parts.
     whole_first = newest.sort_values("slice_key", key=lambda key: key.ne(ALL), kind="stable")
     return whole_first.head(limit)
-
-
-def list_verdicts_beside(
-    project: Project, spec: ModelSpec, frame: pd.DataFrame, wanted: dict[str, Any]
-) -> pd.DataFrame:
-    """Return the verdicts on the metrics that were asked for."""
-    from mlmon_dagster.store.state import monitor_results
-
-    start, end = moments_of(spec, wanted["first"], wanted["last"])
-    found = monitor_results.newest(project.store.state, spec.model, start, end)
-    found = found[found["dataset"] == wanted["dataset"]]
-    if wanted["metric"]:
-        found = found[found["metric"].isin(wanted["metric"])]
-    if wanted["column"]:
-        found = found[found["column_name"].isin(wanted["column"])]
-    if wanted["slice_"]:
-        parts = frame[["slice_key", "slice_value"]].drop_duplicates()
-        found = found.merge(parts, on=["slice_key", "slice_value"])
-    verdicts: pd.DataFrame = found
-    return verdicts

@@ -10,10 +10,9 @@ import datetime as dt
 import gzip
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
-from typing import TYPE_CHECKING
 
 from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
@@ -28,15 +27,9 @@ from mlmon_dagster.store.state import manifest, model_history, window_state
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 from mlmon_dagster.tables.standing import StandingVerdicts
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 FRESH_SECONDS = 30.0
 _STATUS = {"OK": 0.0, "WARN": 1.0, "ERROR": 2.0}
 ABOUT = {
-    "mlmon_metric": "A stored metric of a window.",
-    "mlmon_metric_lower": "Lower end of the 95 % interval of a stored metric.",
-    "mlmon_metric_upper": "Upper end of the 95 % interval of a stored metric.",
     "mlmon_monitor_status": "Verdict on the newest window: 0 OK, 1 WARN, 2 ERROR; none is NO_DATA.",
     "mlmon_monitor_no_data": "1 where a monitor could not judge its newest window.",
     "mlmon_monitor_value": "The value that the monitor judged, in the unit of its metric.",
@@ -62,13 +55,12 @@ ABOUT = {
     "mlmon_left_out_alerts": "Open alerts that are left out because there are too many.",
     "mlmon_snapshot_timestamp_seconds": "When these numbers were read from the database.",
 }
-_COMMON = ("metric", "column_name", "slice_key", "slice_value")
-MONITOR_LABELS = ("model", "monitor", "family", *_COMMON)
-METRIC_LABELS = ("model", "dataset", "model_version", *_COMMON)
+MONITOR_LABELS = (
+    "model", "monitor", "family", "metric", "column_name", "slice_key", "slice_value",
+)  # fmt: skip
 _MONITOR = itemgetter(*MONITOR_LABELS)
 _LABEL = {"column_name": "column"}
 _ESCAPED = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
-_END = b"# EOF\n"
 Sees = Callable[[str], bool]
 
 
@@ -309,47 +301,3 @@ def _of_models(family: Metric, sees: Sees) -> Metric:
     kept = Metric(family.name, family.documentation, family.type)
     kept.samples = [s for s in family.samples if "model" not in s.labels or sees(s.labels["model"])]
     return kept
-
-
-def history(metrics: pd.DataFrame, verdicts: pd.DataFrame) -> Iterator[bytes]:
-    """Write stored numbers with the ends of their windows as times, for backfilling Prometheus.
-
-    Args:
-        metrics: Columns of the view ``mlmon_metric``.
-        verdicts: Columns of the view ``mlmon_monitor``.
-
-    Yields:
-        Pieces of an OpenMetrics text, as ``promtool tsdb create-blocks-from openmetrics`` takes it.
-    """
-    for name, column in (("", "value"), ("_lower", "lower"), ("_upper", "upper")):
-        yield _dated(f"mlmon_metric{name}", metrics, metrics[column], METRIC_LABELS)
-    judged = verdicts[verdicts["status"].isin(_STATUS)]
-    for name, column in (("value", "value"), ("excess", "excess"), ("baseline", "baseline_value")):
-        yield _dated(f"mlmon_monitor_{name}", judged, judged[column], MONITOR_LABELS)
-    yield _dated("mlmon_monitor_status", judged, judged["status"].map(_STATUS), MONITOR_LABELS)
-    blind = verdicts[~verdicts["status"].isin(_STATUS)]
-    yield _dated(
-        "mlmon_monitor_no_data", blind, blind["n"] * 0.0 + 1.0, (*MONITOR_LABELS, "reason")
-    )
-    yield _END
-
-
-def _dated(
-    name: str, frame: pd.DataFrame, values: pd.Series[float], columns: Sequence[str]
-) -> bytes:
-    """Write one family, all samples of a series together, oldest first."""
-    labels = list(columns)
-    known = frame.assign(sampled=values.astype(float))
-    known = known[known["sampled"].notna()].sort_values([*labels, "window_end"])
-    if known.empty:
-        return b""
-    lines = (
-        f"{name}{{{_written(labels, texts)}}} {value!r} {int(at.timestamp())}\n"
-        for texts, value, at in zip(
-            known[labels].itertuples(index=False, name=None),
-            known["sampled"],
-            known["window_end"],
-            strict=True,
-        )
-    )
-    return "".join([_head(name), *lines]).encode()

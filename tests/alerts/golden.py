@@ -14,15 +14,12 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from mlmon_dagster.alerts.messages.message import Item, Message, outbox_row
-from mlmon_dagster.alerts.receivers.alertmanager import AlertmanagerReceiver
 from mlmon_dagster.alerts.receivers.apprise import AppriseReceiver
 from mlmon_dagster.alerts.receivers.base import Delivery, Posted, Receiver
 from mlmon_dagster.alerts.receivers.email import compose
-from mlmon_dagster.alerts.receivers.http_post import Endpoint
 from mlmon_dagster.alerts.receivers.pagerduty import PagerDutyReceiver
 from mlmon_dagster.alerts.receivers.slack import render
-from mlmon_dagster.alerts.receivers.teams import TeamsReceiver
-from mlmon_dagster.alerts.receivers.webhook import WebhookReceiver
+from mlmon_dagster.alerts.receivers.webhook import Endpoint, WebhookReceiver
 from tests.alerts.test_services import running
 
 FOLDER: Final = Path(__file__).parent / "golden"
@@ -54,15 +51,11 @@ MESSAGES: Final = {
         links=(("Report", "https://pages.example.com/m/churn"),),
     ),
 }  # fmt: skip
-RECEIVERS: Final = (
-    "slack", "console", "email", "webhook", "teams", "pagerduty", "alertmanager", "apprise",
-)  # fmt: skip
+RECEIVERS: Final = ("slack", "console", "email", "webhook", "pagerduty", "apprise")
 Post = Callable[[str], Receiver]
 _POSTED: Final[dict[str, Post]] = {
     "webhook": lambda url: WebhookReceiver(_at(url), clock=NOW.timestamp),
-    "teams": lambda url: TeamsReceiver(_at(url)),
     "pagerduty": lambda url: PagerDutyReceiver(_at(url)),
-    "alertmanager": lambda url: AlertmanagerReceiver(_at(url), clock=NOW.timestamp),
     "apprise": lambda url: AppriseReceiver(_at(url.replace("http://", "json://"))),
 }
 

@@ -18,12 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from mlmon_dagster.alerts.lifecycle.pipeline_failures import RunFailure, observe_run_failures
 from mlmon_dagster.alerts.messages.digest import write_digests
 from mlmon_dagster.alerts.messages.view import dagster_links
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from mlmon_dagster.monitors.evidence import excess
-from mlmon_dagster.monitors.wording import no_verdict
 from mlmon_dagster.pipeline.receivers import draw_plot
 from mlmon_dagster.spec import ModelSpec, load_model
 from mlmon_dagster.store import Store, open_store
@@ -91,21 +89,6 @@ def missed(day: int, worse: float, status: str = "OK", why: str = "") -> dict[st
     )  # fmt: skip
 
 
-def drift(day: int, column: str, status: str, value: float) -> dict[str, Any]:
-    first = f"{column} lies above everything seen before in {value / 1.23:.1%} of rows.\n"
-    message = (first.replace("%", " %") if status != "OK" else "") + (
-        f"PSI of {column} is {value + 0.04:.2f} where chance gives 0.04 "
-        f"(n 776, baseline n 30,214): {value:.2f} beyond chance, "
-        f"{'above' if status != 'OK' else 'not above'} 0.10."
-    )
-    airport = {"slice_key": "origin", "slice_value": "JFK", "value": value * 1.6, "n": 288}
-    return row(
-        day, status, column_name=column, message=message, value=value, baseline_value=None,
-        threshold="above 0.10", details={"worst_slices": [airport]} if status != "OK" else {},
-        **excess(value, 0.1),
-    )  # fmt: skip
-
-
 def nulls(day: int, column: str, share: float) -> dict[str, Any]:
     status = "WARN" if share > 0.6 else "OK"
     rows = "in every row" if share == 1 else f"in {share:.0%} of rows".replace("%", " %")
@@ -138,15 +121,6 @@ def opened(stage: Stage) -> None:
     days = [roc_auc(d, value=0.72 + NOISE.normal(0, 0.015)) for d in range(1, 25)]
     bad = [roc_auc(25, "ERROR", 0.63), roc_auc(26, "ERROR", 0.59)]
     stage.tell(27, *days, *bad)
-
-
-def escalated(stage: Stage) -> None:
-    columns = ("temp", "dewp")
-    history = [
-        drift(d, c, "OK", abs(NOISE.normal(0.01, 0.01))) for d in range(1, 25) for c in columns
-    ]
-    stage.tell(26, *history, drift(25, "temp", "WARN", 0.24))
-    stage.tell(27, drift(26, "temp", "ERROR", 0.71), drift(26, "dewp", "OK", 0.02))
 
 
 def grouped(stage: Stage) -> None:
@@ -194,32 +168,6 @@ def money(stage: Stage) -> None:
     stage.tell(11, *days, failed)
 
 
-def support(stage: Stage) -> None:
-    """What the demo says in July, as if it were December."""
-    stage.tell(17, *(drift(d, "temp", "OK", 0.02) for d in range(1, 15)))
-    said = (
-        "temp lies above everything seen before in 100 % of rows.\nPSI of temp is 7.38 where "
-        "chance gives 0.03 (n 999, baseline n 32,059): 7.35 beyond chance, above 0.10."
-    )
-    for day in (15, 16, 17):
-        stage.tell(day + 1, drift(day, "temp", "WARN", 7.35) | {"message": said})
-
-
-def not_judged(stage: Stage) -> None:
-    """A model whose baseline has never come."""
-    for day in range(1, 9):
-        rows = [
-            drift(day, column, "NO_DATA", 0.0)
-            | {
-                "value": None,
-                "reason": "learning",
-                "message": no_verdict(f"PSI of {column}", "learning", 776),
-            }
-            for column in WEATHER
-        ]
-        stage.tell(day + 1, *rows)
-
-
 def digest(stage: Stage) -> None:
     opened(stage)
     grouped_days = [nulls(d, "temp", 1.0) for d in range(26, 29)]
@@ -230,23 +178,12 @@ def digest(stage: Stage) -> None:
     stage.tell(30)
 
 
-def run_failure(stage: Stage) -> None:
-    message = "StoreError: No space left on device while writing profiles of 2013-12-30."
-    failure = RunFailure("flight_delay", RUN, moment(31), message)
-    observe_run_failures(stage.store, [failure], now=moment(31))
-    stage.tell(31.02)
-
-
 SCENES: dict[str, Callable[[Stage], None]] = {
     "opened": opened,
     "why": why,
-    "escalated": escalated,
     "grouped": grouped,
     "money": money,
     "digest": digest,
-    "run-failure": run_failure,
-    "support": support,
-    "not-judged": not_judged,
 }
 
 

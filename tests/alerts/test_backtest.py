@@ -84,37 +84,25 @@ def test_a_distance_is_judged_by_what_it_is_beyond_chance() -> None:
     assert found.threshold == "above 0.10 beyond chance"
 
 
-def test_a_drop_is_judged_by_how_much_worse_it_was() -> None:
-    rows = verdicts(["ERROR", "OK", "ERROR", "OK", "ERROR"], [0.7] * 5, "drop 0.05")
-    for row, worse in zip(rows, (0.06, 0.01, 0.08, 0.02, 0.3), strict=True):
+@pytest.mark.parametrize(
+    ("threshold", "letters", "values", "worst", "suggested"),
+    [
+        ("below 50.00", "PEPEP", [100.0, 40.0, 100.0, 45.0, 100.0], 40, 45),
+        ("beyond 0.10", "EPEPE", [-0.3, 0.01, -0.2, 0.02, -0.25], 0.3, 0.25),
+        ("drop 0.05", "EPEPE", [0.06, 0.01, 0.08, 0.02, 0.3], 0.3, 0.08),
+        ("26 hours", "EPE", [0.7] * 3, None, None),  # no number
+    ],
+)
+def test_a_limit_is_moved_to_its_own_side(
+    threshold: str, letters: str, values: list[float], worst: float, suggested: float
+) -> None:
+    """A shift down is as bad as one up, and a drop is judged by how much worse it was."""
+    rows = verdicts(["ERROR" if x == "E" else "OK" for x in letters], values, threshold)
+    for row, worse in zip(rows, values, strict=True):
         row["details"] = json.dumps({"worse_by": worse})
     [found] = backtest(rows)
 
-    assert (found.worst, found.suggested) == (0.3, 0.08)
-
-
-def test_a_lower_limit_is_moved_down() -> None:
-    values = [100.0, 40.0, 100.0, 45.0, 100.0]
-    rows = verdicts(["ERROR" if v < 50 else "OK" for v in values], values, "below 50.00")
-    [found] = backtest(rows)
-
-    assert found.worst == 40
-    assert found.suggested == 45
-
-
-def test_a_shift_downwards_is_as_bad_as_one_upwards() -> None:
-    values = [-0.3, 0.01, -0.2, 0.02, -0.25]
-    statuses = ["WARN" if abs(v) > 0.1 else "OK" for v in values]
-    [found] = backtest(verdicts(statuses, values, "beyond 0.10"))
-
-    assert (found.worst, found.suggested) == (0.3, 0.25)
-
-
-def test_a_threshold_that_is_no_number_gets_no_suggestion() -> None:
-    [found] = backtest(verdicts(["ERROR", "OK", "ERROR"], None, "26 hours"))
-
-    assert len(found.opened) == 2
-    assert found.suggested is None
+    assert (found.worst, found.suggested) == (worst, suggested)
 
 
 @given(

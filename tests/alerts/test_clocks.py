@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 
-from mlmon_dagster.alerts.lifecycle.apply_results import fold_results
-from mlmon_dagster.alerts.messages.incidents import flush_groups
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from mlmon_dagster.alerts.receivers.worker import DeliveryPolicy, deliver
 from mlmon_dagster.store import Store, outbox
 from mlmon_dagster.store.clocks import LONGEST_PAUSE
 from tests.alerts.fake_slack import FakeSlack
-from tests.alerts.worlds import alerts_of, day, observe, result, rows_of, settle, spec_of
-from tests.alerts.worlds import outbox as outbox_table
+from tests.alerts.worlds import alerts_of, day, result, settle, spec_of
 
 NOW = dt.datetime(2024, 1, 3, 12, tzinfo=dt.UTC)
 YEAR = dt.timedelta(days=365)
@@ -65,39 +62,6 @@ def test_a_clock_that_goes_back_tells_nothing_twice_and_puts_nothing_off(
     assert told(slack) == MODELS
 
 
-def test_a_post_whose_answer_was_lost_under_a_clock_ahead_is_found_and_not_repeated(
-    any_store: Store, slack: FakeSlack, receiver: SlackReceiver
-) -> None:
-    slack_now = dt.datetime.now(dt.UTC)  # by Slack's clock, which nobody puts forward
-    open_incidents(any_store, MODELS[:1])
-    send_at(any_store, receiver, slack_now + YEAR)
-    open_incidents(any_store, MODELS[1:2])
-    slack.script("chat.postMessage", "after_500")
-    send_at(any_store, receiver, slack_now + YEAR)
-    send_at(any_store, receiver, slack_now + YEAR + HOUR)  # looked up while it is still ahead
-    open_incidents(any_store, MODELS[2:3])
-    slack.script("chat.postMessage", "after_500")
-    send_at(any_store, receiver, slack_now + YEAR)
-    left = send_at(any_store, receiver, slack_now)
-
-    assert left == 0
-    assert told(slack) == MODELS[:3]
-
-
-def test_a_lease_that_ends_in_a_year_is_taken_over_after_the_longest_lease(
-    any_store: Store, slack: FakeSlack, receiver: SlackReceiver
-) -> None:
-    open_incidents(any_store, MODELS[:1])
-    lease = dt.timedelta(seconds=60)
-    outbox.claim_next(
-        any_store.state, owner="dead", receivers=["slack"], now=NOW + YEAR, lease=lease
-    )
-    at_once = send_at(any_store, receiver, NOW)
-    later = send_at(any_store, receiver, NOW + lease)
-
-    assert (at_once, later, len(slack.messages)) == (1, 0, 1)
-
-
 def test_a_channel_that_a_clock_ahead_closed_can_be_closed_again(store: Store) -> None:
     pause = dt.timedelta(seconds=30)
     outbox.close_gate(store.state, "#ml-alerts", NOW + YEAR, pause)
@@ -111,26 +75,6 @@ def test_a_channel_that_a_clock_ahead_closed_can_be_closed_again(store: Store) -
         return found is not None
 
     assert (claim(NOW), claim(NOW + pause)) == (False, True)
-
-
-def test_an_alert_that_a_clock_ahead_opened_waits_for_no_year_to_be_told(store: Store) -> None:
-    spec = spec_of(group_wait="5m")
-    observe(store, result(1))
-    fold_results(store, [spec], NOW + YEAR)
-
-    assert flush_groups(store, [spec], NOW) == 1
-
-
-def test_a_reminder_is_due_one_wait_after_a_clock_that_was_ahead_is_right(store: Store) -> None:
-    spec = spec_of(repeat="24h")
-    settle(store, [spec], NOW + YEAR, result(1))
-    flushed = [flush_groups(store, [spec], NOW)]
-    for hours, number in ((23, 2), (25, 3)):
-        moment = NOW + dt.timedelta(hours=hours)
-        flushed.append(settle(store, [spec], moment, result(number)))
-
-    assert flushed == [0, 0, 1]
-    assert [row["kind"] for row in rows_of(store, outbox_table)] == ["opened", "repeated"]
 
 
 def test_verdicts_on_windows_that_have_not_been_do_not_hide_those_that_have(store: Store) -> None:

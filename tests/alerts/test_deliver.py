@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-import random
 import signal
-import threading
 
 import pytest
 
@@ -196,24 +194,6 @@ def test_a_message_waits_for(
     assert slack.messages[1].thread_ts == head.ts
 
 
-def test_a_reply_waits_for_the_reply_before_it(
-    any_store: Store, slack: FakeSlack, receiver: SlackReceiver
-) -> None:
-    patient = DeliveryPolicy(settle_seconds=30, pace_seconds=0, idle_seconds=0)
-    worlds.settle(any_store, SPECS, day(2), result(1))
-    deliver(any_store, {"slack": receiver}, policy=patient)
-    slack.script("chat.postMessage", "500")
-    worlds.settle(any_store, SPECS, day(4), result(3))
-    deliver(any_store, {"slack": receiver}, policy=patient)
-    worlds.settle(any_store, SPECS, day(5), result(4, "OK"))
-    deliver(any_store, {"slack": receiver}, policy=patient)
-    waiting = statuses(any_store)
-    deliver(any_store, {"slack": receiver}, policy=patient, clock=lambda: after(31))
-
-    assert waiting == ["sent", "unknown", "queued", "queued"]
-    assert keys(slack) == expected_keys(any_store)
-
-
 def test_other_groups_do_not_wait(store: Store, slack: FakeSlack, receiver: SlackReceiver) -> None:
     open_threads(store, 2)
     slack.script("chat.postMessage", "500")
@@ -224,28 +204,6 @@ def test_other_groups_do_not_wait(store: Store, slack: FakeSlack, receiver: Slac
 
 
 # Several workers
-
-
-def test_workers_at_once_send_once(
-    any_store: Store, slack: FakeSlack, receiver: SlackReceiver
-) -> None:
-    models = [f"m{i}" for i in range(4)]
-    specs = [spec_of(model) for model in models]
-    observe(any_store, *(result(1, model=model) for model in models))
-
-    def work() -> None:
-        dispatch(any_store, specs, day(2), {"slack": receiver}, budget_seconds=10)
-        send(any_store, receiver)
-
-    threads = [threading.Thread(target=work) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    send(any_store, receiver, clock=lambda: after(5))
-
-    assert sorted(keys(slack)) == sorted(expected_keys(any_store))
-    assert len(slack.messages) == 4
 
 
 def test_two_claims_never_meet(any_store: Store) -> None:
@@ -299,84 +257,7 @@ def test_a_worker_killed_at_any_step_leaves_exactly_one_message(
     assert statuses(any_store) == ["sent"]
 
 
-# Everything at once
-
-
-FAULTS = ["429:1", "500", "503", "reset", "eof", "internal_error"]
-FAULTS += [f"after_{fault}" for fault in ("500", "503", "reset", "eof", "truncated")]
-
-
-@pytest.mark.slow
-def test_nothing_is_lost_doubled_or_out_of_order_among_faults(
-    any_store: Store, slack: FakeSlack
-) -> None:
-    rng = random.Random(7)
-    receiver = SlackReceiver(slack.token, base_url=slack.url, timeout_seconds=30)
-    steps = [rng.choice(FAULTS) if rng.random() < 0.4 else "" for _ in range(200)]
-    slack.script("chat.postMessage", *steps)
-    slack.script("conversations.history", *("500" if i % 5 == 0 else "" for i in range(60)))
-    models = [f"m{i}" for i in range(4)]
-    specs = [spec_of(model) for model in models]
-    for number in range(1, 7):
-        status = "OK" if number % 3 == 0 else "ERROR"
-        worlds.settle(
-            any_store,
-            specs,
-            day(number + 1) + dt.timedelta(hours=1),
-            *(result(number, status, model=m, column_name=f"c{number % 2}") for m in models),
-            *(result(number, "OK", model=m, column_name=f"c{(number + 1) % 2}") for m in models),
-        )
-        workers = [
-            threading.Thread(
-                target=lambda: send(any_store, receiver, max_messages=40, budget_seconds=3)
-            )
-            for _ in range(2)
-        ]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-    for minutes in range(1, 60):  # the clock runs ahead, so that gates and leases are no wait
-        ahead = dt.timedelta(minutes=2 * minutes)
-        left = send(
-            any_store,
-            receiver,
-            max_messages=500,
-            clock=lambda ahead=ahead: dt.datetime.now(dt.UTC) + ahead,
-        )
-        if left.n_waiting == 0:
-            break
-
-    sent = [r for r in rows_of(any_store, outbox) if r["status"] == "sent" and r["kind"] != "head"]
-    order = {row["idempotency_key"]: row["id"] for row in sent}
-    by_group: dict[str, list[int]] = {}
-    for message in slack.messages:
-        row = next(r for r in sent if r["idempotency_key"] == message.key)
-        by_group.setdefault(row["group_key"], []).append(order[message.key])
-    thread_of = {row["idempotency_key"]: row["head_key"] for row in sent}
-    ts_of = {message.key: message.ts for message in slack.messages}
-    assert sorted(keys(slack)) == sorted(order)
-    assert all(m.thread_ts == ts_of.get(thread_of[m.key], "") for m in slack.messages)
-    assert all(ids == sorted(ids) for ids in by_group.values())
-    assert {r["status"] for r in rows_of(any_store, outbox)} <= {"sent", "superseded"}
-    assert len(sent) >= 4 * 3
-
-
 # Waiting
-
-
-def test_what_becomes_due_while_the_worker_looks_is_not_left_for_the_next_call(
-    store: Store, slack: FakeSlack, receiver: SlackReceiver
-) -> None:
-    open_threads(store)
-    due = NOW + dt.timedelta(milliseconds=1)
-    with store.state.begin() as conn:
-        conn.execute(outbox.update().values(next_at=due))
-    times = iter([NOW])
-    clock = lambda: next(times, due + dt.timedelta(milliseconds=1))  # noqa: E731
-    report = deliver(store, {"slack": receiver}, clock=clock)
-
-    assert report.n_sent == 1
 
 
 # The whole way

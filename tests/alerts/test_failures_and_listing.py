@@ -11,7 +11,7 @@ from mlmon_dagster.alerts.lifecycle.apply_results import fold_results
 from mlmon_dagster.alerts.lifecycle.pipeline_failures import (
     RunFailure,
     RunSuccess,
-    observe_run_failures,
+    observe_runs,
 )
 from mlmon_dagster.alerts.messages.incidents import count_untold
 from mlmon_dagster.alerts.messages.view import dagster_links
@@ -33,14 +33,14 @@ def test_a_failed_run_is_told_once_and_ends_with_the_next_success(
     any_store: Store, slack: FakeSlack, receiver: SlackReceiver
 ) -> None:
     links = dagster_links("http://ui")
-    new = [observe_run_failures(any_store, [FAILURE], now=day(2)) for _ in range(2)]
+    new = [observe_runs(any_store, [FAILURE], now=day(2)) for _ in range(2)]
     settle(any_store, SPECS, day(2), links=links)
     send(any_store, receiver)
     earlier = RunSuccess("credit", "run-0", day(1))
-    observe_run_failures(any_store, [FAILURE], [earlier], now=day(3))
+    observe_runs(any_store, [FAILURE, earlier], now=day(3))
     still = settle(any_store, SPECS, day(2), links=links)
     success = RunSuccess("credit", "run-2", day(3))
-    observe_run_failures(any_store, [FAILURE], [earlier, success], now=day(3))
+    observe_runs(any_store, [FAILURE, earlier, success], now=day(3))
     settle(any_store, SPECS, day(3), links=links)
     send(any_store, receiver)
 
@@ -60,7 +60,7 @@ def test_kinds_of_failures_are_alerts_of_their_own(store: Store) -> None:
         RunFailure("credit", "run-1", day(2), "drift", kind="check"),
         RunFailure("credit", "sha", day(2), "", kind="file", owner="team:data"),
     ]
-    observe_run_failures(store, failures, now=day(2))
+    observe_runs(store, failures, now=day(2))
     settle(store, SPECS, day(2))
 
     found = {e.monitor: e.message for e in list_alerts(store)}
@@ -69,10 +69,6 @@ def test_kinds_of_failures_are_alerts_of_their_own(store: Store) -> None:
         "pipeline/check": "A check crashed: drift",
         "pipeline/file": "A file was quarantined",
     }
-
-
-def test_nothing_to_report_is_nothing(store: Store) -> None:
-    assert observe_run_failures(store, [], now=day(2)) == 0
 
 
 def test_episodes_are_listed_with_their_worst_value(any_store: Store) -> None:
@@ -102,30 +98,6 @@ def test_the_worst_of_a_falling_metric_is_the_lowest(store: Store) -> None:
     settle(store, SPECS, day(5), *falling)
 
     assert [e.worst_value for e in list_alerts(store)] == [0.6]
-
-
-def test_the_list_can_be_narrowed(store: Store) -> None:
-    settle(store, SPECS, day(9), result(1), result(2, "OK"), result(7, column_name="b"))
-
-    assert len(list_alerts(store, "other")) == 0
-    assert [e.state for e in list_alerts(store, state="FIRING")] == ["FIRING"]
-    assert [e.column for e in list_alerts(store, since=day(3))] == ["b"]
-
-
-def test_muted_episodes_say_why(store: Store) -> None:
-    settle(store, SPECS, day(9), result(1, is_backfill=True), result(2, "OK", is_backfill=True))
-    settle(store, SPECS, day(9), result(3))
-
-    assert [(e.episode, e.muted_reason) for e in list_alerts(store)] == [(2, ""), (1, "backfill")]
-
-
-def test_the_table_is_plain_text(store: Store) -> None:
-    settle(store, SPECS, day(9), result(1, slice_key="region", slice_value="a\nb"))
-
-    table = render_text(Answer(ALERTS, list_alerts(store))).splitlines()
-    assert render_text(Answer(ALERTS, [])) == "No alerts."
-    assert len(table) == 2
-    assert "FIRING  ERROR     credit  drift: PSI of age  region=a b  2024-01-01  " in table[1]
 
 
 def test_windows_are_named_as_the_models_zone_has_them(store: Store) -> None:

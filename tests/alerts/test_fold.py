@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import random
-import threading
 from typing import Any
 
 import pytest
@@ -56,13 +54,6 @@ def test_results_are_taken_in_once_and_in_order_of_windows(any_store: Store) -> 
     assert all(row["folded_at"] == NOW for row in rows_of(any_store, monitor_result))
 
 
-def test_an_alert_keeps_the_numbers_of_its_last_failure(store: Store) -> None:
-    fold(store, result(1, value=0.4), result(2, value=0.6, n=7))
-
-    row = only_alert(store)
-    assert (row["state"], row["value"], row["opened_window"]) == ("FIRING", 0.6, day(1))
-
-
 def test_since_is_the_first_bad_day_in_the_list_the_view_the_message_and_its_commands(
     store: Store,
 ) -> None:
@@ -82,52 +73,6 @@ def test_since_is_the_first_bad_day_in_the_list_the_view_the_message_and_its_com
         ask_alert(store, listed.fingerprint[:8], {})
     )
     assert rows_of(store, alert_event)[0]["window_start"] == day(3)  # when it happened
-
-
-def test_results_of_other_models_wait(store: Store) -> None:
-    assert fold(store, result(1, model="other")) == 0
-    assert rows_of(store, alert) == []
-
-
-def test_folding_at_once_in_several_threads_takes_each_result_once(any_store: Store) -> None:
-    letters = ["ERROR", "OK"] * 6
-    observe(any_store, *(result(i, status) for i, status in enumerate(letters, start=1)))
-    folded: list[int] = []
-    threads = [
-        threading.Thread(target=lambda: folded.append(fold_results(any_store, SPECS, NOW)))
-        for _ in range(4)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    assert sum(folded) == 12
-    assert len(history(any_store)) == 12
-    assert only_alert(any_store)["episode"] == 6
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_folding_in_pieces_is_folding_at_once(store: Store, seed: int) -> None:
-    rng = random.Random(seed)
-    rows = [result(i, rng.choice(["OK", "ERROR", "NO_DATA"]), k=2, of_n=3) for i in range(1, 15)]
-    for row in rows:
-        fold(store, row)
-    in_pieces = history(store)
-    fold(store, *({**row, "column_name": "b", "monitor": "drift/psi/b"} for row in rows))
-    at_once = [kind for kind, _ in history(store)[len(in_pieces) :]]
-
-    assert [kind for kind, _ in in_pieces] == at_once
-
-
-def test_late_data_revises_the_newest_window(store: Store) -> None:
-    fold(store, result(1), result(2))
-    fold(store, result(2, "OK", data_version="v2"))
-    fold(store, result(1, "OK", data_version="v2"))
-
-    row = only_alert(store)
-    assert [kind for kind, _ in history(store)] == ["opened", "revised", "resolved", "withdrawn"]
-    assert (row["state"], row["resolved_reason"]) == ("OK", "revised")
 
 
 def test_a_verdict_on_the_same_rows_that_is_another_is_no_late_data(store: Store) -> None:
@@ -158,13 +103,6 @@ def test_identity_is_what_it_is_about_and_not_how_bad_or_whose() -> None:
     assert len({*prints, fingerprint(base, "production"), fingerprint(base, "staging")}) == 9
 
 
-def test_backfilled_windows_open_muted_alerts(store: Store) -> None:
-    fold(store, result(1, is_backfill=True))
-
-    assert only_alert(store)["muted_reason"] == "backfill"
-    assert rows_of(store, alert_event)[0]["muted_reason"] == "backfill"
-
-
 # Suppression
 
 
@@ -181,14 +119,6 @@ def test_a_broken_window_mutes_its_drift_whatever_comes_first(
     found = alerts_by_metric(store)
     assert found["psi"]["muted_reason"] == f"suppressed:{family}/m/:table"
     assert found["m"]["muted_reason"] == ""
-
-
-def test_the_next_sound_window_lets_the_alert_out(store: Store) -> None:
-    cause = {"family": "schema", "metric": "m"}
-    fold(store, result(1, **cause), result(1))
-    fold(store, result(2, "OK", **cause), result(2))
-
-    assert alerts_by_metric(store)["psi"]["muted_reason"] == ""
 
 
 def test_an_alert_that_was_told_and_recovers_is_not_muted_by_a_broken_window(store: Store) -> None:
@@ -402,11 +332,6 @@ def test_late_labels_of_older_windows_are_no_news_of_what_cannot_be_judged(store
     assert [kind for kind, _ in history(store)] == ["opened", "resolved"]
 
 
-def test_windows_taken_in_at_once_end_a_condition_as_windows_one_by_one_do(store: Store) -> None:
-    fold(store, *(no_data(number, "few_rows") for number in range(1, 9)), judged(9))
-    assert [kind for kind, _ in history(store)] == ["opened", "resolved"]
-
-
 def test_another_reason_is_another_alert(store: Store) -> None:
     for number in range(1, 8):
         fold(store, no_data(number, "few_rows"), no_data(number, "no_latency", family="service"))
@@ -423,14 +348,6 @@ def test_what_keeps_most_of_a_family_from_a_verdict_is_its_condition(store: Stor
         fold(store, *few, no_data(number, "not_ordered", column_name="c"))
 
     assert only_alert(store)["monitor"] == "no_verdict/few_rows"
-
-
-def test_no_data_ends_no_alert(store: Store) -> None:
-    fold(store, result(1))
-    for number in range(2, 8):
-        fold(store, no_data(number, "no_baseline"))
-
-    assert alerts_by_metric(store)["psi"]["state"] == "FIRING"
 
 
 def test_a_batch_does_not_cut_a_window(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

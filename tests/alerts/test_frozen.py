@@ -6,10 +6,7 @@ import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Event, Thread
 from typing import Any
-
-import sqlalchemy as sa
 
 from mlmon_dagster.alerts.receivers.base import Delivery, Outcome, Posted
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
@@ -80,17 +77,6 @@ def test_a_worker_frozen_before_its_post_takes_the_second_copy_back(
     assert (row["status"], row["slack_ts"], errors) == ("sent", message.ts, [])
     assert slack.calls.count("chat.postMessage") == 2
     assert slack.calls.count("chat.delete") == 1
-
-
-def test_a_post_that_another_worker_has_found_stays(
-    store: Store, slack: FakeSlack, receiver: SlackReceiver
-) -> None:
-    errors = deliver_frozen(store, receiver, before=False)
-
-    (message,) = slack.messages
-    assert rows_of(store, outbox)[0]["slack_ts"] == message.ts
-    assert slack.calls.count("chat.postMessage") == 1
-    assert errors == []
 
 
 def test_a_late_post_of_unclear_fate_leaves_one_copy(
@@ -166,51 +152,6 @@ def test_a_message_that_is_known_is_never_posted_again_by_looking_for_its_copies
     assert slack.calls.count("chat.postMessage") == 1
 
 
-def test_a_late_post_of_unclear_fate_leaves_one_copy_though_another_worker_begins_just_then(
-    store: Store, slack: FakeSlack, receiver: SlackReceiver
-) -> None:
-    """The other worker takes the message between a look at it and having it looked up again."""
-    settle(store, [spec_of()], day(2), result(1))
-    other, began, may_go = open_store(store.root.path), Event(), Event()
-
-    def begin() -> None:
-        began.set()
-        may_go.wait(30)
-
-    slow = Freezing(receiver, begin, before=True)
-    options = {"policy": IMPATIENT, "clock": lambda: AFTER_THE_LEASE, "max_messages": 1}
-    posting = Thread(target=deliver, args=(other, {"slack": slow}), kwargs=options)
-    looks = 0
-
-    def look(_conn: object, _cursor: object, statement: str, *_: object) -> None:
-        nonlocal looks
-        if "WHERE outbox.id = ?" not in statement or not statement.startswith("SELECT"):
-            return
-        looks += 1
-        if looks == 1:
-            posting.start()
-            assert began.wait(30)
-        else:
-            may_go.set()
-            posting.join(30)
-
-    def another_looks_it_up() -> None:
-        wake_another(store, receiver, max_messages=1)  # it is not there, so it is queued
-        slack.script("chat.postMessage", "after_500")
-        sa.event.listen(store.state, "after_cursor_execute", look)
-
-    frozen = Freezing(receiver, another_looks_it_up, before=True)
-    deliver(store, {"slack": frozen}, policy=PATIENT, clock=lambda: NOW, max_messages=1)
-    sa.event.remove(store.state, "after_cursor_execute", look)
-    n_copies = len(slack.messages)
-    wake_another(store, receiver, clock=in_an_hour)
-    other.close()
-
-    assert (n_copies, looks >= 2) == (2, True)
-    assert rows_of(store, outbox)[0]["slack_ts"] == slack.messages[0].ts
-    assert len(slack.messages) == 1
-
-
 def copies(slack: FakeSlack, n: int) -> list[str]:
     """Post the only message of the channel again; return the names of all copies."""
     (first,) = slack.messages
@@ -224,31 +165,6 @@ def post_without_an_answer(store: Store, slack: FakeSlack, receiver: SlackReceiv
     settle(store, [spec_of()], day(2), result(1))
     slack.script("chat.postMessage", "after_500")
     deliver(store, {"slack": receiver}, policy=PATIENT)
-
-
-def test_looking_a_message_up_leaves_one_copy(
-    store: Store, slack: FakeSlack, receiver: SlackReceiver
-) -> None:
-    post_without_an_answer(store, slack, receiver)
-    oldest, *_ = copies(slack, 2)
-    deliver(store, {"slack": receiver}, policy=PATIENT, clock=in_an_hour)
-
-    (row,) = rows_of(store, outbox)
-    assert (row["status"], row["slack_ts"]) == ("sent", oldest)
-    assert [message.ts for message in slack.messages] == [oldest]
-
-
-def test_a_copy_is_found_though_the_history_breaks_off_after_it(
-    store: Store, slack: FakeSlack, receiver: SlackReceiver
-) -> None:
-    post_without_an_answer(store, slack, receiver)
-    copies(slack, 4)
-    slack.page_size = 1
-    slack.script("conversations.history", "", "500")
-    deliver(store, {"slack": receiver}, policy=PATIENT, clock=in_an_hour)
-
-    assert rows_of(store, outbox)[0]["status"] == "sent"
-    assert slack.calls.count("chat.postMessage") == 1
 
 
 def test_a_message_is_looked_up_again_until_one_copy_is_left(

@@ -12,12 +12,12 @@ from tests.alerts.golden import MESSAGES, RECEIVERS, draw_card, read_golden
 FIELDS = {
     "title": ("null share of balance is high", ()),
     "an item": ("12 % of balance have no value", ()),
-    "numbers": ("null_rate 0.12, limit 0.05", ("alertmanager", "pagerduty")),
-    "more": ("and 3 more: age, region, tenure", ("alertmanager", "pagerduty")),
+    "numbers": ("null_rate 0.12, limit 0.05", ("pagerduty",)),
+    "more": ("and 3 more: age, region, tenure", ("pagerduty",)),
     "why": ("where it is 60 %", ()),
     "owner": ("team:growth", ()),
     "a link": ("https://pages.example.com/m/churn?window=2026-03-04", ()),
-    "a command": ("mlmon trace churn --window 2026-03-04", ("alertmanager",)),
+    "a command": ("mlmon trace churn --window 2026-03-04", ()),
 }
 
 

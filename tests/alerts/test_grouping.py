@@ -16,7 +16,6 @@ from mlmon_dagster.alerts.messages.view import dagster_links
 from mlmon_dagster.alerts.receivers.base import ConsoleReceiver
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver, render
 from mlmon_dagster.alerts.receivers.worker import deliver
-from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.store import Store, alert_state
 from mlmon_dagster.store.state.schema import alert, alert_event, outbox, window_state
 from mlmon_dagster.store.state.sql import upsert
@@ -259,18 +258,6 @@ def test_what_opens_and_ends_between_two_looks_is_told_once_as_over(
     assert (message.colour, "<!here>" in message.text) == ("#1a7f37", False)
 
 
-def test_each_of_several_episodes_between_two_looks_is_told(store: Store) -> None:
-    settle(store, SPECS, day(2), result(1, column_name="seen"))
-    history = [result(i, "ERROR" if i % 2 else "OK", message=f"day {i}") for i in range(1, 9)]
-    still = result(8, column_name="seen")
-    settle(store, SPECS, day(9), *history, still, result(8, column_name="new"))
-
-    _, reply, _ = texts(store)
-    assert reply.count("Opened and resolved: day") == 4
-    assert "1 new, 4 opened and resolved; 2 still firing" in reply
-    assert untold(store) == 0
-
-
 def test_however_many_episodes_are_over_each_is_named_or_counted(store: Store) -> None:
     """Of 40, twelve have a sentence; the others are counted by their alert."""
     history = [result(i, "ERROR" if i % 2 else "OK", message=f"day {i}") for i in range(1, 81)]
@@ -304,18 +291,6 @@ def test_what_has_no_room_in_one_message_comes_in_the_next(store: Store, is_open
         for e in events
     )
     assert len(rows) <= 6
-    assert untold(store) == 0
-
-
-def test_what_is_over_is_told_before_the_next_episode_and_in_no_thread_of_it(
-    store: Store,
-) -> None:
-    settle(store, SPECS, day(4), result(1), result(2, "OK"), result(3))
-
-    over, head = rows_of(store, outbox)
-    assert (over["kind"], head["kind"]) == ("resolved", "opened")
-    assert over["head_key"] == head["head_key"] == ""
-    assert over["group_key"] == head["group_key"]
     assert untold(store) == 0
 
 
@@ -360,19 +335,6 @@ def test_windows_taken_in_at_once_are_muted_one_by_one(store: Store) -> None:
     assert untold(store) == 0
 
 
-def test_an_episode_is_told_though_a_broken_window_follows_before_the_next_look(
-    store: Store,
-) -> None:
-    broken = result(2, family="schema", metric="bad_rate")
-    settle(store, SPECS, day(3), result(1), result(2), broken)
-    settle(
-        store, SPECS, day(4), result(3, "OK"), result(3, "OK", family="schema", metric="bad_rate")
-    )
-
-    assert kinds(store) == ["opened", "resolved"]  # and over before it was sent
-    assert untold(store) == 0
-
-
 def test_every_place_hears_of_what_is_over(store: Store) -> None:
     other = {"severity": "ERROR", "slack": {"channel": "#other"}, "continue": True}
     specs = [spec_of(routes=[other])]
@@ -381,37 +343,6 @@ def test_every_place_hears_of_what_is_over(store: Store) -> None:
 
     over = [row for row in rows_of(store, outbox) if "psi of age" in row["payload"]]
     assert {row["channel"] for row in over} == {"#ml-alerts", "#other"}
-
-
-def test_what_was_over_before_a_silence_began_to_be_looked_at_is_not_told(store: Store) -> None:
-    silence(store, day(1), day(9), model="credit")
-
-    assert settle(store, SPECS, day(3), result(1), result(2, "OK")) == 0
-    assert flush_groups(store, SPECS, day(10)) == 0
-    assert untold(store) == 0
-
-
-def test_an_event_whose_message_was_withdrawn_counts_as_untold_until_another_tells_it(
-    store: Store,
-) -> None:
-    settle(store, SPECS, day(2), result(1))
-    with store.state.begin() as conn:
-        conn.execute(outbox.update().values(status="superseded"))
-
-    assert untold(store) == 1
-
-
-def test_an_end_before_delivery_is_one_message(
-    any_store: Store, slack: FakeSlack, receiver: SlackReceiver
-) -> None:
-    settle(any_store, SPECS, day(2), result(1))
-    settle(any_store, SPECS, day(3), *columns(2, n=1))
-    settle(any_store, SPECS, day(4), result(3, "OK"), *columns(3, "OK", n=1))
-    send(any_store, receiver)
-
-    (message,) = slack.messages
-    assert "2 alerts opened and resolved" in message.text
-    assert [row["status"] for row in rows_of(any_store, outbox)] == ["superseded"] * 3 + ["sent"]
 
 
 def test_a_muted_alert_is_not_told_until_it_is_let_out(store: Store) -> None:
@@ -462,15 +393,6 @@ def test_a_silence_holds_repeats_and_the_end_but_not_other_alerts(store: Store) 
     assert kinds(store) == ["opened", "updated", "head", "head"]
 
 
-def test_a_silence_that_is_ended_early_ends(store: Store) -> None:
-    number = silence(store, day(1), day(9), severity="ERROR")
-    settle(store, SPECS, day(2), result(1))
-
-    assert alert_state.end_silence(store.state, number, day(2))
-    assert not alert_state.end_silence(store.state, number, day(2))
-    assert flush_groups(store, SPECS, day(3)) == 1
-
-
 def test_the_end_under_a_silence_shows_only_in_the_head(store: Store) -> None:
     settle(store, SPECS, day(2), result(1))
     silence(store, day(2), day(9), model="credit")
@@ -479,12 +401,6 @@ def test_the_end_under_a_silence_shows_only_in_the_head(store: Store) -> None:
 
     assert kinds(store) == ["opened", "head"]
     assert "resolved, PSI of age is 0.01 again" in texts(store)[1]
-
-
-@pytest.mark.parametrize("labels", [{}, {"colour": "red"}])
-def test_a_silence_needs_labels_that_alerts_have(labels: dict[str, str]) -> None:
-    with pytest.raises(ConfigError, match="alerts have: model"):
-        matcher(labels)
 
 
 # Backfill
@@ -575,56 +491,6 @@ def test_without_a_token_messages_are_printed_kept_and_slack_is_explained(store:
     assert printed.count("MLMON_SLACK_TOKEN") == 1
     assert report.n_waiting == 0
     assert {row["status"] for row in rows_of(store, outbox)} == {"sent", "superseded"}
-
-
-def test_a_model_without_a_channel_goes_to_the_terminal(
-    store: Store, slack: FakeSlack, receiver: SlackReceiver
-) -> None:
-    stream = io.StringIO()
-    specs = [spec_of(slack=None)]
-    settle(store, specs, day(2), result(1))
-    deliver(store, {"console": ConsoleReceiver(stream, hint=""), "slack": receiver})
-
-    assert "ERROR credit" in stream.getvalue()
-    assert slack.messages == []
-
-
-def test_what_is_changed_later_is_no_error_on_a_terminal_where_nothing_can_be(
-    store: Store,
-) -> None:
-    console = {"console": ConsoleReceiver(io.StringIO())}
-    settle(store, SPECS, day(2), result(1))
-    deliver(store, console, policy=IMPATIENT)
-    settle(store, SPECS, day(3), result(2), result(2, column_name="b"))
-    report = deliver(store, console, policy=IMPATIENT)
-
-    assert report.n_sent == 1
-    assert report.errors == []
-    assert "superseded" in {row["status"] for row in rows_of(store, outbox)}
-
-
-def test_a_thread_begun_on_the_terminal_goes_on_in_slack(
-    store: Store, slack: FakeSlack, receiver: SlackReceiver
-) -> None:
-    settle(store, SPECS, day(2), result(1))
-    deliver(store, {"console": ConsoleReceiver(io.StringIO())})
-    settle(store, SPECS, day(3), result(2, "OK"))
-    report = send(store, receiver)
-
-    (message,) = slack.messages
-    assert "1 resolved" in message.text
-    assert report.n_waiting == report.n_dead == 0
-
-
-def test_what_got_worse_and_was_revised_since_is_told_as_worse(store: Store) -> None:
-    rule = {"k": 1, "of_n": 3}
-    settle(store, SPECS, day(2), result(1, "WARN", **rule))
-    worse = result(2, "ERROR", message="far too high", **rule)
-    observe(store, worse)
-    fold_results(store, SPECS, day(3))
-    settle(store, SPECS, day(4), result(2, "OK", data_version="v2", **rule))
-
-    assert "Worse: far too high" in texts(store)[1]
 
 
 def test_models_that_were_not_asked_for_are_left_alone(store: Store) -> None:

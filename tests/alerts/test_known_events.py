@@ -53,18 +53,6 @@ def test_the_summary_of_a_backfill_leaves_out_what_is_explained_at_its_end(store
     assert "psi of age is high" in texts(store)[1]  # it goes on without the event
 
 
-def test_the_summary_of_a_backfill_leaves_out_drift_that_quality_explains(store: Store) -> None:
-    nulls = {"family": "quality", "metric": "null_rate", "message": "no values"}
-    settle(store, [spec_of()], day(4), *(result(3, is_backfill=True, **kw) for kw in ({}, nulls)))
-
-    (text,) = texts(store)
-    assert "credit: no values" in text
-    assert {e.message: e.standing for e in list_alerts(store)} == {
-        "no values": "firing",
-        "psi of age is high": "",
-    }
-
-
 def test_an_event_explains_its_families_alone(store: Store) -> None:
     latency = {"family": "service", "metric": "p95_latency_ms", "message": "slow"}
     settle(store, [declare()], day(3), result(2), result(2, **latency))

@@ -76,15 +76,6 @@ def test_pagerduty_gets_an_incident_of_its_own_that_is_over_at_once(store: Store
     assert {one["dedup_key"] for one in sent} == {told["event"]["id"]}
 
 
-def test_windows_far_older_than_an_alert_remembers_are_told_too(store: Store) -> None:
-    watched(store, 60)
-    assert correct(store, "ERROR", 9, 10, version="v2", now=62) == 1
-
-    (episode,) = list_alerts(store)
-    assert (episode.state, episode.opened_window, episode.worst_value) == ("RESOLVED", day(9), 0.21)
-    assert (episode.resolved_window, episode.severity) == (day(11), "ERROR")
-
-
 def test_a_correction_back_withdraws_what_was_told_and_says_so_once(any_store: Store) -> None:
     watched(any_store)
     correct(any_store, "ERROR", 8, 9, version="v2")
@@ -95,18 +86,6 @@ def test_a_correction_back_withdraws_what_was_told_and_says_so_once(any_store: S
     assert "Withdrawn on 2024-01-13: 2024-01-08 to 2024-01-09 pass now" in said["plain"]
     assert [e.state for e in list_alerts(any_store)] == ["WITHDRAWN"]
     assert correct(any_store, "ERROR", 8, version="v5", now=15) == 1  # bad after all: told anew
-
-
-def test_a_correction_that_makes_an_episode_longer_amends_it(store: Store) -> None:
-    watched(store)
-    correct(store, "ERROR", 8, version="v2")
-    assert correct(store, "ERROR", 9, 10, version="v2", now=13) == 1
-
-    said = messages(store)[-1]["plain"]
-    assert "Amended on 2024-01-13: 2024-01-08 to 2024-01-10, ROC AUC is 0.21" in said
-    (episode,) = list_alerts(store)
-    assert (episode.opened_window, episode.resolved_window) == (day(8), day(11))
-    assert [kind for kind, *_ in events_of(store)] == ["opened", "resolved", "revised"]
 
 
 def test_what_is_late_has_a_thread_of_its_own_beside_one_that_fires(
@@ -123,27 +102,6 @@ def test_what_is_late_has_a_thread_of_its_own_beside_one_that_fires(
     assert only_alert(store)["episode"] == 1
 
 
-def test_what_fires_is_since_the_first_window_that_a_correction_turned_bad(store: Store) -> None:
-    watched(store)
-    settle(store, SPECS, day(13), area(12, "ERROR"))
-    assert correct(store, "ERROR", 11, version="v2", now=14) == 1
-
-    reply = messages(store)[-1]
-    assert (reply["kind"], reply["head_key"] != "") == ("updated", True)
-    assert "Revised after late data" in reply["plain"]
-    heads = [row for row in rows_of(store, outbox) if row["kind"] == "head"]
-    assert "Since:         2024-01-11" in json.loads(heads[-1]["payload"])["plain"]
-
-
-def test_truth_that_comes_in_another_order_than_the_windows_is_told(store: Store) -> None:
-    """The ninth day was judged before the eighth, whose labels came later and are bad."""
-    for number in (*range(1, 8), 9, 10):
-        settle(store, SPECS, day(number + 1), area(number))
-    assert correct(store, "ERROR", 8, version="v1") == 1
-
-    assert messages(store)[0]["kind"] == "late"
-
-
 @pytest.mark.parametrize("reason", ["history", "other baseline"])
 def test_what_is_no_news_is_listed_and_not_told(store: Store, reason: str) -> None:
     """Imported windows, and other verdicts on the same rows after a change of the baseline."""
@@ -156,21 +114,6 @@ def test_what_is_no_news_is_listed_and_not_told(store: Store, reason: str) -> No
 
     assert messages(store) == []
     assert [(e.state, e.muted_reason) for e in list_alerts(store)] == [("RESOLVED", "backfill")]
-
-
-def test_a_correction_that_ends_what_fires_is_told_in_its_thread(
-    store: Store, receiver: SlackReceiver
-) -> None:
-    watched(store)
-    settle(store, SPECS, day(13), area(12, "ERROR"))
-    send(store, receiver)
-    assert correct(store, "OK", 12, version="v2", now=14) == 1
-
-    reply = messages(store)[-1]
-    assert (reply["kind"], reply["head_key"] != "") == ("resolved", True)
-    assert "after late data" in reply["plain"]
-    assert [e.state for e in list_alerts(store)] == ["WITHDRAWN"]
-    assert count_untold(store, SPECS, day(20)) == 0
 
 
 def truth(number: int, status: str) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import pytest
 
 from mlmon_dagster.alerts.messages.view import dagster_links, page_links
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
-from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.pipeline.receivers import local_links
 from mlmon_dagster.project import Project, project_from_environment
 from mlmon_dagster.store import Store
@@ -85,11 +84,3 @@ def test_pages_on_this_machine_are_told_where_messages_go_to_others(project: Pro
     assert "Set MLMON_PAGES_URL" in local_links(changed, [spec_of(**MAIL)])
     open_ = replace(changed, pages_url="https://pages.example.com")
     assert not local_links(open_, [spec_of(**MAIL)])
-
-
-def test_an_address_of_pages_holds_no_password(tmp_path: Path) -> None:
-    environ = {"MLMON_PAGES_URL": "https://me:CANARY1@pages.example.com"}
-    with pytest.raises(ConfigError, match="MLMON_PAGES_URL") as refused:
-        project_from_environment(tmp_path, environ=environ)
-
-    assert "CANARY1" not in str(refused.value)

@@ -26,7 +26,7 @@ from mlmon_dagster.alerts.messages.incidents import count_untold
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state.schema import alert_event, outbox
-from mlmon_dagster.tables.alerts import ask_alert, list_alerts
+from mlmon_dagster.tables.alerts import ask_alert
 from tests.alerts.test_replay import replayed
 from tests.alerts.worlds import day, only_alert, result, rows_of, settle, spec_of
 
@@ -210,18 +210,6 @@ def test_the_story_of_an_alert_has_its_changes(store: Store) -> None:
     assert "changed       age is 30 in every row. Since 2024-01-04, before:" in text
 
 
-def test_late_rows_that_change_the_nature_are_told(store: Store) -> None:
-    specs = [spec_of()]
-    open_thread(store, specs)
-    settle(store, specs, day(5), result(4, "WARN", message=SAID["W"]))
-    settle(store, specs, day(5), fault(4, data_version="v2"))
-    settle(store, specs, day(5), fault(4, data_version="v2"))
-
-    assert [row["kind"] for row in rows_of(store, alert_event)] == ["opened", "changed"]
-    (changed,) = [row for row in rows_of(store, outbox) if row["kind"] == "updated"]
-    assert "1 changed: age is 30 in every row" in json.loads(changed["payload"])["plain"]
-
-
 def test_of_other_families_a_change_is_no_news(store: Store) -> None:
     specs, of = [spec_of()], {"family": "performance", "metric": "roc_auc", "column_name": ":table"}
     for number in range(1, 4):
@@ -266,29 +254,3 @@ def test_whoever_looks_whenever_every_change_is_told_and_none_twice(
     }
     assert telling <= {event["message_key"] for event in events}
     assert telling
-
-
-def test_a_change_in_an_episode_that_is_over_leaves_its_windows_as_they_were(store: Store) -> None:
-    specs = [spec_of()]
-    open_thread(store, specs)
-    settle(store, specs, day(5), result(4, "WARN", message=SAID["W"]))
-    settle(store, specs, day(7), result(5, "OK"), result(6, "OK"))
-    settle(store, specs, day(8), fault(2, data_version="v2"))
-
-    (late,) = [row for row in rows_of(store, alert_event) if row["kind"] == "changed"]
-    assert (late["is_late"], late["first_window"], late["last_window"]) == (True, day(1), day(4))
-    (episode,) = list_alerts(store, "credit")
-    assert (episode.opened_window, episode.resolved_window) == (day(1), day(5))
-    assert count_untold(store, specs, day(40)) == 0
-    settle(store, specs, day(9), fault(3, data_version="v2"))
-    assert [row["kind"] for row in rows_of(store, alert_event)].count("changed") == 1
-
-
-def test_a_change_that_late_rows_show_a_window_earlier_is_not_told_again(store: Store) -> None:
-    specs = [spec_of()]
-    open_thread(store, specs)
-    settle(store, specs, day(5), result(4, "WARN", message=SAID["W"]))
-    settle(store, specs, day(6), fault(5))
-    settle(store, specs, day(7), fault(4, data_version="v2"))
-
-    assert [row["kind"] for row in rows_of(store, alert_event)].count("changed") == 1

@@ -10,14 +10,13 @@ from typing import Any
 
 import pytest
 
-from mlmon_dagster.alerts.messages.incidents import count_untold
 from mlmon_dagster.alerts.messages.outage import summarize_outages
 from mlmon_dagster.alerts.receivers.base import Delivery, Outcome, Posted
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from mlmon_dagster.alerts.receivers.worker import DeliveryPolicy, deliver
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.state.schema import alert, alert_event, outbox
+from mlmon_dagster.store.state.schema import outbox
 from tests.alerts.fake_slack import FakeSlack
 from tests.alerts.worlds import day, result, rows_of, settle, spec_of
 
@@ -147,46 +146,3 @@ def test_what_fires_in_the_summary_ends_in_its_thread_and_no_button_outlives_it(
     assert all("1 resolved" in reply.text for reply in slack.replies(head))
     assert "mlmon_acknowledge" not in str(head.shown)
     assert "mlmon alerts ack ID" in str(head.shown)
-
-
-@pytest.mark.proof
-def test_what_a_summary_counts_as_told_it_names_and_the_next_one_names_the_rest(
-    any_store: Store, slack: FakeSlack, receiver: SlackReceiver
-) -> None:
-    """Of 78 alerts with up to three episodes each and long sentences, and 6 that fire still."""
-    specs = [spec_of(f"m{i}", group_interval="0s") for i in range(3)]
-    gone = SlackReceiver("xoxb-right", base_url="http://127.0.0.1:1/api/", timeout_seconds=1)
-    recorded = Recorded(gone, day(2))
-    columns = [f"sensor_{i:02}_of_the_northern_line" for i in range(28)]
-    for number in range(1, 8):  # opened on odd days; the last opens two of each model
-        recorded.now = day(2) + number * 8 * MINUTE
-        opened = number % 2 == 1
-        news = [
-            result(
-                number,
-                "ERROR" if opened and (number < 7 or i < 2) else "OK",
-                model=spec.model,
-                column_name=column,
-                message=f"PSI of {column} is high {'& so on ' * 20}" if opened else "",
-            )
-            for spec in specs
-            for i, column in enumerate(columns)
-            if number < 3 or i % 2 == 0 or number == 7
-        ]
-        tick(any_store, specs, recorded, *news)
-    recorded.inner = receiver
-    for _ in range(30):
-        recorded.now += 5 * SECOND
-        tick(any_store, specs, recorded)
-
-    names = {row["fingerprint"]: row["column_name"] for row in rows_of(any_store, alert)}
-    said = {message.key: str(message.body) for message in slack.messages}
-    events = [e for e in rows_of(any_store, alert_event) if not e["muted_reason"]]
-    assert len(events) == 3 * (28 * 2 + 14 * 4 + 2)
-    unnamed = [e for e in events if names[e["fingerprint"]] not in said.get(e["message_key"], "")]
-    assert unnamed == []
-    assert len(said) <= 6
-    summaries = [m for m in slack.heads() if "after an outage" in m.text]
-    assert len(summaries) == len(said)
-    assert sum("<!here>" in m.text for m in summaries) == 1
-    assert count_untold(any_store, specs, day(99)) == 0

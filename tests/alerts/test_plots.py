@@ -107,18 +107,6 @@ def test_a_plot_that_fails_for_good_is_given_up_and_no_text_waits_for_it(
     assert {r["status"] for r in rows_of(store, outbox) if r["kind"] == "plot"} == {"superseded"}
 
 
-def test_a_plot_that_cannot_be_drawn_is_left_out(store: Store, slack: FakeSlack) -> None:
-    def broken(_plot: object) -> bytes:
-        raise ValueError("no ink")
-
-    incident(store)
-    report = send(store, plotted(slack, broken))
-
-    assert len(slack.messages) == 1
-    assert report.n_dead == 0
-    assert report.errors == ["the plot could not be drawn"]
-
-
 def test_a_mail_shows_its_plot_inside_and_reads_without_it(store: Store) -> None:
     specs = [spec_of(slack=None, email={"to": ["a@example.com"]})]
     history = [result(n, "OK") for n in range(1, 5)]

@@ -157,13 +157,3 @@ def test_what_a_place_refuses_for_good_goes_to_its_fallback_in_order(
     assert "Meant for #ghost, which refused it: channel_not_found" in opened.text
     assert "1 resolved" in resolved.text
     assert {m.channel for m in slack.messages} == {"C0000001"}
-
-
-def test_a_model_taken_away_says_so_in_its_thread(store: Store) -> None:
-    from mlmon_dagster.alerts.dispatching import dispatch
-
-    settle(store, [spec_of()], day(2), result(1))
-    dispatch(store, [spec_of("other")], day(20), {})
-
-    (message,) = [row for row in rows_of(store, outbox) if row["kind"] == "resolved"]
-    assert "credit" in message["payload"]

@@ -1,28 +1,23 @@
-"""PagerDuty, Alertmanager, Teams and Apprise against servers over HTTP, which fail now and then."""
+"""PagerDuty and Apprise against servers over HTTP, which fail now and then."""
 
 from __future__ import annotations
 
 import datetime as dt
 import json
 import random
-import shutil
-import subprocess
 import threading
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mlmon_dagster.alerts.lifecycle.routing import every_destination
-from mlmon_dagster.alerts.receivers.alertmanager import AlertmanagerReceiver
 from mlmon_dagster.alerts.receivers.apprise import AppriseReceiver
 from mlmon_dagster.alerts.receivers.base import (
     Delivery,
@@ -32,10 +27,8 @@ from mlmon_dagster.alerts.receivers.base import (
     Refused,
     Unclear,
 )
-from mlmon_dagster.alerts.receivers.http_post import Endpoint
 from mlmon_dagster.alerts.receivers.pagerduty import PagerDutyReceiver
-from mlmon_dagster.alerts.receivers.teams import TeamsReceiver
-from mlmon_dagster.alerts.receivers.worker import keep_firing
+from mlmon_dagster.alerts.receivers.webhook import Endpoint
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state.schema import outbox
@@ -43,11 +36,8 @@ from tests.alerts.worlds import IMPATIENT, day, deliver, result, rows_of, settle
 
 ROUTES = {
     "pagerduty": {"key_env": "PLACE"},
-    "alertmanager": {"url_env": "PLACE"},
-    "teams": {"url_env": "PLACE"},
     "apprise": {"url_env": "PLACE"},
 }
-ALERTMANAGER = shutil.which("prometheus-alertmanager")
 TOKEN = "hidden5Token"
 HOSTILE = "[free](http://evil) *b* <at>all</at>"
 
@@ -118,14 +108,9 @@ def specs_of(kind: str) -> list[ModelSpec]:
 
 
 def receiver_of(kind: str, url: str) -> Receiver:
-    places = {"$PLACE": Endpoint(url, "R" * 32)}
-    if kind == "apprise":
-        return AppriseReceiver(
-            {"$PLACE": Endpoint(url.replace("http://", f"json://user:{TOKEN}@"))}
-        )
     if kind == "pagerduty":
-        return PagerDutyReceiver(places)
-    return AlertmanagerReceiver(places) if kind == "alertmanager" else TeamsReceiver(places)
+        return PagerDutyReceiver({"$PLACE": Endpoint(url, "R" * 32)})
+    return AppriseReceiver({"$PLACE": Endpoint(url.replace("http://", f"json://user:{TOKEN}@"))})
 
 
 def live(store: Store, service: Service, kind: str, days: list[str]) -> None:
@@ -177,46 +162,11 @@ def test_pagerduty_opens_and_resolves_each_incident_once(
 
 
 @pytest.mark.parametrize("faults", [0.0, 0.3])
-def test_alertmanager_has_one_alert_a_cause_that_ends(
+def test_a_place_without_keys_gets_every_message_and_twice_only_what_lost_its_answer(
     faults: float, store: Store, service: Service
 ) -> None:
     service.faults = faults
-    live(store, service, "alertmanager", LIFE[:3])
-    firing = state_of(service)
-    assert Counter(firing.values()) == {True: 1, False: 1}  # and the other severity is over
-    live_on = receiver_of("alertmanager", service.url)
-    assert isinstance(live_on, AlertmanagerReceiver)
-    service.taken.clear()
-    while not service.taken:  # forgotten on a restart, and told again
-        keep_firing(store, {"alertmanager": live_on})
-    assert state_of(service) == firing
-
-    settle(store, specs_of("alertmanager"), day(5),
-           *(result(4, "OK", column_name=c, monitor=f"{f}/psi/{c}", family=f)
-             for f, c in (("drift", "age"), ("quality", "plan"))))  # fmt: skip
-    until = time.monotonic() + 60
-    while any(row["status"] != "sent" for row in rows_of(store, outbox)):
-        deliver(store, {"alertmanager": live_on}, policy=IMPATIENT, max_messages=200)
-        assert time.monotonic() < until
-    assert set(state_of(service).values()) == {False}
-    n = len(service.taken)
-    assert keep_firing(store, {"alertmanager": live_on}) == []
-    assert len(service.taken) == n  # what is over is not raised again
-
-
-def state_of(service: Service) -> dict[str, bool]:
-    """Return whether each alert fires, as its last request left it."""
-    now = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() + 60))
-    posted = [alert for body in service.taken for alert in body]
-    return {json.dumps(a["labels"], sort_keys=True): a["endsAt"] > now for a in posted}
-
-
-@pytest.mark.parametrize(("kind", "faults"), [("teams", 0.0), ("teams", 0.3), ("apprise", 0.3)])
-def test_a_place_without_keys_gets_every_message_and_twice_only_what_lost_its_answer(
-    kind: str, faults: float, store: Store, service: Service
-) -> None:
-    service.faults = faults
-    live(store, service, kind, LIFE * 4)
+    live(store, service, "apprise", LIFE * 4)
 
     told = [row["kind"] for row in rows_of(store, outbox) if row["kind"] != "head"]
     assert {"opened", "repeated", "resolved"} <= set(told)
@@ -254,18 +204,6 @@ def test_apprise_says_what_is_wrong_without_its_address_and_mentions_nobody(
     assert "127.0.0.1" not in said
 
 
-def test_teams_shows_values_as_they_are_and_reads_no_markup_in_them(
-    store: Store, service: Service
-) -> None:
-    live(store, service, "teams", ["ERROR"])
-
-    card = service.taken[0]["attachments"][0]["content"]
-    assert {element["type"] for element in card["body"]} == {"RichTextBlock"}
-    runs = [run for block in card["body"] for run in block["inlines"]]
-    assert {run["type"] for run in runs} == {"TextRun"}
-    assert any("free" in run["text"] for run in runs)
-
-
 @pytest.mark.parametrize("kind", ROUTES)
 def test_a_variable_that_is_not_set_is_named(kind: str) -> None:
     (place,) = every_destination(specs_of(kind))
@@ -277,41 +215,3 @@ def test_a_variable_that_is_not_set_is_named(kind: str) -> None:
     outcome = receiver.send(Delivery("k", "$PLACE", "", {"event": event}))
     assert isinstance(outcome, Refused)
     assert "set PLACE where the dispatcher runs" in outcome.error
-
-
-@pytest.mark.skipif(ALERTMANAGER is None, reason="prometheus-alertmanager is not installed")
-def test_a_real_alertmanager_fires_and_ends_what_it_is_told(store: Store, tmp_path: Path) -> None:
-    (tmp_path / "am.yml").write_text("route: {receiver: none}\nreceivers: [{name: none}]\n")
-    assert ALERTMANAGER is not None
-    with running() as free:
-        port = int(free.url.rpartition(":")[2])
-    process = subprocess.Popen(
-        [ALERTMANAGER, "--config.file=am.yml", "--storage.path=data", "--cluster.listen-address=",
-         f"--web.listen-address=127.0.0.1:{port}"],
-        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        url = f"http://127.0.0.1:{port}"
-        wait_for(f"{url}/-/ready")
-        receiver = receiver_of("alertmanager", url)
-        for number, status, n_firing in ((1, "WARN", 1), (2, "ERROR", 1), (3, "OK", 0)):
-            settle(store, specs_of("alertmanager"), day(number + 1), result(number, status))
-            deliver(store, {"alertmanager": receiver}, policy=IMPATIENT)
-            with urllib.request.urlopen(f"{url}/api/v2/alerts?active=true") as answer:
-                alerts = json.load(answer)
-            assert [a["labels"]["severity"] for a in alerts] == [status.lower()] * n_firing
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def wait_for(url: str) -> None:
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        try:
-            urllib.request.urlopen(url, timeout=5).close()
-        except OSError:
-            time.sleep(0.2)
-        else:
-            return
-    raise AssertionError(url)

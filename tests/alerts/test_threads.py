@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state.schema import outbox
 from tests.alerts.fake_slack import FakeSlack
-from tests.alerts.worlds import alerts_of, day, kinds, result, rows_of, send, settle, spec_of
+from tests.alerts.worlds import day, kinds, result, rows_of, send, settle, spec_of
 
 HOUR = dt.timedelta(hours=1)
 
@@ -101,22 +100,6 @@ def test_a_thread_that_nobody_saw_is_told_whole_though_an_alert_fired_twice_in_i
     assert all(part in said for part in ("age on day 1", "income on day 1", "age on day 3"))
 
 
-def test_an_episode_told_late_is_not_mixed_up_with_a_failure_after_its_end(
-    store: Store, slack: FakeSlack, receiver: SlackReceiver
-) -> None:
-    ages = ["ERROR", "ERROR", "OK", "OK", "WARN", "OK"]
-    incomes = ["ERROR"] * 5 + ["OK"]
-    for number, (age, income) in enumerate(zip(ages, incomes, strict=True), start=1):
-        changes = {"column_name": "age", "k": 2, "of_n": 3, "message": f"age on day {number}"}
-        rows = [result(number, age, **changes), result(number, income, column_name="income")]
-        settle(store, [spec_of()], day(number + 1), *rows)
-    send(store, receiver)
-
-    (message,) = slack.messages
-    assert "age on day 2" in str(message.body)
-    assert "age on day 5" not in str(message.body)
-
-
 def test_reminders_follow_windows_that_fail_anew_and_grow_rare(store: Store) -> None:
     specs, said = [spec_of()], []
     settle(store, specs, day(2), result(1))
@@ -138,46 +121,3 @@ def test_history_reminds_of_nothing(store: Store) -> None:
     settle(store, [spec_of()], day(9), *(result(n, is_backfill=True) for n in range(2, 8)))
 
     assert kinds(store) == ["opened"]
-
-
-def test_a_feed_that_is_down_is_one_alert_and_one_message(store: Store) -> None:
-    names = ["dewp", "humid", "pressure", "temp", "visib"]
-    quality = {"family": "quality", "metric": "null_rate", "threshold": "above 0.60", "n": 776}
-
-    def of_day(number: int, *failing: str) -> list[dict[str, object]]:
-        shares = {name: 1.0 if name in failing else 0.0 for name in names}
-        return [
-            result(
-                number,
-                "WARN" if share else "OK",
-                column_name=name,
-                value=share,
-                excess=0.66 if share else -1.0,
-                excess_error=0.01,
-                message=f"Null share of {name} is {share}.",
-                **quality,
-            )
-            for name, share in shares.items()
-        ]
-
-    specs = [spec_of()]
-    settle(store, specs, day(2), *of_day(1, "pressure"))
-    settle(store, specs, day(3), *of_day(2, *names), result(2, column_name="temp"))
-    settle(store, specs, day(4), *of_day(3))
-
-    episodes = {
-        (row["monitor"], row["episode"], row["state"], row["muted_reason"])
-        for row in alerts_of(store)
-        if row["episode"]
-    }
-    said = [json.loads(row["payload"])["plain"] for row in rows_of(store, outbox)]
-    assert episodes == {
-        ("quality/null_rate/pressure", 1, "OK", ""),
-        ("quality/null_rate", 1, "OK", ""),
-        ("drift/psi/temp", 1, "FIRING", "suppressed:quality/null_rate/temp"),
-    }
-    assert kinds(store)[:3] == ["opened", "updated", "head"]
-    assert (
-        "5 columns have a null share above 60 %: dewp, humid, pressure, temp, visib; "
-        "at worst 100 % (n 776)." in said[1]
-    )

@@ -154,13 +154,6 @@ def test_titles_name_the_column_or_metric_and_no_statistic() -> None:
         assert "p =" not in title
 
 
-def test_a_long_name_keeps_both_its_ends() -> None:
-    context = Context(spec_of("credit"))
-    title = say.head_message(context, [all_views((LONG,))[0]]).title
-
-    assert title.startswith("credit: average_mont…_months_eur is ")
-
-
 def test_a_feature_that_moved_is_told_before_the_score_that_it_moved() -> None:
     score = view("drift", "psi", "score", "score is 0.10 lower (median 0.42 to 0.33).")
     weight = view("drift", "psi", "weight", "weight is 1,000 times lower in every row.")
@@ -168,13 +161,6 @@ def test_a_feature_that_moved_is_told_before_the_score_that_it_moved() -> None:
     found = say.worst_first([score, weight])
 
     assert [one.row["column_name"] for one in found] == ["weight", "score"]
-
-
-def test_of_a_list_that_is_too_long_no_single_name_is_kept() -> None:
-    columns = "carrier, dest, dewp, distance, humid, plane_age, precip, pressure and 4 more"
-    title = fit_title("flight_delay: ", f"12 columns have a null share above 60 %: {columns}")
-
-    assert title == "flight_delay: 12 columns have a null share above 60 %"
 
 
 @given(st.text(max_size=200), st.text(max_size=400), st.text(max_size=30))

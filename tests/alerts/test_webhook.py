@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from mlmon_dagster.alerts.receivers.base import Delivery, NotPosted, Posted, Refused, Unclear
-from mlmon_dagster.alerts.receivers.http_post import Endpoint
-from mlmon_dagster.alerts.receivers.webhook import WebhookReceiver, sign
+from mlmon_dagster.alerts.receivers.webhook import Endpoint, WebhookReceiver, sign
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.outbox import look_up_again
 from mlmon_dagster.store.state.schema import outbox
@@ -30,7 +29,8 @@ def receiver_of(url: str, **kw: Any) -> WebhookReceiver:
     return WebhookReceiver({"$HOOK": Endpoint(url, **kw)}, timeout_seconds=30, clock=lambda: 1700.0)
 
 
-DELIVERY = Delivery("k" * 64, "$HOOK", "", {"event": {"id": "k" * 64, "title": "psi is high"}})
+EVENT = {"kind": "opened", "id": "k" * 64, "title": "psi is high"}
+DELIVERY = Delivery("k" * 64, "$HOOK", "", {"event": EVENT})
 
 
 def test_a_message_is_signed_json_under_its_key(hook: Hook) -> None:

@@ -4,9 +4,9 @@ Four dispatchers, a Slack of which 30 % of the requests fail, more than a hundre
 frozen past their lease and, on PostgreSQL, three immediate restarts, one with a minute of darkness.
 They look at random days only, twice after weeks; monitors are edited and removed in between;
 for a sixth of the looks Slack answers nothing, which counts as an outage after ten days. The
-rule of old, by which what is over at the next look is not told, and a poster without an outbox are
-run too: the harness must find them wanting. So must it a product that passes over what is late
-(`deaf`), where 300 drawn revisions of past windows turn good ones bad and bad ones good.
+rule of old, by which what is over at the next look is not told, is run too: the harness must find
+it wanting. So must it a product that passes over what is late (`deaf`), where 300 drawn revisions
+of past windows turn good ones bad and bad ones good.
 """
 
 from __future__ import annotations
@@ -26,21 +26,20 @@ from tests.alerts.fake_slack import fake_slack
 from tests.chaos.database import own_postgres
 from tests.chaos.drain import drain
 from tests.chaos.faults import brew_storm, fates
-from tests.chaos.inline import post_inline
 from tests.chaos.judge import Finding, judge
 from tests.chaos.revisions import Revised, draw, passing_over_what_is_late, play_revisions
 from tests.chaos.running import Toll, looks_of, play, prepare, untold
 from tests.chaos.verdicts import expected, looks, verdicts
 
 REVISIONS = ("revisions", "deaf")
-SHOWN_TO_FAIL = ("inline", "forgetful", "deaf")
+SHOWN_TO_FAIL = ("forgetful", "deaf")
 PAUSES = (0.0, 5.0, 60.0)
 
 
 def main() -> int:
     """Run what is asked for and print one table each; the exit code is 1 if anything went wrong."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    kinds = ("postgres", "sqlite", "inline", "forgetful", *REVISIONS)
+    kinds = ("postgres", "sqlite", "forgetful", *REVISIONS)
     parser.add_argument("--only", choices=kinds)
     parser.add_argument("--models", type=int, default=8)
     parser.add_argument("--days", type=int, default=160)
@@ -62,59 +61,41 @@ def main() -> int:
 
 def _run(name: str, options: argparse.Namespace) -> Finding:
     arriving = verdicts(options.models, options.days, options.seed)
-    looked = looks(options.days, options.seed, daily=name == "inline")
+    looked = looks(options.days, options.seed)
     silent = range(len(looked) // 3, len(looked) // 2)
     episodes = expected(arriving, looked)
-    began, load, toll = time.monotonic(), os.getloadavg()[0], Toll()
-    look_of: dict[str, int] = {}
-    n_untold = 0
-    with fake_slack() as slack, tempfile.TemporaryDirectory() as folder:
+    began, load = time.monotonic(), os.getloadavg()[0]
+    forgets, on_postgres = name == "forgetful", name == "postgres"
+    with (
+        fake_slack() as slack,
+        tempfile.TemporaryDirectory() as folder,
+        own_postgres() if on_postgres else nullcontext(("", None)) as (url, restart),
+    ):
         faults = brew_storm(slack, options.seed)
-        deal = fates(options.seed, freeze_share=0.1)
-        if name == "inline":
-            post_inline(episodes, slack.url)
-        elif name in ("sqlite", "forgetful"):
-            forgets = name == "forgetful"
-            place = prepare(Path(folder), "", slack, options.models, forgets=forgets)
-            toll = play(
-                place,
-                arriving,
-                looked,
-                deal,
-                n_kills=0 if forgets else options.kills,
-                silence=slack.fall_silent,
-                silent=silent,
-            )
-            look_of, n_untold = looks_of(place), untold(place)
-        else:
-            with own_postgres() as (url, restart):
-                place = prepare(Path(folder), url, slack, options.models)
-                toll = play(
-                    place,
-                    arriving,
-                    looked,
-                    deal,
-                    n_kills=options.kills,
-                    restart=restart,
-                    pauses=PAUSES,
-                    silence=slack.fall_silent,
-                    silent=silent,
-                )
-                look_of, n_untold = looks_of(place), untold(place)
-        found = judge(episodes, slack.accepted, slack.messages, look_of)
+        place = prepare(Path(folder), url, slack, options.models, forgets=forgets)
+        toll = play(
+            place,
+            arriving,
+            looked,
+            fates(options.seed, freeze_share=0.1),
+            n_kills=0 if forgets else options.kills,
+            restart=restart,
+            pauses=PAUSES if on_postgres else (),
+            silence=slack.fall_silent,
+            silent=silent,
+        )
+        n_untold = untold(place)
+        found = judge(episodes, slack.accepted, slack.messages, looks_of(place))
         found.n_untold = n_untold
         n_calls = len(slack.calls)
     print(f"\n{name}, seed {options.seed}, load average {load:.1f}")
     _print(found, toll, faults, n_calls, time.monotonic() - began)
     gaps = [after - before for before, after in pairwise([0, *looked])]
     print(f"  {'looks, and the most days taken in by one':<50} {len(looked)}, {max(gaps)}")
-    if name != "inline":
-        days = looked[silent[-1] + 1] - looked[silent[0]]
-        print(
-            f"  {'days without an answer of Slack, and summaries of it':<50} "
-            f"{days}, {found.n_summaries}"
-        )
-        print(f"  {'unmuted events without a message':<50} {n_untold}")
+    days = looked[silent[-1] + 1] - looked[silent[0]]
+    silence = f"{days}, {found.n_summaries}"
+    print(f"  {'days without an answer of Slack, and summaries of it':<50} {silence}")
+    print(f"  {'unmuted events without a message':<50} {n_untold}")
     return found
 
 

@@ -17,7 +17,6 @@ from tests.chaos.database import own_postgres
 from tests.chaos.dispatching import CHANNELS, OUTAGE_AFTER, Place
 from tests.chaos.drain import drain
 from tests.chaos.faults import brew_storm, fates
-from tests.chaos.inline import post_inline
 from tests.chaos.judge import judge
 from tests.chaos.revisions import (
     GOES_ON,
@@ -111,17 +110,6 @@ def test_the_judge_sees_what_is_lost_doubled_out_of_order_or_stale() -> None:
 def test_one_message_about_what_is_over_tells_the_whole_episode() -> None:
     assert found([MISSED]) == [0, 0, 0, 0, 0]
     assert found([*SEEN, MISSED])[1] == 2
-
-
-def test_an_inline_poster_loses_and_doubles_and_the_harness_says_so(slack: FakeSlack) -> None:
-    episodes = expected(verdicts(n_models=4, n_days=16, seed=5), list(range(1, 17)))
-    brew_storm(slack, seed=4, slow=False)
-    n_errors = post_inline(episodes, slack.url)
-    finding = judge(episodes, slack.accepted, slack.messages, {})
-
-    assert n_errors > 0
-    assert finding.lost
-    assert finding.duplicated
 
 
 @pytest.mark.parametrize("forgets", [False, True])

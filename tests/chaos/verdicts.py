@@ -88,19 +88,13 @@ def rule_of(column: str) -> tuple[int, int]:
     return (1, 1) if int(column[1:]) % 2 == 0 else (2, 3)
 
 
-def looks(n_days: int, seed: int, *, daily: bool = False) -> list[int]:
-    """Return the days on which a dispatcher looks: often late, twice after weeks; the last always.
-
-    Args:
-        n_days: How many days there are.
-        seed: Draws the gaps.
-        daily: Whether somebody looks every day instead.
-    """
+def looks(n_days: int, seed: int) -> list[int]:
+    """Return the days of looks: often late, twice after weeks, and the last always."""
     rng, days = random.Random(seed), [1]
     absences = {n_days // 4, n_days * 5 // 8}
     while days[-1] < n_days:
-        gap = 1 if daily or rng.random() < 0.35 else rng.randint(2, 10)
-        if not daily and any(days[-1] < day <= days[-1] + gap for day in absences):
+        gap = 1 if rng.random() < 0.35 else rng.randint(2, 10)
+        if any(days[-1] < day <= days[-1] + gap for day in absences):
             gap = min(LONGEST_ABSENCE, n_days // 3)
         days.append(min(days[-1] + gap, n_days))
     return days

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mlmon_dagster.alerts.lifecycle.apply_results import fold_results
-from mlmon_dagster.store import Store, alert_state, open_store
+from mlmon_dagster.store import Store, open_store
 from mlmon_dagster.store.state import model_history, monitor_results
 from tests.alerts.fake_slack import FakeSlack, fake_slack
 from tests.alerts.worlds import day, observe, result, settle, spec_of
@@ -45,26 +45,6 @@ def test_a_silence_is_made_listed_and_ended(home: Path, mlmon: Command) -> None:
     assert mlmon(*base, "silences").out == "No silences.\n"
     assert "ended by bo" in mlmon(*base, "silences", "--all").out
     assert mlmon(*base, "unsilence", "1", "--author", "bo").code == 2
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (("--model", "credit"), "Say how long"),
-        (("--model", "credit", "--for", "0h"), "ended already"),
-        (("--for", "2h"), "needs a label"),
-        (("--for", "2h", "--slice", "origin"), "KEY=VALUE"),
-        (("--model", "credit", "--for", "soon"), "neither a day"),
-    ],
-)
-def test_a_silence_that_makes_no_sense_is_refused(
-    home: Path, mlmon: Command, options: tuple[str, ...], said: str
-) -> None:
-    base = ("--project", home, "--now", "2024-01-02T00:00:00Z", "alerts", "silence")
-    ended = mlmon(*base, *options, "--author", "ana")
-
-    assert ended.code == 2
-    assert said in ended.err
 
 
 def test_an_alert_is_acknowledged_by_the_id_that_the_list_shows(
@@ -180,43 +160,6 @@ def at(project: Path, number: int, *verdicts: dict[str, object]) -> tuple[object
     observe(store, *verdicts)
     store.close()
     return ("--project", project, "--now", day(number).isoformat(), "alerts")
-
-
-def test_requeue_all_tells_what_is_over_as_over_and_calls_only_for_what_still_fires(
-    declared: Path, mlmon: Command, slack: FakeSlack
-) -> None:
-    """Two alerts were refused; one of them is over by the time the channel is mended."""
-    slack.script("chat.postMessage", *["not_in_channel"] * 9)
-    two = [result(1, column_name=c, message=f"PSI of {c} is high") for c in ("age", "income")]
-    refused = mlmon(*at(declared, 2, *two), "deliver")
-    day_3 = [
-        result(2, "OK"),
-        result(2, column_name="income", message="PSI of income is higher"),
-    ]
-    again = mlmon(*at(declared, 3, *day_3), "deliver")
-    listed = mlmon(*at(declared, 3), "requeue")
-    assert (refused.code, again.code, listed.code) == (1, 1, 1)
-    assert "not_in_channel" in listed.out
-    assert slack.messages == []
-
-    slack.script_ends()
-    queued = mlmon(*at(declared, 4), "requeue", "--all")
-    sent = mlmon(*at(declared, 4), "deliver")
-    ended = mlmon(*at(declared, 4, result(3, "OK", column_name="income")), "deliver")
-
-    assert (queued.code, sent.code, ended.code) == (0, 0, 0)
-    assert "will be sent again in 2, with the present state" in queued.out
-    over, firing, closed = slack.messages
-    assert "opened and resolved: PSI of age is high" in over.text
-    assert "<!here>" not in over.text
-    assert over.colour == "#1a7f37"
-    assert firing.text.startswith("<!here>")
-    assert "PSI of income is higher" in firing.text
-    assert closed.thread_ts == firing.ts
-    assert "1 resolved" in closed.text
-    assert mlmon(*at(declared, 4), "requeue").out == "No message was refused.\n"
-    store = state_of(declared)
-    assert alert_state.count_untold(store.state, ["credit"], day(99), day(99)) == 0
 
 
 def test_alerts_of_a_model_that_is_removed_and_declared_again_are_told_again(

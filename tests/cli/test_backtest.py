@@ -48,10 +48,3 @@ def test_a_threshold_may_be_tried_without_computing_anything(folder: Path, mlmon
     assert "quality: Null share" in strict
     assert "False incidents a year of an unchanged model: at most" in strict
     assert "quality: Null share" not in loose
-
-
-def test_a_period_without_windows_is_an_error(folder: Path, mlmon: Command) -> None:
-    ended = mlmon("--project", folder, *AT, "backtest", MODEL, "--from", "2030-01-01")
-
-    assert ended.code == 2
-    assert "no complete window" in ended.err

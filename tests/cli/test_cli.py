@@ -163,32 +163,6 @@ def test_the_project_comes_from_the_environment_too(
     assert mlmon("--project", folder.parent, "validate").code == 2  # the option is stronger
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        ("stauts", "No such command 'stauts'; did you mean 'status'?"),
-        ("alerts lits", "No such command 'lits'; did you mean 'list'?"),
-        ("ack", "No such command 'ack'; did you mean 'alerts ack'?"),
-        ("history", "did you mean 'alerts history' or 'model history'?"),
-        ("xyzzy", "No such command 'xyzzy'."),
-        ("validate --loud", "No such option '--loud'"),
-        ("status chrun", f"did you mean '{MODEL}'?"),
-    ],
-)
-def test_a_misspelt_command_option_or_model_is_code_2_and_says_what_was_meant(
-    folder: Path, mlmon: Command, words: str, said: str
-) -> None:
-    ended = mlmon("--project", folder, *words.split())
-    assert ended.code == 2
-    assert said in ended.err
-
-
-def test_a_moment_that_is_none_is_code_2(folder: Path, mlmon: Command) -> None:
-    ended = mlmon("--project", folder, "--now", "yesterday", "validate")
-    assert ended.code == 2
-    assert "2013-12-29T06:00:00+00:00" in ended.err
-
-
 # ingest and run
 
 
@@ -257,13 +231,6 @@ def test_files_that_no_source_matches_are_named(folder: Path, mlmon: Command) ->
         assert "x1b[31m.csv'" in line
 
 
-def test_an_unknown_model_is_named_with_the_known_ones(folder: Path, mlmon: Command) -> None:
-    for command in (("run", "chrun"), ("metrics", "chrun"), ("ingest", "chrun")):
-        ended = mlmon("--project", folder, *command)
-        assert ended.code == 2
-        assert f"There are: {MODEL}." in ended.err
-
-
 @pytest.mark.proof
 def test_run_computes_what_is_out_of_date_even_if_the_planner_gave_it_up_and_then_nothing(
     folder: Path, mlmon: Command
@@ -328,12 +295,6 @@ def test_a_period_without_windows_changes_nothing(folder: Path, mlmon: Command) 
     assert "150" in mlmon("--project", folder, *AT, "ingest").out
 
 
-def test_a_day_that_is_none_is_code_2(folder: Path, mlmon: Command) -> None:
-    ended = mlmon("--project", folder, "run", MODEL, "--from", "2024-02-30")
-    assert ended.code == 2
-    assert "2024-02-30" in ended.err
-
-
 def test_a_failed_run_is_code_1_and_says_which_step(folder: Path, mlmon: Command) -> None:
     profiles = folder / ".mlmon" / "store" / "profiles"
     profiles.rename(profiles.with_name("hidden"))
@@ -341,14 +302,6 @@ def test_a_failed_run_is_code_1_and_says_which_step(folder: Path, mlmon: Command
     ended = mlmon("--project", folder, *AT, "run", MODEL, "--from", NULLED, "--to", NULLED)
     assert ended.code == 1
     assert "failed: profiles: " in ended.err
-
-
-@pytest.mark.proof
-def test_now_replays_a_moment(folder: Path, mlmon: Command) -> None:
-    ended = mlmon("--project", folder, "--now", "2024-03-03T12:00:00", "run", MODEL, "--from",
-                  "2024-03-01")  # fmt: skip
-    assert ended.code == 0
-    assert "2024-03-01 to 2024-03-02, 2 windows" in ended.out
 
 
 # metrics
@@ -403,31 +356,6 @@ def test_metrics_of_a_month_are_merged_from_its_days(folder: Path, mlmon: Comman
     month = mlmon(*wanted, "--granularity", "month", "--format", "json")
     [record] = [json.loads(line) for line in month.out.splitlines()]
     assert (record["window"], record["value"]) == ("2024-03-01", 13 * 150 - 75)
-
-
-def test_metrics_of_a_slice_are_of_that_slice(folder: Path, mlmon: Command) -> None:
-    ended = mlmon("--project", folder, "metrics", MODEL, "--slice", "region=north", "--format",
-                  "json")  # fmt: skip
-    records = [json.loads(line) for line in ended.out.splitlines()]
-    assert records
-    assert {(r["slice_key"], r["slice_value"]) for r in records} == {("region", "north")}
-
-
-def test_a_slice_without_a_value_is_code_2(folder: Path, mlmon: Command) -> None:
-    ended = mlmon("--project", folder, "metrics", MODEL, "--slice", "region")
-    assert ended.code == 2
-    assert "KEY=VALUE" in ended.err
-
-
-def test_metrics_that_do_not_exist_are_said_not_to(folder: Path, mlmon: Command) -> None:
-    ended = mlmon("--project", folder, "metrics", MODEL, "--metric", "roc_acu")
-    assert ended.code == 2
-    assert f"{MODEL} has no metric 'roc_acu'; did you mean 'roc_auc'?" in ended.err
-    later = mlmon(
-        "--project", folder, "metrics", MODEL, "--metric", "roc_auc", "--from", "2030-01-01"
-    )
-    assert later.code == 0
-    assert "no such metrics" in later.err
 
 
 # alerts
@@ -583,15 +511,6 @@ def test_a_wrong_slack_token_is_said_with_what_to_do(
     assert "ok   places: messages go to " in ended.out
     assert "MLMON_SLACK_TOKEN" in ended.out
     assert "xoxb-wrong" not in ended.out
-
-
-def test_the_doctor_tells_mistakes_in_models(folder: Path, mlmon: Command) -> None:
-    path = folder / "models" / f"{MODEL}.yaml"
-    path.write_text(path.read_text() + "ownres: [x]\n")
-    ended = mlmon("--project", folder, "doctor")
-    assert ended.code == 1
-    assert "FIX  models" in ended.out
-    assert "ownres" in ended.out
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="faults are counted as Linux counts them")

@@ -63,17 +63,3 @@ def test_a_shadow_that_guesses_is_worse_and_a_skewed_feature_is_found_by_id(
     assert "unit of 0.01" in rows["balance"]
     assert rows["age"].split()[2].startswith(("4", "5"))
     assert " 0 % " in rows["region"]
-
-
-def test_what_cannot_be_compared_is_said_with_the_way_to_do_it(
-    folder: Path, mlmon: Command
-) -> None:
-    def said(*arguments: object) -> str:
-        ended = mlmon("--project", folder, *AT, *arguments)
-        assert ended.code == 2
-        return ended.err
-
-    assert "log the shadow's answers with dataset: shadow" in said("compare", MODEL)
-    assert "Give both --version and --other" in said("compare", MODEL, "--version", "3")
-    assert "is of version '9'" in said("compare", MODEL, "--version", "3", "--other", "9")
-    assert "with dataset: training and the same prediction_id" in said("skew", MODEL)

@@ -6,7 +6,6 @@ import datetime as dt
 import re
 import shutil
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -32,15 +31,6 @@ def _cut_commit(store: Path) -> None:
 
 def _lose_file(store: Path) -> None:
     next((store / "inference_records" / MODEL).rglob("*.parquet")).unlink()
-
-
-def _damage_state(store: Path) -> None:
-    (store / "state.db-wal").unlink(missing_ok=True)
-    path = store / "state.db"
-    content = bytearray(path.read_bytes())
-    for page in range(20, len(content) // 4096):
-        content[page * 4096 : page * 4096 + 64] = b"\xff" * 64
-    path.write_bytes(content)
 
 
 def test_deep_finds_a_cut_commit_and_a_lost_file_which_repair_and_ingest_mend(
@@ -107,19 +97,6 @@ def test_no_command_reads_past_a_newest_commit_that_is_not_whole(
         ) in ended.err
 
 
-def test_a_damaged_state_database_is_found_and_named(folder: Path, mlmon: Command) -> None:
-    _damage_state(folder / STORE)
-
-    found = mlmon("--project", folder, "doctor", "--deep")
-
-    assert found.code == 1
-    assert "malformed" in found.out
-    assert "mlmon restore" in found.out
-    ended = mlmon("--project", folder, "ingest")
-    assert ended.code == 2
-    assert "mlmon restore" in ended.err
-
-
 def test_a_lost_state_database_is_not_taken_for_a_new_store(folder: Path, mlmon: Command) -> None:
     for path in (folder / STORE).glob("state.db*"):
         path.unlink()
@@ -129,18 +106,6 @@ def test_a_lost_state_database_is_not_taken_for_a_new_store(folder: Path, mlmon:
     assert found.code == 1
     assert "the log has rows of 12 files that the state database does not know" in found.out
     assert f"mlmon store repair {MODEL}" in found.out
-
-
-@pytest.mark.parametrize("damage", [_cut_commit, _lose_file])
-def test_every_command_on_a_damaged_table_ends_with_a_sentence_or_as_usual(
-    damage: Callable[[Path], None], folder: Path, mlmon: Command
-) -> None:
-    damage(folder / STORE)
-    for command in (("store", "describe"), ("store", "head", MODEL), ("ingest", MODEL)):
-        ended = mlmon("--project", folder, *AT, *command)
-        assert ended.code in (0, 2), ended
-        assert "panicked" not in ended.err
-        assert ended.code == 0 or ended.err.startswith("mlmon: ")
 
 
 def test_refused_files_are_named_until_a_corrected_one_is_taken_in(

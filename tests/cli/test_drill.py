@@ -6,8 +6,6 @@ import datetime as dt
 import json
 from pathlib import Path
 
-import pytest
-
 from tests.cli.conftest import Command
 from tests.defs.small_model import MODEL, NOW
 
@@ -48,19 +46,3 @@ def test_missing_truth_is_noticed_a_week_after_its_declared_age(
     found = json.loads(ended.out)
 
     assert found["monitor"] == "freshness/actuals_missing"
-
-
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        (("--columns", "agee"), "No feature of churn 'agee'; did you mean 'age'?"),
-        (("--faults", "null"), "No fault 'null'; did you mean 'nulls'?"),
-    ],
-)
-def test_an_unknown_name_is_refused_with_those_that_there_are(
-    folder: Path, mlmon: Command, given: tuple[str, ...], said: str
-) -> None:
-    ended = mlmon("--project", folder, *AT, "drill", MODEL, *given)
-
-    assert ended.code == 2
-    assert said in ended.err

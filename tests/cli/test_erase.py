@@ -43,7 +43,6 @@ def test_erase_by_a_predicate_is_never_sql(folder: Path, mlmon: Command) -> None
     model = next((folder / "models").glob("*.yaml")).stem
     wrong = mlmon("--project", folder, "erase", model, "--where", "1=1; DROP TABLE x", "--yes")
     assert wrong.code == 2
-    assert mlmon("--project", folder, "erase", model).code == 2
     none = mlmon("--project", folder, "erase", model, "--where", "score > 7", "--yes")
     assert (none.code, "nothing to erase" in none.out) == (0, True)
 
@@ -58,7 +57,3 @@ def test_metrics_as_of_before_anything_are_none(folder: Path, mlmon: Command) ->
         "--project", folder, "metrics", model, "--format", "csv", "--as-of", "2100-01-01T00:00:00Z"
     )
     assert now.out == mlmon("--project", folder, "metrics", model, "--format", "csv").out
-    longer = mlmon(
-        "--project", folder, "metrics", model, "--granularity", "month", "--as-of", "2001-01-01"
-    )
-    assert (longer.code, "leave --granularity out" in longer.err) == (2, True)

@@ -135,32 +135,6 @@ def test_a_model_without_a_baseline_says_so_at_once_and_its_nulls_are_judged_fro
     assert list(nulls["status"]) == ["OK"] * 9
 
 
-@pytest.mark.proof  # said once after a week: tests/alerts/test_fold.py
-def test_a_model_of_five_rows_a_day_is_not_judged_and_says_so_once_after_a_week(
-    tmp_path: Path, mlmon: Command
-) -> None:
-    declare_with_baseline(tmp_path, "tiny")
-    land(tmp_path, "tiny", 5, range(4), "production", actuals=True)
-    _, early = run_and_tell(tmp_path, mlmon, "tiny", 5)
-    land(tmp_path, "tiny", 5, range(4, 9), "production", actuals=True)
-    _, later = run_and_tell(tmp_path, mlmon, "tiny", 10)
-    doctor = mlmon(*at(tmp_path, 10), "doctor").out
-
-    assert heads(early, "tiny") == []
-    assert len(heads(later, "tiny")) == 1
-    assert "too few rows (n 5)" in later
-    assert "more (quality, drift, estimated performance)" in later
-    assert alerts_of(tmp_path, mlmon, "tiny") == [("FIRING", "no_verdict/few_rows")]
-    assert "Choose a coarser time.granularity" in later
-    assert "tiny, drift: nothing could be judged: too few rows" in doctor
-    look = seen(tmp_path, "tiny")
-    assert look.status == "NO_DATA"
-    assert look.unjudged >= {"quality", "drift", "estimated_performance"}
-    assert look.layers == {"Data": "NO_DATA", "Model": "NO_DATA"}
-    for family in look.unjudged:
-        assert "too few rows" in look.checks[family]
-
-
 @pytest.mark.proof
 def test_a_model_whose_labels_never_come_says_so_once_when_they_are_overdue(
     tmp_path: Path, mlmon: Command

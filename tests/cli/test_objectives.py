@@ -96,19 +96,6 @@ def test_an_outage_of_three_hours_is_an_error_of_its_day_with_its_times_and_who_
     )
 
 
-def test_few_requests_are_no_verdict(tmp_path: Path) -> None:
-    declare(tmp_path, OBJECTIVE)
-    drop(requests(GOOD).head(100), landing(tmp_path, "predictions") / "few.parquet")
-    with opened(tmp_path, MOMENT) as world:
-        assert world.launcher.materialize(world.spec, ("event_log",)).is_success
-        assert world.compute([GOOD]).is_success
-        found = world.verdicts("service", GOOD).set_index("monitor")
-
-    row = found.loc["service/burn_rate/answered"]
-    assert (row["status"], row["reason"]) == ("NO_DATA", "few_requests")
-    assert "ten bad ones in three days" in row["message"]
-
-
 def test_what_cannot_be_promised_is_said_with_the_place(tmp_path: Path, mlmon: Command) -> None:
     late = {**OBJECTIVE, "good": "actual = 1"}
     declare(tmp_path, late, {**OBJECTIVE, "over": "1d"}, OBJECTIVE)
@@ -120,13 +107,3 @@ def test_what_cannot_be_promised_is_said_with_the_place(tmp_path: Path, mlmon: C
     assert "actual" in said
     assert "between 3 and 92 days" in said
     assert "'answered' is declared twice" in said
-
-
-def test_without_an_objective_the_command_says_how_to_write_one(
-    tmp_path: Path, mlmon: Command
-) -> None:
-    declare(tmp_path)
-    ended = mlmon("--project", tmp_path, "--now", MOMENT.isoformat(), "budget", MODEL)
-
-    assert ended.code == 2
-    assert "monitors.service.objectives" in ended.err

@@ -52,6 +52,9 @@ def test_a_wrong_variable_is_named_with_what_it_should_be(
         (("baseline", "undo", MODEL, "--id", "7"), "has no promotion 7 in force"),
         (("alerts", "silence", "--for", "500d"), "A silence lasts at most a year"),
         (("alerts", "silence"), "Say how long, such as --for 2h"),
+        (("alerts", "silence", "--model", "credit", "--for", "0h"), "ended already"),
+        (("alerts", "silence", "--for", "2h"), "needs a label"),
+        (("alerts", "silence", "--model", "credit", "--for", "soon"), "neither a day"),
         (("alerts", "listen"), "MLMON_SLACK_APP_TOKEN is not set"),
         (("alerts", "test", "--model", "other"), "No model 'other'"),
         (("ingest", "--replay", "abc"), "--replay needs the one MODEL whose file it is"),
@@ -62,6 +65,56 @@ def test_a_command_that_cannot_be_carried_out_says_what_is_missing(
     declared: Path, mlmon: Command, arguments: tuple[str, ...], said: str
 ) -> None:
     ended = mlmon("--project", declared, *AT, *arguments)
+
+    assert (ended.code, said in ended.err) == (2, True), ended
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("stauts", "No such command 'stauts'; did you mean 'status'?"),
+        ("alerts lits", "No such command 'lits'; did you mean 'list'?"),
+        ("ack", "No such command 'ack'; did you mean 'alerts ack'?"),
+        ("history", "did you mean 'alerts history' or 'model history'?"),
+        ("xyzzy", "No such command 'xyzzy'."),
+        ("validate --loud", "No such option '--loud'"),
+        ("status chrun", f"did you mean '{MODEL}'?"),
+        ("run chrun", f"There are: {MODEL}."),
+        ("metrics chrun", f"There are: {MODEL}."),
+        ("ingest chrun", f"There are: {MODEL}."),
+        ("--now yesterday validate", "2013-12-29T06:00:00+00:00"),
+        ("run churn --from 2024-02-30", "2024-02-30"),
+        ("metrics churn --slice region", "KEY=VALUE"),
+        ("metrics churn --metric roc_acu", "has no metric 'roc_acu'; did you mean 'roc_auc'?"),
+        ("backtest churn --from 2030-01-01", "no complete window"),
+        ("drill churn --columns agee", "No feature of churn 'agee'; did you mean 'age'?"),
+        ("drill churn --faults null", "No fault 'null'; did you mean 'nulls'?"),
+        ("trace churn --metric roc_acu", "did you mean 'roc_auc'?"),
+        ("trace churn --metric mae", "mae is for regression"),
+        ("trace churn --window 2030-01-01", "no complete window '2030-01-01'"),
+        ("trace churn --against x..y", "expected baseline, a window, DAY..DAY"),
+        ("trace churn --against version:77", "has no ground truth"),
+        ("rows nothing", "No alert 'nothing'"),
+        ("rows churn --window 2030-01-01", "churn has no complete window '2030-01-01'"),
+        ("rows churn --format parquet", "say where to: --output FILE"),
+        ("rows churn --show shoe_size", "churn has no such feature"),
+        ("rows churn --window 2024-03-01 --from 2024-03-01", "Either --window, or --from and --to"),
+        ("rows nothing --window 2024-03-01", "an alert says itself"),
+        ("compare churn", "log the shadow's answers with dataset: shadow"),
+        ("compare churn --version 3", "Give both --version and --other"),
+        ("compare churn --version 3 --other 9", "is of version '9'"),
+        ("skew churn", "with dataset: training and the same prediction_id"),
+        ("collect --max-body 8X", "'8X' is not a size such as 8M or 1G"),
+        ("collect --max-body 1.5G", "'1.5G' is not a size such as 8M or 1G"),
+        ("erase churn", ""),
+        ("metrics churn --granularity month --as-of 2001-01-01", "leave --granularity out"),
+        ("budget churn", "monitors.service.objectives"),
+    ],
+)
+def test_what_is_misspelt_or_is_not_there_is_said_with_what_there_is(
+    folder: Path, mlmon: Command, words: str, said: str
+) -> None:
+    ended = mlmon("--project", folder, *AT, *words.split())
 
     assert (ended.code, said in ended.err) == (2, True), ended
 

@@ -11,15 +11,12 @@ import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
-import pytest
 from deltalake import DeltaTable
 
 from mlmon_dagster.pipeline.ingest import ingest
 from mlmon_dagster.pipeline.run import compute
 from mlmon_dagster.spec import load_model
-from mlmon_dagster.store.state import window_state
 from mlmon_dagster.tables.alerts import list_alerts
-from mlmon_dagster.tables.rows import rows_of
 from mlmon_dagster.work import Work
 from tests.cli.conftest import Command
 from tests.defs.small_model import (
@@ -87,34 +84,6 @@ def test_an_alert_leads_to_its_rows_in_one_command(folder: Path, mlmon: Command)
     assert {row["prediction_id"] for row in table(ended.out)} == expected
     about = f"churn, {NULLED}, quality: Null share of balance where balance is null"
     assert f"{about}: {ROWS} rows." in ended.err
-
-
-@pytest.mark.proof
-def test_rows_that_were_judged_are_found_after_they_were_corrected(
-    folder: Path, mlmon: Command
-) -> None:
-    project = make_project(folder)
-    spec = load_model(folder / "models" / f"{MODEL}.yaml")
-    [window] = windows_of_days(spec, [NULLED])
-    state = window_state.load(project.store.state, MODEL)[window.start]
-    judged = state.steps["inference_store"].data_version
-    before = rows_of(project.store, spec, [window], limit=ROWS).table
-    truth = customers(NULLED)[1]
-    later = truth["known_at"] + dt.timedelta(hours=1)
-    drop(
-        truth.assign(left=1 - truth["left"], known_at=later),
-        landing(folder, "actuals") / "x.parquet",
-    )
-    at = ("--now", (NOW + dt.timedelta(hours=2)).isoformat())
-    assert mlmon("--project", folder, *at, "run", MODEL).code in (0, 1)
-    records = project.store.inference_records(spec)
-    version = records.version_with(window, judged)
-
-    assert version is not None
-    assert rows_of(project.store, spec, [window], limit=ROWS, version=version).table == before
-    assert rows_of(project.store, spec, [window], limit=ROWS).table != before
-    assert records.version_with(window, "0" * 32) is None
-    project.store.close()
 
 
 def test_an_alerts_rows_are_those_of_a_query_on_the_files_also_after_the_table_changed(
@@ -202,19 +171,3 @@ def test_rows_of_a_slice_are_those_of_the_files_and_the_worst_come_first(
 def _wrong_first(found: pd.DataFrame) -> list[pd.DataFrame]:
     wrong = found["prediction"] != found["actual"]
     return [found[wrong], found[~wrong]]
-
-
-def test_what_cannot_be_shown_is_said_with_the_way_to_do_it(folder: Path, mlmon: Command) -> None:
-    def said(*more: object) -> str:
-        ended = mlmon("--project", folder, *AT, "rows", *more)
-        assert ended.code == 2
-        return ended.err
-
-    assert "No alert 'nothing'" in said("nothing")
-    assert "churn has no complete window '2030-01-01'" in said(MODEL, "--window", "2030-01-01")
-    assert "say where to: --output FILE" in said(MODEL, "--format", "parquet")
-    assert "churn has no such feature" in said(MODEL, "--show", "shoe_size")
-    assert "Either --window, or --from and --to" in said(
-        MODEL, "--window", DAYS[0], "--from", DAYS[0]
-    )
-    assert "an alert says itself" in said("nothing", "--window", DAYS[0])

@@ -1,4 +1,4 @@
-"""``mlmon store`` and the history for Prometheus: what is asked for, and nothing that is hidden."""
+"""``mlmon store``: what is asked for, and nothing that is hidden."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import csv
 import io
 import json
 from pathlib import Path
-
-import pytest
 
 from tests.cli.conftest import Command
 from tests.defs.small_model import DAYS, MODEL, NOW, ROWS
@@ -71,28 +69,3 @@ def test_describe_and_maintain_tell_what_there_is_and_what_would_go(
         == (did.out.splitlines()[1:3])
     )
     assert f"{MODEL}: nothing to do" in again.out
-
-
-def test_history_for_prometheus_is_of_the_metric_that_is_asked_for(
-    folder: Path, mlmon: Command
-) -> None:
-    asked = ("--project", folder, *AT, "metrics", MODEL, "--format", "openmetrics")
-
-    told = mlmon(*asked, "--metric", "roc_auc", "--column", ":table", "--slice", "all=all")
-
-    series = {line.split("{")[0] for line in told.out.splitlines() if not line.startswith("#")}
-    assert "mlmon_metric" in series, told.err
-    assert 'metric="roc_auc"' in told.out
-    assert 'metric="null_rate"' not in told.out
-    assert told.out.endswith("# EOF\n")
-    assert mlmon(*asked, "--granularity", "week").code == 2
-
-
-@pytest.mark.parametrize("size", ["8X", "M", "1.5G"])
-def test_a_size_that_is_none_is_refused_with_an_example(
-    folder: Path, mlmon: Command, size: str
-) -> None:
-    refused = mlmon("--project", folder, "collect", "--max-body", size)
-
-    assert refused.code == 2
-    assert f"'{size}' is not a size such as 8M or 1G" in refused.err

@@ -50,16 +50,3 @@ def test_one_window_is_compared_with_another(folder: Path, mlmon: Command) -> No
     assert f"of {DAYS[1]} is" in ended.out
     assert f"of {DAYS[0]} " in ended.out
     assert "whether this is chance is not known" in ended.out
-
-
-def test_what_cannot_be_traced_is_said_with_what_there_is(folder: Path, mlmon: Command) -> None:
-    def said(*more: object) -> str:
-        ended = mlmon("--project", folder, *AT, "trace", MODEL, *more)
-        assert ended.code == 2
-        return ended.err
-
-    assert "did you mean 'roc_auc'?" in said("--metric", "roc_acu")
-    assert "mae is for regression" in said("--metric", "mae")
-    assert "no complete window '2030-01-01'" in said("--window", "2030-01-01")
-    assert "expected baseline, a window, DAY..DAY" in said("--against", "x..y")
-    assert "has no ground truth" in said("--against", "version:77")

@@ -92,14 +92,6 @@ def test_an_alert_on_errors_shows_failed_traces_alone(project: Project) -> None:
     assert rows == list(range(N - 10, -1, -10))
 
 
-def test_nothing_is_said_of_traces_where_spans_are_not_declared(project: Project) -> None:
-    spec = spec_from_mapping({name: value for name, value in SPEC.items() if name != "spans"})
-    judged(project, spec, [])
-    html = page_of(project, spec, "service/error_rate")
-    assert 'id="traces"' not in html
-    assert "--slowest" not in html
-
-
 STAGES = {
     "stages": {
         "fetch": {"timeout_rate": {"above": 0.1}, "error_rate": {"above": 0.9}},

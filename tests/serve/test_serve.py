@@ -178,13 +178,6 @@ def test_an_address_that_others_reach_needs_a_token(world: World) -> None:
         client_of(world, host="0.0.0.0")
 
 
-def test_metrics_are_those_of_the_collector(get: Get) -> None:
-    answer = get("/metrics", accept="application/openmetrics-text")
-
-    assert answer.text.endswith("# EOF\n")
-    assert 'model="credit"' in answer.text
-
-
 ODD = (
     "0001-01-01", "0001-01-02", "1969-12-31", "1970-01-01", "2024-01-02", "2024-02-30",
     "2199-12-31", "2200-01-01", "9999-12-30", "9999-12-31", "10000-01-01", "-1", "0", "20240102",

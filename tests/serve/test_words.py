@@ -88,14 +88,6 @@ def test_pages_name_nothing_as_the_program_does(store: Store, specs: list[ModelS
         assert find_names(read_page(answer.text)) == set(), address
 
 
-def test_the_title_of_an_alerts_page_is_its_sentence(store: Store, specs: list[ModelSpec]) -> None:
-    pages = pages_over(store, Models(tuple(specs), ()), NOW)
-    alert = next(a for a in list_alerts(store) if a.standing)
-    html = asked(pages, "GET", f"/m/{alert.model}/alerts/{alert.fingerprint}").text
-
-    assert "<h1>Something is wrong</h1>" in html
-
-
 def test_tables_name_nothing_as_the_program_does(store: Store, specs: list[ModelSpec]) -> None:
     zones = {spec.model: spec.time.zone for spec in specs}
     alerts = list_alerts(store)

@@ -205,8 +205,8 @@ def test_the_defaults_watch_everything() -> None:
             "alerts.routes.0.slack.mention: Slack shows 'a' as plain text",
         ),
         (
-            {"alerts": {"teams": {"url_env": "HOOK", "mention": "@here"}}},
-            "alerts.teams.mention: mention is a key of slack; here a card calls nobody by name",
+            {"alerts": {"apprise": {"url_env": "HOOK", "mention": "@here"}}},
+            "alerts.apprise.mention: mention is a key of slack; here a text calls nobody by name",
         ),
         (
             {"alerts": {"pagerduty": {"key_env": "KEY", "mention": "@here"}}},

@@ -14,8 +14,8 @@ from threading import Event
 import pytest
 
 from mlmon_dagster.alerts.receivers.base import Outcome, Unclear
-from mlmon_dagster.alerts.receivers.http_post import post
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
+from mlmon_dagster.alerts.receivers.webhook import post
 from mlmon_dagster.alerts.receivers.worker import ping
 from mlmon_dagster.store.bounded_http import open_within
 from mlmon_dagster.store.mlflow_registry import MlflowRegistry, RegistryAwayError

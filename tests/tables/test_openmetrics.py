@@ -7,7 +7,6 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import sqlalchemy as sa
 from prometheus_client import parser as plain_parser
@@ -17,11 +16,10 @@ from prometheus_client.samples import Sample
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.files.loader import BrokenModel, Models
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.state import metric_log, model_history, monitor_results
+from mlmon_dagster.store.state import model_history
 from mlmon_dagster.store.state.schema import alert, window_state
-from mlmon_dagster.tables.openmetrics import Bounds, Exporter, history
+from mlmon_dagster.tables.openmetrics import Bounds, Exporter
 from tests.alerts.worlds import DAY, day, observe, result, settle, spec_of
-from tests.store.test_views import computed
 
 OPEN = "application/openmetrics-text; version=1.0.0"
 HOSTILE = 'a"b\\c\nd{e="f"} # EOF é\u2028'
@@ -195,50 +193,6 @@ def test_a_scrape_reads_again_only_the_models_with_new_verdicts(store: Store) ->
     assert statuses() == {("credit",): 0.0, ("churn",): 2.0}
     assert read
     assert all("churn" in one and "credit" not in one for one in read)
-
-
-def written(store: Store) -> bytes:
-    metrics = metric_log.newest(store.state, "credit")
-    return b"".join(history(metrics, monitor_results.newest(store.state, "credit")))
-
-
-def test_history_is_every_number_at_the_end_of_its_window(store: Store) -> None:
-    metric_log.append(
-        store.state, computed(np.random.default_rng(4), day(20)).assign(model="credit")
-    )
-    observe(store, *(result(k, "OK", value=k / 10) for k in (1, 2, 3)), result(4, "NO_DATA"))
-    found = samples(written(store))
-
-    ours = metric_log.newest(store.state, "credit")
-    stored = ours[ours["value"].notna()]
-    assert len([s for s in found if s.name == "mlmon_metric"]) == len(stored) > 5
-    judged = [s for s in found if s.name == "mlmon_monitor_value"]
-    assert [(float(s.timestamp), s.value) for s in judged] == [
-        (day(k + 1).timestamp(), k / 10) for k in (1, 2, 3)
-    ]
-    assert [float(s.timestamp) for s in found if s.name == "mlmon_monitor_no_data"] == [
-        day(5).timestamp()
-    ]
-
-
-@needs_promtool
-def test_prometheus_takes_275_of_275_windows_of_history(store: Store, tmp_path: Path) -> None:
-    observe(store, *(result(k, "OK", value=k / 1000, column_name=HOSTILE) for k in range(1, 276)))
-    (tmp_path / "history.om").write_bytes(written(store))
-    assert PROMTOOL is not None
-    long = "--max-block-duration=1440h"  # blocks of two hours by default, which takes minutes
-    subprocess.run(
-        [PROMTOOL, "tsdb", "create-blocks-from", long, "openmetrics", "history.om", "blocks"],
-        cwd=tmp_path, capture_output=True, check=True,
-    )  # fmt: skip
-    (tmp_path / "blocks/wal").mkdir()  # dump asks for one
-    dumped = subprocess.run(
-        [PROMTOOL, "tsdb", "dump", "--sandbox-dir-root=.",
-         '--match={__name__="mlmon_monitor_value"}', "blocks"],
-        cwd=tmp_path, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-
-    assert len(dumped.stdout.splitlines()) == 275
 
 
 def test_a_model_that_nobody_declares_any_more_is_not_exported(store: Store) -> None:

@@ -29,7 +29,6 @@ from mlmon_dagster.alerts.lifecycle.transitions import (
     STATUS_RANK,
     AlertState,
     Episode,
-    EventKind,
     Nature,
     Opinion,
     Turn,
@@ -289,7 +288,7 @@ def _take_in(
         row |= {"resolved_at": now, "resolved_reason": "recovered"}
         if row["muted_reason"] == "backfill" and not result["is_backfill"]:
             row["muted_reason"] = ""  # it outlived the backfill that it came with
-    events = [_write_event(row, kind, result["window_start"], result, now) for kind in kinds]
+    events = [write_event(row, kind, result["window_start"], result, now) for kind in kinds]
     if "changed" in kinds:
         events[-1]["message"], before = _tell_turn(conn, read_turn(after), zone)
         _keep_turn(row, before)
@@ -404,7 +403,7 @@ def _take_in_late(
             row |= {"resolved_at": now, "resolved_reason": reason}
         if not is_late and kind == "withdrawn" and row["resolved_reason"] == "revised":
             row["resolved_reason"] = "withdrawn"
-        event = _write_event(row, kind, window, worst, now)
+        event = write_event(row, kind, window, worst, now)
         if (
             not failed(worst["status"])
             or not episode.first <= worst["window_start"] <= episode.last
@@ -557,13 +556,14 @@ def _keep_failure(row: AlertRow, result: MonitorResult, breaks: bool) -> None:
     row["details"] = json.dumps(details)
 
 
-def _write_event(
+def write_event(
     row: AlertRow,
-    kind: EventKind,
+    kind: str,
     window: dt.datetime,
     result: MonitorResult | None,
     now: dt.datetime,
 ) -> AlertEvent:
+    """Return what happened to an alert in a window, as the result says or else the alert itself."""
     return {
         "fingerprint": row["fingerprint"],
         "episode": row["episode"],
@@ -605,7 +605,7 @@ def _end_episode(
     row |= {"resolved_at": now, "resolved_reason": reason}
     row |= {"acked_by": "", "acked_at": None, "updated_at": now}
     alert_state.save_alerts(conn, [row])
-    alert_state.append_events(conn, [_write_event(row, kind, window, None, now) for kind in kinds])
+    alert_state.append_events(conn, [write_event(row, kind, window, None, now) for kind in kinds])
 
 
 def _find_unjudged(

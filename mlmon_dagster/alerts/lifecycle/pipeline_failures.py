@@ -6,7 +6,7 @@ They go the same way as every other alert: identity, threads, silences and retri
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -73,13 +73,10 @@ class RunSuccess:
     in_a_row: int = 1
 
 
-def observe_run_failures(
-    store: Store,
-    failures: Sequence[RunFailure],
-    recovered: Sequence[RunSuccess] = (),
-    *,
-    now: dt.datetime,
-) -> int:
+Observed = RunFailure | RunSuccess
+
+
+def observe_runs(store: Store, found: Iterable[Observed], *, now: dt.datetime) -> int:
     """Write failures and recoveries as monitor results; the next fold takes them in.
 
     The same run may be reported any number of times. A success that is older than the last failure
@@ -88,8 +85,7 @@ def observe_run_failures(
     Returns:
         How many of them were new.
     """
-    rows = [_write_failed_row(failure, now) for failure in failures]
-    rows += [_write_passed_row(success, now) for success in recovered]
+    rows = [_write_row(one, now) for one in found]
     rows.sort(key=lambda row: (row["model"], row["window_start"]))
     if not rows:
         return 0
@@ -134,26 +130,11 @@ def settle_failures(
         RunSuccess(model, f"no {look}", when, kind, subject, in_a_row)
         for subject in sorted(set(known) - set(failing))
     ]
-    return observe_run_failures(store, failures, well, now=now)
+    return observe_runs(store, [*failures, *well], now=now)
 
 
-def _write_failed_row(failure: RunFailure, now: dt.datetime) -> dict[str, object]:
-    first_line = next(iter(failure.message.strip().splitlines()), "")[:_MAX_MESSAGE]
-    said = _SENTENCES[failure.kind]
-    return {
-        **_write_row(failure, now),
-        "status": "ERROR",
-        "message": f"{said}: {first_line}" if first_line else said,
-        "owner": failure.owner,
-    }
-
-
-def _write_passed_row(success: RunSuccess, now: dt.datetime) -> dict[str, object]:
-    return {**_write_row(success, now), "status": "OK", "message": "", "owner": ""}
-
-
-def _write_row(event: RunFailure | RunSuccess, now: dt.datetime) -> dict[str, object]:
-    return {
+def _write_row(event: Observed, now: dt.datetime) -> dict[str, object]:
+    row: dict[str, object] = {
         "model": event.model,
         "monitor": "/".join(("pipeline", event.kind, *([event.subject] if event.subject else []))),
         "family": "pipeline",
@@ -167,6 +148,11 @@ def _write_row(event: RunFailure | RunSuccess, now: dt.datetime) -> dict[str, ob
         "run_id": event.run_id,
         "created_at": now,
     }
+    if isinstance(event, RunSuccess):
+        return row | {"status": "OK", "message": "", "owner": ""}
+    first_line = next(iter(event.message.strip().splitlines()), "")[:_MAX_MESSAGE]
+    said = _SENTENCES[event.kind] + (f": {first_line}" if first_line else "")
+    return row | {"status": "ERROR", "message": said, "owner": event.owner}
 
 
 def unsettled(store: Store, model: str | None = None) -> Unsettled:
@@ -181,11 +167,7 @@ def unsettled(store: Store, model: str | None = None) -> Unsettled:
         (
             row["model"],
             row["metric"].removeprefix("failed_"),
-            _name_subject(row["column_name"]),
+            "" if row["column_name"] == TABLE else row["column_name"],
         ): str(row["state"])
         for row in alert_state.unsettled(store.state, "pipeline", model)
     }
-
-
-def _name_subject(column_name: str) -> str:
-    return "" if column_name == TABLE else column_name

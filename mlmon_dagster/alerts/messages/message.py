@@ -143,25 +143,38 @@ def outbox_row(
             edited has none, as its buttons would outlive what they are about.
         plot: A picture that goes with the text in one piece, where the place takes that.
     """
+    payload: dict[str, object] = {
+        "plain": plain_text(message),
+        "event": _write_event(group, key, kind, message, head_key),
+        "mentions": list(message.mentions),
+        "fallback": list(fallback) if fallback else [],
+        "tells": list(tells),
+        **({"handles": list(handles)} if handles is not None else {}),
+        **({"plot": plot} if plot else {}),
+    }
+    group_key, place = group["group_key"], Destination(group["receiver"], group["channel"])
+    return _new_row(key, group_key, name_queue(group), place, head_key, kind, payload, now)
+
+
+def _new_row(
+    key: str,
+    group_key: str,
+    queue: str,
+    place: Destination,
+    head_key: str,
+    kind: str,
+    payload: Payload,
+    now: dt.datetime,
+) -> NewMessage:
     return {
         "idempotency_key": key,
-        "group_key": group["group_key"],
-        "queue": name_queue(group),
-        "receiver": group["receiver"],
-        "channel": group["channel"],
+        "group_key": group_key,
+        "queue": queue,
+        "receiver": place.receiver,
+        "channel": place.channel,
         "head_key": head_key,
         "kind": kind,
-        "payload": json.dumps(
-            {
-                "plain": plain_text(message),
-                "event": _write_event(group, key, kind, message, head_key),
-                "mentions": list(message.mentions),
-                "fallback": list(fallback) if fallback else [],
-                "tells": list(tells),
-                **({"handles": list(handles)} if handles is not None else {}),
-                **({"plot": plot} if plot else {}),
-            }
-        ),
+        "payload": json.dumps(payload),
         "created_at": now,
     }
 
@@ -185,22 +198,10 @@ def plot_row(
         thread: Key of the message that opened the thread; it waits until that has arrived.
         now: The time of the flush.
     """
-    return {
-        "idempotency_key": hashlib.sha256(f"{key}|{PLOT}".encode()).hexdigest(),
-        "group_key": f"{group['group_key']}|{PLOT}",
-        "queue": f"{group['group_key']}|{PLOT}",
-        "receiver": group["receiver"],
-        "channel": group["channel"],
-        "head_key": thread,
-        "kind": PLOT,
-        "payload": dump_plot(plot),
-        "created_at": now,
-    }
-
-
-def dump_plot(plot: Plot) -> str:
-    """Write the payload of a row that carries nothing but a plot."""
-    return json.dumps({"plot": plot, "plain": "", "event": {}, "fallback": []})
+    payload = {"plot": plot, "plain": "", "event": {}, "fallback": []}
+    name = hashlib.sha256(f"{key}|{PLOT}".encode()).hexdigest()
+    queue, place = f"{group['group_key']}|{PLOT}", Destination(group["receiver"], group["channel"])
+    return _new_row(name, queue, queue, place, thread, PLOT, payload, now)
 
 
 def fallback_row(row: OutboxRow, error: str) -> NewMessage | None:
@@ -213,30 +214,14 @@ def fallback_row(row: OutboxRow, error: str) -> NewMessage | None:
     payload = json.loads(row["payload"])
     if not payload.get("fallback"):
         return None
-    receiver, channel = payload["fallback"]
     key = hashlib.sha256(f"{row['idempotency_key']}|fallback".encode()).hexdigest()
     note = f"Meant for {clean(row['channel'])}, which refused it: {clean(error, _NOTE)}"
     event = {**payload["event"], "id": key, "thread": key, "note": note}
-    plot = {"plot": payload["plot"]} if "plot" in payload else {}
-    return {
-        "idempotency_key": key,
-        "group_key": f"{row['group_key']}{FALLBACK}",
-        "queue": f"{row['queue']}{FALLBACK}",
-        "receiver": receiver,
-        "channel": channel,
-        "head_key": "",
-        "kind": row["kind"],
-        "payload": json.dumps(
-            {
-                "plain": f"{payload['plain']}\n  {note}",
-                "event": event,
-                "mentions": payload["mentions"],
-                "tells": payload["tells"],
-            }
-            | plot
-        ),
-        "created_at": row["created_at"],
-    }
+    copied = {name: payload[name] for name in ("mentions", "tells", "plot") if name in payload}
+    copied |= {"plain": f"{payload['plain']}\n  {note}", "event": event}
+    group_key, queue = f"{row['group_key']}{FALLBACK}", f"{row['queue']}{FALLBACK}"
+    place = Destination(*payload["fallback"])
+    return _new_row(key, group_key, queue, place, "", row["kind"], copied, row["created_at"])
 
 
 def _write_event(

@@ -22,6 +22,7 @@ from mlmon_dagster.alerts.messages.message import (
     MAX_SENTENCE,
     Item,
     Message,
+    Mood,
     clean,
     safe,
 )
@@ -499,12 +500,24 @@ def closed_message(context: Context, resolved: Sequence[AlertView]) -> Message:
     """Say that everything in a thread has ended: the last update of its head."""
     views = worst_first(resolved)
     said = listing(views, [_write_past_item(v) for v in views])
+    title = fit_title(f"{context.spec.model}: resolved, ", _write_return(views))
+    return _past_message(context, views, said, title)
+
+
+def _past_message(
+    context: Context,
+    views: Sequence[AlertView],
+    said: Listing,
+    title: str,
+    *notes: tuple[str, str],
+    mood: Mood = "OK",
+) -> Message:
     return Message(
-        title=fit_title(f"{context.spec.model}: resolved, ", _write_return(views)),
-        mood="OK",
+        title=title,
+        mood=mood,
         items=said.items,
         more=said.more,
-        notes=(("Owner", _name_owners(context, views)),),
+        notes=(*notes, ("Owner", _name_owners(context, views))),
         links=links_of(context.links, views),
     )
 
@@ -563,16 +576,9 @@ def missed_message(
         told = f"{OVER.lower()}: {views[0].headline}; {episode_text(views[0])}"
     title = fit_title(f"{context.spec.model}: ", told)
     is_whole = len(views) == 1 and clean(views[0].headline, MAX_SENTENCE) in title
-    text = Message(
-        title=title,
-        mood="OK",
-        items=() if is_whole else said.items,
-        more=said.more,
-        notes=(LATE, ("Owner", _name_owners(context, views))),
-        links=links_of(context.links, views),
-        commands=commands_of(views),
-    )
-    return text, said.left
+    text = _past_message(context, views, said, title, LATE)
+    items = () if is_whole else said.items
+    return replace(text, items=items, commands=commands_of(views)), said.left
 
 
 def late_message(
@@ -590,28 +596,14 @@ def late_message(
     views = worst_first(over)
     standing = [view for view in views if not view.details["withdrawn"]]
     said = listing(views, [_write_late_item(v) for v in views], MAX_OVER)
-    title = fit_title(
-        f"{context.spec.model}: {_name_late_kinds(views)} late: ",
-        f"{counted(len(views) - len(said.left), 'alert')} of past windows",
-    )
-    if len(views) == 1:
-        about = f"{context.spec.model}: {_name_late_kinds(views)} late: "
-        title = fit_title(about, views[0].headline, f" ({_write_span(views[0])})")
-    text = Message(
-        title=title,
-        mood="OK" if not standing else "ERROR" if _has_error(standing) else "WARN",
-        items=said.items,
-        more=said.more,
-        notes=(LATE_NEWS, ("Owner", _name_owners(context, views))),
-        links=links_of(context.links, views),
-        commands=commands_of(views),
-    )
-    return text, said.left
-
-
-def _name_late_kinds(views: Sequence[AlertView]) -> str:
     kinds = {_name_late_kind(view) for view in views}
-    return kinds.pop() if len(kinds) == 1 else "changed"
+    about = f"{context.spec.model}: {kinds.pop() if len(kinds) == 1 else 'changed'} late: "
+    title = fit_title(about, f"{counted(len(views) - len(said.left), 'alert')} of past windows")
+    if len(views) == 1:
+        title = fit_title(about, views[0].headline, f" ({_write_span(views[0])})")
+    mood: Mood = "OK" if not standing else "ERROR" if _has_error(standing) else "WARN"
+    text = _past_message(context, views, said, title, LATE_NEWS, mood=mood)
+    return replace(text, commands=commands_of(views)), said.left
 
 
 def _name_late_kind(view: AlertView) -> str:
@@ -673,7 +665,7 @@ def fit_title(before: str, text: str, rest: str = "") -> str:
         >>> fit_title("churn: ", f"Null share of {'x' * 60} is 0.60 (n 200), above 0.20")
         'churn: Null share of xxxxxxxxxxxx…xxxxxxxxxxx is 0.60, above 0.20'
     """
-    for shorten in (_keep_text, _drop_brackets, _shorten_names, _keep_first_clause):
+    for shorten in (str, _drop_brackets, _shorten_names, _keep_first_clause):
         text = shorten(text)
         if shorten is _shorten_names:
             before = shorten(before)
@@ -682,10 +674,6 @@ def fit_title(before: str, text: str, rest: str = "") -> str:
             return title
     room = MAX_TITLE - len(clean(f"{before}|{rest}", MAX_SENTENCE)) + 1
     return clean(f"{before}{clean(text, max(room, _SHORTEST))}{rest}", MAX_TITLE)
-
-
-def _keep_text(text: str) -> str:
-    return text
 
 
 def _drop_brackets(text: str) -> str:

@@ -22,7 +22,7 @@ from mlmon_dagster.alerts.receivers.base import (
     Surroundings,
     Unclear,
 )
-from mlmon_dagster.alerts.receivers.http_post import (
+from mlmon_dagster.alerts.receivers.webhook import (
     Endpoint,
     EndpointReceiver,
     classify_status,
@@ -55,56 +55,47 @@ class AppriseReceiver(EndpointReceiver):
     repeats = "it may be there already; sent again"
     keeps_one = False
 
-    def send(self, delivery: Delivery) -> Outcome:
-        """Send once; an edit of an earlier message would be one more, so it is left out."""
-        event = delivery.payload["event"]
-        if event["kind"] == "head":
-            return Posted(delivery.idempotency_key)
-        opened = self._open_service(delivery.channel)
-        if isinstance(opened, Refused):
-            return opened
-        title, _, body = _MENTION.sub(rf"\g<0>{_NO_WIDTH}", delivery.payload["plain"]).partition(
-            "\n"
-        )
+    leaves_out = ("head",)  # an edit of an earlier message would be one more
+
+    def _post(self, delivery: Delivery, endpoint: Endpoint) -> Outcome:
+        plain = _MENTION.sub(rf"\g<0>{_NO_WIDTH}", delivery.payload["plain"])
+        title, _, body = plain.partition("\n")
+        opened = _open_service(endpoint.url)
+        assert not isinstance(opened, str)
         # As text: where a service reads Markdown or HTML, Apprise escapes it.
         result = opened.notify(
             body or title,
             title if body else "",
-            _KINDS[event["severity"]],
+            _KINDS[delivery.payload["event"]["severity"]],
             body_format="text",
         )
-        return Posted(delivery.idempotency_key) if result else _classify_result(result)
+        return Posted() if result else _classify_result(result)
 
-    def problem(self, channel: str) -> Refused | None:
-        """Say why nothing can be sent to a place, and what mends it; nothing is sent."""
-        opened = self._open_service(channel)
-        return opened if isinstance(opened, Refused) else None
+    def _find_problem(self, endpoint: Endpoint) -> str | None:
+        opened = _open_service(endpoint.url)
+        return opened if isinstance(opened, str) else None
 
-    def _open_service(self, channel: str) -> Apprise | Refused:
-        service = self._endpoints.get(channel, Endpoint(""))
-        if service.missing:
-            return Refused(f"Apprise {channel}: set {service.missing[0]} where the dispatcher runs")
-        if find_spec("apprise") is None:
-            return Refused(
-                f"Apprise {channel}: install it where the dispatcher runs: "
-                "pip install 'mlmon-dagster[apprise]'"
-            )
-        from apprise import Apprise, AppriseAsset
 
-        asset = AppriseAsset(app_id="mlmon", app_desc="mlmon", service_timeout=CALL_SECONDS)
-        opened = Apprise(asset=asset)
-        quiet = logging.getLogger("apprise")  # what it logs names hosts, and here even addresses
-        quiet.propagate, quiet.disabled = False, True
-        try:
-            is_known = opened.add(service.url) and len(opened) == 1
-        finally:
-            quiet.disabled = False
-        if not is_known:
-            return Refused(
-                f"Apprise {channel}: the variable does not hold one address that Apprise knows, "
-                "such as tgram://TOKEN/CHAT; see https://appriseit.com"
-            )
+def _open_service(url: str) -> Apprise | str:
+    """Return what sends to an address; nothing is sent yet. Or what is wrong."""
+    if find_spec("apprise") is None:
+        return "install it where the dispatcher runs: pip install 'mlmon-dagster[apprise]'"
+    from apprise import Apprise, AppriseAsset
+
+    asset = AppriseAsset(app_id="mlmon", app_desc="mlmon", service_timeout=CALL_SECONDS)
+    opened = Apprise(asset=asset)
+    quiet = logging.getLogger("apprise")  # what it logs names hosts, and here even addresses
+    quiet.propagate, quiet.disabled = False, True
+    try:
+        is_known = opened.add(url) and len(opened) == 1
+    finally:
+        quiet.disabled = False
+    if is_known:
         return opened
+    return (
+        "the variable does not hold one address that Apprise knows, such as tgram://TOKEN/CHAT; "
+        "see https://appriseit.com"
+    )
 
 
 def _classify_result(result: AppriseResult) -> Outcome:

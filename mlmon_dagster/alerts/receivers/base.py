@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TextIO, runtime_checkable
 
@@ -148,14 +148,6 @@ class Checked(Protocol):
 
     def problem(self, channel: str) -> Refused | None:
         """Say why nothing can be sent to a place, and what mends it; None if it may well work."""
-
-
-@runtime_checkable
-class Keeper(Protocol):
-    """A receiver whose alerts end by themselves unless they are sent again."""
-
-    def keep(self, channel: str, events: Iterable[Payload]) -> Outcome:
-        """Send once more what fires at a place."""
 
 
 @dataclass

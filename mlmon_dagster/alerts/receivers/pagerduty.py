@@ -18,7 +18,7 @@ from mlmon_dagster.alerts.receivers.base import (
     Refused,
     Surroundings,
 )
-from mlmon_dagster.alerts.receivers.http_post import Endpoint, EndpointReceiver, post
+from mlmon_dagster.alerts.receivers.webhook import Endpoint, EndpointReceiver, post
 from mlmon_dagster.spec.alerting import PagerDutyRoute
 
 URLS = {
@@ -26,7 +26,6 @@ URLS = {
     "eu": "https://events.eu.pagerduty.com/v2/enqueue",
 }
 _SEVERITY = {"ERROR": "error", "WARN": "warning", "OK": "info"}
-_NO_INCIDENT = ("head", "digest")  # an edit of what is told already; a summary for people
 _SUMMARY = 1024  # characters that PagerDuty takes
 
 
@@ -49,25 +48,21 @@ class PagerDutyReceiver(EndpointReceiver):
     called = "PagerDuty"
     repeats = "sent again under the same key of the incident"
 
-    def send(self, delivery: Delivery) -> Outcome:
-        """Trigger or resolve; edits of what was told and digests are no incidents."""
-        if problem := self.problem(delivery.channel):
-            return problem
-        service = self._endpoints[delivery.channel]
+    leaves_out = ("head", "digest")  # an edit of what is told already; a summary for people
+
+    def _post(self, delivery: Delivery, endpoint: Endpoint) -> Outcome:
         for event in write_events(delivery.payload["event"]):
-            body = json.dumps({"routing_key": service.secret, **event}).encode()
-            outcome = post("PagerDuty", service.url, body, {}, self._timeout)
+            body = json.dumps({"routing_key": endpoint.secret, **event}).encode()
+            outcome = post("PagerDuty", endpoint.url, body, {}, self._timeout)
             if isinstance(outcome, Refused):
                 return Refused(f"{outcome.error}; is the routing key one of Events API v2?")
             if not isinstance(outcome, Posted):
                 return outcome
-        return Posted(delivery.idempotency_key)
+        return Posted()
 
 
 def write_events(event: Payload) -> Iterator[Payload]:
-    """Yield what PagerDuty is sent of a message: nothing, or what triggers, ends or does both."""
-    if event["kind"] in _NO_INCIDENT:
-        return
+    """Yield what PagerDuty is sent of a message: what triggers, ends or does both."""
     # What summarises several incidents is one of its own, which people resolve.
     is_group = event["kind"] in ("opened", "updated", "repeated", "resolved")
     key = event["group"] if is_group else event["id"]

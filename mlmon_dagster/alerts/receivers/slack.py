@@ -19,7 +19,7 @@ import socket
 import ssl
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, cast
@@ -78,16 +78,8 @@ _log = logging.getLogger(__name__)
 _EMOJI = {"ERROR": ":red_circle:", "WARN": ":large_yellow_circle:", "OK": ":white_check_mark:"}
 # Room of the parts; JSON may double them, and Slack refuses more than about 13,000 together.
 _ROOM_NOTES, _ROOM_LINKS, _ROOM_COMMAND = 1000, 800, 500
-MAX_TEXT = 3000
-MAX_HEADER = 150
-MAX_SECTION = 3000
-MAX_BLOCKS = 50
-MAX_CONTEXT_ELEMENTS = 10
-MAX_BUDGET = 10_000  # Slack answers msg_blocks_too_long at about 13,200 characters
 _FALLBACK_TEXT = 2000  # of a copy, before the note on what it is a copy of
 EVENT_TYPE = "mlmon_alert"
-_MARKUP = re.compile(r"<(?:[!@][A-Za-z0-9^]+|https?://[^\s<>|]+(?:\|[^<>|]*)?)>")
-_ENTITY = re.compile(r"&(?:amp|lt|gt);")
 TIMEOUT_SECONDS = 10
 SCOPES = ("chat:write", "channels:history")
 PLOT_SCOPE = "files:write"
@@ -609,15 +601,9 @@ def clicked(store: Store, payload: Mapping[str, Any], now: dt.datetime) -> int:
 
 
 def render(payload: Payload) -> dict[str, object]:
-    """Return what is posted of a row of the outbox.
-
-    A message that breaks a limit in spite of all care goes out without its blocks: an alert must
-    not die of its looks.
-    """
+    """Return what is posted of a row of the outbox."""
     event, message = payload["event"], read_message(payload)
     rendered = slack_payload(message, event["thread"] if event["kind"] == "head" else event["id"])
-    if problems(rendered, declared_mentions(message.mentions)):
-        rendered = short_payload(rendered)
     if note := event.get("note"):  # a copy for the fallback
         rendered["text"] = f"{cut(str(rendered['text']), _FALLBACK_TEXT)}\n{escape(note)}"
     return rendered
@@ -705,11 +691,6 @@ def _write_markdown(text: str) -> dict[str, object]:
     return {"type": "mrkdwn", "text": text, "verbatim": True}
 
 
-def declared_mentions(names: Sequence[str]) -> set[str]:
-    """Return the markup that messages of these declared names may hold."""
-    return {mention(name) for name in names if name}
-
-
 def cut(escaped: str, limit: int) -> str:
     """Shorten escaped text, never inside an entity."""
     if len(escaped) <= limit:
@@ -737,67 +718,3 @@ def mention(name: str | None) -> str:
     """
     found = read_mention(name or "")
     return found.markup if found else safe(name or "")
-
-
-def problems(payload: Payload, mentions: Iterable[str] = ()) -> list[str]:
-    """List everything about a message that Slack would refuse or misread; empty if none.
-
-    Args:
-        payload: ``text`` and optionally ``blocks`` and ``attachments``.
-        mentions: Markup of people that may be notified; any other mention is a problem.
-    """
-    found: list[str] = []
-    blocks = list(_list_blocks(payload))
-    if not payload.get("text"):
-        found.append("text is empty")
-    if len(str(payload.get("text", ""))) > MAX_TEXT:
-        found.append(f"text is longer than {MAX_TEXT} characters")
-    if len(blocks) > MAX_BLOCKS:
-        found.append(f"{len(blocks)} blocks, more than {MAX_BLOCKS}")
-    if len(json.dumps(blocks, ensure_ascii=False)) > MAX_BUDGET:
-        found.append(f"blocks are longer than {MAX_BUDGET} characters together")
-    for block in blocks:
-        found += _find_block_problems(block)
-    texts = [element["text"] for block in blocks for element in _list_elements(block)]
-    for text in (str(payload.get("text", "")), *texts):
-        found += _find_markup_problems(text, set(mentions))
-    return found
-
-
-def _list_blocks(payload: Payload) -> Iterable[Mapping[str, object]]:
-    yield from payload.get("blocks", ())
-    for attachment in payload.get("attachments", ()):
-        yield from attachment.get("blocks", ())
-
-
-def _find_block_problems(block: Mapping[str, object]) -> list[str]:
-    kind, elements = block.get("type"), _list_elements(block)
-    limit = MAX_HEADER if kind == "header" else MAX_SECTION
-    found = [
-        f"{kind} text of {len(element['text'])} characters, allowed are 1 to {limit}"
-        for element in elements
-        if not 1 <= len(element["text"]) <= limit
-    ]
-    if any(e["type"] == "mrkdwn" and not e.get("verbatim") for e in elements):
-        found.append(f"{kind} text is not verbatim, Slack would link names in it")
-    if kind == "context" and not 1 <= len(elements) <= MAX_CONTEXT_ELEMENTS:
-        found.append(f"context of {len(elements)} elements")
-    if kind not in ("header", "section", "context", "divider"):
-        found.append(f"unexpected block type {kind!r}")
-    return found
-
-
-def _list_elements(block: Payload) -> Sequence[Payload]:
-    return [block["text"]] if "text" in block else list(block.get("elements", ()))
-
-
-def _find_markup_problems(text: str, mentions: set[str]) -> list[str]:
-    found = [
-        f"mention {match[0]} that was not declared"
-        for match in _MARKUP.finditer(text)
-        if match[0][1] in "!@" and match[0] not in mentions
-    ]
-    rest = _MARKUP.sub("", text)
-    if re.search(r"[<>]", rest) or "&" in _ENTITY.sub("", rest):
-        found.append(f"unescaped character in {text[:60]!r}")
-    return found

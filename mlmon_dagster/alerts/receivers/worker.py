@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import http.client
-import itertools
 import json
 import os
 import random
@@ -21,7 +20,6 @@ from mlmon_dagster.alerts.messages.message import PLOT, fallback_row
 from mlmon_dagster.alerts.receivers.base import (
     ConsoleReceiver,
     Delivery,
-    Keeper,
     NotPosted,
     Outcome,
     Posted,
@@ -181,12 +179,12 @@ class Worker:
         self._count_failures(claim, is_failure=False)
         if outcome.ts:
             self._close_gate(claim, self.policy.pace_seconds)
-        values = {
+        values: dict[str, Any] = {
             "slack_ts": outcome.ts,
             "slack_channel": outcome.channel_id,
             "sent_at": claim.row["sent_at"] or self.clock(),  # it may be looked up again
         }
-        if self._write_row(claim, "sent", error="", **values):
+        if outbox.settle(self.store.state, claim, "sent", error="", **values):
             self.report.n_sent += 1
         elif outcome.ts and claim.row["kind"] != "head":
             self._settle_late(claim, outcome, values)
@@ -237,7 +235,7 @@ class Worker:
             self._note_error(outcome.error)
 
     def _settle_not_posted(self, claim: Claim, outcome: NotPosted) -> None:
-        if self._gives_up(claim):
+        if claim.row["kind"] == PLOT and claim.row["attempts"] >= _MAX_PLOT_ATTEMPTS:
             self._settle_refused(claim, Refused(outcome.error))
             return
         if outcome.wait_seconds is not None:
@@ -283,9 +281,6 @@ class Worker:
         due = self._add_seconds(self.policy.settle_seconds)
         return outbox.look_up_again(self.store.state, row["id"], due)
 
-    def _write_row(self, claim: Claim, status: str, **values: Any) -> bool:
-        return outbox.settle(self.store.state, claim, status, **values)
-
     def _count_failures(self, claim: Claim, *, is_failure: bool) -> None:
         """Count failures of the channel; from the third on its pause grows."""
         if claim.row["kind"] == PLOT:
@@ -296,9 +291,6 @@ class Worker:
         if n >= outbox.FAILING:
             pause = self.policy.pace_seconds * 2.0 ** min(n - outbox.FAILING, 20)
             self._close_gate(claim, min(pause, self.policy.longest_pause_seconds))
-
-    def _gives_up(self, claim: Claim) -> bool:
-        return bool(claim.row["kind"] == PLOT and claim.row["attempts"] >= _MAX_PLOT_ATTEMPTS)
 
     def _find_backoff(self, claim: Claim) -> float:
         exponent: int = min(claim.row["attempts"] - 1, 20)
@@ -355,23 +347,6 @@ def deliver(
             break
     worker.report.n_waiting = outbox_health(store.state).n_waiting
     return worker.report
-
-
-def keep_firing(store: Store, receivers: Mapping[str, Receiver]) -> list[str]:
-    """Send again what was told as firing and has not ended, where that would end by itself.
-
-    Returns:
-        What went wrong.
-    """
-    outcomes = [
-        receiver.keep(channel, [json.loads(row["payload"])["event"] for row in of_channel])
-        for name, receiver in receivers.items()
-        if isinstance(receiver, Keeper)
-        for channel, of_channel in itertools.groupby(
-            outbox.still_firing(store.state, name), key=lambda row: row["channel"]
-        )
-    ]
-    return [outcome.error for outcome in outcomes if not isinstance(outcome, Posted)]
 
 
 def _complete_receivers(receivers: Mapping[str, Receiver]) -> dict[str, Receiver]:
