@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import io
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +14,14 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from mlmon_dagster.ingest import IngestReport, ingest_new, readers
 from mlmon_dagster.ingest.report import FileReport
 from mlmon_dagster.spec import ModelSpec, spec_from_mapping
 from mlmon_dagster.spec.sources import Stream
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.state import manifest
+from mlmon_dagster.store.state import manifest, writing
 from tests.conftest import list_windows
 
 NOW = dt.datetime(2024, 3, 1, 12, tzinfo=dt.UTC)
@@ -208,6 +211,22 @@ def everything(store: Store, spec: ModelSpec) -> dict[str, Any]:
         "staging": sorted(p.name for p in (store.folder / "staging").rglob("*") if p.is_file()),
         "quarantine": sorted(p.name for p in (store.folder / "quarantine").rglob("*.*")),
     }
+
+
+@contextmanager
+def dying_at(step: str) -> Iterator[None]:
+    """Let the program end where it reaches a step."""
+
+    def die(reached: str) -> None:
+        if reached == step:
+            raise KeyboardInterrupt
+
+    writing.on_reached = die
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            yield
+    finally:
+        writing.on_reached = None
 
 
 @dataclass(frozen=True)

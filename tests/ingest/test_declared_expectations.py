@@ -81,11 +81,6 @@ def test_what_the_library_would_refuse_is_said_with_its_place(
     assert (("expectations", 1, *where), True) in [(p.path, said in p.message) for p in problems]
 
 
-@pytest.mark.parametrize("right", [REGEX, PAIR, MEAN, {"expect": f"{CLASSES}:ExpectAnAdult"}])
-def test_right_ones_have_no_problem(right: dict[str, Any]) -> None:
-    assert expectation_problems(spec_with(right)) == []
-
-
 @pytest.mark.parametrize(
     ("expectation", "changed", "bad"),
     [

@@ -106,15 +106,6 @@ def test_without_a_declaration_the_file_is_refused_and_the_key_named(world: Worl
     assert "time_format: '%d.%m.%Y %H:%M'" in files["german"].message
 
 
-def test_what_was_refused_for_its_words_is_read_again_once_they_are_declared(world: World) -> None:
-    world.land(f"{ACTUALS}/a.csv", said_as(truths(N), "defaulted", ("nein", "ja")))
-    assert world.ingest().files[0].reason == "too_many_bad"
-    spec = credit_spec(labels={"positive": "ja", "negative": "nein"})
-    world.ingest(spec)
-
-    assert len(by_id(world, spec, "actuals")) == N
-
-
 GERMAN = {"time_format": ["%d.%m.%Y %H:%M", "%d.%m.%Y"], "decimal": "comma", "thousands": "point"}
 
 
@@ -173,13 +164,6 @@ def test_a_format_with_an_offset_and_one_of_two_are_tried_in_their_order(world: 
     assert found == [
         "2024-02-03T03:00:00+00:00", "2024-02-03T03:00:00+00:00", "2024-02-02T23:00:00+00:00",
     ]  # fmt: skip
-
-
-def test_a_file_with_other_delimiters_is_refused_with_the_key_that_names_them(world: World) -> None:
-    file = world.take_in(events(3).to_csv(index=False, sep=";").encode())
-
-    assert file.reason == "missing_column"
-    assert "delimiter: semicolon" in file.message
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])

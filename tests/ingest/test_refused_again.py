@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import datetime as dt
 import gzip
@@ -114,29 +113,6 @@ def _kserve_spec(mended: bool) -> ModelSpec:
     )
 
 
-def _sagemaker(frame: pd.DataFrame) -> bytes:
-    lines = []
-    for row in (json.loads(line) for line in jsonl_bytes(frame).splitlines()):
-        inputs = {n: row[n] for n in ("age", "region", "member", "dataset")}
-        outputs = {n: row[n] for n in ("score", "decision")}
-        data = {
-            "endpointInput": {"observedContentType": "application/json", "mode": "INPUT",
-                              "encoding": "BASE64",
-                              "data": base64.b64encode(json.dumps(inputs).encode()).decode()},
-            "endpointOutput": {"observedContentType": "application/json", "mode": "OUTPUT",
-                               "encoding": "JSON", "data": json.dumps(outputs)},
-        }  # fmt: skip
-        meta = {"eventId": row["id"], "inferenceTime": row["at"]}
-        lines.append(json.dumps({"captureData": data, "eventMetadata": meta}))
-    return ("\n".join(lines) + "\n").encode()
-
-
-def _sagemaker_spec(mended: bool) -> ModelSpec:
-    return _kserve_spec(mended).model_copy(
-        update={"source": _spec(mended, format="sagemaker").source}
-    )
-
-
 HEADER = tuple(events(1).columns)
 FORMATS: dict[str, tuple[str, Callable[[pd.DataFrame], bytes], Callable[[bool], ModelSpec]]] = {
     "csv": ("a.csv", csv_bytes, _csv_spec),
@@ -146,7 +122,6 @@ FORMATS: dict[str, tuple[str, Callable[[pd.DataFrame], bytes], Callable[[bool], 
     "parquet": ("a.parquet", parquet_bytes, _spec),
     "parquet of views": ("a.parquet", _views, _spec),
     "kserve": ("a.json", _kserve, _kserve_spec),
-    "sagemaker": ("a.jsonl", _sagemaker, _sagemaker_spec),
 }
 
 
@@ -333,7 +308,7 @@ def test_no_value_and_no_guessable_hash_of_a_refused_row_leaves_its_bytes(tmp_pa
     assert found[0].isdisjoint(found[1])
 
 
-ERASED = ("csv", "json lines", "parquet", "kserve", "sagemaker")
+ERASED = ("csv", "json lines", "parquet", "kserve")
 
 
 @pytest.mark.parametrize("kind", ERASED)
