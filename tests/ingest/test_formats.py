@@ -156,9 +156,7 @@ def test_broken_kserve_event_is_a_bad_row_and_hurts_no_other(
 ) -> None:
     spec = example_spec("KServe")
 
-    file = take_in(
-        world.store, spec, world.project, _changed(change).replace("4f2c", "dead") + KSERVE
-    )
+    file = take_in(world, spec, _changed(change).replace("4f2c", "dead") + KSERVE)
 
     assert (file.status, file.n_new) == ("done", 2)
     letters = world.letters(spec)
