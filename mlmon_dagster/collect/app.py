@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Protocol
 
 import sqlalchemy as sa
 import uvicorn
@@ -30,7 +30,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from mlmon_dagster.collect.admission import Access, Pressure
 from mlmon_dagster.collect.body import encoding_of, form_of
-from mlmon_dagster.collect.collector import Ask, Collector
+from mlmon_dagster.collect.collector import Ask, Collector, Judge
 from mlmon_dagster.collect.landing import Target
 from mlmon_dagster.collect.openapi import CONTENT_POLICY, describe, page
 from mlmon_dagster.collect.otlp import JSON, Signal, Spans, form_of_otlp, status_of
@@ -141,12 +141,9 @@ class App:
         if len(key) > _MOST_KEY:
             raise Problem("malformed", f"Idempotency-Key is longer than {_MOST_KEY} characters.")
         self._pressure.check(target)  # before the body comes
-        who = caller or (request.client.host if request.client else "")
-        with self._pressure.receiving(who) as count:
-            body = await self._body(request, count)
-            with self._pressure.room_for(target, who):
-                ask = Ask(target, form, body, caller, key, takes_part)
-                answer, is_repeat = await self._collector.take(ask)
+        async with self._received(request, target, caller) as body:
+            ask = Ask(target, form, body, caller, key, takes_part)
+            answer, is_repeat = await self._collector.take(ask)
         if not is_repeat:
             self._n_rows[target] += int(str(answer["accepted"]))
         return json_response(answer, 202, {"idempotent-replayed": "true"} if is_repeat else None)
@@ -170,19 +167,16 @@ class App:
         self._refuse_while_draining()
         headers = request.headers
         caller = await self._allowed(request, None)
-        sees = await self._access.sees(headers.get("authorization", ""), headers.get("host", ""))
+        sees = await self._sees(request)
         encoding = encoding_of(headers.get("content-encoding", ""))
         mine = [target for model, target in self._spans.targets.items() if sees(model)]
         if not mine:
             raise Problem("forbidden", "The token is for no model that declares spans.")
         for target in mine:
             self._pressure.check(target)
-        who = caller or (request.client.host if request.client else "")
         signal: Signal = "logs" if request.url.path.endswith("logs") else "traces"
-        with self._pressure.receiving(who) as count:
-            body = await self._body(request, count)
-            with self._pressure.room_for(mine[0], who):
-                answer, taken = await self._spans.take(signal, form, encoding, body, sees)
+        async with self._received(request, mine[0], caller) as body:
+            answer, taken = await self._spans.take(signal, form, encoding, body, sees)
         for target, lines in taken.lines.items():
             self._n_rows[target] += len(lines)
         return Response(answer, media_type=form)
@@ -193,13 +187,24 @@ class App:
             raise Problem("shutting_down", "Send it to another server, or again.", headers=leave)
 
     def _target(self, model: str, stream: str) -> Target:
-        targets: dict[Any, Target] = dict(self._collector.targets)
-        found = targets.get((model, stream))
-        if found is not None:
-            return found
+        targets = self._collector.targets
+        for (name, own), target in targets.items():
+            if (name, own) == (model, stream):
+                return target
         if any(name == model for name, _ in targets) and stream in ("predictions", "actuals"):
             raise Problem("not_found", f"The model has no landing files of {stream}.")
         raise Problem("not_found", "There is no such model or stream.")
+
+    @contextlib.asynccontextmanager
+    async def _received(
+        self, request: Request, target: Target, caller: str
+    ) -> AsyncIterator[bytes]:
+        """Yield a body once it has come; the request counts as at work until the end."""
+        who = caller or (request.client.host if request.client else "")
+        with self._pressure.receiving(who) as count:
+            body = await self._body(request, count)
+            with self._pressure.room_for(target, who):
+                yield body
 
     async def _body(self, request: Request, count: Callable[[int], None]) -> bytes:
         limits = self._collector.limits
@@ -236,6 +241,10 @@ class App:
         authorization, host = headers.get("authorization", ""), headers.get("host", "")
         return await self._access.check(authorization, host, model)
 
+    async def _sees(self, request: Request) -> Callable[[str], bool]:
+        headers = request.headers
+        return await self._access.sees(headers.get("authorization", ""), headers.get("host", ""))
+
     async def _healthz(self, _request: Request) -> Response:
         return json_response({"status": "ok"})
 
@@ -247,7 +256,7 @@ class App:
 
     async def _metrics(self, request: Request) -> Response:
         headers = request.headers
-        sees = await self._access.sees(headers.get("authorization", ""), headers.get("host", ""))
+        sees = await self._sees(request)
         if self._numbers is None:
             raise Problem("not_found", "This server was started without numbers.")
         zipped = "gzip" in headers.get("accept-encoding", "")
@@ -287,17 +296,11 @@ class App:
         Returns:
             The document, and its page. Both are made once for those who may push to the same.
         """
-        judges = self._collector.judges.values()
-        mine = []
-        for judge in judges:
-            with contextlib.suppress(Problem):
-                await self._allowed(request, judge.spec.model)
-                mine.append(judge)
-        takes_spans = False
-        for model in self._spans.targets if self._spans is not None else ():
-            with contextlib.suppress(Problem):
-                await self._allowed(request, model)
-                takes_spans = True
+        mine, takes_spans = list[Judge](), False
+        with contextlib.suppress(Problem):
+            sees = await self._sees(request)
+            mine = [judge for judge in self._collector.judges.values() if sees(judge.spec.model)]
+            takes_spans = self._spans is not None and any(map(sees, self._spans.targets))
         names = tuple((judge.spec.model, judge.stream) for judge in mine)
         key = (names, self._access.needs_token, takes_spans)
         if key not in self._descriptions:

@@ -17,7 +17,14 @@ from functools import cache
 from typing import Any, Final, Literal, NamedTuple
 
 from mlmon_dagster.collect.body import unpacked
-from mlmon_dagster.collect.calls import EVALUATION, Span, calls_of, write_call, write_evaluation
+from mlmon_dagster.collect.calls import (
+    EVALUATION,
+    Calls,
+    Span,
+    calls_of,
+    write_call,
+    write_evaluation,
+)
 from mlmon_dagster.collect.collector import Collector
 from mlmon_dagster.collect.landing import Target
 from mlmon_dagster.collect.problem import Problem
@@ -92,6 +99,24 @@ class Taken:
         return sum(map(len, self.lines.values()))
 
 
+class _Model(NamedTuple):
+    """What a model takes of spans and log records.
+
+    Attributes:
+        join: The attribute that names the prediction.
+        kept: The attributes that are kept.
+        service: What sends them; None for any.
+        age: For how many nanoseconds they are kept.
+        calls: How its calls and evaluations are known.
+    """
+
+    join: str
+    kept: frozenset[str]
+    service: str | None
+    age: int
+    calls: Calls
+
+
 class Spans:
     """Takes in spans and log records for the models that declare them.
 
@@ -104,19 +129,18 @@ class Spans:
     def __init__(
         self, specs: Sequence[ModelSpec], targets: Mapping[str, Target], collector: Collector
     ) -> None:
-        declared = {spec.model: spec.spans for spec in specs if spec.model in targets}
         self.targets = targets
-        self._joins = {m: s.attribute or PREDICTION_ID for m, s in declared.items() if s}
-        self._kept = {m: s.kept for m, s in declared.items() if s}
-        self._services = {s.service: m for m, s in declared.items() if s and s.service}
-        self._kept_for = {
-            m: _find_retention(spec) for spec in specs if (m := spec.model) in declared
-        }
-        self._calls = {spec.model: calls_of(spec) for spec in specs if spec.model in declared}
+        self._models = {
+            spec.model: _Model(
+                spec.spans.attribute or PREDICTION_ID, spec.spans.kept, spec.spans.service,
+                _find_retention(spec), calls_of(spec),
+            )
+            for spec in specs
+            if spec.model in targets and spec.spans is not None
+        }  # fmt: skip
+        self._services = {one.service: name for name, one in self._models.items() if one.service}
         self._wanted = _WANTED.union(
-            self._joins.values(),
-            *self._kept.values(),
-            *(calls.wanted for calls in self._calls.values()),
+            *(one.kept | one.calls.wanted | {one.join} for one in self._models.values())
         )
         self._collector = collector
 
@@ -172,7 +196,7 @@ class Spans:
                 if why or model is None or not sees(model):
                     refused[why or "the token is for another model"] += 1
                     continue
-                if raw.start < now - self._kept_for[model]:
+                if raw.start < now - self._models[model].age:
                     refused["the start is older than what the model keeps (retention)"] += 1
                     continue
                 day = (model, raw.start // _DAY)
@@ -182,7 +206,8 @@ class Spans:
                     continue
                 days.add(day)
                 if not is_loose:
-                    line = _line(kind, resource, raw, self._joins[model], self._kept[model])
+                    own = self._models[model]
+                    line = _line(kind, resource, raw, own.join, own.kept)
                     lines.setdefault(self.targets[model], []).append(line)
                 for target, said in self._find_calls(model, kind, resource, raw, refused):
                     lines.setdefault(target, []).append(said)
@@ -194,7 +219,7 @@ class Spans:
         self, model: str, kind: str, resource: Attributes, raw: _Raw, refused: Counter[str]
     ) -> Iterator[tuple[Target, bytes]]:
         """Yield what a record says of calls: that it is one, or what is thought of one."""
-        calls, targets = self._calls[model], self._collector.targets
+        calls, targets = self._models[model].calls, self._collector.targets
         given = list(raw.evaluations)
         if kind == "log" and raw.name == EVALUATION:
             given.append((raw.start, raw.attributes))
@@ -223,9 +248,9 @@ class Spans:
         model = own.get(MODEL) or resource.get(MODEL)
         if model is None:
             model = self._services.get(resource.get("service.name", ""))
-        if model is None and len(self._joins) == 1 and not self._services:
-            [model] = self._joins
-        return model if model in self._joins else None
+        if model is None and len(self._models) == 1 and not self._services:
+            [model] = self._models
+        return model if model in self._models else None
 
 
 def _find_retention(spec: ModelSpec) -> int:

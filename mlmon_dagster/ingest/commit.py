@@ -492,47 +492,32 @@ def note_changes(
     Files without live predictions are left out, since exports of training and validation data
     often have other columns; so are predictions older than the last change, which came late.
     """
-    layouts = [file.layout for file in batch if file.layout]
-    if not layouts:
+    named = [(file, file.layout) for file in batch if file.layout]
+    if not named:
         return
-    stored = model_history.load_layout(conn, spec.model, batch[0].staged.stream)
-    before = layout_from(stored.text) if stored else None
-    if before and all(carried_over(before, layout) == before for layout in layouts):
-        return
-    placed = [(_first_window(file), file.staged.name, file) for file in batch if file.layout]
-    order = sorted(
-        (item for item in placed if item[2].staged.stream == "actuals" or item[0] is not None),
-        key=lambda item: (item[0] or now, item[1]),
-    )
-    for window, path, file in order:
-        _note(conn, spec, file, window, path, now)
-
-
-def _note(
-    conn: sa.Connection,
-    spec: ModelSpec,
-    file: Prepared,
-    window: dt.datetime | None,
-    path: str,
-    now: dt.datetime,
-) -> None:
-    assert file.layout is not None
-    stream = file.staged.stream
+    stream = batch[0].staged.stream
     stored = model_history.load_layout(conn, spec.model, stream)
-    if stored is None:
-        model_history.save_layout(conn, spec.model, stream, file.layout.text(), window, now)
+    before, since = (layout_from(stored.text), stored.window_start) if stored else (None, None)
+    if before and all(carried_over(before, layout) == before for _, layout in named):
         return
-    before = layout_from(stored.text)
-    is_old = window is not None and stored.window_start is not None and window < stored.window_start
-    after = carried_over(before, file.layout)
-    if is_old or after == before:
-        return
-    found = changes_between(before, after, columns_of(spec, stream))
-    model_history.note_changes(
-        conn, spec.model, stream, found, sha256=file.staged.sha256, path=path,
-        window_start=window, now=now,
-    )  # fmt: skip
-    model_history.save_layout(conn, spec.model, stream, after.text(), window, now)
+    placed = [(_first_window(file), file, layout) for file, layout in named]
+    order = sorted(
+        (one for one in placed if stream == "actuals" or one[0] is not None),
+        key=lambda one: (one[0] or now, one[1].staged.name),
+    )
+    for window, file, layout in order:
+        after = layout if before is None else carried_over(before, layout)
+        is_old = window is not None and since is not None and window < since
+        if is_old or after == before:
+            continue
+        if before is not None:
+            found = changes_between(before, after, columns_of(spec, stream))
+            model_history.note_changes(
+                conn, spec.model, stream, found, sha256=file.staged.sha256,
+                path=file.staged.name, window_start=window, now=now,
+            )  # fmt: skip
+        model_history.save_layout(conn, spec.model, stream, after.text(), window, now)
+        before, since = after, window
 
 
 def _first_window(file: Prepared) -> dt.datetime | None:

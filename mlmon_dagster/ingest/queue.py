@@ -405,13 +405,9 @@ def open_again(store: Store, spec: ModelSpec, row: FileRow, now: dt.datetime) ->
 def _queue_again(stream: Stream, row: FileRow, reading: str, now: dt.datetime) -> Queued:
     # What a crash interrupted goes on as it began, unless it is read differently by now.
     again = row["again_at"] if row["read_with"] == reading else None
+    item = _queue_row(stream, row, None, is_in_log=False)
     moment = now if again is None else again
-    size, mtime_ns = row["size_bytes"], row["mtime_ns"]
-    staged = Staged(stream, row["path"], None, row["sha256"], size, mtime_ns)
-    return Queued(
-        stream, row["path"], size, (mtime_ns, row["path"]), moment, row["attempts"],
-        staged=staged, kept=row["kept"], arrived=row["finished_at"],
-    )  # fmt: skip
+    return replace(item, first_seen=moment, error="", kept=row["kept"], arrived=row["finished_at"])
 
 
 def stage_again(store: Store, spec: ModelSpec, item: Queued) -> Queued | None:

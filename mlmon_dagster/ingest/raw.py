@@ -10,16 +10,14 @@ told of once in each direction, not with every file.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 import re
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -38,8 +36,7 @@ from mlmon_dagster.store.tables.kept_rows import CELL
 _NAME = re.compile(r"[^\W\d][\w .\[\]:/-]{0,79}")  # a column's, and few values'
 MAX_COLUMNS = 10_000
 _BLOCK: Final = 1 << 20
-_GZIP: Final = b"\x1f\x8b"
-_ZSTD: Final = b"\x28\xb5\x2f\xfd"
+_PACKED: Final = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd"}
 MAX_CELLS = 2_000_000_000  # held at once
 MAX_EXTRA: Final = 100
 UNDECLARED: Final = "not declared"
@@ -399,46 +396,30 @@ def decompressed(path: Path, place: str, max_bytes: int) -> Path:
     """
     with path.open("rb") as file:
         head = file.read(4)
-    if head[:2] == _GZIP:
-        return _unpack(path, place, max_bytes, "gzip")
-    return _unpack(path, place, max_bytes, "zstd") if head == _ZSTD else path
+    kind = next((kind for kind, magic in _PACKED.items() if head.startswith(magic)), None)
+    return path if kind is None else _unpack(path, place, max_bytes, kind)
 
 
 def _unpack(path: Path, place: str, max_bytes: int, kind: str) -> Path:
     plain = path.with_name(f"incoming-{path.name}.plain")
     n_bytes = 0
     try:
-        with _open_packed(path, kind) as packed, plain.open("wb") as target:
+        with pa.CompressedInputStream(str(path), kind) as packed, plain.open("wb") as target:
             while block := packed.read(_BLOCK):
                 n_bytes += len(block)
                 if n_bytes > max_bytes:
                     found = f"more than max_bytes = {max_bytes:,} bytes once decompressed."
                     raise refused(place, "too_large", found)
                 target.write(block)
-    except EOFError as error:
-        found = f"the {kind} stream ends early; expected a complete {kind} file."
-        raise refused(place, "truncated", found) from error
-    except (gzip.BadGzipFile, zlib.error, pa.ArrowException) as error:
-        raise _explain_damage(place, kind, error) from error
-    except OSError as error:
-        # Arrow reports damage as one; those of the operating system have a number.
-        if error.errno is not None:
+    except (pa.ArrowException, OSError) as error:
+        # Arrow reports damage as one of the operating system's, which have a number.
+        if getattr(error, "errno", None) is not None:
             raise
-        raise _explain_damage(place, kind, error) from error
+        said, reason = f"damaged {kind} ({str(error)[:160]})", "unreadable"
+        if "Truncated" in str(error):
+            said, reason = f"the {kind} stream ends early", "truncated"
+        raise refused(place, reason, f"{said}; expected a complete {kind} file.") from error
     return plain
-
-
-def _explain_damage(place: str, kind: str, error: Exception) -> Exception:
-    text = str(error)
-    if "Truncated" in text:
-        found = f"the {kind} stream ends early; expected a complete {kind} file."
-        return refused(place, "truncated", found)
-    found = f"damaged {kind} ({text[:160]}); expected a complete {kind} file."
-    return refused(place, "unreadable", found)
-
-
-def _open_packed(path: Path, kind: str) -> BinaryIO | Any:
-    return gzip.open(path, "rb") if kind == "gzip" else pa.CompressedInputStream(str(path), "zstd")
 
 
 def in_parts(tables: Iterable[pa.Table], rows_at_once: int) -> Iterator[tuple[int, pa.Table]]:

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from mlmon_dagster.store import Store
+from tests.ingest.landing import World
+
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
@@ -13,3 +16,9 @@ def project(tmp_path: Path) -> Path:
     folder = tmp_path / "project"
     folder.mkdir()
     return folder
+
+
+@pytest.fixture
+def world(store: Store, project: Path) -> World:
+    """An empty project and an empty store."""
+    return World(store, project)

@@ -5,18 +5,23 @@ from __future__ import annotations
 import datetime as dt
 import io
 import os
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from mlmon_dagster.ingest import IngestReport, ingest_new, readers
+from mlmon_dagster.ingest.report import FileReport
 from mlmon_dagster.spec import ModelSpec, spec_from_mapping
+from mlmon_dagster.spec.sources import Stream
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.state import manifest
+from mlmon_dagster.store.state import manifest, writing
 from tests.conftest import list_windows
 
 NOW = dt.datetime(2024, 3, 1, 12, tzinfo=dt.UTC)
@@ -67,6 +72,9 @@ def credit_spec(**changes: Any) -> ModelSpec:
 
 def _copy(value: Any) -> Any:
     return {k: _copy(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+SPEC = credit_spec()
 
 
 def events(n: int = 12, first: int = 0, day: str = "2024-02-01", **changes: Any) -> pd.DataFrame:
@@ -203,3 +211,56 @@ def everything(store: Store, spec: ModelSpec) -> dict[str, Any]:
         "staging": sorted(p.name for p in (store.folder / "staging").rglob("*") if p.is_file()),
         "quarantine": sorted(p.name for p in (store.folder / "quarantine").rglob("*.*")),
     }
+
+
+@contextmanager
+def dying_at(step: str) -> Iterator[None]:
+    """Let the program end where it reaches a step."""
+
+    def die(reached: str) -> None:
+        if reached == step:
+            raise KeyboardInterrupt
+
+    writing.on_reached = die
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            yield
+    finally:
+        writing.on_reached = None
+
+
+@dataclass(frozen=True)
+class World:
+    """A project folder and a store of the credit model, or of another spec where one is given."""
+
+    store: Store
+    project: Path
+
+    def land(self, name: str, content: bytes | pd.DataFrame) -> Path:
+        """Put a file into a landing folder."""
+        return land(self.project, name, content)
+
+    def ingest(self, spec: ModelSpec = SPEC, **options: Any) -> IngestReport:
+        """Ingest what has landed."""
+        return ingest(self.store, spec, self.project, **options)
+
+    def take_in(
+        self, content: bytes | pd.DataFrame, spec: ModelSpec = SPEC, name: str = "a.csv"
+    ) -> FileReport:
+        """Ingest one file of predictions."""
+        self.land(f"{PREDICTIONS}/{name}", content)
+        (file,) = self.ingest(spec).files
+        return file
+
+    def rows(self, spec: ModelSpec = SPEC, stream: Stream = "predictions") -> list[dict[str, Any]]:
+        """Return what is in the log."""
+        found: list[dict[str, Any]] = self.store.event_log(spec).rows(stream).to_pylist()
+        return found
+
+    def files(self, spec: ModelSpec = SPEC) -> list[dict[str, Any]]:
+        """Return the manifest's rows."""
+        return files_of(self.store, spec)
+
+    def letters(self, spec: ModelSpec = SPEC) -> list[dict[str, Any]]:
+        """Return the dead letters."""
+        return letters_of(self.store, spec)

@@ -9,20 +9,16 @@ import pandas as pd
 import pytest
 
 from mlmon_dagster.ingest.report import ROW_REASONS
-from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import manifest
 from tests.erased import note_erased
 from tests.ingest.landing import (
     ACTUALS,
     NOW,
     PREDICTIONS,
+    World,
     credit_spec,
     csv_bytes,
     events,
-    ingest,
-    land,
-    letters_of,
-    log_content,
     parquet_bytes,
     revisions,
     truths,
@@ -76,9 +72,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])
-def test_bad_row_is_refused_by_line_and_the_others_kept(
-    store: Store, project: Path, ending: str
-) -> None:
+def test_bad_row_is_refused_by_line_and_the_others_kept(world: World, ending: str) -> None:
     spec = credit_spec()
     wanted = {}
     for number, (stream, column, value, reason, expected) in enumerate(CASES):
@@ -89,10 +83,10 @@ def test_bad_row_is_refused_by_line_and_the_others_kept(
             frame = frame.assign(known_at=[t.isoformat() for t in frame["known_at"]])
         if ending == "csv" and value == "":
             continue  # an empty CSV cell is a null
-        land(project, name, _with(frame, column, value))
+        world.land(name, _with(frame, column, value))
         wanted[name] = (reason, column, expected)
 
-    report = ingest(store, spec, project)
+    report = world.ingest(spec)
 
     line = {"csv": BAD + 2, "jsonl": BAD + 1}[ending]
     assert {file.path for file in report.of("done")} == set(wanted)
@@ -103,97 +97,97 @@ def test_bad_row_is_refused_by_line_and_the_others_kept(
         assert message.startswith(f"{file.path}, line {line}, column '{column}': ")
         assert f"expected {expected}" in message or expected in message
         assert message.endswith(f"{ROW_REASONS[reason]}.")
-    letters = manifest.load_refused_rows(store.state, spec.model)
+    letters = manifest.load_refused_rows(world.store.state, spec.model)
     assert sorted(letters["reason"]) == sorted(reason for reason, _, _ in wanted.values())
     assert set(letters["row_number"]) == {BAD}
     assert letters["row_hash"].str.fullmatch("[0-9a-f]{64}").all()
 
 
-def test_bad_row_of_a_parquet_is_named_by_row(store: Store, project: Path) -> None:
-    land(project, f"{PREDICTIONS}/a.parquet", events(10, score=[0.5] * 9 + [7.0]))
-
-    (file,) = ingest(store, credit_spec(), project).files
-
-    assert file.bad_rows[0].startswith(f"{PREDICTIONS}/a.parquet, row 10, column 'score'")
-
-
-def test_line_of_a_bad_row_is_right_after_blank_lines_and_line_ends_in_quotes(
-    store: Store, project: Path
-) -> None:
-    frame = events(3, region=["no\nrth", "south", "south"], score=[0.5, 0.5, 7.0])
-    header, rest = csv_bytes(frame).split(b"\n", 1)
-    land(project, f"{PREDICTIONS}/a.csv", header + b"\n\n" + rest)
-
-    (file,) = ingest(store, credit_spec(source__predictions__multiline=True), project).files
-
+HALF = events(40, region=[None] * 20 + ["north"] * 20)
+UNSCORED = {"score": [None] * 4, "decision": [None] * 4}
+NOT_NULL = {"expect": "expect_column_values_to_not_be_null", "severity": "refuse",
+            "arguments": {"column": "region"}}  # fmt: skip
+BLANK_LINE = csv_bytes(
+    events(3, region=["no\nrth", "south", "south"], score=[0.5, 0.5, 7.0])
+).replace(b"\n", b"\n\n", 1)
+# What lands, how the spec differs, rows that are new and bad, and what is said.
+FILES: dict[str, tuple[bytes | pd.DataFrame, dict[str, Any], tuple[int, int], list[str]]] = {
+    "a row of a Parquet file has a number": (
+        parquet_bytes(events(10, score=[0.5] * 9 + [7.0])), {}, (9, 1),
+        [f"{PREDICTIONS}/a.parquet, row 10, column 'score'"],
+    ),
     # header 1, blank 2, first row 3 and 4, second 5
-    assert ", line 6, column 'score'" in file.bad_rows[0]
+    "lines are counted through blank ones and line ends in quotes": (
+        BLANK_LINE, {"source__predictions__multiline": True}, (2, 1), [", line 6, column 'score'"]
+    ),
+    "no null of a feature refuses a row or a file": (HALF, {}, (40, 0), []),
+    # More than ten and more than max_bad_rate of them are refused, and the others are stored.
+    "rows that an expectation refuses never refuse their file": (
+        HALF, {"expectations": [NOT_NULL]}, (20, 20), ["does not allow"]
+    ),
+    "nothing is wrong with the rows of a file of before the start": (
+        events(20, at=["2001-01-01T10:00:00Z"] * 20), {}, (0, 20),
+        ["(20 before_start in 'at')",
+         "set 'start' under 'time' to an earlier day. Correct the rows"],
+    ),
+    "training events may be old and unscored": (
+        events(4, day="2019-05-01", dataset=["training"] * 4, **UNSCORED), {}, (4, 0), []
+    ),
+    "a failed request needs no score": (
+        events(4, status=["ok", "timeout", "OK", "500"], score=[None] * 4), {}, (2, 2), []
+    ),
+    "a rule on a column without values does not pass in silence": (
+        events(5, age=[None] * 5), {}, (5, 0), ["'age' hold no value at all"]
+    ),
+    "missing nullable and unknown columns are warned of": (
+        events(5).drop(columns="age").assign(colour="red"), {}, (5, 0),
+        ["'colour' are not declared and not kept", "'age' are missing"],
+    ),
+}  # fmt: skip
 
 
-def test_values_of_bad_rows_are_in_no_message_and_no_table(store: Store, project: Path) -> None:
+@pytest.mark.parametrize("claim", FILES)
+def test_of_a_file_with_odd_rows(world: World, claim: str) -> None:
+    content, changes, counts, said = FILES[claim]
+    is_parquet = isinstance(content, bytes) and content.startswith(b"PAR1")
+
+    file = world.take_in(content, credit_spec(**changes), "a.parquet" if is_parquet else "a.csv")
+
+    assert (file.n_new, file.n_bad) == counts
+    text = " ".join([file.message, *file.warnings, *file.bad_rows])
+    assert [wanted for wanted in said if wanted not in text] == []
+
+
+def test_values_of_bad_rows_are_in_no_message_and_no_table(world: World) -> None:
     secret = "4929-1234-5678"
-    land(project, f"{PREDICTIONS}/a.csv", _with(events(10), "score", secret))
+    world.land(f"{PREDICTIONS}/a.csv", _with(events(10), "score", secret))
 
-    report = ingest(store, credit_spec(), project)
+    report = world.ingest()
 
     assert report.total("n_bad") == 1
     assert secret not in repr(report)
-    assert secret not in repr(letters_of(store, credit_spec()))
-    with store.state.connect() as conn:
+    assert secret not in repr(world.letters())
+    with world.store.state.connect() as conn:
         dump = conn.connection.iterdump()  # type: ignore[attr-defined]
         assert not any(secret in line for line in dump)
 
 
-def test_row_with_several_faults_is_one_bad_row_with_a_letter_for_each(
-    store: Store, project: Path
-) -> None:
+def test_row_with_several_faults_is_one_bad_row_with_a_letter_for_each(world: World) -> None:
     frame = _with(_with(events(10), "score", "9"), "decision", "2")
-    land(project, f"{PREDICTIONS}/a.csv", frame)
-
-    (file,) = ingest(store, credit_spec(), project).files
+    file = world.take_in(frame)
 
     assert file.n_bad == 1
-    found = {
-        (letter["reason"], letter["column_name"]) for letter in letters_of(store, credit_spec())
-    }
+    found = {(letter["reason"], letter["column_name"]) for letter in world.letters()}
     assert found == {("score_out_of_range", "score"), ("wrong_type", "prediction")}
 
 
-def test_no_null_of_a_feature_refuses_a_row_or_a_file(store: Store, project: Path) -> None:
-    assert not credit_spec().features["region"].nullable
-    land(project, f"{PREDICTIONS}/a.csv", events(40, region=[None] * 20 + ["north"] * 20))
-
-    (file,) = ingest(store, credit_spec(), project).files
-
-    assert (file.status, file.n_new, file.n_bad) == ("done", 40, 0)
-    [rows] = [
-        found for found in log_content(store, credit_spec(), provenance=False).values() if found
-    ]
-    assert sum("('region', None)" in row for row in rows) == 20
-
-
-def test_rows_that_a_rule_refuses_never_refuse_their_file(store: Store, project: Path) -> None:
-    """More than ten and more than max_bad_rate of them are refused, and the others are stored."""
-    rule = {"expect": "expect_column_values_to_not_be_null", "severity": "refuse",
-            "arguments": {"column": "region"}}  # fmt: skip
-    spec = credit_spec(expectations=[rule])
-    land(project, f"{PREDICTIONS}/a.csv", events(40, region=[None] * 20 + ["north"] * 20))
-
-    (file,) = ingest(store, spec, project).files
-
-    assert (file.status, file.n_new, file.n_bad) == ("done", 20, 20)
-    assert {letter["reason"] for letter in letters_of(store, spec)} == {"expectation"}
-
-
-def test_file_is_quarantined_above_ten_bad_rows_and_the_bad_rate(
-    store: Store, project: Path
-) -> None:
+def test_file_is_quarantined_above_ten_bad_rows_and_the_bad_rate(world: World) -> None:
     spec = credit_spec()
-    land(project, f"{PREDICTIONS}/few.csv", events(10, score=[7.0] * 10))
-    land(project, f"{PREDICTIONS}/rate.csv", events(1200, 100, score=[7.0] * 12 + [0.5] * 1188))
-    land(project, f"{PREDICTIONS}/many.csv", events(1000, 5000, score=[7.0] * 11 + [0.5] * 989))
+    world.land(f"{PREDICTIONS}/few.csv", events(10, score=[7.0] * 10))
+    world.land(f"{PREDICTIONS}/rate.csv", events(1200, 100, score=[7.0] * 12 + [0.5] * 1188))
+    world.land(f"{PREDICTIONS}/many.csv", events(1000, 5000, score=[7.0] * 11 + [0.5] * 989))
 
-    report = ingest(store, spec, project)
+    report = world.ingest(spec)
 
     found = {Path(f.path).stem: (f.status, f.n_new, f.n_bad) for f in report.files}
     assert found["few"] == ("done", 0, 10)
@@ -205,64 +199,28 @@ def test_file_is_quarantined_above_ten_bad_rows_and_the_bad_rate(
     assert len(many.bad_rows) == 5
 
 
-def test_a_file_of_before_the_start_says_that_the_start_may_be_set_earlier(
-    store: Store, project: Path
-) -> None:
-    """Nothing is wrong with its rows, which it said to correct."""
-    land(project, f"{PREDICTIONS}/old.csv", events(20, at=["2001-01-01T10:00:00Z"] * 20))
-
-    (old,) = ingest(store, credit_spec(), project).of("quarantined")
-
-    assert "(20 before_start in 'at')" in old.message
-    assert "set 'start' under 'time' to an earlier day. Correct the rows" in old.message
-
-
-def test_bad_rows_mark_their_window_so_that_its_checks_run_again(
-    store: Store, project: Path
-) -> None:
+def test_bad_rows_mark_their_window_so_that_its_checks_run_again(world: World) -> None:
     frame = events(10)
     frame.loc[0, "at"] = pd.Timestamp("2024-02-20T10:00:00Z")
     frame.loc[0, "score"] = 9.0
-    land(project, f"{PREDICTIONS}/a.parquet", frame)
+    world.land(f"{PREDICTIONS}/a.parquet", frame)
 
-    report = ingest(store, credit_spec(), project)
+    report = world.ingest()
 
     assert [w.key for w in report.windows] == ["2024-02-01", "2024-02-20"]
-    (letter,) = letters_of(store, credit_spec())
+    (letter,) = world.letters()
     assert letter["window_start"] == "2024-02-19 23:00:00+00:00"
-    assert list(revisions(store, credit_spec()).values()) == [1, 1]
+    assert list(revisions(world.store, credit_spec()).values()) == [1, 1]
 
 
-def test_training_events_may_be_old_and_unscored(store: Store, project: Path) -> None:
-    frame = events(4, day="2019-05-01", dataset=["training"] * 4, score=[None] * 4)
-    frame["decision"] = None
-    land(project, f"{PREDICTIONS}/a.csv", frame)
-
-    (file,) = ingest(store, credit_spec(), project).files
-
-    assert (file.n_new, file.n_bad) == (4, 0)
-
-
-def test_failed_request_needs_no_score(store: Store, project: Path) -> None:
-    status = ["ok", "timeout", "OK", "500"]
-    frame = events(4, status=status, score=[None] * 4)
-    land(project, f"{PREDICTIONS}/a.csv", frame)
-
-    (file,) = ingest(store, credit_spec(), project).files
-
-    assert (file.n_new, file.n_bad) == (2, 2)
-
-
-def test_numbers_that_are_not_finite_become_null_and_are_listed(
-    store: Store, project: Path
-) -> None:
+def test_numbers_that_are_not_finite_become_null_and_are_listed(world: World) -> None:
     age = ["nan", "inf", "-Infinity", "", "31"]
-    land(project, f"{PREDICTIONS}/a.csv", csv_bytes(events(5, age=age, latency_ms=["NaN"] * 5)))
+    world.land(f"{PREDICTIONS}/a.csv", csv_bytes(events(5, age=age, latency_ms=["NaN"] * 5)))
 
-    report = ingest(store, credit_spec(), project)
+    report = world.ingest()
 
     assert report.total("n_new") == 5
-    rows = store.event_log(credit_spec()).rows("predictions").to_pylist()
+    rows = world.rows()
     found = {row["prediction_id"]: (row["age"], row["nonfinite"]) for row in rows}
     assert found == {
         "p0": (None, ["age:nan", "latency_ms:nan"]),
@@ -273,42 +231,17 @@ def test_numbers_that_are_not_finite_become_null_and_are_listed(
     }
 
 
-def test_rule_on_a_column_without_values_does_not_pass_in_silence(
-    store: Store, project: Path
-) -> None:
-    land(project, f"{PREDICTIONS}/a.parquet", events(5, age=[None] * 5))
-
-    (file,) = ingest(store, credit_spec(), project).files
-
-    assert any("'age' hold no value at all" in warning for warning in file.warnings)
-    row = manifest.load_files_frame(store.state, "credit").iloc[0]
-    assert '"untested": ["age"]' in row["schema_report"]
-
-
-def test_missing_nullable_and_unknown_columns_are_warned_of(store: Store, project: Path) -> None:
-    frame = events(5).drop(columns="age").assign(colour="red")
-    land(project, f"{PREDICTIONS}/a.parquet", frame)
-
-    (file,) = ingest(store, credit_spec(), project).files
-
-    assert file.n_new == 5
-    assert any("'colour' are not declared and not kept" in w for w in file.warnings)
-    assert any("'age' are missing" in w for w in file.warnings)
-
-
-def test_local_times_are_read_in_the_zone_when_the_spec_says_so(
-    store: Store, project: Path
-) -> None:
+def test_local_times_are_read_in_the_zone_when_the_spec_says_so(world: World) -> None:
     # Clocks in Berlin skip 02:30 on 31 March 2024 and show 02:30 twice on 29 October 2023.
     spec = credit_spec(time__naive="zone", time__start="2023-01-01")
     at = ["2023-10-29 02:30", "2024-02-01 00:30", "2024-02-01T00:30:00Z"]
-    land(project, f"{PREDICTIONS}/a.csv", csv_bytes(events(3, at=at)))
-
-    (file,) = ingest(store, spec, project).files
+    file = world.take_in(csv_bytes(events(3, at=at)), spec)
 
     assert (file.n_new, file.n_bad) == (2, 1)
     assert "clocks show twice or never" in file.bad_rows[0]
-    times = store.event_log(spec).rows("predictions", ["event_time", "window_date"]).to_pylist()
+    times = (
+        world.store.event_log(spec).rows("predictions", ["event_time", "window_date"]).to_pylist()
+    )
     assert sorted(str(t["event_time"]) for t in times) == [
         "2024-01-31 23:30:00+00:00",
         "2024-02-01 00:30:00+00:00",
@@ -316,31 +249,35 @@ def test_local_times_are_read_in_the_zone_when_the_spec_says_so(
     assert {t["window_date"] for t in times} == {"2024-02-01"}
 
 
-def test_erased_prediction_does_not_come_back(store: Store, project: Path) -> None:
-    note_erased(store.state, "credit", ["p3"], now=NOW)
-    note_erased(store.state, "credit", ["p4"], now=NOW, dataset="training")
-    land(project, f"{PREDICTIONS}/a.parquet", events(10))
-    land(project, f"{ACTUALS}/a.parquet", truths(10))
+def test_erased_prediction_does_not_come_back(world: World) -> None:
+    note_erased(world.store.state, "credit", ["p3"], now=NOW)
+    note_erased(world.store.state, "credit", ["p4"], now=NOW, dataset="training")
+    world.land(f"{PREDICTIONS}/a.parquet", events(10))
+    world.land(f"{ACTUALS}/a.parquet", truths(10))
 
-    report = ingest(store, credit_spec(), project)
+    report = world.ingest()
 
     assert [(f.n_new, f.n_bad) for f in report.files] == [(9, 1), (9, 1)]
     for stream in ("predictions", "actuals"):
-        ids = store.event_log(credit_spec()).rows(stream)["prediction_id"].to_pylist()
+        ids = world.store.event_log(credit_spec()).rows(stream)["prediction_id"].to_pylist()
         assert "p3" not in ids
-    assert "p3" not in repr(letters_of(store, credit_spec()))
+    assert "p3" not in repr(world.letters())
 
 
-def test_null_actual_withdraws_and_is_counted(store: Store, project: Path) -> None:
-    land(project, f"{PREDICTIONS}/a.parquet", events(4))
-    land(project, f"{ACTUALS}/a.parquet", truths(4))
-    ingest(store, credit_spec(), project)
+def test_null_actual_withdraws_and_is_counted(world: World) -> None:
+    world.land(f"{PREDICTIONS}/a.parquet", events(4))
+    world.land(f"{ACTUALS}/a.parquet", truths(4))
+    world.ingest()
     later = truths(2, day="2024-02-09", defaulted=[None, None])
-    land(project, f"{ACTUALS}/b.parquet", parquet_bytes(later))
+    world.land(f"{ACTUALS}/b.parquet", parquet_bytes(later))
 
-    (file,) = ingest(store, credit_spec(), project).files
+    (file,) = world.ingest().files
 
     assert file.n_new == 2
     assert any("2 rows without an actual" in warning for warning in file.warnings)
-    rows = store.event_log(credit_spec()).rows("actuals", ["prediction_id", "deleted"]).to_pylist()
+    rows = (
+        world.store.event_log(credit_spec())
+        .rows("actuals", ["prediction_id", "deleted"])
+        .to_pylist()
+    )
     assert sum(row["deleted"] for row in rows) == 2

@@ -26,17 +26,14 @@ from mlmon_dagster.profiles.fit import fit_binnings
 from mlmon_dagster.profiles.measures import performance
 from mlmon_dagster.spec import window_containing
 from mlmon_dagster.spec.declaration import TimeSpec
-from mlmon_dagster.store import Store
 from tests.ingest.landing import (
     ACTUALS,
     NOW,
     PREDICTIONS,
+    World,
     credit_spec,
     csv_bytes,
     events,
-    ingest,
-    jsonl_bytes,
-    land,
     parquet_bytes,
     truths,
 )
@@ -237,14 +234,6 @@ def test_local_times_that_occur_twice_or_never_are_at_fault() -> None:
     ]
 
 
-@pytest.mark.parametrize("kind", ["number", "label", "boolean", "text", "time", "id"])
-def test_column_of_lists_is_refused_as_a_whole(kind: Kind) -> None:
-    with pytest.raises(SchemaError) as caught:
-        cast([[1], [2]], kind)
-
-    assert caught.value.reason == "wrong_column_type"
-
-
 cells = st.none() | st.text(st.characters(codec="utf-8"), max_size=12) | st.floats().map(str)
 
 
@@ -318,38 +307,25 @@ def _exact_jsonl(frame: pd.DataFrame) -> bytes:
     return b"".join(json.dumps(row).encode() + b"\n" for row in plain)
 
 
-def test_jsonl_of_pandas_is_read(tmp_path: Path) -> None:
-    path = tmp_path / "file.jsonl"
-    path.write_bytes(jsonl_bytes(events(5)))
-    staged = Staged("predictions", path.name, path, "sha", path.stat().st_size, 0)
-
-    [parsed] = parse_file(staged, credit_spec(), credit_spec().source.predictions)
-
-    assert parsed.columns["score"].to_pylist() == pytest.approx(events(5)["score"], abs=1e-9)
-    assert parsed.faults == ()
-
-
 ODD = [np.nan, np.inf, -np.inf, 1e300, 1.7e308, 2.0**63, -(2.0**63), 5e-324, 0.0, 1.0, 2.0, 3.0]
 
 
-def test_cells_that_are_no_numbers_are_counted_and_spoil_no_metric(
-    store: Store, project: Path
-) -> None:
+def test_cells_that_are_no_numbers_are_counted_and_spoil_no_metric(world: World) -> None:
     """A bad score costs its row alone; a bad feature nothing but a place in its rates."""
     spec, frame = credit_spec(), events()
     scores = [0.05 + (i % 10) / 10 for i in range(9)] + [np.nan, np.inf, 0.15]
     rows = pa.Table.from_pandas(frame)
     for name, values in (("age", ODD), ("score", scores)):  # pandas would write NaN as a null
         rows = rows.set_column(rows.column_names.index(name), name, pa.array(values))
-    land(project, f"{PREDICTIONS}/a.parquet", parquet_bytes(rows))
-    land(project, f"{ACTUALS}/a.parquet", truths())
+    world.land(f"{PREDICTIONS}/a.parquet", parquet_bytes(rows))
+    world.land(f"{ACTUALS}/a.parquet", truths())
 
-    ingest(store, spec, project)
+    world.ingest(spec)
 
     windows = [window_containing(spec.time, frame["at"][0].to_pydatetime())]
-    (counts,) = store.inference_records(spec).rebuild(windows, ["production"])
-    source = store.inference_records(spec).from_sql(windows)
-    profiles = build_profiles(store, spec, source, fit_binnings(store, spec, source))
+    (counts,) = world.store.inference_records(spec).rebuild(windows, ["production"])
+    source = world.store.inference_records(spec).from_sql(windows)
+    profiles = build_profiles(world.store, spec, source, fit_binnings(world.store, spec, source))
     rates = quality_metrics(profiles["age"]).set_index("metric")["value"]
     assert counts.n == 10
     assert rates[["nan_rate", "inf_rate", "null_rate"]].tolist() == pytest.approx([0.1, 0.2, 0.0])

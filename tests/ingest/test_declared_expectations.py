@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,11 +18,9 @@ from mlmon_dagster.store.state import manifest
 from tests.ingest.landing import (
     ACTUALS,
     PREDICTIONS,
+    World,
     credit_spec,
     events,
-    ingest,
-    land,
-    letters_of,
     truths,
 )
 
@@ -84,11 +81,6 @@ def test_what_the_library_would_refuse_is_said_with_its_place(
     assert (("expectations", 1, *where), True) in [(p.path, said in p.message) for p in problems]
 
 
-@pytest.mark.parametrize("right", [REGEX, PAIR, MEAN, {"expect": f"{CLASSES}:ExpectAnAdult"}])
-def test_right_ones_have_no_problem(right: dict[str, Any]) -> None:
-    assert expectation_problems(spec_with(right)) == []
-
-
 @pytest.mark.parametrize(
     ("expectation", "changed", "bad"),
     [
@@ -98,29 +90,24 @@ def test_right_ones_have_no_problem(right: dict[str, Any]) -> None:
     ],
 )
 def test_rows_that_an_expectation_refuses_go_to_quarantine_and_the_others_are_kept(
-    store: Store,
-    project: Path,
+    world: World,
     expectation: dict[str, Any],
     changed: dict[str, Any],
     bad: list[int],
 ) -> None:
     spec = spec_with({**expectation, "severity": "refuse"})
-    land(project, f"{PREDICTIONS}/a.parquet", events(4, **changed))
-
-    (file,) = ingest(store, spec, project).files
+    file = world.take_in(events(4, **changed), spec, name="a.parquet")
 
     assert (file.status, file.n_bad, file.n_new) == ("done", len(bad), 4 - len(bad))
-    letters = letters_of(store, spec)
+    letters = world.letters(spec)
     assert {row["reason"] for row in letters} == {"expectation"}
     assert [int(row["row_number"]) for row in letters] == bad
     assert expectation["expect"] in letters[0]["message"]
-    (result,) = results_of(store, spec)
+    (result,) = results_of(world.store, spec)
     assert (result["kept"], result["rows"], result["unexpected"]) == (False, 4, len(bad))
 
 
-def test_a_warning_keeps_the_rows_and_shows_values_of_open_columns_only(
-    store: Store, project: Path
-) -> None:
+def test_a_warning_keeps_the_rows_and_shows_values_of_open_columns_only(world: World) -> None:
     spec = spec_with(
         REGEX,
         {"expect": f"{CLASSES}:ExpectAnAdult"},
@@ -128,12 +115,10 @@ def test_a_warning_keeps_the_rows_and_shows_values_of_open_columns_only(
         features__region__pii=False,
         features__age__pii=True,
     )
-    land(project, f"{PREDICTIONS}/a.parquet", events(4, region=["west"] * 4, age=[17.0] * 4))
-
-    (file,) = ingest(store, spec, project).files
+    file = world.take_in(events(4, region=["west"] * 4, age=[17.0] * 4), spec, name="a.parquet")
 
     assert (file.n_new, file.n_bad) == (4, 0)
-    regex, adult, mean = results_of(store, spec)
+    regex, adult, mean = results_of(world.store, spec)
     assert (regex["unexpected"], regex["values"]) == (4, ["west"])
     assert (adult["unexpected"], adult["values"]) == (4, [])
     assert (mean["kept"], mean["unexpected"], mean["values"]) == (False, None, [])
@@ -141,7 +126,7 @@ def test_a_warning_keeps_the_rows_and_shows_values_of_open_columns_only(
 
 @pytest.mark.parametrize("pii", [True, False])
 def test_what_cannot_be_evaluated_is_a_result_that_quotes_no_personal_value(
-    store: Store, project: Path, pii: bool
+    world: World, pii: bool
 ) -> None:
     spec = spec_with(
         {"expect": f"{CLASSES}:ExpectTooMuch", "severity": "refuse"},
@@ -149,12 +134,10 @@ def test_what_cannot_be_evaluated_is_a_result_that_quotes_no_personal_value(
         REGEX,
         features__age__pii=pii,
     )
-    land(project, f"{PREDICTIONS}/a.parquet", events(4))
-
-    (file,) = ingest(store, spec, project).files
+    file = world.take_in(events(4), spec, name="a.parquet")
 
     assert (file.status, file.n_new) == ("done", 4)
-    found = {one["expectation"]: one for one in results_of(store, spec)}
+    found = {one["expectation"]: one for one in results_of(world.store, spec)}
     broken = found[f"{CLASSES}:ExpectTooMuch"]
     assert not broken["kept"]
     assert ("31.0" in broken["error"]) is not pii
@@ -162,30 +145,15 @@ def test_what_cannot_be_evaluated_is_a_result_that_quotes_no_personal_value(
     assert found[REGEX["expect"]]["kept"]
 
 
-def test_rows_that_are_bad_already_are_not_judged(store: Store, project: Path) -> None:
+def test_rows_that_are_bad_already_are_not_judged(world: World) -> None:
     spec = spec_with({**REGEX, "severity": "refuse"})
     frame = events(4, region=["west", "north", "north", "north"], score=[7.0, 0.1, 0.1, 0.1])
-    land(project, f"{PREDICTIONS}/a.parquet", frame)
+    world.land(f"{PREDICTIONS}/a.parquet", frame)
 
-    ingest(store, spec, project)
+    world.ingest(spec)
 
-    assert {row["reason"] for row in letters_of(store, spec)} == {"score_out_of_range"}
-    assert results_of(store, spec)[0]["rows"] == 3
-
-
-def test_refused_rows_are_read_again_once_the_expectation_is_corrected(
-    store: Store, project: Path
-) -> None:
-    strict = spec_with({**REGEX, "severity": "refuse"})
-    land(project, f"{PREDICTIONS}/a.parquet", events(4, region=["west", "n", "north", "north"]))
-    assert ingest(store, strict, project).files[0].n_bad == 2
-    arguments = {"column": "region", "regex": "^(north|west)$"}
-
-    (again,) = ingest(
-        store, spec_with({**REGEX, "arguments": arguments, "severity": "refuse"}), project
-    ).files
-
-    assert (again.is_again, again.n_new, again.n_bad) == (True, 1, 1)
+    assert {row["reason"] for row in world.letters(spec)} == {"score_out_of_range"}
+    assert results_of(world.store, spec)[0]["rows"] == 3
 
 
 def test_only_what_refuses_rows_decides_whether_they_are_read_again() -> None:
@@ -197,55 +165,53 @@ def test_only_what_refuses_rows_decides_whether_they_are_read_again() -> None:
     assert digests[0] == digests[1] != digests[2]
 
 
-def test_ground_truth_has_expectations_of_its_own(store: Store, project: Path) -> None:
+def test_ground_truth_has_expectations_of_its_own(world: World) -> None:
     values = {"expect": "expect_column_values_to_be_in_set", "stream": "actuals",
               "arguments": {"column": "actual", "value_set": [0.0]}}  # fmt: skip
     spec = spec_with({**values, "severity": "refuse"})
-    land(project, f"{ACTUALS}/a.parquet", truths(4))
+    world.land(f"{ACTUALS}/a.parquet", truths(4))
 
-    (file,) = ingest(store, spec, project).files
+    (file,) = world.ingest(spec).files
 
     assert (file.n_bad, file.n_new) == (2, 2)
-    assert results_of(store, spec, "actuals")[0]["columns"] == ["actual"]
+    assert results_of(world.store, spec, "actuals")[0]["columns"] == ["actual"]
 
 
-def test_a_process_that_was_killed_is_started_again(store: Store, project: Path) -> None:
+def test_a_process_that_was_killed_is_started_again(world: World) -> None:
     assert expectation_problems(spec_with(REGEX)) == []
     os.kill(expectations._WORKER.start().pid, signal.SIGKILL)
-    land(project, f"{PREDICTIONS}/a.parquet", events(4))
+    world.land(f"{PREDICTIONS}/a.parquet", events(4))
 
-    ingest(store, spec_with(REGEX), project)
+    world.ingest(spec_with(REGEX))
 
-    assert results_of(store, spec_with(REGEX))[0]["kept"]
+    assert results_of(world.store, spec_with(REGEX))[0]["kept"]
 
 
 def test_a_process_that_ends_whenever_it_judges_is_a_result_and_the_rows_are_taken(
-    store: Store, project: Path
+    world: World,
 ) -> None:
     spec = spec_with({"expect": f"{CLASSES}:ExpectToDie", "severity": "refuse"}, REGEX)
-    land(project, f"{PREDICTIONS}/a.parquet", events(4))
-
-    (file,) = ingest(store, spec, project).files
+    file = world.take_in(events(4), spec, name="a.parquet")
 
     assert (file.status, file.n_new, file.n_bad) == ("done", 4, 0)
-    errors = [one["error"] for one in results_of(store, spec)]
+    errors = [one["error"] for one in results_of(world.store, spec)]
     assert errors == ["Great Expectations ended with exit code 3 while it judged these rows"] * 2
 
 
 def test_a_library_that_cannot_be_imported_is_tried_once_and_is_a_result(
-    store: Store, project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    world: World, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    broken = project / "broken" / "great_expectations"
+    broken = world.project / "broken" / "great_expectations"
     broken.mkdir(parents=True)
     (broken / "__init__.py").write_text("raise ImportError('no such library')")
     monkeypatch.syspath_prepend(broken.parent)
     monkeypatch.setattr(expectations, "_WORKER", expectations._Worker())
     for n_rows in (4, 5):
-        land(project, f"{PREDICTIONS}/{n_rows}.parquet", events(n_rows))
-        (file,) = ingest(store, spec_with(REGEX), project).files
+        world.land(f"{PREDICTIONS}/{n_rows}.parquet", events(n_rows))
+        (file,) = world.ingest(spec_with(REGEX)).files
         assert file.status == "done"
 
-    reports = manifest.load_files_frame(store.state, spec_with(REGEX).model, "predictions")[
+    reports = manifest.load_files_frame(world.store.state, spec_with(REGEX).model, "predictions")[
         "schema_report"
     ]
     errors = {json.loads(report)["expectations"][0]["error"] for report in reports}
@@ -272,19 +238,21 @@ UNIQUE: dict[str, Any] = {
 
 @pytest.mark.parametrize("more", [[], [UNIQUE]])
 def test_files_that_come_together_are_judged_each_alone(
-    store: Store, project: Path, more: list[dict[str, Any]]
+    world: World, more: list[dict[str, Any]]
 ) -> None:
     spec = spec_with({**REGEX, "severity": "refuse"}, *more, features__region__pii=False)
     for name, regions in (("a", ["north"] * 3), ("b", ["eats", "north", "west"])):
         frame = events(3, region=regions, age=[1.0, 2.0, 3.0], prediction_id=list(name * 3))
         frame["prediction_id"] += frame.index.astype(str)
-        land(project, f"{PREDICTIONS}/{name}.parquet", frame)
+        world.land(f"{PREDICTIONS}/{name}.parquet", frame)
 
-    ingest(store, spec, project)
+    world.ingest(spec)
 
-    files = manifest.load_files_frame(store.state, spec.model, "predictions").sort_values("path")
+    files = manifest.load_files_frame(world.store.state, spec.model, "predictions").sort_values(
+        "path"
+    )
     a, b = (json.loads(report)["expectations"] for report in files["schema_report"])
     assert (a[0]["kept"], a[0]["unexpected"], b[0]["unexpected"]) == (True, 0, 2)
     assert b[0]["values"] == ["eats", "west"]
-    assert [int(row["row_number"]) for row in letters_of(store, spec)] == [0, 2]
+    assert [int(row["row_number"]) for row in world.letters(spec)] == [0, 2]
     assert all(one["kept"] for one in [*a[1:], *b[1:]])

@@ -19,15 +19,14 @@ from tests.ingest.landing import (
     LANDED,
     NOW,
     PREDICTIONS,
+    World,
     credit_spec,
     csv_bytes,
     events,
     everything,
-    files_of,
     ingest,
     jsonl_bytes,
     land,
-    letters_of,
     log_content,
     parquet_bytes,
     record_content,
@@ -69,23 +68,6 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return found
 
 
-def _content(store: Store) -> dict[str, Any]:
-    spec = credit_spec()
-    return {
-        "log": log_content(store, spec, provenance=False),
-        "records": record_content(store, spec),
-        "windows": sorted(revisions(store, spec)),
-        "status": [(f["sha256"], f["status"], f["reason"]) for f in files_of(store, spec)],
-        "letters": sorted(
-            repr((x["sha256"], x["row_number"], x["reason"])) for x in letters_of(store, spec)
-        ),
-        "totals": [
-            sum(int(f[counter]) for f in files_of(store, spec))
-            for counter in ("rows_in", "n_new", "n_duplicate", "n_conflict", "n_bad")
-        ],
-    }
-
-
 def test_rows_of_every_file_add_up(clean: dict[str, Any]) -> None:
     for file in clean["files"]:
         counts = [int(file[c]) for c in ("n_new", "n_duplicate", "n_conflict", "n_bad")]
@@ -93,12 +75,12 @@ def test_rows_of_every_file_add_up(clean: dict[str, Any]) -> None:
     assert clean["staging"] == []
 
 
-def test_second_ingest_changes_nothing(store: Store, project: Path, clean: dict[str, Any]) -> None:
-    _land_all(project)
-    ingest(store, credit_spec(), project)
+def test_second_ingest_changes_nothing(world: World, clean: dict[str, Any]) -> None:
+    _land_all(world.project)
+    world.ingest()
 
-    assert ingest(store, credit_spec(), project).files == ()
-    assert everything(store, credit_spec()) == clean
+    assert world.ingest().files == ()
+    assert everything(world.store, credit_spec()) == clean
 
 
 @pytest.mark.slow
@@ -111,78 +93,51 @@ def test_both_databases_hold_the_same_afterwards(
     assert everything(any_store, credit_spec()) == clean
 
 
-def test_same_bytes_under_other_names_add_nothing(
-    store: Store, project: Path, clean: dict[str, Any]
-) -> None:
-    _land_all(project)
-    ingest(store, credit_spec(), project)
+def test_same_bytes_under_other_names_add_nothing(world: World, clean: dict[str, Any]) -> None:
+    _land_all(world.project)
+    world.ingest()
     for name, content in FILES.items():
         if "/a." in name or "/b." in name:
-            land(project, name.replace("/a.", "/copy_a.").replace("/b.", "/copy_b."), content)
+            world.land(name.replace("/a.", "/copy_a.").replace("/b.", "/copy_b."), content)
 
-    report = ingest(store, credit_spec(), project)
+    report = world.ingest()
 
     assert {file.status for file in report.files} == {"duplicate"}
     assert len(report.files) == 4
     assert report.windows == []
-    again = everything(store, credit_spec())
+    again = everything(world.store, credit_spec())
     assert {k: v for k, v in again.items() if k != "paths"} == {
         k: v for k, v in clean.items() if k != "paths"
     }
 
 
-def test_touched_file_with_the_same_bytes_adds_nothing(store: Store, project: Path) -> None:
-    path = land(project, f"{PREDICTIONS}/a.parquet", events(5))
-    ingest(store, credit_spec(), project)
-    path.write_bytes(path.read_bytes())
-
-    (file,) = ingest(store, credit_spec(), project).files
-
-    assert file.status == "duplicate"
-
-
 @pytest.mark.parametrize("how", ["written in place", "renamed over it"])
-def test_replaced_file_of_the_same_size_and_time_is_read(
-    store: Store, project: Path, how: str
-) -> None:
-    path = land(project, f"{PREDICTIONS}/a.csv", events(5))
-    ingest(store, credit_spec(), project)
+def test_replaced_file_of_the_same_size_and_time_is_read(world: World, how: str) -> None:
+    path = world.land(f"{PREDICTIONS}/a.csv", events(5))
+    world.ingest()
     other = csv_bytes(events(5, version=["8"] * 5, id=[f"q{i}" for i in range(5)]))
     assert len(other) == path.stat().st_size
     if how == "renamed over it":
-        land(project, "elsewhere.csv", other).rename(path)
+        world.land("elsewhere.csv", other).rename(path)
     else:
-        land(project, f"{PREDICTIONS}/a.csv", other)
+        world.land(f"{PREDICTIONS}/a.csv", other)
     assert path.stat().st_mtime == LANDED
 
-    (file,) = ingest(store, credit_spec(), project).files
+    (file,) = world.ingest().files
 
     assert (file.status, file.n_new) == ("done", 5)
-    assert ingest(store, credit_spec(), project).files == ()
+    assert world.ingest().files == ()
 
 
-def test_overwritten_file_is_a_new_file(store: Store, project: Path) -> None:
-    land(project, f"{PREDICTIONS}/a.parquet", events(5))
-    ingest(store, credit_spec(), project)
-    land(project, f"{PREDICTIONS}/a.parquet", events(8))
-
-    (file,) = ingest(store, credit_spec(), project).files
-
-    assert (file.n_new, file.n_duplicate) == (3, 5)
-    assert len(files_of(store, credit_spec())) == 2
-
-
-def test_many_small_files_are_one_commit_with_counters_of_their_own(
-    store: Store, project: Path
-) -> None:
+def test_many_small_files_are_one_commit_with_counters_of_their_own(world: World) -> None:
     for n in range(120):
-        land(project, f"{PREDICTIONS}/{n:03}.csv", events(2, first=2 * n))
-    land(project, f"{PREDICTIONS}/twice.csv", events(3))
+        world.land(f"{PREDICTIONS}/{n:03}.csv", events(2, first=2 * n))
+    world.land(f"{PREDICTIONS}/twice.csv", events(3))
     spec = credit_spec()
 
-    report = ingest(store, spec, project)
+    report = world.ingest(spec)
 
-    snapshot = store.event_log(spec).folders["predictions"].snapshot()
+    snapshot = world.store.event_log(spec).folders["predictions"].snapshot()
     assert snapshot is not None
     assert snapshot.version == 1  # after the empty one
     assert all(snapshot.has_transaction(file.sha256) for file in report.files)
@@ -191,61 +146,32 @@ def test_many_small_files_are_one_commit_with_counters_of_their_own(
     assert (len(balance), report.total("n_new"), report.total("n_duplicate")) == (121, 240, 3)
 
 
-def test_a_call_that_runs_out_of_time_leaves_the_rest_and_says_so(
-    store: Store, project: Path
-) -> None:
+def test_a_call_that_runs_out_of_time_leaves_the_rest_and_says_so(world: World) -> None:
     spec = credit_spec()
     for n in range(3):
-        land(project, f"{PREDICTIONS}/{n}.csv", events(4, first=4 * n))
-        later = land(project, f"{ACTUALS}/{n}.csv", truths(4, first=4 * n))
+        world.land(f"{PREDICTIONS}/{n}.csv", events(4, first=4 * n))
+        later = world.land(f"{ACTUALS}/{n}.csv", truths(4, first=4 * n))
         os.utime(later, (LANDED + 60, LANDED + 60))
 
-    first = ingest(store, spec, project, time_is_up=lambda: True)
-    left = manifest.load_backlog(store.state, spec.model)
-    second = ingest(store, spec, project, time_is_up=lambda: True)
+    first = world.ingest(spec, time_is_up=lambda: True)
+    left = manifest.load_backlog(world.store.state, spec.model)
+    second = world.ingest(spec, time_is_up=lambda: True)
 
     assert {file.stream for file in first.files} == {"predictions"}  # which landed first
     assert (first.n_left, left["actuals"].n_left) == (3, 3)
     assert left["actuals"].left_since is not None
     assert {file.stream for file in second.files} == {"actuals"}
     assert second.n_left == 0
-    assert manifest.load_backlog(store.state, spec.model) == {}
+    assert manifest.load_backlog(world.store.state, spec.model) == {}
 
 
-def test_a_call_with_little_time_asks_for_it_after_a_hundred_small_files(
-    store: Store, project: Path
-) -> None:
+def test_a_call_with_little_time_asks_for_it_after_a_hundred_small_files(world: World) -> None:
     for n in range(110):
-        land(project, f"{PREDICTIONS}/{n:03}.csv", events(1, first=n))
+        world.land(f"{PREDICTIONS}/{n:03}.csv", events(1, first=n))
     spec = credit_spec()
 
-    assert ingest(store, spec, project, time_is_up=lambda: True).n_left == 10
-    assert ingest(store, spec, project, time_is_up=lambda: True).n_left == 0
-
-
-ORDERS = [
-    list(reversed(FILES)),
-    sorted(FILES, key=lambda n: n[-5:]),
-    sorted(FILES)[3:] + sorted(FILES)[:3],
-]
-
-
-@pytest.mark.proof
-@pytest.mark.parametrize("order", ORDERS, ids=["reversed", "by ending", "rotated"])
-def test_files_one_by_one_in_any_order_lead_to_the_same_store(
-    tmp_path: Path, order: list[str]
-) -> None:
-    found = []
-    for number, names in enumerate((list(FILES), order)):
-        store = open_store(tmp_path / f"store{number}")
-        project = tmp_path / f"project{number}"
-        for name in names:
-            land(project, name, FILES[name])
-            ingest(store, credit_spec(), project)
-        found.append(_content(store))
-        store.close()
-
-    assert found[0] == found[1]
+    assert world.ingest(spec, time_is_up=lambda: True).n_left == 10
+    assert world.ingest(spec, time_is_up=lambda: True).n_left == 0
 
 
 def test_one_batch_and_single_files_lead_to_the_same_store(
@@ -263,74 +189,72 @@ def test_one_batch_and_single_files_lead_to_the_same_store(
     assert sorted(again["revisions"]) == sorted(clean["revisions"])
 
 
-def test_conflicting_rows_are_kept_and_mark_all_their_windows(store: Store, project: Path) -> None:
+def test_conflicting_rows_are_kept_and_mark_all_their_windows(world: World) -> None:
     spec = credit_spec()
-    land(project, f"{PREDICTIONS}/a.parquet", events(4, day="2024-02-05"))
-    ingest(store, spec, project)
-    land(project, f"{PREDICTIONS}/b.parquet", events(1, day="2024-02-03"))
+    world.land(f"{PREDICTIONS}/a.parquet", events(4, day="2024-02-05"))
+    world.ingest(spec)
+    world.land(f"{PREDICTIONS}/b.parquet", events(1, day="2024-02-03"))
 
-    report = ingest(store, spec, project)
+    report = world.ingest(spec)
 
     assert (report.files[0].n_new, report.files[0].n_conflict) == (0, 1)
     assert [w.key for w in report.windows] == ["2024-02-03", "2024-02-05"]
 
 
-def test_repeated_rows_within_one_file_are_counted_once(store: Store, project: Path) -> None:
+def test_repeated_rows_within_one_file_are_counted_once(world: World) -> None:
     frame = events(6, id=["a", "a", "b", "b", "b", "c"])
     frame.loc[1] = frame.loc[0]
-    land(project, f"{PREDICTIONS}/a.parquet", frame)
-
-    (file,) = ingest(store, credit_spec(), project).files
+    file = world.take_in(frame, name="a.parquet")
 
     assert (file.rows_in, file.n_new, file.n_duplicate, file.n_conflict) == (6, 3, 1, 2)
 
 
-def test_ids_that_differ_in_their_normal_form_are_two(store: Store, project: Path) -> None:
+def test_ids_that_differ_in_their_normal_form_are_two(world: World) -> None:
     spec = credit_spec()
     ids = ["caf\u00e9", "cafe\u0301"]  # the same to the eye
-    land(project, f"{PREDICTIONS}/a.jsonl", events(2, id=ids, region=ids))
-    land(project, f"{ACTUALS}/a.csv", truths(2, id=ids))
+    world.land(f"{PREDICTIONS}/a.jsonl", events(2, id=ids, region=ids))
+    world.land(f"{ACTUALS}/a.csv", truths(2, id=ids))
 
-    report = ingest(store, spec, project)
+    report = world.ingest(spec)
 
     assert (report.total("n_new"), report.total("n_conflict")) == (4, 0)
-    store.inference_records(spec).rebuild(report.windows)
-    rows = store.inference_records(spec).read().to_pylist()
+    world.store.inference_records(spec).rebuild(report.windows)
+    rows = world.store.inference_records(spec).read().to_pylist()
     assert {row["prediction_id"]: row["actual"] for row in rows} == dict(
         zip(ids, (0, 1), strict=True)
     )
     assert {row["region"] for row in rows} == {ids[0]}  # one category, however it is written
-    erase(store, spec, ids[1:], now=NOW)
-    left = store.event_log(spec).rows("predictions", ["prediction_id"])
+    erase(world.store, spec, ids[1:], now=NOW)
+    left = world.store.event_log(spec).rows("predictions", ["prediction_id"])
     assert left["prediction_id"].to_pylist() == ids[:1]
 
 
-def test_actual_before_its_prediction_waits_and_is_counted(store: Store, project: Path) -> None:
+def test_actual_before_its_prediction_waits_and_is_counted(world: World) -> None:
     spec = credit_spec()
-    land(project, f"{ACTUALS}/a.parquet", truths(5))
-    early = ingest(store, spec, project)
-    land(project, f"{PREDICTIONS}/a.parquet", events(3))
+    world.land(f"{ACTUALS}/a.parquet", truths(5))
+    early = world.ingest(spec)
+    world.land(f"{PREDICTIONS}/a.parquet", events(3))
 
-    late = ingest(store, spec, project)
+    late = world.ingest(spec)
 
     assert (early.files[0].n_new, early.files[0].n_unmatched) == (5, 5)
     assert early.windows == []
     assert [w.key for w in late.windows] == ["2024-02-01"]
-    (counts,) = store.inference_records(spec).rebuild(late.windows)
+    (counts,) = world.store.inference_records(spec).rebuild(late.windows)
     assert (counts.n, counts.n_actual) == (3, 3)
 
 
-def test_late_actual_marks_the_window_of_its_prediction(store: Store, project: Path) -> None:
+def test_late_actual_marks_the_window_of_its_prediction(world: World) -> None:
     spec = credit_spec()
-    land(project, f"{PREDICTIONS}/a.parquet", events(3))
-    land(project, f"{PREDICTIONS}/b.parquet", events(3, first=50, day="2024-02-10"))
-    ingest(store, spec, project)
-    land(project, f"{ACTUALS}/a.parquet", truths(2, day="2024-02-28"))
+    world.land(f"{PREDICTIONS}/a.parquet", events(3))
+    world.land(f"{PREDICTIONS}/b.parquet", events(3, first=50, day="2024-02-10"))
+    world.ingest(spec)
+    world.land(f"{ACTUALS}/a.parquet", truths(2, day="2024-02-28"))
 
-    report = ingest(store, spec, project)
+    report = world.ingest(spec)
 
     assert [w.key for w in report.windows] == ["2024-02-01"]
-    assert list(revisions(store, spec).values()) == [2, 1]
+    assert list(revisions(world.store, spec).values()) == [2, 1]
 
 
 def ingest_until(root: Path, step: str, hit: int = 1) -> None:
@@ -453,7 +377,7 @@ def test_rows_in_the_log_are_settled_even_if_their_file_cannot_be_read_again(
 
 
 def test_file_that_vanishes_before_it_is_read_is_reported_once(
-    store: Store, project: Path, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mlmon_dagster.ingest import cycle
 
@@ -462,17 +386,17 @@ def test_file_that_vanishes_before_it_is_read_is_reported_once(
 
     with monkeypatch.context() as patch:
         patch.setattr(cycle, "parse_file", fails)
-        land(project, f"{PREDICTIONS}/a.parquet", events(3))
-        assert ingest(store, credit_spec(), project).files[0].status == "failed"
-    shutil.rmtree(project / "landing")
-    shutil.rmtree(store.folder / "staging")
+        world.land(f"{PREDICTIONS}/a.parquet", events(3))
+        assert world.ingest().files[0].status == "failed"
+    shutil.rmtree(world.project / "landing")
+    shutil.rmtree(world.store.folder / "staging")
 
-    (file,) = ingest(store, credit_spec(), project).files
+    (file,) = world.ingest().files
     assert (file.status, "vanished" in file.message) == ("missing", True)
-    assert ingest(store, credit_spec(), project).files == ()
+    assert world.ingest().files == ()
 
-    land(project, f"{PREDICTIONS}/a.parquet", events(3))
-    assert ingest(store, credit_spec(), project).total("n_new") == 3
+    world.land(f"{PREDICTIONS}/a.parquet", events(3))
+    assert world.ingest().total("n_new") == 3
 
 
 def test_every_step_is_tested() -> None:

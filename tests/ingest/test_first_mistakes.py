@@ -9,15 +9,13 @@ import pytest
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.store import Store, open_store
 from mlmon_dagster.store.state.model_history import find_changed_keys
 from tests.ingest.landing import (
     ACTUALS,
     PREDICTIONS,
+    World,
     credit_spec,
     events,
-    everything,
-    ingest,
     land,
     log_content,
     truths,
@@ -40,52 +38,41 @@ def land_three(project: Path, rows: int) -> None:
 
 @pytest.mark.parametrize("rows", [8, 40], ids=["rows refused", "whole files refused"])
 def test_the_type_of_a_feature_of_which_nothing_is_stored_is_mended_and_all_rows_come_in(
-    store: Store, project: Path, rows: int
+    world: World, rows: int
 ) -> None:
-    land_three(project, rows)
-    ingest(store, spec_with_plan("numeric"), project)
-    assert log_content(store, spec_with_plan("numeric"), provenance=False)["predictions"] == []
+    land_three(world.project, rows)
+    world.ingest(spec_with_plan("numeric"))
+    assert (
+        log_content(world.store, spec_with_plan("numeric"), provenance=False)["predictions"] == []
+    )
 
     mended = spec_with_plan("categorical")
-    assert find_changed_keys(store.state, mended) == []
-    again = ingest(store, mended, project)
+    assert find_changed_keys(world.store.state, mended) == []
+    again = world.ingest(mended)
 
     assert sum(file.n_new for file in again.files) == 3 * rows
     assert sum(file.n_bad for file in again.files) == 0
     assert "since the spec changed" in again.again
     with pytest.raises(ConfigError, match=r"features\.plan\.type is 'numeric'"):
-        ingest(store, spec_with_plan("numeric"), project)
+        world.ingest(spec_with_plan("numeric"))
 
 
-def test_what_was_mended_ends_as_if_it_had_been_right_at_once(
-    store: Store, project: Path, tmp_path: Path
-) -> None:
-    land_three(project, 8)
-    ingest(store, spec_with_plan("numeric"), project)
-    ingest(store, spec_with_plan("categorical"), project)
-    other = open_store(tmp_path / "other")
-    ingest(other, spec_with_plan("categorical"), project)
-    found, expected = (everything(s, spec_with_plan("categorical")) for s in (store, other))
-    assert found["records"] == expected["records"]
-    assert found["letters"] == expected["letters"] == []
-
-
-def test_a_wrong_task_is_mended_while_only_refused_rows_came(store: Store, project: Path) -> None:
+def test_a_wrong_task_is_mended_while_only_refused_rows_came(world: World) -> None:
     frame = events(8, score=[0.5 + i for i in range(8)], decision=[3.5 + i for i in range(8)])
-    land(project, f"{PREDICTIONS}/a.csv", frame)
-    ingest(store, credit_spec(), project)
+    world.land(f"{PREDICTIONS}/a.csv", frame)
+    world.ingest()
 
     regression = credit_spec(task="regression", columns__score=None)
-    assert find_changed_keys(store.state, regression) == []
-    assert sum(file.n_new for file in ingest(store, regression, project).files) == 8
+    assert find_changed_keys(world.store.state, regression) == []
+    assert sum(file.n_new for file in world.ingest(regression).files) == 8
 
 
 def test_ground_truth_alone_fixes_the_key_and_the_task_but_no_type_of_a_feature(
-    store: Store, project: Path
+    world: World,
 ) -> None:
-    land(project, f"{ACTUALS}/a.csv", truths(8))
-    ingest(store, spec_with_plan("numeric"), project)
+    world.land(f"{ACTUALS}/a.csv", truths(8))
+    world.ingest(spec_with_plan("numeric"))
 
-    assert find_changed_keys(store.state, spec_with_plan("categorical")) == []
-    found = find_changed_keys(store.state, credit_spec(columns__prediction_id="version"))
+    assert find_changed_keys(world.store.state, spec_with_plan("categorical")) == []
+    found = find_changed_keys(world.store.state, credit_spec(columns__prediction_id="version"))
     assert [key for key, _ in found] == ["columns.prediction_id"]

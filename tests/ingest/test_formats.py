@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import datetime as dt
 import gzip
 import json
 import re
@@ -15,7 +16,6 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlmon_dagster.errors import SchemaError
 from mlmon_dagster.ingest.declared_columns import columns_of
 from mlmon_dagster.ingest.formats import read_jsonl
 from mlmon_dagster.ingest.formats.parse import cast_column
@@ -23,17 +23,15 @@ from mlmon_dagster.ingest.formats.read_jsonl import read_any, read_flat
 from mlmon_dagster.ingest.raw import Options, RawFile
 from mlmon_dagster.ingest.report import FileReport
 from mlmon_dagster.spec import ModelSpec, spec_from_mapping
-from mlmon_dagster.store import Store
 from tests.ingest.landing import (
     PREDICTIONS,
+    World,
     credit_spec,
     events,
-    ingest,
     jsonl_bytes,
-    land,
-    letters_of,
 )
 
+NOW = dt.datetime(2026, 4, 1, tzinfo=dt.UTC)
 PAGE = (Path(__file__).parents[2] / "docs/sources.md").read_text()
 EXAMPLES = {
     title: (yaml.safe_load(declared), name, content)
@@ -58,20 +56,16 @@ def example_spec(title: str, **source: Any) -> ModelSpec:
 
 
 def take_in(
-    store: Store, spec: ModelSpec, project: Path, content: str, name: str = "landing/a.jsonl"
+    world: World, spec: ModelSpec, content: str, name: str = "landing/a.jsonl"
 ) -> FileReport:
     """Ingest one file."""
-    import datetime as dt
-
-    land(project, name, content.encode())
-    report = ingest(store, spec, project, now=dt.datetime(2026, 4, 1, tzinfo=dt.UTC))
-    return report.files[0]
+    world.land(name, content.encode())
+    return world.ingest(spec, now=NOW).files[0]
 
 
-def rows_of(store: Store, spec: ModelSpec) -> list[dict[str, Any]]:
+def rows_of(world: World, spec: ModelSpec) -> list[dict[str, Any]]:
     """Return the events in the order of their ids."""
-    rows = store.event_log(spec).rows("predictions").to_pylist()
-    return sorted(rows, key=lambda row: str(row["prediction_id"]))
+    return sorted(world.rows(spec), key=lambda row: str(row["prediction_id"]))
 
 
 def test_the_page_has_an_example_of_every_text_format() -> None:
@@ -79,17 +73,15 @@ def test_the_page_has_an_example_of_every_text_format() -> None:
 
 
 @pytest.mark.parametrize("title", EXAMPLES)
-def test_the_example_of_a_format_is_read_as_two_good_events(
-    store: Store, project: Path, title: str
-) -> None:
+def test_the_example_of_a_format_is_read_as_two_good_events(world: World, title: str) -> None:
     spec = example_spec(title)
     _, name, content = EXAMPLES[title]
 
-    file = take_in(store, spec, project, content, name)
+    file = take_in(world, spec, content, name)
 
     assert (file.status, file.n_new, file.n_bad) == ("done", 2, 0), file
     assert file.warnings == ()
-    rows = rows_of(store, spec)
+    rows = rows_of(world, spec)
     assert [row["score"] for row in rows] == [0.91, 0.12] or [row["score"] for row in rows] == [
         0.12,
         0.91,
@@ -101,22 +93,18 @@ def test_the_example_of_a_format_is_read_as_two_good_events(
     }
 
 
-def test_rows_of_a_kserve_batch_get_the_request_id_with_their_number(
-    store: Store, project: Path
-) -> None:
+def test_rows_of_a_kserve_batch_get_the_request_id_with_their_number(world: World) -> None:
     spec = example_spec("KServe")
-    take_in(store, spec, project, KSERVE)
+    take_in(world, spec, KSERVE)
 
-    first, second = rows_of(store, spec)
+    first, second = rows_of(world, spec)
 
     assert (first["prediction_id"], second["prediction_id"]) == ("4f2c-0", "4f2c-1")
     assert (first["age"], first["score"], second["age"], second["score"]) == (34, 0.91, 51, 0.12)
     assert (first["model_version"], first["status"], first["latency_ms"]) == ("7", "ok", 12.0)
 
 
-def test_kserve_bodies_may_be_packed_nested_reversed_and_listed(
-    store: Store, project: Path
-) -> None:
+def test_kserve_bodies_may_be_packed_nested_reversed_and_listed(world: World) -> None:
     request, response = map(json.loads, KSERVE.splitlines())
     request["data"]["inputs"][0]["data"] = [[34], [51]]
     body = base64.b64encode(json.dumps(request["data"]).encode()).decode()
@@ -124,10 +112,10 @@ def test_kserve_bodies_may_be_packed_nested_reversed_and_listed(
     response["data"] = json.dumps(response["data"])
     spec = example_spec("KServe")
 
-    file = take_in(store, spec, project, json.dumps([response, stored]) + "\n")
+    file = take_in(world, spec, json.dumps([response, stored]) + "\n")
 
     assert (file.n_new, file.n_bad) == (2, 0)
-    assert [row["age"] for row in rows_of(store, spec)] == [34, 51]
+    assert [row["age"] for row in rows_of(world, spec)] == [34, 51]
 
 
 def _changed(change: str) -> str:
@@ -164,35 +152,35 @@ def _changed(change: str) -> str:
     ],
 )
 def test_broken_kserve_event_is_a_bad_row_and_hurts_no_other(
-    store: Store, project: Path, change: str, reason: str, said: str
+    world: World, change: str, reason: str, said: str
 ) -> None:
     spec = example_spec("KServe")
 
-    file = take_in(store, spec, project, _changed(change).replace("4f2c", "dead") + KSERVE)
+    file = take_in(world, spec, _changed(change).replace("4f2c", "dead") + KSERVE)
 
     assert (file.status, file.n_new) == ("done", 2)
-    letters = letters_of(store, spec)
+    letters = world.letters(spec)
     assert {(x["reason"]) for x in letters} <= {reason, "unpaired"}
     assert any(said in x["message"] and "line " in x["message"] for x in letters)
 
 
-def test_failed_request_is_an_event_without_a_score(store: Store, project: Path) -> None:
+def test_failed_request_is_an_event_without_a_score(world: World) -> None:
     request, response = map(json.loads, KSERVE.splitlines())
     response["data"] = {"error": "out of memory"}
     spec = example_spec("KServe")
     failed = "".join(json.dumps(e) + "\n" for e in (request, response)).replace("4f2c", "bad")
 
-    file = take_in(store, spec, project, failed + KSERVE)
+    file = take_in(world, spec, failed + KSERVE)
 
     assert (file.n_new, file.n_bad) == (4, 0)
-    assert {row["status"] for row in rows_of(store, spec)} == {"ok", "error"}
+    assert {row["status"] for row in rows_of(world, spec)} == {"ok", "error"}
 
 
-def test_sagemaker_ids_are_inference_ids_and_else_event_ids(store: Store, project: Path) -> None:
+def test_sagemaker_ids_are_inference_ids_and_else_event_ids(world: World) -> None:
     spec = example_spec("SageMaker")
-    take_in(store, spec, project, SAGEMAKER)
+    take_in(world, spec, SAGEMAKER)
 
-    assert [row["prediction_id"] for row in rows_of(store, spec)] == ["b3c2", "r1"]
+    assert [row["prediction_id"] for row in rows_of(world, spec)] == ["b3c2", "r1"]
 
 
 def _captured(data: str, answer: str, content: str = "text/csv", encoding: str = "CSV") -> str:
@@ -220,15 +208,15 @@ def _captured(data: str, answer: str, content: str = "text/csv", encoding: str =
         ),
     ],
 )  # fmt: skip
-def test_sagemaker_batches_are_read_row_by_row(store: Store, project: Path, line: str) -> None:
+def test_sagemaker_batches_are_read_row_by_row(world: World, line: str) -> None:
     spec = example_spec("SageMaker")
 
-    file = take_in(store, spec, project, line)
+    file = take_in(world, spec, line)
 
     assert (file.n_new, file.n_bad) == (2, 0), file.bad_rows
     found = [
         (row["prediction_id"], row["age"], row["country"], row["score"])
-        for row in rows_of(store, spec)
+        for row in rows_of(world, spec)
     ]
     assert found == [("r1-0", 34, "NA", 0.91), ("r1-1", 51, "DE", 0.12)]
 
@@ -244,40 +232,38 @@ def test_sagemaker_batches_are_read_row_by_row(store: Store, project: Path, line
     ],
 )
 def test_broken_sagemaker_capture_is_a_bad_row(
-    store: Store, project: Path, line: str, reason: str, said: str
+    world: World, line: str, reason: str, said: str
 ) -> None:
     spec = example_spec("SageMaker")
 
-    file = take_in(store, spec, project, line + SAGEMAKER)
+    file = take_in(world, spec, line + SAGEMAKER)
 
     assert (file.n_new, file.n_bad) == (2, 1)
-    assert [x["reason"] for x in letters_of(store, spec)] == [reason]
+    assert [x["reason"] for x in world.letters(spec)] == [reason]
     assert said in file.bad_rows[0]
 
 
-def test_column_that_no_payload_holds_refuses_the_file(store: Store, project: Path) -> None:
+def test_column_that_no_payload_holds_refuses_the_file(world: World) -> None:
     spec = example_spec("SageMaker", outputs=["p"])
 
-    file = take_in(store, spec, project, SAGEMAKER)
+    file = take_in(world, spec, SAGEMAKER)
 
     assert (file.status, file.reason) == ("quarantined", "missing_column")
     assert "'outputs.probability' not found" in file.message
     assert "'outputs.p'" in file.message
 
 
-def test_zstandard_files_are_read_and_bounded(store: Store, project: Path) -> None:
+def test_zstandard_files_are_read_and_bounded(world: World) -> None:
     content = (EXAMPLES["CSV"][2] * 1).encode()
     packed = pa.compress(content, "zstd", asbytes=True)
     bomb = pa.compress(b"0" * 1_000_000, "zstd", asbytes=True)
     spec = example_spec("CSV", path="landing/*", max_bytes=50_000)
-    land(project, "landing/bomb.csv.zst", bomb)
-    land(project, "landing/cut.csv.zst", packed[:-9])
-    land(project, "landing/good.csv.zst", packed)
-    land(project, "landing/good.csv.gz", gzip.compress(content.replace(b"r", b"s")))
+    world.land("landing/bomb.csv.zst", bomb)
+    world.land("landing/cut.csv.zst", packed[:-9])
+    world.land("landing/good.csv.zst", packed)
+    world.land("landing/good.csv.gz", gzip.compress(content.replace(b"r", b"s")))
 
-    import datetime as dt
-
-    report = ingest(store, spec, project, now=dt.datetime(2026, 4, 1, tzinfo=dt.UTC))
+    report = world.ingest(spec, now=NOW)
 
     found = {Path(f.path).name: (f.status, f.reason) for f in report.files}
     assert found["bomb.csv.zst"] == ("quarantined", "too_large")
@@ -286,33 +272,24 @@ def test_zstandard_files_are_read_and_bounded(store: Store, project: Path) -> No
     assert (found["good.csv.zst"], found["good.csv.gz"]) == (("done", ""), ("done", ""))
 
 
-def test_bad_cell_of_a_headerless_csv_is_named_by_its_line(store: Store, project: Path) -> None:
+def test_bad_cell_of_a_headerless_csv_is_named_by_its_line(world: World) -> None:
     spec = example_spec("CSV")
     content = EXAMPLES["CSV"][2] + "r3;1772352060;0.5;old;DE\n"
 
-    file = take_in(store, spec, project, content, "landing/a.csv")
+    file = take_in(world, spec, content, "landing/a.csv")
 
     assert "a.csv, line 3, column 'age'" in file.bad_rows[0]
 
 
-def test_streams_may_name_their_columns_differently(store: Store, project: Path) -> None:
-    spec = credit_spec(source__actuals__columns={"prediction_id": "request"})
-    land(project, "landing/actuals/a.csv", b"request,defaulted,known_at\np1,1,2024-02-03T00:00Z\n")
-
-    (file,) = ingest(store, spec, project).files
-
-    assert (file.n_new, file.n_bad) == (1, 0), file
-
-
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
-def test_a_column_may_have_two_roles(store: Store, project: Path, ending: str) -> None:
+def test_a_column_may_have_two_roles(world: World, ending: str) -> None:
     features = {"age": {"type": "numeric"}, "risk": {"type": "numeric", "from": "score"}}
     spec = credit_spec(features=features)
-    land(project, f"{PREDICTIONS}/a.{ending}", events(3))
+    world.land(f"{PREDICTIONS}/a.{ending}", events(3))
 
-    (file,) = ingest(store, spec, project).files
+    (file,) = world.ingest(spec).files
 
-    rows = store.event_log(spec).rows("predictions")
+    rows = world.store.event_log(spec).rows("predictions")
     assert (file.status, file.n_new, file.n_bad) == ("done", 3, 0)
     assert rows["risk"].to_pylist() == rows["score"].to_pylist()
 
@@ -441,11 +418,3 @@ def test_blocks_may_end_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for size in range(150, 200):
         monkeypatch.setattr(read_jsonl, "_BLOCK", size)
         assert read_jsonl._count_lines(path) == 3
-
-
-def test_too_many_rows_are_refused_before_they_are_parsed(tmp_path: Path) -> None:
-    path = tmp_path / "a.jsonl"
-    path.write_text((GOOD_LINE + "\n") * 3)
-
-    with pytest.raises(SchemaError, match="max_rows = 2"):
-        read_flat(path, "a", WANTED, Options(max_rows=2))

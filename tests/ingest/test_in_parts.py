@@ -20,13 +20,14 @@ from mlmon_dagster.ingest.declared_columns import Column
 from mlmon_dagster.ingest.formats import read_csv, read_jsonl, read_parquet
 from mlmon_dagster.ingest.raw import Options, in_parts
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.store import Store, open_store
+from mlmon_dagster.store import open_store
 from mlmon_dagster.store.state.writing import writer_lock
 from mlmon_dagster.store.tables import event_log, inference_records, kept_rows, part_files
 from tests.conftest import window
 from tests.ingest.landing import (
     ACTUALS,
     PREDICTIONS,
+    World,
     credit_spec,
     events,
     everything,
@@ -157,26 +158,26 @@ def test_any_division_leaves_the_same_rows_letters_counters_and_data_versions(
 
 
 def test_too_many_bad_rows_are_counted_over_all_parts(
-    store: Store, project: Path, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = credit_spec()
     frame = events(60, score=[0.5] * 40 + [7.0] * 20)
-    land(project, f"{PREDICTIONS}/a.parquet", frame)
-    (at_once,) = ingest(store, spec, project).files
+    world.land(f"{PREDICTIONS}/a.parquet", frame)
+    (at_once,) = world.ingest(spec).files
     small_parts(monkeypatch, 7)
 
-    (in_parts,) = ingest(store, spec, project, retry=True).files
+    (in_parts,) = world.ingest(spec, retry=True).files
 
     assert at_once.status == in_parts.status == "quarantined"
     assert (at_once.message, at_once.bad_rows) == (in_parts.message, in_parts.bad_rows)
-    assert not list((store.folder / "staging").rglob("*.good_rows"))
+    assert not list((world.store.folder / "staging").rglob("*.good_rows"))
 
 
 def test_nothing_of_a_file_is_seen_if_the_program_ends_between_two_parts(
-    store: Store, project: Path, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = credit_spec()
-    land(project, f"{PREDICTIONS}/a.parquet", events(60))
+    world.land(f"{PREDICTIONS}/a.parquet", events(60))
     small_parts(monkeypatch, 7)
     prepare, calls = cycle.prepare, iter(range(100))
 
@@ -187,16 +188,16 @@ def test_nothing_of_a_file_is_seen_if_the_program_ends_between_two_parts(
 
     monkeypatch.setattr(cycle, "prepare", dying)
     with pytest.raises(KeyboardInterrupt):
-        ingest(store, spec, project)
-    assert store.event_log(spec).rows("predictions").num_rows == 0
+        world.ingest(spec)
+    assert world.store.event_log(spec).rows("predictions").num_rows == 0
     monkeypatch.setattr(cycle, "prepare", prepare)
 
-    (file,) = ingest(store, spec, project).files
+    (file,) = world.ingest(spec).files
 
     assert (file.status, file.n_new) == ("done", 60)
-    assert store.event_log(spec).rows("predictions").num_rows == 60
-    with writer_lock(store.state, f"ingest/{spec.model}", wait_seconds=1):
-        assert not list((store.folder / "staging").rglob("*.*"))
+    assert world.store.event_log(spec).rows("predictions").num_rows == 60
+    with writer_lock(world.store.state, f"ingest/{spec.model}", wait_seconds=1):
+        assert not list((world.store.folder / "staging").rglob("*.*"))
 
 
 def test_what_is_made_ahead_comes_in_order_and_fails_in_its_place() -> None:

@@ -19,8 +19,7 @@ from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.sources import KafkaSource
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.sources import load_cursor, save_cursor
-from mlmon_dagster.store.state import writing
-from tests.ingest.landing import NOW, credit_spec, ingest, letters_of
+from tests.ingest.landing import NOW, credit_spec, dying_at, ingest, letters_of
 from tests.ingest.sql_world import ids_of
 
 VARIABLE = "KAFKA_CONFIG"
@@ -100,18 +99,11 @@ def test_every_message_of_every_partition_is_read_once(
 
 
 def test_offsets_are_committed_only_when_everything_before_them_is_in_the_log(
-    store: Store, project: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+    store: Store, project: Path, cluster: Cluster
 ) -> None:
     cluster.send("a", "b")
-
-    def die(step: str) -> None:
-        if step == "ingest.staged":
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as dying:
-        dying.setattr(writing, "on_reached", die)
-        with pytest.raises(KeyboardInterrupt):
-            cluster.poll(store, project)
+    with dying_at("ingest.staged"):
+        cluster.poll(store, project)
     assert cluster.committed(0)[0] < 0  # read and noted, and not in the log yet
     cluster.poll(store, project)
     assert ids_of(store, SPEC) == ["a", "b"]

@@ -10,14 +10,23 @@ import pytest
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.store import Store
-from tests.ingest.landing import ACTUALS, PREDICTIONS, credit_spec, events, ingest, land, truths
+from mlmon_dagster.spec.sources import Stream
+from tests.ingest.landing import (
+    ACTUALS,
+    PREDICTIONS,
+    World,
+    credit_spec,
+    events,
+    truths,
+)
 
 N = 12
 
 
-def rows_of(store: Store, spec: ModelSpec, stream: str) -> dict[str, dict[str, Any]]:
-    return {row["prediction_id"]: row for row in store.event_log(spec).rows(stream).to_pylist()}
+def by_id(
+    world: World, spec: ModelSpec, stream: Stream = "predictions"
+) -> dict[str, dict[str, Any]]:
+    return {row["prediction_id"]: row for row in world.rows(spec, stream)}
 
 
 def said_as(frame: pd.DataFrame, column: str, words: tuple[object, object]) -> pd.DataFrame:
@@ -32,68 +41,64 @@ def said_as(frame: pd.DataFrame, column: str, words: tuple[object, object]) -> p
      (True, False), ("0", "1")],
 )  # fmt: skip
 def test_declared_words_are_read_alike_in_every_format_and_stream(
-    store: Store, project: Path, ending: str, no: object, yes: object
+    world: World, ending: str, no: object, yes: object
 ) -> None:
     word = {True: "true", False: "false"} if isinstance(no, bool) else {}
     spec = credit_spec(labels={"positive": word.get(yes, yes), "negative": word.get(no, no)})
-    land(project, f"{PREDICTIONS}/a.{ending}", said_as(events(N), "decision", (no, yes)))
-    land(project, f"{ACTUALS}/a.{ending}", said_as(truths(N), "defaulted", (no, yes)))
-    report = ingest(store, spec, project)
+    world.land(f"{PREDICTIONS}/a.{ending}", said_as(events(N), "decision", (no, yes)))
+    world.land(f"{ACTUALS}/a.{ending}", said_as(truths(N), "defaulted", (no, yes)))
+    report = world.ingest(spec)
 
     assert [(f.n_new, f.n_bad) for f in report.files] == [(N, 0), (N, 0)], report.files
-    assert {i: r["prediction"] for i, r in rows_of(store, spec, "predictions").items()} == {
+    assert {i: r["prediction"] for i, r in by_id(world, spec).items()} == {
         f"p{i}": i % 2 for i in range(N)
     }
-    assert {i: r["actual"] for i, r in rows_of(store, spec, "actuals").items()} == {
+    assert {i: r["actual"] for i, r in by_id(world, spec, "actuals").items()} == {
         f"p{i}": i % 2 for i in range(N)
     }
 
 
-def test_words_of_several_columns_may_be_declared_together(store: Store, project: Path) -> None:
+def test_words_of_several_columns_may_be_declared_together(world: World) -> None:
     spec = credit_spec(labels={"positive": ["ja", 1, "JA!"], "negative": ["nein", 0]})
-    land(project, f"{PREDICTIONS}/a.csv", events(N))
-    land(project, f"{ACTUALS}/a.csv", said_as(truths(N), "defaulted", (" Nein", "JA")))
-    report = ingest(store, spec, project)
+    world.land(f"{PREDICTIONS}/a.csv", events(N))
+    world.land(f"{ACTUALS}/a.csv", said_as(truths(N), "defaulted", (" Nein", "JA")))
+    report = world.ingest(spec)
 
     assert [f.n_bad for f in report.files] == [0, 0]
-    assert [r["actual"] for r in rows_of(store, spec, "actuals").values()] == [0, 1] * (N // 2)
+    assert [r["actual"] for r in by_id(world, spec, "actuals").values()] == [0, 1] * (N // 2)
 
 
-def test_labels_that_are_numbers_may_have_a_decimal_comma(store: Store, project: Path) -> None:
+def test_labels_that_are_numbers_may_have_a_decimal_comma(world: World) -> None:
     actuals = {"path": f"{ACTUALS}/*", "settle": "0s", "decimal": "comma"}
     spec = credit_spec(labels={"positive": 2, "negative": 1}, source__actuals=actuals)
-    land(project, f"{ACTUALS}/a.csv", said_as(truths(N), "defaulted", ("1,0", "2,0")))
-    (file,) = ingest(store, spec, project).files
+    world.land(f"{ACTUALS}/a.csv", said_as(truths(N), "defaulted", ("1,0", "2,0")))
+    (file,) = world.ingest(spec).files
 
     assert (file.n_new, file.n_bad) == (N, 0)
 
 
-def test_an_unknown_word_is_a_bad_row_that_says_which_are_known(
-    store: Store, project: Path
-) -> None:
+def test_an_unknown_word_is_a_bad_row_that_says_which_are_known(world: World) -> None:
     spec = credit_spec(labels={"positive": "ja", "negative": "nein"})
     frame = said_as(truths(N), "defaulted", ("nein", "ja"))
     frame.loc[3, "defaulted"] = "vielleicht"
     frame.loc[4, "defaulted"] = "1"
     frame.loc[5, "defaulted"] = None
-    land(project, f"{ACTUALS}/a.csv", frame)
-    (file,) = ingest(store, spec, project).files
+    world.land(f"{ACTUALS}/a.csv", frame)
+    (file,) = world.ingest(spec).files
 
     assert (file.n_new, file.n_bad) == (N - 2, 2)
     assert all("expected one of ja, nein." in message for message in file.bad_rows)
     assert "vielleicht" not in str(file)
 
 
-def test_without_a_declaration_the_file_is_refused_and_the_key_named(
-    store: Store, project: Path
-) -> None:
+def test_without_a_declaration_the_file_is_refused_and_the_key_named(world: World) -> None:
     words = said_as(truths(N), "defaulted", ("nein", "ja"))
-    land(project, f"{ACTUALS}/words.csv", words)
+    world.land(f"{ACTUALS}/words.csv", words)
     commas = events(N).assign(score=[f"0,{i:02d}" for i in range(N)])
-    land(project, f"{PREDICTIONS}/commas.csv", commas)
+    world.land(f"{PREDICTIONS}/commas.csv", commas)
     german = events(N, first=50).assign(at="14.03.2024 13:05")
-    land(project, f"{PREDICTIONS}/german.csv", german)
-    files = {Path(f.path).stem: f for f in ingest(store, credit_spec(), project).files}
+    world.land(f"{PREDICTIONS}/german.csv", german)
+    files = {Path(f.path).stem: f for f in world.ingest().files}
 
     assert {f.reason for f in files.values()} == {"too_many_bad"}
     assert "labels: {positive: ..., negative: ...}" in files["words"].message
@@ -101,38 +106,10 @@ def test_without_a_declaration_the_file_is_refused_and_the_key_named(
     assert "time_format: '%d.%m.%Y %H:%M'" in files["german"].message
 
 
-def test_what_was_refused_for_its_words_is_read_again_once_they_are_declared(
-    store: Store, project: Path
-) -> None:
-    land(project, f"{ACTUALS}/a.csv", said_as(truths(N), "defaulted", ("nein", "ja")))
-    assert ingest(store, credit_spec(), project).files[0].reason == "too_many_bad"
-    spec = credit_spec(labels={"positive": "ja", "negative": "nein"})
-    ingest(store, spec, project)
-
-    assert len(rows_of(store, spec, "actuals")) == N
-
-
-@pytest.mark.parametrize(
-    ("labels", "said"),
-    [
-        ({"positive": "ja"}, "negative"),
-        ({"positive": ["ja", "x"], "negative": "JA"}, "stands there twice"),
-        ({"positive": "", "negative": "x"}, "empty"),
-        ({"positive": [], "negative": "x"}, "at least 1"),
-        ({"positive": True, "negative": "x"}, "text"),
-    ],
-)
-def test_labels_that_cannot_be_told_apart_are_refused(labels: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
-        credit_spec(labels=labels)
-
-
 GERMAN = {"time_format": ["%d.%m.%Y %H:%M", "%d.%m.%Y"], "decimal": "comma", "thousands": "point"}
 
 
-def test_semicolons_decimal_commas_and_local_dates_are_read_as_declared(
-    store: Store, project: Path
-) -> None:
+def test_semicolons_decimal_commas_and_local_dates_are_read_as_declared(world: World) -> None:
     spec = credit_spec(
         time__naive="zone",
         source__predictions={"path": f"{PREDICTIONS}/*", "settle": "0s", "delimiter": "semicolon",
@@ -141,9 +118,8 @@ def test_semicolons_decimal_commas_and_local_dates_are_read_as_declared(
     times = ["14.02.2024 13:05", "14.02.2024", "2024-02-14T12:05:00Z"]
     scores, ages = ["0,25", "1", ",5"], ["1.234,5", "-2.000.000", "7"]
     frame = events(3, at=times, score=scores, age=ages, latency_ms="12,5")
-    land(project, f"{PREDICTIONS}/a.csv", frame.to_csv(index=False, sep=";").encode())
-    (file,) = ingest(store, spec, project).files
-    rows = list(rows_of(store, spec, "predictions").values())
+    file = world.take_in(frame.to_csv(index=False, sep=";").encode(), spec)
+    rows = list(by_id(world, spec).values())
 
     assert (file.n_new, file.n_bad) == (3, 0), file
     assert [r["score"] for r in rows] == [0.25, 1.0, 0.5]
@@ -159,7 +135,7 @@ def test_semicolons_decimal_commas_and_local_dates_are_read_as_declared(
      ("age", "1.23"), ("age", "1,2,3")],
 )  # fmt: skip
 def test_a_cell_in_another_notation_than_the_declared_one_is_a_bad_row(
-    store: Store, project: Path, column: str, cell: str
+    world: World, column: str, cell: str
 ) -> None:
     spec = credit_spec(
         time__naive="zone",
@@ -167,70 +143,40 @@ def test_a_cell_in_another_notation_than_the_declared_one_is_a_bad_row(
     )
     frame = events(3, at=["14.02.2024"] * 3, score="0,5", age="1", latency_ms=3)
     frame.loc[1, column] = cell
-    land(project, f"{PREDICTIONS}/a.csv", frame)
-    (file,) = ingest(store, spec, project).files
+    file = world.take_in(frame, spec)
 
     assert (file.n_new, file.n_bad) == (2, 1)
     assert "wrong_type" not in file.warnings
     assert f"column '{column}'" in file.bad_rows[0]
 
 
-def test_a_format_with_an_offset_and_one_of_two_are_tried_in_their_order(
-    store: Store, project: Path
-) -> None:
+def test_a_format_with_an_offset_and_one_of_two_are_tried_in_their_order(world: World) -> None:
     spec = credit_spec(
         time__naive="zone",
         source__predictions={"path": f"{PREDICTIONS}/*", "settle": "0s",
                              "time_format": ["%d/%m/%Y %H:%M %z", "ISO8601", "%m/%d/%Y"]},
     )  # fmt: skip
     times = ["03/02/2024 08:00 +0500", "2024-02-03 04:00", "02/03/2024"]
-    land(project, f"{PREDICTIONS}/a.csv", events(3, at=times))
-    ingest(store, spec, project)
-    found = [r["event_time"].isoformat() for r in rows_of(store, spec, "predictions").values()]
+    world.land(f"{PREDICTIONS}/a.csv", events(3, at=times))
+    world.ingest(spec)
+    found = [r["event_time"].isoformat() for r in by_id(world, spec).values()]
 
     assert found == [
         "2024-02-03T03:00:00+00:00", "2024-02-03T03:00:00+00:00", "2024-02-02T23:00:00+00:00",
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({"decimal": ";"}, "decimal is point or comma"),
-        ({"decimal": ",", "thousands": ","}, "another sign than decimal"),
-        ({"time_format": "%H:%M"}, "names no day of a year"),
-        ({"time_format": "%d.%m.%Q"}, "has %Q"),
-        ({"time_format": "%d.%m.%Y %"}, "a lone %"),
-    ],
-)
-def test_a_notation_that_says_nothing_is_refused(options: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
-        credit_spec(source__predictions={"path": f"{PREDICTIONS}/*", **options})
-
-
-def test_a_file_with_other_delimiters_is_refused_with_the_key_that_names_them(
-    store: Store, project: Path
-) -> None:
-    land(project, f"{PREDICTIONS}/a.csv", events(3).to_csv(index=False, sep=";").encode())
-    (file,) = ingest(store, credit_spec(), project).files
-
-    assert file.reason == "missing_column"
-    assert "delimiter: semicolon" in file.message
-
-
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
-def test_what_a_dataset_is_called_in_its_column_is_declared(
-    store: Store, project: Path, ending: str
-) -> None:
+def test_what_a_dataset_is_called_in_its_column_is_declared(world: World, ending: str) -> None:
     spec = credit_spec(
         datasets={"validation": ["reference", "holdout"], "production": "Analysis"},
         columns__dataset="part",
     )
     said = ["Reference", " analysis", "holdout", "validation", None, "nonsense"]
-    land(project, f"{PREDICTIONS}/a.{ending}", events(6, part=said))
-    (file,) = ingest(store, spec, project).files
+    world.land(f"{PREDICTIONS}/a.{ending}", events(6, part=said))
+    (file,) = world.ingest(spec).files
 
-    found = {i: row["dataset"] for i, row in rows_of(store, spec, "predictions").items()}
+    found = {i: row["dataset"] for i, row in by_id(world, spec).items()}
     assert found == {
         "p0": "validation", "p1": "production", "p2": "validation", "p3": "validation",
         "p4": "production",
@@ -240,7 +186,7 @@ def test_what_a_dataset_is_called_in_its_column_is_declared(
 
 
 def test_words_of_a_files_path_say_which_dataset_its_events_and_ground_truth_are_of(
-    store: Store, project: Path
+    world: World,
 ) -> None:
     spec = credit_spec(
         datasets={"validation": "reference", "canary": "small"},
@@ -249,49 +195,30 @@ def test_words_of_a_files_path_say_which_dataset_its_events_and_ground_truth_are
     )
     for name, first in (("2024_Reference-v2", 0), ("small/x", 3), ("preference", 6), ("x", 9)):
         frame = events(12)[first : first + 3]
-        land(project, f"{PREDICTIONS}/{name}.csv", frame)
-    land(project, f"{PREDICTIONS}/small_reference.csv", events(15)[12:])
-    land(project, f"{ACTUALS}/reference.csv", truths(3))
-    files = {file.path: file for file in ingest(store, spec, project).files}
+        world.land(f"{PREDICTIONS}/{name}.csv", frame)
+    world.land(f"{PREDICTIONS}/small_reference.csv", events(15)[12:])
+    world.land(f"{ACTUALS}/reference.csv", truths(3))
+    files = {file.path: file for file in world.ingest(spec).files}
 
-    found = {i: row["dataset"] for i, row in rows_of(store, spec, "predictions").items()}
+    found = {i: row["dataset"] for i, row in by_id(world, spec).items()}
     assert [found[f"p{i}"] for i in range(0, 12, 3)] == [
         "validation", "canary", "production", "production",
     ]  # fmt: skip
     both = files[f"{PREDICTIONS}/small_reference.csv"]
     assert (both.n_new, both.n_bad) == (0, 3)
-    told = {row["dataset"] for row in rows_of(store, spec, "actuals").values()}
+    told = {row["dataset"] for row in by_id(world, spec, "actuals").values()}
     assert told == {"validation"}
 
 
-@pytest.mark.parametrize(
-    ("datasets", "said"),
-    [
-        ({"validation": ["a", "A"]}, "stands there twice"),
-        ({"validation": "x", "canary": "x"}, "stands there twice"),
-        ({"validation": "production"}, "cannot mean validation"),
-        ({"validation": ""}, "names no dataset"),
-        ({"valid": "x"}, "valid"),
-    ],
-)
-def test_names_of_datasets_that_cannot_be_told_apart_are_refused(
-    datasets: dict[str, Any], said: str
-) -> None:
-    with pytest.raises(ConfigError, match=said):
-        credit_spec(datasets=datasets)
-
-
-def test_files_that_both_streams_name_are_taken_for_what_their_columns_say(
-    store: Store, project: Path
-) -> None:
+def test_files_that_both_streams_name_are_taken_for_what_their_columns_say(world: World) -> None:
     source = {"path": "in/*.csv", "settle": "0s"}
     spec = credit_spec(source__predictions=source, source__actuals=source)
     whole = events(6).merge(truths(6), on="id")
-    land(project, "in/both.csv", whole)
-    land(project, "in/events.csv", events(12)[6:])
-    land(project, "in/truth.csv", truths(12)[6:])
-    land(project, "in/neither.csv", events(3)[["id", "age"]])
-    files = [(f.path, f.stream, f.status, f.n_new) for f in ingest(store, spec, project).files]
+    world.land("in/both.csv", whole)
+    world.land("in/events.csv", events(12)[6:])
+    world.land("in/truth.csv", truths(12)[6:])
+    world.land("in/neither.csv", events(3)[["id", "age"]])
+    files = [(f.path, f.stream, f.status, f.n_new) for f in world.ingest(spec).files]
 
     assert sorted(files) == [
         ("in/both.csv", "actuals", "done", 6),
@@ -303,3 +230,30 @@ def test_files_that_both_streams_name_are_taken_for_what_their_columns_say(
         ("in/truth.csv", "actuals", "done", 6),
         ("in/truth.csv", "predictions", "done", 0),
     ]
+
+
+@pytest.mark.parametrize(
+    ("declared", "said"),
+    [
+        ({"labels": {"positive": "ja"}}, "negative"),
+        ({"labels": {"positive": ["ja", "x"], "negative": "JA"}}, "stands there twice"),
+        ({"labels": {"positive": "", "negative": "x"}}, "empty"),
+        ({"labels": {"positive": [], "negative": "x"}}, "at least 1"),
+        ({"labels": {"positive": True, "negative": "x"}}, "text"),
+        ({"source__predictions__decimal": ";"}, "decimal is point or comma"),
+        ({"source__predictions__thousands": "."}, "another sign than decimal"),
+        ({"source__predictions__time_format": "%H:%M"}, "names no day of a year"),
+        ({"source__predictions__time_format": "%d.%m.%Q"}, "has %Q"),
+        ({"source__predictions__time_format": "%d.%m.%Y %"}, "a lone %"),
+        ({"datasets": {"validation": ["a", "A"]}}, "stands there twice"),
+        ({"datasets": {"validation": "x", "canary": "x"}}, "stands there twice"),
+        ({"datasets": {"validation": "production"}}, "cannot mean validation"),
+        ({"datasets": {"validation": ""}}, "names no dataset"),
+        ({"datasets": {"valid": "x"}}, "valid"),
+    ],
+)
+def test_a_declaration_that_says_nothing_or_two_things_is_refused(
+    declared: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        credit_spec(**declared)

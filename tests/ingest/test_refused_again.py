@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import datetime as dt
 import gzip
@@ -19,7 +18,7 @@ import pytest
 
 from mlmon_dagster.ingest import render_report, replay_file
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.store import Store, open_store
+from mlmon_dagster.store import open_store
 from mlmon_dagster.store.erasure.erase import erase
 from mlmon_dagster.store.erasure.places import find_places, find_traces
 from mlmon_dagster.store.tables import kept_rows
@@ -29,6 +28,7 @@ from tests.ingest.landing import (
     ACTUALS,
     NOW,
     PREDICTIONS,
+    World,
     credit_spec,
     csv_bytes,
     events,
@@ -113,29 +113,6 @@ def _kserve_spec(mended: bool) -> ModelSpec:
     )
 
 
-def _sagemaker(frame: pd.DataFrame) -> bytes:
-    lines = []
-    for row in (json.loads(line) for line in jsonl_bytes(frame).splitlines()):
-        inputs = {n: row[n] for n in ("age", "region", "member", "dataset")}
-        outputs = {n: row[n] for n in ("score", "decision")}
-        data = {
-            "endpointInput": {"observedContentType": "application/json", "mode": "INPUT",
-                              "encoding": "BASE64",
-                              "data": base64.b64encode(json.dumps(inputs).encode()).decode()},
-            "endpointOutput": {"observedContentType": "application/json", "mode": "OUTPUT",
-                               "encoding": "JSON", "data": json.dumps(outputs)},
-        }  # fmt: skip
-        meta = {"eventId": row["id"], "inferenceTime": row["at"]}
-        lines.append(json.dumps({"captureData": data, "eventMetadata": meta}))
-    return ("\n".join(lines) + "\n").encode()
-
-
-def _sagemaker_spec(mended: bool) -> ModelSpec:
-    return _kserve_spec(mended).model_copy(
-        update={"source": _spec(mended, format="sagemaker").source}
-    )
-
-
 HEADER = tuple(events(1).columns)
 FORMATS: dict[str, tuple[str, Callable[[pd.DataFrame], bytes], Callable[[bool], ModelSpec]]] = {
     "csv": ("a.csv", csv_bytes, _csv_spec),
@@ -145,7 +122,6 @@ FORMATS: dict[str, tuple[str, Callable[[pd.DataFrame], bytes], Callable[[bool], 
     "parquet": ("a.parquet", parquet_bytes, _spec),
     "parquet of views": ("a.parquet", _views, _spec),
     "kserve": ("a.json", _kserve, _kserve_spec),
-    "sagemaker": ("a.jsonl", _sagemaker, _sagemaker_spec),
 }
 
 
@@ -183,142 +159,137 @@ def test_refused_rows_of_any_format_are_taken_in_once_the_spec_is_mended(
     clean.close()
 
 
-def test_small_file_of_bad_rows_alone_is_not_lost(store: Store, project: Path) -> None:
-    land(project, f"{PREDICTIONS}/a.csv", events(6, age=[OLD] * 6))
+def test_small_file_of_bad_rows_alone_is_not_lost(world: World) -> None:
+    world.land(f"{PREDICTIONS}/a.csv", events(6, age=[OLD] * 6))
     strict, mended = credit_spec(source__predictions__multiline=True), _csv_spec(mended=True)
-    report = ingest(store, strict, project)
+    report = world.ingest(strict)
     assert report.has_refusals
-    land(project, f"{PREDICTIONS}/b.csv", events(6, age=[OLD] * 6))
+    world.land(f"{PREDICTIONS}/b.csv", events(6, age=[OLD] * 6))
 
-    (again,) = ingest(store, strict, project).files
+    (again,) = world.ingest(strict).files
     assert "6 of its rows were refused and are kept" in again.message
-    (file,) = [f for f in ingest(store, mended, project).files if f.is_again]
+    (file,) = [f for f in world.ingest(mended).files if f.is_again]
 
     assert (file.n_new, file.n_bad) == (6, 0)
-    assert not ingest(store, mended, project).has_refusals
+    assert not world.ingest(mended).has_refusals
 
 
-def test_rows_that_stay_bad_stay_kept_and_keep_their_places(store: Store, project: Path) -> None:
+def test_rows_that_stay_bad_stay_kept_and_keep_their_places(world: World) -> None:
     spec = _spec()
     frame = _frame(60)
     frame["score"] = frame["score"].astype(object)
     frame.loc[14, "score"] = "high"
-    land(project, f"{PREDICTIONS}/a.jsonl", jsonl_bytes(frame))
-    ingest(store, spec, project)
+    world.land(f"{PREDICTIONS}/a.jsonl", jsonl_bytes(frame))
+    world.ingest(spec)
 
-    report = ingest(store, _spec(mended=True), project)
+    report = world.ingest(_spec(mended=True))
 
     (file,) = report.files
     assert (file.rows_in, file.n_new, file.n_bad) == (9, 8, 1)
     assert report.has_refusals
     assert "a.jsonl, line 15, column 'score'" in file.bad_rows[0]
-    (letter,) = letters_of(store, spec)
+    (letter,) = world.letters(spec)
     assert (letter["row_number"], letter["reason"]) == ("14", "wrong_type")
     other = _spec(mended=True, null_tokens=["none"])
-    (row,) = files_of(store, spec)
+    (row,) = world.files(spec)
     assert [row[c] for c in ("rows_in", *COUNTERS)] == ["60", "59", "0", "0", "1"]
-    assert ingest(store, _spec(mended=True), project).files == ()
-    (last,) = ingest(store, other, project).files  # read differently, and refused once more
+    assert world.ingest(_spec(mended=True)).files == ()
+    (last,) = world.ingest(other).files  # read differently, and refused once more
     assert (last.n_new, last.n_bad) == (0, 1)
 
 
-def test_rows_taken_in_meanwhile_are_duplicates(store: Store, project: Path) -> None:
-    land(project, f"{PREDICTIONS}/a.csv", _frame(60))
-    ingest(store, _csv_spec(), project)
+def test_rows_taken_in_meanwhile_are_duplicates(world: World) -> None:
+    world.land(f"{PREDICTIONS}/a.csv", _frame(60))
+    world.ingest(_csv_spec())
     sound = _frame(60)
     sound["age"] = [str(i) for i in range(60)]
-    land(project, f"{PREDICTIONS}/mended.csv", sound)
-    ingest(store, _csv_spec(), project)
+    world.land(f"{PREDICTIONS}/mended.csv", sound)
+    world.ingest(_csv_spec())
 
-    (file,) = ingest(store, _csv_spec(mended=True), project).files
+    (file,) = world.ingest(_csv_spec(mended=True)).files
 
     assert (file.n_new, file.n_duplicate, file.n_conflict) == (0, 0, 9)
-    assert log_content(store, _csv_spec(), provenance=False)
+    assert log_content(world.store, _csv_spec(), provenance=False)
 
 
-def test_whole_files_are_read_again_by_themselves_too(store: Store, project: Path) -> None:
-    path = land(project, f"{PREDICTIONS}/a.csv", events(20).rename(columns={"score": "p"}))
-    land(project, f"{ACTUALS}/a.csv", truths(12, defaulted=["x"] * 12))
-    report = ingest(store, credit_spec(), project)
+def test_whole_files_are_read_again_by_themselves_too(world: World) -> None:
+    path = world.land(f"{PREDICTIONS}/a.csv", events(20).rename(columns={"score": "p"}))
+    world.land(f"{ACTUALS}/a.csv", truths(12, defaulted=["x"] * 12))
+    report = world.ingest()
     assert [f.reason for f in report.files] == ["missing_column", "too_many_bad"]
     path.unlink()
 
-    assert ingest(store, credit_spec(), project).files == ()
-    (file,) = ingest(store, credit_spec(columns__score="p"), project).files
+    assert world.ingest().files == ()
+    (file,) = world.ingest(credit_spec(columns__score="p")).files
 
     assert (file.path, file.n_new) == (f"{PREDICTIONS}/a.csv", 20)
-    assert len(kept_rows.locate_folder(store, "credit").below()) == 1
+    assert len(kept_rows.locate_folder(world.store, "credit").below()) == 1
 
 
 def test_what_the_clock_refused_is_read_again_by_itself_at_longer_and_longer_intervals(
-    store: Store, project: Path
+    world: World,
 ) -> None:
     late = [pd.Timestamp("2024-03-01T18:00:00Z")] * 3
-    land(project, f"{PREDICTIONS}/a.csv", events(3, at=late))
+    world.land(f"{PREDICTIONS}/a.csv", events(3, at=late))
     new = [
-        [file.n_new for file in ingest(
-            store, credit_spec(), project, now=NOW + dt.timedelta(hours=hours)
-        ).files]
+        [file.n_new for file in world.ingest(now=NOW + dt.timedelta(hours=hours)).files]
         for hours in (0, 0.5, 1, 1.5, 2, 3.5, 4, 7.5, 8)
     ]  # fmt: skip
 
     assert new == [[0], [], [0], [], [0], [], [0], [], [3]]
 
 
-def test_retry_reads_again_at_once_what_the_clock_refused(store: Store, project: Path) -> None:
+def test_retry_reads_again_at_once_what_the_clock_refused(world: World) -> None:
     late = [pd.Timestamp("2024-03-01T12:40:00Z")] * 3
-    land(project, f"{PREDICTIONS}/a.csv", events(3, at=late))
+    world.land(f"{PREDICTIONS}/a.csv", events(3, at=late))
     spec, later = credit_spec(time__skew_tolerance="5m"), NOW + dt.timedelta(minutes=45)
-    ingest(store, spec, project)
-    assert ingest(store, spec, project, now=later).files == ()
+    world.ingest(spec)
+    assert world.ingest(spec, now=later).files == ()
 
-    (file,) = ingest(store, spec, project, now=later, retry=True).files
+    (file,) = world.ingest(spec, now=later, retry=True).files
 
     assert (file.n_new, file.n_bad) == (3, 0)
 
 
-def test_a_file_refused_twice_came_when_it_came_first(store: Store, project: Path) -> None:
+def test_a_file_refused_twice_came_when_it_came_first(world: World) -> None:
     """The window that reports it is the last complete one before it came."""
-    land(project, f"{PREDICTIONS}/cut.csv", b"id,ti")
-    ingest(store, credit_spec(), project)
-    (first,) = files_of(store, credit_spec())
-    ingest(store, credit_spec(), project, now=NOW + dt.timedelta(days=40), retry=True)
-    (again,) = files_of(store, credit_spec())
+    world.land(f"{PREDICTIONS}/cut.csv", b"id,ti")
+    world.ingest()
+    (first,) = world.files()
+    world.ingest(now=NOW + dt.timedelta(days=40), retry=True)
+    (again,) = world.files()
 
     assert (first["status"], again["status"]) == ("quarantined", "quarantined")
     assert again["finished_at"] > first["finished_at"]
     assert again["first_seen"] == first["first_seen"]
-    ingest(store, credit_spec(), project, now=NOW + dt.timedelta(days=41))
-    assert files_of(store, credit_spec()) == [again]  # and is not read at every look
+    world.ingest(now=NOW + dt.timedelta(days=41))
+    assert world.files() == [again]  # and is not read at every look
 
 
-def test_replay_takes_the_refused_rows_of_one_file(store: Store, project: Path) -> None:
-    land(project, f"{PREDICTIONS}/a.csv", events(3, score=[7.0] * 3))
-    (file,) = ingest(store, credit_spec(), project).files
-    replay_file(store, credit_spec(), file.sha256[:12], now=NOW)
+def test_replay_takes_the_refused_rows_of_one_file(world: World) -> None:
+    file = world.take_in(events(3, score=[7.0] * 3))
+    replay_file(world.store, credit_spec(), file.sha256[:12], now=NOW)
 
-    (again,) = ingest(store, credit_spec(), project).files
+    (again,) = world.ingest().files
 
     assert (again.is_again, again.n_bad) == (True, 3)
 
 
-def test_rows_that_the_mended_spec_cannot_read_at_all_stay_kept(
-    store: Store, project: Path
-) -> None:
-    land(project, f"{PREDICTIONS}/a.csv", events(3, score=[7.0] * 3))
-    ingest(store, credit_spec(), project)
+def test_rows_that_the_mended_spec_cannot_read_at_all_stay_kept(world: World) -> None:
+    world.land(f"{PREDICTIONS}/a.csv", events(3, score=[7.0] * 3))
+    world.ingest()
     worse = credit_spec(features__colour={"type": "categorical"})
 
-    report = ingest(store, worse, project)
+    report = world.ingest(worse)
 
     assert report.has_refusals
     (file,) = report.files
     assert (file.status, file.reason) == ("failed", "missing_column")
     assert "stay as they are" in file.message
-    assert ingest(store, worse, project).files == ()
-    (row,) = files_of(store, worse)
+    assert world.ingest(worse).files == ()
+    (row,) = world.files(worse)
     assert (row["status"], row["n_bad"]) == ("done", "3")
-    assert ingest(store, credit_spec(), project).files[0].n_bad == 3
+    assert world.ingest().files[0].n_bad == 3
 
 
 def test_no_value_and_no_guessable_hash_of_a_refused_row_leaves_its_bytes(tmp_path: Path) -> None:
@@ -337,82 +308,76 @@ def test_no_value_and_no_guessable_hash_of_a_refused_row_leaves_its_bytes(tmp_pa
     assert found[0].isdisjoint(found[1])
 
 
-ERASED = ("csv", "json lines", "parquet", "kserve", "sagemaker")
+ERASED = ("csv", "json lines", "parquet", "kserve")
 
 
 @pytest.mark.parametrize("kind", ERASED)
-def test_erasure_takes_single_rows_out_and_leaves_the_others(
-    store: Store, project: Path, kind: str
-) -> None:
+def test_erasure_takes_single_rows_out_and_leaves_the_others(world: World, kind: str) -> None:
     name, written, spec_of = FORMATS[kind]
-    land(project, f"{PREDICTIONS}/{name}", written(_frame()))
-    ingest(store, spec_of(False), project)
+    world.land(f"{PREDICTIONS}/{name}", written(_frame()))
+    world.ingest(spec_of(False))
     gone = "r154-0" if kind == "kserve" else "p154"
-    assert find_places(store, spec_of(False), [gone]).rows["refused_rows"] == 1
+    assert find_places(world.store, spec_of(False), [gone]).rows["refused_rows"] == 1
 
-    erase(store, spec_of(False), [gone], now=NOW)
+    erase(world.store, spec_of(False), [gone], now=NOW)
 
     # Of a request of several rows, the line goes with all of them; only one of these was refused.
-    assert find_traces(store, [gone]).traces == ()
-    in_quarantine = [t for t in find_traces(store, ["r154", "p154"]).traces if t[:2] == "qu"]
+    assert find_traces(world.store, [gone]).traces == ()
+    in_quarantine = [t for t in find_traces(world.store, ["r154", "p154"]).traces if t[:2] == "qu"]
     assert in_quarantine == []
-    (file,) = [f for f in ingest(store, spec_of(True), project).files if f.is_again]
+    (file,) = [f for f in world.ingest(spec_of(True)).files if f.is_again]
     assert (file.rows_in, file.n_new, file.n_bad) == (28, 28, 0)
 
 
-def test_erasure_finds_ids_that_no_spec_could_read(store: Store, project: Path) -> None:
+def test_erasure_finds_ids_that_no_spec_could_read(world: World) -> None:
     frame = events(4, score=[7.0] * 4, id=["a-1", "a-11", "b", None])
     frame["customer"] = ["x", "y", "z", "a-1"]
-    land(project, f"{PREDICTIONS}/a.csv", frame)
-    ingest(store, credit_spec(), project)
+    world.land(f"{PREDICTIONS}/a.csv", frame)
+    world.ingest()
 
-    erase(store, credit_spec(), ["a-1"], now=NOW)
+    erase(world.store, credit_spec(), ["a-1"], now=NOW)
 
-    [place] = kept_rows.list_places(store, "credit")
+    [place] = kept_rows.list_places(world.store, "credit")
     kept = kept_rows.read_rows(place)
     assert kept is not None
     assert kept.rows["row"].to_pylist() == [1, 2]
 
 
-def test_landing_files_of_refused_rows_are_named_before_an_erasure(
-    store: Store, project: Path
-) -> None:
-    land(project, f"{PREDICTIONS}/whole.csv", events(20, score=[7.0] * 20))
-    land(project, f"{PREDICTIONS}/row.csv", events(2, id=["a-1", "a-2"], score=[7.0, 0.5]))
-    ingest(store, credit_spec(), project)
+def test_landing_files_of_refused_rows_are_named_before_an_erasure(world: World) -> None:
+    world.land(f"{PREDICTIONS}/whole.csv", events(20, score=[7.0] * 20))
+    world.land(f"{PREDICTIONS}/row.csv", events(2, id=["a-1", "a-2"], score=[7.0, 0.5]))
+    world.ingest()
 
-    found = find_places(store, credit_spec(), ["p3", "a-1"])
+    found = find_places(world.store, credit_spec(), ["p3", "a-1"])
 
     assert (len(found.copies), found.rows["refused_rows"]) == (1, 1)
     assert found.landing == (f"{PREDICTIONS}/row.csv", f"{PREDICTIONS}/whole.csv")
 
 
-def test_erased_rows_are_not_kept_and_are_no_fault(store: Store, project: Path) -> None:
-    erase(store, credit_spec(), ["p1"], now=NOW)
-    land(project, f"{PREDICTIONS}/a.csv", events(3))
+def test_erased_rows_are_not_kept_and_are_no_fault(world: World) -> None:
+    erase(world.store, credit_spec(), ["p1"], now=NOW)
+    world.land(f"{PREDICTIONS}/a.csv", events(3))
 
-    report = ingest(store, credit_spec(), project)
+    report = world.ingest()
 
     assert (report.files[0].n_bad, report.has_refusals) == (1, False)
-    assert kept_rows.locate_folder(store, "credit").below() == []
-    assert ingest(store, credit_spec(), project, retry=True).files == ()
+    assert kept_rows.locate_folder(world.store, "credit").below() == []
+    assert world.ingest(retry=True).files == ()
 
 
 @pytest.mark.parametrize("how", ["by the window", "by age", "not yet"])
-def test_retention_lets_refused_rows_go_with_the_rows(
-    store: Store, project: Path, how: str
-) -> None:
+def test_retention_lets_refused_rows_go_with_the_rows(world: World, how: str) -> None:
     days = {"by the window": "20d", "by age": "20d", "not yet": "60d"}
     spec = credit_spec(retention={"production": days[how]}, actuals={"closed_after": "10d"})
-    land(project, f"{PREDICTIONS}/a.csv", events(3, score=[7.0] * 3))
-    land(project, f"{PREDICTIONS}/newer.csv", events(3, first=50, day="2024-02-29"))
-    ingest(store, spec, project)
+    world.land(f"{PREDICTIONS}/a.csv", events(3, score=[7.0] * 3))
+    world.land(f"{PREDICTIONS}/newer.csv", events(3, first=50, day="2024-02-29"))
+    world.ingest(spec)
     now = NOW + pd.Timedelta(days=30 if how == "by age" else 0).to_pytimedelta()
 
-    delete_by_age(store, spec, now, dry_run=False)
+    delete_by_age(world.store, spec, now, dry_run=False)
 
-    assert len(kept_rows.list_places(store, "credit")) == (how == "not yet")
-    report = ingest(store, spec, project, retry=True)
+    assert len(kept_rows.list_places(world.store, "credit")) == (how == "not yet")
+    report = world.ingest(spec, retry=True)
     assert len(report.files) == (how == "not yet")
 
 
@@ -455,23 +420,21 @@ def test_reading_again_killed_at_any_step_and_repeated_equals_an_undisturbed_one
     assert _settled(tmp_path) == _settled(clean)
 
 
-def test_csv_rows_of_any_shape_are_cut_out_as_they_were_written(
-    store: Store, project: Path
-) -> None:
+def test_csv_rows_of_any_shape_are_cut_out_as_they_were_written(world: World) -> None:
     out = io.StringIO()
     frame = events(5, score=[7.0, 0.5, 7.0, 0.5, 7.0], region=['"a"\r\n', "b\n\nb", "c", "d", "\n"])
     frame["at"] = [t.isoformat() for t in frame["at"]]
     writer = csv.writer(out, lineterminator="\r\n", quoting=csv.QUOTE_ALL)
     writer.writerows([list(frame.columns), *frame.values.tolist()])
     text = out.getvalue().replace('\r\n"p3', '\r\n\r\n\r\n"p3')
-    land(project, f"{PREDICTIONS}/a.csv", b"\xef\xbb\xbf" + text.encode())
+    world.land(f"{PREDICTIONS}/a.csv", b"\xef\xbb\xbf" + text.encode())
 
-    ingest(store, credit_spec(source__predictions__multiline=True), project)
+    world.ingest(credit_spec(source__predictions__multiline=True))
 
-    [place] = kept_rows.list_places(store, "credit")
+    [place] = kept_rows.list_places(world.store, "credit")
     kept = kept_rows.read_rows(place)
     assert kept is not None
-    target = project / "cut.csv"
+    target = world.project / "cut.csv"
     kept.write_as_landed(target)
     rows = list(csv.reader(target.read_bytes().decode("utf-8-sig").splitlines(keepends=True)))
     assert [row[0] for row in rows if row] == ["id", "p0", "p2", "p4"]

@@ -18,9 +18,8 @@ from mlmon_dagster.spec.sources import SqlSource
 from mlmon_dagster.store import Store
 from mlmon_dagster.store import sources as reading
 from mlmon_dagster.store.sources import RangeScan, SourceTable, load_cursor
-from mlmon_dagster.store.state import writing
 from mlmon_dagster.store.state.schema import source_cursor
-from tests.ingest.landing import NOW
+from tests.ingest.landing import NOW, dying_at
 from tests.ingest.sql_world import Sources, ids_of, poll, sql_spec
 
 COLUMNS = (
@@ -77,7 +76,7 @@ def names(*numbers: int, prefix: str = "p") -> list[str]:
 
 @pytest.mark.parametrize("step", ["source.staged", "source.noted", "ingest.staged"])
 def test_what_a_killed_look_found_is_told_by_the_next_one_and_then_no_more(
-    store: Store, project: Path, sources: Sources, step: str, monkeypatch: pytest.MonkeyPatch
+    store: Store, project: Path, sources: Sources, step: str
 ) -> None:
     spec = sql_spec({"column": "n", "kind": "id"})
     add(sources, *range(35))
@@ -85,14 +84,8 @@ def test_what_a_killed_look_found_is_told_by_the_next_one_and_then_no_more(
     sources.run("DELETE FROM scores")
     add(sources, *range(24), prefix="q")
 
-    def die(reached: str) -> None:
-        if reached == step:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as dying:
-        dying.setattr(writing, "on_reached", die)
-        with pytest.raises(KeyboardInterrupt):
-            poll(store, spec, project, sources.url)
+    with dying_at(step):
+        poll(store, spec, project, sources.url)
     reports = [poll(store, spec, project, sources.url) for _ in range(3)]
 
     assert len(ids_of(store, spec)) == 35 + 24

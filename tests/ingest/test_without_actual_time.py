@@ -12,13 +12,13 @@ import pytest
 from mlmon_dagster.ingest import IngestReport
 from mlmon_dagster.spec import ModelSpec, spec_from_mapping
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.state import writing
 from tests.ingest.landing import (
     ACTUALS,
     LANDED,
     NOW,
     PREDICTIONS,
     credit_spec,
+    dying_at,
     events,
     ingest,
     land,
@@ -122,16 +122,8 @@ def test_an_interrupted_run_counts_and_knows_the_same(
     tell(project, "b", {"p0": 1, "p1": 1}, 1)
     tell(project, "c", {"p0": 0, "p1": 1, "p2": 1}, 2)
 
-    def die(reached: str) -> None:
-        if reached == step:
-            raise KeyboardInterrupt
-
-    writing.on_reached = die
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            take_in(store, spec, project)
-    finally:
-        writing.on_reached = None
+    with dying_at(step):
+        take_in(store, spec, project)
 
     files = {file.path: file for file in take_in(store, spec, project).files}
     counts = {path[-5:]: (file.n_new, file.n_duplicate) for path, file in files.items()}

@@ -847,8 +847,7 @@ def _epoch_from_text(text: pa.Array, unit: EpochUnit) -> pa.Array:
     trimmed = pc.utf8_trim_whitespace(text)
     whole = pc.if_else(is_whole, pc.utf8_ltrim(trimmed, "+"), None).cast(pa.int64())
     fraction = pc.if_else(pc.and_not(is_number, is_whole), trimmed, None).cast(pa.float64())
-    micros = pc.coalesce(_scaled(whole, unit), _rounded(fraction, unit))
-    return pc.coalesce(_iso(micros), text)
+    return _checked(pc.coalesce(_scaled(whole, unit), _rounded(fraction, unit)), text)
 
 
 def _iso(micros: pa.Array) -> pa.Array:

@@ -128,19 +128,17 @@ def canonical_rows(draft: Draft, keep: Mask, spec: ModelSpec, ingested_at: dt.da
         columns |= _window_columns(columns["event_time"], spec)
     else:
         columns["deleted"] = find_withdrawn(columns["actual"], spec)
-    table = pa.table(columns)
-    numbers = draft.parsed.row_numbers()[rows]
-    content = [name for name in table.column_names if name not in _NOT_CONTENT]
+    content = [name for name in columns if name not in _NOT_CONTENT]
     n = len(rows)
-    added = {
-        "row_hash": pa.array(row_hashes(*_first_names(table, content, spec))),
-        "file_sha": pa.repeat(draft.parsed.staged.log_id, n),
-        "row_number": pa.array(numbers, pa.int64()),
-        "ingested_at": pa.repeat(pa.scalar(ingested_at, TIME), n),
-    }
-    for name, values in added.items():
-        table = table.append_column(name, values)
-    return table
+    return pa.table(
+        {
+            **columns,
+            "row_hash": row_hashes(*_first_names(pa.table(columns), content, spec)),
+            "file_sha": pa.repeat(draft.parsed.staged.log_id, n),
+            "row_number": pa.array(draft.parsed.row_numbers()[rows], pa.int64()),
+            "ingested_at": pa.repeat(pa.scalar(ingested_at, TIME), n),
+        }
+    )
 
 
 def find_withdrawn(actuals: pa.Array, spec: ModelSpec) -> pa.Array:
@@ -248,17 +246,12 @@ def _may_lack_score(parsed: Parsed) -> Mask:
 
 def _nonfinite(not_finite: Mapping[str, Mapping[str, Mask]], rows: np.ndarray) -> pa.Array:
     """Return per kept row the sorted ``column:kind`` of its cells that were not finite."""
-    kind = pa.list_(pa.string())
     found: dict[int, list[str]] = {}
     for name in sorted(not_finite):
         for what, mask in sorted(not_finite[name].items()):
             for position in np.flatnonzero(mask[rows]).tolist():
                 found.setdefault(position, []).append(f"{name}:{what}")
-    lengths = np.zeros(len(rows) + 1, dtype=np.int32)
-    positions = sorted(found)
-    lengths[np.array(positions, dtype=np.int64) + 1] = [len(found[p]) for p in positions]
-    words = pa.array([word for p in positions for word in found[p]], pa.string())
-    return pa.ListArray.from_arrays(pa.array(np.cumsum(lengths, dtype=np.int32)), words).cast(kind)
+    return pa.array([found.get(row, []) for row in range(len(rows))], pa.list_(pa.string()))
 
 
 def known_datasets(stream: Stream) -> tuple[str, ...]:

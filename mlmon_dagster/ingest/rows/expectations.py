@@ -143,17 +143,16 @@ class _Worker:
             Exception: Whatever the function raised.
         """
         with self._lock:
-            try:
-                answer = self._exchange(name, arguments)
-            except _NO_ANSWER:  # idle for long, or killed
-                self.stop()
+            for is_last in (False, True):
                 try:
                     answer = self._exchange(name, arguments)
-                except _NO_ANSWER:
+                    break
+                except _NO_ANSWER:  # idle for long, or killed
                     code = self.stop()
-                    how = f"exit code {code}" if code >= 0 else f"signal {-code}"
-                    said = f"Great Expectations ended with {how} while it judged these rows"
-                    raise _EndedError(said) from None
+                    if is_last:
+                        how = f"exit code {code}" if code >= 0 else f"signal {-code}"
+                        said = f"Great Expectations ended with {how} while it judged these rows"
+                        raise _EndedError(said) from None
         if isinstance(answer, Exception):
             raise answer
         return answer

@@ -16,7 +16,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -283,7 +283,7 @@ def poll_source(
                 while (first := offsets[wanted.partition]) < wanted.end:
                     if len(batches) >= MOST_BATCHES:
                         break
-                    rest = type(wanted)(wanted.partition, first, wanted.end)
+                    rest = replace(wanted, first=first)
                     found = topic.messages(rest, source.batch_rows)
                     after = found[-1].offset + 1 if len(found) == source.batch_rows else wanted.end
                     offsets[wanted.partition] = after

@@ -6,9 +6,8 @@ import datetime as dt
 import decimal
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
 import sqlalchemy as sa
@@ -31,6 +30,7 @@ from mlmon_dagster.store import Store
 from mlmon_dagster.store.sources import (
     Position,
     RangeScan,
+    Snapshot,
     SourceTable,
     find_table,
     source_connection,
@@ -47,34 +47,6 @@ _PLAIN = {
 }
 
 
-class _Scan(Protocol):
-    label: str
-    notice: str
-    position: Position
-
-    def rows(self) -> Iterator[list[Sequence[object]]]: ...
-
-
-@dataclass
-class _Transactions:
-    """A scan by transaction."""
-
-    conn: sa.Connection
-    source: SqlSource
-    table: SourceTable
-    before: Position
-    label: str = ""
-    notice: str = ""
-
-    def rows(self) -> Iterator[list[Sequence[object]]]:
-        snapshot = take_snapshot(self.conn, self.source, self.table, self.before)
-        self.position, self.label = snapshot.position, snapshot.label
-        self.notice = snapshot.notice
-        if snapshot.where is not None:
-            query = sa.select(*self.table.selected).select_from(self.table.clause)
-            yield from map(list, stream_rows(self.conn, query.where(snapshot.where)))
-
-
 def poll_source(
     store: Store,
     spec: ModelSpec,
@@ -88,12 +60,20 @@ def poll_source(
     def read(position: Position, folder: Path) -> Polled:
         with source_connection(_url(source, around), source.url_env) as conn:
             table = _find_table(conn, spec, stream, source)
-            kind = _Transactions if source.cursor.kind == "xmin" else RangeScan
-            scan: _Scan = kind(conn, source, table, position)
+            scan: RangeScan | Snapshot
+            rows: Iterator[list[Sequence[object]]] = iter(())
+            if source.cursor.kind == "xmin":
+                scan = take_snapshot(conn, source, table, position)
+                if scan.where is not None:
+                    query = sa.select(*table.selected).select_from(table.clause)
+                    rows = map(list, stream_rows(conn, query.where(scan.where)))
+            else:
+                scan = RangeScan(conn, source, table, position)
+                rows = scan.rows()
             names = [str(column.key) for column in table.selected]
             batches = [
-                stage_rows(folder, _as_table(names, rows), scan.label)
-                for rows in _regrouped(scan.rows(), source.batch_rows)
+                stage_rows(folder, _as_table(names, part), scan.label)
+                for part in _regrouped(rows, source.batch_rows)
             ]
             return Polled(scan.position, batches, scan.notice)
 
