@@ -70,9 +70,12 @@ def _columns(names: Sequence[str], type_: Any, **options: Any) -> Columns:
     return [sa.Column(name, type_, **options) for name in names]
 
 
-def text(*names: str, default: str = "", **options: Any) -> Columns:
+def text(
+    *names: str, default: str = "", primary_key: bool = False, unique: bool | None = None
+) -> Columns:
     """Texts that are never null."""
-    return _columns(names, sa.Text, nullable=False, server_default=default, **options)
+    options = {"nullable": False, "primary_key": primary_key, "unique": unique}
+    return _columns(names, sa.Text, server_default=default, **options)
 
 
 def keys(*names: str) -> Columns:
@@ -80,14 +83,15 @@ def keys(*names: str) -> Columns:
     return text(*names, primary_key=True)
 
 
-def time(*names: str, nullable: bool = True, **options: Any) -> Columns:
+def time(*names: str, nullable: bool = True, primary_key: bool = False) -> Columns:
     """UTC times."""
-    return _columns(names, UtcDateTime, nullable=nullable, **options)
+    return _columns(names, UtcDateTime, nullable=nullable, primary_key=primary_key)
 
 
-def number(*names: str, default: str | None = None, **options: Any) -> Columns:
+def number(*names: str, default: str | None = None, primary_key: bool = False) -> Columns:
     """Small numbers, such as those that stand for rows of tables."""
-    return _columns(names, sa.Integer, nullable=False, server_default=default, **options)
+    options = {"nullable": False, "primary_key": primary_key}
+    return _columns(names, sa.Integer, server_default=default, **options)
 
 
 def count(*names: str) -> Columns:
@@ -218,7 +222,7 @@ WINDOW = ("model", "window_start", "window_end", "granularity")
 # What a metric is: one row however many windows it has.
 series = table(
     "series",
-    number("id", primary_key=True, autoincrement=True),
+    number("id", primary_key=True),
     text("model", "metric"),
     text("column_name", default=TABLE),
     text("slice_key", "slice_value", default=ALL),
@@ -235,7 +239,7 @@ series = table(
 # A window that metrics are of.
 metric_window = table(
     "metric_window",
-    number("id", primary_key=True, autoincrement=True),
+    number("id", primary_key=True),
     text("model"),
     time("window_start", "window_end", nullable=False),
     text("granularity"),
@@ -246,7 +250,7 @@ metric_window = table(
 # Texts that many computations share: runs and baselines.
 shared_text = table(
     "shared_text",
-    number("id", primary_key=True, autoincrement=True),
+    number("id", primary_key=True),
     text("text", unique=True),
     sqlite_autoincrement=True,
 )
@@ -257,7 +261,7 @@ FULL = {"fillfactor": 100}  # numbers that only grow leave no gaps to fill
 # What samples of one window that were computed together have in common.
 provenance = table(
     "provenance",
-    number("id", primary_key=True, autoincrement=True),
+    number("id", primary_key=True),
     number("window_id"),
     number("run"),  # a shared text
     number("baseline"),  # a shared text
