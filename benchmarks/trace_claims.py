@@ -253,17 +253,6 @@ def _ratio_of_slices(now: Floats, then: Floats) -> Floats:
     return found.mix + found.within
 
 
-def _of_slices(effects: Effects) -> Effects:
-    """Return what each slice adds, as a trace tells it: its mix and its within together."""
-
-    def whole(now: Floats, then: Floats) -> Floats:
-        found = effects(now, then)
-        each: Floats = found.reshape(*found.shape[:-1], -1, SLICES).sum(axis=-2)
-        return each
-
-    return whole
-
-
 def covered(draws: int) -> Iterator[Row]:
     """How often the intervals of effects that a trace tells hold the effects of the law."""
     parts = [f"slice {i}" for i in range(SLICES)]
@@ -284,7 +273,7 @@ def covered(draws: int) -> Iterator[Row]:
                     ("law and meaning", score_effects(starts), _scores, ("law", "meaning")),
                     ("decisions, F1", f1, _tables, PLAYERS),
                     ("slices, accuracy", _ratio_of_slices, _right, parts),
-                    ("pairs of slices, ROC AUC", _of_slices(area_effects), _same, parts),
+                    ("pairs of slices, ROC AUC", area_effects, _same, parts),
                 )
                 for name, effects, prepared, names in cases:
                     truth = effects(*(prepared(side) for side in whole))

@@ -107,9 +107,9 @@ class Trace:
 
     def plot(self) -> Figure:
         """Draw what each window, and each value of the first slice keys, adds to the change."""
-        from mlmon_dagster.report.contributions import contributions
+        from mlmon_dagster.report.plots import draw_contributions
 
-        return contributions(self.explained, self.zone)
+        return draw_contributions(self.explained, self.zone)
 
 
 @dataclass(frozen=True)
@@ -252,7 +252,8 @@ class Monitoring:
             ConfigError: If there is nothing to draw.
         """
         from mlmon_dagster.monitors.wording import named
-        from mlmon_dagster.report.plots import Curve, Episode, draw_figure
+        from mlmon_dagster.report.charts import Curve, Episode
+        from mlmon_dagster.report.plots import draw_figure
 
         spec, (key, _, value) = self.spec(model), slice.partition("=")
         found = self.metrics(model, metric, column=column, slice=slice, first=first, last=last)

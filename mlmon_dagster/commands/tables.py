@@ -108,42 +108,22 @@ def _list_leftovers(project: Project, spec: ModelSpec) -> list[str]:
 @click.command(epilog=examples("mlmon budget checkout", "mlmon budget checkout --to 2024-03-20"))
 @click.argument("model")
 @period
-@click.option(
-    "--rules",
-    "as_rules",
-    is_flag=True,
-    help="Write rules for Prometheus instead, of objectives with counters.",
-)
 @prints_table
 @click.pass_obj
-def budget(
-    project: Project, model: str, first: dt.date | None, last: dt.date | None, *, as_rules: bool
-) -> AnyAnswer:
+def budget(project: Project, model: str, first: dt.date | None, last: dt.date | None) -> AnyAnswer:
     """Say what is left of the budgets of MODEL's objectives, and which slices spent them.
 
     Of `monitors.service.objectives`; by default over each one's own time, up to the newest complete
     window. Exit code 1 if a budget is overspent.
     """
-    from mlmon_dagster.tables.budgets import BUDGETS, ask_budgets
-    from mlmon_dagster.tables.table import Answer
+    from mlmon_dagster.tables.budgets import ask_budgets
 
     spec = spec_of(project, model)
-    objectives = spec.monitors.service.objectives
-    if not objectives:
+    if not spec.monitors.service.objectives:
         raise ConfigError(
             f"{model} declares no objectives; write monitors.service.objectives, such as "
             "[{name: answered, good: \"status = 'ok'\", target: 0.995}]."
         )
-    if as_rules:
-        from mlmon_dagster.report.objective_rules import objective_rules
-
-        if all(objective.counters is None for objective in objectives):
-            raise ConfigError(
-                f"No objective of {model} names its counters in Prometheus; write counters: "
-                "{requests: 'http_requests_total{job=\"churn\"}', "
-                'bad: \'http_requests_total{job="churn",code=~"5.."}\'}.'
-            )
-        return Answer(BUDGETS, (), text=objective_rules(spec).removesuffix("\n"))
     known = complete_period(spec, first, last, project.now())
     return ask_budgets(project.store, spec, known, is_given=first is not None)
 

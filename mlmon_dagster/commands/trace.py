@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import click
@@ -200,10 +200,6 @@ def _plain(
     found: Explained, lines: list[str], scored: RawScore | None, groups: Sequence[Alike]
 ) -> dict[str, object]:
     """Return a trace as plain values."""
-
-    def split(of: Any) -> dict[str, float]:
-        return dict(zip(of.parts, of.effects.tolist(), strict=True))
-
     return {
         "said": lines,
         "metric": found.metric,
@@ -213,10 +209,9 @@ def _plain(
         "margin": found.margin,
         "p_value": found.p_value,
         "slices": json.loads(found.slices.to_json(orient="records")),
-        "values": {key: split(values) for key, values in found.values.items()},
-        "pairs": found.pairs,
-        "decisions": {m: split(decided.split) for m, decided in found.decisions.items()},
-        "scores": split(found.scores.split) if found.scores and found.scores.split else None,
+        "values": {key: split.named for key, split in found.values.items()},
+        "decisions": {m: decided.split.named for m, decided in found.decisions.items()},
+        "scores": found.scores.split.named if found.scores and found.scores.split else None,
         "windows": json.loads(found.windows.to_json(orient="records", date_format="iso")),
         "without_worst": found.without,
         "alike": [
@@ -239,7 +234,7 @@ def _plain(
             "now": scored.now,
             "then": scored.then,
             "change": scored.change,
-            "effects": split(scored.split),
+            "effects": scored.split.named,
             "rest": scored.rest,
             "problem": scored.problem,
         },

@@ -3,7 +3,6 @@
 Every body hands the run's windows to one function and reports numbers.
 """
 
-import base64
 import datetime as dt
 import inspect
 import re
@@ -609,25 +608,19 @@ def trace_performance(work: Work) -> Numbers:
 
 
 def make_health_report(work: Work) -> Numbers:
-    """Write the health report; return where it is and one picture of it."""
+    """Write the health report; return where it is and how the model is."""
     from mlmon_dagster.report.health import write_health_report
 
     state, model = work.project.store.state, work.spec.model
     shown = digest_shown(work.project, [work.spec]).get(model, "")
     report, path = write_health_report(work.project, work.spec)
     window_state.note_report(state, model, shown, work.now)
-    numbers: Numbers = {
+    return {
         "path": dg.MetadataValue.path(str(path)),
         "status": report.status,
         "n_firing": report.alerts.firing,
         "n_recovering": report.alerts.recovering,
     }
-    if report.picture is not None:
-        # Markdown of constants and our own picture alone: it is shown as it is, so no name or
-        # value from data may be in it.
-        picture = base64.b64encode(report.picture.encode()).decode()
-        numbers["plot"] = dg.MetadataValue.md(f"![Health](data:image/svg+xml;base64,{picture})")
-    return numbers
 
 
 REPORTS: dict[str, Callable[[Work], Numbers]] = {

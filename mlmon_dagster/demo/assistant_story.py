@@ -7,24 +7,17 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import click
-
-from mlmon_dagster.commands.run import show_reports
-from mlmon_dagster.defs.delivery import dispatch_alerts
-from mlmon_dagster.defs.instance import open_instance
-from mlmon_dagster.defs.launch import Launcher
 from mlmon_dagster.demo.story import (
     Clock,
     declare,
-    render_episodes,
     render_months,
+    tell_end,
+    tell_history,
     tick,
     timed_stage,
 )
 from mlmon_dagster.demo.support import BASELINE, FIRST_DAY, LAST_DAY, Support
-from mlmon_dagster.spec import complete_windows
 from mlmon_dagster.spec.names import TABLE
-from mlmon_dagster.spec.steps import REPORTED, windowed_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,36 +51,19 @@ def tell(project: Project, *, again: bool = False) -> bool:
     clock = Clock(live_from)
     project = replace(project, now=clock)
     landing, support = project.folder / "landing" / MODEL, Support()
-    stages: list[tuple[str, float]] = []
+    stages = list[tuple[str, float]]()
     with timed_stage(stages, "six weeks of validation, then January to March, files by the day"):
         support.write_days(landing, *BASELINE)
         support.write_days(landing, FIRST_DAY, live_from - dt.timedelta(days=1))
-    with open_instance(project) as instance:
-        launcher = Launcher(project, [spec], instance, lambda step: click.echo(f"    {step}"))
-        with timed_stage(stages, "ingest and baseline"):
-            first = launcher.materialize(spec, ("event_log", "baseline"))
-            show_reports([first])
-        windows = complete_windows(spec.time, project.now())
-        with timed_stage(stages, f"backfill of {len(windows)} days in one run"):
-            backfill = launcher.materialize(spec, windowed_of(spec), windows, is_backfill=True)
-            show_reports([backfill])
-        is_fine = first.is_success and backfill.is_success
-        dispatch_alerts(project, [spec], instance, project.now())
-        with timed_stage(stages, f"the last {LIVE} days live"):
-            for i in range(LIVE + 2):
-                day = live_from + dt.timedelta(days=i)
-                if day <= LAST_DAY:
-                    support.write_days(landing, day, day)
-                clock.move_to(day + dt.timedelta(days=1))
-                is_fine &= tick(launcher)
-        with timed_stage(stages, "performance trace, health report, overview"):
-            launcher.materialize(spec, REPORTED, keys=launcher.overview_keys)
-    click.echo("\n" + render_months(project, spec, _CELLS, _cells))
-    click.echo("\n" + render_episodes(project, spec, "quarter"))
-    click.echo("\nTime by stage:")
-    for name, seconds in stages:
-        click.echo(f"  {seconds:6.1f} s  {name}")
-    click.echo(f"\n{NEXT}")
+    live = timed_stage(stages, f"the last {LIVE} days live")
+    with tell_history(project, spec, stages) as (launcher, is_fine), live:
+        for i in range(LIVE + 2):
+            day = live_from + dt.timedelta(days=i)
+            if day <= LAST_DAY:
+                support.write_days(landing, day, day)
+            clock.move_to(day + dt.timedelta(days=1))
+            is_fine &= tick(launcher)
+    tell_end(project, spec, render_months(project, spec, _CELLS, _cells), "quarter", stages, NEXT)
     return is_fine
 
 

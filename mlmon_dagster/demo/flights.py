@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
@@ -141,7 +141,6 @@ def write_predictions(
     landing: Path,
     start: dt.date = FIRST_DAY,
     end: dt.date = LAST_DAY + dt.timedelta(days=1),
-    on_progress: Callable[[dt.date], None] | None = None,
 ) -> list[Path]:
     """Serve every flight that departs on the days ``[start, end)``, and log the predictions.
 
@@ -150,7 +149,6 @@ def write_predictions(
         landing: The folder that ``predictions/`` and ``actuals/`` are in.
         start: First local day of departure.
         end: The day after the last one.
-        on_progress: Called with each day once its file is there.
 
     Returns:
         One Parquet file per day with flights, oldest first. A file that is already there is
@@ -162,8 +160,6 @@ def write_predictions(
         if not path.exists():
             _write(_prediction_events(model, rows, "production"), path)
         paths.append(path)
-        if on_progress is not None:
-            on_progress(day)
     return paths
 
 

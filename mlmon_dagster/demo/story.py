@@ -79,27 +79,19 @@ def tell(project: Project, *, again: bool = False) -> bool:
     spec = declare(project, again)
     clock = Clock(LAST_OF_HISTORY + DAY)
     project = replace(project, now=clock)
-    stages: list[tuple[str, float]] = []
+    landing, stages = project.folder / "landing" / MODEL, list[tuple[str, float]]()
     with timed_stage(stages, "training on January to March"):
-        serving = _ServingSystem(project.folder / "landing" / MODEL)
+        model = flights.train()
     with timed_stage(stages, "serving April to 28 December, a landing file a day"):
-        serving.write_history()
-    with open_instance(project) as instance:
-        launcher = Launcher(project, [spec], instance, lambda step: click.echo(f"    {step}"))
-        is_fine = _history(project, spec, launcher, stages)
-        dispatch_alerts(project, [spec], instance, project.now())
-        is_fine &= _live(project, spec, launcher, clock, serving, stages)
-        with timed_stage(stages, "performance trace, health report, overview"):
-            launcher.materialize(spec, REPORTED, keys=launcher.overview_keys)
-    click.echo("\n" + render_months(project, spec, _CELLS, _cells))
-    click.echo("\n" + render_episodes(project, spec))
+        flights.write_validation(model, landing)
+        flights.write_predictions(model, landing, FIRST, LIVE[0])
+        flights.write_actuals(landing, FIRST, LIVE[0])
+    with tell_history(project, spec, stages) as (launcher, is_history_fine):
+        is_live_fine = _live(launcher, clock, model, landing, stages)
     dagster_seconds = launcher.seconds - launcher.computing_seconds
-    click.echo("\nTime by stage:")
-    for name, seconds in stages:
-        click.echo(f"  {seconds:6.1f} s  {name}")
-    click.echo(f"  {dagster_seconds:6.1f} s  of these were Dagster's own runs and events")
-    click.echo(f"\n{NEXT}")
-    return is_fine
+    stages.append(("of these were Dagster's own runs and events", dagster_seconds))
+    tell_end(project, spec, render_months(project, spec, _CELLS, _cells), "year", stages, NEXT)
+    return is_history_fine and is_live_fine
 
 
 NEXT = """What to do next:
@@ -148,48 +140,52 @@ def timed_stage(stages: list[tuple[str, float]], name: str) -> Iterator[None]:
     click.echo(f"  {seconds:.1f} s")
 
 
-class _ServingSystem:
-    """Trains the model and drops landing files; files that are there already are kept."""
+@contextmanager
+def tell_history(
+    project: Project, spec: ModelSpec, stages: list[tuple[str, float]]
+) -> Iterator[tuple[Launcher, bool]]:
+    """Compute all days so far, let the caller tell what comes live, and write the reports.
 
-    def __init__(self, landing: Path) -> None:
-        self._landing = landing
-        self._model = flights.train()
+    Yields:
+        What runs the model's assets, and whether every run succeeded.
+    """
+    with open_instance(project) as instance:
+        launcher = Launcher(project, [spec], instance, lambda step: click.echo(f"    {step}"))
+        with timed_stage(stages, "ingest and baseline"):
+            first = launcher.materialize(spec, ("event_log", "baseline"))
+            show_reports([first])
+        windows = complete_windows(spec.time, project.now())
+        with timed_stage(stages, f"backfill of {len(windows)} days in one run"):
+            backfill = launcher.materialize(spec, windowed_of(spec), windows, is_backfill=True)
+            show_reports([backfill])
+        dispatch_alerts(project, [spec], instance, project.now())
+        yield launcher, first.is_success and backfill.is_success
+        with timed_stage(stages, "performance trace, health report, overview"):
+            launcher.materialize(spec, REPORTED, keys=launcher.overview_keys)
 
-    def write_history(self) -> None:
-        """Write the validation data and the days before the live ones."""
-        flights.write_validation(self._model, self._landing)
-        flights.write_predictions(self._model, self._landing, FIRST, LIVE[0])
-        flights.write_actuals(self._landing, FIRST, LIVE[0])
 
-    def write_day(self, predictions_of: dt.date | None, landed_on: dt.date) -> None:
-        """Write a day's predictions, and the ground truth that became known on another."""
-        if predictions_of is not None:
-            end = predictions_of + DAY
-            flights.write_predictions(self._model, self._landing, predictions_of, end)
-        flights.write_actuals(self._landing, landed_on, landed_on + DAY)
-
-
-def _history(
-    project: Project, spec: ModelSpec, launcher: Launcher, stages: list[tuple[str, float]]
-) -> bool:
-    with timed_stage(stages, "ingest and baseline"):
-        first = launcher.materialize(spec, ("event_log", "baseline"))
-        show_reports([first])
-    windows = [
-        w for w in complete_windows(spec.time, project.now()) if w.key <= f"{LAST_OF_HISTORY}"
-    ]
-    with timed_stage(stages, f"backfill of {len(windows)} days in one run"):
-        backfill = launcher.materialize(spec, windowed_of(spec), windows, is_backfill=True)
-        show_reports([backfill])
-    return first.is_success and backfill.is_success
+def tell_end(
+    project: Project,
+    spec: ModelSpec,
+    months: str,
+    time: str,
+    stages: list[tuple[str, float]],
+    next_steps: str,
+) -> None:
+    """Print the months, the alerts of the time, how long each stage took, and what to do next."""
+    click.echo(f"\n{months}")
+    click.echo("\n" + render_episodes(project, spec, time))
+    click.echo("\nTime by stage:")
+    for name, seconds in stages:
+        click.echo(f"  {seconds:6.1f} s  {name}")
+    click.echo(f"\n{next_steps}")
 
 
 def _live(
-    project: Project,
-    spec: ModelSpec,
     launcher: Launcher,
     clock: Clock,
-    serving: _ServingSystem,
+    model: flights.FlightModel,
+    landing: Path,
     stages: list[tuple[str, float]],
 ) -> bool:
     """Drop the last days one by one, the ground truth a day behind, and let the sensors work."""
@@ -201,7 +197,9 @@ def _live(
         for i, day in enumerate(days):
             landed = LIVE[0] + (i - 1) * DAY
             clock.move_to(landed + 2 * DAY)
-            serving.write_day(day, landed)
+            if day is not None:
+                flights.write_predictions(model, landing, day, day + DAY)
+            flights.write_actuals(landing, landed, landed + DAY)
             said = f"predictions of {day}, " if day else ""
             click.echo(f"  {clock():%d %B %Y}: {said}ground truth that landed on {landed}")
             is_fine &= tick(launcher)

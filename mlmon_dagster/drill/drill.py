@@ -132,11 +132,15 @@ class Drill:
         """Try the faults of ground truth, of the service and of the feed."""
         spec = self._spec
         if spec.has_actuals:
-            yield from self._truth(LABEL_FLIP, _truth_families(spec))
-            if self._fault(ONE_SLICE):
+            if flip := self._fault(LABEL_FLIP):
+                families = dict.fromkeys(_truth_families(spec), "")
+                yield self._tried("actual", "", [flip], families)
+            if fault := self._fault(ONE_SLICE):
                 windows = self._past.healthy(PERFORMANCE, TABLE, self._n)
                 for slice_ in slices_of(self._past, windows):
-                    yield from self._truth(ONE_SLICE, (PERFORMANCE,), slice_)
+                    yield self._tried(
+                        "actual", str(slice_), [fault], {PERFORMANCE: ""}, slice_=slice_
+                    )
         for role, name, metrics in (
             ("latency_ms", "latency", ("p95_latency_ms", "p99_latency_ms")),
             ("status", "errors", ("error_rate",)),
@@ -145,24 +149,13 @@ class Drill:
             if getattr(spec.columns, role) is not None and (fault := self._fault(name)):
                 reason = "" if watched else f"no limit is set for {' or '.join(metrics)}"
                 yield self._tried(role, "", [fault], {SERVICE: reason})
-        for name, family, metric in (
-            (VOLUME, SERVICE, "volume_drop"),
-            (LATE_FEED, FRESHNESS, SILENCE),
-            (MISSING_TRUTH, FRESHNESS, OVERDUE),
-        ):
+        for name in _ABSENCES:
             fault = self._fault(name)
             if fault and (name != MISSING_TRUTH or spec.has_actuals):
-                yield self._absent(fault, family, metric)
+                yield self._absent(fault)
 
     def _fault(self, name: str) -> Fault | None:
         return next((fault for fault in self._faults if fault.name == name), None)
-
-    def _truth(
-        self, name: str, families: Sequence[str], slice_: Slice | None = None
-    ) -> Iterator[Subject]:
-        if fault := self._fault(name):
-            named = str(slice_) if slice_ else ""
-            yield self._tried("actual", named, [fault], dict.fromkeys(families, ""), slice_=slice_)
 
     def _tried(
         self,
@@ -184,21 +177,16 @@ class Drill:
             slice_: The slice whose rows are hit.
         """
         judged = column if kind else TABLE
-        windows, reasons = {}, dict(families)
-        for family in families:
-            if reasons[family]:
-                continue
-            found = self._past.healthy(family, judged, self._n)
-            if len(found) < FEWEST:
-                reasons[family] = self._past.why_not(family, judged)
-            else:
-                windows[family] = found
+        able = [family for family, reason in families.items() if not reason]
+        healthy = {family: self._past.healthy(family, judged, self._n) for family in able}
+        windows = {family: mine for family, mine in healthy.items() if len(mine) >= FEWEST}
         title = named or ("ground truth" if column == "actual" else SERVICE)
         pairs = [(f, family) for f in faults for family in f.families if family in families]
         untried = [
-            Finding(named, fault.name, family, reason=reasons[family])
+            Finding(named, fault.name, family, reason=reason)
             for fault, family in pairs
             if family not in windows
+            for reason in [families[family] or self._past.why_not(family, judged)]
         ]
         if not windows:
             return Subject(title, untried)
@@ -208,21 +196,14 @@ class Drill:
             for fault, family in pairs
             if family in windows and (not kind or fits(fault, trial.facts, kind))
         ]
-        found_ = smallest(possible, trial.notices)
-        findings = [_finding(named, *pair, *found_[pair]) for pair in possible]
+        found = smallest(possible, trial.notices)
+        findings = [_finding(named, *pair, *found[pair]) for pair in possible]
         unit = trial.facts.unit[0] if kind else ""
-        rows = round(trial.rows_per_window / trial.share_read)
-        return Subject(
-            title,
-            [*findings, *untried],
-            windows,
-            rows,
-            trial.share_read,
-            trial.facts.sd,
-            unit,
-        )
+        rows, share = round(trial.rows_per_window / trial.share_read), trial.share_read
+        return Subject(title, [*findings, *untried], windows, rows, share, trial.facts.sd, unit)
 
-    def _absent(self, fault: Fault, family: str, metric: str) -> Subject:
+    def _absent(self, fault: Fault) -> Subject:
+        family, metric, look = _ABSENCES[fault.name]
         if fault.name == LATE_FEED:
             fault = replace(fault, sizes=hours_tried(self._past, fault.sizes))
         title = SERVICE if family == SERVICE else "feed"
@@ -231,7 +212,9 @@ class Drill:
             reason = self._past.why_not(family, TABLE)
             return Subject(title, [Finding("", fault.name, family, reason=reason)])
         pair = (fault, family)
-        found = smallest([pair], lambda probes: absence_notices(self._past, windows, probes))
+        found = smallest(
+            [pair], lambda probes: {p: look(self._past, windows, p.size) for p in probes}
+        )
         n = sum(self._past.states[w.start].n for w in windows) // len(windows)
         finding = _finding("", *pair, *found[pair])
         return Subject(title, [finding], {family: windows}, n)
@@ -300,28 +283,10 @@ def _answer(known: Mapping[int, Notice], fault: Fault) -> tuple[float | None, No
 
 
 def _finding(named: str, fault: Fault, family: str, size: float | None, notice: Notice) -> Finding:
+    largest, after = fault.sizes[-1], notice.after
     return Finding(
-        named,
-        fault.name,
-        family,
-        size,
-        fault.sizes[-1],
-        notice.after,
-        notice.monitor,
-        notice.slice_name,
+        named, fault.name, family, size, largest, after, notice.monitor, notice.slice_name
     )
-
-
-def absence_notices(
-    past: Past, windows: Sequence[Window], probes: Sequence[Probe]
-) -> dict[Probe, Notice]:
-    """Tell how each of some faults is noticed."""
-    by_name = {
-        VOLUME: _volume,
-        LATE_FEED: _late_feed,
-        MISSING_TRUTH: _missing_truth,
-    }
-    return {p: by_name[p.fault.name](past, windows, p.size) for p in probes}
 
 
 def _volume(past: Past, windows: Sequence[Window], share: float) -> Notice:
@@ -392,3 +357,11 @@ def _is_silence_told(past: Past, known: Sequence[Window], place: int, late: dt.t
         for row in rows
         if row["metric"] == SILENCE
     )
+
+
+# Fault -> the family and the metric that may notice it, and how it is tried.
+_ABSENCES: Mapping[str, tuple[str, str, Callable[[Past, Sequence[Window], float], Notice]]] = {
+    VOLUME: (SERVICE, "volume_drop", _volume),
+    LATE_FEED: (FRESHNESS, SILENCE, _late_feed),
+    MISSING_TRUTH: (FRESHNESS, OVERDUE, _missing_truth),
+}

@@ -11,9 +11,9 @@ import datetime as dt
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -22,28 +22,26 @@ from mlmon_dagster.drill.faults import Fault, facts_of, inject
 from mlmon_dagster.drill.past import Past, judges_slices
 from mlmon_dagster.families.registry import JUDGED_BY
 from mlmon_dagster.metrics import Floats
+from mlmon_dagster.metrics.frames import METRIC_COLUMNS, concat_frames
+from mlmon_dagster.metrics.statistics import ColumnStatistics, concat, select
 from mlmon_dagster.pipeline.judge_inputs import JudgeInputs
 from mlmon_dagster.pipeline.measure import compared
+from mlmon_dagster.profiles import build_profiles
 from mlmon_dagster.spec import ModelSpec, Window
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.declaration import attributed
 from mlmon_dagster.spec.names import DRIFT, ESTIMATED_PERFORMANCE, PERFORMANCE
+from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import erased_ids
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 from mlmon_dagster.store.state.sql import literal, quote_identifier
 from mlmon_dagster.store.tables.columns import record_schema
 from mlmon_dagster.work import Comparison, Part, baseline_of, parts_of
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from mlmon_dagster.metrics.statistics import ColumnStatistics
-    from mlmon_dagster.store import Store
-
 MOST_ROWS = 20_000  # of a window; larger ones are sampled
 _ROWS_AT_ONCE = 3_000_000  # faulty rows that are profiled together
 _COPIES = "drilled"
-Profiles = dict[str, "ColumnStatistics"]
+Profiles = dict[str, ColumnStatistics]
 HORIZON = 7  # windows that a fault lasts; what is noticed later counts as not noticed
 OFTEN = 0.9  # of the windows that a fault may begin with
 Alert = tuple[str, str]
@@ -203,13 +201,13 @@ class Trial:
     def _measure(self, family: str) -> pd.DataFrame:
         """Return a family's metrics of all copies, which are datasets of their own."""
         if family not in self._measured:
-            from mlmon_dagster.metrics.frames import concat_frames
-
-            frames = []
-            for comparison in self._comparisons[family]:
-                profiles = self._profiles_of(family, comparison.part)
-                frames.append(JUDGED_BY[family].made.frame(comparison, profiles))
-            self._measured[family] = concat_frames(frames)
+            made = JUDGED_BY[family].made
+            self._measured[family] = concat_frames(
+                [
+                    made.frame(comparison, self._profiles_of(family, comparison.part))
+                    for comparison in self._comparisons[family]
+                ]
+            )
         return self._measured[family]
 
     def _profiles_of(self, family: str, part: Part) -> Profiles:
@@ -234,8 +232,6 @@ class Trial:
 
     def _profile(self, copies: Mapping[str, tuple[Fault, float]]) -> None:
         """Profile copies of the rows, each as a dataset that its label names."""
-        from mlmon_dagster.profiles import build_profiles
-
         store = self._work.project.store
         table = pa.concat_tables(self._copy(label, *copy) for label, copy in copies.items())
         wanted = {name for family in self.windows for name in self._columns_of(family)}
@@ -306,8 +302,6 @@ def _is_previous(spec: ModelSpec, family: str) -> bool:
 
 def _with(inputs: JudgeInputs, metrics: pd.DataFrame, column: str | None) -> JudgeInputs:
     """Return what judges are given with other metrics of a column, or of the whole model."""
-    from mlmon_dagster.metrics.frames import METRIC_COLUMNS, concat_frames
-
     known = inputs.metrics
     windows = [known["window_start"] for known in inputs.windows]
     mine = metrics[metrics["window_start"].isin(windows)]
@@ -320,14 +314,10 @@ def _with(inputs: JudgeInputs, metrics: pd.DataFrame, column: str | None) -> Jud
 
 
 def _of_windows(stats: ColumnStatistics, starts: Sequence[dt.datetime]) -> ColumnStatistics:
-    from mlmon_dagster.metrics.statistics import select
-
     return select(stats, stats.cells["window_start"].isin(starts).to_numpy())
 
 
 def _for_each(stats: ColumnStatistics, labels: Sequence[str]) -> ColumnStatistics:
-    from mlmon_dagster.metrics.statistics import concat
-
     return concat([replace(stats, cells=stats.cells.assign(dataset=name)) for name in labels])
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mlmon_dagster.alerts.messages import message
     from mlmon_dagster.alerts.messages.message import Plot
     from mlmon_dagster.alerts.receivers.base import ConsoleReceiver, Receiver
-    from mlmon_dagster.report.plots import Curve
+    from mlmon_dagster.report.charts import Curve
 
 
 def receivers(project: Project, specs: Sequence[ModelSpec] = ()) -> dict[str, Receiver]:
@@ -117,7 +117,7 @@ def draw_plot(plot: Plot) -> bytes:
 
 
 def _curve(curve: message.Curve, zone: str) -> Curve:
-    from mlmon_dagster.report.plots import Curve
+    from mlmon_dagster.report.charts import Curve
 
     return Curve(
         title=curve["title"],

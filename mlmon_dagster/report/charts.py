@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -19,37 +19,93 @@ from zoneinfo import ZoneInfo
 from markupsafe import Markup, escape
 
 from mlmon_dagster.monitors.wording import number as written
-from mlmon_dagster.report.plots import (
-    ALERT,
-    BASELINE,
-    GRID,
-    INK,
-    LIMIT,
-    LINE,
-    SOFT,
-    Curve,
-    Event,
-)
 from mlmon_dagster.spec.names import counted
 
-Role = Literal["value", "lower", "upper", "truth", "line"]
+Role = Literal["value", "lower", "upper", "truth"]
 NONE = "\N{EN DASH}"
 MOST_NAMED = 8  # values of a column whose bars have a name beside them
 _DENSITY = 400  # width of the picture of a density
 _WIDTH, _HEIGHT = 1000, 180  # of a picture, which is stretched to where it stands
 _ROOM = 18  # percent of a picture's width that the word at an event takes
 _MINUS = "\N{MINUS SIGN}"
-_STYLE = (
-    f"text{{font:12px system-ui,sans-serif}}text:not([fill]){{fill:{SOFT}}}"
-    f".title{{font-weight:600;font-size:14px}}text.title{{fill:{INK}}}.end{{text-anchor:end}}"
-    f"path{{fill:none;stroke:{GRID};vector-effect:non-scaling-stroke}}"
-    f".line{{stroke-width:1.6;stroke-linecap:round;stroke-linejoin:round}}"
-    f".c0{{stroke:{LINE}}}.truth{{stroke:{INK}}}"
-    f".band{{fill:{LINE};fill-opacity:.16;stroke:none}}"
-    f".mark{{fill:{ALERT};fill-opacity:.13;stroke:none}}"
-    f".base{{stroke:{BASELINE};stroke-dasharray:6 4}}.limit{{stroke:{LIMIT};stroke-dasharray:2 4}}"
-)
 Points = list[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One firing of an alert, to be shaded: ``end`` is exclusive, None while it lasts."""
+
+    start: dt.datetime
+    end: dt.datetime | None
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a model.
+
+    Attributes:
+        at: The start of the first window that it is about, or when it happened.
+        mark: A word for it, which stands at its line in charts.
+        text: What happened.
+        author: Who did it; of files, where it was seen.
+    """
+
+    at: dt.datetime
+    mark: str
+    text: str
+    author: str = ""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Another line of the same number: the truth over an estimate, a judge over people and it.
+
+    Attributes:
+        name: What it is.
+        own_name: What the line beneath is.
+        values: One per window, NaN where there is none.
+    """
+
+    name: str
+    own_name: str
+    values: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A metric over windows.
+
+    Attributes:
+        title: Above the picture.
+        starts: Starts of the windows, UTC, ascending.
+        values: One per window; NaN leaves a gap.
+        lower: Lower ends of the 95 % intervals; empty if there are none.
+        upper: Upper ends.
+        end: End of the last window.
+        zone: Time zone of the axis.
+        baseline: The baseline's value, None if it has none.
+        limit: Threshold of the monitor, None if there is none.
+        episodes: Alerts to shade.
+        is_share: Whether values are shares, so that the axis ends at 0 and 1 at most.
+        failing: Which windows failed, one per window; empty marks none.
+        events: What happened meanwhile, to be marked.
+        beside: A second line over this one; None draws none.
+    """
+
+    title: str
+    starts: Sequence[dt.datetime]
+    values: Sequence[float]
+    end: dt.datetime
+    lower: Sequence[float] = ()
+    upper: Sequence[float] = ()
+    zone: str = "UTC"
+    baseline: float | None = None
+    limit: float | None = None
+    episodes: Sequence[Episode] = ()
+    is_share: bool = False
+    failing: Sequence[bool] = ()
+    beside: Beside | None = None
+    events: Sequence[Event] = ()
 
 
 @dataclass(frozen=True)
@@ -96,15 +152,13 @@ class Chart:
     @cached_property
     def places(self) -> int:
         """Decimals that its numbers are written with."""
-        known = [v for line in self.lines for v in line.values if math.isfinite(v)]
+        known = _finite(v for line in self.lines for v in line.values)
         return places_of(known)
 
     @property
     def newest(self) -> str:
-        """The newest number; of several lines none, which the table has."""
-        if sum(line.role in ("value", "line") for line in self.lines) > 1:
-            return ""
-        known = [v for v in self.lines[0].values if math.isfinite(v)]
+        """The newest number."""
+        known = _finite(self.lines[0].values)
         return number(known[-1], self.places) if known else NONE
 
     @property
@@ -114,12 +168,11 @@ class Chart:
         if self.labels:
             parts[0] += f" from {self.labels[0]} to {self.labels[-1]}"
         for line in self.lines:
-            known = [v for v in line.values if math.isfinite(v)]
-            if line.role in ("value", "line") and known:
-                name = "" if line.role == "value" else f"{line.name} "
+            known = _finite(line.values)
+            if line.role == "value" and known:
                 low, high = number(min(known), self.places), number(max(known), self.places)
                 newest = number(known[-1], self.places)
-                parts.append(f"{name}newest {newest}, lowest {low}, highest {high}")
+                parts.append(f"newest {newest}, lowest {low}, highest {high}")
         if self.baseline is not None:
             parts.append(f"baseline {number(self.baseline, self.places)}")
         if self.limit is not None:
@@ -152,11 +205,11 @@ class Chart:
         for line in self.lines:
             (ends if line.role in ("lower", "upper") else shown).extend(line.values)
         shown += [v for v in (self.baseline, self.limit) if v is not None]
-        known = [v for v in shown if math.isfinite(v)]
+        known = _finite(shown)
         low, high = min(known, default=0.0), max(known, default=1.0)
         # A wide interval may leave the picture: else the values would not be seen to move.
         away = max(high - low, abs(low), abs(high))
-        wide = [v for v in ends if math.isfinite(v)]
+        wide = _finite(ends)
         low = max(min([low, *wide]), low - away)
         high = min(max([high, *wide]), high + away)
         room = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
@@ -182,16 +235,11 @@ class Chart:
             if value is not None and math.isfinite(value):
                 y = _round(self._y(value))
                 parts.append(f'<path class="{name}" d="M0 {y}H{_WIDTH}"/>')
-        colour = 0
         for line in self.lines:
-            if line.role in ("value", "line", "truth"):
-                name = "truth" if line.role == "truth" else f"c{colour}"
-                colour += line.role != "truth"
+            if line.role in ("value", "truth"):
+                name = "truth" if line.role == "truth" else "c0"
                 parts.append(f'<path class="line {name}" d="{self._path(line.values)}"/>')
-        return Markup(
-            f'<svg class="static" viewBox="0 0 {_WIDTH} {_HEIGHT}" preserveAspectRatio="none" '
-            f'aria-hidden="true" focusable="false">{"".join(parts)}</svg>'
-        )
+        return _stretch("static", _WIDTH, _HEIGHT, "".join(parts))
 
     @property
     def notes(self) -> Markup:
@@ -218,53 +266,19 @@ class Chart:
         n, places = len(self.labels), (0, 1, 2, 3, 4) if len(self.labels) > 24 else (0, 4)
         return [self.labels[round(i * (n - 1) / 4)] for i in places] if n > 1 else [*self.labels]
 
-    @property
-    def file(self) -> str:
-        """The picture as an SVG file of its own, where no page gives it a title and colours."""
-        low, high = self.ends
-        first, last = (self.labels[0], self.labels[-1]) if self.labels else ("", "")
-        texts = [
-            f'<text x="60" y="20" class="title">{escape(self.title)}</text>',
-            f'<text x="54" y="44" class="end">{high}</text>',
-            f'<text x="54" y="220" class="end">{low}</text>',
-            f'<text x="60" y="240">{escape(first)}</text>',
-            f'<text x="860" y="240" class="end">{escape(last)}</text>',
-        ]
-        for name, value, colour in (
-            ("baseline", self.baseline, BASELINE),
-            ("limit", self.limit, LIMIT),
-        ):
-            if value is not None and math.isfinite(value):
-                texts.append(self._named(name, value, colour))
-        return (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 990 250" width="990">'
-            f"<style>{_STYLE}</style>"
-            f'<rect width="990" height="250" fill="#fff"/><path d="M60 220H860"/>{"".join(texts)}'
-            f'<svg x="60" y="40" width="800" height="{_HEIGHT}">{self.picture}</svg></svg>'
-        )
-
-    def _named(self, name: str, value: float, colour: str) -> str:
-        """Return name and value of a line, at its right end; of two never one over the other."""
-        other = self.limit if name == "baseline" else self.baseline
-        is_above = other is None or value >= other
-        y = 40 + min(max(self._y(value), 6), _HEIGHT) + (-2 if is_above else 10)
-        return f'<text x="866" y="{_round(y)}" fill="{colour}">{name} {value:.3g}</text>'
-
     def _x(self, place: float) -> float:
         return (place + 0.5) * _WIDTH / max(len(self.labels), 1)
 
     def _y(self, value: float) -> float:
         low, high = self.scale
-        return _HEIGHT * (1 - (value - low) / (high - low))
+        return (high - value) * _HEIGHT / (high - low)
 
     def _points(self, values: Sequence[float]) -> list[Points]:
         """Return the points of each stretch without a gap."""
-        low, high = self.scale
-        step, rise = _WIDTH / max(len(self.labels), 1), _HEIGHT / (high - low)
         runs: list[Points] = [[]]
         for place, value in enumerate(values):
             if math.isfinite(value):
-                runs[-1].append(((place + 0.5) * step, (high - value) * rise))
+                runs[-1].append((self._x(place), self._y(value)))
             elif runs[-1]:
                 runs.append([])
         return [run for run in runs if run]
@@ -291,10 +305,9 @@ class Chart:
         return f'<path class="band" d="{path}"/>' if path else ""
 
     def _shades(self) -> str:
-        half = 0.5
         path = "".join(
-            f"M{_round(self._x(first - half))} 0H{_round(self._x(last + half))}V{_HEIGHT}"
-            f"H{_round(self._x(first - half))}Z"
+            f"M{_round(self._x(first - 0.5))} 0H{_round(self._x(last + 0.5))}V{_HEIGHT}"
+            f"H{_round(self._x(first - 0.5))}Z"
             for first, last in self.marks
         )
         return f'<path class="mark" d="{path}"/>' if path else ""
@@ -364,6 +377,18 @@ def number(value: float | None, places: int) -> str:
     return text.replace("-", _MINUS) if text.strip("-0.,") else text.removeprefix("-")
 
 
+def _stretch(kind: str, width: int, height: int, drawn: str) -> Markup:
+    """Return a picture that is stretched to where it stands."""
+    return Markup(
+        f'<svg class="{kind}" viewBox="0 0 {width} {height}" preserveAspectRatio="none" '
+        f'aria-hidden="true" focusable="false">{drawn}</svg>'
+    )
+
+
+def _finite(values: Iterable[float]) -> list[float]:
+    return [value for value in values if math.isfinite(value)]
+
+
 def _joined(points: Points) -> str:
     return "L".join(f"{_round(x)} {_round(y)}" for x, y in points)
 
@@ -409,12 +434,12 @@ class Bars:
                 f'<path class="then" d="{self._steps(then, top)}"/>'
                 f'<path class="over" d="{self._steps(now, top)}"/>'
             )
-            return _bars_drawn(_DENSITY, drawn)
+            return _stretch("bars", _DENSITY, 60, drawn)
         top = max([*self.now, *self.then, 1e-9])
         wide = _bars(self.then, top, 1, 8)
         slim = _bars(self.now, top, 3, 4)
         drawn = f'<path class="then" d="{wide}"/><path class="now" d="{slim}"/>'
-        return _bars_drawn(10 * len(self.bins), drawn)
+        return _stretch("bars", 10 * len(self.bins), 60, drawn)
 
     def density(self, shares: Sequence[float]) -> list[float]:
         """Return the share of each bin that lies on the scale over the bin's width."""
@@ -451,11 +476,8 @@ class Bars:
             drawn = (
                 f'<path class="then" d="M0 0h{then}v10H0z"/><path class="now" d="M0 3h{now}v4H0z"/>'
             )
-            picture = (
-                f'<svg class="bar" viewBox="0 0 100 10" preserveAspectRatio="none" '
-                f'aria-hidden="true" focusable="false">{drawn}</svg>'
-            )
-            found.append((self.bins[i], f"{100 * self.now[i]:.0f} %", Markup(picture)))
+            share = f"{100 * self.now[i]:.0f} %"
+            found.append((self.bins[i], share, _stretch("bar", 100, 10, drawn)))
         return found
 
     @property
@@ -480,13 +502,6 @@ def write_scale(values: Sequence[float]) -> list[str]:
     """Write numbers of one scale; whole ones have no decimals."""
     is_whole = all(float(value).is_integer() for value in values)
     return [f"{value:,.0f}" if is_whole else written(value) for value in values]
-
-
-def _bars_drawn(width: int, drawn: str) -> Markup:
-    return Markup(
-        f'<svg class="bars" viewBox="0 0 {width} 60" preserveAspectRatio="none" '
-        f'aria-hidden="true" focusable="false">{drawn}</svg>'
-    )
 
 
 def _bars(shares: Sequence[float], top: float, left: int, width: int) -> str:
@@ -525,14 +540,16 @@ class Strip:
     @property
     def newest(self) -> str:
         """The newest number."""
-        known = [v for v in self.values if math.isfinite(v)]
-        return f"{known[-1]:.3g}" if known else NONE
+        return f"{self._known[-1]:.3g}" if self._known else NONE
 
     @property
     def highest(self) -> str:
         """The highest number."""
-        known = [v for v in self.values if math.isfinite(v)]
-        return f"{max(known):.3g}" if known else NONE
+        return f"{max(self._known):.3g}" if self._known else NONE
+
+    @property
+    def _known(self) -> list[float]:
+        return _finite(self.values)
 
     @property
     def failed(self) -> str:
@@ -555,20 +572,13 @@ def draw_strip(kinds: Sequence[str]) -> Markup:
                 paths.setdefault(kinds[start], []).append(f"M{start} 0h{wide}v1h-{wide}z")
             start = place
     drawn = "".join(f'<path class="{kind}" d="{"".join(d)}"/>' for kind, d in sorted(paths.items()))
-    return Markup(
-        f'<svg class="strip" viewBox="0 0 {max(len(kinds), 1)} 1" '
-        f'preserveAspectRatio="none" aria-hidden="true" focusable="false">{drawn}</svg>'
-    )
+    return _stretch("strip", max(len(kinds), 1), 1, drawn)
 
 
 def sparkline(values: Sequence[float]) -> Markup:
     """Draw a small line without axes; nothing for fewer than two numbers."""
-    known = [v for v in values if math.isfinite(v)]
-    if len(known) < 2:
+    if len(_finite(values)) < 2:
         return Markup("")
     chart = Chart("", [""] * len(values), [Line("", "value", values)])
-    points = chart._path(values)
-    return Markup(
-        f'<svg class="spark" viewBox="0 0 {_WIDTH} {_HEIGHT}" preserveAspectRatio="none" '
-        f'aria-hidden="true" focusable="false"><path class="line c0" d="{points}"/></svg>'
-    )
+    path = f'<path class="line c0" d="{chart._path(values)}"/>'
+    return _stretch("spark", _WIDTH, _HEIGHT, path)

@@ -14,7 +14,7 @@ from mlmon_dagster.monitors.wording import BEYOND_CHANCE, NAMES, named
 from mlmon_dagster.profiles import Baseline
 from mlmon_dagster.profiles.estimates import with_learnt_bands
 from mlmon_dagster.profiles.measures import baseline_performance, columns_of, measure
-from mlmon_dagster.report.plots import Beside, Curve, Episode, Event
+from mlmon_dagster.report.charts import Beside, Curve, Episode, Event
 from mlmon_dagster.spec import ModelSpec, window_containing
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.declaration import Granularity
@@ -32,6 +32,7 @@ from mlmon_dagster.spec.monitors import (
     PROMETHEUS,
     SKEW_RATE,
     VERSION_AGE,
+    Condition,
     PerformanceMonitor,
 )
 from mlmon_dagster.spec.names import ALL, BUSINESS, PERFORMANCE, QUALITY, TABLE
@@ -131,11 +132,11 @@ class Curves:
         monitors = {**unjudged, **{m.series: m for m in declared}}
         if not monitors:
             return []
-        names = {series: series.partition("/")[::2] for series in monitors}
-        frame = self._stored(list(dict.fromkeys(metric for metric, _ in names.values())))
+        frame = self._stored([series.partition("/")[0] for series in monitors])
         known, curves = self._baseline_of(family), []
         for series, monitor in monitors.items():
-            metric, column = names[series][0], names[series][1] or TABLE
+            metric, _, outcome = series.partition("/")
+            column = outcome or TABLE
             own = known.get((metric, column))
             mine = frame[(frame["metric"] == metric) & (frame["column_name"] == column)]
             limit = _limit(monitor, own) if monitor else None
@@ -177,10 +178,8 @@ class Curves:
                     continue
                 curve = self._curve(part, name, baseline=baseline, limit=limit)
                 if (width := part["band_factor"].iloc[-1]) > 1:
-                    n = part["band_windows"].iloc[-1]
-                    title = (
-                        f"{curve.title}; band {width:.3g} times as wide, learnt from {n} windows"
-                    )
+                    learnt = f"learnt from {part['band_windows'].iloc[-1]} windows"
+                    title = f"{curve.title}; band {width:.3g} times as wide, {learnt}"
                     curve = replace(curve, title=title)
                 if name == estimated(metric) and len(truth):
                     realized = truth.reindex(part["window_start"]).astype(float)
@@ -209,10 +208,7 @@ class Curves:
     def custom(self) -> list[Curve]:
         """Return a curve per metric of the user's own."""
         names = [declared.series for declared in self._spec.metrics]
-        frame = self._stored(names) if names else None
-        if frame is None:
-            return []
-        frame = frame[frame["value"].notna()]
+        frame = self._known(names)
         return [
             self._curve(part, name) for name in names if len(part := frame[frame["metric"] == name])
         ]
@@ -224,8 +220,7 @@ class Curves:
         if not declared.is_declared:
             return []
         canary, age = declared.canary, declared.staleness
-        frame = self._stored([*limits, CANARY_SHARE, SKEW_RATE, VERSION_AGE])
-        frame = frame[frame["value"].notna()]
+        frame = self._known([*limits, CANARY_SHARE, SKEW_RATE, VERSION_AGE])
         found = [
             self._curve(part, metric, limit=limit)
             for metric, limit in limits.items()
@@ -250,24 +245,24 @@ class Curves:
     def service(self) -> list[Curve]:
         """Return curves of latency, of errors and of what is declared by name, as far as known."""
         declared = self._spec.monitors.service
-        frame = self._stored(_SERVICE)
-        frame = frame[frame["value"].notna()]
-        limits = {
-            name: getattr(declared, name, None) for name in ("p95_latency_ms", "p99_latency_ms")
-        } | {"error_rate": declared.error_rate}
-        limited = {metric for metric, _ in declared.limits}
-        named = self._stored(sorted({CLASS_RATE, PROMETHEUS} | limited))
-        named = named[named["value"].notna()]
+        limits: dict[tuple[str, str], Condition | None] = {
+            ("p95_latency_ms", TABLE): declared.p95_latency_ms,
+            ("p99_latency_ms", TABLE): declared.p99_latency_ms,
+            ("error_rate", TABLE): declared.error_rate,
+            **declared.limits,
+        }
+        frame = self._known(_SERVICE)
+        parts = [((name, TABLE), frame[frame["metric"] == name]) for name in _SERVICE]
+        named = self._known([CLASS_RATE, PROMETHEUS, *(metric for metric, _ in declared.limits)])
+        parts += [
+            ((str(metric), str(column)), part)
+            for (metric, column), part in named.groupby(["metric", "column_name"])
+        ]
         return [
-            self._curve(part, metric, limit=condition.bound if condition else None)
-            for metric in ("p50_latency_ms", *limits)
-            if len(part := frame[frame["metric"] == metric])
-            for condition in [limits.get(metric)]
-        ] + [
-            self._curve(part, metric, name, limit=condition.bound if condition else None)
-            for metric, name in sorted(set(zip(named["metric"], named["column_name"], strict=True)))
-            for part in [named[(named["metric"] == metric) & (named["column_name"] == name)]]
-            for condition in [declared.limits.get((metric, name))]
+            self._curve(part, *series, limit=limit.bound if limit else None)
+            for series, part in parts
+            for limit in [limits.get(series)]
+            if len(part)
         ]
 
     def drifts(self) -> dict[str, Curve]:
@@ -326,6 +321,11 @@ class Curves:
         drawn = starts[-WINDOWS_DRAWN[self._spec.time.granularity] :]
         return frame[frame["window_start"] >= drawn[0]] if drawn else frame
 
+    def _known(self, metrics: Sequence[str]) -> pd.DataFrame:
+        """Return of what is stored those windows that have a value."""
+        frame = self._stored(metrics)
+        return frame[frame["value"].notna()]
+
     @cached_property
     def _everything(self) -> pd.DataFrame:
         """All that any curve shows: one question to the database for all of them."""
@@ -374,9 +374,8 @@ class Curves:
                 if name in self._baseline.windows
             }
             frame = measure(self._spec, family, pooled, None)
-        mine = (frame["slice_key"] == self._asked.slice_key) & (
-            frame["slice_value"] == self._asked.slice_value
-        )
+        asked = self._asked
+        mine = frame["slice_key"].eq(asked.slice_key) & frame["slice_value"].eq(asked.slice_value)
         whole = frame[mine]
         # A total of all of the baseline's windows is no measure of one of them.
         whole = whole[~whole["metric"].str.startswith("total_")]
@@ -435,9 +434,5 @@ def _limit(monitor: PerformanceMonitor, baseline: float | None) -> float | None:
         return None
     if monitor.shift is not None:
         return None  # on either side
-    is_better_high = is_higher_better(monitor.metric)
-    return (
-        baseline - monitor.allowed(baseline)
-        if is_better_high
-        else baseline + monitor.allowed(baseline)
-    )
+    allowed = monitor.allowed(baseline)
+    return baseline - allowed if is_higher_better(monitor.metric) else baseline + allowed

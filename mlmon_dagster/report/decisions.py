@@ -103,15 +103,8 @@ def calibration_of(stats: ColumnStatistics | None, asked: Asked) -> Calibration 
         held = middle[(group == g) & (sizes > 0)]
         predicted, actual = float(sums[i] / n[i]), float(hits[i] / n[i])
         points.append((predicted, actual, float(low[i]), float(high[i])))
-        rows.append(
-            (
-                f"{held[0]:.2f} to {held[-1]:.2f}",
-                f"{int(n[i]):,}",
-                f"{predicted:.3f}",
-                f"{actual:.3f}",
-                f"{low[i]:.3f} to {high[i]:.3f}",
-            )
-        )
+        scores, ends = f"{held[0]:.2f} to {held[-1]:.2f}", f"{low[i]:.3f} to {high[i]:.3f}"
+        rows.append((scores, f"{int(n[i]):,}", f"{predicted:.3f}", f"{actual:.3f}", ends))
     return Calibration(rows, points)
 
 
@@ -154,33 +147,29 @@ def matrix_of(
     now, then = decided.now[:k, :k], None if decided.then is None else decided.then[:k, :k]
     if not now.sum():
         return None
-    rows = _matrix_rows(decided.names, now, then)
-    return Matrix(
-        "Predicted against actual", "Predicted", "actual", decided.names, rows, int(now.sum())
-    )
+    return _make_matrix("Predicted against actual", "Predicted", "actual", decided.names, now, then)
 
 
-def _matrix_rows(
-    names: Sequence[str], now: Ints, then: Ints | None
-) -> list[tuple[str, list[tuple[str, str, str, int]]]]:
-    shares, usual = now / now.sum(), np.full(now.shape, np.nan)
-    if then is not None and then.sum():
-        usual = then / then.sum()
-    return [
-        (
-            name,
-            [
-                (
-                    f"{int(now[i, j]):,}",
-                    f"{shares[i, j]:.1%}",
-                    _share(float(usual[i, j])),
-                    int(min(shares[i, j] * 6, 5)),
-                )
-                for j in range(len(names))
-            ],
-        )
-        for i, name in enumerate(names)
-    ]
+def _make_matrix(
+    title: str,
+    said: str,
+    truth: str,
+    names: Sequence[str],
+    now: Ints,
+    then: Ints | None,
+    note: str = "",
+) -> Matrix:
+    shares = now / now.sum()
+    usual = then / then.sum() if then is not None and then.sum() else np.full(now.shape, np.nan)
+
+    def write_cell(i: int, j: int) -> tuple[str, str, str, int]:
+        share = float(shares[i, j])
+        before = _share(float(usual[i, j]))
+        return f"{int(now[i, j]):,}", f"{share:.1%}", before, int(min(share * 6, 5))
+
+    k = range(len(names))
+    rows = [(name, [write_cell(i, j) for j in k]) for i, name in enumerate(names)]
+    return Matrix(title, said, truth, names, rows, int(now.sum()), note)
 
 
 def judges_of(
@@ -207,12 +196,10 @@ def judges_of(
         if not now.sum():
             continue
         other = side_of(baseline.windows.get(f"{JUDGED}{name}") if baseline else None, asked)
-        rows = _matrix_rows(("bad", "good"), now, _read_judged(other.counts) if other else None)
+        then = _read_judged(other.counts) if other else None
         title = f"{name} against people ({one.of})"
         errors = _write_errors(name, stats, asked)
-        found.append(
-            Matrix(title, name, "people say", ("bad", "good"), rows, int(now.sum()), errors)
-        )
+        found.append(_make_matrix(title, name, "people say", ("bad", "good"), now, then, errors))
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -181,18 +182,24 @@ def histograms(
     for name, stats in profiles.items():
         if is_personal(spec, name):
             continue
-        base = baseline.windows.get(name)
-        if base is None or base.binning.binning_id != stats.binning.binning_id:
-            continue
-        now, then = side_of(stats, asked, asked.model_version), side_of(base, asked)
-        if now is None or then is None:
-            continue
-        bars = _histogram(name, stats.binning, now, then)
+        sides = _both_sides(name, stats, baseline, asked)
+        bars = _histogram(name, stats.binning, *sides) if sides else None
         if bars is not None and stats.binning.kind == "categorical" and _is_unmarked(spec, name):
             bars = _without_names(bars)
         if bars is not None:
             found.append(bars)
     return found
+
+
+def _both_sides(
+    name: str, stats: ColumnStatistics | None, baseline: Baseline | None, asked: Asked
+) -> tuple[Side, Side] | None:
+    """Return a column's windows and baseline; None unless both have rows in the same bins."""
+    base = baseline.windows.get(name) if baseline else None
+    now, then = side_of(stats, asked, asked.model_version), side_of(base, asked)
+    if stats is None or base is None or now is None or then is None:
+        return None
+    return (now, then) if base.binning.binning_id == stats.binning.binning_id else None
 
 
 @dataclass(frozen=True)
@@ -350,17 +357,14 @@ def residuals_of(
     stats: ColumnStatistics | None, baseline: Baseline | None, asked: Asked
 ) -> Bars | None:
     """Return the residuals of a regression over the baseline's; None without ground truth."""
-    now = side_of(stats, asked, asked.model_version)
-    base = baseline.windows.get(RESIDUAL) if baseline else None
-    then = side_of(base, asked)
-    if stats is None or base is None or now is None or then is None:
+    known = _both_sides(RESIDUAL, stats, baseline, asked)
+    if stats is None or known is None or not known[0].counts.sum():
         return None
-    if base.binning.binning_id != stats.binning.binning_id or not now.counts.sum():
-        return None
-    bins, sides = _bins(stats.binning, [now.counts, then.counts])
-    shares = [side / max(side.sum(), 1) for side in sides]
-    said = f"{int(now.counts.sum()):,} rows with ground truth, baseline {int(then.counts.sum()):,}"
-    return Bars("Actual less predicted", bins, shares[0].tolist(), shares[1].tolist(), said)
+    bins, sides = _bins(stats.binning, [side.counts for side in known])
+    now, then = (side / max(side.sum(), 1) for side in sides)
+    n, before = (int(side.counts.sum()) for side in known)
+    said = f"{n:,} rows with ground truth, baseline {before:,}"
+    return Bars("Actual less predicted", bins, now.tolist(), then.tolist(), said)
 
 
 # Slices over longer windows
@@ -431,35 +435,31 @@ def slice_tables(
             continue
         starts = sorted(mine["window_start"].unique())[-13:]
         sizes = mine.groupby("slice_value")["n"].sum().sort_values(ascending=False)
-        cells = {
-            (str(row["slice_value"]), row["window_start"]): (float(row["value"]), int(row["n"]))
-            for row in mine.to_dict("records")
-        }
-        values = [float(v) for v, n in cells.values() if v == v]
-        places = min(places_of(values), 3)
+        cells = mine.drop_duplicates(["slice_value", "window_start"], keep="last")
+        places = min(places_of(cells["value"].dropna().tolist()), 3)
+        table = cells.assign(value=cells["value"].where(cells["n"] >= MIN_ROWS)).pivot(
+            index="slice_value", columns="window_start", values="value"
+        )
         rows = []
         for value in map(str, sizes.index[:MOST_SLICES]):
-            usual = known.get((key, value), float("nan"))
-            limit = allowed.allowed(usual) if allowed is not None and usual == usual else None
-            told = []
-            for when in starts:
-                number_, n = cells.get((value, when), (float("nan"), 0))
-                if n < MIN_ROWS:
-                    number_ = float("nan")
-                worse = sign * (usual - number_) if number_ == number_ else 0.0
-                level = 0 if not limit or worse <= limit else 2 if worse > 2 * limit else 1
-                told.append((number(number_, places), level))
+            usual = known.get((key, value), math.nan)
+            limit = allowed.allowed(usual) if allowed is not None and usual == usual else 0.0
+            told = [
+                (number(one, places), _level(sign * (usual - one), limit))
+                for one in table.loc[[value], starts].to_numpy()[0].tolist()
+            ]
             rows.append((value, number(usual, places), told))
-        found.append(
-            SliceTable(
-                key,
-                named(metric),
-                periods_named(spec, starts),
-                rows,
-                max(len(sizes) - MOST_SLICES, 0),
-            )
-        )
+        periods = periods_named(spec, starts)
+        n_more = max(len(sizes) - MOST_SLICES, 0)
+        found.append(SliceTable(key, named(metric), periods, rows, n_more))
     return found
+
+
+def _level(worse: float, limit: float) -> int:
+    """Say how far a number is worse than allowed: 0 not, 1 past the limit, 2 twice as far."""
+    if not limit or not worse > limit:
+        return 0
+    return 2 if worse > 2 * limit else 1
 
 
 def _own(spec: ModelSpec, metric: str, baseline: Baseline | None) -> dict[tuple[str, str], float]:

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-from mlmon_dagster.report.plots import Event
+from mlmon_dagster.report.charts import Event
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.known_events import list_days
 from mlmon_dagster.spec.monitors import FAMILIES

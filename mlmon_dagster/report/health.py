@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,8 @@ from mlmon_dagster.project import Project
 from mlmon_dagster.report import decisions, distributions, page
 from mlmon_dagster.report.charts import (
     Chart,
+    Curve,
+    Event,
     Line,
     Strip,
     chart_of,
@@ -38,9 +42,9 @@ from mlmon_dagster.report.incident import (
     show_days,
 )
 from mlmon_dagster.report.layers import LAYERS, layers_of
-from mlmon_dagster.report.plots import Curve, Event
-from mlmon_dagster.report.trace import SPAN, newest_mature, trace_of
-from mlmon_dagster.spec import ModelSpec, window_containing
+from mlmon_dagster.report.page import NOWHERE, Places, moment_text
+from mlmon_dagster.report.trace import newest_mature, newest_period, trace_of
+from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.metric_registry import is_higher_better
 from mlmon_dagster.spec.names import ALL, BUSINESS, CUSTOM, DRIFT, PERFORMANCE, SERVICE, VERSIONS
@@ -67,13 +71,12 @@ from mlmon_dagster.tables.periods import (
     period_names,
     periods_of,
 )
-from mlmon_dagster.tables.standing import Standing, describe_standing, name_last_window, overall
+from mlmon_dagster.tables.standing import describe_standing, name_last_window, overall
 from mlmon_dagster.trace.explain import AREA, Explained
 
 if TYPE_CHECKING:
     import pandas as pd
 
-States = Mapping[dt.datetime, WindowInputs]  # of all windows of a model
 MAX_ALERTS = 25
 MAX_SLICES = 12
 MAX_OFFERED = 200  # slices in the form of a served page
@@ -95,40 +98,11 @@ class HealthReport:
         html: The whole file.
         status: Worst status of any family.
         alerts: How many alerts stand.
-        first: Its first curve, of performance if that was measured; None if nothing was.
     """
 
     html: str
     status: str
     alerts: StandingCounts
-    first: Curve | None
-
-    @property
-    def picture(self) -> str | None:
-        """SVG of the first curve."""
-        return None if self.first is None else chart_of(self.first).file
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where a served page leads.
-
-    Attributes:
-        home: Address of the overview; empty in a file, which leads nowhere.
-    """
-
-    home: str = ""
-
-    def alert(self, model: str, fingerprint: str) -> str:
-        """Return the address of an alert's page; empty in a file."""
-        return f"{self.model(model)}/alerts/{fingerprint}" if self.home else ""
-
-    def model(self, name: str) -> str:
-        """Return the address of a model's page; empty in a file."""
-        return f"{self.home.rstrip('/')}/m/{name}" if self.home else ""
-
-
-NOWHERE = Places()
 
 
 def health_report(
@@ -152,6 +126,7 @@ def health_report(
     except BaselineMissingError:
         baseline = None
     states = window_state.load(store.state, spec.model)
+    view = _View(store, spec, now, asked, states, baseline)
     verdicts = load_standing(store.state, [spec], now)[spec.model]
     standings = describe_standing(spec, verdicts)
     newest = max((start for start, s in states.items() if s.n and start < now), default=None)
@@ -159,8 +134,8 @@ def health_report(
     current = pick_standing(episodes)
     n_firing = sum(episode.standing == "firing" for episode in current)
     counts = StandingCounts(n_firing, len(current) - n_firing)
-    history = _read_history(store, spec, states, asked)
-    events = find_events(store, spec, *_span_of(spec, states, now, asked), history)
+    history = view.read_history()
+    events = find_events(store, spec, *view.span, history)
     curves = Curves(store, spec, baseline, episodes, now, asked, events)
     known = find_period(spec, current, newest)
     incident = None if asked.start else known
@@ -175,8 +150,6 @@ def health_report(
         VERSIONS: curves.versions(),
         CUSTOM: curves.custom(),
     }
-    drifts = curves.drifts()
-    charts = {name: [chart_of(c) for c in found if c.values] for name, found in drawn.items()}
     status = overall(standings)
     html = page.render(
         "model.html.j2",
@@ -186,15 +159,9 @@ def health_report(
         now=moment_text(now),
         status=status,
         standings=standings,
-        newest=_newest(standings),
+        newest=max((one.window for one in standings), default=""),
         registered=_registered(store, spec),
-        incidents=find_incidents(
-            store,
-            spec,
-            current[:MAX_ALERTS],
-            newest,
-            [places.alert(spec.model, episode.fingerprint) for episode in current[:MAX_ALERTS]],
-        ),
+        incidents=find_incidents(store, spec, current[:MAX_ALERTS], newest, places),
         most_cards=MOST_CARDS,
         days=show_days(store, spec, states, [one.family for one in standings], now),
         counts=counts,
@@ -203,25 +170,25 @@ def health_report(
         events=[(_name_event(spec, event), event) for event in reversed(events)],
         explained=_named(spec, incident) if incident else "",
         labelled=_name_earlier(spec, incident, labelled),
-        offered=_offer_periods(spec, states, now, known),
+        offered=view.offer_periods(known),
         periods=periods_of(store, spec, baseline, states, history),
         period_names=period_names(spec),
-        charts=charts,
-        volume=_volume(spec, states, now, asked, events),
+        charts={name: [chart_of(c) for c in found if c.values] for name, found in drawn.items()},
+        volume=view.draw_volume(events),
         layers=layers_of(
             drawn, monitor_results.shares_failed(store.state, spec.model, LAYERS["Data"], now)
         ),
-        heat=_drift_strips(store, spec, drifts, current),
-        trace=_trace(store, spec, baseline, asked, labelled) if asked.is_whole else None,
-        slices=distributions.slice_tables(spec, baseline, history, _period_of(asked, now))
+        heat=_drift_strips(store, spec, curves.drifts(), current),
+        trace=view.trace(labelled) if asked.is_whole else None,
+        slices=distributions.slice_tables(spec, baseline, history, view.period)
         if asked.is_whole
         else [],
         baseline=baseline,
-        asked=_shown(store, spec, states, now, asked, is_served=bool(places.home)),
-        **_looked(store, spec, baseline, states, now, asked, verdicts, incident, labelled),
+        asked=view.describe_asked(is_served=bool(places.home)),
+        **view.show_columns(verdicts, view.period or incident),
+        **view.show_decisions(incident, labelled),
     )
-    first = next((c for found in drawn.values() for c in found if c.values), None)
-    return HealthReport(html, status, counts, first)
+    return HealthReport(html, status, counts)
 
 
 def write_health_report(
@@ -253,26 +220,195 @@ def write_report(html: str, path: Path) -> None:
         draft.chmod(0o644)  # whatever the umask: the readers are other people
 
 
-def moment_text(now: dt.datetime) -> str:
-    """Write a moment in UTC, to the minute."""
-    return now.astimezone(dt.UTC).strftime("%Y-%m-%d %H:%M UTC")
+@dataclass(frozen=True)
+class _View:
+    """What a page is made from.
 
-
-def newest_windows(
-    spec: ModelSpec, states: States, now: dt.datetime
-) -> tuple[dt.datetime, dt.datetime] | None:
-    """Return start and end of the newest windows that are looked at together; None without any.
-
-    As many as `newest_mature` takes, with ground truth or not.
+    Attributes:
+        store, spec, now, asked: As `health_report` takes them.
+        states: Of all windows of the model.
+        baseline: Of windows to come; None while there is none.
     """
-    starts = sorted(start for start, state in states.items() if state.n and start < now)[
-        -SPAN[spec.time.granularity] :
-    ]
-    return (starts[0], window_containing(spec.time, starts[-1]).end) if starts else None
 
+    store: Store
+    spec: ModelSpec
+    now: dt.datetime
+    asked: Asked
+    states: Mapping[dt.datetime, WindowInputs]
+    baseline: Baseline | None
 
-def _newest(standings: Sequence[Standing]) -> str:
-    return max((s.window for s in standings), default="")
+    @property
+    def end(self) -> dt.datetime:
+        """Windows that start before this moment are shown."""
+        return self.now if self.asked.end is None else min(self.now, self.asked.end)
+
+    @property
+    def period(self) -> Period | None:
+        """The windows that are asked for; None if no first one is."""
+        return None if self.asked.start is None else (self.asked.start, self.end)
+
+    @cached_property
+    def drawn(self) -> list[dt.datetime]:
+        """Starts of the windows that curves show, oldest first."""
+        first = self.asked.start
+        if first is not None:
+            return sorted(start for start in self.states if first <= start < self.end)
+        starts = sorted(start for start in self.states if start < self.end)
+        return starts[-WINDOWS_DRAWN[self.spec.time.granularity] :]
+
+    @property
+    def span(self) -> Period:
+        """Start and end of all windows that are drawn."""
+        return self.period or (next(iter(self.drawn), self.end), self.end)
+
+    @cached_property
+    def newest(self) -> Period | None:
+        """The newest windows, which are looked at together: as many as `newest_mature` takes."""
+        known = (start for start, state in self.states.items() if state.n and start < self.now)
+        return newest_period(self.spec, known)
+
+    def read_history(self) -> History:
+        """Read once what months, slices and events are told from."""
+        spec, counted = self.spec, find_counted_column(self.spec)
+        columns = [*list_period_columns(spec), *distributions.list_sliced_columns(spec)]
+        if counted:
+            columns.append(counted)
+        keys = [(), *distributions.list_sliced_keys(spec)] if self.asked.is_whole else [()]
+        starts = [find_first_period(spec, self.states), self.asked.start]
+        first = min((start for start in starts if start is not None), default=None)
+        return History(self.store, spec, columns, keys, first)
+
+    def offer_periods(self, incident: Period | None) -> list[dict[str, str]]:
+        """Return the periods that a page offers: the incident's, then the newest windows."""
+        found = []
+        for name, period in (("Incident", incident), ("Newest", self.newest)):
+            if period is not None:
+                first, last = _ends(self.spec, period)
+                text = _named(self.spec, period)
+                found.append({"name": name, "text": text, "first": first[:10], "last": last[:10]})
+        return found
+
+    def draw_volume(self, events: Sequence[Event]) -> list[Chart]:
+        """Return the predictions of each window, and how much of their ground truth has come."""
+        spec, starts = self.spec, [start for start in self.drawn if self.states[start].n]
+        if not starts:
+            return []
+        labels, marks = windows_named(starts, spec.time.zone), place_events(events, starts)
+        sizes = Line("Predictions", "value", [float(self.states[start].n) for start in starts])
+        found = [Chart("Predictions", labels, [sizes], floor=True, events=marks)]
+        if spec.has_actuals:
+            known = (self.states[start].coverage for start in starts)
+            shares = [math.nan if share is None else min(share, 1.0) for share in known]
+            title, limit = "Ground truth that has arrived", spec.actuals.min_coverage
+            line = Line("Share", "value", shares)
+            found.append(
+                Chart(title, labels, [line], None, limit, is_share=True, floor=True, events=marks)
+            )
+        return found
+
+    def show_columns(
+        self, verdicts: Sequence[MonitorResult], period: Period | None
+    ) -> dict[str, object]:
+        """Return the histograms of a period, by default of the newest windows, and topics."""
+        found: dict[str, object] = {"histograms": [], "topics": [], "histogram_period": ""}
+        spec, shown = self.spec, period or self.newest
+        if shown is None or self.baseline is None:
+            return found
+        columns = [*spec.features, *spec.columns.outputs]
+        profiles = distributions.profiles_of(self.store, spec, columns, shown, self.asked)
+        bars = distributions.histograms(spec, profiles, self.baseline, self.asked)
+        return {
+            "histograms": distributions.column_cards(spec, bars, verdicts),
+            "topics": distributions.topics_of(spec, profiles, self.baseline, self.asked),
+            "histogram_period": _named(spec, shown),
+        }
+
+    def show_decisions(self, incident: Period | None, labelled: Period | None) -> dict[str, object]:
+        """Return how right decisions were, of windows whose ground truth has come."""
+        found: dict[str, object] = {
+            "calibration": None, "matrices": [], "operating": None, "by_class": None,
+            "residuals": None, "labelled_period": "", "no_truth": "",
+        }  # fmt: skip
+        spec, asked, baseline = self.spec, self.asked, self.baseline
+        newest = self.period or incident or self.newest
+        if newest is None:
+            return found
+        labelled = self.period or labelled
+        if labelled is not None:
+            judges = [f"{JUDGED}{name}" for name, one in spec.evaluations.items() if one.of]
+            known = distributions.profiles_of(
+                self.store, spec, ["score", "prediction", RESIDUAL, *judges], labelled, asked
+            )
+            score, decided = known.get("score"), known.get("prediction")
+            matrix = decisions.matrix_of(decided, baseline, asked)
+            judged = decisions.judges_of(spec, known, baseline, asked)
+            found |= {
+                "calibration": decisions.calibration_of(score, asked),
+                "operating": decisions.operating_curves_of(score, decided, baseline, asked),
+                "matrices": judged if matrix is None else [matrix, *judged],
+                "by_class": decisions.by_class_of(decided, baseline, asked),
+                "residuals": distributions.residuals_of(known.get(RESIDUAL), baseline, asked),
+                "labelled_period": _named(spec, labelled),
+            }
+        if not any(found[name] for name in ("calibration", "matrices", "residuals")):
+            found["no_truth"] = _no_truth(spec, labelled or newest)
+        return found
+
+    def describe_asked(self, *, is_served: bool) -> dict[str, object]:
+        """Return what the form at the top of a page offers and has chosen."""
+        asked, zone = self.asked, self.spec.time.zone
+        slices, versions = self._list_offered() if is_served else ([], [])
+        return {
+            "from": "" if asked.start is None else windows_named([asked.start], zone)[0][:10],
+            "to": "" if asked.end is None else name_last_window(self.spec, asked.end)[:10],
+            "slice": "" if asked.slice_key == ALL else f"{asked.slice_key}={asked.slice_value}",
+            "version": "" if asked.model_version == ALL else asked.model_version,
+            "is_whole": asked.is_whole,
+            "slices": slices,
+            "versions": versions,
+        }
+
+    def _list_offered(self) -> tuple[list[str], list[str]]:
+        """Return slices, as ``key=value``, and versions of the newest windows."""
+        spec, period = self.spec, self.newest
+        some = next(iter([*spec.columns.outputs, *spec.features]), None)
+        if period is None or some is None:
+            return [], []
+        stats = (
+            baseline_in_force(self.store, spec)
+            .profiles(start=period[0], end=period[1], dataset=PRODUCTION, columns=[some])
+            .get(some)
+        )
+        if stats is None or not len(stats):
+            return [], []
+        cells = stats.cells.assign(n=stats.n)
+        whole = cells["slice_key"] == ALL
+        versions = cells[whole].groupby("model_version")["n"].sum().sort_values(ascending=False)
+        personal = {name for name, feature in spec.features.items() if feature.pii}
+        sizes = cells[~whole].groupby(["slice_key", "slice_value"])["n"].sum()
+        slices = [
+            f"{key}={value}"
+            for key, value in sizes.sort_values(ascending=False).index
+            if not personal & set(str(key).split(","))
+        ]
+        return sorted(slices[:MAX_OFFERED]), [str(version) for version in versions.index]
+
+    def trace(self, labelled: Period | None) -> dict[str, object] | None:
+        """Return the trace of mature windows for the template; None if there is none."""
+        if labelled is None or self.baseline is None:
+            return None
+        first = self.asked.start
+        period = labelled if first is None else (first, self.asked.end or labelled[1])
+        try:
+            trace = trace_of(self.store, self.spec, period, self.baseline)
+        except BaselineMissingError:  # the period begins while the model was learning
+            return None
+        metrics = [
+            _traced(metric, frame, trace.apart.get(AREA) if metric == AREA else None)
+            for metric, frame in trace.slices.groupby("metric", sort=False)
+        ]
+        names = dict(zip(("first", "last"), _ends(self.spec, period), strict=True))
+        return {**names, "said": trace.said, "metrics": metrics} if metrics else None
 
 
 def _registered(store: Store, spec: ModelSpec) -> list[dict[str, str]]:
@@ -300,15 +436,6 @@ def _registered(store: Store, spec: ModelSpec) -> list[dict[str, str]]:
     return found
 
 
-def _span_of(spec: ModelSpec, states: States, now: dt.datetime, asked: Asked) -> Period:
-    """Return start and end of all windows that are drawn."""
-    end = now if asked.end is None else min(now, asked.end)
-    if asked.start is not None:
-        return asked.start, end
-    drawn = sorted(start for start in states if start < end)
-    return next(iter(drawn[-WINDOWS_DRAWN[spec.time.granularity] :]), end), end
-
-
 def _name_earlier(spec: ModelSpec, incident: Period | None, labelled: Period | None) -> str:
     """Name the windows that have ground truth where none of the incident's has; else empty."""
     if incident is None or labelled is None or labelled[1] > incident[0]:
@@ -316,73 +443,10 @@ def _name_earlier(spec: ModelSpec, incident: Period | None, labelled: Period | N
     return _named(spec, labelled)
 
 
-def _read_history(store: Store, spec: ModelSpec, states: States, asked: Asked) -> History:
-    """Read once what months, slices and events are told from."""
-    counted = find_counted_column(spec)
-    columns = [*list_period_columns(spec), *distributions.list_sliced_columns(spec)]
-    if counted:
-        columns.append(counted)
-    keys = [(), *distributions.list_sliced_keys(spec)] if asked.is_whole else [()]
-    starts = [
-        first for first in (find_first_period(spec, states), asked.start) if first is not None
-    ]
-    return History(store, spec, columns, keys, min(starts, default=None))
-
-
 def _name_event(spec: ModelSpec, event: Event) -> str:
     """Write when something happened: the window that it is about, or the day."""
     named = windows_named([event.at], spec.time.zone)[0]
     return named if spec.time.granularity == "hour" else named[:10]
-
-
-def _offer_periods(
-    spec: ModelSpec, states: States, now: dt.datetime, incident: Period | None
-) -> list[dict[str, str]]:
-    """Return the periods that a page offers: the incident's, then the newest windows."""
-    found = []
-    for name, period in (("Incident", incident), ("Newest", newest_windows(spec, states, now))):
-        if period is not None:
-            first, last = name_window(spec, period[0]), name_last_window(spec, period[1])
-            text = _named(spec, period)
-            found.append({"name": name, "text": text, "first": first[:10], "last": last[:10]})
-    return found
-
-
-def _period_of(asked: Asked, now: dt.datetime) -> Period | None:
-    """Return the windows that are asked for; None if no first one is."""
-    return None if asked.start is None else (asked.start, min(asked.end or now, now))
-
-
-def _volume(
-    spec: ModelSpec, known: States, now: dt.datetime, asked: Asked, events: Sequence[Event]
-) -> list[Chart]:
-    """Return how many predictions each window has, and how much of its ground truth has come."""
-    end = now if asked.end is None else min(now, asked.end)
-    states = sorted(
-        (start, state)
-        for start, state in known.items()
-        if start < end and (asked.start is None or start >= asked.start)
-    )
-    if asked.start is None:
-        states = states[-WINDOWS_DRAWN[spec.time.granularity] :]
-    states = [(start, state) for start, state in states if state.n]
-    if not states:
-        return []
-    starts = [start for start, _ in states]
-    labels, marks = windows_named(starts, spec.time.zone), place_events(events, starts)
-    sizes = Line("Predictions", "value", [float(state.n) for _, state in states])
-    found = [Chart("Predictions", labels, [sizes], floor=True, events=marks)]
-    shares = [
-        float("nan") if state.coverage is None else min(state.coverage, 1.0) for _, state in states
-    ]
-    if spec.has_actuals:
-        line = Line("Share", "value", shares)
-        title = "Ground truth that has arrived"
-        limit = spec.actuals.min_coverage
-        found.append(
-            Chart(title, labels, [line], None, limit, is_share=True, floor=True, events=marks)
-        )
-    return found
 
 
 def _drift_strips(
@@ -408,7 +472,7 @@ def _drift_strips(
         )
     strips.sort(key=lambda s: (not s.firing, -int(s.failed), -_mean(s.values), s.title))
     labels = windows_named(starts, some.zone)
-    lines = [Line(strip.title, "line", strip.values) for strip in strips]
+    lines = [Line(strip.title, "value", strip.values) for strip in strips]
     name = some.title.rpartition(" of ")[0]
     return {"strips": strips, "chart": Chart(name, labels, lines, limit=some.limit), "name": name}
 
@@ -418,56 +482,7 @@ def _mean(values: Sequence[float]) -> float:
     return sum(known) / len(known) if known else 0.0
 
 
-def _looked(
-    store: Store,
-    spec: ModelSpec,
-    baseline: Baseline | None,
-    states: States,
-    now: dt.datetime,
-    asked: Asked,
-    verdicts: Sequence[MonitorResult],
-    incident: Period | None,
-    labelled: Period | None,
-) -> dict[str, object]:
-    """Return what profiles show: histograms of a period, and how right decisions were."""
-    nothing: dict[str, object] = {
-        "histograms": [], "topics": [], "histogram_period": "", "calibration": None, "matrices": [],
-        "operating": None, "by_class": None, "residuals": None, "labelled_period": "",
-        "no_truth": "",
-    }  # fmt: skip
-    period = _period_of(asked, now)
-    newest = period or incident or newest_windows(spec, states, now)
-    if newest is None:
-        return nothing
-    columns = [*spec.features, *spec.columns.outputs]
-    profiles = distributions.profiles_of(store, spec, columns, newest, asked)
-    found = dict(nothing)
-    if baseline is not None:
-        bars = distributions.histograms(spec, profiles, baseline, asked)
-        found["histograms"] = distributions.column_cards(spec, bars, verdicts)
-        found["topics"] = distributions.topics_of(spec, profiles, baseline, asked)
-        found["histogram_period"] = _named(spec, newest)
-    labelled = period or labelled
-    if labelled is not None:
-        judges = [f"{JUDGED}{name}" for name, one in spec.evaluations.items() if one.of]
-        known = distributions.profiles_of(
-            store, spec, ["score", "prediction", RESIDUAL, *judges], labelled, asked
-        )
-        score, decided = known.get("score"), known.get("prediction")
-        found["calibration"] = decisions.calibration_of(score, asked)
-        found["operating"] = decisions.operating_curves_of(score, decided, baseline, asked)
-        matrix = decisions.matrix_of(decided, baseline, asked)
-        judged = decisions.judges_of(spec, known, baseline, asked)
-        found["matrices"] = judged if matrix is None else [matrix, *judged]
-        found["by_class"] = decisions.by_class_of(decided, baseline, asked)
-        found["residuals"] = distributions.residuals_of(known.get(RESIDUAL), baseline, asked)
-        found["labelled_period"] = _named(spec, labelled)
-    if not any(found[name] for name in ("calibration", "matrices", "residuals")):
-        found["no_truth"] = _no_truth(spec, labelled or newest)
-    return found
-
-
-def _no_truth(spec: ModelSpec, period: tuple[dt.datetime, dt.datetime]) -> str:
+def _no_truth(spec: ModelSpec, period: Period) -> str:
     """Say why it is not shown how right a model was; nothing of one whose task has no such view."""
     if not spec.has_actuals:
         return "The model declares no ground truth, so this cannot be measured."
@@ -477,85 +492,14 @@ def _no_truth(spec: ModelSpec, period: tuple[dt.datetime, dt.datetime]) -> str:
     return f"No ground truth has arrived yet for windows {_named(spec, period)}."
 
 
-def _named(spec: ModelSpec, period: tuple[dt.datetime, dt.datetime]) -> str:
-    first, last = name_window(spec, period[0]), name_last_window(spec, period[1])
+def _ends(spec: ModelSpec, period: Period) -> tuple[str, str]:
+    """Name the first and the last window of a period."""
+    return name_window(spec, period[0]), name_last_window(spec, period[1])
+
+
+def _named(spec: ModelSpec, period: Period) -> str:
+    first, last = _ends(spec, period)
     return first if first == last else f"{first} to {last}"
-
-
-def _shown(
-    store: Store,
-    spec: ModelSpec,
-    states: States,
-    now: dt.datetime,
-    asked: Asked,
-    *,
-    is_served: bool,
-) -> dict[str, object]:
-    """Return what the form at the top of a page offers and has chosen."""
-    zone = spec.time.zone
-    slices, versions = _offered(store, spec, states, now) if is_served else ([], [])
-    return {
-        "from": "" if asked.start is None else windows_named([asked.start], zone)[0][:10],
-        "to": "" if asked.end is None else name_last_window(spec, asked.end)[:10],
-        "slice": "" if asked.slice_key == ALL else f"{asked.slice_key}={asked.slice_value}",
-        "version": "" if asked.model_version == ALL else asked.model_version,
-        "is_whole": asked.is_whole,
-        "slices": slices,
-        "versions": versions,
-    }
-
-
-def _offered(
-    store: Store, spec: ModelSpec, states: States, now: dt.datetime
-) -> tuple[list[str], list[str]]:
-    """Return slices, as ``key=value``, and versions of the newest windows."""
-    period = newest_windows(spec, states, now)
-    some = next(iter([*spec.columns.outputs, *spec.features]), None)
-    if period is None or some is None:
-        return [], []
-    stats = (
-        baseline_in_force(store, spec)
-        .profiles(start=period[0], end=period[1], dataset=PRODUCTION, columns=[some])
-        .get(some)
-    )
-    if stats is None or not len(stats):
-        return [], []
-    cells = stats.cells.assign(n=stats.n)
-    whole = cells["slice_key"] == ALL
-    versions = cells[whole].groupby("model_version")["n"].sum().sort_values(ascending=False)
-    personal = {name for name, feature in spec.features.items() if feature.pii}
-    sizes = cells[~whole].groupby(["slice_key", "slice_value"])["n"].sum()
-    slices = [
-        f"{key}={value}"
-        for key, value in sizes.sort_values(ascending=False).index
-        if not personal & set(str(key).split(","))
-    ]
-    return sorted(slices[:MAX_OFFERED]), [str(version) for version in versions.index]
-
-
-def _trace(
-    store: Store,
-    spec: ModelSpec,
-    baseline: Baseline | None,
-    asked: Asked,
-    labelled: Period | None,
-) -> dict[str, object] | None:
-    """Return the trace of mature windows for the template; None if there is none."""
-    if labelled is None or baseline is None:
-        return None
-    period = labelled if asked.start is None else (asked.start, asked.end or labelled[1])
-    try:
-        trace = trace_of(store, spec, period, baseline)
-    except BaselineMissingError:  # the period begins while the model was learning
-        return None
-    metrics = [
-        _traced(metric, frame, trace.apart.get(AREA) if metric == AREA else None)
-        for metric, frame in trace.slices.groupby("metric", sort=False)
-    ]
-    first, last = name_window(spec, period[0]), name_last_window(spec, period[1])
-    if not metrics:
-        return None
-    return {"first": first, "last": last, "said": trace.said, "metrics": metrics}
 
 
 def _traced(metric: object, frame: pd.DataFrame, split: Explained | None) -> dict[str, object]:

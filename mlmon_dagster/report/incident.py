@@ -12,6 +12,7 @@ from markupsafe import Markup
 from mlmon_dagster.monitors.wording import beyond_headline, explain, headline
 from mlmon_dagster.report.charts import draw_strip, windows_named
 from mlmon_dagster.report.distributions import Period
+from mlmon_dagster.report.page import Places
 from mlmon_dagster.spec import ModelSpec, window_containing
 from mlmon_dagster.spec.declaration import Granularity
 from mlmon_dagster.spec.monitors import advise
@@ -67,7 +68,7 @@ def find_incidents(
     spec: ModelSpec,
     episodes: Sequence[AlertEpisode],
     newest: dt.datetime | None,
-    hrefs: Sequence[str],
+    places: Places,
 ) -> list[Incident]:
     """Return the cards of alerts that have not ended, in their order.
 
@@ -76,14 +77,15 @@ def find_incidents(
         spec: The model.
         episodes: The alerts.
         newest: Start of the newest window; None without windows.
-        hrefs: The address of each alert's page, or empty texts.
+        places: Where the page leads.
     """
     if not episodes:
         return []
     with store.state.connect() as conn:
         rows = alert_state.load_alerts(conn, spec.model, states=ACTIVE)
     found = []
-    for episode, href in zip(episodes, hrefs, strict=True):
+    for episode in episodes:
+        href = places.alert(spec.model, episode.fingerprint)
         hidden = is_personal(spec, episode.column, episode.slice_key)
         row = rows.get(episode.fingerprint)
         explained = json.loads(row["details"]).get("explain", {}) if row else {}

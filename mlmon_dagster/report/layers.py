@@ -1,22 +1,16 @@
-"""A model in context: serving system, data, model and business, one below the other in time.
-
-Between model and business a hint: whether the two have moved together, and by how many windows one
-goes before the other.
-"""
+"""A model in context: serving system, data, model and business, one below the other in time."""
 
 from __future__ import annotations
 
 import datetime as dt
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import get_args
 
-from mlmon_dagster.report.charts import Chart, chart_of
-from mlmon_dagster.report.plots import Curve
+from mlmon_dagster.report.charts import Chart, Curve, chart_of
 from mlmon_dagster.spec.monitors import FAMILIES, Layer
-from mlmon_dagster.spec.names import BUSINESS, PERFORMANCE, SERVICE, counted
-from mlmon_dagster.trace.lagged_correlation import correlate_changes
+from mlmon_dagster.spec.names import BUSINESS, PERFORMANCE, SERVICE
 
 # Layer -> the families of monitors that look at it.
 LAYERS: Mapping[str, tuple[str, ...]] = {
@@ -26,21 +20,10 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
 _FIRST = {"System": (SERVICE,), "Model": (PERFORMANCE, "estimates"), "Business": (BUSINESS,)}
 
 
-@dataclass(frozen=True)
-class Layers:
-    """What the page shows of a model's layers.
-
-    Attributes:
-        charts: One a layer, over the same windows.
-        hint: What model and business have to do with each other; empty without one of them.
-    """
-
-    charts: Sequence[Chart]
-    hint: str
-
-
-def layers_of(drawn: Mapping[str, Sequence[Curve]], failed: Mapping[dt.datetime, float]) -> Layers:
-    """Return the layers that a model declares; none of a model that has one alone.
+def layers_of(
+    drawn: Mapping[str, Sequence[Curve]], failed: Mapping[dt.datetime, float]
+) -> list[Chart]:
+    """Return a chart a layer that a model declares, all over the same windows; none of one alone.
 
     Args:
         drawn: Section -> its curves, the most telling first.
@@ -49,17 +32,16 @@ def layers_of(drawn: Mapping[str, Sequence[Curve]], failed: Mapping[dt.datetime,
     curves = {layer: _first(drawn, sections) for layer, sections in _FIRST.items()}
     known = {layer: curve for layer, curve in curves.items() if curve is not None}
     if not known:
-        return Layers((), "")
+        return []
     curves["Data"] = _failed(failed, next(iter(known.values())))
     found = {layer: curve for layer in LAYERS if (curve := curves[layer]) is not None}
     if len(found) < 2:
-        return Layers((), "")
+        return []
     starts = sorted({start for curve in found.values() for start in curve.starts})
-    charts = [
+    return [
         chart_of(replace(_over(curve, starts), title=f"{layer}: {curve.title}"))
         for layer, curve in found.items()
     ]
-    return Layers(charts, _hint(found.get("Model"), found.get("Business")))
 
 
 def _first(drawn: Mapping[str, Sequence[Curve]], sections: Sequence[str]) -> Curve | None:
@@ -96,29 +78,3 @@ def _over(curve: Curve, starts: Sequence[dt.datetime]) -> Curve:
         upper=spread(curve.upper),
         beside=curve.beside and replace(curve.beside, values=spread(curve.beside.values)),
     )  # fmt: skip
-
-
-def _hint(model: Curve | None, business: Curve | None) -> str:
-    if model is None or business is None:
-        return ""
-    starts = sorted(set(model.starts) & set(business.starts))
-    of_model, of_business = (
-        [dict(zip(curve.starts, curve.values, strict=True))[start] for start in starts]
-        for curve in (model, business)
-    )
-    found = correlate_changes(of_model, of_business)
-    if found is None:
-        return ""
-    names = f"{model.title} and {business.title}"
-    if found.p_value > 0.05:
-        return (
-            f"Over {found.n} windows {names} have not moved together by more than chance "
-            f"(lags 0 to {found.most}, p = {found.p_value:.2f})."
-        )
-    way = "together" if found.correlation > 0 else "against each other"
-    lag = f", the business {counted(found.lag, 'window')} later" if found.lag else ""
-    return (
-        f"This is a hint, not a proof: over {found.n} windows {names} moved {way}{lag} "
-        f"(correlation of their changes {found.correlation:.2f}, p = {found.p_value:.3f} over "
-        f"lags 0 to {found.most})."
-    )

@@ -7,7 +7,9 @@ hashes; every text that may come from data is escaped, and no data is in a scrip
 from __future__ import annotations
 
 import base64
+import datetime as dt
 import hashlib
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
@@ -21,6 +23,33 @@ _ASSETS = files("mlmon_dagster.report") / "assets"
 SCRIPTS = ("uplot/uPlot.iife.min.js", "pages.js")
 RELOAD = "reload.js"
 STYLES = ("uplot/uPlot.min.css", "pages.css")
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a served page leads.
+
+    Attributes:
+        home: Address of the overview; empty in a file, which leads nowhere.
+    """
+
+    home: str = ""
+
+    def alert(self, model: str, fingerprint: str) -> str:
+        """Return the address of an alert's page; empty in a file."""
+        return f"{self.model(model)}/alerts/{fingerprint}" if self.home else ""
+
+    def model(self, name: str) -> str:
+        """Return the address of a model's page; empty in a file."""
+        return f"{self.home.rstrip('/')}/m/{name}" if self.home else ""
+
+
+NOWHERE = Places()
+
+
+def moment_text(now: dt.datetime) -> str:
+    """Write a moment in UTC, to the minute."""
+    return now.astimezone(dt.UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def render(template: str, **context: object) -> str:

@@ -1,103 +1,49 @@
-"""One picture: a metric over windows, with its uncertainty, what it is held against, and alerts."""
+"""Pictures by matplotlib: a metric over windows, and what windows and slices add to a change.
+
+It takes long to load, so this module is imported where a picture is drawn.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
+from matplotlib.figure import Figure
+from PIL import Image
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+from mlmon_dagster.monitors.wording import named
+from mlmon_dagster.report.charts import Curve, windows_named
+from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.trace.explain import Explained
+from mlmon_dagster.trace.sentences import signed, value
 
 INK, SOFT, GRID = "#1f2933", "#66737f", "#e4e8ec"
 LINE, BASELINE, LIMIT, ALERT = "#2563a8", "#5b6670", "#c2410c", "#dc2626"
 WIDTH, HEIGHT, DPI = 9.0, 2.6, 110
 _COLOURS = 64
 _DOTS = 60  # with more windows than this, single ones are no longer marked
+_MOST_KEYS, _MOST_VALUES = 2, 10
 
 
-@dataclass(frozen=True)
-class Episode:
-    """One firing of an alert, to be shaded: ``end`` is exclusive, None while it lasts."""
+class Picture(Figure):
+    """A figure that a notebook shows, though it is not of pyplot, whose figures are global.
 
-    start: dt.datetime
-    end: dt.datetime | None
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something that happened to a model.
-
-    Attributes:
-        at: The start of the first window that it is about, or when it happened.
-        mark: A word for it, which stands at its line in charts.
-        text: What happened.
-        author: Who did it; of files, where it was seen.
+    Reports are made in threads too, and pyplot is for one thread. Where nobody imported pyplot, a
+    notebook writes of a figure only how large it is.
     """
 
-    at: dt.datetime
-    mark: str
-    text: str
-    author: str = ""
-
-
-@dataclass(frozen=True)
-class Beside:
-    """Another line of the same number: the truth over an estimate, a judge over people and it.
-
-    Attributes:
-        name: What it is.
-        own_name: What the line beneath is.
-        values: One per window, NaN where there is none.
-    """
-
-    name: str
-    own_name: str
-    values: Sequence[float]
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A metric over windows.
-
-    Attributes:
-        title: Above the picture.
-        starts: Starts of the windows, UTC, ascending.
-        values: One per window; NaN leaves a gap.
-        lower: Lower ends of the 95 % intervals; empty if there are none.
-        upper: Upper ends.
-        end: End of the last window.
-        zone: Time zone of the axis.
-        baseline: The baseline's value, None if it has none.
-        limit: Threshold of the monitor, None if there is none.
-        episodes: Alerts to shade.
-        is_share: Whether values are shares, so that the axis ends at 0 and 1 at most.
-        failing: Which windows failed, one per window; empty marks none.
-        events: What happened meanwhile, to be marked.
-        beside: A second line over this one; None draws none.
-    """
-
-    title: str
-    starts: Sequence[dt.datetime]
-    values: Sequence[float]
-    end: dt.datetime
-    lower: Sequence[float] = ()
-    upper: Sequence[float] = ()
-    zone: str = "UTC"
-    baseline: float | None = None
-    limit: float | None = None
-    episodes: Sequence[Episode] = ()
-    is_share: bool = False
-    failing: Sequence[bool] = ()
-    beside: Beside | None = None
-    events: Sequence[Event] = ()
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png")
+        return buffer.getvalue()
 
 
 def draw(*curves: Curve) -> bytes:
@@ -107,8 +53,6 @@ def draw(*curves: Curve) -> bytes:
     episodes red shades, and windows that failed red dots. What an estimate is of is a dark line
     over it. Without any finite value the picture says so.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
     canvas = FigureCanvasAgg(draw_figure(*curves))
     canvas.draw()  # type: ignore[no-untyped-call]  # as are its canvases
     return _compressed(canvas)
@@ -116,8 +60,6 @@ def draw(*curves: Curve) -> bytes:
 
 def draw_figure(*curves: Curve) -> Figure:
     """Return the figure that `draw` makes a picture of."""
-    from mlmon_dagster.report.picture import Picture
-
     size = (WIDTH, HEIGHT * len(curves))
     figure = Picture(figsize=size, dpi=DPI, layout="constrained", facecolor="white")
     for row, curve in enumerate(map(_reachable, curves), start=1):
@@ -142,8 +84,6 @@ def _reachable(curve: Curve) -> Curve:
 
 def _compressed(canvas: FigureCanvasAgg) -> bytes:
     """Encode with few colours: a third of the size, since reports hold many pictures."""
-    from PIL import Image
-
     pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
     picture = Image.fromarray(pixels).convert("RGB")
     buffer = io.BytesIO()
@@ -215,15 +155,15 @@ def _references(axes: Axes, curve: Curve) -> None:
         (curve.baseline, "baseline", BASELINE, "--"),
         (curve.limit, "limit", LIMIT, (0, (1, 1.5))),
     ]
-    for value, name, color, style in lines:
-        if value is None or value != value:
+    for level, name, color, style in lines:
+        if level is None or level != level:
             continue
-        axes.axhline(value, color=color, linewidth=1.1, linestyle=style)
+        axes.axhline(level, color=color, linewidth=1.1, linestyle=style)
         other = curve.limit if name == "baseline" else curve.baseline
-        is_above = other is None or other != other or value >= other
+        is_above = other is None or other != other or level >= other
         axes.annotate(
-            f"{name} {value:.3g}",
-            (1, value),
+            f"{name} {level:.3g}",
+            (1, level),
             xycoords=axes.get_yaxis_transform(),
             xytext=(5, 3 if is_above else -3),
             textcoords="offset points",
@@ -235,8 +175,6 @@ def _references(axes: Axes, curve: Curve) -> None:
 
 
 def _dates(axes: Axes, curve: Curve) -> None:
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-
     zone = ZoneInfo(curve.zone)
     # matplotlib's dates have no types
     locator = AutoDateLocator(tz=zone, minticks=4, maxticks=10)  # type: ignore[no-untyped-call]
@@ -277,6 +215,59 @@ def _middles(curve: Curve) -> list[dt.datetime]:
 
 
 def _number(moment: dt.datetime) -> float:
-    from matplotlib.dates import date2num
-
     return float(date2num(moment))  # type: ignore[no-untyped-call]
+
+
+def draw_contributions(found: Explained, zone: str) -> Figure:
+    """Draw what windows and the values of the first slice keys add to a change of a metric.
+
+    What makes the metric worse is red. The bars of a slice key add up to the change, as far as ten
+    fit; those of windows are the metric of all windows, less that without each.
+
+    Args:
+        found: What was traced.
+        zone: Time zone of the windows' names.
+    """
+    panels = [panel for panel in _panels(found, zone) if panel[1]]
+    figure = Picture(figsize=(WIDTH, 2.8 * max(len(panels), 1)), layout="constrained")
+    name = named(found.metric)
+    figure.suptitle(
+        f"{name} {value(found.then.value)} to {value(found.now.value)}: {signed(found.change)}",
+        x=0.01, ha="left", fontsize=11, color=INK, fontweight="bold",
+    )  # fmt: skip
+    for place, (title, effects) in enumerate(panels, start=1):
+        _draw_bars(figure.add_subplot(len(panels), 1, place), title, effects, found)
+    return figure
+
+
+def _panels(found: Explained, zone: str) -> list[tuple[str, Mapping[str, float]]]:
+    names = windows_named(list(found.windows["window_start"]), zone)
+    windows = dict(sorted(zip(names, found.windows["effect"].astype(float), strict=True)))
+    keys = [key for key in found.slices["slice_key"].unique() if key != ALL][:_MOST_KEYS]
+    return [
+        ("what each window adds", windows if len(windows) > 1 else {}),
+        *((f"what each {key} adds", _largest(found.effects(key))) for key in keys),
+    ]
+
+
+def _largest(effects: Mapping[str, float]) -> dict[str, float]:
+    known = {name: effect for name, effect in effects.items() if effect == effect}
+    return dict(sorted(known.items(), key=lambda item: -abs(item[1]))[:_MOST_VALUES])
+
+
+def _draw_bars(axes: Axes, title: str, effects: Mapping[str, float], found: Explained) -> None:
+    worse = 1 if found.is_worse else -1
+    sign = worse if found.change > 0 else -worse
+    colours = [ALERT if effect * sign > 0 else LINE for effect in effects.values()]
+    axes.bar(range(len(effects)), list(effects.values()), color=colours, width=0.7)
+    axes.set_title(title, loc="left", fontsize=9, color=SOFT, parse_math=False)
+    axes.set_xticks(
+        range(len(effects)), list(effects), fontsize=7, rotation=60 if len(effects) > 8 else 0,
+        parse_math=False,
+    )  # fmt: skip
+    axes.axhline(0, color=SOFT, linewidth=0.8)
+    axes.grid(axis="y", color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=SOFT, labelsize=7, length=0)
+    for side in ("top", "right", "left", "bottom"):
+        axes.spines[side].set_visible(False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -115,7 +115,7 @@ def _sides(
 
 
 def searched(
-    store: Store, spec: ModelSpec, period: tuple[dt.datetime, dt.datetime], depth: int = 3
+    store: Store, spec: ModelSpec, period: tuple[dt.datetime, dt.datetime]
 ) -> Searched | None:
     """Search the rows of some windows for slices, by all features, declared as slices or not.
 
@@ -123,7 +123,6 @@ def searched(
         store: The store.
         spec: The model.
         period: Start and end of the windows.
-        depth: Most predicates of a slice.
 
     Returns:
         None for models whose rows are not wrong one by one, see `trace.rows`.
@@ -152,7 +151,7 @@ def searched(
 
     before = _judged_rows(store, spec, baseline, _windows_of(spec, baseline), baseline.dataset)
     usual = table(*before[:2]) if before is not None and len(before[0]) else None
-    slices = search(table(rows, target), usual, depth=depth)
+    slices = search(table(rows, target), usual)
     columns = coded(rows)
     return Searched(
         tuple((predicate_of(columns, one.terms), one) for one in slices),
@@ -356,13 +355,21 @@ def newest_mature(
     """
     if states is None:
         states = window_state.load(store.state, spec.model)
-    mature = sorted(
-        start
-        for start, state in states.items()
-        if state.n_actual
-        and PERFORMANCE in state.steps
-        and state.steps[PERFORMANCE].maturity in ("mature", "closed")
-    )[-SPAN[spec.time.granularity] :]
-    if not mature:
-        return None
-    return mature[0], window_containing(spec.time, mature[-1]).end
+    return newest_period(
+        spec,
+        (
+            start
+            for start, state in states.items()
+            if state.n_actual
+            and PERFORMANCE in state.steps
+            and state.steps[PERFORMANCE].maturity in ("mature", "closed")
+        ),
+    )
+
+
+def newest_period(
+    spec: ModelSpec, starts: Iterable[dt.datetime]
+) -> tuple[dt.datetime, dt.datetime] | None:
+    """Return start and end of the newest of some windows; None without any."""
+    newest = sorted(starts)[-SPAN[spec.time.granularity] :]
+    return (newest[0], window_containing(spec.time, newest[-1]).end) if newest else None

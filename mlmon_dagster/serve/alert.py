@@ -24,9 +24,8 @@ from mlmon_dagster.monitors.wording import (
 )
 from mlmon_dagster.monitors.wording import number as written
 from mlmon_dagster.report import page
-from mlmon_dagster.report.charts import chart_of
-from mlmon_dagster.report.health import Places, moment_text
-from mlmon_dagster.report.plots import Curve, Episode
+from mlmon_dagster.report.charts import Curve, Episode, chart_of
+from mlmon_dagster.report.page import Places, moment_text
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.monitors import FAMILIES
 from mlmon_dagster.spec.names import ALL, BUSINESS, FRESHNESS, PERFORMANCE, SERVICE, TABLE

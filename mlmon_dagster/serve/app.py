@@ -34,7 +34,8 @@ from mlmon_dagster.collect.problem import Problem, json_response
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.report import page
 from mlmon_dagster.report.curves import Asked
-from mlmon_dagster.report.health import Places, health_report, moment_text
+from mlmon_dagster.report.health import health_report
+from mlmon_dagster.report.page import Places, moment_text
 from mlmon_dagster.serve.alert import alert_page
 from mlmon_dagster.serve.overview import DRAWN, PER_PAGE, RELOAD_SECONDS, Overview, tally
 from mlmon_dagster.spec import ModelSpec, window_containing

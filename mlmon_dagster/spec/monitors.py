@@ -435,13 +435,6 @@ class EstimateMonitor(Monitor):
     over: int = Field(default=7, ge=1, le=60)
 
 
-class ObjectiveCounters(Declared):
-    """Counters of the serving system in Prometheus, as PromQL selects them."""
-
-    requests: str = Field(min_length=1)
-    bad: str = Field(min_length=1)
-
-
 class Objective(Declared):
     """A promise on requests: which share of them is to be good, over which time."""
 
@@ -449,7 +442,6 @@ class Objective(Declared):
     good: str
     target: float = Field(gt=0, lt=1)
     over: Duration = dt.timedelta(days=28)
-    counters: ObjectiveCounters | None = None
 
 
 class _Limited(Declared):

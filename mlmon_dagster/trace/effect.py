@@ -25,8 +25,6 @@ from mlmon_dagster.spec.declaration import Experiment
 
 FEW_WINDOWS = 20  # below this, said to be few
 MIX_NEEDED = 0.8  # of the covariates' rows that a range must hold for its standardised mean
-BENT = 0.01  # p-value below which one slope does not do
-_RANGES = 3  # between the two knots that a bend is looked for at
 
 
 @dataclass(frozen=True)
@@ -35,12 +33,10 @@ class Scale:
 
     Attributes:
         edges: Inner ends of the ranges, ascending, (B - 1,); equal values make one range.
-        knots: Two places where the slope may change, the ends of the middle third.
         centre: About the middle of the causes; products are taken about it.
     """
 
     edges: Floats
-    knots: Floats
     centre: float
 
 
@@ -59,8 +55,7 @@ def scale_of(causes: ArrayLike) -> Scale | None:
         return None
     edges = np.unique(np.quantile(known, np.arange(0.1, 0.95, 0.1)))
     edges = edges[edges > known.min()]
-    knots = np.quantile(known, [1 / 3, 2 / 3])
-    return Scale(edges, knots, float(np.median(known)))
+    return Scale(edges, float(np.median(known)))
 
 
 @dataclass(frozen=True)
@@ -68,8 +63,7 @@ class WindowSums:
     """What one window's rows add up to.
 
     Attributes:
-        within: Products of the cause, its excess over both knots, and the outcome, each less its
-            mean in the row's cell, (4, 4).
+        within: Products of the cause and the outcome, each less its mean in the row's cell, (2, 2).
         moments: Rows with a cause and an outcome; sums of cause and outcome about (centre, 0); of
             the squared cause; of cause times outcome, (5,).
         counts: Such rows by cell and range, (C, B).
@@ -108,14 +102,14 @@ def window_sums(
     lost = has_outcome & ~np.isfinite(d)
     lost_sum = float(y[lost].sum())
     d, y, c = d[known], y[known], c[known]
-    x = np.column_stack([d - scale.centre, *(np.maximum(d - knot, 0.0) for knot in scale.knots), y])
+    moved = d - scale.centre
+    x = np.column_stack([moved, y])
     rows = np.bincount(c, minlength=cells)
     totals = np.column_stack([_added(c, column, cells) for column in x.T])
     means = totals / np.maximum(rows, 1)[:, None]
     inside = x - means[c]
     size = len(scale.edges) + 1
     place = c * size + np.searchsorted(scale.edges, d, side="right")
-    moved = x[:, 0]
     return WindowSums(
         inside.T @ inside,
         np.array([len(y), moved.sum(), y.sum(), moved @ moved, moved @ y]),
@@ -156,9 +150,6 @@ class Effect:
         slope: Change of the outcome per unit of the cause, within cells and windows.
         relative: That as a share of the mean outcome; NaN if the mean is 0.
         unadjusted: The slope over all rows, whatever their cell and window.
-        bend: p-value of the hypothesis that one slope does for all ranges; NaN if too few windows.
-        pieces: Slope below, between and above the knots.
-        knots: Where the pieces meet.
         ranges: One row per range of the cause: ``low``, ``high`` (infinite at the ends), ``n``,
             ``mean``, and ``adjusted``, ``lower``, ``upper``: the mean that the range would have
             with all rows' covariates, NaN where it has too little of their mix; ``mix``, the share
@@ -173,25 +164,10 @@ class Effect:
     slope: Estimate
     relative: Estimate
     unadjusted: Estimate
-    bend: float
-    pieces: tuple[Estimate, ...]
-    knots: tuple[float, float]
     ranges: pd.DataFrame
     alone: int
     missing: int
     missing_mean: float
-
-    @property
-    def is_bent(self) -> bool:
-        """Whether one slope would mislead: the pieces differ for sure, and by more than the slope.
-
-        With a million rows any line bends for sure; it misleads where a piece has another sign, or
-        is twice as steep as another one.
-        """
-        found = [piece.value for piece in self.pieces if np.isfinite(piece.value)]
-        if not (self.bend < BENT and len(found) > 1):
-            return False
-        return max(found) - min(found) > abs(self.slope.value)
 
 
 def effect_of(sums: Sequence[WindowSums], scale: Scale) -> Effect | None:
@@ -200,8 +176,7 @@ def effect_of(sums: Sequence[WindowSums], scale: Scale) -> Effect | None:
     The slope is that of a regression with a fixed effect for each cell of each window (Frisch and
     Waugh, 1933: the means are taken off first); its error is Liang and Zeger's (1986) with the
     windows as clusters and the factor G / (G - 1), Student's t with G - 1 degrees. The ranges are
-    standardised directly: the mean of the cells' means, weighted by all rows. A bend is tested by
-    Hotelling's T squared of what both knots add.
+    standardised directly: the mean of the cells' means, weighted by all rows.
 
     Args:
         sums: Of the windows.
@@ -219,13 +194,12 @@ def effect_of(sums: Sequence[WindowSums], scale: Scale) -> Effect | None:
         return None
     moments = np.stack([one.moments for one in used])
     n, mean = float(moments[:, 0].sum()), moments[:, 2].sum() / moments[:, 0].sum()
-    b = whole[0, 3] / whole[0, 0]
-    of_slope = (products[:, 0, 3] - b * products[:, 0, 0]) / whole[0, 0]
+    b = whole[0, 1] / whole[0, 0]
+    of_slope = (products[:, 0, 1] - b * products[:, 0, 0]) / whole[0, 0]
     of_mean = (moments[:, 2] - mean * moments[:, 0]) / n
     with np.errstate(invalid="ignore", divide="ignore"):
         share = np.where(mean != 0, b / mean, np.nan)
         of_share = of_slope / mean - b * of_mean / mean**2
-    bend, pieces = _pieces(products)
     missing = sum(one.missing for one in sums)
     return Effect(
         int(n),
@@ -234,9 +208,6 @@ def effect_of(sums: Sequence[WindowSums], scale: Scale) -> Effect | None:
         _estimate(b, of_slope),
         _estimate(float(share), of_share if mean != 0 else np.full(len(used), np.nan)),
         _plain(moments),
-        bend,
-        pieces,
-        (float(scale.knots[0]), float(scale.knots[1])),
         _ranges(used, scale),
         sum(one.alone for one in used),
         missing,
@@ -266,26 +237,6 @@ def _plain(moments: Floats) -> Estimate:
     cross = crosses - middle * ys - level * ds + size * middle * level
     square = squares - 2 * middle * ds + size * middle**2
     return _estimate(float(b), (cross - b * square) / spread)
-
-
-def _pieces(products: Floats) -> tuple[float, tuple[Estimate, ...]]:
-    """Return the p-value of a bend, and the slope in each of the three pieces."""
-    whole, g = products.sum(axis=0), len(products)
-    unsure = Estimate(np.nan, np.nan, np.nan)
-    if np.linalg.cond(whole[:3, :3]) > 1e12:
-        return np.nan, (unsure,) * _RANGES
-    inverse = np.linalg.inv(whole[:3, :3])
-    beta = inverse @ whole[:3, 3]
-    influences = (products[:, :3, 3] - products[:, :3, :3] @ beta) @ inverse
-    steps = np.tril(np.ones((_RANGES, _RANGES)))  # the slope of a piece adds up what knots add
-    pieces = tuple(_estimate(float(row @ beta), influences @ row) for row in steps)
-    if g < FEWEST_WINDOWS:
-        return np.nan, pieces
-    extra, of_extra = beta[1:], influences[:, 1:]
-    variance = g / (g - 1) * of_extra.T @ of_extra
-    wald = float(extra @ np.linalg.solve(variance, extra)) if np.linalg.det(variance) > 0 else 0.0
-    q = len(extra)
-    return float(special.fdtrc(q, g - q, wald * (g - q) / (q * (g - 1)))), pieces
 
 
 def _ranges(sums: Sequence[WindowSums], scale: Scale) -> pd.DataFrame:
@@ -459,20 +410,6 @@ def describe_effect(
     reversed_ = _reversed(found, names)
     if reversed_:
         lines.append(reversed_)
-    if found.is_bent:
-        pieces = [
-            f"{_signed(per * piece.value)} {where}"
-            for piece, where in zip(
-                found.pieces,
-                (
-                    f"up to {found.knots[0]:.4g}",
-                    f"from there to {found.knots[1]:.4g}",
-                    "above",
-                ),
-                strict=True,
-            )
-        ]
-        lines.append(f"It is no straight line (p {found.bend:.2g}): {', '.join(pieces)}.")
     plain = found.unadjusted
     if np.isfinite(plain.value) and not found.slope.lower <= plain.value <= found.slope.upper:
         lines.append(

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import special
 
 from mlmon_dagster.metrics import Floats, Ints
-from mlmon_dagster.metrics.binnings import label_counts, score_midpoints
+from mlmon_dagster.metrics.binnings import label_counts, lowest_scores, score_midpoints
 from mlmon_dagster.metrics.intervals import rate
 from mlmon_dagster.metrics.performance.weighted_back import DECIDED
 from mlmon_dagster.metrics.rectified import METHOD
@@ -19,27 +18,9 @@ from mlmon_dagster.profiles.measures import measure
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.metric_registry import info_of, is_higher_better, is_loss
 from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.trace import splits
 from mlmon_dagster.trace.slices import by_window, compare_slices
-from mlmon_dagster.trace.splits import (
-    DECISIONS,
-    NO_OVERLAP,
-    PLAYERS,
-    Rates,
-    Split,
-    Threshold,
-    area_effects,
-    area_of,
-    better_threshold,
-    decision_effects,
-    measured,
-    rates_of,
-    ratio_parts,
-    score_effects,
-    score_groups,
-    told_apart,
-    value_of,
-    window_effects,
-)
+from mlmon_dagster.trace.splits import Rates, Split, Threshold, rates_of, ratio_parts
 
 Profiles = Mapping[str, ColumnStatistics]
 AREA = "roc_auc"
@@ -48,7 +29,6 @@ _PAIR_GROUPS = 256  # of scores, for pairs of slices; their area is within .0001
 _MOST_VALUES = 30  # of a slice key; the others are put together
 OTHERS = "(all others)"
 _BY_THRESHOLD = 0.98  # share of the rows above the lowest one decided positive that are, too
-PARTS = ("mix", "same", "cross")
 _FEW_DAYS = 3
 
 
@@ -114,8 +94,6 @@ class Explained:
             has too few of them. p_value: Chance of so large a change without any.
         slices: Rows of `compare_slices`, of this metric.
         values: Slice key -> effect of each of its values (ROC AUC alone, over pairs of slices).
-        pairs: Slice key -> the same in three parts: what the mix did, the pairs inside of the
-            value, and its pairs with other values: ``mix/JFK``, ``same/JFK``, ``cross/JFK``.
         decisions: Metric of decisions -> what became of it.
         scores: Of a binary model with a score.
         windows: Of the first side: window_start, n, and ``effect``, what the window adds to the
@@ -134,7 +112,6 @@ class Explained:
     p_value: float
     slices: pd.DataFrame
     values: Mapping[str, Split]
-    pairs: Mapping[str, Mapping[str, float]]
     decisions: Mapping[str, Decided]
     scores: Scores | None
     windows: pd.DataFrame
@@ -145,7 +122,7 @@ class Explained:
     def effects(self, key: str) -> dict[str, float]:
         """Return what each value of a slice key adds to the change; NaN where nobody knows."""
         if (split := self.values.get(key)) is not None:
-            return dict(zip(split.parts, split.effects.tolist(), strict=True))
+            return split.named
         mine = self.slices[self.slices["slice_key"] == key]
         return dict(zip(mine["slice_value"], mine["effect"].astype(float), strict=True))
 
@@ -154,7 +131,7 @@ class Explained:
         """Whether the change is for the worse; any is, of what is neither good nor bad."""
         if is_higher_better(self.metric) is None:
             return self.change != 0
-        return self.change > 0 if _higher_is_worse(self.metric) else self.change < 0
+        return self.change > 0 if is_loss(self.metric) else self.change < 0
 
 
 def explain(
@@ -184,21 +161,16 @@ def explain(
         return None
     one, other = by_window(now), by_window(then)
     windows, without = _windows(spec, metric, one)
-    values, pairs = _pairs(spec, one, other) if metric == AREA else ({}, {})
+    sizes = whole[["n", "n_windows", "n_baseline", "n_baseline_windows"]].astype(int).tolist()
     return Explained(
         metric,
-        Side(float(whole["value"]), int(whole["n"]), int(whole["n_windows"])),
-        Side(
-            float(whole["baseline_value"]),
-            int(whole["n_baseline"]),
-            int(whole["n_baseline_windows"]),
-        ),
+        Side(float(whole["value"]), *sizes[:2]),
+        Side(float(whole["baseline_value"]), *sizes[2:]),
         float(whole["change"]),
         float(whole["change_upper"] - whole["change_lower"]) / 2,
         float(whole["p_value"]),
         frame,
-        values,
-        pairs,
+        _pairs(spec, one, other) if metric == AREA else {},
         _decisions(spec, metric, one, other),
         _scores(one, other),
         windows,
@@ -242,9 +214,9 @@ def _table(profiles: Profiles) -> Floats | None:
 
 
 def _metrics_of_decisions(spec: ModelSpec) -> dict[str, Rates]:
-    found = dict(DECISIONS)
+    found = dict(splits.DECISIONS)
     if spec.costs is not None:
-        found["expected_value"] = value_of(**spec.costs.model_dump())
+        found["expected_value"] = splits.value_of(**spec.costs.model_dump())
     return found
 
 
@@ -254,7 +226,7 @@ def _counted(
     """Return counts of whole windows, and the function that gives the metric of their sums."""
     if metric == AREA:
         scores = _labels(profiles, "score", "score")
-        return None if scores is None else (scores, area_of)
+        return None if scores is None else (scores, splits.area_of)
     of_decisions = _metrics_of_decisions(spec).get(metric)
     if of_decisions is not None and (table := _table(profiles)) is not None:
         return table, lambda counts: of_decisions(rates_of(counts))
@@ -280,18 +252,14 @@ def _windows(spec: ModelSpec, metric: str, profiles: Profiles) -> tuple[pd.DataF
         {
             "window_start": starts.reset_index(drop=True),
             "n": counts.reshape(len(counts), -1).sum(axis=1) if counts.ndim > 2 else counts[:, 1],
-            "effect": window_effects(value, counts),
+            "effect": splits.window_effects(value, counts),
             "place": np.arange(len(counts)),
         }
     )
-    ordered = frame.sort_values("effect", ascending=not _higher_is_worse(metric))
+    ordered = frame.sort_values("effect", ascending=not is_loss(metric))
     worst = ordered["place"].to_numpy()[:_FEW_DAYS]
     rest = np.delete(counts, worst, axis=0).sum(axis=0)
     return ordered.drop(columns="place").reset_index(drop=True), float(value(rest))
-
-
-def _higher_is_worse(metric: str) -> bool:
-    return is_loss(metric)
 
 
 # --- splits
@@ -306,7 +274,7 @@ def _decisions(spec: ModelSpec, metric: str, now: Profiles, then: Profiles) -> d
     rates, rates_then = (tuple(rates_of(side.sum(axis=0)).tolist()) for side in (one, other))
     return {
         name: Decided(
-            measured(decision_effects(known[name]), one, other, PLAYERS),
+            splits.measured(splits.decision_effects(known[name]), one, other, splits.PLAYERS),
             rates,
             rates_then,
             _threshold(known[name], now),
@@ -329,10 +297,8 @@ def _threshold(metric: Rates, profiles: Profiles) -> Threshold | None:
     first = int(np.flatnonzero(positive)[0])
     if positive.sum() < _BY_THRESHOLD * every[first:].sum():
         return None
-    bins = len(every)
-    binning = scores.binning
-    low = binning.low + (binning.high - binning.low) / bins * np.arange(bins)
-    return better_threshold(metric, counts, special.expit(low), float(special.expit(low[first])))
+    low = lowest_scores(scores.binning)
+    return splits.better_threshold(metric, counts, low, float(low[first]))
 
 
 def _scores(now: Profiles, then: Profiles) -> Scores | None:
@@ -342,11 +308,11 @@ def _scores(now: Profiles, then: Profiles) -> Scores | None:
     rows, rows0 = one.sum(axis=(0, 1)), other.sum(axis=(0, 1))
     if not (rows.sum() and rows0.sum()):
         return None
-    apart = told_apart(rows, rows0)
+    apart = splits.told_apart(rows, rows0)
     split = None
-    if apart < NO_OVERLAP:
-        effects = score_effects(score_groups(rows, rows0))
-        split = measured(effects, one, other, (LAW, MEANING))
+    if apart < splits.NO_OVERLAP:
+        effects = splits.score_effects(splits.score_groups(rows, rows0))
+        split = splits.measured(effects, one, other, (LAW, MEANING))
     middles = score_midpoints(now["score"].binning)
     return Scores(
         split,
@@ -358,32 +324,19 @@ def _scores(now: Profiles, then: Profiles) -> Scores | None:
     )
 
 
-def _pairs(
-    spec: ModelSpec, now: Profiles, then: Profiles
-) -> tuple[dict[str, Split], dict[str, dict[str, float]]]:
-    """Split the change of ROC AUC by each declared slice key: of each value, and in parts."""
-    whole: dict[str, Split] = {}
-    parts: dict[str, dict[str, float]] = {}
+def _pairs(spec: ModelSpec, now: Profiles, then: Profiles) -> dict[str, Split]:
+    """Split the change of ROC AUC over the values of each declared slice key."""
+    found: dict[str, Split] = {}
     for key in [",".join(names) for names in spec.slices]:
         values = _values(key, now["score"], then["score"])
         if len(values) < 2:
             continue
         one, other = (_by_value(key, values, side["score"]) for side in (now, then))
-        starts = score_groups(one.sum(axis=(0, 1, 2)), other.sum(axis=(0, 1, 2)), _PAIR_GROUPS)
+        rows, rows0 = (side.sum(axis=(0, 1, 2)) for side in (one, other))
+        starts = splits.score_groups(rows, rows0, _PAIR_GROUPS)
         one, other = (np.add.reduceat(side, starts, axis=-1) for side in (one, other))
-        whole[key] = measured(_of_values, one, other, values)
-        names = [f"{part}/{value}" for part in PARTS for value in values]
-        effects = area_effects(one.sum(axis=0), other.sum(axis=0))
-        parts[key] = dict(zip(names, effects.tolist(), strict=True))
-    return whole, parts
-
-
-def _of_values(now: Floats, then: Floats) -> Floats:
-    """Return what each slice value adds to the change of ROC AUC, (..., S)."""
-    found = area_effects(now, then)
-    in_parts = found.reshape(*found.shape[:-1], len(PARTS), found.shape[-1] // len(PARTS))
-    whole: Floats = in_parts.sum(axis=-2)
-    return whole
+        found[key] = splits.measured(splits.area_effects, one, other, values)
+    return found
 
 
 def _values(key: str, now: ColumnStatistics, then: ColumnStatistics) -> list[str]:

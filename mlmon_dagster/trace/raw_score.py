@@ -98,18 +98,19 @@ def explain_score(spec: ModelSpec, now: Profiles, then: Profiles) -> RawScore | 
     parts = {name: signed_of(name) for name in spec.logged_features}
     if BASE in one and BASE in other:
         parts[BASE_VALUE] = BASE
-    sums = [_sums(side, [*parts.values(), f"{RAW}{link}"]) for side in (one, other)]
+    sums = [_sums(side, [f"{RAW}{link}", *parts.values()]) for side in (one, other)]
     n, n_then = (int(side[:, -1].sum()) for side in sums)
     if not n or not n_then:
         return None
-    means = [side[:, -2].sum() / size for side, size in zip(sums, (n, n_then), strict=True)]
+    means = [side[:, 0].sum() / size for side, size in zip(sums, (n, n_then), strict=True)]
     problem: Literal["", "not_additive", "other_explainer"] = ""
     if off > MOSTLY:
         problem = "not_additive"
     elif not _is_of_one_explainer(one, other):
         problem = "other_explainer"
-    one_side, other_side = map(_without_score, sums)
-    split = _NOTHING if problem else measured(_effects, one_side, other_side, list(parts))
+    split = _NOTHING
+    if not problem:
+        split = measured(_effects, sums[0][:, 1:], sums[1][:, 1:], list(parts))
     return RawScore(
         _name(spec, link), float(means[0]), float(means[1]), n, n_then, split, off, problem
     )
@@ -122,28 +123,18 @@ def _whole(profiles: Profiles) -> dict[str, ColumnStatistics]:
 
 def _sums(side: Profiles, columns: list[str]) -> Floats:
     """Return the sums of columns and, last, the explained rows of each window, (W, columns + 1)."""
-    found = [side[name].total + side[name].binning.centre * _rows(side[name]) for name in columns]
-    return np.column_stack([*found, _rows(side[columns[-1]])])
-
-
-def _rows(stats: ColumnStatistics) -> Floats:
-    rows: Floats = stats.counts.sum(axis=1).astype(np.float64)
-    return rows
-
-
-def _without_score(sums: Floats) -> Floats:
-    return np.delete(sums, -2, axis=1)
+    rows = {name: side[name].counts.sum(axis=1).astype(np.float64) for name in columns}
+    found = [side[name].total + side[name].binning.centre * rows[name] for name in columns]
+    return np.column_stack([*found, rows[columns[0]]])
 
 
 def _effects(now: Floats, then: Floats) -> Floats:
     """Return the changes of means of sums and, last, rows, (..., P + 1)."""
-    found: Floats = rate(now[..., :-1], _last(now)) - rate(then[..., :-1], _last(then))
-    return found
+    return _means(now) - _means(then)
 
 
-def _last(sums: Floats) -> Floats:
-    rows: Floats = np.broadcast_to(sums[..., -1:], sums[..., :-1].shape)
-    return rows
+def _means(sums: Floats) -> Floats:
+    return rate(*np.broadcast_arrays(sums[..., :-1], sums[..., -1:]))
 
 
 def _is_of_one_explainer(one: Profiles, other: Profiles) -> bool:

@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlmon_dagster.metrics import Floats, Ints
-from mlmon_dagster.metrics.binnings import label_counts, round_edges
+from mlmon_dagster.metrics.binnings import label_counts, lowest_scores, round_edges
 from mlmon_dagster.metrics.statistics import (
     Binning,
     ColumnStatistics,
@@ -104,7 +104,8 @@ def _of_scores(
     stats = _pooled(baseline["score"])
     known = label_counts(stats.counts)[0, :, 1:].sum(axis=1)
     starts = score_groups(known, known, _GROUPS)
-    place = np.searchsorted(_lower_ends(stats.binning, starts)[1:], rows["score"], side="right")
+    ends = lowest_scores(stats.binning)[starts[1:]]
+    place = np.searchsorted(ends, rows["score"], side="right")
     if spec.columns.prediction is not None:
         wrong = (rows["prediction"].astype(float) != rows["actual"].astype(float)).astype(float)
         return _beyond(wrong, place * 2 + (rows["prediction"].to_numpy(np.float64) == 1)), WRONG
@@ -117,14 +118,6 @@ def _beyond(error: pd.Series[float], kind: Ints) -> pd.Series[float]:
     known: pd.Series[int] = pd.Series(kind, error.index)
     usual: pd.Series[float] = error.groupby(known).transform("mean")
     return error - usual
-
-
-def _lower_ends(binning: Binning, starts: np.ndarray) -> Floats:
-    """Return the smallest score of each group of bins."""
-    bins = binning.size // 3
-    step = (binning.high - binning.low) / bins
-    ends: Floats = 1 / (1 + np.exp(-(binning.low + step * starts)))
-    return ends
 
 
 def _of_classes(rows: pd.DataFrame, baseline: Profiles) -> tuple[pd.Series[float], str] | None:
@@ -194,7 +187,13 @@ def _ranges(name: str, values: pd.Series, binning: Binning) -> tuple[Ints, list[
     for low, high in zip([None, *edges.tolist()], [*edges.tolist(), None], strict=True):
         ends = [Comparison(name, signs[0], low)] if low is not None else []
         ends += [Comparison(name, signs[1], high)] if high is not None else []
-        means.append(ends[0] if len(ends) == 1 else Every(tuple(ends)) if ends else _any(name))
+        means.append(
+            ends[0]
+            if len(ends) == 1
+            else Every(tuple(ends))
+            if ends
+            else NullTest(name, negated=True)
+        )
     return found, means
 
 
@@ -205,10 +204,6 @@ def _between(low: float, high: float) -> float:
             if low < (number := float(f"{end:.{digits}g}")) <= high:
                 return number
     return high
-
-
-def _any(name: str) -> Predicate:
-    return NullTest(name, negated=True)
 
 
 def _some(edges: Floats, most: int) -> Floats:
@@ -230,7 +225,7 @@ def _names(name: str, values: pd.Series, binning: Binning) -> tuple[Ints, list[P
     place = {value: i for i, value in enumerate(own)}
     found = np.asarray(values.map(place).fillna(len(own)), np.int64)
     means: list[Predicate] = [Comparison(name, "=", value) for value in own]
-    means.append(Not(Membership(name, tuple(own))) if own else _any(name))
+    means.append(Not(Membership(name, tuple(own))) if own else NullTest(name, negated=True))
     return found, means
 
 

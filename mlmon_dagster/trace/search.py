@@ -95,44 +95,32 @@ class Rows(NamedTuple):
         return Rows(self.codes[chosen], self.target[chosen], self.windows[chosen])
 
 
-def search(rows: Rows, baseline: Rows | None = None, *, depth: int = 3) -> list[Found]:
+def search(rows: Rows, baseline: Rows | None = None) -> list[Found]:
     """Find slices whose rows have a higher target than all others, and than in the baseline.
 
     Args:
         rows: Where to search.
         baseline: Rows with the same columns and codes; without them no slice is known.
-        depth: Most predicates of a slice, 1 to 3.
 
     Returns:
         The slices that one half proposes and the other confirms, the surest first. None where
         a half has fewer than `FEWEST_WINDOWS` windows, or nothing stands out.
-
-    Raises:
-        ValueError: If the arrays do not go together, or `depth` is none of 1 to 3.
     """
-    mine = _checked(rows)
-    before = mine.of(np.zeros(len(mine.target), bool)) if baseline is None else _checked(baseline)
-    if mine.codes.shape[1] != before.codes.shape[1]:
-        raise ValueError("the baseline has other columns")
-    if depth not in (1, 2, 3):
-        raise ValueError(f"depth is 1 to 3, not {depth}")
+    mine = _centred(rows)
+    before = mine.of(np.zeros(len(mine.target), bool)) if baseline is None else _centred(baseline)
     first = halves(mine.windows)
     if min(_count(mine.windows[half]) for half in (first, ~first)) < FEWEST_WINDOWS:
         return []
     sure: list[tuple[Found, Flags]] = []
     for explored in (first, ~first):
-        picks = explore(mine.of(explored), depth)
+        picks = explore(mine.of(explored))
         sure += [(one, ~explored) for one in confirm(mine.of(~explored), before, picks)]
     return _kept(mine, before, sure)
 
 
-def _checked(rows: Rows) -> Rows:
-    codes, target = np.asarray(rows.codes, np.uint8), np.asarray(rows.target, np.float64)
-    windows = np.asarray(rows.windows)
-    if codes.ndim != 2 or not len(codes) == len(target) == len(windows):
-        raise ValueError(f"codes {codes.shape}, target {target.shape}, windows {windows.shape}")
-    places: Ints = np.unique(windows, return_inverse=True)[1]
-    return Rows(codes, target - target.mean() if len(target) else target, places)
+def _centred(rows: Rows) -> Rows:
+    target = rows.target - rows.target.mean() if len(rows.target) else rows.target
+    return rows._replace(target=target, windows=np.unique(rows.windows, return_inverse=True)[1])
 
 
 def _count(windows: Ints) -> int:
@@ -195,12 +183,11 @@ def members(codes: Codes, terms: Terms) -> Flags:
 # --- exploring
 
 
-def explore(rows: Rows, depth: int = 3) -> list[Terms]:
+def explore(rows: Rows) -> list[Terms]:
     """Pick slices that stand out, each after the excess of those before was taken away.
 
     Args:
         rows: Of one half.
-        depth: Most predicates of a slice.
 
     Returns:
         At most `PICKS`, in the order of picking.
@@ -212,7 +199,7 @@ def explore(rows: Rows, depth: int = 3) -> list[Terms]:
         some = order[:: -(-len(target) // _MOST_EXPLORED)]
         codes, target, windows = codes[some], target[some], windows[some]
     target = target - target.mean()
-    candidates = _candidates(codes, target, depth)
+    candidates = _candidates(codes, target)
     if not candidates:
         return []
     held = [np.flatnonzero(members(codes, terms)) for terms in candidates]
@@ -266,7 +253,7 @@ def _between_windows(sums: Floats, counts: Floats, every: Floats, by_rows: Float
     return found
 
 
-def _candidates(codes: Codes, target: Floats, depth: int) -> list[Terms]:
+def _candidates(codes: Codes, target: Floats) -> list[Terms]:
     """Return the slices that stand out most by their rows, as if those were independent."""
     least = max(_FEWEST_ROWS, round(_LEAST_SHARE * len(target)))
     spread = float(target.std())
@@ -274,7 +261,7 @@ def _candidates(codes: Codes, target: Floats, depth: int) -> list[Terms]:
         return []
     best: list[tuple[Floats, list[Terms]]] = []
     kept, threshold = 0, _STANDS_OUT
-    for columns, cells, shape in _cells(codes, depth):
+    for columns, cells, shape in _cells(codes):
         n = np.bincount(cells)
         large = np.flatnonzero(n >= least)
         if not len(large):
@@ -303,19 +290,15 @@ def _best(parts: Sequence[tuple[Floats, list[Terms]]]) -> list[tuple[Floats, lis
     return [(z[order], [terms[i] for i in order])]
 
 
-def _cells(codes: Codes, depth: int) -> Iterator[tuple[tuple[int, ...], Ints, tuple[int, ...]]]:
+def _cells(codes: Codes) -> Iterator[tuple[tuple[int, ...], Ints, tuple[int, ...]]]:
     """Yield columns, the cell of each row among all their values, and the number of values each."""
     sizes = [int(column.max(initial=0)) + 1 for column in codes.T]
     wide = [column.astype(np.int64) for column in codes.T]
     for i, size in enumerate(sizes):
         yield (i,), wide[i], (size,)
-    if depth < 2:
-        return
     for i, j in combinations(range(len(sizes)), 2):
         pair = wide[i] * sizes[j] + wide[j]
         yield (i, j), pair, (sizes[i], sizes[j])
-        if depth < 3:
-            continue
         for k in range(j + 1, len(sizes)):
             yield (i, j, k), pair * sizes[k] + wide[k], (sizes[i], sizes[j], sizes[k])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
 import pandas as pd
@@ -64,7 +64,7 @@ def describe_trace(
         *_of_weighing(found),
         *_of_chance(found),
         *_of_inversion(found),
-        *_of_windows(spec, found, then),
+        *filter(None, [_few_windows(spec, found, then)[1]]),
         *_of_scores(found),
         *([describe_score(raw_score)] if raw_score else ()),
         *_of_decisions(found),
@@ -83,16 +83,14 @@ def describe_score(found: RawScore) -> str:
         f"{_capital(found.name)} {moved} by {value(abs(found.change))}, "
         f"from {value(found.then)} to {value(found.now)}"
     )
-    if found.problem == "other_explainer":
-        return (
-            f"{text}; the two sides' SHAP values are of different explainers, so it is not split."
+    if found.problem:
+        why = (
+            "the two sides' SHAP values are of different explainers"
+            if found.problem == "other_explainer"
+            else f"SHAP values of {found.off:.0%} of the rows do not add up to the score"
         )
-    if found.problem == "not_additive":
-        return (
-            f"{text}; SHAP values of {found.off:.0%} of the rows do not add up to the score, so it "
-            "is not split."
-        )
-    effects = dict(zip(found.split.parts, found.split.effects.tolist(), strict=True))
+        return f"{text}; {why}, so it is not split."
+    effects = found.split.named
     largest = sorted(effects, key=lambda name: -abs(effects[name]))[:_LISTED]
     left = sum(effect for name, effect in effects.items() if name not in largest)
     others = len(effects) - len(largest)
@@ -190,13 +188,6 @@ def _of_inversion(found: Explained) -> Iterator[str]:
     yield f"High scores come true less often than low ones: {which} look inverted."
 
 
-def _of_windows(spec: ModelSpec, found: Explained, then: str) -> Iterator[str]:
-    """Say whether a few windows did it."""
-    _, text = _few_windows(spec, found, then)
-    if text:
-        yield text
-
-
 def _few_windows(
     spec: ModelSpec, found: Explained, then: str
 ) -> tuple[Literal["", "most", "part", "none"], str]:
@@ -247,16 +238,12 @@ def _of_scores(found: Explained) -> Iterator[str]:
 
 def _law_and_meaning(found: Explained, split: Split) -> str:
     law, meaning = (
-        f"{signed(float(effect))}{_within(split, place)}"
-        for place, effect in enumerate(split.effects)
-    )
-    first, second = (
-        _share(float(effect), found.change, float(margin))
-        for effect, margin in zip(split.effects, split.margins, strict=True)
+        f"{_share(effect, found.change, margin)} ({signed(effect)}{_give_or_take(margin)})"
+        for effect, margin in zip(split.effects.tolist(), split.margins.tolist(), strict=True)
     )
     return (
-        f"Of the change, shifted scores explain {first} ({law}), and what a score means now "
-        f"explains {second} ({meaning})."
+        f"Of the change, shifted scores explain {law}, and what a score means now "
+        f"explains {meaning}."
     )
 
 
@@ -303,17 +290,16 @@ def _standing_out(spec: ModelSpec, found: Explained) -> tuple[list[str], list[st
     """Return a sentence of each slice key that has values which stand out, and the other keys."""
     said, spread = list[str](), list[str]()
     for key in [",".join(names) for names in spec.slices]:
-        shares = _shares(found, key)
-        if shares is None or not found.change:
+        parts = _list_parts(found, key)
+        if parts is None or not found.change:
             continue
-        effects, rows, margins = shares
         standing = [
-            f"{name} with {signed(effect)} ({effect / found.change:.0%} of the change, "
-            f"{rows.get(name, 0.0):.0%} of the rows)"
-            for name, effect in effects.items()
-            if effect / found.change >= _SOME
-            and effect / found.change >= _CONCENTRATED * rows.get(name, 0.0)
-            and abs(effect - rows.get(name, 0.0) * found.change) > margins.get(name, math.inf)
+            f"{part.name} with {signed(part.effect)} ({share:.0%} of the change, "
+            f"{part.rows:.0%} of the rows)"
+            for part in sorted(parts, key=lambda part: -part.effect / found.change)
+            if (share := part.effect / found.change) >= _SOME
+            and share >= _CONCENTRATED * part.rows
+            and abs(part.effect - part.rows * found.change) > part.margin
         ]
         if standing:
             said.append(f"By {key} it is above all {joined(standing[:_LISTED])}.")
@@ -322,32 +308,32 @@ def _standing_out(spec: ModelSpec, found: Explained) -> tuple[list[str], list[st
     return said, spread
 
 
-def _shares(
-    found: Explained, key: str
-) -> tuple[dict[str, float], dict[str, float], dict[str, float]] | None:
-    """Return effect, share of the rows, and margin of each value of a slice key."""
+class _Part(NamedTuple):
+    """What a value of a slice key adds to a change, its share of the rows, and the margin."""
+
+    name: str
+    effect: float
+    rows: float
+    margin: float
+
+
+def _list_parts(found: Explained, key: str) -> list[_Part] | None:
     frame = found.slices[found.slices["slice_key"] == key]
     if frame.empty:
         return None
     total = float(found.slices.loc[found.slices["slice_key"] == ALL, "n"].iloc[0])
     rows = dict(zip(frame["slice_value"], frame["n"] / total, strict=True)) if total else {}
     if (split := found.values.get(key)) is not None:
-        effects = dict(zip(split.parts, split.effects.tolist(), strict=True))
-        margins = dict(zip(split.parts, split.margins.tolist(), strict=True))
-        return _by_harm(effects, found.change), rows, margins
-    if frame["method"].iloc[0] != "exact":
+        margins = split.margins.tolist()
+        parts = zip(split.parts, split.effects.tolist(), margins, strict=True)
+    elif frame["method"].iloc[0] == "exact":
+        # Without an interval of the effect, a value stands out if its own change is real.
+        margins = [0.0 if is_real else math.inf for is_real in frame["is_real"]]
+        effects = frame["effect"].astype(float)
+        parts = zip(frame["slice_value"], effects, margins, strict=True)
+    else:
         return None
-    exact = dict(zip(frame["slice_value"], frame["effect"].astype(float), strict=True))
-    # Without an interval of the effect, a value stands out if its own change is real.
-    sure = {
-        name: 0.0 if is_real else math.inf
-        for name, is_real in zip(frame["slice_value"], frame["is_real"], strict=True)
-    }
-    return _by_harm(exact, found.change), rows, sure
-
-
-def _by_harm(effects: dict[str, float], change: float) -> dict[str, float]:
-    return dict(sorted(effects.items(), key=lambda item: -item[1] / change if change else 0.0))
+    return [_Part(name, effect, rows.get(name, 0.0), margin) for name, effect, margin in parts]
 
 
 def describe_group(group: Alike) -> str:
@@ -429,6 +415,5 @@ def _share(effect: float, change: float, margin: float) -> str:
     return "the opposite"
 
 
-def _within(split: Split, place: int) -> str:
-    margin = split.margins[place]
-    return "" if math.isnan(margin) else f", give or take {value(float(margin))}"
+def _give_or_take(margin: float) -> str:
+    return "" if math.isnan(margin) else f", give or take {value(margin)}"

@@ -13,8 +13,7 @@ rows. Each adds up to the change, and swapping the sides swaps every sign.
   1955). A part that exists on one side only has no value of its own to compare; it counts with the
   same value on both sides, so all its effect is mix.
 - *Which slices?* of ROC AUC: `area_effects`. It is a ratio of sums over pairs of slices, that of
-  the positive and that of the negative of a pair. So it also says whether ranking got worse inside
-  of slices or between them.
+  the positive and that of the negative of a pair.
 - *What became of the decisions?* `decision_effects`: whatever is computed from a confusion table
   has three players, the share of positives, recall and the share of false alarms; Shapley's values
   (1953) share the change out among them.
@@ -75,6 +74,11 @@ class Split:
     change: float
     margin: float
 
+    @property
+    def named(self) -> dict[str, float]:
+        """Part -> its effect."""
+        return dict(zip(self.parts, self.effects.tolist(), strict=True))
+
 
 def measured(effects: Effects, now: ArrayLike, then: ArrayLike, parts: Sequence[str]) -> Split:
     """Return effects with their margins between windows.
@@ -132,14 +136,13 @@ def area_effects(now: Floats, then: Floats) -> Floats:
         then: Of the other side.
 
     Returns:
-        Mix of each slice, within of pairs inside of it, and within of its pairs with other slices,
-        (..., 3 S). NaN where a side lacks a class.
+        Mix and within of each slice together, (..., S). NaN where a side lacks a class.
 
     Example:
         >>> now = np.array([[[3.0, 1.0]], [[1.0, 3.0]]])  # one slice, two bins
         >>> then = np.array([[[4.0, 0.0]], [[0.0, 4.0]]])
         >>> area_effects(now, then).tolist()
-        [0.0, -0.25, 0.0]
+        [-0.25]
     """
     (weight, part), (weight0, part0) = _pairs(now), _pairs(then)
     area = (weight * part).sum(axis=(-1, -2), keepdims=True)
@@ -147,8 +150,9 @@ def area_effects(now: Floats, then: Floats) -> Floats:
     part, part0 = np.where(weight > 0, part, part0), np.where(weight0 > 0, part0, part)
     mix = (weight - weight0) * ((part + part0) / 2 - (area + area0) / 2)
     within = (weight + weight0) / 2 * (part - part0)
-    same = np.diagonal(within, axis1=-2, axis2=-1)
-    return np.concatenate([_halves(mix), same, _halves(within) - same], axis=-1)
+    pairs = mix + within
+    found: Floats = (pairs.sum(axis=-1) + pairs.sum(axis=-2)) / 2
+    return found
 
 
 def _pairs(counts: Floats) -> tuple[Floats, Floats]:
@@ -160,11 +164,6 @@ def _pairs(counts: Floats) -> tuple[Floats, Floats]:
     area = rate(positives @ np.swapaxes(below, -1, -2), pairs)
     weight = rate(pairs, pairs.sum(axis=(-1, -2), keepdims=True))
     return weight, np.where(pairs > 0, area, 0.0)
-
-
-def _halves(pairs: Floats) -> Floats:
-    found: Floats = (pairs.sum(axis=-1) + pairs.sum(axis=-2)) / 2
-    return found
 
 
 def decision_effects(metric: Rates) -> Effects:
@@ -295,10 +294,8 @@ def score_effects(starts: Ints) -> Effects:
 
     def effects(now: Floats, then: Floats) -> Floats:
         one, other = (np.add.reduceat(side, starts, axis=-1) for side in (now, then))
-        (rows, law, meaning), (rows0, law0, meaning0) = (
-            _law_and_meaning(one),
-            _law_and_meaning(other),
-        )
+        rows, law, meaning = _law_and_meaning(one)
+        rows0, law0, meaning0 = _law_and_meaning(other)
         own, own0 = _area(law, meaning), _area(law0, meaning0)
         as_then = _area(law, np.where(rows0 >= FEW_IN_GROUP, meaning0, meaning))
         as_now = _area(law0, np.where(rows >= FEW_IN_GROUP, meaning, meaning0))
@@ -318,12 +315,7 @@ def _law_and_meaning(counts: Floats) -> tuple[Floats, Floats, Floats]:
 
 def _area(law: Floats, meaning: Floats) -> Floats:
     """Return the area under the curve of scores of a law that come true with some chances."""
-    positives, negatives = law * meaning, law * (1 - meaning)
-    below = np.cumsum(negatives, axis=-1) - negatives / 2
-    found: Floats = rate(
-        (positives * below).sum(axis=-1), positives.sum(axis=-1) * negatives.sum(axis=-1)
-    )
-    return found
+    return area_of(np.stack([law * (1 - meaning), law * meaning], axis=-2))
 
 
 def told_apart(now: ArrayLike, then: ArrayLike) -> float:
@@ -345,9 +337,7 @@ def told_apart(now: ArrayLike, then: ArrayLike) -> float:
     starts = score_groups(one, other)
     one, other = np.add.reduceat(one, starts), np.add.reduceat(other, starts)
     order = np.argsort(rate(one, one + other), kind="stable")  # empty groups count for nothing
-    one, other = one[order], other[order]
-    below = np.cumsum(other) - other / 2
-    return float(rate((one * below).sum(), one.sum() * other.sum()))
+    return float(area_of(np.stack([other[order], one[order]])))
 
 
 def window_effects(value: Callable[[Floats], Floats], counts: ArrayLike) -> Floats:

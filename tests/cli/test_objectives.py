@@ -130,18 +130,3 @@ def test_without_an_objective_the_command_says_how_to_write_one(
 
     assert ended.code == 2
     assert "monitors.service.objectives" in ended.err
-
-
-def test_rules_for_prometheus_need_the_counters_and_are_yaml(
-    tmp_path: Path, mlmon: Command
-) -> None:
-    declare(tmp_path, OBJECTIVE)
-    without = mlmon("--project", tmp_path, "budget", MODEL, "--rules")
-    counters = {"requests": "asked_total", "bad": "lost_total"}
-    declare(tmp_path, {**OBJECTIVE, "counters": counters})
-    ended = mlmon("--project", tmp_path, "budget", MODEL, "--rules")
-
-    assert without.code == 2
-    assert "names its counters" in without.err
-    (group,) = yaml.safe_load(ended.out)["groups"]
-    assert group["name"] == f"mlmon_{MODEL}_answered"

@@ -149,13 +149,3 @@ def test_windows_in_which_an_alert_fires_are_not_healthy(work: Work) -> None:
     assert not failed & {window.start for window in before}
     # One pass does not end it: the window after the failure is left out as well.
     assert [w for w in before if w not in after] == [w for w in before if w.start > max(failed)][:1]
-
-
-def test_a_null_that_is_not_expected_is_a_finding_of_quality_from_a_hundredth_on(
-    work: Work,
-) -> None:
-    found = finding(Drill(work, 14, 0, ["nulls"]), "region", "nulls", "quality")
-
-    assert found.monitor == "quality/null_rate/region"
-    assert found.size is not None
-    assert 0.01 <= found.size <= 0.05

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,16 +35,6 @@ def test_mix_and_within_add_up_to_the_change_exactly(parts) -> None:
         change = k.sum() / m.sum() - k0.sum() / m0.sum()
         assert abs(found.mix.sum() + found.within.sum() - change) <= 1e-12
         assert found.value - found.baseline_value == pytest.approx(change, abs=1e-15)
-
-
-@given(slices)
-def test_several_tables_are_split_at_once_as_one_by_one(parts) -> None:
-    one, other = sides(parts), sides([(then, now) for now, then in parts])
-    together = decompose(*(np.stack(pair) for pair in zip(one, other, strict=True)))
-
-    for i, alone in enumerate([decompose(*one), decompose(*other)]):
-        for found, single in zip(together, alone, strict=True):
-            np.testing.assert_array_equal(np.broadcast_arrays(found[i], single)[0], single)
 
 
 @given(slices)
@@ -94,38 +83,6 @@ def test_the_ratio_of_the_parts_is_the_metric(counts) -> None:
         assert parts is not None
         for k, m, value in zip(*parts, np.atleast_1d(values[metric]), strict=True):
             assert (m == 0 and np.isnan(value)) or k / m == pytest.approx(value, abs=1e-12)
-
-
-@given(cells, st.randoms())
-def test_f1_of_rows_is_split_over_their_slices_without_a_rest(counts, random) -> None:
-    rows = pd.DataFrame(
-        [
-            (f"s{i}", side, code // 3, code % 3 - 1)
-            for i, cell in enumerate(counts)
-            for code, n in enumerate(cell)
-            for side in (random.choice(["now", "then"]),)
-            for _ in range(n % 7)
-        ],
-        columns=["slice", "side", "prediction", "actual"],
-    )
-
-    def f1(part: pd.DataFrame) -> tuple[int, int]:
-        known = part[part["actual"] >= 0]
-        hits = int((known["prediction"] * known["actual"]).sum())
-        return 2 * hits, int(known["prediction"].sum() + known["actual"].sum())
-
-    now, then = (rows[rows["side"] == side] for side in ("now", "then"))
-    names = sorted(rows["slice"].unique())
-    columns = [
-        [f1(side[side["slice"] == name])[i] for name in names]
-        for side in (now, then)
-        for i in (0, 1)
-    ]
-    found = decompose(*columns)
-
-    if f1(now)[1] and f1(then)[1]:
-        change = np.divide(*f1(now)) - np.divide(*f1(then))
-        assert abs((found.mix + found.within).sum() - change) <= 1e-12
 
 
 def test_areas_and_what_was_not_logged_have_no_parts() -> None:

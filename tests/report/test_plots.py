@@ -4,14 +4,13 @@ import datetime as dt
 import io
 import sys
 from dataclasses import replace
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from mlmon_dagster.report.charts import chart_of
-from mlmon_dagster.report.plots import Beside, Curve, Episode, draw
+from mlmon_dagster.report.charts import Beside, Curve, Episode
+from mlmon_dagster.report.plots import draw
 
 START = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
 DAY = dt.timedelta(days=1)
@@ -57,12 +56,6 @@ def test_a_limit_that_no_share_reaches_takes_no_room() -> None:
     assert draw(replace(never, limit=-0.05)) == draw(never)
 
 
-def test_equal_curves_give_equal_bytes() -> None:
-    drawn = curve([0.7, 0.8, 0.6], baseline=0.75, limit=0.65)
-
-    assert draw(drawn) == draw(drawn)
-
-
 def test_alert_episodes_are_shaded_as_wide_as_they_are_long() -> None:
     values = [0.7] * 10
     plain = reddish(draw(curve(values)))
@@ -103,13 +96,3 @@ def test_no_global_figures_are_made() -> None:
     draw(curve([0.5]))
 
     assert global_figures() == before
-
-
-def test_a_chart_is_a_file_of_its_own_that_names_its_lines_and_escapes_names() -> None:
-    drawn = curve([0.5, NAN, 0.7], title="a <b> & c", baseline=0.6, limit=NAN)
-
-    picture = ElementTree.fromstring(chart_of(drawn).file)
-    texts = [element.text for element in picture.iter("{http://www.w3.org/2000/svg}text")]
-
-    assert texts[0] == "a <b> & c"
-    assert texts[-3:] == ["2024-01-01", "2024-01-03", "baseline 0.6"]

@@ -90,12 +90,6 @@ def test_the_slice_that_broke_comes_first(trace: pd.DataFrame, metric: str) -> N
     assert parts["is_real"].iloc[0]
 
 
-def test_the_whole_stands_before_its_slices(trace: pd.DataFrame) -> None:
-    first = trace.groupby("metric", sort=False).first()
-
-    assert set(first["slice_key"]) == {"all"}
-
-
 def test_a_slice_that_grew_and_is_worse_than_the_rest_is_a_mix_effect(trace: pd.DataFrame) -> None:
     grown = of(trace, "accuracy").loc["south"]
 
@@ -144,6 +138,9 @@ def test_a_change_is_unlikely_just_when_its_interval_leaves_out_zero(trace: pd.D
 
     assert ((tested["p_value"] < 0.05) == excludes).all()
     assert (tested["p_adjusted"] >= tested["p_value"] - 1e-15).all()
+    north = of(trace, "accuracy").loc["north"]  # its interval is no narrower than by rows
+    assert (north["n_windows"], north["n_baseline_windows"]) == (DAYS, DAYS)
+    assert north["change_upper"] - north["change"] >= (north["upper"] - north["value"])
 
 
 def test_few_windows_are_shown_and_never_called_real(world: World) -> None:
@@ -154,13 +151,6 @@ def test_few_windows_are_shown_and_never_called_real(world: World) -> None:
     assert frame["p_value"].isna().all()
     assert of(frame, "accuracy").loc["north", "note"] == "few_windows"
     assert np.isfinite(of(frame, "accuracy").loc["north", "change_lower"])
-
-
-def test_windows_are_counted_and_the_interval_is_no_narrower_than_by_rows(trace) -> None:
-    north = of(trace, "accuracy").loc["north"]
-
-    assert (north["n_windows"], north["n_baseline_windows"]) == (DAYS, DAYS)
-    assert north["change_upper"] - north["change"] >= (north["upper"] - north["value"])
 
 
 def test_monitors_compare_with_the_baselines_windows_once_there_are_eight(world: World) -> None:
@@ -212,15 +202,13 @@ def test_what_is_read_once_is_added_up_as_what_is_read_for_itself(world: World) 
     assert sizes.tolist() == rows.tolist()
 
 
-def test_a_base_rate_has_no_worse_side_and_is_sorted_by_its_share(trace: pd.DataFrame) -> None:
+def test_a_base_rate_is_sorted_by_its_share_and_nothing_gives_an_empty_trace(
+    world: World, trace: pd.DataFrame
+) -> None:
     parts = trace[(trace["metric"] == "actual_rate") & (trace["slice_key"] != "all")]
-
-    assert parts["share"].is_monotonic_decreasing
-
-
-def test_windows_without_production_rows_give_an_empty_trace(world: World) -> None:
     frame = traced(world, START - DAYS * DAY, START, ["accuracy", "roc_auc"])
 
+    assert parts["share"].is_monotonic_decreasing
     assert frame.empty
     assert tuple(frame.columns) == COLUMNS
 
@@ -260,12 +248,3 @@ def test_a_model_without_scores_is_traced_by_its_decisions(tmp_path: Path) -> No
     assert set(frame["metric"]) == {"accuracy", "f1", "actual_rate"}
     assert of(frame, "accuracy").index[0] == REGIONS[BROKEN]
     world.store.close()
-
-
-def test_part_of_the_windows_can_be_traced(world: World) -> None:
-    first = START, START + dt.timedelta(hours=1)
-    frame = traced(world, *first, ["accuracy"])
-    day = world.side("production")
-    day = day[day["window_start"] == START]
-
-    assert of(frame, "accuracy", "all")["value"].iloc[0] == pytest.approx(accuracy(day), abs=1e-12)

@@ -164,10 +164,3 @@ def test_no_further_trace_is_begun_when_time_is_up(
 
     said = [json.loads(row["details"]).get("no_why") for row in rows if row["status"] == "ERROR"]
     assert set(said) == {"the traces before took too long"}
-
-
-@pytest.mark.proof
-def test_many_windows_cost_one_trace_of_each_monitor(told: World) -> None:
-    rows = verdicts_with_why(parts(told, DAYS))
-
-    assert sum('why"' in row["details"] for row in rows) <= len({row["monitor"] for row in rows})

@@ -12,7 +12,6 @@ from statsmodels.tools import add_constant
 from benchmarks.effect import CELLS, TRUE, Rows, drawn, found_in, tried
 from mlmon_dagster.spec.declaration import Experiment
 from mlmon_dagster.trace.effect import (
-    BENT,
     Effect,
     arm_sums,
     describe_effect,
@@ -59,16 +58,6 @@ def test_slope_and_error_equal_a_regression_with_clusters_on_what_the_cells_leav
 
     assert ours.value == pytest.approx(fitted.params.iloc[0], rel=EXACT)
     assert (ours.lower, ours.upper) == pytest.approx((lower, upper), rel=EXACT)
-
-
-def test_the_slope_is_that_of_a_dummy_for_every_cell_of_every_window() -> None:
-    found = rows(2, windows=8)
-    table = frame(found)
-    dummies = pd.get_dummies(table["window"].astype(str) + "/" + table["cell"].astype(str))
-    x = dummies.astype(float).assign(d=table["d"])
-    fitted = OLS(table["y"], x).fit()
-
-    assert effect(found).slope.value == pytest.approx(fitted.params["d"], rel=EXACT)
 
 
 def test_the_unadjusted_slope_and_its_error_are_a_plain_regression_s() -> None:
@@ -126,24 +115,6 @@ def test_intervals_hold_the_slope_where_covariates_and_days_move_both(world: str
     assert world == "as it is" or plain < 150
 
 
-def test_a_straight_line_is_seldom_called_bent_and_a_bent_one_is_told_piece_by_piece() -> None:
-    rng = np.random.default_rng(8)
-    called = sum(found_in(rng, "as it is", 12, 150).bend < BENT for _ in range(200))
-    bent = effect([(d, y + 0.03 * np.maximum(d - 120, 0), c) for d, y, c in rows(9)])
-    said = "\n".join(describe_effect(bent, NAMES, 100, ["device"]))
-
-    assert called <= 8
-    assert bent.is_bent
-    assert bent.pieces[0].value < 0 < bent.pieces[2].value
-    assert "It is no straight line" in said
-
-
-def test_a_million_rows_that_bend_a_little_are_still_told_as_one_slope() -> None:
-    found = effect([(d, y - 0.001 * np.maximum(d - 150, 0), c) for d, y, c in rows(10)])
-
-    assert not found.is_bent
-
-
 def test_rows_without_a_cause_are_counted_apart_with_their_mean() -> None:
     found = rows(11)
     failed = [(np.where(y > np.quantile(y, 0.1), d, np.nan), y, c) for d, y, c in found]
@@ -177,7 +148,7 @@ def test_a_worth_that_makes_requests_slow_is_called_reversed_until_it_is_a_covar
 def test_few_windows_give_a_slope_without_an_interval() -> None:
     ours = effect(rows(13, windows=5))
 
-    assert np.isnan([ours.slope.lower, ours.slope.upper, ours.bend]).all()
+    assert np.isnan([ours.slope.lower, ours.slope.upper]).all()
     assert not ours.slope.is_sure
     assert "Only 5 windows" in "\n".join(describe_effect(ours, NAMES, 100, []))
 
@@ -193,20 +164,6 @@ def test_rows_that_differ_between_cells_alone_have_no_slope() -> None:
     assert scale is not None
 
     assert effect_of([window_sums(cell + 1.0, cell, cell, 2, scale)], scale) is None
-
-
-def test_order_of_windows_and_of_rows_changes_nothing() -> None:
-    found = rows(14)
-    rng = np.random.default_rng(0)
-    shuffled = []
-    for one in reversed(found):
-        order = rng.permutation(len(one[0]))
-        shuffled.append(tuple(part[order] for part in one))
-    one, other = effect(found), effect(shuffled)  # type: ignore[arg-type]
-
-    assert one.slope.value == pytest.approx(other.slope.value, rel=EXACT)
-    assert one.slope.upper == pytest.approx(other.slope.upper, rel=EXACT)
-    assert one.ranges["lower"].tolist() == pytest.approx(other.ranges["lower"].tolist(), rel=1e-8)
 
 
 def test_an_arm_drawn_by_lot_gives_the_effect_that_comparing_rows_gets_wrong() -> None:

@@ -28,7 +28,7 @@ const say = (data, place) => {
   const low = at("lower"), high = at("upper");
   data.roles.forEach((r, i) => {
     if (r.role === "value") parts.push(data.texts[i][place] + (low >= 0 ? ` (${data.texts[low][place]} to ${data.texts[high][place]})` : ""));
-    if (r.role === "truth" || r.role === "line") parts.push(`${r.name.toLowerCase()} ${data.texts[i][place]}`);
+    if (r.role === "truth") parts.push(`${r.name.toLowerCase()} ${data.texts[i][place]}`);
   });
   return `${data.labels[place]}: ${parts.join(", ")}`;
 };
@@ -42,7 +42,7 @@ const draw = (figure) => {
   const marks = (set.marks || "").split(" ").filter(Boolean).map((pair) => pair.split("-").map(Number));
   const events = JSON.parse(set.events || "[]");
   const at = (role) => data.roles.findIndex((r) => r.role === role) + 1;
-  const style = { value: "--c0", truth: "--truth", line: "--c0" };
+  const style = { value: "--c0", truth: "--truth" };
   const series = [{}].concat(data.roles.map((r) => r.role === "lower" || r.role === "upper"
     ? { scale: "y", stroke: "transparent", width: 0, points: { show: false } }
     : { scale: "y", stroke: () => colour(style[r.role]), width: r.role === "truth" ? 1.2 : 1.6, points: { show: data.times.length < 40 ? undefined : false, size: 5 } }));
