@@ -105,6 +105,12 @@ CHANGES: dict[str, Any] = {
     "baseline.asset": Many({"baseline": {"dataset": "validation", "asset": "training_set"}}),
     "baseline.moving": Many({"baseline": {"moving": "7d"}}),
     "slices": [],
+    "explain.tolerance": Many(
+        {
+            "columns.shap": {"age": "shap_age", "balance": "shap_balance"},
+            "explain.tolerance": 0.01,
+        }
+    ),
     "registry": {"mlflow": "churn"},
     "labels": {"positive": "gone", "negative": "here"},
     "datasets": {"validation": "reference"},
@@ -186,6 +192,7 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     "monitors.business.change": REFIT,
     "monitors.versions.staleness": ("versions",),
     "columns.shap": REFIT,
+    "explain.tolerance": REFIT,
     "actuals.expected_within": OF_ACTUALS,
     "actuals.min_rows": (),
     "actuals.no_actual_when": REFIT,
