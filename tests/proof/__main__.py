@@ -26,11 +26,13 @@ from tests import forked
 from tests.chaos.database import own_postgres
 from tests.conftest import new_database, postgres
 from tests.defs.killed import STEPS, kill_at_each
+from tests.ingest.landing import events, land, truths
 from tests.proof import (
     any_order,
     crowd,
     csv_damage,
     documented,
+    failing,
     faults,
     generated,
     histories,
@@ -45,6 +47,13 @@ from tests.proof import (
 
 SEED = 20_240_210
 JUMPS = 20  # of the clock, in a history of 24 commands
+
+
+def _land(project: Path) -> None:
+    land(project, "landing/predictions/a.parquet", events(8))
+    land(project, "landing/predictions/b.csv", events(6, first=4, day="2024-02-02"))
+    land(project, "landing/predictions/c.jsonl", events(2, score=[7.0, 0.5]))
+    land(project, "landing/actuals/a.csv", truths(9))
 
 
 def prove_any_order(folder: Path, n: int) -> list[Row]:
@@ -74,6 +83,29 @@ def prove_kills(folder: Path, n: int) -> list[Row]:
             Goal(killed.total(), n, is_least=True, unit=" kills"),
         )
     ]
+
+
+def prove_failures(folder: Path, every: int) -> list[Row]:
+    """Let every call of an ingest fail once."""
+    calls, expected = failing.calls_of(folder / "clean", _land)
+    open_store(folder / "template").close()
+    context, wrong = forked.processes(), []
+    chosen = range(1, len(calls) + 1, every)
+    for n in chosen:
+        found = failing.fails_once(context, folder / "template", folder / "one", _land, n)
+        wrong += [] if found == expected else [f"call {n}: {calls[n - 1]}"]
+    if wrong:
+        raise AssertionError(f"not as the clean run after {wrong}")
+    rows = [
+        Row(f"  of them {kind}", (f"{count:,}",))
+        for kind, count in sorted(failing.kinds_of([calls[n - 1] for n in chosen]).items())
+    ]
+    total = Row(
+        "each call of an ingest fails once",
+        (f"{len(chosen):,}", f"of {len(calls):,}", "0 differ"),
+        Goal(len(chosen), len(calls), is_least=True, unit=" calls"),
+    )
+    return [total, *rows]
 
 
 def prove_faults(folder: Path, every: int) -> list[Row]:
@@ -318,6 +350,7 @@ SIZES: dict[str, tuple[float, str]] = {
 Proof = Callable[[Path, Any], list[Row]]
 PROOFS: dict[str, tuple[Proof, str]] = {  # and the option that says how much
     "kills": (prove_kills, "kills"),
+    "failures": (prove_failures, "every"),
     "faults": (prove_faults, "every"),
     "together": (prove_together, "seconds"),
     "pipeline": (prove_pipeline, "kills"),

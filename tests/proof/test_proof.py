@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,8 @@ from tests.ingest.landing import (
     NOW,
     credit_spec,
     events,
-    files_of,
     ingest,
     land,
-    log_content,
     record_content,
     truths,
 )
@@ -36,6 +35,7 @@ from tests.proof import (
     any_order,
     csv_damage,
     documented,
+    failing,
     faults,
     generated,
     histories,
@@ -83,6 +83,25 @@ def small(project: Path) -> None:
     """Land one file of each stream."""
     land(project, "landing/predictions/a.parquet", events(6))
     land(project, "landing/actuals/a.parquet", truths(6))
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[list[str], dict[str, Any]]]:
+    """The calls of an undisturbed ingest and what it leaves."""
+    return failing.calls_of(tmp_path_factory.mktemp("clean"), small)
+
+
+@pytest.mark.proof
+def test_a_call_that_fails_once_changes_nothing_in_the_end(
+    clean: tuple[list[str], dict[str, Any]], context: Any, tmp_path: Path
+) -> None:
+    calls, expected = clean
+    open_store(tmp_path / "template").close()
+
+    assert len(set(calls)) >= 8
+    for n in range(3, len(calls), len(calls) // 3):
+        found = failing.fails_once(context, tmp_path / "template", tmp_path / "one", small, n)
+        assert found == expected, f"call {n}, {calls[n - 1]}"
 
 
 @pytest.mark.proof
@@ -149,14 +168,9 @@ def test_generated_specs_combine_every_option_and_nothing_that_clashes() -> None
 
 def taken_in(store: Store, project: Path) -> dict[str, Any]:
     """Ingest some files that are in the landing folder; return what is left behind."""
-    spec = credit_spec()
     small(project)
-    ingest(store, spec, project)
-    return {
-        "log": log_content(store, spec, provenance=False),
-        "records": record_content(store, spec),
-        "files": [(file["sha256"], file["status"]) for file in files_of(store, spec)],
-    }
+    ingest(store, credit_spec(), project)
+    return failing.left_behind(store)
 
 
 def test_a_lost_state_database_is_noticed_and_filled_again_from_landing_files(
