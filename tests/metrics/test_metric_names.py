@@ -20,6 +20,7 @@ from mlmon_dagster.spec.metric_registry import (
     GENERATION,
     METRICS,
     MULTICLASS,
+    MULTILABEL,
     NOVEL,
     OFF_HEAP,
     REGRESSION,
@@ -89,14 +90,14 @@ ORACLES: dict[str, str] = {
 
 
 def _audited() -> set[str]:
-    tasks = (BINARY, MULTICLASS, REGRESSION, "ranking")
+    tasks = (BINARY, MULTICLASS, MULTILABEL, REGRESSION, "ranking")
     return set(ORACLES).union(*(world(task).oracles for task in tasks))
 
 
 def _literal_names() -> set[str]:
     """Find what the code writes after ``metric=``."""
     found = set()
-    for path in [*(PACKAGE / "metrics").glob("*.py"), *(PACKAGE / "families").glob("*.py")]:
+    for path in [*(PACKAGE / "metrics").rglob("*.py"), *(PACKAGE / "families").glob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.keyword) and node.arg == "metric":
                 value = node.value
@@ -129,7 +130,7 @@ def _declared() -> set[str]:
 
 def _measured() -> set[str]:
     """Name everything that was measured of models of every task, with every option on."""
-    tasks = (BINARY, MULTICLASS, REGRESSION, "ranking")
+    tasks = (BINARY, MULTICLASS, MULTILABEL, REGRESSION, "ranking")
     frames = [data_world().frame, *(world(task).frame for task in tasks)]
     estimates = (binary_estimates(), class_estimates(), loss_estimates())
     found = set().union(*(frame["metric"] for frame in frames))

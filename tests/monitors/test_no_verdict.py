@@ -7,15 +7,14 @@ from typing import Any
 import pytest
 
 from mlmon_dagster.spec.declaration import ATTRIBUTION_SHIFT
-from mlmon_dagster.spec.monitors import CORRELATION_SHIFT
 from tests.conftest import SPEC, make_spec
 from tests.monitors.cases import FEATURES, frame, metric, only, verdicts, window
 
 MODEL = make_spec(
     features=FEATURES, slices=[], columns=SPEC["columns"] | {"shap": "shap_{feature}"},
-    monitors={"drift": {"multivariate": True}, "service": {"p95_latency_ms": {"above": 250}}},
+    monitors={"service": {"p95_latency_ms": {"above": 250}}},
 )  # fmt: skip
-DRIFT = {"psi": "age", CORRELATION_SHIFT: ":table", ATTRIBUTION_SHIFT: "age"}
+DRIFT = {"psi": "age", ATTRIBUTION_SHIFT: "age"}
 BASELINE = {"baseline": frame([metric("roc_auc", 0.8, lower=0.79, upper=0.81, n=20_000)])}
 MEASURED = {"roc_auc": {"lower": 0.1, "upper": 0.3}, "null_rate": {"lower": 0.9, "upper": 1.0}}
 
@@ -42,7 +41,6 @@ def judged(name: str, value: float | None, of: Any = None, **fields: Any) -> dic
     ("name", "reasons"),
     [
         ("psi", ["few_rows", "no_baseline", "few_baseline_rows", "all_null"]),
-        (CORRELATION_SHIFT, ["few_rows", "no_pairs", "no_baseline"]),
         (ATTRIBUTION_SHIFT, ["no_attributions", "few_rows", "no_baseline"]),
         ("roc_auc", ["no_actuals", "single_class", "few_of_rarer_class"]),
         ("p95_latency_ms", ["few_rows"]),
@@ -79,9 +77,8 @@ def test_what_a_window_or_a_baseline_lacks_is_the_reason_and_the_value_is_shown(
     assert (row["status"], row["reason"], row["value"]) == ("NO_DATA", reason, 0.2)
 
 
-@pytest.mark.parametrize("name", [CORRELATION_SHIFT, ATTRIBUTION_SHIFT])
-def test_what_was_not_computed_is_told_from_what_is_still_learnt(name: str) -> None:
-    monitor = name_of(name)[1]
+def test_what_was_not_computed_is_told_from_what_is_still_learnt() -> None:
+    monitor = name_of(ATTRIBUTION_SHIFT)[1]
     for fields, reason in (({}, "not_computed"), ({"learning": True}, "learning")):
         row = only(verdicts("drift", [], [window(**fields)], model=MODEL), monitor)
         assert (row["status"], row["reason"]) == ("NO_DATA", reason)
@@ -93,8 +90,6 @@ def test_what_was_not_computed_is_told_from_what_is_still_learnt(name: str) -> N
         ("psi", {"drift": {"above": 0.1, "error_at": 0.25}}, (0.05, 0.2, 0.3)),
         ("psi", {"drift": {"severity": "ERROR"}}, (0.05, None, 1.0)),
         ("null_rate", {"quality": {"null_rate": {"above": 0.2, "error_at": 0.5}}}, (0.1, 0.3, 0.9)),
-        (CORRELATION_SHIFT, {"drift": {"multivariate": {"above": 0.3, "error_at": 0.5}}},
-         (0.2, 0.4, 0.6)),
         (ATTRIBUTION_SHIFT, {"drift": {"attribution": {"above": 0.1, "error_at": 0.3}}},
          (0.05, -0.2, -0.4)),
     ],

@@ -66,8 +66,9 @@ def assistant(**changes: object) -> ModelSpec:
 def records_of(collector: Running) -> list[dict[str, object]]:
     """Ingest what has landed and return the records of all windows."""
     spec, store = collector.spec, collector.store
-    ingest_new(store, spec, collector.folder, readers(), now=NOW + dt.timedelta(minutes=5))
-    windows = windows_between(spec.time, NOW - dt.timedelta(days=1), NOW + dt.timedelta(days=1))
+    now = dt.datetime.now(dt.UTC)  # the calls' times are the clock's
+    ingest_new(store, spec, collector.folder, readers(), now=now + dt.timedelta(minutes=5))
+    windows = windows_between(spec.time, NOW - dt.timedelta(days=1), now + dt.timedelta(days=1))
     records = store.inference_records(spec)
     records.rebuild(windows)
     return sorted(records.read(windows).to_pylist(), key=lambda row: str(row["prediction_id"]))
