@@ -16,6 +16,7 @@ from mlmon_dagster.commands.run import run_model
 from mlmon_dagster.defs.instance import open_instance
 from mlmon_dagster.spec import load_models
 from mlmon_dagster.store.state import metric_log
+from mlmon_dagster.tables.asked import ALWAYS
 from tests import crash_steps, forked
 from tests.defs.small_model import (
     DAYS,
@@ -86,7 +87,7 @@ def run_until(folder: Path, step: str) -> None:
     forked.die_at(step)
     project = make_project(folder)
     [spec] = load_models(project.models_folder)
-    if not run_model(project, spec, None, None):
+    if not run_model(project, spec, ALWAYS):
         raise SystemExit(1)
 
 

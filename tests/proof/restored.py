@@ -31,6 +31,7 @@ from mlmon_dagster.store import Store, open_store
 from mlmon_dagster.store.erasure.erase import erase
 from mlmon_dagster.store.moments import find_difference
 from mlmon_dagster.store.upkeep.integrity import repair_model
+from mlmon_dagster.tables.asked import ALWAYS
 from tests.proof import world
 
 DAYS = 5
@@ -209,7 +210,7 @@ def is_noticed(store: Store, project: Path) -> bool:
     (project / "models" / "tiny.yaml").write_text(json.dumps(world.SPEC_MAPPING))
     named = f"mlmon store repair {SPEC.model}"
     said: list[str] = []
-    for look in (lambda: run_model(work.project, SPEC, None, None), lambda: ingest(work)):
+    for look in (lambda: run_model(work.project, SPEC, ALWAYS), lambda: ingest(work)):
         try:
             look()
             said.append("")
