@@ -26,7 +26,7 @@ from mlmon_dagster.metrics.late_truth.rectified import (
     ratio,
     strata_by_answer,
 )
-from mlmon_dagster.metrics.means import mean_interval, mean_of
+from mlmon_dagster.metrics.means import mean_interval, mean_of, measure_ratio
 from mlmon_dagster.metrics.performance.weighted_back import COMPLETE, replace_rows
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.spec.names import ALL
@@ -132,11 +132,10 @@ def _find_effect(cells: pd.DataFrame, clusters: tuple[ColumnStatistics, ...]) ->
         return np.ones(len(cells))
     good, calls, product = clusters
     m, n = calls.counts.sum(axis=1), calls.total
-    share = rate(good.total, n)
-    squares = good.total_sq - 2 * share * product.total + share**2 * calls.total_sq
+    share, squares = measure_ratio(good, calls, product)
     by_chance = share * (1 - share) * n
     found = np.where(
-        by_chance > 0, rate(np.maximum(squares, 0) * rate(m, m - 1), by_chance),
+        by_chance > 0, rate(squares * rate(m, m - 1), by_chance),
         rate(calls.total_sq, n),
     )  # fmt: skip
     found = np.where(m >= _FEWEST_CLUSTERS, np.fmax(found, 1.0), 1.0)

@@ -110,7 +110,21 @@ def mean_rows(
     return table_rows(stats.cells, metric, mean.value, lower, upper, mean.n, reason, version)
 
 
+PRODUCT = ":product"  # ends the name of one sum times another, for the error of their ratio
 _FEWEST_EFFECTIVE = 10  # rows or groups: fewer say little of how far a ratio strays
+
+
+def measure_ratio(
+    part: ColumnStatistics, whole: ColumnStatistics, product: ColumnStatistics
+) -> tuple[Floats, Floats]:
+    """Return a ratio of sums, and the sum of squares of what part is above ratio x whole, (C,).
+
+    NaN where the whole is 0.
+    """
+    ratio = rate(part.total, whole.total)
+    with np.errstate(invalid="ignore", over="ignore"):
+        squares = part.total_sq - 2 * ratio * product.total + ratio**2 * whole.total_sq
+    return ratio, np.maximum(squares, 0)
 
 
 def ratio_rows(
@@ -136,10 +150,9 @@ def ratio_rows(
         n = rows or groups. `reason` of a NaN: no_actuals, few_rows (under ten effective ones).
     """
     n = whole.counts.sum(axis=1)
-    ratio = rate(part.total, whole.total)
+    ratio, squares = measure_ratio(part, whole, product)
     with np.errstate(invalid="ignore", over="ignore"):
-        squares = part.total_sq - 2 * ratio * product.total + ratio**2 * whole.total_sq
-        error = rate(np.sqrt(np.maximum(squares, 0) * rate(n, n - 1)), whole.total)
+        error = rate(np.sqrt(squares * rate(n, n - 1)), whole.total)
         effective = rate(whole.total**2, whole.total_sq)
     few = np.where(whole.total > 0, effective < _FEWEST_EFFECTIVE, n > 0)
     reason = np.where(n == 0, "no_actuals", np.where(few, "few_rows", ""))

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from mlmon_dagster.metrics.estimated.multiclass import CONFIDENCE, DECIDED_FOR
 from mlmon_dagster.metrics.evaluations import CLUSTERED
 from mlmon_dagster.metrics.late_truth.means_by_output import BY_OUTPUT, OUTCOME
+from mlmon_dagster.metrics.means import PRODUCT
 from mlmon_dagster.metrics.performance.multiclass import GAP, RIGHT
 from mlmon_dagster.metrics.performance.multilabel import (
     EXACT,
@@ -26,9 +27,8 @@ from mlmon_dagster.metrics.performance.multilabel import (
     SUMS,
     UNSEEN,
 )
-from mlmon_dagster.metrics.performance.multilabel import PRODUCT as PRODUCT_OF_LABELS
 from mlmon_dagster.metrics.performance.multilabel import RIGHT as RIGHT_LABELS
-from mlmon_dagster.metrics.performance.ranking import PRODUCT, RATIOS, RELEVANT, WEIGHTED
+from mlmon_dagster.metrics.performance.ranking import RATIOS, RELEVANT, WEIGHTED
 from mlmon_dagster.metrics.performance.roc import SCORE_ORDER
 from mlmon_dagster.metrics.performance.weighted_back import DECIDED, EXEMPT
 from mlmon_dagster.metrics.quality import BROKEN, RAW, REST
@@ -190,7 +190,7 @@ GROUPED = (
 )  # fmt: skip
 # Losses that cannot be larger, or are counts: their sums' unit does not depend on the baseline.
 _OF_LABELS = (RIGHT_LABELS, EXACT, HAMMING, JACCARD, UNSEEN, *SUMS.values(),
-              *(f"{name}{PRODUCT_OF_LABELS}" for name in SUMS.values()))  # fmt: skip
+              *(f"{name}{PRODUCT}" for name in SUMS.values()))  # fmt: skip
 BOUNDED = {GAP: 1.0, ":log_loss": 64.0, ":brier": 2.0, ":top_k": 1.0,
            **dict.fromkeys((*GROUPED, *_OF_LABELS), 1.0)}  # fmt: skip
 _CLIP = number(1e-15)  # of a probability, before its logarithm
@@ -435,7 +435,7 @@ def _multilabel(spec: ModelSpec) -> Values:
     values = {
         RIGHT_LABELS: f"({both}) + 0e0",
         **sizes,
-        **{f"{name}{PRODUCT_OF_LABELS}": f"({both}) * {size}" for name, size in sizes.items()},
+        **{f"{name}{PRODUCT}": f"({both}) * {size}" for name, size in sizes.items()},
         EXACT: "CASE WHEN prediction = actual THEN 1e0 ELSE 0e0 END",
         HAMMING: f"LEAST(({either} - ({both})) / {n_labels}, 1e0)",
         JACCARD: f"CASE WHEN {either} = 0 THEN 1e0 ELSE ({both}) / {either} END",
@@ -554,7 +554,7 @@ def group_source(spec: ModelSpec, from_sql: str) -> str:
     keys = 'window_start, dataset, model_version, "group"'
     order = "rank" if spec.columns.rank is not None else "score DESC NULLS LAST"
     over = f"OVER (PARTITION BY {keys} ORDER BY"
-    slices = sorted({name for key in spec.slices for name in key} - {"model_version"})
+    slices = _list_slice_columns(spec)
     named = "".join(f", {quote_identifier(name)}" for name in slices)
     gain = f"(CASE WHEN actual > 0 THEN LEAST(actual, {_HUGE}) ELSE 0e0 END)"
     ranked = (
@@ -605,7 +605,7 @@ def _by_group(spec: ModelSpec) -> dict[str, str]:
 
 def _conversation_source(spec: ModelSpec, from_sql: str) -> str:
     """Return one row per conversation and window: what is counted of it, and its slices."""
-    slices = sorted({name for key in spec.slices for name in key} - {"model_version"})
+    slices = _list_slice_columns(spec)
     counted = _by_conversation(spec).items()
     outer = ", ".join(f"{sql} AS {quote_identifier(name)}" for name, sql in counted)
     keys = "window_start, dataset, model_version"
@@ -613,6 +613,10 @@ def _conversation_source(spec: ModelSpec, from_sql: str) -> str:
         f"(SELECT {keys}{''.join(map(_one_value, slices))}, {outer} FROM {from_sql} AS records "
         f'GROUP BY {keys}, "group", CASE WHEN "group" IS NULL THEN prediction_id END)'
     )
+
+
+def _list_slice_columns(spec: ModelSpec) -> list[str]:
+    return sorted({name for key in spec.slices for name in key} - {"model_version"})
 
 
 def _by_conversation(spec: ModelSpec) -> dict[str, str]:

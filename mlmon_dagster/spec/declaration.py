@@ -35,6 +35,7 @@ from mlmon_dagster.spec.derived import (
 )
 from mlmon_dagster.spec.evaluations import AT, Evaluation, find_truth
 from mlmon_dagster.spec.known_events import KnownEvent
+from mlmon_dagster.spec.metric_registry import NAMED
 from mlmon_dagster.spec.monitors import (
     FEATURE,
     EnvName,
@@ -73,7 +74,6 @@ Task = Literal[
     "binary_classification", "multiclass_classification", "multilabel_classification", "regression",
     "ranking", "generation",
 ]  # fmt: skip
-_WITHOUT_NUMBER: Final = ("multiclass_classification", "multilabel_classification")
 Granularity = Literal["hour", "day", "week", "month"]
 
 FeatureType = Literal["numeric", "categorical", "boolean", "datetime", "text", "embedding"]
@@ -778,7 +778,7 @@ def effect_problems(spec: Declaration, effect: DeclaredEffect) -> Found:
         yield ("outcome",), "declare columns.outcomes and source.actuals"
     elif effect.outcome and effect.outcome not in known:
         yield ("outcome",), f"'{effect.outcome}' is no outcome{offer(effect.outcome, known)}"
-    elif effect.outcome == "actual" and spec.task in _WITHOUT_NUMBER:
+    elif effect.outcome == "actual" and spec.task in NAMED:
         yield ("outcome",), "the ground truth is no number; declare columns.outcomes"
     for index, column in enumerate(effect.within):
         if column == effect.cause:

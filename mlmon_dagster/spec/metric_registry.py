@@ -63,6 +63,7 @@ _SCORED = ("score",)
 _SCORES = ("scores",)
 _DECIDED = ("prediction",)
 _CLASSES = (BINARY, MULTICLASS)
+NAMED: Final = (MULTICLASS, MULTILABEL)  # tasks that answer with names of classes
 _EVERY = (BINARY, MULTICLASS, MULTILABEL, REGRESSION)
 
 
@@ -116,11 +117,11 @@ def _fairness() -> list[MetricInfo]:
 
 
 def _multiclass() -> list[MetricInfo]:
-    m, both = (MULTICLASS,), (MULTICLASS, MULTILABEL)
+    m = (MULTICLASS,)
     found = []
     for average, tasks, how in (
-        ("macro", both, "unweighted mean over the classes that occur"),
-        ("micro", both, "from the sums over the classes; of one class a row equals accuracy"),
+        ("macro", NAMED, "unweighted mean over the classes that occur"),
+        ("micro", NAMED, "from the sums over the classes; of one class a row equals accuracy"),
         ("weighted", m, "mean over the classes by their actual rows"),
     ):
         found += [
@@ -139,7 +140,7 @@ def _multiclass() -> list[MetricInfo]:
         MetricInfo("top_k_accuracy", "Top-k accuracy", m,
                    "share of rows whose actual has fewer than top_k classes scored above it",
                    "higher", needs=_SCORES),
-        MetricInfo("unseen_class_rate", "Share of unseen classes", both,
+        MetricInfo("unseen_class_rate", "Share of unseen classes", NAMED,
                    "share of actuals that are, or name, no class of the model", "lower",
                    needs=_DECIDED),
     ]  # fmt: skip

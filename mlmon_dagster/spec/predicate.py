@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec.declaration import Declaration
+from mlmon_dagster.spec.metric_registry import NAMED
 from mlmon_dagster.spec.names import offer
 from mlmon_dagster.spec.scalars import printable
 from mlmon_dagster.spec.spans import TOKENS, stage_calls, stage_column, stage_status
@@ -203,7 +204,7 @@ class _Token(NamedTuple):
 def predicate_columns(spec: Declaration) -> dict[str, ColumnKind]:
     """Return the columns that a predicate on a model's inference records may use."""
     roles = {r: k for r, k in _KIND_OF_ROLE.items() if r in spec.columns.declared()}
-    if spec.task in ("multiclass_classification", "multilabel_classification"):
+    if spec.task in NAMED:
         roles |= {r: "text" for r in ("prediction", "actual") if r in roles}
     features = {
         name: _KIND_OF_FEATURE[f.type]

@@ -12,6 +12,7 @@ from mlmon_dagster.spec.metric_registry import (
     METRICS,
     MULTICLASS,
     MULTILABEL,
+    NAMED,
     RANKING,
     REGRESSION,
     of_outcome,
@@ -168,7 +169,7 @@ def default_levels(
         found.append(
             PerformanceMonitor(metric="calibration_gap", shift=0.02, of_rate=rare, **at_once)
         )
-    if spec.task in (MULTICLASS, MULTILABEL):
+    if spec.task in NAMED:
         found.append(PerformanceMonitor(metric="unseen_class_rate", drop=0.02, severity="WARN"))
     if spec.task == REGRESSION:
         found.append(PerformanceMonitor(metric="bias", shift=0.05, **at_once))

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from mlmon_dagster.errors import ConfigError, StoreError
 from mlmon_dagster.spec.baseline import PRODUCTION
+from mlmon_dagster.spec.metric_registry import MULTILABEL, NAMED
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.predicate import exempt_sql
@@ -390,11 +391,10 @@ def _band_sql(spec: ModelSpec) -> str:
         if spec.columns.score is None:
             return "1 + CAST(coalesce(prediction, 0) AS INTEGER)" if has_decision else "1"
         value = "score"
-    elif spec.task == "multiclass_classification":
-        return "1 + CAST(coalesce(prediction = actual, FALSE) AS INTEGER)"
-    elif spec.task == "multilabel_classification":
-        is_right = "CAST(coalesce(prediction = actual, FALSE) AS INTEGER)"
-        return f"1 + {is_right} + 2 * CAST(contains(actual, {literal(BETWEEN)}) AS INTEGER)"
+    elif spec.task in NAMED:
+        band = "1 + CAST(coalesce(prediction = actual, FALSE) AS INTEGER)"
+        has_several = f"CAST(contains(actual, {literal(BETWEEN)}) AS INTEGER)"
+        return f"{band} + 2 * {has_several}" if spec.task == MULTILABEL else band
     elif spec.task == "regression":
         value, is_class = "prediction - actual", "actual IS NULL"
     else:

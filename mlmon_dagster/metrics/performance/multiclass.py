@@ -6,7 +6,7 @@ against the rest: the areas' macro and weighted means are those of Provost and D
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pandas as pd
@@ -184,23 +184,42 @@ def _per_class(
     cells: pd.DataFrame, classes: tuple[str, ...], table: Floats, n: Ints, reason: NDArray[np.str_]
 ) -> list[MetricRows]:
     predicted, actual = table.sum(axis=2), table.sum(axis=1)
-    metrics = []
+    metrics: list[MetricRows] = []
     for k, label in enumerate(classes):
-        tp = table[:, k, k]
-        union = predicted[:, k] + actual[:, k] - tp
-        for metric, of, empty in (
-            ("precision", predicted[:, k], "no_predicted_positives"),
-            ("recall", actual[:, k], "no_actual_positives"),
-            ("f1", union, "no_positives"),
-        ):
-            share, (low, high) = rate(tp, of), wilson(tp, of)
-            if metric == "f1":
-                share, low, high = (2 * x / (1 + x) for x in (share, low, high))
-            why = np.where(reason == "", np.where(of == 0, empty, ""), reason)
-            metrics.append(
-                table_rows(cells, metric, share, low, high, n, why, "wilson-1", CLASS + label)
-            )
+        counts = table[:, k, k], predicted[:, k], actual[:, k]
+        metrics += measure_class(cells, label, counts, n, reason)
     return metrics
+
+
+def measure_class(
+    cells: pd.DataFrame,
+    label: str,
+    counts: tuple[Floats, Floats, Floats],
+    n: Ints,
+    reason: NDArray[np.str_],
+) -> Iterator[MetricRows]:
+    """Measure precision, recall and F1 of one class, with Wilson's interval.
+
+    F1 is 2 J / (1 + J) of J, the share of right rows among those that are predicted or actual.
+
+    Args:
+        cells: Frame of C rows.
+        label: The class.
+        counts: Rows that are both predicted and actual, predicted, and actual, each (C,).
+        n: Rows with an actual.
+        reason: Why nothing has a value, or "".
+    """
+    right, predicted, actual = counts
+    for metric, of, empty in (
+        ("precision", predicted, "no_predicted_positives"),
+        ("recall", actual, "no_actual_positives"),
+        ("f1", predicted + actual - right, "no_positives"),
+    ):
+        share, (low, high) = rate(right, of), wilson(right, of)
+        if metric == "f1":
+            share, low, high = (2 * x / (1 + x) for x in (share, low, high))
+        why = np.where(reason == "", np.where(of == 0, empty, ""), reason)
+        yield table_rows(cells, metric, share, low, high, n, why, "wilson-1", CLASS + label)
 
 
 def _areas(scores: list[ColumnStatistics]) -> list[MetricRows]:

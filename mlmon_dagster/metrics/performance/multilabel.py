@@ -8,21 +8,21 @@ counts of its four cells.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import chain
 
 import numpy as np
 import pandas as pd
 
 from mlmon_dagster.metrics import Floats
 from mlmon_dagster.metrics.frames import MetricRows, share_rows, stack_rows, table_rows
-from mlmon_dagster.metrics.intervals import rate, wilson
-from mlmon_dagster.metrics.means import mean_rows, ratio_rows
-from mlmon_dagster.metrics.performance.multiclass import CLASS
+from mlmon_dagster.metrics.intervals import rate
+from mlmon_dagster.metrics.means import PRODUCT, mean_rows, ratio_rows
+from mlmon_dagster.metrics.performance.multiclass import CLASS, measure_class
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 
 LABEL = ":label/"  # before a label: how it was decided in a row that has an actual
 DECIDED_AS = ("right", "false", "missed", "neither")  # in both, one side, the other, none
 RIGHT = ":right_labels"  # how many labels of a row are in both
-PRODUCT = ":product"  # ends the name of a sum times `RIGHT`
 SUMS = {  # metric -> what the right labels are a share of
     "micro_precision": ":predicted_labels",
     "micro_recall": ":actual_labels",
@@ -58,29 +58,17 @@ def multilabel_metrics(profiles: Mapping[str, ColumnStatistics]) -> pd.DataFrame
     labels = {
         name.removeprefix(LABEL): one for name, one in profiles.items() if name.startswith(LABEL)
     }
-    each = {label: list(_measure_label(label, one)) for label, one in labels.items()}
-    for rows in each.values():
-        found += rows
-    return stack_rows([*found, *_average(list(each.values()))])
+    each = [list(_measure_label(label, one)) for label, one in labels.items()]
+    return stack_rows([*found, *chain.from_iterable(each), *_average(each)])
 
 
 def _measure_label(label: str, stats: ColumnStatistics) -> Iterator[MetricRows]:
     right, false, missed, neither = stats.counts[:, : len(DECIDED_AS)].T.astype(np.float64)
     n = (right + false + missed + neither).astype(np.int64)
     why = np.where(n == 0, "no_actuals", "")
-    name = CLASS + label
-    for metric, of, empty in (
-        ("precision", right + false, "no_predicted_positives"),
-        ("recall", right + missed, "no_actual_positives"),
-        ("f1", right + false + missed, "no_positives"),
-    ):
-        share, (low, high) = rate(right, of), wilson(right, of)
-        if metric == "f1":
-            share, low, high = (2 * x / (1 + x) for x in (share, low, high))
-        reason = np.where(why == "", np.where(of == 0, empty, ""), why)
-        yield table_rows(stats.cells, metric, share, low, high, n, reason, "wilson-1", name)
+    yield from measure_class(stats.cells, label, (right, right + false, right + missed), n, why)
     for metric, count in (("predicted_rate", right + false), ("actual_rate", right + missed)):
-        yield share_rows(stats.cells, name, metric, count, n, reason="no_actuals")
+        yield share_rows(stats.cells, CLASS + label, metric, count, n, reason="no_actuals")
 
 
 def _average(labels: list[list[MetricRows]]) -> Iterator[MetricRows]:

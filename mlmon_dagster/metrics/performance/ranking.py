@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 import pandas as pd
 
 from mlmon_dagster.metrics.frames import MetricRows, stack_rows
-from mlmon_dagster.metrics.means import Scale, mean_rows, ratio_rows
+from mlmon_dagster.metrics.means import PRODUCT, Scale, mean_rows, ratio_rows
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 
 _COLUMNS: dict[str, tuple[str, Scale]] = {
@@ -30,7 +30,6 @@ _COLUMNS: dict[str, tuple[str, Scale]] = {
 }
 RELEVANT = ":ipw_relevant"  # weights of all relevant rows of a group
 RATIOS = (":ipw_recall_at_k", ":ipw_mrr", ":ipw_dcg")  # over `RELEVANT`
-PRODUCT = ":product"  # ends the name of one of these times `RELEVANT`
 _WEIGHTED_PRECISION = ":ipw_precision_at_k"
 WEIGHTED = (
     RELEVANT, *RATIOS, *(f"{name}{PRODUCT}" for name in RATIOS), _WEIGHTED_PRECISION,

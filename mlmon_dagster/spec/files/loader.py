@@ -310,7 +310,7 @@ def parse_model(text: str, origin: str = "<text>") -> ModelSpec:
     if len(text) > MAX_BYTES:
         raise ConfigError(f"{origin}:1: more than {MAX_BYTES:,} bytes; a spec has a few thousand")
     tree = read_tree(text)
-    findings = [(line, _at(path, message)) for line, path, message in tree.problems]
+    findings = [(line, _place_problem(path, message)) for line, path, message in tree.problems]
     if tree.value is None:
         findings = findings or [(1, "the file is empty; a spec starts with 'model: <name>'")]
     elif not isinstance(tree.value, dict):
@@ -333,7 +333,9 @@ def spec_from_mapping(data: Mapping[str, object], origin: str = "spec") -> Model
     """
     spec, problems = _validate(dict(data), {})
     if spec is None:
-        raise ConfigError("\n".join(printable(redact(f"{origin}: {_at(*p)}")) for p in problems))
+        raise ConfigError(
+            "\n".join(printable(redact(f"{origin}: {_place_problem(*p)}")) for p in problems)
+        )
     return spec
 
 
@@ -354,10 +356,10 @@ def _validate(
 
 
 def _located(tree: Tree, problems: Sequence[Problem]) -> list[_Finding]:
-    return [(tree.line_of(path), _at(path, message)) for path, message in problems]
+    return [(tree.line_of(path), _place_problem(path, message)) for path, message in problems]
 
 
-def _at(path: FieldPath, message: str) -> str:
+def _place_problem(path: FieldPath, message: str) -> str:
     place = ".".join(str(part) for part in path)
     return f"{place}: {message}" if place else message
 

@@ -651,7 +651,7 @@ store_mark = table(
 _VIEWS = sa.MetaData()  # apart, since tables are created from the other one
 
 
-def _of(source: sa.Table, *left_out: str) -> Columns:
+def _copy_columns(source: sa.Table, *left_out: str) -> Columns:
     return [sa.Column(c.name, c.type) for c in source.c if c.name not in left_out]
 
 
@@ -676,11 +676,13 @@ mlmon_metric = table(
 
 mlmon_monitor = table(
     "mlmon_monitor",
-    _of(monitor_result, "id", "details", "k", "of_n", "folded_at"),
+    _copy_columns(monitor_result, "id", "details", "k", "of_n", "folded_at"),
     metadata=_VIEWS,
 )
 
-mlmon_standing = table("mlmon_standing", _of(mlmon_monitor), text("family_status"), metadata=_VIEWS)
+mlmon_standing = table(
+    "mlmon_standing", _copy_columns(mlmon_monitor), text("family_status"), metadata=_VIEWS
+)
 
 mlmon_alert = table(
     "mlmon_alert",
