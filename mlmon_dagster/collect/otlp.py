@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from typing import Any, Final, Literal, NamedTuple
 
 from mlmon_dagster.collect.body import unpacked
@@ -30,20 +31,27 @@ from mlmon_dagster.collect.landing import Target
 from mlmon_dagster.collect.problem import Problem
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.baseline import PRODUCTION
-from mlmon_dagster.spec.spans import VERSION
+from mlmon_dagster.spec.spans import TOKEN_ATTRIBUTES, VERSION
 
 Signal = Literal["traces", "logs"]
 JSON: Final = "application/json"
 PROTOBUF: Final = "application/x-protobuf"
 MODEL, PREDICTION_ID = "mlmon.model", "mlmon.prediction_id"
-# Names of the GenAI and feature-flag conventions as of November 2026, older ones after them.
-_INPUT: Final = ("gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens")
-_OUTPUT: Final = ("gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens")
+# Names of the feature-flag conventions as of November 2026, older ones after them.
 _VARIANT: Final = ("feature_flag.result.variant", "feature_flag.variant")
 _FLAG: Final = "feature_flag.key"
 _ERROR: Final = "error.type"
 _WANTED: Final = frozenset(
-    (MODEL, PREDICTION_ID, VERSION, *_INPUT, *_OUTPUT, *_VARIANT, _FLAG, _ERROR, "service.name")
+    (
+        MODEL,
+        PREDICTION_ID,
+        VERSION,
+        *chain(*TOKEN_ATTRIBUTES.values()),
+        *_VARIANT,
+        _FLAG,
+        _ERROR,
+        "service.name",
+    )
 )
 _TIMEOUT: Final = re.compile(r"time.?out|timed.?out|deadline|^408$|^504$", re.IGNORECASE)
 _HEX_16, _HEX_32 = re.compile(r"[0-9a-f]{16}"), re.compile(r"[0-9a-f]{32}")
@@ -189,9 +197,10 @@ class Spans:
                 if n >= max_rows:
                     raise Problem("too_large", f"More than {max_rows:,} rows; send fewer at once.")
                 model = self._model_of(resource, raw.attributes)
-                # What names the response alone is no log of a trace.
-                is_loose = kind == "log" and raw.name == EVALUATION and not raw.trace_id
-                why = "" if is_loose else _fault(raw, kind, latest)
+                # An evaluation is a row of ground truth, and no log of its trace beside that.
+                is_evaluation = kind == "log" and raw.name == EVALUATION
+                names_response = is_evaluation and not raw.trace_id
+                why = "" if names_response else _fault(raw, kind, latest)
                 why = why if model else "no declared model is named"
                 if why or model is None or not sees(model):
                     refused[why or "the token is for another model"] += 1
@@ -205,7 +214,7 @@ class Spans:
                     refused[f"a request holds {_MOST_DAYS} days at most; send others apart"] += 1
                     continue
                 days.add(day)
-                if not is_loose:
+                if not is_evaluation:
                     own = self._models[model]
                     line = _line(kind, resource, raw, own.join, own.kept)
                     lines.setdefault(self.targets[model], []).append(line)
@@ -304,8 +313,7 @@ def _line(kind: str, resource: Attributes, raw: _Raw, join: str, kept: frozenset
         "model_version": _text(own.get(VERSION) or resource.get(VERSION, ""), _MOST_NAME) or None,
         "flags": [_text(f"{k}={v}", _MOST_NAME) for k, v in sorted(flags.items())[:_MOST_FLAGS]],
         "attributes": [f"{name}={_text(value, _MOST_NAME)}" for name, value in named if value],
-        "input_tokens": _count(own, _INPUT),
-        "output_tokens": _count(own, _OUTPUT),
+        **{column: _count(own, names) for column, names in TOKEN_ATTRIBUTES.items()},
     }
     return _encode(row).encode("ascii") + b"\n"
 

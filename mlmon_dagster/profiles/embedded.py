@@ -11,6 +11,7 @@ import base64
 import hashlib
 from collections.abc import Mapping
 from functools import lru_cache
+from types import MappingProxyType
 
 import numpy as np
 import pyarrow as pa
@@ -37,6 +38,7 @@ from mlmon_dagster.store.state.sql import literal, quote_identifier
 from mlmon_dagster.store.tables.derived_columns import EXEMPLAR, Embedding, know_embedding
 
 _HALF = "<f2"  # of an exemplar, as they are the most
+_VECTOR, _ID = ":vector", ":id"
 FITTED = ":embedding/"  # begins the names of what is fitted to a column
 
 
@@ -54,24 +56,62 @@ def fit_to_rows(engine: Engine, spec: ModelSpec, from_sql: str) -> dict[str, Bin
     """
     found: dict[str, Binning] = {}
     for name in spec.embeddings:
-        rows = engine.query(
-            f"SELECT {quote_identifier(name)} AS x, {ROW_NAME} AS id FROM {from_sql} AS records "
-            f"WHERE x IS NOT NULL ORDER BY id LIMIT {MOST_FITTED}"
-        )
-        kept, vectors = gather_vectors(rows.column("x").combine_chunks())
-        ids = rows.column("id").combine_chunks().take(pa.array(kept)).to_pylist()
+        rows = draw_vectors(engine, from_sql, name)
+        kept, vectors = gather_vectors(rows)
+        ids = rows.column(_ID).combine_chunks().take(pa.array(kept)).to_pylist()
         fit = fit_embeddings(vectors, ids) if len(kept) else None
         if fit is not None:
             found[f"{FITTED}{name}"] = _to_binning(f"{FITTED}{name}", fit)
     return found
 
 
-def gather_vectors(lists: pa.Array) -> tuple[np.ndarray, Vectors]:
-    """Return which rows have a vector of the commonest length, and these vectors; maybe none."""
+def draw_vectors(
+    engine: Engine,
+    from_sql: str,
+    column: str,
+    others: Mapping[str, str] = MappingProxyType({}),
+    where: str = "TRUE",
+) -> pa.Table:
+    """Return at most 20,000 rows that have a vector, by the hash of their ids.
+
+    Args:
+        engine: Runs SQL.
+        from_sql: The rows.
+        column: The embedding; it is the column `:vector`, and the hash the column `:id`.
+        others: Name -> SQL of other columns that are wanted.
+        where: SQL of a condition.
+    """
+    vector, key = quote_identifier(column), quote_identifier(_ID)
+    parts = {_VECTOR: vector, _ID: ROW_NAME, **others}
+    listed = ", ".join(f"{sql} AS {quote_identifier(name)}" for name, sql in parts.items())
+    return engine.query(
+        f"SELECT {listed} FROM {from_sql} AS records WHERE {vector} IS NOT NULL AND {where} "
+        f"ORDER BY {key} LIMIT {MOST_FITTED}"
+    )
+
+
+def name_rows_topics(
+    binnings: Mapping[str, Binning], column: str, rows: pa.Table
+) -> pa.ChunkedArray | None:
+    """Return the topic of each row that `draw_vectors` returned; None without a fit of it."""
+    fitted = binnings.get(f"{FITTED}{column}")
+    if fitted is None:
+        return None
+    vectors, ids = (rows.column(name).combine_chunks() for name in (_VECTOR, _ID))
+    return pa.chunked_array([_embedding(fitted)(vectors, ids)[0]])
+
+
+def gather_vectors(rows: pa.Table) -> tuple[np.ndarray, Vectors]:
+    """Return which rows have a vector of the commonest length, and these vectors; maybe none.
+
+    Args:
+        rows: As `draw_vectors` returns them.
+    """
+    lists = rows.column(_VECTOR).combine_chunks()
     lengths = np.diff(lists.offsets.to_numpy()) if len(lists) else np.zeros(0, np.int64)
     usual = int(np.bincount(lengths).argmax()) if len(lengths) else 0
-    rows = np.flatnonzero(lengths == usual) if usual else np.zeros(0, np.int64)
-    return rows, _stack(lists, rows, usual) if usual else np.zeros((0, 0), np.float32)
+    kept = np.flatnonzero(lengths == usual) if usual else np.zeros(0, np.int64)
+    return kept, _stack(lists, kept, usual) if usual else np.zeros((0, 0), np.float32)
 
 
 def with_fits(spec: ModelSpec, from_sql: str, binnings: Mapping[str, Binning]) -> str:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from mlmon_dagster.metrics import Flags
@@ -21,8 +20,6 @@ from mlmon_dagster.metrics.binnings import (
     round_edges,
     score_midpoints,
 )
-from mlmon_dagster.metrics.embeddings import UNLIKE
-from mlmon_dagster.metrics.intervals import rate
 from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics
 from mlmon_dagster.monitors.wording import as_judged, limit_of, named
 from mlmon_dagster.profiles import Baseline, baseline_in_force
@@ -32,7 +29,6 @@ from mlmon_dagster.report.curves import Asked
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.declaration import SliceKey
-from mlmon_dagster.spec.derived import NOVELTY, name_derived
 from mlmon_dagster.spec.metric_registry import info_of, is_higher_better
 from mlmon_dagster.spec.names import ALL, BUSINESS, PERFORMANCE
 from mlmon_dagster.spec.tasks import RESIDUAL
@@ -47,7 +43,6 @@ _WORST = ("ERROR", "WARN", "OK")
 _FARTHEST = 3  # widths of its neighbour that an open bin is drawn at most
 MOST_CATEGORIES = 14
 MOST_SLICES = 12
-_MOST_TOPICS = 8
 _SCORE_BINS = 20
 Period = tuple[dt.datetime, dt.datetime]  # start of the first window, end of the last
 Ints = NDArray[np.int64]
@@ -70,79 +65,6 @@ def find_cells(stats: ColumnStatistics, asked: Asked, version: str) -> Flags:
     if version != ALL:
         mine &= cells["model_version"] == version
     return np.asarray(mine.to_numpy(), bool)
-
-
-@dataclass(frozen=True)
-class Topics:
-    """What the rows of an embedding are about, now and in the baseline.
-
-    Attributes:
-        name: Of the embedding.
-        rows: Of each topic, those first that have most rows unlike it beyond the usual: its name,
-            its share of the rows and the baseline's, and the share of its rows that are unlike it
-            and the baseline's.
-        n_more: Topics that are not shown.
-    """
-
-    name: str
-    rows: Sequence[Sequence[str]]
-    n_more: int
-
-
-def topics_of(
-    spec: ModelSpec,
-    profiles: Mapping[str, ColumnStatistics],
-    baseline: Baseline,
-    asked: Asked,
-) -> list[Topics]:
-    """Return the topics of each embedding; of one without rows on either side none.
-
-    Args:
-        spec: The model.
-        profiles: Of the windows that are shown.
-        baseline: Theirs.
-        asked: Which slice and version.
-    """
-    found = []
-    for name in spec.embeddings:
-        now = _count_topics(name, profiles, asked, asked.model_version)
-        then = _count_topics(name, baseline.windows, asked)
-        if now is None or then is None or now.index.tolist() != then.index.tolist():
-            continue
-        share, usual = now["n"] / now["n"].sum(), then["n"] / then["n"].sum()
-        unlike, was_unlike = (
-            pd.Series(rate(side["unlike"], side["n"]), side.index) for side in (now, then)
-        )
-        more = (now["unlike"] - now["n"] * was_unlike.fillna(0.0)).sort_values(ascending=False)
-        shown = [topic for topic in more.index if now["n"][topic]][:_MOST_TOPICS]
-        rows = [
-            (topic, *(_write_share(side[topic]) for side in (share, usual, unlike, was_unlike)))
-            for topic in shown
-        ]
-        if rows:
-            found.append(Topics(name, rows, int((now["n"] > 0).sum()) - len(rows)))
-    return found
-
-
-def _write_share(share: float) -> str:
-    return "" if np.isnan(share) else f"{share:.1%}"
-
-
-def _count_topics(
-    name: str, profiles: Mapping[str, ColumnStatistics], asked: Asked, version: str = ALL
-) -> pd.DataFrame | None:
-    """Return topic -> rows, and rows that are unlike it; None without any row."""
-    found = {}
-    for part in ("topic", NOVELTY):
-        stats = profiles.get(name_derived(name, part))
-        side = side_of(stats, asked, version)
-        if stats is None or side is None:
-            return None
-        names = [one.removeprefix(UNLIKE) for one in stats.binning.categories]
-        found[part] = pd.Series(side.counts[: len(names)], index=names)
-    topics, unlike = found["topic"], found[NOVELTY]
-    table = pd.DataFrame({"n": topics, "unlike": unlike.reindex(topics.index).fillna(0)})
-    return table.sort_index()
 
 
 @dataclass(frozen=True)

@@ -43,8 +43,10 @@ from mlmon_dagster.report.incident import (
 )
 from mlmon_dagster.report.layers import LAYERS, layers_of
 from mlmon_dagster.report.page import NOWHERE, Places, moment_text
+from mlmon_dagster.report.stages import measure_stages
+from mlmon_dagster.report.topics import list_topics
 from mlmon_dagster.report.trace import newest_mature, newest_period, trace_of
-from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec import ModelSpec, Window, window_containing
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.metric_registry import is_higher_better
 from mlmon_dagster.spec.names import ALL, BUSINESS, CUSTOM, DRIFT, PERFORMANCE, SERVICE, VERSIONS
@@ -174,6 +176,7 @@ def health_report(
         periods=periods_of(store, spec, baseline, states, history),
         period_names=period_names(spec),
         charts={name: [chart_of(c) for c in found if c.values] for name, found in drawn.items()},
+        stages=measure_stages(store, spec, view.find_last_window(incident)),
         volume=view.draw_volume(events),
         layers=layers_of(
             drawn, monitor_results.shares_failed(store.state, spec.model, LAYERS["Data"], now)
@@ -306,6 +309,12 @@ class _View:
             )
         return found
 
+    def find_last_window(self, incident: Period | None) -> Window | None:
+        """Return the last window that is shown; None without any."""
+        shown = self.period or incident or self.newest
+        starts = [start for start in self.states if shown and shown[0] <= start < shown[1]]
+        return window_containing(self.spec.time, max(starts)) if starts else None
+
     def show_columns(
         self, verdicts: Sequence[MonitorResult], period: Period | None
     ) -> dict[str, object]:
@@ -319,7 +328,7 @@ class _View:
         bars = distributions.histograms(spec, profiles, self.baseline, self.asked)
         return {
             "histograms": distributions.column_cards(spec, bars, verdicts),
-            "topics": distributions.topics_of(spec, profiles, self.baseline, self.asked),
+            "topics": list_topics(self.store, spec, profiles, self.baseline, self.asked, shown),
             "histogram_period": _named(spec, shown),
         }
 

@@ -10,14 +10,13 @@ from itertools import chain
 import numpy as np
 import pandas as pd
 
-from mlmon_dagster.metrics.embeddings import MOST_FITTED, find_usable
+from mlmon_dagster.metrics.embeddings import find_usable
 from mlmon_dagster.metrics.statistics import ColumnStatistics, select_columns
 from mlmon_dagster.profiles import Baseline, baseline_in_force, load_baseline
-from mlmon_dagster.profiles.embedded import gather_vectors, know_fits
+from mlmon_dagster.profiles.embedded import draw_vectors, gather_vectors, know_fits
 from mlmon_dagster.spec import ModelSpec, Window, window_containing, windows_between
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.declaration import Granularity, is_slow
-from mlmon_dagster.spec.derived import ROW_NAME
 from mlmon_dagster.spec.metric_registry import BINARY
 from mlmon_dagster.spec.names import PERFORMANCE, TABLE
 from mlmon_dagster.store import Store
@@ -237,19 +236,13 @@ def _judged_vectors(
 ) -> Judged | None:
     """Read vectors of rows of which it is known what came of them, by the hash of their ids."""
     label = outcome if outcome in spec.evaluations else "actual"
-    texts = [
-        name
-        for name, feature in spec.logged_features.items()
-        if feature.type == "text" and spec.shows_values_of(name)
-    ]
-    names = dict.fromkeys([label, "actual", *spec.columns.outputs, *texts, column])
-    listed = ", ".join(map(quote_identifier, ["window_start", "prediction_id", *names]))
+    texts = spec.shown_texts
+    names = dict.fromkeys([label, "actual", *spec.columns.outputs, *texts])
     source = store.inference_records(spec).from_sql(windows, [dataset])
-    table = store.queries.query(
-        f"SELECT {listed} FROM {source} AS records WHERE {quote_identifier(label)} IS NOT NULL "
-        f"AND {quote_identifier(column)} IS NOT NULL ORDER BY {ROW_NAME} LIMIT {MOST_FITTED}"
-    )
-    rows = table.drop_columns([column]).to_pandas()
+    wanted = {name: quote_identifier(name) for name in ("window_start", "prediction_id", *names)}
+    is_known = f"{quote_identifier(label)} IS NOT NULL"
+    table = draw_vectors(store.queries, source, column, wanted, is_known)
+    rows = table.select(list(wanted)).to_pandas()
     if spec.evaluations:
         bad = 1.0 - rows[label].astype(float)
     else:
@@ -257,7 +250,7 @@ def _judged_vectors(
         if known is None or known[1] != WRONG:
             return None
         bad = known[0]
-    places, vectors = gather_vectors(table.column(column).combine_chunks())
+    places, vectors = gather_vectors(table)
     kept = find_usable(vectors) & np.isin(places, bad.index)
     places, vectors = places[kept], vectors[kept]
     mine = rows.iloc[places]

@@ -643,6 +643,15 @@ class Declaration(Declared):
         return {n: f for n, f in self.features.items() if not isinstance(f, DerivedFeature)}
 
     @property
+    def shown_texts(self) -> list[str]:
+        """The texts whose words may be shown: their spec says that they hold nobody's data."""
+        return [
+            name
+            for name, feature in self.logged_features.items()
+            if feature.type == "text" and self.shows_values_of(name)
+        ]
+
+    @property
     def derived_features(self) -> dict[str, DerivedFeature]:
         """The columns that are computed from features, and that no event holds."""
         return {n: f for n, f in self.features.items() if isinstance(f, DerivedFeature)}

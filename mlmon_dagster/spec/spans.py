@@ -18,6 +18,11 @@ VERSION: Final = "mlmon.model_version"  # attribute of a span or of its resource
 STAGE: Final = "stage."  # begins the names of their columns
 # Columns of the records -> columns of the spans.
 TOKENS: Final = {"tokens.input": "input_tokens", "tokens.output": "output_tokens"}
+# Columns of the spans -> attributes that tell them, older names of the GenAI conventions last.
+TOKEN_ATTRIBUTES: Final = {
+    "input_tokens": ("gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens"),
+    "output_tokens": ("gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens"),
+}
 FAILED: Final = ("error", "timeout")  # ends of a stage
 PLACEHOLDER: Final = "{trace_id}"
 

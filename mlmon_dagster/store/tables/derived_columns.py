@@ -49,7 +49,7 @@ def with_derived(spec: ModelSpec, from_sql: str, names: Collection[str] | None =
         if names is not None and name not in names:
             continue
         if isinstance(feature, DerivedFeature) and feature.prices is not None:
-            found[name] = _price_sql(feature.prices)
+            found[name] = price_sql(feature.prices)
         elif isinstance(feature, DerivedFeature):
             sql = derive_sql(feature.described, quote_identifier(feature.of))
             found[name] = _with_fit(sql, spec, feature.of)
@@ -62,8 +62,8 @@ def with_derived(spec: ModelSpec, from_sql: str, names: Collection[str] | None =
     return f"(SELECT records.*, {columns} FROM {from_sql} AS records)"
 
 
-def _price_sql(prices: Prices) -> str:
-    """Return the expression of what a row costs."""
+def price_sql(prices: Prices) -> str:
+    """Return the expression of what a row costs, over the columns of its amounts."""
     by = quote_identifier(prices.by)
     cases = []
     for value, own in prices.of.items():

@@ -12,8 +12,11 @@ from typing import Final
 
 import pyarrow as pa
 
+from mlmon_dagster.spec.declaration import DerivedFeature
+from mlmon_dagster.spec.derived import Prices
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.spans import (
+    TOKEN_ATTRIBUTES,
     TOKENS,
     VERSION,
     Spans,
@@ -21,10 +24,12 @@ from mlmon_dagster.spec.spans import (
     stage_column,
     stage_status,
 )
+from mlmon_dagster.spec.windows import Window
 from mlmon_dagster.store.places.location import Location
 from mlmon_dagster.store.state.sql import literal, literals, quote_identifier
 from mlmon_dagster.store.tables.columns import TIME, span_fields
 from mlmon_dagster.store.tables.delta import DeltaFolder, retry, select_sql
+from mlmon_dagster.store.tables.derived_columns import price_sql
 
 KIND: Final = "spans"
 SCHEMA: Final = pa.schema(
@@ -112,9 +117,8 @@ def join_sql(spec: ModelSpec, source: str) -> str:
 
     A stage's time is that of all its spans in the trace together, its calls are their number. An
     event that logs no version has that of its trace, and a declared column its value, if all spans
-    that know one agree. Of a span that tells its tokens and the one that called it, only the former
-    counts. A span that came twice counts once. Sums are of whole microseconds, so that they do not
-    depend on the order of rows.
+    that know one agree. A span that came twice counts once. Sums are of whole microseconds, so that
+    they do not depend on the order of rows.
 
     Args:
         spec: The model.
@@ -133,7 +137,7 @@ def join_sql(spec: ModelSpec, source: str) -> str:
         calls = f"CAST(NULLIF(COUNT(*) {mine}, 0) AS DOUBLE)"
         parts.append(f"{calls} AS {quote_identifier(stage_calls(name))}")
     if spec.spans.tokens:
-        own = "FILTER (span_id NOT IN (SELECT parent_id FROM callers))"
+        own = f"FILTER ({_TELLS_ITS_OWN})"
         for column, name in TOKENS.items():
             parts.append(f"CAST(SUM({name}) {own} AS DOUBLE) AS {quote_identifier(column)}")
     told = [_told_sql(key) for key in spec.spans.columns.values()]
@@ -150,25 +154,110 @@ def join_sql(spec: ModelSpec, source: str) -> str:
         keys = "SELECT DISTINCT prediction_id AS key, trace_id FROM given"
         keys += " WHERE prediction_id IN (SELECT prediction_id FROM records)"
         on = "r.prediction_id"
+    once = _once_sql(spec.spans, of_each, "trace_id IN (SELECT trace_id FROM keys)")
     return f"""WITH given AS MATERIALIZED (SELECT * FROM {source} AS s WHERE kind = 'span'),
     keys AS MATERIALIZED ({keys}),
-    once AS (
-        SELECT trace_id, span_id, MAX(name) AS name, MAX(status) AS status,
-            MAX({_version_sql(spec.spans)}) AS version, {of_each}MAX(parent_id) AS parent_id,
-            MAX(input_tokens) AS input_tokens, MAX(output_tokens) AS output_tokens,
-            MAX(CAST(ROUND(duration_ms * 1000) AS BIGINT)) AS us
-        FROM given WHERE trace_id IN (SELECT trace_id FROM keys) GROUP BY trace_id, span_id
-    ),
-    callers AS (
-        SELECT DISTINCT parent_id FROM once
-        WHERE parent_id IS NOT NULL AND (input_tokens IS NOT NULL OR output_tokens IS NOT NULL)
-    ),
+    {once},
     traces AS (
         SELECT k.key AS ":key", COUNT(*) AS n_spans{stages}, {_agree_sql("version")} AS ":version"
         FROM once JOIN keys AS k USING (trace_id) GROUP BY k.key
     )
     SELECT r.* REPLACE ({version}), {selected} FROM records AS r
     LEFT JOIN traces AS t ON t.":key" = {on}"""
+
+
+# Of a span that tells its tokens and the one that called it, only the former counts.
+_TELLS_ITS_OWN = "span_id NOT IN (SELECT parent_id FROM callers)"
+
+
+def _once_sql(declared: Spans, of_each: str, where: str) -> str:
+    """Return spans that came twice once, as ``once``, and those that called others, ``callers``."""
+    return f"""once AS (
+        SELECT trace_id, span_id, MAX(name) AS name, MAX(status) AS status,
+            MAX({_version_sql(declared)}) AS version, {of_each}MAX(parent_id) AS parent_id,
+            MAX(input_tokens) AS input_tokens, MAX(output_tokens) AS output_tokens,
+            MAX(CAST(ROUND(duration_ms * 1000) AS BIGINT)) AS us
+        FROM given WHERE {where} GROUP BY trace_id, span_id
+    ),
+    callers AS (
+        SELECT DISTINCT parent_id FROM once
+        WHERE parent_id IS NOT NULL AND (input_tokens IS NOT NULL OR output_tokens IS NOT NULL)
+    )"""
+
+
+def stages_sql(spec: ModelSpec, source: str, window: Window) -> str:
+    """Return the statement that adds up the stages of a window's spans, a row each, as declared.
+
+    Its columns: stage; requests, with at least one span of it; share, of all requests; calls, of a
+    request; p50_ms, p95_ms, of all its spans in a request together; failed, share of the requests;
+    input_tokens, output_tokens and cost of a request, NULL where no span tells them.
+
+    Args:
+        spec: The model.
+        source: The spans that may belong to it, see `from_sql`.
+        window: When they began.
+    """
+    assert spec.spans is not None
+    cost = _cost_sql(spec)
+    begun = (
+        f"start_time >= TIMESTAMPTZ '{window.start}' AND start_time < TIMESTAMPTZ '{window.end}'"
+    )
+    stages = " UNION ALL ".join(
+        f"""SELECT {place} AS place, {literal(name)} AS stage, trace_id, COUNT(*) AS calls,
+            CAST(SUM(us) AS DOUBLE) / 1000 AS ms, BOOL_OR(status <> 'ok') AS has_failed,
+            SUM(input_tokens) FILTER ({_TELLS_ITS_OWN}) AS input_tokens,
+            SUM(output_tokens) FILTER ({_TELLS_ITS_OWN}) AS output_tokens,
+            SUM(cost) FILTER ({_TELLS_ITS_OWN}) AS cost
+        FROM priced WHERE name GLOB {literal(pattern)} GROUP BY trace_id"""
+        for place, (name, pattern) in enumerate(spec.spans.stages.items())
+    )
+    of_request = ", ".join(
+        f"CAST(SUM({name}) AS DOUBLE) / COUNT(*) AS {name}"
+        for name in ("input_tokens", "output_tokens", "cost")
+    )
+    return f"""WITH given AS MATERIALIZED (
+        SELECT * FROM {source} AS s WHERE kind = 'span' AND {begun}
+    ),
+    {_once_sql(spec.spans, "", "TRUE")},
+    priced AS (SELECT *, {cost} AS cost FROM ({_with_amounts(spec)}) AS once),
+    stages AS ({stages})
+    SELECT stage, COUNT(*) AS requests,
+        COUNT(*) / (SELECT COUNT(DISTINCT trace_id) FROM once) AS share,
+        SUM(calls) / COUNT(*) AS calls, QUANTILE_CONT(ms, 0.5) AS p50_ms,
+        QUANTILE_CONT(ms, 0.95) AS p95_ms,
+        AVG(CASE WHEN has_failed THEN 1e0 ELSE 0e0 END) AS failed, {of_request}
+    FROM stages GROUP BY place, stage ORDER BY place"""
+
+
+def find_priced(spec: ModelSpec) -> str | None:
+    """Return the feature that is the cost of a call by its model; None without such prices."""
+    features = spec.derived_features
+    of_version = (n for n in spec.priced_features if _prices(features[n]).by == "model_version")
+    return next(of_version, None) if spec.spans is not None and spec.spans.version else None
+
+
+def _prices(feature: DerivedFeature) -> Prices:
+    assert feature.prices is not None
+    return feature.prices
+
+
+def _cost_sql(spec: ModelSpec) -> str:
+    name = find_priced(spec)
+    return (
+        "CAST(NULL AS DOUBLE)" if name is None else price_sql(_prices(spec.derived_features[name]))
+    )
+
+
+def _with_amounts(spec: ModelSpec) -> str:
+    """Return spans with what has a price, under the names of features; unknown amounts are NULL."""
+    name = find_priced(spec)
+    amounts = [] if name is None else _prices(spec.derived_features[name]).amounts
+    parts = ["*", "version AS model_version"]
+    for amount in amounts:
+        told = spec.features[amount].from_ or amount
+        column = next((c for c, names in TOKEN_ATTRIBUTES.items() if told in names), "NULL")
+        parts.append(f"CAST({column} AS DOUBLE) AS {quote_identifier(amount)}")
+    return f"SELECT {', '.join(parts)} FROM once"
 
 
 def _version_sql(declared: Spans) -> str:
