@@ -363,6 +363,8 @@ LIGHT = {
     "mlmon_dagster.definitions": {
         "great_expectations", "pandas", "scipy", "matplotlib", "sklearn"
     },
+    "mlmon_dagster.profiles": {"great_expectations", "scipy.stats", "matplotlib", "sklearn"},
+    "mlmon_dagster.families.registry": {"great_expectations", "scipy.stats", "sklearn"},
 }  # fmt: skip
 
 
