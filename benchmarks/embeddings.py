@@ -40,14 +40,15 @@ from mlmon_dagster.metrics.embeddings import (
     EmbeddingFit,
     Vectors,
     find_topics,
-    find_unlike_topics,
     fit_embeddings,
+    grade_rows,
     measure_novelty,
+    name_grades,
+    name_topics,
     project,
 )
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.profiles.bin_shapes import categorical_binning
-from mlmon_dagster.profiles.embedded import name_topics
 from mlmon_dagster.profiles.measures import drift
 from mlmon_dagster.profiles.storage import to_rows
 from mlmon_dagster.spec.files.loader import parse_model
@@ -158,18 +159,18 @@ def count_days(
     fit: EmbeddingFit, days: Sequence[Vectors], prefix: str
 ) -> dict[str, ColumnStatistics]:
     """Return topic and novelty of some days as the profiles count them."""
-    topics, likeness = (names.to_pylist() for names in name_topics(fit))
+    topics, grades = name_topics(fit), name_grades(fit)
     law = numeric_law("x", np.arange(3.0))
     counts: dict[str, list[Ints]] = {"topic": [], "novelty": []}
     for number, vectors in enumerate(days):
         projected = project(fit, vectors)
         names = [f"{prefix}{number}-{i}" for i in range(len(vectors))]
         nearest = find_topics(fit, projected)
-        said = find_unlike_topics(fit, nearest, measure_novelty(fit, projected, names))
+        said = grade_rows(fit, nearest, measure_novelty(fit, projected, names))
         counts["topic"].append(np.bincount(nearest, minlength=len(topics) + 2))
-        counts["novelty"].append(np.bincount(said, minlength=len(likeness) + 2))
+        counts["novelty"].append(np.bincount(said, minlength=len(grades) + 2))
     found = {}
-    for part, names in (("topic", topics), ("novelty", likeness)):
+    for part, names in (("topic", topics), ("novelty", grades)):
         column = f"asked.{part}"
         binning = categorical_binning(column, names)
         found[column] = column_of(replace(law, binning=binning), np.stack(counts[part]))

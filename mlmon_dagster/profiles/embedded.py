@@ -17,22 +17,23 @@ import numpy as np
 import pyarrow as pa
 
 from mlmon_dagster.metrics.embeddings import (
+    GRADES,
     MOST_FITTED,
-    UNLIKE,
-    USUAL,
     EmbeddingFit,
     Vectors,
     find_topics,
-    find_unlike_topics,
     find_usable,
     fit_embeddings,
+    grade_rows,
     measure_novelty,
+    name_grades,
+    name_topics,
     project,
 )
 from mlmon_dagster.metrics.statistics import Binning
 from mlmon_dagster.profiles.bin_shapes import vectors_binning
 from mlmon_dagster.profiles.compiler import Engine
-from mlmon_dagster.spec.derived import ROW_NAME, name_fit
+from mlmon_dagster.spec.derived import NOVELTY, ROW_NAME, name_derived, name_fit
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.store.state.sql import literal, quote_identifier
 from mlmon_dagster.store.tables.derived_columns import EXEMPLAR, Embedding, know_embedding
@@ -62,6 +63,19 @@ def fit_to_rows(engine: Engine, spec: ModelSpec, from_sql: str) -> dict[str, Bin
         fit = fit_embeddings(vectors, ids) if len(kept) else None
         if fit is not None:
             found[f"{FITTED}{name}"] = _to_binning(f"{FITTED}{name}", fit)
+    return found
+
+
+def list_values(fitted: Mapping[str, Binning]) -> dict[str, list[str]]:
+    """Return column -> all values of the topics and novelties of what was fitted.
+
+    Not those that the baseline's rows have: of a small topic no row may be far from it.
+    """
+    found = {}
+    for name, binning in fitted.items():
+        fit, column = _from_binning(binning), name.removeprefix(FITTED)
+        found[name_derived(column, "topic")] = name_topics(fit)
+        found[name_derived(column, NOVELTY)] = name_grades(fit)
     return found
 
 
@@ -146,28 +160,24 @@ def _know(binning: Binning) -> str:
 @lru_cache(maxsize=16)
 def _embedding(binning: Binning) -> Embedding:
     fit = _from_binning(binning)
-    topics, likeness = name_topics(fit)
+    topics, grades = (
+        pa.array(names, pa.string()) for names in (name_topics(fit), name_grades(fit))
+    )
 
     def describe(lists: pa.Array, ids: pa.Array) -> tuple[pa.Array, pa.Array]:
         rows, projected = _project(fit, lists)
-        nearest, unlike = np.zeros(len(lists), np.int64), np.zeros(len(lists), np.int64)
+        nearest, graded = np.zeros(len(lists), np.int64), np.zeros(len(lists), np.int64)
         has_topic, is_known = np.zeros(len(lists), bool), np.zeros(len(lists), bool)
         if len(rows):
             mine = find_topics(fit, projected)
             novelty = measure_novelty(fit, projected, ids.take(pa.array(rows)).to_pylist())
             nearest[rows], has_topic[rows] = mine, True
-            unlike[rows] = find_unlike_topics(fit, mine, novelty)
+            graded[rows] = grade_rows(fit, mine, novelty)
             is_known[rows] = ~np.isnan(novelty)
         found = topics.take(pa.array(nearest, mask=~has_topic))
-        return found, likeness.take(pa.array(unlike, mask=~is_known))
+        return found, grades.take(pa.array(graded, mask=~is_known))
 
     return describe
-
-
-def name_topics(fit: EmbeddingFit) -> tuple[pa.Array, pa.Array]:
-    """Return the names of the topics, (t,), and what is said of novelty: usual, or unlike one."""
-    names = [f"topic {i + 1}" for i in range(len(fit.centres))]
-    return pa.array(names, pa.string()), pa.array([USUAL, *(UNLIKE + name for name in names)])
 
 
 def _project(fit: EmbeddingFit, lists: pa.Array) -> tuple[np.ndarray, Vectors]:
@@ -214,7 +224,7 @@ def _from_binning(binning: Binning) -> EmbeddingFit:
         centres.reshape(-1, k),
         exemplars.reshape(-1, k),
         tuple(row for row, _, _ in kept),
-        far,
+        far.reshape(len(GRADES), -1),
     )
 
 

@@ -144,10 +144,12 @@ def fit_binnings(
     """
     records = from_sql
     fitted: dict[str, Binning] = {}
+    known: dict[str, list[str]] = {}
     if spec.embeddings:
-        from mlmon_dagster.profiles.embedded import fit_to_rows, with_fits
+        from mlmon_dagster.profiles.embedded import fit_to_rows, list_values, with_fits
 
         fitted = fit_to_rows(engine, spec, from_sql)
+        known = list_values(fitted)
         from_sql = with_fits(spec, from_sql, fitted)
     from_sql = losses.row_source(spec, from_sql)
     binnings: dict[str, Binning] = {}
@@ -200,6 +202,8 @@ def fit_binnings(
             feature = spec.features.get(name)
             if feature is not None and feature.type == "boolean":
                 binnings[name] = shapes.categorical_binning(name, _BOOLEANS)
+            elif name in known:
+                binnings[name] = shapes.categorical_binning(name, known[name])
             else:
                 source = sources[sampled[name]] if name in sampled else from_sql
                 binnings[name] = _fit_categorical(engine, source, name, value)

@@ -125,6 +125,8 @@ def profiled_besides(spec: ModelSpec) -> list[object]:
     found: list[object] = []
     if any(feature.type == "datetime" for feature in spec.features.values()):
         found.append("ages")  # before, of a time the time itself was profiled
+    if spec.embeddings:
+        found.append("grades")  # before, a row was like its topic or not
     if spec.spans is not None:
         found.append(["spans", *spec.spans.stages])
         found += [["columns", *spec.spans.columns]] if spec.spans.columns else []

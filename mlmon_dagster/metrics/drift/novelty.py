@@ -8,16 +8,17 @@ each row at that end. Their count is taken to follow a negative binomial law, a 
 rate differs between windows. Where most rows are outside, the window's mean is tested by Student's
 prediction of one more window (Hahn, 1969), with a robust centre and spread.
 
-Of embeddings one row in ten of every topic is called unlike by definition (`metrics.embeddings`).
-What is new lies nearest to a few topics and is unlike their rows, so the unlike rows of each topic
-are a count of their own: a new kind of a twentieth of the rows is a few points of all that are
+Of embeddings a fifth of the rows of every topic is called unlike it by definition, and a fiftieth
+far from it (`metrics.embeddings`). What is new lies nearest to a few topics and is unlike their
+rows, so the rows of each topic that are unlike it, and those that are far from it, are counts of
+their own: a new kind of a twentieth of the rows is a few points of all that are
 unlike, and many times what one topic has. Which topics are common on a day hardly changes that.
 These counts follow a negative binomial law, too (Bliss and Fisher, 1953).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -27,7 +28,7 @@ from scipy import special
 
 from mlmon_dagster.metrics import MIN_WINDOWS, Floats, Ints
 from mlmon_dagster.metrics.binnings import upper_edges
-from mlmon_dagster.metrics.embeddings import USUAL
+from mlmon_dagster.metrics.embeddings import GRADES
 from mlmon_dagster.metrics.frames import MetricRows, stack_rows
 from mlmon_dagster.metrics.intervals import EFFICIENCY, biweight, rate, wilson
 from mlmon_dagster.metrics.statistics import ColumnStatistics, select, select_whole
@@ -35,7 +36,7 @@ from mlmon_dagster.spec.metric_registry import AUTO, NOVEL
 
 VERSION = "novel-3"
 UNSEEN_VERSION = "unseen-auto-1"
-UNLIKE_VERSION = "unlike-1"
+UNLIKE_VERSION = "unlike-2"
 _USUAL = 0.9  # of the baseline's windows are no more novel than what is called usual
 _TIMES = 2.0  # of that is far above it
 _SURE = 1.0  # standard errors of a variance
@@ -375,13 +376,15 @@ def _measure_unlike(
         "few_baseline_windows": np.full(len(n), len(windows) < MIN_WINDOWS),
     }
     reason = np.select(list(conditions.values()), list(conditions), "")
-    is_usual = np.array([name == USUAL for name in mine.binning.categories])
-    topics = np.flatnonzero(~np.append(is_usual, [False, False]))
+    grades = _list_grades(mine.binning.categories)
     shares, lower, upper, usual, p = (np.full(len(n), np.nan) for _ in range(5))
-    if len(windows) >= MIN_WINDOWS and len(topics):
+    if len(windows) >= MIN_WINDOWS and grades:
         size = windows.counts.sum(axis=1)
-        now, before = (_with_total(side[:, topics]) for side in (mine.counts, windows.counts))
-        surest = find_surest(now, n, before, size)
+        now, before = (
+            np.concatenate([_with_total(counts[:, places]) for places in grades], axis=1)
+            for counts in (mine.counts, windows.counts)
+        )
+        surest = find_surest(now, n, before, size, len(grades))
         p, which = surest.p_value, surest.place
         expected = (before.sum(axis=0) / size.sum())[which]
         of_it = np.take_along_axis(now, which[:, None], axis=1)[:, 0]
@@ -398,16 +401,31 @@ def _measure_unlike(
     return _with_limit(rates, usual, reason)
 
 
+def _list_grades(names: Sequence[str]) -> list[Ints]:
+    """Return of each grade which values count: what is far from a topic is unlike it, too.
+
+    Returns:
+        (g, T) places each, of g grades that are as high or higher.
+    """
+    of_grade = [np.flatnonzero([name.startswith(grade) for name in names]) for grade in GRADES]
+    return [np.stack(of_grade[i:]) for i in range(len(of_grade)) if len(of_grade[i])]
+
+
 def _with_total(counts: Ints) -> Ints:
-    """Return the unlike rows of each topic and, last, of all together, (C, T + 1)."""
-    return np.column_stack([counts, counts.sum(axis=1)])
+    """Return the rows of each topic, of all grades, and those of all topics, (C, T + 1).
+
+    Args:
+        counts: (C, g, T).
+    """
+    of_topics = counts.sum(axis=1)
+    return np.column_stack([of_topics, of_topics.sum(axis=1)])
 
 
 class Surest(NamedTuple):
     """What of each window's unlike rows is least by chance, (C,) each.
 
     Attributes:
-        place: Which topic; behind the last one, all together.
+        place: Which count.
         p_value: Chance that any of them has so many, at most 1.
     """
 
@@ -415,7 +433,7 @@ class Surest(NamedTuple):
     p_value: Floats
 
 
-def find_surest(counts: Ints, n: Ints, before: Ints, rows: Ints) -> Surest:
+def find_surest(counts: Ints, n: Ints, before: Ints, rows: Ints, grades: int = 1) -> Surest:
     """Find the topic in which most rows beyond chance are unlike.
 
     The rate of a topic differs between windows by its own squares beyond chance in the baseline, or
@@ -424,10 +442,11 @@ def find_surest(counts: Ints, n: Ints, before: Ints, rows: Ints) -> Surest:
     `scipy.stats.nbinom`, times their number (Bonferroni).
 
     Args:
-        counts: Unlike rows of T topics, and of all together, in C windows, (C, T + 1).
+        counts: Unlike rows of T topics, and of all together, in C windows, (C, G (T + 1)).
         n: Rows of the windows, (C,).
-        before: The same of the baseline's W windows, (W, T + 1).
+        before: The same of the baseline's W windows, (W, G (T + 1)).
         rows: Their rows, (W,), all above 0.
+        grades: G: how many times all topics are counted.
     """
     # Half a row that might have been seen: no topic is impossible.
     total = before.sum(axis=0) + 0.5
@@ -435,7 +454,11 @@ def find_surest(counts: Ints, n: Ints, before: Ints, rows: Ints) -> Surest:
     expected = share * rows[:, None]
     strays = ((before - expected) ** 2).sum(axis=0) - total
     squares = (expected**2).sum(axis=0)
-    least = np.append(np.full(len(share) - 1, strays[:-1].sum() / squares[:-1].sum()), 0.0)
+    of_topics = (part.reshape(grades, -1)[:, :-1] for part in (strays, squares))
+    pooled = np.divide(*(part.sum(axis=1) for part in of_topics))
+    least = np.repeat(pooled[:, None], len(share) // grades, axis=1)
+    least[:, -1] = 0.0  # all together are no topic
+    least = least.ravel()
     uneven = np.maximum(np.maximum(strays / squares, least), 0.0)
     shape = 1 / (uneven * (1 + _SURE * np.sqrt(2 / len(rows))) + 1 / total)
     mean = share * n[:, None]
