@@ -19,12 +19,15 @@ from mlmon_dagster.commands.options import (
     prints_table,
 )
 from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.spec.scalars import parse_duration
 from mlmon_dagster.tables.asked import Days, moments_of
 from mlmon_dagster.tables.table import Answer, AnyAnswer, Table
 
 if TYPE_CHECKING:
     from mlmon_dagster.project import Project
     from mlmon_dagster.spec import ModelSpec
+
+_SHORTEST = dt.timedelta(days=2)
 
 
 @click.group(cls=Group)
@@ -111,13 +114,40 @@ def sql(project: Project, spec: ModelSpec, query: str, limit: int, timeout: floa
     return Answer(Table("query", ()), found.to_pandas())
 
 
-@store.command(epilog=examples("mlmon store maintain --dry-run"))
+def _age(
+    _context: click.Context, _option: click.Parameter, text: str | None
+) -> dt.timedelta | None:
+    """Read how old something has to be.
+
+    Raises:
+        click.BadParameter: If it is no duration, or none at all.
+    """
+    if text is None:
+        return None
+    try:
+        age = parse_duration(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    if age < _SHORTEST:
+        raise click.BadParameter(f"{text} is too short: sensors look back for a day; at least 2d")
+    return age
+
+
+@store.command(
+    epilog=examples("mlmon store maintain --dry-run", "mlmon store maintain --dagster 90d")
+)
 @of_models
 @click.option("--dry-run", is_flag=True, help="Only show what would be removed.")
-def maintain(project: Project, specs: list[ModelSpec], dry_run: bool) -> None:
+@click.option("--dagster", "kept", metavar="AGE", callback=_age,
+              help="Also end Dagster's own events that are older, such as 90d.")  # fmt: skip
+def maintain(
+    project: Project, specs: list[ModelSpec], dry_run: bool, kept: dt.timedelta | None
+) -> None:
     """Delete rows past their retention, merge small files, remove old versions.
 
-    The asset `maintenance` does the same every day.
+    The asset `maintenance` does the same every day. With --dagster, logs and steps of old runs go
+    from Dagster's database, and events of partitions and checks that newer ones replaced: its pages
+    show the same partitions and the same standing checks. Runs stay listed, without their logs.
     """
     import pandas as pd
 
@@ -133,6 +163,18 @@ def maintain(project: Project, specs: list[ModelSpec], dry_run: bool) -> None:
         ]
         if rows:
             click.echo(frame_text(pd.DataFrame(rows)))
+    if kept is not None:
+        from mlmon_dagster.defs.event_retention import end_old_events
+        from mlmon_dagster.defs.instance import open_instance
+
+        with open_instance(project) as instance:
+            ended = end_old_events(instance, project.clock() - kept, dry_run=dry_run)
+        verb = "would be removed" if dry_run else "removed"
+        logs = f", logs of {ended.n_runs:,} runs ({ended.size:,} bytes)" if ended.n_runs else ""
+        click.echo(
+            f"Dagster: {verb}: {ended.n_events:,} events, {ended.n_checks:,} evaluations of "
+            f"checks{logs}"
+        )
 
 
 @store.command(epilog=examples("mlmon store repair flight_delay --dry-run"))
