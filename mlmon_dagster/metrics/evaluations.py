@@ -26,7 +26,7 @@ from mlmon_dagster.metrics.late_truth.rectified import (
     ratio,
     strata_by_answer,
 )
-from mlmon_dagster.metrics.means import mean_interval, mean_of, measure_ratio
+from mlmon_dagster.metrics.means import Mean, mean_interval, mean_of, measure_ratio
 from mlmon_dagster.metrics.performance.weighted_back import COMPLETE, replace_rows
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.spec.names import ALL
@@ -36,7 +36,7 @@ VERDICTS = ("bad", "bad bad", "bad good", "good", "good bad", "good good")
 OTHER_JUDGE = "other_judge"
 BESIDE_JUDGE = f"{METHOD}@judge"
 # Begin the names of what is counted of a conversation: good calls, calls, and both multiplied.
-CLUSTERED = (":good_calls/", ":calls/", ":good_by_calls/")
+CLUSTERED = (":sum_of_calls/", ":calls/", ":sum_by_calls/")
 _FEWEST_CLUSTERS = 2
 
 
@@ -92,17 +92,20 @@ def _measure(name: str, one: Evaluated) -> Iterator[MetricRows]:
     cells, known = one.value.cells, mean_of(one.value)
     n = known.n
     reason = np.where(n == 0, "no_evaluations", "")
+    good = np.where(n > 0, np.clip(known.value * n, 0, n), 0.0)
+    share = rate(good, n)
+    variance = share * (1 - share) if one.is_rate else known.error**2 * n
+    effect = _find_effect(cells, variance, one.clusters)
     if one.is_rate:
-        good = np.where(n > 0, np.clip(known.value * n, 0, n), 0.0)
-        effect = _find_effect(cells, one.clusters)
         lower, upper = wilson(good / effect, n / effect)
-        found = table_rows(
-            cells, "good_rate", rate(good, n), lower, upper, n, reason, "wilson-1", name
-        )
+        found = table_rows(cells, "good_rate", share, lower, upper, n, reason, "wilson-1", name)
         if one.judged is not None:
             found = _weigh_back(found, one.judged, effect)
     else:
-        lower, upper = mean_interval(known, -np.inf, np.inf)
+        # So many calls as `effect` says tell as much as one.
+        n_alike = np.asarray(n / effect, np.int64)
+        alike = Mean(known.value, known.error * np.sqrt(effect), n_alike)
+        lower, upper = mean_interval(alike, -np.inf, np.inf)
         found = table_rows(cells, "mean_value", known.value, lower, upper, n, reason, "t-1", name)
     if one.evaluator is not None and one.evaluator_then is not None:
         found = found._replace(unsure=_other_judge(one.evaluator, one.evaluator_then))
@@ -121,28 +124,36 @@ def find_clusters(
     return tuple(profiles[one] for one in names) if profiles.keys() >= set(names) else ()
 
 
-def _find_effect(cells: pd.DataFrame, clusters: tuple[ColumnStatistics, ...]) -> Floats:
+def _find_effect(
+    cells: pd.DataFrame, variance: Floats, clusters: tuple[ColumnStatistics, ...]
+) -> Floats:
     """Return how many calls tell as much as one independent call, at least 1, of each cell.
 
     That is the design effect of a sample of conversations (Kish, 1965): the variance of a ratio of
     sums over conversations by that of as many independent calls. It is that of the whole window,
     also of slices. Where all calls are good, or none is, calls of one conversation may be alike.
+
+    Args:
+        cells: Of the calls, (C,).
+        variance: Of what one call says, (C,).
+        clusters: See `CLUSTERED`; () where calls are independent.
     """
     if not clusters:
         return np.ones(len(cells))
-    good, calls, product = clusters
+    said, calls, product = clusters
     m, n = calls.counts.sum(axis=1), calls.total
-    share, squares = measure_ratio(good, calls, product)
-    by_chance = share * (1 - share) * n
-    found = np.where(
-        by_chance > 0, rate(squares * rate(m, m - 1), by_chance),
-        rate(calls.total_sq, n),
-    )  # fmt: skip
-    found = np.where(m >= _FEWEST_CLUSTERS, np.fmax(found, 1.0), 1.0)
+    _, squares = measure_ratio(said, calls, product)
     keys = ["window_start", "dataset", "model_version"]
-    whole = calls.cells.assign(effect=found)[calls.cells["slice_key"] == ALL]
-    matched = cells[keys].merge(whole[[*keys, "effect"]], on=keys, how="left")
-    effect: Floats = np.nan_to_num(matched["effect"].to_numpy(np.float64), nan=1.0)
+    among = {"m": m, "among": rate(squares * rate(m, m - 1), n), "size": rate(calls.total_sq, n)}
+    of_conversations = calls.cells.assign(**among)[calls.cells["slice_key"] == ALL]
+    of_calls = cells[keys].assign(variance=variance)[cells["slice_key"] == ALL]
+    matched = cells[keys]
+    for known in (of_conversations[[*keys, *among]], of_calls):
+        matched = matched.merge(known, on=keys, how="left")
+    found = np.where(
+        matched["variance"] > 0, rate(matched["among"], matched["variance"]), matched["size"]
+    )
+    effect: Floats = np.where(matched["m"] >= _FEWEST_CLUSTERS, np.fmax(found, 1.0), 1.0)
     return effect
 
 

@@ -531,7 +531,7 @@ def _exempt(spec: ModelSpec, losses: Values) -> Values:
 def group_columns(spec: ModelSpec) -> Values:
     """Return what is profiled of every group, over `group_source`.
 
-    Of a ranking its metrics, of a conversation how many calls are good.
+    Of a ranking its metrics, of a conversation its calls and what they add up to.
     """
     if spec.evaluations and spec.columns.group is not None:
         return {name: ("loss", quote_identifier(name)) for name in _by_conversation(spec)}
@@ -622,12 +622,12 @@ def _list_slice_columns(spec: ModelSpec) -> list[str]:
 def _by_conversation(spec: ModelSpec) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, one in spec.evaluations.items():
-        if one.good is not None:
-            value = quote_identifier(name)
-            n = f"CAST(COUNT({value}) AS DOUBLE PRECISION)"
-            good = f"SUM(CASE WHEN {value} > 0 THEN 1e0 ELSE 0e0 END)"
-            parts = zip(CLUSTERED, (good, n, f"{good} * {n}"), strict=True)
-            found |= {f"{part}{name}": f"CASE WHEN {n} > 0 THEN {sql} END" for part, sql in parts}
+        value = quote_identifier(name)
+        n = f"CAST(COUNT({value}) AS DOUBLE PRECISION)"
+        said = f"CASE WHEN {value} > 0 THEN 1e0 ELSE 0e0 END" if one.good is not None else value
+        total = f"SUM({said})"
+        parts = zip(CLUSTERED, (total, n, f"{total} * {n}"), strict=True)
+        found |= {f"{part}{name}": f"CASE WHEN {n} > 0 THEN {sql} END" for part, sql in parts}
     return found
 
 

@@ -241,6 +241,36 @@ def test_intervals_hold_the_truth_where_calls_of_a_conversation_are_alike(
     assert (hold(Evaluated(value, value)) > 0.93) == (alike == 0)
 
 
+@pytest.mark.parametrize("alike", [0.0, 0.3, 0.9])
+def test_intervals_of_a_mean_hold_where_calls_of_a_conversation_are_alike(alike: float) -> None:
+    """Numbers of 1 to 5, say; as independent calls they hold only where they are."""
+    rng = np.random.default_rng(round(10 * alike))
+    calls = rng.geometric(0.25, (2_000, 150)).astype(float)
+    among = np.sqrt(alike) * rng.normal(size=calls.shape)
+    within = np.sqrt((1 - alike) / calls) * rng.normal(size=calls.shape)
+    said = (3.5 + among + within) * calls
+    n = calls.sum(axis=1).astype(int)
+    # The squares of single calls: of their conversation's mean, and around it.
+    around = (1 - alike) * rng.chisquare(calls - 1 + 1e-9)
+    squares = (said**2 / calls + around).sum(axis=1)
+    value = statistics(
+        bin_shapes.loss_binning(":outcome/rating", 1.0), n[:, None], n=n,
+        total=said.sum(axis=1), total_sq=squares,
+    )  # fmt: skip
+    clusters = tuple(
+        sums_over(values, name)
+        for name, values in zip(CLUSTERED, (said, calls, said * calls), strict=True)
+    )
+
+    def hold(one: Evaluated) -> float:
+        found = evaluation_metrics({"rating": one}, {})
+        found = found[found["metric"] == "mean_value"]
+        return float(((found["lower"] <= 3.5) & (found["upper"] >= 3.5)).mean())
+
+    assert 0.93 - 3 * 0.0057 <= hold(Evaluated(value, value, False, clusters=clusters)) <= 0.985
+    assert (hold(Evaluated(value, value, False)) > 0.93) == (alike == 0)
+
+
 def test_conversations_are_counted_from_the_rows_and_a_call_without_one_stands_alone() -> None:
     rows = pd.DataFrame(
         {
