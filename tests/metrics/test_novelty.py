@@ -193,7 +193,11 @@ def test_the_chance_is_the_negative_binomials_of_the_surest_topic() -> None:
     squares = 30 * mean**2
     least = np.append(np.full(3, strays[:3].sum() / squares[:3].sum()), 0.0)
     uneven = np.maximum(np.maximum(strays / squares, least), 0.0)
-    size = 1 / (uneven * (1 + np.sqrt(2 / 30)) + 1 / total)
+    next_to = ((before - mean)[1:] * (before - mean)[:-1])[:, :3].sum() * 30 / 29
+    follows = min(max(next_to / strays[:3].sum(), 0.0), 0.95)
+    of_mean = (1 + follows) / (1 - follows) / 30
+    wider = (1 + of_mean) / (1 - of_mean)
+    size = 1 / (uneven * wider * (1 + np.sqrt(2 / 30)) + 1 / total)
     chances = stats.nbinom.sf(now[0] - 1, size, size / (size + mean))
     assert found.place[0] == chances.argmin() == 1
     assert found.p_value[0] == pytest.approx(min(4 * chances.min(), 1.0), rel=1e-9)
@@ -226,6 +230,23 @@ def test_the_grade_that_is_least_by_chance_counts_beside_the_other() -> None:
             alone.append(find_surest(of_now, np.array([ROWS]), of_then, rows_each).p_value[0])
         assert int(np.argmin(alone)) in grades
         assert found["p_value"][0] == pytest.approx(min(2 * min(alone), 1.0), rel=1e-9)
+
+
+def test_windows_that_wander_are_rarely_called_new() -> None:
+    """Shares that follow those of the window before by .9; as independent windows .03 and .45."""
+    told = []
+    for seed in range(60):
+        rng = np.random.default_rng([8, seed])
+        moved, rows = np.zeros(2 * TOPICS), []
+        for _ in range(WINDOWS + 60):
+            moved = 0.9 * moved + rng.normal(0, 0.3 * np.sqrt(1 - 0.9**2), len(moved))
+            share = np.append(SHARES[0], SHARES[1:] * np.exp(moved))
+            rows.append(rng.multinomial(ROWS, share / share.sum()))
+        counts = np.stack(rows)
+        failed = (measure(counts[WINDOWS:], counts[:WINDOWS])["p_value"] <= 0.01).to_numpy()
+        told.append(np.convolve(failed, np.ones(3), "valid") >= 2)
+    assert np.mean(told) <= 0.015
+    assert np.mean([rows.any() for rows in told]) <= 0.2
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,7 @@ UNLIKE_VERSION = "unlike-2"
 _USUAL = 0.9  # of the baseline's windows are no more novel than what is called usual
 _TIMES = 2.0  # of that is far above it
 _SURE = 1.0  # standard errors of a variance
+_MOST_FOLLOWING, _MOST_OF_MEAN = 0.95, 0.6  # by which windows follow each other; see `_widen`
 _AT_AN_END = 0.05  # of the baseline's rows, at least
 _MOST = 0.5  # of a window's rows: from there on what counts is where its mean is
 
@@ -438,13 +439,14 @@ def find_surest(counts: Ints, n: Ints, before: Ints, rows: Ints, grades: int = 1
 
     The rate of a topic differs between windows by its own squares beyond chance in the baseline, or
     by those of all topics, whichever is more: what one topic shows in thirty windows is little. For
-    the same reason that is raised by a standard error. The chances are those of
-    `scipy.stats.nbinom`, times their number (Bonferroni).
+    the same reason that is raised by a standard error, and where windows hang together by what they
+    then hide of it, see `_widen`. The chances are those of `scipy.stats.nbinom`, times their number
+    (Bonferroni).
 
     Args:
         counts: Unlike rows of T topics, and of all together, in C windows, (C, G (T + 1)).
         n: Rows of the windows, (C,).
-        before: The same of the baseline's W windows, (W, G (T + 1)).
+        before: The same of the baseline's W windows, in time, (W, G (T + 1)).
         rows: Their rows, (W,), all above 0.
         grades: G: how many times all topics are counted.
     """
@@ -452,18 +454,49 @@ def find_surest(counts: Ints, n: Ints, before: Ints, rows: Ints, grades: int = 1
     total = before.sum(axis=0) + 0.5
     share = total / rows.sum()
     expected = share * rows[:, None]
-    strays = ((before - expected) ** 2).sum(axis=0) - total
+    off = before - expected
+    strays = (off**2).sum(axis=0) - total
     squares = (expected**2).sum(axis=0)
-    of_topics = (part.reshape(grades, -1)[:, :-1] for part in (strays, squares))
-    pooled = np.divide(*(part.sum(axis=1) for part in of_topics))
+    pooled = np.divide(*(_add_topics(part, grades) for part in (strays, squares)))
     least = np.repeat(pooled[:, None], len(share) // grades, axis=1)
     least[:, -1] = 0.0  # all together are no topic
-    least = least.ravel()
-    uneven = np.maximum(np.maximum(strays / squares, least), 0.0)
-    shape = 1 / (uneven * (1 + _SURE * np.sqrt(2 / len(rows))) + 1 / total)
+    uneven = np.maximum(np.maximum(strays / squares, least.ravel()), 0.0)
+    wider = np.repeat(_widen(off, strays, grades), len(share) // grades)
+    shape = 1 / (uneven * wider * (1 + _SURE * np.sqrt(2 / len(rows))) + 1 / total)
     mean = share * n[:, None]
     chance = special.betainc(np.maximum(counts, 1), shape, mean / (mean + shape))
     chance = np.where(counts > 0, chance, 1.0)
     place = chance.argmin(axis=1)
     p = np.take_along_axis(chance, place[:, None], axis=1)[:, 0] * len(share)
     return Surest(place.astype(np.int64), np.asarray(np.minimum(p, 1.0), np.float64))
+
+
+def _add_topics(values: Floats, grades: int) -> Floats:
+    """Return the sum over the topics of each grade, without that of all together, (G,)."""
+    return np.asarray(values.reshape(grades, -1)[:, :-1].sum(axis=1), np.float64)
+
+
+def _widen(off: Floats, strays: Floats, grades: int) -> Floats:
+    """Return by how much another window strays more than those of the baseline from their mean.
+
+    Where windows follow each other by r, the mean of W of them is itself off by (1 + r) / (1 - r) /
+    W variances of a window (Bartlett, 1946). Another window strays by as much more, and those of
+    the baseline from their own mean by as much less. r is that of all topics together.
+
+    Args:
+        off: How many rows more than expected each window has, in time, (W, G (T + 1)).
+        strays: Sums of their squares beyond chance, (G (T + 1),).
+        grades: G.
+
+    Returns:
+        At least 1, (G,).
+    """
+    size = len(off)
+    next_to = (off[1:] * off[:-1]).sum(axis=0) * size / (size - 1)
+    products, squares = _add_topics(next_to, grades), _add_topics(strays, grades)
+    follows = np.zeros(grades)
+    np.divide(products, squares, out=follows, where=squares > 0)
+    follows = np.clip(follows, 0.0, _MOST_FOLLOWING)
+    of_mean = np.minimum((1 + follows) / (1 - follows) / size, _MOST_OF_MEAN)
+    wider: Floats = (1 + of_mean) / (1 - of_mean)
+    return wider
