@@ -62,6 +62,7 @@ class Topics:
     Attributes:
         name: Of the embedding.
         rows: First those that have most rows unlike them beyond the usual.
+        whole: The same of all rows, to compare with.
         n_more: Topics that are not shown.
         good: What a good row is, as a heading; empty where that is not known.
         has_words: Whether any topic has words.
@@ -69,6 +70,7 @@ class Topics:
 
     name: str
     rows: Sequence[Topic]
+    whole: Topic
     n_more: int
     good: str
     has_words: bool
@@ -111,10 +113,13 @@ def list_topics(
             sides = [_write_share(side[topic]) for side in (share, usual, unlike, was_unlike)]
             told, words = ("", "") if drawn is None else _describe(drawn, topic)
             rows.append(Topic(topic, sides[0], sides[1], sides[2], sides[3], told, words))
+        every = [_write_share(side["unlike"].sum() / side["n"].sum()) for side in (now, then)]
+        answers = "" if drawn is None else _write_answers(drawn["good"].dropna())
+        whole = Topic("all rows", "", "", every[0], every[1], answers, "")
         if rows:
             found.append(
                 Topics(
-                    name, rows, int((now["n"] > 0).sum()) - len(rows),
+                    name, rows, whole, int((now["n"] > 0).sum()) - len(rows),
                     good[0] if good and any(row.good for row in rows) else "",
                     any(row.words for row in rows),
                 )
@@ -184,7 +189,10 @@ def _draw_rows(
 def _describe(drawn: pd.DataFrame, topic: str) -> tuple[str, str]:
     """Return the share of a topic's rows that are good, and its words, as texts."""
     is_mine = drawn["topic"] == topic
-    answers = drawn.loc[is_mine, "good"].dropna()
-    good = f"{answers.mean():.1%} of {len(answers):,}" if len(answers) >= _FEWEST_ANSWERS else ""
+    good = _write_answers(drawn.loc[is_mine, "good"].dropna())
     mine, others = (drawn.loc[side, "text"].tolist() for side in (is_mine, ~is_mine))
     return good, ", ".join(find_telling_words(mine, others))
+
+
+def _write_answers(answers: pd.Series[float]) -> str:
+    return f"{answers.mean():.1%} of {len(answers):,}" if len(answers) >= _FEWEST_ANSWERS else ""

@@ -98,6 +98,7 @@ def test_each_topic_says_its_share_its_words_and_how_good_its_rows_are(tmp_path:
         good = (mine["score"] >= 4).mean()
         error = np.sqrt(good * (1 - good) / int(of))
         assert float(share) / 100 == pytest.approx(good, abs=4 * error)
+    assert found.whole.good == f"{(calls['score'] >= 4).mean():.1%} of {ROWS:,}"
     page = health_report(desk.store, desk.spec, NOW).html
     assert "Words that tell it" in page
     assert "Good by faithful" in page
