@@ -21,6 +21,7 @@ from mlmon_dagster.scaffold.sample import (
     words_of,
 )
 from mlmon_dagster.spec.baseline import DATASETS
+from mlmon_dagster.spec.metric_registry import MULTILABEL
 
 ROLES = (  # of one column each, as the spec lists them
     "prediction_id", "event_time", "dataset", "model_version", "group", "rank", "score",
@@ -845,6 +846,8 @@ def _task(
     if score and all(f.n_distinct <= 2 for f in told):
         return "binary_classification", f"{score} is from 0 to 1"
     for fact in told:
+        if fact.labels:
+            return MULTILABEL, f"{fact.name} holds several labels, such as {fact.values[0]}"
         if fact.kind == "boolean" or fact.n_distinct == 2:
             return "binary_classification", f"{fact.name} has two values"
         if _is_text(fact):

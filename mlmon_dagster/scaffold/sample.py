@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec.declaration import words_of_path
+from mlmon_dagster.spec.tasks import BETWEEN
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +25,11 @@ if TYPE_CHECKING:
 _ALIKE = 0.5  # of all their columns, that files of one stream share at least
 _ALMOST_ALL = 0.9  # of the rows of ground truth, which may be corrected, that have an id alone
 _SAME_IDS = 0.5  # of the ids of the smaller sample, that the other one has too
-Kind = Literal["numeric", "integer", "boolean", "datetime", "category", "text", "other"]
+Kind = Literal[
+    "numeric", "integer", "boolean", "datetime", "category", "text", "vector", "other"
+]  # fmt: skip
+_MOST_LABELS = 1_000
+_SHORTEST_VECTOR = 8  # numbers; fewer are a few features in a list
 _WORD_STARTS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[^A-Za-z0-9]+")
 
 
@@ -175,7 +180,7 @@ def read_sample(files: Sequence[Path], max_rows: int = 200_000) -> Sample:
         table, n_rows = _read(file, suffix, share)
         tables.append(table)
         total += n_rows
-    table = pa.concat_tables(tables, promote_options="permissive")
+    table = _with_labels(pa.concat_tables(tables, promote_options="permissive"))
     if not table.num_rows:
         raise ConfigError(
             f"{files[0]}: no rows. A spec is written from events; give a file of some."
@@ -187,6 +192,23 @@ def read_sample(files: Sequence[Path], max_rows: int = 200_000) -> Sample:
     delimiter = _DELIMITERS[_delimiter_of(files[0])] if suffix == ".csv" else ""
     multiline = suffix == ".csv" and _holds_line_ends(table)
     return Sample(table, total, suffix, delimiter, epoch, notation, multiline)
+
+
+def _with_labels(table: pa.Table) -> pa.Table:
+    """Write lists of names as one text, as the store does."""
+    for place, column in enumerate(table.columns):
+        if _is_list(column.type) and pa.types.is_string(column.type.value_type):
+            joined = [pc.binary_join(chunk, BETWEEN) for chunk in column.chunks]
+            table = table.set_column(
+                place, table.column_names[place], pa.chunked_array(joined, pa.string())
+            )
+    return table
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    )
 
 
 def _holds_line_ends(table: pa.Table) -> bool:
@@ -633,10 +655,11 @@ class ColumnFacts:
         n_distinct: Different values, nulls left out.
         lower: The smallest value as text; "" for none.
         upper: The largest.
-        values: Up to ten values, the commonest first, as text.
+        values: Up to ten values, the commonest first, as text; of vectors how many numbers.
         pii: Why the column looks personal; "" if it does not.
         is_utc: A time with a zone or an offset.
         has_clock: A time with hours, not only a day.
+        labels: What its texts are made of, where they hold several labels; at most 1,000.
     """
 
     name: str
@@ -650,6 +673,7 @@ class ColumnFacts:
     pii: str
     is_utc: bool = True
     has_clock: bool = True
+    labels: tuple[str, ...] = ()
 
     @property
     def is_unique(self) -> bool:
@@ -743,7 +767,9 @@ def _facts(name: str, column: pa.ChunkedArray) -> ColumnFacts:
     kind = _kind(column)
     n_distinct, lower, upper = 0, "", ""
     values: tuple[str, ...] = ()
-    if kind != "other" and column.null_count < len(column):
+    if kind == "vector":
+        values = (f"{_find_length(column):,}",)
+    elif kind != "other" and column.null_count < len(column):
         n_distinct = pc.count_distinct(column).as_py()
         values = _commonest(column)
         if kind in ("numeric", "integer", "datetime"):
@@ -754,7 +780,18 @@ def _facts(name: str, column: pa.ChunkedArray) -> ColumnFacts:
     return ColumnFacts(
         name, kind, len(column), column.null_count, n_distinct, lower, upper, values,
         _pii(name, column, kind), _is_utc(column), _has_clock(column, kind),
+        _find_labels(column, values) if kind in ("category", "text") else (),
     )  # fmt: skip
+
+
+def _find_labels(column: pa.ChunkedArray, values: Sequence[str]) -> tuple[str, ...]:
+    """Return the labels of a column whose texts hold several; () of names and other texts."""
+    several = [part for value in values if BETWEEN in value for part in value.split(BETWEEN)]
+    if len({*several}) == len(several):
+        return ()
+    parts = pc.list_flatten(pc.split_pattern(column.drop_null(), BETWEEN))
+    found = sorted({*pc.unique(parts).to_pylist()} - {""})
+    return tuple(found) if len(found) <= _MOST_LABELS else ()
 
 
 def moments_of(column: pa.ChunkedArray) -> pd.Series:
@@ -777,7 +814,16 @@ def _kind(column: pa.ChunkedArray) -> Kind:
         return "datetime"
     if pa.types.is_string(type_) or pa.types.is_large_string(type_):
         return "datetime" if _matches(column, _TIME_TEXT) == 1 else "text"
-    return "other"
+    return "vector" if _find_length(column) else "other"
+
+
+def _find_length(column: pa.ChunkedArray) -> int:
+    """Return how many numbers the lists of a column have; 0 where they differ, or are none."""
+    type_ = column.type
+    if not _is_list(type_) or not pa.types.is_floating(type_.value_type):
+        return 0
+    lengths = pc.unique(pc.list_value_length(column).drop_null()).to_pylist()
+    return int(lengths[0]) if len(lengths) == 1 and lengths[0] >= _SHORTEST_VECTOR else 0
 
 
 def _category_limit(column: pa.ChunkedArray) -> int:

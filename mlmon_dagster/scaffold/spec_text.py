@@ -16,6 +16,7 @@ from mlmon_dagster.scaffold.label_lag import LabelLag
 from mlmon_dagster.scaffold.roles import ROLES, Roles
 from mlmon_dagster.scaffold.sample import ColumnFacts, Notation, words_of
 from mlmon_dagster.spec.baseline import PRODUCTION
+from mlmon_dagster.spec.metric_registry import MULTILABEL
 from mlmon_dagster.spec.names import column_problem, feature_problem
 
 _SLICE_LEVELS = range(2, 13)
@@ -31,6 +32,7 @@ _TYPES = {
     "datetime": "datetime",
     "category": "categorical",
     "text": "text",
+    "vector": "embedding",
 }
 
 
@@ -140,6 +142,7 @@ def spec_text(
         *(f"{NOTE}{_one_line(note, 600)}" for note in scaffold.notes),
         f"model: {scaffold.model}",
         f"task: {roles.task}  # {roles.task_reason}",
+        *_classes(roles, facts, of_truth),
         f"owners: [{_quoted(scaffold.owner)}]  # who is alerted: team:<name> or an e-mail address",
         "time:",
         f"  zone: {scaffold.zone}  # windows follow this time zone{_because(scaffold.zone_reason)}",
@@ -254,6 +257,18 @@ def _shap(roles: Roles, keys: Mapping[str, str]) -> Iterator[str]:
         yield f"  shap: {{{', '.join(pairs)}}}  # SHAP values, by their names"
 
 
+def _classes(
+    roles: Roles, facts: Sequence[ColumnFacts], of_truth: Sequence[ColumnFacts]
+) -> Iterator[str]:
+    """Yield the labels that rows of several have."""
+    if roles.task == MULTILABEL:
+        used = {c for r in ("prediction", "actual") if r in roles.found
+                for c in roles.found[r].columns}  # fmt: skip
+        mine = (one for one in (*facts, *of_truth) if one.name in used)
+        found = sorted({label for one in mine for label in one.labels})
+        yield f"classes: [{', '.join(map(_quoted, found))}]  # all that the sample has"
+
+
 def _left_out(facts: ColumnFacts) -> str | None:
     """Say why a column is no feature; None if it is one."""
     if facts.not_of_model:
@@ -262,7 +277,7 @@ def _left_out(facts: ColumnFacts) -> str | None:
         return "its type is nested or binary, which no metric reads"
     if facts.is_unique and facts.kind in ("text", "integer"):
         return "a different value in every row, like an id"
-    if facts.is_constant:
+    if facts.is_constant and facts.kind != "vector":
         return f"always {facts.values[0]}" if facts.values else "always null"
     return column_problem(facts.name)
 
@@ -327,6 +342,8 @@ def _remark(facts: ColumnFacts) -> str:
         parts.append(f"{facts.n_distinct:,} values: {shown}")
     elif facts.kind == "text":
         parts.append(f"{facts.n_distinct:,} different texts")
+    elif facts.kind == "vector":
+        parts.append(f"lists of {facts.values[0]} numbers")
     if facts.n_null:
         parts.append(f"{facts.n_null / facts.n:.1%} null")
     return _one_line("; ".join(parts) or "true and false")

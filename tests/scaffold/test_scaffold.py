@@ -432,3 +432,34 @@ def test_columns_named_like_another_ones_shap_values_are_no_features() -> None:
     assert not {"shap_age", "plan_SHAP_value", "shap_email"} & set(spec.features)
     assert "shap_nothing" in spec.features
     assert "SHAP values, by their names" in text
+
+
+@pytest.mark.parametrize("form", ["lists", "texts", "names"])
+def test_several_labels_a_row_and_vectors_are_known_by_their_values(
+    form: str, tmp_path: Path
+) -> None:
+    """As lists or as texts; of single names, one of which has the sign in it, nothing changes."""
+    rng = np.random.default_rng(1)
+    chosen = [sorted(rng.choice(["billing", "delivery", "other"], n, replace=False))
+              for n in rng.integers(1, 3, N)]  # fmt: skip
+    truth = [chosen[i] if i % 5 else ["other"] for i in range(N)]
+    if form == "names":
+        chosen, truth = ([[["n|a", "b", "c"][i % 3]] for i in range(N)] for _ in range(2))
+    columns: dict[str, object] = {
+        "id": [f"r{i}" for i in range(N)],
+        "at": pd.date_range("2026-03-01", periods=N, freq="min", tz="UTC"),
+        "meaning": rng.normal(size=(N, 8)).astype(np.float32).tolist(),
+        "channel": rng.choice(["chat", "mail"], N).tolist(),
+    }
+    for name, rows in (("prediction", chosen), ("actual", truth)):
+        columns[name] = rows if form == "lists" else ["|".join(labels) for labels in rows]
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.table(columns), path)
+    text, spec = written(read_sample([path]).table)
+    assert "meaning: {type: embedding}  # lists of 8 numbers" in text
+    if form == "names":
+        assert spec.task == "multiclass_classification"
+    else:
+        assert spec.task == "multilabel_classification"
+        assert " holds several labels, such as " in text
+        assert spec.classes == ("billing", "delivery", "other")
