@@ -39,11 +39,11 @@ from mlmon_dagster.metrics.embeddings import (
     MOST_FITTED,
     EmbeddingFit,
     Vectors,
+    compare_rows,
     find_topics,
     fit_embeddings,
-    grade_rows,
     measure_novelty,
-    name_grades,
+    name_likeness,
     name_topics,
     project,
 )
@@ -159,18 +159,18 @@ def count_days(
     fit: EmbeddingFit, days: Sequence[Vectors], prefix: str
 ) -> dict[str, ColumnStatistics]:
     """Return topic and novelty of some days as the profiles count them."""
-    topics, grades = name_topics(fit), name_grades(fit)
+    topics, likeness = name_topics(fit), name_likeness(fit)
     law = numeric_law("x", np.arange(3.0))
     counts: dict[str, list[Ints]] = {"topic": [], "novelty": []}
     for number, vectors in enumerate(days):
         projected = project(fit, vectors)
         names = [f"{prefix}{number}-{i}" for i in range(len(vectors))]
         nearest = find_topics(fit, projected)
-        said = grade_rows(fit, nearest, measure_novelty(fit, projected, names))
+        said = compare_rows(fit, nearest, measure_novelty(fit, projected, names))
         counts["topic"].append(np.bincount(nearest, minlength=len(topics) + 2))
-        counts["novelty"].append(np.bincount(said, minlength=len(grades) + 2))
+        counts["novelty"].append(np.bincount(said, minlength=len(likeness) + 2))
     found = {}
-    for part, names in (("topic", topics), ("novelty", grades)):
+    for part, names in (("topic", topics), ("novelty", likeness)):
         column = f"asked.{part}"
         binning = categorical_binning(column, names)
         found[column] = column_of(replace(law, binning=binning), np.stack(counts[part]))

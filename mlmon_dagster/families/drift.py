@@ -260,9 +260,9 @@ def _in_words(evidence: Evidence, column: str, change: ColumnChange | None, nove
 
 def _describe_unlike(vectors: str, change: ColumnChange | None, novel: float) -> str:
     """Say of how many rows a vector is new, and near which topic most of them are."""
-    from mlmon_dagster.metrics.embeddings import find_topic
+    from mlmon_dagster.metrics.embeddings import UNLIKE
 
-    topic = find_topic(change.value) if change is not None else ""
+    topic = change.value.partition(UNLIKE)[2] if change is not None else ""
     near = f", most of all near {topic}" if topic else ""
     return f"{vectors} is unlike the baseline's in at least {rows_share(novel)}{near}"
 

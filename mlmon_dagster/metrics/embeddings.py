@@ -6,8 +6,8 @@ are the centres of spherical k-means (Dhillon and Modha, 2001). Novelty is 1 les
 the nearest of 4,000 rows of the baseline, the nearest neighbour as a detector (Ramaswamy, Rastogi
 and Shim, 2000): of what is new, rows are no farther from centres than others are, but far from
 every single row. Some topics are wide, others narrow, so a row is unlike its topic if it is more
-novel than four of five of the baseline's rows of that topic, and far from it if it is more novel
-than 49 of 50: what is new is a little farther away in all of its rows, or much in some.
+novel than four of five of the baseline's rows of that topic: what is new is often only a little
+farther away than others are, but in all of its rows.
 """
 
 from __future__ import annotations
@@ -22,11 +22,10 @@ from mlmon_dagster.metrics import Floats
 
 Vectors = NDArray[np.float32]
 DIRECTIONS, TOPICS, EXEMPLARS = 128, 64, 4_000
-USUAL = "usual"  # a row like those of its topic
-GRADES = {"unlike ": 0.8, "far from ": 0.98}  # before the topic of a row that is not -> quantile
+USUAL, UNLIKE = "usual", "unlike "  # a row like those of its topic; before the topic of another
 MOST_FITTED = 20_000  # rows that are looked at to fit
 _ROWS_A_TOPIC = 10
-_FEWEST = 20  # rows of a topic that say what is usual there
+_FOUR_OF_FIVE, _FEWEST = 0.8, 20  # rows of a topic are like it; rows that say what is so
 _ROUNDS = 25
 _AT_ONCE = 1_024  # rows whose similarities are held
 SEED = 20260301
@@ -42,7 +41,7 @@ class EmbeddingFit:
         centres: Unit vectors of the topics, the commonest first, (t, k), t at most 64.
         exemplars: Unit vectors of rows of the baseline in half precision, (e, k), e at most 4,000.
         names: Which row each exemplar is, (e,).
-        far: Novelty from which on a row is unlike its topic, and far from it, (2, t).
+        far: Novelty from which on a row is unlike its topic, (t,).
     """
 
     mean: Vectors
@@ -102,7 +101,7 @@ def fit_embeddings(
         _find_centres(projected, most_topics, seed),
         projected[:most_exemplars].astype(np.float16).astype(np.float32),
         tuple(known[:most_exemplars]),
-        np.zeros((0, 0), np.float32),
+        np.zeros(0, np.float32),
     )
     novelty = measure_novelty(fit, projected, known)
     return replace(fit, far=_find_far(find_topics(fit, projected), novelty, len(fit.centres)))
@@ -149,16 +148,17 @@ def measure_novelty(fit: EmbeddingFit, projected: Vectors, names: Sequence[str])
     return clipped
 
 
-def grade_rows(fit: EmbeddingFit, topics: NDArray[np.int64], novelty: Floats) -> NDArray[np.int64]:
-    """Return the place of what is said of each row among `name_grades`, (N,).
+def compare_rows(
+    fit: EmbeddingFit, topics: NDArray[np.int64], novelty: Floats
+) -> NDArray[np.int64]:
+    """Return the place of what is said of each row among `name_likeness`, (N,).
 
     Args:
         fit: Of the baseline.
         topics: Of the rows, (N,).
         novelty: Of the rows, as `measure_novelty` has it; one of NaN is usual. (N,)
     """
-    grade = (novelty > fit.far[:, topics]).sum(axis=0)
-    return np.where(grade > 0, 1 + topics + (grade - 1) * len(fit.centres), 0)
+    return np.where(novelty > fit.far[topics], topics + 1, 0)
 
 
 def name_topics(fit: EmbeddingFit) -> list[str]:
@@ -166,28 +166,16 @@ def name_topics(fit: EmbeddingFit) -> list[str]:
     return [f"topic {i + 1}" for i in range(len(fit.centres))]
 
 
-def name_grades(fit: EmbeddingFit) -> list[str]:
-    """Return what may be said of a row: usual, unlike topic 1, ..., far from topic 1, ..."""
-    return [USUAL, *(grade + topic for grade in GRADES for topic in name_topics(fit))]
-
-
-def find_topic(said: str) -> str:
-    """Return the topic in what is said of a row; "" where it is usual.
-
-    Example:
-        >>> find_topic("far from topic 7")
-        'topic 7'
-    """
-    grade = next((one for one in GRADES if said.startswith(one)), None)
-    return "" if grade is None else said.removeprefix(grade)
+def name_likeness(fit: EmbeddingFit) -> list[str]:
+    """Return what may be said of a row: usual, unlike topic 1, unlike topic 2, ..., (t + 1,)."""
+    return [USUAL, *(UNLIKE + topic for topic in name_topics(fit))]
 
 
 def _find_far(topics: NDArray[np.int64], novelty: Floats, number: int) -> Vectors:
-    """Return the quantiles of novelty among the rows of each topic; among all rows, where few."""
-    levels = list(GRADES.values())
-    found = np.repeat(np.quantile(novelty, levels)[:, None], number, axis=1)
+    """Return the novelty that four of five rows of each topic do not exceed; of all, where few."""
+    found = np.full(number, np.quantile(novelty, _FOUR_OF_FIVE))
     for topic in np.flatnonzero(np.bincount(topics, minlength=number) >= _FEWEST):
-        found[:, topic] = np.quantile(novelty[topics == topic], levels)
+        found[topic] = np.quantile(novelty[topics == topic], _FOUR_OF_FIVE)
     return found.astype(np.float32)
 
 

@@ -17,16 +17,15 @@ import numpy as np
 import pyarrow as pa
 
 from mlmon_dagster.metrics.embeddings import (
-    GRADES,
     MOST_FITTED,
     EmbeddingFit,
     Vectors,
+    compare_rows,
     find_topics,
     find_usable,
     fit_embeddings,
-    grade_rows,
     measure_novelty,
-    name_grades,
+    name_likeness,
     name_topics,
     project,
 )
@@ -75,7 +74,7 @@ def list_values(fitted: Mapping[str, Binning]) -> dict[str, list[str]]:
     for name, binning in fitted.items():
         fit, column = _from_binning(binning), name.removeprefix(FITTED)
         found[name_derived(column, "topic")] = name_topics(fit)
-        found[name_derived(column, NOVELTY)] = name_grades(fit)
+        found[name_derived(column, NOVELTY)] = name_likeness(fit)
     return found
 
 
@@ -160,22 +159,22 @@ def _know(binning: Binning) -> str:
 @lru_cache(maxsize=16)
 def _embedding(binning: Binning) -> Embedding:
     fit = _from_binning(binning)
-    topics, grades = (
-        pa.array(names, pa.string()) for names in (name_topics(fit), name_grades(fit))
+    topics, likeness = (
+        pa.array(names, pa.string()) for names in (name_topics(fit), name_likeness(fit))
     )
 
     def describe(lists: pa.Array, ids: pa.Array) -> tuple[pa.Array, pa.Array]:
         rows, projected = _project(fit, lists)
-        nearest, graded = np.zeros(len(lists), np.int64), np.zeros(len(lists), np.int64)
+        nearest, unlike = np.zeros(len(lists), np.int64), np.zeros(len(lists), np.int64)
         has_topic, is_known = np.zeros(len(lists), bool), np.zeros(len(lists), bool)
         if len(rows):
             mine = find_topics(fit, projected)
             novelty = measure_novelty(fit, projected, ids.take(pa.array(rows)).to_pylist())
             nearest[rows], has_topic[rows] = mine, True
-            graded[rows] = grade_rows(fit, mine, novelty)
+            unlike[rows] = compare_rows(fit, mine, novelty)
             is_known[rows] = ~np.isnan(novelty)
         found = topics.take(pa.array(nearest, mask=~has_topic))
-        return found, grades.take(pa.array(graded, mask=~is_known))
+        return found, likeness.take(pa.array(unlike, mask=~is_known))
 
     return describe
 
@@ -224,7 +223,7 @@ def _from_binning(binning: Binning) -> EmbeddingFit:
         centres.reshape(-1, k),
         exemplars.reshape(-1, k),
         tuple(row for row, _, _ in kept),
-        far.reshape(len(GRADES), -1),
+        far,
     )
 
 

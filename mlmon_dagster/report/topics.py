@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from mlmon_dagster.metrics.embeddings import find_topic
+from mlmon_dagster.metrics.embeddings import UNLIKE
 from mlmon_dagster.metrics.intervals import rate
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.monitors.wording import named
@@ -134,16 +134,16 @@ def _write_share(share: float) -> str:
 def _count_topics(
     name: str, profiles: Mapping[str, ColumnStatistics], asked: Asked, version: str = ALL
 ) -> pd.DataFrame | None:
-    """Return topic -> rows, and rows that are unlike it or far from it; None without any row."""
+    """Return topic -> rows, and rows that are unlike it; None without any row."""
     found = {}
     for part in ("topic", NOVELTY):
         stats = profiles.get(name_derived(name, part))
         side = side_of(stats, asked, version)
         if stats is None or side is None:
             return None
-        names = list(stats.binning.categories)
+        names = [one.removeprefix(UNLIKE) for one in stats.binning.categories]
         found[part] = pd.Series(side.counts[: len(names)], index=names)
-    topics, unlike = found["topic"], found[NOVELTY].groupby(find_topic).sum()
+    topics, unlike = found["topic"], found[NOVELTY]
     table = pd.DataFrame({"n": topics, "unlike": unlike.reindex(topics.index).fillna(0)})
     return table.sort_index()
 

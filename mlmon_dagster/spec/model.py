@@ -126,7 +126,7 @@ def profiled_besides(spec: ModelSpec) -> list[object]:
     if any(feature.type == "datetime" for feature in spec.features.values()):
         found.append("ages")  # before, of a time the time itself was profiled
     if spec.embeddings:
-        found.append("grades")  # before, a row was like its topic or not
+        found.append("four of five")  # of a topic's rows are like it; before, nine of ten
     if spec.spans is not None:
         found.append(["spans", *spec.spans.stages])
         found += [["columns", *spec.spans.columns]] if spec.spans.columns else []

@@ -18,7 +18,7 @@ from mlmon_dagster.metrics.drift.novelty import (
     unlike_metrics,
     unseen_limits,
 )
-from mlmon_dagster.metrics.embeddings import GRADES, USUAL
+from mlmon_dagster.metrics.embeddings import USUAL
 from mlmon_dagster.metrics.statistics import ColumnStatistics, select
 from mlmon_dagster.profiles import bin_shapes
 from tests.metrics.samples import UNSEEN, categorical_binning, count, numeric_binning
@@ -155,11 +155,8 @@ def test_the_limit_of_unseen_values_is_twice_what_the_baselines_windows_have(onc
 
 Ints = NDArray[np.int64]
 TOPICS, ROWS, WINDOWS = 20, 2_000, 40
-NAMES = [USUAL, *(grade + f"topic {i + 1}" for grade in GRADES for i in range(TOPICS))]
-SHARES = np.concatenate(
-    [[0.8], np.full(TOPICS, 0.18 / TOPICS), np.full(TOPICS, 0.02 / TOPICS)]
-)  # usual, unlike each topic, far from each
-FAR = 1 + TOPICS  # the first that are far from one
+NAMES = [USUAL, *(f"unlike topic {i + 1}" for i in range(TOPICS))]
+SHARES = np.append(0.8, np.full(TOPICS, 0.2 / TOPICS))
 
 
 def column(counts: Ints, names: list[str] | None = None) -> ColumnStatistics:
@@ -204,7 +201,7 @@ def test_the_chance_is_the_negative_binomials_of_the_surest_topic() -> None:
     assert found.p_value[1] == 1.0
 
 
-@pytest.mark.parametrize(("spread", "most"), [(0.0, 0.01), (0.3, 0.015), (0.8, 0.045)])
+@pytest.mark.parametrize(("spread", "most"), [(0.0, 0.01), (0.3, 0.015), (0.8, 0.035)])
 def test_unchanged_windows_are_rarely_called_new(spread: float, most: float) -> None:
     """At .01: shares that vary by half of themselves have longer tails than the law."""
     rng = np.random.default_rng([2, int(10 * spread)])
@@ -212,32 +209,12 @@ def test_unchanged_windows_are_rarely_called_new(spread: float, most: float) -> 
     assert (np.concatenate(p) <= 0.01).mean() <= most
 
 
-def test_the_grade_that_is_least_by_chance_counts_beside_the_other() -> None:
-    """Both grades of all topics are one family: the chance is twice that of the better one."""
-    rng = np.random.default_rng(6)
-    before = draw(rng, WINDOWS)
-    for first, grades in ((1, (0, 1)), (FAR, (1,))):
-        now = draw(rng, 1)
-        now[0, 0] -= 60
-        now[0, first + 4] += 60
-        found = measure(now, before)
-        alone = []
-        for grade in (0, 1):
-            # What is far from a topic is unlike it, too.
-            both = [rows[:, 1:FAR] * (grade == 0) + rows[:, FAR:] for rows in (now, before)]
-            (of_now, of_then) = (np.column_stack([c, c.sum(axis=1)]) for c in both)
-            rows_each = np.full(WINDOWS, ROWS)
-            alone.append(find_surest(of_now, np.array([ROWS]), of_then, rows_each).p_value[0])
-        assert int(np.argmin(alone)) in grades
-        assert found["p_value"][0] == pytest.approx(min(2 * min(alone), 1.0), rel=1e-9)
-
-
 def test_windows_that_wander_are_rarely_called_new() -> None:
-    """Shares that follow those of the window before by .9; as independent windows .03 and .45."""
+    """Shares that follow those of the window before by .9: told in .015, as independent windows in .05."""
     told = []
     for seed in range(60):
         rng = np.random.default_rng([8, seed])
-        moved, rows = np.zeros(2 * TOPICS), []
+        moved, rows = np.zeros(TOPICS), []
         for _ in range(WINDOWS + 60):
             moved = 0.9 * moved + rng.normal(0, 0.3 * np.sqrt(1 - 0.9**2), len(moved))
             share = np.append(SHARES[0], SHARES[1:] * np.exp(moved))
@@ -245,32 +222,29 @@ def test_windows_that_wander_are_rarely_called_new() -> None:
         counts = np.stack(rows)
         failed = (measure(counts[WINDOWS:], counts[:WINDOWS])["p_value"] <= 0.01).to_numpy()
         told.append(np.convolve(failed, np.ones(3), "valid") >= 2)
-    assert np.mean(told) <= 0.015
-    assert np.mean([rows.any() for rows in told]) <= 0.2
+    assert np.mean(told) <= 0.02
+    assert np.mean([rows.any() for rows in told]) <= 0.3
 
 
-@pytest.mark.parametrize(
-    ("spread", "rows", "first"), [(0.0, 30, 1), (0.3, 60, 1), (0.0, 12, FAR), (0.3, 30, FAR)]
-)
-def test_a_new_kind_in_two_topics_is_found(spread: float, rows: int, first: int) -> None:
-    """Fewer rows are enough where they are far from what they are nearest to."""
+@pytest.mark.parametrize(("spread", "rows"), [(0.0, 25), (0.3, 60)])
+def test_a_new_kind_in_two_topics_is_found(spread: float, rows: int) -> None:
     rng = np.random.default_rng([3, rows])
     now = draw(rng, 50, spread)
     now[:, 0] -= 2 * rows
-    now[:, [first + 2, first + 6]] += rows
+    now[:, [3, 7]] += rows
     found = measure(now, draw(rng, WINDOWS, spread))
     assert (found["p_value"] <= 0.01).mean() >= 0.9
-    assert found["value"].median() == pytest.approx(rows / ROWS, rel=0.4)
+    assert found["value"].median() == pytest.approx(rows / ROWS, rel=0.35)
 
 
 def test_many_new_kinds_are_seen_in_all_topics_together() -> None:
     rng = np.random.default_rng(4)
     now = draw(rng, 50)
-    now[:, 0] -= 4 * TOPICS
-    now[:, FAR:] += 4
+    now[:, 0] -= 100
+    now[:, 1:] += 5
     found = measure(now, draw(rng, WINDOWS))
     assert (found["p_value"] <= 0.01).mean() >= 0.9
-    assert found["value"].median() == pytest.approx(4 * TOPICS / ROWS, abs=0.01)
+    assert found["value"].median() == pytest.approx(0.05, abs=0.01)
 
 
 def test_what_cannot_be_judged_has_a_reason_and_no_value() -> None:
@@ -286,9 +260,8 @@ def test_what_cannot_be_judged_has_a_reason_and_no_value() -> None:
 
 
 def test_a_baseline_in_which_no_row_is_unlike_says_so_of_any() -> None:
-    names = [USUAL, "unlike topic 1", "far from topic 1"]
-    before = np.tile([ROWS, 0, 0], (WINDOWS, 1))
-    now = np.array([[ROWS, 0, 0], [ROWS - 30, 30, 0]])
+    names, before = [USUAL, "unlike topic 1"], np.tile([ROWS, 0], (WINDOWS, 1))
+    now = np.array([[ROWS, 0], [ROWS - 30, 30]])
     found = unlike_metrics({"n": column(now, names)}, {"n": column(before, names)})
     p = found.loc[found["metric"] == "novel_rate", "p_value"].to_numpy()
     assert p[0] == 1.0

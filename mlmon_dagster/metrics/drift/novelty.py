@@ -8,17 +8,16 @@ each row at that end. Their count is taken to follow a negative binomial law, a 
 rate differs between windows. Where most rows are outside, the window's mean is tested by Student's
 prediction of one more window (Hahn, 1969), with a robust centre and spread.
 
-Of embeddings a fifth of the rows of every topic is called unlike it by definition, and a fiftieth
-far from it (`metrics.embeddings`). What is new lies nearest to a few topics and is unlike their
-rows, so the rows of each topic that are unlike it, and those that are far from it, are counts of
-their own: a new kind of a twentieth of the rows is a few points of all that are
-unlike, and many times what one topic has. Which topics are common on a day hardly changes that.
-These counts follow a negative binomial law, too (Bliss and Fisher, 1953).
+Of embeddings a fifth of the rows of every topic is called unlike it by definition
+(`metrics.embeddings`). What is new lies nearest to a few topics and is unlike their rows, so the
+unlike rows of each topic are a count of their own: a new kind of a twentieth of the rows is a few
+points of all that are unlike, and many times what one topic has. Which topics are common on a day
+hardly changes that. These counts follow a negative binomial law, too (Bliss and Fisher, 1953).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -28,7 +27,7 @@ from scipy import special
 
 from mlmon_dagster.metrics import MIN_WINDOWS, Floats, Ints
 from mlmon_dagster.metrics.binnings import upper_edges
-from mlmon_dagster.metrics.embeddings import GRADES
+from mlmon_dagster.metrics.embeddings import USUAL
 from mlmon_dagster.metrics.frames import MetricRows, stack_rows
 from mlmon_dagster.metrics.intervals import EFFICIENCY, biweight, rate, wilson
 from mlmon_dagster.metrics.statistics import ColumnStatistics, select, select_whole
@@ -377,15 +376,13 @@ def _measure_unlike(
         "few_baseline_windows": np.full(len(n), len(windows) < MIN_WINDOWS),
     }
     reason = np.select(list(conditions.values()), list(conditions), "")
-    grades = _list_grades(mine.binning.categories)
+    is_usual = np.array([name == USUAL for name in mine.binning.categories])
+    topics = np.flatnonzero(~np.append(is_usual, [False, False]))
     shares, lower, upper, usual, p = (np.full(len(n), np.nan) for _ in range(5))
-    if len(windows) >= MIN_WINDOWS and grades:
+    if len(windows) >= MIN_WINDOWS and len(topics):
         size = windows.counts.sum(axis=1)
-        now, before = (
-            np.concatenate([_with_total(counts[:, places]) for places in grades], axis=1)
-            for counts in (mine.counts, windows.counts)
-        )
-        surest = find_surest(now, n, before, size, len(grades))
+        now, before = (_with_total(side[:, topics]) for side in (mine.counts, windows.counts))
+        surest = find_surest(now, n, before, size)
         p, which = surest.p_value, surest.place
         expected = (before.sum(axis=0) / size.sum())[which]
         of_it = np.take_along_axis(now, which[:, None], axis=1)[:, 0]
@@ -402,31 +399,16 @@ def _measure_unlike(
     return _with_limit(rates, usual, reason)
 
 
-def _list_grades(names: Sequence[str]) -> list[Ints]:
-    """Return of each grade which values count: what is far from a topic is unlike it, too.
-
-    Returns:
-        (g, T) places each, of g grades that are as high or higher.
-    """
-    of_grade = [np.flatnonzero([name.startswith(grade) for name in names]) for grade in GRADES]
-    return [np.stack(of_grade[i:]) for i in range(len(of_grade)) if len(of_grade[i])]
-
-
 def _with_total(counts: Ints) -> Ints:
-    """Return the rows of each topic, of all grades, and those of all topics, (C, T + 1).
-
-    Args:
-        counts: (C, g, T).
-    """
-    of_topics = counts.sum(axis=1)
-    return np.column_stack([of_topics, of_topics.sum(axis=1)])
+    """Return the unlike rows of each topic and, last, of all together, (C, T + 1)."""
+    return np.column_stack([counts, counts.sum(axis=1)])
 
 
 class Surest(NamedTuple):
     """What of each window's unlike rows is least by chance, (C,) each.
 
     Attributes:
-        place: Which count.
+        place: Which topic; behind the last one, all together.
         p_value: Chance that any of them has so many, at most 1.
     """
 
@@ -434,7 +416,7 @@ class Surest(NamedTuple):
     p_value: Floats
 
 
-def find_surest(counts: Ints, n: Ints, before: Ints, rows: Ints, grades: int = 1) -> Surest:
+def find_surest(counts: Ints, n: Ints, before: Ints, rows: Ints) -> Surest:
     """Find the topic in which most rows beyond chance are unlike.
 
     The rate of a topic differs between windows by its own squares beyond chance in the baseline, or
@@ -444,11 +426,10 @@ def find_surest(counts: Ints, n: Ints, before: Ints, rows: Ints, grades: int = 1
     (Bonferroni).
 
     Args:
-        counts: Unlike rows of T topics, and of all together, in C windows, (C, G (T + 1)).
+        counts: Unlike rows of T topics, and of all together, in C windows, (C, T + 1).
         n: Rows of the windows, (C,).
-        before: The same of the baseline's W windows, in time, (W, G (T + 1)).
+        before: The same of the baseline's W windows, in time, (W, T + 1).
         rows: Their rows, (W,), all above 0.
-        grades: G: how many times all topics are counted.
     """
     # Half a row that might have been seen: no topic is impossible.
     total = before.sum(axis=0) + 0.5
@@ -457,11 +438,9 @@ def find_surest(counts: Ints, n: Ints, before: Ints, rows: Ints, grades: int = 1
     off = before - expected
     strays = (off**2).sum(axis=0) - total
     squares = (expected**2).sum(axis=0)
-    pooled = np.divide(*(_add_topics(part, grades) for part in (strays, squares)))
-    least = np.repeat(pooled[:, None], len(share) // grades, axis=1)
-    least[:, -1] = 0.0  # all together are no topic
-    uneven = np.maximum(np.maximum(strays / squares, least.ravel()), 0.0)
-    wider = np.repeat(_widen(off, strays, grades), len(share) // grades)
+    least = np.append(np.full(len(share) - 1, strays[:-1].sum() / squares[:-1].sum()), 0.0)
+    uneven = np.maximum(np.maximum(strays / squares, least), 0.0)
+    wider = _widen(off[:, :-1], strays[:-1])
     shape = 1 / (uneven * wider * (1 + _SURE * np.sqrt(2 / len(rows))) + 1 / total)
     mean = share * n[:, None]
     chance = special.betainc(np.maximum(counts, 1), shape, mean / (mean + shape))
@@ -471,12 +450,7 @@ def find_surest(counts: Ints, n: Ints, before: Ints, rows: Ints, grades: int = 1
     return Surest(place.astype(np.int64), np.asarray(np.minimum(p, 1.0), np.float64))
 
 
-def _add_topics(values: Floats, grades: int) -> Floats:
-    """Return the sum over the topics of each grade, without that of all together, (G,)."""
-    return np.asarray(values.reshape(grades, -1)[:, :-1].sum(axis=1), np.float64)
-
-
-def _widen(off: Floats, strays: Floats, grades: int) -> Floats:
+def _widen(off: Floats, strays: Floats) -> float:
     """Return by how much another window strays more than those of the baseline from their mean.
 
     Where windows follow each other by r, the mean of W of them is itself off by (1 + r) / (1 - r) /
@@ -484,19 +458,14 @@ def _widen(off: Floats, strays: Floats, grades: int) -> Floats:
     the baseline from their own mean by as much less. r is that of all topics together.
 
     Args:
-        off: How many rows more than expected each window has, in time, (W, G (T + 1)).
-        strays: Sums of their squares beyond chance, (G (T + 1),).
-        grades: G.
+        off: How many rows more than expected each window has of each topic, in time, (W, T).
+        strays: Sums of their squares beyond chance, (T,).
 
     Returns:
-        At least 1, (G,).
+        At least 1.
     """
-    size = len(off)
-    next_to = (off[1:] * off[:-1]).sum(axis=0) * size / (size - 1)
-    products, squares = _add_topics(next_to, grades), _add_topics(strays, grades)
-    follows = np.zeros(grades)
-    np.divide(products, squares, out=follows, where=squares > 0)
-    follows = np.clip(follows, 0.0, _MOST_FOLLOWING)
-    of_mean = np.minimum((1 + follows) / (1 - follows) / size, _MOST_OF_MEAN)
-    wider: Floats = (1 + of_mean) / (1 - of_mean)
-    return wider
+    size, squares = len(off), float(strays.sum())
+    next_to = float((off[1:] * off[:-1]).sum()) * size / (size - 1)
+    follows = min(max(next_to / squares, 0.0), _MOST_FOLLOWING) if squares > 0 else 0.0
+    of_mean = min((1 + follows) / (1 - follows) / size, _MOST_OF_MEAN)
+    return (1 + of_mean) / (1 - of_mean)
