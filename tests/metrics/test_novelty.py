@@ -210,7 +210,7 @@ def test_unchanged_windows_are_rarely_called_new(spread: float, most: float) -> 
 
 
 def test_windows_that_wander_are_rarely_called_new() -> None:
-    """Shares that follow those of the window before by .9: told in .015, as independent windows in .05."""
+    """Shares follow those of the window before by .9: told in .015; as independent ones .05."""
     told = []
     for seed in range(60):
         rng = np.random.default_rng([8, seed])
