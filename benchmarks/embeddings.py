@@ -361,7 +361,7 @@ def main() -> int:
     """Print the tables; return 1 if a goal is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--texts", type=Path, nargs="+", required=True)
-    parser.add_argument("--baselines", type=int, default=4)
+    parser.add_argument("--baselines", type=int, default=8)
     arguments = parser.parse_args()
     return int(show(tables(arguments.texts, arguments.baselines), seed=0) > 0)
 

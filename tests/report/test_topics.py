@@ -100,7 +100,7 @@ def test_each_topic_says_its_share_its_words_and_how_good_its_rows_are(tmp_path:
         assert float(share) / 100 == pytest.approx(good, abs=4 * error)
     assert found.whole.good == f"{(calls['score'] >= 4).mean():.1%} of {ROWS:,}"
     page = health_report(desk.store, desk.spec, NOW).html
-    assert "Words that tell it" in page
+    assert "Typical words" in page
     assert "Good by faithful" in page
 
 
@@ -110,7 +110,7 @@ def test_words_of_personal_texts_are_not_shown(tmp_path: Path) -> None:
     assert not found.has_words
     assert found.good
     page = health_report(desk.store, desk.spec, NOW).html
-    assert "Words that tell it" not in page
+    assert "Typical words" not in page
     assert "refund" not in page
 
 
