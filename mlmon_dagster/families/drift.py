@@ -331,16 +331,19 @@ def _novel(evidence: Evidence, window: Window, found: MetricSample, adjusted: fl
     """Return the share of a window's rows outside the baseline's range, 0 if that is no news.
 
     It is news from 1/200 of the rows on, where significantly and more than twice as many as is
-    usual among the baseline's own windows. A distance hardly sees so few rows, and once all are
-    outside it is as large as it can be, as that of any other narrow day. Of most of the rows the
-    p-value is not adjusted: there is hardly another column in which they are outside by chance.
+    usual among the baseline's own windows; of vectors more than is usual, as what counts there is
+    how many are unlike beyond those that always are. A distance hardly sees so few rows, and once
+    all are outside it is as large as it can be, as that of any other narrow day. Of most of the
+    rows the p-value is not adjusted: there is hardly another column in which they are outside by
+    chance.
     """
     usual = evidence.whole(window, f"{NOVEL}{AUTO}", found["column_name"])
     most = finite(usual["value"]) if usual else None
     share = float(found["value"])
     p = found["p_value"] if share >= _MOST else adjusted
+    times = 1 if found["column_name"] in evidence.spec.novelty_columns else 2
     is_news = p <= evidence.spec.monitors.drift.q and share >= _LEAST
-    return share if most is not None and is_news and share > 2 * most else 0.0
+    return share if most is not None and is_news and share > times * most else 0.0
 
 
 def _of_whole(evidence: Evidence, window: Window, column: str, row: MetricSample) -> float:
