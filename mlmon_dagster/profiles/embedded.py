@@ -103,7 +103,7 @@ def draw_vectors(
     )
 
 
-def name_rows_topics(
+def assign_topics(
     binnings: Mapping[str, Binning], column: str, rows: pa.Table
 ) -> pa.ChunkedArray | None:
     """Return the topic of each row that `draw_vectors` returned; None without a fit of it."""

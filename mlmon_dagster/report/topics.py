@@ -17,7 +17,7 @@ from mlmon_dagster.metrics.intervals import rate
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.monitors.wording import named
 from mlmon_dagster.profiles import Baseline
-from mlmon_dagster.profiles.embedded import draw_vectors, name_rows_topics
+from mlmon_dagster.profiles.embedded import assign_topics, draw_vectors
 from mlmon_dagster.report.curves import Asked
 from mlmon_dagster.report.distributions import Period, side_of
 from mlmon_dagster.spec import ModelSpec, windows_between
@@ -179,7 +179,7 @@ def _draw_rows(
     texts = " || ' ' || ".join(f"COALESCE({quote_identifier(n)}, '')" for n in spec.shown_texts)
     parts = {"good": good[1] if good else "CAST(NULL AS DOUBLE)", "text": texts or "''"}
     table = draw_vectors(store.queries, source, column, parts)
-    topics = name_rows_topics(baseline.binnings, column, table)
+    topics = assign_topics(baseline.binnings, column, table)
     if topics is None:
         return None
     drawn: pd.DataFrame = table.select(list(parts)).append_column("topic", topics).to_pandas()
