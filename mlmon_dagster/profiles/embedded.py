@@ -68,7 +68,7 @@ def fit_to_rows(engine: Engine, spec: ModelSpec, from_sql: str) -> dict[str, Bin
 def list_values(fitted: Mapping[str, Binning]) -> dict[str, list[str]]:
     """Return column -> all values of the topics and novelties of what was fitted.
 
-    Not those that the baseline's rows have: of a small topic no row may be far from it.
+    Not those that the baseline's rows have: of a small topic no row may be unlike it.
     """
     found = {}
     for name, binning in fitted.items():

@@ -50,7 +50,7 @@ def measure_stages(store: Store, spec: ModelSpec, window: Window | None) -> Stag
     if not found:
         return None
     priced = spans.find_priced(spec)
-    unit = "" if priced is None else spec.features[priced].unit
+    unit = "" if priced is None else spec.features[priced[0]].unit
     headings = _HEADINGS | {"cost": f"Cost, {unit}" if unit else "Cost"}
     shown = [name for name in headings if any(row[name] is not None for row in found)]
     rows = [(str(row["stage"]), [_write(name, row[name]) for name in shown]) for row in found]

@@ -12,7 +12,6 @@ from typing import Final
 
 import pyarrow as pa
 
-from mlmon_dagster.spec.declaration import DerivedFeature
 from mlmon_dagster.spec.derived import Prices
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.spans import (
@@ -198,7 +197,9 @@ def stages_sql(spec: ModelSpec, source: str, window: Window) -> str:
         window: When they began.
     """
     assert spec.spans is not None
-    cost = _cost_sql(spec)
+    _, prices = find_priced(spec) or ("", None)
+    cost = "CAST(NULL AS DOUBLE)" if prices is None else price_sql(prices)
+    amounts = [] if prices is None else prices.amounts
     begun = (
         f"start_time >= TIMESTAMPTZ '{window.start}' AND start_time < TIMESTAMPTZ '{window.end}'"
     )
@@ -219,7 +220,7 @@ def stages_sql(spec: ModelSpec, source: str, window: Window) -> str:
         SELECT * FROM {source} AS s WHERE kind = 'span' AND {begun}
     ),
     {_once_sql(spec.spans, "", "TRUE")},
-    priced AS (SELECT *, {cost} AS cost FROM ({_with_amounts(spec)}) AS once),
+    priced AS (SELECT *, {cost} AS cost FROM ({_with_amounts(spec, amounts)}) AS once),
     stages AS ({stages})
     SELECT stage, COUNT(*) AS requests,
         COUNT(*) / (SELECT COUNT(DISTINCT trace_id) FROM once) AS share,
@@ -229,29 +230,18 @@ def stages_sql(spec: ModelSpec, source: str, window: Window) -> str:
     FROM stages GROUP BY place, stage ORDER BY place"""
 
 
-def find_priced(spec: ModelSpec) -> str | None:
-    """Return the feature that is the cost of a call by its model; None without such prices."""
-    features = spec.derived_features
-    of_version = (n for n in spec.priced_features if _prices(features[n]).by == "model_version")
-    return next(of_version, None) if spec.spans is not None and spec.spans.version else None
+def find_priced(spec: ModelSpec) -> tuple[str, Prices] | None:
+    """Return the feature that is the cost of a call by its model, and its prices; None without."""
+    if spec.spans is None or not spec.spans.version:
+        return None
+    for name, feature in spec.derived_features.items():
+        if feature.prices is not None and feature.prices.by == "model_version":
+            return name, feature.prices
+    return None
 
 
-def _prices(feature: DerivedFeature) -> Prices:
-    assert feature.prices is not None
-    return feature.prices
-
-
-def _cost_sql(spec: ModelSpec) -> str:
-    name = find_priced(spec)
-    return (
-        "CAST(NULL AS DOUBLE)" if name is None else price_sql(_prices(spec.derived_features[name]))
-    )
-
-
-def _with_amounts(spec: ModelSpec) -> str:
+def _with_amounts(spec: ModelSpec, amounts: Sequence[str]) -> str:
     """Return spans with what has a price, under the names of features; unknown amounts are NULL."""
-    name = find_priced(spec)
-    amounts = [] if name is None else _prices(spec.derived_features[name]).amounts
     parts = ["*", "version AS model_version"]
     for amount in amounts:
         told = spec.features[amount].from_ or amount
