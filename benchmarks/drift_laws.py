@@ -177,7 +177,6 @@ def drift_metrics(
     *,
     seed: int,
     min_rows: int = 30,
-    test_slices: bool = False,
     further: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Distances of every window of one column from the baseline; see `columns_drift`.
@@ -187,9 +186,8 @@ def drift_metrics(
         baseline: The same column; its cells are the baseline's windows.
         seed: As of `DriftBaseline`.
         min_rows: As of `DriftBaseline`.
-        test_slices: As of `columns_drift`.
         further: As of `columns_drift`.
     """
     name = stats.binning.column
     known = DriftBaseline({name: baseline}, seed=seed, min_rows=min_rows)
-    return columns_drift({name: stats}, known, test_slices=test_slices, further=further)
+    return columns_drift({name: stats}, known, further=further)

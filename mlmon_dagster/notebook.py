@@ -206,7 +206,8 @@ class Monitoring:
             first: First day.
             last: Last day.
             column: Only of these columns.
-            slice: Of a slice, such as ``origin=JFK``, instead of the whole; ``*`` of all of them.
+            slice: Of a slice, such as ``origin=JFK``, or of all of a key, such as ``origin``,
+                instead of the whole; ``*`` of everything.
             granularity: Longer windows, merged from the stored profiles.
             dataset: ``production``, ``shadow`` or ``canary``.
 
@@ -221,7 +222,7 @@ class Monitoring:
             metric=metric,
             column=columns,
             dataset=dataset,
-            slice_=None if slice == "*" else slice,
+            slice_=slice,
             granularity=granularity,
             days=_days(first, last),
         )

@@ -21,7 +21,7 @@ from mlmon_dagster.commands.options import (
 )
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec.baseline import PRODUCTION
-from mlmon_dagster.spec.names import ALL, counted
+from mlmon_dagster.spec.names import ALL, counted, listed
 from mlmon_dagster.tables.asked import ALWAYS, Days, complete_period
 from mlmon_dagster.tables.metrics import (
     describe_weighted,
@@ -237,7 +237,13 @@ def effect(
     show_default=True,
     help="One version alone, of windows in which several served.",
 )
-@click.option("--slice", "slice_", metavar="KEY=VALUE", help="One slice. [default: everything]")
+@click.option(
+    "--slice",
+    "slice_",
+    metavar="KEY[=VALUE]",
+    help="One slice, all of a key, or * for all. What is not stored of them is measured from the "
+    "profiles. [default: all that is stored]",
+)
 @click.option(
     "--granularity",
     type=click.Choice(["hour", "day", "week", "month"]),
@@ -257,8 +263,10 @@ def metrics(
     project: Project, spec: ModelSpec, format_: str, output: Path | None, limit: int, **wanted: Any
 ) -> None:
     """Show the newest metrics of MODEL, or those of a past moment, bit for bit."""
+    from mlmon_dagster.profiles.in_force import baselines_shared
+
     is_empty = True
-    with open_output(output) as say:
+    with open_output(output) as say, baselines_shared():
         if format_ == "text":
             is_empty = not _show_metrics(project, spec, limit, wanted, say)
         else:
@@ -274,7 +282,9 @@ def _explain_no_metrics(spec: ModelSpec, wanted: Mapping[str, Any]) -> str:
     """Say what to do where no metric was found: ask for more, or compute some."""
     is_filtered = any(wanted[name] for name in ("metric", "column", "slice_", "as_of"))
     if is_filtered or wanted["days"] != ALWAYS:
-        return "no such metrics; see which there are without filters."
+        known = listed([",".join(key) for key in spec.slices])
+        slices = f" Slices are of {known}." if wanted["slice_"] and known else ""
+        return f"no such metrics; see which there are without filters.{slices}"
     return f"no window of {spec.model} is computed yet: mlmon run {spec.model}"
 
 

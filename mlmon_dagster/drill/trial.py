@@ -20,12 +20,12 @@ import pyarrow.compute as pc
 from mlmon_dagster.alerts.lifecycle.backtest import backtest
 from mlmon_dagster.drill.faults import Fault, facts_of, inject
 from mlmon_dagster.drill.past import Past, judges_slices
+from mlmon_dagster.families.measuring import compared
 from mlmon_dagster.families.registry import JUDGED_BY
 from mlmon_dagster.metrics import Floats
 from mlmon_dagster.metrics.frames import METRIC_COLUMNS, concat_frames
 from mlmon_dagster.metrics.statistics import ColumnStatistics, concat, select
 from mlmon_dagster.pipeline.judge_inputs import JudgeInputs
-from mlmon_dagster.pipeline.measure import compared
 from mlmon_dagster.profiles import build_profiles
 from mlmon_dagster.spec import ModelSpec, Window
 from mlmon_dagster.spec.baseline import PRODUCTION

@@ -448,7 +448,7 @@ FAMILY = Family(
         lambda comparison, profiles: custom_frame(comparison, _present(profiles)),
         lambda spec: "baseline",
         lambda metric, column: metric if column == TABLE else None,
-        by_slice=False,
+        slices=lambda spec: "none",
     ),
     is_watched=lambda spec: bool(spec.metrics),
     is_due=lambda spec: bool(spec.metrics),

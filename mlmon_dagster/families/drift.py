@@ -576,9 +576,15 @@ FAMILY = Family(
     FAMILIES[DRIFT],
     judge,
     _limits,
-    measure=measure_profiles(DRIFT, lambda spec: "baseline", plot_columns("psi", ATTRIBUTION)),
+    measure=measure_profiles(
+        DRIFT,
+        lambda spec: "baseline",
+        plot_columns("psi", ATTRIBUTION),
+        slices=lambda spec: "stored" if spec.monitors.drift.slices else "asked",
+        behind=lambda spec, column: profiled(column),
+    ),
     metrics=_metrics,
-    explained_by_slices=True,
+    explained_by_slices=lambda spec: spec.monitors.drift.slices,
     references=_references,
     profiles_back=count_together,
     judged_together=lambda spec, metric: (

@@ -346,7 +346,7 @@ FAMILY = Family(
         _frame,
         lambda spec: "fixed",
         plot_wholes(lambda metric: metric.startswith(estimated("")) or bool(estimated_of(metric))),
-        by_slice=False,
+        slices=lambda spec: "none",
     ),
     is_watched=lambda spec: bool(spec.monitors.estimated_performance),
     metrics=_metrics,

@@ -42,6 +42,7 @@ Plotted = Callable[[str, str], str | None]
 References = Mapping[str, Any]  # attributes of `Evidence`
 Sample = dict[str, object]  # a row of a MetricFrame
 Against = Literal["baseline", "fixed", "nothing"]
+Slices = Literal["stored", "asked", "none"]
 
 
 @dataclass(frozen=True)
@@ -56,14 +57,17 @@ class Measure:
             one and be held against the other), or nothing.
         plotted: Metric and column -> name of its plot in the UI; None if it has none, or is another
             family's.
-        by_slice: Whether slices are measured.
+        slices: Whether metrics of slices are ``stored``, measured from profiles when they are
+            ``asked`` for, or there are ``none``.
+        behind: A column that metrics name -> the profiled columns that those are made from.
     """
 
     columns: Callable[[ModelSpec], list[str]]
     frame: Callable[[Comparison, Profiles], pd.DataFrame]
     against: Callable[[ModelSpec], Against]
     plotted: Plotted
-    by_slice: bool = True
+    slices: Callable[[ModelSpec], Slices] = lambda spec: "stored"
+    behind: Callable[[ModelSpec, str], Sequence[str]] = lambda spec, column: [column]
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ class Family:
         is_watched: Whether a model has anything to judge; not every model logs everything.
         is_due: Whether a verdict is ever to come.
         metrics: Names of the stored metrics that its monitors read.
-        explained_by_slices: Its monitors also read the metrics of slices.
+        explained_by_slices: Whether its monitors also read the metrics of slices.
         looks_back: Windows whose metrics a verdict reads, its own included.
         profiles_back: Windows whose profiles a verdict reads, its own included.
         is_compared: Whether a verdict reads the baseline's own metrics, see ``references``.
@@ -107,7 +111,7 @@ class Family:
     is_watched: Callable[[ModelSpec], bool] = lambda spec: True
     is_due: Callable[[ModelSpec], bool] = lambda spec: True
     metrics: Callable[[ModelSpec], Sequence[str]] = lambda spec: ()
-    explained_by_slices: bool = False
+    explained_by_slices: Callable[[ModelSpec], bool] = lambda spec: False
     looks_back: Callable[[ModelSpec], int] = lambda spec: 1
     profiles_back: Callable[[ModelSpec], int] = lambda spec: 1
     is_compared: Callable[[ModelSpec], bool] = lambda spec: False
@@ -210,7 +214,10 @@ def await_truth(case: Case, reason: str, named: str) -> MonitorResult:
 
 
 def measure_profiles(
-    family: str, against: Callable[[ModelSpec], Against], plotted: Plotted | None = None
+    family: str,
+    against: Callable[[ModelSpec], Against],
+    plotted: Plotted | None = None,
+    **more: Any,
 ) -> Measure:
     """Return the measure of a family that has a row in ``profiles/measures.py``."""
     return Measure(
@@ -218,6 +225,7 @@ def measure_profiles(
         partial(profiled_metrics, family),
         against,
         plotted or _plot_own(family),
+        **more,
     )
 
 

@@ -468,7 +468,7 @@ def judge_alike(family: MetricFamily, measured: Measure) -> Family:
         is_watched=lambda spec: spec.has_actuals and bool(_monitors_of(family, spec)),
         is_due=lambda spec: spec.has_actuals,
         metrics=partial(_metrics, family),
-        explained_by_slices=True,
+        explained_by_slices=lambda spec: True,
         looks_back=partial(_count_newest, family),
         is_compared=lambda spec: any(m.is_relative for m in _monitors_of(family, spec)),
         references=partial(_own_performance, family),

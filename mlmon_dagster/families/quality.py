@@ -276,6 +276,15 @@ def _metrics(spec: ModelSpec) -> Sequence[str]:
     return ("null_rate", "nan_rate", "inf_rate", *unseen, "out_of_range_rate", *shap, *personal)
 
 
+def _behind(spec: ModelSpec, column: str) -> Sequence[str]:
+    from mlmon_dagster.metrics.quality import BROKEN
+    from mlmon_dagster.profiles.measures import columns_of
+
+    if column != TABLE:
+        return [column]
+    return [name for name in columns_of(spec, QUALITY) if name.startswith(BROKEN)]
+
+
 def _unseen(comparison: Comparison) -> References:
     from mlmon_dagster.metrics.quality import constant_windows, respelled, unseen_values
 
@@ -305,8 +314,10 @@ FAMILY = Family(
         QUALITY,
         lambda spec: "baseline" if spec.baseline.is_rolling else "fixed",
         plot_columns("null_rate", "unseen_rate"),
+        slices=lambda spec: "asked",
+        behind=_behind,
     ),
     metrics=_metrics,
-    explained_by_slices=True,
+    explained_by_slices=lambda spec: True,
     references=_unseen,
 )

@@ -498,7 +498,7 @@ FAMILY = Family(
         plot_both(
             lambda metric: metric in (CANARY_SHARE, SKEW_RATE, VERSION_AGE) or metric.endswith(GAIN)
         ),
-        by_slice=False,
+        slices=lambda spec: "none",
     ),
     is_watched=lambda spec: spec.monitors.versions.is_declared,
     is_due=lambda spec: spec.monitors.versions.is_declared,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.families.family import Facts, Family, References
+from mlmon_dagster.families.measuring import list_unstored, measure_slices
 from mlmon_dagster.families.registry import JUDGED_BY
 from mlmon_dagster.monitors.evidence import Evidence, fill_windows
 from mlmon_dagster.spec import Window, maturity_of
@@ -58,12 +59,46 @@ class JudgeInputs:
 
     def verdicts(self) -> list[MonitorResult]:
         """Return rows of ``monitor_result``; nothing is stored."""
+        return self._judge(self.windows, self.metrics)
+
+    def explain_verdicts(self) -> list[MonitorResult]:
+        """Return the verdicts; those that failed also say of which slices that is true.
+
+        Where numbers of slices are not stored, they are measured of what failed.
+        """
+        from mlmon_dagster.metrics.frames import concat_frames
+
+        rows, spec = self.verdicts(), self.comparison.work.spec
+        failed = [row for row in rows if row["status"] in ("WARN", "ERROR")]
+        is_unstored = self.family.explained_by_slices(spec) and list_unstored(spec, [self.family])
+        if not failed or not is_unstored:
+            return rows
+        slices = self._measure_slices(failed)
+        if slices.empty:
+            return rows
+        starts = {row["window_start"] for row in failed}
+        again = [known for known in self.windows if known["window_start"] in starts]
+        explained = self._judge(again, concat_frames([self.metrics, slices]))
+        others = [row for row in rows if row["window_start"] not in starts]
+        return sorted([*others, *explained], key=lambda row: row["window_start"])
+
+    def _measure_slices(self, failed: Sequence[MonitorResult]) -> pd.DataFrame:
+        """Return the metrics of all slices, of what failed in the windows in which it did."""
+        from mlmon_dagster.metrics.frames import METRIC_COLUMNS
+
+        starts = {row["window_start"] for row in failed}
+        windows = [w for w in self.comparison.work.windows if w.start in starts]
+        columns = sorted({row["column_name"] for row in failed})
+        part = self.comparison.part.only(windows)
+        return measure_slices(part, self.family, columns)[list(METRIC_COLUMNS)]
+
+    def _judge(self, windows: Sequence[Facts], metrics: pd.DataFrame) -> list[MonitorResult]:
         work = self.comparison.work
         evidence = Evidence(
             self.family.name,
             work.spec,
-            fill_windows(self.windows),
-            self.metrics,
+            fill_windows(windows),
+            metrics,
             now=work.now,
             run_id=work.run_id,
             is_backfill=work.is_backfill,
@@ -162,7 +197,7 @@ def _read_metrics(work: Work, family: Family) -> pd.DataFrame:
         frame[numbers] = frame[numbers].mask(waits)
         return frame[list(METRIC_COLUMNS)]
 
-    if not family.explained_by_slices:
+    if not family.explained_by_slices(spec):
         return read(begin, work.end, ALL)
     own = read(first.start, work.end, None)
     return own if begin == first.start else concat_frames([read(begin, first.start, ALL), own])

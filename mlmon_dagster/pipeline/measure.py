@@ -5,11 +5,12 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from mlmon_dagster.families.family import Family, Plotted
+from mlmon_dagster.families.measuring import add_origin, compared, name_maturity, pick_cells
 from mlmon_dagster.families.registry import MEASURED_BY
-from mlmon_dagster.spec import Maturity, Window, maturity_of
+from mlmon_dagster.spec import Window, maturity_of
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.declaration import SliceKey
 from mlmon_dagster.spec.names import ALL
@@ -17,13 +18,10 @@ from mlmon_dagster.spec.steps import of_actuals
 from mlmon_dagster.store.state import metric_log, window_state
 from mlmon_dagster.store.state.window_state import NO_BASELINE, StepMark
 from mlmon_dagster.work import (
-    Comparison,
     Numbers,
     Part,
     Work,
-    comparisons,
     earlier_marks,
-    fixed_comparison,
     mark_compared,
     mark_of,
     mark_step,
@@ -78,18 +76,18 @@ def _measure_part(part: Part, step: str) -> dict[str, Numbers]:
     family, work = MEASURED_BY[step], part.work
     store, spec = work.project.store, work.spec
     marks = _marks(part, step)
-    slices: list[SliceKey] | None = None if family.made.by_slice else [()]
+    slices: list[SliceKey] | None = None if family.made.slices(spec) == "stored" else [()]
     profiles = part.profiles(family.columns(spec), slices=slices)
     if not part.is_gapless:
-        profiles = _of(profiles, work)
+        profiles = pick_cells(profiles, work)
     frames, alone = [], list[Window]()
     for comparison in compared(part, family):
         some, baseline = comparison.work, comparison.baseline
         marks |= comparison.marked(marks)
-        mine = profiles if len(some.windows) == len(work.windows) else _of(profiles, some)
+        mine = profiles if len(some.windows) == len(work.windows) else pick_cells(profiles, some)
         frame = family.made.frame(comparison, mine)
         if len(frame):
-            metric_log.append(store.state, _with_provenance(comparison, frame, marks))
+            metric_log.append(store.state, add_origin(comparison, frame, marks))
             frames.append(frame)
         if baseline is None and family.made.against(spec) != "nothing":
             alone += some.windows
@@ -97,31 +95,6 @@ def _measure_part(part: Part, step: str) -> dict[str, Numbers]:
     void_uncompared(work, family, alone, marks)
     mark_step(work, step, marks)
     return numbers_of(work.windows, concat_frames(frames), family.made.plotted)
-
-
-def compared(
-    part: Part, family: Family, columns: Sequence[str] | None = None
-) -> Iterable[Comparison]:
-    """Return windows in parts, each with the baseline if a family's metrics need one.
-
-    Args:
-        part: The windows.
-        family: The family.
-        columns: The profiled columns that are compared; by default all that the family reads.
-    """
-    spec = part.work.spec
-    against = family.made.against(spec)
-    if against == "baseline":
-        return comparisons(part, family.name, columns or family.columns(spec))
-    return [fixed_comparison(part) if against == "fixed" else Comparison(part)]
-
-
-def _of(profiles: Mapping[str, ColumnStatistics], work: Work) -> dict[str, ColumnStatistics]:
-    """Return the cells of some windows."""
-    from mlmon_dagster.metrics.statistics import select_columns
-
-    wanted = [window.start for window in work.windows]
-    return select_columns(profiles, lambda cells: cells["window_start"].isin(wanted))
 
 
 def _marks(part: Part, step: str) -> dict[dt.datetime, StepMark]:
@@ -138,43 +111,6 @@ def _marks(part: Part, step: str) -> dict[dt.datetime, StepMark]:
             mark = replace(mark, data_version=version, maturity=maturity)
         marks[window.start] = mark
     return marks
-
-
-def _told(mark: StepMark) -> str:
-    """Return the maturity of a number; the mark of a step may say what it was compared with."""
-    return mark.maturity if mark.maturity in get_args(Maturity) else ""
-
-
-def _with_provenance(
-    comparison: Comparison, frame: pd.DataFrame, marks: Mapping[dt.datetime, StepMark]
-) -> pd.DataFrame:
-    import pandas as pd
-
-    rows, work, baseline = [], comparison.work, comparison.baseline
-    for window in work.windows:
-        state, mark = comparison.part.states.get(window.start), marks[window.start]
-        rows.append(
-            {
-                "window_start": window.start,
-                "window_end": window.end,
-                "data_version": mark.data_version,
-                "maturity": _told(mark),
-                "actual_coverage": state.coverage if state else None,
-            }
-        )
-    known = pd.DataFrame(rows)
-    for name in ("window_start", "window_end"):
-        known[name] = pd.to_datetime(known[name], utc=True).astype("datetime64[us, UTC]")
-    stored = frame.assign(window_start=frame["window_start"].astype("datetime64[us, UTC]"))
-    stored = stored.merge(known, on="window_start", how="inner")
-    return stored.assign(
-        model=work.spec.model,
-        granularity=work.spec.time.granularity,
-        baseline_id=baseline.baseline_id if baseline else "none",
-        baseline_kind=baseline.kind if baseline else "none",
-        run_id=work.run_id,
-        computed_at=work.now,
-    )
 
 
 def numbers_of(
@@ -272,7 +208,7 @@ def _void(
         n=0 if reason == NO_RECORDS else stale["n"],
         reason=reason,
         data_version=[mark.data_version for mark in mine],
-        maturity=[_told(mark) for mark in mine],
+        maturity=[name_maturity(mark) for mark in mine],
         run_id=work.run_id,
         computed_at=work.now,
     )

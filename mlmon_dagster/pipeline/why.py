@@ -64,7 +64,7 @@ def verdicts_with_why(parts: Iterable[JudgeInputs]) -> list[MonitorResult]:
     rows: list[MonitorResult] = []
     newest: dict[str, tuple[int, JudgeInputs]] = {}
     for inputs in parts:
-        for row in inputs.verdicts():
+        for row in inputs.explain_verdicts():
             if row["status"] in _FAILED and any(
                 is_it(inputs, row) for is_it in (_is_traced, _is_valued, _is_repeat)
             ):

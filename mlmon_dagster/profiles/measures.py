@@ -83,7 +83,6 @@ def drift(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.
     found = columns_drift(
         columns,
         then,
-        test_slices=monitor.slices,
         further=[name for name in FURTHER if name in (monitor.method, *monitor.also)],
     )
     own = derived(baseline, ("novelty", *columns), lambda: over_all_versions(columns, baseline))

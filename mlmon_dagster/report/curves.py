@@ -8,12 +8,20 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, cast, get_args
 
-from mlmon_dagster.metrics.statistics import merge
+from mlmon_dagster.families.measuring import list_unstored
+from mlmon_dagster.families.registry import JUDGED_BY
+from mlmon_dagster.metrics.frames import concat_frames
+from mlmon_dagster.metrics.statistics import merge, select
 from mlmon_dagster.monitors.evidence import null_limit
 from mlmon_dagster.monitors.wording import BEYOND_CHANCE, NAMES, named
-from mlmon_dagster.profiles import Baseline
+from mlmon_dagster.profiles import Baseline, baseline_in_force
 from mlmon_dagster.profiles.estimates import with_learnt_bands
-from mlmon_dagster.profiles.measures import baseline_performance, columns_of, measure
+from mlmon_dagster.profiles.measures import (
+    baseline_performance,
+    columns_of,
+    measure,
+    measure_versions,
+)
 from mlmon_dagster.report.charts import Beside, Curve, Episode, Event
 from mlmon_dagster.spec import ModelSpec, window_containing
 from mlmon_dagster.spec.baseline import PRODUCTION
@@ -330,7 +338,7 @@ class Curves:
     def _everything(self) -> pd.DataFrame:
         """All that any curve shows: one question to the database for all of them."""
         declared = self._spec.monitors
-        return metric_log.newest(
+        stored = metric_log.newest(
             self._store.state,
             self._spec.model,
             metric=[
@@ -352,6 +360,32 @@ class Curves:
             start=self._asked.start,
             end=self._end,
         )
+        return concat_frames([stored, self._measure_slice()])
+
+    def _measure_slice(self) -> pd.DataFrame:
+        """Return what is not stored of a slice: columns beside the page's own baseline."""
+        spec, asked = self._spec, self._asked
+        key, measured = tuple(asked.slice_key.split(",")), concat_frames([])
+        if key not in spec.slices:
+            return measured
+        window = window_containing(spec.time, self._end)
+        start = asked.start or self._end - WINDOWS_DRAWN[spec.time.granularity] * (
+            window.end - window.start
+        )
+        in_force = baseline_in_force(self._store, spec)
+        how = measure if asked.model_version == ALL else measure_versions
+        for family in list_unstored(spec, JUDGED_BY.values()):
+            profiles = in_force.profiles(
+                family.columns(spec), start=start, end=self._end, dataset=PRODUCTION, slices=[key]
+            )
+            mine = {
+                name: select(stats, (stats.cells["slice_value"] == asked.slice_value).to_numpy())
+                for name, stats in profiles.items()
+            }
+            windows = self._baseline.windows if self._baseline else None
+            found = how(spec, family.name, mine, windows) if mine else measured
+            measured = concat_frames([measured, found])
+        return measured[measured["model_version"] == asked.model_version]
 
     def _baseline_of(self, family: str) -> dict[tuple[str, str], float]:
         """Return the baseline's own metrics by name and column, as monitors compare with them."""

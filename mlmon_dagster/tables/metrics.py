@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.baseline import PRODUCTION
-from mlmon_dagster.spec.declaration import Granularity
+from mlmon_dagster.spec.declaration import Granularity, SliceKey
 from mlmon_dagster.spec.names import ALL, counted, did_you_mean, listed
 from mlmon_dagster.tables.asked import ALWAYS, Days, moments_of
 from mlmon_dagster.tables.rendering import csv_text, json_lines, render_text
@@ -77,15 +77,18 @@ def query_metrics(
 
     Windows of the model's own length come from the metric table, longer ones are merged from the
     stored profiles. Estimates of the former have the bands that the model's record asks for, see
-    `with_learnt_bands`.
+    `with_learnt_bands`. Numbers of columns in a slice that no monitor judges are not stored: those
+    of the slice that is asked for are measured from the profiles.
 
     Raises:
-        ConfigError: If the slice is not KEY=VALUE, the windows asked for are too short, or longer
-            windows are asked for as of a past moment.
+        ConfigError: If the windows asked for are too short, or longer windows, or slices that are
+            not stored, are asked for as of a past moment.
     """
-    slice_key, slice_value = _slice(slice_)
+    slice_key, slice_value = _read_slice(slice_)
+    keys = _list_keys(spec, slice_)
     start, end = moments_of(spec, days)
     if granularity in (None, spec.time.granularity):
+        from mlmon_dagster.metrics.frames import concat_frames
         from mlmon_dagster.profiles.estimates import with_learnt_bands
         from mlmon_dagster.store.state import metric_log
 
@@ -102,6 +105,14 @@ def query_metrics(
             end=end,
             as_of=as_of,
         )
+        measured = _measure_slices(project, spec, keys, metric, column, days, as_of)
+        if len(measured) and dataset == PRODUCTION:
+            mine = measured["model_version"].eq(model_version)
+            if metric:
+                mine &= measured["metric"].isin(metric)
+            if slice_value is not None:
+                mine &= measured["slice_value"].eq(slice_value)
+            frame = concat_frames([frame, measured[mine]])
         frame = with_learnt_bands(project.store, spec, frame, as_of)
     else:
         if as_of is not None:
@@ -113,7 +124,7 @@ def query_metrics(
             )
         from mlmon_dagster.tables.periods import rolled_up_metrics
 
-        frame = rolled_up_metrics(project.store, spec, granularity, start, end)
+        frame = rolled_up_metrics(project.store, spec, granularity, start, end, keys)
         wanted = {
             "metric": metric,
             "column_name": column,
@@ -210,15 +221,68 @@ def refuse_unknown_metrics(
                 )
 
 
-def _slice(text: str | None) -> tuple[str | None, str | None]:
-    if text is None:
+def _list_keys(spec: ModelSpec, text: str | None) -> list[SliceKey]:
+    """Return the slice keys that are asked for, of those that are declared."""
+    if text == "*":
+        return list(spec.slices)
+    key = tuple((text or "").partition("=")[0].split(","))
+    return [key] if key in spec.slices else []
+
+
+def _read_slice(text: str | None) -> tuple[str | None, str | None]:
+    """Return key and value of a slice; no value for all of a key, nothing for all there are."""
+    if text in (None, "*"):
         return None, None
     if text == ALL:  # as the tables call everything
         return ALL, ALL
     key, separator, value = text.partition("=")
-    if not separator:
-        raise ConfigError(f"--slice {text!r}: expected KEY=VALUE, such as origin=JFK.")
-    return key, value
+    return key, value if separator else None
+
+
+def _measure_slices(
+    project: Project,
+    spec: ModelSpec,
+    keys: Sequence[SliceKey],
+    metrics: Sequence[str],
+    columns: Sequence[str],
+    days: Days,
+    as_of: dt.datetime | None,
+) -> pd.DataFrame:
+    """Return what is not stored of slices, measured from the profiles.
+
+    Raises:
+        ConfigError: As of a past moment.
+    """
+    from mlmon_dagster.families.measuring import list_unstored, measure_slices
+    from mlmon_dagster.families.registry import JUDGED_BY
+    from mlmon_dagster.metrics.frames import concat_frames
+    from mlmon_dagster.spec import window_containing
+    from mlmon_dagster.spec.metric_registry import METRICS as OF_TRUTH
+    from mlmon_dagster.store.state import window_state
+    from mlmon_dagster.work import Work, parts_of
+
+    is_stored = bool(metrics) and all(metric in OF_TRUTH for metric in metrics)
+    families = list_unstored(spec, JUDGED_BY.values())
+    if not keys or is_stored or not families:
+        return concat_frames([])
+    if as_of is not None:
+        names = " and ".join(family.name for family in families)
+        raise ConfigError(
+            f"--as-of with --slice: {names} of slices are measured from the newest "
+            "profiles when somebody asks, and what those were then is not kept. Name metrics of "
+            "ground truth, such as --metric roc_auc, or let drift.slices be judged: then they are "
+            "stored from now on."
+        )
+    states = window_state.load(project.store.state, spec.model, *moments_of(spec, days))
+    windows = tuple(window_containing(spec.time, start) for start in sorted(states))
+    work = Work(project, spec, windows, project.now(), "", is_backfill=False)
+    return concat_frames(
+        [
+            measure_slices(part, family, columns, keys)
+            for part in parts_of(work, states)
+            for family in families
+        ]
+    )
 
 
 def render_metrics(frame: pd.DataFrame, format_: str, *, with_head: bool = True) -> str:

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.families.registry import JUDGED_BY
 from mlmon_dagster.metrics.frames import concat_frames
 from mlmon_dagster.metrics.statistics import (
     CELL_KEYS,
@@ -330,8 +331,11 @@ def rolled_up_metrics(
     granularity: Granularity,
     start: dt.datetime | None = None,
     end: dt.datetime | None = None,
+    keys: Sequence[SliceKey] = (),
 ) -> pd.DataFrame:
     """Return the MetricFrame of all families for windows of another length.
+
+    Slices are those that are stored of the model's own windows, and those of some keys.
 
     Args:
         store: The store.
@@ -339,6 +343,7 @@ def rolled_up_metrics(
         granularity: Length of the windows, not shorter than the model's own.
         start: Profiles of windows that start at or after this moment.
         end: Profiles of windows that start before this moment.
+        keys: Slice keys.
 
     Raises:
         ConfigError: If the windows asked for are shorter than the profiles, or do not hold whole
@@ -349,7 +354,14 @@ def rolled_up_metrics(
     frames = []
     for family in MEASURES:
         names = columns_of(spec, family)
-        profiles = newest.profiles(start=start, end=end, dataset=PRODUCTION, columns=names)
+        is_stored = JUDGED_BY[family].made.slices(spec) == "stored"
+        profiles = newest.profiles(
+            start=start,
+            end=end,
+            dataset=PRODUCTION,
+            columns=names,
+            slices=None if is_stored else [(), *keys],
+        )
         coarse = {c: coarsen(spec, stats, granularity) for c, stats in profiles.items()}
         if coarse:
             frame = measure(spec, family, coarse, baseline.windows if baseline else None)

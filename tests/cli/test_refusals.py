@@ -84,7 +84,7 @@ def test_a_command_that_cannot_be_carried_out_says_what_is_missing(
         ("ingest chrun", f"There are: {MODEL}."),
         ("--now yesterday validate", "2013-12-29T06:00:00+00:00"),
         ("run churn --from 2024-02-30", "2024-02-30"),
-        ("metrics churn --slice region", "KEY=VALUE"),
+        ("metrics churn --as-of 2030-01-01 --slice region=west", "such as --metric roc_auc"),
         ("metrics churn --metric roc_acu", "has no metric 'roc_acu'; did you mean 'roc_auc'?"),
         ("backtest churn --from 2030-01-01", "no complete window"),
         ("drill churn --columns agee", "No feature of churn 'agee'; did you mean 'age'?"),

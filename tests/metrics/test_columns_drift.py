@@ -80,11 +80,10 @@ def assert_same(left: pd.DataFrame, right: pd.DataFrame, rtol: float = ROUNDING)
     pd.testing.assert_frame_equal(left, right, rtol=rtol, atol=rtol)
 
 
-@pytest.mark.parametrize("test_slices", [False, True])
-def test_columns_together_have_the_results_of_each_alone(test_slices: bool) -> None:
-    options = {"test_slices": test_slices, "further": ("hellinger", "mean_shift")}
-    together = columns_drift(NOW, DriftBaseline(THEN, seed=SEED), **options)
-    alone = [drift_metrics(NOW[name], THEN[name], seed=SEED, **options) for name in NOW]
+def test_columns_together_have_the_results_of_each_alone() -> None:
+    further = ("hellinger", "mean_shift")
+    together = columns_drift(NOW, DriftBaseline(THEN, seed=SEED), further=further)
+    alone = [drift_metrics(NOW[name], THEN[name], seed=SEED, further=further) for name in NOW]
     assert_same(together, pd.concat(alone))
     assert list(dict.fromkeys(together["column_name"])) == list(NOW)
     few = together["reason"] == "few_independent_rows"
@@ -98,14 +97,13 @@ def test_columns_in_small_batches_have_the_same_results(monkeypatch: pytest.Monk
     assert_same(columns_drift(NOW, known), before)
 
 
-@pytest.mark.parametrize("test_slices", [False, True])
-def test_a_baseline_asked_before_answers_as_one_that_was_not(test_slices: bool) -> None:
+def test_a_baseline_asked_before_answers_as_one_that_was_not() -> None:
     used = DriftBaseline(THEN, seed=SEED)
     others = {name: select(stats, np.arange(1, len(stats), 2)) for name, stats in NOW.items()}
-    columns_drift(others, used, test_slices=test_slices)
-    first = columns_drift(NOW, used, test_slices=test_slices)
-    fresh = columns_drift(NOW, DriftBaseline(THEN, seed=SEED), test_slices=test_slices)
-    pd.testing.assert_frame_equal(first, columns_drift(NOW, used, test_slices=test_slices))
+    columns_drift(others, used)
+    first = columns_drift(NOW, used)
+    fresh = columns_drift(NOW, DriftBaseline(THEN, seed=SEED))
+    pd.testing.assert_frame_equal(first, columns_drift(NOW, used))
     pd.testing.assert_frame_equal(first, fresh, check_exact=True)
 
 

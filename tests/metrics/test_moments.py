@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
-import pandas as pd
 import pytest
 
-from benchmarks.drift_laws import drift_metrics
 from mlmon_dagster.metrics.binnings import merge_bins, merge_plan
 from mlmon_dagster.metrics.drift.null_distribution import (
     DISTANCES,
@@ -17,8 +13,6 @@ from mlmon_dagster.metrics.drift.null_distribution import (
     gamma_tail,
     null_moments,
 )
-from mlmon_dagster.metrics.statistics import concat
-from tests.metrics.samples import cells, count, numeric_binning
 
 DRAWS = 20_000
 MEAN_TOLERANCE = 0.03  # of the mean; Monte Carlo's own error is up to .01
@@ -102,28 +96,3 @@ def test_the_gamma_tail_is_that_of_drawn_windows():
     p = gamma_tail(DISTANCES["psi"](windows, counts), moments)
     for level in (0.5, 0.1, 0.01):
         assert (p <= level).mean() == pytest.approx(level, rel=0.15)
-
-
-def test_untested_slices_have_the_effect_and_interval_of_tested_ones():
-    rng = np.random.default_rng(8)
-    normal = rng.normal(size=(30, 300))
-    binning = numeric_binning(normal)
-    bases, parts = [], []
-    for name, rows in (("a", 40), ("b", 300), ("c", 2000), ("rare", 3)):
-        base = count(binning, rng.normal(0.3, 1, size=(20, rows)))
-        bases.append(replace(base, cells=cells(20, key="group", value=name)))
-        part = count(binning, rng.normal(size=(4, rows)))
-        parts.append(replace(part, cells=cells(4, key="group", value=name)))
-    current, baseline = concat([count(binning, normal[:2]), *parts]), concat(bases)
-    keys = ["metric", "slice_value", "window_start"]
-    tested, untested = (
-        drift_metrics(current, baseline, seed=1, test_slices=test).set_index(keys).sort_index()
-        for test in (True, False)
-    )
-    columns = ["value", "lower", "upper", "n", "n_baseline", "reason"]
-    pd.testing.assert_frame_equal(tested[columns], untested[columns])
-    slices = untested[untested["slice_key"] != "all"]
-    assert slices["p_value"].isna().all()
-    assert set(slices["method_version"]) == {"psi-5:untested"}
-    known = tested[(tested["slice_key"] != "all") & (tested["reason"] == "")]
-    assert known["p_value"].between(0, 1).all()

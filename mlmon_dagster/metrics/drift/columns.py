@@ -68,7 +68,6 @@ def columns_drift(
     columns: Mapping[str, ColumnStatistics],
     baseline: DriftBaseline,
     *,
-    test_slices: bool = False,
     further: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Distances of every window from the baseline, with the chance of them without a change.
@@ -81,7 +80,6 @@ def columns_drift(
         columns: Columns (numeric, categorical, score or confusion), each over cells of its own;
             looked at once where columns share the frame.
         baseline: Has the same columns.
-        test_slices: Whether the cells of slices get a p-value too, which costs far more.
         further: Distances and shifts beside those, of `distances.FURTHER`; slice `all`.
 
     Returns:
@@ -92,11 +90,10 @@ def columns_drift(
         windows, the largest of that, the same with rows that share a value counted once, and the
         between-window p; of ordered columns at slice `all`, psi and jensen_shannon take twice the
         smaller of their own and that of ks, which sees shifts that many bins dilute.
-        `method_version` ends in `rows` or `windows` accordingly, and in `untested` for cells of
-        slices without `test_slices`, which have no p. `reason` of a NaN: few_rows, no_baseline
-        (slice not in the baseline), few_baseline_rows, few_independent_rows (too many rows share
-        values, see `design_effect`), all_null (ks of a window without values; the other distances
-        see nulls as a bin).
+        `method_version` ends in `rows` or `windows` accordingly. `reason` of a NaN: few_rows,
+        no_baseline (slice not in the baseline), few_baseline_rows, few_independent_rows (too many
+        rows share values, see `design_effect`), all_null (ks of a window without values; the other
+        distances see nulls as a bin).
 
     Raises:
         ValueError: If the two sides have different binnings.
@@ -104,7 +101,7 @@ def columns_drift(
     results = [
         result
         for some in _batches(_prepare(columns, baseline))
-        for result in Comparison(some, baseline).results(test_slices, further)
+        for result in Comparison(some, baseline).results(further)
     ]
     if not results:
         return concat_frames([])
@@ -183,7 +180,7 @@ class DriftResult:
         metric: Name of the distance.
         cases: What is compared.
         reason: Why a case has no value, else empty, (P,).
-        method: What the p-values rest on: rows, windows, or untested, (P,).
+        method: What the p-values rest on: rows or windows, (P,).
         value: The distance. by_chance: its mean without change. p: p-value. half_width: of the
             95 % interval. Each (P,), NaN until computed.
     """
@@ -227,7 +224,7 @@ class Comparison:
         self._columns, self._baseline = columns, baseline
         self._bins = [column.baseline.drift_bins(column.stats) for column in columns]
 
-    def results(self, test_slices: bool, further: Sequence[str]) -> list[DriftResult]:
+    def results(self, further: Sequence[str]) -> list[DriftResult]:
         """Compute everything, in the order in which a column's results stand in the frame."""
         found = []
         whole = [column.cells.whole for column in self._columns]
@@ -240,8 +237,7 @@ class Comparison:
             found += self._further(further, known, fine.get("area")) if further else []
         slices = [column.cells.slices for column in self._columns]
         if any(map(len, slices)):
-            references = self._baseline.tested if test_slices else self._baseline.untested
-            found += self._binned(slices, references, ("psi",))
+            found += self._binned(slices, self._baseline.sliced, ("psi",))
         return found
 
     def _binned(
@@ -255,7 +251,7 @@ class Comparison:
         cases = self._cases(rows, n, np.concatenate(total))
         slices = self._slices(which, cases.reason == "", references)
         cases = _refuse_few_values(cases, slices, references)
-        method = np.full(len(n), "rows" if references.is_tested else "untested", dtype="<U8")
+        method = np.full(len(n), "rows", dtype="<U8")
         usable = cases.reason == ""
         places = np.flatnonzero(usable)
         method[places[references.windows(slices[places]) > 0]] = "windows"
@@ -494,7 +490,7 @@ def _see_shape(binned: Sequence[DriftResult], fine: Mapping[str, DriftResult]) -
 def _refuse_few_values(cases: Cases, slices: Ints, references: References) -> Cases:
     """Give no value to windows of too few independent rows."""
     places = np.flatnonzero(cases.reason == "")
-    if not references.is_tested or not len(places):
+    if not len(places):
         return cases
     few = references.independence(slices[places]).too_few(cases.n[places])
     reason = cases.reason.astype(object)
@@ -571,8 +567,6 @@ def fill_binned(result: DriftResult, rows: Positions, sides: Sides) -> None:
     if metric == "psi":
         variance = sides.shown.each(_psi_variance)
         result.half_width[rows] = 1.96 * np.sqrt(shown.moments.sd**2 + variance)
-    if not references.is_tested:
-        return
     if metric == "chi_square" and sides.common is not None:
         n = sides.tested.n
         result.p[rows] = chi_square_p(references.common, sides.common, n, sides.independence)

@@ -23,7 +23,6 @@ from mlmon_dagster.metrics.binnings import (
     is_ordered,
     label_counts,
     merge_bins,
-    merge_plan,
     score_groups,
 )
 from mlmon_dagster.metrics.drift.between_windows import (
@@ -352,20 +351,19 @@ class References:
 
     Args:
         metrics: The distances wanted.
-        min_rows: Fewest rows of a baseline's window that counts; None if none is to be tested.
+        min_rows: Fewest rows of a baseline's window that counts.
         fine: Knows of the slice `all` of ordered columns whether its windows differ in place.
     """
 
     def __init__(
         self,
         metrics: tuple[str, ...],
-        min_rows: int | None,
+        min_rows: int,
         fine: FineReferences | None = None,
     ) -> None:
         self._fine = fine
         self.merged = MergedBaselines(metrics)
         self.common = CommonBins()
-        self.is_tested = min_rows is not None
         self.has_common = "chi_square" in metrics
         self._min_rows = min_rows
         self._numbers: dict[tuple[str, int], int] = {}
@@ -417,7 +415,7 @@ class References:
             rows = column.pool.rows(which)
             counts = column.bins.counts[rows]
             by_place: dict[str, Floats] = {}
-            kept = rows[:0] if self._min_rows is None else enough(counts, self._min_rows)
+            kept = enough(counts, self._min_rows)
             windows, starts = counts[kept], column.starts(rows[kept])
             independence = Independence.fit(windows, ordered=column.ordered)
             fine = column.bins.fine
@@ -440,10 +438,8 @@ class References:
         return self._plans[number, node]
 
     def _add(self, mine: _Slice, node: int) -> tuple[int, int]:
-        pooled, ordered, rows = mine.pooled, mine.ordered, float(grid_size(node))
-        size = round(rows)  # not of these windows: others may be with them
-        if not self.is_tested:
-            return (self._merge(mine, merge_plan(pooled, rows, ordered=ordered), size),) * 2
+        pooled, ordered = mine.pooled, mine.ordered
+        size = round(float(grid_size(node)))  # not of these windows: others may be with them
         shown = plan_at(pooled, node, ordered=ordered)
         tested = plan_at(pooled, mine.independence.plan_node(node, ordered), ordered=ordered)
         number = self._merge(mine, shown, size)
@@ -778,8 +774,7 @@ class DriftBaseline:
         self.seed, self.min_rows = seed, min_rows
         self.fine = FineReferences(seed, min_rows)
         self.whole = References(tuple(DISTANCES), min_rows, self.fine)
-        self.tested = References(("psi",), min_rows)
-        self.untested = References(("psi",), None)
+        self.sliced = References(("psi",), min_rows)
         self._stats = dict(columns)
         self._columns: dict[str, ColumnBaseline] = {}
         self._pools: dict[int, SlicePool] = {}
