@@ -65,22 +65,22 @@ def judge(evidence: Evidence) -> list[MonitorResult]:
     for window in evidence.windows:
         rates = list(_rates(evidence, window))
         rows = [_judge_column(evidence, window, metric, column) for metric, column in rates]
-        found += [_note_beside(evidence, window, row, rows) for row in rows]
+        failed: dict[str, list[MonitorResult]] = {}
+        for row in rows:
+            if row["status"] in ("WARN", "ERROR"):
+                failed.setdefault(row["column_name"], []).append(row)
+        found += [
+            _note_beside(evidence, window, row, failed.get(row["column_name"], ())) for row in rows
+        ]
     return found
 
 
 def _note_beside(
-    evidence: Evidence, window: Window, row: MonitorResult, others: Sequence[MonitorResult]
+    evidence: Evidence, window: Window, row: MonitorResult, failed: Sequence[MonitorResult]
 ) -> MonitorResult:
     """Note what else is wrong with a column: a share may be low for that, and no alert is over."""
-    column = row["column_name"]
-    beside = [
-        other["metric"]
-        for other in others
-        if (other["column_name"], other["status"]) in ((column, "WARN"), (column, "ERROR"))
-        and other is not row
-    ]
-    if (column, window["window_start"]) in evidence.constant:
+    beside = [other["metric"] for other in failed if other is not row]
+    if (row["column_name"], window["window_start"]) in evidence.constant:
         beside.append("constant")
     if not beside:
         return row

@@ -260,15 +260,15 @@ def _statistics(
     parts: Sequence[pa.Table],
     codes: Codes | None,
 ) -> ColumnStatistics:
-    binning, names = column.binning, parts[0].column_names
+    binning, fields = column.binning, parts[0].schema
 
     def ints(name: str) -> Ints:
-        if name not in names:
+        if fields.get_field_index(name) < 0:
             return np.zeros(len(cells), np.int64)
         return cells.arrange(parts, name, 0).astype(np.int64)
 
     def floats(name: str, default: float) -> Floats:
-        if name not in names:
+        if fields.get_field_index(name) < 0:
             return np.full(len(cells), default)
         return cells.arrange(parts, name, default).astype(np.float64)
 

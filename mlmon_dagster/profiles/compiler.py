@@ -470,7 +470,7 @@ class Cells:
         counts = np.zeros((len(self), binning.size), np.int64)
         start = 0
         for part, coarse in zip(parts, (False, True), strict=False):
-            if name in part.column_names:
+            if part.schema.get_field_index(name) >= 0:
                 mine = counts[start : start + part.num_rows]
                 _fill(mine, part.column(name), binning, coarse=coarse)
             start += part.num_rows

@@ -21,6 +21,7 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mlmon_dagster.metrics import Floats
 from mlmon_dagster.metrics.binnings import just_below
@@ -62,6 +63,7 @@ QUANTILE_BINS = 20
 MAX_VALUES = 32
 MAX_HELD = 20_000_000  # rows: 160 MB a column
 _VALUES_AT_ONCE = 2_000_000  # that are read while as many are sorted
+_MOST_CATEGORIES = shapes.MAX_CATEGORIES + shapes.MAX_TAIL + 1
 _NEAR_END = (0.002, 0.005, 0.01, 0.02, 0.035)
 _HASHED = 8  # features, of which rows are told apart
 _FINER = 2.0**8  # SHAP values have long tails, and their means must add up
@@ -166,6 +168,7 @@ def fit_binnings(
     for name in numeric.keys() & sampled.keys():
         source = sources[sampled[name]]
         ordered |= order_statistics(engine, source, {name: numeric[name]}, dialect)
+    counted = _count_categories(engine, spec, from_sql, expressions, dialect)
     edges: tuple[float, ...] = ()
     for name, (kind, raw) in expressions.items():
         value = losses.resolve(raw, binnings)
@@ -204,6 +207,8 @@ def fit_binnings(
                 binnings[name] = shapes.categorical_binning(name, _BOOLEANS)
             elif name in known:
                 binnings[name] = shapes.categorical_binning(name, known[name])
+            elif name in counted:
+                binnings[name] = shapes.categorical_binning(name, counted[name])
             else:
                 source = sources[sampled[name]] if name in sampled else from_sql
                 binnings[name] = _fit_categorical(engine, source, name, value)
@@ -388,11 +393,40 @@ def _heaps(quantiles: Sequence[float]) -> list[float]:
     return found if 2 * sum(counts[value] for value in found) > len(quantiles) else []
 
 
+def _count_categories(
+    engine: Engine,
+    spec: ModelSpec,
+    from_sql: str,
+    values: Mapping[str, tuple[Kind, str]],
+    dialect: Dialect,
+) -> dict[str, list[str]]:
+    """Return the commonest values of categorical features, as `_fit_categorical` orders them.
+
+    Many columns are read together: of a wide model, a statement for each costs more than its rows.
+    Large columns are not among them, nor those of another engine.
+    """
+    features = {name for name, one in spec.features.items() if one.type == "categorical"}
+    names = [name for name in values if name in features - sampled_features(spec).keys()]
+    found: dict[str, list[str]] = {}
+    if not dialect.is_duckdb or len(names) < 2:
+        return found
+    step = _VALUES_AT_ONCE // max(_rows(engine, from_sql), 1)
+    for begin in range(0, len(names), step) if step > 1 else ():
+        some = names[begin : begin + step]
+        columns = ", ".join(f"{values[name][1]} AS x{i}" for i, name in enumerate(some))
+        table = engine.query(f"SELECT {columns} FROM {from_sql} AS records")
+        for name, column in zip(some, table.columns, strict=True):
+            counts = pc.value_counts(column.drop_null())
+            rows = pa.Table.from_arrays(counts.flatten(), ["x", "n"])
+            order = [("n", "descending"), ("x", "ascending")]
+            found[name] = _column(rows.sort_by(order).slice(0, _MOST_CATEGORIES), "x")
+    return found
+
+
 def _fit_categorical(engine: Engine, from_sql: str, name: str, value: str) -> Binning:
-    most = shapes.MAX_CATEGORIES + shapes.MAX_TAIL
     found = engine.query(
         f"SELECT x, COUNT(*) AS n FROM (SELECT {value} AS x FROM {from_sql} AS records) AS v "
-        f"WHERE x IS NOT NULL GROUP BY x ORDER BY n DESC, x LIMIT {most + 1}"
+        f"WHERE x IS NOT NULL GROUP BY x ORDER BY n DESC, x LIMIT {_MOST_CATEGORIES}"
     )
     return shapes.categorical_binning(name, _column(found, "x"))
 
