@@ -51,6 +51,7 @@ Exit codes:
   2  the command, the spec or the environment is wrong (a full disk, a
      database that does not answer); repair it and run the command again
 """
+MOST_SAMPLES = 20_000  # numbers of a window
 _SLOTS = 33_000  # of a frame, eight bytes each
 
 
@@ -257,7 +258,8 @@ def _end(text: str, code: int = 2) -> NoReturn:
 def validate(project: Project) -> None:
     """Check models/*.yaml; every mistake with its file and line.
 
-    Where there is a store, a change that its events do not allow is one of them.
+    Where there is a store, a change that its events do not allow is one of them. It also says what
+    makes very many numbers of a window.
     """
     store = _store_that_is_there(project)
     found = models_of(
@@ -269,9 +271,35 @@ def validate(project: Project) -> None:
             f"{spec.model}: ok ({spec.task}, {len(spec.logged_features)} features, "
             f"{spec.time.granularity} windows from {spec.time.start})"
         )
+        if store is not None:
+            _warn_of_samples(store, spec)
     _warn_of_notes(project.models_folder)
     if found.broken:
         raise ConfigError("\n".join(broken.problems for broken in found.broken))
+
+
+def _warn_of_samples(store: Store, spec: ModelSpec) -> None:
+    """Say what makes so many numbers of the newest window, if they are past the budget."""
+    from mlmon_dagster.spec.names import listed
+    from mlmon_dagster.store.state import metric_log
+
+    n, of_slices = metric_log.count_newest(store.state, spec.model)
+    if n <= MOST_SAMPLES:
+        return
+    judged = (
+        f"monitors.drift.slices stores a distance of {len(spec.features):,} features in every "
+        "slice; without it they are measured when somebody asks. "
+        if spec.monitors.drift.slices
+        else ""
+    )
+    keys = listed([",".join(key) for key in spec.slices])
+    click.echo(
+        f"mlmon: {spec.model} stores {n:,} numbers of a window, {of_slices:,} of them of slices; "
+        f"more than {MOST_SAMPLES:,} make pages, queries and the state database slow. {judged}"
+        f"Leave out slices with very many values (there are {keys}), or features that nobody "
+        "looks at.",
+        err=True,
+    )
 
 
 def _warn_of_notes(folder: Path) -> None:

@@ -106,6 +106,27 @@ def test_validate_says_what_was_read(folder: Path, mlmon: Command) -> None:
     )
 
 
+def test_validate_says_what_makes_very_many_numbers(
+    folder: Path, mlmon: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = mlmon("--project", folder, "metrics", MODEL, "--format", "json").out.splitlines()
+    rows = [json.loads(line) for line in stored]
+    newest = [row for row in rows if row["window"] == max(row["window"] for row in rows)]
+    n, of_slices = len(newest), sum(row["slice_key"] != "all" for row in newest)
+    assert 0 < of_slices < n
+    path = folder / "models" / f"{MODEL}.yaml"
+    path.write_text(path.read_text().replace("{above: 0.25,", "{above: 0.25, slices: true,"))
+    monkeypatch.setattr("mlmon_dagster.cli.MOST_SAMPLES", n)
+    few = mlmon("--project", folder, "validate")
+    monkeypatch.setattr("mlmon_dagster.cli.MOST_SAMPLES", n - 1)
+    many = mlmon("--project", folder, "validate")
+
+    assert (few.code, few.err) == (0, "")
+    assert many.code == 0
+    assert f"{MODEL} stores {n} numbers of a window, {of_slices} of them of slices" in many.err
+    assert "monitors.drift.slices stores a distance of 3 features in every slice" in many.err
+
+
 def test_validate_tells_every_mistake_with_its_line(folder: Path, mlmon: Command) -> None:
     path = folder / "models" / f"{MODEL}.yaml"
     text = (

@@ -639,6 +639,22 @@ def window_starts(
     return fetch_values(engine, query)
 
 
+def count_newest(engine: sa.Engine, model: str) -> tuple[int, int]:
+    """Return how many numbers the newest window of a model has, and how many are of slices."""
+    s, p, w = schema.series.c, schema.provenance.c, schema.metric_window.c
+    last = sa.select(sa.func.max(w.window_start)).where(w.model == model).scalar_subquery()
+    mine = (
+        sa.select(sa.func.count(), sa.func.count().filter(s.slice_key != ALL))
+        .select_from(schema.sample)
+        .join(schema.series, s.id == schema.sample.c.series_id)
+        .join(schema.provenance, p.id == schema.sample.c.provenance_id)
+        .join(schema.metric_window, w.id == p.window_id)
+        .where(w.model == model, w.window_start == last)
+    )
+    [(whole, of_slices)] = fetch_rows(engine, mine)
+    return int(whole), int(of_slices)
+
+
 def size_of(bind: Bind, model: str) -> tuple[int, datetime | None]:
     """Return how many metrics of a model there are, in their newest versions, and the last time."""
     s, p, w = schema.series, schema.provenance, schema.metric_window

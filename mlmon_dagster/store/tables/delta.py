@@ -328,7 +328,8 @@ class Snapshot:
         self.aliases = aliases
         self.version = pinned.number
         self._stored = pinned.schema
-        missing = [column for column in declared if column.name not in self._stored.names]
+        known = set(self._stored.names)
+        missing = [column for column in declared if column.name not in known]
         self.schema: pa.Schema = pa.schema([*self._stored, *missing])
 
     @property
