@@ -10,7 +10,8 @@ object storage are in the standard ``AWS_``, ``GOOGLE_`` and ``AZURE_`` variable
 channel of alerts about Dagster itself), ``MLMON_UI_URL`` (where people reach the Dagster UI),
 ``MLMON_PAGES_URL`` (where people reach the pages of `mlmon serve`), ``MLMON_KEY_PREFIX`` (what
 stands before the models' names in the keys of Dagster's assets),
-``MLMON_ENVIRONMENT`` (part of an alert's identity), ``MLMON_TICK_SECONDS`` (how often the sensors
+``MLMON_ENVIRONMENT`` (part of an alert's identity; sensors of another than ``production`` wait to
+be started), ``MLMON_TICK_SECONDS`` (how often the sensors
 look; 30), ``MLMON_MEMORY``, ``MLMON_THREADS`` and ``MLMON_SPILL`` (what queries may take of this
 machine, and the folder for what does not fit), ``MLMON_ENGINE`` (where work on a million rows or
 more is done), ``MLMON_NOW``, and the
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from mlmon_dagster.store.tables.engine import Limits, QueryEngine
 
 DB_URL_VARIABLE = "MLMON_DB_URL"
+_PRODUCTION = "production"
 _LIMITS = ("MLMON_MEMORY", "MLMON_THREADS", "MLMON_SPILL")
 _STORAGE_VARIABLES = (
     "AWS_ACCESS_KEY_ID",
@@ -203,7 +205,8 @@ class Project:
         pages_url: Address of `mlmon serve` for links in alerts and metadata; empty for none.
         heartbeat_url: Address asked for after every healthy dispatch.
         ops_channel: Slack channel of alerts about Dagster itself; None for that of most models.
-        environment: Name of this installation, part of every alert's identity.
+        environment: Name of this installation, part of every alert's identity. Where it is not
+            ``production``, sensors and schedules wait until somebody starts them.
         tick_seconds: Least time between two looks of a sensor.
         key_prefix: What stands before a model's name in the keys of its assets; None for nothing.
         limits: What queries may take of this machine, memory, threads and folder, as far as named.
@@ -222,12 +225,17 @@ class Project:
     pages_url: str = ""
     heartbeat_url: str | None = field(default=None, repr=False)
     ops_channel: str | None = None
-    environment: str = "production"
+    environment: str = _PRODUCTION
     tick_seconds: int = 30
     key_prefix: str | None = None
     limits: Limits | None = None
     engine: str = field(default="local", repr=False)  # an address may hold a token
     variables: Callable[[str], str | None] = read_variable
+
+    @property
+    def is_production(self) -> bool:
+        """Whether it does its work by itself."""
+        return self.environment == _PRODUCTION
 
     @property
     def models_folder(self) -> Path:
@@ -376,7 +384,7 @@ def project_from_environment(
         else "",
         heartbeat_url=_asked_url("MLMON_HEARTBEAT_URL", env.get("MLMON_HEARTBEAT_URL")),
         ops_channel=env.get("MLMON_OPS_CHANNEL") or None,
-        environment=env.get("MLMON_ENVIRONMENT") or "production",
+        environment=env.get("MLMON_ENVIRONMENT") or _PRODUCTION,
         tick_seconds=_seconds("MLMON_TICK_SECONDS", env.get("MLMON_TICK_SECONDS") or "30"),
         key_prefix=_key_prefix(env.get("MLMON_KEY_PREFIX")),
         limits=_limits(env),

@@ -62,6 +62,11 @@ def start_dagster(project: Project, host: str, port: int) -> None:
     }
     click.echo(f"Dagster UI on http://{host}:{port} for {home}; Ctrl-C ends it.")
     click.echo(f"Changes in {project.models_folder} are loaded automatically.")
+    if not project.is_production:
+        click.echo(
+            f"MLMON_ENVIRONMENT is {project.environment}: sensors and schedules wait until you "
+            "start them in the UI, under Automation."
+        )
     reachable = "127.0.0.1" if host in ("0.0.0.0", "::") else host
     start_watching(project.models_folder, f"http://{reachable}:{port}", environment)
     arguments = [sys.executable, "-m", "dagster", "dev", *code, "-h", host, "-p", str(port)]

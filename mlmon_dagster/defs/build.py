@@ -116,7 +116,7 @@ def shared_definitions(
         assets=[overview_asset(project, models, only), maintenance_asset(project, specs)],
         asset_checks=[delivery_check(project, specs)],
         sensors=[planner_sensor(project, models), dispatcher_sensor(project, models)],
-        schedules=[*cadence_schedules(project, specs), maintenance_schedule()],
+        schedules=[*cadence_schedules(project, specs), maintenance_schedule(project)],
     )
 
 

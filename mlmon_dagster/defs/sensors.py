@@ -65,6 +65,15 @@ OVERVIEW_WAITS = dt.timedelta(minutes=10)
 ASSET_JOB = "__ASSET_JOB"
 
 
+def status_at_first(project: Project) -> str:
+    """Return whether sensors and schedules run before anybody has started or stopped them.
+
+    A branch, or a laptop, that shares the database of production would do its work a second time,
+    by declarations that are not in force.
+    """
+    return "RUNNING" if project.is_production else "STOPPED"
+
+
 def planner_sensor(project: Project, models: Models) -> dg.SensorDefinition:
     """Return the sensor that takes in new files and requests the windows they touched.
 
@@ -80,7 +89,7 @@ def planner_sensor(project: Project, models: Models) -> dg.SensorDefinition:
         name=f"{SHARED}_planner",
         asset_selection=select_cadence(*granularities_of(models.specs)),
         minimum_interval_seconds=project.tick_seconds,
-        default_status=dg.DefaultSensorStatus.RUNNING,
+        default_status=dg.DefaultSensorStatus(status_at_first(project)),
         description="Reads new landing files and requests exactly the windows that they, late "
         "ground truth or the passing of time touched.",
     )
@@ -330,7 +339,7 @@ def dispatcher_sensor(project: Project, models: Models) -> dg.SensorDefinition:
     @dg.sensor(
         name=f"{SHARED}_alert_dispatcher",
         minimum_interval_seconds=project.tick_seconds,
-        default_status=dg.DefaultSensorStatus.RUNNING,
+        default_status=dg.DefaultSensorStatus(status_at_first(project)),
         description="Turns monitor results into alerts and delivers them: none lost, none twice.",
     )
     def alert_dispatcher(context: dg.SensorEvaluationContext) -> dg.SkipReason:
@@ -447,7 +456,7 @@ def _schedule(
         target=cadence_job(grain, name),
         cron_schedule=CRON[grain],
         execution_timezone="UTC",
-        default_status=dg.DefaultScheduleStatus.RUNNING,
+        default_status=dg.DefaultScheduleStatus(status_at_first(project)),
         description=f"Reads new files and computes the newest complete {grain} of every model "
         f"with {grain} windows that is not computed yet, also when no data came; where it is, "
         "writes the health report again if it would show newer numbers.",
@@ -511,7 +520,7 @@ def maintenance_asset(project: Project, specs: Sequence[ModelSpec]) -> dg.Assets
     return maintenance
 
 
-def maintenance_schedule() -> dg.ScheduleDefinition:
+def maintenance_schedule(project: Project) -> dg.ScheduleDefinition:
     """Return the daily schedule of the upkeep."""
 
     @dg.schedule(
@@ -519,7 +528,7 @@ def maintenance_schedule() -> dg.ScheduleDefinition:
         target=[MAINTENANCE_KEY],
         cron_schedule="15 3 * * *",
         execution_timezone="UTC",
-        default_status=dg.DefaultScheduleStatus.RUNNING,
+        default_status=dg.DefaultScheduleStatus(status_at_first(project)),
         description="Deletes rows past their retention, merges small files, removes old versions.",
     )
     def daily_maintenance(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:

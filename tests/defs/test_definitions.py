@@ -140,15 +140,21 @@ def test_all_partitioned_assets_of_a_model_can_be_computed_in_one_run(project: P
     assert {node.backfill_policy for node in nodes} == {dg.BackfillPolicy.single_run()}
 
 
-def test_the_sensors_and_schedules_run_without_being_switched_on(project: Project) -> None:
-    definitions = build_definitions([spec_of()], project)
+@pytest.mark.parametrize(
+    ("environment", "status"), [("production", "RUNNING"), ("pr-7", "STOPPED")]
+)
+def test_sensors_and_schedules_run_without_being_switched_on_in_production_alone(
+    project: Project, environment: str, status: str
+) -> None:
+    definitions = build_definitions([spec_of()], replace(project, environment=environment))
     sensors = {sensor.name: sensor.default_status for sensor in definitions.sensors or ()}
     assert set(sensors) == {"mlmon_planner", "mlmon_alert_dispatcher"}
-    assert set(sensors.values()) == {dg.DefaultSensorStatus.RUNNING}
+    assert set(sensors.values()) == {dg.DefaultSensorStatus(status)}
     [schedule, upkeep] = definitions.schedules or ()
     assert upkeep.name == "mlmon_daily_maintenance"
-    assert isinstance(schedule, dg.ScheduleDefinition)
-    assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
+    for one in (schedule, upkeep):
+        assert isinstance(one, dg.ScheduleDefinition)
+        assert one.default_status == dg.DefaultScheduleStatus(status)
 
 
 def test_a_hundred_models_add_no_job_sensor_or_schedule(project: Project) -> None:
