@@ -7,7 +7,7 @@ document, at most 1 MB and 40 levels; nothing is constructed but text, numbers, 
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,9 @@ _SECRETS = re.compile(
     r"|-----BEGIN [A-Z ]*PRIVATE KEY"
     r"|\bAKIA[0-9A-Z]{16}\b|\bgh[pousr]_[A-Za-z0-9]{30,}"
 )
+
+# Its types say nothing of the parser.
+_LIBYAML: Any = vars(yaml.cyaml)["CParser"] if yaml.__with_libyaml__ else object
 
 Path = tuple[str | int, ...]
 
@@ -51,23 +54,38 @@ def read_tree(text: str) -> Tree:
     A syntax error ends the reading: then ``value`` is None and the problem says where.
     """
     tree = Tree()
-    loader = None
     try:
-        loader = _Loader(text)
+        tree = compose_tree(text, QuickReading if yaml.__with_libyaml__ else PythonReading)
+    except (yaml.YAMLError, UnicodeError):
+        try:  # libyaml is faster, and says less of what is wrong
+            tree = compose_tree(text, PythonReading)
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            line = mark.line + 1 if mark else 1
+            tree.problems.append((line, (), _syntax_message(error)))
+        except yaml.reader.ReaderError as error:
+            line = text.count("\n", 0, error.position) + 1
+            refused = f"the character U+{error.character:04X} is not allowed"
+            tree.problems.append((line, (), refused))
+    tree.problems += _secrets(text)
+    return tree
+
+
+def compose_tree(text: str, reading: Callable[[str], _Reading]) -> Tree:
+    """Read one document.
+
+    Raises:
+        YAMLError: At the first mistake of syntax.
+        UnicodeError: If libyaml is given half a character.
+    """
+    tree, loader = Tree(), reading(text)
+    try:
         root = loader.get_single_node()
         tree.problems += [(line, (), message) for line, message in loader.refused]
         if root is not None:
             tree.value = _convert(root, (), tree, loader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        tree.problems.append((mark.line + 1 if mark else 1, (), _syntax_message(error)))
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        tree.problems.append((line, (), f"the character U+{error.character:04X} is not allowed"))
     finally:
-        if loader is not None:
-            loader.dispose()
-    tree.problems += _secrets(text)
+        loader.dispose()
     return tree
 
 
@@ -76,17 +94,25 @@ def redact(message: str) -> str:
     return _SECRETS.sub("[secret]", message)
 
 
-class _Loader(yaml.SafeLoader):
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
+class _Reading(yaml.composer.Composer, yaml.constructor.SafeConstructor, yaml.resolver.Resolver):
+    """Makes nodes of events, whoever parses."""
+
+    peek_event: Callable[[], Any]
+    get_event: Callable[[], Any]
+    dispose: Callable[[], None]
+
+    def __init__(self) -> None:
+        yaml.composer.Composer.__init__(self)
+        yaml.constructor.SafeConstructor.__init__(self)
+        yaml.resolver.Resolver.__init__(self)
         self.depth = 0
         self.refused: list[tuple[int, str]] = []
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        event: Any = self.peek_event()
         line = event.start_mark.line + 1
         if isinstance(event, yaml.AliasEvent):
-            self.get_event()  # type: ignore[no-untyped-call]
+            self.get_event()
             return yaml.ScalarNode("alias", event.anchor, event.start_mark, event.end_mark)  # type: ignore[arg-type]
         if event.anchor is not None:
             self.refused.append((line, f"the anchor &{event.anchor} is not allowed; remove it"))
@@ -105,7 +131,25 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-def _convert(node: yaml.Node, path: Path, tree: Tree, loader: _Loader) -> object:
+class PythonReading(_Reading, yaml.reader.Reader, yaml.scanner.Scanner, yaml.parser.Parser):
+    """Events of PyYAML itself, which says best what is wrong."""
+
+    def __init__(self, text: str) -> None:
+        yaml.reader.Reader.__init__(self, text)
+        yaml.scanner.Scanner.__init__(self)
+        yaml.parser.Parser.__init__(self)
+        _Reading.__init__(self)
+
+
+class QuickReading(_Reading, _LIBYAML):  # type: ignore[misc]
+    """Events of libyaml, where PyYAML has it."""
+
+    def __init__(self, text: str) -> None:
+        _LIBYAML.__init__(self, text)
+        _Reading.__init__(self)
+
+
+def _convert(node: yaml.Node, path: Path, tree: Tree, loader: _Reading) -> object:
     tree.lines.setdefault(path, node.start_mark.line + 1)
     if isinstance(node, yaml.MappingNode):
         return _convert_mapping(node, path, tree, loader)
@@ -115,7 +159,7 @@ def _convert(node: yaml.Node, path: Path, tree: Tree, loader: _Loader) -> object
 
 
 def _convert_mapping(
-    node: yaml.MappingNode, path: Path, tree: Tree, loader: _Loader
+    node: yaml.MappingNode, path: Path, tree: Tree, loader: _Reading
 ) -> dict[Hashable, object]:
     found: dict[Hashable, object] = {}
     for key_node, child in node.value:
@@ -134,7 +178,7 @@ def _convert_mapping(
     return found
 
 
-def _convert_scalar(node: yaml.Node, path: Path, tree: Tree, loader: _Loader) -> object:
+def _convert_scalar(node: yaml.Node, path: Path, tree: Tree, loader: _Reading) -> object:
     line, text = node.start_mark.line + 1, node.value
     tree.texts[path] = text
     if node.tag in (_TAG + "int", _TAG + "float") and _TRAP_NUMBER.fullmatch(text):
