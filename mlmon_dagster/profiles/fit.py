@@ -63,6 +63,7 @@ QUANTILE_BINS = 20
 MAX_VALUES = 32
 MAX_HELD = 20_000_000  # rows: 160 MB a column
 _VALUES_AT_ONCE = 2_000_000  # that are read while as many are sorted
+_FEWEST_TOGETHER = 20  # categorical columns, or each is counted by a statement of its own
 _MOST_CATEGORIES = shapes.MAX_CATEGORIES + shapes.MAX_TAIL + 1
 _NEAR_END = (0.002, 0.005, 0.01, 0.02, 0.035)
 _HASHED = 8  # features, of which rows are told apart
@@ -403,7 +404,8 @@ def _count_categories(
     """Return the commonest values of categorical features, as `_fit_categorical` orders them.
 
     Many columns are read together: of a wide model, a statement for each costs more than its rows.
-    Large columns are not among them, nor those of another engine.
+    Large columns are not among them, nor those of another engine: what is counted there is less
+    than what would be read.
     """
     features = {name for name, one in spec.features.items() if one.type == "categorical"}
     names = [name for name in values if name in features - sampled_features(spec).keys()]
@@ -411,7 +413,7 @@ def _count_categories(
     if not dialect.is_duckdb or len(names) < 2:
         return found
     step = _VALUES_AT_ONCE // max(_rows(engine, from_sql), 1)
-    for begin in range(0, len(names), step) if step > 1 else ():
+    for begin in range(0, len(names), step) if step >= _FEWEST_TOGETHER else ():
         some = names[begin : begin + step]
         columns = ", ".join(f"{values[name][1]} AS x{i}" for i, name in enumerate(some))
         table = engine.query(f"SELECT {columns} FROM {from_sql} AS records")
