@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,7 @@ from mlmon_dagster.monitors.wording import (
     write_limit,
 )
 from mlmon_dagster.spec import ModelSpec, declaration
+from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.declaration import ATTRIBUTION, ATTRIBUTION_SHIFT, attributed
 from mlmon_dagster.spec.metric_registry import AUTO, NOVEL, OFF_HEAP
 from mlmon_dagster.spec.monitors import (
@@ -57,6 +59,7 @@ from mlmon_dagster.work import Comparison, Part, comparisons, fixed_comparison
 if TYPE_CHECKING:
     import pandas as pd
 
+    from mlmon_dagster.metrics.drift.carriers import Carriers
     from mlmon_dagster.metrics.drift.column_change import ColumnChange
     from mlmon_dagster.metrics.frames import MetricSample
     from mlmon_dagster.metrics.statistics import ColumnStatistics
@@ -219,6 +222,8 @@ def _judged(
             }
             for part in far[:WORST_SLICES]
         ]
+    if failed and row["slice_key"] == ALL and evidence.carriers is not None:
+        details |= _name_carriers(evidence.carriers(column, window["window_start"]))
     status = failing(monitor, is_beyond(monitor.error_at, beyond)) if failed else OK
     return case.result(
         status,
@@ -230,6 +235,22 @@ def _judged(
         details=details,
         **excess(abs(beyond), above),
     )
+
+
+def _name_carriers(found: Carriers | None) -> dict[str, object]:
+    """Say which slices a change is in, if it is in few of them."""
+    if found is None:
+        return {}
+    which = f"{found.key} = {' or '.join(found.values)}"
+    most = "All" if found.share >= 1 else percent(found.share)
+    usual = f"usually {percent(found.usual_rows)}"
+    if found.is_mix:
+        why = (
+            f"{most} of the change is that {percent(found.rows)} of the rows have {which}, {usual}"
+        )
+    else:
+        why = f"{most} of the change is in {which}, which {percent(found.rows)} of the rows have"
+    return {"why": why, "carried_by": asdict(found)}
 
 
 def _beyond_chance(row: MetricSample) -> float:
@@ -437,14 +458,19 @@ class ColumnChanges:
     Args:
         load: Reads the profiles of the windows.
         compared: Column -> what each window is compared with in it.
+        load_slices: Reads the profiles of the slices of some columns.
     """
 
     def __init__(
         self,
         load: Callable[[], Mapping[str, ColumnStatistics]],
         compared: Callable[[str], Baselines],
+        load_slices: Callable[[Sequence[str]], Mapping[str, ColumnStatistics]] = lambda names: {},
     ) -> None:
         self._load, self._compared = cache(load), cache(compared)
+        self._sliced = cache(
+            lambda column: _slices_of(_find_column(load_slices(profiled(column)), column), column)
+        )
         self._windows = cache(lambda column: _find_column(self._load(), column))
         self._cell = lru_cache(maxsize=1_000)(self._merge_window)
 
@@ -467,6 +493,21 @@ class ColumnChanges:
 
         sides = self._sides(column, start)
         return None if sides is None else column_change(*sides, beside)
+
+    def find_carriers(self, column: str, start: pd.Timestamp) -> Carriers | None:
+        """Return the slices that carry what changed in the window that starts then, if few do."""
+        from mlmon_dagster.metrics.drift.carriers import SlicedBaseline, find_carriers
+        from mlmon_dagster.metrics.statistics import derived, select
+
+        baseline, now = self._compared(column).get(start.to_pydatetime()), self._sliced(column)
+        if baseline is None or now is None:
+            return None
+        then = _slices_of(_find_column(baseline.windows, column), column)
+        if then is None or then.binning.binning_id != now.binning.binning_id:
+            return None
+        mine = select(now, (now.cells["window_start"] == start).to_numpy())
+        known = derived(baseline.windows, ("sliced", column), lambda: SlicedBaseline(then))
+        return find_carriers(mine, known) if len(mine) else None
 
     def _sides(
         self, column: str, start: pd.Timestamp
@@ -504,12 +545,21 @@ def _changes_of(part: Part) -> ColumnChanges:
             fixed.append(baselines)
         return baselines
 
-    return ColumnChanges(lambda: part.whole([*part.work.spec.features, *OUTPUTS]), compared)
+    spec = part.work.spec
+
+    def load_slices(names: Sequence[str]) -> Mapping[str, ColumnStatistics]:
+        from mlmon_dagster.profiles.fit import is_personal
+
+        keys = [key for key in spec.slices if not any(is_personal(spec, name) for name in key)]
+        return part.profiles(names, dataset=PRODUCTION, slices=keys) if keys else {}
+
+    return ColumnChanges(lambda: part.whole([*spec.features, *OUTPUTS]), compared, load_slices)
 
 
 def _references(comparison: Comparison) -> dict[str, object]:
     part, monitor = comparison.part, comparison.work.spec.monitors.drift
-    found: dict[str, object] = {"changes": _changes_of(part)}
+    changes = _changes_of(part)
+    found: dict[str, object] = {"changes": changes, "carriers": changes.find_carriers}
     if sum(state.n > 0 for state in part.states.values()) < SUSTAINED_WINDOWS[0]:
         return found
     read = read_windows(part)
@@ -536,6 +586,17 @@ def _find_column(profiles: Mapping[str, ColumnStatistics], column: str) -> Colum
 
     names = [name for name in profiled(column) if name in profiles]
     return with_outputs({name: profiles[name] for name in names}).get(column)
+
+
+def _slices_of(stats: ColumnStatistics | None, column: str) -> ColumnStatistics | None:
+    """Return the cells of slices but those by the column itself; None if there are none."""
+    from mlmon_dagster.metrics.statistics import select
+
+    if stats is None:
+        return None
+    keys = stats.cells["slice_key"]
+    wanted = [key for key in keys.unique() if key != ALL and column not in key.split(",")]
+    return select(stats, keys.isin(wanted).to_numpy())
 
 
 def _as_one(stats: ColumnStatistics | None) -> ColumnStatistics | None:

@@ -23,6 +23,7 @@ from mlmon_dagster.store.state.monitor_results import MonitorResult
 if TYPE_CHECKING:
     import pandas as pd
 
+    from mlmon_dagster.metrics.drift.carriers import Carriers as FoundCarriers
     from mlmon_dagster.metrics.drift.column_change import ColumnChange
     from mlmon_dagster.metrics.drift.sustained import SustainedShift
     from mlmon_dagster.metrics.frames import BaselineSample, MetricSample
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     Changes = Callable[[str, pd.Timestamp, Sequence[str]], ColumnChange | None]
 
+    Carriers = Callable[[str, pd.Timestamp], FoundCarriers | None]
     Repeated = Callable[[pd.Timestamp], Repeats | None]
 
     class Sustained(Protocol):
@@ -117,6 +119,7 @@ class Evidence:
         constant: Columns and windows in which all values are the same, as the baseline's are not.
         changes: Says what changed in a column in the window that starts then, which may have been
             mistaken for one of some others; or None.
+        carriers: Says which slices carry what changed in a column in the window that starts then.
         sustained: Says what the newest windows of columns have in common; without it, shifts that
             show in no window alone are not judged.
         repeated: Says how far the rows of the window that starts then repeat earlier ones, or None.
@@ -137,6 +140,7 @@ class Evidence:
     respelled: Mapping[tuple[str, pd.Timestamp], Mapping[str, str]] = field(default_factory=dict)
     constant: Collection[tuple[str, pd.Timestamp]] = ()
     changes: Changes | None = None
+    carriers: Carriers | None = None
     sustained: Sustained | None = None
     repeated: Repeated | None = None
     arrivals: Arrivals | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.monitors.wording import explain
 from mlmon_dagster.profiles import load_baseline
 from mlmon_dagster.project import Project
 from mlmon_dagster.report.curves import Asked, Curves
@@ -35,6 +37,7 @@ pytestmark = pytest.mark.slow
 
 DAYS = tuple(FIRST + dt.timedelta(days=i) for i in range(10))
 GONE = DAYS[6]  # the west sends no balance any more
+OLDER, ALL_OLDER = DAYS[7], DAYS[8]  # customers of the south, and of all regions
 KEY = ["window_start", "slice_value", "column_name", "metric"]
 NUMBERS = ["value", "lower", "upper", "by_chance", "p_value", "n", "n_baseline", "reason"]
 ORIGIN = ["method_version", "baseline_id", "baseline_kind", "data_version", "maturity"]
@@ -52,6 +55,9 @@ def lived(folder: Path, **changes: object) -> tuple[Project, ModelSpec]:
     served, known = (pd.concat(frames) for frames in zip(*both, strict=True))
     is_gone = served["region"].eq("west") & served["id"].str.startswith(f"p{GONE:%m%d}")
     served.loc[is_gone, "balance"] = np.nan
+    day = served["id"].str[1:5]
+    served.loc[(day == f"{OLDER:%m%d}") & (served["region"] == "south"), "age"] += 30
+    served.loc[day == f"{ALL_OLDER:%m%d}", "age"] += 15
     drop(served, landing(folder, "predictions") / "p.parquet")
     drop(known, landing(folder, "actuals") / "a.parquet")
     project = make_project(folder)
@@ -119,6 +125,27 @@ def test_a_failed_share_names_the_slice_that_it_is_of(world: tuple[Project, Mode
     assert f"All of these {n} rows have region = west, where it is 100 %." in message
     [worst] = details["worst_slices"]
     assert (worst["slice_value"], worst["count"]) == ("west", n)
+
+
+def test_drift_names_the_slice_that_carries_it_and_none_where_all_have_it(
+    world: tuple[Project, ModelSpec],
+) -> None:
+    project, spec = world
+    rows = monitor_results.newest(project.store.state, MODEL, family="drift")
+    failed = rows[(rows["status"] == "WARN") & (rows["monitor"] == "drift/psi/age")]
+    days = failed["window_start"].dt.tz_convert(spec.time.zone).dt.date
+    assert list(days) == [OLDER, ALL_OLDER]
+    one, other = (json.loads(details) for details in failed["details"])
+    part = customers(OLDER, n=400)[0]["region"].eq("south").mean()
+    carried = one["carried_by"]
+    assert (carried["key"], carried["values"], carried["is_mix"]) == ("region", ["south"], False)
+    assert carried["rows"] == pytest.approx(part)
+    [line] = explain("psi", "age", one)
+    assert re.fullmatch(
+        rf"\d\d(\.\d)? % of the change is in region = south, which {100 * part:.3g} % of the rows "
+        "have", line,
+    )  # fmt: skip
+    assert "carried_by" not in other
 
 
 def test_what_is_of_ground_truth_is_stored_of_every_slice(
