@@ -153,18 +153,14 @@ class _Split:
         )
         self._there, usual = now[:, more].sum(axis=1), pooled[:, more].sum(axis=1)
         self._in_windows, self._of_windows = then[:, :, more].sum(axis=2), then.sum(axis=2)
-        self._usual_there = usual
-        known = (self.n > 0) & (self.usual_n > 0)
-        self._rate = self._there / np.maximum(self.n, 1)
-        self._usual_rate = np.where(known, usual / np.maximum(self.usual_n, 1), 0.0)
-        overall = float(usual.sum() / max(int(self.usual_n.sum()), 1))
+        rate = self._there / np.maximum(self.n, 1)
         # A slice that the baseline has not has no rate of its own there: all of it is mix.
-        own = np.where(known, self._rate - self._usual_rate, 0.0)
-        rate = np.where(self.usual_n > 0, self._usual_rate, self._rate)
+        self._usual_rate = np.where(self.usual_n > 0, usual / np.maximum(self.usual_n, 1), rate)
+        overall = float(usual.sum() / max(int(self.usual_n.sum()), 1))
+        own = np.where(self.n > 0, rate - self._usual_rate, 0.0)
         self.within: Floats = self.part * own
-        self.mix: Floats = (self.part - self.usual_part) * (rate - overall)
+        self.mix: Floats = (self.part - self.usual_part) * (self._usual_rate - overall)
         self.change = float(self.within.sum() + self.mix.sum())
-        self._is_large = (self.n >= MIN_ROWS) & (self.usual_n >= MIN_ROWS)
 
     def pick(self, is_mix: bool, level: float) -> Ints:
         """Return the slices to name, none where they do not carry enough together."""
@@ -187,7 +183,8 @@ class _Split:
 
         z = self._stray(self._there[None], self.n[None])[0]
         windows = self._stray(self._in_windows, self._of_windows)
-        return np.where(self._is_large, ndtr(-z / _spread(windows)), 1.0)
+        is_large = np.minimum(self.n, self.usual_n) >= MIN_ROWS
+        return np.where(is_large, ndtr(-z / _spread(windows)), 1.0)
 
     def _stray(self, there: Ints, n: Ints) -> Floats:
         """Return how far slices are from the others, beyond usual, in binomial errors, (W, S)."""
@@ -216,7 +213,8 @@ class _Split:
 
         z = np.abs(stray(self.n, np.array(max(int(self.n.sum()), 1))))
         windows = np.where(total >= MIN_ROWS, stray(self._of_windows, total), np.nan)
-        return np.where(self._is_large, ndtr(-z / _spread(windows)), 1.0)
+        is_large = np.maximum(self.n, self.usual_n) >= MIN_ROWS  # also a new one, and one that went
+        return np.where(is_large, ndtr(-z / _spread(windows)), 1.0)
 
 
 def _spread(z: Floats) -> Floats:
