@@ -223,7 +223,7 @@ def _judged(
             for part in far[:WORST_SLICES]
         ]
     if failed and row["slice_key"] == ALL and evidence.carriers is not None:
-        details |= _name_carriers(evidence.carriers(column, window["window_start"]))
+        details |= _name_carriers(column, evidence.carriers(column, window["window_start"]))
     status = failing(monitor, is_beyond(monitor.error_at, beyond)) if failed else OK
     return case.result(
         status,
@@ -237,19 +237,17 @@ def _judged(
     )
 
 
-def _name_carriers(found: Carriers | None) -> dict[str, object]:
+def _name_carriers(column: str, found: Carriers | None) -> dict[str, object]:
     """Say which slices a change is in, if it is in few of them."""
     if found is None:
         return {}
     which = f"{found.key} = {' or '.join(found.values)}"
-    most = "All" if found.share >= 1 else percent(found.share)
+    most = f"{'All' if found.share >= 1 else percent(found.share)} of the change of {column}"
     usual = f"usually {percent(found.usual_rows)}"
     if found.is_mix:
-        why = (
-            f"{most} of the change is that {percent(found.rows)} of the rows have {which}, {usual}"
-        )
+        why = f"{most} is that {percent(found.rows)} of the rows have {which}, {usual}"
     else:
-        why = f"{most} of the change is in {which}, which {percent(found.rows)} of the rows have"
+        why = f"{most} is in {which}, which {percent(found.rows)} of the rows have"
     return {"why": why, "carried_by": asdict(found)}
 
 
