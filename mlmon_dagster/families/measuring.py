@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
     from mlmon_dagster.metrics.statistics import ColumnStatistics
 
+_IDENTITY = [
+    "window_start", "dataset", "model_version", "slice_key", "slice_value", "column_name", "metric"
+]  # fmt: skip
+
 
 def compared(
     part: Part, family: Family, columns: Sequence[str] | None = None
@@ -130,6 +134,14 @@ def measure_slices(
             marks |= comparison.marked(marks)
             frames.append(add_origin(comparison, frame[frame["slice_key"] != ALL], marks))
     return concat_frames(frames)
+
+
+def join_measured(stored: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
+    """Add measured numbers to stored ones; what a monitor of then had stored is there once."""
+    from mlmon_dagster.metrics.frames import concat_frames
+
+    joined = concat_frames([stored, measured])
+    return joined.drop_duplicates(_IDENTITY, keep="last", ignore_index=True)
 
 
 def list_unstored(spec: ModelSpec, families: Iterable[Family]) -> list[Family]:

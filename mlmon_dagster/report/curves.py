@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, cast, get_args
 
-from mlmon_dagster.families.measuring import list_unstored
+from mlmon_dagster.families.measuring import join_measured, list_unstored
 from mlmon_dagster.families.registry import JUDGED_BY
 from mlmon_dagster.metrics.frames import concat_frames
 from mlmon_dagster.metrics.statistics import merge, select
@@ -360,7 +360,7 @@ class Curves:
             start=self._asked.start,
             end=self._end,
         )
-        return concat_frames([stored, self._measure_slice()])
+        return join_measured(stored, self._measure_slice())
 
     def _measure_slice(self) -> pd.DataFrame:
         """Return what is not stored of a slice: columns beside the page's own baseline."""

@@ -88,7 +88,7 @@ def query_metrics(
     keys = _list_keys(spec, slice_)
     start, end = moments_of(spec, days)
     if granularity in (None, spec.time.granularity):
-        from mlmon_dagster.metrics.frames import concat_frames
+        from mlmon_dagster.families.measuring import join_measured
         from mlmon_dagster.profiles.estimates import with_learnt_bands
         from mlmon_dagster.store.state import metric_log
 
@@ -112,7 +112,7 @@ def query_metrics(
                 mine &= measured["metric"].isin(metric)
             if slice_value is not None:
                 mine &= measured["slice_value"].eq(slice_value)
-            frame = concat_frames([frame, measured[mine]])
+            frame = join_measured(frame, measured[mine])
         frame = with_learnt_bands(project.store, spec, frame, as_of)
     else:
         if as_of is not None:

@@ -86,6 +86,9 @@ def test_distances_measured_when_asked_are_those_that_a_monitor_of_slices_has_st
     assert now["value"].notna().sum() > 40
     one, other = (frame.set_index(KEY)[NUMBERS + ORIGIN].sort_index() for frame in (now, before))
     pd.testing.assert_frame_equal(one, other, check_dtype=False, check_index_type=False, rtol=1e-12)
+    # Where slices were judged once, what was stored then is there once.
+    again = query_metrics(judged, spec, **wanted).set_index(KEY)[NUMBERS].sort_index()
+    pd.testing.assert_frame_equal(again, one[NUMBERS], check_dtype=False, check_index_type=False)
     alone = query_metrics(asked, spec, metric=("psi",), column=("age",), slice_="region=west")
     mine = now[now["column_name"].eq("age") & now["slice_value"].eq("west")]
     pd.testing.assert_frame_equal(alone[NUMBERS], mine[NUMBERS].reset_index(drop=True))
