@@ -85,7 +85,7 @@ def query_metrics(
             not stored, are asked for as of a past moment.
     """
     slice_key, slice_value = _read_slice(slice_)
-    keys = _list_keys(spec, slice_)
+    keys = [key for key in spec.slices if slice_ == "*" or ",".join(key) == slice_key]
     start, end = moments_of(spec, days)
     if granularity in (None, spec.time.granularity):
         from mlmon_dagster.families.measuring import join_measured
@@ -105,7 +105,7 @@ def query_metrics(
             end=end,
             as_of=as_of,
         )
-        measured = _measure_slices(project, spec, keys, metric, column, days, as_of)
+        measured = _measure_slices(project, spec, keys, metric, column, start, end, as_of)
         if len(measured) and dataset == PRODUCTION:
             mine = measured["model_version"].eq(model_version)
             if metric:
@@ -221,14 +221,6 @@ def refuse_unknown_metrics(
                 )
 
 
-def _list_keys(spec: ModelSpec, text: str | None) -> list[SliceKey]:
-    """Return the slice keys that are asked for, of those that are declared."""
-    if text == "*":
-        return list(spec.slices)
-    key = tuple((text or "").partition("=")[0].split(","))
-    return [key] if key in spec.slices else []
-
-
 def _read_slice(text: str | None) -> tuple[str | None, str | None]:
     """Return key and value of a slice; no value for all of a key, nothing for all there are."""
     if text in (None, "*"):
@@ -245,7 +237,8 @@ def _measure_slices(
     keys: Sequence[SliceKey],
     metrics: Sequence[str],
     columns: Sequence[str],
-    days: Days,
+    start: dt.datetime | None,
+    end: dt.datetime | None,
     as_of: dt.datetime | None,
 ) -> pd.DataFrame:
     """Return what is not stored of slices, measured from the profiles.
@@ -273,8 +266,8 @@ def _measure_slices(
             "ground truth, such as --metric roc_auc, or let drift.slices be judged: then they are "
             "stored from now on."
         )
-    states = window_state.load(project.store.state, spec.model, *moments_of(spec, days))
-    windows = tuple(window_containing(spec.time, start) for start in sorted(states))
+    states = window_state.load(project.store.state, spec.model, start, end)
+    windows = tuple(window_containing(spec.time, moment) for moment in sorted(states))
     work = Work(project, spec, windows, project.now(), "", is_backfill=False)
     return concat_frames(
         [
