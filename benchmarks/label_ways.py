@@ -8,12 +8,14 @@ Slack over HTTP that keeps what was posted. A backfill finds all files at once, 
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import pandas as pd
 from click.testing import CliRunner
@@ -30,19 +32,24 @@ from benchmarks.label_living import (
 from mlmon_dagster.cli import cli
 from mlmon_dagster.defs.instance import open_instance
 from mlmon_dagster.defs.launch import Launcher
+from mlmon_dagster.families.registry import JUDGED_BY
 from mlmon_dagster.project import Project
-from mlmon_dagster.spec import load_model, read_models
-from mlmon_dagster.store.state import monitor_results
+from mlmon_dagster.spec import ModelSpec, load_model, read_models
+from mlmon_dagster.store.state import monitor_results, window_state
+from mlmon_dagster.store.state.monitor_results import MonitorResult
 from tests.alerts.fake_slack import FakeSlack
 from tests.alerts.fake_slack import Message as Posted
 
 CHANNEL = "#ml-alerts"
 RUNS = 20  # of one look at most, so that a planner which never rests ends
+NEAR = 1.1  # times another share that is usual
 RUN_LINK = re.compile(r"/runs/[0-9a-f-]{36}")
 IDENTITY = ["monitor", "slice_key", "slice_value", "window_start"]
 SAID = ["status", "reason", "value", "message"]
 Message = tuple[int, str, str, str]  # index of its thread, colour, text, blocks
-Verdicts = dict[tuple[str, str, str, str], tuple[str, str, str, str]]
+Key = tuple[str, str, str, str]  # monitor, slice, start of the window
+Verdicts = dict[Key, tuple[str, str, str, str]]
+Maturities = dict[Key, tuple[str, int]]
 
 
 @dataclass(frozen=True)
@@ -51,12 +58,19 @@ class Way:
 
     Attributes:
         verdicts: The newest one of each monitor, slice and window: status, reason, value, sentence.
+        maturities: Of those that rest on ground truth, how mature it was, and of how many windows
+            they are.
+        shares: Of predictions that have ground truth, by window.
+        least_share: That a window must have of it to be complete, as learnt in the end.
         messages: What the channel shows, in order.
         episodes: Every opening of every alert.
         outputs: What commands printed that failed.
     """
 
     verdicts: Verdicts
+    maturities: Maturities
+    shares: Mapping[str, float]
+    least_share: float
     messages: list[Message]
     episodes: list[Episode]
     outputs: list[str]
@@ -156,19 +170,46 @@ def _read(world: Lifelike, folder: Path, slack: FakeSlack, outputs: list[str]) -
     rows = monitor_results.newest(
         project.store.state, MODEL, start.to_pydatetime(), end.to_pydatetime(), None
     )
-    episodes = read_episodes(world, project, spec)
+    found = Way(
+        _verdicts_of(rows),
+        _maturities_of(spec, rows),
+        _shares_of(project, spec),
+        window_state.timing_of(project.store.state, spec.model).least_share,
+        _shown(slack.messages),
+        read_episodes(world, project, spec),
+        outputs,
+    )
     project.store.close()
-    return Way(_verdicts_of(rows), _shown(slack.messages), episodes, outputs)
+    return found
 
 
 def _verdicts_of(rows: pd.DataFrame) -> Verdicts:
     found: Verdicts = {}
     for row in rows.to_dict("records"):
-        monitor, key, value, start = (str(row[name]) for name in IDENTITY)
         number = "" if pd.isna(row["value"]) else f"{row['value']:.9g}"
         said = str(row["status"]), str(row["reason"]), number, str(row["message"])
-        found[monitor, key, value, start] = said
+        found[_key_of(row)] = said
     return found
+
+
+def _maturities_of(spec: ModelSpec, rows: pd.DataFrame) -> Maturities:
+    found: Maturities = {}
+    for row in rows.to_dict("records"):
+        family = JUDGED_BY.get(str(row["family"]))
+        if family is not None and family.traced(str(row["metric"])):
+            n = family.count_judged(spec, cast("MonitorResult", row))
+            found[_key_of(row)] = str(row["maturity"]), n
+    return found
+
+
+def _shares_of(project: Project, spec: ModelSpec) -> dict[str, float]:
+    states = window_state.load(project.store.state, spec.model)
+    return {str(start): state.coverage or 0.0 for start, state in states.items()}
+
+
+def _key_of(row: Mapping[Any, Any]) -> Key:
+    monitor, name, value, start = (str(row[name]) for name in IDENTITY)
+    return monitor, name, value, start
 
 
 def _shown(messages: list[Posted]) -> list[Message]:
@@ -207,16 +248,68 @@ def compare_verdicts(one: Verdicts, other: Verdicts) -> dict[str, list[str]]:
 def compare_with_backfill(way: Way, backfill: Way) -> dict[str, list[str]]:
     """Return what differs between the verdicts of a way and those of one backfill.
 
-    Schema is also of files, on the day on which they landed, and how late ground truth is depends
-    on when its files came: a backfill finds all of them on one day. Sentences are left out, since
-    they say how much ground truth is usual at the age at which a window was judged.
+    A backfill finds all files on one day, so nothing is compared that tells when they came:
+
+    - schema, which is also of files, on the day on which they landed;
+    - how late ground truth is (``freshness/actuals_missing``);
+    - sentences, which say how much ground truth is usual at the age at which a window was judged;
+    - what rests on ground truth that is complete enough in one way only, see `find_incomparable`.
     """
     own = ("schema/", "freshness/actuals_missing")
+    left_out = find_incomparable(way, backfill)
     found = [
-        {key: (*said[:3], "") for key, said in verdicts.items() if not key[0].startswith(own)}
+        {
+            key: (*said[:3], "")
+            for key, said in verdicts.items()
+            if not key[0].startswith(own) and key not in left_out
+        }
         for verdicts in (way.verdicts, backfill.verdicts)
     ]
     return compare_verdicts(*found)
+
+
+def find_incomparable(way: Way, backfill: Way) -> set[Key]:
+    """Return the verdicts that rest on ground truth which is complete enough in one way only.
+
+    When a window is judged is learnt from when ground truth came. A backfill has no more of that
+    than the times that ground truth itself gives. So
+
+    - it judges no window early: nothing was watched as it came;
+    - of a chosen part it may hold another share to be usual, by a few percent. A window whose own
+      share lies between the two is judged in one way, and waits in the other.
+
+    Left out are verdicts on such windows, and those that are of several windows with one of them
+    among these. Of all others status, reason and value must be equal.
+    """
+    courses: dict[tuple[str, str, str], list[Key]] = {}
+    for key in sorted({*way.maturities, *backfill.maturities}):
+        courses.setdefault(key[:3], []).append(key)
+    return {key for course in courses.values() for key in _find_apart(way, backfill, course)}
+
+
+def _find_apart(way: Way, backfill: Way, course: Sequence[Key]) -> set[Key]:
+    """Return the incomparable verdicts of one monitor and slice, given in the order of windows."""
+    apart: set[Key] = set()
+    n_since = math.inf  # windows with a value since the last one that is judged in one way only
+    for key in course:
+        known = [of.maturities.get(key, ("", 1)) for of in (way, backfill)]
+        if _is_apart(way, backfill, key[3], {maturity for maturity, _ in known}):
+            n_since = 0
+            apart.add(key)
+            continue
+        n_since += all(key in of.verdicts and of.verdicts[key][2] for of in (way, backfill))
+        if n_since < max(n for _, n in known):
+            apart.add(key)
+    return apart
+
+
+def _is_apart(way: Way, backfill: Way, start: str, maturities: set[str]) -> bool:
+    if maturities == {"early", "provisional"}:
+        return True
+    if maturities != {"mature", "provisional"}:
+        return False
+    low, high = sorted((way.least_share, backfill.least_share))
+    return low <= way.shares[start] < high <= NEAR * low
 
 
 def compare_messages(one: Way, other: Way) -> list[str]:

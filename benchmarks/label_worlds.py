@@ -139,6 +139,7 @@ def live_all_ways(seed: int, law: str, windows: int, folder: Path) -> Result:
         "messages": len(cron.messages),
         "daemon": ways.compare_verdicts(cron.verdicts, found["daemon"].verdicts),
         "backfill": ways.compare_with_backfill(cron, found["backfill"]),
+        "left_out": len(ways.find_incomparable(cron, found["backfill"])),
         "told": ways.compare_messages(cron, found["daemon"]),
         "outputs": [text for way in found.values() for text in way.outputs],
     }
@@ -181,6 +182,8 @@ def describe(result: Result) -> str:
     for key in ("daemon", "backfill"):
         for family, differing in result.get(key, {}).items():
             lines.append(f"    {key}, {family}: {len(differing)} verdicts: {differing[0][:300]}")
+    if result.get("left_out"):
+        lines.append(f"    backfill: {result['left_out']} verdicts wait in one way only")
     lines += [f"    told otherwise: {text[:300]}" for text in result.get("told", ())[:3]]
     lines += [f"    printed: {text[:300]}" for text in result.get("outputs", ())[:2]]
     if "enough" in result:
@@ -293,6 +296,7 @@ def count_ways(results: Sequence[Result]) -> list[Row]:
     ):
         differing = [result for result in results if result[key]]
         n = sum(result["messages" if key == "told" else "verdicts"] for result in results)
+        n -= sum(result.get("left_out", 0) for result in results) if key == "backfill" else 0
         numbers = (f"{len(differing)} of {len(results)}", f"{n:,}")
         rows.append(Row(name, numbers, Goal(len(differing), 0)))
     return rows

@@ -19,7 +19,7 @@ from mlmon_dagster.metrics.late_truth.arrivals import (
     merge_counts,
 )
 from mlmon_dagster.spec.windows import age_step
-from tests.metrics.label_times import Past, between, by_class, lognormal
+from tests.metrics.label_times import Lag, Past, between, by_class, lognormal
 
 SHARE_TOLERANCE = 0.02  # of 60 windows of 400 rows, where the law alone is known
 UNIFORM, SLOW = between(1, 20), between(30, 60)
@@ -130,6 +130,45 @@ def test_imported_history_is_learnt_from_the_times_it_gives() -> None:
     assert found.is_dated
     assert found.prior.due == pytest.approx(20, abs=1)
     assert not found.watched.is_watched
+
+
+def labelled_whole(lag: Lag, end: float) -> list[TruthRecord]:
+    """Return thirty windows of a baseline that ends then, of which all rows have labels."""
+    records = Past(lag, 100, seed=7).records(100)[:30]
+    away = end - records[-1].end
+    return [TruthRecord(r.end + away, r.end + away, r.n, r.arrived, r.known) for r in records]
+
+
+def test_imported_windows_of_which_a_part_is_labelled_wait_for_no_more_than_that() -> None:
+    """A baseline that is labelled whole says how late labels come, not of how many rows."""
+    past = Past(between(1, 8), 40, share=0.3)
+    records = past.records(40.2, imported_at=40.15)
+    baseline = labelled_whole(between(1, 8), -15)
+    found = learn_arrivals(records, baseline, 40.2, 24.0, patience=2, n_classes=2)
+    assert found.is_dated
+    assert found.prior.plateau == pytest.approx(0.3, abs=0.02)
+    assert found.prior.due == pytest.approx(8, abs=1)
+
+
+@pytest.mark.parametrize("lag", [between(1, 8), UNIFORM], ids=["1 to 8", "1 to 20"])
+def test_the_prior_of_windows_that_are_all_lived_is_that_of_the_baseline(lag: Lag) -> None:
+    """A curve of their own is what they are watched for."""
+    past, baseline = Past(lag, 60, share=0.3), labelled_whole(lag, -30)
+    for now in (1, 2, 3, 8, 40):
+        found = past.learn(now, baseline=baseline)
+        assert found.prior.plateau == 1.0
+
+
+def test_a_history_too_short_to_be_seen_to_its_end_is_learnt_from_together_with_the_baseline() -> (
+    None
+):
+    """Fifteen windows of labels that take twenty days."""
+    records = Past(UNIFORM, 15).records(15.2, imported_at=15.15)
+    found = learn_arrivals(
+        records, labelled_whole(UNIFORM, -30), 15.2, 24.0, patience=2, n_classes=2
+    )
+    assert found.prior.plateau == pytest.approx(1.0)
+    assert found.prior.due == pytest.approx(20, abs=1)
 
 
 def test_windows_that_fell_into_a_pause_of_the_label_job_do_not_count_as_usual() -> None:

@@ -61,6 +61,18 @@ def test_a_verdict_on_the_same_data_that_is_another_replaces_the_last_one(any_st
         assert conn.scalar(sa.select(sa.func.count()).select_from(schema.monitor_result)) == 4
 
 
+def test_a_verdict_that_goes_back_to_earlier_data_replaces_the_last_one(any_store: Store) -> None:
+    """Of windows that are judged together one counts, does not, and counts again."""
+    many, few = verdict(value=0.1, data_version="a+b"), verdict(value=0.2, data_version="a")
+    for row in (many, few, few, many, many, few):
+        monitor_results.append(any_store.state, [row])
+        assert monitor_results.newest(any_store.state, SPEC.model)["value"].tolist() == [
+            row["value"]
+        ]
+    with any_store.state.connect() as conn:
+        assert conn.scalar(sa.select(sa.func.count()).select_from(schema.monitor_result)) == 4
+
+
 def test_more_verdicts_than_fit_into_one_statement_are_stored(any_store: Store) -> None:
     rows = [verdict(slice_value=f"{i}") for i in range(1201)]
     assert monitor_results.append(any_store.state, rows) == 1201

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -453,6 +454,9 @@ def learn_arrivals(
     until actuals came at three moments nothing is held to be watched, and the time before the
     first of them counts for nothing.
 
+    Imported windows that were seen to their end speak for themselves. Only else are they pooled
+    with the baseline's, of which more or less may have been labelled.
+
     Args:
         records: Production's windows.
         baseline: Windows of the baseline's dataset, which is complete as it is.
@@ -469,21 +473,46 @@ def learn_arrivals(
     dated = [r for r in (imported if has_rhythm else records) if r.n]
     last = max((m for r in dated for m in _moments_of(_arrived(r))), default=now)
     is_dated = _are_plausible([*dated, *baseline])
+    fit_prior = partial(
+        fit_curve,
+        now=now,
+        unit_hours=unit_hours,
+        newest=newest,
+        is_watched=False,
+        n_classes=n_classes,
+    )
     if is_dated:
-        before = [WindowArrivals(r.end, r.n, r.known, until=last - r.end) for r in dated]
-        before += [WindowArrivals(r.end, r.n, r.known) for r in baseline]
+        prior = fit_prior([*_date(dated, last), *_date(baseline)])
+        if baseline:
+            prior = _prefer_own(prior, partial(fit_prior, _date(imported, last)))
     else:
         since = [max(r.first_seen, r.end) - r.end for r in imported]
-        before = [
-            WindowArrivals(r.end, r.n, r.arrived, since=math.ceil(age))
-            for r, age in zip(imported, since, strict=True)
-        ]
-    prior = fit_curve(before, now, unit_hours, newest=newest, is_watched=False, n_classes=n_classes)
+        prior = fit_prior(
+            [
+                WindowArrivals(r.end, r.n, r.arrived, since=math.ceil(age))
+                for r, age in zip(imported, since, strict=True)
+            ]
+        )
     least = _GROWTH * prior.due if prior.due is not None and is_dated else 0.0
     watched = fit_curve(
         arrived, now, unit_hours, newest=newest, n_classes=n_classes, at_least=least
     )
     return Arrivals(watched, prior, is_dated, _note(records, dated, has_rhythm, is_dated))
+
+
+def _prefer_own(pooled: ArrivalCurve, fit_own: Callable[..., ArrivalCurve]) -> ArrivalCurve:
+    """Return the curve of production's imported windows if it was seen to its end, else the pooled.
+
+    A baseline may be labelled whole although a part of production ever is: pooled, that part would
+    always be held to be still coming. It must have been seen for as long as the baseline's took.
+    """
+    own = fit_own(at_least=0.0 if pooled.due is None else _GROWTH * pooled.due)
+    return pooled if own.plateau is None else own
+
+
+def _date(records: Sequence[TruthRecord], last: float = math.inf) -> list[WindowArrivals]:
+    """Return when actuals became known by their own times, of which none is later than `last`."""
+    return [WindowArrivals(r.end, r.n, r.known, until=last - r.end) for r in records]
 
 
 def _arrived(record: TruthRecord) -> WindowArrivals:

@@ -103,8 +103,9 @@ def fetch_results(bind: Bind, query: Query) -> list[StoredResult]:
 def append(engine: sa.Engine, rows: Sequence[Mapping[str, object]]) -> int:
     """Insert verdicts that are not there yet; a repeated evaluation inserts nothing.
 
-    On the same data a verdict is another one if a limit was changed, or if it goes back to what it
-    was before the last one. It is inserted, too: its method says after which it came.
+    On the same data a verdict is another one if a limit was changed, or if the last one was on
+    other data: what goes back, such as to fewer windows that are judged together, is what holds
+    again. It is inserted, too: its method says after which it came.
 
     Args:
         engine: The state database.
@@ -132,14 +133,16 @@ def _other(conn: sa.Connection, rows: Sequence[Mapping[str, object]]) -> list[di
         c.window_start.between(min(starts), max(starts)),
     )
     keys = [c[name] for name in IDENTITY]
-    query = sa.select(c.id, c.status, c.threshold, *keys).where(c.id.in_(newest_ids(mine)))
+    about = (c.id, c.status, c.threshold, c.data_version)
+    query = sa.select(*about, *keys).where(c.id.in_(newest_ids(mine)))
     known = {
-        tuple(key): (id_, status, limit) for id_, status, limit, *key in fetch_rows(conn, query)
+        tuple(key): (id_, status, limit, data)
+        for id_, status, limit, data, *key in fetch_rows(conn, query)
     }
     others = []
     for row in rows:
         id_, *said = known[tuple((defaults | dict(row))[name] for name in IDENTITY)]
-        if [row["status"], row.get("threshold", "")] != said:
+        if [row["status"], row.get("threshold", ""), row.get("data_version", "")] != said:
             method = row.get("method_version", "")
             others.append({**row, "method_version": f"{method}, after {id_}"})
     return others
