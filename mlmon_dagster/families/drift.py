@@ -8,8 +8,8 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from functools import cache, lru_cache
-from typing import TYPE_CHECKING
+from functools import cache, lru_cache, partial
+from typing import TYPE_CHECKING, NamedTuple
 
 from mlmon_dagster.families.family import Family, measure_profiles, plot_columns
 from mlmon_dagster.families.newest_windows import (
@@ -89,19 +89,24 @@ def judge(evidence: Evidence) -> list[MonitorResult]:
     rows: list[MonitorResult] = []
     importance = _importance(evidence)
     for window in evidence.windows:
+        known = _known_of(evidence, window)
         methods = _columns(evidence, window)
         methods = dict(sorted(methods.items(), key=lambda item: -importance.get(item[0], 0.0)))
         found = [
             (column, method, evidence.whole(window, method, column))
             for column, method in methods.items()
         ]
-        judged = list(_judge_family(evidence, window, found))
+        judged = list(_judge_family(evidence, window, found, known))
         rows += sorted(judged, key=lambda row: -impact_of(row["details"]))
         if evidence.spec.monitors.drift.slices:
             for column in methods:
                 parts = evidence.slices(window, "psi", column)
-                rows += _judge_family(evidence, window, [(column, "psi", part) for part in parts])
+                family = [(column, "psi", part) for part in parts]
+                rows += _judge_family(evidence, window, family, known)
         rows += judge_attribution(evidence, window)
+        since = evidence.together_since
+        if since is not None and window["window_start"] < since:
+            continue
         if evidence.sustained is not None:
             rows += judge_sustained(evidence, window, evidence.sustained, judged)
         if evidence.repeated is not None:
@@ -134,8 +139,27 @@ def _importance(evidence: Evidence) -> dict[str, float]:
     return known or attributions(evidence)
 
 
+class _Known(NamedTuple):
+    """What every column of a window is judged by, made once: there may be hundreds of them.
+
+    Attributes:
+        carried: Feature -> its share of the attributions; empty where importance is declared.
+        moved: Says of a metric which features are past the limit.
+    """
+
+    carried: Mapping[str, float | None]
+    moved: Callable[[str], Sequence[str]]
+
+
+def _known_of(evidence: Evidence, window: Window) -> _Known:
+    return _Known(_carried(evidence, window), cache(partial(_moved, evidence, window)))
+
+
 def _judge_family(
-    evidence: Evidence, window: Window, found: list[tuple[str, str, MetricSample | None]]
+    evidence: Evidence,
+    window: Window,
+    found: Sequence[tuple[str, str, MetricSample | None]],
+    known: _Known,
 ) -> Iterator[MonitorResult]:
     from mlmon_dagster.metrics.intervals import benjamini_hochberg
 
@@ -158,7 +182,7 @@ def _judge_family(
             threshold = _threshold(method, monitor.above)
             yield case.unjudged(reason, subject(method, column, row), threshold=threshold)
         else:
-            yield _judged(case, row, adjusted, size, *beside)
+            yield _judged(case, row, known, adjusted, size, *beside)
 
 
 def _no_data(evidence: Evidence, row: MetricSample | None, window: Window) -> str:
@@ -169,11 +193,17 @@ def _no_data(evidence: Evidence, row: MetricSample | None, window: Window) -> st
 
 
 def _judged(
-    case: Case, row: MetricSample, adjusted: float, size: int, novel: float, off_heap: float
+    case: Case,
+    row: MetricSample,
+    known: _Known,
+    adjusted: float,
+    size: int,
+    novel: float,
+    off_heap: float,
 ) -> MonitorResult:
     evidence, window, column = case.evidence, case.window, case.column
     monitor, features = evidence.spec.monitors.drift, evidence.spec.features
-    vectors = evidence.spec.novelty_columns.get(column)
+    vectors = evidence.spec.vectors_of(column)
     above = monitor.above + _of_whole(evidence, window, column, row)
     beyond, chance = _beyond_chance(row), finite(row["by_chance"])
     large, real = abs(beyond) > above, adjusted <= monitor.q or novel > 0 or off_heap > 0
@@ -197,7 +227,7 @@ def _judged(
     details: dict[str, object] = {"n_baseline": int(row["n_baseline"]), "q": monitor.q}
     first = ""
     if failed:
-        change = _find_change(evidence, window, column, row)
+        change = _find_change(evidence, window, column, row, known)
         if vectors and novel:
             first = _describe_unlike(vectors, change, novel)
         else:
@@ -209,7 +239,7 @@ def _judged(
         details[OFF_HEAP] = round(off_heap, 6)
     if column in features and features[column].importance is not None:
         details["importance"] = features[column].importance
-    carried = _carried(evidence, window, column) if row["slice_key"] == ALL else None
+    carried = known.carried.get(column) if row["slice_key"] == ALL else None
     if carried is not None:
         details |= {"attribution": carried, IMPACT: round(abs(beyond) * carried, 6)}
         if failed:
@@ -261,13 +291,12 @@ def _threshold(metric: str, above: float) -> str:
 
 
 def _find_change(
-    evidence: Evidence, window: Window, column: str, row: MetricSample
+    evidence: Evidence, window: Window, column: str, row: MetricSample, known: _Known
 ) -> ColumnChange | None:
     """Return what changed in a column; of a slice the profiles are not looked at."""
     if row["slice_key"] != ALL or not evidence.changes:
         return None
-    moved = _moved_as_well(evidence, window, row["metric"])
-    return evidence.changes(column, window["window_start"], moved)
+    return evidence.changes(column, window["window_start"], known.moved(row["metric"]))
 
 
 def _in_words(evidence: Evidence, column: str, change: ColumnChange | None, novel: float) -> str:
@@ -286,7 +315,7 @@ def _describe_unlike(vectors: str, change: ColumnChange | None, novel: float) ->
     return f"{vectors} is unlike the baseline's in at least {rows_share(novel)}{near}"
 
 
-def _moved_as_well(evidence: Evidence, window: Window, metric: str) -> list[str]:
+def _moved(evidence: Evidence, window: Window, metric: str) -> list[str]:
     """Return the features that are past the limit, one of which a column may look like now."""
     rows = {c: evidence.whole(window, metric, c) for c in evidence.spec.features}
     return [
@@ -312,13 +341,12 @@ def _farther_slices(evidence: Evidence, window: Window, column: str) -> list[Met
     return sorted(far, key=lambda part: -_beyond_chance(part))
 
 
-def _carried(evidence: Evidence, window: Window, column: str) -> float | None:
-    """Return a feature's share of the window's attributions; None where importance is declared."""
+def _carried(evidence: Evidence, window: Window) -> dict[str, float | None]:
     features = evidence.spec.features
-    if column not in features or any(f.importance is not None for f in features.values()):
-        return None
-    found = evidence.whole(window, ATTRIBUTION, column)
-    return finite(found["value"]) if found else None
+    if any(feature.importance is not None for feature in features.values()):
+        return {}
+    found = {name: evidence.whole(window, ATTRIBUTION, name) for name in features}
+    return {name: finite(row["value"]) for name, row in found.items() if row}
 
 
 def _beside(
@@ -360,7 +388,7 @@ def _novel(evidence: Evidence, window: Window, found: MetricSample, adjusted: fl
     most = finite(usual["value"]) if usual else None
     share = float(found["value"])
     p = found["p_value"] if share >= _MOST else adjusted
-    times = 1 if found["column_name"] in evidence.spec.novelty_columns else 2
+    times = 1 if evidence.spec.vectors_of(found["column_name"]) else 2
     is_news = p <= evidence.spec.monitors.drift.q and share >= _LEAST
     return share if most is not None and is_news and share > times * most else 0.0
 
@@ -558,8 +586,11 @@ def _references(comparison: Comparison) -> dict[str, object]:
     part, monitor = comparison.part, comparison.work.spec.monitors.drift
     changes = _changes_of(part)
     found: dict[str, object] = {"changes": changes, "carriers": changes.find_carriers}
-    if sum(state.n > 0 for state in part.states.values()) < SUSTAINED_WINDOWS[0]:
+    with_rows = sorted(start for start, state in part.states.items() if state.n > 0)
+    if len(with_rows) < SUSTAINED_WINDOWS[0]:
         return found
+    # The same windows whether they are computed one by one or all at once.
+    found["together_since"] = with_rows[SUSTAINED_WINDOWS[0] - 1]
     read = read_windows(part)
     if monitor.sustained is not None:
         found["sustained"] = SustainedShifts.of_part(part, read)

@@ -272,6 +272,7 @@ class RepeatedRows:
     """
 
     def __init__(self, spec: ModelSpec, read: Read, baseline: Baseline | None) -> None:
+        self._spec = spec
         self._is_moving = spec.baseline.is_rolling and baseline is None
         self._above = spec.monitors.drift.repeated_rows
         self._read, self._baseline = read, baseline
@@ -288,10 +289,12 @@ class RepeatedRows:
         place = None if windows is None else windows.find(int(start.timestamp()))
         if windows is None or place is None or self._above is None:
             return None
+        # Older ones are read as well where a run looks at many windows, as a backfill does.
+        oldest = windows.find_first(int((start - _span(self._spec)).timestamp()))
         usual = self._find_usual()
         if self._is_moving:
-            usual = UsualRepeats(windows.ranks[max(place - _MOST + 1, 0) : place])
-        return None if usual is None else usual.judge(windows, place, self._above.bound)
+            usual = UsualRepeats(windows.ranks[max(place - _MOST + 1, oldest) : place])
+        return None if usual is None else usual.judge(windows, place, self._above.bound, oldest)
 
     def _find_usual(self) -> UsualRepeats | None:
         from mlmon_dagster.metrics.statistics import derived

@@ -122,6 +122,7 @@ class Evidence:
         carriers: Says which slices carry what changed in a column in the window that starts then.
         sustained: Says what the newest windows of columns have in common; without it, shifts that
             show in no window alone are not judged.
+        together_since: The first window that is judged together with those before it; None for all.
         repeated: Says how far the rows of the window that starts then repeat earlier ones, or None.
         arrivals: What is known of when ground truth comes; without it, late ground truth is told
             by `actuals.expected_within` alone.
@@ -143,6 +144,7 @@ class Evidence:
     carriers: Carriers | None = None
     sustained: Sustained | None = None
     repeated: Repeated | None = None
+    together_since: dt.datetime | None = None
     arrivals: Arrivals | None = None
 
     @property

@@ -64,7 +64,7 @@ from mlmon_dagster.profiles.storage import from_rows, to_rows
 from mlmon_dagster.spec.declaration import sampled_features
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.names import ALL, ROWS
-from mlmon_dagster.store.tables.engine import QueryEngine, WithTables
+from mlmon_dagster.store.tables.engine import HELD, HeldRows, QueryEngine
 
 
 def build_profiles(
@@ -409,14 +409,16 @@ def with_values(
                 _count_hashed(cells, by_hash, values[: len(first)])
             del values  # before the next are read
         list(counting)
+    added: dict[str, pa.Array] = {}
     for i, column in columns.items():
-        for name, found in _arrays(sums[i], column).items():
-            moments = moments.append_column(f"{name}{i}", found)
+        added |= {f"{name}{i}": found for name, found in _arrays(sums[i], column).items()}
     if first:
         lists = pa.FixedSizeListArray.from_arrays(pa.array(by_hash.ravel()), by_hash.shape[1])
-        moments = moments.append_column(ROW_CELLS, lists)
+        added[ROW_CELLS] = lists
     pa.default_memory_pool().release_unused()
-    return moments
+    # All at once: a table that grows is copied with each column.
+    names_added = [*moments.column_names, *added]
+    return pa.table([*moments.columns, *added.values()], names=names_added)
 
 
 def _whole_windows(read: Iterable[pa.Table]) -> Iterator[pa.Table]:
@@ -550,7 +552,6 @@ Spread = Callable[[Callable[[str], pa.Table], Sequence[str]], Iterable[pa.Table]
 _WIDE = 100  # columns; fewer are a handful of statements
 _MOST_VALUES = 4_000_000
 _MOST_WAITING = 64 * 2**20  # bytes of parts that are added up at once, which costs as much as one
-_HELD = "held_records"
 
 
 class Rows(NamedTuple):
@@ -575,8 +576,7 @@ def held(queries: QueryEngine, spec: ModelSpec, from_sql: str) -> Rows:
     if len(spec.features) >= _WIDE:
         n = queries.query(f"SELECT COUNT(*) AS n FROM {from_sql} AS records")["n"][0].as_py()
         if n * len(spec.features) <= _MOST_VALUES:
-            rows = queries.query(f"SELECT * FROM {from_sql} AS records")
-            return Rows(WithTables(queries, {_HELD: rows}), _HELD)
+            return Rows(HeldRows(queries, f"SELECT * FROM {from_sql} AS records"), HELD)
     return Rows(queries, from_sql)
 
 

@@ -408,7 +408,8 @@ def _count_categories(
     than what would be read.
     """
     features = {name for name, one in spec.features.items() if one.type == "categorical"}
-    names = [name for name in values if name in features - sampled_features(spec).keys()]
+    features -= sampled_features(spec).keys()
+    names = [name for name in values if name in features]
     found: dict[str, list[str]] = {}
     if not dialect.is_duckdb or len(names) < 2:
         return found

@@ -154,10 +154,13 @@ def column_cards(
         verdicts: The standing verdicts of the model.
     """
     method = spec.monitors.drift.method
+    by_column: dict[str, list[MonitorResult]] = {}
+    for verdict in verdicts:
+        if verdict["slice_key"] == ALL and verdict["status"] in _WORST:
+            by_column.setdefault(verdict["column_name"], []).append(verdict)
     cards = []
     for one in bars:
-        mine = [v for v in verdicts if v["column_name"] == one.id and v["slice_key"] == ALL]
-        judged = [v for v in mine if v["status"] in _WORST]
+        judged = by_column.get(one.id, [])
         status = min((v["status"] for v in judged), key=_WORST.index, default="-")
         shift = next((v for v in judged if v["metric"] == method), None)
         distance = as_judged(shift)["value"] if shift else None

@@ -445,8 +445,8 @@ def shorten(text: str) -> str:
 
 def is_personal(spec: ModelSpec, column: str, slice_key: str = ALL) -> bool:
     """Tell whether what is said of a column or slice may hold personal values."""
-    named = {column, *slice_key.split(",")}
-    return any(bool(f.pii) for name, f in spec.features.items() if name in named)
+    named = (spec.features.get(name) for name in (column, *slice_key.split(",")))
+    return any(feature is not None and bool(feature.pii) for feature in named)
 
 
 def explain_episode(spec: ModelSpec, episode: AlertEpisode) -> str:

@@ -16,7 +16,6 @@ from mlmon_dagster.profiles.fit import fit_binnings
 from mlmon_dagster.profiles.storage import to_rows
 from mlmon_dagster.spec.declaration import Feature
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.tables.engine import WithTables
 from tests.profiles.comparing import assert_all_equal
 from tests.profiles.records import DuckEngine, make_records, make_spec
 
@@ -80,7 +79,7 @@ def test_hundreds_of_columns_are_read_once_and_counted_within_the_engines_memory
     rows = RECORDS
     for name in names:
         rows = rows.append_column(name, RECORDS["carrier"])
-    seen = WithTables(store.queries, {"records": rows})
+    seen = DuckEngine(records=rows)
     whole = build_profiles(seen, spec, "records", fit_binnings(seen, spec, "records"))
 
     engine, source = held(store.queries, spec, _on_disk(store, rows))

@@ -15,7 +15,7 @@ from mlmon_dagster.errors import StoreError
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.places.location import LocalPlace
 from mlmon_dagster.store.state.sql import literal, quote_identifier
-from mlmon_dagster.store.tables.engine import Limits, QueryEngine
+from mlmon_dagster.store.tables.engine import HELD, HeldRows, Limits, QueryEngine
 
 ENGINE = QueryEngine(LocalPlace("/nonexistent"), Path("/nonexistent"), Limits(memory="256MB"))
 texts = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"))
@@ -108,6 +108,22 @@ def test_rows_come_in_batches_with_tables_in_memory_and_in_their_order() -> None
     batches = list(ENGINE.batches("SELECT i FROM numbers", 3_000, {"numbers": table}))
     assert max(map(len, batches)) <= 3_000
     assert pa.concat_tables(batches)["i"].to_pylist() == list(range(10_000))
+
+
+def test_rows_that_are_held_are_seen_by_their_own_engine_alone() -> None:
+    few = HeldRows(ENGINE, "SELECT 1 AS i")
+    many = HeldRows(ENGINE, "SELECT i FROM range(10000) t(i)")
+
+    assert few.query(f"SELECT SUM(i) AS n FROM {HELD}")["n"].to_pylist() == [1]
+    batches = list(many.batches(f"SELECT i FROM {HELD}", 3_000))
+    assert max(map(len, batches)) <= 3_000
+    assert pa.concat_tables(batches)["i"].to_pylist() == list(range(10_000))
+    with pytest.raises(StoreError, match="does not exist"):
+        ENGINE.query(f"SELECT * FROM {HELD}")
+    with pytest.raises(StoreError, match="column_that_is_not_there"):
+        many.query(f"SELECT column_that_is_not_there FROM {HELD}")
+    with pytest.raises(StoreError, match="no_such_table"):
+        HeldRows(ENGINE, "SELECT * FROM no_such_table")
 
 
 def test_a_statement_that_fails_on_a_late_row_is_an_error_of_the_store() -> None:

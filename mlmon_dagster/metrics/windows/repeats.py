@@ -67,9 +67,13 @@ class RowCells:
         self.starts, self.rows = starts[order], windows.n[order]
         self.ranks = rank_cells(windows.counts[order])
 
+    def find_first(self, since: int) -> int:
+        """Return the place of the oldest window that starts at a moment or later, in seconds."""
+        return int(np.searchsorted(self.starts, since))
+
     def find(self, start: int) -> int | None:
         """Return the place of the window that starts then; None if it has too few rows."""
-        place = int(np.searchsorted(self.starts, start))
+        place = self.find_first(start)
         return place if place < len(self.starts) and self.starts[place] == start else None
 
 
@@ -138,18 +142,19 @@ class UsualRepeats:
         away = self._scaled - self._scaled.mean(axis=1, keepdims=True)
         return fit(away.T.ravel(), _NOISE)
 
-    def judge(self, windows: RowCells, place: int, above: float) -> Repeats | None:
+    def judge(self, windows: RowCells, place: int, above: float, oldest: int = 0) -> Repeats | None:
         """Say which window before another its rows repeat more than usual, if any.
 
         Args:
             windows: The window, and those before it.
             place: Which one it is.
             above: By how much it must be more than usual; no law is fitted to anything less.
+            oldest: Place of the oldest window before that it is compared with.
 
         Returns:
             None if there is no window before, or too little is known of what is usual.
         """
-        size = min(self.most_back, place)
+        size = min(self.most_back, place - oldest)
         if not size:
             return None
         before = slice(place - size, place)

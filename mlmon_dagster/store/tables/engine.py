@@ -17,6 +17,8 @@ from mlmon_dagster.store.places.location import Location
 from mlmon_dagster.store.state.sql import literal
 from mlmon_dagster.store.tables.derived_columns import FUNCTIONS
 
+HELD = "held_records"
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -50,7 +52,7 @@ class QueryEngine:
         self._lock = Lock()
         self._database: Any = None
 
-    def query(self, sql: str, tables: Mapping[str, pa.Table] | None = None) -> pa.Table:
+    def query(self, sql: str, tables: Mapping[str, object] | None = None) -> pa.Table:
         """Run one statement and return its rows.
 
         Args:
@@ -64,7 +66,7 @@ class QueryEngine:
             return cursor.sql(sql).to_arrow_table()
 
     def batches(
-        self, sql: str, rows: int, tables: Mapping[str, pa.Table] | None = None
+        self, sql: str, rows: int, tables: Mapping[str, object] | None = None
     ) -> Iterator[pa.Table]:
         """Run one statement and yield its rows, of which few are in memory at a time.
 
@@ -77,26 +79,23 @@ class QueryEngine:
             StoreError: If the statement fails, also after some of its rows.
         """
         with self._asking(tables) as cursor:
-            for batch in cursor.sql(sql).to_arrow_reader(rows):
-                yield pa.Table.from_batches([batch])
+            yield from _read_batches(cursor, sql, rows)
 
     @contextmanager
-    def _asking(self, tables: Mapping[str, pa.Table] | None) -> Iterator[Any]:
+    def _asking(self, tables: Mapping[str, object] | None) -> Iterator[Any]:
         """Yield a cursor that sees some tables; what fails is an error of the store."""
-        import duckdb
-
-        cursor = self._cursor()
+        # One for each query: an unfinished result would own the connection.
+        cursor = self.open_cursor()
         try:
-            for name, table in (tables or {}).items():
-                cursor.register(name, table)
-            yield cursor
-        except (duckdb.Error, pa.ArrowException, OSError) as error:  # Arrow's while rows come
-            raise StoreError(f"A query failed: {error}") from error
+            with _failures_told():
+                for name, table in (tables or {}).items():
+                    cursor.register(name, table)
+                yield cursor
         finally:
             cursor.close()
 
-    def _cursor(self) -> Any:
-        # One database and a cursor per query: an unfinished result would own the connection.
+    def open_cursor(self) -> Any:
+        """Return a connection of its own to the one database of this engine."""
         with self._lock:
             if self._database is None:
                 self._database = self._connect()
@@ -136,6 +135,22 @@ class QueryEngine:
         return database
 
 
+def _read_batches(cursor: Any, sql: str, rows: int) -> Iterator[pa.Table]:
+    for batch in cursor.sql(sql).to_arrow_reader(rows):
+        yield pa.Table.from_batches([batch])
+
+
+@contextmanager
+def _failures_told() -> Iterator[None]:
+    """Raise what fails of the database or of Arrow, also while rows come, as a `StoreError`."""
+    import duckdb
+
+    try:
+        yield
+    except (duckdb.Error, pa.ArrowException, OSError) as error:
+        raise StoreError(f"A query failed: {error}") from error
+
+
 def keep_freed_memory() -> None:
     """Let this process use freed memory again, up to 64 MB, before it goes back to the system.
 
@@ -150,22 +165,33 @@ def keep_freed_memory() -> None:
 _PASSING = 2**25 - 2**16  # bytes: of 32 MB, with what stands before them, it would not learn
 
 
-class WithTables:
-    """An engine that sees some tables in memory beside the store's files.
+class HeldRows:
+    """Some rows in memory, under the name `HELD`, and an engine that sees them beside the store.
+
+    They are a table of the database's own: to plan a statement over one costs as much for a
+    thousand columns as for ten, where a table of Arrow is looked at column by column. It ends with
+    this, whose statements have to be asked one after the other.
 
     Args:
         queries: The engine.
-        tables: Name -> table.
+        sql: The rows.
+
+    Raises:
+        StoreError: If the statement fails.
     """
 
-    def __init__(self, queries: QueryEngine, tables: Mapping[str, pa.Table]) -> None:
-        self._queries, self._tables = queries, tables
+    def __init__(self, queries: QueryEngine, sql: str) -> None:
         self.threads = queries.threads
+        self._cursor = queries.open_cursor()
+        with _failures_told():
+            self._cursor.execute(f"CREATE TEMP TABLE {HELD} AS {sql}")
 
     def query(self, sql: str, /) -> pa.Table:
         """Run one statement and return its rows."""
-        return self._queries.query(sql, self._tables)
+        with _failures_told():
+            return self._cursor.sql(sql).to_arrow_table()
 
     def batches(self, sql: str, rows: int, /) -> Iterator[pa.Table]:
         """Run one statement and yield its rows, at most so many at a time."""
-        return self._queries.batches(sql, rows, self._tables)
+        with _failures_told():
+            yield from _read_batches(self._cursor, sql, rows)
