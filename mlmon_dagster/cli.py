@@ -365,6 +365,7 @@ def ingest(project: Project, models: tuple[str, ...], replay: str | None, retry:
     they are read.
     """
     from mlmon_dagster.ingest import ingest_new, readers, render_report, replay_file
+    from mlmon_dagster.warehouse.look import look_at_tables
 
     if replay is not None and len(models) != 1:
         raise ConfigError("--replay needs the one MODEL whose file it is.")
@@ -373,10 +374,13 @@ def ingest(project: Project, models: tuple[str, ...], replay: str | None, retry:
         replay_file(project.store, specs[0], replay, now=project.now())
     with show_work() as show:
         for spec in specs:
-            report = ingest_new(
-                project.store, spec, project.folder, readers(project.variables), now=project.now(),
-                retry=retry, on_progress=show,
-            )  # fmt: skip
+            if spec.source.is_in_place:
+                report = look_at_tables(project.owner_of(spec))
+            else:
+                report = ingest_new(
+                    project.store, spec, project.folder, readers(project.variables),
+                    now=project.now(), retry=retry, on_progress=show,
+                )  # fmt: skip
             click.echo(f"{spec.model}: {render_report(report)}")
             is_clean &= not report.has_refusals
     if strays := told_of_strays(project, specs):

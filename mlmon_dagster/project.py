@@ -38,8 +38,11 @@ from mlmon_dagster.spec.names import has_user, secret_keys, shown_url, url_probl
 from mlmon_dagster.spec.scalars import check_asset
 
 if TYPE_CHECKING:
+    from mlmon_dagster.spec.model import ModelSpec
     from mlmon_dagster.store import Store
     from mlmon_dagster.store.tables.engine import Limits, QueryEngine
+    from mlmon_dagster.store.tables.inference_records import RecordsLog
+    from mlmon_dagster.warehouse.owner import Owner
 
 DB_URL_VARIABLE = "MLMON_DB_URL"
 _PRODUCTION = "production"
@@ -283,7 +286,7 @@ class Project:
         from mlmon_dagster.store import open_store
 
         try:
-            return open_store(
+            store = open_store(
                 self.store_root,
                 self.db_url,
                 is_restoring=is_restoring,
@@ -292,6 +295,8 @@ class Project:
                 limits=self.limits,
                 clock=self.clock,
             )
+            store.open_in_place = self._open_in_place
+            return store
         except StoreError as error:
             if self.db_url is None:
                 raise
@@ -300,6 +305,22 @@ class Project:
                 f"{found} Check {DB_URL_VARIABLE}: does the server run, does the database exist, "
                 "are user and password right?"
             ) from error
+
+    def owner_of(self, spec: ModelSpec) -> Owner:
+        """Return the tables that the rows of a model stay in."""
+        return self._own(self.store, spec)
+
+    def _own(self, store: Store, spec: ModelSpec) -> Owner:
+        from mlmon_dagster.ingest.sources.polling import Surroundings
+        from mlmon_dagster.warehouse.owner import Owner
+
+        around = Surroundings(self.folder, self.variables, self.storage_options)
+        return Owner(store, spec, around, self.now)
+
+    def _open_in_place(self, store: Store, spec: ModelSpec) -> RecordsLog:
+        from mlmon_dagster.warehouse.log import InPlaceLog
+
+        return InPlaceLog(self._own(store, spec))
 
     @cached_property
     def tables(self) -> Tables:

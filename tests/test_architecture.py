@@ -28,13 +28,14 @@ ALLOWED = {
     "scaffold": {"errors", "spec"},
     "store": {"errors", "spec"},
     "ingest": {"errors", "spec", "metrics", "store"},
+    "warehouse": {"errors", "spec", "store", "ingest"},
     "profiles": {"errors", "spec", "metrics", "store"},
     "monitors": {"errors", "spec", "metrics", "store", "ingest", "profiles"},
     "alerts": {"errors", "spec", "metrics", "store", "ingest", "profiles", "monitors"},
     "collect": {"errors", "spec", "store", "ingest", "landing_file"},
     "trace": {"errors", "spec", "metrics", "profiles", "monitors"},
 }
-ALLOWED["project"] = {"errors", "spec", "store"}
+ALLOWED["project"] = {"errors", "spec", "store", "ingest", "warehouse"}
 ALLOWED["work"] = {"errors", "spec", "metrics", "store", "profiles", "project"}
 ALLOWED["engines"] = {"errors", "spec", "project"}
 ALLOWED["families"] = {

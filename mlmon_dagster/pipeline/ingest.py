@@ -25,22 +25,29 @@ def ingest(
     wait_seconds: float = 600,
     written_by: Mapping[Stream, dt.datetime] | None = None,
 ) -> IngestReport:
-    """Take in the landing files that are new, as many as there is time for; look who serves."""
-    from mlmon_dagster.ingest import ingest_new, readers
+    """Take in the landing files that are new, as many as there is time for; look who serves.
 
-    report = ingest_new(
-        work.project.store,
-        work.spec,
-        work.project.folder,
-        readers(work.project.variables),
-        now=work.now,
-        run_id=work.run_id,
-        max_bytes=max_bytes,
-        time_is_up=time_is_up,
-        on_progress=on_progress,
-        wait_seconds=wait_seconds,
-        written_by=written_by,
-    )
+    Of a model whose rows stay where they are, look which windows have other rows.
+    """
+    from mlmon_dagster.ingest import ingest_new, readers
+    from mlmon_dagster.warehouse.look import look_at_tables
+
+    if work.spec.source.is_in_place:
+        report = look_at_tables(work.project.owner_of(work.spec), wait_seconds)
+    else:
+        report = ingest_new(
+            work.project.store,
+            work.spec,
+            work.project.folder,
+            readers(work.project.variables),
+            now=work.now,
+            run_id=work.run_id,
+            max_bytes=max_bytes,
+            time_is_up=time_is_up,
+            on_progress=on_progress,
+            wait_seconds=wait_seconds,
+            written_by=written_by,
+        )
     note_unreadable(work.project, work.spec.model, report)
     if work.spec.has_actuals and any(file.status == "done" for file in report.files):
         from mlmon_dagster.store.upkeep.maintenance import settle_unmatched

@@ -40,8 +40,9 @@ def rebuild_records(work: Work) -> dict[str, Numbers]:
     before = work.states()
     kept = _kept(work, before)
     rebuilt = [window for window in work.windows if window not in kept]
-    counts = _counted(store.inference_records(spec).rebuild(rebuilt))
-    lags = measure_lags(store, spec, rebuilt, work.now)
+    records = store.inference_records(spec)
+    counts = _counted(records.rebuild(rebuilt))
+    lags = measure_lags(store, spec, rebuilt, work.now, log=records.log)
     rows, marks = [], {}
     numbers: dict[str, Numbers] = {}
     for window in work.windows:
@@ -78,7 +79,7 @@ def rebuild_records(work: Work) -> dict[str, Numbers]:
         window_state.mark_computed(conn, spec.model, rows)
         window_state.note_history(conn, spec, work.windows, _asked_for(work))
         window_state.mark_step_done(conn, spec.model, "inference_store", marks, work.now)
-        note_commits(conn, store, spec.model, [store.inference_records(spec).folder.path])
+        note_commits(conn, store, spec.model, [records.folder.path])
     learn_timing(work.project.store.state, spec, work.now)
     return numbers
 

@@ -293,7 +293,7 @@ def _count_rows(
 
 
 def _windows_of(store: Store, spec: ModelSpec, dataset: str) -> list[Window]:
-    starts = store.event_log(spec).window_starts(dataset)
+    starts = store.records_log(spec).window_starts(dataset)
     return [window_containing(spec.time, start) for start in starts]
 
 

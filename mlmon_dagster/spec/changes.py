@@ -96,6 +96,8 @@ RULES: Final[tuple[Rule, ...]] = (
          "columns", "settle", "max_bad_rate", "max_bytes", "max_rows", "sql", "url_env", "cursor",
          "delta", "kafka", "config_env", "group", "batch_rows", "spans"), "kept",
          "the next file or batch; known content is not read again") for stream in STREAMS),
+    *(Rule(f"source.{stream}", ("in_place",), "kept", "the next look, which finds all windows of "
+         "the tables changed; what was stored before stays") for stream in STREAMS),
     Rule("evaluations", ("by", "of"), "followed", _REFIT),
     Rule("evaluations", ("good", "from", "evaluator"), "kept",
          "the next file or batch; stored evaluations keep what they said; where good comes or "

@@ -41,7 +41,7 @@ from mlmon_dagster.spec.names import (
 )
 from mlmon_dagster.spec.predicate import columns_of_spans, parse_predicate, predicate_columns
 from mlmon_dagster.spec.scalars import MAX_HOURLY_WINDOWS, shown
-from mlmon_dagster.spec.sources import FileSource, source_problems
+from mlmon_dagster.spec.sources import FileSource, in_place_problems, source_problems
 from mlmon_dagster.spec.spans import span_problems
 from mlmon_dagster.spec.tasks import (
     class_scores,
@@ -198,6 +198,9 @@ def _source(spec: Declaration) -> Found:
         yield ("source", "predictions", "spans"), said
     if spec.source.actuals is not None and spec.columns.actual is None:
         yield ("columns",), "source.actuals needs columns.actual, the ground truth's name"
+    yield from place_below(("source",), in_place_problems(spec.source))
+    if spec.source.is_in_place and spec.spans is not None:
+        yield ("spans",), "spans need rows of files; leave out in_place"
     closed, expected = spec.actuals.closed_after, spec.actuals.expected_within
     if closed is not None and expected is not None and closed < expected:
         yield (("actuals", "closed_after"), "a window closes before its actuals are expected")

@@ -181,6 +181,7 @@ class SqlSource(PolledSource):
     sql: str
     url_env: str
     cursor: Cursor
+    in_place: bool = False
 
     @model_validator(mode="after")
     def _named(self) -> Self:
@@ -207,6 +208,7 @@ class DeltaSource(PolledSource):
 
     kind = "delta"
     delta: str
+    in_place: bool = False
 
     @model_validator(mode="after")
     def _one_table(self) -> Self:
@@ -253,6 +255,11 @@ class KafkaSource(PolledSource):
         return "jsonl"
 
 
+def is_in_place(source: Source | None) -> bool:
+    """Say whether the rows of a source stay where they are."""
+    return isinstance(source, SqlSource | DeltaSource) and source.in_place
+
+
 def _check_distinct(key: str, names: tuple[str, ...]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice or "" in names:
@@ -293,10 +300,29 @@ class Sources(Declared):
         """Return the source of a stream; None for ground truth that never comes."""
         return self.predictions if stream == "predictions" else self.actuals
 
+    @property
+    def is_in_place(self) -> bool:
+        """Whether rows stay in the tables that they are in, and no log of them is kept."""
+        return is_in_place(self.predictions)
+
     def assets(self) -> dict[Stream, str]:
         """Return the keys of the Dagster assets that write the streams, of those that name one."""
         sources = zip(STREAMS, (self.predictions, self.actuals), strict=True)
         return {stream: s.asset for stream, s in sources if s is not None and s.asset}
+
+
+def in_place_problems(sources: Sources) -> Found:
+    """Yield why the rows of a model cannot stay in the tables that they are in."""
+    events, truth = sources.predictions, sources.actuals
+    if truth is None or not (is_in_place(events) or is_in_place(truth)):
+        return
+    if is_in_place(events) != is_in_place(truth):
+        stream = "actuals" if is_in_place(events) else "predictions"
+        yield (stream,), "in_place is for both streams or for none: one look sees both"
+    elif isinstance(events, SqlSource) != isinstance(truth, SqlSource):
+        yield ("actuals",), "in_place needs both streams in one database, or both in Delta tables"
+    elif (url := getattr(events, "url_env", "")) != getattr(truth, "url_env", ""):
+        yield ("actuals", "url_env"), f"in_place needs one database; write {url}"
 
 
 def source_problems(source: FileSource | PolledSource, roles: Collection[str]) -> Found:

@@ -33,8 +33,7 @@ from mlmon_dagster.store.tables.rows import KINDS, folder_of
 
 if TYPE_CHECKING:
     from mlmon_dagster.store.store import Store
-    from mlmon_dagster.store.tables.event_log import PinnedLog
-    from mlmon_dagster.store.tables.inference_records import Group
+    from mlmon_dagster.store.tables.inference_records import Group, PinnedRecords, RecordsLog
 
 
 MOST_CLASSES = 10  # whose arrivals are counted one by one
@@ -254,6 +253,7 @@ def measure_lags(
     windows: Sequence[Window],
     now: datetime,
     dataset: str = PRODUCTION,
+    log: RecordsLog | None = None,
 ) -> dict[datetime, GroundTruthLag]:
     """Measure the ground truth of windows from their records and the event log.
 
@@ -266,6 +266,7 @@ def measure_lags(
         windows: Windows whose records are up to date.
         now: The present moment.
         dataset: Whose records.
+        log: What the records were made from, if it is at hand.
 
     Returns:
         Window start -> what was measured; a window without records is absent, and so is every
@@ -273,11 +274,14 @@ def measure_lags(
     """
     if not windows or not spec.has_actuals:
         return {}
-    log = store.event_log(spec).pinned()
+    pinned = (log or store.records_log(spec)).pinned()
     of_date = by_date(windows)
     found = (
-        store.query(_lags_sql(store, spec, log, group, of_date, now, dataset))
-        for group in groups_of(log.count_rows(set(of_date)), LAGS_AT_ONCE)
+        store.query(
+            _lags_sql(store, spec, pinned, group, of_date, now, dataset),
+            pinned.arrival_tables(group),
+        )
+        for group in groups_of(pinned.count_rows(set(of_date)), LAGS_AT_ONCE)
         if not group.bucket.first  # of so many, the first bucket of the ids is sample enough
     )
     rows = [row for table in found for row in table.to_pylist()]
@@ -333,7 +337,7 @@ def _encode_arrivals(
 def _lags_sql(
     store: Store,
     spec: ModelSpec,
-    log: PinnedLog,
+    log: PinnedRecords,
     group: Group,
     of_date: dict[str, list[Window]],
     now: datetime,

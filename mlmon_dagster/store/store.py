@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Unpack
 
@@ -11,8 +11,9 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
-from mlmon_dagster.errors import StoreError
+from mlmon_dagster.errors import ConfigError, StoreError
 from mlmon_dagster.spec.model import ModelSpec
+from mlmon_dagster.spec.sources import DeltaSource, SqlSource
 from mlmon_dagster.store import clocks
 from mlmon_dagster.store.places.location import Location
 from mlmon_dagster.store.places.objects import place_of
@@ -22,7 +23,7 @@ from mlmon_dagster.store.tables.engine import Limits, QueryEngine
 if TYPE_CHECKING:
     from mlmon_dagster.store.tables.delta import DeltaRows
     from mlmon_dagster.store.tables.event_log import EventLog
-    from mlmon_dagster.store.tables.inference_records import InferenceRecords
+    from mlmon_dagster.store.tables.inference_records import InferenceRecords, RecordsLog
     from mlmon_dagster.store.tables.rows import Chosen, Rows
 
 
@@ -39,6 +40,8 @@ class Store:
         storage_options: How to reach object storage; landing files may be there too.
         state: The engine of the state database: ``begin()`` to write, ``connect()`` to read.
         queries: What runs SQL over the tables.
+        open_in_place: Opens the tables that the rows of some models stay in; set by whoever knows
+            how they are reached.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Store:
         self.storage_options = dict(storage_options or {})
         self.state = engine
         self.queries = QueryEngine(root, folder, limits or Limits())
+        self.open_in_place: Callable[[Store, ModelSpec], RecordsLog] | None = None
         self.threads = self.queries.threads
 
     def clock(self) -> dt.datetime:
@@ -89,6 +93,22 @@ class Store:
 
         return EventLog(self.root, spec, self.queries)
 
+    def records_log(self, spec: ModelSpec) -> RecordsLog:
+        """Return what the records of a model are made from.
+
+        Raises:
+            ConfigError: If its rows stay where they are, and this store was opened alone.
+        """
+        source = spec.source.predictions
+        if not (isinstance(source, SqlSource | DeltaSource) and source.in_place):
+            return self.event_log(spec)
+        if self.open_in_place is None:
+            raise ConfigError(
+                f"The rows of {spec.model!r} are in tables of their own (in_place), which this "
+                "process does not know how to reach. Open the project: read_project(...).store."
+            )
+        return self.open_in_place(self, spec)
+
     def inference_records(self, spec: ModelSpec) -> InferenceRecords:
         """Return the inference records of a model."""
         from mlmon_dagster.store.state import erased_ids
@@ -98,7 +118,7 @@ class Store:
             self.root,
             spec,
             self.queries,
-            self.event_log(spec),
+            self.records_log(spec),
             lambda: erased_ids.load_erased(self.state, spec.model),
         )
 

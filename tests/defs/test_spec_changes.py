@@ -274,6 +274,8 @@ def test_every_rule_is_tried_through_a_store() -> None:
     tried = {rule_of(key) for key in CHANGES}
     # Of another task: tests/pipeline/test_generation.py has such a model.
     tried |= {rule_of(f"evaluations.{key}") for key in ("by", "good")}
+    # Of tables that rows stay in: tests/warehouse/test_in_place.py.
+    tried |= {rule_of(f"source.{stream}.in_place") for stream in ("predictions", "actuals")}
 
     assert [rule.paths for rule in RULES if rule not in tried] == []
 

@@ -22,7 +22,7 @@ from mlmon_dagster.ingest.raw import Options, in_parts
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import open_store
 from mlmon_dagster.store.state.writing import writer_lock
-from mlmon_dagster.store.tables import event_log, inference_records, kept_rows, part_files
+from mlmon_dagster.store.tables import event_log, kept_rows, part_files
 from tests.conftest import window
 from tests.ingest.landing import (
     ACTUALS,
@@ -56,7 +56,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     """Divide all that is divided into parts of so many rows."""
     monkeypatch.setattr(cycle, "ROWS_A_PART", rows)
     monkeypatch.setattr(event_log, "ROWS_AT_ONCE", rows)
-    monkeypatch.setattr(inference_records, "ROWS_AT_ONCE", rows)
+    monkeypatch.setattr(event_log.PinnedLog, "rows_at_once", rows)
     monkeypatch.setattr(part_files, "ROWS_TOGETHER", rows)
     monkeypatch.setattr(read_parquet, "_BATCH", 4)
     monkeypatch.setattr(read_csv, "_BLOCK", 2_000)

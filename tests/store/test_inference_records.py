@@ -207,5 +207,5 @@ def test_records_computed_in_groups_are_the_same(
         store.event_log(SPEC).append("actuals", actuals, [f"{day}"])
     inference = store.inference_records(SPEC)
     whole = inference.rebuild(WINDOWS), records(store)
-    monkeypatch.setattr("mlmon_dagster.store.tables.inference_records.ROWS_AT_ONCE", 5)
+    monkeypatch.setattr("mlmon_dagster.store.tables.event_log.PinnedLog.rows_at_once", 5)
     assert (inference.rebuild(WINDOWS), records(store)) == whole

@@ -251,7 +251,13 @@ def _nonfinite(not_finite: Mapping[str, Mapping[str, Mask]], rows: np.ndarray) -
         for what, mask in sorted(not_finite[name].items()):
             for position in np.flatnonzero(mask[rows]).tolist():
                 found.setdefault(position, []).append(f"{name}:{what}")
-    return pa.array([found.get(row, []) for row in range(len(rows))], pa.list_(pa.string()))
+    # Most rows have none: a list for each of them would take longer than all other columns.
+    lengths = np.zeros(len(rows) + 1, np.int32)
+    for position, entries in found.items():
+        lengths[position + 1] = len(entries)
+    values = [entry for position in sorted(found) for entry in found[position]]
+    offsets = pa.array(np.cumsum(lengths, dtype=np.int32))
+    return pa.ListArray.from_arrays(offsets, pa.array(values, pa.string()))
 
 
 def known_datasets(stream: Stream) -> tuple[str, ...]:

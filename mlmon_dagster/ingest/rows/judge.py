@@ -262,11 +262,7 @@ def whole(parts: Sequence[Part], rows: PartedRows, source: Source) -> Prepared:
     letters = tuple(letter for part in parts for letter in part.letters)[:MAX_LETTERS]
     if staged.again is None:
         _check_bad_rate(parts, letters, source)
-    untested = tuple(
-        name
-        for name in parts[0].verdict.untested
-        if all(name in part.verdict.untested for part in parts[1:])
-    )
+    untested = _find_untested(parts)
     return Prepared(
         staged=staged,
         rows=rows,
@@ -275,7 +271,7 @@ def whole(parts: Sequence[Part], rows: PartedRows, source: Source) -> Prepared:
         n_erased=sum(part.n_erased for part in parts),
         letters=letters,
         bad_windows=tuple(sorted(frozenset().union(*(part.bad_windows for part in parts)))),
-        report=_report(parts, untested),
+        report=report_parts(parts),
         warnings=_warnings(parts, untested),
         examples=tuple(letter["message"] for letter in letters[:MAX_EXAMPLES]),
         layout=None if staged.again or parsed.is_of_other else parsed.layout,
@@ -283,7 +279,15 @@ def whole(parts: Sequence[Part], rows: PartedRows, source: Source) -> Prepared:
     )
 
 
-def _report(parts: Sequence[Part], untested: Sequence[str]) -> Mapping[str, object]:
+def _find_untested(parts: Sequence[Part]) -> tuple[str, ...]:
+    return tuple(
+        name
+        for name in parts[0].verdict.untested
+        if all(name in part.verdict.untested for part in parts[1:])
+    )
+
+
+def report_parts(parts: Sequence[Part]) -> dict[str, object]:
     """Return the short result of the rules over all parts, ready for JSON."""
     failed: Counter[tuple[int, str, str]] = Counter()
     for part in parts:
@@ -297,7 +301,7 @@ def _report(parts: Sequence[Part], untested: Sequence[str]) -> Mapping[str, obje
             {"expectation": rule, "column": column, "rows": n}
             for (_, rule, column), n in sorted(failed.items())
         ],
-        "untested": list(untested),
+        "untested": list(_find_untested(parts)),
         **({} if first.declared is None else {"expectations": first.declared}),
     }
 

@@ -95,7 +95,7 @@ class DeltaSourceTable:
         read = position.get("version")
         if read is None:
             return self._whole(columns), ""
-        if told := self._find_rewrite(position, newest):
+        if told := self.find_rewrite(position, newest):
             told += (
                 f"; version {newest} is read as a whole. Rows that came after version {read} and "
                 "are not in it are lost, an unknown number."
@@ -113,7 +113,7 @@ class DeltaSourceTable:
             return self._whole(columns), told
         return (_read(f, schema, columns, version) for version, f, schema in added), ""
 
-    def _find_rewrite(self, position: Position, newest: int) -> str:
+    def find_rewrite(self, position: Position, newest: int) -> str:
         """Say what is not the table of a position any more; "" if it is."""
         read = int(position["version"])
         if position.get("table") != str(self.table.metadata().id):
@@ -179,15 +179,17 @@ def _read(
     return f"v{version}", fragment.to_table(schema=schema, columns=known)
 
 
-def open_delta(uri: str, options: Mapping[str, str], label: str) -> DeltaSourceTable:
-    """Open a Delta table.
+def open_delta(
+    uri: str, options: Mapping[str, str], label: str, version: int | None = None
+) -> DeltaSourceTable:
+    """Open a Delta table at a version, by default the newest.
 
     Raises:
         ConfigError: If there is none.
         StoreError: If it cannot be read.
     """
     try:
-        table = DeltaTable(uri, storage_options=dict(options))
+        table = DeltaTable(uri, version, storage_options=dict(options))
         table.to_pyarrow_dataset()
     except TableNotFoundError as error:
         raise ConfigError(
@@ -211,7 +213,7 @@ def poll_source(
     """Stage the rows of a Delta table's new versions, and note them."""
 
     def read(position: Position, folder: Path) -> Polled:
-        table = _opened(source, around)
+        table = open_source(source, around)
         after = table.position
         if {**position, **after} == dict(position):
             return Polled(position, ())
@@ -239,15 +241,18 @@ def check_source(spec: ModelSpec, stream: Stream, source: DeltaSource, around: S
         ConfigError: If there is no such table, or it lacks a column.
         StoreError: If it cannot be read.
     """
-    table = _opened(source, around)
+    table = open_source(source, around)
     n_columns = table.check_columns(*wanted_names(spec, stream))
     return f"{source.label}, version {table.position['version']}, {n_columns} columns"
 
 
-def _opened(source: DeltaSource, around: Surroundings) -> DeltaSourceTable:
+def open_source(
+    source: DeltaSource, around: Surroundings, version: int | None = None
+) -> DeltaSourceTable:
+    """Open the table of a source, see `open_delta`."""
     is_remote = "://" in source.delta
     uri = source.delta if is_remote else str(around.project / source.delta)
-    return open_delta(uri, around.storage_options if is_remote else {}, source.label)
+    return open_delta(uri, around.storage_options if is_remote else {}, source.label, version)
 
 
 def _regrouped(rows: Rows, size: int) -> Iterator[tuple[str, pa.Table]]:

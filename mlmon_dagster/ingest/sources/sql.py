@@ -72,7 +72,7 @@ def poll_source(
                 rows = scan.rows()
             names = [str(column.key) for column in table.selected]
             batches = [
-                stage_rows(folder, _as_table(names, part), scan.label)
+                stage_rows(folder, as_table(names, part), scan.label)
                 for part in _regrouped(rows, source.batch_rows)
             ]
             return Polled(scan.position, batches, scan.notice)
@@ -88,7 +88,8 @@ def _find_table(
     return find_table(conn, source, wanted, required, id_names(spec, stream))
 
 
-def _as_table(names: Sequence[str], rows: Sequence[Sequence[object]]) -> pa.Table:
+def as_table(names: Sequence[str], rows: Sequence[Sequence[object]]) -> pa.Table:
+    """Return rows of a result as a table, see `cells_of`."""
     columns = [cells_of([row[i] for row in rows]) for i in range(len(names))]
     return pa.Table.from_arrays(columns, names=list(names))
 

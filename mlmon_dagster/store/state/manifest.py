@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
+from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack, cast
 
 import sqlalchemy as sa
 
@@ -28,6 +28,8 @@ from mlmon_dagster.store.state.sql import (
 if TYPE_CHECKING:
     import pandas as pd
 
+IN_PLACE: Final = "in-place:"  # begins the name of rows that are in tables of their owner
+IS_IN_LOG = sa.not_(ingest_file.c.sha256.startswith(IN_PLACE, autoescape=True))
 UNFINISHED = ("discovered", "loading", "missing")  # statuses of files that are to be read
 FUTURE = "future_time"  # why rows are refused that lie ahead of now
 _AT_ONCE = 500
@@ -76,10 +78,10 @@ class SeenPath:
 
 
 def has_rows(engine: sa.Engine, model: str, stream: str) -> bool:
-    """Tell whether a file was taken in that brought rows."""
+    """Tell whether a file was taken in that brought rows of the log."""
     c = ingest_file.c
     query = sa.select(c.sha256).where(c.model == model, c.stream == stream, c.status == "done")
-    query = query.where(c.n_new + c.n_conflict > 0).limit(1)
+    query = query.where(c.n_new + c.n_conflict > 0, IS_IN_LOG).limit(1)
     return fetch_value(engine, query) is not None
 
 

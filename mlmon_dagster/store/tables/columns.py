@@ -159,12 +159,13 @@ def conform(rows: pa.Table, schema: pa.Schema, where: str) -> pa.Table:
     Raises:
         StoreError: If a column is unknown or holds values that its type cannot hold.
     """
-    unknown = sorted(set(rows.column_names) - set(schema.names))
+    known = set(rows.column_names)
+    unknown = sorted(known - set(schema.names))
     if unknown:
         raise StoreError(f"Unknown columns {unknown} in rows for {where}; it has {schema.names}.")
     arrays = []
     for field in schema:
-        if field.name not in rows.column_names:
+        if field.name not in known:
             arrays.append(pa.nulls(rows.num_rows, field.type))
             continue
         try:

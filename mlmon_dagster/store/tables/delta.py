@@ -466,8 +466,9 @@ class Snapshot:
 
     def _refuse_other_types(self, schema: pa.Schema) -> None:
         # The writer would cast text to numbers and back without a word.
+        known = set(self._stored.names)
         for column in schema:
-            if column.name in self._stored.names:
+            if column.name in known:
                 stored = duckdb_type(self._stored.field(column.name).type)
                 if duckdb_type(column.type) != stored:
                     raise StoreError(

@@ -379,6 +379,8 @@ def _at(values: pa.DictionaryArray) -> Callable[[int, int], pa.Array]:
 class PinnedLog:
     """One state of the log, as subqueries for rebuilding windows."""
 
+    rows_at_once = ROWS_AT_ONCE
+
     def __init__(
         self,
         spec: ModelSpec,
@@ -402,6 +404,12 @@ class PinnedLog:
     def moved_sql(self) -> str | None:
         """Return all (prediction_id, window_date) of moved ids as a subquery; None if none."""
         return None if self.moved is None else self.moved.from_sql()
+
+    def tables(self, _group: object) -> dict[str, pa.Table]:
+        """Return none: all subqueries name files."""
+        return {}
+
+    arrival_tables = tables
 
     def sql(
         self,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 import pyarrow as pa
 
@@ -17,6 +17,7 @@ from mlmon_dagster.spec.baseline import LIVE, PRODUCTION
 from mlmon_dagster.spec.evaluations import error_column, list_texts
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.spec.sources import Stream
 from mlmon_dagster.spec.windows import Window
 from mlmon_dagster.store.places.location import Location
 from mlmon_dagster.store.state.erased_ids import Erased
@@ -42,10 +43,8 @@ from mlmon_dagster.store.tables.delta import (
 )
 from mlmon_dagster.store.tables.derived_columns import with_derived
 from mlmon_dagster.store.tables.engine import QueryEngine
-from mlmon_dagster.store.tables.event_log import EventLog, PinnedLog
 from mlmon_dagster.store.tables.part_files import (
     EVERY_ID,
-    ROWS_AT_ONCE,
     Bucket,
     BucketRows,
     buckets,
@@ -104,6 +103,48 @@ class Parts(NamedTuple):
     n_rows: int
 
 
+class PinnedRecords(Protocol):
+    """One state of the rows that records are made from, as subqueries.
+
+    Attributes:
+        rows_at_once: So many predictions are made into records together.
+    """
+
+    rows_at_once: int
+
+    def count_rows(self, dates: set[str]) -> dict[str, int]:
+        """Return the number of predictions of each window date, duplicates included."""
+
+    def moved_sql(self) -> str | None:
+        """Return all (prediction_id, window_date) of moved ids as a subquery; None if none."""
+
+    def tables(self, group: Group) -> dict[str, pa.Table]:
+        """Return the tables in memory that the subqueries of some dates refer to."""
+
+    def arrival_tables(self, group: Group) -> dict[str, pa.Table]:
+        """Return those of them that tell when ground truth came."""
+
+    def sql(
+        self,
+        stream: Stream,
+        columns: Sequence[str],
+        dates: set[str],
+        datasets: set[str] | None = None,
+        bucket: Bucket = EVERY_ID,
+    ) -> str:
+        """Return the rows of some window dates (datasets, ids of a bucket) as a subquery."""
+
+
+class RecordsLog(Protocol):
+    """What records are made from: the event log, or the tables that rows stay in."""
+
+    def pinned(self) -> PinnedRecords:
+        """Pin one consistent state."""
+
+    def window_starts(self, dataset: str) -> list[datetime]:
+        """Return the windows that predictions of a dataset are in, by their start, in order."""
+
+
 class InferenceRecords:
     """The records of one model: a Delta table, partitioned by dataset and window date."""
 
@@ -112,7 +153,7 @@ class InferenceRecords:
         root: Location,
         spec: ModelSpec,
         engine: QueryEngine,
-        log: EventLog,
+        log: RecordsLog,
         erased: Callable[[], Erased],
     ) -> None:
         self._spec = spec
@@ -131,6 +172,11 @@ class InferenceRecords:
     def folder(self) -> DeltaFolder:
         """The table."""
         return self._folder
+
+    @property
+    def log(self) -> RecordsLog:
+        """What records are made from."""
+        return self._log
 
     def rebuild(
         self, windows: Sequence[Window], datasets: Sequence[str] | None = None
@@ -172,7 +218,7 @@ class InferenceRecords:
         counted: list[pa.Table] = []
 
         def computed() -> Iterator[pa.Table]:
-            for group in groups_of(log.count_rows(dates), ROWS_AT_ONCE):
+            for group in groups_of(log.count_rows(dates), log.rows_at_once):
                 records = self._compute(log, group, wanted)
                 counted.append(self._count(records))
                 yield records
@@ -205,8 +251,9 @@ class InferenceRecords:
         del first, second  # so that each part is let go once it is written
         target.replace_partitions(parts, self._schema, where)
 
-    def _compute(self, log: PinnedLog, group: Group, datasets: set[str] | None) -> pa.Table:
+    def _compute(self, log: PinnedRecords, group: Group, datasets: set[str] | None) -> pa.Table:
         other_dates, tables = self._moved(log, group.dates)
+        tables |= log.tables(group)
         erased = self._erased()
         if erased:
             tables["erased"] = erased.hashes
@@ -223,7 +270,7 @@ class InferenceRecords:
         joined = self._engine.query(spans.join_sql(self._spec, source), {"records": records})
         return joined.cast(self._schema)
 
-    def _moved(self, log: PinnedLog, dates: set[str]) -> tuple[set[str], dict[str, pa.Table]]:
+    def _moved(self, log: PinnedRecords, dates: set[str]) -> tuple[set[str], dict[str, pa.Table]]:
         """Find the ids that have rows both on these dates and elsewhere, and where."""
         source = log.moved_sql()
         if source is None:
@@ -447,7 +494,7 @@ def _digest(n: int, total: str, parity: str) -> str:
 
 def records_sql(
     schema: pa.Schema,
-    log: PinnedLog,
+    log: PinnedRecords,
     dates: set[str],
     other_dates: set[str],
     datasets: set[str] | None,

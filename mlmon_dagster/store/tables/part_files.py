@@ -64,9 +64,9 @@ class Bucket(NamedTuple):
         """Whether no id of it is outside of the other."""
         return other.first <= self.first and self.last <= other.last
 
-    def sql(self) -> str:
-        """Return the condition that a row's ``prediction_id`` is inside."""
-        return f"md5(prediction_id)[1:3] BETWEEN '{self.first:03x}' AND '{self.last:03x}'"
+    def sql(self, text: str = "prediction_id") -> str:
+        """Return the condition that an id is inside, by default a row's ``prediction_id``."""
+        return f"md5({text})[1:3] BETWEEN '{self.first:03x}' AND '{self.last:03x}'"
 
     @property
     def two_digits(self) -> tuple[int, int]:

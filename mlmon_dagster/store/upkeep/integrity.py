@@ -218,7 +218,9 @@ def _name_table(store: Store, table: Location) -> tuple[str, str]:
 def _load_done(store: Store) -> dict[tuple[str, str], dict[str, int]]:
     """Return (model, stream) -> content hash -> rows that the file added to the log."""
     c = ingest_file.c
-    query = sa.select(c.model, c.stream, c.sha256, c.n_new + c.n_conflict).where(c.status == "done")
+    query = sa.select(c.model, c.stream, c.sha256, c.n_new + c.n_conflict).where(
+        c.status == "done", manifest.IS_IN_LOG
+    )
     found: dict[tuple[str, str], dict[str, int]] = {}
     for model, stream, sha, n in fetch_rows(store.state, query):
         found.setdefault((model, stream), {})[sha] = int(n)
@@ -669,7 +671,7 @@ class _Repair:
 
     def _windows(self) -> list[Window]:
         """Return the windows that the log has rows of; of others the numbers stay."""
-        log = self.store.event_log(self.spec)
+        log = self.store.records_log(self.spec)
         starts = {start for dataset in DATASETS for start in log.window_starts(dataset)}
         kept_from = model_history.load_rows_from(self.store.state, self.spec.model).get(PRODUCTION)
         return [
@@ -736,7 +738,7 @@ class _Repair:
         """Return content hash, path, rows added, and whether the landing file is still there."""
         c = ingest_file.c
         query = sa.select(c.sha256, c.path, c.n_new + c.n_conflict, c.size_bytes).where(
-            c.model == self.spec.model, c.stream == stream, c.status == "done"
+            c.model == self.spec.model, c.stream == stream, c.status == "done", manifest.IS_IN_LOG
         )
         return [
             (sha, path, int(n), _has_content(self.project / path, sha, size))

@@ -1,0 +1,224 @@
+"""Tables of a database that an owner's rows stay in, read in one transaction with one view of them.
+
+What changed is found as for tables that are copied (see `store.sources`): by the transactions that
+wrote rows, or by a growing number or time. No database tells of rows that were deleted.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import sqlalchemy as sa
+
+from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.ingest.sources.polling import needed
+from mlmon_dagster.ingest.sources.sql import as_table
+from mlmon_dagster.spec.sources import PER_SECOND, SqlSource, Stream
+from mlmon_dagster.store.sources import (
+    RangeScan,
+    SourceTable,
+    find_table,
+    source_connection,
+    stream_rows,
+    take_snapshot,
+)
+from mlmon_dagster.store.tables.part_files import EVERY_ID, Bucket
+from mlmon_dagster.warehouse.owner import (
+    ARRIVED,
+    FARTHEST,
+    Changes,
+    Moments,
+    Owner,
+    OwnerTables,
+    Wanted,
+)
+
+if TYPE_CHECKING:
+    from mlmon_dagster.store.sources import Position
+
+_IDS_AT_ONCE = 5_000  # of a statement
+Condition = sa.ColumnElement[bool]
+
+
+@contextmanager
+def open_tables(owner: Owner, _at: Mapping[Stream, Position]) -> Iterator[OwnerTables]:
+    """Open the tables of a database as they are now, see `Owner.opened`."""
+    sources: dict[Stream, SqlSource] = {}
+    for stream in owner.wanted:
+        source = owner.spec.source.of(stream)
+        assert isinstance(source, SqlSource)
+        sources[stream] = source
+    events = sources["predictions"]
+    what = f"the URL of the database with the table {events.sql}"
+    url = needed(owner.around.variables, events.url_env, what)
+    with source_connection(url, events.url_env) as conn:
+        found = {
+            stream: find_table(conn, source, *_names(owner.wanted[stream]))
+            for stream, source in sources.items()
+        }
+        yield _Database(conn, sources, found, owner.wanted, _find_kind(conn, owner))
+
+
+def _names(wanted: Wanted) -> tuple[Sequence[str], Sequence[str], Sequence[str]]:
+    return wanted.names, wanted.required, wanted.ids
+
+
+def _find_kind(conn: sa.Connection, owner: Owner) -> sa.types.TypeEngine[Any]:
+    """Return the type of the time of predictions.
+
+    Raises:
+        ConfigError: If windows cannot be found by it.
+    """
+    wanted, source = owner.wanted["predictions"], owner.spec.source.predictions
+    assert isinstance(source, SqlSource)
+    schema, _, name = source.sql.rpartition(".")
+    columns = sa.inspect(conn).get_columns(name, schema or None)
+    kind = next(column["type"] for column in columns if column["name"] == wanted.time)
+    is_number = isinstance(kind, sa.Integer | sa.Numeric) and source.epoch is not None
+    if not (isinstance(kind, sa.DateTime | sa.Date) or is_number):
+        raise ConfigError(
+            f"{wanted.label}: column {wanted.time!r} is {kind}; in place windows are found by a "
+            "column of times (timestamp, date, or a number with 'epoch'). Show it as one in a "
+            "view, or leave out in_place."
+        )
+    return kind
+
+
+@dataclass(frozen=True)
+class _Database:
+    """See `OwnerTables`."""
+
+    conn: sa.Connection
+    sources: Mapping[Stream, SqlSource]
+    tables: Mapping[Stream, SourceTable]
+    wanted: Mapping[Stream, Wanted]
+    kind: sa.types.TypeEngine[Any]
+
+    def find_changes(self, stream: Stream, since: Position) -> Changes:
+        """Return what changed in a table since a position; {} is before it had any rows."""
+        source, table, wanted = self.sources[stream], self.tables[stream], self.wanted[stream]
+        names = wanted.ids if stream == "actuals" else (wanted.time,)
+        chosen = self._select(stream, names)
+        if source.cursor.kind == "xmin":
+            snapshot = take_snapshot(self.conn, source, table, since)
+            rows = chosen.where(sa.false() if snapshot.where is None else snapshot.where)
+            found = self._read(names, rows.distinct())
+            lacking = [table.clause.c[name].is_(None) for name in names]
+            n = 0
+            if snapshot.where is not None:
+                counted = sa.select(sa.func.count()).select_from(table.clause)
+                n = self.conn.execute(counted.where(snapshot.where, *lacking)).scalar_one()
+            return Changes(snapshot.position, found, n, snapshot.notice)
+        scan = RangeScan(self.conn, source, table, since)
+        every = [str(column.key) for column in table.selected]
+        places = [every.index(name) for name in names]
+        read = [[row[place] for place in places] for rows in scan.rows() for row in rows]
+        found = as_table(names, [list(row) for row in dict.fromkeys(map(tuple, read))])
+        n = sum(all(value is None for value in row) for row in read)
+        return Changes(scan.position, found, n, scan.notice)
+
+    def read_times(self, ids: pa.Table | None = None) -> pa.Table:
+        """Return the distinct times and datasets of predictions; by default of all of them."""
+        wanted = self.wanted["predictions"]
+        there = {str(column.key) for column in self.tables["predictions"].selected}
+        names = [name for name in (wanted.time, wanted.dataset) if name in there]
+        query = self._select("predictions", names).distinct()
+        if ids is None:
+            return self._read(names, query)
+        return _join(
+            names, (self._read(names, query.where(c)) for c in self._any_of("predictions", ids))
+        )
+
+    def count_predictions(self, moments: Moments) -> int:
+        """Return how many predictions there are, about."""
+        counted = sa.select(sa.func.count()).select_from(self.tables["predictions"].clause)
+        return int(self.conn.execute(counted.where(self._within([moments]))).scalar_one())
+
+    def read_predictions(self, spans: Sequence[Moments], bucket: Bucket) -> pa.Table:
+        """Return the predictions of some times, and those of the same ids at other times."""
+        wanted, table = self.wanted["predictions"], self.tables["predictions"]
+        names = [str(column.key) for column in table.selected]
+        within = self._within(spans)
+        if bucket != EVERY_ID and self.conn.dialect.name == "postgresql":
+            text = sa.cast(table.clause.c[wanted.ids[0]], sa.Text)
+            digits = sa.func.substr(sa.func.md5(text), 1, 3)
+            within = sa.and_(within, digits.between(f"{bucket.first:03x}", f"{bucket.last:03x}"))
+        ids = [table.clause.c[name] for name in wanted.ids]
+        one = ids[0] if len(ids) == 1 else sa.tuple_(*ids)
+        around = self._within([span.with_neighbours() for span in spans])
+        mine = sa.select(*ids).where(within)
+        chosen = self._select("predictions", names)
+        both = (within, sa.and_(around, sa.not_(within), one.in_(mine)))
+        return _join(names, (self._read(names, chosen.where(which)) for which in both))
+
+    def read_actuals(self, ids: pa.Table) -> pa.Table:
+        """Return the ground truth of some ids, with the time of its row where the cursor has it."""
+        table, cursor = self.tables["actuals"], self.sources["actuals"].cursor
+        names = [str(column.key) for column in table.selected]
+        chosen = self._select("actuals", names)
+        if cursor.kind == "time":
+            chosen = chosen.add_columns(table.clause.c[cursor.column].label(ARRIVED))
+            names = [*names, ARRIVED]
+        rows = _join(
+            names, (self._read(names, chosen.where(c)) for c in self._any_of("actuals", ids))
+        )
+        if ARRIVED not in names:
+            return rows
+        moments = rows[ARRIVED].cast(pa.timestamp("us")).cast(pa.timestamp("us", "UTC"))
+        return rows.set_column(rows.schema.get_field_index(ARRIVED), ARRIVED, moments)
+
+    def _select(self, stream: Stream, names: Sequence[str]) -> sa.Select[Any]:
+        table = self.tables[stream]
+        by_name = {str(column.key): column for column in table.selected}
+        return sa.select(*(by_name[name] for name in names)).select_from(table.clause)
+
+    def _read(self, names: Sequence[str], query: sa.Select[Any]) -> pa.Table:
+        rows = [list(row) for some in stream_rows(self.conn, query) for row in some]
+        return as_table(names, rows)
+
+    def _any_of(self, stream: Stream, ids: pa.Table) -> Iterator[Condition]:
+        """Return conditions that a row has one of some ids, a part of them each."""
+        columns: list[Any] = [self.tables[stream].clause.c[n] for n in self.wanted[stream].ids]
+        columns = [sa.cast(column, sa.Text) if _is_text(values) else column
+                   for column, values in zip(columns, ids.columns, strict=True)]  # fmt: skip
+        one = columns[0] if len(columns) == 1 else sa.tuple_(*columns)
+        values = (column.to_pylist() for column in ids.columns)
+        rows = list(dict.fromkeys(zip(*values, strict=True)))
+        for first in range(0, len(rows), _IDS_AT_ONCE):
+            some = rows[first : first + _IDS_AT_ONCE]
+            yield one.in_([row[0] for row in some] if len(columns) == 1 else some)
+
+    def _within(self, spans: Sequence[Moments]) -> Condition:
+        """Return the condition that a prediction may be of some times."""
+        time = self.tables["predictions"].clause.c[self.wanted["predictions"].time]
+        return sa.or_(
+            *(sa.and_(time >= start, time < end) for start, end in map(self._limits, spans))
+        )
+
+    def _limits(self, span: Moments) -> tuple[object, object]:
+        epoch = self.sources["predictions"].epoch
+        if not isinstance(self.kind, sa.DateTime | sa.Date):
+            per_second = PER_SECOND[epoch] if epoch else 1
+            start, end = (int(m.timestamp() * per_second) for m in (span.start, span.end))
+            return start, end
+        has_zone = bool(getattr(self.kind, "timezone", False))
+        more = dt.timedelta() if has_zone else FARTHEST
+        limits = [m.astimezone(dt.UTC) for m in (span.start - more, span.end + more)]
+        if not has_zone:
+            limits = [moment.replace(tzinfo=None) for moment in limits]
+        return limits[0], limits[1]
+
+
+def _join(names: Sequence[str], parts: Iterable[pa.Table]) -> pa.Table:
+    """Put the rows of several statements together; a column without values has any type."""
+    found = [part for part in parts if part.num_rows] or [as_table(names, [])]
+    return pa.concat_tables(found, promote_options="permissive")
+
+
+def _is_text(values: pa.ChunkedArray) -> bool:
+    return bool(pa.types.is_string(values.type))

@@ -1,0 +1,250 @@
+"""Tables of a lake: sets of Parquet files, of which every version names its own.
+
+What changed between two versions is told by the rows of the files that only one of them has. Rows
+that were arranged anew are in both, so compaction changes no window.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Protocol
+
+import pyarrow as pa
+import pyarrow.dataset as pads
+
+from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.spec.names import did_you_mean
+from mlmon_dagster.spec.sources import Stream
+from mlmon_dagster.store.state.sql import quote_identifier
+from mlmon_dagster.store.tables.engine import QueryEngine
+from mlmon_dagster.store.tables.part_files import EVERY_ID, Bucket
+from mlmon_dagster.warehouse.owner import ARRIVED, FARTHEST, Changes, Moments, Wanted
+
+if TYPE_CHECKING:
+    from mlmon_dagster.store.sources import Position
+
+_QUARTER = "INTERVAL 15 MINUTE"
+_BATCH = 65_536
+_FILE = "__filename"  # what Arrow calls the file that a row is of
+
+
+class LakeTable(Protocol):
+    """One version of a table."""
+
+    @property
+    def position(self) -> Position:
+        """Which version."""
+
+    @property
+    def dataset(self) -> pads.FileSystemDataset:
+        """Its rows."""
+
+    def find_difference(self, since: Position) -> Difference | str:
+        """Return what another version does not share; in words why that is not known."""
+
+    def list_arrivals(self) -> pa.Table:
+        """Return the columns ``file`` and ``moment``: when each file came."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The files that one of two versions has alone: ``came`` the newer one, ``went`` the older."""
+
+    came: pads.FileSystemDataset | None
+    went: pads.FileSystemDataset | None
+
+
+def choose_files(dataset: pads.FileSystemDataset, paths: set[str]) -> pads.FileSystemDataset | None:
+    """Return some files of a dataset as one; None without any."""
+    files = [fragment for fragment in dataset.get_fragments() if fragment.path in paths]
+    if not files:
+        return None
+    return pads.FileSystemDataset(files, dataset.schema, dataset.format, dataset.filesystem)
+
+
+@dataclass(frozen=True)
+class Lake:
+    """See `OwnerTables`."""
+
+    queries: QueryEngine
+    tables: Mapping[Stream, LakeTable]
+    wanted: Mapping[Stream, Wanted]
+    epoch: int | None
+
+    def __post_init__(self) -> None:
+        for stream, wanted in self.wanted.items():
+            _check_columns(self.tables[stream].dataset.schema, wanted)
+        kind = self._kind_of_time()
+        is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+        if not (
+            pa.types.is_timestamp(kind) or pa.types.is_date(kind) or (is_number and self.epoch)
+        ):
+            wanted = self.wanted["predictions"]
+            raise ConfigError(
+                f"{wanted.label}: column {wanted.time!r} is {kind}; in place windows are found by "
+                "a column of times (timestamp, date, or a number with 'epoch'). Write it as one, "
+                "or leave out in_place."
+            )
+
+    def find_changes(self, stream: Stream, since: Position) -> Changes:
+        """Return what changed in a table since a position; {} is before it had any rows."""
+        table, wanted = self.tables[stream], self.wanted[stream]
+        now = table.position
+        asked = self._asked(wanted)
+        nothing = table.dataset.schema.empty_table().select([name for name, _ in asked])
+        if since == now:
+            return Changes(now, nothing)
+        found = table.find_difference(since) if since else Difference(table.dataset, None)
+        if isinstance(found, str):
+            return Changes(now, None, self._count_unplaced(wanted, table.dataset), found)
+        n_unplaced = self._count_unplaced(wanted, found.came)
+        sides = {"came": found.came, "went": found.went}
+        there = {name: side for name, side in sides.items() if side is not None}
+        if not there:
+            return Changes(now, nothing)
+        names = [n for n in wanted.names if all(n in d.schema.names for d in there.values())]
+        columns = ", ".join(map(quote_identifier, names))
+        if len(there) == 1:
+            source = f"(SELECT {columns} FROM {next(iter(there))})"
+        else:
+            source = (
+                f"((SELECT {columns} FROM came EXCEPT ALL SELECT {columns} FROM went) UNION ALL "
+                f"(SELECT {columns} FROM went EXCEPT ALL SELECT {columns} FROM came))"
+            )
+        chosen = ", ".join(f"{sql} AS {quote_identifier(name)}" for name, sql in asked)
+        rows = self.queries.query(f"SELECT DISTINCT {chosen} FROM {source}", there)
+        return Changes(now, rows, n_unplaced)
+
+    def _count_unplaced(self, wanted: Wanted, came: pads.Dataset | None) -> int:
+        """Count the rows that came without what says which window they are of."""
+        if came is None:
+            return 0
+        names = wanted.ids if wanted.stream == "actuals" else (wanted.time,)
+        where = " AND ".join(f"{quote_identifier(name)} IS NULL" for name in names)
+        sql = f"SELECT COUNT(*) AS n FROM came WHERE {where}"
+        return int(self.queries.query(sql, {"came": came})["n"][0].as_py())
+
+    def _asked(self, wanted: Wanted) -> list[tuple[str, str]]:
+        """Return the columns that tell which windows rows touch, and how they are read."""
+        if wanted.stream == "actuals":
+            return [(name, quote_identifier(name)) for name in wanted.ids]
+        time = quote_identifier(wanted.time)
+        if not pa.types.is_temporal(self._kind_of_time()):
+            return [(wanted.time, time)]
+        return [(wanted.time, f"time_bucket({_QUARTER}, {time})")]
+
+    def _kind_of_time(self) -> pa.DataType:
+        dataset, wanted = self.tables["predictions"].dataset, self.wanted["predictions"]
+        return dataset.schema.field(wanted.time).type
+
+    def read_times(self, ids: pa.Table | None = None) -> pa.Table:
+        """Return the distinct times and datasets of predictions; by default of all of them."""
+        wanted = self.wanted["predictions"]
+        dataset = self.tables["predictions"].dataset
+        chosen = [f"{sql} AS {quote_identifier(name)}" for name, sql in self._asked(wanted)]
+        if wanted.dataset in dataset.schema.names:
+            chosen.append(quote_identifier(wanted.dataset))
+        tables: dict[str, object] = {"predictions": dataset}
+        where = ""
+        if ids is not None:
+            tables["ids"] = ids
+            where = f"WHERE {_row(wanted.ids)} IN (SELECT {_row(ids.column_names)} FROM ids)"
+        sql = f"SELECT DISTINCT {', '.join(chosen)} FROM predictions {where}"
+        return self.queries.query(sql, tables)
+
+    def count_predictions(self, moments: Moments) -> int:
+        """Return how many predictions there are, about."""
+        return int(self.tables["predictions"].dataset.count_rows(filter=self._within([moments])))
+
+    def read_predictions(self, spans: Sequence[Moments], bucket: Bucket) -> pa.Table:
+        """Return the predictions of some times, and those of the same ids at other times."""
+        wanted = self.wanted["predictions"]
+        dataset = self.tables["predictions"].dataset
+        names = [name for name in wanted.names if name in dataset.schema.names]
+        within = self._within(spans)
+        where = "TRUE" if bucket == EVERY_ID else bucket.sql(_row(wanted.ids))
+        mine = self.queries.query(
+            f"SELECT * FROM found WHERE {where}", {"found": _scan(dataset, names, within)}
+        )
+        others = self._within([span.with_neighbours() for span in spans]) & ~within
+        is_mine = f"{_row(wanted.ids)} IN (SELECT {_row(wanted.ids)} FROM mine)"
+        ids = mine.select(wanted.ids)
+        # Nearly always there are none, which the ids alone say.
+        found = {"found": _scan(dataset, wanted.ids, others), "mine": ids}
+        again = self.queries.query(f"SELECT DISTINCT * FROM found WHERE {is_mine}", found)
+        if not again.num_rows:
+            return mine
+        found = {"found": _scan(dataset, names, others), "mine": again}
+        return pa.concat_tables(
+            [mine, self.queries.query(f"SELECT * FROM found WHERE {is_mine}", found)]
+        )
+
+    def read_actuals(self, ids: pa.Table) -> pa.Table:
+        """Return the ground truth of some ids, and when its files came."""
+        wanted, table = self.wanted["actuals"], self.tables["actuals"]
+        names = [n for n in wanted.names if n in table.dataset.schema.names]
+        chosen = ", ".join(f"a.{quote_identifier(name)}" for name in names)
+        reader = _scan(table.dataset, [*names, _FILE])
+        return self.queries.query(
+            f"""SELECT {chosen}, f.moment AS {quote_identifier(ARRIVED)}
+            FROM actuals AS a LEFT JOIN files AS f ON f.file = a.{quote_identifier(_FILE)}
+            WHERE {_row(wanted.ids, "a.")} IN (SELECT {_row(ids.column_names)} FROM ids)""",
+            {"actuals": reader, "files": table.list_arrivals(), "ids": ids},
+        )
+
+    def _within(self, spans: Sequence[Moments]) -> pads.Expression:
+        """Return the condition that a prediction may be of some times; files go by it, too."""
+        kind, time = self._kind_of_time(), pads.field(self.wanted["predictions"].time)
+        found = []
+        for span in spans:
+            start, end = (_limit(kind, moment, self.epoch) for moment in _widen(kind, span))
+            found.append((time >= start) & (time < end))
+        return reduce(or_, found)
+
+
+def _scan(
+    dataset: pads.Dataset, names: Sequence[str], where: pads.Expression | None = None
+) -> pa.RecordBatchReader:
+    """Read columns of some rows, of which few are read ahead."""
+    scanner = dataset.scanner(
+        columns=list(names), filter=where, batch_size=_BATCH, batch_readahead=2,
+        fragment_readahead=2,
+    )  # fmt: skip
+    return scanner.to_reader()
+
+
+def _widen(kind: pa.DataType, span: Moments) -> tuple[dt.datetime, dt.datetime]:
+    """Return the times of a column that may be of a span: what has no zone is of any."""
+    has_zone = not pa.types.is_temporal(kind) or getattr(kind, "tz", None) is not None
+    more = dt.timedelta() if has_zone else FARTHEST
+    return span.start - more, span.end + more
+
+
+def _limit(kind: pa.DataType, moment: dt.datetime, epoch: int | None) -> pa.Scalar:
+    utc = moment.astimezone(dt.UTC)
+    if pa.types.is_date(kind):
+        return pa.scalar(utc.date(), kind)
+    if pa.types.is_temporal(kind):
+        has_zone = getattr(kind, "tz", None) is not None
+        return pa.scalar(utc if has_zone else utc.replace(tzinfo=None), kind)
+    return pa.scalar(int(utc.timestamp() * (epoch or 1)))
+
+
+def _row(names: Sequence[str], of: str = "") -> str:
+    """Return the ids of a row as texts, since two tables may have them as other types."""
+    cast = [f"CAST({of}{quote_identifier(name)} AS VARCHAR)" for name in names]
+    return cast[0] if len(cast) == 1 else f"({', '.join(cast)})"
+
+
+def _check_columns(schema: pa.Schema, wanted: Wanted) -> None:
+    for name in wanted.required:
+        if name not in schema.names:
+            hint = did_you_mean(name, schema.names) or "."
+            raise ConfigError(
+                f"{wanted.label} has no column '{name}'{hint} "
+                f"Present: {', '.join(sorted(schema.names)[:40])}."
+            )

@@ -1,0 +1,173 @@
+"""What is asked of the tables of an owner, whatever keeps them."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
+from typing import Final, Protocol
+
+import pyarrow as pa
+import sqlalchemy as sa
+
+from mlmon_dagster.ingest.declared_columns import columns_of
+from mlmon_dagster.ingest.sources.polling import Surroundings, id_names, wanted_names
+from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.sources import STREAMS, Stream
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.sources import Position, load_cursor
+from mlmon_dagster.store.tables.part_files import Bucket
+
+ARRIVED: Final = "mlmon arrived"  # a column beside the owner's: when a row of ground truth came
+AHEAD: Final = "ahead"  # key of a position: from when on rows were there that lay ahead of now
+COMES_AGAIN: Final = dt.timedelta(days=31)  # an id, at most; else all of a table would be searched
+# A time without a zone is of some zone, at most so far from UTC.
+FARTHEST: Final = dt.timedelta(hours=15)
+_ROOMS: Final = {"DeltaSource": "delta", "SqlSource": "database"}
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Times from one moment to before another one, UTC."""
+
+    start: dt.datetime
+    end: dt.datetime
+
+    def with_neighbours(self) -> Moments:
+        """Return them with the times in which their ids may come again."""
+        return Moments(self.start - COMES_AGAIN, self.end + COMES_AGAIN)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The columns of one stream that are read.
+
+    Attributes:
+        stream: Which.
+        label: What people call the table.
+        names: The names that the table may have, aliases among them.
+        required: Those that it must have.
+        ids: Those that identify a row.
+        time: That of a prediction's time.
+        dataset: That of its dataset; empty without one.
+    """
+
+    stream: Stream
+    label: str
+    names: tuple[str, ...]
+    required: tuple[str, ...]
+    ids: tuple[str, ...]
+    time: str
+    dataset: str
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What is different in a table since a position.
+
+    Attributes:
+        position: Where it stands now.
+        rows: Times of predictions, or ids of ground truth, of the rows that came, went or changed;
+            None if it is not known which, so that all may have.
+        n_unplaced: Of the rows that came, those without a time, or without an id.
+        notice: What a person has to know; empty if nothing.
+    """
+
+    position: Position
+    rows: pa.Table | None
+    n_unplaced: int = 0
+    notice: str = ""
+
+
+class OwnerTables(Protocol):
+    """The tables of one model, all of them at one position each."""
+
+    def find_changes(self, stream: Stream, since: Position) -> Changes:
+        """Return what changed in a table since a position; {} is before it had any rows."""
+
+    def read_times(self, ids: pa.Table | None = None) -> pa.Table:
+        """Return the distinct times and datasets of predictions; by default of all of them.
+
+        Times may be rounded down to a quarter of an hour.
+        """
+
+    def count_predictions(self, moments: Moments) -> int:
+        """Return how many predictions there are, about."""
+
+    def read_predictions(self, spans: Sequence[Moments], bucket: Bucket) -> pa.Table:
+        """Return the predictions of some times, and those of the same ids at other times.
+
+        Only ids of a bucket, where the owner's ids are those of the store.
+        """
+
+    def read_actuals(self, ids: pa.Table) -> pa.Table:
+        """Return the ground truth of some ids; with the column `ARRIVED` where that is known."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The tables of a model, not opened yet.
+
+    Attributes:
+        store: Whose engine runs queries.
+        spec: The model.
+        around: What the tables are reached with.
+        now: Returns the present moment.
+    """
+
+    store: Store
+    spec: ModelSpec
+    around: Surroundings
+    now: Callable[[], dt.datetime]
+
+    @cached_property
+    def wanted(self) -> dict[Stream, Wanted]:
+        """The columns of each stream."""
+        return {stream: want_columns(self.spec, stream) for stream in list_streams(self.spec)}
+
+    @contextmanager
+    def opened(self, at: Mapping[Stream, Position] | None = None) -> Iterator[OwnerTables]:
+        """Open the tables.
+
+        Args:
+            at: At these positions, where they are kept; at the newest ones by default.
+
+        Raises:
+            ConfigError: If a table or a column of it does not exist.
+            StoreError: If it cannot be read.
+        """
+        source = self.spec.source.predictions
+        room = import_module(f"mlmon_dagster.warehouse.{_ROOMS[type(source).__name__]}")
+        with room.open_tables(self, at or {}) as tables:
+            yield tables
+
+
+def list_streams(spec: ModelSpec) -> tuple[Stream, ...]:
+    """Return the streams that a model has."""
+    return tuple(s for s in STREAMS if s == "predictions" or spec.has_actuals)
+
+
+def want_columns(spec: ModelSpec, stream: Stream) -> Wanted:
+    """Return which columns of a stream are read."""
+    names, required = wanted_names(spec, stream)
+    by_name = {column.name: column.source for column in columns_of(spec, stream)}
+    source = spec.source.of(stream)
+    assert source is not None
+    return Wanted(
+        stream, source.label, tuple(names), tuple(required), id_names(spec, stream),
+        by_name.get("event_time", ""), by_name.get("dataset", ""),
+    )  # fmt: skip
+
+
+def load_positions(engine: sa.Engine, spec: ModelSpec) -> dict[Stream, Position]:
+    """Return where the tables of a model stood at the last look; empty before the first."""
+    found: dict[Stream, Position] = {}
+    for stream in list_streams(spec):
+        position = dict(load_cursor(engine, spec.model, stream).position)
+        position.pop(AHEAD, None)
+        if position:
+            found[stream] = position
+    return found

@@ -1,0 +1,214 @@
+"""One model twice: from landing files, and in the tables of its owner, through the same history."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import sqlalchemy as sa
+from click.testing import CliRunner
+from deltalake import DeltaTable, write_deltalake
+
+from mlmon_dagster.cli import cli
+from mlmon_dagster.project import Project, project_from_environment
+from mlmon_dagster.store.state import metric_log, monitor_results
+
+Kind = Literal["delta", "sql"]
+MODEL, URL_ENV = "credit", "OWNER_URL"
+FIRST = pd.Timestamp("2026-03-01", tz="UTC")
+OLDER = 4  # days of the baseline
+ROWS: Final = 160
+SPEC = """
+model: credit
+task: binary_classification
+owners: [team:risk]
+time: {start: 2026-03-01}
+source:
+  predictions: %s
+  actuals: %s
+columns: {prediction_id: id, event_time: at, score: score, prediction: decision, actual: defaulted,
+          actual_time: known_at, model_version: version, latency_ms: ms, dataset: dataset}
+actuals: {expected_within: 1d, closed_after: 90d}
+features:
+  age: {type: numeric, nullable: true}
+  region: {type: categorical}
+slices: [region]
+"""
+SOURCES: Mapping[str, str] = {
+    "files": "{path: 'landing/%s/*.parquet', settle: 0s}",
+    "delta": "{delta: owned/%s, in_place: true}",
+    "sql": "{sql: %s, url_env: OWNER_URL, in_place: true, "
+    "cursor: {column: changed_at, kind: time}}",
+}
+_TIME = pa.timestamp("us", "UTC")
+
+
+def draw_predictions(rng: np.random.Generator, day: pd.Timestamp, n: int = ROWS) -> pd.DataFrame:
+    """Draw a day's predictions, and what they turned out to be."""
+    score = rng.beta(2, 4, n)
+    age = rng.normal(40, 9, n)
+    age[rng.random(n) < 0.05] = np.nan
+    return pd.DataFrame(
+        {
+            "id": [f"{day:%d}-{i}" for i in range(n)],
+            "at": day + pd.to_timedelta(rng.integers(0, 86_399, n), unit="s"),
+            "score": score, "decision": (score > 0.5).astype(int),
+            "version": np.where(rng.random(n) < 0.5, "a", "b"), "ms": rng.gamma(2, 20, n),
+            "dataset": "production" if day >= FIRST else "validation",
+            "age": age, "region": rng.choice(["north", "south", "west"], n),
+            "truth": (rng.random(n) < score).astype(int),
+        }
+    )  # fmt: skip
+
+
+def draw_labels(of: pd.DataFrame, known_at: pd.Timestamp) -> pd.DataFrame:
+    """Return the ground truth of some predictions."""
+    return pd.DataFrame(
+        {"id": of["id"], "defaulted": of["truth"].astype("Float64"), "known_at": known_at,
+         "dataset": of["dataset"]}
+    )  # fmt: skip
+
+
+@dataclass
+class Twins:
+    """Two projects, one of files and one in place.
+
+    Attributes:
+        folder: Of both.
+        kind: Of the tables.
+        url: Of the database with the owner's tables.
+        now: What clocks show.
+    """
+
+    folder: Path
+    kind: Kind
+    url: str = ""
+    now: pd.Timestamp = FIRST
+    n_landed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("files", self.kind):
+            (self.folder / name / "models").mkdir(parents=True)
+            text = SPEC % (SOURCES[name] % "predictions", SOURCES[name] % "actuals")
+            (self.folder / name / "models" / f"{MODEL}.yaml").write_text(text)
+        self.engine = sa.create_engine(self.url) if self.url else None
+
+    @property
+    def owned(self) -> Path:
+        """The project whose rows stay where they are."""
+        return self.folder / self.kind
+
+    def write(self, stream: str, frame: pd.DataFrame, *, may_land: bool = True) -> None:
+        """Let rows come: as a file, and into the owner's table."""
+        rows = frame.drop(columns="truth", errors="ignore")
+        table = pa.Table.from_pandas(rows, preserve_index=False)
+        for name in ("at", "known_at"):
+            if name in table.column_names:
+                place = table.schema.get_field_index(name)
+                table = table.set_column(place, name, table[name].cast(_TIME))
+        if may_land:
+            self.n_landed += 1
+            path = self.folder / "files" / "landing" / stream / f"{self.n_landed:03}.parquet"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pq.write_table(table, path)
+        if self.engine is not None:
+            rows.assign(changed_at=self.now).to_sql(
+                stream, self.engine, if_exists="append", index=False
+            )
+            return
+        write_deltalake(self.owned / "owned" / stream, table, mode="append")
+        self.date_commit(stream)
+
+    def delta(self, stream: str) -> DeltaTable:
+        """The owner's Delta table."""
+        return DeltaTable(self.owned / "owned" / stream)
+
+    def date_commit(self, stream: str) -> None:
+        """Let the newest commit be of the moment that clocks show, not of the test's."""
+        version = self.delta(stream).version()
+        entry = self.owned / "owned" / stream / "_delta_log" / f"{version:020d}.json"
+        millis = int(self.now.timestamp() * 1000)
+        text = re.sub(r'"modificationTime":\d+', f'"modificationTime":{millis}', entry.read_text())
+        entry.write_text(text)
+
+    def ask(self, *command: str) -> str:
+        """Run a command on the project whose rows stay where they are; return what it prints."""
+        asked = ["--project", str(self.owned), "--now", self.now.isoformat(), *command]
+        result = CliRunner().invoke(cli, asked, env={URL_ENV: self.url})
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    def look(self) -> None:
+        """Run both."""
+        both = [
+            CliRunner().invoke(
+                cli, ["--project", str(self.folder / name), "--now", self.now.isoformat(), "run"],
+                env={URL_ENV: self.url},
+            )
+            for name in ("files", self.kind)
+        ]  # fmt: skip
+        for result in both:
+            if result.exception and not isinstance(result.exception, SystemExit):
+                raise result.exception
+
+    def project(self, name: str) -> Project:
+        """One of the two, as of the last look."""
+        environ = {URL_ENV: self.url} if self.url else {}
+        moment = self.now.to_pydatetime()
+        return project_from_environment(self.folder / name, environ=environ, now=lambda: moment)
+
+    def find_differences(self) -> list[str]:
+        """Return what the two say differently: metrics to 1e-9, verdicts and their sentences."""
+        files, owned = self.project("files"), self.project(self.kind)
+        try:
+            return [
+                *_compare_metrics(
+                    *(metric_log.newest(p.store.state, MODEL) for p in (files, owned))
+                ),
+                *_compare_verdicts(files, owned),
+            ]
+        finally:
+            files.store.close()
+            owned.store.close()
+
+
+_KEYS = ["window_start", "dataset", "model_version", "slice_key", "slice_value", "column_name",
+         "metric"]  # fmt: skip
+
+
+def _compare_metrics(files: pd.DataFrame, owned: pd.DataFrame) -> list[str]:
+    both = files.merge(owned, on=_KEYS, how="outer", suffixes=("", "_owned"), indicator=True)
+    alone = both["_merge"] != "both"
+    values = both["value"].to_numpy(float), both["value_owned"].to_numpy(float)
+    differ = alone | ~np.isclose(*values, rtol=1e-9, atol=1e-9, equal_nan=True)
+    assert len(files) > 50
+    return [str(row) for row in both[differ][[*_KEYS, "value", "value_owned"]].to_numpy().tolist()]
+
+
+def _compare_verdicts(files: Project, owned: Project) -> list[str]:
+    keys = ["monitor", "slice_key", "slice_value", "window_start"]
+    start = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
+    found = []
+    for project in (files, owned):
+        rows = monitor_results.newest(
+            project.store.state, MODEL, start, start + dt.timedelta(days=9999), None
+        )
+        said = rows[[*keys, "status", "reason", "message"]].astype(str)
+        # Of files it is told what was sent with each, and in place what is there.
+        mine = said[~said["monitor"].isin(["schema/duplicate_rate", "schema/conflict_rate"])]
+        found.append({tuple(row[:4]): tuple(row[4:]) for row in mine.to_numpy().tolist()})
+    assert found[0]
+    return [
+        json.dumps([*key, found[0].get(key), found[1].get(key)])
+        for key in sorted({*found[0], *found[1]})
+        if found[0].get(key) != found[1].get(key)
+    ]

@@ -1,0 +1,324 @@
+"""Rows that stay in tables of their owner are judged as the same rows from files are."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.ingest import IngestReport
+from mlmon_dagster.spec import ModelSpec, load_model, parse_model
+from mlmon_dagster.store.state import manifest
+from mlmon_dagster.store.upkeep.integrity import examine_store
+from mlmon_dagster.warehouse.look import look_at_tables
+from tests.warehouse.owned_world import (
+    FIRST,
+    OLDER,
+    ROWS,
+    SPEC,
+    Kind,
+    Twins,
+    draw_labels,
+    draw_predictions,
+)
+
+DAY = pd.Timedelta(days=1)
+Make = Callable[[Kind], Twins]
+
+
+@pytest.fixture
+def make(tmp_path: Path, request: pytest.FixtureRequest) -> Make:
+    """Make twins; of a database on PostgreSQL."""
+
+    def made(kind: Kind) -> Twins:
+        url = request.getfixturevalue("pg_url") if kind == "sql" else ""
+        return Twins(tmp_path / "twins", kind, url)
+
+    return made
+
+
+def begin(twins: Twins, rng: np.random.Generator) -> list[pd.DataFrame]:
+    """Let the baseline come, labelled."""
+    days = [draw_predictions(rng, FIRST - n * DAY) for n in range(OLDER, 0, -1)]
+    twins.now = FIRST + pd.Timedelta(hours=1)
+    for frame in days:
+        twins.write("predictions", frame)
+        twins.write("actuals", draw_labels(frame, frame["at"].max() + DAY))
+    return days
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["delta", "sql"])
+def test_a_history_of_late_corrected_repeated_and_bad_rows_is_told_alike(
+    make: Make, kind: Kind
+) -> None:
+    twins, rng = make(kind), np.random.default_rng(3)
+    begin(twins, rng)
+    lived: list[pd.DataFrame] = []
+    for n in range(5):
+        day = FIRST + n * DAY
+        frame = draw_predictions(rng, day)
+        lived.append(frame)
+        twins.now = day + DAY + pd.Timedelta(hours=1)
+        bad = frame.head(3).assign(id=[f"bad{n}-{i}" for i in range(3)], score=[1.5, -1.0, 2.0])
+        twins.write("predictions", pd.concat([frame, frame.tail(5), bad]))
+        if n >= 2:  # two days late
+            twins.write("actuals", draw_labels(lived[n - 2], twins.now - pd.Timedelta(hours=2)))
+        if n == 3:  # the first day's truth was another one, and some of it is taken back
+            wrong = lived[0].head(40).assign(truth=1 - lived[0]["truth"].head(40))
+            twins.write("actuals", draw_labels(wrong, twins.now))
+            gone = draw_labels(lived[1].head(4), twins.now).assign(defaulted=pd.NA)
+            twins.write("actuals", gone.astype({"defaulted": "Float64"}))
+        if n == 4:  # late rows of a day that was computed
+            late = draw_predictions(rng, FIRST + 2 * DAY, 20)
+            twins.write("predictions", late.assign(id=[f"late{i}" for i in range(20)]))
+        twins.look()
+
+    assert twins.find_differences() == []
+    store = twins.project(twins.kind).store
+    assert not (twins.owned / ".mlmon" / "store" / "event_log").exists()
+    spec = load_model(twins.owned / "models" / "credit.yaml")
+    counts = store.query(f"SELECT COUNT(*) AS n FROM {store.inference_records(spec).from_sql()}")
+    assert counts["n"][0].as_py() == (OLDER + 5) * ROWS + 20
+    assert list(examine_store(store)) == []
+    store.close()
+    erased = twins.ask("erase", "credit", "--prediction-id", "03-5", "--yes", "--recompute")
+    assert "1  inference records" in erased
+    assert "1  windows with such rows" in erased
+    read = ("store", "head", "credit", "--columns", "prediction_id", "--limit", "9999")
+    rows = twins.ask(*read, "--format", "csv").split()
+    assert "03-6" in rows
+    assert "03-5" not in rows
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("seed", range(8))
+def test_drawn_histories_are_told_alike(make: Make, seed: int) -> None:
+    """Lags, corrections, withdrawals, repeats, late rows, compaction and days without a look."""
+    twins, rng = make("sql" if seed % 2 else "delta"), np.random.default_rng([9, seed])
+    begin(twins, rng)
+    lived: list[pd.DataFrame] = []
+    lag = int(rng.integers(1, 3))
+    for n in range(6):
+        day = FIRST + n * DAY
+        frame = draw_predictions(rng, day, int(rng.integers(110, 220)))
+        lived.append(frame)
+        twins.now = day + DAY + pd.Timedelta(hours=1)
+        twins.write("predictions", pd.concat([frame, frame.sample(int(rng.integers(0, 9)))]))
+        if n >= lag:
+            known = lived[n - lag].sample(frac=rng.uniform(0.8, 1.0), random_state=seed)
+            twins.write("actuals", draw_labels(known, twins.now - pd.Timedelta(hours=2)))
+        for old in lived[: max(n - lag, 0)]:
+            if rng.random() < 0.3:
+                some = old.sample(int(rng.integers(1, 40)), random_state=n)
+                labels = draw_labels(some.assign(truth=1 - some["truth"]), twins.now)
+                if rng.random() < 0.3:
+                    labels = labels.assign(defaulted=pd.NA).astype({"defaulted": "Float64"})
+                twins.write("actuals", labels)
+            if rng.random() < 0.2:
+                late = draw_predictions(rng, old["at"].min().normalize(), 15)
+                twins.write("predictions", late.assign(id=[f"late{n}-{i}" for i in range(15)]))
+        if twins.kind == "delta" and rng.random() < 0.3:
+            twins.delta("predictions").optimize.compact()
+            twins.date_commit("predictions")
+        if n in (0, 5) or rng.random() < 0.8:
+            twins.look()
+    assert twins.find_differences() == []
+
+
+@dataclass
+class Owned:
+    """A model in place, of which only looks are made.
+
+    Attributes:
+        twins: Its tables.
+        lived: Predictions of the days that came.
+    """
+
+    twins: Twins
+    lived: list[pd.DataFrame]
+
+    def look(self) -> IngestReport:
+        """Look at the tables an hour later."""
+        self.twins.now += pd.Timedelta(hours=1)
+        project = self.twins.project(self.twins.kind)
+        try:
+            return look_at_tables(project.owner_of(self.spec), wait_seconds=1)
+        finally:
+            project.store.close()
+
+    @property
+    def spec(self) -> ModelSpec:
+        """As declared now."""
+        return load_model(self.twins.owned / "models" / "credit.yaml")
+
+    def touched(self) -> list[str]:
+        """The days that a look finds changed."""
+        return [window.key for window in self.look().windows]
+
+
+@pytest.fixture(params=["delta", "sql"])
+def owned(make: Make, request: pytest.FixtureRequest) -> Owned:
+    """Three days, labelled and looked at."""
+    return _three_days(make(request.param))
+
+
+def test_a_look_when_nothing_changed_finds_nothing(owned: Owned) -> None:
+    report = owned.look()
+    assert (report.files, report.windows) == ((), [])
+
+
+def test_a_correction_of_some_labels_touches_exactly_their_days(owned: Owned) -> None:
+    wrong = owned.lived[1].head(30).assign(truth=1)
+    owned.twins.write("actuals", draw_labels(wrong, owned.twins.now), may_land=False)
+    assert owned.touched() == ["2026-03-02"]
+    assert owned.touched() == []
+
+
+def test_late_rows_and_labels_of_other_days_are_found_by_one_look(owned: Owned) -> None:
+    rng = np.random.default_rng(5)
+    late = draw_predictions(rng, FIRST, 5).assign(id=[f"late{i}" for i in range(5)])
+    owned.twins.write("predictions", late, may_land=False)
+    labels = draw_labels(owned.lived[2].head(2), owned.twins.now)
+    owned.twins.write("actuals", labels, may_land=False)
+    assert owned.touched() == ["2026-03-01", "2026-03-03"]
+
+
+def test_a_look_that_is_killed_was_never_made(
+    owned: Owned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = draw_labels(owned.lived[2].head(2), owned.twins.now)
+    owned.twins.write("actuals", labels, may_land=False)
+
+    def stop(step: str) -> None:
+        if step == "look.found":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("mlmon_dagster.warehouse.look.reached", stop)
+        with pytest.raises(KeyboardInterrupt):
+            owned.look()
+    assert owned.touched() == ["2026-03-03"]
+
+
+def test_rows_ahead_of_the_clock_are_taken_up_when_their_time_comes(owned: Owned) -> None:
+    rng = np.random.default_rng(6)
+    ahead = draw_predictions(rng, FIRST + 9 * DAY, 10)
+    owned.twins.write("predictions", ahead, may_land=False)
+    assert owned.touched() == []
+    owned.twins.now = FIRST + 10 * DAY
+    assert "2026-03-10" in owned.touched()
+    assert owned.touched() == []
+
+
+def test_rows_without_a_time_or_an_id_are_counted_as_refused(owned: Owned) -> None:
+    rng = np.random.default_rng(7)
+    rows = draw_predictions(rng, FIRST, 5).assign(id=[f"x{i}" for i in range(5)])
+    rows["at"] = [pd.NaT, pd.NaT, *rows["at"][2:]]
+    owned.twins.write("predictions", rows, may_land=False)
+    labels = draw_labels(owned.lived[0].head(3), owned.twins.now).assign(id=[None, "a", "b"])
+    owned.twins.write("actuals", labels, may_land=False)
+    found = owned.look()
+    assert [file.n_bad for file in found.files] == [2, 1]
+    assert "2 rows have no at, so they are of no window" in found.files[0].warnings[-1]
+    project = owned.twins.project(owned.twins.kind)
+    refused = manifest.load_refused_rows(project.store.state, "credit", is_unplaced=True)
+    project.store.close()
+    assert sorted(refused["stream"]) == ["actuals", "predictions", "predictions"]
+
+
+def test_what_the_owner_arranges_anew_touches_no_day_and_what_changes_does(make: Make) -> None:
+    owned = _three_days(make("delta"))
+    twins = owned.twins
+    twins.delta("predictions").optimize.compact()
+    twins.delta("actuals").optimize.compact()
+    assert owned.touched() == []
+    twins.delta("predictions").update({"age": "age + 1"}, predicate="id = '01-3'")
+    assert owned.touched() == ["2026-03-01"]
+    twins.delta("predictions").delete("id = '03-7'")
+    twins.delta("actuals").delete("id = '02-7'")
+    assert owned.touched() == ["2026-03-02", "2026-03-03"]
+
+
+def test_versions_that_are_gone_mean_that_all_days_are_computed_again(make: Make) -> None:
+    owned = _three_days(make("delta"))
+    twins = owned.twins
+    twins.delta("predictions").update({"age": "age + 1"}, predicate="id = '01-3'")
+    twins.delta("predictions").vacuum(0, dry_run=False, enforce_retention_duration=False)
+    report = owned.look()
+    assert len(report.windows) == 3
+    assert "files of version" in " ".join(report.files[0].warnings)
+    assert owned.touched() == []
+
+
+def _three_days(twins: Twins) -> Owned:
+    rng = np.random.default_rng(4)
+    twins.now = FIRST + 4 * DAY
+    owned = Owned(twins, [draw_predictions(rng, FIRST + n * DAY) for n in range(3)])
+    for frame in owned.lived:
+        twins.write("predictions", frame, may_land=False)
+        twins.write("actuals", draw_labels(frame, twins.now), may_land=False)
+    assert owned.touched() == ["2026-03-01", "2026-03-02", "2026-03-03"]
+    return owned
+
+
+def test_a_model_of_files_that_becomes_one_in_place_is_read_from_its_tables(make: Make) -> None:
+    twins, rng = make("delta"), np.random.default_rng(8)
+    days = begin(twins, rng)
+    frame = draw_predictions(rng, FIRST)
+    twins.write("predictions", frame)
+    twins.now = FIRST + DAY + pd.Timedelta(hours=1)
+    twins.look()
+    files = twins.folder / "files"
+    shutil.copytree(twins.owned / "owned", files / "owned")
+    shutil.copy(twins.owned / "models" / "credit.yaml", files / "models" / "credit.yaml")
+    project = twins.project("files")
+    spec = load_model(files / "models" / "credit.yaml")
+    found = look_at_tables(project.owner_of(spec), wait_seconds=1)
+    project.store.close()
+    assert len(found.windows) == len(days) + 1
+    twins.look()
+    assert twins.find_differences() == []
+
+
+def test_a_table_that_is_not_there_or_has_no_times_is_said_in_words(make: Make) -> None:
+    owned = _three_days(make("delta"))
+    path = owned.twins.owned / "models" / "credit.yaml"
+    text = path.read_text()
+    path.write_text(text.replace("event_time: at", "event_time: region"))
+    [failed] = owned.look().files
+    assert failed.status == "failed"
+    assert "'region' is string; in place windows are found by a column of times" in failed.message
+    path.write_text(text.replace("owned/predictions", "owned/scores"))
+    [failed] = owned.look().files
+    assert "does not exist" in failed.message
+
+
+@pytest.mark.parametrize(
+    ("predictions", "actuals", "said"),
+    [
+        ("{delta: p, in_place: true}", "{delta: a}", "for both streams or for none"),
+        ("{delta: p, in_place: true}", "{path: a/*.csv}", "for both streams or for none"),
+        (
+            "{delta: p, in_place: true}",
+            "{sql: a, url_env: X, cursor: {column: c, kind: time}, in_place: true}",
+            "both streams in one database, or both in Delta tables",
+        ),
+        (
+            "{sql: p, url_env: X, cursor: {column: c, kind: time}, in_place: true}",
+            "{sql: a, url_env: Y, cursor: {column: c, kind: time}, in_place: true}",
+            "needs one database; write X",
+        ),
+    ],
+)
+def test_sources_that_no_one_look_can_see_are_refused(
+    predictions: str, actuals: str, said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        parse_model(SPEC % (predictions, actuals))
