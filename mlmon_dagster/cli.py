@@ -365,7 +365,6 @@ def ingest(project: Project, models: tuple[str, ...], replay: str | None, retry:
     they are read.
     """
     from mlmon_dagster.ingest import ingest_new, readers, render_report, replay_file
-    from mlmon_dagster.warehouse.look import look_at_tables
 
     if replay is not None and len(models) != 1:
         raise ConfigError("--replay needs the one MODEL whose file it is.")
@@ -374,8 +373,10 @@ def ingest(project: Project, models: tuple[str, ...], replay: str | None, retry:
         replay_file(project.store, specs[0], replay, now=project.now())
     with show_work() as show:
         for spec in specs:
-            if spec.source.is_in_place:
-                report = look_at_tables(project.owner_of(spec))
+            if spec.source.predictions.in_place:
+                from mlmon_dagster.warehouse.look import look_at_tables
+
+                report = look_at_tables(project.find_owner(spec))
             else:
                 report = ingest_new(
                     project.store, spec, project.folder, readers(project.variables),

@@ -306,11 +306,11 @@ class Project:
                 "are user and password right?"
             ) from error
 
-    def owner_of(self, spec: ModelSpec) -> Owner:
+    def find_owner(self, spec: ModelSpec) -> Owner:
         """Return the tables that the rows of a model stay in."""
-        return self._own(self.store, spec)
+        return self._make_owner(self.store, spec)
 
-    def _own(self, store: Store, spec: ModelSpec) -> Owner:
+    def _make_owner(self, store: Store, spec: ModelSpec) -> Owner:
         from mlmon_dagster.ingest.sources.polling import Surroundings
         from mlmon_dagster.warehouse.owner import Owner
 
@@ -320,7 +320,7 @@ class Project:
     def _open_in_place(self, store: Store, spec: ModelSpec) -> RecordsLog:
         from mlmon_dagster.warehouse.log import InPlaceLog
 
-        return InPlaceLog(self._own(store, spec))
+        return InPlaceLog(self._make_owner(store, spec))
 
     @cached_property
     def tables(self) -> Tables:

@@ -89,7 +89,7 @@ def judge(evidence: Evidence) -> list[MonitorResult]:
     rows: list[MonitorResult] = []
     importance = _importance(evidence)
     for window in evidence.windows:
-        known = _known_of(evidence, window)
+        known = _prepare_known(evidence, window)
         methods = _columns(evidence, window)
         methods = dict(sorted(methods.items(), key=lambda item: -importance.get(item[0], 0.0)))
         found = [
@@ -151,7 +151,7 @@ class _Known(NamedTuple):
     moved: Callable[[str], Sequence[str]]
 
 
-def _known_of(evidence: Evidence, window: Window) -> _Known:
+def _prepare_known(evidence: Evidence, window: Window) -> _Known:
     return _Known(_carried(evidence, window), cache(partial(_moved, evidence, window)))
 
 
@@ -203,7 +203,7 @@ def _judged(
 ) -> MonitorResult:
     evidence, window, column = case.evidence, case.window, case.column
     monitor, features = evidence.spec.monitors.drift, evidence.spec.features
-    vectors = evidence.spec.vectors_of(column)
+    vectors = evidence.spec.find_vectors(column)
     above = monitor.above + _of_whole(evidence, window, column, row)
     beyond, chance = _beyond_chance(row), finite(row["by_chance"])
     large, real = abs(beyond) > above, adjusted <= monitor.q or novel > 0 or off_heap > 0
@@ -388,7 +388,7 @@ def _novel(evidence: Evidence, window: Window, found: MetricSample, adjusted: fl
     most = finite(usual["value"]) if usual else None
     share = float(found["value"])
     p = found["p_value"] if share >= _MOST else adjusted
-    times = 1 if evidence.spec.vectors_of(found["column_name"]) else 2
+    times = 1 if evidence.spec.find_vectors(found["column_name"]) else 2
     is_news = p <= evidence.spec.monitors.drift.q and share >= _LEAST
     return share if most is not None and is_news and share > times * most else 0.0
 

@@ -422,6 +422,11 @@ def _unpack(path: Path, place: str, max_bytes: int, kind: str) -> Path:
     return plain
 
 
+def join_chunks(values: pa.ChunkedArray) -> pa.Array:
+    """Return a column in one piece; it is copied only if it is in several."""
+    return values.combine_chunks() if values.num_chunks != 1 else values.chunk(0)
+
+
 def in_parts(tables: Iterable[pa.Table], rows_at_once: int) -> Iterator[tuple[int, pa.Table]]:
     """Put tables together, and cut them, into parts of so many rows; with the row each begins at.
 

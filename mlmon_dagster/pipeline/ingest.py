@@ -29,12 +29,13 @@ def ingest(
 
     Of a model whose rows stay where they are, look which windows have other rows.
     """
-    from mlmon_dagster.ingest import ingest_new, readers
-    from mlmon_dagster.warehouse.look import look_at_tables
+    if work.spec.source.predictions.in_place:
+        from mlmon_dagster.warehouse.look import look_at_tables
 
-    if work.spec.source.is_in_place:
-        report = look_at_tables(work.project.owner_of(work.spec), wait_seconds)
+        report = look_at_tables(work.project.find_owner(work.spec), wait_seconds)
     else:
+        from mlmon_dagster.ingest import ingest_new, readers
+
         report = ingest_new(
             work.project.store,
             work.spec,

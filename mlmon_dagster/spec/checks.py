@@ -199,7 +199,7 @@ def _source(spec: Declaration) -> Found:
     if spec.source.actuals is not None and spec.columns.actual is None:
         yield ("columns",), "source.actuals needs columns.actual, the ground truth's name"
     yield from place_below(("source",), in_place_problems(spec.source))
-    if spec.source.is_in_place and spec.spans is not None:
+    if spec.source.predictions.in_place and spec.spans is not None:
         yield ("spans",), "spans need rows of files; leave out in_place"
     closed, expected = spec.actuals.closed_after, spec.actuals.expected_within
     if closed is not None and expected is not None and closed < expected:

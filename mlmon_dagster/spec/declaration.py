@@ -687,8 +687,8 @@ class Declaration(Declared):
         """What says of each row whether it is unlike the baseline's -> the embedding it is of."""
         return {name_derived(name, NOVELTY): name for name in self.embeddings}
 
-    def vectors_of(self, column: str) -> str | None:
-        """The embedding that a column of `novelty_columns` is of, None of any other column."""
+    def find_vectors(self, column: str) -> str | None:
+        """Return the embedding that one of `novelty_columns` is of; None of any other column."""
         feature = self.features.get(column)
         if not isinstance(feature, DerivedFeature) or feature.described.name != NOVELTY:
             return None

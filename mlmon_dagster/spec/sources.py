@@ -58,6 +58,7 @@ Sign = Annotated[str, BeforeValidator(_sign)]
 class FileSource(Declared):
     """Landing files of one stream: a glob under the project folder."""
 
+    in_place: ClassVar[bool] = False
     path: str
     asset: AssetName | None = None
     format: FileFormat = "auto"
@@ -229,6 +230,7 @@ class KafkaSource(PolledSource):
     """A topic of Kafka, one JSON object a message."""
 
     kind = "kafka"
+    in_place: ClassVar[bool] = False
     kafka: str
     config_env: str
     group: str = "mlmon"
@@ -253,11 +255,6 @@ class KafkaSource(PolledSource):
     def format(self) -> FileFormat:
         """How the copies of its messages are kept."""
         return "jsonl"
-
-
-def is_in_place(source: Source | None) -> bool:
-    """Say whether the rows of a source stay where they are."""
-    return isinstance(source, SqlSource | DeltaSource) and source.in_place
 
 
 def _check_distinct(key: str, names: tuple[str, ...]) -> None:
@@ -300,11 +297,6 @@ class Sources(Declared):
         """Return the source of a stream; None for ground truth that never comes."""
         return self.predictions if stream == "predictions" else self.actuals
 
-    @property
-    def is_in_place(self) -> bool:
-        """Whether rows stay in the tables that they are in, and no log of them is kept."""
-        return is_in_place(self.predictions)
-
     def assets(self) -> dict[Stream, str]:
         """Return the keys of the Dagster assets that write the streams, of those that name one."""
         sources = zip(STREAMS, (self.predictions, self.actuals), strict=True)
@@ -314,10 +306,10 @@ class Sources(Declared):
 def in_place_problems(sources: Sources) -> Found:
     """Yield why the rows of a model cannot stay in the tables that they are in."""
     events, truth = sources.predictions, sources.actuals
-    if truth is None or not (is_in_place(events) or is_in_place(truth)):
+    if truth is None or not (events.in_place or truth.in_place):
         return
-    if is_in_place(events) != is_in_place(truth):
-        stream = "actuals" if is_in_place(events) else "predictions"
+    if events.in_place != truth.in_place:
+        stream = "actuals" if events.in_place else "predictions"
         yield (stream,), "in_place is for both streams or for none: one look sees both"
     elif isinstance(events, SqlSource) != isinstance(truth, SqlSource):
         yield ("actuals",), "in_place needs both streams in one database, or both in Delta tables"

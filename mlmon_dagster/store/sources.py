@@ -93,12 +93,14 @@ class SourceTable:
         selected: The wanted columns; PostgreSQL's times as text, since Python has no year 0.
         is_number: Whether the cursor's column holds numbers.
         ids: The columns that identify a row, where they exist.
+        kinds: The type of each column by name, also of those that are not wanted.
     """
 
     clause: sa.TableClause
     selected: tuple[Expression, ...]
     is_number: bool = False
     ids: tuple[Expression, ...] = ()
+    kinds: Mapping[str, object] = field(default_factory=dict)
 
 
 def find_table(
@@ -152,7 +154,8 @@ def find_table(
     )  # fmt: skip
     selected = tuple(_selected(conn, clause.c[n], found[n]) for n in names)
     is_number = isinstance(found.get(column), sa.Integer | sa.Numeric)
-    return SourceTable(clause, selected, is_number, tuple(clause.c[n] for n in ids if n in names))
+    identified = tuple(clause.c[n] for n in ids if n in names)
+    return SourceTable(clause, selected, is_number, identified, found)
 
 
 def stream_rows(conn: sa.Connection, query: Query) -> Iterator[Sequence[Any]]:

@@ -13,7 +13,6 @@ from sqlalchemy.engine import URL
 
 from mlmon_dagster.errors import ConfigError, StoreError
 from mlmon_dagster.spec.model import ModelSpec
-from mlmon_dagster.spec.sources import DeltaSource, SqlSource
 from mlmon_dagster.store import clocks
 from mlmon_dagster.store.places.location import Location
 from mlmon_dagster.store.places.objects import place_of
@@ -99,8 +98,7 @@ class Store:
         Raises:
             ConfigError: If its rows stay where they are, and this store was opened alone.
         """
-        source = spec.source.predictions
-        if not (isinstance(source, SqlSource | DeltaSource) and source.in_place):
+        if not spec.source.predictions.in_place:
             return self.event_log(spec)
         if self.open_in_place is None:
             raise ConfigError(

@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import sqlalchemy as sa
 
-from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.ingest.sources.polling import needed
 from mlmon_dagster.ingest.sources.sql import as_table
-from mlmon_dagster.spec.sources import PER_SECOND, SqlSource, Stream
+from mlmon_dagster.spec.sources import SqlSource, Stream
 from mlmon_dagster.store.sources import (
     RangeScan,
     SourceTable,
@@ -30,7 +29,6 @@ from mlmon_dagster.store.sources import (
 from mlmon_dagster.store.tables.part_files import EVERY_ID, Bucket
 from mlmon_dagster.warehouse.owner import (
     ARRIVED,
-    FARTHEST,
     Changes,
     Moments,
     Owner,
@@ -48,45 +46,16 @@ Condition = sa.ColumnElement[bool]
 @contextmanager
 def open_tables(owner: Owner, _at: Mapping[Stream, Position]) -> Iterator[OwnerTables]:
     """Open the tables of a database as they are now, see `Owner.opened`."""
-    sources: dict[Stream, SqlSource] = {}
-    for stream in owner.wanted:
-        source = owner.spec.source.of(stream)
-        assert isinstance(source, SqlSource)
-        sources[stream] = source
+    sources = owner.find_sources(SqlSource)
     events = sources["predictions"]
     what = f"the URL of the database with the table {events.sql}"
     url = needed(owner.around.variables, events.url_env, what)
     with source_connection(url, events.url_env) as conn:
-        found = {
-            stream: find_table(conn, source, *_names(owner.wanted[stream]))
-            for stream, source in sources.items()
+        tables = {
+            stream: find_table(conn, sources[stream], wanted.names, wanted.required, wanted.ids)
+            for stream, wanted in owner.wanted.items()
         }
-        yield _Database(conn, sources, found, owner.wanted, _find_kind(conn, owner))
-
-
-def _names(wanted: Wanted) -> tuple[Sequence[str], Sequence[str], Sequence[str]]:
-    return wanted.names, wanted.required, wanted.ids
-
-
-def _find_kind(conn: sa.Connection, owner: Owner) -> sa.types.TypeEngine[Any]:
-    """Return the type of the time of predictions.
-
-    Raises:
-        ConfigError: If windows cannot be found by it.
-    """
-    wanted, source = owner.wanted["predictions"], owner.spec.source.predictions
-    assert isinstance(source, SqlSource)
-    schema, _, name = source.sql.rpartition(".")
-    columns = sa.inspect(conn).get_columns(name, schema or None)
-    kind = next(column["type"] for column in columns if column["name"] == wanted.time)
-    is_number = isinstance(kind, sa.Integer | sa.Numeric) and source.epoch is not None
-    if not (isinstance(kind, sa.DateTime | sa.Date) or is_number):
-        raise ConfigError(
-            f"{wanted.label}: column {wanted.time!r} is {kind}; in place windows are found by a "
-            "column of times (timestamp, date, or a number with 'epoch'). Show it as one in a "
-            "view, or leave out in_place."
-        )
-    return kind
+        yield _Database(conn, sources, tables, owner.wanted, owner.per_second)
 
 
 @dataclass(frozen=True)
@@ -97,7 +66,16 @@ class _Database:
     sources: Mapping[Stream, SqlSource]
     tables: Mapping[Stream, SourceTable]
     wanted: Mapping[Stream, Wanted]
-    kind: sa.types.TypeEngine[Any]
+    per_second: int | None
+
+    def __post_init__(self) -> None:
+        kind = self._find_kind()
+        is_number = isinstance(kind, sa.Integer | sa.Numeric) and self.per_second
+        if not isinstance(kind, sa.DateTime | sa.Date) and not is_number:
+            raise self.wanted["predictions"].refuse_time(kind, "Show it as one in a view")
+
+    def _find_kind(self) -> object:
+        return self.tables["predictions"].kinds[self.wanted["predictions"].time]
 
     def find_changes(self, stream: Stream, since: Position) -> Changes:
         """Return what changed in a table since a position; {} is before it had any rows."""
@@ -106,13 +84,12 @@ class _Database:
         chosen = self._select(stream, names)
         if source.cursor.kind == "xmin":
             snapshot = take_snapshot(self.conn, source, table, since)
-            rows = chosen.where(sa.false() if snapshot.where is None else snapshot.where)
-            found = self._read(names, rows.distinct())
+            if snapshot.where is None:
+                return Changes(snapshot.position, as_table(names, []), 0, snapshot.notice)
+            found = self._read(names, chosen.where(snapshot.where).distinct())
             lacking = [table.clause.c[name].is_(None) for name in names]
-            n = 0
-            if snapshot.where is not None:
-                counted = sa.select(sa.func.count()).select_from(table.clause)
-                n = self.conn.execute(counted.where(snapshot.where, *lacking)).scalar_one()
+            counted = sa.select(sa.func.count()).select_from(table.clause)
+            n = self.conn.execute(counted.where(snapshot.where, *lacking)).scalar_one()
             return Changes(snapshot.position, found, n, snapshot.notice)
         scan = RangeScan(self.conn, source, table, since)
         every = [str(column.key) for column in table.selected]
@@ -197,21 +174,18 @@ class _Database:
         """Return the condition that a prediction may be of some times."""
         time = self.tables["predictions"].clause.c[self.wanted["predictions"].time]
         return sa.or_(
-            *(sa.and_(time >= start, time < end) for start, end in map(self._limits, spans))
+            *(sa.and_(time >= start, time < end) for start, end in map(self._find_limits, spans))
         )
 
-    def _limits(self, span: Moments) -> tuple[object, object]:
-        epoch = self.sources["predictions"].epoch
-        if not isinstance(self.kind, sa.DateTime | sa.Date):
-            per_second = PER_SECOND[epoch] if epoch else 1
-            start, end = (int(m.timestamp() * per_second) for m in (span.start, span.end))
-            return start, end
-        has_zone = bool(getattr(self.kind, "timezone", False))
-        more = dt.timedelta() if has_zone else FARTHEST
-        limits = [m.astimezone(dt.UTC) for m in (span.start - more, span.end + more)]
-        if not has_zone:
-            limits = [moment.replace(tzinfo=None) for moment in limits]
-        return limits[0], limits[1]
+    def _find_limits(self, span: Moments) -> tuple[object, object]:
+        kind = self._find_kind()
+        if not isinstance(kind, sa.DateTime | sa.Date):
+            return span.count(self.per_second or 1)
+        if getattr(kind, "timezone", False):
+            return span.start.astimezone(dt.UTC), span.end.astimezone(dt.UTC)
+        wide = span.in_any_zone()
+        start, end = (m.astimezone(dt.UTC).replace(tzinfo=None) for m in (wide.start, wide.end))
+        return start, end
 
 
 def _join(names: Sequence[str], parts: Iterable[pa.Table]) -> pa.Table:

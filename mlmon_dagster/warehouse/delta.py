@@ -16,7 +16,7 @@ import pyarrow.fs as pafs
 from mlmon_dagster.errors import ConfigError, StoreError
 from mlmon_dagster.ingest.sources.delta import DeltaSourceTable, open_source
 from mlmon_dagster.ingest.sources.polling import Surroundings
-from mlmon_dagster.spec.sources import PER_SECOND, DeltaSource, Stream
+from mlmon_dagster.spec.sources import DeltaSource, Stream
 from mlmon_dagster.warehouse.lake import Difference, Lake, choose_files
 from mlmon_dagster.warehouse.owner import Owner, OwnerTables
 
@@ -29,17 +29,13 @@ _MOMENT = pa.timestamp("us", "UTC")
 @contextmanager
 def open_tables(owner: Owner, at: Mapping[Stream, Position]) -> Iterator[OwnerTables]:
     """Open the tables of a model, see `Owner.opened`."""
-    sources: dict[Stream, DeltaSource] = {}
-    for stream in owner.wanted:
-        source = owner.spec.source.of(stream)
-        assert isinstance(source, DeltaSource)
-        sources[stream] = source
     tables = {
-        stream: _open(source, owner.around, at.get(stream)) for stream, source in sources.items()
+        stream: _open(source, owner.around, at.get(stream))
+        for stream, source in owner.find_sources(DeltaSource).items()
     }
-    epoch = sources["predictions"].epoch
-    per_second = PER_SECOND[epoch] if epoch else None
-    yield Lake(owner.store.queries, tables, owner.wanted, per_second)
+    for stream, wanted in owner.wanted.items():
+        tables[stream].opened.check_columns(wanted.names, wanted.required)
+    yield Lake(owner.store.queries, tables, owner.wanted, owner.per_second)
 
 
 def _open(source: DeltaSource, around: Surroundings, at: Position | None) -> _DeltaLake:
@@ -47,7 +43,8 @@ def _open(source: DeltaSource, around: Surroundings, at: Position | None) -> _De
     newest = _DeltaLake(source, around, open_source(source, around))
     if not at or at["version"] == newest.opened.table.version():
         return newest
-    return newest if newest.explain_gap(at) else newest.at_version(int(at["version"]))
+    earlier = newest.find_earlier(at)
+    return newest if isinstance(earlier, str) else earlier
 
 
 @dataclass(frozen=True)
@@ -68,38 +65,30 @@ class _DeltaLake:
         """Its rows."""
         return self.opened.table.to_pyarrow_dataset()
 
-    def at_version(self, version: int) -> _DeltaLake:
-        """Return the table as it was at a version.
-
-        Raises:
-            StoreError: If its log does not reach back to it.
-        """
-        opened = open_source(self.source, self.around, version)
-        return replace(self, opened=opened)
-
-    def explain_gap(self, since: Position) -> str:
-        """Say why an earlier version cannot be read any more; empty if it can."""
-        newest = self.opened.table.version()
-        if told := self.opened.find_rewrite(since, newest):
+    def find_earlier(self, position: Position) -> _DeltaLake | str:
+        """Return the table at an earlier position; in words why that cannot be read any more."""
+        if told := self.opened.find_rewrite(position, self.opened.table.version()):
             return told
+        version = int(position["version"])
         try:
-            earlier = self.at_version(int(since["version"]))
+            opened = open_source(self.source, self.around, version)
         except (ConfigError, StoreError):
-            return f"the log of version {since['version']} is gone"
-        gone = set(_paths(earlier.dataset)) - set(_paths(self.dataset))
+            return f"the log of version {version} is gone"
+        earlier = replace(self, opened=opened)
+        gone = _list_paths(earlier.dataset) - _list_paths(self.dataset)
         there = earlier.dataset.filesystem.get_file_info(sorted(gone))
         if any(info.type == pafs.FileType.NotFound for info in there):
-            return f"files of version {since['version']} were removed (VACUUM)"
-        return ""
+            return f"files of version {version} were removed (VACUUM)"
+        return earlier
 
     def find_difference(self, since: Position) -> Difference | str:
         """Return the files that only this version or an earlier one has."""
-        if told := self.explain_gap(since):
-            return f"{told}; all windows are computed again."
-        earlier = self.at_version(int(since["version"])).dataset
-        before, now = set(_paths(earlier)), set(_paths(self.dataset))
+        earlier = self.find_earlier(since)
+        if isinstance(earlier, str):
+            return f"{earlier}; all windows are computed again."
+        before, now = _list_paths(earlier.dataset), _list_paths(self.dataset)
         return Difference(
-            choose_files(self.dataset, now - before), choose_files(earlier, before - now)
+            choose_files(self.dataset, now - before), choose_files(earlier.dataset, before - now)
         )
 
     def list_arrivals(self) -> pa.Table:
@@ -110,5 +99,5 @@ class _DeltaLake:
         return pa.table({"file": actions["path"].cast(pa.string()), "moment": moments})
 
 
-def _paths(dataset: pads.FileSystemDataset) -> list[str]:
-    return [fragment.path for fragment in dataset.get_fragments()]
+def _list_paths(dataset: pads.FileSystemDataset) -> set[str]:
+    return {fragment.path for fragment in dataset.get_fragments()}

@@ -16,13 +16,11 @@ from typing import TYPE_CHECKING, Protocol
 import pyarrow as pa
 import pyarrow.dataset as pads
 
-from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.spec.names import did_you_mean
 from mlmon_dagster.spec.sources import Stream
 from mlmon_dagster.store.state.sql import quote_identifier
 from mlmon_dagster.store.tables.engine import QueryEngine
 from mlmon_dagster.store.tables.part_files import EVERY_ID, Bucket
-from mlmon_dagster.warehouse.owner import ARRIVED, FARTHEST, Changes, Moments, Wanted
+from mlmon_dagster.warehouse.owner import ARRIVED, Changes, Moments, Wanted
 
 if TYPE_CHECKING:
     from mlmon_dagster.store.sources import Position
@@ -73,28 +71,20 @@ class Lake:
     queries: QueryEngine
     tables: Mapping[Stream, LakeTable]
     wanted: Mapping[Stream, Wanted]
-    epoch: int | None
+    per_second: int | None
 
     def __post_init__(self) -> None:
-        for stream, wanted in self.wanted.items():
-            _check_columns(self.tables[stream].dataset.schema, wanted)
-        kind = self._kind_of_time()
+        kind = self._find_kind()
+        is_time = pa.types.is_timestamp(kind) or pa.types.is_date(kind)
         is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
-        if not (
-            pa.types.is_timestamp(kind) or pa.types.is_date(kind) or (is_number and self.epoch)
-        ):
-            wanted = self.wanted["predictions"]
-            raise ConfigError(
-                f"{wanted.label}: column {wanted.time!r} is {kind}; in place windows are found by "
-                "a column of times (timestamp, date, or a number with 'epoch'). Write it as one, "
-                "or leave out in_place."
-            )
+        if not is_time and not (is_number and self.per_second):
+            raise self.wanted["predictions"].refuse_time(kind, "Write it as one")
 
     def find_changes(self, stream: Stream, since: Position) -> Changes:
         """Return what changed in a table since a position; {} is before it had any rows."""
         table, wanted = self.tables[stream], self.wanted[stream]
         now = table.position
-        asked = self._asked(wanted)
+        asked = self._list_asked(wanted)
         nothing = table.dataset.schema.empty_table().select([name for name, _ in asked])
         if since == now:
             return Changes(now, nothing)
@@ -128,16 +118,16 @@ class Lake:
         sql = f"SELECT COUNT(*) AS n FROM came WHERE {where}"
         return int(self.queries.query(sql, {"came": came})["n"][0].as_py())
 
-    def _asked(self, wanted: Wanted) -> list[tuple[str, str]]:
+    def _list_asked(self, wanted: Wanted) -> list[tuple[str, str]]:
         """Return the columns that tell which windows rows touch, and how they are read."""
         if wanted.stream == "actuals":
             return [(name, quote_identifier(name)) for name in wanted.ids]
         time = quote_identifier(wanted.time)
-        if not pa.types.is_temporal(self._kind_of_time()):
+        if not pa.types.is_temporal(self._find_kind()):
             return [(wanted.time, time)]
         return [(wanted.time, f"time_bucket({_QUARTER}, {time})")]
 
-    def _kind_of_time(self) -> pa.DataType:
+    def _find_kind(self) -> pa.DataType:
         dataset, wanted = self.tables["predictions"].dataset, self.wanted["predictions"]
         return dataset.schema.field(wanted.time).type
 
@@ -145,14 +135,15 @@ class Lake:
         """Return the distinct times and datasets of predictions; by default of all of them."""
         wanted = self.wanted["predictions"]
         dataset = self.tables["predictions"].dataset
-        chosen = [f"{sql} AS {quote_identifier(name)}" for name, sql in self._asked(wanted)]
+        chosen = [f"{sql} AS {quote_identifier(name)}" for name, sql in self._list_asked(wanted)]
         if wanted.dataset in dataset.schema.names:
             chosen.append(quote_identifier(wanted.dataset))
         tables: dict[str, object] = {"predictions": dataset}
         where = ""
         if ids is not None:
             tables["ids"] = ids
-            where = f"WHERE {_row(wanted.ids)} IN (SELECT {_row(ids.column_names)} FROM ids)"
+            asked = f"SELECT {_spell_ids(ids.column_names)} FROM ids"
+            where = f"WHERE {_spell_ids(wanted.ids)} IN ({asked})"
         sql = f"SELECT DISTINCT {', '.join(chosen)} FROM predictions {where}"
         return self.queries.query(sql, tables)
 
@@ -166,12 +157,12 @@ class Lake:
         dataset = self.tables["predictions"].dataset
         names = [name for name in wanted.names if name in dataset.schema.names]
         within = self._within(spans)
-        where = "TRUE" if bucket == EVERY_ID else bucket.sql(_row(wanted.ids))
+        where = "TRUE" if bucket == EVERY_ID else bucket.sql(_spell_ids(wanted.ids))
         mine = self.queries.query(
             f"SELECT * FROM found WHERE {where}", {"found": _scan(dataset, names, within)}
         )
         others = self._within([span.with_neighbours() for span in spans]) & ~within
-        is_mine = f"{_row(wanted.ids)} IN (SELECT {_row(wanted.ids)} FROM mine)"
+        is_mine = f"{_spell_ids(wanted.ids)} IN (SELECT {_spell_ids(wanted.ids)} FROM mine)"
         ids = mine.select(wanted.ids)
         # Nearly always there are none, which the ids alone say.
         found = {"found": _scan(dataset, wanted.ids, others), "mine": ids}
@@ -189,21 +180,28 @@ class Lake:
         names = [n for n in wanted.names if n in table.dataset.schema.names]
         chosen = ", ".join(f"a.{quote_identifier(name)}" for name in names)
         reader = _scan(table.dataset, [*names, _FILE])
+        asked = f"SELECT {_spell_ids(ids.column_names)} FROM ids"
         return self.queries.query(
             f"""SELECT {chosen}, f.moment AS {quote_identifier(ARRIVED)}
             FROM actuals AS a LEFT JOIN files AS f ON f.file = a.{quote_identifier(_FILE)}
-            WHERE {_row(wanted.ids, "a.")} IN (SELECT {_row(ids.column_names)} FROM ids)""",
+            WHERE {_spell_ids(wanted.ids, "a.")} IN ({asked})""",
             {"actuals": reader, "files": table.list_arrivals(), "ids": ids},
         )
 
     def _within(self, spans: Sequence[Moments]) -> pads.Expression:
         """Return the condition that a prediction may be of some times; files go by it, too."""
-        kind, time = self._kind_of_time(), pads.field(self.wanted["predictions"].time)
-        found = []
-        for span in spans:
-            start, end = (_limit(kind, moment, self.epoch) for moment in _widen(kind, span))
-            found.append((time >= start) & (time < end))
-        return reduce(or_, found)
+        time = pads.field(self.wanted["predictions"].time)
+        limits = map(self._find_limits, spans)
+        return reduce(or_, ((time >= start) & (time < end) for start, end in limits))
+
+    def _find_limits(self, span: Moments) -> tuple[pa.Scalar, pa.Scalar]:
+        kind = self._find_kind()
+        if not pa.types.is_temporal(kind):
+            start, end = span.count(self.per_second or 1)
+            return pa.scalar(start), pa.scalar(end)
+        if getattr(kind, "tz", None) is None:
+            span = span.in_any_zone()
+        return _spell_time(kind, span.start), _spell_time(kind, span.end)
 
 
 def _scan(
@@ -217,34 +215,14 @@ def _scan(
     return scanner.to_reader()
 
 
-def _widen(kind: pa.DataType, span: Moments) -> tuple[dt.datetime, dt.datetime]:
-    """Return the times of a column that may be of a span: what has no zone is of any."""
-    has_zone = not pa.types.is_temporal(kind) or getattr(kind, "tz", None) is not None
-    more = dt.timedelta() if has_zone else FARTHEST
-    return span.start - more, span.end + more
-
-
-def _limit(kind: pa.DataType, moment: dt.datetime, epoch: int | None) -> pa.Scalar:
+def _spell_time(kind: pa.DataType, moment: dt.datetime) -> pa.Scalar:
     utc = moment.astimezone(dt.UTC)
     if pa.types.is_date(kind):
         return pa.scalar(utc.date(), kind)
-    if pa.types.is_temporal(kind):
-        has_zone = getattr(kind, "tz", None) is not None
-        return pa.scalar(utc if has_zone else utc.replace(tzinfo=None), kind)
-    return pa.scalar(int(utc.timestamp() * (epoch or 1)))
+    return pa.scalar(utc if kind.tz is not None else utc.replace(tzinfo=None), kind)
 
 
-def _row(names: Sequence[str], of: str = "") -> str:
+def _spell_ids(names: Sequence[str], of: str = "") -> str:
     """Return the ids of a row as texts, since two tables may have them as other types."""
     cast = [f"CAST({of}{quote_identifier(name)} AS VARCHAR)" for name in names]
     return cast[0] if len(cast) == 1 else f"({', '.join(cast)})"
-
-
-def _check_columns(schema: pa.Schema, wanted: Wanted) -> None:
-    for name in wanted.required:
-        if name not in schema.names:
-            hint = did_you_mean(name, schema.names) or "."
-            raise ConfigError(
-                f"{wanted.label} has no column '{name}'{hint} "
-                f"Present: {', '.join(sorted(schema.names)[:40])}."
-            )

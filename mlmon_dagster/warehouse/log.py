@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +24,14 @@ from mlmon_dagster.ingest.commit import Kind, classify, letter_rows
 from mlmon_dagster.ingest.declared_columns import columns_of
 from mlmon_dagster.ingest.formats.parse import Parsed, typed_columns
 from mlmon_dagster.ingest.landing import Staged
-from mlmon_dagster.ingest.raw import RawFile, check_renamed, rows_of, with_derived_id, with_nulls
+from mlmon_dagster.ingest.raw import (
+    RawFile,
+    check_renamed,
+    join_chunks,
+    rows_of,
+    with_derived_id,
+    with_nulls,
+)
 from mlmon_dagster.ingest.report import FileReport
 from mlmon_dagster.ingest.rows.canonical import Draft, draft_rows, moments_of, place
 from mlmon_dagster.ingest.rows.judge import (
@@ -85,8 +92,8 @@ class InPlaceLog:
         draft = draft_raw(found, spec, "predictions", self.owner.wanted["predictions"].label,
                           self.owner.now())  # fmt: skip
         is_mine = pc.equal(draft.columns["dataset"], dataset)
-        times = draft.columns["event_time"].filter(is_mine).drop_null()
-        return [window.start for window in place(spec.time, moments_of(times)).windows]
+        times = draft.columns["event_time"].filter(is_mine)
+        return [window.start for window in list_windows(spec, times)]
 
 
 @dataclass(frozen=True)
@@ -104,17 +111,13 @@ class PinnedRows:
     arrivals: dict[str, list[pa.Table]] = field(default_factory=dict)
     rows_at_once = ROWS_AT_ONCE
 
-    @cached_property
-    def _is_divided(self) -> bool:
-        """Whether ids of the owner tell in which bucket a row is."""
-        return not self.owner.spec.columns.id_parts
-
     def count_rows(self, dates: set[str]) -> dict[str, int]:
         """Return the number of predictions of each window date, about."""
         with self.owner.opened(self.at) as tables:
-            counts = {date: tables.count_predictions(self._moments(date)) for date in sorted(dates)}
-        most = None if self._is_divided else ROWS_AT_ONCE
-        return {date: n if most is None else min(n, most) for date, n in counts.items()}
+            found = {date: tables.count_predictions(self._bound(date)) for date in sorted(dates)}
+        if self.owner.spec.columns.id_parts:  # no id of the owner says which bucket a row is in
+            return {date: min(n, ROWS_AT_ONCE) for date, n in found.items()}
+        return found
 
     def moved_sql(self) -> None:
         """Return nothing: rows of an id on other dates are read together with a date's own."""
@@ -137,7 +140,7 @@ class PinnedRows:
     def tables(self, group: Group) -> dict[str, pa.Table]:
         """Read and judge the rows of some dates, note what is refused, and return the good ones."""
         spec, owner = self.owner.spec, self.owner
-        spans = [self._moments(date) for date in sorted(group.dates)]
+        spans = [self._bound(date) for date in sorted(group.dates)]
         with owner.opened(self.at) as tables:
             raw = {"predictions": tables.read_predictions(spans, group.bucket)}
             if "actuals" in owner.wanted:
@@ -169,7 +172,7 @@ class PinnedRows:
             if actuals is not None and known is not None and held < _MOST_HELD:
                 self.arrivals[date] = [*known, actuals.select(["prediction_id", "ingested_at"])]
 
-    def _moments(self, date: str) -> Moments:
+    def _bound(self, date: str) -> Moments:
         """Return the times of the windows that start on a local date."""
         time = self.owner.spec.time
         start = start_of_date(time, date)
@@ -210,15 +213,11 @@ def _type_rows(raw: pa.Table, spec: ModelSpec, stream: Stream, label: str, first
     assert source is not None
     staged = Staged(stream, label, None, "", 0, 0)
     wanted = columns_of(spec, stream)
-    columns = {name: _one_chunk(raw.column(name)) for name in raw.column_names}
+    columns = {name: join_chunks(raw.column(name)) for name in raw.column_names}
     file = RawFile(columns, raw.num_rows, tuple(raw.column_names), rows_of, first=first)
     check_renamed(label, file, wanted)
     named = with_derived_id(with_nulls(file, source.null_tokens), wanted, spec)
     return replace(typed_columns(staged, named, wanted, spec, source), first=first)
-
-
-def _one_chunk(values: pa.ChunkedArray) -> pa.Array:
-    return values.combine_chunks() if values.num_chunks != 1 else values.chunk(0)
 
 
 def _judge(owner: Owner, stream: Stream, raw: pa.Table) -> _Read:
@@ -275,11 +274,11 @@ class _Notes:
                     manifest.refuse_rows(conn, letter_rows(conn, spec, report, letters, now))
                     manifest.update_file(
                         conn, *key, **counted, status="done", finished_at=now,
-                        schema_report=json.dumps(self._tell(read), allow_nan=False),
+                        schema_report=json.dumps(
+                            {**report_parts(read.parts), "warnings": [], "n_unmatched": 0},
+                            allow_nan=False,
+                        ),
                     )  # fmt: skip
-
-    def _tell(self, read: _Read) -> dict[str, Any]:
-        return {**report_parts(read.parts), "warnings": [], "n_unmatched": 0}
 
     def _by_date(self, stream: Stream, read: _Read) -> Iterator[tuple[FileReport, list[Letter]]]:
         dates = self._dates(stream, read)

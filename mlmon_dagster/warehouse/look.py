@@ -10,7 +10,6 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -30,7 +29,15 @@ from mlmon_dagster.store.state import manifest, window_state
 from mlmon_dagster.store.state.model_history import check_declared, remember_declared
 from mlmon_dagster.store.state.writing import reached, writer_lock
 from mlmon_dagster.warehouse.log import draft_raw, list_windows, make_entry
-from mlmon_dagster.warehouse.owner import AHEAD, Changes, Owner, OwnerTables, list_streams
+from mlmon_dagster.warehouse.owner import (
+    AHEAD,
+    Changes,
+    Owner,
+    OwnerTables,
+    list_streams,
+    load_noted,
+    split_ahead,
+)
 
 
 def look_at_tables(owner: Owner, wait_seconds: float = 600) -> IngestReport:
@@ -91,14 +98,14 @@ def _find(owner: Owner, tables: OwnerTables) -> _Found:
     found = _Found()
     touched: dict[Stream, set[Window]] = {}
     for stream in list_streams(spec):
-        noted = dict(sources.load_cursor(engine, spec.model, stream).position)
-        ahead = noted.get(AHEAD)
-        before = {key: value for key, value in noted.items() if key != AHEAD}
+        noted = load_noted(engine, spec, stream)
+        before, ahead = split_ahead(noted)
         changes = tables.find_changes(stream, before)
         times = _read_times(owner, _read_changed(tables, stream, changes))
         windows = {*list_windows(spec, times), *_list_due(spec, ahead, now)}
         later = {window.start for window in windows if window.start > now}
-        later |= {moment for moment in _parse(ahead) if moment > now}
+        if ahead is not None and ahead > now:
+            later.add(ahead)
         position = dict(changes.position) | ({AHEAD: min(later).isoformat()} if later else {})
         touched[stream] = {window for window in windows if window.start <= now}
         found.is_new |= position != noted
@@ -128,17 +135,11 @@ def _read_times(owner: Owner, times: pa.Table) -> pa.Array:
     return draft.columns["event_time"]
 
 
-def _parse(ahead: str | None) -> Iterator[dt.datetime]:
-    if ahead is not None:
-        yield dt.datetime.fromisoformat(ahead)
-
-
-def _list_due(spec: ModelSpec, ahead: str | None, now: dt.datetime) -> Iterator[Window]:
+def _list_due(spec: ModelSpec, ahead: dt.datetime | None, now: dt.datetime) -> list[Window]:
     """Return the windows of rows that lay ahead of an earlier look, and do no longer."""
-    for start in _parse(ahead):
-        if start <= now:
-            first = window_containing(spec.time, start).start
-            yield from windows_between(spec.time, first, now)
+    if ahead is None or ahead > now:
+        return []
+    return windows_between(spec.time, window_containing(spec.time, ahead).start, now)
 
 
 def _report(owner: Owner, stream: Stream, changes: Changes, n_windows: int) -> FileReport:

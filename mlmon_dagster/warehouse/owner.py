@@ -8,15 +8,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 import pyarrow as pa
 import sqlalchemy as sa
 
+from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.ingest.declared_columns import columns_of
 from mlmon_dagster.ingest.sources.polling import Surroundings, id_names, wanted_names
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.spec.sources import STREAMS, Stream
+from mlmon_dagster.spec.sources import PER_SECOND, STREAMS, DeltaSource, SqlSource, Stream
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.sources import Position, load_cursor
 from mlmon_dagster.store.tables.part_files import Bucket
@@ -27,6 +28,7 @@ COMES_AGAIN: Final = dt.timedelta(days=31)  # an id, at most; else all of a tabl
 # A time without a zone is of some zone, at most so far from UTC.
 FARTHEST: Final = dt.timedelta(hours=15)
 _ROOMS: Final = {"DeltaSource": "delta", "SqlSource": "database"}
+S = TypeVar("S", DeltaSource, SqlSource)
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,14 @@ class Moments:
     def with_neighbours(self) -> Moments:
         """Return them with the times in which their ids may come again."""
         return Moments(self.start - COMES_AGAIN, self.end + COMES_AGAIN)
+
+    def in_any_zone(self) -> Moments:
+        """Return them with all that they may be by clocks of a zone that nobody names."""
+        return Moments(self.start - FARTHEST, self.end + FARTHEST)
+
+    def count(self, per_second: int) -> tuple[int, int]:
+        """Return them as numbers since 1970."""
+        return int(self.start.timestamp() * per_second), int(self.end.timestamp() * per_second)
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,13 @@ class Wanted:
     ids: tuple[str, ...]
     time: str
     dataset: str
+
+    def refuse_time(self, kind: object, cure: str) -> ConfigError:
+        """Return the error of a time of predictions by which no windows can be found."""
+        return ConfigError(
+            f"{self.label}: column {self.time!r} is {kind}; in place windows are found by a column "
+            f"of times (timestamp, date, or a number with 'epoch'). {cure}, or leave out in_place."
+        )
 
 
 @dataclass(frozen=True)
@@ -128,6 +145,21 @@ class Owner:
         """The columns of each stream."""
         return {stream: want_columns(self.spec, stream) for stream in list_streams(self.spec)}
 
+    def find_sources(self, kind: type[S]) -> dict[Stream, S]:
+        """Return the source of each stream; all of them are of one kind, as specs are checked."""
+        found: dict[Stream, S] = {}
+        for stream in self.wanted:
+            source = self.spec.source.of(stream)
+            assert isinstance(source, kind)
+            found[stream] = source
+        return found
+
+    @property
+    def per_second(self) -> int | None:
+        """What a second is in a time of predictions that is a number; None where none is."""
+        epoch = self.spec.source.predictions.epoch
+        return PER_SECOND[epoch] if epoch else None
+
     @contextmanager
     def opened(self, at: Mapping[Stream, Position] | None = None) -> Iterator[OwnerTables]:
         """Open the tables.
@@ -164,10 +196,16 @@ def want_columns(spec: ModelSpec, stream: Stream) -> Wanted:
 
 def load_positions(engine: sa.Engine, spec: ModelSpec) -> dict[Stream, Position]:
     """Return where the tables of a model stood at the last look; empty before the first."""
-    found: dict[Stream, Position] = {}
-    for stream in list_streams(spec):
-        position = dict(load_cursor(engine, spec.model, stream).position)
-        position.pop(AHEAD, None)
-        if position:
-            found[stream] = position
-    return found
+    found = {s: split_ahead(load_noted(engine, spec, s))[0] for s in list_streams(spec)}
+    return {stream: position for stream, position in found.items() if position}
+
+
+def load_noted(engine: sa.Engine, spec: ModelSpec, stream: Stream) -> Position:
+    """Return what the last look noted of a table; {} before the first."""
+    return load_cursor(engine, spec.model, stream).position
+
+
+def split_ahead(noted: Position) -> tuple[Position, dt.datetime | None]:
+    """Return a table's position, and from when on rows were there that lay ahead of the look."""
+    position = {key: value for key, value in noted.items() if key != AHEAD}
+    return position, dt.datetime.fromisoformat(noted[AHEAD]) if AHEAD in noted else None

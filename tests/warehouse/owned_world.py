@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import sqlalchemy as sa
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from deltalake import DeltaTable, write_deltalake
 
 from mlmon_dagster.cli import cli
@@ -142,21 +142,18 @@ class Twins:
 
     def ask(self, *command: str) -> str:
         """Run a command on the project whose rows stay where they are; return what it prints."""
-        asked = ["--project", str(self.owned), "--now", self.now.isoformat(), *command]
-        result = CliRunner().invoke(cli, asked, env={URL_ENV: self.url})
+        result = self._invoke(self.kind, *command)
         assert result.exit_code == 0, result.output
         return result.output
 
+    def _invoke(self, name: str, *command: str) -> Result:
+        asked = ["--project", str(self.folder / name), "--now", self.now.isoformat(), *command]
+        return CliRunner().invoke(cli, asked, env={URL_ENV: self.url})
+
     def look(self) -> None:
         """Run both."""
-        both = [
-            CliRunner().invoke(
-                cli, ["--project", str(self.folder / name), "--now", self.now.isoformat(), "run"],
-                env={URL_ENV: self.url},
-            )
-            for name in ("files", self.kind)
-        ]  # fmt: skip
-        for result in both:
+        for name in ("files", self.kind):
+            result = self._invoke(name, "run")
             if result.exception and not isinstance(result.exception, SystemExit):
                 raise result.exception
 

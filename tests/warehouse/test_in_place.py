@@ -149,7 +149,7 @@ class Owned:
         self.twins.now += pd.Timedelta(hours=1)
         project = self.twins.project(self.twins.kind)
         try:
-            return look_at_tables(project.owner_of(self.spec), wait_seconds=1)
+            return look_at_tables(project.find_owner(self.spec), wait_seconds=1)
         finally:
             project.store.close()
 
@@ -280,7 +280,7 @@ def test_a_model_of_files_that_becomes_one_in_place_is_read_from_its_tables(make
     shutil.copy(twins.owned / "models" / "credit.yaml", files / "models" / "credit.yaml")
     project = twins.project("files")
     spec = load_model(files / "models" / "credit.yaml")
-    found = look_at_tables(project.owner_of(spec), wait_seconds=1)
+    found = look_at_tables(project.find_owner(spec), wait_seconds=1)
     project.store.close()
     assert len(found.windows) == len(days) + 1
     twins.look()

@@ -17,6 +17,7 @@ from mlmon_dagster.ingest.raw import (
     check_header,
     check_size,
     in_parts,
+    join_chunks,
     refused,
     rows_of,
 )
@@ -50,7 +51,7 @@ def read_parquet(
                 n_part, chunked = part.num_rows, part.select(columns).columns
                 del part
                 # Each column is let go once it is copied into one piece: never all of them twice.
-                arrays = {name: _one_chunk(chunked.pop(0)) for name in columns}
+                arrays = {name: join_chunks(chunked.pop(0)) for name in columns}
                 yield RawFile(arrays, n_part, present, rows_of, first=first)
     except (pa.ArrowException, OSError, ValueError) as error:
         found = f"damaged Parquet ({_first_line(error)}); expected a readable Parquet file."
@@ -85,10 +86,6 @@ def _check_magic(path: Path, place: str) -> None:
         raise refused(
             place, "truncated", "the Parquet footer is missing; expected PAR1 at the end."
         )
-
-
-def _one_chunk(values: pa.ChunkedArray) -> pa.Array:
-    return values.combine_chunks() if values.num_chunks != 1 else values.chunk(0)
 
 
 def _first_line(error: BaseException) -> str:

@@ -132,7 +132,11 @@ def search_tables(store: Store, spec: ModelSpec, ids: Erased) -> Search:
     predictions = Purge(log["predictions"], ids, mine)
     hits = {"predictions": search_table(store, predictions)}
     gone = read_rows(store, predictions, hits["predictions"])
-    trace = find_trace(spec, _read_records(store, spec, ids, mine) or gone)
+    of_records = Purge(store.inference_records(spec).folder, ids, mine)
+    traced = gone
+    if spec.source.predictions.in_place:  # no log has them
+        traced = read_rows(store, of_records, search_table(store, of_records))
+    trace = find_trace(spec, traced)
     # Ground truth and moves that name no dataset stay as long as another dataset has the id.
     ids = Erased(ids.salt, _add_everywhere(store, ids.hashes, hits["predictions"]))
     purges = {
@@ -152,15 +156,6 @@ def search_tables(store: Store, spec: ModelSpec, ids: Erased) -> Search:
     # Rows that were refused at first have a longer name, see `Staged.log_id`.
     landed = frozenset(sha.split(".")[0] for sha in shas)
     return Search(purges, hits, trace, rare, landed)
-
-
-def _read_records(store: Store, spec: ModelSpec, ids: Erased, mine: str) -> pa.Table | None:
-    """Read the records of some ids, where rows are in no log; None if there are none."""
-    if not spec.source.is_in_place:
-        return None
-    purge = Purge(store.inference_records(spec).folder, ids, mine)
-    found = read_rows(store, purge, search_table(store, purge))
-    return found if found.num_rows else None
 
 
 def _purge_traces(store: Store, spec: ModelSpec, ids: Erased, trace: Trace) -> Purge | None:

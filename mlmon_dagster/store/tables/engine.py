@@ -87,7 +87,7 @@ class QueryEngine:
         # One for each query: an unfinished result would own the connection.
         cursor = self.open_cursor()
         try:
-            with _failures_told():
+            with _raise_store_errors():
                 for name, table in (tables or {}).items():
                     cursor.register(name, table)
                 yield cursor
@@ -141,7 +141,7 @@ def _read_batches(cursor: Any, sql: str, rows: int) -> Iterator[pa.Table]:
 
 
 @contextmanager
-def _failures_told() -> Iterator[None]:
+def _raise_store_errors() -> Iterator[None]:
     """Raise what fails of the database or of Arrow, also while rows come, as a `StoreError`."""
     import duckdb
 
@@ -183,15 +183,15 @@ class HeldRows:
     def __init__(self, queries: QueryEngine, sql: str) -> None:
         self.threads = queries.threads
         self._cursor = queries.open_cursor()
-        with _failures_told():
+        with _raise_store_errors():
             self._cursor.execute(f"CREATE TEMP TABLE {HELD} AS {sql}")
 
     def query(self, sql: str, /) -> pa.Table:
         """Run one statement and return its rows."""
-        with _failures_told():
+        with _raise_store_errors():
             return self._cursor.sql(sql).to_arrow_table()
 
     def batches(self, sql: str, rows: int, /) -> Iterator[pa.Table]:
         """Run one statement and yield its rows, at most so many at a time."""
-        with _failures_told():
+        with _raise_store_errors():
             yield from _read_batches(self._cursor, sql, rows)
