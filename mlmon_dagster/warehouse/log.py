@@ -12,7 +12,6 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -281,10 +280,10 @@ class _Notes:
                     )  # fmt: skip
 
     def _by_date(self, stream: Stream, read: _Read) -> Iterator[tuple[FileReport, list[Letter]]]:
-        dates = self._dates(stream, read)
+        dates = self._find_dates(stream, read)
         kinds = classify(read.rows, read.rows[:0], stream)
         offset = self.group.bucket.first * MAX_LETTERS  # rows of other buckets have other numbers
-        windows = self._windows_of_letters(stream, read)
+        windows = self._find_windows(stream, read)
         for date in sorted(self.group.dates):
             mine = Counter(kinds[dates == date].tolist())
             letters = [
@@ -304,31 +303,31 @@ class _Notes:
                 letters,
             )  # fmt: skip
 
-    @cached_property
-    def _date_of_id(self) -> dict[str, str]:
-        rows = self.read["predictions"].rows
-        ids, dates = rows["prediction_id"].to_pylist(), rows["window_date"].to_pylist()
-        return dict(zip(ids, dates, strict=True))
-
-    def _dates(self, stream: Stream, read: _Read) -> NDArray[np.object_]:
+    def _find_dates(self, stream: Stream, read: _Read) -> NDArray[np.object_]:
         """Return the window date of each good row; of ground truth that of its prediction."""
-        dates = self.read["predictions"].rows["window_date"]
-        if stream == "actuals":
-            ids = self.read["predictions"].rows["prediction_id"].combine_chunks()
-            dates = dates.take(pc.index_in(read.rows["prediction_id"], ids))
+        if stream == "predictions":
+            dates = read.rows["window_date"]
+        else:
+            dates = self._look_up("window_date", read.rows["prediction_id"])
         found: NDArray[np.object_] = dates.to_numpy()
         return found
 
-    def _windows_of_letters(self, stream: Stream, read: _Read) -> list[Window | None]:
+    def _find_windows(self, stream: Stream, read: _Read) -> list[Window | None]:
+        """Return the window of each letter; of ground truth that of its prediction."""
+        starts = [letter["window_start"] for letter in read.letters]
+        if stream == "actuals":
+            ids = pa.array([letter["prediction_id"] for letter in read.letters], pa.string())
+            starts = self._look_up("window_start", pa.chunked_array([ids])).to_pylist()
         time = self.owner.spec.time
-        found: list[Window | None] = []
-        for letter in read.letters:
-            start = letter["window_start"]
-            if stream == "actuals":
-                date = self._date_of_id.get(letter["prediction_id"] or "")
-                start = start_of_date(time, date) if date else None
-            found.append(None if start is None else window_containing(time, start))
-        return found
+        return [None if start is None else window_containing(time, start) for start in starts]
+
+    def _look_up(self, column: str, ids: pa.ChunkedArray) -> pa.ChunkedArray:
+        """Return a column of the predictions of some ids; null where there is none.
+
+        Those of the dates themselves stand before those of the same ids elsewhere.
+        """
+        rows = self.read["predictions"].rows
+        return rows[column].take(pc.index_in(ids, rows["prediction_id"].combine_chunks()))
 
 
 def _renumber(letter: Letter, offset: int, window: Window) -> Letter:

@@ -268,6 +268,28 @@ def _three_days(twins: Twins) -> Owned:
     return owned
 
 
+def test_ground_truth_that_is_refused_counts_in_the_window_of_its_prediction(make: Make) -> None:
+    """Of hours, and of an id that has a row on another day as well."""
+    twins, rng = make("delta"), np.random.default_rng(10)
+    path = twins.owned / "models" / "credit.yaml"
+    path.write_text(path.read_text().replace("2026-03-01}", "2026-03-01, granularity: hour}"))
+    twins.now = FIRST + 3 * DAY
+    frame = draw_predictions(rng, FIRST + DAY, 60)
+    frame["at"] = FIRST + DAY + pd.Timedelta(hours=14, minutes=5)
+    again = frame.head(1).assign(at=FIRST + 2 * DAY + pd.Timedelta(hours=3))
+    twins.write("predictions", pd.concat([frame, again]), may_land=False)
+    labels = draw_labels(frame, twins.now - DAY)
+    labels.loc[:2, "defaulted"] = 7
+    twins.write("actuals", labels, may_land=False)
+    project = twins.project(twins.kind)
+    spec = load_model(path)
+    windows = look_at_tables(project.find_owner(spec), wait_seconds=1).windows
+    project.store.inference_records(spec).rebuild([w for w in windows if w.key < "2026-03-03"])
+    refused = manifest.count_refused(project.store.state, "credit")
+    project.store.close()
+    assert refused == {frame["at"][0].floor("h").to_pydatetime(): {"bad_actual:actual": 3}}
+
+
 def test_a_model_of_files_that_becomes_one_in_place_is_read_from_its_tables(make: Make) -> None:
     twins, rng = make("delta"), np.random.default_rng(8)
     days = begin(twins, rng)
