@@ -157,6 +157,7 @@ def check_source(spec, stream, source, around):
         "spec/sources.py": {
             "class KafkaSource(PolledSource):\n": (
                 'class EchoSource(PolledSource):\n    """One event."""\n\n    kind = "echo"\n'
+                "    in_place: ClassVar[bool] = False\n"
                 '    echo: str\n\n    @property\n    def label(self):\n        """A name."""\n'
                 '        return "echo"\n\n    @property\n    def format(self):\n'
                 '        """JSON Lines."""\n        return "jsonl"\n\n\n'
