@@ -454,15 +454,27 @@ def dev(project: Project, port: int, host: str) -> None:
     start_dagster(project, host, port)
 
 
-@cli.command(epilog=examples("mlmon doctor --deep"))
+@cli.command(epilog=examples("mlmon doctor --deep", "mlmon doctor --engine spark"))
 @click.option("--deep", is_flag=True, help="Also read every table's log and open every live file.")
+@click.option(
+    "--engine",
+    is_flag=False,
+    flag_value="",
+    metavar="[ENGINE]",
+    help="Instead, have every worker of an engine do a small part, and list the workers: local, "
+    "ray, spark or an address; without one, those that models and MLMON_ENGINE name.",
+)
 @prints_table
 @click.pass_obj
-def doctor(project: Project, deep: bool) -> AnyAnswer:
+def doctor(project: Project, deep: bool, engine: str | None) -> AnyAnswer:
     """Say what is wrong with the installation and the store, and how to repair it."""
     from mlmon_dagster.commands.doctor import examine, render_findings
     from mlmon_dagster.tables.table import Answer, Table
 
+    if engine is not None:
+        from mlmon_dagster.commands.workers import answer_of_workers
+
+        return answer_of_workers(project, models_of(project).specs, engine)
     findings = examine(project, is_deep=deep)
     is_fine = all(finding.is_fine for finding in findings)
     text = render_findings(findings)

@@ -13,8 +13,8 @@ stands before the models' names in the keys of Dagster's assets),
 ``MLMON_ENVIRONMENT`` (part of an alert's identity; sensors of another than ``production`` wait to
 be started), ``MLMON_TICK_SECONDS`` (how often the sensors
 look; 30), ``MLMON_MEMORY``, ``MLMON_THREADS`` and ``MLMON_SPILL`` (what queries may take of this
-machine, and the folder for what does not fit), ``MLMON_ENGINE`` (where work on a million rows or
-more is done), ``MLMON_NOW``, and the
+machine, and the folder for what does not fit), ``MLMON_ENGINE`` (where work on many rows is done),
+``MLMON_NOW``, and the
 variables that webhooks of the specs name.
 """
 
@@ -213,7 +213,7 @@ class Project:
         tick_seconds: Least time between two looks of a sensor.
         key_prefix: What stands before a model's name in the keys of its assets; None for nothing.
         limits: What queries may take of this machine, memory, threads and folder, as far as named.
-        engine: Where work on a million rows or more is done, see `engines.engine_for`.
+        engine: Where work on many rows is done, see `engines.chosen.engine_for`.
         variables: Looks up the variables of receivers, and those that specs name, such as URLs of
             source databases.
     """

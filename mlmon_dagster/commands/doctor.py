@@ -16,6 +16,7 @@ from mlmon_dagster.commands.options import models_of, told_of_strays
 from mlmon_dagster.commands.outside import sentence
 from mlmon_dagster.errors import MlmonError
 from mlmon_dagster.project import Project
+from mlmon_dagster.spec.names import counted
 
 if TYPE_CHECKING:
     from mlmon_dagster.spec import ModelSpec
@@ -127,21 +128,28 @@ def _ask(subject: str, look: Callable[P, object], *args: P.args, **kw: P.kwargs)
 
 
 def _engines(project: Project) -> list[Finding]:
-    """Have the workers of every engine that is named look at the store."""
-    from mlmon_dagster.engines.chosen import name_engines, try_engine
+    """Have the workers of every engine that is named do a small part."""
+    from mlmon_dagster.engines.chosen import name_engines
 
-    cure = "docs/scale.md says what workers need; less than a million rows stay in the run."
+    cure = "docs/scale.md says what workers need; mlmon doctor --engine lists every one."
     try:
         names = name_engines(project, list(_declared(project)))
     except MlmonError as error:
         return [Finding("engine", False, str(error), cure)]
-    findings = []
-    for name in names:
-        try:
-            findings.append(Finding("engine", True, try_engine(project, name)))
-        except Exception as error:  # of clients that are not ours, too
-            findings.append(Finding("engine", False, sentence(error) or str(error), cure))
-    return findings
+    return [_engine(project, name, cure) for name in names]
+
+
+def _engine(project: Project, name: str, cure: str) -> Finding:
+    from mlmon_dagster.engines.trying import try_workers
+
+    try:
+        tried = try_workers(project, name)
+    except Exception as error:  # of clients that are not ours, too
+        return Finding("engine", False, sentence(error) or str(error), cure)
+    hosts = ", ".join(sorted({one.reply.host for one in tried}))
+    fine = f"{name}: {counted(len(tried), 'worker')} on {hosts}, and all see the store"
+    problems = list(dict.fromkeys(one.problem for one in tried if one.problem))
+    return _judge("engine", problems, fine, cure)
 
 
 def _registries(project: Project) -> list[Finding]:

@@ -5,23 +5,17 @@ An address is in ``MLMON_ENGINE`` and never in a spec, since it may hold a token
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterable
-from functools import cache, partial
+from functools import cache
 from importlib import import_module
 from types import ModuleType
-from typing import Final
-
-import pyarrow as pa
+from typing import NamedTuple
 
 from mlmon_dagster.engines.engine import Engine, Local
-from mlmon_dagster.errors import ConfigError, EngineError
-from mlmon_dagster.project import Project, Tables
+from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.project import Project
 from mlmon_dagster.spec.declaration import ENGINES
 from mlmon_dagster.spec.model import ModelSpec
-
-SMALL: Final = 1_000_000  # rows; less is done here before a worker has begun
-_TRIED: Final = 2  # parts, so that a second worker is seen where there is one
 
 
 def engine_for(project: Project, spec: ModelSpec, n_rows: int) -> Engine:
@@ -30,16 +24,17 @@ def engine_for(project: Project, spec: ModelSpec, n_rows: int) -> Engine:
     Args:
         project: Whose environment may name an engine.
         spec: The model; `compute.engine` counts first.
-        n_rows: In all parts together; work on less than a million stays in this process.
+        n_rows: In all parts together; work on fewer than `compute.at_least` stays in this process,
+            where it is done before a worker has begun.
 
     Raises:
         ConfigError: If the environment names an engine that does not exist.
     """
-    kind, address = _read(project.engine)
-    wanted = spec.compute.engine or kind
-    if wanted == "local" or n_rows < SMALL:
+    named = _read_variable(project)
+    wanted = spec.compute.engine or named.kind
+    if wanted == "local" or n_rows < spec.compute.at_least:
         return Local()
-    return _cluster(wanted, address if wanted == kind else None)
+    return _cluster(wanted, named.address if wanted == named.kind else None)
 
 
 def name_engines(project: Project, specs: Iterable[ModelSpec]) -> list[str]:
@@ -48,51 +43,58 @@ def name_engines(project: Project, specs: Iterable[ModelSpec]) -> list[str]:
     Raises:
         ConfigError: If the environment names an engine that does not exist.
     """
-    named = {_read(project.engine)[0], *(spec.compute.engine or "local" for spec in specs)}
+    named = {_read_variable(project).kind, *(spec.compute.engine or "local" for spec in specs)}
     return sorted(named - {"local"})
 
 
-def try_engine(project: Project, name: str) -> str:
-    """Have an engine's workers look at the store, and return what they saw, in words.
+class Named(NamedTuple):
+    """An engine as somebody names it: its kind, and its address if it has one."""
+
+    kind: str
+    address: str | None
+
+
+def find_engine(project: Project, text: str) -> Engine:
+    """Return the engine that a person names, at the address of the environment if without one.
 
     Args:
-        project: Whose store and environment.
-        name: ``local``, or another of `ENGINES`.
+        project: Whose environment.
+        text: As `read_engine` takes it.
 
     Raises:
-        EngineError: If it cannot be reached, or its workers cannot do the work of this process.
+        ConfigError: If there is no such engine.
     """
-    kind, address = _read(project.engine)
-    engine = Local() if name == "local" else _cluster(name, address if name == kind else None)
-    here = len(project.tables().root.tables())
-    found = pa.concat_tables(engine.map(partial(_look, project.tables), range(_TRIED)))
-    hosts = sorted(set(found["host"].to_pylist()))
-    if set(found["n_tables"].to_pylist()) != {here}:
-        raise EngineError(
-            f"Workers on {', '.join(hosts)} see {min(found['n_tables'].to_pylist())} tables in the "
-            f"store, this process {here}. The store of work that is spread over machines has to be "
-            "in a bucket, or on a disk that all of them have at this path."
-        )
-    return f"{name}: workers on {', '.join(hosts)} read the store's {here} tables"
+    asked, named = read_engine(text, "--engine"), _read_variable(project)
+    if asked.kind == "local":
+        return Local()
+    address = named.address if asked.kind == named.kind else None
+    return _cluster(asked.kind, asked.address or address)
 
 
-def _look(tables: Tables, _part: int) -> pa.Table:
-    n_tables = len(tables().root.tables())
-    return pa.table({"host": [socket.gethostname()], "n_tables": [n_tables]})
+def _read_variable(project: Project) -> Named:
+    return read_engine(project.engine, "MLMON_ENGINE")
 
 
-def _read(text: str) -> tuple[str, str | None]:
-    """Return the kind of an engine and its address, if it has one."""
+def read_engine(text: str, where: str) -> Named:
+    """Return which engine a text names.
+
+    Args:
+        text: One of `ENGINES`, or an address.
+        where: Who says so, for the error; the text itself may hold a token.
+
+    Raises:
+        ConfigError: If there is no such engine.
+    """
     if text in ENGINES:
-        return text, None
+        return Named(text, None)
     kinds = [kind for kind in ENGINES if kind != "local"]
     scheme, has_address, _ = text.partition("://")
     for kind in kinds:
         if has_address and scheme in _load(kind).ADDRESSES:
-            return kind, text
+            return Named(kind, text)
     examples = [example for kind in kinds for example in _load(kind).ADDRESSES.values()]
     raise ConfigError(
-        f"MLMON_ENGINE begins with {scheme[:20]!r}; expected {', '.join(ENGINES)}, or an address: "
+        f"{where} begins with {scheme[:20]!r}; expected {', '.join(ENGINES)}, or an address: "
         f"{', '.join(examples[:-1])} or {examples[-1]}."
     )
 

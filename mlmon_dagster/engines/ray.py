@@ -8,12 +8,14 @@ from typing import Final
 
 import pyarrow as pa
 
-from mlmon_dagster.engines.engine import P, received, run
+from mlmon_dagster.engines import worker
+from mlmon_dagster.engines.engine import P, Reply, received
 from mlmon_dagster.errors import ConfigError, EngineError
 from mlmon_dagster.project import set_for_ray
 
 ADDRESSES: Final = {"ray": "ray://host:10001"}  # an example of each scheme
 _RETRIES: Final = 3  # of a part whose worker died
+_PATIENCE: Final = 120.0  # seconds, until a node that is asked for one part has begun and ended it
 
 
 class Engine:
@@ -32,8 +34,8 @@ class Engine:
     def map(self, work: Callable[[P], pa.Table], parts: Sequence[P]) -> Iterator[pa.Table]:
         """Do some work on every part, one part a core; see `engines.engine`."""
         ray = self._connected()
-        once = ray.put(work)
-        task = ray.remote(max_retries=_RETRIES)(run)
+        once = ray.put(ray.cloudpickle.dumps(work))
+        task = ray.remote(max_retries=_RETRIES)(worker.run)
         waiting = [task.remote(once, part) for part in parts]
         while waiting:
             (done,), waiting = ray.wait(waiting, num_returns=1)
@@ -46,7 +48,23 @@ class Engine:
                     f"Ray could not work on a part: {str(error).strip()[:2000]} Every worker needs "
                     "mlmon-dagster in the version of this process, and a gigabyte of memory."
                 ) from error
-            yield received(content)
+            yield received(Reply.read(content))
+
+    def ask_workers(self, work: Callable[[int], pa.Table]) -> Sequence[Reply]:
+        """Do some work on every node that has a core for it; see `engines.engine`."""
+        ray = self._connected()
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        sent, asked = ray.cloudpickle.dumps(work), {}
+        for node in ray.nodes():
+            if node["Alive"] and node["Resources"].get("CPU", 0) >= 1:
+                there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+                task = ray.remote(scheduling_strategy=there, max_retries=0)(worker.run)
+                asked[task.remote(sent, 0)] = node["NodeManagerHostname"]
+        if not asked:
+            raise EngineError("Ray's cluster has no node with a whole core. Start one: ray start.")
+        done, _ = ray.wait([*asked], num_returns=len(asked), timeout=_PATIENCE)
+        return [_reply_of(ray, host, one if one in done else None) for one, host in asked.items()]
 
     def _connected(self) -> ModuleType:
         set_for_ray()
@@ -63,8 +81,20 @@ class Engine:
                 # The address may hold a token, and is not repeated.
                 raise EngineError(
                     f"Ray cannot be reached or started ({type(error).__name__}). Is the address in "
-                    "MLMON_ENGINE or RAY_ADDRESS right, does the cluster run, and are Ray and "
-                    "Python there those of this process? On this machine it needs 30 s of calm."
+                    "MLMON_ENGINE or RAY_ADDRESS right, does the cluster run, are Ray and Python "
+                    "there those of this process, and is its token here (RAY_AUTH_MODE=token)? On "
+                    "this machine it needs 30 s of calm."
                 ) from error
         module: ModuleType = ray
+        module.cloudpickle.register_pickle_by_value(worker)
         return module
+
+
+def _reply_of(ray: ModuleType, host: str, done: object | None) -> Reply:
+    """Read what a node sent back; of one that sent nothing, say why."""
+    if done is None:
+        return Reply(host, error=f"did not do a part within {_PATIENCE:.0f} s; is it busy?")
+    try:
+        return Reply.read(ray.get(done))
+    except ray.exceptions.RayError as error:
+        return Reply(host, error=str(error).strip()[:2000])

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.engines.chosen import engine_for
+from mlmon_dagster.engines.engine import Local
 from mlmon_dagster.spec import Window, maturity_of
 from mlmon_dagster.spec.baseline import GRAINS, LIVE, PRODUCTION
 from mlmon_dagster.store.moments import check_tables, note_commits
@@ -194,15 +195,20 @@ def _build_part(part: Part) -> dict[str, Numbers]:
     records = store.inference_records(spec)
     whole = records.from_sql(work.windows, LIVE)
     sources, n_rows = records.parts(work.windows, LIVE)
-    if spec.columns.group is not None:
+    has_groups = spec.columns.group is not None
+    if has_groups:
         # The rows of a group are counted together, and lie in any file.
         sources = [whole]
     is_personal = any(f.pii and f.type == "categorical" for f in spec.features.values())
     # The key of personal values is here, and goes nowhere else.
     key = erased_ids.personal_key(store.state, spec.model) if is_personal else ""
     rows = ProfileRows(work.project.tables, spec, binnings, key)
-    engine = engine_for(work.project, spec, 0 if is_personal else n_rows)
-    profiles = profile_in_parts(rows, sources, whole, engine.map)
+    stays = is_personal or has_groups
+    engine = Local() if stays else engine_for(work.project, spec, n_rows)
+    if engine.name == "local" and len(sources) == 1:
+        profiles = rows.profiles(sources[0])
+    else:
+        profiles = profile_in_parts(rows, sources, whole, engine.map)
     save_profiles(store, spec, profiles, work.windows)
     made_with = {
         w.start: _profile_mark(mark_of(part.states, w, "inference_store"), baseline_id)

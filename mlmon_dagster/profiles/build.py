@@ -618,8 +618,6 @@ def profile_in_parts(
         whole: All of them, of which samples are read here for what has to see one sample.
         spread: Does the work, in whatever order; by default here, one part after the other.
     """
-    if len(sources) == 1:
-        return work.profiles(sources[0])
     of_samples = sampled_features(work.spec)
     apart = {name: b for name, b in work.binnings.items() if name not in of_samples}
     found: dict[str, ColumnStatistics] = {}

@@ -164,7 +164,8 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule("", ("key_prefix",), "kept", "the keys that Dagster shows after its next reload; its "
          "history stays under the old ones, and `mlmon model rebuild-history` reports the past "
          "under the new ones"),
-    Rule("compute", ("engine",), "kept", "windows computed from now on; the numbers are the same"),
+    Rule("compute", ("engine", "at_least"), "kept",
+         "windows computed from now on; the numbers are the same"),
 )  # fmt: skip
 
 _ANOTHER_MODEL = (

@@ -582,9 +582,10 @@ ENGINES: Final[tuple[EngineName, ...]] = get_args(EngineName)
 
 
 class Compute(Declared):
-    """Where work on a million rows or more is done; by default as the environment says."""
+    """Where work on many rows is done; by default as the environment says."""
 
     engine: EngineName | None = None
+    at_least: int = Field(default=1_000_000, ge=0)
 
 
 class Declaration(Declared):

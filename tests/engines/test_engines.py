@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import pickle
+import re
 import shutil
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +15,11 @@ from typing import NamedTuple
 import pyarrow as pa
 import pytest
 
-from mlmon_dagster.engines import chosen, engine
-from mlmon_dagster.engines.chosen import engine_for, try_engine
-from mlmon_dagster.engines.engine import Local, received, run
+from mlmon_dagster.engines import chosen, worker
+from mlmon_dagster.engines.chosen import engine_for
+from mlmon_dagster.engines.engine import Local, Reply, received
+from mlmon_dagster.engines.trying import try_workers
+from mlmon_dagster.engines.worker import run
 from mlmon_dagster.errors import ConfigError, EngineError, StoreError
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.pipeline.rebuild import build_window_profiles
@@ -29,7 +33,6 @@ from mlmon_dagster.profiles import (
 from mlmon_dagster.project import Project, _on_worker, project_from_environment
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.baseline import LIVE
-from mlmon_dagster.store.tables import inference_records
 from mlmon_dagster.work import Work
 from tests.conftest import make_events, make_spec, window
 from tests.engines import needs
@@ -40,7 +43,7 @@ from tests.profiles.comparing import assert_equal
 pytestmark = pytest.mark.xdist_group("engines")
 NOW = dt.datetime(2024, 2, 1, tzinfo=dt.UTC)
 DAYS = ["2024-01-01", "2024-01-02", "2024-01-03", "2024-01-04"]
-SPEC = make_spec(slices=["region"])
+SPEC = make_spec(slices=["region"], compute={"at_least": 0})  # every file is a part
 WINDOWS = [window(SPEC, day) for day in DAYS]
 CLUSTERS = [pytest.param(name, marks=pytest.mark.proof) for name in ("ray", "spark")]
 
@@ -79,13 +82,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     store.close()
 
 
-@pytest.fixture
-def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every file is a part, and no work is too small to be done elsewhere."""
-    monkeypatch.setattr(inference_records, "ROWS_A_PART", 1)
-    monkeypatch.setattr(chosen, "SMALL", 1)
-
-
 def assert_same(found: dict[str, ColumnStatistics], world: World) -> None:
     assert found.keys() == world.whole.keys()
     for name, stats in world.whole.items():
@@ -93,9 +89,7 @@ def assert_same(found: dict[str, ColumnStatistics], world: World) -> None:
 
 
 @pytest.mark.parametrize("name", ["local", *CLUSTERS])
-def test_every_engine_stores_the_profiles_of_all_rows_at_once(
-    world: World, small_parts: None, name: str
-) -> None:
+def test_every_engine_stores_the_profiles_of_all_rows_at_once(world: World, name: str) -> None:
     needs(name)
     project = replace(world.project, engine=name)
     assert len(world.sources()) == len(DAYS)
@@ -108,7 +102,7 @@ def test_every_engine_stores_the_profiles_of_all_rows_at_once(
 
 @pytest.mark.parametrize("name", CLUSTERS)
 def test_a_part_whose_worker_is_killed_is_done_again_and_counted_once(
-    world: World, small_parts: None, name: str, tmp_path: Path
+    world: World, name: str, tmp_path: Path
 ) -> None:
     needs(name)
     sources = world.sources()
@@ -125,11 +119,58 @@ def test_a_part_whose_worker_is_killed_is_done_again_and_counted_once(
         list(cluster.map(refused, ["a", "b", "c"]))
 
 
-def test_work_on_less_than_a_million_rows_stays_in_this_process(world: World) -> None:
+@pytest.mark.parametrize(
+    ("declared", "least"), [({}, 1_000_000), ({"at_least": 500}, 500), ({"at_least": 0}, 0)]
+)
+def test_work_on_few_rows_stays_in_this_process(
+    world: World, declared: dict[str, int], least: int
+) -> None:
     project = replace(world.project, engine="ray://nowhere.invalid:1")
+    spec = make_spec(compute=declared)
 
-    assert isinstance(engine_for(project, SPEC, 999_999), Local)
-    assert engine_for(project, SPEC, 1_000_000).name == "ray"
+    assert engine_for(project, spec, least).name == "ray"
+    if least:
+        assert isinstance(engine_for(project, spec, least - 1), Local)
+
+
+class Noted:
+    """An engine of this process that notes how many parts it got."""
+
+    name = "spark"
+
+    def __init__(self) -> None:
+        self.parts: list[int] = []
+
+    def map(self, work: Callable[[str], pa.Table], parts: Sequence[str]) -> Iterator[pa.Table]:
+        self.parts.append(len(parts))
+        return map(work, parts)
+
+
+@pytest.mark.parametrize(
+    ("declared", "parts"),
+    [
+        ({"compute": {"engine": "spark", "at_least": 0}}, [4, 1]),
+        ({"compute": {"engine": "spark", "at_least": 400}}, [4]),  # a day has 300 rows
+        ({"compute": {"engine": "spark", "at_least": 1_000}}, [2]),
+        ({"compute": {"engine": "spark"}}, []),
+        ({"compute": {"engine": "local", "at_least": 0}}, []),
+    ],
+)
+def test_small_work_goes_to_an_engine_where_the_spec_says_so(
+    world: World,
+    declared: dict[str, dict[str, str | int]],
+    parts: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    noted = Noted()
+    monkeypatch.setattr(chosen, "_cluster", lambda _name, _address: noted)
+    spec = make_spec(slices=["region"], **declared)
+
+    for windows in (WINDOWS, WINDOWS[:1]):
+        build_window_profiles(Work(world.project, spec, tuple(windows), NOW, "run", False))
+
+    assert noted.parts == parts
+    assert_same(baseline_in_force(world.project.store, spec).profiles(), world)
 
 
 @pytest.mark.parametrize(
@@ -159,23 +200,26 @@ class Elsewhere:
     def __init__(self, root: Path, *, is_there: bool) -> None:
         self._root, self._is_there = root, is_there
 
-    def map(self, work: Callable[[int], pa.Table], parts: Sequence[int]) -> Iterator[pa.Table]:
+    def ask_workers(self, work: Callable[[int], pa.Table]) -> list[Reply]:
         sent = pickle.dumps(work)
         _on_worker.cache_clear()  # the process there is another one
         away = self._root.rename(self._root.with_name("away"))
         if self._is_there:
             self._root.mkdir()
         try:
-            yield from [received(run(pickle.loads(sent), part)) for part in parts]
+            return [Reply.read(run(sent, 0))]
         finally:
             shutil.rmtree(self._root, ignore_errors=True)
             away.rename(self._root)
 
 
 @pytest.mark.parametrize(
-    ("is_there", "said"), [(True, r"see 0 tables in the store, this process [1-9]"),
-                           (False, r"no folder .*store on this machine")],
-)  # fmt: skip
+    ("is_there", "said"),
+    [
+        (True, r"sees 0 tables in the store, this process [1-9]\d*, and reads 0 rows of one, this"),
+        (False, r"no folder .*store on this machine"),
+    ],
+)
 def test_workers_that_do_not_see_the_store_are_told(
     world: World, is_there: bool, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,9 +227,23 @@ def test_workers_that_do_not_see_the_store_are_told(
     engine = Elsewhere(root, is_there=is_there)
     monkeypatch.setattr(chosen, "_cluster", lambda _name, _address: engine)
 
-    assert "local: workers on" in try_engine(world.project, "local")
-    with pytest.raises(EngineError, match=said):
-        try_engine(world.project, "spark")
+    [here], [there] = try_workers(world.project, "local"), try_workers(world.project, "spark")
+
+    assert here.sees_store
+    assert not here.problem
+    assert not there.sees_store
+    assert re.search(said, there.problem)
+
+
+@pytest.mark.parametrize("name", CLUSTERS)
+def test_every_worker_does_a_part_and_says_what_it_is(world: World, name: str) -> None:
+    needs(name)
+
+    tried = try_workers(world.project, name)
+
+    assert [(one.problem, one.warning, one.sees_store) for one in tried] == [("", "", True)]
+    assert dict(tried[0].reply.installed) == worker.read_versions()
+    assert tried[0].reply.host == socket.gethostname()
 
 
 def test_an_unknown_engine_is_refused_without_what_may_be_a_token() -> None:
@@ -196,26 +254,49 @@ def test_an_unknown_engine_is_refused_without_what_may_be_a_token() -> None:
     assert "secret" not in str(refusal.value)
 
 
-@pytest.mark.parametrize(("package", "is_refused"), [("mlmon-dagster", True), ("numpy", False)])
-def test_other_versions_on_a_worker_are_said(
-    package: str,
-    is_refused: bool,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def count_rows(_part: int) -> pa.Table:
+    return pa.table({"n": [1]})
+
+
+def from_worker_with(versions: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Reply:
+    """Return what a worker sends that has some other versions."""
+    mine = worker.read_versions()
     with monkeypatch.context() as there:
-        there.setattr(engine, "versions", lambda: engine_versions | {package: "0.0.7"})
-        content = run(lambda _: pa.table({"n": [1]}), "a")
-
-    if is_refused:
-        with pytest.raises(EngineError, match=rf"{package} 0\.0\.7 there.*Install on the workers"):
-            received(content)
-    else:
-        assert received(content).to_pydict() == {"n": [1]}
-        assert f"{package} 0.0.7 there" in caplog.text
+        there.setattr(worker, "read_versions", lambda: mine | versions)
+        return Reply.read(run(pickle.dumps(count_rows), 0))
 
 
-engine_versions = engine.versions()
+@pytest.mark.parametrize(
+    ("package", "version", "said"),
+    [
+        (
+            "python",
+            "3.9",
+            r"other versions .*python 3\.9 there.*what is here: Python 3\.\d+\.$",
+        ),
+        ("mlmon-dagster", "0.0.7", r"mlmon-dagster 0\.0\.7 there.*pip install mlmon-dagster"),
+        (
+            "duckdb",
+            "not installed",
+            r"lacks packages: duckdb not installed there.*install duckdb=",
+        ),
+    ],
+)
+def test_a_worker_that_cannot_do_the_work_is_refused_with_what_to_install(
+    package: str, version: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(EngineError, match=said) as refusal:
+        received(from_worker_with({package: version}, monkeypatch))
+    assert str(refusal.value).startswith(f"Worker {socket.gethostname()} ")
+
+
+def test_a_worker_whose_packages_are_others_works_and_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = received(from_worker_with({"numpy": "0.0.7"}, monkeypatch))
+
+    assert rows.to_pydict() == {"n": [1]}
+    assert "numpy 0.0.7 there" in caplog.text
 
 
 def test_tables_go_to_a_worker_without_credentials_and_say_which_folder_is_missing(

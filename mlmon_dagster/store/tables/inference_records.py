@@ -365,6 +365,8 @@ class InferenceRecords:
     def parts(self, windows: Sequence[Window], datasets: Sequence[str]) -> Parts:
         """Divide what `from_sql` returns into subqueries of a million rows or so, whole files each.
 
+        Of fewer where the spec asks for it (`compute.at_least`).
+
         Args:
             windows: Whose records are wanted.
             datasets: Only these.
@@ -375,9 +377,9 @@ class InferenceRecords:
             return Parts([with_derived(self._spec, select_sql([], self._schema, None, where))], 0)
         files = [file for file in snapshot.files if is_theirs(file.partition)]
         groups: list[list[str]] = [[]]
-        n_rows = 0
+        n_rows, most = 0, min(ROWS_A_PART, self._spec.compute.at_least)
         for file in sorted(files, key=lambda f: (f.partition["window_date"], f.path)):
-            if groups[-1] and n_rows + file.n_rows > ROWS_A_PART:
+            if groups[-1] and n_rows + file.n_rows > most:
                 groups.append([])
                 n_rows = 0
             groups[-1].append(file.path)
