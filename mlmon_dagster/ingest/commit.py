@@ -32,6 +32,7 @@ from mlmon_dagster.ingest.formats.known import ending_of
 from mlmon_dagster.ingest.landing import Staged
 from mlmon_dagster.ingest.queue import Queued
 from mlmon_dagster.ingest.raw import (
+    Layout,
     carried_over,
     changes_between,
     layout_from,
@@ -360,7 +361,11 @@ def _settle(
                 manifest.update_file(conn, *key, **changed)
             manifest.refuse_rows(conn, letter_rows(conn, spec, report, file.letters, now))
         manifest.update_files(conn, spec.model, stream, rows, **same, finished_at=now)
-        note_changes(conn, spec, batch, now)
+        layouts = [
+            SeenLayout(file.layout, file.staged.name, file.staged.sha256, _first_window(file))
+            for file in batch if file.layout
+        ]  # fmt: skip
+        note_layouts(conn, spec, stream, layouts, now)
         held: list[Held] = ["windows"] if windows else []
         held += [stream] if any(report.n_new + report.n_conflict for report in reports) else []
         remember_declared(conn, spec, held, now)
@@ -484,40 +489,56 @@ def _find_repeated(frame: pd.DataFrame, columns: list[str]) -> NDArray[np.bool_]
     return found
 
 
-def note_changes(
-    conn: sa.Connection, spec: ModelSpec, batch: Sequence[Prepared], now: dt.datetime
+@dataclass(frozen=True)
+class SeenLayout:
+    """The columns of a file, or of a table in place, as they were seen.
+
+    Attributes:
+        layout: The columns.
+        path: Of the file.
+        sha256: Its content.
+        window: The first window of its live predictions; None if it has none.
+    """
+
+    layout: Layout
+    path: str
+    sha256: str
+    window: dt.datetime | None
+
+
+def note_layouts(
+    conn: sa.Connection,
+    spec: ModelSpec,
+    stream: Stream,
+    seen: Sequence[SeenLayout],
+    now: dt.datetime,
 ) -> None:
-    """Compare each file of a batch with the ones before it, oldest window first.
+    """Compare each layout with the ones before it, oldest window first.
 
     Files without live predictions are left out, since exports of training and validation data
     often have other columns; so are predictions older than the last change, which came late.
     """
-    named = [(file, file.layout) for file in batch if file.layout]
-    if not named:
-        return
-    stream = batch[0].staged.stream
     stored = model_history.load_layout(conn, spec.model, stream)
     before, since = (layout_from(stored.text), stored.window_start) if stored else (None, None)
-    if before and all(carried_over(before, layout) == before for _, layout in named):
+    if before and all(carried_over(before, one.layout) == before for one in seen):
         return
-    placed = [(_first_window(file), file, layout) for file, layout in named]
     order = sorted(
-        (one for one in placed if stream == "actuals" or one[0] is not None),
-        key=lambda one: (one[0] or now, one[1].staged.name),
+        (one for one in seen if stream == "actuals" or one.window is not None),
+        key=lambda one: (one.window or now, one.path),
     )
-    for window, file, layout in order:
-        after = layout if before is None else carried_over(before, layout)
-        is_old = window is not None and since is not None and window < since
+    for one in order:
+        after = one.layout if before is None else carried_over(before, one.layout)
+        is_old = one.window is not None and since is not None and one.window < since
         if is_old or after == before:
             continue
         if before is not None:
             found = changes_between(before, after, columns_of(spec, stream))
             model_history.note_changes(
-                conn, spec.model, stream, found, sha256=file.staged.sha256,
-                path=file.staged.name, window_start=window, now=now,
+                conn, spec.model, stream, found, sha256=one.sha256, path=one.path,
+                window_start=one.window, now=now,
             )  # fmt: skip
-        model_history.save_layout(conn, spec.model, stream, after.text(), window, now)
-        before, since = after, window
+        model_history.save_layout(conn, spec.model, stream, after.text(), one.window, now)
+        before, since = after, one.window
 
 
 def _first_window(file: Prepared) -> dt.datetime | None:

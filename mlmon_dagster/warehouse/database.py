@@ -29,6 +29,7 @@ from mlmon_dagster.store.sources import (
 from mlmon_dagster.store.tables.part_files import EVERY_ID, Bucket
 from mlmon_dagster.warehouse.owner import (
     ARRIVED,
+    ROWS,
     Changes,
     Moments,
     Owner,
@@ -85,31 +86,50 @@ class _Database:
         if source.cursor.kind == "xmin":
             snapshot = take_snapshot(self.conn, source, table, since)
             if snapshot.where is None:
-                return Changes(snapshot.position, as_table(names, []), 0, snapshot.notice)
+                return Changes(snapshot.position, as_table(names, []), snapshot.notice)
             found = self._read(names, chosen.where(snapshot.where).distinct())
-            lacking = [table.clause.c[name].is_(None) for name in names]
-            counted = sa.select(sa.func.count()).select_from(table.clause)
-            n = self.conn.execute(counted.where(snapshot.where, *lacking)).scalar_one()
-            return Changes(snapshot.position, found, n, snapshot.notice)
+            return Changes(snapshot.position, found, snapshot.notice)
         scan = RangeScan(self.conn, source, table, since)
         every = [str(column.key) for column in table.selected]
         places = [every.index(name) for name in names]
         read = [[row[place] for place in places] for rows in scan.rows() for row in rows]
         found = as_table(names, [list(row) for row in dict.fromkeys(map(tuple, read))])
-        n = sum(all(value is None for value in row) for row in read)
-        return Changes(scan.position, found, n, scan.notice)
+        return Changes(scan.position, found, scan.notice)
+
+    def find_schema(self, stream: Stream) -> pa.Schema:
+        """Return the names and types of all columns of a table."""
+        kinds = self.tables[stream].kinds
+        return pa.schema([pa.field(name, _find_arrow_type(kind)) for name, kind in kinds.items()])
 
     def read_times(self, ids: pa.Table | None = None) -> pa.Table:
         """Return the distinct times and datasets of predictions; by default of all of them."""
         wanted = self.wanted["predictions"]
         there = {str(column.key) for column in self.tables["predictions"].selected}
         names = [name for name in (wanted.time, wanted.dataset) if name in there]
-        query = self._select("predictions", names).distinct()
+        query = self._select("predictions", names)
+        query = query.add_columns(sa.func.count().label(ROWS)).group_by(*query.selected_columns)
+        names = [*names, ROWS]
         if ids is None:
             return self._read(names, query)
         return _join(
             names, (self._read(names, query.where(c)) for c in self._any_of("predictions", ids))
         )
+
+    def count_nameless(self) -> int:
+        """Return how many rows of ground truth have no id."""
+        clause, ids = self.tables["actuals"].clause, self.wanted["actuals"].ids
+        query = sa.select(sa.func.count()).select_from(clause)
+        return int(self.conn.scalar(query.where(*(clause.c[name].is_(None) for name in ids))) or 0)
+
+    def count_unmatched(self, ids: pa.Table) -> int:
+        """Return how many of some ids of ground truth no prediction has."""
+        n_asked = sum(any(value is not None for value in row.values()) for row in ids.to_pylist())
+        chosen = self._select("predictions", self.wanted["predictions"].ids).distinct()
+        n_known = 0
+        for condition in self._any_of("predictions", ids):
+            known = chosen.where(condition).subquery()
+            n_known += self.conn.scalar(sa.select(sa.func.count()).select_from(known)) or 0
+        return n_asked - n_known
 
     def count_predictions(self, moments: Moments) -> int:
         """Return how many predictions there are, about."""
@@ -192,6 +212,15 @@ def _join(names: Sequence[str], parts: Iterable[pa.Table]) -> pa.Table:
     """Put the rows of several statements together; a column without values has any type."""
     found = [part for part in parts if part.num_rows] or [as_table(names, [])]
     return pa.concat_tables(found, promote_options="permissive")
+
+
+def _find_arrow_type(kind: object) -> pa.DataType:
+    """Return the type that says how a column is written; text for what can be anything."""
+    tests: dict[pa.DataType, type[sa.types.TypeEngine[Any]]] = {
+        pa.bool_(): sa.Boolean, pa.int64(): sa.Integer, pa.float64(): sa.Numeric,
+        pa.timestamp("us"): sa.DateTime, pa.date32(): sa.Date,
+    }  # fmt: skip
+    return next((arrow for arrow, test in tests.items() if isinstance(kind, test)), pa.string())
 
 
 def _is_text(values: pa.ChunkedArray) -> bool:

@@ -10,7 +10,7 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from operator import or_
+from operator import and_, or_
 from typing import TYPE_CHECKING, Protocol
 
 import pyarrow as pa
@@ -20,7 +20,7 @@ from mlmon_dagster.spec.sources import Stream
 from mlmon_dagster.store.state.sql import quote_identifier
 from mlmon_dagster.store.tables.engine import QueryEngine
 from mlmon_dagster.store.tables.part_files import EVERY_ID, Bucket
-from mlmon_dagster.warehouse.owner import ARRIVED, Changes, Moments, Wanted
+from mlmon_dagster.warehouse.owner import ARRIVED, ROWS, Changes, Moments, Wanted
 
 if TYPE_CHECKING:
     from mlmon_dagster.store.sources import Position
@@ -90,33 +90,37 @@ class Lake:
             return Changes(now, nothing)
         found = table.find_difference(since) if since else Difference(table.dataset, None)
         if isinstance(found, str):
-            return Changes(now, None, self._count_unplaced(wanted, table.dataset), found)
-        n_unplaced = self._count_unplaced(wanted, found.came)
+            return Changes(now, None, found)
         sides = {"came": found.came, "went": found.went}
         there = {name: side for name, side in sides.items() if side is not None}
         if not there:
             return Changes(now, nothing)
-        names = [n for n in wanted.names if all(n in d.schema.names for d in there.values())]
-        columns = ", ".join(map(quote_identifier, names))
         if len(there) == 1:
-            source = f"(SELECT {columns} FROM {next(iter(there))})"
+            source = next(iter(there))
         else:
-            source = (
-                f"((SELECT {columns} FROM came EXCEPT ALL SELECT {columns} FROM went) UNION ALL "
-                f"(SELECT {columns} FROM went EXCEPT ALL SELECT {columns} FROM came))"
-            )
+            came, went = (_select_all(wanted.names, name, there) for name in sides)
+            source = f"(({came} EXCEPT ALL {went}) UNION ALL ({went} EXCEPT ALL {came}))"
         chosen = ", ".join(f"{sql} AS {quote_identifier(name)}" for name, sql in asked)
-        rows = self.queries.query(f"SELECT DISTINCT {chosen} FROM {source}", there)
-        return Changes(now, rows, n_unplaced)
+        return Changes(now, self.queries.query(f"SELECT DISTINCT {chosen} FROM {source}", there))
 
-    def _count_unplaced(self, wanted: Wanted, came: pads.Dataset | None) -> int:
-        """Count the rows that came without what says which window they are of."""
-        if came is None:
-            return 0
-        names = wanted.ids if wanted.stream == "actuals" else (wanted.time,)
-        where = " AND ".join(f"{quote_identifier(name)} IS NULL" for name in names)
-        sql = f"SELECT COUNT(*) AS n FROM came WHERE {where}"
-        return int(self.queries.query(sql, {"came": came})["n"][0].as_py())
+    def find_schema(self, stream: Stream) -> pa.Schema:
+        """Return the names and types of all columns of a table."""
+        return self.tables[stream].dataset.schema
+
+    def count_nameless(self) -> int:
+        """Return how many rows of ground truth have no id."""
+        nulls = (pads.field(name).is_null() for name in self.wanted["actuals"].ids)
+        return int(self.tables["actuals"].dataset.count_rows(filter=reduce(and_, nulls)))
+
+    def count_unmatched(self, ids: pa.Table) -> int:
+        """Return how many of some ids of ground truth no prediction has."""
+        mine, theirs = _spell_ids(ids.column_names), _spell_ids(self.wanted["predictions"].ids)
+        # What is kept of the predictions' ids is at most as large as the ids that are asked for.
+        known = f"SELECT {theirs} FROM predictions WHERE {theirs} IN (SELECT {mine} FROM ids)"
+        is_there = " OR ".join(f"{quote_identifier(n)} IS NOT NULL" for n in ids.column_names)
+        sql = f"SELECT COUNT(*) AS n FROM ids WHERE ({is_there}) AND {mine} NOT IN ({known})"
+        tables = {"predictions": self.tables["predictions"].dataset, "ids": ids}
+        return int(self.queries.query(sql, tables)["n"][0].as_py())
 
     def _list_asked(self, wanted: Wanted) -> list[tuple[str, str]]:
         """Return the columns that tell which windows rows touch, and how they are read."""
@@ -144,7 +148,8 @@ class Lake:
             tables["ids"] = ids
             asked = f"SELECT {_spell_ids(ids.column_names)} FROM ids"
             where = f"WHERE {_spell_ids(wanted.ids)} IN ({asked})"
-        sql = f"SELECT DISTINCT {', '.join(chosen)} FROM predictions {where}"
+        chosen.append(f"COUNT(*) AS {quote_identifier(ROWS)}")
+        sql = f"SELECT {', '.join(chosen)} FROM predictions {where} GROUP BY ALL"
         return self.queries.query(sql, tables)
 
     def count_predictions(self, moments: Moments) -> int:
@@ -213,6 +218,20 @@ def _scan(
         fragment_readahead=2,
     )  # fmt: skip
     return scanner.to_reader()
+
+
+def _select_all(names: Sequence[str], of: str, tables: Mapping[str, pads.Dataset]) -> str:
+    """Return the statement that reads columns of a table; null where it lacks one that others have.
+
+    A column that only the newer version has would not be compared otherwise.
+    """
+    has = {name: set(table.schema.names) for name, table in tables.items()}
+    known = [name for name in names if any(name in there for there in has.values())]
+    columns = (
+        quote_identifier(name) if name in has[of] else f"NULL AS {quote_identifier(name)}"
+        for name in known
+    )  # fmt: skip
+    return f"SELECT {', '.join(columns)} FROM {of}"
 
 
 def _spell_time(kind: pa.DataType, moment: dt.datetime) -> pa.Scalar:

@@ -8,36 +8,34 @@ was never made.
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
-import json
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import pyarrow as pa
-import sqlalchemy as sa
 
 from mlmon_dagster.errors import ConfigError, StoreError
-from mlmon_dagster.ingest.commit import letter_rows
+from mlmon_dagster.ingest.commit import SeenLayout, note_layouts
+from mlmon_dagster.ingest.declared_columns import columns_of, reading_of
+from mlmon_dagster.ingest.raw import Layout, RawFile, layout_of, rows_of
 from mlmon_dagster.ingest.report import FileReport, IngestReport
-from mlmon_dagster.ingest.rows.judge import MAX_LETTERS, Letter
 from mlmon_dagster.spec import ModelSpec, Window, window_containing, windows_between
 from mlmon_dagster.spec.changes import Held
+from mlmon_dagster.spec.names import counted
 from mlmon_dagster.spec.sources import Stream
-from mlmon_dagster.store import sources
 from mlmon_dagster.store.moments import begin_moment, check_moment
-from mlmon_dagster.store.sources import Position
-from mlmon_dagster.store.state import manifest, window_state
+from mlmon_dagster.store.state import window_state
 from mlmon_dagster.store.state.model_history import check_declared, remember_declared
 from mlmon_dagster.store.state.writing import reached, writer_lock
-from mlmon_dagster.warehouse.log import draft_raw, list_windows, make_entry
+from mlmon_dagster.warehouse.log import draft_raw, list_windows
 from mlmon_dagster.warehouse.owner import (
-    AHEAD,
     Changes,
+    Noted,
     Owner,
     OwnerTables,
     list_streams,
     load_noted,
-    split_ahead,
 )
+from mlmon_dagster.warehouse.unplaced import Unplaced, find_unplaced, note_unplaced
 
 
 def look_at_tables(owner: Owner, wait_seconds: float = 600) -> IngestReport:
@@ -71,50 +69,90 @@ def look_at_tables(owner: Owner, wait_seconds: float = 600) -> IngestReport:
         if found.is_new:
             _note(owner, found)
         reached("look.noted")
-        return IngestReport(tuple(found.reports), sorted(found.windows))
+        return IngestReport(found.reports, sorted(found.windows))
 
 
-@dataclass
+@dataclass(frozen=True)
+class _Seen:
+    """What a look saw of one table.
+
+    Attributes:
+        changes: What is different.
+        before: What the look before noted.
+        noted: What this one notes.
+        unplaced: Rows of no window, as there are now.
+        windows: Those that what changed touches.
+        report: What is said of it; None if nothing is.
+    """
+
+    changes: Changes
+    before: Noted
+    noted: Noted
+    unplaced: list[Unplaced]
+    windows: set[Window]
+    report: FileReport | None
+
+
+@dataclass(frozen=True)
 class _Found:
     """What a look found.
 
     Attributes:
-        positions: Where each table stands now, as it is noted.
-        is_new: Whether anything is to be noted.
-        windows: Windows with other rows than before.
-        by_truth: Those of them with other ground truth alone.
-        reports: What is said of each table.
+        streams: What it saw of each table.
+        schemas: The columns of each.
     """
 
-    positions: dict[Stream, Position] = field(default_factory=dict)
-    is_new: bool = False
-    windows: set[Window] = field(default_factory=set)
-    by_truth: set[Window] = field(default_factory=set)
-    reports: list[FileReport] = field(default_factory=list)
+    streams: Mapping[Stream, _Seen]
+    schemas: Mapping[Stream, pa.Schema]
+
+    @property
+    def is_new(self) -> bool:
+        """Whether anything is to be noted."""
+        return any(seen.noted != seen.before for seen in self.streams.values())
+
+    @property
+    def windows(self) -> set[Window]:
+        """Windows with other rows than before."""
+        return set().union(*(seen.windows for seen in self.streams.values()))
+
+    @property
+    def by_truth(self) -> set[Window]:
+        """Those of them with other ground truth alone."""
+        return self.windows - self.streams["predictions"].windows
+
+    @property
+    def reports(self) -> tuple[FileReport, ...]:
+        """What is said of each table."""
+        return tuple(seen.report for seen in self.streams.values() if seen.report)
 
 
 def _find(owner: Owner, tables: OwnerTables) -> _Found:
-    engine, spec, now = owner.store.state, owner.spec, owner.now()
-    found = _Found()
-    touched: dict[Stream, set[Window]] = {}
-    for stream in list_streams(spec):
-        noted = load_noted(engine, spec, stream)
-        before, ahead = split_ahead(noted)
-        changes = tables.find_changes(stream, before)
-        times = _read_times(owner, _read_changed(tables, stream, changes))
-        windows = {*list_windows(spec, times), *_list_due(spec, ahead, now)}
-        later = {window.start for window in windows if window.start > now}
-        if ahead is not None and ahead > now:
-            later.add(ahead)
-        position = dict(changes.position) | ({AHEAD: min(later).isoformat()} if later else {})
-        touched[stream] = {window for window in windows if window.start <= now}
-        found.is_new |= position != noted
-        found.positions[stream] = position
-        if touched[stream] or changes.n_unplaced or changes.notice:
-            found.reports.append(_report(owner, stream, changes, len(touched[stream])))
-    found.windows = set().union(*touched.values())
-    found.by_truth = touched.get("actuals", set()) - touched["predictions"]
-    return found
+    streams = list_streams(owner.spec)
+    return _Found(
+        {stream: _see(owner, tables, stream) for stream in streams},
+        {stream: tables.find_schema(stream) for stream in streams},
+    )
+
+
+def _see(owner: Owner, tables: OwnerTables, stream: Stream) -> _Seen:
+    spec, now = owner.spec, owner.now()
+    before = load_noted(owner.store.state, spec, stream)
+    reading = reading_of(spec, stream)
+    # Read in another way, all rows may be other ones.
+    changes = tables.find_changes(stream, before.position if reading == before.reading else {})
+    times = _read_times(owner, _read_changed(tables, stream, changes))
+    windows = {*list_windows(spec, times), *_list_due(spec, before.ahead, now)}
+    later = {window.start for window in windows if window.start > now}
+    if before.ahead is not None and before.ahead > now:
+        later.add(before.ahead)
+    # No database tells of deleted rows, so those that are noted are looked for at every look.
+    is_asked = changes.are_any or bool(before.unplaced)
+    unplaced = find_unplaced(owner, tables, stream) if is_asked else []
+    noted = Noted(changes.position, min(later, default=None),
+                  {one.key: one.n for one in unplaced}, reading)  # fmt: skip
+    windows = {window for window in windows if window.start <= now}
+    report = _report(owner, tables, stream, changes, before, unplaced, len(windows))
+    return _Seen(changes, before, noted, unplaced, windows, report)
 
 
 def _read_changed(tables: OwnerTables, stream: Stream, changes: Changes) -> pa.Table:
@@ -142,21 +180,35 @@ def _list_due(spec: ModelSpec, ahead: dt.datetime | None, now: dt.datetime) -> l
     return windows_between(spec.time, window_containing(spec.time, ahead).start, now)
 
 
-def _report(owner: Owner, stream: Stream, changes: Changes, n_windows: int) -> FileReport:
+def _report(
+    owner: Owner,
+    tables: OwnerTables,
+    stream: Stream,
+    changes: Changes,
+    before: Noted,
+    unplaced: Sequence[Unplaced],
+    n_windows: int,
+) -> FileReport | None:
+    """Say what a look found of a table; None if nothing."""
+    if not n_windows and not changes.are_any and not changes.notice:
+        return None
     wanted = owner.wanted[stream]
-    said = [f"what changed touches {n_windows:,} windows"]
+    came = [(one, one.n - before.unplaced.get(one.key, 0)) for one in unplaced]
+    came = [(one, n) for one, n in came if n > 0]
+    n_bad = sum(n for _, n in came)
+    n_unmatched = 0
+    if stream == "actuals" and changes.rows is not None and changes.rows.num_rows:
+        n_unmatched = tables.count_unmatched(changes.rows)
+    said = [f"what changed touches {counted(n_windows, 'window')}"]
     said += [changes.notice] if changes.notice else []
-    if changes.n_unplaced:
-        lacking = " and ".join(wanted.ids) if stream == "actuals" else wanted.time
-        said.append(
-            f"{changes.n_unplaced:,} rows have no {lacking}, so they are of no window and count "
-            "as refused. Fill it in, or delete them"
-        )
-    stand = json.dumps(changes.position, sort_keys=True)
-    name = hashlib.sha256(f"{wanted.label}/{stand}".encode()).hexdigest()
-    digest = f"{manifest.IN_PLACE}{name}"
-    return FileReport(stream, wanted.label, "done", digest, rows_in=changes.n_unplaced,
-                      n_bad=changes.n_unplaced, warnings=tuple(said))  # fmt: skip
+    return FileReport(
+        stream, wanted.label, "done", rows_in=n_bad, n_bad=n_bad, n_unmatched=n_unmatched,
+        warnings=tuple(said),
+        bad_rows=tuple(
+            f"{counted(n, 'row')} of no window: {one.fault.message(wanted.label)}"
+            for one, n in came
+        ),
+    )  # fmt: skip
 
 
 def _note(owner: Owner, found: _Found) -> None:
@@ -169,26 +221,18 @@ def _note(owner: Owner, found: _Found) -> None:
         remember_declared(conn, spec, held, now)
         arrivals = dict.fromkeys(found.windows, 1)
         window_state.mark_arrivals(conn, spec, arrivals, now, found.by_truth)
-        for report in found.reports:
-            if report.n_bad:
-                _refuse_unplaced(conn, owner, report)
-        for stream, position in found.positions.items():
-            sources.save_cursor(conn, spec.model, stream, position, now)
+        for stream, seen in found.streams.items():
+            note_unplaced(conn, owner, stream, seen.before.unplaced, seen.unplaced)
+            newest = max((window.start for window in seen.windows), default=None)
+            layout = _lay_out(owner, stream, found.schemas[stream])
+            label = owner.wanted[stream].label
+            note_layouts(conn, spec, stream, [SeenLayout(layout, label, "", newest)], now)
+            seen.noted.save(conn, spec, stream, now)
 
 
-def _refuse_unplaced(conn: sa.Connection, owner: Owner, report: FileReport) -> None:
-    """Note rows that are of no window, as those of a file are noted."""
-    spec, now = owner.spec, owner.now()
-    name = "prediction_id" if report.stream == "actuals" else "event_time"
-    manifest.note_discovered(conn, [make_entry(spec, report, now)])
-    manifest.update_file(conn, spec.model, report.stream, report.sha256, status="done",
-                         finished_at=now, rows_in=report.rows_in, n_bad=report.n_bad)  # fmt: skip
-    letters: list[Letter] = [
-        {
-            "row_number": row, "reason": "null_required", "column_name": name,
-            "message": f"{report.path}: {report.warnings[-1]}.", "row_hash": "",
-            "prediction_id": None, "window_start": None,
-        }
-        for row in range(min(report.n_bad, MAX_LETTERS))
-    ]  # fmt: skip
-    manifest.refuse_rows(conn, letter_rows(conn, spec, report, letters, now))
+def _lay_out(owner: Owner, stream: Stream, schema: pa.Schema) -> Layout:
+    """Return the layout of a table, as of a file."""
+    columns = {field.name: pa.array([], field.type) for field in schema}
+    extra = set(schema.names) - set(owner.wanted[stream].names)
+    raw = RawFile(columns, 0, tuple(schema.names), rows_of)
+    return layout_of(raw, columns_of(owner.spec, stream), sorted(extra))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
 from typing import Final, Protocol, TypeVar
@@ -19,11 +19,12 @@ from mlmon_dagster.ingest.sources.polling import Surroundings, id_names, wanted_
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.sources import PER_SECOND, STREAMS, DeltaSource, SqlSource, Stream
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.sources import Position, load_cursor
+from mlmon_dagster.store.sources import Position, load_cursor, save_cursor
 from mlmon_dagster.store.tables.part_files import Bucket
 
 ARRIVED: Final = "mlmon arrived"  # a column beside the owner's: when a row of ground truth came
-AHEAD: Final = "ahead"  # key of a position: from when on rows were there that lay ahead of now
+ROWS: Final = "mlmon rows"  # a column beside the owner's: how many rows have the same times
+_LOOK: Final = "look"  # key beside those of a position: what else was noted
 COMES_AGAIN: Final = dt.timedelta(days=31)  # an id, at most; else all of a table would be searched
 # A time without a zone is of some zone, at most so far from UTC.
 FARTHEST: Final = dt.timedelta(hours=15)
@@ -89,14 +90,17 @@ class Changes:
         position: Where it stands now.
         rows: Times of predictions, or ids of ground truth, of the rows that came, went or changed;
             None if it is not known which, so that all may have.
-        n_unplaced: Of the rows that came, those without a time, or without an id.
         notice: What a person has to know; empty if nothing.
     """
 
     position: Position
     rows: pa.Table | None
-    n_unplaced: int = 0
     notice: str = ""
+
+    @property
+    def are_any(self) -> bool:
+        """Whether rows came, went or changed."""
+        return self.rows is None or self.rows.num_rows > 0
 
 
 class OwnerTables(Protocol):
@@ -105,11 +109,21 @@ class OwnerTables(Protocol):
     def find_changes(self, stream: Stream, since: Position) -> Changes:
         """Return what changed in a table since a position; {} is before it had any rows."""
 
+    def find_schema(self, stream: Stream) -> pa.Schema:
+        """Return the names and types of all columns of a table."""
+
     def read_times(self, ids: pa.Table | None = None) -> pa.Table:
         """Return the distinct times and datasets of predictions; by default of all of them.
 
-        Times may be rounded down to a quarter of an hour.
+        Times may be rounded down to a quarter of an hour. The column `ROWS` says how many
+        predictions have them.
         """
+
+    def count_nameless(self) -> int:
+        """Return how many rows of ground truth have no id."""
+
+    def count_unmatched(self, ids: pa.Table) -> int:
+        """Return how many of some ids of ground truth no prediction has."""
 
     def count_predictions(self, moments: Moments) -> int:
         """Return how many predictions there are, about."""
@@ -194,18 +208,38 @@ def want_columns(spec: ModelSpec, stream: Stream) -> Wanted:
     )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Noted:
+    """What a look noted of a table.
+
+    Attributes:
+        position: Where it stood; {} before the first look.
+        ahead: From when on rows were there that lay ahead of the look; None without any.
+        unplaced: Reason and column -> rows that were of no window.
+        reading: How rows were read, see `reading_of`.
+    """
+
+    position: Position
+    ahead: dt.datetime | None = None
+    unplaced: Mapping[str, int] = field(default_factory=dict)
+    reading: str = ""
+
+    def save(self, conn: sa.Connection, spec: ModelSpec, stream: Stream, now: dt.datetime) -> None:
+        """Write it down."""
+        ahead = self.ahead.isoformat() if self.ahead else None
+        look = {"ahead": ahead, "unplaced": self.unplaced, "reading": self.reading}
+        save_cursor(conn, spec.model, stream, {**self.position, _LOOK: look}, now)
+
+
+def load_noted(engine: sa.Engine, spec: ModelSpec, stream: Stream) -> Noted:
+    """Return what the last look noted of a table."""
+    position = dict(load_cursor(engine, spec.model, stream).position)
+    look = position.pop(_LOOK, {"ahead": None, "unplaced": {}, "reading": ""})
+    ahead = dt.datetime.fromisoformat(look["ahead"]) if look["ahead"] else None
+    return Noted(position, ahead, look["unplaced"], look["reading"])
+
+
 def load_positions(engine: sa.Engine, spec: ModelSpec) -> dict[Stream, Position]:
     """Return where the tables of a model stood at the last look; empty before the first."""
-    found = {s: split_ahead(load_noted(engine, spec, s))[0] for s in list_streams(spec)}
+    found = {s: load_noted(engine, spec, s).position for s in list_streams(spec)}
     return {stream: position for stream, position in found.items() if position}
-
-
-def load_noted(engine: sa.Engine, spec: ModelSpec, stream: Stream) -> Position:
-    """Return what the last look noted of a table; {} before the first."""
-    return load_cursor(engine, spec.model, stream).position
-
-
-def split_ahead(noted: Position) -> tuple[Position, dt.datetime | None]:
-    """Return a table's position, and from when on rows were there that lay ahead of the look."""
-    position = {key: value for key, value in noted.items() if key != AHEAD}
-    return position, dt.datetime.fromisoformat(noted[AHEAD]) if AHEAD in noted else None

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
+import sqlalchemy as sa
+from deltalake import write_deltalake
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.ingest import IngestReport
 from mlmon_dagster.spec import ModelSpec, load_model, parse_model
-from mlmon_dagster.store.state import manifest
+from mlmon_dagster.store.state import manifest, model_history
 from mlmon_dagster.store.upkeep.integrity import examine_store
 from mlmon_dagster.warehouse.look import look_at_tables
 from tests.warehouse.owned_world import (
@@ -153,6 +157,21 @@ class Owned:
         finally:
             project.store.close()
 
+    def list_refused(self) -> dict[tuple[str, str], int]:
+        """Count the refused rows of no window by stream and reason."""
+        project = self.twins.project(self.twins.kind)
+        rows = manifest.load_refused_rows(project.store.state, "credit", is_unplaced=True)
+        project.store.close()
+        return dict(Counter(zip(rows["stream"], rows["reason"], strict=True)))
+
+    def delete(self, stream: str, where: str) -> None:
+        """Delete rows of an owner's table."""
+        if self.twins.engine is None:
+            self.twins.delta(stream).delete(f"{where}")
+            return
+        with self.twins.engine.begin() as conn:
+            conn.execute(sa.text(f"DELETE FROM {stream} WHERE {where}"))
+
     @property
     def spec(self) -> ModelSpec:
         """As declared now."""
@@ -217,20 +236,85 @@ def test_rows_ahead_of_the_clock_are_taken_up_when_their_time_comes(owned: Owned
     assert owned.touched() == []
 
 
-def test_rows_without_a_time_or_an_id_are_counted_as_refused(owned: Owned) -> None:
+def test_rows_of_no_window_are_refused_until_their_owner_mends_or_deletes_them(
+    owned: Owned,
+) -> None:
     rng = np.random.default_rng(7)
     rows = draw_predictions(rng, FIRST, 5).assign(id=[f"x{i}" for i in range(5)])
-    rows["at"] = [pd.NaT, pd.NaT, *rows["at"][2:]]
+    rows["at"] = [pd.NaT, pd.NaT, FIRST - DAY, *rows["at"][3:]]
+    rows["dataset"] = [*rows["dataset"][:4], "staging"]
     owned.twins.write("predictions", rows, may_land=False)
     labels = draw_labels(owned.lived[0].head(3), owned.twins.now).assign(id=[None, "a", "b"])
     owned.twins.write("actuals", labels, may_land=False)
-    found = owned.look()
-    assert [file.n_bad for file in found.files] == [2, 1]
-    assert "2 rows have no at, so they are of no window" in found.files[0].warnings[-1]
-    project = owned.twins.project(owned.twins.kind)
-    refused = manifest.load_refused_rows(project.store.state, "credit", is_unplaced=True)
+    found = owned.look().files
+    assert [(file.n_bad, file.n_unmatched) for file in found] == [(4, 0), (1, 2)]
+    assert "1 row of no window" in found[0].bad_rows[0]
+    assert "or set 'start' under 'time' to an earlier day" in found[0].bad_rows[0]
+    assert owned.list_refused() == {
+        ("predictions", "null_required"): 2, ("predictions", "before_start"): 1,
+        ("predictions", "bad_dataset"): 1, ("actuals", "null_required"): 1,
+    }  # fmt: skip
+    assert owned.look().files == ()  # told once
+    owned.delete("predictions", "at IS NULL AND id = 'x0'")
+    owned.delete("actuals", "id IS NULL")
+    owned.look()
+    assert owned.list_refused() == {
+        ("predictions", "null_required"): 1, ("predictions", "before_start"): 1,
+        ("predictions", "bad_dataset"): 1,
+    }  # fmt: skip
+
+
+def test_times_without_a_zone_are_refused_in_words_until_the_spec_says_which(make: Make) -> None:
+    twins, rng = make("delta"), np.random.default_rng(11)
+    twins.now = FIRST + 2 * DAY
+    frame = draw_predictions(rng, FIRST)
+    frame["at"] = frame["at"].dt.tz_localize(None)
+    table = pa.Table.from_pandas(frame.drop(columns="truth"), preserve_index=False)
+    write_deltalake(twins.owned / "owned" / "predictions", table)
+    twins.write("actuals", draw_labels(frame, twins.now), may_land=False)
+    owned = Owned(twins, [frame])
+    [predictions, _] = owned.look().files
+    assert predictions.n_bad == ROWS
+    assert "set 'naive: zone' under 'time'" in predictions.bad_rows[0]
+    assert owned.list_refused() == {("predictions", "naive_time"): ROWS}
+    path = twins.owned / "models" / "credit.yaml"
+    path.write_text(path.read_text().replace("2026-03-01}", "2026-03-01, naive: zone}"))
+    assert owned.touched() == ["2026-03-01"]
+    assert owned.list_refused() == {}
+    assert owned.touched() == []
+
+
+def test_a_column_that_only_the_newer_version_has_is_a_change_and_is_told(make: Make) -> None:
+    owned = _three_days(make("delta"))
+    twins = owned.twins
+    path = twins.owned / "models" / "credit.yaml"
+    path.write_text(f"{path.read_text()}  income: {{type: numeric, nullable: true}}\n".replace(
+        "slices: [region]\n  income: {type: numeric, nullable: true}\n",
+        "  income: {type: numeric, nullable: true}\nslices: [region]\n"))  # fmt: skip
+    owned.look()
+    rows = twins.delta("predictions").to_pyarrow_table()
+    rows = rows.append_column("income", pa.array([1.0] * rows.num_rows))
+    write_deltalake(twins.owned / "owned" / "predictions", rows, mode="overwrite",
+                    schema_mode="overwrite")  # fmt: skip
+    assert owned.touched() == ["2026-03-01", "2026-03-02", "2026-03-03"]
+    project = twins.project("delta")
+    changes = model_history.load_changes(project.store.state, "credit")
     project.store.close()
-    assert sorted(refused["stream"]) == ["actuals", "predictions", "predictions"]
+    assert [seen.change.text() for seen in changes] == ["income is new"]
+
+
+def test_columns_that_are_called_otherwise_in_the_files_are_refused(make: Make) -> None:
+    owned = _three_days(make("delta"))
+    folder = owned.twins.owned / "owned" / "predictions" / "_delta_log"
+    first = folder / f"{0:020d}.json"
+    first.write_text(
+        first.read_text().replace(
+            '"configuration":{}', '"configuration":{"delta.columnMapping.mode":"name"}'
+        )
+    )
+    [failed] = owned.look().files
+    assert failed.status == "failed"
+    assert "maps its columns to other names (delta.columnMapping.mode)" in failed.message
 
 
 def test_what_the_owner_arranges_anew_touches_no_day_and_what_changes_does(make: Make) -> None:

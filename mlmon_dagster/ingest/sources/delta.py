@@ -46,6 +46,7 @@ from mlmon_dagster.store.sources import Position
 
 Rows = Iterator[tuple[str, pa.Table]]
 Added = tuple[int, pads.Fragment, pa.Schema]  # a version and a file of it
+_MAPPED = "delta.columnMapping.mode"
 _COMPARED = 2**16  # bytes at either end of an entry
 
 
@@ -190,6 +191,13 @@ def open_delta(
     """
     try:
         table = DeltaTable(uri, version, storage_options=dict(options))
+        mode = table.metadata().configuration.get(_MAPPED, "none")
+        if mode != "none":  # its columns would be read as nulls
+            raise StoreError(
+                f"{label} cannot be read: it maps its columns to other names ({_MAPPED}), which "
+                "this version does not follow. Copy it into a table without, such as with CREATE "
+                "TABLE ... AS SELECT, and name that one."
+            )
         table.to_pyarrow_dataset()
     except TableNotFoundError as error:
         raise ConfigError(
@@ -197,8 +205,13 @@ def open_delta(
             "_delta_log."
         ) from error
     except (DeltaError, OSError, ValueError) as error:
-        said = " ".join(str(error).split())
-        raise StoreError(f"{label} cannot be read: {said[:300]}") from error
+        said = " ".join(str(error).split())[:300]
+        if "deletionVectors" in said:
+            said += (
+                ". Set delta.enableDeletionVectors to false and run REORG TABLE ... APPLY (PURGE) "
+                "on it"
+            )
+        raise StoreError(f"{label} cannot be read: {said}.") from error
     return DeltaSourceTable(uri, options, label, table)
 
 

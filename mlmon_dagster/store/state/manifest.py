@@ -292,6 +292,19 @@ def forget_rows(
         conn.execute(sa.delete(dead_letter).where(*mine, c.row_number.in_(some)))
 
 
+def load_unplaced_in_place(
+    conn: sa.Connection, model: str, stream: str, reason: str, column: str
+) -> list[tuple[str, int]]:
+    """Return name and number of rows of the looks that found some of no window, newest first."""
+    c, letter = ingest_file.c, dead_letter.c
+    mine = (letter.model == c.model, letter.stream == c.stream, letter.sha256 == c.sha256)
+    why = (letter.reason == reason, letter.column_name == column, *_UNPLACED)
+    query = sa.select(c.sha256, c.n_bad).where(
+        c.model == model, c.stream == stream, sa.not_(IS_IN_LOG), sa.exists().where(*mine, *why)
+    )
+    return [(sha, n) for sha, n in fetch_rows(conn, query.order_by(c.first_seen.desc()))]
+
+
 def load_refused_rows(
     engine: sa.Engine,
     model: str,
