@@ -97,7 +97,8 @@ def run_model(
     with open_instance(project) as instance, baselines_shared():
         fail_dead_runs(instance, spec.model)
         launcher = Launcher(project, [spec], instance, partial(on_step, spec))
-        click.echo(f"{spec.model}: reading new files")
+        in_place = spec.source.predictions.in_place
+        click.echo(f"{spec.model}: {'looking at its tables' if in_place else 'reading new files'}")
         known = season_told(instance, spec)
         # The baseline is looked at where it is asked for, since to look at it costs more than an
         # idle run; one whose file is gone is asked for by a person alone.
@@ -197,14 +198,16 @@ def show_files(spec: ModelSpec, report: RunReport) -> None:
     """Print what became of the files that an ingest settled; nothing if they held nothing new."""
     if not (report.n_new or report.n_bad or report.n_quarantined):
         return
-    said = [counted(report.n_new, "new row")]
+    in_place = spec.source.predictions.in_place
+    said = [] if in_place else [counted(report.n_new, "new row")]
     said += [f"{counted(report.n_bad, 'row')} refused"] if report.n_bad else []
     if report.n_quarantined:
         said.append(f"{counted(report.n_quarantined, 'whole file')} refused")
-    click.echo(f"  {counted(report.n_files - report.n_waiting, 'file')} read: {', '.join(said)}")
+    what = "table" if in_place else "file"
+    click.echo(f"  {counted(report.n_files - report.n_waiting, what)} read: {', '.join(said)}")
     for message in report.quarantined[:_FILES_SHOWN]:
         click.echo(f"    {message}")
-    if report.n_bad or report.n_quarantined > _FILES_SHOWN:
+    if (report.n_bad or report.n_quarantined > _FILES_SHOWN) and not in_place:
         click.echo(
             f"    Which rows, and why: mlmon ingest {spec.model} --retry reads them once more"
         )

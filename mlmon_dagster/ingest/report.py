@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from mlmon_dagster.ingest.declared_columns import Column
 from mlmon_dagster.spec import Window
+from mlmon_dagster.spec.names import counted
 from mlmon_dagster.spec.sources import FORMATS, Stream
 
 _FORMATS: Final = " or ".join(", ".join(FORMATS).rsplit(", ", 1))
@@ -185,6 +186,7 @@ class FileReport:
         rows_in: Rows read = n_new + n_duplicate + n_conflict + n_bad.
         n_unmatched: Of the new actuals, those whose prediction has not arrived; they are kept.
         n_erased: Of the bad rows, those whose prediction was erased on request.
+        n_windows: Of a table in place, the windows that have other rows; None of a file.
         is_again: These are rows of the file that were refused before, read again.
         warnings: What is odd but not refused.
         bad_rows: Messages of the first bad rows.
@@ -203,6 +205,7 @@ class FileReport:
     n_bad: int = 0
     n_unmatched: int = 0
     n_erased: int = 0
+    n_windows: int | None = None
     is_again: bool = False
     warnings: tuple[str, ...] = ()
     bad_rows: tuple[str, ...] = ()
@@ -298,7 +301,9 @@ def _file_lines(file: FileReport) -> list[str]:
 
 def _write_counts(file: FileReport) -> str:
     text = (
-        f"{file.rows_in:,} rows = {file.n_new:,} new + {file.n_duplicate:,} duplicate "
+        f"{counted(file.n_windows, 'window')} with other rows, {file.n_bad:,} rows of no window"
+        if file.n_windows is not None
+        else f"{file.rows_in:,} rows = {file.n_new:,} new + {file.n_duplicate:,} duplicate "
         f"+ {file.n_conflict:,} conflicting + {file.n_bad:,} bad"
     )
     return text + (f"; {file.n_unmatched:,} without a prediction yet" if file.n_unmatched else "")

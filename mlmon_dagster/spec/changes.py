@@ -46,7 +46,7 @@ class Rule:
 _PLACE: Final = "stored rows lie in windows of the old value, and alerts are about those"
 _SEND: Final = "the next message goes there"
 _JUDGED: Final = "windows judged from now on; earlier ones with `mlmon run MODEL --from --to`"
-_FILES: Final = "the next file or batch"
+_FILES: Final = "the next file or batch; tables in place are read again"
 _REFIT: Final = "the baseline is fitted again and every window with rows is computed again"
 _MATURITY: Final = "windows whose maturity changes by it are judged again"
 _LINEAGE: Final = "the lineage in Dagster's UI, from the next load on; nothing is computed again"

@@ -199,11 +199,9 @@ def _report(
     n_unmatched = 0
     if stream == "actuals" and changes.rows is not None and changes.rows.num_rows:
         n_unmatched = tables.count_unmatched(changes.rows)
-    said = [f"what changed touches {counted(n_windows, 'window')}"]
-    said += [changes.notice] if changes.notice else []
     return FileReport(
         stream, wanted.label, "done", rows_in=n_bad, n_bad=n_bad, n_unmatched=n_unmatched,
-        warnings=tuple(said),
+        n_windows=n_windows, warnings=(changes.notice,) if changes.notice else (),
         bad_rows=tuple(
             f"{counted(n, 'row')} of no window: {one.fault.message(wanted.label)}"
             for one, n in came
