@@ -202,7 +202,7 @@ def show_files(spec: ModelSpec, report: RunReport) -> None:
     if report.n_quarantined:
         said.append(f"{counted(report.n_quarantined, 'whole file')} refused")
     click.echo(f"  {counted(report.n_files - report.n_waiting, 'file')} read: {', '.join(said)}")
-    for message in report.quarantined[:_FILES_SHOWN]:
+    for message in report.refused[:_FILES_SHOWN]:
         click.echo(f"    {message}")
     if report.n_bad or report.n_quarantined > _FILES_SHOWN:
         click.echo(
