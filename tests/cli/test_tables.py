@@ -118,3 +118,12 @@ def test_init_writes_the_schema_that_the_spec_names(
     assert json.loads((folder / "models" / name).read_text()) == json.loads(mlmon("schema").out)
     assert mlmon("--project", folder, "validate").code in (0, 2)  # the file is no spec
     assert name not in mlmon("--project", folder, "validate").err
+
+
+def test_status_says_when_windows_are_judged_by_what_is_declared_and_what_was_learnt(
+    folder: Path, mlmon: Command
+) -> None:
+    ended = mlmon("--project", folder, *AT, "status", "churn")
+
+    assert "100 % of predictions get it (learnt from its own times in 11 windows)" in ended.out
+    assert "judged at 3d: expected_within is 1d, and rows may be 2d late." in ended.out
