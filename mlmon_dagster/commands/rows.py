@@ -27,6 +27,7 @@ from mlmon_dagster.spec import (
 )
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.names import counted
+from mlmon_dagster.spec.predicate import columns_of
 from mlmon_dagster.store.state import window_state
 from mlmon_dagster.tables.alerts import name_monitor
 from mlmon_dagster.tables.asked import ALWAYS, Days, complete_period, period_asked, window_range
@@ -52,6 +53,11 @@ class _Wanted(NamedTuple):
     version: int | None
     said: str
     time: str | None = None  # what an alert on times is about
+    column: str = ""  # what an alert on a column is about
+
+    def first_columns(self) -> list[str]:
+        """Return what rows are asked for by, which a reader looks at first."""
+        return [self.column, *sorted(columns_of(self.picked) if self.picked else ())]
 
 
 @click.command(
@@ -121,7 +127,7 @@ def rows(
     if format_ == "parquet" and output is not None:
         _write_parquet(found.table, output)
     else:
-        print_text(render(_answer(wanted.spec, found.table), format_), output)
+        print_text(render(_answer(wanted, found.table), format_), output)
     order = "worst" if time is None else "slowest"
     more = f", the {order} {found.table.num_rows:,}" if found.table.num_rows < found.n else ""
     picked = f" where {found.predicate}" if found.predicate else ""
@@ -213,14 +219,20 @@ def _of_alert(project: Project, short_id: str, where: str | None, newest: bool) 
     if verdict.version is None and not newest:
         click.echo("The rows that were judged are not kept any more; as they are now:", err=True)
     version = None if newest else verdict.version
-    return _Wanted(spec, (verdict.window,), picked, version, said, verdict.time)
+    column = str(alert["column_name"])
+    return _Wanted(spec, (verdict.window,), picked, version, said, verdict.time, column)
 
 
-def _answer(spec: ModelSpec, table: pa.Table) -> Answer[dict[str, str]]:
-    """Return rows as texts: of people those columns that have room, and that hold anything."""
-    columns = column_texts(spec, table, digits=6)
-    names, values = list(columns), [list(row) for row in zip(*columns.values(), strict=True)]
-    filled = [i for i, _ in enumerate(names) if any(row[i] for row in values)] or [0]
+def _answer(wanted: _Wanted, table: pa.Table) -> Answer[dict[str, str]]:
+    """Return rows as texts: people see those columns that have room, and that hold anything.
+
+    What the rows were asked for by comes first after the id, also where it holds nothing.
+    """
+    columns = column_texts(wanted.spec, table, digits=6)
+    first = ["prediction_id", *wanted.first_columns()]
+    names = list(dict.fromkeys([*(name for name in first if name in columns), *columns]))
+    values = [list(row) for row in zip(*(columns[name] for name in names), strict=True)]
+    filled = [i for i, name in enumerate(names) if name in first or any(r[i] for r in values)]
     kept = filled[:_IN_TABLE]
     text = text_table([names[i] for i in kept], [[row[i] for i in kept] for row in values])
     if left := [names[i] for i in filled[_IN_TABLE:]]:

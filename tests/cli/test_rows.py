@@ -86,6 +86,15 @@ def test_an_alert_leads_to_its_rows_in_one_command(folder: Path, mlmon: Command)
     assert f"{about}: {ROWS} rows." in ended.err
 
 
+def test_the_column_of_an_alert_stands_beside_the_id_also_where_it_is_always_null(
+    folder: Path, mlmon: Command
+) -> None:
+    mlmon("--project", folder, *AT, "alerts", "deliver")
+    ended = mlmon("--project", folder, *AT, "rows", alert_of(folder, "quality/null_rate/balance"))
+
+    assert ended.out.split()[:2] == ["prediction_id", "balance"]
+
+
 def test_an_alerts_rows_are_those_of_a_query_on_the_files_also_after_the_table_changed(
     folder: Path, mlmon: Command
 ) -> None:
