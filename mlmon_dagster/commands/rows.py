@@ -14,6 +14,7 @@ from mlmon_dagster.commands.options import (
     output_options,
     period,
     print_text,
+    refuse_past,
     spec_of,
 )
 from mlmon_dagster.errors import ConfigError
@@ -103,6 +104,7 @@ def rows(
     if window is None and days == ALWAYS and _say_refusals(project, what, worst):
         return
     wanted = _wanted(project, what, window, days, where, newest)
+    refuse_past(project, wanted.spec)
     if slowest and wanted.time is None and wanted.spec.columns.latency_ms is None:
         raise ConfigError(f"--slowest: {wanted.spec.model} logs no latency (columns.latency_ms).")
     time = wanted.time or (LATENCY if slowest else None)
@@ -174,6 +176,7 @@ def _say_refusals(project: Project, what: str, most: int) -> bool:
     if alert["monitor"] != REFUSED:
         return False
     spec = spec_of(project, str(alert["model"]))
+    refuse_past(project, spec)
     window = behind(project.store, spec, alert).window
     found = refusals_in(project.store, spec, window)
     click.echo("\n".join(found[:most]))
