@@ -29,6 +29,7 @@ from mlmon_dagster.commands.options import (
     of_models,
     period,
     prints_table,
+    refuse_past,
     told_of_strays,
 )
 from mlmon_dagster.commands.terminal import show_work
@@ -411,6 +412,7 @@ def report(project: Project, spec: ModelSpec, output: Path | None) -> None:
     """Write the health report of MODEL: one HTML file, for people and archives."""
     from mlmon_dagster.report.health import write_health_report
 
+    refuse_past(project, spec)
     try:
         made, path = write_health_report(project, spec, output)
     except OSError as error:

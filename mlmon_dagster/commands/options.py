@@ -159,6 +159,28 @@ def spec_of(project: Project, model: str) -> ModelSpec:
     return _checked(project, models_of(project).find(model))
 
 
+def refuse_past(project: Project, spec: ModelSpec) -> None:
+    """Refuse a moment that somebody named and that files were read after.
+
+    Pages and rows show what is known, and would mix it with what was known at that moment.
+
+    Raises:
+        ConfigError: If that is so.
+    """
+    from mlmon_dagster.project import wall_clock
+    from mlmon_dagster.store.state.manifest import load_last_finished
+
+    now = project.now()
+    last = load_last_finished(project.store.state, spec.model)
+    if project.now is not wall_clock and last is not None and now < last:
+        asked, read = (moment.isoformat(timespec="seconds") for moment in (now, last))
+        raise ConfigError(
+            f"--now {asked} lies before {read}, when files of {spec.model} were read last, and "
+            f"this command shows what is known of them. Leave --now out. Numbers as they were "
+            f"known then: mlmon metrics {spec.model} --as-of {asked}"
+        )
+
+
 def of_model(command: Callable[..., object]) -> Callable[..., object]:
     """Add MODEL, and hand over the project and what the model declares."""
 

@@ -14,6 +14,7 @@ from mlmon_dagster.commands.options import (
     output_options,
     period,
     print_text,
+    refuse_past,
     spec_of,
 )
 from mlmon_dagster.errors import ConfigError
@@ -27,6 +28,7 @@ from mlmon_dagster.spec import (
 )
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.names import counted
+from mlmon_dagster.spec.predicate import columns_of
 from mlmon_dagster.store.state import window_state
 from mlmon_dagster.tables.alerts import name_monitor
 from mlmon_dagster.tables.asked import ALWAYS, Days, complete_period, period_asked, window_range
@@ -52,6 +54,11 @@ class _Wanted(NamedTuple):
     version: int | None
     said: str
     time: str | None = None  # what an alert on times is about
+    column: str = ""  # what an alert on a column is about
+
+    def first_columns(self) -> list[str]:
+        """Return what rows are asked for by, which a reader looks at first."""
+        return [self.column, *sorted(columns_of(self.picked) if self.picked else ())]
 
 
 @click.command(
@@ -97,6 +104,7 @@ def rows(
     if window is None and days == ALWAYS and _say_refusals(project, what, worst):
         return
     wanted = _wanted(project, what, window, days, where, newest)
+    refuse_past(project, wanted.spec)
     if slowest and wanted.time is None and wanted.spec.columns.latency_ms is None:
         raise ConfigError(f"--slowest: {wanted.spec.model} logs no latency (columns.latency_ms).")
     time = wanted.time or (LATENCY if slowest else None)
@@ -121,7 +129,7 @@ def rows(
     if format_ == "parquet" and output is not None:
         _write_parquet(found.table, output)
     else:
-        print_text(render(_answer(wanted.spec, found.table), format_), output)
+        print_text(render(_answer(wanted, found.table), format_), output)
     order = "worst" if time is None else "slowest"
     more = f", the {order} {found.table.num_rows:,}" if found.table.num_rows < found.n else ""
     picked = f" where {found.predicate}" if found.predicate else ""
@@ -168,6 +176,7 @@ def _say_refusals(project: Project, what: str, most: int) -> bool:
     if alert["monitor"] != REFUSED:
         return False
     spec = spec_of(project, str(alert["model"]))
+    refuse_past(project, spec)
     window = behind(project.store, spec, alert).window
     found = refusals_in(project.store, spec, window)
     click.echo("\n".join(found[:most]))
@@ -213,14 +222,20 @@ def _of_alert(project: Project, short_id: str, where: str | None, newest: bool) 
     if verdict.version is None and not newest:
         click.echo("The rows that were judged are not kept any more; as they are now:", err=True)
     version = None if newest else verdict.version
-    return _Wanted(spec, (verdict.window,), picked, version, said, verdict.time)
+    column = str(alert["column_name"])
+    return _Wanted(spec, (verdict.window,), picked, version, said, verdict.time, column)
 
 
-def _answer(spec: ModelSpec, table: pa.Table) -> Answer[dict[str, str]]:
-    """Return rows as texts: of people those columns that have room, and that hold anything."""
-    columns = column_texts(spec, table, digits=6)
-    names, values = list(columns), [list(row) for row in zip(*columns.values(), strict=True)]
-    filled = [i for i, _ in enumerate(names) if any(row[i] for row in values)] or [0]
+def _answer(wanted: _Wanted, table: pa.Table) -> Answer[dict[str, str]]:
+    """Return rows as texts: people see those columns that have room, and that hold anything.
+
+    What the rows were asked for by comes first after the id, also where it holds nothing.
+    """
+    columns = column_texts(wanted.spec, table, digits=6)
+    first = ["prediction_id", *wanted.first_columns()]
+    names = list(dict.fromkeys([*(name for name in first if name in columns), *columns]))
+    values = [list(row) for row in zip(*(columns[name] for name in names), strict=True)]
+    filled = [i for i, name in enumerate(names) if name in first or any(r[i] for r in values)]
     kept = filled[:_IN_TABLE]
     text = text_table([names[i] for i in kept], [[row[i] for i in kept] for row in values])
     if left := [names[i] for i in filled[_IN_TABLE:]]:

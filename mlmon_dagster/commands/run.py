@@ -205,7 +205,7 @@ def show_files(spec: ModelSpec, report: RunReport) -> None:
         said.append(f"{counted(report.n_quarantined, 'whole file')} refused")
     what = "table" if in_place else "file"
     click.echo(f"  {counted(report.n_files - report.n_waiting, what)} read: {', '.join(said)}")
-    for message in report.quarantined[:_FILES_SHOWN]:
+    for message in report.refused[:_FILES_SHOWN]:
         click.echo(f"    {message}")
     if (report.n_bad or report.n_quarantined > _FILES_SHOWN) and not in_place:
         click.echo(

@@ -51,7 +51,7 @@ class RunReport:
         n_new: Rows of them that are new.
         n_bad: Rows of them that were refused.
         n_quarantined: How many of them were refused as a whole.
-        quarantined: Why, a message for each of the first.
+        refused: Why files or rows of them were refused, a message for each of the first files.
         failed: Why files or sources could not be read; it is tried again at the next ingest.
     """
 
@@ -70,7 +70,7 @@ class RunReport:
     n_new: int = 0
     n_bad: int = 0
     n_quarantined: int = 0
-    quarantined: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
     failed: tuple[str, ...] = ()
 
     @property
@@ -173,7 +173,7 @@ def _report(
     result: dg.ExecuteInProcessResult, seconds: float, computing_seconds: float
 ) -> RunReport:
     errors, read_again, season = [], "", ""
-    quarantined: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
     failed: tuple[str, ...] = ()
     counts = dict.fromkeys(("n_waiting", "n_files", "n_new", "n_bad", "n_quarantined"), 0)
     for event in result.all_events:
@@ -184,8 +184,8 @@ def _report(
             again = metadata.get("read_again")
             read_again = str(again.value) if again else read_again
             season = season_of(metadata) or season
-            if refused := metadata.get("quarantined"):
-                quarantined = tuple(str(refused.value).splitlines())
+            if told := metadata.get("refused"):
+                refused = tuple(str(told.value).splitlines())
             if unread := metadata.get("failed"):
                 failed = tuple(str(unread.value).splitlines())
         if event.is_step_failure:
@@ -217,7 +217,7 @@ def _report(
         errors=errors,
         read_again=read_again,
         season=season,
-        quarantined=quarantined,
+        refused=refused,
         failed=failed,
         **counts,
     )

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from mlmon_dagster.spec import ModelSpec, Window, window_containing
+from mlmon_dagster.spec import ModelSpec, Window, production_end, window_containing
 from mlmon_dagster.spec.declaration import TimeSpec
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import manifest
@@ -119,16 +119,17 @@ def reported_in(files: pd.DataFrame, window: Window, time: TimeSpec) -> pd.DataF
 
     A file that cannot be read does not say which window its rows belong to. If its name holds one
     date, that is the window; else the last complete one before the file was first seen, since
-    files land once their window is over.
+    files land once their window is over. After the last window of production it is that one.
     """
-    length = window.end - window.start
+    end = production_end(time)
+    until = None if window.end == end else window.end + (window.end - window.start)
     found = np.zeros(len(files), dtype=bool)
     for place, (path, seen) in enumerate(zip(files["path"], files["first_seen"], strict=True)):
         named = window_named_by(str(path), time)
         if named is not None and named.end <= seen:
             found[place] = named.start == window.start
         else:
-            found[place] = window.end <= seen < window.end + length
+            found[place] = window.end <= seen and (until is None or seen < until)
     return files[found]
 
 
@@ -143,4 +144,6 @@ def window_named_by(path: str, time: TimeSpec) -> Window | None:
         return None
     if day.date() < time.start:  # of the baseline
         return None
-    return window_containing(time, day.replace(hour=12).astimezone(dt.UTC))
+    window = window_containing(time, day.replace(hour=12).astimezone(dt.UTC))
+    end = production_end(time)
+    return None if end is not None and window.start >= end else window

@@ -127,7 +127,8 @@ def reading_of(spec: ModelSpec, stream: Stream) -> str:
     """
     source = spec.source.of(stream)
     said = source.model_dump(mode="json", exclude={"path", "settle", "asset"}) if source else None
-    time = spec.time.model_dump(mode="json", include={"zone", "start", "naive", "skew_tolerance"})
+    judging = {"zone", "start", "end", "naive", "skew_tolerance"}
+    time = spec.time.model_dump(mode="json", include=judging)
     parts: tuple[object, ...] = (
         spec.task, columns_of(spec, stream), spec.columns.id_parts, said, time,
     )  # fmt: skip

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from mlmon_dagster.alerts.lifecycle.pipeline_failures import settle_failures
 from mlmon_dagster.project import Project
+from mlmon_dagster.spec.names import counted
 from mlmon_dagster.spec.sources import Stream
 from mlmon_dagster.store.state import model_history
 from mlmon_dagster.store.state.manifest import Backlog
@@ -79,8 +80,14 @@ def ingest_numbers(report: IngestReport) -> Numbers:
         totals["read_again"] = report.again
     if failed := [file.message for file in files if file.status == "failed"]:
         totals["failed"] = "\n".join(failed[:20])
-    if quarantined:
-        totals["quarantined"] = "\n".join(file.message for file in quarantined[:20])
+    refused = [file.message for file in quarantined]
+    refused += [
+        f"{counted(file.n_bad, 'row')} refused, such as {file.bad_rows[0]}"
+        for file in files
+        if file.status == "done" and file.bad_rows
+    ]
+    if refused:
+        totals["refused"] = "\n".join(refused[:20])
     return totals
 
 

@@ -62,11 +62,14 @@ def describe_arrivals(engine: sa.Engine, spec: ModelSpec) -> str:
     early = window_state.timing_of(engine, spec.model).early
     sooner = f", early from {early[0].age} {unit} on" if early else ""
     of = "its own times" if curve is arrivals.prior else "when it came"
+    learnt, reason = f" (learnt from {of} in {max(curve.n_windows)} windows)", ""
+    if (declared := spec.actuals.expected_within) is not None:
+        slack = format_duration(truth_slack(spec))
+        reason = f": expected_within is {format_duration(declared)}, and rows may be {slack} late"
     return (
         f"half of it within {curve.median:g} {unit}, 95 % within {curve.late:g} {unit}; "
-        f"{(curve.plateau or 0) * 100:.0f} % of predictions get it; judged at "
-        f"{'-' if due is None else format_duration(due)}{sooner} (learnt from {of} in "
-        f"{max(curve.n_windows)} windows).{note}"
+        f"{(curve.plateau or 0) * 100:.0f} % of predictions get it{learnt if reason else ''}; "
+        f"judged at {'-' if due is None else format_duration(due)}{sooner}{reason or learnt}.{note}"
     )
 
 

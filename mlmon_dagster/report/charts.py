@@ -90,6 +90,7 @@ class Curve:
         failing: Which windows failed, one per window; empty marks none.
         events: What happened meanwhile, to be marked.
         beside: A second line over this one; None draws none.
+        provisional: Which windows still wait for ground truth; empty if none can.
     """
 
     title: str
@@ -106,6 +107,7 @@ class Curve:
     failing: Sequence[bool] = ()
     beside: Beside | None = None
     events: Sequence[Event] = ()
+    provisional: Sequence[bool] = ()
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,7 @@ class Chart:
         is_share: Whether values are shares, so that the scale ends at 0 and 1.
         floor: Whether the scale begins at 0.
         events: What happened, as places in ``labels`` and a word for it.
+        provisional: Which windows still wait for ground truth; empty if none can.
     """
 
     title: str
@@ -148,6 +151,7 @@ class Chart:
     is_share: bool = False
     floor: bool = False
     events: Sequence[tuple[int, str]] = ()
+    provisional: Sequence[bool] = ()
 
     @cached_property
     def places(self) -> int:
@@ -155,11 +159,28 @@ class Chart:
         known = _finite(v for line in self.lines for v in line.values)
         return places_of(known)
 
+    @cached_property
+    def _places_known(self) -> tuple[list[int], list[int]]:
+        """The windows with a number, and those of them whose ground truth was complete."""
+        known = [i for i, v in enumerate(self.lines[0].values) if math.isfinite(v)]
+        return known, [i for i in known if not (self.provisional and self.provisional[i])]
+
     @property
     def newest(self) -> str:
-        """The newest number."""
-        known = _finite(self.lines[0].values)
-        return number(known[-1], self.places) if known else NONE
+        """The newest number that stands; while none does, the newest."""
+        known, standing = self._places_known
+        return number(self.lines[0].values[(standing or known)[-1]], self.places) if known else NONE
+
+    @property
+    def waits(self) -> str:
+        """What the newest number is of, if windows still wait for ground truth; else empty."""
+        known, standing = self._places_known
+        if known[-1:] == standing[-1:]:
+            return ""
+        if not standing:
+            return "provisional: ground truth still comes"
+        newer = counted(sum(place > standing[-1] for place in known), "newer window")
+        return f"of {self.labels[standing[-1]]}; ground truth of {newer} still comes"
 
     @property
     def said(self) -> str:
@@ -171,8 +192,8 @@ class Chart:
             known = _finite(line.values)
             if line.role == "value" and known:
                 low, high = number(min(known), self.places), number(max(known), self.places)
-                newest = number(known[-1], self.places)
-                parts.append(f"newest {newest}, lowest {low}, highest {high}")
+                told = self.newest + (f" ({self.waits})" if self.waits else "")
+                parts.append(f"newest {told}, lowest {low}, highest {high}")
         if self.baseline is not None:
             parts.append(f"baseline {number(self.baseline, self.places)}")
         if self.limit is not None:
@@ -336,7 +357,7 @@ def chart_of(curve: Curve, name: str = "Value") -> Chart:
     events = place_events(curve.events, curve.starts)
     return Chart(
         curve.title, labels, lines, curve.baseline, curve.limit, marks, curve.is_share,
-        events=events,
+        events=events, provisional=curve.provisional,
     )  # fmt: skip
 
 

@@ -446,6 +446,7 @@ class Curves:
             ],
             is_share=is_share or _is_share(metric),
             events=self._events,
+            provisional=[said == "provisional" for said in frame.get("maturity", ())],
         )
 
 

@@ -76,5 +76,6 @@ def _over(curve: Curve, starts: Sequence[dt.datetime]) -> Curve:
     return replace(
         curve, starts=starts, values=spread(curve.values), lower=spread(curve.lower),
         upper=spread(curve.upper),
+        provisional=[bool(waits) for waits in spread(curve.provisional)],
         beside=curve.beside and replace(curve.beside, values=spread(curve.beside.values)),
     )  # fmt: skip

@@ -142,13 +142,19 @@ def propose(
             f"production. Windows begin the day after the last of them; write the first day of "
             "production under time.start"
         )
+    end = None if served.others else _end(last, now, local, granularity)
+    if end:
+        notes.append(
+            f"the events stop before {end}, so time.end says that the model was retired. Events "
+            "from then on are refused; delete that line for a model that goes on"
+        )
     text = spec_text(
         Scaffold(
             model=model,
             predictions=predictions,
             actuals=truth,
             start=start,
-            end=None if served.others else _end(last, now, local, granularity),
+            end=end,
             zone=zone,
             granularity=granularity,
             owner=owner,

@@ -148,7 +148,7 @@ def spec_text(
         f"  zone: {scaffold.zone}  # windows follow this time zone{_because(scaffold.zone_reason)}",
         f"  granularity: {scaffold.granularity}  # about {scaffold.per_day:,.0f} events a day",
         f"  start: {scaffold.start}  # the first day in production; older events may be a baseline",
-        *_end(scaffold.end),
+        *([f"  end: {scaffold.end}"] if scaffold.end else []),
         *_quiet(scaffold),
         *_naive(roles, facts, of_truth),
         "source:",
@@ -177,11 +177,6 @@ def _actuals(scaffold: Scaffold) -> Iterator[str]:
     yield "  # Ground truth, once there is some: files with the prediction's id, the truth and when"
     yield "  # it was known; name these two below: actual: ..., actual_time: ..."
     yield f"  # actuals: {{path: landing/{scaffold.model}/actuals/*.parquet}}"
-
-
-def _end(end: dt.date | None) -> Iterator[str]:
-    if end is not None:
-        yield f"  end: {end}  # the events stop before; delete this line for a model that goes on"
 
 
 def _quiet(scaffold: Scaffold) -> Iterator[str]:

@@ -83,7 +83,8 @@ RULES: Final[tuple[Rule, ...]] = (
          "from now on"),
     Rule("time", ("start",), "followed", "windows that begin with it are computed; those before it "
          "keep their numbers and are not looked at any more"),
-    Rule("time", ("end",), "followed", "windows after it are not computed; their numbers stay"),
+    Rule("time", ("end",), "followed", "windows after it are not computed, and their numbers stay; "
+         "rows refused for it are read again"),
     Rule("time", ("allowed_lateness",), "followed", _MATURITY),
     Rule("time", ("naive", "skew_tolerance"), "kept", _FILES),
     Rule("time", ("holidays",), "kept", _JUDGED),

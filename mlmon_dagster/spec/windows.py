@@ -146,8 +146,13 @@ def first_window(time: TimeSpec) -> Window:
 
 
 def production_end(time: TimeSpec) -> dt.datetime | None:
-    """Return the moment at which production windows end, or None if they go on."""
-    return None if time.end is None else _midnight(time.end, ZoneInfo(time.zone))
+    """Return the moment at which production windows end, or None if they go on.
+
+    A week or month that ``time.end`` lies in is none of production.
+    """
+    if time.end is None:
+        return None
+    return window_containing(time, _midnight(time.end, ZoneInfo(time.zone))).start
 
 
 def start_of_date(time: TimeSpec, date: str) -> dt.datetime:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from tests.cli.conftest import Command
-from tests.defs.small_model import MODEL, NOW, write_declaration
+from tests.defs.small_model import (
+    MODEL,
+    NOW,
+    ROWS,
+    customers,
+    drop,
+    landing,
+    write_declaration,
+)
 
 AT = ("--now", NOW.isoformat())
 
@@ -150,3 +160,28 @@ def test_who_changes_something_must_have_a_name(
     ended = mlmon("--project", declared, *AT, "baseline", "undo", MODEL)
 
     assert (ended.code, "say who you are: --author NAME" in ended.err) == (2, True), ended
+
+
+def test_rows_after_the_end_are_told_with_their_file_and_read_once_the_end_is_deleted(
+    folder: Path, mlmon: Command
+) -> None:
+    path = folder / "models" / "churn.yaml"
+    declared, end = path.read_text(), NOW.date()
+    path.write_text(declared.replace("start:", f"end: {end}, start:"))
+    later = [customers(end + n * dt.timedelta(days=1))[0] for n in range(3)]
+    drop(pd.concat(later), landing(folder, "predictions") / "newest.parquet")
+    at = ("--project", folder, "--now", (NOW + 40 * dt.timedelta(days=1)).isoformat())
+
+    ran = mlmon(*at, "run", "churn")
+    status = mlmon(*at, "status", "churn").out
+
+    assert f"{3 * ROWS} rows refused, such as landing/churn/predictions/newest.parquet" in ran.out
+    assert f"expected before {end}T00:00:00-04:00, the 'end' under 'time'" in ran.out
+    assert "Delete 'end' under 'time' if the model goes on" in ran.out
+    assert "Share of refused rows" in status
+
+    path.write_text(declared)
+    again = mlmon(*at, "run", "churn")
+
+    assert f"{3 * ROWS} new rows" in again.out
+    assert "refused" not in mlmon(*at, "status", "churn").out

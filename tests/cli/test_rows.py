@@ -11,6 +11,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
+import pytest
 from deltalake import DeltaTable
 
 from mlmon_dagster.pipeline.ingest import ingest
@@ -86,6 +87,15 @@ def test_an_alert_leads_to_its_rows_in_one_command(folder: Path, mlmon: Command)
     assert f"{about}: {ROWS} rows." in ended.err
 
 
+def test_the_column_of_an_alert_stands_beside_the_id_also_where_it_is_always_null(
+    folder: Path, mlmon: Command
+) -> None:
+    mlmon("--project", folder, *AT, "alerts", "deliver")
+    ended = mlmon("--project", folder, *AT, "rows", alert_of(folder, "quality/null_rate/balance"))
+
+    assert ended.out.split()[:2] == ["prediction_id", "balance"]
+
+
 def test_an_alerts_rows_are_those_of_a_query_on_the_files_also_after_the_table_changed(
     folder: Path, mlmon: Command
 ) -> None:
@@ -108,8 +118,8 @@ def test_an_alerts_rows_are_those_of_a_query_on_the_files_also_after_the_table_c
         return [row[0] for row in found.fetchall()]
 
     def told(*more: object) -> list[str]:
-        asked = (*AT, "rows", short, "--worst", 9 * ROWS, "--format", "csv", *more)
-        ended = mlmon("--project", folder, *asked)
+        asked = ("rows", short, "--worst", 9 * ROWS, "--format", "csv", *more)
+        ended = mlmon("--project", folder, "--now", project.now().isoformat(), *asked)
         assert ended.code == 0, ended.err
         return [row["prediction_id"] for row in table(ended.out)]
 
@@ -171,3 +181,20 @@ def test_rows_of_a_slice_are_those_of_the_files_and_the_worst_come_first(
 def _wrong_first(found: pd.DataFrame) -> list[pd.DataFrame]:
     wrong = found["prediction"] != found["actual"]
     return [found[wrong], found[~wrong]]
+
+
+@pytest.mark.parametrize("command", [("report",), ("rows", "--worst", "3")])
+def test_what_is_known_now_is_not_shown_as_of_a_moment_before_files_were_read(
+    folder: Path, mlmon: Command, command: tuple[str, ...]
+) -> None:
+    """The page of a past moment had later windows, and rows had later ground truth."""
+    past = (NOW - dt.timedelta(days=3)).isoformat()
+    name, *options = command
+
+    ended = mlmon("--project", folder, "--now", past, name, MODEL, *options)
+
+    assert (ended.code, ended.out) == (2, "")
+    assert f"--now {past} lies before {NOW.isoformat()}, when files of churn were read" in ended.err
+    assert f"mlmon metrics churn --as-of {past}" in ended.err
+    assert mlmon("--project", folder, *AT, name, MODEL, *options).code == 0
+    assert mlmon("--project", folder, name, MODEL, *options).code == 0

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import datetime as dt
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import yaml
 
 from mlmon_dagster.cli import COMMANDS
 from tests.cli.conftest import Command
-from tests.defs.small_model import MODEL, NOW
+from tests.defs.small_model import MODEL, NOW, ROWS, customers, drop, landing
 
 AT = ("--now", NOW.isoformat())
 TABLES = (
@@ -118,3 +120,36 @@ def test_init_writes_the_schema_that_the_spec_names(
     assert json.loads((folder / "models" / name).read_text()) == json.loads(mlmon("schema").out)
     assert mlmon("--project", folder, "validate").code in (0, 2)  # the file is no spec
     assert name not in mlmon("--project", folder, "validate").err
+
+
+def test_status_says_when_windows_are_judged_by_what_is_declared_and_what_was_learnt(
+    folder: Path, mlmon: Command
+) -> None:
+    ended = mlmon("--project", folder, *AT, "status", "churn")
+
+    assert "100 % of predictions get it (learnt from its own times in 11 windows)" in ended.out
+    assert "judged at 3d: expected_within is 1d, and rows may be 2d late." in ended.out
+
+
+def test_the_report_shows_the_newest_number_that_could_be_judged_and_says_what_still_comes(
+    folder: Path, mlmon: Command
+) -> None:
+    predictions, actuals = customers(NOW.date())
+    drop(predictions, landing(folder, "predictions") / "newest.parquet")
+    drop(actuals.head(ROWS // 2), landing(folder, "actuals") / "newest.parquet")
+    now = ("--project", folder, "--now", (NOW + dt.timedelta(days=1)).isoformat())
+    page = folder / "page.html"
+
+    mlmon(*now, "run", MODEL)
+    assert mlmon(*now, "report", MODEL, "--output", page).code == 0
+
+    found = re.search(
+        r'<span class="name">ROC AUC</span> <span class="newest">(.*?)</span> '
+        r'<span class="soft small">of (.*?); ground truth of 1 newer window still comes</span>',
+        page.read_text(),
+    )
+    assert found is not None
+    rows = mlmon(*now, "metrics", MODEL, "--metric", "roc_auc", "--slice", "all").out
+    assert f"{found[2]}  all    :table  roc_auc  {found[1]} " in rows
+    (line,) = [line for line in rows.splitlines() if line.startswith(str(NOW.date()))]
+    assert found[1] not in line

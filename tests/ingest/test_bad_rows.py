@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,18 @@ FILES: dict[str, tuple[bytes | pd.DataFrame, dict[str, Any], tuple[int, int], li
         events(20, at=["2001-01-01T10:00:00Z"] * 20), {}, (0, 20),
         ["(20 before_start in 'at')",
          "set 'start' under 'time' to an earlier day. Correct the rows"],
+    ),
+    # Half of the rows are far more than max_bad_rate.
+    "rows of after the end never refuse their file": (
+        events(40, at=["2024-02-01T10:00:00Z"] * 20 + ["2024-02-02T10:00:00Z"] * 20),
+        {"time__end": dt.date(2024, 2, 2)}, (20, 20), ["a time after production ended"],
+    ),
+    "nothing is after the end in another dataset": (
+        events(4, dataset=["training"] * 4), {"time__end": dt.date(2024, 2, 1)}, (4, 0), []
+    ),
+    "a week that the end lies in is none of production": (
+        events(4), {"time__granularity": "week", "time__end": dt.date(2024, 2, 2)}, (0, 4),
+        ["expected before 2024-01-29T00:00:00+01:00, the 'end' under 'time'"],
     ),
     "training events may be old and unscored": (
         events(4, day="2019-05-01", dataset=["training"] * 4, **UNSCORED), {}, (4, 0), []

@@ -138,3 +138,24 @@ def test_ground_truth_is_of_the_incident_as_far_as_it_has_come(
         for pair in (incident, mature, wanted)
     ]
     assert pick_labelled(days[0], days[1]) == days[2]
+
+
+@pytest.mark.parametrize(
+    ("provisional", "newest", "waits"),
+    [
+        ([], "0.300", ""),
+        ([True, False, False], "0.300", ""),
+        ([False, False, True], "0.200", "of b; ground truth of 1 newer window still comes"),
+        ([False, True, True], "0.100", "of a; ground truth of 2 newer windows still comes"),
+        ([True, True, True], "0.300", "provisional: ground truth still comes"),
+    ],
+)
+def test_a_chart_names_the_newest_number_that_no_ground_truth_will_change(
+    provisional: list[bool], newest: str, waits: str
+) -> None:
+    values = [0.1, 0.2, 0.3]
+    chart = Chart("x", ["a", "b", "c"], [Line("x", "value", values)], provisional=provisional)
+
+    assert (chart.newest, chart.waits) == (newest, waits)
+    assert f"newest {newest}" in chart.said
+    assert waits in chart.said

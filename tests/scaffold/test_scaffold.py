@@ -406,11 +406,13 @@ def test_what_names_and_values_do_not_tell_is_left_to_a_person(tmp_path: Path) -
     text = propose(tmp_path, tuple(sorted(tmp_path.iterdir())), "churn", None, "team:crm", at)
 
     spec = parse_model(text, "churn")
-    key, zone = notes_of(text)
+    key, zone, ended = notes_of(text)
     assert "have no scored_at, and customer alone is not different in every row" in key
     assert "written at +01:00 and +02:00, as clocks show in Europe/Berlin" in zone
     assert (spec.time.zone, spec.columns.score, spec.time.granularity) == ("UTC", "p", "week")
     assert spec.time.end == dt.date(2026, 11, 2)  # a Monday: the last week counts as well
+    assert "the events stop before 2026-11-02" in ended
+    assert "refused; delete that line for a model that goes on" in ended
     (tmp_path / "words.csv").write_text("id;p\n", encoding="utf-16")
     with pytest.raises(ConfigError, match=r"words\.csv is UTF-16\. Write it as UTF-8"):
         read_sample([tmp_path / "words.csv"])

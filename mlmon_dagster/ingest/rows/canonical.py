@@ -20,6 +20,7 @@ from mlmon_dagster.ingest.report import Fault, Mask, mask_of, rows_at_fault
 from mlmon_dagster.spec import (
     ModelSpec,
     Window,
+    production_end,
     window_containing,
     window_date,
     windows_between,
@@ -186,9 +187,14 @@ def _prediction_times(
     start = dt.datetime.combine(spec.time.start, dt.time(), ZoneInfo(spec.time.zone))
     early = mask_of(pc.less(columns["event_time"], pa.scalar(start, TIME)).fill_null(False))
     expected = f"{start.isoformat()} or later, the 'start' under 'time'"
-    return _future(columns["event_time"], by_name["event_time"], spec, now, is_live) + Fault.where(
-        early & is_live, "before_start", by_name["event_time"], expected
-    )
+    column = by_name["event_time"]
+    found = _future(columns["event_time"], column, spec, now, is_live)
+    found += Fault.where(early & is_live, "before_start", column, expected)
+    if (end := production_end(spec.time)) is None:
+        return found
+    after = mask_of(pc.greater_equal(columns["event_time"], pa.scalar(end, TIME)).fill_null(False))
+    expected = f"before {end.astimezone(start.tzinfo).isoformat()}, the 'end' under 'time'"
+    return found + Fault.where(after & is_live, "after_end", column, expected)
 
 
 def _actual_times(

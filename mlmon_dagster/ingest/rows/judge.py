@@ -113,7 +113,8 @@ class Letter(TypedDict):
 
 MAX_LETTERS = 10_000  # dead letters kept per file; all bad rows are counted
 MAX_EXAMPLES = 5
-_UNPLACED = {"future_time", "before_start", "erased"}
+_UNPLACED = {"future_time", "before_start", "after_end", "erased"}
+_STORABLE = {"erased", "after_end", BY_RULE}  # refused, and no sign of a file that is wrong
 
 
 @dataclass(frozen=True)
@@ -222,7 +223,7 @@ def prepare(draft: Draft, verdict: Verdict, spec: ModelSpec, now: dt.datetime) -
     bad = draft.bad() & wanted
     windows = _windows_of(draft, np.flatnonzero(bad), spec)
     is_erased = draft.erased() & bad
-    unstorable = [fault for fault in draft.faults if fault.reason not in ("erased", BY_RULE)]
+    unstorable = [fault for fault in draft.faults if fault.reason not in _STORABLE]
     reasons: Counter[tuple[str, str, str, str]] = Counter()
     for fault in unstorable:
         reasons[fault.reason, fault.source, fault.name, fault.expected] += fault.rows.size
@@ -256,7 +257,7 @@ def whole(parts: Sequence[Part], rows: PartedRows, source: Source) -> Prepared:
 
     Raises:
         TooManyBadError: If more than ``max_bad_rate`` of the rows, and more than ten, cannot be
-            stored. Rows that only a rule of the spec refuses do not count.
+            stored. Rows that only a rule of the spec refuses, or its end, do not count.
     """
     staged, parsed = parts[0].parsed.staged, parts[0].parsed
     letters = tuple(letter for part in parts for letter in part.letters)[:MAX_LETTERS]
