@@ -11,7 +11,7 @@ import pyarrow as pa
 from mlmon_dagster.engines import worker
 from mlmon_dagster.engines.engine import P, Reply, received
 from mlmon_dagster.errors import ConfigError, EngineError
-from mlmon_dagster.project import set_for_ray
+from mlmon_dagster.project import process_environment, set_for_ray
 
 ADDRESSES: Final = {"ray": "ray://host:10001"}  # an example of each scheme
 _RETRIES: Final = 3  # of a part whose worker died
@@ -75,8 +75,11 @@ class Engine:
                 "The engine ray needs the package ray: pip install 'mlmon-dagster[ray]'."
             ) from error
         if not ray.is_initialized():
+            # Without an address Ray would look for a cluster that it noted here, also an ended one.
+            is_named = self._address or "RAY_ADDRESS" in process_environment()
+            address = self._address if is_named else "local"
             try:
-                ray.init(self._address, include_dashboard=False, log_to_driver=False)
+                ray.init(address, include_dashboard=False, log_to_driver=False)
             except Exception as error:  # it raises that very class, too
                 # The address may hold a token, and is not repeated.
                 raise EngineError(
