@@ -103,13 +103,6 @@ def is_waiting(state: WindowInputs) -> bool:
     return (rebuilt.revision if rebuilt else 0) < state.input_revision
 
 
-def windows_begin(first: Window, n_windows: int) -> dt.datetime:
-    """Return from when on metrics are read, if a verdict is of several windows."""
-    if n_windows == 1:
-        return first.start
-    return first.start - (n_windows - 1) * (first.end - first.start) - dt.timedelta(hours=1)
-
-
 def stored_metric(work: Work, metric: str, windows: Sequence[Window]) -> pd.DataFrame:
     """Return the newest numbers of a metric in some windows that follow each other."""
     return metric_log.newest(

@@ -13,7 +13,7 @@ from mlmon_dagster.commands.options import told_of_strays
 from mlmon_dagster.commands.outside import sentence, sentence_of_failure
 from mlmon_dagster.commands.terminal import OnStep, color_verdicts, print_step, show_steps
 from mlmon_dagster.errors import MlmonError, StoreError
-from mlmon_dagster.pipeline.plan import Request, is_up_to_date, plan, try_again
+from mlmon_dagster.pipeline.plan import Range, Request, is_up_to_date, plan, try_again
 from mlmon_dagster.pipeline.status import find_outdated
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec
@@ -118,16 +118,21 @@ def run_model(
         if requests and not requests[0].windows and not fits:
             reports.append(launcher.materialize(spec, requests[0].assets))
             requests = plan(project, spec, project.now())
-        # One without windows asks for the baseline, which was tried a moment ago.
-        stale = [(request.windows, request.assets) for request in requests if request.windows]
-        for windows, assets in [(period, windowed_of(spec))] if period else stale:
-            click.echo(f"{spec.model}: {window_range(windows)}, {len(windows)} windows")
-            report = launcher.materialize(
-                spec, assets, windows, is_backfill=bool(period), is_planned=not period
-            )
-            reports.append(report)
-        if not (period or stale):
+        stale = [(period, windowed_of(spec))] if period else _list_stale(requests)
+        if not stale:
             click.echo(f"{spec.model}: every window is computed from its newest inputs")
+        for is_last in (False, True):
+            for windows, assets in stale:
+                click.echo(
+                    f"{spec.model}: {window_range(windows)}, {counted(len(windows), 'window')}"
+                )
+                report = launcher.materialize(
+                    spec, assets, windows, is_backfill=bool(period), is_planned=not period
+                )
+                reports.append(report)
+            # What was learnt of late ground truth from these windows may end the wait of others.
+            is_over = is_last or period or not stale or not all(r.is_success for r in reports)
+            stale = [] if is_over else _list_stale(plan(project, spec, project.now()))
         is_news = len(reports) > 1 or reports[0].is_news
         if is_news or find_outdated(project, [spec]):
             reports.append(launcher.materialize(spec, REPORTED, keys=launcher.overview_keys))
@@ -147,6 +152,11 @@ def run_model(
         if text := sentence_of_failure(error.partition(": ")[2]):
             raise StoreError(text)
     return all(report.is_success and not report.failed for report in reports)
+
+
+def _list_stale(requests: Sequence[Request]) -> list[Range]:
+    """Return the windows of requests; one without any asks for the baseline, which was tried."""
+    return [(request.windows, request.assets) for request in requests if request.windows]
 
 
 def _say_how_it_is(project: Project, spec: ModelSpec) -> str:

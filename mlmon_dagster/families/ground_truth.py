@@ -25,7 +25,7 @@ from mlmon_dagster.spec.declaration import SHORTEST_CLOSING
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.monitors import Condition
 from mlmon_dagster.spec.names import counted
-from mlmon_dagster.spec.windows import TruthTiming, closing_age, due_age
+from mlmon_dagster.spec.windows import TruthTiming, closing_age, due_age, name_wait
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 
 if TYPE_CHECKING:
@@ -242,18 +242,18 @@ def explain_waiting(
     usual = curve.share_by((now - window_end) / unit) if curve else None
     # What comes until then changes nothing that is judged, so the verdict stands as of this day.
     has = f"{k:,} of {n:,} predictions had it on {name_day(spec, now, now)}{_usual(usual)}."
-    due = due_age(spec, timing)
-    closing = name_day(spec, window_end + closing_age(spec, timing), now)
+    due, waits = due_age(spec, timing), name_wait(spec, window_end, k, now, timing)
     if due is None:
         note = f" {arrivals.note}" if arrivals is not None and arrivals.note else ""
         return UNKNOWN, (
             f"Ground truth is still coming: {has} How late it usually comes is learnt from at "
             f"least {MIN_SEEN} windows that have it.{note}"
         )
-    if now < window_end + due:
+    if waits == STILL_COMING:
         day = name_day(spec, window_end + due, now)
         return STILL_COMING, f"Ground truth is still coming: {has} It is usually judged by {day}."
-    return STILL_COMING if k else "no_actuals", (
+    closing = name_day(spec, window_end + closing_age(spec, timing), now)
+    return STILL_COMING if k else waits, (
         f"Ground truth is late: {has} It will be judged once more of it is there, or on {closing}."
     )
 

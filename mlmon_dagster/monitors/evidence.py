@@ -18,6 +18,7 @@ from mlmon_dagster.spec.declaration import Granularity
 from mlmon_dagster.spec.monitors import Condition, Monitor, Severity
 from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.spec.scalars import KOfN
+from mlmon_dagster.spec.windows import begin_reading
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 
 if TYPE_CHECKING:
@@ -126,6 +127,7 @@ class Evidence:
         repeated: Says how far the rows of the window that starts then repeat earlier ones, or None.
         arrivals: What is known of when ground truth comes; without it, late ground truth is told
             by `actuals.expected_within` alone.
+        looks_back: Windows that a verdict reads, its own included; None for all.
     """
 
     family: str
@@ -146,6 +148,7 @@ class Evidence:
     repeated: Repeated | None = None
     together_since: dt.datetime | None = None
     arrivals: Arrivals | None = None
+    looks_back: int | None = None
 
     @property
     def wait_for_truth(self) -> dt.timedelta:
@@ -187,8 +190,12 @@ class Evidence:
 
         With a `wait` those of the windows that started at least so long before it.
         """
+        start = window["window_start"]
         mine = self._by_metric.get((window["dataset"], metric, column), [])
-        until = [row for row in mine if row["window_start"] <= window["window_start"] - wait]
+        until = [row for row in mine if row["window_start"] <= start - wait]
+        if self.looks_back is not None:  # a run of many windows has read those of its first one
+            since = begin_reading(start, window["window_end"], self.looks_back)
+            until = [row for row in until if row["window_start"] >= since]
         return until[-most:]
 
     @cached_property

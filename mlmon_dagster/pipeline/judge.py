@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -13,8 +12,9 @@ from mlmon_dagster.pipeline.judge_inputs import judge_inputs
 from mlmon_dagster.pipeline.why import verdicts_with_why
 from mlmon_dagster.spec import Window, complete_windows, window_containing
 from mlmon_dagster.spec.names import SCHEMA
+from mlmon_dagster.spec.windows import begin_reading, name_wait
 from mlmon_dagster.store.state import manifest, monitor_results, window_state
-from mlmon_dagster.store.state.monitor_results import LOOK_BACK, MonitorResult
+from mlmon_dagster.store.state.monitor_results import LOOK_BACK
 from mlmon_dagster.store.state.window_state import StepMark, WindowInputs, load
 from mlmon_dagster.work import (
     Work,
@@ -23,7 +23,6 @@ from mlmon_dagster.work import (
     mark_of,
     mark_step,
     parts_of,
-    windows_begin,
 )
 
 _STILL_COMING = ("provisional", "labels_still_coming", "arrival_unknown")
@@ -102,36 +101,14 @@ def _find_due(
 def _judge_windows(work: Work, family: str, windows: Sequence[Window]) -> None:
     """Judge windows and store the verdicts."""
     engine, spec, mine = work.project.store.state, work.spec, JUDGED_BY[family]
-    begin = windows_begin(windows[0], mine.reach(spec))
+    begin = begin_reading(windows[0].start, windows[0].end, mine.reach(spec))
     states = load(engine, spec.model, begin, windows[-1].end)
     rows = verdicts_with_why(judge_inputs(work, family, tuple(windows), states))
     history = _history(work, family, windows, states)
     for row in rows:
         row["is_backfill"] = row["window_start"] in history
         row["created_at"] = work.now
-        if (most := mine.count_judged(spec, row)) > 1:
-            row["data_version"] = _version_of_members(work, row, states, most)
     monitor_results.append(engine, rows)
-
-
-def _version_of_members(
-    work: Work, row: MonitorResult, states: Mapping[dt.datetime, WindowInputs], most: int
-) -> str:
-    """Return a verdict's data version, with that of the windows before it that it is of, too."""
-    rows, _, rest = row["data_version"].partition(":")
-    family = JUDGED_BY[row["family"]]
-    before = sorted(
-        start
-        for start, state in states.items()
-        if start < row["window_start"] and family.is_member(work.spec, state)
-    )
-    members = [
-        mark.data_version
-        for start in before[1 - most :]
-        if (mark := states[start].steps.get(family.step))
-    ]
-    digest = hashlib.sha256("|".join(members).encode()).hexdigest()[:8]
-    return f"{rows}+{digest}:{rest}"
 
 
 def _later_windows(work: Work, family: str, last: Window, most: int) -> list[Window]:
@@ -204,18 +181,23 @@ def _judged_marks(
     """Return what the verdicts on a run's windows are made from.
 
     Noted once they are there, so that one which a crash prevented is asked for again. That is what
-    the family's step was made from, and the earlier windows that verdicts are held against.
+    the family's step was made from, the earlier windows that verdicts are held against, and why
+    ground truth is waited for.
     """
     mine, spec = JUDGED_BY[family], work.spec
     marks = {window.start: mark_of(states, window, mine.step) for window in work.windows}
-    if not mine.is_compared(spec):
-        return marks
-    for part in parts_of(work, states):
+    for part in parts_of(work, states) if mine.is_compared(spec) else ():
         for start, earlier in earlier_marks(part, family).items():
             # What still waits for its ground truth is compared with nothing.
             waits = mine.needs_truth and spec.waits_for_truth
             if not (waits and marks[start].maturity == "provisional"):
                 marks[start] = mark_compared(marks[start], earlier)
+    timing = window_state.timing_of(work.project.store.state, spec.model)
+    for window in work.windows:
+        if (mark := marks[window.start]).maturity == "provisional":
+            n_actual = states[window.start].n_actual
+            why = name_wait(spec, window.end, n_actual, work.now, timing)
+            marks[window.start] = replace(mark, maturity=why)
     return marks
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,11 +12,12 @@ from typing import TYPE_CHECKING
 from mlmon_dagster.families.family import Facts, Family, References
 from mlmon_dagster.families.measuring import list_unstored, measure_slices
 from mlmon_dagster.families.registry import JUDGED_BY
-from mlmon_dagster.monitors.evidence import Evidence, fill_windows
+from mlmon_dagster.monitors.evidence import NO_DATA, Evidence, fill_windows
 from mlmon_dagster.spec import Window, maturity_of
 from mlmon_dagster.spec.baseline import PRODUCTION
-from mlmon_dagster.spec.names import ALL
-from mlmon_dagster.spec.windows import TruthTiming
+from mlmon_dagster.spec.names import ALL, TABLE
+from mlmon_dagster.spec.steps import of_actuals
+from mlmon_dagster.spec.windows import TruthTiming, begin_reading, name_wait
 from mlmon_dagster.store.state import manifest, metric_log, window_state
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 from mlmon_dagster.store.state.window_state import NO_BASELINE, StepMark, WindowInputs
@@ -26,7 +28,6 @@ from mlmon_dagster.work import (
     comparisons,
     is_waiting,
     parts_of,
-    windows_begin,
 )
 
 if TYPE_CHECKING:
@@ -103,9 +104,49 @@ class JudgeInputs:
             run_id=work.run_id,
             is_backfill=work.is_backfill,
             arrivals=self.arrivals,
+            looks_back=self.family.looks_back(work.spec),
             **self.references,
         )
-        return self.family.judge(evidence)
+        rows = self.family.judge(evidence)
+        for row in rows:
+            if row["status"] != NO_DATA and self.family.count_judged(work.spec, row) > 1:
+                row["data_version"] = self._version_of_members(row)
+        return rows
+
+    def find_judged(self, row: MonitorResult) -> list[dt.datetime]:
+        """Return the starts of the windows that a verdict is of, oldest first.
+
+        Of a stored metric those with a value, as it was read; else those with rows or ground truth.
+        """
+        spec, states = self.comparison.work.spec, self.comparison.part.states
+        most, last = self.family.count_judged(spec, row), row["window_start"]
+        if row["metric"] not in self.family.metrics(spec):
+            known = {start for start, one in states.items() if self.family.is_member(spec, one)}
+            return sorted(start for start in known | {last} if start <= last)[-most:]
+        metrics = self.metrics
+        first = begin_reading(last, row["window_end"], self.family.looks_back(spec))
+        mine = metrics[
+            (metrics["metric"] == row["metric"])
+            & ((metrics["column_name"] == row["column_name"]) | (row["column_name"] == TABLE))
+            & (metrics["slice_key"] == ALL)
+            & (metrics["dataset"] == PRODUCTION)
+            & metrics["value"].notna()
+            & metrics["window_start"].between(first, last)
+        ]
+        return sorted(set(mine["window_start"]))[-most:]
+
+    def _version_of_members(self, row: MonitorResult) -> str:
+        """Return a verdict's data version, with that of the earlier windows that it is of, too."""
+        states, (rows, _, rest) = self.comparison.part.states, row["data_version"].partition(":")
+        members = [
+            mark.data_version
+            for start in self.find_judged(row)
+            if start < row["window_start"]
+            and start in states
+            and (mark := states[start].steps.get(self.family.step))
+        ]
+        digest = hashlib.sha256("|".join(members).encode()).hexdigest()[:8]
+        return f"{rows}+{digest}:{rest}"
 
 
 def verdicts(
@@ -177,7 +218,7 @@ def _read_metrics(work: Work, family: Family) -> pd.DataFrame:
     if not names:
         return concat_frames([])
     first = work.windows[0]
-    begin = windows_begin(first, family.looks_back(spec))
+    begin = begin_reading(first.start, first.end, family.looks_back(spec))
     of_truth = [name for name in names if family.traced(name)]
 
     def read(start: dt.datetime, end: dt.datetime, slice_key: str | None) -> pd.DataFrame:
@@ -207,7 +248,8 @@ def _cut_metrics(metrics: pd.DataFrame, part: Part, work: Work, family: Family) 
     """Return of a part's metrics those that some of its windows are judged by."""
     if metrics.empty or work.windows == part.work.windows:
         return metrics
-    begin = windows_begin(work.windows[0], family.looks_back(work.spec))
+    first = work.windows[0]
+    begin = begin_reading(first.start, first.end, family.looks_back(work.spec))
     starts = metrics["window_start"]
     is_whole = metrics["slice_key"] == ALL
     return metrics[(starts >= begin) & (starts < work.end) & (is_whole | (starts >= work.start))]
@@ -236,6 +278,8 @@ def _describe(
         if maturity in ("provisional", "early") and spec.has_actuals:
             why = explain_waiting(spec, arrivals, timing, window.end, *counts, work.now)
             facts |= {"truth_reason": why[0], "truth_message": why[1]}
+        if maturity == "provisional" and family.step in of_actuals(spec):
+            version += f":{name_wait(spec, window.end, state.n_actual, work.now, timing)}"
         if maturity == "early" and arrivals is not None and arrivals.whole is not None:
             ever = counts[0] * (arrivals.whole.plateau or 1.0)
             facts["truth_share"] = min(counts[1] / ever, 1.0)

@@ -29,7 +29,7 @@ from mlmon_dagster.spec.model import profile_digest
 from mlmon_dagster.spec.monitors import FAMILIES
 from mlmon_dagster.spec.names import DRIFT, PERFORMANCE, QUALITY
 from mlmon_dagster.spec.steps import BY_NAME, of_actuals, steps_of, windowed_of
-from mlmon_dagster.spec.windows import EarlierWindows, TruthTiming, mark_of_windows
+from mlmon_dagster.spec.windows import EarlierWindows, TruthTiming, mark_of_windows, name_wait
 from mlmon_dagster.store.baselines import BaselinesInForce, baselines_in_force
 from mlmon_dagster.store.clocks import measure_age
 from mlmon_dagster.store.state import model_history, window_state
@@ -110,7 +110,7 @@ def plan(
         baselines = sorted({(force.at(w.start) or "none")[:8] for w in windows})
         key += "" if assets != COMPARED else f":{_digest(marks[w.start] for w in windows)}"
         # What windows are judged by changes with their maturity, without new inputs.
-        maturities = sorted({known.maturity_of(window) for window in windows})
+        maturities = sorted({known.judged_as(window) for window in windows})
         key += f":{'+'.join(baselines)}:{'+'.join(maturities)}:{attempt}"
         if assets == windowed_of(spec) and force.newest is None:
             assets = ("baseline", *assets)
@@ -255,6 +255,13 @@ class _Known:
         counts = (state.n_expected, state.n_actual)
         return maturity_of(self.spec, window, *counts, self.now, self.timing)
 
+    def judged_as(self, window: Window) -> str:
+        """Return what verdicts on ground truth are marked with: its maturity, or why it waits."""
+        maturity, state = self.maturity_of(window), self.inputs[window.start]
+        if maturity != "provisional":
+            return maturity
+        return name_wait(self.spec, window.end, state.n_actual, self.now, self.timing)
+
     def find_stale(self, order: Sequence[Window], left: Collection[Window] = ()) -> Stale:
         """Return the windows that have to be computed again but for those left, which assets."""
         touched = {w: self.find_stale_assets(w) for w in order if w not in left}
@@ -268,10 +275,10 @@ class _Known:
         New events or actuals touch every asset, and so does a verdict that a crash prevented, or
         another baseline than the one the window was profiled with, or none any more. Assets that
         the model has only now, as it declares more, are computed alone. Where only time has passed,
-        so that ground truth counts as mature now, what is about it is judged again, and everything
-        where its profiles did not take in all of it while it was awaited; what was mature already
-        is left alone when it closes, and when its ground truth turns out to take longer than was
-        thought.
+        so that ground truth counts as mature now, or is late, what is about it is judged again, and
+        everything where its profiles did not take in all of it while it was awaited; what was
+        mature already is left alone when it closes, and when its ground truth turns out to take
+        longer than was thought.
         """
         spec, state = self.spec, self.inputs.get(window.start)
         if state is None or state.attempts >= MAX_ATTEMPTS:
@@ -292,16 +299,17 @@ class _Known:
         if maturity != "provisional" and profiled != marks["inference_store"].data_version:
             return every
         checks = [f"{BY_NAME[name].family}_check" for name in about_actuals]
-        judged = {marks[step].maturity for step in (*about_actuals, *checks)}
+        measured = {marks[step].maturity for step in about_actuals}
+        judged = {marks[step].maturity for step in checks}
         # Closed says that nobody waits any more, and provisional that the age is now held to be
         # longer: the numbers were judged as mature, and are the same. So are those that were judged
         # early.
         is_learnt = spec.actuals.expected_within is None
+        same = {"early"} if maturity == "provisional" else set[str]()
         if maturity == "closed" or (maturity in ("provisional", "early") and is_learnt):
-            judged -= {"mature"}
-        if maturity == "provisional":
-            judged -= {"early"}
-        return () if judged <= {maturity} else about_actuals
+            same |= {"mature"}
+        is_done = measured <= same | {maturity} and judged <= same | {self.judged_as(window)}
+        return () if is_done else about_actuals
 
     def _find_moved(
         self, order: Sequence[Window], touched: Stale

@@ -29,8 +29,6 @@ from mlmon_dagster.store.state.sql import quote_identifier
 from mlmon_dagster.work import Work
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from mlmon_dagster.metrics.statistics import ColumnStatistics
     from mlmon_dagster.pipeline.judge_inputs import JudgeInputs
     from mlmon_dagster.trace.alike import Alike
@@ -108,7 +106,7 @@ class _Sides(NamedTuple):
 def _find_sides(inputs: JudgeInputs, row: MonitorResult) -> _Sides:
     """Return what is traced of a verdict: its windows beside its baseline, or two versions."""
     if row["metric"] != RELEASE_CHANGE:
-        return _Sides(_traced(inputs, row), _judged(inputs, row), row["window_end"])
+        return _Sides(_traced(inputs, row), inputs.find_judged(row), row["window_end"])
     time_, details = inputs.comparison.work.spec.time, json.loads(row["details"])
     first, last, *earlier = (
         dt.datetime.fromisoformat(text) for text in (*details["after"], *details["earlier"])
@@ -215,7 +213,7 @@ def _worth(inputs: JudgeInputs, row: MonitorResult) -> str:
 
     spec, end = inputs.comparison.work.spec, row["window_end"]
     is_of_truth = inputs.family.needs_truth
-    starts = _judged(inputs, row) if is_of_truth else [row["window_start"]]
+    starts = inputs.find_judged(row) if is_of_truth else [row["window_start"]]
     first, span = min(starts), row["window_end"] - row["window_start"]
     names = JUDGED_BY[BUSINESS].columns(spec)
     read = partial(inputs.comparison.part.in_force.profiles, dataset=PRODUCTION, columns=names)
@@ -349,18 +347,3 @@ def _explained(inputs: JudgeInputs, row: MonitorResult, sides: _Sides) -> Explai
         baseline = inputs.comparison.baseline or load_baseline(store, spec, row["window_start"])
         then = {name: stats for name, stats in baseline.windows.items() if name in columns}
     return explain(spec, sides.metric, now, then)
-
-
-def _judged(inputs: JudgeInputs, row: MonitorResult) -> list[dt.datetime]:
-    """Return the starts of the windows that a verdict is of: those with a value, as it was read."""
-    most = inputs.family.count_judged(inputs.comparison.work.spec, row)
-    metrics: pd.DataFrame = inputs.metrics
-    mine = metrics[
-        (metrics["metric"] == row["metric"])
-        & ((metrics["column_name"] == row["column_name"]) | (row["column_name"] == TABLE))
-        & (metrics["slice_key"] == ALL)
-        & (metrics["dataset"] == PRODUCTION)
-        & metrics["value"].notna()
-        & (metrics["window_start"] <= row["window_start"])
-    ]
-    return sorted(set(mine["window_start"]))[-most:]

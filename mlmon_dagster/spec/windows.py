@@ -325,6 +325,17 @@ def mark_of_windows(windows: Sequence[Window], versions: Mapping[dt.datetime, st
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def begin_reading(start: dt.datetime, end: dt.datetime, n_windows: int) -> dt.datetime:
+    """Return from when on is read what a window is judged by, if that is of several windows.
+
+    Args:
+        start: Of the window.
+        end: Of the window.
+        n_windows: How many, its own included.
+    """
+    return start if n_windows == 1 else start - (n_windows - 1) * (end - start) - _HOUR
+
+
 def actual_coverage(n: int, n_actual: int) -> float | None:
     """Return the share of a window's predictions with ground truth, None for an empty window."""
     return n_actual / n if n else None
@@ -475,6 +486,27 @@ def maturity_of(
         return "early" if _is_random_part(timing, age, n, n_actual) else "provisional"
     in_line = declared.min_coverage is not None or share >= timing.least_share
     return "mature" if in_line else "provisional"
+
+
+def name_wait(
+    spec: ModelSpec,
+    window_end: dt.datetime,
+    n_actual: int,
+    now: dt.datetime,
+    timing: TruthTiming,
+) -> str:
+    """Name what a window waits for whose ground truth is not judged yet.
+
+    Returns:
+        ``arrival_unknown``: nobody knows how late it comes; ``labels_still_coming``: it is not due;
+        ``labels_late``: more was due; ``no_actuals``: some was due, and there is none.
+    """
+    due = due_age(spec, timing)
+    if due is None:
+        return "arrival_unknown"
+    if now < window_end + due:
+        return "labels_still_coming"
+    return "labels_late" if n_actual else "no_actuals"
 
 
 def _is_random_part(timing: TruthTiming, age: float, n: int, n_actual: int) -> bool:

@@ -266,7 +266,7 @@ def test_run_computes_what_is_out_of_date_even_if_the_planner_gave_it_up_and_the
 
     first = mlmon("--project", folder, *AT, "run", MODEL)
     assert first.code == 0
-    assert f"{MODEL}: {LATE[0]} to {LATE[0]}, 1 windows" in first.out
+    assert f"{MODEL}: {LATE[0]} to {LATE[0]}, 1 window\n" in first.out
     assert "  health_report" in first.out
     again = mlmon("--project", folder, *AT, "run", MODEL)
     assert again.code == 0

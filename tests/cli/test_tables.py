@@ -127,7 +127,7 @@ def test_status_says_when_windows_are_judged_by_what_is_declared_and_what_was_le
 ) -> None:
     ended = mlmon("--project", folder, *AT, "status", "churn")
 
-    assert "100 % of predictions get it (learnt from its own times in 11 windows)" in ended.out
+    assert "100 % of predictions get it (learnt from its own times in 13 windows)" in ended.out
     assert "judged at 3d: expected_within is 1d, and rows may be 2d late." in ended.out
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -151,12 +152,39 @@ def test_imported_windows_of_which_a_part_is_labelled_wait_for_no_more_than_that
 
 
 @pytest.mark.parametrize("lag", [between(1, 8), UNIFORM], ids=["1 to 8", "1 to 20"])
-def test_the_prior_of_windows_that_are_all_lived_is_that_of_the_baseline(lag: Lag) -> None:
-    """A curve of their own is what they are watched for."""
+def test_the_prior_of_lived_windows_is_that_of_the_baseline_until_they_are_seen_to_their_end(
+    lag: Lag,
+) -> None:
     past, baseline = Past(lag, 60, share=0.3), labelled_whole(lag, -30)
-    for now in (1, 2, 3, 8, 40):
+    for now in (1, 2, 3, 8, 30):
         found = past.learn(now, baseline=baseline)
         assert found.prior.plateau == 1.0
+
+
+@pytest.mark.parametrize("now", [30.2, 38.2, 40.2])
+def test_how_much_ever_comes_is_the_same_of_lived_and_of_imported_windows(now: float) -> None:
+    """Labels come late to this store, so its own watching takes longer to show how many come."""
+    past, baseline = Past(between(1, 8), 60, share=0.3), labelled_whole(between(1, 8), -15)
+    for day, came in enumerate(past.came):
+        past.came[day] = came + 2
+    lived = past.learn(now, baseline=baseline)
+    imported = [
+        replace(
+            record,
+            first_seen=now - 0.05,
+            arrived={
+                name: {age_step(now - record.end): sum(by_age.values())}
+                for name, by_age in record.arrived.items()
+            },
+        )
+        for record in past.records(now)
+    ]
+    found = learn_arrivals(imported, baseline, now, 24.0, patience=2.0, n_classes=2)
+    assert lived.watched.plateau is None
+    assert found.whole is not None
+    assert lived.whole is not None
+    assert lived.whole.plateau == pytest.approx(found.whole.plateau, rel=0.01)
+    assert lived.whole.due == found.whole.due
 
 
 def test_a_history_too_short_to_be_seen_to_its_end_is_learnt_from_together_with_the_baseline() -> (

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
+from mlmon_dagster.cli import cli
+from mlmon_dagster.pipeline.plan import plan
 from mlmon_dagster.profiles.arrivals import describe_arrivals, load_arrivals
 from mlmon_dagster.spec.windows import age_step
 from mlmon_dagster.store.state import window_state
@@ -101,11 +104,58 @@ def test_history_that_is_imported_is_learnt_from_the_times_it_gives(tmp_path: Pa
     for _ in range(40):
         world.land_day()
     world.look()
-    arrivals = load_arrivals(world.project.store.state, world.spec)
-    assert arrivals is not None
-    assert arrivals.is_dated
+    known = load_arrivals(world.project.store.state, world.spec)
+    assert known is not None
+    assert known.is_dated
     timing = window_state.timing_of(world.project.store.state, "credit")
     assert timing.due is not None
     assert dt.timedelta(days=19) <= timing.due <= dt.timedelta(days=23)
     world.look()
     assert set(range(15)) <= judged_days(world)
+
+
+def test_a_window_that_waits_says_why_as_of_the_newest_look(tmp_path: Path) -> None:
+    """It was not due, then none of it came, then a little: nothing else of it changed."""
+    world = LateWorld(
+        tmp_path, by_class((1, 1), (1, 1)), n=60, baseline_days=0,
+        actuals={"expected_within": "1d"}, delivered=lambda day: 99,
+    )  # fmt: skip
+    world.live(1)
+
+    def said() -> tuple[str, str]:
+        row = world.verdicts("performance", "calibration_gap").iloc[0]
+        return row["reason"], row["message"].partition(":")[0]
+
+    assert said() == ("labels_still_coming", "Ground truth is still coming")
+    world.now += DAY * 5
+    world.look()
+    assert said() == ("no_actuals", "Ground truth is late")
+    (labels,) = world.waiting.pop(99)
+    world.land("actuals", "few", labels.head(5))
+    world.now += DAY
+    world.look()
+    assert said() == ("labels_still_coming", "Ground truth is late")
+    first = world.verdicts("performance", "calibration_gap").iloc[0]["created_at"]
+    world.now += DAY
+    world.look()  # as long as the reason is the same, so is the verdict
+    assert world.verdicts("performance", "calibration_gap").iloc[0]["created_at"] == first
+
+
+@pytest.mark.slow
+def test_what_a_run_learns_ends_the_wait_of_other_windows_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A third of all labels come, once a week; the fourth delivery shows that no more ever do."""
+    world = LateWorld(
+        tmp_path, by_class((0, 0), (0, 0)), baseline_days=10,
+        chosen=lambda score: score / 3, delivered=lambda day: (day // 7 + 1) * 7,
+    )  # fmt: skip
+    world.live(21)
+    world.land_day()
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
+    asked = ["--project", str(tmp_path), "--now", world.now.isoformat(), "run", "credit"]
+    ended = CliRunner().invoke(cli, asked)
+    assert ended.exit_code == 0, ended.output
+    assert "credit: 2024-03-10 to 2024-03-10, 1 window\n" in ended.output
+    assert judged_days(world) == {9}
+    assert plan(world.project, world.spec, world.now) == []

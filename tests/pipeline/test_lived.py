@@ -163,3 +163,31 @@ def test_what_lasts_is_judged_beside_a_moving_baseline_that_ends_before_it(tmp_p
     assert found["beside"] == {}
     assert found["apart"][_at(n - 1)] == "WARN"
     assert set(found["apart"].values()) == {"OK", "WARN"}
+
+
+def test_windows_without_a_value_between_do_not_keep_a_residual_from_being_judged_again(
+    tmp_path: Path,
+) -> None:
+    """Six days in a row have too few bad loans; before and after them a residual is of ten."""
+    life, n = Lived(tmp_path / "rare"), 12
+    predictions, truth = customers(range(n))
+    days = (predictions["at"] - pd.Timestamp(_at(0))).dt.days
+    truth = truth.assign(
+        known_at=predictions["at"] + pd.Timedelta(hours=3),
+        bad=truth["bad"].where(~days.between(4, 9), 0),
+    )
+    life.land("predictions", "all", predictions)
+    life.land("actuals", "all", truth)
+    life.now = _at(n, 6)
+    life.look()
+    newest = ("estimated_performance/roc_auc_residual", "all", "all", _at(n - 1))
+    before = life.verdicts("estimated_performance").loc[newest]
+    assert before["n"] == 6 * ROWS
+
+    corrected = truth[days == 2].assign(known_at=pd.Timestamp(_at(n, 3)))
+    life.land("actuals", "corrected", corrected.assign(bad=1 - corrected["bad"]))
+    life.now = _at(n, 9)
+    life.look()
+    after = life.verdicts("estimated_performance").loc[newest]
+    assert after["n"] == before["n"]
+    assert abs(after["value"] - before["value"]) > 0.05

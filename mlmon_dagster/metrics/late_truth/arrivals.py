@@ -454,8 +454,10 @@ def learn_arrivals(
     until actuals came at three moments nothing is held to be watched, and the time before the
     first of them counts for nothing.
 
-    Imported windows that were seen to their end speak for themselves. Only else are they pooled
-    with the baseline's, of which more or less may have been labelled.
+    Production's windows that were seen to their end, by the times of their own ground truth, speak
+    for themselves, lived ones too: whether they were watched or imported changes nothing of how
+    much ever comes. Only else are imported ones pooled with the baseline's, of which more or less
+    may have been labelled.
 
     Args:
         records: Production's windows.
@@ -471,7 +473,6 @@ def learn_arrivals(
     arrived = [WindowArrivals(r.end, r.n, r.arrived) for r in lived]
     has_rhythm = _least_moments(s for w in arrived for s in _spans_of(w)) >= MIN_MOMENTS
     dated = [r for r in (imported if has_rhythm else records) if r.n]
-    last = max((m for r in dated for m in _moments_of(_arrived(r))), default=now)
     is_dated = _are_plausible([*dated, *baseline])
     fit_prior = partial(
         fit_curve,
@@ -482,9 +483,10 @@ def learn_arrivals(
         n_classes=n_classes,
     )
     if is_dated:
-        prior = fit_prior([*_date(dated, last), *_date(baseline)])
-        if baseline:
-            prior = _prefer_own(prior, partial(fit_prior, _date(imported, last)))
+        prior = fit_prior([*_date(dated, _last_arrival(dated, now)), *_date(baseline)])
+        if baseline and _are_plausible(records):
+            own = _date(records, _last_arrival(records, now))
+            prior = _prefer_own(prior, partial(fit_prior, own))
     else:
         since = [max(r.first_seen, r.end) - r.end for r in imported]
         prior = fit_prior(
@@ -501,7 +503,7 @@ def learn_arrivals(
 
 
 def _prefer_own(pooled: ArrivalCurve, fit_own: Callable[..., ArrivalCurve]) -> ArrivalCurve:
-    """Return the curve of production's imported windows if it was seen to its end, else the pooled.
+    """Return the curve of production's own windows if it was seen to its end, else the pooled.
 
     A baseline may be labelled whole although a part of production ever is: pooled, that part would
     always be held to be still coming. It must have been seen for as long as the baseline's took.
@@ -519,8 +521,9 @@ def _arrived(record: TruthRecord) -> WindowArrivals:
     return WindowArrivals(record.end, record.n, record.arrived)
 
 
-def _moments_of(window: WindowArrivals) -> set[int]:
-    return {math.ceil(window.end + age) for age in window.total}
+def _last_arrival(records: Sequence[TruthRecord], now: float) -> float:
+    moments = (math.ceil(r.end + age) for r in records for age in _arrived(r).total)
+    return max(moments, default=now)
 
 
 def _are_plausible(records: Sequence[TruthRecord]) -> bool:
