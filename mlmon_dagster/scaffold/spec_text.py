@@ -138,7 +138,7 @@ def spec_text(
     lines = [
         f"# Written from {n_seen:,} of {scaffold.n_rows:,} events by mlmon init. Each guess says "
         "why: read it once, then delete",
-        "# the comments. Every key is explained in docs/spec.md; mlmon validate checks this file.",
+        "# the comments. mlmon schema says what every key means; mlmon validate checks this file.",
         *(f"{NOTE}{_one_line(note, 600)}" for note in scaffold.notes),
         f"model: {scaffold.model}",
         f"task: {roles.task}  # {roles.task_reason}",
