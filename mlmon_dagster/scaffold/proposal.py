@@ -61,6 +61,7 @@ _SURE = 3  # weeks, or days with events, that tell a rhythm
 _WEEKLY, _MONTHLY = 5, 20  # days from one with events to the next
 _ENOUGH = 10  # events that a weekday or an hour would have were they spread evenly
 _NIGHT = 3  # hours without events that are worth a word
+_QUIET_DAY = 16  # such hours, from which those with events are named instead
 _MONTH = dt.timedelta(days=28)  # of events, after which windows are still judged beside a gap
 _BUSY_DAY = 50  # fewer events a day than this make daily windows too small to judge
 
@@ -391,9 +392,10 @@ def quiet_times(times: pd.Series) -> str:
             said.append(f"no events on {_joined(day_name[int(i)] for i in empty)}")
     first, last = _longest_run(by_hour == 0)
     if len(times) >= 24 * _ENOUGH and last - first >= _NIGHT:
-        said.append(
-            f"{'none' if said else 'no events'} between {first % 24:02}:00 and {last % 24:02}:00"
-        )
+        which, ends = ("none" if said else "no events"), (first, last)
+        if last - first > _QUIET_DAY:  # said the other way round it would be hard to read
+            which, ends = ("all" if said else "all events"), (last, first)
+        said.append(f"{which} between {ends[0] % 24:02}:00 and {ends[1] % 24:02}:00")
     return ", ".join(said)
 
 

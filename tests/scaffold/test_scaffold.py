@@ -293,6 +293,7 @@ def write_shifts(folder: Path, weekdays: tuple[int, ...], hours: tuple[int, int]
         ((0, 1, 2, 3, 4, 5, 6), (0, 22), "", "day"),
         ((0, 1, 2, 3, 4, 5, 6), (6, 22), "no events between 22:00 and 06:00", "day"),
         ((1,), (0, 24), "events on Tuesdays only", "week"),
+        ((0,), (6, 7), "events on Mondays only, all between 06:00 and 07:00", "week"),
     ],
 )  # fmt: skip
 def test_a_spec_says_when_no_events_were_seen(
