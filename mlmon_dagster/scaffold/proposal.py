@@ -131,6 +131,11 @@ def propose(
     if zone is None:
         zone, zone_reason = _zone_of(sample.table, time)
         notes += _zone_note(sample.table, time) if zone == "UTC" else []
+        if not next(f for f in facts if f.name == time).is_utc:
+            notes.append(
+                f"{time} has no offset and is read as UTC. If clocks of another zone wrote it: "
+                "mlmon init --force --zone ZONE with the same files, or time.zone below"
+            )
     # A time without an offset is one of the zone already.
     local = zone if next(f for f in facts if f.name == time).is_utc else "UTC"
     days = times.dt.tz_convert(local)

@@ -83,9 +83,12 @@ def test_offsets_of_json_lines_are_kept(tmp_path: Path) -> None:
 def test_json_lines_without_offsets_are_read_as_times_of_the_zone(tmp_path: Path) -> None:
     frame = matches()
     file = land(tmp_path, "a.jsonl", frame.assign(played=frame["played"].str[:19]))
-    _, spec = proposed(tmp_path, file)
+    text, spec = proposed(tmp_path, file)
     assert spec.time.naive == "zone"
     assert spec.time.start == dt.date(2026, 3, 1)
+    assert any("played has no offset and is read as UTC" in note for note in notes_of(text))
+    asked, _ = proposed(tmp_path, file, zone="Europe/Berlin")
+    assert not any("no offset" in note for note in notes_of(asked)), "the zone was said"
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])
