@@ -7,7 +7,7 @@ import datetime as dt
 import io
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -108,6 +108,16 @@ _DATE_TEXT = r"^\d{1,4}[./-]\d{1,2}[./-]\d{1,4}( \d{1,2}:\d{2}(:\d{2}(\.\d+)?)?(
 _DAYS = ("%d/%m/%Y", "%m/%d/%Y", "%Y/%m/%d", "%d/%m/%y", "%m/%d/%y")
 _CLOCKS = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p")
 _DECIMAL_COMMA = r"^[+-]?(\d+|\d{1,3}(\.\d{3})+)(,\d+)?$"
+_NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+_GROUPED = r"^[+-]?\d{1,3}(,\d{3})+(\.\d+)?$"
+_CURRENCY = r"\p{Sc}|%|EUR|USD|GBP|CHF|JPY|kr|Kč|zł"
+_AMOUNT = rf"^[+-]?({_CURRENCY}) ?[+-]?\d[\d.,' ]*$|^[+-]?\d[\d.,' ]*({_CURRENCY})$"
+_NULL_ALWAYS = ("NULL", "null", "\\N")  # what databases write, in columns of any type
+_NULL_WORDS = frozenset(
+    ("-", "--", "?", ".", "na", "n/a", "n.a.", "#n/a", "none", "nil", "(null)", "unknown",
+     "missing", "not available", "unbekannt", "k.a.")
+)  # fmt: skip
+_MOST_WORDS = 5  # among numbers that are to be read as such
 _TIME_TEXT = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?$"
 _MOST_CATEGORIES = 1000
 _LONG_TEXT = 40  # characters on average
@@ -122,12 +132,14 @@ class Notation:
         thousands: The sign between thousands; "" for none.
         times: Formats of times, as the spec has them.
         example: A time of the first one.
+        nulls: Texts that mean null.
     """
 
     decimal: str = ""
     thousands: str = ""
     times: tuple[str, ...] = ()
     example: str = ""
+    nulls: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -180,18 +192,38 @@ def read_sample(files: Sequence[Path], max_rows: int = 200_000) -> Sample:
         table, n_rows = _read(file, suffix, share)
         tables.append(table)
         total += n_rows
-    table = _with_labels(pa.concat_tables(tables, promote_options="permissive"))
+    table = _with_labels(_join_tables(tables))
     if not table.num_rows:
         raise ConfigError(
             f"{files[0]}: no rows. A spec is written from events; give a file of some."
         )
+    table, nulls = _with_nulls(table)
     table, decimal, thousands = _with_numbers(table)
     table, times, example = _with_dates(table, suffix)
-    notation = Notation(decimal, thousands, times, example)
+    notation = Notation(decimal, thousands, times, example, nulls)
     table, epoch = _with_times(table)
     delimiter = _DELIMITERS[_delimiter_of(files[0])] if suffix == ".csv" else ""
     multiline = suffix == ".csv" and _holds_line_ends(table)
     return Sample(table, total, suffix, delimiter, epoch, notation, multiline)
+
+
+def _join_tables(tables: Sequence[pa.Table]) -> pa.Table:
+    """Put tables below each other; a column that is text in one of them is text in all."""
+    texts = {f.name for table in tables for f in table.schema if pa.types.is_string(f.type)}
+    return pa.concat_tables([_as_texts(table, texts) for table in tables],
+                            promote_options="permissive")  # fmt: skip
+
+
+def _as_texts(table: pa.Table, names: Collection[str]) -> pa.Table:
+    """Write the numbers of columns as texts."""
+    for place, one in enumerate(table.schema):
+        if one.name in names and (
+            pa.types.is_integer(one.type)
+            or pa.types.is_floating(one.type)
+            or pa.types.is_boolean(one.type)
+        ):
+            table = table.set_column(place, one.name, table.column(place).cast(pa.string()))
+    return table
 
 
 def _with_labels(table: pa.Table) -> pa.Table:
@@ -327,6 +359,42 @@ def _texts_of(table: pa.Table) -> list[tuple[int, str, pa.ChunkedArray]]:
     ]
 
 
+def _with_nulls(table: pa.Table) -> tuple[pa.Table, tuple[str, ...]]:
+    """Read texts that mean null as such: the table, the texts.
+
+    A source declares them for all of its columns, so a word counts only if no column of other texts
+    has it: ``NA`` is also Namibia.
+    """
+    columns = [(place, name, table.column(place)) for place, name, _ in _texts_of(table)]
+    words = {place: _words_among_numbers(column) for place, _, column in columns}
+    found = {w for own in words.values() for w in own if w.strip().lower() in _NULL_WORDS}
+    for place, _, column in columns:
+        kept = pa.array(found - {*words[place]}, pa.string())
+        found -= {*pc.unique(column.filter(pc.is_in(column, kept))).to_pylist()}
+        used = pc.is_in(column, pa.array(_NULL_ALWAYS))
+        found |= {*pc.unique(column.filter(used)).to_pylist()}
+    tokens = pa.array(sorted(found), pa.string())
+    for place, name, column in columns if found else ():
+        cells = pc.if_else(pc.is_in(column, tokens), None, column)
+        if found & {*words[place]} and _matches(pc.utf8_trim_whitespace(cells), _NUMBER) == 1:
+            cells = pc.utf8_trim_whitespace(cells)
+            is_whole = _matches(cells, r"^-?\d{1,18}$") == 1
+            cells = cells.cast(pa.int64() if is_whole else pa.float64())
+        table = table.set_column(place, name, cells)
+    return table, tuple(tokens.to_pylist())
+
+
+def _words_among_numbers(column: pa.ChunkedArray) -> tuple[str, ...]:
+    """Return the few words of a column of texts that else are numbers or times; () of others."""
+    distinct = pc.unique(column.drop_null())
+    plain = pc.utf8_trim_whitespace(distinct)
+    values = "|".join((_NUMBER, _DECIMAL_COMMA, _GROUPED, _TIME_TEXT, _DATE_TEXT))
+    words = distinct.filter(pc.invert(pc.match_substring_regex(plain, values)))
+    if len(words) > _MOST_WORDS or 2 * len(words) >= len(distinct):
+        return ()
+    return tuple(sorted(words.to_pylist()))
+
+
 def _with_numbers(table: pa.Table) -> tuple[pa.Table, str, str]:
     """Read texts with decimal commas as numbers: the table, the decimal sign, that of thousands."""
     commas = [
@@ -429,13 +497,15 @@ def _spread(parquet: object, most: int) -> list[int]:
     return sorted({round(i * (n - 1) / max(wanted - 1, 1)) for i in range(wanted)})
 
 
-def _read_csv(file: Path, most: int) -> tuple[pa.Table, int]:
+def _read_csv(file: Path, most: int, texts: Collection[str] = ()) -> tuple[pa.Table, int]:
+    """Read rows; of which type a column is, its first block tells unless it is one of texts."""
     from pyarrow import csv
 
     # Times stay texts, as they are written: Arrow's own have lost their offsets.
     options = csv.ConvertOptions(
-        strings_can_be_null=True, null_values=["", "NULL", "null"], timestamp_parsers=["never"]
-    )
+        strings_can_be_null=True, null_values=[""], timestamp_parsers=["never"],
+        column_types=dict.fromkeys(texts, pa.string()),
+    )  # fmt: skip
     parse = csv.ParseOptions(delimiter=_delimiter_of(file), newlines_in_values=True)
     reader = csv.open_csv(file, convert_options=options, parse_options=parse)
     for column in reader.schema:
@@ -444,7 +514,14 @@ def _read_csv(file: Path, most: int) -> tuple[pa.Table, int]:
                 f"{file} is not UTF-8 in column {column.name!r}. Save it as UTF-8; ingest reads "
                 "no other."
             )
-    return _first(iter(reader), most, reader.schema)
+    try:
+        return _first(iter(reader), most, reader.schema)
+    except pa.ArrowInvalid as error:
+        later = re.match(r"In CSV column #(\d+): .*CSV conversion error", str(error))
+        name = reader.schema.names[int(later[1])] if later else ""
+        if not later or name in texts:
+            raise
+        return _read_csv(file, most, {*texts, name})
 
 
 def _read_jsonl(file: Path, most: int) -> tuple[pa.Table, int]:
@@ -646,6 +723,21 @@ def datasets_of_files(files: Sequence[Path]) -> dict[str, list[str]]:
 
 
 @dataclass(frozen=True)
+class NumberTexts:
+    """What keeps texts that hold numbers from being read as such.
+
+    Attributes:
+        signs: Of currencies, or of percent, that stand beside them; of these, nothing else is said.
+        words: Other texts among them.
+        is_grouped: Commas stand between thousands.
+    """
+
+    signs: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+    is_grouped: bool = False
+
+
+@dataclass(frozen=True)
 class ColumnFacts:
     """One column of the sample.
 
@@ -660,6 +752,7 @@ class ColumnFacts:
         is_utc: A time with a zone or an offset.
         has_clock: A time with hours, not only a day.
         labels: What its texts are made of, where they hold several labels; at most 1,000.
+        numbers: Of texts that are numbers but for a sign or a few words; else None.
     """
 
     name: str
@@ -674,6 +767,7 @@ class ColumnFacts:
     is_utc: bool = True
     has_clock: bool = True
     labels: tuple[str, ...] = ()
+    numbers: NumberTexts | None = None
 
     @property
     def is_unique(self) -> bool:
@@ -781,7 +875,26 @@ def _facts(name: str, column: pa.ChunkedArray) -> ColumnFacts:
         name, kind, len(column), column.null_count, n_distinct, lower, upper, values,
         _pii(name, column, kind), _is_utc(column), _has_clock(column, kind),
         _find_labels(column, values) if kind in ("category", "text") else (),
+        _find_numbers(name, column) if kind in ("category", "text") else None,
     )  # fmt: skip
+
+
+def _find_numbers(name: str, column: pa.ChunkedArray) -> NumberTexts | None:
+    """Return what keeps a column's texts from being numbers; None if they are none, or codes."""
+    plain = pc.utf8_trim_whitespace(column)
+    distinct = pc.unique(plain.drop_null())
+    amounts = distinct.filter(pc.match_substring_regex(distinct, _AMOUNT))
+    words_after = len(distinct) - len(amounts)
+    if len(amounts) and words_after <= _MOST_WORDS and 2 * words_after < len(distinct):
+        found = pc.extract_regex(amounts, rf"(?P<sign>{_CURRENCY})").field("sign")
+        return NumberTexts(signs=tuple(sorted(pc.unique(found).to_pylist())))
+    is_code = _CODE_NAME.fullmatch(words_of(name)) or _ID_NAME.fullmatch(words_of(name))
+    words = _words_among_numbers(plain)
+    rest = plain.filter(pc.invert(pc.is_in(plain, pa.array(words, pa.string()))))
+    is_grouped = _matches(rest, _GROUPED) > 0
+    if is_code or not (words or is_grouped) or _matches(rest, f"{_NUMBER}|{_GROUPED}") < 1:
+        return None
+    return NumberTexts(words=words, is_grouped=is_grouped)
 
 
 def _find_labels(column: pa.ChunkedArray, values: Sequence[str]) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 import re
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
@@ -67,6 +68,9 @@ class Files:
         reasons += ["cells hold line ends"] if self.multiline else []
         reasons += ["times are numbers, counted from 1970 on"] if self.epoch else []
         written = self.notation
+        if written.nulls:
+            options.append(f"null_tokens: [{', '.join(map(_quoted, written.nulls))}]")
+            reasons.append("null_tokens are null in every column")
         if written.decimal:
             options.append(f"decimal: {written.decimal}")
             options += [f"thousands: {written.thousands}"] if written.thousands else []
@@ -162,7 +166,12 @@ def spec_text(
         *_datasets(scaffold),
         *([scaffold.label_lag.text()] if scaffold.label_lag and scaffold.actuals else []),
         "features:",
-        *(_feature(f, keys.get(f.name, "")) for f in facts if f.name not in used),
+        *(
+            line
+            for f in facts
+            if f.name not in used
+            for line in (_feature(f, keys.get(f.name, "")), *_number_hint(f))
+        ),
         *_slices(keys, facts),
         *_baseline(scaffold, roles, facts),
         *_monitors(roles, scaffold.positives),
@@ -307,6 +316,30 @@ def _feature(facts: ColumnFacts, key: str) -> str:
         options += [f"null_rate: {{above: {limit:g}}}"]
     options += ["pii: true"] if facts.pii else []
     return f"  {_quoted(key)}: {{{', '.join(options)}}}  # {_remark(facts)}"
+
+
+def _number_hint(facts: ColumnFacts) -> Iterator[str]:
+    """Say how texts that are numbers but for a sign or a few words can be read as numbers."""
+    found = facts.numbers
+    if found is None or facts.pii:
+        return
+    if found.signs:
+        hint = (
+            f"Its numbers have {' and '.join(found.signs)} beside them. No key reads that, so they "
+            "are text: write the number alone, such as 1200.50, and {type: numeric} here."
+        )
+    else:
+        words = _one_line(", ".join(map(_quoted, found.words)))
+        seen = [words] if words else []
+        keys = [f"{words} under null_tokens (null in every column)"] if words else []
+        seen += ["commas between thousands"] if found.is_grouped else []
+        keys += ["comma under thousands"] if found.is_grouped else []
+        hint = (
+            f"Numbers but for {' and '.join(seen)}, so read as text. To have numbers, write "
+            f"{' and '.join(keys)} at source.predictions, and {{type: numeric"
+            f"{', nullable: true' if words else ''}}} here."
+        )
+    yield from (f"  # {line}" for line in textwrap.wrap(hint, 94))
 
 
 def _limits(facts: ColumnFacts) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,66 @@ def test_json_lines_without_offsets_are_read_as_times_of_the_zone(tmp_path: Path
     assert any("played has no offset and is read as UTC" in note for note in notes_of(text))
     asked, _ = proposed(tmp_path, file, zone="Europe/Berlin")
     assert not any("no offset" in note for note in notes_of(asked)), "the zone was said"
+
+
+def hint_of(text: str, feature: str) -> str:
+    """Return the comment lines below a feature as one."""
+    _, _, below = text.partition(f"\n  {feature}: ")
+    lines = below.splitlines()[1:]
+    hint = takewhile(lambda line: line.startswith("  # "), lines)
+    return " ".join(line.removeprefix("  # ") for line in hint)
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_words_for_null_among_numbers_are_declared(tmp_path: Path, ending: str) -> None:
+    """Where texts have the same word it may mean something, and a person decides."""
+    frame = matches(
+        wait=[str(i % 37) if i % 11 else "N/A" for i in range(N)],
+        crowd=[str(i % 300) if i % 13 else "NULL" for i in range(N)],
+        delay=[f"{i % 50}.5" if i % 7 else "-" for i in range(N)],
+        grade=[("A", "B", "-")[i % 3] for i in range(N)],
+    )
+    text, spec = proposed(tmp_path, land(tmp_path, f"a.{ending}", frame))
+
+    assert isinstance(spec.source.predictions, FileSource)
+    assert spec.source.predictions.null_tokens == ("N/A", "NULL")
+    features = spec.features
+    assert [features[name].type for name in ("wait", "crowd")] == ["numeric", "numeric"]
+    assert features["wait"].nullable
+    assert features["crowd"].nullable
+    assert features["delay"].type == "categorical"
+    assert "write '-' under null_tokens" in hint_of(text, "delay")
+    assert not hint_of(text, "grade")
+
+
+def test_numbers_that_are_written_as_texts_are_told(tmp_path: Path) -> None:
+    frame = matches(
+        fee=[f"€{i % 90}.42" for i in range(N)],
+        budget=[f"${i * 3:,}" for i in range(N)],
+        seats=[f"{i * 3 + 0.5:,}" for i in range(N)],
+        price=[f"{i % 50}.5" if i % 7 else "free" for i in range(N)],
+        sku=[f"AB{i % 40}" for i in range(N)],
+    )
+    text, _ = proposed(tmp_path, land(tmp_path, "a.csv", frame))
+
+    assert "€ beside them. No key reads that" in hint_of(text, "fee")
+    assert "  # budget: left out: a different value in every row" in text
+    assert "$ beside them" in text
+    assert "comma under thousands at source.predictions" in text.replace("\n  # ", " ")
+    assert "Numbers but for free, so read as text." in hint_of(text, "price")
+    assert not hint_of(text, "sku")
+
+
+def test_a_word_that_comes_late_or_in_a_later_file_makes_a_column_of_texts(tmp_path: Path) -> None:
+    whole = pd.concat([matches(wait=[str(i % 37) for i in range(N)])] * 40, ignore_index=True)
+    whole["match"] = [f"m-{i:06d}" for i in range(len(whole))]
+    late = whole.assign(wait=[*whole["wait"][:-2], "n.a.", "n.a."])
+    first = land(tmp_path, "a.csv", whole.iloc[:N].assign(wait=range(N)))
+    for files in ((land(tmp_path, "b.csv", late),), (first, tmp_path / "landing/b.csv")):
+        _, spec = proposed(tmp_path, *files)
+        assert isinstance(spec.source.predictions, FileSource)
+        assert spec.source.predictions.null_tokens == ("n.a.",)
+        assert spec.features["wait"].type == "numeric"
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])
