@@ -101,7 +101,7 @@ REASONS = {
     "few_baseline_rarer": "the baseline has fewer than 20 actuals of the rarer class to learn from",
     "baseline_no_actuals": "the baseline has no ground truth to learn from",
     "few_windows": "the baseline has fewer than eight windows, which do not say how far they stray",
-    "moving_baseline": "estimates are learnt from a fixed baseline, and earlier windows are none",
+    "moving_baseline": "estimates are learnt from a fixed baseline, not from earlier windows",
     "baseline_single_class": "all actuals of the baseline are of one class",
     "no_scikit_learn": "scikit-learn is not installed; see the extra [estimate]",
     "no_pairs": "no two columns vary and are much as in the baseline, each by itself",

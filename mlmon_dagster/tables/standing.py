@@ -12,8 +12,8 @@ from mlmon_dagster.monitors.wording import REASONS
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import BrokenModel, ModelSpec, window_containing
 from mlmon_dagster.spec.monitors import FAMILIES
-from mlmon_dagster.spec.names import ALL, counted
-from mlmon_dagster.spec.tasks import families_of
+from mlmon_dagster.spec.names import ALL, ESTIMATED_PERFORMANCE, PERFORMANCE, counted
+from mlmon_dagster.spec.tasks import estimated_metrics, families_of
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import monitor_results, window_state
 from mlmon_dagster.store.state.monitor_results import (
@@ -266,7 +266,7 @@ def name_last_window(spec: ModelSpec, end: dt.datetime) -> str:
 
 def _describe_family(spec: ModelSpec, family: str, rows: Sequence[MonitorResult]) -> Standing:
     if not rows:
-        return Standing(family, NOT_JUDGED, "", "nothing to judge")
+        return Standing(family, NOT_JUDGED, "", _explain_nothing(spec, family))
     status = worst_of(rows)
     window = name_window(spec, max(r["window_start"] for r in rows if r["status"] == status))
     not_judged = [row["reason"] for row in rows if row["status"] == "NO_DATA"]
@@ -279,6 +279,20 @@ def _describe_family(spec: ModelSpec, family: str, rows: Sequence[MonitorResult]
         len(not_judged),
         _count_reasons(not_judged),
     )
+
+
+def _explain_nothing(spec: ModelSpec, family: str) -> str:
+    """Say why a family has no verdict, where the spec tells it."""
+    if family == PERFORMANCE and not (spec.has_actuals or spec.evaluations):
+        return "nothing to judge: no ground truth is declared"
+    if (
+        family == ESTIMATED_PERFORMANCE
+        and spec.baseline.is_rolling
+        and not spec.monitors.estimated_performance
+        and estimated_metrics(spec)
+    ):
+        return "nothing to judge: estimates need a fixed baseline, such as {dataset: validation}"
+    return "nothing to judge"
 
 
 def _describe_verdicts(family: str, status: str, rows: Sequence[MonitorResult]) -> str:
