@@ -114,6 +114,8 @@ def test_nothing_is_wider_than_the_screen(shown: Shown, page: str, size: tuple[i
     browser = shown.open(page, size)
     widths = browser.run("[document.documentElement.scrollWidth, innerWidth]")
     assert widths == [size[0], size[0]]
+    browser.run("document.querySelectorAll('details').forEach(e => { e.open = true; })")
+    assert browser.run("document.documentElement.scrollWidth") == size[0], "all of it unfolded"
 
 
 @pytest.mark.proof
