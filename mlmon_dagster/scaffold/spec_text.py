@@ -16,7 +16,7 @@ from mlmon_dagster.scaffold import NOTE
 from mlmon_dagster.scaffold.label_lag import LabelLag
 from mlmon_dagster.scaffold.roles import ROLES, Roles
 from mlmon_dagster.scaffold.sample import ColumnFacts, Notation, words_of
-from mlmon_dagster.spec.baseline import PRODUCTION
+from mlmon_dagster.spec.baseline import PRODUCTION, default_baseline
 from mlmon_dagster.spec.metric_registry import MULTILABEL
 from mlmon_dagster.spec.names import column_problem, feature_problem
 
@@ -412,8 +412,12 @@ def _baseline(scaffold: Scaffold, roles: Roles, facts: Sequence[ColumnFacts]) ->
             yield "baseline: {moving: 28d, gap: 7d}  # no column names a dataset, so windows are"
             yield "# compared with those before; the gap keeps a new fault out of them for a week."
         else:
-            yield "# baseline: no column names a dataset, so windows are compared with those"
-            yield "# before."
+            usual = default_baseline(has_dataset=False, granularity=scaffold.granularity)
+            days = (usual.moving or usual.gap).days
+            span = f"{days // 7}w" if scaffold.granularity == "week" else f"{days}d"
+            n = usual.windows_needed(scaffold.granularity)
+            yield f"baseline: {{moving: {span}}}  # no column names a dataset, so windows are"
+            yield f"# compared with those before; the first is judged once there are {n}."
         yield "# Better: events of a validation set, and a column, or words of the files' names,"
         yield "# that mark it; see datasets in docs/spec.md."
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from mlmon_dagster.scaffold.roles import Roles, guess_roles, with_labels
 from mlmon_dagster.scaffold.sample import facts_of, read_sample, unique_together
 from mlmon_dagster.scaffold.spec_text import Files, Scaffold, spec_text
 from mlmon_dagster.spec import ModelSpec, parse_model
+from mlmon_dagster.spec.baseline import default_baseline
 from tests.scaffold.events import N, churn
 
 PLAN = Scaffold(
@@ -37,6 +39,10 @@ PLAN = Scaffold(
 
 def roles_of(table: pa.Table) -> Roles:
     return guess_roles(table, facts_of(table))
+
+
+def written_for(granularity: str) -> tuple[str, ModelSpec]:
+    return written(churn().drop_columns(["dataset"]), replace(PLAN, granularity=granularity))
 
 
 def written(table: pa.Table, plan: Scaffold = PLAN) -> tuple[str, ModelSpec]:
@@ -309,6 +315,17 @@ def test_a_spec_says_when_no_events_were_seen(
     assert ("# holidays: DE-BE  #" in text) == bool(said)
 
 
+@pytest.mark.parametrize(
+    ("granularity", "written"), [("day", "28d"), ("week", "26w"), ("month", "365d")]
+)
+def test_the_length_of_a_baseline_of_earlier_windows_is_written(
+    granularity: str, written: str
+) -> None:
+    text, spec = written_for(granularity)
+    assert f"\nbaseline: {{moving: {written}}}  # no column names a dataset" in text
+    assert spec.baseline == default_baseline(has_dataset=False, granularity=granularity)
+
+
 @pytest.mark.parametrize(("days", "gap"), [(20, 0), (40, 7)])
 def test_a_baseline_of_earlier_windows_keeps_a_fault_out_for_a_week_once_there_are_enough(
     tmp_path: Path, days: int, gap: int
@@ -325,6 +342,7 @@ def test_a_baseline_of_earlier_windows_keeps_a_fault_out_for_a_week_once_there_a
     text = propose(tmp_path, (tmp_path / "orders.parquet",), "m", "UTC", "team:m", now)
     baseline = parse_model(text, "m").baseline
     assert (baseline.moving, baseline.gap) == (dt.timedelta(days=28), dt.timedelta(days=gap))
+    assert ("is judged once there are 14" in text) == (not gap)
 
 
 def demand(folder: Path, forecast: str, *, is_near: bool) -> tuple[Path, Path]:
