@@ -8,26 +8,26 @@ program says of itself (reasons, metrics, columns, series) is written once, besi
 
 from __future__ import annotations
 
-import datetime as dt
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel
-from pydantic.fields import FieldInfo
-
 from mlmon_dagster.cli import COMMANDS, cli
-from mlmon_dagster.spec.files.meanings import find_fields, find_part, read_meanings
+from mlmon_dagster.spec.files.meanings import (
+    explain_keys,
+    find_fields,
+    find_part,
+    write_default,
+    write_value,
+)
 from mlmon_dagster.spec.monitors import Monitors
-from mlmon_dagster.spec.scalars import KOfN, format_duration
 
 ROOT = Path(__file__).parents[2]
 LINE = re.compile(r"^::: table (.+)$", re.MULTILINE)
 KEYS = re.compile(r"^::: keys (.+)$", re.MULTILINE)
 DEFAULTS = re.compile(r"^::: defaults\n((?:- .+\n)+)", re.MULTILINE)
 PLACE = re.compile(r"^- `(monitors\.\w+\.\w+)`: (.+)$", re.MULTILINE)
-OF_EVERY_MONITOR = ("severity", "windows")  # they have defaults of their own in each family
 
 
 def on_startup(*, command: Literal["build", "gh-deploy", "serve"], dirty: bool) -> None:
@@ -62,7 +62,7 @@ def fill_tables(markdown: str) -> str:
         return "\n".join(TABLES[name](*arguments))
 
     def fill_keys(found: re.Match[str]) -> str:
-        return "\n".join(list_keys(find_part(found[1]), read_meanings()[found[1]]))
+        return "\n".join(list_keys(found[1]))
 
     def fill_defaults(found: re.Match[str]) -> str:
         return "\n".join(list_defaults(found[1])) + "\n"
@@ -71,15 +71,10 @@ def fill_tables(markdown: str) -> str:
     return KEYS.sub(fill_keys, LINE.sub(fill_table, markdown))
 
 
-def list_keys(part: type[BaseModel], meanings: dict[str, str]) -> Iterator[str]:
+def list_keys(part: str) -> Iterator[str]:
     """Yield the keys of a part of the spec with their defaults and what the page says of them."""
-    fields = find_fields(part)
-    told = dict.fromkeys(OF_EVERY_MONITOR, "") if fields.keys() >= set(OF_EVERY_MONITOR) else {}
-    told |= meanings
-    return list_rows(
-        "key, default, meaning",
-        ((f"`{name}`", write_default(fields[name]), text) for name, text in told.items()),
-    )
+    rows = ((f"`{key}`", default, text) for key, default, text in explain_keys(part))
+    return list_rows("key, default, meaning", rows)
 
 
 def list_defaults(listed: str) -> Iterator[str]:
@@ -95,30 +90,6 @@ def list_defaults(listed: str) -> Iterator[str]:
             limit = write_value(getattr(found, key))
         rows.append((what, limit, f"`{path}`"))
     return list_rows("what, default, change it under", rows)
-
-
-def write_default(field: FieldInfo) -> str:
-    """Write a default as it would stand in a spec; parts with a section of their own have none."""
-    if field.is_required():
-        return "-"
-    return write_value(field.get_default(call_default_factory=True, validated_data={}))
-
-
-def write_value(value: Any) -> str:
-    """Write a value of the spec."""
-    if isinstance(value, BaseModel):
-        given = value.model_dump(exclude_none=True)
-        is_condition = len(given) == 1 and given.keys() <= {"above", "below"}
-        return "".join(f"`{{{k}: {v:g}}}`" for k, v in given.items()) if is_condition else "below"
-    if value is None or value in ((), {}, ""):
-        return "none"
-    if isinstance(value, dt.timedelta):
-        return f"`{format_duration(value)}`"
-    if isinstance(value, KOfN):
-        return f"`{value.k} of {value.n}`"
-    if isinstance(value, tuple):
-        return "below" if isinstance(value[0], BaseModel) else f"`[{', '.join(map(str, value))}]`"
-    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
 def list_rows(head: str, rows: Iterable[Iterable[str]]) -> Iterator[str]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mlmon_dagster.project import Project
 
 
+_WIDTH = 120  # of a table of keys
 SCHEMA_FILE = "spec.schema.json"  # beside the specs
 # The first line of a spec; the extension of VS Code and the plugins of other editors read it.
 EDITOR_LINE = f"# yaml-language-server: $schema={SCHEMA_FILE}"
@@ -99,15 +100,38 @@ def _role_and_column(text: str) -> tuple[str, str]:
     return role, column
 
 
-@click.command(epilog=examples("mlmon schema --output models/spec.schema.json"))
+@click.command(
+    epilog=examples("mlmon schema --output models/spec.schema.json", "mlmon schema --format text")
+)
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["json", "text"]),
+    default="json",
+    show_default=True,
+    help="json: for editors. text: every key, its default and meaning, for people.",
+)
 @file_option("--output", WRITE_TO)
-def schema(output: Path | None) -> None:
+def schema(format_: str, output: Path | None) -> None:
     """Print the JSON schema of specs, with which editors complete and check them.
 
     A spec that mlmon init wrote names it in its first line. mlmon validate also checks what needs
     the whole spec, such as whether a column exists.
     """
-    print_text(render_schema(), output)
+    print_text(render_schema() if format_ == "json" else render_keys(), output)
+
+
+def render_keys() -> str:
+    """Return every key of a spec with its default and meaning, part by part."""
+    from mlmon_dagster.spec.files.meanings import explain_keys, read_meanings, write_plain
+    from mlmon_dagster.tables.rendering import text_table
+
+    parts = []
+    for part in read_meanings():
+        rows = [[write_plain(cell) for cell in key] for key in explain_keys(part)]
+        table = text_table(("KEY", "DEFAULT", "MEANING"), rows, width=_WIDTH)
+        parts.append(f"{part.replace(' ', ', with ')}\n\n{table}")
+    return "\n\n\n".join(parts)
 
 
 def render_schema() -> str:

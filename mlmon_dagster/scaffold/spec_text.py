@@ -142,7 +142,8 @@ def spec_text(
     lines = [
         f"# Written from {n_seen:,} of {scaffold.n_rows:,} events by mlmon init. Each guess says "
         "why: read it once, then delete",
-        "# the comments. mlmon schema says what every key means; mlmon validate checks this file.",
+        "# the comments. mlmon schema --format text says what every key means; mlmon validate "
+        "checks this file.",
         *(f"{NOTE}{_one_line(note, 600)}" for note in scaffold.notes),
         f"model: {scaffold.model}",
         f"task: {roles.task}  # {roles.task_reason}",
@@ -325,8 +326,8 @@ def _number_hint(facts: ColumnFacts) -> Iterator[str]:
         return
     if found.signs:
         hint = (
-            f"Its numbers have {' and '.join(found.signs)} beside them. No key reads that, so they "
-            "are text: write the number alone, such as 1200.50, and {type: numeric} here."
+            f"Its numbers have {' and '.join(found.signs)} next to them. No key reads that, so "
+            "they are text: write the number alone, such as 1200.50, and {type: numeric} here."
         )
     else:
         words = _one_line(", ".join(map(_quoted, found.words)))

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from mlmon_dagster.cli import COMMANDS
+from mlmon_dagster.spec.files.meanings import read_meanings
 from tests.cli.conftest import Command
 from tests.defs.small_model import MODEL, NOW, ROWS, customers, drop, landing
 
@@ -106,6 +107,17 @@ def test_the_schema_of_specs_takes_real_ones_and_refuses_a_misspelt_key(
         assert [error.message for error in validator.iter_errors(spec)] == [], path
         [error] = validator.iter_errors(spec | {"featurs": {}})
         assert "featurs" in error.message
+
+
+def test_the_schema_as_text_has_every_key_that_the_site_explains(mlmon: Command) -> None:
+    text = mlmon("schema", "--format", "text").out
+    parts = dict(part.split("\n\n") for part in text.strip().split("\n\n\n"))
+    assert parts.keys() == {part.replace(" ", ", with ") for part in read_meanings()}
+    for part, meanings in read_meanings().items():
+        lines = parts[part.replace(" ", ", with ")].splitlines()
+        assert {*meanings} <= {line.split(" ")[0] for line in lines}, part
+    assert re.search(r"^granularity +day +hour \(at most 25,000 windows\)", parts["time"], re.M)
+    assert not re.search(r"`|\]\(", text), "neither marks of code nor links"
 
 
 def test_init_writes_the_schema_that_the_spec_names(

@@ -132,9 +132,9 @@ def test_numbers_that_are_written_as_texts_are_told(tmp_path: Path) -> None:
     )
     text, _ = proposed(tmp_path, land(tmp_path, "a.csv", frame))
 
-    assert "€ beside them. No key reads that" in hint_of(text, "fee")
+    assert "€ next to them. No key reads that" in hint_of(text, "fee")
     assert "  # budget: left out: a different value in every row" in text
-    assert "$ beside them" in text
+    assert "$ next to them" in text
     assert "comma under thousands at source.predictions" in text.replace("\n  # ", " ")
     assert "Numbers but for free, so read as text." in hint_of(text, "price")
     assert not hint_of(text, "sku")

@@ -1,25 +1,28 @@
-"""What the keys of a spec mean: editors show it by `mlmon schema`, and the documentation does.
+"""What the keys of a spec mean: `mlmon schema` shows it, editors by it, and the documentation.
 
 The lines are in ``keys.md``, by the path of the part that they are about.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
+from typing import NamedTuple, get_args
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
 
 from mlmon_dagster.spec.model import ModelSpec
+from mlmon_dagster.spec.scalars import KOfN, format_duration
 
 _FILE = Path(__file__).with_name("keys.md")
 _BLOCK = re.compile(r"^## (\S+(?: \w+)?)\n\n((?:- .+\n)+)", re.MULTILINE)
 _LINE = re.compile(r"^- ((?:`\w+`(?:, )?)+): (.+)$", re.MULTILINE)
 _LINK = re.compile(r"\[([^]]+)\]\([^)]+\)")
+_OF_EVERY_MONITOR = ("severity", "windows")  # they have defaults of their own in each family
 
 
 def read_meanings() -> dict[str, dict[str, str]]:
@@ -28,6 +31,55 @@ def read_meanings() -> dict[str, dict[str, str]]:
         part: {key: text for keys, text in _LINE.findall(lines) for key in re.findall(r"\w+", keys)}
         for part, lines in _BLOCK.findall(_FILE.read_text(encoding="utf-8"))
     }
+
+
+class Key(NamedTuple):
+    """A key of a spec, its default and what it means, as Markdown."""
+
+    name: str
+    default: str
+    meaning: str
+
+
+def explain_keys(part: str) -> list[Key]:
+    """Return the keys of a part of the spec; a part of several classes has those of one.
+
+    Raises:
+        KeyError: If there is no such part.
+    """
+    fields = find_fields(find_part(part))
+    told = dict.fromkeys(_OF_EVERY_MONITOR, "") if fields.keys() >= {*_OF_EVERY_MONITOR} else {}
+    told |= read_meanings()[part]
+    return [Key(name, write_default(fields[name]), text) for name, text in told.items()]
+
+
+def write_default(field: FieldInfo) -> str:
+    """Write a default as it would stand in a spec; parts with a section of their own have none."""
+    if field.is_required():
+        return "-"
+    return write_value(field.get_default(call_default_factory=True, validated_data={}))
+
+
+def write_value(value: object) -> str:
+    """Write a value of the spec."""
+    if isinstance(value, BaseModel):
+        given = value.model_dump(exclude_none=True)
+        is_condition = len(given) == 1 and given.keys() <= {"above", "below"}
+        return "".join(f"`{{{k}: {v:g}}}`" for k, v in given.items()) if is_condition else "below"
+    if value is None or value in ((), {}, ""):
+        return "none"
+    if isinstance(value, dt.timedelta):
+        return f"`{format_duration(value)}`"
+    if isinstance(value, KOfN):
+        return f"`{value.k} of {value.n}`"
+    if isinstance(value, tuple):
+        return "below" if isinstance(value[0], BaseModel) else f"`[{', '.join(map(str, value))}]`"
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def write_plain(markdown: str) -> str:
+    """Return Markdown as a terminal shows it: without links and marks of code."""
+    return _LINK.sub(r"\1", markdown).replace("`", "")
 
 
 def find_part(part: str) -> type[BaseModel]:
