@@ -368,6 +368,9 @@ def _with_nulls(table: pa.Table) -> tuple[pa.Table, tuple[str, ...]]:
     columns = [(place, name, table.column(place)) for place, name, _ in _texts_of(table)]
     words = {place: _words_among_numbers(column) for place, _, column in columns}
     found = {w for own in words.values() for w in own if w.strip().lower() in _NULL_WORDS}
+    for column in table.columns:
+        if pa.types.is_dictionary(column.type):  # numbers are not looked for in these, words are
+            found -= {*pc.unique(column.cast(column.type.value_type)).to_pylist()}
     for place, _, column in columns:
         kept = pa.array(found - {*words[place]}, pa.string())
         found -= {*pc.unique(column.filter(pc.is_in(column, kept))).to_pylist()}

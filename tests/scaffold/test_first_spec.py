@@ -122,6 +122,17 @@ def test_words_for_null_among_numbers_are_declared(tmp_path: Path, ending: str) 
     assert not hint_of(text, "grade")
 
 
+def test_a_word_that_names_a_category_of_parquet_is_not_declared_as_null(tmp_path: Path) -> None:
+    wait = [str(i % 37) if i % 11 else "NA" for i in range(N)]
+    country = pd.Categorical([("NA", "DE")[i % 2] for i in range(N)])
+    file = tmp_path / "landing.parquet"
+    for others, declared in (({}, ("NA",)), ({"country": country}, ())):
+        matches(wait=wait, **others).to_parquet(file, index=False)
+        _, spec = proposed(tmp_path, file)
+        assert isinstance(spec.source.predictions, FileSource)
+        assert spec.source.predictions.null_tokens == declared
+
+
 def test_numbers_that_are_written_as_texts_are_told(tmp_path: Path) -> None:
     frame = matches(
         fee=[f"€{i % 90}.42" for i in range(N)],
