@@ -17,6 +17,7 @@ from mlmon_dagster.work import Numbers, Work
 if TYPE_CHECKING:
     from mlmon_dagster.profiles import Baseline
     from mlmon_dagster.store.reading import GroundTruthLag
+    from mlmon_dagster.store.tables.inference_records import RecordsLog
 
 
 ONE_SEASON = "one_season"  # names the number that says which columns may have more of them
@@ -33,8 +34,9 @@ def fit_baseline(work: Work) -> Numbers:
 
     store, model = work.project.store, work.spec.model
     states = window_state.load(store.state, model)
+    log = store.records_log(work.spec)
     try:
-        baseline = ensure_baseline(store, work.spec, work.now)
+        baseline = ensure_baseline(store, work.spec, work.now, log)
     except BaselineMissingError as error:
         numbers: Numbers = {"n": 0, "reason": str(error)}
     else:
@@ -46,7 +48,7 @@ def fit_baseline(work: Work) -> Numbers:
     noted = before or first_of(states)
     marks = {start: StepMark(state.input_revision, digest) for start, state in noted.items()}
     # Nothing else is ever computed of a window before production: it does not wait any more.
-    lags = _measure_lags(work, before)
+    lags = _measure_lags(work, before, log)
     done = [
         {
             "window_start": start,
@@ -64,7 +66,9 @@ def fit_baseline(work: Work) -> Numbers:
     return numbers
 
 
-def _measure_lags(work: Work, older: Collection[dt.datetime]) -> dict[dt.datetime, GroundTruthLag]:
+def _measure_lags(
+    work: Work, older: Collection[dt.datetime], log: RecordsLog
+) -> dict[dt.datetime, GroundTruthLag]:
     """Measure how late the baseline's ground truth was known, in its newest windows."""
     from mlmon_dagster.profiles.arrivals import NEWEST
     from mlmon_dagster.store.reading import measure_lags
@@ -74,7 +78,7 @@ def _measure_lags(work: Work, older: Collection[dt.datetime]) -> dict[dt.datetim
     newest = sorted(older)[-NEWEST:]
     windows = [window_containing(work.spec.time, start) for start in newest]
     return measure_lags(
-        work.project.store, work.spec, windows, work.now, work.spec.baseline.dataset
+        work.project.store, work.spec, windows, work.now, work.spec.baseline.dataset, log
     )
 
 

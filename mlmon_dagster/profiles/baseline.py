@@ -39,7 +39,7 @@ from mlmon_dagster.store.state.sql import literal
 
 if TYPE_CHECKING:
     from mlmon_dagster.store.state.window_state import WindowInputs
-    from mlmon_dagster.store.tables.inference_records import WindowCounts
+    from mlmon_dagster.store.tables.inference_records import RecordsLog, WindowCounts
 
 KIND = "baseline_profiles"
 MIN_FIRST_ROWS = 500
@@ -85,7 +85,9 @@ class Baseline:
         return merge(self.windows[column], ("dataset", "slice_key", "slice_value"))
 
 
-def ensure_baseline(store: Store, spec: ModelSpec, now: dt.datetime) -> Baseline:
+def ensure_baseline(
+    store: Store, spec: ModelSpec, now: dt.datetime, log: RecordsLog | None = None
+) -> Baseline:
     """Fit the baseline from the events of its dataset, unless that was done for these very rows.
 
     The records of that dataset are rebuilt first, so events and ground truth that arrived since
@@ -96,6 +98,7 @@ def ensure_baseline(store: Store, spec: ModelSpec, now: dt.datetime) -> Baseline
         store: The store.
         spec: The model.
         now: When the baseline is stored; it does not affect its identity.
+        log: What the records are made from, if it is at hand.
 
     Raises:
         BaselineMissingError: If the dataset has no events, or production too few windows yet.
@@ -104,7 +107,7 @@ def ensure_baseline(store: Store, spec: ModelSpec, now: dt.datetime) -> Baseline
         return _ensure_bins(store, spec, now)
     dataset = spec.baseline.dataset
     windows = _windows_of(store, spec, dataset)
-    records = store.inference_records(spec)
+    records = store.inference_records(spec, log)
     counts = records.rebuild(windows, [dataset])
     n = sum(count.n for count in counts)
     if n == 0:

@@ -107,8 +107,8 @@ class Store:
             )
         return self.open_in_place(self, spec)
 
-    def inference_records(self, spec: ModelSpec) -> InferenceRecords:
-        """Return the inference records of a model."""
+    def inference_records(self, spec: ModelSpec, log: RecordsLog | None = None) -> InferenceRecords:
+        """Return the inference records of a model, made from its log or from one at hand."""
         from mlmon_dagster.store.state import erased_ids
         from mlmon_dagster.store.tables.inference_records import InferenceRecords
 
@@ -116,7 +116,7 @@ class Store:
             self.root,
             spec,
             self.queries,
-            self.records_log(spec),
+            log or self.records_log(spec),
             lambda: erased_ids.load_erased(self.state, spec.model),
         )
 

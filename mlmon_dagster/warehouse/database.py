@@ -39,6 +39,7 @@ from mlmon_dagster.warehouse.owner import (
 
 if TYPE_CHECKING:
     from mlmon_dagster.store.sources import Position
+    from mlmon_dagster.warehouse.by_day import ByDay
 
 _IDS_AT_ONCE = 5_000  # of a statement
 Condition = sa.ColumnElement[bool]
@@ -121,8 +122,11 @@ class _Database:
         query = sa.select(sa.func.count()).select_from(clause)
         return int(self.conn.scalar(query.where(*(clause.c[name].is_(None) for name in ids))) or 0)
 
-    def count_unmatched(self, ids: pa.Table) -> int:
-        """Return how many of some ids of ground truth no prediction has."""
+    def count_unmatched(self, ids: pa.Table | None) -> int:
+        """Return how many of some ids of ground truth no prediction has; of all where None."""
+        if ids is None:
+            names = self.wanted["actuals"].ids
+            ids = self._read(names, self._select("actuals", names).distinct())
         n_asked = sum(any(value is not None for value in row.values()) for row in ids.to_pylist())
         chosen = self._select("predictions", self.wanted["predictions"].ids).distinct()
         n_known = 0
@@ -136,7 +140,12 @@ class _Database:
         counted = sa.select(sa.func.count()).select_from(self.tables["predictions"].clause)
         return int(self.conn.execute(counted.where(self._within([moments]))).scalar_one())
 
-    def read_predictions(self, spans: Sequence[Moments], bucket: Bucket) -> pa.Table:
+    def arrange(self, _spans: Sequence[Moments]) -> None:
+        """Return nothing: the database's own index finds the rows of ids."""
+
+    def read_predictions(
+        self, spans: Sequence[Moments], bucket: Bucket, _arranged: ByDay | None = None
+    ) -> pa.Table:
         """Return the predictions of some times, and those of the same ids at other times."""
         wanted, table = self.wanted["predictions"], self.tables["predictions"]
         names = [str(column.key) for column in table.selected]
@@ -153,7 +162,9 @@ class _Database:
         both = (within, sa.and_(around, sa.not_(within), one.in_(mine)))
         return _join(names, (self._read(names, chosen.where(which)) for which in both))
 
-    def read_actuals(self, ids: pa.Table) -> pa.Table:
+    def read_actuals(
+        self, ids: pa.Table, _spans: Sequence[Moments], _arranged: ByDay | None = None
+    ) -> pa.Table:
         """Return the ground truth of some ids, with the time of its row where the cursor has it."""
         table, cursor = self.tables["actuals"], self.sources["actuals"].cursor
         names = [str(column.key) for column in table.selected]

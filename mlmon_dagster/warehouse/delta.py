@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -91,12 +92,11 @@ class _DeltaLake:
             choose_files(self.dataset, now - before), choose_files(earlier.dataset, before - now)
         )
 
-    def list_arrivals(self) -> pa.Table:
-        """Return when each file was committed."""
+    def list_arrivals(self) -> dict[str, dt.datetime]:
+        """Return when each file was committed, by its path."""
         actions = pa.table(self.opened.table.get_add_actions())
-        millis = actions["modification_time"].cast(pa.int64())
-        moments = pc.multiply(millis, 1_000).cast(_MOMENT)
-        return pa.table({"file": actions["path"].cast(pa.string()), "moment": moments})
+        moments = pc.multiply(actions["modification_time"].cast(pa.int64()), 1_000).cast(_MOMENT)
+        return dict(zip(actions["path"].to_pylist(), moments.to_pylist(), strict=True))
 
 
 def _list_paths(dataset: pads.FileSystemDataset) -> set[str]:

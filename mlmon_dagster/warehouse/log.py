@@ -12,7 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -53,6 +53,7 @@ from mlmon_dagster.warehouse.owner import (
     ARRIVED,
     Moments,
     Owner,
+    OwnerTables,
     list_streams,
     load_positions,
 )
@@ -60,6 +61,7 @@ from mlmon_dagster.warehouse.owner import (
 if TYPE_CHECKING:
     from mlmon_dagster.store.sources import Position
     from mlmon_dagster.store.tables.inference_records import Group
+    from mlmon_dagster.warehouse.by_day import ByDay
 
 ROWS_AT_ONCE: Final = 250_000  # each group of ids reads the columns of its whole date
 _JUDGED_AT_ONCE: Final = 100_000
@@ -76,12 +78,12 @@ class InPlaceLog:
     """
 
     owner: Owner
-    _arrivals: dict[str, list[pa.Table]] = field(default_factory=dict)
+    _held: Held = field(default_factory=lambda: Held())
 
     def pinned(self) -> PinnedRows:
         """Pin the tables at the positions of the last look."""
         at = load_positions(self.owner.store.state, self.owner.spec)
-        return PinnedRows(self.owner, at, self._arrivals)
+        return PinnedRows(self.owner, at, self._held)
 
     def window_starts(self, dataset: str) -> list[dt.datetime]:
         """Return the windows that predictions of a dataset are in, by their start, in order."""
@@ -95,6 +97,30 @@ class InPlaceLog:
         return [window.start for window in list_windows(spec, times)]
 
 
+class _Arrived(NamedTuple):
+    """When ground truth of a bucket of ids came, as it was at some positions."""
+
+    at: Mapping[Stream, Position]
+    bucket: Bucket
+    rows: pa.Table
+
+
+@dataclass
+class Held:
+    """What is held between the groups of rows that are read.
+
+    Attributes:
+        arrivals: Date -> when its ground truth came, of the first bucket of its ids: what the
+            lags are measured of.
+        arranged: What was arranged last.
+        covered: The positions and dates that this is of.
+    """
+
+    arrivals: dict[str, _Arrived] = field(default_factory=dict)
+    arranged: ByDay | None = None
+    covered: tuple[Mapping[Stream, Position], frozenset[str]] = ({}, frozenset())
+
+
 @dataclass(frozen=True)
 class PinnedRows:
     """See `PinnedLog`.
@@ -102,21 +128,32 @@ class PinnedRows:
     Attributes:
         owner: The tables.
         at: The position of each.
-        arrivals: Date -> when its ground truth came, of the rows that were read last.
+        held: What is held between groups.
     """
 
     owner: Owner
     at: Mapping[Stream, Position]
-    arrivals: dict[str, list[pa.Table]] = field(default_factory=dict)
+    held: Held = field(default_factory=Held)
     rows_at_once = ROWS_AT_ONCE
 
     def count_rows(self, dates: set[str]) -> dict[str, int]:
         """Return the number of predictions of each window date, about."""
         with self.owner.opened(self.at) as tables:
             found = {date: tables.count_predictions(self._bound(date)) for date in sorted(dates)}
+            if "actuals" in self.owner.wanted and sum(found.values()) > self.rows_at_once:
+                self._arrange(tables, dates)
         if self.owner.spec.columns.id_parts:  # no id of the owner says which bucket a row is in
-            return {date: min(n, ROWS_AT_ONCE) for date, n in found.items()}
+            return {date: min(n, self.rows_at_once) for date, n in found.items()}
         return found
+
+    def _arrange(self, tables: OwnerTables, dates: set[str]) -> None:
+        """Arrange what several groups would search for, unless it is arranged already."""
+        at, covered = self.held.covered
+        if at == self.at and covered >= dates:
+            return
+        self.held.arranged = None  # before the next one is made
+        self.held.arranged = tables.arrange([self._bound(date) for date in sorted(dates)])
+        self.held.covered = (self.at, frozenset(dates))
 
     def moved_sql(self) -> None:
         """Return nothing: rows of an id on other dates are read together with a date's own."""
@@ -127,24 +164,24 @@ class PinnedRows:
         columns: Sequence[str],
         _dates: set[str],
         datasets: set[str] | None = None,
-        bucket: Bucket = EVERY_ID,
+        bucket: Bucket = EVERY_ID,  # of which `tables` read alone
     ) -> str:
         """Return the rows that `tables` read as a subquery."""
         chosen = ", ".join(map(quote_identifier, columns))
-        where = "TRUE" if bucket == EVERY_ID else bucket.sql()
-        if datasets is not None:
-            where += f" AND dataset IN ({literals(sorted(datasets))})"
-        return f"(SELECT {chosen} FROM {_TABLES[stream]} WHERE {where})"
+        where = "" if datasets is None else f" WHERE dataset IN ({literals(sorted(datasets))})"
+        return f"(SELECT {chosen} FROM {_TABLES[stream]}{where})"
 
     def tables(self, group: Group) -> dict[str, pa.Table]:
         """Read and judge the rows of some dates, note what is refused, and return the good ones."""
         spec, owner = self.owner.spec, self.owner
         spans = [self._bound(date) for date in sorted(group.dates)]
         with owner.opened(self.at) as tables:
-            raw = {"predictions": tables.read_predictions(spans, group.bucket)}
+            at, covered = self.held.covered
+            arranged = self.held.arranged if at == self.at and covered >= group.dates else None
+            raw = {"predictions": tables.read_predictions(spans, group.bucket, arranged)}
             if "actuals" in owner.wanted:
                 ids = raw["predictions"].select(owner.wanted["predictions"].ids)
-                raw["actuals"] = tables.read_actuals(ids)
+                raw["actuals"] = tables.read_actuals(ids, spans, arranged)
         found: dict[str, pa.Table] = {}
         read: dict[Stream, _Read] = {}
         for stream in list_streams(spec):
@@ -152,24 +189,25 @@ class PinnedRows:
             schema = stream_schema(spec, stream)
             found[_TABLES[stream]] = conform(read[stream].rows, schema, spec.model)
         _Notes(owner, group, read).write()
-        self._hold_arrivals(group, found.get(_TABLES["actuals"]))
-        if "actuals" not in owner.wanted:
+        if "actuals" in owner.wanted:
+            self._hold_arrivals(group, found[_TABLES["actuals"]])
+        else:
             found[_TABLES["actuals"]] = stream_schema(spec, "actuals").empty_table()
         return found
 
     def arrival_tables(self, group: Group) -> dict[str, pa.Table]:
         """Return when the ground truth of some dates came, as it was read a moment ago."""
-        if not self.arrivals.keys() >= group.dates:
+        found = [self.held.arrivals.pop(date, None) for date in sorted(group.dates)]
+        if not all(one and one[:2] == (self.at, group.bucket) for one in found):
             return self.tables(group)
-        held = {id(table): table for date in group.dates for table in self.arrivals[date]}
+        held = {id(one.rows): one.rows for one in found if one}
         return {_TABLES["actuals"]: pa.concat_tables(held.values())}
 
-    def _hold_arrivals(self, group: Group, actuals: pa.Table | None) -> None:
-        held = sum(table.num_rows for tables in self.arrivals.values() for table in tables)
-        for date in group.dates:
-            known = [] if group.bucket.first == 0 else self.arrivals.pop(date, None)
-            if actuals is not None and known is not None and held < _MOST_HELD:
-                self.arrivals[date] = [*known, actuals.select(["prediction_id", "ingested_at"])]
+    def _hold_arrivals(self, group: Group, actuals: pa.Table) -> None:
+        held = {id(one.rows): one.rows.num_rows for one in self.held.arrivals.values()}
+        if group.bucket.first == 0 and sum(held.values()) < _MOST_HELD:
+            mine = _Arrived(self.at, group.bucket, actuals.select(["prediction_id", "ingested_at"]))
+            self.held.arrivals |= dict.fromkeys(group.dates, mine)
 
     def _bound(self, date: str) -> Moments:
         """Return the times of the windows that start on a local date."""

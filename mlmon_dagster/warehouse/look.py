@@ -197,7 +197,7 @@ def _report(
     came = [(one, n) for one, n in came if n > 0]
     n_bad = sum(n for _, n in came)
     n_unmatched = 0
-    if stream == "actuals" and changes.rows is not None and changes.rows.num_rows:
+    if stream == "actuals" and changes.are_any:
         n_unmatched = tables.count_unmatched(changes.rows)
     return FileReport(
         stream, wanted.label, "done", rows_in=n_bad, n_bad=n_bad, n_unmatched=n_unmatched,

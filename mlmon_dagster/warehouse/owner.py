@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
-from typing import Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import pyarrow as pa
 import sqlalchemy as sa
@@ -21,6 +21,9 @@ from mlmon_dagster.spec.sources import PER_SECOND, STREAMS, DeltaSource, SqlSour
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.sources import Position, load_cursor, save_cursor
 from mlmon_dagster.store.tables.part_files import Bucket
+
+if TYPE_CHECKING:
+    from mlmon_dagster.warehouse.by_day import ByDay
 
 ARRIVED: Final = "mlmon arrived"  # a column beside the owner's: when a row of ground truth came
 ROWS: Final = "mlmon rows"  # a column beside the owner's: how many rows have the same times
@@ -122,20 +125,30 @@ class OwnerTables(Protocol):
     def count_nameless(self) -> int:
         """Return how many rows of ground truth have no id."""
 
-    def count_unmatched(self, ids: pa.Table) -> int:
-        """Return how many of some ids of ground truth no prediction has."""
+    def count_unmatched(self, ids: pa.Table | None) -> int:
+        """Return how many of some ids of ground truth no prediction has; of all where None."""
 
     def count_predictions(self, moments: Moments) -> int:
         """Return how many predictions there are, about."""
 
-    def read_predictions(self, spans: Sequence[Moments], bucket: Bucket) -> pa.Table:
+    def arrange(self, spans: Sequence[Moments]) -> ByDay | None:
+        """Arrange what is read of some times in several groups; None where that is of no use."""
+
+    def read_predictions(
+        self, spans: Sequence[Moments], bucket: Bucket, arranged: ByDay | None = None
+    ) -> pa.Table:
         """Return the predictions of some times, and those of the same ids at other times.
 
         Only ids of a bucket, where the owner's ids are those of the store.
         """
 
-    def read_actuals(self, ids: pa.Table) -> pa.Table:
-        """Return the ground truth of some ids; with the column `ARRIVED` where that is known."""
+    def read_actuals(
+        self, ids: pa.Table, spans: Sequence[Moments], arranged: ByDay | None = None
+    ) -> pa.Table:
+        """Return the ground truth of some ids, whose predictions are of some times.
+
+        With the column `ARRIVED` where that is known.
+        """
 
 
 @dataclass(frozen=True)

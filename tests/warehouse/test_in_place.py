@@ -20,6 +20,7 @@ from mlmon_dagster.ingest import IngestReport
 from mlmon_dagster.spec import ModelSpec, load_model, parse_model
 from mlmon_dagster.store.state import manifest, model_history
 from mlmon_dagster.store.upkeep.integrity import examine_store
+from mlmon_dagster.warehouse.log import PinnedRows
 from mlmon_dagster.warehouse.look import look_at_tables
 from tests.warehouse.owned_world import (
     FIRST,
@@ -103,8 +104,15 @@ def test_a_history_of_late_corrected_repeated_and_bad_rows_is_told_alike(
 
 @pytest.mark.proof
 @pytest.mark.parametrize("seed", range(8))
-def test_drawn_histories_are_told_alike(make: Make, seed: int) -> None:
-    """Lags, corrections, withdrawals, repeats, late rows, compaction and days without a look."""
+def test_drawn_histories_are_told_alike(
+    make: Make, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lags, corrections, withdrawals, repeats, late rows, compaction and days without a look.
+
+    Some are read in many groups of rows, for which ground truth is arranged.
+    """
+    if seed % 4 == 2:
+        monkeypatch.setattr(PinnedRows, "rows_at_once", 60)
     twins, rng = make("sql" if seed % 2 else "delta"), np.random.default_rng([9, seed])
     begin(twins, rng)
     lived: list[pd.DataFrame] = []
@@ -234,6 +242,45 @@ def test_rows_ahead_of_the_clock_are_taken_up_when_their_time_comes(owned: Owned
     owned.twins.now = FIRST + 10 * DAY
     assert "2026-03-10" in owned.touched()
     assert owned.touched() == []
+
+
+@pytest.mark.parametrize("clock", ["zone", "none", "number"])
+def test_groups_of_rows_find_their_ground_truth_among_what_was_arranged(
+    make: Make, monkeypatch: pytest.MonkeyPatch, clock: str
+) -> None:
+    """Of times with and without a zone, or as numbers; some ids come on two days."""
+    twins, rng = make("delta"), np.random.default_rng(12)
+    twins.now = FIRST + 4 * DAY
+    frames = [draw_predictions(rng, FIRST + n * DAY) for n in range(3)]
+    frames[2] = pd.concat([frames[2], frames[0].head(5).assign(at=FIRST + 2 * DAY)])
+    frame = pd.concat(frames)
+    time = "zone: Pacific/Auckland"
+    if clock == "none":
+        frame["at"], time = frame["at"].dt.tz_localize(None), f"{time}, naive: zone"
+    table = pa.Table.from_pandas(frame.drop(columns="truth"), preserve_index=False)
+    path = twins.owned / "models" / "credit.yaml"
+    text = path.read_text().replace("2026-03-01}", f"2026-02-28, {time}}}")
+    if clock == "number":
+        at = table.schema.get_field_index("at")
+        seconds = pa.array(frame["at"].astype("datetime64[s, UTC]").astype("int64"))
+        table = table.set_column(at, "at", seconds)
+        text = text.replace("owned/predictions,", "owned/predictions, epoch: s,")
+    path.write_text(text)
+    write_deltalake(twins.owned / "owned" / "predictions", table)
+    twins.write("actuals", draw_labels(frame.drop_duplicates("id"), twins.now), may_land=False)
+    project = twins.project("delta")
+    spec = load_model(path)
+    windows = look_at_tables(project.find_owner(spec), wait_seconds=1).windows
+    found = []
+    for at_once in (10_000, 50):
+        monkeypatch.setattr(PinnedRows, "rows_at_once", at_once)
+        records = project.store.inference_records(spec)
+        records.rebuild(windows)
+        rows = records.read(columns=["prediction_id", "event_time", "actual", "score"])
+        found.append(rows.sort_by([("prediction_id", "ascending")]).to_pylist())
+    project.store.close()
+    assert found[0] == found[1]
+    assert {row["actual"] is None for row in found[0]} == {False}
 
 
 def test_rows_of_no_window_are_refused_until_their_owner_mends_or_deletes_them(
