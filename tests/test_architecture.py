@@ -209,6 +209,7 @@ IMPORTED_BY = {
     "dagster": {"defs", "definitions"},
     "duckdb": {"store"},
     "deltalake": {"store", "ingest/sources/delta.py"},
+    "pyiceberg": {"ingest/sources/iceberg.py", "warehouse"},
     "slack_sdk": {"alerts/receivers/slack.py"},
 }  # fmt: skip
 
@@ -231,7 +232,7 @@ def test_what_an_extra_brings_is_loaded_only_where_it_is_needed() -> None:
     """Else nothing works without it; the one module is imported inside functions alone."""
     extras = {
         "confluent_kafka", "fsspec", "obstore", "sklearn", "threadpoolctl", "flask", "moto", "ray",
-        "pyspark", "holidays",
+        "pyspark", "holidays", "pyiceberg",
     }  # fmt: skip
     loading = {
         str(path.relative_to(PACKAGE))

@@ -95,7 +95,7 @@ RULES: Final[tuple[Rule, ...]] = (
     *(Rule(f"source.{stream}", ("path", "format", "delimiter", "quote", "multiline", "header",
          "inputs", "outputs", "null_tokens", "epoch", "time_format", "decimal", "thousands",
          "columns", "settle", "max_bad_rate", "max_bytes", "max_rows", "sql", "url_env", "cursor",
-         "delta", "kafka", "config_env", "group", "batch_rows", "spans"), "kept",
+         "delta", "iceberg", "kafka", "config_env", "group", "batch_rows", "spans"), "kept",
          "the next file or batch; known content is not read again") for stream in STREAMS),
     *(Rule(f"source.{stream}", ("in_place",), "kept", "the next look, which finds all windows of "
          "the tables changed; what was stored before stays") for stream in STREAMS),

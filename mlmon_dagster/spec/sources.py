@@ -226,6 +226,35 @@ class DeltaSource(PolledSource):
         return f"Delta table {self.delta}"
 
 
+class IcebergSource(PolledSource):
+    """An Iceberg table, whose rows stay where they are."""
+
+    kind = "iceberg"
+    iceberg: str
+    config_env: str
+    in_place: bool = True
+
+    @model_validator(mode="after")
+    def _one_table(self) -> Self:
+        if len([part for part in self.iceberg.split(".") if part]) < 2:
+            raise ValueError(
+                f"iceberg: {shown(self.iceberg)} is no table; write it as namespace.table"
+            )
+        if not _VARIABLE.fullmatch(self.config_env):
+            raise ValueError(
+                "config_env is the name of an environment variable, such as ICEBERG_CATALOG, "
+                "which holds a JSON object of the catalog's properties"
+            )
+        if not self.in_place:
+            raise ValueError("in_place: false is not for Iceberg tables: their rows stay there")
+        return self
+
+    @property
+    def label(self) -> str:
+        """What people call the source."""
+        return f"Iceberg table {self.iceberg} (catalog of {self.config_env})"
+
+
 class KafkaSource(PolledSource):
     """A topic of Kafka, one JSON object a message."""
 
@@ -266,6 +295,7 @@ def _check_distinct(key: str, names: tuple[str, ...]) -> None:
 _KEYS = {
     "SqlSource": ("sql", "url_env", "cursor"),
     "DeltaSource": ("delta",),
+    "IcebergSource": ("iceberg",),
     "KafkaSource": ("kafka", "config_env"),
 }
 
@@ -282,6 +312,7 @@ Source = Annotated[
     Annotated[FileSource, Tag("FileSource")]
     | Annotated[SqlSource, Tag("SqlSource")]
     | Annotated[DeltaSource, Tag("DeltaSource")]
+    | Annotated[IcebergSource, Tag("IcebergSource")]
     | Annotated[KafkaSource, Tag("KafkaSource")],
     Discriminator(_kind),
 ]
@@ -311,8 +342,8 @@ def in_place_problems(sources: Sources) -> Found:
     if events.in_place != truth.in_place:
         stream = "actuals" if events.in_place else "predictions"
         yield (stream,), "in_place is for both streams or for none: one look sees both"
-    elif isinstance(events, SqlSource) != isinstance(truth, SqlSource):
-        yield ("actuals",), "in_place needs both streams in one database, or both in Delta tables"
+    elif type(events) is not type(truth):
+        yield ("actuals",), "in_place needs both streams in one database, or in tables of one kind"
     elif (url := getattr(events, "url_env", "")) != getattr(truth, "url_env", ""):
         yield ("actuals", "url_env"), f"in_place needs one database; write {url}"
 

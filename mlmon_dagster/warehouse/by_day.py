@@ -9,11 +9,13 @@ of one hash cost a few rows that are read for nothing, since whoever reads compa
 
 from __future__ import annotations
 
+import datetime as dt
 import shutil
 import tempfile
 import time
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -25,18 +27,40 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mlmon_dagster.warehouse.owner import Moments
-
 HASH: Final = "mlmon hash"  # a column beside the owner's: the hash of a row's id
 _SECONDS: Final = 900  # of a quarter of an hour: windows begin and end with one, in every zone
 _A_DAY: Final = 96
 _ROWS_AT_ONCE: Final = 32_768
+_MOST_HELD: Final = 20 * _ROWS_AT_ONCE
 _FORGOTTEN: Final = 2 * 86_400  # seconds since a killed run left its parts
 _AGAIN: Final = -1  # the part of ids on several days
+COMES_AGAIN: Final = dt.timedelta(days=31)  # an id, at most; else all of a table would be searched
+# A time without a zone is of some zone, at most so far from UTC.
+FARTHEST: Final = dt.timedelta(hours=15)
 Hashes = NDArray[np.uint64]
 
 
 NO_DAY: Final = np.iinfo(np.int64).min
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Times from one moment to before another one, UTC."""
+
+    start: dt.datetime
+    end: dt.datetime
+
+    def with_neighbours(self) -> Moments:
+        """Return them with the times in which their ids may come again."""
+        return Moments(self.start - COMES_AGAIN, self.end + COMES_AGAIN)
+
+    def in_any_zone(self) -> Moments:
+        """Return them with all that they may be by clocks of a zone that nobody names."""
+        return Moments(self.start - FARTHEST, self.end + FARTHEST)
+
+    def count(self, per_second: int) -> tuple[int, int]:
+        """Return them as numbers since 1970."""
+        return int(self.start.timestamp() * per_second), int(self.end.timestamp() * per_second)
 
 
 @dataclass(frozen=True)
@@ -157,36 +181,49 @@ def arrange_truth(
         repeated: See `ByDay`.
     """
     again, mine = places.find_repeated(), _make_folder(folder)
-    writing = _Parts(mine)
     wanted = np.array(sorted(days), np.int64)
-    for table in batches:
-        hashes = table.column(HASH).to_numpy()
-        of_day = places.find_days(hashes)
-        of_day[~np.isin(of_day, wanted)] = NO_DAY
-        if again.size:
-            of_day[np.isin(hashes, again)] = _AGAIN
-        rows = table.drop_columns([HASH])
-        schema = rows.schema
-        for day in np.unique(of_day[of_day != NO_DAY]).tolist():
-            writing.add(day, rows.filter(pa.array(of_day == day)))
-    found = ByDay(schema, writing.close(), repeated)
+    with ExitStack() as unfinished:
+        unfinished.callback(shutil.rmtree, mine, ignore_errors=True)
+        writing = _Parts(mine, unfinished)
+        for table in batches:
+            hashes = table.column(HASH).to_numpy()
+            of_day = places.find_days(hashes)
+            of_day[~np.isin(of_day, wanted)] = NO_DAY
+            if again.size:
+                of_day[np.isin(hashes, again)] = _AGAIN
+            rows = table.drop_columns([HASH])
+            schema = rows.schema
+            for day in np.unique(of_day[of_day != NO_DAY]).tolist():
+                writing.add(day, rows.filter(pa.array(of_day == day)))
+        found = ByDay(schema, writing.close(), repeated)
+        unfinished.pop_all()
     weakref.finalize(found, shutil.rmtree, mine, ignore_errors=True)
     return found
 
 
 @dataclass
 class _Parts:
-    """Files that are being written, each with rows that do not fill a row group yet."""
+    """Files that are being written, each with rows that do not fill a row group yet.
+
+    Attributes:
+        folder: Where they are.
+        stack: Closes them if this is given up.
+    """
 
     folder: Path
+    stack: ExitStack
     writers: dict[int, pq.ParquetWriter] = field(default_factory=dict)
     held: dict[int, list[pa.Table]] = field(default_factory=dict)
+    n_held: int = 0
 
     def add(self, day: int, rows: pa.Table) -> None:
         held = self.held.setdefault(day, [])
         held.append(rows)
+        self.n_held += rows.num_rows
         if sum(table.num_rows for table in held) >= _ROWS_AT_ONCE:
             self._write(day)
+        elif self.n_held >= _MOST_HELD:
+            self._write(max(self.held, key=lambda one: sum(t.num_rows for t in self.held[one])))
 
     def close(self) -> dict[int, Path]:
         for day in list(self.held):
@@ -197,10 +234,12 @@ class _Parts:
 
     def _write(self, day: int) -> None:
         rows = pa.concat_tables(self.held.pop(day))
+        self.n_held -= rows.num_rows
         if day not in self.writers:
-            self.writers[day] = pq.ParquetWriter(
+            writer = pq.ParquetWriter(
                 self._name(day), rows.schema, compression="lz4", use_dictionary=False
             )
+            self.writers[day] = self.stack.enter_context(writer)
         self.writers[day].write_table(rows)
 
     def _name(self, day: int) -> Path:
@@ -216,6 +255,7 @@ def list_days(span: Moments) -> range:
 def _make_folder(home: Path) -> Path:
     home.mkdir(parents=True, exist_ok=True)
     for left in home.iterdir():
-        if left.stat().st_mtime < time.time() - _FORGOTTEN:
-            shutil.rmtree(left, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another process may delete its own
+            if left.stat().st_mtime < time.time() - _FORGOTTEN:
+                shutil.rmtree(left, ignore_errors=True)
     return Path(tempfile.mkdtemp(dir=home))

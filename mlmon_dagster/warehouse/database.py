@@ -27,11 +27,11 @@ from mlmon_dagster.store.sources import (
     take_snapshot,
 )
 from mlmon_dagster.store.tables.part_files import EVERY_ID, Bucket
+from mlmon_dagster.warehouse.by_day import ByDay, Moments
 from mlmon_dagster.warehouse.owner import (
     ARRIVED,
     ROWS,
     Changes,
-    Moments,
     Owner,
     OwnerTables,
     Wanted,
@@ -39,7 +39,6 @@ from mlmon_dagster.warehouse.owner import (
 
 if TYPE_CHECKING:
     from mlmon_dagster.store.sources import Position
-    from mlmon_dagster.warehouse.by_day import ByDay
 
 _IDS_AT_ONCE = 5_000  # of a statement
 Condition = sa.ColumnElement[bool]

@@ -8,17 +8,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
-import pyarrow.fs as pafs
 
 from mlmon_dagster.errors import ConfigError, StoreError
 from mlmon_dagster.ingest.sources.delta import DeltaSourceTable, open_source
 from mlmon_dagster.ingest.sources.polling import Surroundings
 from mlmon_dagster.spec.sources import DeltaSource, Stream
-from mlmon_dagster.warehouse.lake import Difference, Lake, choose_files
+from mlmon_dagster.warehouse.lake import Difference, Lake, compare_files, has_lost_files
 from mlmon_dagster.warehouse.owner import Owner, OwnerTables
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def open_tables(owner: Owner, at: Mapping[Stream, Position]) -> Iterator[OwnerTa
 def _open(source: DeltaSource, around: Surroundings, at: Position | None) -> _DeltaLake:
     """Open a table at a position; at the newest one, if that is no longer kept."""
     newest = _DeltaLake(source, around, open_source(source, around))
-    if not at or at["version"] == newest.opened.table.version():
+    if not at or at.get("version") == newest.opened.table.version():
         return newest
     earlier = newest.find_earlier(at)
     return newest if isinstance(earlier, str) else earlier
@@ -76,9 +76,7 @@ class _DeltaLake:
         except (ConfigError, StoreError):
             return f"the log of version {version} is gone"
         earlier = replace(self, opened=opened)
-        gone = _list_paths(earlier.dataset) - _list_paths(self.dataset)
-        there = earlier.dataset.filesystem.get_file_info(sorted(gone))
-        if any(info.type == pafs.FileType.NotFound for info in there):
+        if has_lost_files(earlier.dataset, self.dataset):
             return f"files of version {version} were removed (VACUUM)"
         return earlier
 
@@ -87,17 +85,11 @@ class _DeltaLake:
         earlier = self.find_earlier(since)
         if isinstance(earlier, str):
             return f"{earlier}; all windows are computed again."
-        before, now = _list_paths(earlier.dataset), _list_paths(self.dataset)
-        return Difference(
-            choose_files(self.dataset, now - before), choose_files(earlier.dataset, before - now)
-        )
+        return compare_files(self.dataset, earlier.dataset)
 
     def list_arrivals(self) -> dict[str, dt.datetime]:
         """Return when each file was committed, by its path."""
         actions = pa.table(self.opened.table.get_add_actions())
         moments = pc.multiply(actions["modification_time"].cast(pa.int64()), 1_000).cast(_MOMENT)
-        return dict(zip(actions["path"].to_pylist(), moments.to_pylist(), strict=True))
-
-
-def _list_paths(dataset: pads.FileSystemDataset) -> set[str]:
-    return {fragment.path for fragment in dataset.get_fragments()}
+        paths = map(unquote, actions["path"].to_pylist())
+        return dict(zip(paths, moments.to_pylist(), strict=True))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import pyarrow as pa
 import pyarrow.dataset as pads
+import pyarrow.fs as pafs
 
 from mlmon_dagster.spec.sources import Stream
 from mlmon_dagster.store.state.sql import quote_identifier
@@ -24,12 +25,13 @@ from mlmon_dagster.store.tables.part_files import EVERY_ID, Bucket
 from mlmon_dagster.warehouse.by_day import (
     HASH,
     ByDay,
+    Moments,
     Places,
     Quarters,
     arrange_truth,
     list_days,
 )
-from mlmon_dagster.warehouse.owner import ARRIVED, ROWS, Changes, Moments, Wanted
+from mlmon_dagster.warehouse.owner import ARRIVED, ROWS, Changes, Wanted
 
 if TYPE_CHECKING:
     from mlmon_dagster.store.sources import Position
@@ -71,6 +73,22 @@ def choose_files(dataset: pads.FileSystemDataset, paths: set[str]) -> pads.FileS
     if not files:
         return None
     return pads.FileSystemDataset(files, dataset.schema, dataset.format, dataset.filesystem)
+
+
+def compare_files(now: pads.FileSystemDataset, before: pads.FileSystemDataset) -> Difference:
+    """Return the files that only one of two versions has."""
+    mine, theirs = _list_paths(now), _list_paths(before)
+    return Difference(choose_files(now, mine - theirs), choose_files(before, theirs - mine))
+
+
+def has_lost_files(before: pads.FileSystemDataset, now: pads.FileSystemDataset) -> bool:
+    """Whether files that only an earlier version has are there no longer."""
+    there = before.filesystem.get_file_info(sorted(_list_paths(before) - _list_paths(now)))
+    return any(info.type == pafs.FileType.NotFound for info in there)
+
+
+def _list_paths(dataset: pads.FileSystemDataset) -> set[str]:
+    return {fragment.path for fragment in dataset.get_fragments()}
 
 
 @dataclass(frozen=True)

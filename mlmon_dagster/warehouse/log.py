@@ -49,9 +49,9 @@ from mlmon_dagster.store.state import erased_ids, manifest
 from mlmon_dagster.store.state.sql import literals, quote_identifier
 from mlmon_dagster.store.tables.columns import conform, stream_schema
 from mlmon_dagster.store.tables.part_files import EVERY_ID, Bucket
+from mlmon_dagster.warehouse.by_day import ByDay, Moments
 from mlmon_dagster.warehouse.owner import (
     ARRIVED,
-    Moments,
     Owner,
     OwnerTables,
     list_streams,
@@ -61,7 +61,6 @@ from mlmon_dagster.warehouse.owner import (
 if TYPE_CHECKING:
     from mlmon_dagster.store.sources import Position
     from mlmon_dagster.store.tables.inference_records import Group
-    from mlmon_dagster.warehouse.by_day import ByDay
 
 ROWS_AT_ONCE: Final = 250_000  # each group of ids reads the columns of its whole date
 _JUDGED_AT_ONCE: Final = 100_000

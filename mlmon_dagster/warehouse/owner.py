@@ -8,51 +8,34 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import pyarrow as pa
 import sqlalchemy as sa
 
-from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.errors import ConfigError, StoreError
 from mlmon_dagster.ingest.declared_columns import columns_of
 from mlmon_dagster.ingest.sources.polling import Surroundings, id_names, wanted_names
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.spec.sources import PER_SECOND, STREAMS, DeltaSource, SqlSource, Stream
+from mlmon_dagster.spec.sources import (
+    PER_SECOND,
+    STREAMS,
+    DeltaSource,
+    FileSource,
+    IcebergSource,
+    SqlSource,
+    Stream,
+)
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.sources import Position, load_cursor, save_cursor
 from mlmon_dagster.store.tables.part_files import Bucket
-
-if TYPE_CHECKING:
-    from mlmon_dagster.warehouse.by_day import ByDay
+from mlmon_dagster.warehouse.by_day import ByDay, Moments
 
 ARRIVED: Final = "mlmon arrived"  # a column beside the owner's: when a row of ground truth came
 ROWS: Final = "mlmon rows"  # a column beside the owner's: how many rows have the same times
 _LOOK: Final = "look"  # key beside those of a position: what else was noted
-COMES_AGAIN: Final = dt.timedelta(days=31)  # an id, at most; else all of a table would be searched
-# A time without a zone is of some zone, at most so far from UTC.
-FARTHEST: Final = dt.timedelta(hours=15)
-_ROOMS: Final = {"DeltaSource": "delta", "SqlSource": "database"}
-S = TypeVar("S", DeltaSource, SqlSource)
-
-
-@dataclass(frozen=True)
-class Moments:
-    """Times from one moment to before another one, UTC."""
-
-    start: dt.datetime
-    end: dt.datetime
-
-    def with_neighbours(self) -> Moments:
-        """Return them with the times in which their ids may come again."""
-        return Moments(self.start - COMES_AGAIN, self.end + COMES_AGAIN)
-
-    def in_any_zone(self) -> Moments:
-        """Return them with all that they may be by clocks of a zone that nobody names."""
-        return Moments(self.start - FARTHEST, self.end + FARTHEST)
-
-    def count(self, per_second: int) -> tuple[int, int]:
-        """Return them as numbers since 1970."""
-        return int(self.start.timestamp() * per_second), int(self.end.timestamp() * per_second)
+_ROOMS: Final = {"delta": "delta", "iceberg": "iceberg", "sql": "database"}  # kind -> module
+S = TypeVar("S", DeltaSource, IcebergSource, SqlSource)
 
 
 @dataclass(frozen=True)
@@ -199,9 +182,14 @@ class Owner:
             StoreError: If it cannot be read.
         """
         source = self.spec.source.predictions
-        room = import_module(f"mlmon_dagster.warehouse.{_ROOMS[type(source).__name__]}")
-        with room.open_tables(self, at or {}) as tables:
-            yield tables
+        assert not isinstance(source, FileSource)  # they are in no table
+        room = import_module(f"mlmon_dagster.warehouse.{_ROOMS[source.kind]}")
+        try:
+            with room.open_tables(self, at or {}) as tables:
+                yield tables
+        except (OSError, pa.ArrowException) as error:
+            said = " ".join(str(error).split())[:300]
+            raise StoreError(f"{source.label} cannot be read: {said}") from error
 
 
 def list_streams(spec: ModelSpec) -> tuple[Stream, ...]:

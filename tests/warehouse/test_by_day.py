@@ -10,8 +10,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlmon_dagster.warehouse.by_day import NO_DAY, Hashes, Places, Quarters
-from mlmon_dagster.warehouse.owner import Moments
+from mlmon_dagster.warehouse.by_day import NO_DAY, Hashes, Moments, Places, Quarters
 
 SPAN = Moments(dt.datetime(2026, 3, 1, tzinfo=dt.UTC), dt.datetime(2026, 3, 5, tzinfo=dt.UTC))
 QUARTERS = Quarters.around([SPAN])

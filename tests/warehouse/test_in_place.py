@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import shutil
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-import sqlalchemy as sa
 from deltalake import write_deltalake
 
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.ingest import IngestReport
-from mlmon_dagster.spec import ModelSpec, load_model, parse_model
+from mlmon_dagster.spec import load_model, parse_model
 from mlmon_dagster.store.state import manifest, model_history
 from mlmon_dagster.store.upkeep.integrity import examine_store
 from mlmon_dagster.warehouse.log import PinnedRows
@@ -28,9 +24,11 @@ from tests.warehouse.owned_world import (
     ROWS,
     SPEC,
     Kind,
+    Owned,
     Twins,
     draw_labels,
     draw_predictions,
+    live_three_days,
 )
 
 DAY = pd.Timedelta(days=1)
@@ -59,7 +57,7 @@ def begin(twins: Twins, rng: np.random.Generator) -> list[pd.DataFrame]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["delta", "sql"])
+@pytest.mark.parametrize("kind", ["delta", "iceberg", "sql"])
 def test_a_history_of_late_corrected_repeated_and_bad_rows_is_told_alike(
     make: Make, kind: Kind
 ) -> None:
@@ -103,7 +101,7 @@ def test_a_history_of_late_corrected_repeated_and_bad_rows_is_told_alike(
 
 
 @pytest.mark.proof
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(12))
 def test_drawn_histories_are_told_alike(
     make: Make, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,7 +111,8 @@ def test_drawn_histories_are_told_alike(
     """
     if seed % 4 == 2:
         monkeypatch.setattr(PinnedRows, "rows_at_once", 60)
-    twins, rng = make("sql" if seed % 2 else "delta"), np.random.default_rng([9, seed])
+    kinds: tuple[Kind, ...] = ("delta", "sql", "iceberg")
+    twins, rng = make(kinds[seed % 3]), np.random.default_rng([9, seed])
     begin(twins, rng)
     lived: list[pd.DataFrame] = []
     lag = int(rng.integers(1, 3))
@@ -139,61 +138,19 @@ def test_drawn_histories_are_told_alike(
         if twins.kind == "delta" and rng.random() < 0.3:
             twins.delta("predictions").optimize.compact()
             twins.date_commit("predictions")
+        if twins.kind == "iceberg" and rng.random() < 0.3:
+            table = twins.iceberg("predictions")
+            table.overwrite(table.scan().to_arrow())
+            twins.date_commit("predictions")
         if n in (0, 5) or rng.random() < 0.8:
             twins.look()
     assert twins.find_differences() == []
 
 
-@dataclass
-class Owned:
-    """A model in place, of which only looks are made.
-
-    Attributes:
-        twins: Its tables.
-        lived: Predictions of the days that came.
-    """
-
-    twins: Twins
-    lived: list[pd.DataFrame]
-
-    def look(self) -> IngestReport:
-        """Look at the tables an hour later."""
-        self.twins.now += pd.Timedelta(hours=1)
-        project = self.twins.project(self.twins.kind)
-        try:
-            return look_at_tables(project.find_owner(self.spec), wait_seconds=1)
-        finally:
-            project.store.close()
-
-    def list_refused(self) -> dict[tuple[str, str], int]:
-        """Count the refused rows of no window by stream and reason."""
-        project = self.twins.project(self.twins.kind)
-        rows = manifest.load_refused_rows(project.store.state, "credit", is_unplaced=True)
-        project.store.close()
-        return dict(Counter(zip(rows["stream"], rows["reason"], strict=True)))
-
-    def delete(self, stream: str, where: str) -> None:
-        """Delete rows of an owner's table."""
-        if self.twins.engine is None:
-            self.twins.delta(stream).delete(f"{where}")
-            return
-        with self.twins.engine.begin() as conn:
-            conn.execute(sa.text(f"DELETE FROM {stream} WHERE {where}"))
-
-    @property
-    def spec(self) -> ModelSpec:
-        """As declared now."""
-        return load_model(self.twins.owned / "models" / "credit.yaml")
-
-    def touched(self) -> list[str]:
-        """The days that a look finds changed."""
-        return [window.key for window in self.look().windows]
-
-
-@pytest.fixture(params=["delta", "sql"])
+@pytest.fixture(params=["delta", "iceberg", "sql"])
 def owned(make: Make, request: pytest.FixtureRequest) -> Owned:
     """Three days, labelled and looked at."""
-    return _three_days(make(request.param))
+    return live_three_days(make(request.param))
 
 
 def test_a_look_when_nothing_changed_finds_nothing(owned: Owned) -> None:
@@ -332,7 +289,7 @@ def test_times_without_a_zone_are_refused_in_words_until_the_spec_says_which(mak
 
 
 def test_a_column_that_only_the_newer_version_has_is_a_change_and_is_told(make: Make) -> None:
-    owned = _three_days(make("delta"))
+    owned = live_three_days(make("delta"))
     twins = owned.twins
     path = twins.owned / "models" / "credit.yaml"
     path.write_text(f"{path.read_text()}  income: {{type: numeric, nullable: true}}\n".replace(
@@ -351,7 +308,7 @@ def test_a_column_that_only_the_newer_version_has_is_a_change_and_is_told(make: 
 
 
 def test_columns_that_are_called_otherwise_in_the_files_are_refused(make: Make) -> None:
-    owned = _three_days(make("delta"))
+    owned = live_three_days(make("delta"))
     folder = owned.twins.owned / "owned" / "predictions" / "_delta_log"
     first = folder / f"{0:020d}.json"
     first.write_text(
@@ -365,7 +322,7 @@ def test_columns_that_are_called_otherwise_in_the_files_are_refused(make: Make) 
 
 
 def test_what_the_owner_arranges_anew_touches_no_day_and_what_changes_does(make: Make) -> None:
-    owned = _three_days(make("delta"))
+    owned = live_three_days(make("delta"))
     twins = owned.twins
     twins.delta("predictions").optimize.compact()
     twins.delta("actuals").optimize.compact()
@@ -378,7 +335,7 @@ def test_what_the_owner_arranges_anew_touches_no_day_and_what_changes_does(make:
 
 
 def test_versions_that_are_gone_mean_that_all_days_are_computed_again(make: Make) -> None:
-    owned = _three_days(make("delta"))
+    owned = live_three_days(make("delta"))
     twins = owned.twins
     twins.delta("predictions").update({"age": "age + 1"}, predicate="id = '01-3'")
     twins.delta("predictions").vacuum(0, dry_run=False, enforce_retention_duration=False)
@@ -386,17 +343,6 @@ def test_versions_that_are_gone_mean_that_all_days_are_computed_again(make: Make
     assert len(report.windows) == 3
     assert "files of version" in " ".join(report.files[0].warnings)
     assert owned.touched() == []
-
-
-def _three_days(twins: Twins) -> Owned:
-    rng = np.random.default_rng(4)
-    twins.now = FIRST + 4 * DAY
-    owned = Owned(twins, [draw_predictions(rng, FIRST + n * DAY) for n in range(3)])
-    for frame in owned.lived:
-        twins.write("predictions", frame, may_land=False)
-        twins.write("actuals", draw_labels(frame, twins.now), may_land=False)
-    assert owned.touched() == ["2026-03-01", "2026-03-02", "2026-03-03"]
-    return owned
 
 
 def test_ground_truth_that_is_refused_counts_in_the_window_of_its_prediction(make: Make) -> None:
@@ -441,7 +387,7 @@ def test_a_model_of_files_that_becomes_one_in_place_is_read_from_its_tables(make
 
 
 def test_a_table_that_is_not_there_or_has_no_times_is_said_in_words(make: Make) -> None:
-    owned = _three_days(make("delta"))
+    owned = live_three_days(make("delta"))
     path = owned.twins.owned / "models" / "credit.yaml"
     text = path.read_text()
     path.write_text(text.replace("event_time: at", "event_time: region"))
@@ -461,7 +407,7 @@ def test_a_table_that_is_not_there_or_has_no_times_is_said_in_words(make: Make) 
         (
             "{delta: p, in_place: true}",
             "{sql: a, url_env: X, cursor: {column: c, kind: time}, in_place: true}",
-            "both streams in one database, or both in Delta tables",
+            "both streams in one database, or in tables of one kind",
         ),
         (
             "{sql: p, url_env: X, cursor: {column: c, kind: time}, in_place: true}",

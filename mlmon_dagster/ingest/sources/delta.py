@@ -34,12 +34,12 @@ from mlmon_dagster.ingest.report import FileReport
 from mlmon_dagster.ingest.sources.polling import (
     Polled,
     Surroundings,
+    check_present,
     poll,
     stage_rows,
     wanted_names,
 )
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.spec.names import did_you_mean
 from mlmon_dagster.spec.sources import DeltaSource, Stream
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.sources import Position
@@ -76,14 +76,7 @@ class DeltaSourceTable:
             ConfigError: If a required one does not, with the nearest name that does.
         """
         present = [field.name for field in self.table.schema().fields]
-        for name in required:
-            if name not in present:
-                hint = did_you_mean(name, present) or "."
-                raise ConfigError(
-                    f"{self.label} has no column '{name}'{hint} "
-                    f"Present: {', '.join(sorted(present)[:40])}."
-                )
-        return sum(name in present for name in wanted)
+        return check_present(self.label, present, wanted, required)
 
     def rows_after(self, position: Position, columns: Sequence[str]) -> tuple[Rows, str]:
         """Return the rows that came after a position, with their version, and what is to be told.
@@ -116,9 +109,9 @@ class DeltaSourceTable:
 
     def find_rewrite(self, position: Position, newest: int) -> str:
         """Say what is not the table of a position any more; "" if it is."""
-        read = int(position["version"])
         if position.get("table") != str(self.table.metadata().id):
             return "another table is at its place"
+        read = int(position["version"])
         if read > newest:
             return f"it went back from version {read} to {newest}"
         if position.get("entry") != self._entry_mark(read):

@@ -28,6 +28,7 @@ from mlmon_dagster.ingest.queue import PollSource
 from mlmon_dagster.ingest.raw import columns_to_read, with_aliases
 from mlmon_dagster.ingest.report import FileReport
 from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.names import did_you_mean
 from mlmon_dagster.spec.sources import PolledSource, Stream
 from mlmon_dagster.store import Store, sources
 from mlmon_dagster.store.places.location import hash_file
@@ -144,6 +145,23 @@ def needed(variables: Variables, name: str, what: str) -> str:
             f"{name} is not set; it must hold {what}, for every process that ingests."
         )
     return value
+
+
+def check_present(
+    label: str, present: Sequence[str], wanted: Sequence[str], required: Sequence[str]
+) -> int:
+    """Return how many of the wanted columns a table has.
+
+    Raises:
+        ConfigError: If it lacks a required one, with the nearest name that it has.
+    """
+    for name in required:
+        if name not in present:
+            hint = did_you_mean(name, present) or "."
+            raise ConfigError(
+                f"{label} has no column '{name}'{hint} Present: {', '.join(sorted(present)[:40])}."
+            )
+    return sum(name in present for name in wanted)
 
 
 def poll(
