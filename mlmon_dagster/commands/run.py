@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -27,7 +27,7 @@ from mlmon_dagster.tables.standing import overall, standing_of
 from mlmon_dagster.work import Work
 
 if TYPE_CHECKING:
-    from mlmon_dagster.defs.launch import RunReport
+    from mlmon_dagster.defs.launch import Launcher, RunReport
 
 _FILES_SHOWN = 3
 
@@ -121,18 +121,11 @@ def run_model(
         stale = [(period, windowed_of(spec))] if period else _list_stale(requests)
         if not stale:
             click.echo(f"{spec.model}: every window is computed from its newest inputs")
-        for is_last in (False, True):
-            for windows, assets in stale:
-                click.echo(
-                    f"{spec.model}: {window_range(windows)}, {counted(len(windows), 'window')}"
-                )
-                report = launcher.materialize(
-                    spec, assets, windows, is_backfill=bool(period), is_planned=not period
-                )
-                reports.append(report)
+        compute = partial(_compute, launcher, spec, is_backfill=bool(period))
+        reports += compute(stale)
+        if stale and not period and all(report.is_success for report in reports):
             # What was learnt of late ground truth from these windows may end the wait of others.
-            is_over = is_last or period or not stale or not all(r.is_success for r in reports)
-            stale = [] if is_over else _list_stale(plan(project, spec, project.now()))
+            reports += compute(_list_stale(plan(project, spec, project.now())))
         is_news = len(reports) > 1 or reports[0].is_news
         if is_news or find_outdated(project, [spec]):
             reports.append(launcher.materialize(spec, REPORTED, keys=launcher.overview_keys))
@@ -152,6 +145,17 @@ def run_model(
         if text := sentence_of_failure(error.partition(": ")[2]):
             raise StoreError(text)
     return all(report.is_success and not report.failed for report in reports)
+
+
+def _compute(
+    launcher: Launcher, spec: ModelSpec, ranges: Sequence[Range], *, is_backfill: bool
+) -> Iterator[RunReport]:
+    """Compute windows, and yield what came of each range of them."""
+    for windows, assets in ranges:
+        click.echo(f"{spec.model}: {window_range(windows)}, {counted(len(windows), 'window')}")
+        yield launcher.materialize(
+            spec, assets, windows, is_backfill=is_backfill, is_planned=not is_backfill
+        )
 
 
 def _list_stale(requests: Sequence[Request]) -> list[Range]:

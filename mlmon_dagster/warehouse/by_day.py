@@ -37,10 +37,8 @@ _AGAIN: Final = -1  # the part of ids on several days
 COMES_AGAIN: Final = dt.timedelta(days=31)  # an id, at most; else all of a table would be searched
 # A time without a zone is of some zone, at most so far from UTC.
 FARTHEST: Final = dt.timedelta(hours=15)
-Hashes = NDArray[np.uint64]
-
-
 NO_DAY: Final = np.iinfo(np.int64).min
+Hashes = NDArray[np.uint64]
 
 
 @dataclass(frozen=True)

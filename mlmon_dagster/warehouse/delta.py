@@ -11,20 +11,17 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
 from mlmon_dagster.errors import ConfigError, StoreError
 from mlmon_dagster.ingest.sources.delta import DeltaSourceTable, open_source
 from mlmon_dagster.ingest.sources.polling import Surroundings
 from mlmon_dagster.spec.sources import DeltaSource, Stream
-from mlmon_dagster.warehouse.lake import Difference, Lake, compare_files, has_lost_files
+from mlmon_dagster.warehouse.lake import Lake, has_lost_files
 from mlmon_dagster.warehouse.owner import Owner, OwnerTables
 
 if TYPE_CHECKING:
     from mlmon_dagster.store.sources import Position
-
-_MOMENT = pa.timestamp("us", "UTC")
 
 
 @contextmanager
@@ -80,16 +77,11 @@ class _DeltaLake:
             return f"files of version {version} were removed (VACUUM)"
         return earlier
 
-    def find_difference(self, since: Position) -> Difference | str:
-        """Return the files that only this version or an earlier one has."""
-        earlier = self.find_earlier(since)
-        if isinstance(earlier, str):
-            return f"{earlier}; all windows are computed again."
-        return compare_files(self.dataset, earlier.dataset)
-
     def list_arrivals(self) -> dict[str, dt.datetime]:
         """Return when each file was committed, by its path."""
         actions = pa.table(self.opened.table.get_add_actions())
-        moments = pc.multiply(actions["modification_time"].cast(pa.int64()), 1_000).cast(_MOMENT)
-        paths = map(unquote, actions["path"].to_pylist())
-        return dict(zip(paths, moments.to_pylist(), strict=True))
+        moments = actions["modification_time"].cast(pa.int64()).to_pylist()
+        return {
+            unquote(path): dt.datetime.fromtimestamp(millis / 1000, dt.UTC)
+            for path, millis in zip(actions["path"].to_pylist(), moments, strict=True)
+        }

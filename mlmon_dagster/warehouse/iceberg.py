@@ -22,7 +22,7 @@ from mlmon_dagster.errors import StoreError
 from mlmon_dagster.ingest.sources.iceberg import open_table
 from mlmon_dagster.ingest.sources.polling import check_present
 from mlmon_dagster.spec.sources import IcebergSource, Stream
-from mlmon_dagster.warehouse.lake import Difference, Lake, compare_files, has_lost_files
+from mlmon_dagster.warehouse.lake import Lake, has_lost_files
 from mlmon_dagster.warehouse.owner import Owner, OwnerTables
 
 if TYPE_CHECKING:
@@ -156,6 +156,11 @@ class _IcebergLake:
                 )
 
     @cached_property
+    def names(self) -> dict[int, str]:
+        """The columns that the table has or had, by their numbers."""
+        return {f.field_id: f.name for s in self.table.metadata.schemas for f in s.fields}
+
+    @cached_property
     def files(self) -> pafs.FileSystem:
         """Where its files are."""
         from pyiceberg.io.pyarrow import PyArrowFileIO
@@ -202,11 +207,10 @@ class _IcebergLake:
         from pyiceberg.transforms import IdentityTransform
 
         spec = self.table.specs()[file.spec_id]
-        names = {f.field_id: f.name for s in self.table.metadata.schemas for f in s.fields}
         return {
-            names[part.source_id]: file.partition[place]
+            self.names[part.source_id]: file.partition[place]
             for place, part in enumerate(spec.fields)
-            if isinstance(part.transform, IdentityTransform) and part.source_id in names
+            if isinstance(part.transform, IdentityTransform) and part.source_id in self.names
         }
 
     def find_earlier(self, position: Position) -> _IcebergLake | str:
@@ -221,13 +225,6 @@ class _IcebergLake:
         if has_lost_files(earlier.dataset, self.dataset):
             return f"files of snapshot {number} were removed"
         return earlier
-
-    def find_difference(self, since: Position) -> Difference | str:
-        """Return the files that only this snapshot or an earlier one has."""
-        earlier = self.find_earlier(since)
-        if isinstance(earlier, str):
-            return f"{earlier}; all windows are computed again."
-        return compare_files(self.dataset, earlier.dataset)
 
     def list_arrivals(self) -> dict[str, dt.datetime]:
         """Return when each file was committed, by its path; without those of expired snapshots."""

@@ -52,33 +52,21 @@ class LakeTable(Protocol):
     def dataset(self) -> pads.FileSystemDataset:
         """Its rows."""
 
-    def find_difference(self, since: Position) -> Difference | str:
-        """Return what another version does not share; in words why that is not known."""
+    def find_earlier(self, position: Position) -> LakeTable | str:
+        """Return the table at an earlier position; in words why that cannot be read any more."""
 
     def list_arrivals(self) -> dict[str, dt.datetime]:
         """Return when each file came, by its path."""
 
 
-@dataclass(frozen=True)
-class Difference:
-    """The files that one of two versions has alone: ``came`` the newer one, ``went`` the older."""
-
-    came: pads.FileSystemDataset | None
-    went: pads.FileSystemDataset | None
-
-
-def choose_files(dataset: pads.FileSystemDataset, paths: set[str]) -> pads.FileSystemDataset | None:
+def _choose_files(
+    dataset: pads.FileSystemDataset, paths: set[str]
+) -> pads.FileSystemDataset | None:
     """Return some files of a dataset as one; None without any."""
     files = [fragment for fragment in dataset.get_fragments() if fragment.path in paths]
     if not files:
         return None
     return pads.FileSystemDataset(files, dataset.schema, dataset.format, dataset.filesystem)
-
-
-def compare_files(now: pads.FileSystemDataset, before: pads.FileSystemDataset) -> Difference:
-    """Return the files that only one of two versions has."""
-    mine, theirs = _list_paths(now), _list_paths(before)
-    return Difference(choose_files(now, mine - theirs), choose_files(before, theirs - mine))
 
 
 def has_lost_files(before: pads.FileSystemDataset, now: pads.FileSystemDataset) -> bool:
@@ -117,10 +105,14 @@ class Lake:
             return Changes(now, nothing)
         if not since:
             return Changes(now, None)
-        found = table.find_difference(since)
-        if isinstance(found, str):
-            return Changes(now, None, found)
-        sides = {"came": found.came, "went": found.went}
+        earlier = table.find_earlier(since)
+        if isinstance(earlier, str):
+            return Changes(now, None, f"{earlier}; all windows are computed again.")
+        mine, theirs = _list_paths(table.dataset), _list_paths(earlier.dataset)
+        sides = {
+            "came": _choose_files(table.dataset, mine - theirs),
+            "went": _choose_files(earlier.dataset, theirs - mine),
+        }
         there = {name: side for name, side in sides.items() if side is not None}
         if not there:
             return Changes(now, nothing)

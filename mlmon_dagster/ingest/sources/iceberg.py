@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.errors import ConfigError, StoreError
@@ -15,6 +13,7 @@ from mlmon_dagster.ingest.sources.polling import (
     wanted_names,
 )
 from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.names import without_secrets
 from mlmon_dagster.spec.sources import IcebergSource, Stream
 
 if TYPE_CHECKING:
@@ -60,20 +59,13 @@ def open_table(source: IcebergSource, around: Surroundings) -> Table:
             f"{source.label} does not exist. Correct 'iceberg' under 'source': namespace.table."
         ) from error
     except Exception as error:  # each catalog has errors of its own: of HTTP, of a database, of AWS
-        said = _hide_secrets(" ".join(str(error).split()), properties)
+        known = [value for name, value in properties.items() if name != "type"]
+        # A credential is a name and a secret, which may be shown alone.
+        known += [part for value in known if "://" not in value for part in value.split(":")]
+        said = " ".join(without_secrets(str(error), *known).split())
         raise StoreError(
             f"{source.label} cannot be reached ({type(error).__name__}): {said[:300]}"
         ) from None  # what it hides would be shown beside it
-
-
-def _hide_secrets(text: str, properties: Mapping[str, str]) -> str:
-    """Return a text without values of properties, and without what a URL may hide in its ends."""
-    text = re.sub(r"//[^/\s]*@", "//...@", re.sub(r"\?\S+", "?...", text))
-    known = [value for name, value in properties.items() if name != "type"]
-    parts = {part for value in known for part in (value, *re.split(r"[:/@?&=]+", value))}
-    for part in sorted(parts, key=len, reverse=True):
-        text = text.replace(part, "...") if len(part) > 3 else text
-    return text
 
 
 def _read_properties(source: IcebergSource, around: Surroundings) -> dict[str, str]:
