@@ -291,7 +291,7 @@ def weighted_text(method: str, coverage: float | None) -> str:
         coverage: Share of the predictions that have ground truth; None where not known.
 
     Example:
-        >>> weighted_text("post-stratified-1", 0.1)
+        >>> weighted_text("post-stratified-2", 0.1)
         'Ground truth covers 10 % of the predictions; the value is weighted back to all of them'
     """
     from mlmon_dagster.metrics.late_truth.rectified import METHOD

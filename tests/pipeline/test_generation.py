@@ -116,7 +116,7 @@ def test_a_worse_assistant_is_told_by_people_and_judge_and_its_bad_calls_are_nam
         mine = rows.loc[metric, column].loc[days]
         held = (mine["lower"] <= truth[metric]) & (truth[metric] <= mine["upper"])
         assert held.sum() >= WORSE - 1
-        assert set(mine["method_version"]) <= {"post-stratified-1@judge", "post-stratified-1"}
+        assert set(mine["method_version"]) <= {"post-stratified-2@judge", "post-stratified-2"}
     assert set(rows.loc["good_rate", "faithful"].loc[days, "n"]) == {600}
 
 

@@ -25,6 +25,7 @@ from mlmon_dagster.metrics import Flags, Floats, Ints
 from mlmon_dagster.metrics.frames import MetricRows
 from mlmon_dagster.metrics.intervals import rate
 from mlmon_dagster.metrics.late_truth.rectified import (
+    GROUPS,
     Interval,
     Strata,
     add_by_group,
@@ -32,21 +33,22 @@ from mlmon_dagster.metrics.late_truth.rectified import (
     mean,
     recalibrate,
 )
-from mlmon_dagster.metrics.means import OF_LAW
 from mlmon_dagster.metrics.performance.weighted_back import COMPLETE, replace_rows
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 
 STATES = 2  # of a row that has no value: without ground truth, and with it
 BY_OUTPUT = ":by_output/"  # begins the names of columns that are counted by group of the output
 OUTCOME = ":outcome/"  # begins the name of the loss column of an outcome
-_MOST = 20  # strata
 _APART = 0.01  # share of the rows with a value that may have no output
 _RIDGE = 2.0  # rows that the prior of a slope, which is 0, is worth
 _USUAL = 10.0  # rows that the usual spread is worth
 _OF_SPREAD = 0.75  # skewness beside relative error, of a least spread
 _UNSURE = 0.4  # of what the line moves a mean by
 _NEWTON = 12
-_MOST_SKEW = 1.0  # that an interval follows
+# Skewness of the law over that of a sample: few rows that stand for many hardly show a rare loss.
+_OF_LAW = 2.3
+_OF_LOG = 1.5  # skewness beside relative error that the logarithm takes care of
+_MOST_SKEW = 1.5  # that an interval follows
 
 
 class ByOutput(NamedTuple):
@@ -139,12 +141,12 @@ class _Strata(NamedTuple):
 
     def add(self, values: Floats) -> Floats:
         """Add up values of groups by stratum, (P, H)."""
-        return add_by_group(values, self.group, _MOST + 1)
+        return add_by_group(values, self.group, GROUPS + 1)
 
 
 def _strata(found: ByOutput) -> _Strata:
-    group = group_bins(found.rows, found.labelled, _MOST)
-    rows, labelled = (add_by_group(x, group, _MOST + 1) for x in (found.rows, found.labelled))
+    group = group_bins(found.rows, found.labelled, GROUPS)
+    rows, labelled = (add_by_group(x, group, GROUPS + 1) for x in (found.rows, found.labelled))
     weights = np.take_along_axis(np.nan_to_num(rate(rows, labelled)), group, axis=1)
     return _Strata(group, rows, labelled, weights)
 
@@ -323,7 +325,7 @@ def interval(
     is_positive = found.is_positive(worth)
     relative = np.nan_to_num(rate(of_all.error, of_all.value))
     relative = np.where(is_positive, np.minimum(relative, 2.0), 0.0)
-    skew = np.clip(OF_LAW * found.skewness(worth) - 3 * relative, 0, _MOST_SKEW)
+    skew = np.clip(_OF_LAW * found.skewness(worth) - _OF_LOG * relative, 0, _MOST_SKEW)
     skew = np.maximum(skew, _OF_SPREAD * least_spread * relative)
     farther = t + (2 * t**2 + 1) / 6 * skew
     ratio = np.exp(-t * relative), np.exp(farther * relative)
@@ -347,7 +349,7 @@ def share_strata(found: ByOutput) -> Strata:
     successes = found.counts[:, :, -1]
     x = _normal_ranks(found.rows)
     expected, doubt = recalibrate(labelled, successes, x, slope=0.0)
-    return Strata(rows, labelled, successes, strata.group, expected, _MOST + 1, x, doubt)
+    return Strata(rows, labelled, successes, strata.group, expected, GROUPS + 1, x, doubt)
 
 
 class Worth(NamedTuple):

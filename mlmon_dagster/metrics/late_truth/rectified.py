@@ -26,8 +26,8 @@ from scipy import special
 from mlmon_dagster.metrics import Floats, Ints
 from mlmon_dagster.metrics.intervals import Z95, rate
 
-METHOD = "post-stratified-1"
-GROUPS = 10  # of scores, at most, on each side of the decision
+METHOD = "post-stratified-2"
+GROUPS = 30  # of scores, at most, on each side of the decision
 PER_GROUP = 10  # labels
 _GAP = 4.0  # natural logarithm of how unlikely a stretch without labels is, if it is no rule
 _STEPS = 32  # halvings of an interval
@@ -360,6 +360,7 @@ def ratio(
     The interval is the score's (Wilson, 1927; of one stratum it is Wilson's): the values r at which
     ``above - r below`` is not farther from 0 than its error there, the strata's rates being moved
     on a logit scale in the direction in which they move it fastest, so that no rate is 0 or 1.
+    The value is without `_ratio_bias`.
 
     Args:
         strata: Of C cells.
@@ -377,8 +378,9 @@ def ratio(
     total = strata.rows.sum(axis=1)
     moments = _moment(strata, a, a), _moment(strata, a, b), _moment(strata, b, b)
     value = np.where(rates.labelled.sum(axis=1) > 0, rate(a.value, b.value), np.nan)
-    at = np.nan_to_num(value)
     has_labels = rates.labelled > 0
+    value = value - _ratio_bias(rates, a, b, value)
+    at = np.nan_to_num(value)
     slope = np.where(has_labels, a.slope - at[:, None] * b.slope, 0.0)
     freedom = rates.freedom
     way = slope / freedom
@@ -410,6 +412,18 @@ def ratio(
     lower, upper = _with_gaps(rates, a, b, at, lower, upper)
     found = (np.clip(x, low, high) for x in (value, lower, upper))
     return Interval(*(np.where(np.isfinite(value), x, np.nan) for x in found))
+
+
+def _ratio_bias(rates: _Rates, a: _Mean, b: _Mean, value: Floats) -> Floats:
+    """Return by how much a ratio is too high since what is divided by varies too, (C,).
+
+    The second term of its expansion (Cochran, 1977, section 6.8): 0 where labels come at random,
+    and much where few labels stand for most of what is divided by, as of recall.
+    """
+    p = 1 / (1 + np.exp(-rates.logit))
+    variance = np.where(rates.labelled > 0, p * (1 - p) / rates.freedom, 0.0)
+    shared = ((value[:, None] * b.slope - a.slope) * b.slope * variance).sum(axis=1)
+    return rate(shared, b.value**2)
 
 
 def _lengthen(weight: Floats, rates: _Rates) -> Floats:

@@ -92,7 +92,8 @@ def performance_metrics(
         From the confusion counts, at the model's own decision: precision, recall, specificity, f1,
         accuracy, balanced_accuracy, mcc, predicted_rate. From either: actual_rate.
         `reason` of a NaN: no_actuals, no_rows, single_class,
-        few_of_rarer_class (under 10; areas, ks_separation), few_rows (calibration_error and lift
+        few_of_rarer_class (under 10; areas, ks_separation; under `weighted_back.FEWEST` of labels
+        of a chosen part, lift), few_rows (calibration_error and lift
         under 50), no_predicted_positives (precision), no_actual_positives (recall, lift),
         no_actual_negatives (specificity), no_positives (f1: neither predicted nor actual).
         `unsure` of a value, without an interval: few_of_rarer_class, where labels are a chosen part
@@ -178,7 +179,7 @@ def _areas(
         [n == 0, n_pos == 0, n < MIN_CALIBRATION_ROWS],
         ["no_actuals", "no_actual_positives", "few_rows"],
         "",
-    )
+    ).astype(object)
     place, ordered = _ordered(cells, order)
     is_weighed = np.zeros(len(cells), bool)
     classes: Classes = (negatives, positives)
@@ -191,6 +192,8 @@ def _areas(
         bare = part.places[~areas_known(part)]
         for why in (reason, few):
             why[bare] = np.where(why[bare] == "", UNLABELLED_SCORES, why[bare])
+        rare = part.places[part.has_few_of_rarer()]
+        few[rare] = np.where(few[rare] == "", "few_of_rarer_class", few[rare])
     metrics = []
     for metric, area, version, counted in (
         ("roc_auc", roc_auc, "delong-2", classes),

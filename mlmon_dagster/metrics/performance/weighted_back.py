@@ -48,7 +48,9 @@ _MOST_CORRELATED = 1 - 1e-9
 _EDGE = 1e-6  # how near an area comes to 0 and 1 on a logit scale
 FEWEST = 20  # rows of the rarer class that labels must tell as much as, for what hangs on it
 # Below, a row or two that stand for many others decide, and their intervals are too short.
-OF_RARER = ("precision", "recall", "specificity", "f1", "balanced_accuracy", "mcc", "log_loss")
+OF_RARER = (
+    "precision", "recall", "specificity", "f1", "balanced_accuracy", "mcc", "brier", "log_loss",
+)  # fmt: skip
 _DECISIONS_DIFFER = 0.01  # share of the rows with a decision and no score, or the other way round
 
 
