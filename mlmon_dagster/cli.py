@@ -76,7 +76,7 @@ SECTIONS: dict[str, dict[str, Listed]] = {
         "demo": Listed("Monitor a real model on a year of real flights."),
         "init": Listed("Write the spec of a model from files of its events.", f"{_IN}.init:init"),
         "validate": Listed("Check models/*.yaml; every mistake with its line."),
-        "schema": Listed("Print the JSON schema of specs, for editors.", f"{_IN}.init:schema"),
+        "schema": Listed("Print every key of a spec, for editors or people.", f"{_IN}.init:schema"),
         "ingest": Listed("Read new files and table rows."),
         "run": Listed("Read new events and compute; all models or some."),
         "dev": Listed("Start the Dagster UI and daemon on this project."),
