@@ -14,6 +14,7 @@ from deltalake import write_deltalake
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec import load_model, parse_model
+from mlmon_dagster.store.reading import select
 from mlmon_dagster.store.state import manifest, model_history
 from mlmon_dagster.store.upkeep.integrity import examine_store
 from mlmon_dagster.warehouse.log import PinnedRows
@@ -40,7 +41,7 @@ def make(tmp_path: Path, request: pytest.FixtureRequest) -> Make:
     """Make twins; of a database on PostgreSQL."""
 
     def made(kind: Kind) -> Twins:
-        url = request.getfixturevalue("pg_url") if kind == "sql" else ""
+        url = request.getfixturevalue("pg_url") if kind in ("sql", "xmin") else ""
         return Twins(tmp_path / "twins", kind, url)
 
     return made
@@ -90,10 +91,13 @@ def test_a_history_of_late_corrected_repeated_and_bad_rows_is_told_alike(
     counts = store.query(f"SELECT COUNT(*) AS n FROM {store.inference_records(spec).from_sql()}")
     assert counts["n"][0].as_py() == (OLDER + 5) * ROWS + 20
     assert list(examine_store(store)) == []
+    with pytest.raises(ConfigError, match="stay in tables of their own; records has both"):
+        select(store, "credit", "SELECT * FROM predictions")
     store.close()
     erased = twins.ask("erase", "credit", "--prediction-id", "03-5", "--yes", "--recompute")
     assert "1  inference records" in erased
     assert "1  windows with such rows" in erased
+    assert f"stay in {spec.source.predictions.label}" in erased
     read = ("store", "head", "credit", "--columns", "prediction_id", "--limit", "9999")
     rows = twins.ask(*read, "--format", "csv").split()
     assert "03-6" in rows
@@ -147,7 +151,7 @@ def test_drawn_histories_are_told_alike(
     assert twins.find_differences() == []
 
 
-@pytest.fixture(params=["delta", "iceberg", "sql"])
+@pytest.fixture(params=["delta", "iceberg", "sql", "xmin"])
 def owned(make: Make, request: pytest.FixtureRequest) -> Owned:
     """Three days, labelled and looked at."""
     return live_three_days(make(request.param))
