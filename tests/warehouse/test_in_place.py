@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+import sqlalchemy as sa
 from deltalake import write_deltalake
 
 from mlmon_dagster.errors import ConfigError
@@ -345,8 +346,94 @@ def test_versions_that_are_gone_mean_that_all_days_are_computed_again(make: Make
     twins.delta("predictions").vacuum(0, dry_run=False, enforce_retention_duration=False)
     report = owned.look()
     assert len(report.windows) == 3
-    assert "files of version" in " ".join(report.files[0].warnings)
+    assert "files of version" in report.again
     assert owned.touched() == []
+
+
+def test_a_table_that_was_emptied_means_that_all_days_are_computed_again(make: Make) -> None:
+    owned = live_three_days(make("xmin"))
+    for stream in ("actuals", "predictions"):
+        _tell_owner(owned, f"TRUNCATE {stream}")
+        report = owned.look()
+        assert [window.key for window in report.windows] == [
+            "2026-03-01", "2026-03-02", "2026-03-03",
+        ]  # fmt: skip
+        assert "it was emptied, replaced or rewritten" in report.again
+    assert owned.touched() == []
+
+
+@pytest.mark.parametrize("kind", ["delta", "sql", "xmin"])
+def test_a_column_of_another_type_is_read_again_whatever_its_values(make: Make, kind: Kind) -> None:
+    """Also one whose values compare as equal: a time without a zone is no moment any more."""
+    owned = live_three_days(make(kind))
+    if kind in ("sql", "xmin"):
+        # In UTC the server does not even write the rows anew.
+        _tell_owner(owned, "SET LOCAL TIME ZONE 'UTC'",
+                    "ALTER TABLE predictions ALTER at TYPE timestamp")  # fmt: skip
+    else:
+        rows = owned.twins.delta("predictions").to_pyarrow_table()
+        place = rows.schema.get_field_index("at")
+        rows = rows.set_column(place, "at", rows["at"].cast(pa.timestamp("us")))
+        write_deltalake(owned.twins.owned / "owned" / "predictions", rows, mode="overwrite",
+                        schema_mode="overwrite")  # fmt: skip
+    report = owned.look()
+    assert len(report.windows) == 3
+    assert "its columns have other types than at the look before" in report.again
+    assert "a time without an offset" in report.files[0].bad_rows[0]
+    assert owned.touched() == []
+
+
+def test_a_column_that_cannot_be_compared_with_what_it_was_is_refused_row_by_row(
+    make: Make,
+) -> None:
+    owned = live_three_days(make("delta"))
+    rows = owned.twins.delta("predictions").to_pyarrow_table()
+    nested = pa.array([{"years": age} for age in rows["age"].to_pylist()])
+    rows = rows.set_column(rows.schema.get_field_index("age"), "age", nested)
+    write_deltalake(owned.twins.owned / "owned" / "predictions", rows, mode="overwrite",
+                    schema_mode="overwrite")  # fmt: skip
+    report = owned.look()
+    assert [file.status for file in report.files] == ["done"]
+    assert len(report.windows) == 3
+
+
+def test_a_table_that_its_user_may_not_read_is_said_by_a_look_and_by_doctor(make: Make) -> None:
+    owned = live_three_days(make("xmin"))
+    twins = owned.twins
+    _tell_owner(owned, "CREATE ROLE mlmon_reader LOGIN PASSWORD 'geheim'",
+                "GRANT SELECT ON predictions TO mlmon_reader")  # fmt: skip
+    url = sa.make_url(twins.url).set(username="mlmon_reader", password="geheim")
+    twins.url = url.render_as_string(hide_password=False)
+    try:
+        [failed] = owned.look().files
+        told = twins.ask_doctor()
+        _tell_owner(owned, "GRANT SELECT ON actuals TO mlmon_reader")
+        assert owned.touched() == []
+        assert "ok   windows of credit: found in place, by the column at" in twins.ask_doctor()
+    finally:
+        _tell_owner(owned, "DROP OWNED BY mlmon_reader", "DROP ROLE mlmon_reader")
+    assert "permission denied for table actuals" in failed.message
+    assert "permission denied for table actuals" in told
+    assert "geheim" not in failed.message + told
+
+
+def _tell_owner(owned: Owned, *statements: str) -> None:
+    """Run statements as the owner of the database."""
+    assert owned.twins.engine is not None
+    with owned.twins.engine.begin() as conn:
+        for statement in statements:
+            conn.exec_driver_sql(statement)
+
+
+def test_files_of_a_table_that_are_gone_are_named_in_one_line(make: Make) -> None:
+    owned = live_three_days(make("delta"))
+    for path in (owned.twins.owned / "owned" / "predictions").glob("*.parquet"):
+        path.unlink()
+    path = owned.twins.owned / "models" / "credit.yaml"
+    path.write_text(path.read_text().replace("2026-03-01}", "2026-03-02}"))
+    [failed] = owned.look().files
+    assert "No such file or directory" in failed.message
+    assert failed.message.isprintable()
 
 
 def test_ground_truth_that_is_refused_counts_in_the_window_of_its_prediction(make: Make) -> None:
