@@ -374,7 +374,7 @@ def ingest(project: Project, models: tuple[str, ...], replay: str | None, retry:
         replay_file(project.store, specs[0], replay, now=project.now())
     with show_work() as show:
         for spec in specs:
-            if spec.source.predictions.in_place:
+            if in_place := spec.source.predictions.in_place:
                 from mlmon_dagster.warehouse.look import look_at_tables
 
                 report = look_at_tables(project.find_owner(spec))
@@ -383,7 +383,7 @@ def ingest(project: Project, models: tuple[str, ...], replay: str | None, retry:
                     project.store, spec, project.folder, readers(project.variables),
                     now=project.now(), retry=retry, on_progress=show,
                 )  # fmt: skip
-            click.echo(f"{spec.model}: {render_report(report)}")
+            click.echo(f"{spec.model}: {render_report(report, in_place=in_place)}")
             is_clean &= not report.has_refusals
     if strays := told_of_strays(project, specs):
         click.echo(strays)

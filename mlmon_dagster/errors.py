@@ -10,6 +10,18 @@ MlmonError
 A message says what was found, where, what was expected and the next step.
 """
 
+import re
+
+
+def quote_error(error: Exception) -> str:
+    r"""Return what a library says of its error: one line, no colours, at most 500 characters.
+
+    Example:
+        >>> quote_error(OSError("part-0 not found \x1b[31m|\x1b[0m No such file"))
+        'part-0 not found | No such file'
+    """
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())[:500]
+
 
 class MlmonError(Exception):
     """Anything this package raises on purpose."""

@@ -116,7 +116,18 @@ def _sources(project: Project) -> list[Finding]:
         for spec in _declared(project)
         for stream in STREAMS
         if not isinstance(source := getattr(spec.source, stream), FileSource | None)
+    ] + [
+        _ask(f"windows of {spec.model}", _open_in_place, project, spec)
+        for spec in _declared(project)
+        if spec.source.predictions.in_place
     ]
+
+
+def _open_in_place(project: Project, spec: ModelSpec) -> str:
+    """Open the tables of a model in place as a look does; say how windows are found there."""
+    owner = project.find_owner(spec)
+    with owner.opened():
+        return f"found in place, by the column {owner.wanted['predictions'].time}"
 
 
 def _ask(subject: str, look: Callable[P, object], *args: P.args, **kw: P.kwargs) -> Finding:

@@ -12,6 +12,7 @@ import click
 
 from mlmon_dagster.commands.options import examples, of_model
 from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.spec.sources import FileSource
 from mlmon_dagster.store.erasure import erase as engine
 from mlmon_dagster.store.erasure.places import Places, find_places, find_traces
 
@@ -88,7 +89,9 @@ def erase(
         click.echo(f"{model}: no prediction meets this; nothing to erase")
         return
     if prove:
-        sys.exit(0 if _prove(project, chosen) else 1)
+        is_proven = _prove(project, chosen)
+        click.echo(_tell_of_tables(spec), nl=spec.source.predictions.in_place)
+        sys.exit(0 if is_proven else 1)
     places = find_places(store, spec, chosen, dataset)
     click.echo(_render_places(spec, places, len(chosen), dataset))
     if dry_run:
@@ -100,7 +103,8 @@ def erase(
         author=author or pwd.getpwuid(os.getuid()).pw_name,
         chosen_by="where" if where else "prediction_id", places=places,
     )  # fmt: skip
-    click.echo(f"{model}: erased, receipt {receipt}")
+    where_else = " in this store" if spec.source.predictions.in_place else ""
+    click.echo(f"{model}: erased{where_else}, receipt {receipt}")
 
 
 def _chosen(
@@ -144,8 +148,22 @@ def _render_places(spec: ModelSpec, places: Places, n_ids: int, dataset: str) ->
             "Landing files that they came from; these are yours, and are left as they are:"
         )
         lines += [f"  {name}" for name in places.landing]
+    if spec.source.predictions.in_place:
+        lines.append(_tell_of_tables(spec))
     lines.append("Rows as of a past moment can not be read any more for dates that held them then.")
     return "\n".join(lines)
+
+
+def _tell_of_tables(spec: ModelSpec) -> str:
+    """Say where the rows of a model in place still are; "" of any other model."""
+    if not spec.source.predictions.in_place:
+        return ""
+    sources = (spec.source.predictions, spec.source.actuals)
+    labels = [one.label for one in sources if one and not isinstance(one, FileSource)]
+    return (
+        f"The rows themselves stay in {' and '.join(labels)}, which are yours and are not searched "
+        "here: delete them there, with all older versions and copies."
+    )
 
 
 def _render_receipts(project: Project, spec: ModelSpec) -> str:

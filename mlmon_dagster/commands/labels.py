@@ -88,7 +88,8 @@ def take(project: Project, spec: ModelSpec, file: Path) -> None:
     target = targets_of([spec], project.folder)[0].get((spec.model, "actuals"))
     if target is None:
         raise ConfigError(
-            f"{spec.model} has no landing folder of ground truth that takes JSON Lines."
+            f"{spec.model} has no landing folder of ground truth that takes JSON Lines. Add the "
+            "answers to where its ground truth comes from."
         )
     found = list(_read_answers(spec, file, project.now()))
     if not found:

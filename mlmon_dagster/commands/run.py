@@ -120,7 +120,9 @@ def run_model(
             requests = plan(project, spec, project.now())
         stale = [(period, windowed_of(spec))] if period else _list_stale(requests)
         if not stale:
-            click.echo(f"{spec.model}: every window is computed from its newest inputs")
+            # Of what could not be read nobody knows whether it is newer.
+            inputs = "what was read before" if reports[0].failed else "its newest inputs"
+            click.echo(f"{spec.model}: every window is computed from {inputs}")
         compute = partial(_compute, launcher, spec, is_backfill=bool(period))
         reports += compute(stale)
         if stale and not period and all(report.is_success for report in reports):

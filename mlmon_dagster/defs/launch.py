@@ -45,7 +45,7 @@ class RunReport:
         newest: Of each such family the newest window, and what was said of it.
         errors: One message per failed step.
         n_waiting: Landing files that an ingest left for later, as they may not be complete.
-        read_again: What an ingest read again that was refused before, and why; empty if nothing.
+        read_again: What an ingest read again, and why; empty if nothing.
         season: Which columns may have a season that the baseline misses; empty if none.
         n_files: Landing files that an ingest settled, one way or another.
         n_new: Rows of them that are new.

@@ -225,7 +225,7 @@ class IngestReport:
         n_large: Those of them that are too large for a call like this one.
         n_spans: New spans and log records.
         unread: Files of spans that nobody can read, and that are set aside.
-        again: Why what was refused before is read again, and how much; empty if nothing is.
+        again: Why what was refused or read before is read again, and how much; empty if nothing is.
     """
 
     files: tuple[FileReport, ...] = ()
@@ -254,9 +254,14 @@ class IngestReport:
         return tuple(file for file in self.files if file.status in statuses)
 
 
-def render_report(report: IngestReport) -> str:
-    """Write a report as plain text for people, problems with their next step."""
-    lines = [_write_summary(report)]
+def render_report(report: IngestReport, *, in_place: bool = False) -> str:
+    """Write a report as plain text for people, problems with their next step.
+
+    Args:
+        report: What became of files, or what a look at tables found.
+        in_place: Whether it is of tables whose rows stay there, so that none are new here.
+    """
+    lines = [_write_summary(report, in_place=in_place)]
     if report.again:
         lines.append(f"  {report.again}.")
     for file in report.files:
@@ -265,8 +270,10 @@ def render_report(report: IngestReport) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _write_summary(report: IngestReport) -> str:
+def _write_summary(report: IngestReport, *, in_place: bool) -> str:
     n_done, n_refused = len(report.of("done")), len(report.of("quarantined"))
+    if in_place and not report.files:
+        return "its tables have the rows that they had at the last look."
     counts = ", ".join(
         f"{report.total(counter):,} {word}"
         for counter, word in (
@@ -276,7 +283,10 @@ def _write_summary(report: IngestReport) -> str:
             ("n_bad", "bad"),
         )
     )
-    text = f"{n_done} files ingested ({counts} rows), {len(report.windows)} windows touched"
+    text = f"{n_done} files ingested ({counts} rows)"
+    if in_place:
+        text = f"{n_done} tables with other rows"
+    text += f", {len(report.windows)} windows touched"
     text += f", {report.n_spans:,} spans" if report.n_spans else ""
     for number, words in (
         (n_refused, "quarantined"),

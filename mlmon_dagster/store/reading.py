@@ -150,7 +150,7 @@ def select(
     database: Any = duckdb.connect(":memory:")
     try:
         _lock_down(database, store, model)
-        _make_views(database, store, model)
+        names = _make_views(database, store, model)
         database.execute("SET enable_external_access = false")
         database.execute("SET lock_configuration = true")
         with _time_limit(database, seconds):
@@ -165,6 +165,12 @@ def select(
             f"The query was broken off after {seconds:g} seconds. Select less, such as one window "
             "with WHERE, or give it longer with --timeout."
         ) from None
+    except duckdb.CatalogException as error:
+        raise ConfigError(
+            f"The query failed: {str(error).splitlines()[0]} There are {', '.join(sorted(names))}. "
+            "A table is there once it has rows. Predictions and actuals of a model in place stay "
+            "in tables of their own; records has both."
+        ) from error
     except duckdb.Error as error:
         raise ConfigError(f"The query failed: {error}") from error
     finally:
@@ -215,14 +221,18 @@ def _lock_down(database: Any, store: Store, model: str) -> None:
         database.execute(statement)
 
 
-def _make_views(database: Any, store: Store, model: str) -> None:
+def _make_views(database: Any, store: Store, model: str) -> list[str]:
+    """Make what a SELECT may read, and return the names."""
+    names = ["metrics"]
     for kind in KINDS:
         snapshot = folder_of(store, kind, model).snapshot()
         if snapshot is not None:
             name = quote_identifier(kind)
             database.execute(f"CREATE VIEW {name} AS SELECT * FROM {snapshot.from_sql()}")
+            names.append(kind)
     metrics = pa.Table.from_pandas(metric_log.newest(store.state, model), preserve_index=False)
     database.register("metrics", metrics)
+    return names
 
 
 @dataclass(frozen=True)

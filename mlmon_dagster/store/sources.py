@@ -160,7 +160,9 @@ def find_table(
 
 def stream_rows(conn: sa.Connection, query: Query) -> Iterator[Sequence[Any]]:
     """Run a query and yield its rows in lists, without holding all of them."""
-    result = conn.execution_options(stream_results=True, max_row_buffer=FETCH_ROWS).execute(query)
+    # Of this statement alone: a connection keeps its options, and no savepoint can be streamed.
+    options = {"stream_results": True, "max_row_buffer": FETCH_ROWS}
+    result = conn.execute(query, execution_options=options)
     while rows := result.fetchmany(FETCH_ROWS):
         yield rows
 

@@ -85,10 +85,13 @@ class _Database:
         chosen = self._select(stream, names)
         if source.cursor.kind == "xmin":
             snapshot = take_snapshot(self.conn, source, table, since)
+            if snapshot.notice or not since:
+                notice = f"{snapshot.notice} All windows are computed again." if since else ""
+                return Changes(snapshot.position, None, notice)
             if snapshot.where is None:
-                return Changes(snapshot.position, as_table(names, []), snapshot.notice)
+                return Changes(snapshot.position, as_table(names, []))
             found = self._read(names, chosen.where(snapshot.where).distinct())
-            return Changes(snapshot.position, found, snapshot.notice)
+            return Changes(snapshot.position, found)
         scan = RangeScan(self.conn, source, table, since)
         every = [str(column.key) for column in table.selected]
         places = [every.index(name) for name in names]
@@ -230,6 +233,8 @@ def _find_arrow_type(kind: object) -> pa.DataType:
         pa.bool_(): sa.Boolean, pa.int64(): sa.Integer, pa.float64(): sa.Numeric,
         pa.timestamp("us"): sa.DateTime, pa.date32(): sa.Date,
     }  # fmt: skip
+    if getattr(kind, "timezone", False):
+        return pa.timestamp("us", "UTC")
     return next((arrow for arrow, test in tests.items() if isinstance(kind, test)), pa.string())
 
 

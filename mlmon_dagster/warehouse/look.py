@@ -8,8 +8,10 @@ was never made.
 from __future__ import annotations
 
 import datetime as dt
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
 import pyarrow as pa
 
@@ -36,6 +38,11 @@ from mlmon_dagster.warehouse.owner import (
     load_noted,
 )
 from mlmon_dagster.warehouse.unplaced import Unplaced, find_unplaced, note_unplaced
+
+_READ_OTHERWISE: Final = (
+    "its columns have other types than at the look before, or the spec reads them otherwise; all "
+    "windows are computed again."
+)
 
 
 def look_at_tables(owner: Owner, wait_seconds: float = 600) -> IngestReport:
@@ -69,7 +76,7 @@ def look_at_tables(owner: Owner, wait_seconds: float = 600) -> IngestReport:
         if found.is_new:
             _note(owner, found)
         reached("look.noted")
-        return IngestReport(found.reports, sorted(found.windows))
+        return IngestReport(found.reports, sorted(found.windows), again=found.again)
 
 
 @dataclass(frozen=True)
@@ -121,6 +128,16 @@ class _Found:
         return self.windows - self.streams["predictions"].windows
 
     @property
+    def again(self) -> str:
+        """Why windows are computed again whose rows may be as they were; empty if none are."""
+        told = (
+            f"{seen.report.path}: {seen.changes.notice.rstrip('.')}"
+            for seen in self.streams.values()
+            if seen.report and seen.changes.notice
+        )
+        return ". ".join(told)
+
+    @property
     def reports(self) -> tuple[FileReport, ...]:
         """What is said of each table."""
         return tuple(seen.report for seen in self.streams.values() if seen.report)
@@ -137,11 +154,16 @@ def _find(owner: Owner, tables: OwnerTables) -> _Found:
 def _see(owner: Owner, tables: OwnerTables, stream: Stream) -> _Seen:
     spec, now = owner.spec, owner.now()
     before = load_noted(owner.store.state, spec, stream)
-    reading = reading_of(spec, stream)
-    # Read in another way, all rows may be other ones.
-    changes = tables.find_changes(stream, before.position if reading == before.reading else {})
+    reading = _spell_reading(owner, tables, stream)
+    is_read_alike = reading == before.reading
+    changes = tables.find_changes(stream, before.position if is_read_alike else {})
+    if before.reading and not is_read_alike:  # all rows may be other ones
+        changes = replace(changes, rows=None, notice=_READ_OTHERWISE)
     times = _read_times(owner, _read_changed(tables, stream, changes))
     windows = {*list_windows(spec, times), *_list_due(spec, before.ahead, now)}
+    if changes.rows is None:  # windows of rows that are gone are known by their state alone
+        known = window_state.list_touched_before(owner.store.state, spec.model, now)
+        windows.update(window_containing(spec.time, start) for start in known)
     later = {window.start for window in windows if window.start > now}
     if before.ahead is not None and before.ahead > now:
         later.add(before.ahead)
@@ -153,6 +175,13 @@ def _see(owner: Owner, tables: OwnerTables, stream: Stream) -> _Seen:
     windows = {window for window in windows if window.start <= now}
     report = _report(owner, tables, stream, changes, before, unplaced, len(windows))
     return _Seen(changes, before, noted, unplaced, windows, report)
+
+
+def _spell_reading(owner: Owner, tables: OwnerTables, stream: Stream) -> str:
+    """Return how rows are read: what the spec says of it, and the types of their columns."""
+    wanted = owner.wanted[stream].names
+    kinds = {one.name: str(one.type) for one in tables.find_schema(stream) if one.name in wanted}
+    return f"{reading_of(owner.spec, stream)} {json.dumps(kinds, sort_keys=True)}"
 
 
 def _read_changed(tables: OwnerTables, stream: Stream, changes: Changes) -> pa.Table:
@@ -201,7 +230,7 @@ def _report(
         n_unmatched = tables.count_unmatched(changes.rows)
     return FileReport(
         stream, wanted.label, "done", rows_in=n_bad, n_bad=n_bad, n_unmatched=n_unmatched,
-        n_windows=n_windows, warnings=(changes.notice,) if changes.notice else (),
+        n_windows=n_windows,
         bad_rows=tuple(
             f"{counted(n, 'row')} of no window: {one.fault.message(wanted.label)}"
             for one, n in came

@@ -13,7 +13,7 @@ from typing import Final, Protocol, TypeVar
 import pyarrow as pa
 import sqlalchemy as sa
 
-from mlmon_dagster.errors import ConfigError, StoreError
+from mlmon_dagster.errors import ConfigError, StoreError, quote_error
 from mlmon_dagster.ingest.declared_columns import columns_of
 from mlmon_dagster.ingest.sources.polling import Surroundings, id_names, wanted_names
 from mlmon_dagster.spec import ModelSpec
@@ -188,8 +188,10 @@ class Owner:
             with room.open_tables(self, at or {}) as tables:
                 yield tables
         except (OSError, pa.ArrowException) as error:
-            said = " ".join(str(error).split())[:300]
-            raise StoreError(f"{source.label} cannot be read: {said}") from error
+            raise StoreError(
+                f"{source.label} cannot be read: {quote_error(error)}. Check that its files are "
+                "all there, and that this user may read them."
+            ) from error
 
 
 def list_streams(spec: ModelSpec) -> tuple[Stream, ...]:

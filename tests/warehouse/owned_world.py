@@ -28,7 +28,7 @@ from mlmon_dagster.spec import ModelSpec, load_model
 from mlmon_dagster.store.state import manifest, metric_log, monitor_results
 from mlmon_dagster.warehouse.look import look_at_tables
 
-Kind = Literal["delta", "iceberg", "sql"]
+Kind = Literal["delta", "iceberg", "sql", "xmin"]
 MODEL, URL_ENV, CATALOG_ENV = "credit", "OWNER_URL", "OWNER_CATALOG"
 FIRST = pd.Timestamp("2026-03-01", tz="UTC")
 DAY = pd.Timedelta(days=1)
@@ -56,6 +56,7 @@ SOURCES: Mapping[str, str] = {
     "iceberg": "{iceberg: owned.%s, config_env: OWNER_CATALOG}",
     "sql": "{sql: %s, url_env: OWNER_URL, in_place: true, "
     "cursor: {column: changed_at, kind: time}}",
+    "xmin": "{sql: %s, url_env: OWNER_URL, in_place: true, cursor: {column: xmin, kind: xmin}}",
 }
 _TIME = pa.timestamp("us", "UTC")
 

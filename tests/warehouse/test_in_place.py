@@ -10,10 +10,12 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+import sqlalchemy as sa
 from deltalake import write_deltalake
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec import load_model, parse_model
+from mlmon_dagster.store.reading import select
 from mlmon_dagster.store.state import manifest, model_history
 from mlmon_dagster.store.upkeep.integrity import examine_store
 from mlmon_dagster.warehouse.log import PinnedRows
@@ -40,7 +42,7 @@ def make(tmp_path: Path, request: pytest.FixtureRequest) -> Make:
     """Make twins; of a database on PostgreSQL."""
 
     def made(kind: Kind) -> Twins:
-        url = request.getfixturevalue("pg_url") if kind == "sql" else ""
+        url = request.getfixturevalue("pg_url") if kind in ("sql", "xmin") else ""
         return Twins(tmp_path / "twins", kind, url)
 
     return made
@@ -90,10 +92,13 @@ def test_a_history_of_late_corrected_repeated_and_bad_rows_is_told_alike(
     counts = store.query(f"SELECT COUNT(*) AS n FROM {store.inference_records(spec).from_sql()}")
     assert counts["n"][0].as_py() == (OLDER + 5) * ROWS + 20
     assert list(examine_store(store)) == []
+    with pytest.raises(ConfigError, match="stay in tables of their own; records has both"):
+        select(store, "credit", "SELECT * FROM predictions")
     store.close()
     erased = twins.ask("erase", "credit", "--prediction-id", "03-5", "--yes", "--recompute")
     assert "1  inference records" in erased
     assert "1  windows with such rows" in erased
+    assert f"stay in {spec.source.predictions.label}" in erased
     read = ("store", "head", "credit", "--columns", "prediction_id", "--limit", "9999")
     rows = twins.ask(*read, "--format", "csv").split()
     assert "03-6" in rows
@@ -147,7 +152,7 @@ def test_drawn_histories_are_told_alike(
     assert twins.find_differences() == []
 
 
-@pytest.fixture(params=["delta", "iceberg", "sql"])
+@pytest.fixture(params=["delta", "iceberg", "sql", "xmin"])
 def owned(make: Make, request: pytest.FixtureRequest) -> Owned:
     """Three days, labelled and looked at."""
     return live_three_days(make(request.param))
@@ -341,8 +346,94 @@ def test_versions_that_are_gone_mean_that_all_days_are_computed_again(make: Make
     twins.delta("predictions").vacuum(0, dry_run=False, enforce_retention_duration=False)
     report = owned.look()
     assert len(report.windows) == 3
-    assert "files of version" in " ".join(report.files[0].warnings)
+    assert "files of version" in report.again
     assert owned.touched() == []
+
+
+def test_a_table_that_was_emptied_means_that_all_days_are_computed_again(make: Make) -> None:
+    owned = live_three_days(make("xmin"))
+    for stream in ("actuals", "predictions"):
+        _tell_owner(owned, f"TRUNCATE {stream}")
+        report = owned.look()
+        assert [window.key for window in report.windows] == [
+            "2026-03-01", "2026-03-02", "2026-03-03",
+        ]  # fmt: skip
+        assert "it was emptied, replaced or rewritten" in report.again
+    assert owned.touched() == []
+
+
+@pytest.mark.parametrize("kind", ["delta", "sql", "xmin"])
+def test_a_column_of_another_type_is_read_again_whatever_its_values(make: Make, kind: Kind) -> None:
+    """Also one whose values compare as equal: a time without a zone is no moment any more."""
+    owned = live_three_days(make(kind))
+    if kind in ("sql", "xmin"):
+        # In UTC the server does not even write the rows anew.
+        _tell_owner(owned, "SET LOCAL TIME ZONE 'UTC'",
+                    "ALTER TABLE predictions ALTER at TYPE timestamp")  # fmt: skip
+    else:
+        rows = owned.twins.delta("predictions").to_pyarrow_table()
+        place = rows.schema.get_field_index("at")
+        rows = rows.set_column(place, "at", rows["at"].cast(pa.timestamp("us")))
+        write_deltalake(owned.twins.owned / "owned" / "predictions", rows, mode="overwrite",
+                        schema_mode="overwrite")  # fmt: skip
+    report = owned.look()
+    assert len(report.windows) == 3
+    assert "its columns have other types than at the look before" in report.again
+    assert "a time without an offset" in report.files[0].bad_rows[0]
+    assert owned.touched() == []
+
+
+def test_a_column_that_cannot_be_compared_with_what_it_was_is_refused_row_by_row(
+    make: Make,
+) -> None:
+    owned = live_three_days(make("delta"))
+    rows = owned.twins.delta("predictions").to_pyarrow_table()
+    nested = pa.array([{"years": age} for age in rows["age"].to_pylist()])
+    rows = rows.set_column(rows.schema.get_field_index("age"), "age", nested)
+    write_deltalake(owned.twins.owned / "owned" / "predictions", rows, mode="overwrite",
+                    schema_mode="overwrite")  # fmt: skip
+    report = owned.look()
+    assert [file.status for file in report.files] == ["done"]
+    assert len(report.windows) == 3
+
+
+def test_a_table_that_its_user_may_not_read_is_said_by_a_look_and_by_doctor(make: Make) -> None:
+    owned = live_three_days(make("xmin"))
+    twins = owned.twins
+    _tell_owner(owned, "CREATE ROLE mlmon_reader LOGIN PASSWORD 'geheim'",
+                "GRANT SELECT ON predictions TO mlmon_reader")  # fmt: skip
+    url = sa.make_url(twins.url).set(username="mlmon_reader", password="geheim")
+    twins.url = url.render_as_string(hide_password=False)
+    try:
+        [failed] = owned.look().files
+        told = twins.ask_doctor()
+        _tell_owner(owned, "GRANT SELECT ON actuals TO mlmon_reader")
+        assert owned.touched() == []
+        assert "ok   windows of credit: found in place, by the column at" in twins.ask_doctor()
+    finally:
+        _tell_owner(owned, "DROP OWNED BY mlmon_reader", "DROP ROLE mlmon_reader")
+    assert "permission denied for table actuals" in failed.message
+    assert "permission denied for table actuals" in told
+    assert "geheim" not in failed.message + told
+
+
+def _tell_owner(owned: Owned, *statements: str) -> None:
+    """Run statements as the owner of the database."""
+    assert owned.twins.engine is not None
+    with owned.twins.engine.begin() as conn:
+        for statement in statements:
+            conn.exec_driver_sql(statement)
+
+
+def test_files_of_a_table_that_are_gone_are_named_in_one_line(make: Make) -> None:
+    owned = live_three_days(make("delta"))
+    for path in (owned.twins.owned / "owned" / "predictions").glob("*.parquet"):
+        path.unlink()
+    path = owned.twins.owned / "models" / "credit.yaml"
+    path.write_text(path.read_text().replace("2026-03-01}", "2026-03-02}"))
+    [failed] = owned.look().files
+    assert "No such file or directory" in failed.message
+    assert failed.message.isprintable()
 
 
 def test_ground_truth_that_is_refused_counts_in_the_window_of_its_prediction(make: Make) -> None:

@@ -28,7 +28,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.fs import DeltaStorageHandler
 
-from mlmon_dagster.errors import ConfigError, StoreError
+from mlmon_dagster.errors import ConfigError, StoreError, quote_error
 from mlmon_dagster.ingest.raw import in_parts
 from mlmon_dagster.ingest.report import FileReport
 from mlmon_dagster.ingest.sources.polling import (
@@ -198,7 +198,7 @@ def open_delta(
             "_delta_log."
         ) from error
     except (DeltaError, OSError, ValueError) as error:
-        said = " ".join(str(error).split())[:300]
+        said = quote_error(error)
         if "deletionVectors" in said:
             said += (
                 ". Set delta.enableDeletionVectors to false and run REORG TABLE ... APPLY (PURGE) "
@@ -232,8 +232,7 @@ def poll_source(
                 for label, part in _regrouped(rows, source.batch_rows)
             ]
         except (OSError, pa.ArrowException) as error:
-            said = " ".join(str(error).split())
-            raise StoreError(f"{source.label} cannot be read: {said[:300]}") from error
+            raise StoreError(f"{source.label} cannot be read: {quote_error(error)}") from error
         return Polled(after, batches, told)
 
     identity = f"delta/{source.delta}"

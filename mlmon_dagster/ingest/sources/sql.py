@@ -108,6 +108,8 @@ def check_source(spec: ModelSpec, stream: Stream, source: SqlSource, around: Sur
         table = _find_table(conn, spec, stream, source)
         if source.cursor.kind == "xmin":
             take_snapshot(conn, source, table, {})
+        # A user may see a table that they may not read.
+        conn.execute(sa.select(*table.selected).select_from(table.clause).limit(1)).first()
         return f"{source.label}, {conn.dialect.name}, {len(table.selected)} columns"
 
 

@@ -510,7 +510,9 @@ def find_newest_touched(engine: sa.Engine) -> datetime | None:
     return fetch_value(engine, sa.select(sa.func.max(c.window_end)).where(c.input_revision > 0))
 
 
-def list_touched_before(engine: sa.Engine, model: str, end: datetime, most: int) -> list[datetime]:
+def list_touched_before(
+    engine: sa.Engine, model: str, end: datetime, most: int | None = None
+) -> list[datetime]:
     """Return the starts of the newest windows before a moment that any row came for."""
     c = window_state.c
     mine = (c.model == model, c.input_revision > 0, c.window_start < end)

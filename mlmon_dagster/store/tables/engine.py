@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mlmon_dagster.errors import StoreError
+from mlmon_dagster.errors import StoreError, quote_error
 from mlmon_dagster.store.places.location import Location
 from mlmon_dagster.store.state.sql import literal
 from mlmon_dagster.store.tables.derived_columns import FUNCTIONS
@@ -148,7 +148,7 @@ def _raise_store_errors() -> Iterator[None]:
     try:
         yield
     except (duckdb.Error, pa.ArrowException, OSError) as error:
-        raise StoreError(f"A query failed: {error}") from error
+        raise StoreError(f"A query failed: {quote_error(error)}") from error
 
 
 def keep_freed_memory() -> None:
