@@ -41,7 +41,8 @@ _NOT_JUDGED = {
     "not_due": "Ground truth is not due yet.",
     "no_rows": "No prediction of this window waits for ground truth.",
     "unknown": "How late ground truth usually comes is not known yet.",
-    "too_few": "Too little ground truth is usual at this age to say whether it is late.",
+    "too_few": "A window of this age may have no ground truth at all by chance, so whether it is "
+    "late is not known.",
 }
 _REASONS = {"no_rows": "no_rows", "unknown": UNKNOWN}
 
