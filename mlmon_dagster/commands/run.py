@@ -134,7 +134,7 @@ def run_model(
         for season in {report.season for report in reports} - {"", known}:
             click.echo(f"  {season}")
     in_force = baselines.baselines_in_force(project.store.state, spec)
-    if in_force.newest is None and not spec.baseline.is_rolling:
+    if in_force.newest is None and not spec.baseline.is_rolling and not reports[0].n_waiting:
         click.echo(f"  {no_baseline(spec)}")
     show_reports(reports)
     if any(report.not_passed for report in reports):

@@ -26,7 +26,7 @@ from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.monitors import Condition
 from mlmon_dagster.spec.names import counted
 from mlmon_dagster.spec.windows import TruthTiming, closing_age, due_age, name_wait
-from mlmon_dagster.store.state.monitor_results import MonitorResult
+from mlmon_dagster.store.state.monitor_results import MonitorResult, name_window
 
 if TYPE_CHECKING:
     from mlmon_dagster.metrics.late_truth.arrivals import ArrivalCurve, Arrivals
@@ -41,7 +41,8 @@ _NOT_JUDGED = {
     "not_due": "Ground truth is not due yet.",
     "no_rows": "No prediction of this window waits for ground truth.",
     "unknown": "How late ground truth usually comes is not known yet.",
-    "too_few": "Too little ground truth is usual at this age to say whether it is late.",
+    "too_few": "A window of this age may have no ground truth at all by chance, so whether it is "
+    "late is not known.",
 }
 _REASONS = {"no_rows": "no_rows", "unknown": UNKNOWN}
 
@@ -173,7 +174,8 @@ def _judge(evidence: Evidence, window: Window) -> MonitorResult:
             n=n,
             details={"unread_until": window["unread_actuals_until"]},
         )
-    has = f"{k:,} of {n:,} predictions have it{_usual(found.usual)}."
+    day = name_window(spec, window["window_start"])  # an alert's "since" is another one
+    has = f"{k:,} of {n:,} predictions of {day} have it{_usual(found.usual)}."
     if failed and (refused := int(window["n_refused_actuals"])):
         has += f" {counted(refused, 'file')} of ground truth refused since then. "
         has += str(window["refused_actuals_because"])

@@ -205,7 +205,7 @@ def subject(metric: str, column: str = "", part: Mapping[str, object] | None = N
     return text
 
 
-SPREAD: Final = "it is spread over all slices: none is worse than the whole beyond chance"
+SPREAD: Final = "no slice is worse than the whole beyond chance"
 
 
 def explain(metric: str, column: str, found: Mapping[str, Any]) -> list[str]:

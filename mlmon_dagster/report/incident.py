@@ -99,7 +99,7 @@ def find_incidents(
                 statistics=beyond_headline(sentence),
                 since=name_window(spec, episode.opened_window),
                 lasts=count_windows(spec, episode.opened_window, newest),
-                why=[] if hidden else [f"{text}." for text in why[:_REASONS]],
+                why=[] if hidden else [f"{text[:1].upper()}{text[1:]}." for text in why[:_REASONS]],
                 monitor=name_monitor(episode.monitor),
                 acked_by=episode.acked_by,
                 next_step=advise(

@@ -304,6 +304,10 @@ def _describe_verdicts(family: str, status: str, rows: Sequence[MonitorResult]) 
         return f"nothing could be judged{why}"
     failing = [row for row in rows if row["status"] in ("ERROR", "WARN")]
     if not failing:
+        waiting = [row["reason"] for row in rows if row["status"] == "NO_DATA"]
+        if waiting:
+            passed = counted(len(rows) - len(waiting), "verdict")
+            return f"{passed} passed, {len(waiting)} not judged: {_count_reasons(waiting)}"
         return f"{counted(len(rows), 'verdict')}, all passed"
     names = [_subject(row) for row in failing]
     more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""

@@ -280,10 +280,15 @@ def _decided(metric: str, decided: Decided) -> str:
 
 def _of_slices(spec: ModelSpec, found: Explained) -> Iterator[str]:
     """Say whether a slice stands out, key by key."""
-    standing, spread = _standing_out(spec, found)
+    standing, others = _standing_out(spec, found)
     yield from standing
-    if spread:
-        yield f"It is spread over all values of {joined(spread)}: no one of them is the cause."
+    if others and _is_more_than_chance(found) is None:
+        yield (
+            f"Whether one value of {joined(others)} is the cause is not known: it takes eight "
+            "windows to show what is chance. The table has what each adds."
+        )
+    elif others:
+        yield f"No value of {joined(others)} adds more than its rows, beyond chance."
 
 
 def _standing_out(spec: ModelSpec, found: Explained) -> tuple[list[str], list[str]]:

@@ -135,6 +135,29 @@ def test_ground_truth_that_comes_after_the_alert_has_ended_takes_nothing_back(
     assert [e.state for e in list_alerts(store)] == ["RESOLVED"]
 
 
+@pytest.mark.parametrize("together", [True, False])
+def test_a_label_job_that_stopped_and_caught_up_was_late_all_the_same(
+    store: Store, receiver: SlackReceiver, together: bool
+) -> None:
+    """All labels come at once, or some windows have theirs while others are not due again."""
+    for number in range(1, 8):
+        settle(store, SPECS, day(number + 4), truth(number, "OK" if number < 4 else "ERROR"))
+        send(store, receiver)
+    later = (3, 4, 5, 6, 7)
+    parts = [(4, 5, 6, 7)] if together else [(6, 7), (8,), (9,), later, later]
+    for n, windows in enumerate(parts):
+        caught = (
+            truth(number, "OK") | {"data_version": f"fine:{n}", "excess": -1.0 - n}
+            for number in windows
+        )
+        settle(store, SPECS, day(12 + n), *caught)
+        send(store, receiver)
+
+    kinds = [message["kind"] for message in messages(store)]
+    assert (kinds[0], kinds[-1], kinds.count("resolved")) == ("opened", "resolved", 1)
+    assert [e.state for e in list_alerts(store)] == ["RESOLVED"]
+
+
 def test_ground_truth_that_is_late_by_the_clock_alone_is_told(store: Store) -> None:
     """The same labels were enough at the window's age then, and are not at its age now."""
     for number in range(1, 8):

@@ -280,6 +280,27 @@ def test_run_computes_what_is_out_of_date_even_if_the_planner_gave_it_up_and_the
     assert "  baseline" in mended.out.splitlines()
 
 
+def test_files_that_a_first_run_left_for_later_are_not_asked_for_again(
+    tmp_path: Path, mlmon: Command
+) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "churn.yaml").write_text(
+        "model: churn\ntask: binary_classification\nowners: [team:growth]\n"
+        "time: {zone: UTC, start: 2026-03-01}\nsource: {predictions: {path: landing/*.csv}}\n"
+        "columns: {prediction_id: id, event_time: at, dataset: dataset, score: p}\n"
+        "features: {age: {type: numeric}}\n"
+    )
+    at = ("--project", tmp_path, "--now", "2026-03-02T12:00:00Z")
+    assert "Model 'churn' has no baseline yet" in mlmon(*at, "run").out
+    (tmp_path / "landing").mkdir()
+    (tmp_path / "landing" / "old.csv").write_text(
+        "id,at,dataset,p,age\na,2026-02-01T00:00:00Z,validation,0.5,40\n"
+    )
+    ended = mlmon(*at, "run")
+    assert "  1 file left for later: changed less than 1m ago (settle)" in ended.out
+    assert "no baseline yet" not in ended.out
+
+
 def test_run_says_which_files_it_left_because_they_may_not_be_complete(
     folder: Path, mlmon: Command
 ) -> None:

@@ -152,7 +152,7 @@ def test_a_model_whose_labels_never_come_says_so_once_when_they_are_overdue(
     assert first.count("The baseline is shorter than a year") == 1
     assert "differ much in temp: a season" in first
     assert "shorter than a year" not in second  # it is the same baseline
-    assert "Ground truth is late: 0 of 200 predictions have it" in said
+    assert "Ground truth is late: 0 of 200 predictions of " in said
     assert said.count("Ground truth is late") == 2  # the title and a line of one message
     # It gets warmer, which is news; the month and the day of the week are not.
     assert sorted(alerts_of(tmp_path, mlmon, "unlabelled", day=16)) == [

@@ -157,7 +157,8 @@ def test_the_verdict_says_how_much_is_usual_at_that_age() -> None:
     late = judged(arrivals, n_expected=1000, n_actual=12)
     assert late["window_start"] == DAY.to_pydatetime()
     assert late["status"] == "ERROR"
-    assert late["message"].startswith("Ground truth is late: 12 of 1,000 predictions have it, ")
+    said = f"Ground truth is late: 12 of 1,000 predictions of {DAY:%Y-%m-%d} have it, "
+    assert late["message"].startswith(said)
     assert late["message"].endswith(" % at this age.")
     fine = judged(arrivals, n_expected=1000, n_actual=800)
     assert fine["status"] == "OK"

@@ -104,8 +104,13 @@ def test_sides_may_be_two_periods_and_nothing_is_known_of_few_windows(world: Wor
     assert other is not None
 
     assert one.change == pytest.approx(-other.change, abs=1e-12)
-    said = describe_trace(world.spec, one, "now", "before")[0]
-    assert "whether this is chance is not known" in said
+    said = describe_trace(world.spec, one, "now", "before")
+    assert "whether this is chance is not known" in said[0]
+    few = explained(world.store, world.spec, "roc_auc", halves[1], halves[0])
+    assert few is not None
+    # The margins of slices are unknown as well: nothing says that none of them is the cause.
+    said = describe_trace(world.spec, few, "now", "before")
+    assert any("is the cause is not known" in line for line in said)
     nothing = (world.period[1] + 9 * DAY, world.period[1] + 10 * DAY)
     assert explained(world.store, world.spec, "roc_auc", nothing) is None
 

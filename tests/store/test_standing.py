@@ -17,6 +17,7 @@ from mlmon_dagster.store.state import schema
 from mlmon_dagster.store.state.monitor_results import PIPELINE, load_standing, worst_of
 from tests.alerts.worlds import DAY, day, observe, result, spec_of
 
+WAITS = "labels_still_coming"
 FAMILIES = ("schema", "drift", "quality", "performance")
 Row = dict[str, Any]
 
@@ -26,6 +27,7 @@ def failed_run(when: dt.datetime, status: str = "ERROR", kind: str = "run") -> R
         1, status, family=PIPELINE, metric=f"failed_{kind}", monitor=f"pipeline/{kind}",
         column_name=":table", window_start=when, window_end=when, granularity="",
         data_version=f"{when}", message="A run failed: disk full" if status == "ERROR" else "",
+        reason="",
     )  # fmt: skip
 
 
@@ -52,6 +54,21 @@ def test_forty_windows_are_as_long_as_the_windows_are(any_store: Store, granular
         assert {said for _, said in statuses(any_store, day(9999))["drift"]} == {expected}
 
 
+def test_windows_that_wait_for_ground_truth_hide_no_verdict_however_many(any_store: Store) -> None:
+    """Of daily windows whose ground truth takes 60 days the newest verdict is 60 windows old."""
+    about = {"family": "performance", "reason": ""}
+    waits = about | {"reason": WAITS}
+    rows = [result(1, "ERROR", **about)]
+    rows += [result(number, "NO_DATA", **waits) for number in range(2, 62)]
+    observe(any_store, *rows)
+    assert statuses(any_store, day(99)) == {"performance": {(day(1), "ERROR")}}
+
+    # A monitor that waits beside one that need not.
+    observe(any_store, result(61, "OK", **about, column_name="plan"))
+    assert statuses(any_store, day(99))["performance"] == {(day(1), "ERROR"), (day(61), "OK")}
+    assert {row["family_status"] for row in rows_of_view(any_store)} == {"ERROR"}
+
+
 def draw_history(rng: np.random.Generator, model: str) -> list[Row]:
     """Draw verdicts of up to 200 days: judged again, with gaps, slices, datasets and failures."""
     rows: list[Row] = []
@@ -70,10 +87,11 @@ def draw_history(rng: np.random.Generator, model: str) -> list[Row]:
                         key, dataset = (
                             ("all", "production") if rng.random() < 0.7 else ("o", "shadow")
                         )
+                        status = str(rng.choice(["OK", "WARN", "ERROR", "NO_DATA"], p=likely))
+                        is_waiting = is_late and status == "NO_DATA" and rng.random() < 0.5
                         rows.append(
                             result(
-                                number,
-                                str(rng.choice(["OK", "WARN", "ERROR", "NO_DATA"], p=likely)),
+                                number, status, reason=WAITS if is_waiting else "",
                                 model=model, family=family, column_name=column,
                                 slice_key=key if rng.random() < 0.9 else "o", dataset=dataset,
                                 data_version=f"{version}",
@@ -102,10 +120,11 @@ def expected_standing(rows: Sequence[Row], model: str, now: dt.datetime) -> set[
         if not whole:
             continue
         newest = max(row["window_start"] for row in whole)
+        waits = any(r["reason"] == WAITS for r in whole if r["window_start"] == newest)
         judged = [
             row["window_start"]
             for row in whole
-            if row["status"] != "NO_DATA" and row["window_start"] >= newest - 40 * DAY
+            if row["status"] != "NO_DATA" and (waits or row["window_start"] >= newest - 40 * DAY)
         ]
         chosen = max(judged, default=newest)
         for row in whole:
@@ -116,7 +135,8 @@ def expected_standing(rows: Sequence[Row], model: str, now: dt.datetime) -> set[
                 for one in whole
                 if one["monitor"] == row["monitor"]
                 and one["status"] != "NO_DATA"
-                and chosen - 40 * DAY <= one["window_start"] <= chosen
+                and one["window_start"] <= chosen
+                and (row["reason"] == WAITS or chosen - 40 * DAY <= one["window_start"])
             ]
             mine_at[row["monitor"]] = max(own, default=chosen) if judged else chosen
         found |= {

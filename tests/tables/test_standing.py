@@ -6,6 +6,7 @@ import pytest
 
 from mlmon_dagster.spec import parse_model
 from mlmon_dagster.tables.standing import Standing, describe_standing, overall
+from tests.alerts.worlds import result
 
 
 @pytest.mark.parametrize(
@@ -54,3 +55,21 @@ def test_of_a_model_without_ground_truth_no_performance_is_judged():
     by_family = {one.family: one.text for one in describe_standing(parse_model(text, "m.yaml"), [])}
     assert by_family["performance"] == "nothing to judge: no ground truth is declared"
     assert by_family["estimated_performance"] == "nothing to judge"
+
+
+def test_what_was_not_judged_has_not_passed():
+    spec = parse_model(f"{SPEC}baseline: {{moving: 28d}}\n", "churn.yaml")
+    judged = [
+        result(1, status, column_name=column, reason=reason)
+        for status, column, reason in (
+            ("OK", "age", ""), ("NO_DATA", "plan", "learning"), ("NO_DATA", "income", "learning")
+        )
+    ]  # fmt: skip
+
+    def said(rows):
+        return {one.family: one.text for one in describe_standing(spec, rows)}["drift"]
+
+    assert said(judged) == (
+        "1 verdict passed, 2 not judged: learning; there is no baseline yet to compare with"
+    )
+    assert said(judged[:1]) == "1 verdict, all passed"

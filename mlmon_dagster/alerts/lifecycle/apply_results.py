@@ -361,10 +361,6 @@ def _take_in_late(
         return []
     before, history = state_of(row), alert_state.events_of(conn, row["fingerprint"])
     episodes = _read_episodes(history)
-    if row["metric"] == _OVERDUE:
-        results = [r for r in results if failed(r["status"]) or not _is_over(episodes, r)]
-        if not results:
-            return []
     start = replayed_from(episodes, results[0]["window_start"])
     known = _collect_opinions(conn, row, before, results[0], start)
     news = {r["window_start"]: r for r in results if _is_news(known.get(r["window_start"]), r)}
@@ -384,6 +380,9 @@ def _take_in_late(
     for kind, episode, window, is_late in revision.changes:
         about = [r for w, r in news.items() if episode.first <= w <= episode.last] or [newest]
         worst = max(about, key=_rate_badness)
+        takes_back = kind == "withdrawn" or (kind == "revised" and is_late)
+        if row["metric"] == _OVERDUE and takes_back and not failed(worst["status"]):
+            continue
         is_told = any(not r["is_backfill"] and r["window_start"] not in again for r in about)
         muted = "" if is_told else "backfill"
         if is_late:
@@ -835,11 +834,6 @@ def mute(
         if cause:
             event["muted_reason"] = f"suppressed:{cause}"
     return changed
-
-
-def _is_over(episodes: Iterable[Episode], result: StoredResult) -> bool:
-    """Tell whether an episode that has ended holds a result's window."""
-    return any(e.ended and e.first <= result["window_start"] <= e.last for e in episodes)
 
 
 def _is_told_by_drift(

@@ -383,12 +383,14 @@ WORST_FIRST = ("ERROR", "WARN", "OK")
 LOOK_BACK = 40  # windows before a family's newest one in which a verdict is looked for
 
 _WHOLE: Final = f"r.dataset = '{PRODUCTION}' AND r.slice_key = '{ALL}'"
-_JUDGED: Final = """r.status <> 'NO_DATA' AND NOT EXISTS (
+_NOT_REPLACED: Final = """NOT EXISTS (
             SELECT 1 FROM monitor_result AS later
             WHERE later.model = r.model AND later.monitor = r.monitor AND later.dataset = r.dataset
                 AND later.slice_key = r.slice_key AND later.slice_value = r.slice_value
                 AND later.window_start = r.window_start AND later.id > r.id
         )"""
+_JUDGED: Final = f"r.status <> 'NO_DATA' AND {_NOT_REPLACED}"
+_WAITS: Final = "reason = 'labels_still_coming'"  # ground truth may take more windows than that
 _NEWEST: Final = "ORDER BY r.window_start DESC LIMIT 1"
 _LAST: Final = "PARTITION BY r.model, r.monitor, r.slice_key, r.slice_value, r.window_start"
 # Models are found by one descent of the index each: to group verdicts of years reads them all.
@@ -449,7 +451,11 @@ said AS (
 ),
 chosen AS (
     SELECT model, family, granularity,
-        CASE WHEN judged >= {earliest.format("newest")} THEN judged ELSE newest END AS window_start
+        CASE WHEN judged >= {earliest.format("newest")} OR judged IS NOT NULL AND EXISTS (
+            SELECT 1 FROM monitor_result AS r
+            WHERE {_WHOLE} AND r.model = said.model AND r.family = said.family
+                AND r.window_start = said.newest AND r.{_WAITS} AND {_NOT_REPLACED}
+        ) THEN judged ELSE newest END AS window_start
     FROM said WHERE newest IS NOT NULL
 ),
 verdict AS (
@@ -464,7 +470,7 @@ verdict AS (
 ),
 -- A monitor that waits while others of its family judge keeps what it judged last.
 waiting AS (
-    SELECT model, monitor, granularity, window_start, (
+    SELECT model, monitor, granularity, window_start, reason, (
         SELECT r.window_start FROM monitor_result AS r
         WHERE {_WHOLE} AND r.slice_value = verdict.slice_value AND r.model = verdict.model
             AND r.monitor = verdict.monitor AND r.window_start <= verdict.window_start
@@ -474,7 +480,7 @@ waiting AS (
 ),
 earlier AS (
     SELECT model, monitor, judged FROM waiting
-    WHERE judged >= {earliest.format("window_start")}
+    WHERE judged >= {earliest.format("window_start")} OR judged IS NOT NULL AND {_WAITS}
 )
 SELECT {wanted} FROM verdict WHERE NOT EXISTS (
     SELECT 1 FROM earlier
@@ -538,9 +544,9 @@ def load_standing(
 
     Of each family the monitors of the newest window in which it could judge anything, and of each
     of them the verdict on the newest window that it could judge itself: a window that waits for its
-    ground truth hides none. What could judge none of the family's newest 40 windows is NO_DATA. A
-    family keeps its last verdicts when its data has ended. What failed outside the data (family
-    ``pipeline``) comes on top until it is well again.
+    ground truth hides none, however long it waits. What could judge none of the family's newest 40
+    windows for another reason is NO_DATA. A family keeps its last verdicts when its data has ended.
+    What failed outside the data (family ``pipeline``) comes on top until it is well again.
 
     Args:
         engine: The state database.
