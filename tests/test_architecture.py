@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import ast
-import io
 import re
 import subprocess
 import sys
-import tokenize
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
 import pytest
+
+from tests.tokens import measure_text
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "mlmon_dagster"
@@ -274,28 +274,10 @@ def test_what_one_neighbour_alone_needs_is_in_that_neighbour_or_a_concept_of_som
         if path.name != "__init__.py"
         and len(users[name]) == 1
         and {names[user].parent for user in users[name]} == {path.parent}
-        and len(lines_of_code(path)) < 40
+        and measure_text(path.read_text()).tokens < 400
     ]
 
     assert crumbs == []
-
-
-def lines_of_code(path: Path) -> set[int]:
-    """Return the numbers of the lines that hold a token outside comments and docstrings."""
-    source = path.read_text()
-    texts = {
-        line
-        for node in nodes_of(path)
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-        for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)
-    }
-    blank = {
-        tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
-        tokenize.ENDMARKER,
-    }  # fmt: skip
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    held = (range(t.start[0], t.end[0] + 1) for t in tokens if t.type not in blank)
-    return {line for lines in held for line in lines} - texts
 
 
 def any_in(path: Path) -> int:
