@@ -153,7 +153,7 @@ def test_silence_is_right_in_the_outage_and_wrong_elsewhere() -> None:
     assert find_false_silence(world, [false, silent]) == [false]
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_a_healthy_world_with_weekly_labels_says_nothing_about_truth(tmp_path: Path) -> None:
     small = knobs("weekly batches", rows=150, base_rate=0.3, every=7, windows=22, fault_from=22)
     world = World(replace(small, baseline_share=1.0, has_segments=False))

@@ -10,7 +10,10 @@ from benchmarks.year_rivals import alarm_by_psi, alarm_by_spreads
 from benchmarks.year_worlds import KINDS, YearWorld, draw_year
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    ["seasons", *(pytest.param(k, marks=pytest.mark.proof) for k in KINDS if k != "seasons")],
+)
 def test_a_year_is_the_same_each_time_and_its_scores_mean_what_comes_true(kind: str) -> None:
     world, again = (YearWorld(draw_year(3, kind, 20)) for _ in range(2))
     rows = world.rows
@@ -23,7 +26,13 @@ def test_a_year_is_the_same_each_time_and_its_scores_mean_what_comes_true(kind: 
     assert len(world.labels_at(-1)) > 0
 
 
-@pytest.mark.parametrize("name", FAULTS)
+# A few in each run of the tests, all of them in the proofs.
+FEW, MANY = list(FAULTS)[::6], [name for i, name in enumerate(FAULTS) if i % 6]
+
+
+@pytest.mark.parametrize(
+    "name", [*FEW, *(pytest.param(name, marks=pytest.mark.proof) for name in MANY)]
+)
 def test_a_fault_changes_no_row_before_it(name: str) -> None:
     seed = list(FAULTS).index(name) + len(FAULTS)
     knobs = draw_faulty(seed)

@@ -113,6 +113,7 @@ for one in found.results:
 """
 
 
+@pytest.mark.proof
 def test_a_plain_project_of_great_expectations_loads_the_suite_and_validates_rows(
     folder: Path, mlmon: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -162,6 +162,7 @@ def test_who_changes_something_must_have_a_name(
     assert (ended.code, "say who you are: --author NAME" in ended.err) == (2, True), ended
 
 
+@pytest.mark.proof
 def test_rows_after_the_end_are_told_with_their_file_and_read_once_the_end_is_deleted(
     folder: Path, mlmon: Command
 ) -> None:

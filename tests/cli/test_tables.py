@@ -76,6 +76,7 @@ def test_help_lists_every_command_in_one_line_of_a_narrow_terminal(
     assert [line for line in lines[1:] if line.endswith("...")] == []
 
 
+@pytest.mark.proof
 def test_run_computes_every_model_and_one_that_fails_stops_no_other(
     folder: Path, mlmon: Command
 ) -> None:

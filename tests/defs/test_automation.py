@@ -70,7 +70,13 @@ def test_every_asset_names_the_planner_and_the_schedule_of_its_windows(tmp_path:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("job", ["__ASSET_JOB", f"{ANONYMOUS_ASSET_JOB_PREFIX}_mlmon_newest_day"])
+@pytest.mark.parametrize(
+    "job",
+    [
+        "__ASSET_JOB",
+        pytest.param(f"{ANONYMOUS_ASSET_JOB_PREFIX}_mlmon_newest_day", marks=pytest.mark.proof),
+    ],
+)
 def test_a_run_for_models_that_begin_on_different_days_computes_both(
     tmp_path: Path, job: str
 ) -> None:

@@ -90,6 +90,7 @@ def test_a_promoted_period_is_the_baseline_of_the_windows_after_it_until_undone(
     assert world.requests() == []
 
 
+@pytest.mark.proof
 def test_a_new_dagster_home_is_told_every_partition_and_check(own_fortnight: World) -> None:
     world = own_fortnight
     shutil.rmtree(world.folder / ".mlmon" / "dagster")

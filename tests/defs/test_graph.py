@@ -151,6 +151,7 @@ def test_one_partition_by_its_key_is_computed_as_the_ui_does_it(own_fortnight: W
     assert frame["value"].to_numpy() == pytest.approx(before["value"].to_numpy(), nan_ok=True)
 
 
+@pytest.mark.proof
 def test_a_model_without_a_baseline_says_so_and_is_judged_once_it_has_one(tmp_path: Any) -> None:
     from tests.defs.small_model import land_days, land_validation
 

@@ -471,6 +471,7 @@ def test_labels_of_a_window_that_waits_are_counted_and_nothing_else_is_computed(
     assert set(own_fortnight.metrics(LATE[0])["computed_at"]) == {own_fortnight.clock.moment}
 
 
+@pytest.mark.proof
 def test_a_prediction_of_a_window_that_waits_has_all_of_it_computed(own_fortnight: World) -> None:
     predictions, actuals = customers(LATE[0])
     drop(actuals.head(20), landing(own_fortnight.folder, "actuals") / "first.parquet")
@@ -482,6 +483,7 @@ def test_a_prediction_of_a_window_that_waits_has_all_of_it_computed(own_fortnigh
     assert set(own_fortnight.metrics(LATE[0])["computed_at"]) == {own_fortnight.clock.moment}
 
 
+@pytest.mark.proof
 def test_windows_between_those_with_news_are_left_until_a_person_asks(
     own_fortnight: World,
 ) -> None:

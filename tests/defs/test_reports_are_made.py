@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 
+import pytest
+
 from mlmon_dagster.defs.assets import OVERVIEW_KEY, keys_of
 from mlmon_dagster.spec.steps import REPORTED
 from tests.defs.small_model import DAYS, NOW, customers, drop, landing
@@ -34,6 +36,7 @@ def test_they_are_there_once_the_planner_worked_and_not_made_again_for_nothing(
     assert n_made(own_fortnight) == made
 
 
+@pytest.mark.proof
 def test_a_new_day_is_in_them_after_the_planner_worked(own_fortnight: World) -> None:
     own_fortnight.work()
     own_fortnight.requests("mlmon_alert_dispatcher")

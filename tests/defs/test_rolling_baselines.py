@@ -172,6 +172,7 @@ def test_a_window_whose_earlier_windows_are_gone_has_no_distance_any_more(apart:
     assert psi(apart, DAYS[3])["value"].notna().all(), "DAYS[1] is still there"
 
 
+@pytest.mark.proof
 def test_ids_that_are_new_by_nature_are_usual_among_earlier_windows_and_a_new_category_is_not(
     tmp_path: Path,
 ) -> None:

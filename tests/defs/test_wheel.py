@@ -70,7 +70,7 @@ print(json.dumps([mlmon_dagster.__file__, sorted(key.to_user_string() for key in
 KIND = "mlmon_dagster.MonitoredModel"
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_a_model_that_the_wheel_scaffolds_is_loaded_beside_the_assets_of_the_project(
     tmp_path: Path,
 ) -> None:

@@ -53,6 +53,7 @@ def test_people_judge_and_customers_speak_of_what_was_drawn() -> None:
     assert set(week.dropna(subset=["evaluator"])["evaluator"]) == {"judge-small/1"}
 
 
+@pytest.mark.proof
 def test_vectors_of_one_intent_are_nearer_to_each_other_than_to_others() -> None:
     support = Support()
     intents = support.questions["intent"].to_numpy()

@@ -120,6 +120,7 @@ def test_faults_of_the_size_said_open_their_alerts_in_time_and_of_half_of_it_do_
     assert {column for column, place in half.items() if place} <= least, half
 
 
+@pytest.mark.proof
 def test_the_drill_calls_a_swap_of_regions_too_small_to_be_noticed(said: Said) -> None:
     sizes = {fault: finding.size for (_, fault), finding in said.found.items()}
 

@@ -187,6 +187,7 @@ def test_a_process_that_was_killed_is_started_again(world: World) -> None:
     assert results_of(world.store, spec_with(REGEX))[0]["kept"]
 
 
+@pytest.mark.proof
 def test_a_process_that_ends_whenever_it_judges_is_a_result_and_the_rows_are_taken(
     world: World,
 ) -> None:

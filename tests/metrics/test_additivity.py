@@ -127,6 +127,7 @@ def test_signed_sums_merge_and_add_up_to_the_mean_output() -> None:
     assert raw == pytest.approx(total + 1_000 * BASE, rel=1e-12)
 
 
+@pytest.mark.proof
 def test_a_swapped_attribution_is_flagged_every_time_and_a_new_sample_is_not() -> None:
     """200 windows each; the sum of a row's values does not change by a swap, its shares do."""
     rng = np.random.default_rng(8)

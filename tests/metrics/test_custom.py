@@ -26,7 +26,7 @@ def test_the_ends_of_the_usual_range_have_half_of_the_level() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("freedom", [3.0, np.inf])
+@pytest.mark.parametrize("freedom", [3.0, pytest.param(np.inf, marks=pytest.mark.proof)])
 def test_of_unchanged_windows_one_in_twenty_lies_outside_of_a_95_percent_range(
     freedom: float,
 ) -> None:

@@ -60,7 +60,14 @@ def test_a_drop_that_single_windows_hardly_show_is_found_within_two_weeks() -> N
     assert np.mean(found) >= 0.9
 
 
-@pytest.mark.parametrize(("follows", "most"), [(0.0, 0.15), (0.5, 0.2), (0.9, 0.35)])
+@pytest.mark.parametrize(
+    ("follows", "most"),
+    [
+        pytest.param(0.0, 0.15, marks=pytest.mark.proof),
+        pytest.param(0.5, 0.2, marks=pytest.mark.proof),
+        (0.9, 0.35),
+    ],
+)
 def test_unchanged_windows_have_an_episode_in_ten_years_or_so(follows: float, most: float) -> None:
     """The goal is one in twenty years, of independent days; the bounds are those of 40 years."""
     episodes = days = 0

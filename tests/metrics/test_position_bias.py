@@ -62,7 +62,7 @@ def windows(shared: float) -> pd.DataFrame:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shared", [0.0, 0.8])
+@pytest.mark.parametrize("shared", [pytest.param(0.0, marks=pytest.mark.proof), 0.8])
 @pytest.mark.parametrize("metric", TRUTH)
 def test_weighted_metrics_are_unbiased_and_their_intervals_hold_the_truth(
     metric: str, shared: float

@@ -287,7 +287,14 @@ def is_worse(found: ReleaseChange) -> bool:
     return found.p_value * len(LOOKS) <= LEVEL
 
 
-@pytest.mark.parametrize("world", [{}, {"shared": 0.01}, {"shared": 0.005, "season": 0.02}])
+@pytest.mark.parametrize(
+    "world",
+    [
+        {},
+        pytest.param({"shared": 0.01}, marks=pytest.mark.proof),
+        pytest.param({"shared": 0.005, "season": 0.02}, marks=pytest.mark.proof),
+    ],
+)
 def test_equal_versions_are_hardly_ever_called_worse_at_any_look(world: dict[str, float]) -> None:
     false = 0
     for seed in range(40):

@@ -15,7 +15,7 @@ from tests.pipeline.late_labels import LateWorld, by_class
 DAYS, ROWS = 8, 1_000
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_labels_of_a_tenth_chosen_by_high_score_change_no_verdict_and_no_rate(
     tmp_path: Path,
 ) -> None:

@@ -206,6 +206,7 @@ def test_a_window_of_many_rows_is_sampled_by_id_and_one_of_few_is_not_judged(
     project.store.close()
 
 
+@pytest.mark.proof
 def test_of_a_moving_baseline_windows_are_held_against_those_before_them(tmp_path: Path) -> None:
     days = [FIRST - dt.timedelta(days=14 - i) for i in range(18)]
     spec = declare(

@@ -168,6 +168,7 @@ def test_slices_by_topic_are_profiled_of_every_row(tmp_path: Path) -> None:
     assert by_topic["slice_value"].str.startswith("topic ").all()
 
 
+@pytest.mark.proof
 def test_the_same_vectors_as_json_lines_and_csv_give_the_same_profiles(tmp_path: Path) -> None:
     desk = make_desk(tmp_path)
     store, spec = desk.store, desk.spec
@@ -211,6 +212,7 @@ def test_no_division_of_the_rows_changes_what_is_counted(tmp_path: Path) -> None
     assert once["asked"].n[0] == ROWS
 
 
+@pytest.mark.proof
 def test_an_erased_row_is_no_exemplar_any_more(tmp_path: Path) -> None:
     desk = make_desk(tmp_path)
     store, spec = desk.store, desk.spec

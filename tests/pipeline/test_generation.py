@@ -145,6 +145,7 @@ def test_the_page_shows_the_judge_beside_people_call_by_call(tmp_path: Path) -> 
     project.store.close()
 
 
+@pytest.mark.proof
 def test_another_judge_is_never_an_alert_and_the_peoples_rate_goes_on(tmp_path: Path) -> None:
     """The new judge lets nearly everything pass: its share moves, the assistant's does not."""
     changed = {DAYS - 1 - i: "judge/2" for i in range(WORSE)}
@@ -161,6 +162,7 @@ def test_another_judge_is_never_an_alert_and_the_peoples_rate_goes_on(tmp_path: 
     assert not set(rows["status"]) & {"WARN", "ERROR"}
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("seed", [2])
 def test_a_judges_word_is_judged_before_people_have_spoken(tmp_path: Path, seed: int) -> None:
     spec, project = declare(tmp_path), make_project(tmp_path, lambda: NOW)

@@ -141,7 +141,7 @@ def test_a_window_that_waits_says_why_as_of_the_newest_look(tmp_path: Path) -> N
     assert world.verdicts("performance", "calibration_gap").iloc[0]["created_at"] == first
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_what_a_run_learns_ends_the_wait_of_other_windows_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -144,7 +144,7 @@ def test_what_lasts_is_judged_again_when_rows_of_one_of_its_windows_come_late(
     assert after["value"] == pytest.approx(0.6, abs=0.15)
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_what_lasts_is_judged_beside_a_moving_baseline_that_ends_before_it(tmp_path: Path) -> None:
     n = 30
     predictions, _ = customers(range(n))

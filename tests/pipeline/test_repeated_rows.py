@@ -116,7 +116,7 @@ SHOPS = DESK.replace("age: {type: numeric}", "age: {type: numeric}\n  shop: {typ
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("has_baseline", [True, False])
+@pytest.mark.parametrize("has_baseline", [pytest.param(True, marks=pytest.mark.proof), False])
 def test_yesterday_instead_of_today_is_told_though_nothing_else_changed(
     tmp_path: Path, has_baseline: bool
 ) -> None:
@@ -162,7 +162,7 @@ def test_a_column_of_one_value_is_noted_beside_its_other_verdicts(tmp_path: Path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("has_baseline", [True, False])
+@pytest.mark.parametrize("has_baseline", [pytest.param(True, marks=pytest.mark.proof), False])
 def test_first_days_are_judged_alike_day_by_day_and_all_at_once(
     tmp_path: Path, has_baseline: bool
 ) -> None:

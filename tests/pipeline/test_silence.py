@@ -150,7 +150,8 @@ def land_hours(desk: Place, first: pd.Timestamp, last: pd.Timestamp) -> None:
 
 
 @pytest.mark.parametrize(
-    ("declared", "limit"), [("", "9h"), ("  freshness: {no_data_for: 5h}\n", "5h")]
+    ("declared", "limit"),
+    [("", "9h"), pytest.param("  freshness: {no_data_for: 5h}\n", "5h", marks=pytest.mark.proof)],
 )
 def test_of_hours_a_silence_is_told_after_twice_the_wait_that_is_usual(
     tmp_path: Path, declared: str, limit: str

@@ -69,7 +69,11 @@ def stored(project: Project, **wanted: object) -> pd.DataFrame:
     return metric_log.newest(project.store.state, MODEL, **wanted)
 
 
-@pytest.mark.parametrize("baseline", [{}, {"moving": "6d"}], ids=["fixed", "moving"])
+@pytest.mark.parametrize(
+    "baseline",
+    [{}, pytest.param({"moving": "6d"}, marks=pytest.mark.proof)],
+    ids=["fixed", "moving"],
+)
 def test_distances_measured_when_asked_are_those_that_a_monitor_of_slices_has_stored(
     tmp_path: Path, baseline: dict[str, str]
 ) -> None:

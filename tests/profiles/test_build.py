@@ -356,7 +356,7 @@ BINNINGS = fit_binnings(SHARED, SPEC, "baseline")
 
 
 @settings(
-    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     parts=st.lists(st.integers(0, 3), min_size=1200, max_size=1200).map(np.array),

@@ -82,7 +82,7 @@ LARGE = [
 @pytest.mark.parametrize(
     ("shape", "n", "base_rate", "separation"),
     [(shape, *drawn) for shape in SHAPES for drawn in SMALL]
-    + [pytest.param(*drawn, marks=pytest.mark.slow) for drawn in LARGE],
+    + [pytest.param(*drawn, marks=pytest.mark.proof) for drawn in LARGE],
 )
 def test_areas_are_scikit_learns(shape: str, n: int, base_rate: float, separation: float) -> None:
     score, actual = drawn(n, base_rate, separation, seed=n)

@@ -47,7 +47,7 @@ def test_reading_in_parts_changes_no_bit_of_windows_that_fit(
     assert_all_equal(whole, numeric(records, records))
 
 
-@settings(max_examples=40)
+@settings(max_examples=12)
 @given(seed=st.integers(0, 1000), rows=st.integers(1, 300), values=st.integers(1, 3_000))
 def test_windows_cut_or_mixed_have_the_same_counts_and_range_and_sums_but_for_rounding(
     seed: int, rows: int, values: int

@@ -76,7 +76,7 @@ def outcome(store: Store) -> tuple[object, object]:
 
 
 @pytest.mark.slow
-@settings(max_examples=8)  # `make prove` has more, killed in between
+@settings(max_examples=5)  # `make prove` has more, killed in between
 @given(st.lists(rows, min_size=1, max_size=14), st.data())
 def test_any_order_repetition_and_batching_of_rows_gives_the_same_records(
     logged: list[Row], data: st.DataObject

@@ -70,7 +70,7 @@ def test_a_current_store_opens_without_loading_alembic_or_duckdb(tmp_path: Path)
     assert out.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+@pytest.mark.parametrize("database", ["sqlite", pytest.param("postgres", marks=pytest.mark.proof)])
 def test_processes_may_open_a_new_store_at_once(
     database: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

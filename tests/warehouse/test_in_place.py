@@ -59,7 +59,9 @@ def begin(twins: Twins, rng: np.random.Generator) -> list[pd.DataFrame]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["delta", "iceberg", "sql"])
+@pytest.mark.parametrize(
+    "kind", [*(pytest.param(kind, marks=pytest.mark.proof) for kind in ("delta", "iceberg")), "sql"]
+)
 def test_a_history_of_late_corrected_repeated_and_bad_rows_is_told_alike(
     make: Make, kind: Kind
 ) -> None:
