@@ -40,6 +40,8 @@ BY_HAND = "Reload it in the UI: Deployment, Reload all."
 # Of the freshness of an hour's or a day's window, Dagster's daemon asks every half minute, about
 # every asset: of a thousand models a third of its work.
 OF_DAGSTER = {"FRESHNESS_DAEMON_INTERVAL_SECONDS": "300"}
+# `dg dev`, which Dagster names instead, needs a project of its own making.
+SUPERSEDED = "ignore:Function `dev_command` is superseded"
 Look = dict[str, tuple[int, ...]]
 
 
@@ -48,7 +50,7 @@ def start_dagster(project: Project, host: str, port: int) -> None:
 
     The project folder is Dagster's home, so the UI shows what ``mlmon run`` and ``mlmon demo`` did.
     """
-    from mlmon_dagster.defs.instance import dagster_home
+    from mlmon_dagster.defs.instance import dagster_home, open_instance, skip_older_events
     from mlmon_dagster.project import process_environment
 
     home = dagster_home(project)
@@ -69,7 +71,10 @@ def start_dagster(project: Project, host: str, port: int) -> None:
         )
     reachable = "127.0.0.1" if host in ("0.0.0.0", "::") else host
     start_watching(project.models_folder, f"http://{reachable}:{port}", environment)
-    arguments = [sys.executable, "-m", "dagster", "dev", *code, "-h", host, "-p", str(port)]
+    with open_instance(project) as instance:
+        skip_older_events(instance)
+    dagster = [sys.executable, "-W", SUPERSEDED, "-m", "dagster"]
+    arguments = [*dagster, "dev", *code, "-h", host, "-p", str(port)]
     os.chdir(home)
     os.execve(sys.executable, arguments, environment)
 

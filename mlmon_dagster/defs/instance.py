@@ -155,6 +155,19 @@ def open_instance(project: Project) -> dg.DagsterInstance:
     return dg.DagsterInstance.from_ref(ref)
 
 
+def skip_older_events(instance: dg.DagsterInstance) -> None:
+    """Let the daemon's reader of ended runs begin with the newest event, if it has never run.
+
+    It would do so by itself, with a warning for each kind of event.
+    """
+    ended = (dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_SUCCESS)
+    cursors = {f"EVENT_LOG_CONSUMER_CURSOR-{kind.value}" for kind in ended}
+    missing = cursors - instance.daemon_cursor_storage.get_cursor_values(cursors).keys()
+    if missing:
+        newest = instance.event_log_storage.get_maximum_record_id() or 0
+        instance.daemon_cursor_storage.set_cursor_values(dict.fromkeys(missing, str(newest)))
+
+
 def model_tags(specs: Sequence[ModelSpec]) -> dict[str, str]:
     """Return the tags by which the runs of models are found, and those that the models declare.
 

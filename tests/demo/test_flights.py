@@ -65,6 +65,25 @@ def test_the_last_day_has_no_weather_and_some_destinations_are_new(model: Flight
     assert len(later - winter) == 9
 
 
+def test_flights_are_as_late_and_as_long_as_the_page_says(
+    model: FlightModel, year: pd.DataFrame
+) -> None:
+    page = " ".join((REPOSITORY / "docs" / "demo.md").read_text().split())
+    known = year[year["late"].notna()]
+    late = known.astype({"late": float}).groupby("day")["late"].mean() * 100
+    first, second, third = (f"{late[dt.date(2013, 4, day)]:.0f}" for day in (22, 25, 26))
+    week = known[known["day"].between(dt.date(2013, 4, 22), dt.date(2013, 4, 26))]
+    found = 100 * week["late"].astype(float).mean()
+
+    assert f"On 22, 25 and 26 April it was {first}, {second} and {third} %." in page
+    assert f"and {found:.1f} % were late" in page
+
+    last_week = year.loc[year["day"] > dt.date(2013, 12, 24), "distance"].median()
+    usual = year.loc[model.validation, "distance"].median()
+    assert 100 < last_week - usual < 120
+    assert "the median flight of the last week is more than 100 miles longer" in page
+
+
 def test_validation_is_forty_percent_of_the_days_none_of_which_training_saw(
     model: FlightModel,
 ) -> None:
