@@ -113,7 +113,9 @@ def propose(
         events = with_truth(sample.table, truths.table, roles)
         truth = replace(_files(folder, streams.actuals, truths), key=key)
     for role, name in (given or {}).items():
-        if role not in roles.found or name not in roles.found[role].columns:
+        # Of a decision that has decimals the score is made.
+        taken = {role, "score"} if role == "prediction" else {role}
+        if not any(name in roles.found[r].columns for r in taken & roles.found.keys()):
             known = [f.name for f in (*facts, *of_truth)]
             raise ConfigError(
                 f"--role {name}={role}: no file has a column {name!r}, or it has another role"

@@ -255,21 +255,22 @@ def guess_roles(
         found["prediction_id"] = _key(table, free, found, shared or ())
     if scores:
         found.pop("score", None)
-    task, reason = _task({f.name: f for f in facts}, found, scores)
-    return _of_task(Roles(found, task, shap, scores, reason))
+    known = {f.name: f for f in facts}
+    task, reason = _task(known, found, scores, waits_for_truth=shared is not None)
+    return _of_task(Roles(found, task, shap, scores, reason), known)
 
 
 def percent_score(roles: Roles, facts: Sequence[ColumnFacts]) -> ColumnFacts | None:
-    """Return what is called like a score and is from 0 to 100, where a model has none."""
+    """Return what is called like an output and is from 0 to 100, where a model has no score."""
     if roles.task != "binary_classification" or "score" in roles.found:
         return None
-    (rule,) = (rule for rule in _RULES if rule.role == "score")
+    rules = [rule for rule in _RULES if rule.role in ("score", "prediction")]
     return next(
         (
             fact
             for fact in facts
             if fact.name not in roles.used()
-            and rule.is_named(fact)
+            and any(rule.is_named(fact) for rule in rules)
             and _is_number(fact)
             and fact.lower
             and float(fact.lower) >= 0
@@ -279,11 +280,25 @@ def percent_score(roles: Roles, facts: Sequence[ColumnFacts]) -> ColumnFacts | N
     )
 
 
-def _of_task(roles: Roles) -> Roles:
-    """Leave out the roles that the task has no use for."""
-    if roles.task == "binary_classification" or roles.task == "ranking":
-        return roles
-    return replace(roles, found={r: guess for r, guess in roles.found.items() if r != "score"})
+def _of_task(roles: Roles, facts: Mapping[str, ColumnFacts]) -> Roles:
+    """Leave out the roles that the task has no use for; of two outcomes, decimals are the score."""
+    found = dict(roles.found)
+    is_binary = roles.task == "binary_classification"
+    if not is_binary and roles.task != "ranking":
+        found.pop("score", None)
+    predicted = facts[found["prediction"].columns[0]] if "prediction" in found else None
+    if predicted is not None and is_binary and _is_number(predicted) and predicted.n_distinct > 2:
+        del found["prediction"]
+        if _is_score(predicted) and "score" not in found:
+            found["score"] = Guess((predicted.name,), "decimals from 0 to 1, so it is no decision")
+    if predicted is not None and "multiclass" in roles.task and _has_amounts(predicted):
+        del found["prediction"]
+    return replace(roles, found=found)
+
+
+def _has_amounts(facts: ColumnFacts) -> bool:
+    """Tell whether decimals are amounts or chances; two of them may be names of a decision."""
+    return facts.kind == "numeric" and facts.n_distinct > 2
 
 
 def with_actuals(
@@ -331,7 +346,7 @@ def with_actuals(
         return replace(roles, found=every)
     known_facts = {f.name: f for f in (*of_predictions, *facts)}
     task, reason = _task(known_facts, every, roles.scores)
-    return _of_task(replace(roles, found=every, task=task, task_reason=reason))
+    return _of_task(replace(roles, found=every, task=task, task_reason=reason), known_facts)
 
 
 def _class_scores(table: pa.Table, free: dict[str, ColumnFacts]) -> dict[str, str]:
@@ -831,7 +846,11 @@ def _smallest_key(table: pa.Table, start: list[str], candidates: Sequence[str]) 
 
 
 def _task(
-    facts: dict[str, ColumnFacts], found: dict[str, Guess], scores: Mapping[str, str]
+    facts: Mapping[str, ColumnFacts],
+    found: Mapping[str, Guess],
+    scores: Mapping[str, str],
+    *,
+    waits_for_truth: bool = False,
 ) -> tuple[str, str]:
     """Name the task that the values of the decision, or of the ground truth, suggest, and why."""
     if {"group", "rank"} <= found.keys():
@@ -845,14 +864,22 @@ def _task(
             return "binary_classification", f"{fact.name} says {' and '.join(pair)}"
     if score and all(f.n_distinct <= 2 for f in told):
         return "binary_classification", f"{score} is from 0 to 1"
-    for fact in told:
+    predicted = facts[found["prediction"].columns[0]] if "prediction" in found else None
+    has_amounts = predicted is not None and _has_amounts(predicted)
+    truth = next((fact for fact in told if fact is not predicted), None)
+    if predicted is not None and has_amounts and _is_score(predicted) and not waits_for_truth:
+        if truth is None:
+            return "binary_classification", f"{predicted.name} is from 0 to 1, as chances are"
+        if not truth.n_distinct or _plain_positive({folded(value) for value in truth.values}):
+            return "binary_classification", f"{predicted.name} is from 0 to 1, {truth.name} 0 or 1"
+    for fact in [fact for fact in told if not fact.is_constant] or told:
         if fact.labels:
             return MULTILABEL, f"{fact.name} holds several labels, such as {fact.values[0]}"
         if fact.kind == "boolean" or fact.n_distinct == 2:
             return "binary_classification", f"{fact.name} has two values"
         if _is_text(fact):
             return "multiclass_classification", f"{fact.name} has {fact.n_distinct:,} names"
-        if fact.kind == "integer" and fact.n_distinct <= _MOST_CLASSES:
+        if fact.kind == "integer" and fact.n_distinct <= _MOST_CLASSES and not has_amounts:
             values = f"{fact.n_distinct:,} whole numbers"
             return "multiclass_classification", f"{fact.name} has {values}"
         return "regression", f"{fact.name} is a number"

@@ -246,3 +246,52 @@ def test_limits_that_all_values_keep_by_nature_are_written_and_judge_no_row(tmp_
         "form": (None, None, False),
         "home_share": (0, 1, False),
     }
+
+
+RNG = np.random.default_rng(8)
+CHANCE = RNG.beta(1, 4, N).round(2)
+TRUTH = (RNG.random(N) < CHANCE).astype(int)
+# What the model said, what came true, and the task and role that follow.
+OUTPUTS = {
+    "decimals of two outcomes": (CHANCE, TRUTH, "binary", "score"),
+    "one decimal place": (CHANCE.round(1), TRUTH, "binary", "score"),
+    "outcomes in words": (CHANCE, np.where(TRUTH == 1, "yes", "no"), "binary", "score"),
+    "nothing came true yet": (CHANCE, 0 * TRUTH, "binary", "score"),
+    "decisions": ((CHANCE > 0.2).astype(int), TRUTH, "binary", "prediction"),
+    "decisions as decimals": ((CHANCE > 0.2) * 1.0, TRUTH * 1.0, "binary", "prediction"),
+    "classes": (RNG.integers(0, 4, N), RNG.integers(0, 4, N), "multiclass", "prediction"),
+    "shares": (CHANCE, CHANCE + RNG.normal(0, 0.1, N), "regression", "prediction"),
+    "whole numbers": (CHANCE, RNG.integers(0, 3, N), "regression", "prediction"),
+    "percent": ((100 * CHANCE).round(), TRUTH, "binary", ""),
+}
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["one file", "truth apart"])
+@pytest.mark.parametrize("case", OUTPUTS)
+def test_decimals_of_two_outcomes_are_a_score_and_no_class(
+    tmp_path: Path, case: str, *, apart: bool
+) -> None:
+    said, truth, task, role = OUTPUTS[case]
+    frame = matches(prediction=said, actual=truth).drop(columns=["yhat", "home_share"])
+    if apart:
+        files = [
+            land(tmp_path, "predictions/a.csv", frame.drop(columns="actual")),
+            land(tmp_path, "actuals/a.csv", frame[["match", "actual"]]),
+        ]
+    else:
+        files = [land(tmp_path, "a.csv", frame)]
+    text, spec = proposed(tmp_path, *files)
+    columns = {"score": spec.columns.score, "prediction": spec.columns.prediction}
+
+    assert spec.task == (task if task == "regression" else f"{task}_classification")
+    assert [name for name, column in columns.items() if column] == ([role] if role else [])
+    assert any("in percent" in note for note in notes_of(text)) == (case == "percent")
+
+
+def test_decimals_that_are_said_to_be_the_prediction_of_two_outcomes_are_the_score(
+    tmp_path: Path,
+) -> None:
+    frame = matches(p13=CHANCE, actual=TRUTH).drop(columns="yhat")
+    _, spec = proposed(tmp_path, land(tmp_path, "a.csv", frame), given={"prediction": "p13"})
+
+    assert (spec.columns.score, spec.columns.prediction) == ("p13", None)
