@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -22,6 +23,7 @@ from mlmon_dagster.alerts.messages.digest import Cadence, compose_digest, write_
 from mlmon_dagster.commands.options import (
     Group,
     author_option,
+    declared_specs,
     examples,
     future,
     models_of,
@@ -38,13 +40,13 @@ from mlmon_dagster.spec.scalars import format_duration, parse_duration
 from mlmon_dagster.store import alert_state
 from mlmon_dagster.store.outbox import dead_letters, outbox_health
 from mlmon_dagster.tables.alerts import (
-    ALERTS,
     REFUSED_MESSAGES,
     ask_alert,
     ask_history,
     list_alerts,
     name_monitor,
     silences_at,
+    tabulate_alerts,
 )
 from mlmon_dagster.tables.table import Answer, AnyAnswer
 
@@ -71,16 +73,17 @@ def alerts() -> None:
 @prints_table
 @click.pass_obj
 def list_(project: Project, model: str | None, firing: bool) -> AnyAnswer:
-    """List alerts and their episodes, newest first."""
+    """List alerts and their episodes, newest first; then what failed too seldom to be one."""
     from mlmon_dagster.store.alert_state import models_with_new_results
 
     found = list_alerts(project.store, model, "FIRING" if firing else None)
+    answer = tabulate_alerts(declared_specs(project), found)
     waiting = [m for m in models_with_new_results(project.store.state) if model in (None, m)]
     note = (
         f"New verdicts of {', '.join(sorted(waiting))} are not in this list yet. The daemon "
         "takes them in within a minute, and so does: mlmon alerts deliver"
     )
-    return Answer(ALERTS, found, zones_of(project), note=note if waiting else "")
+    return replace(answer, note=note if waiting else "")
 
 
 @alerts.command(epilog=examples("mlmon alerts show 3fa2c1"))

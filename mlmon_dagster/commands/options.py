@@ -275,20 +275,26 @@ def _relative(context: click.Context, text: str | None, sign: int) -> dt.datetim
         ) from error
 
 
+def declared_specs(project: Project) -> Sequence[ModelSpec]:
+    """Return the models that are declared and load; none is no mistake here."""
+    try:
+        return models_of(project).specs
+    except MlmonError:  # alerts outlive their models
+        return ()
+
+
 def zones_of(project: Project) -> dict[str, str]:
     """Return the time zone of every model that is declared, in which its windows are named."""
-    try:
-        return {spec.model: spec.time.zone for spec in models_of(project).specs}
-    except MlmonError:  # alerts outlive their models
-        return {}
+    return {spec.model: spec.time.zone for spec in declared_specs(project)}
 
 
 def file_option(
     name: str, text: str, *, required: bool = False
 ) -> Callable[[Callable[..., object]], Callable[..., object]]:
-    """Add an option that names a file to be written."""
+    """Add an option that names a file to be written; ``--output`` is ``-o``, too."""
     kind = click.Path(dir_okay=False, path_type=Path)
-    return click.option(name, type=kind, metavar="FILE", help=text, required=required)
+    names = ("-o", name) if name == "--output" else (name,)
+    return click.option(*names, type=kind, metavar="FILE", help=text, required=required)
 
 
 def output_options(

@@ -24,8 +24,10 @@ from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.names import ALL, counted, listed
 from mlmon_dagster.tables.asked import ALWAYS, Days, complete_period
 from mlmon_dagster.tables.metrics import (
+    describe_empty_metrics,
     describe_weighted,
     describe_widths,
+    drop_empty_metrics,
     metrics_by_days,
     pick_newest_windows,
     refuse_unknown_metrics,
@@ -240,9 +242,15 @@ def effect(
 @click.option(
     "--slice",
     "slice_",
-    metavar="KEY[=VALUE]",
-    help="One slice, all of a key, or * for all. What is not stored of them is measured from the "
-    "profiles. [default: all that is stored]",
+    metavar="KEY=VALUE",
+    help="Of one slice instead of the whole. What is not stored of it is measured from the "
+    "profiles.",
+)
+@click.option(
+    "--by",
+    metavar="KEY",
+    help="Of every slice of a key, such as origin; all for the whole and every slice, as far as "
+    "they are stored.",
 )
 @click.option(
     "--granularity",
@@ -260,11 +268,21 @@ def effect(
     help="Rows of a table: the newest windows that fit; 0 for all. Other formats have all.",
 )
 def metrics(
-    project: Project, spec: ModelSpec, format_: str, output: Path | None, limit: int, **wanted: Any
+    project: Project,
+    spec: ModelSpec,
+    format_: str,
+    output: Path | None,
+    limit: int,
+    by: str | None,
+    **wanted: Any,
 ) -> None:
-    """Show the newest metrics of MODEL, or those of a past moment, bit for bit."""
+    """Show the newest metrics of MODEL as a whole, or those of a past moment, bit for bit.
+
+    Slices are asked for with --by or --slice.
+    """
     from mlmon_dagster.profiles.in_force import baselines_shared
 
+    wanted["slice_"] = _choose_slices(wanted["slice_"], by)
     is_empty = True
     with open_output(output) as say, baselines_shared():
         if format_ == "text":
@@ -278,12 +296,24 @@ def metrics(
         click.echo(f"mlmon: {_explain_no_metrics(spec, wanted)}", err=True)
 
 
+def _choose_slices(slice_: str | None, by: str | None) -> str | None:
+    """Return the slices that were asked for, as `query_metrics` takes them."""
+    if slice_ is not None and by is not None:
+        raise ConfigError("Give --slice for one slice or --by for every slice of a key, not both.")
+    if slice_ is not None:
+        return slice_
+    if by == ALL:
+        return None
+    return ALL if by is None else by
+
+
 def _explain_no_metrics(spec: ModelSpec, wanted: Mapping[str, Any]) -> str:
     """Say what to do where no metric was found: ask for more, or compute some."""
-    is_filtered = any(wanted[name] for name in ("metric", "column", "slice_", "as_of"))
+    is_of_slices = wanted["slice_"] not in (None, ALL)
+    is_filtered = is_of_slices or any(wanted[name] for name in ("metric", "column", "as_of"))
     if is_filtered or wanted["days"] != ALWAYS:
         known = listed([",".join(key) for key in spec.slices])
-        slices = f" Slices are of {known}." if wanted["slice_"] and known else ""
+        slices = f" Slices are of {known}." if is_of_slices and known else ""
         return f"no such metrics; see which there are without filters.{slices}"
     return f"no window of {spec.model} is computed yet: mlmon run {spec.model}"
 
@@ -310,15 +340,17 @@ def _show_metrics(
         return 0
     frame = pd.concat(parts, ignore_index=True)
     shown = pick_newest_windows(frame, limit) if is_cut else frame
-    say(render_metrics(shown, "text"))
-    for said in (*describe_widths(shown), *describe_weighted(shown)):
+    known = shown if wanted["metric"] else drop_empty_metrics(shown)
+    say(render_metrics(known, "text"))
+    dropped = describe_empty_metrics(shown, known)
+    for said in (*dropped, *describe_widths(known), *describe_weighted(known)):
         click.echo(f"mlmon: {said}", err=True)
     if is_cut:
         first, last = shown["window"].iloc[0], shown["window"].iloc[-1]
         windows = last if first == last else f"{first} to {last}"
         click.echo(
             f"mlmon: these are {len(shown):,} rows of {windows}, the newest; there are more. "
-            "--metric, --column and --slice say which, --from and --to when; --limit 0 shows all, "
+            "--metric and --column say which, --from and --to when; --limit 0 shows all, "
             "--format csv or json goes on with all.",
             err=True,
         )

@@ -6,7 +6,6 @@ import datetime as dt
 import logging
 import shutil
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -27,10 +26,9 @@ from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, complete_windows
 from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.spec.steps import REPORTED, windowed_of
-from mlmon_dagster.store.alert_state import AlertEpisode
-from mlmon_dagster.tables.alerts import list_alerts
+from mlmon_dagster.tables.alerts import list_alerts, tabulate_alerts
 from mlmon_dagster.tables.periods import rolled_up_metrics
-from mlmon_dagster.tables.rendering import text_table
+from mlmon_dagster.tables.rendering import render_text, text_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +37,6 @@ MODEL = "flight_delay"
 FIRST, LAST_OF_HISTORY = dt.date(2013, 4, 1), dt.date(2013, 12, 28)
 LIVE = (dt.date(2013, 12, 29), dt.date(2013, 12, 30), dt.date(2013, 12, 31))
 DAY = dt.timedelta(days=1)
-MOST_SHOWN = 4
 _CELLS = (
     "n", "coverage", "late rate", "ROC AUC (95 %)", "estimated", "F1", "accuracy", "PSI of score",
 )  # fmt: skip
@@ -256,35 +253,8 @@ def _cells(month: pd.DataFrame) -> list[str]:
 
 
 def render_episodes(project: Project, spec: ModelSpec, time: str = "year") -> str:
-    """Return the year's alerts: a line per monitor, what fires and recovers first."""
-    groups: dict[str, list[AlertEpisode]] = defaultdict(list)
-    for episode in list_alerts(project.store, spec.model):
-        if episode.state != "PENDING" and not episode.is_explained:
-            groups[episode.monitor].append(episode)
-    lines = [f"Alerts of the {time} ({sum(map(len, groups.values()))} episodes):"]
-    order = sorted(groups.items(), key=lambda item: (_rank(item[1]), item[0]))
-    width = max((len(monitor) for monitor in groups), default=0)
-    for monitor, episodes in order:
-        days = [_days(e, spec) for e in sorted(episodes, key=lambda e: e.opened_window)]
-        more = f" and {len(days) - MOST_SHOWN} more" if len(days) > MOST_SHOWN else ""
-        state = _STATES[_rank(episodes)]
-        lines.append(f"  {state:<10} {monitor:<{width}}  {', '.join(days[:MOST_SHOWN])}{more}")
-    return "\n".join(lines)
-
-
-_STATES = ("FIRING", "RECOVERING", "resolved")
-
-
-def _rank(episodes: list[AlertEpisode]) -> int:
-    standing = {episode.standing for episode in episodes}
-    return 0 if "firing" in standing else 1 if "recovering" in standing else 2
-
-
-def _days(episode: AlertEpisode, spec: ModelSpec) -> str:
-    from zoneinfo import ZoneInfo
-
-    zone = ZoneInfo(spec.time.zone)
-    start = episode.opened_window.astimezone(zone)
-    if episode.resolved_window is None:
-        return f"since {start:%d %b}"
-    return f"{start:%d %b} to {episode.resolved_window.astimezone(zone):%d %b}"
+    """Return the alerts of the demo, as `mlmon alerts list` prints them, under their number."""
+    found = list_alerts(project.store, spec.model)
+    opened = [one for one in found if one.state != "PENDING" and not one.is_explained]
+    listed = render_text(tabulate_alerts([spec], found))
+    return f"Alerts of the {time} ({len(opened)} episodes):\n{listed}"

@@ -31,12 +31,19 @@ from mlmon_dagster.spec.monitors import FAMILIES
 from mlmon_dagster.spec.names import ALL, BUSINESS, FRESHNESS, PERFORMANCE, SERVICE, TABLE
 from mlmon_dagster.spec.spans import STAGE, TRACE_ID
 from mlmon_dagster.store import Store, alert_state
-from mlmon_dagster.store.alert_state import SHORT_ID, AlertEpisode, AlertEvent, AlertRow
+from mlmon_dagster.store.alert_state import (
+    SHORT_ID,
+    AlertEpisode,
+    AlertEvent,
+    AlertRow,
+    find_window,
+)
 from mlmon_dagster.store.state import monitor_results
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 from mlmon_dagster.store.tables.columns import span_fields
 from mlmon_dagster.tables.alerts import (
     explain_episode,
+    has_failed_since,
     is_personal,
     list_alerts,
     list_facts,
@@ -44,6 +51,7 @@ from mlmon_dagster.tables.alerts import (
     name_monitor,
     name_muted,
     name_silence,
+    pick_newest,
 )
 
 _DRAWN = 120  # windows
@@ -106,10 +114,11 @@ def alert_page(
         verdicts = _of_columns(store, alert)
     hidden = is_personal(spec, str(alert["column_name"]), str(alert["slice_key"]))
     traces = _traces(store, spec, alert) if verdicts else []
-    current = next((e for e in mine if e.episode == alert["episode"]), None)
+    current = pick_newest(alert, mine)
     said = "" if hidden else view.sentence
     if current is not None:
         said = explain_episode(spec, current)
+    is_newer = current is not None and has_failed_since(alert, current.resolved_window)
     name = headline(said) or name_monitor(alert["monitor"])
     return page.render(
         "alert.html.j2",
@@ -120,15 +129,16 @@ def alert_page(
         spec=spec,
         alert=alert,
         name=name,
-        state="RESOLVED" if alert["state"] == "OK" else alert["state"],
+        state=alert["state"] if current is None else current.state,
+        severity=alert["severity"] if current is None else current.severity,
         said=beyond_headline(said),
-        numbers=view.numbers,
+        numbers="" if is_newer else view.numbers,
         facts=_facts(view, mine, hidden=hidden),
         runbook=alert["runbook"] if str(alert["runbook"]).startswith(_WEB) else "",
         chart=_chart(spec, view, verdicts, mine),
         evidence=[_evidence(row, zone, spec) for row in reversed(verdicts[-_LISTED:])],
         has_columns=len({row["column_name"] for row in verdicts}) > 1,
-        why=[] if hidden else view.why,
+        why=[] if hidden or is_newer else view.why,
         commands=[
             *commands_of([view]),
             *_slowest(alert, traces),
@@ -152,14 +162,12 @@ def _column(spec: ModelSpec, places: Places, alert: AlertRow) -> str:
 def _facts(
     view: AlertView, episodes: Sequence[AlertEpisode], *, hidden: bool
 ) -> list[tuple[str, str]]:
-    facts = list_facts(view) | {"Alert": view.row["fingerprint"][: SHORT_ID + 4]}
+    facts = list_facts(view, episodes) | {"Alert": view.row["fingerprint"][: SHORT_ID + 4]}
     facts["Earlier episodes"] = "; ".join(name_earlier(view, episodes))
     if view.row["slice_key"] == ALL:
         facts["Slice"] = ""
     if hidden:
-        facts["Changed"] = ""
-    if not view.row["episode"]:
-        facts["Episode"] = ""
+        facts |= {"Changed": "", "Failed again": ""}
     return [(name, text) for name, text in facts.items() if text]
 
 
@@ -252,7 +260,7 @@ def _event(event: AlertEvent, zone: str, *, hidden: bool) -> dict[str, str]:
         "kind": str(event["kind"]),
         "episode": str(event["episode"]),
         "severity": str(event["severity"]),
-        "window": local_moment(event["window_start"], zone),
+        "window": local_moment(find_window(event), zone),
         "value": _shown(event["value"]),
         "muted": name_muted(event["muted_reason"]),
         "said": "" if hidden else str(event["message"]),

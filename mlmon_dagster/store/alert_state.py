@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, TypedDict, TypeVar, cast
+from typing import Any, Literal, TypedDict, TypeVar, cast
 
 import sqlalchemy as sa
 
@@ -206,11 +206,15 @@ class AlertEpisode:
         severity: The highest so far.
         opened_window: Start of the first failing window of those that opened it; of the last window
             if pending.
+        failed_window: Start of the last failing window so far.
         resolved_window: Start of the window that ended it; None while it lasts.
         worst_value: The failing value farthest from its baseline; None if there is no value.
         message: The last sentence.
         muted_reason: Why it was not sent; empty if it was.
+        noticed_at: When its first verdicts were taken in, which may be long after its windows.
+        is_told: Whether a message told of it.
         acked_by: Who has taken it on; empty if nobody has.
+        would_be: The severity that it would have, if pending.
     """
 
     fingerprint: str
@@ -225,11 +229,15 @@ class AlertEpisode:
     state: ListedState
     severity: str
     opened_window: dt.datetime
+    failed_window: dt.datetime | None
     resolved_window: dt.datetime | None
     worst_value: float | None
     message: str
     muted_reason: str
+    noticed_at: dt.datetime
+    is_told: bool
     acked_by: str = ""
+    would_be: str = ""
 
     @property
     def is_explained(self) -> bool:
@@ -336,6 +344,12 @@ class StoredEvent(AlertEvent):
     message_key: str
 
 
+def find_window(event: AlertEvent) -> dt.datetime:
+    """Return the window of a transition: of what opened, the first that failed."""
+    first = event["first_window"]
+    return first if event["kind"] == "opened" and first else event["window_start"]
+
+
 def append_events(conn: sa.Connection, rows: Sequence[AlertEvent]) -> None:
     """Add transitions to the history; those already there are left out."""
     insert_or_ignore(conn, alert_event, rows)
@@ -425,6 +439,8 @@ def worst_value(
 ) -> float | None:
     """Return the failing value of an alert that is farthest from its baseline in some windows.
 
+    Of each window the newest verdict counts that the alert has taken in.
+
     Args:
         conn: An open connection.
         row: The alert.
@@ -432,14 +448,24 @@ def worst_value(
         end: The window that ended the episode, exclusive; None for all after the start.
     """
     r = monitor_result.c
-    query = sa.select(r.value).where(
+    query = sa.select(r.window_start, r.status, r.value, r.baseline_value).where(
         *_have_same(row, (*_ABOUT, "monitor", "metric", "column_name")),
-        r.status.in_(("WARN", "ERROR")),
-        r.value.is_not(None),
+        r.status != "NO_DATA",
+        r.folded_at.is_not(None),
         *between(r.window_start, start, end),
     )
-    distance = sa.func.abs(r.value - sa.func.coalesce(r.baseline_value, 0.0))
-    return fetch_value(conn, query.order_by(distance.desc(), r.id).limit(1))
+    newest = {one["window_start"]: one for one in fetch(conn, query.order_by(r.id))}
+    failing = [
+        one
+        for one in newest.values()
+        if one["status"] in ("WARN", "ERROR") and one["value"] is not None
+    ]
+    worst = max(failing, key=_measure_distance, default=None)
+    return None if worst is None else worst["value"]
+
+
+def _measure_distance(verdict: Mapping[str, Any]) -> float:
+    return abs(float(verdict["value"]) - float(verdict["baseline_value"] or 0.0))
 
 
 _ABOUT = ("model", "dataset", "slice_key", "slice_value")

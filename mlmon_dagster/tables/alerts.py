@@ -7,7 +7,8 @@ import json
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple, TypedDict, cast
+from functools import partial
+from typing import Any, NamedTuple, TypedDict, cast
 
 import sqlalchemy as sa
 
@@ -20,7 +21,7 @@ from mlmon_dagster.alerts.messages.view import (
     number,
     view_of,
 )
-from mlmon_dagster.monitors.wording import NAMES, subject
+from mlmon_dagster.monitors.wording import NAMES, headline, subject
 from mlmon_dagster.monitors.wording import number as written
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.known_events import EVENT
@@ -35,9 +36,11 @@ from mlmon_dagster.store.alert_state import (
     SilenceRow,
     Standing,
     StoredEvent,
+    find_window,
 )
 from mlmon_dagster.store.outbox import OutboxRow
 from mlmon_dagster.store.state.monitor_results import name_window
+from mlmon_dagster.tables.rendering import render_text
 from mlmon_dagster.tables.table import Answer, Column, Table, utc_minute
 
 _ORDER = {"FIRING": 0, "RECOVERING": 1, "PENDING": 2, "RESOLVED": 3, "WITHDRAWN": 4}
@@ -82,8 +85,7 @@ def _episodes(
         for episode in sorted({event["episode"] for event in events})
     ]
     if row["state"] == "PENDING":
-        start = row["last_window_start"]
-        found.append(_listed(row, 0, "PENDING", (start, None), row["value"], row["message"], ""))
+        found.append(_pending(row))
     return found
 
 
@@ -91,22 +93,55 @@ def _episode(conn: sa.Connection, row: AlertRow, events: Sequence[StoredEvent]) 
     opened = next(e for e in events if e["kind"] == "opened")
     ends = [e for e in events if e["kind"] == "resolved" or is_amendment(e)]
     is_current = opened["episode"] == row["episode"]
-    known = [e["first_window"] for e in events if e["kind"] != "acknowledged"]
-    start = known[-1] or opened["window_start"]
+    known = [e for e in events if e["kind"] != "acknowledged"]
+    start = known[-1]["first_window"] or opened["window_start"]
     end = ends[-1]["window_start"] if ends else None
     state = "RESOLVED" if ends else cast("ListedState", row["state"])  # not OK: it is open
     if any(event["kind"] == "withdrawn" for event in events):
         state = "WITHDRAWN"
     told = [e for e in events if e["kind"] not in ("resolved", "withdrawn", "acknowledged")]
+    has_words = is_current and not has_failed_since(row, end)
     return _listed(
-        {**row, "severity": events[-1]["severity"]},
-        opened["episode"],
-        state,
-        (start, end),
-        alert_state.worst_value(conn, row, start, end),
-        view_of(row).sentence if is_current else _last_words(told),
-        row["muted_reason"] if is_current else opened["muted_reason"],
+        row,
+        episode=opened["episode"],
+        state=state,
+        severity=events[-1]["severity"],
+        opened_window=start,
+        failed_window=known[-1]["last_window"] if ends else row["failed_window"],
+        resolved_window=end,
+        worst_value=alert_state.worst_value(conn, row, start, end),
+        message=view_of(row).sentence if has_words else _last_words(told),
+        muted_reason=row["muted_reason"] if is_current else opened["muted_reason"],
+        noticed_at=opened["created_at"],
+        is_told=any(event["message_key"] for event in events),
     )
+
+
+def _pending(row: AlertRow) -> AlertEpisode:
+    """Return an alert that has not fired yet; it would be as severe as its last failing window."""
+    failing = [verdict for verdict in json.loads(row["recent"]) if verdict[1] in ("WARN", "ERROR")]
+    start, would_be, *_ = failing[-1]
+    return _listed(
+        row,
+        episode=0,
+        state="PENDING",
+        severity=row["severity"],
+        would_be=would_be,
+        opened_window=row["last_window_start"],
+        failed_window=dt.datetime.fromisoformat(start),
+        resolved_window=None,
+        worst_value=row["value"],
+        message=row["message"],
+        muted_reason="",
+        noticed_at=row["updated_at"],
+        is_told=False,
+    )
+
+
+def has_failed_since(row: AlertRow, ended: dt.datetime | None) -> bool:
+    """Tell whether what an alert said last is about a window after one that ended an episode."""
+    last = json.loads(row["details"]).get("window_start")
+    return ended is not None and last is not None and dt.datetime.fromisoformat(last) >= ended
 
 
 def _last_words(events: Sequence[StoredEvent]) -> str:
@@ -114,15 +149,7 @@ def _last_words(events: Sequence[StoredEvent]) -> str:
     return said[-1] if said else ""
 
 
-def _listed(
-    row: AlertRow,
-    episode: int,
-    state: ListedState,
-    windows: tuple[dt.datetime, dt.datetime | None],
-    worst: float | None,
-    message: str,
-    muted: str,
-) -> AlertEpisode:
+def _listed(row: AlertRow, *, state: ListedState, **known: Any) -> AlertEpisode:
     return AlertEpisode(
         fingerprint=row["fingerprint"],
         model=row["model"],
@@ -132,15 +159,9 @@ def _listed(
         column=row["column_name"],
         slice_key=row["slice_key"],
         slice_value=row["slice_value"],
-        episode=episode,
         state=state,
-        severity=row["severity"],
-        opened_window=windows[0],
-        resolved_window=windows[1],
-        worst_value=worst,
-        message=message,
-        muted_reason=muted,
         acked_by=clean(row["acked_by"]) if state in alert_state.ACTIVE else "",
+        **known,
     )
 
 
@@ -289,22 +310,75 @@ def _say_why_unsent(episode: AlertEpisode) -> str:
     return name_muted(episode.muted_reason) or by
 
 
-ALERTS: Table[AlertEpisode] = Table(
-    "alerts",
-    (
-        Column("ID", lambda e: e.fingerprint[:SHORT_ID]),
-        Column("STATE", "state"),
-        Column("SEVERITY", lambda e: e.severity or "-"),
-        Column("MODEL", "model"),
-        Column("MONITOR", lambda e: name_monitor(e.monitor)),
-        Column("SLICE", lambda e: _name_slice(e.slice_key, e.slice_value)),
-        Column("FROM", "opened_window", _write_local),
-        Column("TO", "resolved_window", _write_local),
-        Column("WORST", lambda e: number(e.worst_value)),
-        Column("MUTED", _say_why_unsent),
-    ),
-    "No alerts.",
-)
+def tabulate_alerts(
+    specs: Sequence[ModelSpec], found: Sequence[AlertEpisode]
+) -> Answer[AlertEpisode]:
+    """Return the list of alerts: what opened, then in a section of its own what is pending.
+
+    Args:
+        specs: Models that are declared; alerts outlive their models.
+        found: The alerts, as `list_alerts` returns them.
+    """
+    zones = {spec.model: spec.time.zone for spec in specs}
+    opened = [episode for episode in found if episode.state != "PENDING"]
+    pending = [episode for episode in found if episode.state == "PENDING"]
+    parts = [render_text(Answer(alerts_in(specs), opened, zones))]
+    if pending:
+        shown = render_text(Answer(pending_in(specs), pending, zones))
+        parts += ["", "Pending, no alert unless more windows fail:", shown]
+    return Answer(alerts_in(specs), [*opened, *pending], zones, text="\n".join(parts))
+
+
+def alerts_in(specs: Sequence[ModelSpec]) -> Table[AlertEpisode]:
+    """Return the table of alerts that opened, in sentences.
+
+    Args:
+        specs: Models that are declared, of which is known what is personal.
+    """
+    return Table(
+        "alerts",
+        (
+            Column("ID", lambda e: e.fingerprint[:SHORT_ID]),
+            Column("STATE", "state"),
+            Column("SEVERITY", lambda e: e.severity or "-"),
+            Column("MODEL", "model"),
+            Column("SINCE", "opened_window", _write_local),
+            Column("RECOVERED", "resolved_window", _write_local),
+            Column("WORST", lambda e: number(e.worst_value), is_number=True),
+            Column("WHAT", partial(_say_what, specs)),
+            Column("NOT SENT", _say_why_unsent),
+        ),
+        "No alerts.",
+    )
+
+
+def pending_in(specs: Sequence[ModelSpec]) -> Table[AlertEpisode]:
+    """Return the table of what failed too seldom to be an alert, with the severity it would have.
+
+    Args:
+        specs: As of `alerts_in`.
+    """
+    return Table(
+        "pending",
+        (
+            Column("ID", lambda e: e.fingerprint[:SHORT_ID]),
+            Column("WOULD BE", "would_be"),
+            Column("MODEL", "model"),
+            Column("FAILED", "failed_window", _write_local),
+            Column("VALUE", lambda e: number(e.worst_value), is_number=True),
+            Column("WHAT", partial(_say_what, specs)),
+        ),
+    )
+
+
+def _say_what(specs: Sequence[ModelSpec], episode: AlertEpisode) -> str:
+    """Say in one line what an alert is about: its finding, else its monitor."""
+    spec = next((spec for spec in specs if spec.model == episode.model), None)
+    said = episode.message if spec is None else explain_episode(spec, episode)
+    what = clean(headline(said), _FIRST_LINE) or name_monitor(episode.monitor)
+    is_named = episode.slice_key == ALL or episode.slice_value in what
+    where = _name_slice(episode.slice_key, episode.slice_value)
+    return what if is_named else f"{what} ({where})"
 
 
 def standing_in(spec: ModelSpec) -> Table[AlertEpisode]:
@@ -362,7 +436,7 @@ REFUSED_MESSAGES: Table[OutboxRow] = Table(
 
 
 class Happened(TypedDict):
-    """Something that happened to an alert."""
+    """Something that happened to an alert: in which window, and when that was noticed."""
 
     at: dt.datetime
     kind: str
@@ -379,13 +453,13 @@ class Happened(TypedDict):
 HISTORY: Table[Happened] = Table(
     "alert history",
     (
-        Column("WHEN", "at", utc_minute),
+        Column("WINDOW", "window_start", _write_local),
         Column("WHAT", "kind"),
         Column("SEVERITY", lambda one: one["severity"] or "-"),
         Column("MODEL", "model"),
         Column("MONITOR", lambda one: name_monitor(one["monitor"])),
         Column("SLICE", "slice"),
-        Column("WINDOW", "window_start", _write_local),
+        Column("NOTICED (UTC)", "at", utc_minute),
         Column("MUTED", lambda one: name_muted(one["muted_reason"])),
         Column("SAID", lambda one: clean(one["message"], _SENTENCE)),
     ),
@@ -431,7 +505,7 @@ def _happened(event: StoredEvent, row: AlertRow) -> Happened:
         "model": row["model"],
         "monitor": row["monitor"],
         "slice": _name_slice(row["slice_key"], row["slice_value"]),
-        "window_start": event["window_start"],
+        "window_start": find_window(event),
         "muted_reason": event["muted_reason"],
         "message": event["message"],
     }
@@ -486,73 +560,136 @@ def ask_alert(store: Store, short_id: str, zones: Mapping[str, str]) -> Answer[A
     zone = zones.get(row["model"], "UTC")
     with store.state.connect() as conn:
         events = alert_state.all_events(conn, row["model"]).get(row["fingerprint"], [])
-    view = view_of(row, zone)
-    episodes = list_alerts(store, row["model"])
-    known = row["fingerprint"], row["episode"]
-    listed = (e.state for e in episodes if (e.fingerprint, e.episode) == known)
-    state: str = next(listed, row["state"])
-    state += f" ({row['severity']})" if row["severity"] else ""
+        episodes = _episodes(conn, row, events)
+    view, shown = view_of(row, zone), pick_newest(row, episodes)
+    is_newer = shown is not None and has_failed_since(row, shown.resolved_window)
     facts = {
         "Alert": row["fingerprint"][: SHORT_ID + 4],
         "Model": row["model"],
-        **list_facts(view),
-        "State": state,
-        "Said": row["message"],
-        "Numbers": view.numbers,
-        "Why": "; ".join(view.why),
+        **list_facts(view, episodes),
+        "Said": row["message"] if shown is None else shown.message,
+        "Numbers": "" if is_newer else view.numbers,
+        "Why": "" if is_newer else "; ".join(view.why),
         "Runbook": row["runbook"],
         "Last windows": ", ".join(_recent(row, zone)),
         "Silence it": name_silence(row) if row["state"] in alert_state.ACTIVE else "",
     }
     lines = [f"{name + ':':<16} {clean(facts[name], 500)}" for name in _FACTS if facts.get(name)]
-    lines += ["", *_events([e for e in events if e["episode"] == row["episode"]])]
+    mine = [e for e in events if shown is not None and e["episode"] == shown.episode]
+    if mine:
+        lines += ["", render_text(Answer(EPISODE, mine, zone))]
     if earlier := name_earlier(view, episodes):
         lines += ["", "Earlier episodes:", *(f"  {text}" for text in earlier)]
     return Answer(Table("alert", ()), [row], text="\n".join(lines))
 
 
+EPISODE: Table[StoredEvent] = Table(
+    "episode",
+    (
+        Column("WINDOW", find_window, _write_local),
+        Column("WHAT", "kind"),
+        Column("NOTICED (UTC)", "created_at", utc_minute),
+        Column("SAID", lambda event: clean(event["message"], _SENTENCE)),
+    ),
+)
+
+
+def pick_newest(row: AlertRow, episodes: Sequence[AlertEpisode]) -> AlertEpisode | None:
+    """Return the episode that an alert is in, else the one that began last; None if pending only.
+
+    Args:
+        row: The alert.
+        episodes: Those of it; others are passed over.
+    """
+    mine = [e for e in episodes if e.fingerprint == row["fingerprint"] and e.episode]
+    active = [e for e in mine if e.state in alert_state.ACTIVE]
+    if active:
+        return active[0]
+    return max(mine, key=lambda e: (e.state != "WITHDRAWN", e.opened_window), default=None)
+
+
 def name_earlier(view: AlertView, episodes: Sequence[AlertEpisode]) -> list[str]:
-    """Name the earlier episodes of an alert by their windows and ends, the newest first.
+    """Name the other episodes of an alert by their windows and ends, the newest first.
 
     Args:
         view: The alert.
-        episodes: All of its model.
+        episodes: Those of it; others are passed over.
     """
-    mine = (e for e in episodes if e.fingerprint == view.row["fingerprint"])
+    shown = pick_newest(view.row, episodes)
+    mine = [e for e in episodes if e.fingerprint == view.row["fingerprint"] and e.episode]
+    others = [e for e in mine if e != shown]
     return [
         f"{e.episode}: from {view.moment(e.opened_window)}"
         + (f" to {view.moment(e.resolved_window)}" if e.resolved_window else "")
+        + f", worst {number(e.worst_value)}" * (e.worst_value is not None)
+        + ", withdrawn" * (e.state == "WITHDRAWN")
         + (f", not sent: {name_muted(e.muted_reason)}" if e.muted_reason else "")
-        for e in sorted(mine, key=lambda e: -e.episode)
-        if 0 < e.episode < view.row["episode"]
+        for e in sorted(others, key=lambda e: e.opened_window, reverse=True)
     ]
 
 
 _FACTS = (
-    "Alert", "Model", "Monitor", "Slice", "State", "Episode", "Since", "Changed", "Last failed",
-    "Said", "Numbers", "Why", "Not sent", "Acknowledged by", "Ended", "Owner", "Runbook",
-    "Last windows", "Next", "Silence it",
+    "Alert", "Model", "Monitor", "Slice", "State", "Episode", "Since", "Changed", "Worst",
+    "Last failed", "Recovered", "Failed again", "Told", "Noticed", "Said", "Numbers", "Why",
+    "Not sent", "Acknowledged by", "Ended", "Owner", "Runbook", "Last windows", "Next",
+    "Silence it",
 )  # fmt: skip
 
 
-def list_facts(view: AlertView) -> dict[str, str]:
-    """Return what an alert is about, since when, and who has to do with it; empty if unknown."""
-    row = view.row
+def list_facts(view: AlertView, episodes: Sequence[AlertEpisode]) -> dict[str, str]:
+    """Return what an alert is about, its windows, and who has to do with it; empty if unknown.
+
+    Args:
+        view: The alert.
+        episodes: Those of it; others are passed over.
+    """
+    row, shown = view.row, pick_newest(view.row, episodes)
     return {
         "Monitor": name_monitor(row["monitor"]),
         "Slice": _name_slice(row["slice_key"], row["slice_value"]),
-        "Since": view.since if row["opened_window"] else "",
+        **(_list_times(view, shown) if shown else {"State": row["state"]}),
         "Changed": view.change,
-        "Last failed": view.moment(row["failed_window"]) if row["failed_window"] else "",
-        "Episode": str(row["episode"]),
-        "Not sent": name_muted(row["muted_reason"]),
         "Acknowledged by": f"{row['acked_by']} at {view.moment(row['acked_at'])}"
         if row["acked_at"]
         else "",
-        "Ended": row["resolved_reason"].replace("_", " "),
         "Owner": row["owner"],
         "Next": view.next_step if row["state"] in alert_state.ACTIVE else "",
     }
+
+
+def _list_times(view: AlertView, shown: AlertEpisode) -> dict[str, str]:
+    """Return how an episode stands and when it was, in windows; when it was told is another."""
+    ended, failed = shown.resolved_window, shown.failed_window
+    told = "Told" if shown.is_told else "Noticed"
+    reason = view.row["resolved_reason"].replace("_", " ")
+    is_last = shown.episode == view.row["episode"]
+    return {
+        "State": f"{shown.state} ({shown.severity})" if shown.severity else shown.state,
+        "Episode": str(shown.episode),
+        "Since": view.moment(shown.opened_window),
+        "Worst": "" if shown.worst_value is None else number(shown.worst_value),
+        "Last failed": view.moment(failed) if failed else "",
+        "Recovered": view.moment(ended) if ended else "",
+        "Failed again": _name_failed_again(view, shown),
+        told: f"{shown.noticed_at:%Y-%m-%d %H:%M} UTC",
+        "Not sent": name_muted(shown.muted_reason),
+        "Ended": reason if ended and is_last else "",
+    }
+
+
+def _name_failed_again(view: AlertView, shown: AlertEpisode) -> str:
+    """Name the windows that failed since an alert ended, which were too few for another one."""
+    ended = shown.resolved_window
+    if ended is None:
+        return ""
+    recent = (
+        (dt.datetime.fromisoformat(start), status)
+        for start, status, *_ in json.loads(view.row["recent"])
+    )
+    again = [view.moment(w) for w, status in recent if w > ended and status in ("WARN", "ERROR")]
+    pending = "pending" if view.row["state"] == "PENDING" else "too few for an alert"
+    newest = f"; {view.headline}" if has_failed_since(view.row, ended) else ""
+    return f"{', '.join(again)} ({pending}){newest}" if again else ""
 
 
 def _recent(row: AlertRow, zone: str) -> list[str]:
@@ -560,11 +697,4 @@ def _recent(row: AlertRow, zone: str) -> list[str]:
     return [
         f"{local_moment(dt.datetime.fromisoformat(start), zone)} {status}"
         for start, status, *_ in recent
-    ]
-
-
-def _events(events: Sequence[StoredEvent]) -> list[str]:
-    return [
-        f"{e['created_at']:%Y-%m-%d %H:%M}  {e['kind']:<12}  {clean(e['message'], _SENTENCE)}"
-        for e in events
     ]

@@ -288,6 +288,36 @@ def render_metrics(frame: pd.DataFrame, format_: str, *, with_head: bool = True)
     return csv_text(shown, with_head=with_head) if format_ == "csv" else json_lines(shown)
 
 
+def drop_empty_metrics(shown: pd.DataFrame) -> pd.DataFrame:
+    """Return metrics without those that have no value in any of the windows.
+
+    Where none has a value, all are returned.
+    """
+    series = ["slice_key", "slice_value", "column_name", "metric"]
+    has_value = shown["value"].notna().groupby([shown[name] for name in series]).transform("any")
+    known: pd.DataFrame = shown[has_value]
+    return known if len(known) else shown
+
+
+def describe_empty_metrics(shown: pd.DataFrame, known: pd.DataFrame) -> list[str]:
+    """Say how many metrics were left out as they have no value, and why; nothing for none.
+
+    Args:
+        shown: The metrics of some windows.
+        known: What `drop_empty_metrics` returned of them.
+    """
+    from mlmon_dagster.monitors.wording import REASONS
+
+    series = ["reason", "slice_key", "slice_value", "column_name", "metric"]
+    dropped = shown.drop(known.index).drop_duplicates(series)
+    if dropped.empty:
+        return []
+    reasons = dropped["reason"].replace("", "no reason is stored").map(lambda r: REASONS.get(r, r))
+    why = "; ".join(f"{n}: {reason}" for reason, n in reasons.value_counts().items())
+    n_dropped = len(dropped.drop_duplicates(series[1:]))
+    return [f"{counted(n_dropped, 'metric')} without a value left out ({why})."]
+
+
 def describe_widths(shown: pd.DataFrame) -> list[str]:
     """Say which bands are wider than the baseline asks for, of the newest window."""
     if "band_factor" not in shown:

@@ -19,11 +19,11 @@ from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state.schema import mlmon_alert
 from mlmon_dagster.store.state.sql import fetch
-from mlmon_dagster.tables.alerts import ALERTS, ask_history, list_alerts
+from mlmon_dagster.tables.alerts import ask_alert, ask_history, list_alerts, tabulate_alerts
 from mlmon_dagster.tables.rendering import render_text
-from mlmon_dagster.tables.table import Answer
 from tests.alerts.fake_slack import FakeSlack
 from tests.alerts.worlds import DAY, day, observe, only_alert, result, send, settle, spec_of
+from tests.conftest import make_spec
 
 SPECS = [spec_of()]
 FAILURE = RunFailure("credit", "run-1", day(2), "ValueError: <!channel> no\nTraceback ...")
@@ -105,8 +105,48 @@ def test_windows_are_named_as_the_models_zone_has_them(store: Store) -> None:
     settle(store, SPECS, day(9), result(1, window_start=midnight))
 
     zones = {"credit": "America/New_York"}
-    assert "all    2024-01-05  " in render_text(Answer(ALERTS, list_alerts(store), zones))
-    assert "all    2024-01-05  " in render_text(ask_history(store, zones))
+    spec = make_spec(model="credit", time={"zone": "America/New_York", "start": "2024-01-01"})
+    assert "credit  2024-01-05  " in render_text(tabulate_alerts([spec], list_alerts(store)))
+    assert "\n2024-01-05  opened" in render_text(ask_history(store, zones))
+
+
+def test_what_is_pending_is_listed_apart_with_the_severity_that_it_would_have(
+    store: Store,
+) -> None:
+    rare = {"metric": "ks", "k": 2, "of_n": 3}
+    settle(store, SPECS, day(5), result(1), result(1, "WARN", **rare), result(2, "OK", **rare))
+    fired, pending = render_text(tabulate_alerts(SPECS, list_alerts(store))).split("\n\n")
+
+    assert fired.splitlines()[1].split()[1:5] == ["FIRING", "ERROR", "credit", "2024-01-01"]
+    heading, names, row = pending.splitlines()
+    assert heading == "Pending, no alert unless more windows fail:"
+    assert names.split()[:4] == ["ID", "WOULD", "BE", "MODEL"]
+    assert row.split()[1:4] == ["WARN", "credit", "2024-01-01"]
+
+
+def test_windows_that_fail_after_an_alert_has_recovered_are_named_and_when_it_was_noticed(
+    store: Store,
+) -> None:
+    days = ["ERROR", "ERROR", "OK", "OK", "OK", "WARN", "OK", "OK", "OK"]
+    rows = [result(i, status, k=2, of_n=3) for i, status in enumerate(days, 1)]
+    settle(store, SPECS, day(12), *rows)
+    (listed,) = list_alerts(store)
+    shown = ask_alert(store, listed.fingerprint, {}).text or ""
+
+    assert (listed.state, listed.opened_window, listed.failed_window, listed.resolved_window) == (
+        "RESOLVED", day(1), day(2), day(4)
+    )  # fmt: skip
+    assert "Failed again:    2024-01-06 (too few for an alert)" in shown
+    assert "2024-01-01  opened    2024-01-12 00:00" in shown
+    assert "2024-01-04  resolved  2024-01-12 00:00" in shown
+    assert "Told:            2024-01-12 00:00 UTC" in shown
+
+
+def test_the_worst_is_of_verdicts_that_stand(store: Store) -> None:
+    settle(store, SPECS, day(5), result(1, value=0.9), result(2, value=0.3))
+    settle(store, SPECS, day(6), result(1, value=0.4, data_version="v2"))
+
+    assert [e.worst_value for e in list_alerts(store)] == [0.4]
 
 
 def test_an_event_is_untold_from_the_moment_in_which_it_should_have_been_told(

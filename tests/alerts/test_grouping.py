@@ -221,7 +221,7 @@ def test_escalation_and_revision_are_told(store: Store) -> None:
 
     replies = [text for text in texts(store) if "still firing" in text]
     assert ["1 worse" in replies[0], "1 revised after late data" in replies[1]] == [True, True]
-    assert "1 revised after late data: c1 fine; 2 still firing" in replies[1]
+    assert "1 revised after late data: c1 fine; 1 still firing, 1 recovering" in replies[1]
 
 
 def test_an_unchanged_group_repeats_only_when_it_is_time(store: Store) -> None:
@@ -252,9 +252,7 @@ def test_what_opens_and_ends_between_two_looks_is_told_once_as_over(
 
     (message,) = slack.messages
     assert (written, again, untold(any_store)) == (1, 0, 0)
-    assert message.text.endswith(
-        "credit: opened and resolved: psi of age is high; from 2024-01-01 to 2024-01-02*"
-    )
+    assert message.text.endswith("credit: over: psi of age is high, from 2024-01-01 to 2024-01-02*")
     assert (message.colour, "<!here>" in message.text) == ("#1a7f37", False)
 
 
@@ -330,7 +328,7 @@ def test_windows_taken_in_at_once_are_muted_one_by_one(store: Store) -> None:
     told = [json.loads(row["payload"])["event"] for row in rows_of(store, outbox)]
     assert [event["title"] for event in told] == [
         "credit: 2 alerts opened and resolved",
-        "credit: opened and resolved: psi of age is high; from 2024-01-05 to 2024-01-06",
+        "credit: over: psi of age is high, from 2024-01-05 to 2024-01-06",
     ]
     assert untold(store) == 0
 
@@ -462,7 +460,7 @@ def test_an_episode_that_outlives_its_backfill_is_told_also_when_it_ends_at_once
     settle(store, SPECS, day(9), *history, backfill(2), result(3, "OK"))
 
     (text,) = texts(store)
-    assert "credit: opened and resolved: psi of age is high; from 2024-01-01 to 2024-01-03" in text
+    assert "credit: over: psi of age is high, from 2024-01-01 to 2024-01-03" in text
 
 
 def test_an_alert_that_was_told_stays_in_its_thread_when_a_backfill_goes_on(store: Store) -> None:

@@ -70,7 +70,7 @@ def test_history_and_an_alert_are_shown_with_who_did_what(store: Store) -> None:
     settle(store, SPECS, day(3), result(2, "OK"))
 
     history = render_text(ask_history(store, {}))
-    assert [line.split()[2] for line in history.splitlines()[1:]] == [
+    assert [line.split()[1] for line in history.splitlines()[1:]] == [
         "opened",
         "acknowledged",
         "resolved",
@@ -188,7 +188,7 @@ def test_what_is_over_is_told_as_over_once_and_calls_nobody(
     assert (counted, again, untold(any_store)) == ((n_refused, 1), (0, 0), 0)
     assert len(slack.messages) == 3 - n_refused
     assert {m.colour for m in slack.messages} == {GREEN}
-    assert "opened and resolved: psi of age is high" in slack.messages[-1].text
+    assert "over: psi of age is high" in slack.messages[-1].text
     assert not any("<!here>" in m.text for m in slack.messages)
 
 

@@ -138,7 +138,7 @@ def test_the_first_message_waits_and_what_ends_meanwhile_is_told_once_as_over(st
 
     assert (early, late, again) == (0, 1, 0)
     told = [json.loads(row["payload"])["plain"] for row in rows_of(store, outbox)]
-    assert ["opened and resolved" in text for text in told] == [False, True]
+    assert ["credit: over: " in text for text in told] == [False, True]
 
 
 def test_what_a_place_refuses_for_good_goes_to_its_fallback_in_order(

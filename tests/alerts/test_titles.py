@@ -70,6 +70,7 @@ def view(family: str, metric: str, column: str, message: str, **more: Any) -> Al
         "fingerprint": f"{family}{metric}{column}", "episode": 1, "model": "credit",
         "monitor": f"{family}/{metric}/{column}", "family": family, "metric": metric,
         "column_name": column, "slice_key": "all", "slice_value": "all", "severity": "WARN",
+        "state": "FIRING",
         "value": 0.4, "message": message, "opened_window": day(1), "last_window_start": day(3),
         "owner": "", "runbook": "", "resolved_reason": "recovered", "muted_reason": "",
         "acked_by": None,

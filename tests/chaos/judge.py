@@ -21,7 +21,7 @@ _PHASE = {
     "Resolved": "end",
     "Opened and resolved": "over",
 }
-_MISSED = re.compile(r"(m\d\d): .*opened and resolved")
+_MISSED = re.compile(r"(m\d\d): (?:over: |.*opened and resolved)")
 _REST = re.compile(r"and \d+ more: ([^\n\"]*)")
 _CLOSED = "resolved, "
 _OUTAGE = "after an outage; "

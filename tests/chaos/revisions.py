@@ -42,7 +42,7 @@ Span = tuple[int, int]
 _DATE = r"(\d{4}-\d\d-\d\d)"
 _LATE = re.compile(rf"(Learnt|Amended|Withdrawn) on {_DATE}: {_DATE}(?: to {_DATE})?")
 _LASTED = re.compile(
-    rf"(Resolved: |Opened and resolved: |opened and resolved: |Was: )"
+    rf"(Resolved: |Opened and resolved: |over: |Was: )"
     rf"((?:(?!Resolved: |resolved: |Was: ).)*?)from {_DATE} to {_DATE}",
     re.DOTALL,
 )

@@ -80,7 +80,7 @@ SEEN = [
     post("Resolved: psi; was: m00/c0/day 2/ERROR", "c", "000003", "1.000001"),
 ]
 WRITTEN = {"a": 1, "b": 2, "c": 3, "d": 4}
-MISSED = post("m00: opened and resolved: m00/c0/day 2/ERROR; from 1 to 3", "d", "000004")
+MISSED = post("m00: over: m00/c0/day 2/ERROR, from 1 to 3", "d", "000004")
 
 
 def found(shown: list[Message], written: dict[str, int] = WRITTEN) -> list[int]:

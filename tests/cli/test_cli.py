@@ -109,7 +109,9 @@ def test_validate_says_what_was_read(folder: Path, mlmon: Command) -> None:
 def test_validate_says_what_makes_very_many_numbers(
     folder: Path, mlmon: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stored = mlmon("--project", folder, "metrics", MODEL, "--format", "json").out.splitlines()
+    stored = mlmon(
+        "--project", folder, "metrics", MODEL, "--by", "all", "--format", "json"
+    ).out.splitlines()
     rows = [json.loads(line) for line in stored]
     newest = [row for row in rows if row["window"] == max(row["window"] for row in rows)]
     n, of_slices = len(newest), sum(row["slice_key"] != "all" for row in newest)
@@ -378,6 +380,38 @@ def test_a_table_of_metrics_is_of_the_newest_windows_that_fit(folder: Path, mlmo
     # One window has more than five; the whole comes before its parts.
     assert [line.split()[:2] for line in cut.out.splitlines()[1:]] == [["2024-03-14", "all"]] * 5
     assert "--format csv" in cut.err
+
+
+def test_metrics_are_of_the_whole_model_unless_slices_are_asked_for(
+    folder: Path, mlmon: Command
+) -> None:
+    wanted = ("--project", folder, "metrics", MODEL, "--metric", "n", "--from", "2024-03-14")
+
+    def slices(*options: str) -> list[str]:
+        rows = mlmon(*wanted, *options).out.splitlines()[1:]
+        return sorted({row.split()[1] for row in rows})
+
+    of_key = slices("--by", "region")
+    assert slices() == ["all"]
+    assert len(of_key) > 1
+    assert {name.partition("=")[0] for name in of_key} == {"region"}
+    assert slices("--by", "all") == ["all", *of_key]
+    assert slices("--slice", of_key[0]) == [of_key[0]]
+    both = mlmon(*wanted, "--by", "region", "--slice", of_key[0])
+    assert (both.code, "not both" in both.err) == (2, True)
+
+
+def test_a_metric_without_a_value_is_no_row_of_the_table_and_is_counted(
+    folder: Path, mlmon: Command
+) -> None:
+    wanted = ("--project", folder, "metrics", MODEL, "--from", NULLED, "--to", NULLED)
+    stored = csv.DictReader(io.StringIO(mlmon(*wanted, "--format", "csv").out))
+    values = [row["value"] for row in stored]
+    shown = mlmon(*wanted)
+
+    assert 0 < values.count("") < len(values)
+    assert len(shown.out.splitlines()) - 1 == len(values) - values.count("")
+    assert f"{values.count('')} metrics without a value left out (" in shown.err
 
 
 def test_every_metric_is_in_the_csv_whatever_fits_a_table(folder: Path, mlmon: Command) -> None:

@@ -11,7 +11,13 @@ import pytest
 from mlmon_dagster.spec import Models, ModelSpec
 from mlmon_dagster.spec.names import TABLE
 from mlmon_dagster.store import Store, open_store
-from mlmon_dagster.tables.alerts import ALERTS, ask_alert, ask_history, list_alerts, standing_in
+from mlmon_dagster.tables.alerts import (
+    ask_alert,
+    ask_history,
+    list_alerts,
+    standing_in,
+    tabulate_alerts,
+)
 from mlmon_dagster.tables.rendering import render_text
 from mlmon_dagster.tables.standing import FAMILIES_OF_MODEL, standing_of
 from mlmon_dagster.tables.table import Answer
@@ -92,7 +98,7 @@ def test_tables_name_nothing_as_the_program_does(store: Store, specs: list[Model
     zones = {spec.model: spec.time.zone for spec in specs}
     alerts = list_alerts(store)
     answers = [
-        Answer(ALERTS, alerts, zones),
+        tabulate_alerts(specs, alerts),
         ask_history(store, zones),
         *(ask_alert(store, alert.fingerprint, zones) for alert in alerts),
     ]

@@ -32,6 +32,7 @@ from mlmon_dagster.alerts.messages.message import (
 from mlmon_dagster.alerts.messages.view import (
     AlertView,
     Context,
+    end_view,
     failed_since,
     late_message,
     missed_message,
@@ -203,7 +204,9 @@ class GroupState:
         named = {episode_of(key) for key in keys}
         as_it_was = {view.row["fingerprint"]: view for view in self.episodes(named)}
         since = [f for f, view in as_it_was.items() if failed_since(self.alerts[f], view)]
-        return [as_it_was[f] if f in since else self.views[f] for f in as_it_was]
+        return [
+            view if f in since else end_view(self.views[f], view) for f, view in as_it_was.items()
+        ]
 
     def groups_at(self, place: Destination) -> list[GroupRow]:
         """Return what a place was told of this model, thread by thread; summaries are none."""

@@ -241,6 +241,17 @@ def failed_since(row: AlertRow, past: AlertView) -> bool:
     return bool(last and dt.datetime.fromisoformat(last) >= ended)
 
 
+def end_view(now: AlertView, past: AlertView) -> AlertView:
+    """Return an alert as it is, with the window in which its episode ended.
+
+    Args:
+        now: The alert, which windows may have passed since.
+        past: The same as it was in the episode.
+    """
+    ended = past.row["last_window_start"].isoformat()
+    return replace(now, details={**now.details, "ended": ended})
+
+
 def worst_first(views: Iterable[AlertView]) -> list[AlertView]:
     """Sort: errors before warnings, causes before effects, the whole before its slices.
 
@@ -364,7 +375,8 @@ def _write_commands(model: str, family: str, views: Sequence[AlertView]) -> list
     column = ["--column", columns.pop()] if len(columns) == 1 else []
     commands, known = [], FAMILIES.get(family)
     if known is not None and known.has_numbers:
-        commands.append(["mlmon", "metrics", model, *_write_metric_option(metric), *column, *days])
+        which = [*_write_metric_option(metric), *column, *_write_slice_option(views)]
+        commands.append(["mlmon", "metrics", model, *which, *days])
     traced = metric if family in _TRACED else estimated_of(metric)
     if traced or family in _TRACED:
         commands.append(
@@ -387,6 +399,18 @@ def _write_trace_options(views: Sequence[AlertView]) -> list[str]:
     if not found[0] or found.count(found[0]) < len(found):
         return []
     return [word for name, named in found[0].items() for word in (f"--{name}", named)]
+
+
+def _write_slice_option(views: Sequence[AlertView]) -> list[str]:
+    """Return the option by which `mlmon metrics` shows the slices of alerts; [] for the whole."""
+    slices = {(v.row["slice_key"], v.row["slice_value"]) for v in views}
+    keys = {key for key, _ in slices}
+    if keys == {ALL}:
+        return []
+    if len(slices) == 1:
+        [(key, value)] = slices
+        return ["--slice", f"{key}={value}"]
+    return ["--by", keys.pop() if len(keys) == 1 else ALL]
 
 
 def _write_metric_option(metric: str) -> list[str]:
@@ -538,18 +562,29 @@ def change_message(
     """
     views = [view for _, group in changes.labelled for view in group]
     said = _list_changes(changes)
-    counts = [f"{len(group)} {label.lower()}" for label, group in changes.labelled]
+    about, told = f"{context.spec.model}: ", _count_changes(changes)
     if len(views) == 1:
-        counts = [f"{counts[0]}: {_write_change(views[0], changes)}"]
-    still = f"; {len(firing)} still firing" if firing else "; nothing else fires"
+        about, told = f"{about}{told}: ", _write_change(views[0], changes)
     return Message(
-        title=fit_title(f"{context.spec.model}: ", ", ".join(counts), still),
+        title=fit_title(about, told, f"; {_count_standing(firing)}"),
         mood=head_message(context, firing).mood if firing else "OK",
         items=said.items,
         more=said.more,
         mentions=_collect_mentions(context, called_for),
         links=links_of(context.links, views),
     )
+
+
+def _count_changes(changes: Changes) -> str:
+    return ", ".join(f"{len(group)} {label.lower()}" for label, group in changes.labelled)
+
+
+def _count_standing(views: Sequence[AlertView]) -> str:
+    """Say how many alerts still fire, and how many of them recover."""
+    recovering = sum(view.row["state"] == "RECOVERING" for view in views)
+    counts = {"still firing": len(views) - recovering, "recovering": recovering}
+    said = ", ".join(f"{n} {state}" for state, n in counts.items() if n)
+    return said or "nothing else fires"
 
 
 def repeat_message(context: Context, firing: Sequence[AlertView]) -> Message:
@@ -571,10 +606,10 @@ def missed_message(
     """
     views = worst_first(over)
     said = listing(views, [_write_past_item(v) for v in views], MAX_OVER)
-    told = f"{counted(len(views) - len(said.left), 'alert')} {OVER.lower()}"
+    about = f"{context.spec.model}: "
+    title = fit_title(about, f"{counted(len(views) - len(said.left), 'alert')} {OVER.lower()}")
     if len(views) == 1:
-        told = f"{OVER.lower()}: {views[0].headline}; {episode_text(views[0])}"
-    title = fit_title(f"{context.spec.model}: ", told)
+        title = fit_title(f"{about}over: ", views[0].headline, f", {episode_text(views[0])}")
     is_whole = len(views) == 1 and clean(views[0].headline, MAX_SENTENCE) in title
     text = _past_message(context, views, said, title, LATE)
     items = () if is_whole else said.items
@@ -901,5 +936,7 @@ def _write_end(view: AlertView) -> str:
 
 
 def episode_text(view: AlertView) -> str:
-    """Say how long an episode lasts, or lasted."""
-    return f"from {view.since} to {view.moment(view.row['last_window_start'])}"
+    """Say how long an episode lasts, or lasted: to the window that ended it."""
+    ended = view.details.get("ended")
+    last = dt.datetime.fromisoformat(ended) if ended else view.row["last_window_start"]
+    return f"from {view.since} to {view.moment(last)}"
