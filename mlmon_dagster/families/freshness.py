@@ -33,7 +33,7 @@ from mlmon_dagster.monitors.wording import no_verdict
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec import Window as Span
 from mlmon_dagster.spec.monitors import FAMILIES
-from mlmon_dagster.spec.names import FRESHNESS, listed
+from mlmon_dagster.spec.names import FRESHNESS, counted, listed
 from mlmon_dagster.spec.scalars import format_duration
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 from mlmon_dagster.store.state.window_state import WindowInputs
@@ -284,10 +284,25 @@ def _tell_silence(
     whole = count.end - start.timestamp()
     if count.calendar is not None and lasted < whole:
         parts += _tell_pauses(evidence, count.calendar, start.timestamp(), count.end)
-        hours = round(lasted / 3600)
-        parts.append(f"{hours:,} expected hour{'s are' if hours != 1 else ' is'} missing")
+        parts.append(_tell_missing(evidence, count.calendar, start.timestamp(), count.end, lasted))
     told = "; ".join([*parts, f"the limit is {limit}."])
     return f"{told} {refused}".rstrip()
+
+
+def _tell_missing(
+    evidence: Evidence, calendar: Calendar, start: float, end: float, lasted: float
+) -> str:
+    """Say how many expected windows had no row, and what else of the silence is counted.
+
+    Expected are windows in whose place of the week there usually are rows, as `Calendar` knows
+    them. Pauses that the limit covers count as silence, but nothing was missing in them.
+    """
+    n_missing = calendar.count_missing(start, end)
+    told = f"{counted(n_missing, f'expected {evidence.spec.time.granularity}')} had no row"
+    hours = f"{round(lasted / 3600):,} hours"
+    if lasted > calendar.count(start, end, 0):
+        return f"{told}, with the pauses that the limit covers {hours}"
+    return told if _is_hourly(evidence) else f"{told}, {hours} without pauses since the last event"
 
 
 def _tell_pauses(evidence: Evidence, calendar: Calendar, start: float, end: float) -> list[str]:

@@ -181,6 +181,8 @@ def show_days(
 ) -> Days:
     """Return the newest windows of each family by their worst status.
 
+    All windows that follow each other, also those without a row: their silence is judged, too.
+
     Args:
         store: The store.
         spec: The model.
@@ -188,10 +190,15 @@ def show_days(
         families: The families, which each get a strip.
         now: Windows that start before this moment.
     """
-    starts = sorted(start for start in states if start < now)[-DAYS_SHOWN[spec.time.granularity] :]
-    if not starts:
+    known = sorted(start for start in states if start < now)
+    if not known:
         return Days([], {}, {})
-    worst = monitor_results.worst_by_window(store.state, spec.model, starts[0], now)
+    n_shown = DAYS_SHOWN[spec.time.granularity]
+    oldest = known[-n_shown:][0]
+    worst = monitor_results.worst_by_window(store.state, spec.model, oldest, now)
+    newest = max([known[-1], *(start for _, start in worst)])
+    end = window_containing(spec.time, newest).end
+    starts = [window.start for window in windows_between(spec.time, oldest, end)][-n_shown:]
     strips, said = {}, {}
     for family in families:
         kinds = [worst.get((family, start), "") for start in starts]

@@ -83,12 +83,32 @@ def test_no_windows_have_no_expectations():
     assert expected_windows(nothing, nothing, nothing.astype(bool)).tolist() == []
 
 
-def test_a_baseline_tells_only_if_it_is_long_and_full_enough():
+def test_a_baseline_tells_of_a_weekday_from_two_of_it_on_and_else_of_like_days():
+    """Of nothing it tells: with a single weekend, weekends are told by their two days together."""
     day, week = np.tile(np.arange(5), 4), np.repeat(np.arange(4), 5)
-    told = served_places(day, week, 7)
+    for n_rows in (20, 10):  # four weeks, and two with one weekend between them
+        told = served_places(day[:n_rows], week[:n_rows], 7)
+        assert told is not None
+        assert told.tolist() == [True] * 5 + [False] * 2
+    one_week = served_places(day[:5], week[:5], 7)
+    assert one_week is not None
+    assert one_week.all()
+
+
+def test_three_days_of_a_baseline_tell_of_nights_and_one_day_does_not():
+    """From Tuesday to Thursday, between 8 and 20; the weekend is told by the hours of any day."""
+    hour = np.concatenate([np.arange(8, 20) + 24 * day for day in (1, 2, 3)])
+    week = np.zeros(len(hour), dtype=np.int64)
+    told = served_places(hour, week, 168)
     assert told is not None
-    assert told.tolist() == [True] * 5 + [False] * 2
-    assert served_places(day[:10], week[:10], 7) is None
+    assert (told.reshape(7, 24) == ((np.arange(24) >= 8) & (np.arange(24) < 20))).all()
+    one_day = served_places(hour[:12], week[:12], 168)
+    assert one_day is not None
+    assert one_day.all()
+
+
+def test_a_sample_of_a_few_rows_tells_nothing():
+    day, week = np.tile(np.arange(5), 4), np.repeat(np.arange(4), 5)
     few = np.arange(0, 20, 2)
     assert served_places(day[few], week[few], 7) is None
     assert served_places(day[:0], week[:0], 7) is None

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
 
-from tests.monitors.calendars import Drawn, draw_year, judge_year
+from mlmon_dagster.spec import Window, windows_between
+from tests.conftest import make_spec
+from tests.monitors.calendars import ZONES, Drawn, draw_year, judge_year
 
 # Without a baseline: three whole weeks with predictions, after a first one that may be cut. A
 # holiday may empty one of them, of a model of one day a week.
@@ -82,9 +85,6 @@ def test_a_week_without_predictions_leaves_the_calendar_as_it_is(seed: int) -> N
 
 def weekdays(hour_from: int, hour_to: int, limit: str, grain: str) -> Drawn:
     """A model in Berlin that is served on weekdays, between two hours."""
-    from mlmon_dagster.spec import windows_between
-    from tests.conftest import make_spec
-
     zone = ZoneInfo("Europe/Berlin")
     spec = make_spec(
         time={"zone": zone.key, "granularity": grain, "start": dt.date(2024, 1, 1)},
@@ -128,7 +128,7 @@ def test_a_silence_names_the_last_event_the_pause_and_the_hours_that_are_missing
     judged = judge_year(drawn, served, 5, dt.datetime(2024, 2, 26, 12, tzinfo=dt.UTC))
     assert judged[judged["status"] == "ERROR"]["message"].iloc[-1] == (
         "No prediction since Friday 2024-02-23 17:20 (Europe/Berlin); nothing is expected from "
-        "Friday 18:00 to Monday 08:00; 6 expected hours are missing; the limit is 4h."
+        "Friday 18:00 to Monday 08:00; 5 expected hours had no row; the limit is 4h."
     )
     assert judged[judged["status"] == "NO_DATA"]["message"].iloc[-1] == (
         "No prediction is expected in this window: Mondays at 07:00 are usually empty."
@@ -144,7 +144,84 @@ def test_a_silence_of_days_names_the_weekend() -> None:
     said = judged["message"].iloc[-1]
     assert "; weekends are usually empty; " in said
     assert said.startswith("No prediction since Friday 2024-02-23 ")
-    assert said.endswith(" expected hours are missing; the limit is 26h.")
+    assert said.endswith(
+        "; 1 expected day had no row, 35 hours without pauses since the last event; the limit is "
+        "26h."
+    )
     assert judged["message"].iloc[-2] == (
         "No prediction is expected in this window: Sundays are usually empty."
     )
+
+
+def draw_short_world(seed: int) -> Drawn:
+    """Two weeks of hours after a baseline of some days: nights, or weekends too, without rows."""
+    rng = np.random.default_rng(seed)
+    zone = ZoneInfo(str(rng.choice(ZONES)))
+    # Around the weekends in which clocks change, in either half of the world.
+    change = dt.date(2024, int(rng.choice([3, 4, 10, 11])), 1)
+    start = change + dt.timedelta(days=int(rng.integers(0, 30)))
+    n_days = int(rng.choice([1, 2, 4, 6, 9, 12, 20, 40]))
+    opens, closes = int(rng.integers(5, 10)), int(rng.integers(15, 23))
+    is_daily = bool(rng.random() < 0.5)
+    spec = make_spec(
+        time={"zone": zone.key, "granularity": "hour", "start": start},
+        monitors={"freshness": {"no_data_for": str(rng.choice(["3h", "12h", "26h"]))}},
+    )
+    first = dt.datetime.combine(start, dt.time(), zone).astimezone(dt.UTC)
+    day = dt.timedelta(days=1)
+
+    def is_open(window: Window) -> bool:
+        local = window.start.astimezone(zone)
+        return (is_daily or local.weekday() < 5) and opens <= local.hour < closes
+
+    early = windows_between(spec.time, first - n_days * day, first)
+    windows = windows_between(spec.time, first, first + 14 * day)
+    open_ = np.array([is_open(window) for window in windows])
+    served = open_.copy()
+    broken = int(rng.integers(24, 150))
+    served[broken : broken + int(rng.integers(20, 110))] = False
+    before = [window.start for window in early if is_open(window)]
+    return Drawn(spec, windows, open_, served, before, "short")
+
+
+def is_expected_by_hand(drawn: Drawn, at: dt.datetime) -> bool:
+    """Whether the baseline had rows at that hour, as somebody would look it up day by day."""
+    if not drawn.before:
+        return True
+    zone = ZoneInfo(drawn.spec.time.zone)
+    local = at.astimezone(zone)
+    filled = {start.astimezone(zone).replace(tzinfo=None, fold=0) for start in drawn.before}
+    hours = [min(filled)]
+    while hours[-1] < max(filled):
+        hours.append(hours[-1] + dt.timedelta(hours=1))
+    same_hour = [hour for hour in hours if hour.hour == local.hour]
+    same_day = [hour for hour in same_hour if hour.weekday() == local.weekday()]
+    same_kind = [hour for hour in same_hour if (hour.weekday() < 5) == (local.weekday() < 5)]
+    for alike in (same_day, same_kind, same_hour):
+        if len(alike) >= 2:
+            return any(hour in filled for hour in alike)
+    return True
+
+
+def check_hours_told(seed: int) -> int:
+    """Compare each sentence of a world with the hours that were looked up; return how many."""
+    drawn = draw_short_world(seed)
+    judged = judge_year(drawn, drawn.served, seed)
+    expected = [is_expected_by_hand(drawn, window.start) for window in drawn.windows]
+    place_of = {window.start: i for i, window in enumerate(drawn.windows)}
+    n_told = 0
+    for row in judged.itertuples():
+        told = re.search(r"; ([\d,]+) expected hours? had no row", row.message)
+        i = place_of[row.window_start.to_pydatetime()]
+        if told is None or not drawn.served[:i].any():
+            continue
+        last = int(np.flatnonzero(drawn.served[:i])[-1])
+        assert int(told[1]) == sum(expected[last + 1 : i + 1]) <= i - last, seed
+        n_told += 1
+    return n_told
+
+
+@pytest.mark.parametrize("seeds", [range(8), pytest.param(range(8, 300), marks=pytest.mark.proof)])
+def test_hours_without_a_row_are_those_in_which_the_baseline_had_rows(seeds: range) -> None:
+    """Never more than the hours without a row; short baselines, and changes of clocks, too."""
+    assert sum(map(check_hours_told, seeds)) > 20 * len(seeds)

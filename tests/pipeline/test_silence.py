@@ -90,7 +90,8 @@ def test_weekends_are_no_silence_and_a_monday_without_predictions_is(tmp_path: P
     assert {day for day, (status, _) in found.items() if status == "ERROR"} == {"03-18"}
     assert found["03-18"][1] == (
         "No prediction since Friday 2024-03-15 18:02 (Europe/Berlin); weekends are usually empty; "
-        "30 expected hours are missing; the limit is 26h."
+        "1 expected day had no row, 30 hours without pauses since the last event; the limit is "
+        "26h."
     )
     desk.land_weekdays(dt.date(2024, 3, 19), dt.date(2024, 3, 22))
     found = desk.look_at("2024-03-25T06:00:00+01:00")
@@ -114,8 +115,8 @@ def test_easter_is_no_silence_where_the_country_is_declared(tmp_path: Path) -> N
     assert desk.look_at("2024-04-03T06:00:00+02:00")["04-02"] == (
         "ERROR",
         "No prediction since Thursday 2024-03-28 18:02 (Europe/Berlin); weekends are usually "
-        "empty; holidays: Good Friday, Easter Monday; 30 expected hours are missing; the limit is "
-        "26h.",
+        "empty; holidays: Good Friday, Easter Monday; 1 expected day had no row, 30 hours without "
+        "pauses since the last event; the limit is 26h.",
     )
 
 

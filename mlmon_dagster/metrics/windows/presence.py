@@ -24,6 +24,8 @@ _USUAL = 0.9  # quantile of how long a pause lasts: of twelve, one outage among 
 _HOUR = 3600.0
 _MIN_DAYS = 5  # from which on waits tell what is usual
 _DAYS = 28  # that are looked back over
+_DAYS_OF_WEEK, _SATURDAY = 7, 5
+_MIN_TOLD = 2  # windows of a baseline that tell whether a place of the week has rows
 _TIMES, _LEAST = 2.0, 3  # a silence is unusual from twice the longest usual wait on, in windows
 
 
@@ -72,7 +74,8 @@ def expected_windows(
     in less than `SHARE` of them and one more week, of at least `MIN_WEEKS`, and not in each of the
     newest `MIN_WEEKS`, since service on a new day counts once it is there. The one more, in which
     it would be served, lets one outage of the first weeks pass. Where fewer weeks are known, places
-    are usually empty that the baseline never has rows in; all others are expected.
+    are usually empty that the baseline never has rows in, see `served_places`; all others are
+    expected.
 
     Args:
         places: Place in the week of each window, (W,), such as the weekday, from 0.
@@ -80,8 +83,8 @@ def expected_windows(
         served: Whether it has predictions, (W,).
         teaches: Which windows are learnt from, (W,); all by default. Holidays, and windows before
             the first prediction, do not say what is usual.
-        before: Whether the baseline has rows in a place, of all places, (P,); None if too few of
-            its weeks are known. See `served_places`.
+        before: Whether the baseline has rows in a place, of all places, (P,); None if it does not
+            tell.
 
     Returns:
         (W,), true where predictions are expected; empty for no windows.
@@ -115,23 +118,41 @@ def expected_windows(
 def served_places(places: Ints, weeks: Ints, n_places: int) -> Flags | None:
     """Say in which places of the week a baseline has rows at all.
 
+    A place, such as the hour of a weekday, is told by its own windows if there are two of them at
+    least, from the first row to the last. Where there are fewer, the same hour tells: of all days
+    of the same kind (Monday to Friday, or the weekend) if those are two or more, else of any day.
+    What fewer than two windows tell is expected.
+
     Args:
         places: Place in the week of each window with rows, (W,), once each.
         weeks: Its week, (W,).
         n_places: How many places a week has.
 
     Returns:
-        (P,), or None if the baseline does not tell: it is shorter than `MIN_WEEKS`, or of the
-        windows of those places fewer than `SHARE` have rows, as in a sample of a few rows.
+        (P,), or None if the baseline does not tell: of the windows in those places fewer than
+        `SHARE` have rows, as in a sample of a few rows.
     """
     if not len(places):
         return None
-    when = weeks * n_places + places
-    n_weeks = (int(when.max()) - int(when.min()) + 1) / n_places
-    served = np.bincount(places, minlength=n_places) > 0
-    if n_weeks < MIN_WEEKS or len(places) < SHARE * n_weeks * served.sum():
+    filled = np.unique(weeks * n_places + places)
+    covered = np.arange(filled[0], filled[-1] + 1)
+    # By weekday and hour; of days there is one hour a day.
+    shape = (_DAYS_OF_WEEK, n_places // _DAYS_OF_WEEK)
+    seen = np.bincount(covered % n_places, minlength=n_places).reshape(shape)
+    came = np.bincount(filled % n_places, minlength=n_places).reshape(shape)
+    is_weekend = np.arange(_DAYS_OF_WEEK) >= _SATURDAY
+    served = np.ones(shape, dtype=bool)
+    for weekday in range(_DAYS_OF_WEEK):
+        same_kind = is_weekend == is_weekend[weekday]
+        # The nearest days that tell come last, and so have the last word.
+        for days in (slice(None), same_kind, [weekday]):
+            is_told = seen[days].sum(axis=0) >= _MIN_TOLD
+            has_rows = came[days].sum(axis=0) > 0
+            served[weekday] = np.where(is_told, has_rows, served[weekday])
+    if len(filled) < SHARE * seen[served].sum():
         return None
-    return served
+    found: Flags = served.ravel()
+    return found
 
 
 def _weekly(
@@ -211,6 +232,11 @@ class Calendar:
         reached = np.append(0.0, np.cumsum(np.where(self.expected, np.diff(self.edges), 0.0)))
         found: Floats = np.interp(end, self.edges, reached) - np.interp(start, self.edges, reached)
         return found
+
+    def count_missing(self, start: float, end: float) -> int:
+        """Count the whole windows between two moments that were expected and have no rows."""
+        is_inside = (self.edges[:-1] >= start) & (self.edges[1:] <= end)
+        return int((is_inside & self.expected & ~self.served).sum())
 
     def is_expected(self, start: float) -> bool:
         """Say whether predictions are expected in the window that starts then."""
