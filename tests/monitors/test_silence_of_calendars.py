@@ -128,10 +128,10 @@ def test_a_silence_names_the_last_event_the_pause_and_the_hours_that_are_missing
     judged = judge_year(drawn, served, 5, dt.datetime(2024, 2, 26, 12, tzinfo=dt.UTC))
     assert judged[judged["status"] == "ERROR"]["message"].iloc[-1] == (
         "No prediction since Friday 2024-02-23 17:20 (Europe/Berlin); nothing is expected from "
-        "Friday 18:00 to Monday 08:00; 6 expected hours are missing; the limit is 4h."
+        "Friday 18:00 to Monday 08:00; 6 expected hours are missing; the limit is 4 hours."
     )
     assert judged[judged["status"] == "NO_DATA"]["message"].iloc[-1] == (
-        "No prediction is expected in this window: Mondays at 07:00 are usually empty."
+        "No prediction is expected in this hour: Mondays at 07:00 are usually empty."
     )
 
 
@@ -144,7 +144,7 @@ def test_a_silence_of_days_names_the_weekend() -> None:
     said = judged["message"].iloc[-1]
     assert "; weekends are usually empty; " in said
     assert said.startswith("No prediction since Friday 2024-02-23 ")
-    assert said.endswith(" expected hours are missing; the limit is 26h.")
+    assert said.endswith(" expected hours are missing; the limit is 26 hours.")
     assert judged["message"].iloc[-2] == (
-        "No prediction is expected in this window: Sundays are usually empty."
+        "No prediction is expected on this day: Sundays are usually empty."
     )
