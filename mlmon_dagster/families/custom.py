@@ -42,6 +42,7 @@ from mlmon_dagster.spec import Window as Span
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.checks import readable_columns
 from mlmon_dagster.spec.custom_metrics import CustomMetric, LoadedMetric, load_metric
+from mlmon_dagster.spec.declaration import Granularity
 from mlmon_dagster.spec.monitors import FAMILIES
 from mlmon_dagster.spec.names import ALL, CUSTOM, TABLE, counted
 from mlmon_dagster.spec.tasks import task_of
@@ -148,7 +149,7 @@ def _judge_window(
     failed = worse >= limit > 0
     return case.result(
         declared.severity if failed else OK,
-        _message(declared, row, found),
+        _message(declared, row, found, evidence.spec.time.granularity),
         baseline_value=found.usual,
         threshold=_threshold(declared, found),
         p_value=_chance(declared, found),
@@ -188,19 +189,16 @@ def _threshold(declared: CustomMetric, found: JudgedValue) -> str:
     )  # fmt: skip
 
 
-def _message(declared: CustomMetric, row: MetricSample, found: JudgedValue) -> str:
-    away = row["value"] - found.usual
-    side = "higher" if away > 0 else "lower"
-    statistics = [
-        f"n {int(row['n']):,}",
-        f"such windows lie within {number(found.low)} to {number(found.high)}",
-    ]
+def _message(
+    declared: CustomMetric, row: MetricSample, found: JudgedValue, grain: Granularity
+) -> str:
+    side = "higher" if row["value"] > found.usual else "lower"
+    statistics = f"A usual {grain} lies within {number(found.low)} to {number(found.high)}"
     if declared.change is not None:
-        statistics.append(f"a change of {number(declared.change)} counts")
+        statistics += f", and a change of {number(declared.change)} counts"
     return told(
-        f"{declared.series} is {number(row['value'])}, {number(abs(away))} {side} than usual "
-        f"({number(found.usual)})",
-        "; ".join(statistics),
+        f"{declared.series} is {number(row['value'])}, {side} than the usual {number(found.usual)}",
+        f"{statistics} (n {int(row['n']):,})",
     )
 
 

@@ -209,20 +209,18 @@ def _judged(
     large, real = abs(beyond) > above, adjusted <= monitor.q or novel > 0 or off_heap > 0
     is_far = large and real
     failed = is_far or novel > 0 or off_heap > 0
-    statistics = (
-        f"{subject(row['metric'], column, row)} is {number(row['value'])}"
-        f"{'' if chance is None else f' where chance gives {number(chance)}'} "
-        f"(n {int(row['n']):,}, baseline n {int(row['n_baseline']):,})"
-        f"{'' if chance is None else f': {number(beyond)}{BEYOND_CHANCE}'}, "
-        f"{'above' if large else 'not above'} {number(above)}"
-    )
+    grain = evidence.spec.time.granularity
+    statistics = _describe_distance(row, chance, above, grain)
     if large and not real:
         statistics += _may_be_chance(adjusted)
     if novel:
-        where = "unlike the baseline's" if vectors else "outside the baseline's range"
-        statistics += f"; {percent(novel)} of rows are {where}"
+        usual = evidence.whole(window, f"{NOVEL}{AUTO}", column)
+        statistics += _describe_novel(vectors, novel, usual)
     if off_heap:
-        statistics += f"; without its most common value it is {number(off_heap)}{BEYOND_CHANCE}"
+        statistics += (
+            f". Without its most common value it is {number(off_heap)} higher than on an "
+            f"unchanged {grain}"
+        )
     told_first = novel if novel >= _MOST or not (is_far or off_heap) else 0.0
     details: dict[str, object] = {"n_baseline": int(row["n_baseline"]), "q": monitor.q}
     first = ""
@@ -243,7 +241,7 @@ def _judged(
     if carried is not None:
         details |= {"attribution": carried, IMPACT: round(abs(beyond) * carried, 6)}
         if failed:
-            statistics += f"; the model gives the column {number(carried)} of its attributions"
+            statistics += f". The column has {percent(carried)} of the model's attributions"
     if failed and row["slice_key"] == ALL and (far := _farther_slices(evidence, window, column)):
         details["worst_slices"] = [
             {
@@ -265,6 +263,25 @@ def _judged(
         details=details,
         **excess(abs(beyond), above),
     )
+
+
+def _describe_distance(row: MetricSample, chance: float | None, above: float, grain: str) -> str:
+    """Say how far a column is, what an unchanged window has, and the limit."""
+    usual = f"{number(above)} either way fails"
+    if chance is not None:
+        usual = (
+            f"an unchanged {grain} has {number(chance)} on average, and {number(above)} more fails"
+        )
+    return (
+        f"{subject(row['metric'], row['column_name'], row)} is {number(row['value'])}; {usual} "
+        f"(n {int(row['n']):,}, baseline n {int(row['n_baseline']):,})"
+    )
+
+
+def _describe_novel(vectors: str | None, novel: float, usual: MetricSample | None) -> str:
+    where = "unlike the baseline's" if vectors else "outside the baseline's range"
+    known = f", usually at most {percent(usual['value'])}" if usual else ""
+    return f". {percent(novel)} of rows are {where}{known}"
 
 
 def _name_carriers(column: str, found: Carriers | None) -> dict[str, object]:
@@ -449,12 +466,13 @@ def _judged_attribution(
     large, real = abs(shift) > declared.above, adjusted <= monitor.q
     now = evidence.whole(window, ATTRIBUTION, feature)
     share = float(now["value"]) if now is not None else float("nan")
-    message = (
-        f"{feature} has {percent(share)} of the attributions (n {int(row['n']):,}), "
-        f"{_points(shift)} {'more' if shift > 0 else 'less'} than in the baseline "
-        f"(n {int(row['n_baseline']):,}), {'beyond' if large else 'within'} "
-        f"{_points(declared.above)}"
-    )
+    rows = f"n {int(row['n']):,}, baseline n {int(row['n_baseline']):,}"
+    side = "more" if shift > 0 else "less"
+    message = f"{feature} has {_points(shift)} {side} of the attributions than in the baseline"
+    if now is not None:
+        message = f"{feature} has {percent(share)} of the attributions"
+        message += f", in the baseline {percent(share - shift)}"
+    message += f"; {_points(declared.above)} of change fail ({rows})"
     if large and not real:
         message += _may_be_chance(adjusted)
     failed = large and real
@@ -469,7 +487,7 @@ def _judged_attribution(
 
 
 def _may_be_chance(adjusted: float) -> str:
-    return f", but an unchanged window can be as far (adjusted p {number(adjusted)})"
+    return f". This may be chance (adjusted p {number(adjusted)})"
 
 
 def _points(share: float) -> str:
@@ -640,15 +658,18 @@ def _as_one(stats: ColumnStatistics | None) -> ColumnStatistics | None:
 
 def _limits(spec: ModelSpec) -> str:
     d = spec.monitors.drift
-    beyond = "" if d.method.endswith(_SIGNED) else f",{BEYOND_CHANCE}"
+    beyond = "" if d.method.endswith(_SIGNED) else " more than without a change"
     shares = ""
     if declaration.attributed(spec) and d.attribution:
         shares = f" Shares of the attributions may change by {d.attribution.above:g}."
     sustained = ""
     if d.sustained:
-        sustained = f" The newest 7, 14 or 28 windows may be off by {d.sustained.above:g} spreads."
+        sustained = (
+            f" The newest 7, 14 or 28 {spec.time.granularity}s may be off by "
+            f"{d.sustained.above:g} standard deviations."
+        )
     return (
-        f"Fails above {d.above:g} ({d.method}{beyond}) if also significant "
+        f"Fails above {d.above:g} ({d.method}){beyond} if also significant "
         f"(q = {d.q:g} over the columns).{shares}{sustained}"
     )
 

@@ -28,10 +28,17 @@ from mlmon_dagster.monitors.evidence import (
     level_of,
     not_valued,
 )
-from mlmon_dagster.monitors.wording import NAMES, number, width_text, write_limit
+from mlmon_dagster.monitors.wording import (
+    NAMES,
+    interval_text,
+    name_fall,
+    number,
+    width_text,
+    write_limit,
+)
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.baseline import GRAINS, LIVE
-from mlmon_dagster.spec.declaration import SHORTEST_CLOSING
+from mlmon_dagster.spec.declaration import SHORTEST_CLOSING, Granularity
 from mlmon_dagster.spec.metric_registry import is_loss
 from mlmon_dagster.spec.monitors import FAMILIES, EstimateMonitor
 from mlmon_dagster.spec.names import ESTIMATED_PERFORMANCE, PERFORMANCE
@@ -101,14 +108,15 @@ def _judge_estimate(evidence: Evidence, window: Window, monitor: EstimateMonitor
     direction = "worse" if worse > 0 else "better"
     text = (
         f"{NAMES.get(metric, metric)} is {number(row['value'])}, "
-        f"{number(abs(worse))} {direction} than the baseline's {number(base['value'])}.\n"
-        f"{_band(row)}; the limit is {number(monitor.drop)}{_learnt(width)}"
+        f"{direction} than the baseline's {number(base['value'])}.\n"
+        f"{_interval(row)}; the limit is {name_fall(monitor.metric, monitor.drop)}"
     )
     past = worse >= monitor.drop and not failed
     fields |= excess(worse, monitor.drop, margin)
     if failed and worse >= _SEVERE * max(monitor.drop, margin):
         fields |= {"k": 1, "of_n": 1}
-    return _with(case, text, past, failed, worse, margin, fields)
+    learnt = _learnt(width, evidence.spec.time.granularity)
+    return _with(case, text, past, failed, worse, margin, fields, learnt)
 
 
 def _not_estimated(evidence: Evidence, window: Window, row: MetricSample | None) -> str:
@@ -138,17 +146,18 @@ def _judge_residual(evidence: Evidence, window: Window, monitor: EstimateMonitor
     level = choose_level_together(monitor.over, evidence.spec.time.granularity)
     failed = is_past and lasts and missed.p_value <= level_of(window, level)
     name = NAMES.get(monitor.metric, monitor.metric)
-    span = f" over {len(recent)} windows" if len(recent) > 1 else ""
+    grain = evidence.spec.time.granularity
+    span = f" over {len(recent)} {grain}s" if len(recent) > 1 else ""
     n = sum(int(one["n"]) for one in recent)
+    difference = interval_text(worse - margin, worse + margin, of="of the difference ")
     text = (
-        f"{name}{span} turned out {number(abs(worse))} {'worse' if worse > 0 else 'better'} than "
-        f"estimated{_habit(missed)}.\nGive or take {number(margin)} (n {n:,}); the limit is "
-        f"{number(monitor.residual)}"
+        f"{name}{span} turned out {_tell_missed(missed)}.\n{difference} (n {n:,}); "
+        f"the limit is {number(monitor.residual)}"
     )
     if failed:
         text += ". The scores no longer mean what they meant in the baseline"
     if is_past and not lasts:
-        text += ", but it is over: the newest windows are within it"
+        text += f", but it is over: the newest {grain}s are within it"
     past = is_past and lasts and not failed
     value = side * worse
     fields: dict[str, Any] = {"value": value, "n": n}
@@ -202,12 +211,17 @@ def _measure_missed(
     return _Missed(worse, found.margin, p_value, side * usual.mean, is_beside_windows=True)
 
 
-def _habit(missed: _Missed) -> str:
-    """Say what the baseline's windows are off by, where that can be seen."""
+def _tell_missed(missed: _Missed) -> str:
+    """Say how far from its estimate it is, and what is usual where that can be seen."""
     usual = missed.usual
     if number(abs(usual)) == number(0.0) or abs(usual) < missed.margin / 4:
-        return ""
-    return f", beyond the {number(abs(usual))} {'worse' if usual > 0 else 'better'} that is usual"
+        return f"{_beside_estimate(missed.worse)} than estimated"
+    now = f"{_beside_estimate(missed.worse + usual)} than estimated"
+    return f"{now}, usually {_beside_estimate(usual)}"
+
+
+def _beside_estimate(worse: float) -> str:
+    return f"{number(abs(worse))} {'worse' if worse > 0 else 'better'}"
 
 
 def still(worse: Sequence[float], limit: float) -> bool:
@@ -244,14 +258,14 @@ def _worse(metric: str, row: MetricSample, base: MetricSample) -> tuple[float, f
     return worse, math.hypot(here, abs(base["value"] - known) if known is not None else 0.0)
 
 
-def _band(row: MetricSample) -> str:
+def _interval(row: MetricSample) -> str:
     if finite(row["lower"]) is None or finite(row["upper"]) is None:
         return f"n {int(row['n']):,}"
-    return f"Band {number(row['lower'])} to {number(row['upper'])}, n {int(row['n']):,}"
+    return f"{interval_text(row['lower'], row['upper'])} (n {int(row['n']):,})"
 
 
-def _learnt(width: LearntWidth) -> str:
-    return f". {width_text(width.factor, width.n)}" if width.factor > 1 else ""
+def _learnt(width: LearntWidth, grain: Granularity) -> str:
+    return f" {width_text(width.factor, width.n, grain)}." if width.factor > 1 else ""
 
 
 def _with(
@@ -262,13 +276,14 @@ def _with(
     worse: float,
     margin: float,
     fields: dict[str, Any],
+    learnt: str = "",
 ) -> MonitorResult:
     from scipy import special
 
     from mlmon_dagster.metrics.intervals import Z95
 
     p = float(special.ndtr(-worse / margin * Z95)) if margin > 0 else None
-    ending = ", but this may be chance." if past else "."
+    ending = f"{', but this may be chance' if past else ''}.{learnt}"
     maturity = case.window["maturity"]
     if maturity == "early" and estimated_of(case.metric):
         ending += f" {early_text(case.window)}."

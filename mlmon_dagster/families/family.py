@@ -208,7 +208,7 @@ def await_truth(case: Case, reason: str, named: str) -> MonitorResult:
     evidence, window, row = case.evidence, case.window, case.source
     base = evidence.baseline_row(case.metric, row)
     n = int(row["n"]) if row else int(window["n_actual"])
-    message = explain_unjudged(window, named, reason, n)
+    message = explain_unjudged(window, named, reason, n, evidence.spec.time.granularity)
     known = finite(base["value"]) if base else None
     return case.result(NO_DATA, message, reason=reason, baseline_value=known)
 

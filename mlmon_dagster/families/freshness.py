@@ -29,12 +29,12 @@ from mlmon_dagster.monitors.evidence import (
     production,
     result_row,
 )
-from mlmon_dagster.monitors.wording import no_verdict
+from mlmon_dagster.monitors.wording import name_span, no_verdict
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec import Window as Span
 from mlmon_dagster.spec.monitors import FAMILIES
 from mlmon_dagster.spec.names import FRESHNESS, counted, listed
-from mlmon_dagster.spec.scalars import format_duration
+from mlmon_dagster.spec.scalars import format_duration, name_duration
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 from mlmon_dagster.store.state.window_state import WindowInputs
 from mlmon_dagster.work import Work
@@ -253,13 +253,14 @@ def _not_expected(evidence: Evidence, window: Window, calendar: Calendar) -> Mon
     start = window["window_start"].tz_convert(evidence.spec.time.zone)
     named = f"{start:%A}s" + (f" at {start:%H:%M}" if _is_hourly(evidence) else "")
     holiday = calendar.holiday(window["window_start"].timestamp())
+    grain = evidence.spec.time.granularity
     why = f"it is a holiday ({holiday})" if holiday else f"{named} are usually empty"
     return _of_predictions(
         evidence,
         window,
         status=NO_DATA,
         reason="holiday" if holiday else "not_expected",
-        message=f"No prediction is expected in this window: {why}.",
+        message=f"No prediction is expected {name_span(1, grain)}: {why}.",
     )
 
 
@@ -272,10 +273,11 @@ def _tell_silence(
     lasted: float,
 ) -> str:
     """Say since when it is silent, what of that time is not expected, and the limit."""
-    limit = format_duration(_limit(evidence, window))
+    limit = name_duration(_limit(evidence, window))
     refused = silence.refused_because or silence.refused_before
     if silence.last_event is None and not refused:
-        parts = ["No prediction in this window, and none was taken in before it"]
+        here = name_span(1, evidence.spec.time.granularity)
+        parts = [f"No prediction {here}, and none was taken in before it"]
     elif not refused:
         parts = [f"No prediction since {_when(evidence, start)}"]
     else:

@@ -37,12 +37,12 @@ MIN_ROWS = 30  # without a curve only windows of this size, and without any grou
 SLACK = dt.timedelta(days=7)  # in which it reaches this store, where only its own times are known
 STILL_COMING, UNKNOWN = "labels_still_coming", "arrival_unknown"
 _NOT_JUDGED = {
-    "uncounted": "Rows of this window have come that are not counted yet.",
+    "uncounted": "Rows of this {grain} have come that are not counted yet.",
     "not_due": "Ground truth is not due yet.",
-    "no_rows": "No prediction of this window waits for ground truth.",
+    "no_rows": "No prediction of this {grain} waits for ground truth.",
     "unknown": "How late ground truth usually comes is not known yet.",
-    "too_few": "A window of this age may have no ground truth at all by chance, so whether it is "
-    "late is not known.",
+    "too_few": "So soon there may be no ground truth at all by chance, so whether it is late is "
+    "not known.",
 }
 _REASONS = {"no_rows": "no_rows", "unknown": UNKNOWN}
 
@@ -197,6 +197,7 @@ def _usual(share: float | None) -> str:
 
 
 def _not_judged(evidence: Evidence, window: Window, n: int, why: str) -> MonitorResult:
+    grain = evidence.spec.time.granularity
     note = evidence.arrivals.note if why == "unknown" and evidence.arrivals else ""
     return _row(
         evidence,
@@ -204,7 +205,7 @@ def _not_judged(evidence: Evidence, window: Window, n: int, why: str) -> Monitor
         why,
         status=NO_DATA,
         reason=_REASONS.get(why, STILL_COMING),
-        message=f"{_NOT_JUDGED[why]} {note}".strip(),
+        message=f"{_NOT_JUDGED[why].format(grain=grain)} {note}".strip(),
         n=n,
     )
 
@@ -249,7 +250,7 @@ def explain_waiting(
         note = f" {arrivals.note}" if arrivals is not None and arrivals.note else ""
         return UNKNOWN, (
             f"Ground truth is still coming: {has} How late it usually comes is learnt from at "
-            f"least {MIN_SEEN} windows that have it.{note}"
+            f"least {MIN_SEEN} {spec.time.granularity}s that have it.{note}"
         )
     if waits == STILL_COMING:
         day = name_day(spec, window_end + due, now)

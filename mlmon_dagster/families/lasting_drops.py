@@ -16,7 +16,15 @@ from mlmon_dagster.monitors.evidence import (
     finite,
     level_of,
 )
-from mlmon_dagster.monitors.wording import number, subject, told, weighted_text
+from mlmon_dagster.monitors.wording import (
+    name_fall,
+    name_span,
+    number,
+    subject,
+    told,
+    unit_of,
+    weighted_text,
+)
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.metric_registry import METRICS, OUTCOME_MEANS, is_loss
 from mlmon_dagster.spec.monitors import SUSTAINED_WINDOWS, PerformanceMonitor
@@ -150,13 +158,14 @@ def _describe(
     grain, direction = evidence.spec.time.granularity, "worse"
     if monitor.metric in OUTCOME_MEANS:  # of which people differ what is better
         direction = "higher" if drop.value > drop.usual else "lower"
+    unit = unit_of(evidence.spec, monitor.metric, monitor.column)
     first = (
-        f"{subject(monitor.metric, monitor.column, row)} is {number(drop.value)} over {drop.run} "
-        f"{grain}s, {number(drop.worse)} {direction} than usual ({number(drop.usual)})"
+        f"{subject(monitor.metric, monitor.column, row)} is {number(drop.value)}{unit} "
+        f"{name_span(drop.run, grain)}, {direction} than the usual {number(drop.usual)}"
     )
     alone = (
-        f"n {drop.n:,} of the newest {drop.run} {grain}s together; by itself, this {grain} with "
-        f"{number(row['value'])} (n {int(row['n']):,}) may be chance; the limit is {number(limit)}"
+        f"This {grain} alone (n {int(row['n']):,}) may be chance, together they are not "
+        f"(n {drop.n:,}); the limit is {name_fall(monitor.metric, limit)}"
     )
     weighted = weighted_text(row["method_version"], window.get("actual_coverage"))
     return told(first, ". ".join(filter(None, (alone, weighted, early_text(window)))))

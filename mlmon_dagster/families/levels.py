@@ -29,7 +29,15 @@ from mlmon_dagster.monitors.evidence import (
     level_of,
     not_mature,
 )
-from mlmon_dagster.monitors.wording import NAMES, number, told, weighted_text, write_limit
+from mlmon_dagster.monitors.wording import (
+    NAMES,
+    interval_text,
+    name_span,
+    number,
+    told,
+    weighted_text,
+    write_limit,
+)
 from mlmon_dagster.spec.monitors import PerformanceMonitor
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 
@@ -235,43 +243,50 @@ def _sentence(
     evidence: Evidence, window: Window, monitor: PerformanceMonitor, worst: _Found
 ) -> str:
     """What is off in plain words, then by how much more than usual, then the statistics."""
-    change, usual, rows = worst.change, worst.usual, worst.rows
+    change, usual, rows, limit = worst.change, worst.usual, worst.rows, worst.limit
     n = sum(int(row["n"]) for row in rows)
-    span = f"In the last {len(rows)} windows" if len(rows) > 1 else "In this window"
-    name = NAMES.get(monitor.metric, monitor.metric)
+    low, high = sorted((change.shift - change.margin, change.shift + change.margin))
+    of_error = " of the mean absolute error" if monitor.metric == "bias" else ""
     weighted = weighted_text(rows[-1]["method_version"], window.get("actual_coverage"))
     return told(
         _level(evidence, window, monitor, worst),
-        f"{span} (n {n:,}): {name} {_signed(change.value, worst.limit)}, in the baseline "
-        f"{_signed(usual.mean, worst.limit)}: moved by {_signed(change.shift, worst.limit)}, give "
-        f"or take {number(change.margin)} for {usual.windows} windows' own spread; the limit is "
-        f"{number(worst.limit)}"
+        f"{NAMES.get(monitor.metric, monitor.metric)} is {_signed(change.value, limit)}{of_error}, "
+        f"in the baseline {_signed(usual.mean, limit)} (n {n:,}); "
+        f"{interval_text(low, high, of='of the change ')}, limit {number(limit)}"
         + "".join(f". {text}" for text in (weighted, early_text(window)) if text),
     )
 
 
 def _level(evidence: Evidence, window: Window, monitor: PerformanceMonitor, worst: _Found) -> str:
+    span = name_span(len(worst.rows), evidence.spec.time.granularity)
+    return f"{span[0].upper()}{span[1:]} {_tell_level(evidence, window, monitor, worst)}"
+
+
+def _tell_level(
+    evidence: Evidence, window: Window, monitor: PerformanceMonitor, worst: _Found
+) -> str:
     value, over = worst.change.value, monitor.over
     if worst.column.startswith(CLASS):
         much = "too often" if value > 0 else "too rarely"
         name = worst.column.removeprefix(CLASS)
-        return f"The model expects {name!r} {_points(value)} {much}"
+        return f"the model expects {name!r} {_points(value)} {much}"
     if monitor.metric == "calibration_gap":
         came = _mean(evidence.recent(window, "actual_rate", over))
         if came is not None:
             expected = min(max(came + value, 0.0), 1.0)
             return (
-                f"The model expects {_percent(expected)} on average where {_percent(came)} "
+                f"the model expects {_percent(expected)} on average where {_percent(came)} "
                 "come true"
             )
     if monitor.metric == "bias":
         error = _mean(evidence.recent(window, "me", over))
         if error is not None:
             side = "too high" if error > 0 else "too low"
-            return f"Predictions are {number(abs(error))} {side} on average"
-    return (
-        f"{NAMES.get(monitor.metric, monitor.metric)} is {_signed(value, worst.limit)} on average"
-    )
+            return f"predictions are {number(abs(error))} {side} on average"
+        side = "too high" if value > 0 else "too low"
+        return f"predictions are {side} by {_percent(abs(value))} of their mean absolute error"
+    side = "above" if value > 0 else "below"
+    return f"the mean score is {_points(value)} {side} the share that came true"
 
 
 def _mean(rows: Sequence[MetricSample]) -> float | None:

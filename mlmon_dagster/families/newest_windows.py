@@ -127,19 +127,20 @@ def _judged(
 ) -> MonitorResult:
     from mlmon_dagster.metrics.drift.sustained import lasts
 
-    named = subject(SUSTAINED_SHIFT, case.column)
+    grain, limit = case.evidence.spec.time.granularity, write_limit(declared.above)
     if shift.run:
         text = (
-            f"{named}: {number(abs(shift.by))} of its spread in the newest {shift.run} windows "
-            f"(n {shift.n:,}, baseline n {shift.n_baseline:,}); the limit is "
-            f"{write_limit(declared.above)}"
+            f"Over the last {shift.run} {grain}s {_describe_shift(case.column, shift)} than in "
+            f"the baseline; the limit is {limit} (n {shift.n:,}, baseline n {shift.n_baseline:,})"
         )
         if not first:
             is_over = lasts(shift, declared.above, is_real=True) is False
-            why = "the newest windows are usual again" if is_over else "this may be chance"
-            text += f", but {why} (adjusted p {number(adjusted)})"
+            why = f"The newest {grain}s are usual again" if is_over else "This may be chance"
+            text += f". {why} (adjusted p {number(adjusted)})"
     else:
-        text = f"{named}: none beyond {write_limit(declared.above)} of its spread"
+        most = SUSTAINED_WINDOWS[-1]
+        text = f"{case.column} is less than {limit} standard deviations off over up to {most} "
+        text += f"{grain}s"
     newest = math.copysign(1.0, shift.by) * shift.newest
     return case.result(
         failing(case.monitor, is_beyond(declared.error_at, shift.by)) if first else OK,
@@ -169,11 +170,22 @@ def _in_words(
     change = known.change(column, window["window_start"], shift)
     words = "" if change is None else in_words(evidence.spec, column, change)
     if not words:
-        side = "up" if shift.by > 0 else "down"
-        words = f"{column} has moved {side} by {number(abs(shift.by))} of its spread"
+        words = _describe_shift(column, shift)
     grain = evidence.spec.time.granularity
-    together = f"Over the newest {shift.run} {grain}s together"  # it may be of some of them
-    return f"{together}, {words}; {_how_usual(shift.as_far, grain)}"
+    # It may be of some of them.
+    return f"Over the last {shift.run} {grain}s {words}; {_how_usual(shift.as_far, grain)}"
+
+
+def _describe_shift(column: str, shift: SustainedShift) -> str:
+    """Say what of a column has shifted, and how far: Cohen's h of a category's share."""
+    size, is_up = number(abs(shift.by)), shift.by > 0
+    if shift.part == "share":
+        return (
+            f"one category of {column} is {'more' if is_up else 'less'} common (Cohen's h {size})"
+        )
+    if shift.part == "width":
+        return f"{column} is {size} standard deviations {'wider' if is_up else 'narrower'}"
+    return f"{column} is {size} standard deviations {'higher' if is_up else 'lower'}"
 
 
 def _how_usual(share: float, grain: str) -> str:
@@ -181,11 +193,11 @@ def _how_usual(share: float, grain: str) -> str:
 
     Example:
         >>> [_how_usual(share, "day") for share in (0.0, 0.04, 0.24)]
-        ['no day of the baseline was so', '1 day in 25 of the baseline was so', '1 day in 4 of the \
-baseline was so']
+        ['no day of the baseline was as far off', '1 in 25 days of the baseline was as far off', \
+'1 in 4 days of the baseline was as far off']
     """
-    which = f"1 {grain} in {max(round(1 / share), 2)}" if share else f"no {grain}"
-    return f"{which} of the baseline was so"
+    which = f"1 in {max(round(1 / share), 2)} {grain}s" if share else f"no {grain}"
+    return f"{which} of the baseline was as far off"
 
 
 Read = Callable[[dt.datetime], tuple[Mapping[str, "ColumnStatistics"], dt.datetime]]
@@ -240,12 +252,12 @@ def judge_repeats(
     failed = condition.fails(beyond) and found.p_value <= level
     day = name_day(evidence.spec, dt.datetime.fromtimestamp(found.start, dt.UTC), evidence.now)
     text = (
-        f"Likeness of the rows to those of {day} is {found.likeness:.2f} (n {found.n:,}; 1 is the "
-        f"same rows), usually {abs(found.usual):.2f} at that distance; the limit is "
-        f"{write_limit(condition.bound)} beyond"
+        f"Similarity to the rows of {day} is {found.likeness:.2f} (1 is the same rows); "
+        f"{evidence.spec.time.granularity}s as far apart have {abs(found.usual):.2f} on average, "
+        f"and {write_limit(condition.bound)} more fails (n {found.n:,})"
     )
     if condition.fails(beyond) and not failed:
-        text += f", but this may be chance (p {number(found.p_value)})"
+        text += f". This may be chance (p {number(found.p_value)})"
     yield case.result(
         failing(monitor, condition.is_error(beyond)) if failed else OK,
         told(f"Rows of {day} came again under new ids" if failed else "", text),

@@ -27,7 +27,16 @@ from mlmon_dagster.monitors.evidence import (
     not_mature,
     not_valued,
 )
-from mlmon_dagster.monitors.wording import number, subject, told, weighted_text, write_limit
+from mlmon_dagster.monitors.wording import (
+    interval_text,
+    name_fall,
+    number,
+    subject,
+    told,
+    unit_of,
+    weighted_text,
+    write_limit,
+)
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.metric_registry import (
     COUNTED,
@@ -162,7 +171,7 @@ def _judge_cell(
     counted = f":{'windows' if change.n_windows else 'rows'}" if monitor.is_relative else ""
     return case.result(
         _status(monitor, row, change),
-        _message(window, monitor, row, change),
+        _message(evidence, window, monitor, row, change),
         baseline_value=finite(change.usual),
         p_value=finite(change.p),
         p_adjusted=finite(change.p),
@@ -301,27 +310,35 @@ def _by_rows(worse: float, limit: float, margin: float, usual: float = math.nan)
 
 
 def _message(
-    window: Window, monitor: PerformanceMonitor, row: MetricSample, change: _Change
+    evidence: Evidence,
+    window: Window,
+    monitor: PerformanceMonitor,
+    row: MetricSample,
+    change: _Change,
 ) -> str:
-    first = f"{subject(monitor.metric, monitor.column, row)} is {number(row['value'])}"
+    unit = unit_of(evidence.spec, monitor.metric, monitor.column)
+    first = f"{subject(monitor.metric, monitor.column, row)} is {number(row['value'])}{unit}"
     if monitor.is_relative:
         direction = "worse" if change.worse > 0 else "better"
         if monitor.metric in OUTCOME_MEANS:  # of which people differ what is better
             direction = "higher" if row["value"] > change.usual else "lower"
-        first += f", {number(abs(change.worse))} {direction} than "
-        usual = number(change.usual)
-        first += f"usual ({usual})" if change.n_windows else f"the baseline's {usual}"
+        whose = "the usual" if change.n_windows else "the baseline's"
+        first += f", {direction} than {whose} {number(change.usual)}"
+    else:
+        side, bound = _threshold(monitor).split(" ")
+        first += f", {'' if change.is_large else 'not '}{side} the limit of {bound}{unit}"
     if monitor.metric == "specificity":
         first += f": the false positive rate is {number(1 - row['value'])}"
     if monitor.metric == "roc_auc" and change.failed and row["upper"] < _CHANCE:
         first += ": scores or labels look inverted"
     parts = [f"n {int(row['n']):,}"]
     if math.isfinite(row["lower"]):
-        parts[0] = f"95 % interval {number(row['lower'])} to {number(row['upper'])}, {parts[0]}"
+        parts[0] = f"{interval_text(row['lower'], row['upper'], unit=unit)} ({parts[0]})"
     if change.n_windows and math.isfinite(change.margin):
-        parts.append(f"the baseline's windows lie within {_usual_range(monitor, change)}")
-    limit = number(change.limit) if monitor.is_relative else _threshold(monitor)
-    parts.append(f"the limit is {limit}")
+        grain = evidence.spec.time.granularity
+        parts.append(f"the baseline's {grain}s lie within {_usual_range(monitor, change)}")
+    if monitor.is_relative:
+        parts.append(f"the limit is {name_fall(monitor.metric, change.limit)}")
     chance = ", but this may be chance" if change.is_large and not change.failed else ""
     weighted = weighted_text(row["method_version"], window.get("actual_coverage"))
     said = ("; ".join(parts) + chance, weighted, early_text(window))

@@ -140,7 +140,8 @@ def _judge_column(evidence: Evidence, window: Window, metric: str, column: str) 
         limit += ", twice what is usual"
     message = f"{text} ({count}), {limit}."
     if not failed and condition.fails(row["value"]):
-        message = f"{text} ({count}), too few rows to be above the limit."
+        bound = percent(condition.bound)
+        message = f"{text} ({count}), too few rows to tell whether that is above {bound}."
     n_broken = round(row["value"] * row["n"])
     details: dict[str, object] = {"count": n_broken, "n": int(row["n"])}
     names = evidence.unseen.get((column, window["window_start"]))

@@ -136,7 +136,7 @@ def judge_release(evidence: Evidence, window: Window) -> Iterator[MonitorResult]
     if row is None or not_mature(window, row):
         return
     if len(found.after) > _STANDS * looks[-1]:
-        text = f"Version {found.version} is compared with version {found.before} no more."
+        text = f"Version {found.version} is no longer compared with version {found.before}."
         yield _result(evidence, window, OK, text)
         return
     rows = evidence.recent(window, metric.name, count_read(evidence.spec))
@@ -290,7 +290,7 @@ def _describe(spec: ModelSpec, seen: _Seen, *, is_failed: bool) -> str:
     side = "worse" if seen.worse > 0 else "better"
     return told(
         said,
-        f"{by} {side} than the {len(seen.earlier)} {grain}s before let one expect (n "
-        f"{_count_rows(seen.after):,} and {_count_rows(seen.earlier):,}); from {visible} on it "
-        f"would be more than chance, and the limit is {limit}",
+        f"It is {by} {side} than by the {len(seen.earlier)} {grain}s before (n "
+        f"{_count_rows(seen.after):,} and {_count_rows(seen.earlier):,}); from {visible} on worse "
+        f"is more than chance, and the limit is {limit}",
     )

@@ -73,7 +73,8 @@ def _judge_expectations(evidence: Evidence, window: Window) -> Iterator[MonitorR
         rest = f"; and {len(failing) - 3} more" if len(failing) > 3 else ""
         others = [one for one in failing if one not in first]
         do_not = "does not" if len(failing) == 1 else "do not"
-        message = f"{len(failing)} of {counted(n, 'expectation')} of the spec {do_not} hold"
+        which = f"{len(failing)} of {n:,} expectations" if n > 1 else "The expectation"
+        message = f"{which} of the spec {do_not} hold"
         message += f": {'; '.join(map(_unkept, [*first, *others][:3]))}{rest}"
     monitor = evidence.spec.monitors.schema_
     yield Case(evidence, window, monitor, metric="expectations", threshold="all hold").result(
@@ -117,12 +118,24 @@ def _judge_repeats(evidence: Evidence, window: Window) -> Iterator[MonitorResult
         failed = condition.fails(share) and found >= MIN_COUNT
         yield Case(evidence, window, monitor, metric, threshold=threshold(condition)).result(
             "WARN" if failed else OK,
-            f"{int(found):,} of {sent:,} rows ({percent(share)}) {said} under "
+            f"{_count_of(int(found), sent)} {said} under "
             f"the same id, {compared(condition, failed, percent)}.",
             value=share,
             **excess(share, condition.bound),
             n=sent,
         )
+
+
+def _count_of(found: int, rows: int) -> str:
+    """Write which of some rows it is, as a number and as a share.
+
+    Example:
+        >>> _count_of(3, 1_000), _count_of(0, 1_000)
+        ('3 of 1,000 rows (0.3 %)', 'None of 1,000 rows')
+    """
+    if not found:
+        return f"None of {counted(rows, 'row')}"
+    return f"{found:,} of {counted(rows, 'row')} ({percent(found / rows)})"
 
 
 def _judge_window(evidence: Evidence, window: Window) -> MonitorResult:
@@ -138,14 +151,15 @@ def _judge_window(evidence: Evidence, window: Window) -> MonitorResult:
     past = monitor.bad_rate.fails(share)
     reasons = _reasons(window.get("bad_reasons"))
     reasons |= {why: n + reasons.get(why, 0) for why, n in unplaced.items()}
-    message = f"{bad:,} of {rows:,} rows ({percent(share)}) broke the schema"
+    message = f"{_count_of(bad, rows)} broke the schema"
     if reasons:
         listed = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))[:3]
-        named = [f"{_tell_reason(reason)}: {n:,}" for reason, n in listed]
+        named = [_tell_reason(reason) + (f": {n:,}" if n < bad else "") for reason, n in listed]
         message += f" ({', '.join(named)})"
     message += f", {compared(monitor.bad_rate, past, percent)}."
     if unplaced:
-        message += f" {_origin(n_unplaced, bad, _texts(window.get('unplaced_in')))}"
+        files_of = _texts(window.get("unplaced_in"))
+        message += f" {_origin(n_unplaced, bad, files_of, evidence.spec.time.granularity)}"
     if files:
         refused = f"{counted(files, 'file')} {'were' if files > 1 else 'was'} refused"
         because = f": {window['refused_because']}" if window["refused_because"] else "."
@@ -179,10 +193,10 @@ def _tell_reason(reason: str) -> str:
     return code.replace("_", " ") + (f" of {column}" if column else "")
 
 
-def _origin(n: int, n_bad: int, files: list[str]) -> str:
-    which = "No window is known of " + (f"{n:,} of these" if n < n_bad else "these")
-    more = f" and {len(files) - 1:,} more" if len(files) > 1 else ""
-    return f"{which}, which came in {files[0]}{more}."
+def _origin(n: int, n_bad: int, files: list[str], grain: str) -> str:
+    which = f"{n:,} of these rows" if n < n_bad else "These rows"
+    more = f" and {counted(len(files) - 1, 'other file')}" if len(files) > 1 else ""
+    return f"{which} came with {files[0]}{more}, and their {grain} is not known."
 
 
 def _texts(value: object) -> list[str]:

@@ -54,7 +54,7 @@ from mlmon_dagster.spec.monitors import (
     Objective,
 )
 from mlmon_dagster.spec.names import SERVICE, TABLE
-from mlmon_dagster.spec.scalars import format_duration
+from mlmon_dagster.spec.scalars import name_duration
 from mlmon_dagster.spec.windows import PLACES
 from mlmon_dagster.store.state.monitor_results import MonitorResult, Status
 from mlmon_dagster.store.state.window_state import WindowInputs
@@ -80,6 +80,7 @@ _COSTS = ("mean_cost", "sum_cost")
 _SERVICE = (
     "n", "p50_latency_ms", "p95_latency_ms", "p99_latency_ms", "error_rate", CLASS_RATE, PROMETHEUS
 )  # fmt: skip
+_AN = {"hour": "an"}
 _MS = " (ms)"  # at the end of a name
 STRANGE = 0.001  # chance below which a volume is no usual one
 
@@ -150,7 +151,8 @@ def _judge_metric(
     case = Case(evidence, window, monitor, metric, column, row, threshold(condition))
     if row is None or row["reason"]:
         reason = str(row["reason"]) if row else not_measured(window)
-        message = no_verdict(named, reason, int(window["n"]))
+        grain = evidence.spec.time.granularity
+        message = no_verdict(named, reason, int(window["n"]), grain)
         return case.result(NO_DATA, message, reason=reason)
     failed = condition.fails(row["value"])
     if metric == SPAN_COVERAGE or (metric in _SHARES and condition.above is not None):
@@ -165,7 +167,8 @@ def _judge_metric(
     message = f"{named} is {value}{count}, {compared(condition, failed, write)}."
     if not failed and condition.fails(row["value"]):
         message = f"{named} is {value}{count}, too few "
-        message += f"{'requests' if metric == SPAN_COVERAGE else 'errors'} to tell."
+        message += "requests" if metric == SPAN_COVERAGE else "errors"
+        message += f" to tell whether that is {threshold(condition, write)}."
     status: Status = failing(monitor, condition.is_error(row["value"])) if failed else OK
     reason = ""
     if failed and metric == "n" and condition.below is not None and window.get("holiday"):
@@ -175,7 +178,13 @@ def _judge_metric(
 
 
 def _measured(value: float, unit: str) -> str:
-    return f"{number(value)}{unit}"
+    """Write a number with its unit; a count has no decimals.
+
+    Example:
+        >>> _measured(60.0, ""), _measured(83.26, " ms")
+        ('60', '83.3 ms')
+    """
+    return f"{value:,.0f}{unit}" if value == round(value) else f"{number(value)}{unit}"
 
 
 def _unit(evidence: Evidence, name: str) -> str:
@@ -211,15 +220,18 @@ def _judge_objective(evidence: Evidence, window: Window, objective: Objective) -
         message = (
             f"{objective.name} burned its budget {found.burn:.3g} times too fast, "
             f"from {since:%d %b %H:%M} to {until:%d %b %H:%M}.\n"
-            f"Rule {found.rule.name}: {found.rule.factor:g} times, over "
-            f"{format_duration(found.rule.long)} and {format_duration(found.rule.short)}.{remains}"
+            f"The rule {found.rule.name} fails from {found.rule.factor:g} times the even rate on, "
+            f"over {name_duration(found.rule.long)} and {name_duration(found.rule.short)}.{remains}"
         )
         status = monitor.severity if found.rule is RULES[-1] else "ERROR"
         fields |= excess(found.burn, found.rule.factor)
         return case.result(status, message, **fields)
     if found.too_few(objective.target):
         return case.unjudged("few_requests", objective.name, **fields)
-    message = f"{objective.name} burns its budget at {found.burn:.3g} times the even rate.{remains}"
+    message = (
+        f"{objective.name} burns its budget at {found.burn:.3g} times the even rate, not above "
+        f"{RULES[-1].factor:g}.{remains}"
+    )
     fields |= excess(found.burn, RULES[-1].factor)
     return case.result(OK, message, **fields)
 
@@ -228,7 +240,7 @@ def _of_budget(left: float, objective: Objective) -> str:
     days = f"{objective.over.days} days"
     if left < 0:
         return f"The budget of {days} is spent {1 - left:.3g} times."
-    return f"{left:.0%} of the budget of {days} is left."
+    return f"{percent(left)} of the budget of {days} is left."
 
 
 def judge_volume(evidence: Evidence, window: Window) -> Iterator[MonitorResult]:
@@ -274,13 +286,15 @@ def _judge_change(
 
     monitor, holiday = evidence.spec.monitors.service, window.get("holiday")
     share = side * volume.change + 0.0  # no negative zero
+    grain = evidence.spec.time.granularity
     failed = condition.fails(share) and volume.chance < STRANGE
     message = f"{volume.n:,} predictions, "
     if failed and side > 0:
-        message += _describe_rise(volume, evidence.spec.time.granularity)
+        message += _describe_rise(volume, grain)
     else:
         message += f"{abs(share) * 100:.0f} % {'more' if volume.change > 0 else 'fewer'} than the "
-        message += f"usual {volume.usual:,.0f} of such a window"
+        message += f"usual {volume.usual:,.0f} of such "
+        message += f"{_AN.get(grain, 'a')} {grain}"
         message += " until its last event" if volume.covered < 1 else ""
     if condition.fails(share) and not failed:
         message += "; the volume varies as much anyway"
@@ -306,7 +320,7 @@ def _judge_change(
 
 
 def _describe_rise(volume: Volume, granularity: Granularity) -> str:
-    alike, when = volume.alike, f"{'an' if granularity == 'hour' else 'a'} {granularity}"
+    alike, when = volume.alike, f"{_AN.get(granularity, 'a')} {granularity}"
     if granularity in PLACES and len(alike):
         day, hour = divmod(volume.place, PLACES[granularity] // 7)
         when = f"on {day_name[day]}s" + (f" at {hour:02}:00" if granularity == "hour" else "")

@@ -16,6 +16,7 @@ from mlmon_dagster.families.family import (
     make_sample,
     plot_both,
 )
+from mlmon_dagster.monitors.change_wording import percent
 from mlmon_dagster.monitors.evidence import (
     MIN_COUNT,
     NO_DATA,
@@ -29,11 +30,11 @@ from mlmon_dagster.monitors.evidence import (
     not_valued,
     production,
 )
-from mlmon_dagster.monitors.wording import subject, write_limit
+from mlmon_dagster.monitors.wording import interval_text, number, subject, write_limit
 from mlmon_dagster.spec import ModelSpec, complete_windows
 from mlmon_dagster.spec import Window as Span
 from mlmon_dagster.spec.baseline import PRODUCTION
-from mlmon_dagster.spec.metric_registry import METRICS
+from mlmon_dagster.spec.metric_registry import METRICS, is_loss
 from mlmon_dagster.spec.monitors import (
     CANARY_SHARE,
     FAMILIES,
@@ -112,22 +113,33 @@ def _judge_gain(evidence: Evidence, window: Window, declared: VersionComparison)
     details: dict[str, object] = {**named, "verdict": verdict, "margin": margin}
     limit = f"below {write_limit(-margin)}"
     sides = f"{_named(challenger)} ({declared.how})", _named(champion)
-    said = (
-        f"gain in {METRICS[declared.metric].label} {row['value']:+.3g} "
-        f"({row['lower']:+.3g} to {row['upper']:+.3g}, n {int(row['n']):,})"
-    )
+    said = _tell_gain(declared.metric, row)
     if verdict == "undecided":
         more = rows_to_decide(row["value"], half, margin, int(row["n"]))
         message = (
-            f"Whether {sides[0]} is worse than {sides[1]} is undecided: {said}; "
-            f"about {more:,} more rows will tell."
+            f"Whether {sides[0]} is worse than {sides[1]} is undecided: {said}. "
+            f"About {more:,} more rows will tell."
         )
         details["more"] = more
         return case.result(NO_DATA, message, reason="undecided", threshold=limit, details=details)
     status = case.monitor.severity if verdict == "worse" else OK
-    message = f"{sides[0][0].upper()}{sides[0][1:]} is {verdict} than {sides[1]}: {said}."
+    message = (
+        f"{sides[0][0].upper()}{sides[0][1:]} is {verdict} than {sides[1]}: {said}, "
+        f"limit {number(margin)}."
+    )
     past = excess(-row["value"], margin, half)
     return case.result(status, message, threshold=limit, details=details, **past)
+
+
+def _tell_gain(metric: str, row: MetricSample) -> str:
+    """Say how much higher or lower a metric of another version is, with its interval."""
+    side = 1 if row["value"] >= 0 else -1
+    low, high = sorted((side * row["lower"], side * row["upper"]))
+    is_higher = (side > 0) != is_loss(metric)
+    by = f"{number(side * row['value'])} {'higher' if is_higher else 'lower'}"
+    now = by if row["value"] else "equal"
+    rows = f"n {int(row['n']):,}"
+    return f"{METRICS[metric].label} is {now} ({interval_text(low, high)}, {rows})"
 
 
 def _named(version: str) -> str:
@@ -151,12 +163,12 @@ def _judge_share(evidence: Evidence, window: Window, declared: VersionComparison
         return _unjudged(case, reason)
     wrong = _is_wrong(row)
     assert declared.share is not None
-    said = f"The canary answered {row['value']:.1%} of {int(row['n']):,} requests"
+    said = f"The canary answered {percent(row['value'])} of {int(row['n']):,} requests"
     after = (
-        f" and was to answer {declared.share:.1%}: something else than the lot decided who "
-        "answered, so the versions cannot be compared."
+        f" and was to answer {percent(declared.share)}: the split was not by chance, so the "
+        "versions cannot be compared."
         if wrong
-        else f", about the {declared.share:.1%} that it was to answer."
+        else f", about the {percent(declared.share)} that it was to answer."
     )
     status, limit = case.monitor.severity if wrong else OK, f"{declared.share:g}"
     return case.result(status, said + after, threshold=limit, baseline_value=declared.share)
@@ -172,8 +184,9 @@ def _judge_skew(evidence: Evidence, window: Window, declared: Skew, column: str)
     enough = round(row["value"] * row["n"]) >= MIN_COUNT or row["lower"] > declared.above
     wrong = bool(row["value"] > declared.above and enough)
     said = (
-        f"{row['value']:.2%} ({row['lower']:.2%} to {row['upper']:.2%}) of {int(row['n']):,} "
-        f"predictions were served another {column} than the dataset {declared.dataset} has"
+        f"{percent(row['value'])} of {int(row['n']):,} predictions were served another {column} "
+        f"than the dataset {declared.dataset} has, {'' if wrong else 'not '}above "
+        f"{percent(declared.above)}"
     )
     found = (window.get("skews") or {}).get(column)
     details: dict[str, object] = {}
@@ -186,7 +199,7 @@ def _judge_skew(evidence: Evidence, window: Window, declared: Skew, column: str)
             said += f" ({found.kind})"
     day = window["window_start"].tz_convert(evidence.spec.time.zone).date()
     after = (
-        f"; see which: mlmon skew {evidence.spec.model} --from {day} --to {day} "
+        f". See which: mlmon skew {evidence.spec.model} --from {day} --to {day} "
         f"--dataset {declared.dataset}."
         if wrong
         else "."
@@ -208,7 +221,7 @@ def _judge_age(evidence: Evidence, window: Window, declared: Staleness) -> Monit
     return case.result(
         case.monitor.severity if old else OK,
         f"{_named(version).capitalize()} has served for {row['value']:.0f} days, "
-        f"{'' if old else 'not '}above {limit:g}.",
+        f"{'' if old else 'not '}above {limit:g} days.",
         threshold=f"above {limit:g}",
         details={"version": version},
         **excess(row["value"], limit),

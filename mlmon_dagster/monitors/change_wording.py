@@ -244,7 +244,8 @@ def _place(column: str, feature: Feature | None, change: ColumnChange, is_shown:
     moved = change.now - change.then
     side = more if moved > 0 else less
     if feature is not None and feature.pii:
-        much = f"{abs(moved) / change.spread:.2g} times its spread " if change.spread else ""
+        deviations = abs(moved) / change.spread if change.spread else 0.0
+        much = f"{deviations:.2g} standard deviations " if deviations else ""
         return f"{column} is {much}{side} than before"
     length, unit = _unit_of(feature, max(abs(change.now), abs(change.then)))
     now, then = change.now / length, change.then / length

@@ -415,15 +415,16 @@ class Case:
                 else that of the window.
         """
         n = int(fields["n"] if "n" in fields else (self.source or self.window)["n"])
-        message = explain_unjudged(self.window, named, reason, n)
+        grain = self.evidence.spec.time.granularity
+        message = explain_unjudged(self.window, named, reason, n, grain)
         return self.result(NO_DATA, message, **{"reason": reason, **fields})
 
 
-def explain_unjudged(window: Window, named: str, reason: str, n: int) -> str:
+def explain_unjudged(window: Window, named: str, reason: str, n: int, grain: str) -> str:
     """Say why something of a window is not judged; if its ground truth is awaited, until when."""
     if reason == window["truth_reason"] and window["truth_message"]:
         return str(window["truth_message"])
-    return no_verdict(named, reason, n)
+    return no_verdict(named, reason, n, grain)
 
 
 def failing(monitor: Monitor, is_error: bool) -> Severity:
@@ -518,7 +519,7 @@ def early_text(window: Window) -> str:
         return ""
     return (
         f"Judged early: {int(window['n_actual']):,} of {int(window['n_expected']):,} predictions "
-        "have ground truth, and what is missing at this age is missing at random"
+        "have ground truth, and which ones is chance"
     )
 
 

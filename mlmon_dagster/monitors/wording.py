@@ -6,20 +6,38 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Final, cast, get_args
+from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
 from mlmon_dagster.spec.derived import NOVELTY
-from mlmon_dagster.spec.metric_registry import METRICS, is_loss
+from mlmon_dagster.spec.metric_registry import METRICS, OUTCOME_MEANS, is_loss
 from mlmon_dagster.spec.monitors import DISTANCES, ComparedMetric, Condition
 from mlmon_dagster.spec.names import ALL, TABLE, counted
 from mlmon_dagster.spec.tasks import estimated, residual
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 
+if TYPE_CHECKING:
+    from mlmon_dagster.spec import ModelSpec
+
 _LISTED = {"unseen": "unseen values", "quarantined": "files", "bad_reasons": "reasons"}
 _SLICES = 3  # that explain one verdict
+_PEOPLE = ("Brier", "Hellinger", "Jensen", "Matthews", "Prometheus", "Wasserstein")  # and products
+_AT = {"window": "in", "hour": "in", "day": "on", "week": "in", "month": "in"}
 BEYOND_CHANCE = (
     " beyond chance"  # ends the threshold of a distance; what chance gives is its baseline
 )
+
+
+def within_sentence(name: str) -> str:
+    """Write a name as it stands within a sentence.
+
+    Example:
+        >>> within_sentence("Mean error"), within_sentence("ROC AUC"), within_sentence("F1")
+        ('mean error', 'ROC AUC', 'F1')
+    """
+    is_acronym = name[1:2].isupper() or name[1:2].isdigit()
+    return name if is_acronym or name.startswith(_PEOPLE) else name[0].lower() + name[1:]
+
+
 _THRESHOLD = re.compile(
     rf"(above|below|beyond|drop) (-?[\d,.]+(?:e[+-]?\d+)?)(?P<beyond>{BEYOND_CHANCE})?"
 )
@@ -57,10 +75,10 @@ NAMES = {
     "span_coverage": "Share of requests with spans",
     "mean_cost": "Mean",
     "sum_cost": "Sum",
-    "sustained_shift": "Sustained shift",
+    "sustained_shift": "Lasting shift",
     "attribution": "Share of the attributions",
     "attribution_shift": "Change of the share of the attributions",
-    "repeated_rows": "Likeness to the rows of a window before",
+    "repeated_rows": "Similarity to earlier rows",
     "not_additive_rate": "Share of rows whose SHAP values do not add up to the score",
     "canary_share": "Share of the requests that the canary answered",
     "skew_rate": "Share served otherwise than computed offline",
@@ -68,15 +86,18 @@ NAMES = {
     "class_rate": "Share",
     "prometheus": "Prometheus's value",
     **{
-        f"{how}_{name}_gain": f"Gain of the {how} in {METRICS[name].label}"
+        f"{how}_{name}_gain": f"Gain of the {how} in {within_sentence(METRICS[name].label)}"
         for name in get_args(ComparedMetric)
         for how in ("shadow", "canary")
     },
     **DISTANCES,
     **{name: info.label for name, info in METRICS.items()},
-    **{estimated(name): f"Estimated {info.label}" for name, info in METRICS.items()},
     **{
-        residual(name): f"Distance of the estimated {info.label} from the truth"
+        estimated(name): f"Estimated {within_sentence(info.label)}"
+        for name, info in METRICS.items()
+    },
+    **{
+        residual(name): f"Distance of the estimated {within_sentence(info.label)} from the truth"
         for name, info in METRICS.items()
     },
 }
@@ -85,7 +106,7 @@ REASONS = {
     "few_rows": "too few rows",
     "undefined": "its function says that it has no value",
     "fewer_rows_than_baseline": "it has fewer than half the rows of the baseline's smallest window",
-    "few_requests": "too few requests for a budget; ten bad ones in three days must be possible",
+    "few_requests": "too few requests for a budget: fewer than ten may be bad in three days",
     "no_rows": "the window has no rows",
     "holiday": "it is a holiday",
     "not_expected": "no prediction is expected then",
@@ -100,7 +121,7 @@ REASONS = {
     "few_baseline_rows": "the baseline has too few rows",
     "few_baseline_rarer": "the baseline has fewer than 20 actuals of the rarer class to learn from",
     "baseline_no_actuals": "the baseline has no ground truth to learn from",
-    "few_windows": "the baseline has fewer than eight windows, which do not say how far they stray",
+    "few_windows": "the baseline has fewer than eight windows, too few to say what is usual",
     "moving_baseline": "estimates are learnt from a fixed baseline, not from earlier windows",
     "baseline_single_class": "all actuals of the baseline are of one class",
     "no_scikit_learn": "scikit-learn is not installed; see the extra [estimate]",
@@ -136,7 +157,7 @@ REASONS = {
     "no_cost": "no request has a cost; its model has no price",
     "no_series": "Prometheus has no such series at the window's end",
     "many_series": "Prometheus has several series where one number is asked for",
-    "not_a_number": "Prometheus says NaN or infinity, such as 0 / 0",
+    "not_a_number": "Prometheus says NaN or infinity, as a division by 0 gives",
     "bad_query": "Prometheus does not understand the query",
     "refused": "Prometheus refuses us",
     "unreachable": "Prometheus gives no answer",
@@ -205,7 +226,7 @@ def subject(metric: str, column: str = "", part: Mapping[str, object] | None = N
     return text
 
 
-SPREAD: Final = "no slice is worse than the whole beyond chance"
+SPREAD: Final = "no slice is surely worse than the whole"
 
 
 def explain(metric: str, column: str, found: Mapping[str, Any]) -> list[str]:
@@ -234,7 +255,7 @@ def _describe_slice(metric: str, column: str, item: Mapping[str, Any]) -> str:
     """Write a slice with the metric that it is worse in, its baseline and size."""
     text = f"{subject(metric, column, item)} is {number(item['value'])}"
     extra = []
-    for key, label in (("baseline_value", "baseline"), ("by_chance", "by chance")):
+    for key, label in (("baseline_value", "baseline"), ("by_chance", "without a change")):
         if item.get(key) is not None:
             extra.append(f"{label} {number(item[key])}")
     if item.get("n") is not None:
@@ -262,24 +283,78 @@ def beyond_headline(message: str) -> str:
     return message.partition("\n")[2]
 
 
-def no_verdict(text: str, reason: str, n: int) -> str:
-    """Say why there is no verdict."""
-    is_acronym = text[1:2].isupper() or text[1:2].isdigit()
-    named = text if is_acronym else text[0].lower() + text[1:]
-    return f"No verdict on {named}: {REASONS.get(reason, reason)} (n {n:,})."
+def no_verdict(text: str, reason: str, n: int, grain: str = "window") -> str:
+    """Say why there is no verdict.
 
-
-def width_text(factor: float, n: int) -> str:
-    """Say that an estimate's band is wider than the baseline alone asks for, and why.
+    Args:
+        text: What was to be judged.
+        reason: A key of `REASONS`.
+        n: Rows.
+        grain: What a window is called.
 
     Example:
-        >>> width_text(1.72, 60)
-        'Its band is 1.72 times as wide as the baseline asks for, learnt from 60 windows whose \
-ground truth has come'
+        >>> no_verdict("ROC AUC", "few_windows", 40, "day")
+        'No verdict on ROC AUC: the baseline has fewer than eight days, too few to say what is \
+usual (n 40).'
+    """
+    why = REASONS.get(reason, reason).replace("window", grain)
+    return f"No verdict on {within_sentence(text)}: {why} (n {n:,})."
+
+
+def name_span(n: int, grain: str) -> str:
+    """Name the newest windows, as a time that something holds over.
+
+    Example:
+        >>> name_span(7, "day"), name_span(1, "week")
+        ('over the last 7 days', 'in this week')
+    """
+    return f"over the last {n} {grain}s" if n > 1 else f"{_AT[grain]} this {grain}"
+
+
+def unit_of(spec: ModelSpec, metric: str, column: str = TABLE) -> str:
+    """Return the unit of a metric's values as the spec declares it, with a space before it."""
+    name, _, outcome = metric.partition("/")
+    info = METRICS.get(name)
+    declared = spec.columns.outcomes.get(outcome or column)
+    if info is None or info.unit not in ("outcome", "cost"):
+        return ""
+    unit = spec.currency if info.unit == "cost" else declared and declared.unit
+    return f" {unit}" if unit else ""
+
+
+def interval_text(low: float, high: float, *, of: str = "", unit: str = "") -> str:
+    """Write an interval.
+
+    Example:
+        >>> interval_text(0.61, 0.693)
+        '95 % interval 0.61 to 0.69'
+    """
+    return f"95 % interval {of}{number(low)} to {number(high)}{unit}"
+
+
+def name_fall(metric: str, limit: float) -> str:
+    """Name how much worse a metric may be.
+
+    Example:
+        >>> name_fall("roc_auc", 0.05), name_fall("log_loss", 0.1)
+        ('a fall of 0.05', 'a rise of 0.10')
+    """
+    if metric in OUTCOME_MEANS:  # either way counts for somebody
+        return f"a change of {number(limit)}"
+    return f"a {'rise' if is_loss(metric) else 'fall'} of {number(limit)}"
+
+
+def width_text(factor: float, n: int, grain: str = "window") -> str:
+    """Say that an estimate's interval is wider than the baseline alone asks for, and why.
+
+    Example:
+        >>> width_text(1.72, 60, "day")
+        'The interval is 1.72 times as wide as from the baseline alone, learnt from 60 days with \
+ground truth'
     """
     return (
-        f"Its band is {factor:.3g} times as wide as the baseline asks for, learnt from "
-        f"{counted(n, 'window')} whose ground truth has come"
+        f"The interval is {factor:.3g} times as wide as from the baseline alone, learnt from "
+        f"{counted(n, grain)} with ground truth"
     )
 
 

@@ -209,7 +209,7 @@ def _regression() -> list[MetricInfo]:
                "mean of max(q (actual - prediction), (q - 1) (actual - prediction))"),
         MetricInfo("r2", "R squared", r, "1 - sum of squared errors / sum of (actual - mean)^2",
                    "higher", "1", -INF, 1.0, needs),
-        metric("residual_drift", "Drift of the residuals",
+        metric("residual_drift", "Drift of the errors",
                "PSI of actual - prediction against the baseline's, less its mean without change",
                "1"),
     ]  # fmt: skip

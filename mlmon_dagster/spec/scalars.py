@@ -80,6 +80,18 @@ def format_duration(value: dt.timedelta) -> str:
     return f"{seconds:.6f}".rstrip("0").rstrip(".") + "s"
 
 
+def name_duration(value: dt.timedelta) -> str:
+    """Write a timedelta in words, in its largest whole unit.
+
+    Example:
+        >>> [name_duration(dt.timedelta(hours=hours)) for hours in (1, 26, 72)]
+        ['1 hour', '26 hours', '3 days']
+    """
+    text = format_duration(value)
+    unit = {"w": "week", "d": "day", "h": "hour", "m": "minute", "s": "second"}[text[-1]]
+    return f"{text[:-1]} {unit}{'' if text[:-1] == '1' else 's'}"
+
+
 def parse_k_of_n(value: object) -> KOfN:
     """Turn ``2 of 3`` into ``KOfN(2, 3)``.
 

@@ -54,8 +54,8 @@ def row(day: int, status: str = "OK", **changes: Any) -> dict[str, Any]:
 def roc_auc(day: int, status: str = "OK", value: float = 0.72, **changes: Any) -> dict[str, Any]:
     low, high = value - 0.05, value + 0.05
     message = (
-        f"ROC AUC is {value:.2f}, {0.73 - value:.2f} worse than usual (0.73).\n95 % interval "
-        f"{low:.2f} to {high:.2f}, n 739; the limit is 0.05."
+        f"ROC AUC is {value:.2f}, worse than the usual 0.73.\n95 % interval {low:.2f} to "
+        f"{high:.2f} (n 739); the limit is a fall of 0.05."
     )
     changes = {**excess(0.73 - value, 0.05, 0.055), "k": 2, "of_n": 3, **changes}
     airport = {"slice_key": "origin", "slice_value": "LGA", "baseline_value": 0.74, "n": 228}
@@ -76,9 +76,10 @@ def roc_auc(day: int, status: str = "OK", value: float = 0.72, **changes: Any) -
 
 def missed(day: int, worse: float, status: str = "OK", why: str = "") -> dict[str, Any]:
     message = (
-        f"ROC AUC over 7 windows turned out {abs(worse):.2f} {'worse' if worse > 0 else 'better'} "
-        "than estimated.\nGive or take 0.06 (n 6,357); the limit is 0.03. The scores no longer "
-        "mean what they meant in the baseline."
+        f"ROC AUC over 7 days turned out {abs(worse):.2f} {'worse' if worse > 0 else 'better'} "
+        f"than estimated.\n95 % interval of the difference {worse - 0.06:.2f} to "
+        f"{worse + 0.06:.2f} (n 6,357); the limit is 0.03. The scores no longer mean what they "
+        "meant in the baseline."
     )
     return row(
         day, status, family="estimated_performance", metric="roc_auc_residual", n=6357,
@@ -154,9 +155,9 @@ def money(stage: Stage) -> None:
     """What the demo says of 10 December, had it been alive."""
     days = [gap(d, NOISE.normal(0, 0.01)) for d in range(1, 10)]
     said = (
-        "The model expects 30.9 % on average where 52.2 % come true.\nIn the last 5 windows (n "
-        "4,014): Calibration gap -0.21, in the baseline -0.0049: moved by -0.21, give or take 0.10 "
-        "for 36 windows' own spread; the limit is 0.02."
+        "Over the last 5 days the model expects 30.9 % on average where 52.2 % come true.\n"
+        "Calibration gap is -0.21, in the baseline -0.0049 (n 4,014); 95 % interval of the change "
+        "-0.31 to -0.11, limit 0.02."
     )
     worth = (
         "covered is 360 % above usual (21.8 min a request, usually 4.72; 92 % of the usual number "

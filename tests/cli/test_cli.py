@@ -318,7 +318,7 @@ def test_run_says_which_files_it_left_because_they_may_not_be_complete(
     told = mlmon("--project", folder, *later, "alerts", "deliver")
     assert told.code == 0
     assert "Ground truth is late" in told.out
-    assert "No prediction in this window" not in told.out
+    assert "No prediction on this day" not in told.out
 
 
 @pytest.mark.proof

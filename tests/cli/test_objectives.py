@@ -72,7 +72,8 @@ def test_an_outage_of_three_hours_is_an_error_of_its_day_with_its_times_and_who_
     assert "10:05" <= times[2] <= "10:45"
     assert "12:50" <= times[3] <= "13:05"
     assert second.startswith(
-        "Rule fast: 14.4 times, over 1h and 5m. The budget of 28 days is spent"
+        "The rule fast fails from 14.4 times the even rate on, over 1 hour and 5 minutes. "
+        "The budget of 28 days is spent"
     )
     assert found[OUT]["value"] == pytest.approx(float(times[1]), rel=0.01)
     assert check.status.value == "FAILED"

@@ -95,7 +95,7 @@ def test_a_day_that_earned_less_fails_with_its_numbers_and_the_trace_names_who_p
         [good], [bad] = (world.verdicts("business", day).to_dict("records") for day in (GOOD, BAD))
         assert (good["status"], bad["status"]) == ("OK", "WARN")
         assert bad["monitor"] == "business/mean_outcome/revenue"
-        assert "lower than usual (99.9" in bad["message"]
+        assert "lower than the usual 99.9" in bad["message"]
         money = json.loads(bad["details"])["money"].split("; ")[0]
         lost = 150 * 0.9 * (100 - bad["value"])
         assert money.startswith("revenue is 2")

@@ -234,7 +234,8 @@ def test_refused_rows_of_no_window_are_told_in_the_window_before_they_came(
     assert told["status"] == "ERROR"
     assert "5 of 155 rows" in told["message"]
     assert told["message"].endswith(
-        "No window is known of these, which came in landing/churn/actuals/b.parquet and 1 more."
+        "These rows came with landing/churn/actuals/b.parquet and 1 other file, and their day is "
+        "not known."
     )
     before = own_fortnight.verdicts("schema", DAYS[-2])
     assert set(before["status"]) == {"OK"}
@@ -321,7 +322,7 @@ def test_every_window_is_judged_for_freshness_however_old(own_fortnight: World) 
     silence = newest.loc["freshness/no_data_for"]
     assert list(silence["status"]) == ["OK"] * 14 + ["ERROR"] * 60
     assert silence["message"].iloc[-1] == (
-        "No prediction since Thursday 2024-03-14 17:47 (America/New_York); the limit is 26h."
+        "No prediction since Thursday 2024-03-14 17:47 (America/New_York); the limit is 26 hours."
     )
     overdue = newest.loc[["freshness/actuals_missing"]]
     assert set(overdue["window_start"]) >= {windows_of_days(own_fortnight.spec, [SILENT])[0].start}

@@ -38,8 +38,8 @@ def test_a_feature_fires_only_if_its_change_is_real_and_large(value, p, status):
 def test_the_sentence_says_how_much_it_counts_now_and_counted_before():
     row = judged([shift(-0.31, 1e-8), metric(ATTRIBUTION, 0.12, "age")])
     assert row["message"] == (
-        "age has 12 % of the attributions (n 1,000), 31 points less than in the baseline "
-        "(n 5,000), beyond 10 points."
+        "age has 12 % of the attributions, in the baseline 43 %; 10 points of change fail "
+        "(n 1,000, baseline n 5,000)."
     )
     assert json.loads(row["details"])["attribution"] == 0.12
 
@@ -50,7 +50,7 @@ def test_the_features_of_a_window_are_one_family():
     assert row["family_size"] == 3
     assert row["p_adjusted"] == pytest.approx(0.036)
     assert row["status"] == "OK"
-    assert "an unchanged window can be as far (adjusted p 0.04)" in row["message"]
+    assert "This may be chance (adjusted p 0.04)" in row["message"]
 
 
 def test_switched_off_or_without_shap_values_it_says_nothing():
@@ -81,7 +81,7 @@ def test_drift_is_listed_by_distance_times_attribution_and_says_what_the_model_m
     found = [row for row in verdicts("drift", rows, model=model()) if row["metric"] == "psi"]
 
     assert [row["column_name"] for row in found] == ["city", "region", "age"]
-    assert found[0]["message"].endswith("; the model gives the column 0.60 of its attributions.")
+    assert found[0]["message"].endswith(". The column has 60 % of the model's attributions.")
     assert [json.loads(row["details"])["impact"] for row in found] == [0.3, 0.09, 0.009]
     told = FEATURES | {"region": FEATURES["region"] | {"importance": 1.0}}
     spec = make_spec(features=told, columns=COLUMNS, slices=[], monitors={"performance": []})

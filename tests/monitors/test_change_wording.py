@@ -77,7 +77,7 @@ def test_values_of_a_column_that_nobody_has_cleared_are_not_named():
 
 def test_numbers_of_a_personal_column_are_told_by_its_spread_alone():
     said = in_words(model(), "income", Change("place", 55, 40, spread=10))
-    assert said == "income is 1.5 times its spread higher than before"
+    assert said == "income is 1.5 standard deviations higher than before"
     assert in_words(model(), "income", Change("value", 1.0, 0.0, "50")) == (
         "income is the same in every row"
     )
@@ -91,8 +91,8 @@ def test_a_verdict_says_what_changed_and_the_statistics_in_a_second_line():
     )["message"]
     assert told == (
         "age is 15 higher (median 40 to 55).\n"
-        "PSI of age is 0.63 where chance gives 0.02 (n 1,000, baseline n 5,000): "
-        "0.61 beyond chance, above 0.10."
+        "PSI of age is 0.63; an unchanged day has 0.02 on average, and 0.10 more fails "
+        "(n 1,000, baseline n 5,000)."
     )
 
 

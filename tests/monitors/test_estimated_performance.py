@@ -60,8 +60,9 @@ def test_the_message_says_estimate_truth_and_what_it_means():
         metric("roc_auc_residual", 0.07, lower=0.03, upper=0.11, n=900),
     ]
     assert judged("roc_auc_residual", rows)["message"] == (
-        "ROC AUC turned out 0.07 worse than estimated.\nGive or take 0.04 (n 900); the limit "
-        "is 0.03. The scores no longer mean what they meant in the baseline."
+        "ROC AUC turned out 0.07 worse than estimated.\n95 % interval of the difference 0.03 "
+        "to 0.11 (n 900); the limit is 0.03. The scores no longer mean what they meant in the "
+        "baseline."
     )
 
 
@@ -115,7 +116,7 @@ def test_windows_before_are_averaged_so_that_small_differences_add_up():
     row = judged("roc_auc_residual", rows)
     assert row["status"] == "WARN"
     assert row["n"] == 7000
-    assert row["message"].startswith("ROC AUC over 7 windows turned out 0.04 worse")
+    assert row["message"].startswith("ROC AUC over 7 days turned out 0.04 worse")
     # Half of one window's interval, over the root of seven, beside the baseline's own .005.
     assert row["value"] - row["lower"] == pytest.approx(math.hypot(half / 7**0.5, 0.005))
 
@@ -139,9 +140,7 @@ def test_a_large_fault_is_forgotten_when_it_is_over(newest, status):
     ]
     row = judged("roc_auc_residual", rows)
     assert row["status"] == status
-    assert row["message"].endswith("it is over: the newest windows are within it.") == (
-        status == "OK"
-    )
+    assert row["message"].endswith("it is over: the newest days are within it.") == (status == "OK")
 
 
 def earlier(values, half=0.05):
@@ -169,7 +168,7 @@ def test_a_band_is_a_fifth_wider_than_the_farthest_of_the_last_30_that_missed(
     row = judged("roc_auc", earlier(values))
     assert row["status"] == status
     assert row["upper"] - row["value"] == pytest.approx(0.03 * factor)
-    said = f"2.4 times as wide as the baseline asks for, learnt from {len(values)} windows"
+    said = f"2.4 times as wide as from the baseline alone, learnt from {len(values)} days"
     assert (said in row["message"]) == (factor > 1)
 
 
@@ -206,9 +205,8 @@ def test_what_estimates_are_off_by_in_the_baseline_is_no_fault_and_is_said():
     (*_, worse) = beside(missed(0.1, 1, 7), habit=0.04)
     assert worse["status"] == "WARN"
     first, _, rest = worse["message"].partition("\n")
-    assert first.startswith("ROC AUC over 7 windows turned out 0.0")
-    assert first.endswith(" worse than estimated, beyond the 0.04 worse that is usual.")
-    assert rest.startswith("Give or take 0.0")
+    assert first == "ROC AUC over 7 days turned out 0.11 worse than estimated, usually 0.04 worse."
+    assert rest.startswith("95 % interval of the difference 0.0")
     assert worse["baseline_value"] == pytest.approx(0.04, abs=0.01)
 
 

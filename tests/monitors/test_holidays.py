@@ -99,7 +99,7 @@ def test_a_drop_on_a_holiday_is_no_data_and_names_it() -> None:
     (row,) = volume(n=300, holiday="Easter Monday")
     assert (row["status"], row["reason"]) == ("NO_DATA", "holiday")
     assert row["message"] == (
-        "300 predictions, 67 % fewer than the usual 900 of such a window; it is a holiday (Easter "
+        "300 predictions, 67 % fewer than the usual 900 of such a day; it is a holiday (Easter "
         "Monday), so that is no alert."
     )
     assert volume(n=890, holiday="Easter Monday")[0]["status"] == "OK"
@@ -120,9 +120,9 @@ def test_the_last_week_of_an_export_is_as_long_as_its_events(covered: float, sta
     (row,) = volume(**(steady | {"n": 380, "covered": covered}))
     assert row["status"] == status
     assert row["message"].endswith(
-        "usual 900 of such a window."
+        "usual 900 of such a day."
         if covered == 1
-        else "usual 385 of such a window until its last event."
+        else "usual 385 of such a day until its last event."
     )
 
 

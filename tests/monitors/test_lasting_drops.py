@@ -52,10 +52,10 @@ def test_two_weeks_that_are_each_within_the_usual_fail_together_and_say_so() -> 
     row = judge(0.73 + np.random.default_rng(1).normal(0, 0.03, 14))
     assert row["status"] == "ERROR"
     first, second = row["message"].split("\n")
-    assert first == "ROC AUC is 0.73 over 14 days, 0.07 worse than usual (0.81)."
+    assert first == "ROC AUC is 0.73 over the last 14 days, worse than the usual 0.81."
     assert second == (
-        "n 2,100 of the newest 14 days together; by itself, this day with 0.73 (n 150) may be "
-        "chance; the limit is 0.05."
+        "This day alone (n 150) may be chance, together they are not (n 2,100); the limit is a "
+        "fall of 0.05."
     )
     assert row["value"] == pytest.approx(0.73, abs=0.02)
     assert row["lower"] < row["value"] < row["upper"]
@@ -92,7 +92,7 @@ def test_what_does_not_move_far_surely_or_any_more_leaves_the_window_to_itself(
 def test_a_window_that_fails_by_itself_is_told_by_itself() -> None:
     row = judge(np.r_[np.full(13, 0.75), 0.5])
     assert row["status"] == "ERROR"
-    assert row["message"].startswith("ROC AUC is 0.50, 0.32 worse than usual")
+    assert row["message"].startswith("ROC AUC is 0.50, worse than the usual")
 
 
 def test_windows_that_the_baseline_holds_say_nothing_against_it() -> None:

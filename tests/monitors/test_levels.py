@@ -103,9 +103,9 @@ def test_the_sentence_says_first_what_was_expected_and_what_came():
     )  # fmt: skip
     row = only(found, GAP)
     assert row["message"] == (
-        "The model expects 18 % on average where 29 % come true.\n"
-        "In the last 5 windows (n 10,000): Calibration gap -0.11, in the baseline 0: moved by "
-        "-0.11, give or take 0.0085 for 40 windows' own spread; the limit is 0.02."
+        "Over the last 5 days the model expects 18 % on average where 29 % come true.\n"
+        "Calibration gap is -0.11, in the baseline 0 (n 10,000); 95 % interval of the change "
+        "-0.12 to -0.10, limit 0.02."
     )
     assert (row["status"], row["value"]) == ("WARN", pytest.approx(-0.11))
 
@@ -160,7 +160,7 @@ def test_of_several_classes_the_furthest_off_is_named_once():
     )  # fmt: skip
     row = only(found, GAP)
     assert row["status"] == "WARN"
-    assert row["message"].startswith("The model expects 'a' 6")
+    assert row["message"].startswith("Over the last 5 days the model expects 'a' 6")
     assert row["family_size"] == len(classes)
 
 

@@ -74,7 +74,7 @@ def test_an_equal_version_is_not_seen_to_be_worse_and_the_verdict_says_what_woul
     assert rows[-1]["message"].startswith("Version 3 is not seen to be worse than 2: ROC AUC 0.7")
     seen = json.loads(rows[-1]["details"])["visible"]
     assert 0.004 < seen < 0.015
-    assert f"from {seen:.3f} on it would be more than chance" in rows[-1]["message"]
+    assert f"from {seen:.3f} on worse is more than chance" in rows[-1]["message"]
 
 
 def test_what_is_worse_by_less_than_the_margin_passes_and_is_said() -> None:
@@ -87,7 +87,7 @@ def test_what_is_worse_by_less_than_the_margin_passes_and_is_said() -> None:
 def test_a_comparison_is_over_after_twice_the_longest_look_and_says_so() -> None:
     rows = judged(0.03, 60)
     assert [row["status"] for row in rows[-5:]] == ["WARN", *["OK"] * 4]
-    assert rows[-1]["message"] == "Version 3 is compared with version 2 no more."
+    assert rows[-1]["message"] == "Version 3 is no longer compared with version 2."
 
 
 def test_losses_are_judged_by_a_share_of_what_they_were() -> None:

@@ -15,7 +15,7 @@ ONE_DAY = pd.Timedelta(days=1)
 def test_a_bad_row_fails_the_schema_with_its_reasons():
     row = verdicts("schema", [], [window(n=997, n_bad=3, bad_reasons='{"bad_type": 3}')])[0]
     assert row["status"] == "ERROR"
-    assert row["message"] == "3 of 1,000 rows (0.3 %) broke the schema (bad type: 3), above 0 %."
+    assert row["message"] == "3 of 1,000 rows (0.3 %) broke the schema (bad type), above 0 %."
     assert row["value"] == 0.003
     assert json.loads(row["details"])["bad_reasons"] == {"bad_type": 3}
 
@@ -98,7 +98,9 @@ def test_a_refused_file_hides_no_silence_that_its_own_alert_is_milder_than():
     model = spec(schema={"severity": "WARN"})
     [row] = silence([window(n=0, **REFUSED)], model=model)
     assert row["status"] == "ERROR"
-    assert row["message"].endswith("the limit is 26h. in/a.csv: 20 of 40 rows cannot be stored.")
+    assert row["message"].endswith(
+        "the limit is 26 hours. in/a.csv: 20 of 40 rows cannot be stored."
+    )
     assert row["message"].startswith("No prediction was taken in; a file was refused;")
 
 
@@ -150,7 +152,7 @@ def test_windows_that_are_not_counted_yet_have_a_verdict_on_ground_truth_all_the
 @pytest.mark.parametrize(
     ("windows", "said"),
     [
-        ([window(n=0)], "in this window, and none was taken in before it"),
+        ([window(n=0)], "on this day, and none was taken in before it"),
         ([window(), window(DAY + ONE_DAY, n=0)], "since Wednesday 2024-01-10 00:00 (UTC)"),
         (
             [window(n=0, last_before=DAY - 90 * ONE_DAY)],
@@ -160,7 +162,7 @@ def test_windows_that_are_not_counted_yet_have_a_verdict_on_ground_truth_all_the
 )
 def test_an_empty_window_says_when_the_last_prediction_before_it_came(windows, said):
     row = silence(windows)[-1]
-    assert row["message"] == f"No prediction {said}; the limit is 26h."
+    assert row["message"] == f"No prediction {said}; the limit is 26 hours."
     assert row["status"] == "ERROR"
 
 

@@ -128,10 +128,10 @@ def test_a_silence_names_the_last_event_the_pause_and_the_hours_that_are_missing
     judged = judge_year(drawn, served, 5, dt.datetime(2024, 2, 26, 12, tzinfo=dt.UTC))
     assert judged[judged["status"] == "ERROR"]["message"].iloc[-1] == (
         "No prediction since Friday 2024-02-23 17:20 (Europe/Berlin); nothing is expected from "
-        "Friday 18:00 to Monday 08:00; 5 expected hours had no row; the limit is 4h."
+        "Friday 18:00 to Monday 08:00; 5 expected hours had no row; the limit is 4 hours."
     )
     assert judged[judged["status"] == "NO_DATA"]["message"].iloc[-1] == (
-        "No prediction is expected in this window: Mondays at 07:00 are usually empty."
+        "No prediction is expected in this hour: Mondays at 07:00 are usually empty."
     )
 
 
@@ -146,10 +146,10 @@ def test_a_silence_of_days_names_the_weekend() -> None:
     assert said.startswith("No prediction since Friday 2024-02-23 ")
     assert said.endswith(
         "; 1 expected day had no row, 35 hours without pauses since the last event; the limit is "
-        "26h."
+        "26 hours."
     )
     assert judged["message"].iloc[-2] == (
-        "No prediction is expected in this window: Sundays are usually empty."
+        "No prediction is expected on this day: Sundays are usually empty."
     )
 
 

@@ -41,15 +41,15 @@ def test_the_score_is_not_lost_among_thirty_features() -> None:
 
     assert (of_score["status"], of_score["family_size"]) == ("WARN", 1)
     assert (of_feature["status"], of_feature["family_size"]) == ("OK", 31)
-    assert "this may be chance" in of_feature["message"]
+    assert "This may be chance" in of_feature["message"]
 
 
 def test_the_sentence_says_for_how_long_how_much_and_how_usual_that_was() -> None:
     row = judge("score", SHIFT)
 
     assert row["message"].splitlines()[0] == (
-        "Over the newest 14 days together, score is 0.07 lower (median 0.31 to 0.24); "
-        "1 day in 4 of the baseline was so."
+        "Over the last 14 days score is 0.07 lower (median 0.31 to 0.24); 1 in 4 days of the "
+        "baseline was as far off."
     )
     assert (row["k"], row["of_n"], row["n"]) == (1, 1, 14_000)
     assert row["excess"] == pytest.approx(0.28 / 0.15 - 1, abs=1e-6)
@@ -62,7 +62,7 @@ def test_it_ends_when_the_newest_windows_are_usual_again(side: int) -> None:
 
     assert at(0.08)["status"] == "WARN"
     assert at(0.07)["status"] == "OK"
-    assert "the newest windows are usual again" in at(-0.2)["message"]
+    assert "The newest days are usual again" in at(-0.2)["message"]
 
 
 def test_a_shift_has_to_be_as_large_as_declared() -> None:

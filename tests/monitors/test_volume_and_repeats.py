@@ -21,7 +21,7 @@ def test_a_window_with_a_third_of_the_usual_rows_fails() -> None:
     (row,) = volume(n=300)
 
     assert (row["status"], row["baseline_value"]) == ("ERROR", pytest.approx(900))
-    assert row["message"] == "300 predictions, 67 % fewer than the usual 900 of such a window."
+    assert row["message"] == "300 predictions, 67 % fewer than the usual 900 of such a day."
 
 
 @pytest.mark.parametrize(

@@ -136,8 +136,8 @@ def test_yesterday_instead_of_today_is_told_though_nothing_else_changed(
     assert (row["status"], row["k"], row["of_n"]) == ("WARN", 1, 1)
     assert row["window_start"].tz_convert("Europe/Berlin").date() == days[22]
     assert row["message"] == (
-        "Rows of 24 March came again under new ids.\nLikeness of the rows to those of 24 March is "
-        "1.00 (n 150; 1 is the same rows), usually 0.00 at that distance; the limit is 0.10 beyond."
+        "Rows of 24 March came again under new ids.\nSimilarity to the rows of 24 March is 1.00 "
+        "(1 is the same rows); days as far apart have 0.00 on average, and 0.10 more fails (n 150)."
     )
     assert json.loads(row["details"]) == {
         "measured": "",

@@ -77,7 +77,7 @@ def test_weekends_are_no_silence_and_a_monday_without_predictions_is(tmp_path: P
     found = desk.look_at("2024-03-11T06:00:00+01:00")
     assert [status for status, _ in found.values()] == ["OK"] * 5 + ["NO_DATA"] * 2
     assert found["03-09"][1] == (
-        "No prediction is expected in this window: Saturdays are usually empty."
+        "No prediction is expected on this day: Saturdays are usually empty."
     )
     states = window_state.load(desk.project.store.state, "desk")
     friday = states[dt.datetime(2024, 3, 7, 23, tzinfo=dt.UTC)]
@@ -91,7 +91,7 @@ def test_weekends_are_no_silence_and_a_monday_without_predictions_is(tmp_path: P
     assert found["03-18"][1] == (
         "No prediction since Friday 2024-03-15 18:02 (Europe/Berlin); weekends are usually empty; "
         "1 expected day had no row, 30 hours without pauses since the last event; the limit is "
-        "26h."
+        "26 hours."
     )
     desk.land_weekdays(dt.date(2024, 3, 19), dt.date(2024, 3, 22))
     found = desk.look_at("2024-03-25T06:00:00+01:00")
@@ -110,13 +110,13 @@ def test_easter_is_no_silence_where_the_country_is_declared(tmp_path: Path) -> N
     assert [found[f"03-{day}"][0] for day in range(28, 32)] == ["OK"] + ["NO_DATA"] * 3
     assert found["04-01"] == (
         "NO_DATA",
-        "No prediction is expected in this window: it is a holiday (Easter Monday).",
+        "No prediction is expected on this day: it is a holiday (Easter Monday).",
     )
     assert desk.look_at("2024-04-03T06:00:00+02:00")["04-02"] == (
         "ERROR",
         "No prediction since Thursday 2024-03-28 18:02 (Europe/Berlin); weekends are usually "
         "empty; holidays: Good Friday, Easter Monday; 1 expected day had no row, 30 hours without "
-        "pauses since the last event; the limit is 26h.",
+        "pauses since the last event; the limit is 26 hours.",
     )
 
 
@@ -178,5 +178,6 @@ def test_of_hours_a_silence_is_told_after_twice_the_wait_that_is_usual(
     assert failing(pd.Timedelta(hours=hours - 1, minutes=10)) == []
     told = failing(pd.Timedelta(hours=hours + 1, minutes=10))
     assert told[0] == (
-        f"No prediction since Saturday 2024-03-09 23:50 (Europe/Berlin); the limit is {limit}."
+        "No prediction since Saturday 2024-03-09 23:50 (Europe/Berlin); the limit is "
+        f"{hours} hours."
     )

@@ -256,4 +256,4 @@ def test_a_version_that_served_for_longer_than_declared_is_stale_until_another_o
         rows = [verdicts(day=day)[name] for day in DAYS]
         assert [row["value"] for row in rows] == [*range(1, 10), pytest.approx(23 / 24)]
         assert [row["status"] for row in rows] == [*["OK"] * 8, "WARN", "OK"]
-        assert rows[8]["message"] == "Version 3 has served for 9 days, above 8."
+        assert rows[8]["message"] == "Version 3 has served for 9 days, above 8 days."

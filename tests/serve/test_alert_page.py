@@ -27,7 +27,7 @@ def test_it_says_what_is_wrong_with_its_evidence_and_history(get: Get, address: 
     html = get(address).text
 
     assert "<h1>Accuracy" in html
-    assert "worse than usual" in html
+    assert "worse than the usual" in html
     assert len(re.findall(r"<th scope=row>2024-01-", html)) == 8  # windows of its chart
     assert "opened" in html[html.index('id="history"') :]
     assert "mlmon trace credit --metric accuracy" in html
