@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST = $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
+# Of each proof so many cases; 0 is all of them.
+CASES ?= 0
 # What runs the product, and what tests, measures and documents it.
 PRODUCT := .venv/.product
 DEV := .venv/.dev
@@ -11,7 +13,7 @@ COMMA := ,
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test coverage check docs bench calibrate drill prove chaos soak pictures clean
+.PHONY: help demo ui lint test coverage check docs bench calibrate drill prove chaos soak pictures clean
 
 help: ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1	\2/' | expand -t 16
@@ -45,18 +47,21 @@ ui: $(PRODUCT) ## Open the Dagster UI on what the demo left
 test: $(DEV) ## Run every test but the proofs
 	$(PYTEST) -m "not proof"
 
-prove: $(DEV) ## Run the proofs: whole systems, killed, broken and at length
-	$(PYTEST) -m proof
+prove: $(DEV) ## Run the proofs: whole systems, killed, broken and at length; CASES=2 runs two of each
+	$(PYTEST) -m proof --cases $(CASES)
 
 coverage: $(DEV) ## Run tests and proofs; print the shares of lines and of branches they took
 	$(PYTEST) --cov=mlmon_dagster $(TESTS)
 	$(BIN)/python -m tests.branches
 
-check: $(DEV) ## Format, lint, types, tests; CI runs this and the proofs
+lint: $(DEV) ## Format, lint, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(MAKE) test
+
+check: lint ## Format, lint, types, and the quick tests that your change touches, in two minutes
+	@files=$$($(BIN)/python -m tests.touched) && echo "$$files" && \
+	  $(PYTEST) -m "not slow and not proof" $$files
 
 docs: $(DEV) ## Build the documentation as a site in .mlmon/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build

@@ -41,6 +41,12 @@ RAMDISK = Path("/dev/shm")
 NEEDED_BYTES = 4 * 2**30
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--cases", type=int, default=0, help="of each proof so many cases; 0: all of them"
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Compute with one thread a process, and keep temporary files in memory where there is room.
 
@@ -146,6 +152,18 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.add_marker(pytest.mark.xdist_group(file_of(item)))
 
 
+def leave_out_cases(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep so many cases of each proof as are asked for: the same ones whatever the order."""
+    most = config.getoption("cases")
+    proofs: dict[str, list[str]] = {}
+    for item in items:
+        if item.get_closest_marker("proof"):
+            proofs.setdefault(item.nodeid.partition("[")[0], []).append(item.nodeid)
+    left_out = {case for cases in proofs.values() for case in sorted(cases)[most:] if most}
+    config.hook.pytest_deselected(items=[item for item in items if item.nodeid in left_out])
+    items[:] = [item for item in items if item.nodeid not in left_out]
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Begin with what is long, then slow, so that no worker ends with it while the others are idle.
 
@@ -156,6 +174,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     def is_quick(item: pytest.Item) -> bool:
         return [mark.args[0] for mark in item.iter_markers("xdist_group")] == [file_of(item)]
 
+    leave_out_cases(config, items)
     items.sort(key=lambda item: (item.get_closest_marker("long") is None, is_quick(item)))
     if not config.getoption("loadgroup", False):
         return

@@ -451,6 +451,7 @@ def test_the_schedule_requests_the_newest_window_unless_it_is_computed(
     assert wanted >= {"event_log", "baseline", *windowed_of(own_fortnight.spec), *REPORTED}
 
 
+@pytest.mark.proof
 def test_labels_of_a_window_that_waits_are_counted_and_nothing_else_is_computed(
     own_fortnight: World,
 ) -> None:

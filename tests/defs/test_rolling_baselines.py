@@ -106,6 +106,7 @@ def test_numbers_are_stored_with_the_maturity_of_their_ground_truth_and_nothing_
     assert {"mature"} <= set(told["maturity"]) <= {"", "provisional", "mature", "closed"}
 
 
+@pytest.mark.proof
 def test_windows_computed_together_are_compared_with_what_each_alone_is(apart: World) -> None:
     alone = {day: psi(apart, day)["value"].tolist() for day in DAYS[2:8]}
     assert all(alone.values())

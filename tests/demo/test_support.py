@@ -18,15 +18,20 @@ def evaluate(support: Support, day: dt.date) -> pd.DataFrame:
     return support.draw_evaluations(day, support.draw_calls(day), support.draw_calls(day - DAY))
 
 
-def test_a_day_is_drawn_alike_whenever_it_is_drawn() -> None:
-    one, other = Support(), Support()
+@pytest.fixture(scope="module")
+def support() -> Support:
+    """What takes seconds to prepare and is only drawn from."""
+    return Support()
+
+
+def test_a_day_is_drawn_alike_whenever_it_is_drawn(support: Support) -> None:
+    other = Support()
     for day in (FIRST_DAY, LAUNCH):
-        pd.testing.assert_frame_equal(one.draw_calls(day), other.draw_calls(day))
-        pd.testing.assert_frame_equal(evaluate(one, day), evaluate(other, day))
+        pd.testing.assert_frame_equal(support.draw_calls(day), other.draw_calls(day))
+        pd.testing.assert_frame_equal(evaluate(support, day), evaluate(other, day))
 
 
-def test_nobody_asks_about_virtual_cards_before_they_are_launched() -> None:
-    support = Support()
+def test_nobody_asks_about_virtual_cards_before_they_are_launched(support: Support) -> None:
     intent = dict(zip(support.questions["text"], support.questions["intent"], strict=True))
 
     def share(day: dt.date) -> float:
@@ -36,8 +41,7 @@ def test_nobody_asks_about_virtual_cards_before_they_are_launched() -> None:
     assert 0.12 < share(LAUNCH) < 0.28
 
 
-def test_people_judge_and_customers_speak_of_what_was_drawn() -> None:
-    support = Support()
+def test_people_judge_and_customers_speak_of_what_was_drawn(support: Support) -> None:
     days = [FIRST_DAY + i * DAY for i in range(20)]
     calls = pd.concat(support.draw_calls(day) for day in days)
     said = pd.concat(evaluate(support, day) for day in days)
@@ -53,9 +57,7 @@ def test_people_judge_and_customers_speak_of_what_was_drawn() -> None:
     assert set(week.dropna(subset=["evaluator"])["evaluator"]) == {"judge-small/1"}
 
 
-@pytest.mark.proof
-def test_vectors_of_one_intent_are_nearer_to_each_other_than_to_others() -> None:
-    support = Support()
+def test_vectors_of_one_intent_are_nearer_to_each_other_than_to_others(support: Support) -> None:
     intents = support.questions["intent"].to_numpy()
     vectors = support.vectors
     rng = np.random.default_rng(1)

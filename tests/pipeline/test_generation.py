@@ -180,6 +180,7 @@ def test_a_judges_word_is_judged_before_people_have_spoken(tmp_path: Path, seed:
     assert by_column["correct"] == "NO_DATA"
 
 
+@pytest.mark.proof
 def test_whom_a_judge_stands_in_for_fits_the_baseline_again_and_what_is_good_is_of_new_files(
     tmp_path: Path,
 ) -> None:
