@@ -62,14 +62,14 @@ def status(project: Project, model: str | None, last: int) -> AnyAnswer:
 
 
 def _ask_status(project: Project, spec: ModelSpec, last: int) -> AnyAnswer:
-    from mlmon_dagster.tables.alerts import list_alerts, pick_standing, standing_in
+    from mlmon_dagster.tables.alerts import list_alerts, pick_standing, tabulate_alerts
     from mlmon_dagster.tables.rendering import render_text
     from mlmon_dagster.tables.stored import WINDOWS, list_windows
 
     (whole,) = list_models(project, [spec])
     parts = [f"{spec.model}: {whole.status}, newest window {whole.window}", ""]
     if alerts := pick_standing(list_alerts(project.store, spec.model)):
-        parts += [render_text(Answer(standing_in(spec), alerts)), ""]
+        parts += [render_text(tabulate_alerts([spec], alerts)), ""]
     families = standing_of(project.store, spec, project.now())
     parts += [render_text(Answer(FAMILIES_OF_MODEL, families)), "", *_describe_truth(project, spec)]
     windows = list_windows(project, spec, last)

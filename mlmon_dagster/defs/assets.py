@@ -620,7 +620,20 @@ def make_health_report(work: Work) -> Numbers:
         "status": report.status,
         "n_firing": report.alerts.firing,
         "n_recovering": report.alerts.recovering,
+        "alerts": show_alerts(work.project, work.spec),
     }
+
+
+def show_alerts(project: Project, spec: ModelSpec) -> dg.MetadataValue:
+    """Return a model's newest alerts, what fires first, as `mlmon alerts list` has them."""
+    from mlmon_dagster.tables.alerts import list_alerts, tabulate_alerts
+
+    episodes = list_alerts(project.store, spec.model)
+    opened = [episode for episode in episodes if episode.state != "PENDING"]
+    listed = tabulate_alerts([spec], opened)
+    names = [column.title for column in listed.table.columns]
+    rows = [dict(zip(names, cells, strict=True)) for cells in listed.cells()]
+    return table(rows, names)
 
 
 REPORTS: dict[str, Callable[[Work], Numbers]] = {

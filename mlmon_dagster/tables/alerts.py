@@ -39,7 +39,6 @@ from mlmon_dagster.store.alert_state import (
     find_window,
 )
 from mlmon_dagster.store.outbox import OutboxRow
-from mlmon_dagster.store.state.monitor_results import name_window
 from mlmon_dagster.tables.rendering import render_text
 from mlmon_dagster.tables.table import Answer, Column, Table, utc_minute
 
@@ -47,6 +46,7 @@ _ORDER = {"FIRING": 0, "RECOVERING": 1, "PENDING": 2, "RESOLVED": 3, "WITHDRAWN"
 _SENTENCE = 110  # characters
 _LAST = 14  # windows
 _FIRST_LINE = 100
+_FINDING = 80  # of a list
 
 
 def list_alerts(
@@ -375,24 +375,10 @@ def _say_what(specs: Sequence[ModelSpec], episode: AlertEpisode) -> str:
     """Say in one line what an alert is about: its finding, else its monitor."""
     spec = next((spec for spec in specs if spec.model == episode.model), None)
     said = episode.message if spec is None else explain_episode(spec, episode)
-    what = clean(headline(said), _FIRST_LINE) or name_monitor(episode.monitor)
+    what = clean(headline(said), _FINDING) or name_monitor(episode.monitor)
     is_named = episode.slice_key == ALL or episode.slice_value in what
     where = _name_slice(episode.slice_key, episode.slice_value)
     return what if is_named else f"{what} ({where})"
-
-
-def standing_in(spec: ModelSpec) -> Table[AlertEpisode]:
-    """Return the table of a model's alerts that stand, in sentences."""
-    return Table(
-        "standing alerts",
-        (
-            Column("ALERT", lambda e: e.fingerprint[:SHORT_ID]),
-            Column("STATE", "state"),
-            Column("SINCE", lambda e: name_window(spec, e.opened_window)),
-            Column("SEVERITY", "severity"),
-            Column("WHAT", lambda e: shorten(explain_episode(spec, e))),
-        ),
-    )
 
 
 def silences_at(now: dt.datetime) -> Table[SilenceRow]:

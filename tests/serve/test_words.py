@@ -15,7 +15,6 @@ from mlmon_dagster.tables.alerts import (
     ask_alert,
     ask_history,
     list_alerts,
-    standing_in,
     tabulate_alerts,
 )
 from mlmon_dagster.tables.rendering import render_text
@@ -106,7 +105,7 @@ def test_tables_name_nothing_as_the_program_does(store: Store, specs: list[Model
         mine = [alert for alert in alerts if alert.model == spec.model]
         answers += [
             Answer(FAMILIES_OF_MODEL, standing_of(store, spec, NOW)),
-            Answer(standing_in(spec), mine),
+            tabulate_alerts([spec], mine),
         ]
     for answer in answers:
         assert find_names(render_text(answer)) == set(), answer.table.name
