@@ -75,6 +75,7 @@ OTHERS: Mapping[str, ModelSpec] = {
     REGRESSION: make_spec(
         task=REGRESSION,
         columns={"prediction_id": "id", "event_time": "at", "prediction": "p", "actual": "y"},
+        actuals={"unit": "minutes"},
     ),
     MULTICLASS: make_spec(
         task=MULTICLASS,

@@ -33,6 +33,7 @@ from mlmon_dagster.monitors.wording import (
     interval_text,
     name_fall,
     number,
+    unit_of,
     width_text,
     write_limit,
 )
@@ -106,8 +107,9 @@ def _judge_estimate(evidence: Evidence, window: Window, monitor: EstimateMonitor
     worse, margin = _worse(monitor.metric, row, base)
     failed = worse >= monitor.drop - 1e-12 and worse > margin
     direction = "worse" if worse > 0 else "better"
+    unit = unit_of(evidence.spec, monitor.metric)
     text = (
-        f"{NAMES.get(metric, metric)} is {number(row['value'])}, "
+        f"{NAMES.get(metric, metric)} is {number(row['value'])}{unit}, "
         f"{direction} than the baseline's {number(base['value'])}.\n"
         f"{_interval(row)}; the limit is {name_fall(monitor.metric, monitor.drop)}"
     )
@@ -149,9 +151,10 @@ def _judge_residual(evidence: Evidence, window: Window, monitor: EstimateMonitor
     grain = evidence.spec.time.granularity
     span = f" over {len(recent)} {grain}s" if len(recent) > 1 else ""
     n = sum(int(one["n"]) for one in recent)
+    unit = unit_of(evidence.spec, monitor.metric)
     difference = interval_text(worse - margin, worse + margin, of="of the difference ")
     text = (
-        f"{name}{span} turned out {_tell_missed(missed)}.\n{difference} (n {n:,}); "
+        f"{name}{span} turned out {_tell_missed(missed, unit)}.\n{difference} (n {n:,}); "
         f"the limit is {number(monitor.residual)}"
     )
     if failed:
@@ -211,17 +214,17 @@ def _measure_missed(
     return _Missed(worse, found.margin, p_value, side * usual.mean, is_beside_windows=True)
 
 
-def _tell_missed(missed: _Missed) -> str:
+def _tell_missed(missed: _Missed, unit: str) -> str:
     """Say how far from its estimate it is, and what is usual where that can be seen."""
     usual = missed.usual
     if number(abs(usual)) == number(0.0) or abs(usual) < missed.margin / 4:
-        return f"{_beside_estimate(missed.worse)} than estimated"
-    now = f"{_beside_estimate(missed.worse + usual)} than estimated"
-    return f"{now}, usually {_beside_estimate(usual)}"
+        return f"{_beside_estimate(missed.worse, unit)} than estimated"
+    now = f"{_beside_estimate(missed.worse + usual, unit)} than estimated"
+    return f"{now}, usually {_beside_estimate(usual, unit)}"
 
 
-def _beside_estimate(worse: float) -> str:
-    return f"{number(abs(worse))} {'worse' if worse > 0 else 'better'}"
+def _beside_estimate(worse: float, unit: str) -> str:
+    return f"{number(abs(worse))}{unit} {'worse' if worse > 0 else 'better'}"
 
 
 def still(worse: Sequence[float], limit: float) -> bool:

@@ -35,6 +35,7 @@ from mlmon_dagster.monitors.wording import (
     name_span,
     number,
     told,
+    unit_of,
     weighted_text,
     write_limit,
 )
@@ -282,7 +283,8 @@ def _tell_level(
         error = _mean(evidence.recent(window, "me", over))
         if error is not None:
             side = "too high" if error > 0 else "too low"
-            return f"predictions are {number(abs(error))} {side} on average"
+            unit = unit_of(evidence.spec, "me")
+            return f"predictions are {number(abs(error))}{unit} {side} on average"
         side = "too high" if value > 0 else "too low"
         return f"predictions are {side} by {_percent(abs(value))} of their mean absolute error"
     side = "above" if value > 0 else "below"

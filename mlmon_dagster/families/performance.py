@@ -60,6 +60,7 @@ if TYPE_CHECKING:
 
 _Q = 0.01
 _CHANCE = 0.5  # ROC AUC of scores that mean nothing
+_SIGNED = {"bias": "predictions", "me": "predictions", "calibration_gap": "scores"}
 _RELATIVE = ("mape", "smape", "wape", "r2")
 
 
@@ -329,6 +330,9 @@ def _message(
         first += f", {'' if change.is_large else 'not '}{side} the limit of {bound}{unit}"
     if monitor.metric == "specificity":
         first += f": the false positive rate is {number(1 - row['value'])}"
+    if monitor.metric in _SIGNED and row["value"]:
+        side = "high" if row["value"] > 0 else "low"
+        first += f": {_SIGNED[monitor.metric]} are too {side}"
     if monitor.metric == "roc_auc" and change.failed and row["upper"] < _CHANCE:
         first += ": scores or labels look inverted"
     parts = [f"n {int(row['n']):,}"]

@@ -316,9 +316,12 @@ def unit_of(spec: ModelSpec, metric: str, column: str = TABLE) -> str:
     name, _, outcome = metric.partition("/")
     info = METRICS.get(name)
     declared = spec.columns.outcomes.get(outcome or column)
-    if info is None or info.unit not in ("outcome", "cost"):
-        return ""
-    unit = spec.currency if info.unit == "cost" else declared and declared.unit
+    units = {
+        "actual": spec.actuals.unit,
+        "cost": spec.currency,
+        "outcome": declared.unit if declared is not None else None,
+    }
+    unit = units.get(info.unit) if info is not None else None
     return f" {unit}" if unit else ""
 
 

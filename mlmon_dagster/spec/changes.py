@@ -114,6 +114,7 @@ RULES: Final[tuple[Rule, ...]] = (
          _MATURITY),
     Rule("actuals", ("no_actual_when",), "followed", _REFIT),
     Rule("actuals", ("unmatched_after",), "kept", "the next ingest that brings ground truth"),
+    Rule("actuals", ("unit",), "kept", "alerts of windows judged from now on"),
     Rule("features.<name>", ("from", "alias"), "followed", f"the next file; {_REFIT}"),
     Rule("features.<name>", ("min", "max", "pii"), "followed", _REFIT),
     Rule("features.<name>", ("describe",), "followed", f"stored texts are described; {_REFIT}"),

@@ -363,6 +363,7 @@ class ActualsPolicy(Declared):
     min_rows: int = Field(default=30, ge=1)
     no_actual_when: str | None = None
     unmatched_after: Duration = dt.timedelta(days=90)
+    unit: str | None = Field(default=None, min_length=1, max_length=20)
 
 
 SliceKey = Listed

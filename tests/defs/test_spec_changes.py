@@ -85,6 +85,7 @@ CHANGES: dict[str, Any] = {
     "actuals.min_rows": 10,
     "actuals.no_actual_when": "region = 'west'",
     "actuals.unmatched_after": "10d",
+    "actuals.unit": "minutes",
     "features.age.type": Many({"features.age": {"type": "categorical"}}),
     "features.region.type": Many({"features.region": {"type": "text"}, "slices": None}),
     "features.region.describe": Many(

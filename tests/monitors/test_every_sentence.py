@@ -97,4 +97,4 @@ def test_values_of_a_column_have_the_unit_that_it_declares() -> None:
 def test_outcomes_and_errors_are_told_in_their_unit_and_direction() -> None:
     texts = [said.text for said in sentences()]
     assert "Mean outcome of revenue is 98.7 EUR, lower than the usual 123" in texts
-    assert "Over the last 5 days predictions are 3.45 too low on average" in texts
+    assert "Over the last 5 days predictions are 3.45 minutes too low on average" in texts

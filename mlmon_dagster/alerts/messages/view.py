@@ -110,10 +110,11 @@ class AlertView:
                 parts[-1] += f" ({number(d['lower'])} to {number(d['upper'])})"
         if d.get("baseline_value") is not None:
             is_beyond = str(d.get("threshold")).endswith(wording.BEYOND_CHANCE)
-            label = "by chance" if is_beyond else "baseline"
+            label = "without a change" if is_beyond else "baseline"
             parts.append(f"{label} {number(d['baseline_value'])}")
         if d.get("threshold"):
-            parts.append(f"limit {d['threshold']}")
+            limit = str(d["threshold"]).replace(wording.BEYOND_CHANCE, " more than that")
+            parts.append(f"limit {limit}")
         if d.get("n"):
             parts.append(f"n {d['n']:,}")
         return ", ".join(parts)
