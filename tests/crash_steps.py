@@ -43,6 +43,7 @@ STEPS = (
     "remove.declaration",
     "remove.rows",
     "remove.folder",
+    "forget.folder",
     "repair.marked",
     "repair.moved",
     "repair.replaced",

@@ -208,15 +208,17 @@ def count_open(store: Store, model: str) -> int:
         return len(alert_state.load_alerts(conn, model, states=alert_state.ACTIVE))
 
 
-def end_alerts(store: Store, spec: ModelSpec, now: dt.datetime) -> int:
-    """End the open alerts of a model that is being removed, and write what that says to people.
+def end_alerts(
+    store: Store, spec: ModelSpec, now: dt.datetime, reason: str = "model_removed"
+) -> int:
+    """End the open alerts of a model that is removed or rebuilt, and write that to people.
 
     Returns:
         How many ended.
     """
     model = spec.model
     with alert_state.exclusive(store.state, f"alerts:{model}") as conn:
-        n = end_all(conn, model, "model_removed", now)
+        n = end_all(conn, model, reason, now)
         # The last word cannot wait for the group's interval: nobody flushes the group later.
         mine = alert_group.c.model == model
         conn.execute(sa.update(alert_group).where(mine).values(next_flush_at=None))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from mlmon_dagster.commands.options import (
     Group,
     author_option,
     examples,
+    models_of,
     of_model,
     period,
     prints_table,
@@ -21,8 +23,12 @@ from mlmon_dagster.commands.options import (
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec import ModelSpec, Window, load_model, read_models
 from mlmon_dagster.spec.names import counted
+from mlmon_dagster.spec.sources import STREAMS
 from mlmon_dagster.store import baselines
+from mlmon_dagster.store.state import manifest
 from mlmon_dagster.store.state.model_history import load_history, note_event
+from mlmon_dagster.store.state.writing import writer_lock
+from mlmon_dagster.store.tables.kept_rows import locate_folder
 from mlmon_dagster.store.upkeep.maintenance import (
     count_rows,
     find_declaration,
@@ -35,6 +41,9 @@ from mlmon_dagster.tables.table import Answer, AnyAnswer
 
 if TYPE_CHECKING:
     from mlmon_dagster.project import Project
+
+
+_FILES_SHOWN = 10
 
 
 @click.group(cls=Group)
@@ -149,7 +158,6 @@ def remove(project: Project, name: str, yes: bool, target: Path | None, author: 
     that does not load, or was deleted by hand, is no obstacle. Nothing but a backup brings a model
     back. Interrupted, the same command deletes what is left.
     """
-    from mlmon_dagster.store.state.writing import writer_lock
     from mlmon_dagster.store.upkeep.backup import make_backup
 
     declaration = project.models_folder / f"{name}.yaml"
@@ -231,6 +239,96 @@ def _last_word(project: Project, name: str, declaration: Path) -> ModelSpec:
         others = read_models(project.models_folder, project.now()).specs
         alerts = alerts_of(declaration) or (None if others else AlertPolicy())
         return stand_in(name, others, alerts)
+
+
+@model.command("rebuild", epilog=examples("mlmon model rebuild churn --dry-run"))
+@click.argument("name", metavar="MODEL")
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--lose", is_flag=True, help="Go on without the rows that cannot be read again.")
+@author_option
+@click.pass_obj
+def rebuild(project: Project, name: str, dry_run: bool, yes: bool, lose: bool, author: str) -> None:
+    """Read every file of MODEL again under its declaration as it is now.
+
+    For a task, type, key or zone that was wrong. It counts what can be read again, and asks. Then
+    open alerts end, and their threads say why; rows, numbers and baselines are deleted, and files
+    are read as if new. Interrupted, the same command ends it. Erased people stay erased.
+    """
+    from mlmon_dagster.ingest.landing import find_gone
+    from mlmon_dagster.store.upkeep.maintenance import forget_read
+
+    spec, store = models_of(project).find(name), project.store
+    before = _count_read(project, name)
+    gone = find_gone(store, spec, project.folder)
+    copies = {path.partition(".")[0] for path in locate_folder(store, name).below()}
+    kept = {
+        row["sha256"] for row in gone if row["status"] == "quarantined" and row["sha256"] in copies
+    }
+    lost = [row for row in gone if row["rows_in"] and row["sha256"] not in kept]
+    n_lost = sum(row["rows_in"] for row in lost)
+    click.echo(
+        f"{name}: {before.text()} to be read again; "
+        f"{counted(count_open(store, name), 'open alert')} to end"
+    )
+    for row in lost[:_FILES_SHOWN]:
+        click.echo(f"  {row['path']}: {counted(row['rows_in'], 'row')}, not there any more")
+    if n_lost:
+        click.echo(
+            f"{counted(n_lost, 'row')} of {counted(len(lost), 'file')} or batches cannot be read "
+            "again: the files are gone or were written over, or they came from a table or topic."
+        )
+    if dry_run:
+        return
+    if n_lost and not lose:
+        raise ConfigError(
+            f"Nothing was done. Put the files back, or go on without what their source does not "
+            f"have any more: mlmon model rebuild {name} --lose. Or declare the model under "
+            f"another name and keep {name} as it is."
+        )
+    if not yes:
+        click.confirm(f"Read everything of {name} again?", abort=True)
+    _refuse_while_running(project, name)
+    with writer_lock(store.state, f"ingest/{name}"):
+        end_alerts(store, spec, project.now(), "model_rebuilt")
+        forget_read(store, name, kept)
+        with store.state.begin() as conn:
+            note_event(conn, name, "rebuilt", author=author, note=before.text(), now=project.now())
+    _read_again(project, spec)
+    after = _count_read(project, name)
+    click.echo(f"{name}: {before.text()} before, {after.text()} now. Next: mlmon run {name}")
+
+
+@dataclass(frozen=True)
+class _Read:
+    """How much was read of a model: files, their rows, and how many of these were refused."""
+
+    n_files: int
+    n_rows: int
+    n_bad: int
+
+    def text(self) -> str:
+        """Say it."""
+        files, rows = counted(self.n_files, "file"), counted(self.n_rows, "row")
+        return (
+            f"{files} with {rows} ({self.n_rows - self.n_bad:,} accepted, {self.n_bad:,} refused)"
+        )
+
+
+def _count_read(project: Project, name: str) -> _Read:
+    files = [
+        row for stream in STREAMS for row in manifest.load_files(project.store.state, name, stream)
+    ]
+    rows, bad = (sum(row[counter] for row in files) for counter in ("rows_in", "n_bad"))
+    return _Read(len(files), rows, bad)
+
+
+def _read_again(project: Project, spec: ModelSpec) -> None:
+    from mlmon_dagster.pipeline.ingest import ingest
+    from mlmon_dagster.work import Work
+
+    work = Work(project, spec, (), project.now(), "", False)
+    ingest(work, on_progress=lambda text: click.echo(f"  {text}"))
 
 
 @click.group(cls=Group)

@@ -380,6 +380,41 @@ def hash_landed(project: Path, sources: Iterable[Source | None]) -> set[str]:
     return found
 
 
+def find_gone(store: Store, spec: ModelSpec, project: Path) -> list[manifest.FileRow]:
+    """Return the files that were read and whose content cannot be read again from where it was.
+
+    Of tables and topics nobody knows whether they still have what they had.
+    """
+    gone: list[manifest.FileRow] = []
+    for stream in STREAMS:
+        source = spec.source.of(stream)
+        there = set[str]()
+        if isinstance(source, FileSource):
+            there = _find_contents(store, spec, stream, source, project)
+        gone += [
+            row
+            for row in manifest.load_files(store.state, spec.model, stream)
+            if row["sha256"] not in there and not row["sha256"].startswith(manifest.IN_PLACE)
+        ]
+    return gone
+
+
+def _find_contents(
+    store: Store, spec: ModelSpec, stream: Stream, source: FileSource, project: Path
+) -> set[str]:
+    """Return the content hashes of landing files; what looks as it did is not read for it."""
+    seen = manifest.load_paths(store.state, spec.model, stream)
+    listing = list_landing(project, source, stream, {}, store.storage_options)
+    found = set()
+    for candidate in (*listing.ready, *listing.waiting):
+        known = seen.get(candidate.name)
+        if known is not None and known.look == candidate.look:
+            found.add(known.sha256)
+        elif isinstance(candidate.path, Path):
+            found.add(hash_file(candidate.path))
+    return found
+
+
 class UnreadableError(Exception):
     """The landing file is there, and this user or machine cannot read it; the text says why."""
 

@@ -170,15 +170,10 @@ RULES: Final[tuple[Rule, ...]] = (
          "windows computed from now on; the numbers are the same"),
 )  # fmt: skip
 
-_ANOTHER_MODEL = (
-    "To have it otherwise, declare it under another model's name with the same source: everything "
-    "is read again, under the new declaration; then remove the old one (mlmon model remove)."
-)
 _WAY: Final = {
-    "features": "Write the old type back, or give the feature another name.",
+    "features": "Write the old type back, or give the feature another name",
     "columns": "Write it back; if new files merely call it otherwise, name it under "
-    "source.predictions.columns and source.actuals.columns: {prediction_id: NAME}. "
-    + _ANOTHER_MODEL,
+    "source.predictions.columns and source.actuals.columns: {prediction_id: NAME}",
 }
 _STORED_AS: Final = {"categorical": "text"}
 
@@ -219,9 +214,13 @@ def refused_changes(spec: ModelSpec, stored: Mapping[str, str]) -> Iterator[tupl
     for key, before in sorted(stored.items()):
         after = now.get(key, before)
         if after != before:
-            way = _WAY.get(key.partition(".")[0], f"Write {before!r} back. {_ANOTHER_MODEL}")
+            way = _WAY.get(key.partition(".")[0], f"Write {before!r} back")
             why = rule_of(key).how.partition(";")[0]
-            yield key, f"is {after!r}, but events are stored with {before!r}: {why}. {way}"
+            yield (
+                key,
+                f"is {after!r}, but events are stored with {before!r}: {why}. {way}. Or keep it, "
+                f"and have every file read again under it: mlmon model rebuild {spec.model}",
+            )
 
 
 def rule_of(key: str) -> Rule:

@@ -85,7 +85,7 @@ def test_another_zone_after_the_first_events_is_refused_with_the_way_to_do_it(
 
     assert ended.code == 2, ended
     assert "time.zone is 'UTC', but events are stored with 'America/New_York'" in ended.err
-    assert "declare it under another model's name" in ended.err
+    assert "mlmon model rebuild" in ended.err
 
 
 def test_a_change_that_the_stored_events_do_not_allow_is_told_before_anything_runs(

@@ -63,6 +63,7 @@ model history churn
 model reopen churn PERIOD --author me
 model close churn PERIOD --author me
 model rebuild-history churn
+model rebuild churn --dry-run --author me
 baseline promote churn PERIOD --author me
 baseline list churn
 event add churn sale PERIOD --every year --author me

@@ -9,7 +9,8 @@ computed again, so that profiles and metrics stay what they were. A clock alone 
 ages are counted from the newest events, and from what the clock said at the upkeep before, if that
 is earlier (`clocks.count_ages`).
 
-Removing a model: its declaration, its rows and its folders, for good.
+Removing a model: its declaration, its rows and its folders, for good. Forgetting what was read of
+it: only what can be read again and computed again.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import json
 import math
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -559,6 +560,46 @@ def remove_model(
             continue
         shutil.rmtree(folder)
         reached("remove.folder")
+
+
+# What is no product of reading files: history, alerts and their threads, people's decisions.
+_NOT_READ = frozenset({
+    "alert", "alert_event", "alert_group", "collect_token", "erasure", "erasure_key",
+    "erasure_request", "known_event", "model_event", "outbox", "registry_state", "retention_mark",
+    "schema_change",
+})  # fmt: skip
+
+
+def forget_read(store: Store, model: str, kept: Collection[str]) -> None:
+    """Delete all that was made of a model's files, so that these are read again as if new.
+
+    The folders go first. Killed in between, the state database still has every file, so that a
+    run refuses to go on and doing it again ends it. Erasures, refused copies and spans stay.
+
+    Args:
+        store: The store.
+        model: The model; the lock of its ingest must be held.
+        kept: Content hashes of the files that stay in the manifest.
+    """
+    stays = {ledger.FOLDER, ledger.folder_beside(store).name, "quarantine", "event_log"}
+    folders = [path for path in list_folders(store, model) if path.parent.name not in stays]
+    log = store.root.path / "event_log" / model
+    tables = [path for path in log.glob("*") if path.name != spans.KIND]
+    for folder in (*tables, *folders):
+        shutil.rmtree(folder)
+        reached("forget.folder")
+    with store.state.begin() as conn:
+        metric_log.forget_model(conn, model)
+        for table, mine in _select_rows(model):
+            if table.name in _NOT_READ:
+                continue
+            if table.name in ("ingest_file", "ingest_path", "dead_letter"):
+                mine = mine & table.c.sha256.not_in(kept)
+            conn.execute(sa.delete(table).where(mine))
+        # Ended by now, they know no window: the next verdicts are the first, and no late news.
+        conn.execute(sa.update(alert).where(alert.c.model == model).values(recent="[]"))
+        again = {"read_with": "", "attempts": 0}
+        conn.execute(sa.update(ingest_file).where(ingest_file.c.model == model).values(again))
 
 
 def _select_rows(model: str) -> list[tuple[sa.Table, sa.ColumnElement[bool]]]:
