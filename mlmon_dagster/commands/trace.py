@@ -20,6 +20,7 @@ from mlmon_dagster.commands.options import (
     print_text,
 )
 from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.monitors.wording import named
 from mlmon_dagster.report.trace import alike, explained, newest_mature, score_explained, searched
 from mlmon_dagster.spec import ModelSpec, Window, windows_between
 from mlmon_dagster.spec.metric_registry import METRICS, of_outcome
@@ -29,6 +30,7 @@ from mlmon_dagster.spec.tasks import metric_problem, outcomes_of
 from mlmon_dagster.tables.asked import Days, against_asked, period_asked, window_range
 from mlmon_dagster.tables.rendering import text_table
 from mlmon_dagster.tables.table import Answer, Table
+from mlmon_dagster.trace.chance import find_doubt
 from mlmon_dagster.trace.sentences import describe_score, describe_trace, signed, value
 
 if TYPE_CHECKING:
@@ -137,29 +139,35 @@ def _newest(project: Project, spec: ModelSpec) -> tuple[Window, ...]:
 
 
 def _tables(spec: ModelSpec, found: Explained) -> list[str]:
-    """Return tables of slices and windows, the most harmful first."""
+    """Return tables of slices and windows, the most harmful first, with a title each."""
     tables = []
     parts = found.slices[found.slices["slice_key"] != ALL]
     for key, frame in parts.groupby("slice_key", sort=False):
         effects = found.effects(str(key))
+        margins = found.margins(str(key))
         rows = []
         for row in frame.to_dict("records"):
             name = row["slice_value"]
             effect = effects.get(name, math.nan)
-            rows.append(
-                (
-                    effect,
-                    (
-                        name, f"{int(row['n']):,}", value(row["value"]),
-                        value(row["baseline_value"]), signed(row["change"]), signed(effect),
-                        row["note"] or ("real" if row["is_real"] else ""),
-                    ),
-                )
-            )  # fmt: skip
+            cells = (
+                name,
+                f"{int(row['n']):,}",
+                value(row["value"]),
+                value(row["baseline_value"]),
+                signed(row["change"]),
+                f"{signed(row['change_lower'])} to {signed(row['change_upper'])}",
+                signed(effect),
+                value(margins.get(name, math.nan)),
+                row["note"] or ("real" if row["is_real"] else ""),
+            )
+            rows.append((effect, cells))
         by_harm = sorted(rows, key=lambda r: -r[0] / found.change if found.change else 0.0)
         worst = by_harm[:_WORST]
-        head = (str(key), "n", "now", "before", "change", "effect", "note")
-        tables.append(text_table(head, [cells for _, cells in worst], right=head[1:6]))
+        head = (
+            str(key), "n", "now", "before", "change", "95 %", "effect", "give or take", "note",
+        )  # fmt: skip
+        table = text_table(head, [cells for _, cells in worst], right=head[1:8])
+        tables.append(f"{_slices_title(found, str(key))}\n{table}")
     if len(found.windows) > 1:
         zone = ZoneInfo(spec.time.zone)
         shown = found.windows.head(_WORST)
@@ -168,8 +176,18 @@ def _tables(spec: ModelSpec, found: Explained) -> list[str]:
             (start.strftime("%Y-%m-%d %H:%M"), f"{int(n):,}", signed(effect))
             for start, n, effect in zip(starts, shown["n"], shown["effect"], strict=True)
         ]
-        tables.append(text_table(("window", "n", "adds"), lines, right=("n", "adds")))
+        table = text_table(("window", "n", "adds"), lines, right=("n", "adds"))
+        title = f"{named(found.metric)} of all windows less that without each:"
+        tables.append(f"{title}\n{table}")
     return tables
+
+
+def _slices_title(found: Explained, key: str) -> str:
+    """Say what the numbers of a table of slices are."""
+    title = f"{named(found.metric)} by {key}, and the part of the difference in each value"
+    if find_doubt(found):
+        title += " (numbers only: the difference may be chance)"
+    return f"{title}:"
 
 
 def _score_table(found: RawScore) -> list[str]:
@@ -196,6 +214,7 @@ def _plain(
         "change": found.change,
         "margin": found.margin,
         "p_value": found.p_value,
+        "may_be_chance": bool(find_doubt(found)),
         "slices": json.loads(found.slices.to_json(orient="records")),
         "values": {key: split.named for key, split in found.values.items()},
         "decisions": {m: decided.split.named for m, decided in found.decisions.items()},

@@ -169,6 +169,7 @@ def _judge_cell(
     sliced = evidence.slices(window, monitor.metric, monitor.column)
     if change.failed and row["slice_key"] == ALL and sliced:
         details["worst_slices"] = worst_slices(evidence, window, monitor, row, base)
+        details["sliced_by"] = sorted({part["slice_key"] for part in sliced})
     counted = f":{'windows' if change.n_windows else 'rows'}" if monitor.is_relative else ""
     return case.result(
         _status(monitor, row, change),

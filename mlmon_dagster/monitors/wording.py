@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, cast, get_args
 from mlmon_dagster.spec.derived import NOVELTY
 from mlmon_dagster.spec.metric_registry import METRICS, OUTCOME_MEANS, is_loss
 from mlmon_dagster.spec.monitors import DISTANCES, ComparedMetric, Condition
-from mlmon_dagster.spec.names import ALL, TABLE, counted
+from mlmon_dagster.spec.names import ALL, TABLE, counted, joined
 from mlmon_dagster.spec.tasks import estimated, residual
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 
@@ -226,7 +226,7 @@ def subject(metric: str, column: str = "", part: Mapping[str, object] | None = N
     return text
 
 
-SPREAD: Final = "no slice is surely worse than the whole"
+SPREAD: Final = "no slice is shown to be worse than the whole"
 
 
 def explain(metric: str, column: str, found: Mapping[str, Any]) -> list[str]:
@@ -245,7 +245,8 @@ def explain(metric: str, column: str, found: Mapping[str, Any]) -> list[str]:
         for item in found.get("worst_slices", ())[:_SLICES]
     ]
     if found.get("worst_slices") == [] and not found.get("alike"):
-        lines.append(SPREAD)
+        keys = found.get("sliced_by", ())
+        lines.append(f"{SPREAD} (looked at {joined(keys)})" if keys else SPREAD)
     where = "" if column == TABLE else f" of {column}"
     named = [(label, found[key]) for key, label in _LISTED.items() if found.get(key)]
     return lines + [f"{label}{where} {', '.join(list(map(str, v))[:5])}" for label, v in named]

@@ -11,9 +11,9 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
-from zoneinfo import ZoneInfo
 
 from mlmon_dagster.families.ground_truth import name_day
 from mlmon_dagster.families.registry import JUDGED_BY
@@ -259,6 +259,8 @@ def _why_or_why_not(inputs: JudgeInputs, row: MonitorResult) -> dict[str, Any]:
 def _why(inputs: JudgeInputs, row: MonitorResult, sides: _Sides) -> dict[str, Any]:
     """Trace a metric over the windows that a verdict is of, against what they are held against."""
     from mlmon_dagster.errors import BaselineMissingError
+    from mlmon_dagster.report.trace import read_worse_slices
+    from mlmon_dagster.trace.chance import find_doubt
     from mlmon_dagster.trace.sentences import cause, describe_group, value
 
     try:
@@ -273,15 +275,19 @@ def _why(inputs: JudgeInputs, row: MonitorResult, sides: _Sides) -> dict[str, An
             f"{row['n']:,}"
         }
     spec = inputs.comparison.work.spec
+    is_estimate = inputs.family.traced(row["metric"]) != row["metric"]
+    if row["metric"] == RELEASE_CHANGE or not is_estimate:
+        found = replace(found, worse_slices=read_worse_slices(json.loads(row["details"])))
     text = cause(spec, found)
-    if inputs.family.traced(row["metric"]) != row["metric"]:
+    if is_estimate:
         # An estimate was missed, maybe without any change for the worse.
         name, now, then = (_name(sides.metric), value(found.now.value), value(found.then.value))
         if found.is_worse:
             text = f"{name} is {now}, the baseline's {then}. {text}".rstrip()
         else:
             text = f"{name} is {now}, no worse than the baseline's {then}; more was expected."
-    group = _find_alike(inputs, sides) if found.is_worse else None
+    is_explained = found.is_worse and not find_doubt(found)
+    group = _find_alike(inputs, sides) if is_explained else None
     if group is not None:
         text = f"{describe_group(group)} {text}".rstrip()
     if not text:
@@ -303,21 +309,15 @@ def _find_alike(inputs: JudgeInputs, sides: _Sides) -> Alike | None:
 
 
 def _called(spec: ModelSpec, sides: _Sides) -> dict[str, str]:
-    """Name windows as ``mlmon trace`` takes them: one by its key, several by their days."""
-    if len(sides.starts) == 1:
-        return {"window": window_containing(spec.time, sides.starts[0]).key}
-    first, last = _name_days(spec, sides.starts[0], sides.end)
-    called = {"from": first, "to": last}
+    """Name windows as ``mlmon trace`` takes them, and those that they are compared with."""
+    from mlmon_dagster.report.trace import name_days, name_traced
+
+    called = name_traced(spec, sides.starts[0], sides.end)
     if sides.earlier is not None:
-        end = window_containing(spec.time, sides.earlier[1]).end
-        called["against"] = "..".join(_name_days(spec, sides.earlier[0], end))
+        start, last = sides.earlier
+        end = window_containing(spec.time, last).end
+        called["against"] = "..".join(name_days(spec, start, end))
     return called
-
-
-def _name_days(spec: ModelSpec, start: dt.datetime, end: dt.datetime) -> tuple[str, str]:
-    zone, last = ZoneInfo(spec.time.zone), end - dt.timedelta(microseconds=1)
-    first, final = (moment.astimezone(zone).date().isoformat() for moment in (start, last))
-    return first, final
 
 
 def _name(metric: str) -> str:

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
+from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
 
 from mlmon_dagster.metrics.embeddings import find_usable
 from mlmon_dagster.metrics.statistics import ColumnStatistics, select_columns
+from mlmon_dagster.monitors.evidence import N_TOGETHER
 from mlmon_dagster.profiles import Baseline, baseline_in_force, load_baseline
 from mlmon_dagster.profiles.embedded import draw_vectors, gather_vectors, know_fits
 from mlmon_dagster.spec import ModelSpec, Window, window_containing, windows_between
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.declaration import Granularity, is_slow
 from mlmon_dagster.spec.metric_registry import BINARY
-from mlmon_dagster.spec.names import PERFORMANCE, TABLE
+from mlmon_dagster.spec.names import ALL, PERFORMANCE, TABLE
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.state import window_state
+from mlmon_dagster.store.state import monitor_results, window_state
 from mlmon_dagster.store.state.sql import quote_identifier
 from mlmon_dagster.store.state.window_state import WindowInputs
 from mlmon_dagster.tables.asked import Against
@@ -28,7 +32,7 @@ from mlmon_dagster.trace.alike import Alike, Judged, find_alike
 from mlmon_dagster.trace.explain import AREA, Explained, explain
 from mlmon_dagster.trace.raw_score import RawScore, explain_score, raw_score_columns
 from mlmon_dagster.trace.rows import WRONG, Coded, Searched, code_column, excess, predicate_of
-from mlmon_dagster.trace.search import Rows, search
+from mlmon_dagster.trace.search import Rows, has_enough, search
 from mlmon_dagster.trace.sentences import describe_trace
 from mlmon_dagster.trace.slices import compare_slices, default_metrics, profiled_for
 
@@ -61,7 +65,69 @@ def explained(
     Raises:
         BaselineMissingError: If the model has no baseline yet.
     """
-    return explain(spec, metric, *_sides(store, spec, _columns_of(spec, metric), period, against))
+    found = explain(spec, metric, *_sides(store, spec, _columns_of(spec, metric), period, against))
+    if found is None or against != BASELINE:
+        return found
+    return replace(found, worse_slices=_find_verdict(store, spec, metric, period))
+
+
+def _find_verdict(
+    store: Store, spec: ModelSpec, metric: str, period: tuple[dt.datetime, dt.datetime]
+) -> tuple[tuple[str, str], ...] | None:
+    """Return the slices that a failed verdict on just these windows names; None without one."""
+    last = windows_between(spec.time, *period)[-1]
+    name, _, outcome = metric.partition("/")
+    about = {
+        "model": spec.model, "metric": name, "column_name": outcome or TABLE, "slice_key": ALL,
+        "dataset": PRODUCTION,
+    }  # fmt: skip
+    with store.state.connect() as conn:
+        rows = monitor_results.failed(conn, about, last.start, last.start)
+    for row in rows:
+        details = json.loads(row["details"])
+        asked = name_traced(spec, *period)
+        is_of_one = last.start == period[0] and row["threshold"].startswith(("drop", "change of"))
+        is_alone = is_of_one and "traced" not in details and N_TOGETHER not in details
+        if is_alone or details.get("traced") == asked:
+            return read_worse_slices(details)
+    return None
+
+
+def read_worse_slices(details: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Return key and value of the slices that a verdict names as worse than the whole.
+
+    Args:
+        details: Of the verdict.
+    """
+    worse = details.get("worst_slices", ())
+    return tuple((part["slice_key"], part["slice_value"]) for part in worse)
+
+
+def name_traced(spec: ModelSpec, start: dt.datetime, end: dt.datetime) -> dict[str, str]:
+    """Name windows as ``mlmon trace`` takes them: one by its key, several by their days.
+
+    Args:
+        spec: The model.
+        start: Of the first window.
+        end: Of the last one.
+    """
+    first = window_containing(spec.time, start)
+    if first.end >= end:
+        return {"window": first.key}
+    return dict(zip(("from", "to"), name_days(spec, start, end), strict=True))
+
+
+def name_days(spec: ModelSpec, start: dt.datetime, end: dt.datetime) -> tuple[str, str]:
+    """Name the first and the last day of some windows.
+
+    Args:
+        spec: The model.
+        start: Of the first window.
+        end: Of the last one.
+    """
+    zone, last = ZoneInfo(spec.time.zone), end - dt.timedelta(microseconds=1)
+    first, final = (moment.astimezone(zone).date().isoformat() for moment in (start, last))
+    return first, final
 
 
 def score_explained(
@@ -138,7 +204,7 @@ def searched(
     rows, target, means = known
     names = [n for n in _searchable(spec) if n in baseline.binnings]
     if not names or not len(rows):
-        return Searched((), means, means == WRONG, len(rows), tuple(names))
+        return Searched((), means, means == WRONG, len(rows), tuple(names), False)
 
     def coded(of: pd.DataFrame) -> list[Coded]:
         return [code_column(n, of[n], baseline.binnings[n]) for n in names]
@@ -150,7 +216,8 @@ def searched(
 
     before = _judged_rows(store, spec, baseline, _windows_of(spec, baseline), baseline.dataset)
     usual = table(*before[:2]) if before is not None and len(before[0]) else None
-    slices = search(table(rows, target), usual)
+    asked = table(rows, target)
+    slices = search(asked, usual)
     columns = coded(rows)
     return Searched(
         tuple((predicate_of(columns, one.terms), one) for one in slices),
@@ -158,6 +225,7 @@ def searched(
         means == WRONG,
         len(rows),
         tuple(names),
+        has_enough(asked.windows),
     )
 
 
@@ -309,7 +377,8 @@ def trace_of(
         of_metric = slices[slices["metric"] == metric].reset_index(drop=True)
         found = explain(spec, metric, one, other, of_metric)
         if found is not None:
-            apart[metric] = found
+            worse = _find_verdict(store, spec, metric, period)
+            apart[metric] = replace(found, worse_slices=worse)
     raw_score = score_explained(store, spec, period)
     if first not in apart:
         return Trace(slices, apart, raw_score, [])

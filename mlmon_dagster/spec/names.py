@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import re
 import zoneinfo
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 from urllib.parse import quote, unquote, unquote_plus
 
@@ -213,6 +213,13 @@ def counted(n: int, noun: str) -> str:
         ('1 window', '2,000 rows')
     """
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def joined(parts: Sequence[str]) -> str:
+    """Write a list as people do: ``a, b and c``."""
+    if len(parts) < 2:
+        return "".join(parts)
+    return f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def _slug_hint(name: str, prefix: str) -> str:

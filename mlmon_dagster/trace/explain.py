@@ -29,7 +29,7 @@ _PAIR_GROUPS = 256  # of scores, for pairs of slices; their area is within .0001
 _MOST_VALUES = 30  # of a slice key; the others are put together
 OTHERS = "(all others)"
 _BY_THRESHOLD = 0.98  # share of the rows above the lowest one decided positive that are, too
-_FEW_DAYS = 3
+FEW = 3  # windows that may have done it alone
 
 
 @dataclass(frozen=True)
@@ -98,10 +98,13 @@ class Explained:
         scores: Of a binary model with a score.
         windows: Of the first side: window_start, n, and ``effect``, what the window adds to the
             change; the most harmful first.
-        without: Value of the first side without its three most harmful windows.
-        without_then: The same of the other side.
+        n_standing: How many of them, at most three, add more than windows like the others do.
+        without: Value of the first side without those, or without the three most harmful ones.
+        without_then: The same of the other side, without as many.
         is_weighted: Whether the value of a side is weighted back to all predictions, as ground
             truth covers some; all parts of the change are those of the rows that have it.
+        worse_slices: Key and value of the slices that a failed verdict on the very windows names;
+            None without such a verdict.
     """
 
     metric: str
@@ -115,9 +118,16 @@ class Explained:
     decisions: Mapping[str, Decided]
     scores: Scores | None
     windows: pd.DataFrame
+    n_standing: int
     without: float
     without_then: float
     is_weighted: bool = False
+    worse_slices: tuple[tuple[str, str], ...] | None = None
+
+    @property
+    def is_verdict(self) -> bool:
+        """Whether a monitor found these very windows to fail."""
+        return self.worse_slices is not None
 
     def effects(self, key: str) -> dict[str, float]:
         """Return what each value of a slice key adds to the change; NaN where nobody knows."""
@@ -125,6 +135,11 @@ class Explained:
             return split.named
         mine = self.slices[self.slices["slice_key"] == key]
         return dict(zip(mine["slice_value"], mine["effect"].astype(float), strict=True))
+
+    def margins(self, key: str) -> dict[str, float]:
+        """Return half of the 95 % interval of what each value of a slice key adds, where known."""
+        split = self.values.get(key)
+        return dict(zip(split.parts, split.margins.tolist(), strict=True)) if split else {}
 
     @property
     def is_worse(self) -> bool:
@@ -160,7 +175,11 @@ def explain(
     if not (whole["n"] and whole["n_baseline"]):
         return None
     one, other = by_window(now), by_window(then)
-    windows, without = _windows(spec, metric, one)
+    windows, values = _windows(spec, metric, one)
+    harms = windows["effect"].to_numpy(np.float64) * (1 if is_loss(metric) else -1)
+    n_standing = splits.count_standing_out(harms, FEW)
+    n_left_out = n_standing or FEW
+    values_then = _windows(spec, metric, other)[1]
     sizes = whole[["n", "n_windows", "n_baseline", "n_baseline_windows"]].astype(int).tolist()
     return Explained(
         metric,
@@ -174,8 +193,9 @@ def explain(
         _decisions(spec, metric, one, other),
         _scores(one, other),
         windows,
-        without,
-        _windows(spec, metric, other)[1],
+        n_standing,
+        values(n_left_out),
+        values_then(n_left_out),
         any(_is_weighted(spec, metric, side) for side in (one, other)),
     )
 
@@ -241,12 +261,15 @@ def _counted(
     return np.stack(found, axis=1)[mine], lambda sums: rate(sums[..., 0], sums[..., 1])
 
 
-def _windows(spec: ModelSpec, metric: str, profiles: Profiles) -> tuple[pd.DataFrame, float]:
+def _windows(
+    spec: ModelSpec, metric: str, profiles: Profiles
+) -> tuple[pd.DataFrame, Callable[[int], float]]:
+    """Return the windows, the most harmful first, and the value without so many of those."""
     found = _counted(spec, metric, profiles)
     starts = next((_whole(s)[0] for s in profiles.values() if len(_whole(s)[0])), None)
     if found is None or starts is None or len(found[0]) != len(starts):
         empty = pd.DataFrame({"window_start": [], "n": [], "effect": []})
-        return empty, np.nan
+        return empty, lambda _n: np.nan
     counts, value = found
     frame = pd.DataFrame(
         {
@@ -257,9 +280,12 @@ def _windows(spec: ModelSpec, metric: str, profiles: Profiles) -> tuple[pd.DataF
         }
     )
     ordered = frame.sort_values("effect", ascending=not is_loss(metric))
-    worst = ordered["place"].to_numpy()[:_FEW_DAYS]
-    rest = np.delete(counts, worst, axis=0).sum(axis=0)
-    return ordered.drop(columns="place").reset_index(drop=True), float(value(rest))
+    places = ordered["place"].to_numpy()
+
+    def without(n: int) -> float:
+        return float(value(np.delete(counts, places[:n], axis=0).sum(axis=0)))
+
+    return ordered.drop(columns="place").reset_index(drop=True), without
 
 
 # --- splits

@@ -18,6 +18,7 @@ from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.declaration import outcome_worth
 from mlmon_dagster.spec.metric_registry import of_outcome
 from mlmon_dagster.spec.names import ALL, BUSINESS, TABLE
+from mlmon_dagster.trace.chance import find_doubt
 from mlmon_dagster.trace.explain import Explained
 from mlmon_dagster.trace.slices import by_window, compare_slices
 
@@ -195,8 +196,11 @@ def describe_worth(spec: ModelSpec, found: Explained) -> list[str]:
     if not math.isnan(found.margin):
         ends = sorted((found.change + side * found.margin) * scale for side in (-1, 1))
         text += f" ({_signed(ends[0])} to {_signed(ends[1])})"
+    doubt = find_doubt(found)
     parts = found.slices[
-        (found.slices["slice_key"] != ALL) & (found.slices["method"] == "exact")
+        (found.slices["slice_key"] != ALL)
+        & (found.slices["method"] == "exact")
+        & (found.slices["is_real"] & (not doubt))
     ].assign(amount=lambda frame: frame["effect"] * scale)
     first = [
         f"{row['slice_key']} = {row['slice_value']} {_signed(row['amount'], currency)}"
@@ -206,7 +210,9 @@ def describe_worth(spec: ModelSpec, found: Explained) -> list[str]:
     ]
     lines = [text + (f"; of it {', '.join(first)}" if first else "") + "."]
     decided = found.decisions.get(DECISIONS)
-    if metric == DECISIONS and decided is not None and (at := decided.threshold) is not None:
+    if doubt or metric != DECISIONS or decided is None:
+        return lines
+    if (at := decided.threshold) is not None:
         lines.append(
             f"Decided from {number(at.better)} on instead of {number(at.now)}, they would have "
             f"brought about {_signed(at.gain * found.now.n, currency)}, chosen on every other "

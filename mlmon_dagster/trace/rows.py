@@ -52,6 +52,7 @@ class Searched:
         means: What is too frequent, or too much, in them: ``are decided wrongly`` or ``are off``.
         is_share: Whether it is a share of rows.
         n: Rows that were searched. columns: Their features.
+        is_enough: Whether the windows were enough to search them at all.
     """
 
     slices: tuple[tuple[Predicate, Found], ...]
@@ -59,6 +60,7 @@ class Searched:
     is_share: bool
     n: int
     columns: tuple[str, ...]
+    is_enough: bool
 
 
 def excess(

@@ -108,9 +108,9 @@ def search(rows: Rows, baseline: Rows | None = None) -> list[Found]:
     """
     mine = _centred(rows)
     before = mine.of(np.zeros(len(mine.target), bool)) if baseline is None else _centred(baseline)
-    first = halves(mine.windows)
-    if min(_count(mine.windows[half]) for half in (first, ~first)) < FEWEST_WINDOWS:
+    if not has_enough(mine.windows):
         return []
+    first = halves(mine.windows)
     sure: list[tuple[Found, Flags]] = []
     for explored in (first, ~first):
         picks = explore(mine.of(explored))
@@ -126,6 +126,12 @@ def _centred(rows: Rows) -> Rows:
 def _count(windows: Ints) -> int:
     """Return how many windows some rows are of."""
     return int(np.count_nonzero(np.bincount(windows)))
+
+
+def has_enough(windows: Ints) -> bool:
+    """Say whether each half of the windows is enough to confirm what the other proposes."""
+    first = halves(windows)
+    return min(_count(windows[half]) for half in (first, ~first)) >= FEWEST_WINDOWS
 
 
 def halves(windows: Ints) -> Flags:

@@ -13,13 +13,13 @@ from mlmon_dagster.metrics.late_truth.rectified import METHOD
 from mlmon_dagster.monitors.change_wording import percent
 from mlmon_dagster.monitors.wording import named, weighted_text
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.spec.names import ALL, counted
+from mlmon_dagster.spec.names import ALL, counted, joined
 from mlmon_dagster.spec.predicate import to_text
+from mlmon_dagster.trace.chance import describe_doubt, describe_few, find_doubt, is_sure
 from mlmon_dagster.trace.explain import AREA, Decided, Explained, Scores
 from mlmon_dagster.trace.money import describe_worth
 from mlmon_dagster.trace.raw_score import RawScore
 from mlmon_dagster.trace.rows import Searched
-from mlmon_dagster.trace.slices import Q
 from mlmon_dagster.trace.splits import Split
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ _CONCENTRATED = 1.5  # share of the change over share of the rows, from which on
 _LISTED = 3
 _NOT_ROUNDING = 0.01  # share of a change that its parts may leave before that is told
 _WORTH_IT = 0.05  # share of a metric that another threshold must gain to be told
+_LAW_AND_MEANING = ("shifted scores", "the new meaning of a score")
+_ENDING = {"shifted scores": "", "the new meaning of a score": "s"}
 _PLAYERS = ("the share of positives", "recall", "the false positive rate")
 
 
@@ -57,22 +59,24 @@ def describe_trace(
         groups: Rows that are alike by an embedding and worse.
 
     Returns:
-        At most `MOST_LINES` sentences; the last ones are left out first.
+        At most `MOST_LINES` sentences; the last ones are left out first. Of a change that may be
+        chance one sentence says so, and none what made it, see `trace.chance`.
     """
-    lines = [
-        _headline(found, now, then),
-        *_of_weighing(found),
-        *_of_chance(found),
-        *_of_inversion(found),
-        *filter(None, [_few_windows(spec, found, then)[1]]),
-        *_of_scores(found),
-        *([describe_score(raw_score)] if raw_score else ()),
-        *_of_decisions(found),
-        *_of_slices(spec, found),
-        *map(describe_group, groups[:_LISTED]),
-        *(_of_search(searched) if searched else ()),
-        *describe_worth(spec, found),
-    ]
+    of_score = [describe_score(raw_score)] if raw_score else []
+    lines = [_headline(found, now, then)]
+    if find_doubt(found):
+        lines += [describe_doubt(spec, found), *of_score]
+    else:
+        lines += _of_weighing(found)
+        lines += _of_inversion(found)
+        lines += filter(None, [_few_windows(spec, found, then)[1]])
+        lines += _of_scores(found)
+        lines += of_score
+        lines += _of_decisions(found)
+        lines += _of_slices(spec, found)
+        lines += map(describe_group, groups[:_LISTED])
+        lines += _of_search(spec, found, searched) if searched else []
+    lines += describe_worth(spec, found)
     return lines[:MOST_LINES]
 
 
@@ -90,15 +94,24 @@ def describe_score(found: RawScore) -> str:
             else f"SHAP values of {found.off:.0%} of the rows do not add up to the score"
         )
         return f"{text}; {why}, so it is not split."
+    if math.isnan(found.split.margin):
+        return f"{text}; the windows are too few to tell that from chance."
+    if not is_sure(found.split.change, found.split.margin):
+        return f"{text}, which may be chance."
     effects = found.split.named
-    largest = sorted(effects, key=lambda name: -abs(effects[name]))[:_LISTED]
+    sure = [
+        name
+        for name, margin in zip(found.split.parts, found.split.margins.tolist(), strict=True)
+        if is_sure(effects[name], margin)
+    ]
+    largest = sorted(sure, key=lambda name: -abs(effects[name]))[:_LISTED]
     left = sum(effect for name, effect in effects.items() if name not in largest)
     others = len(effects) - len(largest)
     parts = [f"{name} {signed(effects[name])}" for name in largest]
-    parts += [f"the other {others} {signed(left)}"] if others else []
+    parts += [f"the other {others} {signed(left)}"] if others and parts else []
     if abs(found.rest) > _NOT_ROUNDING * abs(found.change):
         parts.append(f"not explained {signed(found.rest)}")
-    return f"{text}: {', '.join(parts)}."
+    return f"{text}: {', '.join(parts)}." if parts else f"{text}, by no feature for sure."
 
 
 def cause(spec: ModelSpec, found: Explained) -> str:
@@ -109,28 +122,25 @@ def cause(spec: ModelSpec, found: Explained) -> str:
         found: What `explain.explain` returned.
 
     Returns:
-        The first that holds: scores or labels are inverted, a few windows did it, a slice stands
-        out, scores mean something else or lie elsewhere, decisions changed. Empty if nothing got
-        worse, or none of it is known.
+        Of a change that may be chance, that it is not explained, and what that would take. Else the
+        first that holds: scores or labels are inverted, a few windows did it, a slice stands out,
+        scores mean something else or lie elsewhere, decisions changed. Empty if nothing got worse,
+        or none of it is known.
     """
     if not found.is_worse:
         return ""
+    if find_doubt(found):
+        return describe_doubt(spec, found)
     kind, few = _few_windows(spec, found, "")
-    standing, _ = _standing_out(spec, found)
     causes = [*_of_inversion(found)]
     causes += [few] if kind in ("most", "part") else []
-    causes += standing
+    if found.now.windows > 1:  # of a single window the verdict lists them
+        causes += _standing_out(spec, found)[0]
     if found.metric == AREA and found.scores and found.scores.split is not None:
-        causes.append(_law_and_meaning(found, found.scores.split))
-    causes += [_decided(*item) for item in found.decisions.items() if item[0] == found.metric]
+        causes += _law_and_meaning(found, found.scores.split)
+    own = found.decisions.get(found.metric)
+    causes += _decided(found.metric, own) if own is not None else []
     return next(iter(causes), "")
-
-
-def _is_more_than_chance(found: Explained) -> bool | None:
-    """Say whether the change is real; None if the windows are too few to tell."""
-    if math.isnan(found.p_value):
-        return None
-    return found.p_value <= Q
 
 
 def _headline(found: Explained, now: str, then: str) -> str:
@@ -142,14 +152,13 @@ def _headline(found: Explained, now: str, then: str) -> str:
     )
     sizes = f"{found.now.n:,} rows of {counted(found.now.windows, 'window')}"
     sizes += f" against {found.then.n:,} of {counted(found.then.windows, 'window')}"
-    is_real = _is_more_than_chance(found)
-    if is_real is None:
-        return (
-            f"{text} ({sizes}). A side has fewer than eight windows, too few to show how much "
-            "windows vary: whether this is chance is not known."
-        )
+    doubt = find_doubt(found)
+    if math.isnan(found.p_value):
+        if doubt:
+            return f"{text} ({sizes}); whether this is chance is not known."
+        return f"{text} ({sizes}), which its monitor found to be more than chance."
     chance = f"{found.p_value:.2f}" if found.p_value >= 0.005 else "under .005"
-    verdict = "more than chance" if is_real else "which may be chance"
+    verdict = "which may be chance" if doubt else "more than chance"
     verdict += f" (p {chance.lstrip('0')})"
     return f"{text} ({ends} between windows; {sizes}), {verdict}."
 
@@ -161,12 +170,6 @@ def _of_weighing(found: Explained) -> Iterator[str]:
             f"{weighted_text(METHOD, None)}. What follows splits the change of the rows that have "
             "ground truth."
         )
-
-
-def _of_chance(found: Explained) -> Iterator[str]:
-    """Say what the other sentences are worth if nothing has to have changed."""
-    if _is_more_than_chance(found) is False:
-        yield "So what follows says where the difference lies, not that anything caused it."
 
 
 def _of_inversion(found: Explained) -> Iterator[str]:
@@ -191,7 +194,7 @@ def _of_inversion(found: Explained) -> Iterator[str]:
 def _few_windows(
     spec: ModelSpec, found: Explained, then: str
 ) -> tuple[Literal["", "most", "part", "none"], str]:
-    """Return how much of a change the worst windows are, and the sentence; empty if not known."""
+    """Return how much of a change the windows that stand out are, and the sentence."""
     frame = found.windows
     if len(frame) <= 2 * _LISTED or math.isnan(found.without) or not found.change:
         return "", ""
@@ -199,17 +202,21 @@ def _few_windows(
     gained = (found.without - found.now.value) / -found.change
     usual = (found.without_then - found.then.value) / -found.change
     restored = gained - max(0.0 if math.isnan(usual) else usual, 0.0)
-    days = _windows_named(spec, list(frame["window_start"][:_LISTED]))
+    days = _windows_named(spec, list(frame["window_start"][: found.n_standing]))
     name = named(found.metric)
-    without = f"without them {name} is {value(found.without)}"
-    if restored >= _LARGE:
+    without = f"without {'it' if found.n_standing == 1 else 'them'} {name} is "
+    without += value(found.without)
+    if found.n_standing and restored >= _LARGE:
         return "most", f"{_capital(days)} did most of it: {without}."
-    if restored >= _SOME:
+    if found.n_standing and restored >= _SOME:
         rest = "the rest is spread over the others"
         return "part", f"{_capital(days)} did a part of it: {without}; {rest}."
+    if found.n_standing or restored >= _SOME:
+        return "", ""
+    before = f"; {then} without its worst is {value(found.without_then)}"
     return "none", (
-        f"No few windows did it: without the worst ones, {days}, {name} is "
-        f"{value(found.without)}, no more than the worst ones of {then} weigh."
+        f"No few windows did it: without the worst {name} is still {value(found.without)}"
+        f"{'' if math.isnan(found.without_then) else before}."
     )
 
 
@@ -233,18 +240,22 @@ def _of_scores(found: Explained) -> Iterator[str]:
         )
         return
     if found.metric == AREA:
-        yield _law_and_meaning(found, scores.split)
+        yield from _law_and_meaning(found, scores.split)
 
 
-def _law_and_meaning(found: Explained, split: Split) -> str:
-    law, meaning = (
-        f"{_share(effect, found.change, margin)} ({signed(effect)}{_give_or_take(margin)})"
-        for effect, margin in zip(split.effects.tolist(), split.margins.tolist(), strict=True)
-    )
-    return (
-        f"Of the change, shifted scores explain {law}, and what a score means now "
-        f"explains {meaning}."
-    )
+def _law_and_meaning(found: Explained, split: Split) -> Iterator[str]:
+    """Say which part of the change each of the two explains that is more than chance."""
+    parts = zip(_LAW_AND_MEANING, split.effects.tolist(), split.margins.tolist(), strict=True)
+    sure, unsure = list[str](), list[str]()
+    for name, effect, margin in parts:
+        if is_sure(effect, margin):
+            size = f"{signed(effect)}, give or take {value(margin)}"
+            sure.append(f"{name} explain{_ENDING[name]} {_share(effect, found.change)} ({size})")
+        else:
+            unsure.append(name)
+    if sure:
+        rest = f"; what {unsure[0]} did may be chance" if unsure else ""
+        yield f"Of the change, {joined(sure)}{rest}."
 
 
 def _promise(scores: Scores) -> str:
@@ -257,7 +268,7 @@ def _promise(scores: Scores) -> str:
 def _of_decisions(found: Explained) -> Iterator[str]:
     """Say what became of the decisions."""
     for metric, decided in found.decisions.items():
-        yield _decided(metric, decided)
+        yield from _decided(metric, decided)
         if (other := decided.threshold) and other.gain > _WORTH_IT * abs(other.value):
             name = named(metric)
             yield (
@@ -267,50 +278,80 @@ def _of_decisions(found: Explained) -> Iterator[str]:
             )
 
 
-def _decided(metric: str, decided: Decided) -> str:
-    parts = [
+def _decided(metric: str, decided: Decided) -> Iterator[str]:
+    """Say which rates changed a metric of decisions, if its own change is more than chance."""
+    split = decided.split
+    if not is_sure(split.change, split.margin):
+        return
+    sure = [
         f"{player} from {value(then)} to {value(now)} ({signed(effect)})"
-        for player, now, then, effect in zip(
-            _PLAYERS, decided.rates, decided.rates_then, decided.split.effects, strict=True
+        for player, now, then, effect, margin in zip(
+            _PLAYERS, decided.rates, decided.rates_then, split.effects, split.margins, strict=True
         )
+        if is_sure(effect, margin)
     ]
-    name, change = named(metric), signed(decided.split.change)
-    return f"{name} of the decisions changed by {change}: {joined(parts)}."
+    if sure:
+        rest = "" if len(sure) == len(_PLAYERS) else "; the rest may be chance"
+        yield (
+            f"{named(metric)} of the decisions changed by {signed(split.change)}: "
+            f"{joined(sure)}{rest}."
+        )
 
 
 def _of_slices(spec: ModelSpec, found: Explained) -> Iterator[str]:
     """Say whether a slice stands out, key by key."""
     standing, others = _standing_out(spec, found)
     yield from standing
-    if others and _is_more_than_chance(found) is None:
-        yield (
-            f"Whether one value of {joined(others)} is the cause is not known: it takes eight "
-            "windows to show what is chance. The table has what each adds."
-        )
-    elif others:
-        yield f"No value of {joined(others)} adds more than its rows, beyond chance."
+    if not others:
+        return
+    looked = f"Looked at {joined(others)}"
+    if found.now.windows == 1:
+        yield f"{looked}: no value is shown to be worse than the whole."
+    elif math.isnan(found.p_value):
+        yield f"{describe_few(spec, found)}."
+    else:
+        yield f"{looked}: no value is shown to have done more of it than its share of the rows."
 
 
 def _standing_out(spec: ModelSpec, found: Explained) -> tuple[list[str], list[str]]:
-    """Return a sentence of each slice key that has values which stand out, and the other keys."""
+    """Return a sentence of each slice key with values that stand out, and the keys with none."""
     said, spread = list[str](), list[str]()
     for key in [",".join(names) for names in spec.slices]:
         parts = _list_parts(found, key)
-        if parts is None or not found.change:
+        if not parts or not found.change:
             continue
-        standing = [
-            f"{part.name} with {signed(part.effect)} ({share:.0%} of the change, "
-            f"{part.rows:.0%} of the rows)"
-            for part in sorted(parts, key=lambda part: -part.effect / found.change)
-            if (share := part.effect / found.change) >= _SOME
-            and share >= _CONCENTRATED * part.rows
-            and abs(part.effect - part.rows * found.change) > part.margin
+        sure = [
+            part
+            for part in parts
+            if is_sure(part.effect, part.margin)
+            and is_sure(part.effect - part.rows * found.change, part.margin)
+            and part.effect / found.change > part.rows
         ]
-        if standing:
-            said.append(f"By {key} it is above all {joined(standing[:_LISTED])}.")
-        else:
+        large = [
+            part
+            for part in sure
+            if part.effect / found.change >= max(_SOME, _CONCENTRATED * part.rows)
+        ]
+        large.sort(key=lambda part: -part.effect / found.change)
+        named_parts = [part.said for part in large[:_LISTED]]
+        if found.now.windows == 1:
+            named_parts = _list_worse(found, key)
+        if named_parts:
+            said.append(f"By {key} it is above all {joined(named_parts)}.")
+        elif not sure:
             spread.append(key)
     return said, spread
+
+
+def _list_worse(found: Explained, key: str) -> list[str]:
+    """Return what the verdict on a single window says is worse than all of it."""
+    frame = found.slices[found.slices["slice_key"] == key].set_index("slice_value")
+    mine = [value_ for key_, value_ in found.worse_slices or () if key_ == key]
+    return [
+        f"{name}, from {value(row['baseline_value'])} to {value(row['value'])} ({int(row['n']):,} "
+        "rows)"
+        for name, row in frame.loc[[name for name in mine if name in frame.index]].iterrows()
+    ][:_LISTED]
 
 
 class _Part(NamedTuple):
@@ -318,14 +359,24 @@ class _Part(NamedTuple):
 
     name: str
     effect: float
+    change: float
     rows: float
     margin: float
 
+    @property
+    def said(self) -> str:
+        """The part in words."""
+        share = self.effect / self.change
+        return (
+            f"{self.name} with {signed(self.effect)} ({share:.0%} of the change, "
+            f"{self.rows:.0%} of the rows)"
+        )
 
-def _list_parts(found: Explained, key: str) -> list[_Part] | None:
+
+def _list_parts(found: Explained, key: str) -> list[_Part]:
     frame = found.slices[found.slices["slice_key"] == key]
     if frame.empty:
-        return None
+        return []
     total = float(found.slices.loc[found.slices["slice_key"] == ALL, "n"].iloc[0])
     rows = dict(zip(frame["slice_value"], frame["n"] / total, strict=True)) if total else {}
     if (split := found.values.get(key)) is not None:
@@ -337,8 +388,11 @@ def _list_parts(found: Explained, key: str) -> list[_Part] | None:
         effects = frame["effect"].astype(float)
         parts = zip(frame["slice_value"], effects, margins, strict=True)
     else:
-        return None
-    return [_Part(name, effect, rows.get(name, 0.0), margin) for name, effect, margin in parts]
+        return []
+    return [
+        _Part(name, effect, found.change, rows.get(name, 0.0), margin)
+        for name, effect, margin in parts
+    ]
 
 
 def describe_group(group: Alike) -> str:
@@ -351,22 +405,26 @@ def describe_group(group: Alike) -> str:
     )
 
 
-def _of_search(searched: Searched) -> Iterator[str]:
+def _of_search(spec: ModelSpec, found: Explained, searched: Searched) -> Iterator[str]:
     """Say which rows are worse, beside rows like them, than in the baseline, if any slice is."""
-    for picked, found in searched.slices[:_LISTED]:
-        more = f"{found.excess * 100:.0f} points more often"
-        margin = f"{found.margin * 100:.0f}"
+    for picked, slice_ in searched.slices[:_LISTED]:
+        more = f"{slice_.excess * 100:.0f} points more often"
+        margin = f"{slice_.margin * 100:.0f}"
         if not searched.is_share:
-            more, margin = f"by {value(found.excess)} more", value(found.margin)
+            more, margin = f"by {value(slice_.excess)} more", value(slice_.margin)
         yield (
             f"Rows where {to_text(picked)} {searched.means} {more} than in the baseline, beside "
-            f"other rows like them (give or take {margin}; {found.n:,} rows of "
-            f"{counted(found.windows, 'window')} that did not propose them)."
+            f"other rows like them (give or take {margin}; {slice_.n:,} rows of "
+            f"{counted(slice_.windows, 'window')} that did not propose them)."
         )
-    if not searched.slices:
+    if not searched.is_enough:
+        yield "Too few windows to search the rows for other slices: that takes sixteen."
+    elif not (
+        searched.slices or _standing_out(spec, found)[0] or found.slices["is_real"][1:].any()
+    ):
         yield (
-            f"No slice by up to three of {counted(len(searched.columns), 'feature')} got worse by "
-            "itself: what one half of the windows suggests, the other half does not confirm."
+            f"The search by up to three of {counted(len(searched.columns), 'feature')} found no "
+            "slice that both halves of the windows confirm."
         )
 
 
@@ -391,21 +449,12 @@ def signed(number: float) -> str:
     return f"{'-' if number < 0 else '+'}{text}"
 
 
-def joined(parts: Sequence[str]) -> str:
-    """Write a list as people do: ``a, b and c``."""
-    if len(parts) < 2:
-        return "".join(parts)
-    return f"{', '.join(parts[:-1])} and {parts[-1]}"
-
-
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _share(effect: float, change: float, margin: float) -> str:
+def _share(effect: float, change: float) -> str:
     part = effect / change if change else 0.0
-    if abs(part) < 0.5 and abs(effect) <= margin:
-        return "nothing for sure"
     for least, words in (
         (0.95, "all"),
         (0.7, "most"),
@@ -418,7 +467,3 @@ def _share(effect: float, change: float, margin: float) -> str:
         if part >= least:
             return words
     return "the opposite"
-
-
-def _give_or_take(margin: float) -> str:
-    return "" if math.isnan(margin) else f", give or take {value(margin)}"

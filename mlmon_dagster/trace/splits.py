@@ -35,6 +35,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy import special
 
 from mlmon_dagster.metrics import FEWEST_TO_CHOOSE, Floats, Ints
 from mlmon_dagster.metrics.binnings import class_counts, label_counts
@@ -50,6 +51,7 @@ Rates = Callable[[Floats], Floats]  # base rate, recall, false alarms on the las
 PLAYERS = ("positives", "recall", "false_alarms")
 GROUPS = 40  # of scores; their area is within .0005 of that of 1,024 bins
 FEW_IN_GROUP = 5  # rows of a side; fewer do not say what a score means there
+_STAND_OUT = 0.05  # chance that any of windows that are alike is said to stand out
 NO_OVERLAP = 0.9  # area under the curve of what tells the sides apart by the score, from where on
 
 
@@ -353,6 +355,38 @@ def window_effects(value: Callable[[Floats], Floats], counts: ArrayLike) -> Floa
     every = np.asarray(counts, np.float64)
     whole = every.sum(axis=0)
     return value(whole) - value(whole[None] - every)
+
+
+def count_standing_out(harms: ArrayLike, most: int) -> int:
+    """Return how many of some windows add more harm than windows like the others do.
+
+    Rosner's generalized extreme studentized deviate (1983), on the side of harm, at 5 % of all
+    windows together: so many of the worst ones stand out that the last of them is still too far
+    from the rest to be one of them.
+
+    Args:
+        harms: What each window adds to a change for the worse, (W,).
+        most: At most so many are looked at.
+
+    Returns:
+        0 where none stands out, or a window's harm is not known.
+
+    Example:
+        >>> count_standing_out([0.9, 0.1, -0.1, 0.05, -0.05, 0.0, 0.02, -0.02], 3)
+        1
+    """
+    ordered = np.sort(np.asarray(harms, np.float64))[::-1]
+    if np.isnan(ordered).any():
+        return 0
+    found = 0
+    for place in range(min(most, len(ordered) - 3)):
+        rest = ordered[place:]
+        n, spread = len(rest), float(rest.std(ddof=1))
+        t = float(special.stdtrit(n - 2, 1 - _STAND_OUT / n))
+        limit = (n - 1) * t / np.sqrt((n - 2 + t**2) * n)
+        if spread > 0 and (rest[0] - rest.mean()) / spread > limit:
+            found = place + 1
+    return found
 
 
 def area_of(counts: Floats) -> Floats:

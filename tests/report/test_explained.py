@@ -8,8 +8,9 @@ import pytest
 from sklearn.metrics import f1_score, roc_auc_score
 
 from mlmon_dagster.report.trace import explained, searched
+from mlmon_dagster.spec.names import joined
 from mlmon_dagster.trace.explain import Explained
-from mlmon_dagster.trace.sentences import MOST_LINES, describe_trace, joined, signed, value
+from mlmon_dagster.trace.sentences import MOST_LINES, describe_trace, signed, value
 from tests.report.worlds import DAY, World
 
 pytestmark = pytest.mark.xdist_group("report")  # they share a world

@@ -807,7 +807,7 @@ def _write_notes(context: Context, views: Sequence[AlertView]) -> tuple[tuple[st
     # The same cause in the numbers of another alert is said once.
     why = [a for a in lines if not any(a != b and a.endswith(b) for b in lines)]
     # That nothing stands out in one alert is no news beside what does in another.
-    why = [line for line in why if line != wording.SPREAD] or why
+    why = [line for line in why if not line.startswith(wording.SPREAD)] or why
     notes = [
         ("Since", _write_since(views)),
         ("Changed", "; ".join(_write_turn(v, views) for v in views if v.change)),
