@@ -21,12 +21,16 @@ from markupsafe import Markup, escape
 from mlmon_dagster.monitors.wording import number as written
 from mlmon_dagster.spec.names import counted
 
-Role = Literal["value", "lower", "upper", "truth"]
+Role = Literal["value", "lower", "upper", "truth", "mean", "mean_lower", "mean_upper"]
 NONE = "\N{EN DASH}"
 MOST_NAMED = 8  # values of a column whose bars have a name beside them
 _DENSITY = 400  # width of the picture of a density
 _WIDTH, _HEIGHT = 1000, 180  # of a picture, which is stretched to where it stands
 _ROOM = 18  # percent of a picture's width that the word at an event takes
+MEAN_OF = 7  # windows that a mean beside a noisy line is of
+_LEAST_FOR_MEAN, _LEAST_KNOWN = 14, 4  # windows of a line with a mean; of those of one mean
+_NORMAL = 1.96  # half a 95 % interval, in standard errors
+_STUDENT = {3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447}  # the same by degrees of freedom
 _MINUS = "\N{MINUS SIGN}"
 Points = list[tuple[float, float]]
 
@@ -91,6 +95,8 @@ class Curve:
         events: What happened meanwhile, to be marked.
         beside: A second line over this one; None draws none.
         provisional: Which windows still wait for ground truth; empty if none can.
+        hollow: Which are drawn so: those, and windows with too little ground truth; likewise.
+        sizes: Rows of each window, of a metric that has a mean drawn beside it; empty if none.
     """
 
     title: str
@@ -108,6 +114,8 @@ class Curve:
     beside: Beside | None = None
     events: Sequence[Event] = ()
     provisional: Sequence[bool] = ()
+    hollow: Sequence[bool] = ()
+    sizes: Sequence[float] = ()
 
 
 @dataclass(frozen=True)
@@ -116,7 +124,8 @@ class Line:
 
     Attributes:
         name: The head of its column in the table.
-        role: What it is drawn as; ``lower`` and ``upper`` are ends of the band of ``value``.
+        role: What it is drawn as; ``lower`` and ``upper`` are ends of the band of ``value``,
+            ``mean_lower`` and ``mean_upper`` of that of ``mean``.
         values: The numbers.
     """
 
@@ -140,6 +149,7 @@ class Chart:
         floor: Whether the scale begins at 0.
         events: What happened, as places in ``labels`` and a word for it.
         provisional: Which windows still wait for ground truth; empty if none can.
+        hollow: Which windows are dashed, as their number may still change; empty for none.
     """
 
     title: str
@@ -152,6 +162,7 @@ class Chart:
     floor: bool = False
     events: Sequence[tuple[int, str]] = ()
     provisional: Sequence[bool] = ()
+    hollow: Sequence[bool] = ()
 
     @cached_property
     def places(self) -> int:
@@ -204,6 +215,17 @@ class Chart:
         return "; ".join(parts) + ". The numbers are in the table below."
 
     @property
+    def has_mean(self) -> bool:
+        """Whether a mean of several windows is drawn over a paler line."""
+        return any(line.role == "mean" for line in self.lines)
+
+    @property
+    def hollow_places(self) -> list[int]:
+        """The windows whose number may still change, as places in ``labels``."""
+        values = self.lines[0].values
+        return [i for i, is_open in enumerate(self.hollow) if is_open and math.isfinite(values[i])]
+
+    @property
     def marked(self) -> str:
         """The marks as the script reads them."""
         return " ".join(f"{first}-{last}" for first, last in self.marks)
@@ -224,7 +246,10 @@ class Chart:
         """Lowest and highest number of the vertical scale."""
         shown, ends = list[float](), list[float]()
         for line in self.lines:
-            (ends if line.role in ("lower", "upper") else shown).extend(line.values)
+            if self.has_mean and line.role in ("lower", "upper"):
+                continue  # their band is not drawn
+            is_end = line.role.endswith(("lower", "upper"))
+            (ends if is_end else shown).extend(line.values)
         shown += [v for v in (self.baseline, self.limit) if v is not None]
         known = _finite(shown)
         low, high = min(known, default=0.0), max(known, default=1.0)
@@ -251,15 +276,16 @@ class Chart:
     @property
     def picture(self) -> Markup:
         """The picture: shades of alerts, the band, lines, baseline and limit."""
-        parts = [self._shades(), self._band()]
+        parts = [self._shades(), self._band("mean_" if self.has_mean else "")]
         for name, value in (("base", self.baseline), ("limit", self.limit)):
             if value is not None and math.isfinite(value):
                 y = _round(self._y(value))
                 parts.append(f'<path class="{name}" d="M0 {y}H{_WIDTH}"/>')
         for line in self.lines:
-            if line.role in ("value", "truth"):
-                name = "truth" if line.role == "truth" else "c0"
-                parts.append(f'<path class="line {name}" d="{self._path(line.values)}"/>')
+            if line.role == "value":
+                parts.append(self._draw_values(line.values))
+            elif line.role in ("truth", "mean"):
+                parts.append(f'<path class="line {line.role}" d="{self._path(line.values)}"/>')
         return _stretch("static", _WIDTH, _HEIGHT, "".join(parts))
 
     @property
@@ -311,8 +337,27 @@ class Chart:
             for run in self._points(values)
         )
 
-    def _band(self) -> str:
-        ends = {line.role: line.values for line in self.lines}
+    def _draw_values(self, values: Sequence[float]) -> str:
+        """Draw the line of the windows; dashed where a number may still change."""
+        pale = " pale" if self.has_mean else ""
+        places = set(self.hollow_places)
+        if not places:
+            return f'<path class="line c0{pale}" d="{self._path(values)}"/>'
+        closed, still_open = list(values), [math.nan] * len(values)
+        for place in places:
+            closed[place] = math.nan
+            # The dashes begin at the window before, so that the line has no gap.
+            for end in range(max(place - 1, 0), place + 2):
+                if end < len(values):
+                    still_open[end] = values[end]
+        return (
+            f'<path class="line c0{pale}" d="{self._path(closed)}"/>'
+            f'<path class="line c0 open" d="{self._path(still_open)}"/>'
+        )
+
+    def _band(self, prefix: str = "") -> str:
+        ends = {line.role.removeprefix(prefix): line.values for line in self.lines
+                if line.role.startswith(prefix)}  # fmt: skip
         if "lower" not in ends or "upper" not in ends:
             return ""
         both = [
@@ -345,6 +390,8 @@ def chart_of(curve: Curve, name: str = "Value") -> Chart:
         ]
     if curve.beside:
         lines.append(Line(curve.beside.name, "truth", curve.beside.values))
+    elif curve.sizes:
+        lines += mean_lines(curve)
     marks = []
     for episode in curve.episodes:
         inside = [
@@ -357,8 +404,73 @@ def chart_of(curve: Curve, name: str = "Value") -> Chart:
     events = place_events(curve.events, curve.starts)
     return Chart(
         curve.title, labels, lines, curve.baseline, curve.limit, marks, curve.is_share,
-        events=events, provisional=curve.provisional,
+        events=events, provisional=curve.provisional, hollow=curve.hollow,
     )  # fmt: skip
+
+
+def mean_lines(curve: Curve) -> list[Line]:
+    """Return the mean of the newest seven windows up to each, and its 95 % interval.
+
+    Windows count by their rows; those whose ground truth still comes are left out. The interval is
+    not that of the pooled rows: it combines the windows' own intervals with the spread between
+    windows that these do not explain, by Student's t for as few windows.
+
+    Args:
+        curve: A metric with intervals and sizes.
+
+    Returns:
+        None of a line that has fewer than 14 windows, or windows without an interval.
+    """
+    is_open = list(curve.hollow) or [False] * len(curve.values)
+    errors = [
+        (high - low) / (2 * _NORMAL) for low, high in zip(curve.lower, curve.upper, strict=True)
+    ]
+    known = [
+        math.isfinite(value + error) and size > 0 and not waits
+        for value, error, size, waits in zip(
+            curve.values, errors, curve.sizes, is_open, strict=False
+        )
+    ]
+    if sum(known) < _LEAST_FOR_MEAN:
+        return []
+    newest = max(place for place, is_known in enumerate(known) if is_known)
+    means, lows, highs = [], [], []
+    for last in range(len(curve.values)):
+        first = max(last - MEAN_OF + 1, 0)
+        places = [place for place in range(first, last + 1) if known[place]]
+        mean, half = math.nan, math.nan
+        if last <= newest and len(places) >= _LEAST_KNOWN:
+            mean, half = _pool(
+                [curve.values[place] for place in places],
+                [errors[place] for place in places],
+                [curve.sizes[place] for place in places],
+            )
+        means.append(mean)
+        lows.append(max(mean - half, 0.0) if curve.is_share else mean - half)
+        highs.append(min(mean + half, 1.0) if curve.is_share else mean + half)
+    return [
+        Line(f"Mean of {MEAN_OF}", "mean", means),
+        Line("95 % from", "mean_lower", lows),
+        Line("to", "mean_upper", highs),
+    ]
+
+
+def _pool(
+    values: Sequence[float], errors: Sequence[float], sizes: Sequence[float]
+) -> tuple[float, float]:
+    """Return the mean of some windows by their rows, and half of its 95 % interval."""
+    total = sum(sizes)
+    weights = [size / total for size in sizes]
+    mean = sum(weight * value for weight, value in zip(weights, values, strict=True))
+    n = len(values)
+    plain_mean = sum(values) / n
+    spread = sum((value - plain_mean) ** 2 for value in values) / (n - 1)
+    own = sum(error**2 for error in errors) / n
+    between = max(spread - own, 0.0)
+    variance = sum(
+        weight**2 * (error**2 + between) for weight, error in zip(weights, errors, strict=True)
+    )
+    return mean, _STUDENT[n - 1] * math.sqrt(variance)
 
 
 def place_events(events: Sequence[Event], starts: Sequence[dt.datetime]) -> list[tuple[int, str]]:

@@ -149,6 +149,7 @@ class Curves:
             mine = frame[(frame["metric"] == metric) & (frame["column_name"] == column)]
             limit = _limit(monitor, own) if monitor else None
             curve = self._curve(mine, metric, column, baseline=own, limit=limit)
+            curve = replace(curve, sizes=mine["n"].astype(float).tolist() if curve.lower else ())
             judge = find_judge(self._spec.evaluations, column) if metric == _GOOD else None
             curves.append(curve if judge is None else self._with_judge(curve, judge))
         return curves
@@ -429,6 +430,7 @@ class Curves:
         name = NAMES.get(metric, metric)
         starts = [start.to_pydatetime() for start in frame["window_start"]]
         intervals = frame["lower"].notna().any()
+        provisional = [said == "provisional" for said in frame.get("maturity", ())]
         return Curve(
             title=name if column == TABLE else f"{name} of {column}",
             starts=starts,
@@ -446,8 +448,17 @@ class Curves:
             ],
             is_share=is_share or _is_share(metric),
             events=self._events,
-            provisional=[said == "provisional" for said in frame.get("maturity", ())],
+            provisional=provisional,
+            hollow=self._find_hollow(frame, provisional),
         )
+
+    def _find_hollow(self, frame: pd.DataFrame, provisional: Sequence[bool]) -> list[bool]:
+        """Say which windows still wait for ground truth, or have too little of it."""
+        if frame.empty or not self._spec.has_actuals:
+            return list(provisional)
+        is_of_truth = frame["metric"].isin(METRICS)
+        is_little = is_of_truth & frame["actual_coverage"].lt(self._spec.actuals.min_coverage)
+        return [little or waits for little, waits in zip(is_little, provisional, strict=True)]
 
 
 def _estimate_names(spec: ModelSpec) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -123,8 +123,11 @@ def health_report(
         asked: Which windows, slice and version; by default the newest of everything.
         places: Where it leads.
     """
+    episodes = list_alerts(store, spec.model)
+    current = pick_standing(episodes)
+    before = find_last_usual(spec, [one.opened_window for one in current])
     try:
-        baseline = load_baseline(store, spec)
+        baseline = load_baseline(store, spec, before)
     except BaselineMissingError:
         baseline = None
     states = window_state.load(store.state, spec.model)
@@ -132,8 +135,6 @@ def health_report(
     verdicts = load_standing(store.state, [spec], now)[spec.model]
     standings = describe_standing(spec, verdicts)
     newest = max((start for start, s in states.items() if s.n and start < now), default=None)
-    episodes = list_alerts(store, spec.model)
-    current = pick_standing(episodes)
     n_firing = sum(episode.standing == "firing" for episode in current)
     counts = StandingCounts(n_firing, len(current) - n_firing)
     history = view.read_history()
@@ -153,6 +154,7 @@ def health_report(
         CUSTOM: curves.custom(),
     }
     status = overall(standings)
+    trace = view.trace(labelled) if asked.is_whole else None
     html = page.render(
         "model.html.j2",
         title=f"{spec.model}: health",
@@ -182,7 +184,8 @@ def health_report(
             drawn, monitor_results.shares_failed(store.state, spec.model, LAYERS["Data"], now)
         ),
         heat=_drift_strips(store, spec, curves.drifts(), current),
-        trace=view.trace(labelled) if asked.is_whole else None,
+        trace=trace,
+        carriers=trace["carriers"] if trace else [],
         slices=distributions.slice_tables(spec, baseline, history, view.period)
         if asked.is_whole
         else [],
@@ -417,7 +420,49 @@ class _View:
             for metric, frame in trace.slices.groupby("metric", sort=False)
         ]
         names = dict(zip(("first", "last"), _ends(self.spec, period), strict=True))
-        return {**names, "said": trace.said, "metrics": metrics} if metrics else None
+        if not metrics:
+            return None
+        carriers = find_carriers(trace.slices)
+        return {**names, "said": trace.said, "metrics": metrics, "carriers": carriers}
+
+
+def find_last_usual(spec: ModelSpec, opened: Iterable[dt.datetime | None]) -> dt.datetime | None:
+    """Return the window whose baseline a page shows; None for that of windows to come.
+
+    A baseline that moves takes in the windows of an incident, which would look usual beside
+    themselves. So it is that of the first window of the alerts that have not ended.
+
+    Args:
+        spec: The model.
+        opened: The first windows of those alerts; None where one is not known.
+    """
+    known = [start for start in opened if start is not None]
+    return min(known, default=None) if spec.baseline.is_rolling else None
+
+
+def find_carriers(slices: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return the slices that carried a fall: key and value, the first metric's alone.
+
+    That is where the metric as a whole got worse by more than chance, and the slice itself did so,
+    too. A change that may be chance has no carriers.
+
+    Args:
+        slices: What was traced, the whole first.
+    """
+    if slices.empty:
+        return []
+    metric = str(slices["metric"].iloc[0])
+    mine = slices[slices["metric"] == metric]
+    is_better_high = is_higher_better(metric)
+    is_whole = mine["slice_key"] == ALL
+    if is_better_high is None or not is_whole.any():
+        return []
+    is_worse = mine["change_upper"] < 0 if is_better_high else mine["change_lower"] > 0
+    if not is_worse[is_whole].all():
+        return []
+    falls = mine["change"] < 0 if is_better_high else mine["change"] > 0
+    found = mine[~is_whole & mine["is_real"].astype(bool) & falls]
+    return list(zip(found["slice_key"].astype(str), found["slice_value"].astype(str), strict=True))
 
 
 def _registered(store: Store, spec: ModelSpec) -> list[dict[str, str]]:

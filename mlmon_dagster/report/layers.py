@@ -76,6 +76,7 @@ def _over(curve: Curve, starts: Sequence[dt.datetime]) -> Curve:
     return replace(
         curve, starts=starts, values=spread(curve.values), lower=spread(curve.lower),
         upper=spread(curve.upper),
-        provisional=[bool(waits) for waits in spread(curve.provisional)],
+        provisional=[waits == 1 for waits in spread(curve.provisional)],
+        hollow=[waits == 1 for waits in spread(curve.hollow)], sizes=spread(curve.sizes),
         beside=curve.beside and replace(curve.beside, values=spread(curve.beside.values)),
     )  # fmt: skip

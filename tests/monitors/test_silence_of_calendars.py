@@ -184,30 +184,32 @@ def draw_short_world(seed: int) -> Drawn:
     return Drawn(spec, windows, open_, served, before, "short")
 
 
-def is_expected_by_hand(drawn: Drawn, at: dt.datetime) -> bool:
-    """Whether the baseline had rows at that hour, as somebody would look it up day by day."""
-    if not drawn.before:
-        return True
+def find_expected_by_hand(drawn: Drawn) -> list[bool]:
+    """Say of each window whether the baseline had rows then, looked up day by day."""
+    if not drawn.before:  # a baseline of one day of the weekend
+        return [True] * len(drawn.windows)
     zone = ZoneInfo(drawn.spec.time.zone)
-    local = at.astimezone(zone)
     filled = {start.astimezone(zone).replace(tzinfo=None, fold=0) for start in drawn.before}
     hours = [min(filled)]
     while hours[-1] < max(filled):
         hours.append(hours[-1] + dt.timedelta(hours=1))
-    same_hour = [hour for hour in hours if hour.hour == local.hour]
-    same_day = [hour for hour in same_hour if hour.weekday() == local.weekday()]
-    same_kind = [hour for hour in same_hour if (hour.weekday() < 5) == (local.weekday() < 5)]
-    for alike in (same_day, same_kind, same_hour):
-        if len(alike) >= 2:
-            return any(hour in filled for hour in alike)
-    return True
+    by_hour = {hour: [one for one in hours if one.hour == hour] for hour in range(24)}
+    found = []
+    for window in drawn.windows:
+        local = window.start.astimezone(zone)
+        same_hour = by_hour[local.hour]
+        same_kind = [one for one in same_hour if (one.weekday() < 5) == (local.weekday() < 5)]
+        same_day = [one for one in same_hour if one.weekday() == local.weekday()]
+        alike = next((days for days in (same_day, same_kind, same_hour) if len(days) > 1), [])
+        found.append(not alike or any(one in filled for one in alike))
+    return found
 
 
 def check_hours_told(seed: int) -> int:
     """Compare each sentence of a world with the hours that were looked up; return how many."""
     drawn = draw_short_world(seed)
     judged = judge_year(drawn, drawn.served, seed)
-    expected = [is_expected_by_hand(drawn, window.start) for window in drawn.windows]
+    expected = find_expected_by_hand(drawn)
     place_of = {window.start: i for i, window in enumerate(drawn.windows)}
     n_told = 0
     for row in judged.itertuples():
@@ -221,7 +223,7 @@ def check_hours_told(seed: int) -> int:
     return n_told
 
 
-@pytest.mark.parametrize("seeds", [range(8), pytest.param(range(8, 300), marks=pytest.mark.proof)])
+@pytest.mark.parametrize("seeds", [range(5), pytest.param(range(5, 300), marks=pytest.mark.proof)])
 def test_hours_without_a_row_are_those_in_which_the_baseline_had_rows(seeds: range) -> None:
     """Never more than the hours without a row; short baselines, and changes of clocks, too."""
-    assert sum(map(check_hours_told, seeds)) > 20 * len(seeds)
+    assert sum(map(check_hours_told, seeds)) > 10 * len(seeds)  # so that it is not empty

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import sqlalchemy as sa
 
+from mlmon_dagster.report.incident import show_days
 from mlmon_dagster.store.state import window_state
 from mlmon_dagster.store.state.schema import monitor_result
 from tests.pipeline.looking import Place
@@ -93,6 +94,12 @@ def test_weekends_are_no_silence_and_a_monday_without_predictions_is(tmp_path: P
         "1 expected day had no row, 30 hours without pauses since the last event; the limit is "
         "26 hours."
     )
+    # The strip of the page shows that day, though no row came: it follows the list of alerts.
+    store = desk.project.store
+    states = window_state.load(store.state, "desk")
+    days = show_days(store, desk.spec, states, ["freshness"], desk.now)
+    assert days.labels[-1] == "2024-03-18"
+    assert "ERROR in 1" in days.said["freshness"]
     desk.land_weekdays(dt.date(2024, 3, 19), dt.date(2024, 3, 22))
     found = desk.look_at("2024-03-25T06:00:00+01:00")
     assert [found[f"03-{day}"][0] for day in range(18, 25)] == [

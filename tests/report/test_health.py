@@ -17,7 +17,7 @@ import mlmon_dagster.report
 from mlmon_dagster.alerts.lifecycle.apply_results import fold_results
 from mlmon_dagster.profiles import load_baseline
 from mlmon_dagster.report.curves import Asked, Curves
-from mlmon_dagster.report.health import health_report, write_report
+from mlmon_dagster.report.health import find_last_usual, health_report, write_report
 from mlmon_dagster.report.trace import newest_mature
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store
@@ -25,6 +25,7 @@ from mlmon_dagster.store.alert_state import ACTIVE, AlertEpisode
 from mlmon_dagster.store.state import metric_log, monitor_results
 from mlmon_dagster.store.state.schema import alert, monitor_result
 from mlmon_dagster.tables.alerts import explain_episode
+from tests.conftest import make_spec
 from tests.report.worlds import BROKEN, DAY, NOW, SECRET, START, World, build, declare
 
 pytestmark = pytest.mark.xdist_group("report")  # they share a world
@@ -288,6 +289,25 @@ def test_the_trace_shows_the_broken_slice_with_its_effects(html: str) -> None:
     # The broken slice takes something away, over pairs of slices too.
     row = re.search(r"region = north [\d,]+ .*?(\N{MINUS SIGN}0\.\d{3}) (-?\d+%|\d+%)", area)
     assert row is not None
+
+
+def test_the_slice_that_carried_the_fall_is_marked_and_no_other(html: str) -> None:
+    """In the tables of slices and on the card of its column."""
+    marked = re.findall(r">([^<>]*?) ?<span class=\"fires\">([^<]*carried the fall)<", html)
+    assert ("north", "carried the fall") in marked
+    assert '<span class="fires">north carried the fall</span>' in html
+    for other in ("east", "south", "west"):
+        assert (other, "carried the fall") not in marked
+
+
+def test_a_baseline_that_moves_is_shown_as_it_was_before_the_alerts() -> None:
+    """Else an incident's own windows would look usual; others are those of windows to come."""
+    day = dt.datetime(2024, 3, 5, tzinfo=dt.UTC)
+    opened = [day + dt.timedelta(days=2), day, None]
+    moving = make_spec(baseline={"moving": "28d"})
+    assert find_last_usual(moving, opened) == day
+    assert find_last_usual(moving, []) is None
+    assert find_last_usual(make_spec(), opened) is None
 
 
 def test_a_model_without_any_window_has_a_report_too(store: Store) -> None:

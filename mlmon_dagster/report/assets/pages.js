@@ -28,7 +28,7 @@ const say = (data, place) => {
   const low = at("lower"), high = at("upper");
   data.roles.forEach((r, i) => {
     if (r.role === "value") parts.push(data.texts[i][place] + (low >= 0 ? ` (${data.texts[low][place]} to ${data.texts[high][place]})` : ""));
-    if (r.role === "truth") parts.push(`${r.name.toLowerCase()} ${data.texts[i][place]}`);
+    if (r.role === "truth" || r.role === "mean") parts.push(`${r.name.toLowerCase()} ${data.texts[i][place]}`);
   });
   return `${data.labels[place]}: ${parts.join(", ")}`;
 };
@@ -42,11 +42,20 @@ const draw = (figure) => {
   const marks = (set.marks || "").split(" ").filter(Boolean).map((pair) => pair.split("-").map(Number));
   const events = JSON.parse(set.events || "[]");
   const at = (role) => data.roles.findIndex((r) => r.role === role) + 1;
-  const style = { value: "--c0", truth: "--truth" };
-  const series = [{}].concat(data.roles.map((r) => r.role === "lower" || r.role === "upper"
+  const style = { value: "--c0", truth: "--truth", mean: "--truth" }, hasMean = at("mean") > 0, prefix = hasMean ? "mean_" : "";
+  const width = { value: hasMean ? 1 : 1.6, truth: 1.2, mean: 2 };
+  const series = [{}].concat(data.roles.map((r) => /lower|upper/.test(r.role)
     ? { scale: "y", stroke: "transparent", width: 0, points: { show: false } }
-    : { scale: "y", stroke: () => colour(style[r.role]), width: r.role === "truth" ? 1.2 : 1.6, points: { show: data.times.length < 40 ? undefined : false, size: 5 } }));
-  const bands = at("lower") ? [{ series: [at("upper"), at("lower")], fill: () => colour("--band") }] : [];
+    : { scale: "y", stroke: () => colour(style[r.role]), width: width[r.role], alpha: hasMean && r.role === "value" ? .45 : 1, points: { show: data.times.length < 40 && r.role !== "mean" ? undefined : false, size: 5 } }));
+  const bands = at(prefix + "lower") ? [{ series: [at(prefix + "upper"), at(prefix + "lower")], fill: () => colour("--band") }] : [];
+  const shownColumns = [...data.columns], open = new Set((set.open || "").split(" ").filter(Boolean).map(Number));
+  if (open.size) {
+    // Windows that may still change are dashed, with hollow dots, from the window before on.
+    const value = at("value") - 1, known = data.columns[value];
+    shownColumns[value] = known.map((v, i) => open.has(i) ? null : v);
+    shownColumns.push(known.map((v, i) => open.has(i - 1) || open.has(i) || open.has(i + 1) ? v : null));
+    series.push({ scale: "y", stroke: () => colour("--c0"), width: 1.4, dash: [3, 4], points: { show: true, size: 6, fill: () => colour("--card"), filter: (u, i) => [...open] } });
+  }
   const line = (u, value, name, dash) => {
     if (value === null) return;
     const y = Math.round(u.valToPos(value, "y", true));
@@ -83,7 +92,7 @@ const draw = (figure) => {
   const shown = (u, low, high) => {
     // Of the windows in sight, with baseline and limit; as the picture without a script has it.
     const [from, to] = [u.scales.x.min, u.scales.x.max], known = [];
-    data.columns.forEach((column) => column.forEach((v, i) => { if (v !== null && data.times[i] >= from && data.times[i] <= to) known.push(v); }));
+    data.columns.filter((_, i) => !hasMean || !/^(lower|upper)$/.test(data.roles[i].role)).forEach((column) => column.forEach((v, i) => { if (v !== null && data.times[i] >= from && data.times[i] <= to) known.push(v); }));
     if (!known.length) return [+set.low, +set.high];
     for (const v of [base, limit]) if (v !== null) known.push(v);
     let a = Math.min(...known), b = Math.max(...known);
@@ -109,7 +118,7 @@ const draw = (figure) => {
     series, bands,
     hooks: { drawClear: [shade], draw: [(u) => { line(u, base, "--base", [6, 4]); line(u, limit, "--limit", [2, 4]); happened(u); }],
       setCursor: [(u) => { const mark = events.find(([place]) => place === u.cursor.idx); readout.textContent = say(data, u.cursor.idx) + (mark ? `, ${mark[1]}` : ""); }] },
-  }, [data.times, ...data.columns], plot);
+  }, [data.times, ...shownColumns], plot);
   u.root.setAttribute("aria-hidden", "true");
   figure.classList.add("live");
   u.setSize({ width: plot.clientWidth, height });
