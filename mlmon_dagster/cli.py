@@ -36,6 +36,8 @@ from mlmon_dagster.commands.terminal import show_work
 from mlmon_dagster.errors import ConfigError, MlmonError, StoreError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mlmon_dagster.project import Project
     from mlmon_dagster.spec import ModelSpec
     from mlmon_dagster.spec.checks import Problem
@@ -275,6 +277,7 @@ def validate(project: Project) -> None:
         if store is not None:
             _warn_of_samples(store, spec)
     _warn_of_notes(project.models_folder)
+    _warn_of_outside(project, found.specs)
     if found.broken:
         raise ConfigError("\n".join(broken.problems for broken in found.broken))
 
@@ -310,6 +313,14 @@ def _warn_of_notes(folder: Path) -> None:
     for path in sorted(folder.glob("*.y*ml")):
         for note in notes_of(path.read_text(encoding="utf-8", errors="replace")):
             click.echo(f"{path.name}: to be decided: {note}. Then delete this line.", err=True)
+
+
+def _warn_of_outside(project: Project, specs: Sequence[ModelSpec]) -> None:
+    """Say which folders a cluster may not see."""
+    from mlmon_dagster.commands.doctor import tell_of_outside
+
+    if told := tell_of_outside(project, specs):
+        click.echo(f"mlmon: {told}.", err=True)
 
 
 def _store_that_is_there(project: Project) -> Store | None:

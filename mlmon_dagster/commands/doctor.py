@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import importlib.metadata
 import platform
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -55,6 +56,8 @@ def examine(project: Project, *, is_deep: bool = False) -> list[Finding]:
         looks += (baselines, _verdicts, all_quarantined if is_deep else quarantine)
         findings += [_safely(look, project) for look in looks]
         findings += _engines(project)
+        if told := tell_of_outside(project, _declared(project)):
+            findings.append(Finding("folders", True, told))
         if any(spec.spans is not None for spec in models_of(project).specs):
             findings.append(_safely(spans, project))
         if is_deep:
@@ -148,6 +151,33 @@ def _engines(project: Project) -> list[Finding]:
     except MlmonError as error:
         return [Finding("engine", False, str(error), cure)]
     return [_engine(project, name, cure) for name in names]
+
+
+def tell_of_outside(project: Project, specs: Sequence[ModelSpec]) -> str:
+    """Say that a cluster must see folders outside the project; "" where there is nothing to say."""
+    from mlmon_dagster.engines.chosen import name_engines
+    from mlmon_dagster.spec.sources import STREAMS
+
+    places = dict.fromkeys(
+        place
+        for spec in specs
+        for stream in STREAMS
+        for key in ("path", "delta")
+        if (place := getattr(spec.source.of(stream), key, "")).startswith("/")
+    )
+    if not places:
+        return ""
+    clusters = name_engines(project, specs)
+    home = Path(project.variables("DAGSTER_HOME") or project.folder)
+    settings = home / "dagster.yaml"
+    if settings.is_file() and re.search(r"^run_launcher:", settings.read_text(), re.MULTILINE):
+        clusters.append("the run launcher")
+    if not clusters:
+        return ""
+    return (
+        f"{_name_some(list(places))}: outside the project, on this machine. Workers of "
+        f"{' and '.join(clusters)} must see the same files under the same path"
+    )
 
 
 def _engine(project: Project, name: str, cure: str) -> Finding:

@@ -67,7 +67,8 @@ def list_landing(
     """List the files of a stream's glob that are not known.
 
     Args:
-        project: The folder that the glob is relative to; nothing outside it is read.
+        project: The folder that a relative glob begins in; nothing outside it is read, and of an
+            absolute glob nothing outside the folder before its first wildcard.
         source: The stream's source.
         stream: The stream's name.
         known: (size, mtime_ns, mark) by name of the files that need no second look.
@@ -78,21 +79,29 @@ def list_landing(
             that has been put back since, and has settled.
 
     Raises:
-        ConfigError: If the glob is absolute or climbs out of the project folder.
+        ConfigError: If the glob climbs with ``..``.
         StoreError: If object storage cannot be listed.
     """
     if "://" in source.path:
         return _list_objects(source, stream, known, storage_options or {}, written_by, clock)
-    root = project.resolve()
+    if not source.path or ".." in PurePosixPath(source.path).parts:
+        raise ConfigError(
+            f"source path {source.path!r} leaves its folder. Write a path below the project, such "
+            "as landing/predictions/*.parquet, or one from / on."
+        )
+    is_outside = source.path.startswith("/")
+    root = _find_fixed_folder(source.path) if is_outside else project.resolve()
+    home = root.resolve()
+    pattern = PurePosixPath(source.path).relative_to(root) if is_outside else source.path
     found: list[Candidate] = []
     skipped: list[tuple[str, str]] = []
     unreadable: dict[Path, str] = {}
     inside: dict[Path, bool] = {}
     now = clock()
-    for path in _match_glob(root, source.path, unreadable):
-        name = printable(path.relative_to(root).as_posix())
+    for path in _match_glob(root, str(pattern), unreadable):
+        name = _name_path(path, root, source)
         try:
-            problem, info = _inspect(root, path, inside)
+            problem, info = _inspect(home, path, inside)
         except OSError as error:
             unreadable[path] = error.strerror or str(error)
             continue
@@ -100,8 +109,14 @@ def list_landing(
             skipped.append((name, problem))
         elif known.get(name) != (info.st_size, info.st_mtime_ns, mark_of(info)):
             found.append(_make_candidate(stream, path, name, info, _nanoseconds(written_by), now))
-    names = {printable(path.relative_to(root).as_posix()): why for path, why in unreadable.items()}
+    names = {_name_path(path, root, source): why for path, why in unreadable.items()}
     return _sort_out(found, source.settle.total_seconds(), tuple(skipped), tuple(names.items()))
+
+
+def _name_path(path: Path, root: Path, source: FileSource) -> str:
+    """Return what a file is called: its path below the project, or all of it as it is declared."""
+    is_outside = source.path.startswith("/")
+    return printable(path.as_posix() if is_outside else path.relative_to(root).as_posix())
 
 
 def _sort_out(
@@ -121,11 +136,6 @@ def _sort_out(
 def _match_glob(root: Path, pattern: str, unreadable: dict[Path, str]) -> Iterator[Path]:
     """Yield what a glob matches, in the order of names, and note what cannot be looked into."""
     parts = PurePosixPath(pattern).parts
-    if PurePosixPath(pattern).is_absolute() or ".." in parts or not parts:
-        raise ConfigError(
-            f"source path {pattern!r} leaves the project folder. "
-            "Write a path relative to it, such as landing/predictions/*.parquet."
-        )
     for path in sorted(set(_walk(root, parts, unreadable))):
         below = path.relative_to(root).parts
         if is_unfinished(path.name):
@@ -313,7 +323,7 @@ class Candidate:
 
     Attributes:
         path: Absolute path, or the place of an object.
-        name: Path below the project folder, printable; of an object the URL.
+        name: Path below the project folder, or from / on, printable; of an object the URL.
         mtime_ns: When it last changed, as its writer says.
         mark: What else tells it from the file that was there before, see the module.
         age: Seconds since its last change, by the machine's clock.
@@ -689,9 +699,10 @@ def _list_sources(specs: Sequence[ModelSpec]) -> Iterator[tuple[str, FileSource]
 
 def _walk_beside(project: Path, pattern: str) -> Iterator[str]:
     """Yield files in and below the folder of a glob, and data files beside that folder."""
+    is_outside = pattern.startswith("/")
     folder = project / _find_fixed_folder(pattern)
     try:
-        if folder == project or not folder.is_dir():
+        if folder in (project, Path("/")) or not folder.is_dir():
             return
     except OSError:
         return  # the ingest itself says what is wrong
@@ -703,8 +714,10 @@ def _walk_beside(project: Path, pattern: str) -> Iterator[str]:
             return
         for name in files:
             if not is_unfinished(name):
-                yield (Path(place) / name).relative_to(project).as_posix()
-    if folder.parent != project:
+                path = Path(place) / name
+                yield (path if is_outside else path.relative_to(project)).as_posix()
+    # What else is beside a folder outside the project is nothing to this project.
+    if folder.parent != project and not is_outside:
         for path in _list_entries(folder.parent):
             if ending_of(path.name) != ".bin" and not is_unfinished(path.name) and path.is_file():
                 yield path.relative_to(project).as_posix()

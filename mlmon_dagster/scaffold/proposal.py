@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import re
 from calendar import day_name
 from collections.abc import Iterable, Mapping
@@ -207,12 +208,12 @@ def model_name(file: Path) -> str:
 
 def _glob(folder: Path, files: tuple[Path, ...]) -> str:
     """Return the glob of the files' folder, relative to the project if they are inside."""
-    first = files[0].absolute()
+    first = Path(os.path.normpath(files[0].absolute()))
     suffix = ending_of(first)
     try:
-        inside = first.parent.relative_to(folder.absolute()).as_posix()
+        inside = first.parent.relative_to(os.path.normpath(folder.absolute())).as_posix()
     except ValueError:
-        return f"landing/{model_name(first)}/*{suffix}"
+        return f"{first.parent.as_posix()}/*{suffix}"
     return f"{inside}/*{suffix}" if inside != "." else f"*{suffix}"
 
 

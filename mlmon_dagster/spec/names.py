@@ -129,16 +129,18 @@ def zone_problem(zone: str) -> str | None:
 def path_problem(path: str) -> str | None:
     """Say why a text is not a glob of landing files, or None if it is.
 
-    Either a path below the project folder, or a URL such as ``s3://bucket/landing/*.parquet``.
+    A path below the project folder, an absolute one, or a URL such as ``s3://bucket/in/*.parquet``.
     """
     if not path or not path.isprintable():
         return "a path is printable text such as landing/predictions/*.parquet"
     if "://" in path:
         return _url_problem(path)
-    if path.startswith(("/", "~")) or "\\" in path or re.match(r"[A-Za-z]:", path):
-        return f"{_cut(path)} must be relative to the project folder, with / between folders"
+    if path.startswith("~") or "\\" in path or re.match(r"[A-Za-z]:", path):
+        return f"{_cut(path)} must be a path below the project folder, or begin with /"
     if ".." in path.split("/"):
-        return f"{_cut(path)} leaves the project folder; remove '..'"
+        return f"{_cut(path)} climbs with '..'; a place outside the project is written from / on"
+    if not path.strip("/"):
+        return f"{_cut(path)} is all of the machine; name the folder"
     return None
 
 

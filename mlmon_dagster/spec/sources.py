@@ -8,7 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal, Self
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from mlmon_dagster.spec.names import (
     Found,
@@ -45,6 +45,7 @@ _DIRECTIVE = re.compile(r"%(.)")
 _DIRECTIVES = frozenset("YymdjbBHIMSfpz%")
 _TABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_$]{0,62}(\.[A-Za-z_][A-Za-z0-9_$]{0,62}){0,2}")
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
+_FILE_URL = re.compile(r"file://(localhost)?(?P<path>/.*)")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 
 
@@ -55,11 +56,20 @@ def _sign(value: object) -> object:
 Sign = Annotated[str, BeforeValidator(_sign)]
 
 
+def _without_scheme(path: str) -> str:
+    """Return the path of a ``file://`` URL of this machine; all else as it is."""
+    found = _FILE_URL.fullmatch(path)
+    return found["path"] if found else path
+
+
+Place = Annotated[str, AfterValidator(_without_scheme)]
+
+
 class FileSource(Declared):
-    """Landing files of one stream: a glob under the project folder."""
+    """Landing files of one stream: a glob under the project folder, or of another place."""
 
     in_place: ClassVar[bool] = False
-    path: str
+    path: Place
     asset: AssetName | None = None
     format: FileFormat = "auto"
     delimiter: Sign = ","
@@ -208,7 +218,7 @@ class DeltaSource(PolledSource):
     """A Delta table, read version by version."""
 
     kind = "delta"
-    delta: str
+    delta: Place
     in_place: bool = False
 
     @model_validator(mode="after")

@@ -81,12 +81,30 @@ def test_linked_folder_that_leads_outside_is_not_followed(project: Path, tmp_pat
     assert listing.skipped == ((f"{PREDICTIONS}/x.csv", "it lies outside the project folder"),)
 
 
-@pytest.mark.parametrize("path", ["../*.csv", "/etc/*", "landing/../../*"])
+@pytest.mark.parametrize("path", ["../*.csv", "/etc/../*", "landing/../../*"])
 def test_glob_that_leaves_the_project_is_refused(project: Path, path: str) -> None:
     source = SOURCE.model_construct(**{**SOURCE.model_dump(), "path": path})
 
-    with pytest.raises(ConfigError, match="leaves the project folder"):
+    with pytest.raises(ConfigError, match="leaves its folder"):
         _list(project, source)
+
+
+def test_of_an_absolute_glob_nothing_outside_its_folder_is_read(
+    project: Path, tmp_path: Path
+) -> None:
+    lake, elsewhere = tmp_path / "lake", tmp_path / "elsewhere"
+    for path in (lake / "a" / "1.csv", lake / "2.csv", elsewhere / "3.csv"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"a\n")
+    (lake / "b").symlink_to(elsewhere)
+    (lake / "4.csv").symlink_to(elsewhere / "3.csv")
+    source = SOURCE.model_copy(update={"path": f"{lake}/**/*.csv"})
+
+    listing = _list(project, source)
+
+    found = sorted(one.name for one in (*listing.ready, *listing.waiting))
+    assert found == [f"{lake}/2.csv", f"{lake}/a/1.csv"]
+    assert [name for name, _ in listing.skipped] == [f"{lake}/4.csv"]
 
 
 def test_pipe_put_in_a_files_place_does_not_hang(project: Path, tmp_path: Path) -> None:

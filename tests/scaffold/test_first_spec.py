@@ -295,3 +295,16 @@ def test_decimals_that_are_said_to_be_the_prediction_of_two_outcomes_are_the_sco
     _, spec = proposed(tmp_path, land(tmp_path, "a.csv", frame), given={"prediction": "p13"})
 
     assert (spec.columns.score, spec.columns.prediction) == ("p13", None)
+
+
+def test_a_path_is_absolute_where_the_files_are_outside_the_project(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    inside = land(project, "in/a.csv", matches())
+    outside = land(tmp_path / "lake", "in/a.csv", matches())
+    found = {}
+    for file in (inside, outside, project / ".." / "lake" / "landing" / "in" / "a.csv"):
+        _, spec = proposed(project, file)
+        assert isinstance(spec.source.predictions, FileSource)
+        found[file] = spec.source.predictions.path
+
+    assert [*found.values()] == ["landing/in/*.csv", *2 * [f"{outside.parent}/*.csv"]]

@@ -30,12 +30,23 @@ def test_a_source_is_files_or_a_table() -> None:
     assert isinstance(table, SqlSource)
 
 
+@pytest.mark.parametrize("written", ["/lake/a", "file:///lake/a", "file://localhost/lake/a"])
+def test_a_place_outside_the_project_is_written_from_the_root_on(written: str) -> None:
+    files = parse_model(YAML % f"{{path: '{written}/*.csv'}}").source.predictions
+    table = parse_model(YAML % f"{{delta: '{written}'}}").source.predictions
+
+    assert isinstance(files, FileSource)
+    assert (files.path, table.label) == ("/lake/a/*.csv", "Delta table /lake/a")
+
+
 @pytest.mark.parametrize(
     ("source", "said"),
     [
         ("{path: a, delimitr: x}", "6: source.predictions.delimitr: unknown key; did you mean"),
         ("{sql: a, url_env: X, cursr: 1}", "did you mean 'cursor'? Known keys: "),
-        ("{delta: /a/b}", "must be relative to the project folder"),
+        ("{delta: ~/a}", "must be a path below the project folder, or begin with /"),
+        ("{path: /a/../b/*.csv}", "a place outside the project is written from / on"),
+        ("{delta: 'file:///'}", "is all of the machine; name the folder"),
         ("{delta: a/*}", "delta: 'a/*' is one table, the folder that holds _delta_log"),
         ("{kafka: a b, config_env: X}", "is not the name of a topic"),
         ("{kafka: a, config_env: 'k:1'}", "config_env is the name of an environment variable"),
