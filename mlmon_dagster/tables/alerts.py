@@ -377,8 +377,10 @@ def _say_what(specs: Sequence[ModelSpec], episode: AlertEpisode) -> str:
     said = episode.message if spec is None else explain_episode(spec, episode)
     what = clean(headline(said), _FINDING) or name_monitor(episode.monitor)
     is_named = episode.slice_key == ALL or episode.slice_value in what
+    if is_named or (spec is not None and is_personal(spec, "", episode.slice_key)):
+        return what
     where = _name_slice(episode.slice_key, episode.slice_value)
-    return what if is_named else f"{what} ({where})"
+    return f"{what} ({where})"
 
 
 def silences_at(now: dt.datetime) -> Table[SilenceRow]:

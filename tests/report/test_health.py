@@ -184,8 +184,9 @@ def _episode() -> AlertEpisode:
     return AlertEpisode(
         fingerprint="f", model="credit", monitor="quality/unseen_rate/email", family="quality",
         metric="unseen_rate", column="email", slice_key="all", slice_value="all", episode=1,
-        state="FIRING", severity="WARN", opened_window=START, resolved_window=None,
-        worst_value=0.5, message=f"Share of unseen values of email is 0.50: {SECRET}.",
+        state="FIRING", severity="WARN", opened_window=START, failed_window=START,
+        resolved_window=None, noticed_at=START, is_told=True, worst_value=0.5,
+        message=f"Share of unseen values of email is 0.50: {SECRET}.",
         muted_reason="",
     )  # fmt: skip
 
