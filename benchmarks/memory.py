@@ -83,7 +83,7 @@ def declare(folder: Path, slices: Sequence[str]) -> None:
 
 def write_events(path: Path, day: int, rows: int, dataset: str = "production") -> None:
     """Write one day's predictions."""
-    _write(path, (_events(day, n, size, dataset) for n, size in _chunks(rows)))
+    _write(path, (draw_events(day, n, size, dataset) for n, size in _chunks(rows)))
 
 
 def write_actuals(path: Path, day: int, rows: int, dataset: str = "production") -> None:
@@ -119,7 +119,8 @@ def _moments(day: int, offsets: np.ndarray) -> pa.Array:
     return times.cast(pa.timestamp("us", "UTC"))
 
 
-def _events(day: int, first: int, rows: int, dataset: str) -> pa.Table:
+def draw_events(day: int, first: int, rows: int, dataset: str) -> pa.Table:
+    """Draw some of a day's predictions."""
     rng = np.random.default_rng([day, first, len(dataset)])
     score = 1 / (1 + np.exp(-rng.standard_normal(rows)))
     columns = {
@@ -166,7 +167,7 @@ class Measured:
         self._step = "start"
         command = [sys.executable, "-m", "mlmon_dagster.cli", "--now", now, "run", "bench"]
         environment = {**os.environ, "MLMON_PROJECT": str(folder), "PYTHONUNBUFFERED": "1"}
-        begun, busy = time.perf_counter(), _busy()
+        begun, busy = time.perf_counter(), count_busy()
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
         )
@@ -178,7 +179,7 @@ class Measured:
             time.sleep(pause)
         reader.join()
         self.wall = time.perf_counter() - begun
-        self.busy = _busy() - busy
+        self.busy = count_busy() - busy
         self.peak = max(self.by_step.values())
 
     def _read(self, process: subprocess.Popen[str]) -> None:
@@ -189,7 +190,7 @@ class Measured:
                 self._step = line.split()[0]
 
 
-def _busy() -> float:
+def count_busy() -> float:
     """Return the processor's seconds of what was started from here and has ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
