@@ -267,7 +267,7 @@ def _judged(
 
 def _describe_distance(row: MetricSample, chance: float | None, above: float, grain: str) -> str:
     """Say how far a column is, what an unchanged window has, and the limit."""
-    usual = f"{number(above)} either way fails"
+    usual = f"the limit is {number(above)}"
     if chance is not None:
         usual = (
             f"an unchanged {grain} has {number(chance)} on average, and {number(above)} more fails"
