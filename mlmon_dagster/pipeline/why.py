@@ -291,7 +291,7 @@ def _why(inputs: JudgeInputs, row: MonitorResult, sides: _Sides) -> dict[str, An
     if group is not None:
         text = f"{describe_group(group)} {text}".rstrip()
     if not text:
-        return {"no_why": "no part of the change stands out"}
+        return {"no_why": "no part of the change stands out", "traced": _called(spec, sides)}
     more = {} if group is None else {"alike": list(group.typical)}
     return {"why": text, "traced": _called(spec, sides), **more}
 

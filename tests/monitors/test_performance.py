@@ -229,7 +229,7 @@ def test_slices_that_fell_as_the_whole_did_are_not_named():
     details = json.loads(row["details"])
     assert details["worst_slices"] == []
     assert explain("roc_auc", ":table", details) == [
-        "no slice is worse than the whole beyond chance"
+        "no slice is shown to be worse than the whole (looked at region)"
     ]
 
 
