@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TypedDict
 
 from mlmon_dagster.families.family import Family, References, measure_profiles, plot_columns
-from mlmon_dagster.monitors.change_wording import percent, plain, rows_share
+from mlmon_dagster.monitors.change_wording import cut_value, percent, plain, rows_share
 from mlmon_dagster.monitors.evidence import (
     OK,
     WORST_SLICES,
@@ -145,7 +145,8 @@ def _judge_column(evidence: Evidence, window: Window, metric: str, column: str) 
     n_broken = round(row["value"] * row["n"])
     details: dict[str, object] = {"count": n_broken, "n": int(row["n"])}
     names = evidence.unseen.get((column, window["window_start"]))
-    if failed and metric == "unseen_rate" and names and evidence.spec.shows_values_of(column):
+    is_named = evidence.spec.shows_values_of(column) and _are_telling(names or {}, n_broken)
+    if failed and metric == "unseen_rate" and names and is_named:
         details["unseen"] = dict(names)
         most = max(names, key=lambda name: names[name])
         if 2 * names[most] > n_broken:
@@ -196,9 +197,14 @@ def _is_limit_known(evidence: Evidence, window: Window, column: str) -> bool:
     return declared or evidence.whole(window, f"{PERSONAL_RATE}{AUTO}", column) is not None
 
 
+def _are_telling(names: Mapping[str, int], n_broken: int) -> bool:
+    """Say whether some unseen values are a tenth of all; single ones of many ids say nothing."""
+    return 10 * sum(names.values()) >= n_broken
+
+
 def _list_unseen(names: Mapping[str, int]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(list(names)[:3]) + more
+    return ", ".join(map(cut_value, list(names)[:3])) + more
 
 
 def _crowded_slices(evidence: Evidence, window: Window, row: MetricSample) -> list[Crowded]:

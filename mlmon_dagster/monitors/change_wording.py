@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.spec import ModelSpec
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 _TIMES = 3.0  # from here on a number is told as so many times another: a unit may have changed
 _EVERY_ROW = 0.97
+_LONGEST_VALUE = 40  # characters
+HIDDEN_VALUE = "one value (not shown: personal)"
 _MOSTLY = 0.5
 _WORTH_TELLING = 0.05  # of the rows before, of what all have now
 _ROUND = {times for one in (10.0, 12.0, 24.0, 60.0, 100.0, 1e3, 3.6e3) for times in (one, 1 / one)}
@@ -50,7 +53,8 @@ def in_words(spec: ModelSpec, column: str, change: ColumnChange) -> str:
             column=column, where=where, shares=_shares(change), other=change.value
         )
     is_shown = spec.shows_values_of(column)
-    return _TELLERS[change.kind](column, spec.features.get(column), change, is_shown)
+    shown = replace(change, value=cut_value(change.value))
+    return _TELLERS[change.kind](column, spec.features.get(column), shown, is_shown)
 
 
 def describe_nature(change: ColumnChange | None) -> dict[str, object]:
@@ -94,6 +98,16 @@ def percent(share: float) -> str:
     return f"{float(text):g} %" if share >= 0.0001 or share <= 0 else "less than 0.01 %"
 
 
+def cut_value(text: str) -> str:
+    """Write a value of a column, cut where it is long: an id or a free text says no more.
+
+    Example:
+        >>> cut_value("AMS"), len(cut_value("x" * 300))
+        ('AMS', 40)
+    """
+    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}…"
+
+
 def rows_share(share: float, every: float = 1.0) -> str:
     """Write which part of the rows it is; from `every` on all of them.
 
@@ -127,17 +141,17 @@ def _shares(change: ColumnChange) -> str:
 def _value(column: str, feature: Feature | None, change: ColumnChange, is_shown: bool) -> str:
     if isinstance(feature, DerivedFeature) and feature.kind.means:
         return _derived_share(feature, change)
-    is_switch = feature is not None and feature.type == "boolean" and not feature.pii
-    is_shown = feature is None or is_switch or is_shown
+    is_shown = feature is None or is_shown
     if change.now == 1.0:
         before = f", before in {percent(change.then)}" if change.then >= _WORTH_TELLING else ""
         return f"{column} is {change.value if is_shown else 'the same'} in every row{before}"
     where = (
         f"in {_shares(change)}" if change.now else f"in no row, before in {percent(change.then)}"
     )
-    return (
-        f"{column} is {change.value} {where}" if is_shown else f"one value of {column} is {where}"
-    )
+    if is_shown:
+        return f"{column} is {change.value} {where}"
+    hidden = HIDDEN_VALUE if feature is not None and feature.pii else "one value"
+    return f"{column} has {hidden} {where}"
 
 
 def _derived_share(feature: DerivedFeature, change: ColumnChange) -> str:
@@ -176,10 +190,10 @@ def _unseen(column: str, feature: Feature | None, change: ColumnChange, is_shown
 def _bound(column: str, feature: Feature | None, change: ColumnChange, is_shown: bool) -> str:
     """Say where values end now: at a value that many rows have, else somewhere in a bin."""
     above, most = ("above", "most") if change.kind == "ceiling" else ("below", "least")
-    is_shown = is_shown if change.now else feature is None or not feature.pii
+    is_shown = feature is None or is_shown
     value = float(change.value)
     length, unit = _unit_of(feature, abs(value))
-    named = f"{plain(value / length)}{unit}" if is_shown else "one value"
+    named = f"{plain(value / length)}{unit}" if is_shown else HIDDEN_VALUE
     before = f"before, {percent(change.then)} lay {above} it"
     if change.now:
         return f"{column} stops at {named}: {percent(change.now)} of rows are there; {before}"

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
+from mlmon_dagster.monitors.change_wording import cut_value
 from mlmon_dagster.spec.derived import NOVELTY
 from mlmon_dagster.spec.metric_registry import METRICS, OUTCOME_MEANS, is_loss
 from mlmon_dagster.spec.monitors import DISTANCES, ComparedMetric, Condition
@@ -249,7 +250,10 @@ def explain(metric: str, column: str, found: Mapping[str, Any]) -> list[str]:
         lines.append(f"{SPREAD} (looked at {joined(keys)})" if keys else SPREAD)
     where = "" if column == TABLE else f" of {column}"
     named = [(label, found[key]) for key, label in _LISTED.items() if found.get(key)]
-    return lines + [f"{label}{where} {', '.join(list(map(str, v))[:5])}" for label, v in named]
+    return lines + [
+        f"{label}{where} {', '.join([cut_value(str(name)) for name in v][:5])}"
+        for label, v in named
+    ]
 
 
 def _describe_slice(metric: str, column: str, item: Mapping[str, Any]) -> str:

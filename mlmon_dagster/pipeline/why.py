@@ -277,7 +277,7 @@ def _why(inputs: JudgeInputs, row: MonitorResult, sides: _Sides) -> dict[str, An
     spec = inputs.comparison.work.spec
     is_estimate = inputs.family.traced(row["metric"]) != row["metric"]
     if row["metric"] == RELEASE_CHANGE or not is_estimate:
-        found = replace(found, worse_slices=read_worse_slices(json.loads(row["details"])))
+        found = replace(found, worse_slices=read_worse_slices(str(row["details"])))
     text = cause(spec, found)
     if is_estimate:
         # An estimate was missed, maybe without any change for the worse.
@@ -291,7 +291,7 @@ def _why(inputs: JudgeInputs, row: MonitorResult, sides: _Sides) -> dict[str, An
     if group is not None:
         text = f"{describe_group(group)} {text}".rstrip()
     if not text:
-        return {"no_why": "no part of the change stands out"}
+        return {"no_why": "no part of the change stands out", "traced": _called(spec, sides)}
     more = {} if group is None else {"alike": list(group.typical)}
     return {"why": text, "traced": _called(spec, sides), **more}
 

@@ -106,7 +106,7 @@ def histograms(
             continue
         sides = _both_sides(name, stats, baseline, asked)
         bars = _histogram(name, stats.binning, *sides) if sides else None
-        if bars is not None and stats.binning.kind == "categorical" and _is_unmarked(spec, name):
+        if bars is not None and stats.binning.kind == "categorical" and _is_hidden(spec, name):
             bars = _without_names(bars)
         if bars is not None:
             found.append(bars)
@@ -185,8 +185,8 @@ def _percent(share: float) -> str:
     return f"{share:.3g} %" if (share := 100 * share) < 99.95 else "100 %"
 
 
-def _is_unmarked(spec: ModelSpec, name: str) -> bool:
-    """Tell whether nobody has said that the values of a feature may be shown."""
+def _is_hidden(spec: ModelSpec, name: str) -> bool:
+    """Tell whether the values of a feature may not be shown."""
     return name in spec.features and not spec.shows_values_of(name)
 
 
@@ -194,7 +194,7 @@ def _without_names(bars: Bars) -> Bars:
     """Number the values of a column that may hold personal ones, the commonest first."""
     known = len(bars.bins) - (3 if bars.bins[-1] == _NO_VALUE else 2)  # others, not in the baseline
     numbered = [f"value {i + 1}" for i in range(known)]
-    said = f"{bars.said}; values are named once the feature says pii: false"
+    said = f"{bars.said}; values are not shown: personal"
     return replace(bars, bins=[*numbered, *bars.bins[known:]], said=said)
 
 

@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -89,17 +88,17 @@ def _find_verdict(
         is_of_one = last.start == period[0] and row["threshold"].startswith(("drop", "change of"))
         is_alone = is_of_one and "traced" not in details and N_TOGETHER not in details
         if is_alone or details.get("traced") == asked:
-            return read_worse_slices(details)
+            return read_worse_slices(row["details"])
     return None
 
 
-def read_worse_slices(details: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+def read_worse_slices(details: str) -> tuple[tuple[str, str], ...]:
     """Return key and value of the slices that a verdict names as worse than the whole.
 
     Args:
-        details: Of the verdict.
+        details: Of the verdict, as JSON.
     """
-    worse = details.get("worst_slices", ())
+    worse = json.loads(details).get("worst_slices", ())
     return tuple((part["slice_key"], part["slice_value"]) for part in worse)
 
 

@@ -136,7 +136,7 @@ class Feature(Declared):
     unit: str | None = None
     nullable: bool = False
     null_rate: RateCondition | None = None
-    pii: bool | None = None  # None: nobody has said that its values may be shown
+    pii: bool | None = None  # its values are personal; None: nobody has said, which counts as no
     describe: Descriptions = ()
     embedder: str | None = None
     prices: Prices | None = None
@@ -629,15 +629,16 @@ class Declaration(Declared):
     compute: Compute = Compute()
 
     def shows_values_of(self, column: str) -> bool:
-        """Tell whether values of a feature may be in messages: its spec says so, or it is a slice.
+        """Tell whether values of a feature may be in messages: those of all that are not personal.
 
-        A feature that nobody has marked may be personal; its values are shown on demand only.
+        Of free text, which may hold anything, only where its spec says that it is not.
         """
         feature = self.features.get(column)
         if feature is not None and feature.type == "embedding":
             return True  # what is shown is how many numbers it has
-        is_slice = any(column in key for key in self.slices)
-        return feature is not None and not feature.pii and (feature.pii is False or is_slice)
+        if feature is None or feature.pii:
+            return False
+        return feature.pii is False or feature.type != "text"
 
     @property
     def logged_features(self) -> dict[str, Feature]:

@@ -61,12 +61,8 @@ def roc_auc(day: int, status: str = "OK", value: float = 0.72, **changes: Any) -
     airport = {"slice_key": "origin", "slice_value": "LGA", "baseline_value": 0.74, "n": 228}
     slices = [{**airport, "value": value - 0.2}]
     numbers = {"value": value, "lower": low, "upper": high, "baseline_value": 0.73, "n": 739}
-    why = (
-        "Of the change, shifted scores explain a small part (-.024), and what a score means now "
-        "explains most (-.115)."
-    )
     traced = {"window": f"2013-12-{day}"}
-    details = {"why": why, "traced": traced, "worst_slices": slices}
+    details = {"traced": traced, "worst_slices": slices}
     return row(
         day, status, family="performance", metric="roc_auc", column_name=":table",
         message=message, details=details if status != "OK" else {},

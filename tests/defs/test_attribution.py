@@ -121,4 +121,5 @@ def test_why_the_scores_rose_is_said_by_feature_and_adds_up(additive: World) -> 
     effects = dict(zip(found.split.parts, found.split.effects, strict=True))
     assert 0.3 < effects["age"] < 0.7  # four years more, an eighth of the log-odds each
     assert abs(found.rest) <= 1e-9 * abs(found.change)
-    assert "age +." in describe_score(found)
+    # One window does not say how far windows stray: no feature is named.
+    assert describe_score(found).endswith("the windows are too few to tell that from chance.")

@@ -44,7 +44,7 @@ def model() -> ModelSpec:
         ("temp", Change("above", 0.998),
          "temp lies above everything seen before in 99.8 % of rows"),
         ("temp", Change("missing", 0.3, 0.02), "temp is missing in 30 % of rows, before in 2 %"),
-        ("temp", Change("value", 1.0, 0.0, "50"), "temp is the same in every row"),
+        ("temp", Change("value", 1.0, 0.0, "50"), "temp is 50 in every row"),
         ("temp", Change("width", 50, 25), "temp varies 2 times as much as before"),
         ("temp", Change("shape"), "temp is distributed differently from before"),
         ("age", Change("range", 0.41, 0.28, low=40, high=52),
@@ -70,9 +70,22 @@ def test_the_first_line_says_what_changed(column, change, said):
     assert len(f"flight_delay: {said}") <= 80
 
 
-def test_values_of_a_column_that_nobody_has_cleared_are_not_named():
-    said = in_words(model(), "city", Change("value", 0.45, 0.2, "Springfield"))
-    assert said == "one value of city is in 45 % of rows, before in 20 %"
+def test_the_value_is_named_unless_its_column_is_personal():
+    change = Change("value", 0.45, 0.2, "Springfield")
+    assert (
+        in_words(model(), "city", change) == "city is Springfield in 45 % of rows, before in 20 %"
+    )
+    assert in_words(model(), "income", change) == (
+        "income has one value (not shown: personal) in 45 % of rows, before in 20 %"
+    )
+    assert in_words(model(), "comment", change) == (
+        "comment has one value in 45 % of rows, before in 20 %"
+    )
+
+
+def test_a_long_value_is_cut():
+    said = in_words(model(), "city", Change("value", 0.45, 0.2, "x" * 200))
+    assert said == f"city is {'x' * 39}… in 45 % of rows, before in 20 %"
 
 
 def test_numbers_of_a_personal_column_are_told_by_its_spread_alone():

@@ -102,4 +102,4 @@ def test_the_command_writes_the_report_where_it_is_told_to(world: World, tmp_pat
 
     assert result.exit_code == 0, result.output
     assert re.fullmatch(rf"credit: ERROR, \d alerts? firing\. {out}\n", result.output)
-    assert "What explains the change" in out.read_text(encoding="utf-8")
+    assert "The change since the baseline" in out.read_text(encoding="utf-8")

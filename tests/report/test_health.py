@@ -281,7 +281,7 @@ def test_an_estimates_curve_has_the_realized_values_over_it(world: World) -> Non
 def test_the_trace_shows_the_broken_slice_with_its_effects(html: str) -> None:
     text = Page(html).text
 
-    assert "What explains the change since the baseline" in text
+    assert "The change since the baseline, in numbers" in text
     assert re.search(r"Accuracy: 0\.\d{3}, baseline 0\.\d{3}, change \N{MINUS SIGN}0\.\d{3}", text)
     assert text.index("region = north") < text.index("region = east")
     assert "cannot be split" not in text

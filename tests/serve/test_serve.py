@@ -90,7 +90,7 @@ def test_a_page_of_a_model_is_what_the_report_says_of_it(get: Get) -> None:
 
     assert answer.status_code == 200
     assert "Will this loan default?" in answer.text
-    assert "What explains the change since the baseline" in answer.text
+    assert "The change since the baseline, in numbers" in answer.text
     assert 'name="from"' in answer.text
     assert '<option value="region=north"' in answer.text
 

@@ -105,7 +105,7 @@ def test_the_trace_in_money_adds_up_over_the_slices(spec: ModelSpec) -> None:
     parts = found.slices.loc[found.slices["slice_key"] == "site", "effect"] * found.now.n * 40
     assert parts.sum() == pytest.approx(total, abs=1e-6)
     assert f"worth -{rounded(-total)} EUR" in said
-    assert "site = s" in said
+    assert "site" not in said  # seven windows are too few to name a slice
 
 
 def test_failed_requests_cost_what_as_many_usually_bring(spec: ModelSpec) -> None:

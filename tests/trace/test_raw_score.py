@@ -55,7 +55,7 @@ def test_the_sentence_says_what_fell_by_how_much_and_which_features_did_it() -> 
     found = split(spec_of(), shifted(rng, {}), shifted(rng, {"temp": -0.5, "hour": -0.2}))
     said = describe_score(found)
     assert said.startswith("The mean score (log-odds) fell by .")
-    assert said.index("temp -.") < said.index("hour -.") < said.index("the other 1 ")
+    assert said.index("temp -.") < said.index("hour -.") < said.index("the other 2 ")
     assert "not explained" not in said
 
 
