@@ -175,7 +175,7 @@ def test_a_canary_is_compared_while_it_gets_its_share_and_not_after(tmp_path: Pa
         assert gain["status"] == "WARN", gain["message"]
         assert " is worse than version " in str(gain["message"])
         assert after["versions/canary_share"]["status"] == "WARN"
-        assert "was to answer 30.0%" in str(after["versions/canary_share"]["message"])
+        assert "was to answer 30 %" in str(after["versions/canary_share"]["message"])
         silent = after["versions/canary_roc_auc_gain"]
         assert (silent["status"], silent["reason"]) == ("NO_DATA", "sample_ratio")
 
