@@ -243,14 +243,14 @@ def effect(
     "--slice",
     "slice_",
     metavar="KEY=VALUE",
-    help="Of one slice instead of the whole. What is not stored of it is measured from the "
+    help="Of one slice instead of the whole. Metrics that are not stored are measured from the "
     "profiles.",
 )
 @click.option(
     "--by",
     metavar="KEY",
-    help="Of every slice of a key, such as origin; all for the whole and every slice, as far as "
-    "they are stored.",
+    help="Of every stored slice of a key, such as origin; all for the whole and every stored "
+    "slice.",
 )
 @click.option(
     "--granularity",

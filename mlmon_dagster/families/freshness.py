@@ -304,7 +304,7 @@ def _tell_missing(
     hours = f"{round(lasted / 3600):,} hours"
     if lasted > calendar.count(start, end, 0):
         return f"{told}, with the pauses that the limit covers {hours}"
-    return told if _is_hourly(evidence) else f"{told}, {hours} without pauses since the last event"
+    return told if _is_hourly(evidence) else f"{told}, {hours} without pauses"
 
 
 def _tell_pauses(evidence: Evidence, calendar: Calendar, start: float, end: float) -> list[str]:

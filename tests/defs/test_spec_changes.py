@@ -294,7 +294,7 @@ def test_a_refused_key_says_what_is_stored_and_changes_nothing(shared: Project, 
     said = str(caught.value)
     assert f"  {key} is " in said
     assert "but events are stored with" in said
-    assert "declare it under another" in said or "give the feature another name" in said
+    assert f"mlmon model rebuild {MODEL}" in said
     assert metric_log.newest(shared.store.state, MODEL).equals(before)
 
 

@@ -52,7 +52,7 @@ def test_a_model_of_every_task_is_measured_and_its_bad_day_found(task, tmp_path)
     said = dict(zip(period_names(spec), month.values, strict=True))
     unsaid = {name for name, value in said.items() if value == NONE}
     assert month.coverage == "100.0%"
-    assert unsaid <= {"Estimated Mean absolute error"}, said  # its spec wants none
+    assert unsaid <= {"Estimated mean absolute error"}, said  # its spec wants none
     project.store.close()
 
 

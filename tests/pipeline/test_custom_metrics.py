@@ -147,6 +147,10 @@ def test_a_function_that_fails_fails_its_own_metric_in_words(
         f"{OWN}:mean_age",
         *({"of": f"{OWN}:{name}", **region} for name in ("failing", "first_name", "no_value")),
         {"of": "no_such_package.metrics:gone", **region},
+        features={
+            "age": {"type": "numeric", "min": 0, "pii": True},
+            "region": {"type": "categorical"},
+        },
     )
     land(tmp_path)
 
@@ -156,7 +160,7 @@ def test_a_function_that_fails_fails_its_own_metric_in_words(
     raised = verdict(project, spec, "failing", DAYS[0])
     assert (raised["status"], raised["reason"]) == ("WARN", "raised")
     expected = f"{OWN}:failing raised ValueError: could not read '…' of 'region' for 1 March."
-    assert raised["message"] == expected  # age may not be shown, so no value is
+    assert raised["message"] == expected  # age is personal, so no value is shown
     assert "'north'" not in caplog.text
     no_number = verdict(project, spec, "first_name", DAYS[0])["message"]
     assert no_number == f"{OWN}:first_name returned a str, no number, for 1 March."

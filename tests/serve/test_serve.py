@@ -80,7 +80,7 @@ def test_a_model_that_fails_without_an_alert_says_which_family_does(tmp_path: Pa
 def test_the_first_page_can_be_searched_and_says_so_where_nothing_fits(get: Get) -> None:
     assert "/m/credit" in get("/?q=CRED").text
     assert "/m/credit" in get("/?q=team:risk&status=ERROR").text
-    assert "/m/credit" in get("/?q=worse than usual").text
+    assert "/m/credit" in get("/?q=worse than the usual").text
     assert "No model fits." in get("/?q=nobody").text
     assert "No model fits." in get("/?status=OK&page=7").text
 

@@ -141,7 +141,7 @@ def test_classes_and_queries_are_metrics_of_their_window_and_failures_have_reaso
     assert told["failed_share"]["status"] == "ERROR"
     assert told["most_waiting"]["status"] == "OK"
     assert told["most_waiting"]["message"] == (
-        "Prometheus's value of most_waiting is 3.00 requests, not above 5.00 requests."
+        "Prometheus's value of most_waiting is 3 requests, not above 5 requests."
     )
     assert "service/prometheus/length" not in verdicts.index  # stored, and judged by nobody
 
