@@ -206,7 +206,7 @@ def past_episode(row: AlertRow, events: Sequence[StoredEvent]) -> AlertRow:
     ended = ends[-1] if ends else row["last_window_start"]
     last = said[-1] if said else row
     details: dict[str, object] = {"newest_window_end": ended.isoformat()}
-    late = [event for event in events if event["is_late"]]
+    late = [event for event in events if event["is_late"] and not _is_listed_only(event)]
     if late and known and (failed := known[-1]["last_window"]) is not None:
         details["learnt"] = late[-1]["created_at"].isoformat()
         details["is_told"] = events[0]["message_key"] != ""
@@ -227,6 +227,11 @@ def past_episode(row: AlertRow, events: Sequence[StoredEvent]) -> AlertRow:
 def is_amendment(event: StoredEvent) -> bool:
     """Tell whether an event says that windows of an episode that was over are other ones."""
     return event["kind"] == "revised" and event["is_late"]
+
+
+def _is_listed_only(event: StoredEvent) -> bool:
+    """Tell whether an amendment is no news: what its windows were recomputed to, or an end."""
+    return is_amendment(event) and event["muted_reason"] == "backfill"
 
 
 def _says_more(event: StoredEvent) -> bool:
