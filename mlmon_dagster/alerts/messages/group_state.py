@@ -170,7 +170,16 @@ class GroupState:
         def mention(view: AlertView) -> str:
             return self.routes.get(view.row["fingerprint"], {}).get(place, "")
 
-        return replace(self.context, mention_of=mention, n_suppressed=self.count_suppressed())
+        return replace(
+            self.context,
+            mention_of=mention,
+            n_suppressed=self.count_suppressed(),
+            standing=[
+                view
+                for view in self.views.values()
+                if alert_state.name_standing(view.row["state"], view.row["muted_reason"])
+            ],
+        )
 
     def count_suppressed(self) -> dict[str, int]:
         """Count the alerts that each schema or freshness monitor keeps from being sent."""
