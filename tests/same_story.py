@@ -239,7 +239,7 @@ class Story:
     def compare_shown(self) -> None:
         """Compare `mlmon alerts show` with the list."""
         for row, mine in self.by_alert():
-            shown = ask_alert(self.store, row["fingerprint"], {}).text or ""
+            shown = ask_alert(self.store, row["fingerprint"], ()).text or ""
             head = shown.split("\n\n")[0].splitlines()
             facts = {name: text.strip() for name, _, text in (line.partition(":") for line in head)}
             self.compare_facts("show", facts, facts["State"].split()[0], row, mine)
