@@ -860,7 +860,10 @@ def _explain_not_sent(context: Context, views: Sequence[AlertView]) -> str:
         return ""
     n = sum(context.n_suppressed.get(cause, 0) for cause in causes)
     counted = f" ({n} so far)" if n else ""
-    return f"drift and performance alerts of this window, which this explains{counted}"
+    families = [FAMILIES.get(view.row["family"]) for view in views]
+    has_own = any(family is not None and family.is_muted for family in families)
+    which = "other drift" if has_own else "drift"
+    return f"{which} and performance alerts of this window, which this explains{counted}"
 
 
 def _name_takers(views: Sequence[AlertView]) -> str:
